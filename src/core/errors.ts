@@ -1,0 +1,61 @@
+/**
+ * Every error code of the library. A code once published is never given to anything else.
+ * `peer`: the other end broke the protocol; `caller`: this end was used wrongly; `host`: the outside world failed.
+ */
+export const ERROR_CODES = {
+  ERR_CAPSULE_LENGTH: { number: 1, fault: "peer", text: "a capsule is longer than its type allows" },
+  ERR_CAPSULE_MALFORMED: { number: 2, fault: "peer", text: "a capsule's fields do not fit its length" },
+  ERR_CONTEXT_MALFORMED: { number: 3, fault: "peer", text: "a context was registered against the rules" },
+  ERR_HEAD_TOO_LARGE: { number: 4, fault: "peer", text: "the HTTP head is over its limit" },
+  ERR_HEAD_MALFORMED: { number: 5, fault: "peer", text: "the HTTP head cannot be read" },
+  ERR_UPGRADE_REFUSED: { number: 6, fault: "peer", text: "the server did not answer 101" },
+  ERR_SERVER_PROOF: { number: 7, fault: "peer", text: "the server did not prove that it has the key" },
+  ERR_HANDSHAKE_TIMEOUT: { number: 8, fault: "peer", text: "the handshake did not end in time" },
+  ERR_HEARTBEAT_LOST: { number: 9, fault: "peer", text: "no heartbeat was answered in time" },
+  ERR_CONTROL_OVERFLOW: { number: 10, fault: "peer", text: "the peer does not read its control capsules" },
+  ERR_PEER_SHUTDOWN: { number: 11, fault: "peer", text: "the peer ended the tunnel in an orderly way" },
+  ERR_STREAM_TRUNCATED: { number: 12, fault: "peer", text: "the stream ended inside a capsule" },
+  ERR_SOCKS_VERSION: { number: 20, fault: "peer", text: "not SOCKS version 5" },
+  ERR_SOCKS_METHOD: { number: 21, fault: "peer", text: "no acceptable SOCKS5 method" },
+  ERR_SOCKS_AUTH: { number: 22, fault: "peer", text: "the SOCKS5 user or password was refused" },
+  ERR_SOCKS_COMMAND: { number: 23, fault: "peer", text: "the SOCKS5 command is not supported" },
+  ERR_SOCKS_MALFORMED: { number: 24, fault: "peer", text: "a SOCKS5 message cannot be read" },
+  ERR_SOCKS_REPLY: { number: 25, fault: "peer", text: "the SOCKS5 server refused the request" },
+  ERR_PROXY_REFUSED: { number: 26, fault: "peer", text: "the HTTP proxy refused the CONNECT" },
+  ERR_OPTION: { number: 40, fault: "caller", text: "an option is missing or wrong" },
+  ERR_STATE: { number: 41, fault: "caller", text: "called in a state that does not allow it" },
+  ERR_DATAGRAM_LENGTH: { number: 42, fault: "caller", text: "a datagram has 0 to 65,507 bytes" },
+  ERR_LISTEN: { number: 60, fault: "host", text: "cannot listen" },
+  ERR_CONNECT: { number: 61, fault: "host", text: "cannot connect" },
+  ERR_CONNECTION_LOST: { number: 62, fault: "host", text: "the connection ended" },
+  ERR_FILE: { number: 63, fault: "host", text: "a file cannot be read" },
+} as const;
+
+export type ErrorCode = keyof typeof ERROR_CODES;
+
+/** Base of all typed errors. `status` is the negative number that the C library will use for the same code. */
+class CodedError extends Error {
+  readonly code: ErrorCode;
+  readonly status: number;
+
+  constructor(code: ErrorCode, detail: string, options?: { cause?: unknown }) {
+    super(`${ERROR_CODES[code].text}: ${detail}`, options);
+    this.code = code;
+    this.status = -ERROR_CODES[code].number;
+  }
+}
+
+/** The peer broke the protocol: close that connection, keep the process. Handed out as a value, not thrown, by core. */
+export class ProtocolError extends CodedError {
+  override readonly name = "ProtocolError";
+}
+
+/** The caller broke the rules of this library. Thrown. */
+export class UsageError extends CodedError {
+  override readonly name = "UsageError";
+}
+
+/** The world outside failed: an address in use, an unreachable server, a file that is not there. */
+export class HostError extends CodedError {
+  override readonly name = "HostError";
+}

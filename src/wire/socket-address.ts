@@ -1,0 +1,195 @@
+/**
+ * The one form in which remote addresses travel through wire and core: `ATYP 1 | ADDR | PORT 2`, as in RFC 1928 §5.
+ * IPv4 is 7 bytes, IPv6 is 19, a domain name of n bytes (1 to 255) is 4 + n.
+ */
+export const ATYP_IPV4 = 1;
+export const ATYP_DOMAIN = 3;
+export const ATYP_IPV6 = 4;
+
+export const IPV4_ADDRESS_BYTES = 7;
+export const IPV6_ADDRESS_BYTES = 19;
+/** Longest address: a name of 255 bytes. */
+export const MAX_ADDRESS_BYTES = 259;
+
+export type AddressBytes = Uint8Array;
+
+/** `need` is negative: that many more bytes are wanted, at least. */
+export const ADDRESS_INVALID = 0;
+
+/**
+ * Length of the address that starts at `bytes[offset]`.
+ *
+ * @param end  first byte that may not be read
+ * @returns length in bytes; {@link ADDRESS_INVALID} when no address can start so; negative n when at least n more
+ * bytes are needed. Never throws.
+ */
+export function addressLength(bytes: Uint8Array, offset: number, end: number): number {
+  const have = end - offset;
+  if (have < 1) return -1;
+  const atyp = bytes[offset];
+  let length: number;
+  if (atyp === ATYP_IPV4) length = IPV4_ADDRESS_BYTES;
+  else if (atyp === ATYP_IPV6) length = IPV6_ADDRESS_BYTES;
+  else if (atyp === ATYP_DOMAIN) {
+    if (have < 2) return have - 2;
+    const nameLength = bytes[offset + 1];
+    if (nameLength === 0) return ADDRESS_INVALID;
+    length = 4 + nameLength;
+  } else return ADDRESS_INVALID;
+  return have < length ? have - length : length;
+}
+
+/** Port of a whole address. */
+export function addressPort(address: AddressBytes): number {
+  const end = address.length;
+  return (address[end - 2] << 8) | address[end - 1];
+}
+
+/** Domain name of a whole ATYP 3 address, as ASCII; bytes outside printable ASCII become `?`. */
+export function addressDomain(address: AddressBytes): string {
+  let name = "";
+  for (let i = 2; i < address.length - 2; i++) {
+    const byte = address[i];
+    name += byte > 0x20 && byte < 0x7f ? String.fromCharCode(byte) : "?";
+  }
+  return name;
+}
+
+/** Text of a whole address: `192.0.2.1:53`, `[2001:db8::1]:53`, `example.com:53`. */
+export function formatAddress(address: AddressBytes): string {
+  const port = addressPort(address);
+  if (address[0] === ATYP_DOMAIN) return `${addressDomain(address)}:${port}`;
+  const host = formatHost(address);
+  return address[0] === ATYP_IPV6 ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
+/** Host part of a whole IPv4 or IPv6 address: dotted quad, or RFC 5952 text. */
+export function formatHost(address: AddressBytes): string {
+  if (address[0] === ATYP_IPV4) return `${address[1]}.${address[2]}.${address[3]}.${address[4]}`;
+  if (address[0] === ATYP_DOMAIN) return addressDomain(address);
+  let bestStart = -1;
+  let bestLength = 1;
+  for (let start = 0; start < 8; start++) {
+    let length = 0;
+    while (start + length < 8 && group(address, start + length) === 0) length++;
+    if (length > bestLength) {
+      bestStart = start;
+      bestLength = length;
+    }
+  }
+  let text = "";
+  for (let i = 0; i < 8; i++) {
+    if (i === bestStart) {
+      text += "::";
+      i += bestLength - 1;
+      continue;
+    }
+    if (text !== "" && !text.endsWith(":")) text += ":";
+    text += group(address, i).toString(16);
+  }
+  return text;
+}
+
+function group(address: AddressBytes, index: number): number {
+  return (address[1 + index * 2] << 8) | address[2 + index * 2];
+}
+
+/**
+ * Builds an address from text.
+ *
+ * @param host  dotted quad, IPv6 text without brackets (a zone is refused), or a domain name of printable ASCII
+ * @param port  0 to 65535
+ * @returns undefined when the host is none of these, or is too long
+ */
+export function makeAddress(host: string, port: number): AddressBytes | undefined {
+  if (!Number.isInteger(port) || port < 0 || port > 0xffff) return undefined;
+  const ip = host.includes(":") ? parseIpv6(host) : parseIpv4(host);
+  if (ip === undefined) {
+    if (host.includes(":") || /^[0-9.]+$/.test(host)) return undefined;
+    return domainAddress(host, port);
+  }
+  const address = new Uint8Array(ip.length + 3);
+  address[0] = ip.length === 4 ? ATYP_IPV4 : ATYP_IPV6;
+  address.set(ip, 1);
+  address[address.length - 2] = port >> 8;
+  address[address.length - 1] = port & 0xff;
+  return address;
+}
+
+function domainAddress(name: string, port: number): AddressBytes | undefined {
+  if (name.length < 1 || name.length > 255 || !/^[\x21-\x7e]+$/.test(name)) return undefined;
+  const address = new Uint8Array(4 + name.length);
+  address[0] = ATYP_DOMAIN;
+  address[1] = name.length;
+  for (let i = 0; i < name.length; i++) address[2 + i] = name.charCodeAt(i);
+  address[address.length - 2] = port >> 8;
+  address[address.length - 1] = port & 0xff;
+  return address;
+}
+
+/** @returns the 4 bytes of a dotted quad without leading zeros, or undefined */
+export function parseIpv4(text: string): Uint8Array | undefined {
+  const bytes = new Uint8Array(4);
+  let value = -1;
+  let part = 0;
+  for (let i = 0; i <= text.length; i++) {
+    const c = i < text.length ? text.charCodeAt(i) : 0x2e;
+    if (c === 0x2e) {
+      if (value < 0 || part === 4) return undefined;
+      bytes[part++] = value;
+      value = -1;
+    } else if (c >= 0x30 && c <= 0x39 && value !== 0) {
+      value = (value < 0 ? 0 : value * 10) + c - 0x30;
+      if (value > 255) return undefined;
+    } else return undefined;
+  }
+  return part === 4 ? bytes : undefined;
+}
+
+/** @returns the 16 bytes of an IPv6 text (RFC 4291 §2.2), or undefined */
+export function parseIpv6(text: string): Uint8Array | undefined {
+  const halves = text.split("::");
+  if (halves.length > 2) return undefined;
+  const head = parseGroups(halves[0], halves.length === 1);
+  const tail = halves.length === 2 ? parseGroups(halves[1], true) : [];
+  if (head === undefined || tail === undefined) return undefined;
+  const missing = 8 - head.length - tail.length;
+  if (halves.length === 1 ? missing !== 0 : missing < 1) return undefined;
+  const bytes = new Uint8Array(16);
+  const put = (groups: number[], at: number) => {
+    for (const [i, value] of groups.entries()) {
+      bytes[(at + i) * 2] = value >> 8;
+      bytes[(at + i) * 2 + 1] = value & 0xff;
+    }
+  };
+  put(head, 0);
+  put(tail, 8 - tail.length);
+  return bytes;
+}
+
+function parseGroups(text: string, mayEndInIpv4: boolean): number[] | undefined {
+  if (text === "") return [];
+  const groups: number[] = [];
+  const parts = text.split(":");
+  for (const [i, part] of parts.entries()) {
+    if (mayEndInIpv4 && i === parts.length - 1 && part.includes(".")) {
+      const ipv4 = parseIpv4(part);
+      if (ipv4 === undefined) return undefined;
+      groups.push((ipv4[0] << 8) | ipv4[1], (ipv4[2] << 8) | ipv4[3]);
+    } else if (/^[0-9a-fA-F]{1,4}$/.test(part)) groups.push(Number.parseInt(part, 16));
+    else return undefined;
+  }
+  return groups.length <= 8 ? groups : undefined;
+}
+
+/** True when `length` bytes are the same in both. */
+export function sameBytes(
+  a: Uint8Array,
+  aOffset: number,
+  b: Uint8Array,
+  bOffset: number,
+  length: number,
+): boolean {
+  for (let i = 0; i < length; i++) if (a[aOffset + i] !== b[bOffset + i]) return false;
+  return true;
+}
