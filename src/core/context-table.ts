@@ -1,0 +1,124 @@
+import type { AddressBytes } from "../wire/socket-address.ts";
+import { AddressIndex } from "./address-index.ts";
+
+const NONE = -1;
+
+/** Registered, and the peer has not said yes. */
+export const CONTEXT_UNACKED = 0;
+export const CONTEXT_ACKED = 1;
+/** The peer said no; kept for a while so that each datagram does not ask again. */
+export const CONTEXT_REFUSED = 2;
+/** Its domain name is being resolved. */
+export const CONTEXT_RESOLVING = 3;
+
+/**
+ * Contexts of all associations of an endpoint, in slots of typed arrays that are used again. A slot knows its id on
+ * the wire, its association and its remote address; contexts of one association are linked.
+ */
+export class ContextTable {
+  id = new Int32Array(64);
+  association = new Int32Array(64);
+  state = new Uint8Array(64);
+  lastUsed = new Float64Array(64);
+  /** Changes whenever a slot is used again, so that a host can keep what it derived from the address. */
+  generation = new Int32Array(64);
+  size = 0;
+
+  /** Remote address as it was registered. */
+  readonly address: (AddressBytes | undefined)[] = [];
+  /** Where datagrams go: the address, or what its name was resolved to. */
+  readonly target: (AddressBytes | undefined)[] = [];
+
+  readonly #index: AddressIndex;
+  #indexed = new Uint8Array(64);
+  #next = new Int32Array(64);
+  #previous = new Int32Array(64);
+  #first = new Int32Array(0);
+  #used = 0;
+  readonly #free: number[] = [];
+
+  /** @param seed  a random 32-bit number */
+  constructor(seed: number) {
+    this.#index = new AddressIndex(seed);
+  }
+
+  /** The slot that stands for an address of an association, or -1. */
+  find(association: number, bytes: Uint8Array, offset: number, length: number): number {
+    return this.#index.find(association, bytes, offset, length);
+  }
+
+  /** First context of an association, or -1; go on with {@link next}. */
+  first(association: number): number {
+    return association < this.#first.length ? this.#first[association] : NONE;
+  }
+
+  next(slot: number): number {
+    return this.#next[slot];
+  }
+
+  /** @param indexed  whether {@link find} shall answer this slot for its address */
+  allocate(now: number, association: number, id: number, address: AddressBytes, indexed: boolean): number {
+    const slot = this.#free.pop() ?? this.#used++;
+    if (slot >= this.id.length) this.#grow();
+    if (association >= this.#first.length) {
+      const first = new Int32Array(Math.max(64, 2 ** Math.ceil(Math.log2(association + 1)))).fill(NONE);
+      first.set(this.#first);
+      this.#first = first;
+    }
+    this.id[slot] = id;
+    this.association[slot] = association;
+    this.state[slot] = CONTEXT_UNACKED;
+    this.lastUsed[slot] = now;
+    this.generation[slot]++;
+    this.address[slot] = address;
+    this.target[slot] = address;
+    this.#indexed[slot] = indexed ? 1 : 0;
+    if (indexed) this.#index.add(slot, association, address);
+    const second = this.#first[association];
+    this.#next[slot] = second;
+    this.#previous[slot] = NONE;
+    if (second !== NONE) this.#previous[second] = slot;
+    this.#first[association] = slot;
+    this.size++;
+    return slot;
+  }
+
+  /** Gives the address of an older slot over to `slot`: {@link find} answers the new one from now on. */
+  takeIndex(slot: number, from: number): void {
+    this.#index.remove(from);
+    this.#indexed[from] = 0;
+    this.#index.add(slot, this.association[slot], this.address[slot]!);
+    this.#indexed[slot] = 1;
+  }
+
+  release(slot: number): void {
+    if (this.#indexed[slot] === 1) this.#index.remove(slot);
+    const next = this.#next[slot];
+    const previous = this.#previous[slot];
+    if (next !== NONE) this.#previous[next] = previous;
+    if (previous !== NONE) this.#next[previous] = next;
+    else this.#first[this.association[slot]] = next;
+    this.address[slot] = undefined;
+    this.target[slot] = undefined;
+    this.generation[slot]++;
+    this.#free.push(slot);
+    this.size--;
+  }
+
+  #grow(): void {
+    const size = this.id.length * 2;
+    this.id = grown(this.id, new Int32Array(size));
+    this.association = grown(this.association, new Int32Array(size));
+    this.state = grown(this.state, new Uint8Array(size));
+    this.lastUsed = grown(this.lastUsed, new Float64Array(size));
+    this.generation = grown(this.generation, new Int32Array(size));
+    this.#indexed = grown(this.#indexed, new Uint8Array(size));
+    this.#next = grown(this.#next, new Int32Array(size));
+    this.#previous = grown(this.#previous, new Int32Array(size));
+  }
+}
+
+function grown<Numbers extends Int32Array | Uint8Array | Float64Array>(from: Numbers, to: Numbers): Numbers {
+  to.set(from);
+  return to;
+}

@@ -1,0 +1,53 @@
+/** Why datagrams were dropped. Every drop is counted under one of these. */
+export const DROP_REASONS = [
+  "age",
+  "queue_full",
+  "no_lane",
+  "unknown_context",
+  "refused_target",
+  "filtered",
+  "unresolved",
+  "context_limit",
+  "association_limit",
+  "too_long",
+  "fragment",
+  "malformed",
+  "wrong_source",
+  "send_error",
+] as const;
+export type DropReason = (typeof DROP_REASONS)[number];
+
+/** Why a peer or a request was refused, or something was evicted for it. */
+export const REFUSAL_REASONS = [
+  "half_open_limit",
+  "tunnel_limit",
+  "session_limit",
+  "session_evicted",
+  "association_limit",
+  "association_evicted",
+  "context_limit",
+  "target_denied",
+  "bad_credentials",
+  "replay",
+  "challenged",
+  "not_upgrade",
+  "handshake_timeout",
+  "protocol_error",
+  "socks_refused",
+] as const;
+export type RefusalReason = (typeof REFUSAL_REASONS)[number];
+
+/** Counts since the start. `in`: out of a tunnel; `out`: into a tunnel. Bytes are UDP payload. */
+export class Counters {
+  datagramsIn = 0;
+  datagramsOut = 0;
+  bytesIn = 0;
+  bytesOut = 0;
+  resumed = 0;
+  readonly drops: Record<DropReason, number> = zeroes(DROP_REASONS);
+  readonly refused: Record<RefusalReason, number> = zeroes(REFUSAL_REASONS);
+}
+
+function zeroes<Name extends string>(names: readonly Name[]): Record<Name, number> {
+  return Object.fromEntries(names.map((name) => [name, 0])) as Record<Name, number>;
+}

@@ -1,0 +1,111 @@
+import { asciiBytes } from "../wire/http-head.ts";
+
+/** What the host lends to core, which has neither a hash nor randomness of its own. */
+export interface Cryptography {
+  /** HMAC-SHA-256, RFC 2104. @returns 32 bytes */
+  hmac(key: Uint8Array, data: Uint8Array): Uint8Array;
+  /** Unguessable bytes. */
+  random(length: number): Uint8Array;
+}
+
+/** Sizes in bytes. */
+export const NONCE_BYTES = 16;
+export const SESSION_ID_BYTES = 16;
+
+/** What every MAC of one handshake is bound to. */
+export interface Transcript {
+  readonly path: string;
+  readonly nonce: Uint8Array;
+  readonly time: number;
+  readonly lane: number;
+  readonly challenge: Uint8Array | undefined;
+  readonly session: Uint8Array | undefined;
+}
+
+/** Fields in order, each behind its length in two bytes, so that no two inputs run together. PROTOCOL.md §3.3. */
+function macInput(label: string, ...fields: readonly (Uint8Array | undefined)[]): Uint8Array {
+  const all = [asciiBytes(label), ...fields];
+  let length = 0;
+  for (const field of all) length += 2 + (field?.length ?? 0);
+  const bytes = new Uint8Array(length);
+  let at = 0;
+  for (const field of all) {
+    const size = field?.length ?? 0;
+    bytes[at++] = size >> 8;
+    bytes[at++] = size & 0xff;
+    if (field !== undefined) bytes.set(field, at);
+    at += size;
+  }
+  return bytes;
+}
+
+function transcriptInput(label: string, transcript: Transcript): Uint8Array {
+  return macInput(
+    label,
+    asciiBytes(transcript.path),
+    transcript.nonce,
+    asciiBytes(String(transcript.time)),
+    asciiBytes(String(transcript.lane)),
+    transcript.challenge,
+    transcript.session,
+  );
+}
+
+/** The client's proof that it has the pre-shared key. */
+export function requestMac(crypto: Cryptography, psk: Uint8Array, transcript: Transcript): Uint8Array {
+  return crypto.hmac(psk, transcriptInput("underpass/1 request", transcript));
+}
+
+/** The client's proof that the session it resumes is its own. */
+export function resumeMac(crypto: Cryptography, sessionKey: Uint8Array, transcript: Transcript): Uint8Array {
+  return crypto.hmac(sessionKey, transcriptInput("underpass/1 resume", transcript));
+}
+
+/** The server's proof in a challenge, so that nobody else can make a client sign again. */
+export function challengeMac(
+  crypto: Cryptography,
+  psk: Uint8Array,
+  clientNonce: Uint8Array,
+  challenge: Uint8Array,
+): Uint8Array {
+  return crypto.hmac(psk, macInput("underpass/1 challenge", clientNonce, challenge));
+}
+
+/** The server's proof in its 101, bound to the client's whole request by that request's MAC. */
+export function responseMac(
+  crypto: Cryptography,
+  psk: Uint8Array,
+  clientMac: Uint8Array,
+  serverNonce: Uint8Array,
+  session: Uint8Array,
+  resumed: boolean,
+): Uint8Array {
+  const flag = asciiBytes(resumed ? "1" : "0");
+  return crypto.hmac(psk, macInput("underpass/1 response", clientMac, serverNonce, session, flag));
+}
+
+/** Key of a new session: never on the wire, and unknown to whoever has not the pre-shared key. */
+export function deriveSessionKey(
+  crypto: Cryptography,
+  psk: Uint8Array,
+  clientNonce: Uint8Array,
+  serverNonce: Uint8Array,
+  session: Uint8Array,
+): Uint8Array {
+  return crypto.hmac(psk, macInput("underpass/1 session", clientNonce, serverNonce, session));
+}
+
+/** Compares without telling by its time where the difference is. */
+export function constantTimeEqual(a: Uint8Array | undefined, b: Uint8Array): boolean {
+  if (a === undefined || a.length !== b.length) return false;
+  let difference = 0;
+  for (let i = 0; i < a.length; i++) difference |= a[i] ^ b[i];
+  return difference === 0;
+}
+
+/** Key of a map for a nonce or a session id; cold paths only. */
+export function hexKey(bytes: Uint8Array): string {
+  let text = "";
+  for (const byte of bytes) text += (byte < 16 ? "0" : "") + byte.toString(16);
+  return text;
+}

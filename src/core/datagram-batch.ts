@@ -1,0 +1,32 @@
+/**
+ * Datagrams that came out of a stream, for the host to send on before it hands in more bytes. All payloads lie in
+ * `data`: the chunk that was handed in, or the reader's own memory.
+ */
+export class DatagramBatch {
+  data: Uint8Array = new Uint8Array(0);
+  count = 0;
+  readonly association: Int32Array;
+  /** Slot in the context table, which knows the remote address. */
+  readonly context: Int32Array;
+  readonly offset: Int32Array;
+  readonly length: Int32Array;
+
+  constructor(capacity: number) {
+    this.association = new Int32Array(capacity);
+    this.context = new Int32Array(capacity);
+    this.offset = new Int32Array(capacity);
+    this.length = new Int32Array(capacity);
+  }
+
+  get isFull(): boolean {
+    return this.count === this.offset.length;
+  }
+
+  add(association: number, context: number, offset: number, length: number): void {
+    const index = this.count++;
+    this.association[index] = association;
+    this.context[index] = context;
+    this.offset[index] = offset;
+    this.length[index] = length;
+  }
+}

@@ -1,0 +1,330 @@
+import { datagramHeaderLength, writeDatagramHeader } from "../wire/capsule.ts";
+import type { Counters } from "./counters.ts";
+
+const BLOCK_BYTES = 256;
+const NONE = -1;
+/** Bytes a flow may send before the next one has its turn: one full-sized datagram, so that turns are short. */
+const QUANTUM_BYTES = 1500;
+/** How many flows are looked at to find one that has much queued. */
+const FATTEST_SEARCH = 64;
+
+/**
+ * Memory of all send queues of an endpoint: blocks for payloads, entries for datagrams, and the list heads of each
+ * flow (an association, by its slot). A flow stands in at most one queue. Grows by doubling to what its queues'
+ * byte limits ask for, and is used again from then on.
+ */
+export class SendPool {
+  blocks = new Uint8Array(64 * BLOCK_BYTES);
+  blockNext = new Int32Array(64);
+  #freeBlock = NONE;
+  #blockCount = 0;
+
+  entryNext = new Int32Array(64);
+  entryBlock = new Int32Array(64);
+  entryLength = new Int32Array(64);
+  entryContext = new Int32Array(64);
+  entryTime = new Float64Array(64);
+  #freeEntry = NONE;
+  #entryCount = 0;
+
+  flowHead = new Int32Array(0);
+  flowTail = new Int32Array(0);
+  flowBytes = new Int32Array(0);
+  flowCredit = new Int32Array(0);
+  /** Neighbours in the ring of flows that wait in the same queue. */
+  flowNext = new Int32Array(0);
+  flowPrevious = new Int32Array(0);
+
+  reserveFlow(flow: number): void {
+    if (flow < this.flowHead.length) return;
+    const size = Math.max(64, 2 ** Math.ceil(Math.log2(flow + 1)));
+    const before = this.flowHead.length;
+    this.flowHead = grown(this.flowHead, size).fill(NONE, before);
+    this.flowTail = grown(this.flowTail, size);
+    this.flowBytes = grown(this.flowBytes, size);
+    this.flowCredit = grown(this.flowCredit, size);
+    this.flowNext = grown(this.flowNext, size);
+    this.flowPrevious = grown(this.flowPrevious, size);
+  }
+
+  /** Copies a payload into blocks and makes an entry for it. */
+  allocate(now: number, context: number, data: Uint8Array, offset: number, length: number): number {
+    const entry = this.#takeEntry();
+    let first = NONE;
+    let last = NONE;
+    for (let at = 0; at < length; at += BLOCK_BYTES) {
+      const block = this.#takeBlock();
+      const size = Math.min(BLOCK_BYTES, length - at);
+      this.blocks.set(data.subarray(offset + at, offset + at + size), block * BLOCK_BYTES);
+      if (first === NONE) first = block;
+      else this.blockNext[last] = block;
+      this.blockNext[block] = NONE;
+      last = block;
+    }
+    this.entryBlock[entry] = first;
+    this.entryLength[entry] = length;
+    this.entryContext[entry] = context;
+    this.entryTime[entry] = now;
+    this.entryNext[entry] = NONE;
+    return entry;
+  }
+
+  /** Copies the payload of an entry to `out[at]`. */
+  copyOut(entry: number, out: Uint8Array, at: number): void {
+    let to = at;
+    let left = this.entryLength[entry];
+    for (let block = this.entryBlock[entry]; block !== NONE; block = this.blockNext[block]) {
+      const size = Math.min(BLOCK_BYTES, left);
+      const from = block * BLOCK_BYTES;
+      out.set(this.blocks.subarray(from, from + size), to);
+      to += size;
+      left -= size;
+    }
+  }
+
+  release(entry: number): void {
+    for (let block = this.entryBlock[entry]; block !== NONE; ) {
+      const next = this.blockNext[block];
+      this.blockNext[block] = this.#freeBlock;
+      this.#freeBlock = block;
+      block = next;
+    }
+    this.entryNext[entry] = this.#freeEntry;
+    this.#freeEntry = entry;
+  }
+
+  #takeBlock(): number {
+    const block = this.#freeBlock;
+    if (block !== NONE) {
+      this.#freeBlock = this.blockNext[block];
+      return block;
+    }
+    if (this.#blockCount === this.blockNext.length) {
+      const size = this.blockNext.length * 2;
+      this.blockNext = grown(this.blockNext, size);
+      const blocks = new Uint8Array(size * BLOCK_BYTES);
+      blocks.set(this.blocks);
+      this.blocks = blocks;
+    }
+    return this.#blockCount++;
+  }
+
+  #takeEntry(): number {
+    const entry = this.#freeEntry;
+    if (entry !== NONE) {
+      this.#freeEntry = this.entryNext[entry];
+      return entry;
+    }
+    if (this.#entryCount === this.entryNext.length) {
+      const size = this.entryNext.length * 2;
+      this.entryNext = grown(this.entryNext, size);
+      this.entryBlock = grown(this.entryBlock, size);
+      this.entryLength = grown(this.entryLength, size);
+      this.entryContext = grown(this.entryContext, size);
+      const times = new Float64Array(size);
+      times.set(this.entryTime);
+      this.entryTime = times;
+    }
+    return this.#entryCount++;
+  }
+}
+
+function grown(array: Int32Array<ArrayBuffer>, size: number): Int32Array<ArrayBuffer> {
+  const larger = new Int32Array(size);
+  larger.set(array);
+  return larger;
+}
+
+/**
+ * Datagrams that wait for one lane: fair between flows (deficit round robin), bounded in bytes and in age. What is
+ * too old, or stands in the way of newer ones past the byte limit, is dropped from the head and counted.
+ */
+export class SendQueue {
+  /** Payload bytes that wait, each datagram counted with 64 bytes more for its bookkeeping. */
+  bytes = 0;
+
+  readonly #pool: SendPool;
+  readonly #counters: Counters;
+  readonly #byteLimit: number;
+  readonly #ageBudget: number;
+  /** The flow whose turn it is. */
+  #turn = NONE;
+
+  /**
+   * @param byteLimit  most bytes that wait
+   * @param ageBudget  most milliseconds that a datagram waits
+   */
+  constructor(pool: SendPool, counters: Counters, byteLimit: number, ageBudget: number) {
+    this.#pool = pool;
+    this.#counters = counters;
+    this.#byteLimit = byteLimit;
+    this.#ageBudget = ageBudget;
+  }
+
+  get isEmpty(): boolean {
+    return this.#turn === NONE;
+  }
+
+  /** Puts one datagram behind the others of its flow. `data` is copied. */
+  push(now: number, flow: number, context: number, data: Uint8Array, offset: number, length: number): void {
+    const pool = this.#pool;
+    pool.reserveFlow(flow);
+    this.#dropStale(now, flow);
+    const cost = entryCost(length);
+    while (this.bytes + cost > this.#byteLimit && this.#turn !== NONE) {
+      this.#dropHead(this.#fattest());
+      this.#counters.drops.queue_full++;
+    }
+    const entry = pool.allocate(now, context, data, offset, length);
+    if (pool.flowHead[flow] === NONE) {
+      pool.flowHead[flow] = entry;
+      this.#link(flow);
+    } else pool.entryNext[pool.flowTail[flow]] = entry;
+    pool.flowTail[flow] = entry;
+    pool.flowBytes[flow] += cost;
+    this.bytes += cost;
+  }
+
+  /**
+   * Takes datagrams out, in fair order, as DATAGRAM capsules.
+   *
+   * @returns the offset in `out` behind the last one; what did not fit goes on waiting
+   */
+  fill(now: number, out: Uint8Array, at: number): number {
+    const pool = this.#pool;
+    let end = at;
+    while (this.#turn !== NONE) {
+      const flow = this.#turn;
+      this.#dropStale(now, flow);
+      if (pool.flowHead[flow] === NONE) continue;
+      const entry = pool.flowHead[flow];
+      const length = pool.entryLength[entry];
+      const context = pool.entryContext[entry];
+      if (end + datagramHeaderLength(context, length) + length > out.length) break;
+      if (pool.flowCredit[flow] < length) {
+        pool.flowCredit[flow] += QUANTUM_BYTES;
+        this.#turn = pool.flowNext[flow];
+        continue;
+      }
+      pool.flowCredit[flow] -= length;
+      end = writeDatagramHeader(out, end, context, length);
+      pool.copyOut(entry, out, end);
+      end += length;
+      this.#counters.datagramsOut++;
+      this.#counters.bytesOut += length;
+      this.#dropHead(flow);
+    }
+    return end;
+  }
+
+  /** Drops everything of one flow, uncounted: its association has ended. */
+  removeFlow(flow: number): void {
+    const pool = this.#pool;
+    if (flow >= pool.flowHead.length) return;
+    while (pool.flowHead[flow] !== NONE) this.#dropHead(flow);
+  }
+
+  /** Moves a flow, as it is, behind the others of another queue of the same pool. */
+  moveFlow(flow: number, to: SendQueue): void {
+    const pool = this.#pool;
+    if (flow >= pool.flowHead.length || pool.flowHead[flow] === NONE || to === this) return;
+    const bytes = pool.flowBytes[flow];
+    this.#unlink(flow);
+    this.bytes -= bytes;
+    to.#link(flow);
+    to.bytes += bytes;
+  }
+
+  /** Drops what is over its age in all flows. */
+  expire(now: number): void {
+    let left = this.#count();
+    for (let flow = this.#turn; left > 0; left--) {
+      const next = this.#pool.flowNext[flow];
+      this.#dropStale(now, flow);
+      flow = next;
+    }
+  }
+
+  /** Empties the queue, counting what is lost under `no_lane`. */
+  clear(): void {
+    while (this.#turn !== NONE) {
+      this.#dropHead(this.#turn);
+      this.#counters.drops.no_lane++;
+    }
+  }
+
+  #count(): number {
+    if (this.#turn === NONE) return 0;
+    let count = 1;
+    for (let flow = this.#pool.flowNext[this.#turn]; flow !== this.#turn; flow = this.#pool.flowNext[flow]) {
+      count++;
+    }
+    return count;
+  }
+
+  #dropStale(now: number, flow: number): void {
+    const pool = this.#pool;
+    const oldest = now - this.#ageBudget;
+    while (pool.flowHead[flow] !== NONE && pool.entryTime[pool.flowHead[flow]] < oldest) {
+      this.#dropHead(flow);
+      this.#counters.drops.age++;
+    }
+  }
+
+  #dropHead(flow: number): void {
+    const pool = this.#pool;
+    const entry = pool.flowHead[flow];
+    const cost = entryCost(pool.entryLength[entry]);
+    const next = pool.entryNext[entry];
+    pool.flowHead[flow] = next;
+    pool.flowBytes[flow] -= cost;
+    this.bytes -= cost;
+    pool.release(entry);
+    if (next === NONE) this.#unlink(flow);
+  }
+
+  /** The flow with the most bytes among the next few whose turn comes. */
+  #fattest(): number {
+    const pool = this.#pool;
+    let fattest = this.#turn;
+    let flow = pool.flowNext[this.#turn];
+    for (let i = 0; i < FATTEST_SEARCH && flow !== this.#turn; i++) {
+      if (pool.flowBytes[flow] > pool.flowBytes[fattest]) fattest = flow;
+      flow = pool.flowNext[flow];
+    }
+    return fattest;
+  }
+
+  #link(flow: number): void {
+    const { flowNext, flowPrevious, flowCredit } = this.#pool;
+    flowCredit[flow] = QUANTUM_BYTES;
+    if (this.#turn === NONE) {
+      flowNext[flow] = flow;
+      flowPrevious[flow] = flow;
+      this.#turn = flow;
+      return;
+    }
+    const last = flowPrevious[this.#turn];
+    flowNext[last] = flow;
+    flowPrevious[flow] = last;
+    flowNext[flow] = this.#turn;
+    flowPrevious[this.#turn] = flow;
+  }
+
+  #unlink(flow: number): void {
+    const { flowNext, flowPrevious } = this.#pool;
+    const next = flowNext[flow];
+    if (next === flow) {
+      this.#turn = NONE;
+      return;
+    }
+    const previous = flowPrevious[flow];
+    flowNext[previous] = next;
+    flowPrevious[next] = previous;
+    if (this.#turn === flow) this.#turn = next;
+  }
+}
+
+function entryCost(length: number): number {
+  return length + 64;
+}

@@ -1,0 +1,1280 @@
+import type { CloseReason } from "../wire/capsule.ts";
+import {
+  CAPSULE_ASSOCIATION_CLOSE,
+  CAPSULE_ASSOCIATION_OPEN,
+  CAPSULE_COMPRESSION_ACK,
+  CAPSULE_COMPRESSION_ASSIGN,
+  CAPSULE_COMPRESSION_CLOSE,
+  CAPSULE_CONTEXT_ASSIGN,
+  CAPSULE_DATAGRAM,
+  CAPSULE_SHUTDOWN,
+  decodeWholeAddress,
+  encodeAssociationClose,
+  encodeCompressionAck,
+  encodeCompressionClose,
+  encodeContextAssign,
+  encodeShutdown,
+  fromIpVersionForm,
+  ipVersionFormLength,
+  isDomain,
+  MAX_DATAGRAM_BYTES,
+  MAX_PAYLOAD_BYTES,
+  readNumbers,
+  toIpVersionForm,
+} from "../wire/capsule.ts";
+import { decodeHead } from "../wire/http-head.ts";
+import type { AddressBytes } from "../wire/socket-address.ts";
+import { addressDomain, addressPort, makeAddress, sameBytes } from "../wire/socket-address.ts";
+import type { ExtensionRequest, UpgradeRequest } from "../wire/upgrade.ts";
+import {
+  decodeUpgradeRequest,
+  encodeChallengeResponse,
+  encodeRefusal,
+  encodeUpgradeResponse,
+} from "../wire/upgrade.ts";
+import { CONTEXT_ACKED, CONTEXT_RESOLVING, ContextTable } from "./context-table.ts";
+import type { RefusalReason } from "./counters.ts";
+import { Counters } from "./counters.ts";
+import type { Cryptography, Transcript } from "./credentials.ts";
+import {
+  challengeMac,
+  constantTimeEqual,
+  deriveSessionKey,
+  hexKey,
+  NONCE_BYTES,
+  requestMac,
+  responseMac,
+  resumeMac,
+  SESSION_ID_BYTES,
+} from "./credentials.ts";
+import { DatagramBatch } from "./datagram-batch.ts";
+import { ProtocolError } from "./errors.ts";
+import { HeadBuffer } from "./head-buffer.ts";
+import { Permissions } from "./permissions.ts";
+import { ReplayGuard } from "./replay-guard.ts";
+import { SendPool, SendQueue } from "./send-queue.ts";
+import { Tunnel } from "./tunnel.ts";
+
+const NONE = -1;
+/** How often deadlines are looked at; all of them are seconds long. */
+const TICK_MS = 250;
+const CONTEXT_IDLE_MS = 300_000;
+/** Bytes of control capsules that may wait for a client that does not read. */
+const CONTROL_BYTES = 1_048_576;
+const NONCE_CAPACITY = 65_536;
+/** Datagrams that wait for a name to be resolved: for one context, and in all. */
+const HELD_DATAGRAMS = 8;
+const HELD_BYTES = 1_048_576;
+/** Largest id that fits the tables. */
+const MAX_ID = 0x3fff_ffff;
+/** Id of a context that stands for an address of uncompressed datagrams; never on the wire. */
+const HIDDEN_ID = -1;
+const NEVER = Number.POSITIVE_INFINITY;
+
+/** Which senders an association hears, RFC 4787 §5. */
+export type Filtering = "endpoint-independent" | "address-dependent" | "address-and-port-dependent";
+
+/** All durations in milliseconds, sizes in bytes. */
+export interface TunnelServerOptions {
+  /** Pre-shared key, or undefined for none. */
+  readonly psk: Uint8Array | undefined;
+  readonly crypto: Cryptography;
+  /** Unix time less the clock that is handed in as `now`. */
+  readonly unixOffsetMs: number;
+  /** `now` at the start. */
+  readonly startedAt: number;
+  readonly filtering: Filtering;
+  /** Whether an IPv4 or IPv6 address may be sent to; asked once for each context. */
+  readonly permits: (target: AddressBytes) => boolean;
+  readonly heartbeatMs: number;
+  readonly handshakeTimeoutMs: number;
+  readonly lingerMs: number;
+  readonly idleTimeoutMs: number;
+  readonly ageBudgetMs: number;
+  /** Bound of each tunnel's send queue. */
+  readonly queueBytes: number;
+  readonly maxHalfOpen: number;
+  readonly maxTunnels: number;
+  readonly maxSessions: number;
+  readonly maxLingering: number;
+  readonly maxAssociations: number;
+  readonly maxAssociationsPerSession: number;
+  readonly maxContextsPerSession: number;
+}
+
+export type ServerOutput =
+  /** Write what is left of `connection`'s batches, then close it. */
+  | { readonly kind: "close"; readonly connection: number; readonly error: ProtocolError | undefined }
+  /** Open the association's UDP socket now and answer {@link TunnelServer.handleBound}. */
+  | { readonly kind: "bind"; readonly association: number; readonly connection: number }
+  /** The association has ended: close its sockets. */
+  | { readonly kind: "release"; readonly association: number }
+  /** Look a name up and answer {@link TunnelServer.handleResolved}. */
+  | { readonly kind: "resolve"; readonly query: number; readonly name: string; readonly port: number }
+  | { readonly kind: "session-up"; readonly session: string; readonly lane: number }
+  | { readonly kind: "session-resumed"; readonly session: string; readonly lane: number }
+  | { readonly kind: "session-down"; readonly session: string }
+  | { readonly kind: "session-ended"; readonly session: string; readonly reason: string };
+
+interface Session {
+  /** Short name for logs: it tells nothing that could be used. */
+  readonly name: string;
+  readonly id: Uint8Array;
+  readonly key: Uint8Array;
+  /** native: ours, resumable. bound, fixed: RFC 9298 without our extension, one association, ends with its tunnel. */
+  readonly kind: "native" | "bound" | "fixed";
+  readonly connections: Set<Connection>;
+  readonly associationById: Map<number, number>;
+  readonly contextById: Map<number, number>;
+  contextCount: number;
+  nextContextId: number;
+  /** Id of the context with uncompressed semantics, 0 for none. */
+  uncompressed: number;
+  lingerUntil: number;
+}
+
+interface Connection {
+  readonly index: number;
+  state: "head" | "resolving" | "binding" | "open" | "closing";
+  readonly tunnel: Tunnel;
+  readonly head: HeadBuffer;
+  deadline: number;
+  lane: number;
+  challenge: Uint8Array | undefined;
+  session: Session | undefined;
+  request: UpgradeRequest | undefined;
+  isDirty: boolean;
+}
+
+/** A name that is being looked up: for a context, or for the target of a plain request. */
+interface Query {
+  readonly context: number;
+  readonly generation: number;
+  readonly connection: Connection | undefined;
+}
+
+/**
+ * The server end of all tunnels and sessions of a process. Does no I/O and reads no clock: after each `handle*`, send
+ * on {@link outgoing}, drain {@link pollOutput} and {@link pollDirty}, then arm one timer for {@link nextTimeout}.
+ * Bytes handed in are borrowed until the call returns. What a peer does wrong ends its own connection only.
+ */
+export class TunnelServer {
+  readonly counters = new Counters();
+  /** Datagrams for targets, filled by {@link handleStream} and {@link handleResolved}. */
+  readonly outgoing = new DatagramBatch(1024);
+  readonly contexts: ContextTable;
+  associationCount = 0;
+  tunnelCount = 0;
+
+  readonly #options: TunnelServerOptions;
+  readonly #outputs: ServerOutput[] = [];
+  readonly #dirty: number[] = [];
+  readonly #pool = new SendPool();
+  readonly #permissions: Permissions;
+  readonly #guard: ReplayGuard;
+  readonly #connections: (Connection | undefined)[] = [];
+  readonly #freeConnections: number[] = [];
+  readonly #halfOpen = new Set<Connection>();
+  readonly #sessions = new Map<string, Session>();
+  readonly #lingering = new Set<Session>();
+  readonly #queries = new Map<number, Query>();
+  readonly #held = new Map<number, Uint8Array[]>();
+  #heldBytes = 0;
+  #nextQuery = 1;
+  #nextName = 1;
+  #tickAt = NEVER;
+  #sweepAt = 0;
+
+  readonly #sessionOf: (Session | undefined)[] = [];
+  readonly #connectionOf: (Connection | undefined)[] = [];
+  readonly #source: (AddressBytes | undefined)[] = [];
+  #wireId = new Int32Array(64);
+  #lastReply = new Int32Array(64).fill(NONE);
+  #lastActive = new Float64Array(64);
+  /** Permission that a context granted, by context slot. */
+  readonly #permissionOf: number[] = [];
+  readonly #freeAssociations: number[] = [];
+  #scratch = new Uint8Array(0);
+  readonly #numbers: number[] = [0, 0];
+
+  constructor(options: TunnelServerOptions) {
+    this.#options = options;
+    const seed = options.crypto.random(8);
+    this.contexts = new ContextTable((seed[0] << 24) | (seed[1] << 16) | (seed[2] << 8) | seed[3]);
+    this.#permissions = new Permissions((seed[4] << 24) | (seed[5] << 16) | (seed[6] << 8) | seed[7]);
+    this.#guard = new ReplayGuard(Math.floor(options.startedAt + options.unixOffsetMs), NONCE_CAPACITY);
+  }
+
+  // Getters
+
+  get sessionCount(): number {
+    return this.#sessions.size;
+  }
+
+  get lingeringCount(): number {
+    return this.#lingering.size;
+  }
+
+  /** Mean of the tunnels' smoothed round-trip times in milliseconds. */
+  get rttMs(): number | undefined {
+    let sum = 0;
+    let count = 0;
+    for (const connection of this.#connections) {
+      if (connection?.tunnel.rttMs === undefined) continue;
+      sum += connection.tunnel.rttMs;
+      count++;
+    }
+    return count === 0 ? undefined : sum / count;
+  }
+
+  get halfOpenCount(): number {
+    return this.#halfOpen.size;
+  }
+
+  /** The application's own address of an association, where its client told it. */
+  source(association: number): AddressBytes | undefined {
+    return this.#source[association];
+  }
+
+  // Events
+
+  /** A connection was accepted. @returns its number, for all later calls */
+  handleAccept(now: number): number {
+    if (this.#halfOpen.size >= this.#options.maxHalfOpen) {
+      // Who has waited longest is likeliest to be slow on purpose.
+      const [oldest] = this.#halfOpen;
+      this.#refuse(oldest, "half_open_limit", undefined);
+    }
+    const { counters } = this;
+    const { queueBytes, ageBudgetMs, heartbeatMs, handshakeTimeoutMs } = this.#options;
+    const index = this.#freeConnections.pop() ?? this.#connections.length;
+    const queue = new SendQueue(this.#pool, counters, queueBytes, ageBudgetMs);
+    const connection: Connection = {
+      index,
+      state: "head",
+      tunnel: new Tunnel(queue, counters, { heartbeatMs, controlBytes: CONTROL_BYTES }),
+      head: new HeadBuffer(),
+      deadline: now + handshakeTimeoutMs,
+      lane: 0,
+      challenge: undefined,
+      session: undefined,
+      request: undefined,
+      isDirty: false,
+    };
+    this.#connections[index] = connection;
+    this.#halfOpen.add(connection);
+    if (this.#tickAt === NEVER) this.#tickAt = now + TICK_MS;
+    return index;
+  }
+
+  /**
+   * Bytes of a connection, cut anywhere. Stops when {@link outgoing} is full, or holds what cannot stand beside the
+   * rest.
+   *
+   * @returns the offset up to which they were consumed: send on `outgoing`, then call again with the rest
+   */
+  handleStream(now: number, index: number, chunk: Uint8Array, offset: number, end: number): number {
+    const connection = this.#connections[index];
+    this.outgoing.count = 0;
+    if (connection === undefined || connection.state === "closing") return end;
+    let at = offset;
+    while (connection.state === "head" && at < end) {
+      const headEnd = connection.head.take(chunk, at, end);
+      if (headEnd === -1) return end;
+      at = headEnd;
+      if (headEnd === -2) this.#refuse(connection, "not_upgrade", encodeRefusal(400, undefined));
+      else this.#handleRequest(now, connection);
+    }
+    if (connection.state === "open") return this.#handleCapsules(now, connection, chunk, at, end);
+    if ((connection.state === "resolving" || connection.state === "binding") && at < end) {
+      // Over HTTP/1.1 nothing may follow the request before the 101.
+      this.#refuse(connection, "protocol_error", undefined);
+    }
+    return end;
+  }
+
+  /** The connection has ended, for whatever reason. */
+  handleDisconnected(now: number, index: number): void {
+    const connection = this.#connections[index];
+    if (connection === undefined) return;
+    this.#connections[index] = undefined;
+    this.#freeConnections.push(index);
+    this.#detach(now, connection);
+  }
+
+  /** A batch from {@link pollTransmit} is written. */
+  handleTransmitted(index: number): void {
+    const connection = this.#connections[index];
+    if (connection === undefined) return;
+    connection.tunnel.handleTransmitted();
+    this.#markDirty(connection);
+  }
+
+  /**
+   * A datagram came to an association's socket.
+   *
+   * @param remote  its source, IPv4 or IPv6; borrowed
+   */
+  handleDatagram(
+    now: number,
+    association: number,
+    data: Uint8Array,
+    offset: number,
+    length: number,
+    remote: AddressBytes,
+  ): void {
+    const session = this.#sessionOf[association];
+    const connection = this.#connectionOf[association];
+    if (session === undefined || connection === undefined) {
+      this.counters.drops.no_lane++;
+      return;
+    }
+    let context = this.#lastReply[association];
+    if (context === NONE || !isAddress(this.contexts.target[context]!, remote)) {
+      context = this.contexts.find(association, remote, 0, remote.length);
+      if (context === NONE) {
+        context = this.#replyContext(now, association, session, connection, remote);
+        if (context === NONE) return;
+      }
+      this.#lastReply[association] = context;
+    }
+    this.contexts.lastUsed[context] = now;
+    this.#lastActive[association] = now;
+    const id = this.contexts.id[context];
+    if (id !== HIDDEN_ID) connection.tunnel.writeDatagram(now, association, id, data, offset, length);
+    else this.#sendUncompressed(now, association, session, connection, data, offset, length, remote);
+    this.#markDirty(connection);
+  }
+
+  /**
+   * The socket that a `bind` output asked for is open.
+   *
+   * @param publicAddresses  `192.0.2.45:54321`; empty when it could not be opened
+   */
+  handleBound(now: number, association: number, publicAddresses: readonly string[]): void {
+    const connection = this.#connectionOf[association];
+    if (connection === undefined || connection.state !== "binding") return;
+    if (publicAddresses.length === 0) {
+      this.#refuse(connection, "association_limit", encodeRefusal(502, "proxy_internal_error"));
+      return;
+    }
+    const bind = connection.request!.bind;
+    connection.tunnel.writeControl(encodeUpgradeResponse(bind, bind ? publicAddresses : [], undefined));
+    this.#open(now, connection, false);
+  }
+
+  /** The answer to a `resolve` output. @param addresses  in the order of preference; empty when there are none */
+  handleResolved(now: number, number: number, addresses: readonly AddressBytes[]): void {
+    this.outgoing.count = 0;
+    const query = this.#queries.get(number);
+    if (query === undefined) return;
+    this.#queries.delete(number);
+    const target = addresses.find((address) => this.#options.permits(address));
+    if (query.connection !== undefined) {
+      this.#handleTargetResolved(now, query.connection, target, addresses.length > 0);
+      return;
+    }
+    const slot = query.context;
+    if (this.contexts.generation[slot] !== query.generation) return;
+    const association = this.contexts.association[slot];
+    const connection = this.#connectionOf[association];
+    const held = this.#takeHeld(slot);
+    if (target === undefined) {
+      if (addresses.length > 0) this.counters.refused.target_denied++;
+      this.counters.drops[addresses.length > 0 ? "refused_target" : "unresolved"] += held.length;
+      if (connection !== undefined)
+        this.#sendControl(connection, encodeCompressionClose(this.contexts.id[slot]));
+      this.#releaseContext(slot);
+      return;
+    }
+    this.contexts.state[slot] = CONTEXT_ACKED;
+    this.contexts.target[slot] = target;
+    this.#permissionOf[slot] = this.#permissions.grant(association, target);
+    if (connection !== undefined) this.#sendControl(connection, encodeCompressionAck(this.contexts.id[slot]));
+    let total = 0;
+    for (const datagram of held) total += datagram.length;
+    this.outgoing.data = new Uint8Array(total);
+    let at = 0;
+    for (const datagram of held) {
+      this.outgoing.data.set(datagram, at);
+      this.#countIn(datagram.length);
+      this.outgoing.add(association, slot, at, datagram.length);
+      at += datagram.length;
+    }
+  }
+
+  handleTimeout(now: number): void {
+    if (now < this.#tickAt) return;
+    for (const connection of this.#connections) {
+      if (connection === undefined || connection.state === "closing") continue;
+      if (connection.state !== "open") {
+        if (now >= connection.deadline) this.#refuse(connection, "handshake_timeout", undefined);
+        continue;
+      }
+      connection.tunnel.handleTimeout(now);
+      this.#markDirty(connection);
+      this.#checkTunnel(now, connection);
+    }
+    for (const session of this.#lingering) {
+      if (now >= session.lingerUntil) this.#endSession(session, "linger");
+    }
+    if (now >= this.#sweepAt) {
+      this.#sweepAt = now + 1_000;
+      this.#sweep(now);
+    }
+    const isIdle = this.#sessions.size === 0 && this.#connections.every((one) => one === undefined);
+    this.#tickAt = isIdle ? NEVER : now + TICK_MS;
+  }
+
+  /** When {@link handleTimeout} wants to be called; Infinity for never. */
+  nextTimeout(): number {
+    return this.#tickAt;
+  }
+
+  pollOutput(): ServerOutput | undefined {
+    return this.#outputs.shift();
+  }
+
+  /** The next connection that may have something to write, or -1. */
+  pollDirty(): number {
+    for (let index = this.#dirty.pop(); index !== undefined; index = this.#dirty.pop()) {
+      const connection = this.#connections[index];
+      if (connection === undefined) continue;
+      connection.isDirty = false;
+      return index;
+    }
+    return NONE;
+  }
+
+  /** Bytes for a connection, lent until {@link handleTransmitted}. */
+  pollTransmit(now: number, index: number): Uint8Array | undefined {
+    return this.#connections[index]?.tunnel.pollTransmit(now);
+  }
+
+  /** Tells every client that this server goes away; then drain and close. */
+  close(): void {
+    for (const connection of this.#connections) {
+      if (connection?.state !== "open" || connection.session?.kind !== "native") continue;
+      this.#sendControl(connection, encodeShutdown("done"));
+    }
+    this.#tickAt = NEVER;
+  }
+
+  // Handshake
+
+  #handleRequest(now: number, connection: Connection): void {
+    const head = decodeHead(connection.head.bytes, connection.head.length);
+    if (head === undefined) {
+      this.#refuse(connection, "not_upgrade", encodeRefusal(400, undefined));
+      return;
+    }
+    const request = decodeUpgradeRequest(head);
+    if (request === undefined) {
+      this.#refuse(connection, "not_upgrade", encodeRefusal(404, undefined));
+      return;
+    }
+    connection.request = request;
+    const { psk } = this.#options;
+    if (request.extension === undefined) {
+      if (psk === undefined) this.#handlePlainRequest(now, connection, request);
+      else this.#refuse(connection, "bad_credentials", encodeRefusal(404, undefined));
+      return;
+    }
+    this.#handleExtensionRequest(now, connection, request, request.extension);
+  }
+
+  #handleExtensionRequest(
+    now: number,
+    connection: Connection,
+    request: UpgradeRequest,
+    extension: ExtensionRequest,
+  ): void {
+    const { psk, crypto, unixOffsetMs } = this.#options;
+    const transcript: Transcript = { path: request.path, ...extension };
+    const isBound = request.bind && request.target === undefined;
+    if (
+      !isBound ||
+      (psk !== undefined && !constantTimeEqual(extension.mac, requestMac(crypto, psk, transcript)))
+    ) {
+      this.#refuse(connection, "bad_credentials", encodeRefusal(404, undefined));
+      return;
+    }
+    if (connection.challenge !== undefined) {
+      if (!constantTimeEqual(extension.challenge, connection.challenge)) {
+        this.#refuse(connection, "bad_credentials", encodeRefusal(404, undefined));
+        return;
+      }
+    } else {
+      const freshness = this.#guard.check(Math.floor(now + unixOffsetMs), extension.time, extension.nonce);
+      if (freshness === "replayed") {
+        this.#refuse(connection, "replay", encodeRefusal(404, undefined));
+        return;
+      }
+      if (freshness === "unsure") {
+        this.#challenge(connection, extension.nonce);
+        return;
+      }
+    }
+    this.#acceptLane(now, connection, extension, transcript);
+  }
+
+  #challenge(connection: Connection, clientNonce: Uint8Array): void {
+    const { psk, crypto } = this.#options;
+    const challenge = crypto.random(NONCE_BYTES);
+    const mac = psk === undefined ? undefined : challengeMac(crypto, psk, clientNonce, challenge);
+    connection.challenge = challenge;
+    connection.head.clear();
+    this.counters.refused.challenged++;
+    this.#sendControl(connection, encodeChallengeResponse({ challenge, mac }));
+  }
+
+  #acceptLane(
+    now: number,
+    connection: Connection,
+    extension: ExtensionRequest,
+    transcript: Transcript,
+  ): void {
+    const { psk, crypto, maxTunnels } = this.#options;
+    if (this.tunnelCount >= maxTunnels) {
+      this.#refuse(connection, "tunnel_limit", encodeRefusal(503, undefined));
+      return;
+    }
+    const nonce = crypto.random(NONCE_BYTES);
+    const known = extension.session === undefined ? undefined : this.#sessions.get(hexKey(extension.session));
+    const isResumed =
+      known !== undefined && constantTimeEqual(extension.resumeMac, resumeMac(crypto, known.key, transcript));
+    let session = isResumed ? known : undefined;
+    if (session === undefined) {
+      if (!this.#makeRoomForSession()) {
+        this.#refuse(connection, "session_limit", encodeRefusal(503, undefined));
+        return;
+      }
+      const id = crypto.random(SESSION_ID_BYTES);
+      const key = deriveSessionKey(crypto, psk ?? new Uint8Array(0), extension.nonce, nonce, id);
+      session = this.#beginSession("native", id, key);
+    }
+    const mac =
+      psk === undefined ? undefined : responseMac(crypto, psk, extension.mac!, nonce, session.id, isResumed);
+    connection.tunnel.writeControl(
+      encodeUpgradeResponse(true, [], { nonce, session: session.id, resumed: isResumed, mac }),
+    );
+    const isReturn = session.connections.size === 0 && isResumed;
+    connection.lane = extension.lane;
+    connection.session = session;
+    session.connections.add(connection);
+    for (const other of session.connections) {
+      // The client has given that lane up, though its end has not reached us.
+      if (other !== connection && other.lane === extension.lane) {
+        this.#closeConnection(now, other, undefined);
+      }
+    }
+    this.#lingering.delete(session);
+    session.lingerUntil = NEVER;
+    if (isReturn) this.counters.resumed++;
+    this.#outputs.push({
+      kind: isReturn ? "session-resumed" : "session-up",
+      session: session.name,
+      lane: extension.lane,
+    });
+    for (const association of session.associationById.values()) {
+      this.#connectionOf[association] ??= connection;
+    }
+    this.#open(now, connection, true);
+  }
+
+  #makeRoomForSession(): boolean {
+    if (this.#sessions.size < this.#options.maxSessions) return true;
+    const [oldest] = this.#lingering;
+    if (oldest === undefined) return false;
+    this.counters.refused.session_evicted++;
+    this.#endSession(oldest, "evicted");
+    return true;
+  }
+
+  #beginSession(kind: Session["kind"], id: Uint8Array, key: Uint8Array): Session {
+    const session: Session = {
+      name: `s${this.#nextName++}`,
+      id,
+      key,
+      kind,
+      connections: new Set(),
+      associationById: new Map(),
+      contextById: new Map(),
+      contextCount: 0,
+      nextContextId: 1,
+      uncompressed: 0,
+      lingerUntil: NEVER,
+    };
+    this.#sessions.set(hexKey(id), session);
+    return session;
+  }
+
+  /** RFC 9298 without our extension: one association, which begins and ends with the tunnel. */
+  #handlePlainRequest(now: number, connection: Connection, request: UpgradeRequest): void {
+    if (this.tunnelCount >= this.#options.maxTunnels || !this.#makeRoomForSession()) {
+      this.#refuse(connection, "tunnel_limit", encodeRefusal(503, undefined));
+      return;
+    }
+    if (request.target === undefined) {
+      this.#bindPlain(now, connection, undefined);
+      return;
+    }
+    const address = makeAddress(request.target.host, request.target.port);
+    if (address === undefined) {
+      this.#refuse(connection, "not_upgrade", encodeRefusal(400, undefined));
+      return;
+    }
+    if (!isDomain(address)) {
+      this.#handleTargetResolved(now, connection, this.#options.permits(address) ? address : undefined, true);
+      return;
+    }
+    connection.state = "resolving";
+    this.#resolve(address, { context: NONE, generation: 0, connection });
+  }
+
+  #handleTargetResolved(
+    now: number,
+    connection: Connection,
+    target: AddressBytes | undefined,
+    wasResolved: boolean,
+  ): void {
+    if (connection.state !== "head" && connection.state !== "resolving") return;
+    if (target !== undefined) this.#bindPlain(now, connection, target);
+    else if (wasResolved) {
+      this.#refuse(connection, "target_denied", encodeRefusal(403, "destination_ip_prohibited"));
+    } else this.#refuse(connection, "target_denied", encodeRefusal(502, "dns_error"));
+  }
+
+  #bindPlain(now: number, connection: Connection, target: AddressBytes | undefined): void {
+    const isBound = connection.request!.bind;
+    const session = this.#beginSession(
+      isBound ? "bound" : "fixed",
+      this.#options.crypto.random(SESSION_ID_BYTES),
+      new Uint8Array(0),
+    );
+    connection.session = session;
+    session.connections.add(connection);
+    const association = this.#openAssociation(now, session, connection, 0, undefined);
+    if (association === NONE) {
+      this.#refuse(connection, "association_limit", encodeRefusal(503, undefined));
+      return;
+    }
+    if (target !== undefined) {
+      const slot = this.#addContext(now, session, association, 0, target);
+      this.#grant(slot, association, target);
+    }
+    connection.state = "binding";
+    this.#outputs.push({ kind: "bind", association, connection: connection.index });
+  }
+
+  #open(now: number, connection: Connection, extension: boolean): void {
+    this.#halfOpen.delete(connection);
+    connection.state = "open";
+    connection.deadline = NEVER;
+    this.tunnelCount++;
+    connection.tunnel.open(now, extension);
+    connection.tunnel.handleTimeout(now);
+    this.#markDirty(connection);
+  }
+
+  // Ends
+
+  /** Counts why, says so where there is something to say, and closes. */
+  #refuse(connection: Connection, reason: RefusalReason, response: Uint8Array | undefined): void {
+    this.counters.refused[reason]++;
+    if (response !== undefined) this.#sendControl(connection, response);
+    this.#closeConnection(0, connection, undefined);
+  }
+
+  #closeConnection(now: number, connection: Connection, error: ProtocolError | undefined): void {
+    if (connection.state === "closing") return;
+    this.#detach(now, connection);
+    connection.state = "closing";
+    this.#outputs.push({ kind: "close", connection: connection.index, error });
+  }
+
+  /** Takes a connection out of its session. */
+  #detach(now: number, connection: Connection): void {
+    this.#halfOpen.delete(connection);
+    if (connection.state === "open") this.tunnelCount--;
+    const session = connection.session;
+    connection.session = undefined;
+    if (session === undefined || !session.connections.delete(connection)) return;
+    if (session.kind !== "native") {
+      this.#endSession(session, "closed");
+      return;
+    }
+    const [heir] = session.connections;
+    for (const association of session.associationById.values()) {
+      if (this.#connectionOf[association] !== connection) continue;
+      this.#connectionOf[association] = heir;
+      if (heir === undefined) connection.tunnel.queue.removeFlow(association);
+      else connection.tunnel.queue.moveFlow(association, heir.tunnel.queue);
+    }
+    if (heir !== undefined) this.#markDirty(heir);
+    else if (this.#sessions.has(hexKey(session.id))) this.#linger(now, session);
+  }
+
+  #linger(now: number, session: Session): void {
+    this.#outputs.push({ kind: "session-down", session: session.name });
+    if (session.associationById.size === 0 && session.contextCount === 0) {
+      this.#endSession(session, "empty");
+      return;
+    }
+    if (this.#lingering.size >= this.#options.maxLingering) {
+      const [oldest] = this.#lingering;
+      this.counters.refused.session_evicted++;
+      this.#endSession(oldest, "evicted");
+    }
+    session.lingerUntil = now + this.#options.lingerMs;
+    this.#lingering.add(session);
+  }
+
+  #endSession(session: Session, reason: string): void {
+    if (!this.#sessions.delete(hexKey(session.id))) return;
+    this.#lingering.delete(session);
+    for (const association of [...session.associationById.values()]) this.#closeAssociation(association);
+    for (const connection of [...session.connections]) {
+      session.connections.delete(connection);
+      connection.session = undefined;
+      this.#closeConnection(0, connection, undefined);
+    }
+    this.#outputs.push({ kind: "session-ended", session: session.name, reason });
+  }
+
+  #checkTunnel(now: number, connection: Connection): void {
+    const { error } = connection.tunnel;
+    if (error === undefined) return;
+    this.counters.refused.protocol_error++;
+    this.#closeConnection(now, connection, error);
+  }
+
+  // Capsules
+
+  #handleCapsules(
+    now: number,
+    connection: Connection,
+    chunk: Uint8Array,
+    offset: number,
+    end: number,
+  ): number {
+    const { tunnel } = connection;
+    const session = connection.session!;
+    const { outgoing } = this;
+    let at = offset;
+    outgoing.data = chunk;
+    while (!outgoing.isFull && tunnel.next(now, chunk, at, end)) {
+      const { reader } = tunnel;
+      at = reader.offset;
+      if (reader.type !== CAPSULE_DATAGRAM) {
+        this.#handleControl(now, connection, session);
+        if (connection.state !== "open") return end;
+        if (tunnel.error !== undefined) break;
+        continue;
+      }
+      const { data } = reader;
+      const payload = readNumbers(data, reader.valueOffset, reader.valueEnd, 1, this.#numbers);
+      if (payload < 0 || reader.valueEnd - payload > MAX_PAYLOAD_BYTES) {
+        tunnel.fail(new ProtocolError("ERR_CAPSULE_MALFORMED", "DATAGRAM"));
+        break;
+      }
+      this.#handleDatagramCapsule(now, connection, session, this.#numbers[0], data, payload, reader.valueEnd);
+      if (data !== chunk && outgoing.count > 0) {
+        // Put together from two chunks: it stands alone, as the batch has one buffer.
+        outgoing.data = data;
+        this.#markDirty(connection);
+        return at;
+      }
+    }
+    this.#markDirty(connection);
+    if (tunnel.error !== undefined) {
+      this.#checkTunnel(now, connection);
+      return end;
+    }
+    return outgoing.isFull ? at : end;
+  }
+
+  #handleDatagramCapsule(
+    now: number,
+    connection: Connection,
+    session: Session,
+    id: number,
+    data: Uint8Array,
+    payload: number,
+    end: number,
+  ): void {
+    let slot = session.contextById.get(id);
+    let at = payload;
+    if (slot === undefined) {
+      if (id === 0 && session.kind === "bound") {
+        connection.tunnel.fail(new ProtocolError("ERR_CONTEXT_MALFORMED", "context 0 in a bound tunnel"));
+        return;
+      }
+      if (id === 0 || id !== session.uncompressed) {
+        this.counters.drops.unknown_context++;
+        return;
+      }
+      const length = ipVersionFormLength(data, payload, end);
+      if (length === 0) {
+        connection.tunnel.fail(new ProtocolError("ERR_CAPSULE_MALFORMED", "uncompressed DATAGRAM"));
+        return;
+      }
+      slot = this.#hiddenContext(now, session, fromIpVersionForm(data, payload, length));
+      if (slot === NONE) return;
+      at += length;
+    }
+    const length = end - at;
+    if (length > MAX_DATAGRAM_BYTES) {
+      this.counters.drops.too_long++;
+      return;
+    }
+    const association = this.contexts.association[slot];
+    this.contexts.lastUsed[slot] = now;
+    this.#lastActive[association] = now;
+    this.#connectionOf[association] = connection;
+    if (this.contexts.state[slot] === CONTEXT_RESOLVING) {
+      this.#hold(slot, data, at, length);
+      return;
+    }
+    this.#countIn(length);
+    this.outgoing.add(association, slot, at, length);
+  }
+
+  #countIn(length: number): void {
+    this.counters.datagramsIn++;
+    this.counters.bytesIn += length;
+  }
+
+  #hold(slot: number, data: Uint8Array, offset: number, length: number): void {
+    const held = this.#held.get(slot) ?? [];
+    if (held.length >= HELD_DATAGRAMS || this.#heldBytes + length > HELD_BYTES) {
+      this.counters.drops.unresolved++;
+      return;
+    }
+    held.push(data.slice(offset, offset + length));
+    this.#heldBytes += length;
+    this.#held.set(slot, held);
+  }
+
+  #takeHeld(slot: number): Uint8Array[] {
+    const held = this.#held.get(slot) ?? [];
+    this.#held.delete(slot);
+    for (const datagram of held) this.#heldBytes -= datagram.length;
+    return held;
+  }
+
+  #handleControl(now: number, connection: Connection, session: Session): void {
+    const { tunnel } = connection;
+    const { type, data, valueOffset, valueEnd } = tunnel.reader;
+    const numbers = this.#numbers;
+    const count = type === CAPSULE_ASSOCIATION_CLOSE || type === CAPSULE_CONTEXT_ASSIGN ? 2 : 1;
+    const at = readNumbers(data, valueOffset, valueEnd, count, numbers);
+    const isWhole = at === valueEnd;
+    const [id, second] = numbers;
+    let fault: string | undefined;
+    switch (type) {
+      case CAPSULE_COMPRESSION_ACK: {
+        const slot = isWhole ? session.contextById.get(id) : undefined;
+        if (slot !== undefined) this.contexts.state[slot] = CONTEXT_ACKED;
+        else if (!isWhole || (session.kind !== "native" && id % 2 === 0)) fault = "COMPRESSION_ACK";
+        break;
+      }
+      case CAPSULE_COMPRESSION_CLOSE: {
+        if (!isWhole || id === 0) fault = "COMPRESSION_CLOSE";
+        else if (id === session.uncompressed) session.uncompressed = 0;
+        else {
+          const slot = session.contextById.get(id);
+          if (slot !== undefined) this.#releaseContext(slot);
+        }
+        break;
+      }
+      case CAPSULE_COMPRESSION_ASSIGN:
+        fault =
+          at < 0 || session.kind !== "bound"
+            ? "COMPRESSION_ASSIGN"
+            : this.#handleCompressionAssign(now, connection, session, id, at);
+        break;
+      case CAPSULE_ASSOCIATION_OPEN: {
+        const hasSource = at >= 0 && !(valueEnd === at + 1 && data[at] === 0);
+        const source = hasSource ? decodeWholeAddress(data, at, valueEnd) : undefined;
+        if (at < 0 || id < 1 || id > MAX_ID || (hasSource && source === undefined))
+          fault = "ASSOCIATION_OPEN";
+        else this.#handleAssociationOpen(now, connection, session, id, source);
+        break;
+      }
+      case CAPSULE_ASSOCIATION_CLOSE: {
+        if (!isWhole) {
+          fault = "ASSOCIATION_CLOSE";
+          break;
+        }
+        const association = session.associationById.get(id);
+        if (association !== undefined) this.#closeAssociation(association);
+        // Said even of one that is unknown, so that the client can forget it; an echo is not echoed by the client.
+        this.#sendControl(connection, encodeAssociationClose(id, "done"));
+        break;
+      }
+      case CAPSULE_CONTEXT_ASSIGN: {
+        const address = at < 0 ? undefined : decodeWholeAddress(data, at, valueEnd);
+        const isValidId = id > 0 && id % 2 === 0 && id <= MAX_ID;
+        if (address === undefined || !isValidId) fault = "CONTEXT_ASSIGN";
+        else if (!this.#handleContextAssign(now, connection, session, id, second, address)) {
+          fault = "CONTEXT_ASSIGN again for another address";
+        }
+        break;
+      }
+      case CAPSULE_SHUTDOWN:
+        if (isWhole) this.#endSession(session, "client");
+        else fault = "SHUTDOWN";
+        break;
+    }
+    if (fault !== undefined) tunnel.fail(new ProtocolError("ERR_CAPSULE_MALFORMED", fault));
+  }
+
+  #handleCompressionAssign(
+    now: number,
+    connection: Connection,
+    session: Session,
+    id: number,
+    at: number,
+  ): string | undefined {
+    const { data, valueEnd } = connection.tunnel.reader;
+    const isKnown = session.contextById.has(id) || session.uncompressed === id;
+    if (id === 0 || id % 2 === 1 || id > MAX_ID || isKnown || at >= valueEnd) return "COMPRESSION_ASSIGN";
+    if (data[at] === 0) {
+      if (at + 1 !== valueEnd || session.uncompressed !== 0) return "COMPRESSION_ASSIGN, uncompressed";
+      session.uncompressed = id;
+      this.#sendControl(connection, encodeCompressionAck(id));
+      return undefined;
+    }
+    const length = ipVersionFormLength(data, at, valueEnd);
+    if (length === 0 || at + length !== valueEnd) return "COMPRESSION_ASSIGN, address";
+    const address = fromIpVersionForm(data, at, length);
+    const association = session.associationById.get(0)!;
+    const known = this.contexts.find(association, address, 0, address.length);
+    if (known !== NONE && this.contexts.id[known] !== HIDDEN_ID) return "COMPRESSION_ASSIGN, address in use";
+    if (known !== NONE) this.#releaseContext(known);
+    this.#registerContext(now, connection, session, association, id, address);
+    return undefined;
+  }
+
+  #handleAssociationOpen(
+    now: number,
+    connection: Connection,
+    session: Session,
+    id: number,
+    source: AddressBytes | undefined,
+  ): void {
+    const known = session.associationById.get(id);
+    if (known !== undefined) {
+      // Said again: the association moves to this lane, with what waits for it.
+      const before = this.#connectionOf[known];
+      if (before !== undefined && before !== connection) {
+        before.tunnel.queue.moveFlow(known, connection.tunnel.queue);
+      }
+      this.#connectionOf[known] = connection;
+      return;
+    }
+    if (this.#openAssociation(now, session, connection, id, source) !== NONE) return;
+    this.counters.refused.association_limit++;
+    this.#sendControl(connection, encodeAssociationClose(id, "limit"));
+  }
+
+  /** @returns false when the id already stands for something else */
+  #handleContextAssign(
+    now: number,
+    connection: Connection,
+    session: Session,
+    id: number,
+    associationId: number,
+    address: AddressBytes,
+  ): boolean {
+    const association = session.associationById.get(associationId);
+    const known = session.contextById.get(id);
+    if (known !== undefined) {
+      const isSame =
+        this.contexts.association[known] === association && isAddress(this.contexts.address[known]!, address);
+      if (isSame && this.contexts.state[known] !== CONTEXT_RESOLVING) {
+        this.#sendControl(connection, encodeCompressionAck(id));
+      }
+      return isSame;
+    }
+    if (association === undefined) this.#sendControl(connection, encodeCompressionClose(id));
+    else this.#registerContext(now, connection, session, association, id, address);
+    return true;
+  }
+
+  #registerContext(
+    now: number,
+    connection: Connection,
+    session: Session,
+    association: number,
+    id: number,
+    address: AddressBytes,
+  ): void {
+    const isName = isDomain(address);
+    const isDenied = !isName && !this.#options.permits(address);
+    if (isDenied || session.contextCount >= this.#options.maxContextsPerSession) {
+      this.counters.refused[isDenied ? "target_denied" : "context_limit"]++;
+      this.#sendControl(connection, encodeCompressionClose(id));
+      return;
+    }
+    const twin = this.contexts.find(association, address, 0, address.length);
+    const slot = this.#addContext(now, session, association, id, address, twin === NONE);
+    if (twin !== NONE && this.contexts.id[twin] % 2 === 1) {
+      // Both ends registered the same address at once: ours goes.
+      this.contexts.takeIndex(slot, twin);
+      this.#sendControl(connection, encodeCompressionClose(this.contexts.id[twin]));
+      this.#releaseContext(twin);
+    }
+    if (isName) {
+      this.contexts.state[slot] = CONTEXT_RESOLVING;
+      this.#resolve(address, {
+        context: slot,
+        generation: this.contexts.generation[slot],
+        connection: undefined,
+      });
+      return;
+    }
+    this.#grant(slot, association, address);
+    this.#sendControl(connection, encodeCompressionAck(id));
+  }
+
+  #resolve(address: AddressBytes, query: Query): void {
+    const number = this.#nextQuery++;
+    this.#queries.set(number, query);
+    this.#outputs.push({
+      kind: "resolve",
+      query: number,
+      name: addressDomain(address),
+      port: addressPort(address),
+    });
+  }
+
+  // Contexts
+
+  #addContext(
+    now: number,
+    session: Session,
+    association: number,
+    id: number,
+    address: AddressBytes,
+    indexed = true,
+  ): number {
+    const slot = this.contexts.allocate(now, association, id, address, indexed);
+    this.#permissionOf[slot] = NONE;
+    if (id !== HIDDEN_ID) session.contextById.set(id, slot);
+    session.contextCount++;
+    return slot;
+  }
+
+  #grant(slot: number, association: number, target: AddressBytes): void {
+    this.contexts.state[slot] = CONTEXT_ACKED;
+    this.#permissionOf[slot] = this.#permissions.grant(association, target);
+  }
+
+  /** The context that stands for the target of an uncompressed datagram, made on first use; -1 when it is refused. */
+  #hiddenContext(now: number, session: Session, address: AddressBytes): number {
+    const association = session.associationById.get(0)!;
+    const known = this.contexts.find(association, address, 0, address.length);
+    if (known !== NONE) return known;
+    if (!this.#options.permits(address)) {
+      this.counters.drops.refused_target++;
+      return NONE;
+    }
+    if (session.contextCount >= this.#options.maxContextsPerSession) {
+      this.counters.drops.context_limit++;
+      return NONE;
+    }
+    const slot = this.#addContext(now, session, association, HIDDEN_ID, address);
+    this.#grant(slot, association, address);
+    return slot;
+  }
+
+  /** The context for a sender that has none yet; -1 when the filter keeps it out. */
+  #replyContext(
+    now: number,
+    association: number,
+    session: Session,
+    connection: Connection,
+    remote: AddressBytes,
+  ): number {
+    const { filtering, maxContextsPerSession } = this.#options;
+    const isHeard =
+      filtering === "endpoint-independent" ||
+      (filtering === "address-dependent" && this.#permissions.has(association, remote)) ||
+      this.#hasTarget(association, remote);
+    if (session.kind === "fixed" || !isHeard || (session.kind === "bound" && session.uncompressed === 0)) {
+      this.counters.drops.filtered++;
+      return NONE;
+    }
+    if (session.contextCount >= maxContextsPerSession) {
+      this.counters.drops.context_limit++;
+      return NONE;
+    }
+    const address = remote.slice();
+    if (session.kind === "bound") return this.#addContext(now, session, association, HIDDEN_ID, address);
+    const id = session.nextContextId;
+    session.nextContextId += 2;
+    const slot = this.#addContext(now, session, association, id, address);
+    this.#sendControl(connection, encodeContextAssign(id, this.#wireId[association], address));
+    return slot;
+  }
+
+  /** True when a name of this association was resolved to just this address. */
+  #hasTarget(association: number, remote: AddressBytes): boolean {
+    for (let slot = this.contexts.first(association); slot !== NONE; slot = this.contexts.next(slot)) {
+      const address = this.contexts.address[slot]!;
+      if (isDomain(address) && isAddress(this.contexts.target[slot]!, remote)) return true;
+    }
+    return false;
+  }
+
+  #sendUncompressed(
+    now: number,
+    association: number,
+    session: Session,
+    connection: Connection,
+    data: Uint8Array,
+    offset: number,
+    length: number,
+    remote: AddressBytes,
+  ): void {
+    if (session.uncompressed === 0) {
+      this.counters.drops.filtered++;
+      return;
+    }
+    const size = remote.length + length;
+    if (this.#scratch.length < size) this.#scratch = new Uint8Array(size);
+    this.#scratch.set(toIpVersionForm(remote));
+    this.#scratch.set(data.subarray(offset, offset + length), remote.length);
+    connection.tunnel.writeDatagram(now, association, session.uncompressed, this.#scratch, 0, size);
+  }
+
+  #releaseContext(slot: number): void {
+    const association = this.contexts.association[slot];
+    const session = this.#sessionOf[association];
+    if (this.#permissionOf[slot] !== NONE) this.#permissions.revoke(this.#permissionOf[slot]);
+    if (this.#lastReply[association] === slot) this.#lastReply[association] = NONE;
+    this.#takeHeld(slot);
+    if (session !== undefined) {
+      session.contextCount--;
+      if (this.contexts.id[slot] !== HIDDEN_ID) session.contextById.delete(this.contexts.id[slot]);
+    }
+    this.contexts.release(slot);
+  }
+
+  // Associations
+
+  #openAssociation(
+    now: number,
+    session: Session,
+    connection: Connection,
+    id: number,
+    source: AddressBytes | undefined,
+  ): number {
+    const { maxAssociations, maxAssociationsPerSession } = this.#options;
+    if (this.associationCount >= maxAssociations) return NONE;
+    if (session.associationById.size >= maxAssociationsPerSession) return NONE;
+    const slot = this.#freeAssociations.pop() ?? this.#sessionOf.length;
+    if (slot >= this.#wireId.length) this.#growAssociations();
+    this.#sessionOf[slot] = session;
+    this.#connectionOf[slot] = connection;
+    this.#source[slot] = source;
+    this.#wireId[slot] = id;
+    this.#lastReply[slot] = NONE;
+    this.#lastActive[slot] = now;
+    session.associationById.set(id, slot);
+    this.associationCount++;
+    return slot;
+  }
+
+  #closeAssociation(slot: number): void {
+    const session = this.#sessionOf[slot]!;
+    for (let context = this.contexts.first(slot); context !== NONE; context = this.contexts.first(slot)) {
+      this.#releaseContext(context);
+    }
+    this.#connectionOf[slot]?.tunnel.queue.removeFlow(slot);
+    session.associationById.delete(this.#wireId[slot]);
+    this.#sessionOf[slot] = undefined;
+    this.#connectionOf[slot] = undefined;
+    this.#source[slot] = undefined;
+    this.#freeAssociations.push(slot);
+    this.associationCount--;
+    this.#outputs.push({ kind: "release", association: slot });
+  }
+
+  /** The association's socket has failed for good. */
+  handleSocketFailed(association: number): void {
+    if (this.#sessionOf[association] !== undefined) this.#dismiss(association, "failed");
+  }
+
+  /** Ends an association that the client still holds, and tells it why. */
+  #dismiss(association: number, reason: CloseReason): void {
+    const connection = this.#connectionOf[association];
+    const session = this.#sessionOf[association]!;
+    if (session.kind !== "native") {
+      this.#endSession(session, reason);
+      return;
+    }
+    if (connection !== undefined) {
+      this.#sendControl(connection, encodeAssociationClose(this.#wireId[association], reason));
+    }
+    this.#closeAssociation(association);
+  }
+
+  #sweep(now: number): void {
+    for (let slot = 0; slot < this.#sessionOf.length; slot++) {
+      if (this.#sessionOf[slot] === undefined) continue;
+      if (now - this.#lastActive[slot] >= this.#options.idleTimeoutMs) {
+        this.#dismiss(slot, "idle");
+        continue;
+      }
+      this.#closeIdleContexts(now, slot);
+    }
+    for (const connection of this.#connections) connection?.tunnel.queue.expire(now);
+  }
+
+  /** Contexts that this end made are this end's to close; the client looks after its own. */
+  #closeIdleContexts(now: number, association: number): void {
+    let next = NONE;
+    for (let slot = this.contexts.first(association); slot !== NONE; slot = next) {
+      next = this.contexts.next(slot);
+      const id = this.contexts.id[slot];
+      if ((id !== HIDDEN_ID && id % 2 === 0) || now - this.contexts.lastUsed[slot] < CONTEXT_IDLE_MS)
+        continue;
+      const connection = this.#connectionOf[association];
+      if (id !== HIDDEN_ID && connection !== undefined) {
+        this.#sendControl(connection, encodeCompressionClose(id));
+      }
+      this.#releaseContext(slot);
+    }
+  }
+
+  #sendControl(connection: Connection, bytes: Uint8Array): void {
+    connection.tunnel.writeControl(bytes);
+    this.#markDirty(connection);
+  }
+
+  #markDirty(connection: Connection): void {
+    if (connection.isDirty) return;
+    connection.isDirty = true;
+    this.#dirty.push(connection.index);
+  }
+
+  #growAssociations(): void {
+    const from = this.#wireId.length;
+    const wireId = new Int32Array(from * 2);
+    wireId.set(this.#wireId);
+    this.#wireId = wireId;
+    const lastReply = new Int32Array(from * 2).fill(NONE, from);
+    lastReply.set(this.#lastReply);
+    this.#lastReply = lastReply;
+    const lastActive = new Float64Array(from * 2);
+    lastActive.set(this.#lastActive);
+    this.#lastActive = lastActive;
+  }
+}
+
+function isAddress(address: AddressBytes, other: AddressBytes): boolean {
+  return address.length === other.length && sameBytes(address, 0, other, 0, other.length);
+}

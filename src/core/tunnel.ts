@@ -1,0 +1,220 @@
+import {
+  CAPSULE_HEARTBEAT,
+  CAPSULE_HEARTBEAT_ECHO,
+  datagramHeaderLength,
+  encodeHeartbeat,
+  encodeHeartbeatEcho,
+  readNumbers,
+  writeDatagramHeader,
+} from "../wire/capsule.ts";
+import { CapsuleReader, READ_CAPSULE, READ_NEED } from "./capsule-reader.ts";
+import type { Counters } from "./counters.ts";
+import { ProtocolError } from "./errors.ts";
+import type { SendQueue } from "./send-queue.ts";
+
+const FIRST_BATCH_BYTES = 16_384;
+const MAX_BATCH_BYTES = 262_144;
+const MISSED_HEARTBEATS = 3;
+
+export interface TunnelLimits {
+  /** Milliseconds between heartbeats. */
+  readonly heartbeatMs: number;
+  /** Most bytes of control capsules that wait for a peer that does not read. */
+  readonly controlBytes: number;
+}
+
+/**
+ * The protocol over one TCP connection, from the upgrade on, the same for both ends: cuts what comes in into capsules,
+ * gathers what goes out into batches, keeps heartbeats. What capsules mean is for the session.
+ */
+export class Tunnel {
+  /** Smoothed round-trip time in milliseconds, once a heartbeat was answered. */
+  rttMs: number | undefined;
+  readonly queue: SendQueue;
+  /** Why the tunnel is of no more use; the owner closes it. */
+  error: ProtocolError | undefined;
+
+  readonly #limits: TunnelLimits;
+  readonly #counters: Counters;
+  #reader: CapsuleReader | undefined;
+  #extension = false;
+  #batch: Uint8Array | undefined;
+  #batchLength = 0;
+  #lent = false;
+  readonly #control: Uint8Array[] = [];
+  #controlLength = 0;
+  #sequence = 0;
+  #heartbeatAt = Number.POSITIVE_INFINITY;
+  #receivedAt = 0;
+  /** When the oldest heartbeat that was not answered went out. */
+  #unansweredSince = Number.POSITIVE_INFINITY;
+  readonly #numbers: number[] = [0, 0];
+
+  constructor(queue: SendQueue, counters: Counters, limits: TunnelLimits) {
+    this.queue = queue;
+    this.#counters = counters;
+    this.#limits = limits;
+  }
+
+  /** The handshake is done: capsules from now on. @param extension  whether ours may be sent */
+  open(now: number, extension: boolean): void {
+    this.#reader = new CapsuleReader(extension);
+    this.#extension = extension;
+    this.#receivedAt = now;
+    if (extension) this.#heartbeatAt = now;
+  }
+
+  /** Of the capsule that {@link next} answered. */
+  get reader(): CapsuleReader {
+    return this.#reader!;
+  }
+
+  /**
+   * The next capsule that is not a heartbeat. `chunk` is borrowed until the capsule is dealt with.
+   *
+   * @returns true when `reader` holds one; false when the chunk is used up, or {@link error} is set
+   */
+  next(now: number, chunk: Uint8Array, offset: number, end: number): boolean {
+    const reader = this.#reader!;
+    this.#receivedAt = now;
+    let at = offset;
+    for (;;) {
+      const status = reader.next(chunk, at, end);
+      if (status === READ_NEED) return false;
+      if (status !== READ_CAPSULE) {
+        this.fail(new ProtocolError("ERR_CAPSULE_LENGTH", "close this tunnel"));
+        return false;
+      }
+      const type = reader.type;
+      if (type !== CAPSULE_HEARTBEAT && type !== CAPSULE_HEARTBEAT_ECHO) return true;
+      this.#handleHeartbeat(now, type);
+      if (this.error !== undefined) return false;
+      at = reader.offset;
+    }
+  }
+
+  #handleHeartbeat(now: number, type: number): void {
+    const { data, valueOffset, valueEnd } = this.reader;
+    if (readNumbers(data, valueOffset, valueEnd, 2, this.#numbers) < 0) {
+      this.fail(new ProtocolError("ERR_CAPSULE_MALFORMED", "HEARTBEAT"));
+      return;
+    }
+    const [sequence, clock] = this.#numbers;
+    if (type === CAPSULE_HEARTBEAT) {
+      this.writeControl(encodeHeartbeatEcho(sequence, clock));
+      return;
+    }
+    if (sequence >= this.#sequence || clock > now) return;
+    this.#unansweredSince = Number.POSITIVE_INFINITY;
+    const sample = now - clock;
+    this.rttMs = this.rttMs === undefined ? sample : this.rttMs + (sample - this.rttMs) / 8;
+  }
+
+  fail(error: ProtocolError): void {
+    this.error ??= error;
+  }
+
+  /** Sends a capsule (or a head) before every datagram that is not yet in a batch. `bytes` is given away. */
+  writeControl(bytes: Uint8Array): void {
+    if (this.#controlLength === 0 && !this.#lent && this.#reserve(bytes.length)) {
+      this.#batch!.set(bytes, this.#batchLength);
+      this.#batchLength += bytes.length;
+      return;
+    }
+    if (this.#controlLength + bytes.length > this.#limits.controlBytes) {
+      this.fail(new ProtocolError("ERR_CONTROL_OVERFLOW", `${this.#controlLength} bytes wait`));
+      return;
+    }
+    this.#control.push(bytes);
+    this.#controlLength += bytes.length;
+  }
+
+  /** Sends one datagram, or lets it wait in the queue while a batch is on its way. `data` is copied. */
+  writeDatagram(
+    now: number,
+    flow: number,
+    context: number,
+    data: Uint8Array,
+    offset: number,
+    length: number,
+  ): void {
+    if (this.#lent || !this.queue.isEmpty || this.#controlLength > 0 || this.#reader === undefined) {
+      this.queue.push(now, flow, context, data, offset, length);
+      return;
+    }
+    const size = datagramHeaderLength(context, length) + length;
+    if (!this.#reserve(size)) {
+      this.queue.push(now, flow, context, data, offset, length);
+      return;
+    }
+    const batch = this.#batch!;
+    const at = writeDatagramHeader(batch, this.#batchLength, context, length);
+    if (length < 96) for (let i = 0; i < length; i++) batch[at + i] = data[offset + i];
+    else
+      batch.set(offset === 0 && length === data.length ? data : data.subarray(offset, offset + length), at);
+    this.#batchLength = at + length;
+    this.#counters.datagramsOut++;
+    this.#counters.bytesOut += length;
+  }
+
+  /**
+   * The next bytes for the connection, lent until {@link handleTransmitted}; undefined when there are none, or the
+   * last are still on loan.
+   */
+  pollTransmit(now: number): Uint8Array | undefined {
+    if (this.#lent) return undefined;
+    while (this.#control.length > 0 && this.#reserve(this.#control[0].length)) {
+      const bytes = this.#control.shift()!;
+      this.#batch!.set(bytes, this.#batchLength);
+      this.#batchLength += bytes.length;
+      this.#controlLength -= bytes.length;
+    }
+    if (this.#reader !== undefined && this.#controlLength === 0 && !this.queue.isEmpty) {
+      this.#reserve(MAX_BATCH_BYTES / 2 - this.#batchLength);
+      this.#batchLength = this.queue.fill(now, this.#batch!, this.#batchLength);
+    }
+    if (this.#batchLength === 0) return undefined;
+    this.#lent = true;
+    return this.#batch!.subarray(0, this.#batchLength);
+  }
+
+  /** The bytes of the last {@link pollTransmit} are no longer needed. */
+  handleTransmitted(): void {
+    this.#lent = false;
+    this.#batchLength = 0;
+  }
+
+  /** True when nothing waits to be sent. */
+  get isDrained(): boolean {
+    return !this.#lent && this.#batchLength === 0 && this.#controlLength === 0 && this.queue.isEmpty;
+  }
+
+  handleTimeout(now: number): void {
+    if (!this.#extension) return;
+    const patience = MISSED_HEARTBEATS * this.#limits.heartbeatMs;
+    const silent = Math.max(now - this.#receivedAt, now - this.#unansweredSince);
+    if (silent > patience) {
+      this.fail(new ProtocolError("ERR_HEARTBEAT_LOST", `silent for ${Math.round(silent)} ms`));
+      return;
+    }
+    if (now < this.#heartbeatAt) return;
+    this.#heartbeatAt = now + this.#limits.heartbeatMs;
+    this.#unansweredSince = Math.min(this.#unansweredSince, now);
+    this.writeControl(encodeHeartbeat(this.#sequence++, Math.floor(now)));
+  }
+
+  nextTimeout(): number {
+    return this.#heartbeatAt;
+  }
+
+  /** Makes room for `size` more bytes in the batch. @returns false when it may not grow so far */
+  #reserve(size: number): boolean {
+    const wanted = this.#batchLength + size;
+    if (this.#batch !== undefined && wanted <= this.#batch.length) return true;
+    if (wanted > MAX_BATCH_BYTES) return false;
+    const larger = new Uint8Array(Math.max(FIRST_BATCH_BYTES, 2 ** Math.ceil(Math.log2(wanted))));
+    if (this.#batch !== undefined) larger.set(this.#batch.subarray(0, this.#batchLength));
+    this.#batch = larger;
+    return true;
+  }
+}

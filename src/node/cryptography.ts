@@ -1,0 +1,8 @@
+import { createHmac, randomBytes } from "node:crypto";
+import type { Cryptography } from "../core/credentials.ts";
+
+/** What core borrows from node:crypto. */
+export const nodeCryptography: Cryptography = {
+  hmac: (key, data) => createHmac("sha256", key).update(data).digest(),
+  random: (length) => randomBytes(length),
+};

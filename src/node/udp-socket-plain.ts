@@ -1,0 +1,107 @@
+import type { RemoteInfo, Socket } from "node:dgram";
+import { createSocket } from "node:dgram";
+import type { AddressBytes } from "../wire/socket-address.ts";
+import { makeAddress } from "../wire/socket-address.ts";
+import type { Remote, UdpSocket, UdpSocketOptions } from "./udp-socket.ts";
+
+/** Asked of the system for each socket; what it grants is bounded by net.core.rmem_max. */
+const BUFFER_BYTES = 4_194_304;
+/** Bytes that may wait in a socket that the system does not empty. */
+const MAX_PENDING_BYTES = 1_048_576;
+const CACHED_REMOTES = 4096;
+
+type Lookup = (
+  host: string,
+  family: unknown,
+  callback: (error: Error | null, address: string, family: number) => void,
+) => void;
+
+/** Only IP text comes here, so there is nothing to look up, and nothing to wait for. */
+const noLookup: Lookup = (host, _family, callback) => callback(null, host, 0);
+
+/** UDP over node:dgram: a system call and an event for each datagram. */
+class PlainUdpSocket implements UdpSocket {
+  readonly #socket: Socket;
+  readonly #remotes = new Map<string, Map<number, AddressBytes>>();
+  #remoteCount = 0;
+  #port = 0;
+  #isClosed = false;
+
+  constructor({ family, host, port, onDatagram, onBindError }: UdpSocketOptions) {
+    const socket = createSocket({
+      type: family === 4 ? "udp4" : "udp6",
+      ipv6Only: family === 6,
+      lookup: noLookup as never,
+    });
+    this.#socket = socket;
+    socket.on("message", (data: Buffer, remote: RemoteInfo) => {
+      onDatagram(data, 0, data.length, this.#addressOf(remote));
+    });
+    socket.on("error", (error) => {
+      if (this.#port === 0 && !this.#isClosed) onBindError(error);
+    });
+    socket.once("listening", () => {
+      this.#port = socket.address().port;
+      try {
+        socket.setRecvBufferSize(BUFFER_BYTES);
+        socket.setSendBufferSize(BUFFER_BYTES);
+      } catch {
+        // The system's default serves, with more loss in bursts.
+      }
+    });
+    socket.bind({ port, address: host, exclusive: true });
+  }
+
+  get port(): number {
+    return this.#port;
+  }
+
+  get hasPending(): boolean {
+    return !this.#isClosed && this.#socket.getSendQueueCount() > 0;
+  }
+
+  send(
+    header: Uint8Array | undefined,
+    data: Uint8Array,
+    offset: number,
+    length: number,
+    remote: Remote,
+  ): boolean {
+    if (this.#isClosed || this.#port === 0) return false;
+    if (this.#socket.getSendQueueSize() > MAX_PENDING_BYTES) return false;
+    if (header === undefined) this.#socket.send(data, offset, length, remote.port, remote.host);
+    else this.#socket.send([header, data.subarray(offset, offset + length)], remote.port, remote.host);
+    return true;
+  }
+
+  close(): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    this.#socket.close();
+  }
+
+  /** Bytes of the source, parsed once for each source. */
+  #addressOf({ address, port }: RemoteInfo): AddressBytes {
+    let ports = this.#remotes.get(address);
+    let bytes = ports?.get(port);
+    if (bytes !== undefined) return bytes;
+    if (this.#remoteCount >= CACHED_REMOTES) {
+      this.#remotes.clear();
+      this.#remoteCount = 0;
+      ports = undefined;
+    }
+    // A link-local source carries its zone, which means nothing elsewhere.
+    bytes = makeAddress(address.replace(/%.*$/, ""), port)!;
+    if (ports === undefined) {
+      ports = new Map();
+      this.#remotes.set(address, ports);
+    }
+    ports.set(port, bytes);
+    this.#remoteCount++;
+    return bytes;
+  }
+}
+
+export function openPlainUdpSocket(options: UdpSocketOptions): UdpSocket {
+  return new PlainUdpSocket(options);
+}

@@ -1,0 +1,178 @@
+/** Capsules: RFC 9297, draft-ietf-masque-connect-udp-listen, and our extension's. PROTOCOL.md §4 is normative. */
+import type { AddressBytes } from "./socket-address.ts";
+import {
+  ATYP_DOMAIN,
+  ATYP_IPV4,
+  ATYP_IPV6,
+  addressLength,
+  IPV4_ADDRESS_BYTES,
+  IPV6_ADDRESS_BYTES,
+} from "./socket-address.ts";
+import { readVarint, varintLength, varintLengthFrom, writeVarint } from "./varint.ts";
+
+/** RFC 9297 §3.5. */
+export const CAPSULE_DATAGRAM = 0x00;
+/** draft-ietf-masque-connect-udp-listen-14 §3.1 to §3.3. */
+export const CAPSULE_COMPRESSION_ASSIGN = 0x11;
+export const CAPSULE_COMPRESSION_ACK = 0x12;
+export const CAPSULE_COMPRESSION_CLOSE = 0x13;
+/** Ours, sent only to a peer that answered the extension. */
+export const CAPSULE_HEARTBEAT = 0x55_5000;
+export const CAPSULE_HEARTBEAT_ECHO = 0x55_5001;
+export const CAPSULE_ASSOCIATION_OPEN = 0x55_5002;
+export const CAPSULE_ASSOCIATION_CLOSE = 0x55_5003;
+export const CAPSULE_CONTEXT_ASSIGN = 0x55_5004;
+export const CAPSULE_SHUTDOWN = 0x55_5005;
+
+/** Largest UDP payload over IPv4, and the largest that is sent into a tunnel. */
+export const MAX_DATAGRAM_BYTES = 65_507;
+/** A longer payload ends the tunnel, RFC 9298 §5. */
+export const MAX_PAYLOAD_BYTES = 65_527;
+/** Most bytes before the payload: type 1, length 4, context 8. */
+export const MAX_DATAGRAM_HEADER_BYTES = 13;
+/** Longest value of every other known capsule: two varints and a name of 255 bytes fit. */
+export const MAX_CONTROL_VALUE_BYTES = 300;
+
+/** Reasons in ASSOCIATION_CLOSE and SHUTDOWN. */
+export const CLOSE_REASONS = ["done", "idle", "limit", "evicted", "failed"] as const;
+export type CloseReason = (typeof CLOSE_REASONS)[number];
+
+/** Bytes of a DATAGRAM capsule before its payload. */
+export function datagramHeaderLength(contextId: number, payloadLength: number): number {
+  const valueLength = varintLength(contextId) + payloadLength;
+  return 1 + varintLength(valueLength) + varintLength(contextId);
+}
+
+/** Writes `00 | length | context id`; the payload follows at the offset returned. */
+export function writeDatagramHeader(
+  bytes: Uint8Array,
+  offset: number,
+  contextId: number,
+  payloadLength: number,
+): number {
+  bytes[offset] = CAPSULE_DATAGRAM;
+  const at = writeVarint(bytes, offset + 1, varintLength(contextId) + payloadLength);
+  return writeVarint(bytes, at, contextId);
+}
+
+/** A capsule whose value is `numbers` as varints, then `tail`. */
+function encodeCapsule(type: number, numbers: readonly number[], tail: Uint8Array | undefined): Uint8Array {
+  let valueLength = tail === undefined ? 0 : tail.length;
+  for (const number of numbers) valueLength += varintLength(number);
+  const bytes = new Uint8Array(varintLength(type) + varintLength(valueLength) + valueLength);
+  let at = writeVarint(bytes, writeVarint(bytes, 0, type), valueLength);
+  for (const number of numbers) at = writeVarint(bytes, at, number);
+  if (tail !== undefined) bytes.set(tail, at);
+  return bytes;
+}
+
+/** COMPRESSION_ASSIGN. @param address  IPv4 or IPv6; undefined registers the uncompressed context */
+export function encodeCompressionAssign(contextId: number, address: AddressBytes | undefined): Uint8Array {
+  if (address === undefined) return encodeCapsule(CAPSULE_COMPRESSION_ASSIGN, [contextId], new Uint8Array(1));
+  return encodeCapsule(CAPSULE_COMPRESSION_ASSIGN, [contextId], toIpVersionForm(address));
+}
+
+export function encodeCompressionAck(contextId: number): Uint8Array {
+  return encodeCapsule(CAPSULE_COMPRESSION_ACK, [contextId], undefined);
+}
+
+export function encodeCompressionClose(contextId: number): Uint8Array {
+  return encodeCapsule(CAPSULE_COMPRESSION_CLOSE, [contextId], undefined);
+}
+
+/** @param clock  the sender's own clock in whole milliseconds; only the sender reads it again */
+export function encodeHeartbeat(sequence: number, clock: number): Uint8Array {
+  return encodeCapsule(CAPSULE_HEARTBEAT, [sequence, clock], undefined);
+}
+
+export function encodeHeartbeatEcho(sequence: number, clock: number): Uint8Array {
+  return encodeCapsule(CAPSULE_HEARTBEAT_ECHO, [sequence, clock], undefined);
+}
+
+/** @param source  the application's own address, where it is known */
+export function encodeAssociationOpen(associationId: number, source: AddressBytes | undefined): Uint8Array {
+  return encodeCapsule(CAPSULE_ASSOCIATION_OPEN, [associationId], source ?? new Uint8Array(1));
+}
+
+export function encodeAssociationClose(associationId: number, reason: CloseReason): Uint8Array {
+  return encodeCapsule(CAPSULE_ASSOCIATION_CLOSE, [associationId, CLOSE_REASONS.indexOf(reason)], undefined);
+}
+
+export function encodeContextAssign(
+  contextId: number,
+  associationId: number,
+  address: AddressBytes,
+): Uint8Array {
+  return encodeCapsule(CAPSULE_CONTEXT_ASSIGN, [contextId, associationId], address);
+}
+
+export function encodeShutdown(reason: CloseReason): Uint8Array {
+  return encodeCapsule(CAPSULE_SHUTDOWN, [CLOSE_REASONS.indexOf(reason)], undefined);
+}
+
+/** Name of a reason number; one that this version does not know is "failed". */
+export function closeReason(number: number): CloseReason {
+  return CLOSE_REASONS[number] ?? "failed";
+}
+
+/** `IP version 4 | 6, address, port`, the form of draft-ietf-masque-connect-udp-listen. */
+export function toIpVersionForm(address: AddressBytes): Uint8Array {
+  const bytes = address.slice();
+  bytes[0] = address[0] === ATYP_IPV4 ? 4 : 6;
+  return bytes;
+}
+
+/**
+ * Length of an address in IP-version form at `bytes[offset]`.
+ *
+ * @returns 7 or 19, or 0 when it is neither version or does not fit before `end`
+ */
+export function ipVersionFormLength(bytes: Uint8Array, offset: number, end: number): number {
+  if (offset >= end) return 0;
+  const length = bytes[offset] === 4 ? IPV4_ADDRESS_BYTES : bytes[offset] === 6 ? IPV6_ADDRESS_BYTES : 0;
+  return offset + length <= end ? length : 0;
+}
+
+/** Copies an address in IP-version form, of `length` bytes, to the form of the rest of the program. */
+export function fromIpVersionForm(bytes: Uint8Array, offset: number, length: number): AddressBytes {
+  const address = bytes.slice(offset, offset + length);
+  address[0] = length === IPV4_ADDRESS_BYTES ? ATYP_IPV4 : ATYP_IPV6;
+  return address;
+}
+
+/**
+ * Reads `count` varints that begin a value.
+ *
+ * @param numbers  filled with them
+ * @returns the offset behind them, or -1 when they do not fit before `end`
+ */
+export function readNumbers(
+  bytes: Uint8Array,
+  offset: number,
+  end: number,
+  count: number,
+  numbers: number[],
+): number {
+  let at = offset;
+  for (let i = 0; i < count; i++) {
+    if (at >= end) return -1;
+    const length = varintLengthFrom(bytes[at]);
+    if (at + length > end) return -1;
+    numbers[i] = readVarint(bytes, at);
+    if (numbers[i] < 0) return -1;
+    at += length;
+  }
+  return at;
+}
+
+/** The address that fills `bytes[offset..end)` to the end, copied; undefined when it does not. */
+export function decodeWholeAddress(bytes: Uint8Array, offset: number, end: number): AddressBytes | undefined {
+  const length = addressLength(bytes, offset, end);
+  if (length <= 0 || offset + length !== end) return undefined;
+  return bytes.slice(offset, end);
+}
+
+/** True for a domain name that the server must resolve. */
+export function isDomain(address: AddressBytes): boolean {
+  return address[0] === ATYP_DOMAIN;
+}

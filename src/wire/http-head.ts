@@ -1,0 +1,65 @@
+/** HTTP/1.1 message heads (RFC 9112), as far as an upgrade and a CONNECT need them. */
+
+/** Longest head, with its empty line, that is read from a peer. */
+export const MAX_HEAD_BYTES = 8192;
+
+export interface HttpHead {
+  readonly startLine: string;
+  /** Field names in lower case; a field that came more than once has several values. */
+  readonly fields: ReadonlyMap<string, readonly string[]>;
+}
+
+/**
+ * Where the head ends: the offset just behind the first CR LF CR LF.
+ *
+ * @param from  where to begin to look: 0, or what was there at the last call less 3
+ * @returns -1 when the end is not there yet
+ */
+export function findHeadEnd(bytes: Uint8Array, from: number, end: number): number {
+  for (let i = Math.max(from, 0); i + 3 < end; i++) {
+    if (bytes[i] === 13 && bytes[i + 1] === 10 && bytes[i + 2] === 13 && bytes[i + 3] === 10) return i + 4;
+  }
+  return -1;
+}
+
+/** Reads a whole head. @returns undefined for bytes outside printable ASCII, folded lines or lines without a colon */
+export function decodeHead(bytes: Uint8Array, end: number): HttpHead | undefined {
+  let text = "";
+  for (let i = 0; i < end; i++) {
+    const byte = bytes[i];
+    if (byte > 0x7e || (byte < 0x20 && byte !== 9 && byte !== 10 && byte !== 13)) return undefined;
+    text += String.fromCharCode(byte);
+  }
+  const [startLine, ...lines] = text.slice(0, -4).split("\r\n");
+  if (startLine === "" || /[\r\n]/.test(startLine)) return undefined;
+  const fields = new Map<string, string[]>();
+  for (const line of lines) {
+    const match = /^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\r\n]*?)[ \t]*$/.exec(line);
+    if (match === null) return undefined;
+    const name = match[1].toLowerCase();
+    const values = fields.get(name);
+    if (values === undefined) fields.set(name, [match[2]]);
+    else values.push(match[2]);
+  }
+  return { startLine, fields };
+}
+
+/** The value of a field that came exactly once. */
+export function singleField(head: HttpHead, name: string): string | undefined {
+  const values = head.fields.get(name);
+  return values?.length === 1 ? values[0] : undefined;
+}
+
+/** True when a list field (Connection, Upgrade) names `token`, in any case. */
+export function fieldHasToken(head: HttpHead, name: string, token: string): boolean {
+  return (head.fields.get(name) ?? []).some((value) =>
+    value.split(",").some((item) => item.trim().toLowerCase() === token),
+  );
+}
+
+/** The bytes of ASCII text. */
+export function asciiBytes(text: string): Uint8Array {
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  return bytes;
+}

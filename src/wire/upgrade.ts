@@ -1,0 +1,229 @@
+/** The HTTP/1.1 upgrade to connect-udp: RFC 9298 §3.2, §3.3, with Connect-UDP-Bind and our own `Underpass` field. */
+import { decodeBase64, encodeBase64 } from "./base64.ts";
+import type { HttpHead } from "./http-head.ts";
+import { asciiBytes, fieldHasToken, singleField } from "./http-head.ts";
+
+/** RFC 9298 §3.4. */
+export const TEMPLATE_PREFIX = "/.well-known/masque/udp/";
+/** Path of a bound request without fallback: both variables are `*`. */
+export const BIND_PATH = `${TEMPLATE_PREFIX}%2A/%2A/`;
+export const EXTENSION_VERSION = 1;
+
+/** What the client says in the `Underpass` field. Sizes in bytes: nonce 16, session 16, challenge 16, MACs 32. */
+export interface ExtensionRequest {
+  readonly nonce: Uint8Array;
+  /** Unix time in milliseconds. */
+  readonly time: number;
+  readonly lane: number;
+  readonly challenge: Uint8Array | undefined;
+  readonly session: Uint8Array | undefined;
+  readonly mac: Uint8Array | undefined;
+  readonly resumeMac: Uint8Array | undefined;
+}
+
+/** What the server says in the `Underpass` field of a 101. */
+export interface ExtensionResponse {
+  readonly nonce: Uint8Array;
+  readonly session: Uint8Array;
+  readonly resumed: boolean;
+  readonly mac: Uint8Array | undefined;
+}
+
+/** What the server says in the `Underpass` field of a 401. */
+export interface ExtensionChallenge {
+  readonly challenge: Uint8Array;
+  readonly mac: Uint8Array | undefined;
+}
+
+export interface UpgradeRequest {
+  readonly path: string;
+  /** undefined: `*`/`*`, bound without fallback. */
+  readonly target: { readonly host: string; readonly port: number } | undefined;
+  readonly bind: boolean;
+  readonly extension: ExtensionRequest | undefined;
+}
+
+export interface UpgradeResponse {
+  readonly status: number;
+  readonly bind: boolean;
+  readonly extension: ExtensionResponse | undefined;
+  readonly challenge: ExtensionChallenge | undefined;
+}
+
+function byteSequence(bytes: Uint8Array): string {
+  return `:${encodeBase64(bytes)}:`;
+}
+
+export function encodeUpgradeRequest(
+  authority: string,
+  path: string,
+  bind: boolean,
+  extension: ExtensionRequest | undefined,
+): Uint8Array {
+  let text = `GET ${path} HTTP/1.1\r\nHost: ${authority}\r\nConnection: Upgrade\r\nUpgrade: connect-udp\r\n`;
+  text += "Capsule-Protocol: ?1\r\n";
+  if (bind) text += "Connect-UDP-Bind: ?1\r\n";
+  if (extension !== undefined) {
+    text += `Underpass: v=${EXTENSION_VERSION}, n=${byteSequence(extension.nonce)}, t=${extension.time}, l=${extension.lane}`;
+    if (extension.challenge !== undefined) text += `, c=${byteSequence(extension.challenge)}`;
+    if (extension.session !== undefined) text += `, s=${byteSequence(extension.session)}`;
+    if (extension.mac !== undefined) text += `, m=${byteSequence(extension.mac)}`;
+    if (extension.resumeMac !== undefined) text += `, r=${byteSequence(extension.resumeMac)}`;
+    text += "\r\n";
+  }
+  return asciiBytes(`${text}\r\n`);
+}
+
+/** A 101. @param publicAddresses  `192.0.2.45:54321`, `[2001:db8::1]:54321`; only for a bound request */
+export function encodeUpgradeResponse(
+  bind: boolean,
+  publicAddresses: readonly string[],
+  extension: ExtensionResponse | undefined,
+): Uint8Array {
+  let text =
+    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: connect-udp\r\nCapsule-Protocol: ?1\r\n";
+  if (bind) text += "Connect-UDP-Bind: ?1\r\n";
+  if (publicAddresses.length > 0) {
+    text += `Proxy-Public-Address: ${publicAddresses.map((address) => `"${address}"`).join(", ")}\r\n`;
+  }
+  if (extension !== undefined) {
+    text += `Underpass: v=${EXTENSION_VERSION}, n=${byteSequence(extension.nonce)}, s=${byteSequence(extension.session)}, r=?${extension.resumed ? 1 : 0}`;
+    if (extension.mac !== undefined) text += `, m=${byteSequence(extension.mac)}`;
+    text += "\r\n";
+  }
+  return asciiBytes(`${text}\r\n`);
+}
+
+/** A 401 that asks the client to try once more, on the same connection, with `challenge` in its MAC. */
+export function encodeChallengeResponse(challenge: ExtensionChallenge): Uint8Array {
+  let text = `HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nUnderpass: v=${EXTENSION_VERSION}, c=${byteSequence(challenge.challenge)}`;
+  if (challenge.mac !== undefined) text += `, m=${byteSequence(challenge.mac)}`;
+  return asciiBytes(`${text}\r\n\r\n`);
+}
+
+/**
+ * A refusal after which the connection is closed. Nothing in it tells one cause of 404 from another.
+ *
+ * @param proxyStatus  error token of RFC 9209, said only to a client that may know what listens here
+ */
+export function encodeRefusal(
+  status: 400 | 403 | 404 | 502 | 503,
+  proxyStatus: string | undefined,
+): Uint8Array {
+  const reason = {
+    400: "Bad Request",
+    403: "Forbidden",
+    404: "Not Found",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+  }[status];
+  const body = `<html><head><title>${status} ${reason}</title></head><body><h1>${status} ${reason}</h1></body></html>\n`;
+  let text = `HTTP/1.1 ${status} ${reason}\r\nContent-Type: text/html\r\nContent-Length: ${body.length}\r\nConnection: close\r\n`;
+  if (proxyStatus !== undefined) text += `Proxy-Status: udp; error=${proxyStatus}\r\n`;
+  return asciiBytes(`${text}\r\n${body}`);
+}
+
+/** @returns undefined when this is not a well-formed upgrade to connect-udp */
+export function decodeUpgradeRequest(head: HttpHead): UpgradeRequest | undefined {
+  const match = /^GET (\S+) HTTP\/1\.1$/.exec(head.startLine);
+  if (match === null || singleField(head, "host") === undefined) return undefined;
+  if (!fieldHasToken(head, "connection", "upgrade") || !fieldHasToken(head, "upgrade", "connect-udp")) {
+    return undefined;
+  }
+  const path = match[1].replace(/^https?:\/\/[^/]*/i, "");
+  const variables = /^\/\.well-known\/masque\/udp\/([^/?]+)\/([^/?]+)\/$/.exec(path);
+  if (variables === null) return undefined;
+  const host = percentDecode(variables[1]);
+  const port = percentDecode(variables[2]);
+  if (host === undefined || port === undefined) return undefined;
+  const bind = isTrue(singleField(head, "connect-udp-bind"));
+  const extensionField = singleField(head, "underpass");
+  const extension = extensionField === undefined ? undefined : decodeExtensionRequest(extensionField);
+  if (extensionField !== undefined && extension === undefined) return undefined;
+  if (host === "*" || port === "*") {
+    if (host !== "*" || port !== "*" || !bind) return undefined;
+    return { path, target: undefined, bind, extension };
+  }
+  if (!/^[0-9]{1,5}$/.test(port) || Number(port) < 1 || Number(port) > 65535) return undefined;
+  return { path, target: { host, port: Number(port) }, bind, extension };
+}
+
+export function decodeUpgradeResponse(head: HttpHead): UpgradeResponse | undefined {
+  const match = /^HTTP\/1\.1 ([1-5][0-9][0-9])( |$)/.exec(head.startLine);
+  if (match === null) return undefined;
+  const status = Number(match[1]);
+  const bind = isTrue(singleField(head, "connect-udp-bind"));
+  const fields = decodeDictionary(singleField(head, "underpass"));
+  let extension: ExtensionResponse | undefined;
+  let challenge: ExtensionChallenge | undefined;
+  if (status === 101) {
+    if (!fieldHasToken(head, "upgrade", "connect-udp")) return undefined;
+    const nonce = bytesOf(fields, "n", 16);
+    const session = bytesOf(fields, "s", 16);
+    if (nonce !== undefined && session !== undefined) {
+      extension = { nonce, session, resumed: fields?.get("r") === "?1", mac: bytesOf(fields, "m", 32) };
+    }
+  } else if (status === 401) {
+    const bytes = bytesOf(fields, "c", 16);
+    if (bytes !== undefined) challenge = { challenge: bytes, mac: bytesOf(fields, "m", 32) };
+  }
+  return { status, bind, extension, challenge };
+}
+
+function decodeExtensionRequest(field: string): ExtensionRequest | undefined {
+  const fields = decodeDictionary(field);
+  const nonce = bytesOf(fields, "n", 16);
+  const time = integerOf(fields, "t");
+  const lane = integerOf(fields, "l");
+  if (fields?.get("v") !== String(EXTENSION_VERSION) || nonce === undefined) return undefined;
+  if (time === undefined || lane === undefined || lane > 255) return undefined;
+  return {
+    nonce,
+    time,
+    lane,
+    challenge: bytesOf(fields, "c", 16),
+    session: bytesOf(fields, "s", 16),
+    mac: bytesOf(fields, "m", 32),
+    resumeMac: bytesOf(fields, "r", 32),
+  };
+}
+
+/** A dictionary (RFC 9651 §3.2) of integers, booleans and byte sequences, without parameters. */
+function decodeDictionary(field: string | undefined): Map<string, string> | undefined {
+  if (field === undefined) return undefined;
+  const fields = new Map<string, string>();
+  for (const member of field.split(",")) {
+    const match = /^[ \t]*([a-z*][a-z0-9_\-.*]*)=(\S+)[ \t]*$/.exec(member);
+    if (match === null) return undefined;
+    fields.set(match[1], match[2]);
+  }
+  return fields;
+}
+
+function bytesOf(
+  fields: Map<string, string> | undefined,
+  key: string,
+  length: number,
+): Uint8Array | undefined {
+  const match = /^:([A-Za-z0-9+/]*={0,2}):$/.exec(fields?.get(key) ?? "");
+  const bytes = match === null ? undefined : decodeBase64(match[1]);
+  return bytes?.length === length ? bytes : undefined;
+}
+
+function integerOf(fields: Map<string, string> | undefined, key: string): number | undefined {
+  const text = fields?.get(key) ?? "";
+  return /^[0-9]{1,15}$/.test(text) ? Number(text) : undefined;
+}
+
+/** Boolean of RFC 9651 §3.3.6; unknown parameters are ignored. */
+function isTrue(value: string | undefined): boolean {
+  return value !== undefined && /^\?1[ \t]*(;.*)?$/.test(value);
+}
+
+function percentDecode(text: string): string | undefined {
+  if (/%(?![0-9A-Fa-f]{2})/.test(text)) return undefined;
+  const decoded = text.replace(/%([0-9A-Fa-f]{2})/g, (_, hex) =>
+    String.fromCharCode(Number.parseInt(hex, 16)),
+  );
+  return /^[\x21-\x7e]+$/.test(decoded) ? decoded : undefined;
+}
