@@ -1,0 +1,26 @@
+import { UsageError } from "../core/errors.ts";
+
+/** Where to listen or to connect to: a host and port, or the path of a Unix socket. */
+export type Endpoint =
+  | { readonly host: string; readonly port: number; readonly path?: undefined }
+  | { readonly path: string };
+
+/**
+ * Reads `HOST:PORT`, `[IPv6]:PORT` or `unix:/path`.
+ *
+ * @throws UsageError ERR_OPTION that names the text
+ */
+export function parseEndpoint(text: string): Endpoint {
+  if (text.startsWith("unix:") && text.length > 5) return { path: text.slice(5) };
+  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^\s:[\]/@]+)):(\d{1,5})$/.exec(text);
+  const port = Number(match?.[3]);
+  if (match === null || port > 65535) {
+    throw new UsageError("ERR_OPTION", `"${text}" is not HOST:PORT, [IPv6]:PORT or unix:/path`);
+  }
+  return { host: match[1] ?? match[2], port };
+}
+
+/** Text of a host and port, with brackets around IPv6. */
+export function formatEndpoint(host: string, port: number): string {
+  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
+}

@@ -1,0 +1,51 @@
+import type { EventEmitter } from "node:events";
+
+/** `in`: out of a tunnel; `out`: into a tunnel. Counts are since the start; bytes are UDP payload. */
+export interface TunnelStats {
+  /** Sessions now. */
+  readonly sessions: number;
+  /** Tunnels that are up now. */
+  readonly lanes: number;
+  /** Associations now. */
+  readonly associations: number;
+  /** Contexts now. */
+  readonly contexts: number;
+  readonly datagramsIn: number;
+  readonly datagramsOut: number;
+  readonly bytesIn: number;
+  readonly bytesOut: number;
+  /** Smoothed round-trip time of the tunnel in milliseconds; undefined before the first heartbeat came back. */
+  readonly rttMs: number | undefined;
+  /** Sessions that went on after a new connection. */
+  readonly resumed: number;
+  /** Datagrams dropped, by reason. */
+  readonly drops: Readonly<Record<string, number>>;
+  /** What was refused or evicted, by reason. */
+  readonly refused: Readonly<Record<string, number>>;
+}
+
+/**
+ * A running udp-local. Emits `session-up`, `session-down`, `session-resumed` and `error`; an `error` that nobody
+ * listens to is not thrown.
+ */
+export interface UdpLocal extends EventEmitter {
+  /** Addresses as they are: a port 0 that was asked for is a real one here. */
+  readonly address: {
+    /** Where SOCKS5 listens; undefined when it is off. */
+    readonly socks5: string | undefined;
+    readonly forwards: { readonly listen: string; readonly target: string }[];
+    readonly server: string;
+  };
+  stats(): TunnelStats;
+  /** Ends the session in an orderly way, and closes all sockets. May be called again. */
+  close(): Promise<void>;
+}
+
+/** A running udp-server, with the events of {@link UdpLocal}. */
+export interface UdpServer extends EventEmitter {
+  /** Addresses as they are: a port 0 that was asked for is a real one here. */
+  readonly address: { readonly listen: string[] };
+  stats(): TunnelStats;
+  /** Ends all tunnels in an orderly way, and closes all sockets. May be called again. */
+  close(): Promise<void>;
+}

@@ -1,0 +1,498 @@
+import { isIP } from "node:net";
+import type { Duplex } from "node:stream";
+import { z } from "zod";
+import { UsageError } from "../core/errors.ts";
+import type { Filtering } from "../core/server.ts";
+import { makeAddress } from "../wire/socket-address.ts";
+import type { Endpoint } from "./endpoint.ts";
+import { formatEndpoint, parseEndpoint } from "./endpoint.ts";
+import { parseTargetRule } from "./target-policy.ts";
+
+/** A fixed forward. */
+export interface ForwardOptions {
+  /** `IP:PORT` of the UDP socket that applications send to; port 0 for one that the system chooses. */
+  readonly listen: string;
+  /** `HOST:PORT` that all of it goes to; a domain name is resolved by the server. */
+  readonly target: string;
+}
+
+/** Name and password of SOCKS5 (RFC 1929); each 1 to 255 bytes of UTF-8. */
+export interface SocksCredentials {
+  readonly user: string;
+  readonly password: string;
+}
+
+/** Makes the connection of one lane: any stream that carries bytes both ways in order. */
+export type Carrier = () => Duplex | Promise<Duplex>;
+
+/** What both ends take. */
+export interface CommonOptions {
+  /** Pre-shared key, the same at both ends; at least 16 bytes. Default: none. */
+  readonly psk?: Uint8Array | undefined;
+  /** Datagrams that waited longer in a send queue are dropped; 1 to 60,000 ms. Default 100. */
+  readonly ageBudgetMs?: number | undefined;
+  /** Bound of each lane's send queue in bytes; 128 KiB to 1 GiB. Default 1 MiB. */
+  readonly queueBytes?: number | undefined;
+  /** Between two heartbeats; a lane is dead after 3 that nothing answered. 100 to 60,000 ms. Default 5,000. */
+  readonly heartbeatMs?: number | undefined;
+}
+
+export interface UdpLocalOptions extends CommonOptions {
+  /** `IP:PORT` of the SOCKS5 server, false for none. Default 127.0.0.1:1234, or none when there are forwards. */
+  readonly listen?: string | false | undefined;
+  /** `HOST:PORT` or `unix:/path` of udp-server, as the last carrier reaches it. Default 127.0.0.1:3456. */
+  readonly server?: string | undefined;
+  /**
+   * Carriers on the way to the server, the first one nearest: `socks5://`, `http://` (CONNECT), `tls://`, `unix:`.
+   * Default: a direct TCP connection.
+   */
+  readonly via?: readonly string[] | undefined;
+  /** Connects lanes instead of `via` and `server`. */
+  readonly carrier?: Carrier | undefined;
+  /** Default: none. */
+  readonly forwards?: readonly ForwardOptions[] | undefined;
+  /** `socks5://[user:password@]host:port` that takes the CONNECT requests. Default: they are connected directly. */
+  readonly tcpVia?: string | undefined;
+  /** What SOCKS5 clients must prove to know. Default: nothing. */
+  readonly socksAuth?: SocksCredentials | undefined;
+  /** TCP connections of the session, 1 to 16. Default 1. */
+  readonly lanes?: number | undefined;
+  /** Past it the idlest association of a forward ends, or a new one is refused; 1 to 1,000,000. Default 4,096. */
+  readonly maxAssociations?: number | undefined;
+  /** Remote addresses in use at a time; 1 to 1,000,000. Default 65,536. */
+  readonly maxContexts?: number | undefined;
+  /** Idle time after which a forward's association ends, 1 to 86,400 s. Default 60. */
+  readonly idleTimeoutS?: number | undefined;
+  /** The same for those that were answered more than once, 1 to 86,400 s. Default 300. */
+  readonly activeIdleTimeoutS?: number | undefined;
+}
+
+export interface UdpServerOptions extends CommonOptions {
+  /** Each `IP:PORT` or `unix:/path` to listen on. Without a key only loopback and Unix sockets. Default 127.0.0.1:3456. */
+  readonly listen?: readonly string[] | undefined;
+  /** Lets anybody who reaches the server send through it: listens anywhere without a key. Default false. */
+  readonly insecureOpenRelay?: boolean | undefined;
+  /** `CIDR[:ports]` that may be sent to although the defaults deny it. Default: none. */
+  readonly allow?: readonly string[] | undefined;
+  /** `CIDR[:ports]` that may not be sent to, whatever `allow` says. Default: none. */
+  readonly deny?: readonly string[] | undefined;
+  /** Whose datagrams an association hears (RFC 4787 section 5). Default address-dependent. */
+  readonly filtering?: Filtering | undefined;
+  /** How long a session without lanes keeps its sockets and may resume, 0 to 86,400 s. Default 60. */
+  readonly lingerS?: number | undefined;
+  /** IP that targets see, told to clients that bind (Proxy-Public-Address). Default: the tunnel's local one. */
+  readonly publicAddress?: string | undefined;
+  /** Tunnels past their handshake; 1 to 1,000,000. Default 1,024. */
+  readonly maxTunnels?: number | undefined;
+  /** Connections within their handshake; 1 to 1,000,000. Default 256. */
+  readonly maxHalfOpen?: number | undefined;
+  /** 1 to 1,000,000. Default 1,024. */
+  readonly maxSessions?: number | undefined;
+  /** Sessions without lanes that may resume; past it the idlest ends. 0 to 1,000,000. Default 256. */
+  readonly maxLingering?: number | undefined;
+  /** Of the whole process, each with its UDP sockets; 1 to 1,000,000. Default 16,384. */
+  readonly maxAssociations?: number | undefined;
+  /** 1 to 1,000,000. Default 4,096. */
+  readonly maxAssociationsPerSession?: number | undefined;
+  /** 1 to 1,000,000. Default 65,536. */
+  readonly maxContextsPerSession?: number | undefined;
+  /** For the whole of a client's request, 100 to 60,000 ms. Default 5,000. */
+  readonly handshakeTimeoutMs?: number | undefined;
+  /** Idle time after which an association ends, 1 to 86,400 s. Default 600. */
+  readonly idleTimeoutS?: number | undefined;
+}
+
+type Filled<Options, Absent extends keyof Options> = Readonly<Required<Omit<Options, Absent>>>;
+
+/** All options with their defaults; all text is well-formed. */
+export type ResolvedUdpLocalOptions = Filled<
+  UdpLocalOptions,
+  "psk" | "listen" | "carrier" | "tcpVia" | "socksAuth"
+> & {
+  readonly psk: Uint8Array | undefined;
+  readonly listen: string | false;
+  readonly carrier: Carrier | undefined;
+  readonly tcpVia: string | undefined;
+  readonly socksAuth: SocksCredentials | undefined;
+};
+
+/** All options with their defaults; all text is well-formed. */
+export type ResolvedUdpServerOptions = Filled<UdpServerOptions, "psk" | "publicAddress"> & {
+  readonly psk: Uint8Array | undefined;
+  readonly publicAddress: string | undefined;
+};
+
+/** How one option is checked, and how programs take it. */
+export interface OptionField {
+  /** Checks the library's value, and gives the default. */
+  readonly schema: z.ZodType;
+  /** What a good value is, for messages. */
+  readonly expects: string;
+  /** Name of the flag and of the member of a config file; undefined for options of the library alone. */
+  readonly flag?: string;
+  /** Stands for the value in `--help`; undefined for a switch. */
+  readonly value?: string;
+  readonly help?: string;
+  /** The flag may be repeated; a config file has an array. */
+  readonly isList?: boolean;
+  readonly isNumber?: boolean;
+  /** Programs take the path of a file that holds the value. The value is never shown. */
+  readonly isSecretFile?: boolean;
+}
+
+export type OptionFields = Readonly<Record<string, OptionField>>;
+
+function integer(
+  flag: string,
+  value: string,
+  help: string,
+  low: number,
+  high: number,
+  fallback: number,
+): OptionField {
+  const expects = `an integer from ${low} to ${high}`;
+  return {
+    schema: z.int().min(low).max(high).default(fallback),
+    expects,
+    flag,
+    value,
+    help: `${help} (default ${fallback})`,
+    isNumber: true,
+  };
+}
+
+const MAX_COUNT = 1_000_000;
+const MIN_PSK_BYTES = 16;
+const MAX_SOCKS_FIELD_BYTES = 255;
+const LOCAL_LISTEN = "127.0.0.1:1234";
+const SERVER_LISTEN = "127.0.0.1:3456";
+
+const COMMON_FIELDS = {
+  psk: {
+    schema: z
+      .instanceof(Uint8Array)
+      .refine((key) => key.length >= MIN_PSK_BYTES)
+      .optional(),
+    expects: `a key of at least ${MIN_PSK_BYTES} bytes`,
+    flag: "psk-file",
+    value: "FILE",
+    help: "file with the pre-shared key, at least 16 bytes, the same at both ends",
+    isSecretFile: true,
+  },
+  ageBudgetMs: integer("age-budget-ms", "MS", "drop datagrams that waited longer to be sent", 1, 60_000, 100),
+  queueBytes: integer("queue-bytes", "N", "bound of a lane's send queue", 131_072, 2 ** 30, 1_048_576),
+  heartbeatMs: integer("heartbeat-ms", "MS", "time between heartbeats", 100, 60_000, 5_000),
+} satisfies Record<keyof CommonOptions, OptionField>;
+
+const listenText = z.string().transform((text, issues) => {
+  const endpoint = endpointOf(text);
+  const host = endpoint === undefined || endpoint.path !== undefined ? undefined : listenHost(endpoint.host);
+  if (endpoint?.path !== undefined || host === undefined) {
+    issues.addIssue({ code: "custom" });
+    return z.NEVER;
+  }
+  return formatEndpoint(host, (endpoint as { port: number }).port);
+});
+
+const forward = z.preprocess(
+  (value) => (typeof value === "string" ? splitForward(value) : value),
+  z.strictObject({
+    listen: listenText,
+    target: z.string().refine(isTarget),
+  }),
+);
+
+export const UDP_LOCAL_FIELDS = {
+  listen: {
+    schema: z.union([z.literal(false), listenText]).optional(),
+    expects: "IP:PORT to listen on, such as 127.0.0.1:1234 or [::1]:1234",
+    flag: "listen",
+    value: "HOST:PORT",
+    help: `SOCKS5 server for applications (default ${LOCAL_LISTEN}; off when only --forward is given)`,
+  },
+  server: {
+    schema: z.string().refine(isServer).default(SERVER_LISTEN),
+    expects: "HOST:PORT, [IPv6]:PORT or unix:/path of udp-server",
+    flag: "server",
+    value: "ADDRESS",
+    help: `HOST:PORT or unix:/path of udp-server (default ${SERVER_LISTEN})`,
+  },
+  via: {
+    schema: z.array(z.string().refine(isCarrierUrl)).default([]),
+    expects: "socks5://[USER:PASSWORD@]HOST:PORT, http://..., tls://HOST:PORT or unix:/path",
+    flag: "via",
+    value: "URL",
+    help: "carrier on the way to the server: socks5://, http://, tls:// or unix: (repeatable, nearest first)",
+    isList: true,
+  },
+  carrier: {
+    schema: z.custom<Carrier>((value) => typeof value === "function").optional(),
+    expects: "a function that gives a Duplex",
+  },
+  forwards: {
+    schema: z.array(forward).default([]),
+    expects: "LISTEN=TARGET, such as 127.0.0.1:5353=9.9.9.9:53",
+    flag: "forward",
+    value: "LISTEN=TARGET",
+    help: "fixed forward, such as 127.0.0.1:5353=9.9.9.9:53 (repeatable)",
+    isList: true,
+  },
+  tcpVia: {
+    schema: z
+      .string()
+      .refine((url) => url.startsWith("socks5://") && isCarrierUrl(url))
+      .optional(),
+    expects: "socks5://[USER:PASSWORD@]HOST:PORT",
+    flag: "tcp-via",
+    value: "URL",
+    help: "SOCKS5 server that takes CONNECT requests (default: direct)",
+  },
+  socksAuth: {
+    schema: z.strictObject({ user: socksText(), password: socksText() }).optional(),
+    expects: "USER:PASSWORD, each 1 to 255 bytes",
+    flag: "socks-auth-file",
+    value: "FILE",
+    help: "file with one line USER:PASSWORD that SOCKS5 clients must give",
+    isSecretFile: true,
+  },
+  lanes: integer("lanes", "N", "TCP connections of the session", 1, 16, 1),
+  ...COMMON_FIELDS,
+  maxAssociations: integer("max-associations", "N", "bound of associations", 1, MAX_COUNT, 4_096),
+  maxContexts: integer("max-contexts", "N", "bound of remote addresses in use", 1, MAX_COUNT, 65_536),
+  idleTimeoutS: integer("idle-timeout", "S", "a forward's association ends when idle", 1, 86_400, 60),
+  activeIdleTimeoutS: integer(
+    "active-idle-timeout",
+    "S",
+    "the same for those that were answered more than once",
+    1,
+    86_400,
+    300,
+  ),
+} satisfies Record<keyof UdpLocalOptions, OptionField>;
+
+export const UDP_SERVER_FIELDS = {
+  listen: {
+    schema: z
+      .array(z.union([listenText, z.string().refine((text) => endpointOf(text)?.path !== undefined)]))
+      .min(1)
+      .default([SERVER_LISTEN]),
+    expects: "IP:PORT or unix:/path to listen on, such as 127.0.0.1:3456 or [::]:3456",
+    flag: "listen",
+    value: "ADDRESS",
+    help: `IP:PORT or unix:/path for tunnels (repeatable, default ${SERVER_LISTEN})`,
+    isList: true,
+  },
+  insecureOpenRelay: {
+    schema: z.boolean().default(false),
+    expects: "true or false",
+    flag: "insecure-open-relay",
+    help: "listen anywhere without a key: anybody may send through this server",
+  },
+  allow: {
+    schema: z.array(targetRule()).default([]),
+    expects: "CIDR[:ports], such as 10.0.0.0/8:53,1000-2000 or [2001:db8::/32]:53",
+    flag: "allow",
+    value: "CIDR[:PORTS]",
+    help: "permit targets that are denied by default, such as 10.0.0.0/8:53 (repeatable)",
+    isList: true,
+  },
+  deny: {
+    schema: z.array(targetRule()).default([]),
+    expects: "CIDR[:ports], such as 10.0.0.0/8:53,1000-2000 or [2001:db8::/32]:53",
+    flag: "deny",
+    value: "CIDR[:PORTS]",
+    help: "deny targets, before any --allow (repeatable)",
+    isList: true,
+  },
+  filtering: {
+    schema: z
+      .enum(["endpoint-independent", "address-dependent", "address-and-port-dependent"])
+      .default("address-dependent"),
+    expects: "endpoint-independent, address-dependent or address-and-port-dependent",
+    flag: "filtering",
+    value: "MODE",
+    help: "whose datagrams come back, RFC 4787: endpoint-independent, address-dependent (default) or address-and-port-dependent",
+  },
+  lingerS: integer("linger", "S", "a session without connection may resume for so long", 0, 86_400, 60),
+  publicAddress: {
+    schema: z
+      .string()
+      .refine((text) => isIP(text) !== 0)
+      .optional(),
+    expects: "an IPv4 or IPv6 address",
+    flag: "public-address",
+    value: "IP",
+    help: "address that targets see, told to clients that bind",
+  },
+  ...COMMON_FIELDS,
+  maxTunnels: integer("max-tunnels", "N", "bound of tunnels", 1, MAX_COUNT, 1_024),
+  maxHalfOpen: integer("max-half-open", "N", "bound of connections within a handshake", 1, MAX_COUNT, 256),
+  maxSessions: integer("max-sessions", "N", "bound of sessions", 1, MAX_COUNT, 1_024),
+  maxLingering: integer("max-lingering", "N", "bound of sessions without connection", 0, MAX_COUNT, 256),
+  maxAssociations: integer("max-associations", "N", "bound of associations", 1, MAX_COUNT, 16_384),
+  maxAssociationsPerSession: integer(
+    "max-associations-per-session",
+    "N",
+    "bound of one session's associations",
+    1,
+    MAX_COUNT,
+    4_096,
+  ),
+  maxContextsPerSession: integer(
+    "max-contexts",
+    "N",
+    "bound of one session's remote addresses",
+    1,
+    MAX_COUNT,
+    65_536,
+  ),
+  handshakeTimeoutMs: integer("handshake-timeout-ms", "MS", "deadline of a handshake", 100, 60_000, 5_000),
+  idleTimeoutS: integer("idle-timeout", "S", "an association ends when idle", 1, 86_400, 600),
+} satisfies Record<keyof UdpServerOptions, OptionField>;
+
+/** Names a wrong field for the person who wrote it. @param path  in the library's options */
+export type NameField = (path: readonly PropertyKey[]) => string;
+
+/**
+ * Fills the defaults in and checks every field.
+ *
+ * @throws UsageError ERR_OPTION: one line with the field's path, its value unless it is secret, and what is wanted
+ */
+export function resolveUdpLocalOptions(
+  input: UdpLocalOptions,
+  nameField: NameField = libraryName,
+): ResolvedUdpLocalOptions {
+  const options = checkFields(UDP_LOCAL_FIELDS, input, nameField) as ResolvedUdpLocalOptions;
+  const hasForwards = options.forwards.length > 0;
+  const listen = options.listen ?? (hasForwards ? false : LOCAL_LISTEN);
+  if (listen === false && !hasForwards) {
+    throw wrong(nameField(["listen"]), "is off and there are no forwards: give at least one of them");
+  }
+  if (options.carrier !== undefined && options.via.length > 0) {
+    throw wrong(nameField(["carrier"]), "cannot stand together with via: give one of them");
+  }
+  return { ...options, listen };
+}
+
+/**
+ * Fills the defaults in and checks every field, and that no open relay is made by mistake.
+ *
+ * @throws UsageError ERR_OPTION: one line with the field's path, its value unless it is secret, and what is wanted
+ */
+export function resolveUdpServerOptions(
+  input: UdpServerOptions,
+  nameField: NameField = libraryName,
+): ResolvedUdpServerOptions {
+  const options = checkFields(UDP_SERVER_FIELDS, input, nameField) as ResolvedUdpServerOptions;
+  if (options.psk === undefined && !options.insecureOpenRelay) {
+    const index = options.listen.findIndex((text) => !isPrivateListen(text));
+    if (index >= 0) {
+      throw wrong(
+        nameField(["listen", index]),
+        `${options.listen[index]} would let anybody send through this server: give ` +
+          `${nameField(["psk"])}, listen on loopback, or set ${nameField(["insecureOpenRelay"])}`,
+      );
+    }
+  }
+  return options;
+}
+
+/**
+ * Checks an object of options against its table.
+ *
+ * @throws UsageError ERR_OPTION
+ */
+export function checkFields(fields: OptionFields, input: object, nameField: NameField): object {
+  const shape = Object.fromEntries(Object.entries(fields).map(([name, { schema }]) => [name, schema]));
+  const result = z.strictObject(shape).safeParse(input);
+  if (result.success) return result.data;
+  const { code, path, ...rest } = result.error.issues[0];
+  if (code === "unrecognized_keys") {
+    const [key] = (rest as { keys: string[] }).keys;
+    throw wrong(nameField([...path, key]), "there is no such option");
+  }
+  const field = fields[String(path[0])];
+  if (field === undefined) throw wrong("options", "expected an object");
+  throw wrong(nameField(path), `expected ${field.expects}${field.isSecretFile ? "" : got(input, path)}`);
+}
+
+export function libraryName(path: readonly PropertyKey[]): string {
+  return path
+    .map((part, i) => (typeof part === "number" ? `[${part}]` : `${i === 0 ? "" : "."}${String(part)}`))
+    .join("");
+}
+
+function wrong(name: string, problem: string): UsageError {
+  return new UsageError("ERR_OPTION", `${name}: ${problem}`);
+}
+
+/** What stands at `path`, or the last text on the way there. */
+function got(input: unknown, path: readonly PropertyKey[]): string {
+  let value = input;
+  for (const part of path) {
+    if (typeof value !== "object" || value === null) break;
+    value = (value as Record<PropertyKey, unknown>)[part];
+  }
+  if (value === undefined) return "";
+  if (typeof value === "object" && value !== null) return ", got an object";
+  if (typeof value === "function") return ", got a function";
+  return `, got ${typeof value === "string" ? JSON.stringify(redactUrl(value).slice(0, 200)) : String(value)}`;
+}
+
+/** A URL without its user and password. */
+export function redactUrl(text: string): string {
+  return text.replace(/^([a-z0-9+.-]+:\/\/)?.*@/is, "$1***@");
+}
+
+function endpointOf(text: string): Endpoint | undefined {
+  try {
+    return parseEndpoint(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** @returns the IP to bind, or undefined for another name than localhost */
+function listenHost(host: string): string | undefined {
+  if (host === "localhost") return "127.0.0.1";
+  return isIP(host) === 0 ? undefined : host;
+}
+
+function isPrivateListen(text: string): boolean {
+  const endpoint = parseEndpoint(text);
+  if (endpoint.path !== undefined) return true;
+  return /^127\./.test(endpoint.host) || makeAddress(endpoint.host, 0)?.toString() === LOOPBACK6;
+}
+
+const LOOPBACK6 = makeAddress("::1", 0)?.toString();
+
+function isTarget(text: string): boolean {
+  const endpoint = endpointOf(text);
+  if (endpoint === undefined || endpoint.path !== undefined || endpoint.port === 0) return false;
+  return makeAddress(endpoint.host, endpoint.port) !== undefined;
+}
+
+function isServer(text: string): boolean {
+  return endpointOf(text)?.path !== undefined || isTarget(text);
+}
+
+function isCarrierUrl(text: string): boolean {
+  if (text.startsWith("unix:")) return endpointOf(text) !== undefined;
+  return /^(?:socks5|http|tls):\/\/[^\s]+$/.test(text) && URL.canParse(text);
+}
+
+function splitForward(text: string): object | undefined {
+  const at = text.indexOf("=");
+  return at < 0 ? undefined : { listen: text.slice(0, at), target: text.slice(at + 1) };
+}
+
+function socksText(): z.ZodType {
+  return z.string().refine((text) => {
+    const { length } = Buffer.from(text);
+    return length >= 1 && length <= MAX_SOCKS_FIELD_BYTES;
+  });
+}
+
+function targetRule(): z.ZodType {
+  return z.string().refine((text) => parseTargetRule(text) !== undefined);
+}

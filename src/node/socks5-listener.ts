@@ -1,0 +1,180 @@
+import type { AddressInfo, Server, Socket } from "node:net";
+import { createServer } from "node:net";
+import { performance } from "node:perf_hooks";
+import type { Duplex } from "node:stream";
+import { HostError } from "../core/errors.ts";
+import type { Socks5Credentials } from "../core/socks5-server.ts";
+import { Socks5ServerConnection } from "../core/socks5-server.ts";
+import type { AddressBytes } from "../wire/socket-address.ts";
+import { addressPort, formatAddress, makeAddress, sameBytes } from "../wire/socket-address.ts";
+import { DeadlineTimer } from "./deadline-timer.ts";
+import { formatEndpoint, parseEndpoint } from "./endpoint.ts";
+import type { Logger } from "./log.ts";
+
+/** RFC 1928 §6. */
+const SUCCEEDED = 0;
+const GENERAL_FAILURE = 1;
+const HOST_UNREACHABLE = 4;
+
+/** What a listener asks of the program that it stands in. */
+export interface Socks5ListenerOptions {
+  readonly credentials: Socks5Credentials | undefined;
+  readonly maxConnections: number;
+  readonly log: Logger;
+  /**
+   * Begins an association for a client.
+   *
+   * @param client  its IP, and the port that it will send from, or 0
+   * @param localIp  the IP of the listener that it reached
+   * @returns the relay's UDP port and how to end it, or undefined when there are too many
+   */
+  readonly associate: (
+    client: AddressBytes,
+    localIp: string,
+    onEnd: () => void,
+  ) => { readonly port: number; end(): void } | undefined;
+  /** Connects for a CONNECT. */
+  readonly connect: (target: AddressBytes, signal: AbortSignal) => Promise<Duplex>;
+  readonly onRefused: () => void;
+}
+
+/** SOCKS5 over TCP: UDP ASSOCIATE for the tunnel, CONNECT relayed past it. */
+export class Socks5Listener {
+  readonly #options: Socks5ListenerOptions;
+  readonly #server: Server;
+  readonly #sockets = new Set<Socket>();
+
+  constructor(options: Socks5ListenerOptions) {
+    this.#options = options;
+    this.#server = createServer({ noDelay: true }, (socket) => this.#accept(socket));
+    this.#server.maxConnections = options.maxConnections;
+  }
+
+  /** @throws HostError ERR_LISTEN */
+  async listen(text: string): Promise<void> {
+    const { host, port } = parseEndpoint(text) as { host: string; port: number };
+    await new Promise<void>((done, failed) => {
+      this.#server.once("error", (cause) => {
+        failed(new HostError("ERR_LISTEN", `${text}: ${cause.message}`, { cause }));
+      });
+      this.#server.listen({ host, port }, done);
+    });
+    this.#server.on("error", (error) => this.#options.log.warn({ error: error.message }, "cannot accept"));
+  }
+
+  get address(): string {
+    const { address, port } = this.#server.address() as AddressInfo;
+    return formatEndpoint(address, port);
+  }
+
+  async close(): Promise<void> {
+    const closed = new Promise((done) => this.#server.close(done));
+    for (const socket of this.#sockets) socket.destroy();
+    await closed;
+  }
+
+  #accept(socket: Socket): void {
+    const machine = new Socks5ServerConnection(performance.now(), this.#options.credentials);
+    const abort = new AbortController();
+    const timer = new DeadlineTimer(() => {
+      machine.handleTimeout(performance.now());
+      drain();
+    });
+    this.#sockets.add(socket);
+    socket.on("error", () => socket.destroy());
+    socket.once("close", () => {
+      this.#sockets.delete(socket);
+      timer.stop();
+      abort.abort();
+    });
+    const handleData = (chunk: Buffer) => {
+      machine.handleStream(performance.now(), chunk);
+      drain();
+    };
+    const drain = () => {
+      for (let output = machine.pollOutput(); output !== undefined; output = machine.pollOutput()) {
+        if (output.kind === "write") socket.write(output.bytes);
+        else if (output.kind === "closed") {
+          if (output.error !== undefined) this.#options.onRefused();
+          socket.destroySoon();
+        } else if (output.command === "udp-associate")
+          this.#associate(socket, machine, output.address, drain);
+        else {
+          socket.off("data", handleData);
+          socket.pause();
+          void this.#connect(socket, machine, output.address, abort.signal, drain);
+        }
+      }
+      const deadline = machine.nextTimeout();
+      if (deadline !== undefined) timer.arm(deadline, performance.now());
+    };
+    socket.on("data", handleData);
+    drain();
+  }
+
+  #associate(
+    socket: Socket,
+    machine: Socks5ServerConnection,
+    requested: AddressBytes,
+    drain: () => void,
+  ): void {
+    const localIp = plainIp(socket.localAddress);
+    const client = makeAddress(plainIp(socket.remoteAddress), 0)!;
+    const port = addressPort(requested);
+    // A port counts only beside the client's own IP: behind a NAT of its own it cannot know either.
+    if (
+      requested.length === client.length &&
+      sameBytes(requested, 0, client, 0, client.length - 2) &&
+      port > 0
+    ) {
+      client[client.length - 2] = port >> 8;
+      client[client.length - 1] = port & 0xff;
+    }
+    const relay = this.#options.associate(client, localIp, () => socket.destroy());
+    if (relay === undefined) machine.reply(GENERAL_FAILURE, makeAddress("0.0.0.0", 0)!);
+    else {
+      machine.reply(SUCCEEDED, makeAddress(localIp, relay.port)!);
+      socket.setKeepAlive(true, 30_000);
+      socket.once("close", () => relay.end());
+    }
+    drain();
+  }
+
+  async #connect(
+    socket: Socket,
+    machine: Socks5ServerConnection,
+    target: AddressBytes,
+    signal: AbortSignal,
+    drain: () => void,
+  ): Promise<void> {
+    try {
+      const stream = await this.#options.connect(target, signal);
+      if (socket.destroyed) {
+        stream.destroy();
+        return;
+      }
+      machine.reply(SUCCEEDED, makeAddress("0.0.0.0", 0)!);
+      drain();
+      if (machine.surplus.length > 0) stream.write(machine.surplus.slice());
+      stream.on("error", () => socket.destroy());
+      stream.once("close", () => socket.destroySoon());
+      socket.once("close", () => stream.destroy());
+      socket.pipe(stream);
+      stream.pipe(socket);
+    } catch (error) {
+      this.#options.log.debug(
+        { target: formatAddress(target), error: (error as Error).message },
+        "cannot relay a CONNECT",
+      );
+      if (socket.destroyed) return;
+      machine.reply(HOST_UNREACHABLE, makeAddress("0.0.0.0", 0)!);
+      drain();
+      socket.destroySoon();
+    }
+  }
+}
+
+/** IP text without the prefix of an IPv4 address on a dual-stack socket, and without a zone. */
+function plainIp(text: string | undefined): string {
+  return (text ?? "0.0.0.0").replace(/^::ffff:(?=\d+\.)/, "").replace(/%.*$/, "");
+}

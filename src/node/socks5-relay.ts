@@ -1,0 +1,88 @@
+import type { AddressBytes } from "../wire/socket-address.ts";
+import { addressPort, sameBytes } from "../wire/socket-address.ts";
+import { decodeUdpHeader, UDP_HEADER_FRAGMENT, writeUdpHeader } from "../wire/socks5.ts";
+import type { Relay, RelayHost } from "./fixed-forward.ts";
+import type { OpenUdpSocket, UdpSocket } from "./udp-socket.ts";
+import { Remote } from "./udp-socket.ts";
+
+/**
+ * The UDP port of one SOCKS5 UDP ASSOCIATE (RFC 1928 §7). Hears only the client's IP, and of it only the port that
+ * the request named or that sent first.
+ */
+export class Socks5Relay implements Relay {
+  readonly socket: UdpSocket;
+  readonly #host: RelayHost;
+  readonly #association: number;
+  /** The client's IP, with port 0 until it is known. */
+  readonly #client: AddressBytes;
+  #remote: Remote | undefined;
+  /** UDP headers by context slot, and for which generation of the slot. */
+  readonly #headers: (Uint8Array | undefined)[] = [];
+  readonly #generations: number[] = [];
+
+  constructor(
+    host: RelayHost,
+    open: OpenUdpSocket,
+    listen: { readonly family: 4 | 6; readonly host: string },
+    client: AddressBytes,
+    association: number,
+    onBindError: (error: Error) => void,
+  ) {
+    this.#host = host;
+    this.#association = association;
+    this.#client = client;
+    if (addressPort(client) !== 0) this.#remote = new Remote(client);
+    this.socket = open({
+      ...listen,
+      port: 0,
+      onDatagram: (data, offset, length, source) => this.#handleDatagram(data, offset, length, source),
+      onBindError,
+    });
+  }
+
+  deliver(_association: number, context: number, data: Uint8Array, offset: number, length: number): boolean {
+    if (this.#remote === undefined) return false;
+    const { contexts } = this.#host.core;
+    let header = this.#headers[context];
+    if (header === undefined || this.#generations[context] !== contexts.generation[context]) {
+      const address = contexts.address[context]!;
+      header = new Uint8Array(3 + address.length);
+      writeUdpHeader(header, 0, address);
+      this.#headers[context] = header;
+      this.#generations[context] = contexts.generation[context];
+    }
+    return this.socket.send(header, data, offset, length, this.#remote);
+  }
+
+  forget(): void {
+    this.socket.close();
+  }
+
+  #handleDatagram(data: Uint8Array, offset: number, length: number, source: AddressBytes): void {
+    const { core } = this.#host;
+    const isKnown = this.#remote !== undefined;
+    const compared = isKnown ? source.length : source.length - 2;
+    const expected = this.#remote?.address ?? this.#client;
+    if (source.length !== expected.length || !sameBytes(source, 0, expected, 0, compared)) {
+      core.counters.drops.wrong_source++;
+      return;
+    }
+    const headerLength = decodeUdpHeader(data, offset, offset + length);
+    if (headerLength < 0) {
+      core.counters.drops[headerLength === UDP_HEADER_FRAGMENT ? "fragment" : "malformed"]++;
+      return;
+    }
+    if (!isKnown) this.#remote = new Remote(source.slice());
+    core.handleDatagram(
+      this.#host.now(),
+      this.#association,
+      data,
+      offset + headerLength,
+      length - headerLength,
+      data,
+      offset + 3,
+      headerLength - 3,
+    );
+    this.#host.schedule();
+  }
+}

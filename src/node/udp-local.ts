@@ -1,0 +1,401 @@
+import { lookup } from "node:dns/promises";
+import { EventEmitter } from "node:events";
+import { performance } from "node:perf_hooks";
+import type { Duplex } from "node:stream";
+import type { ClientOutput } from "../core/client.ts";
+import { TunnelClient } from "../core/client.ts";
+import { HostError, UsageError } from "../core/errors.ts";
+import type { AddressBytes } from "../wire/socket-address.ts";
+import { ATYP_IPV6, formatAddress, makeAddress } from "../wire/socket-address.ts";
+import { BatchWriter } from "./batch-writer.ts";
+import type { Carrier } from "./carrier.ts";
+import { openTcpTarget, parseCarrierChain, streamCarrier } from "./carrier-chain.ts";
+import { nodeCryptography } from "./cryptography.ts";
+import { DeadlineTimer } from "./deadline-timer.ts";
+import { formatEndpoint, parseEndpoint } from "./endpoint.ts";
+import type { Relay, RelayHost } from "./fixed-forward.ts";
+import { FixedForward } from "./fixed-forward.ts";
+import type { TunnelStats, UdpLocal } from "./handles.ts";
+import type { Logger } from "./log.ts";
+import { silentLogger } from "./log.ts";
+import type { UdpLocalOptions } from "./options.ts";
+import { resolveUdpLocalOptions } from "./options.ts";
+import { Socks5Listener } from "./socks5-listener.ts";
+import { Socks5Relay } from "./socks5-relay.ts";
+import type { OpenUdpSocket, UdpSocket } from "./udp-socket.ts";
+import { openPlainUdpSocket } from "./udp-socket-plain.ts";
+
+const READ_BUFFER_BYTES = 262_144;
+const HANDSHAKE_MS = 5_000;
+/** How long the lanes may take to take what is left when closing. */
+const CLOSE_MS = 1_000;
+
+/** Starts a client. @throws UsageError for options, HostError when it cannot listen */
+export async function startUdpLocal(options: UdpLocalOptions, log: Logger = silentLogger): Promise<UdpLocal> {
+  const local = new UdpLocalHost(options, log, openPlainUdpSocket);
+  await local.listen();
+  return local;
+}
+
+/** A lane's connection, or the making of it. */
+interface Link {
+  readonly abort: AbortController;
+  stream: Duplex | undefined;
+  writer: BatchWriter | undefined;
+  /** Where a socket that allows it reads into. */
+  readBuffer: Uint8Array;
+}
+
+/** Wires {@link TunnelClient} to carriers, UDP sockets, a SOCKS5 listener and a timer. */
+class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
+  readonly core: TunnelClient;
+
+  readonly #options: ReturnType<typeof resolveUdpLocalOptions>;
+  readonly #log: Logger;
+  readonly #openSocket: OpenUdpSocket;
+  readonly #carrier: Carrier;
+  readonly #timer = new DeadlineTimer(() => this.#handleTimeout());
+  readonly #links: (Link | undefined)[] = [];
+  readonly #relays: (Relay | undefined)[] = [];
+  /** Relays whose sockets got datagrams from the chunk that is being read. */
+  readonly #touched = new Set<Relay>();
+  readonly #forwards: { readonly listen: string; readonly target: string; readonly relay: FixedForward }[] =
+    [];
+  #socks5: Socks5Listener | undefined;
+  #now = 0;
+  #isScheduled = false;
+  #isClosing = false;
+  #failures = 0;
+
+  constructor(options: UdpLocalOptions, log: Logger, openSocket: OpenUdpSocket) {
+    super();
+    this.#options = resolveUdpLocalOptions(options);
+    this.#log = log;
+    this.#openSocket = openSocket;
+    const { server, via, carrier, idleTimeoutS, activeIdleTimeoutS, ...rest } = this.#options;
+    this.#carrier = carrier === undefined ? parseCarrierChain({ server, via }) : streamCarrier(carrier);
+    this.core = new TunnelClient({
+      ...rest,
+      authority: this.#carrier.authority,
+      crypto: nodeCryptography,
+      unixOffsetMs: Date.now() - performance.now(),
+      handshakeTimeoutMs: HANDSHAKE_MS,
+      idleTimeoutMs: idleTimeoutS * 1000,
+      activeIdleTimeoutMs: activeIdleTimeoutS * 1000,
+    });
+  }
+
+  get address(): UdpLocal["address"] {
+    return {
+      socks5: this.#socks5?.address,
+      forwards: this.#forwards.map(({ listen, target, relay }) => {
+        const { host } = parseEndpoint(listen) as { host: string };
+        return { listen: formatEndpoint(host, relay.socket.port), target };
+      }),
+      server: this.#carrier.description,
+    };
+  }
+
+  stats(): TunnelStats {
+    const { core } = this;
+    const { counters } = core;
+    return {
+      sessions: core.isUp ? 1 : 0,
+      lanes: core.lanesUp,
+      associations: core.associationCount,
+      contexts: core.contexts.size,
+      datagramsIn: counters.datagramsIn,
+      datagramsOut: counters.datagramsOut,
+      bytesIn: counters.bytesIn,
+      bytesOut: counters.bytesOut,
+      rttMs: core.rttMs,
+      resumed: counters.resumed,
+      drops: { ...counters.drops },
+      refused: { ...counters.refused },
+    };
+  }
+
+  async listen(): Promise<void> {
+    try {
+      for (const { listen, target } of this.#options.forwards) await this.#openForward(listen, target);
+      if (this.#options.listen !== false) await this.#openSocks5(this.#options.listen);
+    } catch (error) {
+      await this.close();
+      throw error;
+    }
+    this.core.start(performance.now());
+    this.#drain();
+  }
+
+  async close(): Promise<void> {
+    if (this.#isClosing) return;
+    this.#isClosing = true;
+    this.#timer.stop();
+    this.core.close();
+    this.#drain();
+    await this.#socks5?.close();
+    for (const relay of new Set(this.#relays)) relay?.socket.close();
+    for (const { relay } of this.#forwards) relay.socket.close();
+    await Promise.all(this.#links.map((link) => (link === undefined ? undefined : endLink(link))));
+  }
+
+  // RelayHost
+
+  now(): number {
+    if (this.#now === 0) this.#now = performance.now();
+    return this.#now;
+  }
+
+  schedule(): void {
+    if (this.#isScheduled) return;
+    this.#isScheduled = true;
+    setImmediate(() => {
+      this.#isScheduled = false;
+      this.#drain();
+    });
+  }
+
+  // Listening
+
+  async #openForward(listen: string, targetText: string): Promise<void> {
+    const target = parseEndpoint(targetText) as { host: string; port: number };
+    const address = makeAddress(target.host, target.port);
+    if (address === undefined) throw new UsageError("ERR_OPTION", `forward: "${targetText}" is no target`);
+    const { host, port } = parseEndpoint(listen) as { host: string; port: number };
+    const bound = await lookup(host);
+    const seed = nodeCryptography.random(4);
+    const relay = new FixedForward(
+      this,
+      this.#openSocket,
+      { family: bound.family === 6 ? 6 : 4, host: bound.address, port },
+      address,
+      new DataView(seed.buffer, seed.byteOffset).getInt32(0),
+      (association, owner) => {
+        this.#relays[association] = owner;
+      },
+      (error) => {
+        bindError = error;
+      },
+    );
+    let bindError: Error | undefined;
+    await boundOrFailed(relay.socket, () => bindError, `udp ${listen}`);
+    this.#forwards.push({ listen, target: formatAddress(address), relay });
+  }
+
+  async #openSocks5(listen: string): Promise<void> {
+    const { socksAuth, tcpVia, maxAssociations } = this.#options;
+    this.#socks5 = new Socks5Listener({
+      credentials: socksAuth,
+      maxConnections: 2 * maxAssociations,
+      log: this.#log,
+      associate: (client, localIp, onEnd) => this.#associate(client, localIp, onEnd),
+      connect: (target, signal) => openTcpTarget(target, tcpVia, signal),
+      onRefused: () => {
+        this.core.counters.refused.socks_refused++;
+      },
+    });
+    await this.#socks5.listen(listen);
+  }
+
+  #associate(
+    client: AddressBytes,
+    localIp: string,
+    onEnd: () => void,
+  ): { readonly port: number; end(): void } | undefined {
+    const now = performance.now();
+    const association = this.core.openAssociation(now, client, false);
+    if (association < 0) return undefined;
+    const family = client[0] === ATYP_IPV6 ? 6 : 4;
+    const listen = { family, host: localIp } as const;
+    const relay = new Socks5Relay(this, this.#openSocket, listen, client, association, onEnd);
+    const end = () => {
+      if (this.#relays[association] !== relay) return;
+      this.#relays[association] = undefined;
+      relay.socket.close();
+      this.core.closeAssociation(performance.now(), association);
+      this.schedule();
+    };
+    this.#relays[association] = relay;
+    if (relay.socket.port === 0) {
+      end();
+      return undefined;
+    }
+    return { port: relay.socket.port, end };
+  }
+
+  // The loop
+
+  #drain(): void {
+    this.#now = 0;
+    const { core } = this;
+    for (let output = core.pollOutput(); output !== undefined; output = core.pollOutput()) {
+      this.#handleOutput(output);
+    }
+    for (let lane = 0; lane < this.#links.length; lane++) this.#links[lane]?.writer?.pump();
+    if (!this.#isClosing) this.#timer.arm(core.nextTimeout(), performance.now());
+  }
+
+  #handleTimeout(): void {
+    this.core.handleTimeout(performance.now());
+    this.#drain();
+  }
+
+  #handleOutput(output: ClientOutput): void {
+    switch (output.kind) {
+      case "connect":
+        void this.#connect(output.lane);
+        return;
+      case "disconnect": {
+        const link = this.#links[output.lane];
+        this.#links[output.lane] = undefined;
+        if (output.error !== undefined) this.#reportFailure(output.error, output.lane);
+        link?.abort.abort();
+        link?.stream?.destroy();
+        return;
+      }
+      case "association-closed": {
+        const relay = this.#relays[output.association];
+        this.#relays[output.association] = undefined;
+        relay?.forget(output.association);
+        return;
+      }
+      case "session-down":
+        this.#log.warn({ error: output.error?.message }, "session down");
+        this.emit("session-down", output.error);
+        return;
+      default:
+        this.#failures = 0;
+        this.#log.info(
+          { rttMs: this.core.rttMs },
+          output.kind === "session-up" ? "session up" : "session resumed",
+        );
+        this.emit(output.kind);
+    }
+  }
+
+  /** Says the first failure in a row aloud, the others only to those who listen closely. */
+  #reportFailure(error: Error, lane: number): void {
+    const fields = { lane, error: error.message };
+    if (this.#failures++ === 0) this.#log.warn(fields, "cannot reach the server; trying again");
+    else this.#log.debug(fields, "cannot reach the server; trying again");
+    if (this.listenerCount("error") > 0) this.emit("error", error);
+  }
+
+  async #connect(lane: number): Promise<void> {
+    const link: Link = {
+      abort: new AbortController(),
+      stream: undefined,
+      writer: undefined,
+      readBuffer: new Uint8Array(0),
+    };
+    this.#links[lane] = link;
+    const isCurrent = () => this.#links[lane] === link;
+    try {
+      const { stream, onread } = await this.#carrier.connect(link.abort.signal, {
+        buffer: () => {
+          if (link.readBuffer.length === 0) link.readBuffer = new Uint8Array(READ_BUFFER_BYTES);
+          return link.readBuffer;
+        },
+        callback: (length, buffer) => {
+          if (isCurrent()) this.#handleStream(lane, link, buffer, length);
+          return true;
+        },
+      });
+      if (!isCurrent()) {
+        stream.destroy();
+        return;
+      }
+      this.#attach(lane, link, stream, onread);
+    } catch (error) {
+      if (!isCurrent()) return;
+      this.#links[lane] = undefined;
+      this.#reportFailure(error as Error, lane);
+      this.core.handleDisconnected(performance.now(), lane, error as Error);
+      this.#drain();
+    }
+  }
+
+  #attach(lane: number, link: Link, stream: Duplex, onread: boolean): void {
+    const { core } = this;
+    link.stream = stream;
+    link.writer = new BatchWriter(stream, {
+      pollTransmit: () =>
+        this.#links[lane] === link ? core.pollTransmit(performance.now(), lane) : undefined,
+      handleTransmitted: () => {
+        if (this.#links[lane] === link) core.handleTransmitted(lane);
+      },
+    });
+    let failure: Error | undefined;
+    stream.on("error", (error) => {
+      failure = error;
+    });
+    stream.once("end", () => stream.destroy());
+    stream.once("close", () => {
+      if (this.#links[lane] !== link) return;
+      this.#links[lane] = undefined;
+      const error = new HostError("ERR_CONNECTION_LOST", failure?.message ?? "closed by the other end");
+      this.#reportFailure(error, lane);
+      core.handleDisconnected(performance.now(), lane, error);
+      this.#drain();
+    });
+    core.handleConnected(performance.now(), lane);
+    if (onread) stream.resume();
+    else {
+      stream.on("data", (chunk: Uint8Array) => {
+        if (this.#links[lane] === link) this.#handleStream(lane, link, chunk, chunk.length);
+      });
+    }
+    this.#drain();
+  }
+
+  #handleStream(lane: number, link: Link, chunk: Uint8Array, end: number): void {
+    const now = performance.now();
+    for (let at = 0; at < end; ) {
+      at = this.core.handleStream(now, lane, chunk, at, end);
+      this.#deliver(chunk);
+    }
+    for (const relay of this.#touched) {
+      // What the system did not take at once still refers to the buffer: leave that one to it.
+      if (relay.socket.hasPending) link.readBuffer = new Uint8Array(0);
+    }
+    this.#touched.clear();
+    this.#drain();
+  }
+
+  /** @param chunk  memory that is kept as long as a socket needs it; other memory is copied */
+  #deliver(chunk: Uint8Array): void {
+    const { received, counters } = this.core;
+    const { count, association, context, offset, length } = received;
+    if (count === 0) return;
+    const data = received.data === chunk ? chunk : received.data.slice();
+    for (let i = 0; i < count; i++) {
+      const relay = this.#relays[association[i]];
+      if (relay === undefined) continue;
+      if (!relay.deliver(association[i], context[i], data, offset[i], length[i])) counters.drops.send_error++;
+      this.#touched.add(relay);
+    }
+  }
+}
+
+/** Sockets of the plain implementation are bound, or have failed, by the next turn of the loop. */
+async function boundOrFailed(socket: UdpSocket, error: () => Error | undefined, what: string): Promise<void> {
+  await new Promise((done) => setImmediate(done));
+  const cause = error();
+  if (cause !== undefined) throw new HostError("ERR_LISTEN", `${what}: ${cause.message}`, { cause });
+  if (socket.port === 0) throw new HostError("ERR_LISTEN", `${what}: not bound`);
+}
+
+/** Lets a lane take what is left, then ends it. */
+function endLink(link: Link): Promise<void> {
+  link.abort.abort();
+  const { stream, writer } = link;
+  if (stream === undefined || stream.destroyed) return Promise.resolve();
+  return new Promise((done) => {
+    const timer = setTimeout(() => stream.destroy(), CLOSE_MS);
+    stream.once("close", () => {
+      clearTimeout(timer);
+      done();
+    });
+    writer?.end();
+  });
+}

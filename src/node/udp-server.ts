@@ -1,0 +1,340 @@
+import { lookup } from "node:dns/promises";
+import { EventEmitter } from "node:events";
+import { chmod, unlink } from "node:fs/promises";
+import type { AddressInfo, Server, Socket } from "node:net";
+import { connect, createServer } from "node:net";
+import { performance } from "node:perf_hooks";
+import { HostError } from "../core/errors.ts";
+import type { ServerOutput } from "../core/server.ts";
+import { TunnelServer } from "../core/server.ts";
+import type { AddressBytes } from "../wire/socket-address.ts";
+import { ATYP_IPV6, formatHost, makeAddress } from "../wire/socket-address.ts";
+import { BatchWriter } from "./batch-writer.ts";
+import { nodeCryptography } from "./cryptography.ts";
+import { DeadlineTimer } from "./deadline-timer.ts";
+import { formatEndpoint, parseEndpoint } from "./endpoint.ts";
+import type { TunnelStats, UdpServer } from "./handles.ts";
+import type { Logger } from "./log.ts";
+import { silentLogger } from "./log.ts";
+import type { UdpServerOptions } from "./options.ts";
+import { resolveUdpServerOptions } from "./options.ts";
+import { TargetPolicy } from "./target-policy.ts";
+import type { OpenUdpSocket, UdpSocket } from "./udp-socket.ts";
+import { Remote } from "./udp-socket.ts";
+import { openPlainUdpSocket } from "./udp-socket-plain.ts";
+
+/** How long a connection that is being closed may take to take what is left. */
+const CLOSE_MS = 1_000;
+const RESOLVE_MS = 5_000;
+
+/** Starts a server. @throws UsageError for options, HostError when it cannot listen */
+export async function startUdpServer(
+  options: UdpServerOptions,
+  log: Logger = silentLogger,
+): Promise<UdpServer> {
+  const server = new UdpServerHost(options, log, openPlainUdpSocket);
+  await server.listen();
+  return server;
+}
+
+interface Link {
+  readonly socket: Socket;
+  readonly writer: BatchWriter;
+}
+
+/** Wires {@link TunnelServer} to TCP listeners, UDP sockets, a resolver and a timer. */
+class UdpServerHost extends EventEmitter implements UdpServer {
+  readonly #options: ReturnType<typeof resolveUdpServerOptions>;
+  readonly #log: Logger;
+  readonly #openSocket: OpenUdpSocket;
+  readonly #core: TunnelServer;
+  readonly #timer = new DeadlineTimer(() => this.#handleTimeout());
+  readonly #listeners: Server[] = [];
+  readonly #links: (Link | undefined)[] = [];
+  /** By association: its sockets for IPv4 and IPv6, opened on first use. */
+  readonly #sockets4: (UdpSocket | undefined)[] = [];
+  readonly #sockets6: (UdpSocket | undefined)[] = [];
+  /** By context slot: where to, and for which generation of the slot that holds. */
+  readonly #remotes: (Remote | undefined)[] = [];
+  readonly #remoteGenerations: number[] = [];
+  #isScheduled = false;
+  #isClosing = false;
+
+  constructor(options: UdpServerOptions, log: Logger, openSocket: OpenUdpSocket) {
+    super();
+    this.#options = resolveUdpServerOptions(options);
+    this.#log = log;
+    this.#openSocket = openSocket;
+    const { lingerS, idleTimeoutS, allow, deny, ...rest } = this.#options;
+    const policy = new TargetPolicy(allow, deny);
+    this.#core = new TunnelServer({
+      ...rest,
+      crypto: nodeCryptography,
+      unixOffsetMs: performance.timeOrigin,
+      startedAt: performance.now(),
+      permits: (target) => policy.permits(target),
+      lingerMs: lingerS * 1000,
+      idleTimeoutMs: idleTimeoutS * 1000,
+    });
+  }
+
+  get address(): { listen: string[] } {
+    return { listen: this.#listeners.map(listenerText) };
+  }
+
+  stats(): TunnelStats {
+    const core = this.#core;
+    const { counters } = core;
+    return {
+      sessions: core.sessionCount,
+      lanes: core.tunnelCount,
+      associations: core.associationCount,
+      contexts: core.contexts.size,
+      datagramsIn: counters.datagramsIn,
+      datagramsOut: counters.datagramsOut,
+      bytesIn: counters.bytesIn,
+      bytesOut: counters.bytesOut,
+      rttMs: core.rttMs,
+      resumed: counters.resumed,
+      drops: { ...counters.drops },
+      refused: { ...counters.refused },
+    };
+  }
+
+  async listen(): Promise<void> {
+    try {
+      for (const text of this.#options.listen) this.#listeners.push(await this.#listenOn(text));
+    } catch (error) {
+      await this.close();
+      throw error;
+    }
+  }
+
+  async close(): Promise<void> {
+    if (this.#isClosing) return;
+    this.#isClosing = true;
+    this.#timer.stop();
+    this.#core.close();
+    this.#drain();
+    const ends = this.#links.map((link) => (link === undefined ? undefined : ended(link.socket)));
+    for (const link of this.#links) {
+      link?.writer.end();
+      link?.socket.destroySoon();
+    }
+    const listeners = this.#listeners.map((listener) => new Promise((done) => listener.close(done)));
+    await Promise.all(ends);
+    await Promise.all(listeners);
+    for (const socket of [...this.#sockets4, ...this.#sockets6]) socket?.close();
+  }
+
+  async #listenOn(text: string): Promise<Server> {
+    const endpoint = parseEndpoint(text);
+    const server = createServer({ noDelay: true, keepAlive: true }, (socket) => this.#accept(socket));
+    if (endpoint.path !== undefined) await removeStaleSocket(endpoint.path);
+    await new Promise<void>((done, failed) => {
+      server.once("error", (cause) =>
+        failed(new HostError("ERR_LISTEN", `${text}: ${cause.message}`, { cause })),
+      );
+      server.once("listening", done);
+      server.listen(endpoint.path === undefined ? { host: endpoint.host, port: endpoint.port } : endpoint);
+    });
+    if (endpoint.path !== undefined) await chmod(endpoint.path, 0o660);
+    server.on("error", (error) => this.#log.warn({ error: error.message }, "cannot accept"));
+    return server;
+  }
+
+  #accept(socket: Socket): void {
+    const core = this.#core;
+    const connection = core.handleAccept(performance.now());
+    const writer = new BatchWriter(socket, {
+      pollTransmit: () => core.pollTransmit(performance.now(), connection),
+      handleTransmitted: () => core.handleTransmitted(connection),
+    });
+    const link: Link = { socket, writer };
+    this.#links[connection] = link;
+    socket.on("data", (chunk: Buffer) => {
+      if (this.#links[connection] === link) this.#handleStream(connection, chunk);
+    });
+    socket.on("error", (error) => this.#log.debug({ error: error.message }, "connection failed"));
+    socket.on("close", () => {
+      if (this.#links[connection] !== link) return;
+      this.#links[connection] = undefined;
+      core.handleDisconnected(performance.now(), connection);
+      this.#drain();
+    });
+    this.#drain();
+  }
+
+  #handleStream(connection: number, chunk: Uint8Array): void {
+    const now = performance.now();
+    for (let at = 0; at < chunk.length; ) {
+      at = this.#core.handleStream(now, connection, chunk, at, chunk.length);
+      this.#sendOutgoing(chunk);
+    }
+    this.#drain();
+  }
+
+  /** @param chunk  the memory that stays as it is; other memory is copied before it is sent */
+  #sendOutgoing(chunk: Uint8Array | undefined): void {
+    const { outgoing, contexts, counters } = this.#core;
+    const { count, association, context, offset, length } = outgoing;
+    if (count === 0) return;
+    const data = outgoing.data === chunk ? chunk : outgoing.data.slice();
+    for (let i = 0; i < count; i++) {
+      const slot = context[i];
+      let remote = this.#remotes[slot];
+      if (remote === undefined || this.#remoteGenerations[slot] !== contexts.generation[slot] + 1) {
+        const target = contexts.target[slot];
+        if (target === undefined) continue;
+        remote = new Remote(target);
+        this.#remotes[slot] = remote;
+        // One more, so that a slot's first generation differs from none.
+        this.#remoteGenerations[slot] = contexts.generation[slot] + 1;
+      }
+      const socket = this.#socketFor(association[i], remote.address);
+      if (!socket.send(undefined, data, offset[i], length[i], remote)) counters.drops.send_error++;
+    }
+  }
+
+  #socketFor(association: number, target: AddressBytes): UdpSocket {
+    const isIpv6 = target[0] === ATYP_IPV6;
+    const sockets = isIpv6 ? this.#sockets6 : this.#sockets4;
+    const known = sockets[association];
+    if (known !== undefined) return known;
+    const core = this.#core;
+    const socket = this.#openSocket({
+      family: isIpv6 ? 6 : 4,
+      host: undefined,
+      port: 0,
+      onDatagram: (data, offset, length, remote) => {
+        if (sockets[association] !== socket) return;
+        core.handleDatagram(performance.now(), association, data, offset, length, remote);
+        this.#schedule();
+      },
+      onBindError: (error) => {
+        this.#log.warn({ error: error.message }, "cannot open a UDP socket");
+        if (sockets[association] !== socket) return;
+        core.handleSocketFailed(association);
+        this.#drain();
+      },
+    });
+    sockets[association] = socket;
+    return socket;
+  }
+
+  /** Drains once all that this turn of the loop brings is in. */
+  #schedule(): void {
+    if (this.#isScheduled) return;
+    this.#isScheduled = true;
+    setImmediate(() => {
+      this.#isScheduled = false;
+      this.#drain();
+    });
+  }
+
+  #drain(): void {
+    const core = this.#core;
+    for (let output = core.pollOutput(); output !== undefined; output = core.pollOutput()) {
+      this.#handleOutput(output);
+    }
+    for (let index = core.pollDirty(); index >= 0; index = core.pollDirty())
+      this.#links[index]?.writer.pump();
+    if (!this.#isClosing) this.#timer.arm(core.nextTimeout(), performance.now());
+  }
+
+  #handleOutput(output: ServerOutput): void {
+    switch (output.kind) {
+      case "close": {
+        const link = this.#links[output.connection];
+        if (output.error !== undefined) {
+          this.#log.info({ code: output.error.code, error: output.error.message }, "closes a connection");
+        }
+        if (link === undefined) return;
+        link.writer.end();
+        setTimeout(() => link.socket.destroy(), CLOSE_MS).unref();
+        return;
+      }
+      case "bind": {
+        const link = this.#links[output.connection];
+        this.#bind(output.association, link?.socket.localAddress);
+        return;
+      }
+      case "release": {
+        for (const sockets of [this.#sockets4, this.#sockets6]) {
+          sockets[output.association]?.close();
+          sockets[output.association] = undefined;
+        }
+        return;
+      }
+      case "resolve":
+        void this.#resolve(output.query, output.name, output.port);
+        return;
+      default: {
+        const { kind, ...fields } = output;
+        this.#log.info(fields, kind);
+        this.emit(kind, fields);
+      }
+    }
+  }
+
+  #bind(association: number, localAddress: string | undefined): void {
+    const host = this.#options.publicAddress ?? localAddress ?? "127.0.0.1";
+    const address = makeAddress(host.replace(/^::ffff:/, ""), 0);
+    const port = address === undefined ? 0 : this.#socketFor(association, address).port;
+    const addresses = address === undefined || port === 0 ? [] : [formatEndpoint(formatHost(address), port)];
+    this.#core.handleBound(performance.now(), association, addresses);
+  }
+
+  async #resolve(query: number, name: string, port: number): Promise<void> {
+    let addresses: AddressBytes[] = [];
+    const deadline = new Promise<never>((_, failed) => {
+      setTimeout(() => failed(new Error("deadline")), RESOLVE_MS).unref();
+    });
+    try {
+      const found = await Promise.race([lookup(name, { all: true, verbatim: true }), deadline]);
+      addresses = found.flatMap(({ address }) => makeAddress(address, port) ?? []);
+    } catch (error) {
+      this.#log.debug({ error: (error as Error).message }, "cannot resolve a name");
+    }
+    this.#core.handleResolved(performance.now(), query, addresses);
+    this.#sendOutgoing(undefined);
+    this.#drain();
+  }
+
+  #handleTimeout(): void {
+    this.#core.handleTimeout(performance.now());
+    this.#drain();
+  }
+}
+
+function listenerText(listener: Server): string {
+  const address = listener.address() as AddressInfo | string | null;
+  if (address === null || typeof address === "string") return `unix:${address}`;
+  return address.family === "IPv6"
+    ? `[${address.address}]:${address.port}`
+    : `${address.address}:${address.port}`;
+}
+
+/** Resolves when the socket is closed, or has had its time to close. */
+function ended(socket: Socket): Promise<void> {
+  return new Promise((done) => {
+    const timer = setTimeout(() => socket.destroy(), CLOSE_MS);
+    socket.once("close", () => {
+      clearTimeout(timer);
+      done();
+    });
+  });
+}
+
+/** A Unix socket that a killed process left behind, and that nobody answers on, is taken over. */
+async function removeStaleSocket(path: string): Promise<void> {
+  const code = await new Promise<string | undefined>((done) => {
+    const probe = connect({ path });
+    probe.once("connect", () => {
+      probe.destroy();
+      done(undefined);
+    });
+    probe.once("error", (error: NodeJS.ErrnoException) => done(error.code));
+  });
+  if (code === "ECONNREFUSED") await unlink(path);
+}

@@ -1,0 +1,328 @@
+import { createHash, createHmac } from "node:crypto";
+import type { ClientOutput, TunnelClientOptions } from "../../src/core/client.ts";
+import { TunnelClient } from "../../src/core/client.ts";
+import type { Cryptography } from "../../src/core/credentials.ts";
+import type { ServerOutput, TunnelServerOptions } from "../../src/core/server.ts";
+import { TunnelServer } from "../../src/core/server.ts";
+import { formatAddress, makeAddress } from "../../src/wire/socket-address.ts";
+
+/** Repeatable bytes in place of random ones. */
+export function seededCryptography(seed: number): Cryptography {
+  let counter = 0;
+  return {
+    hmac: (key, data) => new Uint8Array(createHmac("sha256", key).update(data).digest()),
+    random: (length) => {
+      const hash = createHash("sha512").update(`${seed}/${counter++}`).digest();
+      return new Uint8Array(hash.subarray(0, length));
+    },
+  };
+}
+
+/** One TCP connection in memory: bytes in both directions, each piece with the time at which it arrives. */
+interface Wire {
+  readonly lane: number;
+  readonly connection: number;
+  readonly toServer: { at: number; bytes: Uint8Array }[];
+  readonly toClient: { at: number; bytes: Uint8Array }[];
+}
+
+export interface Arrival {
+  readonly association: number;
+  readonly remote: string;
+  readonly payload: string;
+}
+
+export interface NetworkOptions {
+  readonly client?: Partial<TunnelClientOptions>;
+  readonly server?: Partial<TunnelServerOptions>;
+  /** Milliseconds from end to end. */
+  readonly latencyMs?: number;
+  /** Largest piece in which bytes arrive; 0 leaves them whole. */
+  readonly cutBytes?: number;
+  readonly clientClockOffsetMs?: number;
+}
+
+export const EPOCH = 1_700_000_000_000;
+
+/**
+ * A client and a server with virtual time between them. Every target echoes, from the address that was sent to; a name
+ * `NAME` is resolved by `names`. Each association sends from a port of its own, 40000 and up.
+ */
+export class Network {
+  now = 1_000;
+  readonly client: TunnelClient;
+  server: TunnelServer;
+  readonly names = new Map<string, string>();
+  /** What applications got. */
+  readonly arrived: Arrival[] = [];
+  /** What targets got: `port of the association > target: payload`. */
+  readonly atTargets: string[] = [];
+  readonly clientEvents: ClientOutput[] = [];
+  readonly serverEvents: ServerOutput[] = [];
+  serverIsUp = true;
+  /** While true, no byte arrives anywhere, and nobody is told. */
+  isStalled = false;
+  echoes = true;
+
+  readonly #options: NetworkOptions;
+  readonly #wires: Wire[] = [];
+  readonly #ports = new Map<number, number>();
+  #nextPort = 40_000;
+  #servers = 0;
+
+  constructor(options: NetworkOptions = {}) {
+    this.#options = options;
+    this.client = new TunnelClient({
+      lanes: 1,
+      authority: "server.test:3456",
+      psk: undefined,
+      crypto: seededCryptography(1),
+      unixOffsetMs: EPOCH + (options.clientClockOffsetMs ?? 0),
+      heartbeatMs: 5_000,
+      handshakeTimeoutMs: 5_000,
+      ageBudgetMs: 100,
+      queueBytes: 1_048_576,
+      maxAssociations: 4096,
+      maxContexts: 65_536,
+      idleTimeoutMs: 60_000,
+      activeIdleTimeoutMs: 300_000,
+      ...options.client,
+    });
+    this.server = this.#makeServer();
+  }
+
+  #makeServer(): TunnelServer {
+    return new TunnelServer({
+      psk: undefined,
+      crypto: seededCryptography(100 + this.#servers++),
+      unixOffsetMs: EPOCH,
+      startedAt: this.now - 500,
+      filtering: "address-dependent",
+      permits: (target) => !formatAddress(target).startsWith("10."),
+      heartbeatMs: 5_000,
+      handshakeTimeoutMs: 5_000,
+      lingerMs: 60_000,
+      idleTimeoutMs: 600_000,
+      ageBudgetMs: 100,
+      queueBytes: 1_048_576,
+      maxHalfOpen: 16,
+      maxTunnels: 64,
+      maxSessions: 64,
+      maxLingering: 16,
+      maxAssociations: 16_384,
+      maxAssociationsPerSession: 4096,
+      maxContextsPerSession: 65_536,
+      ...this.#options.server,
+    });
+  }
+
+  start(): void {
+    this.client.start(this.now);
+    this.settle();
+  }
+
+  /** Sends `payload` of an association to `HOST:PORT`. */
+  send(association: number, target: string, payload: string): void {
+    const at = target.lastIndexOf(":");
+    const address = makeAddress(target.slice(0, at), Number(target.slice(at + 1)))!;
+    const bytes = new TextEncoder().encode(payload);
+    this.client.handleDatagram(this.now, association, bytes, 0, bytes.length, address, 0, address.length);
+  }
+
+  /** A datagram from `source` comes to the socket that an association has on the server. */
+  receive(association: number, source: string, payload: string): void {
+    const at = source.lastIndexOf(":");
+    const remote = makeAddress(source.slice(0, at), Number(source.slice(at + 1)))!;
+    const bytes = new TextEncoder().encode(payload);
+    this.server.handleDatagram(this.now, association, bytes, 0, bytes.length, remote);
+  }
+
+  /** Lets time pass, waking whoever asked for it. */
+  advance(ms: number): void {
+    const end = this.now + ms;
+    this.settle();
+    for (;;) {
+      const next = this.#nextEvent();
+      if (next > end) break;
+      this.now = Math.max(this.now, next);
+      if (this.client.nextTimeout() <= this.now) this.client.handleTimeout(this.now);
+      if (this.serverIsUp && this.server.nextTimeout() <= this.now) this.server.handleTimeout(this.now);
+      this.settle();
+    }
+    this.now = end;
+  }
+
+  /** Both ends of every connection learn at once that it has ended. */
+  cutConnections(lane?: number): void {
+    for (const wire of this.#wires.filter((one) => lane === undefined || one.lane === lane)) {
+      this.#wires.splice(this.#wires.indexOf(wire), 1);
+      this.client.handleDisconnected(this.now, wire.lane, new Error("cut"));
+      this.server.handleDisconnected(this.now, wire.connection);
+    }
+    this.settle();
+  }
+
+  killServer(): void {
+    this.serverIsUp = false;
+    for (const wire of this.#wires.splice(0))
+      this.client.handleDisconnected(this.now, wire.lane, new Error("reset"));
+    this.#ports.clear();
+    this.settle();
+  }
+
+  startServer(): void {
+    this.server = this.#makeServer();
+    this.serverIsUp = true;
+  }
+
+  get openConnections(): number {
+    return this.#wires.length;
+  }
+
+  #nextEvent(): number {
+    let next = Math.min(this.client.nextTimeout(), this.serverIsUp ? this.server.nextTimeout() : Infinity);
+    if (this.isStalled) return next;
+    for (const wire of this.#wires) {
+      for (const piece of [wire.toServer[0], wire.toClient[0]]) {
+        if (piece !== undefined) next = Math.min(next, piece.at);
+      }
+    }
+    return next;
+  }
+
+  /** Moves everything that moves without time passing. */
+  settle(): void {
+    for (let rounds = 0; rounds < 10_000; rounds++) {
+      if (!this.#settleOnce()) return;
+    }
+    throw new Error("does not come to rest");
+  }
+
+  #settleOnce(): boolean {
+    let moved = false;
+    for (let output = this.client.pollOutput(); output !== undefined; output = this.client.pollOutput()) {
+      moved = true;
+      this.#handleClientOutput(output);
+    }
+    for (let output = this.server.pollOutput(); output !== undefined; output = this.server.pollOutput()) {
+      moved = true;
+      this.#handleServerOutput(output);
+    }
+    const arrival = this.now + (this.#options.latencyMs ?? 0);
+    for (const wire of [...this.#wires]) {
+      const up = this.client.pollTransmit(this.now, wire.lane);
+      if (up !== undefined) {
+        this.#put(wire.toServer, arrival, up);
+        this.client.handleTransmitted(wire.lane);
+        moved = true;
+      }
+      const down = this.server.pollTransmit(this.now, wire.connection);
+      if (down !== undefined) {
+        this.#put(wire.toClient, arrival, down);
+        this.server.handleTransmitted(wire.connection);
+        moved = true;
+      }
+      moved = this.#carry(wire) || moved;
+    }
+    while (this.server.pollDirty() >= 0) moved = true;
+    return moved;
+  }
+
+  #put(pieces: { at: number; bytes: Uint8Array }[], at: number, bytes: Uint8Array): void {
+    const size = this.#options.cutBytes || bytes.length;
+    for (let offset = 0; offset < bytes.length; offset += size) {
+      pieces.push({ at, bytes: bytes.slice(offset, offset + size) });
+    }
+  }
+
+  #carry(wire: Wire): boolean {
+    let moved = false;
+    if (this.isStalled) return false;
+    while (wire.toServer.length > 0 && wire.toServer[0].at <= this.now && this.#wires.includes(wire)) {
+      const { bytes } = wire.toServer.shift()!;
+      moved = true;
+      for (let at = 0; at < bytes.length; ) {
+        at = this.server.handleStream(this.now, wire.connection, bytes, at, bytes.length);
+        this.#sendOutgoing();
+      }
+    }
+    while (wire.toClient.length > 0 && wire.toClient[0].at <= this.now && this.#wires.includes(wire)) {
+      const { bytes } = wire.toClient.shift()!;
+      moved = true;
+      for (let at = 0; at < bytes.length; ) {
+        at = this.client.handleStream(this.now, wire.lane, bytes, at, bytes.length);
+        const { received, contexts } = this.client;
+        for (let i = 0; i < received.count; i++) {
+          const payload = received.data.subarray(received.offset[i], received.offset[i] + received.length[i]);
+          this.arrived.push({
+            association: received.association[i],
+            remote: formatAddress(contexts.address[received.context[i]]!),
+            payload: new TextDecoder().decode(payload),
+          });
+        }
+      }
+    }
+    return moved;
+  }
+
+  #sendOutgoing(): void {
+    const { outgoing, contexts } = this.server;
+    const sent: [number, Uint8Array, Uint8Array][] = [];
+    for (let i = 0; i < outgoing.count; i++) {
+      const target = contexts.target[outgoing.context[i]]!.slice();
+      const payload = outgoing.data.slice(outgoing.offset[i], outgoing.offset[i] + outgoing.length[i]);
+      sent.push([outgoing.association[i], target, payload]);
+    }
+    for (const [association, target, payload] of sent) {
+      const port = this.#ports.get(association) ?? this.#nextPort++;
+      this.#ports.set(association, port);
+      this.atTargets.push(`${port} > ${formatAddress(target)}: ${new TextDecoder().decode(payload)}`);
+      if (this.echoes) {
+        this.server.handleDatagram(this.now, association, payload, 0, payload.length, target);
+      }
+    }
+  }
+
+  #handleClientOutput(output: ClientOutput): void {
+    this.clientEvents.push(output);
+    if (output.kind === "connect") {
+      if (!this.serverIsUp) {
+        this.client.handleDisconnected(this.now, output.lane, new Error("refused"));
+        return;
+      }
+      const connection = this.server.handleAccept(this.now);
+      this.#wires.push({ lane: output.lane, connection, toServer: [], toClient: [] });
+      this.client.handleConnected(this.now, output.lane);
+    } else if (output.kind === "disconnect") {
+      const index = this.#wires.findIndex((wire) => wire.lane === output.lane);
+      if (index < 0) return;
+      const [wire] = this.#wires.splice(index, 1);
+      if (!this.isStalled) this.server.handleDisconnected(this.now, wire.connection);
+    }
+  }
+
+  #handleServerOutput(output: ServerOutput): void {
+    this.serverEvents.push(output);
+    if (output.kind === "close") {
+      const index = this.#wires.findIndex((wire) => wire.connection === output.connection);
+      const wire = index < 0 ? undefined : this.#wires.splice(index, 1)[0];
+      if (wire !== undefined && !this.isStalled) {
+        const last = this.server.pollTransmit(this.now, wire.connection);
+        if (last !== undefined) {
+          for (let at = 0; at < last.length; ) {
+            at = this.client.handleStream(this.now, wire.lane, last, at, last.length);
+          }
+        }
+        this.client.handleDisconnected(this.now, wire.lane, new Error("closed by the server"));
+      }
+      this.server.handleDisconnected(this.now, output.connection);
+    } else if (output.kind === "release") {
+      this.#ports.delete(output.association);
+    } else if (output.kind === "resolve") {
+      const answer = this.names.get(output.name);
+      const address = answer === undefined ? undefined : makeAddress(answer, output.port);
+      this.server.handleResolved(this.now, output.query, address === undefined ? [] : [address]);
+      this.#sendOutgoing();
+    }
+  }
+}

@@ -1,0 +1,448 @@
+import { describe, expect, it } from "vitest";
+import { resumeMac } from "../../src/core/credentials.ts";
+import { decodeHead, findHeadEnd } from "../../src/wire/http-head.ts";
+import { BIND_PATH, decodeUpgradeResponse, encodeUpgradeRequest } from "../../src/wire/upgrade.ts";
+import { EPOCH, Network, seededCryptography } from "./network.ts";
+
+const KEY = new TextEncoder().encode("a key of at least sixteen bytes");
+const KEYS = { client: { psk: KEY }, server: { psk: KEY } };
+
+function started(...options: ConstructorParameters<typeof Network>): Network {
+  const network = new Network(...options);
+  network.start();
+  network.advance(100);
+  expect(network.client.isUp).toBe(true);
+  return network;
+}
+
+function open(network: Network, expires = true): number {
+  return network.client.openAssociation(network.now, undefined, expires);
+}
+
+function payloads(network: Network): string[] {
+  return network.arrived.map(({ payload }) => payload);
+}
+
+describe("datagrams", () => {
+  it("go to the target and back, with the target's address on the answer", () => {
+    const network = started();
+    const a = open(network);
+    network.send(a, "192.0.2.1:53", "question");
+    network.send(a, "2001:db8::1:443", "six");
+    network.settle();
+    expect(network.atTargets).toEqual(["40000 > 192.0.2.1:53: question", "40000 > [2001:db8::1]:443: six"]);
+    expect(network.arrived).toEqual([
+      { association: a, remote: "192.0.2.1:53", payload: "question" },
+      { association: a, remote: "[2001:db8::1]:443", payload: "six" },
+    ]);
+  });
+
+  it("of one association leave from one port, whatever the target", () => {
+    const network = started();
+    const [a, b] = [open(network), open(network)];
+    for (let i = 0; i < 3; i++) {
+      network.send(a, `192.0.2.${i + 1}:53`, "x");
+      network.send(b, `192.0.2.${i + 1}:53`, "y");
+    }
+    network.settle();
+    const ports = (payload: string) =>
+      new Set(network.atTargets.filter((line) => line.endsWith(payload)).map((line) => line.split(" ")[0]));
+    expect(ports("x")).toEqual(new Set(["40000"]));
+    expect(ports("y")).toEqual(new Set(["40001"]));
+  });
+
+  it("for a name wait until the server has resolved it, and answers carry the address found", () => {
+    const network = started();
+    network.names.set("example.test", "192.0.2.7");
+    const a = open(network);
+    network.send(a, "example.test:53", "one");
+    network.send(a, "example.test:53", "two");
+    network.settle();
+    expect(network.atTargets).toEqual(["40000 > 192.0.2.7:53: one", "40000 > 192.0.2.7:53: two"]);
+    expect(network.arrived[0].remote).toBe("192.0.2.7:53");
+  });
+
+  it("to a name that does not exist are dropped and counted, and not asked for again each time", () => {
+    const network = started();
+    const a = open(network);
+    for (let i = 0; i < 5; i++) {
+      network.send(a, "nowhere.test:53", "x");
+      network.settle();
+    }
+    expect(network.server.counters.drops.unresolved).toBe(1);
+    expect(network.client.counters.drops.refused_target).toBe(4);
+    expect(network.serverEvents.filter(({ kind }) => kind === "resolve")).toHaveLength(1);
+  });
+
+  it("to a denied target are refused by the server and counted", () => {
+    const network = started();
+    const a = open(network);
+    network.send(a, "10.0.0.1:53", "x");
+    network.settle();
+    network.send(a, "10.0.0.1:53", "x");
+    network.settle();
+    expect(network.atTargets).toEqual([]);
+    expect(network.server.counters.refused.target_denied).toBe(1);
+    expect(network.client.counters.drops.refused_target).toBe(1);
+  });
+
+  it("of a steady flow of 1,200 bytes cost 4 bytes more each", () => {
+    const network = started();
+    const a = open(network);
+    const payload = "x".repeat(1200);
+    network.send(a, "192.0.2.1:53", payload);
+    network.settle();
+    network.echoes = false;
+    for (let i = 0; i < 100; i++) network.send(a, "192.0.2.1:53", payload);
+    const batch = network.client.pollTransmit(network.now, 0)!;
+    expect(batch.length).toBe(100 * 1204);
+  });
+});
+
+describe("filtering", () => {
+  const senders = ["192.0.2.1:53", "192.0.2.1:54", "192.0.2.2:53"];
+  const heard = (filtering: "endpoint-independent" | "address-dependent" | "address-and-port-dependent") => {
+    const network = started({ server: { filtering } });
+    network.echoes = false;
+    network.send(open(network), "192.0.2.1:53", "out");
+    network.settle();
+    for (const sender of senders) network.receive(0, sender, sender);
+    network.settle();
+    return { heard: payloads(network), filtered: network.server.counters.drops.filtered };
+  };
+
+  it("endpoint-independent hears every sender", () => {
+    expect(heard("endpoint-independent")).toEqual({ heard: senders, filtered: 0 });
+  });
+  it("address-dependent hears every port of an address that was sent to", () => {
+    expect(heard("address-dependent")).toEqual({ heard: senders.slice(0, 2), filtered: 1 });
+  });
+  it("address-and-port-dependent hears only whom was sent to", () => {
+    expect(heard("address-and-port-dependent")).toEqual({ heard: senders.slice(0, 1), filtered: 2 });
+  });
+});
+
+describe("handshake", () => {
+  it("goes through when both ends have the key", () => {
+    const network = started(KEYS);
+    network.send(open(network), "192.0.2.1:53", "x");
+    network.settle();
+    expect(payloads(network)).toEqual(["x"]);
+  });
+
+  it("is answered like any unknown page when the key is wrong or missing", () => {
+    for (const psk of [undefined, new TextEncoder().encode("another key of sixteen bytes")]) {
+      const network = new Network({ client: { psk }, server: { psk: KEY } });
+      network.start();
+      network.advance(50);
+      expect(network.client.isUp).toBe(false);
+      expect(network.server.counters.refused.bad_credentials).toBe(1);
+      const failure = network.clientEvents.find(({ kind }) => kind === "disconnect");
+      expect(failure).toMatchObject({ error: { code: "ERR_UPGRADE_REFUSED" } });
+    }
+  });
+
+  it("fails for a client with a key when the server cannot prove that it has it", () => {
+    const network = new Network({ client: { psk: KEY } });
+    network.start();
+    expect(network.client.isUp).toBe(false);
+    const failure = network.clientEvents.find(({ kind }) => kind === "disconnect");
+    expect(failure).toMatchObject({ error: { code: "ERR_SERVER_PROOF" } });
+  });
+
+  it("succeeds with a clock an hour off, after one challenge on the same connection", () => {
+    const network = new Network({ ...KEYS, clientClockOffsetMs: 3_600_000 });
+    network.start();
+    expect(network.client.isUp).toBe(true);
+    expect(network.server.counters.refused.challenged).toBe(1);
+    expect(network.clientEvents.filter(({ kind }) => kind === "connect")).toHaveLength(1);
+  });
+
+  it("does not count twice: a recorded request gets 404", () => {
+    const network = new Network(KEYS);
+    network.client.start(network.now);
+    network.client.pollOutput();
+    network.client.handleConnected(network.now, 0);
+    const request = network.client.pollTransmit(network.now, 0)!.slice();
+    const answers = [0, 1].map(() => {
+      const connection = network.server.handleAccept(network.now);
+      network.server.handleStream(network.now, connection, request, 0, request.length);
+      return new TextDecoder().decode(network.server.pollTransmit(network.now, connection));
+    });
+    expect(answers[0]).toMatch(/^HTTP\/1.1 101 /);
+    expect(answers[1]).toMatch(/^HTTP\/1.1 404 /);
+    expect(network.server.counters.refused.replay).toBe(1);
+  });
+
+  it("never shows the key, and two runs never show the same nonce", () => {
+    const network = new Network(KEYS);
+    network.client.start(network.now);
+    network.client.pollOutput();
+    network.client.handleConnected(network.now, 0);
+    const text = new TextDecoder().decode(network.client.pollTransmit(network.now, 0));
+    expect(text).not.toContain(new TextDecoder().decode(KEY));
+    expect(text).not.toContain(Buffer.from(KEY).toString("base64"));
+  });
+
+  it("that takes longer than 5 s is ended", () => {
+    const network = new Network();
+    const connection = network.server.handleAccept(network.now);
+    const slow = new TextEncoder().encode("GET / HTTP/1.1\r\n");
+    network.server.handleStream(network.now, connection, slow, 0, slow.length);
+    network.advance(4_900);
+    expect(network.server.counters.refused.handshake_timeout).toBe(0);
+    network.advance(400);
+    expect(network.server.counters.refused.handshake_timeout).toBe(1);
+  });
+});
+
+describe("heartbeats", () => {
+  it("keep an idle session for an hour and measure the round trip", () => {
+    const network = started({ latencyMs: 20 });
+    network.advance(3_600_000);
+    expect(network.client.isUp).toBe(true);
+    expect(network.clientEvents.filter(({ kind }) => kind === "connect")).toHaveLength(1);
+    expect(network.client.rttMs).toBeGreaterThanOrEqual(40);
+    expect(network.client.rttMs).toBeLessThan(42);
+    expect(network.server.rttMs).toBeGreaterThanOrEqual(40);
+  });
+
+  it("end a half-open connection at both ends within 20 s", () => {
+    const network = started();
+    network.send(open(network), "192.0.2.1:53", "x");
+    network.advance(10);
+    network.isStalled = true;
+    network.advance(20_500);
+    expect(network.server.tunnelCount).toBe(0);
+    const failure = network.clientEvents.find(({ kind }) => kind === "disconnect");
+    expect(failure).toMatchObject({ error: { code: "ERR_HEARTBEAT_LOST" } });
+    network.isStalled = false;
+    network.advance(6_000);
+    expect(network.client.isUp).toBe(true);
+  });
+});
+
+describe("resume", () => {
+  it("after a cut keeps the source port that targets see", () => {
+    const network = started(KEYS);
+    const a = open(network);
+    network.send(a, "192.0.2.1:53", "before");
+    network.advance(10);
+    network.cutConnections();
+    network.advance(1_000);
+    network.send(a, "192.0.2.1:53", "after");
+    network.advance(10);
+    expect(network.atTargets).toEqual(["40000 > 192.0.2.1:53: before", "40000 > 192.0.2.1:53: after"]);
+    expect(network.clientEvents.some(({ kind }) => kind === "session-resumed")).toBe(true);
+    expect(network.client.counters.resumed).toBe(1);
+  });
+
+  it("lets a target's datagram through that comes before the client has sent again", () => {
+    const network = started();
+    const a = open(network);
+    network.send(a, "192.0.2.1:53", "x");
+    network.advance(10);
+    network.cutConnections();
+    network.advance(1_000);
+    network.receive(0, "192.0.2.1:53", "unasked");
+    network.advance(10);
+    expect(payloads(network)).toEqual(["x", "unasked"]);
+  });
+
+  it("registers 1,000 associations anew with a server that has restarted", () => {
+    const network = started(KEYS);
+    const all = Array.from({ length: 1000 }, () => open(network));
+    for (const a of all) network.send(a, "192.0.2.1:53", `a${a}`);
+    network.advance(10);
+    expect(network.arrived).toHaveLength(1000);
+    network.killServer();
+    network.advance(2_000);
+    network.startServer();
+    network.advance(6_000);
+    expect(network.client.isUp).toBe(true);
+    expect(network.server.associationCount).toBe(1000);
+    for (const a of all) network.send(a, "192.0.2.1:53", `b${a}`);
+    network.advance(10);
+    expect(new Set(payloads(network).slice(1000))).toEqual(new Set(all.map((a) => `b${a}`)));
+  });
+
+  it("comes within 6 s of the server's return, however long it was away", () => {
+    for (const away of [300, 7_000, 61_000, 600_000]) {
+      const network = started();
+      network.killServer();
+      network.advance(away);
+      network.startServer();
+      network.advance(6_000);
+      expect(network.client.isUp).toBe(true);
+    }
+  });
+
+  it("is refused to whoever has the session's id but not its key", () => {
+    const { server, now } = new Network();
+    const crypto = seededCryptography(7);
+    const upgrade = (session: Uint8Array | undefined) => {
+      const transcript = {
+        path: BIND_PATH,
+        nonce: crypto.random(16),
+        time: EPOCH + now,
+        lane: 0,
+        challenge: undefined,
+        session,
+      };
+      const wrongKey = new Uint8Array(32);
+      const request = encodeUpgradeRequest("server.test", BIND_PATH, true, {
+        ...transcript,
+        mac: undefined,
+        resumeMac: resumeMac(crypto, wrongKey, transcript),
+      });
+      const connection = server.handleAccept(now);
+      server.handleStream(now, connection, request, 0, request.length);
+      const answer = server.pollTransmit(now, connection)!;
+      return decodeUpgradeResponse(decodeHead(answer, findHeadEnd(answer, 0, answer.length))!)!.extension!;
+    };
+    const first = upgrade(undefined);
+    const second = upgrade(first.session);
+    expect(second.resumed).toBe(false);
+    expect(second.session).not.toEqual(first.session);
+  });
+
+  it("is over after the linger time, and the association gets a new port", () => {
+    const network = started({ server: { lingerMs: 1_000 } });
+    const a = open(network);
+    network.send(a, "192.0.2.1:53", "before");
+    network.advance(10);
+    network.server.handleDisconnected(network.now, 0);
+    network.isStalled = true;
+    network.advance(3_000);
+    expect(network.server.associationCount).toBe(0);
+    network.isStalled = false;
+    network.cutConnections();
+    network.advance(1_000);
+    network.send(a, "192.0.2.1:53", "after");
+    network.advance(10);
+    expect(network.atTargets.map((line) => line.split(" ")[0])).toEqual(["40000", "40001"]);
+  });
+
+  it("drops what waited longer than the age budget while the session was down", () => {
+    const network = started();
+    const a = open(network);
+    network.killServer();
+    for (let i = 0; i < 10; i++) network.send(a, "192.0.2.1:53", `old${i}`);
+    network.advance(2_000);
+    network.startServer();
+    network.advance(6_000);
+    expect(network.atTargets).toEqual([]);
+    expect(network.client.counters.drops.age).toBe(10);
+  });
+});
+
+describe("lanes", () => {
+  it("share the associations, and one lane's death moves its own to another with their ports", () => {
+    const network = started({ client: { lanes: 4 } });
+    expect(network.client.lanesUp).toBe(4);
+    const all = Array.from({ length: 100 }, () => open(network));
+    for (const a of all) network.send(a, "192.0.2.1:53", `a${a}`);
+    network.advance(10);
+    const before = new Map(network.atTargets.map((line) => [line.split("a")[1], line.split(" ")[0]]));
+    network.cutConnections(2);
+    expect(network.client.lanesUp).toBe(3);
+    for (const a of all) network.send(a, "192.0.2.1:53", `a${a}`);
+    network.settle();
+    for (const line of network.atTargets.slice(100))
+      expect(before.get(line.split("a")[1])).toBe(line.split(" ")[0]);
+    expect(network.arrived).toHaveLength(200);
+    network.advance(6_000);
+    expect(network.client.lanesUp).toBe(4);
+    expect(network.server.sessionCount).toBe(1);
+  });
+
+  it("all come back as one session after the server has restarted", () => {
+    const network = started({ client: { lanes: 4 } });
+    network.send(open(network), "192.0.2.1:53", "x");
+    network.advance(10);
+    network.killServer();
+    network.advance(3_000);
+    network.startServer();
+    network.advance(12_000);
+    expect(network.client.lanesUp).toBe(4);
+    expect(network.server.sessionCount).toBe(1);
+  });
+});
+
+describe("bounds", () => {
+  it("past max-associations the idlest that may expire is evicted, and counted", () => {
+    const network = started({ client: { maxAssociations: 2 } });
+    const first = open(network);
+    network.advance(10);
+    open(network);
+    network.advance(10);
+    open(network);
+    network.settle();
+    expect(network.client.counters.refused.association_evicted).toBe(1);
+    expect(network.clientEvents).toContainEqual({
+      kind: "association-closed",
+      association: first,
+      reason: "evicted",
+    });
+  });
+
+  it("the server refuses associations over its limit and the client does not ask for each datagram", () => {
+    const network = started({ server: { maxAssociationsPerSession: 1 } });
+    const [a, b] = [open(network), open(network)];
+    network.send(a, "192.0.2.1:53", "a");
+    for (let i = 0; i < 10; i++) {
+      network.send(b, "192.0.2.1:53", "b");
+      network.settle();
+    }
+    expect(payloads(network)).toEqual(["a"]);
+    expect(network.server.counters.refused.association_limit).toBe(1);
+    expect(network.client.counters.drops.association_limit).toBe(9);
+  });
+
+  it("the longest waiting of too many half-open connections is closed", () => {
+    const network = new Network({ server: { maxHalfOpen: 4 } });
+    for (let i = 0; i < 10; i++) {
+      network.server.handleAccept(network.now);
+      network.settle();
+    }
+    expect(network.server.halfOpenCount).toBe(4);
+    expect(network.server.counters.refused.half_open_limit).toBe(6);
+  });
+
+  it("an idle association ends after 60 s, one that was answered more than once after 300 s", () => {
+    const network = started();
+    const [once, twice] = [open(network), open(network)];
+    network.send(once, "192.0.2.1:53", "x");
+    network.send(twice, "192.0.2.1:53", "x");
+    network.send(twice, "192.0.2.1:53", "x");
+    network.advance(59_000);
+    expect(network.client.associationCount).toBe(2);
+    network.advance(3_000);
+    expect(network.client.associationCount).toBe(1);
+    expect(network.server.associationCount).toBe(1);
+    network.advance(240_000);
+    expect(network.client.associationCount).toBe(0);
+    expect(network.server.associationCount).toBe(0);
+    expect(network.server.contexts.size).toBe(0);
+    expect(network.client.contexts.size).toBe(0);
+  });
+});
+
+describe("any cutting of the stream", () => {
+  it("gives the same datagrams", () => {
+    const run = (cutBytes: number) => {
+      const network = started({ ...KEYS, cutBytes });
+      network.names.set("example.test", "192.0.2.7");
+      const all = Array.from({ length: 20 }, () => open(network));
+      for (let i = 0; i < 200; i++) {
+        const target = i % 7 === 0 ? "example.test:5" : `192.0.2.${1 + (i % 3)}:${53 + (i % 2)}`;
+        network.send(all[i % 20], target, String(i).repeat(1 + (i % 50)));
+      }
+      network.advance(50);
+      return [network.atTargets, network.arrived];
+    };
+    const whole = run(0);
+    expect((whole[0] as string[]).length).toBe(200);
+    for (const cut of [1, 2, 3, 7, 64, 1000]) expect(run(cut)).toEqual(whole);
+  });
+});
