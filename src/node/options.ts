@@ -63,7 +63,7 @@ export interface UdpLocalOptions extends CommonOptions {
   readonly maxContexts?: number | undefined;
   /** Idle time after which a forward's association ends, 1 to 86,400 s. Default 60. */
   readonly idleTimeoutS?: number | undefined;
-  /** The same for those that were answered more than once, 1 to 86,400 s. Default 300. */
+  /** The same for those that were answered more than once, 1 to 86,400 s and at least `idleTimeoutS`. Default 300. */
   readonly activeIdleTimeoutS?: number | undefined;
 }
 
@@ -371,7 +371,9 @@ export function resolveUdpLocalOptions(
   if (options.carrier !== undefined && options.via.length > 0) {
     throw wrong(nameField(["carrier"]), "cannot stand together with via: give one of them");
   }
-  return { ...options, listen };
+  // An association that was answered is not worth less than one that was not.
+  const activeIdleTimeoutS = Math.max(options.activeIdleTimeoutS, options.idleTimeoutS);
+  return { ...options, listen, activeIdleTimeoutS };
 }
 
 /**

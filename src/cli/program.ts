@@ -1,0 +1,212 @@
+import { fstatSync, readFileSync } from "node:fs";
+import { constants } from "node:os";
+import { performance } from "node:perf_hooks";
+import { destination, pino } from "pino";
+import pretty from "pino-pretty";
+import { z } from "zod";
+import { UsageError } from "../core/errors.ts";
+import type { TunnelStats } from "../node/handles.ts";
+import type { Logger } from "../node/log.ts";
+import type { NameField, OptionFields } from "../node/options.ts";
+import { checkFields } from "../node/options.ts";
+import type { GatheredOptions } from "./option-sources.ts";
+import { gatherOptions } from "./option-sources.ts";
+import { notifySystemd, writeReadyFd } from "./readiness.ts";
+import { isExposed } from "./secret-file.ts";
+import { statsLine, summarize } from "./stats-line.ts";
+
+const EXIT_FAILURE = 1;
+const EXIT_USAGE = 2;
+const LOG_LEVELS = ["debug", "info", "warn", "error", "silent"] as const;
+
+interface Handle {
+  stats(): TunnelStats;
+  close(): Promise<void>;
+}
+
+/** What differs between programs. */
+export interface Program<Options extends object, Running extends Handle> {
+  readonly name: string;
+  readonly description: string;
+  readonly examples: readonly string[];
+  readonly fields: OptionFields;
+  /** @throws UsageError that names the field with `nameField` */
+  readonly check: (options: Options, nameField: NameField) => unknown;
+  readonly start: (options: Options, log: Logger) => Promise<Running>;
+  /** Members of the ready line in JSON. */
+  readonly readyFields: (running: Running) => object;
+  readonly readyText: (running: Running) => string;
+}
+
+/** Options of the program that are none of the library. */
+interface HostOptions {
+  readonly logLevel: (typeof LOG_LEVELS)[number];
+  readonly logFormat: "pretty" | "json";
+  readonly readyFd?: number;
+  readonly statsIntervalS?: number;
+}
+
+const HOST_FIELDS: OptionFields = {
+  config: {
+    schema: z.string().optional(),
+    expects: "a path",
+    flag: "config",
+    value: "FILE.json",
+    help: "an object with the names of these options; flags win",
+  },
+  logLevel: {
+    schema: z.enum(LOG_LEVELS).default("info"),
+    expects: LOG_LEVELS.join(", "),
+    flag: "log-level",
+    value: "LEVEL",
+    help: `${LOG_LEVELS.join(", ")} (default info)`,
+  },
+  logFormat: {
+    schema: z.enum(["pretty", "json"]).default("pretty"),
+    expects: "pretty or json",
+    flag: "log-format",
+    value: "FORMAT",
+    help: "pretty or json, on stderr (default pretty)",
+  },
+  readyFd: {
+    schema: z
+      .int()
+      .min(1)
+      .refine((fd) => isOpen(fd))
+      .optional(),
+    expects: "the number of an open descriptor",
+    flag: "ready-fd",
+    value: "N",
+    help: "descriptor that gets the ready line in JSON and is then closed",
+    isNumber: true,
+  },
+  statsIntervalS: {
+    schema: z.int().min(1).max(86_400).optional(),
+    expects: "an integer from 1 to 86400",
+    flag: "stats-interval",
+    value: "S",
+    help: "log rates, round-trip time and drops so often",
+    isNumber: true,
+  },
+};
+
+/** Runs a program from its command line to its exit: 0 after a signal, 1 when it failed, 2 for bad options. */
+export async function runProgram<Options extends object, Running extends Handle>(
+  program: Program<Options, Running>,
+): Promise<void> {
+  // A reader of the log that went away does not end the tunnel.
+  process.stderr.on("error", () => {});
+  try {
+    const gathered = gatherOptions(
+      {
+        name: program.name,
+        description: program.description,
+        examples: program.examples,
+        version: packageVersion(),
+        fields: { ...program.fields, ...HOST_FIELDS },
+      },
+      process.argv.slice(2),
+    );
+    if (gathered !== undefined) await run(program, gathered);
+  } catch (error) {
+    const reason = (error as Error).message.replace(/\s*\n\s*/g, " ");
+    process.stderr.write(`${program.name}: ${reason}\n`);
+    process.exit(error instanceof UsageError ? EXIT_USAGE : EXIT_FAILURE);
+  }
+}
+
+async function run<Options extends object, Running extends Handle>(
+  program: Program<Options, Running>,
+  { values, nameField, secretFiles }: GatheredOptions,
+): Promise<void> {
+  const isOfHost = ([name]: [string, unknown]) => name in HOST_FIELDS;
+  const entries = Object.entries(values);
+  const host = checkFields(
+    HOST_FIELDS,
+    Object.fromEntries(entries.filter(isOfHost)),
+    nameField,
+  ) as HostOptions;
+  const options = Object.fromEntries(entries.filter((entry) => !isOfHost(entry))) as Options;
+  program.check(options, nameField);
+
+  const log = openLog(host);
+  for (const file of secretFiles.filter(isExposed)) {
+    log.warn({ file }, "others than the owner can read this secret: chmod 600");
+  }
+  const running = await program.start(options, log);
+  const stopStats = reportStats(running, host, log);
+  closeOnSignal(running, stopStats, log);
+
+  const readyLine = `${JSON.stringify({ ready: program.name, ...program.readyFields(running) })}\n`;
+  const text =
+    host.logFormat === "json" ? readyLine : `${program.name} ready: ${program.readyText(running)}\n`;
+  process.stderr.write(text);
+  if (host.readyFd !== undefined) writeReadyFd(host.readyFd, readyLine);
+  notifySystemd("READY=1", log);
+}
+
+/** Writes at once and in order, without threads: what was logged before a crash is there. */
+function openLog({ logLevel, logFormat }: HostOptions): Logger {
+  const options = { level: logLevel, base: null };
+  if (logFormat === "json") return pino(options, destination({ dest: 2, sync: true }));
+  const stream = pretty({
+    destination: 2,
+    sync: true,
+    colorize: process.stderr.isTTY === true,
+    singleLine: true,
+    translateTime: "SYS:HH:MM:ss.l",
+  });
+  return pino(options, stream);
+}
+
+/** @returns what ends it */
+function reportStats(running: Handle, { statsIntervalS, logFormat }: HostOptions, log: Logger): () => void {
+  if (statsIntervalS === undefined) return () => {};
+  let before = running.stats();
+  let readAt = performance.now();
+  const timer = setInterval(() => {
+    const after = running.stats();
+    const now = performance.now();
+    const summary = summarize(before, after, (now - readAt) / 1000);
+    before = after;
+    readAt = now;
+    if (logFormat === "json") log.info({ stats: summary }, "stats");
+    else log.info({}, statsLine(summary));
+  }, statsIntervalS * 1000);
+  return () => clearInterval(timer);
+}
+
+/** The first signal drains and ends with 0; the second ends at once. */
+function closeOnSignal(running: Handle, stopStats: () => void, log: Logger): void {
+  let isClosing = false;
+  const onSignal = (signal: NodeJS.Signals) => {
+    if (isClosing) process.exit(128 + constants.signals[signal]);
+    isClosing = true;
+    log.info({ signal }, "closes");
+    notifySystemd("STOPPING=1", log);
+    stopStats();
+    running.close().then(
+      () => process.exit(0),
+      (error: Error) => {
+        log.error({ error: error.message }, "cannot close in order");
+        process.exit(EXIT_FAILURE);
+      },
+    );
+  };
+  process.on("SIGTERM", onSignal);
+  process.on("SIGINT", onSignal);
+}
+
+function isOpen(fd: number): boolean {
+  try {
+    fstatSync(fd);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function packageVersion(): string {
+  const text = readFileSync(new URL("../../package.json", import.meta.url), "utf8");
+  return (JSON.parse(text) as { version: string }).version;
+}

@@ -1,0 +1,64 @@
+import type { TunnelStats } from "../node/handles.ts";
+
+/** What happened between two readings of the counters. */
+export interface StatsSummary {
+  /** Datagrams and bits of UDP payload per second. */
+  readonly inPerS: number;
+  readonly outPerS: number;
+  readonly inBitPerS: number;
+  readonly outBitPerS: number;
+  readonly rttMs: number | undefined;
+  readonly sessions: number;
+  readonly lanes: number;
+  readonly associations: number;
+  /** Counts of this interval; only reasons that occurred. */
+  readonly drops: Readonly<Record<string, number>>;
+  readonly refused: Readonly<Record<string, number>>;
+}
+
+/** @param seconds  between the readings, more than 0 */
+export function summarize(before: TunnelStats, after: TunnelStats, seconds: number): StatsSummary {
+  const rate = (count: "datagramsIn" | "datagramsOut" | "bytesIn" | "bytesOut") =>
+    Math.round((after[count] - before[count]) / seconds);
+  return {
+    inPerS: rate("datagramsIn"),
+    outPerS: rate("datagramsOut"),
+    inBitPerS: rate("bytesIn") * 8,
+    outBitPerS: rate("bytesOut") * 8,
+    rttMs: after.rttMs === undefined ? undefined : Math.round(after.rttMs * 100) / 100,
+    sessions: after.sessions,
+    lanes: after.lanes,
+    associations: after.associations,
+    drops: increases(before.drops, after.drops),
+    refused: increases(before.refused, after.refused),
+  };
+}
+
+/** `in 1200/s 11.5 Mbit/s, out 3/s 0.0 Mbit/s, rtt 1.23 ms, sessions 1, lanes 1, associations 7, drops age 3` */
+export function statsLine(summary: StatsSummary): string {
+  const megabits = (bits: number) => (bits / 1e6).toFixed(1);
+  const counts = (name: string, record: Readonly<Record<string, number>>) => {
+    const entries = Object.entries(record).map(([reason, count]) => `${reason} ${count}`);
+    return entries.length === 0 ? [] : [`${name} ${entries.join(" ")}`];
+  };
+  return [
+    `in ${summary.inPerS}/s ${megabits(summary.inBitPerS)} Mbit/s`,
+    `out ${summary.outPerS}/s ${megabits(summary.outBitPerS)} Mbit/s`,
+    `rtt ${summary.rttMs === undefined ? "-" : `${summary.rttMs} ms`}`,
+    `sessions ${summary.sessions}`,
+    `lanes ${summary.lanes}`,
+    `associations ${summary.associations}`,
+    ...counts("drops", summary.drops),
+    ...counts("refused", summary.refused),
+  ].join(", ");
+}
+
+function increases(
+  before: Readonly<Record<string, number>>,
+  after: Readonly<Record<string, number>>,
+): Record<string, number> {
+  const differences = Object.entries(after).map(
+    ([name, count]) => [name, count - (before[name] ?? 0)] as const,
+  );
+  return Object.fromEntries(differences.filter(([, difference]) => difference > 0));
+}

@@ -1,0 +1,30 @@
+#!/usr/bin/env node
+import type { UdpLocal } from "../node/handles.ts";
+import { resolveUdpLocalOptions, UDP_LOCAL_FIELDS } from "../node/options.ts";
+import { startUdpLocal } from "../node/udp-local.ts";
+import { runProgram } from "./program.ts";
+
+await runProgram({
+  name: "udp-local",
+  description: "Takes UDP from applications (SOCKS5, fixed forwards) and sends it over TCP to udp-server.",
+  examples: [
+    "udp-local --server 192.0.2.1:3456 --psk-file psk",
+    "udp-local --forward 127.0.0.1:5353=9.9.9.9:53            DNS, to a server behind ss-tunnel on 127.0.0.1:3456",
+    "udp-local --via socks5://127.0.0.1:1080 --psk-file psk   through ss-local",
+    "udp-local --config udp-local.json --log-format json",
+  ],
+  fields: UDP_LOCAL_FIELDS,
+  check: resolveUdpLocalOptions,
+  start: startUdpLocal,
+  readyFields: ({ address }: UdpLocal) => ({
+    socks5: address.socks5,
+    forwards: address.forwards,
+    server: address.server,
+  }),
+  readyText: ({ address }) =>
+    [
+      ...(address.socks5 === undefined ? [] : [`socks5 ${address.socks5}`]),
+      ...address.forwards.map(({ listen, target }) => `forward ${listen} -> ${target}`),
+      `server ${address.server}`,
+    ].join(", "),
+});

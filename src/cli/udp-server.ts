@@ -1,0 +1,21 @@
+#!/usr/bin/env node
+import type { UdpServer } from "../node/handles.ts";
+import { resolveUdpServerOptions, UDP_SERVER_FIELDS } from "../node/options.ts";
+import { startUdpServer } from "../node/udp-server.ts";
+import { runProgram } from "./program.ts";
+
+await runProgram({
+  name: "udp-server",
+  description: "Takes tunnels of udp-local over TCP and sends their UDP to its targets.",
+  examples: [
+    "udp-server --psk-file psk --listen 0.0.0.0:3456",
+    "udp-server                                        behind ss-server on the same host, on 127.0.0.1:3456",
+    "udp-server --listen unix:/run/udp-server.sock --allow 10.0.0.0/8:53",
+    "udp-server --config udp-server.json --log-format json",
+  ],
+  fields: UDP_SERVER_FIELDS,
+  check: resolveUdpServerOptions,
+  start: startUdpServer,
+  readyFields: ({ address }: UdpServer) => ({ listen: address.listen }),
+  readyText: ({ address }) => `listen ${address.listen.join(", ")}`,
+});

@@ -1,0 +1,16 @@
+/** UDP over TCP by any carrier: the two ends as a library. */
+export type { ErrorCode } from "./core/errors.ts";
+export { ERROR_CODES, HostError, ProtocolError, UsageError } from "./core/errors.ts";
+export type { Filtering } from "./core/server.ts";
+export type { TunnelStats, UdpLocal, UdpServer } from "./node/handles.ts";
+export type { Logger, LogMethod } from "./node/log.ts";
+export type {
+  Carrier,
+  CommonOptions,
+  ForwardOptions,
+  SocksCredentials,
+  UdpLocalOptions,
+  UdpServerOptions,
+} from "./node/options.ts";
+export { startUdpLocal } from "./node/udp-local.ts";
+export { startUdpServer } from "./node/udp-server.ts";

@@ -1,0 +1,56 @@
+import type { Host, Program, TwoHosts } from "./two-hosts.ts";
+
+const CIPHER = ["-k", "not a secret: loopback only", "-m", "chacha20-ietf-poly1305"];
+const OBFS_SERVER = ["--plugin", "obfs-server", "--plugin-opts", "obfs=http"];
+const OBFS_LOCAL = ["--plugin", "obfs-local", "--plugin-opts", "obfs=http;obfs-host=example.com"];
+
+/** A program that can be killed and started again with the same command line. */
+export class Service {
+  readonly #host: Host;
+  readonly #argv: readonly string[];
+  readonly #ready: (program: Program) => Promise<unknown>;
+  #program: Program | undefined;
+
+  constructor(host: Host, argv: readonly string[], ready: (program: Program) => Promise<unknown>) {
+    this.#host = host;
+    this.#argv = argv;
+    this.#ready = ready;
+  }
+
+  /** Resolves when the program is ready. */
+  async start(): Promise<void> {
+    this.#program = this.#host.spawn(this.#argv);
+    await this.#ready(this.#program);
+  }
+
+  /** kill -9, plugins included. */
+  async kill(): Promise<void> {
+    if (this.#program === undefined) throw new Error(`not started: ${this.#argv[0]}`);
+    await this.#program.kill();
+  }
+}
+
+/** ss-server behind obfs-server, on `address` and `port` of the server host. */
+export function ssServer(hosts: TwoHosts, address: string, port: number): Service {
+  const argv = ["ss-server", "-s", address, "-p", `${port}`, ...CIPHER, ...OBFS_SERVER];
+  return new Service(hosts.server, argv, () => hosts.server.waitForTcp(address, port));
+}
+
+/** ss-tunnel behind obfs-local: its `port` on the client's loopback leads to `target` as the server host sees it. */
+export function ssTunnel(
+  hosts: TwoHosts,
+  remote: { address: string; port: number },
+  port: number,
+  target: string,
+): Service {
+  const via = ["-s", remote.address, "-p", `${remote.port}`, ...CIPHER, ...OBFS_LOCAL];
+  const argv = ["ss-tunnel", ...via, "-b", "127.0.0.1", "-l", `${port}`, "-L", target];
+  return new Service(hosts.client, argv, () => hosts.client.waitForTcp("127.0.0.1", port));
+}
+
+/** ss-local behind obfs-local: a SOCKS5 server on `port` of the client's loopback. */
+export function ssLocal(hosts: TwoHosts, remote: { address: string; port: number }, port: number): Service {
+  const via = ["-s", remote.address, "-p", `${remote.port}`, ...CIPHER, ...OBFS_LOCAL];
+  const argv = ["ss-local", ...via, "-b", "127.0.0.1", "-l", `${port}`];
+  return new Service(hosts.client, argv, () => hosts.client.waitForTcp("127.0.0.1", port));
+}

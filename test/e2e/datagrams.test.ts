@@ -1,0 +1,139 @@
+import { fileURLToPath } from "node:url";
+import { beforeAll, describe, expect, it } from "vitest";
+import { type CarrierName, startCarrier } from "./carriers.ts";
+import { describeOnTwoHosts } from "./requirements.ts";
+import { startDns, startUdpEcho } from "./targets/targets.ts";
+import type { TwoHosts } from "./two-hosts.ts";
+import { makeKeyFile, udpLocal, udpServer } from "./underpass.ts";
+import { useTwoHosts } from "./use-two-hosts.ts";
+
+const CARRIERS: CarrierName[] = ["ss-tunnel + obfs", "ss-local + obfs", "TCP over IPv4", "TCP over IPv6"];
+/** The last is the longest UDP payload over IPv4. */
+const SIZES = [0, 1, 1200, 1472, 9000, 65_507];
+/** The SOCKS5 header takes its room from the packet between the client and udp-local. */
+const SOCKS5_SIZES = [...SIZES.slice(0, -1), 65_000];
+const ECHO_CHECK = fileURLToPath(new URL("echo-check.mjs", import.meta.url));
+const REPEAT = 200;
+
+interface EchoReport {
+  readonly sizes: Readonly<Record<string, string>>;
+  readonly answered: number;
+  readonly sources: readonly string[];
+}
+
+function allSame(sizes: readonly number[]): Record<string, string> {
+  return Object.fromEntries(sizes.map((size) => [size, "same"]));
+}
+
+describeOnTwoHosts("datagrams through the tunnel", () => {
+  describe.each(CARRIERS)("by %s", (carrierName) => {
+    let hosts: TwoHosts;
+    useTwoHosts(
+      (made) => {
+        hosts = made;
+      },
+      { keepPrograms: true },
+    );
+
+    let echoPort = 0;
+    let socks5 = { host: "127.0.0.1", port: 0 };
+    const forwards = { ipv4: 0, ipv6: 0, hostAddress: 0, name: 0, dns: 0 };
+
+    beforeAll(async () => {
+      echoPort = await startUdpEcho(hosts.server);
+      const dnsPort = await startDns(hosts.server);
+      const keyFile = makeKeyFile(hosts);
+      const carrier = await startCarrier(hosts, carrierName);
+      const targets: Record<keyof typeof forwards, string> = {
+        ipv4: `127.0.0.1:${echoPort}`,
+        ipv6: `[::1]:${echoPort}`,
+        hostAddress: `${hosts.server.ipv4}:${echoPort}`,
+        name: `localhost:${echoPort}`,
+        dns: `127.0.0.1:${dnsPort}`,
+      };
+      const forwardOptions: string[] = [];
+      for (const name of Object.keys(forwards) as (keyof typeof forwards)[]) {
+        forwards[name] = hosts.client.port();
+        // The IPv6 forward is asked over IPv6 on this side too.
+        const listen = name === "ipv6" ? "[::1]" : "127.0.0.1";
+        forwardOptions.push("--forward", `${listen}:${forwards[name]}=${targets[name]}`);
+      }
+      socks5 = { host: "127.0.0.1", port: hosts.client.port() };
+      await udpServer(hosts, carrier.listen, keyFile).start();
+      const listen = ["--listen", `${socks5.host}:${socks5.port}`];
+      await udpLocal(hosts, keyFile, [...listen, ...carrier.options, ...forwardOptions]).start();
+      // The first datagram may find the session not yet up, and UDP may be lost; from the first answer on nothing may.
+      const ask = `until printf whoami | socat -t 0.2 - UDP4:127.0.0.1:${forwards.ipv4} | grep -q .; do :; done`;
+      await hosts.client.run(["sh", "-c", ask], { timeoutMs: 10_000 });
+    });
+
+    async function checkEcho(path: object, sizes: readonly number[], repeat: number): Promise<EchoReport> {
+      const argument = JSON.stringify({ ...path, sizes, repeat });
+      const lines = await hosts.client.run([process.execPath, ECHO_CHECK, argument], { timeoutMs: 40_000 });
+      return JSON.parse(lines.at(-1)!) as EchoReport;
+    }
+
+    it.each([
+      ["IPv4", "127.0.0.1", "ipv4"],
+      ["IPv6", "::1", "ipv6"],
+    ] as const)(
+      "a fixed forward to %s carries 0 to 65,507 bytes unchanged, from one source",
+      async (_, host, name) => {
+        const report = await checkEcho({ forward: { host, port: forwards[name] } }, SIZES, REPEAT);
+        expect(report.sizes).toEqual(allSame(SIZES));
+        expect(report.answered).toBe(REPEAT);
+        expect(report.sources).toHaveLength(1);
+      },
+    );
+
+    it("a fixed forward reaches the server host's own address, and a domain name that the server resolves", async () => {
+      for (const port of [forwards.hostAddress, forwards.name]) {
+        const report = await checkEcho({ forward: { host: "127.0.0.1", port } }, [1200], 1);
+        expect(report).toMatchObject({ sizes: allSame([1200]), answered: 1 });
+      }
+    });
+
+    it.each([
+      ["IPv4", "127.0.0.1"],
+      ["IPv6", "::1"],
+    ])("SOCKS5 UDP ASSOCIATE to %s carries 0 to 65,000 bytes unchanged, from one source", async (_, host) => {
+      const targets = [{ host, port: echoPort }];
+      const report = await checkEcho({ socks5, targets }, SOCKS5_SIZES, REPEAT);
+      expect(report.sizes).toEqual(allSame(SOCKS5_SIZES));
+      expect(report.answered).toBe(REPEAT);
+      expect(report.sources).toHaveLength(1);
+    });
+
+    it("a SOCKS5 association has the same source port for every target", async () => {
+      const targets = ["127.0.0.1", hosts.server.ipv4].map((host) => ({ host, port: echoPort }));
+      const report = await checkEcho({ socks5, targets }, [], 20);
+      expect(report.answered).toBe(40);
+      const ports = new Set(report.sources.map((source) => source.slice(source.lastIndexOf(":"))));
+      expect(ports.size, report.sources.join()).toBe(1);
+    });
+
+    it("a SOCKS5 association takes a domain name as target", async () => {
+      const targets = [{ host: "localhost", port: echoPort }];
+      expect(await checkEcho({ socks5, targets }, [1200], 0)).toMatchObject({ sizes: allSame([1200]) });
+    });
+
+    it("socat and nc -u get their line back", async () => {
+      const input = "a line of text\n";
+      const port = `${forwards.ipv4}`;
+      expect(
+        await hosts.client.run(["socat", "-t", "0.5", "-", `UDP4:127.0.0.1:${port}`], { input }),
+      ).toEqual(["a line of text"]);
+      const nc = ["nc", "-u", "-w", "1", "127.0.0.1", port];
+      expect(await hosts.client.run(nc, { input })).toEqual(["a line of text"]);
+    });
+
+    it("dig gets its answer from the DNS responder", async () => {
+      const server = ["@127.0.0.1", "-p", `${forwards.dns}`, "+tries=1", "+time=3", "+short"];
+      expect(await hosts.client.run(["dig", ...server, "example.test", "A"])).toEqual(["192.0.2.7"]);
+    });
+
+    it("and no UDP packet ever tried to cross from host to host", () => {
+      expect(hosts.udpDropped()).toBe(0);
+    });
+  });
+});

@@ -1,0 +1,67 @@
+import { spawnSync } from "node:child_process";
+import { describe, it } from "vitest";
+
+/** Program to the Debian package that brings it. */
+const PACKAGES: Readonly<Record<string, string>> = {
+  ip: "iproute2",
+  ss: "iproute2",
+  nft: "nftables",
+  nc: "netcat-openbsd",
+  socat: "socat",
+  dig: "bind9-dnsutils",
+  dnsmasq: "dnsmasq-base",
+  "ss-server": "shadowsocks-libev",
+  "ss-local": "shadowsocks-libev",
+  "ss-tunnel": "shadowsocks-libev",
+  "obfs-server": "simple-obfs",
+  "obfs-local": "simple-obfs",
+};
+
+/** Makes a namespace, reads its firewall, and destroys a live TCP connection in it: all that the suite asks of the kernel. */
+const KERNEL_PROBE = `
+ip netns add "$1" || exit 1
+trap 'kill -9 $(ip netns pids "$1") 2>/dev/null; ip netns del "$1"' EXIT
+ip netns exec "$1" nft list ruleset || exit 1
+ip -n "$1" link set lo up
+ip netns exec "$1" nc -dl 127.0.0.1 7 >/dev/null 2>&1 &
+for try in 1 2 3 4 5 6 7 8 9 10; do
+  ip netns exec "$1" nc -d 127.0.0.1 7 >/dev/null 2>&1 &
+  sleep 0.1
+  ip netns exec "$1" ss -K -Htn dport = :7 | grep -q . && exit 0
+done
+echo "the kernel cannot destroy sockets (CONFIG_INET_DIAG_DESTROY)" >&2; exit 1`;
+
+/** What this machine lacks for the suite, in words; empty when nothing. */
+function findMissing(): string[] {
+  if (process.platform !== "linux") return ["Linux"];
+  if (process.getuid?.() !== 0) return ["root"];
+  const missing: string[] = [];
+  for (const [program, debianPackage] of Object.entries(PACKAGES)) {
+    const { status } = spawnSync("sh", ["-c", 'command -v "$1"', "sh", program]);
+    if (status !== 0) missing.push(`${program} (apt-get install ${debianPackage})`);
+  }
+  if (missing.length > 0) return missing;
+  const probe = spawnSync("sh", ["-c", KERNEL_PROBE, "sh", `upprobe${process.pid}`], { encoding: "utf8" });
+  return probe.status === 0 ? [] : [`network namespaces: ${probe.stderr.trim()}`];
+}
+
+const missing = findMissing();
+
+/**
+ * `describe` for tests that need two hosts. On a machine that cannot make them the suite is one skipped test
+ * that says why; under CI that test fails instead, so that nothing is left out unnoticed.
+ */
+export function describeOnTwoHosts(name: string, body: () => void): void {
+  if (missing.length === 0) {
+    describe(name, body);
+    return;
+  }
+  const reason = `this machine lacks: ${missing.join(", ")}`;
+  describe(name, () => {
+    it(reason, (context) => {
+      if (process.env.CI) throw new Error(`${reason}; under CI nothing may be skipped`);
+      console.warn(`SKIPPED ${name}: ${reason}`);
+      context.skip(reason);
+    });
+  });
+}

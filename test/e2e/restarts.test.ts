@@ -1,0 +1,189 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { expect, it } from "vitest";
+import { type CarrierName, startCarrier } from "./carriers.ts";
+import type { Service } from "./chain.ts";
+import { describeOnTwoHosts } from "./requirements.ts";
+import { startUdpEcho } from "./targets/targets.ts";
+import { type Line, monotonicMs, type Program, type TwoHosts } from "./two-hosts.ts";
+import { makeKeyFile, udpLocal, udpServer } from "./underpass.ts";
+import { useTwoHosts } from "./use-two-hosts.ts";
+
+const RESUME_MS = 6000;
+/** Long enough for probes to fall into the outage. */
+const OUTAGE_MS = 600;
+/** Long enough for the client's pause between attempts to reach its maximum. */
+const LONG_OUTAGE_MS = 10_000;
+const ASSOCIATIONS = 1000;
+const PROBER = fileURLToPath(new URL("prober.mjs", import.meta.url));
+const MANY_SOURCES = fileURLToPath(new URL("many-sources.mjs", import.meta.url));
+
+interface Echo {
+  readonly sentAtMs: number;
+  readonly receivedAtMs: number;
+  /** The source that the target saw. */
+  readonly source: string;
+}
+
+describeOnTwoHosts("when a part dies", () => {
+  let hosts: TwoHosts;
+  useTwoHosts((made) => {
+    hosts = made;
+  });
+
+  interface Tunnel {
+    readonly server: Service;
+    readonly local: Service;
+    /** ss-server and ss-tunnel, where the carrier has them. */
+    readonly ssServer: Service | undefined;
+    readonly ssTunnel: Service | undefined;
+    /** Local port that leads to the UDP echo. */
+    readonly forwardPort: number;
+    /** Where udp-server listens. */
+    readonly serverPort: number;
+  }
+
+  async function startTunnel(carrierName: CarrierName): Promise<Tunnel> {
+    const echoPort = await startUdpEcho(hosts.server);
+    const keyFile = makeKeyFile(hosts);
+    const carrier = await startCarrier(hosts, carrierName);
+    const forwardPort = hosts.client.port();
+    const forward = ["--forward", `127.0.0.1:${forwardPort}=127.0.0.1:${echoPort}`];
+    const server = udpServer(hosts, carrier.listen, keyFile);
+    const local = udpLocal(hosts, keyFile, [...carrier.options, ...forward]);
+    await Promise.all([server.start(), local.start()]);
+    const [ssServer, ssTunnel] = carrier.hops;
+    const serverPort = Number(carrier.listen.slice(carrier.listen.lastIndexOf(":") + 1));
+    return { server, local, ssServer, ssTunnel, forwardPort, serverPort };
+  }
+
+  /** The first answer to a probe that was sent after `sinceMs`. */
+  function echoSince(prober: Program, sinceMs: number, timeoutMs: number): Promise<Echo> {
+    const wanted = ({ text }: Line): Echo | undefined => {
+      const echo = JSON.parse(text) as Echo;
+      return echo.sentAtMs >= sinceMs ? echo : undefined;
+    };
+    return prober.waitFor(wanted, timeoutMs, "answer to a probe");
+  }
+
+  async function startProber(tunnel: Tunnel): Promise<{ prober: Program; source: string }> {
+    const prober = hosts.client.spawn([process.execPath, PROBER, `${tunnel.forwardPort}`]);
+    const { source } = await echoSince(prober, 0, RESUME_MS);
+    return { prober, source };
+  }
+
+  /**
+   * Kills `parts`, waits, sees that nothing gets through, starts them again in the order given, and expects traffic
+   * within 6 s of the last one's return. Gives the source that the target then sees.
+   */
+  async function killAndRestart(
+    prober: Program,
+    parts: readonly Service[],
+    outageMs = OUTAGE_MS,
+  ): Promise<string> {
+    await Promise.all(parts.map((part) => part.kill()));
+    const goneAtMs = monotonicMs();
+    await delay(outageMs);
+    const through = prober.lines.filter(({ text }) => (JSON.parse(text) as Echo).sentAtMs > goneAtMs);
+    expect(through, "probes answered while a part was dead").toEqual([]);
+    for (const [index, part] of parts.entries()) {
+      if (index > 0) await delay(OUTAGE_MS);
+      await part.start();
+    }
+    const returnedAtMs = monotonicMs();
+    const echo = await echoSince(prober, goneAtMs, RESUME_MS + 2000);
+    expect(echo.receivedAtMs - returnedAtMs, "ms from the return to the first answer").toBeLessThanOrEqual(
+      RESUME_MS,
+    );
+    return echo.source;
+  }
+
+  it.each<[string, (tunnel: Tunnel) => (Service | undefined)[]]>([
+    ["udp-server", ({ server }) => [server]],
+    ["udp-local", ({ local }) => [local]],
+    ["both, and udp-server is back first", ({ server, local }) => [server, local]],
+    ["both, and udp-local is back first", ({ server, local }) => [local, server]],
+    [
+      "everything, back from the client's side to the server's",
+      (all) => [all.local, all.ssTunnel, all.ssServer, all.server],
+    ],
+  ])("traffic resumes within 6 s after kill -9 of %s", async (_, choose) => {
+    const tunnel = await startTunnel("ss-tunnel + obfs");
+    const { prober } = await startProber(tunnel);
+    await killAndRestart(prober, choose(tunnel) as Service[]);
+  });
+
+  it.each<CarrierName>(["ss-tunnel + obfs", "TCP over IPv4"])(
+    "traffic resumes within 6 s by %s after the server was away for 10 s",
+    async (carrierName) => {
+      const tunnel = await startTunnel(carrierName);
+      const { prober } = await startProber(tunnel);
+      await killAndRestart(prober, [tunnel.server], LONG_OUTAGE_MS);
+    },
+  );
+
+  it("udp-server dies again and again, and udp-local needs no restart", async () => {
+    const tunnel = await startTunnel("TCP over IPv4");
+    const { prober } = await startProber(tunnel);
+    for (let time = 0; time < 3; time++) await killAndRestart(prober, [tunnel.server]);
+  });
+
+  it.each<["ssTunnel" | "ssServer"]>([["ssTunnel"], ["ssServer"]])(
+    "traffic resumes within 6 s and from the same source after kill -9 of %s with its plugin",
+    async (hop) => {
+      const tunnel = await startTunnel("ss-tunnel + obfs");
+      const { prober, source } = await startProber(tunnel);
+      expect(await killAndRestart(prober, [tunnel[hop]!])).toBe(source);
+    },
+  );
+
+  it("traffic resumes within 6 s and from the same source after ss-local was killed", async () => {
+    const tunnel = await startTunnel("ss-local + obfs");
+    const { prober, source } = await startProber(tunnel);
+    expect(await killAndRestart(prober, [tunnel.ssTunnel!])).toBe(source);
+  });
+
+  it("the target sees the same source after each of three cuts of the TCP connection", async () => {
+    const tunnel = await startTunnel("TCP over IPv4");
+    const { prober, source } = await startProber(tunnel);
+    for (let time = 0; time < 3; time++) {
+      await hosts.client.cutTcp(tunnel.serverPort);
+      const echo = await echoSince(prober, monotonicMs(), RESUME_MS);
+      expect(echo.source).toBe(source);
+    }
+  });
+
+  it("1,000 associations recover whole: same sources after a cut, all answered after the server died", async () => {
+    const tunnel = await startTunnel("TCP over IPv4");
+    const argv = [process.execPath, MANY_SOURCES, `${tunnel.forwardPort}`, `${ASSOCIATIONS}`];
+    const sources = hosts.client.spawn(argv);
+    const askAll = async (): Promise<{ ports: (number | null)[]; atMs: number }> => {
+      const linesBefore = sources.lines.length;
+      sources.stdin.write("\n");
+      const nextLine = (line: Line) => (sources.lines.indexOf(line) >= linesBefore ? line : undefined);
+      const { text } = await sources.waitFor(nextLine, 15_000, "report of a round");
+      const report = JSON.parse(text) as { ports: (number | null)[]; atMs: number };
+      expect(report.ports.filter((port) => port === null).length, "sources without an answer").toBe(0);
+      return report;
+    };
+
+    const first = await askAll();
+    expect(new Set(first.ports).size).toBe(ASSOCIATIONS);
+
+    await hosts.client.cutTcp(tunnel.serverPort);
+    const cutAtMs = monotonicMs();
+    const afterCut = await askAll();
+    expect(afterCut.ports).toEqual(first.ports);
+    expect(afterCut.atMs - cutAtMs, "ms from the cut to the last answer").toBeLessThanOrEqual(RESUME_MS);
+
+    await tunnel.server.kill();
+    await delay(OUTAGE_MS);
+    await tunnel.server.start();
+    const returnedAtMs = monotonicMs();
+    const afterDeath = await askAll();
+    expect(new Set(afterDeath.ports).size).toBe(ASSOCIATIONS);
+    expect(afterDeath.atMs - returnedAtMs, "ms from the return to the last answer").toBeLessThanOrEqual(
+      RESUME_MS,
+    );
+  });
+});

@@ -1,0 +1,30 @@
+import { fileURLToPath } from "node:url";
+import type { Host } from "../two-hosts.ts";
+
+/** Starts the UDP echo on all addresses of `host`; its port. */
+export async function startUdpEcho(host: Host): Promise<number> {
+  const script = fileURLToPath(new URL("udp-echo.mjs", import.meta.url));
+  const port = host.port();
+  await host.spawn([process.execPath, script, `${port}`]).waitForLine(/"port"/);
+  return port;
+}
+
+/** Starts dnsmasq on the loopback of `host`: example.test is 192.0.2.7. Its port. */
+export async function startDns(host: Host): Promise<number> {
+  const port = host.port();
+  host.spawn([
+    "dnsmasq",
+    "--no-daemon",
+    "--conf-file=/dev/null",
+    "--pid-file",
+    "--user=root",
+    "--no-hosts",
+    "--no-resolv",
+    "--bind-interfaces",
+    "--listen-address=127.0.0.1",
+    `--port=${port}`,
+    "--address=/example.test/192.0.2.7",
+  ]);
+  await host.waitForTcp("127.0.0.1", port);
+  return port;
+}

@@ -1,0 +1,34 @@
+import { randomBytes } from "node:crypto";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { Service } from "./chain.ts";
+import type { Host, TwoHosts } from "./two-hosts.ts";
+
+function programFile(name: "udp-local" | "udp-server"): string {
+  return fileURLToPath(new URL(`../../dist/cli/${name}.js`, import.meta.url));
+}
+
+/** Writes a fresh pre-shared key; the path of its file. */
+export function makeKeyFile(hosts: TwoHosts): string {
+  const path = join(hosts.directory, "psk");
+  writeFileSync(path, `${randomBytes(32).toString("base64url")}\n`, { mode: 0o600 });
+  return path;
+}
+
+function program(host: Host, name: "udp-local" | "udp-server", options: readonly string[]): Service {
+  const argv = [process.execPath, programFile(name), "--log-format", "json", ...options];
+  return new Service(host, argv, (started) => started.waitForLine(new RegExp(`"ready":"${name}"`)));
+}
+
+/** udp-server, which may send to the loopback and to the addresses of its own host. */
+export function udpServer(hosts: TwoHosts, listen: string, keyFile: string): Service {
+  const { ipv4, ipv6 } = hosts.server;
+  const targets = ["127.0.0.0/8", "::1/128", `${ipv4}/32`, `${ipv6}/128`];
+  const allow = targets.flatMap((target) => ["--allow", target]);
+  return program(hosts.server, "udp-server", ["--listen", listen, "--psk-file", keyFile, ...allow]);
+}
+
+export function udpLocal(hosts: TwoHosts, keyFile: string, options: readonly string[]): Service {
+  return program(hosts.client, "udp-local", ["--psk-file", keyFile, ...options]);
+}

@@ -1,0 +1,20 @@
+import { afterAll, afterEach, beforeAll } from "vitest";
+import { TwoHosts } from "./two-hosts.ts";
+
+/**
+ * Makes two hosts for the tests of a `describe`, hands them to `use`, and removes them at the end. The message of a
+ * failed test gets what the programs of both hosts said. Programs are killed after each test, or with
+ * `keepPrograms` only at the end.
+ */
+export function useTwoHosts(use: (hosts: TwoHosts) => void, options: { keepPrograms?: boolean } = {}): void {
+  let hosts: TwoHosts | undefined;
+  beforeAll(() => {
+    hosts = new TwoHosts();
+    use(hosts);
+  });
+  afterEach(async ({ task }) => {
+    for (const error of task.result?.errors ?? []) error.message += `\n${hosts!.transcript()}`;
+    if (!options.keepPrograms) await hosts!.killAll();
+  });
+  afterAll(() => hosts?.close());
+}
