@@ -1,0 +1,172 @@
+import { utf8Bytes } from "../wire/http-head.ts";
+import type { AddressBytes } from "../wire/socket-address.ts";
+import type { Decoded } from "../wire/socks5.ts";
+import {
+  COMMAND_CONNECT,
+  COMMAND_UDP_ASSOCIATE,
+  decodeGreeting,
+  decodeMessage,
+  decodeUserPassword,
+  encodeMessage,
+  METHOD_NONE,
+  METHOD_UNACCEPTABLE,
+  METHOD_USER_PASSWORD,
+  REPLY_COMMAND_UNSUPPORTED,
+  REPLY_SUCCEEDED,
+  SOCKS_VERSION,
+} from "../wire/socks5.ts";
+import { constantTimeEqual } from "./credentials.ts";
+import { ProtocolError } from "./errors.ts";
+
+/** From the first byte to the request. */
+const HANDSHAKE_MS = 10_000;
+/** More than the longest message: user and password of 255 bytes each. */
+const MAX_MESSAGE_BYTES = 520;
+/** What a client may send behind a CONNECT before it is answered. */
+const MAX_SURPLUS_BYTES = 65_536;
+
+export interface Socks5Credentials {
+  readonly user: string;
+  readonly password: string;
+}
+
+export type Socks5ServerOutput =
+  | { readonly kind: "write"; readonly bytes: Uint8Array }
+  | {
+      readonly kind: "request";
+      readonly command: "connect" | "udp-associate";
+      readonly address: AddressBytes;
+    }
+  | { readonly kind: "closed"; readonly error: ProtocolError | undefined };
+
+/**
+ * The server's side of one SOCKS5 control connection. States go forward only: greeting → password (where one is asked
+ * for) → request → waiting (for {@link reply}) → done; no command is read before the client is authenticated.
+ */
+export class Socks5ServerConnection {
+  readonly #credentials: { readonly user: Uint8Array; readonly password: Uint8Array } | undefined;
+  readonly #outputs: Socks5ServerOutput[] = [];
+  #state: "greeting" | "password" | "request" | "waiting" | "done" | "closed" = "greeting";
+  #buffer: Uint8Array = new Uint8Array(0);
+  #deadline: number;
+
+  /** @param now  milliseconds, any clock that does not go back */
+  constructor(now: number, credentials: Socks5Credentials | undefined) {
+    this.#deadline = now + HANDSHAKE_MS;
+    this.#credentials =
+      credentials === undefined
+        ? undefined
+        : { user: utf8Bytes(credentials.user), password: utf8Bytes(credentials.password) };
+  }
+
+  /** What came behind the request: for whoever relays a CONNECT. */
+  get surplus(): Uint8Array {
+    return this.#buffer;
+  }
+
+  /** Bytes of the connection, cut anywhere; borrowed. After a UDP ASSOCIATE nothing more is expected, and ignored. */
+  handleStream(_now: number, bytes: Uint8Array): void {
+    if (this.#state === "done" || this.#state === "closed") return;
+    const joined = new Uint8Array(this.#buffer.length + bytes.length);
+    joined.set(this.#buffer);
+    joined.set(bytes, this.#buffer.length);
+    this.#buffer = joined;
+    let isMoving = true;
+    while (isMoving) isMoving = this.#step();
+    const limit = this.#state === "waiting" ? MAX_SURPLUS_BYTES : MAX_MESSAGE_BYTES;
+    if (this.#buffer.length > limit) this.#close("ERR_SOCKS_MALFORMED", "too long");
+  }
+
+  handleTimeout(now: number): void {
+    if (now >= this.#deadline && this.#state !== "closed") this.#close("ERR_HANDSHAKE_TIMEOUT", "SOCKS5");
+  }
+
+  nextTimeout(): number | undefined {
+    return Number.isFinite(this.#deadline) ? this.#deadline : undefined;
+  }
+
+  pollOutput(): Socks5ServerOutput | undefined {
+    return this.#outputs.shift();
+  }
+
+  /**
+   * Answers the request.
+   *
+   * @param code   REP of RFC 1928 §6; anything but 0 closes
+   * @param bound  BND.ADDR and BND.PORT
+   */
+  reply(code: number, bound: AddressBytes): void {
+    if (this.#state !== "waiting") return;
+    this.#state = "done";
+    this.#outputs.push({ kind: "write", bytes: encodeMessage(code, bound) });
+    if (code === REPLY_SUCCEEDED) return;
+    this.#state = "closed";
+    this.#outputs.push({ kind: "closed", error: undefined });
+  }
+
+  /** @returns true when a message was taken and another one may follow */
+  #step(): boolean {
+    switch (this.#state) {
+      case "greeting":
+        return this.#take(decodeGreeting(this.#buffer, this.#buffer.length), (methods) => {
+          const wanted = this.#credentials === undefined ? METHOD_NONE : METHOD_USER_PASSWORD;
+          if (!methods.includes(wanted)) {
+            this.#write(Uint8Array.of(SOCKS_VERSION, METHOD_UNACCEPTABLE));
+            this.#close("ERR_SOCKS_METHOD", `the client offers ${methods.join(", ")}`);
+            return;
+          }
+          this.#write(Uint8Array.of(SOCKS_VERSION, wanted));
+          this.#state = wanted === METHOD_NONE ? "request" : "password";
+        });
+      case "password":
+        return this.#take(decodeUserPassword(this.#buffer, this.#buffer.length), ({ user, password }) => {
+          const isUser = constantTimeEqual(user, this.#credentials!.user);
+          const isPassword = constantTimeEqual(password, this.#credentials!.password);
+          this.#write(Uint8Array.of(1, isUser && isPassword ? 0 : 1));
+          if (isUser && isPassword) this.#state = "request";
+          else this.#close("ERR_SOCKS_AUTH", "wrong user or password");
+        });
+      case "request":
+        return this.#take(decodeMessage(this.#buffer, this.#buffer.length), ({ code, address }) => {
+          this.#deadline = Number.POSITIVE_INFINITY;
+          this.#state = "waiting";
+          if (code === COMMAND_CONNECT) this.#outputs.push({ kind: "request", command: "connect", address });
+          else if (code === COMMAND_UDP_ASSOCIATE) {
+            this.#outputs.push({ kind: "request", command: "udp-associate", address });
+          } else {
+            this.#write(encodeMessage(REPLY_COMMAND_UNSUPPORTED, Uint8Array.of(1, 0, 0, 0, 0, 0, 0)));
+            this.#close("ERR_SOCKS_COMMAND", `command ${code}`);
+          }
+        });
+      default:
+        return false;
+    }
+  }
+
+  #take<Value>(decoded: Decoded<Value>, use: (value: Value) => void): boolean {
+    if (decoded === "malformed") {
+      this.#close(
+        this.#buffer[0] === SOCKS_VERSION ? "ERR_SOCKS_MALFORMED" : "ERR_SOCKS_VERSION",
+        this.#state,
+      );
+      return false;
+    }
+    if ("need" in decoded) return false;
+    this.#buffer = this.#buffer.slice(decoded.length);
+    use(decoded.value);
+    return true;
+  }
+
+  #write(bytes: Uint8Array): void {
+    this.#outputs.push({ kind: "write", bytes });
+  }
+
+  #close(code: "ERR_HANDSHAKE_TIMEOUT" | `ERR_SOCKS_${string}`, detail: string): void {
+    this.#state = "closed";
+    this.#deadline = Number.POSITIVE_INFINITY;
+    this.#outputs.push({
+      kind: "closed",
+      error: new ProtocolError(code as ConstructorParameters<typeof ProtocolError>[0], detail),
+    });
+  }
+}

@@ -1,0 +1,201 @@
+import type { Duplex } from "node:stream";
+import type { ConnectHandshake } from "../core/connect-handshake.ts";
+import { HostError, UsageError } from "../core/errors.ts";
+import { HttpConnect } from "../core/http-connect.ts";
+import { Socks5Client } from "../core/socks5-client.ts";
+import type { Socks5Credentials } from "../core/socks5-server.ts";
+import type { AddressBytes } from "../wire/socket-address.ts";
+import { addressPort, formatHost, makeAddress } from "../wire/socket-address.ts";
+import type { Carrier, Connection, OnRead } from "./carrier.ts";
+import { shakeHands } from "./carriers/proxy.ts";
+import { connectSocket } from "./carriers/socket.ts";
+import type { TlsOptions } from "./carriers/tls.ts";
+import { wrapInTls } from "./carriers/tls.ts";
+import type { Endpoint } from "./endpoint.ts";
+import { formatEndpoint, parseEndpoint } from "./endpoint.ts";
+
+const CONNECT_MS = 10_000;
+
+/** One `--via`. */
+type Hop =
+  | {
+      readonly kind: "socks5" | "http";
+      readonly endpoint: Endpoint;
+      readonly credentials: Socks5Credentials | undefined;
+    }
+  | { readonly kind: "tls"; readonly endpoint: Endpoint | undefined; readonly options: TlsOptions }
+  | { readonly kind: "unix"; readonly endpoint: Endpoint };
+
+export interface CarrierChainOptions {
+  /** `HOST:PORT`, `[IPv6]:PORT` or `unix:/path`. */
+  readonly server: string;
+  /** Hops from the nearest to the farthest: `socks5://`, `http://`, `tls://`, `unix:`. */
+  readonly via: readonly string[];
+  /** For the whole way, in milliseconds. Default 10,000. */
+  readonly connectTimeoutMs?: number;
+}
+
+/**
+ * Reads `--server` and the `--via` list. A proxy is reached through the hops before it and asked for the next address;
+ * `tls://` wraps the way to the next address, or, with an address of its own, reaches that and wraps it.
+ *
+ * @throws UsageError ERR_OPTION that names the value, without its password
+ */
+export function parseCarrierChain({ server, via, connectTimeoutMs }: CarrierChainOptions): Carrier {
+  const endpoint = parseEndpoint(server);
+  const hops = via.map((text, index) => parseHop(text, index));
+  const names = hops.map(hopText);
+  const authority = endpoint.path === undefined ? formatEndpoint(endpoint.host, endpoint.port) : "localhost";
+  return {
+    description: names.length === 0 ? server : `${server} via ${names.join(", ")}`,
+    authority,
+    connect: (signal, onread) => connectChain(hops, endpoint, signal, onread, connectTimeoutMs ?? CONNECT_MS),
+  };
+}
+
+/** A carrier that the embedding program makes. */
+export function streamCarrier(open: (signal: AbortSignal) => Duplex | Promise<Duplex>): Carrier {
+  return {
+    description: "the caller's stream",
+    authority: "localhost",
+    connect: async (signal) => ({ stream: await open(signal), onread: false }),
+  };
+}
+
+/** Connects to a target of a SOCKS5 CONNECT, directly or through another SOCKS5 server. */
+export async function openTcpTarget(
+  target: AddressBytes,
+  tcpVia: string | undefined,
+  signal: AbortSignal,
+): Promise<Duplex> {
+  const endpoint = { host: formatHost(target), port: addressPort(target) };
+  const hops = tcpVia === undefined ? [] : [parseHop(tcpVia, 0)];
+  return (await connectChain(hops, endpoint, signal, undefined, CONNECT_MS)).stream;
+}
+
+async function connectChain(
+  hops: readonly Hop[],
+  server: Endpoint,
+  signal: AbortSignal,
+  onread: OnRead | undefined,
+  timeoutMs: number,
+): Promise<Connection> {
+  const deadline = AbortSignal.timeout(timeoutMs);
+  const both = AbortSignal.any([signal, deadline]);
+  /** Addresses in the order in which they are reached; a hop without one has none. */
+  const nextEndpoint = (index: number): Endpoint =>
+    hops.slice(index).find((hop) => hop.endpoint !== undefined)?.endpoint ?? server;
+  let step = endpointText(nextEndpoint(0));
+  let stream: Duplex | undefined;
+  try {
+    const isPlain = hops.length === 0 || (hops.length === 1 && hops[0].kind === "unix");
+    const first = await connectSocket(nextEndpoint(0), both, isPlain ? onread : undefined);
+    stream = first;
+    for (const [index, hop] of hops.entries()) {
+      if (hop.kind === "unix") continue;
+      step = hopText(hop);
+      if (hop.kind === "tls") {
+        const peer = hop.endpoint ?? nextEndpoint(index + 1);
+        stream = await wrapInTls(
+          stream,
+          hop.options,
+          peer.path === undefined ? peer.host : "localhost",
+          both,
+        );
+        continue;
+      }
+      await shakeHands(stream, handshakeFor(hop, nextEndpoint(index + 1)), both);
+    }
+    if (both.aborted) throw new Error("given up");
+    return { stream, onread: isPlain && onread !== undefined };
+  } catch (cause) {
+    stream?.destroy();
+    const reason = deadline.aborted ? `nothing within ${timeoutMs} ms` : (cause as Error).message;
+    throw new HostError("ERR_CONNECT", `${step}: ${reason}`, { cause });
+  }
+}
+
+function handshakeFor(hop: Extract<Hop, { kind: "socks5" | "http" }>, next: Endpoint): ConnectHandshake {
+  if (next.path !== undefined) throw new UsageError("ERR_OPTION", "a proxy cannot reach a Unix socket");
+  const host = next.host;
+  if (hop.kind === "http") return new HttpConnect(formatEndpoint(host, next.port), hop.credentials);
+  const address = makeAddress(host, next.port);
+  if (address === undefined) throw new UsageError("ERR_OPTION", `"${host}" is no host`);
+  return new Socks5Client(address, hop.credentials);
+}
+
+function endpointText(endpoint: Endpoint): string {
+  return endpoint.path === undefined ? formatEndpoint(endpoint.host, endpoint.port) : `unix:${endpoint.path}`;
+}
+
+function hopText(hop: Hop): string {
+  return hop.endpoint === undefined ? hop.kind : `${hop.kind} ${endpointText(hop.endpoint)}`;
+}
+
+function parseHop(text: string, index: number): Hop {
+  if (text.startsWith("unix:")) {
+    if (index > 0) throw badHop(text, "unix: can only be the first");
+    return { kind: "unix", endpoint: parseEndpoint(text) };
+  }
+  const match = /^(socks5h?|http|tls):\/\/(?:([^@/?]*)@)?([^/?]*)\/?(?:\?(.*))?$/.exec(text);
+  if (match === null) throw badHop(text, "want socks5://, http://, tls:// or unix:");
+  const [, scheme, userInfo, host, query] = match;
+  if (scheme === "tls") {
+    if (userInfo !== undefined) throw badHop(text, "tls:// has no user");
+    return {
+      kind: "tls",
+      endpoint: host === "" ? undefined : parseHopEndpoint(text, host),
+      options: parseTlsOptions(text, query ?? ""),
+    };
+  }
+  if (query !== undefined) throw badHop(text, "no options here");
+  const kind = scheme === "http" ? "http" : "socks5";
+  return { kind, endpoint: parseHopEndpoint(text, host), credentials: parseCredentials(text, userInfo) };
+}
+
+function parseHopEndpoint(text: string, host: string): Endpoint {
+  try {
+    return parseEndpoint(host);
+  } catch {
+    throw badHop(text, "want HOST:PORT");
+  }
+}
+
+function parseCredentials(text: string, userInfo: string | undefined): Socks5Credentials | undefined {
+  if (userInfo === undefined) return undefined;
+  const colon = userInfo.indexOf(":");
+  try {
+    const user = decodeURIComponent(colon < 0 ? userInfo : userInfo.slice(0, colon));
+    const password = colon < 0 ? "" : decodeURIComponent(userInfo.slice(colon + 1));
+    const fits = (part: string) => Buffer.byteLength(part) <= 255;
+    if (user !== "" && fits(user) && fits(password)) return { user, password };
+  } catch {
+    // Said below, with what is wanted.
+  }
+  throw badHop(text, "want USER:PASSWORD, percent-encoded, of at most 255 bytes each");
+}
+
+function parseTlsOptions(text: string, query: string): TlsOptions {
+  const known = new Map<string, string>();
+  for (const [name, value] of new URLSearchParams(query)) {
+    if (!["servername", "ca", "cert", "key", "insecure"].includes(name)) {
+      throw badHop(text, `"${name}" is none of servername, ca, cert, key, insecure`);
+    }
+    known.set(name, value);
+  }
+  const insecure = known.get("insecure") ?? "0";
+  if (insecure !== "0" && insecure !== "1") throw badHop(text, "insecure is 0 or 1");
+  if (known.has("cert") !== known.has("key")) throw badHop(text, "cert and key go together");
+  return {
+    serverName: known.get("servername"),
+    caFile: known.get("ca"),
+    certFile: known.get("cert"),
+    keyFile: known.get("key"),
+    isInsecure: insecure === "1",
+  };
+}
+
+function badHop(text: string, want: string): UsageError {
+  const redacted = text.replace(/\/\/[^@/?]*@/, "//***@");
+  return new UsageError("ERR_OPTION", `via: "${redacted}": ${want}`);
+}

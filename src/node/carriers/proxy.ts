@@ -1,0 +1,41 @@
+import type { Duplex } from "node:stream";
+import type { ConnectHandshake } from "../../core/connect-handshake.ts";
+import { HostError } from "../../core/errors.ts";
+
+/** Takes a stream to a proxy through a handshake. Behind it the stream is the target's, paused, with nothing read. */
+export function shakeHands(stream: Duplex, handshake: ConnectHandshake, signal: AbortSignal): Promise<void> {
+  return new Promise((done, failed) => {
+    const finish = (error: Error | undefined, surplus?: Uint8Array) => {
+      stream.off("data", handleData);
+      stream.off("error", finish);
+      stream.off("close", handleClose);
+      signal.removeEventListener("abort", handleAbort);
+      if (error !== undefined) {
+        stream.on("error", () => {});
+        stream.destroy();
+        failed(error);
+        return;
+      }
+      stream.pause();
+      if (surplus !== undefined && surplus.length > 0) stream.unshift(surplus);
+      done();
+    };
+    const handleClose = () => finish(new HostError("ERR_CONNECTION_LOST", "by the proxy"));
+    const handleAbort = () => finish(new HostError("ERR_CONNECT", "given up"));
+    const handleData = (bytes: Uint8Array) => {
+      let result = handshake.handleStream(bytes);
+      while (result instanceof Uint8Array) {
+        stream.write(result);
+        result = handshake.handleStream(new Uint8Array(0));
+      }
+      if (result === "need") return;
+      if (result.kind === "failed") finish(result.error);
+      else finish(undefined, result.surplus);
+    };
+    stream.on("data", handleData);
+    stream.on("error", finish);
+    stream.on("close", handleClose);
+    signal.addEventListener("abort", handleAbort);
+    stream.write(handshake.start());
+  });
+}

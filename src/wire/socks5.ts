@@ -1,0 +1,139 @@
+/** SOCKS5: RFC 1928, with user and password, RFC 1929. Decoders never throw and keep no reference to their input. */
+import type { AddressBytes } from "./socket-address.ts";
+import { ADDRESS_INVALID, addressLength } from "./socket-address.ts";
+
+/** RFC 1928 §3. */
+export const SOCKS_VERSION = 5;
+export const METHOD_NONE = 0x00;
+export const METHOD_USER_PASSWORD = 0x02;
+export const METHOD_UNACCEPTABLE = 0xff;
+/** RFC 1928 §4. */
+export const COMMAND_CONNECT = 1;
+export const COMMAND_BIND = 2;
+export const COMMAND_UDP_ASSOCIATE = 3;
+/** RFC 1928 §6. */
+export const REPLY_SUCCEEDED = 0;
+export const REPLY_GENERAL_FAILURE = 1;
+export const REPLY_HOST_UNREACHABLE = 4;
+export const REPLY_COMMAND_UNSUPPORTED = 7;
+export const REPLY_TEXTS = [
+  "succeeded",
+  "general failure",
+  "not allowed",
+  "network unreachable",
+  "host unreachable",
+  "connection refused",
+  "TTL expired",
+  "command not supported",
+  "address type not supported",
+] as const;
+
+/** What decoders of messages answer: the value and its length, that many more bytes needed at least, or malformed. */
+export type Decoded<Value> =
+  | { readonly value: Value; readonly length: number }
+  | { readonly need: number }
+  | "malformed";
+
+export const UDP_HEADER_MALFORMED = -1;
+/** FRAG other than 0: part of a datagram, RFC 1928 §7. */
+export const UDP_HEADER_FRAGMENT = -2;
+
+/** Client's first message: the methods that it offers. */
+export function decodeGreeting(bytes: Uint8Array, end: number): Decoded<readonly number[]> {
+  if (end < 1) return { need: 2 };
+  if (bytes[0] !== SOCKS_VERSION) return "malformed";
+  if (end < 2) return { need: 1 };
+  const length = 2 + bytes[1];
+  if (length === 2) return "malformed";
+  return end < length ? { need: length - end } : { value: [...bytes.subarray(2, length)], length };
+}
+
+export function encodeGreeting(methods: readonly number[]): Uint8Array {
+  return Uint8Array.of(SOCKS_VERSION, methods.length, ...methods);
+}
+
+/** Server's choice of a method. */
+export function decodeMethod(bytes: Uint8Array, end: number): Decoded<number> {
+  if (end > 0 && bytes[0] !== SOCKS_VERSION) return "malformed";
+  return end < 2 ? { need: 2 - end } : { value: bytes[1], length: 2 };
+}
+
+/** RFC 1929 §2. Values are bytes, each 0 to 255 long. */
+export function decodeUserPassword(
+  bytes: Uint8Array,
+  end: number,
+): Decoded<{ readonly user: Uint8Array; readonly password: Uint8Array }> {
+  if (end > 0 && bytes[0] !== 1) return "malformed";
+  if (end < 2) return { need: 3 - end };
+  const passwordAt = 2 + bytes[1] + 1;
+  if (end < passwordAt) return { need: passwordAt - end };
+  const length = passwordAt + bytes[passwordAt - 1];
+  if (end < length) return { need: length - end };
+  return {
+    value: { user: bytes.slice(2, passwordAt - 1), password: bytes.slice(passwordAt, length) },
+    length,
+  };
+}
+
+/** @param user      1 to 255 bytes, as `password` */
+export function encodeUserPassword(user: Uint8Array, password: Uint8Array): Uint8Array {
+  const bytes = new Uint8Array(3 + user.length + password.length);
+  bytes[0] = 1;
+  bytes[1] = user.length;
+  bytes.set(user, 2);
+  bytes[2 + user.length] = password.length;
+  bytes.set(password, 3 + user.length);
+  return bytes;
+}
+
+/** @returns the status; 0 is success */
+export function decodeUserPasswordStatus(bytes: Uint8Array, end: number): Decoded<number> {
+  return end < 2 ? { need: 2 - end } : { value: bytes[1], length: 2 };
+}
+
+export interface SocksMessage {
+  /** CMD of a request, REP of a reply. */
+  readonly code: number;
+  readonly address: AddressBytes;
+}
+
+/** A request or a reply: they have one layout, RFC 1928 §4 and §6. */
+export function decodeMessage(bytes: Uint8Array, end: number): Decoded<SocksMessage> {
+  if (end > 0 && bytes[0] !== SOCKS_VERSION) return "malformed";
+  if (end < 4) return { need: 4 - end };
+  const length = addressLength(bytes, 3, end);
+  if (length === ADDRESS_INVALID) return "malformed";
+  if (length < 0) return { need: -length };
+  return { value: { code: bytes[1], address: bytes.slice(3, 3 + length) }, length: 3 + length };
+}
+
+/** A request or a reply. @param code  CMD or REP */
+export function encodeMessage(code: number, address: AddressBytes): Uint8Array {
+  const bytes = new Uint8Array(3 + address.length);
+  bytes[0] = SOCKS_VERSION;
+  bytes[1] = code;
+  bytes.set(address, 3);
+  return bytes;
+}
+
+/**
+ * Decodes the UDP request header at `bytes[offset]`: `RSV 2, FRAG 1, ATYP 1, address 4 | 1+n | 16, port 2` (RFC 1928 §7).
+ * The address begins at `offset + 3` and goes to the header's end. RSV is not looked at.
+ *
+ * @returns header length in bytes, or {@link UDP_HEADER_MALFORMED} or {@link UDP_HEADER_FRAGMENT}
+ */
+export function decodeUdpHeader(bytes: Uint8Array, offset: number, end: number): number {
+  if (offset + 4 > end) return UDP_HEADER_MALFORMED;
+  if (bytes[offset + 2] !== 0) return UDP_HEADER_FRAGMENT;
+  const length = addressLength(bytes, offset + 3, end);
+  return length <= 0 ? UDP_HEADER_MALFORMED : 3 + length;
+}
+
+/** Writes a UDP request header for `address` at `bytes[offset]`. @returns the offset behind it */
+export function writeUdpHeader(bytes: Uint8Array, offset: number, address: AddressBytes): number {
+  bytes[offset] = 0;
+  bytes[offset + 1] = 0;
+  bytes[offset + 2] = 0;
+  bytes.set(address, offset + 3);
+  return offset + 3 + address.length;
+}
