@@ -605,7 +605,7 @@ export class TunnelClient {
         other.deadline = NEVER;
       }
     }
-    this.#outputs.push({ kind: "session-down", error });
+    if (!this.#closed) this.#outputs.push({ kind: "session-down", error });
   }
 
   #checkTunnel(now: number, lane: Lane): void {

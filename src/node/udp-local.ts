@@ -339,12 +339,12 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
       this.#drain();
     });
     core.handleConnected(performance.now(), lane);
-    if (onread) stream.resume();
-    else {
+    if (!onread) {
       stream.on("data", (chunk: Uint8Array) => {
         if (this.#links[lane] === link) this.#handleStream(lane, link, chunk, chunk.length);
       });
     }
+    stream.resume();
     this.#drain();
   }
 

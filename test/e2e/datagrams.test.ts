@@ -121,7 +121,7 @@ describeOnTwoHosts("datagrams through the tunnel", () => {
       const input = "a line of text\n";
       const port = `${forwards.ipv4}`;
       expect(
-        await hosts.client.run(["socat", "-t", "0.5", "-", `UDP4:127.0.0.1:${port}`], { input }),
+        await hosts.client.run(["socat", "-t", "3", "-", `UDP4:127.0.0.1:${port}`], { input }),
       ).toEqual(["a line of text"]);
       const nc = ["nc", "-u", "-w", "1", "127.0.0.1", port];
       expect(await hosts.client.run(nc, { input })).toEqual(["a line of text"]);
