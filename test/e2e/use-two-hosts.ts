@@ -3,7 +3,7 @@ import { TwoHosts } from "./two-hosts.ts";
 
 /**
  * Makes two hosts for the tests of a `describe`, hands them to `use`, and removes them at the end. The message of a
- * failed test gets what the programs of both hosts said. Programs are killed after each test, or with
+ * failed test or hook gets what the programs of both hosts said. Programs are killed after each test, or with
  * `keepPrograms` only at the end.
  */
 export function useTwoHosts(use: (hosts: TwoHosts) => void, options: { keepPrograms?: boolean } = {}): void {
@@ -16,5 +16,10 @@ export function useTwoHosts(use: (hosts: TwoHosts) => void, options: { keepProgr
     for (const error of task.result?.errors ?? []) error.message += `\n${hosts!.transcript()}`;
     if (!options.keepPrograms) await hosts!.killAll();
   });
-  afterAll(() => hosts?.close());
+  // biome-ignore lint/correctness/noEmptyPattern: vitest reads the text of this function and wants a pattern here.
+  afterAll(async ({}, suite) => {
+    // Here stand the errors of a `beforeAll`, which no test gets to see.
+    for (const error of suite.result?.errors ?? []) error.message += `\n${hosts?.transcript() ?? ""}`;
+    await hosts?.close();
+  });
 }

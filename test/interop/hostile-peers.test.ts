@@ -1,0 +1,216 @@
+import type { Socket as UdpSocket } from "node:dgram";
+import { createSocket } from "node:dgram";
+import { once } from "node:events";
+import type { Socket } from "node:net";
+import { connect } from "node:net";
+import { setTimeout as wait } from "node:timers/promises";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import type { UdpLocal, UdpServer } from "../../src/node/handles.ts";
+import { startUdpLocal } from "../../src/node/udp-local.ts";
+import { startUdpServer } from "../../src/node/udp-server.ts";
+import { encodeContextAssign } from "../../src/wire/capsule.ts";
+import { makeAddress } from "../../src/wire/socket-address.ts";
+
+const KEY = Buffer.alloc(32, "k");
+
+/** A tunnel with an honest user, against which each hostile peer is set. */
+describe("beside a hostile peer others' traffic flows", () => {
+  let server: UdpServer;
+  let local: UdpLocal;
+  let echo: UdpSocket;
+  let app: UdpSocket;
+  const hostile = new Set<Socket>();
+
+  beforeEach(async () => {
+    echo = createSocket("udp4");
+    echo.on("message", (data, { port }) => echo.send(data, port, "127.0.0.1"));
+    echo.bind(0, "127.0.0.1");
+    await once(echo, "listening");
+    server = await startUdpServer({
+      listen: ["127.0.0.1:0"],
+      psk: KEY,
+      allow: ["127.0.0.1/32"],
+      handshakeTimeoutMs: 500,
+      maxHalfOpen: 64,
+    });
+    local = await startUdpLocal({
+      server: server.address.listen[0],
+      psk: KEY,
+      forwards: [{ listen: "127.0.0.1:0", target: `127.0.0.1:${echo.address().port}` }],
+    });
+    await once(local, "session-up");
+    app = createSocket("udp4");
+    app.bind(0, "127.0.0.1");
+    await once(app, "listening");
+  });
+
+  afterEach(async () => {
+    for (const socket of hostile) socket.destroy();
+    hostile.clear();
+    app.close();
+    echo.close();
+    await local.close();
+    await server.close();
+  });
+
+  function attack(): Socket {
+    const socket = connect(Number(server.address.listen[0].split(":")[1]), "127.0.0.1");
+    socket.on("error", () => {});
+    hostile.add(socket);
+    return socket;
+  }
+
+  /** The honest user's datagram comes back. */
+  async function expectFlow(text: string): Promise<void> {
+    const answer = once(app, "message");
+    const retry = setInterval(
+      () => app.send(text, Number(local.address.forwards[0].listen.split(":")[1])),
+      50,
+    );
+    app.send(text, Number(local.address.forwards[0].listen.split(":")[1]), "127.0.0.1");
+    const [data] = await answer;
+    clearInterval(retry);
+    expect(data.toString()).toBe(text);
+  }
+
+  it("that sends its head a byte at a time, and is cut off at the deadline", async () => {
+    const socket = attack();
+    const drip = setInterval(() => socket.write("G"), 20);
+    const closed = once(socket, "close");
+    await expectFlow("while it drips");
+    await closed;
+    clearInterval(drip);
+    expect(server.stats().refused.handshake_timeout).toBeGreaterThan(0);
+  });
+
+  it("that sends an endless head, and is told 400 at 8 KiB", async () => {
+    const socket = attack();
+    let answer = "";
+    socket.on("data", (data) => {
+      answer += data;
+    });
+    socket.write(`GET / HTTP/1.1\r\nX: ${"a".repeat(20_000)}`);
+    await once(socket, "close");
+    expect(answer).toMatch(/^HTTP\/1.1 400 /);
+    await expectFlow("after an endless head");
+  });
+
+  it("that is no HTTP, or asks for something else, and gets what a web server says", async () => {
+    for (const [request, status] of [
+      ["\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400],
+      ["GET / HTTP/1.1\r\nHost: a\r\n\r\n", 404],
+      ["GET /.well-known/masque/udp/%2A/%2A/ HTTP/1.1\r\nHost: a\r\n\r\n", 404],
+      ["POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello", 404],
+    ] as const) {
+      const socket = attack();
+      let answer = "";
+      socket.on("data", (data) => {
+        answer += data;
+      });
+      socket.write(request, "latin1");
+      await once(socket, "close");
+      expect(answer).toMatch(new RegExp(`^HTTP/1.1 ${status} `));
+      expect(answer).not.toMatch(/masque|connect-udp|underpass/i);
+    }
+    await expectFlow("after strangers");
+  });
+
+  it("10,000 times over, half-open: the oldest go, and memory stays in bounds", async () => {
+    const before = process.memoryUsage().rss;
+    for (let i = 0; i < 10_000; i += 100) {
+      const batch = Array.from({ length: 100 }, () => {
+        const socket = attack();
+        return once(socket, "connect").catch(() => {});
+      });
+      await Promise.all(batch);
+      for (const socket of hostile) {
+        if (socket.destroyed) hostile.delete(socket);
+      }
+      if (i % 1000 === 0) await expectFlow(`at ${i}`);
+    }
+    await expectFlow("after 10,000");
+    const { half_open_limit, handshake_timeout } = server.stats().refused;
+    expect(half_open_limit + handshake_timeout).toBeGreaterThan(9_900);
+    expect(process.memoryUsage().rss - before).toBeLessThan(300 * 1024 * 1024);
+  });
+});
+
+describe("a peer with the key that breaks the protocol", () => {
+  const sessions: { close(): Promise<void> }[] = [];
+  afterEach(async () => {
+    for (const one of sessions.splice(0)) await one.close();
+  });
+
+  /** An upgraded connection to a server without a key, to send raw capsules on. */
+  async function upgraded(server: UdpServer): Promise<Socket> {
+    const socket = connect(Number(server.address.listen[0].split(":")[1]), "127.0.0.1");
+    socket.on("error", () => {});
+    const nonce = Buffer.from(`${Math.random()}`.padEnd(16).slice(0, 16)).toString("base64");
+    socket.write(
+      `GET /.well-known/masque/udp/%2A/%2A/ HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: connect-udp\r\nCapsule-Protocol: ?1\r\nConnect-UDP-Bind: ?1\r\nUnderpass: v=1, n=:${nonce}:, t=${Date.now()}, l=0\r\n\r\n`,
+    );
+    const [head] = await once(socket, "data");
+    expect(head.toString("latin1")).toMatch(/^HTTP\/1.1 101 /);
+    return socket;
+  }
+
+  async function start(options: object): Promise<UdpServer> {
+    const server = await startUdpServer({ listen: ["127.0.0.1:0"], ...options });
+    sessions.push(server);
+    // Requests from before the server's start are challenged; let its start be past.
+    await wait(20);
+    return server;
+  }
+
+  it.each([
+    ["a capsule longer than its type allows", "00 80 01 00 10"],
+    ["a context id that is odd", "80555002 02 01 00 80555004 09 01 01 01 08080808 0035"],
+    ["an address that does not fill its capsule", "80555002 02 01 00 80555004 0a 02 01 01 08080808 0035 00"],
+    ["a datagram without a context", "00 00"],
+    ["an association with id 0", "80555002 02 00 00"],
+  ])("loses its connection for %s", async (_what, hex) => {
+    const server = await start({});
+    const socket = await upgraded(server);
+    const closed = once(socket, "close");
+    socket.write(Buffer.from(hex.replaceAll(" ", ""), "hex"));
+    socket.resume();
+    await closed;
+    expect(server.stats().refused.protocol_error).toBe(1);
+  });
+
+  it("has contexts over its bound refused, one by one, and counted", async () => {
+    const server = await start({ maxContextsPerSession: 100 });
+    const socket = await upgraded(server);
+    socket.write(Buffer.from("80555002020100", "hex"));
+    for (let i = 0; i < 1000; i++) {
+      socket.write(encodeContextAssign(2 + 2 * i, 1, makeAddress("8.8.8.8", 1 + i)!));
+    }
+    let answered = 0;
+    await new Promise<void>((done) => {
+      socket.on("data", (data) => {
+        answered += data.length;
+        if (server.stats().refused.context_limit === 900) done();
+      });
+    });
+    expect(answered).toBeGreaterThan(0);
+    expect(server.stats().contexts).toBe(100);
+    socket.destroy();
+  });
+
+  it("that never reads is cut off when 1 MiB of answers wait", async () => {
+    const server = await start({});
+    const socket = await upgraded(server);
+    socket.pause();
+    const echoes = Buffer.concat(Array.from({ length: 4096 }, () => Buffer.from("80555000020101", "hex")));
+    const closed = new Promise<void>((done) => socket.once("close", () => done()));
+    const flood = () => {
+      for (let i = 0; i < 1000 && !socket.destroyed; i++) {
+        if (!socket.write(echoes)) break;
+      }
+    };
+    socket.on("drain", flood);
+    flood();
+    await closed;
+    expect(server.stats().refused.protocol_error).toBe(1);
+  });
+});

@@ -1,0 +1,153 @@
+import type { Socket as UdpSocket } from "node:dgram";
+import { createSocket } from "node:dgram";
+import { once } from "node:events";
+import type { Socket } from "node:net";
+import { connect } from "node:net";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import type { UdpServer } from "../../src/node/handles.ts";
+import { startUdpServer } from "../../src/node/udp-server.ts";
+
+/**
+ * A client of RFC 9298 that shares no code with ours: bytes written out by hand from the RFC and the bind draft.
+ */
+class PlainClient {
+  readonly socket: Socket;
+  received = Buffer.alloc(0);
+
+  constructor(port: number) {
+    this.socket = connect(port, "127.0.0.1");
+    this.socket.on("error", () => {});
+    this.socket.on("data", (data) => {
+      this.received = Buffer.concat([this.received, data]);
+    });
+  }
+
+  async request(path: string, fields: readonly string[] = []): Promise<string> {
+    const lines = [
+      `GET ${path} HTTP/1.1`,
+      "Host: proxy.example",
+      "Connection: Upgrade",
+      "Upgrade: connect-udp",
+    ];
+    this.socket.write(`${[...lines, "Capsule-Protocol: ?1", ...fields].join("\r\n")}\r\n\r\n`);
+    await this.until(() => this.received.includes("\r\n\r\n"));
+    const end = this.received.indexOf("\r\n\r\n") + 4;
+    const head = this.received.subarray(0, end).toString("latin1");
+    this.received = this.received.subarray(end);
+    return head;
+  }
+
+  send(hex: string): void {
+    this.socket.write(Buffer.from(hex.replaceAll(" ", ""), "hex"));
+  }
+
+  /** The next `count` bytes in hex. */
+  async take(count: number): Promise<string> {
+    await this.until(() => this.received.length >= count);
+    const bytes = this.received.subarray(0, count);
+    this.received = this.received.subarray(count);
+    return bytes.toString("hex");
+  }
+
+  async until(isDone: () => boolean): Promise<void> {
+    while (!isDone()) {
+      if (this.socket.closed) throw new Error(`closed after ${this.received.toString("latin1")}`);
+      await Promise.race([once(this.socket, "data"), once(this.socket, "close")]);
+    }
+  }
+}
+
+describe("a foreign client of RFC 9298", () => {
+  let server: UdpServer;
+  let echo: UdpSocket;
+  let client: PlainClient;
+  let portHex: string;
+
+  beforeEach(async () => {
+    echo = createSocket("udp4");
+    echo.on("message", (data, { port }) => echo.send(data, port, "127.0.0.1"));
+    echo.bind(0, "127.0.0.1");
+    await once(echo, "listening");
+    portHex = echo.address().port.toString(16).padStart(4, "0");
+    server = await startUdpServer({ listen: ["127.0.0.1:0"], allow: ["127.0.0.1/32"] });
+    client = new PlainClient(Number(server.address.listen[0].split(":")[1]));
+  });
+
+  afterEach(async () => {
+    client.socket.destroy();
+    echo.close();
+    await server.close();
+  });
+
+  it("reaches one target on context 0", async () => {
+    const head = await client.request(`/.well-known/masque/udp/127.0.0.1/${echo.address().port}/`);
+    expect(head).toMatch(/^HTTP\/1.1 101 .*\r\n/);
+    expect(head).toMatch(/\r\nupgrade: connect-udp\r\n/i);
+    expect(head).toMatch(/\r\ncapsule-protocol: \?1\r\n/i);
+    expect(head).not.toMatch(/underpass/i);
+    client.send("00 03 00 68 69");
+    expect(await client.take(5)).toBe("0003006869");
+  });
+
+  it("reaches a name that the server resolves", async () => {
+    const head = await client.request(`/.well-known/masque/udp/localhost/${echo.address().port}/`);
+    expect(head).toMatch(/^HTTP\/1.1 101 /);
+    client.send("00 03 00 68 69");
+    expect(await client.take(5)).toBe("0003006869");
+  });
+
+  it("has capsules of unknown types skipped", async () => {
+    await client.request(`/.well-known/masque/udp/127.0.0.1/${echo.address().port}/`);
+    client.send("17 04 ff ff ff ff 80 55 50 00 02 00 00 00 03 00 68 69");
+    expect(await client.take(5)).toBe("0003006869");
+  });
+
+  it("binds: many targets on one socket, uncompressed and compressed, and is told the public address", async () => {
+    const head = await client.request("/.well-known/masque/udp/%2A/%2A/", ["Connect-UDP-Bind: ?1"]);
+    expect(head).toMatch(/^HTTP\/1.1 101 /);
+    expect(head).toMatch(/\r\nconnect-udp-bind: \?1\r\n/i);
+    const publicAddress = /\r\nproxy-public-address: "127\.0\.0\.1:(\d+)"\r\n/i.exec(head);
+    expect(publicAddress).not.toBeNull();
+    client.send("11 02 02 00");
+    expect(await client.take(3)).toBe("120102");
+    client.send(`00 0a 02 04 7f000001 ${portHex} 68 69`);
+    expect(await client.take(12)).toBe(`000a02047f000001${portHex}6869`);
+    client.send(`11 08 04 04 7f000001 ${portHex}`);
+    expect(await client.take(3)).toBe("120104");
+    const [[, source]] = await Promise.all([
+      once(echo, "message"),
+      (async () => {
+        client.send("00 03 04 68 6f");
+        expect(await client.take(5)).toBe("000304686f");
+      })(),
+    ]);
+    expect(source.port).toBe(Number(publicAddress![1]));
+  });
+
+  it("that uses context 0 in a bound tunnel without fallback is disconnected", async () => {
+    await client.request("/.well-known/masque/udp/%2A/%2A/", ["Connect-UDP-Bind: ?1"]);
+    client.send("00 03 00 68 69");
+    await once(client.socket, "close");
+  });
+
+  it("is refused a denied target, and a name without address, by Proxy-Status", async () => {
+    expect(await client.request("/.well-known/masque/udp/127.0.0.2/53/")).toMatch(
+      /^HTTP\/1.1 403 [\s\S]*proxy-status: [^\r]*error=destination_ip_prohibited/i,
+    );
+    const second = new PlainClient(Number(server.address.listen[0].split(":")[1]));
+    expect(await second.request("/.well-known/masque/udp/nowhere.invalid/53/")).toMatch(
+      /^HTTP\/1.1 502 [\s\S]*proxy-status: [^\r]*error=dns_error/i,
+    );
+    second.socket.destroy();
+  });
+
+  it("is told 404, like by any web server, when the server has a key", async () => {
+    const closed = await startUdpServer({ listen: ["127.0.0.1:0"], psk: Buffer.alloc(32, "k") });
+    const stranger = new PlainClient(Number(closed.address.listen[0].split(":")[1]));
+    const head = await stranger.request(`/.well-known/masque/udp/127.0.0.1/${echo.address().port}/`);
+    expect(head).toMatch(/^HTTP\/1.1 404 Not Found\r\n/);
+    expect(head).not.toMatch(/masque|udp|capsule|underpass|proxy/i);
+    stranger.socket.destroy();
+    await closed.close();
+  });
+});
