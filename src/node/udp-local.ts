@@ -42,8 +42,11 @@ interface Link {
   readonly abort: AbortController;
   stream: Duplex | undefined;
   writer: BatchWriter | undefined;
-  /** Where a socket that allows it reads into. */
+  /** Where a socket that allows it reads into, and where it read into before that, in turns. */
   readBuffer: Uint8Array;
+  spareBuffer: Uint8Array;
+  /** Relays that got datagrams out of `spareBuffer`. */
+  readonly touched: Set<Relay>;
 }
 
 /** Wires {@link TunnelClient} to carriers, UDP sockets, a SOCKS5 listener and a timer. */
@@ -57,8 +60,6 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   readonly #timer = new DeadlineTimer(() => this.#handleTimeout());
   readonly #links: (Link | undefined)[] = [];
   readonly #relays: (Relay | undefined)[] = [];
-  /** Relays whose sockets got datagrams from the chunk that is being read. */
-  readonly #touched = new Set<Relay>();
   readonly #forwards: { readonly listen: string; readonly target: string; readonly relay: FixedForward }[] =
     [];
   #socks5: Socks5Listener | undefined;
@@ -287,6 +288,8 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
       stream: undefined,
       writer: undefined,
       readBuffer: new Uint8Array(0),
+      spareBuffer: new Uint8Array(0),
+      touched: new Set(),
     };
     this.#links[lane] = link;
     const isCurrent = () => this.#links[lane] === link;
@@ -350,20 +353,29 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
 
   #handleStream(lane: number, link: Link, chunk: Uint8Array, end: number): void {
     const now = performance.now();
+    if (chunk === link.readBuffer) this.#turnBuffers(link);
     for (let at = 0; at < end; ) {
       at = this.core.handleStream(now, lane, chunk, at, end);
-      this.#deliver(chunk);
+      this.#deliver(link, chunk);
     }
-    for (const relay of this.#touched) {
-      // What the system did not take at once still refers to the buffer: leave that one to it.
-      if (relay.socket.hasPending) link.readBuffer = new Uint8Array(0);
-    }
-    this.#touched.clear();
     this.#drain();
   }
 
+  /**
+   * Has the next read go to the other buffer, as node:dgram sends what came out of this one only after this call. By
+   * now it has sent what came out of the other; where the system did not take that at once, a new one takes its place.
+   */
+  #turnBuffers(link: Link): void {
+    let isInUse = false;
+    for (const relay of link.touched) isInUse ||= relay.socket.hasPending;
+    link.touched.clear();
+    const other = isInUse ? new Uint8Array(0) : link.spareBuffer;
+    link.spareBuffer = link.readBuffer;
+    link.readBuffer = other;
+  }
+
   /** @param chunk  memory that is kept as long as a socket needs it; other memory is copied */
-  #deliver(chunk: Uint8Array): void {
+  #deliver(link: Link, chunk: Uint8Array): void {
     const { received, counters } = this.core;
     const { count, association, context, offset, length } = received;
     if (count === 0) return;
@@ -372,7 +384,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
       const relay = this.#relays[association[i]];
       if (relay === undefined) continue;
       if (!relay.deliver(association[i], context[i], data, offset[i], length[i])) counters.drops.send_error++;
-      this.#touched.add(relay);
+      link.touched.add(relay);
     }
   }
 }

@@ -37,8 +37,8 @@ export interface UdpSocket {
   /** Datagrams that the system did not take at once and that refer to the caller's memory. */
   readonly hasPending: boolean;
   /**
-   * Sends `header` (when given) and the payload as one datagram. The memory is borrowed until {@link hasPending} is
-   * false.
+   * Sends `header` (when given) and the payload as one datagram, at the latest when the event that is being handled is
+   * done with. The memory is borrowed until then, and after that until {@link hasPending} is false.
    *
    * @returns false when the datagram was dropped, as too many wait
    */

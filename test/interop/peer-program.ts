@@ -1,0 +1,96 @@
+import type { ChildProcess } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import type { AddressInfo } from "node:net";
+import { connect, createServer } from "node:net";
+import { setTimeout as wait } from "node:timers/promises";
+import { describe } from "vitest";
+
+/** Debian package that brings a program. */
+const PACKAGES: Readonly<Record<string, string>> = {
+  danted: "dante-server",
+  microsocks: "microsocks",
+  tinyproxy: "tinyproxy",
+  curl: "curl",
+  openssl: "openssl",
+  "/usr/bin/python3": "python3-socks",
+};
+
+/**
+ * `describe` for tests against programs that are not ours. Where one is missing the suite is skipped with the reason in
+ * its name; under CI it runs, and fails.
+ */
+export function describeWith(programs: readonly string[], name: string, body: () => void): void {
+  const missing = programs.filter(
+    (program) => spawnSync("sh", ["-c", 'command -v "$1"', "sh", program]).status !== 0,
+  );
+  if (missing.length === 0 || process.env.CI !== undefined) describe(name, body);
+  else {
+    const wanted = missing.map((program) => `${program} (apt-get install ${PACKAGES[program] ?? program})`);
+    describe.skip(`${name}: this machine lacks ${wanted.join(", ")}`, body);
+  }
+}
+
+/** A TCP port of 127.0.0.1 that the system says is free. */
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, "close");
+  return port;
+}
+
+export interface PeerProgram {
+  readonly child: ChildProcess;
+  stop(): Promise<void>;
+}
+
+/** Starts a program and waits until `port` accepts. */
+export async function startPeer(
+  program: string,
+  args: readonly string[],
+  port: number,
+): Promise<PeerProgram> {
+  const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"] });
+  let output = "";
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.on("data", (data) => {
+      output += data;
+    });
+  }
+  const exited = once(child, "exit");
+  const stop = async () => {
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    child.kill("SIGKILL");
+    await exited;
+  };
+  for (let tries = 0; tries < 250; tries++) {
+    if (child.exitCode !== null) throw new Error(`${program} ended: ${output}`);
+    const probe = connect(port, "127.0.0.1");
+    const isOpen = await new Promise<boolean>((done) => {
+      probe.once("connect", () => done(true));
+      probe.once("error", () => done(false));
+    });
+    probe.destroy();
+    if (isOpen) return { child, stop };
+    await wait(20);
+  }
+  await stop();
+  throw new Error(`${program} does not listen on ${port}: ${output}`);
+}
+
+/** Runs a program to its end. @returns what it printed, or throws with what it complained of */
+export async function run(program: string, args: readonly string[]): Promise<string> {
+  const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"] });
+  let [output, complaints] = ["", ""];
+  child.stdout.on("data", (data) => {
+    output += data;
+  });
+  child.stderr.on("data", (data) => {
+    complaints += data;
+  });
+  const [code] = await once(child, "close");
+  if (code !== 0) throw new Error(`${program} exits with ${code}: ${complaints}${output}`);
+  return output;
+}
