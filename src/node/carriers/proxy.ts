@@ -36,6 +36,8 @@ export function shakeHands(stream: Duplex, handshake: ConnectHandshake, signal: 
     stream.on("error", finish);
     stream.on("close", handleClose);
     signal.addEventListener("abort", handleAbort);
+    // A hop before has left it paused.
+    stream.resume();
     stream.write(handshake.start());
   });
 }

@@ -1,0 +1,283 @@
+import { spawnSync } from "node:child_process";
+import type { Socket as UdpSocket } from "node:dgram";
+import { createSocket } from "node:dgram";
+import { once } from "node:events";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import type { AddressInfo } from "node:net";
+import { connect } from "node:net";
+import { tmpdir, userInfo } from "node:os";
+import { join } from "node:path";
+import type { Duplex } from "node:stream";
+import { duplexPair } from "node:stream";
+import type { Server as TlsServer } from "node:tls";
+import { createServer as createTlsServer } from "node:tls";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import type { UdpServer } from "../../src/node/handles.ts";
+import type { UdpLocalOptions } from "../../src/node/options.ts";
+import { startUdpLocal } from "../../src/node/udp-local.ts";
+import { startUdpServer } from "../../src/node/udp-server.ts";
+import type { PeerProgram } from "./peer-program.ts";
+import { describeWith, freePort, startPeer } from "./peer-program.ts";
+
+const KEY = Buffer.alloc(32, "k");
+
+describeWith(["danted", "microsocks", "tinyproxy", "openssl"], "by carriers that are not ours", () => {
+  const folder = mkdtempSync(join(tmpdir(), "underpass-carriers-"));
+  const peers: PeerProgram[] = [];
+  const inFolder = (name: string) => join(folder, name);
+  let server: UdpServer;
+  let echo: UdpSocket;
+  let tls: TlsServer;
+  let mutualTls: TlsServer;
+  let serverPort: string;
+  const ports = { danted: 0, microsocks: 0, tinyproxy: 0 };
+
+  /** Starts udp-local with these options and has one datagram of 1,200 bytes echoed. */
+  async function expectEcho(options: UdpLocalOptions): Promise<void> {
+    const target = `127.0.0.1:${echo.address().port}`;
+    const local = await startUdpLocal({
+      psk: KEY,
+      forwards: [{ listen: "127.0.0.1:0", target }],
+      ...options,
+    });
+    const app = createSocket("udp4");
+    try {
+      const errors: Error[] = [];
+      local.on("error", (error) => errors.push(error));
+      const isUp = await Promise.race([
+        once(local, "session-up").then(() => true),
+        once(local, "error").then(() => false),
+      ]);
+      if (!isUp) throw errors[0];
+      const payload = Buffer.alloc(1200, "c");
+      app.send(payload, Number(local.address.forwards[0].listen.split(":")[1]), "127.0.0.1");
+      const [data] = await once(app, "message");
+      expect(data.equals(payload)).toBe(true);
+    } finally {
+      app.close();
+      await local.close();
+    }
+  }
+
+  function openssl(...args: string[]): void {
+    const { status, stderr } = spawnSync("openssl", args, { encoding: "utf8" });
+    if (status !== 0) throw new Error(stderr);
+  }
+
+  /** A certificate of our own authority for `name`. */
+  function makeCertificate(file: string, name: string): void {
+    openssl(
+      "req",
+      "-newkey",
+      "rsa:2048",
+      "-nodes",
+      "-keyout",
+      inFolder(`${file}.key`),
+      "-out",
+      inFolder(`${file}.csr`),
+      "-subj",
+      `/CN=${name}`,
+    );
+    writeFileSync(inFolder(`${file}.ext`), `subjectAltName=DNS:${name}\n`);
+    openssl(
+      "x509",
+      "-req",
+      "-in",
+      inFolder(`${file}.csr`),
+      "-CA",
+      inFolder("ca.pem"),
+      "-CAkey",
+      inFolder("ca.key"),
+      "-CAcreateserial",
+      "-days",
+      "2",
+      "-extfile",
+      inFolder(`${file}.ext`),
+      "-out",
+      inFolder(`${file}.pem`),
+    );
+  }
+
+  /** TLS in front of udp-server, as a terminator would stand there. */
+  async function startTls(requestCert: boolean): Promise<TlsServer> {
+    const terminator = createTlsServer(
+      {
+        key: readFileSync(inFolder("server.key")),
+        cert: readFileSync(inFolder("server.pem")),
+        ca: readFileSync(inFolder("ca.pem")),
+        requestCert,
+        rejectUnauthorized: requestCert,
+      },
+      (socket) => {
+        const inner = connect(Number(serverPort), "127.0.0.1");
+        for (const end of [socket, inner]) end.on("error", () => {});
+        socket.pipe(inner).pipe(socket);
+        socket.once("close", () => inner.destroy());
+        inner.once("close", () => socket.destroy());
+      },
+    );
+    terminator.on("tlsClientError", () => {});
+    terminator.listen(0, "127.0.0.1");
+    await once(terminator, "listening");
+    return terminator;
+  }
+
+  const portOf = (terminator: TlsServer) => (terminator.address() as AddressInfo).port;
+
+  beforeAll(async () => {
+    echo = createSocket("udp4");
+    echo.on("message", (data, { port }) => echo.send(data, port, "127.0.0.1"));
+    echo.bind(0, "127.0.0.1");
+    await once(echo, "listening");
+    server = await startUdpServer({
+      listen: ["127.0.0.1:0", `unix:${inFolder("socket")}`],
+      psk: KEY,
+      allow: ["127.0.0.1/32"],
+    });
+    serverPort = server.address.listen[0].split(":")[1];
+    openssl(
+      "req",
+      "-x509",
+      "-newkey",
+      "rsa:2048",
+      "-nodes",
+      "-days",
+      "2",
+      "-subj",
+      "/CN=test authority",
+      "-keyout",
+      inFolder("ca.key"),
+      "-out",
+      inFolder("ca.pem"),
+    );
+    makeCertificate("server", "tunnel.test");
+    makeCertificate("client", "client.test");
+    tls = await startTls(false);
+    mutualTls = await startTls(true);
+    for (const name of ["danted", "microsocks", "tinyproxy"] as const) ports[name] = await freePort();
+    writeFileSync(
+      inFolder("danted.conf"),
+      `logoutput: stderr
+internal: 127.0.0.1 port = ${ports.danted}
+external: 127.0.0.1
+socksmethod: none
+clientmethod: none
+user.unprivileged: ${userInfo().username}
+client pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }
+socks pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }
+`,
+    );
+    writeFileSync(
+      inFolder("tinyproxy.conf"),
+      `Port ${ports.tinyproxy}
+Listen 127.0.0.1
+Timeout 600
+BasicAuth user p4ss
+`,
+    );
+    peers.push(
+      await startPeer("danted", ["-f", inFolder("danted.conf"), "-p", inFolder("danted.pid")], ports.danted),
+      await startPeer(
+        "microsocks",
+        ["-i", "127.0.0.1", "-p", String(ports.microsocks), "-u", "us:er", "-P", "p@ss"],
+        ports.microsocks,
+      ),
+      await startPeer("tinyproxy", ["-d", "-c", inFolder("tinyproxy.conf")], ports.tinyproxy),
+    );
+  });
+
+  afterAll(async () => {
+    for (const peer of peers) await peer.stop();
+    tls.close();
+    mutualTls.close();
+    echo.close();
+    await server.close();
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  const direct = () => `127.0.0.1:${serverPort}`;
+  const microsocks = () => `socks5://us%3Aer:p%40ss@127.0.0.1:${ports.microsocks}`;
+  const ca = () => `ca=${inFolder("ca.pem")}`;
+
+  it("danted carries the tunnel", () =>
+    expectEcho({ server: direct(), via: [`socks5://127.0.0.1:${ports.danted}`] }));
+
+  it("microsocks does with user and password", () => expectEcho({ server: direct(), via: [microsocks()] }));
+
+  it("microsocks reaches the server by its name", () =>
+    expectEcho({ server: `localhost:${serverPort}`, via: [microsocks()] }));
+
+  it("tinyproxy does by CONNECT with basic credentials", () =>
+    expectEcho({ server: direct(), via: [`http://user:p4ss@127.0.0.1:${ports.tinyproxy}`] }));
+
+  it("one proxy is reached through another", () =>
+    expectEcho({ server: direct(), via: [`socks5://127.0.0.1:${ports.danted}`, microsocks()] }));
+
+  it("a Unix socket, named as server or as carrier", async () => {
+    await expectEcho({ server: `unix:${inFolder("socket")}` });
+    await expectEcho({ via: [`unix:${inFolder("socket")}`] });
+  });
+
+  it("TLS whose certificate is verified", () =>
+    expectEcho({ server: `127.0.0.1:${portOf(tls)}`, via: [`tls://?servername=tunnel.test&${ca()}`] }));
+
+  it("TLS inside SOCKS5", () =>
+    expectEcho({
+      server: `127.0.0.1:${portOf(tls)}`,
+      via: [microsocks(), `tls://?servername=tunnel.test&${ca()}`],
+    }));
+
+  it("TLS with a client's certificate", () =>
+    expectEcho({
+      server: `127.0.0.1:${portOf(mutualTls)}`,
+      via: [
+        `tls://?servername=tunnel.test&${ca()}&cert=${inFolder("client.pem")}&key=${inFolder("client.key")}`,
+      ],
+    }));
+
+  it("a stream of the caller's", async () => {
+    const carrier = () => {
+      const [near, far] = duplexPair() as [Duplex, Duplex];
+      const inner = connect(Number(serverPort), "127.0.0.1");
+      for (const end of [near, far, inner]) end.on("error", () => {});
+      far.pipe(inner).pipe(far);
+      near.once("close", () => inner.destroy());
+      return near;
+    };
+    await expectEcho({ carrier });
+  });
+
+  it.each([
+    ["a name that the certificate is not for", () => `tls://?servername=other.test&${ca()}`, /other\.test/],
+    ["an authority that is not trusted", () => "tls://?servername=tunnel.test", /certificate/],
+  ])("TLS is refused for %s", async (_what, via, message) => {
+    await expect(expectEcho({ server: `127.0.0.1:${portOf(tls)}`, via: [via()] })).rejects.toThrow(message);
+  });
+
+  it("TLS without the client's certificate that the terminator wants never comes up", async () => {
+    const via = [`tls://?servername=tunnel.test&${ca()}`];
+    await expect(expectEcho({ server: `127.0.0.1:${portOf(mutualTls)}`, via })).rejects.toThrow(
+      /certificate required|closed|ended/i,
+    );
+  });
+
+  it.each([
+    ["a wrong password", () => `socks5://us%3Aer:wrong@127.0.0.1:${ports.microsocks}`, /socks5 .*refused/],
+    ["a wrong HTTP password", () => `http://user:no@127.0.0.1:${ports.tinyproxy}`, /http .*status 40/],
+  ])("says which step failed for %s, without the password", async (_what, via, message) => {
+    const failure = expectEcho({ server: direct(), via: [via()] });
+    await expect(failure).rejects.toThrow(message);
+    await expect(failure).rejects.not.toThrow(/wrong|:no@/);
+  });
+
+  it("says so when the server is not there, and goes on trying until it is", async () => {
+    const port = await freePort();
+    const local = await startUdpLocal({ server: `127.0.0.1:${port}`, psk: KEY, listen: "127.0.0.1:0" });
+    const [error] = await once(local, "error");
+    expect(error.message).toMatch(new RegExp(`cannot connect: 127.0.0.1:${port}: .*ECONNREFUSED`));
+    const late = await startUdpServer({ listen: [`127.0.0.1:${port}`], psk: KEY });
+    await once(local, "session-up");
+    await local.close();
+    await late.close();
+  });
+});
