@@ -136,7 +136,8 @@ class UdpServerHost extends EventEmitter implements UdpServer {
         failed(new HostError("ERR_LISTEN", `${text}: ${cause.message}`, { cause })),
       );
       server.once("listening", done);
-      server.listen(endpoint.path === undefined ? { host: endpoint.host, port: endpoint.port } : endpoint);
+      // [::] beside 0.0.0.0 is no conflict when it stands for IPv6 alone.
+      server.listen({ ...endpoint, ipv6Only: true });
     });
     if (endpoint.path !== undefined) await chmod(endpoint.path, 0o660);
     server.on("error", (error) => this.#log.warn({ error: error.message }, "cannot accept"));
