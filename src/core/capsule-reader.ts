@@ -84,6 +84,7 @@ export class CapsuleReader {
       const valueOffset = at + headerLength;
       const length = readVarint(chunk, at + varintLengthFrom(chunk[at]));
       const limit = this.#limit(type);
+      this.offset = at;
       if (limit < 0) {
         if (length < 0) return READ_TOO_LONG;
         this.#skip = length;

@@ -1,0 +1,16 @@
+/** The protocol without I/O, for hosts of other kinds: what `underpass/core` exports. */
+export type { ClientOutput, TunnelClientOptions } from "./client.ts";
+export { TunnelClient } from "./client.ts";
+export type { ContextTable } from "./context-table.ts";
+export type { DropReason, RefusalReason } from "./counters.ts";
+export { Counters, DROP_REASONS, REFUSAL_REASONS } from "./counters.ts";
+export type { Cryptography } from "./credentials.ts";
+export type { DatagramBatch } from "./datagram-batch.ts";
+export type { ErrorCode } from "./errors.ts";
+export { ERROR_CODES, HostError, ProtocolError, UsageError } from "./errors.ts";
+export { HttpConnect } from "./http-connect.ts";
+export type { Filtering, ServerOutput, TunnelServerOptions } from "./server.ts";
+export { TunnelServer } from "./server.ts";
+export { Socks5Client } from "./socks5-client.ts";
+export type { Socks5Credentials, Socks5ServerOutput } from "./socks5-server.ts";
+export { Socks5ServerConnection } from "./socks5-server.ts";

@@ -1,0 +1,314 @@
+import { describe, expect, it } from "vitest";
+import { CapsuleReader, READ_CAPSULE } from "../../src/core/capsule-reader.ts";
+import { HttpConnect } from "../../src/core/http-connect.ts";
+import { Socks5Client } from "../../src/core/socks5-client.ts";
+import { Socks5ServerConnection } from "../../src/core/socks5-server.ts";
+import { decodeBase64 } from "../../src/wire/base64.ts";
+import {
+  datagramHeaderLength,
+  decodeWholeAddress,
+  encodeAssociationClose,
+  encodeAssociationOpen,
+  encodeCompressionAck,
+  encodeCompressionAssign,
+  encodeCompressionClose,
+  encodeContextAssign,
+  encodeHeartbeat,
+  encodeHeartbeatEcho,
+  ipVersionFormLength,
+  readNumbers,
+  writeDatagramHeader,
+} from "../../src/wire/capsule.ts";
+import { asciiBytes, decodeHead, findHeadEnd } from "../../src/wire/http-head.ts";
+import { addressLength, makeAddress, parseIpv4, parseIpv6 } from "../../src/wire/socket-address.ts";
+import {
+  decodeGreeting,
+  decodeMessage,
+  decodeMethod,
+  decodeUdpHeader,
+  decodeUserPassword,
+  decodeUserPasswordStatus,
+  encodeGreeting,
+  encodeMessage,
+  encodeUserPassword,
+} from "../../src/wire/socks5.ts";
+import {
+  BIND_PATH,
+  decodeUpgradeRequest,
+  decodeUpgradeResponse,
+  encodeUpgradeRequest,
+  encodeUpgradeResponse,
+} from "../../src/wire/upgrade.ts";
+import { readVarint, varintLengthFrom } from "../../src/wire/varint.ts";
+import { Network } from "../sim/network.ts";
+import { mutate, randomBytes, seededRandom } from "./random.ts";
+
+const MILLION = 1_000_000;
+const ipv4 = makeAddress("192.0.2.1", 53)!;
+const ipv6 = makeAddress("2001:db8::1", 443)!;
+const name = makeAddress("example.test", 443)!;
+
+/** Half of the inputs are random, half are good ones with changes. */
+function inputs(
+  seed: number,
+  count: number,
+  valid: readonly Uint8Array[],
+  use: (bytes: Uint8Array) => void,
+): void {
+  const random = seededRandom(seed);
+  for (let i = 0; i < count; i++) {
+    const isMutant = valid.length > 0 && i % 2 === 0;
+    use(isMutant ? mutate(random, valid[random() % valid.length]) : randomBytes(random, random() % 64));
+  }
+}
+
+const head = (text: string) => asciiBytes(text.replaceAll("\n", "\r\n"));
+const extension = {
+  nonce: new Uint8Array(16),
+  time: 1,
+  lane: 0,
+  challenge: undefined,
+  session: new Uint8Array(16),
+  mac: new Uint8Array(32),
+  resumeMac: new Uint8Array(32),
+};
+const requests = [
+  encodeUpgradeRequest("a", BIND_PATH, true, extension),
+  encodeUpgradeRequest("a", "/.well-known/masque/udp/192.0.2.1/53/", false, undefined),
+  head(
+    "GET https://a/.well-known/masque/udp/%3A%3A1/53/ HTTP/1.1\nHost: a\nConnection: Upgrade\nUpgrade: connect-udp\n\n",
+  ),
+];
+const responses = [
+  encodeUpgradeResponse(true, ["192.0.2.1:5"], { ...extension, resumed: true }),
+  head("HTTP/1.1 401 Unauthorized\nUnderpass: v=1, c=:AQEBAQEBAQEBAQEBAQEBAQ==:\n\n"),
+];
+
+describe("a million random and mutated inputs make no decoder throw, hang or read past the end", () => {
+  it("varints and numbers", () => {
+    const numbers = [0, 0, 0];
+    inputs(1, MILLION, [], (bytes) => {
+      if (bytes.length >= 8) expect(readVarint(bytes, 0)).toBeGreaterThanOrEqual(-1);
+      if (bytes.length > 0 && ![1, 2, 4, 8].includes(varintLengthFrom(bytes[0]))) throw new Error("length");
+      const end = readNumbers(bytes, 0, bytes.length, 3, numbers);
+      if (end > bytes.length) throw new Error("past the end");
+    });
+  });
+
+  it("addresses", () => {
+    inputs(2, MILLION, [ipv4, ipv6, name], (bytes) => {
+      if (addressLength(bytes, 0, bytes.length) > bytes.length) throw new Error("past the end");
+      const whole = decodeWholeAddress(bytes, 0, bytes.length);
+      if (whole !== undefined && whole.length !== bytes.length) throw new Error("not whole");
+      if (ipVersionFormLength(bytes, 0, bytes.length) > bytes.length) throw new Error("past the end");
+    });
+  });
+
+  it("texts of addresses and base64", () => {
+    inputs(
+      3,
+      MILLION,
+      [asciiBytes("192.0.2.1"), asciiBytes("2001:db8::1"), asciiBytes("AQEBAQ==")],
+      (bytes) => {
+        const text = String.fromCharCode(...bytes);
+        const four = parseIpv4(text);
+        const six = parseIpv6(text);
+        const built = makeAddress(text, 1);
+        if (four !== undefined && four.length !== 4) throw new Error("IPv4");
+        if (six !== undefined && six.length !== 16) throw new Error("IPv6");
+        if (built !== undefined && addressLength(built, 0, built.length) !== built.length)
+          throw new Error("built");
+        decodeBase64(text);
+      },
+    );
+  });
+
+  it("SOCKS5 messages and UDP headers", () => {
+    const valid = [
+      encodeGreeting([0, 2]),
+      encodeUserPassword(asciiBytes("user"), asciiBytes("password")),
+      ...[ipv4, ipv6, name].map((address) => encodeMessage(1, address)),
+      ...[ipv4, ipv6, name].map((address) => Uint8Array.of(0, 0, 0, ...address, 1, 2, 3)),
+    ];
+    const decoders = [
+      decodeGreeting,
+      decodeMethod,
+      decodeUserPassword,
+      decodeUserPasswordStatus,
+      decodeMessage,
+    ];
+    inputs(4, MILLION, valid, (bytes) => {
+      if (decodeUdpHeader(bytes, 0, bytes.length) > bytes.length) throw new Error("past the end");
+      for (const decode of decoders) {
+        const result = decode(bytes, bytes.length);
+        if (result === "malformed") continue;
+        if ("need" in result ? result.need < 1 : result.length > bytes.length) throw new Error(decode.name);
+      }
+    });
+  });
+
+  it("HTTP heads and what is in them", () => {
+    inputs(5, MILLION, [...requests, ...responses], (bytes) => {
+      const end = findHeadEnd(bytes, 0, bytes.length);
+      if (end < 0) return;
+      const decoded = decodeHead(bytes, end);
+      if (decoded === undefined) return;
+      decodeUpgradeRequest(decoded);
+      decodeUpgradeResponse(decoded);
+    });
+  });
+
+  it("capsules, with and without the extension", () => {
+    const valid = controlCapsules();
+    const readers = [new CapsuleReader(true), new CapsuleReader(false)];
+    inputs(6, MILLION, valid, (bytes) => {
+      for (const [index, reader] of readers.entries()) {
+        let status = READ_CAPSULE;
+        for (let at = 0; status === READ_CAPSULE; at = reader.offset) {
+          status = reader.next(bytes, at, bytes.length);
+          if (reader.offset > bytes.length) throw new Error("past the end");
+          if (status === READ_CAPSULE && reader.valueEnd > reader.data.length)
+            throw new Error("past the end");
+        }
+        // A reader that waits for a long value would take all that follows for it.
+        if (status > READ_CAPSULE || !reader.atBoundary) readers[index] = new CapsuleReader(index === 0);
+      }
+    });
+  });
+
+  it("SOCKS5 and CONNECT handshakes as machines", () => {
+    const random = seededRandom(7);
+    const valid = [
+      encodeGreeting([0, 2]),
+      encodeUserPassword(asciiBytes("u"), asciiBytes("p")),
+      encodeMessage(3, ipv4),
+    ];
+    const answers = [
+      Uint8Array.of(5, 0),
+      Uint8Array.of(1, 0),
+      encodeMessage(0, ipv4),
+      head("HTTP/1.1 200 OK\n\n"),
+    ];
+    for (let i = 0; i < 200_000; i++) {
+      const server = new Socks5ServerConnection(0, i % 2 === 0 ? undefined : { user: "u", password: "p" });
+      const clients = [
+        new Socks5Client(name, { user: "u", password: "p" }),
+        new HttpConnect("a:1", undefined),
+      ];
+      for (let part = 0; part < 5; part++) {
+        server.handleStream(0, mutate(random, valid[random() % valid.length]));
+        const answer =
+          random() % 2 === 0 ? answers[random() % answers.length] : mutate(random, answers[part % 4]);
+        for (const client of clients) client.handleStream(answer);
+      }
+      for (let output = server.pollOutput(); output !== undefined; output = server.pollOutput());
+    }
+  });
+});
+
+/** Good capsules of every type. */
+function controlCapsules(): Uint8Array[] {
+  const datagram = new Uint8Array(datagramHeaderLength(2, 5) + 5);
+  writeDatagramHeader(datagram, 0, 2, 5);
+  return [
+    datagram,
+    encodeCompressionAssign(2, ipv4),
+    encodeCompressionAssign(4, undefined),
+    encodeCompressionAck(1),
+    encodeCompressionClose(2),
+    encodeHeartbeat(1, 2),
+    encodeHeartbeatEcho(0, 2),
+    encodeAssociationOpen(1, ipv6),
+    encodeAssociationOpen(2, undefined),
+    encodeAssociationClose(1, "done"),
+    encodeContextAssign(2, 1, ipv4),
+    encodeContextAssign(4, 1, name),
+    encodeContextAssign(1, 1, ipv6),
+  ];
+}
+
+describe("whole endpoints, past their handshake, take 200,000 random and mutated capsules", () => {
+  it("and stay in their bounds; others' datagrams go on", () => {
+    const network = new Network({
+      server: { maxAssociationsPerSession: 50, maxContextsPerSession: 200, idleTimeoutMs: Number.MAX_VALUE },
+      client: { maxContexts: 200 },
+    });
+    network.start();
+    network.advance(100);
+    const honest = network.client.openAssociation(network.now, undefined, false);
+    const random = seededRandom(8);
+    const valid = controlCapsules();
+    const { server } = network;
+    let connection = -1;
+    let resets = 0;
+    for (let i = 0; i < 200_000; i++) {
+      if (connection >= 0 && i % 100 === 0) {
+        // A mutant may have begun an unknown capsule that swallows all that follows.
+        server.handleDisconnected(network.now, connection);
+        connection = -1;
+      }
+      if (connection < 0) {
+        connection = server.handleAccept(network.now);
+        const request = encodeUpgradeRequest("a", BIND_PATH, true, {
+          ...extension,
+          nonce: randomBytes(random, 16),
+          time: 1_700_000_000_000 + network.now,
+          session: undefined,
+          mac: undefined,
+          resumeMac: undefined,
+        });
+        server.handleStream(network.now, connection, request, 0, request.length);
+        resets++;
+      }
+      const good = valid[random() % valid.length];
+      const bytes =
+        random() % 4 === 0 ? mutate(random, good) : random() % 50 === 0 ? randomBytes(random, 20) : good;
+      for (let at = 0; at < bytes.length; )
+        at = server.handleStream(network.now, connection, bytes, at, bytes.length);
+      if (server.pollTransmit(network.now, connection) !== undefined) server.handleTransmitted(connection);
+      for (let output = server.pollOutput(); output !== undefined; output = server.pollOutput()) {
+        if (output.kind === "resolve") server.handleResolved(network.now, output.query, [ipv4]);
+        if (output.kind !== "close" || output.connection !== connection) continue;
+        server.handleDisconnected(network.now, connection);
+        connection = -1;
+      }
+      while (server.pollDirty() >= 0);
+      if (i % 10_000 === 0) {
+        network.now += 1;
+        network.send(honest, "192.0.2.9:53", `honest ${i}`);
+        network.settle();
+        expect(network.arrived.at(-1)?.payload).toBe(`honest ${i}`);
+      }
+    }
+    expect(resets).toBeGreaterThan(10_000);
+    expect(server.sessionCount).toBeLessThanOrEqual(64);
+    expect(server.associationCount).toBeLessThanOrEqual(64 * 50);
+    expect(server.contexts.size).toBeLessThanOrEqual(64 * 200);
+  });
+
+  it("from a server that has gone mad, too", () => {
+    const random = seededRandom(9);
+    const valid = controlCapsules();
+    const network = new Network({ client: { maxContexts: 100 } });
+    network.start();
+    network.advance(100);
+    const association = network.client.openAssociation(network.now, undefined, false);
+    const { client } = network;
+    for (let i = 0; i < 200_000; i++) {
+      if (i % 100 === 0) network.cutConnections();
+      if (!client.isUp) network.advance(6_000);
+      if (i % 1000 === 0) network.send(association, "192.0.2.1:53", "x");
+      const good = valid[random() % valid.length];
+      const bytes = random() % 4 === 0 ? mutate(random, good) : good;
+      for (let at = 0; at < bytes.length; ) at = client.handleStream(network.now, 0, bytes, at, bytes.length);
+      network.settle();
+    }
+    expect(client.contexts.size).toBeLessThanOrEqual(100);
+    network.advance(6_000);
+    network.cutConnections();
+    network.advance(6_000);
+    network.send(association, "192.0.2.1:53", "still here");
+    network.settle();
+    expect(network.arrived.at(-1)?.payload).toBe("still here");
+  });
+});

@@ -1,0 +1,126 @@
+import { createHmac } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { resolve } from "node:path";
+import { describe, expect, it } from "vitest";
+import { deriveSessionKey, requestMac, responseMac } from "../../src/core/credentials.ts";
+import {
+  datagramHeaderLength,
+  encodeAssociationClose,
+  encodeAssociationOpen,
+  encodeCompressionAck,
+  encodeContextAssign,
+  encodeHeartbeat,
+  encodeHeartbeatEcho,
+  encodeShutdown,
+  writeDatagramHeader,
+} from "../../src/wire/capsule.ts";
+import { decodeHead, findHeadEnd } from "../../src/wire/http-head.ts";
+import { makeAddress } from "../../src/wire/socket-address.ts";
+import {
+  BIND_PATH,
+  decodeUpgradeRequest,
+  decodeUpgradeResponse,
+  encodeUpgradeRequest,
+  encodeUpgradeResponse,
+} from "../../src/wire/upgrade.ts";
+
+const text = readFileSync(resolve(import.meta.dirname, "../../PROTOCOL.md"), "utf8");
+
+/** A fenced block of PROTOCOL.md §8 by its name. */
+function block(kind: "hex" | "http", name: string): string {
+  const match = new RegExp(`^\`\`\`${kind} ${name}\\n([^\`]*)\\n\`\`\`$`, "m").exec(text);
+  if (match === null) throw new Error(`PROTOCOL.md has no block ${name}`);
+  return match[1];
+}
+
+const hex = (name: string) => Uint8Array.from(Buffer.from(block("hex", name).replace(/\s/g, ""), "hex"));
+const http = (name: string) =>
+  new TextEncoder().encode(`${block("http", name).replaceAll("\n", "\r\n")}\r\n\r\n`);
+
+const crypto = {
+  hmac: (key: Uint8Array, data: Uint8Array) =>
+    new Uint8Array(createHmac("sha256", key).update(data).digest()),
+  random: () => new Uint8Array(0),
+};
+const psk = new TextEncoder().encode("sixteen byte key");
+const nonce = new Uint8Array(16).fill(1);
+const serverNonce = new Uint8Array(16).fill(2);
+const session = new Uint8Array(16).fill(3);
+const transcript = {
+  path: BIND_PATH,
+  nonce,
+  time: 1_700_000_000_000,
+  lane: 0,
+  challenge: undefined,
+  session: undefined,
+};
+
+function datagram(context: number, payload: string): Uint8Array {
+  const bytes = new Uint8Array(datagramHeaderLength(context, payload.length) + payload.length);
+  bytes.set(new TextEncoder().encode(payload), writeDatagramHeader(bytes, 0, context, payload.length));
+  return bytes;
+}
+
+describe("the worked example of PROTOCOL.md", () => {
+  const mac = requestMac(crypto, psk, transcript);
+  const proof = responseMac(crypto, psk, mac, serverNonce, session, false);
+
+  it("has the MACs and the session key that the code computes", () => {
+    expect(mac).toEqual(hex("request-mac"));
+    expect(proof).toEqual(hex("response-mac"));
+    expect(deriveSessionKey(crypto, psk, nonce, serverNonce, session)).toEqual(hex("session-key"));
+  });
+
+  it("has a request MAC over the fields that §3.1 lists, each behind its length in two bytes", () => {
+    const fields = ["underpass/1 request", BIND_PATH, nonce, "1700000000000", "0", "", ""].map((field) =>
+      Buffer.from(field),
+    );
+    const input = Buffer.concat(
+      fields.flatMap((field) => [Buffer.of(field.length >> 8, field.length & 255), field]),
+    );
+    expect(createHmac("sha256", psk).update(input).digest("hex")).toBe(
+      Buffer.from(hex("request-mac")).toString("hex"),
+    );
+  });
+
+  it("has the heads that the code writes, and reads", () => {
+    const request = encodeUpgradeRequest("server.example:3456", BIND_PATH, true, {
+      ...transcript,
+      mac,
+      resumeMac: undefined,
+    });
+    const response = encodeUpgradeResponse(true, [], {
+      nonce: serverNonce,
+      session,
+      resumed: false,
+      mac: proof,
+    });
+    expect(request).toEqual(http("request"));
+    expect(response).toEqual(http("response"));
+    const head = (bytes: Uint8Array) => decodeHead(bytes, findHeadEnd(bytes, 0, bytes.length))!;
+    expect(decodeUpgradeRequest(head(request))?.extension?.mac).toEqual(mac);
+    expect(decodeUpgradeResponse(head(response))?.extension).toEqual({
+      nonce: serverNonce,
+      session,
+      resumed: false,
+      mac: proof,
+    });
+  });
+
+  it.each([
+    ["association-open", encodeAssociationOpen(1, makeAddress("127.0.0.1", 40_000))],
+    ["context-assign", encodeContextAssign(2, 1, makeAddress("192.0.2.1", 53)!)],
+    ["context-assign-name", encodeContextAssign(4, 1, makeAddress("example.com", 443)!)],
+    ["datagram", datagram(2, "hi")],
+    ["ack", encodeCompressionAck(2)],
+    ["answer", datagram(2, "ho")],
+    ["context-assign-server", encodeContextAssign(1, 1, makeAddress("192.0.2.1", 54)!)],
+    ["other-answer", datagram(1, "hm")],
+    ["heartbeat", encodeHeartbeat(7, 123_456)],
+    ["heartbeat-echo", encodeHeartbeatEcho(7, 123_456)],
+    ["association-close", encodeAssociationClose(1, "done")],
+    ["shutdown", encodeShutdown("done")],
+  ])("has the bytes of %s", (name, bytes) => {
+    expect(bytes).toEqual(hex(name));
+  });
+});

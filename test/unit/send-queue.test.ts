@@ -1,0 +1,139 @@
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { CapsuleReader, READ_CAPSULE } from "../../src/core/capsule-reader.ts";
+import { Counters } from "../../src/core/counters.ts";
+import { SendPool, SendQueue } from "../../src/core/send-queue.ts";
+
+const BUDGET = 100;
+
+function setUp(byteLimit = 1_048_576) {
+  const counters = new Counters();
+  const pool = new SendPool();
+  const makeQueue = () => new SendQueue(pool, counters, byteLimit, BUDGET);
+  return { counters, makeQueue, queue: makeQueue() };
+}
+
+function push(queue: SendQueue, now: number, flow: number, payload: Uint8Array): void {
+  queue.push(now, flow, flow + 1, payload, 0, payload.length);
+}
+
+const bytes = (...values: number[]) => Uint8Array.from(values);
+
+/** [context, payload] of all that the queue gives out now. */
+function drain(queue: SendQueue, now: number, size = 1_000_000): [number, number[]][] {
+  const out = new Uint8Array(size);
+  const end = queue.fill(now, out, 0);
+  const reader = new CapsuleReader(false);
+  const datagrams: [number, number[]][] = [];
+  for (let at = 0; reader.next(out, at, end) === READ_CAPSULE; at = reader.offset) {
+    datagrams.push([
+      reader.data[reader.valueOffset],
+      [...reader.data.subarray(reader.valueOffset + 1, reader.valueEnd)],
+    ]);
+  }
+  return datagrams;
+}
+
+describe("SendQueue", () => {
+  it("gives back every payload of a flow in order, 0 to 65,507 bytes", () => {
+    const { queue } = setUp();
+    const payloads = [0, 1, 255, 256, 257, 1200, 65_507].map((size) => new Uint8Array(size).fill(size));
+    for (const payload of payloads) push(queue, 0, 0, payload);
+    expect(drain(queue, 0).map(([, payload]) => payload)).toEqual(payloads.map((payload) => [...payload]));
+    expect(queue.isEmpty).toBe(true);
+    expect(queue.bytes).toBe(0);
+  });
+
+  it("drops the oldest datagrams when the age budget of 100 ms is passed", () => {
+    const { queue, counters } = setUp();
+    push(queue, 0, 0, bytes(1));
+    push(queue, 50, 0, bytes(2));
+    expect(drain(queue, 101)).toEqual([[1, [2]]]);
+    expect(counters.drops.age).toBe(1);
+  });
+
+  it("keeps a datagram that is just 100 ms old", () => {
+    const { queue } = setUp();
+    push(queue, 0, 0, bytes(1));
+    expect(drain(queue, 100)).toHaveLength(1);
+  });
+
+  it("drops from the head of the flow that has most when the byte limit is passed", () => {
+    const { queue, counters } = setUp(10_000);
+    push(queue, 0, 1, bytes(9));
+    for (let i = 0; i < 20; i++) push(queue, 0, 0, new Uint8Array(1000).fill(i));
+    expect(queue.bytes).toBeLessThanOrEqual(10_000);
+    const out = drain(queue, 0);
+    expect(out.filter(([context]) => context === 2)).toHaveLength(1);
+    expect(out.filter(([context]) => context === 1).map(([, payload]) => payload[0])).toEqual([
+      11, 12, 13, 14, 15, 16, 17, 18, 19,
+    ]);
+    expect(counters.drops.queue_full).toBe(11);
+  });
+
+  it("serves a thin flow beside a flood within two turns", () => {
+    const { queue } = setUp();
+    for (let i = 0; i < 100; i++) push(queue, 0, 0, new Uint8Array(1200));
+    push(queue, 0, 1, bytes(7));
+    expect(drain(queue, 0).findIndex(([context]) => context === 2)).toBeLessThan(3);
+  });
+
+  it("shares bytes, not datagrams: of 64 and 1,200 bytes each flow sends as much", () => {
+    const { queue } = setUp();
+    for (let i = 0; i < 400; i++) {
+      push(queue, 0, 0, new Uint8Array(64));
+      push(queue, 0, 1, new Uint8Array(1200));
+    }
+    const sent = [0, 0];
+    for (const [context, payload] of drain(queue, 0, 20_000)) sent[context - 1] += payload.length;
+    expect(Math.abs(sent[0] - sent[1])).toBeLessThan(3000);
+  });
+
+  it("moves a flow to another queue in order, with its bytes", () => {
+    const { queue, makeQueue } = setUp();
+    const other = makeQueue();
+    for (let i = 0; i < 3; i++) push(queue, 0, 0, bytes(i));
+    push(queue, 0, 1, bytes(9));
+    queue.moveFlow(0, other);
+    expect(drain(other, 0)).toEqual([0, 1, 2].map((i) => [1, [i]]));
+    expect(drain(queue, 0)).toEqual([[2, [9]]]);
+  });
+
+  it("stays within its bounds and loses nothing uncounted, whatever is done", () => {
+    const command = fc.record({
+      kind: fc.constantFrom("push", "fill", "expire", "remove"),
+      flow: fc.nat(4),
+      size: fc.nat(3000),
+      wait: fc.nat(40),
+    });
+    fc.assert(
+      fc.property(fc.array(command, { maxLength: 200 }), (commands) => {
+        const { queue, counters } = setUp(20_000);
+        let now = 0;
+        let pushed = 0;
+        let removed = 0;
+        const waiting = () =>
+          pushed - removed - counters.datagramsOut - counters.drops.age - counters.drops.queue_full;
+        for (const { kind, flow, size, wait } of commands) {
+          now += wait;
+          if (kind === "push") {
+            push(queue, now, flow, new Uint8Array(size));
+            pushed++;
+          } else if (kind === "fill") queue.fill(now, new Uint8Array(5000), 0);
+          else if (kind === "expire") queue.expire(now);
+          else {
+            queue.removeFlow(flow);
+            drain(queue, now);
+            removed += waiting();
+          }
+          expect(queue.bytes).toBeLessThanOrEqual(20_000);
+        }
+        drain(queue, now);
+        expect(queue.isEmpty).toBe(true);
+        expect(queue.bytes).toBe(0);
+        expect(waiting()).toBe(0);
+      }),
+      { seed: 3, numRuns: 500 },
+    );
+  });
+});
