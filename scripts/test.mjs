@@ -1,7 +1,8 @@
 // `npm test`: all that CI runs. Lint, types, build, then unit, sim, interop and e2e tests. Installs dependencies first
-// when a fresh clone has none; tests that want Debian packages or root say which when these are missing.
+// when a fresh clone has none, and, as root on Debian, the packages whose programs the tests talk to; elsewhere tests
+// that want one are skipped and say which.
 import { spawnSync } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 
 /** @param {string} title @param {string} command @param {string[]} args */
 function step(title, command, args) {
@@ -10,6 +11,14 @@ function step(title, command, args) {
   if (status !== 0) process.exit(status ?? 1);
 }
 
+const packages = readFileSync("scripts/debian-packages.txt", "utf8").trim().split("\n");
+const isInstalled = spawnSync("dpkg", ["-s", ...packages], { stdio: "ignore" }).status === 0;
+const hasApt = spawnSync("apt-get", ["--version"], { stdio: "ignore" }).status === 0;
+if (!isInstalled && hasApt && process.getuid?.() === 0) {
+  step("Debian packages", "apt-get", ["update", "-qq"]);
+  process.env.DEBIAN_FRONTEND = "noninteractive";
+  step("Debian packages", "apt-get", ["install", "-y", "-qq", "--no-install-recommends", ...packages]);
+}
 if (!existsSync("node_modules/typescript")) {
   step("install", "npm", ["ci", "--no-audit", "--no-fund"]);
 }

@@ -1,0 +1,185 @@
+import type { ChildProcess } from "node:child_process";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import type { AddressInfo } from "node:net";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { afterAll, afterEach, describe, expect, it } from "vitest";
+
+const DIST = resolve(import.meta.dirname, "../../dist/cli");
+const folder = mkdtempSync(join(tmpdir(), "underpass-programs-"));
+const children = new Set<ChildProcess>();
+
+afterEach(async () => {
+  for (const child of children) {
+    if (child.exitCode !== null || child.signalCode !== null) continue;
+    child.kill("SIGKILL");
+    await once(child, "exit");
+  }
+  children.clear();
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+function start(
+  program: "udp-local" | "udp-server",
+  args: readonly string[],
+  env: Record<string, string> = {},
+) {
+  const child = spawn(process.execPath, [join(DIST, `${program}.js`), ...args], {
+    stdio: ["ignore", "pipe", "pipe", "pipe"],
+    env: { ...process.env, ...env },
+  });
+  children.add(child);
+  const output = { stdout: "", stderr: "", ready: "" };
+  child.stdout?.on("data", (data) => {
+    output.stdout += data;
+  });
+  child.stderr?.on("data", (data) => {
+    output.stderr += data;
+  });
+  (child.stdio[3] as NodeJS.ReadableStream).on("data", (data) => {
+    output.ready += data;
+  });
+  return { child, output };
+}
+
+async function run(program: "udp-local" | "udp-server", args: readonly string[]) {
+  const { child, output } = start(program, args);
+  const [code] = await once(child, "close");
+  return { code, ...output };
+}
+
+async function until(isDone: () => boolean, child: ChildProcess, output: { stderr: string }): Promise<void> {
+  while (!isDone()) {
+    if (child.exitCode !== null) throw new Error(`ended: ${output.stderr}`);
+    await Promise.race([once(child.stderr!, "data"), once(child, "exit")]);
+  }
+}
+
+function file(name: string, content: string): string {
+  const path = join(folder, name);
+  writeFileSync(path, content, { mode: 0o600 });
+  return path;
+}
+
+describe("bad options are said in one line, with exit code 2:", () => {
+  it.each([
+    ["udp-server", ["--listen", "0.0.0.0:0"], /0\.0\.0\.0:0.*(psk|key|insecure)/],
+    ["udp-server", ["--allow", "10.0.0.0/99"], /10\.0\.0\.0\/99/],
+    ["udp-server", ["--filtering", "none"], /none/],
+    ["udp-server", ["--no-such-option"], /no-such-option/],
+    ["udp-local", ["--lanes", "99"], /99/],
+    ["udp-local", ["--forward", "127.0.0.1:0"], /forward/],
+    ["udp-local", ["--forward", "127.0.0.1:0=host"], /host/],
+    ["udp-local", ["--via", "ftp://u:secret@127.0.0.1:1"], /ftp/],
+    ["udp-local", ["--server", "nowhere"], /nowhere/],
+  ] as const)("%s %j", async (program, args, pattern) => {
+    const { code, stderr, stdout } = await run(program, args);
+    expect(stderr.trimEnd().split("\n")).toHaveLength(1);
+    expect(stderr).toMatch(pattern);
+    expect(stderr).not.toContain("secret");
+    expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
+  });
+
+  it("a key of 15 bytes, without showing it", async () => {
+    const { code, stderr } = await run("udp-local", ["--psk-file", file("short", "fifteen bytes..\n")]);
+    expect(code).toBe(2);
+    expect(stderr).toMatch(/16/);
+    expect(stderr).not.toContain("fifteen");
+  });
+
+  it("a config file with a wrong field, by its path", async () => {
+    const config = file("bad.json", JSON.stringify({ "age-budget-ms": "soon" }));
+    const { code, stderr } = await run("udp-local", ["--config", config]);
+    expect(code).toBe(2);
+    expect(stderr).toMatch(/age-budget-ms/);
+    expect(stderr.trimEnd().split("\n")).toHaveLength(1);
+  });
+});
+
+describe("a program", () => {
+  it("says its version and its options", async () => {
+    expect((await run("udp-local", ["--version"])).stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
+    const help = await run("udp-server", ["--help"]);
+    expect(help.code).toBe(0);
+    expect(help.stdout).toMatch(/Examples:/);
+  });
+
+  it("exits with 1 and one reason when its address is in use", async () => {
+    const squatter = createServer().listen(0, "127.0.0.1");
+    await once(squatter, "listening");
+    const { port } = squatter.address() as AddressInfo;
+    const { code, stderr } = await run("udp-server", ["--listen", `127.0.0.1:${port}`]);
+    squatter.close();
+    expect(code).toBe(1);
+    expect(stderr).toMatch(new RegExp(`127.0.0.1:${port}.*in use|EADDRINUSE`));
+  });
+
+  it("exits with 1 and one reason when its key cannot be read", async () => {
+    const { code, stderr } = await run("udp-server", ["--psk-file", "/does/not/exist"]);
+    expect(code).toBe(1);
+    expect(stderr.trimEnd().split("\n")).toHaveLength(1);
+    expect(stderr).toMatch(/\/does\/not\/exist/);
+  });
+
+  it("tells its real addresses when it is ready, on stderr and on --ready-fd, and ends with 0 on SIGTERM", async () => {
+    const { child, output } = start("udp-server", [
+      "--listen",
+      "127.0.0.1:0",
+      "--log-format",
+      "json",
+      "--ready-fd",
+      "3",
+    ]);
+    await until(() => output.stderr.includes("\n"), child, output);
+    const ready = JSON.parse(output.stderr.split("\n")[0]);
+    expect(ready).toMatchObject({ ready: "udp-server" });
+    expect(ready.listen[0]).toMatch(/^127\.0\.0\.1:[1-9]\d*$/);
+    child.kill("SIGTERM");
+    const [code] = await once(child, "close");
+    expect(code).toBe(0);
+    expect(JSON.parse(output.ready)).toEqual(ready);
+  });
+
+  it("says that the server is unreachable at the start, once, and goes on", async () => {
+    const { child, output } = start("udp-local", ["--server", "127.0.0.1:1", "--listen", "127.0.0.1:0"]);
+    await until(() => output.stderr.includes("ECONNREFUSED"), child, output);
+    expect(output.stderr).toMatch(/udp-local ready: socks5 127\.0\.0\.1:\d+, server 127\.0\.0\.1:1/);
+    child.kill("SIGINT");
+    expect((await once(child, "close"))[0]).toBe(0);
+  });
+
+  it("takes its options from a file, and flags win over it", async () => {
+    const config = file("good.json", JSON.stringify({ listen: "127.0.0.1:1", "log-format": "json" }));
+    const { child, output } = start("udp-local", ["--config", config, "--listen", "127.0.0.1:0"]);
+    await until(() => output.stderr.includes("\n"), child, output);
+    expect(JSON.parse(output.stderr.split("\n")[0]).socks5).toMatch(/^127\.0\.0\.1:[1-9]\d+$/);
+  });
+
+  it("tells systemd that it is ready, where there is systemd-notify", async () => {
+    const path = join(folder, "notify");
+    const listener = spawn("python3", [
+      "-c",
+      `import socket,sys
+s=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM); s.bind(sys.argv[1]); print("bound",flush=True)
+s.settimeout(20)
+while True:
+    m=s.recv(4096).decode()
+    if "READY=1" in m: print("ready",flush=True); break`,
+      path,
+    ]);
+    children.add(listener);
+    await once(listener.stdout, "data");
+    const told = once(listener.stdout, "data");
+    start("udp-server", ["--listen", "127.0.0.1:0"], { NOTIFY_SOCKET: path });
+    expect(String((await told)[0])).toBe("ready\n");
+  });
+
+  it("prints rates, and drops only when there are any, with --stats-interval", async () => {
+    const { child, output } = start("udp-server", ["--listen", "127.0.0.1:0", "--stats-interval", "1"]);
+    await until(() => output.stderr.split("\n").length > 2, child, output);
+    expect(output.stderr.split("\n")[1]).toMatch(/\/s/);
+  });
+});
