@@ -1,5 +1,6 @@
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { sameBytes } from "../wire/socket-address.ts";
+import { grown } from "./grown.ts";
 
 const NONE = -1;
 
@@ -67,12 +68,8 @@ export class AddressIndex {
 
   #grow(slots: number): void {
     const size = 2 ** Math.ceil(Math.log2(slots));
-    const next = new Int32Array(size);
-    next.set(this.#next);
-    this.#next = next;
-    const owner = new Int32Array(size);
-    owner.set(this.#owner);
-    this.#owner = owner;
+    this.#next = grown(this.#next, new Int32Array(size));
+    this.#owner = grown(this.#owner, new Int32Array(size));
   }
 
   #rehash(buckets: number): void {

@@ -31,12 +31,14 @@ import {
   constantTimeEqual,
   deriveSessionKey,
   NONCE_BYTES,
+  randomSeed,
   requestMac,
   responseMac,
   resumeMac,
 } from "./credentials.ts";
 import { DatagramBatch } from "./datagram-batch.ts";
 import { ProtocolError } from "./errors.ts";
+import { grown } from "./grown.ts";
 import { HeadBuffer } from "./head-buffer.ts";
 import { SendPool, SendQueue } from "./send-queue.ts";
 import { Tunnel } from "./tunnel.ts";
@@ -152,8 +154,7 @@ export class TunnelClient {
 
   constructor(options: TunnelClientOptions) {
     this.#options = options;
-    const seed = options.crypto.random(4);
-    this.contexts = new ContextTable((seed[0] << 24) | (seed[1] << 16) | (seed[2] << 8) | seed[3]);
+    this.contexts = new ContextTable(randomSeed(options.crypto));
     for (let index = 0; index < options.lanes; index++) {
       this.#lanes.push({
         index,
@@ -883,20 +884,15 @@ export class TunnelClient {
   #growAssociations(): void {
     const size = this.#state.length * 2;
     const from = this.#state.length;
-    this.#state = larger(this.#state, new Uint8Array(size));
-    this.#expires = larger(this.#expires, new Uint8Array(size));
-    this.#wireId = larger(this.#wireId, new Int32Array(size));
-    this.#lane = larger(this.#lane, new Int32Array(size));
-    this.#lastContext = larger(this.#lastContext, new Int32Array(size)).fill(NONE, from);
-    this.#answers = larger(this.#answers, new Int32Array(size));
-    this.#lastActive = larger(this.#lastActive, new Float64Array(size));
-    this.#reopenAt = larger(this.#reopenAt, new Float64Array(size));
+    this.#state = grown(this.#state, new Uint8Array(size));
+    this.#expires = grown(this.#expires, new Uint8Array(size));
+    this.#wireId = grown(this.#wireId, new Int32Array(size));
+    this.#lane = grown(this.#lane, new Int32Array(size));
+    this.#lastContext = grown(this.#lastContext, new Int32Array(size)).fill(NONE, from);
+    this.#answers = grown(this.#answers, new Int32Array(size));
+    this.#lastActive = grown(this.#lastActive, new Float64Array(size));
+    this.#reopenAt = grown(this.#reopenAt, new Float64Array(size));
   }
-}
-
-function larger<Numbers extends Int32Array | Uint8Array | Float64Array>(from: Numbers, to: Numbers): Numbers {
-  to.set(from);
-  return to;
 }
 
 function isAddressOf(

@@ -1,5 +1,6 @@
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { AddressIndex } from "./address-index.ts";
+import { grown } from "./grown.ts";
 
 const NONE = -1;
 
@@ -61,9 +62,8 @@ export class ContextTable {
     const slot = this.#free.pop() ?? this.#used++;
     if (slot >= this.id.length) this.#grow();
     if (association >= this.#first.length) {
-      const first = new Int32Array(Math.max(64, 2 ** Math.ceil(Math.log2(association + 1)))).fill(NONE);
-      first.set(this.#first);
-      this.#first = first;
+      const size = Math.max(64, 2 ** Math.ceil(Math.log2(association + 1)));
+      this.#first = grown(this.#first, new Int32Array(size).fill(NONE));
     }
     this.id[slot] = id;
     this.association[slot] = association;
@@ -116,9 +116,4 @@ export class ContextTable {
     this.#next = grown(this.#next, new Int32Array(size));
     this.#previous = grown(this.#previous, new Int32Array(size));
   }
-}
-
-function grown<Numbers extends Int32Array | Uint8Array | Float64Array>(from: Numbers, to: Numbers): Numbers {
-  to.set(from);
-  return to;
 }

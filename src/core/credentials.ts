@@ -8,6 +8,12 @@ export interface Cryptography {
   random(length: number): Uint8Array;
 }
 
+/** A random 32-bit number, for tables whose order nobody shall be able to choose. */
+export function randomSeed(crypto: Cryptography): number {
+  const [a, b, c, d] = crypto.random(4);
+  return (a << 24) | (b << 16) | (c << 8) | d;
+}
+
 /** Sizes in bytes. */
 export const NONCE_BYTES = 16;
 export const SESSION_ID_BYTES = 16;

@@ -1,5 +1,6 @@
 import { datagramHeaderLength, writeDatagramHeader } from "../wire/capsule.ts";
 import type { Counters } from "./counters.ts";
+import { grown } from "./grown.ts";
 
 const BLOCK_BYTES = 256;
 const NONE = -1;
@@ -39,12 +40,12 @@ export class SendPool {
     if (flow < this.flowHead.length) return;
     const size = Math.max(64, 2 ** Math.ceil(Math.log2(flow + 1)));
     const before = this.flowHead.length;
-    this.flowHead = grown(this.flowHead, size).fill(NONE, before);
-    this.flowTail = grown(this.flowTail, size);
-    this.flowBytes = grown(this.flowBytes, size);
-    this.flowCredit = grown(this.flowCredit, size);
-    this.flowNext = grown(this.flowNext, size);
-    this.flowPrevious = grown(this.flowPrevious, size);
+    this.flowHead = grown(this.flowHead, new Int32Array(size)).fill(NONE, before);
+    this.flowTail = grown(this.flowTail, new Int32Array(size));
+    this.flowBytes = grown(this.flowBytes, new Int32Array(size));
+    this.flowCredit = grown(this.flowCredit, new Int32Array(size));
+    this.flowNext = grown(this.flowNext, new Int32Array(size));
+    this.flowPrevious = grown(this.flowPrevious, new Int32Array(size));
   }
 
   /** Copies a payload into blocks and makes an entry for it. */
@@ -101,10 +102,8 @@ export class SendPool {
     }
     if (this.#blockCount === this.blockNext.length) {
       const size = this.blockNext.length * 2;
-      this.blockNext = grown(this.blockNext, size);
-      const blocks = new Uint8Array(size * BLOCK_BYTES);
-      blocks.set(this.blocks);
-      this.blocks = blocks;
+      this.blockNext = grown(this.blockNext, new Int32Array(size));
+      this.blocks = grown(this.blocks, new Uint8Array(size * BLOCK_BYTES));
     }
     return this.#blockCount++;
   }
@@ -117,22 +116,14 @@ export class SendPool {
     }
     if (this.#entryCount === this.entryNext.length) {
       const size = this.entryNext.length * 2;
-      this.entryNext = grown(this.entryNext, size);
-      this.entryBlock = grown(this.entryBlock, size);
-      this.entryLength = grown(this.entryLength, size);
-      this.entryContext = grown(this.entryContext, size);
-      const times = new Float64Array(size);
-      times.set(this.entryTime);
-      this.entryTime = times;
+      this.entryNext = grown(this.entryNext, new Int32Array(size));
+      this.entryBlock = grown(this.entryBlock, new Int32Array(size));
+      this.entryLength = grown(this.entryLength, new Int32Array(size));
+      this.entryContext = grown(this.entryContext, new Int32Array(size));
+      this.entryTime = grown(this.entryTime, new Float64Array(size));
     }
     return this.#entryCount++;
   }
-}
-
-function grown(array: Int32Array<ArrayBuffer>, size: number): Int32Array<ArrayBuffer> {
-  const larger = new Int32Array(size);
-  larger.set(array);
-  return larger;
 }
 
 /**

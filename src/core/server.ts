@@ -42,6 +42,7 @@ import {
   deriveSessionKey,
   hexKey,
   NONCE_BYTES,
+  randomSeed,
   requestMac,
   responseMac,
   resumeMac,
@@ -49,6 +50,7 @@ import {
 } from "./credentials.ts";
 import { DatagramBatch } from "./datagram-batch.ts";
 import { ProtocolError } from "./errors.ts";
+import { grown } from "./grown.ts";
 import { HeadBuffer } from "./head-buffer.ts";
 import { Permissions } from "./permissions.ts";
 import { ReplayGuard } from "./replay-guard.ts";
@@ -199,9 +201,8 @@ export class TunnelServer {
 
   constructor(options: TunnelServerOptions) {
     this.#options = options;
-    const seed = options.crypto.random(8);
-    this.contexts = new ContextTable((seed[0] << 24) | (seed[1] << 16) | (seed[2] << 8) | seed[3]);
-    this.#permissions = new Permissions((seed[4] << 24) | (seed[5] << 16) | (seed[6] << 8) | seed[7]);
+    this.contexts = new ContextTable(randomSeed(options.crypto));
+    this.#permissions = new Permissions(randomSeed(options.crypto));
     this.#guard = new ReplayGuard(Math.floor(options.startedAt + options.unixOffsetMs), NONCE_CAPACITY);
   }
 
@@ -1263,15 +1264,9 @@ export class TunnelServer {
 
   #growAssociations(): void {
     const from = this.#wireId.length;
-    const wireId = new Int32Array(from * 2);
-    wireId.set(this.#wireId);
-    this.#wireId = wireId;
-    const lastReply = new Int32Array(from * 2).fill(NONE, from);
-    lastReply.set(this.#lastReply);
-    this.#lastReply = lastReply;
-    const lastActive = new Float64Array(from * 2);
-    lastActive.set(this.#lastActive);
-    this.#lastActive = lastActive;
+    this.#wireId = grown(this.#wireId, new Int32Array(from * 2));
+    this.#lastReply = grown(this.#lastReply, new Int32Array(from * 2)).fill(NONE, from);
+    this.#lastActive = grown(this.#lastActive, new Float64Array(from * 2));
   }
 }
 

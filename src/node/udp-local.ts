@@ -4,6 +4,7 @@ import { performance } from "node:perf_hooks";
 import type { Duplex } from "node:stream";
 import type { ClientOutput } from "../core/client.ts";
 import { TunnelClient } from "../core/client.ts";
+import { randomSeed } from "../core/credentials.ts";
 import { HostError, UsageError } from "../core/errors.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { ATYP_IPV6, formatAddress, makeAddress } from "../wire/socket-address.ts";
@@ -22,6 +23,7 @@ import type { UdpLocalOptions } from "./options.ts";
 import { resolveUdpLocalOptions } from "./options.ts";
 import { Socks5Listener } from "./socks5-listener.ts";
 import { Socks5Relay } from "./socks5-relay.ts";
+import { tunnelStats } from "./tunnel-stats.ts";
 import type { OpenUdpSocket, UdpSocket } from "./udp-socket.ts";
 import { openPlainUdpSocket } from "./udp-socket-plain.ts";
 
@@ -99,21 +101,13 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
 
   stats(): TunnelStats {
     const { core } = this;
-    const { counters } = core;
-    return {
+    return tunnelStats(core.counters, {
       sessions: core.isUp ? 1 : 0,
       lanes: core.lanesUp,
       associations: core.associationCount,
       contexts: core.contexts.size,
-      datagramsIn: counters.datagramsIn,
-      datagramsOut: counters.datagramsOut,
-      bytesIn: counters.bytesIn,
-      bytesOut: counters.bytesOut,
       rttMs: core.rttMs,
-      resumed: counters.resumed,
-      drops: { ...counters.drops },
-      refused: { ...counters.refused },
-    };
+    });
   }
 
   async listen(): Promise<void> {
@@ -164,13 +158,12 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     if (address === undefined) throw new UsageError("ERR_OPTION", `forward: "${targetText}" is no target`);
     const { host, port } = parseEndpoint(listen) as { host: string; port: number };
     const bound = await lookup(host);
-    const seed = nodeCryptography.random(4);
     const relay = new FixedForward(
       this,
       this.#openSocket,
       { family: bound.family === 6 ? 6 : 4, host: bound.address, port },
       address,
-      new DataView(seed.buffer, seed.byteOffset).getInt32(0),
+      randomSeed(nodeCryptography),
       (association, owner) => {
         this.#relays[association] = owner;
       },

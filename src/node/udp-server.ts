@@ -19,6 +19,7 @@ import { silentLogger } from "./log.ts";
 import type { UdpServerOptions } from "./options.ts";
 import { resolveUdpServerOptions } from "./options.ts";
 import { TargetPolicy } from "./target-policy.ts";
+import { tunnelStats } from "./tunnel-stats.ts";
 import type { OpenUdpSocket, UdpSocket } from "./udp-socket.ts";
 import { Remote } from "./udp-socket.ts";
 import { openPlainUdpSocket } from "./udp-socket-plain.ts";
@@ -84,21 +85,13 @@ class UdpServerHost extends EventEmitter implements UdpServer {
 
   stats(): TunnelStats {
     const core = this.#core;
-    const { counters } = core;
-    return {
+    return tunnelStats(core.counters, {
       sessions: core.sessionCount,
       lanes: core.tunnelCount,
       associations: core.associationCount,
       contexts: core.contexts.size,
-      datagramsIn: counters.datagramsIn,
-      datagramsOut: counters.datagramsOut,
-      bytesIn: counters.bytesIn,
-      bytesOut: counters.bytesOut,
       rttMs: core.rttMs,
-      resumed: counters.resumed,
-      drops: { ...counters.drops },
-      refused: { ...counters.refused },
-    };
+    });
   }
 
   async listen(): Promise<void> {

@@ -1,0 +1,17 @@
+import type { Counters } from "../core/counters.ts";
+import type { TunnelStats } from "./handles.ts";
+
+/** What an endpoint is doing now, with all that it has counted. */
+export function tunnelStats(
+  counters: Counters,
+  now: Pick<TunnelStats, "sessions" | "lanes" | "associations" | "contexts" | "rttMs">,
+): TunnelStats {
+  const { datagramsIn, datagramsOut, bytesIn, bytesOut, resumed } = counters;
+  const { drops, refused } = counters;
+  return {
+    ...now,
+    ...{ datagramsIn, datagramsOut, bytesIn, bytesOut, resumed },
+    drops: { ...drops },
+    refused: { ...refused },
+  };
+}
