@@ -110,6 +110,8 @@ const LOCAL = 1;
 const OPEN = 2;
 /** Ended here; the server has not said that it knows. */
 const CLOSING = 3;
+/** Ended, and free once the host has been told. */
+const ENDED = 4;
 
 /**
  * The client end of a session: lanes that come and go, associations and contexts that stay. Does no I/O and reads no
@@ -273,7 +275,11 @@ export class TunnelClient {
   }
 
   pollOutput(): ClientOutput | undefined {
-    return this.#outputs.shift();
+    const output = this.#outputs.shift();
+    if (output?.kind === "association-closed" && this.#state[output.association] === ENDED) {
+      this.#forget(output.association);
+    }
+    return output;
   }
 
   /** Bytes for a lane's connection, lent until {@link handleTransmitted}. */
@@ -318,6 +324,7 @@ export class TunnelClient {
 
   closeAssociation(now: number, association: number): void {
     this.#endAssociation(now, association, "done");
+    if (this.#state[association] === ENDED) this.#forget(association);
   }
 
   /**
@@ -808,13 +815,13 @@ export class TunnelClient {
 
   #endAssociation(now: number, association: number, reason: CloseReason): void {
     const state = this.#state[association];
-    if (state === FREE || state === CLOSING) return;
+    if (state !== LOCAL && state !== OPEN) return;
     const lane = this.#lanes[this.#lane[association]];
     lane.queue.removeFlow(association);
     this.#releaseContexts(association);
     this.associationCount--;
     if (state === LOCAL) {
-      this.#forget(association);
+      this.#state[association] = ENDED;
       return;
     }
     this.#state[association] = CLOSING;

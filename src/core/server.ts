@@ -433,7 +433,10 @@ export class TunnelServer {
   }
 
   pollOutput(): ServerOutput | undefined {
-    return this.#outputs.shift();
+    const output = this.#outputs.shift();
+    // Only now that the host closes its sockets may the slot stand for another association.
+    if (output?.kind === "release") this.#freeAssociations.push(output.association);
+    return output;
   }
 
   /** The next connection that may have something to write, or -1. */
@@ -1199,7 +1202,6 @@ export class TunnelServer {
     this.#sessionOf[slot] = undefined;
     this.#connectionOf[slot] = undefined;
     this.#source[slot] = undefined;
-    this.#freeAssociations.push(slot);
     this.associationCount--;
     this.#outputs.push({ kind: "release", association: slot });
   }

@@ -4,6 +4,7 @@ import { z } from "zod";
 import { UsageError } from "../core/errors.ts";
 import type { Filtering } from "../core/server.ts";
 import { makeAddress } from "../wire/socket-address.ts";
+import { parseCarrierChain } from "./carrier-chain.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { formatEndpoint, parseEndpoint } from "./endpoint.ts";
 import { parseTargetRule } from "./target-policy.ts";
@@ -219,7 +220,9 @@ export const UDP_LOCAL_FIELDS = {
   },
   via: {
     schema: z.array(z.string().refine(isCarrierUrl)).default([]),
-    expects: "socks5://[USER:PASSWORD@]HOST:PORT, http://..., tls://HOST:PORT or unix:/path",
+    expects:
+      "socks5:// or http://[USER:PASSWORD@]HOST:PORT (percent-encoded), unix:/path, or tls://[HOST:PORT] with " +
+      "?servername=, ca=, cert= and key=, insecure=1",
     flag: "via",
     value: "URL",
     help: "carrier on the way to the server: socks5://, http://, tls:// or unix: (repeatable, nearest first)",
@@ -240,9 +243,9 @@ export const UDP_LOCAL_FIELDS = {
   tcpVia: {
     schema: z
       .string()
-      .refine((url) => url.startsWith("socks5://") && isCarrierUrl(url))
+      .refine((url) => /^socks5h?:/.test(url) && isCarrierUrl(url))
       .optional(),
-    expects: "socks5://[USER:PASSWORD@]HOST:PORT",
+    expects: "socks5://[USER:PASSWORD@]HOST:PORT (percent-encoded)",
     flag: "tcp-via",
     value: "URL",
     help: "SOCKS5 server that takes CONNECT requests (default: direct)",
@@ -479,8 +482,12 @@ function isServer(text: string): boolean {
 }
 
 function isCarrierUrl(text: string): boolean {
-  if (text.startsWith("unix:")) return endpointOf(text) !== undefined;
-  return /^(?:socks5|http|tls):\/\/[^\s]+$/.test(text) && URL.canParse(text);
+  try {
+    parseCarrierChain({ server: SERVER_LISTEN, via: [text] });
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function splitForward(text: string): object | undefined {

@@ -6,6 +6,7 @@ import type { AddressInfo } from "node:net";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { createInterface } from "node:readline";
 import { afterAll, afterEach, describe, expect, it } from "vitest";
 
 const DIST = resolve(import.meta.dirname, "../../dist/cli");
@@ -171,10 +172,10 @@ while True:
       path,
     ]);
     children.add(listener);
-    await once(listener.stdout, "data");
-    const told = once(listener.stdout, "data");
+    const lines = createInterface({ input: listener.stdout })[Symbol.asyncIterator]();
+    expect((await lines.next()).value).toBe("bound");
     start("udp-server", ["--listen", "127.0.0.1:0"], { NOTIFY_SOCKET: path });
-    expect(String((await told)[0])).toBe("ready\n");
+    expect((await lines.next()).value).toBe("ready");
   });
 
   it("prints rates, and drops only when there are any, with --stats-interval", async () => {

@@ -99,6 +99,33 @@ describe("datagrams", () => {
   });
 });
 
+describe("an association that begins in the chunk in which another ends", () => {
+  it("has a slot of its own until the host has closed the other's socket", () => {
+    const network = started();
+    const first = open(network);
+    network.send(first, "192.0.2.1:53", "first");
+    network.settle();
+    network.client.closeAssociation(network.now, first);
+    const second = open(network);
+    network.send(second, "192.0.2.1:53", "second");
+    network.settle();
+    expect(network.atTargets).toEqual(["40000 > 192.0.2.1:53: first", "40001 > 192.0.2.1:53: second"]);
+    expect(payloads(network)).toEqual(["first", "second"]);
+  });
+
+  it("is not forgotten by the host in place of the one that was evicted for it", () => {
+    const network = started({ client: { maxAssociations: 1 } });
+    const first = open(network);
+    const second = open(network);
+    expect(second).not.toBe(first);
+    network.settle();
+    network.send(second, "192.0.2.1:53", "x");
+    network.settle();
+    expect(payloads(network)).toEqual(["x"]);
+    expect(open(network)).toBe(first);
+  });
+});
+
 describe("filtering", () => {
   const senders = ["192.0.2.1:53", "192.0.2.1:54", "192.0.2.2:53"];
   const heard = (filtering: "endpoint-independent" | "address-dependent" | "address-and-port-dependent") => {

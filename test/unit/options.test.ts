@@ -1,0 +1,404 @@
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import fc from "fast-check";
+import { afterAll, describe, expect, it } from "vitest";
+import type { CommandLine } from "../../src/cli/option-sources.ts";
+import { gatherOptions } from "../../src/cli/option-sources.ts";
+import { isExposed, readSecretFile } from "../../src/cli/secret-file.ts";
+import { HostError, UsageError } from "../../src/core/errors.ts";
+import { parseCarrierChain } from "../../src/node/carrier-chain.ts";
+import type { OptionFields, UdpLocalOptions, UdpServerOptions } from "../../src/node/options.ts";
+import {
+  resolveUdpLocalOptions,
+  resolveUdpServerOptions,
+  UDP_LOCAL_FIELDS,
+  UDP_SERVER_FIELDS,
+} from "../../src/node/options.ts";
+
+const KEY = new TextEncoder().encode("0123456789abcdef");
+const folder = mkdtempSync(join(tmpdir(), "underpass-options-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+// Wrong values are what is tested, so that the types must not refuse them first.
+const resolveLocal = (input: unknown) => resolveUdpLocalOptions(input as UdpLocalOptions);
+const resolveServer = (input: unknown) => resolveUdpServerOptions(input as UdpServerOptions);
+
+/** What is thrown: one line of a UsageError, without the text of its code. */
+function complaint(act: () => unknown): string {
+  try {
+    act();
+  } catch (error) {
+    expect(error).toBeInstanceOf(UsageError);
+    const { code, message } = error as UsageError;
+    expect(code).toBe("ERR_OPTION");
+    expect(message).not.toContain("\n");
+    return message.replace("an option is missing or wrong: ", "");
+  }
+  throw new Error("nothing was thrown");
+}
+
+describe("defaults", () => {
+  it("of udp-local", () => {
+    expect(resolveLocal({})).toEqual({
+      listen: "127.0.0.1:1234",
+      server: "127.0.0.1:3456",
+      via: [],
+      forwards: [],
+      lanes: 1,
+      ageBudgetMs: 100,
+      queueBytes: 1_048_576,
+      heartbeatMs: 5_000,
+      maxAssociations: 4_096,
+      maxContexts: 65_536,
+      idleTimeoutS: 60,
+      activeIdleTimeoutS: 300,
+    });
+  });
+
+  it("of udp-server", () => {
+    expect(resolveServer({})).toEqual({
+      listen: ["127.0.0.1:3456"],
+      insecureOpenRelay: false,
+      allow: [],
+      deny: [],
+      filtering: "address-dependent",
+      lingerS: 60,
+      ageBudgetMs: 100,
+      queueBytes: 1_048_576,
+      heartbeatMs: 5_000,
+      maxTunnels: 1_024,
+      maxHalfOpen: 256,
+      maxSessions: 1_024,
+      maxLingering: 256,
+      maxAssociations: 16_384,
+      maxAssociationsPerSession: 4_096,
+      maxContextsPerSession: 65_536,
+      handshakeTimeoutMs: 5_000,
+      idleTimeoutS: 600,
+    });
+  });
+});
+
+describe("ranges", () => {
+  it.each([
+    ["lanes", 1, 16],
+    ["ageBudgetMs", 1, 60_000],
+    ["queueBytes", 131_072, 2 ** 30],
+    ["heartbeatMs", 100, 60_000],
+    ["maxAssociations", 1, 1_000_000],
+    ["maxContexts", 1, 1_000_000],
+    ["idleTimeoutS", 1, 86_400],
+    ["activeIdleTimeoutS", 1, 86_400],
+  ])("udp-local's %s is an integer from %d to %d", (name, low, high) => {
+    expectRange(resolveLocal, name, low, high);
+  });
+
+  it.each([
+    ["lingerS", 0, 86_400],
+    ["ageBudgetMs", 1, 60_000],
+    ["queueBytes", 131_072, 2 ** 30],
+    ["heartbeatMs", 100, 60_000],
+    ["maxTunnels", 1, 1_000_000],
+    ["maxHalfOpen", 1, 1_000_000],
+    ["maxSessions", 1, 1_000_000],
+    ["maxLingering", 0, 1_000_000],
+    ["maxAssociations", 1, 1_000_000],
+    ["maxAssociationsPerSession", 1, 1_000_000],
+    ["maxContextsPerSession", 1, 1_000_000],
+    ["handshakeTimeoutMs", 100, 60_000],
+    ["idleTimeoutS", 1, 86_400],
+  ])("udp-server's %s is an integer from %d to %d", (name, low, high) => {
+    expectRange(resolveServer, name, low, high);
+  });
+
+  function expectRange(resolve: (input: object) => object, name: string, low: number, high: number): void {
+    for (const value of [low, high]) expect(() => resolve({ [name]: value })).not.toThrow();
+    for (const value of [low - 1, high + 1, low + 0.5, Number.NaN, String(high), null]) {
+      expect(complaint(() => resolve({ [name]: value }))).toMatch(
+        new RegExp(`^${name}: expected an integer from ${low} to ${high}, got `),
+      );
+    }
+  }
+
+  it("raises activeIdleTimeoutS to idleTimeoutS when that is longer", () => {
+    expect(resolveLocal({ idleTimeoutS: 400 })).toMatchObject({ activeIdleTimeoutS: 400 });
+  });
+});
+
+describe("a wrong field is named by its path, with its value and what is wanted:", () => {
+  it.each([
+    [{ lanes: 17 }, "lanes: expected an integer from 1 to 16, got 17"],
+    [{ ageBudget: 5 }, "ageBudget: there is no such option"],
+    [{ via: ["unix:/a", "ftp://b:1"] }, /^via\[1\]: expected socks5:\/\/.*, got "ftp:\/\/b:1"$/],
+    [{ via: "unix:/a" }, /^via: expected .*, got "unix:\/a"$/],
+    [{ server: "nowhere" }, /^server: expected HOST:PORT, .*, got "nowhere"$/],
+    [{ server: "a:1\nb" }, /^server: .*, got "a:1\\nb"$/],
+    [{ server: "a:0" }, /^server: /],
+    [{ server: "a:65536" }, /^server: /],
+    [{ listen: "example.com:1" }, /^listen: expected IP:PORT .*, got "example.com:1"$/],
+    [{ listen: "unix:/a" }, /^listen: /],
+    [{ tcpVia: "http://a:1" }, /^tcpVia: expected socks5:\/\/.*, got "http:\/\/a:1"$/],
+    [{ tcpVia: "socks5://a" }, /^tcpVia: expected socks5:\/\/.*, got "socks5:\/\/a"$/],
+    [{ carrier: "tcp" }, /^carrier: expected a function .*, got "tcp"$/],
+    [{ forwards: ["127.0.0.1:0"] }, /^forwards\[0\]: expected LISTEN=TARGET/],
+    [
+      { forwards: [{ listen: "127.0.0.1:0", target: "a:53" }, { listen: "127.0.0.1:0" }] },
+      /^forwards\[1\]\.target: /,
+    ],
+    [{ forwards: [{ listen: "127.0.0.1:0", target: "a:0" }] }, /^forwards\[0\]\.target: .*, got "a:0"$/],
+    [
+      { forwards: [{ listen: "127.0.0.1:0", target: "a:1", to: 1 }] },
+      "forwards[0].to: there is no such option",
+    ],
+    [{ listen: false }, /^listen: is off and there are no forwards/],
+    [{ carrier: () => {}, via: ["unix:/a"] }, /^carrier: cannot stand together with via/],
+    [null, "options: expected an object"],
+  ] as const)("udp-local %j", (input, message) => {
+    expect(complaint(() => resolveLocal(input))).toMatch(message);
+  });
+
+  it.each([
+    [{ listen: [] }, /^listen: expected IP:PORT or unix:/],
+    [{ listen: ["127.0.0.1:1", "host:1"] }, /^listen\[1\]: .*, got "host:1"$/],
+    [{ filtering: "none" }, /^filtering: expected endpoint-independent, .*, got "none"$/],
+    [{ insecureOpenRelay: "yes" }, 'insecureOpenRelay: expected true or false, got "yes"'],
+    [{ allow: ["10.0.0.0/8", "10.0.0.0/33"] }, /^allow\[1\]: expected CIDR.*, got "10.0.0.0\/33"$/],
+    [{ deny: ["10.0.0.0/8:0"] }, /^deny\[0\]: /],
+    [{ deny: ["10.0.0.0/8:9-8"] }, /^deny\[0\]: /],
+    [{ deny: ["10.0.0.0/8:65536"] }, /^deny\[0\]: /],
+    [{ deny: ["10.0.0.0/8:"] }, /^deny\[0\]: /],
+    [{ deny: ["example.com"] }, /^deny\[0\]: /],
+    [{ publicAddress: "example.com" }, /^publicAddress: .*, got "example.com"$/],
+  ] as const)("udp-server %j", (input, message) => {
+    expect(complaint(() => resolveServer(input))).toMatch(message);
+  });
+});
+
+describe("listening", () => {
+  it("is off for SOCKS5 when there are forwards only, and on when it is asked for besides", () => {
+    const forwards = ["127.0.0.1:5353=9.9.9.9:53"];
+    expect(resolveLocal({ forwards })).toMatchObject({
+      listen: false,
+      forwards: [{ listen: "127.0.0.1:5353", target: "9.9.9.9:53" }],
+    });
+    expect(resolveLocal({ forwards, listen: "[::1]:0" })).toMatchObject({ listen: "[::1]:0" });
+  });
+
+  it("takes localhost for 127.0.0.1, and IPv6 and domain names as targets", () => {
+    expect(
+      resolveLocal({ forwards: ["localhost:0=[2001:db8::1]:53", "[::1]:0=dns.example:53"] }),
+    ).toMatchObject({
+      forwards: [
+        { listen: "127.0.0.1:0", target: "[2001:db8::1]:53" },
+        { listen: "[::1]:0", target: "dns.example:53" },
+      ],
+    });
+  });
+
+  it.each(["127.0.0.1:0", "127.9.9.9:1", "localhost:1", "[::1]:0", "[0:0:0:0:0:0:0:1]:0", "unix:/run/a"])(
+    "on %s needs no key",
+    (listen) => {
+      expect(() => resolveServer({ listen: [listen] })).not.toThrow();
+    },
+  );
+
+  it.each(["0.0.0.0:0", "[::]:0", "192.0.2.1:3456", "[::ffff:192.0.2.1]:1", "[fe80::1]:1", "10.0.0.1:1"])(
+    "on %s needs a key or insecureOpenRelay",
+    (listen) => {
+      const lists = ["127.0.0.1:0", listen];
+      expect(complaint(() => resolveServer({ listen: lists }))).toBe(
+        `listen[1]: ${listen} would let anybody send through this server: give psk, listen on loopback, ` +
+          "or set insecureOpenRelay",
+      );
+      expect(() => resolveServer({ listen: lists, psk: KEY })).not.toThrow();
+      expect(() => resolveServer({ listen: lists, insecureOpenRelay: true })).not.toThrow();
+    },
+  );
+});
+
+describe("secrets", () => {
+  it("takes a key of 16 bytes, and refuses one of 15 and text, without showing either", () => {
+    expect(resolveServer({ psk: KEY })).toMatchObject({ psk: KEY });
+    expect(complaint(() => resolveServer({ psk: KEY.subarray(1) }))).toBe(
+      "psk: expected a key of at least 16 bytes",
+    );
+    expect(complaint(() => resolveLocal({ psk: "0123456789abcdef" }))).toBe(
+      "psk: expected a key of at least 16 bytes",
+    );
+  });
+
+  it("shows neither name nor password of SOCKS5", () => {
+    for (const socksAuth of [
+      { user: "alice", password: "" },
+      { user: "alice", password: "x".repeat(256) },
+      "alice:x",
+    ]) {
+      const message = complaint(() => resolveLocal({ socksAuth }));
+      expect(message).toMatch(/^socksAuth(\.password)?: expected USER:PASSWORD, each 1 to 255 bytes$/);
+    }
+  });
+
+  it("shows no password of a URL, whatever is in it and whatever else is wrong", () => {
+    const secretPart = fc.string({ unit: fc.constantFrom(..."@/?#:%[] \n="), maxLength: 6 });
+    const scheme = fc.constantFrom("socks5", "http", "tls", "ftp");
+    fc.assert(
+      fc.property(scheme, secretPart, secretPart, fc.constantFrom("h", "h:x", "h:1/"), (name, a, b, host) => {
+        const url = `${name}://user:${a}hunter2${b}@${host}`;
+        for (const input of [{ via: [url] }, { tcpVia: url }, { server: url }, { listen: url }]) {
+          try {
+            parseCarrierChain(resolveLocal(input));
+          } catch (error) {
+            expect((error as Error).message).not.toContain("hunter2");
+          }
+        }
+      }),
+      { seed: 7, numRuns: 2_000 },
+    );
+  });
+
+  it("drops one newline from the end of a key's file and nothing else", () => {
+    expect(readSecretFile(file("key", "0123456789abcdef\n"))).toEqual(Buffer.from("0123456789abcdef"));
+    expect(readSecretFile(file("key", "0123456789abcdef\r\n"))).toEqual(Buffer.from("0123456789abcdef"));
+    expect(readSecretFile(file("key", " 0123456789abcde\n\n"))).toEqual(Buffer.from(" 0123456789abcde\n"));
+  });
+
+  it("calls a file exposed that others than its owner can read", () => {
+    const path = file("key", "0123456789abcdef");
+    const exposed = [0o600, 0o400, 0o640, 0o604].map((mode) => {
+      chmodSync(path, mode);
+      return isExposed(path);
+    });
+    expect(exposed).toEqual([false, false, true, true]);
+  });
+});
+
+describe("one table", () => {
+  it.each([
+    ["udp-local", UDP_LOCAL_FIELDS, ["carrier"]],
+    ["udp-server", UDP_SERVER_FIELDS, []],
+  ])("gives every option of %s a flag in kebab-case, but those of the library alone", (_, table, alone) => {
+    const fields = Object.entries(table as OptionFields);
+    const flags = fields.flatMap(([, { flag }]) => flag ?? []);
+    expect(fields.filter(([, { flag }]) => flag === undefined).map(([name]) => name)).toEqual(alone);
+    expect(new Set(flags).size).toBe(flags.length);
+    for (const flag of flags) expect(flag).toMatch(/^[a-z]+(-[a-z]+)*$/);
+  });
+});
+
+describe("command line and config file", () => {
+  const local: CommandLine = {
+    name: "udp-local",
+    description: "",
+    version: "0",
+    examples: [],
+    fields: {
+      ...UDP_LOCAL_FIELDS,
+      config: { ...UDP_LOCAL_FIELDS.server, flag: "config", value: "FILE" },
+    },
+  };
+  const gather = (...argv: string[]) => gatherOptions(local, argv)!;
+  const config = (members: unknown) => file("config.json", JSON.stringify(members));
+
+  it("give the library's options under the flags' names", () => {
+    const { values } = gather(
+      "--age-budget-ms",
+      "50",
+      "--forward",
+      "a",
+      "--forward",
+      "b",
+      "--idle-timeout",
+      "9",
+    );
+    expect(values).toEqual({ ageBudgetMs: 50, forwards: ["a", "b"], idleTimeoutS: 9 });
+    const members = { "age-budget-ms": 50, forward: ["a", "b"], listen: false };
+    expect(gather("--config", config(members)).values).toMatchObject({
+      ageBudgetMs: 50,
+      forwards: ["a", "b"],
+      listen: false,
+    });
+  });
+
+  it("have flags win over the file, and lists replace lists", () => {
+    const path = config({ lanes: 2, "queue-bytes": 200_000, via: ["unix:/a", "unix:/b"] });
+    const { values } = gather("--config", path, "--lanes", "3", "--via", "unix:/c");
+    expect(values).toMatchObject({ lanes: 3, queueBytes: 200_000, via: ["unix:/c"] });
+  });
+
+  it("are named by where the wrong value stands", () => {
+    const path = config({ lanes: 99, via: ["unix:/a", "b"] });
+    const check = (...argv: string[]) => {
+      const { values, nameField } = gather("--config", path, ...argv);
+      const { config: _, ...options } = values;
+      return complaint(() => resolveUdpLocalOptions(options, nameField));
+    };
+    expect(check("--lanes", "x")).toMatch(/config\.json: via\[1\]: .*, got "b"$/);
+    expect(check("--lanes", "x", "--via", "unix:/a")).toBe(
+      '--lanes: expected an integer from 1 to 16, got "x"',
+    );
+    expect(check("--via", "unix:/a")).toMatch(
+      /config\.json: lanes: expected an integer from 1 to 16, got 99$/,
+    );
+  });
+
+  it.each(["1e1", "0x10", " 2", "2 ", "", "Infinity", "2,0"])("take %j for no number", (text) => {
+    const { values, nameField } = gather("--lanes", text);
+    expect(complaint(() => resolveUdpLocalOptions(values, nameField))).toBe(
+      `--lanes: expected an integer from 1 to 16, got ${JSON.stringify(text)}`,
+    );
+  });
+
+  it("read secrets from files, and say which, for a look at their modes", () => {
+    const key = file("key", "0123456789abcdef\n");
+    const auth = file("auth", "alice:pass:word\n");
+    const fromFlags = gather("--psk-file", key, "--socks-auth-file", auth);
+    const expected = { psk: Buffer.from(KEY), socksAuth: { user: "alice", password: "pass:word" } };
+    expect(fromFlags.values).toEqual(expected);
+    expect(new Set(fromFlags.secretFiles)).toEqual(new Set([key, auth]));
+    const fromFile = gather("--config", config({ "psk-file": key, "socks-auth-file": auth }));
+    expect(fromFile.values).toMatchObject(expected);
+    expect(new Set(fromFile.secretFiles)).toEqual(new Set([key, auth]));
+  });
+
+  it("say which file is unreadable, or holds no USER:PASSWORD, without what it holds", () => {
+    const missing = join(folder, "missing");
+    for (const flag of ["--psk-file", "--socks-auth-file", "--config"]) {
+      expect(() => gather(flag, missing)).toThrow(HostError);
+      expect(() => gather(flag, missing)).toThrow(`${missing}: ENOENT`);
+    }
+    const message = complaint(() => gather("--socks-auth-file", file("auth", "hunter2")));
+    expect(message).toMatch(/auth: expected one line USER:PASSWORD$/);
+  });
+
+  it.each([
+    ['{"via":["socks5://u:hunter2@h:1",', /config\.json is not JSON/],
+    ["[]", /config\.json: expected one object$/],
+    ["null", /config\.json: expected one object$/],
+    ['{"psk":"hunter2"}', /config\.json: "psk": there is no such option$/],
+    ['{"ageBudgetMs":1}', /config\.json: "ageBudgetMs": there is no such option$/],
+    ['{"config":"other.json"}', /config\.json: "config": there is no such option$/],
+    ['{"__proto__":{"lanes":2}}', /config\.json: "__proto__": there is no such option$/],
+  ])("refuse the file %j in one line, without its secrets", (text, pattern) => {
+    const message = complaint(() => gather("--config", file("config.json", text)));
+    expect(message).toMatch(pattern);
+    expect(message).not.toContain("hunter2");
+  });
+
+  it.each([
+    [["--psk=hunter2"], "unknown option '--psk'; see --help"],
+    [["hunter2"], /^too many arguments/],
+    [["--lanes"], "option '--lanes <N>' argument missing; see --help"],
+  ])("refuse %j in one line, without what may be a key", (argv, wanted) => {
+    const message = complaint(() => gather(...argv));
+    expect(message).toMatch(wanted);
+    expect(message).not.toContain("hunter2");
+  });
+});
+
+/** @returns the path of a file that only its owner can read */
+function file(name: string, content: string): string {
+  const path = join(folder, name);
+  writeFileSync(path, content, { mode: 0o600 });
+  return path;
+}
