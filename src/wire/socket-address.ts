@@ -45,6 +45,28 @@ export function addressPort(address: AddressBytes): number {
   return (address[end - 2] << 8) | address[end - 1];
 }
 
+/**
+ * Writes an IP address and a port as they stand in IP and transport headers, without allocation.
+ *
+ * @param ip         buffer that holds the 4 or 16 bytes of the address at `ipOffset`
+ * @param portOffset where the port stands in the same buffer, big-endian
+ * @returns bytes written at `to[offset]`: 7 or 19
+ */
+export function writeAddress(
+  to: Uint8Array,
+  offset: number,
+  ip: Uint8Array,
+  ipOffset: number,
+  ipBytes: 4 | 16,
+  portOffset: number,
+): number {
+  to[offset] = ipBytes === 4 ? ATYP_IPV4 : ATYP_IPV6;
+  for (let i = 0; i < ipBytes; i++) to[offset + 1 + i] = ip[ipOffset + i];
+  to[offset + 1 + ipBytes] = ip[portOffset];
+  to[offset + 2 + ipBytes] = ip[portOffset + 1];
+  return ipBytes + 3;
+}
+
 /** Domain name of a whole ATYP 3 address, as ASCII; bytes outside printable ASCII become `?`. */
 export function addressDomain(address: AddressBytes): string {
   let name = "";

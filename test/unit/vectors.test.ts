@@ -1,5 +1,3 @@
-import { readFileSync } from "node:fs";
-import { resolve } from "node:path";
 import { describe, expect, it } from "vitest";
 import type { CloseReason } from "../../src/wire/capsule.ts";
 import {
@@ -17,19 +15,9 @@ import {
 } from "../../src/wire/capsule.ts";
 import { addressLength, addressPort, formatHost, makeAddress } from "../../src/wire/socket-address.ts";
 import { readVarint, writeVarint } from "../../src/wire/varint.ts";
-
-interface Vector {
-  readonly name: string;
-  readonly hex: string;
-  readonly [field: string]: unknown;
-}
-
-function vectors(file: string): Vector[] {
-  return JSON.parse(readFileSync(resolve(import.meta.dirname, "../vectors", file), "utf8"));
-}
+import { bytesOf, vectors } from "./vectors.ts";
 
 const hexOf = (bytes: Uint8Array) => Buffer.from(bytes).toString("hex");
-const bytesOf = (hex: unknown) => Uint8Array.from(Buffer.from(String(hex), "hex"));
 
 describe("vectors", () => {
   it.each(vectors("varints.json"))("varint: $name", ({ hex, value }) => {

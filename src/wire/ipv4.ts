@@ -1,0 +1,79 @@
+/** The IPv4 header, RFC 791 §3.1. Offsets are of its first byte; the caller has checked that 20 bytes are there. */
+import { checksumOf, sumBytes, updateChecksum } from "./checksum.ts";
+import { readUint16, writeUint16 } from "./network-order.ts";
+
+export const IPV4_HEADER_BYTES = 20;
+export const IPV4_SOURCE = 12;
+export const IPV4_DESTINATION = 16;
+export const IPV4_DONT_FRAGMENT = 0x4000;
+export const IPV4_MORE_FRAGMENTS = 0x2000;
+
+const CHECKSUM = 10;
+
+/** Header with options, in bytes. */
+export function ipv4HeaderLength(bytes: Uint8Array, offset: number): number {
+  return (bytes[offset] & 0x0f) * 4;
+}
+
+export function ipv4TotalLength(bytes: Uint8Array, offset: number): number {
+  return readUint16(bytes, offset + 2);
+}
+
+export function ipv4Identification(bytes: Uint8Array, offset: number): number {
+  return readUint16(bytes, offset + 4);
+}
+
+/** DF, MF and, in units of 8 bytes, the fragment offset: the flags word as it stands. */
+export function ipv4Flags(bytes: Uint8Array, offset: number): number {
+  return readUint16(bytes, offset + 6);
+}
+
+export function ipv4Ttl(bytes: Uint8Array, offset: number): number {
+  return bytes[offset + 8];
+}
+
+export function ipv4Protocol(bytes: Uint8Array, offset: number): number {
+  return bytes[offset + 9];
+}
+
+/** True when the header's checksum is right. */
+export function isIpv4ChecksumRight(bytes: Uint8Array, offset: number): boolean {
+  return sumBytes(bytes, offset, offset + ipv4HeaderLength(bytes, offset), 0) === 0xffff;
+}
+
+/** Corrects the header's checksum after words that sum to `oldSum` were replaced by words that sum to `newSum`. */
+export function updateIpv4Checksum(bytes: Uint8Array, offset: number, oldSum: number, newSum: number): void {
+  const at = offset + CHECKSUM;
+  writeUint16(bytes, at, updateChecksum(readUint16(bytes, at), oldSum, newSum));
+}
+
+/** Computes the header's checksum anew. */
+export function writeIpv4Checksum(bytes: Uint8Array, offset: number): void {
+  writeUint16(bytes, offset + CHECKSUM, 0);
+  const sum = sumBytes(bytes, offset, offset + ipv4HeaderLength(bytes, offset), 0);
+  writeUint16(bytes, offset + CHECKSUM, checksumOf(sum));
+}
+
+/**
+ * Writes a header of 20 bytes with its checksum around addresses that are in place already.
+ *
+ * @param flags  DF, MF and the fragment offset in units of 8 bytes
+ */
+export function writeIpv4Header(
+  bytes: Uint8Array,
+  offset: number,
+  totalLength: number,
+  identification: number,
+  flags: number,
+  ttl: number,
+  protocol: number,
+): void {
+  bytes[offset] = 0x45;
+  bytes[offset + 1] = 0;
+  writeUint16(bytes, offset + 2, totalLength);
+  writeUint16(bytes, offset + 4, identification);
+  writeUint16(bytes, offset + 6, flags);
+  bytes[offset + 8] = ttl;
+  bytes[offset + 9] = protocol;
+  writeIpv4Checksum(bytes, offset);
+}

@@ -1,0 +1,68 @@
+/**
+ * The 10-byte header before each packet of a TUN device with IFF_VNET_HDR: virtio 1.2 §5.1.6, without num_buffers.
+ * Numbers are little-endian; on a big-endian host the device is asked for that (TUNSETVNETLE).
+ */
+export const VIRTIO_NET_HEADER_BYTES = 10;
+
+/** The checksum field holds only the pseudo header's sum; whoever sends the packet on completes it. */
+export const VIRTIO_NEEDS_CHECKSUM = 1;
+/** The checksum has been looked at. */
+export const VIRTIO_DATA_VALID = 2;
+
+export const VIRTIO_GSO_NONE = 0;
+export const VIRTIO_GSO_TCPV4 = 1;
+/** To be fragmented by IP (UFO): the packet holds one datagram. */
+export const VIRTIO_GSO_UDP = 3;
+export const VIRTIO_GSO_TCPV6 = 4;
+/** To be cut into datagrams of gso_size bytes (USO). */
+export const VIRTIO_GSO_UDP_L4 = 5;
+
+const GSO_ECN = 0x80;
+
+export function virtioFlags(bytes: Uint8Array, offset: number): number {
+  return bytes[offset];
+}
+
+/** Without its ECN bit. */
+export function virtioGsoType(bytes: Uint8Array, offset: number): number {
+  return bytes[offset + 1] & ~GSO_ECN;
+}
+
+/** Payload bytes of each segment. */
+export function virtioGsoSize(bytes: Uint8Array, offset: number): number {
+  return bytes[offset + 4] | (bytes[offset + 5] << 8);
+}
+
+/** From the packet's first byte to where summing starts. */
+export function virtioChecksumStart(bytes: Uint8Array, offset: number): number {
+  return bytes[offset + 6] | (bytes[offset + 7] << 8);
+}
+
+/** From there to the checksum field. */
+export function virtioChecksumOffset(bytes: Uint8Array, offset: number): number {
+  return bytes[offset + 8] | (bytes[offset + 9] << 8);
+}
+
+/** Writes a header; all 0 for a packet that is complete as it stands. */
+export function writeVirtioNetHeader(
+  bytes: Uint8Array,
+  offset: number,
+  flags: number,
+  gsoType: number,
+  headerLength: number,
+  gsoSize: number,
+  checksumStart: number,
+  checksumOffset: number,
+): void {
+  bytes[offset] = flags;
+  bytes[offset + 1] = gsoType;
+  writeLittleEndian(bytes, offset + 2, headerLength);
+  writeLittleEndian(bytes, offset + 4, gsoSize);
+  writeLittleEndian(bytes, offset + 6, checksumStart);
+  writeLittleEndian(bytes, offset + 8, checksumOffset);
+}
+
+function writeLittleEndian(bytes: Uint8Array, offset: number, value: number): void {
+  bytes[offset] = value;
+  bytes[offset + 1] = value >>> 8;
+}
