@@ -15,3 +15,7 @@ for (const program of ["udp-local", "udp-server"]) {
   const file = `dist/cli/${program}.js`;
   if (existsSync(file)) chmodSync(file, 0o755);
 }
+
+// Without a compiler the programs run on plain I/O, and say so.
+const native = spawnSync("node", ["scripts/build-native.mjs"], { stdio: "inherit" });
+if (native.status !== 0) console.warn("build: no native module; programs will use plain I/O, slower");

@@ -40,6 +40,7 @@ import { DatagramBatch } from "./datagram-batch.ts";
 import { ProtocolError } from "./errors.ts";
 import { grown } from "./grown.ts";
 import { HeadBuffer } from "./head-buffer.ts";
+import type { ReceivedDatagrams } from "./received-datagrams.ts";
 import { SendPool, SendQueue } from "./send-queue.ts";
 import { Tunnel } from "./tunnel.ts";
 
@@ -346,22 +347,37 @@ export class TunnelClient {
       this.counters.drops.too_long++;
       return;
     }
-    this.#lastActive[association] = now;
-    let context = this.#lastContext[association];
-    if (context === NONE || !isAddressOf(this.contexts, context, address, addressOffset, addressLength)) {
-      context = this.#contextFor(now, association, address, addressOffset, addressLength);
-      if (context === NONE) return;
-      this.#lastContext[association] = context;
-    }
-    if (this.contexts.state[context] === CONTEXT_REFUSED) {
-      this.counters.drops.refused_target++;
-      return;
-    }
-    this.contexts.lastUsed[context] = now;
+    const context = this.#usableContext(now, association, address, addressOffset, addressLength, 1);
+    if (context === NONE) return;
     const lane = this.#lanes[this.#lane[association]];
     const id = this.contexts.id[context];
     if (lane.state === "up") lane.tunnel!.writeDatagram(now, association, id, data, offset, length);
     else lane.queue.push(now, association, id, data, offset, length);
+  }
+
+  /** Sends rows `first` to before `end`, which are of one association and go to one remote address. */
+  handleDatagrams(
+    now: number,
+    association: number,
+    received: ReceivedDatagrams,
+    first: number,
+    end: number,
+    address: AddressBytes,
+  ): void {
+    const context = this.#usableContext(now, association, address, 0, address.length, end - first);
+    if (context === NONE) return;
+    const lane = this.#lanes[this.#lane[association]];
+    const { tunnel } = lane;
+    const isUp = lane.state === "up";
+    const id = this.contexts.id[context];
+    const { data } = received;
+    for (let row = first; row < end; row++) {
+      const offset = received.offset(row);
+      const length = received.length(row);
+      if (length > MAX_DATAGRAM_BYTES) this.counters.drops.too_long++;
+      else if (isUp) tunnel!.writeDatagram(now, association, id, data, offset, length);
+      else lane.queue.push(now, association, id, data, offset, length);
+    }
   }
 
   /** Ends the session in an orderly way: drain the lanes, then close their connections. */
@@ -763,15 +779,46 @@ export class TunnelClient {
 
   // Associations and contexts
 
-  #contextFor(now: number, association: number, bytes: Uint8Array, offset: number, length: number): number {
+  /** The context for `count` datagrams to an address, or -1 when they are dropped, and counted. */
+  #usableContext(
+    now: number,
+    association: number,
+    address: Uint8Array,
+    addressOffset: number,
+    addressLength: number,
+    count: number,
+  ): number {
+    this.#lastActive[association] = now;
+    let context = this.#lastContext[association];
+    if (context === NONE || !isAddressOf(this.contexts, context, address, addressOffset, addressLength)) {
+      context = this.#contextFor(now, association, address, addressOffset, addressLength, count);
+      if (context === NONE) return NONE;
+      this.#lastContext[association] = context;
+    }
+    if (this.contexts.state[context] === CONTEXT_REFUSED) {
+      this.counters.drops.refused_target += count;
+      return NONE;
+    }
+    this.contexts.lastUsed[context] = now;
+    return context;
+  }
+
+  #contextFor(
+    now: number,
+    association: number,
+    bytes: Uint8Array,
+    offset: number,
+    length: number,
+    count: number,
+  ): number {
     const known = this.contexts.find(association, bytes, offset, length);
     if (known !== NONE) return known;
     if (now < this.#reopenAt[association]) {
-      this.counters.drops.association_limit++;
+      this.counters.drops.association_limit += count;
       return NONE;
     }
     if (this.contexts.size >= this.#options.maxContexts && !this.#evictContexts(now)) {
-      this.counters.drops.context_limit++;
+      this.counters.drops.context_limit += count;
       return NONE;
     }
     const lane = this.#lanes[this.#lane[association]];

@@ -28,6 +28,7 @@ export const ERROR_CODES = {
   ERR_LISTEN: { number: 60, fault: "host", text: "cannot listen" },
   ERR_CONNECT: { number: 61, fault: "host", text: "cannot connect" },
   ERR_CONNECTION_LOST: { number: 62, fault: "host", text: "the connection ended" },
+  ERR_NATIVE: { number: 64, fault: "host", text: "the native module is not there" },
   ERR_FILE: { number: 63, fault: "host", text: "a file cannot be read" },
 } as const;
 

@@ -53,6 +53,7 @@ import { ProtocolError } from "./errors.ts";
 import { grown } from "./grown.ts";
 import { HeadBuffer } from "./head-buffer.ts";
 import { Permissions } from "./permissions.ts";
+import type { ReceivedDatagrams } from "./received-datagrams.ts";
 import { ReplayGuard } from "./replay-guard.ts";
 import { SendPool, SendQueue } from "./send-queue.ts";
 import { Tunnel } from "./tunnel.ts";
@@ -324,27 +325,45 @@ export class TunnelServer {
     length: number,
     remote: AddressBytes,
   ): void {
-    const session = this.#sessionOf[association];
-    const connection = this.#connectionOf[association];
-    if (session === undefined || connection === undefined) {
-      this.counters.drops.no_lane++;
-      return;
-    }
-    let context = this.#lastReply[association];
-    if (context === NONE || !isAddress(this.contexts.target[context]!, remote)) {
-      context = this.contexts.find(association, remote, 0, remote.length);
-      if (context === NONE) {
-        context = this.#replyContext(now, association, session, connection, remote);
-        if (context === NONE) return;
-      }
-      this.#lastReply[association] = context;
-    }
-    this.contexts.lastUsed[context] = now;
-    this.#lastActive[association] = now;
+    const context = this.#contextOfReply(now, association, remote, 0, remote.length, 1);
+    if (context === NONE) return;
+    const connection = this.#connectionOf[association]!;
     const id = this.contexts.id[context];
     if (id !== HIDDEN_ID) connection.tunnel.writeDatagram(now, association, id, data, offset, length);
-    else this.#sendUncompressed(now, association, session, connection, data, offset, length, remote);
+    else this.#sendUncompressed(now, association, connection, data, offset, length, remote);
     this.#markDirty(connection);
+  }
+
+  /** Rows `first` to before `end` came to an association's sockets, from IPv4 or IPv6 sources. */
+  handleDatagrams(
+    now: number,
+    association: number,
+    received: ReceivedDatagrams,
+    first: number,
+    end: number,
+  ): void {
+    const { data, addresses } = received;
+    for (let row = first; row < end; ) {
+      const runEnd = received.endOfRun(row, end);
+      const at = received.addressOffset(row);
+      const length = received.addressLength(row);
+      const context = this.#contextOfReply(now, association, addresses, at, length, runEnd - row);
+      if (context === NONE) {
+        row = runEnd;
+        continue;
+      }
+      const connection = this.#connectionOf[association]!;
+      const { tunnel } = connection;
+      const id = this.contexts.id[context];
+      const remote = id === HIDDEN_ID ? addresses.slice(at, at + length) : undefined;
+      for (; row < runEnd; row++) {
+        const offset = received.offset(row);
+        if (remote === undefined)
+          tunnel.writeDatagram(now, association, id, data, offset, received.length(row));
+        else this.#sendUncompressed(now, association, connection, data, offset, received.length(row), remote);
+      }
+      this.#markDirty(connection);
+    }
   }
 
   /**
@@ -996,7 +1015,8 @@ export class TunnelServer {
     const known = session.contextById.get(id);
     if (known !== undefined) {
       const isSame =
-        this.contexts.association[known] === association && isAddress(this.contexts.address[known]!, address);
+        this.contexts.association[known] === association &&
+        isAddress(this.contexts.address[known]!, address, 0, address.length);
       if (isSame && this.contexts.state[known] !== CONTEXT_RESOLVING) {
         this.#sendControl(connection, encodeCompressionAck(id));
       }
@@ -1095,12 +1115,43 @@ export class TunnelServer {
   }
 
   /** The context for a sender that has none yet; -1 when the filter keeps it out. */
+  /** The context that stands for a source, or -1 when `count` datagrams of it are dropped, and counted. */
+  #contextOfReply(
+    now: number,
+    association: number,
+    addresses: Uint8Array,
+    offset: number,
+    length: number,
+    count: number,
+  ): number {
+    const session = this.#sessionOf[association];
+    const connection = this.#connectionOf[association];
+    if (session === undefined || connection === undefined) {
+      this.counters.drops.no_lane += count;
+      return NONE;
+    }
+    let context = this.#lastReply[association];
+    if (context === NONE || !isAddress(this.contexts.target[context]!, addresses, offset, length)) {
+      context = this.contexts.find(association, addresses, offset, length);
+      if (context === NONE) {
+        const remote = addresses.slice(offset, offset + length);
+        context = this.#replyContext(now, association, session, connection, remote, count);
+        if (context === NONE) return NONE;
+      }
+      this.#lastReply[association] = context;
+    }
+    this.contexts.lastUsed[context] = now;
+    this.#lastActive[association] = now;
+    return context;
+  }
+
   #replyContext(
     now: number,
     association: number,
     session: Session,
     connection: Connection,
     remote: AddressBytes,
+    count: number,
   ): number {
     const { filtering, maxContextsPerSession } = this.#options;
     const isHeard =
@@ -1108,14 +1159,14 @@ export class TunnelServer {
       (filtering === "address-dependent" && this.#permissions.has(association, remote)) ||
       this.#hasTarget(association, remote);
     if (session.kind === "fixed" || !isHeard || (session.kind === "bound" && session.uncompressed === 0)) {
-      this.counters.drops.filtered++;
+      this.counters.drops.filtered += count;
       return NONE;
     }
     if (session.contextCount >= maxContextsPerSession) {
-      this.counters.drops.context_limit++;
+      this.counters.drops.context_limit += count;
       return NONE;
     }
-    const address = remote.slice();
+    const address = remote;
     if (session.kind === "bound") return this.#addContext(now, session, association, HIDDEN_ID, address);
     const id = session.nextContextId;
     session.nextContextId += 2;
@@ -1128,7 +1179,7 @@ export class TunnelServer {
   #hasTarget(association: number, remote: AddressBytes): boolean {
     for (let slot = this.contexts.first(association); slot !== NONE; slot = this.contexts.next(slot)) {
       const address = this.contexts.address[slot]!;
-      if (isDomain(address) && isAddress(this.contexts.target[slot]!, remote)) return true;
+      if (isDomain(address) && isAddress(this.contexts.target[slot]!, remote, 0, remote.length)) return true;
     }
     return false;
   }
@@ -1136,14 +1187,14 @@ export class TunnelServer {
   #sendUncompressed(
     now: number,
     association: number,
-    session: Session,
     connection: Connection,
     data: Uint8Array,
     offset: number,
     length: number,
     remote: AddressBytes,
   ): void {
-    if (session.uncompressed === 0) {
+    const { uncompressed } = this.#sessionOf[association]!;
+    if (uncompressed === 0) {
       this.counters.drops.filtered++;
       return;
     }
@@ -1151,7 +1202,7 @@ export class TunnelServer {
     if (this.#scratch.length < size) this.#scratch = new Uint8Array(size);
     this.#scratch.set(toIpVersionForm(remote));
     this.#scratch.set(data.subarray(offset, offset + length), remote.length);
-    connection.tunnel.writeDatagram(now, association, session.uncompressed, this.#scratch, 0, size);
+    connection.tunnel.writeDatagram(now, association, uncompressed, this.#scratch, 0, size);
   }
 
   #releaseContext(slot: number): void {
@@ -1272,6 +1323,6 @@ export class TunnelServer {
   }
 }
 
-function isAddress(address: AddressBytes, other: AddressBytes): boolean {
-  return address.length === other.length && sameBytes(address, 0, other, 0, other.length);
+function isAddress(address: AddressBytes, other: Uint8Array, offset: number, length: number): boolean {
+  return address.length === length && sameBytes(address, 0, other, offset, length);
 }

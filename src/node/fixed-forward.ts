@@ -1,8 +1,10 @@
 import { AddressIndex } from "../core/address-index.ts";
 import type { TunnelClient } from "../core/client.ts";
+import type { ReceivedDatagrams } from "../core/received-datagrams.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
-import type { OpenUdpSocket, UdpSocket } from "./udp-socket.ts";
-import { Remote } from "./udp-socket.ts";
+import { sameBytes } from "../wire/socket-address.ts";
+import type { UdpIo, UdpSocket, UdpSocketOptions } from "./udp-io.ts";
+import { Remote } from "./udp-io.ts";
 
 /** How a relay hears of the loop and tells it that something waits. */
 export interface RelayHost {
@@ -30,7 +32,7 @@ export class FixedForward implements Relay {
   readonly #register: (association: number, relay: Relay) => void;
   readonly #bySource: AddressIndex;
   readonly #remotes: (Remote | undefined)[] = [];
-  /** The source that sent last, as the socket names it. */
+  /** The source that sent last. */
   #lastSource: AddressBytes | undefined;
   #lastAssociation = -1;
 
@@ -40,8 +42,8 @@ export class FixedForward implements Relay {
    */
   constructor(
     host: RelayHost,
-    open: OpenUdpSocket,
-    listen: { readonly family: 4 | 6; readonly host: string; readonly port: number },
+    io: UdpIo,
+    listen: Pick<UdpSocketOptions, "family" | "host" | "port" | "reusePort">,
     target: AddressBytes,
     seed: number,
     register: (association: number, relay: Relay) => void,
@@ -51,9 +53,9 @@ export class FixedForward implements Relay {
     this.#target = target;
     this.#register = register;
     this.#bySource = new AddressIndex(seed);
-    this.socket = open({
+    this.socket = io.open({
       ...listen,
-      onDatagram: (data, offset, length, source) => this.#handleDatagram(data, offset, length, source),
+      onDatagrams: (received, first, end) => this.#handleDatagrams(received, first, end),
       onBindError,
     });
   }
@@ -70,29 +72,36 @@ export class FixedForward implements Relay {
     this.#lastSource = undefined;
   }
 
-  #handleDatagram(data: Uint8Array, offset: number, length: number, source: AddressBytes): void {
+  #handleDatagrams(received: ReceivedDatagrams, first: number, end: number): void {
+    const { core } = this.#host;
     const now = this.#host.now();
-    const association = this.#associationOf(now, source);
-    if (association < 0) return;
     const target = this.#target;
-    this.#host.core.handleDatagram(now, association, data, offset, length, target, 0, target.length);
+    for (let row = first; row < end; ) {
+      const runEnd = received.endOfRun(row, end);
+      const association = this.#associationOf(now, received, row);
+      if (association < 0) core.counters.drops.association_limit += runEnd - row;
+      else core.handleDatagrams(now, association, received, row, runEnd, target);
+      row = runEnd;
+    }
     this.#host.schedule();
   }
 
-  #associationOf(now: number, source: AddressBytes): number {
-    if (source === this.#lastSource) return this.#lastAssociation;
-    let association = this.#bySource.find(0, source, 0, source.length);
+  #associationOf(now: number, received: ReceivedDatagrams, row: number): number {
+    const { addresses } = received;
+    const at = received.addressOffset(row);
+    const length = received.addressLength(row);
+    const last = this.#lastSource;
+    if (last?.length === length && sameBytes(last, 0, addresses, at, length)) return this.#lastAssociation;
+    let association = this.#bySource.find(0, addresses, at, length);
     if (association < 0) {
+      const source = addresses.slice(at, at + length);
       association = this.#host.core.openAssociation(now, source, true);
-      if (association < 0) {
-        this.#host.core.counters.drops.association_limit++;
-        return -1;
-      }
+      if (association < 0) return -1;
       this.#register(association, this);
       this.#bySource.add(association, 0, source);
       this.#remotes[association] = new Remote(source);
     }
-    this.#lastSource = source;
+    this.#lastSource = this.#remotes[association]?.address;
     this.#lastAssociation = association;
     return association;
   }

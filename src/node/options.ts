@@ -7,6 +7,7 @@ import { makeAddress } from "../wire/socket-address.ts";
 import { parseCarrierChain } from "./carrier-chain.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { formatEndpoint, parseEndpoint } from "./endpoint.ts";
+import type { IoKind } from "./io.ts";
 import { parseTargetRule } from "./target-policy.ts";
 
 /** A fixed forward. */
@@ -36,6 +37,11 @@ export interface CommonOptions {
   readonly queueBytes?: number | undefined;
   /** Between two heartbeats; a lane is dead after 3 that nothing answered. 100 to 60,000 ms. Default 5,000. */
   readonly heartbeatMs?: number | undefined;
+  /**
+   * `native`: batched, by the module in native/, or not at all. `plain`: node:dgram and node:net. Default: what the
+   * environment's UNDERPASS_IO says, else native where the module can be loaded.
+   */
+  readonly io?: IoKind | undefined;
 }
 
 export interface UdpLocalOptions extends CommonOptions {
@@ -108,8 +114,9 @@ type Filled<Options, Absent extends keyof Options> = Readonly<Required<Omit<Opti
 /** All options with their defaults; all text is well-formed. */
 export type ResolvedUdpLocalOptions = Filled<
   UdpLocalOptions,
-  "psk" | "listen" | "carrier" | "tcpVia" | "socksAuth"
+  "psk" | "listen" | "carrier" | "tcpVia" | "socksAuth" | "io"
 > & {
+  readonly io: IoKind | undefined;
   readonly psk: Uint8Array | undefined;
   readonly listen: string | false;
   readonly carrier: Carrier | undefined;
@@ -118,7 +125,8 @@ export type ResolvedUdpLocalOptions = Filled<
 };
 
 /** All options with their defaults; all text is well-formed. */
-export type ResolvedUdpServerOptions = Filled<UdpServerOptions, "psk" | "publicAddress"> & {
+export type ResolvedUdpServerOptions = Filled<UdpServerOptions, "psk" | "publicAddress" | "io"> & {
+  readonly io: IoKind | undefined;
   readonly psk: Uint8Array | undefined;
   readonly publicAddress: string | undefined;
 };
@@ -183,6 +191,13 @@ const COMMON_FIELDS = {
   ageBudgetMs: integer("age-budget-ms", "MS", "drop datagrams that waited longer to be sent", 1, 60_000, 100),
   queueBytes: integer("queue-bytes", "N", "bound of a lane's send queue", 131_072, 2 ** 30, 1_048_576),
   heartbeatMs: integer("heartbeat-ms", "MS", "time between heartbeats", 100, 60_000, 5_000),
+  io: {
+    schema: z.enum(["native", "plain"]).optional(),
+    expects: "native or plain",
+    flag: "io",
+    value: "KIND",
+    help: "native (batched) or plain (default: native where its module was built)",
+  },
 } satisfies Record<keyof CommonOptions, OptionField>;
 
 const listenText = z.string().transform((text, issues) => {

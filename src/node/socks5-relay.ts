@@ -1,9 +1,10 @@
+import type { ReceivedDatagrams } from "../core/received-datagrams.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { addressPort, sameBytes } from "../wire/socket-address.ts";
 import { decodeUdpHeader, UDP_HEADER_FRAGMENT, writeUdpHeader } from "../wire/socks5.ts";
 import type { Relay, RelayHost } from "./fixed-forward.ts";
-import type { OpenUdpSocket, UdpSocket } from "./udp-socket.ts";
-import { Remote } from "./udp-socket.ts";
+import type { UdpIo, UdpSocket } from "./udp-io.ts";
+import { Remote } from "./udp-io.ts";
 
 /**
  * The UDP port of one SOCKS5 UDP ASSOCIATE (RFC 1928 §7). Hears only the client's IP, and of it only the port that
@@ -22,7 +23,7 @@ export class Socks5Relay implements Relay {
 
   constructor(
     host: RelayHost,
-    open: OpenUdpSocket,
+    io: UdpIo,
     listen: { readonly family: 4 | 6; readonly host: string },
     client: AddressBytes,
     association: number,
@@ -32,10 +33,14 @@ export class Socks5Relay implements Relay {
     this.#association = association;
     this.#client = client;
     if (addressPort(client) !== 0) this.#remote = new Remote(client);
-    this.socket = open({
+    this.socket = io.open({
       ...listen,
       port: 0,
-      onDatagram: (data, offset, length, source) => this.#handleDatagram(data, offset, length, source),
+      reusePort: false,
+      onDatagrams: (received, first, end) => {
+        for (let row = first; row < end; row++) this.#handleDatagram(received, row);
+        this.#host.schedule();
+      },
       onBindError,
     });
   }
@@ -58,21 +63,26 @@ export class Socks5Relay implements Relay {
     this.socket.close();
   }
 
-  #handleDatagram(data: Uint8Array, offset: number, length: number, source: AddressBytes): void {
+  #handleDatagram(received: ReceivedDatagrams, row: number): void {
     const { core } = this.#host;
+    const { data, addresses } = received;
+    const source = received.addressOffset(row);
+    const sourceLength = received.addressLength(row);
     const isKnown = this.#remote !== undefined;
-    const compared = isKnown ? source.length : source.length - 2;
+    const compared = isKnown ? sourceLength : sourceLength - 2;
     const expected = this.#remote?.address ?? this.#client;
-    if (source.length !== expected.length || !sameBytes(source, 0, expected, 0, compared)) {
+    if (sourceLength !== expected.length || !sameBytes(addresses, source, expected, 0, compared)) {
       core.counters.drops.wrong_source++;
       return;
     }
+    const offset = received.offset(row);
+    const length = received.length(row);
     const headerLength = decodeUdpHeader(data, offset, offset + length);
     if (headerLength < 0) {
       core.counters.drops[headerLength === UDP_HEADER_FRAGMENT ? "fragment" : "malformed"]++;
       return;
     }
-    if (!isKnown) this.#remote = new Remote(source.slice());
+    if (!isKnown) this.#remote = new Remote(addresses.slice(source, source + sourceLength));
     core.handleDatagram(
       this.#host.now(),
       this.#association,
@@ -83,6 +93,5 @@ export class Socks5Relay implements Relay {
       offset + 3,
       headerLength - 3,
     );
-    this.#host.schedule();
   }
 }

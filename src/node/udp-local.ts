@@ -17,15 +17,17 @@ import { formatEndpoint, parseEndpoint } from "./endpoint.ts";
 import type { Relay, RelayHost } from "./fixed-forward.ts";
 import { FixedForward } from "./fixed-forward.ts";
 import type { TunnelStats, UdpLocal } from "./handles.ts";
+import type { Io } from "./io.ts";
+import { chooseIo } from "./io.ts";
 import type { Logger } from "./log.ts";
 import { silentLogger } from "./log.ts";
 import type { UdpLocalOptions } from "./options.ts";
 import { resolveUdpLocalOptions } from "./options.ts";
 import { Socks5Listener } from "./socks5-listener.ts";
 import { Socks5Relay } from "./socks5-relay.ts";
+import { tuneSocket } from "./tcp-tuning.ts";
 import { tunnelStats } from "./tunnel-stats.ts";
-import type { OpenUdpSocket, UdpSocket } from "./udp-socket.ts";
-import { openPlainUdpSocket } from "./udp-socket-plain.ts";
+import type { UdpSocket } from "./udp-io.ts";
 
 const READ_BUFFER_BYTES = 262_144;
 const HANDSHAKE_MS = 5_000;
@@ -34,7 +36,7 @@ const CLOSE_MS = 1_000;
 
 /** Starts a client. @throws UsageError for options, HostError when it cannot listen */
 export async function startUdpLocal(options: UdpLocalOptions, log: Logger = silentLogger): Promise<UdpLocal> {
-  const local = new UdpLocalHost(options, log, openPlainUdpSocket);
+  const local = new UdpLocalHost(options, log, chooseIo(options.io, log));
   await local.listen();
   return local;
 }
@@ -57,7 +59,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
 
   readonly #options: ReturnType<typeof resolveUdpLocalOptions>;
   readonly #log: Logger;
-  readonly #openSocket: OpenUdpSocket;
+  readonly #io: Io;
   readonly #carrier: Carrier;
   readonly #timer = new DeadlineTimer(() => this.#handleTimeout());
   readonly #links: (Link | undefined)[] = [];
@@ -70,11 +72,11 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   #isClosing = false;
   #failures = 0;
 
-  constructor(options: UdpLocalOptions, log: Logger, openSocket: OpenUdpSocket) {
+  constructor(options: UdpLocalOptions, log: Logger, io: Io) {
     super();
     this.#options = resolveUdpLocalOptions(options);
     this.#log = log;
-    this.#openSocket = openSocket;
+    this.#io = io;
     const { server, via, carrier, idleTimeoutS, activeIdleTimeoutS, ...rest } = this.#options;
     this.#carrier = carrier === undefined ? parseCarrierChain({ server, via }) : streamCarrier(carrier);
     this.core = new TunnelClient({
@@ -144,11 +146,13 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   schedule(): void {
     if (this.#isScheduled) return;
     this.#isScheduled = true;
-    setImmediate(() => {
-      this.#isScheduled = false;
-      this.#drain();
-    });
+    this.#io.udp.afterTurn(this.#afterTurn);
   }
+
+  readonly #afterTurn = (): void => {
+    this.#isScheduled = false;
+    this.#drain();
+  };
 
   // Listening
 
@@ -160,8 +164,8 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     const bound = await lookup(host);
     const relay = new FixedForward(
       this,
-      this.#openSocket,
-      { family: bound.family === 6 ? 6 : 4, host: bound.address, port },
+      this.#io.udp,
+      { family: bound.family === 6 ? 6 : 4, host: bound.address, port, reusePort: false },
       address,
       randomSeed(nodeCryptography),
       (association, owner) => {
@@ -201,7 +205,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     if (association < 0) return undefined;
     const family = client[0] === ATYP_IPV6 ? 6 : 4;
     const listen = { family, host: localIp } as const;
-    const relay = new Socks5Relay(this, this.#openSocket, listen, client, association, onEnd);
+    const relay = new Socks5Relay(this, this.#io.udp, listen, client, association, onEnd);
     const end = () => {
       if (this.#relays[association] !== relay) return;
       this.#relays[association] = undefined;
@@ -321,6 +325,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
         if (this.#links[lane] === link) core.handleTransmitted(lane);
       },
     });
+    tuneSocket(stream, this.#io, this.#options.heartbeatMs);
     let failure: Error | undefined;
     stream.on("error", (error) => {
       failure = error;
@@ -379,6 +384,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
       if (!relay.deliver(association[i], context[i], data, offset[i], length[i])) counters.drops.send_error++;
       link.touched.add(relay);
     }
+    counters.drops.send_error += this.#io.udp.flush();
   }
 }
 

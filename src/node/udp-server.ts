@@ -1,10 +1,7 @@
 import { lookup } from "node:dns/promises";
 import { EventEmitter } from "node:events";
-import { chmod, unlink } from "node:fs/promises";
-import type { AddressInfo, Server, Socket } from "node:net";
-import { connect, createServer } from "node:net";
+import type { Socket } from "node:net";
 import { performance } from "node:perf_hooks";
-import { HostError } from "../core/errors.ts";
 import type { ServerOutput } from "../core/server.ts";
 import { TunnelServer } from "../core/server.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
@@ -12,28 +9,33 @@ import { ATYP_IPV6, formatHost, makeAddress } from "../wire/socket-address.ts";
 import { BatchWriter } from "./batch-writer.ts";
 import { nodeCryptography } from "./cryptography.ts";
 import { DeadlineTimer } from "./deadline-timer.ts";
-import { formatEndpoint, parseEndpoint } from "./endpoint.ts";
+import { formatEndpoint } from "./endpoint.ts";
 import type { TunnelStats, UdpServer } from "./handles.ts";
+import type { Io } from "./io.ts";
+import { chooseIo } from "./io.ts";
 import type { Logger } from "./log.ts";
 import { silentLogger } from "./log.ts";
 import type { UdpServerOptions } from "./options.ts";
 import { resolveUdpServerOptions } from "./options.ts";
 import { TargetPolicy } from "./target-policy.ts";
+import { tuneSocket } from "./tcp-tuning.ts";
+import type { OnBytes, TunnelListener } from "./tunnel-listener.ts";
+import { openTunnelListener } from "./tunnel-listener.ts";
 import { tunnelStats } from "./tunnel-stats.ts";
-import type { OpenUdpSocket, UdpSocket } from "./udp-socket.ts";
-import { Remote } from "./udp-socket.ts";
-import { openPlainUdpSocket } from "./udp-socket-plain.ts";
+import type { UdpSocket } from "./udp-io.ts";
+import { Remote } from "./udp-io.ts";
 
 /** How long a connection that is being closed may take to take what is left. */
 const CLOSE_MS = 1_000;
 const RESOLVE_MS = 5_000;
+const READ_BUFFER_BYTES = 262_144;
 
 /** Starts a server. @throws UsageError for options, HostError when it cannot listen */
 export async function startUdpServer(
   options: UdpServerOptions,
   log: Logger = silentLogger,
 ): Promise<UdpServer> {
-  const server = new UdpServerHost(options, log, openPlainUdpSocket);
+  const server = new UdpServerHost(options, log, chooseIo(options.io, log));
   await server.listen();
   return server;
 }
@@ -47,10 +49,11 @@ interface Link {
 class UdpServerHost extends EventEmitter implements UdpServer {
   readonly #options: ReturnType<typeof resolveUdpServerOptions>;
   readonly #log: Logger;
-  readonly #openSocket: OpenUdpSocket;
+  readonly #io: Io;
   readonly #core: TunnelServer;
   readonly #timer = new DeadlineTimer(() => this.#handleTimeout());
-  readonly #listeners: Server[] = [];
+  readonly #listeners: TunnelListener[] = [];
+  readonly #readBuffer = new Uint8Array(READ_BUFFER_BYTES);
   readonly #links: (Link | undefined)[] = [];
   /** By association: its sockets for IPv4 and IPv6, opened on first use. */
   readonly #sockets4: (UdpSocket | undefined)[] = [];
@@ -61,11 +64,11 @@ class UdpServerHost extends EventEmitter implements UdpServer {
   #isScheduled = false;
   #isClosing = false;
 
-  constructor(options: UdpServerOptions, log: Logger, openSocket: OpenUdpSocket) {
+  constructor(options: UdpServerOptions, log: Logger, io: Io) {
     super();
     this.#options = resolveUdpServerOptions(options);
     this.#log = log;
-    this.#openSocket = openSocket;
+    this.#io = io;
     const { lingerS, idleTimeoutS, allow, deny, ...rest } = this.#options;
     const policy = new TargetPolicy(allow, deny);
     this.#core = new TunnelServer({
@@ -80,7 +83,7 @@ class UdpServerHost extends EventEmitter implements UdpServer {
   }
 
   get address(): { listen: string[] } {
-    return { listen: this.#listeners.map(listenerText) };
+    return { listen: this.#listeners.map(({ address }) => address) };
   }
 
   stats(): TunnelStats {
@@ -96,7 +99,16 @@ class UdpServerHost extends EventEmitter implements UdpServer {
 
   async listen(): Promise<void> {
     try {
-      for (const text of this.#options.listen) this.#listeners.push(await this.#listenOn(text));
+      for (const text of this.#options.listen) {
+        const listener = await openTunnelListener(text, {
+          io: this.#io,
+          reusePort: false,
+          readBuffer: this.#readBuffer,
+          onConnection: (socket) => this.#accept(socket),
+          onError: (error) => this.#log.warn({ error: error.message }, "cannot accept"),
+        });
+        this.#listeners.push(listener);
+      }
     } catch (error) {
       await this.close();
       throw error;
@@ -114,30 +126,13 @@ class UdpServerHost extends EventEmitter implements UdpServer {
       link?.writer.end();
       link?.socket.destroySoon();
     }
-    const listeners = this.#listeners.map((listener) => new Promise((done) => listener.close(done)));
+    const listeners = this.#listeners.map((listener) => listener.close());
     await Promise.all(ends);
     await Promise.all(listeners);
     for (const socket of [...this.#sockets4, ...this.#sockets6]) socket?.close();
   }
 
-  async #listenOn(text: string): Promise<Server> {
-    const endpoint = parseEndpoint(text);
-    const server = createServer({ noDelay: true, keepAlive: true }, (socket) => this.#accept(socket));
-    if (endpoint.path !== undefined) await removeStaleSocket(endpoint.path);
-    await new Promise<void>((done, failed) => {
-      server.once("error", (cause) =>
-        failed(new HostError("ERR_LISTEN", `${text}: ${cause.message}`, { cause })),
-      );
-      server.once("listening", done);
-      // [::] beside 0.0.0.0 is no conflict when it stands for IPv6 alone.
-      server.listen({ ...endpoint, ipv6Only: true });
-    });
-    if (endpoint.path !== undefined) await chmod(endpoint.path, 0o660);
-    server.on("error", (error) => this.#log.warn({ error: error.message }, "cannot accept"));
-    return server;
-  }
-
-  #accept(socket: Socket): void {
+  #accept(socket: Socket): OnBytes {
     const core = this.#core;
     const connection = core.handleAccept(performance.now());
     const writer = new BatchWriter(socket, {
@@ -146,9 +141,7 @@ class UdpServerHost extends EventEmitter implements UdpServer {
     });
     const link: Link = { socket, writer };
     this.#links[connection] = link;
-    socket.on("data", (chunk: Buffer) => {
-      if (this.#links[connection] === link) this.#handleStream(connection, chunk);
-    });
+    tuneSocket(socket, this.#io, this.#options.heartbeatMs);
     socket.on("error", (error) => this.#log.debug({ error: error.message }, "connection failed"));
     socket.on("close", () => {
       if (this.#links[connection] !== link) return;
@@ -157,12 +150,15 @@ class UdpServerHost extends EventEmitter implements UdpServer {
       this.#drain();
     });
     this.#drain();
+    return (chunk, length) => {
+      if (this.#links[connection] === link) this.#handleStream(connection, chunk, length);
+    };
   }
 
-  #handleStream(connection: number, chunk: Uint8Array): void {
+  #handleStream(connection: number, chunk: Uint8Array, end: number): void {
     const now = performance.now();
-    for (let at = 0; at < chunk.length; ) {
-      at = this.#core.handleStream(now, connection, chunk, at, chunk.length);
+    for (let at = 0; at < end; ) {
+      at = this.#core.handleStream(now, connection, chunk, at, end);
       this.#sendOutgoing(chunk);
     }
     this.#drain();
@@ -188,6 +184,7 @@ class UdpServerHost extends EventEmitter implements UdpServer {
       const socket = this.#socketFor(association[i], remote.address);
       if (!socket.send(undefined, data, offset[i], length[i], remote)) counters.drops.send_error++;
     }
+    counters.drops.send_error += this.#io.udp.flush();
   }
 
   #socketFor(association: number, target: AddressBytes): UdpSocket {
@@ -196,13 +193,14 @@ class UdpServerHost extends EventEmitter implements UdpServer {
     const known = sockets[association];
     if (known !== undefined) return known;
     const core = this.#core;
-    const socket = this.#openSocket({
+    const socket = this.#io.udp.open({
       family: isIpv6 ? 6 : 4,
       host: undefined,
       port: 0,
-      onDatagram: (data, offset, length, remote) => {
+      reusePort: false,
+      onDatagrams: (received, first, end) => {
         if (sockets[association] !== socket) return;
-        core.handleDatagram(performance.now(), association, data, offset, length, remote);
+        core.handleDatagrams(performance.now(), association, received, first, end);
         this.#schedule();
       },
       onBindError: (error) => {
@@ -216,14 +214,16 @@ class UdpServerHost extends EventEmitter implements UdpServer {
     return socket;
   }
 
+  readonly #afterTurn = (): void => {
+    this.#isScheduled = false;
+    this.#drain();
+  };
+
   /** Drains once all that this turn of the loop brings is in. */
   #schedule(): void {
     if (this.#isScheduled) return;
     this.#isScheduled = true;
-    setImmediate(() => {
-      this.#isScheduled = false;
-      this.#drain();
-    });
+    this.#io.udp.afterTurn(this.#afterTurn);
   }
 
   #drain(): void {
@@ -301,14 +301,6 @@ class UdpServerHost extends EventEmitter implements UdpServer {
   }
 }
 
-function listenerText(listener: Server): string {
-  const address = listener.address() as AddressInfo | string | null;
-  if (address === null || typeof address === "string") return `unix:${address}`;
-  return address.family === "IPv6"
-    ? `[${address.address}]:${address.port}`
-    : `${address.address}:${address.port}`;
-}
-
 /** Resolves when the socket is closed, or has had its time to close. */
 function ended(socket: Socket): Promise<void> {
   return new Promise((done) => {
@@ -318,17 +310,4 @@ function ended(socket: Socket): Promise<void> {
       done();
     });
   });
-}
-
-/** A Unix socket that a killed process left behind, and that nobody answers on, is taken over. */
-async function removeStaleSocket(path: string): Promise<void> {
-  const code = await new Promise<string | undefined>((done) => {
-    const probe = connect({ path });
-    probe.once("connect", () => {
-      probe.destroy();
-      done(undefined);
-    });
-    probe.once("error", (error: NodeJS.ErrnoException) => done(error.code));
-  });
-  if (code === "ECONNREFUSED") await unlink(path);
 }

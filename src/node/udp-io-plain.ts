@@ -1,8 +1,9 @@
 import type { RemoteInfo, Socket } from "node:dgram";
 import { createSocket } from "node:dgram";
+import { ReceivedDatagrams, ROW_INTS } from "../core/received-datagrams.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { makeAddress } from "../wire/socket-address.ts";
-import type { Remote, UdpSocket, UdpSocketOptions } from "./udp-socket.ts";
+import type { Remote, UdpIo, UdpSocket, UdpSocketOptions } from "./udp-io.ts";
 
 /** Asked of the system for each socket; what it grants is bounded by net.core.rmem_max. */
 const BUFFER_BYTES = 4_194_304;
@@ -19,15 +20,18 @@ type Lookup = (
 /** Only IP text comes here, so there is nothing to look up, and nothing to wait for. */
 const noLookup: Lookup = (host, _family, callback) => callback(null, host, 0);
 
+const NO_BYTES = new Uint8Array(0);
+
 /** UDP over node:dgram: a system call and an event for each datagram. */
 class PlainUdpSocket implements UdpSocket {
   readonly #socket: Socket;
+  readonly #received = new ReceivedDatagrams(NO_BYTES, NO_BYTES, new Int32Array(ROW_INTS));
   readonly #remotes = new Map<string, Map<number, AddressBytes>>();
   #remoteCount = 0;
   #port = 0;
   #isClosed = false;
 
-  constructor({ family, host, port, onDatagram, onBindError }: UdpSocketOptions) {
+  constructor({ family, host, port, onDatagrams, onBindError }: UdpSocketOptions) {
     const socket = createSocket({
       type: family === 4 ? "udp4" : "udp6",
       ipv6Only: family === 6,
@@ -35,7 +39,8 @@ class PlainUdpSocket implements UdpSocket {
     });
     this.#socket = socket;
     socket.on("message", (data: Buffer, remote: RemoteInfo) => {
-      onDatagram(data, 0, data.length, this.#addressOf(remote));
+      this.#received.setOnly(data, 0, data.length, this.#addressOf(remote));
+      onDatagrams(this.#received, 0, 1);
     });
     socket.on("error", (error) => {
       if (this.#port === 0 && !this.#isClosed) onBindError(error);
@@ -102,6 +107,10 @@ class PlainUdpSocket implements UdpSocket {
   }
 }
 
-export function openPlainUdpSocket(options: UdpSocketOptions): UdpSocket {
-  return new PlainUdpSocket(options);
-}
+/** @see UdpIo */
+export const plainUdpIo: UdpIo = {
+  kind: "plain",
+  open: (options) => new PlainUdpSocket(options),
+  flush: () => 0,
+  afterTurn: (callback) => void setImmediate(callback),
+};

@@ -1,0 +1,116 @@
+// Batched socket I/O for Node: UDP sockets that receive and send many datagrams in one call, TCP listeners on
+// descriptors, and socket options that node:net lacks. Knows nothing of any protocol above.
+#include "module.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+environment *environment_of(napi_env env) {
+  void *data = NULL;
+  napi_get_instance_data(env, &data);
+  return data;
+}
+
+static void environment_free_if_done(environment *environment) {
+  if (!environment->is_ending || environment->open_handles > 0) return;
+  napi_remove_async_cleanup_hook(environment->cleanup);
+  free(environment);
+}
+
+void environment_handle_closed(environment *environment) {
+  environment->open_handles--;
+  environment_free_if_done(environment);
+}
+
+static void environment_end(napi_async_cleanup_hook_handle handle, void *data) {
+  environment *environment = data;
+  environment->is_ending = true;
+  // Held so that closing the last handle in one of these calls does not free it under the next.
+  environment->open_handles++;
+  udp_end(environment);
+  tcp_end(environment);
+  environment_handle_closed(environment);
+}
+
+void call_function(environment *environment, napi_ref function, napi_async_context context, size_t argc,
+                   napi_value *argv) {
+  napi_env env = environment->env;
+  napi_value callee, global;
+  if (napi_get_reference_value(env, function, &callee) != napi_ok || callee == NULL) return;
+  napi_get_global(env, &global);
+  napi_status status = napi_make_callback(env, context, global, callee, argc, argv, NULL);
+  if (status == napi_ok) return;
+  bool pending = false;
+  napi_is_exception_pending(env, &pending);
+  if (!pending) return;
+  napi_value error;
+  napi_get_and_clear_last_exception(env, &error);
+  napi_fatal_exception(env, error);
+}
+
+napi_value throw_system_error(napi_env env, int error, const char *call) {
+  char text[160];
+  snprintf(text, sizeof text, "%s: %s", call, uv_strerror(error));
+  napi_throw_error(env, uv_err_name(error), text);
+  return NULL;
+}
+
+bool get_arguments(napi_env env, napi_callback_info info, size_t count, napi_value *values) {
+  size_t given = count;
+  napi_get_cb_info(env, info, &given, values, NULL, NULL);
+  if (given >= count) return true;
+  napi_throw_type_error(env, "ERR_MISSING_ARGS", "too few arguments");
+  return false;
+}
+
+int32_t get_int(napi_env env, napi_value value) {
+  int32_t number = -1;
+  napi_get_value_int32(env, value, &number);
+  return number;
+}
+
+double get_number(napi_env env, napi_value value) {
+  double number = 0;
+  napi_get_value_double(env, value, &number);
+  return number;
+}
+
+napi_value make_int(napi_env env, int64_t value) {
+  napi_value result;
+  napi_create_int64(env, value, &result);
+  return result;
+}
+
+bytes_view get_bytes(napi_env env, napi_value value) {
+  static const size_t element_bytes[] = {1, 1, 1, 2, 2, 4, 4, 4, 8, 8, 8};
+  bytes_view view = {NULL, 0};
+  bool is_typed = false;
+  napi_is_typedarray(env, value, &is_typed);
+  if (!is_typed) return view;
+  napi_typedarray_type type;
+  size_t length;
+  void *data;
+  napi_get_typedarray_info(env, value, &type, &length, &data, NULL, NULL);
+  view.data = data;
+  view.bytes = length * element_bytes[type];
+  return view;
+}
+
+void set_function(napi_env env, napi_value exports, const char *name, napi_callback function) {
+  napi_value value;
+  napi_create_function(env, name, NAPI_AUTO_LENGTH, function, NULL, &value);
+  napi_set_named_property(env, exports, name, value);
+}
+
+NAPI_MODULE_INIT() {
+  environment *state = calloc(1, sizeof *state);
+  if (state == NULL) return NULL;
+  state->env = env;
+  napi_get_uv_event_loop(env, &state->loop);
+  napi_set_instance_data(env, state, NULL, NULL);
+  napi_add_async_cleanup_hook(env, environment_end, state, &state->cleanup);
+  udp_init(env, exports);
+  tcp_init(env, exports);
+  return exports;
+}

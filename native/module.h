@@ -1,0 +1,57 @@
+// What the parts of the module share: the state of one Node environment (the main thread's, or a worker's).
+#ifndef UNDERPASS_MODULE_H
+#define UNDERPASS_MODULE_H
+
+#include <node_api.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <uv.h>
+
+struct udp_io;
+struct listener;
+
+typedef struct environment {
+  napi_env env;
+  uv_loop_t *loop;
+  struct udp_io *udp;
+  struct listener *listeners;
+  // libuv handles that are not closed yet; the environment is freed after the last.
+  int open_handles;
+  bool is_ending;
+  napi_async_cleanup_hook_handle cleanup;
+} environment;
+
+environment *environment_of(napi_env env);
+
+// To be called in the close callback of every handle that was counted in open_handles.
+void environment_handle_closed(environment *environment);
+
+// Calls a JavaScript function from the loop; what it throws becomes an uncaught exception.
+void call_function(environment *environment, napi_ref function, napi_async_context context, size_t argc,
+                   napi_value *argv);
+
+// Throws an Error whose `code` is the name of a system error (negative errno), and answers NULL.
+napi_value throw_system_error(napi_env env, int error, const char *call);
+
+// Arguments of a call; false, with an exception pending, when there are fewer than `count`.
+bool get_arguments(napi_env env, napi_callback_info info, size_t count, napi_value *values);
+int32_t get_int(napi_env env, napi_value value);
+double get_number(napi_env env, napi_value value);
+napi_value make_int(napi_env env, int64_t value);
+
+typedef struct {
+  uint8_t *data;
+  size_t bytes;
+} bytes_view;
+
+// The memory of a typed array; {NULL, 0} for anything else.
+bytes_view get_bytes(napi_env env, napi_value value);
+
+void set_function(napi_env env, napi_value exports, const char *name, napi_callback function);
+
+void udp_init(napi_env env, napi_value exports);
+void udp_end(environment *environment);
+void tcp_init(napi_env env, napi_value exports);
+void tcp_end(environment *environment);
+
+#endif

@@ -1,0 +1,266 @@
+// What node:net lacks for TCP: listeners that share a port and hand over descriptors, and options and readings of a
+// connection's descriptor.
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "address.h"
+#include "module.h"
+
+#ifdef _WIN32
+
+void tcp_init(napi_env env, napi_value exports) {}
+void tcp_end(environment *environment) {}
+
+#else
+
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+#ifdef __linux__
+#include <linux/sockios.h>
+#endif
+
+// Connections taken in one turn of the loop.
+#define ACCEPT_ROUND 64
+
+typedef struct listener {
+  struct listener *next;
+  uv_poll_t poll;
+  environment *environment;
+  int fd;
+  // Given up for a moment to turn a connection away when the process has no descriptor left.
+  int reserve;
+  napi_ref on_accept;
+  napi_async_context context;
+} listener;
+
+static int accept_one(int fd) {
+#ifdef __linux__
+  return accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+#else
+  int accepted = accept(fd, NULL, NULL);
+  if (accepted >= 0) {
+    fcntl(accepted, F_SETFL, O_NONBLOCK);
+    fcntl(accepted, F_SETFD, FD_CLOEXEC);
+  }
+  return accepted;
+#endif
+}
+
+static void turn_away(listener *listener) {
+  if (listener->reserve >= 0) close(listener->reserve);
+  int accepted = accept_one(listener->fd);
+  if (accepted >= 0) close(accepted);
+  listener->reserve = open("/dev/null", O_RDONLY | O_CLOEXEC);
+}
+
+static void on_connections(uv_poll_t *poll, int status, int events) {
+  listener *listener = poll->data;
+  environment *environment = listener->environment;
+  for (int i = 0; i < ACCEPT_ROUND && listener->fd >= 0; i++) {
+    int fd = accept_one(listener->fd);
+    if (fd < 0) {
+      if (errno == EINTR || errno == ECONNABORTED) continue;
+      if (errno == EMFILE || errno == ENFILE) turn_away(listener);
+      return;
+    }
+    napi_handle_scope scope;
+    napi_open_handle_scope(environment->env, &scope);
+    napi_value value = make_int(environment->env, fd);
+    call_function(environment, listener->on_accept, listener->context, 1, &value);
+    napi_close_handle_scope(environment->env, scope);
+  }
+}
+
+static int listen_on(const struct sockaddr_storage *address, socklen_t length, bool reuse_port, int backlog, int *result) {
+  int fd = socket(address->ss_family, SOCK_STREAM, 0);
+  if (fd < 0) return -errno;
+  fcntl(fd, F_SETFL, O_NONBLOCK);
+  fcntl(fd, F_SETFD, FD_CLOEXEC);
+  int one = 1;
+  bool is_good = setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) == 0;
+  if (address->ss_family == AF_INET6)
+    is_good = is_good && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one) == 0;
+  if (reuse_port) is_good = is_good && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one) == 0;
+  is_good = is_good && bind(fd, (const struct sockaddr *)address, length) == 0 && listen(fd, backlog) == 0;
+  if (!is_good) {
+    int error = -errno;
+    close(fd);
+    return error;
+  }
+  *result = fd;
+  return 0;
+}
+
+// tcpListen(address, reusePort, backlog, onAccept(descriptor)): descriptor of the listener
+static napi_value tcp_listen(napi_env env, napi_callback_info info) {
+  napi_value values[4];
+  if (!get_arguments(env, info, 4, values)) return NULL;
+  environment *environment = environment_of(env);
+  bytes_view bytes = get_bytes(env, values[0]);
+  struct sockaddr_storage address;
+  socklen_t length = bytes.data == NULL ? 0 : address_to_sockaddr(bytes.data, bytes.bytes, &address);
+  if (length == 0) return throw_system_error(env, UV_EINVAL, "listen");
+  bool reuse_port = false;
+  napi_get_value_bool(env, values[1], &reuse_port);
+  listener *listener = calloc(1, sizeof *listener);
+  if (listener == NULL) return throw_system_error(env, UV_ENOMEM, "listen");
+  int error = listen_on(&address, length, reuse_port, get_int(env, values[2]), &listener->fd);
+  if (error == 0) {
+    error = uv_poll_init(environment->loop, &listener->poll, listener->fd);
+    if (error != 0) close(listener->fd);
+  }
+  if (error != 0) {
+    free(listener);
+    return throw_system_error(env, error, "listen");
+  }
+  listener->environment = environment;
+  listener->reserve = open("/dev/null", O_RDONLY | O_CLOEXEC);
+  listener->poll.data = listener;
+  napi_create_reference(env, values[3], 1, &listener->on_accept);
+  napi_value name, resource;
+  napi_create_string_utf8(env, "underpass:listener", NAPI_AUTO_LENGTH, &name);
+  napi_create_object(env, &resource);
+  napi_async_init(env, resource, name, &listener->context);
+  listener->next = environment->listeners;
+  environment->listeners = listener;
+  environment->open_handles++;
+  uv_poll_start(&listener->poll, UV_READABLE, on_connections);
+  return make_int(env, listener->fd);
+}
+
+static void on_listener_closed(uv_handle_t *handle) {
+  listener *listener = handle->data;
+  environment *environment = listener->environment;
+  free(listener);
+  environment_handle_closed(environment);
+}
+
+static void close_listener(listener *listener) {
+  uv_poll_stop(&listener->poll);
+  uv_close((uv_handle_t *)&listener->poll, on_listener_closed);
+  close(listener->fd);
+  listener->fd = -1;
+  if (listener->reserve >= 0) close(listener->reserve);
+  napi_async_destroy(listener->environment->env, listener->context);
+  napi_delete_reference(listener->environment->env, listener->on_accept);
+}
+
+// tcpUnlisten(descriptor of a listener)
+static napi_value tcp_unlisten(napi_env env, napi_callback_info info) {
+  napi_value value;
+  if (!get_arguments(env, info, 1, &value)) return NULL;
+  int fd = get_int(env, value);
+  for (listener **at = &environment_of(env)->listeners; *at != NULL; at = &(*at)->next) {
+    listener *found = *at;
+    if (found->fd != fd) continue;
+    *at = found->next;
+    close_listener(found);
+    return NULL;
+  }
+  return NULL;
+}
+
+// tcpPort(descriptor): the local port
+static napi_value tcp_port(napi_env env, napi_callback_info info) {
+  napi_value value;
+  if (!get_arguments(env, info, 1, &value)) return NULL;
+  struct sockaddr_storage address;
+  socklen_t length = sizeof address;
+  uint8_t bytes[ADDRESS_MAX_BYTES];
+  size_t count = 0;
+  if (getsockname(get_int(env, value), (struct sockaddr *)&address, &length) == 0)
+    count = address_from_sockaddr(&address, bytes);
+  return make_int(env, count == 0 ? 0 : bytes[count - 2] * 256 + bytes[count - 1]);
+}
+
+// tcpTune(descriptor, not-sent low-water mark in bytes, user timeout in ms): false where the system has not both
+static napi_value tcp_tune(napi_env env, napi_callback_info info) {
+  napi_value values[3], result;
+  if (!get_arguments(env, info, 3, values)) return NULL;
+  int fd = get_int(env, values[0]);
+  bool is_good = true;
+#ifdef TCP_NOTSENT_LOWAT
+  int low_water = get_int(env, values[1]);
+  is_good = setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &low_water, sizeof low_water) == 0 && is_good;
+#else
+  is_good = false;
+#endif
+#ifdef TCP_USER_TIMEOUT
+  unsigned timeout = (unsigned)get_int(env, values[2]);
+  is_good = setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof timeout) == 0 && is_good;
+#else
+  is_good = false;
+#endif
+  napi_get_boolean(env, is_good, &result);
+  return result;
+}
+
+// tcpQueued(descriptor): bytes that the peer has not acknowledged, or -1
+static napi_value tcp_queued(napi_env env, napi_callback_info info) {
+  napi_value value;
+  if (!get_arguments(env, info, 1, &value)) return NULL;
+  int queued = -1;
+#ifdef SIOCOUTQ
+  if (ioctl(get_int(env, value), SIOCOUTQ, &queued) != 0) queued = -1;
+#endif
+  return make_int(env, queued);
+}
+
+// tcpInfo(descriptor): [round trip in µs, retransmitted segments, congestion window in segments, bytes not sent yet]
+static napi_value tcp_info_of(napi_env env, napi_callback_info info) {
+  napi_value value;
+  if (!get_arguments(env, info, 1, &value)) return NULL;
+#ifdef __linux__
+  struct tcp_info reading;
+  memset(&reading, 0, sizeof reading);
+  socklen_t length = sizeof reading;
+  int fd = get_int(env, value), not_sent = 0;
+  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &reading, &length) != 0) return NULL;
+  if (ioctl(fd, SIOCOUTQNSD, &not_sent) != 0) not_sent = 0;
+  const int64_t numbers[] = {reading.tcpi_rtt, reading.tcpi_total_retrans, reading.tcpi_snd_cwnd, not_sent};
+  napi_value result;
+  napi_create_array_with_length(env, 4, &result);
+  for (uint32_t i = 0; i < 4; i++) napi_set_element(env, result, i, make_int(env, numbers[i]));
+  return result;
+#else
+  return NULL;
+#endif
+}
+
+// descriptorDuplicate(descriptor): another one for the same connection, which outlives the first
+static napi_value descriptor_duplicate(napi_env env, napi_callback_info info) {
+  napi_value value;
+  if (!get_arguments(env, info, 1, &value)) return NULL;
+  int fd = fcntl(get_int(env, value), F_DUPFD_CLOEXEC, 0);
+  return fd < 0 ? throw_system_error(env, -errno, "dup") : make_int(env, fd);
+}
+
+static napi_value descriptor_close(napi_env env, napi_callback_info info) {
+  napi_value value;
+  if (get_arguments(env, info, 1, &value)) close(get_int(env, value));
+  return NULL;
+}
+
+void tcp_end(environment *environment) {
+  while (environment->listeners != NULL) {
+    listener *listener = environment->listeners;
+    environment->listeners = listener->next;
+    close_listener(listener);
+  }
+}
+
+void tcp_init(napi_env env, napi_value exports) {
+  set_function(env, exports, "tcpListen", tcp_listen);
+  set_function(env, exports, "tcpUnlisten", tcp_unlisten);
+  set_function(env, exports, "tcpPort", tcp_port);
+  set_function(env, exports, "tcpTune", tcp_tune);
+  set_function(env, exports, "tcpQueued", tcp_queued);
+  set_function(env, exports, "tcpInfo", tcp_info_of);
+  set_function(env, exports, "descriptorDuplicate", descriptor_duplicate);
+  set_function(env, exports, "descriptorClose", descriptor_close);
+}
+
+#endif

@@ -1,0 +1,861 @@
+// UDP sockets of one environment. What arrives on any of them in one turn of the loop goes to JavaScript in one call, as
+// rows over one arena; what is to be sent comes as rows over one buffer, and leaves in as few system calls as there are
+// sockets: runs of equal size to one destination as one segmented send, the rest by sendmmsg.
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "address.h"
+#include "module.h"
+
+#ifdef _WIN32
+#include <mswsock.h>
+typedef SOCKET descriptor;
+#define CLOSED_DESCRIPTOR INVALID_SOCKET
+#else
+#include <fcntl.h>
+#include <netinet/udp.h>
+#include <sys/uio.h>
+#include <unistd.h>
+typedef int descriptor;
+#define CLOSED_DESCRIPTOR (-1)
+#endif
+
+#ifdef __linux__
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
+#endif
+
+// Memory for one received message: a whole coalesced run of datagrams, and a distance that is no power of two, so that
+// the beginnings of all slots do not fall on the same cache lines.
+#define SLOT_BYTES 65536
+#define SLOT_STRIDE (SLOT_BYTES + 21 * 64)
+#define SLOTS 64
+// Most datagrams in one coalesced message.
+#define MAX_SEGMENTS 128
+#define RECEIVE_ROWS (SLOTS * MAX_SEGMENTS)
+#define RECEIVE_ROW_INTS 5
+#define SEND_ROW_INTS 6
+#define MAX_SEND_ROWS 4096
+#define SEND_MESSAGES 64
+#define SEND_PARTS 1024
+// Segments of one send; older kernels refuse more.
+#define SEND_SEGMENTS 64
+#define MAX_PAYLOAD 65507
+#define MAX_PENDING_BYTES 1048576
+// A socket under flood yields to the others after so many full reads.
+#define READ_ROUNDS 1
+#define NONE (-1)
+
+enum {
+  COUNT_REFUSED,     // an ICMP error that an earlier datagram brought
+  COUNT_TOO_LONG,    // longer than the path allows
+  COUNT_NO_BUFFERS,  // the system had no memory for it
+  COUNT_OVERFLOW,    // too much waited for the socket already
+  COUNT_FAILED,      // any other reason
+  COUNTS
+};
+
+// What the system did not take at once.
+typedef struct pending {
+  struct pending *next;
+  struct sockaddr_storage to;
+  socklen_t to_length;
+  uint16_t segment_bytes;
+  uint32_t segments;
+  size_t length;
+  uint8_t data[];
+} pending;
+
+typedef struct udp_socket {
+  uv_poll_t poll;
+  struct udp_io *io;
+  int32_t id;
+  descriptor fd;
+  int family;
+  bool is_closing;
+  // Largest datagram that is sent as a segment of a longer send; 0 where the system cannot.
+  size_t segment_limit;
+  // Rows of the batch that is being sent.
+  int32_t first_row, last_row;
+  pending *first_pending, *last_pending;
+  size_t pending_bytes;
+} udp_socket;
+
+typedef struct udp_io {
+  environment *environment;
+  napi_ref on_batch;
+  napi_async_context context;
+  napi_ref memory[3];
+  uint8_t *arena;
+  int32_t *rows;
+  uint8_t *addresses;
+  int32_t row_count;
+  int32_t slot_count;
+  uv_check_t check;
+  udp_socket **sockets;
+  int32_t socket_capacity;
+  int32_t *free_ids;
+  int32_t free_count;
+  int32_t used_ids;
+  // Sockets and the check handle; the memory goes with the last of them.
+  int32_t open_handles;
+  double counts[COUNTS];
+  int32_t next_row[MAX_SEND_ROWS];
+#ifdef __linux__
+  struct mmsghdr received[SLOTS];
+  struct iovec received_parts[SLOTS];
+  struct sockaddr_storage received_from[SLOTS];
+  union {
+    struct cmsghdr align;
+    char bytes[CMSG_SPACE(sizeof(int))];
+  } received_control[SLOTS];
+  struct mmsghdr sent[SEND_MESSAGES];
+  union {
+    struct cmsghdr align;
+    char bytes[CMSG_SPACE(sizeof(uint16_t))];
+  } sent_control[SEND_MESSAGES];
+#endif
+} udp_io;
+
+// One send of one or more datagrams to one destination.
+typedef struct message {
+  struct sockaddr_storage to;
+  socklen_t to_length;
+  int32_t address_offset;
+  size_t first_part, part_count;
+  size_t segments, segment_bytes, last_bytes, bytes;
+} message;
+
+typedef struct {
+  const uint8_t *data;
+  size_t length;
+} part;
+
+static void deliver(udp_io *io) {
+  if (io->row_count == 0) return;
+  napi_env env = io->environment->env;
+  napi_handle_scope scope;
+  napi_open_handle_scope(env, &scope);
+  napi_value count = make_int(env, io->row_count);
+  call_function(io->environment, io->on_batch, io->context, 1, &count);
+  napi_close_handle_scope(env, scope);
+  io->row_count = 0;
+  io->slot_count = 0;
+}
+
+static void on_check(uv_check_t *check) {
+  deliver(check->data);
+}
+
+// Enters a received message as rows, one a datagram. Delivers first when they do not fit.
+static void add_message(udp_socket *socket, int32_t slot, size_t length, size_t segment_bytes,
+                        const struct sockaddr_storage *from, int32_t *address_offset) {
+  udp_io *io = socket->io;
+  uint8_t *address = io->addresses + (size_t)slot * ADDRESS_MAX_BYTES;
+  size_t address_bytes = address_from_sockaddr(from, address);
+  if (address_bytes == 0) return;
+  // Equal sources share an offset, so that the receiver compares numbers.
+  if (*address_offset == NONE || memcmp(io->addresses + *address_offset, address, address_bytes) != 0) {
+    *address_offset = slot * ADDRESS_MAX_BYTES;
+  }
+  size_t at = 0;
+  do {
+    size_t left = length - at;
+    size_t bytes = segment_bytes > 0 && segment_bytes < left ? segment_bytes : left;
+    if (io->row_count == RECEIVE_ROWS) return;
+    int32_t *row = io->rows + (size_t)io->row_count++ * RECEIVE_ROW_INTS;
+    row[0] = socket->id;
+    row[1] = (int32_t)((size_t)slot * SLOT_STRIDE + at);
+    row[2] = (int32_t)bytes;
+    row[3] = *address_offset;
+    row[4] = (int32_t)address_bytes;
+    at += bytes;
+  } while (at < length);
+}
+
+// Reads once. Returns true when there may be more.
+static bool receive(udp_socket *socket) {
+  udp_io *io = socket->io;
+  if (io->slot_count == SLOTS) {
+    deliver(io);
+    if (socket->is_closing) return false;
+  }
+  int32_t first = io->slot_count;
+  int32_t asked = SLOTS - first;
+  int32_t address_offset = NONE;
+#ifdef __linux__
+  for (int32_t i = first; i < SLOTS; i++) {
+    struct msghdr *header = &io->received[i].msg_hdr;
+    header->msg_namelen = sizeof io->received_from[i];
+    header->msg_controllen = sizeof io->received_control[i];
+    header->msg_flags = 0;
+  }
+  int count;
+  do count = recvmmsg(socket->fd, io->received + first, (unsigned)asked, MSG_DONTWAIT, NULL);
+  while (count < 0 && errno == EINTR);
+  if (count < 0) {
+    // An ICMP error that came for an earlier datagram is told here, once, and ends nothing.
+    if (errno == EAGAIN || errno == EWOULDBLOCK) return false;
+    io->counts[COUNT_REFUSED]++;
+    return false;
+  }
+  io->slot_count = first + count;
+  for (int32_t i = first; i < first + count; i++) {
+    struct msghdr *header = &io->received[i].msg_hdr;
+    size_t segment_bytes = 0;
+    if (header->msg_controllen > 0) {
+      for (struct cmsghdr *control = CMSG_FIRSTHDR(header); control != NULL; control = CMSG_NXTHDR(header, control)) {
+        if (control->cmsg_level != IPPROTO_UDP || control->cmsg_type != UDP_GRO) continue;
+        int value;
+        memcpy(&value, CMSG_DATA(control), sizeof value);
+        if (value > 0) segment_bytes = (size_t)value;
+      }
+    }
+    add_message(socket, i, io->received[i].msg_len, segment_bytes, &io->received_from[i], &address_offset);
+  }
+  return count == asked;
+#else
+  for (int32_t i = first; i < SLOTS; i++) {
+    struct sockaddr_storage from;
+    uint8_t *slot = io->arena + (size_t)i * SLOT_STRIDE;
+#ifdef _WIN32
+    WSABUF buffer = {SLOT_BYTES, (char *)slot};
+    DWORD length = 0, flags = 0;
+    INT from_length = sizeof from;
+    if (WSARecvFrom(socket->fd, &buffer, 1, &length, &flags, (struct sockaddr *)&from, &from_length, NULL, NULL) != 0) {
+      if (WSAGetLastError() != WSAEWOULDBLOCK) io->counts[COUNT_REFUSED]++;
+      return false;
+    }
+#else
+    struct iovec vector = {slot, SLOT_BYTES};
+    struct msghdr header = {.msg_name = &from, .msg_namelen = sizeof from, .msg_iov = &vector, .msg_iovlen = 1};
+    ssize_t length;
+    do length = recvmsg(socket->fd, &header, 0);
+    while (length < 0 && errno == EINTR);
+    if (length < 0) {
+      if (errno != EAGAIN && errno != EWOULDBLOCK) io->counts[COUNT_REFUSED]++;
+      return false;
+    }
+#endif
+    io->slot_count = i + 1;
+    add_message(socket, i, (size_t)length, 0, &from, &address_offset);
+  }
+  return true;
+#endif
+}
+
+// Sends one message as it is. Returns 0, or a negative system error.
+static int send_once(udp_socket *socket, const struct sockaddr_storage *to, socklen_t to_length, const part *parts,
+                     size_t part_count, size_t segment_bytes) {
+#ifdef _WIN32
+  WSABUF buffers[2];
+  for (size_t i = 0; i < part_count; i++) {
+    buffers[i].buf = (char *)parts[i].data;
+    buffers[i].len = (ULONG)parts[i].length;
+  }
+  DWORD sent;
+  if (WSASendTo(socket->fd, buffers, (DWORD)part_count, &sent, 0, (const struct sockaddr *)to, to_length, NULL, NULL) ==
+      0)
+    return 0;
+  return uv_translate_sys_error(WSAGetLastError());
+#else
+  struct iovec vectors[2 * SEND_SEGMENTS];
+  for (size_t i = 0; i < part_count; i++) {
+    vectors[i].iov_base = (void *)parts[i].data;
+    vectors[i].iov_len = parts[i].length;
+  }
+  struct msghdr header = {
+      .msg_name = (void *)to, .msg_namelen = to_length, .msg_iov = vectors, .msg_iovlen = part_count};
+#ifdef __linux__
+  union {
+    struct cmsghdr align;
+    char bytes[CMSG_SPACE(sizeof(uint16_t))];
+  } control;
+  if (segment_bytes > 0) {
+    header.msg_control = &control;
+    header.msg_controllen = sizeof control;
+    struct cmsghdr *cmsg = CMSG_FIRSTHDR(&header);
+    cmsg->cmsg_level = IPPROTO_UDP;
+    cmsg->cmsg_type = UDP_SEGMENT;
+    cmsg->cmsg_len = CMSG_LEN(sizeof(uint16_t));
+    uint16_t value = (uint16_t)segment_bytes;
+    memcpy(CMSG_DATA(cmsg), &value, sizeof value);
+  }
+#endif
+  ssize_t sent;
+  do sent = sendmsg(socket->fd, &header, 0);
+  while (sent < 0 && errno == EINTR);
+  return sent < 0 ? -errno : 0;
+#endif
+}
+
+static bool is_full(int error) {
+  return error == UV_EAGAIN;
+}
+
+static void count_failure(udp_io *io, int error, size_t datagrams) {
+  int reason = error == UV_EMSGSIZE                          ? COUNT_TOO_LONG
+               : error == UV_ENOBUFS || error == UV_ENOMEM   ? COUNT_NO_BUFFERS
+               : error == UV_ECONNREFUSED                    ? COUNT_REFUSED
+                                                             : COUNT_FAILED;
+  io->counts[reason] += (double)datagrams;
+}
+
+static void on_ready(uv_poll_t *poll, int status, int events);
+
+static void watch(udp_socket *socket) {
+  int events = UV_READABLE | (socket->first_pending != NULL ? UV_WRITABLE : 0);
+  uv_poll_start(&socket->poll, events, on_ready);
+}
+
+// Keeps a copy of a message until the socket takes it. Returns the datagrams that were dropped instead.
+static size_t keep(udp_socket *socket, const message *message, const part *parts) {
+  udp_io *io = socket->io;
+  if (socket->pending_bytes + message->bytes > MAX_PENDING_BYTES) {
+    io->counts[COUNT_OVERFLOW] += (double)message->segments;
+    return message->segments;
+  }
+  pending *entry = malloc(sizeof *entry + message->bytes);
+  if (entry == NULL) {
+    io->counts[COUNT_NO_BUFFERS] += (double)message->segments;
+    return message->segments;
+  }
+  entry->next = NULL;
+  entry->to = message->to;
+  entry->to_length = message->to_length;
+  entry->segments = (uint32_t)message->segments;
+  entry->segment_bytes = message->segments > 1 ? (uint16_t)message->segment_bytes : 0;
+  entry->length = message->bytes;
+  size_t at = 0;
+  for (size_t i = 0; i < message->part_count; i++) {
+    if (parts[i].length > 0) memcpy(entry->data + at, parts[i].data, parts[i].length);
+    at += parts[i].length;
+  }
+  bool was_empty = socket->first_pending == NULL;
+  if (was_empty) socket->first_pending = entry;
+  else socket->last_pending->next = entry;
+  socket->last_pending = entry;
+  socket->pending_bytes += entry->length;
+  if (was_empty) watch(socket);
+  return 0;
+}
+
+static void drop_first_pending(udp_socket *socket) {
+  pending *entry = socket->first_pending;
+  socket->first_pending = entry->next;
+  if (entry->next == NULL) socket->last_pending = NULL;
+  socket->pending_bytes -= entry->length;
+  free(entry);
+}
+
+static void send_pending(udp_socket *socket) {
+  while (socket->first_pending != NULL) {
+    pending *entry = socket->first_pending;
+    part whole = {entry->data, entry->length};
+    int error = send_once(socket, &entry->to, entry->to_length, &whole, 1, entry->segment_bytes);
+    if (is_full(error)) return;
+    if (error != 0) count_failure(socket->io, error, entry->segments);
+    drop_first_pending(socket);
+  }
+  watch(socket);
+}
+
+static void on_ready(uv_poll_t *poll, int status, int events) {
+  udp_socket *socket = poll->data;
+  if (status < 0) events = UV_READABLE;
+  if (events & UV_WRITABLE) send_pending(socket);
+  if (!(events & UV_READABLE)) return;
+  for (int round = 0; round < READ_ROUNDS && receive(socket) && !socket->is_closing; round++) {
+  }
+}
+
+// Sends the datagrams of a segmented message one by one. Returns how many were dropped.
+static size_t send_singly(udp_socket *socket, const message *whole, const part *parts) {
+  size_t dropped = 0, at = 0;
+  size_t parts_each = whole->part_count / whole->segments;
+  for (size_t i = 0; i < whole->segments; i++) {
+    message single = *whole;
+    single.segments = 1;
+    single.part_count = parts_each;
+    single.bytes = i + 1 < whole->segments ? whole->segment_bytes : whole->last_bytes;
+    const part *own = parts + at;
+    at += parts_each;
+    int error =
+        socket->first_pending != NULL ? UV_EAGAIN : send_once(socket, &single.to, single.to_length, own, parts_each, 0);
+    if (is_full(error)) dropped += keep(socket, &single, own);
+    else if (error != 0) {
+      count_failure(socket->io, error, 1);
+      dropped++;
+    }
+  }
+  return dropped;
+}
+
+// Deals with a message that the system refused. Returns how many datagrams were dropped.
+static size_t refused(udp_socket *socket, const message *message, const part *parts, int error) {
+  if (message->segments > 1) {
+    // The path is narrower than a segment, or the device cannot: such sizes go singly from now on.
+    if (error == UV_EMSGSIZE || error == UV_EINVAL) socket->segment_limit = message->segment_bytes - 1;
+    else if (error == UV_EIO || error == UV_ENOTSUP) socket->segment_limit = 0;
+    return send_singly(socket, message, parts);
+  }
+  if (error == UV_ECONNREFUSED || error == UV_EHOSTUNREACH || error == UV_ENETUNREACH) {
+    // May be the news of an earlier datagram: once more, then it is this one's.
+    error = send_once(socket, &message->to, message->to_length, parts, message->part_count, 0);
+    if (error == 0) return 0;
+    if (is_full(error)) return keep(socket, message, parts);
+  }
+  count_failure(socket->io, error, 1);
+  return 1;
+}
+
+static size_t send_messages(udp_socket *socket, const message *messages, size_t count, const part *parts) {
+  size_t dropped = 0;
+  size_t done = 0;
+#ifdef __linux__
+  udp_io *io = socket->io;
+  static _Thread_local struct iovec vectors[SEND_PARTS];
+  for (size_t i = 0; i < count; i++) {
+    const message *message = &messages[i];
+    for (size_t j = 0; j < message->part_count; j++) {
+      vectors[message->first_part + j].iov_base = (void *)parts[message->first_part + j].data;
+      vectors[message->first_part + j].iov_len = parts[message->first_part + j].length;
+    }
+    struct msghdr *header = &io->sent[i].msg_hdr;
+    memset(header, 0, sizeof *header);
+    header->msg_name = (void *)&message->to;
+    header->msg_namelen = message->to_length;
+    header->msg_iov = vectors + message->first_part;
+    header->msg_iovlen = message->part_count;
+    if (message->segments == 1) continue;
+    header->msg_control = &io->sent_control[i];
+    header->msg_controllen = sizeof io->sent_control[i];
+    struct cmsghdr *cmsg = CMSG_FIRSTHDR(header);
+    cmsg->cmsg_level = IPPROTO_UDP;
+    cmsg->cmsg_type = UDP_SEGMENT;
+    cmsg->cmsg_len = CMSG_LEN(sizeof(uint16_t));
+    uint16_t value = (uint16_t)message->segment_bytes;
+    memcpy(CMSG_DATA(cmsg), &value, sizeof value);
+  }
+  while (done < count && socket->first_pending == NULL) {
+    int sent = sendmmsg(socket->fd, io->sent + done, (unsigned)(count - done), MSG_DONTWAIT);
+    if (sent > 0) {
+      done += (size_t)sent;
+      continue;
+    }
+    if (errno == EINTR) continue;
+    if (is_full(-errno)) break;
+    dropped += refused(socket, &messages[done], parts + messages[done].first_part, -errno);
+    done++;
+  }
+#else
+  for (; done < count && socket->first_pending == NULL; done++) {
+    const message *message = &messages[done];
+    const part *own = parts + message->first_part;
+    int error = send_once(socket, &message->to, message->to_length, own, message->part_count, 0);
+    if (is_full(error)) break;
+    if (error != 0) dropped += refused(socket, message, own, error);
+  }
+#endif
+  for (; done < count; done++) dropped += keep(socket, &messages[done], parts + messages[done].first_part);
+  return dropped;
+}
+
+typedef struct {
+  const uint8_t *data, *headers, *addresses;
+  size_t data_bytes, header_bytes, address_bytes;
+  const int32_t *rows;
+} send_batch;
+
+static bool fits(int32_t offset, int32_t length, size_t bytes) {
+  return offset >= 0 && length >= 0 && (size_t)offset + (size_t)length <= bytes;
+}
+
+static bool is_row_good(const send_batch *batch, const int32_t *row) {
+  return fits(row[1], row[2], batch->header_bytes) && fits(row[3], row[4], batch->data_bytes) && row[5] >= 0 &&
+         (size_t)row[5] < batch->address_bytes && (size_t)row[2] + (size_t)row[4] <= MAX_PAYLOAD;
+}
+
+static bool extends(const udp_socket *socket, const message *message, const int32_t *row, size_t bytes) {
+  return message->address_offset == row[5] && bytes > 0 && bytes <= message->segment_bytes &&
+         message->segment_bytes <= socket->segment_limit && message->last_bytes == message->segment_bytes &&
+         message->segments < SEND_SEGMENTS && message->bytes + bytes <= MAX_PAYLOAD &&
+         // Each datagram of a message has as many parts as the others.
+         (row[2] > 0) == (message->part_count > message->segments);
+}
+
+static size_t send_socket(udp_socket *socket, const send_batch *batch) {
+  static _Thread_local message messages[SEND_MESSAGES];
+  static _Thread_local part parts[SEND_PARTS];
+  size_t message_count = 0, part_count = 0, dropped = 0;
+  for (int32_t index = socket->first_row; index != NONE; index = socket->io->next_row[index]) {
+    const int32_t *row = batch->rows + (size_t)index * SEND_ROW_INTS;
+    size_t bytes = (size_t)row[2] + (size_t)row[4];
+    message *last = message_count > 0 ? &messages[message_count - 1] : NULL;
+    bool is_extension = last != NULL && extends(socket, last, row, bytes);
+    if (part_count + 2 > SEND_PARTS || (!is_extension && message_count == SEND_MESSAGES)) {
+      dropped += send_messages(socket, messages, message_count, parts);
+      message_count = part_count = 0;
+      is_extension = false;
+    }
+    if (!is_extension) {
+      last = &messages[message_count];
+      last->to_length = address_to_sockaddr(batch->addresses + row[5], batch->address_bytes - (size_t)row[5], &last->to);
+      if (last->to_length == 0 || last->to.ss_family != socket->family) {
+        socket->io->counts[COUNT_FAILED]++;
+        dropped++;
+        continue;
+      }
+      message_count++;
+      last->address_offset = row[5];
+      last->first_part = part_count;
+      last->part_count = last->segments = last->bytes = 0;
+      last->segment_bytes = bytes;
+    }
+    if (row[2] > 0) parts[part_count++] = (part){batch->headers + row[1], (size_t)row[2]};
+    parts[part_count++] = (part){batch->data + row[3], (size_t)row[4]};
+    last->part_count = part_count - last->first_part;
+    last->segments++;
+    last->last_bytes = bytes;
+    last->bytes += bytes;
+  }
+  if (message_count > 0) dropped += send_messages(socket, messages, message_count, parts);
+  return dropped;
+}
+
+static udp_socket *socket_of(udp_io *io, int32_t id) {
+  return io != NULL && id >= 0 && id < io->used_ids ? io->sockets[id] : NULL;
+}
+
+// udpSend(data, rows, count, addresses, headers): datagrams that were dropped
+static napi_value udp_send(napi_env env, napi_callback_info info) {
+  napi_value values[5];
+  if (!get_arguments(env, info, 5, values)) return NULL;
+  udp_io *io = environment_of(env)->udp;
+  bytes_view data = get_bytes(env, values[0]), rows = get_bytes(env, values[1]);
+  bytes_view addresses = get_bytes(env, values[3]), headers = get_bytes(env, values[4]);
+  int32_t count = get_int(env, values[2]);
+  if (io == NULL || count < 0 || count > MAX_SEND_ROWS ||
+      (size_t)count * SEND_ROW_INTS * sizeof(int32_t) > rows.bytes) {
+    napi_throw_range_error(env, "ERR_OUT_OF_RANGE", "udpSend: rows");
+    return NULL;
+  }
+  send_batch batch = {data.data,  headers.data,  addresses.data,  data.bytes,
+                      headers.bytes, addresses.bytes, (const int32_t *)(void *)rows.data};
+  static _Thread_local int32_t order[MAX_SEND_ROWS];
+  int32_t socket_count = 0;
+  size_t dropped = 0;
+  for (int32_t i = 0; i < count; i++) {
+    const int32_t *row = batch.rows + (size_t)i * SEND_ROW_INTS;
+    udp_socket *socket = socket_of(io, row[0]);
+    if (socket == NULL || !is_row_good(&batch, row)) {
+      io->counts[COUNT_FAILED]++;
+      dropped++;
+      continue;
+    }
+    io->next_row[i] = NONE;
+    if (socket->first_row == NONE) {
+      socket->first_row = i;
+      order[socket_count++] = row[0];
+    } else {
+      io->next_row[socket->last_row] = i;
+    }
+    socket->last_row = i;
+  }
+  for (int32_t i = 0; i < socket_count; i++) {
+    udp_socket *socket = io->sockets[order[i]];
+    dropped += send_socket(socket, &batch);
+    socket->first_row = socket->last_row = NONE;
+  }
+  return make_int(env, (int64_t)dropped);
+}
+
+static void close_descriptor(descriptor fd) {
+  if (fd == CLOSED_DESCRIPTOR) return;
+#ifdef _WIN32
+  closesocket(fd);
+#else
+  close(fd);
+#endif
+}
+
+static int last_error(void) {
+#ifdef _WIN32
+  return uv_translate_sys_error(WSAGetLastError());
+#else
+  return -errno;
+#endif
+}
+
+// Asks for a buffer, by force where that is allowed. Returns what the system says it is.
+static int set_buffer(descriptor fd, bool is_receive, int bytes) {
+  int option = is_receive ? SO_RCVBUF : SO_SNDBUF;
+#ifdef __linux__
+  int forced = is_receive ? SO_RCVBUFFORCE : SO_SNDBUFFORCE;
+  if (setsockopt(fd, SOL_SOCKET, forced, &bytes, sizeof bytes) != 0)
+#endif
+    setsockopt(fd, SOL_SOCKET, option, (const void *)&bytes, sizeof bytes);
+  int granted = 0;
+  socklen_t length = sizeof granted;
+  getsockopt(fd, SOL_SOCKET, option, (void *)&granted, &length);
+  return granted;
+}
+
+static int open_descriptor(int family, const struct sockaddr_storage *address, socklen_t length, bool reuse_port,
+                           descriptor *result) {
+#ifdef __linux__
+  descriptor fd = socket(family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+#else
+  descriptor fd = socket(family, SOCK_DGRAM, 0);
+#endif
+  if (fd == CLOSED_DESCRIPTOR) return last_error();
+  int one = 1, error = 0;
+#ifdef _WIN32
+  u_long nonblocking = 1;
+  ioctlsocket(fd, FIONBIO, &nonblocking);
+  // Otherwise a refused datagram makes the next read fail.
+  BOOL reset = FALSE;
+  DWORD ignored;
+  WSAIoctl(fd, SIO_UDP_CONNRESET, &reset, sizeof reset, NULL, 0, &ignored, NULL, NULL);
+#elif !defined(__linux__)
+  fcntl(fd, F_SETFL, O_NONBLOCK);
+  fcntl(fd, F_SETFD, FD_CLOEXEC);
+#endif
+  if (family == AF_INET6 && setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, (const void *)&one, sizeof one) != 0)
+    error = last_error();
+#ifdef SO_REUSEPORT
+  if (error == 0 && reuse_port && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof one) != 0) error = last_error();
+#else
+  if (reuse_port) error = UV_ENOTSUP;
+#endif
+  if (error == 0 && bind(fd, (const struct sockaddr *)address, length) != 0) error = last_error();
+  if (error != 0) {
+    close_descriptor(fd);
+    return error;
+  }
+  *result = fd;
+  return 0;
+}
+
+static bool reserve_id(udp_io *io) {
+  if (io->free_count > 0 || io->used_ids < io->socket_capacity) return true;
+  int32_t capacity = io->socket_capacity == 0 ? 64 : io->socket_capacity * 2;
+  udp_socket **sockets = realloc(io->sockets, (size_t)capacity * sizeof *sockets);
+  if (sockets == NULL) return false;
+  io->sockets = sockets;
+  int32_t *free_ids = realloc(io->free_ids, (size_t)capacity * sizeof *free_ids);
+  if (free_ids == NULL) return false;
+  io->free_ids = free_ids;
+  io->socket_capacity = capacity;
+  return true;
+}
+
+// udpOpen(address, reusePort, receiveBytes, sendBytes): id
+static napi_value udp_open(napi_env env, napi_callback_info info) {
+  napi_value values[4];
+  if (!get_arguments(env, info, 4, values)) return NULL;
+  environment *environment = environment_of(env);
+  udp_io *io = environment->udp;
+  bytes_view bytes = get_bytes(env, values[0]);
+  struct sockaddr_storage address;
+  socklen_t length = bytes.data == NULL ? 0 : address_to_sockaddr(bytes.data, bytes.bytes, &address);
+  if (io == NULL || length == 0) return throw_system_error(env, UV_EINVAL, "udpOpen");
+  bool reuse_port = false;
+  napi_get_value_bool(env, values[1], &reuse_port);
+  udp_socket *socket = calloc(1, sizeof *socket);
+  if (socket == NULL || !reserve_id(io)) {
+    free(socket);
+    return throw_system_error(env, UV_ENOMEM, "udpOpen");
+  }
+  int error = open_descriptor(address.ss_family, &address, length, reuse_port, &socket->fd);
+  if (error == 0) {
+    error = uv_poll_init_socket(environment->loop, &socket->poll, (uv_os_sock_t)socket->fd);
+    if (error != 0) close_descriptor(socket->fd);
+  }
+  if (error != 0) {
+    free(socket);
+    return throw_system_error(env, error, "bind");
+  }
+  environment->open_handles++;
+  io->open_handles++;
+  set_buffer(socket->fd, true, get_int(env, values[2]));
+  set_buffer(socket->fd, false, get_int(env, values[3]));
+#ifdef __linux__
+  int one = 1;
+  // Where the system knows no coalescing, datagrams come singly.
+  setsockopt(socket->fd, IPPROTO_UDP, UDP_GRO, &one, sizeof one);
+  int segment = 0;
+  socklen_t segment_length = sizeof segment;
+  if (getsockopt(socket->fd, IPPROTO_UDP, UDP_SEGMENT, &segment, &segment_length) == 0)
+    socket->segment_limit = MAX_PAYLOAD;
+#endif
+  socket->io = io;
+  socket->family = address.ss_family;
+  socket->first_row = socket->last_row = NONE;
+  socket->poll.data = socket;
+  socket->id = io->free_count > 0 ? io->free_ids[--io->free_count] : io->used_ids++;
+  io->sockets[socket->id] = socket;
+  watch(socket);
+  return make_int(env, socket->id);
+}
+
+static void io_handle_closed(udp_io *io) {
+  environment *environment = io->environment;
+  if (--io->open_handles == 0) {
+    free(io->sockets);
+    free(io->free_ids);
+    free(io);
+  }
+  environment_handle_closed(environment);
+}
+
+static void on_socket_closed(uv_handle_t *handle) {
+  udp_socket *socket = handle->data;
+  udp_io *io = socket->io;
+  // Not before: rows of this turn may still name it.
+  io->free_ids[io->free_count++] = socket->id;
+  while (socket->first_pending != NULL) drop_first_pending(socket);
+  free(socket);
+  io_handle_closed(io);
+}
+
+static void close_socket(udp_socket *socket) {
+  socket->is_closing = true;
+  socket->io->sockets[socket->id] = NULL;
+  uv_poll_stop(&socket->poll);
+  uv_close((uv_handle_t *)&socket->poll, on_socket_closed);
+  close_descriptor(socket->fd);
+  socket->fd = CLOSED_DESCRIPTOR;
+}
+
+// udpClose(id)
+static napi_value udp_close(napi_env env, napi_callback_info info) {
+  napi_value value;
+  if (!get_arguments(env, info, 1, &value)) return NULL;
+  udp_socket *socket = socket_of(environment_of(env)->udp, get_int(env, value));
+  if (socket != NULL) close_socket(socket);
+  return NULL;
+}
+
+// udpPort(id): number; udpReceiveBuffer(id): bytes that the system granted
+static napi_value udp_port(napi_env env, napi_callback_info info) {
+  napi_value value;
+  if (!get_arguments(env, info, 1, &value)) return NULL;
+  udp_socket *socket = socket_of(environment_of(env)->udp, get_int(env, value));
+  struct sockaddr_storage address;
+  socklen_t length = sizeof address;
+  uint8_t bytes[ADDRESS_MAX_BYTES];
+  size_t count = 0;
+  if (socket != NULL && getsockname(socket->fd, (struct sockaddr *)&address, &length) == 0)
+    count = address_from_sockaddr(&address, bytes);
+  return make_int(env, count == 0 ? 0 : bytes[count - 2] * 256 + bytes[count - 1]);
+}
+
+static napi_value udp_receive_buffer(napi_env env, napi_callback_info info) {
+  napi_value value;
+  if (!get_arguments(env, info, 1, &value)) return NULL;
+  udp_socket *socket = socket_of(environment_of(env)->udp, get_int(env, value));
+  int granted = 0;
+  socklen_t length = sizeof granted;
+  if (socket != NULL) getsockopt(socket->fd, SOL_SOCKET, SO_RCVBUF, (void *)&granted, &length);
+  return make_int(env, granted);
+}
+
+// udpCounts(Float64Array): fills it with the drops by reason since the start
+static napi_value udp_counts(napi_env env, napi_callback_info info) {
+  napi_value value;
+  if (!get_arguments(env, info, 1, &value)) return NULL;
+  udp_io *io = environment_of(env)->udp;
+  bytes_view out = get_bytes(env, value);
+  if (io == NULL || out.bytes < sizeof io->counts) return NULL;
+  memcpy(out.data, io->counts, sizeof io->counts);
+  return NULL;
+}
+
+// udpSetup(arena, rows, addresses, onBatch): once in an environment; the arrays are of the sizes that udpSizes tells
+static napi_value udp_setup(napi_env env, napi_callback_info info) {
+  napi_value values[4];
+  if (!get_arguments(env, info, 4, values)) return NULL;
+  environment *environment = environment_of(env);
+  bytes_view arena = get_bytes(env, values[0]), rows = get_bytes(env, values[1]), addresses = get_bytes(env, values[2]);
+  if (environment->udp != NULL || arena.bytes < (size_t)SLOTS * SLOT_STRIDE ||
+      rows.bytes < (size_t)RECEIVE_ROWS * RECEIVE_ROW_INTS * sizeof(int32_t) ||
+      addresses.bytes < (size_t)SLOTS * ADDRESS_MAX_BYTES) {
+    return throw_system_error(env, UV_EINVAL, "udpSetup");
+  }
+  udp_io *io = calloc(1, sizeof *io);
+  if (io == NULL) return throw_system_error(env, UV_ENOMEM, "udpSetup");
+  io->environment = environment;
+  io->arena = arena.data;
+  io->rows = (int32_t *)(void *)rows.data;
+  io->addresses = addresses.data;
+  for (int i = 0; i < 3; i++) napi_create_reference(env, values[i], 1, &io->memory[i]);
+  napi_create_reference(env, values[3], 1, &io->on_batch);
+  napi_value name, resource;
+  napi_create_string_utf8(env, "underpass:udp", NAPI_AUTO_LENGTH, &name);
+  napi_create_object(env, &resource);
+  napi_async_init(env, resource, name, &io->context);
+#ifdef __linux__
+  for (int i = 0; i < SLOTS; i++) {
+    io->received_parts[i].iov_base = io->arena + (size_t)i * SLOT_STRIDE;
+    io->received_parts[i].iov_len = SLOT_BYTES;
+    struct msghdr *header = &io->received[i].msg_hdr;
+    header->msg_name = &io->received_from[i];
+    header->msg_iov = &io->received_parts[i];
+    header->msg_iovlen = 1;
+    header->msg_control = &io->received_control[i];
+  }
+#endif
+  uv_check_init(environment->loop, &io->check);
+  io->check.data = io;
+  uv_check_start(&io->check, on_check);
+  uv_unref((uv_handle_t *)&io->check);
+  environment->open_handles++;
+  io->open_handles++;
+  environment->udp = io;
+  return NULL;
+}
+
+// udpSizes(): [arena bytes, receive rows, address bytes, most rows of one udpSend]
+static napi_value udp_sizes(napi_env env, napi_callback_info info) {
+  const int64_t sizes[] = {(int64_t)SLOTS * SLOT_STRIDE, RECEIVE_ROWS, SLOTS * ADDRESS_MAX_BYTES, MAX_SEND_ROWS};
+  napi_value result;
+  napi_create_array_with_length(env, 4, &result);
+  for (uint32_t i = 0; i < 4; i++) napi_set_element(env, result, i, make_int(env, sizes[i]));
+  return result;
+}
+
+static void on_check_closed(uv_handle_t *handle) {
+  io_handle_closed(handle->data);
+}
+
+void udp_end(environment *environment) {
+  udp_io *io = environment->udp;
+  if (io == NULL) return;
+  environment->udp = NULL;
+  io->row_count = 0;
+  uv_check_stop(&io->check);
+  for (int32_t id = 0; id < io->used_ids; id++) {
+    if (io->sockets[id] != NULL) close_socket(io->sockets[id]);
+  }
+  napi_async_destroy(environment->env, io->context);
+  napi_delete_reference(environment->env, io->on_batch);
+  for (int i = 0; i < 3; i++) napi_delete_reference(environment->env, io->memory[i]);
+  uv_close((uv_handle_t *)&io->check, on_check_closed);
+}
+
+void udp_init(napi_env env, napi_value exports) {
+  set_function(env, exports, "udpSizes", udp_sizes);
+  set_function(env, exports, "udpSetup", udp_setup);
+  set_function(env, exports, "udpOpen", udp_open);
+  set_function(env, exports, "udpClose", udp_close);
+  set_function(env, exports, "udpPort", udp_port);
+  set_function(env, exports, "udpReceiveBuffer", udp_receive_buffer);
+  set_function(env, exports, "udpSend", udp_send);
+  set_function(env, exports, "udpCounts", udp_counts);
+}

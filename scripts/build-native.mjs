@@ -1,0 +1,29 @@
+// Compiles native/ with node-gyp, which npm brings. Headers: those beside this Node when they are there, else node-gyp
+// fetches them. `--sanitize` builds with AddressSanitizer and UndefinedBehaviorSanitizer into native/build-sanitized.
+import { spawnSync } from "node:child_process";
+import { cpSync, existsSync, mkdirSync, rmSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const isSanitized = process.argv.includes("--sanitize");
+const native = fileURLToPath(new URL("../native", import.meta.url));
+let directory = native;
+if (isSanitized) {
+  // A copy, so that both builds can be there.
+  directory = join(native, "build-sanitized");
+  rmSync(directory, { recursive: true, force: true });
+  mkdirSync(directory);
+  const sources = ["binding.gyp", ...["module", "address", "udp", "tcp"].map((name) => `${name}.c`)];
+  for (const name of [...sources, "module.h", "address.h"]) cpSync(join(native, name), join(directory, name));
+}
+const prefix = dirname(dirname(process.execPath));
+const headers = existsSync(join(prefix, "include/node/node_api.h")) ? [`--nodedir=${prefix}`] : [];
+const flags = isSanitized ? ["--", "-Dsanitize=address,undefined"] : [];
+const command = ["node-gyp", "configure", "--loglevel=error", ...headers, ...flags].join(" ");
+for (const step of [command, ["node-gyp", "build", "--loglevel=error", ...headers].join(" ")]) {
+  const { status } = spawnSync("npm", ["exec", "--offline", "-c", step], {
+    cwd: directory,
+    stdio: ["ignore", "ignore", "inherit"],
+  });
+  if (status !== 0) process.exit(1);
+}

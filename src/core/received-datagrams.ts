@@ -1,0 +1,63 @@
+/** Ints of one row, and what stands where in it. */
+export const ROW_INTS = 5;
+const ROW_SOCKET = 0;
+const ROW_OFFSET = 1;
+const ROW_LENGTH = 2;
+const ROW_ADDRESS = 3;
+const ROW_ADDRESS_LENGTH = 4;
+
+/**
+ * Datagrams that came from sockets, one a row: socket, offset and length of the payload in `data`, offset and length of
+ * the source in `addresses`. Neighbours of one source have the same address offset. All of it is borrowed until the
+ * call that hands it in returns.
+ */
+export class ReceivedDatagrams {
+  data: Uint8Array;
+  addresses: Uint8Array;
+  readonly rows: Int32Array;
+
+  constructor(data: Uint8Array, addresses: Uint8Array, rows: Int32Array) {
+    this.data = data;
+    this.addresses = addresses;
+    this.rows = rows;
+  }
+
+  socket(row: number): number {
+    return this.rows[row * ROW_INTS + ROW_SOCKET];
+  }
+
+  offset(row: number): number {
+    return this.rows[row * ROW_INTS + ROW_OFFSET];
+  }
+
+  length(row: number): number {
+    return this.rows[row * ROW_INTS + ROW_LENGTH];
+  }
+
+  addressOffset(row: number): number {
+    return this.rows[row * ROW_INTS + ROW_ADDRESS];
+  }
+
+  addressLength(row: number): number {
+    return this.rows[row * ROW_INTS + ROW_ADDRESS_LENGTH];
+  }
+
+  /** The first row from `first` on, before `end`, that has another source than `first`. */
+  endOfRun(first: number, end: number): number {
+    const source = this.addressOffset(first);
+    let row = first + 1;
+    while (row < end && this.addressOffset(row) === source) row++;
+    return row;
+  }
+
+  /** Enters the one datagram of a socket that delivers singly. */
+  setOnly(data: Uint8Array, offset: number, length: number, address: Uint8Array): void {
+    const { rows } = this;
+    this.data = data;
+    this.addresses = address;
+    rows[ROW_OFFSET] = offset;
+    rows[ROW_LENGTH] = length;
+    rows[ROW_ADDRESS] = 0;
+    rows[ROW_ADDRESS_LENGTH] = address.length;
+  }
+}

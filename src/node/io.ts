@@ -1,0 +1,45 @@
+import { HostError } from "../core/errors.ts";
+import type { Logger } from "./log.ts";
+import type { NativeModule } from "./native-module.ts";
+import { loadNativeModule } from "./native-module.ts";
+import type { UdpIo } from "./udp-io.ts";
+import { nativeUdpIo } from "./udp-io-native.ts";
+import { plainUdpIo } from "./udp-io-plain.ts";
+
+/** How an endpoint does its I/O. */
+export interface Io {
+  readonly udp: UdpIo;
+  /** Undefined when node:dgram and node:net do it all. */
+  readonly native: NativeModule | undefined;
+}
+
+export type IoKind = "native" | "plain";
+
+let isTold = false;
+
+/**
+ * Chooses: what was asked for, else what the environment's UNDERPASS_IO says, else native where it can be loaded.
+ *
+ * @throws HostError ERR_NATIVE when native I/O was asked for and there is none
+ */
+export function chooseIo(asked: IoKind | undefined, log: Logger): Io {
+  const kind = asked ?? process.env.UNDERPASS_IO;
+  if (kind === "plain") return { udp: plainUdpIo, native: undefined };
+  const native = loadNativeModule();
+  if (!(native instanceof Error)) return { udp: nativeUdpIo(native), native };
+  const reason = native.message.split("\n")[0];
+  if (kind === "native") {
+    throw new HostError(
+      "ERR_NATIVE",
+      `native I/O cannot be loaded (${reason}): build it with "npm run build:native"`,
+    );
+  }
+  if (!isTold) {
+    isTold = true;
+    log.warn(
+      { reason },
+      'plain I/O, at a third of the native speed or less: build the module with "npm run build:native"',
+    );
+  }
+  return { udp: plainUdpIo, native: undefined };
+}

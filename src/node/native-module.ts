@@ -1,0 +1,80 @@
+import { createRequire } from "node:module";
+import { fileURLToPath } from "node:url";
+
+/** Why the system dropped datagrams, in the order of {@link NativeModule.udpCounts}. */
+export const NATIVE_DROP_REASONS = ["refused", "too_long", "no_buffers", "overflow", "failed"] as const;
+
+/**
+ * The module in `native/`: sockets on descriptors, in batches. Addresses are in the program's form of IPv4 and IPv6.
+ * Calls that fail throw an Error whose `code` is the system's.
+ */
+export interface NativeModule {
+  /** Bytes of the arena, rows, bytes of addresses that {@link udpSetup} wants; most rows of one {@link udpSend}. */
+  udpSizes(): [arenaBytes: number, rows: number, addressBytes: number, sendRows: number];
+  /**
+   * Once in a thread. What arrives is in the arrays when `onBatch` is called, and only until it returns.
+   *
+   * @param rows  socket, offset, length, address offset, address length
+   */
+  udpSetup(
+    arena: Uint8Array,
+    rows: Int32Array,
+    addresses: Uint8Array,
+    onBatch: (count: number) => void,
+  ): void;
+  /** @returns the socket's number, used again only in a later turn of the loop */
+  udpOpen(address: Uint8Array, reusePort: boolean, receiveBytes: number, sendBytes: number): number;
+  udpClose(socket: number): void;
+  udpPort(socket: number): number;
+  /** What the system granted, in its own count. */
+  udpReceiveBuffer(socket: number): number;
+  /**
+   * @param rows  socket, header offset, header length, offset, length, address offset
+   * @returns how many datagrams were dropped
+   */
+  udpSend(
+    data: Uint8Array,
+    rows: Int32Array,
+    count: number,
+    addresses: Uint8Array,
+    headers: Uint8Array,
+  ): number;
+  udpCounts(counts: Float64Array): void;
+
+  /** Undefined where the system has no such thing (Windows). @returns the listener's descriptor */
+  tcpListen?(
+    address: Uint8Array,
+    reusePort: boolean,
+    backlog: number,
+    onAccept: (descriptor: number) => void,
+  ): number;
+  tcpUnlisten?(listener: number): void;
+  tcpPort?(descriptor: number): number;
+  /** @returns false where the system lacks one of the two */
+  tcpTune?(descriptor: number, notSentLowWaterBytes: number, userTimeoutMs: number): boolean;
+  /** Bytes that the peer has not acknowledged, or -1. */
+  tcpQueued?(descriptor: number): number;
+  tcpInfo?(
+    descriptor: number,
+  ): [roundTripUs: number, retransmits: number, congestionWindow: number, notSentBytes: number] | undefined;
+  /** Another descriptor of the same connection, which outlives the first. */
+  descriptorDuplicate?(descriptor: number): number;
+  descriptorClose?(descriptor: number): void;
+}
+
+const DIRECTORY = fileURLToPath(new URL("../../native", import.meta.url));
+
+let loaded: NativeModule | Error | undefined;
+
+/** The module, or why there is none. */
+export function loadNativeModule(): NativeModule | Error {
+  if (loaded !== undefined) return loaded;
+  try {
+    const require = createRequire(import.meta.url);
+    const load = require("node-gyp-build") as (directory: string) => NativeModule;
+    loaded = load(DIRECTORY);
+  } catch (error) {
+    loaded = error as Error;
+  }
+  return loaded;
+}

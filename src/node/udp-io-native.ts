@@ -1,0 +1,194 @@
+import { ReceivedDatagrams, ROW_INTS } from "../core/received-datagrams.ts";
+import { makeAddress } from "../wire/socket-address.ts";
+import type { NativeModule } from "./native-module.ts";
+import type { OnDatagrams, Remote, UdpIo, UdpSocket, UdpSocketOptions } from "./udp-io.ts";
+
+/** Asked of the system for each socket. */
+const BUFFER_BYTES = 4_194_304;
+const SEND_ROW_INTS = 6;
+const ADDRESS_BYTES = 19;
+const HEADER_ARENA_BYTES = 65_536;
+const NO_BYTES: Uint8Array = new Uint8Array(0);
+
+/** UDP over the native module: one call for all that a turn of the loop brings, and one for all that it sends. */
+class NativeUdpIo implements UdpIo {
+  readonly kind = "native";
+  readonly #native: NativeModule;
+  readonly #received: ReceivedDatagrams;
+  readonly #sockets: (NativeUdpSocket | undefined)[] = [];
+  #isDelivering = false;
+  readonly #afterTurn: (() => void)[] = [];
+
+  readonly #maxRows: number;
+  readonly #rows: Int32Array;
+  readonly #addresses: Uint8Array;
+  readonly #headers = new Uint8Array(HEADER_ARENA_BYTES);
+  #data: Uint8Array = NO_BYTES;
+  #count = 0;
+  #addressEnd = 0;
+  #headerEnd = 0;
+  #lastHeader: Uint8Array | undefined;
+  #lastHeaderOffset = 0;
+  /** Number of the batch that is being gathered. */
+  #batch = 1;
+  /** Of flushes that a full batch forced. */
+  #dropped = 0;
+
+  constructor(native: NativeModule) {
+    this.#native = native;
+    const [arenaBytes, rows, addressBytes, sendRows] = native.udpSizes();
+    this.#received = new ReceivedDatagrams(
+      new Uint8Array(arenaBytes),
+      new Uint8Array(addressBytes),
+      new Int32Array(rows * ROW_INTS),
+    );
+    this.#maxRows = sendRows;
+    this.#rows = new Int32Array(sendRows * SEND_ROW_INTS);
+    this.#addresses = new Uint8Array(sendRows * ADDRESS_BYTES);
+    native.udpSetup(this.#received.data, this.#received.rows, this.#received.addresses, (count) =>
+      this.#deliver(count),
+    );
+  }
+
+  open(options: UdpSocketOptions): UdpSocket {
+    const { family, host, port, reusePort, onBindError } = options;
+    try {
+      const address = makeAddress(host ?? (family === 4 ? "0.0.0.0" : "::"), port)!;
+      const id = this.#native.udpOpen(address, reusePort, BUFFER_BYTES, BUFFER_BYTES);
+      const socket = new NativeUdpSocket(this, id, this.#native.udpPort(id), options.onDatagrams);
+      this.#sockets[id] = socket;
+      return socket;
+    } catch (error) {
+      onBindError(error as Error);
+      return new NativeUdpSocket(this, -1, 0, options.onDatagrams);
+    }
+  }
+
+  close(id: number): void {
+    this.#sockets[id] = undefined;
+    this.#native.udpClose(id);
+  }
+
+  add(
+    id: number,
+    header: Uint8Array | undefined,
+    data: Uint8Array,
+    offset: number,
+    length: number,
+    remote: Remote,
+  ): void {
+    if (this.#count > 0 && (this.#data !== data || this.#isFull(header))) this.#dropped += this.#send();
+    this.#data = data;
+    if (remote.batch !== this.#batch) {
+      remote.batch = this.#batch;
+      remote.batchOffset = this.#addressEnd;
+      this.#addresses.set(remote.address, this.#addressEnd);
+      this.#addressEnd += ADDRESS_BYTES;
+    }
+    const rows = this.#rows;
+    const row = this.#count++ * SEND_ROW_INTS;
+    rows[row] = id;
+    rows[row + 1] = 0;
+    rows[row + 2] = 0;
+    rows[row + 3] = offset;
+    rows[row + 4] = length;
+    rows[row + 5] = remote.batchOffset;
+    if (header === undefined) return;
+    if (header !== this.#lastHeader) {
+      this.#lastHeader = header;
+      this.#lastHeaderOffset = this.#headerEnd;
+      this.#headers.set(header, this.#headerEnd);
+      this.#headerEnd += header.length;
+    }
+    rows[row + 1] = this.#lastHeaderOffset;
+    rows[row + 2] = header.length;
+  }
+
+  flush(): number {
+    const dropped = this.#dropped + (this.#count > 0 ? this.#send() : 0);
+    this.#dropped = 0;
+    return dropped;
+  }
+
+  afterTurn(callback: () => void): void {
+    if (this.#isDelivering) this.#afterTurn.push(callback);
+    else setImmediate(callback);
+  }
+
+  #isFull(header: Uint8Array | undefined): boolean {
+    return (
+      this.#count === this.#maxRows ||
+      (header !== undefined && this.#headerEnd + header.length > HEADER_ARENA_BYTES)
+    );
+  }
+
+  #send(): number {
+    const count = this.#count;
+    const data = this.#data;
+    this.#count = 0;
+    this.#addressEnd = 0;
+    this.#headerEnd = 0;
+    this.#lastHeader = undefined;
+    this.#batch++;
+    this.#data = NO_BYTES;
+    return this.#native.udpSend(data, this.#rows, count, this.#addresses, this.#headers);
+  }
+
+  #deliver(count: number): void {
+    const received = this.#received;
+    this.#isDelivering = true;
+    for (let first = 0; first < count; ) {
+      const id = received.socket(first);
+      let end = first + 1;
+      while (end < count && received.socket(end) === id) end++;
+      this.#sockets[id]?.onDatagrams(received, first, end);
+      first = end;
+    }
+    this.#isDelivering = false;
+    for (let callback = this.#afterTurn.pop(); callback !== undefined; callback = this.#afterTurn.pop()) {
+      callback();
+    }
+  }
+}
+
+class NativeUdpSocket implements UdpSocket {
+  readonly port: number;
+  /** Memory is copied where the system does not take a datagram at once. */
+  readonly hasPending = false;
+  readonly onDatagrams: OnDatagrams;
+  readonly #io: NativeUdpIo;
+  #id: number;
+
+  constructor(io: NativeUdpIo, id: number, port: number, onDatagrams: OnDatagrams) {
+    this.#io = io;
+    this.#id = id;
+    this.port = port;
+    this.onDatagrams = onDatagrams;
+  }
+
+  send(
+    header: Uint8Array | undefined,
+    data: Uint8Array,
+    offset: number,
+    length: number,
+    remote: Remote,
+  ): boolean {
+    if (this.#id < 0) return false;
+    this.#io.add(this.#id, header, data, offset, length, remote);
+    return true;
+  }
+
+  close(): void {
+    if (this.#id < 0) return;
+    this.#io.close(this.#id);
+    this.#id = -1;
+  }
+}
+
+let only: NativeUdpIo | undefined;
+
+/** The one of this thread. */
+export function nativeUdpIo(native: NativeModule): UdpIo {
+  only ??= new NativeUdpIo(native);
+  return only;
+}

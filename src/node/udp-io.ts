@@ -1,0 +1,67 @@
+import type { ReceivedDatagrams } from "../core/received-datagrams.ts";
+import type { AddressBytes } from "../wire/socket-address.ts";
+import { addressPort, formatHost } from "../wire/socket-address.ts";
+
+/** A remote IPv4 or IPv6 endpoint, in the forms that implementations of {@link UdpIo} want it. */
+export class Remote {
+  readonly address: AddressBytes;
+  readonly host: string;
+  readonly port: number;
+  /** Where the address stands in the batch that is being gathered, and which batch that is. */
+  batchOffset = 0;
+  batch = 0;
+
+  constructor(address: AddressBytes) {
+    this.address = address;
+    this.host = formatHost(address);
+    this.port = addressPort(address);
+  }
+}
+
+/** Rows `first` to before `end` came to one socket. Borrowed until the call returns. */
+export type OnDatagrams = (received: ReceivedDatagrams, first: number, end: number) => void;
+
+export interface UdpSocketOptions {
+  readonly family: 4 | 6;
+  /** IP to bind, undefined for any. */
+  readonly host: string | undefined;
+  /** 0 for one that the system chooses. */
+  readonly port: number;
+  /** Whether other sockets, of other threads, may be bound to the same port. */
+  readonly reusePort: boolean;
+  readonly onDatagrams: OnDatagrams;
+  /** Errors of single datagrams do not end a socket; a failure to bind does, and is told here once. */
+  readonly onBindError: (error: Error) => void;
+}
+
+export interface UdpSocket {
+  /** Port it is bound to; 0 while it is not. */
+  readonly port: number;
+  /** Datagrams that the system did not take at once and that refer to the caller's memory. */
+  readonly hasPending: boolean;
+  /**
+   * Sends `header` (when given) and the payload as one datagram, at the latest with {@link UdpIo.flush}. The memory is
+   * borrowed until then, and after that until {@link hasPending} is false.
+   *
+   * @returns false when the datagram was dropped, as too many wait
+   */
+  send(
+    header: Uint8Array | undefined,
+    data: Uint8Array,
+    offset: number,
+    length: number,
+    remote: Remote,
+  ): boolean;
+  close(): void;
+}
+
+/** An implementation of UDP. */
+export interface UdpIo {
+  readonly kind: "native" | "plain";
+  /** @returns a socket that is bound, being bound, or has failed and said so */
+  open(options: UdpSocketOptions): UdpSocket;
+  /** Sends what the sockets were given. @returns how many of these datagrams were dropped */
+  flush(): number;
+  /** Calls back once all that this turn of the loop brings is in. */
+  afterTurn(callback: () => void): void;
+}
