@@ -13,6 +13,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/udp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdint.h>
@@ -25,10 +26,15 @@
 
 #define BATCH 64
 #define MAX_SIZE 65507
-#define SLOT 2048
 #define MAX_FLOWS 65536
 #define MAGIC 0x55504c44u
 #define HEADER 32
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
+#ifndef UDP_GRO
+#define UDP_GRO 104
+#endif
 
 static uint64_t now_ns(void) {
   struct timespec t;
@@ -109,19 +115,73 @@ static void prepare(size_t slot) {
   }
 }
 
+static union {
+  struct cmsghdr align;
+  char bytes[CMSG_SPACE(sizeof(int))];
+} controls[BATCH];
+
+/* Size of the datagrams of a coalesced message; its whole size when it is a single one. */
+static size_t segment_size(struct msghdr *header, size_t size) {
+  for (struct cmsghdr *c = CMSG_FIRSTHDR(header); c; c = CMSG_NXTHDR(header, c)) {
+    int value;
+    if (c->cmsg_level != IPPROTO_UDP || c->cmsg_type != UDP_GRO) continue;
+    memcpy(&value, CMSG_DATA(c), sizeof value);
+    if (value > 0) return (size_t)value;
+  }
+  return size;
+}
+
 /* Highest sequence seen of each flow, and a window of 4,096 behind it, to tell late from duplicate. */
 static uint64_t highest[MAX_FLOWS];
 static uint64_t (*window)[64];
 
+static uint64_t count, total_bytes, corrupt, duplicate, reordered;
+
+static void check(const uint8_t *data, size_t size) {
+  count++;
+  total_bytes += size;
+  uint32_t magic, flow;
+  uint64_t sequence, sum;
+  if (size < HEADER) {
+    corrupt++;
+    return;
+  }
+  memcpy(&magic, data, 4);
+  memcpy(&flow, data + 4, 4);
+  memcpy(&sequence, data + 8, 8);
+  memcpy(&sum, data + 24, 8);
+  if (magic != MAGIC || sum != checksum(data, size) || flow >= MAX_FLOWS) {
+    corrupt++;
+    return;
+  }
+  sequence++;
+  uint64_t *bits = window[flow];
+  if (sequence > highest[flow]) {
+    for (uint64_t s = highest[flow] + 1; s < sequence && s < highest[flow] + 4097; s++)
+      bits[(s / 64) % 64] &= ~(1ull << (s % 64));
+    if (sequence - highest[flow] > 4096) memset(bits, 0, sizeof window[flow]);
+    highest[flow] = sequence;
+    bits[(sequence / 64) % 64] |= 1ull << (sequence % 64);
+  } else if (highest[flow] - sequence < 4096) {
+    uint64_t bit = 1ull << (sequence % 64);
+    if (bits[(sequence / 64) % 64] & bit) duplicate++;
+    else reordered++;
+    bits[(sequence / 64) % 64] |= bit;
+  } else reordered++;
+}
+
 static int sink(int seconds, uint16_t port, int is_echo) {
   uint16_t bound;
   int fd = udp_socket(port, &bound);
+  int on = 1;
+  /* An echo answers each datagram by itself. */
+  if (!is_echo) setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on);
   prepare(MAX_SIZE + 1);
   window = calloc(MAX_FLOWS, sizeof *window);
   if (!window) die("calloc");
   printf("{\"port\":%u}\n", bound);
   fflush(stdout);
-  uint64_t count = 0, bytes = 0, corrupt = 0, duplicate = 0, reordered = 0, first = 0, last = 0;
+  uint64_t first = 0, last = 0;
   uint64_t end = now_ns() + (uint64_t)seconds * 1000000000u;
   struct pollfd poller = {.fd = fd, .events = POLLIN};
   while (!stopped && now_ns() < end) {
@@ -130,42 +190,30 @@ static int sink(int seconds, uint16_t port, int is_echo) {
       vectors[i].iov_len = MAX_SIZE + 1;
       messages[i].msg_hdr.msg_name = &names[i];
       messages[i].msg_hdr.msg_namelen = sizeof names[i];
+      messages[i].msg_hdr.msg_control = &controls[i];
+      messages[i].msg_hdr.msg_controllen = sizeof controls[i];
     }
     int got = recvmmsg(fd, messages, BATCH, MSG_DONTWAIT, NULL);
     if (got <= 0) continue;
     last = now_ns();
     if (!first) first = last;
     for (int i = 0; i < got; i++) {
-      uint8_t *data = vectors[i].iov_base;
-      size_t size = messages[i].msg_len;
-      count++;
-      bytes += size;
-      uint32_t magic, flow;
-      uint64_t sequence, sum;
-      memcpy(&magic, data, 4);
-      memcpy(&flow, data + 4, 4);
-      memcpy(&sequence, data + 8, 8);
-      memcpy(&sum, data + 24, 8);
-      if (size < HEADER || magic != MAGIC || sum != checksum(data, size) || flow >= MAX_FLOWS) {
-        corrupt++;
-        continue;
-      }
-      sequence++;
-      uint64_t *bits = window[flow];
-      if (sequence > highest[flow]) {
-        for (uint64_t s = highest[flow] + 1; s < sequence && s + 4096 > sequence; s++)
-          bits[(s / 64) % 64] &= ~(1ull << (s % 64));
-        highest[flow] = sequence;
-        bits[(sequence / 64) % 64] |= 1ull << (sequence % 64);
-      } else if (highest[flow] - sequence < 4096) {
-        uint64_t bit = 1ull << (sequence % 64);
-        if (bits[(sequence / 64) % 64] & bit) duplicate++;
-        else reordered++;
-        bits[(sequence / 64) % 64] |= bit;
-      } else reordered++;
+      const uint8_t *data = vectors[i].iov_base;
+      size_t left = messages[i].msg_len;
+      size_t each = segment_size(&messages[i].msg_hdr, left);
+      do {
+        size_t size = each < left ? each : left;
+        check(data, size);
+        data += size;
+        left -= size;
+      } while (left > 0);
     }
     if (is_echo) {
-      for (int i = 0; i < got; i++) vectors[i].iov_len = messages[i].msg_len;
+      for (int i = 0; i < got; i++) {
+        vectors[i].iov_len = messages[i].msg_len;
+        messages[i].msg_hdr.msg_control = NULL;
+        messages[i].msg_hdr.msg_controllen = 0;
+      }
       for (int sent = 0; sent < got;) {
         int n = sendmmsg(fd, messages + sent, (unsigned)(got - sent), 0);
         sent += n > 0 ? n : 1;
@@ -176,7 +224,7 @@ static int sink(int seconds, uint16_t port, int is_echo) {
   for (int i = 0; i < MAX_FLOWS; i++) expected += highest[i];
   printf("{\"count\":%llu,\"bytes\":%llu,\"seconds\":%.6f,\"corrupt\":%llu,\"duplicate\":%llu,"
          "\"reordered\":%llu,\"expected\":%llu}\n",
-         (unsigned long long)count, (unsigned long long)bytes, (double)(last - first) / 1e9,
+         (unsigned long long)count, (unsigned long long)total_bytes, (double)(last - first) / 1e9,
          (unsigned long long)corrupt, (unsigned long long)duplicate, (unsigned long long)reordered,
          (unsigned long long)expected);
   return 0;
@@ -192,9 +240,17 @@ static int flood(uint16_t port, size_t size, int sockets, double seconds, double
     fds[i] = udp_socket(0, NULL);
     if (connect(fds[i], (struct sockaddr *)&target, sizeof target) < 0) die("connect");
   }
-  prepare(SLOT > size ? SLOT : size);
+  /* The datagrams of a burst lie one behind the other, so that one segmented send takes them. */
+  buffers = calloc(BATCH, size);
+  if (!buffers) die("calloc");
   int burst = sockets >= BATCH ? 1 : BATCH / sockets;
   if (rate > 0 && burst > 8) burst = 8;
+  if ((size_t)burst * size > MAX_SIZE) burst = (int)(MAX_SIZE / size);
+  int is_segmented = burst > 1 && size <= 1472;
+  for (int i = 0; i < sockets && is_segmented; i++) {
+    int segment = (int)size;
+    is_segmented = setsockopt(fds[i], IPPROTO_UDP, UDP_SEGMENT, &segment, sizeof segment) == 0;
+  }
   uint64_t start = now_ns(), end = start + (uint64_t)(seconds * 1e9), sent = 0, failed = 0;
   for (int turn = 0; !stopped && now_ns() < end; turn = (turn + 1) % sockets) {
     if (rate > 0) {
@@ -205,15 +261,14 @@ static int flood(uint16_t port, size_t size, int sockets, double seconds, double
         else while (now_ns() < due) {}
       }
     }
-    for (int i = 0; i < burst; i++) {
-      fill(vectors[i].iov_base, size, (uint32_t)turn, sequences[turn] + (uint64_t)i);
-      vectors[i].iov_len = size;
-    }
-    int n = sendmmsg(fds[turn], messages, (unsigned)burst, 0);
-    if (n > 0) {
-      sequences[turn] += (uint64_t)n;
-      sent += (uint64_t)n;
-    } else failed++;
+    for (int i = 0; i < burst; i++)
+      fill(buffers + (size_t)i * size, size, (uint32_t)turn, sequences[turn] + (uint64_t)i);
+    int done = 0;
+    if (is_segmented) done = send(fds[turn], buffers, size * (size_t)burst, 0) > 0 ? burst : 0;
+    else while (done < burst && send(fds[turn], buffers + (size_t)done * size, size, 0) >= 0) done++;
+    sequences[turn] += (uint64_t)done;
+    sent += (uint64_t)done;
+    if (done < burst) failed++;
   }
   double took = (double)(now_ns() - start) / 1e9;
   printf("{\"sent\":%llu,\"failed\":%llu,\"seconds\":%.6f}\n", (unsigned long long)sent,

@@ -367,17 +367,9 @@ export class TunnelClient {
     const context = this.#usableContext(now, association, address, 0, address.length, end - first);
     if (context === NONE) return;
     const lane = this.#lanes[this.#lane[association]];
-    const { tunnel } = lane;
-    const isUp = lane.state === "up";
     const id = this.contexts.id[context];
-    const { data } = received;
-    for (let row = first; row < end; row++) {
-      const offset = received.offset(row);
-      const length = received.length(row);
-      if (length > MAX_DATAGRAM_BYTES) this.counters.drops.too_long++;
-      else if (isUp) tunnel!.writeDatagram(now, association, id, data, offset, length);
-      else lane.queue.push(now, association, id, data, offset, length);
-    }
+    if (lane.state === "up") lane.tunnel!.writeDatagrams(now, association, id, received, first, end);
+    else lane.queue.pushAll(now, association, id, received, first, end);
   }
 
   /** Ends the session in an orderly way: drain the lanes, then close their connections. */

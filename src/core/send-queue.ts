@@ -1,8 +1,11 @@
 import { datagramHeaderLength, writeDatagramHeader } from "../wire/capsule.ts";
+import { copyBytes } from "./copy-bytes.ts";
 import type { Counters } from "./counters.ts";
 import { grown } from "./grown.ts";
+import type { ReceivedDatagrams } from "./received-datagrams.ts";
 
-const BLOCK_BYTES = 256;
+/** A full-sized datagram fits in one. */
+const BLOCK_BYTES = 2048;
 const NONE = -1;
 /** Bytes a flow may send before the next one has its turn: one full-sized datagram, so that turns are short. */
 const QUANTUM_BYTES = 1500;
@@ -15,8 +18,8 @@ const FATTEST_SEARCH = 64;
  * byte limits ask for, and is used again from then on.
  */
 export class SendPool {
-  blocks = new Uint8Array(64 * BLOCK_BYTES);
-  blockNext = new Int32Array(64);
+  blocks = new Uint8Array(8 * BLOCK_BYTES);
+  blockNext = new Int32Array(8);
   #freeBlock = NONE;
   #blockCount = 0;
 
@@ -56,7 +59,7 @@ export class SendPool {
     for (let at = 0; at < length; at += BLOCK_BYTES) {
       const block = this.#takeBlock();
       const size = Math.min(BLOCK_BYTES, length - at);
-      this.blocks.set(data.subarray(offset + at, offset + at + size), block * BLOCK_BYTES);
+      copyBytes(data, offset + at, size, this.blocks, block * BLOCK_BYTES);
       if (first === NONE) first = block;
       else this.blockNext[last] = block;
       this.blockNext[block] = NONE;
@@ -77,7 +80,7 @@ export class SendPool {
     for (let block = this.entryBlock[entry]; block !== NONE; block = this.blockNext[block]) {
       const size = Math.min(BLOCK_BYTES, left);
       const from = block * BLOCK_BYTES;
-      out.set(this.blocks.subarray(from, from + size), to);
+      copyBytes(this.blocks, from, size, out, to);
       to += size;
       left -= size;
     }
@@ -154,6 +157,28 @@ export class SendQueue {
 
   get isEmpty(): boolean {
     return this.#turn === NONE;
+  }
+
+  /**
+   * Puts rows `first` to before `end` behind the others of a flow, as {@link push} does. What would be dropped for a
+   * later one of them is dropped at once, uncopied.
+   */
+  pushAll(
+    now: number,
+    flow: number,
+    context: number,
+    received: ReceivedDatagrams,
+    first: number,
+    end: number,
+  ): void {
+    let start = end;
+    let bytes = 0;
+    while (start > first && bytes <= this.#byteLimit) bytes += entryCost(received.length(--start));
+    if (bytes > this.#byteLimit) start++;
+    this.#counters.drops.queue_full += start - first;
+    for (let row = start; row < end; row++) {
+      this.push(now, flow, context, received.data, received.offset(row), received.length(row));
+    }
   }
 
   /** Puts one datagram behind the others of its flow. `data` is copied. */

@@ -353,15 +353,16 @@ export class TunnelServer {
         continue;
       }
       const connection = this.#connectionOf[association]!;
-      const { tunnel } = connection;
       const id = this.contexts.id[context];
-      const remote = id === HIDDEN_ID ? addresses.slice(at, at + length) : undefined;
-      for (; row < runEnd; row++) {
-        const offset = received.offset(row);
-        if (remote === undefined)
-          tunnel.writeDatagram(now, association, id, data, offset, received.length(row));
-        else this.#sendUncompressed(now, association, connection, data, offset, received.length(row), remote);
+      if (id !== HIDDEN_ID) connection.tunnel.writeDatagrams(now, association, id, received, row, runEnd);
+      else {
+        const remote = addresses.slice(at, at + length);
+        for (let one = row; one < runEnd; one++) {
+          const offset = received.offset(one);
+          this.#sendUncompressed(now, association, connection, data, offset, received.length(one), remote);
+        }
       }
+      row = runEnd;
       this.#markDirty(connection);
     }
   }

@@ -8,8 +8,10 @@ import {
   writeDatagramHeader,
 } from "../wire/capsule.ts";
 import { CapsuleReader, READ_CAPSULE, READ_NEED } from "./capsule-reader.ts";
+import { copyBytes } from "./copy-bytes.ts";
 import type { Counters } from "./counters.ts";
 import { ProtocolError } from "./errors.ts";
+import type { ReceivedDatagrams } from "./received-datagrams.ts";
 import type { SendQueue } from "./send-queue.ts";
 
 const FIRST_BATCH_BYTES = 16_384;
@@ -138,23 +140,42 @@ export class Tunnel {
     offset: number,
     length: number,
   ): void {
-    if (this.#lent || !this.queue.isEmpty || this.#controlLength > 0 || this.#reader === undefined) {
+    if (!this.#mayBypassQueue || !this.#append(context, data, offset, length)) {
       this.queue.push(now, flow, context, data, offset, length);
-      return;
     }
-    const size = datagramHeaderLength(context, length) + length;
-    if (!this.#reserve(size)) {
-      this.queue.push(now, flow, context, data, offset, length);
-      return;
+  }
+
+  /** The same for rows `first` to before `end`, which are of one flow and context. */
+  writeDatagrams(
+    now: number,
+    flow: number,
+    context: number,
+    received: ReceivedDatagrams,
+    first: number,
+    end: number,
+  ): void {
+    const { data } = received;
+    let row = first;
+    if (this.#mayBypassQueue) {
+      while (row < end && this.#append(context, data, received.offset(row), received.length(row))) row++;
     }
+    if (row < end) this.queue.pushAll(now, flow, context, received, row, end);
+  }
+
+  get #mayBypassQueue(): boolean {
+    return !this.#lent && this.queue.isEmpty && this.#controlLength === 0 && this.#reader !== undefined;
+  }
+
+  /** Puts a DATAGRAM capsule into the batch. @returns false when it does not fit */
+  #append(context: number, data: Uint8Array, offset: number, length: number): boolean {
+    if (!this.#reserve(datagramHeaderLength(context, length) + length)) return false;
     const batch = this.#batch!;
     const at = writeDatagramHeader(batch, this.#batchLength, context, length);
-    if (length < 96) for (let i = 0; i < length; i++) batch[at + i] = data[offset + i];
-    else
-      batch.set(offset === 0 && length === data.length ? data : data.subarray(offset, offset + length), at);
+    copyBytes(data, offset, length, batch, at);
     this.#batchLength = at + length;
     this.#counters.datagramsOut++;
     this.#counters.bytesOut += length;
+    return true;
   }
 
   /**

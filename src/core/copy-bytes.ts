@@ -1,0 +1,15 @@
+/** Below this, a loop is faster than a call into the engine. */
+const LOOP_BYTES = 96;
+
+/** Copies `length` bytes from one place to another that does not overlap it. */
+export function copyBytes(
+  from: Uint8Array,
+  fromOffset: number,
+  length: number,
+  to: Uint8Array,
+  toOffset: number,
+): void {
+  if (length < LOOP_BYTES) for (let i = 0; i < length; i++) to[toOffset + i] = from[fromOffset + i];
+  else if (fromOffset === 0 && length === from.length) to.set(from, toOffset);
+  else to.set(from.subarray(fromOffset, fromOffset + length), toOffset);
+}
