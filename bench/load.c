@@ -4,7 +4,9 @@
  *
  *   load sink  SECONDS [PORT]                  "port", then at the end what came within the window
  *   load echo  SECONDS [PORT]                  sends everything back
- *   load flood PORT SIZE SOCKETS SECONDS RATE  RATE 0: as fast as the system takes it
+ *   load flood PORT SIZE SOCKETS SECONDS RATE BURST
+ *                                              RATE 0: as fast as the system takes it; BURST datagrams of one socket
+ *                                              leave in one segmented send, 1: each by itself, by sendmmsg
  *   load ping  PORT SIZE COUNT                 one outstanding; microseconds
  *
  * Payload: magic 4, flow 4, sequence 8, send time 8 (ns), checksum 8, then a pattern from the sequence.
@@ -230,7 +232,7 @@ static int sink(int seconds, uint16_t port, int is_echo) {
   return 0;
 }
 
-static int flood(uint16_t port, size_t size, int sockets, double seconds, double rate) {
+static int flood(uint16_t port, size_t size, int sockets, double seconds, double rate, int burst) {
   struct sockaddr_in target = {.sin_family = AF_INET, .sin_port = htons(port)};
   target.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   int *fds = calloc((size_t)sockets, sizeof *fds);
@@ -243,13 +245,21 @@ static int flood(uint16_t port, size_t size, int sockets, double seconds, double
   /* The datagrams of a burst lie one behind the other, so that one segmented send takes them. */
   buffers = calloc(BATCH, size);
   if (!buffers) die("calloc");
-  int burst = sockets >= BATCH ? 1 : BATCH / sockets;
   if (rate > 0 && burst > 8) burst = 8;
+  if (burst > BATCH) burst = BATCH;
   if ((size_t)burst * size > MAX_SIZE) burst = (int)(MAX_SIZE / size);
   int is_segmented = burst > 1 && size <= 1472;
   for (int i = 0; i < sockets && is_segmented; i++) {
     int segment = (int)size;
     is_segmented = setsockopt(fds[i], IPPROTO_UDP, UDP_SEGMENT, &segment, sizeof segment) == 0;
+  }
+  /* With one socket, singles leave many in a call. */
+  if (burst == 1 && sockets == 1 && rate == 0) burst = BATCH;
+  for (int i = 0; i < BATCH; i++) {
+    vectors[i].iov_base = buffers + (size_t)i * size;
+    vectors[i].iov_len = size;
+    messages[i].msg_hdr.msg_iov = &vectors[i];
+    messages[i].msg_hdr.msg_iovlen = 1;
   }
   uint64_t start = now_ns(), end = start + (uint64_t)(seconds * 1e9), sent = 0, failed = 0;
   for (int turn = 0; !stopped && now_ns() < end; turn = (turn + 1) % sockets) {
@@ -261,11 +271,11 @@ static int flood(uint16_t port, size_t size, int sockets, double seconds, double
         else while (now_ns() < due) {}
       }
     }
-    for (int i = 0; i < burst; i++)
-      fill(buffers + (size_t)i * size, size, (uint32_t)turn, sequences[turn] + (uint64_t)i);
-    int done = 0;
+    for (int i = 0; i < burst; i++) fill(vectors[i].iov_base, size, (uint32_t)turn, sequences[turn] + (uint64_t)i);
+    int done;
     if (is_segmented) done = send(fds[turn], buffers, size * (size_t)burst, 0) > 0 ? burst : 0;
-    else while (done < burst && send(fds[turn], buffers + (size_t)done * size, size, 0) >= 0) done++;
+    else done = sendmmsg(fds[turn], messages, (unsigned)burst, 0);
+    if (done < 0) done = 0;
     sequences[turn] += (uint64_t)done;
     sent += (uint64_t)done;
     if (done < burst) failed++;
@@ -316,11 +326,12 @@ int main(int argc, char **argv) {
   signal(SIGINT, on_signal);
   if (argc >= 3 && strcmp(argv[1], "sink") == 0) return sink(atoi(argv[2]), argc > 3 ? (uint16_t)atoi(argv[3]) : 0, 0);
   if (argc >= 3 && strcmp(argv[1], "echo") == 0) return sink(atoi(argv[2]), argc > 3 ? (uint16_t)atoi(argv[3]) : 0, 1);
-  if (argc == 7 && strcmp(argv[1], "flood") == 0 && atoi(argv[3]) >= HEADER && atoi(argv[4]) > 0 &&
-      atoi(argv[4]) <= MAX_FLOWS)
-    return flood((uint16_t)atoi(argv[2]), (size_t)atoi(argv[3]), atoi(argv[4]), atof(argv[5]), atof(argv[6]));
+  if (argc == 8 && strcmp(argv[1], "flood") == 0 && atoi(argv[3]) >= HEADER && atoi(argv[4]) > 0 &&
+      atoi(argv[4]) <= MAX_FLOWS && atoi(argv[7]) > 0)
+    return flood((uint16_t)atoi(argv[2]), (size_t)atoi(argv[3]), atoi(argv[4]), atof(argv[5]), atof(argv[6]),
+                 atoi(argv[7]));
   if (argc == 5 && strcmp(argv[1], "ping") == 0 && atoi(argv[3]) >= HEADER)
     return ping((uint16_t)atoi(argv[2]), (size_t)atoi(argv[3]), atoi(argv[4]));
-  fprintf(stderr, "usage: load sink|echo SECONDS [PORT] | flood PORT SIZE SOCKETS SECONDS RATE | ping PORT SIZE COUNT\n");
+  fprintf(stderr, "usage: load sink|echo SECONDS [PORT] | flood PORT SIZE SOCKETS SECONDS RATE BURST | ping PORT SIZE COUNT\n");
   return 2;
 }
