@@ -1,0 +1,71 @@
+import { spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { beforeAll, describe, expect, it } from "vitest";
+
+const MODULE = fileURLToPath(
+  new URL("../../native/build-sanitized/build/Release/underpass.node", import.meta.url),
+);
+const WORKLOAD = fileURLToPath(new URL("native-workload.mjs", import.meta.url));
+const asan = spawnSync("cc", ["-print-file-name=libasan.so"], { encoding: "utf8" }).stdout?.trim() ?? "";
+const hasSanitizer = existsSync(asan) || process.env.CI !== undefined;
+const isRoot = process.getuid?.() === 0;
+
+/** Runs the workload; a finding of a sanitizer ends it with a report and another status than 0. */
+function run(prefix: readonly string[], args: readonly string[]) {
+  const [command, ...rest] = [...prefix, process.execPath, WORKLOAD, MODULE, ...args];
+  const result = spawnSync(command, rest, {
+    encoding: "utf8",
+    env: {
+      ...process.env,
+      LD_PRELOAD: asan,
+      // Node itself keeps memory to its end.
+      ASAN_OPTIONS: "detect_leaks=0:halt_on_error=1:exitcode=99",
+      UBSAN_OPTIONS: "halt_on_error=1:print_stacktrace=1",
+    },
+  });
+  expect(result.stderr).not.toMatch(/AddressSanitizer|runtime error/);
+  expect(result.status).toBe(0);
+  return JSON.parse(result.stdout);
+}
+
+describe.skipIf(!hasSanitizer)("the native module under AddressSanitizer and UBSan", () => {
+  beforeAll(() => {
+    const build = spawnSync("node", ["scripts/build-native.mjs", "--sanitize"], { stdio: "inherit" });
+    expect(build.status).toBe(0);
+  }, 120_000);
+
+  it("survives random batches, rows that lie, and sockets that close in the middle", () => {
+    const seen = run([], []);
+    expect(seen.bad).toBe(0);
+    expect(seen.datagrams).toBeGreaterThan(5_000);
+    expect([seen.accepted, seen.echoed]).toEqual([50, 50]);
+  });
+
+  it.skipIf(!isRoot && process.env.CI === undefined)(
+    "keeps what a slow link does not take, and drops past the bound",
+    () => {
+      const name = `under-slow-${process.pid}`;
+      const script = `
+        set -e
+        ip netns add ${name}
+        ip -n ${name} link set lo up
+        ip -n ${name} link add name va type veth peer name vb
+        ip -n ${name} addr add 10.7.0.1/24 dev va
+        ip -n ${name} link set va up
+        ip -n ${name} link set vb up
+        ip -n ${name} neigh add 10.7.0.2 lladdr 02:00:00:00:00:01 dev va
+        tc -n ${name} qdisc add dev va root tbf rate 1mbit burst 16kb latency 60s`;
+      try {
+        const made = spawnSync("sh", ["-c", script], { encoding: "utf8" });
+        expect(made.stderr).toBe("");
+        const seen = run(["ip", "netns", "exec", name], ["10.7.0.2"]);
+        expect(seen.bad).toBe(0);
+        const [, , , overflow] = seen.counts;
+        expect(overflow).toBeGreaterThan(0);
+      } finally {
+        spawnSync("ip", ["netns", "del", name]);
+      }
+    },
+  );
+});

@@ -1,0 +1,112 @@
+// Puts the native module that argv[2] names through what it must survive: random batches, rows that lie, sockets that
+// close in the middle, a link that takes nothing. Run by native-sanitized.test.ts under sanitizers. argv[3], if given:
+// an IPv4 address behind a slow link. Prints one JSON object.
+import { createRequire } from "node:module";
+import { Socket } from "node:net";
+
+const native = createRequire(import.meta.url)(process.argv[2]);
+const slow = process.argv[3];
+/** What all that is sent consists of. */
+const FILL = 0x5a;
+const [arenaBytes, rowCount, addressBytes, sendRows] = native.udpSizes();
+const arena = new Uint8Array(arenaBytes);
+const rows = new Int32Array(rowCount * 5);
+const addresses = new Uint8Array(addressBytes);
+const seen = { datagrams: 0, bytes: 0, bad: 0, accepted: 0, echoed: 0 };
+
+let seed = 20_261_124;
+const random = (/** @type {number} */ below) => {
+  seed = (Math.imul(seed, 1_664_525) + 1_013_904_223) >>> 0;
+  return Math.floor((seed / 2 ** 32) * below);
+};
+const ipv4 = (/** @type {number} */ port, ip = "127.0.0.1") =>
+  Uint8Array.from([1, ...ip.split(".").map(Number), port >> 8, port & 255]);
+
+/** @type {number[]} */
+let sockets = [];
+native.udpSetup(arena, rows, addresses, (/** @type {number} */ count) => {
+  for (let i = 0; i < count; i++) {
+    const [, offset, length, address, addressLength] = rows.subarray(i * 5, i * 5 + 5);
+    seen.datagrams++;
+    seen.bytes += length;
+    const isGood =
+      offset >= 0 && offset + length <= arenaBytes && address >= 0 && address + addressLength <= addressBytes;
+    if (!isGood) seen.bad++;
+    else if (length > 0 && (arena[offset] !== FILL || arena[offset + length - 1] !== FILL)) seen.bad++;
+  }
+  // Closes one whose rows may still stand in this batch.
+  if (random(50) === 0 && sockets.length > 0) native.udpClose(sockets.splice(random(sockets.length), 1)[0]);
+});
+const any = slow === undefined ? "127.0.0.1" : "0.0.0.0";
+const open = () =>
+  native.udpOpen(ipv4(0, any), random(2) === 0, 1 << 20, slow === undefined ? 1 << 20 : 4096);
+const turn = () => new Promise((done) => setImmediate(done));
+
+const data = new Uint8Array(1 << 20).fill(FILL);
+const table = new Int32Array(sendRows * 6);
+const targets = new Uint8Array(64 * 19);
+const headers = new Uint8Array(4096).fill(FILL);
+for (let round = 0; round < 400; round++) {
+  while (sockets.length < 20) sockets.push(open());
+  for (let i = 0; i < 64; i++)
+    targets.set(ipv4(native.udpPort(sockets[random(sockets.length)]), "127.0.0.1"), i * 19);
+  if (slow !== undefined) for (let i = 0; i < 64; i += 2) targets.set(ipv4(9, slow), i * 19);
+  const count = 1 + random(round % 40 === 0 ? sendRows : 300);
+  let at = 0;
+  let size = 1 + random(2000);
+  for (let i = 0; i < count; i++) {
+    if (random(8) === 0) size = random(4) === 0 ? random(65_508) : random(1500);
+    const header = random(4) === 0 && size > 10 ? 10 : 0;
+    if (at + size > data.length) at = 0;
+    table.set([sockets[random(sockets.length)], 0, header, at, size - header, random(64) * 19], i * 6);
+    at += size;
+    // One in fifty lies.
+    if (random(50) === 0)
+      table[i * 6 + random(6)] = random(3) === 0 ? -1 - random(1 << 20) : random(2 ** 31 - 1);
+  }
+  native.udpSend(data, table, count, targets, headers);
+  if (random(10) === 0) native.udpClose(sockets.splice(random(sockets.length), 1)[0]);
+  native.udpClose(random(1000) - 500 < 0 ? -5 : 100_000);
+  await turn();
+}
+for (const bad of [[], [1], [new Uint8Array(3), 0, 0, 0], ["x", {}, null, undefined]]) {
+  for (const name of ["udpOpen", "udpSend", "udpSetup", "tcpListen"]) {
+    try {
+      native[name](...bad);
+    } catch {
+      // As it should be.
+    }
+  }
+}
+const listener = native.tcpListen(ipv4(0), true, 64, (/** @type {number} */ fd) => {
+  seen.accepted++;
+  const copy = native.descriptorDuplicate(fd);
+  native.tcpTune(fd, 65_536, 5_000);
+  native.tcpInfo(fd);
+  native.tcpQueued(fd);
+  new Socket({ fd }).destroy();
+  const socket = new Socket({ fd: copy });
+  socket.on("data", (bytes) => socket.end(bytes));
+});
+const port = native.tcpPort(listener);
+await Promise.all(
+  Array.from(
+    { length: 50 },
+    () =>
+      new Promise((done) => {
+        const socket = new Socket().connect(port, "127.0.0.1");
+        socket.end("x");
+        socket.on("data", () => seen.echoed++);
+        socket.on("close", done);
+        socket.on("error", done);
+      }),
+  ),
+);
+native.tcpUnlisten(listener);
+native.tcpUnlisten(listener);
+const counts = new Float64Array(5);
+native.udpCounts(counts);
+for (const socket of sockets) native.udpClose(socket);
+sockets = [];
+await turn();
+console.log(JSON.stringify({ ...seen, counts: [...counts] }));

@@ -1,0 +1,227 @@
+import { readdirSync } from "node:fs";
+import { Worker } from "node:worker_threads";
+import { afterEach, describe, expect, it } from "vitest";
+import type { ReceivedDatagrams } from "../../src/core/received-datagrams.ts";
+import { loadNativeModule, NATIVE_DROP_REASONS } from "../../src/node/native-module.ts";
+import type { UdpSocket } from "../../src/node/udp-io.ts";
+import { Remote } from "../../src/node/udp-io.ts";
+import { nativeUdpIo } from "../../src/node/udp-io-native.ts";
+import { formatAddress, makeAddress } from "../../src/wire/socket-address.ts";
+
+const native = loadNativeModule();
+const isThere = !(native instanceof Error);
+if (!isThere && process.env.CI !== undefined) throw native;
+
+interface Heard {
+  readonly payload: Uint8Array;
+  readonly source: string;
+}
+
+describe.skipIf(!isThere)("native UDP", () => {
+  const open: UdpSocket[] = [];
+  afterEach(() => {
+    for (const socket of open.splice(0)) socket.close();
+  });
+
+  /** A socket that keeps what it hears. */
+  function listen(family: 4 | 6): {
+    socket: UdpSocket;
+    heard: Heard[];
+    until: (count: number) => Promise<void>;
+  } {
+    const heard: Heard[] = [];
+    let wake = () => {};
+    const socket = io().open({
+      family,
+      host: family === 4 ? "127.0.0.1" : "::1",
+      port: 0,
+      reusePort: false,
+      onDatagrams: (received: ReceivedDatagrams, first, end) => {
+        for (let row = first; row < end; row++) {
+          const at = received.offset(row);
+          const from = received.addressOffset(row);
+          heard.push({
+            payload: received.data.slice(at, at + received.length(row)),
+            source: formatAddress(received.addresses.slice(from, from + received.addressLength(row))),
+          });
+        }
+        wake();
+      },
+      onBindError: (error) => {
+        throw error;
+      },
+    });
+    open.push(socket);
+    const until = async (count: number) => {
+      while (heard.length < count) {
+        await new Promise<void>((done) => {
+          wake = done;
+        });
+      }
+    };
+    return { socket, heard, until };
+  }
+
+  const io = () => nativeUdpIo(native as Exclude<typeof native, Error>);
+  const remoteOf = (socket: UdpSocket, family: 4 | 6) =>
+    new Remote(makeAddress(family === 4 ? "127.0.0.1" : "::1", socket.port)!);
+
+  /** Numbered payloads of the sizes given, one behind the other. */
+  function payloads(sizes: readonly number[]): { data: Uint8Array; offsets: number[] } {
+    const data = new Uint8Array(sizes.reduce((sum, size) => sum + size, 0));
+    const offsets: number[] = [];
+    let at = 0;
+    for (const [i, size] of sizes.entries()) {
+      data.fill(i + 1, at, at + size);
+      offsets.push(at);
+      at += size;
+    }
+    return { data, offsets };
+  }
+
+  it.each([4, 6] as const)("carries datagrams of all sizes whole and in order over IPv%i", async (family) => {
+    const a = listen(family);
+    const b = listen(family);
+    const sizes = [0, 1, 1200, 1200, 1200, 700, 1200, 1200, 9000, 65_507, 65_507, 1472, 0, 0, 5];
+    const { data, offsets } = payloads(sizes);
+    const remote = remoteOf(b.socket, family);
+    for (const [i, size] of sizes.entries()) {
+      expect(a.socket.send(undefined, data, offsets[i], size, remote)).toBe(true);
+    }
+    expect(io().flush()).toBe(0);
+    await b.until(sizes.length);
+    expect(b.heard.map(({ payload }) => payload.length)).toEqual(sizes);
+    for (const [i, { payload, source }] of b.heard.entries()) {
+      expect(payload.every((byte) => byte === i + 1)).toBe(true);
+      expect(source).toBe(family === 4 ? `127.0.0.1:${a.socket.port}` : `[::1]:${a.socket.port}`);
+    }
+  });
+
+  it("puts each datagram's header before it, in runs that leave as one send and in mixed ones", async () => {
+    const a = listen(4);
+    const b = listen(4);
+    const remote = remoteOf(b.socket, 4);
+    const { data, offsets } = payloads([100, 100, 100, 60, 100, 100]);
+    const short = new Uint8Array([201, 202]);
+    const long = new Uint8Array([203, 204, 205]);
+    const headers = [short, short, long, short, undefined, undefined];
+    const sizes = [100, 100, 100, 60, 100, 100];
+    for (const [i, header] of headers.entries()) a.socket.send(header, data, offsets[i], sizes[i], remote);
+    expect(io().flush()).toBe(0);
+    await b.until(headers.length);
+    for (const [i, { payload }] of b.heard.entries()) {
+      const header = headers[i] ?? new Uint8Array(0);
+      expect([...payload.subarray(0, header.length)]).toEqual([...header]);
+      expect(payload.length).toBe(header.length + sizes[i]);
+      expect(payload.subarray(header.length).every((byte) => byte === i + 1)).toBe(true);
+    }
+  });
+
+  it("sends more rows than a batch holds, of many sockets, each to its own destination", async () => {
+    const senders = Array.from({ length: 20 }, () => listen(4));
+    const targets = Array.from({ length: 20 }, () => listen(4));
+    const remotes = targets.map(({ socket }) => remoteOf(socket, 4));
+    const data = new Uint8Array(64).fill(7);
+    for (let round = 0; round < 250; round++) {
+      for (const [i, { socket }] of senders.entries()) socket.send(undefined, data, 0, 20 + i, remotes[i]);
+    }
+    expect(io().flush()).toBe(0);
+    for (const [i, target] of targets.entries()) {
+      await target.until(250);
+      expect(target.heard.every(({ payload }) => payload.length === 20 + i)).toBe(true);
+      const source = `127.0.0.1:${senders[i].socket.port}`;
+      expect(target.heard.every((heard) => heard.source === source)).toBe(true);
+    }
+  });
+
+  it("counts what is too long for the path, and what has no address it could go to; nothing ends", async () => {
+    const a = listen(4);
+    const b = listen(4);
+    const counts = () => {
+      const array = new Float64Array(NATIVE_DROP_REASONS.length);
+      (native as Exclude<typeof native, Error>).udpCounts(array);
+      return Object.fromEntries(NATIVE_DROP_REASONS.map((reason, i) => [reason, array[i]]));
+    };
+    const before = counts();
+    const data = new Uint8Array(70_000);
+    a.socket.send(undefined, data, 0, 65_520, remoteOf(b.socket, 4));
+    a.socket.send(undefined, data, 0, 66_000, remoteOf(b.socket, 4));
+    a.socket.send(undefined, data, 0, 10, new Remote(makeAddress("::1", b.socket.port)!));
+    a.socket.send(undefined, data, 0, 11, remoteOf(b.socket, 4));
+    expect(io().flush()).toBe(3);
+    await b.until(1);
+    expect(b.heard[0].payload.length).toBe(11);
+    const after = counts();
+    expect(after.too_long - before.too_long).toBe(1);
+    expect(after.failed - before.failed).toBe(2);
+  });
+
+  it("goes on after a port refused", async () => {
+    const gone = listen(4);
+    const remote = remoteOf(gone.socket, 4);
+    gone.socket.close();
+    const a = listen(4);
+    const b = listen(4);
+    for (let i = 0; i < 10; i++) {
+      a.socket.send(undefined, new Uint8Array(100), 0, 100, remote);
+      io().flush();
+    }
+    a.socket.send(undefined, new Uint8Array(3), 0, 3, remoteOf(b.socket, 4));
+    io().flush();
+    await b.until(1);
+    expect(b.heard[0].payload.length).toBe(3);
+  });
+
+  it("says why it cannot bind, and shares a port when both sockets ask for it", () => {
+    const options = { family: 4, host: "127.0.0.1", onDatagrams: () => {} } as const;
+    const errors: NodeJS.ErrnoException[] = [];
+    const bind = (port: number, reusePort: boolean) => {
+      const socket = io().open({ ...options, port, reusePort, onBindError: (error) => errors.push(error) });
+      open.push(socket);
+      return socket;
+    };
+    const first = bind(0, true);
+    expect(bind(first.port, true).port).toBe(first.port);
+    expect(errors).toEqual([]);
+    expect(bind(first.port, false).port).toBe(0);
+    expect(errors[0].code).toBe("EADDRINUSE");
+  });
+
+  it("leaks neither memory nor descriptors in 50,000 openings and closings", async () => {
+    const descriptors = () => readdirSync("/proc/self/fd").length;
+    const cycle = async (count: number) => {
+      for (let i = 0; i < count; i += 500) {
+        for (const { socket } of Array.from({ length: 500 }, () => listen(4))) socket.close();
+        open.length = 0;
+        await new Promise((done) => setImmediate(done));
+      }
+    };
+    await cycle(10_000);
+    const [before, files] = [process.memoryUsage().rss, descriptors()];
+    await cycle(40_000);
+    await new Promise((done) => setImmediate(done));
+    expect(descriptors()).toBeLessThanOrEqual(files + 2);
+    expect(process.memoryUsage().rss - before).toBeLessThan(30 * 1024 * 1024);
+  });
+
+  it("closes its sockets with the thread that opened them", async () => {
+    const url = new URL("../../dist/node/udp-io-native.js", import.meta.url);
+    const loader = new URL("../../dist/node/native-module.js", import.meta.url);
+    const files = readdirSync("/proc/self/fd").length;
+    for (let i = 0; i < 20; i++) {
+      const worker = new Worker(
+        `const { parentPort } = require("node:worker_threads");
+         Promise.all([import(${JSON.stringify(url.href)}), import(${JSON.stringify(loader.href)})]).then(([io, native]) => {
+           const udp = io.nativeUdpIo(native.loadNativeModule());
+           for (let i = 0; i < 100; i++)
+             udp.open({ family: 4, host: "127.0.0.1", port: 0, reusePort: false, onDatagrams() {}, onBindError(e) { throw e; } });
+           parentPort.postMessage("open");
+         });`,
+        { eval: true },
+      );
+      await new Promise((done, failed) => worker.once("message", done).once("error", failed));
+      await worker.terminate();
+    }
+    expect(readdirSync("/proc/self/fd").length).toBeLessThanOrEqual(files + 5);
+  });
+});
