@@ -28,6 +28,8 @@ const CASES = options.quick
       [1200, 1000],
     ];
 const LOAD = "build/load";
+/** Datagrams of one socket that leave in one segmented send. */
+const BURST = 64;
 
 /** @typedef {{ pps: number, localUs: number, serverUs: number, bad: number, offered: number }} FloodResult */
 
@@ -58,7 +60,7 @@ async function startTarget(mode, lifetime) {
 
 /** @param {number} port @param {number} size @param {number} sockets @param {number} forSeconds @param {number} rate */
 async function flood(port, size, sockets, forSeconds, rate) {
-  const child = start(LOAD, ["flood", port, size, sockets, forSeconds, rate].map(String));
+  const child = start(LOAD, ["flood", port, size, sockets, forSeconds, rate, BURST].map(String));
   let text = "";
   child.stdout.on("data", (data) => {
     text += data;
