@@ -1,30 +1,31 @@
+import { existsSync } from "node:fs";
 import { defineConfig } from "vitest/config";
 
 /** Interop and e2e start real programs, so their files run one after another; unit and sim run side by side. */
+const ONE_BY_ONE = { testTimeout: 120_000, hookTimeout: 60_000, fileParallelism: false };
+/** Where the module was built it must load: tests that fell back would prove nothing of it. */
+const NATIVE = existsSync("native/build/Release/underpass.node") ? { UNDERPASS_IO: "native" } : {};
+const PLAIN = { UNDERPASS_IO: "plain" };
+
+/** What talks to sockets runs with both kinds of I/O. */
 export default defineConfig({
   test: {
     passWithNoTests: true,
     projects: [
       { test: { name: "unit", include: ["test/unit/**/*.test.ts"], testTimeout: 120_000 } },
       { test: { name: "sim", include: ["test/sim/**/*.test.ts"], testTimeout: 120_000 } },
+      { test: { name: "interop", include: ["test/interop/**/*.test.ts"], env: NATIVE, ...ONE_BY_ONE } },
+      { test: { name: "e2e", include: ["test/e2e/**/*.test.ts"], env: NATIVE, ...ONE_BY_ONE } },
       {
         test: {
-          name: "interop",
+          name: "interop-plain",
           include: ["test/interop/**/*.test.ts"],
-          testTimeout: 60_000,
-          hookTimeout: 60_000,
-          fileParallelism: false,
+          exclude: ["test/interop/native-*.test.ts"],
+          env: PLAIN,
+          ...ONE_BY_ONE,
         },
       },
-      {
-        test: {
-          name: "e2e",
-          include: ["test/e2e/**/*.test.ts"],
-          testTimeout: 120_000,
-          hookTimeout: 60_000,
-          fileParallelism: false,
-        },
-      },
+      { test: { name: "e2e-plain", include: ["test/e2e/**/*.test.ts"], env: PLAIN, ...ONE_BY_ONE } },
     ],
   },
 });

@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import { availableParallelism } from "node:os";
 import type { UdpServer } from "../node/handles.ts";
 import { resolveUdpServerOptions, UDP_SERVER_FIELDS } from "../node/options.ts";
 import { startUdpServer } from "../node/udp-server.ts";
@@ -15,7 +16,7 @@ await runProgram({
   ],
   fields: UDP_SERVER_FIELDS,
   check: resolveUdpServerOptions,
-  start: startUdpServer,
+  start: (options, log) => startUdpServer({ workers: availableParallelism(), ...options }, log),
   readyFields: ({ address }: UdpServer) => ({ listen: address.listen }),
   readyText: ({ address }) => `listen ${address.listen.join(", ")}`,
 });

@@ -103,11 +103,23 @@ export interface TunnelServerOptions {
   readonly maxAssociations: number;
   readonly maxAssociationsPerSession: number;
   readonly maxContextsPerSession: number;
+  /** Which of several servers behind one address this is; undefined for the only one. */
+  readonly worker: { readonly index: number; readonly count: number } | undefined;
 }
 
 export type ServerOutput =
   /** Write what is left of `connection`'s batches, then close it. */
   | { readonly kind: "close"; readonly connection: number; readonly error: ProtocolError | undefined }
+  /**
+   * The connection is another worker's: let that one accept it, and hand it `head` as its first bytes. Here it is
+   * forgotten.
+   */
+  | {
+      readonly kind: "hand-over";
+      readonly connection: number;
+      readonly worker: number;
+      readonly head: Uint8Array;
+    }
   /** Open the association's UDP socket now and answer {@link TunnelServer.handleBound}. */
   | { readonly kind: "bind"; readonly association: number; readonly connection: number }
   /** The association has ended: close its sockets. */
@@ -504,7 +516,24 @@ export class TunnelServer {
       else this.#refuse(connection, "bad_credentials", encodeRefusal(404, undefined));
       return;
     }
-    this.#handleExtensionRequest(now, connection, request, request.extension);
+    const owner = this.#ownerOf(request.extension, connection);
+    if (owner === this.#options.worker?.index) {
+      this.#handleExtensionRequest(now, connection, request, request.extension);
+      return;
+    }
+    connection.state = "closing";
+    const taken = connection.head.bytes.slice(0, connection.head.length);
+    this.#outputs.push({ kind: "hand-over", connection: connection.index, worker: owner!, head: taken });
+  }
+
+  /**
+   * Which worker a request is for: the one that has its session; of a new session, one that its nonce chooses, so that
+   * a replay comes to the worker that has seen the nonce.
+   */
+  #ownerOf({ session, nonce }: ExtensionRequest, { challenge }: Connection): number | undefined {
+    const { worker } = this.#options;
+    if (worker === undefined || challenge !== undefined) return worker?.index;
+    return (session === undefined ? nonce[0] : session[0]) % worker.count;
   }
 
   #handleExtensionRequest(
@@ -542,6 +571,14 @@ export class TunnelServer {
     this.#acceptLane(now, connection, extension, transcript);
   }
 
+  /** Unguessable but for its first byte, which tells the worker. */
+  #newSessionId(): Uint8Array {
+    const id = this.#options.crypto.random(SESSION_ID_BYTES);
+    const { worker } = this.#options;
+    if (worker !== undefined) id[0] = worker.index;
+    return id;
+  }
+
   #challenge(connection: Connection, clientNonce: Uint8Array): void {
     const { psk, crypto } = this.#options;
     const challenge = crypto.random(NONCE_BYTES);
@@ -573,7 +610,7 @@ export class TunnelServer {
         this.#refuse(connection, "session_limit", encodeRefusal(503, undefined));
         return;
       }
-      const id = crypto.random(SESSION_ID_BYTES);
+      const id = this.#newSessionId();
       const key = deriveSessionKey(crypto, psk ?? new Uint8Array(0), extension.nonce, nonce, id);
       session = this.#beginSession("native", id, key);
     }

@@ -26,7 +26,15 @@ export function chooseIo(asked: IoKind | undefined, log: Logger): Io {
   const kind = asked ?? process.env.UNDERPASS_IO;
   if (kind === "plain") return { udp: plainUdpIo, native: undefined };
   const native = loadNativeModule();
-  if (!(native instanceof Error)) return { udp: nativeUdpIo(native), native };
+  if (!(native instanceof Error)) {
+    return {
+      native,
+      // Made when it is wanted: a thread that only watches others has no use for its memory.
+      get udp() {
+        return nativeUdpIo(native);
+      },
+    };
+  }
   const reason = native.message.split("\n")[0];
   if (kind === "native") {
     throw new HostError(

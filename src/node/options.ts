@@ -42,6 +42,11 @@ export interface CommonOptions {
    * environment's UNDERPASS_IO says, else native where the module can be loaded.
    */
   readonly io?: IoKind | undefined;
+  /**
+   * Threads that share the listening addresses, each with sessions of its own; the bounds below are divided among them.
+   * Native I/O only. 1 to 256. Default 1: all in the caller's thread. Programs: as many as there are cores.
+   */
+  readonly workers?: number | undefined;
 }
 
 export interface UdpLocalOptions extends CommonOptions {
@@ -197,6 +202,14 @@ const COMMON_FIELDS = {
     flag: "io",
     value: "KIND",
     help: "native (batched) or plain (default: native where its module was built)",
+  },
+  workers: {
+    schema: z.int().min(1).max(256).default(1),
+    expects: "an integer from 1 to 256",
+    flag: "workers",
+    value: "N",
+    help: "threads, with native I/O (default: one a core)",
+    isNumber: true,
   },
 } satisfies Record<keyof CommonOptions, OptionField>;
 

@@ -1,5 +1,5 @@
-import type { AddressInfo, Server, Socket } from "node:net";
-import { createServer } from "node:net";
+import type { AddressInfo, Server } from "node:net";
+import { createServer, Socket } from "node:net";
 import { performance } from "node:perf_hooks";
 import type { Duplex } from "node:stream";
 import { HostError } from "../core/errors.ts";
@@ -10,7 +10,9 @@ import { addressPort, formatAddress, makeAddress, sameBytes } from "../wire/sock
 import { DeadlineTimer } from "./deadline-timer.ts";
 import { formatEndpoint, parseEndpoint } from "./endpoint.ts";
 import type { Logger } from "./log.ts";
+import type { NativeModule } from "./native-module.ts";
 
+const BACKLOG = 1024;
 /** RFC 1928 §6. */
 const SUCCEEDED = 0;
 const GENERAL_FAILURE = 1;
@@ -20,6 +22,8 @@ const HOST_UNREACHABLE = 4;
 export interface Socks5ListenerOptions {
   readonly credentials: Socks5Credentials | undefined;
   readonly maxConnections: number;
+  /** Given when the port is shared with other threads. */
+  readonly native: NativeModule | undefined;
   readonly log: Logger;
   /**
    * Begins an association for a client.
@@ -43,6 +47,8 @@ export class Socks5Listener {
   readonly #options: Socks5ListenerOptions;
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
+  #shared: number | undefined;
+  #sharedAddress: string | undefined;
 
   constructor(options: Socks5ListenerOptions) {
     this.#options = options;
@@ -53,6 +59,11 @@ export class Socks5Listener {
   /** @throws HostError ERR_LISTEN */
   async listen(text: string): Promise<void> {
     const { host, port } = parseEndpoint(text) as { host: string; port: number };
+    const { native } = this.#options;
+    if (native !== undefined) {
+      this.#listenShared(native, host, port, text);
+      return;
+    }
     await new Promise<void>((done, failed) => {
       this.#server.once("error", (cause) => {
         failed(new HostError("ERR_LISTEN", `${text}: ${cause.message}`, { cause }));
@@ -62,12 +73,27 @@ export class Socks5Listener {
     this.#server.on("error", (error) => this.#options.log.warn({ error: error.message }, "cannot accept"));
   }
 
+  #listenShared(native: NativeModule, host: string, port: number, text: string): void {
+    try {
+      this.#shared = native.tcpListen!(makeAddress(host, port)!, true, BACKLOG, (fd) => {
+        const socket = new Socket({ fd, readable: true, writable: true });
+        if (this.#sockets.size >= this.#options.maxConnections) socket.destroy();
+        else this.#accept(socket.setNoDelay(true));
+      });
+      this.#sharedAddress = formatEndpoint(host, native.tcpPort!(this.#shared));
+    } catch (cause) {
+      throw new HostError("ERR_LISTEN", `${text}: ${(cause as Error).message}`, { cause });
+    }
+  }
+
   get address(): string {
+    if (this.#sharedAddress !== undefined) return this.#sharedAddress;
     const { address, port } = this.#server.address() as AddressInfo;
     return formatEndpoint(address, port);
   }
 
   async close(): Promise<void> {
+    if (this.#shared !== undefined) this.#options.native?.tcpUnlisten?.(this.#shared);
     const closed = new Promise((done) => this.#server.close(done));
     for (const socket of this.#sockets) socket.destroy();
     await closed;

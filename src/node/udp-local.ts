@@ -28,6 +28,8 @@ import { Socks5Relay } from "./socks5-relay.ts";
 import { tuneSocket } from "./tcp-tuning.ts";
 import { tunnelStats } from "./tunnel-stats.ts";
 import type { UdpSocket } from "./udp-io.ts";
+import type { WorkerPlace } from "./udp-server.ts";
+import { WorkerGroup } from "./worker-group.ts";
 
 const READ_BUFFER_BYTES = 262_144;
 const HANDSHAKE_MS = 5_000;
@@ -36,7 +38,35 @@ const CLOSE_MS = 1_000;
 
 /** Starts a client. @throws UsageError for options, HostError when it cannot listen */
 export async function startUdpLocal(options: UdpLocalOptions, log: Logger = silentLogger): Promise<UdpLocal> {
-  const local = new UdpLocalHost(options, log, chooseIo(options.io, log));
+  const { workers, carrier } = resolveUdpLocalOptions(options);
+  const io = chooseIo(options.io, log);
+  if (workers > 1 && carrier !== undefined) {
+    throw new UsageError("ERR_OPTION", "carrier: a function stays in its thread: leave workers at 1");
+  }
+  if (workers > 1 && io.native?.tcpListen !== undefined) {
+    const group = new WorkerGroup<UdpLocal["address"]>({
+      program: "udp-local",
+      count: workers,
+      options,
+      optionsAt: ({ socks5, forwards }) => ({ ...options, listen: socks5 ?? false, forwards }),
+      native: io.native,
+      log,
+    });
+    await group.start();
+    return group;
+  }
+  const local = new UdpLocalHost(options, log, io, undefined);
+  await local.listen();
+  return local;
+}
+
+/** Starts the part of a client that runs in a worker. */
+export async function startUdpLocalWorker(
+  options: UdpLocalOptions,
+  log: Logger,
+  place: WorkerPlace,
+): Promise<UdpLocal> {
+  const local = new UdpLocalHost(options, log, chooseIo(options.io, log), place);
   await local.listen();
   return local;
 }
@@ -72,15 +102,21 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   #isClosing = false;
   #failures = 0;
 
-  constructor(options: UdpLocalOptions, log: Logger, io: Io) {
+  readonly #isShared: boolean;
+
+  constructor(options: UdpLocalOptions, log: Logger, io: Io, place: WorkerPlace | undefined) {
     super();
+    this.#isShared = place !== undefined;
     this.#options = resolveUdpLocalOptions(options);
     this.#log = log;
     this.#io = io;
     const { server, via, carrier, idleTimeoutS, activeIdleTimeoutS, ...rest } = this.#options;
     this.#carrier = carrier === undefined ? parseCarrierChain({ server, via }) : streamCarrier(carrier);
+    const share = (bound: number) => Math.ceil(bound / (place?.count ?? 1));
     this.core = new TunnelClient({
       ...rest,
+      maxAssociations: share(rest.maxAssociations),
+      maxContexts: share(rest.maxContexts),
       authority: this.#carrier.authority,
       crypto: nodeCryptography,
       unixOffsetMs: Date.now() - performance.now(),
@@ -165,7 +201,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     const relay = new FixedForward(
       this,
       this.#io.udp,
-      { family: bound.family === 6 ? 6 : 4, host: bound.address, port, reusePort: false },
+      { family: bound.family === 6 ? 6 : 4, host: bound.address, port, reusePort: this.#isShared },
       address,
       randomSeed(nodeCryptography),
       (association, owner) => {
@@ -184,6 +220,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     const { socksAuth, tcpVia, maxAssociations } = this.#options;
     this.#socks5 = new Socks5Listener({
       credentials: socksAuth,
+      native: this.#isShared ? this.#io.native : undefined,
       maxConnections: 2 * maxAssociations,
       log: this.#log,
       associate: (client, localIp, onEnd) => this.#associate(client, localIp, onEnd),

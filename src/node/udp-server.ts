@@ -18,24 +18,60 @@ import { silentLogger } from "./log.ts";
 import type { UdpServerOptions } from "./options.ts";
 import { resolveUdpServerOptions } from "./options.ts";
 import { TargetPolicy } from "./target-policy.ts";
-import { tuneSocket } from "./tcp-tuning.ts";
+import { descriptorOf, tuneSocket } from "./tcp-tuning.ts";
 import type { OnBytes, TunnelListener } from "./tunnel-listener.ts";
-import { openTunnelListener } from "./tunnel-listener.ts";
+import { acceptDescriptor, openTunnelListener } from "./tunnel-listener.ts";
 import { tunnelStats } from "./tunnel-stats.ts";
 import type { UdpSocket } from "./udp-io.ts";
 import { Remote } from "./udp-io.ts";
+import { WorkerGroup } from "./worker-group.ts";
 
 /** How long a connection that is being closed may take to take what is left. */
 const CLOSE_MS = 1_000;
 const RESOLVE_MS = 5_000;
 const READ_BUFFER_BYTES = 262_144;
 
+/** Which of several workers this is. */
+export interface WorkerPlace {
+  readonly index: number;
+  readonly count: number;
+}
+
+/** Gives a connection, with what was read of it, to another worker. */
+export type HandOver = (worker: number, descriptor: number, head: Uint8Array) => void;
+
 /** Starts a server. @throws UsageError for options, HostError when it cannot listen */
 export async function startUdpServer(
   options: UdpServerOptions,
   log: Logger = silentLogger,
 ): Promise<UdpServer> {
-  const server = new UdpServerHost(options, log, chooseIo(options.io, log));
+  const { workers } = resolveUdpServerOptions(options);
+  const io = chooseIo(options.io, log);
+  if (workers > 1 && io.native?.tcpListen !== undefined) {
+    const group = new WorkerGroup<UdpServer["address"]>({
+      program: "udp-server",
+      count: workers,
+      options,
+      optionsAt: ({ listen }) => ({ ...options, listen }),
+      native: io.native,
+      log,
+    });
+    await group.start();
+    return group;
+  }
+  const server = new UdpServerHost(options, log, io, undefined, undefined);
+  await server.listen();
+  return server;
+}
+
+/** Starts the part of a server that runs in a worker. */
+export async function startUdpServerWorker(
+  options: UdpServerOptions,
+  log: Logger,
+  place: WorkerPlace,
+  handOver: HandOver,
+): Promise<UdpServer & { takeOver(descriptor: number, head: Uint8Array): void }> {
+  const server = new UdpServerHost(options, log, chooseIo(options.io, log), place, handOver);
   await server.listen();
   return server;
 }
@@ -64,15 +100,33 @@ class UdpServerHost extends EventEmitter implements UdpServer {
   #isScheduled = false;
   #isClosing = false;
 
-  constructor(options: UdpServerOptions, log: Logger, io: Io) {
+  readonly #place: WorkerPlace | undefined;
+  readonly #handOver: HandOver | undefined;
+
+  constructor(
+    options: UdpServerOptions,
+    log: Logger,
+    io: Io,
+    place: WorkerPlace | undefined,
+    handOver: HandOver | undefined,
+  ) {
     super();
+    this.#place = place;
+    this.#handOver = handOver;
     this.#options = resolveUdpServerOptions(options);
     this.#log = log;
     this.#io = io;
     const { lingerS, idleTimeoutS, allow, deny, ...rest } = this.#options;
     const policy = new TargetPolicy(allow, deny);
+    const share = (bound: number) => Math.ceil(bound / (place?.count ?? 1));
     this.#core = new TunnelServer({
       ...rest,
+      maxHalfOpen: share(rest.maxHalfOpen),
+      maxTunnels: share(rest.maxTunnels),
+      maxSessions: share(rest.maxSessions),
+      maxLingering: share(rest.maxLingering),
+      maxAssociations: share(rest.maxAssociations),
+      worker: place,
       crypto: nodeCryptography,
       unixOffsetMs: performance.timeOrigin,
       startedAt: performance.now(),
@@ -100,9 +154,11 @@ class UdpServerHost extends EventEmitter implements UdpServer {
   async listen(): Promise<void> {
     try {
       for (const text of this.#options.listen) {
+        // A path cannot be shared: its worker hands over what is for others.
+        if (text.startsWith("unix:") && this.#place !== undefined && this.#place.index > 0) continue;
         const listener = await openTunnelListener(text, {
           io: this.#io,
-          reusePort: false,
+          reusePort: this.#place !== undefined,
           readBuffer: this.#readBuffer,
           onConnection: (socket) => this.#accept(socket),
           onError: (error) => this.#log.warn({ error: error.message }, "cannot accept"),
@@ -130,6 +186,17 @@ class UdpServerHost extends EventEmitter implements UdpServer {
     await Promise.all(ends);
     await Promise.all(listeners);
     for (const socket of [...this.#sockets4, ...this.#sockets6]) socket?.close();
+  }
+
+  /** Accepts a connection that another worker has read a request from. */
+  takeOver(descriptor: number, head: Uint8Array): void {
+    const onConnection = (socket: Socket) => {
+      const onBytes = this.#accept(socket);
+      onBytes(head, head.length);
+      return onBytes;
+    };
+    if (this.#isClosing) this.#io.native?.descriptorClose?.(descriptor);
+    else acceptDescriptor(descriptor, { readBuffer: this.#readBuffer, onConnection });
   }
 
   #accept(socket: Socket): OnBytes {
@@ -246,6 +313,18 @@ class UdpServerHost extends EventEmitter implements UdpServer {
         if (link === undefined) return;
         link.writer.end();
         setTimeout(() => link.socket.destroy(), CLOSE_MS).unref();
+        return;
+      }
+      case "hand-over": {
+        const link = this.#links[output.connection];
+        this.#links[output.connection] = undefined;
+        this.#core.handleDisconnected(performance.now(), output.connection);
+        const descriptor = link === undefined ? undefined : descriptorOf(link.socket);
+        if (descriptor !== undefined) {
+          const copy = this.#io.native!.descriptorDuplicate!(descriptor);
+          this.#handOver?.(output.worker, copy, output.head);
+        }
+        link?.socket.destroy();
         return;
       }
       case "bind": {

@@ -97,6 +97,7 @@ export class Network {
       crypto: seededCryptography(100 + this.#servers++),
       unixOffsetMs: EPOCH,
       startedAt: this.now - 500,
+      worker: undefined,
       filtering: "address-dependent",
       permits: (target) => !formatAddress(target).startsWith("10."),
       heartbeatMs: 5_000,

@@ -1,0 +1,69 @@
+// The entry of a thread of a WorkerGroup: runs one udp-local or udp-server, and tells the group what it does.
+import { parentPort, workerData } from "node:worker_threads";
+import type { HostError } from "../core/errors.ts";
+import { ERROR_CODES } from "../core/errors.ts";
+import type { TunnelStats, UdpLocal, UdpServer } from "./handles.ts";
+import type { Logger, LogMethod } from "./log.ts";
+import { startUdpLocalWorker } from "./udp-local.ts";
+import { startUdpServerWorker } from "./udp-server.ts";
+import type { GroupMessage, WorkerMessage, WorkerTask } from "./worker-group.ts";
+
+const STATS_MS = 200;
+const EVENTS = ["session-up", "session-down", "session-resumed", "session-ended", "error"];
+
+const port = parentPort!;
+const { program, options, index, count } = workerData as WorkerTask;
+const tell = (message: WorkerMessage): void => port.postMessage(message);
+const logAt =
+  (level: "debug" | "info" | "warn" | "error"): LogMethod =>
+  (fields, message) =>
+    tell({ kind: "log", level, fields: { ...fields, worker: index }, message });
+const log: Logger = {
+  debug: logAt("debug"),
+  info: logAt("info"),
+  warn: logAt("warn"),
+  error: logAt("error"),
+};
+
+const early: Extract<GroupMessage, { kind: "accept" }>[] = [];
+let accept = (message: Extract<GroupMessage, { kind: "accept" }>): void => void early.push(message);
+let handle: UdpLocal | UdpServer | undefined;
+port.on("message", (message: GroupMessage) => {
+  if (message.kind === "accept") accept(message);
+  else void close();
+});
+
+try {
+  if (program === "udp-local") handle = await startUdpLocalWorker(options, log, { index, count });
+  else {
+    const server = await startUdpServerWorker(options, log, { index, count }, (worker, descriptor, head) =>
+      tell({ kind: "hand-over", worker, descriptor, head }),
+    );
+    handle = server;
+    accept = ({ descriptor, head }) => server.takeOver(descriptor, head);
+    for (const message of early.splice(0)) accept(message);
+  }
+  for (const name of EVENTS) {
+    handle.on(name, (fields: unknown) => tell({ kind: "event", name, fields }));
+  }
+  tell({ kind: "ready", address: handle.address });
+  let last: TunnelStats | undefined;
+  setInterval(() => {
+    const stats = handle?.stats();
+    if (stats === undefined || JSON.stringify(stats) === JSON.stringify(last)) return;
+    last = stats;
+    tell({ kind: "stats", stats });
+  }, STATS_MS).unref();
+} catch (error) {
+  const { code, message } = error as HostError;
+  tell({ kind: "failed", code, detail: message.replace(`${ERROR_CODES[code]?.text}: `, "") });
+  port.close();
+}
+
+async function close(): Promise<void> {
+  await handle?.close();
+  if (handle !== undefined) tell({ kind: "stats", stats: handle.stats() });
+  // What was posted is delivered before the thread ends.
+  port.close();
+  setTimeout(() => process.exit(0), 100).unref();
+}
