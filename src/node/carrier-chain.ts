@@ -43,7 +43,7 @@ export interface CarrierChainOptions {
  */
 export function parseCarrierChain({ server, via, connectTimeoutMs }: CarrierChainOptions): Carrier {
   const endpoint = parseEndpoint(server);
-  const hops = via.map((text, index) => parseHop(text, index));
+  const hops = via.map(parseHop);
   const names = hops.map(hopText);
   const authority = endpoint.path === undefined ? formatEndpoint(endpoint.host, endpoint.port) : "localhost";
   return {
@@ -51,6 +51,12 @@ export function parseCarrierChain({ server, via, connectTimeoutMs }: CarrierChai
     authority,
     connect: (signal, onread) => connectChain(hops, endpoint, signal, onread, connectTimeoutMs ?? CONNECT_MS),
   };
+}
+
+/** True when the last address before the server's is a proxy's, which then connects to the server. @param via  well-formed */
+export function isBehindProxy(via: readonly string[]): boolean {
+  const last = via.map(parseHop).findLast((hop) => hop.endpoint !== undefined);
+  return last?.kind === "socks5" || last?.kind === "http";
 }
 
 /** A carrier that the embedding program makes. */
@@ -129,7 +135,8 @@ function endpointText(endpoint: Endpoint): string {
 }
 
 function hopText(hop: Hop): string {
-  return hop.endpoint === undefined ? hop.kind : `${hop.kind} ${endpointText(hop.endpoint)}`;
+  if (hop.endpoint === undefined) return hop.kind;
+  return hop.kind === "unix" ? endpointText(hop.endpoint) : `${hop.kind} ${endpointText(hop.endpoint)}`;
 }
 
 function parseHop(text: string, index: number): Hop {
@@ -155,10 +162,13 @@ function parseHop(text: string, index: number): Hop {
 
 function parseHopEndpoint(text: string, host: string): Endpoint {
   try {
-    return parseEndpoint(host);
+    const endpoint = parseEndpoint(host);
+    const isHost = endpoint.path === undefined && makeAddress(endpoint.host, endpoint.port) !== undefined;
+    if (isHost && endpoint.port > 0) return endpoint;
   } catch {
-    throw badHop(text, "want HOST:PORT");
+    // Said below, without what the text holds.
   }
+  throw badHop(text, "want HOST:PORT");
 }
 
 function parseCredentials(text: string, userInfo: string | undefined): Socks5Credentials | undefined {
@@ -179,7 +189,7 @@ function parseTlsOptions(text: string, query: string): TlsOptions {
   const known = new Map<string, string>();
   for (const [name, value] of new URLSearchParams(query)) {
     if (!["servername", "ca", "cert", "key", "insecure"].includes(name)) {
-      throw badHop(text, `"${name}" is none of servername, ca, cert, key, insecure`);
+      throw badHop(text, "want no options but servername, ca, cert, key, insecure");
     }
     known.set(name, value);
   }
@@ -196,6 +206,10 @@ function parseTlsOptions(text: string, query: string): TlsOptions {
 }
 
 function badHop(text: string, want: string): UsageError {
-  const redacted = text.replace(/\/\/[^@/?]*@/, "//***@");
-  return new UsageError("ERR_OPTION", `via: "${redacted}": ${want}`);
+  return new UsageError("ERR_OPTION", `via: ${JSON.stringify(redactUrl(text))}: ${want}`);
+}
+
+/** A URL without its user and password, whatever is in them. */
+export function redactUrl(text: string): string {
+  return text.replace(/^([a-z0-9+.-]+:\/\/)?.*@/is, "$1***@");
 }

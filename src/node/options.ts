@@ -4,7 +4,7 @@ import { z } from "zod";
 import { UsageError } from "../core/errors.ts";
 import type { Filtering } from "../core/server.ts";
 import { makeAddress } from "../wire/socket-address.ts";
-import { parseCarrierChain } from "./carrier-chain.ts";
+import { isBehindProxy, parseCarrierChain, redactUrl } from "./carrier-chain.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { formatEndpoint, parseEndpoint } from "./endpoint.ts";
 import type { IoKind } from "./io.ts";
@@ -402,6 +402,12 @@ export function resolveUdpLocalOptions(
   if (options.carrier !== undefined && options.via.length > 0) {
     throw wrong(nameField(["carrier"]), "cannot stand together with via: give one of them");
   }
+  if (endpointOf(options.server)?.path !== undefined && isBehindProxy(options.via)) {
+    throw wrong(
+      nameField(["server"]),
+      `${JSON.stringify(options.server)} is a socket of this machine: no proxy of ${nameField(["via"])} can reach it`,
+    );
+  }
   // An association that was answered is not worth less than one that was not.
   const activeIdleTimeoutS = Math.max(options.activeIdleTimeoutS, options.idleTimeoutS);
   return { ...options, listen, activeIdleTimeoutS };
@@ -470,11 +476,6 @@ function got(input: unknown, path: readonly PropertyKey[]): string {
   if (typeof value === "object" && value !== null) return ", got an object";
   if (typeof value === "function") return ", got a function";
   return `, got ${typeof value === "string" ? JSON.stringify(redactUrl(value).slice(0, 200)) : String(value)}`;
-}
-
-/** A URL without its user and password. */
-export function redactUrl(text: string): string {
-  return text.replace(/^([a-z0-9+.-]+:\/\/)?.*@/is, "$1***@");
 }
 
 function endpointOf(text: string): Endpoint | undefined {

@@ -22,7 +22,9 @@ const DEFAULT_DENIED = [
   "127.0.0.0/8",
   "169.254.0.0/16",
   "172.16.0.0/12",
+  "192.0.0.0/24",
   "192.168.0.0/16",
+  "198.18.0.0/15",
   "224.0.0.0/4",
   "240.0.0.0/4",
   // ::, ::1 and the IPv4-compatible forms.
@@ -41,7 +43,8 @@ const DEFAULT_DENIED = [
 /**
  * Which targets datagrams may be sent to. Asked after resolution, with the address that is sent to. Deny rules come
  * first, then allow rules, which lift the defaults, then the defaults: private, loopback, link-local, CGNAT,
- * multicast, broadcast, reserved and tunnelling ranges are denied. Everything else is permitted.
+ * protocol assignment, benchmarking, multicast, broadcast, reserved and tunnelling ranges are denied. Everything else
+ * is permitted.
  */
 export class TargetPolicy {
   readonly #allow: readonly TargetRule[];

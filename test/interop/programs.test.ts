@@ -76,6 +76,8 @@ describe("bad options are said in one line, with exit code 2:", () => {
     ["udp-local", ["--forward", "127.0.0.1:0=host"], /host/],
     ["udp-local", ["--via", "ftp://u:secret@127.0.0.1:1"], /ftp/],
     ["udp-local", ["--server", "nowhere"], /nowhere/],
+    ["udp-local", ["--server", "unix:/run/a", "--via", "socks5://127.0.0.1:1"], /--server: .*--via/],
+    ["udp-local", ["--via", "http://u:secret@127.0.0.1:0"], /--via/],
   ] as const)("%s %j", async (program, args, pattern) => {
     const { code, stderr, stdout } = await run(program, args);
     expect(stderr.trimEnd().split("\n")).toHaveLength(1);

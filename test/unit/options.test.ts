@@ -152,6 +152,13 @@ describe("a wrong field is named by its path, with its value and what is wanted:
       "forwards[0].to: there is no such option",
     ],
     [{ listen: false }, /^listen: is off and there are no forwards/],
+    [{ via: ["http://h:0"] }, /^via\[0\]: expected socks5:\/\/.*, got "http:\/\/h:0"$/],
+    [{ tcpVia: "socks5://h:0" }, /^tcpVia: /],
+    [
+      { server: "unix:/a", via: ["http://h:1"] },
+      'server: "unix:/a" is a socket of this machine: no proxy of via can reach it',
+    ],
+    [{ server: "unix:/a", via: ["tls://h:1", "socks5://h:1", "tls://"] }, /^server: "unix:\/a" is a socket/],
     [{ carrier: () => {}, via: ["unix:/a"] }, /^carrier: cannot stand together with via/],
     [null, "options: expected an object"],
   ] as const)("udp-local %j", (input, message) => {
@@ -173,6 +180,12 @@ describe("a wrong field is named by its path, with its value and what is wanted:
   ] as const)("udp-server %j", (input, message) => {
     expect(complaint(() => resolveServer(input))).toMatch(message);
   });
+});
+
+it("a server on a Unix socket is reached directly or in TLS", () => {
+  for (const via of [[], ["tls://"], ["http://h:1", "tls://h:2"]]) {
+    expect(resolveLocal({ server: "unix:/a", via })).toMatchObject({ server: "unix:/a", via });
+  }
 });
 
 describe("listening", () => {

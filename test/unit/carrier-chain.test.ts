@@ -1,0 +1,179 @@
+import { once } from "node:events";
+import type { AddressInfo, Socket } from "node:net";
+import { createServer } from "node:net";
+import { describe, expect, it } from "vitest";
+import { UsageError } from "../../src/core/errors.ts";
+import { isBehindProxy, openTcpTarget, parseCarrierChain, redactUrl } from "../../src/node/carrier-chain.ts";
+import { makeAddress } from "../../src/wire/socket-address.ts";
+
+const parse = (via: readonly string[], server = "192.0.2.1:3456") => parseCarrierChain({ server, via });
+
+/** Which error a list of hops meets. */
+function complaint(...via: readonly string[]): string {
+  try {
+    parse(via);
+  } catch (error) {
+    expect(error).toBeInstanceOf(UsageError);
+    return (error as UsageError).message;
+  }
+  throw new Error("nothing was thrown");
+}
+
+/** What a peer hears from a connection before it closes it, after having said `answer` once. */
+async function heardThrough(
+  connect: (port: number) => Promise<unknown>,
+  answer: Uint8Array,
+): Promise<{ heard: Buffer; failure: string }> {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const pieces: Buffer[] = [];
+  server.once("connection", (socket: Socket) => {
+    socket.on("error", () => {});
+    socket.once("data", () => socket.write(answer));
+    socket.on("data", (data) => pieces.push(data));
+  });
+  const failure = await connect((server.address() as AddressInfo).port).then(
+    () => "",
+    (error: Error) => error.message,
+  );
+  server.close();
+  return { heard: Buffer.concat(pieces), failure };
+}
+
+describe("parseCarrierChain", () => {
+  it.each([
+    [[], "192.0.2.1:3456"],
+    [["socks5://h:1080"], "192.0.2.1:3456 via socks5 h:1080"],
+    [["socks5h://h:1080/"], "192.0.2.1:3456 via socks5 h:1080"],
+    [["socks5://alice:hunter2@[2001:db8::1]:1"], "192.0.2.1:3456 via socks5 [2001:db8::1]:1"],
+    [["http://alice:p%40%3A%2F@192.0.2.9:8080"], "192.0.2.1:3456 via http 192.0.2.9:8080"],
+    [["tls://"], "192.0.2.1:3456 via tls"],
+    [["tls://?servername=a.test&ca=/ca.pem&cert=c&key=k&insecure=0"], "192.0.2.1:3456 via tls"],
+    [["tls://h:443?insecure=1"], "192.0.2.1:3456 via tls h:443"],
+    [["unix:/run/a"], "192.0.2.1:3456 via unix:/run/a"],
+    [
+      ["unix:/run/a", "socks5://h:1", "http://i:2", "tls://"],
+      "192.0.2.1:3456 via unix:/run/a, socks5 h:1, http i:2, tls",
+    ],
+  ])("reads %j", (via, description) => {
+    expect(parse(via).description).toBe(description);
+  });
+
+  it("takes the server's host and port for the authority, and localhost for a Unix socket", () => {
+    expect(parse([], "a.test:1").authority).toBe("a.test:1");
+    expect(parse([], "[2001:db8::1]:1").authority).toBe("[2001:db8::1]:1");
+    expect(parse([], "unix:/run/a").authority).toBe("localhost");
+  });
+
+  it.each([
+    ["ftp://h:1", "want socks5://"],
+    ["h:1", "want socks5://"],
+    ["", "want socks5://"],
+    ["socks5://h:1/path", "want socks5://"],
+    ["SOCKS5://h:1", "want socks5://"],
+    ["socks5://", "HOST:PORT"],
+    ["socks5://h", "HOST:PORT"],
+    ["socks5://h:", "HOST:PORT"],
+    ["socks5://h:0", "HOST:PORT"],
+    ["http://h:0", "HOST:PORT"],
+    ["tls://h:0", "HOST:PORT"],
+    ["http://h:65536", "HOST:PORT"],
+    ["http://2001:db8::1:1", "HOST:PORT"],
+    ["http://[2001:db8::zz]:1", "HOST:PORT"],
+    ["http://1.2.3.256:1", "HOST:PORT"],
+    ["http://unix:80", "HOST:PORT"],
+    ["socks5://@h:1", "USER:PASSWORD"],
+    ["socks5://:p@h:1", "USER:PASSWORD"],
+    ["socks5://%zz:p@h:1", "USER:PASSWORD"],
+    [`socks5://${"u".repeat(256)}:p@h:1`, "USER:PASSWORD"],
+    [`http://u:${"%C3%A9".repeat(128)}@h:1`, "USER:PASSWORD"],
+    ["http://h:1?insecure=1", "no options"],
+    ["tls://u@h:1", "no user"],
+    ["tls://?verify=0", "no options but"],
+    ["tls://?insecure=yes", "insecure is 0 or 1"],
+    ["tls://?cert=c", "cert and key go together"],
+    ["tls://?key=k", "cert and key go together"],
+    ["unix:", "want socks5://|unix:/path"],
+  ])("refuses %s", (hop, want) => {
+    expect(complaint(hop)).toMatch(new RegExp(want));
+  });
+
+  it("refuses a Unix socket behind another hop", () => {
+    expect(complaint("tls://", "unix:/run/a")).toMatch(/only be the first/);
+  });
+
+  it.each([
+    "socks5://alice:hunter2@h",
+    "socks5://alice:/hunter2@h:1",
+    "http://alice:pass@hunter2@h:1",
+    "http://alice:?hunter2=@h:1",
+    "tls://alice:?hunter2=b@h:1",
+    "ftp://alice:a//hunter2@h:1",
+    "socks5://alice:hun\nhunter2@h",
+  ])("shows neither user nor password of %j", (hop) => {
+    const message = complaint(hop);
+    expect(message).not.toMatch(/hunter2|alice|\n/);
+    expect(message).toContain("***@h");
+  });
+});
+
+describe("redactUrl", () => {
+  it("takes away all between the scheme and the last @", () => {
+    expect(redactUrl("socks5://a:b@c/d@h:1")).toBe("socks5://***@h:1");
+    expect(redactUrl("a:b@h:1")).toBe("***@h:1");
+    expect(redactUrl("http://h:1/")).toBe("http://h:1/");
+  });
+});
+
+describe("isBehindProxy", () => {
+  it.each([
+    [[], false],
+    [["unix:/a"], false],
+    [["tls://"], false],
+    [["socks5://h:1"], true],
+    [["http://h:1", "tls://"], true],
+    [["http://h:1", "tls://i:2"], false],
+    [["tls://i:2", "http://h:1"], true],
+  ])("of %j is %s", (via, isBehind) => {
+    expect(isBehindProxy(via)).toBe(isBehind);
+  });
+});
+
+describe("a connection", () => {
+  const never = new AbortController().signal;
+
+  it("asks an HTTP proxy for the server, with the percent-decoded user and password", async () => {
+    const answer = Buffer.from("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n");
+    const { heard, failure } = await heardThrough(
+      (port) => parse([`http://al%40ce:p%3Ass@127.0.0.1:${port}`], "a.test:9").connect(never, undefined),
+      answer,
+    );
+    const credentials = Buffer.from("al@ce:p:ss").toString("base64");
+    expect(heard.toString()).toMatch(/^CONNECT a\.test:9 HTTP\/1\.1\r\n/);
+    expect(heard.toString()).toContain(`\r\nProxy-Authorization: Basic ${credentials}\r\n`);
+    expect(failure).toMatch(/http 127\.0\.0\.1:\d+: .*407/);
+    expect(failure).not.toContain("al@ce");
+  });
+
+  it("offers a SOCKS5 proxy no password where there is none", async () => {
+    const { heard, failure } = await heardThrough(
+      (port) => openTcpTarget(makeAddress("a.test", 9)!, `socks5://127.0.0.1:${port}`, never),
+      Uint8Array.of(5, 0xff),
+    );
+    expect([...heard]).toEqual([5, 1, 0]);
+    expect(failure).toMatch(/socks5 127\.0\.0\.1:\d+: .*method 255/);
+  });
+
+  it("says after its time which step it waits for", async () => {
+    const { failure } = await heardThrough(
+      (port) =>
+        parseCarrierChain({
+          server: "a.test:9",
+          via: [`http://127.0.0.1:${port}`],
+          connectTimeoutMs: 50,
+        }).connect(never, undefined),
+      new Uint8Array(0),
+    );
+    expect(failure).toMatch(/http 127\.0\.0\.1:\d+: nothing within 50 ms/);
+  });
+});
