@@ -28,6 +28,11 @@ export function virtioGsoType(bytes: Uint8Array, offset: number): number {
   return bytes[offset + 1] & ~GSO_ECN;
 }
 
+/** Headers of each segment, a hint. */
+export function virtioHeaderLength(bytes: Uint8Array, offset: number): number {
+  return bytes[offset + 2] | (bytes[offset + 3] << 8);
+}
+
 /** Payload bytes of each segment. */
 export function virtioGsoSize(bytes: Uint8Array, offset: number): number {
   return bytes[offset + 4] | (bytes[offset + 5] << 8);

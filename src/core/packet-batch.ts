@@ -1,0 +1,72 @@
+import { IPV6_ADDRESS_BYTES } from "../wire/socket-address.ts";
+
+/**
+ * Packets for a device. Each lies either in `input`, the caller's own buffer where it was rewritten in place, or in
+ * `arena`, the machine's memory; `isInput` tells which. Used again after {@link clear}, which the host calls when the
+ * device has taken them.
+ */
+export class PacketBatch {
+  input: Uint8Array = new Uint8Array(0);
+  readonly arena: Uint8Array;
+  /** First byte of the arena that is free. */
+  arenaEnd = 0;
+  count = 0;
+  /** Whether any entry lies in `input`. */
+  hasInput = false;
+  /** 1: in `input`, 0: in `arena`. */
+  readonly isInput: Uint8Array;
+  readonly offset: Int32Array;
+  readonly length: Int32Array;
+
+  /** @param capacity  packets. @param arenaBytes  bytes of those that are built here */
+  constructor(capacity: number, arenaBytes: number) {
+    this.arena = new Uint8Array(arenaBytes);
+    this.isInput = new Uint8Array(capacity);
+    this.offset = new Int32Array(capacity);
+    this.length = new Int32Array(capacity);
+  }
+
+  /** Where entry `index` lies, from `offset[index]`. */
+  buffer(index: number): Uint8Array {
+    return this.isInput[index] === 1 ? this.input : this.arena;
+  }
+
+  hasRoom(packets: number, bytes: number): boolean {
+    return this.count + packets <= this.offset.length && this.arenaEnd + bytes <= this.arena.length;
+  }
+
+  add(isInput: 0 | 1, offset: number, length: number): number {
+    const index = this.count++;
+    if (isInput === 1) this.hasInput = true;
+    this.isInput[index] = isInput;
+    this.offset[index] = offset;
+    this.length[index] = length;
+    return index;
+  }
+
+  clear(): void {
+    this.count = 0;
+    this.arenaEnd = 0;
+    this.hasInput = false;
+  }
+}
+
+/**
+ * Datagrams that came as packets from a device: payloads in `input` or `arena` as above, with the slot of the
+ * association and the remote address of each.
+ */
+export class InnerDatagramBatch extends PacketBatch {
+  readonly association: Int32Array;
+  /** Remote addresses, each at `index * ADDRESS_STRIDE`, in the form of wire/socket-address (7 or 19 bytes). */
+  readonly addresses: Uint8Array;
+  readonly addressLength: Uint8Array;
+
+  constructor(capacity: number, arenaBytes: number) {
+    super(capacity, arenaBytes);
+    this.association = new Int32Array(capacity);
+    this.addresses = new Uint8Array(capacity * ADDRESS_STRIDE);
+    this.addressLength = new Uint8Array(capacity);
+  }
+}
+
+export const ADDRESS_STRIDE = IPV6_ADDRESS_BYTES;

@@ -1,0 +1,278 @@
+import { pseudoHeaderSum, sumBytes } from "../wire/checksum.ts";
+import { ICMP_HEADER_BYTES, writeIcmpChecksum, writeIcmpHeader } from "../wire/icmp.ts";
+import { PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP } from "../wire/ip-packet.ts";
+import {
+  IPV4_DESTINATION,
+  IPV4_DONT_FRAGMENT,
+  IPV4_HEADER_BYTES,
+  IPV4_MORE_FRAGMENTS,
+  IPV4_SOURCE,
+  writeIpv4Header,
+} from "../wire/ipv4.ts";
+import {
+  HEADER_FRAGMENT,
+  IPV6_DESTINATION,
+  IPV6_FRAGMENT_HEADER_BYTES,
+  IPV6_HEADER_BYTES,
+  IPV6_MIN_MTU,
+  IPV6_SOURCE,
+  writeIpv6FragmentHeader,
+  writeIpv6Header,
+} from "../wire/ipv6.ts";
+import { writeUint16 } from "../wire/network-order.ts";
+import type { AddressBytes } from "../wire/socket-address.ts";
+import { addressPort } from "../wire/socket-address.ts";
+import { TCP_HEADER_BYTES, writeTcpChecksum, writeTcpHeader } from "../wire/tcp.ts";
+import { UDP_CHECKSUM, UDP_HEADER_BYTES, udpChecksumOf, writeUdpHeader } from "../wire/udp.ts";
+import {
+  VIRTIO_GSO_NONE,
+  VIRTIO_NEEDS_CHECKSUM,
+  VIRTIO_NET_HEADER_BYTES,
+  writeVirtioNetHeader,
+} from "../wire/virtio-net.ts";
+import type { PacketBatch } from "./packet-batch.ts";
+import type { PacketCounters } from "./packet-counters.ts";
+
+const HOP_LIMIT = 64;
+/** Most that an ICMP error quotes: RFC 1812 §4.3.2.3 asks for 576 bytes in all, RFC 4443 §2.4 for the minimum MTU. */
+const ICMP_QUOTE_BYTES = 576 - IPV4_HEADER_BYTES - ICMP_HEADER_BYTES;
+const ICMPV6_QUOTE_BYTES = IPV6_MIN_MTU - IPV6_HEADER_BYTES - ICMP_HEADER_BYTES;
+
+/** Largest packet, its fragments at the smallest MTU with all their headers, and some. */
+const ROOM_BYTES = 144 * 1024;
+const ROOM_PACKETS = 64;
+const MAX_HEADER_BYTES = VIRTIO_NET_HEADER_BYTES + IPV6_HEADER_BYTES + UDP_HEADER_BYTES;
+
+/**
+ * Builds packets in the arena of a batch: {@link begin}, then the transport header and data at the offset that it gave,
+ * then {@link finish}, which fragments what is over the MTU. Before each packet the caller asks {@link hasRoom}.
+ */
+export class PacketWriter {
+  readonly #batch: PacketBatch;
+  readonly #counters: PacketCounters;
+  readonly #mtu: number;
+  readonly #virtioBytes: number;
+  #identification: number;
+  /** First byte of the IP header of the packet that is being built. */
+  #start = 0;
+
+  /**
+   * @param mtu     1280 to 65,535
+   * @param virtio  whether each packet is preceded by a virtio-net header
+   * @param seed    a random 32-bit number: the first identification of fragments
+   */
+  constructor(batch: PacketBatch, counters: PacketCounters, mtu: number, virtio: boolean, seed: number) {
+    this.#batch = batch;
+    this.#counters = counters;
+    this.#mtu = mtu;
+    this.#virtioBytes = virtio ? VIRTIO_NET_HEADER_BYTES : 0;
+    this.#identification = seed >>> 0;
+  }
+
+  /** Whether a packet with `length` bytes of UDP payload fits; without a length, one of any size. */
+  hasRoom(length = 65_535): boolean {
+    return length + MAX_HEADER_BYTES <= this.#mtu
+      ? this.#batch.hasRoom(1, length + MAX_HEADER_BYTES)
+      : this.#batch.hasRoom(ROOM_PACKETS, ROOM_BYTES);
+  }
+
+  /**
+   * Begins a packet.
+   *
+   * @param addressBytes  4 or 16: size of the addresses, and with it the version
+   * @returns where in the arena the transport header goes
+   */
+  begin(
+    addressBytes: 4 | 16,
+    source: Uint8Array,
+    sourceAt: number,
+    destination: Uint8Array,
+    destinationAt: number,
+  ): number {
+    const { arena, arenaEnd } = this.#batch;
+    this.#start = arenaEnd + this.#virtioBytes;
+    const isIpv4 = addressBytes === 4;
+    const to = this.#start + (isIpv4 ? IPV4_SOURCE : IPV6_SOURCE);
+    for (let i = 0; i < addressBytes; i++) arena[to + i] = source[sourceAt + i];
+    for (let i = 0; i < addressBytes; i++) arena[to + addressBytes + i] = destination[destinationAt + i];
+    return this.#start + (isIpv4 ? IPV4_HEADER_BYTES : IPV6_HEADER_BYTES);
+  }
+
+  /** First byte of the IP header of the packet that {@link begin} began. */
+  get start(): number {
+    return this.#start;
+  }
+
+  /**
+   * Ends the packet: `end` is the first byte behind its data.
+   *
+   * @param checksumAt  offset within the transport header of a checksum field that holds the pseudo header's sum, for
+   * the kernel to complete; or -1 when the checksum is whole
+   */
+  finish(addressBytes: 4 | 16, protocol: number, end: number, checksumAt: number): void {
+    const batch = this.#batch;
+    const { arena } = batch;
+    const start = this.#start;
+    if (end - start > this.#mtu) {
+      this.#finishFragments(addressBytes, protocol, end);
+      return;
+    }
+    const headerBytes = addressBytes === 4 ? IPV4_HEADER_BYTES : IPV6_HEADER_BYTES;
+    if (addressBytes === 4) {
+      writeIpv4Header(arena, start, end - start, 0, IPV4_DONT_FRAGMENT, HOP_LIMIT, protocol);
+    } else writeIpv6Header(arena, start, end - start - headerBytes, HOP_LIMIT, protocol);
+    if (this.#virtioBytes > 0) {
+      const flags = checksumAt < 0 ? 0 : VIRTIO_NEEDS_CHECKSUM;
+      const at = start - this.#virtioBytes;
+      if (flags === 0) writeVirtioNetHeader(arena, at, 0, VIRTIO_GSO_NONE, 0, 0, 0, 0);
+      else writeVirtioNetHeader(arena, at, flags, VIRTIO_GSO_NONE, 0, 0, headerBytes, checksumAt);
+    }
+    this.#counters.packetsOut++;
+    batch.add(0, start - this.#virtioBytes, end - start + this.#virtioBytes);
+    batch.arenaEnd = end;
+  }
+
+  /** A datagram from `remote` to `inner`, both IPv4 or both IPv6; `data` is copied. */
+  writeUdp(
+    remote: AddressBytes,
+    inner: AddressBytes,
+    data: Uint8Array,
+    offset: number,
+    length: number,
+  ): void {
+    const { arena } = this.#batch;
+    const addressBytes = (inner.length - 3) as 4 | 16;
+    const transport = this.begin(addressBytes, remote, 1, inner, 1);
+    const udpLength = UDP_HEADER_BYTES + length;
+    const end = transport + udpLength;
+    const source = transport - 2 * addressBytes;
+    writeUdpHeader(arena, transport, addressPort(remote), addressPort(inner), udpLength);
+    arena.set(data.subarray(offset, offset + length), transport + UDP_HEADER_BYTES);
+    const pseudo = pseudoHeaderSum(
+      arena,
+      source,
+      source + addressBytes,
+      addressBytes,
+      PROTOCOL_UDP,
+      udpLength,
+    );
+    const isPartial = this.#virtioBytes > 0 && end - this.#start <= this.#mtu;
+    const checksum = isPartial ? pseudo : udpChecksumOf(sumBytes(arena, transport, end, pseudo));
+    writeUint16(arena, transport + UDP_CHECKSUM, checksum);
+    this.finish(addressBytes, PROTOCOL_UDP, end, isPartial ? UDP_CHECKSUM : -1);
+  }
+
+  /** A TCP segment without data and with an empty window. */
+  writeSegment(
+    addressBytes: 4 | 16,
+    source: Uint8Array,
+    sourceAt: number,
+    sourcePort: number,
+    destination: Uint8Array,
+    destinationAt: number,
+    destinationPort: number,
+    sequence: number,
+    acknowledgment: number,
+    flags: number,
+  ): void {
+    const { arena } = this.#batch;
+    const transport = this.begin(addressBytes, source, sourceAt, destination, destinationAt);
+    const end = transport + TCP_HEADER_BYTES;
+    writeTcpHeader(arena, transport, sourcePort, destinationPort, sequence, acknowledgment, flags);
+    const from = transport - 2 * addressBytes;
+    writeTcpChecksum(arena, transport, end, from, from + addressBytes, addressBytes);
+    this.finish(addressBytes, PROTOCOL_TCP, end, -1);
+  }
+
+  /**
+   * An ICMP or ICMPv6 error that quotes as much as it may of the packet `quote[quoteAt..quoteEnd)`.
+   *
+   * @param rest  the last four bytes of its header
+   */
+  writeIcmpError(
+    addressBytes: 4 | 16,
+    source: Uint8Array,
+    sourceAt: number,
+    destination: Uint8Array,
+    destinationAt: number,
+    type: number,
+    code: number,
+    rest: number,
+    quote: Uint8Array,
+    quoteAt: number,
+    quoteEnd: number,
+  ): void {
+    const { arena } = this.#batch;
+    const transport = this.begin(addressBytes, source, sourceAt, destination, destinationAt);
+    const bound = addressBytes === 4 ? ICMP_QUOTE_BYTES : ICMPV6_QUOTE_BYTES;
+    const length = Math.min(quoteEnd - quoteAt, bound);
+    writeIcmpHeader(arena, transport, type, code, rest);
+    arena.set(quote.subarray(quoteAt, quoteAt + length), transport + ICMP_HEADER_BYTES);
+    const end = transport + ICMP_HEADER_BYTES + length;
+    const from = transport - 2 * addressBytes;
+    writeIcmpChecksum(arena, transport, end, from, from + addressBytes, addressBytes);
+    this.finish(addressBytes, addressBytes === 4 ? PROTOCOL_ICMP : PROTOCOL_ICMPV6, end, -1);
+  }
+
+  /** Cuts the packet that has been built into fragments: RFC 791 §3.2, RFC 8200 §4.5. */
+  #finishFragments(addressBytes: 4 | 16, protocol: number, end: number): void {
+    const { arena } = this.#batch;
+    const isIpv4 = addressBytes === 4;
+    const whole = this.#start;
+    const data = whole + (isIpv4 ? IPV4_HEADER_BYTES : IPV6_HEADER_BYTES);
+    const headerBytes = isIpv4 ? IPV4_HEADER_BYTES : IPV6_HEADER_BYTES + IPV6_FRAGMENT_HEADER_BYTES;
+    const step = (this.#mtu - headerBytes) & ~7;
+    const addresses = whole + (isIpv4 ? IPV4_SOURCE : IPV6_SOURCE);
+    this.#identification = (this.#identification + 1) >>> 0;
+    // The whole stays where it was built until the batch is cleared; the fragments follow it.
+    this.#batch.arenaEnd = end;
+    for (let at = data; at < end; at += step) {
+      const length = Math.min(step, end - at);
+      const isLast = at + length === end;
+      const transport = this.begin(addressBytes, arena, addresses, arena, addresses + addressBytes);
+      const start = this.#start;
+      const offset = at - data;
+      const packetEnd = start + headerBytes + length;
+      if (isIpv4) {
+        const flags = (offset >> 3) | (isLast ? 0 : IPV4_MORE_FRAGMENTS);
+        const identification = this.#identification & 0xffff;
+        writeIpv4Header(arena, start, packetEnd - start, identification, flags, HOP_LIMIT, protocol);
+      } else {
+        writeIpv6Header(arena, start, packetEnd - start - IPV6_HEADER_BYTES, HOP_LIMIT, HEADER_FRAGMENT);
+        writeIpv6FragmentHeader(arena, transport, protocol, offset, !isLast, this.#identification);
+      }
+      arena.copyWithin(start + headerBytes, at, at + length);
+      const before = this.#virtioBytes;
+      if (before > 0) writeVirtioNetHeader(arena, start - before, 0, VIRTIO_GSO_NONE, 0, 0, 0, 0);
+      this.#counters.packetsOut++;
+      this.#batch.add(0, start - before, packetEnd - start + before);
+      this.#batch.arenaEnd = packetEnd;
+    }
+  }
+}
+
+/** The quote of an ICMP error about a datagram of which only the addresses are known: headers without payload. */
+export function writeUdpQuote(to: Uint8Array, inner: AddressBytes, remote: AddressBytes): number {
+  const addressBytes = inner.length - 3;
+  const isIpv4 = addressBytes === 4;
+  const headerBytes = isIpv4 ? IPV4_HEADER_BYTES : IPV6_HEADER_BYTES;
+  for (let i = 0; i < addressBytes; i++) {
+    to[(isIpv4 ? IPV4_SOURCE : IPV6_SOURCE) + i] = inner[1 + i];
+    to[(isIpv4 ? IPV4_DESTINATION : IPV6_DESTINATION) + i] = remote[1 + i];
+  }
+  const length = headerBytes + UDP_HEADER_BYTES;
+  if (isIpv4) writeIpv4Header(to, 0, length, 0, IPV4_DONT_FRAGMENT, HOP_LIMIT, PROTOCOL_UDP);
+  else writeIpv6Header(to, 0, UDP_HEADER_BYTES, HOP_LIMIT, PROTOCOL_UDP);
+  writeUdpHeader(to, headerBytes, addressPort(inner), addressPort(remote), UDP_HEADER_BYTES);
+  const source = isIpv4 ? IPV4_SOURCE : IPV6_SOURCE;
+  const sum = pseudoHeaderSum(
+    to,
+    source,
+    source + addressBytes,
+    addressBytes,
+    PROTOCOL_UDP,
+    UDP_HEADER_BYTES,
+  );
+  writeUint16(to, headerBytes + UDP_CHECKSUM, udpChecksumOf(sumBytes(to, headerBytes, length, sum)));
+  return length;
+}

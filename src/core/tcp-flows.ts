@@ -1,0 +1,166 @@
+import type { AddressBytes } from "../wire/socket-address.ts";
+import { writeAddress } from "../wire/socket-address.ts";
+import { AddressIndex } from "./address-index.ts";
+import { grown } from "./grown.ts";
+import { IdleLists } from "./idle-lists.ts";
+
+const NONE = -1;
+
+/** Lists, and with them the states, of flows. */
+export const FLOW_HALF_OPEN = 0;
+export const FLOW_OPEN = 1;
+/** Reset, or ended from both sides, or by the host: kept for what is still on its way. */
+export const FLOW_CLOSING = 2;
+
+/** What was seen of a flow. */
+export const FIN_OF_SOURCE = 1;
+export const FIN_OF_LISTENER = 2;
+export const SYN_OF_LISTENER = 4;
+
+/** Ports of the peer address that stand for flows. */
+const FIRST_PORT = 1024;
+const LAST_PORT = 65_535;
+/** Most flows of one family. */
+export const MAX_FLOWS = LAST_PORT - FIRST_PORT + 1;
+
+/**
+ * TCP flows behind a device, in slots: each has a port of the peer address, by which the kernel's listener knows it. A
+ * flow's key is source address, target address, source port, target port as they stand in a packet without options.
+ */
+export class TcpFlows {
+  /** FIN_OF_… and SYN_OF_… of each flow. */
+  seen = new Uint8Array(64);
+  /** The sequence number that the application expects: what it has acknowledged last. */
+  expected = new Uint32Array(64);
+  /** 1 once the host has the flow's connection. */
+  accepted = new Uint8Array(64);
+  port = new Uint16Array(64);
+  route = new Uint8Array(64);
+
+  readonly #index: AddressIndex;
+  readonly #lists = new IdleLists(3);
+  readonly #keys: (Uint8Array | undefined)[] = [];
+  readonly #byPort = [new Int32Array(65_536).fill(NONE), new Int32Array(65_536).fill(NONE)] as const;
+  readonly #nextPort: [number, number];
+  readonly #free: number[] = [];
+  #used = 0;
+
+  /** @param seed  a random 32-bit number */
+  constructor(seed: number) {
+    this.#index = new AddressIndex(seed);
+    const first = FIRST_PORT + ((seed >>> 0) % MAX_FLOWS);
+    this.#nextPort = [first, first];
+  }
+
+  get size(): number {
+    return this.sizeOf(FLOW_HALF_OPEN) + this.sizeOf(FLOW_OPEN) + this.sizeOf(FLOW_CLOSING);
+  }
+
+  sizeOf(state: number): number {
+    return this.#lists.size(state);
+  }
+
+  /** FLOW_…, or -1 for a slot that no flow has. */
+  state(slot: number): number {
+    return slot < 0 ? NONE : this.#lists.listOf(slot);
+  }
+
+  key(slot: number): Uint8Array {
+    return this.#keys[slot]!;
+  }
+
+  addressBytes(slot: number): 4 | 16 {
+    return this.#keys[slot]!.length === 12 ? 4 : 16;
+  }
+
+  find(bytes: Uint8Array, offset: number, addressBytes: 4 | 16): number {
+    return this.#index.find(addressBytes, bytes, offset, 2 * addressBytes + 4);
+  }
+
+  findPort(addressBytes: 4 | 16, port: number): number {
+    return this.#byPort[addressBytes === 4 ? 0 : 1][port];
+  }
+
+  /** Begins a half-open flow, which there is room for. */
+  open(now: number, bytes: Uint8Array, offset: number, addressBytes: 4 | 16, route: number): number {
+    const slot = this.#free.pop() ?? this.#used++;
+    if (slot >= this.seen.length) this.#grow();
+    const family = addressBytes === 4 ? 0 : 1;
+    const byPort = this.#byPort[family];
+    let port = this.#nextPort[family];
+    while (byPort[port] !== NONE) port = port === LAST_PORT ? FIRST_PORT : port + 1;
+    this.#nextPort[family] = port === LAST_PORT ? FIRST_PORT : port + 1;
+    byPort[port] = slot;
+    const key = bytes.slice(offset, offset + 2 * addressBytes + 4);
+    this.#keys[slot] = key;
+    this.#index.add(slot, addressBytes, key);
+    this.seen[slot] = 0;
+    this.expected[slot] = 0;
+    this.accepted[slot] = 0;
+    this.port[slot] = port;
+    this.route[slot] = route;
+    this.#lists.touch(now, slot, FLOW_HALF_OPEN);
+    return slot;
+  }
+
+  /** A half-open flow is not kept longer by what it sends. */
+  used(now: number, slot: number): void {
+    const state = this.#lists.listOf(slot);
+    if (state !== FLOW_HALF_OPEN) this.#lists.touch(now, slot, state);
+  }
+
+  move(now: number, slot: number, state: number): void {
+    this.#lists.touch(now, slot, state);
+  }
+
+  /** The flow of a state that was used longest ago, or -1. */
+  oldest(state: number): number {
+    return this.#lists.oldest(state);
+  }
+
+  /** A flow whose time is over, or -1. */
+  idle(now: number, state: number, idleMs: number): number {
+    const oldest = this.#lists.oldest(state);
+    return oldest !== NONE && now - this.#lists.lastUsed(oldest) >= idleMs ? oldest : NONE;
+  }
+
+  /** Takes a flow out of everything; its slot stays taken until {@link release}. */
+  end(slot: number): void {
+    this.#byPort[this.addressBytes(slot) === 4 ? 0 : 1][this.port[slot]] = NONE;
+    this.#index.remove(slot);
+    this.#lists.remove(slot);
+    this.#keys[slot] = undefined;
+  }
+
+  release(slot: number): void {
+    this.#free.push(slot);
+  }
+
+  source(slot: number): AddressBytes {
+    return this.#address(slot, 0);
+  }
+
+  target(slot: number): AddressBytes {
+    return this.#address(slot, 1);
+  }
+
+  #address(slot: number, which: 0 | 1): AddressBytes {
+    const key = this.#keys[slot]!;
+    const addressBytes = this.addressBytes(slot);
+    const address = new Uint8Array(addressBytes + 3);
+    writeAddress(address, 0, key, which * addressBytes, addressBytes, 2 * addressBytes + 2 * which);
+    return address;
+  }
+
+  #grow(): void {
+    const size = this.seen.length * 2;
+    this.seen = grown(this.seen, new Uint8Array(size));
+    this.accepted = grown(this.accepted, new Uint8Array(size));
+    this.route = grown(this.route, new Uint8Array(size));
+    const { expected, port } = this;
+    this.expected = new Uint32Array(size);
+    this.expected.set(expected);
+    this.port = new Uint16Array(size);
+    this.port.set(port);
+  }
+}
