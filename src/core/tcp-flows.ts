@@ -91,7 +91,9 @@ export class TcpFlows {
     while (byPort[port] !== NONE) port = port === LAST_PORT ? FIRST_PORT : port + 1;
     this.#nextPort[family] = port === LAST_PORT ? FIRST_PORT : port + 1;
     byPort[port] = slot;
-    const key = bytes.slice(offset, offset + 2 * addressBytes + 4);
+    // Not slice(), which would share the memory of a Buffer.
+    const key = new Uint8Array(2 * addressBytes + 4);
+    for (let i = 0; i < key.length; i++) key[i] = bytes[offset + i];
     this.#keys[slot] = key;
     this.#index.add(slot, addressBytes, key);
     this.seen[slot] = 0;
