@@ -20,8 +20,6 @@ import { ProtocolError } from "./errors.ts";
 
 /** From the first byte to the request. */
 const HANDSHAKE_MS = 10_000;
-/** More than the longest message: user and password of 255 bytes each. */
-const MAX_MESSAGE_BYTES = 520;
 /** What a client may send behind a CONNECT before it is answered. */
 const MAX_SURPLUS_BYTES = 65_536;
 
@@ -73,8 +71,10 @@ export class Socks5ServerConnection {
     this.#buffer = joined;
     let isMoving = true;
     while (isMoving) isMoving = this.#step();
-    const limit = this.#state === "waiting" ? MAX_SURPLUS_BYTES : MAX_MESSAGE_BYTES;
-    if (this.#buffer.length > limit) this.#close("ERR_SOCKS_MALFORMED", "too long");
+    // Before that no more than an unfinished message is left, which is short by its own lengths.
+    if (this.#state === "waiting" && this.#buffer.length > MAX_SURPLUS_BYTES) {
+      this.#close("ERR_SOCKS_MALFORMED", "too much before the answer");
+    }
   }
 
   handleTimeout(now: number): void {
