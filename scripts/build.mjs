@@ -1,6 +1,6 @@
 // Compiles src/ to dist/. Installs dependencies first when a fresh clone has none.
 import { spawnSync } from "node:child_process";
-import { chmodSync, existsSync, rmSync } from "node:fs";
+import { chmodSync, existsSync, readdirSync, rmSync } from "node:fs";
 
 /** @param {string} command @param {string[]} args */
 function run(command, args) {
@@ -9,12 +9,30 @@ function run(command, args) {
 }
 
 if (!existsSync("node_modules/typescript")) run("npm", ["ci", "--no-audit", "--no-fund"]);
+const { build } = await import("esbuild");
 rmSync("dist", { recursive: true, force: true });
 run("npx", ["tsc", "-p", "tsconfig.build.json"]);
-for (const program of ["udp-local", "udp-server"]) {
-  const file = `dist/cli/${program}.js`;
-  if (existsSync(file)) chmodSync(file, 0o755);
-}
+// Programs, and the threads that they start, are bundled with what they import: they start sooner and take less memory.
+const programs = readdirSync("dist/cli").filter((name) => /^(udp-|tun2socks).*\.js$/.test(name));
+await build({
+  entryPoints: [...programs.map((name) => `dist/cli/${name}`), "dist/node/worker-thread.js"],
+  outdir: "dist/cli",
+  entryNames: "[name]",
+  chunkNames: "chunk-[hash]",
+  bundle: true,
+  splitting: true,
+  format: "esm",
+  platform: "node",
+  target: "node20",
+  sourcemap: true,
+  allowOverwrite: true,
+  logLevel: "warning",
+  // For dependencies in CommonJS.
+  banner: {
+    js: 'import { createRequire as bundleRequire } from "node:module"; const require = bundleRequire(import.meta.url);',
+  },
+});
+for (const program of programs) chmodSync(`dist/cli/${program}`, 0o755);
 
 // Without a compiler the programs run on plain I/O, and say so.
 const native = spawnSync("node", ["scripts/build-native.mjs"], { stdio: "inherit" });

@@ -3,7 +3,7 @@ import { constants } from "node:os";
 import { performance } from "node:perf_hooks";
 import { destination, pino } from "pino";
 import pretty from "pino-pretty";
-import { z } from "zod";
+import * as z from "zod";
 import { UsageError } from "../core/errors.ts";
 import type { TunnelStats } from "../node/handles.ts";
 import type { Logger } from "../node/log.ts";

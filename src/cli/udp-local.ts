@@ -1,5 +1,4 @@
 #!/usr/bin/env node
-import { availableParallelism } from "node:os";
 import type { UdpLocal } from "../node/handles.ts";
 import { resolveUdpLocalOptions, UDP_LOCAL_FIELDS } from "../node/options.ts";
 import { startUdpLocal } from "../node/udp-local.ts";
@@ -16,7 +15,7 @@ await runProgram({
   ],
   fields: UDP_LOCAL_FIELDS,
   check: resolveUdpLocalOptions,
-  start: (options, log) => startUdpLocal({ workers: availableParallelism(), ...options }, log),
+  start: startUdpLocal,
   readyFields: ({ address }: UdpLocal) => ({
     socks5: address.socks5,
     forwards: address.forwards,

@@ -1,6 +1,6 @@
 import { isIP } from "node:net";
 import type { Duplex } from "node:stream";
-import { z } from "zod";
+import * as z from "zod";
 import { UsageError } from "../core/errors.ts";
 import type { Filtering } from "../core/server.ts";
 import { makeAddress } from "../wire/socket-address.ts";
@@ -43,8 +43,8 @@ export interface CommonOptions {
    */
   readonly io?: IoKind | undefined;
   /**
-   * Threads that share the listening addresses, each with sessions of its own; the bounds below are divided among them.
-   * Native I/O only. 1 to 256. Default 1: all in the caller's thread. Programs: as many as there are cores.
+   * Threads, the caller's among them, each with sessions of its own; bounds are divided among them. Native I/O only.
+   * 1 to 256. Default 1; of the program udp-server one a core.
    */
   readonly workers?: number | undefined;
 }
@@ -208,7 +208,7 @@ const COMMON_FIELDS = {
     expects: "an integer from 1 to 256",
     flag: "workers",
     value: "N",
-    help: "threads, with native I/O (default: one a core)",
+    help: "threads, with native I/O (default: udp-server one a core, udp-local 1)",
     isNumber: true,
   },
 } satisfies Record<keyof CommonOptions, OptionField>;

@@ -29,7 +29,7 @@ import { tuneSocket } from "./tcp-tuning.ts";
 import { tunnelStats } from "./tunnel-stats.ts";
 import type { UdpSocket } from "./udp-io.ts";
 import type { WorkerPlace } from "./udp-server.ts";
-import { WorkerGroup } from "./worker-group.ts";
+import { sumStats, WorkerGroup } from "./worker-group.ts";
 
 const READ_BUFFER_BYTES = 262_144;
 const HANDSHAKE_MS = 5_000;
@@ -43,20 +43,31 @@ export async function startUdpLocal(options: UdpLocalOptions, log: Logger = sile
   if (workers > 1 && carrier !== undefined) {
     throw new UsageError("ERR_OPTION", "carrier: a function stays in its thread: leave workers at 1");
   }
-  if (workers > 1 && io.native?.tcpListen !== undefined) {
-    const group = new WorkerGroup<UdpLocal["address"]>({
-      program: "udp-local",
-      count: workers,
-      options,
-      optionsAt: ({ socks5, forwards }) => ({ ...options, listen: socks5 ?? false, forwards }),
-      native: io.native,
-      log,
-    });
-    await group.start();
-    return group;
+  if (workers === 1 || io.native?.tcpListen === undefined) {
+    const local = new UdpLocalHost(options, log, io, undefined);
+    await local.listen();
+    return local;
   }
-  const local = new UdpLocalHost(options, log, io, undefined);
+  const local = new UdpLocalHost(options, log, io, { index: 0, count: workers });
   await local.listen();
+  const { socks5, forwards } = local.address;
+  const group = new WorkerGroup({
+    program: "udp-local",
+    count: workers,
+    options: { ...options, listen: socks5 ?? false, forwards },
+    native: io.native,
+    log,
+    // Sessions of clients are nobody else's.
+    onHandOver: (descriptor) => io.native?.descriptorClose?.(descriptor),
+    onEvent: (name, fields) => local.tell(name, fields),
+  });
+  local.others = group;
+  try {
+    await group.start();
+  } catch (error) {
+    await local.close();
+    throw error;
+  }
   return local;
 }
 
@@ -103,6 +114,8 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   #failures = 0;
 
   readonly #isShared: boolean;
+  /** Workers in other threads that belong to this one. */
+  others: WorkerGroup | undefined;
 
   constructor(options: UdpLocalOptions, log: Logger, io: Io, place: WorkerPlace | undefined) {
     super();
@@ -139,13 +152,14 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
 
   stats(): TunnelStats {
     const { core } = this;
-    return tunnelStats(core.counters, {
+    const own = tunnelStats(core.counters, {
       sessions: core.isUp ? 1 : 0,
       lanes: core.lanesUp,
       associations: core.associationCount,
       contexts: core.contexts.size,
       rttMs: core.rttMs,
     });
+    return this.others === undefined ? own : sumStats([own, ...this.others.stats()]);
   }
 
   async listen(): Promise<void> {
@@ -169,7 +183,10 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     await this.#socks5?.close();
     for (const relay of new Set(this.#relays)) relay?.socket.close();
     for (const { relay } of this.#forwards) relay.socket.close();
-    await Promise.all(this.#links.map((link) => (link === undefined ? undefined : endLink(link))));
+    await Promise.all([
+      ...this.#links.map((link) => (link === undefined ? undefined : endLink(link))),
+      this.others?.close(),
+    ]);
   }
 
   // RelayHost
@@ -313,7 +330,12 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     const fields = { lane, error: error.message };
     if (this.#failures++ === 0) this.#log.warn(fields, "cannot reach the server; trying again");
     else this.#log.debug(fields, "cannot reach the server; trying again");
-    if (this.listenerCount("error") > 0) this.emit("error", error);
+    this.tell("error", error);
+  }
+
+  /** Emits an event; an error that nobody listens to is not thrown. */
+  tell(name: string, fields: unknown): void {
+    if (name !== "error" || this.listenerCount("error") > 0) this.emit(name, fields);
   }
 
   async #connect(lane: number): Promise<void> {

@@ -24,7 +24,7 @@ import { acceptDescriptor, openTunnelListener } from "./tunnel-listener.ts";
 import { tunnelStats } from "./tunnel-stats.ts";
 import type { UdpSocket } from "./udp-io.ts";
 import { Remote } from "./udp-io.ts";
-import { WorkerGroup } from "./worker-group.ts";
+import { sumStats, WorkerGroup } from "./worker-group.ts";
 
 /** How long a connection that is being closed may take to take what is left. */
 const CLOSE_MS = 1_000;
@@ -37,8 +37,12 @@ export interface WorkerPlace {
   readonly count: number;
 }
 
-/** Gives a connection, with what was read of it, to another worker. */
-export type HandOver = (worker: number, descriptor: number, head: Uint8Array) => void;
+/** Who takes connections that are for other workers, and tells what those do. */
+export interface OtherWorkers {
+  handOver(worker: number, descriptor: number, head: Uint8Array): void;
+  stats(): TunnelStats[];
+  close(): Promise<void>;
+}
 
 /** Starts a server. @throws UsageError for options, HostError when it cannot listen */
 export async function startUdpServer(
@@ -47,33 +51,34 @@ export async function startUdpServer(
 ): Promise<UdpServer> {
   const { workers } = resolveUdpServerOptions(options);
   const io = chooseIo(options.io, log);
-  if (workers > 1 && io.native?.tcpListen !== undefined) {
-    const group = new WorkerGroup<UdpServer["address"]>({
-      program: "udp-server",
-      count: workers,
-      options,
-      optionsAt: ({ listen }) => ({ ...options, listen }),
-      native: io.native,
-      log,
-    });
-    await group.start();
-    return group;
+  if (workers === 1 || io.native?.tcpListen === undefined) {
+    const server = new UdpServerHost(options, log, io, undefined, undefined);
+    await server.listen();
+    return server;
   }
-  const server = new UdpServerHost(options, log, io, undefined, undefined);
+  // Only this thread listens. The others are started when the first session is theirs.
+  const group = new WorkerGroup({
+    program: "udp-server",
+    count: workers,
+    options,
+    native: io.native,
+    log,
+    onHandOver: (descriptor, head) => server.takeOver(descriptor, head),
+    onEvent: (name, fields) => server.emit(name, fields),
+  });
+  const server = new UdpServerHost(options, log, io, { index: 0, count: workers }, group);
   await server.listen();
   return server;
 }
 
-/** Starts the part of a server that runs in a worker. */
-export async function startUdpServerWorker(
+/** Starts the part of a server that runs in another thread, and takes what is handed over to it. */
+export function startUdpServerWorker(
   options: UdpServerOptions,
   log: Logger,
   place: WorkerPlace,
-  handOver: HandOver,
-): Promise<UdpServer & { takeOver(descriptor: number, head: Uint8Array): void }> {
-  const server = new UdpServerHost(options, log, chooseIo(options.io, log), place, handOver);
-  await server.listen();
-  return server;
+  others: OtherWorkers,
+): UdpServer & { takeOver(descriptor: number, head: Uint8Array): void } {
+  return new UdpServerHost(options, log, chooseIo(options.io, log), place, others);
 }
 
 interface Link {
@@ -100,19 +105,17 @@ class UdpServerHost extends EventEmitter implements UdpServer {
   #isScheduled = false;
   #isClosing = false;
 
-  readonly #place: WorkerPlace | undefined;
-  readonly #handOver: HandOver | undefined;
+  readonly #others: OtherWorkers | undefined;
 
   constructor(
     options: UdpServerOptions,
     log: Logger,
     io: Io,
     place: WorkerPlace | undefined,
-    handOver: HandOver | undefined,
+    others: OtherWorkers | undefined,
   ) {
     super();
-    this.#place = place;
-    this.#handOver = handOver;
+    this.#others = others;
     this.#options = resolveUdpServerOptions(options);
     this.#log = log;
     this.#io = io;
@@ -142,23 +145,22 @@ class UdpServerHost extends EventEmitter implements UdpServer {
 
   stats(): TunnelStats {
     const core = this.#core;
-    return tunnelStats(core.counters, {
+    const own = tunnelStats(core.counters, {
       sessions: core.sessionCount,
       lanes: core.tunnelCount,
       associations: core.associationCount,
       contexts: core.contexts.size,
       rttMs: core.rttMs,
     });
+    return this.#others === undefined ? own : sumStats([own, ...this.#others.stats()]);
   }
 
   async listen(): Promise<void> {
     try {
       for (const text of this.#options.listen) {
-        // A path cannot be shared: its worker hands over what is for others.
-        if (text.startsWith("unix:") && this.#place !== undefined && this.#place.index > 0) continue;
         const listener = await openTunnelListener(text, {
           io: this.#io,
-          reusePort: this.#place !== undefined,
+          reusePort: false,
           readBuffer: this.#readBuffer,
           onConnection: (socket) => this.#accept(socket),
           onError: (error) => this.#log.warn({ error: error.message }, "cannot accept"),
@@ -183,8 +185,7 @@ class UdpServerHost extends EventEmitter implements UdpServer {
       link?.socket.destroySoon();
     }
     const listeners = this.#listeners.map((listener) => listener.close());
-    await Promise.all(ends);
-    await Promise.all(listeners);
+    await Promise.all([...ends, ...listeners, this.#others?.close()]);
     for (const socket of [...this.#sockets4, ...this.#sockets6]) socket?.close();
   }
 
@@ -322,7 +323,7 @@ class UdpServerHost extends EventEmitter implements UdpServer {
         const descriptor = link === undefined ? undefined : descriptorOf(link.socket);
         if (descriptor !== undefined) {
           const copy = this.#io.native!.descriptorDuplicate!(descriptor);
-          this.#handOver?.(output.worker, copy, output.head);
+          this.#others?.handOver(output.worker, copy, output.head);
         }
         link?.socket.destroy();
         return;

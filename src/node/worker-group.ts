@@ -1,4 +1,3 @@
-import { EventEmitter } from "node:events";
 import { Worker } from "node:worker_threads";
 import type { ErrorCode } from "../core/errors.ts";
 import { HostError } from "../core/errors.ts";
@@ -24,7 +23,7 @@ export interface WorkerTask {
 
 /** From a worker to its group. */
 export type WorkerMessage =
-  | { readonly kind: "ready"; readonly address: unknown }
+  | { readonly kind: "ready" }
   | { readonly kind: "failed"; readonly code: ErrorCode; readonly detail: string }
   | { readonly kind: "stats"; readonly stats: TunnelStats }
   | { readonly kind: "event"; readonly name: string; readonly fields: unknown }
@@ -39,22 +38,24 @@ export type WorkerMessage =
       readonly worker: number;
       readonly descriptor: number;
       readonly head: Uint8Array;
-    }
-  | { readonly kind: "closed" };
+    };
 
 /** From a group to one of its workers. */
 export type GroupMessage =
   | { readonly kind: "close" }
   | { readonly kind: "accept"; readonly descriptor: number; readonly head: Uint8Array };
 
-export interface WorkerGroupOptions<Address> {
+export interface WorkerGroupOptions {
   readonly program: WorkerTask["program"];
+  /** Workers in all; the caller's thread is the first of them. */
   readonly count: number;
+  /** For the threads. */
   readonly options: object;
-  /** Options of the other workers, and of one that is started again: the addresses that the first one got. */
-  readonly optionsAt: (address: Address) => object;
   readonly native: NativeModule;
   readonly log: Logger;
+  /** A worker has a connection for the caller's thread. */
+  readonly onHandOver: (descriptor: number, head: Uint8Array) => void;
+  readonly onEvent: (name: string, fields: unknown) => void;
 }
 
 interface Member {
@@ -65,118 +66,118 @@ interface Member {
 }
 
 /**
- * Threads that run the same program on the same addresses, each with sessions of its own. One that crashes is started
- * again; its sessions register anew, as after a restart. Stats are sums of what the threads told last.
+ * Threads beside the caller's that run the same program, each with sessions of its own. One that crashes is started
+ * again; its sessions register anew, as after a restart.
  */
-export class WorkerGroup<Address> extends EventEmitter {
-  readonly #options: WorkerGroupOptions<Address>;
+export class WorkerGroup {
+  readonly #options: WorkerGroupOptions;
+  /** The caller's own place, the first, stays empty. */
   readonly #members: Member[] = [];
-  #address: Address | undefined;
   #isClosing = false;
   /** What crashed threads had counted. */
   #past: TunnelStats | undefined;
 
-  constructor(options: WorkerGroupOptions<Address>) {
-    super();
+  constructor(options: WorkerGroupOptions) {
     this.#options = options;
     for (let index = 0; index < options.count; index++) {
       this.#members.push({ thread: undefined, stats: undefined, startedAt: 0, crashes: 0 });
     }
   }
 
-  get address(): Address {
-    return this.#address!;
-  }
-
-  /** @throws HostError when the first worker cannot listen */
+  /** Starts all threads. @throws HostError when one cannot listen */
   async start(): Promise<void> {
-    const { options, optionsAt, count } = this.#options;
-    this.#address = (await this.#startMember(0, options)) as Address;
-    const rest = optionsAt(this.#address);
-    const others = Array.from({ length: count - 1 }, (_, i) => this.#startMember(i + 1, rest));
-    try {
-      await Promise.all(others);
-    } catch (error) {
-      await this.close();
-      throw error;
-    }
+    const starts = this.#members.flatMap((_, index) => (index === 0 ? [] : this.#startMember(index, true)));
+    await Promise.all(starts);
   }
 
-  stats(): TunnelStats {
-    const all = this.#members.flatMap(({ stats }) => stats ?? []);
-    return sumStats(this.#past === undefined ? all : [...all, this.#past]);
+  /** What the threads told last, and what those that crashed had counted. */
+  stats(): TunnelStats[] {
+    return [
+      ...this.#members.flatMap(({ stats }) => stats ?? []),
+      ...(this.#past === undefined ? [] : [this.#past]),
+    ];
+  }
+
+  /** Has a worker accept a connection, with what was read of it; starts its thread when there is none. */
+  handOver(worker: number, descriptor: number, head: Uint8Array): void {
+    const member = this.#members[worker];
+    if (this.#isClosing || member === undefined) {
+      this.#options.native.descriptorClose?.(descriptor);
+      return;
+    }
+    if (worker === 0) {
+      this.#options.onHandOver(descriptor, head);
+      return;
+    }
+    // A thread takes messages before it is ready, and answers them then.
+    if (member.thread === undefined) void this.#startMember(worker, false);
+    member.thread!.postMessage({ kind: "accept", descriptor, head } satisfies GroupMessage);
   }
 
   async close(): Promise<void> {
-    if (this.#isClosing) return;
     this.#isClosing = true;
     await Promise.all(this.#members.map(({ thread }) => thread && ended(thread)));
   }
 
-  #startMember(index: number, options: object): Promise<unknown> {
+  /** @param isEager  whether it is started again after a crash, and its failure to start is the caller's */
+  #startMember(index: number, isEager: boolean): Promise<void> {
     const member = this.#members[index];
-    const { program, count } = this.#options;
+    const { program, count, options, log } = this.#options;
     const task: WorkerTask = { program, options, index, count };
     const thread = new Worker(new URL("./worker-thread.js", import.meta.url), { workerData: task });
     member.thread = thread;
     member.startedAt = performance.now();
     return new Promise((done, failed) => {
       thread.on("message", (message: WorkerMessage) => {
-        if (message.kind === "ready") done(message.address);
-        else if (message.kind === "failed") failed(new HostError(message.code, message.detail));
-        else this.#handleMessage(member, message);
+        if (message.kind === "ready") done();
+        else if (message.kind === "failed" && isEager) failed(new HostError(message.code, message.detail));
+        else this.#handleMessage(index, message);
       });
       thread.on("error", (error: Error) => {
-        this.#options.log.error({ worker: index, error: error.stack ?? error.message }, "a worker crashed");
+        log.error({ worker: index, error: error.stack ?? error.message }, "a worker crashed");
       });
       thread.once("exit", () => {
-        failed(new HostError("ERR_LISTEN", "the worker ended before it was ready"));
-        if (member.thread === thread) this.#handleExit(index, member);
+        done();
+        if (member.thread === thread) this.#handleExit(index, member, isEager);
       });
     });
   }
 
-  #handleMessage(member: Member, message: WorkerMessage): void {
+  #handleMessage(index: number, message: WorkerMessage): void {
     switch (message.kind) {
       case "stats":
-        member.stats = message.stats;
+        this.#members[index].stats = message.stats;
         return;
       case "event":
-        if (message.name !== "error" || this.listenerCount("error") > 0)
-          this.emit(message.name, message.fields);
+        this.#options.onEvent(message.name, message.fields);
         return;
       case "log":
         this.#options.log[message.level](message.fields, message.message);
         return;
-      case "hand-over": {
-        const { descriptor, head } = message;
-        const target = this.#members[message.worker]?.thread;
-        if (target === undefined || this.#isClosing) this.#options.native.descriptorClose?.(descriptor);
-        else target.postMessage({ kind: "accept", descriptor, head } satisfies GroupMessage);
+      case "failed":
+        this.#options.log.error({ worker: index, error: message.detail }, "a worker does not start");
         return;
-      }
+      case "hand-over":
+        this.handOver(message.worker, message.descriptor, message.head);
+        return;
       default:
     }
   }
 
-  #handleExit(index: number, member: Member): void {
+  #handleExit(index: number, member: Member, isEager: boolean): void {
     member.thread = undefined;
-    if (this.#isClosing || this.#address === undefined) return;
+    if (this.#isClosing) return;
     if (member.stats !== undefined) {
       const gone = { ...member.stats, sessions: 0, lanes: 0, associations: 0, contexts: 0, rttMs: undefined };
       this.#past = sumStats(this.#past === undefined ? [gone] : [this.#past, gone]);
       member.stats = undefined;
     }
+    if (!isEager) return;
     if (performance.now() - member.startedAt > WELL_MS) member.crashes = 0;
     const delay = Math.min(MAX_RESTART_MS, FIRST_RESTART_MS * 2 ** member.crashes++);
     this.#options.log.warn({ worker: index, delayMs: delay }, "starts a worker again");
     setTimeout(() => {
-      if (this.#isClosing) return;
-      const options = this.#options.optionsAt(this.address);
-      this.#startMember(index, options).catch((error: Error) => {
-        this.#options.log.error({ worker: index, error: error.message }, "a worker does not start");
-        void member.thread?.terminate();
-      });
+      if (!this.#isClosing) this.#startMember(index, true).catch(() => {});
     }, delay);
   }
 }
@@ -193,7 +194,8 @@ function ended(thread: Worker): Promise<void> {
   });
 }
 
-function sumStats(all: readonly TunnelStats[]): TunnelStats {
+/** Of several workers. */
+export function sumStats(all: readonly TunnelStats[]): TunnelStats {
   const sum = (pick: (stats: TunnelStats) => number) => all.reduce((total, stats) => total + pick(stats), 0);
   const times = all.flatMap(({ rttMs }) => rttMs ?? []);
   return {

@@ -36,8 +36,15 @@ port.on("message", (message: GroupMessage) => {
 try {
   if (program === "udp-local") handle = await startUdpLocalWorker(options, log, { index, count });
   else {
-    const server = await startUdpServerWorker(options, log, { index, count }, (worker, descriptor, head) =>
-      tell({ kind: "hand-over", worker, descriptor, head }),
+    const server = startUdpServerWorker(
+      options,
+      log,
+      { index, count },
+      {
+        handOver: (worker, descriptor, head) => tell({ kind: "hand-over", worker, descriptor, head }),
+        stats: () => [],
+        close: async () => {},
+      },
     );
     handle = server;
     accept = ({ descriptor, head }) => server.takeOver(descriptor, head);
@@ -46,7 +53,7 @@ try {
   for (const name of EVENTS) {
     handle.on(name, (fields: unknown) => tell({ kind: "event", name, fields }));
   }
-  tell({ kind: "ready", address: handle.address });
+  tell({ kind: "ready" });
   let last: TunnelStats | undefined;
   setInterval(() => {
     const stats = handle?.stats();

@@ -1,0 +1,176 @@
+import type { ChildProcess } from "node:child_process";
+import { spawn } from "node:child_process";
+import type { Socket as UdpSocket } from "node:dgram";
+import { createSocket } from "node:dgram";
+import { once } from "node:events";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import type { Socket } from "node:net";
+import { connect, createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { createInterface } from "node:readline";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import type { UdpLocal } from "../../src/node/handles.ts";
+import { loadNativeModule } from "../../src/node/native-module.ts";
+import { startUdpLocal } from "../../src/node/udp-local.ts";
+
+const PROGRAM = resolve(import.meta.dirname, "../../dist/cli/udp-server.js");
+const WORKERS = 3;
+/** Preloaded into the server: a worker that sees the file throws, once. */
+const CRASH = `
+const { existsSync, unlinkSync } = require("node:fs");
+const { isMainThread } = require("node:worker_threads");
+if (!isMainThread) setInterval(() => {
+  if (!existsSync(process.env.CRASH_FILE)) return;
+  unlinkSync(process.env.CRASH_FILE);
+  throw new Error("crashes on purpose");
+}, 20);`;
+
+interface LogLine {
+  readonly msg?: string;
+  readonly worker?: number;
+  readonly ready?: string;
+  readonly listen?: string[];
+  readonly stats?: { readonly sessions: number };
+}
+
+describe.skipIf(loadNativeModule() instanceof Error)(`udp-server with ${WORKERS} workers`, () => {
+  let folder: string;
+  let server: ChildProcess;
+  let lines: LogLine[];
+  let serverPort: number;
+  let echo: UdpSocket;
+  let sources: Map<string, number>;
+  const clients: UdpLocal[] = [];
+  const closers: (() => void)[] = [];
+
+  beforeEach(async () => {
+    folder = mkdtempSync(join(tmpdir(), "underpass-workers-"));
+    writeFileSync(join(folder, "crash.cjs"), CRASH);
+    writeFileSync(join(folder, "psk"), "0123456789abcdef0123456789abcdef");
+    lines = [];
+    const args = ["--listen", "127.0.0.1:0", "--workers", `${WORKERS}`, "--allow", "127.0.0.0/8"];
+    server = spawn(
+      process.execPath,
+      [
+        ...["--require", join(folder, "crash.cjs"), PROGRAM, ...args],
+        ...["--psk-file", join(folder, "psk"), "--log-format", "json", "--stats-interval", "1"],
+      ],
+      { stdio: ["ignore", "ignore", "pipe"], env: { ...process.env, CRASH_FILE: join(folder, "crash") } },
+    );
+    createInterface({ input: server.stderr! }).on("line", (line) => lines.push(JSON.parse(line)));
+    const ready = await vi.waitUntil(() => lines.find((line) => line.ready !== undefined), {
+      timeout: 10_000,
+    });
+    serverPort = Number(ready.listen?.[0].split(":")[1]);
+    sources = new Map();
+    echo = createSocket("udp4").bind(0, "127.0.0.1");
+    await once(echo, "listening");
+    echo.on("message", (data, { port, address }) => {
+      sources.set(data.toString(), port);
+      echo.send(data, port, address);
+    });
+  });
+
+  afterEach(async () => {
+    await Promise.all(clients.splice(0).map((client) => client.close()));
+    for (const close of closers.splice(0)) close();
+    echo.close();
+    server.kill("SIGTERM");
+    if (server.exitCode === null) await once(server, "exit");
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  async function startClient(port = serverPort): Promise<UdpLocal> {
+    const client = await startUdpLocal({
+      server: `127.0.0.1:${port}`,
+      psk: new TextEncoder().encode("0123456789abcdef0123456789abcdef"),
+      forwards: [{ listen: "127.0.0.1:0", target: `127.0.0.1:${echo.address().port}` }],
+    });
+    clients.push(client);
+    await new Promise((done) => client.once("session-up", done));
+    return client;
+  }
+
+  /** An application behind a client; answers whether its words come back, asked again until they do. */
+  function application(client: UdpLocal): (text: string, timeout?: number) => Promise<void> {
+    const socket = createSocket("udp4");
+    closers.push(() => socket.close());
+    const heard = new Set<string>();
+    socket.on("message", (data) => heard.add(data.toString()));
+    const port = Number(client.address.forwards[0].listen.split(":")[1]);
+    return (text, timeout = 5_000) =>
+      vi.waitFor(
+        () => {
+          if (heard.has(text)) return;
+          socket.send(text, port, "127.0.0.1");
+          throw new Error(`no answer to ${text}`);
+        },
+        { timeout, interval: 100 },
+      );
+  }
+
+  const upInWorker = () => lines.filter(({ msg }) => msg === "session-up").map(({ worker }) => worker ?? 0);
+
+  it("spreads sessions over its workers, and sums what they count", async () => {
+    const all = [];
+    while (new Set(upInWorker()).size < WORKERS && all.length < 40) all.push(await startClient());
+    expect(new Set(upInWorker())).toEqual(new Set([0, 1, 2]));
+    await Promise.all(all.map((client, i) => application(client)(`client ${i}`)));
+    await vi.waitUntil(
+      () => lines.findLast(({ stats }) => stats !== undefined)?.stats?.sessions === all.length,
+      {
+        timeout: 5_000,
+      },
+    );
+  });
+
+  it("finds the worker of a session that resumes: the target sees the same source", async () => {
+    const cuts = new Set<Socket>();
+    const relay = createServer((near) => {
+      const far = connect(serverPort, "127.0.0.1");
+      for (const socket of [near, far]) {
+        cuts.add(socket);
+        socket
+          .on("error", () => {})
+          .on("close", () => {
+            near.destroy();
+            far.destroy();
+          });
+      }
+      near.pipe(far).pipe(near);
+    }).listen(0, "127.0.0.1");
+    await once(relay, "listening");
+    closers.push(() => relay.close());
+    const { port } = relay.address() as { port: number };
+    for (let i = 0; i < 8; i++) {
+      const client = await startClient(port);
+      const ask = application(client);
+      await ask(`${i} before`);
+      const resumed = new Promise((done) => client.once("session-resumed", done));
+      for (const socket of cuts) socket.destroy();
+      cuts.clear();
+      await resumed;
+      await ask(`${i} after`);
+      expect(sources.get(`${i} after`)).toBe(sources.get(`${i} before`));
+      await client.close();
+    }
+    expect(new Set(upInWorker()).size).toBeGreaterThan(1);
+  });
+
+  it("starts a worker that crashed again: its sessions register anew, those of the others go on", async () => {
+    const asks: ReturnType<typeof application>[] = [];
+    while (new Set(upInWorker()).size < WORKERS && asks.length < 40)
+      asks.push(application(await startClient()));
+    await Promise.all(asks.map((ask, i) => ask(`${i} before`)));
+    writeFileSync(join(folder, "crash"), "");
+    await vi.waitUntil(() => lines.some(({ msg }) => msg === "a worker crashed"), { timeout: 5_000 });
+    await Promise.all(asks.map((ask, i) => ask(`${i} after`, 6_000)));
+    const crashed = lines.find(({ msg }) => msg === "a worker crashed")?.worker;
+    for (const [i, worker] of upInWorker().slice(0, asks.length).entries()) {
+      if (worker === crashed) continue;
+      expect(sources.get(`${i} after`)).toBe(sources.get(`${i} before`));
+    }
+    expect(server.exitCode).toBe(null);
+  });
+});
