@@ -1,19 +1,23 @@
 // `npm run demo`: both ends and an echo target on this machine, with a key; real datagrams through SOCKS5 and through a
-// fixed forward; the server is killed and started again in the middle. Ends by itself after about ten seconds.
+// fixed forward. In the middle the TCP connection is cut, and the session resumes with the same source ports; then the
+// server is killed and started again, and a new session begins. Ends by itself after about ten seconds.
 import { spawn, spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { connect } from "node:net";
+import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 
 const PER_SECOND = 500;
-const SECONDS_BEFORE = 3;
+const SECONDS_BEFORE = 2;
+const SECONDS_RESUMED = 2;
 const SECONDS_DOWN = 1;
 const SECONDS_AFTER = 4;
+/** Far more than a lane's first attempt to come back takes. */
+const SECONDS_TO_RESUME = 5;
 
 if (!existsSync("dist/cli/udp-local.js")) {
   const { status } = spawnSync("node", ["scripts/build.mjs"], { stdio: "inherit" });
@@ -73,8 +77,31 @@ say("target", `a UDP echo on ${target}`);
 const serverAddress = await startServer("127.0.0.1:0");
 say("server", `udp-server on tcp ${serverAddress}, with a key`);
 
+/** Between both ends, so that a connection can be cut without an end that dies. @type {Set<import("node:net").Socket>} */
+const carried = new Set();
+const carrier = createServer((near) => {
+  const far = connect(Number(serverAddress.split(":")[1]), "127.0.0.1");
+  for (const [socket, other] of [
+    [near, far],
+    [far, near],
+  ]) {
+    carried.add(socket);
+    socket.setNoDelay();
+    socket.on("error", () => {});
+    socket.once("close", () => {
+      carried.delete(socket);
+      other.destroy();
+    });
+    socket.pipe(other);
+  }
+});
+carrier.listen(0, "127.0.0.1");
+await once(carrier, "listening");
+const carrierAddress = `127.0.0.1:${/** @type {import("node:net").AddressInfo} */ (carrier.address()).port}`;
+say("carrier", `a TCP relay on ${carrierAddress}, that can be cut`);
+
 const local = await startUdpLocal({
-  server: serverAddress,
+  server: carrierAddress,
   listen: "127.0.0.1:0",
   forwards: [{ listen: "127.0.0.1:0", target }],
   psk: Buffer.from(key),
@@ -131,7 +158,20 @@ const reporter = setInterval(() => {
 
 /** @param {number} seconds */
 const wait = (seconds) => new Promise((done) => setTimeout(done, seconds * 1000));
+/** Source ports that the target sees. */
+const ports = () => [...portsSeen].sort().join(" and ");
 await wait(SECONDS_BEFORE);
+const portsBefore = ports();
+say("target", `hears from ports ${portsBefore}`);
+portsSeen.clear();
+say("carrier", "TCP connection cut");
+const resumed = new Promise((done) => local.once("session-resumed", () => done(true)));
+for (const socket of carried) socket.destroy();
+const hasResumed = (await Promise.race([resumed, wait(SECONDS_TO_RESUME)])) === true;
+await wait(SECONDS_RESUMED);
+const isSamePorts = ports() === portsBefore;
+say("target", `hears from ports ${ports()}: ${isSamePorts ? "the same" : "OTHER ONES"}`);
+
 say("server", "killed (kill -9)");
 server?.kill("SIGKILL");
 await wait(SECONDS_DOWN);
@@ -141,20 +181,22 @@ const before = counts.forward + counts.socks;
 await wait(SECONDS_AFTER);
 clearInterval(sender);
 clearInterval(reporter);
-const hasRecovered = counts.forward + counts.socks > before && local.stats().sessions === 1;
+const hasRestarted = counts.forward + counts.socks > before && local.stats().sessions === 1;
 say(
   "drops",
   JSON.stringify(Object.fromEntries(Object.entries(local.stats().drops).filter(([, count]) => count > 0))),
 );
-say(
-  "result",
-  hasRecovered ? "UDP went through, before and after the restart" : "FAILED: no datagram came back",
-);
+const isGood = hasResumed && isSamePorts && hasRestarted;
+if (!hasResumed) say("result", "FAILED: the session did not resume");
+else if (!isSamePorts) say("result", "FAILED: the target saw other source ports");
+else if (!hasRestarted) say("result", "FAILED: no datagram came back after the restart");
+else say("result", "UDP went through; the session resumed after the cut, and began anew after the restart");
 relay.end();
 viaSocks.close();
 viaForward.close();
 echo.close();
 await local.close();
+carrier.close();
 server?.kill("SIGTERM");
 if (server?.exitCode === null) await once(server, "exit");
-process.exitCode = hasRecovered ? 0 : 1;
+process.exitCode = isGood ? 0 : 1;
