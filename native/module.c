@@ -1,5 +1,5 @@
 // Batched socket I/O for Node: UDP sockets that receive and send many datagrams in one call, TCP listeners on
-// descriptors, and socket options that node:net lacks. Knows nothing of any protocol above.
+// descriptors, socket options that node:net lacks, and TUN devices. Knows nothing of any protocol above.
 #include "module.h"
 
 #include <stdio.h>
@@ -30,6 +30,7 @@ static void environment_end(napi_async_cleanup_hook_handle handle, void *data) {
   environment->open_handles++;
   udp_end(environment);
   tcp_end(environment);
+  tun_end(environment);
   environment_handle_closed(environment);
 }
 
@@ -112,5 +113,6 @@ NAPI_MODULE_INIT() {
   napi_add_async_cleanup_hook(env, environment_end, state, &state->cleanup);
   udp_init(env, exports);
   tcp_init(env, exports);
+  tun_init(env, exports);
   return exports;
 }

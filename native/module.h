@@ -9,12 +9,14 @@
 
 struct udp_io;
 struct listener;
+struct tun;
 
 typedef struct environment {
   napi_env env;
   uv_loop_t *loop;
   struct udp_io *udp;
   struct listener *listeners;
+  struct tun *tuns;
   // libuv handles that are not closed yet; the environment is freed after the last.
   int open_handles;
   bool is_ending;
@@ -53,5 +55,7 @@ void udp_init(napi_env env, napi_value exports);
 void udp_end(environment *environment);
 void tcp_init(napi_env env, napi_value exports);
 void tcp_end(environment *environment);
+void tun_init(napi_env env, napi_value exports);
+void tun_end(environment *environment);
 
 #endif

@@ -60,6 +60,47 @@ export interface NativeModule {
   /** Another descriptor of the same connection, which outlives the first. */
   descriptorDuplicate?(descriptor: number): number;
   descriptorClose?(descriptor: number): void;
+
+  /**
+   * Creates or opens a TUN device: Linux, and utun on macOS.
+   *
+   * @param offload  asks for virtio-net headers and packets longer than the MTU, where the system has such
+   */
+  tunOpen?(
+    name: string,
+    offload: boolean,
+  ): [descriptor: number, name: string, hasVirtio: boolean, hasFamily: boolean];
+  /**
+   * Reads a descriptor that gives one IP packet a read. Packet i is `arena[offsets[i] .. offsets[i] + lengths[i])`, in the
+   * arrays when `onPackets` is called and only until it returns.
+   *
+   * @param hasFamily  whether 4 bytes with the family precede each packet, both ways; they are not in the arena's rows
+   * @param onPackets  gets their number, or at the end a system error, which is negative
+   */
+  tunWatch?(
+    descriptor: number,
+    hasFamily: boolean,
+    arena: Uint8Array,
+    offsets: Int32Array,
+    lengths: Int32Array,
+    onPackets: (count: number) => void,
+  ): void;
+  /** Packet i lies in `input` where `isInput[i]` is 1, else in `arena`. @returns how many were dropped */
+  tunWrite?(
+    descriptor: number,
+    input: Uint8Array,
+    arena: Uint8Array,
+    isInput: Uint8Array,
+    offsets: Int32Array,
+    lengths: Int32Array,
+    count: number,
+  ): number;
+  /** Ends the watch, and closes the descriptor. */
+  tunClose?(descriptor: number): void;
+  /** Linux only, as the next two. @param address  4 or 16 bytes */
+  interfaceAddress?(name: string, address: Uint8Array, prefixLength: number): void;
+  interfaceRoute?(name: string, address: Uint8Array, prefixLength: number): void;
+  interfaceUp?(name: string, mtu: number): void;
 }
 
 const DIRECTORY = fileURLToPath(new URL("../../native", import.meta.url));
