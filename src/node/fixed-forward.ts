@@ -13,6 +13,8 @@ export interface RelayHost {
   now(): number;
   /** Drains the core once this turn of the loop is over. */
   schedule(): void;
+  /** Tells whose an association is; undefined before the relay itself closes it. */
+  register(association: number, relay: Relay | undefined): void;
 }
 
 /** One end of an association at the application's side. */
@@ -21,7 +23,7 @@ export interface Relay {
   deliver(association: number, context: number, data: Uint8Array, offset: number, length: number): boolean;
   /** Core has ended the association. */
   forget(association: number): void;
-  readonly socket: UdpSocket;
+  readonly socket: Pick<UdpSocket, "hasPending" | "close">;
 }
 
 /** A UDP port whose datagrams all go to one target; each source address is an association of its own. */
@@ -29,29 +31,23 @@ export class FixedForward implements Relay {
   readonly socket: UdpSocket;
   readonly #host: RelayHost;
   readonly #target: AddressBytes;
-  readonly #register: (association: number, relay: Relay) => void;
   readonly #bySource: AddressIndex;
   readonly #remotes: (Remote | undefined)[] = [];
   /** The source that sent last. */
   #lastSource: AddressBytes | undefined;
   #lastAssociation = -1;
 
-  /**
-   * @param register  tells the host whose the association is
-   * @param seed      a random 32-bit number
-   */
+  /** @param seed  a random 32-bit number */
   constructor(
     host: RelayHost,
     io: UdpIo,
     listen: Pick<UdpSocketOptions, "family" | "host" | "port" | "reusePort">,
     target: AddressBytes,
     seed: number,
-    register: (association: number, relay: Relay) => void,
     onBindError: (error: Error) => void,
   ) {
     this.#host = host;
     this.#target = target;
-    this.#register = register;
     this.#bySource = new AddressIndex(seed);
     this.socket = io.open({
       ...listen,
@@ -97,7 +93,7 @@ export class FixedForward implements Relay {
       const source = addresses.slice(at, at + length);
       association = this.#host.core.openAssociation(now, source, true);
       if (association < 0) return -1;
-      this.#register(association, this);
+      this.#host.register(association, this);
       this.#bySource.add(association, 0, source);
       this.#remotes[association] = new Remote(source);
     }

@@ -387,16 +387,18 @@ export type NameField = (path: readonly PropertyKey[]) => string;
 /**
  * Fills the defaults in and checks every field.
  *
+ * @param hasRelay  whether datagrams come from elsewhere too, so that it need not listen
  * @throws UsageError ERR_OPTION: one line with the field's path, its value unless it is secret, and what is wanted
  */
 export function resolveUdpLocalOptions(
   input: UdpLocalOptions,
   nameField: NameField = libraryName,
+  hasRelay = false,
 ): ResolvedUdpLocalOptions {
   const options = checkFields(UDP_LOCAL_FIELDS, input, nameField) as ResolvedUdpLocalOptions;
   const hasForwards = options.forwards.length > 0;
-  const listen = options.listen ?? (hasForwards ? false : LOCAL_LISTEN);
-  if (listen === false && !hasForwards) {
+  const listen = options.listen ?? (hasForwards || hasRelay ? false : LOCAL_LISTEN);
+  if (listen === false && !hasForwards && !hasRelay) {
     throw wrong(nameField(["listen"]), "is off and there are no forwards: give at least one of them");
   }
   if (options.carrier !== undefined && options.via.length > 0) {

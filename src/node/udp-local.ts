@@ -21,7 +21,7 @@ import type { Io } from "./io.ts";
 import { chooseIo } from "./io.ts";
 import type { Logger } from "./log.ts";
 import { silentLogger } from "./log.ts";
-import type { UdpLocalOptions } from "./options.ts";
+import type { ResolvedUdpLocalOptions, UdpLocalOptions } from "./options.ts";
 import { resolveUdpLocalOptions } from "./options.ts";
 import { Socks5Listener } from "./socks5-listener.ts";
 import { Socks5Relay } from "./socks5-relay.ts";
@@ -38,17 +38,18 @@ const CLOSE_MS = 1_000;
 
 /** Starts a client. @throws UsageError for options, HostError when it cannot listen */
 export async function startUdpLocal(options: UdpLocalOptions, log: Logger = silentLogger): Promise<UdpLocal> {
-  const { workers, carrier } = resolveUdpLocalOptions(options);
+  const resolved = resolveUdpLocalOptions(options);
+  const { workers, carrier } = resolved;
   const io = chooseIo(options.io, log);
   if (workers > 1 && carrier !== undefined) {
     throw new UsageError("ERR_OPTION", "carrier: a function stays in its thread: leave workers at 1");
   }
   if (workers === 1 || io.native?.tcpListen === undefined) {
-    const local = new UdpLocalHost(options, log, io, undefined);
+    const local = new UdpLocalHost(resolved, log, io, undefined);
     await local.listen();
     return local;
   }
-  const local = new UdpLocalHost(options, log, io, { index: 0, count: workers });
+  const local = new UdpLocalHost(resolved, log, io, { index: 0, count: workers });
   await local.listen();
   const { socks5, forwards } = local.address;
   const group = new WorkerGroup({
@@ -77,7 +78,18 @@ export async function startUdpLocalWorker(
   log: Logger,
   place: WorkerPlace,
 ): Promise<UdpLocal> {
-  const local = new UdpLocalHost(options, log, chooseIo(options.io, log), place);
+  const local = new UdpLocalHost(resolveUdpLocalOptions(options), log, chooseIo(options.io, log), place);
+  await local.listen();
+  return local;
+}
+
+/** Starts a client in this thread for relays of the caller's; it listens only where the options say so. */
+export async function startTunnelClient(
+  options: ResolvedUdpLocalOptions,
+  log: Logger,
+  io: Io,
+): Promise<UdpLocal & RelayHost> {
+  const local = new UdpLocalHost(options, log, io, undefined);
   await local.listen();
   return local;
 }
@@ -98,7 +110,7 @@ interface Link {
 class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   readonly core: TunnelClient;
 
-  readonly #options: ReturnType<typeof resolveUdpLocalOptions>;
+  readonly #options: ResolvedUdpLocalOptions;
   readonly #log: Logger;
   readonly #io: Io;
   readonly #carrier: Carrier;
@@ -117,10 +129,10 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   /** Workers in other threads that belong to this one. */
   others: WorkerGroup | undefined;
 
-  constructor(options: UdpLocalOptions, log: Logger, io: Io, place: WorkerPlace | undefined) {
+  constructor(options: ResolvedUdpLocalOptions, log: Logger, io: Io, place: WorkerPlace | undefined) {
     super();
     this.#isShared = place !== undefined;
-    this.#options = resolveUdpLocalOptions(options);
+    this.#options = options;
     this.#log = log;
     this.#io = io;
     const { server, via, carrier, idleTimeoutS, activeIdleTimeoutS, ...rest } = this.#options;
@@ -202,6 +214,10 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     this.#io.udp.afterTurn(this.#afterTurn);
   }
 
+  register(association: number, relay: Relay | undefined): void {
+    this.#relays[association] = relay;
+  }
+
   readonly #afterTurn = (): void => {
     this.#isScheduled = false;
     this.#drain();
@@ -221,9 +237,6 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
       { family: bound.family === 6 ? 6 : 4, host: bound.address, port, reusePort: this.#isShared },
       address,
       randomSeed(nodeCryptography),
-      (association, owner) => {
-        this.#relays[association] = owner;
-      },
       (error) => {
         bindError = error;
       },
