@@ -11,6 +11,8 @@ export class PacketBatch {
   /** First byte of the arena that is free. */
   arenaEnd = 0;
   count = 0;
+  /** How often it was cleared. */
+  generation = 0;
   /** Whether any entry lies in `input`. */
   hasInput = false;
   /** 1: in `input`, 0: in `arena`. */
@@ -48,6 +50,7 @@ export class PacketBatch {
     this.count = 0;
     this.arenaEnd = 0;
     this.hasInput = false;
+    this.generation++;
   }
 }
 

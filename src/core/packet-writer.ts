@@ -21,11 +21,12 @@ import {
 } from "../wire/ipv6.ts";
 import { writeUint16 } from "../wire/network-order.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
-import { addressPort } from "../wire/socket-address.ts";
+import { addressPort, sameBytes } from "../wire/socket-address.ts";
 import { TCP_HEADER_BYTES, writeTcpChecksum, writeTcpHeader } from "../wire/tcp.ts";
 import { UDP_CHECKSUM, UDP_HEADER_BYTES, udpChecksumOf, writeUdpHeader } from "../wire/udp.ts";
 import {
   VIRTIO_GSO_NONE,
+  VIRTIO_GSO_UDP_L4,
   VIRTIO_NEEDS_CHECKSUM,
   VIRTIO_NET_HEADER_BYTES,
   writeVirtioNetHeader,
@@ -41,6 +42,9 @@ const ICMPV6_QUOTE_BYTES = IPV6_MIN_MTU - IPV6_HEADER_BYTES - ICMP_HEADER_BYTES;
 /** Largest packet, its fragments at the smallest MTU with all their headers, and some. */
 const ROOM_BYTES = 144 * 1024;
 const ROOM_PACKETS = 64;
+/** Most segments of one USO packet: what kernels have always taken. */
+const MAX_RUN_SEGMENTS = 64;
+const MAX_RUN_BYTES = 65_535;
 const MAX_HEADER_BYTES = VIRTIO_NET_HEADER_BYTES + IPV6_HEADER_BYTES + UDP_HEADER_BYTES;
 
 /**
@@ -56,16 +60,35 @@ export class PacketWriter {
   /** First byte of the IP header of the packet that is being built. */
   #start = 0;
 
+  /** The last datagram written, while others may still join it in one USO packet. */
+  readonly #uso: boolean;
+  #runIndex = -1;
+  #runGeneration = 0;
+  #runSegments = 0;
+  /** Payload of each of its datagrams; only the last may be shorter. */
+  #runSegment = 0;
+  #runRemote: AddressBytes | undefined;
+  #runInner: AddressBytes | undefined;
+
   /**
    * @param mtu     1280 to 65,535
    * @param virtio  whether each packet is preceded by a virtio-net header
+   * @param uso     with virtio: whether the device takes USO packets, many datagrams in one
    * @param seed    a random 32-bit number: the first identification of fragments
    */
-  constructor(batch: PacketBatch, counters: PacketCounters, mtu: number, virtio: boolean, seed: number) {
+  constructor(
+    batch: PacketBatch,
+    counters: PacketCounters,
+    mtu: number,
+    virtio: boolean,
+    uso: boolean,
+    seed: number,
+  ) {
     this.#batch = batch;
     this.#counters = counters;
     this.#mtu = mtu;
     this.#virtioBytes = virtio ? VIRTIO_NET_HEADER_BYTES : 0;
+    this.#uso = virtio && uso;
     this.#identification = seed >>> 0;
   }
 
@@ -132,7 +155,10 @@ export class PacketWriter {
     batch.arenaEnd = end;
   }
 
-  /** A datagram from `remote` to `inner`, both IPv4 or both IPv6; `data` is copied. */
+  /**
+   * A datagram from `remote` to `inner`, both IPv4 or both IPv6; `data` is copied. With USO it joins those before it that
+   * went the same way and are not shorter.
+   */
   writeUdp(
     remote: AddressBytes,
     inner: AddressBytes,
@@ -140,6 +166,10 @@ export class PacketWriter {
     offset: number,
     length: number,
   ): void {
+    if (this.#uso && this.#canJoin(remote, inner, length)) {
+      this.#join(data, offset, length);
+      return;
+    }
     const { arena } = this.#batch;
     const addressBytes = (inner.length - 3) as 4 | 16;
     const transport = this.begin(addressBytes, remote, 1, inner, 1);
@@ -160,6 +190,57 @@ export class PacketWriter {
     const checksum = isPartial ? pseudo : udpChecksumOf(sumBytes(arena, transport, end, pseudo));
     writeUint16(arena, transport + UDP_CHECKSUM, checksum);
     this.finish(addressBytes, PROTOCOL_UDP, end, isPartial ? UDP_CHECKSUM : -1);
+    this.#runIndex = isPartial && length > 0 ? this.#batch.count - 1 : -1;
+    this.#runGeneration = this.#batch.generation;
+    this.#runSegments = 1;
+    this.#runSegment = length;
+    this.#runRemote = remote;
+    this.#runInner = inner;
+  }
+
+  #canJoin(remote: AddressBytes, inner: AddressBytes, length: number): boolean {
+    const batch = this.#batch;
+    if (this.#runIndex < 0 || this.#runIndex !== batch.count - 1) return false;
+    if (this.#runGeneration !== batch.generation || this.#runSegments === MAX_RUN_SEGMENTS) return false;
+    if (length === 0 || length > this.#runSegment || this.#runInner !== inner) return false;
+    if (batch.length[this.#runIndex] + length > MAX_RUN_BYTES) return false;
+    const last = this.#runRemote!;
+    return last === remote || (last.length === remote.length && sameBytes(last, 0, remote, 0, last.length));
+  }
+
+  #join(data: Uint8Array, offset: number, length: number): void {
+    const batch = this.#batch;
+    const { arena } = batch;
+    const index = this.#runIndex;
+    const addressBytes = (this.#runInner!.length - 3) as 4 | 16;
+    const headerBytes = addressBytes === 4 ? IPV4_HEADER_BYTES : IPV6_HEADER_BYTES;
+    const virtio = batch.offset[index];
+    const start = virtio + this.#virtioBytes;
+    const transport = start + headerBytes;
+    arena.set(data.subarray(offset, offset + length), batch.arenaEnd);
+    const end = batch.arenaEnd + length;
+    batch.arenaEnd = end;
+    batch.length[index] = end - virtio;
+    if (addressBytes === 4) {
+      writeIpv4Header(arena, start, end - start, 0, IPV4_DONT_FRAGMENT, HOP_LIMIT, PROTOCOL_UDP);
+    } else writeIpv6Header(arena, start, end - transport, HOP_LIMIT, PROTOCOL_UDP);
+    const source = transport - 2 * addressBytes;
+    const udpLength = end - transport;
+    writeUint16(arena, transport + 4, udpLength);
+    const sum = pseudoHeaderSum(arena, source, source + addressBytes, addressBytes, PROTOCOL_UDP, udpLength);
+    writeUint16(arena, transport + UDP_CHECKSUM, sum);
+    writeVirtioNetHeader(
+      arena,
+      virtio,
+      VIRTIO_NEEDS_CHECKSUM,
+      VIRTIO_GSO_UDP_L4,
+      headerBytes + UDP_HEADER_BYTES,
+      this.#runSegment,
+      headerBytes,
+      UDP_CHECKSUM,
+    );
+    this.#runSegments++;
+    if (length < this.#runSegment) this.#runIndex = -1;
   }
 
   /** A TCP segment without data and with an empty window. */

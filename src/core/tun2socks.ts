@@ -75,8 +75,8 @@ import { UdpAssociations } from "./udp-associations.ts";
 const NONE = -1;
 const NEVER = Number.POSITIVE_INFINITY;
 const SWEEP_MS = 1_000;
-/** So long is a flow remembered after both FINs or a RST, for what is still on its way. */
-const CLOSING_MS = 10_000;
+/** So long is a flow remembered after both FINs or a RST, for what is still on its way: as TIME-WAIT of Linux. */
+const CLOSING_MS = 60_000;
 /** An open flow that was idle for so long gives way when there are too many. */
 const SPARE_IDLE_MS = 600_000;
 const ECHO_HOP_LIMIT = 64;
@@ -141,6 +141,11 @@ export interface Tun2SocksOptions {
   readonly ipv6: DeviceAddresses | undefined;
   /** Whether each packet, in both directions, is preceded by a virtio-net header (wire/virtio-net). */
   readonly virtio: boolean;
+  /**
+   * With virtio: whether the device takes USO packets (Linux 6.2, TUN_F_USO4 and 6). Replies in a row to one application
+   * from one remote then leave as one packet.
+   */
+  readonly uso: boolean;
   /** First match decides. */
   readonly rules: readonly Rule[];
   /** ROUTE_… for what no rule matches. */
@@ -220,13 +225,13 @@ export class Tun2Socks {
   /** @throws UsageError ERR_OPTION */
   constructor(options: Tun2SocksOptions) {
     checkOptions(options);
-    const { limits, seed, mtu, virtio, ipv4, ipv6 } = options;
+    const { limits, seed, mtu, virtio, uso, ipv4, ipv6 } = options;
     this.#options = options;
     this.#limits = limits;
     this.#associations = new UdpAssociations(seed);
     this.#flows = new TcpFlows(seed);
     this.#reassembler = new Reassembler(limits.reassemblyBytes, limits.reassemblyTimeoutMs, this.counters);
-    this.#writer = new PacketWriter(this.toDevice, this.counters, mtu, virtio, seed);
+    this.#writer = new PacketWriter(this.toDevice, this.counters, mtu, virtio, uso, seed);
     this.#icmp = new IcmpErrors(this.#writer, this.counters, limits.icmpErrorsPerSecond, [
       ipv4?.peer,
       ipv6?.peer,

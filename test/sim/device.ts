@@ -43,6 +43,7 @@ export class Device {
       ipv4: { own: ip(OWN[4]), peer: ip(PEER[4]), listenerPort: LISTENER_PORT },
       ipv6: { own: ip(OWN[6]), peer: ip(PEER[6]), listenerPort: LISTENER_PORT },
       virtio: false,
+      uso: false,
       rules: [],
       udpRoute: ROUTE_TUNNEL,
       tcpRoute: ROUTE_SOCKS,

@@ -119,6 +119,7 @@ describe.each([false, true])("half a million random and mutated packets (virtio:
   const before = virtio ? VIRTIO_BYTES : 0;
   const device = new Device({
     virtio,
+    uso: virtio,
     mtu: MTU,
     limits: LIMITS,
     rules: ["udp *:99 reject", "tcp *:25 reject", "udp domain:example.test drop"].map(parseRule),
@@ -207,7 +208,8 @@ describe.each([false, true])("half a million random and mutated packets (virtio:
     const checksum = virtio && (written[0] & 1) === 1 ? "partial" : "whole";
     const { protocol, source, sourcePort, destination, destinationPort, version } = inspect(packet, "unseen");
     if (original === undefined) {
-      if (packet.length > MTU) throw new Error("above the MTU");
+      const isUso = virtio && written[1] === 5;
+      if (packet.length > MTU && !isUso) throw new Error("above the MTU");
       inspect(packet, checksum);
       return;
     }
