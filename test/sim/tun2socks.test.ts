@@ -6,7 +6,7 @@ import {
   inspect,
   ip,
   ipPacket,
-  slowChecksum,
+  partialSum,
   tcpPacket,
   udpPacket,
 } from "../unit/packet-oracle.ts";
@@ -609,15 +609,6 @@ describe.each(FAMILIES)("TCP over IPv$family", ({ family, app, target }) => {
     ]);
   });
 });
-
-/** Sum of the pseudo header, as the kernel leaves it in a checksum field. */
-function partialSum(packet: Buffer): number {
-  const { message, protocol, version } = inspect(packet, "unseen");
-  const addresses = version === 4 ? packet.subarray(12, 20) : packet.subarray(8, 40);
-  return (
-    ~slowChecksum(addresses, Buffer.from([0, protocol, message.length >> 8, message.length & 255])) & 0xffff
-  );
-}
 
 describe.each(FAMILIES)("ICMP over IPv$family", ({ family, app, target }) => {
   const icmp = family === 4 ? 1 : 58;

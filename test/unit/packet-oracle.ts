@@ -271,3 +271,12 @@ function inspectMessage(
   }
   if (slowChecksum(pseudo, message) !== 0) throw new Error(`checksum of protocol ${protocol}`);
 }
+
+/** Sum of the pseudo header of a packet, as the kernel leaves it in a checksum field. */
+export function partialSum(packet: Uint8Array): number {
+  const { message, protocol, version } = inspect(packet, "unseen");
+  const addresses = version === 4 ? packet.subarray(12, 20) : packet.subarray(8, 40);
+  return (
+    ~slowChecksum(addresses, Buffer.from([0, protocol, message.length >> 8, message.length & 255])) & 0xffff
+  );
+}
