@@ -1,13 +1,22 @@
 /*
  * Load for UDP tunnels: a sink that counts and checks, an echo, a flood, and a ping. Datagrams move in batches
- * (sendmmsg, recvmmsg), so that one core makes more than any tunnel takes. One JSON object on a line for each result.
+ * (sendmmsg, recvmmsg, segments), so that one core makes more than any tunnel takes. One JSON object on a line for each
+ * result.
  *
- *   load sink  SECONDS [PORT]                  "port", then at the end what came within the window
- *   load echo  SECONDS [PORT]                  sends everything back
+ *   load sink  SECONDS                         "port", then at each SIGUSR1 and at the end what came since; one-way
+ *                                              delays in microseconds
+ *   load echo  SECONDS                         the same, and sends everything back
  *   load flood PORT SIZE SOCKETS SECONDS RATE BURST
- *                                              RATE 0: as fast as the system takes it; BURST datagrams of one socket
- *                                              leave in one segmented send, 1: each by itself, by sendmmsg
+ *                                              RATE 0: as fast as the system takes it, else what is due after each
+ *                                              sleep; up to BURST datagrams of one socket leave in one segmented send,
+ *                                              1: each by itself, by sendmmsg
+ *   load open  PORT SIZE SECONDS RATE BURST    one socket at a fixed rate, and what comes back; round trips in
+ *                                              microseconds
  *   load ping  PORT SIZE COUNT                 one outstanding; microseconds
+ *   load hold  PORT SIZE SOCKETS RATE          one datagram from each socket, then keeps the sockets until SIGTERM
+ *   load with-parent COMMAND ...               runs a command that is killed when its parent ends
+ *
+ * After a flood come trailers, which nobody counts: some tunnels keep their last datagrams until more come.
  *
  * Payload: magic 4, flow 4, sequence 8, send time 8 (ns), checksum 8, then a pattern from the sequence.
  */
@@ -22,6 +31,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -30,6 +41,8 @@
 #define MAX_SIZE 65507
 #define MAX_FLOWS 65536
 #define MAGIC 0x55504c44u
+#define TRAILER_MAGIC 0x5550544cu
+#define TRAILERS 64
 #define HEADER 32
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
@@ -49,10 +62,10 @@ static void die(const char *what) {
   exit(1);
 }
 
-static volatile sig_atomic_t stopped;
+static volatile sig_atomic_t stopped, report_wanted;
 static void on_signal(int signal_number) {
-  (void)signal_number;
-  stopped = 1;
+  if (signal_number == SIGUSR1) report_wanted = 1;
+  else stopped = 1;
 }
 
 static int udp_socket(uint16_t port, uint16_t *bound) {
@@ -138,24 +151,56 @@ static uint64_t highest[MAX_FLOWS];
 static uint64_t (*window)[64];
 
 static uint64_t count, total_bytes, corrupt, duplicate, reordered;
+/* What was sent before is of an earlier load. */
+static uint64_t counted_since;
 
-static void check(const uint8_t *data, size_t size) {
-  count++;
-  total_bytes += size;
-  uint32_t magic, flow;
-  uint64_t sequence, sum;
+/* Times in steps of a thirty-second of their power of two. */
+#define STEP_BITS 5
+static uint64_t histogram[64 << STEP_BITS], longest;
+
+static void add_time(uint64_t ns) {
+  if (ns > longest) longest = ns;
+  if (ns < 1 << STEP_BITS) ns = 1 << STEP_BITS;
+  int exponent = 63 - __builtin_clzll(ns);
+  histogram[(exponent << STEP_BITS) + (int)((ns >> (exponent - STEP_BITS)) & ((1 << STEP_BITS) - 1))]++;
+}
+
+/* Microseconds below which a share of the times lies. */
+static double percentile(double share) {
+  uint64_t total = 0, passed = 0;
+  for (int i = 0; i < 64 << STEP_BITS; i++) total += histogram[i];
+  for (int i = 0; i < 64 << STEP_BITS; i++) {
+    passed += histogram[i];
+    if (passed == 0 || (double)passed < share * (double)total) continue;
+    double low = (double)(1ull << (i >> STEP_BITS));
+    return low * (1 + ((i & ((1 << STEP_BITS) - 1)) + 0.5) / (1 << STEP_BITS)) / 1e3;
+  }
+  return 0;
+}
+
+static void check(const uint8_t *data, size_t size, uint64_t now) {
+  uint32_t magic = 0, flow;
+  uint64_t sequence, time, sum;
+  if (size >= 4) memcpy(&magic, data, 4);
+  if (magic == TRAILER_MAGIC) return;
   if (size < HEADER) {
+    count++;
     corrupt++;
     return;
   }
-  memcpy(&magic, data, 4);
   memcpy(&flow, data + 4, 4);
   memcpy(&sequence, data + 8, 8);
+  memcpy(&time, data + 16, 8);
   memcpy(&sum, data + 24, 8);
-  if (magic != MAGIC || sum != checksum(data, size) || flow >= MAX_FLOWS) {
+  int is_corrupt = magic != MAGIC || sum != checksum(data, size) || flow >= MAX_FLOWS;
+  if (!is_corrupt && time < counted_since) return;
+  count++;
+  total_bytes += size;
+  if (is_corrupt) {
     corrupt++;
     return;
   }
+  add_time(now - time);
   sequence++;
   uint64_t *bits = window[flow];
   if (sequence > highest[flow]) {
@@ -172,21 +217,64 @@ static void check(const uint8_t *data, size_t size) {
   } else reordered++;
 }
 
-static int sink(int seconds, uint16_t port, int is_echo) {
+static void check_message(struct msghdr *header, size_t left, uint64_t now) {
+  const uint8_t *data = header->msg_iov->iov_base;
+  size_t each = segment_size(header, left);
+  do {
+    size_t size = each < left ? each : left;
+    check(data, size, now);
+    data += size;
+    left -= size;
+  } while (left > 0);
+}
+
+static void prepare_checks(void) {
+  window = calloc(MAX_FLOWS, sizeof *window);
+  if (!window) die("calloc");
+}
+
+/* What came since the last report, without the closing brace. */
+static void print_checked(uint64_t first, uint64_t last) {
+  printf("{\"count\":%llu,\"bytes\":%llu,\"seconds\":%.6f,\"corrupt\":%llu,\"duplicate\":%llu,\"reordered\":%llu,"
+         "\"p50\":%.1f,\"p90\":%.1f,\"p99\":%.1f,\"p999\":%.1f,\"max\":%.1f",
+         (unsigned long long)count, (unsigned long long)total_bytes, (double)(last - first) / 1e9,
+         (unsigned long long)corrupt, (unsigned long long)duplicate, (unsigned long long)reordered, percentile(0.5),
+         percentile(0.9), percentile(0.99), percentile(0.999), (double)longest / 1e3);
+}
+
+static void reset_checks(void) {
+  count = total_bytes = corrupt = duplicate = reordered = longest = 0;
+  counted_since = now_ns();
+  memset(histogram, 0, sizeof histogram);
+  for (int i = 0; i < MAX_FLOWS; i++) {
+    if (highest[i] == 0) continue;
+    highest[i] = 0;
+    memset(window[i], 0, sizeof *window);
+  }
+}
+
+static int sink(int seconds, int is_echo) {
   uint16_t bound;
-  int fd = udp_socket(port, &bound);
+  int fd = udp_socket(0, &bound);
   int on = 1;
   /* An echo answers each datagram by itself. */
   if (!is_echo) setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on);
   prepare(MAX_SIZE + 1);
-  window = calloc(MAX_FLOWS, sizeof *window);
-  if (!window) die("calloc");
+  prepare_checks();
   printf("{\"port\":%u}\n", bound);
   fflush(stdout);
   uint64_t first = 0, last = 0;
   uint64_t end = now_ns() + (uint64_t)seconds * 1000000000u;
   struct pollfd poller = {.fd = fd, .events = POLLIN};
   while (!stopped && now_ns() < end) {
+    if (report_wanted) {
+      report_wanted = 0;
+      print_checked(first, last);
+      printf("}\n");
+      reset_checks();
+      first = last = 0;
+      fflush(stdout);
+    }
     if (poll(&poller, 1, 100) <= 0) continue;
     for (int i = 0; i < BATCH; i++) {
       vectors[i].iov_len = MAX_SIZE + 1;
@@ -197,18 +285,11 @@ static int sink(int seconds, uint16_t port, int is_echo) {
     }
     int got = recvmmsg(fd, messages, BATCH, MSG_DONTWAIT, NULL);
     if (got <= 0) continue;
-    last = now_ns();
-    if (!first) first = last;
-    for (int i = 0; i < got; i++) {
-      const uint8_t *data = vectors[i].iov_base;
-      size_t left = messages[i].msg_len;
-      size_t each = segment_size(&messages[i].msg_hdr, left);
-      do {
-        size_t size = each < left ? each : left;
-        check(data, size);
-        data += size;
-        left -= size;
-      } while (left > 0);
+    uint64_t now = now_ns(), counted = count;
+    for (int i = 0; i < got; i++) check_message(&messages[i].msg_hdr, messages[i].msg_len, now);
+    if (count > counted) {
+      last = now;
+      if (!first) first = now;
     }
     if (is_echo) {
       for (int i = 0; i < got; i++) {
@@ -222,30 +303,58 @@ static int sink(int seconds, uint16_t port, int is_echo) {
       }
     }
   }
-  uint64_t expected = 0;
-  for (int i = 0; i < MAX_FLOWS; i++) expected += highest[i];
-  printf("{\"count\":%llu,\"bytes\":%llu,\"seconds\":%.6f,\"corrupt\":%llu,\"duplicate\":%llu,"
-         "\"reordered\":%llu,\"expected\":%llu}\n",
-         (unsigned long long)count, (unsigned long long)total_bytes, (double)(last - first) / 1e9,
-         (unsigned long long)corrupt, (unsigned long long)duplicate, (unsigned long long)reordered,
-         (unsigned long long)expected);
+  print_checked(first, last);
+  printf("}\n");
   return 0;
 }
 
-static int flood(uint16_t port, size_t size, int sockets, double seconds, double rate, int burst) {
+/* Takes what came back, after waiting for it for at most so long. */
+static struct mmsghdr answers[BATCH];
+static struct iovec answer_vectors[BATCH];
+static void take_answers(int fd, uint64_t wait_ns) {
+  struct pollfd poller = {.fd = fd, .events = POLLIN};
+  struct timespec pause = {(time_t)(wait_ns / 1000000000u), (long)(wait_ns % 1000000000u)};
+  if (ppoll(&poller, 1, &pause, NULL) <= 0) return;
+  int got = recvmmsg(fd, answers, BATCH, MSG_DONTWAIT, NULL);
+  uint64_t now = now_ns();
+  for (int i = 0; i < got; i++) check_message(&answers[i].msg_hdr, answers[i].msg_len, now);
+}
+
+static void prepare_answers(size_t size) {
+  uint8_t *bytes = calloc(BATCH, size + 1);
+  if (!bytes) die("calloc");
+  for (int i = 0; i < BATCH; i++) {
+    answer_vectors[i] = (struct iovec){.iov_base = bytes + (size_t)i * (size + 1), .iov_len = size + 1};
+    answers[i].msg_hdr.msg_iov = &answer_vectors[i];
+    answers[i].msg_hdr.msg_iovlen = 1;
+  }
+}
+
+static int *connected_sockets(uint16_t port, int sockets) {
   struct sockaddr_in target = {.sin_family = AF_INET, .sin_port = htons(port)};
   target.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   int *fds = calloc((size_t)sockets, sizeof *fds);
-  uint64_t *sequences = calloc((size_t)sockets, sizeof *sequences);
-  if (!fds || !sequences) die("calloc");
+  if (!fds) die("calloc");
   for (int i = 0; i < sockets; i++) {
     fds[i] = udp_socket(0, NULL);
     if (connect(fds[i], (struct sockaddr *)&target, sizeof target) < 0) die("connect");
   }
+  return fds;
+}
+
+/* A generator that was kept from running makes up for so much, and not for the rest: that would be a flood. */
+#define MAX_DEBT_NS 2000000u
+
+static int flood(uint16_t port, size_t size, int sockets, double seconds, double rate, int burst, int has_answers) {
+  int *fds = connected_sockets(port, sockets);
+  uint64_t *sequences = calloc((size_t)sockets, sizeof *sequences);
   /* The datagrams of a burst lie one behind the other, so that one segmented send takes them. */
   buffers = calloc(BATCH, size);
-  if (!buffers) die("calloc");
-  if (rate > 0 && burst > 8) burst = 8;
+  if (!sequences || !buffers) die("calloc");
+  if (has_answers) {
+    prepare_checks();
+    prepare_answers(size);
+  }
   if (burst > BATCH) burst = BATCH;
   if ((size_t)burst * size > MAX_SIZE) burst = (int)(MAX_SIZE / size);
   int is_segmented = burst > 1 && size <= 1472;
@@ -254,35 +363,90 @@ static int flood(uint16_t port, size_t size, int sockets, double seconds, double
     is_segmented = setsockopt(fds[i], IPPROTO_UDP, UDP_SEGMENT, &segment, sizeof segment) == 0;
   }
   /* With one socket, singles leave many in a call. */
-  if (burst == 1 && sockets == 1 && rate == 0) burst = BATCH;
+  if (burst == 1 && sockets == 1) burst = BATCH;
   for (int i = 0; i < BATCH; i++) {
     vectors[i].iov_base = buffers + (size_t)i * size;
     vectors[i].iov_len = size;
     messages[i].msg_hdr.msg_iov = &vectors[i];
     messages[i].msg_hdr.msg_iovlen = 1;
   }
-  uint64_t start = now_ns(), end = start + (uint64_t)(seconds * 1e9), sent = 0, failed = 0;
-  for (int turn = 0; !stopped && now_ns() < end; turn = (turn + 1) % sockets) {
+  if (rate > 0) {
+    /* Leaves on time where the system permits it: a late generator's catching up would count as the tunnel's loss. */
+    setpriority(PRIO_PROCESS, 0, -20);
+    prctl(PR_SET_TIMERSLACK, 1);
+  }
+  uint64_t begin = now_ns(), end = begin + (uint64_t)(seconds * 1e9), sent = 0, failed = 0;
+  double each = rate > 0 ? 1e9 / rate : 0, due = (double)begin;
+  /* No number comes again in a later flood, so that a straggler is told from a duplicate. */
+  for (int i = 0; i < sockets; i++) sequences[i] = begin;
+  for (int turn = 0; !stopped; turn = (turn + 1) % sockets) {
+    uint64_t now = now_ns();
+    if (now >= end) break;
+    int size_of_burst = burst;
     if (rate > 0) {
-      uint64_t due = start + (uint64_t)((double)sent / rate * 1e9), now = now_ns();
-      if (due > now) {
-        struct timespec pause = {0, (long)(due - now)};
-        if (due - now > 60000) nanosleep(&pause, NULL);
-        else while (now_ns() < due) {}
+      if (due > (double)now) {
+        uint64_t wait = (uint64_t)(due - (double)now);
+        struct timespec pause = {(time_t)(wait / 1000000000u), (long)(wait % 1000000000u)};
+        if (has_answers) take_answers(fds[0], wait);
+        else nanosleep(&pause, NULL);
+        turn = (turn + sockets - 1) % sockets;
+        continue;
       }
+      if (due + MAX_DEBT_NS < (double)now) due = (double)now - MAX_DEBT_NS;
+      double behind = 1 + ((double)now - due) / each;
+      if (behind < burst) size_of_burst = (int)behind;
     }
-    for (int i = 0; i < burst; i++) fill(vectors[i].iov_base, size, (uint32_t)turn, sequences[turn] + (uint64_t)i);
+    for (int i = 0; i < size_of_burst; i++)
+      fill(vectors[i].iov_base, size, (uint32_t)turn, sequences[turn] + (uint64_t)i);
     int done;
-    if (is_segmented) done = send(fds[turn], buffers, size * (size_t)burst, 0) > 0 ? burst : 0;
-    else done = sendmmsg(fds[turn], messages, (unsigned)burst, 0);
+    if (is_segmented) done = send(fds[turn], buffers, size * (size_t)size_of_burst, 0) > 0 ? size_of_burst : 0;
+    else done = sendmmsg(fds[turn], messages, (unsigned)size_of_burst, 0);
     if (done < 0) done = 0;
     sequences[turn] += (uint64_t)done;
     sent += (uint64_t)done;
-    if (done < burst) failed++;
+    due += each * size_of_burst;
+    if (done < size_of_burst) failed++;
+    if (has_answers) take_answers(fds[0], 0);
   }
-  double took = (double)(now_ns() - start) / 1e9;
+  uint64_t stop = now_ns();
+  double took = (double)(stop - begin) / 1e9;
+  if (has_answers) {
+    for (uint64_t now = stop; now < stop + 300000000u && count < sent; now = now_ns()) take_answers(fds[0], 50000000u);
+    print_checked(begin, stop);
+    printf(",\"sent\":%llu}\n", (unsigned long long)sent);
+    return 0;
+  }
+  uint8_t *trailer = calloc(1, size);
+  if (!trailer) die("calloc");
+  uint32_t magic = TRAILER_MAGIC;
+  memcpy(trailer, &magic, 4);
+  struct timespec pause = {0, 50000000};
+  for (int i = 0; i < TRAILERS && !stopped; i++) {
+    nanosleep(&pause, NULL);
+    pause.tv_nsec = 1000000;
+    if (send(fds[0], trailer, size, 0) < 0) failed++;
+  }
   printf("{\"sent\":%llu,\"failed\":%llu,\"seconds\":%.6f}\n", (unsigned long long)sent,
          (unsigned long long)failed, took);
+  return 0;
+}
+
+static int hold(uint16_t port, size_t size, int sockets, double rate) {
+  int *fds = connected_sockets(port, sockets);
+  prepare_checks();
+  prepare_answers(size);
+  uint8_t *bytes = calloc(1, size);
+  if (!bytes) die("calloc");
+  struct timespec pause = {0, (long)(1e9 / rate)};
+  for (int i = 0; i < sockets && !stopped; i++) {
+    fill(bytes, size, (uint32_t)i, 0);
+    if (send(fds[i], bytes, size, 0) < 0) perror("send");
+    nanosleep(&pause, NULL);
+  }
+  for (int i = 0; i < sockets && !stopped; i++) take_answers(fds[i], i == 0 ? 500000000u : 0);
+  printf("{\"sent\":%d,\"answered\":%llu}\n", sockets, (unsigned long long)count);
+  fflush(stdout);
+  while (!stopped) poll(NULL, 0, 1000);
   return 0;
 }
 
@@ -313,25 +477,50 @@ static int ping(uint16_t port, size_t size, int count) {
     }
     if (!is_back) lost++;
     else if (i >= 100) times[done++] = (double)(now_ns() - start) / 1e3;
-    if (lost > 20) break;
+    if (lost > 20 || (lost > 2 && lost == i + 1)) break;
   }
   qsort(times, (size_t)done, sizeof *times, compare);
-  printf("{\"samples\":%d,\"lost\":%d,\"min\":%.1f,\"p50\":%.1f,\"p99\":%.1f}\n", done, lost,
-         done ? times[0] : 0, done ? times[done / 2] : 0, done ? times[done * 99 / 100] : 0);
+  printf("{\"samples\":%d,\"lost\":%d,\"min\":%.1f,\"p50\":%.1f,\"p90\":%.1f,\"p99\":%.1f}\n", done, lost,
+         done ? times[0] : 0, done ? times[done / 2] : 0, done ? times[done * 9 / 10] : 0,
+         done ? times[done * 99 / 100] : 0);
   return 0;
 }
 
+static int with_parent(char **command) {
+  /* A group for all that it starts, in the session of the run: a session of its own would be scheduled by itself. */
+  setpgid(0, 0);
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() == 1) return 1;
+  execvp(command[0], command);
+  die(command[0]);
+  return 1;
+}
+
+static uint16_t port_of(const char *text) { return (uint16_t)atoi(text); }
+
 int main(int argc, char **argv) {
+  const char *mode = argc > 1 ? argv[1] : "";
+  if (argc >= 3 && strcmp(mode, "with-parent") == 0) return with_parent(argv + 2);
   signal(SIGTERM, on_signal);
   signal(SIGINT, on_signal);
-  if (argc >= 3 && strcmp(argv[1], "sink") == 0) return sink(atoi(argv[2]), argc > 3 ? (uint16_t)atoi(argv[3]) : 0, 0);
-  if (argc >= 3 && strcmp(argv[1], "echo") == 0) return sink(atoi(argv[2]), argc > 3 ? (uint16_t)atoi(argv[3]) : 0, 1);
-  if (argc == 8 && strcmp(argv[1], "flood") == 0 && atoi(argv[3]) >= HEADER && atoi(argv[4]) > 0 &&
-      atoi(argv[4]) <= MAX_FLOWS && atoi(argv[7]) > 0)
-    return flood((uint16_t)atoi(argv[2]), (size_t)atoi(argv[3]), atoi(argv[4]), atof(argv[5]), atof(argv[6]),
-                 atoi(argv[7]));
-  if (argc == 5 && strcmp(argv[1], "ping") == 0 && atoi(argv[3]) >= HEADER)
-    return ping((uint16_t)atoi(argv[2]), (size_t)atoi(argv[3]), atoi(argv[4]));
-  fprintf(stderr, "usage: load sink|echo SECONDS [PORT] | flood PORT SIZE SOCKETS SECONDS RATE BURST | ping PORT SIZE COUNT\n");
+  struct sigaction report = {.sa_handler = on_signal};
+  sigaction(SIGUSR1, &report, NULL);
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (argc == 3 && strcmp(mode, "sink") == 0) return sink(atoi(argv[2]), 0);
+  if (argc == 3 && strcmp(mode, "echo") == 0) return sink(atoi(argv[2]), 1);
+  if (argc >= 5 && atoi(argv[3]) >= HEADER && atoi(argv[3]) <= MAX_SIZE) {
+    size_t size = (size_t)atoi(argv[3]);
+    int number = atoi(argv[4]);
+    if (argc == 8 && strcmp(mode, "flood") == 0 && number > 0 && number <= MAX_FLOWS && atoi(argv[7]) > 0)
+      return flood(port_of(argv[2]), size, number, atof(argv[5]), atof(argv[6]), atoi(argv[7]), 0);
+    if (argc == 7 && strcmp(mode, "open") == 0 && atof(argv[5]) > 0 && atoi(argv[6]) > 0)
+      return flood(port_of(argv[2]), size, 1, atof(argv[4]), atof(argv[5]), atoi(argv[6]), 1);
+    if (argc == 5 && strcmp(mode, "ping") == 0 && number > 0) return ping(port_of(argv[2]), size, number);
+    if (argc == 6 && strcmp(mode, "hold") == 0 && number > 0 && number <= MAX_FLOWS && atof(argv[5]) > 1)
+      return hold(port_of(argv[2]), size, number, atof(argv[5]));
+  }
+  fprintf(stderr, "usage: load sink|echo SECONDS | flood PORT SIZE SOCKETS SECONDS RATE BURST |\n"
+                  "  open PORT SIZE SECONDS RATE BURST | ping PORT SIZE COUNT | hold PORT SIZE SOCKETS RATE |\n"
+                  "  with-parent COMMAND ...\n");
   return 2;
 }

@@ -1,51 +1,23 @@
 // The tunnels that are compared: how each is started between a forward's port and a target's.
-import { spawn } from "node:child_process";
+import { spawnSync } from "node:child_process";
+import { randomBytes } from "node:crypto";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { createServer } from "node:net";
 import { createInterface } from "node:readline";
+import { bound, start, stop } from "./processes.mjs";
 
-/** @typedef {{ port: number, pids: { local: number, server: number }, stop: () => Promise<void> }} Running */
+/** @typedef {{ port: number, local?: number, server?: number, stop: () => Promise<void> }} Running  port, pids */
+/**
+ * @typedef {object} Subject
+ * @property {string} name
+ * @property {string} version
+ * @property {boolean} isTwoWay  answers come back; for a peer of `--peer` found by trying
+ * @property {(target: number, associations?: number) => Promise<Running>} start  towards a UDP port
+ */
 
-/** @type {Set<import("node:child_process").ChildProcess>} */
-const children = new Set();
-process.once("exit", () => {
-  for (const child of children) child.kill("SIGKILL");
-});
-for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(130));
-
-/** @param {string} command @param {string[]} args */
-export function start(command, args) {
-  const child = spawn(command, args, { stdio: ["ignore", "pipe", "pipe"] });
-  children.add(child);
-  child.once("exit", () => children.delete(child));
-  child.once("error", (error) => {
-    throw error;
-  });
-  child.stderr.resume();
-  return child;
-}
-
-/** @param {import("node:child_process").ChildProcess[]} processes */
-async function stop(processes) {
-  for (const child of processes) {
-    if (child.exitCode !== null || child.signalCode !== null) continue;
-    child.kill("SIGKILL");
-    await once(child, "exit");
-  }
-}
-
-/** @param {import("node:child_process").ChildProcess} child @returns {Promise<any>} */
-async function ready(child) {
-  for await (const line of createInterface({ input: /** @type {any} */ (child.stderr) })) {
-    const message = JSON.parse(line);
-    if (message.ready !== undefined) {
-      child.stderr?.resume();
-      return message;
-    }
-  }
-  throw new Error("ended before it was ready");
-}
+/** The key of the run, for those who have to have one. */
+const KEY = randomBytes(16).toString("hex");
 
 async function freeTcpPort() {
   const server = createServer().listen(0, "127.0.0.1");
@@ -64,50 +36,134 @@ async function freeUdpPort() {
   return port;
 }
 
-/** @param {string[]} extra  more options of both ends */
-function underpass(extra = []) {
-  /** @param {number} target @returns {Promise<Running>} */
-  return async (target) => {
-    const options = ["--log-format", "json", "--log-level", "warn", ...extra];
-    const server = start(process.execPath, [
-      "dist/cli/udp-server.js",
-      ...["--listen", "127.0.0.1:0", "--allow", "127.0.0.0/8"],
-      ...options,
-    ]);
-    const { listen } = await ready(server);
-    const local = start(process.execPath, [
-      "dist/cli/udp-local.js",
-      ...["--server", listen[0], "--forward", `127.0.0.1:0=127.0.0.1:${target}`],
-      ...options,
-    ]);
-    const { forwards } = await ready(local);
-    const port = Number(forwards[0].listen.split(":")[1]);
-    return {
-      port,
-      pids: { local: Number(local.pid), server: Number(server.pid) },
-      stop: () => stop([local, server]),
-    };
-  };
+/** @param {import("node:child_process").ChildProcess} child @returns {Promise<any>} */
+async function ready(child) {
+  let last = "";
+  for await (const line of createInterface({ input: /** @type {any} */ (child.stderr) })) {
+    last = line;
+    if (!line.startsWith("{")) continue;
+    const message = JSON.parse(line);
+    if (message.ready === undefined) continue;
+    child.stderr?.resume();
+    return message;
+  }
+  throw new Error(last || "ended before it was ready");
 }
 
-/** Debian's udptunnel (Columbia University's): one way only. @param {number} target @returns {Promise<Running>} */
-async function debianUdptunnel(target) {
-  const [tcp, port] = [await freeTcpPort(), await freeUdpPort()];
-  const server = start("udptunnel", ["-s", String(tcp), `127.0.0.1/${target}`]);
-  await new Promise((done) => setTimeout(done, 300));
-  // It takes one client for its life, so its readiness cannot be tried by connecting.
-  const local = start("udptunnel", ["-c", `127.0.0.1/${tcp}`, `127.0.0.1/${port}`]);
-  await new Promise((done) => setTimeout(done, 300));
-  if (local.exitCode !== null) throw new Error("udptunnel does not start");
+/** @param {string} name @param {"native" | "plain"} io @param {string} version @returns {Subject} */
+function underpass(name, io, version) {
   return {
-    port,
-    pids: { local: Number(local.pid), server: Number(server.pid) },
-    stop: () => stop([local, server]),
+    name,
+    version,
+    isTwoWay: true,
+    start: async (target, associations) => {
+      const bound = associations === undefined ? [] : ["--max-associations", String(associations)];
+      const ofSession =
+        associations === undefined ? [] : ["--max-associations-per-session", String(associations)];
+      const options = ["--io", io, "--log-format", "json", "--log-level", "warn", ...bound];
+      const server = start(process.execPath, [
+        "dist/cli/udp-server.js",
+        ...["--listen", "127.0.0.1:0", "--allow", "127.0.0.0/8"],
+        ...options,
+        ...ofSession,
+      ]);
+      const { listen } = await ready(server);
+      const local = start(process.execPath, [
+        "dist/cli/udp-local.js",
+        ...["--server", listen[0], "--forward", `127.0.0.1:0=127.0.0.1:${target}`],
+        ...options,
+      ]);
+      const { forwards } = await ready(local);
+      return {
+        port: Number(forwards[0].listen.split(":")[1]),
+        local: local.pid,
+        server: server.pid,
+        stop: () => stop([local, server]),
+      };
+    },
   };
 }
 
-/** Each: its name, whether answers come back, and how to start it towards a UDP port. */
-export const SUBJECTS = {
-  underpass: { isTwoWay: true, start: underpass() },
-  udptunnel: { isTwoWay: false, start: debianUdptunnel },
+/**
+ * @param {string} name @param {string} version @param {boolean} isTwoWay
+ * @param {string} commands  "SERVER COMMAND ;; LOCAL COMMAND", words divided by spaces, with {tcp} {udp} {target} {key}
+ * @returns {Subject}
+ */
+function program(name, version, isTwoWay, commands) {
+  const [ofServer, ofLocal] = commands.split(";;").map((text) => text.trim().split(/\s+/));
+  if (!ofServer?.[0] || !ofLocal?.[0]) {
+    throw new Error(`--peer ${name}: expected NAME=SERVER COMMAND ;; LOCAL COMMAND`);
+  }
+  return {
+    name,
+    version,
+    isTwoWay,
+    start: async (target) => {
+      const [tcp, udp] = [await freeTcpPort(), await freeUdpPort()];
+      /** @type {Record<string, string | number>} */
+      const values = { tcp, udp, target, key: KEY };
+      /** @param {string[]} words */
+      const run = ([command, ...args]) =>
+        start(
+          command,
+          args.map((arg) => arg.replace(/\{(tcp|udp|target|key)\}/g, (_, key) => String(values[key]))),
+        );
+      const server = run(ofServer);
+      await bound(tcp, server);
+      const local = run(ofLocal);
+      await bound(udp, local);
+      return { port: udp, local: local.pid, server: server.pid, stop: () => stop([local, server]) };
+    },
+  };
+}
+
+const PACKAGED = [
+  {
+    name: "udptunnel",
+    package: "udptunnel",
+    // A client that sends to its forward is never answered.
+    isTwoWay: false,
+    commands: "udptunnel -s {tcp} 127.0.0.1/{target} ;; udptunnel -c 127.0.0.1/{tcp} 127.0.0.1/{udp}",
+  },
+  {
+    name: "shadowsocks",
+    package: "shadowsocks-libev",
+    isTwoWay: true,
+    commands:
+      "ss-server -U -s 127.0.0.1 -p {tcp} -k {key} -m aes-128-gcm ;; " +
+      "ss-tunnel -U -s 127.0.0.1 -p {tcp} -b 127.0.0.1 -l {udp} -L 127.0.0.1:{target} -k {key} -m aes-128-gcm",
+  },
+];
+
+/** No tunnel: what the generator makes and the target takes. @type {Subject} */
+export const BARE = {
+  name: "bare",
+  version: "loopback",
+  isTwoWay: true,
+  start: async (target) => ({ port: target, stop: async () => {} }),
 };
+
+/**
+ * Ours, the packaged ones that are installed, and those given as `NAME=SERVER COMMAND ;; LOCAL COMMAND`.
+ *
+ * @param {string[]} peers @param {string} version  ours @returns {Subject[]}
+ */
+export function subjects(peers, version) {
+  const packaged = PACKAGED.flatMap(({ name, package: from, isTwoWay, commands }) => {
+    const { status, stdout } = spawnSync("dpkg-query", ["-W", "-f", "$" + "{Version}", from], {
+      encoding: "utf8",
+    });
+    return status === 0 && stdout !== "" ? [program(name, stdout, isTwoWay, commands)] : [];
+  });
+  const given = peers.map((peer) => {
+    const [, name, commands] = /^([\w.-]+)=(.*)$/s.exec(peer) ?? [];
+    if (name === undefined) throw new Error("--peer: expected NAME=SERVER COMMAND ;; LOCAL COMMAND");
+    return program(name, "given", true, commands);
+  });
+  return [
+    underpass("underpass", "native", version),
+    underpass("underpass-plain", "plain", version),
+    ...packaged,
+    ...given,
+  ];
+}

@@ -1,0 +1,302 @@
+// What is measured. Every measure starts its tunnels anew in each round and takes them in turn, A B C A B C.
+import { flood, hold, open, ping, startTarget } from "./load.mjs";
+import { cpuNs, descriptorLimit, residentBytes, sleep } from "./processes.mjs";
+import { BARE } from "./subjects.mjs";
+
+/** @typedef {import("./subjects.mjs").Subject} Subject */
+/** @typedef {import("./subjects.mjs").Running} Running */
+/** @typedef {import("./load.mjs").Target} Target */
+/** @typedef {import("./load.mjs").Load} Load */
+/** @typedef {{ measure: string, subject: string, round: number } & Record<string, any>} BenchRecord */
+/**
+ * @typedef {object} Plan
+ * @property {Subject[]} subjects
+ * @property {number} rounds
+ * @property {number} seconds  of a window
+ * @property {boolean} isQuick
+ * @property {(record: BenchRecord) => void} record
+ * @property {(text: string) => void} note
+ */
+/** @typedef {{ subject: Subject, tunnel: Running, target: Target }} Lane */
+
+/** What a lower rate than the tunnel's highest may lose and still count as without loss. */
+export const LOSS_LIMIT = 0.001;
+/** The rate at which CPU times are compared. */
+export const EQUAL_RATE = 60_000;
+const OURS = "underpass";
+const WARM_UP = { size: 1200, sockets: 1, burst: 1, rate: 50_000, seconds: 0.6 };
+/** Queues of a tunnel are empty after so long. */
+const DRAIN_MS = 120;
+
+/** @param {Subject[]} subjects @param {"sink" | "echo"} mode @param {(lanes: Lane[]) => Promise<void>} use */
+async function withTunnels(subjects, mode, use) {
+  /** @type {Lane[]} */
+  const lanes = [];
+  try {
+    for (const subject of subjects) {
+      const target = await startTarget(mode);
+      lanes.push({ subject, target, tunnel: await subject.start(target.port) });
+    }
+    for (const { subject, tunnel } of lanes) {
+      if (subject === BARE) continue;
+      await (mode === "sink" ? flood(tunnel.port, WARM_UP) : open(tunnel.port, WARM_UP));
+    }
+    await sleep(DRAIN_MS);
+    await use(lanes);
+  } finally {
+    for (const { tunnel, target } of lanes) {
+      await tunnel.stop();
+      target.stop();
+    }
+  }
+}
+
+/** One window of load, one way. Rates per second, CPU in µs of a datagram that arrived, delays in µs. @param {Lane} lane @param {Load} load */
+async function oneWay({ tunnel, target }, load) {
+  await target.report();
+  const before = [tunnel.local, tunnel.server].map((pid) => (pid === undefined ? 0 : cpuNs(pid)));
+  const { sent, seconds } = await flood(tunnel.port, load);
+  await sleep(DRAIN_MS);
+  const after = [tunnel.local, tunnel.server].map((pid) => (pid === undefined ? 0 : cpuNs(pid)));
+  const taken = await target.report();
+  const [localUs, serverUs] = after.map((ns, end) => (ns - before[end]) / 1000 / Math.max(1, taken.count));
+  return {
+    size: load.size,
+    sockets: load.sockets,
+    burst: load.burst,
+    rate: load.rate,
+    offered: sent / seconds,
+    // Under flood, queues that empty afterwards are no part of the rate.
+    delivered: taken.count / (load.rate > 0 ? seconds : Math.max(taken.seconds, seconds)),
+    sent,
+    localUs,
+    serverUs,
+    ...taken,
+    lost: sent - taken.count,
+  };
+}
+
+/** In the first round beside what goes without a tunnel. @param {Subject[]} subjects @param {number} round */
+function besideBare(subjects, round) {
+  return round === 0 ? [BARE, ...subjects] : subjects;
+}
+
+/** As fast as the system takes it: sizes, bursts, and many associations. @param {Plan} plan */
+export async function measureFlood({ subjects, rounds, seconds, isQuick, record }) {
+  /** @typedef {[size: number, sockets: number, burst: number, isForAll: boolean]} Case */
+  /** @type {Case[]} */
+  const cases = isQuick
+    ? [
+        [1200, 1, 64, true],
+        [1200, 1, 1, true],
+        [64, 1, 64, true],
+        [1200, 1, 16, false],
+        [1200, 64, 16, false],
+      ]
+    : [
+        ...[1200, 512, 64].flatMap((size) =>
+          [64, 1].map((burst) => /** @type {Case} */ ([size, 1, burst, true])),
+        ),
+        // Many associations are compared with one of the same burst.
+        [1200, 1, 16, false],
+        ...[64, 1000].flatMap((sockets) =>
+          [16, 1].map((burst) => /** @type {Case} */ ([1200, sockets, burst, false])),
+        ),
+      ];
+  for (let round = 0; round < rounds; round++) {
+    await withTunnels(besideBare(subjects, round), "sink", async (lanes) => {
+      for (const [size, sockets, burst, isForAll] of cases) {
+        for (const lane of lanes) {
+          const { name } = lane.subject;
+          if (!isForAll && name !== OURS && name !== BARE.name) continue;
+          const result = await oneWay(lane, { size, sockets, burst, rate: 0, seconds });
+          record({ measure: "flood", subject: name, round, ...result });
+        }
+      }
+    });
+  }
+}
+
+/** CPU at an equal rate. @param {Plan} plan */
+export async function measureCpu({ subjects, rounds, seconds, isQuick, record }) {
+  for (let round = 0; round < rounds; round++) {
+    await withTunnels(besideBare(subjects, round), "sink", async (lanes) => {
+      for (const burst of isQuick ? [1] : [1, 16]) {
+        for (const lane of lanes) {
+          const load = { size: 1200, sockets: 1, burst, rate: EQUAL_RATE, seconds };
+          record({ measure: "cpu", subject: lane.subject.name, round, ...(await oneWay(lane, load)) });
+        }
+      }
+    });
+  }
+}
+
+/** Fixed rates, one way and there and back, whatever the tunnel makes of them. @param {Plan} plan */
+export async function measureRate({ subjects, rounds, seconds, isQuick, record }) {
+  const rates = isQuick
+    ? [10_000, 40_000, 100_000, 200_000]
+    : [5_000, 10_000, 20_000, 40_000, 60_000, 80_000, 120_000, 180_000, 270_000];
+  const answeredRates = isQuick ? [1_000, 20_000] : [1_000, 5_000, 20_000, 40_000, 60_000];
+  for (let round = 0; round < Math.min(rounds, 3); round++) {
+    await withTunnels(besideBare(subjects, round), "sink", async (lanes) => {
+      for (const rate of rates) {
+        for (const lane of lanes) {
+          const result = await oneWay(lane, { size: 1200, sockets: 1, burst: 1, rate, seconds });
+          record({ measure: "rate", subject: lane.subject.name, round, ...result });
+        }
+      }
+    });
+    const answering = besideBare(subjects, round).filter(({ isTwoWay }) => isTwoWay);
+    await withTunnels(answering, "echo", async (lanes) => {
+      for (const rate of answeredRates) {
+        for (const { subject, tunnel } of lanes) {
+          const load = { size: 1200, sockets: 1, burst: 1, rate, seconds };
+          const { sent, ...taken } = await open(tunnel.port, load);
+          record({
+            measure: "round-trip",
+            subject: subject.name,
+            round,
+            ...{ size: 1200, sockets: 1, burst: 1, rate, sent, ...taken },
+            ...{
+              offered: sent / taken.seconds,
+              delivered: taken.count / taken.seconds,
+              lost: sent - taken.count,
+            },
+          });
+        }
+      }
+    });
+  }
+}
+
+/** The highest rate with loss under LOSS_LIMIT. @param {Plan} plan */
+export async function measureCapacity({ subjects, rounds, seconds, isQuick, record }) {
+  /** @type {Map<string, number>} */
+  const found = new Map();
+  for (let round = 0; round < rounds; round++) {
+    await withTunnels(besideBare(subjects, round), "sink", async (lanes) => {
+      for (const burst of isQuick ? [1] : [1, 16]) {
+        for (const lane of lanes) {
+          const { name } = lane.subject;
+          const key = `${name} ${burst}`;
+          const load = { size: 1200, sockets: 1, burst, seconds: Math.min(seconds, 0.8) };
+          const result = await highestRate(lane, load, found.get(key), isQuick ? 1 : 3);
+          found.set(key, result.rate);
+          record({ measure: "capacity", subject: name, round, ...result });
+        }
+      }
+    });
+  }
+}
+
+/**
+ * Brackets the rate, then halves the bracket. A rate that fails is tried once more: others run on this machine too.
+ *
+ * @param {Lane} lane @param {Omit<Load, "rate">} load @param {number | undefined} near  a result of an earlier round
+ * @param {number} halvings  without one
+ */
+async function highestRate(lane, load, near, halvings) {
+  /** @type {Awaited<ReturnType<typeof oneWay>> | undefined} */
+  let best;
+  const all = { count: 0, corrupt: 0, duplicate: 0, reordered: 0 };
+  let isOfGenerator = false;
+  /** @param {number} rate */
+  const passes = async (rate) => {
+    for (let tries = 0; tries < 2; tries++) {
+      const result = await oneWay(lane, { ...load, rate });
+      all.count += result.count;
+      all.corrupt += result.corrupt;
+      all.duplicate += result.duplicate;
+      all.reordered += result.reordered;
+      isOfGenerator = result.offered < 0.97 * rate;
+      if (isOfGenerator) return false;
+      if (result.lost <= LOSS_LIMIT * result.sent) {
+        if (best === undefined || rate > best.rate) best = result;
+        return true;
+      }
+    }
+    return false;
+  };
+  const factor = near === undefined ? 1.6 : 1.15;
+  let low = near ?? 20_000;
+  let high = low;
+  for (let steps = 0; steps < 12; steps++) {
+    if (await passes(low)) {
+      high = low * factor;
+      while (steps++ < 12 && (await passes(high))) [low, high] = [high, high * factor];
+      break;
+    }
+    [low, high] = [low / factor, low];
+  }
+  for (let left = near === undefined ? halvings : 2; left > 0; left--) {
+    const middle = Math.sqrt(low * high);
+    if (await passes(middle)) low = middle;
+    else high = middle;
+  }
+  return { ...(best ?? { ...load, rate: low, offered: 0, delivered: 0 }), ...all, isOfGenerator };
+}
+
+/** One outstanding datagram. @param {Plan} plan */
+export async function measurePing({ subjects, rounds, isQuick, record }) {
+  const answering = [BARE, ...subjects.filter(({ isTwoWay }) => isTwoWay)];
+  for (let round = 0; round < rounds; round++) {
+    await withTunnels(answering, "echo", async (lanes) => {
+      for (const size of isQuick ? [1200] : [1200, 64]) {
+        for (const { subject, tunnel } of lanes) {
+          const result = await ping(tunnel.port, size, isQuick ? 2_000 : 5_000);
+          record({ measure: "ping", subject: subject.name, round, size, ...result });
+        }
+      }
+    });
+  }
+}
+
+const HELD = [0, 1_000, 10_000];
+const HOLD_PER_SECOND = 4_000;
+const SETTLE_MS = 1_000;
+
+/** Resident memory of both ends, by associations. @param {Plan} plan */
+export async function measureMemory({ subjects, rounds, isQuick, record, note }) {
+  const limit = descriptorLimit();
+  const held = HELD.filter((count) => count + 200 <= limit);
+  if (held.length < HELD.length) {
+    note(
+      `memory: at most ${limit} descriptors are permitted here; raise ulimit -n for ${HELD.at(-1)} associations`,
+    );
+  }
+  for (let round = 0; round < Math.min(rounds, 3); round++) {
+    for (const subject of subjects.filter(({ name, isTwoWay }) => (isQuick ? name === OURS : isTwoWay))) {
+      const target = await startTarget("echo");
+      const tunnel = await subject.start(target.port, Number(HELD.at(-1)) + 1000);
+      /** @type {(() => void)[]} */
+      const holders = [];
+      let open = 0;
+      let answered = 0;
+      for (const associations of held) {
+        if (associations > open) {
+          const holder = await hold(tunnel.port, associations - open, HOLD_PER_SECOND);
+          holders.push(holder.stop);
+          answered += holder.answered;
+          open = associations;
+        }
+        await sleep(SETTLE_MS);
+        const [local, server] = [tunnel.local, tunnel.server].map((pid) => residentBytes(Number(pid)));
+        record({ measure: "memory", subject: subject.name, round, associations, answered, local, server });
+        // One that does not answer each of them does not hold them either.
+        if (answered < open * 0.99) break;
+      }
+      for (const release of holders) release();
+      await tunnel.stop();
+      target.stop();
+    }
+  }
+}
+
+export const MEASURES = {
+  flood: measureFlood,
+  rate: measureRate,
+  cpu: measureCpu,
+  ping: measurePing,
+  capacity: measureCapacity,
+  memory: measureMemory,
+};

@@ -1,0 +1,126 @@
+// Child processes that end with this one, whatever ends it, and what they use.
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { readdirSync, readFileSync } from "node:fs";
+
+/** @typedef {import("node:child_process").ChildProcess} ChildProcess */
+
+export const LOAD = "build/load";
+
+/** @type {Set<ChildProcess>} */
+const children = new Set();
+process.once("exit", () => {
+  for (const child of children) kill(child);
+});
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.once(signal, () => process.exit(130));
+
+/** Kills a child with what it has forked. @param {ChildProcess} child */
+function kill(child) {
+  for (const id of [-Number(child.pid), Number(child.pid)]) {
+    try {
+      process.kill(id, "SIGKILL");
+    } catch {
+      // It has ended by itself.
+    }
+  }
+}
+
+/** @param {string} command @param {string[]} args */
+export function start(command, args) {
+  const child = spawn(LOAD, ["with-parent", command, ...args], {
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  children.add(child);
+  child.once("exit", () => children.delete(child));
+  child.stderr.resume();
+  return child;
+}
+
+/** @param {ChildProcess[]} processes */
+export async function stop(processes) {
+  for (const child of processes) {
+    const hasEnded = child.exitCode !== null || child.signalCode !== null;
+    const ended = hasEnded ? undefined : once(child, "exit");
+    kill(child);
+    await ended;
+  }
+}
+
+/** @param {number} pid @returns {number[]}  the process and all that it has started */
+function tree(pid) {
+  const children = tasks(pid).flatMap((task) => read(`/proc/${pid}/task/${task}/children`).split(" "));
+  return [pid, ...children.filter(Boolean).flatMap((child) => tree(Number(child)))];
+}
+
+/** @param {number} pid */
+function tasks(pid) {
+  try {
+    return readdirSync(`/proc/${pid}/task`);
+  } catch {
+    return [];
+  }
+}
+
+/** Text of a file of /proc, empty when its process has ended. @param {string} path */
+function read(path) {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return "";
+  }
+}
+
+/** CPU time of all threads of a process and of its children, in ns. @param {number} pid */
+export function cpuNs(pid) {
+  let total = 0;
+  for (const member of tree(pid)) {
+    for (const task of tasks(member)) {
+      total += Number(read(`/proc/${member}/task/${task}/schedstat`).split(" ")[0]);
+    }
+  }
+  return total;
+}
+
+/** @param {number} pid @returns {number}  bytes, of the process and of its children */
+export function residentBytes(pid) {
+  return tree(pid).reduce(
+    (total, member) => total + 1024 * Number(/VmRSS:\s*(\d+)/.exec(read(`/proc/${member}/status`))?.[1] ?? 0),
+    0,
+  );
+}
+
+/** How many descriptors a child may have open. */
+export function descriptorLimit() {
+  return Number(/Max open files\s+(\d+)/.exec(read("/proc/self/limits"))?.[1] ?? 0);
+}
+
+/**
+ * Waits until somebody listens on a TCP port or has bound a UDP port. Nothing is sent: some tunnels take one client
+ * for their life.
+ *
+ * @param {number} port @param {ChildProcess} child  who shall
+ */
+export async function bound(port, child) {
+  const suffix = `:${port.toString(16).toUpperCase().padStart(4, "0")}`;
+  for (let tries = 0; tries < 250; tries++) {
+    if (child.exitCode !== null || child.signalCode !== null) break;
+    for (const [table, state] of [
+      ["tcp", "0A"],
+      ["tcp6", "0A"],
+      ["udp", undefined],
+      ["udp6", undefined],
+    ]) {
+      for (const line of read(`/proc/net/${table}`).split("\n")) {
+        const fields = line.trim().split(/\s+/);
+        if (fields[1]?.endsWith(suffix) && (state === undefined || fields[3] === state)) return;
+      }
+    }
+    await sleep(20);
+  }
+  throw new Error(`${child.spawnargs.slice(2).join(" ")}: does not listen on ${port}`);
+}
+
+/** @param {number} ms */
+export function sleep(ms) {
+  return new Promise((done) => setTimeout(done, ms));
+}
