@@ -41,7 +41,7 @@ void tun_end(environment *environment) {}
 #define SLOT_BYTES 65600
 #define ALIGNMENT 16
 #define FAMILY_BYTES 4
-#define MAX_HEADER_BYTES 10
+#define VIRTIO_HEADER_BYTES 10
 
 typedef struct tun {
   struct tun *next;
@@ -241,37 +241,39 @@ static bool get_name(napi_env env, napi_value value, char name[IFNAMSIZ]) {
   return true;
 }
 
-// [descriptor, name, whether packets have virtio-net headers, whether they come after their family]
-static napi_value opened(napi_env env, int fd, const char *name, bool has_offload, bool has_family) {
-  napi_value result, text, offload, family;
-  napi_create_array_with_length(env, 4, &result);
+// [descriptor, name, whether packets come after their family, whether they have virtio-net headers, whether USO is taken]
+static napi_value opened(napi_env env, int fd, const char *name, bool has_family, bool has_virtio, bool has_uso) {
+  napi_value result, text;
+  napi_create_array_with_length(env, 5, &result);
   napi_create_string_utf8(env, name, NAPI_AUTO_LENGTH, &text);
-  napi_get_boolean(env, has_offload, &offload);
-  napi_get_boolean(env, has_family, &family);
   napi_set_element(env, result, 0, make_int(env, fd));
   napi_set_element(env, result, 1, text);
-  napi_set_element(env, result, 2, offload);
-  napi_set_element(env, result, 3, family);
+  const bool flags[] = {has_family, has_virtio, has_uso};
+  for (uint32_t i = 0; i < 3; i++) {
+    napi_value flag;
+    napi_get_boolean(env, flags[i], &flag);
+    napi_set_element(env, result, 2 + i, flag);
+  }
   return result;
 }
 
 #if defined(__linux__)
 
-static int open_tun(char name[IFNAMSIZ], bool *has_offload) {
+static int open_tun(char name[IFNAMSIZ], bool has_offload, bool *has_uso) {
   int fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
   if (fd < 0) return -errno;
   struct ifreq request;
   memset(&request, 0, sizeof request);
   memcpy(request.ifr_name, name, IFNAMSIZ);
-  request.ifr_flags = (short)(IFF_TUN | IFF_NO_PI | (*has_offload ? IFF_VNET_HDR : 0));
+  request.ifr_flags = (short)(IFF_TUN | IFF_NO_PI | (has_offload ? IFF_VNET_HDR : 0));
   bool is_good = ioctl(fd, TUNSETIFF, &request) == 0;
-  if (is_good && *has_offload) {
-    int header_bytes = MAX_HEADER_BYTES, little_endian = 1;
+  if (is_good && has_offload) {
+    int header_bytes = VIRTIO_HEADER_BYTES, little_endian = 1;
     is_good = ioctl(fd, TUNSETVNETHDRSZ, &header_bytes) == 0 && ioctl(fd, TUNSETVNETLE, &little_endian) == 0;
     unsigned long offloads = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
     // Kernels before 6.2 know no USO.
-    if (is_good && ioctl(fd, TUNSETOFFLOAD, offloads | TUN_F_USO4 | TUN_F_USO6) != 0)
-      is_good = ioctl(fd, TUNSETOFFLOAD, offloads) == 0;
+    *has_uso = is_good && ioctl(fd, TUNSETOFFLOAD, offloads | TUN_F_USO4 | TUN_F_USO6) == 0;
+    if (is_good && !*has_uso) is_good = ioctl(fd, TUNSETOFFLOAD, offloads) == 0;
   } else if (is_good) ioctl(fd, TUNSETOFFLOAD, 0UL);
   if (!is_good) {
     int error = -errno;
@@ -286,11 +288,11 @@ static int open_tun(char name[IFNAMSIZ], bool *has_offload) {
 static napi_value tun_open(napi_env env, napi_callback_info info) {
   napi_value values[2];
   char name[IFNAMSIZ];
-  bool has_offload = false;
+  bool has_offload = false, has_uso = false;
   if (!get_arguments(env, info, 2, values) || !get_name(env, values[0], name)) return NULL;
   napi_get_value_bool(env, values[1], &has_offload);
-  int fd = open_tun(name, &has_offload);
-  return fd < 0 ? throw_system_error(env, fd, "tun") : opened(env, fd, name, has_offload, false);
+  int fd = open_tun(name, has_offload, &has_uso);
+  return fd < 0 ? throw_system_error(env, fd, "tun") : opened(env, fd, name, false, has_offload, has_uso);
 }
 
 // As in linux/ipv6.h and linux/ipv6_route.h, which some C libraries cannot have beside netinet/in.h.
@@ -447,7 +449,7 @@ static napi_value tun_open(napi_env env, napi_callback_info info) {
     return throw_system_error(env, error, "tun");
   }
   fcntl(fd, F_SETFD, FD_CLOEXEC);
-  return opened(env, fd, name, false, true);
+  return opened(env, fd, name, true, false, false);
 }
 
 static void init_system(napi_env env, napi_value exports) {

@@ -30,6 +30,7 @@ export const ERROR_CODES = {
   ERR_CONNECTION_LOST: { number: 62, fault: "host", text: "the connection ended" },
   ERR_NATIVE: { number: 64, fault: "host", text: "the native module is not there" },
   ERR_FILE: { number: 63, fault: "host", text: "a file cannot be read" },
+  ERR_DEVICE: { number: 65, fault: "host", text: "a device cannot be used" },
 } as const;
 
 export type ErrorCode = keyof typeof ERROR_CODES;

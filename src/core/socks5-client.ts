@@ -18,16 +18,32 @@ import type { ErrorCode } from "./errors.ts";
 import { ProtocolError } from "./errors.ts";
 import type { Socks5Credentials } from "./socks5-server.ts";
 
-/** SOCKS5 CONNECT, RFC 1928, as the client. Names go to the proxy as they are. */
+/** SOCKS5 CONNECT or UDP ASSOCIATE, RFC 1928, as the client. Names go to the proxy as they are. */
 export class Socks5Client implements ConnectHandshake {
   readonly #target: AddressBytes;
   readonly #credentials: Socks5Credentials | undefined;
+  readonly #command: number;
   #state: "method" | "status" | "reply" = "method";
   #buffer: Uint8Array = new Uint8Array(0);
+  #bound: AddressBytes | undefined;
 
-  constructor(target: AddressBytes, credentials: Socks5Credentials | undefined) {
+  /**
+   * @param target   for UDP ASSOCIATE: where datagrams will come from, all 0 when that is not known
+   * @param command  COMMAND_CONNECT or COMMAND_UDP_ASSOCIATE of wire/socks5
+   */
+  constructor(
+    target: AddressBytes,
+    credentials: Socks5Credentials | undefined,
+    command: number = COMMAND_CONNECT,
+  ) {
     this.#target = target;
     this.#credentials = credentials;
+    this.#command = command;
+  }
+
+  /** BND.ADDR and BND.PORT of the reply, once connected: the relay of a UDP ASSOCIATE. */
+  get bound(): AddressBytes | undefined {
+    return this.#bound;
   }
 
   start(): Uint8Array {
@@ -56,7 +72,10 @@ export class Socks5Client implements ConnectHandshake {
         if (decoded === "malformed") return failed("ERR_SOCKS_MALFORMED", "reply");
         if ("need" in decoded) return "need";
         const { code } = decoded.value;
-        if (code === REPLY_SUCCEEDED) return { kind: "connected", surplus: buffer.slice(decoded.length) };
+        if (code === REPLY_SUCCEEDED) {
+          this.#bound = decoded.value.address;
+          return { kind: "connected", surplus: buffer.slice(decoded.length) };
+        }
         return failed("ERR_SOCKS_REPLY", `reply ${code} (${REPLY_TEXTS[code] ?? "unknown"})`);
       }
     }
@@ -78,7 +97,7 @@ export class Socks5Client implements ConnectHandshake {
   #request(consumed: number): Uint8Array {
     this.#buffer = this.#buffer.slice(consumed);
     this.#state = "reply";
-    return encodeMessage(COMMAND_CONNECT, this.#target);
+    return encodeMessage(this.#command, this.#target);
   }
 }
 

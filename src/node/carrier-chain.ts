@@ -6,6 +6,7 @@ import { Socks5Client } from "../core/socks5-client.ts";
 import type { Socks5Credentials } from "../core/socks5-server.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { addressPort, formatHost, makeAddress } from "../wire/socket-address.ts";
+import { COMMAND_UDP_ASSOCIATE } from "../wire/socks5.ts";
 import type { Carrier, Connection, OnRead } from "./carrier.ts";
 import { shakeHands } from "./carriers/proxy.ts";
 import { connectSocket } from "./carriers/socket.ts";
@@ -77,6 +78,26 @@ export async function openTcpTarget(
   const endpoint = { host: formatHost(target), port: addressPort(target) };
   const hops = tcpVia === undefined ? [] : [parseHop(tcpVia, 0)];
   return (await connectChain(hops, endpoint, signal, undefined, CONNECT_MS)).stream;
+}
+
+/** A UDP ASSOCIATE of a SOCKS5 server: it lasts as long as `stream` does. */
+export interface UdpAssociate {
+  readonly stream: Duplex;
+  /** Where the server takes datagrams, as it says; its IP may be unspecified. */
+  readonly relay: AddressBytes;
+  /** The server's own address. */
+  readonly server: Endpoint;
+}
+
+/** @param url  `socks5://[user:password@]host:port` */
+export async function openUdpAssociate(url: string, signal: AbortSignal): Promise<UdpAssociate> {
+  const hop = parseHop(url, 0);
+  if (hop.kind !== "socks5") throw badHop(url, "want socks5://");
+  const { stream } = await connectChain([], hop.endpoint, signal, undefined, CONNECT_MS);
+  const unknown = makeAddress("0.0.0.0", 0)!;
+  const handshake = new Socks5Client(unknown, hop.credentials, COMMAND_UDP_ASSOCIATE);
+  await shakeHands(stream, handshake, AbortSignal.any([signal, AbortSignal.timeout(CONNECT_MS)]));
+  return { stream, relay: handshake.bound!, server: hop.endpoint };
 }
 
 async function connectChain(

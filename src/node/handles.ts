@@ -49,3 +49,30 @@ export interface UdpServer extends EventEmitter {
   /** Ends all tunnels in an orderly way, and closes all sockets. May be called again. */
   close(): Promise<void>;
 }
+
+/** Of a running tun2socks; `in` and `out` are seen from the device's applications, as udp-local sees them. */
+export interface Tun2SocksStats extends TunnelStats {
+  /** TCP flows now. */
+  readonly flows: number;
+  /** IP packets from and to the device. */
+  readonly packetsIn: number;
+  readonly packetsOut: number;
+  readonly associationsOpened: number;
+  readonly flowsOpened: number;
+}
+
+/**
+ * A running tun2socks. Emits `end` when its device is gone, and, where it uses the tunnel, the events of
+ * {@link UdpLocal}.
+ */
+export interface Tun2SocksHandle extends EventEmitter {
+  readonly address: {
+    /** `tun:NAME` and the like, with the name as it is. */
+    readonly device: string;
+    /** What goes where, a line each, without secrets. */
+    readonly plan: readonly string[];
+  };
+  stats(): Tun2SocksStats;
+  /** Ends all that it carries, and removes the device where it made it. May be called again. */
+  close(): Promise<void>;
+}

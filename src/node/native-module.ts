@@ -69,7 +69,7 @@ export interface NativeModule {
   tunOpen?(
     name: string,
     offload: boolean,
-  ): [descriptor: number, name: string, hasVirtio: boolean, hasFamily: boolean];
+  ): [descriptor: number, name: string, hasFamily: boolean, hasVirtio: boolean, hasUso: boolean];
   /**
    * Reads a descriptor that gives one IP packet a read. Packet i is `arena[offsets[i] .. offsets[i] + lengths[i])`, in the
    * arrays when `onPackets` is called and only until it returns.

@@ -156,7 +156,8 @@ export interface OptionField {
 
 export type OptionFields = Readonly<Record<string, OptionField>>;
 
-function integer(
+/** A number with a default. */
+export function integer(
   flag: string,
   value: string,
   help: string,
@@ -463,7 +464,8 @@ export function libraryName(path: readonly PropertyKey[]): string {
     .join("");
 }
 
-function wrong(name: string, problem: string): UsageError {
+/** The error for a wrong field. */
+export function wrong(name: string, problem: string): UsageError {
   return new UsageError("ERR_OPTION", `${name}: ${problem}`);
 }
 

@@ -15,6 +15,10 @@ const PACKAGES: Readonly<Record<string, string>> = {
   "ss-tunnel": "shadowsocks-libev",
   "obfs-server": "simple-obfs",
   "obfs-local": "simple-obfs",
+  curl: "curl",
+  ping: "iputils-ping",
+  python3: "python3",
+  traceroute: "traceroute",
 };
 
 /** Makes a namespace, reads its firewall, and destroys a live TCP connection in it: all that the suite asks of the kernel. */
@@ -46,6 +50,21 @@ function findMissing(): string[] {
 }
 
 const missing = findMissing();
+
+/** Makes and removes a TUN device in a namespace. */
+const TUN_PROBE = `
+ip netns add "$1" || exit 1
+trap 'ip netns del "$1"' EXIT
+ip -n "$1" tuntap add dev probe0 mode tun`;
+
+/** As {@link describeOnTwoHosts}, for tests that need TUN devices too. */
+export function describeWithTun(name: string, body: () => void): void {
+  if (missing.length === 0) {
+    const probe = spawnSync("sh", ["-c", TUN_PROBE, "sh", `uptun${process.pid}`], { encoding: "utf8" });
+    if (probe.status !== 0) missing.push(`TUN devices: ${probe.stderr.trim()}`);
+  }
+  describeOnTwoHosts(name, body);
+}
 
 /**
  * `describe` for tests that need two hosts. On a machine that cannot make them the suite is one skipped test

@@ -5,7 +5,9 @@ import { fileURLToPath } from "node:url";
 import { Service } from "./chain.ts";
 import type { Host, TwoHosts } from "./two-hosts.ts";
 
-function programFile(name: "udp-local" | "udp-server"): string {
+type ProgramName = "udp-local" | "udp-server" | "tun2socks";
+
+function programFile(name: ProgramName): string {
   return fileURLToPath(new URL(`../../dist/cli/${name}.js`, import.meta.url));
 }
 
@@ -16,19 +18,36 @@ export function makeKeyFile(hosts: TwoHosts): string {
   return path;
 }
 
-function program(host: Host, name: "udp-local" | "udp-server", options: readonly string[]): Service {
+function program(host: Host, name: ProgramName, options: readonly string[]): Service {
   const argv = [process.execPath, programFile(name), "--log-format", "json", ...options];
   return new Service(host, argv, (started) => started.waitForLine(new RegExp(`"ready":"${name}"`)));
 }
 
-/** udp-server, which may send to the loopback and to the addresses of its own host. */
-export function udpServer(hosts: TwoHosts, listen: string, keyFile: string): Service {
+/** udp-server, which may send to the loopback, to the addresses of its own host and to the networks given. */
+export function udpServer(
+  hosts: TwoHosts,
+  listen: string,
+  keyFile: string,
+  networks: readonly string[] = [],
+  options: readonly string[] = [],
+): Service {
   const { ipv4, ipv6 } = hosts.server;
-  const targets = ["127.0.0.0/8", "::1/128", `${ipv4}/32`, `${ipv6}/128`];
+  const targets = ["127.0.0.0/8", "::1/128", `${ipv4}/32`, `${ipv6}/128`, ...networks];
   const allow = targets.flatMap((target) => ["--allow", target]);
-  return program(hosts.server, "udp-server", ["--listen", listen, "--psk-file", keyFile, ...allow]);
+  return program(hosts.server, "udp-server", [
+    "--listen",
+    listen,
+    "--psk-file",
+    keyFile,
+    ...allow,
+    ...options,
+  ]);
 }
 
 export function udpLocal(hosts: TwoHosts, keyFile: string, options: readonly string[]): Service {
   return program(hosts.client, "udp-local", ["--psk-file", keyFile, ...options]);
+}
+
+export function tun2socks(host: Host, options: readonly string[]): Service {
+  return program(host, "tun2socks", options);
 }

@@ -9,8 +9,8 @@ export async function startUdpEcho(host: Host): Promise<number> {
   return port;
 }
 
-/** Starts dnsmasq on the loopback of `host`: example.test is 192.0.2.7. Its port. */
-export async function startDns(host: Host): Promise<number> {
+/** Starts dnsmasq on an address of `host`, or its loopback: example.test is 192.0.2.7. Its port. */
+export async function startDns(host: Host, address = "127.0.0.1"): Promise<number> {
   const port = host.port();
   host.spawn([
     "dnsmasq",
@@ -21,10 +21,10 @@ export async function startDns(host: Host): Promise<number> {
     "--no-hosts",
     "--no-resolv",
     "--bind-interfaces",
-    "--listen-address=127.0.0.1",
+    `--listen-address=${address}`,
     `--port=${port}`,
     "--address=/example.test/192.0.2.7",
   ]);
-  await host.waitForTcp("127.0.0.1", port);
+  await host.waitForTcp(address, port);
   return port;
 }

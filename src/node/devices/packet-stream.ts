@@ -1,0 +1,98 @@
+import type { Readable, Writable } from "node:stream";
+import type { PacketBatch } from "../../core/packet-batch.ts";
+import type { OnPackets } from "../../core/packet-stream-reader.ts";
+import { PacketStreamReader } from "../../core/packet-stream-reader.ts";
+import type { Io } from "../io.ts";
+import type { Logger } from "../log.ts";
+import { openTunnelListener } from "../tunnel-listener.ts";
+import type { Device, DeviceEvents } from "./device.ts";
+
+/** What may wait in a stream that the other end does not read; packets past it are dropped. */
+const MAX_WAITING_BYTES = 4 * 1024 * 1024;
+const READ_BUFFER_BYTES = 262_144;
+
+/** Writes packets one after another. @returns how many were dropped */
+export function writePackets(stream: Writable | undefined, packets: PacketBatch): number {
+  const { count, offset, length } = packets;
+  if (stream === undefined || stream.destroyed || stream.writableEnded) return count;
+  let bytes = 0;
+  for (let i = 0; i < count; i++) bytes += length[i];
+  if (stream.writableLength + bytes > MAX_WAITING_BYTES) return count;
+  const data = Buffer.allocUnsafe(bytes);
+  let at = 0;
+  for (let i = 0; i < count; i++) {
+    data.set(packets.buffer(i).subarray(offset[i], offset[i] + length[i]), at);
+    at += length[i];
+  }
+  stream.write(data);
+  return 0;
+}
+
+/** Has packets read from a stream; one on which something else comes is destroyed. */
+export function readPackets(stream: Readable, onPackets: OnPackets, log: Logger): void {
+  const reader = new PacketStreamReader(onPackets);
+  stream.on("data", (chunk: Uint8Array) => {
+    if (stream.destroyed || reader.handleStream(chunk, chunk.length)) return;
+    log.warn({}, "what came was no IP packet; closes the stream");
+    stream.destroy();
+  });
+}
+
+/** Standard input and output of the process. */
+export function openPipe(events: DeviceEvents, log: Logger): Device {
+  const { stdin, stdout } = process;
+  stdout.on("error", () => {});
+  stdin.on("error", () => {});
+  stdin.once("close", () => events.onEnd(undefined));
+  stdin.once("end", () => stdin.destroy());
+  readPackets(stdin, events.onPackets, log);
+  return {
+    description: "pipe:",
+    virtio: false,
+    uso: false,
+    hasKernel: false,
+    write: (packets) => writePackets(stdout, packets),
+    close: async () => void stdin.destroy(),
+  };
+}
+
+/** Listens on a Unix socket; whoever connects last is the one that is served. @throws HostError ERR_LISTEN */
+export async function openPacketListener(
+  path: string,
+  io: Io,
+  events: DeviceEvents,
+  log: Logger,
+): Promise<Device> {
+  let current: (Readable & Writable) | undefined;
+  const listener = await openTunnelListener(`unix:${path}`, {
+    io,
+    reusePort: false,
+    readBuffer: new Uint8Array(READ_BUFFER_BYTES),
+    onConnection: (socket) => {
+      current?.destroy();
+      current = socket;
+      socket.on("error", () => socket.destroy());
+      socket.once("close", () => {
+        if (current === socket) current = undefined;
+      });
+      const reader = new PacketStreamReader(events.onPackets);
+      return (chunk, length) => {
+        if (socket.destroyed || reader.handleStream(chunk, length)) return;
+        log.warn({}, "what came was no IP packet; closes the connection");
+        socket.destroy();
+      };
+    },
+    onError: (error) => log.warn({ error: error.message }, "cannot accept"),
+  });
+  return {
+    description: listener.address,
+    virtio: false,
+    uso: false,
+    hasKernel: false,
+    write: (packets) => writePackets(current, packets),
+    close: () => {
+      current?.destroy();
+      return listener.close();
+    },
+  };
+}

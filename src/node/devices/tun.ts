@@ -1,0 +1,122 @@
+import { execFileSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { HostError } from "../../core/errors.ts";
+import { formatHost } from "../../wire/socket-address.ts";
+import type { NativeModule } from "../native-module.ts";
+import type { Device, DeviceEvents } from "./device.ts";
+import type { InterfaceAddress } from "./interface-address.ts";
+
+/** What one turn of the loop may bring: some largest packets, or many that are not. */
+const ARENA_BYTES = 2 * 1024 * 1024;
+const ARENA_PACKETS = 1024;
+
+export interface TunOptions {
+  readonly name: string;
+  readonly mtu: number;
+  readonly addresses: readonly InterfaceAddress[];
+  /** Networks that are led to the device. */
+  readonly routes: readonly { readonly network: Uint8Array; readonly prefixLength: number }[];
+  /** Whether to take and give packets longer than the MTU, where the system can. */
+  readonly hasOffload: boolean;
+}
+
+/**
+ * Creates a TUN device, or opens one that is there, and sets it up. What was created goes with the process, and with it
+ * its addresses and routes.
+ *
+ * @throws HostError ERR_DEVICE
+ */
+export function openTun(options: TunOptions, native: NativeModule, events: DeviceEvents): Device {
+  const { name, mtu, addresses, routes, hasOffload } = options;
+  if (native.tunOpen === undefined) throw new HostError("ERR_DEVICE", "there are no TUN devices here");
+  try {
+    const [descriptor, realName, hasFamily, virtio, uso] = native.tunOpen(name, hasOffload);
+    const format = { hasFamily, virtio, uso };
+    const device = watchPackets(native, descriptor, format, `tun:${realName}`, events);
+    try {
+      if (native.interfaceUp === undefined) setUpByIfconfig(realName, options);
+      else {
+        native.interfaceUp(realName, mtu);
+        for (const { own, prefixLength } of addresses) native.interfaceAddress!(realName, own, prefixLength);
+        for (const { network, prefixLength } of routes)
+          native.interfaceRoute!(realName, network, prefixLength);
+      }
+    } catch (error) {
+      void device.close();
+      throw error;
+    }
+    return device;
+  } catch (cause) {
+    throw new HostError("ERR_DEVICE", `tun:${name}: ${hint(cause as NodeJS.ErrnoException)}`, { cause });
+  }
+}
+
+/** A descriptor that gives and takes one IP packet a read and a write; it is closed with the device. */
+export function openDescriptor(
+  descriptor: number,
+  hasFamily: boolean,
+  native: NativeModule,
+  events: DeviceEvents,
+): Device {
+  try {
+    const format = { hasFamily, virtio: false, uso: false };
+    return watchPackets(native, descriptor, format, `fd:${descriptor}`, events);
+  } catch (cause) {
+    throw new HostError("ERR_DEVICE", `fd:${descriptor}: ${(cause as Error).message}`, { cause });
+  }
+}
+
+function watchPackets(
+  native: NativeModule,
+  descriptor: number,
+  { hasFamily, virtio, uso }: Pick<Device, "virtio" | "uso"> & { readonly hasFamily: boolean },
+  description: string,
+  { onPackets, onEnd }: DeviceEvents,
+): Device {
+  const arena = new Uint8Array(ARENA_BYTES);
+  const offsets = new Int32Array(ARENA_PACKETS);
+  const lengths = new Int32Array(ARENA_PACKETS);
+  native.tunWatch!(descriptor, hasFamily, arena, offsets, lengths, (count) => {
+    if (count > 0) onPackets(arena, offsets, lengths, count);
+    else onEnd(new HostError("ERR_DEVICE", `${description}: gone (system error ${count})`));
+  });
+  return {
+    description,
+    virtio,
+    uso,
+    hasKernel: true,
+    write: ({ input, arena: built, isInput, offset, length, count }) =>
+      native.tunWrite!(descriptor, input, built, isInput, offset, length, count),
+    close: async () => native.tunClose!(descriptor),
+  };
+}
+
+function hint(error: NodeJS.ErrnoException): string {
+  if (error.code === "EPERM") return `${error.message}: run as root, or with CAP_NET_ADMIN`;
+  if (error.code === "ENOENT" && !existsSync("/dev/net/tun")) {
+    return "there is no /dev/net/tun: modprobe tun, or give the container that device";
+  }
+  if (error.code === "EBUSY") return `${error.message}: another program has this device`;
+  return error.message;
+}
+
+/** macOS and the BSDs, whose ioctls differ from system to system. */
+function setUpByIfconfig(name: string, { mtu, addresses, routes }: TunOptions): void {
+  const run = (program: string, args: readonly string[]) =>
+    execFileSync(program, args, { stdio: ["ignore", "ignore", "pipe"] });
+  const text = (bytes: Uint8Array) => {
+    const address = new Uint8Array(bytes.length + 3);
+    address[0] = bytes.length === 4 ? 1 : 4;
+    address.set(bytes, 1);
+    return formatHost(address);
+  };
+  run("ifconfig", [name, "mtu", String(mtu), "up"]);
+  for (const { own, peer, prefixLength } of addresses) {
+    if (own.length === 4) run("ifconfig", [name, "inet", text(own), text(peer)]);
+    else run("ifconfig", [name, "inet6", text(own), "prefixlen", String(prefixLength)]);
+  }
+  for (const { network, prefixLength } of routes) {
+    const family = network.length === 4 ? "-inet" : "-inet6";
+    run("route", ["-n", "add", family, `${text(network)}/${prefixLength}`, "-interface", name]);
+  }
+}

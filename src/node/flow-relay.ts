@@ -1,0 +1,117 @@
+import type { AddressInfo, Server } from "node:net";
+import { createServer, Socket } from "node:net";
+import { performance } from "node:perf_hooks";
+import type { Duplex } from "node:stream";
+import { HostError } from "../core/errors.ts";
+import type { AcceptedFlow, Tun2Socks } from "../core/tun2socks.ts";
+import { formatAddress } from "../wire/socket-address.ts";
+import type { Logger } from "./log.ts";
+
+const BACKLOG = 1024;
+
+export interface FlowRelayOptions {
+  /** Asked for at each use: it is made once the listeners' ports are known. */
+  readonly core: () => Tun2Socks;
+  readonly log: Logger;
+  /** Connects to a flow's target by its route. */
+  readonly connect: (flow: AcceptedFlow, signal: AbortSignal) => Promise<Duplex>;
+  /** Drains the core. */
+  readonly drain: () => void;
+}
+
+/** TCP flows of a device: what the kernel's stack accepts at the device's own address goes on to the flow's target. */
+export class FlowRelay {
+  readonly #options: FlowRelayOptions;
+  readonly #servers: Server[] = [];
+  readonly #sockets: (Socket | undefined)[] = [];
+
+  constructor(options: FlowRelayOptions) {
+    this.#options = options;
+  }
+
+  /** Listens on an address of the device. @returns the port. @throws HostError ERR_LISTEN */
+  async listen(host: string): Promise<number> {
+    const family = host.includes(":") ? 6 : 4;
+    const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true }, (socket) => {
+      this.#accept(socket, family);
+    });
+    this.#servers.push(server);
+    await new Promise<void>((done, failed) => {
+      server.once("error", (cause) =>
+        failed(new HostError("ERR_LISTEN", `${host}: ${cause.message}`, { cause })),
+      );
+      server.listen({ host, port: 0, backlog: BACKLOG, ipv6Only: true }, done);
+    });
+    server.on("error", (error) => this.#options.log.warn({ error: error.message }, "cannot accept"));
+    return (server.address() as AddressInfo).port;
+  }
+
+  /** Core has forgotten a flow before its connection ended. */
+  forget(flow: number, reason: "finished" | "idle" | "evicted"): void {
+    const socket = this.#sockets[flow];
+    this.#sockets[flow] = undefined;
+    if (reason !== "finished") socket?.destroy();
+  }
+
+  async close(): Promise<void> {
+    const closed = this.#servers.map((server) => new Promise((done) => server.close(done)));
+    for (const socket of this.#sockets) socket?.destroy();
+    await Promise.all(closed);
+  }
+
+  #accept(socket: Socket, family: 4 | 6): void {
+    const { drain } = this.#options;
+    const core = this.#options.core();
+    socket.on("error", () => {});
+    const flow = core.acceptFlow(performance.now(), family, socket.remotePort ?? 0);
+    if (flow === undefined) {
+      socket.destroy();
+      return;
+    }
+    this.#sockets[flow.flow] = socket;
+    const abort = new AbortController();
+    socket.once("close", () => {
+      abort.abort();
+      if (this.#sockets[flow.flow] !== socket) return;
+      this.#sockets[flow.flow] = undefined;
+      core.endFlow(performance.now(), flow.flow);
+      drain();
+    });
+    void this.#connect(flow, socket, abort.signal);
+  }
+
+  async #connect(flow: AcceptedFlow, socket: Socket, signal: AbortSignal): Promise<void> {
+    const { log, connect, drain } = this.#options;
+    const core = this.#options.core();
+    try {
+      const stream = await connect(flow, signal);
+      if (socket.destroyed) stream.destroy();
+      else join(socket, stream);
+    } catch (error) {
+      if (this.#sockets[flow.flow] !== socket) return;
+      const target = formatAddress(flow.target);
+      log.debug({ target, error: (error as Error).message }, "cannot connect a flow");
+      this.#sockets[flow.flow] = undefined;
+      // The application hears of it at once.
+      while (!core.refuseFlow(flow.flow)) drain();
+      drain();
+      socket.destroy();
+    }
+  }
+}
+
+/** Relays both ways, and ends each side as the other one ended: in order, or by a reset. */
+function join(socket: Socket, stream: Duplex): void {
+  stream.allowHalfOpen = true;
+  stream.on("error", () => {});
+  stream.once("close", () => {
+    if (stream.errored !== null || !stream.readableEnded) socket.resetAndDestroy();
+  });
+  socket.once("close", () => {
+    if (socket.errored === null && socket.readableEnded) return;
+    if (stream instanceof Socket) stream.resetAndDestroy();
+    else stream.destroy();
+  });
+  socket.pipe(stream);
+  stream.pipe(socket);
+}

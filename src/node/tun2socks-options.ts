@@ -1,0 +1,381 @@
+import { networkInterfaces } from "node:os";
+import * as z from "zod";
+import type { Rule } from "../core/rules.ts";
+import {
+  MAX_SOCKS_ROUTES,
+  parseRule,
+  ROUTE_DIRECT,
+  ROUTE_DROP,
+  ROUTE_REJECT,
+  ROUTE_SOCKS,
+  ROUTE_TUNNEL,
+} from "../core/rules.ts";
+import { TUN2SOCKS_LIMITS } from "../core/tun2socks.ts";
+import { formatHost, makeAddress } from "../wire/socket-address.ts";
+import { parseCarrierChain } from "./carrier-chain.ts";
+import type { CustomDevice } from "./devices/device.ts";
+import type { InterfaceAddress } from "./devices/interface-address.ts";
+import { parseCidr, parseInterfaceAddress } from "./devices/interface-address.ts";
+import type { NameField, OptionField, ResolvedUdpLocalOptions, UdpLocalOptions } from "./options.ts";
+import {
+  checkFields,
+  integer,
+  libraryName,
+  resolveUdpLocalOptions,
+  UDP_LOCAL_FIELDS,
+  wrong,
+} from "./options.ts";
+
+/** With all options of udp-local, which is what `local:` is; its SOCKS5 server is off unless `listen` is given. */
+export interface Tun2SocksOptions extends Omit<UdpLocalOptions, "workers" | "tcpVia"> {
+  /**
+   * `tun:NAME` (created, or opened where it is there), `fd:N` (one packet a read and a write), `unix:/path` (listens; IP
+   * packets one after another), `pipe:` (the same on standard input and output), or a device of the caller's. Default
+   * `tun:underpass0`.
+   */
+  readonly device?: string | CustomDevice | undefined;
+  /** Of the device, 1,280 to 65,535. Default 1500. */
+  readonly mtu?: number | undefined;
+  /** `IP/PREFIX` of a TUN device or a descriptor, one a family. Default 198.18.0.1/30 and fd75:6e64:7270::1/126. */
+  readonly addresses?: readonly string[] | undefined;
+  /** `IP/PREFIX` that is led to the TUN device for as long as it lives. Default: none. */
+  readonly routes?: readonly string[] | undefined;
+  /** Whether a TUN device gives and takes packets longer than the MTU, where the system can. Default on. */
+  readonly offload?: "on" | "off" | undefined;
+  /** Whether 4 bytes with the family precede each packet of `fd:N`, as on macOS and iOS. Default false. */
+  readonly familyHeader?: boolean | undefined;
+  /** SOCKS5 servers, `socks5://[user:password@]host:port`, that rules name as `socks:0` and on. Default: none. */
+  readonly socks?: readonly string[] | undefined;
+  /** Where TCP goes that no rule matches: `socks5://`, `socks:N`, `direct`, `reject` or `drop`. Default `reject`. */
+  readonly tcpVia?: string | undefined;
+  /** Where UDP goes that no rule matches: `local:`, or what `tcpVia` takes. Default `local:`. */
+  readonly udpVia?: string | undefined;
+  /** `PROTOCOL TARGET ACTION`, first match (core/rules). Default: none. */
+  readonly rules?: readonly string[] | undefined;
+  /** TCP connections; 1 to 60,000. Default 16,384. */
+  readonly maxFlows?: number | undefined;
+  /** As badvpn-tun2socks names it: a TUN device's name. */
+  readonly tundev?: string | undefined;
+  /** As badvpn-tun2socks names it: an address on the device's network that no host has. */
+  readonly netifIpaddr?: string | undefined;
+  readonly netifNetmask?: string | undefined;
+  /** As badvpn-tun2socks names it: `HOST:PORT` of the SOCKS5 server for TCP. */
+  readonly socksServerAddr?: string | undefined;
+  /** Has UDP go to that server too. */
+  readonly socks5Udp?: boolean | undefined;
+}
+
+export interface ResolvedTun2SocksOptions {
+  readonly device: string | CustomDevice;
+  readonly mtu: number;
+  readonly addresses: readonly InterfaceAddress[];
+  readonly routes: readonly { readonly network: Uint8Array; readonly prefixLength: number }[];
+  readonly offload: "on" | "off";
+  readonly familyHeader: boolean;
+  /** URLs of routes ROUTE_SOCKS and on. */
+  readonly socks: readonly string[];
+  readonly tcpRoute: number;
+  readonly udpRoute: number;
+  readonly rules: readonly Rule[];
+  readonly maxFlows: number;
+  /** Whether any route leads into the tunnel. */
+  readonly usesTunnel: boolean;
+  readonly tunnel: ResolvedUdpLocalOptions;
+}
+
+const { workers: _workers, tcpVia: _tcpVia, ...TUNNEL_FIELDS } = UDP_LOCAL_FIELDS;
+const DEVICE = "tun:underpass0";
+const ADDRESSES = ["198.18.0.1/30", "fd75:6e64:7270::1/126"];
+const MAX_NAME_BYTES = 15;
+const WAY = "socks5://[USER:PASSWORD@]HOST:PORT, socks:N, direct, reject or drop";
+
+const socksUrl = z.string().refine(isSocksUrl);
+
+export const TUN2SOCKS_FIELDS = {
+  device: {
+    schema: z
+      .union([z.string().refine(isDevice), z.custom<CustomDevice>((value) => isCustomDevice(value))])
+      .optional(),
+    expects: `tun:NAME of at most ${MAX_NAME_BYTES} bytes, fd:N, unix:/path or pipe:`,
+    flag: "device",
+    value: "DEVICE",
+    help: `tun:NAME, fd:N, unix:/path or pipe: (default ${DEVICE})`,
+  },
+  mtu: integer("mtu", "BYTES", "of the device", 1_280, 65_535, 1_500),
+  addresses: {
+    schema: z.array(z.string().refine((text) => parseInterfaceAddress(text) !== undefined)).optional(),
+    expects: "IP/PREFIX of a network with room for two, such as 198.18.0.1/30",
+    flag: "address",
+    value: "IP/PREFIX",
+    help: `of the device, one a family (repeatable, default ${ADDRESSES.join(" and ")})`,
+    isList: true,
+  },
+  routes: {
+    schema: z.array(z.string().refine((text) => parseCidr(text) !== undefined)).default([]),
+    expects: "IP/PREFIX, such as 192.0.2.0/24",
+    flag: "route",
+    value: "IP/PREFIX",
+    help: "network that is led to the TUN device, for as long as it is there (repeatable)",
+    isList: true,
+  },
+  offload: {
+    schema: z.enum(["on", "off"]).default("on"),
+    expects: "on or off",
+    flag: "offload",
+    value: "on|off",
+    help: "packets longer than the MTU from and to the kernel, where it can (default on)",
+  },
+  familyHeader: {
+    schema: z.boolean().default(false),
+    expects: "true or false",
+    flag: "family-header",
+    help: "4 bytes with the family precede each packet of fd:N",
+  },
+  socks: {
+    schema: z
+      .array(socksUrl)
+      .max(MAX_SOCKS_ROUTES - 2)
+      .default([]),
+    expects: "socks5://[USER:PASSWORD@]HOST:PORT (percent-encoded)",
+    flag: "socks",
+    value: "URL",
+    help: "SOCKS5 server that rules name as socks:0, socks:1 and on (repeatable)",
+    isList: true,
+  },
+  tcpVia: {
+    schema: z.string().refine(isWay).optional(),
+    expects: WAY,
+    flag: "tcp-via",
+    value: "WAY",
+    help: "where TCP goes: socks5://..., socks:N, direct, reject or drop (default reject)",
+  },
+  udpVia: {
+    schema: z
+      .string()
+      .refine((text) => text === "local:" || isWay(text))
+      .optional(),
+    expects: `local:, ${WAY}`,
+    flag: "udp-via",
+    value: "WAY",
+    help: "where UDP goes: local: (the tunnel, default), or as TCP",
+  },
+  rules: {
+    schema: z.array(z.string()).default([]),
+    expects: "PROTOCOL TARGET ACTION",
+    flag: "rule",
+    value: "RULE",
+    help: 'PROTOCOL TARGET ACTION, first match, such as "udp *:443 reject", "any 10.0.0.0/8 direct" (repeatable)',
+    isList: true,
+  },
+  ...TUNNEL_FIELDS,
+  maxFlows: integer("max-flows", "N", "bound of TCP connections", 1, 60_000, TUN2SOCKS_LIMITS.maxFlows),
+  tundev: {
+    schema: z
+      .string()
+      .refine((name) => isDevice(`tun:${name}`))
+      .optional(),
+    expects: `a name of at most ${MAX_NAME_BYTES} bytes`,
+    flag: "tundev",
+    value: "NAME",
+    help: "the same as --device tun:NAME, as badvpn-tun2socks has it",
+  },
+  netifIpaddr: {
+    schema: z.ipv4().optional(),
+    expects: "an IPv4 address",
+    flag: "netif-ipaddr",
+    value: "IP",
+    help: "an address of the device's network that no host has, as badvpn-tun2socks has it",
+  },
+  netifNetmask: {
+    schema: z.ipv4().optional(),
+    expects: "a netmask such as 255.255.255.0",
+    flag: "netif-netmask",
+    value: "MASK",
+    help: "that network's",
+  },
+  socksServerAddr: {
+    schema: z
+      .string()
+      .refine((address) => isSocksUrl(`socks5://${address}`))
+      .optional(),
+    expects: "HOST:PORT",
+    flag: "socks-server-addr",
+    value: "HOST:PORT",
+    help: "the same as --tcp-via socks5://HOST:PORT",
+  },
+  socks5Udp: {
+    schema: z.boolean().default(false),
+    expects: "true or false",
+    flag: "socks5-udp",
+    help: "with --socks-server-addr: UDP goes there too",
+  },
+} satisfies Record<keyof Tun2SocksOptions, OptionField>;
+
+type Checked = Required<Tun2SocksOptions>;
+
+/**
+ * Fills the defaults in and checks every field.
+ *
+ * @throws UsageError ERR_OPTION: one line with the field's path, its value unless it is secret, and what is wanted
+ */
+export function resolveTun2SocksOptions(
+  input: Tun2SocksOptions,
+  nameField: NameField = libraryName,
+): ResolvedTun2SocksOptions {
+  const options = checkFields(TUN2SOCKS_FIELDS, input, nameField) as Checked;
+  const { tundev, socksServerAddr, socks5Udp, mtu, offload, familyHeader, maxFlows } = options;
+  for (const [stock, own] of [
+    ["tundev", "device"],
+    ["netifIpaddr", "addresses"],
+    ["socksServerAddr", "tcpVia"],
+  ] as const) {
+    if (options[stock] !== undefined && options[own] !== undefined) {
+      throw wrong(nameField([stock]), `stands for ${nameField([own])}: give one of them`);
+    }
+  }
+  if (socks5Udp && socksServerAddr === undefined) {
+    throw wrong(nameField(["socks5Udp"]), `needs ${nameField(["socksServerAddr"])}`);
+  }
+  const stockServer = socksServerAddr === undefined ? undefined : `socks5://${socksServerAddr}`;
+  const socks = [...options.socks];
+  const routeTo = (field: "tcpVia" | "udpVia", text: string): number => {
+    const route = routeOf(text, socks);
+    if (route !== undefined) return route;
+    throw wrong(nameField([field]), `${text}: there are only ${socks.length} of ${nameField(["socks"])}`);
+  };
+  const rules = options.rules.map(parseRule);
+  const configured = socks.length;
+  for (const [index, { route }] of rules.entries()) {
+    if (route < ROUTE_SOCKS + configured) continue;
+    throw wrong(
+      nameField(["rules", index]),
+      `"${options.rules[index]}": there are only ${configured} of ${nameField(["socks"])}`,
+    );
+  }
+  const tcpRoute = routeTo("tcpVia", options.tcpVia ?? stockServer ?? "reject");
+  const udpRoute = routeTo("udpVia", options.udpVia ?? (socks5Udp ? stockServer! : "local:"));
+  const device = options.device ?? (tundev === undefined ? DEVICE : `tun:${tundev}`);
+  const tunnelInput = Object.fromEntries(
+    Object.keys(TUNNEL_FIELDS).map((name) => [name, (input as Record<string, unknown>)[name]]),
+  );
+  return {
+    device,
+    mtu,
+    addresses: addressesOf(options, nameField),
+    routes: options.routes.map((text) => parseCidr(text)!),
+    offload,
+    familyHeader,
+    socks,
+    tcpRoute,
+    udpRoute,
+    rules,
+    maxFlows,
+    usesTunnel: udpRoute === ROUTE_TUNNEL || rules.some(({ route }) => route === ROUTE_TUNNEL),
+    tunnel: resolveUdpLocalOptions(tunnelInput, nameField, true),
+  };
+}
+
+function addressesOf(options: Checked, nameField: NameField): InterfaceAddress[] {
+  if (options.netifIpaddr !== undefined) return [stockAddress(options, nameField)];
+  const addresses = (options.addresses ?? ADDRESSES).map((text) => parseInterfaceAddress(text)!);
+  for (const bytes of [4, 16]) {
+    if (addresses.filter(({ own }) => own.length === bytes).length > 1) {
+      throw wrong(nameField(["addresses"]), "more than one of a family");
+    }
+  }
+  return addresses;
+}
+
+/** badvpn's device has the address of the person's choice; `netifIpaddr` is the one that stands for all others. */
+function stockAddress(
+  { netifIpaddr, netifNetmask, tundev }: Checked,
+  nameField: NameField,
+): InterfaceAddress {
+  const mask = makeAddress(netifNetmask ?? "255.255.255.0", 0)!;
+  const bits = [...mask.subarray(1, 5)].map((byte) => byte.toString(2).padStart(8, "0")).join("");
+  const prefixLength = bits.lastIndexOf("1") + 1;
+  if (bits.slice(0, prefixLength).includes("0")) throw wrong(nameField(["netifNetmask"]), "is no netmask");
+  const standing = networkInterfaces()[tundev ?? ""]?.find(({ family }) => family === "IPv4");
+  const found = parseInterfaceAddress(`${netifIpaddr}/${prefixLength}`);
+  if (found === undefined) {
+    throw wrong(nameField(["netifIpaddr"]), `no host of a network with ${prefixLength} bits`);
+  }
+  const own = standing === undefined ? found.peer : makeAddress(standing.address, 0)!.slice(1, 5);
+  return { own, prefixLength, peer: found.own };
+}
+
+/** @returns undefined for a number that no server has; a URL is added to `socks` */
+function routeOf(text: string, socks: string[]): number | undefined {
+  switch (text) {
+    case "local:":
+      return ROUTE_TUNNEL;
+    case "direct":
+      return ROUTE_DIRECT;
+    case "reject":
+      return ROUTE_REJECT;
+    case "drop":
+      return ROUTE_DROP;
+    default: {
+      const index = /^socks:(\d{1,2})$/.exec(text)?.[1];
+      if (index === undefined) return ROUTE_SOCKS + socks.push(text) - 1;
+      return Number(index) < socks.length ? ROUTE_SOCKS + Number(index) : undefined;
+    }
+  }
+}
+
+/** `tun:NAME` and the like as text, for the person who asked. */
+export function describePlan(options: ResolvedTun2SocksOptions): string[] {
+  const { device, mtu, addresses, routes, socks, tcpRoute, udpRoute, rules, usesTunnel, tunnel } = options;
+  const ip = (bytes: Uint8Array) => {
+    const address = new Uint8Array(bytes.length + 3);
+    address[0] = bytes.length === 4 ? 1 : 4;
+    address.set(bytes, 1);
+    return formatHost(address);
+  };
+  const way = (route: number) =>
+    ["udp-local", "direct", "reject", "drop"][route] ?? redacted(socks[route - ROUTE_SOCKS]);
+  const isTun = typeof device === "string" && device.startsWith("tun:");
+  return [
+    `device ${typeof device === "string" ? device : "of the caller"}, MTU ${mtu}`,
+    ...(isTun
+      ? addresses.map(
+          ({ own, prefixLength, peer }) => `address ${ip(own)}/${prefixLength}, TCP comes from ${ip(peer)}`,
+        )
+      : []),
+    ...(isTun ? routes.map(({ network, prefixLength }) => `route ${ip(network)}/${prefixLength}`) : []),
+    ...rules.map((rule, index) => `rule ${index + 1}: ${rule.protocol} -> ${way(rule.route)}`),
+    `tcp -> ${way(tcpRoute)}`,
+    `udp -> ${way(udpRoute)}`,
+    ...(usesTunnel ? [`udp-local -> ${parseCarrierChain(tunnel).description}`] : []),
+  ];
+}
+
+function redacted(url: string): string {
+  return url.replace(/\/\/.*@/, "//***@");
+}
+
+function isWay(text: string): boolean {
+  return ["direct", "reject", "drop"].includes(text) || /^socks:\d{1,2}$/.test(text) || isSocksUrl(text);
+}
+
+function isSocksUrl(text: string): boolean {
+  if (!/^socks5h?:/.test(text)) return false;
+  try {
+    parseCarrierChain({ server: "127.0.0.1:1", via: [text] });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function isDevice(text: string): boolean {
+  if (text === "pipe:" || /^fd:\d{1,9}$/.test(text) || /^unix:./.test(text)) return true;
+  return text.startsWith("tun:") && text.length <= 4 + MAX_NAME_BYTES && /^tun:[^\s/:]+$/.test(text);
+}
+
+function isCustomDevice(value: unknown): boolean {
+  const device = value as Partial<CustomDevice> | null;
+  return (
+    typeof device === "object" && typeof device?.start === "function" && typeof device.write === "function"
+  );
+}

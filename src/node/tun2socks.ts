@@ -1,0 +1,353 @@
+import { EventEmitter } from "node:events";
+import { performance } from "node:perf_hooks";
+import { randomSeed } from "../core/credentials.ts";
+import { HostError } from "../core/errors.ts";
+import type { UnreachableKind } from "../core/icmp-errors.ts";
+import { ADDRESS_STRIDE } from "../core/packet-batch.ts";
+import { ROUTE_DIRECT, ROUTE_SOCKS, ROUTE_TUNNEL } from "../core/rules.ts";
+import type { AcceptedFlow, DeviceAddresses } from "../core/tun2socks.ts";
+import { TUN2SOCKS_LIMITS, Tun2Socks } from "../core/tun2socks.ts";
+import type { AddressBytes } from "../wire/socket-address.ts";
+import { ATYP_IPV4, ATYP_IPV6, formatHost } from "../wire/socket-address.ts";
+import { openTcpTarget } from "./carrier-chain.ts";
+import { nodeCryptography } from "./cryptography.ts";
+import { DeadlineTimer } from "./deadline-timer.ts";
+import type { Device, DeviceEvents } from "./devices/device.ts";
+import { openCustomDevice } from "./devices/device.ts";
+import { openPacketListener, openPipe } from "./devices/packet-stream.ts";
+import { openDescriptor, openTun } from "./devices/tun.ts";
+import type { RelayHost } from "./fixed-forward.ts";
+import { FlowRelay } from "./flow-relay.ts";
+import type { Tun2SocksHandle, Tun2SocksStats, UdpLocal } from "./handles.ts";
+import type { Io } from "./io.ts";
+import { chooseIo } from "./io.ts";
+import type { Logger } from "./log.ts";
+import { silentLogger } from "./log.ts";
+import type { ResolvedTun2SocksOptions, Tun2SocksOptions } from "./tun2socks-options.ts";
+import { describePlan, resolveTun2SocksOptions } from "./tun2socks-options.ts";
+import { startTunnelClient } from "./udp-local.ts";
+import { DirectPath } from "./udp-paths/direct.ts";
+import { Socks5Path } from "./udp-paths/socks5.ts";
+import { TunnelPath } from "./udp-paths/tunnel.ts";
+import type { UdpPath, UdpPathHost } from "./udp-paths/udp-path.ts";
+
+/** A session that is down for so long is a missing upstream: applications are told. Shorter, they wait. */
+const TUNNEL_PATIENCE_MS = 3_000;
+
+/** Starts tun2socks. @throws UsageError for options, HostError when the device cannot be opened */
+export async function startTun2Socks(
+  options: Tun2SocksOptions,
+  log: Logger = silentLogger,
+): Promise<Tun2SocksHandle> {
+  const host = new Tun2SocksHost(resolveTun2SocksOptions(options), log, chooseIo(options.io, log));
+  try {
+    await host.open();
+  } catch (error) {
+    await host.close();
+    throw error;
+  }
+  return host;
+}
+
+/** Wires {@link Tun2Socks} to a device, TCP listeners, the ways that UDP goes, and a timer. */
+class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost {
+  readonly #options: ResolvedTun2SocksOptions;
+  readonly #log: Logger;
+  readonly #io: Io;
+  readonly #timer = new DeadlineTimer(() => this.#handleTimeout());
+  #core!: Tun2Socks;
+  #device: Device | undefined;
+  #flows: FlowRelay | undefined;
+  #tunnel: (UdpLocal & RelayHost) | undefined;
+  #patience: NodeJS.Timeout | undefined;
+  /** By route. */
+  readonly #paths: (UdpPath | undefined)[] = [];
+  /** By association. */
+  readonly #pathOf: (UdpPath | undefined)[] = [];
+  readonly #pathDrops = { send_error: 0, association_limit: 0, malformed: 0, wrong_source: 0 };
+  #deviceDrops = 0;
+  #isFlushing = false;
+  #isClosing = false;
+
+  constructor(options: ResolvedTun2SocksOptions, log: Logger, io: Io) {
+    super();
+    this.#options = options;
+    this.#log = log;
+    this.#io = io;
+  }
+
+  get address(): Tun2SocksHandle["address"] {
+    return { device: this.#device?.description ?? "", plan: describePlan(this.#options) };
+  }
+
+  stats(): Tun2SocksStats {
+    const core = this.#core;
+    const { drops, datagramsIn, datagramsOut, bytesIn, bytesOut, ...counts } = core.counters;
+    const tunnel = this.#tunnel?.stats();
+    const { flowsOpened, associationsOpened, associationsEvicted, flowsEvicted, halfOpenEvicted } = counts;
+    return {
+      sessions: tunnel?.sessions ?? 0,
+      lanes: tunnel?.lanes ?? 0,
+      contexts: tunnel?.contexts ?? 0,
+      rttMs: tunnel?.rttMs,
+      resumed: tunnel?.resumed ?? 0,
+      associations: core.associationCount,
+      flows: core.flowCount,
+      packetsIn: counts.packetsIn,
+      packetsOut: counts.packetsOut,
+      associationsOpened,
+      flowsOpened,
+      // Seen from the device, what goes into it came out of a tunnel.
+      datagramsIn: datagramsOut,
+      datagramsOut: datagramsIn,
+      bytesIn: bytesOut,
+      bytesOut: bytesIn,
+      drops: { ...sum(tunnel?.drops, drops, this.#pathDrops), device: this.#deviceDrops },
+      refused: { ...tunnel?.refused, associationsEvicted, flowsEvicted, halfOpenEvicted },
+    };
+  }
+
+  async open(): Promise<void> {
+    const options = this.#options;
+    // The device tells whether packets have virtio-net headers, which core wants to know first.
+    const early: DeviceEvents = {
+      onPackets: (...packets) => this.#handlePackets(...packets),
+      onEnd: (error) => this.#handleEnd(error),
+    };
+    const device = await openDevice(options, this.#io, early, this.#log);
+    this.#device = device;
+    this.#core = await this.#makeCore(device);
+    if (options.usesTunnel) await this.#startTunnel();
+    const seed = () => randomSeed(nodeCryptography);
+    this.#paths[ROUTE_DIRECT] = new DirectPath(this.#io.udp, this, seed());
+    for (const [index, url] of options.socks.entries()) {
+      this.#paths[ROUTE_SOCKS + index] = new Socks5Path(url, this.#io.udp, this, this.#log, seed());
+    }
+  }
+
+  async close(): Promise<void> {
+    if (this.#isClosing) return;
+    this.#isClosing = true;
+    this.#timer.stop();
+    clearTimeout(this.#patience);
+    await this.#flows?.close();
+    await Promise.all(this.#paths.map((path) => path?.end()));
+    await this.#tunnel?.close();
+    await this.#device?.close();
+  }
+
+  async #makeCore(device: Device): Promise<Tun2Socks> {
+    const { mtu, addresses, rules, udpRoute, tcpRoute, maxFlows, tunnel } = this.#options;
+    const makeCore = (ports: readonly number[]) => {
+      const of = (bytes: number): DeviceAddresses | undefined => {
+        const index = addresses.findIndex(({ own }) => own.length === bytes);
+        if (index < 0 || !device.hasKernel) return undefined;
+        const { own, peer } = addresses[index];
+        return { own, peer, listenerPort: ports[index] };
+      };
+      return new Tun2Socks({
+        mtu,
+        virtio: device.virtio,
+        uso: device.uso,
+        ipv4: of(4),
+        ipv6: of(16),
+        rules,
+        udpRoute,
+        tcpRoute,
+        limits: {
+          ...TUN2SOCKS_LIMITS,
+          maxFlows,
+          maxHalfOpen: Math.min(maxFlows, TUN2SOCKS_LIMITS.maxHalfOpen),
+          maxAssociations: tunnel.maxAssociations,
+          udpIdleMs: tunnel.idleTimeoutS * 1000,
+          udpActiveIdleMs: tunnel.activeIdleTimeoutS * 1000,
+        },
+        seed: randomSeed(nodeCryptography),
+      });
+    };
+    if (!device.hasKernel) return makeCore([]);
+    const relay = new FlowRelay({
+      core: () => this.#core,
+      log: this.#log,
+      connect: (flow, signal) => this.#connect(flow, signal),
+      drain: () => this.#drain(),
+    });
+    this.#flows = relay;
+    const ports: number[] = [];
+    for (const { own } of addresses) ports.push(await relay.listen(ipText(own)));
+    return makeCore(ports);
+  }
+
+  async #startTunnel(): Promise<void> {
+    const tunnel = await startTunnelClient(this.#options.tunnel, this.#log, this.#io);
+    this.#tunnel = tunnel;
+    this.#paths[ROUTE_TUNNEL] = new TunnelPath(tunnel, this);
+    const isUp = () => {
+      clearTimeout(this.#patience);
+      this.#patience = undefined;
+      this.#core.setRouteUp(ROUTE_TUNNEL, true);
+    };
+    const isDown = () => {
+      this.#patience ??= setTimeout(
+        () => this.#core.setRouteUp(ROUTE_TUNNEL, false),
+        TUNNEL_PATIENCE_MS,
+      ).unref();
+    };
+    isDown();
+    for (const name of ["session-up", "session-resumed", "session-down", "error"] as const) {
+      tunnel.on(name, (fields: unknown) => {
+        if (name === "session-down") isDown();
+        else if (name !== "error") isUp();
+        if (name !== "error" || this.listenerCount("error") > 0) this.emit(name, fields);
+      });
+    }
+  }
+
+  #connect({ route, target }: AcceptedFlow, signal: AbortSignal) {
+    return openTcpTarget(
+      target,
+      route === ROUTE_DIRECT ? undefined : this.#options.socks[route - ROUTE_SOCKS],
+      signal,
+    );
+  }
+
+  // UdpPathHost
+
+  deliver(association: number, remote: AddressBytes, data: Uint8Array, offset: number, length: number): void {
+    const now = performance.now();
+    while (!this.#core.handleDatagram(now, association, remote, data, offset, length)) this.#writeDevice();
+    this.#flushSoon();
+  }
+
+  refuse(association: number, remote: AddressBytes, kind: UnreachableKind): void {
+    const now = performance.now();
+    while (!this.#core.handleUnreachable(now, association, remote, kind)) this.#writeDevice();
+    this.#flushSoon();
+  }
+
+  drop(reason: "send_error" | "association_limit" | "malformed" | "wrong_source", count: number): void {
+    if (count > 0) this.#pathDrops[reason] += count;
+  }
+
+  // The loop
+
+  #handlePackets(data: Uint8Array, offsets: Int32Array, lengths: Int32Array, count: number): void {
+    if (this.#core === undefined || this.#isClosing) return;
+    const now = performance.now();
+    for (let first = 0; first < count; ) {
+      first = this.#core.handlePackets(now, data, offsets, lengths, first, count);
+      this.#writeDevice();
+      this.#drainOutputs();
+      this.#forward();
+    }
+    this.#timer.arm(this.#core.nextTimeout(), now);
+  }
+
+  #forward(): void {
+    const { datagrams } = this.#core;
+    const { count, association, offset, length, addresses, addressLength } = datagrams;
+    if (count === 0) return;
+    for (let i = 0; i < count; i++) {
+      this.#pathOf[association[i]]?.send(
+        association[i],
+        datagrams.buffer(i),
+        offset[i],
+        length[i],
+        addresses,
+        i * ADDRESS_STRIDE,
+        addressLength[i],
+      );
+    }
+    for (const path of this.#paths) path?.flush();
+  }
+
+  #drain(): void {
+    this.#writeDevice();
+    this.#drainOutputs();
+    if (!this.#isClosing) this.#timer.arm(this.#core.nextTimeout(), performance.now());
+  }
+
+  #drainOutputs(): void {
+    const core = this.#core;
+    for (let output = core.pollOutput(); output !== undefined; output = core.pollOutput()) {
+      switch (output.kind) {
+        case "association-open": {
+          const path = this.#paths[output.route];
+          this.#pathOf[output.association] = path;
+          path?.open(output.association, output.source);
+          break;
+        }
+        case "association-closed":
+          this.#pathOf[output.association]?.close(output.association);
+          this.#pathOf[output.association] = undefined;
+          break;
+        case "flow-closed":
+          this.#flows?.forget(output.flow, output.reason);
+      }
+    }
+  }
+
+  #writeDevice(): void {
+    const { toDevice } = this.#core;
+    if (toDevice.count > 0) this.#deviceDrops += this.#device!.write(toDevice);
+    toDevice.clear();
+  }
+
+  /** Writes what comes back in one turn of the loop at its end. */
+  #flushSoon(): void {
+    if (this.#isFlushing) return;
+    this.#isFlushing = true;
+    setImmediate(this.#flush);
+  }
+
+  readonly #flush = (): void => {
+    this.#isFlushing = false;
+    if (!this.#isClosing) this.#drain();
+  };
+
+  #handleTimeout(): void {
+    this.#core.handleTimeout(performance.now());
+    this.#drain();
+  }
+
+  #handleEnd(error: Error | undefined): void {
+    if (this.#isClosing) return;
+    if (error !== undefined) this.#log.error({ error: error.message }, "the device is gone");
+    this.emit("end", error);
+  }
+}
+
+async function openDevice(
+  options: ResolvedTun2SocksOptions,
+  io: Io,
+  events: DeviceEvents,
+  log: Logger,
+): Promise<Device> {
+  const { device, familyHeader, offload } = options;
+  if (typeof device !== "string") return openCustomDevice(device, events);
+  if (device === "pipe:") return openPipe(events, log);
+  if (device.startsWith("unix:")) return openPacketListener(device.slice(5), io, events, log);
+  if (io.native?.tunWatch === undefined) {
+    throw new HostError("ERR_NATIVE", `${device} needs native I/O: build it with "npm run build:native"`);
+  }
+  if (device.startsWith("fd:")) {
+    return openDescriptor(Number(device.slice(3)), familyHeader, io.native, events);
+  }
+  return openTun({ ...options, name: device.slice(4), hasOffload: offload === "on" }, io.native, events);
+}
+
+function ipText(ip: Uint8Array): string {
+  const address = new Uint8Array(ip.length + 3);
+  address[0] = ip.length === 4 ? ATYP_IPV4 : ATYP_IPV6;
+  address.set(ip, 1);
+  return formatHost(address);
+}
+
+/** Adds counts by name. */
+function sum(...records: (Readonly<Record<string, number>> | undefined)[]): Record<string, number> {
+  const total: Record<string, number> = {};
+  for (const record of records) {
+    for (const [name, count] of Object.entries(record ?? {})) total[name] = (total[name] ?? 0) + count;
+  }
+  return total;
+}

@@ -1,0 +1,79 @@
+import type { ReceivedDatagrams } from "../../core/received-datagrams.ts";
+import type { AddressBytes } from "../../wire/socket-address.ts";
+import { ATYP_IPV6 } from "../../wire/socket-address.ts";
+import type { UdpIo, UdpSocket } from "../udp-io.ts";
+import { RemoteCache } from "./remote-cache.ts";
+import type { UdpPath, UdpPathHost } from "./udp-path.ts";
+
+/** From sockets of this machine, one for each association. */
+export class DirectPath implements UdpPath {
+  readonly #io: UdpIo;
+  readonly #host: UdpPathHost;
+  readonly #remotes: RemoteCache;
+  readonly #sockets: (UdpSocket | undefined)[] = [];
+  readonly #families: number[] = [];
+
+  /** @param seed  a random 32-bit number */
+  constructor(io: UdpIo, host: UdpPathHost, seed: number) {
+    this.#io = io;
+    this.#host = host;
+    this.#remotes = new RemoteCache(seed);
+  }
+
+  open(association: number, source: AddressBytes): void {
+    this.#families[association] = source[0] === ATYP_IPV6 ? 6 : 4;
+  }
+
+  send(
+    association: number,
+    data: Uint8Array,
+    offset: number,
+    length: number,
+    addresses: Uint8Array,
+    addressOffset: number,
+    addressLength: number,
+  ): void {
+    const socket = this.#sockets[association] ?? this.#openSocket(association);
+    const remote = this.#remotes.get(addresses, addressOffset, addressLength);
+    if (!socket.send(undefined, data, offset, length, remote)) this.#host.drop("send_error", 1);
+  }
+
+  flush(): void {
+    this.#host.drop("send_error", this.#io.flush());
+  }
+
+  close(association: number): void {
+    this.#sockets[association]?.close();
+    this.#sockets[association] = undefined;
+  }
+
+  async end(): Promise<void> {
+    for (const socket of this.#sockets) socket?.close();
+  }
+
+  #openSocket(association: number): UdpSocket {
+    const socket: UdpSocket = this.#io.open({
+      family: this.#families[association] === 6 ? 6 : 4,
+      host: undefined,
+      port: 0,
+      reusePort: false,
+      onDatagrams: (received, first, end) => {
+        if (this.#sockets[association] === socket) this.#deliver(association, received, first, end);
+      },
+      onBindError: () => this.#host.drop("send_error", 1),
+    });
+    this.#sockets[association] = socket;
+    return socket;
+  }
+
+  #deliver(association: number, received: ReceivedDatagrams, first: number, end: number): void {
+    for (let row = first; row < end; row++) {
+      const { address } = this.#remotes.get(
+        received.addresses,
+        received.addressOffset(row),
+        received.addressLength(row),
+      );
+      this.#host.deliver(association, address, received.data, received.offset(row), received.length(row));
+    }
+  }
+}

@@ -1,0 +1,208 @@
+import { lookup } from "node:dns/promises";
+import type { Duplex } from "node:stream";
+import type { ReceivedDatagrams } from "../../core/received-datagrams.ts";
+import type { AddressBytes } from "../../wire/socket-address.ts";
+import {
+  ATYP_DOMAIN,
+  ATYP_IPV6,
+  addressPort,
+  formatHost,
+  makeAddress,
+  sameBytes,
+} from "../../wire/socket-address.ts";
+import { decodeUdpHeader } from "../../wire/socks5.ts";
+import { openUdpAssociate } from "../carrier-chain.ts";
+import type { Logger } from "../log.ts";
+import type { UdpIo, UdpSocket } from "../udp-io.ts";
+import { Remote } from "../udp-io.ts";
+import { RemoteCache } from "./remote-cache.ts";
+import type { UdpPath, UdpPathHost } from "./udp-path.ts";
+
+/** Datagrams that wait for the server's answer; the application repeats what is past them. */
+const MAX_WAITING = 16;
+/** After a refusal, datagrams are refused for so long without asking again. */
+const RETRY_MS = 1_000;
+
+interface Waiting {
+  readonly data: Uint8Array;
+  readonly address: Uint8Array;
+}
+
+/** One UDP ASSOCIATE. */
+interface Association {
+  readonly abort: AbortController;
+  readonly waiting: Waiting[];
+  state: "asking" | "open" | "refused";
+  stream: Duplex | undefined;
+  socket: UdpSocket | undefined;
+  relay: Remote | undefined;
+}
+
+/** Through a SOCKS5 server, with a UDP ASSOCIATE (RFC 1928 §7) for each association. */
+export class Socks5Path implements UdpPath {
+  readonly #url: string;
+  readonly #io: UdpIo;
+  readonly #host: UdpPathHost;
+  readonly #log: Logger;
+  readonly #remotes: RemoteCache;
+  readonly #associations: (Association | undefined)[] = [];
+  #isRefused = false;
+
+  /** @param url  `socks5://[user:password@]host:port`. @param seed  a random 32-bit number */
+  constructor(url: string, io: UdpIo, host: UdpPathHost, log: Logger, seed: number) {
+    this.#url = url;
+    this.#io = io;
+    this.#host = host;
+    this.#log = log;
+    this.#remotes = new RemoteCache(seed);
+  }
+
+  open(): void {}
+
+  send(
+    number: number,
+    data: Uint8Array,
+    offset: number,
+    length: number,
+    addresses: Uint8Array,
+    addressOffset: number,
+    addressLength: number,
+  ): void {
+    const association = this.#associations[number] ?? this.#ask(number);
+    const { state, socket, relay, waiting } = association;
+    if (state === "open") {
+      const { header } = this.#remotes.get(addresses, addressOffset, addressLength);
+      if (!socket!.send(header, data, offset, length, relay!)) this.#host.drop("send_error", 1);
+      return;
+    }
+    const address = addresses.slice(addressOffset, addressOffset + addressLength);
+    if (state === "refused") this.#host.refuse(number, address, "port");
+    else if (waiting.length < MAX_WAITING) {
+      waiting.push({ data: data.slice(offset, offset + length), address });
+    } else this.#host.drop("send_error", 1);
+  }
+
+  flush(): void {
+    this.#host.drop("send_error", this.#io.flush());
+  }
+
+  close(number: number): void {
+    const association = this.#associations[number];
+    this.#associations[number] = undefined;
+    association?.abort.abort();
+    association?.stream?.destroy();
+    association?.socket?.close();
+  }
+
+  async end(): Promise<void> {
+    for (const number of this.#associations.keys()) this.close(number);
+  }
+
+  #ask(number: number): Association {
+    const association: Association = {
+      abort: new AbortController(),
+      waiting: [],
+      state: "asking",
+      stream: undefined,
+      socket: undefined,
+      relay: undefined,
+    };
+    this.#associations[number] = association;
+    void this.#connect(number, association);
+    return association;
+  }
+
+  async #connect(number: number, association: Association): Promise<void> {
+    const isCurrent = () => this.#associations[number] === association;
+    try {
+      const { stream, relay, server } = await openUdpAssociate(this.#url, association.abort.signal);
+      stream.on("error", () => stream.destroy());
+      association.stream = stream;
+      const { host } = server as { host: string };
+      const remote = new Remote(await relayAddress(relay, host));
+      if (!isCurrent() || stream.destroyed) {
+        stream.destroy();
+        if (isCurrent()) throw new Error("the server ended the association");
+        return;
+      }
+      stream.once("close", () => {
+        // The next datagram asks anew.
+        if (isCurrent()) this.close(number);
+      });
+      stream.resume();
+      association.relay = remote;
+      association.socket = this.#openSocket(number, association, remote);
+      await new Promise((done) => setImmediate(done));
+      if (!isCurrent()) return;
+      association.state = "open";
+      this.#isRefused = false;
+      for (const { data, address } of association.waiting.splice(0)) {
+        this.send(number, data, 0, data.length, address, 0, address.length);
+        // What is borrowed until the flush differs from datagram to datagram.
+        this.flush();
+      }
+    } catch (error) {
+      if (!isCurrent()) return;
+      this.#refuse(number, association, error as Error);
+    }
+  }
+
+  #refuse(number: number, association: Association, error: Error): void {
+    const fields = { error: error.message };
+    if (this.#isRefused) this.#log.debug(fields, "no UDP through the SOCKS5 server");
+    else this.#log.warn(fields, "no UDP through the SOCKS5 server");
+    this.#isRefused = true;
+    association.state = "refused";
+    for (const { address } of association.waiting.splice(0)) this.#host.refuse(number, address, "port");
+    setTimeout(() => {
+      if (this.#associations[number] === association) this.close(number);
+    }, RETRY_MS).unref();
+  }
+
+  #openSocket(number: number, association: Association, relay: Remote): UdpSocket {
+    return this.#io.open({
+      family: relay.address[0] === ATYP_IPV6 ? 6 : 4,
+      host: undefined,
+      port: 0,
+      reusePort: false,
+      onDatagrams: (received, first, end) => {
+        if (this.#associations[number] === association) this.#deliver(number, relay, received, first, end);
+      },
+      onBindError: () => association.stream?.destroy(),
+    });
+  }
+
+  #deliver(number: number, relay: Remote, received: ReceivedDatagrams, first: number, end: number): void {
+    const { data, addresses } = received;
+    const { address: from } = relay;
+    for (let row = first; row < end; row++) {
+      const source = received.addressOffset(row);
+      if (
+        received.addressLength(row) !== from.length ||
+        !sameBytes(addresses, source, from, 0, from.length)
+      ) {
+        this.#host.drop("wrong_source", 1);
+        continue;
+      }
+      const offset = received.offset(row);
+      const length = received.length(row);
+      const headerLength = decodeUdpHeader(data, offset, offset + length);
+      if (headerLength < 0 || data[offset + 3] === ATYP_DOMAIN) {
+        this.#host.drop("malformed", 1);
+        continue;
+      }
+      const { address } = this.#remotes.get(data, offset + 3, headerLength - 3);
+      this.#host.deliver(number, address, data, offset + headerLength, length - headerLength);
+    }
+  }
+}
+
+/** Where to send: the relay as the server names it, on the server's own IP where it names none. */
+async function relayAddress(relay: AddressBytes, serverHost: string): Promise<AddressBytes> {
+  const isUnspecified = relay.subarray(1, -2).every((byte) => byte === 0);
+  const name = isUnspecified ? serverHost : formatHost(relay);
+  const known = makeAddress(name, addressPort(relay));
+  if (known !== undefined && known[0] !== ATYP_DOMAIN) return known;
+  const { address } = await lookup(name);
+  return makeAddress(address, addressPort(relay))!;
+}

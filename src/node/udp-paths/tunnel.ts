@@ -1,0 +1,90 @@
+import type { AddressBytes } from "../../wire/socket-address.ts";
+import type { Relay, RelayHost } from "../fixed-forward.ts";
+import type { UdpPath, UdpPathHost } from "./udp-path.ts";
+
+const NONE = -1;
+
+/** Into a session of udp-local in the same thread, without a socket in between. */
+export class TunnelPath implements UdpPath, Relay {
+  readonly socket = { hasPending: false, close: () => {} };
+  readonly #tunnel: RelayHost;
+  readonly #host: UdpPathHost;
+  /** By association of the device: its number in the tunnel, or -1, and its source. */
+  readonly #inner: number[] = [];
+  readonly #sources: (AddressBytes | undefined)[] = [];
+  /** By association of the tunnel. */
+  readonly #outer: number[] = [];
+
+  constructor(tunnel: RelayHost, host: UdpPathHost) {
+    this.#tunnel = tunnel;
+    this.#host = host;
+  }
+
+  open(association: number, source: AddressBytes): void {
+    this.#inner[association] = NONE;
+    this.#sources[association] = source;
+  }
+
+  send(
+    association: number,
+    data: Uint8Array,
+    offset: number,
+    length: number,
+    addresses: Uint8Array,
+    addressOffset: number,
+    addressLength: number,
+  ): void {
+    let inner = this.#inner[association];
+    if (inner === NONE) inner = this.#enter(association);
+    if (inner === NONE) {
+      this.#host.drop("association_limit", 1);
+      return;
+    }
+    const { core } = this.#tunnel;
+    const now = this.#tunnel.now();
+    core.handleDatagram(now, inner, data, offset, length, addresses, addressOffset, addressLength);
+  }
+
+  flush(): void {
+    this.#tunnel.schedule();
+  }
+
+  close(association: number): void {
+    const inner = this.#inner[association];
+    this.#inner[association] = NONE;
+    this.#sources[association] = undefined;
+    if (inner === NONE) return;
+    this.#outer[inner] = NONE;
+    this.#tunnel.register(inner, undefined);
+    this.#tunnel.core.closeAssociation(this.#tunnel.now(), inner);
+    this.#tunnel.schedule();
+  }
+
+  async end(): Promise<void> {}
+
+  // Relay
+
+  deliver(inner: number, context: number, data: Uint8Array, offset: number, length: number): boolean {
+    const remote = this.#tunnel.core.contexts.address[context];
+    if (remote !== undefined) this.#host.deliver(this.#outer[inner], remote, data, offset, length);
+    return remote !== undefined;
+  }
+
+  /** The tunnel has ended the association: the next datagram begins another. */
+  forget(inner: number): void {
+    const association = this.#outer[inner];
+    this.#outer[inner] = NONE;
+    if (association !== NONE) this.#inner[association] = NONE;
+  }
+
+  #enter(association: number): number {
+    const { core } = this.#tunnel;
+    // It does not expire there: the device's side does, and says so.
+    const inner = core.openAssociation(this.#tunnel.now(), this.#sources[association], false);
+    if (inner < 0) return NONE;
+    this.#inner[association] = inner;
+    this.#outer[inner] = association;
+    this.#tunnel.register(inner, this);
+    return inner;
+  }
+}
