@@ -132,11 +132,12 @@ export async function measureCpu({ subjects, rounds, seconds, isQuick, record })
 }
 
 /** Fixed rates, one way and there and back, whatever the tunnel makes of them. @param {Plan} plan */
-export async function measureRate({ subjects, rounds, seconds, isQuick, record }) {
+export async function measureRate({ subjects, rounds, seconds: most, isQuick, record }) {
+  const seconds = Math.min(most, 0.8);
   const rates = isQuick
     ? [10_000, 40_000, 100_000, 200_000]
-    : [5_000, 10_000, 20_000, 40_000, 60_000, 80_000, 120_000, 180_000, 270_000];
-  const answeredRates = isQuick ? [1_000, 20_000] : [1_000, 5_000, 20_000, 40_000, 60_000];
+    : [5_000, 20_000, 40_000, 60_000, 90_000, 130_000, 180_000, 270_000];
+  const answeredRates = isQuick ? [1_000, 20_000] : [1_000, 5_000, 20_000, 40_000];
   for (let round = 0; round < Math.min(rounds, 3); round++) {
     await withTunnels(besideBare(subjects, round), "sink", async (lanes) => {
       for (const rate of rates) {
@@ -179,8 +180,8 @@ export async function measureCapacity({ subjects, rounds, seconds, isQuick, reco
         for (const lane of lanes) {
           const { name } = lane.subject;
           const key = `${name} ${burst}`;
-          const load = { size: 1200, sockets: 1, burst, seconds: Math.min(seconds, 0.8) };
-          const result = await highestRate(lane, load, found.get(key), isQuick ? 1 : 3);
+          const load = { size: 1200, sockets: 1, burst, seconds: Math.min(seconds, 0.6) };
+          const result = await highestRate(lane, load, found.get(key), isQuick);
           found.set(key, result.rate);
           record({ measure: "capacity", subject: name, round, ...result });
         }
@@ -193,16 +194,16 @@ export async function measureCapacity({ subjects, rounds, seconds, isQuick, reco
  * Brackets the rate, then halves the bracket. A rate that fails is tried once more: others run on this machine too.
  *
  * @param {Lane} lane @param {Omit<Load, "rate">} load @param {number | undefined} near  a result of an earlier round
- * @param {number} halvings  without one
+ * @param {boolean} isQuick  coarser, without second tries
  */
-async function highestRate(lane, load, near, halvings) {
+async function highestRate(lane, load, near, isQuick) {
   /** @type {Awaited<ReturnType<typeof oneWay>> | undefined} */
   let best;
   const all = { count: 0, corrupt: 0, duplicate: 0, reordered: 0 };
   let isOfGenerator = false;
   /** @param {number} rate */
   const passes = async (rate) => {
-    for (let tries = 0; tries < 2; tries++) {
+    for (let tries = 0; tries < (isQuick ? 1 : 2); tries++) {
       const result = await oneWay(lane, { ...load, rate });
       all.count += result.count;
       all.corrupt += result.corrupt;
@@ -228,7 +229,7 @@ async function highestRate(lane, load, near, halvings) {
     }
     [low, high] = [low / factor, low];
   }
-  for (let left = near === undefined ? halvings : 2; left > 0; left--) {
+  for (let left = near !== undefined ? 2 : isQuick ? 1 : 3; left > 0; left--) {
     const middle = Math.sqrt(low * high);
     if (await passes(middle)) low = middle;
     else high = middle;

@@ -16,15 +16,17 @@ const HELP = `npm run bench -- [options]
 
 Runs Underpass beside other tunnels on loopback, in turn, and prints medians and ratios.
 
-  --quick            one or two minutes: one round, few cases, short windows
+  --quick            a minute or so: one round, few cases, short windows
   --only LIST        of ${Object.keys(MEASURES).join(",")}
   --subjects LIST    of underpass,underpass-plain,udptunnel,shadowsocks and the peers (default: what is there)
   --peer 'NAME=SERVER COMMAND ;; LOCAL COMMAND'
                      one more, repeatable; words are divided by spaces. {tcp}: port between its ends; {udp}: port that
                      the local end takes datagrams on; {target}: port that the server sends them to, both at
                      127.0.0.1; {key}: 32 hexadecimal digits
+  --variant 'NAME=OPTIONS'
+                     underpass-NAME: ours with other options at both ends, such as --io plain, repeatable
   --rounds N         default 5
-  --seconds S        of a window, default 1.2
+  --seconds S        of a window at most, default 1
   --json             one JSON record on a line instead of text
   --from FILE        reads such lines instead of running anything
   --report FILE      writes a page of plots
@@ -38,6 +40,7 @@ const { values: options } = parseArgs({
     only: { type: "string" },
     subjects: { type: "string" },
     peer: { type: "string", multiple: true, default: [] },
+    variant: { type: "string", multiple: true, default: [] },
     rounds: { type: "string" },
     seconds: { type: "string" },
     json: { type: "boolean", default: false },
@@ -96,14 +99,14 @@ async function run() {
     if (!(name in MEASURES)) throw new Error(`--only: there is no ${name}; see --help`);
   }
   const names = options.subjects?.split(",");
-  const candidates = subjects(options.peer, packageVersion());
+  const candidates = subjects(options.variant, options.peer, packageVersion());
   for (const name of names ?? []) {
     if (!candidates.some((subject) => subject.name === name))
       throw new Error(`--subjects: there is no ${name}`);
   }
   const chosen = await thatStart(candidates.filter(({ name }) => names?.includes(name) ?? true));
   const rounds = Number(options.rounds ?? (options.quick ? 1 : 5));
-  const seconds = Number(options.seconds ?? (options.quick ? 0.5 : 1.2));
+  const seconds = Number(options.seconds ?? (options.quick ? 0.4 : 1));
   if (!(rounds >= 1) || !(seconds > 0)) throw new Error("--rounds, --seconds: expected a number above 0");
   const about = machine(chosen, rounds, seconds);
   print(
@@ -163,7 +166,7 @@ async function main() {
     const facts = describe(about).map(
       ([name, value]) => `- ${name}: ${name === "command" ? `\`${value}\`` : value}\n`,
     );
-    const text = `# Benchmarks\n\nMedians on one machine, loopback; what is measured and how to read it: bench/README.md.\n\n${facts.join("")}`;
+    const text = `# Benchmarks\n\nMedians on one machine, loopback; what is measured and how to read it: [bench/README.md](../bench/README.md).\n\n${facts.join("")}`;
     writeFileSync(options.markdown, text + all.map(asMarkdown).join(""));
   }
   if (options.report !== undefined) writeFileSync(options.report, reportPage(about, records));

@@ -50,8 +50,8 @@ async function ready(child) {
   throw new Error(last || "ended before it was ready");
 }
 
-/** @param {string} name @param {"native" | "plain"} io @param {string} version @returns {Subject} */
-function underpass(name, io, version) {
+/** @param {string} name @param {string[]} given  options of both ends @param {string} version @returns {Subject} */
+function underpass(name, given, version) {
   return {
     name,
     version,
@@ -60,7 +60,7 @@ function underpass(name, io, version) {
       const bound = associations === undefined ? [] : ["--max-associations", String(associations)];
       const ofSession =
         associations === undefined ? [] : ["--max-associations-per-session", String(associations)];
-      const options = ["--io", io, "--log-format", "json", "--log-level", "warn", ...bound];
+      const options = ["--log-format", "json", "--log-level", "warn", ...given, ...bound];
       const server = start(process.execPath, [
         "dist/cli/udp-server.js",
         ...["--listen", "127.0.0.1:0", "--allow", "127.0.0.0/8"],
@@ -143,12 +143,20 @@ export const BARE = {
   start: async (target) => ({ port: target, stop: async () => {} }),
 };
 
+/** @param {string} text  NAME=REST @param {string} option @returns {[name: string, rest: string]} */
+function named(text, option) {
+  const [, name, rest] = /^([\w.-]+)=(.*)$/s.exec(text) ?? [];
+  if (name === undefined) throw new Error(`${option}: expected NAME=..., got ${text}`);
+  return [name, rest];
+}
+
 /**
- * Ours, the packaged ones that are installed, and those given as `NAME=SERVER COMMAND ;; LOCAL COMMAND`.
+ * Ours, ours with other options given as `NAME=OPTIONS`, the packaged ones that are installed, and those given as
+ * `NAME=SERVER COMMAND ;; LOCAL COMMAND`.
  *
- * @param {string[]} peers @param {string} version  ours @returns {Subject[]}
+ * @param {string[]} variants @param {string[]} peers @param {string} version  ours @returns {Subject[]}
  */
-export function subjects(peers, version) {
+export function subjects(variants, peers, version) {
   const packaged = PACKAGED.flatMap(({ name, package: from, isTwoWay, commands }) => {
     const { status, stdout } = spawnSync("dpkg-query", ["-W", "-f", "$" + "{Version}", from], {
       encoding: "utf8",
@@ -156,13 +164,17 @@ export function subjects(peers, version) {
     return status === 0 && stdout !== "" ? [program(name, stdout, isTwoWay, commands)] : [];
   });
   const given = peers.map((peer) => {
-    const [, name, commands] = /^([\w.-]+)=(.*)$/s.exec(peer) ?? [];
-    if (name === undefined) throw new Error("--peer: expected NAME=SERVER COMMAND ;; LOCAL COMMAND");
+    const [name, commands] = named(peer, "--peer");
     return program(name, "given", true, commands);
   });
+  const others = variants.map((variant) => {
+    const [name, text] = named(variant, "--variant");
+    return underpass(`underpass-${name}`, text.trim().split(/\s+/), `${version} ${text}`);
+  });
   return [
-    underpass("underpass", "native", version),
-    underpass("underpass-plain", "plain", version),
+    underpass("underpass", ["--io", "native"], version),
+    underpass("underpass-plain", ["--io", "plain"], version),
+    ...others,
     ...packaged,
     ...given,
   ];

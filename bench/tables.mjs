@@ -35,9 +35,7 @@ function goals(records) {
     const value = (/** @type {number} */ number) => `${format(number, digits)}${unit}`;
     rows.push([measure, value(ours), `${peer} ${value(theirs)}`, `${format(ours / theirs, 2)} ×`, wanted]);
   };
-  const peers = distinct(records, "subject").filter(
-    (name) => !["bare", OURS, "underpass-plain"].includes(name),
-  );
+  const peers = distinct(records, "subject").filter((name) => name !== "bare" && !name.startsWith(OURS));
   /** @param {string} subject @param {Record<string, unknown>} like @param {(record: BenchRecord) => number} value */
   const of = (subject, like, value) => medianOf(records, { ...like, subject }, value);
   const delivered = (/** @type {BenchRecord} */ record) => record.delivered;
