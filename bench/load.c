@@ -32,7 +32,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -370,11 +369,7 @@ static int flood(uint16_t port, size_t size, int sockets, double seconds, double
     messages[i].msg_hdr.msg_iov = &vectors[i];
     messages[i].msg_hdr.msg_iovlen = 1;
   }
-  if (rate > 0) {
-    /* Leaves on time where the system permits it: a late generator's catching up would count as the tunnel's loss. */
-    setpriority(PRIO_PROCESS, 0, -20);
-    prctl(PR_SET_TIMERSLACK, 1);
-  }
+  prctl(PR_SET_TIMERSLACK, 1);
   uint64_t begin = now_ns(), end = begin + (uint64_t)(seconds * 1e9), sent = 0, failed = 0;
   double each = rate > 0 ? 1e9 / rate : 0, due = (double)begin;
   /* No number comes again in a later flood, so that a straggler is told from a duplicate. */

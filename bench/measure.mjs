@@ -182,7 +182,7 @@ export async function measureCapacity({ subjects, rounds, seconds, isQuick, reco
           const key = `${name} ${burst}`;
           const load = { size: 1200, sockets: 1, burst, seconds: Math.min(seconds, 0.6) };
           const result = await highestRate(lane, load, found.get(key), isQuick);
-          found.set(key, result.rate);
+          found.set(key, Math.max(result.offered, 1_000));
           record({ measure: "capacity", subject: name, round, ...result });
         }
       }
@@ -210,11 +210,9 @@ async function highestRate(lane, load, near, isQuick) {
       all.duplicate += result.duplicate;
       all.reordered += result.reordered;
       isOfGenerator = result.offered < 0.97 * rate;
-      if (isOfGenerator) return false;
-      if (result.lost <= LOSS_LIMIT * result.sent) {
-        if (best === undefined || rate > best.rate) best = result;
-        return true;
-      }
+      const isWithoutLoss = result.lost <= LOSS_LIMIT * result.sent;
+      if (isWithoutLoss && result.offered > (best?.offered ?? 0)) best = result;
+      if (isWithoutLoss || isOfGenerator) return !isOfGenerator;
     }
     return false;
   };
