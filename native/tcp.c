@@ -21,6 +21,9 @@ void tcp_end(environment *environment) {}
 #ifdef __linux__
 #include <linux/sockios.h>
 #endif
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0
+#endif
 
 // Connections taken in one turn of the loop.
 #define ACCEPT_ROUND 64
@@ -230,6 +233,24 @@ static napi_value tcp_info_of(napi_env env, napi_callback_info info) {
 #endif
 }
 
+// tcpWrite(descriptor, bytes, length): how many of them the system took at once; 0 also when it fails, for the stream
+// that owns the descriptor to find out why
+static napi_value tcp_write(napi_env env, napi_callback_info info) {
+  napi_value values[3];
+  if (!get_arguments(env, info, 3, values)) return NULL;
+  bytes_view bytes = get_bytes(env, values[1]);
+  int64_t length = 0;
+  napi_get_value_int64(env, values[2], &length);
+  if (length < 0 || (size_t)length > bytes.bytes) {
+    napi_throw_range_error(env, "ERR_OUT_OF_RANGE", "tcpWrite: length");
+    return NULL;
+  }
+  ssize_t written;
+  do written = send(get_int(env, values[0]), bytes.data, (size_t)length, MSG_DONTWAIT | MSG_NOSIGNAL);
+  while (written < 0 && errno == EINTR);
+  return make_int(env, written < 0 ? 0 : written);
+}
+
 // descriptorDuplicate(descriptor): another one for the same connection, which outlives the first
 static napi_value descriptor_duplicate(napi_env env, napi_callback_info info) {
   napi_value value;
@@ -257,6 +278,7 @@ void tcp_init(napi_env env, napi_value exports) {
   set_function(env, exports, "tcpUnlisten", tcp_unlisten);
   set_function(env, exports, "tcpPort", tcp_port);
   set_function(env, exports, "tcpTune", tcp_tune);
+  set_function(env, exports, "tcpWrite", tcp_write);
   set_function(env, exports, "tcpQueued", tcp_queued);
   set_function(env, exports, "tcpInfo", tcp_info_of);
   set_function(env, exports, "descriptorDuplicate", descriptor_duplicate);

@@ -1,5 +1,7 @@
 import { Socket } from "node:net";
 import type { Duplex } from "node:stream";
+import type { NativeModule } from "./native-module.ts";
+import { descriptorOf } from "./tcp-tuning.ts";
 
 /** Where batches come from: an endpoint of core, for one connection. */
 export interface BatchSource {
@@ -14,13 +16,18 @@ export class BatchWriter {
   readonly #source: BatchSource;
   /** A stream that is no socket may keep the memory it was given. */
   readonly #mustCopy: boolean;
+  /** Writes past the stream while it holds nothing: less work for a batch that the system takes whole. */
+  readonly #writeDirectly: NativeModule["tcpWrite"];
   #isWaiting = false;
   #isEnding = false;
 
-  constructor(stream: Duplex, source: BatchSource) {
+  constructor(stream: Duplex, source: BatchSource, native: NativeModule | undefined) {
     this.#stream = stream;
     this.#source = source;
     this.#mustCopy = !(stream instanceof Socket);
+    // Not of a class that encrypts what it is given.
+    const isBare = Object.getPrototypeOf(stream) === Socket.prototype;
+    this.#writeDirectly = isBare ? native?.tcpWrite : undefined;
   }
 
   /** Writes what there is. */
@@ -32,14 +39,28 @@ export class BatchWriter {
         this.#source.handleTransmitted();
         continue;
       }
+      const left = this.#writeNow(batch);
+      if (left.length === 0) {
+        this.#source.handleTransmitted();
+        continue;
+      }
       this.#isWaiting = true;
-      this.#stream.write(this.#mustCopy ? batch.slice() : batch, this.#onWritten);
+      this.#stream.write(this.#mustCopy ? left.slice() : left, this.#onWritten);
       if (this.#stream.writableLength === 0) {
         this.#isWaiting = false;
         this.#source.handleTransmitted();
       }
     }
     if (this.#isEnding && !this.#isWaiting) this.#stream.end();
+  }
+
+  /** @returns what the system did not take at once */
+  #writeNow(batch: Uint8Array): Uint8Array {
+    if (this.#writeDirectly === undefined || this.#stream.writableLength > 0) return batch;
+    const descriptor = descriptorOf(this.#stream);
+    if (descriptor === undefined) return batch;
+    const written = this.#writeDirectly(descriptor, batch, batch.length);
+    return written === 0 ? batch : batch.subarray(written);
   }
 
   /** Ends the stream once all is written. */

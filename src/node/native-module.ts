@@ -52,6 +52,8 @@ export interface NativeModule {
   tcpPort?(descriptor: number): number;
   /** @returns false where the system lacks one of the two */
   tcpTune?(descriptor: number, notSentLowWaterBytes: number, userTimeoutMs: number): boolean;
+  /** @returns how many bytes the system took at once; 0 also when it fails, which the stream finds out then */
+  tcpWrite?(descriptor: number, bytes: Uint8Array, length: number): number;
   /** Bytes that the peer has not acknowledged, or -1. */
   tcpQueued?(descriptor: number): number;
   tcpInfo?(

@@ -390,13 +390,14 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   #attach(lane: number, link: Link, stream: Duplex, onread: boolean): void {
     const { core } = this;
     link.stream = stream;
-    link.writer = new BatchWriter(stream, {
+    const source = {
       pollTransmit: () =>
         this.#links[lane] === link ? core.pollTransmit(performance.now(), lane) : undefined,
       handleTransmitted: () => {
         if (this.#links[lane] === link) core.handleTransmitted(lane);
       },
-    });
+    };
+    link.writer = new BatchWriter(stream, source, this.#io.native);
     tuneSocket(stream, this.#io, this.#options.heartbeatMs);
     let failure: Error | undefined;
     stream.on("error", (error) => {

@@ -203,10 +203,11 @@ class UdpServerHost extends EventEmitter implements UdpServer {
   #accept(socket: Socket): OnBytes {
     const core = this.#core;
     const connection = core.handleAccept(performance.now());
-    const writer = new BatchWriter(socket, {
+    const source = {
       pollTransmit: () => core.pollTransmit(performance.now(), connection),
       handleTransmitted: () => core.handleTransmitted(connection),
-    });
+    };
+    const writer = new BatchWriter(socket, source, this.#io.native);
     const link: Link = { socket, writer };
     this.#links[connection] = link;
     tuneSocket(socket, this.#io, this.#options.heartbeatMs);
