@@ -20,7 +20,7 @@ import {
 } from "../wire/capsule.ts";
 import { decodeHead } from "../wire/http-head.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
-import { sameBytes } from "../wire/socket-address.ts";
+import { copyOf, sameBytes } from "../wire/socket-address.ts";
 import type { UpgradeResponse } from "../wire/upgrade.ts";
 import { BIND_PATH, decodeUpgradeResponse, encodeUpgradeRequest } from "../wire/upgrade.ts";
 import { CONTEXT_ACKED, CONTEXT_REFUSED, CONTEXT_UNACKED, ContextTable } from "./context-table.ts";
@@ -826,7 +826,7 @@ export class TunnelClient {
     }
     const id = this.#nextContextId;
     this.#nextContextId += 2;
-    const address = bytes.slice(offset, offset + length);
+    const address = copyOf(bytes, offset, length);
     const slot = this.contexts.allocate(now, association, id, address, true);
     this.#contextById.set(id, slot);
     if (lane.state === "up") {

@@ -1,5 +1,6 @@
 import { encodeBase64 } from "../wire/base64.ts";
 import { asciiBytes, decodeHead, utf8Bytes } from "../wire/http-head.ts";
+import { copyOf } from "../wire/socket-address.ts";
 import type { ConnectHandshake, ConnectResult } from "./connect-handshake.ts";
 import { ProtocolError } from "./errors.ts";
 import { HeadBuffer } from "./head-buffer.ts";
@@ -40,6 +41,6 @@ export class HttpConnect implements ConnectHandshake {
     if (!status.startsWith("2")) {
       return { kind: "failed", error: new ProtocolError("ERR_PROXY_REFUSED", `status ${status}`) };
     }
-    return { kind: "connected", surplus: bytes.slice(headEnd) };
+    return { kind: "connected", surplus: copyOf(bytes, headEnd, bytes.length - headEnd) };
   }
 }

@@ -24,7 +24,7 @@ import {
 } from "../wire/capsule.ts";
 import { decodeHead } from "../wire/http-head.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
-import { addressDomain, addressPort, makeAddress, sameBytes } from "../wire/socket-address.ts";
+import { addressDomain, addressPort, copyOf, makeAddress, sameBytes } from "../wire/socket-address.ts";
 import type { ExtensionRequest, UpgradeRequest } from "../wire/upgrade.ts";
 import {
   decodeUpgradeRequest,
@@ -368,7 +368,7 @@ export class TunnelServer {
       const id = this.contexts.id[context];
       if (id !== HIDDEN_ID) connection.tunnel.writeDatagrams(now, association, id, received, row, runEnd);
       else {
-        const remote = addresses.slice(at, at + length);
+        const remote = copyOf(addresses, at, length);
         for (let one = row; one < runEnd; one++) {
           const offset = received.offset(one);
           this.#sendUncompressed(now, association, connection, data, offset, received.length(one), remote);
@@ -912,7 +912,7 @@ export class TunnelServer {
       this.counters.drops.unresolved++;
       return;
     }
-    held.push(data.slice(offset, offset + length));
+    held.push(copyOf(data, offset, length));
     this.#heldBytes += length;
     this.#held.set(slot, held);
   }
@@ -1172,7 +1172,7 @@ export class TunnelServer {
     if (context === NONE || !isAddress(this.contexts.target[context]!, addresses, offset, length)) {
       context = this.contexts.find(association, addresses, offset, length);
       if (context === NONE) {
-        const remote = addresses.slice(offset, offset + length);
+        const remote = copyOf(addresses, offset, length);
         context = this.#replyContext(now, association, session, connection, remote, count);
         if (context === NONE) return NONE;
       }

@@ -5,6 +5,7 @@ import {
   ATYP_IPV4,
   ATYP_IPV6,
   addressLength,
+  copyOf,
   IPV4_ADDRESS_BYTES,
   IPV6_ADDRESS_BYTES,
 } from "./socket-address.ts";
@@ -117,7 +118,7 @@ export function closeReason(number: number): CloseReason {
 
 /** `IP version 4 | 6, address, port`, the form of draft-ietf-masque-connect-udp-listen. */
 export function toIpVersionForm(address: AddressBytes): Uint8Array {
-  const bytes = address.slice();
+  const bytes = copyOf(address, 0, address.length);
   bytes[0] = address[0] === ATYP_IPV4 ? 4 : 6;
   return bytes;
 }
@@ -135,7 +136,7 @@ export function ipVersionFormLength(bytes: Uint8Array, offset: number, end: numb
 
 /** Copies an address in IP-version form, of `length` bytes, to the form of the rest of the program. */
 export function fromIpVersionForm(bytes: Uint8Array, offset: number, length: number): AddressBytes {
-  const address = bytes.slice(offset, offset + length);
+  const address = copyOf(bytes, offset, length);
   address[0] = length === IPV4_ADDRESS_BYTES ? ATYP_IPV4 : ATYP_IPV6;
   return address;
 }
@@ -169,7 +170,7 @@ export function readNumbers(
 export function decodeWholeAddress(bytes: Uint8Array, offset: number, end: number): AddressBytes | undefined {
   const length = addressLength(bytes, offset, end);
   if (length <= 0 || offset + length !== end) return undefined;
-  return bytes.slice(offset, end);
+  return copyOf(bytes, offset, length);
 }
 
 /** True for a domain name that the server must resolve. */

@@ -204,6 +204,11 @@ function parseGroups(text: string, mayEndInIpv4: boolean): number[] | undefined 
   return groups.length <= 8 ? groups : undefined;
 }
 
+/** Memory of its own with what stands at `bytes[offset]`: `slice` of Node's Buffer, a Uint8Array too, only looks at it. */
+export function copyOf(bytes: Uint8Array, offset: number, length: number): Uint8Array {
+  return Uint8Array.prototype.slice.call(bytes, offset, offset + length);
+}
+
 /** True when `length` bytes are the same in both. */
 export function sameBytes(
   a: Uint8Array,

@@ -1,6 +1,6 @@
 /** SOCKS5: RFC 1928, with user and password, RFC 1929. Decoders never throw and keep no reference to their input. */
 import type { AddressBytes } from "./socket-address.ts";
-import { ADDRESS_INVALID, addressLength } from "./socket-address.ts";
+import { ADDRESS_INVALID, addressLength, copyOf } from "./socket-address.ts";
 
 /** RFC 1928 §3. */
 export const SOCKS_VERSION = 5;
@@ -70,7 +70,10 @@ export function decodeUserPassword(
   const length = passwordAt + bytes[passwordAt - 1];
   if (end < length) return { need: length - end };
   return {
-    value: { user: bytes.slice(2, passwordAt - 1), password: bytes.slice(passwordAt, length) },
+    value: {
+      user: copyOf(bytes, 2, passwordAt - 3),
+      password: copyOf(bytes, passwordAt, length - passwordAt),
+    },
     length,
   };
 }
@@ -104,7 +107,7 @@ export function decodeMessage(bytes: Uint8Array, end: number): Decoded<SocksMess
   const length = addressLength(bytes, 3, end);
   if (length === ADDRESS_INVALID) return "malformed";
   if (length < 0) return { need: -length };
-  return { value: { code: bytes[1], address: bytes.slice(3, 3 + length) }, length: 3 + length };
+  return { value: { code: bytes[1], address: copyOf(bytes, 3, length) }, length: 3 + length };
 }
 
 /** A request or a reply. @param code  CMD or REP */

@@ -9,6 +9,7 @@ import {
   addressDomain,
   addressLength,
   addressPort,
+  copyOf,
   formatAddress,
   formatHost,
   makeAddress,
@@ -171,4 +172,11 @@ describe("makeAddress", () => {
 it("addressDomain shows a question mark for what is no printable ASCII", () => {
   const bytes = [0x61, 0x0a, 0x20, 0xe9, 0x7f, 0x62];
   expect(addressDomain(Uint8Array.of(ATYP_DOMAIN, bytes.length, ...bytes, 0, 1))).toBe("a????b");
+});
+
+it("copies even what a Buffer's own slice would only look at", () => {
+  const chunk = Buffer.from([9, ...makeAddress("192.0.2.1", 53)!, 9]);
+  const copy = copyOf(chunk, 1, 7);
+  chunk.fill(0);
+  expect(formatAddress(copy)).toBe("192.0.2.1:53");
 });
