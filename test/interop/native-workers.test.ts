@@ -15,6 +15,7 @@ import { loadNativeModule } from "../../src/node/native-module.ts";
 import { startUdpLocal } from "../../src/node/udp-local.ts";
 
 const PROGRAM = resolve(import.meta.dirname, "../../dist/cli/udp-server.js");
+const LOCAL_PROGRAM = resolve(import.meta.dirname, "../../dist/cli/udp-local.js");
 const WORKERS = 3;
 /** Preloaded into the server: a worker that sees the file throws, once. */
 const CRASH = `
@@ -172,5 +173,42 @@ describe.skipIf(loadNativeModule() instanceof Error)(`udp-server with ${WORKERS}
       expect(sources.get(`${i} after`)).toBe(sources.get(`${i} before`));
     }
     expect(server.exitCode).toBe(null);
+  });
+
+  it("serves a udp-local of two workers: a session each, every source answered, by SOCKS5 too", async () => {
+    const psk = join(folder, "psk");
+    const local = spawn(
+      process.execPath,
+      [
+        LOCAL_PROGRAM,
+        ...["--server", `127.0.0.1:${serverPort}`, "--psk-file", psk, "--workers", "2"],
+        ...["--listen", "127.0.0.1:0", "--forward", `127.0.0.1:0=127.0.0.1:${echo.address().port}`],
+        ...["--log-format", "json"],
+      ],
+      { stdio: ["ignore", "ignore", "pipe"] },
+    );
+    closers.push(() => local.kill("SIGKILL"));
+    const said: { msg?: string; ready?: string; socks5?: string; forwards?: { listen: string }[] }[] = [];
+    createInterface({ input: local.stderr }).on("line", (line) => said.push(JSON.parse(line)));
+    const ready = await vi.waitUntil(() => said.find((line) => line.ready !== undefined), {
+      timeout: 10_000,
+    });
+    await vi.waitUntil(() => said.filter(({ msg }) => msg === "session up").length === 2, {
+      timeout: 10_000,
+    });
+    const address = { ...ready, forwards: ready.forwards! } as unknown as UdpLocal["address"];
+    const asks = Array.from({ length: 30 }, () => application({ address } as UdpLocal));
+    await Promise.all(asks.map((ask, i) => ask(`source ${i}`)));
+    expect(new Set(sources.values()).size).toBe(30);
+    for (let i = 0; i < 6; i++) {
+      const socket = connect(Number(ready.socks5!.split(":")[1]), "127.0.0.1");
+      socket.write(Buffer.from([5, 1, 0]));
+      expect([...(await once(socket, "data"))[0]]).toEqual([5, 0]);
+      socket.write(Buffer.from([5, 3, 0, 1, 0, 0, 0, 0, 0, 0]));
+      expect((await once(socket, "data"))[0][1]).toBe(0);
+      socket.destroy();
+    }
+    local.kill("SIGTERM");
+    expect(await once(local, "exit")).toEqual([0, null]);
   });
 });
