@@ -3,12 +3,12 @@ import type { Duplex } from "node:stream";
 import * as z from "zod";
 import { UsageError } from "../core/errors.ts";
 import type { Filtering } from "../core/server.ts";
+import { parseTargetRule } from "../core/target-rule.ts";
 import { makeAddress } from "../wire/socket-address.ts";
 import { isBehindProxy, parseCarrierChain, redactUrl } from "./carrier-chain.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { formatEndpoint, parseEndpoint } from "./endpoint.ts";
 import type { IoKind } from "./io.ts";
-import { parseTargetRule } from "./target-policy.ts";
 
 /** A fixed forward. */
 export interface ForwardOptions {

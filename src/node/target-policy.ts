@@ -1,15 +1,7 @@
+import type { TargetRule } from "../core/target-rule.ts";
+import { isWithin, parseTargetRule } from "../core/target-rule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
-import { ATYP_DOMAIN, addressPort, parseIpv4, parseIpv6 } from "../wire/socket-address.ts";
-
-/** A set of targets: a network and, unless any will do, ranges of ports. */
-export interface TargetRule {
-  /** 4 or 16 bytes. */
-  readonly network: Uint8Array;
-  /** Bits of `network` that count. */
-  readonly prefixLength: number;
-  /** Inclusive ranges; undefined for every port. */
-  readonly ports: readonly (readonly [low: number, high: number])[] | undefined;
-}
+import { ATYP_DOMAIN, addressPort } from "../wire/socket-address.ts";
 
 /** Forms of IPv6 that carry an IPv4 target in their last four bytes, and are judged as that. */
 const EMBEDDING_NETWORKS = ["::ffff:0:0/96", "64:ff9b::/96"].map(mustParse);
@@ -69,48 +61,8 @@ export class TargetPolicy {
   }
 }
 
-/**
- * Reads `CIDR[:ports]`: `192.0.2.0/24`, `192.0.2.1:53,1000-2000`, `2001:db8::/32`, `[2001:db8::/32]:53`. An address
- * without a prefix length is that one address.
- *
- * @returns undefined when it is none
- */
-export function parseTargetRule(text: string): TargetRule | undefined {
-  const bracketed = /^\[([^\]]+)\](?::(.+))?$/.exec(text);
-  const plain = /^(\d+(?:\.\d+){3}(?:\/\d+)?)(?::(.+))?$/.exec(text);
-  const [, cidr = text, portText] = bracketed ?? plain ?? [];
-  const [, host, prefixText] = /^([^/]+)(?:\/(\d{1,3}))?$/.exec(cidr) ?? [];
-  if (host === undefined) return undefined;
-  const network = host.includes(":") ? parseIpv6(host) : parseIpv4(host);
-  if (network === undefined) return undefined;
-  const bits = network.length * 8;
-  const prefixLength = prefixText === undefined ? bits : Number(prefixText);
-  const ports = portText === undefined ? undefined : parsePorts(portText);
-  if (prefixLength > bits || (portText !== undefined && ports === undefined)) return undefined;
-  return { network, prefixLength, ports };
-}
-
-/** @param text  `53`, `1000-2000`, or several of these with commas between them */
-function parsePorts(text: string): [number, number][] | undefined {
-  const ranges: [number, number][] = [];
-  for (const part of text.split(",")) {
-    const match = /^(\d{1,5})(?:-(\d{1,5}))?$/.exec(part);
-    if (match === null) return undefined;
-    const low = Number(match[1]);
-    const high = Number(match[2] ?? low);
-    if (low < 1 || low > high || high > 65_535) return undefined;
-    ranges.push([low, high]);
-  }
-  return ranges;
-}
-
-function matches({ network, prefixLength, ports }: TargetRule, ip: Uint8Array, port: number): boolean {
-  if (ip.length !== network.length) return false;
-  const wholeBytes = prefixLength >> 3;
-  for (let i = 0; i < wholeBytes; i++) if (ip[i] !== network[i]) return false;
-  const restBits = prefixLength & 7;
-  if (restBits > 0 && (ip[wholeBytes] ^ network[wholeBytes]) >> (8 - restBits) !== 0) return false;
-  return ports === undefined || ports.some(([low, high]) => port >= low && port <= high);
+function matches(rule: TargetRule, ip: Uint8Array, port: number): boolean {
+  return isWithin(rule, ip, 0, ip.length, port);
 }
 
 function mustParse(text: string): TargetRule {
