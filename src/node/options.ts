@@ -6,9 +6,11 @@ import type { Filtering } from "../core/server.ts";
 import { parseTargetRule } from "../core/target-rule.ts";
 import { makeAddress } from "../wire/socket-address.ts";
 import { isBehindProxy, parseCarrierChain, redactUrl } from "./carrier-chain.ts";
+import { parseEgress } from "./egress-option.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { formatEndpoint, parseEndpoint } from "./endpoint.ts";
 import type { IoKind } from "./io.ts";
+import { isBareRelay } from "./udp-paths/socks5.ts";
 
 /** A fixed forward. */
 export interface ForwardOptions {
@@ -92,6 +94,12 @@ export interface UdpServerOptions extends CommonOptions {
   readonly filtering?: Filtering | undefined;
   /** How long a session without lanes keeps its sockets and may resume, 0 to 86,400 s. Default 60. */
   readonly lingerS?: number | undefined;
+  /**
+   * How datagrams leave: `sockets`; `socks5://[user:password@]host:port`, a server with UDP ASSOCIATE;
+   * `socks5-udp://host:port`, a relay that needs none (`ss-local -U`); or as IP packets to `tun2socks:WAY` (within the process; WAY as its `udpVia`, default `direct`), `unix:/path` (one that listens there) or
+   * `exec:PROGRAM ARGUMENT...` (one that is started, with `--device pipe:`). The last two have one thread. Default sockets.
+   */
+  readonly egress?: string | undefined;
   /** IP that targets see, told to clients that bind (Proxy-Public-Address). Default: the tunnel's local one. */
   readonly publicAddress?: string | undefined;
   /** Tunnels past their handshake; 1 to 1,000,000. Default 1,024. */
@@ -346,6 +354,14 @@ export const UDP_SERVER_FIELDS = {
     help: "whose datagrams come back, RFC 4787: endpoint-independent, address-dependent (default) or address-and-port-dependent",
   },
   lingerS: integer("linger", "S", "a session without connection may resume for so long", 0, 86_400, 60),
+  egress: {
+    schema: z.string().refine(isEgress).default("sockets"),
+    expects:
+      "sockets, socks5://[USER:PASSWORD@]HOST:PORT, tun2socks:[WAY], unix:/path or exec:PROGRAM ARGUMENT...",
+    flag: "egress",
+    value: "WAY",
+    help: "how datagrams leave: sockets (default), socks5://, or as IP packets to tun2socks:, unix:/path or exec:",
+  },
   publicAddress: {
     schema: z
       .string()
@@ -521,6 +537,12 @@ function isCarrierUrl(text: string): boolean {
   } catch {
     return false;
   }
+}
+
+function isEgress(text: string): boolean {
+  const egress = parseEgress(text);
+  if (egress?.kind !== "socks5") return egress !== undefined;
+  return isBareRelay(egress.url) || isCarrierUrl(egress.url);
 }
 
 function splitForward(text: string): object | undefined {

@@ -25,6 +25,7 @@ import {
   UDP_LOCAL_FIELDS,
   wrong,
 } from "./options.ts";
+import { isBareRelay } from "./udp-paths/socks5.ts";
 
 /** With all options of udp-local, which is what `local:` is; its SOCKS5 server is off unless `listen` is given. */
 export interface Tun2SocksOptions extends Omit<UdpLocalOptions, "workers" | "tcpVia"> {
@@ -48,7 +49,10 @@ export interface Tun2SocksOptions extends Omit<UdpLocalOptions, "workers" | "tcp
   readonly socks?: readonly string[] | undefined;
   /** Where TCP goes that no rule matches: `socks5://`, `socks:N`, `direct`, `reject` or `drop`. Default `reject`. */
   readonly tcpVia?: string | undefined;
-  /** Where UDP goes that no rule matches: `local:`, or what `tcpVia` takes. Default `local:`. */
+  /**
+   * Where UDP goes that no rule matches: `local:`, what `tcpVia` takes, or `socks5-udp://host:port`, a relay that needs no
+   * UDP ASSOCIATE (`ss-local -U`). Default `local:`.
+   */
   readonly udpVia?: string | undefined;
   /** `PROTOCOL TARGET ACTION`, first match (core/rules). Default: none. */
   readonly rules?: readonly string[] | undefined;
@@ -152,12 +156,12 @@ export const TUN2SOCKS_FIELDS = {
   udpVia: {
     schema: z
       .string()
-      .refine((text) => text === "local:" || isWay(text))
+      .refine((text) => text === "local:" || isWay(text) || isBareRelay(text))
       .optional(),
-    expects: `local:, ${WAY}`,
+    expects: `local:, socks5-udp://HOST:PORT, ${WAY}`,
     flag: "udp-via",
     value: "WAY",
-    help: "where UDP goes: local: (the tunnel, default), or as TCP",
+    help: "where UDP goes: local: (the tunnel, default), as TCP, or socks5-udp://HOST:PORT (ss-local -U)",
   },
   rules: {
     schema: z.array(z.string()).default([]),

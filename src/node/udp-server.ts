@@ -9,6 +9,7 @@ import { ATYP_IPV6, formatHost, makeAddress } from "../wire/socket-address.ts";
 import { BatchWriter } from "./batch-writer.ts";
 import { nodeCryptography } from "./cryptography.ts";
 import { DeadlineTimer } from "./deadline-timer.ts";
+import { isExclusive, parseEgress } from "./egress-option.ts";
 import { formatEndpoint } from "./endpoint.ts";
 import type { TunnelStats, UdpServer } from "./handles.ts";
 import type { Io } from "./io.ts";
@@ -22,8 +23,10 @@ import { descriptorOf, tuneSocket } from "./tcp-tuning.ts";
 import type { OnBytes, TunnelListener } from "./tunnel-listener.ts";
 import { acceptDescriptor, openTunnelListener } from "./tunnel-listener.ts";
 import { tunnelStats } from "./tunnel-stats.ts";
+import { openEgress } from "./udp-egress.ts";
 import type { UdpSocket } from "./udp-io.ts";
 import { Remote } from "./udp-io.ts";
+import type { UdpPath, UdpPathHost } from "./udp-paths/udp-path.ts";
 import { sumStats, WorkerGroup } from "./worker-group.ts";
 
 /** How long a connection that is being closed may take to take what is left. */
@@ -49,8 +52,9 @@ export async function startUdpServer(
   options: UdpServerOptions,
   log: Logger = silentLogger,
 ): Promise<UdpServer> {
-  const { workers } = resolveUdpServerOptions(options);
+  const { workers: asked, egress } = resolveUdpServerOptions(options);
   const io = chooseIo(options.io, log);
+  const workers = isExclusive(parseEgress(egress)!) ? 1 : asked;
   if (workers === 1 || io.native?.tcpListen === undefined) {
     const server = new UdpServerHost(options, log, io, undefined, undefined);
     await server.listen();
@@ -87,7 +91,7 @@ interface Link {
 }
 
 /** Wires {@link TunnelServer} to TCP listeners, UDP sockets, a resolver and a timer. */
-class UdpServerHost extends EventEmitter implements UdpServer {
+class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   readonly #options: ReturnType<typeof resolveUdpServerOptions>;
   readonly #log: Logger;
   readonly #io: Io;
@@ -102,6 +106,11 @@ class UdpServerHost extends EventEmitter implements UdpServer {
   /** By context slot: where to, and for which generation of the slot that holds. */
   readonly #remotes: (Remote | undefined)[] = [];
   readonly #remoteGenerations: number[] = [];
+  /** The way out that is no sockets of our own, once it is open, and which associations it knows. */
+  #egress: UdpPath | undefined;
+  readonly #hasEgress: boolean;
+  readonly #egressReady: Promise<void>;
+  readonly #isOpen: boolean[] = [];
   #isScheduled = false;
   #isClosing = false;
 
@@ -137,6 +146,15 @@ class UdpServerHost extends EventEmitter implements UdpServer {
       lingerMs: lingerS * 1000,
       idleTimeoutMs: idleTimeoutS * 1000,
     });
+    this.#hasEgress = this.#options.egress !== "sockets";
+    this.#egressReady = this.#openEgress();
+    // Told here for threads, which do not wait for it.
+    this.#egressReady.catch((error: Error) => log.error({ error: error.message }, "cannot open the egress"));
+  }
+
+  async #openEgress(): Promise<void> {
+    const { egress, idleTimeoutS } = this.#options;
+    this.#egress = await openEgress(parseEgress(egress)!, idleTimeoutS, this, this.#io, this.#log);
   }
 
   get address(): { listen: string[] } {
@@ -157,6 +175,7 @@ class UdpServerHost extends EventEmitter implements UdpServer {
 
   async listen(): Promise<void> {
     try {
+      await this.#egressReady;
       for (const text of this.#options.listen) {
         const listener = await openTunnelListener(text, {
           io: this.#io,
@@ -187,6 +206,24 @@ class UdpServerHost extends EventEmitter implements UdpServer {
     const listeners = this.#listeners.map((listener) => listener.close());
     await Promise.all([...ends, ...listeners, this.#others?.close()]);
     for (const socket of [...this.#sockets4, ...this.#sockets6]) socket?.close();
+    await this.#egress?.end();
+  }
+
+  // UdpPathHost
+
+  deliver(association: number, remote: AddressBytes, data: Uint8Array, offset: number, length: number): void {
+    if (!this.#isOpen[association]) return;
+    this.#core.handleDatagram(performance.now(), association, data, offset, length, remote);
+    this.#schedule();
+  }
+
+  /** The tunnel has no word for it. */
+  refuse(): void {
+    this.#core.counters.drops.send_error++;
+  }
+
+  drop(reason: Parameters<UdpPathHost["drop"]>[0], count: number): void {
+    this.#core.counters.drops[reason] += count;
   }
 
   /** Accepts a connection that another worker has read a request from. */
@@ -239,6 +276,10 @@ class UdpServerHost extends EventEmitter implements UdpServer {
     const { count, association, context, offset, length } = outgoing;
     if (count === 0) return;
     const data = outgoing.data === chunk ? chunk : outgoing.data.slice();
+    if (this.#hasEgress) {
+      this.#sendByEgress(data);
+      return;
+    }
     for (let i = 0; i < count; i++) {
       const slot = context[i];
       let remote = this.#remotes[slot];
@@ -254,6 +295,27 @@ class UdpServerHost extends EventEmitter implements UdpServer {
       if (!socket.send(undefined, data, offset[i], length[i], remote)) counters.drops.send_error++;
     }
     counters.drops.send_error += this.#io.udp.flush();
+  }
+
+  #sendByEgress(data: Uint8Array): void {
+    const { outgoing, contexts, counters } = this.#core;
+    const { count, association, context, offset, length } = outgoing;
+    const egress = this.#egress;
+    if (egress === undefined) {
+      counters.drops.send_error += count;
+      return;
+    }
+    for (let i = 0; i < count; i++) {
+      const number = association[i];
+      const target = contexts.target[context[i]];
+      if (target === undefined) continue;
+      if (!this.#isOpen[number]) {
+        this.#isOpen[number] = true;
+        egress.open(number, this.#core.source(number));
+      }
+      egress.send(number, data, offset[i], length[i], target, 0, target.length);
+    }
+    egress.flush();
   }
 
   #socketFor(association: number, target: AddressBytes): UdpSocket {
@@ -335,6 +397,10 @@ class UdpServerHost extends EventEmitter implements UdpServer {
         return;
       }
       case "release": {
+        if (this.#isOpen[output.association]) {
+          this.#isOpen[output.association] = false;
+          this.#egress?.close(output.association);
+        }
         for (const sockets of [this.#sockets4, this.#sockets6]) {
           sockets[output.association]?.close();
           sockets[output.association] = undefined;
@@ -353,6 +419,12 @@ class UdpServerHost extends EventEmitter implements UdpServer {
   }
 
   #bind(association: number, localAddress: string | undefined): void {
+    if (this.#hasEgress) {
+      // What targets see is known at the other end of the egress alone.
+      const host = this.#options.publicAddress ?? "0.0.0.0";
+      this.#core.handleBound(performance.now(), association, [formatEndpoint(host, 0)]);
+      return;
+    }
     const host = this.#options.publicAddress ?? localAddress ?? "127.0.0.1";
     const address = makeAddress(host.replace(/^::ffff:/, ""), 0);
     const port = address === undefined ? 0 : this.#socketFor(association, address).port;

@@ -54,3 +54,21 @@ export function ssLocal(hosts: TwoHosts, remote: { address: string; port: number
   const argv = ["ss-local", ...via, "-b", "127.0.0.1", "-l", `${port}`];
   return new Service(hosts.client, argv, () => hosts.client.waitForTcp("127.0.0.1", port));
 }
+
+/** ss-server without a plugin, for TCP and UDP. @param mode  none for TCP alone, `-u` for both, `-U` for UDP alone */
+export function plainSsServer(host: Host, address: string, port: number, mode: readonly string[]): Service {
+  const argv = ["ss-server", "-s", address, "-p", `${port}`, ...CIPHER, ...mode];
+  return new Service(host, argv, (program) => program.waitForLine(/(tcp|udp) server listening at/));
+}
+
+/** ss-local without a plugin on a port of the host's loopback; `mode` as above. */
+export function plainSsLocal(
+  host: Host,
+  remote: { address: string; port: number },
+  port: number,
+  mode: readonly string[],
+): Service {
+  const via = ["-s", remote.address, "-p", `${remote.port}`, ...CIPHER];
+  const argv = ["ss-local", ...via, "-b", "127.0.0.1", "-l", `${port}`, ...mode];
+  return new Service(host, argv, (program) => program.waitForLine(/listening at|running from root user/));
+}

@@ -3,11 +3,11 @@ import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { beforeAll, describe, expect, it } from "vitest";
-import { type Service, ssLocal, ssServer, ssTunnel } from "./chain.ts";
+import { plainSsLocal, plainSsServer, type Service, ssLocal, ssServer, ssTunnel } from "./chain.ts";
 import { describeWithTun } from "./requirements.ts";
 import { startDns, startUdpEcho } from "./targets/targets.ts";
 import { type Host, type Line, monotonicMs, type Program, type TwoHosts } from "./two-hosts.ts";
-import { makeKeyFile, tun2socks, udpServer } from "./underpass.ts";
+import { makeKeyFile, programFile, tun2socks, udpServer } from "./underpass.ts";
 import { useTwoHosts } from "./use-two-hosts.ts";
 
 /** Addresses of the server host that the client reaches through the TUN device alone. */
@@ -33,8 +33,8 @@ interface Chain {
 }
 
 async function addTargets(hosts: TwoHosts): Promise<void> {
-  await hosts.server.run(["ip", "addr", "add", `${TARGET.IPv4}/32`, "dev", "lo"]);
-  await hosts.server.run(["ip", "addr", "add", `${TARGET.IPv6}/128`, "dev", "lo"]);
+  await hosts.server.run(["ip", "addr", "replace", `${TARGET.IPv4}/32`, "dev", "lo"]);
+  await hosts.server.run(["ip", "addr", "replace", `${TARGET.IPv6}/128`, "dev", "lo"]);
 }
 
 /** A web server for one page of {@link PAGE_BYTES} on all addresses; its port. */
@@ -48,13 +48,17 @@ async function startPage(hosts: TwoHosts): Promise<number> {
   return port;
 }
 
-/** tun2socks ─► udp-local within ─► ss-tunnel ─► obfs ═ obfs ─► ss-server ─► udp-server; TCP by an ss-local of its own. */
-async function startChain(hosts: TwoHosts): Promise<Chain> {
+/**
+ * tun2socks ─► udp-local within ─► ss-tunnel ─► obfs ═ obfs ─► ss-server ─► udp-server; TCP by an ss-local of its own.
+ *
+ * @param serverOptions  of udp-server, more
+ */
+async function startChain(hosts: TwoHosts, serverOptions: readonly string[] = []): Promise<Chain> {
   const echoPort = await startUdpEcho(hosts.server);
   const pagePort = await startPage(hosts);
   const keyFile = makeKeyFile(hosts);
   const listen = `127.0.0.1:${hosts.server.port()}`;
-  const server = udpServer(hosts, listen, keyFile, NETWORKS);
+  const server = udpServer(hosts, listen, keyFile, NETWORKS, serverOptions);
   const remote = { address: hosts.server.ipv4, port: hosts.server.port() };
   const far = ssServer(hosts, remote.address, remote.port);
   await Promise.all([server.start(), far.start()]);
@@ -81,8 +85,8 @@ function allSame(sizes: readonly number[]): Record<string, string> {
   return Object.fromEntries(sizes.map((size) => [size, "same"]));
 }
 
-async function checkEcho(host: Host, address: string, port: number, repeat: number) {
-  const argument = JSON.stringify({ forward: { host: address, port }, sizes: SIZES, repeat });
+async function checkEcho(host: Host, address: string, port: number, repeat: number, sizes = SIZES) {
+  const argument = JSON.stringify({ forward: { host: address, port }, sizes, repeat });
   const lines = await host.run([process.execPath, ECHO_CHECK, argument], { timeoutMs: 40_000 });
   return JSON.parse(lines.at(-1)!) as {
     sizes: Record<string, string>;
@@ -217,6 +221,80 @@ describeWithTun("tun2socks", () => {
         ).toBeLessThanOrEqual(RESUME_MS);
       }
       await fetchPage(hosts, TARGET.IPv4, chain.pagePort);
+    });
+  });
+
+  describe("beyond udp-server, a second tun2socks and a second shadowsocks", () => {
+    let hosts: TwoHosts;
+    useTwoHosts((made) => {
+      hosts = made;
+    });
+    /** shadowsocks-libev relays no empty datagram, and none of more than twice 1,397 bytes. */
+    const sizes = [1, 1200, 1472, 2500];
+
+    /** A second ss-local and ss-server for UDP, within the server host; the SOCKS5 port. */
+    async function startSecondShadowsocks(): Promise<number> {
+      const remote = { address: "127.0.0.1", port: hosts.server.port() };
+      const port = hosts.server.port();
+      await plainSsServer(hosts.server, remote.address, remote.port, ["-u"]).start();
+      await plainSsLocal(hosts.server, remote, port, ["-u"]).start();
+      await hosts.server.waitForTcp("127.0.0.1", port);
+      return port;
+    }
+
+    interface Way {
+      readonly egress: string;
+      /** What runs beside udp-server. */
+      readonly beside: Service | undefined;
+    }
+
+    it.each<[string, (socks: string) => Way]>([
+      [
+        "unix: to a tun2socks that listens",
+        (socks) => {
+          const device = `unix:${join(hosts.directory, "packets")}`;
+          return {
+            egress: device,
+            beside: tun2socks(hosts.server, ["--device", device, "--udp-via", socks]),
+          };
+        },
+      ],
+      [
+        "exec: of a tun2socks on its standard input and output",
+        (socks) => {
+          const program = [process.execPath, programFile("tun2socks")];
+          const argv = [...program, "--device", "pipe:", "--udp-via", socks, "--log-format", "json"];
+          return { egress: `exec:${argv.join(" ")}`, beside: undefined };
+        },
+      ],
+      ["tun2socks: in the same process", (socks) => ({ egress: `tun2socks:${socks}`, beside: undefined })],
+      ["socks5://", (socks) => ({ egress: socks, beside: undefined })],
+    ])("the whole chain carries UDP over IPv4 and IPv6 with --egress %s", async (_, makeWay) => {
+      await addTargets(hosts);
+      const { egress, beside } = makeWay(`socks5://127.0.0.1:${await startSecondShadowsocks()}`);
+      await beside?.start();
+      const chain = await startChain(hosts, ["--egress", egress]);
+      await waitForEcho(hosts.client, chain.echoPort);
+      for (const address of Object.values(TARGET)) {
+        const report = await checkEcho(hosts.client, address, chain.echoPort, 100, sizes);
+        expect(report.sizes).toEqual(allSame(sizes));
+        expect(report.answered).toBe(100);
+        expect(report.sources).toHaveLength(1);
+      }
+      if (beside === undefined) return;
+      await beside.kill();
+      await delay(OUTAGE_MS);
+      await beside.start();
+      await waitForEcho(hosts.client, chain.echoPort);
+    });
+
+    it("--egress tun2socks: without a way sends from sockets, 0 to 65,507 bytes", async () => {
+      await addTargets(hosts);
+      const chain = await startChain(hosts, ["--egress", "tun2socks:"]);
+      await waitForEcho(hosts.client, chain.echoPort);
+      const report = await checkEcho(hosts.client, TARGET.IPv4, chain.echoPort, 100);
+      expect(report.sizes).toEqual(allSame(SIZES));
+      expect(report.sources).toHaveLength(1);
     });
   });
 });

@@ -5,9 +5,9 @@ import { fileURLToPath } from "node:url";
 import { Service } from "./chain.ts";
 import type { Host, TwoHosts } from "./two-hosts.ts";
 
-type ProgramName = "udp-local" | "udp-server" | "tun2socks";
+export type ProgramName = "udp-local" | "udp-server" | "tun2socks";
 
-function programFile(name: ProgramName): string {
+export function programFile(name: ProgramName): string {
   return fileURLToPath(new URL(`../../dist/cli/${name}.js`, import.meta.url));
 }
 

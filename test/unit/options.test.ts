@@ -65,6 +65,7 @@ describe("defaults", () => {
       deny: [],
       filtering: "address-dependent",
       lingerS: 60,
+      egress: "sockets",
       ageBudgetMs: 100,
       queueBytes: 1_048_576,
       heartbeatMs: 5_000,

@@ -1,17 +1,15 @@
 import type { ReceivedDatagrams } from "../../core/received-datagrams.ts";
-import type { AddressBytes } from "../../wire/socket-address.ts";
 import { ATYP_IPV6 } from "../../wire/socket-address.ts";
 import type { UdpIo, UdpSocket } from "../udp-io.ts";
 import { RemoteCache } from "./remote-cache.ts";
 import type { UdpPath, UdpPathHost } from "./udp-path.ts";
 
-/** From sockets of this machine, one for each association. */
+/** From sockets of this machine, one for each association, whose targets are of one family. */
 export class DirectPath implements UdpPath {
   readonly #io: UdpIo;
   readonly #host: UdpPathHost;
   readonly #remotes: RemoteCache;
   readonly #sockets: (UdpSocket | undefined)[] = [];
-  readonly #families: number[] = [];
 
   /** @param seed  a random 32-bit number */
   constructor(io: UdpIo, host: UdpPathHost, seed: number) {
@@ -20,9 +18,7 @@ export class DirectPath implements UdpPath {
     this.#remotes = new RemoteCache(seed);
   }
 
-  open(association: number, source: AddressBytes): void {
-    this.#families[association] = source[0] === ATYP_IPV6 ? 6 : 4;
-  }
+  open(): void {}
 
   send(
     association: number,
@@ -33,7 +29,9 @@ export class DirectPath implements UdpPath {
     addressOffset: number,
     addressLength: number,
   ): void {
-    const socket = this.#sockets[association] ?? this.#openSocket(association);
+    const socket =
+      this.#sockets[association] ??
+      this.#openSocket(association, addresses[addressOffset] === ATYP_IPV6 ? 6 : 4);
     const remote = this.#remotes.get(addresses, addressOffset, addressLength);
     if (!socket.send(undefined, data, offset, length, remote)) this.#host.drop("send_error", 1);
   }
@@ -51,9 +49,9 @@ export class DirectPath implements UdpPath {
     for (const socket of this.#sockets) socket?.close();
   }
 
-  #openSocket(association: number): UdpSocket {
+  #openSocket(association: number, family: 4 | 6): UdpSocket {
     const socket: UdpSocket = this.#io.open({
-      family: this.#families[association] === 6 ? 6 : 4,
+      family,
       host: undefined,
       port: 0,
       reusePort: false,

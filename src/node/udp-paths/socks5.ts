@@ -12,6 +12,7 @@ import {
 } from "../../wire/socket-address.ts";
 import { decodeUdpHeader } from "../../wire/socks5.ts";
 import { openUdpAssociate } from "../carrier-chain.ts";
+import { parseEndpoint } from "../endpoint.ts";
 import type { Logger } from "../log.ts";
 import type { UdpIo, UdpSocket } from "../udp-io.ts";
 import { Remote } from "../udp-io.ts";
@@ -38,7 +39,20 @@ interface Association {
   relay: Remote | undefined;
 }
 
-/** Through a SOCKS5 server, with a UDP ASSOCIATE (RFC 1928 §7) for each association. */
+const BARE_SCHEME = "socks5-udp://";
+
+/** True for `socks5-udp://HOST:PORT`: a relay that takes datagrams of SOCKS5 without being asked, as `ss-local -U` does. */
+export function isBareRelay(url: string): boolean {
+  if (!url.startsWith(BARE_SCHEME)) return false;
+  try {
+    const { path, ...endpoint } = parseEndpoint(url.slice(BARE_SCHEME.length));
+    return path === undefined && (endpoint as { port: number }).port > 0;
+  } catch {
+    return false;
+  }
+}
+
+/** Through a SOCKS5 server, with a UDP ASSOCIATE (RFC 1928 §7) for each association, unless it is a bare relay. */
 export class Socks5Path implements UdpPath {
   readonly #url: string;
   readonly #io: UdpIo;
@@ -48,7 +62,7 @@ export class Socks5Path implements UdpPath {
   readonly #associations: (Association | undefined)[] = [];
   #isRefused = false;
 
-  /** @param url  `socks5://[user:password@]host:port`. @param seed  a random 32-bit number */
+  /** @param url  `socks5://[user:password@]host:port` or `socks5-udp://host:port`. @param seed  a random 32-bit number */
   constructor(url: string, io: UdpIo, host: UdpPathHost, log: Logger, seed: number) {
     this.#url = url;
     this.#io = io;
@@ -115,21 +129,10 @@ export class Socks5Path implements UdpPath {
   async #connect(number: number, association: Association): Promise<void> {
     const isCurrent = () => this.#associations[number] === association;
     try {
-      const { stream, relay, server } = await openUdpAssociate(this.#url, association.abort.signal);
-      stream.on("error", () => stream.destroy());
-      association.stream = stream;
-      const { host } = server as { host: string };
-      const remote = new Remote(await relayAddress(relay, host));
-      if (!isCurrent() || stream.destroyed) {
-        stream.destroy();
-        if (isCurrent()) throw new Error("the server ended the association");
-        return;
-      }
-      stream.once("close", () => {
-        // The next datagram asks anew.
-        if (isCurrent()) this.close(number);
-      });
-      stream.resume();
+      const remote = this.#url.startsWith(BARE_SCHEME)
+        ? await bareRelay(this.#url)
+        : await this.#associate(number, association);
+      if (!isCurrent()) return;
       association.relay = remote;
       association.socket = this.#openSocket(number, association, remote);
       await new Promise((done) => setImmediate(done));
@@ -145,6 +148,23 @@ export class Socks5Path implements UdpPath {
       if (!isCurrent()) return;
       this.#refuse(number, association, error as Error);
     }
+  }
+
+  async #associate(number: number, association: Association): Promise<Remote> {
+    const isCurrent = () => this.#associations[number] === association;
+    const { stream, relay, server } = await openUdpAssociate(this.#url, association.abort.signal);
+    stream.on("error", () => stream.destroy());
+    association.stream = stream;
+    const { host } = server as { host: string };
+    const remote = new Remote(await relayAddress(relay, host));
+    if (!isCurrent()) stream.destroy();
+    if (stream.destroyed) throw new Error("the server ended the association");
+    stream.once("close", () => {
+      // The next datagram asks anew.
+      if (isCurrent()) this.close(number);
+    });
+    stream.resume();
+    return remote;
   }
 
   #refuse(number: number, association: Association, error: Error): void {
@@ -195,6 +215,11 @@ export class Socks5Path implements UdpPath {
       this.#host.deliver(number, address, data, offset + headerLength, length - headerLength);
     }
   }
+}
+
+async function bareRelay(url: string): Promise<Remote> {
+  const { host, port } = parseEndpoint(url.slice(BARE_SCHEME.length)) as { host: string; port: number };
+  return new Remote(await relayAddress(makeAddress("0.0.0.0", port)!, host));
 }
 
 /** Where to send: the relay as the server names it, on the server's own IP where it names none. */

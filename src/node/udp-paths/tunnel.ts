@@ -20,7 +20,7 @@ export class TunnelPath implements UdpPath, Relay {
     this.#host = host;
   }
 
-  open(association: number, source: AddressBytes): void {
+  open(association: number, source: AddressBytes | undefined): void {
     this.#inner[association] = NONE;
     this.#sources[association] = source;
   }

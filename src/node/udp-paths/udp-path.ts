@@ -1,10 +1,10 @@
 import type { UnreachableKind } from "../../core/icmp-errors.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 
-/** Where datagrams of associations go: one for each route of tun2socks. */
+/** Where datagrams of associations go: one for each route of tun2socks, and the egress of udp-server. */
 export interface UdpPath {
-  /** @param source  the application's own address */
-  open(association: number, source: AddressBytes): void;
+  /** @param source  the application's own address, where it is known */
+  open(association: number, source: AddressBytes | undefined): void;
   /** Sends a datagram at the latest with {@link flush}; all memory is borrowed until then. */
   send(
     association: number,

@@ -1,0 +1,174 @@
+import { IpPacket, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_UDP } from "../wire/ip-packet.ts";
+import { isIpv4ChecksumRight } from "../wire/ipv4.ts";
+import { readUint16 } from "../wire/network-order.ts";
+import type { AddressBytes } from "../wire/socket-address.ts";
+import { ATYP_DOMAIN, ATYP_IPV6, addressPort, makeAddress, writeAddress } from "../wire/socket-address.ts";
+import { isUdpChecksumRight, UDP_HEADER_BYTES, udpEnd } from "../wire/udp.ts";
+import { AddressIndex } from "./address-index.ts";
+import { PacketBatch } from "./packet-batch.ts";
+import { PacketCounters } from "./packet-counters.ts";
+import { PacketWriter } from "./packet-writer.ts";
+import { Reassembler } from "./reassembly.ts";
+
+const BATCH_PACKETS = 1024;
+const ARENA_BYTES = 2 * 1024 * 1024;
+/** No device is in between, so that nothing has to be fragmented but the largest over IPv6. */
+const MTU = 65_535;
+const REASSEMBLY_BYTES = 4 * 1024 * 1024;
+const REASSEMBLY_MS = 30_000;
+/** Sources of associations whose own cannot be used; a network for tests of devices (RFC 2544), and a unique local one. */
+const POOL_IPV4 = makeAddress("198.19.0.0", 0)!;
+const POOL_IPV6 = makeAddress("fd75:6e64:7270:1::", 0)!;
+const FIRST_PORT = 1024;
+
+/** Takes a datagram that came; all memory is borrowed until it returns. */
+export type OnDatagram = (
+  association: number,
+  remote: AddressBytes,
+  data: Uint8Array,
+  offset: number,
+  length: number,
+) => void;
+
+/**
+ * Datagrams of associations as IP packets and back, for a tun2socks at the other end of a pipe. A packet's source is the
+ * client's own address where that is known, can stand in a packet and no other association has it; else one of a pool.
+ *
+ * After {@link send} and before it answers false again, write {@link toDevice} and clear it.
+ */
+export class PacketEgress {
+  readonly counters = new PacketCounters();
+  readonly toDevice = new PacketBatch(BATCH_PACKETS, ARENA_BYTES);
+  readonly #writer: PacketWriter;
+  readonly #reassembler = new Reassembler(REASSEMBLY_BYTES, REASSEMBLY_MS, this.counters);
+  readonly #packet = new IpPacket();
+  /** (0, source) → association * 2, plus 1 for IPv6. */
+  readonly #index: AddressIndex;
+  /** By association. */
+  readonly #own: (AddressBytes | undefined)[] = [];
+  /** By the number that the index gives. */
+  readonly #sources: (AddressBytes | undefined)[] = [];
+  readonly #remote4 = new Uint8Array(7);
+  readonly #remote6 = new Uint8Array(19);
+  readonly #inner = new Uint8Array(19);
+
+  /** @param seed  a random 32-bit number */
+  constructor(seed: number) {
+    this.#index = new AddressIndex(seed);
+    this.#writer = new PacketWriter(this.toDevice, this.counters, MTU, false, false, seed);
+  }
+
+  /** @param own  the client's own address, where it is known */
+  open(association: number, own: AddressBytes | undefined): void {
+    this.#own[association] = own;
+  }
+
+  close(association: number): void {
+    this.#own[association] = undefined;
+    for (const number of [2 * association, 2 * association + 1]) {
+      if (this.#sources[number] === undefined) continue;
+      this.#index.remove(number);
+      this.#sources[number] = undefined;
+    }
+  }
+
+  /**
+   * Builds the packet of a datagram; `data` is copied.
+   *
+   * @param target  IPv4 or IPv6
+   * @returns false when {@link toDevice} has no room
+   */
+  send(association: number, target: AddressBytes, data: Uint8Array, offset: number, length: number): boolean {
+    if (!this.#writer.hasRoom(length)) return false;
+    const number = 2 * association + (target[0] === ATYP_IPV6 ? 1 : 0);
+    const source = this.#sources[number] ?? this.#chooseSource(association, number);
+    this.counters.datagramsIn++;
+    this.#writer.writeUdp(source, target, data, offset, length);
+    return true;
+  }
+
+  /** The packet `bytes[offset..end)`; borrowed. */
+  handlePacket(now: number, bytes: Uint8Array, offset: number, end: number, onDatagram: OnDatagram): void {
+    const { counters } = this;
+    const packet = this.#packet;
+    counters.packetsIn++;
+    if (!packet.read(bytes, offset, end)) {
+      counters.drops.malformed++;
+      return;
+    }
+    if (packet.version === 4 && !isIpv4ChecksumRight(bytes, offset)) {
+      counters.drops.bad_checksum++;
+      return;
+    }
+    if (!packet.isFragment) {
+      this.#handleWhole(bytes, onDatagram);
+      return;
+    }
+    this.#reassembler.expire(now);
+    const length = this.#reassembler.add(now, bytes, packet);
+    if (length === 0) return;
+    const { whole } = this.#reassembler;
+    if (packet.read(whole, 0, length) && !packet.isFragment) this.#handleWhole(whole, onDatagram);
+    else counters.drops.malformed++;
+  }
+
+  #handleWhole(bytes: Uint8Array, onDatagram: OnDatagram): void {
+    const { drops } = this.counters;
+    const packet = this.#packet;
+    const { transport, source, destination, addressBytes, protocol } = packet;
+    if (protocol !== PROTOCOL_UDP) {
+      drops[protocol === PROTOCOL_ICMP || protocol === PROTOCOL_ICMPV6 ? "icmp" : "protocol"]++;
+      return;
+    }
+    const end = udpEnd(bytes, packet);
+    if (end < 0 || readUint16(bytes, transport) === 0) {
+      drops.malformed++;
+      return;
+    }
+    if (!isUdpChecksumRight(bytes, packet, end)) {
+      drops.bad_checksum++;
+      return;
+    }
+    const length = writeAddress(this.#inner, 0, bytes, destination, addressBytes, transport + 2);
+    const number = this.#index.find(0, this.#inner, 0, length);
+    if (number < 0) {
+      drops.association_closed++;
+      return;
+    }
+    const remote = addressBytes === 4 ? this.#remote4 : this.#remote6;
+    writeAddress(remote, 0, bytes, source, addressBytes, transport);
+    this.counters.datagramsOut++;
+    const payload = transport + UDP_HEADER_BYTES;
+    onDatagram(number >> 1, remote, bytes, payload, end - payload);
+  }
+
+  #chooseSource(association: number, number: number): AddressBytes {
+    const isIpv6 = (number & 1) === 1;
+    const own = this.#own[association];
+    const isFree = (address: AddressBytes) => this.#index.find(0, address, 0, address.length) < 0;
+    let source = own;
+    if (own === undefined || (own[0] === ATYP_IPV6) !== isIpv6 || !canBeSource(own) || !isFree(own)) {
+      source = (isIpv6 ? POOL_IPV6 : POOL_IPV4).slice();
+      const last = source.length - 3;
+      source[last] = association;
+      source[last - 1] = association >>> 8;
+      let port = FIRST_PORT + (association >>> 16);
+      do {
+        source[last + 1] = port >>> 8;
+        source[last + 2] = port++;
+      } while (!isFree(source));
+    }
+    this.#sources[number] = source;
+    this.#index.add(number, 0, source!);
+    return source!;
+  }
+}
+
+/** Unicast, and of no loopback: nothing else is taken off a device. */
+function canBeSource(address: AddressBytes): boolean {
+  if (address[0] === ATYP_DOMAIN || addressPort(address) === 0) return false;
+  if (address[0] !== ATYP_IPV6) return address[1] !== 0 && address[1] !== 127 && address[1] < 224;
+  if (address[1] === 0xff) return false;
+  for (let i = 1; i < 16; i++) if (address[i] !== 0) return true;
+  return false;
+}

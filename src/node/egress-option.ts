@@ -1,0 +1,44 @@
+/** Where a way of udp-server leads: an option that has been checked. */
+export type Egress =
+  | { readonly kind: "sockets" }
+  | { readonly kind: "socks5"; readonly url: string }
+  | { readonly kind: "unix"; readonly path: string }
+  | { readonly kind: "exec"; readonly argv: readonly string[] }
+  /** Within the process; `udpVia` is what tun2socks takes under that name. */
+  | { readonly kind: "tun2socks"; readonly udpVia: string };
+
+/**
+ * Reads `sockets`, `socks5://[user:password@]host:port`, `socks5-udp://host:port`, `unix:/path`, `exec:PROGRAM ARGUMENT...` (cut at blanks, or a JSON
+ * array of texts) or `tun2socks:WAY` (`direct` when there is none).
+ *
+ * @returns undefined when it is none
+ */
+export function parseEgress(text: string): Egress | undefined {
+  if (text === "sockets") return { kind: "sockets" };
+  if (/^socks5(h|-udp)?:\/\//.test(text)) return { kind: "socks5", url: text };
+  if (text.startsWith("unix:") && text.length > 5) return { kind: "unix", path: text.slice(5) };
+  if (text.startsWith("tun2socks:")) {
+    const way = text.slice("tun2socks:".length);
+    return { kind: "tun2socks", udpVia: way === "" ? "direct" : way };
+  }
+  const argv = text.startsWith("exec:") ? parseArgv(text.slice(5)) : undefined;
+  return argv === undefined ? undefined : { kind: "exec", argv };
+}
+
+/** Whether one thread alone can have it: the other end of a stream of packets is one. */
+export function isExclusive({ kind }: Egress): boolean {
+  return kind === "unix" || kind === "exec";
+}
+
+function parseArgv(text: string): readonly string[] | undefined {
+  let argv: unknown = text.split(/\s+/).filter((part) => part !== "");
+  if (text.trimStart().startsWith("[")) {
+    try {
+      argv = JSON.parse(text);
+    } catch {
+      return undefined;
+    }
+  }
+  const isArgv = Array.isArray(argv) && argv.length > 0 && argv.every((part) => typeof part === "string");
+  return isArgv ? (argv as string[]) : undefined;
+}

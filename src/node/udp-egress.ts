@@ -1,0 +1,67 @@
+import { randomSeed } from "../core/credentials.ts";
+import type { OnPackets } from "../core/packet-stream-reader.ts";
+import { nodeCryptography } from "./cryptography.ts";
+import type { CustomDevice } from "./devices/device.ts";
+import type { PacketLink } from "./devices/packet-link.ts";
+import { connectPackets, spawnPackets } from "./devices/packet-link.ts";
+import type { Egress } from "./egress-option.ts";
+import type { Io } from "./io.ts";
+import type { Logger } from "./log.ts";
+import { handPackets, PacketPath } from "./udp-paths/packets.ts";
+import { Socks5Path } from "./udp-paths/socks5.ts";
+import type { UdpPath, UdpPathHost } from "./udp-paths/udp-path.ts";
+
+/** Opens a way; none for sockets, which the server has itself. @param idleTimeoutS  of its associations */
+export async function openEgress(
+  egress: Egress,
+  idleTimeoutS: number,
+  host: UdpPathHost,
+  io: Io,
+  log: Logger,
+): Promise<UdpPath | undefined> {
+  const seed = randomSeed(nodeCryptography);
+  switch (egress.kind) {
+    case "sockets":
+      return undefined;
+    case "socks5":
+      return new Socks5Path(egress.url, io.udp, host, log, seed);
+    case "unix":
+      return new PacketPath(host, seed, (onPackets) => connectPackets(egress.path, onPackets, log));
+    case "exec":
+      return new PacketPath(host, seed, (onPackets) => spawnPackets(egress.argv, onPackets, log));
+    case "tun2socks":
+      return openInner(egress.udpVia, idleTimeoutS, host, io, log, seed);
+  }
+}
+
+/** A tun2socks in the same thread: packets go from memory to memory. */
+async function openInner(
+  udpVia: string,
+  idleTimeoutS: number,
+  host: UdpPathHost,
+  io: Io,
+  log: Logger,
+  seed: number,
+): Promise<UdpPath> {
+  // Loaded by those alone who want it.
+  const { startTun2Socks } = await import("./tun2socks.ts");
+  let toInner: OnPackets = () => {};
+  let toEgress: OnPackets = () => {};
+  const device: CustomDevice = {
+    start: (onPackets) => {
+      toInner = onPackets;
+    },
+    write: (packets) => handPackets(packets, (...batch) => toEgress(...batch)),
+  };
+  const inner = await startTun2Socks({ device, udpVia, mtu: 65_535, idleTimeoutS, io: io.udp.kind }, log);
+  return new PacketPath(host, seed, (onPackets): PacketLink => {
+    toEgress = onPackets;
+    return {
+      write: (packets) => {
+        handPackets(packets, toInner);
+        return 0;
+      },
+      close: () => inner.close(),
+    };
+  });
+}

@@ -1,0 +1,81 @@
+import { performance } from "node:perf_hooks";
+import type { PacketBatch } from "../../core/packet-batch.ts";
+import { PacketEgress } from "../../core/packet-egress.ts";
+import type { OnPackets } from "../../core/packet-stream-reader.ts";
+import type { AddressBytes } from "../../wire/socket-address.ts";
+import type { PacketLink } from "../devices/packet-link.ts";
+import type { UdpPath, UdpPathHost } from "./udp-path.ts";
+
+/** As IP packets to a tun2socks elsewhere. */
+export class PacketPath implements UdpPath {
+  readonly #egress: PacketEgress;
+  readonly #host: UdpPathHost;
+  readonly #link: PacketLink;
+
+  /**
+   * @param seed  a random 32-bit number
+   * @param open  makes the way for packets, which gives those that come back to what it gets
+   */
+  constructor(host: UdpPathHost, seed: number, open: (onPackets: OnPackets) => PacketLink) {
+    this.#egress = new PacketEgress(seed);
+    this.#host = host;
+    this.#link = open((data, offsets, lengths, count) => {
+      const now = performance.now();
+      for (let i = 0; i < count; i++) {
+        this.#egress.handlePacket(now, data, offsets[i], offsets[i] + lengths[i], this.#deliver);
+      }
+    });
+  }
+
+  open(association: number, source: AddressBytes | undefined): void {
+    this.#egress.open(association, source);
+  }
+
+  send(
+    association: number,
+    data: Uint8Array,
+    offset: number,
+    length: number,
+    addresses: Uint8Array,
+    addressOffset: number,
+    addressLength: number,
+  ): void {
+    const isWhole = addressOffset === 0 && addresses.length === addressLength;
+    const target = isWhole ? addresses : addresses.slice(addressOffset, addressOffset + addressLength);
+    while (!this.#egress.send(association, target, data, offset, length)) this.flush();
+  }
+
+  flush(): void {
+    const { toDevice } = this.#egress;
+    if (toDevice.count === 0) return;
+    this.#host.drop("send_error", this.#link.write(toDevice));
+    toDevice.clear();
+  }
+
+  close(association: number): void {
+    this.#egress.close(association);
+  }
+
+  end(): Promise<void> {
+    return this.#link.close();
+  }
+
+  readonly #deliver = (
+    association: number,
+    remote: AddressBytes,
+    data: Uint8Array,
+    offset: number,
+    length: number,
+  ): void => this.#host.deliver(association, remote, data, offset, length);
+}
+
+/** Gives the packets of a batch as {@link OnPackets} takes them. */
+export function handPackets(packets: PacketBatch, onPackets: OnPackets): void {
+  const { count, offset, length, isInput } = packets;
+  for (let first = 0; first < count; ) {
+    let end = first + 1;
+    while (end < count && isInput[end] === isInput[first]) end++;
+    onPackets(packets.buffer(first), offset.subarray(first, end), length.subarray(first, end), end - first);
+    first = end;
+  }
+}
