@@ -108,6 +108,8 @@ typedef struct udp_io {
   // Sockets and the check handle; the memory goes with the last of them.
   int32_t open_handles;
   double counts[COUNTS];
+  // Datagrams that were kept first and failed later, not told yet.
+  size_t late_drops;
   int32_t next_row[MAX_SEND_ROWS];
 #ifdef __linux__
   struct mmsghdr received[SLOTS];
@@ -362,7 +364,10 @@ static void send_pending(udp_socket *socket) {
     part whole = {entry->data, entry->length};
     int error = send_once(socket, &entry->to, entry->to_length, &whole, 1, entry->segment_bytes);
     if (is_full(error)) return;
-    if (error != 0) count_failure(socket->io, error, entry->segments);
+    if (error != 0) {
+      count_failure(socket->io, error, entry->segments);
+      socket->io->late_drops += entry->segments;
+    }
     drop_first_pending(socket);
   }
   watch(socket);
@@ -535,7 +540,7 @@ static udp_socket *socket_of(udp_io *io, int32_t id) {
   return io != NULL && id >= 0 && id < io->used_ids ? io->sockets[id] : NULL;
 }
 
-// udpSend(data, rows, count, addresses, headers): datagrams that were dropped
+// udpSend(data, rows, count, addresses, headers): datagrams that were dropped, now or since the last call
 static napi_value udp_send(napi_env env, napi_callback_info info) {
   napi_value values[5];
   if (!get_arguments(env, info, 5, values)) return NULL;
@@ -552,7 +557,8 @@ static napi_value udp_send(napi_env env, napi_callback_info info) {
                       headers.bytes, addresses.bytes, (const int32_t *)(void *)rows.data};
   static _Thread_local int32_t order[MAX_SEND_ROWS];
   int32_t socket_count = 0;
-  size_t dropped = 0;
+  size_t dropped = io->late_drops;
+  io->late_drops = 0;
   for (int32_t i = 0; i < count; i++) {
     const int32_t *row = batch.rows + (size_t)i * SEND_ROW_INTS;
     udp_socket *socket = socket_of(io, row[0]);

@@ -2,9 +2,8 @@ import { ReceivedDatagrams, ROW_INTS } from "../core/received-datagrams.ts";
 import { makeAddress } from "../wire/socket-address.ts";
 import type { NativeModule } from "./native-module.ts";
 import type { OnDatagrams, Remote, UdpIo, UdpSocket, UdpSocketOptions } from "./udp-io.ts";
+import { UDP_BUFFER_BYTES } from "./udp-io.ts";
 
-/** Asked of the system for each socket. */
-const BUFFER_BYTES = 4_194_304;
 const SEND_ROW_INTS = 6;
 const ADDRESS_BYTES = 19;
 const HEADER_ARENA_BYTES = 65_536;
@@ -54,7 +53,7 @@ class NativeUdpIo implements UdpIo {
     const { family, host, port, reusePort, onBindError } = options;
     try {
       const address = makeAddress(host ?? (family === 4 ? "0.0.0.0" : "::"), port)!;
-      const id = this.#native.udpOpen(address, reusePort, BUFFER_BYTES, BUFFER_BYTES);
+      const id = this.#native.udpOpen(address, reusePort, UDP_BUFFER_BYTES, UDP_BUFFER_BYTES);
       const socket = new NativeUdpSocket(this, id, this.#native.udpPort(id), options.onDatagrams);
       this.#sockets[id] = socket;
       return socket;
@@ -62,6 +61,10 @@ class NativeUdpIo implements UdpIo {
       onBindError(error as Error);
       return new NativeUdpSocket(this, -1, 0, options.onDatagrams);
     }
+  }
+
+  receiveBufferBytes(id: number): number {
+    return this.#native.udpReceiveBuffer(id);
   }
 
   close(id: number): void {
@@ -164,6 +167,10 @@ class NativeUdpSocket implements UdpSocket {
     this.#id = id;
     this.port = port;
     this.onDatagrams = onDatagrams;
+  }
+
+  get receiveBufferBytes(): number {
+    return this.#io.receiveBufferBytes(this.#id);
   }
 
   send(

@@ -4,9 +4,8 @@ import { ReceivedDatagrams, ROW_INTS } from "../core/received-datagrams.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { makeAddress } from "../wire/socket-address.ts";
 import type { Remote, UdpIo, UdpSocket, UdpSocketOptions } from "./udp-io.ts";
+import { UDP_BUFFER_BYTES } from "./udp-io.ts";
 
-/** Asked of the system for each socket; what it grants is bounded by net.core.rmem_max. */
-const BUFFER_BYTES = 4_194_304;
 /** Bytes that may wait in a socket that the system does not empty. */
 const MAX_PENDING_BYTES = 1_048_576;
 const CACHED_REMOTES = 4096;
@@ -48,8 +47,8 @@ class PlainUdpSocket implements UdpSocket {
     socket.once("listening", () => {
       this.#port = socket.address().port;
       try {
-        socket.setRecvBufferSize(BUFFER_BYTES);
-        socket.setSendBufferSize(BUFFER_BYTES);
+        socket.setRecvBufferSize(UDP_BUFFER_BYTES);
+        socket.setSendBufferSize(UDP_BUFFER_BYTES);
       } catch {
         // The system's default serves, with more loss in bursts.
       }
@@ -59,6 +58,10 @@ class PlainUdpSocket implements UdpSocket {
 
   get port(): number {
     return this.#port;
+  }
+
+  get receiveBufferBytes(): number {
+    return this.#port === 0 ? 0 : this.#socket.getRecvBufferSize();
   }
 
   get hasPending(): boolean {

@@ -37,6 +37,8 @@ export interface UdpSocketOptions {
 export interface UdpSocket {
   /** Port it is bound to; 0 while it is not. */
   readonly port: number;
+  /** What the system granted for datagrams that wait to be read, in its own count; undefined when it was not asked. */
+  readonly receiveBufferBytes?: number;
   /** Datagrams that the system did not take at once and that refer to the caller's memory. */
   readonly hasPending: boolean;
   /**
@@ -54,6 +56,9 @@ export interface UdpSocket {
   ): boolean;
   close(): void;
 }
+
+/** Asked of the system for each socket, each way. */
+export const UDP_BUFFER_BYTES = 4_194_304;
 
 /** An implementation of UDP. */
 export interface UdpIo {

@@ -28,6 +28,7 @@ import { Socks5Relay } from "./socks5-relay.ts";
 import { tuneSocket } from "./tcp-tuning.ts";
 import { tunnelStats } from "./tunnel-stats.ts";
 import type { UdpSocket } from "./udp-io.ts";
+import { UDP_BUFFER_BYTES } from "./udp-io.ts";
 import type { WorkerPlace } from "./udp-server.ts";
 import { sumStats, WorkerGroup } from "./worker-group.ts";
 
@@ -243,6 +244,13 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     );
     let bindError: Error | undefined;
     await boundOrFailed(relay.socket, () => bindError, `udp ${listen}`);
+    const { receiveBufferBytes } = relay.socket;
+    if (receiveBufferBytes !== undefined && receiveBufferBytes < UDP_BUFFER_BYTES) {
+      this.#log.debug(
+        { listen, receiveBufferBytes, asked: UDP_BUFFER_BYTES },
+        "a small receive buffer: bursts may be lost; raise net.core.rmem_max",
+      );
+    }
     this.#forwards.push({ listen, target: formatAddress(address), relay });
   }
 
