@@ -1,4 +1,5 @@
 // What is measured. Every measure starts its tunnels anew in each round and takes them in turn, A B C A B C.
+import { cpus } from "node:os";
 import { flood, hold, open, ping, startTarget } from "./load.mjs";
 import { cpuNs, descriptorLimit, residentBytes, sleep } from "./processes.mjs";
 import { BARE } from "./subjects.mjs";
@@ -190,8 +191,10 @@ export async function measureCapacity({ subjects, rounds, seconds, isQuick, reco
   }
 }
 
+const MAX_STEPS = 18;
+
 /**
- * Brackets the rate, then halves the bracket. A rate that fails is tried once more: others run on this machine too.
+ * Brackets the rate, then halves the bracket. A rate that fails is tried once more, for what others do.
  *
  * @param {Lane} lane @param {Omit<Load, "rate">} load @param {number | undefined} near  a result of an earlier round
  * @param {boolean} isQuick  coarser, without second tries
@@ -212,22 +215,30 @@ async function highestRate(lane, load, near, isQuick) {
       isOfGenerator = result.offered < 0.97 * rate;
       const isWithoutLoss = result.lost <= LOSS_LIMIT * result.sent;
       if (isWithoutLoss && result.offered > (best?.offered ?? 0)) best = result;
-      if (isWithoutLoss || isOfGenerator) return !isOfGenerator;
+      if (isWithoutLoss && !isOfGenerator) return true;
     }
     return false;
   };
-  const factor = near === undefined ? 1.6 : 1.15;
+  // Steps grow while they lead the same way: what others did to an earlier round is soon made up for.
+  let factor = near === undefined ? 1.6 : 1.15;
+  const grow = () => {
+    factor = Math.min(1.6, factor * factor);
+  };
   let low = near ?? 20_000;
   let high = low;
-  for (let steps = 0; steps < 12; steps++) {
-    if (await passes(low)) {
-      high = low * factor;
-      while (steps++ < 12 && (await passes(high))) [low, high] = [high, high * factor];
-      break;
-    }
+  let steps = 0;
+  while (steps++ < MAX_STEPS && low > 1_000 && !(await passes(low))) {
     [low, high] = [low / factor, low];
+    grow();
   }
-  for (let left = near !== undefined ? 2 : isQuick ? 1 : 3; left > 0; left--) {
+  if (high === low) {
+    high = low * factor;
+    while (steps++ < MAX_STEPS && (await passes(high))) {
+      grow();
+      [low, high] = [high, high * factor];
+    }
+  }
+  while (steps++ < MAX_STEPS && high / low > (isQuick ? 1.3 : 1.08)) {
     const middle = Math.sqrt(low * high);
     if (await passes(middle)) low = middle;
     else high = middle;
@@ -251,7 +262,7 @@ export async function measurePing({ subjects, rounds, isQuick, record }) {
 }
 
 const HELD = [0, 1_000, 10_000];
-const HOLD_PER_SECOND = 4_000;
+const HOLD_PER_SECOND = 2_500;
 const SETTLE_MS = 1_000;
 
 /** Resident memory of both ends, by associations. @param {Plan} plan */
@@ -266,7 +277,8 @@ export async function measureMemory({ subjects, rounds, isQuick, record, note })
   for (let round = 0; round < Math.min(rounds, 3); round++) {
     for (const subject of subjects.filter(({ name, isTwoWay }) => (isQuick ? name === OURS : isTwoWay))) {
       const target = await startTarget("echo");
-      const tunnel = await subject.start(target.port, Number(HELD.at(-1)) + 1000);
+      // Workers share a bound, and all senders may come to one.
+      const tunnel = await subject.start(target.port, (Number(HELD.at(-1)) + 1000) * cpus().length);
       /** @type {(() => void)[]} */
       const holders = [];
       let open = 0;
@@ -281,8 +293,6 @@ export async function measureMemory({ subjects, rounds, isQuick, record, note })
         await sleep(SETTLE_MS);
         const [local, server] = [tunnel.local, tunnel.server].map((pid) => residentBytes(Number(pid)));
         record({ measure: "memory", subject: subject.name, round, associations, answered, local, server });
-        // One that does not answer each of them does not hold them either.
-        if (answered < open * 0.99) break;
       }
       for (const release of holders) release();
       await tunnel.stop();

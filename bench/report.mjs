@@ -268,7 +268,7 @@ export function reportPage(about, records) {
       "1,200 bytes, native.",
       distinct(many, "burst").flatMap((burst) =>
         distinct(select(many, { burst }), "sockets").map((sockets) => ({
-          name: `${format(sockets)}, ${burst === 1 ? "singles" : `bursts of ${burst}`}`,
+          name: `${format(sockets)}, ${burst === 1 ? "singles" : `bursts ${burst}`}`,
           parts: [medianOf(many, { burst, sockets }, (record) => record.delivered)],
         })),
       ),
