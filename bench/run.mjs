@@ -33,7 +33,7 @@ Runs Underpass beside other tunnels on loopback, in turn, and prints medians and
   --markdown FILE    writes the tables
 `;
 
-const { values: options } = parseArgs({
+const { values: options } = readOptions({
   options: {
     help: { type: "boolean", default: false },
     quick: { type: "boolean", default: false },
@@ -49,6 +49,16 @@ const { values: options } = parseArgs({
     markdown: { type: "string" },
   },
 });
+
+/** @template {import("node:util").ParseArgsConfig} T @param {T} config */
+function readOptions(config) {
+  try {
+    return parseArgs(config);
+  } catch (error) {
+    console.error(`bench: ${/** @type {Error} */ (error).message}; see --help`);
+    process.exit(2);
+  }
+}
 
 /** @param {object} record @param {string} text */
 function print(record, text) {
@@ -180,4 +190,9 @@ async function main() {
   }
 }
 
-await main();
+try {
+  await main();
+} catch (error) {
+  console.error(`bench: ${/** @type {Error} */ (error).message}`);
+  process.exit(2);
+}
