@@ -31,6 +31,7 @@ static void environment_end(napi_async_cleanup_hook_handle handle, void *data) {
   udp_end(environment);
   tcp_end(environment);
   tun_end(environment);
+  connect_end(environment);
   environment_handle_closed(environment);
 }
 
@@ -114,5 +115,6 @@ NAPI_MODULE_INIT() {
   udp_init(env, exports);
   tcp_init(env, exports);
   tun_init(env, exports);
+  connect_init(env, exports);
   return exports;
 }

@@ -10,6 +10,7 @@
 struct udp_io;
 struct listener;
 struct tun;
+struct connection;
 
 typedef struct environment {
   napi_env env;
@@ -17,6 +18,7 @@ typedef struct environment {
   struct udp_io *udp;
   struct listener *listeners;
   struct tun *tuns;
+  struct connection *connections;
   // libuv handles that are not closed yet; the environment is freed after the last.
   int open_handles;
   bool is_ending;
@@ -57,5 +59,16 @@ void tcp_init(napi_env env, napi_value exports);
 void tcp_end(environment *environment);
 void tun_init(napi_env env, napi_value exports);
 void tun_end(environment *environment);
+void connect_init(napi_env env, napi_value exports);
+void connect_end(environment *environment);
+
+#ifndef _WIN32
+#include <net/if.h>
+// Has a socket leave by one interface, or with a mark; "" and 0 for none. Returns 0, or a negative system error.
+int restrict_socket(int fd, int family, const char *interface_name, uint32_t mark);
+// Reads the two; false, with an exception pending, when there cannot be such an interface.
+bool get_restriction(napi_env env, napi_value name, napi_value mark_value, char interface_name[IFNAMSIZ],
+                     uint32_t *mark);
+#endif
 
 #endif

@@ -368,8 +368,8 @@ static int add_route(const char *name, bytes_view address, int prefix_length) {
   return control(SIOCADDRT, AF_INET6, &route);
 }
 
-static napi_value add(napi_env env, napi_callback_info info, int (*how)(const char *, bytes_view, int),
-                      const char *what) {
+static napi_value add(napi_env env, napi_callback_info info, int (*how)(const char *, bytes_view, int), const char *what,
+                      bool may_exist) {
   napi_value values[3];
   char name[IFNAMSIZ];
   if (!get_arguments(env, info, 3, values) || !get_name(env, values[0], name)) return NULL;
@@ -378,18 +378,18 @@ static napi_value add(napi_env env, napi_callback_info info, int (*how)(const ch
   bool is_good = (address.bytes == 4 || address.bytes == 16) && prefix_length >= 0 &&
                  prefix_length <= (int)address.bytes * 8;
   int error = is_good ? how(name, address, prefix_length) : UV_EINVAL;
-  if (error == 0 || error == UV_EEXIST) return NULL;
+  if (error == 0 || (may_exist && error == UV_EEXIST)) return NULL;
   return throw_system_error(env, error, what);
 }
 
 // interfaceAddress(name, 4 or 16 bytes, prefix length); one that it has already is no error
 static napi_value interface_address(napi_env env, napi_callback_info info) {
-  return add(env, info, add_address, "address");
+  return add(env, info, add_address, "address", true);
 }
 
 // interfaceRoute(name, 4 or 16 bytes, prefix length): leads a network to the interface
 static napi_value interface_route(napi_env env, napi_callback_info info) {
-  return add(env, info, add_route, "route");
+  return add(env, info, add_route, "route", false);
 }
 
 // interfaceUp(name, MTU)

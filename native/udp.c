@@ -751,6 +751,20 @@ static napi_value udp_close(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
+#ifndef _WIN32
+// udpRestrict(id, interface or "", mark or 0): see restrict_socket()
+static napi_value udp_restrict(napi_env env, napi_callback_info info) {
+  napi_value values[3];
+  char interface_name[IFNAMSIZ];
+  uint32_t mark;
+  if (!get_arguments(env, info, 3, values) || !get_restriction(env, values[1], values[2], interface_name, &mark))
+    return NULL;
+  udp_socket *socket = socket_of(environment_of(env)->udp, get_int(env, values[0]));
+  int error = socket == NULL ? UV_EINVAL : restrict_socket(socket->fd, socket->family, interface_name, mark);
+  return error == 0 ? NULL : throw_system_error(env, error, interface_name);
+}
+#endif
+
 // udpPort(id): number; udpReceiveBuffer(id): bytes that the system granted
 static napi_value udp_port(napi_env env, napi_callback_info info) {
   napi_value value;
@@ -863,6 +877,9 @@ void udp_init(napi_env env, napi_value exports) {
   set_function(env, exports, "udpSetup", udp_setup);
   set_function(env, exports, "udpOpen", udp_open);
   set_function(env, exports, "udpClose", udp_close);
+#ifndef _WIN32
+  set_function(env, exports, "udpRestrict", udp_restrict);
+#endif
   set_function(env, exports, "udpPort", udp_port);
   set_function(env, exports, "udpReceiveBuffer", udp_receive_buffer);
   set_function(env, exports, "udpSend", udp_send);

@@ -13,7 +13,10 @@ if (isSanitized) {
   directory = join(native, "build-sanitized");
   rmSync(directory, { recursive: true, force: true });
   mkdirSync(directory);
-  const sources = ["binding.gyp", ...["module", "address", "udp", "tcp", "tun"].map((name) => `${name}.c`)];
+  const sources = [
+    "binding.gyp",
+    ...["module", "address", "udp", "tcp", "tun", "connect"].map((name) => `${name}.c`),
+  ];
   for (const name of [...sources, "module.h", "address.h"]) cpSync(join(native, name), join(directory, name));
 }
 const prefix = dirname(dirname(process.execPath));

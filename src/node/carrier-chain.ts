@@ -14,6 +14,7 @@ import type { TlsOptions } from "./carriers/tls.ts";
 import { wrapInTls } from "./carriers/tls.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { formatEndpoint, parseEndpoint } from "./endpoint.ts";
+import type { Outgoing } from "./outgoing.ts";
 
 const CONNECT_MS = 10_000;
 
@@ -34,6 +35,8 @@ export interface CarrierChainOptions {
   readonly via: readonly string[];
   /** For the whole way, in milliseconds. Default 10,000. */
   readonly connectTimeoutMs?: number;
+  /** By what the first connection leaves. Default: as the system has it. */
+  readonly outgoing?: Outgoing | undefined;
 }
 
 /**
@@ -42,7 +45,8 @@ export interface CarrierChainOptions {
  *
  * @throws UsageError ERR_OPTION that names the value, without its password
  */
-export function parseCarrierChain({ server, via, connectTimeoutMs }: CarrierChainOptions): Carrier {
+export function parseCarrierChain(options: CarrierChainOptions): Carrier {
+  const { server, via, connectTimeoutMs, outgoing } = options;
   const endpoint = parseEndpoint(server);
   const hops = via.map(parseHop);
   const names = hops.map(hopText);
@@ -50,7 +54,8 @@ export function parseCarrierChain({ server, via, connectTimeoutMs }: CarrierChai
   return {
     description: names.length === 0 ? server : `${server} via ${names.join(", ")}`,
     authority,
-    connect: (signal, onread) => connectChain(hops, endpoint, signal, onread, connectTimeoutMs ?? CONNECT_MS),
+    connect: (signal, onread) =>
+      connectChain(hops, endpoint, signal, onread, connectTimeoutMs ?? CONNECT_MS, outgoing),
   };
 }
 
@@ -74,10 +79,11 @@ export async function openTcpTarget(
   target: AddressBytes,
   tcpVia: string | undefined,
   signal: AbortSignal,
+  outgoing?: Outgoing,
 ): Promise<Duplex> {
   const endpoint = { host: formatHost(target), port: addressPort(target) };
   const hops = tcpVia === undefined ? [] : [parseHop(tcpVia, 0)];
-  return (await connectChain(hops, endpoint, signal, undefined, CONNECT_MS)).stream;
+  return (await connectChain(hops, endpoint, signal, undefined, CONNECT_MS, outgoing)).stream;
 }
 
 /** A UDP ASSOCIATE of a SOCKS5 server: it lasts as long as `stream` does. */
@@ -90,10 +96,14 @@ export interface UdpAssociate {
 }
 
 /** @param url  `socks5://[user:password@]host:port` */
-export async function openUdpAssociate(url: string, signal: AbortSignal): Promise<UdpAssociate> {
+export async function openUdpAssociate(
+  url: string,
+  signal: AbortSignal,
+  outgoing?: Outgoing,
+): Promise<UdpAssociate> {
   const hop = parseHop(url, 0);
   if (hop.kind !== "socks5") throw badHop(url, "want socks5://");
-  const { stream } = await connectChain([], hop.endpoint, signal, undefined, CONNECT_MS);
+  const { stream } = await connectChain([], hop.endpoint, signal, undefined, CONNECT_MS, outgoing);
   const unknown = makeAddress("0.0.0.0", 0)!;
   const handshake = new Socks5Client(unknown, hop.credentials, COMMAND_UDP_ASSOCIATE);
   await shakeHands(stream, handshake, AbortSignal.any([signal, AbortSignal.timeout(CONNECT_MS)]));
@@ -106,6 +116,7 @@ async function connectChain(
   signal: AbortSignal,
   onread: OnRead | undefined,
   timeoutMs: number,
+  outgoing: Outgoing | undefined,
 ): Promise<Connection> {
   const deadline = AbortSignal.timeout(timeoutMs);
   const both = AbortSignal.any([signal, deadline]);
@@ -116,7 +127,7 @@ async function connectChain(
   let stream: Duplex | undefined;
   try {
     const isPlain = hops.length === 0 || (hops.length === 1 && hops[0].kind === "unix");
-    const first = await connectSocket(nextEndpoint(0), both, isPlain ? onread : undefined);
+    const first = await connectSocket(nextEndpoint(0), both, isPlain ? onread : undefined, outgoing);
     stream = first;
     for (const [index, hop] of hops.entries()) {
       if (hop.kind === "unix") continue;

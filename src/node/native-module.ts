@@ -25,6 +25,8 @@ export interface NativeModule {
   /** @returns the socket's number, used again only in a later turn of the loop */
   udpOpen(address: Uint8Array, reusePort: boolean, receiveBytes: number, sendBytes: number): number;
   udpClose(socket: number): void;
+  /** Has a socket leave by an interface alone, or with a mark; "" and 0 for none. Not on Windows. */
+  udpRestrict?(socket: number, interfaceName: string, mark: number): void;
   udpPort(socket: number): number;
   /** What the system granted, in its own count. */
   udpReceiveBuffer(socket: number): number;
@@ -59,6 +61,13 @@ export interface NativeModule {
   tcpInfo?(
     descriptor: number,
   ): [roundTripUs: number, retransmits: number, congestionWindow: number, notSentBytes: number] | undefined;
+  /** Connects by an interface alone, or with a mark. @param onDone  gets the descriptor, or what went wrong */
+  tcpConnect?(
+    address: Uint8Array,
+    interfaceName: string,
+    mark: number,
+    onDone: (result: number | string) => void,
+  ): void;
   /** Another descriptor of the same connection, which outlives the first. */
   descriptorDuplicate?(descriptor: number): number;
   descriptorClose?(descriptor: number): void;

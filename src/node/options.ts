@@ -67,6 +67,10 @@ export interface UdpLocalOptions extends CommonOptions {
   readonly forwards?: readonly ForwardOptions[] | undefined;
   /** `socks5://[user:password@]host:port` that takes the CONNECT requests. Default: they are connected directly. */
   readonly tcpVia?: string | undefined;
+  /** Name of the interface by which lanes and what goes directly leave; native I/O only. Default: as the system has it. */
+  readonly outInterface?: string | undefined;
+  /** Mark (SO_MARK) that they bear, 1 to 2^32 - 1; native I/O on Linux only. Default 0: none. */
+  readonly outMark?: number | undefined;
   /** What SOCKS5 clients must prove to know. Default: nothing. */
   readonly socksAuth?: SocksCredentials | undefined;
   /** TCP connections of the session, 1 to 16. Default 1. */
@@ -127,8 +131,9 @@ type Filled<Options, Absent extends keyof Options> = Readonly<Required<Omit<Opti
 /** All options with their defaults; all text is well-formed. */
 export type ResolvedUdpLocalOptions = Filled<
   UdpLocalOptions,
-  "psk" | "listen" | "carrier" | "tcpVia" | "socksAuth" | "io"
+  "psk" | "listen" | "carrier" | "tcpVia" | "socksAuth" | "io" | "outInterface"
 > & {
+  readonly outInterface: string | undefined;
   readonly io: IoKind | undefined;
   readonly psk: Uint8Array | undefined;
   readonly listen: string | false;
@@ -287,6 +292,24 @@ export const UDP_LOCAL_FIELDS = {
     value: "URL",
     help: "SOCKS5 server that takes CONNECT requests (default: direct)",
   },
+  outInterface: {
+    schema: z
+      .string()
+      .regex(/^[^\s/]{1,15}$/)
+      .optional(),
+    expects: "the name of an interface",
+    flag: "out-interface",
+    value: "NAME",
+    help: "interface by which the lanes and direct connections leave (native I/O)",
+  },
+  outMark: integer(
+    "out-mark",
+    "N",
+    "mark that they bear, for ip rule (Linux, native I/O)",
+    0,
+    2 ** 32 - 1,
+    0,
+  ),
   socksAuth: {
     schema: z.strictObject({ user: socksText(), password: socksText() }).optional(),
     expects: "USER:PASSWORD, each 1 to 255 bytes",

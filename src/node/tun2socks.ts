@@ -23,6 +23,8 @@ import type { Io } from "./io.ts";
 import { chooseIo } from "./io.ts";
 import type { Logger } from "./log.ts";
 import { silentLogger } from "./log.ts";
+import type { Outgoing } from "./outgoing.ts";
+import { outgoingOf } from "./outgoing.ts";
 import type { ResolvedTun2SocksOptions, Tun2SocksOptions } from "./tun2socks-options.ts";
 import { describePlan, resolveTun2SocksOptions } from "./tun2socks-options.ts";
 import { startTunnelClient } from "./udp-local.ts";
@@ -54,6 +56,7 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
   readonly #options: ResolvedTun2SocksOptions;
   readonly #log: Logger;
   readonly #io: Io;
+  readonly #outgoing: Outgoing | undefined;
   readonly #timer = new DeadlineTimer(() => this.#handleTimeout());
   #core!: Tun2Socks;
   #device: Device | undefined;
@@ -74,6 +77,7 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
     this.#options = options;
     this.#log = log;
     this.#io = io;
+    this.#outgoing = outgoingOf(options.tunnel);
   }
 
   get address(): Tun2SocksHandle["address"] {
@@ -119,9 +123,16 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
     this.#core = await this.#makeCore(device);
     if (options.usesTunnel) await this.#startTunnel();
     const seed = () => randomSeed(nodeCryptography);
-    this.#paths[ROUTE_DIRECT] = new DirectPath(this.#io.udp, this, seed());
+    this.#paths[ROUTE_DIRECT] = new DirectPath(this.#io.udp, this, seed(), this.#outgoing);
     for (const [index, url] of options.socks.entries()) {
-      this.#paths[ROUTE_SOCKS + index] = new Socks5Path(url, this.#io.udp, this, this.#log, seed());
+      this.#paths[ROUTE_SOCKS + index] = new Socks5Path(
+        url,
+        this.#io.udp,
+        this,
+        this.#log,
+        seed(),
+        this.#outgoing,
+      );
     }
   }
 
@@ -208,6 +219,7 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
       target,
       route === ROUTE_DIRECT ? undefined : this.#options.socks[route - ROUTE_SOCKS],
       signal,
+      this.#outgoing,
     );
   }
 

@@ -1,6 +1,7 @@
 import { ReceivedDatagrams, ROW_INTS } from "../core/received-datagrams.ts";
 import { makeAddress } from "../wire/socket-address.ts";
 import type { NativeModule } from "./native-module.ts";
+import type { Outgoing } from "./outgoing.ts";
 import type { OnDatagrams, Remote, UdpIo, UdpSocket, UdpSocketOptions } from "./udp-io.ts";
 import { UDP_BUFFER_BYTES } from "./udp-io.ts";
 
@@ -50,10 +51,11 @@ class NativeUdpIo implements UdpIo {
   }
 
   open(options: UdpSocketOptions): UdpSocket {
-    const { family, host, port, reusePort, onBindError } = options;
+    const { family, host, port, reusePort, outgoing, onBindError } = options;
     try {
       const address = makeAddress(host ?? (family === 4 ? "0.0.0.0" : "::"), port)!;
       const id = this.#native.udpOpen(address, reusePort, UDP_BUFFER_BYTES, UDP_BUFFER_BYTES);
+      if (outgoing !== undefined) this.#restrict(id, outgoing);
       const socket = new NativeUdpSocket(this, id, this.#native.udpPort(id), options.onDatagrams);
       this.#sockets[id] = socket;
       return socket;
@@ -65,6 +67,15 @@ class NativeUdpIo implements UdpIo {
 
   receiveBufferBytes(id: number): number {
     return this.#native.udpReceiveBuffer(id);
+  }
+
+  #restrict(id: number, { interfaceName, mark }: Outgoing): void {
+    try {
+      this.#native.udpRestrict!(id, interfaceName, mark);
+    } catch (error) {
+      this.#native.udpClose(id);
+      throw error;
+    }
   }
 
   close(id: number): void {

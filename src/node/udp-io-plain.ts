@@ -30,7 +30,7 @@ class PlainUdpSocket implements UdpSocket {
   #port = 0;
   #isClosed = false;
 
-  constructor({ family, host, port, onDatagrams, onBindError }: UdpSocketOptions) {
+  constructor({ family, host, port, outgoing, onDatagrams, onBindError }: UdpSocketOptions) {
     const socket = createSocket({
       type: family === 4 ? "udp4" : "udp6",
       ipv6Only: family === 6,
@@ -53,7 +53,8 @@ class PlainUdpSocket implements UdpSocket {
         // The system's default serves, with more loss in bursts.
       }
     });
-    socket.bind({ port, address: host, exclusive: true });
+    if (outgoing === undefined) socket.bind({ port, address: host, exclusive: true });
+    else setImmediate(onBindError, new Error("an interface or a mark to leave by needs native I/O"));
   }
 
   get port(): number {

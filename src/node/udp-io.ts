@@ -1,6 +1,7 @@
 import type { ReceivedDatagrams } from "../core/received-datagrams.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { addressPort, formatHost } from "../wire/socket-address.ts";
+import type { Outgoing } from "./outgoing.ts";
 
 /** A remote IPv4 or IPv6 endpoint, in the forms that implementations of {@link UdpIo} want it. */
 export class Remote {
@@ -29,6 +30,8 @@ export interface UdpSocketOptions {
   readonly port: number;
   /** Whether other sockets, of other threads, may be bound to the same port. */
   readonly reusePort: boolean;
+  /** By what datagrams leave; native I/O only. Default: as the system has it. */
+  readonly outgoing?: Outgoing | undefined;
   readonly onDatagrams: OnDatagrams;
   /** Errors of single datagrams do not end a socket; a failure to bind does, and is told here once. */
   readonly onBindError: (error: Error) => void;

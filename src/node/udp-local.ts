@@ -23,6 +23,7 @@ import type { Logger } from "./log.ts";
 import { silentLogger } from "./log.ts";
 import type { ResolvedUdpLocalOptions, UdpLocalOptions } from "./options.ts";
 import { resolveUdpLocalOptions } from "./options.ts";
+import { outgoingOf } from "./outgoing.ts";
 import { Socks5Listener } from "./socks5-listener.ts";
 import { Socks5Relay } from "./socks5-relay.ts";
 import { tuneSocket } from "./tcp-tuning.ts";
@@ -137,7 +138,9 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     this.#log = log;
     this.#io = io;
     const { server, via, carrier, idleTimeoutS, activeIdleTimeoutS, ...rest } = this.#options;
-    this.#carrier = carrier === undefined ? parseCarrierChain({ server, via }) : streamCarrier(carrier);
+    const outgoing = outgoingOf(options);
+    this.#carrier =
+      carrier === undefined ? parseCarrierChain({ server, via, outgoing }) : streamCarrier(carrier);
     const share = (bound: number) => Math.ceil(bound / (place?.count ?? 1));
     this.core = new TunnelClient({
       ...rest,
@@ -262,7 +265,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
       maxConnections: 2 * maxAssociations,
       log: this.#log,
       associate: (client, localIp, onEnd) => this.#associate(client, localIp, onEnd),
-      connect: (target, signal) => openTcpTarget(target, tcpVia, signal),
+      connect: (target, signal) => openTcpTarget(target, tcpVia, signal, outgoingOf(this.#options)),
       onRefused: () => {
         this.core.counters.refused.socks_refused++;
       },

@@ -7,7 +7,7 @@ import { plainSsLocal, plainSsServer, type Service, ssLocal, ssServer, ssTunnel 
 import { describeWithTun } from "./requirements.ts";
 import { startDns, startUdpEcho } from "./targets/targets.ts";
 import { type Host, type Line, monotonicMs, type Program, type TwoHosts } from "./two-hosts.ts";
-import { makeKeyFile, programFile, tun2socks, udpServer } from "./underpass.ts";
+import { makeKeyFile, programFile, tun2socks, udpLocal, udpServer } from "./underpass.ts";
 import { useTwoHosts } from "./use-two-hosts.ts";
 
 /** Addresses of the server host that the client reaches through the TUN device alone. */
@@ -295,6 +295,141 @@ describeWithTun("tun2socks", () => {
       const report = await checkEcho(hosts.client, TARGET.IPv4, chain.echoPort, 100);
       expect(report.sizes).toEqual(allSame(SIZES));
       expect(report.sources).toHaveLength(1);
+    });
+  });
+
+  describe("other ways", () => {
+    let hosts: TwoHosts;
+    useTwoHosts((made) => {
+      hosts = made;
+    });
+
+    it("udp-local's own connection enters a TUN device, whose tun2socks carries it by ss-local", async () => {
+      await addTargets(hosts);
+      const echoPort = await startUdpEcho(hosts.server);
+      const keyFile = makeKeyFile(hosts);
+      const listen = `${TARGET.IPv4}:${hosts.server.port()}`;
+      await udpServer(hosts, listen, keyFile).start();
+      const remote = { address: hosts.server.ipv4, port: hosts.server.port() };
+      const socksPort = hosts.client.port();
+      await ssServer(hosts, remote.address, remote.port).start();
+      await ssLocal(hosts, remote, socksPort).start();
+      const tcpVia = ["--tcp-via", `socks5://127.0.0.1:${socksPort}`, "--udp-via", "reject"];
+      await tun2socks(hosts.client, [...tcpVia, ...ROUTES]).start();
+      const forwardPort = hosts.client.port();
+      const forward = ["--forward", `127.0.0.1:${forwardPort}=127.0.0.1:${echoPort}`];
+      await udpLocal(hosts, keyFile, ["--server", listen, ...forward]).start();
+      const ask = `until printf whoami | socat -t 0.2 - UDP4:127.0.0.1:${forwardPort} | grep -q .; do :; done`;
+      await hosts.client.run(["sh", "-c", ask], { timeoutMs: 10_000 });
+      const report = await checkEcho(hosts.client, "127.0.0.1", forwardPort, 100);
+      expect(report.sizes).toEqual(allSame(SIZES));
+      expect(report.sources).toHaveLength(1);
+      expect(hosts.udpDropped()).toBe(0);
+    });
+
+    it("TCP goes by an ss-local for TCP alone, UDP by another one for UDP alone", async () => {
+      await addTargets(hosts);
+      const echoPort = await startUdpEcho(hosts.server);
+      const pagePort = await startPage(hosts);
+      // A second link, on which UDP is not lost.
+      const [client, server] = [hosts.client.namespace, hosts.server.namespace];
+      const link = ["link", "add", "veth1", "type", "veth", "peer", "name", "veth1", "netns", server];
+      await hosts.client.run(["ip", ...link]);
+      for (const [namespace, address] of [
+        [client, "10.78.0.1/24"],
+        [server, "10.78.0.2/24"],
+      ]) {
+        await hosts.client.run(["ip", "-n", namespace, "addr", "add", address, "dev", "veth1"]);
+        await hosts.client.run(["ip", "-n", namespace, "link", "set", "veth1", "up"]);
+      }
+      const remotes = [hosts.server.port(), hosts.server.port()].map((port) => ({
+        address: "10.78.0.2",
+        port,
+      }));
+      const [tcpPort, udpPort] = [hosts.client.port(), hosts.client.port()];
+      await plainSsServer(hosts.server, remotes[0].address, remotes[0].port, []).start();
+      await plainSsServer(hosts.server, remotes[1].address, remotes[1].port, ["-U"]).start();
+      await plainSsLocal(hosts.client, remotes[0], tcpPort, []).start();
+      await plainSsLocal(hosts.client, remotes[1], udpPort, ["-U"]).start();
+      const [first, second] = remotes.map(({ port }) => port);
+      await hosts.server.run([
+        "nft",
+        `table inet count {
+          counter to0 { }
+          counter to1 { }
+          chain arriving {
+            type filter hook input priority 0
+            th dport ${first} counter name to0
+            th dport ${second} counter name to1
+          }
+        }`,
+      ]);
+      const bytesTo = async (index: number): Promise<number> => {
+        const lines = await hosts.server.run(["nft", "list", "counter", "inet", "count", `to${index}`]);
+        return Number(/bytes (\d+)/.exec(lines.join())![1]);
+      };
+      const ways = [
+        ...["--tcp-via", `socks5://127.0.0.1:${tcpPort}`],
+        ...["--udp-via", `socks5-udp://127.0.0.1:${udpPort}`],
+      ];
+      await tun2socks(hosts.client, [...ways, ...ROUTES]).start();
+
+      // Shadowsocks does not fragment.
+      const sizes = [1, 1200, 1400];
+      const report = await checkEcho(hosts.client, TARGET.IPv4, echoPort, 100, sizes);
+      expect(report.sizes).toEqual(allSame(sizes));
+      expect(report.answered).toBe(100);
+      expect(await bytesTo(1)).toBeGreaterThan(2601);
+      expect(await bytesTo(0)).toBe(0);
+      const before = await bytesTo(1);
+      await fetchPage(hosts, TARGET.IPv6, pagePort);
+      expect(await bytesTo(0)).toBeGreaterThan(1000);
+      expect(await bytesTo(1)).toBe(before);
+    });
+
+    it("direct TCP leaves by the interface that is given, and UDP that a rule rejects fails at once", async () => {
+      await addTargets(hosts);
+      const pagePort = await startPage(hosts);
+      // Found by sockets that are bound to the interface alone: the device's route comes first for all others.
+      const route = ["203.0.113.0/24", "via", hosts.server.ipv4, "metric", "5000"];
+      await hosts.client.run(["ip", "route", "add", ...route]);
+      const ways = ["--tcp-via", "direct", "--out-interface", "veth0", "--rule", "udp *:53 reject"];
+      await tun2socks(hosts.client, [...ways, ...ROUTES]).start();
+      await fetchPage(hosts, TARGET.IPv4, pagePort);
+      const dig = hosts.client.spawn(["dig", `@${TARGET.IPv4}`, "+tries=1", "+time=10", "example.test"]);
+      await dig.exit(5_000);
+      expect(dig.lines.map(({ text }) => text).join("\n")).toMatch(/connection refused/);
+    });
+
+    it("--dry-run says what would be done, and makes no device", async () => {
+      const argv = [process.execPath, programFile("tun2socks"), "--dry-run", ...ROUTES];
+      expect(await hosts.client.run(argv)).toContain("route 203.0.113.0/24");
+      await expect(hosts.client.run(["ip", "link", "show", "underpass0"])).rejects.toThrow("does not exist");
+    });
+
+    it("the names of badvpn-tun2socks open a device that is there, and leave it there", async () => {
+      await addTargets(hosts);
+      const pagePort = await startPage(hosts);
+      const remote = { address: hosts.server.ipv4, port: hosts.server.port() };
+      const socksPort = hosts.client.port();
+      await ssServer(hosts, remote.address, remote.port).start();
+      await ssLocal(hosts, remote, socksPort).start();
+      for (const command of [
+        "tuntap add dev tun9 mode tun",
+        "addr add 10.9.0.1/24 dev tun9",
+        "link set tun9 up",
+        "route add 203.0.113.0/24 dev tun9",
+      ]) {
+        await hosts.client.run(["ip", ...command.split(" ")]);
+      }
+      const program = tun2socks(hosts.client, [
+        ...["--tundev", "tun9", "--netif-ipaddr", "10.9.0.2", "--netif-netmask", "255.255.255.0"],
+        ...["--socks-server-addr", `127.0.0.1:${socksPort}`],
+      ]);
+      await program.start();
+      await fetchPage(hosts, TARGET.IPv4, pagePort);
+      await program.kill();
+      await hosts.client.run(["ip", "link", "del", "tun9"]);
     });
   });
 });

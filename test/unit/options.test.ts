@@ -45,6 +45,7 @@ describe("defaults", () => {
       server: "127.0.0.1:3456",
       via: [],
       forwards: [],
+      outMark: 0,
       lanes: 1,
       ageBudgetMs: 100,
       queueBytes: 1_048_576,

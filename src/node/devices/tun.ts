@@ -96,6 +96,7 @@ function hint(error: NodeJS.ErrnoException): string {
   if (error.code === "ENOENT" && !existsSync("/dev/net/tun")) {
     return "there is no /dev/net/tun: modprobe tun, or give the container that device";
   }
+  if (error.code === "EEXIST") return `${error.message}: another route leads there, at the same metric`;
   if (error.code === "EBUSY") return `${error.message}: another program has this device`;
   return error.message;
 }

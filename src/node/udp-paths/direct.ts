@@ -1,5 +1,6 @@
 import type { ReceivedDatagrams } from "../../core/received-datagrams.ts";
 import { ATYP_IPV6 } from "../../wire/socket-address.ts";
+import type { Outgoing } from "../outgoing.ts";
 import type { UdpIo, UdpSocket } from "../udp-io.ts";
 import { RemoteCache } from "./remote-cache.ts";
 import type { UdpPath, UdpPathHost } from "./udp-path.ts";
@@ -8,11 +9,13 @@ import type { UdpPath, UdpPathHost } from "./udp-path.ts";
 export class DirectPath implements UdpPath {
   readonly #io: UdpIo;
   readonly #host: UdpPathHost;
+  readonly #outgoing: Outgoing | undefined;
   readonly #remotes: RemoteCache;
   readonly #sockets: (UdpSocket | undefined)[] = [];
 
   /** @param seed  a random 32-bit number */
-  constructor(io: UdpIo, host: UdpPathHost, seed: number) {
+  constructor(io: UdpIo, host: UdpPathHost, seed: number, outgoing?: Outgoing) {
+    this.#outgoing = outgoing;
     this.#io = io;
     this.#host = host;
     this.#remotes = new RemoteCache(seed);
@@ -55,6 +58,7 @@ export class DirectPath implements UdpPath {
       host: undefined,
       port: 0,
       reusePort: false,
+      outgoing: this.#outgoing,
       onDatagrams: (received, first, end) => {
         if (this.#sockets[association] === socket) this.#deliver(association, received, first, end);
       },

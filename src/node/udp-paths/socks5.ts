@@ -14,6 +14,8 @@ import { decodeUdpHeader } from "../../wire/socks5.ts";
 import { openUdpAssociate } from "../carrier-chain.ts";
 import { parseEndpoint } from "../endpoint.ts";
 import type { Logger } from "../log.ts";
+import type { Outgoing } from "../outgoing.ts";
+import { isLoopback } from "../outgoing.ts";
 import type { UdpIo, UdpSocket } from "../udp-io.ts";
 import { Remote } from "../udp-io.ts";
 import { RemoteCache } from "./remote-cache.ts";
@@ -57,13 +59,15 @@ export class Socks5Path implements UdpPath {
   readonly #url: string;
   readonly #io: UdpIo;
   readonly #host: UdpPathHost;
+  readonly #outgoing: Outgoing | undefined;
   readonly #log: Logger;
   readonly #remotes: RemoteCache;
   readonly #associations: (Association | undefined)[] = [];
   #isRefused = false;
 
   /** @param url  `socks5://[user:password@]host:port` or `socks5-udp://host:port`. @param seed  a random 32-bit number */
-  constructor(url: string, io: UdpIo, host: UdpPathHost, log: Logger, seed: number) {
+  constructor(url: string, io: UdpIo, host: UdpPathHost, log: Logger, seed: number, outgoing?: Outgoing) {
+    this.#outgoing = outgoing;
     this.#url = url;
     this.#io = io;
     this.#host = host;
@@ -152,7 +156,11 @@ export class Socks5Path implements UdpPath {
 
   async #associate(number: number, association: Association): Promise<Remote> {
     const isCurrent = () => this.#associations[number] === association;
-    const { stream, relay, server } = await openUdpAssociate(this.#url, association.abort.signal);
+    const { stream, relay, server } = await openUdpAssociate(
+      this.#url,
+      association.abort.signal,
+      this.#outgoing,
+    );
     stream.on("error", () => stream.destroy());
     association.stream = stream;
     const { host } = server as { host: string };
@@ -185,6 +193,7 @@ export class Socks5Path implements UdpPath {
       host: undefined,
       port: 0,
       reusePort: false,
+      outgoing: isLoopback(relay.address) ? undefined : this.#outgoing,
       onDatagrams: (received, first, end) => {
         if (this.#associations[number] === association) this.#deliver(number, relay, received, first, end);
       },

@@ -1,0 +1,158 @@
+// TCP connections that leave by a given interface or with a given mark, which node:net cannot ask for: the options have
+// to be set before the connection is made.
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "address.h"
+#include "module.h"
+
+#ifdef _WIN32
+
+void connect_init(napi_env env, napi_value exports) {}
+void connect_end(environment *environment) {}
+
+#else
+
+#include <fcntl.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <unistd.h>
+
+typedef struct connection {
+  struct connection *next;
+  uv_poll_t poll;
+  environment *environment;
+  int fd;
+  napi_ref on_done;
+  napi_async_context context;
+} connection;
+
+int restrict_socket(int fd, int family, const char *interface_name, uint32_t mark) {
+  size_t length = strlen(interface_name);
+#if defined(__linux__)
+  if (length > 0 && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, interface_name, (socklen_t)length) != 0) return -errno;
+  if (mark != 0 && setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof mark) != 0) return -errno;
+#elif defined(IP_BOUND_IF)
+  if (mark != 0) return UV_ENOTSUP;
+  unsigned index = length > 0 ? if_nametoindex(interface_name) : 0;
+  if (length > 0 && index == 0) return UV_ENXIO;
+  int level = family == AF_INET6 ? IPPROTO_IPV6 : IPPROTO_IP;
+  int option = family == AF_INET6 ? IPV6_BOUND_IF : IP_BOUND_IF;
+  if (index != 0 && setsockopt(fd, level, option, &index, sizeof index) != 0) return -errno;
+#else
+  if (length > 0 || mark != 0) return UV_ENOTSUP;
+#endif
+  return 0;
+}
+
+bool get_restriction(napi_env env, napi_value name, napi_value mark_value, char interface_name[IFNAMSIZ],
+                     uint32_t *mark) {
+  size_t length = 0;
+  char text[IFNAMSIZ + 1];
+  *mark = (uint32_t)get_number(env, mark_value);
+  if (napi_get_value_string_utf8(env, name, text, sizeof text, &length) != napi_ok || length >= IFNAMSIZ) {
+    throw_system_error(env, UV_EINVAL, "name of the interface");
+    return false;
+  }
+  memcpy(interface_name, text, length + 1);
+  return true;
+}
+
+static void on_connection_closed(uv_handle_t *handle) {
+  connection *connection = handle->data;
+  environment *environment = connection->environment;
+  free(connection);
+  environment_handle_closed(environment);
+}
+
+// Takes the attempt out of the list, and the poll off its descriptor, which the caller then gives away or closes.
+static void end_attempt(connection *ended) {
+  environment *environment = ended->environment;
+  for (connection **at = &environment->connections; *at != NULL; at = &(*at)->next) {
+    if (*at != ended) continue;
+    *at = ended->next;
+    break;
+  }
+  uv_poll_stop(&ended->poll);
+  uv_close((uv_handle_t *)&ended->poll, on_connection_closed);
+}
+
+static void on_connected(uv_poll_t *poll, int status, int events) {
+  connection *connection = poll->data;
+  napi_env env = connection->environment->env;
+  int error = 0;
+  socklen_t length = sizeof error;
+  if (getsockopt(connection->fd, SOL_SOCKET, SO_ERROR, &error, &length) != 0) error = errno;
+  if (error == 0 && status < 0) error = -status;
+  end_attempt(connection);
+  if (error != 0) close(connection->fd);
+  napi_handle_scope scope;
+  napi_open_handle_scope(env, &scope);
+  napi_value result;
+  if (error == 0) result = make_int(env, connection->fd);
+  else napi_create_string_utf8(env, uv_strerror(-error), NAPI_AUTO_LENGTH, &result);
+  call_function(connection->environment, connection->on_done, connection->context, 1, &result);
+  napi_close_handle_scope(env, scope);
+  napi_async_destroy(env, connection->context);
+  napi_delete_reference(env, connection->on_done);
+}
+
+// tcpConnect(address, interface or "", mark or 0, onDone(descriptor, or what went wrong))
+static napi_value tcp_connect(napi_env env, napi_callback_info info) {
+  napi_value values[4];
+  char interface_name[IFNAMSIZ];
+  uint32_t mark;
+  if (!get_arguments(env, info, 4, values) || !get_restriction(env, values[1], values[2], interface_name, &mark))
+    return NULL;
+  environment *environment = environment_of(env);
+  bytes_view bytes = get_bytes(env, values[0]);
+  struct sockaddr_storage address;
+  socklen_t length = bytes.data == NULL ? 0 : address_to_sockaddr(bytes.data, bytes.bytes, &address);
+  if (length == 0) return throw_system_error(env, UV_EINVAL, "connect");
+  connection *connection = calloc(1, sizeof *connection);
+  if (connection == NULL) return throw_system_error(env, UV_ENOMEM, "connect");
+  int fd = socket(address.ss_family, SOCK_STREAM, 0);
+  int error = fd < 0 ? -errno : 0;
+  if (error == 0) {
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    error = restrict_socket(fd, address.ss_family, interface_name, mark);
+  }
+  if (error == 0 && connect(fd, (struct sockaddr *)&address, length) != 0 && errno != EINPROGRESS) error = -errno;
+  if (error == 0) error = uv_poll_init(environment->loop, &connection->poll, fd);
+  if (error != 0) {
+    if (fd >= 0) close(fd);
+    free(connection);
+    return throw_system_error(env, error, "connect");
+  }
+  connection->environment = environment;
+  connection->fd = fd;
+  connection->poll.data = connection;
+  napi_create_reference(env, values[3], 1, &connection->on_done);
+  napi_value name, resource;
+  napi_create_string_utf8(env, "underpass:connect", NAPI_AUTO_LENGTH, &name);
+  napi_create_object(env, &resource);
+  napi_async_init(env, resource, name, &connection->context);
+  connection->next = environment->connections;
+  environment->connections = connection;
+  environment->open_handles++;
+  uv_poll_start(&connection->poll, UV_WRITABLE, on_connected);
+  return NULL;
+}
+
+void connect_end(environment *environment) {
+  while (environment->connections != NULL) {
+    connection *connection = environment->connections;
+    end_attempt(connection);
+    close(connection->fd);
+    napi_async_destroy(environment->env, connection->context);
+    napi_delete_reference(environment->env, connection->on_done);
+  }
+}
+
+void connect_init(napi_env env, napi_value exports) {
+  set_function(env, exports, "tcpConnect", tcp_connect);
+}
+
+#endif
