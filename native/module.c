@@ -105,6 +105,28 @@ void set_function(napi_env env, napi_value exports, const char *name, napi_callb
   napi_set_named_property(env, exports, name, value);
 }
 
+// Node has libuv measure how long a loop waits, for which libuv polls twice whenever it will wait: first without
+// waiting, then again. There is no call to end that, so this clears its flag, the first member of the loop's internal
+// fields in the versions below, and only if it is the only flag.
+#define FIRST_KNOWN_LIBUV ((1 << 16) | (38 << 8))
+#define LAST_KNOWN_LIBUV ((1 << 16) | (52 << 8) | 0xff)
+
+// loopForgoIdleTime(): true when done. performance.eventLoopUtilization() of this thread tells nothing from then on.
+static napi_value loop_forgo_idle_time(napi_env env, napi_callback_info info) {
+  napi_value result;
+  bool is_done = false;
+#if defined(UV_VERSION_MAJOR) && UV_VERSION_MAJOR == 1 && !defined(_WIN32)
+  unsigned version = uv_version();
+  unsigned *flags = environment_of(env)->loop->internal_fields;
+  if (version >= FIRST_KNOWN_LIBUV && version <= LAST_KNOWN_LIBUV && flags != NULL && *flags == UV_METRICS_IDLE_TIME) {
+    *flags = 0;
+    is_done = true;
+  }
+#endif
+  napi_get_boolean(env, is_done, &result);
+  return result;
+}
+
 NAPI_MODULE_INIT() {
   environment *state = calloc(1, sizeof *state);
   if (state == NULL) return NULL;
@@ -112,6 +134,7 @@ NAPI_MODULE_INIT() {
   napi_get_uv_event_loop(env, &state->loop);
   napi_set_instance_data(env, state, NULL, NULL);
   napi_add_async_cleanup_hook(env, environment_end, state, &state->cleanup);
+  set_function(env, exports, "loopForgoIdleTime", loop_forgo_idle_time);
   udp_init(env, exports);
   tcp_init(env, exports);
   tun_init(env, exports);

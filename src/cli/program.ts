@@ -7,6 +7,7 @@ import * as z from "zod";
 import { UsageError } from "../core/errors.ts";
 import type { TunnelStats } from "../node/handles.ts";
 import type { Logger } from "../node/log.ts";
+import { loadNativeModule } from "../node/native-module.ts";
 import type { NameField, OptionFields } from "../node/options.ts";
 import { checkFields } from "../node/options.ts";
 import type { GatheredOptions } from "./option-sources.ts";
@@ -133,6 +134,8 @@ async function run<Options extends object, Running extends Handle>(
   for (const file of secretFiles.filter(isExposed)) {
     log.warn({ file }, "others than the owner can read this secret: chmod 600");
   }
+  const native = loadNativeModule();
+  if (!(native instanceof Error)) native.loopForgoIdleTime();
   const running = await program.start(options, log);
   const stopStats = reportStats(running, host, log);
   closeOnSignal(running, stopStats, log);

@@ -43,6 +43,12 @@ export interface NativeModule {
   ): number;
   udpCounts(counts: Float64Array): void;
 
+  /**
+   * Ends the measuring of this thread's idle time, which costs a system call for each wait. For threads that are ours:
+   * performance.eventLoopUtilization() tells nothing from then on. @returns whether that could be done
+   */
+  loopForgoIdleTime(): boolean;
+
   /** Undefined where the system has no such thing (Windows). @returns the listener's descriptor */
   tcpListen?(
     address: Uint8Array,

@@ -45,7 +45,7 @@ export interface CommonOptions {
    */
   readonly io?: IoKind | undefined;
   /**
-   * Threads, the caller's among them, each with sessions of its own; bounds are divided among them. Native I/O only.
+   * Threads, the caller's among them, each with sessions of its own, to which the bounds below apply. Native I/O only.
    * 1 to 256. Default 1; of the program udp-server one a core.
    */
   readonly workers?: number | undefined;

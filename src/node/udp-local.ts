@@ -141,11 +141,8 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     const outgoing = outgoingOf(options);
     this.#carrier =
       carrier === undefined ? parseCarrierChain({ server, via, outgoing }) : streamCarrier(carrier);
-    const share = (bound: number) => Math.ceil(bound / (place?.count ?? 1));
     this.core = new TunnelClient({
       ...rest,
-      maxAssociations: share(rest.maxAssociations),
-      maxContexts: share(rest.maxContexts),
       authority: this.#carrier.authority,
       crypto: nodeCryptography,
       unixOffsetMs: Date.now() - performance.now(),

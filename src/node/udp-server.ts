@@ -130,14 +130,8 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     this.#io = io;
     const { lingerS, idleTimeoutS, allow, deny, ...rest } = this.#options;
     const policy = new TargetPolicy(allow, deny);
-    const share = (bound: number) => Math.ceil(bound / (place?.count ?? 1));
     this.#core = new TunnelServer({
       ...rest,
-      maxHalfOpen: share(rest.maxHalfOpen),
-      maxTunnels: share(rest.maxTunnels),
-      maxSessions: share(rest.maxSessions),
-      maxLingering: share(rest.maxLingering),
-      maxAssociations: share(rest.maxAssociations),
       worker: place,
       crypto: nodeCryptography,
       unixOffsetMs: performance.timeOrigin,

@@ -4,6 +4,7 @@ import type { HostError } from "../core/errors.ts";
 import { ERROR_CODES } from "../core/errors.ts";
 import type { TunnelStats, UdpLocal, UdpServer } from "./handles.ts";
 import type { Logger, LogMethod } from "./log.ts";
+import { loadNativeModule } from "./native-module.ts";
 import { startUdpLocalWorker } from "./udp-local.ts";
 import { startUdpServerWorker } from "./udp-server.ts";
 import type { GroupMessage, WorkerMessage, WorkerTask } from "./worker-group.ts";
@@ -24,6 +25,9 @@ const log: Logger = {
   warn: logAt("warn"),
   error: logAt("error"),
 };
+
+const native = loadNativeModule();
+if (!(native instanceof Error)) native.loopForgoIdleTime();
 
 const early: Extract<GroupMessage, { kind: "accept" }>[] = [];
 let accept = (message: Extract<GroupMessage, { kind: "accept" }>): void => void early.push(message);
