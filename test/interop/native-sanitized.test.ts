@@ -7,13 +7,14 @@ const MODULE = fileURLToPath(
   new URL("../../native/build-sanitized/build/Release/underpass.node", import.meta.url),
 );
 const WORKLOAD = fileURLToPath(new URL("native-workload.mjs", import.meta.url));
+const TUN_WORKLOAD = fileURLToPath(new URL("native-tun-workload.mjs", import.meta.url));
 const asan = spawnSync("cc", ["-print-file-name=libasan.so"], { encoding: "utf8" }).stdout?.trim() ?? "";
 const hasSanitizer = existsSync(asan) || process.env.CI !== undefined;
 const isRoot = process.getuid?.() === 0;
 
 /** Runs the workload; a finding of a sanitizer ends it with a report and another status than 0. */
-function run(prefix: readonly string[], args: readonly string[]) {
-  const [command, ...rest] = [...prefix, process.execPath, WORKLOAD, MODULE, ...args];
+function run(prefix: readonly string[], args: readonly string[], workload = WORKLOAD) {
+  const [command, ...rest] = [...prefix, process.execPath, workload, MODULE, ...args];
   const result = spawnSync(command, rest, {
     encoding: "utf8",
     env: {
@@ -63,6 +64,24 @@ describe.skipIf(!hasSanitizer)("the native module under AddressSanitizer and UBS
         expect(seen.bad).toBe(0);
         const [, , , overflow] = seen.counts;
         expect(overflow).toBeGreaterThan(0);
+      } finally {
+        spawnSync("ip", ["netns", "del", name]);
+      }
+    },
+  );
+
+  it.skipIf((!isRoot || !existsSync("/dev/net/tun")) && process.env.CI === undefined)(
+    "survives packets that are none, devices that close within their call, and connections that fail",
+    () => {
+      const name = `under-tun-${process.pid}`;
+      try {
+        const script = `ip netns add ${name} && ip -n ${name} link set lo up`;
+        expect(spawnSync("sh", ["-c", script], { encoding: "utf8" }).stderr).toBe("");
+        const seen = run(["ip", "netns", "exec", name], [], TUN_WORKLOAD);
+        expect(seen).toMatchObject({ bad: 0, opened: 60, connected: 50, refused: 50 });
+        expect(seen.packets).toBeGreaterThan(100);
+        expect(seen.dropped).toBeGreaterThan(1000);
+        expect(seen.thrown).toBeGreaterThan(30);
       } finally {
         spawnSync("ip", ["netns", "del", name]);
       }
