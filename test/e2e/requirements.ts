@@ -16,6 +16,7 @@ const PACKAGES: Readonly<Record<string, string>> = {
   "obfs-server": "simple-obfs",
   "obfs-local": "simple-obfs",
   curl: "curl",
+  iperf3: "iperf3",
   ping: "iputils-ping",
   python3: "python3",
   traceroute: "traceroute",

@@ -20,6 +20,7 @@ const PAGE_BYTES = 10 * 1024 * 1024;
 const RESUME_MS = 6000;
 const OUTAGE_MS = 600;
 const ECHO_CHECK = fileURLToPath(new URL("echo-check.mjs", import.meta.url));
+const PORT_STORM = fileURLToPath(new URL("port-storm.mjs", import.meta.url));
 const PROBER = fileURLToPath(new URL("prober.mjs", import.meta.url));
 
 interface Chain {
@@ -139,10 +140,59 @@ describeWithTun("tun2socks", () => {
       expect(report.answered).toBe(500);
     });
 
-    it("dig gets its answer", async () => {
+    it("dig gets its answer, and one of nearly 4,096 bytes over UDP", async () => {
       const port = await startDns(hosts.server, TARGET.IPv4);
-      const server = [`@${TARGET.IPv4}`, "-p", `${port}`, "+tries=1", "+time=3", "+short"];
-      expect(await hosts.client.run(["dig", ...server, "example.test"])).toEqual(["192.0.2.7"]);
+      const server = [`@${TARGET.IPv4}`, "-p", `${port}`, "+tries=1", "+time=3"];
+      expect(await hosts.client.run(["dig", ...server, "+short", "example.test"])).toEqual(["192.0.2.7"]);
+      const lines = await hosts.client.run(["dig", ...server, "+ignore", "+bufsize=4096", "TXT", "big.test"]);
+      const size = lines.find((line) => line.startsWith(";; MSG SIZE"))?.replace(/\D+/, "");
+      expect(Number(size)).toBeGreaterThan(3_600);
+    });
+
+    it.each([
+      ["TCP, eight streams", ["-P", "8"]],
+      ["TCP, eight streams back", ["-P", "8", "-R"]],
+      ["UDP at 20 Mbit/s", ["-u", "-b", "20M", "-l", "1200"]],
+      ["UDP at 20 Mbit/s back", ["-u", "-b", "20M", "-l", "1200", "-R"]],
+    ])("iperf3 gets through: %s", async (_, options) => {
+      const port = hosts.server.port();
+      const server = hosts.server.spawn([
+        "iperf3",
+        "-s",
+        "-1",
+        "--forceflush",
+        "-B",
+        TARGET.IPv4,
+        "-p",
+        `${port}`,
+      ]);
+      await server.waitForLine(/Server listening/);
+      const argv = ["iperf3", "-c", TARGET.IPv4, "-p", `${port}`, "-t", "1", "-J", ...options];
+      const report = JSON.parse((await hosts.client.run(argv)).join("\n"));
+      const { sum_received: received, sum } = report.end;
+      expect(received?.bytes ?? sum.bytes).toBeGreaterThan(1_000_000);
+      await server.kill();
+    });
+
+    it("a flow goes on from the same source while 30,000 others come, of which the unanswered give way", async () => {
+      const argv = [process.execPath, PROBER, `${chain.echoPort}`, TARGET.IPv4];
+      const prober = hosts.client.spawn(argv);
+      const sources = () =>
+        new Set(prober.lines.map(({ text }) => (JSON.parse(text) as { source: string }).source));
+      await prober.waitForLine(/source/);
+      const answersBefore = prober.lines.length;
+      const storm = [process.execPath, PORT_STORM, TARGET.IPv4, "9", "30000"];
+      expect(await hosts.client.run(storm, { timeoutMs: 60_000 })).toEqual(['{"sent":30000}']);
+      const stormEndedAtMs = monotonicMs();
+      await prober.waitFor(
+        ({ text }) =>
+          (JSON.parse(text) as { sentAtMs: number }).sentAtMs > stormEndedAtMs ? true : undefined,
+        RESUME_MS,
+        "answer after the storm",
+      );
+      expect(prober.lines.length).toBeGreaterThan(answersBefore + 10);
+      expect(sources().size).toBe(1);
+      await prober.kill();
     });
 
     it("ping is answered over IPv4 and IPv6", async () => {

@@ -9,7 +9,7 @@ export async function startUdpEcho(host: Host): Promise<number> {
   return port;
 }
 
-/** Starts dnsmasq on an address of `host`, or its loopback: example.test is 192.0.2.7. Its port. */
+/** Starts dnsmasq on an address of `host`, or its loopback: example.test is 192.0.2.7, the text of big.test 3,600 bytes. Its port. */
 export async function startDns(host: Host, address = "127.0.0.1"): Promise<number> {
   const port = host.port();
   host.spawn([
@@ -24,6 +24,8 @@ export async function startDns(host: Host, address = "127.0.0.1"): Promise<numbe
     `--listen-address=${address}`,
     `--port=${port}`,
     "--address=/example.test/192.0.2.7",
+    "--edns-packet-max=4096",
+    `--txt-record=big.test,${Array.from({ length: 18 }, (_, i) => `${i % 10}`.repeat(200)).join()}`,
   ]);
   await host.waitForTcp(address, port);
   return port;
