@@ -54,6 +54,11 @@ export interface Tun2SocksOptions extends Omit<UdpLocalOptions, "workers" | "tcp
    * UDP ASSOCIATE (`ss-local -U`). Default `local:`.
    */
   readonly udpVia?: string | undefined;
+  /**
+   * `tcp`: DNS queries (UDP to port 53) that no rule matches are asked of their servers over TCP, by the way of TCP. Default
+   * `udp`: they go as other UDP does.
+   */
+  readonly dns?: "udp" | "tcp" | undefined;
   /** `PROTOCOL TARGET ACTION`, first match (core/rules). Default: none. */
   readonly rules?: readonly string[] | undefined;
   /** TCP connections; 1 to 60,000. Default 16,384. */
@@ -80,7 +85,10 @@ export interface ResolvedTun2SocksOptions {
   readonly socks: readonly string[];
   readonly tcpRoute: number;
   readonly udpRoute: number;
+  /** With one at the end for DNS over TCP, where that is wanted. */
   readonly rules: readonly Rule[];
+  /** The route of DNS over TCP, one more than those of `socks`; undefined for none. */
+  readonly dnsRoute: number | undefined;
   readonly maxFlows: number;
   /** Whether any route leads into the tunnel. */
   readonly usesTunnel: boolean;
@@ -138,7 +146,7 @@ export const TUN2SOCKS_FIELDS = {
   socks: {
     schema: z
       .array(socksUrl)
-      .max(MAX_SOCKS_ROUTES - 2)
+      .max(MAX_SOCKS_ROUTES - 3)
       .default([]),
     expects: "socks5://[USER:PASSWORD@]HOST:PORT (percent-encoded)",
     flag: "socks",
@@ -162,6 +170,13 @@ export const TUN2SOCKS_FIELDS = {
     flag: "udp-via",
     value: "WAY",
     help: "where UDP goes: local: (the tunnel, default), as TCP, or socks5-udp://HOST:PORT (ss-local -U)",
+  },
+  dns: {
+    schema: z.enum(["udp", "tcp"]).default("udp"),
+    expects: "udp or tcp",
+    flag: "dns",
+    value: "udp|tcp",
+    help: "tcp: DNS queries over UDP are asked over TCP, by its way (default udp: as other UDP)",
   },
   rules: {
     schema: z.array(z.string()).default([]),
@@ -258,6 +273,13 @@ export function resolveTun2SocksOptions(
   }
   const tcpRoute = routeTo("tcpVia", options.tcpVia ?? stockServer ?? "reject");
   const udpRoute = routeTo("udpVia", options.udpVia ?? (socks5Udp ? stockServer! : "local:"));
+  const dnsRoute = options.dns === "tcp" ? ROUTE_SOCKS + socks.length : undefined;
+  if (dnsRoute !== undefined) {
+    if (tcpRoute === ROUTE_REJECT || tcpRoute === ROUTE_DROP) {
+      throw wrong(nameField(["dns"]), `tcp needs ${nameField(["tcpVia"])}`);
+    }
+    rules.push({ ...parseRule("udp *:53 drop"), route: dnsRoute });
+  }
   const device = options.device ?? (tundev === undefined ? DEVICE : `tun:${tundev}`);
   const tunnelInput = Object.fromEntries(
     Object.keys(TUNNEL_FIELDS).map((name) => [name, (input as Record<string, unknown>)[name]]),
@@ -273,6 +295,7 @@ export function resolveTun2SocksOptions(
     tcpRoute,
     udpRoute,
     rules,
+    dnsRoute,
     maxFlows,
     usesTunnel: udpRoute === ROUTE_TUNNEL || rules.some(({ route }) => route === ROUTE_TUNNEL),
     tunnel: resolveUdpLocalOptions(tunnelInput, nameField, true),
@@ -330,6 +353,7 @@ function routeOf(text: string, socks: string[]): number | undefined {
 /** `tun:NAME` and the like as text, for the person who asked. */
 export function describePlan(options: ResolvedTun2SocksOptions): string[] {
   const { device, mtu, addresses, routes, socks, tcpRoute, udpRoute, rules, usesTunnel, tunnel } = options;
+  const { dnsRoute } = options;
   const ip = (bytes: Uint8Array) => {
     const address = new Uint8Array(bytes.length + 3);
     address[0] = bytes.length === 4 ? 1 : 4;
@@ -337,7 +361,9 @@ export function describePlan(options: ResolvedTun2SocksOptions): string[] {
     return formatHost(address);
   };
   const way = (route: number) =>
-    ["udp-local", "direct", "reject", "drop"][route] ?? redacted(socks[route - ROUTE_SOCKS]);
+    route === dnsRoute
+      ? "the server over TCP"
+      : (["udp-local", "direct", "reject", "drop"][route] ?? redacted(socks[route - ROUTE_SOCKS]));
   const isTun = typeof device === "string" && device.startsWith("tun:");
   return [
     `device ${typeof device === "string" ? device : "of the caller"}, MTU ${mtu}`,

@@ -5,7 +5,7 @@ import { HostError } from "../core/errors.ts";
 import type { UnreachableKind } from "../core/icmp-errors.ts";
 import { ADDRESS_STRIDE } from "../core/packet-batch.ts";
 import { ROUTE_DIRECT, ROUTE_SOCKS, ROUTE_TUNNEL } from "../core/rules.ts";
-import type { AcceptedFlow, DeviceAddresses } from "../core/tun2socks.ts";
+import type { DeviceAddresses } from "../core/tun2socks.ts";
 import { TUN2SOCKS_LIMITS, Tun2Socks } from "../core/tun2socks.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { ATYP_IPV4, ATYP_IPV6, formatHost } from "../wire/socket-address.ts";
@@ -29,6 +29,7 @@ import type { ResolvedTun2SocksOptions, Tun2SocksOptions } from "./tun2socks-opt
 import { describePlan, resolveTun2SocksOptions } from "./tun2socks-options.ts";
 import { startTunnelClient } from "./udp-local.ts";
 import { DirectPath } from "./udp-paths/direct.ts";
+import { DnsOverTcpPath } from "./udp-paths/dns-over-tcp.ts";
 import { Socks5Path } from "./udp-paths/socks5.ts";
 import { TunnelPath } from "./udp-paths/tunnel.ts";
 import type { UdpPath, UdpPathHost } from "./udp-paths/udp-path.ts";
@@ -124,6 +125,11 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
     if (options.usesTunnel) await this.#startTunnel();
     const seed = () => randomSeed(nodeCryptography);
     this.#paths[ROUTE_DIRECT] = new DirectPath(this.#io.udp, this, seed(), this.#outgoing);
+    if (options.dnsRoute !== undefined) {
+      this.#paths[options.dnsRoute] = new DnsOverTcpPath(this, (server, signal) =>
+        this.#connect(options.tcpRoute, server, signal),
+      );
+    }
     for (const [index, url] of options.socks.entries()) {
       this.#paths[ROUTE_SOCKS + index] = new Socks5Path(
         url,
@@ -180,7 +186,7 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
     const relay = new FlowRelay({
       core: () => this.#core,
       log: this.#log,
-      connect: (flow, signal) => this.#connect(flow, signal),
+      connect: ({ route, target }, signal) => this.#connect(route, target, signal),
       drain: () => this.#drain(),
     });
     this.#flows = relay;
@@ -214,7 +220,7 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
     }
   }
 
-  #connect({ route, target }: AcceptedFlow, signal: AbortSignal) {
+  #connect(route: number, target: AddressBytes, signal: AbortSignal) {
     return openTcpTarget(
       target,
       route === ROUTE_DIRECT ? undefined : this.#options.socks[route - ROUTE_SOCKS],

@@ -451,6 +451,24 @@ describeWithTun("tun2socks", () => {
       expect(dig.lines.map(({ text }) => text).join("\n")).toMatch(/connection refused/);
     });
 
+    it("with --dns tcp, queries over UDP are answered although no UDP gets out", async () => {
+      await addTargets(hosts);
+      const port = await startDns(hosts.server, TARGET.IPv4, 53);
+      expect(port).toBe(53);
+      const remote = { address: hosts.server.ipv4, port: hosts.server.port() };
+      const socksPort = hosts.client.port();
+      await ssServer(hosts, remote.address, remote.port).start();
+      await ssLocal(hosts, remote, socksPort).start();
+      const ways = ["--tcp-via", `socks5://127.0.0.1:${socksPort}`, "--udp-via", "reject", "--dns", "tcp"];
+      await tun2socks(hosts.client, [...ways, ...ROUTES]).start();
+      const server = [`@${TARGET.IPv4}`, "+tries=1", "+time=5"];
+      expect(await hosts.client.run(["dig", ...server, "+short", "example.test"])).toEqual(["192.0.2.7"]);
+      const ask = (size: number) =>
+        hosts.client.run(["dig", ...server, "+ignore", `+bufsize=${size}`, "TXT", "big.test"]);
+      expect((await ask(4096)).join()).not.toMatch(/flags:[^;]* tc/);
+      expect((await ask(1232)).join()).toMatch(/flags:[^;]* tc/);
+    });
+
     it("--dry-run says what would be done, and makes no device", async () => {
       const argv = [process.execPath, programFile("tun2socks"), "--dry-run", ...ROUTES];
       expect(await hosts.client.run(argv)).toContain("route 203.0.113.0/24");

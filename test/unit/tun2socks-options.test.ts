@@ -77,6 +77,7 @@ describe("options of tun2socks", () => {
     [{ rules: ["tcp * socks"] }, 'rules[0]: "tcp * socks": there are only 0 of socks'],
     [{ rules: ["tcp * tunnel"] }, 'rule "tcp * tunnel": the tunnel carries udp only'],
     [{ tundev: "tun0", device: "tun:tun1" }, "tundev: stands for device: give one of them"],
+    [{ dns: "tcp" }, "dns: tcp needs tcpVia"],
     [{ socks5Udp: true }, "socks5Udp: needs socksServerAddr"],
     [{ netifIpaddr: "10.0.0.2", netifNetmask: "255.0.255.0" }, "netifNetmask: is no netmask"],
   ])("refuses %o", (options, expected) => {

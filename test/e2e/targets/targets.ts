@@ -10,8 +10,11 @@ export async function startUdpEcho(host: Host): Promise<number> {
 }
 
 /** Starts dnsmasq on an address of `host`, or its loopback: example.test is 192.0.2.7, the text of big.test 3,600 bytes. Its port. */
-export async function startDns(host: Host, address = "127.0.0.1"): Promise<number> {
-  const port = host.port();
+export async function startDns(
+  host: Host,
+  address = "127.0.0.1",
+  port: number = host.port(),
+): Promise<number> {
   host.spawn([
     "dnsmasq",
     "--no-daemon",
