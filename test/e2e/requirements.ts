@@ -20,6 +20,10 @@ const PACKAGES: Readonly<Record<string, string>> = {
   ping: "iputils-ping",
   python3: "python3",
   traceroute: "traceroute",
+  iperf3: "iperf3",
+  microsocks: "microsocks",
+  turnserver: "coturn",
+  turnutils_natdiscovery: "coturn",
 };
 
 /** Makes a namespace, reads its firewall, and destroys a live TCP connection in it: all that the suite asks of the kernel. */

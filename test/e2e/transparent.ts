@@ -1,0 +1,67 @@
+import { type Service, ssLocal, ssServer, ssTunnel } from "./chain.ts";
+import type { TwoHosts } from "./two-hosts.ts";
+import { makeKeyFile, tun2socks, udpServer } from "./underpass.ts";
+
+/** Networks of the server host that the client reaches through the TUN device alone. */
+const NETWORKS = { IPv4: "203.0.113.0/24", IPv6: "2001:db8:5::/48" };
+
+/** Address `number`, 1 to 9, of the networks behind the tunnel. */
+export function beyond(number: number): { readonly IPv4: string; readonly IPv6: string } {
+  return { IPv4: `203.0.113.${number}`, IPv6: `2001:db8:5::${number}` };
+}
+
+export interface TransparentOptions {
+  readonly udpServer?: readonly string[];
+  readonly tun2socks?: readonly string[];
+}
+
+/** The programs that a test may want to end. */
+export interface Transparent {
+  readonly ssLocal: Service;
+}
+
+/**
+ * All between the client's applications and the addresses {@link beyond} of the server host:
+ * TUN ─► tun2socks ─► ss-tunnel ═ obfs ═ ss-server ─► udp-server for UDP, and ─► ss-local ═ obfs ═ ss-server for TCP.
+ */
+export async function startTransparent(
+  hosts: TwoHosts,
+  options: TransparentOptions = {},
+): Promise<Transparent> {
+  const { client, server } = hosts;
+  const keyFile = makeKeyFile(hosts);
+  const listen = `127.0.0.1:${server.port()}`;
+  const remote = { address: server.ipv4, port: server.port() };
+  const [tunnelPort, socksPort] = [client.port(), client.port()];
+  const egress = udpServer(hosts, listen, keyFile, Object.values(NETWORKS), options.udpServer);
+  await Promise.all([egress.start(), ssServer(hosts, remote.address, remote.port).start()]);
+  const socks = ssLocal(hosts, remote, socksPort);
+  await Promise.all([ssTunnel(hosts, remote, tunnelPort, listen).start(), socks.start()]);
+  const tunnel = tun2socks(client, [
+    ...["--server", `127.0.0.1:${tunnelPort}`, "--psk-file", keyFile],
+    ...["--tcp-via", `socks5://127.0.0.1:${socksPort}`],
+    ...Object.values(NETWORKS).flatMap((network) => ["--route", network]),
+    ...(options.tun2socks ?? []),
+  ]);
+  await tunnel.start();
+  await client.programs.at(-1)!.waitForLine(/"msg":"session up"/);
+  return { ssLocal: socks };
+}
+
+/**
+ * Gives the server host addresses 1 to `count` {@link beyond}. What is sent there leaves from the host's address on
+ * the link, as it would to another host; the kernel's choice would be the target's own address.
+ */
+export async function addAddressesBeyond({ server }: TwoHosts, count: number): Promise<void> {
+  for (let number = 1; number <= count; number++) {
+    const { IPv4, IPv6 } = beyond(number);
+    // The kernel has IPv4 routes replaced, and IPv6 routes stand beside each other.
+    const script = `
+      ip addr add ${IPv4}/32 dev lo
+      ip route replace local ${IPv4} dev lo table local src ${server.ipv4}
+      ip addr add ${IPv6}/128 dev lo
+      ip -6 route del local ${IPv6} dev lo table local
+      ip -6 route add local ${IPv6} dev lo table local src ${server.ipv6}`;
+    await server.run(["sh", "-ec", script]);
+  }
+}
