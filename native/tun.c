@@ -42,6 +42,8 @@ void tun_end(environment *environment) {}
 #define ALIGNMENT 16
 #define FAMILY_BYTES 4
 #define VIRTIO_HEADER_BYTES 10
+// Packets that may wait in a device while the loop is at something else; 500 is the system's choice, 3 ms of a flood.
+#define QUEUE_PACKETS 4096
 
 typedef struct tun {
   struct tun *next;
@@ -402,6 +404,8 @@ static napi_value interface_up(napi_env env, napi_callback_info info) {
   memcpy(request.ifr_name, name, IFNAMSIZ);
   request.ifr_mtu = get_int(env, values[1]);
   int error = control(SIOCSIFMTU, AF_INET, &request);
+  request.ifr_qlen = QUEUE_PACKETS;
+  if (error == 0) error = control(SIOCSIFTXQLEN, AF_INET, &request);
   if (error == 0) error = control(SIOCGIFFLAGS, AF_INET, &request);
   if (error == 0) {
     request.ifr_flags |= IFF_UP;
