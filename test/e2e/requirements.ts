@@ -20,7 +20,6 @@ const PACKAGES: Readonly<Record<string, string>> = {
   ping: "iputils-ping",
   python3: "python3",
   traceroute: "traceroute",
-  iperf3: "iperf3",
   microsocks: "microsocks",
   turnserver: "coturn",
   turnutils_natdiscovery: "coturn",
