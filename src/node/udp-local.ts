@@ -22,7 +22,6 @@ import { chooseIo } from "./io.ts";
 import type { Logger } from "./log.ts";
 import { silentLogger } from "./log.ts";
 import type { ResolvedUdpLocalOptions, UdpLocalOptions } from "./options.ts";
-import { resolveUdpLocalOptions } from "./options.ts";
 import { outgoingOf } from "./outgoing.ts";
 import { Socks5Listener } from "./socks5-listener.ts";
 import { Socks5Relay } from "./socks5-relay.ts";
@@ -40,6 +39,8 @@ const CLOSE_MS = 1_000;
 
 /** Starts a client. @throws UsageError for options, HostError when it cannot listen */
 export async function startUdpLocal(options: UdpLocalOptions, log: Logger = silentLogger): Promise<UdpLocal> {
+  // Loaded here alone: threads get options that are checked.
+  const { resolveUdpLocalOptions } = await import("./options.ts");
   const resolved = resolveUdpLocalOptions(options);
   const { workers, carrier } = resolved;
   const io = chooseIo(options.io, log);
@@ -57,7 +58,7 @@ export async function startUdpLocal(options: UdpLocalOptions, log: Logger = sile
   const group = new WorkerGroup({
     program: "udp-local",
     count: workers,
-    options: { ...options, listen: socks5 ?? false, forwards },
+    options: { ...resolved, listen: socks5 ?? false, forwards },
     native: io.native,
     log,
     // Sessions of clients are nobody else's.
@@ -76,11 +77,11 @@ export async function startUdpLocal(options: UdpLocalOptions, log: Logger = sile
 
 /** Starts the part of a client that runs in a worker. */
 export async function startUdpLocalWorker(
-  options: UdpLocalOptions,
+  options: ResolvedUdpLocalOptions,
   log: Logger,
   place: WorkerPlace,
 ): Promise<UdpLocal> {
-  const local = new UdpLocalHost(resolveUdpLocalOptions(options), log, chooseIo(options.io, log), place);
+  const local = new UdpLocalHost(options, log, chooseIo(options.io, log), place);
   await local.listen();
   return local;
 }

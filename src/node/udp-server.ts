@@ -16,8 +16,7 @@ import type { Io } from "./io.ts";
 import { chooseIo } from "./io.ts";
 import type { Logger } from "./log.ts";
 import { silentLogger } from "./log.ts";
-import type { UdpServerOptions } from "./options.ts";
-import { resolveUdpServerOptions } from "./options.ts";
+import type { ResolvedUdpServerOptions, UdpServerOptions } from "./options.ts";
 import { TargetPolicy } from "./target-policy.ts";
 import { descriptorOf, tuneSocket } from "./tcp-tuning.ts";
 import type { OnBytes, TunnelListener } from "./tunnel-listener.ts";
@@ -52,11 +51,14 @@ export async function startUdpServer(
   options: UdpServerOptions,
   log: Logger = silentLogger,
 ): Promise<UdpServer> {
-  const { workers: asked, egress } = resolveUdpServerOptions(options);
+  // Loaded here alone: threads get options that are checked.
+  const { resolveUdpServerOptions } = await import("./options.ts");
+  const resolved = resolveUdpServerOptions(options);
+  const { workers: asked, egress } = resolved;
   const io = chooseIo(options.io, log);
   const workers = isExclusive(parseEgress(egress)!) ? 1 : asked;
   if (workers === 1 || io.native?.tcpListen === undefined) {
-    const server = new UdpServerHost(options, log, io, undefined, undefined);
+    const server = new UdpServerHost(resolved, log, io, undefined, undefined);
     await server.listen();
     return server;
   }
@@ -64,20 +66,20 @@ export async function startUdpServer(
   const group = new WorkerGroup({
     program: "udp-server",
     count: workers,
-    options,
+    options: resolved,
     native: io.native,
     log,
     onHandOver: (descriptor, head) => server.takeOver(descriptor, head),
     onEvent: (name, fields) => server.emit(name, fields),
   });
-  const server = new UdpServerHost(options, log, io, { index: 0, count: workers }, group);
+  const server = new UdpServerHost(resolved, log, io, { index: 0, count: workers }, group);
   await server.listen();
   return server;
 }
 
 /** Starts the part of a server that runs in another thread, and takes what is handed over to it. */
 export function startUdpServerWorker(
-  options: UdpServerOptions,
+  options: ResolvedUdpServerOptions,
   log: Logger,
   place: WorkerPlace,
   others: OtherWorkers,
@@ -92,7 +94,7 @@ interface Link {
 
 /** Wires {@link TunnelServer} to TCP listeners, UDP sockets, a resolver and a timer. */
 class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
-  readonly #options: ReturnType<typeof resolveUdpServerOptions>;
+  readonly #options: ResolvedUdpServerOptions;
   readonly #log: Logger;
   readonly #io: Io;
   readonly #core: TunnelServer;
@@ -117,7 +119,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   readonly #others: OtherWorkers | undefined;
 
   constructor(
-    options: UdpServerOptions,
+    options: ResolvedUdpServerOptions,
     log: Logger,
     io: Io,
     place: WorkerPlace | undefined,
@@ -125,7 +127,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   ) {
     super();
     this.#others = others;
-    this.#options = resolveUdpServerOptions(options);
+    this.#options = options;
     this.#log = log;
     this.#io = io;
     const { lingerS, idleTimeoutS, allow, deny, ...rest } = this.#options;

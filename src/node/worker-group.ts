@@ -4,6 +4,7 @@ import { HostError } from "../core/errors.ts";
 import type { TunnelStats } from "./handles.ts";
 import type { Logger } from "./log.ts";
 import type { NativeModule } from "./native-module.ts";
+import type { ResolvedUdpLocalOptions, ResolvedUdpServerOptions } from "./options.ts";
 
 /** First wait before a worker that crashed is started again; doubled up to the second while it goes on crashing. */
 const FIRST_RESTART_MS = 100;
@@ -15,8 +16,8 @@ const CLOSE_MS = 3_000;
 /** What a thread is told at its start. */
 export interface WorkerTask {
   readonly program: "udp-local" | "udp-server";
-  /** Of the library; all of it can be cloned. */
-  readonly options: object;
+  /** Of the library, checked. */
+  readonly options: ResolvedUdpLocalOptions | ResolvedUdpServerOptions;
   readonly index: number;
   readonly count: number;
 }
@@ -49,8 +50,8 @@ export interface WorkerGroupOptions {
   readonly program: WorkerTask["program"];
   /** Workers in all; the caller's thread is the first of them. */
   readonly count: number;
-  /** For the threads. */
-  readonly options: object;
+  /** For the threads: all of it can be cloned. */
+  readonly options: WorkerTask["options"];
   readonly native: NativeModule;
   readonly log: Logger;
   /** A worker has a connection for the caller's thread. */

@@ -5,6 +5,7 @@ import { ERROR_CODES } from "../core/errors.ts";
 import type { TunnelStats, UdpLocal, UdpServer } from "./handles.ts";
 import type { Logger, LogMethod } from "./log.ts";
 import { loadNativeModule } from "./native-module.ts";
+import type { ResolvedUdpLocalOptions, ResolvedUdpServerOptions } from "./options.ts";
 import { startUdpLocalWorker } from "./udp-local.ts";
 import { startUdpServerWorker } from "./udp-server.ts";
 import type { GroupMessage, WorkerMessage, WorkerTask } from "./worker-group.ts";
@@ -38,10 +39,11 @@ port.on("message", (message: GroupMessage) => {
 });
 
 try {
-  if (program === "udp-local") handle = await startUdpLocalWorker(options, log, { index, count });
+  if (program === "udp-local")
+    handle = await startUdpLocalWorker(options as ResolvedUdpLocalOptions, log, { index, count });
   else {
     const server = startUdpServerWorker(
-      options,
+      options as ResolvedUdpServerOptions,
       log,
       { index, count },
       {
