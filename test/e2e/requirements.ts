@@ -23,6 +23,8 @@ const PACKAGES: Readonly<Record<string, string>> = {
   microsocks: "microsocks",
   turnserver: "coturn",
   turnutils_natdiscovery: "coturn",
+  gtlsclient: "ngtcp2-client",
+  gtlsserver: "ngtcp2-server",
 };
 
 /** Makes a namespace, reads its firewall, and destroys a live TCP connection in it: all that the suite asks of the kernel. */

@@ -14,6 +14,7 @@ export async function startDns(
   host: Host,
   address = "127.0.0.1",
   port: number = host.port(),
+  records: readonly string[] = [],
 ): Promise<number> {
   host.spawn([
     "dnsmasq",
@@ -29,6 +30,7 @@ export async function startDns(
     "--address=/example.test/192.0.2.7",
     "--edns-packet-max=4096",
     `--txt-record=big.test,${Array.from({ length: 18 }, (_, i) => `${i % 10}`.repeat(200)).join()}`,
+    ...records,
   ]);
   await host.waitForTcp(address, port);
   return port;
