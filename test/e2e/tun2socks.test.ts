@@ -21,6 +21,7 @@ const RESUME_MS = 6000;
 const OUTAGE_MS = 600;
 const ECHO_CHECK = fileURLToPath(new URL("echo-check.mjs", import.meta.url));
 const PORT_STORM = fileURLToPath(new URL("port-storm.mjs", import.meta.url));
+const WITH_TUN = fileURLToPath(new URL("with-tun-descriptor.py", import.meta.url));
 const PROBER = fileURLToPath(new URL("prober.mjs", import.meta.url));
 
 interface Chain {
@@ -467,6 +468,32 @@ describeWithTun("tun2socks", () => {
         hosts.client.run(["dig", ...server, "+ignore", `+bufsize=${size}`, "TXT", "big.test"]);
       expect((await ask(4096)).join()).not.toMatch(/flags:[^;]* tc/);
       expect((await ask(1232)).join()).toMatch(/flags:[^;]* tc/);
+    });
+
+    it.each([
+      ["plain", []],
+      ["family", ["--family-header"]],
+    ])("a device that another program opened is taken as fd:9, %s", async (format, options) => {
+      await addTargets(hosts);
+      const [echoPort, pagePort] = [await startUdpEcho(hosts.server), await startPage(hosts)];
+      const keyFile = makeKeyFile(hosts);
+      const listen = `${hosts.server.ipv4}:${hosts.server.port()}`;
+      await udpServer(hosts, listen, keyFile, NETWORKS).start();
+      const remote = { address: hosts.server.ipv4, port: hosts.server.port() };
+      const socksPort = hosts.client.port();
+      await ssServer(hosts, remote.address, remote.port).start();
+      await ssLocal(hosts, remote, socksPort).start();
+      const program = hosts.client.spawn([
+        ...["python3", WITH_TUN, format, process.execPath, programFile("tun2socks"), "--log-format", "json"],
+        ...["--device", "fd:9", "--server", listen, "--psk-file", keyFile, ...options],
+        ...["--tcp-via", `socks5://127.0.0.1:${socksPort}`],
+      ]);
+      await program.waitForLine(/"ready":"tun2socks"/);
+      await waitForEcho(hosts.client, echoPort);
+      for (const address of Object.values(TARGET)) {
+        expect((await checkEcho(hosts.client, address, echoPort, 0)).sizes).toEqual(allSame(SIZES));
+        await fetchPage(hosts, address, pagePort);
+      }
     });
 
     it("--dry-run says what would be done, and makes no device", async () => {
