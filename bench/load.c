@@ -3,9 +3,9 @@
  * (sendmmsg, recvmmsg, segments), so that one core makes more than any tunnel takes. One JSON object on a line for each
  * result.
  *
- *   load sink  SECONDS                         "port", then at each SIGUSR1 and at the end what came since; one-way
+ *   load sink  SECONDS [ADDRESS]               "port", then at each SIGUSR1 and at the end what came since; one-way
  *                                              delays in microseconds
- *   load echo  SECONDS                         the same, and sends everything back
+ *   load echo  SECONDS [ADDRESS]               the same, and sends everything back; both at 127.0.0.1 unless told
  *   load flood PORT SIZE SOCKETS SECONDS RATE BURST
  *                                              RATE 0: as fast as the system takes it, else what is due after each
  *                                              sleep; up to BURST datagrams of one socket leave in one segmented send,
@@ -15,6 +15,8 @@
  *   load ping  PORT SIZE COUNT                 one outstanding; microseconds
  *   load hold  PORT SIZE SOCKETS RATE          one datagram from each socket, then keeps the sockets until SIGTERM
  *   load with-parent COMMAND ...               runs a command that is killed when its parent ends
+ *
+ * PORT may be ADDRESS:PORT, and for flood and open ADDRESS:PORT@SOCKS: by a SOCKS5 server on that port of 127.0.0.1.
  *
  * After a flood come trailers, which nobody counts: some tunnels keep their last datagrams until more come.
  *
@@ -67,6 +69,14 @@ static void on_signal(int signal_number) {
   else stopped = 1;
 }
 
+/* Where to, and from which address; SOCKS5's header of a datagram (RFC 1928 section 7) when there is a server of it. */
+static struct sockaddr_in target;
+static in_addr_t own_address;
+static uint16_t socks_port;
+#define SOCKS_HEADER 10
+static uint8_t prefix[SOCKS_HEADER];
+static size_t prefix_size;
+
 static int udp_socket(uint16_t port, uint16_t *bound) {
   int fd = socket(AF_INET, SOCK_DGRAM, 0);
   if (fd < 0) die("socket");
@@ -78,7 +88,7 @@ static int udp_socket(uint16_t port, uint16_t *bound) {
     setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
   setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(port)};
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_addr.s_addr = own_address;
   if (bind(fd, (struct sockaddr *)&address, sizeof address) < 0) die("bind");
   socklen_t length = sizeof address;
   getsockname(fd, (struct sockaddr *)&address, &length);
@@ -218,6 +228,10 @@ static void check(const uint8_t *data, size_t size, uint64_t now) {
 
 static void check_message(struct msghdr *header, size_t left, uint64_t now) {
   const uint8_t *data = header->msg_iov->iov_base;
+  /* An answer through SOCKS5 comes by itself: these sockets ask for no coalescing. */
+  if (left < prefix_size) return;
+  data += prefix_size;
+  left -= prefix_size;
   size_t each = segment_size(header, left);
   do {
     size_t size = each < left ? each : left;
@@ -329,14 +343,36 @@ static void prepare_answers(size_t size) {
   }
 }
 
-static int *connected_sockets(uint16_t port, int sockets) {
-  struct sockaddr_in target = {.sin_family = AF_INET, .sin_port = htons(port)};
-  target.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+static void exchange(int fd, const void *request, size_t size, uint8_t *answer, size_t wanted) {
+  if (send(fd, request, size, 0) != (ssize_t)size) die("SOCKS5");
+  if (recv(fd, answer, wanted, MSG_WAITALL) != (ssize_t)wanted) die("SOCKS5");
+}
+
+/* A UDP association, RFC 1928: where its datagrams go. The connection stays open. */
+static struct sockaddr_in associate(void) {
+  struct sockaddr_in server = {.sin_family = AF_INET, .sin_port = htons(socks_port)};
+  server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  int fd = socket(AF_INET, SOCK_STREAM, 0);
+  if (fd < 0 || connect(fd, (struct sockaddr *)&server, sizeof server) < 0) die("SOCKS5");
+  uint8_t answer[10];
+  exchange(fd, "\5\1\0", 3, answer, 2);
+  exchange(fd, "\5\3\0\1\0\0\0\0\0\0", 10, answer, 10);
+  if (answer[1] != 0 || answer[3] != 1) {
+    fprintf(stderr, "SOCKS5: refused\n");
+    exit(1);
+  }
+  memcpy(&server.sin_addr, answer + 4, 4);
+  memcpy(&server.sin_port, answer + 8, 2);
+  return server;
+}
+
+static int *connected_sockets(int sockets) {
   int *fds = calloc((size_t)sockets, sizeof *fds);
   if (!fds) die("calloc");
   for (int i = 0; i < sockets; i++) {
     fds[i] = udp_socket(0, NULL);
-    if (connect(fds[i], (struct sockaddr *)&target, sizeof target) < 0) die("connect");
+    struct sockaddr_in to = socks_port ? associate() : target;
+    if (connect(fds[i], (struct sockaddr *)&to, sizeof to) < 0) die("connect");
   }
   return fds;
 }
@@ -344,28 +380,30 @@ static int *connected_sockets(uint16_t port, int sockets) {
 /* A generator that was kept from running makes up for so much, and not for the rest: that would be a flood. */
 #define MAX_DEBT_NS 2000000u
 
-static int flood(uint16_t port, size_t size, int sockets, double seconds, double rate, int burst, int has_answers) {
-  int *fds = connected_sockets(port, sockets);
+static int flood(size_t size, int sockets, double seconds, double rate, int burst, int has_answers) {
+  int *fds = connected_sockets(sockets);
+  size_t whole = prefix_size + size;
   uint64_t *sequences = calloc((size_t)sockets, sizeof *sequences);
   /* The datagrams of a burst lie one behind the other, so that one segmented send takes them. */
-  buffers = calloc(BATCH, size);
+  buffers = calloc(BATCH, whole);
   if (!sequences || !buffers) die("calloc");
   if (has_answers) {
     prepare_checks();
-    prepare_answers(size);
+    prepare_answers(whole);
   }
   if (burst > BATCH) burst = BATCH;
-  if ((size_t)burst * size > MAX_SIZE) burst = (int)(MAX_SIZE / size);
-  int is_segmented = burst > 1 && size <= 1472;
+  if ((size_t)burst * whole > MAX_SIZE) burst = (int)(MAX_SIZE / whole);
+  int is_segmented = burst > 1 && whole <= 1472;
   for (int i = 0; i < sockets && is_segmented; i++) {
-    int segment = (int)size;
+    int segment = (int)whole;
     is_segmented = setsockopt(fds[i], IPPROTO_UDP, UDP_SEGMENT, &segment, sizeof segment) == 0;
   }
   /* With one socket, singles leave many in a call. */
   if (burst == 1 && sockets == 1) burst = BATCH;
   for (int i = 0; i < BATCH; i++) {
-    vectors[i].iov_base = buffers + (size_t)i * size;
-    vectors[i].iov_len = size;
+    vectors[i].iov_base = buffers + (size_t)i * whole;
+    vectors[i].iov_len = whole;
+    memcpy(vectors[i].iov_base, prefix, prefix_size);
     messages[i].msg_hdr.msg_iov = &vectors[i];
     messages[i].msg_hdr.msg_iovlen = 1;
   }
@@ -392,9 +430,9 @@ static int flood(uint16_t port, size_t size, int sockets, double seconds, double
       if (behind < burst) size_of_burst = (int)behind;
     }
     for (int i = 0; i < size_of_burst; i++)
-      fill(vectors[i].iov_base, size, (uint32_t)turn, sequences[turn] + (uint64_t)i);
+      fill((uint8_t *)vectors[i].iov_base + prefix_size, size, (uint32_t)turn, sequences[turn] + (uint64_t)i);
     int done;
-    if (is_segmented) done = send(fds[turn], buffers, size * (size_t)size_of_burst, 0) > 0 ? size_of_burst : 0;
+    if (is_segmented) done = send(fds[turn], buffers, whole * (size_t)size_of_burst, 0) > 0 ? size_of_burst : 0;
     else done = sendmmsg(fds[turn], messages, (unsigned)size_of_burst, 0);
     if (done < 0) done = 0;
     sequences[turn] += (uint64_t)done;
@@ -411,23 +449,24 @@ static int flood(uint16_t port, size_t size, int sockets, double seconds, double
     printf(",\"sent\":%llu}\n", (unsigned long long)sent);
     return 0;
   }
-  uint8_t *trailer = calloc(1, size);
+  uint8_t *trailer = calloc(1, whole);
   if (!trailer) die("calloc");
   uint32_t magic = TRAILER_MAGIC;
-  memcpy(trailer, &magic, 4);
+  memcpy(trailer, prefix, prefix_size);
+  memcpy(trailer + prefix_size, &magic, 4);
   struct timespec pause = {0, 50000000};
   for (int i = 0; i < TRAILERS && !stopped; i++) {
     nanosleep(&pause, NULL);
     pause.tv_nsec = 1000000;
-    if (send(fds[0], trailer, size, 0) < 0) failed++;
+    if (send(fds[0], trailer, whole, 0) < 0) failed++;
   }
   printf("{\"sent\":%llu,\"failed\":%llu,\"seconds\":%.6f}\n", (unsigned long long)sent,
          (unsigned long long)failed, took);
   return 0;
 }
 
-static int hold(uint16_t port, size_t size, int sockets, double rate) {
-  int *fds = connected_sockets(port, sockets);
+static int hold(size_t size, int sockets, double rate) {
+  int *fds = connected_sockets(sockets);
   prepare_checks();
   prepare_answers(size);
   uint8_t *bytes = calloc(1, size);
@@ -450,9 +489,7 @@ static int compare(const void *a, const void *b) {
   return x < y ? -1 : x > y;
 }
 
-static int ping(uint16_t port, size_t size, int count) {
-  struct sockaddr_in target = {.sin_family = AF_INET, .sin_port = htons(port)};
-  target.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+static int ping(size_t size, int count) {
   int fd = udp_socket(0, NULL);
   if (connect(fd, (struct sockaddr *)&target, sizeof target) < 0) die("connect");
   prepare(MAX_SIZE + 1);
@@ -491,30 +528,62 @@ static int with_parent(char **command) {
   return 1;
 }
 
-static uint16_t port_of(const char *text) { return (uint16_t)atoi(text); }
+static int read_address(const char *text, in_addr_t *address) {
+  struct in_addr read;
+  if (inet_pton(AF_INET, text, &read) != 1) return 0;
+  *address = read.s_addr;
+  return 1;
+}
+
+/* [ADDRESS:]PORT[@SOCKS] */
+static int read_target(const char *text) {
+  char address[INET_ADDRSTRLEN] = "127.0.0.1";
+  const char *colon = strchr(text, ':'), *at = strchr(text, '@');
+  if (colon) {
+    size_t length = (size_t)(colon - text);
+    if (length >= sizeof address) return 0;
+    memcpy(address, text, length);
+    address[length] = 0;
+    text = colon + 1;
+  }
+  target.sin_family = AF_INET;
+  target.sin_port = htons((uint16_t)atoi(text));
+  if (!read_address(address, &target.sin_addr.s_addr)) return 0;
+  if (at) {
+    socks_port = (uint16_t)atoi(at + 1);
+    prefix_size = SOCKS_HEADER;
+    prefix[3] = 1;
+    memcpy(prefix + 4, &target.sin_addr, 4);
+    memcpy(prefix + 8, &target.sin_port, 2);
+  } else if (target.sin_addr.s_addr != own_address) own_address = htonl(INADDR_ANY);
+  return 1;
+}
 
 int main(int argc, char **argv) {
   const char *mode = argc > 1 ? argv[1] : "";
   if (argc >= 3 && strcmp(mode, "with-parent") == 0) return with_parent(argv + 2);
+  own_address = htonl(INADDR_LOOPBACK);
   signal(SIGTERM, on_signal);
   signal(SIGINT, on_signal);
   struct sigaction report = {.sa_handler = on_signal};
   sigaction(SIGUSR1, &report, NULL);
   prctl(PR_SET_PDEATHSIG, SIGKILL);
-  if (argc == 3 && strcmp(mode, "sink") == 0) return sink(atoi(argv[2]), 0);
-  if (argc == 3 && strcmp(mode, "echo") == 0) return sink(atoi(argv[2]), 1);
-  if (argc >= 5 && atoi(argv[3]) >= HEADER && atoi(argv[3]) <= MAX_SIZE) {
+  if (argc == 3 || (argc == 4 && read_address(argv[3], &own_address))) {
+    if (strcmp(mode, "sink") == 0) return sink(atoi(argv[2]), 0);
+    if (strcmp(mode, "echo") == 0) return sink(atoi(argv[2]), 1);
+  }
+  if (argc >= 5 && read_target(argv[2]) && atoi(argv[3]) >= HEADER && atoi(argv[3]) <= MAX_SIZE) {
     size_t size = (size_t)atoi(argv[3]);
     int number = atoi(argv[4]);
     if (argc == 8 && strcmp(mode, "flood") == 0 && number > 0 && number <= MAX_FLOWS && atoi(argv[7]) > 0)
-      return flood(port_of(argv[2]), size, number, atof(argv[5]), atof(argv[6]), atoi(argv[7]), 0);
+      return flood(size, number, atof(argv[5]), atof(argv[6]), atoi(argv[7]), 0);
     if (argc == 7 && strcmp(mode, "open") == 0 && atof(argv[5]) > 0 && atoi(argv[6]) > 0)
-      return flood(port_of(argv[2]), size, 1, atof(argv[4]), atof(argv[5]), atoi(argv[6]), 1);
-    if (argc == 5 && strcmp(mode, "ping") == 0 && number > 0) return ping(port_of(argv[2]), size, number);
-    if (argc == 6 && strcmp(mode, "hold") == 0 && number > 0 && number <= MAX_FLOWS && atof(argv[5]) > 1)
-      return hold(port_of(argv[2]), size, number, atof(argv[5]));
+      return flood(size, 1, atof(argv[4]), atof(argv[5]), atoi(argv[6]), 1);
+    if (argc == 5 && strcmp(mode, "ping") == 0 && number > 0 && !socks_port) return ping(size, number);
+    if (argc == 6 && strcmp(mode, "hold") == 0 && !socks_port && number > 0 && number <= MAX_FLOWS && atof(argv[5]) > 1)
+      return hold(size, number, atof(argv[5]));
   }
-  fprintf(stderr, "usage: load sink|echo SECONDS | flood PORT SIZE SOCKETS SECONDS RATE BURST |\n"
+  fprintf(stderr, "usage: load sink|echo SECONDS [ADDRESS] | flood PORT SIZE SOCKETS SECONDS RATE BURST |\n"
                   "  open PORT SIZE SECONDS RATE BURST | ping PORT SIZE COUNT | hold PORT SIZE SOCKETS RATE |\n"
                   "  with-parent COMMAND ...\n");
   return 2;

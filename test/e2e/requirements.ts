@@ -16,6 +16,7 @@ const PACKAGES: Readonly<Record<string, string>> = {
   "obfs-server": "simple-obfs",
   "obfs-local": "simple-obfs",
   curl: "curl",
+  openssl: "openssl",
   iperf3: "iperf3",
   ping: "iputils-ping",
   python3: "python3",

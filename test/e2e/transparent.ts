@@ -1,4 +1,4 @@
-import { type Service, ssLocal, ssServer, ssTunnel } from "./chain.ts";
+import { ssLocal, ssServer, ssTunnel } from "./chain.ts";
 import type { TwoHosts } from "./two-hosts.ts";
 import { makeKeyFile, tun2socks, udpServer } from "./underpass.ts";
 
@@ -15,28 +15,22 @@ export interface TransparentOptions {
   readonly tun2socks?: readonly string[];
 }
 
-/** The programs that a test may want to end. */
-export interface Transparent {
-  readonly ssLocal: Service;
-}
-
 /**
  * All between the client's applications and the addresses {@link beyond} of the server host:
  * TUN ─► tun2socks ─► ss-tunnel ═ obfs ═ ss-server ─► udp-server for UDP, and ─► ss-local ═ obfs ═ ss-server for TCP.
  */
-export async function startTransparent(
-  hosts: TwoHosts,
-  options: TransparentOptions = {},
-): Promise<Transparent> {
+export async function startTransparent(hosts: TwoHosts, options: TransparentOptions = {}): Promise<void> {
   const { client, server } = hosts;
   const keyFile = makeKeyFile(hosts);
   const listen = `127.0.0.1:${server.port()}`;
   const remote = { address: server.ipv4, port: server.port() };
   const [tunnelPort, socksPort] = [client.port(), client.port()];
-  const egress = udpServer(hosts, listen, keyFile, Object.values(NETWORKS), options.udpServer);
-  await Promise.all([egress.start(), ssServer(hosts, remote.address, remote.port).start()]);
-  const socks = ssLocal(hosts, remote, socksPort);
-  await Promise.all([ssTunnel(hosts, remote, tunnelPort, listen).start(), socks.start()]);
+  const end = udpServer(hosts, listen, keyFile, Object.values(NETWORKS), options.udpServer);
+  await Promise.all([end.start(), ssServer(hosts, remote.address, remote.port).start()]);
+  await Promise.all([
+    ssTunnel(hosts, remote, tunnelPort, listen).start(),
+    ssLocal(hosts, remote, socksPort).start(),
+  ]);
   const tunnel = tun2socks(client, [
     ...["--server", `127.0.0.1:${tunnelPort}`, "--psk-file", keyFile],
     ...["--tcp-via", `socks5://127.0.0.1:${socksPort}`],
@@ -45,7 +39,6 @@ export async function startTransparent(
   ]);
   await tunnel.start();
   await client.programs.at(-1)!.waitForLine(/"msg":"session up"/);
-  return { ssLocal: socks };
 }
 
 /**
