@@ -40,7 +40,7 @@ describeWithTun("what a STUN client learns of the NAT", () => {
     let port: number;
 
     beforeAll(async () => {
-      await addAddressesBeyond(hosts, 2);
+      await addAddressesBeyond(hosts);
       port = await startStun(hosts);
       await startTransparent(hosts, { udpServer: ["--filtering", filtering] });
     });

@@ -38,23 +38,18 @@ export async function startTransparent(hosts: TwoHosts, options: TransparentOpti
     ...(options.tun2socks ?? []),
   ]);
   await tunnel.start();
+  // Some applications ask once, and what they ask before that is lost.
   await client.programs.at(-1)!.waitForLine(/"msg":"session up"/);
 }
 
 /**
- * Gives the server host addresses 1 to `count` {@link beyond}. What is sent there leaves from the host's address on
- * the link, as it would to another host; the kernel's choice would be the target's own address.
+ * Gives the server host all addresses {@link beyond}. What is sent there leaves from the host's address on the link, as
+ * it would to another host; with addresses of its own the kernel would choose the target's.
  */
-export async function addAddressesBeyond({ server }: TwoHosts, count: number): Promise<void> {
-  for (let number = 1; number <= count; number++) {
-    const { IPv4, IPv6 } = beyond(number);
-    // The kernel has IPv4 routes replaced, and IPv6 routes stand beside each other.
-    const script = `
-      ip addr add ${IPv4}/32 dev lo
-      ip route replace local ${IPv4} dev lo table local src ${server.ipv4}
-      ip addr add ${IPv6}/128 dev lo
-      ip -6 route del local ${IPv6} dev lo table local
-      ip -6 route add local ${IPv6} dev lo table local src ${server.ipv6}`;
-    await server.run(["sh", "-ec", script]);
-  }
+export async function addAddressesBeyond({ server }: TwoHosts): Promise<void> {
+  const script = `
+    ip route add local ${NETWORKS.IPv4} dev lo src ${server.ipv4}
+    ip -6 route add local ${NETWORKS.IPv6} dev lo src ${server.ipv6}
+    sysctl -qw net.ipv6.ip_nonlocal_bind=1`;
+  await server.run(["sh", "-ec", script]);
 }

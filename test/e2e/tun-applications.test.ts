@@ -67,7 +67,7 @@ describeWithTun("applications through a TUN device", () => {
   );
 
   beforeAll(async () => {
-    await addAddressesBeyond(hosts, 4);
+    await addAddressesBeyond(hosts);
     const { server } = hosts;
     const frankPort = server.port();
     server.spawn(["microsocks", "-i", server.ipv4, "-p", `${frankPort}`]);
