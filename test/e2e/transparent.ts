@@ -38,7 +38,7 @@ export async function startTransparent(hosts: TwoHosts, options: TransparentOpti
     ...(options.tun2socks ?? []),
   ]);
   await tunnel.start();
-  // Some applications ask once, and what they ask before that is lost.
+  // Some applications ask only once, and a datagram waits for a session no longer than its age allows.
   await client.programs.at(-1)!.waitForLine(/"msg":"session up"/);
 }
 
