@@ -7,8 +7,14 @@ import type { ReceivedDatagrams } from "./received-datagrams.ts";
 /** A full-sized datagram fits in one. */
 const BLOCK_BYTES = 2048;
 const NONE = -1;
-/** Bytes a flow may send before the next one has its turn: one full-sized datagram, so that turns are short. */
-const QUANTUM_BYTES = 1500;
+/**
+ * Bytes a flow may send before the next one has its turn: what the lane has lately taken in TURN_MS, so that nobody
+ * waits long for a turn, and datagrams to one destination stand together where that costs nobody anything. At least one
+ * full-sized datagram.
+ */
+const MIN_QUANTUM_BYTES = 1500;
+const MAX_QUANTUM_BYTES = 16_384;
+const TURN_MS = 0.25;
 /** How many flows are looked at to find one that has much queued. */
 const FATTEST_SEARCH = 64;
 
@@ -143,6 +149,9 @@ export class SendQueue {
   readonly #ageBudget: number;
   /** The flow whose turn it is. */
   #turn = NONE;
+  #quantum = MIN_QUANTUM_BYTES;
+  #filledAt = Number.NEGATIVE_INFINITY;
+  #filledBytes = 0;
 
   /**
    * @param byteLimit  most bytes that wait
@@ -208,6 +217,7 @@ export class SendQueue {
    */
   fill(now: number, out: Uint8Array, at: number): number {
     const pool = this.#pool;
+    this.#adaptQuantum(now);
     let end = at;
     while (this.#turn !== NONE) {
       const flow = this.#turn;
@@ -218,7 +228,7 @@ export class SendQueue {
       const context = pool.entryContext[entry];
       if (end + datagramHeaderLength(context, length) + length > out.length) break;
       if (pool.flowCredit[flow] < length) {
-        pool.flowCredit[flow] += QUANTUM_BYTES;
+        pool.flowCredit[flow] += this.#quantum;
         this.#turn = pool.flowNext[flow];
         continue;
       }
@@ -230,7 +240,15 @@ export class SendQueue {
       this.#counters.bytesOut += length;
       this.#dropHead(flow);
     }
+    this.#filledBytes = end - at;
     return end;
+  }
+
+  /** The lane has taken what was last filled, or it would not be filled again. */
+  #adaptQuantum(now: number): void {
+    const taken = (this.#filledBytes / Math.max(now - this.#filledAt, 0.001)) * TURN_MS;
+    this.#quantum = Math.min(MAX_QUANTUM_BYTES, Math.max(MIN_QUANTUM_BYTES, Math.floor(taken)));
+    this.#filledAt = now;
   }
 
   /** Drops everything of one flow, uncounted: its association has ended. */
@@ -313,7 +331,7 @@ export class SendQueue {
 
   #link(flow: number): void {
     const { flowNext, flowPrevious, flowCredit } = this.#pool;
-    flowCredit[flow] = QUANTUM_BYTES;
+    flowCredit[flow] = this.#quantum;
     if (this.#turn === NONE) {
       flowNext[flow] = flow;
       flowPrevious[flow] = flow;

@@ -89,6 +89,25 @@ describe("SendQueue", () => {
     expect(Math.abs(sent[0] - sent[1])).toBeLessThan(3000);
   });
 
+  it("gives longer turns on a lane that takes much in a millisecond, and short ones on a slow lane", () => {
+    const longestRun = (msBetweenBatches: number) => {
+      const { queue } = setUp();
+      for (let i = 0; i < 400; i++) push(queue, 0, i % 4, new Uint8Array(1200));
+      const order: number[] = [];
+      for (let now = 0; now < 3 * msBetweenBatches; now += msBetweenBatches) {
+        order.push(...drain(queue, now, 65_536).map(([context]) => context));
+      }
+      let [longest, run] = [0, 0];
+      for (const [i, context] of order.entries()) {
+        run = context === order[i - 1] ? run + 1 : 1;
+        longest = Math.max(longest, run);
+      }
+      return longest;
+    };
+    expect(longestRun(0.5)).toBeGreaterThan(8);
+    expect(longestRun(30)).toBeLessThan(4);
+  });
+
   it("moves a flow to another queue in order, with its bytes", () => {
     const { queue, makeQueue } = setUp();
     const other = makeQueue();
