@@ -1,4 +1,4 @@
-// Sends "whoami N" to port argv[2] of argv[3] (default 127.0.0.1) every 50 ms and prints a line for each answer:
+// Sends "whoami N" to port argv[2] of argv[3] (default 127.0.0.1) every 10 ms and prints a line for each answer:
 // {"sentAtMs", "receivedAtMs", "source"}; times by CLOCK_MONOTONIC, source as the target saw it.
 import { createSocket } from "node:dgram";
 
@@ -19,4 +19,4 @@ setInterval(() => {
   number += 1;
   sentAtMs.set(number, now());
   udp.send(`whoami ${number}`, port, host);
-}, 50);
+}, 10);
