@@ -948,7 +948,6 @@ export class Tun2Socks {
   #sweep(now: number): void {
     const { udpIdleMs, udpActiveIdleMs, halfOpenMs, tcpIdleMs } = this.#limits;
     const associations = this.#associations;
-    const flows = this.#flows;
     for (
       let slot = associations.idle(now, udpIdleMs, udpActiveIdleMs);
       slot !== NONE;
@@ -956,28 +955,17 @@ export class Tun2Socks {
     ) {
       this.#endAssociation(slot, "idle");
     }
-    for (
-      let flow = flows.idle(now, FLOW_HALF_OPEN, halfOpenMs);
-      flow !== NONE;
-      flow = flows.idle(now, FLOW_HALF_OPEN, halfOpenMs)
-    ) {
-      this.#endFlow(flow, "idle");
-    }
-    for (
-      let flow = flows.idle(now, FLOW_CLOSING, CLOSING_MS);
-      flow !== NONE;
-      flow = flows.idle(now, FLOW_CLOSING, CLOSING_MS)
-    ) {
-      this.#endFlow(flow, "finished");
-    }
-    for (
-      let flow = flows.idle(now, FLOW_OPEN, tcpIdleMs);
-      flow !== NONE;
-      flow = flows.idle(now, FLOW_OPEN, tcpIdleMs)
-    ) {
-      this.#endFlow(flow, "idle");
-    }
+    this.#endIdleFlows(now, FLOW_HALF_OPEN, halfOpenMs, "idle");
+    this.#endIdleFlows(now, FLOW_CLOSING, CLOSING_MS, "finished");
+    this.#endIdleFlows(now, FLOW_OPEN, tcpIdleMs, "idle");
     this.#reassembler.expire(now);
+  }
+
+  #endIdleFlows(now: number, state: number, idleMs: number, reason: "idle" | "finished"): void {
+    const flows = this.#flows;
+    for (let flow = flows.idle(now, state, idleMs); flow !== NONE; flow = flows.idle(now, state, idleMs)) {
+      this.#endFlow(flow, reason);
+    }
   }
 }
 
