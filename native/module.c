@@ -32,6 +32,7 @@ static void environment_end(napi_async_cleanup_hook_handle handle, void *data) {
   tcp_end(environment);
   tun_end(environment);
   connect_end(environment);
+  stream_end(environment);
   environment_handle_closed(environment);
 }
 
@@ -139,5 +140,6 @@ NAPI_MODULE_INIT() {
   tcp_init(env, exports);
   tun_init(env, exports);
   connect_init(env, exports);
+  stream_init(env, exports);
   return exports;
 }

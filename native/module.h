@@ -11,6 +11,7 @@ struct udp_io;
 struct listener;
 struct tun;
 struct connection;
+struct stream_table;
 
 typedef struct environment {
   napi_env env;
@@ -19,6 +20,7 @@ typedef struct environment {
   struct listener *listeners;
   struct tun *tuns;
   struct connection *connections;
+  struct stream_table *streams;
   // libuv handles that are not closed yet; the environment is freed after the last.
   int open_handles;
   bool is_ending;
@@ -61,6 +63,8 @@ void tun_init(napi_env env, napi_value exports);
 void tun_end(environment *environment);
 void connect_init(napi_env env, napi_value exports);
 void connect_end(environment *environment);
+void stream_init(napi_env env, napi_value exports);
+void stream_end(environment *environment);
 
 #ifndef _WIN32
 #include <net/if.h>

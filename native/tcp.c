@@ -21,9 +21,6 @@ void tcp_end(environment *environment) {}
 #ifdef __linux__
 #include <linux/sockios.h>
 #endif
-#ifndef MSG_NOSIGNAL
-#define MSG_NOSIGNAL 0
-#endif
 
 // Connections taken in one turn of the loop.
 #define ACCEPT_ROUND 64
@@ -166,9 +163,9 @@ static napi_value tcp_unlisten(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
-// tcpPort(descriptor): the local port
-static napi_value tcp_port(napi_env env, napi_callback_info info) {
-  napi_value value;
+// socketAddress(descriptor): the local address in bytes, undefined when it is no IP socket
+static napi_value socket_address(napi_env env, napi_callback_info info) {
+  napi_value value, result;
   if (!get_arguments(env, info, 1, &value)) return NULL;
   struct sockaddr_storage address;
   socklen_t length = sizeof address;
@@ -176,15 +173,25 @@ static napi_value tcp_port(napi_env env, napi_callback_info info) {
   size_t count = 0;
   if (getsockname(get_int(env, value), (struct sockaddr *)&address, &length) == 0)
     count = address_from_sockaddr(&address, bytes);
-  return make_int(env, count == 0 ? 0 : bytes[count - 2] * 256 + bytes[count - 1]);
+  if (count == 0) return NULL;
+  void *data;
+  napi_value buffer;
+  napi_create_arraybuffer(env, count, &data, &buffer);
+  memcpy(data, bytes, count);
+  napi_create_typedarray(env, napi_uint8_array, count, buffer, 0, &result);
+  return result;
 }
 
-// tcpTune(descriptor, not-sent low-water mark in bytes, user timeout in ms): false where the system has not both
+// tcpTune(descriptor, not-sent low-water mark in bytes, user timeout in ms): sends at once, keeps alive, and sets the two;
+// false where the system has not both
 static napi_value tcp_tune(napi_env env, napi_callback_info info) {
   napi_value values[3], result;
   if (!get_arguments(env, info, 3, values)) return NULL;
   int fd = get_int(env, values[0]);
   bool is_good = true;
+  int one = 1;
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+  setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof one);
 #ifdef TCP_NOTSENT_LOWAT
   int low_water = get_int(env, values[1]);
   is_good = setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &low_water, sizeof low_water) == 0 && is_good;
@@ -233,24 +240,6 @@ static napi_value tcp_info_of(napi_env env, napi_callback_info info) {
 #endif
 }
 
-// tcpWrite(descriptor, bytes, length): how many of them the system took at once; 0 also when it fails, for the stream
-// that owns the descriptor to find out why
-static napi_value tcp_write(napi_env env, napi_callback_info info) {
-  napi_value values[3];
-  if (!get_arguments(env, info, 3, values)) return NULL;
-  bytes_view bytes = get_bytes(env, values[1]);
-  int64_t length = 0;
-  napi_get_value_int64(env, values[2], &length);
-  if (length < 0 || (size_t)length > bytes.bytes) {
-    napi_throw_range_error(env, "ERR_OUT_OF_RANGE", "tcpWrite: length");
-    return NULL;
-  }
-  ssize_t written;
-  do written = send(get_int(env, values[0]), bytes.data, (size_t)length, MSG_DONTWAIT | MSG_NOSIGNAL);
-  while (written < 0 && errno == EINTR);
-  return make_int(env, written < 0 ? 0 : written);
-}
-
 // descriptorDuplicate(descriptor): another one for the same connection, which outlives the first
 static napi_value descriptor_duplicate(napi_env env, napi_callback_info info) {
   napi_value value;
@@ -276,9 +265,8 @@ void tcp_end(environment *environment) {
 void tcp_init(napi_env env, napi_value exports) {
   set_function(env, exports, "tcpListen", tcp_listen);
   set_function(env, exports, "tcpUnlisten", tcp_unlisten);
-  set_function(env, exports, "tcpPort", tcp_port);
+  set_function(env, exports, "socketAddress", socket_address);
   set_function(env, exports, "tcpTune", tcp_tune);
-  set_function(env, exports, "tcpWrite", tcp_write);
   set_function(env, exports, "tcpQueued", tcp_queued);
   set_function(env, exports, "tcpInfo", tcp_info_of);
   set_function(env, exports, "descriptorDuplicate", descriptor_duplicate);

@@ -57,11 +57,10 @@ export interface NativeModule {
     onAccept: (descriptor: number) => void,
   ): number;
   tcpUnlisten?(listener: number): void;
-  tcpPort?(descriptor: number): number;
-  /** @returns false where the system lacks one of the two */
+  /** The local address of an IP socket. */
+  socketAddress?(descriptor: number): Uint8Array | undefined;
+  /** Sends at once, keeps alive, and sets the two. @returns false where the system lacks one of them */
   tcpTune?(descriptor: number, notSentLowWaterBytes: number, userTimeoutMs: number): boolean;
-  /** @returns how many bytes the system took at once; 0 also when it fails, which the stream finds out then */
-  tcpWrite?(descriptor: number, bytes: Uint8Array, length: number): number;
   /** Bytes that the peer has not acknowledged, or -1. */
   tcpQueued?(descriptor: number): number;
   tcpInfo?(
@@ -77,6 +76,27 @@ export interface NativeModule {
   /** Another descriptor of the same connection, which outlives the first. */
   descriptorDuplicate?(descriptor: number): number;
   descriptorClose?(descriptor: number): void;
+
+  /**
+   * Reads a connected socket into `buffer`, until {@link streamRelease} or {@link streamClose}. Not on Windows, as the
+   * others.
+   *
+   * @param onRead      gets the bytes that are in the buffer until it returns, 0 at the end, or a system error
+   * @param onWritable  after a {@link streamWrite} of which the system took less than all: it takes more
+   */
+  streamOpen?(
+    descriptor: number,
+    buffer: Uint8Array,
+    onRead: (count: number) => void,
+    onWritable: () => void,
+  ): void;
+  /** @returns how many bytes the system took, or a system error, which is negative */
+  streamWrite?(descriptor: number, bytes: Uint8Array, length: number): number;
+  /** Nothing more is written. */
+  streamEnd?(descriptor: number): void;
+  /** The descriptor is the caller's again, open. */
+  streamRelease?(descriptor: number): void;
+  streamClose?(descriptor: number): void;
 
   /**
    * Creates or opens a TUN device: Linux, and utun on macOS.

@@ -80,7 +80,7 @@ export class Socks5Listener {
         if (this.#sockets.size >= this.#options.maxConnections) socket.destroy();
         else this.#accept(socket.setNoDelay(true));
       });
-      this.#sharedAddress = formatEndpoint(host, native.tcpPort!(this.#shared));
+      this.#sharedAddress = formatEndpoint(host, addressPort(native.socketAddress!(this.#shared)!));
     } catch (cause) {
       throw new HostError("ERR_LISTEN", `${text}: ${(cause as Error).message}`, { cause });
     }

@@ -344,7 +344,7 @@ async function openDevice(
   const { device, familyHeader, offload } = options;
   if (typeof device !== "string") return openCustomDevice(device, events);
   if (device === "pipe:") return openPipe(events, log);
-  if (device.startsWith("unix:")) return openPacketListener(device.slice(5), io, events, log);
+  if (device.startsWith("unix:")) return openPacketListener(device.slice(5), events, log);
   if (io.native?.tunWatch === undefined) {
     throw new HostError("ERR_NATIVE", `${device} needs native I/O: build it with "npm run build:native"`);
   }

@@ -1,7 +1,6 @@
 import { lookup } from "node:dns/promises";
 import { EventEmitter } from "node:events";
 import { performance } from "node:perf_hooks";
-import type { Duplex } from "node:stream";
 import type { ClientOutput } from "../core/client.ts";
 import { TunnelClient } from "../core/client.ts";
 import { randomSeed } from "../core/credentials.ts";
@@ -9,7 +8,9 @@ import { HostError, UsageError } from "../core/errors.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { ATYP_IPV6, formatAddress, makeAddress } from "../wire/socket-address.ts";
 import { BatchWriter } from "./batch-writer.ts";
-import type { Carrier } from "./carrier.ts";
+import type { ByteStream } from "./byte-stream.ts";
+import { openByteStream } from "./byte-stream.ts";
+import type { Carrier, Connection, OnRead } from "./carrier.ts";
 import { openTcpTarget, parseCarrierChain, streamCarrier } from "./carrier-chain.ts";
 import { nodeCryptography } from "./cryptography.ts";
 import { DeadlineTimer } from "./deadline-timer.ts";
@@ -25,7 +26,6 @@ import type { ResolvedUdpLocalOptions, UdpLocalOptions } from "./options.ts";
 import { outgoingOf } from "./outgoing.ts";
 import { Socks5Listener } from "./socks5-listener.ts";
 import { Socks5Relay } from "./socks5-relay.ts";
-import { tuneSocket } from "./tcp-tuning.ts";
 import { tunnelStats } from "./tunnel-stats.ts";
 import type { UdpSocket } from "./udp-io.ts";
 import { UDP_BUFFER_BYTES } from "./udp-io.ts";
@@ -100,8 +100,10 @@ export async function startTunnelClient(
 /** A lane's connection, or the making of it. */
 interface Link {
   readonly abort: AbortController;
-  stream: Duplex | undefined;
+  stream: ByteStream | undefined;
   writer: BatchWriter | undefined;
+  /** Called when the stream is closed. */
+  onClosed: () => void;
   /** Where a socket that allows it reads into, and where it read into before that, in turns. */
   readBuffer: Uint8Array;
   spareBuffer: Uint8Array;
@@ -119,6 +121,8 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   readonly #carrier: Carrier;
   readonly #timer = new DeadlineTimer(() => this.#handleTimeout());
   readonly #links: (Link | undefined)[] = [];
+  /** Where all lanes are read into natively, in turn. */
+  readonly #readBuffer: Uint8Array;
   readonly #relays: (Relay | undefined)[] = [];
   readonly #forwards: { readonly listen: string; readonly target: string; readonly relay: FixedForward }[] =
     [];
@@ -138,6 +142,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     this.#options = options;
     this.#log = log;
     this.#io = io;
+    this.#readBuffer = new Uint8Array(io.native === undefined ? 0 : READ_BUFFER_BYTES);
     const { server, via, carrier, idleTimeoutS, activeIdleTimeoutS, ...rest } = this.#options;
     const outgoing = outgoingOf(options);
     this.#carrier =
@@ -365,6 +370,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
       abort: new AbortController(),
       stream: undefined,
       writer: undefined,
+      onClosed: () => {},
       readBuffer: new Uint8Array(0),
       spareBuffer: new Uint8Array(0),
       touched: new Set(),
@@ -372,7 +378,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     this.#links[lane] = link;
     const isCurrent = () => this.#links[lane] === link;
     try {
-      const { stream, onread } = await this.#carrier.connect(link.abort.signal, {
+      const onRead: OnRead = {
         buffer: () => {
           if (link.readBuffer.length === 0) link.readBuffer = new Uint8Array(READ_BUFFER_BYTES);
           return link.readBuffer;
@@ -381,12 +387,12 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
           if (isCurrent()) this.#handleStream(lane, link, buffer, length);
           return true;
         },
-      });
-      if (!isCurrent()) {
-        stream.destroy();
-        return;
-      }
-      this.#attach(lane, link, stream, onread);
+      };
+      // Natively a connection is taken away from node:net, which must have read nothing for it.
+      const isPlain = this.#io.native?.streamOpen === undefined;
+      const connection = await this.#carrier.connect(link.abort.signal, isPlain ? onRead : undefined);
+      if (isCurrent()) this.#attach(lane, link, connection);
+      else connection.stream.destroy();
     } catch (error) {
       if (!isCurrent()) return;
       this.#links[lane] = undefined;
@@ -396,38 +402,42 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     }
   }
 
-  #attach(lane: number, link: Link, stream: Duplex, onread: boolean): void {
+  #attach(lane: number, link: Link, connection: Connection): void {
     const { core } = this;
-    link.stream = stream;
+    const { heartbeatMs } = this.#options;
+    const isCurrent = () => this.#links[lane] === link;
     const source = {
-      pollTransmit: () =>
-        this.#links[lane] === link ? core.pollTransmit(performance.now(), lane) : undefined,
+      pollTransmit: () => (isCurrent() ? core.pollTransmit(performance.now(), lane) : undefined),
       handleTransmitted: () => {
-        if (this.#links[lane] === link) core.handleTransmitted(lane);
+        if (isCurrent()) core.handleTransmitted(lane);
       },
     };
-    link.writer = new BatchWriter(stream, source, this.#io.native);
-    tuneSocket(stream, this.#io, this.#options.heartbeatMs);
-    let failure: Error | undefined;
-    stream.on("error", (error) => {
-      failure = error;
-    });
-    stream.once("end", () => stream.destroy());
-    stream.once("close", () => {
-      if (this.#links[lane] !== link) return;
-      this.#links[lane] = undefined;
-      const error = new HostError("ERR_CONNECTION_LOST", failure?.message ?? "closed by the other end");
-      this.#reportFailure(error, lane);
-      core.handleDisconnected(performance.now(), lane, error);
-      this.#drain();
-    });
+    const stream = openByteStream(
+      connection.stream,
+      this.#io,
+      connection.onread,
+      heartbeatMs,
+      this.#readBuffer,
+    );
+    const writer = new BatchWriter(stream, source);
+    link.stream = stream;
+    link.writer = writer;
     core.handleConnected(performance.now(), lane);
-    if (!onread) {
-      stream.on("data", (chunk: Uint8Array) => {
-        if (this.#links[lane] === link) this.#handleStream(lane, link, chunk, chunk.length);
-      });
-    }
-    stream.resume();
+    stream.start({
+      onBytes: (chunk, length) => {
+        if (isCurrent()) this.#handleStream(lane, link, chunk, length);
+      },
+      onWritten: () => writer.handleWritten(),
+      onClose: (failure) => {
+        link.onClosed();
+        if (!isCurrent()) return;
+        this.#links[lane] = undefined;
+        const error = new HostError("ERR_CONNECTION_LOST", failure?.message ?? "closed by the other end");
+        this.#reportFailure(error, lane);
+        core.handleDisconnected(performance.now(), lane, error);
+        this.#drain();
+      },
+    });
     this.#drain();
   }
 
@@ -482,13 +492,13 @@ async function boundOrFailed(socket: UdpSocket, error: () => Error | undefined, 
 function endLink(link: Link): Promise<void> {
   link.abort.abort();
   const { stream, writer } = link;
-  if (stream === undefined || stream.destroyed) return Promise.resolve();
+  if (stream === undefined || stream.isClosed) return Promise.resolve();
   return new Promise((done) => {
     const timer = setTimeout(() => stream.destroy(), CLOSE_MS);
-    stream.once("close", () => {
+    link.onClosed = () => {
       clearTimeout(timer);
       done();
-    });
+    };
     writer?.end();
   });
 }

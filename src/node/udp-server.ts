@@ -1,12 +1,13 @@
 import { lookup } from "node:dns/promises";
 import { EventEmitter } from "node:events";
-import type { Socket } from "node:net";
 import { performance } from "node:perf_hooks";
 import type { ServerOutput } from "../core/server.ts";
 import { TunnelServer } from "../core/server.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { ATYP_IPV6, formatHost, makeAddress } from "../wire/socket-address.ts";
 import { BatchWriter } from "./batch-writer.ts";
+import type { ByteStream } from "./byte-stream.ts";
+import { DescriptorStream } from "./byte-stream-native.ts";
 import { nodeCryptography } from "./cryptography.ts";
 import { DeadlineTimer } from "./deadline-timer.ts";
 import { isExclusive, parseEgress } from "./egress-option.ts";
@@ -17,10 +18,9 @@ import { chooseIo } from "./io.ts";
 import type { Logger } from "./log.ts";
 import { silentLogger } from "./log.ts";
 import type { ResolvedUdpServerOptions, UdpServerOptions } from "./options.ts";
+import type { SocketListener } from "./socket-listener.ts";
 import { TargetPolicy } from "./target-policy.ts";
-import { descriptorOf, tuneSocket } from "./tcp-tuning.ts";
-import type { OnBytes, TunnelListener } from "./tunnel-listener.ts";
-import { acceptDescriptor, openTunnelListener } from "./tunnel-listener.ts";
+import { openTunnelListener } from "./tunnel-listener.ts";
 import { tunnelStats } from "./tunnel-stats.ts";
 import { openEgress } from "./udp-egress.ts";
 import type { UdpSocket } from "./udp-io.ts";
@@ -88,8 +88,10 @@ export function startUdpServerWorker(
 }
 
 interface Link {
-  readonly socket: Socket;
+  readonly stream: ByteStream;
   readonly writer: BatchWriter;
+  /** Called when the stream is closed. */
+  onClosed: () => void;
 }
 
 /** Wires {@link TunnelServer} to TCP listeners, UDP sockets, a resolver and a timer. */
@@ -99,7 +101,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   readonly #io: Io;
   readonly #core: TunnelServer;
   readonly #timer = new DeadlineTimer(() => this.#handleTimeout());
-  readonly #listeners: TunnelListener[] = [];
+  readonly #listeners: SocketListener[] = [];
   readonly #readBuffer = new Uint8Array(READ_BUFFER_BYTES);
   readonly #links: (Link | undefined)[] = [];
   /** By association: its sockets for IPv4 and IPv6, opened on first use. */
@@ -175,9 +177,9 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
       for (const text of this.#options.listen) {
         const listener = await openTunnelListener(text, {
           io: this.#io,
-          reusePort: false,
+          heartbeatMs: this.#options.heartbeatMs,
           readBuffer: this.#readBuffer,
-          onConnection: (socket) => this.#accept(socket),
+          onConnection: (stream) => void this.#accept(stream),
           onError: (error) => this.#log.warn({ error: error.message }, "cannot accept"),
         });
         this.#listeners.push(listener);
@@ -194,11 +196,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     this.#timer.stop();
     this.#core.close();
     this.#drain();
-    const ends = this.#links.map((link) => (link === undefined ? undefined : ended(link.socket)));
-    for (const link of this.#links) {
-      link?.writer.end();
-      link?.socket.destroySoon();
-    }
+    const ends = this.#links.map((link) => (link === undefined ? undefined : ended(link)));
     const listeners = this.#listeners.map((listener) => listener.close());
     await Promise.all([...ends, ...listeners, this.#others?.close()]);
     for (const socket of [...this.#sockets4, ...this.#sockets6]) socket?.close();
@@ -224,37 +222,43 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
 
   /** Accepts a connection that another worker has read a request from. */
   takeOver(descriptor: number, head: Uint8Array): void {
-    const onConnection = (socket: Socket) => {
-      const onBytes = this.#accept(socket);
-      onBytes(head, head.length);
-      return onBytes;
-    };
-    if (this.#isClosing) this.#io.native?.descriptorClose?.(descriptor);
-    else acceptDescriptor(descriptor, { readBuffer: this.#readBuffer, onConnection });
+    const native = this.#io.native!;
+    if (this.#isClosing) {
+      native.descriptorClose!(descriptor);
+      return;
+    }
+    const { heartbeatMs } = this.#options;
+    this.#accept(new DescriptorStream(native, descriptor, this.#readBuffer, heartbeatMs, head));
   }
 
-  #accept(socket: Socket): OnBytes {
+  #accept(stream: ByteStream): void {
     const core = this.#core;
     const connection = core.handleAccept(performance.now());
     const source = {
       pollTransmit: () => core.pollTransmit(performance.now(), connection),
       handleTransmitted: () => core.handleTransmitted(connection),
     };
-    const writer = new BatchWriter(socket, source, this.#io.native);
-    const link: Link = { socket, writer };
+    const writer = new BatchWriter(stream, source);
+    const link: Link = { stream, writer, onClosed: () => {} };
     this.#links[connection] = link;
-    tuneSocket(socket, this.#io, this.#options.heartbeatMs);
-    socket.on("error", (error) => this.#log.debug({ error: error.message }, "connection failed"));
-    socket.on("close", () => {
-      if (this.#links[connection] !== link) return;
-      this.#links[connection] = undefined;
-      core.handleDisconnected(performance.now(), connection);
-      this.#drain();
+    const isCurrent = () => this.#links[connection] === link;
+    stream.start({
+      onBytes: (chunk, length) => {
+        if (isCurrent()) this.#handleStream(connection, chunk, length);
+      },
+      onWritten: () => {
+        if (isCurrent()) writer.handleWritten();
+      },
+      onClose: (error) => {
+        if (error !== undefined) this.#log.debug({ error: error.message }, "connection failed");
+        link.onClosed();
+        if (!isCurrent()) return;
+        this.#links[connection] = undefined;
+        core.handleDisconnected(performance.now(), connection);
+        this.#drain();
+      },
     });
     this.#drain();
-    return (chunk, length) => {
-      if (this.#links[connection] === link) this.#handleStream(connection, chunk, length);
-    };
   }
 
   #handleStream(connection: number, chunk: Uint8Array, end: number): void {
@@ -372,24 +376,20 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
         }
         if (link === undefined) return;
         link.writer.end();
-        setTimeout(() => link.socket.destroy(), CLOSE_MS).unref();
+        setTimeout(() => link.stream.destroy(), CLOSE_MS).unref();
         return;
       }
       case "hand-over": {
         const link = this.#links[output.connection];
         this.#links[output.connection] = undefined;
         this.#core.handleDisconnected(performance.now(), output.connection);
-        const descriptor = link === undefined ? undefined : descriptorOf(link.socket);
-        if (descriptor !== undefined) {
-          const copy = this.#io.native!.descriptorDuplicate!(descriptor);
-          this.#others?.handOver(output.worker, copy, output.head);
-        }
-        link?.socket.destroy();
+        const descriptor = link?.stream instanceof DescriptorStream ? link.stream.release() : undefined;
+        if (descriptor !== undefined) this.#others?.handOver(output.worker, descriptor, output.head);
         return;
       }
       case "bind": {
         const link = this.#links[output.connection];
-        this.#bind(output.association, link?.socket.localAddress);
+        this.#bind(output.association, link?.stream.localIp);
         return;
       }
       case "release": {
@@ -450,13 +450,14 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   }
 }
 
-/** Resolves when the socket is closed, or has had its time to close. */
-function ended(socket: Socket): Promise<void> {
+/** Ends a connection. Resolves when it is closed, or has had its time to close. */
+function ended(link: Link): Promise<void> {
   return new Promise((done) => {
-    const timer = setTimeout(() => socket.destroy(), CLOSE_MS);
-    socket.once("close", () => {
+    const timer = setTimeout(() => link.stream.destroy(), CLOSE_MS);
+    link.onClosed = () => {
       clearTimeout(timer);
       done();
-    });
+    };
+    link.writer.end();
   });
 }

@@ -41,6 +41,7 @@ describe.skipIf(!hasSanitizer)("the native module under AddressSanitizer and UBS
     expect(seen.bad).toBe(0);
     expect(seen.datagrams).toBeGreaterThan(5_000);
     expect([seen.accepted, seen.echoed]).toEqual([50, 50]);
+    expect(seen.writable).toBeGreaterThan(0);
   });
 
   it.skipIf(!isRoot && process.env.CI === undefined)(

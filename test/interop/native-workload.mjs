@@ -12,7 +12,7 @@ const [arenaBytes, rowCount, addressBytes, sendRows] = native.udpSizes();
 const arena = new Uint8Array(arenaBytes);
 const rows = new Int32Array(rowCount * 5);
 const addresses = new Uint8Array(addressBytes);
-const seen = { datagrams: 0, bytes: 0, bad: 0, accepted: 0, echoed: 0 };
+const seen = { datagrams: 0, bytes: 0, bad: 0, accepted: 0, echoed: 0, writable: 0 };
 
 let seed = 20_261_124;
 const random = (/** @type {number} */ below) => {
@@ -70,7 +70,15 @@ for (let round = 0; round < 400; round++) {
   await turn();
 }
 for (const bad of [[], [1], [new Uint8Array(3), 0, 0, 0], ["x", {}, null, undefined]]) {
-  for (const name of ["udpOpen", "udpSend", "udpSetup", "tcpListen"]) {
+  for (const name of [
+    "udpOpen",
+    "udpSend",
+    "udpSetup",
+    "tcpListen",
+    "streamOpen",
+    "streamWrite",
+    "streamClose",
+  ]) {
     try {
       native[name](...bad);
     } catch {
@@ -85,10 +93,39 @@ const listener = native.tcpListen(ipv4(0), true, 64, (/** @type {number} */ fd) 
   native.tcpInfo(fd);
   native.tcpQueued(fd);
   new Socket({ fd }).destroy();
-  const socket = new Socket({ fd: copy });
-  socket.on("data", (bytes) => socket.end(bytes));
+  const buffer = new Uint8Array(65_536);
+  // Echoes, and lets go of the connection in each of the ways that there are, some in the middle of a call.
+  const way = seen.accepted % 3;
+  let end = () => native.streamClose(copy);
+  native.streamOpen(
+    copy,
+    buffer,
+    (/** @type {number} */ count) => {
+      if (count <= 0) return end();
+      let at = 0;
+      while (at < count) {
+        const written = native.streamWrite(copy, buffer.subarray(at), count - at);
+        if (written <= 0) break;
+        at += written;
+      }
+      if (way === 0) return native.streamEnd(copy);
+      if (way === 2) {
+        native.streamRelease(copy);
+        const socket = new Socket({ fd: copy });
+        end = () => socket.destroy();
+      }
+      end();
+    },
+    () => {
+      seen.writable++;
+      end();
+    },
+  );
+  // Nothing takes all of this: the rest is dropped with the connection.
+  if (seen.accepted % 10 === 0) native.streamWrite(copy, data, data.length);
 });
-const port = native.tcpPort(listener);
+const address = native.socketAddress(listener);
+const port = address[5] * 256 + address[6];
 await Promise.all(
   Array.from(
     { length: 50 },
@@ -96,7 +133,7 @@ await Promise.all(
       new Promise((done) => {
         const socket = new Socket().connect(port, "127.0.0.1");
         socket.end("x");
-        socket.on("data", () => seen.echoed++);
+        socket.once("data", () => seen.echoed++).resume();
         socket.on("close", done);
         socket.on("error", done);
       }),

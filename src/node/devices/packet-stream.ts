@@ -1,15 +1,15 @@
+import type { Socket } from "node:net";
 import type { Readable, Writable } from "node:stream";
+import { HostError } from "../../core/errors.ts";
 import type { PacketBatch } from "../../core/packet-batch.ts";
 import type { OnPackets } from "../../core/packet-stream-reader.ts";
 import { PacketStreamReader } from "../../core/packet-stream-reader.ts";
-import type { Io } from "../io.ts";
 import type { Logger } from "../log.ts";
-import { openTunnelListener } from "../tunnel-listener.ts";
+import { listenForSockets } from "../socket-listener.ts";
 import type { Device, DeviceEvents } from "./device.ts";
 
 /** What may wait in a stream that the other end does not read; packets past it are dropped. */
 const MAX_WAITING_BYTES = 4 * 1024 * 1024;
-const READ_BUFFER_BYTES = 262_144;
 
 /** Writes packets one after another. @returns how many were dropped */
 export function writePackets(stream: Writable | undefined, packets: PacketBatch): number {
@@ -57,32 +57,21 @@ export function openPipe(events: DeviceEvents, log: Logger): Device {
 }
 
 /** Listens on a Unix socket; whoever connects last is the one that is served. @throws HostError ERR_LISTEN */
-export async function openPacketListener(
-  path: string,
-  io: Io,
-  events: DeviceEvents,
-  log: Logger,
-): Promise<Device> {
-  let current: (Readable & Writable) | undefined;
-  const listener = await openTunnelListener(`unix:${path}`, {
-    io,
-    reusePort: false,
-    readBuffer: new Uint8Array(READ_BUFFER_BYTES),
-    onConnection: (socket) => {
-      current?.destroy();
-      current = socket;
-      socket.on("error", () => socket.destroy());
-      socket.once("close", () => {
-        if (current === socket) current = undefined;
-      });
-      const reader = new PacketStreamReader(events.onPackets);
-      return (chunk, length) => {
-        if (socket.destroyed || reader.handleStream(chunk, length)) return;
-        log.warn({}, "what came was no IP packet; closes the connection");
-        socket.destroy();
-      };
-    },
-    onError: (error) => log.warn({ error: error.message }, "cannot accept"),
+export async function openPacketListener(path: string, events: DeviceEvents, log: Logger): Promise<Device> {
+  let current: Socket | undefined;
+  const accept = (socket: Socket) => {
+    current?.destroy();
+    current = socket;
+    socket.on("error", () => socket.destroy());
+    socket.once("close", () => {
+      if (current === socket) current = undefined;
+    });
+    readPackets(socket, events.onPackets, log);
+  };
+  const listener = await listenForSockets(`unix:${path}`, accept, (error) =>
+    log.warn({ error: error.message }, "cannot accept"),
+  ).catch((cause: Error) => {
+    throw new HostError("ERR_LISTEN", `unix:${path}: ${cause.message}`, { cause });
   });
   return {
     description: listener.address,

@@ -1,0 +1,212 @@
+// Connected stream sockets: what arrives goes into the caller's one buffer and to JavaScript in one call, what is to be
+// sent is given to the system at once. Less work for a wake-up than node:net's streams.
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "module.h"
+
+#ifdef _WIN32
+
+void stream_init(napi_env env, napi_value exports) {}
+void stream_end(environment *environment) {}
+
+#else
+
+#include <sys/socket.h>
+#include <unistd.h>
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0
+#endif
+
+// After so many bytes in one read more are likely to be there already.
+#define MUCH_BYTES 65536
+// A stream under load yields to the others after so many reads.
+#define READ_ROUNDS 4
+
+typedef struct stream {
+  uv_poll_t poll;
+  environment *environment;
+  int fd;
+  uint8_t *data;
+  size_t length;
+  napi_ref memory, on_read, on_writable;
+  napi_async_context context;
+} stream;
+
+typedef struct stream_table {
+  // By descriptor.
+  stream **streams;
+  int capacity;
+} stream_table;
+
+static stream *stream_of(environment *environment, int fd) {
+  stream_table *table = environment->streams;
+  return table != NULL && fd >= 0 && fd < table->capacity ? table->streams[fd] : NULL;
+}
+
+static bool reserve(environment *environment, int fd) {
+  if (environment->streams == NULL) environment->streams = calloc(1, sizeof *environment->streams);
+  stream_table *table = environment->streams;
+  if (table == NULL || fd < 0) return false;
+  if (fd < table->capacity) return true;
+  int capacity = fd < 64 ? 64 : 2 * fd;
+  stream **streams = realloc(table->streams, (size_t)capacity * sizeof *streams);
+  if (streams == NULL) return false;
+  memset(streams + table->capacity, 0, (size_t)(capacity - table->capacity) * sizeof *streams);
+  table->streams = streams;
+  table->capacity = capacity;
+  return true;
+}
+
+static void call(stream *stream, napi_ref function, size_t argc, int64_t number) {
+  napi_env env = stream->environment->env;
+  napi_handle_scope scope;
+  napi_open_handle_scope(env, &scope);
+  napi_value value = make_int(env, number);
+  call_function(stream->environment, function, stream->context, argc, &value);
+  napi_close_handle_scope(env, scope);
+}
+
+static void on_ready(uv_poll_t *poll, int status, int events) {
+  stream *stream = poll->data;
+  if (status < 0) events = UV_READABLE;
+  if (events & UV_WRITABLE) {
+    uv_poll_start(poll, UV_READABLE, on_ready);
+    call(stream, stream->on_writable, 0, 0);
+  }
+  if (!(events & UV_READABLE)) return;
+  for (int round = 0; round < READ_ROUNDS && stream->fd >= 0; round++) {
+    ssize_t count;
+    do count = recv(stream->fd, stream->data, stream->length, MSG_DONTWAIT);
+    while (count < 0 && errno == EINTR);
+    int error = errno;
+    if (count < 0 && (error == EAGAIN || error == EWOULDBLOCK)) return;
+    if (count <= 0) uv_poll_stop(poll);
+    call(stream, stream->on_read, 1, count < 0 ? -error : count);
+    if (count < MUCH_BYTES) return;
+  }
+}
+
+// streamOpen(descriptor of a connection, buffer, onRead(count, 0 at the end, or a system error), onWritable())
+static napi_value stream_open(napi_env env, napi_callback_info info) {
+  napi_value values[4];
+  if (!get_arguments(env, info, 4, values)) return NULL;
+  environment *environment = environment_of(env);
+  int fd = get_int(env, values[0]);
+  bytes_view buffer = get_bytes(env, values[1]);
+  if (buffer.bytes == 0 || stream_of(environment, fd) != NULL) return throw_system_error(env, UV_EINVAL, "streamOpen");
+  stream *stream = reserve(environment, fd) ? calloc(1, sizeof *stream) : NULL;
+  if (stream == NULL) return throw_system_error(env, fd < 0 ? UV_EBADF : UV_ENOMEM, "streamOpen");
+  int error = uv_poll_init(environment->loop, &stream->poll, fd);
+  if (error != 0) {
+    free(stream);
+    return throw_system_error(env, error, "streamOpen");
+  }
+  stream->poll.data = stream;
+  stream->environment = environment;
+  stream->fd = fd;
+  stream->data = buffer.data;
+  stream->length = buffer.bytes;
+  napi_create_reference(env, values[1], 1, &stream->memory);
+  napi_create_reference(env, values[2], 1, &stream->on_read);
+  napi_create_reference(env, values[3], 1, &stream->on_writable);
+  napi_value name, resource;
+  napi_create_string_utf8(env, "underpass:stream", NAPI_AUTO_LENGTH, &name);
+  napi_create_object(env, &resource);
+  napi_async_init(env, resource, name, &stream->context);
+  environment->streams->streams[fd] = stream;
+  environment->open_handles++;
+  uv_poll_start(&stream->poll, UV_READABLE, on_ready);
+  return NULL;
+}
+
+// streamWrite(descriptor, bytes, length): how many of them the system took, or a system error; onWritable is called
+// when it takes more again after it took less
+static napi_value stream_write(napi_env env, napi_callback_info info) {
+  napi_value values[3];
+  if (!get_arguments(env, info, 3, values)) return NULL;
+  stream *stream = stream_of(environment_of(env), get_int(env, values[0]));
+  bytes_view bytes = get_bytes(env, values[1]);
+  int64_t length = -1;
+  napi_get_value_int64(env, values[2], &length);
+  if (stream == NULL || length < 0 || (size_t)length > bytes.bytes) return make_int(env, UV_EINVAL);
+  ssize_t written;
+  do written = send(stream->fd, bytes.data, (size_t)length, MSG_DONTWAIT | MSG_NOSIGNAL);
+  while (written < 0 && errno == EINTR);
+  if (written < 0 && errno != EAGAIN && errno != EWOULDBLOCK) return make_int(env, -errno);
+  if (written < length) uv_poll_start(&stream->poll, UV_READABLE | UV_WRITABLE, on_ready);
+  return make_int(env, written < 0 ? 0 : written);
+}
+
+// streamEnd(descriptor): nothing more is written
+static napi_value stream_finish(napi_env env, napi_callback_info info) {
+  napi_value value;
+  if (!get_arguments(env, info, 1, &value)) return NULL;
+  stream *stream = stream_of(environment_of(env), get_int(env, value));
+  if (stream != NULL) shutdown(stream->fd, SHUT_WR);
+  return NULL;
+}
+
+static void on_closed(uv_handle_t *handle) {
+  stream *stream = handle->data;
+  environment *environment = stream->environment;
+  free(stream);
+  environment_handle_closed(environment);
+}
+
+// Gives the descriptor up, open as it is.
+static void forget(stream *stream) {
+  environment *environment = stream->environment;
+  environment->streams->streams[stream->fd] = NULL;
+  uv_poll_stop(&stream->poll);
+  uv_close((uv_handle_t *)&stream->poll, on_closed);
+  stream->fd = -1;
+  napi_async_destroy(environment->env, stream->context);
+  napi_delete_reference(environment->env, stream->memory);
+  napi_delete_reference(environment->env, stream->on_read);
+  napi_delete_reference(environment->env, stream->on_writable);
+}
+
+// streamRelease(descriptor): the descriptor is the caller's again, open; streamClose(descriptor): it is closed
+static napi_value stream_release(napi_env env, napi_callback_info info) {
+  napi_value value;
+  if (!get_arguments(env, info, 1, &value)) return NULL;
+  stream *stream = stream_of(environment_of(env), get_int(env, value));
+  if (stream != NULL) forget(stream);
+  return NULL;
+}
+
+static napi_value stream_close(napi_env env, napi_callback_info info) {
+  napi_value value;
+  if (!get_arguments(env, info, 1, &value)) return NULL;
+  int fd = get_int(env, value);
+  stream *stream = stream_of(environment_of(env), fd);
+  if (stream == NULL) return NULL;
+  forget(stream);
+  close(fd);
+  return NULL;
+}
+
+void stream_end(environment *environment) {
+  stream_table *table = environment->streams;
+  if (table == NULL) return;
+  for (int fd = 0; fd < table->capacity; fd++) {
+    if (table->streams[fd] == NULL) continue;
+    forget(table->streams[fd]);
+    close(fd);
+  }
+  free(table->streams);
+  free(table);
+  environment->streams = NULL;
+}
+
+void stream_init(napi_env env, napi_value exports) {
+  set_function(env, exports, "streamOpen", stream_open);
+  set_function(env, exports, "streamWrite", stream_write);
+  set_function(env, exports, "streamEnd", stream_finish);
+  set_function(env, exports, "streamRelease", stream_release);
+  set_function(env, exports, "streamClose", stream_close);
+}
+
+#endif

@@ -1,0 +1,63 @@
+import { Socket } from "node:net";
+import type { Duplex } from "node:stream";
+import type { ByteStream, ByteStreamEvents } from "./byte-stream.ts";
+
+/** Over any stream of Node's. */
+export class PlainStream implements ByteStream {
+  readonly #stream: Duplex;
+  readonly #hasOnRead: boolean;
+  /** A stream that is no socket may keep the memory it was given. */
+  readonly #mustCopy: boolean;
+  #events: ByteStreamEvents | undefined;
+  #isWaiting = false;
+
+  /** @param hasOnRead  whether what is read goes elsewhere */
+  constructor(stream: Duplex, hasOnRead: boolean) {
+    this.#stream = stream;
+    this.#hasOnRead = hasOnRead;
+    this.#mustCopy = !(stream instanceof Socket);
+  }
+
+  get isClosed(): boolean {
+    return this.#stream.destroyed || this.#stream.writableEnded;
+  }
+
+  get localIp(): string | undefined {
+    return this.#stream instanceof Socket ? this.#stream.localAddress : undefined;
+  }
+
+  start(events: ByteStreamEvents): void {
+    const stream = this.#stream;
+    this.#events = events;
+    let failure: Error | undefined;
+    stream.on("error", (error) => {
+      failure = error;
+    });
+    stream.once("end", () => stream.destroy());
+    stream.once("close", () => events.onClose(failure));
+    if (!this.#hasOnRead) stream.on("data", (chunk: Uint8Array) => events.onBytes(chunk, chunk.length));
+    stream.resume();
+  }
+
+  write(bytes: Uint8Array): boolean {
+    this.#isWaiting = true;
+    this.#stream.write(this.#mustCopy ? bytes.slice() : bytes, this.#onWritten);
+    if (this.#stream.writableLength === 0) this.#isWaiting = false;
+    return !this.#isWaiting;
+  }
+
+  end(): void {
+    this.#stream.end();
+  }
+
+  destroy(): void {
+    this.#stream.destroy();
+  }
+
+  readonly #onWritten = (): void => {
+    // Called on the next tick for a write that was done at once, too: only an empty stream ends the wait.
+    if (!this.#isWaiting || this.#stream.writableLength > 0) return;
+    this.#isWaiting = false;
+    this.#events?.onWritten();
+  };
+}

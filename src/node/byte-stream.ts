@@ -1,0 +1,53 @@
+import type { Duplex } from "node:stream";
+import { DescriptorStream, takeDescriptor } from "./byte-stream-native.ts";
+import { PlainStream } from "./byte-stream-plain.ts";
+import type { Io } from "./io.ts";
+import { tuneDescriptor } from "./tcp-tuning.ts";
+
+/** What an endpoint hears of a tunnel's connection. */
+export interface ByteStreamEvents {
+  /** Bytes that came; `chunk` is borrowed until the call returns. */
+  onBytes(chunk: Uint8Array, length: number): void;
+  /** What {@link ByteStream.write} did not take at once is taken. */
+  onWritten(): void;
+  /** Once, and nothing after it. @param error  undefined when the other end has ended, or this one has closed it */
+  onClose(error: Error | undefined): void;
+}
+
+/** The connection of a tunnel: bytes both ways. */
+export interface ByteStream {
+  readonly isClosed: boolean;
+  /** Its local IP, where it is known. */
+  readonly localIp: string | undefined;
+  /** Begins to read. To be called in the turn of the loop in which the stream was opened. */
+  start(events: ByteStreamEvents): void;
+  /** @returns false when not all is taken at once: nothing more is written, and `bytes` stay lent, until onWritten */
+  write(bytes: Uint8Array): boolean;
+  /** Nothing more is written; closes when the other end has ended as well. Only while nothing is lent. */
+  end(): void;
+  /** Closes at once. */
+  destroy(): void;
+}
+
+/**
+ * Has a tunnel run over a connected stream: past node:net where it is a bare socket and native I/O can take it over.
+ *
+ * @param hasOnRead    whether what is read goes to the `onread` that the socket was made with
+ * @param heartbeatMs  what the connection's own deadlines go by
+ * @param readBuffer   where it is read into, if natively; other streams may have the same
+ */
+export function openByteStream(
+  stream: Duplex,
+  io: Io,
+  hasOnRead: boolean,
+  heartbeatMs: number,
+  readBuffer: Uint8Array,
+): ByteStream {
+  const { native } = io;
+  const taken = native?.streamOpen === undefined || hasOnRead ? undefined : takeDescriptor(stream, native);
+  if (taken !== undefined) {
+    return new DescriptorStream(native!, taken.descriptor, readBuffer, heartbeatMs, taken.surplus);
+  }
+  tuneDescriptor(stream, native, heartbeatMs);
+  return new PlainStream(stream, hasOnRead);
+}

@@ -1,0 +1,129 @@
+import { once } from "node:events";
+import type { AddressInfo } from "node:net";
+import { connect, createServer, type Server, type Socket } from "node:net";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import { type ByteStream, type ByteStreamEvents, openByteStream } from "../../src/node/byte-stream.ts";
+import { DescriptorStream } from "../../src/node/byte-stream-native.ts";
+import type { Io } from "../../src/node/io.ts";
+import { loadNativeModule } from "../../src/node/native-module.ts";
+import { plainUdpIo } from "../../src/node/udp-io-plain.ts";
+
+/** More than the system takes at once while nobody reads. */
+const MUCH_BYTES = 64 * 1024 * 1024;
+const native = loadNativeModule();
+const KINDS: [string, Io][] = [["plain", { udp: plainUdpIo, native: undefined }]];
+if (!(native instanceof Error)) KINDS.push(["native", { udp: plainUdpIo, native }]);
+else if (process.env.CI !== undefined) throw native;
+
+describe.each(KINDS)("a %s byte stream", (kind, io) => {
+  let server: Server;
+  let peer: Socket;
+  let own: Socket;
+  let stream: ByteStream;
+  let heard: Buffer[];
+  let closed: Promise<Error | undefined>;
+  let written: Promise<void>;
+
+  beforeEach(async () => {
+    server = createServer().listen(0, "127.0.0.1");
+    await once(server, "listening");
+    own = connect((server.address() as AddressInfo).port, "127.0.0.1");
+    [[peer]] = (await Promise.all([once(server, "connection"), once(own, "connect")])) as [[Socket], unknown];
+    peer.on("error", () => {});
+    heard = [];
+  });
+
+  afterEach(async () => {
+    stream.destroy();
+    own.destroy();
+    peer.destroy();
+    await new Promise((done) => server.close(done));
+  });
+
+  function start(): void {
+    stream = openByteStream(own, io, false, 5_000, new Uint8Array(65_536));
+    const events = {} as { -readonly [Name in keyof ByteStreamEvents]: ByteStreamEvents[Name] };
+    closed = new Promise((done) => {
+      events.onClose = done;
+    });
+    written = new Promise((done) => {
+      events.onWritten = done;
+    });
+    events.onBytes = (chunk, length) => void heard.push(Buffer.from(chunk.slice(0, length)));
+    stream.start(events);
+  }
+
+  it(`is one of its kind, and knows its local IP`, () => {
+    start();
+    expect(stream instanceof DescriptorStream).toBe(kind === "native");
+    expect(stream.localIp).toBe("127.0.0.1");
+  });
+
+  it("gives what was read before it took the socket over, and what comes then, in order", async () => {
+    own.pause();
+    peer.write("before ");
+    await once(own, "readable");
+    start();
+    peer.end("after");
+    expect(await closed).toBe(undefined);
+    expect(Buffer.concat(heard).toString()).toBe("before after");
+    expect(stream.isClosed).toBe(true);
+  });
+
+  it("keeps what is lent until the system has taken it, then says so; the peer gets it whole", async () => {
+    start();
+    peer.pause();
+    const bytes = new Uint8Array(MUCH_BYTES);
+    for (let i = 0; i < bytes.length; i += 4096) bytes[i] = i >> 12;
+    expect(stream.write(bytes)).toBe(false);
+    const taken: Buffer[] = [];
+    peer.on("data", (chunk) => void taken.push(chunk)).resume();
+    await written;
+    stream.end();
+    await once(peer, "end");
+    expect(Buffer.compare(Buffer.concat(taken), bytes)).toBe(0);
+  });
+
+  it("is closed when both ends have ended", async () => {
+    start();
+    expect(stream.write(new TextEncoder().encode("last"))).toBe(true);
+    stream.end();
+    expect(stream.isClosed).toBe(true);
+    const [data] = await once(peer, "data");
+    expect(data.toString()).toBe("last");
+    peer.end();
+    expect(await closed).toBe(undefined);
+  });
+
+  it("tells of a connection that was reset", async () => {
+    start();
+    peer.resetAndDestroy();
+    expect((await closed)?.message).toMatch(/ECONNRESET/);
+  });
+
+  it("hears nothing any more once destroyed, though bytes are on their way", async () => {
+    start();
+    const gone = new Promise((done) => peer.resume().once("close", done));
+    peer.write("x");
+    stream.destroy();
+    expect(await closed).toBe(undefined);
+    await gone;
+    expect(heard).toEqual([]);
+  });
+
+  it.runIf(kind === "native")("gives its descriptor away open", async () => {
+    start();
+    const descriptor = (stream as DescriptorStream).release()!;
+    const other = new DescriptorStream(native as never, descriptor, new Uint8Array(64), 5_000, undefined);
+    const got = new Promise<string>((done) =>
+      other.start({
+        onBytes: (chunk, length) => done(Buffer.from(chunk.slice(0, length)).toString()),
+        onWritten: () => {},
+        onClose: () => {},
+      }),
+    );
+    peer.write("still there");
+    expect(await got).toBe("still there");
+    other.destroy();
+  });
+});
