@@ -1,6 +1,10 @@
 // UDP sockets of one environment. What arrives on any of them in one turn of the loop goes to JavaScript in one call, as
 // rows over one arena; what is to be sent comes as rows over one buffer, and leaves in as few system calls as there are
 // sockets: runs of equal size to one destination as one segmented send, the rest by sendmmsg.
+#ifdef __APPLE__
+// For IPV6_RECVPKTINFO.
+#define __APPLE_USE_RFC_3542
+#endif
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +34,11 @@ typedef int descriptor;
 #endif
 #endif
 
+// Whether a socket can tell at which of this machine's addresses it was spoken to, and answer from there.
+#if defined(__linux__) || defined(__APPLE__)
+#define HAS_PACKET_INFO
+#endif
+
 // Memory for one received message: a whole coalesced run of datagrams, and a distance that is no power of two, so that
 // the beginnings of all slots do not fall on the same cache lines.
 #define SLOT_BYTES 65536
@@ -38,8 +47,8 @@ typedef int descriptor;
 // Most datagrams in one coalesced message.
 #define MAX_SEGMENTS 128
 #define RECEIVE_ROWS (SLOTS * MAX_SEGMENTS)
-#define RECEIVE_ROW_INTS 5
-#define SEND_ROW_INTS 6
+#define RECEIVE_ROW_INTS 6
+#define SEND_ROW_INTS 7
 #define MAX_SEND_ROWS 4096
 #define SEND_MESSAGES 64
 #define SEND_PARTS 1024
@@ -50,6 +59,8 @@ typedef int descriptor;
 // Of all segments of one send.
 #define MAX_SEGMENTED 65487
 #define MAX_PENDING_BYTES 1048576
+// Addresses of this machine that one socket tells apart.
+#define MAX_LOCALS 255
 // A socket under load yields to the others after so many reads.
 #define READ_ROUNDS 4
 #define NONE (-1)
@@ -63,11 +74,38 @@ enum {
   COUNTS
 };
 
+// An address of this machine.
+typedef struct local_address {
+  // The first 4 of them for IPv4.
+  uint8_t bytes[16];
+  // Of a link-local address, else 0.
+  uint32_t interface_index;
+  // Nothing can be sent from it now, nor has anything come to it since.
+  bool is_gone;
+} local_address;
+
+// Number 1 is the first; 0 stands for whatever address routing chooses.
+typedef struct local_table {
+  int32_t count;
+  // Number of the one that was met last.
+  int32_t last;
+  local_address addresses[MAX_LOCALS];
+} local_table;
+
+#ifndef _WIN32
+// What goes along with a message, either way: the length of its segments, and this machine's address.
+typedef union control_buffer {
+  struct cmsghdr align;
+  char bytes[CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(struct in6_pktinfo))];
+} control_buffer;
+#endif
+
 // What the system did not take at once.
 typedef struct pending {
   struct pending *next;
   struct sockaddr_storage to;
   socklen_t to_length;
+  int32_t local;
   uint16_t segment_bytes;
   uint32_t segments;
   size_t length;
@@ -87,6 +125,8 @@ typedef struct udp_socket {
   int32_t first_row, last_row;
   pending *first_pending, *last_pending;
   size_t pending_bytes;
+  // NULL for a socket that does not tell them apart.
+  local_table *locals;
 } udp_socket;
 
 typedef struct udp_io {
@@ -115,15 +155,9 @@ typedef struct udp_io {
   struct mmsghdr received[SLOTS];
   struct iovec received_parts[SLOTS];
   struct sockaddr_storage received_from[SLOTS];
-  union {
-    struct cmsghdr align;
-    char bytes[CMSG_SPACE(sizeof(int))];
-  } received_control[SLOTS];
+  control_buffer received_control[SLOTS];
   struct mmsghdr sent[SEND_MESSAGES];
-  union {
-    struct cmsghdr align;
-    char bytes[CMSG_SPACE(sizeof(uint16_t))];
-  } sent_control[SEND_MESSAGES];
+  control_buffer sent_control[SEND_MESSAGES];
 #endif
 } udp_io;
 
@@ -132,6 +166,7 @@ typedef struct message {
   struct sockaddr_storage to;
   socklen_t to_length;
   int32_t address_offset;
+  int32_t local;
   size_t first_part, part_count;
   size_t segments, segment_bytes, last_bytes, bytes;
 } message;
@@ -157,17 +192,74 @@ static void on_check(uv_check_t *check) {
   deliver(check->data);
 }
 
+#ifdef HAS_PACKET_INFO
+// The number of an address of this machine, which it gets when it is met first; 0 when there are too many.
+static int32_t number_local(local_table *locals, const uint8_t *bytes, size_t length, uint32_t interface_index) {
+  local_address met = {.interface_index = interface_index};
+  memcpy(met.bytes, bytes, length);
+  int32_t number = locals->last;
+  for (int32_t tried = 0; tried <= locals->count; tried++) {
+    // The last one first, then all.
+    if (tried > 0) number = tried;
+    if (number == 0) continue;
+    local_address *known = &locals->addresses[number - 1];
+    if (known->interface_index != interface_index || memcmp(known->bytes, met.bytes, sizeof met.bytes) != 0) continue;
+    known->is_gone = false;
+    locals->last = number;
+    return number;
+  }
+  if (locals->count == MAX_LOCALS) return 0;
+  locals->addresses[locals->count++] = met;
+  locals->last = locals->count;
+  return locals->count;
+}
+
+// The number of the address that a message came to, if this is what the control message tells; else 0.
+static int32_t local_of_control(local_table *locals, const struct cmsghdr *control) {
+  if (control->cmsg_level == IPPROTO_IP && control->cmsg_type == IP_PKTINFO) {
+    struct in_pktinfo info;
+    memcpy(&info, CMSG_DATA(control), sizeof info);
+#ifdef __linux__
+    // Differs from the destination for a broadcast.
+    struct in_addr address = info.ipi_spec_dst;
+#else
+    struct in_addr address = info.ipi_addr;
+#endif
+    uint32_t host_order = ntohl(address.s_addr);
+    if (host_order == INADDR_ANY || IN_MULTICAST(host_order)) return 0;
+    return number_local(locals, (const uint8_t *)&address, sizeof address, 0);
+  }
+  if (control->cmsg_level == IPPROTO_IPV6 && control->cmsg_type == IPV6_PKTINFO) {
+    struct in6_pktinfo info;
+    memcpy(&info, CMSG_DATA(control), sizeof info);
+    if (IN6_IS_ADDR_MULTICAST(&info.ipi6_addr) || IN6_IS_ADDR_UNSPECIFIED(&info.ipi6_addr)) return 0;
+    uint32_t index = IN6_IS_ADDR_LINKLOCAL(&info.ipi6_addr) ? (uint32_t)info.ipi6_ifindex : 0;
+    return number_local(locals, (const uint8_t *)&info.ipi6_addr, sizeof info.ipi6_addr, index);
+  }
+  return 0;
+}
+#endif
+
+// The address to send from; NULL where routing is to choose.
+static local_address *local_of(const udp_socket *socket, int32_t number) {
+  local_table *locals = socket->locals;
+  if (locals == NULL || number <= 0 || number > locals->count) return NULL;
+  local_address *local = &locals->addresses[number - 1];
+  return local->is_gone ? NULL : local;
+}
+
 // Enters a received message as rows, one a datagram. Delivers first when they do not fit.
 static void add_message(udp_socket *socket, int32_t slot, size_t length, size_t segment_bytes,
-                        const struct sockaddr_storage *from, int32_t *address_offset) {
+                        const struct sockaddr_storage *from, int32_t local, int32_t *address_offset) {
   udp_io *io = socket->io;
   uint8_t *address = io->addresses + (size_t)slot * ADDRESS_MAX_BYTES;
   size_t address_bytes = address_from_sockaddr(from, address);
   if (address_bytes == 0) return;
-  // Equal sources share an offset, so that the receiver compares numbers.
-  if (*address_offset == NONE || memcmp(io->addresses + *address_offset, address, address_bytes) != 0) {
-    *address_offset = slot * ADDRESS_MAX_BYTES;
-  }
+  // Equal sources that spoke to one address (the row before has its number) share an offset, so that the receiver
+  // compares numbers.
+  bool is_equal = *address_offset != NONE && io->rows[(size_t)io->row_count * RECEIVE_ROW_INTS - 1] == local &&
+                  memcmp(io->addresses + *address_offset, address, address_bytes) == 0;
+  if (!is_equal) *address_offset = slot * ADDRESS_MAX_BYTES;
   size_t at = 0;
   do {
     size_t left = length - at;
@@ -179,6 +271,7 @@ static void add_message(udp_socket *socket, int32_t slot, size_t length, size_t 
     row[2] = (int32_t)bytes;
     row[3] = *address_offset;
     row[4] = (int32_t)address_bytes;
+    row[5] = local;
     at += bytes;
   } while (at < length);
 }
@@ -213,20 +306,25 @@ static bool receive(udp_socket *socket) {
   for (int32_t i = first; i < first + count; i++) {
     struct msghdr *header = &io->received[i].msg_hdr;
     size_t segment_bytes = 0;
+    int32_t local = 0;
     if (header->msg_controllen > 0) {
       for (struct cmsghdr *control = CMSG_FIRSTHDR(header); control != NULL; control = CMSG_NXTHDR(header, control)) {
-        if (control->cmsg_level != IPPROTO_UDP || control->cmsg_type != UDP_GRO) continue;
+        if (control->cmsg_level != IPPROTO_UDP || control->cmsg_type != UDP_GRO) {
+          if (socket->locals != NULL && local == 0) local = local_of_control(socket->locals, control);
+          continue;
+        }
         int value;
         memcpy(&value, CMSG_DATA(control), sizeof value);
         if (value > 0) segment_bytes = (size_t)value;
       }
     }
-    add_message(socket, i, io->received[i].msg_len, segment_bytes, &io->received_from[i], &address_offset);
+    add_message(socket, i, io->received[i].msg_len, segment_bytes, &io->received_from[i], local, &address_offset);
   }
   return count == asked;
 #else
   for (int32_t i = first; i < SLOTS; i++) {
     struct sockaddr_storage from;
+    int32_t local = 0;
     uint8_t *slot = io->arena + (size_t)i * SLOT_STRIDE;
 #ifdef _WIN32
     WSABUF buffer = {SLOT_BYTES, (char *)slot};
@@ -239,6 +337,13 @@ static bool receive(udp_socket *socket) {
 #else
     struct iovec vector = {slot, SLOT_BYTES};
     struct msghdr header = {.msg_name = &from, .msg_namelen = sizeof from, .msg_iov = &vector, .msg_iovlen = 1};
+#ifdef HAS_PACKET_INFO
+    control_buffer control;
+    if (socket->locals != NULL) {
+      header.msg_control = &control;
+      header.msg_controllen = sizeof control;
+    }
+#endif
     ssize_t length;
     do length = recvmsg(socket->fd, &header, 0);
     while (length < 0 && errno == EINTR);
@@ -246,17 +351,59 @@ static bool receive(udp_socket *socket) {
       if (errno != EAGAIN && errno != EWOULDBLOCK) io->counts[COUNT_REFUSED]++;
       return false;
     }
+#ifdef HAS_PACKET_INFO
+    if (socket->locals != NULL) {
+      for (struct cmsghdr *each = CMSG_FIRSTHDR(&header); each != NULL && local == 0; each = CMSG_NXTHDR(&header, each))
+        local = local_of_control(socket->locals, each);
+    }
+#endif
 #endif
     io->slot_count = i + 1;
-    add_message(socket, i, (size_t)length, 0, &from, &address_offset);
+    add_message(socket, i, (size_t)length, 0, &from, local, &address_offset);
   }
   return true;
 #endif
 }
 
+#ifndef _WIN32
+static char *put_control(char *at, int level, int type, const void *value, size_t bytes) {
+  struct cmsghdr *cmsg = (struct cmsghdr *)(void *)at;
+  cmsg->cmsg_level = level;
+  cmsg->cmsg_type = type;
+  cmsg->cmsg_len = CMSG_LEN(bytes);
+  memcpy(CMSG_DATA(cmsg), value, bytes);
+  return at + CMSG_SPACE(bytes);
+}
+
+// Has a message leave in segments, unless that is 0, and from an address of this machine, unless that is NULL.
+static void set_control(struct msghdr *header, control_buffer *control, int family, size_t segment_bytes,
+                        const local_address *local) {
+  if (segment_bytes == 0 && local == NULL) return;
+  memset(control, 0, sizeof *control);
+  char *at = control->bytes;
+#ifdef __linux__
+  uint16_t segment = (uint16_t)segment_bytes;
+  if (segment_bytes > 0) at = put_control(at, IPPROTO_UDP, UDP_SEGMENT, &segment, sizeof segment);
+#endif
+#ifdef HAS_PACKET_INFO
+  if (local != NULL && family == AF_INET) {
+    struct in_pktinfo info = {0};
+    memcpy(&info.ipi_spec_dst, local->bytes, sizeof info.ipi_spec_dst);
+    at = put_control(at, IPPROTO_IP, IP_PKTINFO, &info, sizeof info);
+  } else if (local != NULL) {
+    struct in6_pktinfo info = {.ipi6_ifindex = local->interface_index};
+    memcpy(&info.ipi6_addr, local->bytes, sizeof info.ipi6_addr);
+    at = put_control(at, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof info);
+  }
+#endif
+  header->msg_control = control;
+  header->msg_controllen = (size_t)(at - control->bytes);
+}
+#endif
+
 // Sends one message as it is. Returns 0, or a negative system error.
 static int send_once(udp_socket *socket, const struct sockaddr_storage *to, socklen_t to_length, const part *parts,
-                     size_t part_count, size_t segment_bytes) {
+                     size_t part_count, size_t segment_bytes, const local_address *local) {
 #ifdef _WIN32
   WSABUF buffers[2];
   for (size_t i = 0; i < part_count; i++) {
@@ -276,22 +423,8 @@ static int send_once(udp_socket *socket, const struct sockaddr_storage *to, sock
   }
   struct msghdr header = {
       .msg_name = (void *)to, .msg_namelen = to_length, .msg_iov = vectors, .msg_iovlen = part_count};
-#ifdef __linux__
-  union {
-    struct cmsghdr align;
-    char bytes[CMSG_SPACE(sizeof(uint16_t))];
-  } control;
-  if (segment_bytes > 0) {
-    header.msg_control = &control;
-    header.msg_controllen = sizeof control;
-    struct cmsghdr *cmsg = CMSG_FIRSTHDR(&header);
-    cmsg->cmsg_level = IPPROTO_UDP;
-    cmsg->cmsg_type = UDP_SEGMENT;
-    cmsg->cmsg_len = CMSG_LEN(sizeof(uint16_t));
-    uint16_t value = (uint16_t)segment_bytes;
-    memcpy(CMSG_DATA(cmsg), &value, sizeof value);
-  }
-#endif
+  control_buffer control;
+  set_control(&header, &control, socket->family, segment_bytes, local);
   ssize_t sent;
   do sent = sendmsg(socket->fd, &header, 0);
   while (sent < 0 && errno == EINTR);
@@ -301,6 +434,27 @@ static int send_once(udp_socket *socket, const struct sockaddr_storage *to, sock
 
 static bool is_full(int error) {
   return error == UV_EAGAIN;
+}
+
+// What systems say to a message from an address that they do not have, or on an interface.
+static bool may_be_gone(int error) {
+  return error == UV_EINVAL || error == UV_EADDRNOTAVAIL || error == UV_ENETUNREACH || error == UV_ENODEV;
+}
+
+// Sends one message from the address of that number, or from any when this machine does not have it any more. Returns
+// as send_once().
+static int send_from(udp_socket *socket, const struct sockaddr_storage *to, socklen_t to_length, const part *parts,
+                     size_t part_count, size_t segment_bytes, int32_t number) {
+  local_address *local = local_of(socket, number);
+  int error = send_once(socket, to, to_length, parts, part_count, segment_bytes, local);
+  if (local == NULL || !may_be_gone(error)) return error;
+  // May be the news of an earlier datagram.
+  error = send_once(socket, to, to_length, parts, part_count, segment_bytes, local);
+  if (!may_be_gone(error)) return error;
+  int other_error = send_once(socket, to, to_length, parts, part_count, segment_bytes, NULL);
+  if (other_error != 0 && !is_full(other_error)) return error;
+  local->is_gone = true;
+  return other_error;
 }
 
 static void count_failure(udp_io *io, int error, size_t datagrams) {
@@ -333,6 +487,7 @@ static size_t keep(udp_socket *socket, const message *message, const part *parts
   entry->next = NULL;
   entry->to = message->to;
   entry->to_length = message->to_length;
+  entry->local = message->local;
   entry->segments = (uint32_t)message->segments;
   entry->segment_bytes = message->segments > 1 ? (uint16_t)message->segment_bytes : 0;
   entry->length = message->bytes;
@@ -362,7 +517,7 @@ static void send_pending(udp_socket *socket) {
   while (socket->first_pending != NULL) {
     pending *entry = socket->first_pending;
     part whole = {entry->data, entry->length};
-    int error = send_once(socket, &entry->to, entry->to_length, &whole, 1, entry->segment_bytes);
+    int error = send_from(socket, &entry->to, entry->to_length, &whole, 1, entry->segment_bytes, entry->local);
     if (is_full(error)) return;
     if (error != 0) {
       count_failure(socket->io, error, entry->segments);
@@ -401,8 +556,9 @@ static size_t send_singly(udp_socket *socket, const message *whole, const part *
     single.bytes = i + 1 < whole->segments ? whole->segment_bytes : whole->last_bytes;
     const part *own = parts + at;
     at += parts_each;
-    int error =
-        socket->first_pending != NULL ? UV_EAGAIN : send_once(socket, &single.to, single.to_length, own, parts_each, 0);
+    int error = socket->first_pending != NULL
+                    ? UV_EAGAIN
+                    : send_from(socket, &single.to, single.to_length, own, parts_each, 0, single.local);
     if (is_full(error)) dropped += keep(socket, &single, own);
     else if (error != 0) {
       count_failure(socket->io, error, 1);
@@ -414,6 +570,12 @@ static size_t send_singly(udp_socket *socket, const message *whole, const part *
 
 // Deals with a message that the system refused. Returns how many datagrams were dropped.
 static size_t refused(udp_socket *socket, const message *message, const part *parts, int error) {
+  if (may_be_gone(error) && local_of(socket, message->local) != NULL) {
+    size_t segment_bytes = message->segments > 1 ? message->segment_bytes : 0;
+    error = send_from(socket, &message->to, message->to_length, parts, message->part_count, segment_bytes, message->local);
+    if (error == 0) return 0;
+    if (is_full(error)) return keep(socket, message, parts);
+  }
   if (message->segments > 1) {
     // The path is narrower than a segment, or the device cannot: such sizes go singly from now on.
     if (error == UV_EMSGSIZE || error == UV_EINVAL) socket->segment_limit = message->segment_bytes - 1;
@@ -422,7 +584,7 @@ static size_t refused(udp_socket *socket, const message *message, const part *pa
   }
   if (error == UV_ECONNREFUSED || error == UV_EHOSTUNREACH || error == UV_ENETUNREACH) {
     // May be the news of an earlier datagram: once more, then it is this one's.
-    error = send_once(socket, &message->to, message->to_length, parts, message->part_count, 0);
+    error = send_from(socket, &message->to, message->to_length, parts, message->part_count, 0, message->local);
     if (error == 0) return 0;
     if (is_full(error)) return keep(socket, message, parts);
   }
@@ -448,15 +610,8 @@ static size_t send_messages(udp_socket *socket, const message *messages, size_t 
     header->msg_namelen = message->to_length;
     header->msg_iov = vectors + message->first_part;
     header->msg_iovlen = message->part_count;
-    if (message->segments == 1) continue;
-    header->msg_control = &io->sent_control[i];
-    header->msg_controllen = sizeof io->sent_control[i];
-    struct cmsghdr *cmsg = CMSG_FIRSTHDR(header);
-    cmsg->cmsg_level = IPPROTO_UDP;
-    cmsg->cmsg_type = UDP_SEGMENT;
-    cmsg->cmsg_len = CMSG_LEN(sizeof(uint16_t));
-    uint16_t value = (uint16_t)message->segment_bytes;
-    memcpy(CMSG_DATA(cmsg), &value, sizeof value);
+    set_control(header, &io->sent_control[i], socket->family, message->segments > 1 ? message->segment_bytes : 0,
+                local_of(socket, message->local));
   }
   while (done < count && socket->first_pending == NULL) {
     int sent = sendmmsg(socket->fd, io->sent + done, (unsigned)(count - done), MSG_DONTWAIT);
@@ -473,7 +628,8 @@ static size_t send_messages(udp_socket *socket, const message *messages, size_t 
   for (; done < count && socket->first_pending == NULL; done++) {
     const message *message = &messages[done];
     const part *own = parts + message->first_part;
-    int error = send_once(socket, &message->to, message->to_length, own, message->part_count, 0);
+    int error =
+        send_from(socket, &message->to, message->to_length, own, message->part_count, 0, message->local);
     if (is_full(error)) break;
     if (error != 0) dropped += refused(socket, message, own, error);
   }
@@ -498,7 +654,7 @@ static bool is_row_good(const send_batch *batch, const int32_t *row) {
 }
 
 static bool extends(const udp_socket *socket, const message *message, const int32_t *row, size_t bytes) {
-  return message->address_offset == row[5] && bytes > 0 && bytes <= message->segment_bytes &&
+  return message->address_offset == row[5] && message->local == row[6] && bytes > 0 && bytes <= message->segment_bytes &&
          message->segment_bytes <= socket->segment_limit && message->last_bytes == message->segment_bytes &&
          message->segments < SEND_SEGMENTS && message->bytes + bytes <= MAX_SEGMENTED &&
          // Each datagram of a message has as many parts as the others.
@@ -529,6 +685,7 @@ static size_t send_socket(udp_socket *socket, const send_batch *batch) {
       }
       message_count++;
       last->address_offset = row[5];
+      last->local = row[6];
       last->first_part = part_count;
       last->part_count = last->segments = last->bytes = 0;
       last->segment_bytes = bytes;
@@ -672,18 +829,29 @@ static bool reserve_id(udp_io *io) {
   return true;
 }
 
-// udpOpen(address, reusePort, receiveBytes, sendBytes): id
+// Has a socket told at which address of this machine each message arrived. Without the table all numbers are 0.
+static void tell_locals(udp_socket *socket) {
+#ifdef HAS_PACKET_INFO
+  int level = socket->family == AF_INET6 ? IPPROTO_IPV6 : IPPROTO_IP;
+  int option = socket->family == AF_INET6 ? IPV6_RECVPKTINFO : IP_PKTINFO;
+  int one = 1;
+  if (setsockopt(socket->fd, level, option, &one, sizeof one) == 0) socket->locals = calloc(1, sizeof *socket->locals);
+#endif
+}
+
+// udpOpen(address, reusePort, receiveBytes, sendBytes, tellLocals): id
 static napi_value udp_open(napi_env env, napi_callback_info info) {
-  napi_value values[4];
-  if (!get_arguments(env, info, 4, values)) return NULL;
+  napi_value values[5];
+  if (!get_arguments(env, info, 5, values)) return NULL;
   environment *environment = environment_of(env);
   udp_io *io = environment->udp;
   bytes_view bytes = get_bytes(env, values[0]);
   struct sockaddr_storage address;
   socklen_t length = bytes.data == NULL ? 0 : address_to_sockaddr(bytes.data, bytes.bytes, &address);
   if (io == NULL || length == 0) return throw_system_error(env, UV_EINVAL, "udpOpen");
-  bool reuse_port = false;
+  bool reuse_port = false, is_telling = false;
   napi_get_value_bool(env, values[1], &reuse_port);
+  napi_get_value_bool(env, values[4], &is_telling);
   udp_socket *socket = calloc(1, sizeof *socket);
   if (socket == NULL || !reserve_id(io)) {
     free(socket);
@@ -713,6 +881,7 @@ static napi_value udp_open(napi_env env, napi_callback_info info) {
 #endif
   socket->io = io;
   socket->family = address.ss_family;
+  if (is_telling) tell_locals(socket);
   socket->first_row = socket->last_row = NONE;
   socket->poll.data = socket;
   socket->id = io->free_count > 0 ? io->free_ids[--io->free_count] : io->used_ids++;
@@ -737,6 +906,7 @@ static void on_socket_closed(uv_handle_t *handle) {
   // Not before: rows of this turn may still name it.
   io->free_ids[io->free_count++] = socket->id;
   while (socket->first_pending != NULL) drop_first_pending(socket);
+  free(socket->locals);
   free(socket);
   io_handle_closed(io);
 }

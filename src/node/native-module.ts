@@ -14,7 +14,7 @@ export interface NativeModule {
   /**
    * Once in a thread. What arrives is in the arrays when `onBatch` is called, and only until it returns.
    *
-   * @param rows  socket, offset, length, address offset, address length
+   * @param rows  socket, offset, length, address offset, address length, number of this machine's address
    */
   udpSetup(
     arena: Uint8Array,
@@ -22,8 +22,18 @@ export interface NativeModule {
     addresses: Uint8Array,
     onBatch: (count: number) => void,
   ): void;
-  /** @returns the socket's number, used again only in a later turn of the loop */
-  udpOpen(address: Uint8Array, reusePort: boolean, receiveBytes: number, sendBytes: number): number;
+  /**
+   * @param tellLocals  whether the addresses of this machine that datagrams come to are numbered, up to 255 of them;
+   *   others, and all on Windows, are 0
+   * @returns the socket's number, used again only in a later turn of the loop
+   */
+  udpOpen(
+    address: Uint8Array,
+    reusePort: boolean,
+    receiveBytes: number,
+    sendBytes: number,
+    tellLocals: boolean,
+  ): number;
   udpClose(socket: number): void;
   /** Has a socket leave by an interface alone, or with a mark; "" and 0 for none. Not on Windows. */
   udpRestrict?(socket: number, interfaceName: string, mark: number): void;
@@ -31,7 +41,8 @@ export interface NativeModule {
   /** What the system granted, in its own count. */
   udpReceiveBuffer(socket: number): number;
   /**
-   * @param rows  socket, header offset, header length, offset, length, address offset
+   * @param rows  socket, header offset, header length, offset, length, address offset, number of the address to send
+   *   from. That of one that this machine does not have any more, or 0, leaves the choice to routing
    * @returns how many datagrams were dropped
    */
   udpSend(

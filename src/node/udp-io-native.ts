@@ -5,7 +5,7 @@ import type { Outgoing } from "./outgoing.ts";
 import type { OnDatagrams, Remote, UdpIo, UdpSocket, UdpSocketOptions } from "./udp-io.ts";
 import { UDP_BUFFER_BYTES } from "./udp-io.ts";
 
-const SEND_ROW_INTS = 6;
+const SEND_ROW_INTS = 7;
 const ADDRESS_BYTES = 19;
 const HEADER_ARENA_BYTES = 65_536;
 const NO_BYTES: Uint8Array = new Uint8Array(0);
@@ -51,10 +51,17 @@ class NativeUdpIo implements UdpIo {
   }
 
   open(options: UdpSocketOptions): UdpSocket {
-    const { family, host, port, reusePort, outgoing, onBindError } = options;
+    const { family, host, port, reusePort, outgoing, tellsLocal, onBindError } = options;
     try {
       const address = makeAddress(host ?? (family === 4 ? "0.0.0.0" : "::"), port)!;
-      const id = this.#native.udpOpen(address, reusePort, UDP_BUFFER_BYTES, UDP_BUFFER_BYTES);
+      const isAny = address.subarray(1, -2).every((byte) => byte === 0);
+      const id = this.#native.udpOpen(
+        address,
+        reusePort,
+        UDP_BUFFER_BYTES,
+        UDP_BUFFER_BYTES,
+        tellsLocal === true && isAny,
+      );
       if (outgoing !== undefined) this.#restrict(id, outgoing);
       const socket = new NativeUdpSocket(this, id, this.#native.udpPort(id), options.onDatagrams);
       this.#sockets[id] = socket;
@@ -107,6 +114,7 @@ class NativeUdpIo implements UdpIo {
     rows[row + 3] = offset;
     rows[row + 4] = length;
     rows[row + 5] = remote.batchOffset;
+    rows[row + 6] = remote.local;
     if (header === undefined) return;
     if (header !== this.#lastHeader) {
       this.#lastHeader = header;

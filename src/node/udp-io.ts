@@ -8,12 +8,15 @@ export class Remote {
   readonly address: AddressBytes;
   readonly host: string;
   readonly port: number;
+  /** Which address of this machine to send from, as the socket numbered it; 0 for the one that routing chooses. */
+  readonly local: number;
   /** Where the address stands in the batch that is being gathered, and which batch that is. */
   batchOffset = 0;
   batch = 0;
 
-  constructor(address: AddressBytes) {
+  constructor(address: AddressBytes, local = 0) {
     this.address = address;
+    this.local = local;
     this.host = formatHost(address);
     this.port = addressPort(address);
   }
@@ -32,6 +35,11 @@ export interface UdpSocketOptions {
   readonly reusePort: boolean;
   /** By what datagrams leave; native I/O only. Default: as the system has it. */
   readonly outgoing?: Outgoing | undefined;
+  /**
+   * Whether rows tell which of this machine's addresses they came to, where the socket is bound to any; native I/O only,
+   * not on Windows. Default: no.
+   */
+  readonly tellsLocal?: boolean | undefined;
   readonly onDatagrams: OnDatagrams;
   /** Errors of single datagrams do not end a socket; a failure to bind does, and is told here once. */
   readonly onBindError: (error: Error) => void;

@@ -10,9 +10,9 @@ const slow = process.argv[3];
 const FILL = 0x5a;
 const [arenaBytes, rowCount, addressBytes, sendRows] = native.udpSizes();
 const arena = new Uint8Array(arenaBytes);
-const rows = new Int32Array(rowCount * 5);
+const rows = new Int32Array(rowCount * 6);
 const addresses = new Uint8Array(addressBytes);
-const seen = { datagrams: 0, bytes: 0, bad: 0, accepted: 0, echoed: 0 };
+const seen = { datagrams: 0, bytes: 0, bad: 0, numbered: 0, accepted: 0, echoed: 0 };
 
 let seed = 20_261_124;
 const random = (/** @type {number} */ below) => {
@@ -26,30 +26,35 @@ const ipv4 = (/** @type {number} */ port, ip = "127.0.0.1") =>
 let sockets = [];
 native.udpSetup(arena, rows, addresses, (/** @type {number} */ count) => {
   for (let i = 0; i < count; i++) {
-    const [, offset, length, address, addressLength] = rows.subarray(i * 5, i * 5 + 5);
+    const [, offset, length, address, addressLength, local] = rows.subarray(i * 6, i * 6 + 6);
     seen.datagrams++;
     seen.bytes += length;
+    if (local > 0) seen.numbered++;
     const isGood =
-      offset >= 0 && offset + length <= arenaBytes && address >= 0 && address + addressLength <= addressBytes;
+      offset >= 0 &&
+      offset + length <= arenaBytes &&
+      address >= 0 &&
+      address + addressLength <= addressBytes &&
+      local >= 0 &&
+      local <= 255;
     if (!isGood) seen.bad++;
     else if (length > 0 && (arena[offset] !== FILL || arena[offset + length - 1] !== FILL)) seen.bad++;
   }
   // Closes one whose rows may still stand in this batch.
   if (random(50) === 0 && sockets.length > 0) native.udpClose(sockets.splice(random(sockets.length), 1)[0]);
 });
-const any = slow === undefined ? "127.0.0.1" : "0.0.0.0";
-const open = () =>
-  native.udpOpen(ipv4(0, any), random(2) === 0, 1 << 20, slow === undefined ? 1 << 20 : 4096);
+const sendBytes = slow === undefined ? 1 << 20 : 4096;
+const open = () => native.udpOpen(ipv4(0, "0.0.0.0"), random(2) === 0, 1 << 20, sendBytes, random(2) === 0);
 const turn = () => new Promise((done) => setImmediate(done));
 
 const data = new Uint8Array(1 << 20).fill(FILL);
-const table = new Int32Array(sendRows * 6);
+const table = new Int32Array(sendRows * 7);
 const targets = new Uint8Array(64 * 19);
 const headers = new Uint8Array(4096).fill(FILL);
 for (let round = 0; round < 400; round++) {
   while (sockets.length < 20) sockets.push(open());
   for (let i = 0; i < 64; i++)
-    targets.set(ipv4(native.udpPort(sockets[random(sockets.length)]), "127.0.0.1"), i * 19);
+    targets.set(ipv4(native.udpPort(sockets[random(sockets.length)]), `127.0.${random(2)}.${1 + i}`), i * 19);
   if (slow !== undefined) for (let i = 0; i < 64; i += 2) targets.set(ipv4(9, slow), i * 19);
   const count = 1 + random(round % 40 === 0 ? sendRows : 300);
   let at = 0;
@@ -58,11 +63,12 @@ for (let round = 0; round < 400; round++) {
     if (random(8) === 0) size = random(4) === 0 ? random(65_508) : random(1500);
     const header = random(4) === 0 && size > 10 ? 10 : 0;
     if (at + size > data.length) at = 0;
-    table.set([sockets[random(sockets.length)], 0, header, at, size - header, random(64) * 19], i * 6);
+    const local = random(3) === 0 ? random(300) : 0;
+    table.set([sockets[random(sockets.length)], 0, header, at, size - header, random(64) * 19, local], i * 7);
     at += size;
     // One in fifty lies.
     if (random(50) === 0)
-      table[i * 6 + random(6)] = random(3) === 0 ? -1 - random(1 << 20) : random(2 ** 31 - 1);
+      table[i * 7 + random(7)] = random(3) === 0 ? -1 - random(1 << 20) : random(2 ** 31 - 1);
   }
   native.udpSend(data, table, count, targets, headers);
   if (random(10) === 0) native.udpClose(sockets.splice(random(sockets.length), 1)[0]);

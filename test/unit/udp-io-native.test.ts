@@ -1,3 +1,5 @@
+import { createSocket } from "node:dgram";
+import { once } from "node:events";
 import { readdirSync } from "node:fs";
 import { Worker } from "node:worker_threads";
 import { afterEach, describe, expect, it } from "vitest";
@@ -170,6 +172,96 @@ describe.skipIf(!isThere)("native UDP", () => {
     io().flush();
     await b.until(1);
     expect(b.heard[0].payload.length).toBe(3);
+  });
+
+  /** A socket bound to any address that sends back what it hears, to where `remoteFor` says. */
+  function echo(remoteFor: (source: Uint8Array, local: number) => Remote): UdpSocket {
+    const socket = io().open({
+      family: 4,
+      host: "0.0.0.0",
+      port: 0,
+      reusePort: false,
+      tellsLocal: true,
+      onDatagrams: (received, first, end) => {
+        for (let row = first; row < end; ) {
+          const from = received.addressOffset(row);
+          const source = received.addresses.slice(from, from + received.addressLength(row));
+          const remote = remoteFor(source, received.local(row));
+          for (const runEnd = received.endOfRun(row, end); row < runEnd; row++) {
+            socket.send(undefined, received.data, received.offset(row), received.length(row), remote);
+          }
+        }
+        io().flush();
+      },
+      onBindError: (error) => {
+        throw error;
+      },
+    });
+    open.push(socket);
+    return socket;
+  }
+
+  it("answers from the address it was spoken to at, so that connected clients hear it", async () => {
+    const { port } = echo((source, local) => new Remote(source, local));
+    const clients = ["127.0.0.2", "127.0.0.3", "127.0.0.1", "127.0.0.3"].map(async (host) => {
+      const client = createSocket("udp4");
+      client.connect(port, host);
+      await once(client, "connect");
+      client.send(host);
+      const [answer] = await once(client, "message");
+      client.close();
+      return `${answer}`;
+    });
+    expect(await Promise.all(clients)).toEqual(["127.0.0.2", "127.0.0.3", "127.0.0.1", "127.0.0.3"]);
+  });
+
+  it("keeps bursts to two of its addresses apart, coalesced ones and those that share an address of the batch", async () => {
+    const locals = new Set<number>();
+    const remotes = new Map<number, Remote>();
+    const server = echo((source, local) => {
+      locals.add(local);
+      const known = remotes.get(local);
+      const remote = known ?? new Remote(source, local);
+      remotes.set(local, remote);
+      const other = [...remotes.values()].find((each) => each !== remote && each.batch > remote.batch);
+      // As if both stood at one place of the batch: then their numbers alone tell them apart.
+      if (other !== undefined) Object.assign(remote, { batch: other.batch, batchOffset: other.batchOffset });
+      return remote;
+    });
+    const client = listen(4);
+    const hosts = [2, 3].map((last) => new Remote(makeAddress(`127.0.0.${last}`, server.port)!));
+    const payload = [2, 3].map((last) => new Uint8Array(1200).fill(last));
+    for (let round = 0; round < 8; round++) {
+      for (const [i, remote] of hosts.entries()) {
+        // Runs that one send takes, and single ones in turns.
+        for (let n = 0; n < 32 >> round; n++) client.socket.send(undefined, payload[i], 0, 1200, remote);
+        if (round > 5) client.socket.send(undefined, payload[i], 0, 1200, remote);
+      }
+    }
+    expect(io().flush()).toBe(0);
+    await client.until(130);
+    expect(locals).toEqual(new Set([1, 2]));
+    for (const { payload, source } of client.heard)
+      expect(source).toBe(`127.0.0.${payload[0]}:${server.port}`);
+  });
+
+  it("leaves the choice to routing past 255 addresses, and for numbers that it never gave", async () => {
+    const locals: number[] = [];
+    const server = echo((source, local) => {
+      locals.push(local);
+      return new Remote(source, local === 1 ? 300 : local);
+    });
+    const client = listen(4);
+    for (let i = 1; i <= 258; i++) {
+      const remote = new Remote(makeAddress(`127.0.${i >> 8}.${i & 255}`, server.port)!);
+      client.socket.send(undefined, new Uint8Array([i >> 8, i & 255]), 0, 2, remote);
+      expect(io().flush()).toBe(0);
+      await client.until(i);
+    }
+    expect(locals).toEqual([...Array.from({ length: 255 }, (_, i) => i + 1), 0, 0, 0]);
+    const sources = client.heard.map(({ source }) => source.split(":")[0]);
+    expect(sources.slice(0, 3)).toEqual(["127.0.0.1", "127.0.0.2", "127.0.0.3"]);
+    expect(sources.slice(254)).toEqual(["127.0.0.255", "127.0.0.1", "127.0.0.1", "127.0.0.1"]);
   });
 
   it("says why it cannot bind, and shares a port when both sockets ask for it", () => {
