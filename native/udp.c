@@ -284,9 +284,9 @@ static bool receive(udp_socket *socket) {
     if (socket->is_closing) return false;
   }
   int32_t first = io->slot_count;
-  int32_t asked = SLOTS - first;
   int32_t address_offset = NONE;
 #ifdef __linux__
+  int32_t asked = SLOTS - first;
   for (int32_t i = first; i < SLOTS; i++) {
     struct msghdr *header = &io->received[i].msg_hdr;
     header->msg_namelen = sizeof io->received_from[i];
