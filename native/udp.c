@@ -570,9 +570,11 @@ static size_t send_singly(udp_socket *socket, const message *whole, const part *
 
 // Deals with a message that the system refused. Returns how many datagrams were dropped.
 static size_t refused(udp_socket *socket, const message *message, const part *parts, int error) {
-  if (may_be_gone(error) && local_of(socket, message->local) != NULL) {
-    size_t segment_bytes = message->segments > 1 ? message->segment_bytes : 0;
-    error = send_from(socket, &message->to, message->to_length, parts, message->part_count, segment_bytes, message->local);
+  bool may_be_news = error == UV_ECONNREFUSED || error == UV_EHOSTUNREACH || error == UV_ENETUNREACH;
+  if (may_be_news || (may_be_gone(error) && local_of(socket, message->local) != NULL)) {
+    // May be the news of an earlier datagram, or for the address to send from: once more, then it is this one's.
+    error = send_from(socket, &message->to, message->to_length, parts, message->part_count,
+                      message->segments > 1 ? message->segment_bytes : 0, message->local);
     if (error == 0) return 0;
     if (is_full(error)) return keep(socket, message, parts);
   }
@@ -581,12 +583,6 @@ static size_t refused(udp_socket *socket, const message *message, const part *pa
     if (error == UV_EMSGSIZE || error == UV_EINVAL) socket->segment_limit = message->segment_bytes - 1;
     else if (error == UV_EIO || error == UV_ENOTSUP) socket->segment_limit = 0;
     return send_singly(socket, message, parts);
-  }
-  if (error == UV_ECONNREFUSED || error == UV_EHOSTUNREACH || error == UV_ENETUNREACH) {
-    // May be the news of an earlier datagram: once more, then it is this one's.
-    error = send_from(socket, &message->to, message->to_length, parts, message->part_count, 0, message->local);
-    if (error == 0) return 0;
-    if (is_full(error)) return keep(socket, message, parts);
   }
   count_failure(socket->io, error, 1);
   return 1;
