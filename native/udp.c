@@ -26,6 +26,9 @@ typedef int descriptor;
 #endif
 
 #ifdef __linux__
+#include <linux/errqueue.h>
+#include <netinet/icmp6.h>
+#include <netinet/ip_icmp.h>
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
 #endif
@@ -63,6 +66,12 @@ typedef int descriptor;
 #define MAX_LOCALS 255
 // A socket under load yields to the others after so many reads.
 #define READ_ROUNDS 4
+// Errors of one turn that are told; and how many of one socket it reads, more wait for the next.
+#define ERROR_ROWS 128
+#define ERROR_ROW_INTS 9
+#define ERROR_READS 64
+// A call that fails may have told of earlier datagrams alone: it is made so often again.
+#define NEWS_TRIES 2
 #define NONE (-1)
 
 enum {
@@ -71,6 +80,7 @@ enum {
   COUNT_NO_BUFFERS,  // the system had no memory for it
   COUNT_OVERFLOW,    // too much waited for the socket already
   COUNT_FAILED,      // any other reason
+  COUNT_UNTOLD,      // errors, not datagrams: there were too many to tell
   COUNTS
 };
 
@@ -99,6 +109,8 @@ typedef union control_buffer {
   char bytes[CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(struct in6_pktinfo))];
 } control_buffer;
 #endif
+// Why a datagram did not get through, as it is told.
+enum { UNREACHABLE_PORT, UNREACHABLE_HOST, UNREACHABLE_PROHIBITED, UNREACHABLE_TOO_BIG };
 
 // What the system did not take at once.
 typedef struct pending {
@@ -119,6 +131,8 @@ typedef struct udp_socket {
   descriptor fd;
   int family;
   bool is_closing;
+  // Whether errors that come for its datagrams are told. Calls then fail with them too.
+  bool tells_errors;
   // Largest datagram that is sent as a segment of a longer send; 0 where the system cannot.
   size_t segment_limit;
   // Rows of the batch that is being sent.
@@ -132,13 +146,17 @@ typedef struct udp_socket {
 typedef struct udp_io {
   environment *environment;
   napi_ref on_batch;
+  napi_ref on_errors;
   napi_async_context context;
-  napi_ref memory[3];
+  napi_ref memory[4];
   uint8_t *arena;
   int32_t *rows;
   uint8_t *addresses;
   int32_t row_count;
   int32_t slot_count;
+  // Rows of socket, kind, MTU, address bytes, and the address.
+  int32_t *errors;
+  int32_t error_count;
   uv_check_t check;
   udp_socket **sockets;
   int32_t socket_capacity;
@@ -189,7 +207,16 @@ static void deliver(udp_io *io) {
 }
 
 static void on_check(uv_check_t *check) {
-  deliver(check->data);
+  udp_io *io = check->data;
+  deliver(io);
+  if (io->error_count == 0) return;
+  napi_env env = io->environment->env;
+  napi_handle_scope scope;
+  napi_open_handle_scope(env, &scope);
+  napi_value count = make_int(env, io->error_count);
+  io->error_count = 0;
+  call_function(io->environment, io->on_errors, io->context, 1, &count);
+  napi_close_handle_scope(env, scope);
 }
 
 #ifdef HAS_PACKET_INFO
@@ -248,6 +275,127 @@ static local_address *local_of(const udp_socket *socket, int32_t number) {
   return local->is_gone ? NULL : local;
 }
 
+// Has it told that a datagram did not get to `to`; the same again in a row is told once.
+static void add_error(udp_socket *socket, const struct sockaddr_storage *to, int kind, uint32_t mtu) {
+  udp_io *io = socket->io;
+  int32_t row[ERROR_ROW_INTS] = {socket->id, kind, mtu < UINT16_MAX ? (int32_t)mtu : UINT16_MAX};
+  if (kind == NONE || !socket->tells_errors) return;
+  row[3] = (int32_t)address_from_sockaddr(to, (uint8_t *)(row + 4));
+  if (row[3] == 0) return;
+  int32_t *end = io->errors + (size_t)io->error_count * ERROR_ROW_INTS;
+  if (io->error_count > 0 && memcmp(end - ERROR_ROW_INTS, row, sizeof row) == 0) return;
+  if (io->error_count == ERROR_ROWS) {
+    io->counts[COUNT_UNTOLD]++;
+    return;
+  }
+  memcpy(end, row, sizeof row);
+  io->error_count++;
+}
+
+// What a send says of its own datagram; the rest is no news for who sent it.
+static int kind_of_error(int error) {
+  switch (error) {
+    case UV_EHOSTUNREACH:
+    case UV_ENETUNREACH:
+    case UV_EADDRNOTAVAIL:
+      return UNREACHABLE_HOST;
+    case UV_EACCES:
+    case UV_EPERM:
+      return UNREACHABLE_PROHIBITED;
+    default:
+      return NONE;
+  }
+}
+
+// True when a call on this socket may have failed for datagrams that were sent before.
+static bool is_news(const udp_socket *socket, int error) {
+  switch (error) {
+    case UV_ECONNREFUSED:
+    case UV_EHOSTUNREACH:
+    case UV_ENETUNREACH:
+      return true;
+    case UV_EMSGSIZE:
+    case UV_EACCES:
+    case UV_EPROTO:
+#ifndef _WIN32
+    case -ENOPROTOOPT:
+    case -EHOSTDOWN:
+    case -EOPNOTSUPP:
+#endif
+#ifdef __linux__
+    case -ENONET:
+#endif
+      return socket->tells_errors;
+    default:
+      return false;
+  }
+}
+
+#ifdef __linux__
+// NONE for what is no such error.
+static int kind_of_icmp(const struct sock_extended_err *error) {
+  if (error->ee_origin == SO_EE_ORIGIN_LOCAL) return error->ee_errno == EMSGSIZE ? UNREACHABLE_TOO_BIG : NONE;
+  if (error->ee_origin == SO_EE_ORIGIN_ICMP && error->ee_type == ICMP_DEST_UNREACH) {
+    switch (error->ee_code) {
+      case ICMP_PORT_UNREACH:
+      case ICMP_PROT_UNREACH:
+        return UNREACHABLE_PORT;
+      case ICMP_FRAG_NEEDED:
+        return UNREACHABLE_TOO_BIG;
+      case ICMP_NET_ANO:
+      case ICMP_HOST_ANO:
+      case ICMP_PKT_FILTERED:
+        return UNREACHABLE_PROHIBITED;
+      default:
+        return UNREACHABLE_HOST;
+    }
+  }
+  if (error->ee_origin == SO_EE_ORIGIN_ICMP6 && error->ee_type == ICMP6_PACKET_TOO_BIG) return UNREACHABLE_TOO_BIG;
+  if (error->ee_origin == SO_EE_ORIGIN_ICMP6 && error->ee_type == ICMP6_DST_UNREACH) {
+    switch (error->ee_code) {
+      case ICMP6_DST_UNREACH_NOPORT:
+        return UNREACHABLE_PORT;
+      case ICMP6_DST_UNREACH_ADMIN:
+      // RFC 4443: by the source's policy, and a route that rejects.
+      case 5:
+      case 6:
+        return UNREACHABLE_PROHIBITED;
+      default:
+        return UNREACHABLE_HOST;
+    }
+  }
+  return NONE;
+}
+
+// Reads what waits in the error queue. As long as something does, the socket is ready again and again.
+static void read_errors(udp_socket *socket) {
+  for (int i = 0; i < ERROR_READS; i++) {
+    struct sockaddr_storage to;
+    union {
+      struct cmsghdr align;
+      char bytes[512];
+    } control;
+    struct msghdr header = {
+        .msg_name = &to, .msg_namelen = sizeof to, .msg_control = &control, .msg_controllen = sizeof control};
+    to.ss_family = AF_UNSPEC;
+    if (recvmsg(socket->fd, &header, MSG_ERRQUEUE | MSG_DONTWAIT) < 0) {
+      if (errno == EINTR) continue;
+      return;
+    }
+    for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(&header); cmsg != NULL; cmsg = CMSG_NXTHDR(&header, cmsg)) {
+      bool is_error = (cmsg->cmsg_level == IPPROTO_IP && cmsg->cmsg_type == IP_RECVERR) ||
+                      (cmsg->cmsg_level == IPPROTO_IPV6 && cmsg->cmsg_type == IPV6_RECVERR);
+      struct sock_extended_err error;
+      if (!is_error || cmsg->cmsg_len < CMSG_LEN(sizeof error)) continue;
+      memcpy(&error, CMSG_DATA(cmsg), sizeof error);
+      // A local one was counted by the send that failed.
+      if (error.ee_origin != SO_EE_ORIGIN_LOCAL) socket->io->counts[COUNT_REFUSED]++;
+      if (header.msg_namelen > 0) add_error(socket, &to, kind_of_icmp(&error), error.ee_info);
+    }
+  }
+}
+#endif
+
 // Enters a received message as rows, one a datagram. Delivers first when they do not fit.
 static void add_message(udp_socket *socket, int32_t slot, size_t length, size_t segment_bytes,
                         const struct sockaddr_storage *from, int32_t local, int32_t *address_offset) {
@@ -293,12 +441,13 @@ static bool receive(udp_socket *socket) {
     header->msg_controllen = sizeof io->received_control[i];
     header->msg_flags = 0;
   }
-  int count;
+  int count, tries = 0;
   do count = recvmmsg(socket->fd, io->received + first, (unsigned)asked, MSG_DONTWAIT, NULL);
-  while (count < 0 && errno == EINTR);
+  while (count < 0 && (errno == EINTR || (socket->tells_errors && is_news(socket, -errno) && tries++ < NEWS_TRIES)));
   if (count < 0) {
-    // An ICMP error that came for an earlier datagram is told here, once, and ends nothing.
-    if (errno == EAGAIN || errno == EWOULDBLOCK) return false;
+    // An ICMP error that came for an earlier datagram is told here, once, and ends nothing. Where such errors are told,
+    // the queue of errors has it too, and it is counted there.
+    if (errno == EAGAIN || errno == EWOULDBLOCK || socket->tells_errors) return false;
     io->counts[COUNT_REFUSED]++;
     return false;
   }
@@ -426,8 +575,9 @@ static int send_once(udp_socket *socket, const struct sockaddr_storage *to, sock
   control_buffer control;
   set_control(&header, &control, socket->family, segment_bytes, local);
   ssize_t sent;
+  int tries = 0;
   do sent = sendmsg(socket->fd, &header, 0);
-  while (sent < 0 && errno == EINTR);
+  while (sent < 0 && (errno == EINTR || (socket->tells_errors && is_news(socket, -errno) && tries++ < NEWS_TRIES)));
   return sent < 0 ? -errno : 0;
 #endif
 }
@@ -457,12 +607,14 @@ static int send_from(udp_socket *socket, const struct sockaddr_storage *to, sock
   return other_error;
 }
 
-static void count_failure(udp_io *io, int error, size_t datagrams) {
+// For datagrams that a send has failed with for good.
+static void count_failure(udp_socket *socket, const struct sockaddr_storage *to, int error, size_t datagrams) {
   int reason = error == UV_EMSGSIZE                          ? COUNT_TOO_LONG
                : error == UV_ENOBUFS || error == UV_ENOMEM   ? COUNT_NO_BUFFERS
                : error == UV_ECONNREFUSED                    ? COUNT_REFUSED
                                                              : COUNT_FAILED;
-  io->counts[reason] += (double)datagrams;
+  socket->io->counts[reason] += (double)datagrams;
+  add_error(socket, to, kind_of_error(error), 0);
 }
 
 static void on_ready(uv_poll_t *poll, int status, int events);
@@ -520,7 +672,7 @@ static void send_pending(udp_socket *socket) {
     int error = send_from(socket, &entry->to, entry->to_length, &whole, 1, entry->segment_bytes, entry->local);
     if (is_full(error)) return;
     if (error != 0) {
-      count_failure(socket->io, error, entry->segments);
+      count_failure(socket, &entry->to, error, entry->segments);
       socket->io->late_drops += entry->segments;
     }
     drop_first_pending(socket);
@@ -530,6 +682,13 @@ static void send_pending(udp_socket *socket) {
 
 static void on_ready(uv_poll_t *poll, int status, int events) {
   udp_socket *socket = poll->data;
+#ifdef __linux__
+  if (status < 0) {
+    // Errors wait, and libuv watches no more.
+    read_errors(socket);
+    watch(socket);
+  }
+#endif
   if (status < 0) events = UV_READABLE;
   if (events & UV_WRITABLE) send_pending(socket);
   if (!(events & UV_READABLE)) return;
@@ -561,7 +720,7 @@ static size_t send_singly(udp_socket *socket, const message *whole, const part *
                     : send_from(socket, &single.to, single.to_length, own, parts_each, 0, single.local);
     if (is_full(error)) dropped += keep(socket, &single, own);
     else if (error != 0) {
-      count_failure(socket->io, error, 1);
+      count_failure(socket, &single.to, error, 1);
       dropped++;
     }
   }
@@ -570,22 +729,22 @@ static size_t send_singly(udp_socket *socket, const message *whole, const part *
 
 // Deals with a message that the system refused. Returns how many datagrams were dropped.
 static size_t refused(udp_socket *socket, const message *message, const part *parts, int error) {
-  bool may_be_news = error == UV_ECONNREFUSED || error == UV_EHOSTUNREACH || error == UV_ENETUNREACH;
-  if (may_be_news || (may_be_gone(error) && local_of(socket, message->local) != NULL)) {
+  if (is_news(socket, error) || (may_be_gone(error) && local_of(socket, message->local) != NULL)) {
     // May be the news of an earlier datagram, or for the address to send from: once more, then it is this one's.
     error = send_from(socket, &message->to, message->to_length, parts, message->part_count,
                       message->segments > 1 ? message->segment_bytes : 0, message->local);
     if (error == 0) return 0;
     if (is_full(error)) return keep(socket, message, parts);
   }
-  if (message->segments > 1) {
+  // Singly they would go nowhere either where there is no way at all.
+  if (message->segments > 1 && kind_of_error(error) == NONE) {
     // The path is narrower than a segment, or the device cannot: such sizes go singly from now on.
     if (error == UV_EMSGSIZE || error == UV_EINVAL) socket->segment_limit = message->segment_bytes - 1;
     else if (error == UV_EIO || error == UV_ENOTSUP) socket->segment_limit = 0;
     return send_singly(socket, message, parts);
   }
-  count_failure(socket->io, error, 1);
-  return 1;
+  count_failure(socket, &message->to, error, message->segments);
+  return message->segments;
 }
 
 static size_t send_messages(udp_socket *socket, const message *messages, size_t count, const part *parts) {
@@ -908,8 +1067,14 @@ static void on_socket_closed(uv_handle_t *handle) {
 }
 
 static void close_socket(udp_socket *socket) {
+  udp_io *io = socket->io;
   socket->is_closing = true;
-  socket->io->sockets[socket->id] = NULL;
+  io->sockets[socket->id] = NULL;
+  // Its number may stand for another socket by the time that they are told.
+  for (int32_t i = 0; i < io->error_count; i++) {
+    int32_t *row = io->errors + (size_t)i * ERROR_ROW_INTS;
+    if (row[0] == socket->id) row[0] = NONE;
+  }
   uv_poll_stop(&socket->poll);
   uv_close((uv_handle_t *)&socket->poll, on_socket_closed);
   close_descriptor(socket->fd);
@@ -923,6 +1088,31 @@ static napi_value udp_close(napi_env env, napi_callback_info info) {
   udp_socket *socket = socket_of(environment_of(env)->udp, get_int(env, value));
   if (socket != NULL) close_socket(socket);
   return NULL;
+}
+
+#ifdef __linux__
+// udpTellErrors(id): has ICMP errors that come for its datagrams told
+static napi_value udp_tell_errors(napi_env env, napi_callback_info info) {
+  napi_value value;
+  if (!get_arguments(env, info, 1, &value)) return NULL;
+  udp_socket *socket = socket_of(environment_of(env)->udp, get_int(env, value));
+  if (socket == NULL) return NULL;
+  int one = 1;
+  bool is_ipv6 = socket->family == AF_INET6;
+  socket->tells_errors = setsockopt(socket->fd, is_ipv6 ? IPPROTO_IPV6 : IPPROTO_IP,
+                                    is_ipv6 ? IPV6_RECVERR : IP_RECVERR, &one, sizeof one) == 0;
+  return NULL;
+}
+#endif
+
+// udpErrors(): rows of errors that wait to be told; the caller tells them
+static napi_value udp_errors(napi_env env, napi_callback_info info) {
+  (void)info;
+  udp_io *io = environment_of(env)->udp;
+  if (io == NULL) return make_int(env, 0);
+  int32_t count = io->error_count;
+  io->error_count = 0;
+  return make_int(env, count);
 }
 
 #ifndef _WIN32
@@ -963,7 +1153,7 @@ static napi_value udp_receive_buffer(napi_env env, napi_callback_info info) {
   return make_int(env, granted);
 }
 
-// udpCounts(Float64Array): fills it with the drops by reason since the start
+// udpCounts(Float64Array): fills it with the counts by reason since the start
 static napi_value udp_counts(napi_env env, napi_callback_info info) {
   napi_value value;
   if (!get_arguments(env, info, 1, &value)) return NULL;
@@ -974,13 +1164,15 @@ static napi_value udp_counts(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
-// udpSetup(arena, rows, addresses, onBatch): once in an environment; the arrays are of the sizes that udpSizes tells
+// udpSetup(arena, rows, addresses, onBatch, errors, onErrors): once in an environment; the arrays are of the sizes that
+// udpSizes tells
 static napi_value udp_setup(napi_env env, napi_callback_info info) {
-  napi_value values[4];
-  if (!get_arguments(env, info, 4, values)) return NULL;
+  napi_value values[6];
+  if (!get_arguments(env, info, 6, values)) return NULL;
   environment *environment = environment_of(env);
   bytes_view arena = get_bytes(env, values[0]), rows = get_bytes(env, values[1]), addresses = get_bytes(env, values[2]);
-  if (environment->udp != NULL || arena.bytes < (size_t)SLOTS * SLOT_STRIDE ||
+  bytes_view errors = get_bytes(env, values[4]);
+  if (environment->udp != NULL || errors.bytes < ERROR_ROWS * ERROR_ROW_INTS * sizeof(int32_t) || arena.bytes < (size_t)SLOTS * SLOT_STRIDE ||
       rows.bytes < (size_t)RECEIVE_ROWS * RECEIVE_ROW_INTS * sizeof(int32_t) ||
       addresses.bytes < (size_t)SLOTS * ADDRESS_MAX_BYTES) {
     return throw_system_error(env, UV_EINVAL, "udpSetup");
@@ -991,8 +1183,11 @@ static napi_value udp_setup(napi_env env, napi_callback_info info) {
   io->arena = arena.data;
   io->rows = (int32_t *)(void *)rows.data;
   io->addresses = addresses.data;
+  io->errors = (int32_t *)(void *)errors.data;
   for (int i = 0; i < 3; i++) napi_create_reference(env, values[i], 1, &io->memory[i]);
+  napi_create_reference(env, values[4], 1, &io->memory[3]);
   napi_create_reference(env, values[3], 1, &io->on_batch);
+  napi_create_reference(env, values[5], 1, &io->on_errors);
   napi_value name, resource;
   napi_create_string_utf8(env, "underpass:udp", NAPI_AUTO_LENGTH, &name);
   napi_create_object(env, &resource);
@@ -1018,12 +1213,13 @@ static napi_value udp_setup(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
-// udpSizes(): [arena bytes, receive rows, address bytes, most rows of one udpSend]
+// udpSizes(): [arena bytes, receive rows, address bytes, most rows of one udpSend, rows of errors]
 static napi_value udp_sizes(napi_env env, napi_callback_info info) {
-  const int64_t sizes[] = {(int64_t)SLOTS * SLOT_STRIDE, RECEIVE_ROWS, SLOTS * ADDRESS_MAX_BYTES, MAX_SEND_ROWS};
+  const int64_t sizes[] = {(int64_t)SLOTS * SLOT_STRIDE, RECEIVE_ROWS, SLOTS * ADDRESS_MAX_BYTES, MAX_SEND_ROWS,
+                           ERROR_ROWS};
   napi_value result;
-  napi_create_array_with_length(env, 4, &result);
-  for (uint32_t i = 0; i < 4; i++) napi_set_element(env, result, i, make_int(env, sizes[i]));
+  napi_create_array_with_length(env, 5, &result);
+  for (uint32_t i = 0; i < 5; i++) napi_set_element(env, result, i, make_int(env, sizes[i]));
   return result;
 }
 
@@ -1036,13 +1232,15 @@ void udp_end(environment *environment) {
   if (io == NULL) return;
   environment->udp = NULL;
   io->row_count = 0;
+  io->error_count = 0;
   uv_check_stop(&io->check);
   for (int32_t id = 0; id < io->used_ids; id++) {
     if (io->sockets[id] != NULL) close_socket(io->sockets[id]);
   }
   napi_async_destroy(environment->env, io->context);
   napi_delete_reference(environment->env, io->on_batch);
-  for (int i = 0; i < 3; i++) napi_delete_reference(environment->env, io->memory[i]);
+  napi_delete_reference(environment->env, io->on_errors);
+  for (int i = 0; i < 4; i++) napi_delete_reference(environment->env, io->memory[i]);
   uv_close((uv_handle_t *)&io->check, on_check_closed);
 }
 
@@ -1051,6 +1249,10 @@ void udp_init(napi_env env, napi_value exports) {
   set_function(env, exports, "udpSetup", udp_setup);
   set_function(env, exports, "udpOpen", udp_open);
   set_function(env, exports, "udpClose", udp_close);
+  set_function(env, exports, "udpErrors", udp_errors);
+#ifdef __linux__
+  set_function(env, exports, "udpTellErrors", udp_tell_errors);
+#endif
 #ifndef _WIN32
   set_function(env, exports, "udpRestrict", udp_restrict);
 #endif

@@ -1,6 +1,7 @@
 import { AddressIndex } from "../core/address-index.ts";
 import type { TunnelClient } from "../core/client.ts";
 import type { ReceivedDatagrams } from "../core/received-datagrams.ts";
+import type { UnreachableKind } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { sameBytes } from "../wire/socket-address.ts";
 import type { UdpIo, UdpSocket, UdpSocketOptions } from "./udp-io.ts";
@@ -21,6 +22,8 @@ export interface RelayHost {
 export interface Relay {
   /** A datagram for the application. @param context  slot that tells where it came from */
   deliver(association: number, context: number, data: Uint8Array, offset: number, length: number): boolean;
+  /** A datagram of the association did not get to `remote`. @param mtu  for too-big, else 0 */
+  refuse?(association: number, remote: AddressBytes, kind: UnreachableKind, mtu: number): void;
   /** Core has ended the association. */
   forget(association: number): void;
   readonly socket: Pick<UdpSocket, "hasPending" | "close">;

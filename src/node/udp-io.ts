@@ -1,4 +1,5 @@
 import type { ReceivedDatagrams } from "../core/received-datagrams.ts";
+import type { UnreachableKind } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { addressPort, formatHost } from "../wire/socket-address.ts";
 import type { Outgoing } from "./outgoing.ts";
@@ -25,6 +26,13 @@ export class Remote {
 /** Rows `first` to before `end` came to one socket. Borrowed until the call returns. */
 export type OnDatagrams = (received: ReceivedDatagrams, first: number, end: number) => void;
 
+/**
+ * A datagram to `remote` did not get through, as an ICMP error or the system itself says.
+ *
+ * @param mtu  for too-big: the largest IP packet that would, 0 where that is not known; at most 65,535
+ */
+export type OnUnreachable = (remote: AddressBytes, kind: UnreachableKind, mtu: number) => void;
+
 export interface UdpSocketOptions {
   readonly family: 4 | 6;
   /** IP to bind, undefined for any. */
@@ -41,6 +49,8 @@ export interface UdpSocketOptions {
    */
   readonly tellsLocal?: boolean | undefined;
   readonly onDatagrams: OnDatagrams;
+  /** Native I/O on Linux only: of a socket that is not connected, node:dgram and other systems tell nothing. */
+  readonly onUnreachable?: OnUnreachable;
   /** Errors of single datagrams do not end a socket; a failure to bind does, and is told here once. */
   readonly onBindError: (error: Error) => void;
 }

@@ -7,7 +7,7 @@ import { once } from "node:events";
 import { createRequire } from "node:module";
 
 const native = createRequire(import.meta.url)(process.argv[2]);
-const [arenaBytes, rowCount, addressBytes] = native.udpSizes();
+const [arenaBytes, rowCount, addressBytes, , errorRows] = native.udpSizes();
 const arena = new Uint8Array(arenaBytes);
 const rows = new Int32Array(rowCount * 6);
 const addresses = new Uint8Array(addressBytes);
@@ -21,7 +21,7 @@ let isRun = false;
 const locals = [];
 let lastSource = new Uint8Array(0);
 let dropped = 0;
-native.udpSetup(arena, rows, addresses, (/** @type {number} */ count) => {
+const onBatch = (/** @type {number} */ count) => {
   for (let i = 0; i < count; i++) {
     const [socket, , , address, addressLength, local] = rows.subarray(i * 6, i * 6 + 6);
     if (local === 0) continue;
@@ -29,7 +29,8 @@ native.udpSetup(arena, rows, addresses, (/** @type {number} */ count) => {
     lastSource = addresses.slice(address, address + addressLength);
     answer(socket, lastSource, local);
   }
-});
+};
+native.udpSetup(arena, rows, addresses, onBatch, new Int32Array(errorRows * 9), () => {});
 
 /** @type {(socket: number, to: Uint8Array, local: number) => void} */
 function answer(socket, to, local) {

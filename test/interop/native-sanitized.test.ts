@@ -42,6 +42,7 @@ describe.skipIf(!hasSanitizer)("the native module under AddressSanitizer and UBS
     expect(seen.bad).toBe(0);
     expect(seen.datagrams).toBeGreaterThan(5_000);
     expect(seen.numbered).toBeGreaterThan(1_000);
+    expect(seen.errors).toBeGreaterThan(1_000);
     expect([seen.accepted, seen.echoed]).toEqual([50, 50]);
   });
 

@@ -8,11 +8,12 @@ const native = createRequire(import.meta.url)(process.argv[2]);
 const slow = process.argv[3];
 /** What all that is sent consists of. */
 const FILL = 0x5a;
-const [arenaBytes, rowCount, addressBytes, sendRows] = native.udpSizes();
+const [arenaBytes, rowCount, addressBytes, sendRows, errorRows] = native.udpSizes();
 const arena = new Uint8Array(arenaBytes);
 const rows = new Int32Array(rowCount * 6);
 const addresses = new Uint8Array(addressBytes);
-const seen = { datagrams: 0, bytes: 0, bad: 0, numbered: 0, accepted: 0, echoed: 0 };
+const errors = new Int32Array(errorRows * 9);
+const seen = { datagrams: 0, bytes: 0, bad: 0, numbered: 0, accepted: 0, echoed: 0, errors: 0 };
 
 let seed = 20_261_124;
 const random = (/** @type {number} */ below) => {
@@ -24,7 +25,19 @@ const ipv4 = (/** @type {number} */ port, ip = "127.0.0.1") =>
 
 /** @type {number[]} */
 let sockets = [];
-native.udpSetup(arena, rows, addresses, (/** @type {number} */ count) => {
+/** Errors, of which some name sockets that have closed; the address stands behind four ints. */
+const takeErrors = (/** @type {number} */ count) => {
+  if (count > errorRows) seen.bad++;
+  for (let i = 0; i < count; i++) {
+    const [socket, kind, mtu, length, address] = errors.subarray(i * 9, i * 9 + 5);
+    seen.errors++;
+    // An IPv4 address begins with 1, which is how the int begins too.
+    const isGood = socket >= -1 && kind >= 0 && kind <= 3 && mtu >= 0 && mtu <= 65_535;
+    if (!isGood || length !== 7 || (address & 255) !== 1) seen.bad++;
+  }
+  if (random(20) === 0 && sockets.length > 0) native.udpClose(sockets.splice(random(sockets.length), 1)[0]);
+};
+const onBatch = (/** @type {number} */ count) => {
   for (let i = 0; i < count; i++) {
     const [, offset, length, address, addressLength, local] = rows.subarray(i * 6, i * 6 + 6);
     seen.datagrams++;
@@ -42,9 +55,14 @@ native.udpSetup(arena, rows, addresses, (/** @type {number} */ count) => {
   }
   // Closes one whose rows may still stand in this batch.
   if (random(50) === 0 && sockets.length > 0) native.udpClose(sockets.splice(random(sockets.length), 1)[0]);
-});
+};
+native.udpSetup(arena, rows, addresses, onBatch, errors, takeErrors);
 const sendBytes = slow === undefined ? 1 << 20 : 4096;
-const open = () => native.udpOpen(ipv4(0, "0.0.0.0"), random(2) === 0, 1 << 20, sendBytes, random(2) === 0);
+const open = () => {
+  const id = native.udpOpen(ipv4(0, "0.0.0.0"), random(2) === 0, 1 << 20, sendBytes, random(2) === 0);
+  if (random(2) === 0) native.udpTellErrors?.(id);
+  return id;
+};
 const turn = () => new Promise((done) => setImmediate(done));
 
 const data = new Uint8Array(1 << 20).fill(FILL);
@@ -55,6 +73,9 @@ for (let round = 0; round < 400; round++) {
   while (sockets.length < 20) sockets.push(open());
   for (let i = 0; i < 64; i++)
     targets.set(ipv4(native.udpPort(sockets[random(sockets.length)]), `127.0.${random(2)}.${1 + i}`), i * 19);
+  // Nobody listens there, and broadcasts are not allowed.
+  for (let i = 1; i < 64; i += 8) targets.set(ipv4(1 + random(20)), i * 19);
+  targets.set(ipv4(9, "127.255.255.255"), 5 * 19);
   if (slow !== undefined) for (let i = 0; i < 64; i += 2) targets.set(ipv4(9, slow), i * 19);
   const count = 1 + random(round % 40 === 0 ? sendRows : 300);
   let at = 0;
@@ -73,10 +94,12 @@ for (let round = 0; round < 400; round++) {
   native.udpSend(data, table, count, targets, headers);
   if (random(10) === 0) native.udpClose(sockets.splice(random(sockets.length), 1)[0]);
   native.udpClose(random(1000) - 500 < 0 ? -5 : 100_000);
+  native.udpTellErrors?.(random(1000) - 500);
+  if (random(4) === 0) takeErrors(native.udpErrors());
   await turn();
 }
 for (const bad of [[], [1], [new Uint8Array(3), 0, 0, 0], ["x", {}, null, undefined]]) {
-  for (const name of ["udpOpen", "udpSend", "udpSetup", "tcpListen"]) {
+  for (const name of ["udpOpen", "udpSend", "udpSetup", "udpTellErrors", "tcpListen"]) {
     try {
       native[name](...bad);
     } catch {
@@ -110,7 +133,7 @@ await Promise.all(
 );
 native.tcpUnlisten(listener);
 native.tcpUnlisten(listener);
-const counts = new Float64Array(5);
+const counts = new Float64Array(6);
 native.udpCounts(counts);
 for (const socket of sockets) native.udpClose(socket);
 sockets = [];

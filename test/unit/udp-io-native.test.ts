@@ -5,7 +5,7 @@ import { Worker } from "node:worker_threads";
 import { afterEach, describe, expect, it } from "vitest";
 import type { ReceivedDatagrams } from "../../src/core/received-datagrams.ts";
 import { loadNativeModule, NATIVE_DROP_REASONS } from "../../src/node/native-module.ts";
-import type { UdpSocket } from "../../src/node/udp-io.ts";
+import type { OnUnreachable, UdpSocket } from "../../src/node/udp-io.ts";
 import { Remote } from "../../src/node/udp-io.ts";
 import { nativeUdpIo } from "../../src/node/udp-io-native.ts";
 import { formatAddress, makeAddress } from "../../src/wire/socket-address.ts";
@@ -13,6 +13,12 @@ import { formatAddress, makeAddress } from "../../src/wire/socket-address.ts";
 const native = loadNativeModule();
 const isThere = !(native instanceof Error);
 if (!isThere && process.env.CI !== undefined) throw native;
+
+interface Told {
+  readonly remote: string;
+  readonly kind: string;
+  readonly mtu: number;
+}
 
 interface Heard {
   readonly payload: Uint8Array;
@@ -25,13 +31,20 @@ describe.skipIf(!isThere)("native UDP", () => {
     for (const socket of open.splice(0)) socket.close();
   });
 
-  /** A socket that keeps what it hears. */
-  function listen(family: 4 | 6): {
+  /** A socket that keeps what it hears; with `told`, of unreachable targets too. */
+  function listen(
+    family: 4 | 6,
+    told?: Told[],
+  ): {
     socket: UdpSocket;
     heard: Heard[];
     until: (count: number) => Promise<void>;
   } {
     const heard: Heard[] = [];
+    const onUnreachable: OnUnreachable = (remote, kind, mtu) => {
+      told!.push({ remote: formatAddress(remote), kind, mtu });
+      wake();
+    };
     let wake = () => {};
     const socket = io().open({
       family,
@@ -49,13 +62,14 @@ describe.skipIf(!isThere)("native UDP", () => {
         }
         wake();
       },
+      ...(told === undefined ? {} : { onUnreachable }),
       onBindError: (error) => {
         throw error;
       },
     });
     open.push(socket);
     const until = async (count: number) => {
-      while (heard.length < count) {
+      while (heard.length + (told?.length ?? 0) < count) {
         await new Promise<void>((done) => {
           wake = done;
         });
@@ -64,6 +78,11 @@ describe.skipIf(!isThere)("native UDP", () => {
     return { socket, heard, until };
   }
 
+  const counts = () => {
+    const array = new Float64Array(NATIVE_DROP_REASONS.length);
+    (native as Exclude<typeof native, Error>).udpCounts(array);
+    return Object.fromEntries(NATIVE_DROP_REASONS.map((reason, i) => [reason, array[i]]));
+  };
   const io = () => nativeUdpIo(native as Exclude<typeof native, Error>);
   const remoteOf = (socket: UdpSocket, family: 4 | 6) =>
     new Remote(makeAddress(family === 4 ? "127.0.0.1" : "::1", socket.port)!);
@@ -139,11 +158,6 @@ describe.skipIf(!isThere)("native UDP", () => {
   it("counts what is too long for the path, and what has no address it could go to; nothing ends", async () => {
     const a = listen(4);
     const b = listen(4);
-    const counts = () => {
-      const array = new Float64Array(NATIVE_DROP_REASONS.length);
-      (native as Exclude<typeof native, Error>).udpCounts(array);
-      return Object.fromEntries(NATIVE_DROP_REASONS.map((reason, i) => [reason, array[i]]));
-    };
     const before = counts();
     const data = new Uint8Array(70_000);
     a.socket.send(undefined, data, 0, 65_520, remoteOf(b.socket, 4));
@@ -262,6 +276,109 @@ describe.skipIf(!isThere)("native UDP", () => {
     const sources = client.heard.map(({ source }) => source.split(":")[0]);
     expect(sources.slice(0, 3)).toEqual(["127.0.0.1", "127.0.0.2", "127.0.0.3"]);
     expect(sources.slice(254)).toEqual(["127.0.0.255", "127.0.0.1", "127.0.0.1", "127.0.0.1"]);
+  });
+
+  describe.skipIf(process.platform !== "linux")("with errors told", () => {
+    const FAMILIES = [4, 6] as const;
+
+    /** A port of the loopback where nobody listens. */
+    function closedPort(family: 4 | 6): Remote {
+      const { socket } = listen(family);
+      const remote = remoteOf(socket, family);
+      socket.close();
+      return remote;
+    }
+
+    it.each(FAMILIES)("tells which port refused over IPv%i, with nothing sent again", async (family) => {
+      const told: Told[] = [];
+      const a = listen(family, told);
+      const [gone, other] = [closedPort(family), closedPort(family)];
+      const before = counts();
+      for (const remote of [gone, other]) {
+        a.socket.send(undefined, new Uint8Array(9), 0, 9, remote);
+        expect(io().flush()).toBe(0);
+      }
+      await a.until(2);
+      expect(told).toEqual(
+        [gone, other].map(({ address }) => ({ remote: formatAddress(address), kind: "port", mtu: 0 })),
+      );
+      expect(counts().refused - before.refused).toBe(2);
+    });
+
+    it.each(FAMILIES)(
+      "loses nothing between 3,000 datagrams that are refused over IPv%i, in singles, runs and both ways",
+      async (family) => {
+        const told: Told[] = [];
+        const a = listen(family, told);
+        const b = listen(family);
+        const gone = closedPort(family);
+        const good = remoteOf(b.socket, family);
+        const data = new Uint8Array(2000);
+        const wanted: number[] = [];
+        for (let round = 0; round < 100; round++) {
+          const before = wanted.length;
+          for (let i = 0; i < 30; i++) {
+            a.socket.send(undefined, data, 0, 100 + (i % 3 === 0 ? i : 0), gone);
+            // Of one size in rounds with even numbers: these leave as one send.
+            const size = round % 2 === 0 ? 700 : 700 + i;
+            if (i % 2 === 0) continue;
+            a.socket.send(undefined, data, 0, size, good);
+            wanted.push(size);
+          }
+          expect(io().flush()).toBe(0);
+          b.socket.send(undefined, data, 0, 1 + round, remoteOf(a.socket, family));
+          expect(io().flush()).toBe(0);
+          await b.until(before + 15);
+        }
+        while (a.heard.length < 100) await new Promise((done) => setImmediate(done));
+        expect(a.heard.map(({ payload }) => payload.length)).toEqual(
+          Array.from({ length: 100 }, (_, i) => 1 + i),
+        );
+        expect(b.heard.map(({ payload }) => payload.length)).toEqual(wanted);
+        expect(new Set(told.map(({ remote }) => remote))).toEqual(new Set([formatAddress(gone.address)]));
+      },
+    );
+
+    it("tells what the system itself will not send, in the same turn or the next", async () => {
+      const told: Told[] = [];
+      const a = listen(4, told);
+      // Not without SO_BROADCAST.
+      const broadcast = new Remote(makeAddress("127.255.255.255", 9)!);
+      a.socket.send(undefined, new Uint8Array(1), 0, 1, broadcast);
+      expect(io().flush()).toBe(1);
+      await new Promise((done) => setImmediate(done));
+      expect(told).toEqual([{ remote: "127.255.255.255:9", kind: "prohibited", mtu: 0 }]);
+    });
+
+    it("tells nothing of a socket that has closed, nor to the one that has its number then", async () => {
+      const told: Told[] = [];
+      const gone = closedPort(4);
+      for (let i = 0; i < 200; i++) {
+        const a = listen(4, told);
+        a.socket.send(undefined, new Uint8Array(1), 0, 1, gone);
+        io().flush();
+        if (i % 2 === 0) await new Promise((done) => setImmediate(done));
+        const before = told.length;
+        a.socket.close();
+        listen(4, told);
+        await new Promise((done) => setImmediate(done));
+        expect(told.length).toBe(before);
+      }
+    });
+
+    it("rests once errors are read", async (context) => {
+      const timing = performance.nodeTiming as unknown as { uvMetricsInfo?: { loopCount: number } };
+      if (timing.uvMetricsInfo === undefined) context.skip("this Node counts no turns of its loop");
+      const told: Told[] = [];
+      const a = listen(4, told);
+      a.socket.send(undefined, new Uint8Array(1), 0, 1, closedPort(4));
+      io().flush();
+      await a.until(1);
+      const before = timing.uvMetricsInfo!.loopCount;
+      await new Promise((done) => setTimeout(done, 100));
+      // One that found the socket ready again and again would have turned thousands of times.
+      expect(timing.uvMetricsInfo!.loopCount - before).toBeLessThan(100);
+    });
   });
 
   it("says why it cannot bind, and shares a port when both sockets ask for it", () => {
