@@ -7,6 +7,10 @@
 #include <stdint.h>
 #include <uv.h>
 
+#if defined(_MSC_VER) && !defined(__clang__)
+#define _Thread_local __declspec(thread)
+#endif
+
 struct udp_io;
 struct listener;
 struct tun;

@@ -1,6 +1,10 @@
 // UDP sockets of one environment. What arrives on any of them in one turn of the loop goes to JavaScript in one call, as
 // rows over one arena; what is to be sent comes as rows over one buffer, and leaves in as few system calls as there are
 // sockets: runs of equal size to one destination as one segmented send, the rest by sendmmsg.
+#ifdef __APPLE__
+// For IPV6_RECVPKTINFO.
+#define __APPLE_USE_RFC_3542
+#endif
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,12 +26,20 @@ typedef int descriptor;
 #endif
 
 #ifdef __linux__
+#include <linux/errqueue.h>
+#include <netinet/icmp6.h>
+#include <netinet/ip_icmp.h>
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
 #endif
 #ifndef UDP_GRO
 #define UDP_GRO 104
 #endif
+#endif
+
+// Whether a socket can tell at which of this machine's addresses it was spoken to, and answer from there.
+#if defined(__linux__) || defined(__APPLE__)
+#define HAS_PACKET_INFO
 #endif
 
 // Memory for one received message: a whole coalesced run of datagrams, and a distance that is no power of two, so that
@@ -38,8 +50,8 @@ typedef int descriptor;
 // Most datagrams in one coalesced message.
 #define MAX_SEGMENTS 128
 #define RECEIVE_ROWS (SLOTS * MAX_SEGMENTS)
-#define RECEIVE_ROW_INTS 5
-#define SEND_ROW_INTS 6
+#define RECEIVE_ROW_INTS 6
+#define SEND_ROW_INTS 7
 #define MAX_SEND_ROWS 4096
 #define SEND_MESSAGES 64
 #define SEND_PARTS 1024
@@ -50,8 +62,16 @@ typedef int descriptor;
 // Of all segments of one send.
 #define MAX_SEGMENTED 65487
 #define MAX_PENDING_BYTES 1048576
+// Addresses of this machine that one socket tells apart.
+#define MAX_LOCALS 255
 // A socket under load yields to the others after so many reads.
 #define READ_ROUNDS 4
+// Errors of one turn that are told; and how many of one socket it reads, more wait for the next.
+#define ERROR_ROWS 128
+#define ERROR_ROW_INTS 9
+#define ERROR_READS 64
+// A call that fails may have told of earlier datagrams alone: it is made so often again.
+#define NEWS_TRIES 2
 #define NONE (-1)
 
 enum {
@@ -60,14 +80,44 @@ enum {
   COUNT_NO_BUFFERS,  // the system had no memory for it
   COUNT_OVERFLOW,    // too much waited for the socket already
   COUNT_FAILED,      // any other reason
+  COUNT_UNTOLD,      // errors, not datagrams: there were too many to tell
   COUNTS
 };
+
+// An address of this machine.
+typedef struct local_address {
+  // The first 4 of them for IPv4.
+  uint8_t bytes[16];
+  // Of a link-local address, else 0.
+  uint32_t interface_index;
+  // Nothing can be sent from it now, nor has anything come to it since.
+  bool is_gone;
+} local_address;
+
+// Number 1 is the first; 0 stands for whatever address routing chooses.
+typedef struct local_table {
+  int32_t count;
+  // Number of the one that was met last.
+  int32_t last;
+  local_address addresses[MAX_LOCALS];
+} local_table;
+
+#ifndef _WIN32
+// What goes along with a message, either way: the length of its segments, and this machine's address.
+typedef union control_buffer {
+  struct cmsghdr align;
+  char bytes[CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(struct in6_pktinfo))];
+} control_buffer;
+#endif
+// Why a datagram did not get through, as it is told.
+enum { UNREACHABLE_PORT, UNREACHABLE_HOST, UNREACHABLE_PROHIBITED, UNREACHABLE_TOO_BIG };
 
 // What the system did not take at once.
 typedef struct pending {
   struct pending *next;
   struct sockaddr_storage to;
   socklen_t to_length;
+  int32_t local;
   uint16_t segment_bytes;
   uint32_t segments;
   size_t length;
@@ -81,24 +131,32 @@ typedef struct udp_socket {
   descriptor fd;
   int family;
   bool is_closing;
+  // Whether errors that come for its datagrams are told. Calls then fail with them too.
+  bool tells_errors;
   // Largest datagram that is sent as a segment of a longer send; 0 where the system cannot.
   size_t segment_limit;
   // Rows of the batch that is being sent.
   int32_t first_row, last_row;
   pending *first_pending, *last_pending;
   size_t pending_bytes;
+  // NULL for a socket that does not tell them apart.
+  local_table *locals;
 } udp_socket;
 
 typedef struct udp_io {
   environment *environment;
   napi_ref on_batch;
+  napi_ref on_errors;
   napi_async_context context;
-  napi_ref memory[3];
+  napi_ref memory[4];
   uint8_t *arena;
   int32_t *rows;
   uint8_t *addresses;
   int32_t row_count;
   int32_t slot_count;
+  // Rows of socket, kind, MTU, address bytes, and the address.
+  int32_t *errors;
+  int32_t error_count;
   uv_check_t check;
   udp_socket **sockets;
   int32_t socket_capacity;
@@ -115,15 +173,9 @@ typedef struct udp_io {
   struct mmsghdr received[SLOTS];
   struct iovec received_parts[SLOTS];
   struct sockaddr_storage received_from[SLOTS];
-  union {
-    struct cmsghdr align;
-    char bytes[CMSG_SPACE(sizeof(int))];
-  } received_control[SLOTS];
+  control_buffer received_control[SLOTS];
   struct mmsghdr sent[SEND_MESSAGES];
-  union {
-    struct cmsghdr align;
-    char bytes[CMSG_SPACE(sizeof(uint16_t))];
-  } sent_control[SEND_MESSAGES];
+  control_buffer sent_control[SEND_MESSAGES];
 #endif
 } udp_io;
 
@@ -132,6 +184,7 @@ typedef struct message {
   struct sockaddr_storage to;
   socklen_t to_length;
   int32_t address_offset;
+  int32_t local;
   size_t first_part, part_count;
   size_t segments, segment_bytes, last_bytes, bytes;
 } message;
@@ -154,20 +207,207 @@ static void deliver(udp_io *io) {
 }
 
 static void on_check(uv_check_t *check) {
-  deliver(check->data);
+  udp_io *io = check->data;
+  deliver(io);
+  if (io->error_count == 0) return;
+  napi_env env = io->environment->env;
+  napi_handle_scope scope;
+  napi_open_handle_scope(env, &scope);
+  napi_value count = make_int(env, io->error_count);
+  io->error_count = 0;
+  call_function(io->environment, io->on_errors, io->context, 1, &count);
+  napi_close_handle_scope(env, scope);
 }
+
+#ifdef HAS_PACKET_INFO
+// The number of an address of this machine, which it gets when it is met first; 0 when there are too many.
+static int32_t number_local(local_table *locals, const uint8_t *bytes, size_t length, uint32_t interface_index) {
+  local_address met = {.interface_index = interface_index};
+  memcpy(met.bytes, bytes, length);
+  int32_t number = locals->last;
+  for (int32_t tried = 0; tried <= locals->count; tried++) {
+    // The last one first, then all.
+    if (tried > 0) number = tried;
+    if (number == 0) continue;
+    local_address *known = &locals->addresses[number - 1];
+    if (known->interface_index != interface_index || memcmp(known->bytes, met.bytes, sizeof met.bytes) != 0) continue;
+    known->is_gone = false;
+    locals->last = number;
+    return number;
+  }
+  if (locals->count == MAX_LOCALS) return 0;
+  locals->addresses[locals->count++] = met;
+  locals->last = locals->count;
+  return locals->count;
+}
+
+// The number of the address that a message came to, if this is what the control message tells; else 0.
+static int32_t local_of_control(local_table *locals, const struct cmsghdr *control) {
+  if (control->cmsg_level == IPPROTO_IP && control->cmsg_type == IP_PKTINFO) {
+    struct in_pktinfo info;
+    memcpy(&info, CMSG_DATA(control), sizeof info);
+#ifdef __linux__
+    // Differs from the destination for a broadcast.
+    struct in_addr address = info.ipi_spec_dst;
+#else
+    struct in_addr address = info.ipi_addr;
+#endif
+    uint32_t host_order = ntohl(address.s_addr);
+    if (host_order == INADDR_ANY || IN_MULTICAST(host_order)) return 0;
+    return number_local(locals, (const uint8_t *)&address, sizeof address, 0);
+  }
+  if (control->cmsg_level == IPPROTO_IPV6 && control->cmsg_type == IPV6_PKTINFO) {
+    struct in6_pktinfo info;
+    memcpy(&info, CMSG_DATA(control), sizeof info);
+    if (IN6_IS_ADDR_MULTICAST(&info.ipi6_addr) || IN6_IS_ADDR_UNSPECIFIED(&info.ipi6_addr)) return 0;
+    uint32_t index = IN6_IS_ADDR_LINKLOCAL(&info.ipi6_addr) ? (uint32_t)info.ipi6_ifindex : 0;
+    return number_local(locals, (const uint8_t *)&info.ipi6_addr, sizeof info.ipi6_addr, index);
+  }
+  return 0;
+}
+#endif
+
+// The address to send from; NULL where routing is to choose.
+static local_address *local_of(const udp_socket *socket, int32_t number) {
+  local_table *locals = socket->locals;
+  if (locals == NULL || number <= 0 || number > locals->count) return NULL;
+  local_address *local = &locals->addresses[number - 1];
+  return local->is_gone ? NULL : local;
+}
+
+// Has it told that a datagram did not get to `to`; the same again in a row is told once.
+static void add_error(udp_socket *socket, const struct sockaddr_storage *to, int kind, uint32_t mtu) {
+  udp_io *io = socket->io;
+  int32_t row[ERROR_ROW_INTS] = {socket->id, kind, mtu < UINT16_MAX ? (int32_t)mtu : UINT16_MAX};
+  if (kind == NONE || !socket->tells_errors) return;
+  row[3] = (int32_t)address_from_sockaddr(to, (uint8_t *)(row + 4));
+  if (row[3] == 0) return;
+  int32_t *end = io->errors + (size_t)io->error_count * ERROR_ROW_INTS;
+  if (io->error_count > 0 && memcmp(end - ERROR_ROW_INTS, row, sizeof row) == 0) return;
+  if (io->error_count == ERROR_ROWS) {
+    io->counts[COUNT_UNTOLD]++;
+    return;
+  }
+  memcpy(end, row, sizeof row);
+  io->error_count++;
+}
+
+// What a send says of its own datagram; the rest is no news for who sent it.
+static int kind_of_error(int error) {
+  switch (error) {
+    case UV_EHOSTUNREACH:
+    case UV_ENETUNREACH:
+    case UV_EADDRNOTAVAIL:
+      return UNREACHABLE_HOST;
+    case UV_EACCES:
+    case UV_EPERM:
+      return UNREACHABLE_PROHIBITED;
+    default:
+      return NONE;
+  }
+}
+
+// True when a call on this socket may have failed for datagrams that were sent before.
+static bool is_news(const udp_socket *socket, int error) {
+  switch (error) {
+    case UV_ECONNREFUSED:
+    case UV_EHOSTUNREACH:
+    case UV_ENETUNREACH:
+      return true;
+    case UV_EMSGSIZE:
+    case UV_EACCES:
+    case UV_EPROTO:
+#ifndef _WIN32
+    case -ENOPROTOOPT:
+    case -EHOSTDOWN:
+    case -EOPNOTSUPP:
+#endif
+#ifdef __linux__
+    case -ENONET:
+#endif
+      return socket->tells_errors;
+    default:
+      return false;
+  }
+}
+
+#ifdef __linux__
+// NONE for what is no such error.
+static int kind_of_icmp(const struct sock_extended_err *error) {
+  if (error->ee_origin == SO_EE_ORIGIN_LOCAL) return error->ee_errno == EMSGSIZE ? UNREACHABLE_TOO_BIG : NONE;
+  if (error->ee_origin == SO_EE_ORIGIN_ICMP && error->ee_type == ICMP_DEST_UNREACH) {
+    switch (error->ee_code) {
+      case ICMP_PORT_UNREACH:
+      case ICMP_PROT_UNREACH:
+        return UNREACHABLE_PORT;
+      case ICMP_FRAG_NEEDED:
+        return UNREACHABLE_TOO_BIG;
+      case ICMP_NET_ANO:
+      case ICMP_HOST_ANO:
+      case ICMP_PKT_FILTERED:
+        return UNREACHABLE_PROHIBITED;
+      default:
+        return UNREACHABLE_HOST;
+    }
+  }
+  if (error->ee_origin == SO_EE_ORIGIN_ICMP6 && error->ee_type == ICMP6_PACKET_TOO_BIG) return UNREACHABLE_TOO_BIG;
+  if (error->ee_origin == SO_EE_ORIGIN_ICMP6 && error->ee_type == ICMP6_DST_UNREACH) {
+    switch (error->ee_code) {
+      case ICMP6_DST_UNREACH_NOPORT:
+        return UNREACHABLE_PORT;
+      case ICMP6_DST_UNREACH_ADMIN:
+      // RFC 4443: by the source's policy, and a route that rejects.
+      case 5:
+      case 6:
+        return UNREACHABLE_PROHIBITED;
+      default:
+        return UNREACHABLE_HOST;
+    }
+  }
+  return NONE;
+}
+
+// Reads what waits in the error queue. As long as something does, the socket is ready again and again.
+static void read_errors(udp_socket *socket) {
+  for (int i = 0; i < ERROR_READS; i++) {
+    struct sockaddr_storage to;
+    union {
+      struct cmsghdr align;
+      char bytes[512];
+    } control;
+    struct msghdr header = {
+        .msg_name = &to, .msg_namelen = sizeof to, .msg_control = &control, .msg_controllen = sizeof control};
+    to.ss_family = AF_UNSPEC;
+    if (recvmsg(socket->fd, &header, MSG_ERRQUEUE | MSG_DONTWAIT) < 0) {
+      if (errno == EINTR) continue;
+      return;
+    }
+    for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(&header); cmsg != NULL; cmsg = CMSG_NXTHDR(&header, cmsg)) {
+      bool is_error = (cmsg->cmsg_level == IPPROTO_IP && cmsg->cmsg_type == IP_RECVERR) ||
+                      (cmsg->cmsg_level == IPPROTO_IPV6 && cmsg->cmsg_type == IPV6_RECVERR);
+      struct sock_extended_err error;
+      if (!is_error || cmsg->cmsg_len < CMSG_LEN(sizeof error)) continue;
+      memcpy(&error, CMSG_DATA(cmsg), sizeof error);
+      // A local one was counted by the send that failed.
+      if (error.ee_origin != SO_EE_ORIGIN_LOCAL) socket->io->counts[COUNT_REFUSED]++;
+      if (header.msg_namelen > 0) add_error(socket, &to, kind_of_icmp(&error), error.ee_info);
+    }
+  }
+}
+#endif
 
 // Enters a received message as rows, one a datagram. Delivers first when they do not fit.
 static void add_message(udp_socket *socket, int32_t slot, size_t length, size_t segment_bytes,
-                        const struct sockaddr_storage *from, int32_t *address_offset) {
+                        const struct sockaddr_storage *from, int32_t local, int32_t *address_offset) {
   udp_io *io = socket->io;
   uint8_t *address = io->addresses + (size_t)slot * ADDRESS_MAX_BYTES;
   size_t address_bytes = address_from_sockaddr(from, address);
   if (address_bytes == 0) return;
-  // Equal sources share an offset, so that the receiver compares numbers.
-  if (*address_offset == NONE || memcmp(io->addresses + *address_offset, address, address_bytes) != 0) {
-    *address_offset = slot * ADDRESS_MAX_BYTES;
-  }
+  // Equal sources that spoke to one address (the row before has its number) share an offset, so that the receiver
+  // compares numbers.
+  bool is_equal = *address_offset != NONE && io->rows[(size_t)io->row_count * RECEIVE_ROW_INTS - 1] == local &&
+                  memcmp(io->addresses + *address_offset, address, address_bytes) == 0;
+  if (!is_equal) *address_offset = slot * ADDRESS_MAX_BYTES;
   size_t at = 0;
   do {
     size_t left = length - at;
@@ -179,6 +419,7 @@ static void add_message(udp_socket *socket, int32_t slot, size_t length, size_t 
     row[2] = (int32_t)bytes;
     row[3] = *address_offset;
     row[4] = (int32_t)address_bytes;
+    row[5] = local;
     at += bytes;
   } while (at < length);
 }
@@ -191,21 +432,22 @@ static bool receive(udp_socket *socket) {
     if (socket->is_closing) return false;
   }
   int32_t first = io->slot_count;
-  int32_t asked = SLOTS - first;
   int32_t address_offset = NONE;
 #ifdef __linux__
+  int32_t asked = SLOTS - first;
   for (int32_t i = first; i < SLOTS; i++) {
     struct msghdr *header = &io->received[i].msg_hdr;
     header->msg_namelen = sizeof io->received_from[i];
     header->msg_controllen = sizeof io->received_control[i];
     header->msg_flags = 0;
   }
-  int count;
+  int count, tries = 0;
   do count = recvmmsg(socket->fd, io->received + first, (unsigned)asked, MSG_DONTWAIT, NULL);
-  while (count < 0 && errno == EINTR);
+  while (count < 0 && (errno == EINTR || (socket->tells_errors && is_news(socket, -errno) && tries++ < NEWS_TRIES)));
   if (count < 0) {
-    // An ICMP error that came for an earlier datagram is told here, once, and ends nothing.
-    if (errno == EAGAIN || errno == EWOULDBLOCK) return false;
+    // An ICMP error that came for an earlier datagram is told here, once, and ends nothing. Where such errors are told,
+    // the queue of errors has it too, and it is counted there.
+    if (errno == EAGAIN || errno == EWOULDBLOCK || socket->tells_errors) return false;
     io->counts[COUNT_REFUSED]++;
     return false;
   }
@@ -213,20 +455,25 @@ static bool receive(udp_socket *socket) {
   for (int32_t i = first; i < first + count; i++) {
     struct msghdr *header = &io->received[i].msg_hdr;
     size_t segment_bytes = 0;
+    int32_t local = 0;
     if (header->msg_controllen > 0) {
       for (struct cmsghdr *control = CMSG_FIRSTHDR(header); control != NULL; control = CMSG_NXTHDR(header, control)) {
-        if (control->cmsg_level != IPPROTO_UDP || control->cmsg_type != UDP_GRO) continue;
+        if (control->cmsg_level != IPPROTO_UDP || control->cmsg_type != UDP_GRO) {
+          if (socket->locals != NULL && local == 0) local = local_of_control(socket->locals, control);
+          continue;
+        }
         int value;
         memcpy(&value, CMSG_DATA(control), sizeof value);
         if (value > 0) segment_bytes = (size_t)value;
       }
     }
-    add_message(socket, i, io->received[i].msg_len, segment_bytes, &io->received_from[i], &address_offset);
+    add_message(socket, i, io->received[i].msg_len, segment_bytes, &io->received_from[i], local, &address_offset);
   }
   return count == asked;
 #else
   for (int32_t i = first; i < SLOTS; i++) {
     struct sockaddr_storage from;
+    int32_t local = 0;
     uint8_t *slot = io->arena + (size_t)i * SLOT_STRIDE;
 #ifdef _WIN32
     WSABUF buffer = {SLOT_BYTES, (char *)slot};
@@ -239,6 +486,13 @@ static bool receive(udp_socket *socket) {
 #else
     struct iovec vector = {slot, SLOT_BYTES};
     struct msghdr header = {.msg_name = &from, .msg_namelen = sizeof from, .msg_iov = &vector, .msg_iovlen = 1};
+#ifdef HAS_PACKET_INFO
+    control_buffer control;
+    if (socket->locals != NULL) {
+      header.msg_control = &control;
+      header.msg_controllen = sizeof control;
+    }
+#endif
     ssize_t length;
     do length = recvmsg(socket->fd, &header, 0);
     while (length < 0 && errno == EINTR);
@@ -246,17 +500,59 @@ static bool receive(udp_socket *socket) {
       if (errno != EAGAIN && errno != EWOULDBLOCK) io->counts[COUNT_REFUSED]++;
       return false;
     }
+#ifdef HAS_PACKET_INFO
+    if (socket->locals != NULL) {
+      for (struct cmsghdr *each = CMSG_FIRSTHDR(&header); each != NULL && local == 0; each = CMSG_NXTHDR(&header, each))
+        local = local_of_control(socket->locals, each);
+    }
+#endif
 #endif
     io->slot_count = i + 1;
-    add_message(socket, i, (size_t)length, 0, &from, &address_offset);
+    add_message(socket, i, (size_t)length, 0, &from, local, &address_offset);
   }
   return true;
 #endif
 }
 
+#ifndef _WIN32
+static char *put_control(char *at, int level, int type, const void *value, size_t bytes) {
+  struct cmsghdr *cmsg = (struct cmsghdr *)(void *)at;
+  cmsg->cmsg_level = level;
+  cmsg->cmsg_type = type;
+  cmsg->cmsg_len = CMSG_LEN(bytes);
+  memcpy(CMSG_DATA(cmsg), value, bytes);
+  return at + CMSG_SPACE(bytes);
+}
+
+// Has a message leave in segments, unless that is 0, and from an address of this machine, unless that is NULL.
+static void set_control(struct msghdr *header, control_buffer *control, int family, size_t segment_bytes,
+                        const local_address *local) {
+  if (segment_bytes == 0 && local == NULL) return;
+  memset(control, 0, sizeof *control);
+  char *at = control->bytes;
+#ifdef __linux__
+  uint16_t segment = (uint16_t)segment_bytes;
+  if (segment_bytes > 0) at = put_control(at, IPPROTO_UDP, UDP_SEGMENT, &segment, sizeof segment);
+#endif
+#ifdef HAS_PACKET_INFO
+  if (local != NULL && family == AF_INET) {
+    struct in_pktinfo info = {0};
+    memcpy(&info.ipi_spec_dst, local->bytes, sizeof info.ipi_spec_dst);
+    at = put_control(at, IPPROTO_IP, IP_PKTINFO, &info, sizeof info);
+  } else if (local != NULL) {
+    struct in6_pktinfo info = {.ipi6_ifindex = local->interface_index};
+    memcpy(&info.ipi6_addr, local->bytes, sizeof info.ipi6_addr);
+    at = put_control(at, IPPROTO_IPV6, IPV6_PKTINFO, &info, sizeof info);
+  }
+#endif
+  header->msg_control = control;
+  header->msg_controllen = (size_t)(at - control->bytes);
+}
+#endif
+
 // Sends one message as it is. Returns 0, or a negative system error.
 static int send_once(udp_socket *socket, const struct sockaddr_storage *to, socklen_t to_length, const part *parts,
-                     size_t part_count, size_t segment_bytes) {
+                     size_t part_count, size_t segment_bytes, const local_address *local) {
 #ifdef _WIN32
   WSABUF buffers[2];
   for (size_t i = 0; i < part_count; i++) {
@@ -276,25 +572,12 @@ static int send_once(udp_socket *socket, const struct sockaddr_storage *to, sock
   }
   struct msghdr header = {
       .msg_name = (void *)to, .msg_namelen = to_length, .msg_iov = vectors, .msg_iovlen = part_count};
-#ifdef __linux__
-  union {
-    struct cmsghdr align;
-    char bytes[CMSG_SPACE(sizeof(uint16_t))];
-  } control;
-  if (segment_bytes > 0) {
-    header.msg_control = &control;
-    header.msg_controllen = sizeof control;
-    struct cmsghdr *cmsg = CMSG_FIRSTHDR(&header);
-    cmsg->cmsg_level = IPPROTO_UDP;
-    cmsg->cmsg_type = UDP_SEGMENT;
-    cmsg->cmsg_len = CMSG_LEN(sizeof(uint16_t));
-    uint16_t value = (uint16_t)segment_bytes;
-    memcpy(CMSG_DATA(cmsg), &value, sizeof value);
-  }
-#endif
+  control_buffer control;
+  set_control(&header, &control, socket->family, segment_bytes, local);
   ssize_t sent;
+  int tries = 0;
   do sent = sendmsg(socket->fd, &header, 0);
-  while (sent < 0 && errno == EINTR);
+  while (sent < 0 && (errno == EINTR || (socket->tells_errors && is_news(socket, -errno) && tries++ < NEWS_TRIES)));
   return sent < 0 ? -errno : 0;
 #endif
 }
@@ -303,12 +586,35 @@ static bool is_full(int error) {
   return error == UV_EAGAIN;
 }
 
-static void count_failure(udp_io *io, int error, size_t datagrams) {
+// What systems say to a message from an address that they do not have, or on an interface.
+static bool may_be_gone(int error) {
+  return error == UV_EINVAL || error == UV_EADDRNOTAVAIL || error == UV_ENETUNREACH || error == UV_ENODEV;
+}
+
+// Sends one message from the address of that number, or from any when this machine does not have it any more. Returns
+// as send_once().
+static int send_from(udp_socket *socket, const struct sockaddr_storage *to, socklen_t to_length, const part *parts,
+                     size_t part_count, size_t segment_bytes, int32_t number) {
+  local_address *local = local_of(socket, number);
+  int error = send_once(socket, to, to_length, parts, part_count, segment_bytes, local);
+  if (local == NULL || !may_be_gone(error)) return error;
+  // May be the news of an earlier datagram.
+  error = send_once(socket, to, to_length, parts, part_count, segment_bytes, local);
+  if (!may_be_gone(error)) return error;
+  int other_error = send_once(socket, to, to_length, parts, part_count, segment_bytes, NULL);
+  if (other_error != 0 && !is_full(other_error)) return error;
+  local->is_gone = true;
+  return other_error;
+}
+
+// For datagrams that a send has failed with for good.
+static void count_failure(udp_socket *socket, const struct sockaddr_storage *to, int error, size_t datagrams) {
   int reason = error == UV_EMSGSIZE                          ? COUNT_TOO_LONG
                : error == UV_ENOBUFS || error == UV_ENOMEM   ? COUNT_NO_BUFFERS
                : error == UV_ECONNREFUSED                    ? COUNT_REFUSED
                                                              : COUNT_FAILED;
-  io->counts[reason] += (double)datagrams;
+  socket->io->counts[reason] += (double)datagrams;
+  add_error(socket, to, kind_of_error(error), 0);
 }
 
 static void on_ready(uv_poll_t *poll, int status, int events);
@@ -333,6 +639,7 @@ static size_t keep(udp_socket *socket, const message *message, const part *parts
   entry->next = NULL;
   entry->to = message->to;
   entry->to_length = message->to_length;
+  entry->local = message->local;
   entry->segments = (uint32_t)message->segments;
   entry->segment_bytes = message->segments > 1 ? (uint16_t)message->segment_bytes : 0;
   entry->length = message->bytes;
@@ -362,10 +669,10 @@ static void send_pending(udp_socket *socket) {
   while (socket->first_pending != NULL) {
     pending *entry = socket->first_pending;
     part whole = {entry->data, entry->length};
-    int error = send_once(socket, &entry->to, entry->to_length, &whole, 1, entry->segment_bytes);
+    int error = send_from(socket, &entry->to, entry->to_length, &whole, 1, entry->segment_bytes, entry->local);
     if (is_full(error)) return;
     if (error != 0) {
-      count_failure(socket->io, error, entry->segments);
+      count_failure(socket, &entry->to, error, entry->segments);
       socket->io->late_drops += entry->segments;
     }
     drop_first_pending(socket);
@@ -375,6 +682,13 @@ static void send_pending(udp_socket *socket) {
 
 static void on_ready(uv_poll_t *poll, int status, int events) {
   udp_socket *socket = poll->data;
+#ifdef __linux__
+  if (status < 0) {
+    // Errors wait, and libuv watches no more.
+    read_errors(socket);
+    watch(socket);
+  }
+#endif
   if (status < 0) events = UV_READABLE;
   if (events & UV_WRITABLE) send_pending(socket);
   if (!(events & UV_READABLE)) return;
@@ -401,11 +715,12 @@ static size_t send_singly(udp_socket *socket, const message *whole, const part *
     single.bytes = i + 1 < whole->segments ? whole->segment_bytes : whole->last_bytes;
     const part *own = parts + at;
     at += parts_each;
-    int error =
-        socket->first_pending != NULL ? UV_EAGAIN : send_once(socket, &single.to, single.to_length, own, parts_each, 0);
+    int error = socket->first_pending != NULL
+                    ? UV_EAGAIN
+                    : send_from(socket, &single.to, single.to_length, own, parts_each, 0, single.local);
     if (is_full(error)) dropped += keep(socket, &single, own);
     else if (error != 0) {
-      count_failure(socket->io, error, 1);
+      count_failure(socket, &single.to, error, 1);
       dropped++;
     }
   }
@@ -414,20 +729,22 @@ static size_t send_singly(udp_socket *socket, const message *whole, const part *
 
 // Deals with a message that the system refused. Returns how many datagrams were dropped.
 static size_t refused(udp_socket *socket, const message *message, const part *parts, int error) {
-  if (message->segments > 1) {
+  if (is_news(socket, error) || (may_be_gone(error) && local_of(socket, message->local) != NULL)) {
+    // May be the news of an earlier datagram, or for the address to send from: once more, then it is this one's.
+    error = send_from(socket, &message->to, message->to_length, parts, message->part_count,
+                      message->segments > 1 ? message->segment_bytes : 0, message->local);
+    if (error == 0) return 0;
+    if (is_full(error)) return keep(socket, message, parts);
+  }
+  // Singly they would go nowhere either where there is no way at all.
+  if (message->segments > 1 && kind_of_error(error) == NONE) {
     // The path is narrower than a segment, or the device cannot: such sizes go singly from now on.
     if (error == UV_EMSGSIZE || error == UV_EINVAL) socket->segment_limit = message->segment_bytes - 1;
     else if (error == UV_EIO || error == UV_ENOTSUP) socket->segment_limit = 0;
     return send_singly(socket, message, parts);
   }
-  if (error == UV_ECONNREFUSED || error == UV_EHOSTUNREACH || error == UV_ENETUNREACH) {
-    // May be the news of an earlier datagram: once more, then it is this one's.
-    error = send_once(socket, &message->to, message->to_length, parts, message->part_count, 0);
-    if (error == 0) return 0;
-    if (is_full(error)) return keep(socket, message, parts);
-  }
-  count_failure(socket->io, error, 1);
-  return 1;
+  count_failure(socket, &message->to, error, message->segments);
+  return message->segments;
 }
 
 static size_t send_messages(udp_socket *socket, const message *messages, size_t count, const part *parts) {
@@ -448,15 +765,8 @@ static size_t send_messages(udp_socket *socket, const message *messages, size_t 
     header->msg_namelen = message->to_length;
     header->msg_iov = vectors + message->first_part;
     header->msg_iovlen = message->part_count;
-    if (message->segments == 1) continue;
-    header->msg_control = &io->sent_control[i];
-    header->msg_controllen = sizeof io->sent_control[i];
-    struct cmsghdr *cmsg = CMSG_FIRSTHDR(header);
-    cmsg->cmsg_level = IPPROTO_UDP;
-    cmsg->cmsg_type = UDP_SEGMENT;
-    cmsg->cmsg_len = CMSG_LEN(sizeof(uint16_t));
-    uint16_t value = (uint16_t)message->segment_bytes;
-    memcpy(CMSG_DATA(cmsg), &value, sizeof value);
+    set_control(header, &io->sent_control[i], socket->family, message->segments > 1 ? message->segment_bytes : 0,
+                local_of(socket, message->local));
   }
   while (done < count && socket->first_pending == NULL) {
     int sent = sendmmsg(socket->fd, io->sent + done, (unsigned)(count - done), MSG_DONTWAIT);
@@ -473,7 +783,8 @@ static size_t send_messages(udp_socket *socket, const message *messages, size_t 
   for (; done < count && socket->first_pending == NULL; done++) {
     const message *message = &messages[done];
     const part *own = parts + message->first_part;
-    int error = send_once(socket, &message->to, message->to_length, own, message->part_count, 0);
+    int error =
+        send_from(socket, &message->to, message->to_length, own, message->part_count, 0, message->local);
     if (is_full(error)) break;
     if (error != 0) dropped += refused(socket, message, own, error);
   }
@@ -498,7 +809,7 @@ static bool is_row_good(const send_batch *batch, const int32_t *row) {
 }
 
 static bool extends(const udp_socket *socket, const message *message, const int32_t *row, size_t bytes) {
-  return message->address_offset == row[5] && bytes > 0 && bytes <= message->segment_bytes &&
+  return message->address_offset == row[5] && message->local == row[6] && bytes > 0 && bytes <= message->segment_bytes &&
          message->segment_bytes <= socket->segment_limit && message->last_bytes == message->segment_bytes &&
          message->segments < SEND_SEGMENTS && message->bytes + bytes <= MAX_SEGMENTED &&
          // Each datagram of a message has as many parts as the others.
@@ -529,6 +840,7 @@ static size_t send_socket(udp_socket *socket, const send_batch *batch) {
       }
       message_count++;
       last->address_offset = row[5];
+      last->local = row[6];
       last->first_part = part_count;
       last->part_count = last->segments = last->bytes = 0;
       last->segment_bytes = bytes;
@@ -672,18 +984,29 @@ static bool reserve_id(udp_io *io) {
   return true;
 }
 
-// udpOpen(address, reusePort, receiveBytes, sendBytes): id
+// Has a socket told at which address of this machine each message arrived. Without the table all numbers are 0.
+static void tell_locals(udp_socket *socket) {
+#ifdef HAS_PACKET_INFO
+  int level = socket->family == AF_INET6 ? IPPROTO_IPV6 : IPPROTO_IP;
+  int option = socket->family == AF_INET6 ? IPV6_RECVPKTINFO : IP_PKTINFO;
+  int one = 1;
+  if (setsockopt(socket->fd, level, option, &one, sizeof one) == 0) socket->locals = calloc(1, sizeof *socket->locals);
+#endif
+}
+
+// udpOpen(address, reusePort, receiveBytes, sendBytes, tellLocals): id
 static napi_value udp_open(napi_env env, napi_callback_info info) {
-  napi_value values[4];
-  if (!get_arguments(env, info, 4, values)) return NULL;
+  napi_value values[5];
+  if (!get_arguments(env, info, 5, values)) return NULL;
   environment *environment = environment_of(env);
   udp_io *io = environment->udp;
   bytes_view bytes = get_bytes(env, values[0]);
   struct sockaddr_storage address;
   socklen_t length = bytes.data == NULL ? 0 : address_to_sockaddr(bytes.data, bytes.bytes, &address);
   if (io == NULL || length == 0) return throw_system_error(env, UV_EINVAL, "udpOpen");
-  bool reuse_port = false;
+  bool reuse_port = false, is_telling = false;
   napi_get_value_bool(env, values[1], &reuse_port);
+  napi_get_value_bool(env, values[4], &is_telling);
   udp_socket *socket = calloc(1, sizeof *socket);
   if (socket == NULL || !reserve_id(io)) {
     free(socket);
@@ -713,6 +1036,7 @@ static napi_value udp_open(napi_env env, napi_callback_info info) {
 #endif
   socket->io = io;
   socket->family = address.ss_family;
+  if (is_telling) tell_locals(socket);
   socket->first_row = socket->last_row = NONE;
   socket->poll.data = socket;
   socket->id = io->free_count > 0 ? io->free_ids[--io->free_count] : io->used_ids++;
@@ -737,13 +1061,20 @@ static void on_socket_closed(uv_handle_t *handle) {
   // Not before: rows of this turn may still name it.
   io->free_ids[io->free_count++] = socket->id;
   while (socket->first_pending != NULL) drop_first_pending(socket);
+  free(socket->locals);
   free(socket);
   io_handle_closed(io);
 }
 
 static void close_socket(udp_socket *socket) {
+  udp_io *io = socket->io;
   socket->is_closing = true;
-  socket->io->sockets[socket->id] = NULL;
+  io->sockets[socket->id] = NULL;
+  // Its number may stand for another socket by the time that they are told.
+  for (int32_t i = 0; i < io->error_count; i++) {
+    int32_t *row = io->errors + (size_t)i * ERROR_ROW_INTS;
+    if (row[0] == socket->id) row[0] = NONE;
+  }
   uv_poll_stop(&socket->poll);
   uv_close((uv_handle_t *)&socket->poll, on_socket_closed);
   close_descriptor(socket->fd);
@@ -757,6 +1088,31 @@ static napi_value udp_close(napi_env env, napi_callback_info info) {
   udp_socket *socket = socket_of(environment_of(env)->udp, get_int(env, value));
   if (socket != NULL) close_socket(socket);
   return NULL;
+}
+
+#ifdef __linux__
+// udpTellErrors(id): has ICMP errors that come for its datagrams told
+static napi_value udp_tell_errors(napi_env env, napi_callback_info info) {
+  napi_value value;
+  if (!get_arguments(env, info, 1, &value)) return NULL;
+  udp_socket *socket = socket_of(environment_of(env)->udp, get_int(env, value));
+  if (socket == NULL) return NULL;
+  int one = 1;
+  bool is_ipv6 = socket->family == AF_INET6;
+  socket->tells_errors = setsockopt(socket->fd, is_ipv6 ? IPPROTO_IPV6 : IPPROTO_IP,
+                                    is_ipv6 ? IPV6_RECVERR : IP_RECVERR, &one, sizeof one) == 0;
+  return NULL;
+}
+#endif
+
+// udpErrors(): rows of errors that wait to be told; the caller tells them
+static napi_value udp_errors(napi_env env, napi_callback_info info) {
+  (void)info;
+  udp_io *io = environment_of(env)->udp;
+  if (io == NULL) return make_int(env, 0);
+  int32_t count = io->error_count;
+  io->error_count = 0;
+  return make_int(env, count);
 }
 
 #ifndef _WIN32
@@ -797,7 +1153,7 @@ static napi_value udp_receive_buffer(napi_env env, napi_callback_info info) {
   return make_int(env, granted);
 }
 
-// udpCounts(Float64Array): fills it with the drops by reason since the start
+// udpCounts(Float64Array): fills it with the counts by reason since the start
 static napi_value udp_counts(napi_env env, napi_callback_info info) {
   napi_value value;
   if (!get_arguments(env, info, 1, &value)) return NULL;
@@ -808,13 +1164,15 @@ static napi_value udp_counts(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
-// udpSetup(arena, rows, addresses, onBatch): once in an environment; the arrays are of the sizes that udpSizes tells
+// udpSetup(arena, rows, addresses, onBatch, errors, onErrors): once in an environment; the arrays are of the sizes that
+// udpSizes tells
 static napi_value udp_setup(napi_env env, napi_callback_info info) {
-  napi_value values[4];
-  if (!get_arguments(env, info, 4, values)) return NULL;
+  napi_value values[6];
+  if (!get_arguments(env, info, 6, values)) return NULL;
   environment *environment = environment_of(env);
   bytes_view arena = get_bytes(env, values[0]), rows = get_bytes(env, values[1]), addresses = get_bytes(env, values[2]);
-  if (environment->udp != NULL || arena.bytes < (size_t)SLOTS * SLOT_STRIDE ||
+  bytes_view errors = get_bytes(env, values[4]);
+  if (environment->udp != NULL || errors.bytes < ERROR_ROWS * ERROR_ROW_INTS * sizeof(int32_t) || arena.bytes < (size_t)SLOTS * SLOT_STRIDE ||
       rows.bytes < (size_t)RECEIVE_ROWS * RECEIVE_ROW_INTS * sizeof(int32_t) ||
       addresses.bytes < (size_t)SLOTS * ADDRESS_MAX_BYTES) {
     return throw_system_error(env, UV_EINVAL, "udpSetup");
@@ -825,8 +1183,11 @@ static napi_value udp_setup(napi_env env, napi_callback_info info) {
   io->arena = arena.data;
   io->rows = (int32_t *)(void *)rows.data;
   io->addresses = addresses.data;
+  io->errors = (int32_t *)(void *)errors.data;
   for (int i = 0; i < 3; i++) napi_create_reference(env, values[i], 1, &io->memory[i]);
+  napi_create_reference(env, values[4], 1, &io->memory[3]);
   napi_create_reference(env, values[3], 1, &io->on_batch);
+  napi_create_reference(env, values[5], 1, &io->on_errors);
   napi_value name, resource;
   napi_create_string_utf8(env, "underpass:udp", NAPI_AUTO_LENGTH, &name);
   napi_create_object(env, &resource);
@@ -852,12 +1213,13 @@ static napi_value udp_setup(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
-// udpSizes(): [arena bytes, receive rows, address bytes, most rows of one udpSend]
+// udpSizes(): [arena bytes, receive rows, address bytes, most rows of one udpSend, rows of errors]
 static napi_value udp_sizes(napi_env env, napi_callback_info info) {
-  const int64_t sizes[] = {(int64_t)SLOTS * SLOT_STRIDE, RECEIVE_ROWS, SLOTS * ADDRESS_MAX_BYTES, MAX_SEND_ROWS};
+  const int64_t sizes[] = {(int64_t)SLOTS * SLOT_STRIDE, RECEIVE_ROWS, SLOTS * ADDRESS_MAX_BYTES, MAX_SEND_ROWS,
+                           ERROR_ROWS};
   napi_value result;
-  napi_create_array_with_length(env, 4, &result);
-  for (uint32_t i = 0; i < 4; i++) napi_set_element(env, result, i, make_int(env, sizes[i]));
+  napi_create_array_with_length(env, 5, &result);
+  for (uint32_t i = 0; i < 5; i++) napi_set_element(env, result, i, make_int(env, sizes[i]));
   return result;
 }
 
@@ -870,13 +1232,15 @@ void udp_end(environment *environment) {
   if (io == NULL) return;
   environment->udp = NULL;
   io->row_count = 0;
+  io->error_count = 0;
   uv_check_stop(&io->check);
   for (int32_t id = 0; id < io->used_ids; id++) {
     if (io->sockets[id] != NULL) close_socket(io->sockets[id]);
   }
   napi_async_destroy(environment->env, io->context);
   napi_delete_reference(environment->env, io->on_batch);
-  for (int i = 0; i < 3; i++) napi_delete_reference(environment->env, io->memory[i]);
+  napi_delete_reference(environment->env, io->on_errors);
+  for (int i = 0; i < 4; i++) napi_delete_reference(environment->env, io->memory[i]);
   uv_close((uv_handle_t *)&io->check, on_check_closed);
 }
 
@@ -885,6 +1249,10 @@ void udp_init(napi_env env, napi_value exports) {
   set_function(env, exports, "udpSetup", udp_setup);
   set_function(env, exports, "udpOpen", udp_open);
   set_function(env, exports, "udpClose", udp_close);
+  set_function(env, exports, "udpErrors", udp_errors);
+#ifdef __linux__
+  set_function(env, exports, "udpTellErrors", udp_tell_errors);
+#endif
 #ifndef _WIN32
   set_function(env, exports, "udpRestrict", udp_restrict);
 #endif

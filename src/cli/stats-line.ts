@@ -14,6 +14,7 @@ export interface StatsSummary {
   /** Counts of this interval; only reasons that occurred. */
   readonly drops: Readonly<Record<string, number>>;
   readonly refused: Readonly<Record<string, number>>;
+  readonly unreachable: Readonly<Record<string, number>>;
 }
 
 /** @param seconds  between the readings, more than 0 */
@@ -31,6 +32,7 @@ export function summarize(before: TunnelStats, after: TunnelStats, seconds: numb
     associations: after.associations,
     drops: increases(before.drops, after.drops),
     refused: increases(before.refused, after.refused),
+    unreachable: increases(before.unreachable, after.unreachable),
   };
 }
 
@@ -50,6 +52,7 @@ export function statsLine(summary: StatsSummary): string {
     `associations ${summary.associations}`,
     ...counts("drops", summary.drops),
     ...counts("refused", summary.refused),
+    ...counts("unreachable", summary.unreachable),
   ].join(", ");
 }
 

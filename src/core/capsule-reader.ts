@@ -9,6 +9,7 @@ import {
   CAPSULE_HEARTBEAT,
   CAPSULE_HEARTBEAT_ECHO,
   CAPSULE_SHUTDOWN,
+  CAPSULE_UNREACHABLE,
   MAX_CONTROL_VALUE_BYTES,
   MAX_PAYLOAD_BYTES,
 } from "../wire/capsule.ts";
@@ -172,6 +173,7 @@ export class CapsuleReader {
       case CAPSULE_ASSOCIATION_CLOSE:
       case CAPSULE_CONTEXT_ASSIGN:
       case CAPSULE_SHUTDOWN:
+      case CAPSULE_UNREACHABLE:
         return this.#extension ? MAX_CONTROL_VALUE_BYTES : -1;
       default:
         return -1;

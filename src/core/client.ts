@@ -1,4 +1,4 @@
-import type { CloseReason } from "../wire/capsule.ts";
+import type { CloseReason, UnreachableKind } from "../wire/capsule.ts";
 import {
   CAPSULE_ASSOCIATION_CLOSE,
   CAPSULE_COMPRESSION_ACK,
@@ -6,6 +6,7 @@ import {
   CAPSULE_CONTEXT_ASSIGN,
   CAPSULE_DATAGRAM,
   CAPSULE_SHUTDOWN,
+  CAPSULE_UNREACHABLE,
   closeReason,
   decodeWholeAddress,
   encodeAssociationClose,
@@ -15,8 +16,10 @@ import {
   encodeContextAssign,
   encodeShutdown,
   MAX_DATAGRAM_BYTES,
+  MAX_MTU,
   MAX_PAYLOAD_BYTES,
   readNumbers,
+  unreachableKind,
 } from "../wire/capsule.ts";
 import { decodeHead } from "../wire/http-head.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
@@ -42,6 +45,7 @@ import { grown } from "./grown.ts";
 import { HeadBuffer } from "./head-buffer.ts";
 import type { ReceivedDatagrams } from "./received-datagrams.ts";
 import { SendPool, SendQueue } from "./send-queue.ts";
+import { TokenBucket } from "./token-bucket.ts";
 import { Tunnel } from "./tunnel.ts";
 
 const NONE = -1;
@@ -54,6 +58,8 @@ const CONTEXT_IDLE_MS = 300_000;
 const REFUSAL_MS = 30_000;
 /** An association that the server refused is not asked for again sooner. */
 const REOPEN_MS = 1_000;
+/** Outputs of that kind, whatever the server says and applications send. */
+const UNREACHABLE_PER_SECOND = 200;
 const NEVER = Number.POSITIVE_INFINITY;
 
 /** All durations in milliseconds, sizes in bytes. */
@@ -85,7 +91,18 @@ export type ClientOutput =
   | { readonly kind: "session-up" }
   | { readonly kind: "session-resumed" }
   | { readonly kind: "session-down"; readonly error: Error | undefined }
-  | { readonly kind: "association-closed"; readonly association: number; readonly reason: CloseReason };
+  | { readonly kind: "association-closed"; readonly association: number; readonly reason: CloseReason }
+  /**
+   * A datagram of the association did not get to `remote`, which may be a name.
+   * `mtu`: for too-big, the largest IP packet that would, as the server says; 0 where that is not known.
+   */
+  | {
+      readonly kind: "unreachable";
+      readonly association: number;
+      readonly remote: AddressBytes;
+      readonly reason: UnreachableKind;
+      readonly mtu: number;
+    };
 
 interface Lane {
   readonly index: number;
@@ -153,7 +170,10 @@ export class TunnelClient {
   readonly #source: (AddressBytes | undefined)[] = [];
   readonly #freeAssociations: number[] = [];
   #usedAssociations = 0;
-  readonly #numbers: number[] = [0, 0];
+  readonly #numbers: number[] = [0, 0, 0];
+  readonly #unreachable = new TokenBucket(UNREACHABLE_PER_SECOND);
+  /** Addresses of contexts in outputs that the host has not taken yet. */
+  readonly #untold = new Set<AddressBytes>();
 
   constructor(options: TunnelClientOptions) {
     this.#options = options;
@@ -280,6 +300,7 @@ export class TunnelClient {
     if (output?.kind === "association-closed" && this.#state[output.association] === ENDED) {
       this.#forget(output.association);
     }
+    if (output?.kind === "unreachable") this.#untold.delete(output.remote);
     return output;
   }
 
@@ -693,6 +714,7 @@ export class TunnelClient {
         else if (this.contexts.state[slot] === CONTEXT_UNACKED) {
           this.contexts.state[slot] = CONTEXT_REFUSED;
           this.contexts.lastUsed[slot] = now;
+          this.#tellUnreachable(now, slot, "prohibited", 0);
         } else this.#releaseContext(slot);
         return;
       }
@@ -712,6 +734,17 @@ export class TunnelClient {
           return;
         }
         this.#handleAssociationClose(now, lane, numbers[0], closeReason(numbers[1]));
+        return;
+      }
+      case CAPSULE_UNREACHABLE: {
+        if (readNumbers(data, valueOffset, valueEnd, 3, numbers) !== valueEnd) {
+          malformed(lane.tunnel!);
+          return;
+        }
+        const slot = this.#contextById.get(numbers[0]);
+        const reason = unreachableKind(numbers[1]);
+        const mtu = reason === "too-big" ? Math.min(numbers[2], MAX_MTU) : 0;
+        if (slot !== undefined) this.#tellUnreachable(now, slot, reason, mtu);
         return;
       }
       case CAPSULE_SHUTDOWN: {
@@ -769,6 +802,20 @@ export class TunnelClient {
     this.#reopenAt[association] = reason === "limit" || reason === "failed" ? now + REOPEN_MS : now;
   }
 
+  /** Tells of a context's remote address, and not again before the host has heard of it. */
+  #tellUnreachable(now: number, context: number, reason: UnreachableKind, mtu: number): void {
+    const association = this.contexts.association[context];
+    const remote = this.contexts.address[context]!;
+    if (this.#untold.has(remote)) return;
+    if (!this.#unreachable.take(now)) {
+      this.counters.unreachable.limited++;
+      return;
+    }
+    this.counters.unreachable[reason]++;
+    this.#untold.add(remote);
+    this.#outputs.push({ kind: "unreachable", association, remote, reason, mtu });
+  }
+
   // Associations and contexts
 
   /** The context for `count` datagrams to an address, or -1 when they are dropped, and counted. */
@@ -789,6 +836,7 @@ export class TunnelClient {
     }
     if (this.contexts.state[context] === CONTEXT_REFUSED) {
       this.counters.drops.refused_target += count;
+      this.#tellUnreachable(now, context, "prohibited", 0);
       return NONE;
     }
     this.contexts.lastUsed[context] = now;
@@ -859,6 +907,7 @@ export class TunnelClient {
     lane.queue.removeFlow(association);
     this.#releaseContexts(association);
     this.associationCount--;
+    this.#forgetUnreachable(association);
     if (state === LOCAL) {
       this.#state[association] = ENDED;
       return;
@@ -868,6 +917,16 @@ export class TunnelClient {
     this.#source[association] = undefined;
     if (lane.state === "up") {
       lane.tunnel!.writeControl(encodeAssociationClose(this.#wireId[association], reason));
+    }
+  }
+
+  /** Its slot may stand for another association by the time that the host hears of it. */
+  #forgetUnreachable(association: number): void {
+    for (let i = this.#outputs.length - 1; i >= 0; i--) {
+      const output = this.#outputs[i];
+      if (output.kind !== "unreachable" || output.association !== association) continue;
+      this.#untold.delete(output.remote);
+      this.#outputs.splice(i, 1);
     }
   }
 

@@ -1,3 +1,5 @@
+import { UNREACHABLE_KINDS } from "../wire/capsule.ts";
+
 /** Why datagrams were dropped. Every drop is counted under one of these. */
 export const DROP_REASONS = [
   "age",
@@ -37,6 +39,13 @@ export const REFUSAL_REASONS = [
 ] as const;
 export type RefusalReason = (typeof REFUSAL_REASONS)[number];
 
+/**
+ * What was told of datagrams that did not get through: a server counts what it tells its clients, a client what it tells
+ * its applications. `limited` are those that were too many to tell.
+ */
+export const UNREACHABLE_COUNTS = [...UNREACHABLE_KINDS, "limited"] as const;
+export type UnreachableCount = (typeof UNREACHABLE_COUNTS)[number];
+
 /** Counts since the start. `in`: out of a tunnel; `out`: into a tunnel. Bytes are UDP payload. */
 export class Counters {
   datagramsIn = 0;
@@ -46,6 +55,7 @@ export class Counters {
   resumed = 0;
   readonly drops: Record<DropReason, number> = zeroes(DROP_REASONS);
   readonly refused: Record<RefusalReason, number> = zeroes(REFUSAL_REASONS);
+  readonly unreachable: Record<UnreachableCount, number> = zeroes(UNREACHABLE_COUNTS);
 }
 
 function zeroes<Name extends string>(names: readonly Name[]): Record<Name, number> {

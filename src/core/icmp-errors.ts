@@ -1,6 +1,10 @@
+import type { UnreachableKind } from "../wire/capsule.ts";
+import { MAX_MTU } from "../wire/capsule.ts";
 import {
   ICMP_FRAGMENTATION_NEEDED,
   ICMP_HOST,
+  ICMP_HOST_PROHIBITED,
+  ICMP_NET_PROHIBITED,
   ICMP_PORT,
   ICMP_PROHIBITED,
   ICMP_PROTOCOL,
@@ -11,18 +15,20 @@ import {
   ICMPV6_PARAMETER_PROBLEM,
   ICMPV6_PORT,
   ICMPV6_PROHIBITED,
+  ICMPV6_REJECTED,
+  ICMPV6_SOURCE_POLICY,
   ICMPV6_TIME_EXCEEDED,
   ICMPV6_TOO_BIG,
   ICMPV6_UNREACHABLE,
 } from "../wire/icmp.ts";
 import type { IpPacket } from "../wire/ip-packet.ts";
+import { IPV4_MIN_MTU } from "../wire/ipv4.ts";
+import { IPV6_MIN_MTU } from "../wire/ipv6.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import type { PacketCounters } from "./packet-counters.ts";
 import type { PacketWriter } from "./packet-writer.ts";
 import { writeUdpQuote } from "./packet-writer.ts";
-
-/** Why a datagram did not get through, as an application may be told. */
-export type UnreachableKind = "port" | "host" | "prohibited" | "too-big";
+import { TokenBucket } from "./token-bucket.ts";
 
 /** Types and codes of RFC 792 and RFC 1812, then of RFC 4443. */
 const CODES = {
@@ -41,11 +47,9 @@ const CODES = {
 export class IcmpErrors {
   readonly #writer: PacketWriter;
   readonly #counters: PacketCounters;
-  readonly #perSecond: number;
   readonly #routers: readonly [Uint8Array | undefined, Uint8Array | undefined];
   readonly #quote = new Uint8Array(64);
-  #tokens: number;
-  #refilledAt = 0;
+  readonly #bucket: TokenBucket;
 
   /** @param routers  the peer addresses, IPv4 and IPv6 */
   constructor(
@@ -56,9 +60,9 @@ export class IcmpErrors {
   ) {
     this.#writer = writer;
     this.#counters = counters;
-    this.#perSecond = perSecond;
+    // RFC 1812 §4.3.2.8, RFC 4443 §2.4(f).
+    this.#bucket = new TokenBucket(perSecond);
     this.#routers = routers;
-    this.#tokens = perSecond;
   }
 
   /** Answers a packet to a unicast address that is no ICMP error itself; the caller has checked both. */
@@ -85,7 +89,11 @@ export class IcmpErrors {
     );
   }
 
-  /** Answers a datagram from `inner` to `remote` (of one family) of which no more is known. @param mtu  for too-big */
+  /**
+   * Answers a datagram from `inner` to `remote` (of one family) of which no more is known.
+   *
+   * @param mtu  for too-big; one that no link of the family may have is told as the least that it may have
+   */
   answerDatagram(
     now: number,
     inner: AddressBytes,
@@ -97,7 +105,8 @@ export class IcmpErrors {
     const addressBytes = (inner.length - 3) as 4 | 16;
     const router = kind === "too-big" ? this.#router(addressBytes) : undefined;
     const [type, code] = codesOf(kind, addressBytes);
-    const rest = kind === "too-big" ? mtu : 0;
+    const least = addressBytes === 4 ? IPV4_MIN_MTU : IPV6_MIN_MTU;
+    const rest = kind === "too-big" ? Math.max(least, Math.min(mtu, MAX_MTU)) : 0;
     const length = writeUdpQuote(this.#quote, inner, remote);
     const from = router ?? remote;
     const fromAt = router === undefined ? 1 : 0;
@@ -120,19 +129,34 @@ export class IcmpErrors {
     return this.#routers[addressBytes === 4 ? 0 : 1];
   }
 
-  /** RFC 1812 §4.3.2.8, RFC 4443 §2.4(f): a token bucket of one second. */
   #take(now: number): boolean {
-    const refill = (Math.max(0, now - this.#refilledAt) * this.#perSecond) / 1000;
-    this.#tokens = Math.min(this.#perSecond, this.#tokens + refill);
-    this.#refilledAt = now;
-    if (this.#tokens < 1) {
-      this.#counters.icmpErrorsLimited++;
-      return false;
-    }
-    this.#tokens--;
-    this.#counters.icmpErrors++;
-    return true;
+    const isLet = this.#bucket.take(now);
+    if (isLet) this.#counters.icmpErrors++;
+    else this.#counters.icmpErrorsLimited++;
+    return isLet;
   }
+}
+
+/** What an ICMP error says of the datagram that it is about; undefined where that got through, or may the next time. */
+export function unreachableKindOf(
+  addressBytes: 4 | 16,
+  type: number,
+  code: number,
+): UnreachableKind | undefined {
+  if (addressBytes === 4) {
+    if (type !== ICMP_UNREACHABLE) return undefined;
+    if (code === ICMP_PORT || code === ICMP_PROTOCOL) return "port";
+    if (code === ICMP_FRAGMENTATION_NEEDED) return "too-big";
+    const isProhibited =
+      code === ICMP_NET_PROHIBITED || code === ICMP_HOST_PROHIBITED || code === ICMP_PROHIBITED;
+    return isProhibited ? "prohibited" : "host";
+  }
+  if (type === ICMPV6_TOO_BIG) return "too-big";
+  if (type !== ICMPV6_UNREACHABLE) return undefined;
+  if (code === ICMPV6_PORT) return "port";
+  const isProhibited =
+    code === ICMPV6_PROHIBITED || code === ICMPV6_SOURCE_POLICY || code === ICMPV6_REJECTED;
+  return isProhibited ? "prohibited" : "host";
 }
 
 function codesOf(kind: keyof typeof CODES, addressBytes: 4 | 16): readonly [type: number, code: number] {

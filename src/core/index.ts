@@ -1,15 +1,15 @@
 /** The protocol without I/O, for hosts of other kinds: what `underpass/core` exports. */
+export type { UnreachableKind } from "../wire/capsule.ts";
 export type { ClientOutput, TunnelClientOptions } from "./client.ts";
 export { TunnelClient } from "./client.ts";
 export type { ContextTable } from "./context-table.ts";
-export type { DropReason, RefusalReason } from "./counters.ts";
-export { Counters, DROP_REASONS, REFUSAL_REASONS } from "./counters.ts";
+export type { DropReason, RefusalReason, UnreachableCount } from "./counters.ts";
+export { Counters, DROP_REASONS, REFUSAL_REASONS, UNREACHABLE_COUNTS } from "./counters.ts";
 export type { Cryptography } from "./credentials.ts";
 export type { DatagramBatch } from "./datagram-batch.ts";
 export type { ErrorCode } from "./errors.ts";
 export { ERROR_CODES, HostError, ProtocolError, UsageError } from "./errors.ts";
 export { HttpConnect } from "./http-connect.ts";
-export type { UnreachableKind } from "./icmp-errors.ts";
 export type { InnerDatagramBatch, PacketBatch } from "./packet-batch.ts";
 export { ADDRESS_STRIDE } from "./packet-batch.ts";
 export type { PacketDropReason } from "./packet-counters.ts";

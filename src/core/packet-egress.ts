@@ -1,10 +1,29 @@
+import type { UnreachableKind } from "../wire/capsule.ts";
+import { MAX_MTU } from "../wire/capsule.ts";
+import { ICMP_HEADER_BYTES, icmpSum } from "../wire/icmp.ts";
 import { IpPacket, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_UDP } from "../wire/ip-packet.ts";
-import { isIpv4ChecksumRight } from "../wire/ipv4.ts";
-import { readUint16 } from "../wire/network-order.ts";
+import {
+  IPV4_FRAGMENT_OFFSET,
+  IPV4_HEADER_BYTES,
+  IPV4_SOURCE,
+  ipv4Flags,
+  ipv4Protocol,
+  isIpv4ChecksumRight,
+} from "../wire/ipv4.ts";
+import { IPV6_HEADER_BYTES, IPV6_SOURCE, ipv6NextHeader } from "../wire/ipv6.ts";
+import { readUint16, readUint32 } from "../wire/network-order.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
-import { ATYP_DOMAIN, ATYP_IPV6, addressPort, makeAddress, writeAddress } from "../wire/socket-address.ts";
+import {
+  ATYP_DOMAIN,
+  ATYP_IPV6,
+  addressPort,
+  makeAddress,
+  sameBytes,
+  writeAddress,
+} from "../wire/socket-address.ts";
 import { isUdpChecksumRight, UDP_HEADER_BYTES, udpEnd } from "../wire/udp.ts";
 import { AddressIndex } from "./address-index.ts";
+import { unreachableKindOf } from "./icmp-errors.ts";
 import { PacketBatch } from "./packet-batch.ts";
 import { PacketCounters } from "./packet-counters.ts";
 import { PacketWriter } from "./packet-writer.ts";
@@ -20,15 +39,20 @@ const REASSEMBLY_MS = 30_000;
 const POOL_IPV4 = makeAddress("198.19.0.0", 0)!;
 const POOL_IPV6 = makeAddress("fd75:6e64:7270:1::", 0)!;
 const FIRST_PORT = 1024;
+const PORTS_BYTES = 4;
 
-/** Takes a datagram that came; all memory is borrowed until it returns. */
-export type OnDatagram = (
-  association: number,
-  remote: AddressBytes,
-  data: Uint8Array,
-  offset: number,
-  length: number,
-) => void;
+/** Takes what came; all memory is borrowed until a call returns. */
+export interface PacketEgressEvents {
+  onDatagram(
+    association: number,
+    remote: AddressBytes,
+    data: Uint8Array,
+    offset: number,
+    length: number,
+  ): void;
+  /** A datagram did not get to `remote`. @param mtu  for too-big, as the ICMP error says; else 0 */
+  onUnreachable(association: number, remote: AddressBytes, kind: UnreachableKind, mtu: number): void;
+}
 
 /**
  * Datagrams of associations as IP packets and back, for a tun2socks at the other end of a pipe. A packet's source is the
@@ -88,7 +112,13 @@ export class PacketEgress {
   }
 
   /** The packet `bytes[offset..end)`; borrowed. */
-  handlePacket(now: number, bytes: Uint8Array, offset: number, end: number, onDatagram: OnDatagram): void {
+  handlePacket(
+    now: number,
+    bytes: Uint8Array,
+    offset: number,
+    end: number,
+    events: PacketEgressEvents,
+  ): void {
     const { counters } = this;
     const packet = this.#packet;
     counters.packetsIn++;
@@ -101,23 +131,27 @@ export class PacketEgress {
       return;
     }
     if (!packet.isFragment) {
-      this.#handleWhole(bytes, onDatagram);
+      this.#handleWhole(bytes, events);
       return;
     }
     this.#reassembler.expire(now);
     const length = this.#reassembler.add(now, bytes, packet);
     if (length === 0) return;
     const { whole } = this.#reassembler;
-    if (packet.read(whole, 0, length) && !packet.isFragment) this.#handleWhole(whole, onDatagram);
+    if (packet.read(whole, 0, length) && !packet.isFragment) this.#handleWhole(whole, events);
     else counters.drops.malformed++;
   }
 
-  #handleWhole(bytes: Uint8Array, onDatagram: OnDatagram): void {
+  #handleWhole(bytes: Uint8Array, events: PacketEgressEvents): void {
     const { drops } = this.counters;
     const packet = this.#packet;
     const { transport, source, destination, addressBytes, protocol } = packet;
+    if (protocol === (addressBytes === 4 ? PROTOCOL_ICMP : PROTOCOL_ICMPV6)) {
+      this.#handleIcmp(bytes, events);
+      return;
+    }
     if (protocol !== PROTOCOL_UDP) {
-      drops[protocol === PROTOCOL_ICMP || protocol === PROTOCOL_ICMPV6 ? "icmp" : "protocol"]++;
+      drops.protocol++;
       return;
     }
     const end = udpEnd(bytes, packet);
@@ -139,7 +173,50 @@ export class PacketEgress {
     writeAddress(remote, 0, bytes, source, addressBytes, transport);
     this.counters.datagramsOut++;
     const payload = transport + UDP_HEADER_BYTES;
-    onDatagram(number >> 1, remote, bytes, payload, end - payload);
+    events.onDatagram(number >> 1, remote, bytes, payload, end - payload);
+  }
+
+  /** An error about a packet of ours is told; all other ICMP has nobody here that it could be for. */
+  #handleIcmp(bytes: Uint8Array, events: PacketEgressEvents): void {
+    const { drops } = this.counters;
+    const { transport, end, source, destination, addressBytes } = this.#packet;
+    const isIpv4 = addressBytes === 4;
+    const quote = transport + ICMP_HEADER_BYTES;
+    const quotedHeaderBytes = isIpv4 ? IPV4_HEADER_BYTES : IPV6_HEADER_BYTES;
+    if (end - transport < ICMP_HEADER_BYTES) {
+      drops.malformed++;
+      return;
+    }
+    if (icmpSum(bytes, transport, end, source, destination, addressBytes) !== 0xffff) {
+      drops.bad_checksum++;
+      return;
+    }
+    const kind = unreachableKindOf(addressBytes, bytes[transport], bytes[transport + 1]);
+    // Of our packets none has options, and fragments are of the largest over IPv6 alone: nobody can tell of those.
+    const isOurs =
+      kind !== undefined &&
+      end - quote >= quotedHeaderBytes + PORTS_BYTES &&
+      (isIpv4
+        ? bytes[quote] === 0x45 &&
+          ipv4Protocol(bytes, quote) === PROTOCOL_UDP &&
+          (ipv4Flags(bytes, quote) & IPV4_FRAGMENT_OFFSET) === 0
+        : bytes[quote] >> 4 === 6 && ipv6NextHeader(bytes, quote) === PROTOCOL_UDP);
+    const quotedSource = quote + (isIpv4 ? IPV4_SOURCE : IPV6_SOURCE);
+    if (!isOurs || !sameBytes(bytes, quotedSource, bytes, destination, addressBytes)) {
+      drops.icmp++;
+      return;
+    }
+    const ports = quote + quotedHeaderBytes;
+    const length = writeAddress(this.#inner, 0, bytes, quotedSource, addressBytes, ports);
+    const number = this.#index.find(0, this.#inner, 0, length);
+    if (number < 0) {
+      drops.association_closed++;
+      return;
+    }
+    const remote = new Uint8Array(length);
+    writeAddress(remote, 0, bytes, quotedSource + addressBytes, addressBytes, ports + 2);
+    const mtu = isIpv4 ? readUint16(bytes, transport + 6) : readUint32(bytes, transport + 4);
+    events.onUnreachable(number >> 1, remote, kind, kind === "too-big" ? Math.min(mtu, MAX_MTU) : 0);
   }
 
   #chooseSource(association: number, number: number): AddressBytes {

@@ -1,15 +1,16 @@
 /** Ints of one row, and what stands where in it. */
-export const ROW_INTS = 5;
+export const ROW_INTS = 6;
 const ROW_SOCKET = 0;
 const ROW_OFFSET = 1;
 const ROW_LENGTH = 2;
 const ROW_ADDRESS = 3;
 const ROW_ADDRESS_LENGTH = 4;
+const ROW_LOCAL = 5;
 
 /**
  * Datagrams that came from sockets, one a row: socket, offset and length of the payload in `data`, offset and length of
- * the source in `addresses`. Neighbours of one source have the same address offset. All of it is borrowed until the
- * call that hands it in returns.
+ * the source in `addresses`, and a number for the address of this machine that it came to. Neighbours of one source
+ * that came to one address have the same address offset. All of it is borrowed until the call that hands it in returns.
  */
 export class ReceivedDatagrams {
   data: Uint8Array;
@@ -42,7 +43,12 @@ export class ReceivedDatagrams {
     return this.rows[row * ROW_INTS + ROW_ADDRESS_LENGTH];
   }
 
-  /** The first row from `first` on, before `end`, that has another source than `first`. */
+  /** The number that the socket gave the address of this machine; 0 where it is not told. */
+  local(row: number): number {
+    return this.rows[row * ROW_INTS + ROW_LOCAL];
+  }
+
+  /** The first row from `first` on, before `end`, that has another source than `first`, or came to another address. */
   endOfRun(first: number, end: number): number {
     const source = this.addressOffset(first);
     let row = first + 1;

@@ -1,4 +1,4 @@
-import type { CloseReason } from "../wire/capsule.ts";
+import type { CloseReason, UnreachableKind } from "../wire/capsule.ts";
 import {
   CAPSULE_ASSOCIATION_CLOSE,
   CAPSULE_ASSOCIATION_OPEN,
@@ -8,12 +8,14 @@ import {
   CAPSULE_CONTEXT_ASSIGN,
   CAPSULE_DATAGRAM,
   CAPSULE_SHUTDOWN,
+  CAPSULE_UNREACHABLE,
   decodeWholeAddress,
   encodeAssociationClose,
   encodeCompressionAck,
   encodeCompressionClose,
   encodeContextAssign,
   encodeShutdown,
+  encodeUnreachable,
   fromIpVersionForm,
   ipVersionFormLength,
   isDomain,
@@ -56,12 +58,15 @@ import { Permissions } from "./permissions.ts";
 import type { ReceivedDatagrams } from "./received-datagrams.ts";
 import { ReplayGuard } from "./replay-guard.ts";
 import { SendPool, SendQueue } from "./send-queue.ts";
+import { TokenBucket } from "./token-bucket.ts";
 import { Tunnel } from "./tunnel.ts";
 
 const NONE = -1;
 /** How often deadlines are looked at; all of them are seconds long. */
 const TICK_MS = 250;
 const CONTEXT_IDLE_MS = 300_000;
+/** Of each session. */
+const UNREACHABLE_PER_SECOND = 100;
 /** Bytes of control capsules that may wait for a client that does not read. */
 const CONTROL_BYTES = 1_048_576;
 const NONCE_CAPACITY = 65_536;
@@ -145,6 +150,7 @@ interface Session {
   nextContextId: number;
   /** Id of the context with uncompressed semantics, 0 for none. */
   uncompressed: number;
+  readonly unreachable: TokenBucket;
   lingerUntil: number;
 }
 
@@ -377,6 +383,34 @@ export class TunnelServer {
       row = runEnd;
       this.#markDirty(connection);
     }
+  }
+
+  /**
+   * A datagram of an association did not get to `remote`, an IPv4 or IPv6 address: its client is told, if it knows our
+   * extension and the association has a lane.
+   *
+   * @param mtu  for too-big: the largest IP packet that would get through, 0 where that is not known
+   */
+  handleUnreachable(
+    now: number,
+    association: number,
+    remote: AddressBytes,
+    kind: UnreachableKind,
+    mtu: number,
+  ): void {
+    const session = this.#sessionOf[association];
+    const connection = this.#connectionOf[association];
+    if (session?.kind !== "native" || connection === undefined) return;
+    // Before the search, which takes time where an association has many contexts.
+    if (!session.unreachable.take(now)) {
+      this.counters.unreachable.limited++;
+      return;
+    }
+    let slot = this.contexts.find(association, remote, 0, remote.length);
+    if (slot === NONE) slot = this.#nameOf(association, remote);
+    if (slot === NONE) return;
+    this.counters.unreachable[kind]++;
+    this.#sendControl(connection, encodeUnreachable(this.contexts.id[slot], kind, mtu));
   }
 
   /**
@@ -664,6 +698,7 @@ export class TunnelServer {
       contextCount: 0,
       nextContextId: 1,
       uncompressed: 0,
+      unreachable: new TokenBucket(UNREACHABLE_PER_SECOND),
       lingerUntil: NEVER,
     };
     this.#sessions.set(hexKey(id), session);
@@ -987,6 +1022,9 @@ export class TunnelServer {
         if (isWhole) this.#endSession(session, "client");
         else fault = "SHUTDOWN";
         break;
+      case CAPSULE_UNREACHABLE:
+        fault = "UNREACHABLE is the server's to send";
+        break;
     }
     if (fault !== undefined) tunnel.fail(new ProtocolError("ERR_CAPSULE_MALFORMED", fault));
   }
@@ -1195,7 +1233,7 @@ export class TunnelServer {
     const isHeard =
       filtering === "endpoint-independent" ||
       (filtering === "address-dependent" && this.#permissions.has(association, remote)) ||
-      this.#hasTarget(association, remote);
+      this.#nameOf(association, remote) !== NONE;
     if (session.kind === "fixed" || !isHeard || (session.kind === "bound" && session.uncompressed === 0)) {
       this.counters.drops.filtered += count;
       return NONE;
@@ -1213,13 +1251,13 @@ export class TunnelServer {
     return slot;
   }
 
-  /** True when a name of this association was resolved to just this address. */
-  #hasTarget(association: number, remote: AddressBytes): boolean {
+  /** The context of a name of this association that was resolved to just this address, or -1. */
+  #nameOf(association: number, remote: AddressBytes): number {
     for (let slot = this.contexts.first(association); slot !== NONE; slot = this.contexts.next(slot)) {
       const address = this.contexts.address[slot]!;
-      if (isDomain(address) && isAddress(this.contexts.target[slot]!, remote, 0, remote.length)) return true;
+      if (isDomain(address) && isAddress(this.contexts.target[slot]!, remote, 0, remote.length)) return slot;
     }
-    return false;
+    return NONE;
   }
 
   #sendUncompressed(

@@ -1,3 +1,4 @@
+import type { UnreachableKind } from "../wire/capsule.ts";
 import { updateChecksum } from "../wire/checksum.ts";
 import {
   ICMP_CHECKSUM,
@@ -51,7 +52,6 @@ import {
   writeVirtioNetHeader,
 } from "../wire/virtio-net.ts";
 import { UsageError } from "./errors.ts";
-import type { UnreachableKind } from "./icmp-errors.ts";
 import { IcmpErrors } from "./icmp-errors.ts";
 import { ADDRESS_STRIDE, InnerDatagramBatch, PacketBatch } from "./packet-batch.ts";
 import { PacketCounters } from "./packet-counters.ts";
@@ -331,7 +331,7 @@ export class Tun2Socks {
   /**
    * Tells an association's application that its datagrams do not reach `remote`, as an ICMP error.
    *
-   * @param mtu  for `too-big`: the largest packet that would get through
+   * @param mtu  for `too-big`: the largest packet that would get through; see {@link IcmpErrors.answerDatagram}
    * @returns false when {@link toDevice} has no room: drain it, then call again
    */
   handleUnreachable(

@@ -1,6 +1,7 @@
 import { AddressIndex } from "../core/address-index.ts";
 import type { TunnelClient } from "../core/client.ts";
 import type { ReceivedDatagrams } from "../core/received-datagrams.ts";
+import type { UnreachableKind } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { sameBytes } from "../wire/socket-address.ts";
 import type { UdpIo, UdpSocket, UdpSocketOptions } from "./udp-io.ts";
@@ -21,20 +22,26 @@ export interface RelayHost {
 export interface Relay {
   /** A datagram for the application. @param context  slot that tells where it came from */
   deliver(association: number, context: number, data: Uint8Array, offset: number, length: number): boolean;
+  /** A datagram of the association did not get to `remote`. @param mtu  for too-big, else 0 */
+  refuse?(association: number, remote: AddressBytes, kind: UnreachableKind, mtu: number): void;
   /** Core has ended the association. */
   forget(association: number): void;
   readonly socket: Pick<UdpSocket, "hasPending" | "close">;
 }
 
-/** A UDP port whose datagrams all go to one target; each source address is an association of its own. */
+/**
+ * A UDP port whose datagrams all go to one target. Each source address is an association of its own, and on a socket
+ * bound to any address one for each address of this machine that it speaks to, from which it is answered.
+ */
 export class FixedForward implements Relay {
   readonly socket: UdpSocket;
   readonly #host: RelayHost;
   readonly #target: AddressBytes;
+  /** (number of this machine's address, source) → association. */
   readonly #bySource: AddressIndex;
   readonly #remotes: (Remote | undefined)[] = [];
-  /** The source that sent last. */
-  #lastSource: AddressBytes | undefined;
+  /** Who sent last. */
+  #last: Remote | undefined;
   #lastAssociation = -1;
 
   /** @param seed  a random 32-bit number */
@@ -51,6 +58,7 @@ export class FixedForward implements Relay {
     this.#bySource = new AddressIndex(seed);
     this.socket = io.open({
       ...listen,
+      tellsLocal: true,
       onDatagrams: (received, first, end) => this.#handleDatagrams(received, first, end),
       onBindError,
     });
@@ -65,7 +73,7 @@ export class FixedForward implements Relay {
     if (this.#remotes[association] === undefined) return;
     this.#bySource.remove(association);
     this.#remotes[association] = undefined;
-    this.#lastSource = undefined;
+    this.#last = undefined;
   }
 
   #handleDatagrams(received: ReceivedDatagrams, first: number, end: number): void {
@@ -86,18 +94,25 @@ export class FixedForward implements Relay {
     const { addresses } = received;
     const at = received.addressOffset(row);
     const length = received.addressLength(row);
-    const last = this.#lastSource;
-    if (last?.length === length && sameBytes(last, 0, addresses, at, length)) return this.#lastAssociation;
-    let association = this.#bySource.find(0, addresses, at, length);
+    const local = received.local(row);
+    const last = this.#last;
+    if (
+      last?.local === local &&
+      last.address.length === length &&
+      sameBytes(last.address, 0, addresses, at, length)
+    ) {
+      return this.#lastAssociation;
+    }
+    let association = this.#bySource.find(local, addresses, at, length);
     if (association < 0) {
       const source = addresses.slice(at, at + length);
       association = this.#host.core.openAssociation(now, source, true);
       if (association < 0) return -1;
       this.#host.register(association, this);
-      this.#bySource.add(association, 0, source);
-      this.#remotes[association] = new Remote(source);
+      this.#bySource.add(association, local, source);
+      this.#remotes[association] = new Remote(source, local);
     }
-    this.#lastSource = this.#remotes[association]?.address;
+    this.#last = this.#remotes[association];
     this.#lastAssociation = association;
     return association;
   }

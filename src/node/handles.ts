@@ -22,6 +22,8 @@ export interface TunnelStats {
   readonly drops: Readonly<Record<string, number>>;
   /** What was refused or evicted, by reason. */
   readonly refused: Readonly<Record<string, number>>;
+  /** What was told of datagrams that did not get through, by kind, and how many were too many to tell (`limited`). */
+  readonly unreachable: Readonly<Record<string, number>>;
 }
 
 /**

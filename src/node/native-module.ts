@@ -1,37 +1,74 @@
 import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
 
-/** Why the system dropped datagrams, in the order of {@link NativeModule.udpCounts}. */
-export const NATIVE_DROP_REASONS = ["refused", "too_long", "no_buffers", "overflow", "failed"] as const;
+/**
+ * What {@link NativeModule.udpCounts} counts, in its order: why the system dropped datagrams, and, last, of how many
+ * errors nobody was told because there were too many at once.
+ */
+export const NATIVE_DROP_REASONS = [
+  "refused",
+  "too_long",
+  "no_buffers",
+  "overflow",
+  "failed",
+  "untold",
+] as const;
+/**
+ * A row of errors: socket (-1 for one that has been closed), kind as on the wire, MTU, bytes of the address; the
+ * address.
+ */
+export const ERROR_ROW_INTS = 9;
+export const ERROR_ROW_ADDRESS = 4;
 
 /**
  * The module in `native/`: sockets on descriptors, in batches. Addresses are in the program's form of IPv4 and IPv6.
  * Calls that fail throw an Error whose `code` is the system's.
  */
 export interface NativeModule {
-  /** Bytes of the arena, rows, bytes of addresses that {@link udpSetup} wants; most rows of one {@link udpSend}. */
-  udpSizes(): [arenaBytes: number, rows: number, addressBytes: number, sendRows: number];
+  /**
+   * Bytes of the arena, rows, bytes of addresses that {@link udpSetup} wants; most rows of one {@link udpSend}; rows of
+   * errors.
+   */
+  udpSizes(): [arenaBytes: number, rows: number, addressBytes: number, sendRows: number, errorRows: number];
   /**
    * Once in a thread. What arrives is in the arrays when `onBatch` is called, and only until it returns.
    *
-   * @param rows  socket, offset, length, address offset, address length
+   * @param rows  socket, offset, length, address offset, address length, number of this machine's address
+   * @param onErrors  told at the end of a turn how many rows of `errors` it brought
    */
   udpSetup(
     arena: Uint8Array,
     rows: Int32Array,
     addresses: Uint8Array,
     onBatch: (count: number) => void,
+    errors: Int32Array,
+    onErrors: (count: number) => void,
   ): void;
-  /** @returns the socket's number, used again only in a later turn of the loop */
-  udpOpen(address: Uint8Array, reusePort: boolean, receiveBytes: number, sendBytes: number): number;
+  /**
+   * @param tellLocals  whether the addresses of this machine that datagrams come to are numbered, up to 255 of them;
+   *   others, and all on Windows, are 0
+   * @returns the socket's number, used again only in a later turn of the loop
+   */
+  udpOpen(
+    address: Uint8Array,
+    reusePort: boolean,
+    receiveBytes: number,
+    sendBytes: number,
+    tellLocals: boolean,
+  ): number;
   udpClose(socket: number): void;
+  /** Has it told where datagrams of a socket did not get to: ICMP errors, and no way there. Linux only. */
+  udpTellErrors?(socket: number): void;
+  /** @returns how many rows of errors wait to be told, which the caller now does */
+  udpErrors(): number;
   /** Has a socket leave by an interface alone, or with a mark; "" and 0 for none. Not on Windows. */
   udpRestrict?(socket: number, interfaceName: string, mark: number): void;
   udpPort(socket: number): number;
   /** What the system granted, in its own count. */
   udpReceiveBuffer(socket: number): number;
   /**
-   * @param rows  socket, header offset, header length, offset, length, address offset
+   * @param rows  socket, header offset, header length, offset, length, address offset, number of the address to send
+   *   from. That of one that this machine does not have any more, or 0, leaves the choice to routing
    * @returns how many datagrams were dropped
    */
   udpSend(

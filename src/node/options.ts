@@ -14,7 +14,10 @@ import { isBareRelay } from "./udp-paths/socks5.ts";
 
 /** A fixed forward. */
 export interface ForwardOptions {
-  /** `IP:PORT` of the UDP socket that applications send to; port 0 for one that the system chooses. */
+  /**
+   * `IP:PORT` of the UDP socket that applications send to; port 0 for one that the system chooses. Bound to any address,
+   * it answers from the one that was asked; with plain I/O, and on Windows, from the one that routing chooses.
+   */
   readonly listen: string;
   /** `HOST:PORT` that all of it goes to; a domain name is resolved by the server. */
   readonly target: string;

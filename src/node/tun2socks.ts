@@ -2,11 +2,11 @@ import { EventEmitter } from "node:events";
 import { performance } from "node:perf_hooks";
 import { randomSeed } from "../core/credentials.ts";
 import { HostError } from "../core/errors.ts";
-import type { UnreachableKind } from "../core/icmp-errors.ts";
 import { ADDRESS_STRIDE } from "../core/packet-batch.ts";
 import { ROUTE_DIRECT, ROUTE_SOCKS, ROUTE_TUNNEL } from "../core/rules.ts";
 import type { DeviceAddresses } from "../core/tun2socks.ts";
 import { TUN2SOCKS_LIMITS, Tun2Socks } from "../core/tun2socks.ts";
+import type { UnreachableKind } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { ATYP_IPV4, ATYP_IPV6, formatHost } from "../wire/socket-address.ts";
 import { openTcpTarget } from "./carrier-chain.ts";
@@ -70,6 +70,8 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
   readonly #pathOf: (UdpPath | undefined)[] = [];
   readonly #pathDrops = { send_error: 0, association_limit: 0, malformed: 0, wrong_source: 0 };
   #deviceDrops = 0;
+  /** What the ways for UDP said of datagrams that did not get through. */
+  readonly #refusals: Record<UnreachableKind, number> = { port: 0, host: 0, prohibited: 0, "too-big": 0 };
   #isFlushing = false;
   #isClosing = false;
 
@@ -109,6 +111,10 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
       bytesOut: bytesIn,
       drops: { ...sum(tunnel?.drops, drops, this.#pathDrops), device: this.#deviceDrops },
       refused: { ...tunnel?.refused, associationsEvicted, flowsEvicted, halfOpenEvicted },
+      unreachable: {
+        ...this.#refusals,
+        limited: counts.icmpErrorsLimited + (tunnel?.unreachable.limited ?? 0),
+      },
     };
   }
 
@@ -237,9 +243,10 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
     this.#flushSoon();
   }
 
-  refuse(association: number, remote: AddressBytes, kind: UnreachableKind): void {
+  refuse(association: number, remote: AddressBytes, kind: UnreachableKind, mtu: number): void {
     const now = performance.now();
-    while (!this.#core.handleUnreachable(now, association, remote, kind)) this.#writeDevice();
+    this.#refusals[kind]++;
+    while (!this.#core.handleUnreachable(now, association, remote, kind, mtu)) this.#writeDevice();
     this.#flushSoon();
   }
 

@@ -7,11 +7,12 @@ export function tunnelStats(
   now: Pick<TunnelStats, "sessions" | "lanes" | "associations" | "contexts" | "rttMs">,
 ): TunnelStats {
   const { datagramsIn, datagramsOut, bytesIn, bytesOut, resumed } = counters;
-  const { drops, refused } = counters;
+  const { drops, refused, unreachable } = counters;
   return {
     ...now,
     ...{ datagramsIn, datagramsOut, bytesIn, bytesOut, resumed },
     drops: { ...drops },
     refused: { ...refused },
+    unreachable: { ...unreachable },
   };
 }

@@ -1,11 +1,13 @@
 import { ReceivedDatagrams, ROW_INTS } from "../core/received-datagrams.ts";
+import { unreachableKind } from "../wire/capsule.ts";
 import { makeAddress } from "../wire/socket-address.ts";
 import type { NativeModule } from "./native-module.ts";
+import { ERROR_ROW_ADDRESS, ERROR_ROW_INTS } from "./native-module.ts";
 import type { Outgoing } from "./outgoing.ts";
-import type { OnDatagrams, Remote, UdpIo, UdpSocket, UdpSocketOptions } from "./udp-io.ts";
+import type { OnDatagrams, OnUnreachable, Remote, UdpIo, UdpSocket, UdpSocketOptions } from "./udp-io.ts";
 import { UDP_BUFFER_BYTES } from "./udp-io.ts";
 
-const SEND_ROW_INTS = 6;
+const SEND_ROW_INTS = 7;
 const ADDRESS_BYTES = 19;
 const HEADER_ARENA_BYTES = 65_536;
 const NO_BYTES: Uint8Array = new Uint8Array(0);
@@ -33,10 +35,13 @@ class NativeUdpIo implements UdpIo {
   #batch = 1;
   /** Of flushes that a full batch forced. */
   #dropped = 0;
+  readonly #errors: Int32Array;
+  readonly #errorBytes: Uint8Array;
+  #willTell = false;
 
   constructor(native: NativeModule) {
     this.#native = native;
-    const [arenaBytes, rows, addressBytes, sendRows] = native.udpSizes();
+    const [arenaBytes, rows, addressBytes, sendRows, errorRows] = native.udpSizes();
     this.#received = new ReceivedDatagrams(
       new Uint8Array(arenaBytes),
       new Uint8Array(addressBytes),
@@ -45,23 +50,38 @@ class NativeUdpIo implements UdpIo {
     this.#maxRows = sendRows;
     this.#rows = new Int32Array(sendRows * SEND_ROW_INTS);
     this.#addresses = new Uint8Array(sendRows * ADDRESS_BYTES);
-    native.udpSetup(this.#received.data, this.#received.rows, this.#received.addresses, (count) =>
-      this.#deliver(count),
+    this.#errors = new Int32Array(errorRows * ERROR_ROW_INTS);
+    this.#errorBytes = new Uint8Array(this.#errors.buffer);
+    native.udpSetup(
+      this.#received.data,
+      this.#received.rows,
+      this.#received.addresses,
+      (count) => this.#deliver(count),
+      this.#errors,
+      (count) => this.#tell(count),
     );
   }
 
   open(options: UdpSocketOptions): UdpSocket {
-    const { family, host, port, reusePort, outgoing, onBindError } = options;
+    const { family, host, port, reusePort, outgoing, tellsLocal, onBindError } = options;
     try {
       const address = makeAddress(host ?? (family === 4 ? "0.0.0.0" : "::"), port)!;
-      const id = this.#native.udpOpen(address, reusePort, UDP_BUFFER_BYTES, UDP_BUFFER_BYTES);
+      const isAny = address.subarray(1, -2).every((byte) => byte === 0);
+      const id = this.#native.udpOpen(
+        address,
+        reusePort,
+        UDP_BUFFER_BYTES,
+        UDP_BUFFER_BYTES,
+        tellsLocal === true && isAny,
+      );
       if (outgoing !== undefined) this.#restrict(id, outgoing);
-      const socket = new NativeUdpSocket(this, id, this.#native.udpPort(id), options.onDatagrams);
+      if (options.onUnreachable !== undefined) this.#native.udpTellErrors?.(id);
+      const socket = new NativeUdpSocket(this, id, this.#native.udpPort(id), options);
       this.#sockets[id] = socket;
       return socket;
     } catch (error) {
       onBindError(error as Error);
-      return new NativeUdpSocket(this, -1, 0, options.onDatagrams);
+      return new NativeUdpSocket(this, -1, 0, options);
     }
   }
 
@@ -107,6 +127,7 @@ class NativeUdpIo implements UdpIo {
     rows[row + 3] = offset;
     rows[row + 4] = length;
     rows[row + 5] = remote.batchOffset;
+    rows[row + 6] = remote.local;
     if (header === undefined) return;
     if (header !== this.#lastHeader) {
       this.#lastHeader = header;
@@ -145,7 +166,29 @@ class NativeUdpIo implements UdpIo {
     this.#lastHeader = undefined;
     this.#batch++;
     this.#data = NO_BYTES;
-    return this.#native.udpSend(data, this.#rows, count, this.#addresses, this.#headers);
+    const dropped = this.#native.udpSend(data, this.#rows, count, this.#addresses, this.#headers);
+    // The loop may wait for long before it tells of what it finds out here.
+    if (dropped > 0 && !this.#willTell) {
+      this.#willTell = true;
+      setImmediate(this.#tellNow);
+    }
+    return dropped;
+  }
+
+  readonly #tellNow = (): void => {
+    this.#willTell = false;
+    this.#tell(this.#native.udpErrors());
+  };
+
+  /** Tells the sockets of errors; each remote address is a copy. */
+  #tell(count: number): void {
+    const errors = this.#errors;
+    for (let row = 0, at = 0; row < count; row++, at += ERROR_ROW_INTS) {
+      const socket = errors[at] < 0 ? undefined : this.#sockets[errors[at]];
+      const address = (at + ERROR_ROW_ADDRESS) * Int32Array.BYTES_PER_ELEMENT;
+      const remote = this.#errorBytes.slice(address, address + errors[at + 3]);
+      socket?.onUnreachable?.(remote, unreachableKind(errors[at + 1]), errors[at + 2]);
+    }
   }
 
   #deliver(count: number): void {
@@ -170,14 +213,16 @@ class NativeUdpSocket implements UdpSocket {
   /** Memory is copied where the system does not take a datagram at once. */
   readonly hasPending = false;
   readonly onDatagrams: OnDatagrams;
+  readonly onUnreachable: OnUnreachable | undefined;
   readonly #io: NativeUdpIo;
   #id: number;
 
-  constructor(io: NativeUdpIo, id: number, port: number, onDatagrams: OnDatagrams) {
+  constructor(io: NativeUdpIo, id: number, port: number, options: UdpSocketOptions) {
     this.#io = io;
     this.#id = id;
     this.port = port;
-    this.onDatagrams = onDatagrams;
+    this.onDatagrams = options.onDatagrams;
+    this.onUnreachable = options.onUnreachable;
   }
 
   get receiveBufferBytes(): number {

@@ -1,4 +1,5 @@
 import type { ReceivedDatagrams } from "../core/received-datagrams.ts";
+import type { UnreachableKind } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { addressPort, formatHost } from "../wire/socket-address.ts";
 import type { Outgoing } from "./outgoing.ts";
@@ -8,12 +9,15 @@ export class Remote {
   readonly address: AddressBytes;
   readonly host: string;
   readonly port: number;
+  /** Which address of this machine to send from, as the socket numbered it; 0 for the one that routing chooses. */
+  readonly local: number;
   /** Where the address stands in the batch that is being gathered, and which batch that is. */
   batchOffset = 0;
   batch = 0;
 
-  constructor(address: AddressBytes) {
+  constructor(address: AddressBytes, local = 0) {
     this.address = address;
+    this.local = local;
     this.host = formatHost(address);
     this.port = addressPort(address);
   }
@@ -21,6 +25,13 @@ export class Remote {
 
 /** Rows `first` to before `end` came to one socket. Borrowed until the call returns. */
 export type OnDatagrams = (received: ReceivedDatagrams, first: number, end: number) => void;
+
+/**
+ * A datagram to `remote` did not get through, as an ICMP error or the system itself says.
+ *
+ * @param mtu  for too-big: the largest IP packet that would, 0 where that is not known; at most 65,535
+ */
+export type OnUnreachable = (remote: AddressBytes, kind: UnreachableKind, mtu: number) => void;
 
 export interface UdpSocketOptions {
   readonly family: 4 | 6;
@@ -32,7 +43,14 @@ export interface UdpSocketOptions {
   readonly reusePort: boolean;
   /** By what datagrams leave; native I/O only. Default: as the system has it. */
   readonly outgoing?: Outgoing | undefined;
+  /**
+   * Whether rows tell which of this machine's addresses they came to, where the socket is bound to any; native I/O only,
+   * not on Windows. Default: no.
+   */
+  readonly tellsLocal?: boolean | undefined;
   readonly onDatagrams: OnDatagrams;
+  /** Native I/O on Linux only: of a socket that is not connected, node:dgram and other systems tell nothing. */
+  readonly onUnreachable?: OnUnreachable;
   /** Errors of single datagrams do not end a socket; a failure to bind does, and is told here once. */
   readonly onBindError: (error: Error) => void;
 }

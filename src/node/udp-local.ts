@@ -338,6 +338,11 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
         relay?.forget(output.association);
         return;
       }
+      case "unreachable": {
+        const { association, remote, reason, mtu } = output;
+        this.#relays[association]?.refuse?.(association, remote, reason, mtu);
+        return;
+      }
       case "session-down":
         this.#log.warn({ error: output.error?.message }, "session down");
         this.emit("session-down", output.error);

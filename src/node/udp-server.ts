@@ -3,6 +3,7 @@ import { EventEmitter } from "node:events";
 import { performance } from "node:perf_hooks";
 import type { ServerOutput } from "../core/server.ts";
 import { TunnelServer } from "../core/server.ts";
+import type { UnreachableKind } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { ATYP_IPV6, formatHost, makeAddress } from "../wire/socket-address.ts";
 import { BatchWriter } from "./batch-writer.ts";
@@ -211,9 +212,10 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     this.#schedule();
   }
 
-  /** The tunnel has no word for it. */
-  refuse(): void {
-    this.#core.counters.drops.send_error++;
+  refuse(association: number, remote: AddressBytes, kind: UnreachableKind, mtu: number): void {
+    if (!this.#isOpen[association]) return;
+    this.#core.handleUnreachable(performance.now(), association, remote, kind, mtu);
+    this.#schedule();
   }
 
   drop(reason: Parameters<UdpPathHost["drop"]>[0], count: number): void {
@@ -332,6 +334,11 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
       onDatagrams: (received, first, end) => {
         if (sockets[association] !== socket) return;
         core.handleDatagrams(performance.now(), association, received, first, end);
+        this.#schedule();
+      },
+      onUnreachable: (remote, kind, mtu) => {
+        if (sockets[association] !== socket) return;
+        core.handleUnreachable(performance.now(), association, remote, kind, mtu);
         this.#schedule();
       },
       onBindError: (error) => {

@@ -212,6 +212,7 @@ export function sumStats(all: readonly TunnelStats[]): TunnelStats {
     rttMs: times.length === 0 ? undefined : times.reduce((total, time) => total + time, 0) / times.length,
     drops: sumRecords(all.map(({ drops }) => drops)),
     refused: sumRecords(all.map(({ refused }) => refused)),
+    unreachable: sumRecords(all.map(({ unreachable }) => unreachable)),
   };
 }
 

@@ -24,6 +24,7 @@ export const CAPSULE_ASSOCIATION_OPEN = 0x55_5002;
 export const CAPSULE_ASSOCIATION_CLOSE = 0x55_5003;
 export const CAPSULE_CONTEXT_ASSIGN = 0x55_5004;
 export const CAPSULE_SHUTDOWN = 0x55_5005;
+export const CAPSULE_UNREACHABLE = 0x55_5006;
 
 /** Largest UDP payload over IPv4, and the largest that is sent into a tunnel. */
 export const MAX_DATAGRAM_BYTES = 65_507;
@@ -37,6 +38,12 @@ export const MAX_CONTROL_VALUE_BYTES = 300;
 /** Reasons in ASSOCIATION_CLOSE and SHUTDOWN. */
 export const CLOSE_REASONS = ["done", "idle", "limit", "evicted", "failed"] as const;
 export type CloseReason = (typeof CLOSE_REASONS)[number];
+
+/** Why a datagram did not get through, in UNREACHABLE. */
+export const UNREACHABLE_KINDS = ["port", "host", "prohibited", "too-big"] as const;
+export type UnreachableKind = (typeof UNREACHABLE_KINDS)[number];
+/** Largest length of an IP packet that is told. */
+export const MAX_MTU = 65_535;
 
 /** Bytes of a DATAGRAM capsule before its payload. */
 export function datagramHeaderLength(contextId: number, payloadLength: number): number {
@@ -109,6 +116,17 @@ export function encodeContextAssign(
 
 export function encodeShutdown(reason: CloseReason): Uint8Array {
   return encodeCapsule(CAPSULE_SHUTDOWN, [CLOSE_REASONS.indexOf(reason)], undefined);
+}
+
+/** @param mtu  for too-big: the largest IP packet that would get through, 0 where that is not known */
+export function encodeUnreachable(contextId: number, kind: UnreachableKind, mtu: number): Uint8Array {
+  const told = kind === "too-big" ? Math.min(mtu, MAX_MTU) : 0;
+  return encodeCapsule(CAPSULE_UNREACHABLE, [contextId, UNREACHABLE_KINDS.indexOf(kind), told], undefined);
+}
+
+/** Name of a kind number; one that this version does not know is "host". */
+export function unreachableKind(number: number): UnreachableKind {
+  return UNREACHABLE_KINDS[number] ?? "host";
 }
 
 /** Name of a reason number; one that this version does not know is "failed". */

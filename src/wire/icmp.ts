@@ -15,6 +15,9 @@ export const ICMP_HOST = 1;
 export const ICMP_PROTOCOL = 2;
 export const ICMP_PORT = 3;
 export const ICMP_FRAGMENTATION_NEEDED = 4;
+/** RFC 1122 §3.2.2.1, as the next. */
+export const ICMP_NET_PROHIBITED = 9;
+export const ICMP_HOST_PROHIBITED = 10;
 /** RFC 1812 §5.2.7.1. */
 export const ICMP_PROHIBITED = 13;
 
@@ -28,6 +31,8 @@ export const ICMPV6_ECHO_REPLY = 129;
 export const ICMPV6_PROHIBITED = 1;
 export const ICMPV6_ADDRESS = 3;
 export const ICMPV6_PORT = 4;
+export const ICMPV6_SOURCE_POLICY = 5;
+export const ICMPV6_REJECTED = 6;
 /** Code of {@link ICMPV6_PARAMETER_PROBLEM}. */
 export const ICMPV6_NEXT_HEADER = 1;
 

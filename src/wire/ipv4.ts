@@ -5,8 +5,11 @@ import { readUint16, writeUint16 } from "./network-order.ts";
 export const IPV4_HEADER_BYTES = 20;
 export const IPV4_SOURCE = 12;
 export const IPV4_DESTINATION = 16;
+/** RFC 791 §3.2. */
+export const IPV4_MIN_MTU = 68;
 export const IPV4_DONT_FRAGMENT = 0x4000;
 export const IPV4_MORE_FRAGMENTS = 0x2000;
+export const IPV4_FRAGMENT_OFFSET = 0x1fff;
 
 const CHECKSUM = 10;
 

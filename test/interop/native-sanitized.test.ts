@@ -8,6 +8,7 @@ const MODULE = fileURLToPath(
 );
 const WORKLOAD = fileURLToPath(new URL("native-workload.mjs", import.meta.url));
 const TUN_WORKLOAD = fileURLToPath(new URL("native-tun-workload.mjs", import.meta.url));
+const LOCALS_WORKLOAD = fileURLToPath(new URL("native-locals-workload.mjs", import.meta.url));
 const asan = spawnSync("cc", ["-print-file-name=libasan.so"], { encoding: "utf8" }).stdout?.trim() ?? "";
 const hasSanitizer = existsSync(asan) || process.env.CI !== undefined;
 const isRoot = process.getuid?.() === 0;
@@ -40,6 +41,8 @@ describe.skipIf(!hasSanitizer)("the native module under AddressSanitizer and UBS
     const seen = run([], []);
     expect(seen.bad).toBe(0);
     expect(seen.datagrams).toBeGreaterThan(5_000);
+    expect(seen.numbered).toBeGreaterThan(1_000);
+    expect(seen.errors).toBeGreaterThan(1_000);
     expect([seen.accepted, seen.echoed]).toEqual([50, 50]);
     expect(seen.writable).toBeGreaterThan(0);
   });
@@ -65,6 +68,48 @@ describe.skipIf(!hasSanitizer)("the native module under AddressSanitizer and UBS
         expect(seen.bad).toBe(0);
         const [, , , overflow] = seen.counts;
         expect(overflow).toBeGreaterThan(0);
+      } finally {
+        spawnSync("ip", ["netns", "del", name]);
+      }
+    },
+  );
+
+  it.skipIf(!isRoot && process.env.CI === undefined)(
+    "answers from the address it was spoken to at, in runs too, and from another when that has gone",
+    () => {
+      const name = `under-locals-${process.pid}`;
+      const script = `
+        set -e
+        ip netns add ${name}
+        ip -n ${name} link set lo up
+        for device in 0 1; do
+          ip -n ${name} link add near$device type veth peer name far$device
+          ip -n ${name} link set far$device up
+          ip -n ${name} link set near$device up
+          for number in 1 2; do ip -n ${name} addr add fe80::99:$number/64 dev near$device nodad; done
+        done
+        for number in 1 2 3; do
+          ip -n ${name} addr add 10.9.0.$number/24 dev near0
+          ip -n ${name} addr add fd99::$number/64 dev near0 nodad
+        done`;
+      try {
+        expect(spawnSync("sh", ["-c", script], { encoding: "utf8" }).stderr).toBe("");
+        const seen = run(["ip", "netns", "exec", name], [], LOCALS_WORKLOAD);
+        expect(seen).toEqual({
+          heard: {
+            IPv4: "1000 from 10.9.0.2",
+            "IPv4, another": "1000 from 10.9.0.3",
+            IPv6: "1000 from fd99::2",
+            "IPv6, another": "1000 from fd99::3",
+            "link-local": "1000 from fe80::99:2%near0",
+            "link-local on another interface": "1000 from fe80::99:2%near1",
+          },
+          dropped: 0,
+          gone: {
+            "10.9.0.2": "10.9.0.2 10.9.0.1 10.9.0.2 10.9.0.1",
+            "fd99::2": "fd99::2 fd99::1 fd99::2 fd99::1",
+          },
+        });
       } finally {
         spawnSync("ip", ["netns", "del", name]);
       }

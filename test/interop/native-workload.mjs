@@ -8,11 +8,15 @@ const native = createRequire(import.meta.url)(process.argv[2]);
 const slow = process.argv[3];
 /** What all that is sent consists of. */
 const FILL = 0x5a;
-const [arenaBytes, rowCount, addressBytes, sendRows] = native.udpSizes();
+const [arenaBytes, rowCount, addressBytes, sendRows, errorRows] = native.udpSizes();
 const arena = new Uint8Array(arenaBytes);
-const rows = new Int32Array(rowCount * 5);
+const rows = new Int32Array(rowCount * 6);
 const addresses = new Uint8Array(addressBytes);
-const seen = { datagrams: 0, bytes: 0, bad: 0, accepted: 0, echoed: 0, writable: 0 };
+const errors = new Int32Array(errorRows * 9);
+const seen = {
+  ...{ datagrams: 0, bytes: 0, bad: 0, numbered: 0, errors: 0 },
+  ...{ accepted: 0, echoed: 0, writable: 0 },
+};
 
 let seed = 20_261_124;
 const random = (/** @type {number} */ below) => {
@@ -24,32 +28,57 @@ const ipv4 = (/** @type {number} */ port, ip = "127.0.0.1") =>
 
 /** @type {number[]} */
 let sockets = [];
-native.udpSetup(arena, rows, addresses, (/** @type {number} */ count) => {
+/** Errors, of which some name sockets that have closed; the address stands behind four ints. */
+const takeErrors = (/** @type {number} */ count) => {
+  if (count > errorRows) seen.bad++;
   for (let i = 0; i < count; i++) {
-    const [, offset, length, address, addressLength] = rows.subarray(i * 5, i * 5 + 5);
+    const [socket, kind, mtu, length, address] = errors.subarray(i * 9, i * 9 + 5);
+    seen.errors++;
+    // An IPv4 address begins with 1, which is how the int begins too.
+    const isGood = socket >= -1 && kind >= 0 && kind <= 3 && mtu >= 0 && mtu <= 65_535;
+    if (!isGood || length !== 7 || (address & 255) !== 1) seen.bad++;
+  }
+  if (random(20) === 0 && sockets.length > 0) native.udpClose(sockets.splice(random(sockets.length), 1)[0]);
+};
+const onBatch = (/** @type {number} */ count) => {
+  for (let i = 0; i < count; i++) {
+    const [, offset, length, address, addressLength, local] = rows.subarray(i * 6, i * 6 + 6);
     seen.datagrams++;
     seen.bytes += length;
+    if (local > 0) seen.numbered++;
     const isGood =
-      offset >= 0 && offset + length <= arenaBytes && address >= 0 && address + addressLength <= addressBytes;
+      offset >= 0 &&
+      offset + length <= arenaBytes &&
+      address >= 0 &&
+      address + addressLength <= addressBytes &&
+      local >= 0 &&
+      local <= 255;
     if (!isGood) seen.bad++;
     else if (length > 0 && (arena[offset] !== FILL || arena[offset + length - 1] !== FILL)) seen.bad++;
   }
   // Closes one whose rows may still stand in this batch.
   if (random(50) === 0 && sockets.length > 0) native.udpClose(sockets.splice(random(sockets.length), 1)[0]);
-});
-const any = slow === undefined ? "127.0.0.1" : "0.0.0.0";
-const open = () =>
-  native.udpOpen(ipv4(0, any), random(2) === 0, 1 << 20, slow === undefined ? 1 << 20 : 4096);
+};
+native.udpSetup(arena, rows, addresses, onBatch, errors, takeErrors);
+const sendBytes = slow === undefined ? 1 << 20 : 4096;
+const open = () => {
+  const id = native.udpOpen(ipv4(0, "0.0.0.0"), random(2) === 0, 1 << 20, sendBytes, random(2) === 0);
+  if (random(2) === 0) native.udpTellErrors?.(id);
+  return id;
+};
 const turn = () => new Promise((done) => setImmediate(done));
 
 const data = new Uint8Array(1 << 20).fill(FILL);
-const table = new Int32Array(sendRows * 6);
+const table = new Int32Array(sendRows * 7);
 const targets = new Uint8Array(64 * 19);
 const headers = new Uint8Array(4096).fill(FILL);
 for (let round = 0; round < 400; round++) {
   while (sockets.length < 20) sockets.push(open());
   for (let i = 0; i < 64; i++)
-    targets.set(ipv4(native.udpPort(sockets[random(sockets.length)]), "127.0.0.1"), i * 19);
+    targets.set(ipv4(native.udpPort(sockets[random(sockets.length)]), `127.0.${random(2)}.${1 + i}`), i * 19);
+  // Nobody listens there, and broadcasts are not allowed.
+  for (let i = 1; i < 64; i += 8) targets.set(ipv4(1 + random(20)), i * 19);
+  targets.set(ipv4(9, "127.255.255.255"), 5 * 19);
   if (slow !== undefined) for (let i = 0; i < 64; i += 2) targets.set(ipv4(9, slow), i * 19);
   const count = 1 + random(round % 40 === 0 ? sendRows : 300);
   let at = 0;
@@ -58,26 +87,24 @@ for (let round = 0; round < 400; round++) {
     if (random(8) === 0) size = random(4) === 0 ? random(65_508) : random(1500);
     const header = random(4) === 0 && size > 10 ? 10 : 0;
     if (at + size > data.length) at = 0;
-    table.set([sockets[random(sockets.length)], 0, header, at, size - header, random(64) * 19], i * 6);
+    const local = random(3) === 0 ? random(300) : 0;
+    table.set([sockets[random(sockets.length)], 0, header, at, size - header, random(64) * 19, local], i * 7);
     at += size;
     // One in fifty lies.
     if (random(50) === 0)
-      table[i * 6 + random(6)] = random(3) === 0 ? -1 - random(1 << 20) : random(2 ** 31 - 1);
+      table[i * 7 + random(7)] = random(3) === 0 ? -1 - random(1 << 20) : random(2 ** 31 - 1);
   }
   native.udpSend(data, table, count, targets, headers);
   if (random(10) === 0) native.udpClose(sockets.splice(random(sockets.length), 1)[0]);
   native.udpClose(random(1000) - 500 < 0 ? -5 : 100_000);
+  native.udpTellErrors?.(random(1000) - 500);
+  if (random(4) === 0) takeErrors(native.udpErrors());
   await turn();
 }
 for (const bad of [[], [1], [new Uint8Array(3), 0, 0, 0], ["x", {}, null, undefined]]) {
   for (const name of [
-    "udpOpen",
-    "udpSend",
-    "udpSetup",
-    "tcpListen",
-    "streamOpen",
-    "streamWrite",
-    "streamClose",
+    ...["udpOpen", "udpSend", "udpSetup", "udpTellErrors"],
+    ...["tcpListen", "streamOpen", "streamWrite", "streamClose"],
   ]) {
     try {
       native[name](...bad);
@@ -141,7 +168,7 @@ await Promise.all(
 );
 native.tcpUnlisten(listener);
 native.tcpUnlisten(listener);
-const counts = new Float64Array(5);
+const counts = new Float64Array(6);
 native.udpCounts(counts);
 for (const socket of sockets) native.udpClose(socket);
 sockets = [];

@@ -4,6 +4,7 @@ import { TunnelClient } from "../../src/core/client.ts";
 import type { Cryptography } from "../../src/core/credentials.ts";
 import type { ServerOutput, TunnelServerOptions } from "../../src/core/server.ts";
 import { TunnelServer } from "../../src/core/server.ts";
+import type { UnreachableKind } from "../../src/wire/capsule.ts";
 import { formatAddress, makeAddress } from "../../src/wire/socket-address.ts";
 
 /** Repeatable bytes in place of random ones. */
@@ -136,6 +137,22 @@ export class Network {
     const remote = makeAddress(source.slice(0, at), Number(source.slice(at + 1)))!;
     const bytes = new TextEncoder().encode(payload);
     this.server.handleDatagram(this.now, association, bytes, 0, bytes.length, remote);
+  }
+
+  /** An ICMP error comes to the socket that an association has on the server. */
+  unreachable(association: number, target: string, kind: UnreachableKind, mtu = 0): void {
+    const at = target.lastIndexOf(":");
+    const remote = makeAddress(target.slice(0, at), Number(target.slice(at + 1)))!;
+    this.server.handleUnreachable(this.now, association, remote, kind, mtu);
+  }
+
+  /** What applications were told: `association target reason mtu`. */
+  get told(): string[] {
+    return this.clientEvents.flatMap((event) =>
+      event.kind === "unreachable"
+        ? [`${event.association} ${formatAddress(event.remote)} ${event.reason} ${event.mtu}`]
+        : [],
+    );
   }
 
   /** Lets time pass, waking whoever asked for it. */

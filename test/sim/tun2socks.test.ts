@@ -183,6 +183,17 @@ describe.each(FAMILIES)("UDP over IPv$family", ({ family, app, target, other }) 
     }
   });
 
+  it.each([
+    [0, family === 4 ? 68 : 1280],
+    [1279, family === 4 ? 1279 : 1280],
+    [0x1_0000, 65_535],
+  ])("says an MTU of %d as %d: no link has less, and no more is told", (mtu, wanted) => {
+    const device = new Device();
+    device.send(udpPacket(app, 5000, target, 53, HELLO));
+    device.core.handleUnreachable(device.now, 0, address(at(target, 53)), "too-big", mtu);
+    expect(device.drain()[0].message.readUInt32BE(4)).toBe(wanted);
+  });
+
   it("refuses by rule, by a route that is down, and to the peer address itself, with a port unreachable", () => {
     const rules = ["udp *:443 reject", "udp *:99 drop", "udp *:7 direct"].map(parseRule);
     const device = new Device({ rules });

@@ -34,7 +34,10 @@ function read(reader: CapsuleReader, bytes: Uint8Array, cuts: readonly number[])
 }
 
 const value = fc.array(fc.nat(255), { maxLength: 300 });
-const capsule = fc.tuple(fc.constantFrom(0, 0x11, 0x12, 0x13, 0x55_5000, 0x55_5004, 0x17, 0x55_5fff), value);
+const capsule = fc.tuple(
+  fc.constantFrom(0, 0x11, 0x12, 0x13, 0x55_5000, 0x55_5004, 0x55_5006, 0x17, 0x55_5fff),
+  value,
+);
 const isKnown = ([type]: Capsule) => type !== 0x17 && type !== 0x55_5fff;
 
 describe("CapsuleReader", () => {

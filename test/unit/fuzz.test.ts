@@ -15,6 +15,7 @@ import {
   encodeContextAssign,
   encodeHeartbeat,
   encodeHeartbeatEcho,
+  encodeUnreachable,
   ipVersionFormLength,
   readNumbers,
   writeDatagramHeader,
@@ -159,7 +160,7 @@ describe("a million random and mutated inputs make no decoder throw, hang or rea
   });
 
   it("capsules, with and without the extension", () => {
-    const valid = controlCapsules();
+    const valid = [...controlCapsules(), ...serverCapsules()];
     const readers = [new CapsuleReader(true), new CapsuleReader(false)];
     inputs(6, MILLION, valid, (bytes) => {
       for (const [index, reader] of readers.entries()) {
@@ -206,7 +207,12 @@ describe("a million random and mutated inputs make no decoder throw, hang or rea
   });
 });
 
-/** Good capsules of every type. */
+/** Good capsules that only a server sends: from a client they end the tunnel. */
+function serverCapsules(): Uint8Array[] {
+  return [encodeUnreachable(2, "port", 0), encodeUnreachable(1, "too-big", 1280)];
+}
+
+/** Good capsules of every other type. */
 function controlCapsules(): Uint8Array[] {
   const datagram = new Uint8Array(datagramHeaderLength(2, 5) + 5);
   writeDatagramHeader(datagram, 0, 2, 5);
@@ -288,7 +294,7 @@ describe("whole endpoints, past their handshake, take 200,000 random and mutated
 
   it("from a server that has gone mad, too", () => {
     const random = seededRandom(9);
-    const valid = controlCapsules();
+    const valid = [...controlCapsules(), ...serverCapsules()];
     const network = new Network({ client: { maxContexts: 100 } });
     network.start();
     network.advance(100);

@@ -1,12 +1,17 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { PacketBatch } from "../../src/core/packet-batch.ts";
+import { PacketCounters } from "../../src/core/packet-counters.ts";
 import { PacketEgress } from "../../src/core/packet-egress.ts";
 import { PacketStreamReader } from "../../src/core/packet-stream-reader.ts";
+import { PacketWriter } from "../../src/core/packet-writer.ts";
+import { writeIcmpChecksum } from "../../src/wire/icmp.ts";
 import { IpPacket } from "../../src/wire/ip-packet.ts";
+import { writeIpv4Checksum } from "../../src/wire/ipv4.ts";
 import { readUint16, writeUint16 } from "../../src/wire/network-order.ts";
 import type { AddressBytes } from "../../src/wire/socket-address.ts";
 import { formatAddress, makeAddress, writeAddress } from "../../src/wire/socket-address.ts";
-import { randomBytes, seededRandom } from "./random.ts";
+import { mutate, randomBytes, seededRandom } from "./random.ts";
 
 const address = (host: string, port: number) => makeAddress(host, port)!;
 const TARGET4 = address("192.0.2.7", 53);
@@ -53,15 +58,44 @@ interface Datagram {
 function receive(egress: PacketEgress, packets: readonly Uint8Array[]): Datagram[] {
   const datagrams: Datagram[] = [];
   for (const packet of packets) {
-    egress.handlePacket(0, packet, 0, packet.length, (association, remote, data, offset, length) => {
-      datagrams.push({
-        association,
-        remote: formatAddress(remote),
-        data: data.slice(offset, offset + length),
-      });
+    egress.handlePacket(0, packet, 0, packet.length, {
+      onDatagram: (association, remote, data, offset, length) => {
+        datagrams.push({
+          association,
+          remote: formatAddress(remote),
+          data: data.slice(offset, offset + length),
+        });
+      },
+      onUnreachable: () => expect.unreachable(),
     });
   }
   return datagrams;
+}
+
+/** What is told of ICMP errors: `association remote kind mtu`. */
+function told(egress: PacketEgress, packets: readonly Uint8Array[]): string[] {
+  const lines: string[] = [];
+  for (const packet of packets) {
+    egress.handlePacket(0, packet, 0, packet.length, {
+      onDatagram: () => expect.unreachable(),
+      onUnreachable: (association, remote, kind, mtu) =>
+        lines.push(`${association} ${formatAddress(remote)} ${kind} ${mtu}`),
+    });
+  }
+  return lines;
+}
+
+/** An ICMP error about a packet, from an address that is neither of its ends. */
+function icmpError(about: Uint8Array, type: number, code: number, rest = 0): Uint8Array {
+  const view = new IpPacket();
+  view.read(about, 0, about.length);
+  const batch = new PacketBatch(1, 4096);
+  const writer = new PacketWriter(batch, new PacketCounters(), 1500, false, false, 1);
+  const from = (view.addressBytes === 4 ? TARGET4 : TARGET6).slice(1, -2);
+  from[from.length - 1] = 200;
+  const { addressBytes, source, start, end } = view;
+  writer.writeIcmpError(addressBytes, from, 0, about, source, type, code, rest, about, start, end);
+  return batch.buffer(0).slice(batch.offset[0], batch.offset[0] + batch.length[0]);
 }
 
 describe("PacketEgress", () => {
@@ -147,6 +181,132 @@ describe("PacketEgress", () => {
     expect(egress.counters.drops).toMatchObject({ bad_checksum: 1, malformed: 1 });
   });
 });
+
+describe("ICMP errors that come back to PacketEgress", () => {
+  /** An egress with associations 0 and 1, and the packets that each sent. */
+  function egressAndPackets(target: AddressBytes): { egress: PacketEgress; packets: Uint8Array[] } {
+    const egress = new PacketEgress(1);
+    for (const association of [0, 1]) {
+      egress.open(association, undefined);
+      egress.send(association, target, new Uint8Array(700), 0, 700);
+    }
+    return { egress, packets: takePackets(egress) };
+  }
+
+  it.each([
+    ["port", TARGET4, 3, 3, 0, "port 0"],
+    ["protocol", TARGET4, 3, 2, 0, "port 0"],
+    ["host", TARGET4, 3, 1, 0, "host 0"],
+    ["network", TARGET4, 3, 0, 0, "host 0"],
+    ["prohibited", TARGET4, 3, 13, 0, "prohibited 0"],
+    ["fragmentation needed", TARGET4, 3, 4, 1300, "too-big 1300"],
+    ["fragmentation needed, with more than an MTU can be", TARGET4, 3, 4, 0xffff_0500, "too-big 1280"],
+    ["port, IPv6", TARGET6, 1, 4, 0, "port 0"],
+    ["address, IPv6", TARGET6, 1, 3, 0, "host 0"],
+    ["prohibited, IPv6", TARGET6, 1, 1, 0, "prohibited 0"],
+    ["packet too big, IPv6", TARGET6, 2, 0, 1300, "too-big 1300"],
+    ["packet too big, IPv6, with more than is told", TARGET6, 2, 0, 0xffff_ffff, "too-big 65535"],
+  ])("%s: is told to the association that sent, with the target", (_, target, type, code, rest, wanted) => {
+    const { egress, packets } = egressAndPackets(target);
+    const errors = packets.map((packet) => icmpError(packet, type, code, rest));
+    const remote = formatAddress(target);
+    expect(told(egress, errors)).toEqual([`0 ${remote} ${wanted}`, `1 ${remote} ${wanted}`]);
+  });
+
+  it.each([
+    ["time exceeded", TARGET4, 11, 0],
+    ["echo reply", TARGET4, 0, 0],
+    ["time exceeded, IPv6", TARGET6, 3, 0],
+    ["echo reply, IPv6", TARGET6, 129, 0],
+  ])("%s is no such error", (_, target, type, code) => {
+    const { egress, packets } = egressAndPackets(target);
+    expect(told(egress, [icmpError(packets[0], type, code)])).toEqual([]);
+    expect(egress.counters.drops.icmp).toBe(1);
+  });
+
+  it.each([
+    ["IPv4", TARGET4],
+    ["IPv6", TARGET6],
+  ])("about what nobody sent, cut short, or changed on the way are not believed over %s", (_, target) => {
+    const { egress, packets } = egressAndPackets(target);
+    const isIpv4 = target === TARGET4;
+    const [type, code] = isIpv4 ? [3, 3] : [1, 4];
+    const [packet] = packets;
+    const headerBytes = isIpv4 ? 20 : 40;
+    const drops = () => {
+      const { icmp, malformed, bad_checksum, association_closed } = egress.counters.drops;
+      return [icmp, malformed, bad_checksum, association_closed];
+    };
+    // From a port that is no association's.
+    const other = packet.slice();
+    writeUint16(other, headerBytes, 9);
+    expect(told(egress, [icmpError(other, type, code)])).toEqual([]);
+    expect(drops()).toEqual([0, 0, 0, 1]);
+    // About TCP.
+    const tcp = packet.slice();
+    tcp[isIpv4 ? 9 : 6] = 6;
+    expect(told(egress, [icmpError(tcp, type, code)])).toEqual([]);
+    expect(drops()).toEqual([1, 0, 0, 1]);
+    // Every bit of the message counts.
+    const good = icmpError(packet, type, code);
+    for (let at = headerBytes; at < good.length; at += 7) {
+      const changed = good.slice();
+      changed[at] ^= 0x10;
+      expect(told(egress, [changed])).toEqual([]);
+    }
+    expect(drops()[2]).toBeGreaterThan(50);
+    // To another address than the source of what it quotes.
+    const elsewhere = packet.slice();
+    elsewhere[isIpv4 ? 15 : 23] ^= 1;
+    const quoted = icmpError(elsewhere, type, code);
+    const before = drops();
+    const forged = forgeQuote(quoted, packet, headerBytes);
+    expect(told(egress, [forged])).toEqual([]);
+    expect(drops()[0]).toBe(before[0] + 1);
+    egress.close(0);
+    expect(told(egress, [good])).toEqual([]);
+  });
+
+  it("of all lengths, whole or not, are read within their bounds", () => {
+    const random = seededRandom(11);
+    const { egress, packets } = egressAndPackets(TARGET4);
+    const six = egressAndPackets(TARGET6);
+    for (const [one, good] of [
+      [egress, icmpError(packets[0], 3, 3)],
+      [six.egress, icmpError(six.packets[0], 2, 0, 1280)],
+    ] as const) {
+      for (let i = 0; i < 20_000; i++) told(one, [mutate(random, good)]);
+      // Right checksums over too little.
+      for (let length = 0; length < 60; length++) told(one, [shortened(good, length)]);
+    }
+  });
+});
+
+/** Puts another packet into the quote of an error, and its checksum right. */
+function forgeQuote(error: Uint8Array, quote: Uint8Array, headerBytes: number): Uint8Array {
+  const forged = error.slice();
+  const at = headerBytes + 8;
+  forged.set(quote.subarray(0, forged.length - at), at);
+  return withIcmpChecksum(forged, headerBytes);
+}
+
+/** An error with only so many bytes of its message, of which every length and checksum is right. */
+function shortened(error: Uint8Array, messageBytes: number): Uint8Array {
+  const headerBytes = error[0] >> 4 === 4 ? 20 : 40;
+  const short = error.slice(0, headerBytes + messageBytes);
+  if (headerBytes === 20) {
+    writeUint16(short, 2, short.length);
+    writeIpv4Checksum(short, 0);
+  } else writeUint16(short, 4, messageBytes);
+  return messageBytes < 4 ? short : withIcmpChecksum(short, headerBytes);
+}
+
+function withIcmpChecksum(packet: Uint8Array, headerBytes: number): Uint8Array {
+  const addressBytes = headerBytes === 20 ? 4 : 16;
+  const source = headerBytes - 2 * addressBytes;
+  writeIcmpChecksum(packet, headerBytes, packet.length, source, source + addressBytes, addressBytes);
+  return packet;
+}
 
 describe("PacketStreamReader", () => {
   function makePackets(lengths: readonly number[]): Uint8Array[] {

@@ -12,6 +12,7 @@ import {
   encodeHeartbeat,
   encodeHeartbeatEcho,
   encodeShutdown,
+  encodeUnreachable,
   writeDatagramHeader,
 } from "../../src/wire/capsule.ts";
 import { decodeHead, findHeadEnd } from "../../src/wire/http-head.ts";
@@ -116,6 +117,8 @@ describe("the worked example of PROTOCOL.md", () => {
     ["answer", datagram(2, "ho")],
     ["context-assign-server", encodeContextAssign(1, 1, makeAddress("192.0.2.1", 54)!)],
     ["other-answer", datagram(1, "hm")],
+    ["unreachable", encodeUnreachable(2, "port", 0)],
+    ["unreachable-too-big", encodeUnreachable(1, "too-big", 1300)],
     ["heartbeat", encodeHeartbeat(7, 123_456)],
     ["heartbeat-echo", encodeHeartbeatEcho(7, 123_456)],
     ["association-close", encodeAssociationClose(1, "done")],

@@ -1,9 +1,11 @@
+import { createSocket } from "node:dgram";
+import { once } from "node:events";
 import { readdirSync } from "node:fs";
 import { Worker } from "node:worker_threads";
 import { afterEach, describe, expect, it } from "vitest";
 import type { ReceivedDatagrams } from "../../src/core/received-datagrams.ts";
 import { loadNativeModule, NATIVE_DROP_REASONS } from "../../src/node/native-module.ts";
-import type { UdpSocket } from "../../src/node/udp-io.ts";
+import type { OnUnreachable, UdpSocket } from "../../src/node/udp-io.ts";
 import { Remote } from "../../src/node/udp-io.ts";
 import { nativeUdpIo } from "../../src/node/udp-io-native.ts";
 import { formatAddress, makeAddress } from "../../src/wire/socket-address.ts";
@@ -11,6 +13,12 @@ import { formatAddress, makeAddress } from "../../src/wire/socket-address.ts";
 const native = loadNativeModule();
 const isThere = !(native instanceof Error);
 if (!isThere && process.env.CI !== undefined) throw native;
+
+interface Told {
+  readonly remote: string;
+  readonly kind: string;
+  readonly mtu: number;
+}
 
 interface Heard {
   readonly payload: Uint8Array;
@@ -23,13 +31,20 @@ describe.skipIf(!isThere)("native UDP", () => {
     for (const socket of open.splice(0)) socket.close();
   });
 
-  /** A socket that keeps what it hears. */
-  function listen(family: 4 | 6): {
+  /** A socket that keeps what it hears; with `told`, of unreachable targets too. */
+  function listen(
+    family: 4 | 6,
+    told?: Told[],
+  ): {
     socket: UdpSocket;
     heard: Heard[];
     until: (count: number) => Promise<void>;
   } {
     const heard: Heard[] = [];
+    const onUnreachable: OnUnreachable = (remote, kind, mtu) => {
+      told!.push({ remote: formatAddress(remote), kind, mtu });
+      wake();
+    };
     let wake = () => {};
     const socket = io().open({
       family,
@@ -47,13 +62,14 @@ describe.skipIf(!isThere)("native UDP", () => {
         }
         wake();
       },
+      ...(told === undefined ? {} : { onUnreachable }),
       onBindError: (error) => {
         throw error;
       },
     });
     open.push(socket);
     const until = async (count: number) => {
-      while (heard.length < count) {
+      while (heard.length + (told?.length ?? 0) < count) {
         await new Promise<void>((done) => {
           wake = done;
         });
@@ -62,6 +78,11 @@ describe.skipIf(!isThere)("native UDP", () => {
     return { socket, heard, until };
   }
 
+  const counts = () => {
+    const array = new Float64Array(NATIVE_DROP_REASONS.length);
+    (native as Exclude<typeof native, Error>).udpCounts(array);
+    return Object.fromEntries(NATIVE_DROP_REASONS.map((reason, i) => [reason, array[i]]));
+  };
   const io = () => nativeUdpIo(native as Exclude<typeof native, Error>);
   const remoteOf = (socket: UdpSocket, family: 4 | 6) =>
     new Remote(makeAddress(family === 4 ? "127.0.0.1" : "::1", socket.port)!);
@@ -137,11 +158,6 @@ describe.skipIf(!isThere)("native UDP", () => {
   it("counts what is too long for the path, and what has no address it could go to; nothing ends", async () => {
     const a = listen(4);
     const b = listen(4);
-    const counts = () => {
-      const array = new Float64Array(NATIVE_DROP_REASONS.length);
-      (native as Exclude<typeof native, Error>).udpCounts(array);
-      return Object.fromEntries(NATIVE_DROP_REASONS.map((reason, i) => [reason, array[i]]));
-    };
     const before = counts();
     const data = new Uint8Array(70_000);
     a.socket.send(undefined, data, 0, 65_520, remoteOf(b.socket, 4));
@@ -170,6 +186,199 @@ describe.skipIf(!isThere)("native UDP", () => {
     io().flush();
     await b.until(1);
     expect(b.heard[0].payload.length).toBe(3);
+  });
+
+  /** A socket bound to any address that sends back what it hears, to where `remoteFor` says. */
+  function echo(remoteFor: (source: Uint8Array, local: number) => Remote): UdpSocket {
+    const socket = io().open({
+      family: 4,
+      host: "0.0.0.0",
+      port: 0,
+      reusePort: false,
+      tellsLocal: true,
+      onDatagrams: (received, first, end) => {
+        for (let row = first; row < end; ) {
+          const from = received.addressOffset(row);
+          const source = received.addresses.slice(from, from + received.addressLength(row));
+          const remote = remoteFor(source, received.local(row));
+          for (const runEnd = received.endOfRun(row, end); row < runEnd; row++) {
+            socket.send(undefined, received.data, received.offset(row), received.length(row), remote);
+          }
+        }
+        io().flush();
+      },
+      onBindError: (error) => {
+        throw error;
+      },
+    });
+    open.push(socket);
+    return socket;
+  }
+
+  it("answers from the address it was spoken to at, so that connected clients hear it", async () => {
+    const { port } = echo((source, local) => new Remote(source, local));
+    const clients = ["127.0.0.2", "127.0.0.3", "127.0.0.1", "127.0.0.3"].map(async (host) => {
+      const client = createSocket("udp4");
+      client.connect(port, host);
+      await once(client, "connect");
+      client.send(host);
+      const [answer] = await once(client, "message");
+      client.close();
+      return `${answer}`;
+    });
+    expect(await Promise.all(clients)).toEqual(["127.0.0.2", "127.0.0.3", "127.0.0.1", "127.0.0.3"]);
+  });
+
+  it("keeps bursts to two of its addresses apart, coalesced ones and those that share an address of the batch", async () => {
+    const locals = new Set<number>();
+    const remotes = new Map<number, Remote>();
+    const server = echo((source, local) => {
+      locals.add(local);
+      const known = remotes.get(local);
+      const remote = known ?? new Remote(source, local);
+      remotes.set(local, remote);
+      const other = [...remotes.values()].find((each) => each !== remote && each.batch > remote.batch);
+      // As if both stood at one place of the batch: then their numbers alone tell them apart.
+      if (other !== undefined) Object.assign(remote, { batch: other.batch, batchOffset: other.batchOffset });
+      return remote;
+    });
+    const client = listen(4);
+    const hosts = [2, 3].map((last) => new Remote(makeAddress(`127.0.0.${last}`, server.port)!));
+    const payload = [2, 3].map((last) => new Uint8Array(1200).fill(last));
+    for (let round = 0; round < 8; round++) {
+      for (const [i, remote] of hosts.entries()) {
+        // Runs that one send takes, and single ones in turns.
+        for (let n = 0; n < 32 >> round; n++) client.socket.send(undefined, payload[i], 0, 1200, remote);
+        if (round > 5) client.socket.send(undefined, payload[i], 0, 1200, remote);
+      }
+    }
+    expect(io().flush()).toBe(0);
+    await client.until(130);
+    expect(locals).toEqual(new Set([1, 2]));
+    for (const { payload, source } of client.heard)
+      expect(source).toBe(`127.0.0.${payload[0]}:${server.port}`);
+  });
+
+  it("leaves the choice to routing past 255 addresses, and for numbers that it never gave", async () => {
+    const locals: number[] = [];
+    const server = echo((source, local) => {
+      locals.push(local);
+      return new Remote(source, local === 1 ? 300 : local);
+    });
+    const client = listen(4);
+    for (let i = 1; i <= 258; i++) {
+      const remote = new Remote(makeAddress(`127.0.${i >> 8}.${i & 255}`, server.port)!);
+      client.socket.send(undefined, new Uint8Array([i >> 8, i & 255]), 0, 2, remote);
+      expect(io().flush()).toBe(0);
+      await client.until(i);
+    }
+    expect(locals).toEqual([...Array.from({ length: 255 }, (_, i) => i + 1), 0, 0, 0]);
+    const sources = client.heard.map(({ source }) => source.split(":")[0]);
+    expect(sources.slice(0, 3)).toEqual(["127.0.0.1", "127.0.0.2", "127.0.0.3"]);
+    expect(sources.slice(254)).toEqual(["127.0.0.255", "127.0.0.1", "127.0.0.1", "127.0.0.1"]);
+  });
+
+  describe.skipIf(process.platform !== "linux")("with errors told", () => {
+    const FAMILIES = [4, 6] as const;
+
+    /** A port of the loopback where nobody listens. */
+    function closedPort(family: 4 | 6): Remote {
+      const { socket } = listen(family);
+      const remote = remoteOf(socket, family);
+      socket.close();
+      return remote;
+    }
+
+    it.each(FAMILIES)("tells which port refused over IPv%i, with nothing sent again", async (family) => {
+      const told: Told[] = [];
+      const a = listen(family, told);
+      const [gone, other] = [closedPort(family), closedPort(family)];
+      const before = counts();
+      for (const remote of [gone, other]) {
+        a.socket.send(undefined, new Uint8Array(9), 0, 9, remote);
+        expect(io().flush()).toBe(0);
+      }
+      await a.until(2);
+      expect(told).toEqual(
+        [gone, other].map(({ address }) => ({ remote: formatAddress(address), kind: "port", mtu: 0 })),
+      );
+      expect(counts().refused - before.refused).toBe(2);
+    });
+
+    it.each(FAMILIES)(
+      "loses nothing between 3,000 datagrams that are refused over IPv%i, in singles, runs and both ways",
+      async (family) => {
+        const told: Told[] = [];
+        const a = listen(family, told);
+        const b = listen(family);
+        const gone = closedPort(family);
+        const good = remoteOf(b.socket, family);
+        const data = new Uint8Array(2000);
+        const wanted: number[] = [];
+        for (let round = 0; round < 100; round++) {
+          const before = wanted.length;
+          for (let i = 0; i < 30; i++) {
+            a.socket.send(undefined, data, 0, 100 + (i % 3 === 0 ? i : 0), gone);
+            // Of one size in rounds with even numbers: these leave as one send.
+            const size = round % 2 === 0 ? 700 : 700 + i;
+            if (i % 2 === 0) continue;
+            a.socket.send(undefined, data, 0, size, good);
+            wanted.push(size);
+          }
+          expect(io().flush()).toBe(0);
+          b.socket.send(undefined, data, 0, 1 + round, remoteOf(a.socket, family));
+          expect(io().flush()).toBe(0);
+          await b.until(before + 15);
+        }
+        while (a.heard.length < 100) await new Promise((done) => setImmediate(done));
+        expect(a.heard.map(({ payload }) => payload.length)).toEqual(
+          Array.from({ length: 100 }, (_, i) => 1 + i),
+        );
+        expect(b.heard.map(({ payload }) => payload.length)).toEqual(wanted);
+        expect(new Set(told.map(({ remote }) => remote))).toEqual(new Set([formatAddress(gone.address)]));
+      },
+    );
+
+    it("tells what the system itself will not send, in the same turn or the next", async () => {
+      const told: Told[] = [];
+      const a = listen(4, told);
+      // Not without SO_BROADCAST.
+      const broadcast = new Remote(makeAddress("127.255.255.255", 9)!);
+      a.socket.send(undefined, new Uint8Array(1), 0, 1, broadcast);
+      expect(io().flush()).toBe(1);
+      await new Promise((done) => setImmediate(done));
+      expect(told).toEqual([{ remote: "127.255.255.255:9", kind: "prohibited", mtu: 0 }]);
+    });
+
+    it("tells nothing of a socket that has closed, nor to the one that has its number then", async () => {
+      const told: Told[] = [];
+      const gone = closedPort(4);
+      for (let i = 0; i < 200; i++) {
+        const a = listen(4, told);
+        a.socket.send(undefined, new Uint8Array(1), 0, 1, gone);
+        io().flush();
+        if (i % 2 === 0) await new Promise((done) => setImmediate(done));
+        const before = told.length;
+        a.socket.close();
+        listen(4, told);
+        await new Promise((done) => setImmediate(done));
+        expect(told.length).toBe(before);
+      }
+    });
+
+    it("rests once errors are read", async (context) => {
+      const timing = performance.nodeTiming as unknown as { uvMetricsInfo?: { loopCount: number } };
+      if (timing.uvMetricsInfo === undefined) context.skip("this Node counts no turns of its loop");
+      const told: Told[] = [];
+      const a = listen(4, told);
+      a.socket.send(undefined, new Uint8Array(1), 0, 1, closedPort(4));
+      io().flush();
+      await a.until(1);
+      const before = timing.uvMetricsInfo!.loopCount;
+      await new Promise((done) => setTimeout(done, 100));
+      // One that found the socket ready again and again would have turned thousands of times.
+      expect(timing.uvMetricsInfo!.loopCount - before).toBeLessThan(100);
+    });
   });
 
   it("says why it cannot bind, and shares a port when both sockets ask for it", () => {

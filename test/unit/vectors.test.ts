@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import type { CloseReason } from "../../src/wire/capsule.ts";
+import type { CloseReason, UnreachableKind } from "../../src/wire/capsule.ts";
 import {
   datagramHeaderLength,
   encodeAssociationClose,
@@ -11,6 +11,7 @@ import {
   encodeHeartbeat,
   encodeHeartbeatEcho,
   encodeShutdown,
+  encodeUnreachable,
   writeDatagramHeader,
 } from "../../src/wire/capsule.ts";
 import { addressLength, addressPort, formatHost, makeAddress } from "../../src/wire/socket-address.ts";
@@ -56,6 +57,7 @@ describe("vectors", () => {
       "association-close": () => encodeAssociationClose(association, reason),
       "context-assign": () => encodeContextAssign(context, association, address!),
       shutdown: () => encodeShutdown(reason),
+      unreachable: () => encodeUnreachable(context, vector.reason as UnreachableKind, Number(vector.mtu)),
     };
     expect(hexOf(encoders[String(vector.kind)]())).toBe(vector.hex);
   });

@@ -62,6 +62,9 @@ export class DirectPath implements UdpPath {
       onDatagrams: (received, first, end) => {
         if (this.#sockets[association] === socket) this.#deliver(association, received, first, end);
       },
+      onUnreachable: (remote, kind, mtu) => {
+        if (this.#sockets[association] === socket) this.#host.refuse(association, remote, kind, mtu);
+      },
       onBindError: () => this.#host.drop("send_error", 1),
     });
     this.#sockets[association] = socket;

@@ -72,7 +72,7 @@ export class DnsOverTcpPath implements UdpPath {
       const sent = isTooLong ? truncatedAnswer(answer) : answer;
       if (sent !== undefined) this.#host.deliver(association, server, sent, 0, sent.length);
     } catch {
-      if (!abort.signal.aborted) this.#host.refuse(association, server, "port");
+      if (!abort.signal.aborted) this.#host.refuse(association, server, "port", 0);
     } finally {
       stream?.destroy();
       this.#queries--;

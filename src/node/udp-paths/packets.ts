@@ -1,13 +1,15 @@
 import { performance } from "node:perf_hooks";
 import type { PacketBatch } from "../../core/packet-batch.ts";
+import type { PacketEgressEvents } from "../../core/packet-egress.ts";
 import { PacketEgress } from "../../core/packet-egress.ts";
 import type { OnPackets } from "../../core/packet-stream-reader.ts";
+import type { UnreachableKind } from "../../wire/capsule.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import type { PacketLink } from "../devices/packet-link.ts";
 import type { UdpPath, UdpPathHost } from "./udp-path.ts";
 
 /** As IP packets to a tun2socks elsewhere. */
-export class PacketPath implements UdpPath {
+export class PacketPath implements UdpPath, PacketEgressEvents {
   readonly #egress: PacketEgress;
   readonly #host: UdpPathHost;
   readonly #link: PacketLink;
@@ -22,7 +24,7 @@ export class PacketPath implements UdpPath {
     this.#link = open((data, offsets, lengths, count) => {
       const now = performance.now();
       for (let i = 0; i < count; i++) {
-        this.#egress.handlePacket(now, data, offsets[i], offsets[i] + lengths[i], this.#deliver);
+        this.#egress.handlePacket(now, data, offsets[i], offsets[i] + lengths[i], this);
       }
     });
   }
@@ -60,13 +62,21 @@ export class PacketPath implements UdpPath {
     return this.#link.close();
   }
 
-  readonly #deliver = (
+  // PacketEgressEvents
+
+  onDatagram(
     association: number,
     remote: AddressBytes,
     data: Uint8Array,
     offset: number,
     length: number,
-  ): void => this.#host.deliver(association, remote, data, offset, length);
+  ): void {
+    this.#host.deliver(association, remote, data, offset, length);
+  }
+
+  onUnreachable(association: number, remote: AddressBytes, kind: UnreachableKind, mtu: number): void {
+    this.#host.refuse(association, remote, kind, mtu);
+  }
 }
 
 /** Gives the packets of a batch as {@link OnPackets} takes them. */

@@ -23,6 +23,8 @@ import type { UdpPath, UdpPathHost } from "./udp-path.ts";
 
 /** Datagrams that wait for the server's answer; the application repeats what is past them. */
 const MAX_WAITING = 16;
+/** Targets of an association that are told when its relay is gone: those that it sent to last. */
+const MAX_LAST_TARGETS = 4;
 /** After a refusal, datagrams are refused for so long without asking again. */
 const RETRY_MS = 1_000;
 
@@ -35,6 +37,8 @@ interface Waiting {
 interface Association {
   readonly abort: AbortController;
   readonly waiting: Waiting[];
+  /** Where it sent to, from the latest on. */
+  readonly lastTargets: Remote[];
   state: "asking" | "open" | "refused";
   stream: Duplex | undefined;
   socket: UdpSocket | undefined;
@@ -89,12 +93,13 @@ export class Socks5Path implements UdpPath {
     const association = this.#associations[number] ?? this.#ask(number);
     const { state, socket, relay, waiting } = association;
     if (state === "open") {
-      const { header } = this.#remotes.get(addresses, addressOffset, addressLength);
-      if (!socket!.send(header, data, offset, length, relay!)) this.#host.drop("send_error", 1);
+      const target = this.#remotes.get(addresses, addressOffset, addressLength);
+      if (association.lastTargets[0] !== target) remember(association.lastTargets, target);
+      if (!socket!.send(target.header, data, offset, length, relay!)) this.#host.drop("send_error", 1);
       return;
     }
     const address = addresses.slice(addressOffset, addressOffset + addressLength);
-    if (state === "refused") this.#host.refuse(number, address, "port");
+    if (state === "refused") this.#refuseDatagram(number, address);
     else if (waiting.length < MAX_WAITING) {
       waiting.push({ data: data.slice(offset, offset + length), address });
     } else this.#host.drop("send_error", 1);
@@ -120,6 +125,7 @@ export class Socks5Path implements UdpPath {
     const association: Association = {
       abort: new AbortController(),
       waiting: [],
+      lastTargets: [],
       state: "asking",
       stream: undefined,
       socket: undefined,
@@ -181,10 +187,15 @@ export class Socks5Path implements UdpPath {
     else this.#log.warn(fields, "no UDP through the SOCKS5 server");
     this.#isRefused = true;
     association.state = "refused";
-    for (const { address } of association.waiting.splice(0)) this.#host.refuse(number, address, "port");
+    for (const { address } of association.waiting.splice(0)) this.#refuseDatagram(number, address);
     setTimeout(() => {
       if (this.#associations[number] === association) this.close(number);
     }, RETRY_MS).unref();
+  }
+
+  #refuseDatagram(number: number, address: AddressBytes): void {
+    this.#host.drop("send_error", 1);
+    this.#host.refuse(number, address, "port", 0);
   }
 
   #openSocket(number: number, association: Association, relay: Remote): UdpSocket {
@@ -196,6 +207,12 @@ export class Socks5Path implements UdpPath {
       outgoing: isLoopback(relay.address) ? undefined : this.#outgoing,
       onDatagrams: (received, first, end) => {
         if (this.#associations[number] === association) this.#deliver(number, relay, received, first, end);
+      },
+      onUnreachable: (_, kind) => {
+        if (this.#associations[number] !== association) return;
+        // What is too long for the way to the relay says nothing of the way to a target.
+        if (kind === "too-big") return;
+        for (const { address } of association.lastTargets) this.#host.refuse(number, address, kind, 0);
       },
       onBindError: () => association.stream?.destroy(),
     });
@@ -224,6 +241,12 @@ export class Socks5Path implements UdpPath {
       this.#host.deliver(number, address, data, offset + headerLength, length - headerLength);
     }
   }
+}
+
+function remember(lastTargets: Remote[], target: Remote): void {
+  const known = lastTargets.indexOf(target);
+  lastTargets.splice(known < 0 ? MAX_LAST_TARGETS - 1 : known, 1);
+  lastTargets.unshift(target);
 }
 
 async function bareRelay(url: string): Promise<Remote> {

@@ -1,3 +1,4 @@
+import type { UnreachableKind } from "../../wire/capsule.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import type { Relay, RelayHost } from "../fixed-forward.ts";
 import type { UdpPath, UdpPathHost } from "./udp-path.ts";
@@ -68,6 +69,11 @@ export class TunnelPath implements UdpPath, Relay {
     const remote = this.#tunnel.core.contexts.address[context];
     if (remote !== undefined) this.#host.deliver(this.#outer[inner], remote, data, offset, length);
     return remote !== undefined;
+  }
+
+  refuse(inner: number, remote: AddressBytes, kind: UnreachableKind, mtu: number): void {
+    const association = this.#outer[inner];
+    if (association !== NONE) this.#host.refuse(association, remote, kind, mtu);
   }
 
   /** The tunnel has ended the association: the next datagram begins another. */

@@ -1,4 +1,4 @@
-import type { UnreachableKind } from "../../core/icmp-errors.ts";
+import type { UnreachableKind } from "../../wire/capsule.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 
 /** Where datagrams of associations go: one for each route of tun2socks, and the egress of udp-server. */
@@ -25,7 +25,7 @@ export interface UdpPath {
 export interface UdpPathHost {
   /** A datagram for an association's application; `data` is copied. @param remote  a whole address */
   deliver(association: number, remote: AddressBytes, data: Uint8Array, offset: number, length: number): void;
-  /** A datagram to `remote` did not get through. */
-  refuse(association: number, remote: AddressBytes, kind: UnreachableKind): void;
+  /** A datagram to `remote` did not get through. @param mtu  for too-big, else 0 */
+  refuse(association: number, remote: AddressBytes, kind: UnreachableKind, mtu: number): void;
   drop(reason: "send_error" | "association_limit" | "malformed" | "wrong_source", count: number): void;
 }

@@ -1,0 +1,65 @@
+import { beforeAll, expect, it } from "vitest";
+import { describeOnTwoHosts } from "./requirements.ts";
+import { startDns, startUdpEcho } from "./targets/targets.ts";
+import type { TwoHosts } from "./two-hosts.ts";
+import { makeKeyFile, udpLocal, udpServer } from "./underpass.ts";
+import { useTwoHosts } from "./use-two-hosts.ts";
+
+/** Second addresses of the client host. */
+const SECOND = { IPv4: "10.77.0.11", IPv6: "fd77::11" };
+
+describeOnTwoHosts("a fixed forward bound to any address", () => {
+  let hosts: TwoHosts;
+  useTwoHosts(
+    (made) => {
+      hosts = made;
+    },
+    { keepPrograms: true },
+  );
+
+  let dnsPort = 0;
+  let echoPort = 0;
+
+  beforeAll(async () => {
+    const { client, server } = hosts;
+    await client.run(["ip", "addr", "add", `${SECOND.IPv4}/24`, "dev", "veth0"]);
+    await client.run(["ip", "addr", "add", `${SECOND.IPv6}/64`, "dev", "veth0", "nodad"]);
+    const targets = { dns: await startDns(server), echo: await startUdpEcho(server) };
+    [dnsPort, echoPort] = [client.port(), client.port()];
+    const forwards = ["0.0.0.0", "[::]"].flatMap((any) => [
+      "--forward",
+      `${any}:${dnsPort}=127.0.0.1:${targets.dns}`,
+      "--forward",
+      `${any}:${echoPort}=127.0.0.1:${targets.echo}`,
+    ]);
+    const keyFile = makeKeyFile(hosts);
+    const port = server.port();
+    await udpServer(hosts, `${server.ipv4}:${port}`, keyFile).start();
+    await udpLocal(hosts, keyFile, ["--server", `${server.ipv4}:${port}`, ...forwards]).start();
+    // The first datagram may find the session not yet up.
+    const ask = `until printf whoami | socat -t 0.2 - UDP4:127.0.0.1:${echoPort} | grep -q .; do :; done`;
+    await client.run(["sh", "-c", ask], { timeoutMs: 10_000 });
+  });
+
+  it.each(["IPv4", "IPv6"] as const)(
+    "answers dig, which asks one address over %s from another, from the one that was asked",
+    async (family) => {
+      const own = family === "IPv4" ? hosts.client.ipv4 : hosts.client.ipv6;
+      for (const [from, to] of [
+        [own, SECOND[family]],
+        [SECOND[family], own],
+      ]) {
+        const query = ["-b", from, `@${to}`, "-p", `${dnsPort}`, "+tries=1", "+time=3", "+short"];
+        expect(await hosts.client.run(["dig", ...query, "example.test", "A"])).toEqual(["192.0.2.7"]);
+      }
+    },
+  );
+
+  it("answers nc, which hears only whom it speaks to, on each loopback address in turns from one port", async () => {
+    const source = `${hosts.client.port()}`;
+    for (const host of ["127.0.0.2", "127.0.0.3", "127.0.0.2", SECOND.IPv4]) {
+      const nc = ["nc", "-u", "-w", "1", "-s", "127.0.0.1", "-p", source, host, `${echoPort}`];
+      expect(await hosts.client.run(nc, { input: `to ${host}\n` })).toEqual([`to ${host}`]);
+    }
+  });
+});
