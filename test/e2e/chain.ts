@@ -17,6 +17,12 @@ export class Service {
     this.#ready = ready;
   }
 
+  /** The one that was started last. */
+  get program(): Program {
+    if (this.#program === undefined) throw new Error(`not started: ${this.#argv[0]}`);
+    return this.#program;
+  }
+
   /** Resolves when the program is ready. */
   async start(): Promise<void> {
     this.#program = this.#host.spawn(this.#argv);
@@ -25,8 +31,7 @@ export class Service {
 
   /** kill -9, plugins included. */
   async kill(): Promise<void> {
-    if (this.#program === undefined) throw new Error(`not started: ${this.#argv[0]}`);
-    await this.#program.kill();
+    await this.program.kill();
   }
 }
 

@@ -4,11 +4,10 @@ import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import { describeWithTun } from "./requirements.ts";
 import { startDns } from "./targets/targets.ts";
-import { addAddressesBeyond, beyond, startTransparent } from "./transparent.ts";
+import { addAddressesBeyond, beyond, FAMILIES, startTransparent } from "./transparent.ts";
 import { type Host, monotonicMs, type Program, type TwoHosts } from "./two-hosts.ts";
 import { useTwoHosts } from "./use-two-hosts.ts";
 
-const FAMILIES = ["IPv4", "IPv6"] as const;
 const TARGET = beyond(1);
 const REJECTED = beyond(2);
 const DROPPED = beyond(3);
@@ -24,6 +23,7 @@ const PAGE_BYTES_PER_SECOND = 5 * 1024 * 1024;
 const HTTP3_PAGE_BYTES = 2 * 1024 * 1024;
 const STREAMS = 8;
 const IPERF_SECONDS = 2;
+const MIN_BYTES = 1_000_000;
 const UDP_BITS_PER_SECOND = 4_000_000;
 const UDP_BYTES = 1200;
 /** With fifteen such strings, the answer is as long as a resolver takes it. */
@@ -34,6 +34,7 @@ const PATIENCE_S = 3;
 
 interface IperfReport {
   readonly end: {
+    readonly sum_received: { readonly bytes: number };
     readonly streams: readonly { readonly receiver: { readonly bytes: number } }[];
     readonly sum: { readonly packets: number; readonly lost_packets: number; readonly bytes: number };
   };
@@ -131,6 +132,7 @@ describeWithTun("applications through a TUN device", () => {
       const { end } = await iperf(TARGET[family], ["-P", `${STREAMS}`, ...way]);
       expect(end.streams).toHaveLength(STREAMS);
       for (const { receiver } of end.streams) expect(receiver.bytes).toBeGreaterThan(0);
+      expect(end.sum_received.bytes).toBeGreaterThan(MIN_BYTES);
     });
 
     it.each(both)("UDP at 4 Mbit/s over %s, %s, loses nothing", async (family, _, way) => {
@@ -141,6 +143,11 @@ describeWithTun("applications through a TUN device", () => {
       expect(end.sum.lost_packets).toBe(0);
       const due = (UDP_BITS_PER_SECOND * IPERF_SECONDS) / 8 / UDP_BYTES;
       expect(end.sum.packets).toBeGreaterThan(0.9 * due);
+    });
+
+    it.each(both.slice(0, 2))("UDP at 20 Mbit/s over %s, %s, gets through", async (family, _, way) => {
+      const { end } = await iperf(TARGET[family], ["-u", "-b", "20M", "-l", `${UDP_BYTES}`, ...way]);
+      expect(end.sum.bytes).toBeGreaterThan(MIN_BYTES);
     });
   });
 

@@ -1,11 +1,14 @@
 import { fileURLToPath } from "node:url";
 import type { Host } from "../two-hosts.ts";
 
-/** Starts the UDP echo on all addresses of `host`; its port. */
-export async function startUdpEcho(host: Host): Promise<number> {
+/** Starts the UDP echo on all addresses of `host`, or on one of each family; its port. */
+export async function startUdpEcho(
+  host: Host,
+  on: { readonly IPv4: string; readonly IPv6: string } = { IPv4: "0.0.0.0", IPv6: "::" },
+): Promise<number> {
   const script = fileURLToPath(new URL("udp-echo.mjs", import.meta.url));
   const port = host.port();
-  await host.spawn([process.execPath, script, `${port}`]).waitForLine(/"port"/);
+  await host.spawn([process.execPath, script, `${port}`, on.IPv4, on.IPv6]).waitForLine(/"port"/);
   return port;
 }
 
