@@ -139,5 +139,6 @@ NAPI_MODULE_INIT() {
   tcp_init(env, exports);
   tun_init(env, exports);
   connect_init(env, exports);
+  sock_diag_init(env, exports);
   return exports;
 }

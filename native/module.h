@@ -61,6 +61,7 @@ void tun_init(napi_env env, napi_value exports);
 void tun_end(environment *environment);
 void connect_init(napi_env env, napi_value exports);
 void connect_end(environment *environment);
+void sock_diag_init(napi_env env, napi_value exports);
 
 #ifndef _WIN32
 #include <net/if.h>

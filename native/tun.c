@@ -394,6 +394,21 @@ static napi_value interface_route(napi_env env, napi_callback_info info) {
   return add(env, info, add_route, "route", false);
 }
 
+// interfaceIpv4(name): its first address, 4 bytes, or undefined
+static napi_value interface_ipv4(napi_env env, napi_callback_info info) {
+  napi_value value, buffer, result;
+  struct ifreq request;
+  memset(&request, 0, sizeof request);
+  if (!get_arguments(env, info, 1, &value) || !get_name(env, value, request.ifr_name)) return NULL;
+  napi_get_undefined(env, &result);
+  if (control(SIOCGIFADDR, AF_INET, &request) != 0) return result;
+  void *bytes;
+  napi_create_arraybuffer(env, 4, &bytes, &buffer);
+  memcpy(bytes, &((struct sockaddr_in *)&request.ifr_addr)->sin_addr, 4);
+  napi_create_typedarray(env, napi_uint8_array, 4, buffer, 0, &result);
+  return result;
+}
+
 // interfaceUp(name, MTU)
 static napi_value interface_up(napi_env env, napi_callback_info info) {
   napi_value values[2];
@@ -418,6 +433,7 @@ static void init_system(napi_env env, napi_value exports) {
   set_function(env, exports, "tunOpen", tun_open);
   set_function(env, exports, "interfaceAddress", interface_address);
   set_function(env, exports, "interfaceRoute", interface_route);
+  set_function(env, exports, "interfaceIpv4", interface_ipv4);
   set_function(env, exports, "interfaceUp", interface_up);
 }
 

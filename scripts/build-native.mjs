@@ -15,7 +15,7 @@ if (isSanitized) {
   mkdirSync(directory);
   const sources = [
     "binding.gyp",
-    ...["module", "address", "udp", "tcp", "tun", "connect"].map((name) => `${name}.c`),
+    ...["module", "address", "udp", "tcp", "tun", "connect", "sock-diag"].map((name) => `${name}.c`),
   ];
   for (const name of [...sources, "module.h", "address.h"]) cpSync(join(native, name), join(directory, name));
 }

@@ -351,7 +351,7 @@ async function openDevice(
   if (device.startsWith("fd:")) {
     return openDescriptor(Number(device.slice(3)), familyHeader, io.native, events);
   }
-  return openTun({ ...options, name: device.slice(4), hasOffload: offload === "on" }, io.native, events);
+  return openTun({ ...options, name: device.slice(4), hasOffload: offload === "on" }, io.native, events, log);
 }
 
 function ipText(ip: Uint8Array): string {

@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import type { Host, Program, TwoHosts } from "./two-hosts.ts";
 
 const CIPHER = ["-k", "not a secret: loopback only", "-m", "chacha20-ietf-poly1305"];
@@ -32,6 +33,14 @@ export class Service {
   /** kill -9, plugins included. */
   async kill(): Promise<void> {
     await this.program.kill();
+  }
+
+  /** kill -9 for what the program has started alone. */
+  killPlugin(): void {
+    const { pid } = this.program;
+    const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim();
+    if (children === "") throw new Error(`no plugin of ${this.#argv[0]}`);
+    for (const child of children.split(" ")) process.kill(Number(child), "SIGKILL");
   }
 }
 

@@ -69,6 +69,8 @@ describeWithTun("devices of tun2socks", () => {
     await program.start();
     await fetchPage(hosts, TARGET.IPv4, pagePort);
     await program.kill();
+    const addresses = await hosts.client.run(["ip", "-br", "-4", "addr", "show", "dev", "tun9"]);
+    expect(addresses.join()).toMatch(/^tun9 .* 10\.9\.0\.1\/24 *$/);
     await hosts.client.run(["ip", "link", "del", "tun9"]);
   });
 });

@@ -12,6 +12,17 @@ export async function startUdpEcho(
   return port;
 }
 
+/** Starts a TCP echo on an address of `host`; its port. */
+export async function startTcpEcho(host: Host, address: string): Promise<number> {
+  const port = host.port();
+  const listen = address.includes(":")
+    ? `TCP6-LISTEN:${port},bind=[${address}]`
+    : `TCP4-LISTEN:${port},bind=${address}`;
+  host.spawn(["socat", `${listen},fork,reuseaddr`, "EXEC:cat"]);
+  await host.waitForTcp(address, port);
+  return port;
+}
+
 /** Starts dnsmasq on an address of `host`, or its loopback: example.test is 192.0.2.7, the text of big.test 3,600 bytes. Its port. */
 export async function startDns(
   host: Host,
