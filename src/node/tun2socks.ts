@@ -98,6 +98,7 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
       resumed: tunnel?.resumed ?? 0,
       associations: core.associationCount,
       flows: core.flowCount,
+      halfOpenFlows: core.halfOpenCount,
       packetsIn: counts.packetsIn,
       packetsOut: counts.packetsOut,
       associationsOpened,
