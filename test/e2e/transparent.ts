@@ -85,13 +85,18 @@ export async function startTransparent(
 }
 
 /**
- * Gives the server host all addresses {@link beyond}. What is sent there leaves from the host's address on the link, as
- * it would to another host; with addresses of its own the kernel would choose the target's.
+ * Gives the server host all addresses {@link beyond}. What is sent there leaves from `source`, by default the host's address
+ * on the link, as it would to another host; with addresses of its own the kernel would choose the target's.
  */
-export async function addAddressesBeyond({ server }: TwoHosts): Promise<void> {
+export async function addAddressesBeyond(
+  { server }: TwoHosts,
+  source: { readonly IPv4: string; readonly IPv6: string } = { IPv4: server.ipv4, IPv6: server.ipv6 },
+): Promise<void> {
   const script = `
-    ip route replace local ${NETWORKS.IPv4} dev lo src ${server.ipv4}
-    ip -6 route replace local ${NETWORKS.IPv6} dev lo src ${server.ipv6}
+    ip addr show | grep -qw ${source.IPv4} || ip addr add ${source.IPv4}/32 dev lo
+    ip addr show | grep -qw ${source.IPv6} || ip addr add ${source.IPv6}/128 dev lo nodad
+    ip route replace local ${NETWORKS.IPv4} dev lo src ${source.IPv4}
+    ip -6 route replace local ${NETWORKS.IPv6} dev lo src ${source.IPv6}
     sysctl -qw net.ipv6.ip_nonlocal_bind=1`;
   await server.run(["sh", "-ec", script]);
 }
