@@ -194,26 +194,48 @@ describeWithTun("applications through a TUN device", () => {
   });
 
   describe("traceroute", () => {
-    const HOPS = 3;
-    /** One query a hop. */
-    const OPTIONS = ["-n", "-q", "1", "-w", "0.5", "-m", `${HOPS}`];
+    const HOPS = 4;
+    const PEER = { IPv4: "198.18.0.2", IPv6: "fd75:6e64:7270::2" };
+    const VERSION = { IPv4: "-4", IPv6: "-6" };
 
-    function trace(options: readonly string[]): Promise<string[]> {
-      return hosts.client.run(["traceroute", ...OPTIONS, ...options], { timeoutMs: 5000 });
+    /** Each hop with what its three queries got: `ADDRESS ms ms ms`, or `* * *`. */
+    async function trace(
+      family: "IPv4" | "IPv6",
+      target: string,
+      options: readonly string[],
+    ): Promise<string[]> {
+      const argv = ["traceroute", VERSION[family], "-n", "-w", "2", "-m", `${HOPS}`, ...options, target];
+      const [, ...hops] = await hosts.client.run(argv);
+      return hops.map((hop) => hop.replace(/^ *\d+ +/, "").replace(/ +[\d.]+ ms/g, " ms"));
     }
 
-    it.each(FAMILIES)("by UDP over %s passes the device and ends", async (family) => {
-      const [, first, ...rest] = await trace([TARGET[family]]);
-      expect(first).toMatch(/^ 1 {2}(198\.18\.0\.2|fd75:6e64:7270::2) /);
-      expect(rest.length).toBeLessThan(HOPS);
-    });
+    function answered(address: string): string {
+      return `${address} ms ms ms`;
+    }
 
-    it.each(FAMILIES)("by TCP over %s ends at the target", async (family) => {
-      const port = hosts.server.port();
-      hosts.server.spawn(["nc", "-lk", TARGET[family], `${port}`]);
-      await hosts.server.waitForTcp(TARGET[family], port);
-      const lines = await trace(["-T", "-p", `${port}`, TARGET[family]]);
-      expect(lines.at(-1)).toMatch(new RegExp(`^ \\d {2}${TARGET[family]} `));
+    describe.each(FAMILIES)("over %s", (family) => {
+      it.each([
+        ["ICMP", ["-I"], TARGET],
+        ["TCP", ["-T"], TARGET],
+        ["UDP, which a rule rejects,", [], REJECTED],
+        ["TCP, which a rule rejects,", ["-T"], REJECTED],
+      ])("by %s names the device, then the target, and ends", async (_, options, { [family]: target }) => {
+        expect(await trace(family, target, options)).toEqual([answered(PEER[family]), answered(target)]);
+      });
+
+      it.each([
+        ["ICMP", ["-I"]],
+        ["TCP", ["-T"]],
+        ["UDP", []],
+      ])("by %s to the device's peer address is one hop", async (_, options) => {
+        expect(await trace(family, PEER[family], options)).toEqual([answered(PEER[family])]);
+      });
+
+      it("by UDP names the device, and ends", async () => {
+        const [first, ...rest] = await trace(family, TARGET[family], []);
+        expect(first).toBe(answered(PEER[family]));
+        expect(rest.length).toBeLessThan(HOPS);
+      });
     });
   });
 
