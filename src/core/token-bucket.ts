@@ -1,0 +1,21 @@
+/** Lets so many a second through, and no more than those of one second at once. */
+export class TokenBucket {
+  readonly #perSecond: number;
+  #tokens: number;
+  #refilledAt = 0;
+
+  constructor(perSecond: number) {
+    this.#perSecond = perSecond;
+    this.#tokens = perSecond;
+  }
+
+  /** @param now  in milliseconds. @returns false when there were too many */
+  take(now: number): boolean {
+    const refill = (Math.max(0, now - this.#refilledAt) * this.#perSecond) / 1000;
+    this.#tokens = Math.min(this.#perSecond, this.#tokens + refill);
+    this.#refilledAt = now;
+    if (this.#tokens < 1) return false;
+    this.#tokens--;
+    return true;
+  }
+}
