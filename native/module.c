@@ -141,5 +141,6 @@ NAPI_MODULE_INIT() {
   tun_init(env, exports);
   connect_init(env, exports);
   stream_init(env, exports);
+  sock_diag_init(env, exports);
   return exports;
 }

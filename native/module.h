@@ -69,6 +69,7 @@ void connect_init(napi_env env, napi_value exports);
 void connect_end(environment *environment);
 void stream_init(napi_env env, napi_value exports);
 void stream_end(environment *environment);
+void sock_diag_init(napi_env env, napi_value exports);
 
 #ifndef _WIN32
 #include <net/if.h>

@@ -1,6 +1,6 @@
 // TUN devices, and descriptors that carry IP packets as they do. What a device has for us in one turn of the loop goes
 // to JavaScript in one call, as offsets and lengths over one arena; what is to be written comes the same way. Addresses,
-// MTU and routes are set by ioctl, so that nothing but the kernel is needed for them.
+// MTU and routes are set by ioctl and netlink, so that nothing but the kernel is needed for them.
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +24,8 @@ void tun_end(environment *environment) {}
 
 #ifdef __linux__
 #include <linux/if_tun.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
 #include <net/route.h>
 #ifndef TUN_F_USO4
 #define TUN_F_USO4 0x20
@@ -297,13 +299,7 @@ static napi_value tun_open(napi_env env, napi_callback_info info) {
   return fd < 0 ? throw_system_error(env, fd, "tun") : opened(env, fd, name, false, has_offload, has_uso);
 }
 
-// As in linux/ipv6.h and linux/ipv6_route.h, which some C libraries cannot have beside netinet/in.h.
-struct ipv6_interface_address {
-  struct in6_addr address;
-  uint32_t prefix_length;
-  int index;
-};
-
+// As in linux/ipv6_route.h, which some C libraries cannot have beside netinet/in.h.
 struct ipv6_route {
   struct in6_addr destination, source, gateway;
   uint32_t type;
@@ -334,6 +330,41 @@ static int control(unsigned long request, int family, void *argument) {
   return error;
 }
 
+// By netlink, since only there the kernel can be told that it need not look for duplicates: it would let nobody listen on
+// the address until it has, even on a device that has no neighbours.
+static int add_ipv6_address(const char *name, const uint8_t *address, int prefix_length) {
+  struct {
+    struct nlmsghdr header;
+    struct ifaddrmsg wanted;
+    struct rtattr attribute;
+    uint8_t address[16];
+  } request = {{.nlmsg_len = sizeof request,
+                .nlmsg_type = RTM_NEWADDR,
+                .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL},
+               {.ifa_family = AF_INET6,
+                .ifa_prefixlen = (uint8_t)prefix_length,
+                .ifa_flags = IFA_F_NODAD,
+                .ifa_index = if_nametoindex(name)},
+               {.rta_len = sizeof request.attribute + sizeof request.address, .rta_type = IFA_LOCAL},
+               {0}};
+  memcpy(request.address, address, sizeof request.address);
+  struct {
+    struct nlmsghdr header;
+    struct nlmsgerr result;
+    uint8_t rest[512];
+  } answer;
+  int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+  if (fd < 0) return -errno;
+  // The answer is there when send() returns.
+  bool is_sent = send(fd, &request, sizeof request, 0) == (ssize_t)sizeof request;
+  ssize_t length = is_sent ? recv(fd, &answer, sizeof answer, MSG_DONTWAIT) : -1;
+  int error = length < 0 ? -errno : 0;
+  close(fd);
+  if (error != 0) return error;
+  bool is_answer = (size_t)length >= offsetof(__typeof__(answer), rest) && answer.header.nlmsg_type == NLMSG_ERROR;
+  return is_answer ? answer.result.error : UV_EPROTO;
+}
+
 static int add_address(const char *name, bytes_view address, int prefix_length) {
   struct ifreq request;
   memset(&request, 0, sizeof request);
@@ -345,9 +376,7 @@ static int add_address(const char *name, bytes_view address, int prefix_length) 
     set_mask(&request.ifr_netmask, prefix_length);
     return control(SIOCSIFNETMASK, AF_INET, &request);
   }
-  struct ipv6_interface_address wanted = {.prefix_length = (uint32_t)prefix_length, .index = (int)if_nametoindex(name)};
-  memcpy(&wanted.address, address.data, 16);
-  return control(SIOCSIFADDR, AF_INET6, &wanted);
+  return add_ipv6_address(name, address.data, prefix_length);
 }
 
 static int add_route(const char *name, bytes_view address, int prefix_length) {
@@ -394,6 +423,21 @@ static napi_value interface_route(napi_env env, napi_callback_info info) {
   return add(env, info, add_route, "route", false);
 }
 
+// interfaceIpv4(name): its first address, 4 bytes, or undefined
+static napi_value interface_ipv4(napi_env env, napi_callback_info info) {
+  napi_value value, buffer, result;
+  struct ifreq request;
+  memset(&request, 0, sizeof request);
+  if (!get_arguments(env, info, 1, &value) || !get_name(env, value, request.ifr_name)) return NULL;
+  napi_get_undefined(env, &result);
+  if (control(SIOCGIFADDR, AF_INET, &request) != 0) return result;
+  void *bytes;
+  napi_create_arraybuffer(env, 4, &bytes, &buffer);
+  memcpy(bytes, &((struct sockaddr_in *)&request.ifr_addr)->sin_addr, 4);
+  napi_create_typedarray(env, napi_uint8_array, 4, buffer, 0, &result);
+  return result;
+}
+
 // interfaceUp(name, MTU)
 static napi_value interface_up(napi_env env, napi_callback_info info) {
   napi_value values[2];
@@ -418,6 +462,7 @@ static void init_system(napi_env env, napi_value exports) {
   set_function(env, exports, "tunOpen", tun_open);
   set_function(env, exports, "interfaceAddress", interface_address);
   set_function(env, exports, "interfaceRoute", interface_route);
+  set_function(env, exports, "interfaceIpv4", interface_ipv4);
   set_function(env, exports, "interfaceUp", interface_up);
 }
 

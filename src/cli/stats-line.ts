@@ -1,4 +1,6 @@
-import type { TunnelStats } from "../node/handles.ts";
+import type { Tun2SocksStats, TunnelStats } from "../node/handles.ts";
+
+type Stats = TunnelStats & Partial<Pick<Tun2SocksStats, "flows" | "halfOpenFlows">>;
 
 /** What happened between two readings of the counters. */
 export interface StatsSummary {
@@ -11,6 +13,9 @@ export interface StatsSummary {
   readonly sessions: number;
   readonly lanes: number;
   readonly associations: number;
+  /** Of tun2socks alone. */
+  readonly flows: number | undefined;
+  readonly halfOpenFlows: number | undefined;
   /** Counts of this interval; only reasons that occurred. */
   readonly drops: Readonly<Record<string, number>>;
   readonly refused: Readonly<Record<string, number>>;
@@ -18,7 +23,7 @@ export interface StatsSummary {
 }
 
 /** @param seconds  between the readings, more than 0 */
-export function summarize(before: TunnelStats, after: TunnelStats, seconds: number): StatsSummary {
+export function summarize(before: Stats, after: Stats, seconds: number): StatsSummary {
   const rate = (count: "datagramsIn" | "datagramsOut" | "bytesIn" | "bytesOut") =>
     Math.round((after[count] - before[count]) / seconds);
   return {
@@ -30,6 +35,8 @@ export function summarize(before: TunnelStats, after: TunnelStats, seconds: numb
     sessions: after.sessions,
     lanes: after.lanes,
     associations: after.associations,
+    flows: after.flows,
+    halfOpenFlows: after.halfOpenFlows,
     drops: increases(before.drops, after.drops),
     refused: increases(before.refused, after.refused),
     unreachable: increases(before.unreachable, after.unreachable),
@@ -50,6 +57,7 @@ export function statsLine(summary: StatsSummary): string {
     `sessions ${summary.sessions}`,
     `lanes ${summary.lanes}`,
     `associations ${summary.associations}`,
+    ...(summary.flows === undefined ? [] : [`flows ${summary.flows}, half-open ${summary.halfOpenFlows}`]),
     ...counts("drops", summary.drops),
     ...counts("refused", summary.refused),
     ...counts("unreachable", summary.unreachable),

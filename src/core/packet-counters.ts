@@ -18,6 +18,8 @@ export const PACKET_DROP_REASONS = [
   "no_listener",
   "unknown_flow",
   "flow_limit",
+  /** From a new source, when too many others had to give way in the same second. */
+  "association_limit",
   "association_closed",
   "family",
   "too_long",

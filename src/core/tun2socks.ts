@@ -70,6 +70,7 @@ import {
   SYN_OF_LISTENER,
   TcpFlows,
 } from "./tcp-flows.ts";
+import { TokenBucket } from "./token-bucket.ts";
 import { UdpAssociations } from "./udp-associations.ts";
 
 const NONE = -1;
@@ -104,6 +105,8 @@ export interface DeviceAddresses {
 export interface Tun2SocksLimits {
   /** Past it, the association that is unanswered, then the one that was idle longest, gives way. */
   readonly maxAssociations: number;
+  /** So many give way; past it, datagrams of new sources are dropped, as each costs the tunnel more than one that is known. */
+  readonly evictionsPerSecond: number;
   /** 1 to 60,000. Past it, flows that are closing, half-open, or idle for ten minutes give way; else SYNs are refused. */
   readonly maxFlows: number;
   /** Past it, the oldest half-open flow gives way. */
@@ -122,6 +125,7 @@ export interface Tun2SocksLimits {
 /** What fits most devices. RFC 4787 REQ-5 and RFC 5382 REQ-5 ask for no less than these idle times. */
 export const TUN2SOCKS_LIMITS: Tun2SocksLimits = {
   maxAssociations: 16_384,
+  evictionsPerSecond: 8_192,
   maxFlows: 16_384,
   maxHalfOpen: 1_024,
   reassemblyBytes: 4 * 1024 * 1024,
@@ -211,6 +215,7 @@ export class Tun2Socks {
   readonly #limits: Tun2SocksLimits;
   readonly #outputs: Tun2SocksOutput[] = [];
   readonly #associations: UdpAssociations;
+  readonly #evictions: TokenBucket;
   readonly #flows: TcpFlows;
   readonly #reassembler: Reassembler;
   readonly #writer: PacketWriter;
@@ -229,6 +234,7 @@ export class Tun2Socks {
     this.#options = options;
     this.#limits = limits;
     this.#associations = new UdpAssociations(seed);
+    this.#evictions = new TokenBucket(limits.evictionsPerSecond);
     this.#flows = new TcpFlows(seed);
     this.#reassembler = new Reassembler(limits.reassemblyBytes, limits.reassemblyTimeoutMs, this.counters);
     this.#writer = new PacketWriter(this.toDevice, this.counters, mtu, virtio, uso, seed);
@@ -571,6 +577,10 @@ export class Tun2Socks {
       return;
     }
     const association = this.#associationOf(now, bytes, route, source, addressBytes, transport);
+    if (association === NONE) {
+      counters.drops.association_limit++;
+      return;
+    }
     let at = payload;
     if (offset === NONE) {
       // It lies in the reassembler's memory, which the next fragment uses again.
@@ -597,6 +607,7 @@ export class Tun2Socks {
     } while (at < last);
   }
 
+  /** @returns the slot, or -1 when the source is new and too many others had to give way */
   #associationOf(
     now: number,
     bytes: Uint8Array,
@@ -619,6 +630,7 @@ export class Tun2Socks {
     let association = associations.find(route, source, 0, length);
     if (association === NONE) {
       if (associations.size >= this.#limits.maxAssociations) {
+        if (!this.#evictions.take(now)) return NONE;
         this.counters.associationsEvicted++;
         this.#endAssociation(associations.leastWanted(), "evicted");
       }

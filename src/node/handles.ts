@@ -54,8 +54,9 @@ export interface UdpServer extends EventEmitter {
 
 /** Of a running tun2socks; `in` and `out` are seen from the device's applications, as udp-local sees them. */
 export interface Tun2SocksStats extends TunnelStats {
-  /** TCP flows now. */
+  /** TCP flows now, and how many of them have not finished their handshake. */
   readonly flows: number;
+  readonly halfOpenFlows: number;
   /** IP packets from and to the device. */
   readonly packetsIn: number;
   readonly packetsOut: number;

@@ -171,10 +171,19 @@ export interface NativeModule {
   ): number;
   /** Ends the watch, and closes the descriptor. */
   tunClose?(descriptor: number): void;
-  /** Linux only, as the next two. @param address  4 or 16 bytes */
+  /** Linux only, as all that follow. @param address  4 or 16 bytes */
   interfaceAddress?(name: string, address: Uint8Array, prefixLength: number): void;
   interfaceRoute?(name: string, address: Uint8Array, prefixLength: number): void;
+  /** The first address of an interface, which need not be up. */
+  interfaceIpv4?(name: string): Uint8Array | undefined;
   interfaceUp?(name: string, mtu: number): void;
+  /** Whether an address of 4 or 16 bytes is the system's. */
+  addressIsLocal?(address: Uint8Array): boolean;
+  /**
+   * Ends the TCP connections from an address in this network namespace: their applications get ECONNABORTED, their peers
+   * a RST. @returns how many. @throws EPERM; ENOTSUP where the kernel has no such call
+   */
+  tcpDestroyFrom?(address: Uint8Array): number;
 }
 
 const DIRECTORY = fileURLToPath(new URL("../../native", import.meta.url));

@@ -1,4 +1,3 @@
-import { networkInterfaces } from "node:os";
 import * as z from "zod";
 import type { Rule } from "../core/rules.ts";
 import {
@@ -16,6 +15,7 @@ import { parseCarrierChain } from "./carrier-chain.ts";
 import type { CustomDevice } from "./devices/device.ts";
 import type { InterfaceAddress } from "./devices/interface-address.ts";
 import { parseCidr, parseInterfaceAddress } from "./devices/interface-address.ts";
+import { loadNativeModule } from "./native-module.ts";
 import type { NameField, OptionField, ResolvedUdpLocalOptions, UdpLocalOptions } from "./options.ts";
 import {
   checkFields,
@@ -322,13 +322,14 @@ function stockAddress(
   const bits = [...mask.subarray(1, 5)].map((byte) => byte.toString(2).padStart(8, "0")).join("");
   const prefixLength = bits.lastIndexOf("1") + 1;
   if (bits.slice(0, prefixLength).includes("0")) throw wrong(nameField(["netifNetmask"]), "is no netmask");
-  const standing = networkInterfaces()[tundev ?? ""]?.find(({ family }) => family === "IPv4");
+  const native = loadNativeModule();
+  // os.networkInterfaces() leaves out a device that nobody has opened yet.
+  const standing = native instanceof Error ? undefined : native.interfaceIpv4?.(tundev ?? "");
   const found = parseInterfaceAddress(`${netifIpaddr}/${prefixLength}`);
   if (found === undefined) {
     throw wrong(nameField(["netifIpaddr"]), `no host of a network with ${prefixLength} bits`);
   }
-  const own = standing === undefined ? found.peer : makeAddress(standing.address, 0)!.slice(1, 5);
-  return { own, prefixLength, peer: found.own };
+  return { own: standing ?? found.peer, prefixLength, peer: found.own };
 }
 
 /** @returns undefined for a number that no server has; a URL is added to `socks` */

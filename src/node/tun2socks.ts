@@ -100,6 +100,7 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
       resumed: tunnel?.resumed ?? 0,
       associations: core.associationCount,
       flows: core.flowCount,
+      halfOpenFlows: core.halfOpenCount,
       packetsIn: counts.packetsIn,
       packetsOut: counts.packetsOut,
       associationsOpened,
@@ -358,7 +359,7 @@ async function openDevice(
   if (device.startsWith("fd:")) {
     return openDescriptor(Number(device.slice(3)), familyHeader, io.native, events);
   }
-  return openTun({ ...options, name: device.slice(4), hasOffload: offload === "on" }, io.native, events);
+  return openTun({ ...options, name: device.slice(4), hasOffload: offload === "on" }, io.native, events, log);
 }
 
 function ipText(ip: Uint8Array): string {

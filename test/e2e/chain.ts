@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import type { Host, Program, TwoHosts } from "./two-hosts.ts";
 
 const CIPHER = ["-k", "not a secret: loopback only", "-m", "chacha20-ietf-poly1305"];
@@ -17,6 +18,12 @@ export class Service {
     this.#ready = ready;
   }
 
+  /** The one that was started last. */
+  get program(): Program {
+    if (this.#program === undefined) throw new Error(`not started: ${this.#argv[0]}`);
+    return this.#program;
+  }
+
   /** Resolves when the program is ready. */
   async start(): Promise<void> {
     this.#program = this.#host.spawn(this.#argv);
@@ -25,8 +32,15 @@ export class Service {
 
   /** kill -9, plugins included. */
   async kill(): Promise<void> {
-    if (this.#program === undefined) throw new Error(`not started: ${this.#argv[0]}`);
-    await this.#program.kill();
+    await this.program.kill();
+  }
+
+  /** kill -9 for what the program has started alone. */
+  killPlugin(): void {
+    const { pid } = this.program;
+    const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim();
+    if (children === "") throw new Error(`no plugin of ${this.#argv[0]}`);
+    for (const child of children.split(" ")) process.kill(Number(child), "SIGKILL");
   }
 }
 

@@ -1,6 +1,6 @@
-import { fileURLToPath } from "node:url";
 import { beforeAll, describe, expect, it } from "vitest";
 import { type CarrierName, startCarrier } from "./carriers.ts";
+import { allSame, checkEcho, type EchoReport, SIZES, waitForEcho } from "./echo.ts";
 import { describeOnTwoHosts } from "./requirements.ts";
 import { startDns, startUdpEcho } from "./targets/targets.ts";
 import type { TwoHosts } from "./two-hosts.ts";
@@ -8,22 +8,9 @@ import { makeKeyFile, udpLocal, udpServer } from "./underpass.ts";
 import { useTwoHosts } from "./use-two-hosts.ts";
 
 const CARRIERS: CarrierName[] = ["ss-tunnel + obfs", "ss-local + obfs", "TCP over IPv4", "TCP over IPv6"];
-/** The last is the longest UDP payload over IPv4. */
-const SIZES = [0, 1, 1200, 1472, 9000, 65_507];
 /** Bytes of a SOCKS5 header with an address of this family (RFC 1928 section 7). */
 const SOCKS5_HEADER = { IPv4: 10, IPv6: 22 };
-const ECHO_CHECK = fileURLToPath(new URL("echo-check.mjs", import.meta.url));
 const REPEAT = 200;
-
-interface EchoReport {
-  readonly sizes: Readonly<Record<string, string>>;
-  readonly answered: number;
-  readonly sources: readonly string[];
-}
-
-function allSame(sizes: readonly number[]): Record<string, string> {
-  return Object.fromEntries(sizes.map((size) => [size, "same"]));
-}
 
 describeOnTwoHosts("datagrams through the tunnel", () => {
   describe.each(CARRIERS)("by %s", (carrierName) => {
@@ -67,14 +54,11 @@ describeOnTwoHosts("datagrams through the tunnel", () => {
       ];
       await udpLocal(hosts, keyFile, [...listen, ...carrier.options, ...forwardOptions]).start();
       // The first datagram may find the session not yet up, and UDP may be lost; from the first answer on nothing may.
-      const ask = `until printf whoami | socat -t 0.2 - UDP4:127.0.0.1:${forwards.ipv4} | grep -q .; do :; done`;
-      await hosts.client.run(["sh", "-c", ask], { timeoutMs: 10_000 });
+      await waitForEcho(hosts.client, "127.0.0.1", forwards.ipv4);
     });
 
-    async function checkEcho(path: object, sizes: readonly number[], repeat: number): Promise<EchoReport> {
-      const argument = JSON.stringify({ ...path, sizes, repeat });
-      const lines = await hosts.client.run([process.execPath, ECHO_CHECK, argument], { timeoutMs: 40_000 });
-      return JSON.parse(lines.at(-1)!) as EchoReport;
+    function check(path: object, sizes: readonly number[], repeat: number): Promise<EchoReport> {
+      return checkEcho(hosts.client, path, repeat, sizes);
     }
 
     it.each([
@@ -83,7 +67,7 @@ describeOnTwoHosts("datagrams through the tunnel", () => {
     ] as const)(
       "a fixed forward to %s carries 0 to 65,507 bytes unchanged, from one source",
       async (_, host, name) => {
-        const report = await checkEcho({ forward: { host, port: forwards[name] } }, SIZES, REPEAT);
+        const report = await check({ forward: { host, port: forwards[name] } }, SIZES, REPEAT);
         expect(report.sizes).toEqual(allSame(SIZES));
         expect(report.answered).toBe(REPEAT);
         expect(report.sources).toHaveLength(1);
@@ -92,7 +76,7 @@ describeOnTwoHosts("datagrams through the tunnel", () => {
 
     it("a fixed forward reaches the server host's own address, and a domain name that the server resolves", async () => {
       for (const port of [forwards.hostAddress, forwards.name]) {
-        const report = await checkEcho({ forward: { host: "127.0.0.1", port } }, [1200], 1);
+        const report = await check({ forward: { host: "127.0.0.1", port } }, [1200], 1);
         expect(report).toMatchObject({ sizes: allSame([1200]), answered: 1 });
       }
     });
@@ -106,7 +90,7 @@ describeOnTwoHosts("datagrams through the tunnel", () => {
         const longestPacket = socks5.host === "::1" ? 65_527 : 65_507;
         const longest = Math.min(65_507, longestPacket - SOCKS5_HEADER[family]);
         const sizes = [...SIZES.slice(0, -1), longest];
-        const report = await checkEcho({ socks5, targets: [{ host, port: echoPort }] }, sizes, REPEAT);
+        const report = await check({ socks5, targets: [{ host, port: echoPort }] }, sizes, REPEAT);
         expect(report.sizes).toEqual(allSame(sizes));
         expect(report.answered).toBe(REPEAT);
         expect(report.sources).toHaveLength(1);
@@ -115,7 +99,7 @@ describeOnTwoHosts("datagrams through the tunnel", () => {
 
     it("a SOCKS5 association has the same source port for every target", async () => {
       const targets = ["127.0.0.1", hosts.server.ipv4].map((host) => ({ host, port: echoPort }));
-      const report = await checkEcho({ socks5, targets }, [], 20);
+      const report = await check({ socks5, targets }, [], 20);
       expect(report.answered).toBe(40);
       const ports = new Set(report.sources.map((source) => source.slice(source.lastIndexOf(":"))));
       expect(ports.size, report.sources.join()).toBe(1);
@@ -123,7 +107,7 @@ describeOnTwoHosts("datagrams through the tunnel", () => {
 
     it("a SOCKS5 association takes a domain name as target", async () => {
       const targets = [{ host: "localhost", port: echoPort }];
-      expect(await checkEcho({ socks5, targets }, [1200], 0)).toMatchObject({ sizes: allSame([1200]) });
+      expect(await check({ socks5, targets }, [1200], 0)).toMatchObject({ sizes: allSame([1200]) });
     });
 
     it("socat and nc -u get their line back", async () => {

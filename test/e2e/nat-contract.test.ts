@@ -1,7 +1,9 @@
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { beforeAll, describe, expect, it } from "vitest";
 import { describeWithTun } from "./requirements.ts";
-import { addAddressesBeyond, beyond, startTransparent } from "./transparent.ts";
+import { startUdpEcho } from "./targets/targets.ts";
+import { addAddressesBeyond, beyond, FAMILIES, startTransparent } from "./transparent.ts";
 import type { TwoHosts } from "./two-hosts.ts";
 import { useTwoHosts } from "./use-two-hosts.ts";
 
@@ -12,6 +14,11 @@ const VERDICTS = {
   "address-and-port-dependent": "NAT with Address and Port Dependent Filtering!",
 };
 const MAPPING_VERDICT = "NAT with Endpoint Independent Mapping!";
+/** Asked without having sent to the server's own address, so that only one kind of filtering lets it in. */
+const HAIRPIN_VERDICT = "Received a request (maybe a successful hairpinning)";
+const HAIRPIN = fileURLToPath(new URL("hairpin.py", import.meta.url));
+/** The server's address for targets, to which the client's route leads into the device. */
+const EXTERNAL = beyond(9);
 /** Each question that is not answered, as filtering has it, costs some seconds. */
 const DISCOVERY_MS = 30_000;
 
@@ -38,24 +45,39 @@ describeWithTun("what a STUN client learns of the NAT", () => {
       { keepPrograms: true },
     );
     let port: number;
+    let echoPort: number;
 
     beforeAll(async () => {
-      await addAddressesBeyond(hosts);
+      await addAddressesBeyond(hosts, EXTERNAL);
+      echoPort = await startUdpEcho(hosts.server, beyond(3));
       port = await startStun(hosts);
       await startTransparent(hosts, { udpServer: ["--filtering", filtering] });
     });
 
-    async function discover(behaviour: "-m" | "-f", address: string): Promise<string | undefined> {
+    async function discover(behaviour: "-m" | "-f" | "-H", address: string): Promise<string | undefined> {
       const argv = ["turnutils_natdiscovery", behaviour, "-p", `${port}`, address];
       const lines = await hosts.client.run(argv, { timeoutMs: DISCOVERY_MS });
-      return lines.find((line) => line.startsWith("NAT with"));
+      return lines.find((line) => line.startsWith("NAT with") || line === HAIRPIN_VERDICT);
     }
 
-    it.each(["IPv4", "IPv6"] as const)("over %s", async (family) => {
+    it.each(FAMILIES)("over %s", async (family) => {
       const address = beyond(1)[family];
       const both = [discover("-m", address), discover("-f", address)];
       expect(await Promise.all(both)).toEqual([MAPPING_VERDICT, verdict]);
       expect(hosts.udpDropped()).toBe(0);
     });
+
+    it.each(FAMILIES)(
+      "two associations hear each other by their external addresses over %s (REQ-9)",
+      async (family) => {
+        const argv = ["python3", HAIRPIN, beyond(3)[family], `${echoPort}`];
+        const [line] = await hosts.client.run(argv, { timeoutMs: DISCOVERY_MS });
+        const { external, heard } = JSON.parse(line) as Record<"external" | "heard", [string, number][]>;
+        expect(external.map(([address]) => address)).toEqual([EXTERNAL[family], EXTERNAL[family]]);
+        expect(heard).toEqual(external.toReversed());
+        if (filtering !== "endpoint-independent") return;
+        expect(await discover("-H", beyond(1)[family])).toBe(HAIRPIN_VERDICT);
+      },
+    );
   });
 });

@@ -117,7 +117,7 @@ describe.skipIf(!hasSanitizer)("the native module under AddressSanitizer and UBS
   );
 
   it.skipIf((!isRoot || !existsSync("/dev/net/tun")) && process.env.CI === undefined)(
-    "survives packets that are none, devices that close within their call, and connections that fail",
+    "survives packets that are none, devices that close within their call, and connections that fail or are ended",
     () => {
       const name = `under-tun-${process.pid}`;
       try {
@@ -125,6 +125,7 @@ describe.skipIf(!hasSanitizer)("the native module under AddressSanitizer and UBS
         expect(spawnSync("sh", ["-c", script], { encoding: "utf8" }).stderr).toBe("");
         const seen = run(["ip", "netns", "exec", name], [], TUN_WORKLOAD);
         expect(seen).toMatchObject({ bad: 0, opened: 60, connected: 50, refused: 50 });
+        expect(seen).toMatchObject({ ended: 300, aborted: 300, endedAgain: 0, local: [true, true, false] });
         expect(seen.packets).toBeGreaterThan(100);
         expect(seen.dropped).toBeGreaterThan(1000);
         expect(seen.thrown).toBeGreaterThan(30);

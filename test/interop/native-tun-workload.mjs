@@ -4,14 +4,27 @@
 
 import { createSocket } from "node:dgram";
 import { createRequire } from "node:module";
-import { createServer } from "node:net";
+import { connect as connectNet, createServer } from "node:net";
 import { Worker } from "node:worker_threads";
 
 const native = createRequire(import.meta.url)(process.argv[2]);
 const arena = new Uint8Array(1 << 20);
 const offsets = new Int32Array(256);
 const lengths = new Int32Array(256);
-const seen = { packets: 0, bad: 0, dropped: 0, opened: 0, ends: 0, connected: 0, refused: 0, thrown: 0 };
+const seen = {
+  packets: 0,
+  bad: 0,
+  dropped: 0,
+  opened: 0,
+  ends: 0,
+  connected: 0,
+  refused: 0,
+  thrown: 0,
+  aborted: 0,
+  ended: 0,
+  endedAgain: 0,
+  local: /** @type {boolean[]} */ ([]),
+};
 
 let seed = 20_261_125;
 const random = (/** @type {number} */ below) => {
@@ -81,6 +94,26 @@ await Promise.all(
 );
 server.close();
 
+// More connections than one answer of the kernel holds, from an address of their own.
+const from = Uint8Array.of(127, 0, 0, 5);
+const echo = createServer((socket) => socket.on("error", () => {})).listen(0, "127.0.0.1");
+await new Promise((done) => echo.once("listening", done));
+const target = /** @type {import("node:net").AddressInfo} */ (echo.address()).port;
+const closed = [];
+for (let i = 0; i < 300; i++) {
+  const socket = connectNet({ port: target, host: "127.0.0.1", localAddress: "127.0.0.5" });
+  socket.on("error", (/** @type {NodeJS.ErrnoException} */ error) => {
+    if (error.code === "ECONNABORTED") seen.aborted++;
+  });
+  await new Promise((done) => socket.once("connect", done));
+  closed.push(new Promise((done) => socket.once("close", done)));
+}
+seen.local = [from, new Uint8Array(16), Uint8Array.of(192, 0, 2, 1)].map(native.addressIsLocal);
+seen.ended = native.tcpDestroyFrom(from);
+await Promise.all(closed);
+seen.endedAgain = native.tcpDestroyFrom(from) + native.tcpDestroyFrom(new Uint8Array(16).fill(9));
+echo.close();
+
 const calls = [
   "tunOpen",
   "tunWatch",
@@ -89,6 +122,9 @@ const calls = [
   "interfaceAddress",
   "interfaceRoute",
   "interfaceUp",
+  "interfaceIpv4",
+  "addressIsLocal",
+  "tcpDestroyFrom",
 ];
 for (const name of [...calls, "tcpConnect", "udpRestrict"]) {
   for (const bad of [

@@ -225,7 +225,7 @@ describe.each(FAMILIES)("UDP over IPv$family", ({ family, app, target, other }) 
   });
 
   it("keeps associations within their bound; a storm of 100,000 ports does not end one that is answered", () => {
-    const device = new Device({ limits: { maxAssociations: 1_000 } });
+    const device = new Device({ limits: { maxAssociations: 1_000, evictionsPerSecond: 100_000 } });
     device.send(udpPacket(app, 40_000, other, 53, HELLO));
     const hosts = family === 4 ? ["10.9.0.1", "10.9.0.2"] : ["fd00:9::1", "fd00:9::2"];
     let made = 0;
@@ -247,6 +247,24 @@ describe.each(FAMILIES)("UDP over IPv$family", ({ family, app, target, other }) 
       event.kind === "association-open" ? event.association : [],
     );
     expect(Math.max(...slots)).toBeLessThan(2_048);
+  });
+
+  it("drops new sources once 100 have pushed others out in a second, so that a storm costs the tunnel no more", () => {
+    const device = new Device({ limits: { maxAssociations: 50, evictionsPerSecond: 100 } });
+    const storm = (firstPort: number) => {
+      device.sent.length = 0;
+      const ports = Array.from({ length: 1_000 }, (_, i) => firstPort + i);
+      device.send(...ports.map((port) => udpPacket(app, port, target, 53, HELLO)));
+      return device.sent.length;
+    };
+    expect(storm(1_000)).toBe(150);
+    expect(device.core.counters.drops.association_limit).toBe(850);
+    device.sent.length = 0;
+    device.send(udpPacket(app, 1_149, target, 53, HELLO));
+    expect(device.sent).toHaveLength(1);
+    device.now += 500;
+    expect(storm(10_000)).toBe(50);
+    expect(device.core.counters).toMatchObject({ associationsEvicted: 150 });
   });
 
   it("joins replies in a row into one USO packet, whose last datagram alone may be shorter", () => {

@@ -2,6 +2,7 @@ import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { HostError } from "../../core/errors.ts";
 import { formatHost } from "../../wire/socket-address.ts";
+import type { Logger } from "../log.ts";
 import type { NativeModule } from "../native-module.ts";
 import type { Device, DeviceEvents } from "./device.ts";
 import type { InterfaceAddress } from "./interface-address.ts";
@@ -26,7 +27,12 @@ export interface TunOptions {
  *
  * @throws HostError ERR_DEVICE
  */
-export function openTun(options: TunOptions, native: NativeModule, events: DeviceEvents): Device {
+export function openTun(
+  options: TunOptions,
+  native: NativeModule,
+  events: DeviceEvents,
+  log: Logger,
+): Device {
   const { name, mtu, addresses, routes, hasOffload } = options;
   if (native.tunOpen === undefined) throw new HostError("ERR_DEVICE", "there are no TUN devices here");
   try {
@@ -36,10 +42,12 @@ export function openTun(options: TunOptions, native: NativeModule, events: Devic
     try {
       if (native.interfaceUp === undefined) setUpByIfconfig(realName, options);
       else {
+        const added = addresses.filter(({ own }) => native.addressIsLocal?.(own) === false);
         native.interfaceUp(realName, mtu);
         for (const { own, prefixLength } of addresses) native.interfaceAddress!(realName, own, prefixLength);
         for (const { network, prefixLength } of routes)
           native.interfaceRoute!(realName, network, prefixLength);
+        for (const { own } of added) endLeftConnections(own, native, log);
       }
     } catch (error) {
       void device.close();
@@ -99,6 +107,20 @@ function hint(error: NodeJS.ErrnoException): string {
   if (error.code === "EEXIST") return `${error.message}: another route leads there, at the same metric`;
   if (error.code === "EBUSY") return `${error.message}: another program has this device`;
   return error.message;
+}
+
+/**
+ * Ends the connections from an address that the system had not until now. They are left from a device that went with its
+ * process, and would learn of that only when they send. Once the routes are there, so that the kernel's RSTs to their
+ * peers go into the device too, not out by the default route.
+ */
+function endLeftConnections(own: Uint8Array, native: NativeModule, log: Logger): void {
+  try {
+    const ended = native.tcpDestroyFrom!(own);
+    if (ended > 0) log.info({ ended }, "ended TCP connections of an earlier device");
+  } catch (error) {
+    log.debug({ error: (error as Error).message }, "cannot end TCP connections of an earlier device");
+  }
 }
 
 /** macOS and the BSDs, whose ioctls differ from system to system. */

@@ -1,11 +1,25 @@
 import { fileURLToPath } from "node:url";
 import type { Host } from "../two-hosts.ts";
 
-/** Starts the UDP echo on all addresses of `host`; its port. */
-export async function startUdpEcho(host: Host): Promise<number> {
+/** Starts the UDP echo on all addresses of `host`, or on one of each family; its port. */
+export async function startUdpEcho(
+  host: Host,
+  on: { readonly IPv4: string; readonly IPv6: string } = { IPv4: "0.0.0.0", IPv6: "::" },
+): Promise<number> {
   const script = fileURLToPath(new URL("udp-echo.mjs", import.meta.url));
   const port = host.port();
-  await host.spawn([process.execPath, script, `${port}`]).waitForLine(/"port"/);
+  await host.spawn([process.execPath, script, `${port}`, on.IPv4, on.IPv6]).waitForLine(/"port"/);
+  return port;
+}
+
+/** Starts a TCP echo on an address of `host`; its port. */
+export async function startTcpEcho(host: Host, address: string): Promise<number> {
+  const port = host.port();
+  const listen = address.includes(":")
+    ? `TCP6-LISTEN:${port},bind=[${address}]`
+    : `TCP4-LISTEN:${port},bind=${address}`;
+  host.spawn(["socat", `${listen},fork,reuseaddr`, "EXEC:cat"]);
+  await host.waitForTcp(address, port);
   return port;
 }
 

@@ -1,5 +1,6 @@
-// UDP echo on one port of IPv4 and IPv6. Prints {"port":N} when ready. "whoami", or "whoami TAG", is answered
-// with the source that was seen: "192.0.2.1:5000", or "[2001:db8::1]:5000", then " TAG".
+// UDP echo on port argv[2] of IPv4 and IPv6, on the addresses argv[3] and argv[4]. Prints {"port":N} when
+// ready. "whoami", or "whoami TAG", is answered with the source that was seen: "192.0.2.1:5000", or "[2001:db8::1]:5000",
+// then " TAG".
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
 
@@ -13,8 +14,9 @@ for (const socket of [ipv4, ipv6]) {
     socket.send(asked ? source + (asked[1] ?? "") : payload, port, address);
   });
 }
-ipv4.bind(Number(process.argv[2] ?? 0), "0.0.0.0");
+const [port, ipv4Address, ipv6Address] = process.argv.slice(2);
+ipv4.bind(Number(port), ipv4Address);
 await once(ipv4, "listening");
-ipv6.bind(ipv4.address().port, "::");
+ipv6.bind(ipv4.address().port, ipv6Address);
 await once(ipv6, "listening");
 console.log(JSON.stringify({ port: ipv4.address().port }));
