@@ -659,13 +659,16 @@ export class TunnelClient {
     received.data = chunk;
     while (!received.isFull && tunnel.next(now, chunk, at, end)) {
       const reader = tunnel.reader;
-      at = reader.offset;
       if (reader.type !== CAPSULE_DATAGRAM) {
+        // It may end what the rows before it stand for: those go first.
+        if (received.count > 0 && reader.type !== CAPSULE_COMPRESSION_ACK) return reader.start;
+        at = reader.offset;
         this.#handleControl(now, lane);
         if (lane.tunnel !== tunnel) return end;
         if (tunnel.error !== undefined) break;
         continue;
       }
+      at = reader.offset;
       const { data } = reader;
       const payload = readNumbers(data, reader.valueOffset, reader.valueEnd, 1, this.#numbers);
       const length = reader.valueEnd - payload;

@@ -861,13 +861,19 @@ export class TunnelServer {
     outgoing.data = chunk;
     while (!outgoing.isFull && tunnel.next(now, chunk, at, end)) {
       const { reader } = tunnel;
-      at = reader.offset;
       if (reader.type !== CAPSULE_DATAGRAM) {
+        // It may end what the rows before it stand for: those go first.
+        if (outgoing.count > 0 && reader.type !== CAPSULE_COMPRESSION_ACK) {
+          this.#markDirty(connection);
+          return reader.start;
+        }
+        at = reader.offset;
         this.#handleControl(now, connection, session);
         if (connection.state !== "open") return end;
         if (tunnel.error !== undefined) break;
         continue;
       }
+      at = reader.offset;
       const { data } = reader;
       const payload = readNumbers(data, reader.valueOffset, reader.valueEnd, 1, this.#numbers);
       if (payload < 0 || reader.valueEnd - payload > MAX_PAYLOAD_BYTES) {

@@ -259,28 +259,48 @@ export class Network {
     while (wire.toServer.length > 0 && wire.toServer[0].at <= this.now && this.#wires.includes(wire)) {
       const { bytes } = wire.toServer.shift()!;
       moved = true;
-      for (let at = 0; at < bytes.length; ) {
-        at = this.server.handleStream(this.now, wire.connection, bytes, at, bytes.length);
-        this.#sendOutgoing();
-      }
+      this.#toServer(wire, bytes);
     }
     while (wire.toClient.length > 0 && wire.toClient[0].at <= this.now && this.#wires.includes(wire)) {
       const { bytes } = wire.toClient.shift()!;
       moved = true;
-      for (let at = 0; at < bytes.length; ) {
-        at = this.client.handleStream(this.now, wire.lane, bytes, at, bytes.length);
-        const { received, contexts } = this.client;
-        for (let i = 0; i < received.count; i++) {
-          const payload = received.data.subarray(received.offset[i], received.offset[i] + received.length[i]);
-          this.arrived.push({
-            association: received.association[i],
-            remote: formatAddress(contexts.address[received.context[i]]!),
-            payload: new TextDecoder().decode(payload),
-          });
-        }
-      }
+      this.#toClient(wire, bytes);
     }
     return moved;
+  }
+
+  /** Bytes of a server that does as it likes come to the client, on the first connection, in one piece. */
+  carryToClient(bytes: Uint8Array): void {
+    this.#toClient(this.#wires[0], bytes);
+    this.settle();
+  }
+
+  /** Bytes of a client that does as it likes come to the server, on the first connection, in one piece. */
+  carryToServer(bytes: Uint8Array): void {
+    this.#toServer(this.#wires[0], bytes);
+    this.settle();
+  }
+
+  #toServer(wire: Wire, bytes: Uint8Array): void {
+    for (let at = 0; at < bytes.length; ) {
+      at = this.server.handleStream(this.now, wire.connection, bytes, at, bytes.length);
+      this.#sendOutgoing();
+    }
+  }
+
+  #toClient(wire: Wire, bytes: Uint8Array): void {
+    for (let at = 0; at < bytes.length; ) {
+      at = this.client.handleStream(this.now, wire.lane, bytes, at, bytes.length);
+      const { received, contexts } = this.client;
+      for (let i = 0; i < received.count; i++) {
+        const payload = received.data.subarray(received.offset[i], received.offset[i] + received.length[i]);
+        this.arrived.push({
+          association: received.association[i],
+          remote: formatAddress(contexts.address[received.context[i]]!),
+          payload: new TextDecoder().decode(payload),
+        });
+      }
+    }
   }
 
   #sendOutgoing(): void {

@@ -1,6 +1,14 @@
 import { describe, expect, it } from "vitest";
 import { resumeMac } from "../../src/core/credentials.ts";
+import {
+  encodeAssociationClose,
+  encodeAssociationOpen,
+  encodeCompressionClose,
+  encodeContextAssign,
+  encodeShutdown,
+} from "../../src/wire/capsule.ts";
 import { decodeHead, findHeadEnd } from "../../src/wire/http-head.ts";
+import { makeAddress } from "../../src/wire/socket-address.ts";
 import { BIND_PATH, decodeUpgradeResponse, encodeUpgradeRequest } from "../../src/wire/upgrade.ts";
 import { EPOCH, Network, seededCryptography } from "./network.ts";
 
@@ -22,6 +30,66 @@ function open(network: Network, expires = true): number {
 function payloads(network: Network): string[] {
   return network.arrived.map(({ payload }) => payload);
 }
+
+/** All of it comes to the client's lane 0 at once. */
+function fromServer(network: Network, ...capsules: Uint8Array[]): void {
+  network.carryToClient(Buffer.concat(capsules));
+}
+
+function datagram(context: number, payload: string): Uint8Array {
+  return Buffer.from([0, payload.length + 1, context, ...Buffer.from(payload)]);
+}
+
+describe("a datagram right before what ends its context, in one piece,", () => {
+  it("reaches the application with its own source, whatever ends it", () => {
+    const network = started();
+    network.echoes = false;
+    const a = open(network);
+    network.send(a, "192.0.2.1:53", "x");
+    network.settle();
+    fromServer(
+      network,
+      encodeContextAssign(1, 1, makeAddress("192.0.2.2", 1)!),
+      datagram(1, "closed"),
+      encodeCompressionClose(1),
+      encodeContextAssign(3, 1, makeAddress("192.0.2.3", 1)!),
+      datagram(3, "its slot"),
+      datagram(2, "ended"),
+      encodeAssociationClose(1, "idle"),
+    );
+    expect(network.arrived).toEqual([
+      { association: a, remote: "192.0.2.2:1", payload: "closed" },
+      { association: a, remote: "192.0.2.3:1", payload: "its slot" },
+      { association: a, remote: "192.0.2.1:53", payload: "ended" },
+    ]);
+  });
+
+  it("reaches its own target, whatever ends it", () => {
+    const network = started();
+    network.echoes = false;
+    const a = open(network);
+    network.send(a, "192.0.2.1:53", "x");
+    network.settle();
+    network.carryToServer(
+      Buffer.concat([
+        datagram(2, "closed"),
+        encodeCompressionClose(2),
+        encodeContextAssign(4, 1, makeAddress("192.0.2.2", 1)!),
+        datagram(4, "its slot"),
+        encodeAssociationClose(1, "done"),
+        encodeAssociationOpen(2, undefined),
+        encodeContextAssign(6, 2, makeAddress("192.0.2.3", 1)!),
+        datagram(6, "last"),
+        encodeShutdown("done"),
+      ]),
+    );
+    expect(network.atTargets.slice(1)).toEqual([
+      "40000 > 192.0.2.1:53: closed",
+      "40000 > 192.0.2.2:1: its slot",
+      "40001 > 192.0.2.3:1: last",
+    ]);
+  });
+});
 
 describe("datagrams", () => {
   it("go to the target and back, with the target's address on the answer", () => {
