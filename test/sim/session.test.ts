@@ -5,6 +5,8 @@ import {
   encodeAssociationOpen,
   encodeCompressionClose,
   encodeContextAssign,
+  encodeHeartbeat,
+  encodeHeartbeatEcho,
   encodeShutdown,
 } from "../../src/wire/capsule.ts";
 import { decodeHead, findHeadEnd } from "../../src/wire/http-head.ts";
@@ -300,6 +302,37 @@ describe("heartbeats", () => {
     expect(network.client.rttMs).toBeGreaterThanOrEqual(40);
     expect(network.client.rttMs).toBeLessThan(42);
     expect(network.server.rttMs).toBeGreaterThanOrEqual(40);
+  });
+
+  it("of a peer that reads late are all echoed, in order, as long as no more than 1 MiB waits", () => {
+    const { client, now } = started();
+    const count = 80_000;
+    const asked = Buffer.concat(Array.from({ length: count }, (_, i) => encodeHeartbeat(i, 1)));
+    for (let at = 0; at < asked.length; ) at = client.handleStream(now, 0, asked, at, asked.length);
+    const batches: Uint8Array[] = [];
+    for (let batch = client.pollTransmit(now, 0); batch !== undefined; batch = client.pollTransmit(now, 0)) {
+      batches.push(batch.slice());
+      client.handleTransmitted(0);
+    }
+    const echoes = Buffer.concat(Array.from({ length: count }, (_, i) => encodeHeartbeatEcho(i, 1)));
+    expect(Buffer.concat(batches).equals(echoes)).toBe(true);
+    expect(client.isUp).toBe(true);
+  });
+
+  it("of a server that does not read are echoed up to 1 MiB beyond what registers all there is; then its lane ends", () => {
+    const { client, now } = started({ client: { maxAssociations: 16, maxContexts: 16 } });
+    const asked = Buffer.concat(Array.from({ length: 10_000 }, () => encodeHeartbeat(1, 1)));
+    let sent = 0;
+    while (client.isUp && sent < 100_000_000) {
+      client.handleStream(now, 0, asked, 0, asked.length);
+      sent += asked.length;
+    }
+    expect(sent).toBeGreaterThan(1_048_576);
+    expect(sent).toBeLessThan(1_600_000);
+    expect(client.pollOutput()).toMatchObject({
+      kind: "disconnect",
+      error: { code: "ERR_CONTROL_OVERFLOW" },
+    });
   });
 
   it("end a half-open connection at both ends within 20 s", () => {
