@@ -268,6 +268,8 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     for (let at = 0; at < end; ) {
       at = this.#core.handleStream(now, connection, chunk, at, end);
       this.#sendOutgoing(chunk);
+      // Sockets of what has ended are closed before more are opened.
+      this.#handleOutputs();
     }
     this.#drain();
   }
@@ -364,11 +366,16 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     this.#io.udp.afterTurn(this.#afterTurn);
   }
 
-  #drain(): void {
+  #handleOutputs(): void {
     const core = this.#core;
     for (let output = core.pollOutput(); output !== undefined; output = core.pollOutput()) {
       this.#handleOutput(output);
     }
+  }
+
+  #drain(): void {
+    const core = this.#core;
+    this.#handleOutputs();
     for (let index = core.pollDirty(); index >= 0; index = core.pollDirty())
       this.#links[index]?.writer.pump();
     if (!this.#isClosing) this.#timer.arm(core.nextTimeout(), performance.now());
