@@ -73,6 +73,8 @@ const NONCE_CAPACITY = 65_536;
 /** Datagrams that wait for a name to be resolved: for one context, and in all. */
 const HELD_DATAGRAMS = 8;
 const HELD_BYTES = 1_048_576;
+/** Names that are looked up at once for a session; further ones wait for their turn. */
+const LOOKUPS_PER_SESSION = 64;
 /** Largest id that fits the tables. */
 const MAX_ID = 0x3fff_ffff;
 /** Id of a context that stands for an address of uncompressed datagrams; never on the wire. */
@@ -151,6 +153,9 @@ interface Session {
   /** Id of the context with uncompressed semantics, 0 for none. */
   uncompressed: number;
   readonly unreachable: TokenBucket;
+  /** Names that are being looked up, and contexts whose names wait for that. */
+  lookups: number;
+  readonly unresolved: Set<number>;
   lingerUntil: number;
 }
 
@@ -171,6 +176,7 @@ interface Connection {
 interface Query {
   readonly context: number;
   readonly generation: number;
+  readonly session: Session | undefined;
   readonly connection: Connection | undefined;
 }
 
@@ -436,6 +442,10 @@ export class TunnelServer {
     const query = this.#queries.get(number);
     if (query === undefined) return;
     this.#queries.delete(number);
+    if (query.session !== undefined) {
+      query.session.lookups--;
+      this.#resolveNext(query.session);
+    }
     const target = addresses.find((address) => this.#options.permits(address));
     if (query.connection !== undefined) {
       this.#handleTargetResolved(now, query.connection, target, addresses.length > 0);
@@ -699,6 +709,8 @@ export class TunnelServer {
       nextContextId: 1,
       uncompressed: 0,
       unreachable: new TokenBucket(UNREACHABLE_PER_SECOND),
+      lookups: 0,
+      unresolved: new Set(),
       lingerUntil: NEVER,
     };
     this.#sessions.set(hexKey(id), session);
@@ -725,7 +737,7 @@ export class TunnelServer {
       return;
     }
     connection.state = "resolving";
-    this.#resolve(address, { context: NONE, generation: 0, connection });
+    this.#resolve(address, { context: NONE, generation: 0, session: undefined, connection });
   }
 
   #handleTargetResolved(
@@ -1134,15 +1146,26 @@ export class TunnelServer {
     }
     if (isName) {
       this.contexts.state[slot] = CONTEXT_RESOLVING;
-      this.#resolve(address, {
-        context: slot,
-        generation: this.contexts.generation[slot],
-        connection: undefined,
-      });
+      session.unresolved.add(slot);
+      this.#resolveNext(session);
       return;
     }
     this.#grant(slot, association, address);
     this.#sendControl(connection, encodeCompressionAck(id));
+  }
+
+  #resolveNext(session: Session): void {
+    const [slot] = session.unresolved;
+    if (slot === undefined || session.lookups >= LOOKUPS_PER_SESSION) return;
+    session.unresolved.delete(slot);
+    session.lookups++;
+    const generation = this.contexts.generation[slot];
+    this.#resolve(this.contexts.address[slot]!, {
+      context: slot,
+      generation,
+      session,
+      connection: undefined,
+    });
   }
 
   #resolve(address: AddressBytes, query: Query): void {
@@ -1294,6 +1317,7 @@ export class TunnelServer {
     if (this.#lastReply[association] === slot) this.#lastReply[association] = NONE;
     this.#takeHeld(slot);
     if (session !== undefined) {
+      session.unresolved.delete(slot);
       session.contextCount--;
       if (this.contexts.id[slot] !== HIDDEN_ID) session.contextById.delete(this.contexts.id[slot]);
     }

@@ -64,6 +64,8 @@ export class Network {
   /** While true, no byte arrives anywhere, and nobody is told. */
   isStalled = false;
   echoes = true;
+  /** While false, names that the server asks for are not answered. */
+  answersNames = true;
 
   readonly #options: NetworkOptions;
   readonly #wires: Wire[] = [];
@@ -356,7 +358,7 @@ export class Network {
       this.server.handleDisconnected(this.now, output.connection);
     } else if (output.kind === "release") {
       this.#ports.delete(output.association);
-    } else if (output.kind === "resolve") {
+    } else if (output.kind === "resolve" && this.answersNames) {
       const answer = this.names.get(output.name);
       const address = answer === undefined ? undefined : makeAddress(answer, output.port);
       this.server.handleResolved(this.now, output.query, address === undefined ? [] : [address]);

@@ -93,6 +93,46 @@ describe("a datagram right before what ends its context, in one piece,", () => {
   });
 });
 
+describe("names", () => {
+  it("are looked up 64 at a time for a session, each in its turn, and not at all once their context is closed", () => {
+    const network = started();
+    const { server } = network;
+    network.answersNames = false;
+    const a = open(network);
+    for (let i = 0; i < 200; i++) network.send(a, `${i}.test:53`, "x");
+    network.settle();
+    const asked = () => network.serverEvents.flatMap((event) => (event.kind === "resolve" ? [event] : []));
+    expect(asked().map(({ name }) => name)).toEqual(Array.from({ length: 64 }, (_, i) => `${i}.test`));
+    for (let i = 100; i < 200; i++) network.carryToServer(encodeCompressionClose(2 + 2 * i));
+    for (let answered = 0; answered < asked().length; answered++) {
+      server.handleResolved(network.now, asked()[answered].query, []);
+      network.settle();
+    }
+    expect(asked().map(({ name }) => name)).toEqual(Array.from({ length: 100 }, (_, i) => `${i}.test`));
+  });
+
+  it("of a client that registers and closes them without end are not looked up without end", () => {
+    const network = started();
+    network.answersNames = false;
+    const a = open(network);
+    network.send(a, "192.0.2.1:53", "x");
+    network.settle();
+    const name = makeAddress("a.test", 53)!;
+    for (let id = 4; id < 40_000; id += 4) {
+      network.carryToServer(
+        Buffer.concat([
+          encodeContextAssign(id, 1, name),
+          encodeContextAssign(id + 2, 1, name),
+          encodeCompressionClose(id),
+          encodeCompressionClose(id + 2),
+        ]),
+      );
+    }
+    expect(network.serverEvents.filter(({ kind }) => kind === "resolve")).toHaveLength(64);
+    expect(network.server.contexts.size).toBe(1);
+  });
+});
+
 describe("datagrams", () => {
   it("go to the target and back, with the target's address on the answer", () => {
     const network = started();
