@@ -326,6 +326,8 @@ export class TunnelServer {
     this.#connections[index] = undefined;
     this.#freeConnections.push(index);
     this.#detach(now, connection);
+    // An answer may still come for it.
+    connection.state = "closing";
   }
 
   /** A batch from {@link pollTransmit} is written. */
@@ -719,10 +721,6 @@ export class TunnelServer {
 
   /** RFC 9298 without our extension: one association, which begins and ends with the tunnel. */
   #handlePlainRequest(now: number, connection: Connection, request: UpgradeRequest): void {
-    if (this.tunnelCount >= this.#options.maxTunnels || !this.#makeRoomForSession()) {
-      this.#refuse(connection, "tunnel_limit", encodeRefusal(503, undefined));
-      return;
-    }
     if (request.target === undefined) {
       this.#bindPlain(now, connection, undefined);
       return;
@@ -754,6 +752,10 @@ export class TunnelServer {
   }
 
   #bindPlain(now: number, connection: Connection, target: AddressBytes | undefined): void {
+    if (this.tunnelCount >= this.#options.maxTunnels || !this.#makeRoomForSession()) {
+      this.#refuse(connection, "tunnel_limit", encodeRefusal(503, undefined));
+      return;
+    }
     const isBound = connection.request!.bind;
     const session = this.#beginSession(
       isBound ? "bound" : "fixed",
@@ -987,12 +989,10 @@ export class TunnelServer {
     const [id, second] = numbers;
     let fault: string | undefined;
     switch (type) {
-      case CAPSULE_COMPRESSION_ACK: {
-        const slot = isWhole ? session.contextById.get(id) : undefined;
-        if (slot !== undefined) this.contexts.state[slot] = CONTEXT_ACKED;
-        else if (!isWhole || (session.kind !== "native" && id % 2 === 0)) fault = "COMPRESSION_ACK";
+      case CAPSULE_COMPRESSION_ACK:
+        // Contexts of our own are used at once, and those of the client are not the client's to acknowledge.
+        if (!isWhole || (session.kind !== "native" && id % 2 === 0)) fault = "COMPRESSION_ACK";
         break;
-      }
       case CAPSULE_COMPRESSION_CLOSE: {
         if (!isWhole || id === 0) fault = "COMPRESSION_CLOSE";
         else if (id === session.uncompressed) session.uncompressed = 0;
@@ -1263,7 +1263,9 @@ export class TunnelServer {
       filtering === "endpoint-independent" ||
       (filtering === "address-dependent" && this.#permissions.has(association, remote)) ||
       this.#nameOf(association, remote) !== NONE;
-    if (session.kind === "fixed" || !isHeard || (session.kind === "bound" && session.uncompressed === 0)) {
+    // Whom we hear can be answered: nobody gets around the policy by a source that is made up.
+    const isLet = isHeard && this.#options.permits(remote);
+    if (session.kind === "fixed" || !isLet || (session.kind === "bound" && session.uncompressed === 0)) {
       this.counters.drops.filtered += count;
       return NONE;
     }

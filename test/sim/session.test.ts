@@ -1,8 +1,10 @@
 import { describe, expect, it } from "vitest";
 import { resumeMac } from "../../src/core/credentials.ts";
+import type { TunnelServer } from "../../src/core/server.ts";
 import {
   encodeAssociationClose,
   encodeAssociationOpen,
+  encodeCompressionAck,
   encodeCompressionClose,
   encodeContextAssign,
   encodeHeartbeat,
@@ -90,6 +92,62 @@ describe("a datagram right before what ends its context, in one piece,", () => {
       "40000 > 192.0.2.2:1: its slot",
       "40001 > 192.0.2.3:1: last",
     ]);
+  });
+});
+
+describe("a server", () => {
+  const plain = (server: TunnelServer, now: number, target: string) => {
+    const connection = server.handleAccept(now);
+    const request = encodeUpgradeRequest("a", `/.well-known/masque/udp/${target}/53/`, false, undefined);
+    server.handleStream(now, connection, request, 0, request.length);
+    return connection;
+  };
+
+  it("begins nothing for a connection that is gone when its target's name has been found", () => {
+    const { server, now } = new Network();
+    const connection = plain(server, now, "a.test");
+    const output = server.pollOutput();
+    if (output?.kind !== "resolve") throw new Error("asks for no name");
+    server.handleDisconnected(now, connection);
+    server.handleResolved(now, output.query, [makeAddress("192.0.2.1", 53)!]);
+    expect(server.pollOutput()).toBeUndefined();
+    expect([server.sessionCount, server.associationCount, server.tunnelCount]).toEqual([0, 0, 0]);
+  });
+
+  it("holds no more sessions than it may when the names of many targets are found late", () => {
+    const { server, now } = new Network({ server: { maxSessions: 2 } });
+    for (let i = 0; i < 5; i++) plain(server, now, `${i}.test`);
+    for (let output = server.pollOutput(); output !== undefined; output = server.pollOutput()) {
+      if (output.kind === "resolve")
+        server.handleResolved(now, output.query, [makeAddress("192.0.2.1", 53)!]);
+    }
+    expect(server.sessionCount).toBe(2);
+    expect(server.counters.refused.tunnel_limit).toBe(3);
+  });
+
+  it("sends nothing to a name that it has not found, though the client acknowledges it", () => {
+    const network = started();
+    network.answersNames = false;
+    const a = open(network);
+    network.send(a, "a.test:53", "one");
+    network.settle();
+    network.carryToServer(encodeCompressionAck(2));
+    network.send(a, "a.test:53", "two");
+    network.settle();
+    expect(network.atTargets).toEqual([]);
+  });
+
+  it("hears nobody who may not be sent to, so that a made-up source is no way around its policy", () => {
+    const network = started({ server: { filtering: "endpoint-independent" } });
+    network.echoes = false;
+    const a = open(network);
+    network.send(a, "192.0.2.1:53", "x");
+    network.settle();
+    network.receive(0, "10.0.0.1:161", "made up");
+    network.receive(0, "192.0.2.9:161", "true");
+    network.settle();
+    expect(network.arrived.map(({ remote }) => remote)).toEqual(["192.0.2.9:161"]);
+    expect(network.server.counters.drops.filtered).toBe(1);
   });
 });
 
