@@ -42,7 +42,8 @@ class PlainUdpSocket implements UdpSocket {
       onDatagrams(this.#received, 0, 1);
     });
     socket.on("error", (error) => {
-      if (this.#port === 0 && !this.#isClosed) onBindError(error);
+      // Not before the caller has the socket that this is about.
+      if (this.#port === 0 && !this.#isClosed) queueMicrotask(() => onBindError(error));
     });
     socket.once("listening", () => {
       this.#port = socket.address().port;

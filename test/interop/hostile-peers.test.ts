@@ -8,7 +8,7 @@ import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
 import type { UdpLocal, UdpServer } from "../../src/node/handles.ts";
 import { startUdpLocal } from "../../src/node/udp-local.ts";
 import { startUdpServer } from "../../src/node/udp-server.ts";
@@ -241,6 +241,7 @@ describe.each(["127.0.0.1:0", "unix"])("a server on %s that has no descriptor le
     const options = ["--listen", listen, "--allow", "127.0.0.1/32", "--workers", "1", "--log-format", "json"];
     const argv = ["-c", 'ulimit -n 64; exec "$@"', "sh", process.execPath, program, ...options];
     const child = spawn("sh", argv, { stdio: ["ignore", "ignore", "pipe"] });
+    onTestFinished(() => void child.kill());
     const echo = createSocket("udp4");
     echo.on("message", (data, { port }) => echo.send(data, port, "127.0.0.1"));
     echo.bind(0, "127.0.0.1");
