@@ -266,7 +266,7 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
       this.#drainOutputs();
       this.#forward();
     }
-    this.#timer.arm(this.#core.nextTimeout(), now);
+    this.#timer.arm(this.#core.nextTimeout());
   }
 
   #forward(): void {
@@ -290,7 +290,7 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
   #drain(): void {
     this.#writeDevice();
     this.#drainOutputs();
-    if (!this.#isClosing) this.#timer.arm(this.#core.nextTimeout(), performance.now());
+    if (!this.#isClosing) this.#timer.arm(this.#core.nextTimeout());
   }
 
   #drainOutputs(): void {

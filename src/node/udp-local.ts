@@ -305,13 +305,14 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   // The loop
 
   #drain(): void {
+    const now = this.now();
     this.#now = 0;
     const { core } = this;
     for (let output = core.pollOutput(); output !== undefined; output = core.pollOutput()) {
       this.#handleOutput(output);
     }
-    for (let lane = 0; lane < this.#links.length; lane++) this.#links[lane]?.writer?.pump();
-    if (!this.#isClosing) this.#timer.arm(core.nextTimeout(), performance.now());
+    for (let lane = 0; lane < this.#links.length; lane++) this.#links[lane]?.writer?.pump(now);
+    if (!this.#isClosing) this.#timer.arm(core.nextTimeout());
   }
 
   #handleTimeout(): void {
@@ -412,7 +413,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     const { heartbeatMs } = this.#options;
     const isCurrent = () => this.#links[lane] === link;
     const source = {
-      pollTransmit: () => (isCurrent() ? core.pollTransmit(performance.now(), lane) : undefined),
+      pollTransmit: (now: number) => (isCurrent() ? core.pollTransmit(now, lane) : undefined),
       handleTransmitted: () => {
         if (isCurrent()) core.handleTransmitted(lane);
       },
@@ -447,7 +448,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   }
 
   #handleStream(lane: number, link: Link, chunk: Uint8Array, end: number): void {
-    const now = performance.now();
+    const now = this.now();
     if (chunk === link.readBuffer) this.#turnBuffers(link);
     for (let at = 0; at < end; ) {
       at = this.core.handleStream(now, lane, chunk, at, end);
