@@ -70,7 +70,7 @@ export function streamCarrier(open: (signal: AbortSignal) => Duplex | Promise<Du
   return {
     description: "the caller's stream",
     authority: "localhost",
-    connect: async (signal) => ({ stream: await open(signal), onread: false }),
+    connect: async (signal) => ({ stream: await open(signal), onread: false, isOurs: false }),
   };
 }
 
@@ -145,7 +145,7 @@ async function connectChain(
       await shakeHands(stream, handshakeFor(hop, nextEndpoint(index + 1)), both);
     }
     if (both.aborted) throw new Error("given up");
-    return { stream, onread: isPlain && onread !== undefined };
+    return { stream, onread: isPlain && onread !== undefined, isOurs: true };
   } catch (cause) {
     stream?.destroy();
     const reason = deadline.aborted ? `nothing within ${timeoutMs} ms` : (cause as Error).message;

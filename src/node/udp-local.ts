@@ -418,13 +418,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
         if (isCurrent()) core.handleTransmitted(lane);
       },
     };
-    const stream = openByteStream(
-      connection.stream,
-      this.#io,
-      connection.onread,
-      heartbeatMs,
-      this.#readBuffer,
-    );
+    const stream = openByteStream(connection, this.#io, heartbeatMs, this.#readBuffer);
     const writer = new BatchWriter(stream, source);
     link.stream = stream;
     link.writer = writer;
