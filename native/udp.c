@@ -1193,10 +1193,7 @@ static napi_value udp_setup(napi_env env, napi_callback_info info) {
   napi_create_reference(env, values[4], 1, &io->memory[3]);
   napi_create_reference(env, values[3], 1, &io->on_batch);
   napi_create_reference(env, values[5], 1, &io->on_errors);
-  napi_value name, resource;
-  napi_create_string_utf8(env, "underpass:udp", NAPI_AUTO_LENGTH, &name);
-  napi_create_object(env, &resource);
-  napi_async_init(env, resource, name, &io->context);
+  io->context = make_context(env, "underpass:udp");
 #ifdef __linux__
   for (int i = 0; i < SLOTS; i++) {
     io->received_parts[i].iov_base = io->arena + (size_t)i * SLOT_STRIDE;
