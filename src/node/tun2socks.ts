@@ -71,6 +71,7 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
   readonly #pathDrops = { send_error: 0, association_limit: 0, malformed: 0, wrong_source: 0 };
   #deviceDrops = 0;
   #isFlushing = false;
+  #now = 0;
   #isClosing = false;
 
   constructor(options: ResolvedTun2SocksOptions, log: Logger, io: Io) {
@@ -232,15 +233,13 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
   // UdpPathHost
 
   deliver(association: number, remote: AddressBytes, data: Uint8Array, offset: number, length: number): void {
-    const now = performance.now();
+    const now = this.#turnAt();
     while (!this.#core.handleDatagram(now, association, remote, data, offset, length)) this.#writeDevice();
-    this.#flushSoon();
   }
 
   refuse(association: number, remote: AddressBytes, kind: UnreachableKind): void {
-    const now = performance.now();
+    const now = this.#turnAt();
     while (!this.#core.handleUnreachable(now, association, remote, kind)) this.#writeDevice();
-    this.#flushSoon();
   }
 
   drop(reason: "send_error" | "association_limit" | "malformed" | "wrong_source", count: number): void {
@@ -311,11 +310,13 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
     toDevice.clear();
   }
 
-  /** Writes what comes back in one turn of the loop at its end. */
-  #flushSoon(): void {
-    if (this.#isFlushing) return;
+  /** The clock, read once a turn of the loop. What comes back in one is written at its end. */
+  #turnAt(): number {
+    if (this.#isFlushing) return this.#now;
     this.#isFlushing = true;
+    this.#now = performance.now();
     setImmediate(this.#flush);
+    return this.#now;
   }
 
   readonly #flush = (): void => {
