@@ -73,6 +73,7 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
   /** What the ways for UDP said of datagrams that did not get through. */
   readonly #refusals: Record<UnreachableKind, number> = { port: 0, host: 0, prohibited: 0, "too-big": 0 };
   #isFlushing = false;
+  #now = 0;
   #isClosing = false;
 
   constructor(options: ResolvedTun2SocksOptions, log: Logger, io: Io) {
@@ -239,16 +240,14 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
   // UdpPathHost
 
   deliver(association: number, remote: AddressBytes, data: Uint8Array, offset: number, length: number): void {
-    const now = performance.now();
+    const now = this.#turnAt();
     while (!this.#core.handleDatagram(now, association, remote, data, offset, length)) this.#writeDevice();
-    this.#flushSoon();
   }
 
   refuse(association: number, remote: AddressBytes, kind: UnreachableKind, mtu: number): void {
-    const now = performance.now();
+    const now = this.#turnAt();
     this.#refusals[kind]++;
     while (!this.#core.handleUnreachable(now, association, remote, kind, mtu)) this.#writeDevice();
-    this.#flushSoon();
   }
 
   drop(reason: "send_error" | "association_limit" | "malformed" | "wrong_source", count: number): void {
@@ -319,11 +318,13 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
     toDevice.clear();
   }
 
-  /** Writes what comes back in one turn of the loop at its end. */
-  #flushSoon(): void {
-    if (this.#isFlushing) return;
+  /** The clock, read once a turn of the loop. What comes back in one is written at its end. */
+  #turnAt(): number {
+    if (this.#isFlushing) return this.#now;
     this.#isFlushing = true;
+    this.#now = performance.now();
     setImmediate(this.#flush);
+    return this.#now;
   }
 
   readonly #flush = (): void => {
