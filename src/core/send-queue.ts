@@ -13,7 +13,7 @@ const NONE = -1;
  * full-sized datagram.
  */
 const MIN_QUANTUM_BYTES = 1500;
-const MAX_QUANTUM_BYTES = 16_384;
+const MAX_QUANTUM_BYTES = 32_768;
 const TURN_MS = 0.25;
 /** How many flows are looked at to find one that has much queued. */
 const FATTEST_SEARCH = 64;
