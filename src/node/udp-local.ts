@@ -238,6 +238,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     if (address === undefined) throw new UsageError("ERR_OPTION", `forward: "${targetText}" is no target`);
     const { host, port } = parseEndpoint(listen) as { host: string; port: number };
     const bound = await lookup(host);
+    let bindError: Error | undefined;
     const relay = new FixedForward(
       this,
       this.#io.udp,
@@ -248,7 +249,6 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
         bindError = error;
       },
     );
-    let bindError: Error | undefined;
     await boundOrFailed(relay.socket, () => bindError, `udp ${listen}`);
     const { receiveBufferBytes } = relay.socket;
     if (receiveBufferBytes !== undefined && receiveBufferBytes < UDP_BUFFER_BYTES) {
@@ -360,6 +360,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
 
   /** Says the first failure in a row aloud, the others only to those who listen closely. */
   #reportFailure(error: Error, lane: number): void {
+    if (this.#isClosing) return;
     const fields = { lane, error: error.message };
     if (this.#failures++ === 0) this.#log.warn(fields, "cannot reach the server; trying again");
     else this.#log.debug(fields, "cannot reach the server; trying again");
