@@ -1,3 +1,4 @@
+import { accessSync, constants } from "node:fs";
 import type { Duplex } from "node:stream";
 import type { ConnectHandshake } from "../core/connect-handshake.ts";
 import { HostError, UsageError } from "../core/errors.ts";
@@ -63,6 +64,22 @@ export function parseCarrierChain(options: CarrierChainOptions): Carrier {
 export function isBehindProxy(via: readonly string[]): boolean {
   const last = via.map(parseHop).findLast((hop) => hop.endpoint !== undefined);
   return last?.kind === "socks5" || last?.kind === "http";
+}
+
+/** They are read for each connection; that they are there is a matter of the start. @throws UsageError ERR_OPTION */
+export function checkTlsFiles(via: readonly string[]): void {
+  for (const [index, text] of via.entries()) {
+    const hop = parseHop(text, index);
+    if (hop.kind !== "tls") continue;
+    const { caFile, certFile, keyFile } = hop.options;
+    for (const file of [caFile, certFile, keyFile]) {
+      try {
+        if (file !== undefined) accessSync(file, constants.R_OK);
+      } catch (error) {
+        throw badHop(text, `cannot read ${file}: ${(error as NodeJS.ErrnoException).code}`);
+      }
+    }
+  }
 }
 
 /** A carrier that the embedding program makes. */

@@ -130,6 +130,12 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
     const device = await openDevice(options, this.#io, early, this.#log);
     this.#device = device;
     this.#core = await this.#makeCore(device);
+    if (leadsInACircle(options, this.#outgoing)) {
+      this.#log.warn(
+        {},
+        "what goes direct follows the route into the device again: give --out-interface or --out-mark",
+      );
+    }
     if (options.usesTunnel) await this.#startTunnel();
     const seed = () => randomSeed(nodeCryptography);
     this.#paths[ROUTE_DIRECT] = new DirectPath(this.#io.udp, this, seed(), this.#outgoing);
@@ -361,6 +367,13 @@ async function openDevice(
     return openDescriptor(Number(device.slice(3)), familyHeader, io.native, events);
   }
   return openTun({ ...options, name: device.slice(4), hasOffload: offload === "on" }, io.native, events, log);
+}
+
+/** What came by a route of the device leaves by that route again, unless something tells it from the others. */
+function leadsInACircle(options: ResolvedTun2SocksOptions, outgoing: Outgoing | undefined): boolean {
+  const { routes, tcpRoute, udpRoute, rules } = options;
+  const isDirect = [tcpRoute, udpRoute, ...rules.map(({ route }) => route)].includes(ROUTE_DIRECT);
+  return routes.length > 0 && isDirect && outgoing === undefined;
 }
 
 function ipText(ip: Uint8Array): string {

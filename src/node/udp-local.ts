@@ -11,7 +11,7 @@ import { BatchWriter } from "./batch-writer.ts";
 import type { ByteStream } from "./byte-stream.ts";
 import { openByteStream } from "./byte-stream.ts";
 import type { Carrier, Connection, OnRead } from "./carrier.ts";
-import { openTcpTarget, parseCarrierChain, streamCarrier } from "./carrier-chain.ts";
+import { checkTlsFiles, openTcpTarget, parseCarrierChain, streamCarrier } from "./carrier-chain.ts";
 import { nodeCryptography } from "./cryptography.ts";
 import { DeadlineTimer } from "./deadline-timer.ts";
 import { formatEndpoint, parseEndpoint } from "./endpoint.ts";
@@ -130,7 +130,8 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   #now = 0;
   #isScheduled = false;
   #isClosing = false;
-  #failures = 0;
+  /** What was said last of why there is no connection; undefined while there is one. */
+  #saidFailure: string | undefined;
 
   readonly #isShared: boolean;
   /** Workers in other threads that belong to this one. */
@@ -145,6 +146,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     this.#readBuffer = new Uint8Array(io.native === undefined ? 0 : READ_BUFFER_BYTES);
     const { server, via, carrier, idleTimeoutS, activeIdleTimeoutS, ...rest } = this.#options;
     const outgoing = outgoingOf(options);
+    checkTlsFiles(via);
     this.#carrier =
       carrier === undefined ? parseCarrierChain({ server, via, outgoing }) : streamCarrier(carrier);
     this.core = new TunnelClient({
@@ -349,7 +351,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
         this.emit("session-down", output.error);
         return;
       default:
-        this.#failures = 0;
+        this.#saidFailure = undefined;
         this.#log.info(
           { rttMs: this.core.rttMs },
           output.kind === "session-up" ? "session up" : "session resumed",
@@ -358,12 +360,13 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     }
   }
 
-  /** Says the first failure in a row aloud, the others only to those who listen closely. */
+  /** Says a failure aloud unless it is the one before again; that only to those who listen closely. */
   #reportFailure(error: Error, lane: number): void {
     if (this.#isClosing) return;
     const fields = { lane, error: error.message };
-    if (this.#failures++ === 0) this.#log.warn(fields, "cannot reach the server; trying again");
-    else this.#log.debug(fields, "cannot reach the server; trying again");
+    const level = this.#saidFailure === error.message ? "debug" : "warn";
+    this.#saidFailure = error.message;
+    this.#log[level](fields, "cannot reach the server; trying again");
     this.tell("error", error);
   }
 

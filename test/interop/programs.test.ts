@@ -80,6 +80,7 @@ describe("bad options are said in one line, with exit code 2:", () => {
     ["udp-local", ["--server", "nowhere"], /nowhere/],
     ["udp-local", ["--server", "unix:/run/a", "--via", "socks5://127.0.0.1:1"], /--server: .*--via/],
     ["udp-local", ["--via", "http://u:secret@127.0.0.1:0"], /--via/],
+    ["udp-local", ["--via", "tls://?ca=/nonexistent/ca.pem"], /ca\.pem/],
   ] as const)("%s %j", async (program, args, pattern) => {
     const { code, stderr, stdout } = await run(program, args);
     expect(stderr.trimEnd().split("\n")).toHaveLength(1);
@@ -173,6 +174,21 @@ describe("a program", () => {
     const [code] = await once(child, "close");
     expect(code).toBe(0);
     expect(JSON.parse(output.ready)).toEqual(ready);
+  });
+
+  it("says why it has no connection once, and says so again when the reason is another", async () => {
+    const socket = createServer().listen(0, "127.0.0.1");
+    await once(socket, "listening");
+    const { port } = socket.address() as AddressInfo;
+    socket.close();
+    await once(socket, "close");
+    const { child, output } = start("udp-local", ["--server", `127.0.0.1:${port}`]);
+    await until(() => output.stderr.includes("ECONNREFUSED"), child, output);
+    // Ends each connection; udp-local tries again by itself.
+    socket.on("connection", (connection) => connection.resume().end()).listen(port, "127.0.0.1");
+    await until(() => output.stderr.includes("closed by the other end"), child, output);
+    socket.close();
+    expect(output.stderr.split("ECONNREFUSED")).toHaveLength(2);
   });
 
   it("says that the server is unreachable at the start, once, and goes on", async () => {
