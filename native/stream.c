@@ -70,7 +70,11 @@ static void call(stream *stream, napi_ref function, size_t argc, int64_t number)
 
 static void on_ready(uv_poll_t *poll, int status, int events) {
   stream *stream = poll->data;
-  if (status < 0) events = UV_READABLE;
+  if (status < 0) {
+    // The error is read behind what came before it, and libuv watches no more.
+    uv_poll_start(poll, UV_READABLE, on_ready);
+    events = UV_READABLE;
+  }
   if (events & UV_WRITABLE) {
     uv_poll_start(poll, UV_READABLE, on_ready);
     call(stream, stream->on_writable, 0, 0);

@@ -35,6 +35,8 @@ export class CapsuleReader {
   data: Uint8Array;
   valueOffset = 0;
   valueEnd = 0;
+  /** Where it begins in the chunk, from which it can be read again; of one that began in an earlier chunk, -1. */
+  start = 0;
   /** Offset in the chunk behind what the last call consumed. */
   offset = 0;
 
@@ -96,6 +98,7 @@ export class CapsuleReader {
       if (valueOffset + length > end) return this.#keep(chunk, at, end);
       this.type = type;
       this.data = chunk;
+      this.start = at;
       this.valueOffset = valueOffset;
       this.valueEnd = valueOffset + length;
       this.offset = valueOffset + length;
@@ -139,6 +142,7 @@ export class CapsuleReader {
     if (taken < missing) return READ_NEED;
     this.type = type;
     this.data = this.#carry!;
+    this.start = -1;
     this.valueOffset = headerLength;
     this.valueEnd = headerLength + length;
     this.#carryLength = 0;

@@ -15,6 +15,7 @@ import {
   encodeCompressionClose,
   encodeContextAssign,
   encodeShutdown,
+  MAX_CONTROL_CAPSULE_BYTES,
   MAX_DATAGRAM_BYTES,
   MAX_MTU,
   MAX_PAYLOAD_BYTES,
@@ -60,6 +61,8 @@ const REFUSAL_MS = 30_000;
 const REOPEN_MS = 1_000;
 /** Outputs of that kind, whatever the server says and applications send. */
 const UNREACHABLE_PER_SECOND = 200;
+/** Bytes of control capsules that may wait for a server that does not read, besides those that register all there is. */
+const CONTROL_BYTES = 1_048_576;
 const NEVER = Number.POSITIVE_INFINITY;
 
 /** All durations in milliseconds, sizes in bytes. */
@@ -231,10 +234,11 @@ export class TunnelClient {
     if (this.#closed || lane.state !== "connecting") return;
     lane.state = "handshake";
     lane.deadline = now + this.#options.handshakeTimeoutMs;
+    const { heartbeatMs, maxAssociations, maxContexts } = this.#options;
+    const registrations = (maxAssociations + maxContexts) * MAX_CONTROL_CAPSULE_BYTES;
     lane.tunnel = new Tunnel(lane.queue, this.counters, {
-      heartbeatMs: this.#options.heartbeatMs,
-      // What this end registers anew at once is bounded by its own tables.
-      controlBytes: Number.MAX_SAFE_INTEGER,
+      heartbeatMs,
+      controlBytes: CONTROL_BYTES + registrations,
     });
     lane.head.clear();
     lane.challenged = false;
@@ -659,13 +663,16 @@ export class TunnelClient {
     received.data = chunk;
     while (!received.isFull && tunnel.next(now, chunk, at, end)) {
       const reader = tunnel.reader;
-      at = reader.offset;
       if (reader.type !== CAPSULE_DATAGRAM) {
+        // It may end what the rows before it stand for: those go first.
+        if (received.count > 0 && reader.type !== CAPSULE_COMPRESSION_ACK) return reader.start;
+        at = reader.offset;
         this.#handleControl(now, lane);
         if (lane.tunnel !== tunnel) return end;
         if (tunnel.error !== undefined) break;
         continue;
       }
+      at = reader.offset;
       const { data } = reader;
       const payload = readNumbers(data, reader.valueOffset, reader.valueEnd, 1, this.#numbers);
       const length = reader.valueEnd - payload;

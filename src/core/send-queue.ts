@@ -201,10 +201,7 @@ export class SendQueue {
     pool.reserveFlow(flow);
     this.#dropStale(now, flow);
     const cost = entryCost(length);
-    while (this.bytes + cost > this.#byteLimit && this.#turn !== NONE) {
-      this.#dropHead(this.#fattest());
-      this.#counters.drops.queue_full++;
-    }
+    this.#dropUntil(this.#byteLimit - cost);
     const entry = pool.allocate(now, context, data, offset, length);
     if (pool.flowHead[flow] === NONE) {
       pool.flowHead[flow] = entry;
@@ -263,7 +260,7 @@ export class SendQueue {
     while (pool.flowHead[flow] !== NONE) this.#dropHead(flow);
   }
 
-  /** Moves a flow, as it is, behind the others of another queue of the same pool. */
+  /** Moves a flow behind the others of another queue of the same pool, which drops what that makes too much for it. */
   moveFlow(flow: number, to: SendQueue): void {
     const pool = this.#pool;
     if (flow >= pool.flowHead.length || pool.flowHead[flow] === NONE || to === this) return;
@@ -272,6 +269,7 @@ export class SendQueue {
     this.bytes -= bytes;
     to.#link(flow);
     to.bytes += bytes;
+    to.#dropUntil(to.#byteLimit);
   }
 
   /** Drops what is over its age in all flows. */
@@ -299,6 +297,13 @@ export class SendQueue {
       count++;
     }
     return count;
+  }
+
+  #dropUntil(bytes: number): void {
+    while (this.bytes > bytes && this.#turn !== NONE) {
+      this.#dropHead(this.#fattest());
+      this.#counters.drops.queue_full++;
+    }
   }
 
   #dropStale(now: number, flow: number): void {

@@ -73,6 +73,8 @@ const NONCE_CAPACITY = 65_536;
 /** Datagrams that wait for a name to be resolved: for one context, and in all. */
 const HELD_DATAGRAMS = 8;
 const HELD_BYTES = 1_048_576;
+/** Names that are looked up at once for a session; further ones wait for their turn. */
+const LOOKUPS_PER_SESSION = 64;
 /** Largest id that fits the tables. */
 const MAX_ID = 0x3fff_ffff;
 /** Id of a context that stands for an address of uncompressed datagrams; never on the wire. */
@@ -151,6 +153,9 @@ interface Session {
   /** Id of the context with uncompressed semantics, 0 for none. */
   uncompressed: number;
   readonly unreachable: TokenBucket;
+  /** Names that are being looked up, and contexts whose names wait for that. */
+  lookups: number;
+  readonly unresolved: Set<number>;
   lingerUntil: number;
 }
 
@@ -171,6 +176,7 @@ interface Connection {
 interface Query {
   readonly context: number;
   readonly generation: number;
+  readonly session: Session | undefined;
   readonly connection: Connection | undefined;
 }
 
@@ -320,6 +326,8 @@ export class TunnelServer {
     this.#connections[index] = undefined;
     this.#freeConnections.push(index);
     this.#detach(now, connection);
+    // An answer may still come for it.
+    connection.state = "closing";
   }
 
   /** A batch from {@link pollTransmit} is written. */
@@ -436,6 +444,10 @@ export class TunnelServer {
     const query = this.#queries.get(number);
     if (query === undefined) return;
     this.#queries.delete(number);
+    if (query.session !== undefined) {
+      query.session.lookups--;
+      this.#resolveNext(query.session);
+    }
     const target = addresses.find((address) => this.#options.permits(address));
     if (query.connection !== undefined) {
       this.#handleTargetResolved(now, query.connection, target, addresses.length > 0);
@@ -699,6 +711,8 @@ export class TunnelServer {
       nextContextId: 1,
       uncompressed: 0,
       unreachable: new TokenBucket(UNREACHABLE_PER_SECOND),
+      lookups: 0,
+      unresolved: new Set(),
       lingerUntil: NEVER,
     };
     this.#sessions.set(hexKey(id), session);
@@ -707,10 +721,6 @@ export class TunnelServer {
 
   /** RFC 9298 without our extension: one association, which begins and ends with the tunnel. */
   #handlePlainRequest(now: number, connection: Connection, request: UpgradeRequest): void {
-    if (this.tunnelCount >= this.#options.maxTunnels || !this.#makeRoomForSession()) {
-      this.#refuse(connection, "tunnel_limit", encodeRefusal(503, undefined));
-      return;
-    }
     if (request.target === undefined) {
       this.#bindPlain(now, connection, undefined);
       return;
@@ -725,7 +735,7 @@ export class TunnelServer {
       return;
     }
     connection.state = "resolving";
-    this.#resolve(address, { context: NONE, generation: 0, connection });
+    this.#resolve(address, { context: NONE, generation: 0, session: undefined, connection });
   }
 
   #handleTargetResolved(
@@ -742,6 +752,10 @@ export class TunnelServer {
   }
 
   #bindPlain(now: number, connection: Connection, target: AddressBytes | undefined): void {
+    if (this.tunnelCount >= this.#options.maxTunnels || !this.#makeRoomForSession()) {
+      this.#refuse(connection, "tunnel_limit", encodeRefusal(503, undefined));
+      return;
+    }
     const isBound = connection.request!.bind;
     const session = this.#beginSession(
       isBound ? "bound" : "fixed",
@@ -861,13 +875,19 @@ export class TunnelServer {
     outgoing.data = chunk;
     while (!outgoing.isFull && tunnel.next(now, chunk, at, end)) {
       const { reader } = tunnel;
-      at = reader.offset;
       if (reader.type !== CAPSULE_DATAGRAM) {
+        // It may end what the rows before it stand for: those go first.
+        if (outgoing.count > 0 && reader.type !== CAPSULE_COMPRESSION_ACK) {
+          this.#markDirty(connection);
+          return reader.start;
+        }
+        at = reader.offset;
         this.#handleControl(now, connection, session);
         if (connection.state !== "open") return end;
         if (tunnel.error !== undefined) break;
         continue;
       }
+      at = reader.offset;
       const { data } = reader;
       const payload = readNumbers(data, reader.valueOffset, reader.valueEnd, 1, this.#numbers);
       if (payload < 0 || reader.valueEnd - payload > MAX_PAYLOAD_BYTES) {
@@ -969,12 +989,10 @@ export class TunnelServer {
     const [id, second] = numbers;
     let fault: string | undefined;
     switch (type) {
-      case CAPSULE_COMPRESSION_ACK: {
-        const slot = isWhole ? session.contextById.get(id) : undefined;
-        if (slot !== undefined) this.contexts.state[slot] = CONTEXT_ACKED;
-        else if (!isWhole || (session.kind !== "native" && id % 2 === 0)) fault = "COMPRESSION_ACK";
+      case CAPSULE_COMPRESSION_ACK:
+        // Contexts of our own are used at once, and those of the client are not the client's to acknowledge.
+        if (!isWhole || (session.kind !== "native" && id % 2 === 0)) fault = "COMPRESSION_ACK";
         break;
-      }
       case CAPSULE_COMPRESSION_CLOSE: {
         if (!isWhole || id === 0) fault = "COMPRESSION_CLOSE";
         else if (id === session.uncompressed) session.uncompressed = 0;
@@ -1128,15 +1146,26 @@ export class TunnelServer {
     }
     if (isName) {
       this.contexts.state[slot] = CONTEXT_RESOLVING;
-      this.#resolve(address, {
-        context: slot,
-        generation: this.contexts.generation[slot],
-        connection: undefined,
-      });
+      session.unresolved.add(slot);
+      this.#resolveNext(session);
       return;
     }
     this.#grant(slot, association, address);
     this.#sendControl(connection, encodeCompressionAck(id));
+  }
+
+  #resolveNext(session: Session): void {
+    const [slot] = session.unresolved;
+    if (slot === undefined || session.lookups >= LOOKUPS_PER_SESSION) return;
+    session.unresolved.delete(slot);
+    session.lookups++;
+    const generation = this.contexts.generation[slot];
+    this.#resolve(this.contexts.address[slot]!, {
+      context: slot,
+      generation,
+      session,
+      connection: undefined,
+    });
   }
 
   #resolve(address: AddressBytes, query: Query): void {
@@ -1234,7 +1263,9 @@ export class TunnelServer {
       filtering === "endpoint-independent" ||
       (filtering === "address-dependent" && this.#permissions.has(association, remote)) ||
       this.#nameOf(association, remote) !== NONE;
-    if (session.kind === "fixed" || !isHeard || (session.kind === "bound" && session.uncompressed === 0)) {
+    // Whom we hear can be answered: nobody gets around the policy by a source that is made up.
+    const isLet = isHeard && this.#options.permits(remote);
+    if (session.kind === "fixed" || !isLet || (session.kind === "bound" && session.uncompressed === 0)) {
       this.counters.drops.filtered += count;
       return NONE;
     }
@@ -1288,6 +1319,7 @@ export class TunnelServer {
     if (this.#lastReply[association] === slot) this.#lastReply[association] = NONE;
     this.#takeHeld(slot);
     if (session !== undefined) {
+      session.unresolved.delete(slot);
       session.contextCount--;
       if (this.contexts.id[slot] !== HIDDEN_ID) session.contextById.delete(this.contexts.id[slot]);
     }

@@ -17,6 +17,8 @@ import type { SendQueue } from "./send-queue.ts";
 const FIRST_BATCH_BYTES = 16_384;
 const MAX_BATCH_BYTES = 262_144;
 const MISSED_HEARTBEATS = 3;
+const FIRST_CONTROL_BLOCK_BYTES = 512;
+const MAX_CONTROL_BLOCK_BYTES = 16_384;
 
 export interface TunnelLimits {
   /** Milliseconds between heartbeats. */
@@ -43,8 +45,11 @@ export class Tunnel {
   #batch: Uint8Array | undefined;
   #batchLength = 0;
   #lent = false;
+  /** Control capsules that wait, end to end in blocks: one by one they would take many times their bytes. */
   readonly #control: Uint8Array[] = [];
   #controlLength = 0;
+  /** Bytes used of the last block; the others are full. */
+  #lastBlockLength = 0;
   #sequence = 0;
   #heartbeatAt = Number.POSITIVE_INFINITY;
   #receivedAt = 0;
@@ -116,7 +121,7 @@ export class Tunnel {
     this.error ??= error;
   }
 
-  /** Sends a capsule (or a head) before every datagram that is not yet in a batch. `bytes` is given away. */
+  /** Sends a capsule (or a head) before every datagram that is not yet in a batch. `bytes` is copied. */
   writeControl(bytes: Uint8Array): void {
     if (this.#controlLength === 0 && !this.#lent && this.#reserve(bytes.length)) {
       this.#batch!.set(bytes, this.#batchLength);
@@ -127,7 +132,24 @@ export class Tunnel {
       this.fail(new ProtocolError("ERR_CONTROL_OVERFLOW", `${this.#controlLength} bytes wait`));
       return;
     }
-    this.#control.push(bytes);
+    this.#appendControl(bytes);
+  }
+
+  #appendControl(bytes: Uint8Array): void {
+    const blocks = this.#control;
+    let last = blocks.at(-1);
+    if (last === undefined || this.#lastBlockLength + bytes.length > last.length) {
+      let size = FIRST_CONTROL_BLOCK_BYTES;
+      if (last !== undefined) {
+        size = Math.min(MAX_CONTROL_BLOCK_BYTES, 2 * last.length);
+        blocks[blocks.length - 1] = last.subarray(0, this.#lastBlockLength);
+      }
+      last = new Uint8Array(Math.max(size, bytes.length));
+      blocks.push(last);
+      this.#lastBlockLength = 0;
+    }
+    last.set(bytes, this.#lastBlockLength);
+    this.#lastBlockLength += bytes.length;
     this.#controlLength += bytes.length;
   }
 
@@ -184,8 +206,11 @@ export class Tunnel {
    */
   pollTransmit(now: number): Uint8Array | undefined {
     if (this.#lent) return undefined;
-    while (this.#control.length > 0 && this.#reserve(this.#control[0].length)) {
-      const bytes = this.#control.shift()!;
+    while (this.#control.length > 0) {
+      const [first] = this.#control;
+      const bytes = this.#control.length === 1 ? first.subarray(0, this.#lastBlockLength) : first;
+      if (!this.#reserve(bytes.length)) break;
+      this.#control.shift();
       this.#batch!.set(bytes, this.#batchLength);
       this.#batchLength += bytes.length;
       this.#controlLength -= bytes.length;

@@ -107,7 +107,7 @@ export class DescriptorStream implements ByteStream {
 /**
  * Takes the connection of a socket that nothing waits in for the system, away from node:net.
  *
- * @returns undefined for any other stream, which stays as it is
+ * @returns undefined for any other stream, and where that takes one descriptor too many: the stream stays as it is
  */
 export function takeDescriptor(
   stream: Duplex,
@@ -117,8 +117,14 @@ export function takeDescriptor(
   const isBare = Object.getPrototypeOf(stream) === Socket.prototype;
   const own = isBare && !stream.destroyed && stream.writableLength === 0 ? descriptorOf(stream) : undefined;
   if (own === undefined) return undefined;
+  let descriptor: number;
+  try {
+    descriptor = native.descriptorDuplicate!(own);
+  } catch {
+    // The process has no more.
+    return undefined;
+  }
   stream.pause();
-  const descriptor = native.descriptorDuplicate!(own);
   const surplus = (stream.read() as Uint8Array | null) ?? undefined;
   stream.on("error", () => {});
   stream.destroy();

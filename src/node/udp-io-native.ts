@@ -80,7 +80,8 @@ class NativeUdpIo implements UdpIo {
       this.#sockets[id] = socket;
       return socket;
     } catch (error) {
-      onBindError(error as Error);
+      // Not before the caller has the socket that this is about.
+      queueMicrotask(() => onBindError(error as Error));
       return new NativeUdpSocket(this, -1, 0, options);
     }
   }

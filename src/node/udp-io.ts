@@ -51,7 +51,7 @@ export interface UdpSocketOptions {
   readonly onDatagrams: OnDatagrams;
   /** Native I/O on Linux only: of a socket that is not connected, node:dgram and other systems tell nothing. */
   readonly onUnreachable?: OnUnreachable;
-  /** Errors of single datagrams do not end a socket; a failure to bind does, and is told here once. */
+  /** Errors of single datagrams do not end a socket; a failure to bind does, and is told here once, later. */
   readonly onBindError: (error: Error) => void;
 }
 

@@ -1,3 +1,4 @@
+import type { LookupAddress } from "node:dns";
 import { lookup } from "node:dns/promises";
 import { EventEmitter } from "node:events";
 import { performance } from "node:perf_hooks";
@@ -32,6 +33,8 @@ import { sumStats, WorkerGroup } from "./worker-group.ts";
 /** How long a connection that is being closed may take to take what is left. */
 const CLOSE_MS = 1_000;
 const RESOLVE_MS = 5_000;
+/** Names that the system may be asked for at once: it goes on with one whose time is over. */
+const MAX_LOOKUPS = 1_024;
 const READ_BUFFER_BYTES = 262_144;
 
 /** Which of several workers this is. */
@@ -119,6 +122,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   #now = 0;
   #isScheduled = false;
   #isClosing = false;
+  #lookups = 0;
 
   readonly #others: OtherWorkers | undefined;
 
@@ -269,6 +273,8 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     for (let at = 0; at < end; ) {
       at = this.#core.handleStream(now, connection, chunk, at, end);
       this.#sendOutgoing(chunk);
+      // Sockets of what has ended are closed before more are opened.
+      this.#handleOutputs();
     }
     this.#drain();
   }
@@ -371,13 +377,18 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     return this.#now;
   }
 
-  #drain(): void {
-    const now = this.#turnNow();
-    this.#now = 0;
+  #handleOutputs(): void {
     const core = this.#core;
     for (let output = core.pollOutput(); output !== undefined; output = core.pollOutput()) {
       this.#handleOutput(output);
     }
+  }
+
+  #drain(): void {
+    const now = this.#turnNow();
+    this.#now = 0;
+    const core = this.#core;
+    this.#handleOutputs();
     for (let index = core.pollDirty(); index >= 0; index = core.pollDirty())
       this.#links[index]?.writer.pump(now);
     if (!this.#isClosing) this.#timer.arm(core.nextTimeout());
@@ -444,17 +455,29 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     this.#core.handleBound(performance.now(), association, addresses);
   }
 
+  async #lookUp(name: string): Promise<LookupAddress[]> {
+    if (this.#lookups >= MAX_LOOKUPS) throw new Error("too many at once");
+    this.#lookups++;
+    try {
+      return await lookup(name, { all: true, verbatim: true });
+    } finally {
+      this.#lookups--;
+    }
+  }
+
   async #resolve(query: number, name: string, port: number): Promise<void> {
     let addresses: AddressBytes[] = [];
+    let timer: NodeJS.Timeout | undefined;
     const deadline = new Promise<never>((_, failed) => {
-      setTimeout(() => failed(new Error("deadline")), RESOLVE_MS).unref();
+      timer = setTimeout(() => failed(new Error("deadline")), RESOLVE_MS).unref();
     });
     try {
-      const found = await Promise.race([lookup(name, { all: true, verbatim: true }), deadline]);
+      const found = await Promise.race([this.#lookUp(name), deadline]);
       addresses = found.flatMap(({ address }) => makeAddress(address, port) ?? []);
     } catch (error) {
       this.#log.debug({ error: (error as Error).message }, "cannot resolve a name");
     }
+    clearTimeout(timer);
     this.#core.handleResolved(performance.now(), query, addresses);
     this.#sendOutgoing(undefined);
     this.#drain();

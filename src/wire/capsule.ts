@@ -34,6 +34,8 @@ export const MAX_PAYLOAD_BYTES = 65_527;
 export const MAX_DATAGRAM_HEADER_BYTES = 13;
 /** Longest value of every other known capsule: two varints and a name of 255 bytes fit. */
 export const MAX_CONTROL_VALUE_BYTES = 300;
+/** Such a capsule with its type and length. */
+export const MAX_CONTROL_CAPSULE_BYTES = MAX_CONTROL_VALUE_BYTES + 6;
 
 /** Reasons in ASSOCIATION_CLOSE and SHUTDOWN. */
 export const CLOSE_REASONS = ["done", "idle", "limit", "evicted", "failed"] as const;

@@ -1,14 +1,24 @@
+import { spawn } from "node:child_process";
 import type { Socket as UdpSocket } from "node:dgram";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
 import type { Socket } from "node:net";
 import { connect } from "node:net";
-import { setTimeout as wait } from "node:timers/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { UdpLocal, UdpServer } from "../../src/node/handles.ts";
 import { startUdpLocal } from "../../src/node/udp-local.ts";
 import { startUdpServer } from "../../src/node/udp-server.ts";
-import { encodeContextAssign } from "../../src/wire/capsule.ts";
+import {
+  datagramHeaderLength,
+  encodeAssociationOpen,
+  encodeContextAssign,
+  encodeShutdown,
+  writeDatagramHeader,
+} from "../../src/wire/capsule.ts";
 import { makeAddress } from "../../src/wire/socket-address.ts";
 
 const KEY = Buffer.alloc(32, "k");
@@ -140,6 +150,16 @@ describe("beside a hostile peer others' traffic flows", () => {
   });
 });
 
+/** Upgrades a connection to a server without a key; the time of the request is after the server's start. */
+async function upgrade(socket: Socket): Promise<void> {
+  const nonce = Buffer.from(`${Math.random()}`.padEnd(16).slice(0, 16)).toString("base64");
+  socket.write(
+    `GET /.well-known/masque/udp/%2A/%2A/ HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: connect-udp\r\nCapsule-Protocol: ?1\r\nConnect-UDP-Bind: ?1\r\nUnderpass: v=1, n=:${nonce}:, t=${Date.now() + 1_000}, l=0\r\n\r\n`,
+  );
+  const [head] = await once(socket, "data");
+  expect(head.toString("latin1")).toMatch(/^HTTP\/1.1 101 /);
+}
+
 describe("a peer with the key that breaks the protocol", () => {
   const sessions: { close(): Promise<void> }[] = [];
   afterEach(async () => {
@@ -150,20 +170,13 @@ describe("a peer with the key that breaks the protocol", () => {
   async function upgraded(server: UdpServer): Promise<Socket> {
     const socket = connect(Number(server.address.listen[0].split(":")[1]), "127.0.0.1");
     socket.on("error", () => {});
-    const nonce = Buffer.from(`${Math.random()}`.padEnd(16).slice(0, 16)).toString("base64");
-    socket.write(
-      `GET /.well-known/masque/udp/%2A/%2A/ HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: connect-udp\r\nCapsule-Protocol: ?1\r\nConnect-UDP-Bind: ?1\r\nUnderpass: v=1, n=:${nonce}:, t=${Date.now()}, l=0\r\n\r\n`,
-    );
-    const [head] = await once(socket, "data");
-    expect(head.toString("latin1")).toMatch(/^HTTP\/1.1 101 /);
+    await upgrade(socket);
     return socket;
   }
 
   async function start(options: object): Promise<UdpServer> {
     const server = await startUdpServer({ listen: ["127.0.0.1:0"], ...options });
     sessions.push(server);
-    // Requests from before the server's start are challenged; let its start be past.
-    await wait(20);
     return server;
   }
 
@@ -219,3 +232,78 @@ describe("a peer with the key that breaks the protocol", () => {
     expect(server.stats().refused.protocol_error).toBe(1);
   });
 });
+
+describe.each(["127.0.0.1:0", "unix"])("a server on %s that has no descriptor left", (where) => {
+  it("refuses what it has none for, and serves again when others are free", async () => {
+    const directory = mkdtempSync(join(tmpdir(), "underpass-"));
+    const listen = where === "unix" ? `unix:${join(directory, "socket")}` : where;
+    const program = fileURLToPath(new URL("../../dist/cli/udp-server.js", import.meta.url));
+    const options = ["--listen", listen, "--allow", "127.0.0.1/32", "--workers", "1", "--log-format", "json"];
+    const argv = ["-c", 'ulimit -n 64; exec "$@"', "sh", process.execPath, program, ...options];
+    const child = spawn("sh", argv, { stdio: ["ignore", "ignore", "pipe"] });
+    const echo = createSocket("udp4");
+    echo.on("message", (data, { port }) => echo.send(data, port, "127.0.0.1"));
+    echo.bind(0, "127.0.0.1");
+    const sockets: Socket[] = [];
+    try {
+      const [ready] = await once(child.stderr, "data");
+      child.stderr.resume();
+      const address: string = JSON.parse(ready.toString().split("\n")[0]).listen[0];
+      const open = () => {
+        const socket = address.startsWith("unix:")
+          ? connect(address.slice(5))
+          : connect(Number(address.split(":")[1]), "127.0.0.1");
+        socket.on("error", () => {});
+        sockets.push(socket);
+        return socket;
+      };
+      const target = makeAddress("127.0.0.1", echo.address().port)!;
+      /** Opens associations and sends on each. */
+      const associations = (count: number) =>
+        Buffer.concat(
+          Array.from({ length: count }, (_, i) => [
+            encodeAssociationOpen(1 + i, undefined),
+            encodeContextAssign(2 + 2 * i, 1 + i, target),
+            Buffer.concat([encodeDatagramHeader(2 + 2 * i, 4), Buffer.from("here")]),
+          ]).flat(),
+        );
+      const until = (socket: Socket, is: (heard: Buffer) => boolean) =>
+        new Promise<void>((done) => {
+          let heard = Buffer.alloc(0);
+          socket.on("data", (data) => {
+            heard = Buffer.concat([heard, data]);
+            if (is(heard)) done();
+          });
+        });
+      const mad = open();
+      await upgrade(mad);
+      const failed = until(mad, (heard) => heard.includes(Buffer.from("80555003", "hex")));
+      mad.write(associations(100));
+      await failed;
+      for (let i = 0; i < 100; i++) open();
+      const ended = once(mad, "close");
+      mad.write(encodeShutdown("done"));
+      await ended;
+      for (const socket of sockets) socket.destroy();
+      let honest = open();
+      const isTurnedAway = () => once(honest, "close").then(() => true);
+      while (await Promise.race([upgrade(honest), isTurnedAway()])) honest = open();
+      const answered = until(honest, (heard) => heard.includes("here"));
+      honest.write(associations(1));
+      await answered;
+      expect(child.exitCode).toBe(null);
+    } finally {
+      for (const socket of sockets) socket.destroy();
+      echo.close();
+      child.kill();
+      if (child.exitCode === null) await once(child, "exit");
+      rmSync(directory, { recursive: true });
+    }
+  });
+});
+
+function encodeDatagramHeader(context: number, length: number): Uint8Array {
+  const header = new Uint8Array(datagramHeaderLength(context, length));
+  writeDatagramHeader(header, 0, context, length);
+  return header;
+}

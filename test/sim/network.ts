@@ -64,6 +64,8 @@ export class Network {
   /** While true, no byte arrives anywhere, and nobody is told. */
   isStalled = false;
   echoes = true;
+  /** While false, names that the server asks for are not answered. */
+  answersNames = true;
 
   readonly #options: NetworkOptions;
   readonly #wires: Wire[] = [];
@@ -259,28 +261,48 @@ export class Network {
     while (wire.toServer.length > 0 && wire.toServer[0].at <= this.now && this.#wires.includes(wire)) {
       const { bytes } = wire.toServer.shift()!;
       moved = true;
-      for (let at = 0; at < bytes.length; ) {
-        at = this.server.handleStream(this.now, wire.connection, bytes, at, bytes.length);
-        this.#sendOutgoing();
-      }
+      this.#toServer(wire, bytes);
     }
     while (wire.toClient.length > 0 && wire.toClient[0].at <= this.now && this.#wires.includes(wire)) {
       const { bytes } = wire.toClient.shift()!;
       moved = true;
-      for (let at = 0; at < bytes.length; ) {
-        at = this.client.handleStream(this.now, wire.lane, bytes, at, bytes.length);
-        const { received, contexts } = this.client;
-        for (let i = 0; i < received.count; i++) {
-          const payload = received.data.subarray(received.offset[i], received.offset[i] + received.length[i]);
-          this.arrived.push({
-            association: received.association[i],
-            remote: formatAddress(contexts.address[received.context[i]]!),
-            payload: new TextDecoder().decode(payload),
-          });
-        }
-      }
+      this.#toClient(wire, bytes);
     }
     return moved;
+  }
+
+  /** Bytes of a server that does as it likes come to the client, on the first connection, in one piece. */
+  carryToClient(bytes: Uint8Array): void {
+    this.#toClient(this.#wires[0], bytes);
+    this.settle();
+  }
+
+  /** Bytes of a client that does as it likes come to the server, on the first connection, in one piece. */
+  carryToServer(bytes: Uint8Array): void {
+    this.#toServer(this.#wires[0], bytes);
+    this.settle();
+  }
+
+  #toServer(wire: Wire, bytes: Uint8Array): void {
+    for (let at = 0; at < bytes.length; ) {
+      at = this.server.handleStream(this.now, wire.connection, bytes, at, bytes.length);
+      this.#sendOutgoing();
+    }
+  }
+
+  #toClient(wire: Wire, bytes: Uint8Array): void {
+    for (let at = 0; at < bytes.length; ) {
+      at = this.client.handleStream(this.now, wire.lane, bytes, at, bytes.length);
+      const { received, contexts } = this.client;
+      for (let i = 0; i < received.count; i++) {
+        const payload = received.data.subarray(received.offset[i], received.offset[i] + received.length[i]);
+        this.arrived.push({
+          association: received.association[i],
+          remote: formatAddress(contexts.address[received.context[i]]!),
+          payload: new TextDecoder().decode(payload),
+        });
+      }
+    }
   }
 
   #sendOutgoing(): void {
@@ -336,7 +358,7 @@ export class Network {
       this.server.handleDisconnected(this.now, output.connection);
     } else if (output.kind === "release") {
       this.#ports.delete(output.association);
-    } else if (output.kind === "resolve") {
+    } else if (output.kind === "resolve" && this.answersNames) {
       const answer = this.names.get(output.name);
       const address = answer === undefined ? undefined : makeAddress(answer, output.port);
       this.server.handleResolved(this.now, output.query, address === undefined ? [] : [address]);

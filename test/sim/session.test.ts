@@ -1,6 +1,18 @@
 import { describe, expect, it } from "vitest";
 import { resumeMac } from "../../src/core/credentials.ts";
+import type { TunnelServer } from "../../src/core/server.ts";
+import {
+  encodeAssociationClose,
+  encodeAssociationOpen,
+  encodeCompressionAck,
+  encodeCompressionClose,
+  encodeContextAssign,
+  encodeHeartbeat,
+  encodeHeartbeatEcho,
+  encodeShutdown,
+} from "../../src/wire/capsule.ts";
 import { decodeHead, findHeadEnd } from "../../src/wire/http-head.ts";
+import { makeAddress } from "../../src/wire/socket-address.ts";
 import { BIND_PATH, decodeUpgradeResponse, encodeUpgradeRequest } from "../../src/wire/upgrade.ts";
 import { EPOCH, Network, seededCryptography } from "./network.ts";
 
@@ -22,6 +34,162 @@ function open(network: Network, expires = true): number {
 function payloads(network: Network): string[] {
   return network.arrived.map(({ payload }) => payload);
 }
+
+/** All of it comes to the client's lane 0 at once. */
+function fromServer(network: Network, ...capsules: Uint8Array[]): void {
+  network.carryToClient(Buffer.concat(capsules));
+}
+
+function datagram(context: number, payload: string): Uint8Array {
+  return Buffer.from([0, payload.length + 1, context, ...Buffer.from(payload)]);
+}
+
+describe("a datagram right before what ends its context, in one piece,", () => {
+  it("reaches the application with its own source, whatever ends it", () => {
+    const network = started();
+    network.echoes = false;
+    const a = open(network);
+    network.send(a, "192.0.2.1:53", "x");
+    network.settle();
+    fromServer(
+      network,
+      encodeContextAssign(1, 1, makeAddress("192.0.2.2", 1)!),
+      datagram(1, "closed"),
+      encodeCompressionClose(1),
+      encodeContextAssign(3, 1, makeAddress("192.0.2.3", 1)!),
+      datagram(3, "its slot"),
+      datagram(2, "ended"),
+      encodeAssociationClose(1, "idle"),
+    );
+    expect(network.arrived).toEqual([
+      { association: a, remote: "192.0.2.2:1", payload: "closed" },
+      { association: a, remote: "192.0.2.3:1", payload: "its slot" },
+      { association: a, remote: "192.0.2.1:53", payload: "ended" },
+    ]);
+  });
+
+  it("reaches its own target, whatever ends it", () => {
+    const network = started();
+    network.echoes = false;
+    const a = open(network);
+    network.send(a, "192.0.2.1:53", "x");
+    network.settle();
+    network.carryToServer(
+      Buffer.concat([
+        datagram(2, "closed"),
+        encodeCompressionClose(2),
+        encodeContextAssign(4, 1, makeAddress("192.0.2.2", 1)!),
+        datagram(4, "its slot"),
+        encodeAssociationClose(1, "done"),
+        encodeAssociationOpen(2, undefined),
+        encodeContextAssign(6, 2, makeAddress("192.0.2.3", 1)!),
+        datagram(6, "last"),
+        encodeShutdown("done"),
+      ]),
+    );
+    expect(network.atTargets.slice(1)).toEqual([
+      "40000 > 192.0.2.1:53: closed",
+      "40000 > 192.0.2.2:1: its slot",
+      "40001 > 192.0.2.3:1: last",
+    ]);
+  });
+});
+
+describe("a server", () => {
+  const plain = (server: TunnelServer, now: number, target: string) => {
+    const connection = server.handleAccept(now);
+    const request = encodeUpgradeRequest("a", `/.well-known/masque/udp/${target}/53/`, false, undefined);
+    server.handleStream(now, connection, request, 0, request.length);
+    return connection;
+  };
+
+  it("begins nothing for a connection that is gone when its target's name has been found", () => {
+    const { server, now } = new Network();
+    const connection = plain(server, now, "a.test");
+    const output = server.pollOutput();
+    if (output?.kind !== "resolve") throw new Error("asks for no name");
+    server.handleDisconnected(now, connection);
+    server.handleResolved(now, output.query, [makeAddress("192.0.2.1", 53)!]);
+    expect(server.pollOutput()).toBeUndefined();
+    expect([server.sessionCount, server.associationCount, server.tunnelCount]).toEqual([0, 0, 0]);
+  });
+
+  it("holds no more sessions than it may when the names of many targets are found late", () => {
+    const { server, now } = new Network({ server: { maxSessions: 2 } });
+    for (let i = 0; i < 5; i++) plain(server, now, `${i}.test`);
+    for (let output = server.pollOutput(); output !== undefined; output = server.pollOutput()) {
+      if (output.kind === "resolve")
+        server.handleResolved(now, output.query, [makeAddress("192.0.2.1", 53)!]);
+    }
+    expect(server.sessionCount).toBe(2);
+    expect(server.counters.refused.tunnel_limit).toBe(3);
+  });
+
+  it("sends nothing to a name that it has not found, though the client acknowledges it", () => {
+    const network = started();
+    network.answersNames = false;
+    const a = open(network);
+    network.send(a, "a.test:53", "one");
+    network.settle();
+    network.carryToServer(encodeCompressionAck(2));
+    network.send(a, "a.test:53", "two");
+    network.settle();
+    expect(network.atTargets).toEqual([]);
+  });
+
+  it("hears nobody who may not be sent to, so that a made-up source is no way around its policy", () => {
+    const network = started({ server: { filtering: "endpoint-independent" } });
+    network.echoes = false;
+    const a = open(network);
+    network.send(a, "192.0.2.1:53", "x");
+    network.settle();
+    network.receive(0, "10.0.0.1:161", "made up");
+    network.receive(0, "192.0.2.9:161", "true");
+    network.settle();
+    expect(network.arrived.map(({ remote }) => remote)).toEqual(["192.0.2.9:161"]);
+    expect(network.server.counters.drops.filtered).toBe(1);
+  });
+});
+
+describe("names", () => {
+  it("are looked up 64 at a time for a session, each in its turn, and not at all once their context is closed", () => {
+    const network = started();
+    const { server } = network;
+    network.answersNames = false;
+    const a = open(network);
+    for (let i = 0; i < 200; i++) network.send(a, `${i}.test:53`, "x");
+    network.settle();
+    const asked = () => network.serverEvents.flatMap((event) => (event.kind === "resolve" ? [event] : []));
+    expect(asked().map(({ name }) => name)).toEqual(Array.from({ length: 64 }, (_, i) => `${i}.test`));
+    for (let i = 100; i < 200; i++) network.carryToServer(encodeCompressionClose(2 + 2 * i));
+    for (let answered = 0; answered < asked().length; answered++) {
+      server.handleResolved(network.now, asked()[answered].query, []);
+      network.settle();
+    }
+    expect(asked().map(({ name }) => name)).toEqual(Array.from({ length: 100 }, (_, i) => `${i}.test`));
+  });
+
+  it("of a client that registers and closes them without end are not looked up without end", () => {
+    const network = started();
+    network.answersNames = false;
+    const a = open(network);
+    network.send(a, "192.0.2.1:53", "x");
+    network.settle();
+    const name = makeAddress("a.test", 53)!;
+    for (let id = 4; id < 40_000; id += 4) {
+      network.carryToServer(
+        Buffer.concat([
+          encodeContextAssign(id, 1, name),
+          encodeContextAssign(id + 2, 1, name),
+          encodeCompressionClose(id),
+          encodeCompressionClose(id + 2),
+        ]),
+      );
+    }
+    expect(network.serverEvents.filter(({ kind }) => kind === "resolve")).toHaveLength(64);
+    expect(network.server.contexts.size).toBe(1);
+  });
+});
 
 describe("datagrams", () => {
   it("go to the target and back, with the target's address on the answer", () => {
@@ -232,6 +400,37 @@ describe("heartbeats", () => {
     expect(network.client.rttMs).toBeGreaterThanOrEqual(40);
     expect(network.client.rttMs).toBeLessThan(42);
     expect(network.server.rttMs).toBeGreaterThanOrEqual(40);
+  });
+
+  it("of a peer that reads late are all echoed, in order, as long as no more than 1 MiB waits", () => {
+    const { client, now } = started();
+    const count = 80_000;
+    const asked = Buffer.concat(Array.from({ length: count }, (_, i) => encodeHeartbeat(i, 1)));
+    for (let at = 0; at < asked.length; ) at = client.handleStream(now, 0, asked, at, asked.length);
+    const batches: Uint8Array[] = [];
+    for (let batch = client.pollTransmit(now, 0); batch !== undefined; batch = client.pollTransmit(now, 0)) {
+      batches.push(batch.slice());
+      client.handleTransmitted(0);
+    }
+    const echoes = Buffer.concat(Array.from({ length: count }, (_, i) => encodeHeartbeatEcho(i, 1)));
+    expect(Buffer.concat(batches).equals(echoes)).toBe(true);
+    expect(client.isUp).toBe(true);
+  });
+
+  it("of a server that does not read are echoed up to 1 MiB beyond what registers all there is; then its lane ends", () => {
+    const { client, now } = started({ client: { maxAssociations: 16, maxContexts: 16 } });
+    const asked = Buffer.concat(Array.from({ length: 10_000 }, () => encodeHeartbeat(1, 1)));
+    let sent = 0;
+    while (client.isUp && sent < 100_000_000) {
+      client.handleStream(now, 0, asked, 0, asked.length);
+      sent += asked.length;
+    }
+    expect(sent).toBeGreaterThan(1_048_576);
+    expect(sent).toBeLessThan(1_600_000);
+    expect(client.pollOutput()).toMatchObject({
+      kind: "disconnect",
+      error: { code: "ERR_CONTROL_OVERFLOW" },
+    });
   });
 
   it("end a half-open connection at both ends within 20 s", () => {

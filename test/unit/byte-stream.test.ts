@@ -111,6 +111,14 @@ describe.each(KINDS)("a %s byte stream", (kind, io) => {
     expect((await closed)?.message).toMatch(/ECONNRESET/);
   });
 
+  it("is closed by a reset that came right behind bytes", async () => {
+    start();
+    peer.write("last words");
+    peer.resetAndDestroy();
+    await closed;
+    expect(stream.isClosed).toBe(true);
+  });
+
   it("hears nothing any more once destroyed, though bytes are on their way", async () => {
     start();
     const gone = new Promise((done) => peer.resume().once("close", done));

@@ -17,6 +17,7 @@ import {
   encodeHeartbeatEcho,
   encodeUnreachable,
   ipVersionFormLength,
+  isDomain,
   readNumbers,
   writeDatagramHeader,
 } from "../../src/wire/capsule.ts";
@@ -212,6 +213,22 @@ function serverCapsules(): Uint8Array[] {
   return [encodeUnreachable(2, "port", 0), encodeUnreachable(1, "too-big", 1280)];
 }
 
+/** Those that a client sends of which its tunnel does not end. */
+function honestCapsules(): Uint8Array[] {
+  const [datagram] = controlCapsules();
+  return [
+    datagram,
+    datagram,
+    encodeAssociationOpen(1, undefined),
+    encodeContextAssign(2, 1, ipv4),
+    encodeContextAssign(4, 1, name),
+    encodeCompressionAck(2),
+    encodeCompressionClose(2),
+    encodeHeartbeat(1, 2),
+    encodeAssociationClose(1, "done"),
+  ];
+}
+
 /** Good capsules of every other type. */
 function controlCapsules(): Uint8Array[] {
   const datagram = new Uint8Array(datagramHeaderLength(2, 5) + 5);
@@ -233,7 +250,7 @@ function controlCapsules(): Uint8Array[] {
   ];
 }
 
-describe("whole endpoints, past their handshake, take 200,000 random and mutated capsules", () => {
+describe("whole endpoints, past their handshake, take 200,000 pieces of random and mutated capsules", () => {
   it("and stay in their bounds; others' datagrams go on", () => {
     const network = new Network({
       server: { maxAssociationsPerSession: 50, maxContextsPerSession: 200, idleTimeoutMs: Number.MAX_VALUE },
@@ -247,6 +264,7 @@ describe("whole endpoints, past their handshake, take 200,000 random and mutated
     const { server } = network;
     let connection = -1;
     let resets = 0;
+    let rows = 0;
     for (let i = 0; i < 200_000; i++) {
       if (connection >= 0 && i % 100 === 0) {
         // A mutant may have begun an unknown capsule that swallows all that follows.
@@ -266,11 +284,26 @@ describe("whole endpoints, past their handshake, take 200,000 random and mutated
         server.handleStream(network.now, connection, request, 0, request.length);
         resets++;
       }
-      const good = valid[random() % valid.length];
-      const bytes =
-        random() % 4 === 0 ? mutate(random, good) : random() % 50 === 0 ? randomBytes(random, 20) : good;
-      for (let at = 0; at < bytes.length; )
+      const bytes = Buffer.concat(
+        Array.from({ length: 1 + (random() % 6) }, () => {
+          const some = random() % 16 === 0 ? valid : honestCapsules();
+          const good = some[random() % some.length];
+          if (random() % 50 === 0) return randomBytes(random, 20);
+          return random() % 16 === 0 ? mutate(random, good) : good;
+        }),
+      );
+      for (let at = 0; at < bytes.length; ) {
         at = server.handleStream(network.now, connection, bytes, at, bytes.length);
+        const { outgoing, contexts } = server;
+        for (let row = 0; row < outgoing.count; row++) {
+          const target = contexts.target[outgoing.context[row]];
+          // Names are not sent to, and contexts go on standing for what they stood for.
+          if (target === undefined || isDomain(target)) throw new Error("no target");
+          if (contexts.association[outgoing.context[row]] !== outgoing.association[row])
+            throw new Error("another's");
+          rows++;
+        }
+      }
       if (server.pollTransmit(network.now, connection) !== undefined) server.handleTransmitted(connection);
       for (let output = server.pollOutput(); output !== undefined; output = server.pollOutput()) {
         if (output.kind === "resolve") server.handleResolved(network.now, output.query, [ipv4]);
@@ -286,7 +319,8 @@ describe("whole endpoints, past their handshake, take 200,000 random and mutated
         expect(network.arrived.at(-1)?.payload).toBe(`honest ${i}`);
       }
     }
-    expect(resets).toBeGreaterThan(10_000);
+    expect(resets).toBeGreaterThan(5_000);
+    expect(rows).toBeGreaterThan(1_000);
     expect(server.sessionCount).toBeLessThanOrEqual(64);
     expect(server.associationCount).toBeLessThanOrEqual(64 * 50);
     expect(server.contexts.size).toBeLessThanOrEqual(64 * 200);
@@ -300,16 +334,29 @@ describe("whole endpoints, past their handshake, take 200,000 random and mutated
     network.advance(100);
     const association = network.client.openAssociation(network.now, undefined, false);
     const { client } = network;
+    let rows = 0;
     for (let i = 0; i < 200_000; i++) {
       if (i % 100 === 0) network.cutConnections();
       if (!client.isUp) network.advance(6_000);
-      if (i % 1000 === 0) network.send(association, "192.0.2.1:53", "x");
-      const good = valid[random() % valid.length];
-      const bytes = random() % 4 === 0 ? mutate(random, good) : good;
-      for (let at = 0; at < bytes.length; ) at = client.handleStream(network.now, 0, bytes, at, bytes.length);
+      if (i % 10 === 0) network.send(association, `192.0.2.${1 + (i % 3)}:53`, "x");
+      const bytes = Buffer.concat(
+        Array.from({ length: 1 + (random() % 6) }, () => {
+          const good = random() % 4 === 0 ? valid[random() % valid.length] : valid[0];
+          return random() % 8 === 0 ? mutate(random, good) : good;
+        }),
+      );
+      for (let at = 0; at < bytes.length; ) {
+        at = client.handleStream(network.now, 0, bytes, at, bytes.length);
+        const { received, contexts } = client;
+        for (let row = 0; row < received.count; row++) {
+          if (contexts.address[received.context[row]] === undefined) throw new Error("no source");
+          rows++;
+        }
+      }
       network.settle();
     }
     expect(client.contexts.size).toBeLessThanOrEqual(100);
+    expect(rows).toBeGreaterThan(20);
     network.advance(6_000);
     network.cutConnections();
     network.advance(6_000);

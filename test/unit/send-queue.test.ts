@@ -118,6 +118,19 @@ describe("SendQueue", () => {
     expect(drain(queue, 0)).toEqual([[2, [9]]]);
   });
 
+  it("stays within its bound when another queue's flows are moved to it again and again", () => {
+    const { queue, makeQueue, counters } = setUp(20_000);
+    const other = makeQueue();
+    for (let flow = 0; flow < 50; flow++) {
+      for (let i = 0; i < 5; i++) push(queue, 0, flow, new Uint8Array(1000));
+      queue.moveFlow(flow, other);
+      expect(other.bytes).toBeLessThanOrEqual(20_000);
+    }
+    expect(queue.bytes).toBe(0);
+    expect(drain(other, 0)).toHaveLength(250 - counters.drops.queue_full);
+    expect(other.bytes).toBe(0);
+  });
+
   it("stays within its bounds and loses nothing uncounted, whatever is done", () => {
     const command = fc.record({
       kind: fc.constantFrom("push", "fill", "expire", "remove"),
