@@ -1,7 +1,6 @@
 // Runs build/load: targets and senders.
-import { once } from "node:events";
 import { createInterface } from "node:readline";
-import { LOAD, start } from "./processes.mjs";
+import { json, LOAD, start, startIn } from "./processes.mjs";
 
 /**
  * What a target took since its last report: µs of delay one way, s between the first and the last.
@@ -11,9 +10,9 @@ import { LOAD, start } from "./processes.mjs";
  */
 /** @typedef {{ port: number, report: () => Promise<Taken>, stop: () => void }} Target */
 
-/** @param {"sink" | "echo"} mode @returns {Promise<Target>} */
-export async function startTarget(mode) {
-  const child = start(LOAD, [mode, "3600"]);
+/** @param {"sink" | "echo"} mode @param {string} [host]  network namespace @param {string} [address] @returns {Promise<Target>} */
+export async function startTarget(mode, host, address) {
+  const child = startIn(host, [LOAD, mode, 3600, ...(address === undefined ? [] : [address])]);
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
   const { port } = JSON.parse((await lines.next()).value);
   return {
@@ -26,33 +25,27 @@ export async function startTarget(mode) {
   };
 }
 
-/** Runs a sender to its end. @param {(string | number)[]} args @returns {Promise<any>} */
-async function run(args) {
-  const child = start(LOAD, args.map(String));
-  let text = "";
-  child.stdout.on("data", (data) => {
-    text += data;
-  });
-  await once(child, "close");
-  if (text === "") throw new Error(`load ${args.join(" ")} failed`);
-  return JSON.parse(text);
-}
-
 /** @typedef {{ size: number, sockets: number, burst: number, rate: number, seconds: number }} Load  rate 0: all it can */
 
-/** @param {number} port @param {Load} load @returns {Promise<{ sent: number, seconds: number }>} */
-export function flood(port, { size, sockets, burst, rate, seconds }) {
-  return run(["flood", port, size, sockets, seconds, rate, burst]);
+/** A port of loopback, `ADDRESS:PORT`, or `ADDRESS:PORT@SOCKS`. @typedef {number | string} To */
+
+/** @param {To} to @param {Load} load @param {string} [host] @returns {Promise<{ sent: number, seconds: number }>} */
+export function flood(to, { size, sockets, burst, rate, seconds }, host) {
+  return json(host, [LOAD, "flood", to, size, sockets, seconds, rate, burst]);
 }
 
-/** At a fixed rate with answers; µs of round trip. @param {number} port @param {Load} load @returns {Promise<Taken & { sent: number }>} */
-export function open(port, { size, burst, rate, seconds }) {
-  return run(["open", port, size, seconds, rate, burst]);
+/**
+ * At a fixed rate with answers; µs of round trip.
+ *
+ * @param {To} to @param {Omit<Load, "sockets">} load @param {string} [host] @returns {Promise<Taken & { sent: number }>}
+ */
+export function open(to, { size, burst, rate, seconds }, host) {
+  return json(host, [LOAD, "open", to, size, seconds, rate, burst]);
 }
 
-/** @param {number} port @param {number} size @param {number} count */
-export function ping(port, size, count) {
-  return run(["ping", port, size, count]);
+/** @param {To} to @param {number} size @param {number} count */
+export function ping(to, size, count) {
+  return json(undefined, [LOAD, "ping", to, size, count]);
 }
 
 /** One datagram from each of so many sockets, which stay open. @param {number} port @param {number} sockets @param {number} perSecond */

@@ -15,8 +15,11 @@ export function packageVersion() {
   return String(JSON.parse(readFileSync("package.json", "utf8")).version);
 }
 
-/** @param {import("./subjects.mjs").Subject[]} subjects @param {number} rounds @param {number} seconds @returns {Machine} */
-export function machine(subjects, rounds, seconds) {
+/**
+ * @param {{ name: string, version: string }[]} subjects @param {number} rounds @param {number} seconds
+ * @param {string} script  of package.json @returns {Machine}
+ */
+export function machine(subjects, rounds, seconds, script = "bench") {
   const quoted = process.argv
     .slice(2)
     .map((arg) => (/^[\w./=,:-]+$/.test(arg) ? arg : `'${arg}'`))
@@ -24,7 +27,7 @@ export function machine(subjects, rounds, seconds) {
     .map((arg) => arg.replace(/(^|[\s='"])\/(?:[^\s/]+\/)*/g, "$1"));
   return {
     date: new Date().toISOString().slice(0, 10),
-    command: ["npm run bench --", ...quoted].join(" "),
+    command: [`npm run ${script} --`, ...quoted].join(" "),
     cpu: cpus()[0].model.trim(),
     cores: cpus().length,
     memoryGb: Math.round(totalmem() / 2 ** 30),

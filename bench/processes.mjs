@@ -6,6 +6,8 @@ import { readdirSync, readFileSync } from "node:fs";
 /** @typedef {import("node:child_process").ChildProcess} ChildProcess */
 
 export const LOAD = "build/load";
+/** USER_HZ is 100 wherever Node runs. */
+const NS_PER_TICK = 10_000_000;
 
 /** @type {Set<ChildProcess>} */
 const children = new Set();
@@ -34,6 +36,26 @@ export function start(command, args) {
   child.once("exit", () => children.delete(child));
   child.stderr.resume();
   return child;
+}
+
+/** In a network namespace, where one is named. @param {string | undefined} host @param {(string | number)[]} argv */
+export function startIn(host, argv) {
+  const [command, ...args] = [...(host === undefined ? [] : ["ip", "netns", "exec", host]), ...argv].map(
+    String,
+  );
+  return start(command, args);
+}
+
+/** Runs to its end; what it printed, which is JSON. @param {string | undefined} host @param {(string | number)[]} argv @returns {Promise<any>} */
+export async function json(host, argv) {
+  const child = startIn(host, argv);
+  let text = "";
+  child.stdout.on("data", (data) => {
+    text += data;
+  });
+  await once(child, "close");
+  if (text === "") throw new Error(`${argv.join(" ")} said nothing`);
+  return JSON.parse(text);
 }
 
 /** @param {ChildProcess[]} processes */
@@ -70,13 +92,16 @@ function read(path) {
   }
 }
 
-/** CPU time of all threads of a process and of its children, in ns. @param {number} pid */
+/** CPU time of all threads of a process and of its children, in ns; to 10 ms where threads have ended. @param {number} pid */
 export function cpuNs(pid) {
   let total = 0;
   for (const member of tree(pid)) {
+    let ofThreads = 0;
     for (const task of tasks(member)) {
-      total += Number(read(`/proc/${member}/task/${task}/schedstat`).split(" ")[0]);
+      ofThreads += Number(read(`/proc/${member}/task/${task}/schedstat`).split(" ")[0]);
     }
+    const [user, system] = read(`/proc/${member}/stat`).split(") ").at(-1)?.split(" ").slice(11, 13) ?? [];
+    total += Math.max(ofThreads, (Number(user ?? 0) + Number(system ?? 0)) * NS_PER_TICK);
   }
   return total;
 }
@@ -98,7 +123,7 @@ export function descriptorLimit() {
  * Waits until somebody listens on a TCP port or has bound a UDP port. Nothing is sent: some tunnels take one client
  * for their life.
  *
- * @param {number} port @param {ChildProcess} child  who shall
+ * @param {number} port @param {ChildProcess} child  who shall, in its own network namespace
  */
 export async function bound(port, child) {
   const suffix = `:${port.toString(16).toUpperCase().padStart(4, "0")}`;
@@ -110,7 +135,7 @@ export async function bound(port, child) {
       ["udp", undefined],
       ["udp6", undefined],
     ]) {
-      for (const line of read(`/proc/net/${table}`).split("\n")) {
+      for (const line of read(`/proc/${child.pid}/net/${table}`).split("\n")) {
         const fields = line.trim().split(/\s+/);
         if (fields[1]?.endsWith(suffix) && (state === undefined || fields[3] === state)) return;
       }

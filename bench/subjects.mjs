@@ -5,7 +5,7 @@ import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { createServer } from "node:net";
 import { createInterface } from "node:readline";
-import { bound, start, stop } from "./processes.mjs";
+import { bound, start, startIn, stop } from "./processes.mjs";
 
 /** @typedef {{ port: number, local?: number, server?: number, stop: () => Promise<void> }} Running  port, pids */
 /**
@@ -50,6 +50,16 @@ async function ready(child) {
   throw new Error(last || "ended before it was ready");
 }
 
+/** @param {string} text  commands between `;;`, words divided by spaces @returns {string[][]} */
+export function commandsIn(text) {
+  return text.split(";;").map((command) => command.trim().split(/\s+/));
+}
+
+/** @param {string[]} words @param {Record<string, string | number>} values  of what stands in braces @returns {string[]} */
+export function filled(words, values) {
+  return words.map((word) => word.replace(/\{(\w+)\}/g, (all, name) => String(values[name] ?? all)));
+}
+
 /** @param {string} name @param {string[]} given  options of both ends @param {string} version @returns {Subject} */
 function underpass(name, given, version) {
   return {
@@ -90,7 +100,7 @@ function underpass(name, given, version) {
  * @returns {Subject}
  */
 function program(name, version, isTwoWay, commands) {
-  const [ofServer, ofLocal] = commands.split(";;").map((text) => text.trim().split(/\s+/));
+  const [ofServer, ofLocal] = commandsIn(commands);
   if (!ofServer?.[0] || !ofLocal?.[0]) {
     throw new Error(`--peer ${name}: expected NAME=SERVER COMMAND ;; LOCAL COMMAND`);
   }
@@ -100,17 +110,10 @@ function program(name, version, isTwoWay, commands) {
     isTwoWay,
     start: async (target) => {
       const [tcp, udp] = [await freeTcpPort(), await freeUdpPort()];
-      /** @type {Record<string, string | number>} */
       const values = { tcp, udp, target, key: KEY };
-      /** @param {string[]} words */
-      const run = ([command, ...args]) =>
-        start(
-          command,
-          args.map((arg) => arg.replace(/\{(tcp|udp|target|key)\}/g, (_, key) => String(values[key]))),
-        );
-      const server = run(ofServer);
+      const server = startIn(undefined, filled(ofServer, values));
       await bound(tcp, server);
-      const local = run(ofLocal);
+      const local = startIn(undefined, filled(ofLocal, values));
       await bound(udp, local);
       return { port: udp, local: local.pid, server: server.pid, stop: () => stop([local, server]) };
     },
@@ -144,7 +147,7 @@ export const BARE = {
 };
 
 /** @param {string} text  NAME=REST @param {string} option @returns {[name: string, rest: string]} */
-function named(text, option) {
+export function named(text, option) {
   const [, name, rest] = /^([\w.-]+)=(.*)$/s.exec(text) ?? [];
   if (name === undefined) throw new Error(`${option}: expected NAME=..., got ${text}`);
   return [name, rest];

@@ -1,39 +1,48 @@
-// What a TUN device costs: UDP to the device loop and back, one TCP stream, and the whole tunnel by TUN beside the same
-// by SOCKS5. In two network namespaces, which go with the run.
-import { execFileSync, spawn, spawnSync } from "node:child_process";
-import { randomBytes } from "node:crypto";
-import { once } from "node:events";
-import { existsSync, mkdtempSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { createInterface } from "node:readline";
+// What a TUN device costs: UDP to the device loop and back, one TCP stream, the whole tunnel by TUN beside the same by
+// SOCKS5, and tun2socks programs side by side. In two network namespaces, which go with the run.
+import { spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
 import { parseArgs } from "node:util";
+import { flood, open, startTarget } from "./load.mjs";
 import { describe, machine, packageVersion } from "./machine.mjs";
-import { cpuNs, LOAD, start, stop } from "./processes.mjs";
+import { cpuNs, json, residentBytes, startIn, stop } from "./processes.mjs";
 import { median } from "./statistics.mjs";
+import { DEVICE, FAR, lineOf, makeHosts, NEAR, NETWORK, startOurs, TARGET } from "./tun-hosts.mjs";
+import { proxiedWays, TUNNEL_WAYS } from "./tun-ways.mjs";
+
+/** @typedef {import("./tun-ways.mjs").Way} Way */
+/** @typedef {import("./tun-ways.mjs").Running} Running */
 
 const HELP = `npm run bench:tun -- [options]
 
-Linux, as root, with iproute2 and iperf3, and native I/O built.
+Linux, as root, with iproute2, iperf3 and danted (dante-server), and native I/O built.
 
-  --only LIST    of udp,tcp,tunnel
+  --only LIST    of udp,tcp,tunnel,programs
+  --peer 'NAME=[SERVER COMMAND ;;] LOCAL COMMAND'
+                 one more tun2socks for programs, repeatable; words are divided by spaces. {device}: a TUN device that is
+                 set up; {address}, {netmask}: the host's own on it; {gateway}: another address of that network;
+                 {socks}: HOST:PORT of a SOCKS5 server. The server's command runs beyond it and listens on {udpgw},
+                 HOST:PORT of TCP
   --rounds N     default 3
   --seconds S    of a window, default 2
+  --json         one JSON record on a line instead of text
 `;
 
-/** @typedef {import("node:child_process").ChildProcess} ChildProcess */
-
-const PARTS = ["udp", "tcp", "tunnel"];
+const PARTS = { udp: benchUdp, tcp: benchTcp, tunnel: benchTunnel, programs: benchPrograms };
 const SIZE = 1200;
 /** Datagrams offered in a second to the device loop. */
 const ECHO_RATES = [100_000, 200_000, 300_000, 400_000];
-/** For the whole tunnel both ways, far below what it carries. */
+/** Both ways, far below what ours carries; for programs, what others carry too. */
 const TUNNEL_RATE = 20_000;
-const TUNNEL_MAX_RATE = 500_000;
-const HALVINGS = 6;
+const PROGRAMS_RATE = 5_000;
+/** Where the highest rate is looked for: in so many steps, to 2.5 %. */
+const RATES = { least: 1_000, most: 512_000 };
+const STEPS = 8;
 const MAX_LOSS = 0.01;
 /** Datagrams of a segmented send. */
 const BURST = 32;
+/** Tries, of 0.1 s, until a first datagram is answered. */
+const FIRST_TRIES = 100;
 /** @type {[mtu: number, offload: "on" | "off"][]} */
 const TCP_CASES = [
   [1500, "off"],
@@ -43,27 +52,21 @@ const TCP_CASES = [
   [65_000, "off"],
   [65_000, "on"],
 ];
-const LINK = { near: "10.79.0.1", far: "10.79.0.2" };
-const DEVICE = { name: "bench0", own: "198.18.0.1", peer: "198.18.0.2" };
-const NETWORK = "203.0.113.0";
-const TARGET = "203.0.113.5";
 
-const { only, rounds, seconds } = readOptions();
+const { only, ways, isJson, rounds, seconds } = readOptions();
 checkMachine();
-const [NEAR, FAR] = [`upbench${process.pid}a`, `upbench${process.pid}b`];
-const folder = mkdtempSync(join(tmpdir(), "underpass-bench-"));
 const removeHosts = makeHosts();
-const keyFile = join(folder, "psk");
-writeFileSync(keyFile, randomBytes(32).toString("base64url"), { mode: 0o600 });
 
 function readOptions() {
   try {
     const { values } = parseArgs({
       options: {
         help: { type: "boolean", default: false },
-        only: { type: "string", default: PARTS.join() },
+        only: { type: "string", default: Object.keys(PARTS).join() },
+        peer: { type: "string", multiple: true, default: [] },
         rounds: { type: "string", default: "3" },
         seconds: { type: "string", default: "2" },
+        json: { type: "boolean", default: false },
       },
     });
     if (values.help) {
@@ -71,10 +74,10 @@ function readOptions() {
       process.exit(0);
     }
     const [only, rounds, seconds] = [values.only.split(","), Number(values.rounds), Number(values.seconds)];
-    if (only.some((part) => !PARTS.includes(part))) throw new Error(`--only is of ${PARTS.join()}`);
+    if (only.some((part) => !(part in PARTS))) throw new Error(`--only is of ${Object.keys(PARTS).join()}`);
     if (!Number.isInteger(rounds) || rounds < 1) throw new Error("--rounds is at least 1");
     if (!Number.isInteger(seconds) || seconds < 1) throw new Error("--seconds is at least 1");
-    return { only, rounds, seconds };
+    return { only, ways: proxiedWays(values.peer), isJson: values.json, rounds, seconds };
   } catch (error) {
     console.error(`bench:tun: ${/** @type {Error} */ (error).message}; see --help`);
     process.exit(2);
@@ -82,7 +85,7 @@ function readOptions() {
 }
 
 function checkMachine() {
-  const lacks = ["ip", "iperf3"].filter(
+  const lacks = ["ip", "iperf3", ...(only.includes("programs") ? ["danted"] : [])].filter(
     (program) => spawnSync("sh", ["-c", 'command -v "$1"', "sh", program]).status !== 0,
   );
   if (process.platform !== "linux" || process.getuid?.() !== 0) lacks.push("Linux, root");
@@ -93,77 +96,37 @@ function checkMachine() {
   process.exit(1);
 }
 
-/** Two namespaces with a link; they go with this process, in whatever way it ends. @returns what removes them before */
-function makeHosts() {
-  const undertaker = `
-    cat >/dev/null
-    rm -rf "$1"; shift
-    for host in "$@"; do
-      while pids=$(ip netns pids "$host") && [ -n "$pids" ]; do kill -9 $pids; done 2>/dev/null
-      ip netns del "$host"
-    done 2>/dev/null`;
-  const child = spawn("sh", ["-c", undertaker, "sh", folder, NEAR, FAR], {
-    detached: true,
-    stdio: ["pipe", "ignore", "ignore"],
-  });
-  child.unref();
-  /** @type {import("node:net").Socket} */ (child.stdin).unref();
-  const script = `
-    ip netns add ${NEAR}; ip netns add ${FAR}
-    ip link add veth0 netns ${NEAR} type veth peer name veth0 netns ${FAR}
-    ip -n ${NEAR} link set lo up; ip -n ${FAR} link set lo up
-    ip -n ${NEAR} addr add ${LINK.near}/24 dev veth0; ip -n ${FAR} addr add ${LINK.far}/24 dev veth0
-    ip -n ${NEAR} link set veth0 up; ip -n ${FAR} link set veth0 up
-    ip -n ${FAR} addr add ${TARGET}/32 dev lo
-    ip -n ${NEAR} route add ${NETWORK}/24 via ${LINK.far} metric 1000`;
-  execFileSync("sh", ["-ec", script]);
-  return async () => {
-    const gone = once(child, "exit");
-    child.stdin?.end();
-    await gone;
-  };
+/** @param {string} line */
+function say(line) {
+  if (!isJson) console.log(line);
 }
 
-/** @param {string} host @param {(string | number)[]} argv */
-function startIn(host, argv) {
-  return start("ip", ["netns", "exec", host, ...argv.map(String)]);
+/** @template {object} T @param {string} part @param {T} fields @returns {T} */
+function record(part, fields) {
+  if (isJson) console.log(JSON.stringify({ part, ...fields }));
+  return fields;
 }
 
-/** The first line for which `wanted` holds. @param {NodeJS.ReadableStream | null} stream @param {(line: string) => boolean} wanted */
-async function lineOf(stream, wanted) {
-  let last = "";
-  const lines = createInterface({ input: /** @type {NodeJS.ReadableStream} */ (stream) });
-  for await (const line of lines) {
-    last = line;
-    if (!wanted(line)) continue;
-    stream?.resume();
-    return line;
-  }
-  throw new Error(last || "ended before it was ready");
-}
-
-/** Runs to its end; what it printed, which is JSON. @param {string} host @param {(string | number)[]} argv @returns {Promise<any>} */
-async function json(host, argv) {
-  const child = startIn(host, argv);
-  let text = "";
-  child.stdout?.on("data", (data) => {
-    text += data;
-  });
-  await once(child, "close");
-  if (text === "") throw new Error(`${argv.join(" ")} said nothing`);
-  return JSON.parse(text);
-}
-
-/** Starts one of ours; its ready line. @param {string} host @param {string} name @param {string[]} options */
-async function startOurs(host, name, options) {
-  const child = startIn(host, [process.execPath, `dist/cli/${name}.js`, "--log-format", "json", ...options]);
-  const ready = JSON.parse(await lineOf(child.stderr, (line) => line.includes('"ready"')));
-  return { child, ready };
+/** Columns as wide as their widest cell. @param {(string | number)[][]} rows */
+function sayTable(rows) {
+  const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => String(row[column]).length)));
+  for (const row of rows)
+    say(
+      row
+        .map((cell, column) => String(cell).padEnd(widths[column]))
+        .join("  ")
+        .trimEnd(),
+    );
 }
 
 /** @param {number} value */
 function thousands(value) {
   return `${(value / 1000).toFixed(0)}k`;
+}
+
+/** @param {number} part */
+function percent(part, digits = 1) {
+  return `${(100 * part).toFixed(digits)} %`;
 }
 
 /** @param {{ corrupt: number, duplicate: number }} taken */
@@ -175,8 +138,8 @@ function checkTaken({ corrupt, duplicate }) {
 }
 
 async function benchUdp() {
-  console.log(`\nUDP echo of ${SIZE} bytes between an application and the device loop, a second each way`);
-  console.log("offload  sends     offered  answered   loss    p50 µs  p99 µs");
+  say(`\nUDP echo of ${SIZE} bytes between an application and the device loop, a second each way`);
+  const rows = [["offload", "sends", "offered", "answered", "loss", "p50 µs", "p99 µs"]];
   for (const offload of ["on", "off"]) {
     const { name, own, peer } = DEVICE;
     const echo = startIn(NEAR, [process.execPath, "bench/tun-echo.mjs", name, offload, own, peer, NETWORK]);
@@ -186,153 +149,105 @@ async function benchUdp() {
       ["segments", BURST],
     ])) {
       for (const rate of ECHO_RATES) {
+        /** @type {Awaited<ReturnType<typeof open>>[]} */
         const records = [];
         for (let round = 0; round < rounds; round++) {
-          const taken = await json(NEAR, [LOAD, "open", `${TARGET}:9`, SIZE, seconds, rate, burst]);
+          const taken = await open(`${TARGET}:9`, { size: SIZE, burst, rate, seconds }, NEAR);
           checkTaken(taken);
-          records.push(taken);
+          records.push(record("udp", { offload, sends, rate, round, ...taken }));
         }
-        /** @param {(record: any) => number} of */
+        /** @param {(record: (typeof records)[0]) => number} of */
         const middle = (of) => median(records.map(of));
-        const loss = (100 * middle((each) => 1 - each.count / each.sent)).toFixed(2);
-        console.log(
-          [
-            offload.padEnd(8),
-            sends.padEnd(9),
-            thousands(middle((each) => each.sent / each.seconds)).padEnd(8),
-            thousands(middle((each) => each.count / each.seconds)).padEnd(10),
-            `${loss} %`.padEnd(7),
-            middle((each) => each.p50)
-              .toFixed(0)
-              .padEnd(7),
-            middle((each) => each.p99).toFixed(0),
-          ].join(" "),
-        );
+        rows.push([
+          offload,
+          sends,
+          thousands(middle((each) => each.sent / each.seconds)),
+          thousands(middle((each) => each.count / each.seconds)),
+          percent(
+            middle((each) => 1 - each.count / each.sent),
+            2,
+          ),
+          middle((each) => each.p50).toFixed(0),
+          middle((each) => each.p99).toFixed(0),
+        ]);
       }
     }
     await stop([echo]);
   }
+  sayTable(rows);
 }
 
-/** @param {string[]} options  of iperf3. @returns {Promise<number>}  Gbit/s, the median */
-async function oneStream(options) {
-  const rates = [];
-  for (let round = 0; round < rounds; round++) {
-    const report = await json(NEAR, ["iperf3", "-J", "-c", TARGET, "-t", seconds, ...options]);
-    if (report.error !== undefined) throw new Error(`iperf3: ${report.error}`);
-    rates.push(report.end.sum_received.bits_per_second / 1e9);
-  }
-  return median(rates);
+async function startIperf() {
+  const server = startIn(FAR, ["iperf3", "-s", "--forceflush"]);
+  await lineOf(server.stdout, (line) => line.includes("listening"));
+  return server;
+}
+
+/** One TCP stream to the target. @param {"up" | "down"} direction */
+async function stream(direction) {
+  const options = direction === "up" ? [] : ["-R"];
+  const report = await json(NEAR, ["iperf3", "-J", "-c", TARGET, "-t", seconds, ...options]);
+  if (report.error !== undefined) throw new Error(`iperf3: ${report.error}`);
+  const { bits_per_second, bytes } = report.end.sum_received;
+  return { gbits: Number(bits_per_second) / 1e9, bytes: Number(bytes) };
 }
 
 async function benchTcp() {
-  console.log("\nOne TCP stream, TUN to a connection by the link, Gbit/s");
-  console.log("MTU     offload  up      down");
-  const server = startIn(FAR, ["iperf3", "-s", "--forceflush"]);
-  await lineOf(server.stdout, (line) => line.includes("listening"));
-  /** @param {string} label */
-  const row = async (label) => {
-    const [up, down] = [await oneStream([]), await oneStream(["-R"])];
-    console.log(`${label} ${up.toFixed(2).padEnd(7)} ${down.toFixed(2)}`);
+  say("\nOne TCP stream, TUN to a connection by the link, Gbit/s");
+  const server = await startIperf();
+  const rows = [["MTU", "offload", "up", "down"]];
+  /** @param {number | undefined} mtu @param {string} offload */
+  const row = async (mtu, offload) => {
+    const cells = [];
+    for (const direction of /** @type {const} */ (["up", "down"])) {
+      const rates = [];
+      for (let round = 0; round < rounds; round++) {
+        const taken = await stream(direction);
+        rates.push(record("tcp", { mtu, offload, direction, round, ...taken }).gbits);
+      }
+      cells.push(median(rates).toFixed(2));
+    }
+    rows.push([String(mtu ?? "no TUN"), offload, ...cells]);
   };
-  await row("no TUN".padEnd(16));
+  await row(undefined, "");
   for (const [mtu, offload] of TCP_CASES) {
     const { child } = await startOurs(NEAR, "tun2socks", [
       ...["--device", `tun:${DEVICE.name}`, "--mtu", `${mtu}`, "--offload", offload],
       ...["--tcp-via", "direct", "--udp-via", "drop", "--out-interface", "veth0", "--route", `${NETWORK}/24`],
     ]);
-    await row(`${String(mtu).padEnd(7)} ${offload.padEnd(8)}`);
+    await row(mtu, offload);
     await stop([child]);
   }
   await stop([server]);
+  sayTable(rows);
 }
 
-/** @typedef {{ name: string, options: (server: string) => string[], program: string, target: (port: number, ready: any) => string }} Way */
-
-/** @type {Way[]} */
-const WAYS = [
-  {
-    name: "SOCKS5",
-    program: "udp-local",
-    options: (server) => ["--server", server, "--listen", "127.0.0.1:0"],
-    target: (port, ready) => `${TARGET}:${port}@${String(ready.socks5).split(":").at(-1)}`,
-  },
-  {
-    name: "TUN",
-    program: "tun2socks",
-    options: (server) => [
-      ...["--server", server, "--device", `tun:${DEVICE.name}`, "--route", `${NETWORK}/24`],
-    ],
-    target: (port) => `${TARGET}:${port}`,
-  },
-];
-
-/** @typedef {{ singles: number, segments: number, answered: number, localUs: number, p50: number, p99: number }} TunnelRecord */
-
-async function benchTunnel() {
-  console.log(`\nThe whole tunnel, ${SIZE} bytes: application, our local end, TCP, udp-server, target`);
-  /** @type {Record<string, TunnelRecord[]>} */
-  const records = Object.fromEntries(WAYS.map(({ name }) => [name, []]));
-  for (let round = 0; round < rounds; round++)
-    for (const way of WAYS) records[way.name].push(await tunnel(way));
-  console.log(
-    `         most a second, ${100 * MAX_LOSS} % lost   ${thousands(TUNNEL_RATE)} a second, both ways`,
-  );
-  console.log("by       singles   segments        answered  local µs  p50 µs  p99 µs");
-  /** @param {string} name @param {keyof TunnelRecord} field */
-  const middle = (name, field) => median(records[name].map((record) => record[field]));
-  for (const { name } of WAYS) {
-    console.log(
-      [
-        name.padEnd(8),
-        thousands(middle(name, "singles")).padEnd(9),
-        thousands(middle(name, "segments")).padEnd(15),
-        `${(100 * middle(name, "answered")).toFixed(1)} %`.padEnd(9),
-        middle(name, "localUs").toFixed(2).padEnd(9),
-        middle(name, "p50").toFixed(0).padEnd(7),
-        middle(name, "p99").toFixed(0),
-      ].join(" "),
-    );
-  }
-  /** How much less the TUN device is. @param {"singles" | "segments"} field */
-  const cost = (field) => (100 * (1 - middle("TUN", field) / middle("SOCKS5", field))).toFixed(0);
-  const time = 100 * (middle("TUN", "localUs") / middle("SOCKS5", "localUs") - 1);
-  console.log(
-    `TUN costs ${cost("singles")} % of the singles, ${cost("segments")} % of the segments, ` +
-      `and ${time.toFixed(0)} % more of the local end's time at ${thousands(TUNNEL_RATE)} a second`,
-  );
+/** Runs a load; what each process used meanwhile, ns. @template T @param {Running} running @param {() => Promise<T>} load */
+async function withCpu({ pids: { local, server, proxy } }, load) {
+  const read = () => [local, server, proxy].map((pid) => (pid === undefined ? 0 : cpuNs(pid)));
+  const before = read();
+  const result = await load();
+  const used = read().map((ns, index) => ns - before[index]);
+  return { result, used: { local: used[0], server: used[1], proxy: used[2] } };
 }
 
-/** @param {Way} way @returns {Promise<TunnelRecord>} */
-async function tunnel({ program, options, target }) {
-  const key = ["--psk-file", keyFile, "--log-level", "warn"];
-  const server = await startOurs(FAR, "udp-server", [
-    ...["--listen", `${LINK.far}:0`, "--allow", `${NETWORK}/24`],
-    ...key,
-  ]);
-  const local = await startOurs(NEAR, program, [...options(server.ready.listen[0]), ...key]);
-  const [sink, echo] = ["sink", "echo"].map((mode) => startIn(FAR, [LOAD, mode, 3600, TARGET]));
-  const [sinkLines, echoLines] = [sink, echo].map((child) => {
-    return createInterface({ input: /** @type {any} */ (child.stdout) })[Symbol.asyncIterator]();
-  });
-  const port = async (/** @type {AsyncIterator<string>} */ lines) =>
-    JSON.parse((await lines.next()).value).port;
-  const [sinkTo, echoTo] = [await port(sinkLines), await port(echoLines)].map((to) =>
-    target(to, local.ready),
-  );
-  // The first datagrams may come before the session is up.
-  for (let answered = 0; answered === 0; ) {
-    answered = (await json(NEAR, [LOAD, "open", echoTo, 64, 0.1, 100, 1])).count;
+/** Datagrams by a way: the highest rates, and a given one both ways. @param {Running} running @param {number} rate */
+async function datagrams(running, rate) {
+  const [sink, echo] = [await startTarget("sink", FAR, TARGET), await startTarget("echo", FAR, TARGET)];
+  const [sinkTo, echoTo] = [sink, echo].map(({ port }) => running.target(port));
+  // The first datagrams may come before the way is there.
+  for (let tries = 0, answered = 0; answered === 0; tries++) {
+    if (tries === FIRST_TRIES) throw new Error("no datagram is answered");
+    answered = (await open(echoTo, { size: 64, burst: 1, rate: 100, seconds: 0.1 }, NEAR)).count;
   }
-  /** What arrives a second at the highest rate of which enough arrives, by halving. @param {number} burst */
+  /** What arrives a second at the highest rate of which enough arrives. @param {number} burst */
   const most = async (burst) => {
     let best = 0;
-    let [low, high] = [TUNNEL_RATE, TUNNEL_MAX_RATE];
-    for (let step = 0; step < HALVINGS; step++) {
-      const rate = Math.round((low + high) / 2);
-      const { sent } = await json(NEAR, [LOAD, "flood", sinkTo, SIZE, 1, seconds, rate, burst]);
-      sink.kill("SIGUSR1");
-      const taken = JSON.parse((await sinkLines.next()).value);
+    let [low, high] = [RATES.least, RATES.most];
+    for (let step = 0; step < STEPS; step++) {
+      const rate = Math.round(Math.sqrt(low * high));
+      const { sent } = await flood(sinkTo, { size: SIZE, sockets: 1, seconds, rate, burst }, NEAR);
+      const taken = await sink.report();
       checkTaken(taken);
       if (taken.count < sent * (1 - MAX_LOSS)) high = rate;
       else {
@@ -343,27 +258,130 @@ async function tunnel({ program, options, target }) {
     return best;
   };
   const [singles, segments] = [await most(1), await most(BURST)];
-  const pid = Number(local.child.pid);
-  const before = cpuNs(pid);
-  const both = await json(NEAR, [LOAD, "open", echoTo, SIZE, seconds, TUNNEL_RATE, 1]);
+  const load = { size: SIZE, burst: 1, rate, seconds };
+  const { result: both, used } = await withCpu(running, () => open(echoTo, load, NEAR));
   checkTaken(both);
-  const localUs = (cpuNs(pid) - before) / 1000 / both.count;
-  await stop([sink, echo, local.child, server.child]);
-  return { singles, segments, answered: both.count / both.sent, localUs, p50: both.p50, p99: both.p99 };
+  sink.stop();
+  echo.stop();
+  const us = (/** @type {number} */ ns) => ns / 1000 / Math.max(1, both.count);
+  return {
+    ...{ singles, segments, answered: both.count / both.sent, p50: both.p50, p99: both.p99 },
+    ...{ localUs: us(used.local), serverUs: us(used.server), proxyUs: us(used.proxy) },
+  };
+}
+
+/** Every round starts all anew, A B A B. @template T @param {string} part @param {Way[]} of @param {(running: Running) => Promise<T>} measure */
+async function inTurn(part, of, measure) {
+  /** @type {Map<string, T[]>} */
+  const taken = new Map(of.map(({ name }) => [name, []]));
+  for (let round = 0; round < rounds; round++) {
+    for (const { name, start } of of) {
+      const running = await start();
+      const fields = await measure(running);
+      await running.stop();
+      taken.get(name)?.push(record(part, { name, round, ...fields }));
+    }
+  }
+  /** The median over the rounds. @param {string} name @param {keyof T} field */
+  return (name, field) => median((taken.get(name) ?? []).map((each) => Number(each[field])));
+}
+
+const MOST = `most a second, ${percent(MAX_LOSS, 0)} lost`;
+
+async function benchTunnel() {
+  say(`\nThe whole tunnel, ${SIZE} bytes: application, our local end, TCP, udp-server, target`);
+  const middle = await inTurn("tunnel", TUNNEL_WAYS, (running) => datagrams(running, TUNNEL_RATE));
+  say(`singles, segments: ${MOST}; the rest: ${thousands(TUNNEL_RATE)} a second, both ways`);
+  sayTable([
+    ["by", "singles", "segments", "answered", "local µs", "server µs", "p50 µs", "p99 µs"],
+    ...TUNNEL_WAYS.map(({ name }) => [
+      name,
+      thousands(middle(name, "singles")),
+      thousands(middle(name, "segments")),
+      percent(middle(name, "answered")),
+      middle(name, "localUs").toFixed(2),
+      middle(name, "serverUs").toFixed(2),
+      middle(name, "p50").toFixed(0),
+      middle(name, "p99").toFixed(0),
+    ]),
+  ]);
+  /** @param {"singles" | "segments" | "localUs"} field */
+  const ratio = (field) => middle("TUN", field) / middle("SOCKS5", field);
+  say(
+    `TUN costs ${percent(1 - ratio("singles"), 0)} of the singles, ${percent(1 - ratio("segments"), 0)} of the segments, ` +
+      `and ${percent(ratio("localUs") - 1, 0)} more of the local end's time at ${thousands(TUNNEL_RATE)} a second`,
+  );
+}
+
+async function benchPrograms() {
+  say(`\ntun2socks programs behind one SOCKS5 server, which carries their TCP and the tunnel of their UDP`);
+  const iperf = await startIperf();
+  const middle = await inTurn("programs", ways, async (running) => {
+    const ofDatagrams = await datagrams(running, PROGRAMS_RATE);
+    const up = await withCpu(running, () => stream("up"));
+    const down = await withCpu(running, () => stream("down"));
+    return {
+      ...ofDatagrams,
+      ...{ up: up.result.gbits, down: down.result.gbits },
+      ...{ upNs: up.used.local / up.result.bytes, downNs: down.used.local / down.result.bytes },
+      ...{ upProxyNs: up.used.proxy / up.result.bytes, downProxyNs: down.used.proxy / down.result.bytes },
+      residentMb: residentBytes(running.pids.local) / 1e6,
+    };
+  });
+  await stop([iperf]);
+  /** @typedef {Parameters<typeof middle>[1]} Field */
+  /** @type {[title: string, field: Field, digits: number][]} */
+  const ofStream = [
+    ["up Gbit/s", "up", 2],
+    ["down", "down", 2],
+    ["local ns/byte up", "upNs", 2],
+    ["down", "downNs", 2],
+    ["proxy ns/byte up", "upProxyNs", 2],
+    ["down", "downProxyNs", 2],
+    ["local MB", "residentMb", 1],
+  ];
+  /** @type {typeof ofStream} */
+  const ofDatagrams = [
+    ["singles/s", "singles", 0],
+    ["segments/s", "segments", 0],
+    ["answered", "answered", 3],
+    ["local µs", "localUs", 1],
+    ["server µs", "serverUs", 1],
+    ["proxy µs", "proxyUs", 1],
+    ["p50 µs", "p50", 0],
+    ["p99 µs", "p99", 0],
+  ];
+  const [own, , ...peers] = ways.map(({ name }) => name);
+  /** @param {typeof ofStream} columns */
+  const sayPrograms = (columns) =>
+    sayTable([
+      ["program", ...columns.map(([title]) => title)],
+      ...ways.map(({ name }) => [
+        name,
+        ...columns.map(([, field, digits]) => middle(name, field).toFixed(digits)),
+      ]),
+      ...peers.map((name) => [
+        `${own} : ${name}`,
+        ...columns.map(([, field]) => (middle(own, field) / middle(name, field)).toFixed(2)),
+      ]),
+    ]);
+  say("\nOne TCP stream; memory after all");
+  sayPrograms(ofStream);
+  say(`\nDatagrams of ${SIZE} bytes: ${MOST}; the rest at ${thousands(PROGRAMS_RATE)} a second, both ways`);
+  sayPrograms(ofDatagrams);
 }
 
 const iperfVersion = spawnSync("iperf3", ["--version"], { encoding: "utf8" }).stdout.split(/\s/)[1];
-const version = packageVersion();
-const subjects = [
-  { name: "underpass", version },
-  { name: "iperf3", version: iperfVersion },
-];
-const of = machine(/** @type {any} */ (subjects), rounds, seconds);
-const command = ["npm run bench:tun --", ...process.argv.slice(2)].join(" ");
-for (const [name, value] of describe({ ...of, command })) {
-  console.log(`${name.padEnd(9)} ${value}`);
-}
-if (only.includes("udp")) await benchUdp();
-if (only.includes("tcp")) await benchTcp();
-if (only.includes("tunnel")) await benchTunnel();
+const about = machine(
+  [
+    { name: "underpass", version: packageVersion() },
+    { name: "iperf3", version: iperfVersion },
+  ],
+  rounds,
+  seconds,
+  "bench:tun",
+);
+if (isJson) console.log(JSON.stringify({ about }));
+for (const [name, value] of describe(about)) say(`${name.padEnd(9)} ${value}`);
+for (const [name, run] of Object.entries(PARTS)) if (only.includes(name)) await run();
 await removeHosts();

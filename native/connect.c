@@ -130,10 +130,7 @@ static napi_value tcp_connect(napi_env env, napi_callback_info info) {
   connection->fd = fd;
   connection->poll.data = connection;
   napi_create_reference(env, values[3], 1, &connection->on_done);
-  napi_value name, resource;
-  napi_create_string_utf8(env, "underpass:connect", NAPI_AUTO_LENGTH, &name);
-  napi_create_object(env, &resource);
-  napi_async_init(env, resource, name, &connection->context);
+  connection->context = make_context(env, "underpass:connect");
   connection->next = environment->connections;
   environment->connections = connection;
   environment->open_handles++;

@@ -36,6 +36,15 @@ static void environment_end(napi_async_cleanup_hook_handle handle, void *data) {
   environment_handle_closed(environment);
 }
 
+napi_async_context make_context(napi_env env, const char *name) {
+  napi_async_context context = NULL;
+  napi_value text, resource;
+  napi_create_string_utf8(env, name, NAPI_AUTO_LENGTH, &text);
+  napi_create_object(env, &resource);
+  napi_async_init(env, resource, text, &context);
+  return context;
+}
+
 void call_function(environment *environment, napi_ref function, napi_async_context context, size_t argc,
                    napi_value *argv) {
   napi_env env = environment->env;

@@ -36,6 +36,9 @@ environment *environment_of(napi_env env);
 // To be called in the close callback of every handle that was counted in open_handles.
 void environment_handle_closed(environment *environment);
 
+// What calls from the loop are attributed to; napi_async_destroy ends it.
+napi_async_context make_context(napi_env env, const char *name);
+
 // Calls a JavaScript function from the loop; what it throws becomes an uncaught exception.
 void call_function(environment *environment, napi_ref function, napi_async_context context, size_t argc,
                    napi_value *argv);

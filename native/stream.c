@@ -115,10 +115,7 @@ static napi_value stream_open(napi_env env, napi_callback_info info) {
   napi_create_reference(env, values[1], 1, &stream->memory);
   napi_create_reference(env, values[2], 1, &stream->on_read);
   napi_create_reference(env, values[3], 1, &stream->on_writable);
-  napi_value name, resource;
-  napi_create_string_utf8(env, "underpass:stream", NAPI_AUTO_LENGTH, &name);
-  napi_create_object(env, &resource);
-  napi_async_init(env, resource, name, &stream->context);
+  stream->context = make_context(env, "underpass:stream");
   environment->streams->streams[fd] = stream;
   environment->open_handles++;
   uv_poll_start(&stream->poll, UV_READABLE, on_ready);

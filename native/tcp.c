@@ -120,10 +120,7 @@ static napi_value tcp_listen(napi_env env, napi_callback_info info) {
   listener->reserve = open("/dev/null", O_RDONLY | O_CLOEXEC);
   listener->poll.data = listener;
   napi_create_reference(env, values[3], 1, &listener->on_accept);
-  napi_value name, resource;
-  napi_create_string_utf8(env, "underpass:listener", NAPI_AUTO_LENGTH, &name);
-  napi_create_object(env, &resource);
-  napi_async_init(env, resource, name, &listener->context);
+  listener->context = make_context(env, "underpass:listener");
   listener->next = environment->listeners;
   environment->listeners = listener;
   environment->open_handles++;

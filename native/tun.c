@@ -136,10 +136,7 @@ static napi_value tun_watch(napi_env env, napi_callback_info info) {
   tun->capacity = offsets.bytes / sizeof(int32_t);
   for (int i = 0; i < 3; i++) napi_create_reference(env, values[2 + i], 1, &tun->memory[i]);
   napi_create_reference(env, values[5], 1, &tun->on_packets);
-  napi_value name, resource;
-  napi_create_string_utf8(env, "underpass:tun", NAPI_AUTO_LENGTH, &name);
-  napi_create_object(env, &resource);
-  napi_async_init(env, resource, name, &tun->context);
+  tun->context = make_context(env, "underpass:tun");
   tun->poll.data = tun;
   tun->next = environment->tuns;
   environment->tuns = tun;

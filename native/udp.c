@@ -424,6 +424,16 @@ static void add_message(udp_socket *socket, int32_t slot, size_t length, size_t 
   } while (at < length);
 }
 
+#ifdef __linux__
+// The system has changed these where it has put a message.
+static void prepare_slot(udp_io *io, int32_t slot) {
+  struct msghdr *header = &io->received[slot].msg_hdr;
+  header->msg_namelen = sizeof io->received_from[slot];
+  header->msg_controllen = sizeof io->received_control[slot];
+  header->msg_flags = 0;
+}
+#endif
+
 // Reads once. Returns true when there may be more.
 static bool receive(udp_socket *socket) {
   udp_io *io = socket->io;
@@ -435,12 +445,6 @@ static bool receive(udp_socket *socket) {
   int32_t address_offset = NONE;
 #ifdef __linux__
   int32_t asked = SLOTS - first;
-  for (int32_t i = first; i < SLOTS; i++) {
-    struct msghdr *header = &io->received[i].msg_hdr;
-    header->msg_namelen = sizeof io->received_from[i];
-    header->msg_controllen = sizeof io->received_control[i];
-    header->msg_flags = 0;
-  }
   int count, tries = 0;
   do count = recvmmsg(socket->fd, io->received + first, (unsigned)asked, MSG_DONTWAIT, NULL);
   while (count < 0 && (errno == EINTR || (socket->tells_errors && is_news(socket, -errno) && tries++ < NEWS_TRIES)));
@@ -468,6 +472,7 @@ static bool receive(udp_socket *socket) {
       }
     }
     add_message(socket, i, io->received[i].msg_len, segment_bytes, &io->received_from[i], local, &address_offset);
+    prepare_slot(io, i);
   }
   return count == asked;
 #else
@@ -1188,10 +1193,7 @@ static napi_value udp_setup(napi_env env, napi_callback_info info) {
   napi_create_reference(env, values[4], 1, &io->memory[3]);
   napi_create_reference(env, values[3], 1, &io->on_batch);
   napi_create_reference(env, values[5], 1, &io->on_errors);
-  napi_value name, resource;
-  napi_create_string_utf8(env, "underpass:udp", NAPI_AUTO_LENGTH, &name);
-  napi_create_object(env, &resource);
-  napi_async_init(env, resource, name, &io->context);
+  io->context = make_context(env, "underpass:udp");
 #ifdef __linux__
   for (int i = 0; i < SLOTS; i++) {
     io->received_parts[i].iov_base = io->arena + (size_t)i * SLOT_STRIDE;
@@ -1201,6 +1203,7 @@ static napi_value udp_setup(napi_env env, napi_callback_info info) {
     header->msg_iov = &io->received_parts[i];
     header->msg_iovlen = 1;
     header->msg_control = &io->received_control[i];
+    prepare_slot(io, i);
   }
 #endif
   uv_check_init(environment->loop, &io->check);

@@ -57,7 +57,7 @@ function parseFlags(line: CommandLine, argv: readonly string[]): Map<string, unk
   const command = new Command(line.name)
     .description(line.description)
     .version(line.version)
-    .helpOption("--help", "show this")
+    .helpOption("-h, --help", "show this")
     .exitOverride()
     .configureOutput({ outputError: () => {} })
     .addHelpText("after", `\nExamples:\n${line.examples.map((example) => `  ${example}\n`).join("")}`);
@@ -78,7 +78,8 @@ function parseFlags(line: CommandLine, argv: readonly string[]): Map<string, unk
     const problem = error.message
       .replace(/^error: /, "")
       .replace(/'(--[^'=]*)=.*'/s, "'$1'")
-      .replace(/\s+/g, " ");
+      .replace(/\s+/g, " ")
+      .replace(/\.$/, "");
     throw new UsageError("ERR_OPTION", `${problem}; see --help`);
   }
   const given = command.opts<Record<string, unknown>>();

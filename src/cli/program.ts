@@ -2,7 +2,7 @@ import { fstatSync, readFileSync } from "node:fs";
 import { constants } from "node:os";
 import { performance } from "node:perf_hooks";
 import { destination, pino } from "pino";
-import pretty from "pino-pretty";
+import type prettyStream from "pino-pretty";
 import * as z from "zod";
 import { UsageError } from "../core/errors.ts";
 import type { TunnelStats } from "../node/handles.ts";
@@ -130,7 +130,9 @@ async function run<Options extends object, Running extends Handle>(
   const options = Object.fromEntries(entries.filter((entry) => !isOfHost(entry))) as Options;
   program.check(options, nameField);
 
-  const log = openLog(host);
+  // Loaded by those alone who want it.
+  const pretty = host.logFormat === "json" ? undefined : (await import("pino-pretty")).default;
+  const log = openLog(host, pretty);
   for (const file of secretFiles.filter(isExposed)) {
     log.warn({ file }, "others than the owner can read this secret: chmod 600");
   }
@@ -149,9 +151,10 @@ async function run<Options extends object, Running extends Handle>(
 }
 
 /** Writes at once and in order, without threads: what was logged before a crash is there. */
-function openLog({ logLevel, logFormat }: HostOptions): Logger {
+/** @param pretty  makes text, where that is wanted */
+function openLog({ logLevel }: HostOptions, pretty: typeof prettyStream | undefined): Logger {
   const options = { level: logLevel, base: null };
-  if (logFormat === "json") return pino(options, destination({ dest: 2, sync: true }));
+  if (pretty === undefined) return pino(options, destination({ dest: 2, sync: true }));
   const stream = pretty({
     destination: 2,
     sync: true,

@@ -37,25 +37,29 @@ export interface Rule {
  * @throws UsageError ERR_OPTION
  */
 export function parseRule(text: string): Rule {
+  const rule = readRule(text);
+  if (typeof rule === "string") throw new UsageError("ERR_OPTION", `rule "${text}": ${rule}`);
+  return rule;
+}
+
+/** As {@link parseRule}. @returns a text that says what is wrong when it is none */
+export function readRule(text: string): Rule | string {
   const [protocol, targetText, action, ...rest] = text.trim().split(/\s+/);
-  const wrong = (what: string) => new UsageError("ERR_OPTION", `rule "${text}": ${what}`);
-  if (action === undefined || rest.length > 0) throw wrong("not PROTOCOL TARGET ACTION");
+  if (action === undefined || rest.length > 0) return "not PROTOCOL TARGET ACTION";
   if (protocol !== "tcp" && protocol !== "udp" && protocol !== "any") {
-    throw wrong(`"${protocol}" is not tcp, udp or any`);
+    return `"${protocol}" is not tcp, udp or any`;
   }
   const route = parseAction(action);
   if (route === undefined) {
-    throw wrong(
-      `"${action}" is not tunnel, socks, socks:0 to socks:${MAX_SOCKS_ROUTES - 1}, direct, reject or drop`,
-    );
+    return `"${action}" is not tunnel, socks, socks:0 to socks:${MAX_SOCKS_ROUTES - 1}, direct, reject or drop`;
   }
-  if (route === ROUTE_TUNNEL && protocol !== "udp") throw wrong("the tunnel carries udp only");
+  if (route === ROUTE_TUNNEL && protocol !== "udp") return "the tunnel carries udp only";
   const isDomain = targetText.startsWith("domain:");
-  if (isDomain && protocol === "tcp") throw wrong("a domain is seen in DNS queries over udp only");
+  if (isDomain && protocol === "tcp") return "a domain is seen in DNS queries over udp only";
   const domain = isDomain ? encodeDnsName(targetText.slice("domain:".length)) : undefined;
   const target = parseTargetRule(isDomain ? `*:${DNS_PORT}` : targetText);
   if (target === undefined || (isDomain && domain === undefined)) {
-    throw wrong(`"${targetText}" is not *, CIDR, either with :PORTS, or domain:NAME`);
+    return `"${targetText}" is not *, CIDR, either with :PORTS, or domain:NAME`;
   }
   return { protocol: isDomain ? "udp" : protocol, target, domain, route };
 }

@@ -13,10 +13,11 @@ const NONE = -1;
  * full-sized datagram.
  */
 const MIN_QUANTUM_BYTES = 1500;
-const MAX_QUANTUM_BYTES = 16_384;
+const MAX_QUANTUM_BYTES = 32_768;
 const TURN_MS = 0.25;
-/** How many flows are looked at to find one that has much queued. */
+/** How many flows are looked at to find one that has much queued, and how many drops are its before they are again. */
 const FATTEST_SEARCH = 64;
+const FATTEST_DROPS = 16;
 
 /**
  * Memory of all send queues of an endpoint: blocks for payloads, entries for datagrams, and the list heads of each
@@ -152,6 +153,10 @@ export class SendQueue {
   #quantum = MIN_QUANTUM_BYTES;
   #filledAt = Number.NEGATIVE_INFINITY;
   #filledBytes = 0;
+  /** The flow that was found to have the most; for so many more drops; and what the next had. */
+  #fat = NONE;
+  #fatDrops = 0;
+  #nextFatBytes = 0;
 
   /**
    * @param byteLimit  most bytes that wait
@@ -322,15 +327,25 @@ export class SendQueue {
     if (next === NONE) this.#unlink(flow);
   }
 
-  /** The flow with the most bytes among the next few whose turn comes. */
+  /** The flow with the most bytes among the next few whose turn comes, as of a few drops ago. */
   #fattest(): number {
     const pool = this.#pool;
+    if (this.#fat !== NONE && this.#fatDrops-- > 0 && pool.flowBytes[this.#fat] >= this.#nextFatBytes) {
+      return this.#fat;
+    }
     let fattest = this.#turn;
+    let next = 0;
     let flow = pool.flowNext[this.#turn];
     for (let i = 0; i < FATTEST_SEARCH && flow !== this.#turn; i++) {
-      if (pool.flowBytes[flow] > pool.flowBytes[fattest]) fattest = flow;
+      const bytes = pool.flowBytes[flow];
+      const most = pool.flowBytes[fattest];
+      next = Math.max(next, Math.min(bytes, most));
+      if (bytes > most) fattest = flow;
       flow = pool.flowNext[flow];
     }
+    this.#fat = fattest;
+    this.#fatDrops = FATTEST_DROPS;
+    this.#nextFatBytes = next;
     return fattest;
   }
 
@@ -352,6 +367,7 @@ export class SendQueue {
 
   #unlink(flow: number): void {
     const { flowNext, flowPrevious } = this.#pool;
+    if (flow === this.#fat) this.#fat = NONE;
     const next = flowNext[flow];
     if (next === flow) {
       this.#turn = NONE;

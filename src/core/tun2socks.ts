@@ -985,7 +985,8 @@ function checkOptions({ mtu, limits, ipv4, ipv6 }: Tun2SocksOptions): void {
   const wrong = (what: string) => new UsageError("ERR_OPTION", what);
   if (!Number.isInteger(mtu) || mtu < IPV6_MIN_MTU || mtu > 65_535) throw wrong("mtu is 1280 to 65,535");
   if (limits.maxFlows < 1 || limits.maxFlows > MAX_FLOWS - 4_512) throw wrong("maxFlows is 1 to 60,000");
-  if (limits.maxHalfOpen < 1 || limits.maxAssociations < 1) throw wrong("a bound below 1");
+  if (limits.maxHalfOpen < 1 || limits.maxAssociations < 1 || limits.evictionsPerSecond < 1)
+    throw wrong("a bound below 1");
   for (const [device, bytes] of [
     [ipv4, 4],
     [ipv6, 16],

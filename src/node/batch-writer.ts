@@ -1,9 +1,10 @@
+import { performance } from "node:perf_hooks";
 import type { ByteStream } from "./byte-stream.ts";
 
 /** Where batches come from: an endpoint of core, for one connection. */
 export interface BatchSource {
-  /** The next bytes, lent until {@link handleTransmitted}. */
-  pollTransmit(): Uint8Array | undefined;
+  /** The next bytes, lent until {@link handleTransmitted}. @param now  milliseconds of performance.now() */
+  pollTransmit(now: number): Uint8Array | undefined;
   handleTransmitted(): void;
 }
 
@@ -20,10 +21,10 @@ export class BatchWriter {
   }
 
   /** Writes what there is. */
-  pump(): void {
+  pump(now: number): void {
     const stream = this.#stream;
     while (!this.#isWaiting) {
-      const batch = this.#source.pollTransmit();
+      const batch = this.#source.pollTransmit(now);
       if (batch === undefined) break;
       this.#isWaiting = !stream.isClosed && !stream.write(batch);
       if (!this.#isWaiting) this.#source.handleTransmitted();
@@ -34,7 +35,7 @@ export class BatchWriter {
   /** Ends the stream once all is written. */
   end(): void {
     this.#isEnding = true;
-    this.pump();
+    this.pump(performance.now());
   }
 
   /** To be called when the stream has taken what it did not take at once. */
@@ -42,6 +43,6 @@ export class BatchWriter {
     if (!this.#isWaiting) return;
     this.#isWaiting = false;
     this.#source.handleTransmitted();
-    this.pump();
+    this.pump(performance.now());
   }
 }

@@ -1,6 +1,6 @@
-import type { Duplex } from "node:stream";
 import { DescriptorStream, takeDescriptor } from "./byte-stream-native.ts";
 import { PlainStream } from "./byte-stream-plain.ts";
+import type { Connection } from "./carrier.ts";
 import type { Io } from "./io.ts";
 import { tuneDescriptor } from "./tcp-tuning.ts";
 
@@ -30,24 +30,23 @@ export interface ByteStream {
 }
 
 /**
- * Has a tunnel run over a connected stream: past node:net where it is a bare socket and native I/O can take it over.
+ * Has a tunnel run over a connected stream: past node:net where that is a bare socket of ours and native I/O can take it
+ * over.
  *
- * @param hasOnRead    whether what is read goes to the `onread` that the socket was made with
  * @param heartbeatMs  what the connection's own deadlines go by
  * @param readBuffer   where it is read into, if natively; other streams may have the same
  */
 export function openByteStream(
-  stream: Duplex,
-  io: Io,
-  hasOnRead: boolean,
+  { stream, onread, isOurs }: Connection,
+  { native }: Io,
   heartbeatMs: number,
   readBuffer: Uint8Array,
 ): ByteStream {
-  const { native } = io;
-  const taken = native?.streamOpen === undefined || hasOnRead ? undefined : takeDescriptor(stream, native);
+  const mayTake = native?.streamOpen !== undefined && isOurs && !onread;
+  const taken = mayTake ? takeDescriptor(stream, native) : undefined;
   if (taken !== undefined) {
     return new DescriptorStream(native!, taken.descriptor, readBuffer, heartbeatMs, taken.surplus);
   }
   tuneDescriptor(stream, native, heartbeatMs);
-  return new PlainStream(stream, hasOnRead);
+  return new PlainStream(stream, onread);
 }

@@ -1,3 +1,4 @@
+import { accessSync, constants } from "node:fs";
 import type { Duplex } from "node:stream";
 import type { ConnectHandshake } from "../core/connect-handshake.ts";
 import { HostError, UsageError } from "../core/errors.ts";
@@ -65,12 +66,28 @@ export function isBehindProxy(via: readonly string[]): boolean {
   return last?.kind === "socks5" || last?.kind === "http";
 }
 
+/** They are read for each connection; that they are there is a matter of the start. @throws UsageError ERR_OPTION */
+export function checkTlsFiles(via: readonly string[]): void {
+  for (const [index, text] of via.entries()) {
+    const hop = parseHop(text, index);
+    if (hop.kind !== "tls") continue;
+    const { caFile, certFile, keyFile } = hop.options;
+    for (const file of [caFile, certFile, keyFile]) {
+      try {
+        if (file !== undefined) accessSync(file, constants.R_OK);
+      } catch (error) {
+        throw badHop(text, `cannot read ${file}: ${(error as NodeJS.ErrnoException).code}`);
+      }
+    }
+  }
+}
+
 /** A carrier that the embedding program makes. */
 export function streamCarrier(open: (signal: AbortSignal) => Duplex | Promise<Duplex>): Carrier {
   return {
     description: "the caller's stream",
     authority: "localhost",
-    connect: async (signal) => ({ stream: await open(signal), onread: false }),
+    connect: async (signal) => ({ stream: await open(signal), onread: false, isOurs: false }),
   };
 }
 
@@ -145,7 +162,7 @@ async function connectChain(
       await shakeHands(stream, handshakeFor(hop, nextEndpoint(index + 1)), both);
     }
     if (both.aborted) throw new Error("given up");
-    return { stream, onread: isPlain && onread !== undefined };
+    return { stream, onread: isPlain && onread !== undefined, isOurs: true };
   } catch (cause) {
     stream?.destroy();
     const reason = deadline.aborted ? `nothing within ${timeoutMs} ms` : (cause as Error).message;

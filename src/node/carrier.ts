@@ -13,6 +13,8 @@ export interface Connection {
   readonly stream: Duplex;
   /** True when what is read goes to the `onread` that was given, and no data event comes. */
   readonly onread: boolean;
+  /** False for a stream of the embedding program's, which may do with it what it likes. */
+  readonly isOurs: boolean;
 }
 
 /** How a lane's connection is made. */

@@ -1,3 +1,5 @@
+import { performance } from "node:perf_hooks";
+
 /** One timer for a machine of core: armed for its next deadline, never cleared when that moves back. */
 export class DeadlineTimer {
   readonly #onDeadline: () => void;
@@ -8,11 +10,8 @@ export class DeadlineTimer {
     this.#onDeadline = onDeadline;
   }
 
-  /**
-   * @param deadline  when to wake, in the clock of `now`; Infinity for never
-   * @param now       milliseconds of the monotonic clock
-   */
-  arm(deadline: number, now: number): void {
+  /** @param deadline  when to wake, in milliseconds of performance.now(); Infinity for never */
+  arm(deadline: number): void {
     if (deadline >= this.#armedFor) return;
     clearTimeout(this.#timer);
     this.#armedFor = deadline;
@@ -21,7 +20,7 @@ export class DeadlineTimer {
         this.#armedFor = Number.POSITIVE_INFINITY;
         this.#onDeadline();
       },
-      Math.max(0, Math.ceil(deadline - now)),
+      Math.max(0, Math.ceil(deadline - performance.now())),
     );
   }
 

@@ -567,8 +567,15 @@ function isCarrierUrl(text: string): boolean {
 
 function isEgress(text: string): boolean {
   const egress = parseEgress(text);
-  if (egress?.kind !== "socks5") return egress !== undefined;
-  return isBareRelay(egress.url) || isCarrierUrl(egress.url);
+  if (egress?.kind === "socks5") return isSocksWay(egress.url);
+  if (egress?.kind === "tun2socks") {
+    return ["direct", "reject", "drop"].includes(egress.udpVia) || isSocksWay(egress.udpVia);
+  }
+  return egress !== undefined;
+}
+
+function isSocksWay(url: string): boolean {
+  return isBareRelay(url) || (/^socks5h?:/.test(url) && isCarrierUrl(url));
 }
 
 function splitForward(text: string): object | undefined {

@@ -132,7 +132,7 @@ export class Socks5Listener {
         }
       }
       const deadline = machine.nextTimeout();
-      if (deadline !== undefined) timer.arm(deadline, performance.now());
+      if (deadline !== undefined) timer.arm(deadline);
     };
     socket.on("data", handleData);
     drain();

@@ -8,13 +8,14 @@ import {
   ROUTE_REJECT,
   ROUTE_SOCKS,
   ROUTE_TUNNEL,
+  readRule,
 } from "../core/rules.ts";
 import { TUN2SOCKS_LIMITS } from "../core/tun2socks.ts";
 import { formatHost, makeAddress } from "../wire/socket-address.ts";
 import { parseCarrierChain } from "./carrier-chain.ts";
 import type { CustomDevice } from "./devices/device.ts";
 import type { InterfaceAddress } from "./devices/interface-address.ts";
-import { parseCidr, parseInterfaceAddress } from "./devices/interface-address.ts";
+import { isNetwork, parseCidr, parseInterfaceAddress } from "./devices/interface-address.ts";
 import { loadNativeModule } from "./native-module.ts";
 import type { NameField, OptionField, ResolvedUdpLocalOptions, UdpLocalOptions } from "./options.ts";
 import {
@@ -123,8 +124,8 @@ export const TUN2SOCKS_FIELDS = {
     isList: true,
   },
   routes: {
-    schema: z.array(z.string().refine((text) => parseCidr(text) !== undefined)).default([]),
-    expects: "IP/PREFIX, such as 192.0.2.0/24",
+    schema: z.array(z.string().refine(isNetwork)).default([]),
+    expects: "IP/PREFIX, a network without bits of a host, such as 192.0.2.0/24",
     flag: "route",
     value: "IP/PREFIX",
     help: "network that is led to the TUN device, for as long as it is there (repeatable)",
@@ -187,6 +188,7 @@ export const TUN2SOCKS_FIELDS = {
     isList: true,
   },
   ...TUNNEL_FIELDS,
+  listen: { ...TUNNEL_FIELDS.listen, help: "SOCKS5 server for applications besides (default: none)" },
   maxFlows: integer("max-flows", "N", "bound of TCP connections", 1, 60_000, TUN2SOCKS_LIMITS.maxFlows),
   tundev: {
     schema: z
@@ -262,7 +264,11 @@ export function resolveTun2SocksOptions(
     if (route !== undefined) return route;
     throw wrong(nameField([field]), `${text}: there are only ${socks.length} of ${nameField(["socks"])}`);
   };
-  const rules = options.rules.map(parseRule);
+  const rules = options.rules.map((text, index) => {
+    const rule = readRule(text);
+    if (typeof rule === "string") throw wrong(nameField(["rules", index]), `"${text}": ${rule}`);
+    return rule;
+  });
   const configured = socks.length;
   for (const [index, { route }] of rules.entries()) {
     if (route < ROUTE_SOCKS + configured) continue;

@@ -73,6 +73,7 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
   /** What the ways for UDP said of datagrams that did not get through. */
   readonly #refusals: Record<UnreachableKind, number> = { port: 0, host: 0, prohibited: 0, "too-big": 0 };
   #isFlushing = false;
+  #now = 0;
   #isClosing = false;
 
   constructor(options: ResolvedTun2SocksOptions, log: Logger, io: Io) {
@@ -129,6 +130,12 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
     const device = await openDevice(options, this.#io, early, this.#log);
     this.#device = device;
     this.#core = await this.#makeCore(device);
+    if (leadsInACircle(options, this.#outgoing)) {
+      this.#log.warn(
+        {},
+        "what goes direct follows the route into the device again: give --out-interface or --out-mark",
+      );
+    }
     if (options.usesTunnel) await this.#startTunnel();
     const seed = () => randomSeed(nodeCryptography);
     this.#paths[ROUTE_DIRECT] = new DirectPath(this.#io.udp, this, seed(), this.#outgoing);
@@ -239,16 +246,14 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
   // UdpPathHost
 
   deliver(association: number, remote: AddressBytes, data: Uint8Array, offset: number, length: number): void {
-    const now = performance.now();
+    const now = this.#turnAt();
     while (!this.#core.handleDatagram(now, association, remote, data, offset, length)) this.#writeDevice();
-    this.#flushSoon();
   }
 
   refuse(association: number, remote: AddressBytes, kind: UnreachableKind, mtu: number): void {
-    const now = performance.now();
+    const now = this.#turnAt();
     this.#refusals[kind]++;
     while (!this.#core.handleUnreachable(now, association, remote, kind, mtu)) this.#writeDevice();
-    this.#flushSoon();
   }
 
   drop(reason: "send_error" | "association_limit" | "malformed" | "wrong_source", count: number): void {
@@ -266,7 +271,7 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
       this.#drainOutputs();
       this.#forward();
     }
-    this.#timer.arm(this.#core.nextTimeout(), now);
+    this.#timer.arm(this.#core.nextTimeout());
   }
 
   #forward(): void {
@@ -290,7 +295,7 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
   #drain(): void {
     this.#writeDevice();
     this.#drainOutputs();
-    if (!this.#isClosing) this.#timer.arm(this.#core.nextTimeout(), performance.now());
+    if (!this.#isClosing) this.#timer.arm(this.#core.nextTimeout());
   }
 
   #drainOutputs(): void {
@@ -319,11 +324,13 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
     toDevice.clear();
   }
 
-  /** Writes what comes back in one turn of the loop at its end. */
-  #flushSoon(): void {
-    if (this.#isFlushing) return;
+  /** The clock, read once a turn of the loop. What comes back in one is written at its end. */
+  #turnAt(): number {
+    if (this.#isFlushing) return this.#now;
     this.#isFlushing = true;
+    this.#now = performance.now();
     setImmediate(this.#flush);
+    return this.#now;
   }
 
   readonly #flush = (): void => {
@@ -360,6 +367,13 @@ async function openDevice(
     return openDescriptor(Number(device.slice(3)), familyHeader, io.native, events);
   }
   return openTun({ ...options, name: device.slice(4), hasOffload: offload === "on" }, io.native, events, log);
+}
+
+/** What came by a route of the device leaves by that route again, unless something tells it from the others. */
+function leadsInACircle(options: ResolvedTun2SocksOptions, outgoing: Outgoing | undefined): boolean {
+  const { routes, tcpRoute, udpRoute, rules } = options;
+  const isDirect = [tcpRoute, udpRoute, ...rules.map(({ route }) => route)].includes(ROUTE_DIRECT);
+  return routes.length > 0 && isDirect && outgoing === undefined;
 }
 
 function ipText(ip: Uint8Array): string {

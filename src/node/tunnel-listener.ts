@@ -32,7 +32,8 @@ export async function openTunnelListener(
   const { native } = io;
   try {
     if (endpoint.path !== undefined || native?.tcpListen === undefined) {
-      const open = (socket: Socket) => openByteStream(socket, io, false, heartbeatMs, readBuffer);
+      const open = (stream: Socket) =>
+        openByteStream({ stream, onread: false, isOurs: true }, io, heartbeatMs, readBuffer);
       return await listenForSockets(text, (socket) => onConnection(open(socket)), options.onError);
     }
     const address = makeAddress(endpoint.host, endpoint.port)!;

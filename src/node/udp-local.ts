@@ -11,7 +11,7 @@ import { BatchWriter } from "./batch-writer.ts";
 import type { ByteStream } from "./byte-stream.ts";
 import { openByteStream } from "./byte-stream.ts";
 import type { Carrier, Connection, OnRead } from "./carrier.ts";
-import { openTcpTarget, parseCarrierChain, streamCarrier } from "./carrier-chain.ts";
+import { checkTlsFiles, openTcpTarget, parseCarrierChain, streamCarrier } from "./carrier-chain.ts";
 import { nodeCryptography } from "./cryptography.ts";
 import { DeadlineTimer } from "./deadline-timer.ts";
 import { formatEndpoint, parseEndpoint } from "./endpoint.ts";
@@ -130,7 +130,8 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   #now = 0;
   #isScheduled = false;
   #isClosing = false;
-  #failures = 0;
+  /** What was said last of why there is no connection; undefined while there is one. */
+  #saidFailure: string | undefined;
 
   readonly #isShared: boolean;
   /** Workers in other threads that belong to this one. */
@@ -145,6 +146,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     this.#readBuffer = new Uint8Array(io.native === undefined ? 0 : READ_BUFFER_BYTES);
     const { server, via, carrier, idleTimeoutS, activeIdleTimeoutS, ...rest } = this.#options;
     const outgoing = outgoingOf(options);
+    checkTlsFiles(via);
     this.#carrier =
       carrier === undefined ? parseCarrierChain({ server, via, outgoing }) : streamCarrier(carrier);
     this.core = new TunnelClient({
@@ -238,6 +240,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     if (address === undefined) throw new UsageError("ERR_OPTION", `forward: "${targetText}" is no target`);
     const { host, port } = parseEndpoint(listen) as { host: string; port: number };
     const bound = await lookup(host);
+    let bindError: Error | undefined;
     const relay = new FixedForward(
       this,
       this.#io.udp,
@@ -248,7 +251,6 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
         bindError = error;
       },
     );
-    let bindError: Error | undefined;
     await boundOrFailed(relay.socket, () => bindError, `udp ${listen}`);
     const { receiveBufferBytes } = relay.socket;
     if (receiveBufferBytes !== undefined && receiveBufferBytes < UDP_BUFFER_BYTES) {
@@ -305,13 +307,14 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   // The loop
 
   #drain(): void {
+    const now = this.now();
     this.#now = 0;
     const { core } = this;
     for (let output = core.pollOutput(); output !== undefined; output = core.pollOutput()) {
       this.#handleOutput(output);
     }
-    for (let lane = 0; lane < this.#links.length; lane++) this.#links[lane]?.writer?.pump();
-    if (!this.#isClosing) this.#timer.arm(core.nextTimeout(), performance.now());
+    for (let lane = 0; lane < this.#links.length; lane++) this.#links[lane]?.writer?.pump(now);
+    if (!this.#isClosing) this.#timer.arm(core.nextTimeout());
   }
 
   #handleTimeout(): void {
@@ -348,7 +351,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
         this.emit("session-down", output.error);
         return;
       default:
-        this.#failures = 0;
+        this.#saidFailure = undefined;
         this.#log.info(
           { rttMs: this.core.rttMs },
           output.kind === "session-up" ? "session up" : "session resumed",
@@ -357,11 +360,13 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     }
   }
 
-  /** Says the first failure in a row aloud, the others only to those who listen closely. */
+  /** Says a failure aloud unless it is the one before again; that only to those who listen closely. */
   #reportFailure(error: Error, lane: number): void {
+    if (this.#isClosing) return;
     const fields = { lane, error: error.message };
-    if (this.#failures++ === 0) this.#log.warn(fields, "cannot reach the server; trying again");
-    else this.#log.debug(fields, "cannot reach the server; trying again");
+    const level = this.#saidFailure === error.message ? "debug" : "warn";
+    this.#saidFailure = error.message;
+    this.#log[level](fields, "cannot reach the server; trying again");
     this.tell("error", error);
   }
 
@@ -412,18 +417,12 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     const { heartbeatMs } = this.#options;
     const isCurrent = () => this.#links[lane] === link;
     const source = {
-      pollTransmit: () => (isCurrent() ? core.pollTransmit(performance.now(), lane) : undefined),
+      pollTransmit: (now: number) => (isCurrent() ? core.pollTransmit(now, lane) : undefined),
       handleTransmitted: () => {
         if (isCurrent()) core.handleTransmitted(lane);
       },
     };
-    const stream = openByteStream(
-      connection.stream,
-      this.#io,
-      connection.onread,
-      heartbeatMs,
-      this.#readBuffer,
-    );
+    const stream = openByteStream(connection, this.#io, heartbeatMs, this.#readBuffer);
     const writer = new BatchWriter(stream, source);
     link.stream = stream;
     link.writer = writer;
@@ -447,7 +446,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   }
 
   #handleStream(lane: number, link: Link, chunk: Uint8Array, end: number): void {
-    const now = performance.now();
+    const now = this.now();
     if (chunk === link.readBuffer) this.#turnBuffers(link);
     for (let at = 0; at < end; ) {
       at = this.core.handleStream(now, lane, chunk, at, end);

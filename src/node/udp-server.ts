@@ -119,6 +119,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   readonly #hasEgress: boolean;
   readonly #egressReady: Promise<void>;
   readonly #isOpen: boolean[] = [];
+  #now = 0;
   #isScheduled = false;
   #isClosing = false;
   #lookups = 0;
@@ -212,7 +213,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
 
   deliver(association: number, remote: AddressBytes, data: Uint8Array, offset: number, length: number): void {
     if (!this.#isOpen[association]) return;
-    this.#core.handleDatagram(performance.now(), association, data, offset, length, remote);
+    this.#core.handleDatagram(this.#turnNow(), association, data, offset, length, remote);
     this.#schedule();
   }
 
@@ -241,7 +242,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     const core = this.#core;
     const connection = core.handleAccept(performance.now());
     const source = {
-      pollTransmit: () => core.pollTransmit(performance.now(), connection),
+      pollTransmit: (now: number) => core.pollTransmit(now, connection),
       handleTransmitted: () => core.handleTransmitted(connection),
     };
     const writer = new BatchWriter(stream, source);
@@ -268,7 +269,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   }
 
   #handleStream(connection: number, chunk: Uint8Array, end: number): void {
-    const now = performance.now();
+    const now = this.#turnNow();
     for (let at = 0; at < end; ) {
       at = this.#core.handleStream(now, connection, chunk, at, end);
       this.#sendOutgoing(chunk);
@@ -339,7 +340,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
       reusePort: false,
       onDatagrams: (received, first, end) => {
         if (sockets[association] !== socket) return;
-        core.handleDatagrams(performance.now(), association, received, first, end);
+        core.handleDatagrams(this.#turnNow(), association, received, first, end);
         this.#schedule();
       },
       onUnreachable: (remote, kind, mtu) => {
@@ -370,6 +371,12 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     this.#io.udp.afterTurn(this.#afterTurn);
   }
 
+  /** The clock, read once a turn of the loop; a call of {@link #drain} follows. */
+  #turnNow(): number {
+    if (this.#now === 0) this.#now = performance.now();
+    return this.#now;
+  }
+
   #handleOutputs(): void {
     const core = this.#core;
     for (let output = core.pollOutput(); output !== undefined; output = core.pollOutput()) {
@@ -378,11 +385,13 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   }
 
   #drain(): void {
+    const now = this.#turnNow();
+    this.#now = 0;
     const core = this.#core;
     this.#handleOutputs();
     for (let index = core.pollDirty(); index >= 0; index = core.pollDirty())
-      this.#links[index]?.writer.pump();
-    if (!this.#isClosing) this.#timer.arm(core.nextTimeout(), performance.now());
+      this.#links[index]?.writer.pump(now);
+    if (!this.#isClosing) this.#timer.arm(core.nextTimeout());
   }
 
   #handleOutput(output: ServerOutput): void {

@@ -1,5 +1,6 @@
 import type { ChildProcess } from "node:child_process";
 import { spawn } from "node:child_process";
+import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import type { AddressInfo } from "node:net";
@@ -71,6 +72,7 @@ describe("bad options are said in one line, with exit code 2:", () => {
     ["udp-server", ["--allow", "10.0.0.0/99"], /10\.0\.0\.0\/99/],
     ["udp-server", ["--filtering", "none"], /none/],
     ["udp-server", ["--no-such-option"], /no-such-option/],
+    ["udp-local", ["secret"], /too many arguments.* got 1; see --help/],
     ["udp-local", ["--lanes", "99"], /99/],
     ["udp-local", ["--forward", "127.0.0.1:0"], /forward/],
     ["udp-local", ["--forward", "127.0.0.1:0=host"], /host/],
@@ -78,6 +80,7 @@ describe("bad options are said in one line, with exit code 2:", () => {
     ["udp-local", ["--server", "nowhere"], /nowhere/],
     ["udp-local", ["--server", "unix:/run/a", "--via", "socks5://127.0.0.1:1"], /--server: .*--via/],
     ["udp-local", ["--via", "http://u:secret@127.0.0.1:0"], /--via/],
+    ["udp-local", ["--via", "tls://?ca=/nonexistent/ca.pem"], /ca\.pem/],
   ] as const)("%s %j", async (program, args, pattern) => {
     const { code, stderr, stdout } = await run(program, args);
     expect(stderr.trimEnd().split("\n")).toHaveLength(1);
@@ -120,6 +123,33 @@ describe("a program", () => {
     expect(stderr).toMatch(new RegExp(`127.0.0.1:${port}.*in use|EADDRINUSE`));
   });
 
+  it.each([
+    [["--io", "plain"], /EADDRINUSE|in use/],
+    [[], /EADDRINUSE|in use/],
+  ])("exits with 1 and one reason when the address of a forward is in use %j", async (io, pattern) => {
+    const squatter = createSocket("udp4").bind(0, "127.0.0.1");
+    await once(squatter, "listening");
+    const { port } = squatter.address();
+    const { code, stderr } = await run("udp-local", [...io, "--forward", `127.0.0.1:${port}=192.0.2.1:53`]);
+    squatter.close();
+    expect(code).toBe(1);
+    const lines = stderr.trimEnd().split("\n");
+    expect(lines.at(-1)).toMatch(new RegExp(`^udp-local: cannot listen: .*127.0.0.1:${port}`));
+    expect(lines.at(-1)).toMatch(pattern);
+  });
+
+  it("does not say that the server is unreachable when it is itself what closes", async () => {
+    const server = start("udp-server", ["--listen", "127.0.0.1:0", "--ready-fd", "3"]);
+    await once(server.child.stdio[3]!, "end");
+    const [address] = JSON.parse(server.output.ready).listen;
+    const local = start("udp-local", ["--server", address, "--listen", "127.0.0.1:0"]);
+    await until(() => local.output.stderr.includes("session up"), local.child, local.output);
+    local.child.kill("SIGTERM");
+    expect((await once(local.child, "close"))[0]).toBe(0);
+    expect(local.output.stderr).toContain("closes");
+    expect(local.output.stderr).not.toContain("cannot reach");
+  });
+
   it("exits with 1 and one reason when its key cannot be read", async () => {
     const { code, stderr } = await run("udp-server", ["--psk-file", "/does/not/exist"]);
     expect(code).toBe(1);
@@ -144,6 +174,21 @@ describe("a program", () => {
     const [code] = await once(child, "close");
     expect(code).toBe(0);
     expect(JSON.parse(output.ready)).toEqual(ready);
+  });
+
+  it("says why it has no connection once, and says so again when the reason is another", async () => {
+    const socket = createServer().listen(0, "127.0.0.1");
+    await once(socket, "listening");
+    const { port } = socket.address() as AddressInfo;
+    socket.close();
+    await once(socket, "close");
+    const { child, output } = start("udp-local", ["--server", `127.0.0.1:${port}`]);
+    await until(() => output.stderr.includes("ECONNREFUSED"), child, output);
+    // Ends each connection; udp-local tries again by itself.
+    socket.on("connection", (connection) => connection.resume().end()).listen(port, "127.0.0.1");
+    await until(() => output.stderr.includes("closed by the other end"), child, output);
+    socket.close();
+    expect(output.stderr.split("ECONNREFUSED")).toHaveLength(2);
   });
 
   it("says that the server is unreachable at the start, once, and goes on", async () => {

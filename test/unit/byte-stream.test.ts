@@ -40,8 +40,8 @@ describe.each(KINDS)("a %s byte stream", (kind, io) => {
     await new Promise((done) => server.close(done));
   });
 
-  function start(): void {
-    stream = openByteStream(own, io, false, 5_000, new Uint8Array(65_536));
+  function start(isOurs = true): void {
+    stream = openByteStream({ stream: own, onread: false, isOurs }, io, 5_000, new Uint8Array(65_536));
     const events = {} as { -readonly [Name in keyof ByteStreamEvents]: ByteStreamEvents[Name] };
     closed = new Promise((done) => {
       events.onClose = done;
@@ -57,6 +57,16 @@ describe.each(KINDS)("a %s byte stream", (kind, io) => {
     start();
     expect(stream instanceof DescriptorStream).toBe(kind === "native");
     expect(stream.localIp).toBe("127.0.0.1");
+  });
+
+  it("leaves a socket of the embedder's as it is, to be destroyed by either", async () => {
+    start(false);
+    peer.write("through");
+    await once(own, "data");
+    expect(own.destroyed).toBe(false);
+    own.destroy();
+    expect(await closed).toBe(undefined);
+    expect(Buffer.concat(heard).toString()).toBe("through");
   });
 
   it("gives what was read before it took the socket over, and what comes then, in order", async () => {

@@ -182,6 +182,9 @@ describe("a wrong field is named by its path, with its value and what is wanted:
     [{ deny: ["10.0.0.0/8:65536"] }, /^deny\[0\]: /],
     [{ deny: ["10.0.0.0/8:"] }, /^deny\[0\]: /],
     [{ deny: ["example.com"] }, /^deny\[0\]: /],
+    [{ egress: "tun2socks:http://a:1" }, /^egress: expected .*, got "tun2socks:http:\/\/a:1"$/],
+    [{ egress: "tun2socks:local:" }, /^egress: expected /],
+    [{ egress: "tun2socks:socks5://u:hunter2@a" }, /^egress: expected (?!.*hunter2)/],
     [{ publicAddress: "example.com" }, /^publicAddress: .*, got "example.com"$/],
   ] as const)("udp-server %j", (input, message) => {
     expect(complaint(() => resolveServer(input))).toMatch(message);

@@ -42,6 +42,17 @@ export function parseCidr(
   return network === undefined || prefixLength > network.length * 8 ? undefined : { network, prefixLength };
 }
 
+/** Whether this is `IP/PREFIX` of a network, with no bit after the prefix. */
+export function isNetwork(text: string): boolean {
+  const cidr = parseCidr(text);
+  if (cidr === undefined) return false;
+  const { network, prefixLength } = cidr;
+  for (let bit = prefixLength; bit < network.length * 8; bit++) {
+    if ((network[bit >> 3] & (0x80 >> (bit & 7))) !== 0) return false;
+  }
+  return true;
+}
+
 /** Whether an IPv4 address is neither the first nor the last of its network, where these have a meaning (RFC 3021). */
 function isHost(address: Uint8Array, prefixLength: number): boolean {
   if (address.length === 16 || prefixLength === 31) return true;

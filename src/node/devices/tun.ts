@@ -7,9 +7,12 @@ import type { NativeModule } from "../native-module.ts";
 import type { Device, DeviceEvents } from "./device.ts";
 import type { InterfaceAddress } from "./interface-address.ts";
 
-/** What one turn of the loop may bring: some largest packets, or many that are not. */
+/**
+ * What one turn of the loop may bring: some largest packets, or many that are not. No more of these than fit into one
+ * batch of a lane (256 KiB): the rest would be copied to its queue, and past that dropped, while the device can hold it.
+ */
 const ARENA_BYTES = 2 * 1024 * 1024;
-const ARENA_PACKETS = 1024;
+const ARENA_PACKETS = 192;
 
 export interface TunOptions {
   readonly name: string;

@@ -1,0 +1,91 @@
+// Two network namespaces with a link, which go with the run, and what is started in them.
+import { execFileSync, spawn } from "node:child_process";
+import { randomBytes } from "node:crypto";
+import { once } from "node:events";
+import { mkdtempSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { startIn } from "./processes.mjs";
+
+export const LINK = { near: "10.79.0.1", far: "10.79.0.2" };
+/** The device's network: the near host's own address, and one that no host has. */
+export const DEVICE = {
+  name: "bench0",
+  own: "198.18.0.1",
+  peer: "198.18.0.2",
+  prefix: 30,
+  mask: "255.255.255.252",
+};
+/** Led to the device while there is one, else to the far host, which has the target. */
+export const NETWORK = "203.0.113.0";
+export const TARGET = "203.0.113.5";
+
+export const [NEAR, FAR] = [`upbench${process.pid}a`, `upbench${process.pid}b`];
+/** For files of the run; there while the hosts are. */
+export let folder = "";
+
+/** Makes both; they go with this process, in whatever way it ends. @returns what removes them before */
+export function makeHosts() {
+  folder = mkdtempSync(join(tmpdir(), "underpass-bench-"));
+  const undertaker = `
+    cat >/dev/null
+    rm -rf "$1"; shift
+    for host in "$@"; do
+      while pids=$(ip netns pids "$host") && [ -n "$pids" ]; do kill -9 $pids; done 2>/dev/null
+      ip netns del "$host"
+    done 2>/dev/null`;
+  const child = spawn("sh", ["-c", undertaker, "sh", folder, NEAR, FAR], {
+    detached: true,
+    stdio: ["pipe", "ignore", "ignore"],
+  });
+  child.unref();
+  /** @type {import("node:net").Socket} */ (child.stdin).unref();
+  const script = `
+    ip netns add ${NEAR}; ip netns add ${FAR}
+    ip link add veth0 netns ${NEAR} type veth peer name veth0 netns ${FAR}
+    ip -n ${NEAR} link set lo up; ip -n ${FAR} link set lo up
+    ip -n ${NEAR} addr add ${LINK.near}/24 dev veth0; ip -n ${FAR} addr add ${LINK.far}/24 dev veth0
+    ip -n ${NEAR} link set veth0 up; ip -n ${FAR} link set veth0 up
+    ip -n ${FAR} addr add ${TARGET}/32 dev lo
+    ip -n ${NEAR} route add ${NETWORK}/24 via ${LINK.far} metric 1000`;
+  execFileSync("sh", ["-ec", script]);
+  writeFileSync(join(folder, "psk"), randomBytes(32).toString("base64url"), { mode: 0o600 });
+  return async () => {
+    const gone = once(child, "exit");
+    child.ref();
+    child.stdin?.end();
+    await gone;
+  };
+}
+
+/** Creates the device for a program that makes none itself. @param {number} mtu @returns what removes it */
+export function makeDevice(mtu) {
+  const { name, own, prefix } = DEVICE;
+  const script = `
+    ip tuntap add dev ${name} mode tun; ip addr add ${own}/${prefix} dev ${name}
+    ip link set ${name} mtu ${mtu} up; ip route add ${NETWORK}/24 dev ${name}`;
+  execFileSync("ip", ["netns", "exec", NEAR, "sh", "-ec", script]);
+  return () => execFileSync("ip", ["-n", NEAR, "link", "del", name]);
+}
+
+/** The first line for which `wanted` holds. @param {NodeJS.ReadableStream | null} stream @param {(line: string) => boolean} wanted */
+export async function lineOf(stream, wanted) {
+  let last = "";
+  const lines = createInterface({ input: /** @type {NodeJS.ReadableStream} */ (stream) });
+  for await (const line of lines) {
+    last = line;
+    if (!wanted(line)) continue;
+    stream?.resume();
+    return line;
+  }
+  throw new Error(last || "ended before it was ready");
+}
+
+/** Starts one of ours; its ready line. @param {string} host @param {string} name @param {string[]} options */
+export async function startOurs(host, name, options) {
+  const common = ["--psk-file", join(folder, "psk"), "--log-format", "json", "--log-level", "warn"];
+  const child = startIn(host, [process.execPath, `dist/cli/${name}.js`, ...common, ...options]);
+  const ready = JSON.parse(await lineOf(child.stderr, (line) => line.includes('"ready"')));
+  return { child, ready };
+}
