@@ -474,11 +474,12 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     const { count, association, context, offset, length } = received;
     if (count === 0) return;
     const data = received.data === chunk ? chunk : received.data.slice();
+    const isKept = data === link.spareBuffer;
     for (let i = 0; i < count; i++) {
       const relay = this.#relays[association[i]];
       if (relay === undefined) continue;
       if (!relay.deliver(association[i], context[i], data, offset[i], length[i])) counters.drops.send_error++;
-      link.touched.add(relay);
+      if (isKept) link.touched.add(relay);
     }
     counters.drops.send_error += this.#io.udp.flush();
   }
