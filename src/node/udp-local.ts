@@ -4,7 +4,7 @@ import { performance } from "node:perf_hooks";
 import type { ClientOutput } from "../core/client.ts";
 import { TunnelClient } from "../core/client.ts";
 import { randomSeed } from "../core/credentials.ts";
-import { HostError, UsageError } from "../core/errors.ts";
+import { HostError, ProtocolError, UsageError } from "../core/errors.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { ATYP_IPV6, formatAddress, makeAddress } from "../wire/socket-address.ts";
 import { BatchWriter } from "./batch-writer.ts";
@@ -366,7 +366,9 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     const fields = { lane, error: error.message };
     const level = this.#saidFailure === error.message ? "debug" : "warn";
     this.#saidFailure = error.message;
-    this.#log[level](fields, "cannot reach the server; trying again");
+    const isOrderly = error instanceof ProtocolError && error.code === "ERR_PEER_SHUTDOWN";
+    const what = isOrderly ? "the server goes away" : "cannot reach the server";
+    this.#log[level](fields, `${what}; trying again`);
     this.tell("error", error);
   }
 

@@ -150,6 +150,19 @@ describe("a program", () => {
     expect(local.output.stderr).not.toContain("cannot reach");
   });
 
+  it("says that the server goes away when that has said so", async () => {
+    const server = start("udp-server", ["--listen", "127.0.0.1:0", "--ready-fd", "3"]);
+    await once(server.child.stdio[3]!, "end");
+    const [address] = JSON.parse(server.output.ready).listen;
+    const local = start("udp-local", ["--server", address, "--listen", "127.0.0.1:0"]);
+    await until(() => local.output.stderr.includes("session up"), local.child, local.output);
+    server.child.kill("SIGTERM");
+    await until(() => local.output.stderr.includes("session down"), local.child, local.output);
+    const [beforeDown] = local.output.stderr.split("session down");
+    expect(beforeDown).toContain("the server goes away; trying again");
+    expect(beforeDown).not.toContain("cannot reach");
+  });
+
   it("exits with 1 and one reason when its key cannot be read", async () => {
     const { code, stderr } = await run("udp-server", ["--psk-file", "/does/not/exist"]);
     expect(code).toBe(1);
