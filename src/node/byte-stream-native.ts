@@ -52,9 +52,8 @@ export class DescriptorStream implements ByteStream {
 
   write(bytes: Uint8Array): boolean {
     const written = this.#native.streamWrite!(this.#descriptor, bytes, bytes.length);
-    if (written === bytes.length) return true;
     // A connection that fails says so when it is read, too, and is closed then.
-    if (written < 0) return true;
+    if (written === bytes.length || written < 0) return true;
     this.#unwritten = bytes.subarray(written);
     return false;
   }

@@ -2,7 +2,7 @@ import { DescriptorStream, takeDescriptor } from "./byte-stream-native.ts";
 import { PlainStream } from "./byte-stream-plain.ts";
 import type { Connection } from "./carrier.ts";
 import type { Io } from "./io.ts";
-import { tuneDescriptor } from "./tcp-tuning.ts";
+import { descriptorOf, tuneDescriptor } from "./tcp-tuning.ts";
 
 /** What an endpoint hears of a tunnel's connection. */
 export interface ByteStreamEvents {
@@ -47,6 +47,6 @@ export function openByteStream(
   if (taken !== undefined) {
     return new DescriptorStream(native!, taken.descriptor, readBuffer, heartbeatMs, taken.surplus);
   }
-  tuneDescriptor(stream, native, heartbeatMs);
+  tuneDescriptor(descriptorOf(stream), native, heartbeatMs);
   return new PlainStream(stream, onread);
 }

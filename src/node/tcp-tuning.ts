@@ -5,14 +5,14 @@ import type { NativeModule } from "./native-module.ts";
 const NOT_SENT_LOW_WATER_BYTES = 131_072;
 const DEAD_AFTER_HEARTBEATS = 4;
 
-/** Sets on a TCP connection whose descriptor is known what node:net cannot. */
+/** Sets on the descriptor of a TCP connection what node:net cannot. Nothing without native I/O, or a descriptor. */
 export function tuneDescriptor(
-  connection: Duplex | number,
+  descriptor: number | undefined,
   native: NativeModule | undefined,
   heartbeatMs: number,
 ): void {
-  const fd = typeof connection === "number" ? connection : descriptorOf(connection);
-  if (fd !== undefined) native?.tcpTune?.(fd, NOT_SENT_LOW_WATER_BYTES, DEAD_AFTER_HEARTBEATS * heartbeatMs);
+  if (descriptor === undefined) return;
+  native?.tcpTune?.(descriptor, NOT_SENT_LOW_WATER_BYTES, DEAD_AFTER_HEARTBEATS * heartbeatMs);
 }
 
 /** A socket's descriptor: not documented, but in every release of Node. Undefined for other streams. */
