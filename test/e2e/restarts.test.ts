@@ -3,6 +3,7 @@ import { fileURLToPath } from "node:url";
 import { expect, it } from "vitest";
 import { type CarrierName, startCarrier } from "./carriers.ts";
 import type { Service } from "./chain.ts";
+import { type Echo, echoSince, PROBER } from "./prober.ts";
 import { describeOnTwoHosts } from "./requirements.ts";
 import { startUdpEcho } from "./targets/targets.ts";
 import { type Line, monotonicMs, type Program, type TwoHosts } from "./two-hosts.ts";
@@ -15,15 +16,7 @@ const OUTAGE_MS = 600;
 /** Long enough for the client's pause between attempts to reach its maximum. */
 const LONG_OUTAGE_MS = 10_000;
 const ASSOCIATIONS = 1000;
-const PROBER = fileURLToPath(new URL("prober.mjs", import.meta.url));
 const MANY_SOURCES = fileURLToPath(new URL("many-sources.mjs", import.meta.url));
-
-interface Echo {
-  readonly sentAtMs: number;
-  readonly receivedAtMs: number;
-  /** The source that the target saw. */
-  readonly source: string;
-}
 
 describeOnTwoHosts("when a part dies", () => {
   let hosts: TwoHosts;
@@ -55,15 +48,6 @@ describeOnTwoHosts("when a part dies", () => {
     const [ssServer, ssTunnel] = carrier.hops;
     const serverPort = Number(carrier.listen.slice(carrier.listen.lastIndexOf(":") + 1));
     return { server, local, ssServer, ssTunnel, forwardPort, serverPort };
-  }
-
-  /** The first answer to a probe that was sent after `sinceMs`. */
-  function echoSince(prober: Program, sinceMs: number, timeoutMs: number): Promise<Echo> {
-    const wanted = ({ text }: Line): Echo | undefined => {
-      const echo = JSON.parse(text) as Echo;
-      return echo.sentAtMs >= sinceMs ? echo : undefined;
-    };
-    return prober.waitFor(wanted, timeoutMs, "answer to a probe");
   }
 
   async function startProber(tunnel: Tunnel): Promise<{ prober: Program; source: string }> {

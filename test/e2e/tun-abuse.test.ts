@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { beforeAll, expect, it } from "vitest";
+import { PROBER } from "./prober.ts";
 import { describeWithTun } from "./requirements.ts";
 import { startTcpEcho, startUdpEcho } from "./targets/targets.ts";
 import { addAddressesBeyond, beyond, startTransparent } from "./transparent.ts";
@@ -20,7 +21,6 @@ const MAX_HALF_OPEN = 1024;
 /** Resident, at its peak. */
 const MAX_MEMORY_MIB = 512;
 const STORM = fileURLToPath(new URL("storm.py", import.meta.url));
-const PROBER = fileURLToPath(new URL("prober.mjs", import.meta.url));
 const TCP_FLOW = fileURLToPath(new URL("tcp-flow.py", import.meta.url));
 
 interface Stats {

@@ -1,6 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { expect, it } from "vitest";
+import { echoSince, PROBER } from "./prober.ts";
 import { describeWithTun } from "./requirements.ts";
 import { fetchPage, startPage } from "./targets/page.ts";
 import { startTcpEcho, startUdpEcho } from "./targets/targets.ts";
@@ -19,7 +20,6 @@ import { useTwoHosts } from "./use-two-hosts.ts";
 const RESUME_MS = 6000;
 const OUTAGE_MS = 600;
 const TCP_FLOW = fileURLToPath(new URL("tcp-flow.py", import.meta.url));
-const PROBER = fileURLToPath(new URL("prober.mjs", import.meta.url));
 
 const TARGET = beyond(5);
 
@@ -28,19 +28,6 @@ describeWithTun("when a part of the transparent chain dies", () => {
   useTwoHosts((made) => {
     hosts = made;
   });
-
-  interface Echo {
-    readonly sentAtMs: number;
-    readonly receivedAtMs: number;
-  }
-
-  function echoSince(prober: Program, sinceMs: number, timeoutMs: number): Promise<Echo> {
-    const wanted = ({ text }: Line): Echo | undefined => {
-      const echo = JSON.parse(text) as Echo;
-      return echo.sentAtMs >= sinceMs ? echo : undefined;
-    };
-    return prober.waitFor(wanted, timeoutMs, "answer to a probe");
-  }
 
   it("UDP goes on within 6 s after each was killed, and its device goes with tun2socks", async () => {
     await addAddressesBeyond(hosts);
