@@ -15,43 +15,29 @@ import {
   encodeCompressionClose,
   encodeContextAssign,
   encodeShutdown,
-  MAX_CONTROL_CAPSULE_BYTES,
   MAX_DATAGRAM_BYTES,
   MAX_MTU,
   MAX_PAYLOAD_BYTES,
   readNumbers,
   unreachableKind,
 } from "../wire/capsule.ts";
-import { decodeHead } from "../wire/http-head.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { copyOf, sameBytes } from "../wire/socket-address.ts";
-import type { UpgradeResponse } from "../wire/upgrade.ts";
-import { BIND_PATH, decodeUpgradeResponse, encodeUpgradeRequest } from "../wire/upgrade.ts";
+import type { ExtensionResponse } from "../wire/upgrade.ts";
 import { CONTEXT_ACKED, CONTEXT_REFUSED, CONTEXT_UNACKED, ContextTable } from "./context-table.ts";
 import { Counters } from "./counters.ts";
-import type { Cryptography, Transcript } from "./credentials.ts";
-import {
-  challengeMac,
-  constantTimeEqual,
-  deriveSessionKey,
-  NONCE_BYTES,
-  randomSeed,
-  requestMac,
-  responseMac,
-  resumeMac,
-} from "./credentials.ts";
+import { randomSeed } from "./credentials.ts";
 import { DatagramBatch } from "./datagram-batch.ts";
 import { ProtocolError } from "./errors.ts";
 import { grown } from "./grown.ts";
-import { HeadBuffer } from "./head-buffer.ts";
+import type { LaneOptions, SessionCredentials } from "./lane.ts";
+import { Lane } from "./lane.ts";
 import type { ReceivedDatagrams } from "./received-datagrams.ts";
 import { SendPool, SendQueue } from "./send-queue.ts";
 import { TokenBucket } from "./token-bucket.ts";
-import { Tunnel } from "./tunnel.ts";
+import type { Tunnel } from "./tunnel.ts";
 
 const NONE = -1;
-const FIRST_BACKOFF_MS = 200;
-const MAX_BACKOFF_MS = 5_000;
 const SWEEP_MS = 1_000;
 /** A context that nothing used for so long is closed; above RFC 4787 REQ-5's two minutes. */
 const CONTEXT_IDLE_MS = 300_000;
@@ -61,27 +47,14 @@ const REFUSAL_MS = 30_000;
 const REOPEN_MS = 1_000;
 /** Outputs of that kind, whatever the server says and applications send. */
 const UNREACHABLE_PER_SECOND = 200;
-/** Bytes of control capsules that may wait for a server that does not read, besides those that register all there is. */
-const CONTROL_BYTES = 1_048_576;
 const NEVER = Number.POSITIVE_INFINITY;
 
 /** All durations in milliseconds, sizes in bytes. */
-export interface TunnelClientOptions {
+export interface TunnelClientOptions extends LaneOptions {
   readonly lanes: number;
-  /** Value of the Host field. */
-  readonly authority: string;
-  /** Pre-shared key, or undefined for none. */
-  readonly psk: Uint8Array | undefined;
-  readonly crypto: Cryptography;
-  /** Unix time less the clock that is handed in as `now`. */
-  readonly unixOffsetMs: number;
-  readonly heartbeatMs: number;
-  readonly handshakeTimeoutMs: number;
   readonly ageBudgetMs: number;
   /** Bound of each lane's send queue. */
   readonly queueBytes: number;
-  readonly maxAssociations: number;
-  readonly maxContexts: number;
   /** For associations that may expire: after so long without a datagram, ... */
   readonly idleTimeoutMs: number;
   /** ... or so long, once more than one answer came. */
@@ -106,23 +79,6 @@ export type ClientOutput =
       readonly reason: UnreachableKind;
       readonly mtu: number;
     };
-
-interface Lane {
-  readonly index: number;
-  /** held: waits for another lane to find out whether the session still lives. */
-  state: "held" | "waiting" | "connecting" | "handshake" | "up";
-  readonly queue: SendQueue;
-  tunnel: Tunnel | undefined;
-  readonly head: HeadBuffer;
-  transcript: Transcript | undefined;
-  requestMac: Uint8Array | undefined;
-  challenged: boolean;
-  attempts: number;
-  /** Next connect, or the end of patience with the one under way. */
-  deadline: number;
-  /** Associations pinned here. */
-  load: number;
-}
 
 /** States of an association. */
 const FREE = 0;
@@ -152,8 +108,7 @@ export class TunnelClient {
   readonly #lanes: Lane[] = [];
   readonly #contextById = new Map<number, number>();
   readonly #associationById = new Map<number, number>();
-  #session: Uint8Array | undefined;
-  #sessionKey: Uint8Array | undefined;
+  #session: SessionCredentials | undefined;
   #sessionUp = false;
   #everUp = false;
   #closed = false;
@@ -182,19 +137,8 @@ export class TunnelClient {
     this.#options = options;
     this.contexts = new ContextTable(randomSeed(options.crypto));
     for (let index = 0; index < options.lanes; index++) {
-      this.#lanes.push({
-        index,
-        state: "held",
-        queue: new SendQueue(this.#pool, this.counters, options.queueBytes, options.ageBudgetMs),
-        tunnel: undefined,
-        head: new HeadBuffer(),
-        transcript: undefined,
-        requestMac: undefined,
-        challenged: false,
-        attempts: 0,
-        deadline: NEVER,
-        load: 0,
-      });
+      const queue = new SendQueue(this.#pool, this.counters, options.queueBytes, options.ageBudgetMs);
+      this.#lanes.push(new Lane(index, queue, this.counters, options));
     }
   }
 
@@ -232,17 +176,7 @@ export class TunnelClient {
   handleConnected(now: number, index: number): void {
     const lane = this.#lanes[index];
     if (this.#closed || lane.state !== "connecting") return;
-    lane.state = "handshake";
-    lane.deadline = now + this.#options.handshakeTimeoutMs;
-    const { heartbeatMs, maxAssociations, maxContexts } = this.#options;
-    const registrations = (maxAssociations + maxContexts) * MAX_CONTROL_CAPSULE_BYTES;
-    lane.tunnel = new Tunnel(lane.queue, this.counters, {
-      heartbeatMs,
-      controlBytes: CONTROL_BYTES + registrations,
-    });
-    lane.head.clear();
-    lane.challenged = false;
-    this.#sendRequest(now, lane, undefined);
+    lane.handleConnected(now, this.#session);
   }
 
   /** Connecting failed, or the connection has ended, for whatever reason. */
@@ -263,7 +197,10 @@ export class TunnelClient {
     this.received.count = 0;
     let at = offset;
     if (lane.state === "handshake") {
-      at = this.#handleHead(now, lane, chunk, offset, end);
+      at = lane.handleHead(now, this.#session, chunk, offset, end);
+      const { answer } = lane;
+      if (answer?.kind === "failed") this.#failLane(now, lane, answer.error);
+      else if (answer !== undefined) this.#laneUp(now, lane, answer.extension);
     }
     if (lane.state !== "up") return end;
     return this.#handleCapsules(now, lane, chunk, at, end);
@@ -415,99 +352,13 @@ export class TunnelClient {
   // Handshake
 
   #connect(now: number, lane: Lane): void {
-    lane.state = "connecting";
-    // The carrier has a deadline of its own; this one catches a host that never answers.
-    lane.deadline = now + 4 * this.#options.handshakeTimeoutMs;
+    lane.connect(now);
     this.#outputs.push({ kind: "connect", lane: lane.index });
   }
 
-  #sendRequest(now: number, lane: Lane, challenge: Uint8Array | undefined): void {
-    const { crypto, psk, authority, unixOffsetMs } = this.#options;
-    const transcript: Transcript = {
-      path: BIND_PATH,
-      nonce: crypto.random(NONCE_BYTES),
-      time: Math.max(0, Math.floor(now + unixOffsetMs)),
-      lane: lane.index,
-      challenge,
-      session: this.#session,
-    };
-    lane.transcript = transcript;
-    lane.requestMac = psk === undefined ? undefined : requestMac(crypto, psk, transcript);
-    lane.tunnel!.writeControl(
-      encodeUpgradeRequest(authority, BIND_PATH, true, {
-        nonce: transcript.nonce,
-        time: transcript.time,
-        lane: transcript.lane,
-        challenge,
-        session: transcript.session,
-        mac: lane.requestMac,
-        resumeMac:
-          this.#sessionKey === undefined ? undefined : resumeMac(crypto, this.#sessionKey, transcript),
-      }),
-    );
-  }
-
-  /** @returns the offset behind the head, when it is complete and good */
-  #handleHead(now: number, lane: Lane, chunk: Uint8Array, offset: number, end: number): number {
-    const at = lane.head.take(chunk, offset, end);
-    if (at === -1) return end;
-    if (at === -2) {
-      this.#failLane(now, lane, new ProtocolError("ERR_HEAD_TOO_LARGE", "from the server"));
-      return end;
-    }
-    const head = decodeHead(lane.head.bytes, lane.head.length);
-    const response = head === undefined ? undefined : decodeUpgradeResponse(head);
-    if (response === undefined) {
-      this.#failLane(now, lane, new ProtocolError("ERR_HEAD_MALFORMED", "is this an udp-server?"));
-      return end;
-    }
-    if (response.challenge !== undefined && !lane.challenged) {
-      this.#answerChallenge(now, lane, response);
-      return at < end && lane.state === "handshake" ? this.#handleHead(now, lane, chunk, at, end) : at;
-    }
-    const error = this.#checkResponse(lane, response);
-    if (error !== undefined) {
-      this.#failLane(now, lane, error);
-      return end;
-    }
-    this.#laneUp(now, lane, response);
-    return at;
-  }
-
-  #answerChallenge(now: number, lane: Lane, response: UpgradeResponse): void {
-    const { crypto, psk } = this.#options;
-    const { challenge, mac } = response.challenge!;
-    if (
-      psk !== undefined &&
-      !constantTimeEqual(mac, challengeMac(crypto, psk, lane.transcript!.nonce, challenge))
-    ) {
-      this.#failLane(now, lane, new ProtocolError("ERR_SERVER_PROOF", "in its challenge"));
-      return;
-    }
-    lane.challenged = true;
-    lane.head.clear();
-    this.#sendRequest(now, lane, challenge);
-  }
-
-  #checkResponse(lane: Lane, response: UpgradeResponse): ProtocolError | undefined {
-    const { crypto, psk } = this.#options;
-    if (response.status !== 101) {
-      const hint = psk === undefined ? "does it want a key?" : "is the key the same on both ends?";
-      return new ProtocolError("ERR_UPGRADE_REFUSED", `status ${response.status}; ${hint}`);
-    }
-    const { extension } = response;
-    if (extension === undefined || !response.bind) {
-      return new ProtocolError("ERR_UPGRADE_REFUSED", "the server does not speak the Underpass extension");
-    }
-    if (psk === undefined) return undefined;
-    const { nonce, session, resumed, mac } = extension;
-    const expected = responseMac(crypto, psk, lane.requestMac!, nonce, session, resumed);
-    return constantTimeEqual(mac, expected) ? undefined : new ProtocolError("ERR_SERVER_PROOF", "in its 101");
-  }
-
-  #laneUp(now: number, lane: Lane, response: UpgradeResponse): void {
-    const { nonce, session, resumed } = response.extension!;
-    const isOurs = this.#session !== undefined && sameBytes(session, 0, this.#session, 0, session.length);
+  #laneUp(now: number, lane: Lane, answer: ExtensionResponse): void {
+    const { session, resumed } = answer;
+    const isOurs = this.#session !== undefined && sameBytes(session, 0, this.#session.id, 0, session.length);
     if (!isOurs && this.#sessionUp) {
       // The server took this lane for a session of its own while another lane holds the real one.
       lane.tunnel!.open(now, true);
@@ -520,11 +371,8 @@ export class TunnelClient {
       return;
     }
     const isNew = !(resumed && isOurs);
-    if (isNew) this.#beginSession(lane, nonce, session);
-    lane.state = "up";
-    lane.attempts = 0;
-    lane.deadline = NEVER;
-    lane.tunnel!.open(now, true);
+    if (isNew) this.#beginSession(lane, answer);
+    lane.open(now);
     const wasUp = this.#sessionUp;
     this.#sessionUp = true;
     if (!wasUp) {
@@ -543,16 +391,8 @@ export class TunnelClient {
   }
 
   /** A session that the server knows nothing of yet: even contexts keep their ids, odd ones were the old server's. */
-  #beginSession(lane: Lane, serverNonce: Uint8Array, session: Uint8Array): void {
-    const { crypto, psk } = this.#options;
-    this.#session = session;
-    this.#sessionKey = deriveSessionKey(
-      crypto,
-      psk ?? new Uint8Array(0),
-      lane.transcript!.nonce,
-      serverNonce,
-      session,
-    );
+  #beginSession(lane: Lane, answer: ExtensionResponse): void {
+    this.#session = { id: answer.session, key: lane.deriveSessionKey(answer) };
     for (const [id, slot] of [...this.#contextById]) {
       if (id % 2 === 1 || this.contexts.state[slot] === CONTEXT_REFUSED) this.#releaseContext(slot);
       else this.contexts.state[slot] = CONTEXT_UNACKED;
@@ -621,12 +461,7 @@ export class TunnelClient {
 
   #laneLost(now: number, lane: Lane, error: Error | undefined): void {
     const wasUp = lane.state === "up";
-    const delay = Math.min(MAX_BACKOFF_MS, FIRST_BACKOFF_MS * 2 ** Math.min(lane.attempts, 10));
-    const jitter = this.#options.crypto.random(1)[0] / 255;
-    lane.attempts++;
-    lane.state = "waiting";
-    lane.deadline = this.#closed ? NEVER : now + delay * (0.5 + jitter / 2);
-    lane.tunnel = undefined;
+    lane.handleLost(now, this.#closed);
     if (!wasUp) return;
     const heir = this.#leastLoadedLane();
     if (heir.state === "up") {
@@ -642,8 +477,7 @@ export class TunnelClient {
     for (const other of this.#lanes) {
       // One lane finds out whether the session lives; the others wait for it.
       if (other !== lane && other.state === "waiting") {
-        other.state = "held";
-        other.deadline = NEVER;
+        other.hold();
       }
     }
     if (!this.#closed) this.#outputs.push({ kind: "session-down", error });

@@ -24,28 +24,20 @@ import {
   readNumbers,
   toIpVersionForm,
 } from "../wire/capsule.ts";
-import { decodeHead } from "../wire/http-head.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { addressDomain, addressPort, copyOf, makeAddress, sameBytes } from "../wire/socket-address.ts";
 import type { ExtensionRequest, UpgradeRequest } from "../wire/upgrade.ts";
-import {
-  decodeUpgradeRequest,
-  encodeChallengeResponse,
-  encodeRefusal,
-  encodeUpgradeResponse,
-} from "../wire/upgrade.ts";
+import { encodeRefusal, encodeUpgradeResponse } from "../wire/upgrade.ts";
 import { CONTEXT_ACKED, CONTEXT_RESOLVING, ContextTable } from "./context-table.ts";
 import type { RefusalReason } from "./counters.ts";
 import { Counters } from "./counters.ts";
-import type { Cryptography, Transcript } from "./credentials.ts";
+import type { Transcript } from "./credentials.ts";
 import {
-  challengeMac,
   constantTimeEqual,
   deriveSessionKey,
   hexKey,
   NONCE_BYTES,
   randomSeed,
-  requestMac,
   responseMac,
   resumeMac,
   SESSION_ID_BYTES,
@@ -53,10 +45,11 @@ import {
 import { DatagramBatch } from "./datagram-batch.ts";
 import { ProtocolError } from "./errors.ts";
 import { grown } from "./grown.ts";
+import type { HandshakeOptions } from "./handshake.ts";
+import { Handshake } from "./handshake.ts";
 import { HeadBuffer } from "./head-buffer.ts";
 import { Permissions } from "./permissions.ts";
 import type { ReceivedDatagrams } from "./received-datagrams.ts";
-import { ReplayGuard } from "./replay-guard.ts";
 import { SendPool, SendQueue } from "./send-queue.ts";
 import { TokenBucket } from "./token-bucket.ts";
 import { Tunnel } from "./tunnel.ts";
@@ -69,7 +62,6 @@ const CONTEXT_IDLE_MS = 300_000;
 const UNREACHABLE_PER_SECOND = 100;
 /** Bytes of control capsules that may wait for a client that does not read. */
 const CONTROL_BYTES = 1_048_576;
-const NONCE_CAPACITY = 65_536;
 /** Datagrams that wait for a name to be resolved: for one context, and in all. */
 const HELD_DATAGRAMS = 8;
 const HELD_BYTES = 1_048_576;
@@ -85,14 +77,7 @@ const NEVER = Number.POSITIVE_INFINITY;
 export type Filtering = "endpoint-independent" | "address-dependent" | "address-and-port-dependent";
 
 /** All durations in milliseconds, sizes in bytes. */
-export interface TunnelServerOptions {
-  /** Pre-shared key, or undefined for none. */
-  readonly psk: Uint8Array | undefined;
-  readonly crypto: Cryptography;
-  /** Unix time less the clock that is handed in as `now`. */
-  readonly unixOffsetMs: number;
-  /** `now` at the start. */
-  readonly startedAt: number;
+export interface TunnelServerOptions extends HandshakeOptions {
   readonly filtering: Filtering;
   /** Whether an IPv4 or IPv6 address may be sent to; asked once for each context. */
   readonly permits: (target: AddressBytes) => boolean;
@@ -110,8 +95,6 @@ export interface TunnelServerOptions {
   readonly maxAssociations: number;
   readonly maxAssociationsPerSession: number;
   readonly maxContextsPerSession: number;
-  /** Which of several servers behind one address this is; undefined for the only one. */
-  readonly worker: { readonly index: number; readonly count: number } | undefined;
 }
 
 export type ServerOutput =
@@ -198,7 +181,7 @@ export class TunnelServer {
   readonly #dirty: number[] = [];
   readonly #pool = new SendPool();
   readonly #permissions: Permissions;
-  readonly #guard: ReplayGuard;
+  readonly #handshake: Handshake;
   readonly #connections: (Connection | undefined)[] = [];
   readonly #freeConnections: number[] = [];
   readonly #halfOpen = new Set<Connection>();
@@ -228,7 +211,7 @@ export class TunnelServer {
     this.#options = options;
     this.contexts = new ContextTable(randomSeed(options.crypto));
     this.#permissions = new Permissions(randomSeed(options.crypto));
-    this.#guard = new ReplayGuard(Math.floor(options.startedAt + options.unixOffsetMs), NONCE_CAPACITY);
+    this.#handshake = new Handshake(options);
   }
 
   // Getters
@@ -545,94 +528,35 @@ export class TunnelServer {
   // Handshake
 
   #handleRequest(now: number, connection: Connection): void {
-    const head = decodeHead(connection.head.bytes, connection.head.length);
-    if (head === undefined) {
-      this.#refuse(connection, "not_upgrade", encodeRefusal(400, undefined));
-      return;
-    }
-    const request = decodeUpgradeRequest(head);
-    if (request === undefined) {
-      this.#refuse(connection, "not_upgrade", encodeRefusal(404, undefined));
-      return;
-    }
-    connection.request = request;
-    const { psk } = this.#options;
-    if (request.extension === undefined) {
-      if (psk === undefined) this.#handlePlainRequest(now, connection, request);
-      else this.#refuse(connection, "bad_credentials", encodeRefusal(404, undefined));
-      return;
-    }
-    const owner = this.#ownerOf(request.extension, connection);
-    if (owner === this.#options.worker?.index) {
-      this.#handleExtensionRequest(now, connection, request, request.extension);
-      return;
-    }
-    connection.state = "closing";
-    const taken = connection.head.bytes.slice(0, connection.head.length);
-    this.#outputs.push({ kind: "hand-over", connection: connection.index, worker: owner!, head: taken });
-  }
-
-  /**
-   * Which worker a request is for: the one that has its session; of a new session, one that its nonce chooses, so that
-   * a replay comes to the worker that has seen the nonce.
-   */
-  #ownerOf({ session, nonce }: ExtensionRequest, { challenge }: Connection): number | undefined {
-    const { worker } = this.#options;
-    if (worker === undefined || challenge !== undefined) return worker?.index;
-    return (session === undefined ? nonce[0] : session[0]) % worker.count;
-  }
-
-  #handleExtensionRequest(
-    now: number,
-    connection: Connection,
-    request: UpgradeRequest,
-    extension: ExtensionRequest,
-  ): void {
-    const { psk, crypto, unixOffsetMs } = this.#options;
-    const transcript: Transcript = { path: request.path, ...extension };
-    const isBound = request.bind && request.target === undefined;
-    if (
-      !isBound ||
-      (psk !== undefined && !constantTimeEqual(extension.mac, requestMac(crypto, psk, transcript)))
-    ) {
-      this.#refuse(connection, "bad_credentials", encodeRefusal(404, undefined));
-      return;
-    }
-    if (connection.challenge !== undefined) {
-      if (!constantTimeEqual(extension.challenge, connection.challenge)) {
-        this.#refuse(connection, "bad_credentials", encodeRefusal(404, undefined));
+    const verdict = this.#handshake.judge(now, connection.head, connection.challenge);
+    switch (verdict.kind) {
+      case "refuse":
+        this.#refuse(connection, verdict.reason, verdict.response);
+        return;
+      case "challenge":
+        connection.challenge = verdict.challenge;
+        connection.head.clear();
+        this.counters.refused.challenged++;
+        this.#sendControl(connection, verdict.response);
+        return;
+      case "hand-over": {
+        const { head } = connection;
+        connection.state = "closing";
+        this.#outputs.push({
+          kind: "hand-over",
+          connection: connection.index,
+          worker: verdict.worker,
+          head: head.bytes.slice(0, head.length),
+        });
         return;
       }
-    } else {
-      const freshness = this.#guard.check(Math.floor(now + unixOffsetMs), extension.time, extension.nonce);
-      if (freshness === "replayed") {
-        this.#refuse(connection, "replay", encodeRefusal(404, undefined));
+      case "lane":
+        this.#acceptLane(now, connection, verdict.extension, verdict.transcript);
         return;
-      }
-      if (freshness === "unsure") {
-        this.#challenge(connection, extension.nonce);
-        return;
-      }
+      case "plain":
+        connection.request = verdict.request;
+        this.#handlePlainRequest(now, connection, verdict.request);
     }
-    this.#acceptLane(now, connection, extension, transcript);
-  }
-
-  /** Unguessable but for its first byte, which tells the worker. */
-  #newSessionId(): Uint8Array {
-    const id = this.#options.crypto.random(SESSION_ID_BYTES);
-    const { worker } = this.#options;
-    if (worker !== undefined) id[0] = worker.index;
-    return id;
-  }
-
-  #challenge(connection: Connection, clientNonce: Uint8Array): void {
-    const { psk, crypto } = this.#options;
-    const challenge = crypto.random(NONCE_BYTES);
-    const mac = psk === undefined ? undefined : challengeMac(crypto, psk, clientNonce, challenge);
-    connection.challenge = challenge;
-    connection.head.clear();
-    this.counters.refused.challenged++;
-    this.#sendControl(connection, encodeChallengeResponse({ challenge, mac }));
   }
 
   #acceptLane(
@@ -656,7 +580,7 @@ export class TunnelServer {
         this.#refuse(connection, "session_limit", encodeRefusal(503, undefined));
         return;
       }
-      const id = this.#newSessionId();
+      const id = this.#handshake.newSessionId();
       const key = deriveSessionKey(crypto, psk ?? new Uint8Array(0), extension.nonce, nonce, id);
       session = this.#beginSession("native", id, key);
     }
