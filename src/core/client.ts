@@ -431,7 +431,7 @@ export class TunnelClient {
     before.load--;
     lane.load++;
     this.#lane[slot] = lane.index;
-    before.queue.moveFlow(slot, lane.queue);
+    lane.queue.takeFlow(slot);
   }
 
   /** Takes its fair share of associations over from the lanes that are up. */
@@ -638,7 +638,7 @@ export class TunnelClient {
     }
     lane.tunnel!.writeControl(encodeAssociationClose(id, "done"));
     this.#associationById.delete(id);
-    this.#lanes[this.#lane[association]].queue.removeFlow(association);
+    this.#pool.removeFlow(association);
     this.#releaseContexts(association);
     this.#state[association] = LOCAL;
     this.#reopenAt[association] = reason === "limit" || reason === "failed" ? now + REOPEN_MS : now;
@@ -746,7 +746,7 @@ export class TunnelClient {
     const state = this.#state[association];
     if (state !== LOCAL && state !== OPEN) return;
     const lane = this.#lanes[this.#lane[association]];
-    lane.queue.removeFlow(association);
+    this.#pool.removeFlow(association);
     this.#releaseContexts(association);
     this.associationCount--;
     this.#forgetUnreachable(association);

@@ -1,33 +1,41 @@
 import { grown } from "./grown.ts";
 
 const NONE = -1;
+const NEVER = Number.POSITIVE_INFINITY;
 
-/** Doubly linked lists over the slots of a table; in each, the slot that was used longest ago stands first. */
+/**
+ * Doubly linked lists over the slots of a table; in each, the slot that was used longest ago stands first, so that
+ * sweeps and evictions look at what they end and at nothing else. Lists are numbered from 0 and come into being by use.
+ */
 export class IdleLists {
   #next = new Int32Array(64);
   #previous = new Int32Array(64);
   /** Number of the list that a slot stands in, plus one; 0 for none. */
-  #list = new Uint8Array(64);
+  #list = new Int32Array(64);
   #lastUsed = new Float64Array(64);
-  readonly #first: Int32Array;
-  readonly #last: Int32Array;
-  readonly #size: Int32Array;
+  #first = new Int32Array(4).fill(NONE);
+  #last = new Int32Array(4).fill(NONE);
+  #size = new Int32Array(4);
+  readonly #grain: number;
 
-  constructor(lists: number) {
-    this.#first = new Int32Array(lists).fill(NONE);
-    this.#last = new Int32Array(lists).fill(NONE);
-    this.#size = new Int32Array(lists);
+  /**
+   * @param grain  milliseconds within which a slot that is used again keeps its place: what a packet costs is then a
+   *               comparison, and the order is exact to this
+   */
+  constructor(grain = 0) {
+    this.#grain = grain;
   }
 
   size(list: number): number {
-    return this.#size[list];
+    return list < this.#size.length ? this.#size[list] : 0;
   }
 
   /** The slot used longest ago, or -1. */
   oldest(list: number): number {
-    return this.#first[list];
+    return list < this.#first.length ? this.#first[list] : NONE;
   }
 
+  /** When a slot was used last, at most the grain too early. */
   lastUsed(slot: number): number {
     return this.#lastUsed[slot];
   }
@@ -37,9 +45,26 @@ export class IdleLists {
     return slot < this.#list.length ? this.#list[slot] - 1 : NONE;
   }
 
+  /** A slot of a list that nothing used for `idleMs`, or -1. */
+  expired(now: number, list: number, idleMs: number): number {
+    return now >= this.expiresAt(list, idleMs) ? this.#first[list] : NONE;
+  }
+
+  /** When {@link expired} will have a slot, if none is used until then; Infinity for an empty list. */
+  expiresAt(list: number, idleMs: number): number {
+    const oldest = this.oldest(list);
+    return oldest === NONE ? NEVER : this.#lastUsed[oldest] + idleMs + this.#grain;
+  }
+
+  /** Puts a slot last in the list that it is in. */
+  refresh(now: number, slot: number): void {
+    if (now - this.#lastUsed[slot] >= this.#grain) this.touch(now, slot, this.#list[slot] - 1);
+  }
+
   /** Puts a slot last in a list, out of whichever one it is in. */
   touch(now: number, slot: number, list: number): void {
-    if (slot >= this.#next.length) this.#grow(slot + 1);
+    if (slot >= this.#next.length) this.#growSlots(slot + 1);
+    if (list >= this.#first.length) this.#growLists(list + 1);
     this.#lastUsed[slot] = now;
     if (this.#last[list] === slot) return;
     this.remove(slot);
@@ -54,7 +79,7 @@ export class IdleLists {
   }
 
   remove(slot: number): void {
-    const list = this.#list[slot] - 1;
+    const list = this.listOf(slot);
     if (list < 0) return;
     const next = this.#next[slot];
     const previous = this.#previous[slot];
@@ -66,11 +91,19 @@ export class IdleLists {
     this.#size[list]--;
   }
 
-  #grow(slots: number): void {
+  #growSlots(slots: number): void {
     const size = 2 ** Math.ceil(Math.log2(slots));
     this.#next = grown(this.#next, new Int32Array(size));
     this.#previous = grown(this.#previous, new Int32Array(size));
-    this.#list = grown(this.#list, new Uint8Array(size));
+    this.#list = grown(this.#list, new Int32Array(size));
     this.#lastUsed = grown(this.#lastUsed, new Float64Array(size));
+  }
+
+  #growLists(lists: number): void {
+    const size = 2 ** Math.ceil(Math.log2(lists));
+    const before = this.#first.length;
+    this.#first = grown(this.#first, new Int32Array(size)).fill(NONE, before);
+    this.#last = grown(this.#last, new Int32Array(size)).fill(NONE, before);
+    this.#size = grown(this.#size, new Int32Array(size));
   }
 }

@@ -21,10 +21,13 @@ const FATTEST_DROPS = 16;
 
 /**
  * Memory of all send queues of an endpoint: blocks for payloads, entries for datagrams, and the list heads of each
- * flow (an association, by its slot). A flow stands in at most one queue. Grows by doubling to what its queues'
- * byte limits ask for, and is used again from then on.
+ * flow (an association, by its slot). Where a flow waits is recorded here alone, so no two queues can hold it. Grows by
+ * doubling to what its queues' byte limits ask for, and reuses that memory from then on.
  */
 export class SendPool {
+  /** The queue that each flow waits in; undefined while nothing of it waits. */
+  readonly queueOf: (SendQueue | undefined)[] = [];
+
   blocks = new Uint8Array(8 * BLOCK_BYTES);
   blockNext = new Int32Array(8);
   #freeBlock = NONE;
@@ -45,6 +48,11 @@ export class SendPool {
   /** Neighbours in the ring of flows that wait in the same queue. */
   flowNext = new Int32Array(0);
   flowPrevious = new Int32Array(0);
+
+  /** Drops everything of a flow, wherever it waits, uncounted: its association has ended. */
+  removeFlow(flow: number): void {
+    this.queueOf[flow]?.dropFlow(flow);
+  }
 
   reserveFlow(flow: number): void {
     if (flow < this.flowHead.length) return;
@@ -195,10 +203,11 @@ export class SendQueue {
     }
   }
 
-  /** Puts one datagram behind the others of its flow. `data` is copied. */
+  /** Puts one datagram behind the others of its flow, which come here if they wait elsewhere. `data` is copied. */
   push(now: number, flow: number, context: number, data: Uint8Array, offset: number, length: number): void {
     const pool = this.#pool;
     pool.reserveFlow(flow);
+    this.takeFlow(flow);
     this.#dropStale(now, flow);
     const cost = entryCost(length);
     this.#dropUntil(this.#byteLimit - cost);
@@ -253,23 +262,22 @@ export class SendQueue {
     this.#filledAt = now;
   }
 
-  /** Drops everything of one flow, uncounted: its association has ended. */
-  removeFlow(flow: number): void {
-    const pool = this.#pool;
-    if (flow >= pool.flowHead.length) return;
-    while (pool.flowHead[flow] !== NONE) this.#dropHead(flow);
+  /** Drops everything of a flow that waits here, uncounted. */
+  dropFlow(flow: number): void {
+    while (this.#pool.queueOf[flow] === this) this.#dropHead(flow);
   }
 
-  /** Moves a flow behind the others of another queue of the same pool, which drops what that makes too much for it. */
-  moveFlow(flow: number, to: SendQueue): void {
+  /** Moves a flow here, behind the others, from whichever queue it waits in; what that makes too much is dropped. */
+  takeFlow(flow: number): void {
     const pool = this.#pool;
-    if (flow >= pool.flowHead.length || pool.flowHead[flow] === NONE || to === this) return;
+    const from = pool.queueOf[flow];
+    if (from === undefined || from === this) return;
     const bytes = pool.flowBytes[flow];
-    this.#unlink(flow);
-    this.bytes -= bytes;
-    to.#link(flow);
-    to.bytes += bytes;
-    to.#dropUntil(to.#byteLimit);
+    from.#unlink(flow);
+    from.bytes -= bytes;
+    this.#link(flow);
+    this.bytes += bytes;
+    this.#dropUntil(this.#byteLimit);
   }
 
   /** Drops what is over its age in all flows. */
@@ -350,7 +358,8 @@ export class SendQueue {
   }
 
   #link(flow: number): void {
-    const { flowNext, flowPrevious, flowCredit } = this.#pool;
+    const { flowNext, flowPrevious, flowCredit, queueOf } = this.#pool;
+    queueOf[flow] = this;
     flowCredit[flow] = this.#quantum;
     if (this.#turn === NONE) {
       flowNext[flow] = flow;
@@ -366,7 +375,8 @@ export class SendQueue {
   }
 
   #unlink(flow: number): void {
-    const { flowNext, flowPrevious } = this.#pool;
+    const { flowNext, flowPrevious, queueOf } = this.#pool;
+    queueOf[flow] = undefined;
     if (flow === this.#fat) this.#fat = NONE;
     const next = flowNext[flow];
     if (next === flow) {

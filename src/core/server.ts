@@ -742,8 +742,8 @@ export class TunnelServer {
     for (const association of session.associationById.values()) {
       if (this.#connectionOf[association] !== connection) continue;
       this.#connectionOf[association] = heir;
-      if (heir === undefined) connection.tunnel.queue.removeFlow(association);
-      else connection.tunnel.queue.moveFlow(association, heir.tunnel.queue);
+      if (heir === undefined) this.#pool.removeFlow(association);
+      else heir.tunnel.queue.takeFlow(association);
     }
     if (heir !== undefined) this.#markDirty(heir);
     else if (this.#sessions.has(hexKey(session.id))) this.#linger(now, session);
@@ -871,7 +871,7 @@ export class TunnelServer {
     const association = this.contexts.association[slot];
     this.contexts.lastUsed[slot] = now;
     this.#lastActive[association] = now;
-    this.#connectionOf[association] = connection;
+    if (this.#connectionOf[association] !== connection) this.#moveTo(connection, association);
     if (this.contexts.state[slot] === CONTEXT_RESOLVING) {
       this.#hold(slot, data, at, length);
       return;
@@ -1008,11 +1008,7 @@ export class TunnelServer {
     const known = session.associationById.get(id);
     if (known !== undefined) {
       // Said again: the association moves to this lane, with what waits for it.
-      const before = this.#connectionOf[known];
-      if (before !== undefined && before !== connection) {
-        before.tunnel.queue.moveFlow(known, connection.tunnel.queue);
-      }
-      this.#connectionOf[known] = connection;
+      this.#moveTo(connection, known);
       return;
     }
     if (this.#openAssociation(now, session, connection, id, source) !== NONE) return;
@@ -1275,12 +1271,18 @@ export class TunnelServer {
     return slot;
   }
 
+  /** Answers to an association, and what waits for it, go on `connection` from now on. */
+  #moveTo(connection: Connection, association: number): void {
+    this.#connectionOf[association] = connection;
+    connection.tunnel.queue.takeFlow(association);
+  }
+
   #closeAssociation(slot: number): void {
     const session = this.#sessionOf[slot]!;
     for (let context = this.contexts.first(slot); context !== NONE; context = this.contexts.first(slot)) {
       this.#releaseContext(context);
     }
-    this.#connectionOf[slot]?.tunnel.queue.removeFlow(slot);
+    this.#pool.removeFlow(slot);
     session.associationById.delete(this.#wireId[slot]);
     this.#sessionOf[slot] = undefined;
     this.#connectionOf[slot] = undefined;

@@ -38,7 +38,7 @@ export class TcpFlows {
   route = new Uint8Array(64);
 
   readonly #index: AddressIndex;
-  readonly #lists = new IdleLists(3);
+  readonly #lists = new IdleLists();
   readonly #keys: (Uint8Array | undefined)[] = [];
   readonly #byPort = [new Int32Array(65_536).fill(NONE), new Int32Array(65_536).fill(NONE)] as const;
   readonly #nextPort: [number, number];

@@ -19,7 +19,7 @@ const ENDED = 2;
  */
 export class UdpAssociations {
   readonly #index: AddressIndex;
-  readonly #lists = new IdleLists(2);
+  readonly #lists = new IdleLists();
   readonly #source: (AddressBytes | undefined)[] = [];
   #state = new Uint8Array(64);
   #answers = new Uint8Array(64);

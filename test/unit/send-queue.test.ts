@@ -10,7 +10,7 @@ function setUp(byteLimit = 1_048_576) {
   const counters = new Counters();
   const pool = new SendPool();
   const makeQueue = () => new SendQueue(pool, counters, byteLimit, BUDGET);
-  return { counters, makeQueue, queue: makeQueue() };
+  return { counters, pool, makeQueue, queue: makeQueue() };
 }
 
 function push(queue: SendQueue, now: number, flow: number, payload: Uint8Array): void {
@@ -113,7 +113,7 @@ describe("SendQueue", () => {
     const other = makeQueue();
     for (let i = 0; i < 3; i++) push(queue, 0, 0, bytes(i));
     push(queue, 0, 1, bytes(9));
-    queue.moveFlow(0, other);
+    other.takeFlow(0);
     expect(drain(other, 0)).toEqual([0, 1, 2].map((i) => [1, [i]]));
     expect(drain(queue, 0)).toEqual([[2, [9]]]);
   });
@@ -123,7 +123,7 @@ describe("SendQueue", () => {
     const other = makeQueue();
     for (let flow = 0; flow < 50; flow++) {
       for (let i = 0; i < 5; i++) push(queue, 0, flow, new Uint8Array(1000));
-      queue.moveFlow(flow, other);
+      other.takeFlow(flow);
       expect(other.bytes).toBeLessThanOrEqual(20_000);
     }
     expect(queue.bytes).toBe(0);
@@ -131,38 +131,46 @@ describe("SendQueue", () => {
     expect(other.bytes).toBe(0);
   });
 
-  it("stays within its bounds and loses nothing uncounted, whatever is done", () => {
+  it("keeps each flow in one queue and loses nothing uncounted, whatever three queues are asked for", () => {
     const command = fc.record({
-      kind: fc.constantFrom("push", "fill", "expire", "remove"),
+      kind: fc.constantFrom("push", "push", "fill", "expire", "take", "remove"),
+      queue: fc.nat(2),
       flow: fc.nat(4),
       size: fc.nat(3000),
       wait: fc.nat(40),
     });
     fc.assert(
       fc.property(fc.array(command, { maxLength: 200 }), (commands) => {
-        const { queue, counters } = setUp(20_000);
+        const { pool, counters, makeQueue } = setUp(20_000);
+        const queues = [makeQueue(), makeQueue(), makeQueue()];
         let now = 0;
         let pushed = 0;
         let removed = 0;
         const waiting = () =>
           pushed - removed - counters.datagramsOut - counters.drops.age - counters.drops.queue_full;
-        for (const { kind, flow, size, wait } of commands) {
+        for (const { kind, queue: index, flow, size, wait } of commands) {
           now += wait;
+          const queue = queues[index];
           if (kind === "push") {
             push(queue, now, flow, new Uint8Array(size));
             pushed++;
+            expect(pool.queueOf[flow]).toBe(queue);
           } else if (kind === "fill") queue.fill(now, new Uint8Array(5000), 0);
           else if (kind === "expire") queue.expire(now);
+          else if (kind === "take") queue.takeFlow(flow);
           else {
-            queue.removeFlow(flow);
-            drain(queue, now);
+            pool.removeFlow(flow);
+            expect(pool.queueOf[flow]).toBeUndefined();
+            for (const one of queues) drain(one, now);
             removed += waiting();
           }
-          expect(queue.bytes).toBeLessThanOrEqual(20_000);
+          for (const one of queues) expect(one.bytes).toBeLessThanOrEqual(20_000);
         }
-        drain(queue, now);
-        expect(queue.isEmpty).toBe(true);
-        expect(queue.bytes).toBe(0);
+        for (const one of queues) {
+          drain(one, now);
+          expect(one.isEmpty).toBe(true);
+          expect(one.bytes).toBe(0);
+        }
         expect(waiting()).toBe(0);
       }),
       { seed: 3, numRuns: 500 },

@@ -1,0 +1,46 @@
+/** What a machine does in each state: the events that may happen, and the state that each leads to. */
+export type Transitions<State extends string, Event extends string> = Readonly<
+  Record<State, Readonly<Partial<Record<Event, State>>>>
+>;
+
+/**
+ * A machine as a table, which the code goes through and the diagrams of PROTOCOL.md are drawn from. States are numbers
+ * for typed arrays, in the order of the table; the first one is where a machine begins, and what a slot holds that
+ * stands for nothing.
+ */
+export class StateTable<State extends string, Event extends string> {
+  readonly transitions: Transitions<State, Event>;
+  readonly #names: readonly State[];
+  readonly #next: Readonly<Partial<Record<Event, number>>>[];
+
+  constructor(transitions: Transitions<State, Event>) {
+    this.transitions = transitions;
+    this.#names = Object.keys(transitions) as State[];
+    this.#next = this.#names.map((name) => {
+      const row = Object.entries(transitions[name]) as [Event, State][];
+      return Object.fromEntries(row.map(([event, to]) => [event, this.number(to)])) as Partial<
+        Record<Event, number>
+      >;
+    });
+  }
+
+  number(state: State): number {
+    return this.#names.indexOf(state);
+  }
+
+  name(state: number): State {
+    return this.#names[state];
+  }
+
+  /** Whether the table has the event in a state. */
+  allows(state: number, event: Event): boolean {
+    return this.#next[state][event] !== undefined;
+  }
+
+  /** The state that an event leads to. @throws Error when the table has no such transition: a fault of the machine */
+  after(state: number, event: Event): number {
+    const next = this.#next[state][event];
+    if (next === undefined) throw new Error(`no "${event}" in state "${this.#names[state]}"`);
+    return next;
+  }
+}
