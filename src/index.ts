@@ -1,9 +1,9 @@
 /** UDP over TCP by any carrier: the two ends as a library. */
 export type { ErrorCode } from "./core/errors.ts";
 export { ERROR_CODES, HostError, ProtocolError, UsageError } from "./core/errors.ts";
-export type { PacketBatch } from "./core/packet-batch.ts";
-export type { OnPackets } from "./core/packet-stream-reader.ts";
 export type { Filtering } from "./core/server.ts";
+export type { PacketBatch } from "./core/tun2socks/packet-batch.ts";
+export type { OnPackets } from "./core/tun2socks/packet-stream-reader.ts";
 export type { CustomDevice } from "./node/devices/device.ts";
 export type { Tun2SocksHandle, Tun2SocksStats, TunnelStats, UdpLocal, UdpServer } from "./node/handles.ts";
 export type { Logger, LogMethod } from "./node/log.ts";

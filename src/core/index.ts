@@ -10,11 +10,16 @@ export type { DatagramBatch } from "./datagram-batch.ts";
 export type { ErrorCode } from "./errors.ts";
 export { ERROR_CODES, HostError, ProtocolError, UsageError } from "./errors.ts";
 export { HttpConnect } from "./http-connect.ts";
-export type { InnerDatagramBatch, PacketBatch } from "./packet-batch.ts";
-export { ADDRESS_STRIDE } from "./packet-batch.ts";
-export type { PacketDropReason } from "./packet-counters.ts";
-export { PACKET_DROP_REASONS, PacketCounters } from "./packet-counters.ts";
-export type { Rule } from "./rules.ts";
+export type { Filtering, ServerOutput, TunnelServerOptions } from "./server.ts";
+export { TunnelServer } from "./server.ts";
+export { Socks5Client } from "./socks5-client.ts";
+export type { Socks5Credentials, Socks5ServerOutput } from "./socks5-server.ts";
+export { Socks5ServerConnection } from "./socks5-server.ts";
+export type { InnerDatagramBatch, PacketBatch } from "./tun2socks/packet-batch.ts";
+export { ADDRESS_STRIDE } from "./tun2socks/packet-batch.ts";
+export type { PacketDropReason } from "./tun2socks/packet-counters.ts";
+export { PACKET_DROP_REASONS, PacketCounters } from "./tun2socks/packet-counters.ts";
+export type { Rule } from "./tun2socks/rules.ts";
 export {
   MAX_SOCKS_ROUTES,
   parseRule,
@@ -23,17 +28,12 @@ export {
   ROUTE_REJECT,
   ROUTE_SOCKS,
   ROUTE_TUNNEL,
-} from "./rules.ts";
-export type { Filtering, ServerOutput, TunnelServerOptions } from "./server.ts";
-export { TunnelServer } from "./server.ts";
-export { Socks5Client } from "./socks5-client.ts";
-export type { Socks5Credentials, Socks5ServerOutput } from "./socks5-server.ts";
-export { Socks5ServerConnection } from "./socks5-server.ts";
+} from "./tun2socks/rules.ts";
 export type {
   AcceptedFlow,
   DeviceAddresses,
   Tun2SocksLimits,
   Tun2SocksOptions,
   Tun2SocksOutput,
-} from "./tun2socks.ts";
-export { TUN2SOCKS_LIMITS, Tun2Socks } from "./tun2socks.ts";
+} from "./tun2socks/tun2socks.ts";
+export { TUN2SOCKS_LIMITS, Tun2Socks } from "./tun2socks/tun2socks.ts";

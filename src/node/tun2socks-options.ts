@@ -1,5 +1,5 @@
 import * as z from "zod";
-import type { Rule } from "../core/rules.ts";
+import type { Rule } from "../core/tun2socks/rules.ts";
 import {
   MAX_SOCKS_ROUTES,
   parseRule,
@@ -9,8 +9,8 @@ import {
   ROUTE_SOCKS,
   ROUTE_TUNNEL,
   readRule,
-} from "../core/rules.ts";
-import { TUN2SOCKS_LIMITS } from "../core/tun2socks.ts";
+} from "../core/tun2socks/rules.ts";
+import { TUN2SOCKS_LIMITS } from "../core/tun2socks/tun2socks.ts";
 import { formatHost, makeAddress } from "../wire/socket-address.ts";
 import { parseCarrierChain } from "./carrier-chain.ts";
 import type { CustomDevice } from "./devices/device.ts";
@@ -60,7 +60,7 @@ export interface Tun2SocksOptions extends Omit<UdpLocalOptions, "workers" | "tcp
    * `udp`: they go as other UDP does.
    */
   readonly dns?: "udp" | "tcp" | undefined;
-  /** `PROTOCOL TARGET ACTION`, first match (core/rules). Default: none. */
+  /** `PROTOCOL TARGET ACTION`, first match (core/tun2socks/rules). Default: none. */
   readonly rules?: readonly string[] | undefined;
   /** TCP connections; 1 to 60,000. Default 16,384. */
   readonly maxFlows?: number | undefined;

@@ -1,5 +1,5 @@
 import { randomSeed } from "../core/credentials.ts";
-import type { OnPackets } from "../core/packet-stream-reader.ts";
+import type { OnPackets } from "../core/tun2socks/packet-stream-reader.ts";
 import { nodeCryptography } from "./cryptography.ts";
 import type { CustomDevice } from "./devices/device.ts";
 import type { PacketLink } from "./devices/packet-link.ts";

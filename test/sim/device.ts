@@ -1,7 +1,7 @@
-import { ADDRESS_STRIDE } from "../../src/core/packet-batch.ts";
-import { ROUTE_SOCKS, ROUTE_TUNNEL } from "../../src/core/rules.ts";
-import type { Tun2SocksOptions, Tun2SocksOutput } from "../../src/core/tun2socks.ts";
-import { TUN2SOCKS_LIMITS, Tun2Socks } from "../../src/core/tun2socks.ts";
+import { ADDRESS_STRIDE } from "../../src/core/tun2socks/packet-batch.ts";
+import { ROUTE_SOCKS, ROUTE_TUNNEL } from "../../src/core/tun2socks/rules.ts";
+import type { Tun2SocksOptions, Tun2SocksOutput } from "../../src/core/tun2socks/tun2socks.ts";
+import { TUN2SOCKS_LIMITS, Tun2Socks } from "../../src/core/tun2socks/tun2socks.ts";
 import { formatAddress, makeAddress } from "../../src/wire/socket-address.ts";
 import type { Inspected } from "../unit/packet-oracle.ts";
 import { inspect, ip } from "../unit/packet-oracle.ts";

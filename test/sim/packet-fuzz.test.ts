@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { parseRule } from "../../src/core/rules.ts";
+import { parseRule } from "../../src/core/tun2socks/rules.ts";
 import { writeIpv4Checksum } from "../../src/wire/ipv4.ts";
 import { writeUint16 } from "../../src/wire/network-order.ts";
 import {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { parseRule, ROUTE_DIRECT, ROUTE_SOCKS, ROUTE_TUNNEL } from "../../src/core/rules.ts";
+import { parseRule, ROUTE_DIRECT, ROUTE_SOCKS, ROUTE_TUNNEL } from "../../src/core/tun2socks/rules.ts";
 import { formatAddress } from "../../src/wire/socket-address.ts";
 import {
   echoPacket,

@@ -1,10 +1,10 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { PacketBatch } from "../../src/core/packet-batch.ts";
-import { PacketCounters } from "../../src/core/packet-counters.ts";
-import { PacketEgress } from "../../src/core/packet-egress.ts";
-import { PacketStreamReader } from "../../src/core/packet-stream-reader.ts";
-import { PacketWriter } from "../../src/core/packet-writer.ts";
+import { PacketBatch } from "../../src/core/tun2socks/packet-batch.ts";
+import { PacketCounters } from "../../src/core/tun2socks/packet-counters.ts";
+import { PacketEgress } from "../../src/core/tun2socks/packet-egress.ts";
+import { PacketStreamReader } from "../../src/core/tun2socks/packet-stream-reader.ts";
+import { PacketWriter } from "../../src/core/tun2socks/packet-writer.ts";
 import { writeIcmpChecksum } from "../../src/wire/icmp.ts";
 import { IpPacket } from "../../src/wire/ip-packet.ts";
 import { writeIpv4Checksum } from "../../src/wire/ipv4.ts";

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { PacketCounters } from "../../src/core/packet-counters.ts";
-import { Reassembler } from "../../src/core/reassembly.ts";
+import { PacketCounters } from "../../src/core/tun2socks/packet-counters.ts";
+import { Reassembler } from "../../src/core/tun2socks/reassembly.ts";
 import { IpPacket } from "../../src/wire/ip-packet.ts";
 import { ipPacket, udpMessage } from "./packet-oracle.ts";
 import { randomBytes, seededRandom } from "./random.ts";

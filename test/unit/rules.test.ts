@@ -7,7 +7,7 @@ import {
   ROUTE_SOCKS,
   ROUTE_TUNNEL,
   routeOf,
-} from "../../src/core/rules.ts";
+} from "../../src/core/tun2socks/rules.ts";
 import { PROTOCOL_TCP, PROTOCOL_UDP } from "../../src/wire/ip-packet.ts";
 import { ip } from "./packet-oracle.ts";
 

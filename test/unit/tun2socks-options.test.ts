@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { UsageError } from "../../src/core/errors.ts";
-import { ROUTE_DROP, ROUTE_REJECT, ROUTE_SOCKS, ROUTE_TUNNEL } from "../../src/core/rules.ts";
+import { ROUTE_DROP, ROUTE_REJECT, ROUTE_SOCKS, ROUTE_TUNNEL } from "../../src/core/tun2socks/rules.ts";
 import { parseInterfaceAddress } from "../../src/node/devices/interface-address.ts";
 import { parseEgress } from "../../src/node/egress-option.ts";
 import type { Tun2SocksOptions } from "../../src/node/tun2socks-options.ts";

@@ -1,5 +1,5 @@
-import type { PacketBatch } from "../../core/packet-batch.ts";
-import type { OnPackets } from "../../core/packet-stream-reader.ts";
+import type { PacketBatch } from "../../core/tun2socks/packet-batch.ts";
+import type { OnPackets } from "../../core/tun2socks/packet-stream-reader.ts";
 
 /** Where IP packets come from and go to, in batches. */
 export interface Device {

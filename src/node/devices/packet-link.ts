@@ -1,8 +1,8 @@
 import { spawn } from "node:child_process";
 import { connect } from "node:net";
 import type { Readable, Writable } from "node:stream";
-import type { PacketBatch } from "../../core/packet-batch.ts";
-import type { OnPackets } from "../../core/packet-stream-reader.ts";
+import type { PacketBatch } from "../../core/tun2socks/packet-batch.ts";
+import type { OnPackets } from "../../core/tun2socks/packet-stream-reader.ts";
 import type { Logger } from "../log.ts";
 import { readPackets, writePackets } from "./packet-stream.ts";
 

@@ -1,9 +1,9 @@
 import type { Socket } from "node:net";
 import type { Readable, Writable } from "node:stream";
 import { HostError } from "../../core/errors.ts";
-import type { PacketBatch } from "../../core/packet-batch.ts";
-import type { OnPackets } from "../../core/packet-stream-reader.ts";
-import { PacketStreamReader } from "../../core/packet-stream-reader.ts";
+import type { PacketBatch } from "../../core/tun2socks/packet-batch.ts";
+import type { OnPackets } from "../../core/tun2socks/packet-stream-reader.ts";
+import { PacketStreamReader } from "../../core/tun2socks/packet-stream-reader.ts";
 import type { Logger } from "../log.ts";
 import { listenForSockets } from "../socket-listener.ts";
 import type { Device, DeviceEvents } from "./device.ts";

@@ -1,8 +1,8 @@
 import { performance } from "node:perf_hooks";
-import type { PacketBatch } from "../../core/packet-batch.ts";
-import type { PacketEgressEvents } from "../../core/packet-egress.ts";
-import { PacketEgress } from "../../core/packet-egress.ts";
-import type { OnPackets } from "../../core/packet-stream-reader.ts";
+import type { PacketBatch } from "../../core/tun2socks/packet-batch.ts";
+import type { PacketEgressEvents } from "../../core/tun2socks/packet-egress.ts";
+import { PacketEgress } from "../../core/tun2socks/packet-egress.ts";
+import type { OnPackets } from "../../core/tun2socks/packet-stream-reader.ts";
 import type { UnreachableKind } from "../../wire/capsule.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import type { PacketLink } from "../devices/packet-link.ts";

@@ -1,7 +1,7 @@
-import type { UnreachableKind } from "../wire/capsule.ts";
-import { MAX_MTU } from "../wire/capsule.ts";
-import { ICMP_HEADER_BYTES, icmpSum } from "../wire/icmp.ts";
-import { IpPacket, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_UDP } from "../wire/ip-packet.ts";
+import type { UnreachableKind } from "../../wire/capsule.ts";
+import { MAX_MTU } from "../../wire/capsule.ts";
+import { ICMP_HEADER_BYTES, icmpSum } from "../../wire/icmp.ts";
+import { IpPacket, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_UDP } from "../../wire/ip-packet.ts";
 import {
   IPV4_FRAGMENT_OFFSET,
   IPV4_HEADER_BYTES,
@@ -9,10 +9,10 @@ import {
   ipv4Flags,
   ipv4Protocol,
   isIpv4ChecksumRight,
-} from "../wire/ipv4.ts";
-import { IPV6_HEADER_BYTES, IPV6_SOURCE, ipv6NextHeader } from "../wire/ipv6.ts";
-import { readUint16, readUint32 } from "../wire/network-order.ts";
-import type { AddressBytes } from "../wire/socket-address.ts";
+} from "../../wire/ipv4.ts";
+import { IPV6_HEADER_BYTES, IPV6_SOURCE, ipv6NextHeader } from "../../wire/ipv6.ts";
+import { readUint16, readUint32 } from "../../wire/network-order.ts";
+import type { AddressBytes } from "../../wire/socket-address.ts";
 import {
   ATYP_DOMAIN,
   ATYP_IPV6,
@@ -20,9 +20,9 @@ import {
   makeAddress,
   sameBytes,
   writeAddress,
-} from "../wire/socket-address.ts";
-import { isUdpChecksumRight, UDP_HEADER_BYTES, udpEnd } from "../wire/udp.ts";
-import { AddressIndex } from "./address-index.ts";
+} from "../../wire/socket-address.ts";
+import { isUdpChecksumRight, UDP_HEADER_BYTES, udpEnd } from "../../wire/udp.ts";
+import { AddressIndex } from "../address-index.ts";
 import { unreachableKindOf } from "./icmp-errors.ts";
 import { PacketBatch } from "./packet-batch.ts";
 import { PacketCounters } from "./packet-counters.ts";

@@ -1,8 +1,8 @@
-import type { AddressBytes } from "../wire/socket-address.ts";
-import { writeAddress } from "../wire/socket-address.ts";
-import { AddressIndex } from "./address-index.ts";
-import { grown } from "./grown.ts";
-import { IdleLists } from "./idle-lists.ts";
+import type { AddressBytes } from "../../wire/socket-address.ts";
+import { writeAddress } from "../../wire/socket-address.ts";
+import { AddressIndex } from "../address-index.ts";
+import { grown } from "../grown.ts";
+import { IdleLists } from "../idle-lists.ts";
 
 const NONE = -1;
 

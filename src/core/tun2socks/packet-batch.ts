@@ -1,4 +1,4 @@
-import { IPV6_ADDRESS_BYTES } from "../wire/socket-address.ts";
+import { IPV6_ADDRESS_BYTES } from "../../wire/socket-address.ts";
 
 /**
  * Packets for a device. Each lies either in `input`, the caller's own buffer where it was rewritten in place, or in

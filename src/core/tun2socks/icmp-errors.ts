@@ -1,5 +1,5 @@
-import type { UnreachableKind } from "../wire/capsule.ts";
-import { MAX_MTU } from "../wire/capsule.ts";
+import type { UnreachableKind } from "../../wire/capsule.ts";
+import { MAX_MTU } from "../../wire/capsule.ts";
 import {
   ICMP_FRAGMENTATION_NEEDED,
   ICMP_HOST,
@@ -20,15 +20,15 @@ import {
   ICMPV6_TIME_EXCEEDED,
   ICMPV6_TOO_BIG,
   ICMPV6_UNREACHABLE,
-} from "../wire/icmp.ts";
-import type { IpPacket } from "../wire/ip-packet.ts";
-import { IPV4_MIN_MTU } from "../wire/ipv4.ts";
-import { IPV6_MIN_MTU } from "../wire/ipv6.ts";
-import type { AddressBytes } from "../wire/socket-address.ts";
+} from "../../wire/icmp.ts";
+import type { IpPacket } from "../../wire/ip-packet.ts";
+import { IPV4_MIN_MTU } from "../../wire/ipv4.ts";
+import { IPV6_MIN_MTU } from "../../wire/ipv6.ts";
+import type { AddressBytes } from "../../wire/socket-address.ts";
+import { TokenBucket } from "../token-bucket.ts";
 import type { PacketCounters } from "./packet-counters.ts";
 import type { PacketWriter } from "./packet-writer.ts";
 import { writeUdpQuote } from "./packet-writer.ts";
-import { TokenBucket } from "./token-bucket.ts";
 
 /** Types and codes of RFC 792 and RFC 1812, then of RFC 4443. */
 const CODES = {

@@ -1,8 +1,8 @@
-import { fold, sumBytes, updateChecksum } from "../wire/checksum.ts";
-import { IPV4_SOURCE, updateIpv4Checksum } from "../wire/ipv4.ts";
-import { IPV6_SOURCE } from "../wire/ipv6.ts";
-import { readUint16, writeUint16 } from "../wire/network-order.ts";
-import { TCP_CHECKSUM } from "../wire/tcp.ts";
+import { fold, sumBytes, updateChecksum } from "../../wire/checksum.ts";
+import { IPV4_SOURCE, updateIpv4Checksum } from "../../wire/ipv4.ts";
+import { IPV6_SOURCE } from "../../wire/ipv6.ts";
+import { readUint16, writeUint16 } from "../../wire/network-order.ts";
+import { TCP_CHECKSUM } from "../../wire/tcp.ts";
 
 /**
  * Gives a TCP packet other addresses and ports, in place, and corrects its checksums for it: a wrong one stays wrong.

@@ -1,5 +1,5 @@
-import type { UnreachableKind } from "../wire/capsule.ts";
-import { updateChecksum } from "../wire/checksum.ts";
+import type { UnreachableKind } from "../../wire/capsule.ts";
+import { updateChecksum } from "../../wire/checksum.ts";
 import {
   ICMP_CHECKSUM,
   ICMP_ECHO_REPLY,
@@ -9,13 +9,19 @@ import {
   ICMPV6_ECHO_REQUEST,
   icmpSum,
   writeIcmpChecksum,
-} from "../wire/icmp.ts";
-import { IpPacket, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP } from "../wire/ip-packet.ts";
-import { isIpv4ChecksumRight, writeIpv4Checksum } from "../wire/ipv4.ts";
-import { IPV6_MIN_MTU } from "../wire/ipv6.ts";
-import { readUint16, writeUint16 } from "../wire/network-order.ts";
-import type { AddressBytes } from "../wire/socket-address.ts";
-import { sameBytes, writeAddress } from "../wire/socket-address.ts";
+} from "../../wire/icmp.ts";
+import {
+  IpPacket,
+  PROTOCOL_ICMP,
+  PROTOCOL_ICMPV6,
+  PROTOCOL_TCP,
+  PROTOCOL_UDP,
+} from "../../wire/ip-packet.ts";
+import { isIpv4ChecksumRight, writeIpv4Checksum } from "../../wire/ipv4.ts";
+import { IPV6_MIN_MTU } from "../../wire/ipv6.ts";
+import { readUint16, writeUint16 } from "../../wire/network-order.ts";
+import type { AddressBytes } from "../../wire/socket-address.ts";
+import { sameBytes, writeAddress } from "../../wire/socket-address.ts";
 import {
   TCP_ACK,
   TCP_CHECKSUM,
@@ -27,14 +33,14 @@ import {
   tcpFlags,
   tcpHeaderLength,
   tcpSequence,
-} from "../wire/tcp.ts";
+} from "../../wire/tcp.ts";
 import {
   isUdpChecksumRight,
   MAX_UDP_PAYLOAD_BYTES,
   UDP_CHECKSUM,
   UDP_HEADER_BYTES,
   udpEnd,
-} from "../wire/udp.ts";
+} from "../../wire/udp.ts";
 import {
   VIRTIO_GSO_NONE,
   VIRTIO_GSO_TCPV4,
@@ -50,8 +56,9 @@ import {
   virtioGsoType,
   virtioHeaderLength,
   writeVirtioNetHeader,
-} from "../wire/virtio-net.ts";
-import { UsageError } from "./errors.ts";
+} from "../../wire/virtio-net.ts";
+import { UsageError } from "../errors.ts";
+import { TokenBucket } from "../token-bucket.ts";
 import { IcmpErrors } from "./icmp-errors.ts";
 import { ADDRESS_STRIDE, InnerDatagramBatch, PacketBatch } from "./packet-batch.ts";
 import { PacketCounters } from "./packet-counters.ts";
@@ -70,7 +77,6 @@ import {
   SYN_OF_LISTENER,
   TcpFlows,
 } from "./tcp-flows.ts";
-import { TokenBucket } from "./token-bucket.ts";
 import { UdpAssociations } from "./udp-associations.ts";
 
 const NONE = -1;

@@ -1,8 +1,8 @@
-import { encodeDnsName, isQueryWithin } from "../wire/dns-name.ts";
-import { PROTOCOL_TCP, type PROTOCOL_UDP } from "../wire/ip-packet.ts";
-import { UsageError } from "./errors.ts";
-import type { TargetRule } from "./target-rule.ts";
-import { isWithin, parseTargetRule } from "./target-rule.ts";
+import { encodeDnsName, isQueryWithin } from "../../wire/dns-name.ts";
+import { PROTOCOL_TCP, type PROTOCOL_UDP } from "../../wire/ip-packet.ts";
+import { UsageError } from "../errors.ts";
+import type { TargetRule } from "../target-rule.ts";
+import { isWithin, parseTargetRule } from "../target-rule.ts";
 
 /**
  * Where a flow or an association goes, as a number. SOCKS5 servers are `ROUTE_SOCKS + index`, in the order in which
