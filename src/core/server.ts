@@ -22,10 +22,9 @@ import {
   MAX_DATAGRAM_BYTES,
   MAX_PAYLOAD_BYTES,
   readNumbers,
-  toIpVersionForm,
 } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
-import { addressDomain, addressPort, copyOf, makeAddress, sameBytes } from "../wire/socket-address.ts";
+import { copyOf, sameBytes } from "../wire/socket-address.ts";
 import type { ExtensionRequest, UpgradeRequest } from "../wire/upgrade.ts";
 import { encodeRefusal, encodeUpgradeResponse } from "../wire/upgrade.ts";
 import { CONTEXT_ACKED, CONTEXT_RESOLVING, ContextTable } from "./context-table.ts";
@@ -48,7 +47,15 @@ import { grown } from "./grown.ts";
 import type { HandshakeOptions } from "./handshake.ts";
 import { Handshake } from "./handshake.ts";
 import { HeadBuffer } from "./head-buffer.ts";
+import { LookupTurns, NameLookups } from "./name-lookups.ts";
 import { Permissions } from "./permissions.ts";
+import type { PlainVerdict } from "./plain-tunnels.ts";
+import {
+  decodeCompressionAssign,
+  judgePlainRequest,
+  judgeResolvedTarget,
+  UncompressedPayload,
+} from "./plain-tunnels.ts";
 import type { ReceivedDatagrams } from "./received-datagrams.ts";
 import { SendPool, SendQueue } from "./send-queue.ts";
 import { TokenBucket } from "./token-bucket.ts";
@@ -62,11 +69,6 @@ const CONTEXT_IDLE_MS = 300_000;
 const UNREACHABLE_PER_SECOND = 100;
 /** Bytes of control capsules that may wait for a client that does not read. */
 const CONTROL_BYTES = 1_048_576;
-/** Datagrams that wait for a name to be resolved: for one context, and in all. */
-const HELD_DATAGRAMS = 8;
-const HELD_BYTES = 1_048_576;
-/** Names that are looked up at once for a session; further ones wait for their turn. */
-const LOOKUPS_PER_SESSION = 64;
 /** Largest id that fits the tables. */
 const MAX_ID = 0x3fff_ffff;
 /** Id of a context that stands for an address of uncompressed datagrams; never on the wire. */
@@ -136,9 +138,7 @@ interface Session {
   /** Id of the context with uncompressed semantics, 0 for none. */
   uncompressed: number;
   readonly unreachable: TokenBucket;
-  /** Names that are being looked up, and contexts whose names wait for that. */
-  lookups: number;
-  readonly unresolved: Set<number>;
+  readonly lookups: LookupTurns;
   lingerUntil: number;
 }
 
@@ -153,14 +153,6 @@ interface Connection {
   session: Session | undefined;
   request: UpgradeRequest | undefined;
   isDirty: boolean;
-}
-
-/** A name that is being looked up: for a context, or for the target of a plain request. */
-interface Query {
-  readonly context: number;
-  readonly generation: number;
-  readonly session: Session | undefined;
-  readonly connection: Connection | undefined;
 }
 
 /**
@@ -187,10 +179,7 @@ export class TunnelServer {
   readonly #halfOpen = new Set<Connection>();
   readonly #sessions = new Map<string, Session>();
   readonly #lingering = new Set<Session>();
-  readonly #queries = new Map<number, Query>();
-  readonly #held = new Map<number, Uint8Array[]>();
-  #heldBytes = 0;
-  #nextQuery = 1;
+  readonly #names: NameLookups<Connection>;
   #nextName = 1;
   #tickAt = NEVER;
   #sweepAt = 0;
@@ -204,12 +193,15 @@ export class TunnelServer {
   /** Permission that a context granted, by context slot. */
   readonly #permissionOf: number[] = [];
   readonly #freeAssociations: number[] = [];
-  #scratch = new Uint8Array(0);
+  readonly #uncompressed = new UncompressedPayload();
   readonly #numbers: number[] = [0, 0];
 
   constructor(options: TunnelServerOptions) {
     this.#options = options;
     this.contexts = new ContextTable(randomSeed(options.crypto));
+    this.#names = new NameLookups(this.contexts, (query, name, port) => {
+      this.#outputs.push({ kind: "resolve", query, name, port });
+    });
     this.#permissions = new Permissions(randomSeed(options.crypto));
     this.#handshake = new Handshake(options);
   }
@@ -424,23 +416,20 @@ export class TunnelServer {
   /** The answer to a `resolve` output. @param addresses  in the order of preference; empty when there are none */
   handleResolved(now: number, number: number, addresses: readonly AddressBytes[]): void {
     this.outgoing.count = 0;
-    const query = this.#queries.get(number);
-    if (query === undefined) return;
-    this.#queries.delete(number);
-    if (query.session !== undefined) {
-      query.session.lookups--;
-      this.#resolveNext(query.session);
-    }
-    const target = addresses.find((address) => this.#options.permits(address));
-    if (query.connection !== undefined) {
-      this.#handleTargetResolved(now, query.connection, target, addresses.length > 0);
+    const lookup = this.#names.finish(number);
+    if (lookup === undefined) return;
+    const { permits } = this.#options;
+    if (lookup.kind === "target") {
+      const { connection } = lookup;
+      if (connection.state !== "resolving") return;
+      this.#followPlain(now, connection, judgeResolvedTarget(addresses, permits));
       return;
     }
-    const slot = query.context;
-    if (this.contexts.generation[slot] !== query.generation) return;
+    const target = addresses.find(permits);
+    const { slot } = lookup;
     const association = this.contexts.association[slot];
     const connection = this.#connectionOf[association];
-    const held = this.#takeHeld(slot);
+    const held = this.#names.takeHeld(slot);
     if (target === undefined) {
       if (addresses.length > 0) this.counters.refused.target_denied++;
       this.counters.drops[addresses.length > 0 ? "refused_target" : "unresolved"] += held.length;
@@ -555,7 +544,7 @@ export class TunnelServer {
         return;
       case "plain":
         connection.request = verdict.request;
-        this.#handlePlainRequest(now, connection, verdict.request);
+        this.#followPlain(now, connection, judgePlainRequest(verdict.request, this.#options.permits));
     }
   }
 
@@ -635,46 +624,23 @@ export class TunnelServer {
       nextContextId: 1,
       uncompressed: 0,
       unreachable: new TokenBucket(UNREACHABLE_PER_SECOND),
-      lookups: 0,
-      unresolved: new Set(),
+      lookups: new LookupTurns(),
       lingerUntil: NEVER,
     };
     this.#sessions.set(hexKey(id), session);
     return session;
   }
 
+  #followPlain(now: number, connection: Connection, verdict: PlainVerdict): void {
+    if (verdict.kind === "accept") this.#bindPlain(now, connection, verdict.target);
+    else if (verdict.kind === "refuse") this.#refuse(connection, verdict.reason, verdict.response);
+    else {
+      connection.state = "resolving";
+      this.#names.addTarget(connection, verdict.name);
+    }
+  }
+
   /** RFC 9298 without our extension: one association, which begins and ends with the tunnel. */
-  #handlePlainRequest(now: number, connection: Connection, request: UpgradeRequest): void {
-    if (request.target === undefined) {
-      this.#bindPlain(now, connection, undefined);
-      return;
-    }
-    const address = makeAddress(request.target.host, request.target.port);
-    if (address === undefined) {
-      this.#refuse(connection, "not_upgrade", encodeRefusal(400, undefined));
-      return;
-    }
-    if (!isDomain(address)) {
-      this.#handleTargetResolved(now, connection, this.#options.permits(address) ? address : undefined, true);
-      return;
-    }
-    connection.state = "resolving";
-    this.#resolve(address, { context: NONE, generation: 0, session: undefined, connection });
-  }
-
-  #handleTargetResolved(
-    now: number,
-    connection: Connection,
-    target: AddressBytes | undefined,
-    wasResolved: boolean,
-  ): void {
-    if (connection.state !== "head" && connection.state !== "resolving") return;
-    if (target !== undefined) this.#bindPlain(now, connection, target);
-    else if (wasResolved) {
-      this.#refuse(connection, "target_denied", encodeRefusal(403, "destination_ip_prohibited"));
-    } else this.#refuse(connection, "target_denied", encodeRefusal(502, "dns_error"));
-  }
-
   #bindPlain(now: number, connection: Connection, target: AddressBytes | undefined): void {
     if (this.tunnelCount >= this.#options.maxTunnels || !this.#makeRoomForSession()) {
       this.#refuse(connection, "tunnel_limit", encodeRefusal(503, undefined));
@@ -873,7 +839,7 @@ export class TunnelServer {
     this.#lastActive[association] = now;
     if (this.#connectionOf[association] !== connection) this.#moveTo(connection, association);
     if (this.contexts.state[slot] === CONTEXT_RESOLVING) {
-      this.#hold(slot, data, at, length);
+      if (!this.#names.hold(slot, data, at, length)) this.counters.drops.unresolved++;
       return;
     }
     this.#countIn(length);
@@ -883,24 +849,6 @@ export class TunnelServer {
   #countIn(length: number): void {
     this.counters.datagramsIn++;
     this.counters.bytesIn += length;
-  }
-
-  #hold(slot: number, data: Uint8Array, offset: number, length: number): void {
-    const held = this.#held.get(slot) ?? [];
-    if (held.length >= HELD_DATAGRAMS || this.#heldBytes + length > HELD_BYTES) {
-      this.counters.drops.unresolved++;
-      return;
-    }
-    held.push(copyOf(data, offset, length));
-    this.#heldBytes += length;
-    this.#held.set(slot, held);
-  }
-
-  #takeHeld(slot: number): Uint8Array[] {
-    const held = this.#held.get(slot) ?? [];
-    this.#held.delete(slot);
-    for (const datagram of held) this.#heldBytes -= datagram.length;
-    return held;
   }
 
   #handleControl(now: number, connection: Connection, session: Session): void {
@@ -980,16 +928,16 @@ export class TunnelServer {
   ): string | undefined {
     const { data, valueEnd } = connection.tunnel.reader;
     const isKnown = session.contextById.has(id) || session.uncompressed === id;
-    if (id === 0 || id % 2 === 1 || id > MAX_ID || isKnown || at >= valueEnd) return "COMPRESSION_ASSIGN";
-    if (data[at] === 0) {
-      if (at + 1 !== valueEnd || session.uncompressed !== 0) return "COMPRESSION_ASSIGN, uncompressed";
+    const address = decodeCompressionAssign(data, at, valueEnd);
+    if (id === 0 || id % 2 === 1 || id > MAX_ID || isKnown || address === undefined) {
+      return "COMPRESSION_ASSIGN";
+    }
+    if (address === "uncompressed") {
+      if (session.uncompressed !== 0) return "COMPRESSION_ASSIGN, uncompressed";
       session.uncompressed = id;
       this.#sendControl(connection, encodeCompressionAck(id));
       return undefined;
     }
-    const length = ipVersionFormLength(data, at, valueEnd);
-    if (length === 0 || at + length !== valueEnd) return "COMPRESSION_ASSIGN, address";
-    const address = fromIpVersionForm(data, at, length);
     const association = session.associationById.get(0)!;
     const known = this.contexts.find(association, address, 0, address.length);
     if (known !== NONE && this.contexts.id[known] !== HIDDEN_ID) return "COMPRESSION_ASSIGN, address in use";
@@ -1066,37 +1014,11 @@ export class TunnelServer {
     }
     if (isName) {
       this.contexts.state[slot] = CONTEXT_RESOLVING;
-      session.unresolved.add(slot);
-      this.#resolveNext(session);
+      this.#names.addContext(session.lookups, slot);
       return;
     }
     this.#grant(slot, association, address);
     this.#sendControl(connection, encodeCompressionAck(id));
-  }
-
-  #resolveNext(session: Session): void {
-    const [slot] = session.unresolved;
-    if (slot === undefined || session.lookups >= LOOKUPS_PER_SESSION) return;
-    session.unresolved.delete(slot);
-    session.lookups++;
-    const generation = this.contexts.generation[slot];
-    this.#resolve(this.contexts.address[slot]!, {
-      context: slot,
-      generation,
-      session,
-      connection: undefined,
-    });
-  }
-
-  #resolve(address: AddressBytes, query: Query): void {
-    const number = this.#nextQuery++;
-    this.#queries.set(number, query);
-    this.#outputs.push({
-      kind: "resolve",
-      query: number,
-      name: addressDomain(address),
-      port: addressPort(address),
-    });
   }
 
   // Contexts
@@ -1225,11 +1147,8 @@ export class TunnelServer {
       this.counters.drops.filtered++;
       return;
     }
-    const size = remote.length + length;
-    if (this.#scratch.length < size) this.#scratch = new Uint8Array(size);
-    this.#scratch.set(toIpVersionForm(remote));
-    this.#scratch.set(data.subarray(offset, offset + length), remote.length);
-    connection.tunnel.writeDatagram(now, association, uncompressed, this.#scratch, 0, size);
+    const size = this.#uncompressed.write(remote, data, offset, length);
+    connection.tunnel.writeDatagram(now, association, uncompressed, this.#uncompressed.bytes, 0, size);
   }
 
   #releaseContext(slot: number): void {
@@ -1237,9 +1156,8 @@ export class TunnelServer {
     const session = this.#sessionOf[association];
     if (this.#permissionOf[slot] !== NONE) this.#permissions.revoke(this.#permissionOf[slot]);
     if (this.#lastReply[association] === slot) this.#lastReply[association] = NONE;
-    this.#takeHeld(slot);
+    this.#names.forget(session?.lookups, slot);
     if (session !== undefined) {
-      session.unresolved.delete(slot);
       session.contextCount--;
       if (this.contexts.id[slot] !== HIDDEN_ID) session.contextById.delete(this.contexts.id[slot]);
     }
