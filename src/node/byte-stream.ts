@@ -1,9 +1,3 @@
-import { DescriptorStream, takeDescriptor } from "./byte-stream-native.ts";
-import { PlainStream } from "./byte-stream-plain.ts";
-import type { Connection } from "./carrier.ts";
-import type { Io } from "./io.ts";
-import { descriptorOf, tuneDescriptor } from "./tcp-tuning.ts";
-
 /** What an endpoint hears of a tunnel's connection. */
 export interface ByteStreamEvents {
   /** Bytes that came; `chunk` is borrowed until the call returns. */
@@ -27,26 +21,4 @@ export interface ByteStream {
   end(): void;
   /** Closes at once. */
   destroy(): void;
-}
-
-/**
- * Has a tunnel run over a connected stream: past node:net where that is a bare socket of ours and native I/O can take it
- * over.
- *
- * @param heartbeatMs  what the connection's own deadlines go by
- * @param readBuffer   where it is read into, if natively; other streams may have the same
- */
-export function openByteStream(
-  { stream, onread, isOurs }: Connection,
-  { native }: Io,
-  heartbeatMs: number,
-  readBuffer: Uint8Array,
-): ByteStream {
-  const mayTake = native?.streamOpen !== undefined && isOurs && !onread;
-  const taken = mayTake ? takeDescriptor(stream, native) : undefined;
-  if (taken !== undefined) {
-    return new DescriptorStream(native!, taken.descriptor, readBuffer, heartbeatMs, taken.surplus);
-  }
-  tuneDescriptor(descriptorOf(stream), native, heartbeatMs);
-  return new PlainStream(stream, onread);
 }

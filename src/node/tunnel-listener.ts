@@ -2,10 +2,10 @@ import type { Socket } from "node:net";
 import { HostError } from "../core/errors.ts";
 import { addressPort, makeAddress } from "../wire/socket-address.ts";
 import type { ByteStream } from "./byte-stream.ts";
-import { openByteStream } from "./byte-stream.ts";
 import { DescriptorStream } from "./byte-stream-native.ts";
 import { formatEndpoint, parseEndpoint } from "./endpoint.ts";
 import type { Io } from "./io.ts";
+import { openByteStream } from "./open-byte-stream.ts";
 import type { SocketListener } from "./socket-listener.ts";
 import { listenForSockets } from "./socket-listener.ts";
 

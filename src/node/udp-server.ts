@@ -28,6 +28,7 @@ import { openEgress } from "./udp-egress.ts";
 import type { UdpSocket } from "./udp-io.ts";
 import { Remote } from "./udp-io.ts";
 import type { UdpPath, UdpPathHost } from "./udp-paths/udp-path.ts";
+import type { WorkerPlace } from "./worker-group.ts";
 import { sumStats, WorkerGroup } from "./worker-group.ts";
 
 /** How long a connection that is being closed may take to take what is left. */
@@ -36,12 +37,6 @@ const RESOLVE_MS = 5_000;
 /** Names that the system may be asked for at once: it goes on with one whose time is over. */
 const MAX_LOOKUPS = 1_024;
 const READ_BUFFER_BYTES = 262_144;
-
-/** Which of several workers this is. */
-export interface WorkerPlace {
-  readonly index: number;
-  readonly count: number;
-}
 
 /** Who takes connections that are for other workers, and tells what those do. */
 export interface OtherWorkers {

@@ -13,13 +13,17 @@ const MAX_RESTART_MS = 5_000;
 const WELL_MS = 30_000;
 const CLOSE_MS = 3_000;
 
-/** What a thread is told at its start. */
-export interface WorkerTask {
+/** Which of several workers a thread is, from 0. */
+export interface WorkerPlace {
+  readonly index: number;
+  readonly count: number;
+}
+
+/** What a thread is given at its start. */
+export interface WorkerTask extends WorkerPlace {
   readonly program: "udp-local" | "udp-server";
   /** Of the library, checked. */
   readonly options: ResolvedUdpLocalOptions | ResolvedUdpServerOptions;
-  readonly index: number;
-  readonly count: number;
 }
 
 /** From a worker to its group. */

@@ -2,10 +2,11 @@ import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { type ByteStream, type ByteStreamEvents, openByteStream } from "../../src/node/byte-stream.ts";
+import type { ByteStream, ByteStreamEvents } from "../../src/node/byte-stream.ts";
 import { DescriptorStream } from "../../src/node/byte-stream-native.ts";
 import type { Io } from "../../src/node/io.ts";
 import { loadNativeModule } from "../../src/node/native-module.ts";
+import { openByteStream } from "../../src/node/open-byte-stream.ts";
 import { plainUdpIo } from "../../src/node/udp-io-plain.ts";
 
 /** More than the system takes at once while nobody reads. */

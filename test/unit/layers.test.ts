@@ -34,6 +34,17 @@ describe("layers", () => {
     }
   });
 
+  it("the map in ARCHITECTURE.md lists every file of src once", () => {
+    const text = readFileSync(join(SOURCES, "../ARCHITECTURE.md"), "utf8");
+    const listed = [...text.matchAll(/^- `((?:wire|core|node|cli)\/(?:[^`,]*\/)?)([^`]+)`:/gm)].flatMap(
+      ([, folder, names]) => names.split(", ").map((name) => folder + name),
+    );
+    const written = readdirSync(SOURCES, { recursive: true, encoding: "utf8" })
+      .filter((name) => name.endsWith(".ts") && name.includes("/"))
+      .map((name) => name.slice(0, -".ts".length));
+    expect(listed.toSorted()).toEqual(written.toSorted());
+  });
+
   it("the host imports no program", () => {
     for (const file of files("node")) expect(imports(file)).not.toContain("cli");
   });

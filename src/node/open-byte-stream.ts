@@ -1,0 +1,28 @@
+import type { ByteStream } from "./byte-stream.ts";
+import { DescriptorStream, takeDescriptor } from "./byte-stream-native.ts";
+import { PlainStream } from "./byte-stream-plain.ts";
+import type { Connection } from "./carrier.ts";
+import type { Io } from "./io.ts";
+import { descriptorOf, tuneDescriptor } from "./tcp-tuning.ts";
+
+/**
+ * Runs a tunnel over a connected stream. A bare socket that this process made is taken away from node:net where native
+ * I/O is available.
+ *
+ * @param heartbeatMs  sets the deadlines of the connection itself (keepalive, TCP_USER_TIMEOUT)
+ * @param readBuffer   receives what is read natively; streams may share it
+ */
+export function openByteStream(
+  { stream, onread, isOurs }: Connection,
+  { native }: Io,
+  heartbeatMs: number,
+  readBuffer: Uint8Array,
+): ByteStream {
+  const mayTake = native?.streamOpen !== undefined && isOurs && !onread;
+  const taken = mayTake ? takeDescriptor(stream, native) : undefined;
+  if (taken !== undefined) {
+    return new DescriptorStream(native!, taken.descriptor, readBuffer, heartbeatMs, taken.surplus);
+  }
+  tuneDescriptor(descriptorOf(stream), native, heartbeatMs);
+  return new PlainStream(stream, onread);
+}
