@@ -1,4 +1,3 @@
-import type { AddressBytes } from "../wire/socket-address.ts";
 import { sameBytes } from "../wire/socket-address.ts";
 import { grown } from "./grown.ts";
 
@@ -14,7 +13,7 @@ export class AddressIndex {
   #owner = new Int32Array(64);
   #count = 0;
   readonly #seed: number;
-  readonly #addresses: (AddressBytes | undefined)[] = [];
+  readonly #addresses: (Uint8Array | undefined)[] = [];
 
   /** @param seed  a random 32-bit number, so that nobody can choose addresses that collide */
   constructor(seed: number) {
@@ -35,7 +34,7 @@ export class AddressIndex {
   }
 
   /** Enters `slot`, which is not entered yet. Keeps a reference to `address`. */
-  add(slot: number, owner: number, address: AddressBytes): void {
+  add(slot: number, owner: number, address: Uint8Array): void {
     if (slot >= this.#next.length) this.#grow(slot + 1);
     if (this.#count === this.#buckets.length) this.#rehash(this.#buckets.length * 2);
     this.#owner[slot] = owner;

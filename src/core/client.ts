@@ -22,7 +22,7 @@ import {
   unreachableKind,
 } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
-import { copyOf, sameBytes } from "../wire/socket-address.ts";
+import { copyAddress, sameBytes } from "../wire/socket-address.ts";
 import type { ExtensionResponse } from "../wire/upgrade.ts";
 import { CONTEXT_ACKED, CONTEXT_REFUSED, CONTEXT_UNACKED, ContextTable } from "./context-table.ts";
 import { Counters } from "./counters.ts";
@@ -716,7 +716,7 @@ export class TunnelClient {
     }
     const id = this.#nextContextId;
     this.#nextContextId += 2;
-    const address = copyOf(bytes, offset, length);
+    const address = copyAddress(bytes, offset, length);
     const slot = this.contexts.allocate(now, association, id, address, true);
     this.#contextById.set(id, slot);
     if (lane.state === "up") {

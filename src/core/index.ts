@@ -1,5 +1,7 @@
 /** The protocol without I/O, for hosts of other kinds: what `underpass/core` exports. */
 export type { UnreachableKind } from "../wire/capsule.ts";
+export type { AddressBytes } from "../wire/socket-address.ts";
+export { copyAddress, formatAddress, makeAddress } from "../wire/socket-address.ts";
 export type { ClientOutput, TunnelClientOptions } from "./client.ts";
 export { TunnelClient } from "./client.ts";
 export type { ContextTable } from "./context-table.ts";

@@ -24,7 +24,7 @@ import {
   readNumbers,
 } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
-import { copyOf, sameBytes } from "../wire/socket-address.ts";
+import { copyAddress, sameBytes } from "../wire/socket-address.ts";
 import type { ExtensionRequest, UpgradeRequest } from "../wire/upgrade.ts";
 import { encodeRefusal, encodeUpgradeResponse } from "../wire/upgrade.ts";
 import { CONTEXT_ACKED, CONTEXT_RESOLVING, ContextTable } from "./context-table.ts";
@@ -357,7 +357,7 @@ export class TunnelServer {
       const id = this.contexts.id[context];
       if (id !== HIDDEN_ID) connection.tunnel.writeDatagrams(now, association, id, received, row, runEnd);
       else {
-        const remote = copyOf(addresses, at, length);
+        const remote = copyAddress(addresses, at, length);
         for (let one = row; one < runEnd; one++) {
           const offset = received.offset(one);
           this.#sendUncompressed(now, association, connection, data, offset, received.length(one), remote);
@@ -1081,7 +1081,7 @@ export class TunnelServer {
     if (context === NONE || !isAddress(this.contexts.target[context]!, addresses, offset, length)) {
       context = this.contexts.find(association, addresses, offset, length);
       if (context === NONE) {
-        const remote = copyOf(addresses, offset, length);
+        const remote = copyAddress(addresses, offset, length);
         context = this.#replyContext(now, association, session, connection, remote, count);
         if (context === NONE) return NONE;
       }

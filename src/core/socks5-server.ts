@@ -1,5 +1,6 @@
 import { utf8Bytes } from "../wire/http-head.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
+import { makeAddress } from "../wire/socket-address.ts";
 import type { Decoded } from "../wire/socks5.ts";
 import {
   COMMAND_CONNECT,
@@ -134,7 +135,7 @@ export class Socks5ServerConnection {
           else if (code === COMMAND_UDP_ASSOCIATE) {
             this.#outputs.push({ kind: "request", command: "udp-associate", address });
           } else {
-            this.#write(encodeMessage(REPLY_COMMAND_UNSUPPORTED, Uint8Array.of(1, 0, 0, 0, 0, 0, 0)));
+            this.#write(encodeMessage(REPLY_COMMAND_UNSUPPORTED, makeAddress("0.0.0.0", 0)!));
             this.#close("ERR_SOCKS_COMMAND", `command ${code}`);
           }
         });

@@ -1,4 +1,7 @@
-import { parseIpv4, parseIpv6 } from "../wire/socket-address.ts";
+import { isIpv4Mapped, parseIpv4, parseIpv6 } from "../wire/socket-address.ts";
+
+/** Of ::ffff:0:0/96. */
+const MAPPED_PREFIX_BITS = 96;
 
 /** A set of targets: a network and, unless any will do, ranges of ports. */
 export interface TargetRule {
@@ -23,13 +26,28 @@ export function parseTargetRule(text: string): TargetRule | undefined {
   const ports = portText === undefined ? new Uint16Array(0) : parsePorts(portText);
   if (ports === undefined) return undefined;
   if (cidr === "*") return { network: new Uint8Array(0), prefixLength: 0, ports };
-  const [, host, prefixText] = /^([^/]+)(?:\/(\d{1,3}))?$/.exec(cidr) ?? [];
+  const network = parseNetwork(cidr);
+  return network === undefined ? undefined : { ...network, ports };
+}
+
+/**
+ * Reads `IP/PREFIX`; an address without a prefix length is that one address. A network of IPv4-mapped addresses is one
+ * of IPv4.
+ *
+ * @returns undefined when it is none
+ */
+export function parseNetwork(text: string): Pick<TargetRule, "network" | "prefixLength"> | undefined {
+  const [, host, prefixText] = /^([^/]+)(?:\/(\d{1,3}))?$/.exec(text) ?? [];
   if (host === undefined) return undefined;
   const network = host.includes(":") ? parseIpv6(host) : parseIpv4(host);
   if (network === undefined) return undefined;
   const bits = network.length * 8;
   const prefixLength = prefixText === undefined ? bits : Number(prefixText);
-  return prefixLength > bits ? undefined : { network, prefixLength, ports };
+  if (prefixLength > bits) return undefined;
+  if (bits === 32 || prefixLength < MAPPED_PREFIX_BITS || !isIpv4Mapped(network, 0)) {
+    return { network, prefixLength };
+  }
+  return { network: network.slice(MAPPED_PREFIX_BITS / 8), prefixLength: prefixLength - MAPPED_PREFIX_BITS };
 }
 
 /** @param text  `53`, `1000-2000`, or several of these with commas between them */

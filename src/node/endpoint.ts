@@ -1,4 +1,5 @@
 import { UsageError } from "../core/errors.ts";
+import { ATYP_IPV4, formatHost, makeAddress } from "../wire/socket-address.ts";
 
 /** Where to listen or to connect to: a host and port, or the path of a Unix socket. */
 export type Endpoint =
@@ -17,7 +18,13 @@ export function parseEndpoint(text: string): Endpoint {
   if (match === null || port > 65535) {
     throw new UsageError("ERR_OPTION", `"${text}" is not HOST:PORT, [IPv6]:PORT or unix:/path`);
   }
-  return { host: match[1] ?? match[2], port };
+  return { host: match[1] === undefined ? match[2] : inOneForm(match[1]), port };
+}
+
+/** IPv4 text for an IPv4-mapped address; other text as it is. */
+function inOneForm(ipv6: string): string {
+  const address = makeAddress(ipv6, 0);
+  return address?.[0] === ATYP_IPV4 ? formatHost(address) : ipv6;
 }
 
 /** Text of a host and port, with brackets around IPv6. */

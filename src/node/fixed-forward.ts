@@ -3,7 +3,7 @@ import type { TunnelClient } from "../core/client.ts";
 import type { ReceivedDatagrams } from "../core/received-datagrams.ts";
 import type { UnreachableKind } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
-import { sameBytes } from "../wire/socket-address.ts";
+import { copyAddress, sameBytes } from "../wire/socket-address.ts";
 import type { UdpIo, UdpSocket, UdpSocketOptions } from "./udp-io.ts";
 import { Remote } from "./udp-io.ts";
 
@@ -105,7 +105,7 @@ export class FixedForward implements Relay {
     }
     let association = this.#bySource.find(local, addresses, at, length);
     if (association < 0) {
-      const source = addresses.slice(at, at + length);
+      const source = copyAddress(addresses, at, length);
       association = this.#host.core.openAssociation(now, source, true);
       if (association < 0) return -1;
       this.#host.register(association, this);

@@ -1,5 +1,6 @@
 import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
+import type { AddressBytes } from "../wire/socket-address.ts";
 
 /**
  * What {@link NativeModule.udpCounts} counts, in its order: why the system dropped datagrams, and, last, of how many
@@ -95,7 +96,7 @@ export interface NativeModule {
   ): number;
   tcpUnlisten?(listener: number): void;
   /** The local address of an IP socket. */
-  socketAddress?(descriptor: number): Uint8Array | undefined;
+  socketAddress?(descriptor: number): AddressBytes | undefined;
   /** Sends at once, keeps alive, and sets the two. @returns false where the system lacks one of them */
   tcpTune?(descriptor: number, notSentLowWaterBytes: number, userTimeoutMs: number): boolean;
   /** Bytes that the peer has not acknowledged, or -1. */

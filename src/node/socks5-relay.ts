@@ -1,7 +1,7 @@
 import type { ReceivedDatagrams } from "../core/received-datagrams.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
-import { addressPort, sameBytes } from "../wire/socket-address.ts";
-import { decodeUdpHeader, UDP_HEADER_FRAGMENT, writeUdpHeader } from "../wire/socks5.ts";
+import { addressPort, copyAddress, sameBytes } from "../wire/socket-address.ts";
+import { UDP_HEADER_FRAGMENT, UdpHeader, writeUdpHeader } from "../wire/socks5.ts";
 import type { Relay, RelayHost } from "./fixed-forward.ts";
 import type { UdpIo, UdpSocket } from "./udp-io.ts";
 import { Remote } from "./udp-io.ts";
@@ -17,6 +17,7 @@ export class Socks5Relay implements Relay {
   /** The client's IP, with port 0 until it is known. */
   readonly #client: AddressBytes;
   #remote: Remote | undefined;
+  readonly #header = new UdpHeader();
   /** UDP headers by context slot, and for which generation of the slot. */
   readonly #headers: (Uint8Array | undefined)[] = [];
   readonly #generations: number[] = [];
@@ -77,21 +78,22 @@ export class Socks5Relay implements Relay {
     }
     const offset = received.offset(row);
     const length = received.length(row);
-    const headerLength = decodeUdpHeader(data, offset, offset + length);
+    const header = this.#header;
+    const headerLength = header.read(data, offset, offset + length);
     if (headerLength < 0) {
       core.counters.drops[headerLength === UDP_HEADER_FRAGMENT ? "fragment" : "malformed"]++;
       return;
     }
-    if (!isKnown) this.#remote = new Remote(addresses.slice(source, source + sourceLength));
+    if (!isKnown) this.#remote = new Remote(copyAddress(addresses, source, sourceLength));
     core.handleDatagram(
       this.#host.now(),
       this.#association,
       data,
       offset + headerLength,
       length - headerLength,
-      data,
-      offset + 3,
-      headerLength - 3,
+      header.addresses,
+      header.addressOffset,
+      header.addressLength,
     );
   }
 }

@@ -3,8 +3,8 @@ import { isWithin, parseTargetRule } from "../core/target-rule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { ATYP_DOMAIN, addressPort } from "../wire/socket-address.ts";
 
-/** Forms of IPv6 that carry an IPv4 target in their last four bytes, and are judged as that. */
-const EMBEDDING_NETWORKS = ["::ffff:0:0/96", "64:ff9b::/96"].map(mustParse);
+/** NAT64 (RFC 6052): carries an IPv4 target in its last four bytes, and is judged as that. */
+const NAT64 = mustParse("64:ff9b::/96");
 
 /** Targets that are inside of some network, or no unicast host at all (RFC 6890, IANA's special-purpose registries). */
 const DEFAULT_DENIED = [
@@ -53,7 +53,7 @@ export class TargetPolicy {
     const port = addressPort(address);
     if (address[0] === ATYP_DOMAIN || port === 0) return false;
     const ip = address.subarray(1, -2);
-    const judged = EMBEDDING_NETWORKS.some((rule) => matches(rule, ip, port)) ? ip.subarray(12) : ip;
+    const judged = matches(NAT64, ip, port) ? ip.subarray(12) : ip;
     const isDenied = (rule: TargetRule) => matches(rule, judged, port) || matches(rule, ip, port);
     if (this.#deny.some(isDenied)) return false;
     if (this.#allow.some((rule) => matches(rule, judged, port))) return true;

@@ -10,8 +10,10 @@ import {
   ROUTE_TUNNEL,
   readRule,
 } from "../core/tun2socks/rules.ts";
+
 import { TUN2SOCKS_LIMITS } from "../core/tun2socks/tun2socks.ts";
-import { formatHost, makeAddress } from "../wire/socket-address.ts";
+import { formatHost, ipAddress, makeAddress } from "../wire/socket-address.ts";
+
 import { parseCarrierChain } from "./carrier-chain.ts";
 import type { CustomDevice } from "./devices/device.ts";
 import type { InterfaceAddress } from "./devices/interface-address.ts";
@@ -361,12 +363,7 @@ function routeOf(text: string, socks: string[]): number | undefined {
 export function describePlan(options: ResolvedTun2SocksOptions): string[] {
   const { device, mtu, addresses, routes, socks, tcpRoute, udpRoute, rules, usesTunnel, tunnel } = options;
   const { dnsRoute } = options;
-  const ip = (bytes: Uint8Array) => {
-    const address = new Uint8Array(bytes.length + 3);
-    address[0] = bytes.length === 4 ? 1 : 4;
-    address.set(bytes, 1);
-    return formatHost(address);
-  };
+  const ip = (bytes: Uint8Array) => formatHost(ipAddress(bytes, 0));
   const way = (route: number) =>
     route === dnsRoute
       ? "the server over TCP"

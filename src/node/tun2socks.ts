@@ -8,7 +8,7 @@ import type { DeviceAddresses } from "../core/tun2socks/tun2socks.ts";
 import { TUN2SOCKS_LIMITS, Tun2Socks } from "../core/tun2socks/tun2socks.ts";
 import type { UnreachableKind } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
-import { ATYP_IPV4, ATYP_IPV6, formatHost } from "../wire/socket-address.ts";
+import { formatHost, ipAddress } from "../wire/socket-address.ts";
 import { openTcpTarget } from "./carrier-chain.ts";
 import { nodeCryptography } from "./cryptography.ts";
 import { DeadlineTimer } from "./deadline-timer.ts";
@@ -377,10 +377,7 @@ function leadsInACircle(options: ResolvedTun2SocksOptions, outgoing: Outgoing | 
 }
 
 function ipText(ip: Uint8Array): string {
-  const address = new Uint8Array(ip.length + 3);
-  address[0] = ip.length === 4 ? ATYP_IPV4 : ATYP_IPV6;
-  address.set(ip, 1);
-  return formatHost(address);
+  return formatHost(ipAddress(ip, 0));
 }
 
 /** Adds counts by name. */

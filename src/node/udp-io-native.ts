@@ -1,6 +1,6 @@
 import { ReceivedDatagrams, ROW_INTS } from "../core/received-datagrams.ts";
 import { unreachableKind } from "../wire/capsule.ts";
-import { makeAddress } from "../wire/socket-address.ts";
+import { copyAddress, makeAddress } from "../wire/socket-address.ts";
 import type { NativeModule } from "./native-module.ts";
 import { ERROR_ROW_ADDRESS, ERROR_ROW_INTS } from "./native-module.ts";
 import type { Outgoing } from "./outgoing.ts";
@@ -187,7 +187,7 @@ class NativeUdpIo implements UdpIo {
     for (let row = 0, at = 0; row < count; row++, at += ERROR_ROW_INTS) {
       const socket = errors[at] < 0 ? undefined : this.#sockets[errors[at]];
       const address = (at + ERROR_ROW_ADDRESS) * Int32Array.BYTES_PER_ELEMENT;
-      const remote = this.#errorBytes.slice(address, address + errors[at + 3]);
+      const remote = copyAddress(this.#errorBytes, address, errors[at + 3]);
       socket?.onUnreachable?.(remote, unreachableKind(errors[at + 1]), errors[at + 2]);
     }
   }

@@ -444,7 +444,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
       return;
     }
     const host = this.#options.publicAddress ?? localAddress ?? "127.0.0.1";
-    const address = makeAddress(host.replace(/^::ffff:/, ""), 0);
+    const address = makeAddress(host, 0);
     const port = address === undefined ? 0 : this.#socketFor(association, address).port;
     const addresses = address === undefined || port === 0 ? [] : [formatEndpoint(formatHost(address), port)];
     this.#core.handleBound(performance.now(), association, addresses);

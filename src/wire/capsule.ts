@@ -5,6 +5,7 @@ import {
   ATYP_IPV4,
   ATYP_IPV6,
   addressLength,
+  copyAddress,
   copyOf,
   IPV4_ADDRESS_BYTES,
   IPV6_ADDRESS_BYTES,
@@ -158,7 +159,7 @@ export function ipVersionFormLength(bytes: Uint8Array, offset: number, end: numb
 export function fromIpVersionForm(bytes: Uint8Array, offset: number, length: number): AddressBytes {
   const address = copyOf(bytes, offset, length);
   address[0] = length === IPV4_ADDRESS_BYTES ? ATYP_IPV4 : ATYP_IPV6;
-  return address;
+  return copyAddress(address, 0, length);
 }
 
 /**
@@ -190,7 +191,7 @@ export function readNumbers(
 export function decodeWholeAddress(bytes: Uint8Array, offset: number, end: number): AddressBytes | undefined {
   const length = addressLength(bytes, offset, end);
   if (length <= 0 || offset + length !== end) return undefined;
-  return copyOf(bytes, offset, length);
+  return copyAddress(bytes, offset, length);
 }
 
 /** True for a domain name that the server must resolve. */

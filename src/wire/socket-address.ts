@@ -1,6 +1,7 @@
 /**
  * The one form in which remote addresses travel through wire and core: `ATYP 1 | ADDR | PORT 2`, as in RFC 1928 §5.
- * IPv4 is 7 bytes, IPv6 is 19, a domain name of n bytes (1 to 255) is 4 + n.
+ * IPv4 is 7 bytes, IPv6 is 19, a domain name of n bytes (1 to 255) is 4 + n. An IPv4-mapped IPv6 address (RFC 4291
+ * §2.5.5.2) is IPv4, whichever way it was written.
  */
 export const ATYP_IPV4 = 1;
 export const ATYP_DOMAIN = 3;
@@ -11,7 +12,16 @@ export const IPV6_ADDRESS_BYTES = 19;
 /** Longest address: a name of 255 bytes. */
 export const MAX_ADDRESS_BYTES = 259;
 
-export type AddressBytes = Uint8Array;
+declare const IN_ONE_FORM: unique symbol;
+
+/**
+ * A whole address. Made by {@link makeAddress}, {@link ipAddress} and {@link copyAddress} only, so that two that are
+ * equal have equal bytes.
+ */
+export type AddressBytes = Uint8Array & { readonly [IN_ONE_FORM]: true };
+
+/** Bytes before the IPv4 address in the 16 of a mapped one. */
+const MAPPED_PREFIX_BYTES = 12;
 
 /** `need` is negative: that many more bytes are wanted, at least. */
 export const ADDRESS_INVALID = 0;
@@ -39,14 +49,33 @@ export function addressLength(bytes: Uint8Array, offset: number, end: number): n
   return have < length ? have - length : length;
 }
 
+/** True if the 16 bytes at `ip[offset]` are an IPv4-mapped address, `::ffff:0:0/96`. */
+export function isIpv4Mapped(ip: Uint8Array, offset: number): boolean {
+  for (let i = offset; i < offset + 10; i++) if (ip[i] !== 0) return false;
+  return ip[offset + 10] === 0xff && ip[offset + 11] === 0xff;
+}
+
+/**
+ * A copy of the whole address of `length` bytes at `bytes[offset]`, which {@link addressLength} has measured. Every
+ * address from outside comes through here, or through another function of this file that gives it the one form.
+ */
+export function copyAddress(bytes: Uint8Array, offset: number, length: number): AddressBytes {
+  if (bytes[offset] !== ATYP_IPV6 || !isIpv4Mapped(bytes, offset + 1)) {
+    return copyOf(bytes, offset, length) as AddressBytes;
+  }
+  const address = copyOf(bytes, offset + MAPPED_PREFIX_BYTES, IPV4_ADDRESS_BYTES);
+  address[0] = ATYP_IPV4;
+  return address as AddressBytes;
+}
+
 /** Port of a whole address. */
-export function addressPort(address: AddressBytes): number {
+export function addressPort(address: Uint8Array): number {
   const end = address.length;
   return (address[end - 2] << 8) | address[end - 1];
 }
 
 /**
- * Writes an IP address and a port as they stand in IP and transport headers, without allocation.
+ * Writes an IP address and a port as they stand in IP and transport headers, without allocation, in the one form.
  *
  * @param ip         buffer that holds the 4 or 16 bytes of the address at `ipOffset`
  * @param portOffset where the port stands in the same buffer, big-endian
@@ -60,15 +89,17 @@ export function writeAddress(
   ipBytes: 4 | 16,
   portOffset: number,
 ): number {
-  to[offset] = ipBytes === 4 ? ATYP_IPV4 : ATYP_IPV6;
-  for (let i = 0; i < ipBytes; i++) to[offset + 1 + i] = ip[ipOffset + i];
-  to[offset + 1 + ipBytes] = ip[portOffset];
-  to[offset + 2 + ipBytes] = ip[portOffset + 1];
-  return ipBytes + 3;
+  const skipped = ipBytes === 16 && isIpv4Mapped(ip, ipOffset) ? MAPPED_PREFIX_BYTES : 0;
+  const written = ipBytes - skipped;
+  to[offset] = written === 4 ? ATYP_IPV4 : ATYP_IPV6;
+  for (let i = 0; i < written; i++) to[offset + 1 + i] = ip[ipOffset + skipped + i];
+  to[offset + 1 + written] = ip[portOffset];
+  to[offset + 2 + written] = ip[portOffset + 1];
+  return written + 3;
 }
 
 /** Domain name of a whole ATYP 3 address, as ASCII; bytes outside printable ASCII become `?`. */
-export function addressDomain(address: AddressBytes): string {
+export function addressDomain(address: Uint8Array): string {
   let name = "";
   for (let i = 2; i < address.length - 2; i++) {
     const byte = address[i];
@@ -78,7 +109,7 @@ export function addressDomain(address: AddressBytes): string {
 }
 
 /** Text of a whole address: `192.0.2.1:53`, `[2001:db8::1]:53`, `example.com:53`. */
-export function formatAddress(address: AddressBytes): string {
+export function formatAddress(address: Uint8Array): string {
   const port = addressPort(address);
   if (address[0] === ATYP_DOMAIN) return `${addressDomain(address)}:${port}`;
   const host = formatHost(address);
@@ -86,7 +117,7 @@ export function formatAddress(address: AddressBytes): string {
 }
 
 /** Host part of a whole IPv4 or IPv6 address: dotted quad, or RFC 5952 text. */
-export function formatHost(address: AddressBytes): string {
+export function formatHost(address: Uint8Array): string {
   if (address[0] === ATYP_IPV4) return `${address[1]}.${address[2]}.${address[3]}.${address[4]}`;
   if (address[0] === ATYP_DOMAIN) return addressDomain(address);
   let bestStart = -1;
@@ -112,7 +143,7 @@ export function formatHost(address: AddressBytes): string {
   return text;
 }
 
-function group(address: AddressBytes, index: number): number {
+function group(address: Uint8Array, index: number): number {
   return (address[1 + index * 2] << 8) | address[2 + index * 2];
 }
 
@@ -125,17 +156,23 @@ function group(address: AddressBytes, index: number): number {
  */
 export function makeAddress(host: string, port: number): AddressBytes | undefined {
   if (!Number.isInteger(port) || port < 0 || port > 0xffff) return undefined;
-  const ip = host.includes(":") ? parseIpv6(host) : parseIpv4(host);
+  const ip = parseIp(host);
   if (ip === undefined) {
     if (host.includes(":") || /^[0-9.]+$/.test(host)) return undefined;
     return domainAddress(host, port);
   }
-  const address = new Uint8Array(ip.length + 3);
-  address[0] = ip.length === 4 ? ATYP_IPV4 : ATYP_IPV6;
-  address.set(ip, 1);
+  return ipAddress(ip, port);
+}
+
+/** @param ip  4 or 16 bytes. @param port  0 to 65535 */
+export function ipAddress(ip: Uint8Array, port: number): AddressBytes {
+  const skipped = ip.length === 16 && isIpv4Mapped(ip, 0) ? MAPPED_PREFIX_BYTES : 0;
+  const address = new Uint8Array(ip.length - skipped + 3);
+  address.set(skipped === 0 ? ip : ip.subarray(skipped), 1);
+  address[0] = address.length === IPV4_ADDRESS_BYTES ? ATYP_IPV4 : ATYP_IPV6;
   address[address.length - 2] = port >> 8;
   address[address.length - 1] = port & 0xff;
-  return address;
+  return address as AddressBytes;
 }
 
 function domainAddress(name: string, port: number): AddressBytes | undefined {
@@ -146,7 +183,14 @@ function domainAddress(name: string, port: number): AddressBytes | undefined {
   for (let i = 0; i < name.length; i++) address[2 + i] = name.charCodeAt(i);
   address[address.length - 2] = port >> 8;
   address[address.length - 1] = port & 0xff;
-  return address;
+  return address as AddressBytes;
+}
+
+/** @returns the bytes of an IP address in its one form: 16 of IPv6, 4 of IPv4, be it mapped; undefined for other text */
+export function parseIp(text: string): Uint8Array | undefined {
+  if (!text.includes(":")) return parseIpv4(text);
+  const ip = parseIpv6(text);
+  return ip !== undefined && isIpv4Mapped(ip, 0) ? ip.slice(MAPPED_PREFIX_BYTES) : ip;
 }
 
 /** @returns the 4 bytes of a dotted quad without leading zeros, or undefined */
@@ -168,7 +212,7 @@ export function parseIpv4(text: string): Uint8Array | undefined {
   return part === 4 ? bytes : undefined;
 }
 
-/** @returns the 16 bytes of an IPv6 text (RFC 4291 §2.2), or undefined */
+/** @returns the 16 bytes of an IPv6 text (RFC 4291 §2.2) as they are written, or undefined */
 export function parseIpv6(text: string): Uint8Array | undefined {
   const halves = text.split("::");
   if (halves.length > 2) return undefined;

@@ -1,6 +1,15 @@
 /** SOCKS5: RFC 1928, with user and password, RFC 1929. Decoders never throw and keep no reference to their input. */
 import type { AddressBytes } from "./socket-address.ts";
-import { ADDRESS_INVALID, addressLength, copyOf } from "./socket-address.ts";
+import {
+  ADDRESS_INVALID,
+  ATYP_IPV4,
+  ATYP_IPV6,
+  addressLength,
+  copyAddress,
+  copyOf,
+  IPV4_ADDRESS_BYTES,
+  isIpv4Mapped,
+} from "./socket-address.ts";
 
 /** RFC 1928 §3. */
 export const SOCKS_VERSION = 5;
@@ -107,7 +116,7 @@ export function decodeMessage(bytes: Uint8Array, end: number): Decoded<SocksMess
   const length = addressLength(bytes, 3, end);
   if (length === ADDRESS_INVALID) return "malformed";
   if (length < 0) return { need: -length };
-  return { value: { code: bytes[1], address: copyOf(bytes, 3, length) }, length: 3 + length };
+  return { value: { code: bytes[1], address: copyAddress(bytes, 3, length) }, length: 3 + length };
 }
 
 /** A request or a reply. @param code  CMD or REP */
@@ -120,16 +129,47 @@ export function encodeMessage(code: number, address: AddressBytes): Uint8Array {
 }
 
 /**
- * Decodes the UDP request header at `bytes[offset]`: `RSV 2, FRAG 1, ATYP 1, address 4 | 1+n | 16, port 2` (RFC 1928 §7).
- * The address begins at `offset + 3` and goes to the header's end. RSV is not looked at.
- *
- * @returns header length in bytes, or {@link UDP_HEADER_MALFORMED} or {@link UDP_HEADER_FRAGMENT}
+ * The address in a datagram's UDP request header: `RSV 2, FRAG 1, ATYP 1, address 4 | 1+n | 16, port 2` (RFC 1928 §7).
+ * One view is used again for datagram after datagram.
  */
-export function decodeUdpHeader(bytes: Uint8Array, offset: number, end: number): number {
-  if (offset + 4 > end) return UDP_HEADER_MALFORMED;
-  if (bytes[offset + 2] !== 0) return UDP_HEADER_FRAGMENT;
-  const length = addressLength(bytes, offset + 3, end);
-  return length <= 0 ? UDP_HEADER_MALFORMED : 3 + length;
+export class UdpHeader {
+  /** The buffer that holds the address in its one form: the one that was read, or the view's own. */
+  addresses: Uint8Array;
+  addressOffset = 0;
+  addressLength = 0;
+  readonly #unmapped = Uint8Array.of(ATYP_IPV4, 0, 0, 0, 0, 0, 0);
+
+  constructor() {
+    this.addresses = this.#unmapped;
+  }
+
+  /**
+   * Reads the header at `bytes[offset]`, of which the view keeps a reference. RSV is not looked at.
+   *
+   * @returns header length in bytes, or {@link UDP_HEADER_MALFORMED} or {@link UDP_HEADER_FRAGMENT}; the view is void then
+   */
+  read(bytes: Uint8Array, offset: number, end: number): number {
+    if (offset + 4 > end) return UDP_HEADER_MALFORMED;
+    if (bytes[offset + 2] !== 0) return UDP_HEADER_FRAGMENT;
+    const at = offset + 3;
+    const length = addressLength(bytes, at, end);
+    if (length <= 0) return UDP_HEADER_MALFORMED;
+    if (bytes[at] === ATYP_IPV6 && isIpv4Mapped(bytes, at + 1)) this.#unmap(bytes, at + length);
+    else {
+      this.addresses = bytes;
+      this.addressOffset = at;
+      this.addressLength = length;
+    }
+    return 3 + length;
+  }
+
+  #unmap(bytes: Uint8Array, end: number): void {
+    const unmapped = this.#unmapped;
+    for (let i = 1; i < IPV4_ADDRESS_BYTES; i++) unmapped[i] = bytes[end - IPV4_ADDRESS_BYTES + i];
+    this.addresses = unmapped;
+    this.addressOffset = 0;
+    this.addressLength = IPV4_ADDRESS_BYTES;
+  }
 }
 
 /** Writes a UDP request header for `address` at `bytes[offset]`. @returns the offset behind it */

@@ -96,6 +96,25 @@ describe("a foreign client of RFC 9298", () => {
     expect(await client.take(5)).toBe("0003006869");
   });
 
+  it("reaches an IPv4-mapped target as the IPv4 address that it is, in the path and in its datagrams", async () => {
+    const path = `/.well-known/masque/udp/%3A%3Affff%3A127.0.0.1/${echo.address().port}/`;
+    expect(await client.request(path, ["Connect-UDP-Bind: ?1"])).toMatch(/^HTTP\/1.1 101 /);
+    client.send("00 03 00 68 69");
+    expect(await client.take(5)).toBe("0003006869");
+    const mapped = "00000000000000000000ffff7f000001";
+    const bound = new PlainClient(Number(server.address.listen[0].split(":")[1]));
+    await bound.request("/.well-known/masque/udp/%2A/%2A/", ["Connect-UDP-Bind: ?1"]);
+    bound.send("11 02 02 00");
+    expect(await bound.take(3)).toBe("120102");
+    bound.send(`00 16 02 06 ${mapped} ${portHex} 68 69`);
+    expect(await bound.take(12)).toBe(`000a02047f000001${portHex}6869`);
+    bound.send(`11 14 04 06 ${mapped} ${portHex}`);
+    expect(await bound.take(3)).toBe("120104");
+    bound.send("00 03 04 68 6f");
+    expect(await bound.take(5)).toBe("000304686f");
+    bound.socket.destroy();
+  });
+
   it("has capsules of unknown types skipped", async () => {
     await client.request(`/.well-known/masque/udp/127.0.0.1/${echo.address().port}/`);
     client.send("17 04 ff ff ff ff 80 55 50 00 02 00 00 00 03 00 68 69");

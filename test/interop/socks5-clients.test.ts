@@ -25,7 +25,7 @@ for size in (0, 1, 1200, 9000, 60000):
     s.sendto(payload, (host, port))
     data, source = s.recvfrom(65535)
     assert data == payload, (size, len(data))
-    assert source[1] == port, source
+    assert source == ("127.0.0.1", port), source
 print("ok")
 `;
 
@@ -62,6 +62,11 @@ describeWith(["curl", "/usr/bin/python3", "microsocks"], "SOCKS5 clients that ar
 
   it("PySocks gets 0 to 60,000 bytes back over UDP ASSOCIATE, to an address", async () => {
     const args = [port(open), "", "", "127.0.0.1", String(echo.address().port)];
+    expect(await run("/usr/bin/python3", ["-c", PYSOCKS, ...args])).toBe("ok\n");
+  });
+
+  it("PySocks does so to an IPv4-mapped address, and hears of the IPv4 address", async () => {
+    const args = [port(open), "", "", "::ffff:127.0.0.1", String(echo.address().port)];
     expect(await run("/usr/bin/python3", ["-c", PYSOCKS, ...args])).toBe("ok\n");
   });
 

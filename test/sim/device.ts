@@ -2,6 +2,8 @@ import { ADDRESS_STRIDE } from "../../src/core/tun2socks/packet-batch.ts";
 import { ROUTE_SOCKS, ROUTE_TUNNEL } from "../../src/core/tun2socks/rules.ts";
 import type { Tun2SocksOptions, Tun2SocksOutput } from "../../src/core/tun2socks/tun2socks.ts";
 import { TUN2SOCKS_LIMITS, Tun2Socks } from "../../src/core/tun2socks/tun2socks.ts";
+
+import type { AddressBytes } from "../../src/wire/socket-address.ts";
 import { formatAddress, makeAddress } from "../../src/wire/socket-address.ts";
 import type { Inspected } from "../unit/packet-oracle.ts";
 import { inspect, ip } from "../unit/packet-oracle.ts";
@@ -149,7 +151,7 @@ export class Device {
 }
 
 /** Address of `HOST:PORT`, IPv6 in brackets. */
-export function address(text: string): Uint8Array {
+export function address(text: string): AddressBytes {
   const [, host, port] = /^\[?([^\]]+)\]?:(\d+)$/.exec(text)!;
   return makeAddress(host, Number(port))!;
 }

@@ -5,6 +5,7 @@ import type { Cryptography } from "../../src/core/credentials.ts";
 import type { ServerOutput, TunnelServerOptions } from "../../src/core/server.ts";
 import { TunnelServer } from "../../src/core/server.ts";
 import type { UnreachableKind } from "../../src/wire/capsule.ts";
+import type { AddressBytes } from "../../src/wire/socket-address.ts";
 import { formatAddress, makeAddress } from "../../src/wire/socket-address.ts";
 
 /** Repeatable bytes in place of random ones. */
@@ -307,9 +308,9 @@ export class Network {
 
   #sendOutgoing(): void {
     const { outgoing, contexts } = this.server;
-    const sent: [number, Uint8Array, Uint8Array][] = [];
+    const sent: [number, AddressBytes, Uint8Array][] = [];
     for (let i = 0; i < outgoing.count; i++) {
-      const target = contexts.target[outgoing.context[i]]!.slice();
+      const target = contexts.target[outgoing.context[i]]!;
       const payload = outgoing.data.slice(outgoing.offset[i], outgoing.offset[i] + outgoing.length[i]);
       sent.push([outgoing.association[i], target, payload]);
     }

@@ -207,6 +207,13 @@ describe("listening", () => {
     expect(resolveLocal({ forwards, listen: "[::1]:0" })).toMatchObject({ listen: "[::1]:0" });
   });
 
+  it("takes an IPv4-mapped address for the IPv4 address that it is", () => {
+    const listen = ["[::ffff:127.0.0.1]:1", "[::ffff:192.0.2.1]:2"];
+    expect(resolveServer({ listen, psk: KEY })).toMatchObject({ listen: ["127.0.0.1:1", "192.0.2.1:2"] });
+    expect(resolveServer({ listen: listen.slice(0, 1) })).toMatchObject({ listen: ["127.0.0.1:1"] });
+    expect(() => resolveServer({ listen })).toThrow(/listen\[1\]: 192\.0\.2\.1:2 would let anybody/);
+  });
+
   it("takes localhost for 127.0.0.1, and IPv6 and domain names as targets", () => {
     expect(
       resolveLocal({ forwards: ["localhost:0=[2001:db8::1]:53", "[::1]:0=dns.example:53"] }),
@@ -225,7 +232,7 @@ describe("listening", () => {
     },
   );
 
-  it.each(["0.0.0.0:0", "[::]:0", "192.0.2.1:3456", "[::ffff:192.0.2.1]:1", "[fe80::1]:1", "10.0.0.1:1"])(
+  it.each(["0.0.0.0:0", "[::]:0", "192.0.2.1:3456", "[fe80::1]:1", "10.0.0.1:1"])(
     "on %s needs a key or insecureOpenRelay",
     (listen) => {
       const lists = ["127.0.0.1:0", listen];

@@ -2,6 +2,7 @@ import { isIPv6 } from "node:net";
 import fc from "fast-check";
 import ipaddr from "ipaddr.js";
 import { describe, expect, it } from "vitest";
+import { decodeWholeAddress, fromIpVersionForm } from "../../src/wire/capsule.ts";
 import {
   ATYP_DOMAIN,
   ATYP_IPV4,
@@ -9,13 +10,17 @@ import {
   addressDomain,
   addressLength,
   addressPort,
+  copyAddress,
   copyOf,
   formatAddress,
   formatHost,
+  ipAddress,
   makeAddress,
   parseIpv4,
   parseIpv6,
+  writeAddress,
 } from "../../src/wire/socket-address.ts";
+import { decodeMessage, UdpHeader } from "../../src/wire/socks5.ts";
 
 const RUNS = 5_000;
 const port = fc.nat(65_535);
@@ -113,7 +118,11 @@ describe("texts of IP addresses", () => {
     ["0:0:0:0:0:0:0:0", "::"],
     ["1:0:0:0:0:0:0:0", "1::"],
     ["2001:DB8::0001", "2001:db8::1"],
-    ["::ffff:192.0.2.1", "::ffff:c000:201"],
+    ["::ffff:192.0.2.1", "192.0.2.1"],
+    ["0:0:0:0:0:FFFF:c000:0201", "192.0.2.1"],
+    ["::fffe:c000:201", "::fffe:c000:201"],
+    ["::ffff:0:c000:201", "::ffff:0:c000:201"],
+    ["64:ff9b::192.0.2.1", "64:ff9b::c000:201"],
     ["192.0.2.1", "192.0.2.1"],
   ])("%s is written %s", (text, written) => {
     expect(formatHost(makeAddress(text, 1)!)).toBe(written);
@@ -166,6 +175,57 @@ describe("makeAddress", () => {
       }),
       { seed: 84, numRuns: 500 },
     );
+  });
+});
+
+describe("an IPv4-mapped address is IPv4, whichever door it comes in by", () => {
+  const mapped = (ip: Uint8Array, number: number) =>
+    Uint8Array.of(ATYP_IPV6, ...Array(10).fill(0), 0xff, 0xff, ...ip, number >> 8, number & 0xff);
+  const ipVersionForm = (bytes: Uint8Array) => Uint8Array.of(6, ...bytes.subarray(1));
+  const header = new UdpHeader();
+  /** Each takes the 19 bytes of an address of ATYP 4. */
+  const doors: Record<string, (bytes: Uint8Array) => Uint8Array | undefined> = {
+    copyAddress: (bytes) => copyAddress(bytes, 0, bytes.length),
+    ipAddress: (bytes) => ipAddress(bytes.subarray(1, 17), addressPort(bytes)),
+    makeAddress: (bytes) =>
+      makeAddress(new ipaddr.IPv6([...bytes.subarray(1, 17)]).toString(), addressPort(bytes)),
+    writeAddress: (bytes) => {
+      const to = new Uint8Array(19);
+      return to.slice(0, writeAddress(to, 0, bytes, 1, 16, 17));
+    },
+    "a capsule's address": (bytes) => decodeWholeAddress(bytes, 0, bytes.length),
+    "an address in IP-version form": (bytes) => fromIpVersionForm(ipVersionForm(bytes), 0, bytes.length),
+    "a SOCKS5 message": (bytes) => {
+      const decoded = decodeMessage(Uint8Array.of(5, 3, 0, ...bytes), 3 + bytes.length);
+      return decoded !== "malformed" && "value" in decoded ? decoded.value.address : undefined;
+    },
+    "a SOCKS5 UDP header": (bytes) => {
+      const datagram = Uint8Array.of(0, 0, 0, ...bytes, 1, 2);
+      expect(header.read(datagram, 0, datagram.length)).toBe(3 + bytes.length);
+      const { addresses, addressOffset: at, addressLength: length } = header;
+      return addresses.slice(at, at + length);
+    },
+  };
+
+  it.each(Object.entries(doors))("%s", (_, door) => {
+    const ip = fc.uint8Array({ minLength: 4, maxLength: 4 });
+    fc.assert(
+      fc.property(ip, port, (bytes, number) => {
+        const address = mapped(bytes, number);
+        const untouched = address.slice();
+        expect(door(address)).toEqual(Uint8Array.of(ATYP_IPV4, ...bytes, number >> 8, number & 0xff));
+        expect(address).toEqual(untouched);
+      }),
+      { seed: 85, numRuns: 200 },
+    );
+  });
+
+  it.each(Object.entries(doors))("%s, and one bit beside it is IPv6", (_, door) => {
+    for (let bit = 0; bit < 96; bit++) {
+      const address = mapped(Uint8Array.of(192, 0, 2, 1), 53);
+      address[1 + (bit >> 3)] ^= 0x80 >> (bit & 7);
+      expect(door(address)).toEqual(address);
+    }
   });
 });
 

@@ -6,7 +6,6 @@ import {
   decodeGreeting,
   decodeMessage,
   decodeMethod,
-  decodeUdpHeader,
   decodeUserPassword,
   decodeUserPasswordStatus,
   encodeGreeting,
@@ -14,6 +13,7 @@ import {
   encodeUserPassword,
   UDP_HEADER_FRAGMENT,
   UDP_HEADER_MALFORMED,
+  UdpHeader,
   writeUdpHeader,
 } from "../../src/wire/socks5.ts";
 
@@ -107,15 +107,18 @@ describe("a SOCKS5 decoder refuses", () => {
 });
 
 describe("a UDP header", () => {
+  const header = new UdpHeader();
+
   it("gives the address that was written, anywhere in a buffer, and leaves the payload", () => {
     fc.assert(
       fc.property(fc.nat(20), address, bytes(0, 20), (offset, where, payload) => {
         const buffer = new Uint8Array(offset + 3 + where.length + payload.length);
         const headerEnd = writeUdpHeader(buffer, offset, where);
         buffer.set(payload, headerEnd);
-        const length = decodeUdpHeader(buffer, offset, buffer.length);
+        const length = header.read(buffer, offset, buffer.length);
         expect(offset + length).toBe(headerEnd);
-        expect(buffer.slice(offset + 3, offset + length)).toEqual(where);
+        const { addresses, addressOffset: at, addressLength } = header;
+        expect(addresses.slice(at, at + addressLength)).toEqual(where);
       }),
       { seed: 42, numRuns: 500 },
     );
@@ -123,16 +126,16 @@ describe("a UDP header", () => {
 
   it("is malformed when it is cut off, anywhere", () => {
     for (const host of ["192.0.2.1", "2001:db8::1", "a.test"]) {
-      const header = new Uint8Array(40);
-      const end = writeUdpHeader(header, 0, makeAddress(host, 53)!);
-      for (let at = 0; at < end; at++) expect(decodeUdpHeader(header, 0, at)).toBe(UDP_HEADER_MALFORMED);
-      expect(decodeUdpHeader(header, 0, end)).toBe(end);
+      const datagram = new Uint8Array(40);
+      const end = writeUdpHeader(datagram, 0, makeAddress(host, 53)!);
+      for (let at = 0; at < end; at++) expect(header.read(datagram, 0, at)).toBe(UDP_HEADER_MALFORMED);
+      expect(header.read(datagram, 0, end)).toBe(end);
     }
   });
 
   it("is malformed with an unknown address type, and told apart when it is a fragment's", () => {
-    expect(decodeUdpHeader(Uint8Array.of(0, 0, 0, 2, 0, 0, 0, 0, 0, 0), 0, 10)).toBe(UDP_HEADER_MALFORMED);
-    expect(decodeUdpHeader(Uint8Array.of(0, 0, 1, 1, 0, 0, 0, 0, 0, 0), 0, 10)).toBe(UDP_HEADER_FRAGMENT);
-    expect(decodeUdpHeader(Uint8Array.of(0, 0, 0x80, 1, 0, 0, 0, 0, 0, 0), 0, 10)).toBe(UDP_HEADER_FRAGMENT);
+    expect(header.read(Uint8Array.of(0, 0, 0, 2, 0, 0, 0, 0, 0, 0), 0, 10)).toBe(UDP_HEADER_MALFORMED);
+    expect(header.read(Uint8Array.of(0, 0, 1, 1, 0, 0, 0, 0, 0, 0), 0, 10)).toBe(UDP_HEADER_FRAGMENT);
+    expect(header.read(Uint8Array.of(0, 0, 0x80, 1, 0, 0, 0, 0, 0, 0), 0, 10)).toBe(UDP_HEADER_FRAGMENT);
   });
 });

@@ -176,4 +176,12 @@ describe("TargetPolicy with rules", () => {
     expect(permits(policy, "9.9.9.9", 53)).toBe(false);
     expect(permits(policy, "9.9.9.9", 54)).toBe(true);
   });
+
+  it("takes a rule for mapped addresses as one for IPv4", () => {
+    const policy = new TargetPolicy(["[::ffff:10.0.0.0/104]:53"], ["::ffff:10.1.0.0/112"]);
+    expect(permits(policy, "10.2.0.1")).toBe(true);
+    expect(permits(policy, "::ffff:10.2.0.1")).toBe(true);
+    expect(permits(policy, "10.2.0.1", 54)).toBe(false);
+    expect(permits(policy, "10.1.0.1")).toBe(false);
+  });
 });

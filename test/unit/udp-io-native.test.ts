@@ -8,7 +8,8 @@ import { loadNativeModule, NATIVE_DROP_REASONS } from "../../src/node/native-mod
 import type { OnUnreachable, UdpSocket } from "../../src/node/udp-io.ts";
 import { Remote } from "../../src/node/udp-io.ts";
 import { nativeUdpIo } from "../../src/node/udp-io-native.ts";
-import { formatAddress, makeAddress } from "../../src/wire/socket-address.ts";
+import type { AddressBytes } from "../../src/wire/socket-address.ts";
+import { copyAddress, formatAddress, makeAddress } from "../../src/wire/socket-address.ts";
 
 const native = loadNativeModule();
 const isThere = !(native instanceof Error);
@@ -189,7 +190,7 @@ describe.skipIf(!isThere)("native UDP", () => {
   });
 
   /** A socket bound to any address that sends back what it hears, to where `remoteFor` says. */
-  function echo(remoteFor: (source: Uint8Array, local: number) => Remote): UdpSocket {
+  function echo(remoteFor: (source: AddressBytes, local: number) => Remote): UdpSocket {
     const socket = io().open({
       family: 4,
       host: "0.0.0.0",
@@ -199,7 +200,7 @@ describe.skipIf(!isThere)("native UDP", () => {
       onDatagrams: (received, first, end) => {
         for (let row = first; row < end; ) {
           const from = received.addressOffset(row);
-          const source = received.addresses.slice(from, from + received.addressLength(row));
+          const source = copyAddress(received.addresses, from, received.addressLength(row));
           const remote = remoteFor(source, received.local(row));
           for (const runEnd = received.endOfRun(row, end); row < runEnd; row++) {
             socket.send(undefined, received.data, received.offset(row), received.length(row), remote);

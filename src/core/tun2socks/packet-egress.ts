@@ -17,6 +17,9 @@ import {
   ATYP_DOMAIN,
   ATYP_IPV6,
   addressPort,
+  copyAddress,
+  ipAddress,
+  isIpv4Mapped,
   makeAddress,
   sameBytes,
   writeAddress,
@@ -72,8 +75,8 @@ export class PacketEgress {
   readonly #own: (AddressBytes | undefined)[] = [];
   /** By the number that the index gives. */
   readonly #sources: (AddressBytes | undefined)[] = [];
-  readonly #remote4 = new Uint8Array(7);
-  readonly #remote6 = new Uint8Array(19);
+  readonly #remote4 = makeAddress("0.0.0.0", 0)!;
+  readonly #remote6 = makeAddress("::", 0)!;
   readonly #inner = new Uint8Array(19);
 
   /** @param seed  a random 32-bit number */
@@ -155,7 +158,9 @@ export class PacketEgress {
       return;
     }
     const end = udpEnd(bytes, packet);
-    if (end < 0 || readUint16(bytes, transport) === 0) {
+    // Nobody answers from a mapped address: it would pass for another host's IPv4 datagram.
+    const isMapped = addressBytes === 16 && isIpv4Mapped(bytes, source);
+    if (end < 0 || readUint16(bytes, transport) === 0 || isMapped) {
       drops.malformed++;
       return;
     }
@@ -213,8 +218,8 @@ export class PacketEgress {
       drops.association_closed++;
       return;
     }
-    const remote = new Uint8Array(length);
-    writeAddress(remote, 0, bytes, quotedSource + addressBytes, addressBytes, ports + 2);
+    const target = bytes.subarray(quotedSource + addressBytes, quotedSource + 2 * addressBytes);
+    const remote = ipAddress(target, readUint16(bytes, ports + 2));
     const mtu = isIpv4 ? readUint16(bytes, transport + 6) : readUint32(bytes, transport + 4);
     events.onUnreachable(number >> 1, remote, kind, kind === "too-big" ? Math.min(mtu, MAX_MTU) : 0);
   }
@@ -224,8 +229,14 @@ export class PacketEgress {
     const own = this.#own[association];
     const isFree = (address: AddressBytes) => this.#index.find(0, address, 0, address.length) < 0;
     let source = own;
-    if (own === undefined || (own[0] === ATYP_IPV6) !== isIpv6 || !canBeSource(own) || !isFree(own)) {
-      source = (isIpv6 ? POOL_IPV6 : POOL_IPV4).slice();
+    if (
+      source === undefined ||
+      (source[0] === ATYP_IPV6) !== isIpv6 ||
+      !canBeSource(source) ||
+      !isFree(source)
+    ) {
+      const pool = isIpv6 ? POOL_IPV6 : POOL_IPV4;
+      source = copyAddress(pool, 0, pool.length);
       const last = source.length - 3;
       source[last] = association;
       source[last - 1] = association >>> 8;
@@ -236,8 +247,8 @@ export class PacketEgress {
       } while (!isFree(source));
     }
     this.#sources[number] = source;
-    this.#index.add(number, 0, source!);
-    return source!;
+    this.#index.add(number, 0, source);
+    return source;
   }
 }
 

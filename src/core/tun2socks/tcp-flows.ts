@@ -1,5 +1,6 @@
+import { readUint16 } from "../../wire/network-order.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
-import { writeAddress } from "../../wire/socket-address.ts";
+import { ipAddress } from "../../wire/socket-address.ts";
 import { AddressIndex } from "../address-index.ts";
 import { grown } from "../grown.ts";
 import { IdleLists } from "../idle-lists.ts";
@@ -149,9 +150,8 @@ export class TcpFlows {
   #address(slot: number, which: 0 | 1): AddressBytes {
     const key = this.#keys[slot]!;
     const addressBytes = this.addressBytes(slot);
-    const address = new Uint8Array(addressBytes + 3);
-    writeAddress(address, 0, key, which * addressBytes, addressBytes, 2 * addressBytes + 2 * which);
-    return address;
+    const ip = key.subarray(which * addressBytes, (which + 1) * addressBytes);
+    return ipAddress(ip, readUint16(key, 2 * addressBytes + 2 * which));
   }
 
   #grow(): void {

@@ -10,6 +10,7 @@ import {
   icmpSum,
   writeIcmpChecksum,
 } from "../../wire/icmp.ts";
+
 import {
   IpPacket,
   PROTOCOL_ICMP,
@@ -21,7 +22,8 @@ import { isIpv4ChecksumRight, writeIpv4Checksum } from "../../wire/ipv4.ts";
 import { IPV6_MIN_MTU } from "../../wire/ipv6.ts";
 import { readUint16, writeUint16 } from "../../wire/network-order.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
-import { sameBytes, writeAddress } from "../../wire/socket-address.ts";
+import { copyAddress, isIpv4Mapped, sameBytes, writeAddress } from "../../wire/socket-address.ts";
+
 import {
   TCP_ACK,
   TCP_CHECKSUM,
@@ -640,7 +642,7 @@ export class Tun2Socks {
         this.counters.associationsEvicted++;
         this.#endAssociation(associations.leastWanted(), "evicted");
       }
-      const address = source.slice(0, length);
+      const address = copyAddress(source, 0, length);
       association = associations.open(now, route, address);
       this.counters.associationsOpened++;
       this.#outputs.push({ kind: "association-open", association, source: address, route });
@@ -1036,9 +1038,10 @@ function isMulticast(bytes: Uint8Array, at: number, addressBytes: number): boole
   return bytes[at] === 255 && bytes[at + 1] === 255 && bytes[at + 2] === 255 && bytes[at + 3] === 255;
 }
 
-/** This network, loopback and class E; the unspecified and the loopback address of IPv6. */
+/** This network, loopback and class E; of IPv6 the unspecified and the loopback address, and mapped ones. */
 function isMartian(bytes: Uint8Array, at: number, addressBytes: number): boolean {
   if (addressBytes === 4) return bytes[at] === 0 || bytes[at] === 127 || bytes[at] >= 240;
+  if (isIpv4Mapped(bytes, at)) return true;
   for (let i = 0; i < 15; i++) if (bytes[at + i] !== 0) return false;
   return bytes[at + 15] <= 1;
 }

@@ -1,4 +1,4 @@
-import { parseIpv4, parseIpv6 } from "../../wire/socket-address.ts";
+import { parseNetwork } from "../../core/target-rule.ts";
 
 /** An address of a device, 4 or 16 bytes, with its network. */
 export interface InterfaceAddress {
@@ -35,11 +35,7 @@ export function parseInterfaceAddress(text: string): InterfaceAddress | undefine
 export function parseCidr(
   text: string,
 ): { readonly network: Uint8Array; readonly prefixLength: number } | undefined {
-  const [, host, prefixText] = /^([^/]+)\/(\d{1,3})$/.exec(text) ?? [];
-  if (host === undefined) return undefined;
-  const network = host.includes(":") ? parseIpv6(host) : parseIpv4(host);
-  const prefixLength = Number(prefixText);
-  return network === undefined || prefixLength > network.length * 8 ? undefined : { network, prefixLength };
+  return text.includes("/") ? parseNetwork(text) : undefined;
 }
 
 /** Whether this is `IP/PREFIX` of a network, with no bit after the prefix. */

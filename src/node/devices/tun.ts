@@ -1,7 +1,7 @@
 import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { HostError } from "../../core/errors.ts";
-import { formatHost } from "../../wire/socket-address.ts";
+import { formatHost, ipAddress } from "../../wire/socket-address.ts";
 import type { Logger } from "../log.ts";
 import type { NativeModule } from "../native-module.ts";
 import type { Device, DeviceEvents } from "./device.ts";
@@ -130,12 +130,7 @@ function endLeftConnections(own: Uint8Array, native: NativeModule, log: Logger):
 function setUpByIfconfig(name: string, { mtu, addresses, routes }: TunOptions): void {
   const run = (program: string, args: readonly string[]) =>
     execFileSync(program, args, { stdio: ["ignore", "ignore", "pipe"] });
-  const text = (bytes: Uint8Array) => {
-    const address = new Uint8Array(bytes.length + 3);
-    address[0] = bytes.length === 4 ? 1 : 4;
-    address.set(bytes, 1);
-    return formatHost(address);
-  };
+  const text = (ip: Uint8Array) => formatHost(ipAddress(ip, 0));
   run("ifconfig", [name, "mtu", String(mtu), "up"]);
   for (const { own, peer, prefixLength } of addresses) {
     if (own.length === 4) run("ifconfig", [name, "inet", text(own), text(peer)]);

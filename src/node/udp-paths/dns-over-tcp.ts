@@ -1,6 +1,7 @@
 import type { Duplex } from "node:stream";
 import { DNS_HEADER_BYTES, truncatedAnswer, udpAnswerLimit } from "../../wire/dns-message.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
+import { copyAddress } from "../../wire/socket-address.ts";
 import type { UdpPath, UdpPathHost } from "./udp-path.ts";
 
 /** Queries under way; those past it are dropped, and asked again by who wants them. */
@@ -42,7 +43,7 @@ export class DnsOverTcpPath implements UdpPath {
     query[0] = length >> 8;
     query[1] = length;
     query.set(data.subarray(offset, offset + length), 2);
-    void this.#ask(association, abort, query, addresses.slice(addressOffset, addressOffset + addressLength));
+    void this.#ask(association, abort, query, copyAddress(addresses, addressOffset, addressLength));
   }
 
   flush(): void {}

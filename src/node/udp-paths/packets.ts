@@ -5,6 +5,7 @@ import { PacketEgress } from "../../core/tun2socks/packet-egress.ts";
 import type { OnPackets } from "../../core/tun2socks/packet-stream-reader.ts";
 import type { UnreachableKind } from "../../wire/capsule.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
+import { copyAddress } from "../../wire/socket-address.ts";
 import type { PacketLink } from "../devices/packet-link.ts";
 import type { UdpPath, UdpPathHost } from "./udp-path.ts";
 
@@ -43,7 +44,9 @@ export class PacketPath implements UdpPath, PacketEgressEvents {
     addressLength: number,
   ): void {
     const isWhole = addressOffset === 0 && addresses.length === addressLength;
-    const target = isWhole ? addresses : addresses.slice(addressOffset, addressOffset + addressLength);
+    const target = isWhole
+      ? (addresses as AddressBytes)
+      : copyAddress(addresses, addressOffset, addressLength);
     while (!this.#egress.send(association, target, data, offset, length)) this.flush();
   }
 

@@ -1,4 +1,5 @@
 import { AddressIndex } from "../../core/address-index.ts";
+import { copyAddress } from "../../wire/socket-address.ts";
 import { writeUdpHeader } from "../../wire/socks5.ts";
 import { Remote } from "../udp-io.ts";
 
@@ -36,7 +37,7 @@ export class RemoteCache {
       this.#index = new AddressIndex(this.#seed);
       this.#remotes = [];
     }
-    const remote = new HeadedRemote(bytes.slice(offset, offset + length));
+    const remote = new HeadedRemote(copyAddress(bytes, offset, length));
     this.#index.add(this.#remotes.length, 0, remote.address);
     this.#remotes.push(remote);
     return remote;

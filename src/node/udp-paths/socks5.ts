@@ -6,11 +6,12 @@ import {
   ATYP_DOMAIN,
   ATYP_IPV6,
   addressPort,
+  copyAddress,
   formatHost,
   makeAddress,
   sameBytes,
 } from "../../wire/socket-address.ts";
-import { decodeUdpHeader } from "../../wire/socks5.ts";
+import { UdpHeader } from "../../wire/socks5.ts";
 import { openUdpAssociate } from "../carrier-chain.ts";
 import { parseEndpoint } from "../endpoint.ts";
 import type { Logger } from "../log.ts";
@@ -30,7 +31,7 @@ const RETRY_MS = 1_000;
 
 interface Waiting {
   readonly data: Uint8Array;
-  readonly address: Uint8Array;
+  readonly address: AddressBytes;
 }
 
 /** One UDP ASSOCIATE. */
@@ -67,6 +68,7 @@ export class Socks5Path implements UdpPath {
   readonly #log: Logger;
   readonly #remotes: RemoteCache;
   readonly #associations: (Association | undefined)[] = [];
+  readonly #header = new UdpHeader();
   #isRefused = false;
 
   /** @param url  `socks5://[user:password@]host:port` or `socks5-udp://host:port`. @param seed  a random 32-bit number */
@@ -98,7 +100,7 @@ export class Socks5Path implements UdpPath {
       if (!socket!.send(target.header, data, offset, length, relay!)) this.#host.drop("send_error", 1);
       return;
     }
-    const address = addresses.slice(addressOffset, addressOffset + addressLength);
+    const address = copyAddress(addresses, addressOffset, addressLength);
     if (state === "refused") this.#refuseDatagram(number, address);
     else if (waiting.length < MAX_WAITING) {
       waiting.push({ data: data.slice(offset, offset + length), address });
@@ -221,6 +223,7 @@ export class Socks5Path implements UdpPath {
   #deliver(number: number, relay: Remote, received: ReceivedDatagrams, first: number, end: number): void {
     const { data, addresses } = received;
     const { address: from } = relay;
+    const header = this.#header;
     for (let row = first; row < end; row++) {
       const source = received.addressOffset(row);
       if (
@@ -232,12 +235,12 @@ export class Socks5Path implements UdpPath {
       }
       const offset = received.offset(row);
       const length = received.length(row);
-      const headerLength = decodeUdpHeader(data, offset, offset + length);
-      if (headerLength < 0 || data[offset + 3] === ATYP_DOMAIN) {
+      const headerLength = header.read(data, offset, offset + length);
+      if (headerLength < 0 || header.addresses[header.addressOffset] === ATYP_DOMAIN) {
         this.#host.drop("malformed", 1);
         continue;
       }
-      const { address } = this.#remotes.get(data, offset + 3, headerLength - 3);
+      const { address } = this.#remotes.get(header.addresses, header.addressOffset, header.addressLength);
       this.#host.deliver(number, address, data, offset + headerLength, length - headerLength);
     }
   }
