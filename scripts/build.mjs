@@ -23,6 +23,8 @@ await build({
   splitting: true,
   format: "esm",
   platform: "node",
+  // Modules are preferred: esbuild cannot follow the imports of a UMD file, as jsonc-parser's is.
+  mainFields: ["module", "main"],
   target: "node20",
   sourcemap: true,
   allowOverwrite: true,

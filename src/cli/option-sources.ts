@@ -1,7 +1,12 @@
+import { isAbsolute, join } from "node:path";
 import { Command, CommanderError, Option } from "commander";
 import { UsageError } from "../core/errors.ts";
+import type { InFolder } from "../node/endpoint.ts";
 import type { NameField, OptionField, OptionFields } from "../node/options.ts";
-import { readCredentialsFile, readFile, readSecretFile } from "./secret-file.ts";
+import { libraryName } from "../node/options.ts";
+import type { ConfigFile } from "./config-file.ts";
+import { readConfigFile } from "./config-file.ts";
+import { readCredentialsFile, readSecretFile } from "./secret-file.ts";
 
 /** Options of one start, as the library takes them. */
 export interface GatheredOptions {
@@ -22,8 +27,8 @@ export interface CommandLine {
 }
 
 /**
- * Reads the command line and the file that `--config` names; flags win, lists replace lists. The values are not
- * checked yet.
+ * Reads the command line and the file that `--config` names; flags win, lists replace lists. In the file a list of one may
+ * be written without brackets, and relative paths start in the file's folder. The values are not checked yet.
  *
  * @param argv  without the interpreter and the script
  * @returns undefined when `--help` or `--version` was all that was asked for
@@ -33,21 +38,24 @@ export function gatherOptions(line: CommandLine, argv: readonly string[]): Gathe
   const flags = parseFlags(line, argv);
   if (flags === undefined) return undefined;
   const configPath = flags.get("config") as string | undefined;
-  const members = configPath === undefined ? new Map<string, unknown>() : readConfig(configPath, line.fields);
+  const config = configPath === undefined ? undefined : readConfig(configPath, line.fields);
   const values: Record<string, unknown> = {};
   const secretFiles: string[] = [];
   for (const [option, field] of Object.entries(line.fields)) {
     if (field.flag === undefined) continue;
     const fromFlag = flags.get(field.flag);
-    const value = fromFlag === undefined ? members.get(field.flag) : typed(field, fromFlag);
+    const value = fromFlag === undefined ? fromConfig(config, field) : typed(field, fromFlag);
     if (value === undefined) continue;
     if (field.isSecretFile && typeof value === "string") secretFiles.push(value);
     values[option] = field.isSecretFile ? readSecret(option, value) : value;
   }
-  const nameField: NameField = ([option, index]) => {
+  const nameField: NameField = ([option, ...inner]) => {
     const { flag } = line.fields[String(option)];
-    if (configPath === undefined || !members.has(flag!) || flags.has(flag!)) return `--${flag}`;
-    return `${configPath}: ${flag}${typeof index === "number" ? `[${index}]` : ""}`;
+    if (config === undefined || !config.members.has(flag!) || flags.has(flag!)) return `--${flag}`;
+    // A list of one that was written without brackets has no index.
+    const isBare = typeof inner[0] === "number" && !Array.isArray(config.members.get(flag!));
+    const path = [flag!, ...(isBare ? inner.slice(1) : inner)] as (string | number)[];
+    return `${config.place(path)}: ${libraryName(path)}`;
   };
   return { values, nameField, secretFiles };
 }
@@ -86,29 +94,22 @@ function parseFlags(line: CommandLine, argv: readonly string[]): Map<string, unk
   return new Map(options.flatMap(({ flag, key }) => (given[key] === undefined ? [] : [[flag, given[key]]])));
 }
 
-function readConfig(path: string, fields: OptionFields): Map<string, unknown> {
-  let config: unknown;
-  try {
-    config = JSON.parse(readFile(path).toString("utf8"));
-  } catch (cause) {
-    if (!(cause instanceof SyntaxError)) throw cause;
-    // The parser's own message quotes the file, in which a URL may hold a password.
-    const position = /position \d+/.exec(cause.message)?.[0];
-    throw new UsageError(
-      "ERR_OPTION",
-      `${path} is not JSON${position === undefined ? "" : ` (${position})`}`,
-    );
-  }
-  if (typeof config !== "object" || config === null || Array.isArray(config)) {
-    throw new UsageError("ERR_OPTION", `${path}: expected one object`);
-  }
-  const flags = new Set(Object.values(fields).map(({ flag }) => flag));
-  for (const name of Object.keys(config)) {
-    if (!flags.has(name) || name === "config") {
-      throw new UsageError("ERR_OPTION", `${path}: ${JSON.stringify(name)}: there is no such option`);
-    }
-  }
-  return new Map(Object.entries(config));
+function readConfig(path: string, fields: OptionFields): ConfigFile {
+  const flags = Object.values(fields).flatMap(({ flag }) => flag ?? []);
+  return readConfigFile(path, new Set(flags.filter((flag) => flag !== "config")));
+}
+
+/** A member of the config file as the value that the library takes. */
+function fromConfig(config: ConfigFile | undefined, field: OptionField): unknown {
+  const value = config?.members.get(field.flag!);
+  if (config === undefined || value === undefined) return undefined;
+  const rebased = (item: unknown) => {
+    if (typeof item !== "string") return item;
+    const inFolder: InFolder = (path) => (isAbsolute(path) ? path : join(config.folder, path));
+    return field.isSecretFile ? inFolder(item) : (field.rebase?.(item, inFolder) ?? item);
+  };
+  if (Array.isArray(value)) return value.map(rebased);
+  return field.isList && typeof value === "string" ? [rebased(value)] : rebased(value);
 }
 
 /** A flag's text as the value that a config file would have. What is no number stays text, to be refused by name. */

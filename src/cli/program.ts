@@ -53,7 +53,7 @@ const HOST_FIELDS: OptionFields = {
     expects: "a path",
     flag: "config",
     value: "FILE.json",
-    help: "an object with the names of these options; flags win",
+    help: "these options by name, in JSON with comments; flags win",
   },
   logLevel: {
     schema: z.enum(LOG_LEVELS).default("info"),

@@ -1,17 +1,21 @@
-import { readFileSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
 import { dirname } from "node:path";
-import { HostError, UsageError } from "../core/errors.ts";
+import { UsageError } from "../core/errors.ts";
+import { readTextFile } from "../node/text-file.ts";
 
 const GROUP_OR_OTHERS = 0o077;
+const BLANKS = new Set(Buffer.from(" \t\r\n"));
 
 /**
- * The bytes of a file, without one newline at the end.
+ * The bytes of a file, without a byte-order mark and without blanks and newlines at the end, which editors add.
  *
- * @throws HostError ERR_FILE when it cannot be read
+ * @throws HostError ERR_FILE when it cannot be read, UsageError ERR_OPTION when it is UTF-16
  */
 export function readSecretFile(path: string): Uint8Array {
-  const bytes = readFile(path);
-  return bytes.at(-1) === 0x0a ? bytes.subarray(0, bytes.at(-2) === 0x0d ? -2 : -1) : bytes;
+  const bytes = readTextFile(path);
+  let end = bytes.length;
+  while (end > 0 && BLANKS.has(bytes[end - 1])) end--;
+  return bytes.subarray(0, end);
 }
 
 /**
@@ -22,7 +26,7 @@ export function readSecretFile(path: string): Uint8Array {
 export function readCredentialsFile(path: string): { user: string; password: string } {
   const text = Buffer.from(readSecretFile(path)).toString("utf8");
   const colon = text.indexOf(":");
-  if (colon < 0 || text.includes("\n")) {
+  if (colon < 0 || /[\r\n]/.test(text)) {
     throw new UsageError("ERR_OPTION", `${path}: expected one line USER:PASSWORD`);
   }
   return { user: text.slice(0, colon), password: text.slice(colon + 1) };
@@ -33,13 +37,4 @@ export function isExposed(path: string): boolean {
   // A credential of systemd shows the mask of its access list as the group's permission.
   if (dirname(path) === process.env.CREDENTIALS_DIRECTORY) return false;
   return (statSync(path).mode & GROUP_OR_OTHERS) !== 0;
-}
-
-/** @throws HostError ERR_FILE */
-export function readFile(path: string): Buffer {
-  try {
-    return readFileSync(path);
-  } catch (cause) {
-    throw new HostError("ERR_FILE", `${path}: ${(cause as NodeJS.ErrnoException).code}`, { cause });
-  }
 }

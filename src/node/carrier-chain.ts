@@ -1,4 +1,3 @@
-import { accessSync, constants } from "node:fs";
 import type { Duplex } from "node:stream";
 import type { ConnectHandshake } from "../core/connect-handshake.ts";
 import { HostError, UsageError } from "../core/errors.ts";
@@ -12,9 +11,9 @@ import type { Carrier, Connection, OnRead } from "./carrier.ts";
 import { shakeHands } from "./carriers/proxy.ts";
 import { connectSocket } from "./carriers/socket.ts";
 import type { TlsOptions } from "./carriers/tls.ts";
-import { wrapInTls } from "./carriers/tls.ts";
-import type { Endpoint } from "./endpoint.ts";
-import { formatEndpoint, parseEndpoint } from "./endpoint.ts";
+import { checkTlsFiles, wrapInTls } from "./carriers/tls.ts";
+import type { Endpoint, InFolder } from "./endpoint.ts";
+import { formatEndpoint, parseEndpoint, rebaseEndpoint } from "./endpoint.ts";
 import type { Outgoing } from "./outgoing.ts";
 
 const CONNECT_MS = 10_000;
@@ -66,19 +65,26 @@ export function isBehindProxy(via: readonly string[]): boolean {
   return last?.kind === "socks5" || last?.kind === "http";
 }
 
-/** They are read for each connection; that they are there is a matter of the start. @throws UsageError ERR_OPTION */
-export function checkTlsFiles(via: readonly string[]): void {
-  for (const [index, text] of via.entries()) {
-    const hop = parseHop(text, index);
-    if (hop.kind !== "tls") continue;
-    const { caFile, certFile, keyFile } = hop.options;
-    for (const file of [caFile, certFile, keyFile]) {
-      try {
-        if (file !== undefined) accessSync(file, constants.R_OK);
-      } catch (error) {
-        throw badHop(text, `cannot read ${file}: ${(error as NodeJS.ErrnoException).code}`);
-      }
-    }
+/** The same `--via`, with the paths of its socket and its files rewritten. */
+export function rebaseHop(text: string, inFolder: InFolder): string {
+  const [, address, query] = /^(tls:[^?]*)\?(.*)$/s.exec(text) ?? [];
+  if (query === undefined) return rebaseEndpoint(text, inFolder);
+  const options = new URLSearchParams(query);
+  for (const name of ["ca", "cert", "key"]) {
+    const path = options.get(name);
+    if (path !== null) options.set(name, inFolder(path));
+  }
+  return `${address}?${options.toString().replaceAll("%2F", "/")}`;
+}
+
+/** Tries the files of a `--via`, which are read again for each connection. @returns what is wrong with them */
+export function findTlsProblem(text: string): string | undefined {
+  const hop = parseHop(text, 0);
+  try {
+    if (hop.kind === "tls") checkTlsFiles(hop.options);
+    return undefined;
+  } catch (error) {
+    return (error as Error).message;
   }
 }
 

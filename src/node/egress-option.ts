@@ -1,3 +1,7 @@
+import { resolve } from "node:path";
+import type { InFolder } from "./endpoint.ts";
+import { rebaseEndpoint } from "./endpoint.ts";
+
 /** Where a way of udp-server leads: an option that has been checked. */
 export type Egress =
   | { readonly kind: "sockets" }
@@ -23,6 +27,15 @@ export function parseEgress(text: string): Egress | undefined {
   }
   const argv = text.startsWith("exec:") ? parseArgv(text.slice(5)) : undefined;
   return argv === undefined ? undefined : { kind: "exec", argv };
+}
+
+/** The same way, with the paths of its socket and of its program rewritten; arguments stay as they are. */
+export function rebaseEgress(text: string, inFolder: InFolder): string {
+  const egress = parseEgress(text);
+  if (egress?.kind !== "exec") return rebaseEndpoint(text, inFolder);
+  const [program, ...rest] = egress.argv;
+  // Without a slash it is looked for in PATH.
+  return program.includes("/") ? `exec:${JSON.stringify([resolve(inFolder(program)), ...rest])}` : text;
 }
 
 /** Whether one thread alone can have it: the other end of a stream of packets is one. */

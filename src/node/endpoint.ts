@@ -27,6 +27,14 @@ function inOneForm(ipv6: string): string {
   return address?.[0] === ATYP_IPV4 ? formatHost(address) : ipv6;
 }
 
+/** Leads the relative path of a file to where it starts from. */
+export type InFolder = (path: string) => string;
+
+/** The same endpoint, with the path of a Unix socket rewritten. */
+export function rebaseEndpoint(text: string, inFolder: InFolder): string {
+  return text.startsWith("unix:") && text.length > 5 ? `unix:${inFolder(text.slice(5))}` : text;
+}
+
 /** Text of a host and port, with brackets around IPv6. */
 export function formatEndpoint(host: string, port: number): string {
   return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;

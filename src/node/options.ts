@@ -5,10 +5,10 @@ import { UsageError } from "../core/errors.ts";
 import type { Filtering } from "../core/server.ts";
 import { parseTargetRule } from "../core/target-rule.ts";
 import { makeAddress } from "../wire/socket-address.ts";
-import { isBehindProxy, parseCarrierChain, redactUrl } from "./carrier-chain.ts";
-import { parseEgress } from "./egress-option.ts";
-import type { Endpoint } from "./endpoint.ts";
-import { formatEndpoint, parseEndpoint } from "./endpoint.ts";
+import { findTlsProblem, isBehindProxy, parseCarrierChain, rebaseHop, redactUrl } from "./carrier-chain.ts";
+import { parseEgress, rebaseEgress } from "./egress-option.ts";
+import type { Endpoint, InFolder } from "./endpoint.ts";
+import { formatEndpoint, parseEndpoint, rebaseEndpoint } from "./endpoint.ts";
 import type { IoKind } from "./io.ts";
 import { isBareRelay } from "./udp-paths/socks5.ts";
 
@@ -168,6 +168,8 @@ export interface OptionField {
   readonly isNumber?: boolean;
   /** Programs take the path of a file that holds the value. The value is never shown. */
   readonly isSecretFile?: boolean;
+  /** Rewrites the paths of files in one text of the value; undefined where there are none. */
+  readonly rebase?: (text: string, inFolder: InFolder) => string;
 }
 
 export type OptionFields = Readonly<Record<string, OptionField>>;
@@ -262,6 +264,7 @@ export const UDP_LOCAL_FIELDS = {
     flag: "server",
     value: "ADDRESS",
     help: `HOST:PORT or unix:/path of udp-server (default ${SERVER_LISTEN})`,
+    rebase: rebaseEndpoint,
   },
   via: {
     schema: z.array(z.string().refine(isCarrierUrl)).default([]),
@@ -272,6 +275,7 @@ export const UDP_LOCAL_FIELDS = {
     value: "URL",
     help: "carrier on the way to the server: socks5://, http://, tls:// or unix: (repeatable, nearest first)",
     isList: true,
+    rebase: rebaseHop,
   },
   carrier: {
     schema: z.custom<Carrier>((value) => typeof value === "function").optional(),
@@ -347,6 +351,7 @@ export const UDP_SERVER_FIELDS = {
     value: "ADDRESS",
     help: `IP:PORT or unix:/path for tunnels (repeatable, default ${SERVER_LISTEN})`,
     isList: true,
+    rebase: rebaseEndpoint,
   },
   insecureOpenRelay: {
     schema: z.boolean().default(false),
@@ -387,6 +392,7 @@ export const UDP_SERVER_FIELDS = {
     flag: "egress",
     value: "WAY",
     help: "how datagrams leave: sockets (default), socks5://, or as IP packets to tun2socks:, unix:/path or exec:",
+    rebase: rebaseEgress,
   },
   publicAddress: {
     schema: z
@@ -452,6 +458,10 @@ export function resolveUdpLocalOptions(
       nameField(["server"]),
       `${JSON.stringify(options.server)} is a socket of this machine: no proxy of ${nameField(["via"])} can reach it`,
     );
+  }
+  for (const [index, text] of options.via.entries()) {
+    const problem = findTlsProblem(text);
+    if (problem !== undefined) throw wrong(nameField(["via", index]), problem);
   }
   // An association that was answered is not worth less than one that was not.
   const activeIdleTimeoutS = Math.max(options.activeIdleTimeoutS, options.idleTimeoutS);

@@ -18,6 +18,7 @@ import { parseCarrierChain } from "./carrier-chain.ts";
 import type { CustomDevice } from "./devices/device.ts";
 import type { InterfaceAddress } from "./devices/interface-address.ts";
 import { isNetwork, parseCidr, parseInterfaceAddress } from "./devices/interface-address.ts";
+import { rebaseEndpoint } from "./endpoint.ts";
 import { loadNativeModule } from "./native-module.ts";
 import type { NameField, OptionField, ResolvedUdpLocalOptions, UdpLocalOptions } from "./options.ts";
 import {
@@ -115,6 +116,7 @@ export const TUN2SOCKS_FIELDS = {
     flag: "device",
     value: "DEVICE",
     help: `tun:NAME, fd:N, unix:/path or pipe: (default ${DEVICE})`,
+    rebase: rebaseEndpoint,
   },
   mtu: integer("mtu", "BYTES", "of the device", 1_280, 65_535, 1_500),
   addresses: {

@@ -10,7 +10,7 @@ import { ATYP_IPV6, formatAddress, makeAddress } from "../wire/socket-address.ts
 import { BatchWriter } from "./batch-writer.ts";
 import type { ByteStream } from "./byte-stream.ts";
 import type { Carrier, Connection, OnRead } from "./carrier.ts";
-import { checkTlsFiles, openTcpTarget, parseCarrierChain, streamCarrier } from "./carrier-chain.ts";
+import { openTcpTarget, parseCarrierChain, streamCarrier } from "./carrier-chain.ts";
 import { nodeCryptography } from "./cryptography.ts";
 import { DeadlineTimer } from "./deadline-timer.ts";
 import { formatEndpoint, parseEndpoint } from "./endpoint.ts";
@@ -146,7 +146,6 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     this.#readBuffer = new Uint8Array(io.native === undefined ? 0 : READ_BUFFER_BYTES);
     const { server, via, carrier, idleTimeoutS, activeIdleTimeoutS, ...rest } = this.#options;
     const outgoing = outgoingOf(options);
-    checkTlsFiles(via);
     this.#carrier =
       carrier === undefined ? parseCarrierChain({ server, via, outgoing }) : streamCarrier(carrier);
     this.core = new TunnelClient({

@@ -235,6 +235,30 @@ BasicAuth user p4ss
       ],
     }));
 
+  it("TLS reads PEM files that an editor saved with a byte-order mark, CRLF and blanks at the end", async () => {
+    for (const name of ["ca.pem", "client.pem", "client.key"]) {
+      const text = readFileSync(inFolder(name), "utf8").replaceAll("\n", "\r\n");
+      writeFileSync(inFolder(`edited-${name}`), `\ufeff${text} \r\n\r\n`);
+    }
+    const files = `ca=${inFolder("edited-ca.pem")}&cert=${inFolder("edited-client.pem")}&key=${inFolder("edited-client.key")}`;
+    await expectEcho({
+      server: `127.0.0.1:${portOf(mutualTls)}`,
+      via: [`tls://?servername=tunnel.test&${files}`],
+    });
+  });
+
+  it("refuses TLS files that hold no certificate or do not fit each other, before it starts", async () => {
+    writeFileSync(inFolder("empty.pem"), "no certificate\n");
+    const pair = (cert: string, key: string) => `tls://?cert=${inFolder(cert)}&key=${inFolder(key)}`;
+    for (const [via, problem] of [
+      [`tls://?ca=${inFolder("empty.pem")}`, "empty.pem: no start line"],
+      [pair("client.pem", "server.key"), "server.key: key values mismatch"],
+      [pair("empty.pem", "client.key"), "client.key: no start line"],
+    ]) {
+      await expect(startUdpLocal({ via: [via], listen: "127.0.0.1:0" })).rejects.toThrow(problem);
+    }
+  });
+
   it("a stream of the caller's", async () => {
     const carrier = () => {
       const [near, far] = duplexPair() as [Duplex, Duplex];

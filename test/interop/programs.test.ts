@@ -96,13 +96,30 @@ describe("bad options are said in one line, with exit code 2:", () => {
     expect(stderr).not.toContain("fifteen");
   });
 
-  it("a config file with a wrong field, by its path", async () => {
+  it("a config file with a wrong field, by its line and column", async () => {
     const config = file("bad.json", JSON.stringify({ "age-budget-ms": "soon" }));
     const { code, stderr } = await run("udp-local", ["--config", config]);
     expect(code).toBe(2);
-    expect(stderr).toMatch(/age-budget-ms/);
+    expect(stderr).toMatch(/bad\.json:1:18: age-budget-ms: /);
     expect(stderr.trimEnd().split("\n")).toHaveLength(1);
   });
+});
+
+it("a config file as editors write it starts a program from any folder", async () => {
+  file("key", "\ufeff0123456789abcdef\r\n\r\n");
+  const text =
+    '\ufeff{\r\n  // On loopback.\r\n  "listen": "unix:socket", "psk-file": "key", /* one */\r\n}\r\n';
+  const { child, output } = start("udp-server", [
+    "--config",
+    file("udp-server.json", text),
+    "--log-format",
+    "json",
+  ]);
+  await until(() => output.stderr.includes("\n"), child, output);
+  const [ready] = output.stderr.split("\n");
+  expect(JSON.parse(ready)).toEqual({ ready: "udp-server", listen: [`unix:${join(folder, "socket")}`] });
+  child.kill("SIGTERM");
+  expect((await once(child, "close"))[0]).toBe(0);
 });
 
 describe("a program", () => {

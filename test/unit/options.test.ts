@@ -5,7 +5,7 @@ import fc from "fast-check";
 import { afterAll, describe, expect, it } from "vitest";
 import type { CommandLine } from "../../src/cli/option-sources.ts";
 import { gatherOptions } from "../../src/cli/option-sources.ts";
-import { isExposed, readSecretFile } from "../../src/cli/secret-file.ts";
+import { isExposed, readCredentialsFile, readSecretFile } from "../../src/cli/secret-file.ts";
 import { HostError, UsageError } from "../../src/core/errors.ts";
 import { parseCarrierChain } from "../../src/node/carrier-chain.ts";
 import type { OptionFields, UdpLocalOptions, UdpServerOptions } from "../../src/node/options.ts";
@@ -286,10 +286,36 @@ describe("secrets", () => {
     );
   });
 
-  it("drops one newline from the end of a key's file and nothing else", () => {
-    expect(readSecretFile(file("key", "0123456789abcdef\n"))).toEqual(Buffer.from("0123456789abcdef"));
-    expect(readSecretFile(file("key", "0123456789abcdef\r\n"))).toEqual(Buffer.from("0123456789abcdef"));
-    expect(readSecretFile(file("key", " 0123456789abcde\n\n"))).toEqual(Buffer.from(" 0123456789abcde\n"));
+  it.each([
+    ["0123456789abcdef", "0123456789abcdef"],
+    ["0123456789abcdef\n", "0123456789abcdef"],
+    ["0123456789abcdef\r\n", "0123456789abcdef"],
+    ["0123456789abcdef \t\r\n\r\n \n", "0123456789abcdef"],
+    ["\ufeff0123456789abcdef\r\n", "0123456789abcdef"],
+    [" 01234 6789\nabcde\n", " 01234 6789\nabcde"],
+    [" \r\n", ""],
+  ])("reads the key's file %j as %j", (text, key) => {
+    expect(Buffer.from(readSecretFile(file("key", text))).toString()).toBe(key);
+  });
+
+  it.each([
+    Buffer.from("\ufeff0123456789abcdef", "utf16le"),
+    Buffer.from("\ufeff0123456789abcdef", "utf16le").swap16(),
+  ])("refuses a key's file in UTF-16", (bytes) => {
+    const path = file("key", bytes);
+    expect(complaint(() => readSecretFile(path))).toBe(`${path}: is UTF-16: save it as UTF-8`);
+  });
+
+  it("takes a binary key that begins like UTF-16", () => {
+    const key = Buffer.from([0xff, 0xfe, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]);
+    expect(readSecretFile(file("key", key))).toEqual(key);
+  });
+
+  it("drops a byte-order mark and the newline behind the password from a file with USER:PASSWORD", () => {
+    expect(readCredentialsFile(file("auth", "\ufeffalice:pass:word \r\n\r\n"))).toEqual({
+      user: "alice",
+      password: "pass:word",
+    });
   });
 
   it("calls a file exposed that others than its owner can read", () => {
@@ -362,12 +388,12 @@ describe("command line and config file", () => {
       const { config: _, ...options } = values;
       return complaint(() => resolveUdpLocalOptions(options, nameField));
     };
-    expect(check("--lanes", "x")).toMatch(/config\.json: via\[1\]: .*, got "b"$/);
+    expect(check("--lanes", "x")).toMatch(/config\.json:1:30: via\[1\]: .*, got "b"$/);
     expect(check("--lanes", "x", "--via", "unix:/a")).toBe(
       '--lanes: expected an integer from 1 to 16, got "x"',
     );
     expect(check("--via", "unix:/a")).toMatch(
-      /config\.json: lanes: expected an integer from 1 to 16, got 99$/,
+      /config\.json:1:10: lanes: expected an integer from 1 to 16, got 99$/,
     );
   });
 
@@ -401,17 +427,102 @@ describe("command line and config file", () => {
   });
 
   it.each([
-    ['{"via":["socks5://u:hunter2@h:1",', /config\.json is not JSON/],
-    ["[]", /config\.json: expected one object$/],
-    ["null", /config\.json: expected one object$/],
-    ['{"psk":"hunter2"}', /config\.json: "psk": there is no such option$/],
-    ['{"ageBudgetMs":1}', /config\.json: "ageBudgetMs": there is no such option$/],
-    ['{"config":"other.json"}', /config\.json: "config": there is no such option$/],
-    ['{"__proto__":{"lanes":2}}', /config\.json: "__proto__": there is no such option$/],
+    ['{"via":["socks5://u:hunter2@h:1",', /config\.json:1:34: not JSON: value expected$/],
+    ['{"lanes": hunter2}', /config\.json:1:11: not JSON: invalid symbol$/],
+    ['{\r\n  "lanes": 2\r\n  "listen": "hunter2"}', /config\.json:3:3: not JSON: comma expected$/],
+    ['{\n\n"via": ["hunter2]\n}', /config\.json:3:9: not JSON: unexpected end of string$/],
+    ['{"lanes": 2} "hunter2"', /config\.json:1:14: not JSON: end of file expected$/],
+    ['\ufeff{"lanes" 2}', /config\.json:1:10: not JSON: colon expected$/],
+    ["{ /* hunter2 }", /config\.json:1:3: not JSON: unexpected end of comment$/],
+    ["", /config\.json:1:1: not JSON: value expected$/],
+    ["[]", /config\.json:1:1: expected one object$/],
+    ["// none\nnull", /config\.json:2:1: expected one object$/],
+    ['{"psk":"hunter2"}', /config\.json:1:2: "psk": there is no such option$/],
+    ['{\n\t"ageBudgetMs":1}', /config\.json:2:2: "ageBudgetMs": there is no such option$/],
+    ['{"config":"other.json"}', /config\.json:1:2: "config": there is no such option$/],
+    ['{"__proto__":{"lanes":2}}', /config\.json:1:2: "__proto__": there is no such option$/],
+    ['{"lanes": 2,\n "lanes": 3}', /config\.json:2:2: "lanes" is given twice$/],
   ])("refuse the file %j in one line, without its secrets", (text, pattern) => {
     const message = complaint(() => gather("--config", file("config.json", text)));
     expect(message).toMatch(pattern);
     expect(message).not.toContain("hunter2");
+  });
+
+  it("refuse a config file in UTF-16, and one that is not UTF-8", () => {
+    const path = file("config.json", Buffer.from('\ufeff{"lanes":2}', "utf16le"));
+    expect(complaint(() => gather("--config", path))).toBe(`${path}: is UTF-16: save it as UTF-8`);
+    file("config.json", Buffer.from('{"listen":"caf\xe9:1"}', "latin1"));
+    expect(complaint(() => gather("--config", path))).toBe(`${path}: is not UTF-8`);
+  });
+
+  it("take a file with a byte-order mark, CRLF, comments, trailing commas and lists of one without brackets", () => {
+    const text = [
+      "\ufeff// The tunnel.",
+      "{",
+      '  "server": "192.0.2.1:3456", // behind /* nothing */',
+      '  /* nearest first,\r\n     "lanes": 9 */',
+      '  "via": "socks5://127.0.0.1:1080",',
+      '  "forward": [ "127.0.0.1:53=9.9.9.9:53", ],',
+      "}",
+      "",
+    ].join("\r\n");
+    expect(gather("--config", file("config.json", text)).values).toEqual({
+      server: "192.0.2.1:3456",
+      via: ["socks5://127.0.0.1:1080"],
+      forwards: ["127.0.0.1:53=9.9.9.9:53"],
+      config: join(folder, "config.json"),
+    });
+  });
+
+  it.each([
+    ['{\n  "via": "b"}', /config\.json:2:10: via: expected .*, got "b"$/],
+    ['{\n  "via":\n [ "unix:/a",\n   "b"]}', /config\.json:4:4: via\[1\]: expected .*, got "b"$/],
+    ['{"forward": [{"listen": "[::1]:0",\n"target": "a:0"}]}', /:2:11: forward\[0\]\.target: .*, got "a:0"$/],
+    [
+      '{"forward": [{"listen": "[::1]:0", "target": "a:1",\n"to": 1}]}',
+      /config\.json:2:7: forward\[0\]\.to: there is no such option$/,
+    ],
+    ['{"via": 5}', /config\.json:1:9: via: expected .*, got 5$/],
+    ['{\n"listen": false}', /config\.json:2:11: listen: is off and there are no forwards/],
+    ['{\n"via": "tls://?ca=none.pem"}', /:2:8: via: a file cannot be read: \/.*\/none\.pem: ENOENT$/],
+  ])("point at the line and column of what is wrong in %j", (text, pattern) => {
+    const { values, nameField } = gather("--config", file("config.json", text));
+    const { config: _, ...options } = values;
+    expect(complaint(() => resolveUdpLocalOptions(options, nameField))).toMatch(pattern);
+  });
+
+  it("lead relative paths of a file to its folder, and those of flags to the working directory", () => {
+    file("key", "0123456789abcdef");
+    const path = config({
+      "psk-file": "key",
+      server: "unix:run/a",
+      via: ["unix:../b", "tls://h:1?ca=tls/ca%20x.pem&insecure=1&cert=/c&key=k", "tls://", "socks5://a/b:1"],
+    });
+    expect(gather("--config", path).values).toMatchObject({
+      psk: Buffer.from(KEY),
+      server: `unix:${folder}/run/a`,
+      via: [
+        `unix:${join(folder, "../b")}`,
+        `tls://h:1?ca=${folder}/tls/ca+x.pem&insecure=1&cert=/c&key=${folder}/k`,
+        "tls://",
+        "socks5://a/b:1",
+      ],
+    });
+    expect(gather("--server", "unix:run/a", "--via", "tls://?ca=c").values).toEqual({
+      server: "unix:run/a",
+      via: ["tls://?ca=c"],
+    });
+  });
+
+  it.each([
+    ["unix:packets", `unix:${folder}/packets`],
+    ["exec:./tun2socks --device pipe:", `exec:["${folder}/tun2socks","--device","pipe:"]`],
+    ["exec:tun2socks --config a/b", "exec:tun2socks --config a/b"],
+    ["tun2socks:direct", "tun2socks:direct"],
+  ])("lead the egress %s of a file to %s", (egress, led) => {
+    const path = config({ egress });
+    const fields = { ...UDP_SERVER_FIELDS, config: local.fields.config };
+    expect(gatherOptions({ ...local, fields }, ["--config", path])!.values).toMatchObject({ egress: led });
   });
 
   it.each([
@@ -426,7 +537,7 @@ describe("command line and config file", () => {
 });
 
 /** @returns the path of a file that only its owner can read */
-function file(name: string, content: string): string {
+function file(name: string, content: string | Uint8Array): string {
   const path = join(folder, name);
   writeFileSync(path, content, { mode: 0o600 });
   return path;

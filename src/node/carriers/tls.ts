@@ -1,8 +1,9 @@
-import { readFileSync } from "node:fs";
+import { X509Certificate } from "node:crypto";
 import { isIP } from "node:net";
 import type { Duplex } from "node:stream";
 import type { ConnectionOptions } from "node:tls";
-import { connect } from "node:tls";
+import { connect, createSecureContext } from "node:tls";
+import { readTextFile } from "../text-file.ts";
 
 /** Files in PEM. */
 export interface TlsOptions {
@@ -30,9 +31,7 @@ export function wrapInTls(
     // An IP is checked against the certificate, but never sent as a name (RFC 6066 §3).
     ...(isIP(name) === 0 ? { servername: name } : { host: name, servername: "" }),
     rejectUnauthorized: !options.isInsecure,
-    ca: readOptional(options.caFile),
-    cert: readOptional(options.certFile),
-    key: readOptional(options.keyFile),
+    ...readFiles(options),
     minVersion: "TLSv1.2",
   };
   return new Promise((done, failed) => {
@@ -60,6 +59,28 @@ export function wrapInTls(
   });
 }
 
-function readOptional(file: string | undefined): Buffer | undefined {
-  return file === undefined ? undefined : readFileSync(file);
+/** @throws Error that names the file that is missing, is not PEM or does not fit the other */
+export function checkTlsFiles(options: TlsOptions): void {
+  const { ca, cert, key } = readFiles(options);
+  // createSecureContext() takes anything for `ca`.
+  if (ca !== undefined) explain(options.caFile!, () => new X509Certificate(ca));
+  explain(`${options.certFile} and ${options.keyFile}`, () => createSecureContext({ cert, key }));
+}
+
+function explain(files: string, act: () => unknown): void {
+  try {
+    act();
+  } catch (cause) {
+    // OpenSSL's texts: error:NUMBER:LIBRARY::REASON.
+    throw new Error(`${files}: ${(cause as Error).message.replace(/^error:.*:/, "")}`, { cause });
+  }
+}
+
+function readFiles({
+  caFile,
+  certFile,
+  keyFile,
+}: TlsOptions): Record<"ca" | "cert" | "key", Buffer | undefined> {
+  const read = (file: string | undefined) => (file === undefined ? undefined : readTextFile(file));
+  return { ca: read(caFile), cert: read(certFile), key: read(keyFile) };
 }
