@@ -27,17 +27,25 @@ export type Verdict =
   | { readonly kind: "refuse"; readonly reason: RefusalReason; readonly response: Uint8Array }
   /** Send `response` and read one more request, to be judged with `challenge`. */
   | { readonly kind: "challenge"; readonly challenge: Uint8Array; readonly response: Uint8Array }
-  /** The request is another worker's. */
+  /** A client with valid credentials asks for a lane of a session that is another worker's. */
   | { readonly kind: "hand-over"; readonly worker: number }
   /** A client with valid credentials asks for a lane. */
-  | { readonly kind: "lane"; readonly extension: ExtensionRequest; readonly transcript: Transcript }
+  | LaneVerdict
   /** RFC 9298 without our extension. */
   | { readonly kind: "plain"; readonly request: UpgradeRequest };
+
+interface LaneVerdict {
+  readonly kind: "lane";
+  readonly extension: ExtensionRequest;
+  readonly transcript: Transcript;
+}
 
 /** The server's side of the handshake: judges a request by its head, and changes nothing but its own memory of nonces. */
 export class Handshake {
   readonly #options: HandshakeOptions;
   readonly #guard: ReplayGuard;
+  /** Worker of the next new session. */
+  #nextWorker = 0;
 
   constructor(options: HandshakeOptions) {
     this.#options = options;
@@ -49,18 +57,28 @@ export class Handshake {
    * @param challenge  the one that was sent on this connection, if any
    */
   judge(now: number, buffer: HeadBuffer, challenge: Uint8Array | undefined): Verdict {
-    const head = decodeHead(buffer.bytes, buffer.length);
-    if (head === undefined) return refusal("not_upgrade", 400);
-    const request = decodeUpgradeRequest(head);
+    const { psk } = this.#options;
+    const request = decodeRequest(buffer.bytes, buffer.length);
+    if (request === "malformed") return refusal("not_upgrade", 400);
     if (request === undefined) return refusal("not_upgrade", 404);
-    const { extension } = request;
-    if (extension === undefined) {
-      if (this.#options.psk === undefined) return { kind: "plain", request };
-      return refusal("bad_credentials", 404);
+    if (request.extension === undefined) {
+      return psk === undefined ? { kind: "plain", request } : refusal("bad_credentials", 404);
     }
-    const owner = this.#ownerOf(extension, challenge);
-    if (owner !== this.#options.worker?.index) return { kind: "hand-over", worker: owner! };
-    return this.#judgeCredentials(now, request, extension, challenge);
+    const lane = laneOf(request, request.extension);
+    const unproven = this.#judgeCredentials(now, request, lane, challenge);
+    if (unproven !== undefined) return unproven;
+    // Only now: nothing that a stranger sends may occupy another worker, or start one.
+    const worker = this.#ownerOf(request.extension);
+    return worker === this.#options.worker?.index ? lane : { kind: "hand-over", worker: worker! };
+  }
+
+  /** The request of a connection that another worker has handed over, and has judged. @param head  whole */
+  judgeHandedOver(head: Uint8Array): Verdict {
+    const request = decodeRequest(head, head.length);
+    if (request === undefined || request === "malformed" || request.extension === undefined) {
+      return refusal("not_upgrade", 404);
+    }
+    return laneOf(request, request.extension);
   }
 
   /** Unguessable but for its first byte, which names the worker. */
@@ -71,24 +89,24 @@ export class Handshake {
     return id;
   }
 
-  /**
-   * Which worker a request is for: the one that has its session; of a new session, one that its nonce chooses, so that
-   * a replay comes to the worker that has seen the nonce.
-   */
-  #ownerOf({ session, nonce }: ExtensionRequest, challenge: Uint8Array | undefined): number | undefined {
+  /** Which worker a request is for: the one that has its session, or for a new session each in turn. */
+  #ownerOf({ session }: ExtensionRequest): number | undefined {
     const { worker } = this.#options;
-    if (worker === undefined || challenge !== undefined) return worker?.index;
-    return (session === undefined ? nonce[0] : session[0]) % worker.count;
+    if (worker === undefined) return undefined;
+    if (session !== undefined) return session[0] % worker.count;
+    const owner = this.#nextWorker;
+    this.#nextWorker = (owner + 1) % worker.count;
+    return owner;
   }
 
+  /** @returns undefined when they are good */
   #judgeCredentials(
     now: number,
     request: UpgradeRequest,
-    extension: ExtensionRequest,
+    { extension, transcript }: LaneVerdict,
     challenge: Uint8Array | undefined,
-  ): Verdict {
+  ): Verdict | undefined {
     const { psk, crypto, unixOffsetMs } = this.#options;
-    const transcript: Transcript = { path: request.path, ...extension };
     const isBound = request.bind && request.target === undefined;
     if (
       !isBound ||
@@ -103,7 +121,7 @@ export class Handshake {
       if (freshness === "replayed") return refusal("replay", 404);
       if (freshness === "unsure") return this.#challenge(extension.nonce);
     }
-    return { kind: "lane", extension, transcript };
+    return undefined;
   }
 
   #challenge(clientNonce: Uint8Array): Verdict {
@@ -116,4 +134,14 @@ export class Handshake {
 
 function refusal(reason: RefusalReason, status: 400 | 404): Verdict {
   return { kind: "refuse", reason, response: encodeRefusal(status, undefined) };
+}
+
+/** @returns "malformed" for what is not HTTP, undefined for what is no upgrade to connect-udp */
+function decodeRequest(bytes: Uint8Array, length: number): UpgradeRequest | "malformed" | undefined {
+  const head = decodeHead(bytes, length);
+  return head === undefined ? "malformed" : decodeUpgradeRequest(head);
+}
+
+function laneOf({ path }: UpgradeRequest, extension: ExtensionRequest): LaneVerdict {
+  return { kind: "lane", extension, transcript: { path, ...extension } };
 }

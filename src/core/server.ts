@@ -44,7 +44,7 @@ import {
 import { DatagramBatch } from "./datagram-batch.ts";
 import { ProtocolError } from "./errors.ts";
 import { grown } from "./grown.ts";
-import type { HandshakeOptions } from "./handshake.ts";
+import type { HandshakeOptions, Verdict } from "./handshake.ts";
 import { Handshake } from "./handshake.ts";
 import { HeadBuffer } from "./head-buffer.ts";
 import { LookupTurns, NameLookups } from "./name-lookups.ts";
@@ -103,14 +103,15 @@ export type ServerOutput =
   /** Write what is left of `connection`'s batches, then close it. */
   | { readonly kind: "close"; readonly connection: number; readonly error: ProtocolError | undefined }
   /**
-   * The connection is another worker's: let that one accept it, and hand it `head` as its first bytes. Here it is
-   * forgotten.
+   * The connection, whose client is proven, is for another worker: {@link TunnelServer.handleHandedOver} of that one
+   * takes `head`, and `surplus` as what comes next. Call {@link TunnelServer.handleDisconnected} here.
    */
   | {
       readonly kind: "hand-over";
       readonly connection: number;
       readonly worker: number;
       readonly head: Uint8Array;
+      readonly surplus: Uint8Array;
     }
   /** Open the association's UDP socket now and answer {@link TunnelServer.handleBound}. */
   | { readonly kind: "bind"; readonly association: number; readonly connection: number }
@@ -244,8 +245,26 @@ export class TunnelServer {
     if (this.#halfOpen.size >= this.#options.maxHalfOpen) {
       // Who has waited longest is likeliest to be slow on purpose.
       const [oldest] = this.#halfOpen;
-      this.#refuse(oldest, "half_open_limit", undefined);
+      this.#refuse(now, oldest, "half_open_limit", undefined);
     }
+    const connection = this.#addConnection(now);
+    this.#halfOpen.add(connection);
+    return connection.index;
+  }
+
+  /**
+   * A connection that another worker has accepted, and handed over with the request that it has judged.
+   *
+   * @param head  the request's, whole
+   * @returns its number, for all later calls
+   */
+  handleHandedOver(now: number, head: Uint8Array): number {
+    const connection = this.#addConnection(now);
+    this.#follow(now, connection, this.#handshake.judgeHandedOver(head), new Uint8Array(0));
+    return connection.index;
+  }
+
+  #addConnection(now: number): Connection {
     const { counters } = this;
     const { queueBytes, ageBudgetMs, heartbeatMs, handshakeTimeoutMs } = this.#options;
     const index = this.#freeConnections.pop() ?? this.#connections.length;
@@ -263,9 +282,8 @@ export class TunnelServer {
       isDirty: false,
     };
     this.#connections[index] = connection;
-    this.#halfOpen.add(connection);
     if (this.#tickAt === NEVER) this.#tickAt = now + TICK_MS;
-    return index;
+    return connection;
   }
 
   /**
@@ -283,13 +301,16 @@ export class TunnelServer {
       const headEnd = connection.head.take(chunk, at, end);
       if (headEnd === -1) return end;
       at = headEnd;
-      if (headEnd === -2) this.#refuse(connection, "not_upgrade", encodeRefusal(400, undefined));
-      else this.#handleRequest(now, connection);
+      if (headEnd === -2) this.#refuse(now, connection, "not_upgrade", encodeRefusal(400, undefined));
+      else {
+        const verdict = this.#handshake.judge(now, connection.head, connection.challenge);
+        this.#follow(now, connection, verdict, chunk.subarray(at, end));
+      }
     }
     if (connection.state === "open") return this.#handleCapsules(now, connection, chunk, at, end);
     if ((connection.state === "resolving" || connection.state === "binding") && at < end) {
       // Over HTTP/1.1 nothing may follow the request before the 101.
-      this.#refuse(connection, "protocol_error", undefined);
+      this.#refuse(now, connection, "protocol_error", undefined);
     }
     return end;
   }
@@ -405,7 +426,7 @@ export class TunnelServer {
     const connection = this.#connectionOf[association];
     if (connection === undefined || connection.state !== "binding") return;
     if (publicAddresses.length === 0) {
-      this.#refuse(connection, "association_limit", encodeRefusal(502, "proxy_internal_error"));
+      this.#refuse(now, connection, "association_limit", encodeRefusal(502, "proxy_internal_error"));
       return;
     }
     const bind = connection.request!.bind;
@@ -459,7 +480,7 @@ export class TunnelServer {
     for (const connection of this.#connections) {
       if (connection === undefined || connection.state === "closing") continue;
       if (connection.state !== "open") {
-        if (now >= connection.deadline) this.#refuse(connection, "handshake_timeout", undefined);
+        if (now >= connection.deadline) this.#refuse(now, connection, "handshake_timeout", undefined);
         continue;
       }
       connection.tunnel.handleTimeout(now);
@@ -467,7 +488,7 @@ export class TunnelServer {
       this.#checkTunnel(now, connection);
     }
     for (const session of this.#lingering) {
-      if (now >= session.lingerUntil) this.#endSession(session, "linger");
+      if (now >= session.lingerUntil) this.#endSession(now, session, "linger");
     }
     if (now >= this.#sweepAt) {
       this.#sweepAt = now + 1_000;
@@ -516,11 +537,11 @@ export class TunnelServer {
 
   // Handshake
 
-  #handleRequest(now: number, connection: Connection): void {
-    const verdict = this.#handshake.judge(now, connection.head, connection.challenge);
+  /** @param surplus  what came behind the request; borrowed */
+  #follow(now: number, connection: Connection, verdict: Verdict, surplus: Uint8Array): void {
     switch (verdict.kind) {
       case "refuse":
-        this.#refuse(connection, verdict.reason, verdict.response);
+        this.#refuse(now, connection, verdict.reason, verdict.response);
         return;
       case "challenge":
         connection.challenge = verdict.challenge;
@@ -530,12 +551,14 @@ export class TunnelServer {
         return;
       case "hand-over": {
         const { head } = connection;
+        this.#detach(now, connection);
         connection.state = "closing";
         this.#outputs.push({
           kind: "hand-over",
           connection: connection.index,
           worker: verdict.worker,
           head: head.bytes.slice(0, head.length),
+          surplus: surplus.slice(),
         });
         return;
       }
@@ -556,7 +579,7 @@ export class TunnelServer {
   ): void {
     const { psk, crypto, maxTunnels } = this.#options;
     if (this.tunnelCount >= maxTunnels) {
-      this.#refuse(connection, "tunnel_limit", encodeRefusal(503, undefined));
+      this.#refuse(now, connection, "tunnel_limit", encodeRefusal(503, undefined));
       return;
     }
     const nonce = crypto.random(NONCE_BYTES);
@@ -565,8 +588,8 @@ export class TunnelServer {
       known !== undefined && constantTimeEqual(extension.resumeMac, resumeMac(crypto, known.key, transcript));
     let session = isResumed ? known : undefined;
     if (session === undefined) {
-      if (!this.#makeRoomForSession()) {
-        this.#refuse(connection, "session_limit", encodeRefusal(503, undefined));
+      if (!this.#makeRoomForSession(now)) {
+        this.#refuse(now, connection, "session_limit", encodeRefusal(503, undefined));
         return;
       }
       const id = this.#handshake.newSessionId();
@@ -602,12 +625,12 @@ export class TunnelServer {
     this.#open(now, connection, true);
   }
 
-  #makeRoomForSession(): boolean {
+  #makeRoomForSession(now: number): boolean {
     if (this.#sessions.size < this.#options.maxSessions) return true;
     const [oldest] = this.#lingering;
     if (oldest === undefined) return false;
     this.counters.refused.session_evicted++;
-    this.#endSession(oldest, "evicted");
+    this.#endSession(now, oldest, "evicted");
     return true;
   }
 
@@ -633,7 +656,7 @@ export class TunnelServer {
 
   #followPlain(now: number, connection: Connection, verdict: PlainVerdict): void {
     if (verdict.kind === "accept") this.#bindPlain(now, connection, verdict.target);
-    else if (verdict.kind === "refuse") this.#refuse(connection, verdict.reason, verdict.response);
+    else if (verdict.kind === "refuse") this.#refuse(now, connection, verdict.reason, verdict.response);
     else {
       connection.state = "resolving";
       this.#names.addTarget(connection, verdict.name);
@@ -642,8 +665,8 @@ export class TunnelServer {
 
   /** RFC 9298 without our extension: one association, which begins and ends with the tunnel. */
   #bindPlain(now: number, connection: Connection, target: AddressBytes | undefined): void {
-    if (this.tunnelCount >= this.#options.maxTunnels || !this.#makeRoomForSession()) {
-      this.#refuse(connection, "tunnel_limit", encodeRefusal(503, undefined));
+    if (this.tunnelCount >= this.#options.maxTunnels || !this.#makeRoomForSession(now)) {
+      this.#refuse(now, connection, "tunnel_limit", encodeRefusal(503, undefined));
       return;
     }
     const isBound = connection.request!.bind;
@@ -656,7 +679,7 @@ export class TunnelServer {
     session.connections.add(connection);
     const association = this.#openAssociation(now, session, connection, 0, undefined);
     if (association === NONE) {
-      this.#refuse(connection, "association_limit", encodeRefusal(503, undefined));
+      this.#refuse(now, connection, "association_limit", encodeRefusal(503, undefined));
       return;
     }
     if (target !== undefined) {
@@ -680,10 +703,15 @@ export class TunnelServer {
   // Ends
 
   /** Counts why, says so where there is something to say, and closes. */
-  #refuse(connection: Connection, reason: RefusalReason, response: Uint8Array | undefined): void {
+  #refuse(
+    now: number,
+    connection: Connection,
+    reason: RefusalReason,
+    response: Uint8Array | undefined,
+  ): void {
     this.counters.refused[reason]++;
     if (response !== undefined) this.#sendControl(connection, response);
-    this.#closeConnection(0, connection, undefined);
+    this.#closeConnection(now, connection, undefined);
   }
 
   #closeConnection(now: number, connection: Connection, error: ProtocolError | undefined): void {
@@ -701,7 +729,7 @@ export class TunnelServer {
     connection.session = undefined;
     if (session === undefined || !session.connections.delete(connection)) return;
     if (session.kind !== "native") {
-      this.#endSession(session, "closed");
+      this.#endSession(now, session, "closed");
       return;
     }
     const [heir] = session.connections;
@@ -718,26 +746,26 @@ export class TunnelServer {
   #linger(now: number, session: Session): void {
     this.#outputs.push({ kind: "session-down", session: session.name });
     if (session.associationById.size === 0 && session.contextCount === 0) {
-      this.#endSession(session, "empty");
+      this.#endSession(now, session, "empty");
       return;
     }
     if (this.#lingering.size >= this.#options.maxLingering) {
       const [oldest] = this.#lingering;
       this.counters.refused.session_evicted++;
-      this.#endSession(oldest, "evicted");
+      this.#endSession(now, oldest, "evicted");
     }
     session.lingerUntil = now + this.#options.lingerMs;
     this.#lingering.add(session);
   }
 
-  #endSession(session: Session, reason: string): void {
+  #endSession(now: number, session: Session, reason: string): void {
     if (!this.#sessions.delete(hexKey(session.id))) return;
     this.#lingering.delete(session);
     for (const association of [...session.associationById.values()]) this.#closeAssociation(association);
     for (const connection of [...session.connections]) {
       session.connections.delete(connection);
       connection.session = undefined;
-      this.#closeConnection(0, connection, undefined);
+      this.#closeConnection(now, connection, undefined);
     }
     this.#outputs.push({ kind: "session-ended", session: session.name, reason });
   }
@@ -909,7 +937,7 @@ export class TunnelServer {
         break;
       }
       case CAPSULE_SHUTDOWN:
-        if (isWhole) this.#endSession(session, "client");
+        if (isWhole) this.#endSession(now, session, "client");
         else fault = "SHUTDOWN";
         break;
       case CAPSULE_UNREACHABLE:
@@ -1210,16 +1238,16 @@ export class TunnelServer {
   }
 
   /** The association's socket has failed for good. */
-  handleSocketFailed(association: number): void {
-    if (this.#sessionOf[association] !== undefined) this.#dismiss(association, "failed");
+  handleSocketFailed(now: number, association: number): void {
+    if (this.#sessionOf[association] !== undefined) this.#dismiss(now, association, "failed");
   }
 
   /** Ends an association that the client still holds, and tells it why. */
-  #dismiss(association: number, reason: CloseReason): void {
+  #dismiss(now: number, association: number, reason: CloseReason): void {
     const connection = this.#connectionOf[association];
     const session = this.#sessionOf[association]!;
     if (session.kind !== "native") {
-      this.#endSession(session, reason);
+      this.#endSession(now, session, reason);
       return;
     }
     if (connection !== undefined) {
@@ -1232,7 +1260,7 @@ export class TunnelServer {
     for (let slot = 0; slot < this.#sessionOf.length; slot++) {
       if (this.#sessionOf[slot] === undefined) continue;
       if (now - this.#lastActive[slot] >= this.#options.idleTimeoutMs) {
-        this.#dismiss(slot, "idle");
+        this.#dismiss(now, slot, "idle");
         continue;
       }
       this.#closeIdleContexts(now, slot);

@@ -61,8 +61,6 @@ export async function startUdpLocal(options: UdpLocalOptions, log: Logger = sile
     options: { ...resolved, listen: socks5 ?? false, forwards },
     native: io.native,
     log,
-    // Sessions of clients are nobody else's.
-    onHandOver: (descriptor) => io.native?.descriptorClose?.(descriptor),
     onEvent: (name, fields) => local.tell(name, fields),
   });
   local.others = group;

@@ -28,7 +28,7 @@ import { openEgress } from "./udp-egress.ts";
 import type { UdpSocket } from "./udp-io.ts";
 import { Remote } from "./udp-io.ts";
 import type { UdpPath, UdpPathHost } from "./udp-paths/udp-path.ts";
-import type { WorkerPlace } from "./worker-group.ts";
+import type { HandedOver, WorkerPlace } from "./worker-group.ts";
 import { sumStats, WorkerGroup } from "./worker-group.ts";
 
 /** How long a connection that is being closed may take to take what is left. */
@@ -37,13 +37,6 @@ const RESOLVE_MS = 5_000;
 /** Names that the system may be asked for at once: it goes on with one whose time is over. */
 const MAX_LOOKUPS = 1_024;
 const READ_BUFFER_BYTES = 262_144;
-
-/** Who takes connections that are for other workers, and tells what those do. */
-export interface OtherWorkers {
-  handOver(worker: number, descriptor: number, head: Uint8Array): void;
-  stats(): TunnelStats[];
-  close(): Promise<void>;
-}
 
 /** Starts a server. @throws UsageError for options, HostError when it cannot listen */
 export async function startUdpServer(
@@ -68,7 +61,6 @@ export async function startUdpServer(
     options: resolved,
     native: io.native,
     log,
-    onHandOver: (descriptor, head) => server.takeOver(descriptor, head),
     onEvent: (name, fields) => server.emit(name, fields),
   });
   const server = new UdpServerHost(resolved, log, io, { index: 0, count: workers }, group);
@@ -81,9 +73,8 @@ export function startUdpServerWorker(
   options: ResolvedUdpServerOptions,
   log: Logger,
   place: WorkerPlace,
-  others: OtherWorkers,
-): UdpServer & { takeOver(descriptor: number, head: Uint8Array): void } {
-  return new UdpServerHost(options, log, chooseIo(options.io, log), place, others);
+): UdpServer & { takeOver(connection: HandedOver): void } {
+  return new UdpServerHost(options, log, chooseIo(options.io, log), place, undefined);
 }
 
 interface Link {
@@ -119,14 +110,15 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   #isClosing = false;
   #lookups = 0;
 
-  readonly #others: OtherWorkers | undefined;
+  /** The workers beside the one that listens. */
+  readonly #others: WorkerGroup | undefined;
 
   constructor(
     options: ResolvedUdpServerOptions,
     log: Logger,
     io: Io,
     place: WorkerPlace | undefined,
-    others: OtherWorkers | undefined,
+    others: WorkerGroup | undefined,
   ) {
     super();
     this.#others = others;
@@ -222,20 +214,24 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     this.#core.counters.drops[reason] += count;
   }
 
-  /** Accepts a connection that another worker has read a request from. */
-  takeOver(descriptor: number, head: Uint8Array): void {
+  /** Goes on with a connection whose request another worker has read and judged. */
+  takeOver({ descriptor, head, surplus }: HandedOver): void {
     const native = this.#io.native!;
     if (this.#isClosing) {
       native.descriptorClose!(descriptor);
       return;
     }
     const { heartbeatMs } = this.#options;
-    this.#accept(new DescriptorStream(native, descriptor, this.#readBuffer, heartbeatMs, head));
+    const stream = new DescriptorStream(native, descriptor, this.#readBuffer, heartbeatMs, surplus);
+    this.#attach(stream, this.#core.handleHandedOver(performance.now(), head));
   }
 
   #accept(stream: ByteStream): void {
+    this.#attach(stream, this.#core.handleAccept(performance.now()));
+  }
+
+  #attach(stream: ByteStream, connection: number): void {
     const core = this.#core;
-    const connection = core.handleAccept(performance.now());
     const source = {
       pollTransmit: (now: number) => core.pollTransmit(now, connection),
       handleTransmitted: () => core.handleTransmitted(connection),
@@ -346,7 +342,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
       onBindError: (error) => {
         this.#log.warn({ error: error.message }, "cannot open a UDP socket");
         if (sockets[association] !== socket) return;
-        core.handleSocketFailed(association);
+        core.handleSocketFailed(performance.now(), association);
         this.#drain();
       },
     });
@@ -405,8 +401,10 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
         const link = this.#links[output.connection];
         this.#links[output.connection] = undefined;
         this.#core.handleDisconnected(performance.now(), output.connection);
+        const { worker, head, surplus } = output;
         const descriptor = link?.stream instanceof DescriptorStream ? link.stream.release() : undefined;
-        if (descriptor !== undefined) this.#others?.handOver(output.worker, descriptor, output.head);
+        if (descriptor === undefined) link?.stream.destroy();
+        else this.#others!.handOver(worker, { descriptor, head, surplus });
         return;
       }
       case "bind": {

@@ -37,18 +37,21 @@ export type WorkerMessage =
       readonly level: "debug" | "info" | "warn" | "error";
       readonly fields: object;
       readonly message: string;
-    }
-  | {
-      readonly kind: "hand-over";
-      readonly worker: number;
-      readonly descriptor: number;
-      readonly head: Uint8Array;
     };
+
+/** A tunnel's connection for another worker than the one that accepted it. */
+export interface HandedOver {
+  readonly descriptor: number;
+  /** The request that was read from it and judged. */
+  readonly head: Uint8Array;
+  /** What was read behind that. */
+  readonly surplus: Uint8Array;
+}
 
 /** From a group to one of its workers. */
 export type GroupMessage =
   | { readonly kind: "close" }
-  | { readonly kind: "accept"; readonly descriptor: number; readonly head: Uint8Array };
+  | { readonly kind: "take-over"; readonly connection: HandedOver };
 
 export interface WorkerGroupOptions {
   readonly program: WorkerTask["program"];
@@ -58,8 +61,6 @@ export interface WorkerGroupOptions {
   readonly options: WorkerTask["options"];
   readonly native: NativeModule;
   readonly log: Logger;
-  /** A worker has a connection for the caller's thread. */
-  readonly onHandOver: (descriptor: number, head: Uint8Array) => void;
   readonly onEvent: (name: string, fields: unknown) => void;
 }
 
@@ -103,20 +104,16 @@ export class WorkerGroup {
     ];
   }
 
-  /** Has a worker accept a connection, with what was read of it; starts its thread when there is none. */
-  handOver(worker: number, descriptor: number, head: Uint8Array): void {
+  /** Has another worker take a connection over; starts its thread when there is none. */
+  handOver(worker: number, connection: HandedOver): void {
     const member = this.#members[worker];
-    if (this.#isClosing || member === undefined) {
-      this.#options.native.descriptorClose?.(descriptor);
-      return;
-    }
-    if (worker === 0) {
-      this.#options.onHandOver(descriptor, head);
+    if (this.#isClosing) {
+      this.#options.native.descriptorClose?.(connection.descriptor);
       return;
     }
     // A thread takes messages before it is ready, and answers them then.
     if (member.thread === undefined) void this.#startMember(worker, false);
-    member.thread!.postMessage({ kind: "accept", descriptor, head } satisfies GroupMessage);
+    member.thread!.postMessage({ kind: "take-over", connection } satisfies GroupMessage);
   }
 
   async close(): Promise<void> {
@@ -161,9 +158,6 @@ export class WorkerGroup {
         return;
       case "failed":
         this.#options.log.error({ worker: index, error: message.detail }, "a worker does not start");
-        return;
-      case "hand-over":
-        this.handOver(message.worker, message.descriptor, message.head);
         return;
       default:
     }

@@ -8,7 +8,7 @@ import { loadNativeModule } from "./native-module.ts";
 import type { ResolvedUdpLocalOptions, ResolvedUdpServerOptions } from "./options.ts";
 import { startUdpLocalWorker } from "./udp-local.ts";
 import { startUdpServerWorker } from "./udp-server.ts";
-import type { GroupMessage, WorkerMessage, WorkerTask } from "./worker-group.ts";
+import type { GroupMessage, HandedOver, WorkerMessage, WorkerTask } from "./worker-group.ts";
 
 const STATS_MS = 200;
 const EVENTS = ["session-up", "session-down", "session-resumed", "session-ended", "error"];
@@ -30,11 +30,11 @@ const log: Logger = {
 const native = loadNativeModule();
 if (!(native instanceof Error)) native.loopForgoIdleTime();
 
-const early: Extract<GroupMessage, { kind: "accept" }>[] = [];
-let accept = (message: Extract<GroupMessage, { kind: "accept" }>): void => void early.push(message);
+const early: HandedOver[] = [];
+let takeOver = (connection: HandedOver): void => void early.push(connection);
 let handle: UdpLocal | UdpServer | undefined;
 port.on("message", (message: GroupMessage) => {
-  if (message.kind === "accept") accept(message);
+  if (message.kind === "take-over") takeOver(message.connection);
   else void close();
 });
 
@@ -42,19 +42,10 @@ try {
   if (program === "udp-local")
     handle = await startUdpLocalWorker(options as ResolvedUdpLocalOptions, log, { index, count });
   else {
-    const server = startUdpServerWorker(
-      options as ResolvedUdpServerOptions,
-      log,
-      { index, count },
-      {
-        handOver: (worker, descriptor, head) => tell({ kind: "hand-over", worker, descriptor, head }),
-        stats: () => [],
-        close: async () => {},
-      },
-    );
+    const server = startUdpServerWorker(options as ResolvedUdpServerOptions, log, { index, count });
     handle = server;
-    accept = ({ descriptor, head }) => server.takeOver(descriptor, head);
-    for (const message of early.splice(0)) accept(message);
+    takeOver = (connection) => server.takeOver(connection);
+    early.splice(0).forEach(takeOver);
   }
   for (const name of EVENTS) {
     handle.on(name, (fields: unknown) => tell({ kind: "event", name, fields }));

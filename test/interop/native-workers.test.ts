@@ -3,7 +3,7 @@ import { spawn } from "node:child_process";
 import type { Socket as UdpSocket } from "node:dgram";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import type { Socket } from "node:net";
 import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
@@ -13,6 +13,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { UdpLocal } from "../../src/node/handles.ts";
 import { loadNativeModule } from "../../src/node/native-module.ts";
 import { startUdpLocal } from "../../src/node/udp-local.ts";
+import { BIND_PATH, encodeUpgradeRequest } from "../../src/wire/upgrade.ts";
 
 const PROGRAM = resolve(import.meta.dirname, "../../dist/cli/udp-server.js");
 const LOCAL_PROGRAM = resolve(import.meta.dirname, "../../dist/cli/udp-local.js");
@@ -126,6 +127,28 @@ describe.skipIf(loadNativeModule() instanceof Error && process.env.CI === undefi
           timeout: 5_000,
         },
       );
+    });
+
+    it.skipIf(process.platform !== "linux")("starts no thread for requests without the key", async () => {
+      const threads = () => readdirSync(`/proc/${server.pid}/task`).length;
+      const before = threads();
+      for (let first = 0; first < 30; first++) {
+        const socket = connect(serverPort, "127.0.0.1");
+        const session = Uint8Array.of(first, ...new Uint8Array(15));
+        const [nonce, mac] = [new Uint8Array(16).fill(first), new Uint8Array(32)];
+        const time = Date.now();
+        socket.write(
+          encodeUpgradeRequest("a", BIND_PATH, true, {
+            ...{ nonce, time, lane: 0, challenge: undefined, session, mac, resumeMac: mac },
+          }),
+        );
+        expect((await once(socket, "data"))[0].toString()).toMatch(/^HTTP\/1.1 404 /);
+        socket.destroy();
+      }
+      expect(threads()).toBe(before);
+      const own = await startClient();
+      await application(own)("the first session, in the thread that listens");
+      expect(threads()).toBe(before);
     });
 
     it("finds the worker of a session that resumes: the target sees the same source", async () => {
