@@ -17,6 +17,8 @@ export { TunnelServer } from "./server.ts";
 export { Socks5Client } from "./socks5-client.ts";
 export type { Socks5Credentials, Socks5ServerOutput } from "./socks5-server.ts";
 export { Socks5ServerConnection } from "./socks5-server.ts";
+export type { DeviceAddresses, Tun2SocksLimits, Tun2SocksOptions } from "./tun2socks/options.ts";
+export { TUN2SOCKS_LIMITS } from "./tun2socks/options.ts";
 export type { InnerDatagramBatch, PacketBatch } from "./tun2socks/packet-batch.ts";
 export { ADDRESS_STRIDE } from "./tun2socks/packet-batch.ts";
 export type { PacketDropReason } from "./tun2socks/packet-counters.ts";
@@ -31,11 +33,6 @@ export {
   ROUTE_SOCKS,
   ROUTE_TUNNEL,
 } from "./tun2socks/rules.ts";
-export type {
-  AcceptedFlow,
-  DeviceAddresses,
-  Tun2SocksLimits,
-  Tun2SocksOptions,
-  Tun2SocksOutput,
-} from "./tun2socks/tun2socks.ts";
-export { TUN2SOCKS_LIMITS, Tun2Socks } from "./tun2socks/tun2socks.ts";
+export type { AcceptedFlow } from "./tun2socks/tcp-segments.ts";
+export type { Tun2SocksOutput } from "./tun2socks/tun2socks.ts";
+export { Tun2Socks } from "./tun2socks/tun2socks.ts";

@@ -3,7 +3,8 @@ import { createServer, Socket } from "node:net";
 import { performance } from "node:perf_hooks";
 import type { Duplex } from "node:stream";
 import { HostError } from "../core/errors.ts";
-import type { AcceptedFlow, Tun2Socks } from "../core/tun2socks/tun2socks.ts";
+import type { AcceptedFlow } from "../core/tun2socks/tcp-segments.ts";
+import type { Tun2Socks } from "../core/tun2socks/tun2socks.ts";
 import { formatAddress } from "../wire/socket-address.ts";
 import type { Logger } from "./log.ts";
 

@@ -1,4 +1,5 @@
 import * as z from "zod";
+import { TUN2SOCKS_LIMITS } from "../core/tun2socks/options.ts";
 import type { Rule } from "../core/tun2socks/rules.ts";
 import {
   MAX_SOCKS_ROUTES,
@@ -10,8 +11,6 @@ import {
   ROUTE_TUNNEL,
   readRule,
 } from "../core/tun2socks/rules.ts";
-
-import { TUN2SOCKS_LIMITS } from "../core/tun2socks/tun2socks.ts";
 import { formatHost, ipAddress, makeAddress } from "../wire/socket-address.ts";
 
 import { parseCarrierChain } from "./carrier-chain.ts";

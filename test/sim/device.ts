@@ -1,7 +1,9 @@
+import type { Tun2SocksOptions } from "../../src/core/tun2socks/options.ts";
+import { TUN2SOCKS_LIMITS } from "../../src/core/tun2socks/options.ts";
 import { ADDRESS_STRIDE } from "../../src/core/tun2socks/packet-batch.ts";
 import { ROUTE_SOCKS, ROUTE_TUNNEL } from "../../src/core/tun2socks/rules.ts";
-import type { Tun2SocksOptions, Tun2SocksOutput } from "../../src/core/tun2socks/tun2socks.ts";
-import { TUN2SOCKS_LIMITS, Tun2Socks } from "../../src/core/tun2socks/tun2socks.ts";
+import type { Tun2SocksOutput } from "../../src/core/tun2socks/tun2socks.ts";
+import { Tun2Socks } from "../../src/core/tun2socks/tun2socks.ts";
 
 import type { AddressBytes } from "../../src/wire/socket-address.ts";
 import { formatAddress, makeAddress } from "../../src/wire/socket-address.ts";

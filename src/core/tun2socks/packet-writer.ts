@@ -52,7 +52,7 @@ const MAX_HEADER_BYTES = VIRTIO_NET_HEADER_BYTES + IPV6_HEADER_BYTES + UDP_HEADE
  * then {@link finish}, which fragments what is over the MTU. Before each packet the caller asks {@link hasRoom}.
  */
 export class PacketWriter {
-  readonly #batch: PacketBatch;
+  readonly batch: PacketBatch;
   readonly #counters: PacketCounters;
   readonly #mtu: number;
   readonly #virtioBytes: number;
@@ -84,7 +84,7 @@ export class PacketWriter {
     uso: boolean,
     seed: number,
   ) {
-    this.#batch = batch;
+    this.batch = batch;
     this.#counters = counters;
     this.#mtu = mtu;
     this.#virtioBytes = virtio ? VIRTIO_NET_HEADER_BYTES : 0;
@@ -95,8 +95,8 @@ export class PacketWriter {
   /** Whether a packet with `length` bytes of UDP payload fits; without a length, one of any size. */
   hasRoom(length = 65_535): boolean {
     return length + MAX_HEADER_BYTES <= this.#mtu
-      ? this.#batch.hasRoom(1, length + MAX_HEADER_BYTES)
-      : this.#batch.hasRoom(ROOM_PACKETS, ROOM_BYTES);
+      ? this.batch.hasRoom(1, length + MAX_HEADER_BYTES)
+      : this.batch.hasRoom(ROOM_PACKETS, ROOM_BYTES);
   }
 
   /**
@@ -112,7 +112,7 @@ export class PacketWriter {
     destination: Uint8Array,
     destinationAt: number,
   ): number {
-    const { arena, arenaEnd } = this.#batch;
+    const { arena, arenaEnd } = this.batch;
     this.#start = arenaEnd + this.#virtioBytes;
     const isIpv4 = addressBytes === 4;
     const to = this.#start + (isIpv4 ? IPV4_SOURCE : IPV6_SOURCE);
@@ -133,7 +133,7 @@ export class PacketWriter {
    * the kernel to complete; or -1 when the checksum is whole
    */
   finish(addressBytes: 4 | 16, protocol: number, end: number, checksumAt: number): void {
-    const batch = this.#batch;
+    const batch = this.batch;
     const { arena } = batch;
     const start = this.#start;
     if (end - start > this.#mtu) {
@@ -170,7 +170,7 @@ export class PacketWriter {
       this.#join(data, offset, length);
       return;
     }
-    const { arena } = this.#batch;
+    const { arena } = this.batch;
     const addressBytes = (inner.length - 3) as 4 | 16;
     const transport = this.begin(addressBytes, remote, 1, inner, 1);
     const udpLength = UDP_HEADER_BYTES + length;
@@ -190,8 +190,8 @@ export class PacketWriter {
     const checksum = isPartial ? pseudo : udpChecksumOf(sumBytes(arena, transport, end, pseudo));
     writeUint16(arena, transport + UDP_CHECKSUM, checksum);
     this.finish(addressBytes, PROTOCOL_UDP, end, isPartial ? UDP_CHECKSUM : -1);
-    this.#runIndex = isPartial && length > 0 ? this.#batch.count - 1 : -1;
-    this.#runGeneration = this.#batch.generation;
+    this.#runIndex = isPartial && length > 0 ? this.batch.count - 1 : -1;
+    this.#runGeneration = this.batch.generation;
     this.#runSegments = 1;
     this.#runSegment = length;
     this.#runRemote = remote;
@@ -199,7 +199,7 @@ export class PacketWriter {
   }
 
   #canJoin(remote: AddressBytes, inner: AddressBytes, length: number): boolean {
-    const batch = this.#batch;
+    const batch = this.batch;
     if (this.#runIndex < 0 || this.#runIndex !== batch.count - 1) return false;
     if (this.#runGeneration !== batch.generation || this.#runSegments === MAX_RUN_SEGMENTS) return false;
     if (length === 0 || length > this.#runSegment || this.#runInner !== inner) return false;
@@ -209,7 +209,7 @@ export class PacketWriter {
   }
 
   #join(data: Uint8Array, offset: number, length: number): void {
-    const batch = this.#batch;
+    const batch = this.batch;
     const { arena } = batch;
     const index = this.#runIndex;
     const addressBytes = (this.#runInner!.length - 3) as 4 | 16;
@@ -256,7 +256,7 @@ export class PacketWriter {
     acknowledgment: number,
     flags: number,
   ): void {
-    const { arena } = this.#batch;
+    const { arena } = this.batch;
     const transport = this.begin(addressBytes, source, sourceAt, destination, destinationAt);
     const end = transport + TCP_HEADER_BYTES;
     writeTcpHeader(arena, transport, sourcePort, destinationPort, sequence, acknowledgment, flags);
@@ -283,7 +283,7 @@ export class PacketWriter {
     quoteAt: number,
     quoteEnd: number,
   ): void {
-    const { arena } = this.#batch;
+    const { arena } = this.batch;
     const transport = this.begin(addressBytes, source, sourceAt, destination, destinationAt);
     const bound = addressBytes === 4 ? ICMP_QUOTE_BYTES : ICMPV6_QUOTE_BYTES;
     const length = Math.min(quoteEnd - quoteAt, bound);
@@ -297,7 +297,7 @@ export class PacketWriter {
 
   /** Cuts the packet that has been built into fragments: RFC 791 §3.2, RFC 8200 §4.5. */
   #finishFragments(addressBytes: 4 | 16, protocol: number, end: number): void {
-    const { arena } = this.#batch;
+    const { arena } = this.batch;
     const isIpv4 = addressBytes === 4;
     const whole = this.#start;
     const data = whole + (isIpv4 ? IPV4_HEADER_BYTES : IPV6_HEADER_BYTES);
@@ -306,7 +306,7 @@ export class PacketWriter {
     const addresses = whole + (isIpv4 ? IPV4_SOURCE : IPV6_SOURCE);
     this.#identification = (this.#identification + 1) >>> 0;
     // The whole stays where it was built until the batch is cleared; the fragments follow it.
-    this.#batch.arenaEnd = end;
+    this.batch.arenaEnd = end;
     for (let at = data; at < end; at += step) {
       const length = Math.min(step, end - at);
       const isLast = at + length === end;
@@ -326,8 +326,8 @@ export class PacketWriter {
       const before = this.#virtioBytes;
       if (before > 0) writeVirtioNetHeader(arena, start - before, 0, VIRTIO_GSO_NONE, 0, 0, 0, 0);
       this.#counters.packetsOut++;
-      this.#batch.add(0, start - before, packetEnd - start + before);
-      this.#batch.arenaEnd = packetEnd;
+      this.batch.add(0, start - before, packetEnd - start + before);
+      this.batch.arenaEnd = packetEnd;
     }
   }
 }
