@@ -58,9 +58,12 @@ export class Handshake {
    */
   judge(now: number, buffer: HeadBuffer, challenge: Uint8Array | undefined): Verdict {
     const { psk } = this.#options;
-    const request = decodeRequest(buffer.bytes, buffer.length);
-    if (request === "malformed") return refusal("not_upgrade", 400);
+    const head = decodeHead(buffer.bytes, buffer.length);
+    if (head === undefined) return refusal("not_upgrade", 400);
+    const request = decodeUpgradeRequest(head);
     if (request === undefined) return refusal("not_upgrade", 404);
+    // A server with a key answers strangers like any web server, which knows nothing of such requests.
+    if (request === "malformed") return refusal("not_upgrade", psk === undefined ? 400 : 404);
     if (request.extension === undefined) {
       return psk === undefined ? { kind: "plain", request } : refusal("bad_credentials", 404);
     }
@@ -74,7 +77,8 @@ export class Handshake {
 
   /** The request of a connection that another worker has handed over, and has judged. @param head  whole */
   judgeHandedOver(head: Uint8Array): Verdict {
-    const request = decodeRequest(head, head.length);
+    const decoded = decodeHead(head, head.length);
+    const request = decoded === undefined ? undefined : decodeUpgradeRequest(decoded);
     if (request === undefined || request === "malformed" || request.extension === undefined) {
       return refusal("not_upgrade", 404);
     }
@@ -134,12 +138,6 @@ export class Handshake {
 
 function refusal(reason: RefusalReason, status: 400 | 404): Verdict {
   return { kind: "refuse", reason, response: encodeRefusal(status, undefined) };
-}
-
-/** @returns "malformed" for what is not HTTP, undefined for what is no upgrade to connect-udp */
-function decodeRequest(bytes: Uint8Array, length: number): UpgradeRequest | "malformed" | undefined {
-  const head = decodeHead(bytes, length);
-  return head === undefined ? "malformed" : decodeUpgradeRequest(head);
 }
 
 function laneOf({ path }: UpgradeRequest, extension: ExtensionRequest): LaneVerdict {

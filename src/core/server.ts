@@ -309,8 +309,8 @@ export class TunnelServer {
     }
     if (connection.state === "open") return this.#handleCapsules(now, connection, chunk, at, end);
     if ((connection.state === "resolving" || connection.state === "binding") && at < end) {
-      // Over HTTP/1.1 nothing may follow the request before the 101.
-      this.#refuse(now, connection, "protocol_error", undefined);
+      // RFC 9931 §6.3: over HTTP/1.1 nothing may follow the request before the 101.
+      this.#refuse(now, connection, "protocol_error", encodeRefusal(400, undefined));
     }
     return end;
   }

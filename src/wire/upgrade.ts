@@ -8,6 +8,7 @@ export const TEMPLATE_PREFIX = "/.well-known/masque/udp/";
 /** Path of a bound request without fallback: both variables are `*`. */
 export const BIND_PATH = `${TEMPLATE_PREFIX}%2A/%2A/`;
 export const EXTENSION_VERSION = 1;
+const CONTENT_FIELDS = ["content-length", "content-type", "transfer-encoding"];
 
 /** What the client says in the `Underpass` field. Sizes in bytes: nonce 16, session 16, challenge 16, MACs 32. */
 export interface ExtensionRequest {
@@ -123,28 +124,33 @@ export function encodeRefusal(
   return asciiBytes(`${text}\r\n${body}`);
 }
 
-/** @returns undefined when this is not a well-formed upgrade to connect-udp */
-export function decodeUpgradeRequest(head: HttpHead): UpgradeRequest | undefined {
-  const match = /^GET (\S+) HTTP\/1\.1$/.exec(head.startLine);
-  if (match === null || singleField(head, "host") === undefined) return undefined;
-  if (!fieldHasToken(head, "connection", "upgrade") || !fieldHasToken(head, "upgrade", "connect-udp")) {
-    return undefined;
-  }
-  const path = match[1].replace(/^https?:\/\/[^/]*/i, "");
-  const variables = /^\/\.well-known\/masque\/udp\/([^/?]+)\/([^/?]+)\/$/.exec(path);
+/**
+ * Reads a request for the default template (RFC 9298 §2).
+ *
+ * @returns undefined when the request is for another resource, or names a version of the extension that is not ours;
+ * "malformed" when RFC 9298 §3 or the bind draft §2 call it so
+ */
+export function decodeUpgradeRequest(head: HttpHead): UpgradeRequest | "malformed" | undefined {
+  const [, method, uri, version] = /^(\S+) (\S+) HTTP\/(\S+)$/.exec(head.startLine) ?? [];
+  const path = uri?.replace(/^https?:\/\/[^/]*/i, "") ?? "";
+  const variables = /^\/\.well-known\/masque\/udp\/([^/?]*)\/([^/?]*)\/$/.exec(path);
   if (variables === null) return undefined;
-  const host = percentDecode(variables[1]);
-  const port = percentDecode(variables[2]);
-  if (host === undefined || port === undefined) return undefined;
-  const bind = isTrue(singleField(head, "connect-udp-bind"));
+  if (method !== "GET" || version !== "1.1" || singleField(head, "host") === undefined) return "malformed";
+  if (!fieldHasToken(head, "connection", "upgrade") || !fieldHasToken(head, "upgrade", "connect-udp")) {
+    return "malformed";
+  }
+  // RFC 9297 §3.2: the capsule protocol is not used with content.
+  if (CONTENT_FIELDS.some((name) => head.fields.has(name))) return "malformed";
   const extensionField = singleField(head, "underpass");
   const extension = extensionField === undefined ? undefined : decodeExtensionRequest(extensionField);
   if (extensionField !== undefined && extension === undefined) return undefined;
-  if (host === "*" || port === "*") {
-    if (host !== "*" || port !== "*" || !bind) return undefined;
-    return { path, target: undefined, bind, extension };
-  }
-  if (!/^[0-9]{1,5}$/.test(port) || Number(port) < 1 || Number(port) > 65535) return undefined;
+  const bind = isTrue(singleField(head, "connect-udp-bind"));
+  const host = percentDecode(variables[1]);
+  const port = percentDecode(variables[2]);
+  if (bind && host === "*" && port === "*") return { path, target: undefined, bind, extension };
+  if (host === undefined || host === "*" || port === undefined || !/^[0-9]{1,5}$/.test(port))
+    return "malformed";
+  if (Number(port) < 1 || Number(port) > 65_535) return "malformed";
   return { path, target: { host, port: Number(port) }, bind, extension };
 }
 

@@ -1,61 +1,10 @@
 import type { Socket as UdpSocket } from "node:dgram";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
-import type { Socket } from "node:net";
-import { connect } from "node:net";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { UdpServer } from "../../src/node/handles.ts";
 import { startUdpServer } from "../../src/node/udp-server.ts";
-
-/**
- * A client of RFC 9298 that shares no code with ours: bytes written out by hand from the RFC and the bind draft.
- */
-class PlainClient {
-  readonly socket: Socket;
-  received = Buffer.alloc(0);
-
-  constructor(port: number) {
-    this.socket = connect(port, "127.0.0.1");
-    this.socket.on("error", () => {});
-    this.socket.on("data", (data) => {
-      this.received = Buffer.concat([this.received, data]);
-    });
-  }
-
-  async request(path: string, fields: readonly string[] = []): Promise<string> {
-    const lines = [
-      `GET ${path} HTTP/1.1`,
-      "Host: proxy.example",
-      "Connection: Upgrade",
-      "Upgrade: connect-udp",
-    ];
-    this.socket.write(`${[...lines, "Capsule-Protocol: ?1", ...fields].join("\r\n")}\r\n\r\n`);
-    await this.until(() => this.received.includes("\r\n\r\n"));
-    const end = this.received.indexOf("\r\n\r\n") + 4;
-    const head = this.received.subarray(0, end).toString("latin1");
-    this.received = this.received.subarray(end);
-    return head;
-  }
-
-  send(hex: string): void {
-    this.socket.write(Buffer.from(hex.replaceAll(" ", ""), "hex"));
-  }
-
-  /** The next `count` bytes in hex. */
-  async take(count: number): Promise<string> {
-    await this.until(() => this.received.length >= count);
-    const bytes = this.received.subarray(0, count);
-    this.received = this.received.subarray(count);
-    return bytes.toString("hex");
-  }
-
-  async until(isDone: () => boolean): Promise<void> {
-    while (!isDone()) {
-      if (this.socket.closed) throw new Error(`closed after ${this.received.toString("latin1")}`);
-      await Promise.race([once(this.socket, "data"), once(this.socket, "close")]);
-    }
-  }
-}
+import { PlainClient } from "./plain-client.ts";
 
 describe("a foreign client of RFC 9298", () => {
   let server: UdpServer;
@@ -146,7 +95,7 @@ describe("a foreign client of RFC 9298", () => {
   it("that uses context 0 in a bound tunnel without fallback is disconnected", async () => {
     await client.request("/.well-known/masque/udp/%2A/%2A/", ["Connect-UDP-Bind: ?1"]);
     client.send("00 03 00 68 69");
-    await once(client.socket, "close");
+    await client.ended();
   });
 
   it("is refused a denied target, and a name without address, by Proxy-Status", async () => {
@@ -160,6 +109,29 @@ describe("a foreign client of RFC 9298", () => {
     second.socket.destroy();
   });
 
+  it.each([
+    ["any host with a port", "%2A/53"],
+    ["a host with any port", "192.0.2.1/%2A"],
+    ["any host and any port, but does not ask to bind", "%2A/%2A", []],
+    ["port 0", "192.0.2.1/0"],
+    ["port 99999", "192.0.2.1/99999"],
+    ["no host", "/53"],
+    ["an IPv6 address with a zone", "fe80%3A%3A1%25eth0/53"],
+    ["a request with content", "192.0.2.1/53", ["Content-Length: 5"]],
+  ])("gets 400 for %s", async (_, target, fields: string[] = ["Connect-UDP-Bind: ?1"]) => {
+    expect(await client.request(`/.well-known/masque/udp/${target}/`, fields)).toMatch(/^HTTP\/1.1 400 /);
+    await client.ended();
+  });
+
+  it("gets 400 for a capsule before the 101, which RFC 9931 forbids, and the target gets nothing", async () => {
+    const heard: Buffer[] = [];
+    echo.on("message", (data) => heard.push(data));
+    const path = `/.well-known/masque/udp/127.0.0.1/${echo.address().port}/`;
+    expect(await client.request(path, [], "00 03 00 68 69")).toMatch(/^HTTP\/1.1 400 /);
+    await client.ended();
+    expect(heard).toEqual([]);
+  });
+
   it("is told 404, like by any web server, when the server has a key", async () => {
     const closed = await startUdpServer({ listen: ["127.0.0.1:0"], psk: Buffer.alloc(32, "k") });
     const stranger = new PlainClient(Number(closed.address.listen[0].split(":")[1]));
@@ -167,6 +139,9 @@ describe("a foreign client of RFC 9298", () => {
     expect(head).toMatch(/^HTTP\/1.1 404 Not Found\r\n/);
     expect(head).not.toMatch(/masque|udp|capsule|underpass|proxy/i);
     stranger.socket.destroy();
+    const clumsy = new PlainClient(Number(closed.address.listen[0].split(":")[1]));
+    expect(await clumsy.request("/.well-known/masque/udp/%2A/0/")).toBe(head);
+    clumsy.socket.destroy();
     await closed.close();
   });
 });

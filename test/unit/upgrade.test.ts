@@ -90,18 +90,33 @@ describe("an upgrade request", () => {
     ["with a Connection that names no upgrade", START, { ...FIELDS, Connection: "keep-alive" }],
     ["without Upgrade", START, { ...FIELDS, Upgrade: undefined }],
     ["to another protocol", START, { ...FIELDS, Upgrade: "websocket" }],
-    ["with another path", "GET / HTTP/1.1", FIELDS],
-    ["with a path without its last slash", path("192.0.2.1/53"), FIELDS],
-    ["with a query", path("192.0.2.1/53/?a"), FIELDS],
+    ["with a length of content", START, { ...FIELDS, "Content-Length": "0" }],
+    ["with content in chunks", START, { ...FIELDS, "Transfer-Encoding": "chunked" }],
+    ["with a type of content", START, { ...FIELDS, "Content-Type": "text/plain" }],
     ["with port 0", path("192.0.2.1/0/"), FIELDS],
     ["with port 65536", path("192.0.2.1/65536/"), FIELDS],
+    ["with port 99999", path("192.0.2.1/99999/"), FIELDS],
     ["with a port that is no number", path("192.0.2.1/5x/"), FIELDS],
+    ["without a port", path("192.0.2.1//"), FIELDS],
+    ["without a host", path("/53/"), FIELDS],
     ["with a half of a percent sign", path("a%2/53/"), FIELDS],
     ["with a blank in the host", path("a%20b/53/"), FIELDS],
     ["with a line break in the host", path("a%0d%0ab/53/"), FIELDS],
-    ["bound by its path but not by its field", path("*/*/"), FIELDS],
-    ["bound by its path but not in its field's value", path("*/*/"), { ...FIELDS, "Connect-UDP-Bind": "?0" }],
-    ["with a host of any and a port", path("*/53/"), { ...FIELDS, "Connect-UDP-Bind": "?1" }],
+    ["with any target but no Connect-UDP-Bind", path("*/*/"), FIELDS],
+    ["with any target and Connect-UDP-Bind: ?0", path("*/*/"), { ...FIELDS, "Connect-UDP-Bind": "?0" }],
+    ["with any host and a port", path("*/53/"), { ...FIELDS, "Connect-UDP-Bind": "?1" }],
+    ["with a host and any port", path("192.0.2.1/*/"), { ...FIELDS, "Connect-UDP-Bind": "?1" }],
+    ["with an encoded asterisk as its host alone", path("%2A/53/"), { ...FIELDS, "Connect-UDP-Bind": "?1" }],
+  ])("is malformed %s", (_, startLine, fields) => {
+    const present = Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
+    expect(requestOf(write(startLine, present))).toBe("malformed");
+  });
+
+  it.each([
+    ["with another path", "GET / HTTP/1.1", FIELDS],
+    ["with a path without its last slash", path("192.0.2.1/53"), FIELDS],
+    ["with a query", path("192.0.2.1/53/?a"), FIELDS],
+    ["with a word behind its version", `${START} x`, FIELDS],
     ["with our field in another version", START, { ...FIELDS, Underpass: OURS.replace("v=1", "v=2") }],
     ["with our field without a version", START, { ...FIELDS, Underpass: OURS.replace("v=1, ", "") }],
     ["with a nonce of 15 bytes", START, { ...FIELDS, Underpass: OURS.replace("AA==", "A===") }],
@@ -113,9 +128,8 @@ describe("an upgrade request", () => {
     ["with lane 256", START, { ...FIELDS, Underpass: OURS.replace("l=0", "l=256") }],
     ["with our field empty", START, { ...FIELDS, Underpass: "" }],
     ["with our field in no order", START, { ...FIELDS, Underpass: `${OURS},` }],
-  ])("is refused %s", (_, startLine, fields) => {
-    const present = Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
-    expect(requestOf(write(startLine, present))).toBeUndefined();
+  ])("is unknown %s", (_, startLine, fields) => {
+    expect(requestOf(write(startLine, fields))).toBeUndefined();
   });
 });
 
