@@ -4,7 +4,6 @@ import {
   CAPSULE_COMPRESSION_ACK,
   CAPSULE_COMPRESSION_CLOSE,
   CAPSULE_CONTEXT_ASSIGN,
-  CAPSULE_DATAGRAM,
   CAPSULE_SHUTDOWN,
   CAPSULE_UNREACHABLE,
   closeReason,
@@ -17,37 +16,74 @@ import {
   encodeShutdown,
   MAX_DATAGRAM_BYTES,
   MAX_MTU,
-  MAX_PAYLOAD_BYTES,
   readNumbers,
   unreachableKind,
 } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { copyAddress, sameBytes } from "../wire/socket-address.ts";
 import type { ExtensionResponse } from "../wire/upgrade.ts";
-import { CONTEXT_ACKED, CONTEXT_REFUSED, CONTEXT_UNACKED, ContextTable } from "./context-table.ts";
+import { ClientAssociations, IDLE_ANSWERED, IDLE_CLOSING, IDLE_QUIET } from "./client-associations.ts";
+import { ContextTable } from "./context-table.ts";
 import { Counters } from "./counters.ts";
 import { randomSeed } from "./credentials.ts";
 import { DatagramBatch } from "./datagram-batch.ts";
+import { Deadlines } from "./deadlines.ts";
 import { ProtocolError } from "./errors.ts";
-import { grown } from "./grown.ts";
 import type { LaneOptions, SessionCredentials } from "./lane.ts";
 import { Lane } from "./lane.ts";
 import type { ReceivedDatagrams } from "./received-datagrams.ts";
 import { SendPool, SendQueue } from "./send-queue.ts";
+import {
+  ASSOCIATION_CLOSING,
+  ASSOCIATION_ENDED,
+  ASSOCIATION_FREE,
+  ASSOCIATION_LOCAL,
+  ASSOCIATION_OPEN,
+  CONTEXT_ACKED,
+  CONTEXT_REFUSED,
+  CONTEXT_UNACKED,
+  LANE_CONNECTING,
+  LANE_HANDSHAKE,
+  LANE_HELD,
+  LANE_WAITING,
+  MAX_ID,
+} from "./session-model.ts";
 import { TokenBucket } from "./token-bucket.ts";
-import type { Tunnel } from "./tunnel.ts";
+import type { CapsuleReceiver, Tunnel } from "./tunnel.ts";
+import { UnknownContexts } from "./unknown-contexts.ts";
 
 const NONE = -1;
-const SWEEP_MS = 1_000;
 /** A context that nothing used for so long is closed; above RFC 4787 REQ-5's two minutes. */
 const CONTEXT_IDLE_MS = 300_000;
+/** At the bound, a context of ours that nothing used for so long gives way. */
+const CONTEXT_EVICTABLE_MS = 10_000;
 /** So long is a refusal of the server believed. */
 const REFUSAL_MS = 30_000;
 /** An association that the server refused is not asked for again sooner. */
 const REOPEN_MS = 1_000;
+/** A server that does not confirm the end of an association for so long is not asked again. */
+const CLOSING_MS = 60_000;
 /** Outputs of that kind, whatever the server says and applications send. */
 const UNREACHABLE_PER_SECOND = 200;
+/** Where ids of a session are this near their end, a new session takes its place. */
+const RENEW_SHARE = 7 / 8;
+/** How long answers to what went by the former session are waited for, and then for its connections to end. */
+const FORMER_MS = 2_000;
+const FORMER_END_MS = 1_000;
 const NEVER = Number.POSITIVE_INFINITY;
+
+/** Lists of idle contexts: ours, the server's, and those that it refused. */
+const OWN = 0;
+const PEER = 1;
+const REFUSED = 2;
+
+/** Keys of deadlines: the machine's own, then two for each lane. */
+const DEADLINE_ASSOCIATIONS = 0;
+const DEADLINE_CONTEXTS = 1;
+const DEADLINE_FORMER = 2;
+const DEADLINE_FIRST_LANE = 4;
+const deadlineOfLane = (index: number): number => DEADLINE_FIRST_LANE + 2 * index;
+const deadlineOfQueue = (index: number): number => DEADLINE_FIRST_LANE + 2 * index + 1;
 
 /** All durations in milliseconds, sizes in bytes. */
 export interface TunnelClientOptions extends LaneOptions {
@@ -59,6 +95,8 @@ export interface TunnelClientOptions extends LaneOptions {
   readonly idleTimeoutMs: number;
   /** ... or so long, once more than one answer came. */
   readonly activeIdleTimeoutMs: number;
+  /** Largest id of an association or context; lower in tests alone. */
+  readonly maxId?: number;
 }
 
 export type ClientOutput =
@@ -66,6 +104,8 @@ export type ClientOutput =
   | { readonly kind: "disconnect"; readonly lane: number; readonly error: ProtocolError | undefined }
   | { readonly kind: "session-up" }
   | { readonly kind: "session-resumed" }
+  /** A new session has taken the place of one whose ids were nearly used up; associations leave from other ports now. */
+  | { readonly kind: "session-renewed" }
   | { readonly kind: "session-down"; readonly error: Error | undefined }
   | { readonly kind: "association-closed"; readonly association: number; readonly reason: CloseReason }
   /**
@@ -80,15 +120,14 @@ export type ClientOutput =
       readonly mtu: number;
     };
 
-/** States of an association. */
-const FREE = 0;
-/** The server does not know of it: nothing was sent yet, or the server closed it. */
-const LOCAL = 1;
-const OPEN = 2;
-/** Ended here; the server has not said that it knows. */
-const CLOSING = 3;
-/** Ended, and free once the host has been told. */
-const ENDED = 4;
+/** A session that a new one took the place of: its lanes bring the last answers. */
+interface FormerSession {
+  readonly lanes: readonly Lane[];
+  readonly contextById: ReadonlyMap<number, number>;
+  /** Of each context's slot at that time: one that stands for something else by now is unknown. */
+  readonly generation: Int32Array;
+  isEnding: boolean;
+}
 
 /**
  * The client end of a session: lanes that come and go, associations and contexts that stay. Does no I/O and reads no
@@ -100,46 +139,45 @@ export class TunnelClient {
   /** Filled by {@link handleStream}; to be sent on before its next call. */
   readonly received = new DatagramBatch(1024);
   readonly contexts: ContextTable;
-  associationCount = 0;
 
   readonly #options: TunnelClientOptions;
+  readonly #maxId: number;
   readonly #outputs: ClientOutput[] = [];
-  readonly #pool = new SendPool();
-  readonly #lanes: Lane[] = [];
-  readonly #contextById = new Map<number, number>();
-  readonly #associationById = new Map<number, number>();
+  readonly #deadlines = new Deadlines();
+  readonly #associations = new ClientAssociations();
+  /** By index: of this session, of the one that takes its place, and of the former one. */
+  readonly #laneByIndex: Lane[] = [];
+  #lanes: readonly Lane[];
+  #pool: SendPool;
+  #contextById = new Map<number, number>();
+  #associationById = new Map<number, number>();
   #session: SessionCredentials | undefined;
   #sessionUp = false;
   #everUp = false;
   #closed = false;
   #nextAssociationId = 1;
   #nextContextId = 2;
-  #sweepAt = NEVER;
-  #evictContextsAt = 0;
+  /** Lanes of the session that is to take the place of this one, whose ids are nearly used up. */
+  #renewal: { readonly lanes: readonly Lane[]; readonly pool: SendPool } | undefined;
+  #former: FormerSession | undefined;
 
-  #state = new Uint8Array(64);
-  #wireId = new Int32Array(64);
-  #lane = new Int32Array(64);
-  #lastContext = new Int32Array(64).fill(NONE);
-  #lastActive = new Float64Array(64);
-  #reopenAt = new Float64Array(64);
-  #answers = new Int32Array(64);
-  #expires = new Uint8Array(64);
-  readonly #source: (AddressBytes | undefined)[] = [];
-  readonly #freeAssociations: number[] = [];
-  #usedAssociations = 0;
+  readonly #unknown = new UnknownContexts();
   readonly #numbers: number[] = [0, 0, 0];
   readonly #unreachable = new TokenBucket(UNREACHABLE_PER_SECOND);
   /** Addresses of contexts in outputs that the host has not taken yet. */
   readonly #untold = new Set<AddressBytes>();
+  readonly #receiver: CapsuleReceiver<Lane> = {
+    handleDatagramCapsule: (now, lane, id, data, payload, end) =>
+      this.#handleDatagramCapsule(now, lane, id, data, payload, end),
+    handleControlCapsule: (now, lane) => this.#handleControlCapsule(now, lane),
+  };
 
   constructor(options: TunnelClientOptions) {
     this.#options = options;
+    this.#maxId = options.maxId ?? MAX_ID;
     this.contexts = new ContextTable(randomSeed(options.crypto));
-    for (let index = 0; index < options.lanes; index++) {
-      const queue = new SendQueue(this.#pool, this.counters, options.queueBytes, options.ageBudgetMs);
-      this.#lanes.push(new Lane(index, queue, this.counters, options));
-    }
+    this.#pool = new SendPool();
+    this.#lanes = this.#makeLanes(0, this.#pool);
   }
 
   // Getters
@@ -149,40 +187,45 @@ export class TunnelClient {
     return this.#sessionUp;
   }
 
+  get associationCount(): number {
+    return this.#associations.count;
+  }
+
   get lanesUp(): number {
-    return this.#lanes.filter((lane) => lane.state === "up").length;
+    return this.#lanes.filter((lane) => lane.isUp).length;
   }
 
   /** The best lane's smoothed round-trip time in milliseconds. */
   get rttMs(): number | undefined {
-    const times = this.#lanes.flatMap((lane) => (lane.state === "up" ? (lane.tunnel?.rttMs ?? []) : []));
+    const times = this.#lanes.flatMap((lane) => (lane.isUp ? (lane.tunnel?.rttMs ?? []) : []));
     return times.length === 0 ? undefined : Math.min(...times);
   }
 
   /** Id on the wire of an association, 0 before it has one. */
   wireId(association: number): number {
-    return this.#state[association] === OPEN ? this.#wireId[association] : 0;
+    const { state, wireId } = this.#associations;
+    return state[association] === ASSOCIATION_OPEN ? wireId[association] : 0;
   }
 
   // Events
 
   /** Connects for the first time. */
   start(now: number): void {
-    this.#sweepAt = now + SWEEP_MS;
     this.#connect(now, this.#lanes[0]);
   }
 
   /** The connection that a `connect` output asked for is there. */
   handleConnected(now: number, index: number): void {
-    const lane = this.#lanes[index];
-    if (this.#closed || lane.state !== "connecting") return;
-    lane.handleConnected(now, this.#session);
+    const lane = this.#laneByIndex[index];
+    if (this.#closed || lane.state !== LANE_CONNECTING) return;
+    lane.handleConnected(now, this.#credentialsFor(lane));
+    this.#armLane(lane);
   }
 
   /** Connecting failed, or the connection has ended, for whatever reason. */
   handleDisconnected(now: number, index: number, error: Error | undefined): void {
-    const lane = this.#lanes[index];
-    if (lane.state === "waiting" || lane.state === "held") return;
+    const lane = this.#laneByIndex[index];
+    if (lane.state === LANE_WAITING || lane.state === LANE_HELD) return;
     this.#laneLost(now, lane, error);
   }
 
@@ -193,53 +236,50 @@ export class TunnelClient {
    * @returns the offset up to which they were consumed: send on `received`, then call again with the rest
    */
   handleStream(now: number, index: number, chunk: Uint8Array, offset: number, end: number): number {
-    const lane = this.#lanes[index];
+    const lane = this.#laneByIndex[index];
     this.received.count = 0;
     let at = offset;
-    if (lane.state === "handshake") {
-      at = lane.handleHead(now, this.#session, chunk, offset, end);
+    if (lane.state === LANE_HANDSHAKE) {
+      at = lane.handleHead(now, this.#credentialsFor(lane), chunk, offset, end);
       const { answer } = lane;
-      if (answer?.kind === "failed") this.#failLane(now, lane, answer.error);
-      else if (answer !== undefined) this.#laneUp(now, lane, answer.extension);
+      if (answer?.kind === "accepted") this.#laneUp(now, lane, answer.extension);
+      else if (answer !== undefined) this.#failLane(now, lane, answer.error);
     }
-    if (lane.state !== "up") return end;
-    return this.#handleCapsules(now, lane, chunk, at, end);
+    if (!lane.isUp) return end;
+    at = lane.tunnel!.readCapsules(now, lane, chunk, at, end, this.received, this.#receiver);
+    if (!lane.isUp) return end;
+    this.#checkTunnel(now, lane);
+    return at;
   }
 
   /** A batch from {@link pollTransmit} is written. */
   handleTransmitted(index: number): void {
-    this.#lanes[index].tunnel?.handleTransmitted();
+    this.#laneByIndex[index].tunnel?.handleTransmitted();
   }
 
   handleTimeout(now: number): void {
-    for (const lane of this.#lanes) {
-      if (lane.state === "up") {
-        lane.tunnel!.handleTimeout(now);
-        this.#checkTunnel(now, lane);
-      } else if (now >= lane.deadline) {
-        if (lane.state === "waiting") this.#connect(now, lane);
-        else this.#failLane(now, lane, new ProtocolError("ERR_HANDSHAKE_TIMEOUT", "connecting again"));
+    for (let key = this.#deadlines.takeDue(now); key !== NONE; key = this.#deadlines.takeDue(now)) {
+      if (key === DEADLINE_ASSOCIATIONS) this.#expireAssociations(now);
+      else if (key === DEADLINE_CONTEXTS) this.#expireContexts(now);
+      else if (key === DEADLINE_FORMER) this.#endFormer(now);
+      else {
+        const lane = this.#laneByIndex[(key - DEADLINE_FIRST_LANE) >> 1];
+        if (key === deadlineOfLane(lane.index)) this.#handleLaneTimeout(now, lane);
+        else this.#expireQueue(now, lane);
       }
-    }
-    if (now >= this.#sweepAt) {
-      this.#sweepAt = now + SWEEP_MS;
-      this.#sweep(now);
     }
   }
 
   /** When {@link handleTimeout} wants to be called; Infinity for never. */
   nextTimeout(): number {
-    let next = this.#sweepAt;
-    for (const lane of this.#lanes) {
-      next = Math.min(next, lane.state === "up" ? lane.tunnel!.nextTimeout() : lane.deadline);
-    }
-    return next;
+    return this.#deadlines.next();
   }
 
   pollOutput(): ClientOutput | undefined {
     const output = this.#outputs.shift();
-    if (output?.kind === "association-closed" && this.#state[output.association] === ENDED) {
-      this.#forget(output.association);
+    if (output?.kind === "association-closed") {
+      const { association } = output;
+      if (this.#associations.state[association] === ASSOCIATION_ENDED) this.#forget(association, "forget");
     }
     if (output?.kind === "unreachable") this.#untold.delete(output.remote);
     return output;
@@ -247,12 +287,15 @@ export class TunnelClient {
 
   /** Bytes for a lane's connection, lent until {@link handleTransmitted}. */
   pollTransmit(now: number, index: number): Uint8Array | undefined {
-    return this.#lanes[index].tunnel?.pollTransmit(now);
+    const lane = this.#laneByIndex[index];
+    const bytes = lane.tunnel?.pollTransmit(now);
+    if (!lane.queue.isEmpty) this.#deadlines.setEarlier(deadlineOfQueue(index), lane.queue.expiresAt);
+    return bytes;
   }
 
   /** True when nothing waits to be written on a lane. */
   isDrained(index: number): boolean {
-    return this.#lanes[index].tunnel?.isDrained ?? true;
+    return this.#laneByIndex[index].tunnel?.isDrained ?? true;
   }
 
   // Verbs
@@ -269,25 +312,16 @@ export class TunnelClient {
       this.counters.refused.association_limit++;
       return NONE;
     }
-    const slot = this.#freeAssociations.pop() ?? this.#usedAssociations++;
-    if (slot >= this.#state.length) this.#growAssociations();
     const lane = this.#leastLoadedLane();
     lane.load++;
-    this.#state[slot] = LOCAL;
-    this.#lane[slot] = lane.index;
-    this.#lastContext[slot] = NONE;
-    this.#lastActive[slot] = now;
-    this.#reopenAt[slot] = 0;
-    this.#answers[slot] = 0;
-    this.#expires[slot] = expires ? 1 : 0;
-    this.#source[slot] = source;
-    this.associationCount++;
+    const slot = this.#associations.open(now, source, expires, lane.index);
+    if (expires) this.#armAssociations();
     return slot;
   }
 
   closeAssociation(now: number, association: number): void {
     this.#endAssociation(now, association, "done");
-    if (this.#state[association] === ENDED) this.#forget(association);
+    if (this.#associations.state[association] === ASSOCIATION_ENDED) this.#forget(association, "forget");
   }
 
   /**
@@ -311,10 +345,13 @@ export class TunnelClient {
     }
     const context = this.#usableContext(now, association, address, addressOffset, addressLength, 1);
     if (context === NONE) return;
-    const lane = this.#lanes[this.#lane[association]];
+    const lane = this.#laneOf(association);
     const id = this.contexts.id[context];
-    if (lane.state === "up") lane.tunnel!.writeDatagram(now, association, id, data, offset, length);
-    else lane.queue.push(now, association, id, data, offset, length);
+    if (lane.isUp) lane.tunnel!.writeDatagram(now, association, id, data, offset, length);
+    else {
+      lane.queue.push(now, association, id, data, offset, length);
+      this.#deadlines.setEarlier(deadlineOfQueue(lane.index), lane.queue.expiresAt);
+    }
   }
 
   /** Sends rows `first` to before `end`, which are of one association and go to one remote address. */
@@ -328,46 +365,91 @@ export class TunnelClient {
   ): void {
     const context = this.#usableContext(now, association, address, 0, address.length, end - first);
     if (context === NONE) return;
-    const lane = this.#lanes[this.#lane[association]];
+    const lane = this.#laneOf(association);
     const id = this.contexts.id[context];
-    if (lane.state === "up") lane.tunnel!.writeDatagrams(now, association, id, received, first, end);
-    else lane.queue.pushAll(now, association, id, received, first, end);
+    if (lane.isUp) lane.tunnel!.writeDatagrams(now, association, id, received, first, end);
+    else {
+      lane.queue.pushAll(now, association, id, received, first, end);
+      this.#deadlines.setEarlier(deadlineOfQueue(lane.index), lane.queue.expiresAt);
+    }
   }
 
   /** Ends the session in an orderly way: drain the lanes, then close their connections. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#sweepAt = NEVER;
-    for (const lane of this.#lanes) {
-      if (lane.state === "up") lane.tunnel!.writeControl(encodeShutdown("done"));
-      else if (lane.state === "connecting" || lane.state === "handshake") {
+    for (const lane of this.#laneByIndex) {
+      if (lane.isUp) lane.tunnel!.writeControl(encodeShutdown("done"));
+      else if (lane.state === LANE_CONNECTING || lane.state === LANE_HANDSHAKE) {
         this.#outputs.push({ kind: "disconnect", lane: lane.index, error: undefined });
-        lane.state = "held";
+        lane.close();
       }
       lane.deadline = NEVER;
+      this.#deadlines.clear(deadlineOfLane(lane.index));
     }
+    this.#deadlines.clear(DEADLINE_ASSOCIATIONS);
+    this.#deadlines.clear(DEADLINE_CONTEXTS);
+    this.#deadlines.clear(DEADLINE_FORMER);
   }
 
-  // Handshake
+  // Lanes
+
+  #makeLanes(firstIndex: number, pool: SendPool): readonly Lane[] {
+    const { lanes, queueBytes, ageBudgetMs } = this.#options;
+    return Array.from({ length: lanes }, (_, i) => {
+      const queue = new SendQueue(pool, this.counters, queueBytes, ageBudgetMs);
+      const lane = new Lane(firstIndex + i, queue, this.counters, this.#options);
+      this.#laneByIndex[lane.index] = lane;
+      return lane;
+    });
+  }
+
+  #laneOf(association: number): Lane {
+    return this.#laneByIndex[this.#associations.lane[association]];
+  }
+
+  /** The session that a lane joins; undefined for a new one. */
+  #credentialsFor(lane: Lane): SessionCredentials | undefined {
+    return this.#renewal?.lanes.includes(lane) ? undefined : this.#session;
+  }
+
+  #armLane(lane: Lane): void {
+    this.#deadlines.set(deadlineOfLane(lane.index), lane.nextTimeout());
+  }
 
   #connect(now: number, lane: Lane): void {
     lane.connect(now);
+    this.#armLane(lane);
     this.#outputs.push({ kind: "connect", lane: lane.index });
   }
 
+  #handleLaneTimeout(now: number, lane: Lane): void {
+    if (lane.isUp) {
+      lane.tunnel!.handleTimeout(now);
+      this.#checkTunnel(now, lane);
+    } else if (lane.state === LANE_WAITING) this.#connect(now, lane);
+    else this.#failLane(now, lane, new ProtocolError("ERR_HANDSHAKE_TIMEOUT", "connecting again"));
+    this.#armLane(lane);
+  }
+
+  #expireQueue(now: number, lane: Lane): void {
+    lane.queue.expire(now);
+    this.#deadlines.set(deadlineOfQueue(lane.index), lane.queue.expiresAt);
+  }
+
   #laneUp(now: number, lane: Lane, answer: ExtensionResponse): void {
+    if (this.#renewal?.lanes.includes(lane)) {
+      this.#switchSession(now, lane, answer);
+      return;
+    }
     const { session, resumed } = answer;
     const isOurs = this.#session !== undefined && sameBytes(session, 0, this.#session.id, 0, session.length);
     if (!isOurs && this.#sessionUp) {
       // The server took this lane for a session of its own while another lane holds the real one.
       lane.tunnel!.open(now, true);
       lane.tunnel!.writeControl(encodeShutdown("done"));
-      this.#failLane(
-        now,
-        lane,
-        new ProtocolError("ERR_UPGRADE_REFUSED", "the lane did not join its session"),
-      );
+      const error = new ProtocolError("ERR_UPGRADE_REFUSED", "the lane did not join its session");
+      this.#failLane(now, lane, error);
       return;
     }
     const isNew = !(resumed && isOurs);
@@ -375,19 +457,21 @@ export class TunnelClient {
     lane.open(now);
     const wasUp = this.#sessionUp;
     this.#sessionUp = true;
-    if (!wasUp) {
-      for (let slot = 0; slot < this.#usedAssociations; slot++) {
-        if (this.#state[slot] !== FREE) this.#pin(slot, lane);
-      }
-      this.#registerPinned(lane);
+    if (wasUp) this.#rebalance(lane);
+    else {
+      this.#registerAll(lane);
       if (this.#everUp && !isNew) this.counters.resumed++;
       this.#outputs.push({ kind: isNew ? "session-up" : "session-resumed" });
       this.#everUp = true;
-      for (const other of this.#lanes) {
-        if (other.state === "held") this.#connect(now, other);
-      }
-    } else this.#rebalance(lane);
+      this.#connectHeld(now);
+    }
     lane.tunnel!.handleTimeout(now);
+    this.#armLane(lane);
+    this.#renewBeforeIdsRunOut(now);
+  }
+
+  #connectHeld(now: number): void {
+    for (const other of this.#lanes) if (other.state === LANE_HELD) this.#connect(now, other);
   }
 
   /** A session that the server knows nothing of yet: even contexts keep their ids, odd ones were the old server's. */
@@ -395,50 +479,51 @@ export class TunnelClient {
     this.#session = { id: answer.session, key: lane.deriveSessionKey(answer) };
     for (const [id, slot] of [...this.#contextById]) {
       if (id % 2 === 1 || this.contexts.state[slot] === CONTEXT_REFUSED) this.#releaseContext(slot);
-      else this.contexts.state[slot] = CONTEXT_UNACKED;
+      else this.contexts.handle(slot, "new session");
     }
-    for (let slot = 0; slot < this.#usedAssociations; slot++) {
-      if (this.#state[slot] === CLOSING) this.#forget(slot);
+    for (let slot = 0; slot < this.#associations.used; slot++) {
+      if (this.#associations.state[slot] === ASSOCIATION_CLOSING) this.#forget(slot, "new session");
     }
   }
 
-  /** Tells the server, on this lane, of every association that is pinned to it. */
-  #registerPinned(lane: Lane): void {
-    for (let slot = 0; slot < this.#usedAssociations; slot++) {
-      if (this.#lane[slot] === lane.index) this.#register(slot, lane);
+  /** Pins every association to a lane and tells the server of it there. */
+  #registerAll(lane: Lane): void {
+    for (let slot = 0; slot < this.#associations.used; slot++) {
+      if (this.#associations.state[slot] === ASSOCIATION_FREE) continue;
+      this.#pin(slot, lane);
+      this.#register(slot, lane);
     }
   }
 
   #register(slot: number, lane: Lane): void {
+    const { state, wireId, source } = this.#associations;
     const tunnel = lane.tunnel!;
-    if (this.#state[slot] === CLOSING)
-      tunnel.writeControl(encodeAssociationClose(this.#wireId[slot], "done"));
-    if (this.#state[slot] !== OPEN) return;
-    tunnel.writeControl(encodeAssociationOpen(this.#wireId[slot], this.#source[slot]));
+    if (state[slot] === ASSOCIATION_CLOSING)
+      tunnel.writeControl(encodeAssociationClose(wireId[slot], "done"));
+    if (state[slot] !== ASSOCIATION_OPEN) return;
+    tunnel.writeControl(encodeAssociationOpen(wireId[slot], source[slot]));
     for (let context = this.contexts.first(slot); context !== NONE; context = this.contexts.next(context)) {
       if (this.contexts.state[context] !== CONTEXT_UNACKED) continue;
       tunnel.writeControl(
-        encodeContextAssign(this.contexts.id[context], this.#wireId[slot], this.contexts.address[context]!),
+        encodeContextAssign(this.contexts.id[context], wireId[slot], this.contexts.address[context]!),
       );
     }
   }
 
-  // Lanes
-
   #pin(slot: number, lane: Lane): void {
-    const before = this.#lanes[this.#lane[slot]];
+    const before = this.#laneOf(slot);
     if (before === lane) return;
     before.load--;
     lane.load++;
-    this.#lane[slot] = lane.index;
+    this.#associations.lane[slot] = lane.index;
     lane.queue.takeFlow(slot);
   }
 
   /** Takes its fair share of associations over from the lanes that are up. */
   #rebalance(lane: Lane): void {
     const share = Math.floor(this.associationCount / this.lanesUp);
-    for (let slot = 0; slot < this.#usedAssociations && lane.load < share; slot++) {
-      if (this.#state[slot] === FREE || this.#lanes[this.#lane[slot]].load <= share) continue;
+    for (let slot = 0; slot < this.#associations.used && lane.load < share; slot++) {
+      if (this.#associations.state[slot] === ASSOCIATION_FREE || this.#laneOf(slot).load <= share) continue;
       this.#pin(slot, lane);
       this.#register(slot, lane);
     }
@@ -447,9 +532,8 @@ export class TunnelClient {
   #leastLoadedLane(): Lane {
     let best = this.#lanes[0];
     for (const lane of this.#lanes) {
-      const better =
-        (lane.state === "up") === (best.state === "up") ? lane.load < best.load : lane.state === "up";
-      if (better) best = lane;
+      const isBetter = lane.isUp === best.isUp ? lane.load < best.load : lane.isUp;
+      if (isBetter) best = lane;
     }
     return best;
   }
@@ -460,13 +544,15 @@ export class TunnelClient {
   }
 
   #laneLost(now: number, lane: Lane, error: Error | undefined): void {
-    const wasUp = lane.state === "up";
-    lane.handleLost(now, this.#closed);
-    if (!wasUp) return;
+    const wasUp = lane.isUp;
+    const isFormer = this.#former?.lanes.includes(lane) ?? false;
+    lane.handleLost(now, this.#closed || isFormer);
+    this.#armLane(lane);
+    if (!wasUp || isFormer) return;
     const heir = this.#leastLoadedLane();
-    if (heir.state === "up") {
-      for (let slot = 0; slot < this.#usedAssociations; slot++) {
-        if (this.#state[slot] === FREE || this.#lane[slot] !== lane.index) continue;
+    if (heir.isUp) {
+      for (let slot = 0; slot < this.#associations.used; slot++) {
+        if (this.#associations.state[slot] === ASSOCIATION_FREE || this.#laneOf(slot) !== lane) continue;
         const target = this.#leastLoadedLane();
         this.#pin(slot, target);
         this.#register(slot, target);
@@ -474,11 +560,12 @@ export class TunnelClient {
       return;
     }
     this.#sessionUp = false;
+    this.#giveUpRenewal();
     for (const other of this.#lanes) {
       // One lane finds out whether the session lives; the others wait for it.
-      if (other !== lane && other.state === "waiting") {
-        other.hold();
-      }
+      if (other === lane || other.state !== LANE_WAITING) continue;
+      other.hold();
+      this.#armLane(other);
     }
     if (!this.#closed) this.#outputs.push({ kind: "session-down", error });
   }
@@ -488,119 +575,214 @@ export class TunnelClient {
     if (error !== undefined) this.#failLane(now, lane, error);
   }
 
-  // Capsules
+  // A new session in place of one whose ids run out
 
-  #handleCapsules(now: number, lane: Lane, chunk: Uint8Array, offset: number, end: number): number {
-    const tunnel = lane.tunnel!;
-    const { received } = this;
-    let at = offset;
-    received.data = chunk;
-    while (!received.isFull && tunnel.next(now, chunk, at, end)) {
-      const reader = tunnel.reader;
-      if (reader.type !== CAPSULE_DATAGRAM) {
-        // It may end what the rows before it stand for: those go first.
-        if (received.count > 0 && reader.type !== CAPSULE_COMPRESSION_ACK) return reader.start;
-        at = reader.offset;
-        this.#handleControl(now, lane);
-        if (lane.tunnel !== tunnel) return end;
-        if (tunnel.error !== undefined) break;
-        continue;
-      }
-      at = reader.offset;
-      const { data } = reader;
-      const payload = readNumbers(data, reader.valueOffset, reader.valueEnd, 1, this.#numbers);
-      const length = reader.valueEnd - payload;
-      if (payload < 0 || length > MAX_PAYLOAD_BYTES) {
-        tunnel.fail(new ProtocolError("ERR_CAPSULE_MALFORMED", "DATAGRAM"));
-        break;
-      }
-      const context = this.#contextById.get(this.#numbers[0]);
-      if (context === undefined) {
-        this.counters.drops.unknown_context++;
-        continue;
-      }
-      const association = this.contexts.association[context];
-      this.contexts.lastUsed[context] = now;
-      this.#lastActive[association] = now;
-      // More than one is all that matters.
-      if (this.#answers[association] < 2) this.#answers[association]++;
-      this.counters.datagramsIn++;
-      this.counters.bytesIn += length;
-      received.add(association, context, payload, length);
-      if (data !== chunk) {
-        // Put together from two chunks: it stands alone, as the batch has one buffer.
-        received.data = data;
-        return at;
-      }
-    }
-    if (tunnel.error !== undefined) {
-      this.#checkTunnel(now, lane);
-      return end;
-    }
-    return received.isFull ? at : end;
+  /** Connects the first lane of the session that is to take over, while this one goes on. */
+  #renewBeforeIdsRunOut(now: number, serversId = 0): void {
+    const highest = Math.max(this.#nextAssociationId, this.#nextContextId, serversId);
+    if (highest < this.#maxId * RENEW_SHARE || !this.#sessionUp || this.#closed) return;
+    if (this.#renewal !== undefined || this.#former !== undefined) return;
+    const pool = new SendPool();
+    const firstIndex = this.#lanes[0].index === 0 ? this.#lanes.length : 0;
+    const lanes = this.#makeLanes(firstIndex, pool);
+    this.#renewal = { lanes, pool };
+    this.#connect(now, lanes[0]);
   }
 
-  #handleControl(now: number, lane: Lane): void {
-    const { type, data, valueOffset, valueEnd } = lane.tunnel!.reader;
+  #giveUpRenewal(): void {
+    for (const lane of this.#renewal?.lanes ?? []) {
+      if (lane.state === LANE_CONNECTING || lane.state === LANE_HANDSHAKE) {
+        this.#outputs.push({ kind: "disconnect", lane: lane.index, error: undefined });
+        lane.close();
+      }
+      lane.deadline = NEVER;
+      this.#armLane(lane);
+    }
+    this.#renewal = undefined;
+  }
+
+  /**
+   * The new session is up: associations and contexts get new ids there. The former one sends what waits, brings what
+   * still comes, and ends soon. Its contexts of the server's numbering stay behind.
+   */
+  #switchSession(now: number, lane: Lane, answer: ExtensionResponse): void {
+    const { lanes, pool } = this.#renewal!;
+    this.#renewal = undefined;
+    this.#former = {
+      lanes: this.#lanes,
+      contextById: this.#contextById,
+      generation: this.contexts.generation.slice(),
+      isEnding: false,
+    };
+    for (const former of this.#lanes) this.#retire(former);
+    this.#deadlines.set(DEADLINE_FORMER, now + FORMER_MS);
+    this.#lanes = lanes;
+    this.#pool = pool;
+    this.#session = { id: answer.session, key: lane.deriveSessionKey(answer) };
+    this.#giveNewIds();
+    lane.open(now);
+    this.#registerAll(lane);
+    this.#outputs.push({ kind: "session-renewed" });
+    this.#connectHeld(now);
+    lane.tunnel!.handleTimeout(now);
+    this.#armLane(lane);
+  }
+
+  /** A lane of a session that is being replaced: it is not connected again. */
+  #retire(lane: Lane): void {
+    if (lane.isUp) return;
+    if (lane.state === LANE_CONNECTING || lane.state === LANE_HANDSHAKE) {
+      this.#outputs.push({ kind: "disconnect", lane: lane.index, error: undefined });
+      lane.close();
+    }
+    lane.deadline = NEVER;
+    this.#armLane(lane);
+  }
+
+  #giveNewIds(): void {
+    const associations = this.#associations;
+    const before = this.#contextById;
+    this.#contextById = new Map();
+    this.#associationById = new Map();
+    this.#nextAssociationId = 1;
+    this.#nextContextId = 2;
+    for (let slot = 0; slot < associations.used; slot++) {
+      if (associations.state[slot] === ASSOCIATION_CLOSING) this.#forget(slot, "new session");
+      if (associations.state[slot] !== ASSOCIATION_OPEN) continue;
+      associations.wireId[slot] = this.#nextAssociationId++;
+      this.#associationById.set(associations.wireId[slot], slot);
+    }
+    for (const [id, slot] of before) {
+      if (id % 2 === 1 || this.contexts.state[slot] === CONTEXT_REFUSED) this.#releaseContext(slot);
+      else {
+        this.contexts.handle(slot, "new session");
+        this.#numberContext(slot);
+      }
+    }
+  }
+
+  /** Has the former session end, or, where its server has not done so in time, its connections. */
+  #endFormer(now: number): void {
+    const former = this.#former!;
+    if (former.isEnding) {
+      for (const lane of former.lanes) if (lane.isUp) this.#failLaneSilently(now, lane);
+      this.#former = undefined;
+      this.#renewBeforeIdsRunOut(now);
+      return;
+    }
+    former.isEnding = true;
+    for (const lane of former.lanes) if (lane.isUp) lane.tunnel!.writeControl(encodeShutdown("done"));
+    this.#deadlines.set(DEADLINE_FORMER, now + FORMER_END_MS);
+  }
+
+  #failLaneSilently(now: number, lane: Lane): void {
+    this.#outputs.push({ kind: "disconnect", lane: lane.index, error: undefined });
+    this.#laneLost(now, lane, undefined);
+  }
+
+  // Capsules
+
+  #handleDatagramCapsule(
+    now: number,
+    lane: Lane,
+    id: number,
+    _data: Uint8Array,
+    payload: number,
+    end: number,
+  ): void {
+    const context = this.#contextOfDatagram(lane, id);
+    if (context === undefined) {
+      this.counters.drops.unknown_context++;
+      if (id <= MAX_ID && !this.#isFormer(lane) && this.#unknown.shallAnswer(now, id)) {
+        lane.tunnel!.writeControl(encodeCompressionClose(id));
+      }
+      return;
+    }
+    const association = this.contexts.association[context];
+    this.contexts.idle.refresh(now, context);
+    this.#associations.handleAnswer(now, association);
+    this.counters.datagramsIn++;
+    this.counters.bytesIn += end - payload;
+    this.received.add(association, context, payload, end - payload);
+  }
+
+  #contextOfDatagram(lane: Lane, id: number): number | undefined {
+    const former = this.#former;
+    if (former === undefined || !former.lanes.includes(lane)) return this.#contextById.get(id);
+    const slot = former.contextById.get(id);
+    const isSame = slot !== undefined && former.generation[slot] === this.contexts.generation[slot];
+    return isSame ? slot : undefined;
+  }
+
+  #isFormer(lane: Lane): boolean {
+    return this.#former?.lanes.includes(lane) ?? false;
+  }
+
+  /** @returns false when the lane is gone */
+  #handleControlCapsule(now: number, lane: Lane): boolean {
+    const tunnel = lane.tunnel!;
+    const { type, data, valueOffset, valueEnd } = tunnel.reader;
     const numbers = this.#numbers;
+    const fields = CONTROL_FIELDS.get(type);
+    const at = fields === undefined ? -1 : readNumbers(data, valueOffset, valueEnd, fields, numbers);
+    const isWhole = type === CAPSULE_CONTEXT_ASSIGN ? at >= 0 : at === valueEnd;
+    if (!isWhole) {
+      // COMPRESSION_ASSIGN and ASSOCIATION_OPEN are the client's to send.
+      malformed(tunnel);
+      return true;
+    }
+    const [first, second, third] = numbers;
+    if (type === CAPSULE_SHUTDOWN) {
+      this.#failLane(now, lane, new ProtocolError("ERR_PEER_SHUTDOWN", closeReason(first)));
+      return false;
+    }
+    // What the server says of a session that was replaced changes nothing any more.
+    if (this.#isFormer(lane)) return true;
     switch (type) {
       case CAPSULE_COMPRESSION_ACK:
       case CAPSULE_COMPRESSION_CLOSE: {
-        if (readNumbers(data, valueOffset, valueEnd, 1, numbers) !== valueEnd) {
-          malformed(lane.tunnel!);
-          return;
-        }
-        const slot = this.#contextById.get(numbers[0]);
-        if (slot === undefined) return;
-        if (type === CAPSULE_COMPRESSION_ACK) this.contexts.state[slot] = CONTEXT_ACKED;
-        else if (this.contexts.state[slot] === CONTEXT_UNACKED) {
-          this.contexts.state[slot] = CONTEXT_REFUSED;
-          this.contexts.lastUsed[slot] = now;
-          this.#tellUnreachable(now, slot, "prohibited", 0);
-        } else this.#releaseContext(slot);
-        return;
+        const slot = this.#contextById.get(first);
+        if (slot !== undefined) this.#handleContextAnswer(now, slot, type === CAPSULE_COMPRESSION_ACK);
+        break;
       }
       case CAPSULE_CONTEXT_ASSIGN: {
-        const at = readNumbers(data, valueOffset, valueEnd, 2, numbers);
-        const address = at < 0 ? undefined : decodeWholeAddress(data, at, valueEnd);
-        if (address === undefined || numbers[0] % 2 === 0 || numbers[0] > 0x3fff_ffff) {
-          malformed(lane.tunnel!);
-          return;
-        }
-        this.#handleContextAssign(now, lane, numbers[0], numbers[1], address);
-        return;
+        const address = decodeWholeAddress(data, at, valueEnd);
+        if (address === undefined || first % 2 === 0 || first > this.#maxId) malformed(tunnel);
+        else this.#handleContextAssign(now, lane, first, second, address);
+        break;
       }
-      case CAPSULE_ASSOCIATION_CLOSE: {
-        if (readNumbers(data, valueOffset, valueEnd, 2, numbers) !== valueEnd) {
-          malformed(lane.tunnel!);
-          return;
-        }
-        this.#handleAssociationClose(now, lane, numbers[0], closeReason(numbers[1]));
-        return;
-      }
+      case CAPSULE_ASSOCIATION_CLOSE:
+        this.#handleAssociationClose(now, lane, first, closeReason(second));
+        break;
       case CAPSULE_UNREACHABLE: {
-        if (readNumbers(data, valueOffset, valueEnd, 3, numbers) !== valueEnd) {
-          malformed(lane.tunnel!);
-          return;
-        }
-        const slot = this.#contextById.get(numbers[0]);
-        const reason = unreachableKind(numbers[1]);
-        const mtu = reason === "too-big" ? Math.min(numbers[2], MAX_MTU) : 0;
-        if (slot !== undefined) this.#tellUnreachable(now, slot, reason, mtu);
-        return;
+        const slot = this.#contextById.get(first);
+        const reason = unreachableKind(second);
+        const mtu = reason === "too-big" ? Math.min(third, MAX_MTU) : 0;
+        if (slot !== undefined) this.#reportUnreachable(now, slot, reason, mtu);
+        break;
       }
-      case CAPSULE_SHUTDOWN: {
-        if (readNumbers(data, valueOffset, valueEnd, 1, numbers) !== valueEnd) {
-          malformed(lane.tunnel!);
-          return;
-        }
-        this.#failLane(now, lane, new ProtocolError("ERR_PEER_SHUTDOWN", closeReason(numbers[0])));
-        return;
-      }
-      default:
-        // COMPRESSION_ASSIGN and ASSOCIATION_OPEN are the client's to send.
-        malformed(lane.tunnel!);
     }
+    return true;
+  }
+
+  #handleContextAnswer(now: number, slot: number, isAck: boolean): void {
+    const { contexts } = this;
+    const before = contexts.state[slot];
+    if (isAck) {
+      contexts.handle(slot, "ack");
+      if (before === CONTEXT_REFUSED) contexts.idle.touch(now, slot, OWN);
+      return;
+    }
+    if (before === CONTEXT_ACKED) {
+      // The server forgot it, or never knew it: the next datagram registers the address anew.
+      if (contexts.id[slot] % 2 === 0) this.#associations.isDoubtful[contexts.association[slot]] = 1;
+      this.#releaseContext(slot);
+      return;
+    }
+    contexts.handle(slot, "close");
+    contexts.idle.touch(now, slot, REFUSED);
+    this.#armContexts();
+    if (before === CONTEXT_UNACKED) this.#reportUnreachable(now, slot, "prohibited", 0);
   }
 
   #handleContextAssign(
@@ -610,42 +792,45 @@ export class TunnelClient {
     associationId: number,
     address: AddressBytes,
   ): void {
+    const tunnel = lane.tunnel!;
     const association = this.#associationById.get(associationId);
-    if (association === undefined || this.#state[association] !== OPEN) {
-      lane.tunnel!.writeControl(encodeCompressionClose(id));
+    if (association === undefined || this.#associations.state[association] !== ASSOCIATION_OPEN) {
+      tunnel.writeControl(encodeCompressionClose(id));
       return;
     }
     if (!this.#contextById.has(id)) {
-      if (this.contexts.size >= this.#options.maxContexts) {
+      if (!this.#makeRoomForPeer()) {
         this.counters.refused.context_limit++;
-        lane.tunnel!.writeControl(encodeCompressionClose(id));
+        tunnel.writeControl(encodeCompressionClose(id));
         return;
       }
       const twin = this.contexts.find(association, address, 0, address.length);
-      const slot = this.contexts.allocate(now, association, id, address, twin === NONE);
-      this.contexts.state[slot] = CONTEXT_ACKED;
+      const slot = this.contexts.allocate(now, "learn", association, id, address, twin === NONE, PEER);
       this.#contextById.set(id, slot);
+      this.#armContexts();
     }
-    lane.tunnel!.writeControl(encodeCompressionAck(id));
+    tunnel.writeControl(encodeCompressionAck(id));
+    this.#renewBeforeIdsRunOut(now, id);
   }
 
   #handleAssociationClose(now: number, lane: Lane, id: number, reason: CloseReason): void {
     const association = this.#associationById.get(id);
     if (association === undefined) return;
-    if (this.#state[association] === CLOSING) {
-      this.#forget(association);
+    const associations = this.#associations;
+    if (associations.state[association] === ASSOCIATION_CLOSING) {
+      this.#forget(association, "closed by server");
       return;
     }
     lane.tunnel!.writeControl(encodeAssociationClose(id, "done"));
     this.#associationById.delete(id);
     this.#pool.removeFlow(association);
     this.#releaseContexts(association);
-    this.#state[association] = LOCAL;
-    this.#reopenAt[association] = reason === "limit" || reason === "failed" ? now + REOPEN_MS : now;
+    associations.handle(association, "closed by server");
+    associations.reopenAt[association] = reason === "limit" || reason === "failed" ? now + REOPEN_MS : now;
   }
 
-  /** Tells of a context's remote address, and not again before the host has heard of it. */
-  #tellUnreachable(now: number, context: number, reason: UnreachableKind, mtu: number): void {
+  /** Reports a context's remote address, and not again before the host has heard of it. */
+  #reportUnreachable(now: number, context: number, reason: UnreachableKind, mtu: number): void {
     const association = this.contexts.association[context];
     const remote = this.contexts.address[context]!;
     if (this.#untold.has(remote)) return;
@@ -658,7 +843,7 @@ export class TunnelClient {
     this.#outputs.push({ kind: "unreachable", association, remote, reason, mtu });
   }
 
-  // Associations and contexts
+  // Contexts
 
   /** The context for `count` datagrams to an address, or -1 when they are dropped, and counted. */
   #usableContext(
@@ -669,19 +854,20 @@ export class TunnelClient {
     addressLength: number,
     count: number,
   ): number {
-    this.#lastActive[association] = now;
-    let context = this.#lastContext[association];
+    const { lastContext } = this.#associations;
+    this.#associations.handleSent(now, association);
+    let context = lastContext[association];
     if (context === NONE || !isAddressOf(this.contexts, context, address, addressOffset, addressLength)) {
       context = this.#contextFor(now, association, address, addressOffset, addressLength, count);
       if (context === NONE) return NONE;
-      this.#lastContext[association] = context;
+      this.#associations.lastContext[association] = context;
     }
     if (this.contexts.state[context] === CONTEXT_REFUSED) {
       this.counters.drops.refused_target += count;
-      this.#tellUnreachable(now, context, "prohibited", 0);
+      this.#reportUnreachable(now, context, "prohibited", 0);
       return NONE;
     }
-    this.contexts.lastUsed[context] = now;
+    this.contexts.idle.refresh(now, context);
     return context;
   }
 
@@ -695,75 +881,144 @@ export class TunnelClient {
   ): number {
     const known = this.contexts.find(association, bytes, offset, length);
     if (known !== NONE) return known;
-    if (now < this.#reopenAt[association]) {
+    if (now < this.#associations.reopenAt[association]) {
       this.counters.drops.association_limit += count;
       return NONE;
     }
-    if (this.contexts.size >= this.#options.maxContexts && !this.#evictContexts(now)) {
+    const isOutOfIds = this.#nextContextId > this.#maxId || this.#nextAssociationId > this.#maxId;
+    if (isOutOfIds || !this.#makeRoomForOwn(now)) {
       this.counters.drops.context_limit += count;
       return NONE;
     }
-    const lane = this.#lanes[this.#lane[association]];
-    if (this.#state[association] === LOCAL) {
-      this.#state[association] = OPEN;
-      this.#wireId[association] = this.#nextAssociationId++;
-      this.#associationById.set(this.#wireId[association], association);
-      if (lane.state === "up") {
-        lane.tunnel!.writeControl(
-          encodeAssociationOpen(this.#wireId[association], this.#source[association]),
-        );
-      }
-    }
-    const id = this.#nextContextId;
-    this.#nextContextId += 2;
+    this.#openAtServer(association);
     const address = copyAddress(bytes, offset, length);
-    const slot = this.contexts.allocate(now, association, id, address, true);
-    this.#contextById.set(id, slot);
-    if (lane.state === "up") {
-      lane.tunnel!.writeControl(encodeContextAssign(id, this.#wireId[association], address));
+    const slot = this.contexts.allocate(
+      now,
+      "register",
+      association,
+      this.#nextContextId,
+      address,
+      true,
+      OWN,
+    );
+    this.#numberContext(slot);
+    this.#armContexts();
+    const lane = this.#laneOf(association);
+    if (lane.isUp) {
+      const wireId = this.#associations.wireId[association];
+      lane.tunnel!.writeControl(encodeContextAssign(this.contexts.id[slot], wireId, address));
     }
+    this.#renewBeforeIdsRunOut(now);
     return slot;
   }
 
+  /** Opens an association at the server, unless the server surely knows it. */
+  #openAtServer(association: number): void {
+    const associations = this.#associations;
+    const isNew = associations.state[association] === ASSOCIATION_LOCAL;
+    if (isNew) {
+      associations.handle(association, "register");
+      associations.wireId[association] = this.#nextAssociationId++;
+      this.#associationById.set(associations.wireId[association], association);
+    }
+    const lane = this.#laneOf(association);
+    if ((isNew || associations.isDoubtful[association] === 1) && lane.isUp) {
+      const { wireId, source } = associations;
+      lane.tunnel!.writeControl(encodeAssociationOpen(wireId[association], source[association]));
+    }
+    associations.isDoubtful[association] = 0;
+  }
+
+  #numberContext(slot: number): void {
+    this.contexts.id[slot] = this.#nextContextId;
+    this.#contextById.set(this.#nextContextId, slot);
+    this.#nextContextId += 2;
+  }
+
+  /** Room for a context of ours: those of the server's making give way first, then ours that were long unused. */
+  #makeRoomForOwn(now: number): boolean {
+    const { contexts } = this;
+    if (contexts.size < this.#options.maxContexts) return true;
+    const { idle } = contexts;
+    let victim = idle.oldest(REFUSED);
+    if (victim === NONE) victim = idle.oldest(PEER);
+    if (victim === NONE) victim = idle.expired(now, OWN, CONTEXT_EVICTABLE_MS);
+    if (victim === NONE) return false;
+    this.#closeContext(victim);
+    return true;
+  }
+
+  /** Room for a context of the server's making, which may take no more than half. */
+  #makeRoomForPeer(): boolean {
+    const { idle, size } = this.contexts;
+    const { maxContexts } = this.#options;
+    if (size < maxContexts && idle.size(PEER) < maxContexts / 2) return true;
+    const victim = idle.oldest(PEER);
+    if (victim === NONE) return false;
+    this.#closeContext(victim);
+    return true;
+  }
+
+  /** Releases a context, and says so to the server where it knows it. */
+  #closeContext(slot: number): void {
+    const lane = this.#laneOf(this.contexts.association[slot]);
+    if (this.contexts.state[slot] !== CONTEXT_REFUSED && lane.isUp) {
+      lane.tunnel!.writeControl(encodeCompressionClose(this.contexts.id[slot]));
+    }
+    this.#releaseContext(slot);
+  }
+
   #releaseContext(slot: number): void {
+    const { lastContext } = this.#associations;
     const association = this.contexts.association[slot];
-    if (this.#lastContext[association] === slot) this.#lastContext[association] = NONE;
+    if (lastContext[association] === slot) lastContext[association] = NONE;
     this.#contextById.delete(this.contexts.id[slot]);
     this.contexts.release(slot);
   }
 
   #releaseContexts(association: number): void {
-    for (
-      let slot = this.contexts.first(association);
-      slot !== NONE;
-      slot = this.contexts.first(association)
-    ) {
+    const { contexts } = this;
+    for (let slot = contexts.first(association); slot !== NONE; slot = contexts.first(association)) {
       this.#releaseContext(slot);
     }
   }
 
+  #armContexts(): void {
+    const { idle } = this.contexts;
+    const idleAt = Math.min(idle.expiresAt(OWN, CONTEXT_IDLE_MS), idle.expiresAt(PEER, CONTEXT_IDLE_MS));
+    this.#deadlines.setEarlier(DEADLINE_CONTEXTS, Math.min(idleAt, idle.expiresAt(REFUSED, REFUSAL_MS)));
+  }
+
+  #expireContexts(now: number): void {
+    for (const list of [OWN, PEER, REFUSED]) {
+      const limit = list === REFUSED ? REFUSAL_MS : CONTEXT_IDLE_MS;
+      for (;;) {
+        const slot = this.contexts.idle.expired(now, list, limit);
+        if (slot === NONE) break;
+        this.#closeContext(slot);
+      }
+    }
+    this.#armContexts();
+  }
+
+  // Associations
+
   #endAssociation(now: number, association: number, reason: CloseReason): void {
-    const state = this.#state[association];
-    if (state !== LOCAL && state !== OPEN) return;
-    const lane = this.#lanes[this.#lane[association]];
+    const associations = this.#associations;
+    if (!associations.isLive(association)) return;
     this.#pool.removeFlow(association);
     this.#releaseContexts(association);
-    this.associationCount--;
-    this.#forgetUnreachable(association);
-    if (state === LOCAL) {
-      this.#state[association] = ENDED;
-      return;
-    }
-    this.#state[association] = CLOSING;
-    this.#lastActive[association] = now;
-    this.#source[association] = undefined;
-    if (lane.state === "up") {
-      lane.tunnel!.writeControl(encodeAssociationClose(this.#wireId[association], reason));
-    }
+    this.#withdrawUnreachable(association);
+    associations.handleEnded(now, association);
+    if (associations.state[association] !== ASSOCIATION_CLOSING) return;
+    this.#armAssociations();
+    const lane = this.#laneOf(association);
+    if (lane.isUp)
+      lane.tunnel!.writeControl(encodeAssociationClose(associations.wireId[association], reason));
   }
 
   /** Its slot may stand for another association by the time that the host hears of it. */
-  #forgetUnreachable(association: number): void {
+  #withdrawUnreachable(association: number): void {
     for (let i = this.#outputs.length - 1; i >= 0; i--) {
       const output = this.#outputs[i];
       if (output.kind !== "unreachable" || output.association !== association) continue;
@@ -772,22 +1027,19 @@ export class TunnelClient {
     }
   }
 
-  #forget(association: number): void {
-    this.#associationById.delete(this.#wireId[association]);
-    this.#lanes[this.#lane[association]].load--;
-    this.#state[association] = FREE;
-    this.#source[association] = undefined;
-    this.#freeAssociations.push(association);
+  #forget(association: number, event: "forget" | "closed by server" | "new session" | "expire"): void {
+    const associations = this.#associations;
+    if (associations.state[association] === ASSOCIATION_CLOSING) {
+      this.#associationById.delete(associations.wireId[association]);
+    }
+    this.#laneOf(association).load--;
+    associations.handle(association, event);
+    associations.release(association);
   }
 
   /** Ends the idlest association that may expire. */
   #evictAssociation(now: number): boolean {
-    let idlest = NONE;
-    for (let slot = 0; slot < this.#usedAssociations; slot++) {
-      const live = this.#state[slot] === LOCAL || this.#state[slot] === OPEN;
-      if (!live || this.#expires[slot] === 0) continue;
-      if (idlest === NONE || this.#lastActive[slot] < this.#lastActive[idlest]) idlest = slot;
-    }
+    const { idlest } = this.#associations;
     if (idlest === NONE) return false;
     this.counters.refused.association_evicted++;
     this.#endAssociation(now, idlest, "evicted");
@@ -795,52 +1047,43 @@ export class TunnelClient {
     return true;
   }
 
-  /** Closes the contexts that were not used for the last ten seconds; asked for at most ten times a second. */
-  #evictContexts(now: number): boolean {
-    if (now < this.#evictContextsAt) return false;
-    this.#evictContextsAt = now + 100;
-    this.#closeIdleContexts(now, 10_000);
-    return this.contexts.size < this.#options.maxContexts;
-  }
-
-  #closeIdleContexts(now: number, idleMs: number): void {
-    for (const [id, slot] of [...this.#contextById]) {
-      const isRefused = this.contexts.state[slot] === CONTEXT_REFUSED;
-      const limit = isRefused ? Math.min(idleMs, REFUSAL_MS) : idleMs;
-      if (now - this.contexts.lastUsed[slot] < limit) continue;
-      const lane = this.#lanes[this.#lane[this.contexts.association[slot]]];
-      if (!isRefused && lane.state === "up") lane.tunnel!.writeControl(encodeCompressionClose(id));
-      this.#releaseContext(slot);
-    }
-  }
-
-  #sweep(now: number): void {
+  #armAssociations(): void {
+    const { idle } = this.#associations;
     const { idleTimeoutMs, activeIdleTimeoutMs } = this.#options;
-    for (let slot = 0; slot < this.#usedAssociations; slot++) {
-      const state = this.#state[slot];
-      if ((state !== LOCAL && state !== OPEN) || this.#expires[slot] === 0) continue;
-      const limit = this.#answers[slot] > 1 ? activeIdleTimeoutMs : idleTimeoutMs;
-      if (now - this.#lastActive[slot] < limit) continue;
-      this.#endAssociation(now, slot, "idle");
-      this.#outputs.push({ kind: "association-closed", association: slot, reason: "idle" });
-    }
-    this.#closeIdleContexts(now, CONTEXT_IDLE_MS);
-    for (const lane of this.#lanes) lane.queue.expire(now);
+    const quietAt = idle.expiresAt(IDLE_QUIET, idleTimeoutMs);
+    const answeredAt = idle.expiresAt(IDLE_ANSWERED, activeIdleTimeoutMs);
+    const closingAt = idle.expiresAt(IDLE_CLOSING, CLOSING_MS);
+    this.#deadlines.setEarlier(DEADLINE_ASSOCIATIONS, Math.min(quietAt, answeredAt, closingAt));
   }
 
-  #growAssociations(): void {
-    const size = this.#state.length * 2;
-    const from = this.#state.length;
-    this.#state = grown(this.#state, new Uint8Array(size));
-    this.#expires = grown(this.#expires, new Uint8Array(size));
-    this.#wireId = grown(this.#wireId, new Int32Array(size));
-    this.#lane = grown(this.#lane, new Int32Array(size));
-    this.#lastContext = grown(this.#lastContext, new Int32Array(size)).fill(NONE, from);
-    this.#answers = grown(this.#answers, new Int32Array(size));
-    this.#lastActive = grown(this.#lastActive, new Float64Array(size));
-    this.#reopenAt = grown(this.#reopenAt, new Float64Array(size));
+  #expireAssociations(now: number): void {
+    const { idle } = this.#associations;
+    const { idleTimeoutMs, activeIdleTimeoutMs } = this.#options;
+    for (const list of [IDLE_QUIET, IDLE_ANSWERED]) {
+      const limit = list === IDLE_QUIET ? idleTimeoutMs : activeIdleTimeoutMs;
+      for (let slot = idle.expired(now, list, limit); slot !== NONE; slot = idle.expired(now, list, limit)) {
+        this.#endAssociation(now, slot, "idle");
+        this.#outputs.push({ kind: "association-closed", association: slot, reason: "idle" });
+      }
+    }
+    for (;;) {
+      const slot = idle.expired(now, IDLE_CLOSING, CLOSING_MS);
+      if (slot === NONE) break;
+      this.#forget(slot, "expire");
+    }
+    this.#armAssociations();
   }
 }
+
+/** Numbers at the start of each capsule that a server may send. */
+const CONTROL_FIELDS: ReadonlyMap<number, number> = new Map([
+  [CAPSULE_COMPRESSION_ACK, 1],
+  [CAPSULE_COMPRESSION_CLOSE, 1],
+  [CAPSULE_CONTEXT_ASSIGN, 2],
+  [CAPSULE_ASSOCIATION_CLOSE, 2],
+  [CAPSULE_UNREACHABLE, 3],
+  [CAPSULE_SHUTDOWN, 1],
+]);
 
 function isAddressOf(
   contexts: ContextTable,

@@ -1,29 +1,27 @@
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { AddressIndex } from "./address-index.ts";
 import { grown } from "./grown.ts";
+import { IdleLists } from "./idle-lists.ts";
+import { CONTEXT, CONTEXT_FREE } from "./session-model.ts";
 
 const NONE = -1;
 
-/** Registered, and the peer has not said yes. */
-export const CONTEXT_UNACKED = 0;
-export const CONTEXT_ACKED = 1;
-/** The peer said no; kept for a while so that each datagram does not ask again. */
-export const CONTEXT_REFUSED = 2;
-/** Its domain name is being resolved. */
-export const CONTEXT_RESOLVING = 3;
+/** Two uses of a context closer together than this count as one for the order of idleness. Milliseconds. */
+const IDLE_GRAIN_MS = 1_000;
 
 /**
  * Contexts of all associations of an endpoint, in slots of typed arrays that are used again. A slot knows its id on
- * the wire, its association and its remote address; contexts of one association are linked.
+ * the wire, its association and its remote address; contexts of one association are linked, and each stands in a list
+ * of the owner's choice in the order of idleness.
  */
 export class ContextTable {
   id = new Int32Array(64);
   association = new Int32Array(64);
   state = new Uint8Array(64);
-  lastUsed = new Float64Array(64);
   /** Changes whenever a slot is used again, so that a host can keep what it derived from the address. */
   generation = new Int32Array(64);
   size = 0;
+  readonly idle = new IdleLists(IDLE_GRAIN_MS);
 
   /** Remote address as it was registered. */
   readonly address: (AddressBytes | undefined)[] = [];
@@ -31,6 +29,8 @@ export class ContextTable {
   readonly target: (AddressBytes | undefined)[] = [];
 
   readonly #index: AddressIndex;
+  /** Names that were resolved, by what they were resolved to. */
+  readonly #resolved: AddressIndex;
   #indexed = new Uint8Array(64);
   #next = new Int32Array(64);
   #previous = new Int32Array(64);
@@ -41,11 +41,17 @@ export class ContextTable {
   /** @param seed  a random 32-bit number */
   constructor(seed: number) {
     this.#index = new AddressIndex(seed);
+    this.#resolved = new AddressIndex(seed);
   }
 
   /** The slot that stands for an address of an association, or -1. */
   find(association: number, bytes: Uint8Array, offset: number, length: number): number {
     return this.#index.find(association, bytes, offset, length);
+  }
+
+  /** A slot whose name was resolved to just this address, or -1. */
+  findResolved(association: number, bytes: Uint8Array, offset: number, length: number): number {
+    return this.#resolved.find(association, bytes, offset, length);
   }
 
   /** First context of an association, or -1; go on with {@link next}. */
@@ -57,8 +63,20 @@ export class ContextTable {
     return this.#next[slot];
   }
 
-  /** @param indexed  whether {@link find} shall answer this slot for its address */
-  allocate(now: number, association: number, id: number, address: AddressBytes, indexed: boolean): number {
+  /**
+   * @param event    how the context begins, see {@link CONTEXT}
+   * @param indexed  whether {@link find} shall answer this slot for its address
+   * @param list     the one of {@link idle} that it goes into
+   */
+  allocate(
+    now: number,
+    event: "register" | "learn" | "resolve",
+    association: number,
+    id: number,
+    address: AddressBytes,
+    indexed: boolean,
+    list: number,
+  ): number {
     const slot = this.#free.pop() ?? this.#used++;
     if (slot >= this.id.length) this.#grow();
     if (association >= this.#first.length) {
@@ -67,8 +85,8 @@ export class ContextTable {
     }
     this.id[slot] = id;
     this.association[slot] = association;
-    this.state[slot] = CONTEXT_UNACKED;
-    this.lastUsed[slot] = now;
+    this.state[slot] = CONTEXT.after(CONTEXT_FREE, event);
+    this.idle.touch(now, slot, list);
     this.generation[slot]++;
     this.address[slot] = address;
     this.target[slot] = address;
@@ -91,7 +109,22 @@ export class ContextTable {
     this.#indexed[slot] = 1;
   }
 
+  /** An event of {@link CONTEXT} that leaves the context where it is. */
+  handle(slot: number, event: "ack" | "close" | "new session"): void {
+    this.state[slot] = CONTEXT.after(this.state[slot], event);
+  }
+
+  /** The name of a slot stands for `target` from now on. */
+  resolve(slot: number, target: AddressBytes): void {
+    this.handle(slot, "ack");
+    this.target[slot] = target;
+    this.#resolved.add(slot, this.association[slot], target);
+  }
+
   release(slot: number): void {
+    if (this.target[slot] !== this.address[slot]) this.#resolved.remove(slot);
+    this.state[slot] = CONTEXT_FREE;
+    this.idle.remove(slot);
     if (this.#indexed[slot] === 1) this.#index.remove(slot);
     const next = this.#next[slot];
     const previous = this.#previous[slot];
@@ -110,7 +143,6 @@ export class ContextTable {
     this.id = grown(this.id, new Int32Array(size));
     this.association = grown(this.association, new Int32Array(size));
     this.state = grown(this.state, new Uint8Array(size));
-    this.lastUsed = grown(this.lastUsed, new Float64Array(size));
     this.generation = grown(this.generation, new Int32Array(size));
     this.#indexed = grown(this.#indexed, new Uint8Array(size));
     this.#next = grown(this.#next, new Int32Array(size));

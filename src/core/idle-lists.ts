@@ -56,9 +56,11 @@ export class IdleLists {
     return oldest === NONE ? NEVER : this.#lastUsed[oldest] + idleMs + this.#grain;
   }
 
-  /** Puts a slot last in the list that it is in. */
+  /** Puts a slot last in the list that it is in, if it is in one. */
   refresh(now: number, slot: number): void {
-    if (now - this.#lastUsed[slot] >= this.#grain) this.touch(now, slot, this.#list[slot] - 1);
+    if (now - this.#lastUsed[slot] < this.#grain) return;
+    const list = this.listOf(slot);
+    if (list >= 0) this.touch(now, slot, list);
   }
 
   /** Puts a slot last in a list, out of whichever one it is in. */

@@ -16,6 +16,7 @@ import {
 import { ProtocolError } from "./errors.ts";
 import { HeadBuffer } from "./head-buffer.ts";
 import type { SendQueue } from "./send-queue.ts";
+import { LANE, LANE_HELD, LANE_UP } from "./session-model.ts";
 import { Tunnel } from "./tunnel.ts";
 
 const FIRST_BACKOFF_MS = 200;
@@ -53,8 +54,8 @@ export type Answer =
 /** One connection of a client's session, from the wait before it to its end, again and again. */
 export class Lane {
   readonly index: number;
-  /** held: waits for another lane to find out whether the session still lives. */
-  state: "held" | "waiting" | "connecting" | "handshake" | "up" = "held";
+  /** A state of {@link LANE}. */
+  state = LANE_HELD;
   readonly queue: SendQueue;
   tunnel: Tunnel | undefined;
   /** Next connect, or the end of patience with the one under way. */
@@ -79,23 +80,43 @@ export class Lane {
     this.#options = options;
   }
 
+  get isUp(): boolean {
+    return this.state === LANE_UP;
+  }
+
+  /** When the client wants to look after this lane; Infinity for never. */
+  nextTimeout(): number {
+    return this.isUp ? this.tunnel!.nextTimeout() : this.deadline;
+  }
+
+  #handle(event: Parameters<typeof LANE.after>[1]): void {
+    this.state = LANE.after(this.state, event);
+  }
+
+  /** The attempt under way is given up for good. */
+  close(): void {
+    this.#handle("close");
+    this.deadline = NEVER;
+    this.tunnel = undefined;
+  }
+
   /** The host is asked to connect. */
   connect(now: number): void {
-    this.state = "connecting";
+    this.#handle("connect");
     // The carrier has a deadline of its own; this one catches a host that never answers.
     this.deadline = now + 4 * this.#options.handshakeTimeoutMs;
   }
 
   /** Waits for another lane. */
   hold(): void {
-    this.state = "held";
+    this.#handle("hold");
     this.deadline = NEVER;
   }
 
   /** Sends a request. @param session  the one to join or resume */
   handleConnected(now: number, session: SessionCredentials | undefined): void {
     const { heartbeatMs, handshakeTimeoutMs, maxAssociations, maxContexts } = this.#options;
-    this.state = "handshake";
+    this.#handle("connected");
     this.deadline = now + handshakeTimeoutMs;
     const registrations = (maxAssociations + maxContexts) * MAX_CONTROL_CAPSULE_BYTES;
     this.tunnel = new Tunnel(this.queue, this.#counters, {
@@ -145,7 +166,7 @@ export class Lane {
 
   /** Capsules from now on. */
   open(now: number): void {
-    this.state = "up";
+    this.#handle("accepted");
     this.#attempts = 0;
     this.deadline = NEVER;
     this.tunnel!.open(now, true);
@@ -156,7 +177,7 @@ export class Lane {
     const delay = Math.min(MAX_BACKOFF_MS, FIRST_BACKOFF_MS * 2 ** Math.min(this.#attempts, 10));
     const jitter = this.#options.crypto.random(1)[0] / 255;
     this.#attempts++;
-    this.state = "waiting";
+    this.#handle("lost");
     this.deadline = isClosed ? NEVER : now + delay * (0.5 + jitter / 2);
     this.tunnel = undefined;
   }

@@ -15,6 +15,8 @@ const NONE = -1;
 const MIN_QUANTUM_BYTES = 1500;
 const MAX_QUANTUM_BYTES = 32_768;
 const TURN_MS = 0.25;
+/** How often all that waits is looked through for what is over its age; what is taken out is looked at anyway. */
+const EXPIRY_MS = 1_000;
 /** How many flows are looked at to find one that has much queued, and how many drops are its before they are again. */
 const FATTEST_SEARCH = 64;
 const FATTEST_DROPS = 16;
@@ -156,6 +158,8 @@ export class SendQueue {
   readonly #counters: Counters;
   readonly #byteLimit: number;
   readonly #ageBudget: number;
+  /** When {@link expire} is due, once something waits. */
+  #expireAt = Number.NEGATIVE_INFINITY;
   /** The flow whose turn it is. */
   #turn = NONE;
   #quantum = MIN_QUANTUM_BYTES;
@@ -179,6 +183,11 @@ export class SendQueue {
 
   get isEmpty(): boolean {
     return this.#turn === NONE;
+  }
+
+  /** When {@link expire} wants to be called; Infinity while nothing waits. */
+  get expiresAt(): number {
+    return this.isEmpty ? Number.POSITIVE_INFINITY : this.#expireAt;
   }
 
   /**
@@ -208,6 +217,7 @@ export class SendQueue {
     const pool = this.#pool;
     pool.reserveFlow(flow);
     this.takeFlow(flow);
+    if (this.isEmpty) this.#expireAt = now + EXPIRY_MS;
     this.#dropStale(now, flow);
     const cost = entryCost(length);
     this.#dropUntil(this.#byteLimit - cost);
@@ -282,6 +292,7 @@ export class SendQueue {
 
   /** Drops what is over its age in all flows. */
   expire(now: number): void {
+    this.#expireAt = now + EXPIRY_MS;
     let left = this.#count();
     for (let flow = this.#turn; left > 0; left--) {
       const next = this.#pool.flowNext[flow];

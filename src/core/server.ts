@@ -6,7 +6,6 @@ import {
   CAPSULE_COMPRESSION_ASSIGN,
   CAPSULE_COMPRESSION_CLOSE,
   CAPSULE_CONTEXT_ASSIGN,
-  CAPSULE_DATAGRAM,
   CAPSULE_SHUTDOWN,
   CAPSULE_UNREACHABLE,
   decodeWholeAddress,
@@ -20,14 +19,13 @@ import {
   ipVersionFormLength,
   isDomain,
   MAX_DATAGRAM_BYTES,
-  MAX_PAYLOAD_BYTES,
   readNumbers,
 } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
-import { copyAddress, sameBytes } from "../wire/socket-address.ts";
-import type { ExtensionRequest, UpgradeRequest } from "../wire/upgrade.ts";
+import { copyAddress } from "../wire/socket-address.ts";
+import type { ExtensionRequest } from "../wire/upgrade.ts";
 import { encodeRefusal, encodeUpgradeResponse } from "../wire/upgrade.ts";
-import { CONTEXT_ACKED, CONTEXT_RESOLVING, ContextTable } from "./context-table.ts";
+import type { ContextTable } from "./context-table.ts";
 import type { RefusalReason } from "./counters.ts";
 import { Counters } from "./counters.ts";
 import type { Transcript } from "./credentials.ts";
@@ -36,19 +34,17 @@ import {
   deriveSessionKey,
   hexKey,
   NONCE_BYTES,
-  randomSeed,
   responseMac,
   resumeMac,
   SESSION_ID_BYTES,
 } from "./credentials.ts";
 import { DatagramBatch } from "./datagram-batch.ts";
+import { Deadlines } from "./deadlines.ts";
 import { ProtocolError } from "./errors.ts";
-import { grown } from "./grown.ts";
 import type { HandshakeOptions, Verdict } from "./handshake.ts";
 import { Handshake } from "./handshake.ts";
 import { HeadBuffer } from "./head-buffer.ts";
-import { LookupTurns, NameLookups } from "./name-lookups.ts";
-import { Permissions } from "./permissions.ts";
+import { NameLookups } from "./name-lookups.ts";
 import type { PlainVerdict } from "./plain-tunnels.ts";
 import {
   decodeCompressionAssign,
@@ -58,31 +54,37 @@ import {
 } from "./plain-tunnels.ts";
 import type { ReceivedDatagrams } from "./received-datagrams.ts";
 import { SendPool, SendQueue } from "./send-queue.ts";
-import { TokenBucket } from "./token-bucket.ts";
+import type { AssociationLimits } from "./server-associations.ts";
+import {
+  answeredAssociations,
+  HIDDEN_ID,
+  isAddress,
+  quietAssociations,
+  ServerAssociations,
+  senderContexts,
+} from "./server-associations.ts";
+import type { Connection } from "./server-session.ts";
+import { Session } from "./server-session.ts";
+import { CONTEXT_RESOLVING, MAX_ID, SESSION } from "./session-model.ts";
+import type { CapsuleReceiver } from "./tunnel.ts";
 import { Tunnel } from "./tunnel.ts";
 
 const NONE = -1;
-/** How often deadlines are looked at; all of them are seconds long. */
-const TICK_MS = 250;
 const CONTEXT_IDLE_MS = 300_000;
-/** Of each session. */
-const UNREACHABLE_PER_SECOND = 100;
 /** Bytes of control capsules that may wait for a client that does not read. */
 const CONTROL_BYTES = 1_048_576;
-/** Largest id that fits the tables. */
-const MAX_ID = 0x3fff_ffff;
-/** Id of a context that stands for an address of uncompressed datagrams; never on the wire. */
-const HIDDEN_ID = -1;
-const NEVER = Number.POSITIVE_INFINITY;
 
-/** Which senders an association hears, RFC 4787 §5. */
-export type Filtering = "endpoint-independent" | "address-dependent" | "address-and-port-dependent";
+/** Keys of deadlines: kinds of a connection and of a session, by their index. */
+const DEADLINE_CONNECTION = 0;
+const DEADLINE_QUEUE = 1;
+const DEADLINE_LINGER = 2;
+const DEADLINE_ASSOCIATIONS = 3;
+const DEADLINE_CONTEXTS = 4;
+const DEADLINE_KINDS = 5;
+const deadlineOf = (index: number, kind: number): number => DEADLINE_KINDS * index + kind;
 
 /** All durations in milliseconds, sizes in bytes. */
-export interface TunnelServerOptions extends HandshakeOptions {
-  readonly filtering: Filtering;
-  /** Whether an IPv4 or IPv6 address may be sent to; asked once for each context. */
-  readonly permits: (target: AddressBytes) => boolean;
+export interface TunnelServerOptions extends HandshakeOptions, AssociationLimits {
   readonly heartbeatMs: number;
   readonly handshakeTimeoutMs: number;
   readonly lingerMs: number;
@@ -94,9 +96,8 @@ export interface TunnelServerOptions extends HandshakeOptions {
   readonly maxTunnels: number;
   readonly maxSessions: number;
   readonly maxLingering: number;
-  readonly maxAssociations: number;
-  readonly maxAssociationsPerSession: number;
-  readonly maxContextsPerSession: number;
+  /** Largest id of an association or context; lower in tests alone. */
+  readonly maxId?: number;
 }
 
 export type ServerOutput =
@@ -124,38 +125,6 @@ export type ServerOutput =
   | { readonly kind: "session-down"; readonly session: string }
   | { readonly kind: "session-ended"; readonly session: string; readonly reason: string };
 
-interface Session {
-  /** Short name for logs: it tells nothing that could be used. */
-  readonly name: string;
-  readonly id: Uint8Array;
-  readonly key: Uint8Array;
-  /** native: ours, resumable. bound, fixed: RFC 9298 without our extension, one association, ends with its tunnel. */
-  readonly kind: "native" | "bound" | "fixed";
-  readonly connections: Set<Connection>;
-  readonly associationById: Map<number, number>;
-  readonly contextById: Map<number, number>;
-  contextCount: number;
-  nextContextId: number;
-  /** Id of the context with uncompressed semantics, 0 for none. */
-  uncompressed: number;
-  readonly unreachable: TokenBucket;
-  readonly lookups: LookupTurns;
-  lingerUntil: number;
-}
-
-interface Connection {
-  readonly index: number;
-  state: "head" | "resolving" | "binding" | "open" | "closing";
-  readonly tunnel: Tunnel;
-  readonly head: HeadBuffer;
-  deadline: number;
-  lane: number;
-  challenge: Uint8Array | undefined;
-  session: Session | undefined;
-  request: UpgradeRequest | undefined;
-  isDirty: boolean;
-}
-
 /**
  * The server end of all tunnels and sessions of a process. Does no I/O and reads no clock: after each `handle*`, send
  * on {@link outgoing}, drain {@link pollOutput} and {@link pollDirty}, then arm one timer for {@link nextTimeout}.
@@ -165,49 +134,56 @@ export class TunnelServer {
   readonly counters = new Counters();
   /** Datagrams for targets, filled by {@link handleStream} and {@link handleResolved}. */
   readonly outgoing = new DatagramBatch(1024);
-  readonly contexts: ContextTable;
-  associationCount = 0;
   tunnelCount = 0;
 
   readonly #options: TunnelServerOptions;
   readonly #outputs: ServerOutput[] = [];
   readonly #dirty: number[] = [];
   readonly #pool = new SendPool();
-  readonly #permissions: Permissions;
+  readonly #associations: ServerAssociations;
+  readonly #deadlines = new Deadlines();
+  readonly #maxId: number;
   readonly #handshake: Handshake;
   readonly #connections: (Connection | undefined)[] = [];
   readonly #freeConnections: number[] = [];
   readonly #halfOpen = new Set<Connection>();
   readonly #sessions = new Map<string, Session>();
   readonly #lingering = new Set<Session>();
+  readonly #sessionByIndex: (Session | undefined)[] = [];
+  readonly #freeSessions: number[] = [];
   readonly #names: NameLookups<Connection>;
   #nextName = 1;
-  #tickAt = NEVER;
-  #sweepAt = 0;
 
-  readonly #sessionOf: (Session | undefined)[] = [];
-  readonly #connectionOf: (Connection | undefined)[] = [];
-  readonly #source: (AddressBytes | undefined)[] = [];
-  #wireId = new Int32Array(64);
-  #lastReply = new Int32Array(64).fill(NONE);
-  #lastActive = new Float64Array(64);
-  /** Permission that a context granted, by context slot. */
-  readonly #permissionOf: number[] = [];
-  readonly #freeAssociations: number[] = [];
   readonly #uncompressed = new UncompressedPayload();
   readonly #numbers: number[] = [0, 0];
+  readonly #receiver: CapsuleReceiver<Connection> = {
+    handleDatagramCapsule: (now, connection, id, data, payload, end) =>
+      this.#handleDatagramCapsule(now, connection, connection.session!, id, data, payload, end),
+    handleControlCapsule: (now, connection) => {
+      this.#handleControl(now, connection, connection.session!);
+      return connection.state === "open";
+    },
+  };
 
   constructor(options: TunnelServerOptions) {
     this.#options = options;
-    this.contexts = new ContextTable(randomSeed(options.crypto));
+    this.#maxId = options.maxId ?? MAX_ID;
+    this.#associations = new ServerAssociations(options, options.crypto);
     this.#names = new NameLookups(this.contexts, (query, name, port) => {
       this.#outputs.push({ kind: "resolve", query, name, port });
     });
-    this.#permissions = new Permissions(randomSeed(options.crypto));
     this.#handshake = new Handshake(options);
   }
 
   // Getters
+
+  get contexts(): ContextTable {
+    return this.#associations.contexts;
+  }
+
+  get associationCount(): number {
+    return this.#associations.count;
+  }
 
   get sessionCount(): number {
     return this.#sessions.size;
@@ -235,7 +211,7 @@ export class TunnelServer {
 
   /** The application's own address of an association, where its client told it. */
   source(association: number): AddressBytes | undefined {
-    return this.#source[association];
+    return this.#associations.source[association];
   }
 
   // Events
@@ -274,7 +250,6 @@ export class TunnelServer {
       state: "head",
       tunnel: new Tunnel(queue, counters, { heartbeatMs, controlBytes: CONTROL_BYTES }),
       head: new HeadBuffer(),
-      deadline: now + handshakeTimeoutMs,
       lane: 0,
       challenge: undefined,
       session: undefined,
@@ -282,7 +257,7 @@ export class TunnelServer {
       isDirty: false,
     };
     this.#connections[index] = connection;
-    if (this.#tickAt === NEVER) this.#tickAt = now + TICK_MS;
+    this.#deadlines.set(deadlineOf(index, DEADLINE_CONNECTION), now + handshakeTimeoutMs);
     return connection;
   }
 
@@ -307,7 +282,13 @@ export class TunnelServer {
         this.#follow(now, connection, verdict, chunk.subarray(at, end));
       }
     }
-    if (connection.state === "open") return this.#handleCapsules(now, connection, chunk, at, end);
+    if (connection.state === "open") {
+      at = connection.tunnel.readCapsules(now, connection, chunk, at, end, this.outgoing, this.#receiver);
+      if (!this.#isOpen(connection)) return end;
+      this.#markDirty(connection);
+      this.#checkTunnel(now, connection);
+      return at;
+    }
     if ((connection.state === "resolving" || connection.state === "binding") && at < end) {
       // RFC 9931 §6.3: over HTTP/1.1 nothing may follow the request before the 101.
       this.#refuse(now, connection, "protocol_error", encodeRefusal(400, undefined));
@@ -321,6 +302,8 @@ export class TunnelServer {
     if (connection === undefined) return;
     this.#connections[index] = undefined;
     this.#freeConnections.push(index);
+    this.#deadlines.clear(deadlineOf(index, DEADLINE_CONNECTION));
+    this.#deadlines.clear(deadlineOf(index, DEADLINE_QUEUE));
     this.#detach(now, connection);
     // An answer may still come for it.
     connection.state = "closing";
@@ -349,7 +332,7 @@ export class TunnelServer {
   ): void {
     const context = this.#contextOfReply(now, association, remote, 0, remote.length, 1);
     if (context === NONE) return;
-    const connection = this.#connectionOf[association]!;
+    const connection = this.#associations.connectionOf[association]!;
     const id = this.contexts.id[context];
     if (id !== HIDDEN_ID) connection.tunnel.writeDatagram(now, association, id, data, offset, length);
     else this.#sendUncompressed(now, association, connection, data, offset, length, remote);
@@ -374,7 +357,7 @@ export class TunnelServer {
         row = runEnd;
         continue;
       }
-      const connection = this.#connectionOf[association]!;
+      const connection = this.#associations.connectionOf[association]!;
       const id = this.contexts.id[context];
       if (id !== HIDDEN_ID) connection.tunnel.writeDatagrams(now, association, id, received, row, runEnd);
       else {
@@ -402,16 +385,14 @@ export class TunnelServer {
     kind: UnreachableKind,
     mtu: number,
   ): void {
-    const session = this.#sessionOf[association];
-    const connection = this.#connectionOf[association];
+    const session = this.#associations.sessionOf[association];
+    const connection = this.#associations.connectionOf[association];
     if (session?.kind !== "native" || connection === undefined) return;
-    // Before the search, which takes time where an association has many contexts.
     if (!session.unreachable.take(now)) {
       this.counters.unreachable.limited++;
       return;
     }
-    let slot = this.contexts.find(association, remote, 0, remote.length);
-    if (slot === NONE) slot = this.#nameOf(association, remote);
+    const slot = this.#associations.contextFor(association, remote);
     if (slot === NONE) return;
     this.counters.unreachable[kind]++;
     this.#sendControl(connection, encodeUnreachable(this.contexts.id[slot], kind, mtu));
@@ -423,7 +404,7 @@ export class TunnelServer {
    * @param publicAddresses  `192.0.2.45:54321`; empty when it could not be opened
    */
   handleBound(now: number, association: number, publicAddresses: readonly string[]): void {
-    const connection = this.#connectionOf[association];
+    const connection = this.#associations.connectionOf[association];
     if (connection === undefined || connection.state !== "binding") return;
     if (publicAddresses.length === 0) {
       this.#refuse(now, connection, "association_limit", encodeRefusal(502, "proxy_internal_error"));
@@ -449,7 +430,7 @@ export class TunnelServer {
     const target = addresses.find(permits);
     const { slot } = lookup;
     const association = this.contexts.association[slot];
-    const connection = this.#connectionOf[association];
+    const connection = this.#associations.connectionOf[association];
     const held = this.#names.takeHeld(slot);
     if (target === undefined) {
       if (addresses.length > 0) this.counters.refused.target_denied++;
@@ -459,9 +440,8 @@ export class TunnelServer {
       this.#releaseContext(slot);
       return;
     }
-    this.contexts.state[slot] = CONTEXT_ACKED;
-    this.contexts.target[slot] = target;
-    this.#permissionOf[slot] = this.#permissions.grant(association, target);
+    this.contexts.resolve(slot, target);
+    this.#associations.grant(slot);
     if (connection !== undefined) this.#sendControl(connection, encodeCompressionAck(this.contexts.id[slot]));
     let total = 0;
     for (const datagram of held) total += datagram.length;
@@ -476,37 +456,47 @@ export class TunnelServer {
   }
 
   handleTimeout(now: number): void {
-    if (now < this.#tickAt) return;
-    for (const connection of this.#connections) {
-      if (connection === undefined || connection.state === "closing") continue;
-      if (connection.state !== "open") {
-        if (now >= connection.deadline) this.#refuse(now, connection, "handshake_timeout", undefined);
-        continue;
-      }
-      connection.tunnel.handleTimeout(now);
-      this.#markDirty(connection);
-      this.#checkTunnel(now, connection);
+    for (let key = this.#deadlines.takeDue(now); key !== NONE; key = this.#deadlines.takeDue(now)) {
+      const index = Math.floor(key / DEADLINE_KINDS);
+      const kind = key % DEADLINE_KINDS;
+      if (kind === DEADLINE_CONNECTION) this.#handleConnectionTimeout(now, this.#connections[index]!);
+      else if (kind === DEADLINE_QUEUE) this.#expireQueue(now, this.#connections[index]!);
+      else if (kind === DEADLINE_LINGER) this.#endSession(now, this.#sessionByIndex[index]!, "linger");
+      else if (kind === DEADLINE_ASSOCIATIONS) this.#expireAssociations(now, this.#sessionByIndex[index]!);
+      else this.#expireContexts(now, this.#sessionByIndex[index]!);
     }
-    for (const session of this.#lingering) {
-      if (now >= session.lingerUntil) this.#endSession(now, session, "linger");
+  }
+
+  #handleConnectionTimeout(now: number, connection: Connection): void {
+    if (connection.state === "closing") return;
+    if (connection.state !== "open") {
+      this.#refuse(now, connection, "handshake_timeout", undefined);
+      return;
     }
-    if (now >= this.#sweepAt) {
-      this.#sweepAt = now + 1_000;
-      this.#sweep(now);
-    }
-    const isIdle = this.#sessions.size === 0 && this.#connections.every((one) => one === undefined);
-    this.#tickAt = isIdle ? NEVER : now + TICK_MS;
+    connection.tunnel.handleTimeout(now);
+    this.#markDirty(connection);
+    this.#checkTunnel(now, connection);
+    if (this.#isOpen(connection)) this.#armTunnel(connection);
+  }
+
+  #armTunnel({ index, tunnel }: Connection): void {
+    this.#deadlines.set(deadlineOf(index, DEADLINE_CONNECTION), tunnel.nextTimeout());
+  }
+
+  #expireQueue(now: number, { index, tunnel: { queue } }: Connection): void {
+    queue.expire(now);
+    this.#deadlines.set(deadlineOf(index, DEADLINE_QUEUE), queue.expiresAt);
   }
 
   /** When {@link handleTimeout} wants to be called; Infinity for never. */
   nextTimeout(): number {
-    return this.#tickAt;
+    return this.#deadlines.next();
   }
 
   pollOutput(): ServerOutput | undefined {
     const output = this.#outputs.shift();
     // Only now that the host closes its sockets may the slot stand for another association.
-    if (output?.kind === "release") this.#freeAssociations.push(output.association);
+    if (output?.kind === "release") this.#associations.handleReleased(output.association);
     return output;
   }
 
@@ -523,7 +513,14 @@ export class TunnelServer {
 
   /** Bytes for a connection, lent until {@link handleTransmitted}. */
   pollTransmit(now: number, index: number): Uint8Array | undefined {
-    return this.#connections[index]?.tunnel.pollTransmit(now);
+    const connection = this.#connections[index];
+    if (connection === undefined) return undefined;
+    const { tunnel } = connection;
+    const bytes = tunnel.pollTransmit(now);
+    if (!tunnel.queue.isEmpty) {
+      this.#deadlines.setEarlier(deadlineOf(index, DEADLINE_QUEUE), tunnel.queue.expiresAt);
+    }
+    return bytes;
   }
 
   /** Tells every client that this server goes away; then drain and close. */
@@ -532,7 +529,6 @@ export class TunnelServer {
       if (connection?.state !== "open" || connection.session?.kind !== "native") continue;
       this.#sendControl(connection, encodeShutdown("done"));
     }
-    this.#tickAt = NEVER;
   }
 
   // Handshake
@@ -611,8 +607,9 @@ export class TunnelServer {
         this.#closeConnection(now, other, undefined);
       }
     }
+    session.state = SESSION.after(session.state, "join");
     this.#lingering.delete(session);
-    session.lingerUntil = NEVER;
+    this.#deadlines.clear(deadlineOf(session.index, DEADLINE_LINGER));
     if (isReturn) this.counters.resumed++;
     this.#outputs.push({
       kind: isReturn ? "session-resumed" : "session-up",
@@ -620,7 +617,7 @@ export class TunnelServer {
       lane: extension.lane,
     });
     for (const association of session.associationById.values()) {
-      this.#connectionOf[association] ??= connection;
+      this.#associations.connectionOf[association] ??= connection;
     }
     this.#open(now, connection, true);
   }
@@ -635,21 +632,9 @@ export class TunnelServer {
   }
 
   #beginSession(kind: Session["kind"], id: Uint8Array, key: Uint8Array): Session {
-    const session: Session = {
-      name: `s${this.#nextName++}`,
-      id,
-      key,
-      kind,
-      connections: new Set(),
-      associationById: new Map(),
-      contextById: new Map(),
-      contextCount: 0,
-      nextContextId: 1,
-      uncompressed: 0,
-      unreachable: new TokenBucket(UNREACHABLE_PER_SECOND),
-      lookups: new LookupTurns(),
-      lingerUntil: NEVER,
-    };
+    const index = this.#freeSessions.pop() ?? this.#sessionByIndex.length;
+    const session = new Session(index, `s${this.#nextName++}`, kind, id, key);
+    this.#sessionByIndex[index] = session;
     this.#sessions.set(hexKey(id), session);
     return session;
   }
@@ -683,8 +668,7 @@ export class TunnelServer {
       return;
     }
     if (target !== undefined) {
-      const slot = this.#addContext(now, session, association, 0, target);
-      this.#grant(slot, association, target);
+      this.#associations.addClientContext(now, session, association, 0, target, true);
     }
     connection.state = "binding";
     this.#outputs.push({ kind: "bind", association, connection: connection.index });
@@ -693,11 +677,15 @@ export class TunnelServer {
   #open(now: number, connection: Connection, extension: boolean): void {
     this.#halfOpen.delete(connection);
     connection.state = "open";
-    connection.deadline = NEVER;
     this.tunnelCount++;
     connection.tunnel.open(now, extension);
     connection.tunnel.handleTimeout(now);
+    this.#armTunnel(connection);
     this.#markDirty(connection);
+  }
+
+  #isOpen(connection: Connection): boolean {
+    return connection.state === "open";
   }
 
   // Ends
@@ -734,8 +722,8 @@ export class TunnelServer {
     }
     const [heir] = session.connections;
     for (const association of session.associationById.values()) {
-      if (this.#connectionOf[association] !== connection) continue;
-      this.#connectionOf[association] = heir;
+      if (this.#associations.connectionOf[association] !== connection) continue;
+      this.#associations.connectionOf[association] = heir;
       if (heir === undefined) this.#pool.removeFlow(association);
       else heir.tunnel.queue.takeFlow(association);
     }
@@ -745,7 +733,8 @@ export class TunnelServer {
 
   #linger(now: number, session: Session): void {
     this.#outputs.push({ kind: "session-down", session: session.name });
-    if (session.associationById.size === 0 && session.contextCount === 0) {
+    session.state = SESSION.after(session.state, "last lane lost");
+    if (session.associationById.size === 0) {
       this.#endSession(now, session, "empty");
       return;
     }
@@ -754,19 +743,25 @@ export class TunnelServer {
       this.counters.refused.session_evicted++;
       this.#endSession(now, oldest, "evicted");
     }
-    session.lingerUntil = now + this.#options.lingerMs;
+    this.#deadlines.set(deadlineOf(session.index, DEADLINE_LINGER), now + this.#options.lingerMs);
     this.#lingering.add(session);
   }
 
   #endSession(now: number, session: Session, reason: string): void {
     if (!this.#sessions.delete(hexKey(session.id))) return;
+    session.state = SESSION.after(session.state, "end");
     this.#lingering.delete(session);
+    for (const kind of [DEADLINE_LINGER, DEADLINE_ASSOCIATIONS, DEADLINE_CONTEXTS]) {
+      this.#deadlines.clear(deadlineOf(session.index, kind));
+    }
     for (const association of [...session.associationById.values()]) this.#closeAssociation(association);
     for (const connection of [...session.connections]) {
       session.connections.delete(connection);
       connection.session = undefined;
       this.#closeConnection(now, connection, undefined);
     }
+    this.#sessionByIndex[session.index] = undefined;
+    this.#freeSessions.push(session.index);
     this.#outputs.push({ kind: "session-ended", session: session.name, reason });
   }
 
@@ -778,55 +773,6 @@ export class TunnelServer {
   }
 
   // Capsules
-
-  #handleCapsules(
-    now: number,
-    connection: Connection,
-    chunk: Uint8Array,
-    offset: number,
-    end: number,
-  ): number {
-    const { tunnel } = connection;
-    const session = connection.session!;
-    const { outgoing } = this;
-    let at = offset;
-    outgoing.data = chunk;
-    while (!outgoing.isFull && tunnel.next(now, chunk, at, end)) {
-      const { reader } = tunnel;
-      if (reader.type !== CAPSULE_DATAGRAM) {
-        // It may end what the rows before it stand for: those go first.
-        if (outgoing.count > 0 && reader.type !== CAPSULE_COMPRESSION_ACK) {
-          this.#markDirty(connection);
-          return reader.start;
-        }
-        at = reader.offset;
-        this.#handleControl(now, connection, session);
-        if (connection.state !== "open") return end;
-        if (tunnel.error !== undefined) break;
-        continue;
-      }
-      at = reader.offset;
-      const { data } = reader;
-      const payload = readNumbers(data, reader.valueOffset, reader.valueEnd, 1, this.#numbers);
-      if (payload < 0 || reader.valueEnd - payload > MAX_PAYLOAD_BYTES) {
-        tunnel.fail(new ProtocolError("ERR_CAPSULE_MALFORMED", "DATAGRAM"));
-        break;
-      }
-      this.#handleDatagramCapsule(now, connection, session, this.#numbers[0], data, payload, reader.valueEnd);
-      if (data !== chunk && outgoing.count > 0) {
-        // Put together from two chunks: it stands alone, as the batch has one buffer.
-        outgoing.data = data;
-        this.#markDirty(connection);
-        return at;
-      }
-    }
-    this.#markDirty(connection);
-    if (tunnel.error !== undefined) {
-      this.#checkTunnel(now, connection);
-      return end;
-    }
-    return outgoing.isFull ? at : end;
-  }
 
   #handleDatagramCapsule(
     now: number,
@@ -846,6 +792,9 @@ export class TunnelServer {
       }
       if (id === 0 || id !== session.uncompressed) {
         this.counters.drops.unknown_context++;
+        if (session.kind === "native" && id <= this.#maxId && session.unknown.shallAnswer(now, id)) {
+          this.#sendControl(connection, encodeCompressionClose(id));
+        }
         return;
       }
       const length = ipVersionFormLength(data, payload, end);
@@ -863,9 +812,9 @@ export class TunnelServer {
       return;
     }
     const association = this.contexts.association[slot];
-    this.contexts.lastUsed[slot] = now;
-    this.#lastActive[association] = now;
-    if (this.#connectionOf[association] !== connection) this.#moveTo(connection, association);
+    this.contexts.idle.refresh(now, slot);
+    this.#associations.handleSent(now, association);
+    if (this.#associations.connectionOf[association] !== connection) this.#moveTo(connection, association);
     if (this.contexts.state[slot] === CONTEXT_RESOLVING) {
       if (!this.#names.hold(slot, data, at, length)) this.counters.drops.unresolved++;
       return;
@@ -911,7 +860,7 @@ export class TunnelServer {
       case CAPSULE_ASSOCIATION_OPEN: {
         const hasSource = at >= 0 && !(valueEnd === at + 1 && data[at] === 0);
         const source = hasSource ? decodeWholeAddress(data, at, valueEnd) : undefined;
-        if (at < 0 || id < 1 || id > MAX_ID || (hasSource && source === undefined))
+        if (at < 0 || id < 1 || id > this.#maxId || (hasSource && source === undefined))
           fault = "ASSOCIATION_OPEN";
         else this.#handleAssociationOpen(now, connection, session, id, source);
         break;
@@ -929,7 +878,7 @@ export class TunnelServer {
       }
       case CAPSULE_CONTEXT_ASSIGN: {
         const address = at < 0 ? undefined : decodeWholeAddress(data, at, valueEnd);
-        const isValidId = id > 0 && id % 2 === 0 && id <= MAX_ID;
+        const isValidId = id > 0 && id % 2 === 0 && id <= this.#maxId;
         if (address === undefined || !isValidId) fault = "CONTEXT_ASSIGN";
         else if (!this.#handleContextAssign(now, connection, session, id, second, address)) {
           fault = "CONTEXT_ASSIGN again for another address";
@@ -957,7 +906,7 @@ export class TunnelServer {
     const { data, valueEnd } = connection.tunnel.reader;
     const isKnown = session.contextById.has(id) || session.uncompressed === id;
     const address = decodeCompressionAssign(data, at, valueEnd);
-    if (id === 0 || id % 2 === 1 || id > MAX_ID || isKnown || address === undefined) {
+    if (id === 0 || id % 2 === 1 || id > this.#maxId || isKnown || address === undefined) {
       return "COMPRESSION_ASSIGN";
     }
     if (address === "uncompressed") {
@@ -988,7 +937,6 @@ export class TunnelServer {
       return;
     }
     if (this.#openAssociation(now, session, connection, id, source) !== NONE) return;
-    this.counters.refused.association_limit++;
     this.#sendControl(connection, encodeAssociationClose(id, "limit"));
   }
 
@@ -1012,8 +960,11 @@ export class TunnelServer {
       }
       return isSame;
     }
-    if (association === undefined) this.#sendControl(connection, encodeCompressionClose(id));
-    else this.#registerContext(now, connection, session, association, id, address);
+    if (association === undefined) {
+      // The client believes that it is open: it opens it again, or ends it.
+      this.#sendControl(connection, encodeAssociationClose(associationId, "idle"));
+      this.#sendControl(connection, encodeCompressionClose(id));
+    } else this.#registerContext(now, connection, session, association, id, address);
     return true;
   }
 
@@ -1027,48 +978,48 @@ export class TunnelServer {
   ): void {
     const isName = isDomain(address);
     const isDenied = !isName && !this.#options.permits(address);
-    if (isDenied || session.contextCount >= this.#options.maxContextsPerSession) {
+    if (isDenied || !this.#makeRoomForClientContext(session)) {
       this.counters.refused[isDenied ? "target_denied" : "context_limit"]++;
       this.#sendControl(connection, encodeCompressionClose(id));
       return;
     }
     const twin = this.contexts.find(association, address, 0, address.length);
-    const slot = this.#addContext(now, session, association, id, address, twin === NONE);
+    const isFirst = twin === NONE;
+    const slot = this.#associations.addClientContext(now, session, association, id, address, isFirst);
     if (twin !== NONE && this.contexts.id[twin] % 2 === 1) {
       // Both ends registered the same address at once: ours goes.
       this.contexts.takeIndex(slot, twin);
       this.#sendControl(connection, encodeCompressionClose(this.contexts.id[twin]));
       this.#releaseContext(twin);
     }
-    if (isName) {
-      this.contexts.state[slot] = CONTEXT_RESOLVING;
-      this.#names.addContext(session.lookups, slot);
-      return;
-    }
-    this.#grant(slot, association, address);
-    this.#sendControl(connection, encodeCompressionAck(id));
+    if (isName) this.#names.addContext(session.lookups, slot);
+    else this.#sendControl(connection, encodeCompressionAck(id));
   }
 
   // Contexts
 
-  #addContext(
-    now: number,
-    session: Session,
-    association: number,
-    id: number,
-    address: AddressBytes,
-    indexed = true,
-  ): number {
-    const slot = this.contexts.allocate(now, association, id, address, indexed);
-    this.#permissionOf[slot] = NONE;
-    if (id !== HIDDEN_ID) session.contextById.set(id, slot);
-    session.contextCount++;
-    return slot;
+  #makeRoomForClientContext(session: Session): boolean {
+    const victim = this.#associations.victimForClient(session);
+    if (victim === "refused") return false;
+    if (victim !== NONE) this.#closeSenderContext(victim);
+    return true;
   }
 
-  #grant(slot: number, association: number, target: AddressBytes): void {
-    this.contexts.state[slot] = CONTEXT_ACKED;
-    this.#permissionOf[slot] = this.#permissions.grant(association, target);
+  #makeRoomForSenderContext(now: number, session: Session): boolean {
+    const victim = this.#associations.victimForSender(now, session);
+    if (victim === "refused") return false;
+    if (victim !== NONE) this.#closeSenderContext(victim);
+    return true;
+  }
+
+  /** Releases a context of this end's making, and says so where the client knows it. */
+  #closeSenderContext(slot: number): void {
+    const id = this.contexts.id[slot];
+    const connection = this.#associations.connectionOf[this.contexts.association[slot]];
+    if (id !== HIDDEN_ID && connection !== undefined) {
+      this.#sendControl(connection, encodeCompressionClose(id));
+    }
+    this.#releaseContext(slot);
   }
 
   /** The context that stands for the target of an uncompressed datagram, made on first use; -1 when it is refused. */
@@ -1080,16 +1031,28 @@ export class TunnelServer {
       this.counters.drops.refused_target++;
       return NONE;
     }
-    if (session.contextCount >= this.#options.maxContextsPerSession) {
+    if (!this.#makeRoomForSenderContext(now, session)) {
       this.counters.drops.context_limit++;
       return NONE;
     }
-    const slot = this.#addContext(now, session, association, HIDDEN_ID, address);
-    this.#grant(slot, association, address);
+    const slot = this.#addSenderContext(now, session, association, HIDDEN_ID, address);
+    this.#associations.grant(slot);
     return slot;
   }
 
-  /** The context for a sender that has none yet; -1 when the filter keeps it out. */
+  #addSenderContext(
+    now: number,
+    session: Session,
+    association: number,
+    id: number,
+    address: AddressBytes,
+  ): number {
+    const slot = this.#associations.addSenderContext(now, session, association, id, address);
+    const expiresAt = this.contexts.idle.expiresAt(senderContexts(session), CONTEXT_IDLE_MS);
+    this.#deadlines.setEarlier(deadlineOf(session.index, DEADLINE_CONTEXTS), expiresAt);
+    return slot;
+  }
+
   /** The context that stands for a source, or -1 when `count` datagrams of it are dropped, and counted. */
   #contextOfReply(
     now: number,
@@ -1099,66 +1062,39 @@ export class TunnelServer {
     length: number,
     count: number,
   ): number {
-    const session = this.#sessionOf[association];
-    const connection = this.#connectionOf[association];
+    const associations = this.#associations;
+    const session = associations.sessionOf[association];
+    const connection = associations.connectionOf[association];
     if (session === undefined || connection === undefined) {
       this.counters.drops.no_lane += count;
       return NONE;
     }
-    let context = this.#lastReply[association];
-    if (context === NONE || !isAddress(this.contexts.target[context]!, addresses, offset, length)) {
-      context = this.contexts.find(association, addresses, offset, length);
-      if (context === NONE) {
-        const remote = copyAddress(addresses, offset, length);
-        context = this.#replyContext(now, association, session, connection, remote, count);
-        if (context === NONE) return NONE;
-      }
-      this.#lastReply[association] = context;
-    }
-    this.contexts.lastUsed[context] = now;
-    this.#lastActive[association] = now;
-    return context;
-  }
-
-  #replyContext(
-    now: number,
-    association: number,
-    session: Session,
-    connection: Connection,
-    remote: AddressBytes,
-    count: number,
-  ): number {
-    const { filtering, maxContextsPerSession } = this.#options;
-    const isHeard =
-      filtering === "endpoint-independent" ||
-      (filtering === "address-dependent" && this.#permissions.has(association, remote)) ||
-      this.#nameOf(association, remote) !== NONE;
-    // Whom we hear can be answered: nobody gets around the policy by a source that is made up.
-    const isLet = isHeard && this.#options.permits(remote);
-    if (session.kind === "fixed" || !isLet || (session.kind === "bound" && session.uncompressed === 0)) {
+    const known = associations.contextOfReply(now, association, addresses, offset, length, count);
+    if (known !== NONE) return known;
+    const sender =
+      session.kind === "fixed" || (session.kind === "bound" && session.uncompressed === 0)
+        ? undefined
+        : associations.hears(association, addresses, offset, length);
+    if (sender === undefined) {
       this.counters.drops.filtered += count;
       return NONE;
     }
-    if (session.contextCount >= maxContextsPerSession) {
+    if (!this.#makeRoomForSenderContext(now, session)) {
       this.counters.drops.context_limit += count;
       return NONE;
     }
-    const address = remote;
-    if (session.kind === "bound") return this.#addContext(now, session, association, HIDDEN_ID, address);
-    const id = session.nextContextId;
-    session.nextContextId += 2;
-    const slot = this.#addContext(now, session, association, id, address);
-    this.#sendControl(connection, encodeContextAssign(id, this.#wireId[association], address));
-    return slot;
-  }
-
-  /** The context of a name of this association that was resolved to just this address, or -1. */
-  #nameOf(association: number, remote: AddressBytes): number {
-    for (let slot = this.contexts.first(association); slot !== NONE; slot = this.contexts.next(slot)) {
-      const address = this.contexts.address[slot]!;
-      if (isDomain(address) && isAddress(this.contexts.target[slot]!, remote, 0, remote.length)) return slot;
+    if (session.kind === "bound") {
+      return this.#addSenderContext(now, session, association, HIDDEN_ID, sender);
     }
-    return NONE;
+    const id = session.nextContextId;
+    if (id > this.#maxId) {
+      this.counters.drops.context_limit += count;
+      return NONE;
+    }
+    session.nextContextId += 2;
+    this.#addSenderContext(now, session, association, id, sender);
+    this.#sendControl(connection, encodeContextAssign(id, associations.wireId[association], sender));
+    return associations.contextOfReply(now, association, addresses, offset, length, count);
   }
 
   #sendUncompressed(
@@ -1170,7 +1106,7 @@ export class TunnelServer {
     length: number,
     remote: AddressBytes,
   ): void {
-    const { uncompressed } = this.#sessionOf[association]!;
+    const { uncompressed } = this.#associations.sessionOf[association]!;
     if (uncompressed === 0) {
       this.counters.drops.filtered++;
       return;
@@ -1180,20 +1116,14 @@ export class TunnelServer {
   }
 
   #releaseContext(slot: number): void {
-    const association = this.contexts.association[slot];
-    const session = this.#sessionOf[association];
-    if (this.#permissionOf[slot] !== NONE) this.#permissions.revoke(this.#permissionOf[slot]);
-    if (this.#lastReply[association] === slot) this.#lastReply[association] = NONE;
+    const session = this.#associations.sessionOf[this.contexts.association[slot]];
     this.#names.forget(session?.lookups, slot);
-    if (session !== undefined) {
-      session.contextCount--;
-      if (this.contexts.id[slot] !== HIDDEN_ID) session.contextById.delete(this.contexts.id[slot]);
-    }
-    this.contexts.release(slot);
+    this.#associations.releaseContext(slot);
   }
 
   // Associations
 
+  /** @returns -1 when there is no room, which is counted */
   #openAssociation(
     now: number,
     session: Session,
@@ -1201,87 +1131,109 @@ export class TunnelServer {
     id: number,
     source: AddressBytes | undefined,
   ): number {
-    const { maxAssociations, maxAssociationsPerSession } = this.#options;
-    if (this.associationCount >= maxAssociations) return NONE;
-    if (session.associationById.size >= maxAssociationsPerSession) return NONE;
-    const slot = this.#freeAssociations.pop() ?? this.#sessionOf.length;
-    if (slot >= this.#wireId.length) this.#growAssociations();
-    this.#sessionOf[slot] = session;
-    this.#connectionOf[slot] = connection;
-    this.#source[slot] = source;
-    this.#wireId[slot] = id;
-    this.#lastReply[slot] = NONE;
-    this.#lastActive[slot] = now;
-    session.associationById.set(id, slot);
-    this.associationCount++;
+    const victim = this.#associations.victimFor(session, this.#sessions.values());
+    if (victim === "refused") {
+      this.counters.refused.association_limit++;
+      return NONE;
+    }
+    if (victim !== NONE) this.#evict(now, victim);
+    const slot = this.#associations.open(now, session, connection, id, source);
+    this.#armAssociations(session);
     return slot;
+  }
+
+  #evict(now: number, association: number): void {
+    this.counters.refused.association_evicted++;
+    this.#dismiss(now, association, "evicted");
   }
 
   /** Answers to an association, and what waits for it, go on `connection` from now on. */
   #moveTo(connection: Connection, association: number): void {
-    this.#connectionOf[association] = connection;
+    this.#associations.connectionOf[association] = connection;
     connection.tunnel.queue.takeFlow(association);
   }
 
   #closeAssociation(slot: number): void {
-    const session = this.#sessionOf[slot]!;
-    for (let context = this.contexts.first(slot); context !== NONE; context = this.contexts.first(slot)) {
-      this.#releaseContext(context);
+    const session = this.#associations.sessionOf[slot]!;
+    const { contexts } = this;
+    for (let context = contexts.first(slot); context !== NONE; context = contexts.next(context)) {
+      this.#names.forget(session.lookups, context);
     }
     this.#pool.removeFlow(slot);
-    session.associationById.delete(this.#wireId[slot]);
-    this.#sessionOf[slot] = undefined;
-    this.#connectionOf[slot] = undefined;
-    this.#source[slot] = undefined;
-    this.associationCount--;
+    this.#associations.close(slot);
     this.#outputs.push({ kind: "release", association: slot });
+  }
+
+  /**
+   * The host runs out of sockets, and the association wants one more: another has to end.
+   *
+   * @returns false when none may; the association has then ended itself
+   */
+  makeRoomForSocket(now: number, association: number): boolean {
+    const session = this.#associations.sessionOf[association];
+    if (session === undefined) return false;
+    const victim = this.#associations.victimAmong(session, this.#sessions.values());
+    if (victim === "refused" || victim === association) {
+      this.counters.refused.association_limit++;
+      this.#dismiss(now, association, "limit");
+      return false;
+    }
+    this.#evict(now, victim);
+    return true;
   }
 
   /** The association's socket has failed for good. */
   handleSocketFailed(now: number, association: number): void {
-    if (this.#sessionOf[association] !== undefined) this.#dismiss(now, association, "failed");
+    if (this.#associations.sessionOf[association] !== undefined) this.#dismiss(now, association, "failed");
   }
 
   /** Ends an association that the client still holds, and tells it why. */
   #dismiss(now: number, association: number, reason: CloseReason): void {
-    const connection = this.#connectionOf[association];
-    const session = this.#sessionOf[association]!;
+    const connection = this.#associations.connectionOf[association];
+    const session = this.#associations.sessionOf[association]!;
     if (session.kind !== "native") {
       this.#endSession(now, session, reason);
       return;
     }
     if (connection !== undefined) {
-      this.#sendControl(connection, encodeAssociationClose(this.#wireId[association], reason));
+      this.#sendControl(connection, encodeAssociationClose(this.#associations.wireId[association], reason));
     }
     this.#closeAssociation(association);
   }
 
-  #sweep(now: number): void {
-    for (let slot = 0; slot < this.#sessionOf.length; slot++) {
-      if (this.#sessionOf[slot] === undefined) continue;
-      if (now - this.#lastActive[slot] >= this.#options.idleTimeoutMs) {
+  #armAssociations(session: Session): void {
+    const { idle } = this.#associations;
+    const { idleTimeoutMs } = this.#options;
+    const quietAt = idle.expiresAt(quietAssociations(session), idleTimeoutMs);
+    const answeredAt = idle.expiresAt(answeredAssociations(session), idleTimeoutMs);
+    const key = deadlineOf(session.index, DEADLINE_ASSOCIATIONS);
+    this.#deadlines.setEarlier(key, Math.min(quietAt, answeredAt));
+  }
+
+  #expireAssociations(now: number, session: Session): void {
+    const { idle } = this.#associations;
+    const { idleTimeoutMs } = this.#options;
+    for (const list of [quietAssociations(session), answeredAssociations(session)]) {
+      for (;;) {
+        const slot = idle.expired(now, list, idleTimeoutMs);
+        if (slot === NONE) break;
         this.#dismiss(now, slot, "idle");
-        continue;
       }
-      this.#closeIdleContexts(now, slot);
     }
-    for (const connection of this.#connections) connection?.tunnel.queue.expire(now);
+    if (this.#sessionByIndex[session.index] === session) this.#armAssociations(session);
   }
 
   /** Contexts that this end made are this end's to close; the client looks after its own. */
-  #closeIdleContexts(now: number, association: number): void {
-    let next = NONE;
-    for (let slot = this.contexts.first(association); slot !== NONE; slot = next) {
-      next = this.contexts.next(slot);
-      const id = this.contexts.id[slot];
-      if ((id !== HIDDEN_ID && id % 2 === 0) || now - this.contexts.lastUsed[slot] < CONTEXT_IDLE_MS)
-        continue;
-      const connection = this.#connectionOf[association];
-      if (id !== HIDDEN_ID && connection !== undefined) {
-        this.#sendControl(connection, encodeCompressionClose(id));
-      }
-      this.#releaseContext(slot);
+  #expireContexts(now: number, session: Session): void {
+    const { idle } = this.contexts;
+    const list = senderContexts(session);
+    for (;;) {
+      const slot = idle.expired(now, list, CONTEXT_IDLE_MS);
+      if (slot === NONE) break;
+      this.#closeSenderContext(slot);
     }
+    const key = deadlineOf(session.index, DEADLINE_CONTEXTS);
+    this.#deadlines.setEarlier(key, idle.expiresAt(list, CONTEXT_IDLE_MS));
   }
 
   #sendControl(connection: Connection, bytes: Uint8Array): void {
@@ -1294,15 +1246,4 @@ export class TunnelServer {
     connection.isDirty = true;
     this.#dirty.push(connection.index);
   }
-
-  #growAssociations(): void {
-    const from = this.#wireId.length;
-    this.#wireId = grown(this.#wireId, new Int32Array(from * 2));
-    this.#lastReply = grown(this.#lastReply, new Int32Array(from * 2)).fill(NONE, from);
-    this.#lastActive = grown(this.#lastActive, new Float64Array(from * 2));
-  }
-}
-
-function isAddress(address: AddressBytes, other: Uint8Array, offset: number, length: number): boolean {
-  return address.length === length && sameBytes(address, 0, other, offset, length);
 }

@@ -1,15 +1,19 @@
 import {
+  CAPSULE_COMPRESSION_ACK,
+  CAPSULE_DATAGRAM,
   CAPSULE_HEARTBEAT,
   CAPSULE_HEARTBEAT_ECHO,
   datagramHeaderLength,
   encodeHeartbeat,
   encodeHeartbeatEcho,
+  MAX_PAYLOAD_BYTES,
   readNumbers,
   writeDatagramHeader,
 } from "../wire/capsule.ts";
 import { CapsuleReader, READ_CAPSULE, READ_NEED } from "./capsule-reader.ts";
 import { copyBytes } from "./copy-bytes.ts";
 import type { Counters } from "./counters.ts";
+import type { DatagramBatch } from "./datagram-batch.ts";
 import { ProtocolError } from "./errors.ts";
 import type { ReceivedDatagrams } from "./received-datagrams.ts";
 import type { SendQueue } from "./send-queue.ts";
@@ -17,6 +21,7 @@ import type { SendQueue } from "./send-queue.ts";
 const FIRST_BATCH_BYTES = 16_384;
 const MAX_BATCH_BYTES = 262_144;
 const MISSED_HEARTBEATS = 3;
+const NEVER = Number.POSITIVE_INFINITY;
 const FIRST_CONTROL_BLOCK_BYTES = 512;
 const MAX_CONTROL_BLOCK_BYTES = 16_384;
 
@@ -25,6 +30,24 @@ export interface TunnelLimits {
   readonly heartbeatMs: number;
   /** Most bytes of control capsules that wait for a peer that does not read. */
   readonly controlBytes: number;
+}
+
+/** Who knows what the capsules of a tunnel mean. `owner` is the connection or lane that the tunnel is of. */
+export interface CapsuleReceiver<Owner> {
+  /**
+   * A datagram of context `id`, whose payload is `data[payload..end)`: enters it into the batch, or drops and counts it.
+   * Calls the tunnel's `fail` where the peer broke the rules.
+   */
+  handleDatagramCapsule(
+    now: number,
+    owner: Owner,
+    id: number,
+    data: Uint8Array,
+    payload: number,
+    end: number,
+  ): void;
+  /** Any other capsule, which the tunnel's `reader` holds. @returns false when the owner has given the tunnel up */
+  handleControlCapsule(now: number, owner: Owner): boolean;
 }
 
 /**
@@ -51,10 +74,10 @@ export class Tunnel {
   /** Bytes used of the last block; the others are full. */
   #lastBlockLength = 0;
   #sequence = 0;
-  #heartbeatAt = Number.POSITIVE_INFINITY;
+  #heartbeatAt = NEVER;
   #receivedAt = 0;
   /** When the oldest heartbeat that was not answered went out. */
-  #unansweredSince = Number.POSITIVE_INFINITY;
+  #unansweredSince = NEVER;
   readonly #numbers: number[] = [0, 0];
 
   constructor(queue: SendQueue, counters: Counters, limits: TunnelLimits) {
@@ -77,11 +100,54 @@ export class Tunnel {
   }
 
   /**
-   * The next capsule that is not a heartbeat. `chunk` is borrowed until the capsule is dealt with.
+   * Reads capsules of `chunk[offset..end)` into a batch: until it is full, or holds what cannot stand beside the rest,
+   * or {@link error} is set. `chunk` is borrowed until the batch is sent on.
+   *
+   * @returns the offset up to which the bytes were consumed; call again with the rest once the batch is sent on
+   */
+  readCapsules<Owner>(
+    now: number,
+    owner: Owner,
+    chunk: Uint8Array,
+    offset: number,
+    end: number,
+    batch: DatagramBatch,
+    receiver: CapsuleReceiver<Owner>,
+  ): number {
+    const reader = this.#reader!;
+    let at = offset;
+    batch.data = chunk;
+    while (!batch.isFull && this.#next(now, chunk, at, end)) {
+      if (reader.type !== CAPSULE_DATAGRAM) {
+        // It may end what the rows before it stand for: those go first.
+        if (batch.count > 0 && reader.type !== CAPSULE_COMPRESSION_ACK) return reader.start;
+        at = reader.offset;
+        if (!receiver.handleControlCapsule(now, owner) || this.error !== undefined) return end;
+        continue;
+      }
+      at = reader.offset;
+      const { data } = reader;
+      const payload = readNumbers(data, reader.valueOffset, reader.valueEnd, 1, this.#numbers);
+      if (payload < 0 || reader.valueEnd - payload > MAX_PAYLOAD_BYTES) {
+        this.fail(new ProtocolError("ERR_CAPSULE_MALFORMED", "DATAGRAM"));
+        return end;
+      }
+      receiver.handleDatagramCapsule(now, owner, this.#numbers[0], data, payload, reader.valueEnd);
+      if (data !== chunk && batch.count > 0) {
+        // Put together from two chunks: it stands alone, as the batch has one buffer.
+        batch.data = data;
+        return at;
+      }
+    }
+    return batch.isFull && this.error === undefined ? at : end;
+  }
+
+  /**
+   * The next capsule that is not a heartbeat.
    *
    * @returns true when `reader` holds one; false when the chunk is used up, or {@link error} is set
    */
-  next(now: number, chunk: Uint8Array, offset: number, end: number): boolean {
+  #next(now: number, chunk: Uint8Array, offset: number, end: number): boolean {
     const reader = this.#reader!;
     this.#receivedAt = now;
     let at = offset;
@@ -112,7 +178,7 @@ export class Tunnel {
       return;
     }
     if (sequence >= this.#sequence || clock > now) return;
-    this.#unansweredSince = Number.POSITIVE_INFINITY;
+    this.#unansweredSince = NEVER;
     const sample = now - clock;
     this.rttMs = this.rttMs === undefined ? sample : this.rttMs + (sample - this.rttMs) / 8;
   }
@@ -237,9 +303,8 @@ export class Tunnel {
 
   handleTimeout(now: number): void {
     if (!this.#extension) return;
-    const patience = MISSED_HEARTBEATS * this.#limits.heartbeatMs;
-    const silent = Math.max(now - this.#receivedAt, now - this.#unansweredSince);
-    if (silent > patience) {
+    if (now >= this.#silentAt) {
+      const silent = now - Math.min(this.#receivedAt, this.#unansweredSince);
       this.fail(new ProtocolError("ERR_HEARTBEAT_LOST", `silent for ${Math.round(silent)} ms`));
       return;
     }
@@ -249,8 +314,14 @@ export class Tunnel {
     this.writeControl(encodeHeartbeat(this.#sequence++, Math.floor(now)));
   }
 
+  /** When the peer counts as gone, if nothing more comes from it. */
+  get #silentAt(): number {
+    return Math.min(this.#receivedAt, this.#unansweredSince) + MISSED_HEARTBEATS * this.#limits.heartbeatMs;
+  }
+
+  /** When {@link handleTimeout} wants to be called; Infinity for never. Bytes that come in only put it off. */
   nextTimeout(): number {
-    return this.#heartbeatAt;
+    return this.#extension ? Math.min(this.#heartbeatAt, this.#silentAt) : NEVER;
   }
 
   /** Makes room for `size` more bytes in the batch. @returns false when it may not grow so far */

@@ -2,7 +2,7 @@ import { isIP } from "node:net";
 import type { Duplex } from "node:stream";
 import * as z from "zod";
 import { UsageError } from "../core/errors.ts";
-import type { Filtering } from "../core/server.ts";
+import type { Filtering } from "../core/server-associations.ts";
 import { parseTargetRule } from "../core/target-rule.ts";
 import { makeAddress } from "../wire/socket-address.ts";
 import { findTlsProblem, isBehindProxy, parseCarrierChain, rebaseHop, redactUrl } from "./carrier-chain.ts";

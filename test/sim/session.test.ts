@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { Counters } from "../../src/core/counters.ts";
 import { resumeMac } from "../../src/core/credentials.ts";
 import type { TunnelServer } from "../../src/core/server.ts";
 import {
@@ -612,17 +613,40 @@ describe("bounds", () => {
     });
   });
 
-  it("the server refuses associations over its limit and the client does not ask for each datagram", () => {
+  it("the server refuses an association when all others had answers, and the client does not ask for each datagram", () => {
     const network = started({ server: { maxAssociationsPerSession: 1 } });
     const [a, b] = [open(network), open(network)];
-    network.send(a, "192.0.2.1:53", "a");
+    for (let i = 0; i < 2; i++) {
+      network.send(a, "192.0.2.1:53", "a");
+      network.settle();
+    }
     for (let i = 0; i < 10; i++) {
       network.send(b, "192.0.2.1:53", "b");
       network.settle();
     }
-    expect(payloads(network)).toEqual(["a"]);
+    expect(payloads(network)).toEqual(["a", "a"]);
     expect(network.server.counters.refused.association_limit).toBe(1);
     expect(network.client.counters.drops.association_limit).toBe(9);
+  });
+
+  it("answers 3,000 one-shot queries with room for 500 associations at the server", () => {
+    const network = started({ server: { maxAssociationsPerSession: 500 } });
+    const call = open(network);
+    for (let i = 0; i < 3; i++) {
+      network.send(call, "192.0.2.9:5060", "call");
+      network.settle();
+    }
+    for (let i = 0; i < 3_000; i++) {
+      network.send(open(network), "192.0.2.1:53", `query ${i}`);
+      network.settle();
+    }
+    expect(new Set(payloads(network)).size).toBe(3_001);
+    expect(network.server.counters.refused.association_evicted).toBe(3_001 - 500);
+    // The one that goes on was not evicted: its target still sees the same port.
+    network.send(call, "192.0.2.9:5060", "call again");
+    network.settle();
+    const ports = network.atTargets.filter((line) => line.includes("call")).map((line) => line.split(" ")[0]);
+    expect(new Set(ports).size).toBe(1);
   });
 
   it("the longest waiting of too many half-open connections is closed", () => {
@@ -670,5 +694,120 @@ describe("any cutting of the stream", () => {
     const whole = run(0);
     expect((whole[0] as string[]).length).toBe(200);
     for (const cut of [1, 2, 3, 7, 64, 1000]) expect(run(cut)).toEqual(whole);
+  });
+});
+
+describe("ids of a session near their end", () => {
+  const maxId = 400;
+  const few = { client: { maxId }, server: { maxId } };
+  const ports = (network: Network) => new Set(network.atTargets.map((line) => line.split(" ")[0]));
+  const isRenewed = (network: Network) => network.clientEvents.some(({ kind }) => kind === "session-renewed");
+  /** Opens and closes associations until that is so. */
+  const useIds = (network: Network, until: (count: number) => boolean) => {
+    for (let count = 0; !until(count); count++) {
+      const association = open(network);
+      network.send(association, "192.0.2.1:53", "");
+      network.settle();
+      network.client.closeAssociation(network.now, association);
+      network.settle();
+    }
+  };
+
+  it("a new session takes over before they run out, and every datagram arrives", () => {
+    for (const latencyMs of [0, 30]) {
+      const network = started({ ...few, latencyMs });
+      const call = open(network, false);
+      for (let i = 0; i < 1_000; i++) {
+        network.send(call, "192.0.2.9:5060", `call ${i}`);
+        network.send(call, `192.0.2.${i % 200}:53`, `query ${i}`);
+        if (i % 3 === 0) network.send(open(network), "192.0.2.1:53", `other ${i}`);
+        network.advance(10);
+        if (i % 50 === 49) network.advance(310_000);
+      }
+      network.advance(5_000);
+      const renewals = network.clientEvents.filter(({ kind }) => kind === "session-renewed").length;
+      expect(renewals).toBeGreaterThan(5);
+      expect(new Set(payloads(network)).size).toBe(2_334);
+      expect(network.client.counters.drops).toEqual(new Counters().drops);
+      expect(network.server.counters.drops).toEqual(new Counters().drops);
+      // The former sessions have ended, with their connections.
+      expect(network.server.sessionCount).toBe(1);
+      expect(network.openConnections).toBe(1);
+      expect(ports(network).size).toBeGreaterThan(1);
+    }
+  });
+
+  it("answers that come by the former session's sockets reach their application", () => {
+    const network = started(few);
+    network.echoes = false;
+    const call = open(network, false);
+    network.send(call, "192.0.2.9:5060", "asks");
+    network.settle();
+    useIds(network, () => isRenewed(network));
+    network.receive(0, "192.0.2.9:5060", "answers late");
+    network.settle();
+    expect(payloads(network)).toEqual(["answers late"]);
+    network.advance(10_000);
+    expect(network.server.sessionCount).toBe(1);
+  });
+
+  it("the server's ids count as well", () => {
+    const network = started({ ...few, server: { maxId, filtering: "endpoint-independent" } });
+    const call = open(network, false);
+    network.send(call, "192.0.2.9:5060", "hello");
+    network.settle();
+    let strangers = 0;
+    for (; !isRenewed(network); strangers++) {
+      network.receive(0, `198.51.100.7:${1_000 + strangers}`, `stranger ${strangers}`);
+      network.settle();
+    }
+    expect(strangers).toBeLessThan(maxId / 2);
+    expect(payloads(network)).toHaveLength(strangers + 1);
+  });
+
+  it("a session that is lost meanwhile is resumed, and renewed then", () => {
+    const network = started(few);
+    const call = open(network, false);
+    useIds(network, (count) => count === 170);
+    network.cutConnections();
+    network.advance(1_000);
+    useIds(network, () => isRenewed(network));
+    network.cutConnections();
+    network.advance(1_000);
+    network.send(call, "192.0.2.1:53", "after it all");
+    network.advance(70_000);
+    expect(payloads(network)).toContain("after it all");
+    expect(network.server.sessionCount).toBe(1);
+  });
+});
+
+describe("deadlines", () => {
+  it("a peer that falls silent is noticed 15 s after its last bytes, by both ends", () => {
+    for (const latencyMs of [0, 40]) {
+      const network = started({ latencyMs, client: { lanes: 1 } });
+      network.advance(7_300);
+      network.send(open(network), "192.0.2.1:53", "x");
+      network.advance(2 * latencyMs);
+      network.isStalled = true;
+      network.advance(14_900);
+      expect(network.clientEvents.at(-1)?.kind).toBe("session-up");
+      network.advance(200);
+      expect(network.clientEvents.map(({ kind }) => kind)).toContain("session-down");
+      expect(network.server.tunnelCount).toBe(0);
+    }
+  });
+
+  it("wake the server once a heartbeat, however many associations are idle", () => {
+    const network = started();
+    for (let i = 0; i < 1_000; i++) network.send(open(network, false), "192.0.2.1:53", "x");
+    network.settle();
+    let wakes = 0;
+    const { handleTimeout } = network.server;
+    network.server.handleTimeout = (now) => {
+      wakes++;
+      handleTimeout.call(network.server, now);
+    };
+    network.advance(100_000);
+    expect(wakes).toBeLessThan(25);
   });
 });

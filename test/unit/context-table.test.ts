@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { CONTEXT_ACKED, CONTEXT_UNACKED, ContextTable } from "../../src/core/context-table.ts";
+import { ContextTable } from "../../src/core/context-table.ts";
+import { CONTEXT_ACKED, CONTEXT_UNACKED } from "../../src/core/session-model.ts";
 import { makeAddress } from "../../src/wire/socket-address.ts";
 
 const ASSOCIATIONS = [0, 1, 63, 64, 1_000];
@@ -51,13 +52,13 @@ describe("ContextTable", () => {
             const older = indexed.get(key);
             const isIndexed = older === undefined;
             const id = 2 * now;
-            const slot = table.allocate(now, association, id, addressOf(host), isIndexed);
+            const slot = table.allocate(now, "register", association, id, addressOf(host), isIndexed, 0);
             expect(entries.some((entry) => entry.slot === slot)).toBe(false);
             const generation = table.generation[slot];
             expect(generation).toBeGreaterThan(generations.get(slot) ?? 0);
             const entry: Entry = { slot, id, association, host, lastUsed: now, generation };
             expect(table.state[slot]).toBe(CONTEXT_UNACKED);
-            table.state[slot] = CONTEXT_ACKED;
+            table.handle(slot, "ack");
             entries.unshift(entry);
             if (isIndexed || action === "take") indexed.set(key, entry);
             if (!isIndexed && action === "take") table.takeIndex(slot, older.slot);
@@ -79,7 +80,7 @@ describe("ContextTable", () => {
             association,
             CONTEXT_ACKED,
           ]);
-          expect([table.lastUsed[slot], table.generation[slot]]).toEqual([lastUsed, generation]);
+          expect([table.idle.lastUsed(slot), table.generation[slot]]).toEqual([lastUsed, generation]);
           expect([table.address[slot], table.target[slot]]).toEqual([addressOf(host), addressOf(host)]);
         }
       }),
@@ -90,13 +91,31 @@ describe("ContextTable", () => {
   it("has no context of an association that it never saw", () => {
     const table = new ContextTable(7);
     expect(table.first(5)).toBe(-1);
-    table.allocate(0, 5, 2, addressOf(1), true);
+    table.allocate(0, "register", 5, 2, addressOf(1), true, 0);
     expect([table.first(4), table.first(5), table.first(6), table.first(1_000_000)]).toEqual([-1, 0, -1, -1]);
+  });
+
+  it("finds what a name was resolved to, for as long as one context of that name lives", () => {
+    const table = new ContextTable(7);
+    const target = makeAddress("192.0.2.7", 53)!;
+    const other = makeAddress("192.0.2.8", 53)!;
+    const slots = [1, 3].map((host) => table.allocate(0, "resolve", 5, host, addressOf(host), true, 0));
+    expect(table.findResolved(5, target, 0, target.length)).toBe(-1);
+    for (const slot of slots) table.resolve(slot, target);
+    expect(slots).toContain(table.findResolved(5, target, 0, target.length));
+    expect(table.findResolved(5, other, 0, other.length)).toBe(-1);
+    expect(table.findResolved(6, target, 0, target.length)).toBe(-1);
+    table.release(slots[1]);
+    expect(table.findResolved(5, target, 0, target.length)).toBe(slots[0]);
+    table.release(slots[0]);
+    expect(table.findResolved(5, target, 0, target.length)).toBe(-1);
   });
 
   it("uses released slots again, so that it grows with what it holds", () => {
     const table = new ContextTable(7);
-    for (let i = 0; i < 10_000; i++) table.release(table.allocate(i, i % 100, 2, addressOf(i % HOSTS), true));
+    for (let i = 0; i < 10_000; i++) {
+      table.release(table.allocate(i, "register", i % 100, 2, addressOf(i % HOSTS), true, 0));
+    }
     expect(table.id.length).toBe(64);
     expect(table.size).toBe(0);
   });

@@ -1,0 +1,115 @@
+import type { AddressBytes } from "../wire/socket-address.ts";
+import { grown } from "./grown.ts";
+import { IdleLists } from "./idle-lists.ts";
+import {
+  ASSOCIATION,
+  ASSOCIATION_CLOSING,
+  ASSOCIATION_FREE,
+  ASSOCIATION_LOCAL,
+  ASSOCIATION_OPEN,
+} from "./session-model.ts";
+
+const NONE = -1;
+/** Two uses of an association closer together than this count as one for the order of idleness. Milliseconds. */
+const IDLE_GRAIN_MS = 1_000;
+
+/** Lists of {@link ClientAssociations.idle}: those that may expire, ... */
+export const IDLE_QUIET = 0;
+/** ... those of them that had more than one answer, ... */
+export const IDLE_ANSWERED = 1;
+/** ... and those that the server was told to close. */
+export const IDLE_CLOSING = 2;
+
+/** Associations of a client in slots of typed arrays that are used again. States: {@link ASSOCIATION}. */
+export class ClientAssociations {
+  /** Those in use: local and open ones. */
+  count = 0;
+  /** One more than the largest slot that ever stood for an association. */
+  used = 0;
+  state = new Uint8Array(64);
+  /** Id on the wire, of open and closing ones. */
+  wireId = new Int32Array(64);
+  /** Index of the lane that it is pinned to. */
+  lane = new Int32Array(64);
+  /** Context of its last datagram, or -1. */
+  lastContext = new Int32Array(64);
+  /** The server refused it: it is not asked for again sooner. */
+  reopenAt = new Float64Array(64);
+  /** 1: the server may have forgotten it, and is asked to open it again before it is used. */
+  isDoubtful = new Uint8Array(64);
+  /** The application's own address, where it is known. */
+  readonly source: (AddressBytes | undefined)[] = [];
+  readonly idle = new IdleLists(IDLE_GRAIN_MS);
+  #answers = new Uint8Array(64);
+  readonly #free: number[] = [];
+
+  /** @param expires  whether it ends when idle */
+  open(now: number, source: AddressBytes | undefined, expires: boolean, lane: number): number {
+    const slot = this.#free.pop() ?? this.used++;
+    if (slot >= this.state.length) this.#grow();
+    this.state[slot] = ASSOCIATION.after(ASSOCIATION_FREE, "open");
+    this.lane[slot] = lane;
+    this.lastContext[slot] = NONE;
+    this.reopenAt[slot] = 0;
+    this.isDoubtful[slot] = 0;
+    this.#answers[slot] = 0;
+    this.source[slot] = source;
+    if (expires) this.idle.touch(now, slot, IDLE_QUIET);
+    this.count++;
+    return slot;
+  }
+
+  isLive(slot: number): boolean {
+    return this.state[slot] === ASSOCIATION_LOCAL || this.state[slot] === ASSOCIATION_OPEN;
+  }
+
+  handle(slot: number, event: Parameters<typeof ASSOCIATION.after>[1]): void {
+    this.state[slot] = ASSOCIATION.after(this.state[slot], event);
+  }
+
+  /** The application sent a datagram. */
+  handleSent(now: number, slot: number): void {
+    this.idle.refresh(now, slot);
+  }
+
+  /** A datagram came for the application. */
+  handleAnswer(now: number, slot: number): void {
+    if (this.#answers[slot] < 2 && ++this.#answers[slot] === 2 && this.idle.listOf(slot) === IDLE_QUIET) {
+      this.idle.touch(now, slot, IDLE_ANSWERED);
+    } else this.idle.refresh(now, slot);
+  }
+
+  /** An association that may expire: the one that was idle for longest, or -1. */
+  get idlest(): number {
+    const quiet = this.idle.oldest(IDLE_QUIET);
+    const answered = this.idle.oldest(IDLE_ANSWERED);
+    if (quiet === NONE || answered === NONE) return Math.max(quiet, answered);
+    return this.idle.lastUsed(quiet) <= this.idle.lastUsed(answered) ? quiet : answered;
+  }
+
+  /** It has ended for its application: no longer counted. */
+  handleEnded(now: number, slot: number): void {
+    this.handle(slot, "end");
+    this.source[slot] = undefined;
+    this.count--;
+    if (this.state[slot] === ASSOCIATION_CLOSING) this.idle.touch(now, slot, IDLE_CLOSING);
+    else this.idle.remove(slot);
+  }
+
+  /** The slot may stand for another association; its state is free. */
+  release(slot: number): void {
+    this.idle.remove(slot);
+    this.#free.push(slot);
+  }
+
+  #grow(): void {
+    const size = this.state.length * 2;
+    this.state = grown(this.state, new Uint8Array(size));
+    this.wireId = grown(this.wireId, new Int32Array(size));
+    this.lane = grown(this.lane, new Int32Array(size));
+    this.lastContext = grown(this.lastContext, new Int32Array(size));
+    this.reopenAt = grown(this.reopenAt, new Float64Array(size));
+    this.isDoubtful = grown(this.isDoubtful, new Uint8Array(size));
+    this.#answers = grown(this.#answers, new Uint8Array(size));
+  }
+}

@@ -1,0 +1,294 @@
+import { isDomain } from "../wire/capsule.ts";
+import type { AddressBytes } from "../wire/socket-address.ts";
+import { copyAddress, sameBytes } from "../wire/socket-address.ts";
+import { ContextTable } from "./context-table.ts";
+import type { Cryptography } from "./credentials.ts";
+import { randomSeed } from "./credentials.ts";
+import { grown } from "./grown.ts";
+import { IdleLists } from "./idle-lists.ts";
+import { Permissions } from "./permissions.ts";
+import type { Connection, Session } from "./server-session.ts";
+
+const NONE = -1;
+/** Two uses of an association closer together than this count as one for the order of idleness. Milliseconds. */
+const IDLE_GRAIN_MS = 1_000;
+/** At the bound, a sender's context that nothing used for so long gives way to another sender. */
+const CONTEXT_EVICTABLE_MS = 10_000;
+
+/** Id of a context that stands for an address of uncompressed datagrams; never on the wire. */
+export const HIDDEN_ID = -1;
+
+/** Which senders an association hears, RFC 4787 §5. */
+export type Filtering = "endpoint-independent" | "address-dependent" | "address-and-port-dependent";
+
+export interface AssociationLimits {
+  readonly filtering: Filtering;
+  /** Whether an IPv4 or IPv6 address may be sent to; asked once for each context. */
+  readonly permits: (target: AddressBytes) => boolean;
+  /** Associations of all sessions. Past it, the session that has most gives its idlest one. */
+  readonly maxAssociations: number;
+  /** Associations of a session. Past it, the idlest that had no more than one answer makes room. */
+  readonly maxAssociationsPerSession: number;
+  /**
+   * Contexts of a session. Those that stand for senders, which the client did not register, take at most half, and make
+   * room for the client's.
+   */
+  readonly maxContextsPerSession: number;
+}
+
+/** List of {@link ContextTable.idle} that has a session's contexts of the client's registering, ... */
+const clientContexts = (session: Session): number => 2 * session.index;
+/** ... and of the server's making. */
+export const senderContexts = (session: Session): number => 2 * session.index + 1;
+/** List of {@link ServerAssociations.idle} that has a session's associations with at most one answer, ... */
+export const quietAssociations = (session: Session): number => 2 * session.index;
+/** ... and with more. */
+export const answeredAssociations = (session: Session): number => 2 * session.index + 1;
+
+/**
+ * Associations of all sessions of a server, in slots that are used again, with their contexts, and whom each may hear.
+ * It decides; what a client is told of it is the server's business.
+ */
+export class ServerAssociations {
+  count = 0;
+  readonly contexts: ContextTable;
+  readonly sessionOf: (Session | undefined)[] = [];
+  /** Where an association's answers go. */
+  readonly connectionOf: (Connection | undefined)[] = [];
+  /** The application's own address, where its client gave it. */
+  readonly source: (AddressBytes | undefined)[] = [];
+  wireId = new Int32Array(64);
+  readonly idle = new IdleLists(IDLE_GRAIN_MS);
+
+  readonly #limits: AssociationLimits;
+  readonly #permissions: Permissions;
+  /** Permission that a context granted, by context slot. */
+  readonly #permissionOf: number[] = [];
+  #answers = new Uint8Array(64);
+  /** Context of the last answer, or -1. */
+  #lastReply = new Int32Array(64).fill(NONE);
+  readonly #free: number[] = [];
+
+  constructor(limits: AssociationLimits, crypto: Cryptography) {
+    this.#limits = limits;
+    this.contexts = new ContextTable(randomSeed(crypto));
+    this.#permissions = new Permissions(randomSeed(crypto));
+  }
+
+  // Associations
+
+  /** Makes an association for which there is room. */
+  open(
+    now: number,
+    session: Session,
+    connection: Connection,
+    id: number,
+    source: AddressBytes | undefined,
+  ): number {
+    const slot = this.#free.pop() ?? this.sessionOf.length;
+    if (slot >= this.wireId.length) this.#grow();
+    this.sessionOf[slot] = session;
+    this.connectionOf[slot] = connection;
+    this.source[slot] = source;
+    this.wireId[slot] = id;
+    this.#lastReply[slot] = NONE;
+    this.#answers[slot] = 0;
+    this.idle.touch(now, slot, quietAssociations(session));
+    session.associationById.set(id, slot);
+    this.count++;
+    return slot;
+  }
+
+  /** Ends an association and its contexts. The slot is free once {@link handleReleased} says so. */
+  close(slot: number): void {
+    const session = this.sessionOf[slot]!;
+    const { contexts } = this;
+    for (let context = contexts.first(slot); context !== NONE; context = contexts.first(slot)) {
+      this.releaseContext(context);
+    }
+    session.associationById.delete(this.wireId[slot]);
+    this.sessionOf[slot] = undefined;
+    this.connectionOf[slot] = undefined;
+    this.source[slot] = undefined;
+    this.idle.remove(slot);
+    this.count--;
+  }
+
+  /** The host has closed the sockets of an association that ended: its slot may stand for another. */
+  handleReleased(slot: number): void {
+    this.#free.push(slot);
+  }
+
+  /**
+   * Which association has to end before a session may open another: a slot, or -1 when none has to, or "refused" when
+   * the session may not.
+   */
+  victimFor(session: Session, sessions: Iterable<Session>): number | "refused" {
+    const { maxAssociations, maxAssociationsPerSession } = this.#limits;
+    if (session.associationById.size >= maxAssociationsPerSession) return this.#idlestQuiet(session);
+    if (this.count < maxAssociations) return NONE;
+    return this.victimAmong(session, sessions);
+  }
+
+  /** The same where what all sessions share is used up: whoever has most gives way, itself only what is quiet. */
+  victimAmong(session: Session, sessions: Iterable<Session>): number | "refused" {
+    let richest = session;
+    for (const other of sessions) {
+      if (other.kind === "native" && other.associationById.size > richest.associationById.size)
+        richest = other;
+    }
+    const quiet = this.#idlestQuiet(richest);
+    if (quiet !== "refused" || richest === session) return quiet;
+    const answered = this.idle.oldest(answeredAssociations(richest));
+    return answered === NONE ? "refused" : answered;
+  }
+
+  #idlestQuiet(session: Session): number | "refused" {
+    const slot = this.idle.oldest(quietAssociations(session));
+    return slot === NONE || session.kind !== "native" ? "refused" : slot;
+  }
+
+  /** The client sent a datagram. */
+  handleSent(now: number, slot: number): void {
+    this.idle.refresh(now, slot);
+  }
+
+  /** Answers came. */
+  #handleAnswers(now: number, slot: number, count: number): void {
+    const before = this.#answers[slot];
+    if (before > 1) {
+      this.idle.refresh(now, slot);
+      return;
+    }
+    this.#answers[slot] = Math.min(2, before + count);
+    const session = this.sessionOf[slot]!;
+    const list = this.#answers[slot] > 1 ? answeredAssociations(session) : quietAssociations(session);
+    this.idle.touch(now, slot, list);
+  }
+
+  // Contexts
+
+  contextCount(session: Session): number {
+    return this.#clientContextCount(session) + this.contexts.idle.size(senderContexts(session));
+  }
+
+  #clientContextCount(session: Session): number {
+    return this.contexts.idle.size(clientContexts(session));
+  }
+
+  /**
+   * Which context has to end before the client may register another: a slot, or -1 when none has to, or "refused".
+   */
+  victimForClient(session: Session): number | "refused" {
+    if (this.contextCount(session) < this.#limits.maxContextsPerSession) return NONE;
+    const slot = this.contexts.idle.oldest(senderContexts(session));
+    return slot === NONE ? "refused" : slot;
+  }
+
+  /** The same for a context that the server makes for a sender. */
+  victimForSender(now: number, session: Session): number | "refused" {
+    const { maxContextsPerSession } = this.#limits;
+    const list = senderContexts(session);
+    const { idle } = this.contexts;
+    const isFull = this.contextCount(session) >= maxContextsPerSession;
+    if (!isFull && idle.size(list) < maxContextsPerSession / 2) return NONE;
+    const slot = idle.expired(now, list, CONTEXT_EVICTABLE_MS);
+    return slot === NONE ? "refused" : slot;
+  }
+
+  /** A context that the client registers, or the one target of a fixed tunnel. */
+  addClientContext(
+    now: number,
+    session: Session,
+    association: number,
+    id: number,
+    address: AddressBytes,
+    indexed: boolean,
+  ): number {
+    const event = isDomain(address) ? "resolve" : "learn";
+    const list = clientContexts(session);
+    const slot = this.contexts.allocate(now, event, association, id, address, indexed, list);
+    session.contextById.set(id, slot);
+    this.#permissionOf[slot] = isDomain(address) ? NONE : this.#permissions.grant(association, address);
+    return slot;
+  }
+
+  /** A context of the server's making. @param id  {@link HIDDEN_ID}, or the next one of the server's numbering */
+  addSenderContext(
+    now: number,
+    session: Session,
+    association: number,
+    id: number,
+    address: AddressBytes,
+  ): number {
+    const list = senderContexts(session);
+    const slot = this.contexts.allocate(now, "learn", association, id, address, true, list);
+    if (id !== HIDDEN_ID) session.contextById.set(id, slot);
+    this.#permissionOf[slot] = NONE;
+    return slot;
+  }
+
+  /** The association may hear the address of a context. */
+  grant(slot: number): void {
+    const association = this.contexts.association[slot];
+    this.#permissionOf[slot] = this.#permissions.grant(association, this.contexts.target[slot]!);
+  }
+
+  releaseContext(slot: number): void {
+    const association = this.contexts.association[slot];
+    if (this.#permissionOf[slot] !== NONE) this.#permissions.revoke(this.#permissionOf[slot]);
+    if (this.#lastReply[association] === slot) this.#lastReply[association] = NONE;
+    const id = this.contexts.id[slot];
+    if (id !== HIDDEN_ID) this.sessionOf[association]?.contextById.delete(id);
+    this.contexts.release(slot);
+  }
+
+  /** The context that stands for a source, after which `count` answers of it are counted as such; -1 for none. */
+  contextOfReply(
+    now: number,
+    association: number,
+    addresses: Uint8Array,
+    offset: number,
+    length: number,
+    count: number,
+  ): number {
+    let context = this.#lastReply[association];
+    if (context === NONE || !isAddress(this.contexts.target[context]!, addresses, offset, length)) {
+      context = this.contexts.find(association, addresses, offset, length);
+      if (context === NONE) return NONE;
+      this.#lastReply[association] = context;
+    }
+    this.contexts.idle.refresh(now, context);
+    this.#handleAnswers(now, association, count);
+    return context;
+  }
+
+  /** Whether the filter and the target policy let a sender in that has no context. */
+  hears(association: number, remote: Uint8Array, offset: number, length: number): AddressBytes | undefined {
+    const { filtering, permits } = this.#limits;
+    const address = copyAddress(remote, offset, length);
+    const isHeard =
+      filtering === "endpoint-independent" ||
+      (filtering === "address-dependent" && this.#permissions.has(association, address)) ||
+      this.contexts.findResolved(association, remote, offset, length) !== NONE;
+    // Whom we hear can be answered: nobody gets around the policy by a source that is made up.
+    return isHeard && permits(address) ? address : undefined;
+  }
+
+  /** The context for an address, or for a name that was resolved to it; -1 for none. */
+  contextFor(association: number, remote: AddressBytes): number {
+    const slot = this.contexts.find(association, remote, 0, remote.length);
+    return slot !== NONE ? slot : this.contexts.findResolved(association, remote, 0, remote.length);
+  }
+
+  #grow(): void {
+    const size = this.wireId.length * 2;
+    this.wireId = grown(this.wireId, new Int32Array(size));
+    this.#lastReply = grown(this.#lastReply, new Int32Array(size));
+    this.#answers = grown(this.#answers, new Uint8Array(size));
+  }
+}
+
+export function isAddress(address: AddressBytes, other: Uint8Array, offset: number, length: number): boolean {
+  return address.length === length && sameBytes(address, 0, other, offset, length);
+}

@@ -1,0 +1,54 @@
+import type { UpgradeRequest } from "../wire/upgrade.ts";
+import type { HeadBuffer } from "./head-buffer.ts";
+import { LookupTurns } from "./name-lookups.ts";
+import { SESSION } from "./session-model.ts";
+import { TokenBucket } from "./token-bucket.ts";
+import type { Tunnel } from "./tunnel.ts";
+import { UnknownContexts } from "./unknown-contexts.ts";
+
+/** What a client is told of datagrams that did not get through, a second. */
+const UNREACHABLE_PER_SECOND = 100;
+
+/** A TCP connection at the server. */
+export interface Connection {
+  readonly index: number;
+  state: "head" | "resolving" | "binding" | "open" | "closing";
+  readonly tunnel: Tunnel;
+  readonly head: HeadBuffer;
+  lane: number;
+  challenge: Uint8Array | undefined;
+  session: Session | undefined;
+  request: UpgradeRequest | undefined;
+  isDirty: boolean;
+}
+
+/** A session at the server: what outlives its connections. */
+export class Session {
+  /** A number that is used again, for tables. */
+  readonly index: number;
+  /** Short name for logs, of no use to anybody else. */
+  readonly name: string;
+  readonly id: Uint8Array;
+  readonly key: Uint8Array;
+  /** native: ours, resumable. bound, fixed: RFC 9298 without our extension, one association, ends with its tunnel. */
+  readonly kind: "native" | "bound" | "fixed";
+  /** A state of {@link SESSION}. */
+  state = SESSION.after(SESSION.number("none"), "create");
+  readonly connections = new Set<Connection>();
+  readonly associationById = new Map<number, number>();
+  readonly contextById = new Map<number, number>();
+  nextContextId = 1;
+  /** Id of the context with uncompressed semantics, 0 for none. */
+  uncompressed = 0;
+  readonly unknown = new UnknownContexts();
+  readonly unreachable = new TokenBucket(UNREACHABLE_PER_SECOND);
+  readonly lookups = new LookupTurns();
+
+  constructor(index: number, name: string, kind: Session["kind"], id: Uint8Array, key: Uint8Array) {
+    this.index = index;
+    this.name = name;
+    this.kind = kind;
+    this.id = id;
+    this.key = key;
+  }
+}

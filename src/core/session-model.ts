@@ -1,0 +1,67 @@
+import { StateTable } from "./state-table.ts";
+
+/**
+ * The machines of a session: what each of its parts may be, and what changes that. The code of both ends goes through
+ * these tables, and the diagrams of PROTOCOL.md §3.4 are drawn from them.
+ */
+
+/** Largest id of an association or a context: it fits the tables of both ends. */
+export const MAX_ID = 0x3fff_ffff;
+
+/** A client's lane: one TCP connection after another. */
+export const LANE = new StateTable({
+  /** Waits for another lane to find out whether the session still lives. */
+  held: { connect: "connecting" },
+  /** Backs off before the next attempt. */
+  waiting: { connect: "connecting", hold: "held" },
+  connecting: { connected: "handshake", lost: "waiting", close: "held" },
+  handshake: { accepted: "up", lost: "waiting", close: "held" },
+  up: { lost: "waiting" },
+});
+
+export const LANE_HELD = LANE.number("held");
+export const LANE_WAITING = LANE.number("waiting");
+export const LANE_CONNECTING = LANE.number("connecting");
+export const LANE_HANDSHAKE = LANE.number("handshake");
+export const LANE_UP = LANE.number("up");
+
+/** A session, as its server sees it. */
+export const SESSION = new StateTable({
+  none: { create: "up" },
+  up: { join: "up", "last lane lost": "lingering", end: "none" },
+  lingering: { join: "up", end: "none" },
+});
+
+/** An association, as its client sees it. */
+export const ASSOCIATION = new StateTable({
+  free: { open: "local" },
+  /** The server does not know of it: nothing was sent yet, or the server closed it. */
+  local: { register: "open", end: "ended" },
+  open: { "closed by server": "local", end: "closing" },
+  /** Ended here; the server has not confirmed it. */
+  closing: { "closed by server": "free", "new session": "free", expire: "free" },
+  /** Ended, and free once the host has heard of it. */
+  ended: { forget: "free" },
+});
+export const ASSOCIATION_FREE = ASSOCIATION.number("free");
+export const ASSOCIATION_LOCAL = ASSOCIATION.number("local");
+export const ASSOCIATION_OPEN = ASSOCIATION.number("open");
+export const ASSOCIATION_CLOSING = ASSOCIATION.number("closing");
+export const ASSOCIATION_ENDED = ASSOCIATION.number("ended");
+
+/** A context, as either end sees it: its own ones begin unacknowledged, the peer's acknowledged. */
+export const CONTEXT = new StateTable({
+  free: { register: "unacked", learn: "acked", resolve: "resolving" },
+  /** Registered, and the peer has not answered. */
+  unacked: { ack: "acked", close: "refused", "new session": "unacked", release: "free" },
+  acked: { ack: "acked", close: "free", "new session": "unacked", release: "free" },
+  /** The peer refused it; kept for a while so that not every datagram asks again. */
+  refused: { ack: "acked", close: "refused", "new session": "free", release: "free" },
+  /** Its domain name is being resolved. */
+  resolving: { ack: "acked", close: "free", release: "free" },
+});
+export const CONTEXT_FREE = CONTEXT.number("free");
+export const CONTEXT_UNACKED = CONTEXT.number("unacked");
+export const CONTEXT_ACKED = CONTEXT.number("acked");
+export const CONTEXT_REFUSED = CONTEXT.number("refused");
+export const CONTEXT_RESOLVING = CONTEXT.number("resolving");
