@@ -1,3 +1,4 @@
+import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import type { ConnectHandshake } from "../core/connect-handshake.ts";
 import { HostError, UsageError } from "../core/errors.ts";
@@ -7,8 +8,9 @@ import type { Socks5Credentials } from "../core/socks5-server.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { addressPort, formatHost, makeAddress } from "../wire/socket-address.ts";
 import { COMMAND_UDP_ASSOCIATE } from "../wire/socks5.ts";
-import type { Carrier, Connection, OnRead } from "./carrier.ts";
+import type { Carrier } from "./carrier.ts";
 import { shakeHands } from "./carriers/proxy.ts";
+import type { SocketOptions } from "./carriers/socket.ts";
 import { connectSocket } from "./carriers/socket.ts";
 import type { TlsOptions } from "./carriers/tls.ts";
 import { checkTlsFiles, wrapInTls } from "./carriers/tls.ts";
@@ -54,8 +56,12 @@ export function parseCarrierChain(options: CarrierChainOptions): Carrier {
   return {
     description: names.length === 0 ? server : `${server} via ${names.join(", ")}`,
     authority,
-    connect: (signal, onread) =>
-      connectChain(hops, endpoint, signal, onread, connectTimeoutMs ?? CONNECT_MS, outgoing),
+    connect: async (signal, onread) => {
+      const isPlain = hops.every(({ kind }) => kind === "unix");
+      const options = { onread: isPlain ? onread : undefined, outgoing, allowHalfOpen: false };
+      const stream = await connectChain(hops, endpoint, signal, options, connectTimeoutMs);
+      return { stream, onread: options.onread !== undefined, isOurs: true };
+    },
   };
 }
 
@@ -97,16 +103,16 @@ export function streamCarrier(open: (signal: AbortSignal) => Duplex | Promise<Du
   };
 }
 
-/** Connects to a target of a SOCKS5 CONNECT, directly or through another SOCKS5 server. */
+/** Connects to a target of TCP, directly or through a SOCKS5 server. The socket stays open when the target has ended. */
 export async function openTcpTarget(
   target: AddressBytes,
   tcpVia: string | undefined,
   signal: AbortSignal,
   outgoing?: Outgoing,
-): Promise<Duplex> {
+): Promise<Socket> {
   const endpoint = { host: formatHost(target), port: addressPort(target) };
   const hops = tcpVia === undefined ? [] : [parseHop(tcpVia, 0)];
-  return (await connectChain(hops, endpoint, signal, undefined, CONNECT_MS, outgoing)).stream;
+  return connectChain(hops, endpoint, signal, { outgoing, allowHalfOpen: true });
 }
 
 /** A UDP ASSOCIATE of a SOCKS5 server: it lasts as long as `stream` does. */
@@ -126,7 +132,7 @@ export async function openUdpAssociate(
 ): Promise<UdpAssociate> {
   const hop = parseHop(url, 0);
   if (hop.kind !== "socks5") throw badHop(url, "want socks5://");
-  const { stream } = await connectChain([], hop.endpoint, signal, undefined, CONNECT_MS, outgoing);
+  const stream = await connectChain([], hop.endpoint, signal, { outgoing, allowHalfOpen: false });
   const unknown = makeAddress("0.0.0.0", 0)!;
   const handshake = new Socks5Client(unknown, hop.credentials, COMMAND_UDP_ASSOCIATE);
   await shakeHands(stream, handshake, AbortSignal.any([signal, AbortSignal.timeout(CONNECT_MS)]));
@@ -137,23 +143,21 @@ async function connectChain(
   hops: readonly Hop[],
   server: Endpoint,
   signal: AbortSignal,
-  onread: OnRead | undefined,
-  timeoutMs: number,
-  outgoing: Outgoing | undefined,
-): Promise<Connection> {
+  options: SocketOptions,
+  timeoutMs = CONNECT_MS,
+): Promise<Socket> {
   const deadline = AbortSignal.timeout(timeoutMs);
   const both = AbortSignal.any([signal, deadline]);
   /** Addresses in the order in which they are reached; a hop without one has none. */
   const nextEndpoint = (index: number): Endpoint =>
     hops.slice(index).find((hop) => hop.endpoint !== undefined)?.endpoint ?? server;
   let step = endpointText(nextEndpoint(0));
-  let stream: Duplex | undefined;
+  let stream: Socket | undefined;
   try {
-    const isPlain = hops.length === 0 || (hops.length === 1 && hops[0].kind === "unix");
-    const first = await connectSocket(nextEndpoint(0), both, isPlain ? onread : undefined, outgoing);
-    stream = first;
+    stream = await connectSocket(nextEndpoint(0), both, options);
     for (const [index, hop] of hops.entries()) {
       if (hop.kind === "unix") continue;
+      if (both.aborted) break;
       step = hopText(hop);
       if (hop.kind === "tls") {
         const peer = hop.endpoint ?? nextEndpoint(index + 1);
@@ -168,7 +172,7 @@ async function connectChain(
       await shakeHands(stream, handshakeFor(hop, nextEndpoint(index + 1)), both);
     }
     if (both.aborted) throw new Error("given up");
-    return { stream, onread: isPlain && onread !== undefined, isOurs: true };
+    return stream;
   } catch (cause) {
     stream?.destroy();
     const reason = deadline.aborted ? `nothing within ${timeoutMs} ms` : (cause as Error).message;

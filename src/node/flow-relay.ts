@@ -1,12 +1,12 @@
 import type { AddressInfo, Server } from "node:net";
-import { createServer, Socket } from "node:net";
+import { createServer, type Socket } from "node:net";
 import { performance } from "node:perf_hooks";
-import type { Duplex } from "node:stream";
 import { HostError } from "../core/errors.ts";
 import type { AcceptedFlow } from "../core/tun2socks/tcp-segments.ts";
 import type { Tun2Socks } from "../core/tun2socks/tun2socks.ts";
 import { formatAddress } from "../wire/socket-address.ts";
 import type { Logger } from "./log.ts";
+import { relayTcp } from "./tcp-relay.ts";
 
 const BACKLOG = 1024;
 
@@ -15,7 +15,7 @@ export interface FlowRelayOptions {
   readonly core: () => Tun2Socks;
   readonly log: Logger;
   /** Connects to a flow's target by its route. */
-  readonly connect: (flow: AcceptedFlow, signal: AbortSignal) => Promise<Duplex>;
+  readonly connect: (flow: AcceptedFlow, signal: AbortSignal) => Promise<Socket>;
   /** Drains the core. */
   readonly drain: () => void;
 }
@@ -87,7 +87,7 @@ export class FlowRelay {
     try {
       const stream = await connect(flow, signal);
       if (socket.destroyed) stream.destroy();
-      else join(socket, stream);
+      else relayTcp(socket, stream);
     } catch (error) {
       if (this.#sockets[flow.flow] !== socket) return;
       const target = formatAddress(flow.target);
@@ -99,20 +99,4 @@ export class FlowRelay {
       socket.destroy();
     }
   }
-}
-
-/** Relays both ways, and ends each side as the other one ended: in order, or by a reset. */
-function join(socket: Socket, stream: Duplex): void {
-  stream.allowHalfOpen = true;
-  stream.on("error", () => {});
-  stream.once("close", () => {
-    if (stream.errored !== null || !stream.readableEnded) socket.resetAndDestroy();
-  });
-  socket.once("close", () => {
-    if (socket.errored === null && socket.readableEnded) return;
-    if (stream instanceof Socket) stream.resetAndDestroy();
-    else stream.destroy();
-  });
-  socket.pipe(stream);
-  stream.pipe(socket);
 }

@@ -1,7 +1,6 @@
 import type { AddressInfo, Server } from "node:net";
 import { createServer, Socket } from "node:net";
 import { performance } from "node:perf_hooks";
-import type { Duplex } from "node:stream";
 import { HostError } from "../core/errors.ts";
 import type { Socks5Credentials } from "../core/socks5-server.ts";
 import { Socks5ServerConnection } from "../core/socks5-server.ts";
@@ -11,8 +10,11 @@ import { DeadlineTimer } from "./deadline-timer.ts";
 import { formatEndpoint, parseEndpoint } from "./endpoint.ts";
 import type { Logger } from "./log.ts";
 import type { NativeModule } from "./native-module.ts";
+import { relayTcp } from "./tcp-relay.ts";
 
 const BACKLOG = 1024;
+/** A client that vanished is noticed some 10 s later. */
+const KEEP_ALIVE_MS = 30_000;
 /** RFC 1928 §6. */
 const SUCCEEDED = 0;
 const GENERAL_FAILURE = 1;
@@ -38,7 +40,7 @@ export interface Socks5ListenerOptions {
     onEnd: () => void,
   ) => { readonly port: number; end(): void } | undefined;
   /** Connects for a CONNECT. */
-  readonly connect: (target: AddressBytes, signal: AbortSignal) => Promise<Duplex>;
+  readonly connect: (target: AddressBytes, signal: AbortSignal) => Promise<Socket>;
   readonly onRefused: () => void;
 }
 
@@ -52,7 +54,7 @@ export class Socks5Listener {
 
   constructor(options: Socks5ListenerOptions) {
     this.#options = options;
-    this.#server = createServer({ noDelay: true }, (socket) => this.#accept(socket));
+    this.#server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => this.#accept(socket));
     this.#server.maxConnections = options.maxConnections;
   }
 
@@ -76,7 +78,7 @@ export class Socks5Listener {
   #listenShared(native: NativeModule, host: string, port: number, text: string): void {
     try {
       this.#shared = native.tcpListen!(makeAddress(host, port)!, true, BACKLOG, (fd) => {
-        const socket = new Socket({ fd, readable: true, writable: true });
+        const socket = new Socket({ fd, readable: true, writable: true, allowHalfOpen: true });
         if (this.#sockets.size >= this.#options.maxConnections) socket.destroy();
         else this.#accept(socket.setNoDelay(true));
       });
@@ -107,12 +109,15 @@ export class Socks5Listener {
       drain();
     });
     this.#sockets.add(socket);
-    socket.on("error", () => socket.destroy());
+    socket.setKeepAlive(true, KEEP_ALIVE_MS);
+    socket.on("error", () => {});
     socket.once("close", () => {
       this.#sockets.delete(socket);
       timer.stop();
       abort.abort();
     });
+    // The client asks for nothing, or no longer for its association.
+    const handleEnd = () => socket.end();
     const handleData = (chunk: Buffer) => {
       machine.handleStream(performance.now(), chunk);
       drain();
@@ -127,6 +132,7 @@ export class Socks5Listener {
           this.#associate(socket, machine, output.address, drain);
         else {
           socket.off("data", handleData);
+          socket.off("end", handleEnd);
           socket.pause();
           void this.#connect(socket, machine, output.address, abort.signal, drain);
         }
@@ -135,6 +141,7 @@ export class Socks5Listener {
       if (deadline !== undefined) timer.arm(deadline);
     };
     socket.on("data", handleData);
+    socket.on("end", handleEnd);
     drain();
   }
 
@@ -160,7 +167,6 @@ export class Socks5Listener {
     if (relay === undefined) machine.reply(GENERAL_FAILURE, makeAddress("0.0.0.0", 0)!);
     else {
       machine.reply(SUCCEEDED, makeAddress(localIp, relay.port)!);
-      socket.setKeepAlive(true, 30_000);
       socket.once("close", () => relay.end());
     }
     drain();
@@ -182,11 +188,7 @@ export class Socks5Listener {
       machine.reply(SUCCEEDED, makeAddress("0.0.0.0", 0)!);
       drain();
       if (machine.surplus.length > 0) stream.write(machine.surplus.slice());
-      stream.on("error", () => socket.destroy());
-      stream.once("close", () => socket.destroySoon());
-      socket.once("close", () => stream.destroy());
-      socket.pipe(stream);
-      stream.pipe(socket);
+      relayTcp(socket, stream);
     } catch (error) {
       this.#options.log.debug(
         { target: formatAddress(target), error: (error as Error).message },

@@ -1,15 +1,17 @@
+import { fileURLToPath } from "node:url";
 import { expect, it } from "vitest";
 import { plainSsLocal, plainSsServer } from "./chain.ts";
 import { allSame, checkEcho, SIZES, waitForEcho } from "./echo.ts";
 import { describeWithTun } from "./requirements.ts";
 import { fetchPage, startPage } from "./targets/page.ts";
 import { startDns, startUdpEcho } from "./targets/targets.ts";
-import { addAddressesBeyond, BEYOND_ROUTES, beyond, startSocksWay } from "./transparent.ts";
+import { addAddressesBeyond, BEYOND_ROUTES, beyond, FAMILIES, startSocksWay } from "./transparent.ts";
 import type { TwoHosts } from "./two-hosts.ts";
 import { makeKeyFile, tun2socks, udpLocal, udpServer } from "./underpass.ts";
 import { useTwoHosts } from "./use-two-hosts.ts";
 
 const TARGET = beyond(5);
+const HALF_CLOSE = fileURLToPath(new URL("half-close.py", import.meta.url));
 
 describeWithTun("the ways that tun2socks sends UDP and TCP", () => {
   let hosts: TwoHosts;
@@ -113,6 +115,43 @@ describeWithTun("the ways that tun2socks sends UDP and TCP", () => {
     const dig = hosts.client.spawn(["dig", `@${TARGET.IPv4}`, "+tries=1", "+time=10", "example.test"]);
     await dig.exit(5_000);
     expect(dig.lines.map(({ text }) => text).join("\n")).toMatch(/connection refused/);
+  });
+
+  it("TCP that has ended one way goes on the other way, and a reset stays one, direct and by udp-local's SOCKS5 server", async () => {
+    const { client, server } = hosts;
+    await addAddressesBeyond(hosts);
+    for (const [network, address] of [
+      ["203.0.113.0/24", server.ipv4],
+      ["2001:db8:5::/48", server.ipv6],
+    ]) {
+      await client.run(["ip", "route", "replace", network, "via", address, "metric", "5000"]);
+    }
+    const keyFile = makeKeyFile(hosts);
+    const out = ["--out-interface", "veth0"];
+    const socks = `127.0.0.1:${client.port()}`;
+    const tunnel = ["--server", `${server.ipv4}:${server.port()}`];
+    await udpLocal(hosts, keyFile, [...tunnel, "--listen", socks, ...out]).start();
+    for (const way of ["direct", `socks5://${socks}`]) {
+      const device = tun2socks(client, ["--tcp-via", way, "--udp-via", "reject", ...out, ...BEYOND_ROUTES]);
+      await device.start();
+      for (const [mode, ...outcomes] of [
+        ["ask-fin", "300000 FIN", "200000 FIN"],
+        ["serve-fin", "300000 FIN", "200000 FIN"],
+        ["ask-reset", "0 RST"],
+        ["serve-reset", "0 RST"],
+      ]) {
+        for (const family of FAMILIES) {
+          const at = [TARGET[family], `${server.port()}`, mode];
+          const target = server.spawn(["python3", HALF_CLOSE, "serve", ...at]);
+          await target.waitForLine(/^listening$/);
+          const application = client.spawn(["python3", HALF_CLOSE, "ask", ...at]);
+          expect([await target.exit(15_000), await application.exit(15_000)]).toEqual([0, 0]);
+          const printed = [target, application].flatMap(({ lines }) => lines.map(({ text }) => text));
+          expect(printed.sort().slice(0, -1), `${way} ${mode} ${family}`).toEqual(outcomes.sort());
+        }
+      }
+      await device.kill();
+    }
   });
 
   it("with --dns tcp, queries over UDP are answered although no UDP gets out", async () => {

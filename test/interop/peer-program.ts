@@ -12,7 +12,9 @@ const PACKAGES: Readonly<Record<string, string>> = {
   microsocks: "microsocks",
   tinyproxy: "tinyproxy",
   curl: "curl",
+  nc: "netcat-openbsd",
   openssl: "openssl",
+  socat: "socat",
   "/usr/bin/python3": "python3-socks",
 };
 

@@ -8,7 +8,8 @@ export function shakeHands(stream: Duplex, handshake: ConnectHandshake, signal: 
     const finish = (error: Error | undefined, surplus?: Uint8Array) => {
       stream.off("data", handleData);
       stream.off("error", finish);
-      stream.off("close", handleClose);
+      stream.off("end", handleEnd);
+      stream.off("close", handleEnd);
       signal.removeEventListener("abort", handleAbort);
       if (error !== undefined) {
         stream.on("error", () => {});
@@ -20,7 +21,7 @@ export function shakeHands(stream: Duplex, handshake: ConnectHandshake, signal: 
       if (surplus !== undefined && surplus.length > 0) stream.unshift(surplus);
       done();
     };
-    const handleClose = () => finish(new HostError("ERR_CONNECTION_LOST", "by the proxy"));
+    const handleEnd = () => finish(new HostError("ERR_CONNECTION_LOST", "by the proxy"));
     const handleAbort = () => finish(new HostError("ERR_CONNECT", "given up"));
     const handleData = (bytes: Uint8Array) => {
       let result = handshake.handleStream(bytes);
@@ -34,7 +35,8 @@ export function shakeHands(stream: Duplex, handshake: ConnectHandshake, signal: 
     };
     stream.on("data", handleData);
     stream.on("error", finish);
-    stream.on("close", handleClose);
+    stream.on("end", handleEnd);
+    stream.on("close", handleEnd);
     signal.addEventListener("abort", handleAbort);
     // A hop before has left it paused.
     stream.resume();

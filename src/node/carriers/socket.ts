@@ -11,28 +11,46 @@ import { isLoopback } from "../outgoing.ts";
 
 const KEEP_ALIVE_MS = 30_000;
 
-/** Connects over TCP or to a Unix socket. @returns the socket, paused unless `onread` is given */
+/** What a socket is to be like. */
+export interface SocketOptions {
+  /** Where it reads into, and begins to at once. */
+  readonly onread?: OnRead | undefined;
+  readonly outgoing: Outgoing | undefined;
+  /** Stays open for writing when the other end has ended. */
+  readonly allowHalfOpen: boolean;
+}
+
+/** Connects over TCP or to a Unix socket. */
 export function connectSocket(
   endpoint: Endpoint,
   signal: AbortSignal,
-  onread: OnRead | undefined,
-  outgoing: Outgoing | undefined,
+  socketOptions: SocketOptions,
 ): Promise<Socket> {
+  const { outgoing, onread, allowHalfOpen } = socketOptions;
   if (outgoing !== undefined && endpoint.path === undefined) {
-    return connectRestricted(endpoint, signal, onread, outgoing);
+    return connectRestricted(endpoint, signal, socketOptions, outgoing);
   }
   const options = {
     ...endpoint,
     ...(onread === undefined ? {} : { onread }),
+    allowHalfOpen,
     noDelay: true,
     keepAlive: true,
     keepAliveInitialDelay: KEEP_ALIVE_MS,
-    signal,
   } as NetConnectOpts;
   return new Promise((done, failed) => {
+    if (signal.aborted) {
+      failed(new HostError("ERR_CONNECT", "given up"));
+      return;
+    }
     const socket = connect(options);
+    // Not net.connect's own option, which would end the connection long after it is made.
+    const giveUp = () => socket.destroy(new HostError("ERR_CONNECT", "given up"));
+    signal.addEventListener("abort", giveUp, { once: true });
     socket.once("error", failed);
+    socket.once("close", () => signal.removeEventListener("abort", giveUp));
     socket.once("connect", () => {
+      signal.removeEventListener("abort", giveUp);
       socket.off("error", failed);
       done(socket);
     });
@@ -43,7 +61,7 @@ export function connectSocket(
 async function connectRestricted(
   { host, port }: { readonly host: string; readonly port: number },
   signal: AbortSignal,
-  onread: OnRead | undefined,
+  { onread, allowHalfOpen }: SocketOptions,
   { interfaceName, mark }: Outgoing,
 ): Promise<Socket> {
   const native = loadNativeModule();
@@ -53,7 +71,9 @@ async function connectRestricted(
   const { address: ip } = await lookup(host);
   signal.throwIfAborted();
   const address = makeAddress(ip, port)!;
-  if (isLoopback(address)) return connectSocket({ host: ip, port }, signal, onread, undefined);
+  if (isLoopback(address)) {
+    return connectSocket({ host: ip, port }, signal, { onread, allowHalfOpen, outgoing: undefined });
+  }
   const fd = await new Promise<number>((done, failed) => {
     const giveUp = () => failed(new HostError("ERR_CONNECT", "given up"));
     signal.addEventListener("abort", giveUp, { once: true });
@@ -64,10 +84,15 @@ async function connectRestricted(
       else done(result);
     });
   });
-  const restricted = { fd, readable: true, writable: true, ...(onread === undefined ? {} : { onread }) };
+  const restricted = {
+    fd,
+    readable: true,
+    writable: true,
+    allowHalfOpen,
+    ...(onread === undefined ? {} : { onread }),
+  };
   const socket = new Socket(restricted as SocketConstructorOpts);
   socket.setNoDelay(true);
   socket.setKeepAlive(true, KEEP_ALIVE_MS);
-  signal.addEventListener("abort", () => socket.destroy(), { once: true });
   return socket;
 }

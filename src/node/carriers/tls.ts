@@ -1,7 +1,7 @@
 import { X509Certificate } from "node:crypto";
 import { isIP } from "node:net";
 import type { Duplex } from "node:stream";
-import type { ConnectionOptions } from "node:tls";
+import type { ConnectionOptions, TLSSocket } from "node:tls";
 import { connect, createSecureContext } from "node:tls";
 import { readTextFile } from "../text-file.ts";
 
@@ -24,7 +24,7 @@ export function wrapInTls(
   options: TlsOptions,
   host: string,
   signal: AbortSignal,
-): Promise<Duplex> {
+): Promise<TLSSocket> {
   const name = options.serverName ?? host;
   const tlsOptions: ConnectionOptions = {
     socket: stream,

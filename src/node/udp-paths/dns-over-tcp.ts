@@ -86,7 +86,7 @@ function exchange(stream: Duplex, query: Uint8Array, signal: AbortSignal): Promi
   return new Promise((done, failed) => {
     let got = new Uint8Array(0);
     stream.on("error", failed);
-    stream.once("close", () => failed(new Error("closed by the server")));
+    for (const event of ["end", "close"]) stream.once(event, () => failed(new Error("closed by the server")));
     signal.addEventListener("abort", () => failed(new Error("given up")), { once: true });
     stream.on("data", (chunk: Uint8Array) => {
       const joined = new Uint8Array(got.length + chunk.length);
