@@ -20,13 +20,12 @@ void connect_end(environment *environment) {}
 #include <unistd.h>
 
 typedef struct connection {
+  watcher watcher;
   struct connection *next;
-  uv_poll_t poll;
-  environment *environment;
-  int fd;
-  napi_ref on_done;
-  napi_async_context context;
 } connection;
+
+// References of a connection.
+enum { ON_DONE, CONNECTION_REFERENCES };
 
 int restrict_socket(int fd, int family, const char *interface_name, uint32_t mark) {
   size_t length = strlen(interface_name);
@@ -59,43 +58,35 @@ bool get_restriction(napi_env env, napi_value name, napi_value mark_value, char 
   return true;
 }
 
-static void on_connection_closed(uv_handle_t *handle) {
-  connection *connection = handle->data;
-  environment *environment = connection->environment;
-  free(connection);
-  environment_handle_closed(environment);
-}
-
 // Takes the attempt out of the list, and the poll off its descriptor, which the caller then gives away or closes.
 static void end_attempt(connection *ended) {
-  environment *environment = ended->environment;
-  for (connection **at = &environment->connections; *at != NULL; at = &(*at)->next) {
+  for (connection **at = &ended->watcher.environment->connections; *at != NULL; at = &(*at)->next) {
     if (*at != ended) continue;
     *at = ended->next;
     break;
   }
-  uv_poll_stop(&ended->poll);
-  uv_close((uv_handle_t *)&ended->poll, on_connection_closed);
+  watcher_stop(&ended->watcher);
 }
 
 static void on_connected(uv_poll_t *poll, int status, int events) {
   connection *connection = poll->data;
-  napi_env env = connection->environment->env;
-  int error = 0;
+  watcher *watcher = &connection->watcher;
+  environment *environment = watcher->environment;
+  napi_env env = environment->env;
+  int fd = watcher->fd, error = 0;
   socklen_t length = sizeof error;
-  if (getsockopt(connection->fd, SOL_SOCKET, SO_ERROR, &error, &length) != 0) error = errno;
+  if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &length) != 0) error = errno;
   if (error == 0 && status < 0) error = -status;
   end_attempt(connection);
-  if (error != 0) close(connection->fd);
+  if (error != 0) close(fd);
   napi_handle_scope scope;
   napi_open_handle_scope(env, &scope);
   napi_value result;
-  if (error == 0) result = make_int(env, connection->fd);
+  if (error == 0) result = make_int(env, fd);
   else napi_create_string_utf8(env, uv_strerror(-error), NAPI_AUTO_LENGTH, &result);
-  call_function(connection->environment, connection->on_done, connection->context, 1, &result);
+  call_function(environment, watcher->references[ON_DONE], watcher->context, 1, &result);
   napi_close_handle_scope(env, scope);
-  napi_async_destroy(env, connection->context);
-  napi_delete_reference(env, connection->on_done);
+  watcher_release(watcher);
 }
 
 // tcpConnect(address, interface or "", mark or 0, onDone(descriptor, or what went wrong))
@@ -120,31 +111,26 @@ static napi_value tcp_connect(napi_env env, napi_callback_info info) {
     error = restrict_socket(fd, address.ss_family, interface_name, mark);
   }
   if (error == 0 && connect(fd, (struct sockaddr *)&address, length) != 0 && errno != EINPROGRESS) error = -errno;
-  if (error == 0) error = uv_poll_init(environment->loop, &connection->poll, fd);
+  if (error == 0)
+    error = watcher_begin(&connection->watcher, environment, fd, UV_WRITABLE, on_connected, "underpass:connect",
+                          values + 3, CONNECTION_REFERENCES);
   if (error != 0) {
     if (fd >= 0) close(fd);
     free(connection);
     return throw_system_error(env, error, "connect");
   }
-  connection->environment = environment;
-  connection->fd = fd;
-  connection->poll.data = connection;
-  napi_create_reference(env, values[3], 1, &connection->on_done);
-  connection->context = make_context(env, "underpass:connect");
   connection->next = environment->connections;
   environment->connections = connection;
-  environment->open_handles++;
-  uv_poll_start(&connection->poll, UV_WRITABLE, on_connected);
   return NULL;
 }
 
 void connect_end(environment *environment) {
   while (environment->connections != NULL) {
     connection *connection = environment->connections;
+    int fd = connection->watcher.fd;
     end_attempt(connection);
-    close(connection->fd);
-    napi_async_destroy(environment->env, connection->context);
-    napi_delete_reference(environment->env, connection->on_done);
+    watcher_release(&connection->watcher);
+    close(fd);
   }
 }
 

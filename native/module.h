@@ -60,6 +60,35 @@ typedef struct {
 // The memory of a typed array; {NULL, 0} for anything else.
 bytes_view get_bytes(napi_env env, napi_value value);
 
+#ifndef _WIN32
+#define WATCHER_REFERENCES 4
+
+// A descriptor that the loop watches, and what its calls need. The first member of the calloc'ed memory of its owner.
+typedef struct watcher {
+  uv_poll_t poll;
+  environment *environment;
+  // -1 once it is not watched any more.
+  int fd;
+  napi_async_context context;
+  // Buffers and functions, in the order in which watcher_begin got them.
+  napi_ref references[WATCHER_REFERENCES];
+} watcher;
+
+// Returns 0, or a negative system error: then nothing has been done, and the memory is the caller's.
+int watcher_begin(watcher *watcher, environment *environment, int fd, int events, uv_poll_cb on_ready, const char *name,
+                  const napi_value *values, size_t count);
+
+// Calls one of its functions with a number, or with nothing when argc is 0.
+void watcher_call(watcher *watcher, int function, size_t argc, int64_t number);
+
+// Stops watching and drops the references; frees the owner's memory when libuv has let go of it. The descriptor stays open.
+void watcher_end(watcher *watcher);
+
+// The two halves of watcher_end, for an owner that has a last call to make when its descriptor is no longer watched.
+void watcher_stop(watcher *watcher);
+void watcher_release(watcher *watcher);
+#endif
+
 void set_function(napi_env env, napi_value exports, const char *name, napi_callback function);
 
 void udp_init(napi_env env, napi_value exports);

@@ -25,14 +25,13 @@ void stream_end(environment *environment) {}
 #define READ_ROUNDS 4
 
 typedef struct stream {
-  uv_poll_t poll;
-  environment *environment;
-  int fd;
+  watcher watcher;
   uint8_t *data;
   size_t length;
-  napi_ref memory, on_read, on_writable;
-  napi_async_context context;
 } stream;
+
+// References of a stream.
+enum { MEMORY, ON_READ, ON_WRITABLE, STREAM_REFERENCES };
 
 typedef struct stream_table {
   // By descriptor.
@@ -59,15 +58,6 @@ static bool reserve(environment *environment, int fd) {
   return true;
 }
 
-static void call(stream *stream, napi_ref function, size_t argc, int64_t number) {
-  napi_env env = stream->environment->env;
-  napi_handle_scope scope;
-  napi_open_handle_scope(env, &scope);
-  napi_value value = make_int(env, number);
-  call_function(stream->environment, function, stream->context, argc, &value);
-  napi_close_handle_scope(env, scope);
-}
-
 static void on_ready(uv_poll_t *poll, int status, int events) {
   stream *stream = poll->data;
   if (status < 0) {
@@ -77,17 +67,17 @@ static void on_ready(uv_poll_t *poll, int status, int events) {
   }
   if (events & UV_WRITABLE) {
     uv_poll_start(poll, UV_READABLE, on_ready);
-    call(stream, stream->on_writable, 0, 0);
+    watcher_call(&stream->watcher, ON_WRITABLE, 0, 0);
   }
   if (!(events & UV_READABLE)) return;
-  for (int round = 0; round < READ_ROUNDS && stream->fd >= 0; round++) {
+  for (int round = 0; round < READ_ROUNDS && stream->watcher.fd >= 0; round++) {
     ssize_t count;
-    do count = recv(stream->fd, stream->data, stream->length, MSG_DONTWAIT);
+    do count = recv(stream->watcher.fd, stream->data, stream->length, MSG_DONTWAIT);
     while (count < 0 && errno == EINTR);
     int error = errno;
     if (count < 0 && (error == EAGAIN || error == EWOULDBLOCK)) return;
     if (count <= 0) uv_poll_stop(poll);
-    call(stream, stream->on_read, 1, count < 0 ? -error : count);
+    watcher_call(&stream->watcher, ON_READ, 1, count < 0 ? -error : count);
     if (count < MUCH_BYTES) return;
   }
 }
@@ -102,23 +92,15 @@ static napi_value stream_open(napi_env env, napi_callback_info info) {
   if (buffer.bytes == 0 || stream_of(environment, fd) != NULL) return throw_system_error(env, UV_EINVAL, "streamOpen");
   stream *stream = reserve(environment, fd) ? calloc(1, sizeof *stream) : NULL;
   if (stream == NULL) return throw_system_error(env, fd < 0 ? UV_EBADF : UV_ENOMEM, "streamOpen");
-  int error = uv_poll_init(environment->loop, &stream->poll, fd);
+  stream->data = buffer.data;
+  stream->length = buffer.bytes;
+  int error = watcher_begin(&stream->watcher, environment, fd, UV_READABLE, on_ready, "underpass:stream", values + 1,
+                            STREAM_REFERENCES);
   if (error != 0) {
     free(stream);
     return throw_system_error(env, error, "streamOpen");
   }
-  stream->poll.data = stream;
-  stream->environment = environment;
-  stream->fd = fd;
-  stream->data = buffer.data;
-  stream->length = buffer.bytes;
-  napi_create_reference(env, values[1], 1, &stream->memory);
-  napi_create_reference(env, values[2], 1, &stream->on_read);
-  napi_create_reference(env, values[3], 1, &stream->on_writable);
-  stream->context = make_context(env, "underpass:stream");
   environment->streams->streams[fd] = stream;
-  environment->open_handles++;
-  uv_poll_start(&stream->poll, UV_READABLE, on_ready);
   return NULL;
 }
 
@@ -133,10 +115,10 @@ static napi_value stream_write(napi_env env, napi_callback_info info) {
   napi_get_value_int64(env, values[2], &length);
   if (stream == NULL || length < 0 || (size_t)length > bytes.bytes) return make_int(env, UV_EINVAL);
   ssize_t written;
-  do written = send(stream->fd, bytes.data, (size_t)length, MSG_DONTWAIT | MSG_NOSIGNAL);
+  do written = send(stream->watcher.fd, bytes.data, (size_t)length, MSG_DONTWAIT | MSG_NOSIGNAL);
   while (written < 0 && errno == EINTR);
   if (written < 0 && errno != EAGAIN && errno != EWOULDBLOCK) return make_int(env, -errno);
-  if (written < length) uv_poll_start(&stream->poll, UV_READABLE | UV_WRITABLE, on_ready);
+  if (written < length) uv_poll_start(&stream->watcher.poll, UV_READABLE | UV_WRITABLE, on_ready);
   return make_int(env, written < 0 ? 0 : written);
 }
 
@@ -145,28 +127,14 @@ static napi_value stream_finish(napi_env env, napi_callback_info info) {
   napi_value value;
   if (!get_arguments(env, info, 1, &value)) return NULL;
   stream *stream = stream_of(environment_of(env), get_int(env, value));
-  if (stream != NULL) shutdown(stream->fd, SHUT_WR);
+  if (stream != NULL) shutdown(stream->watcher.fd, SHUT_WR);
   return NULL;
-}
-
-static void on_closed(uv_handle_t *handle) {
-  stream *stream = handle->data;
-  environment *environment = stream->environment;
-  free(stream);
-  environment_handle_closed(environment);
 }
 
 // Gives the descriptor up, open as it is.
 static void forget(stream *stream) {
-  environment *environment = stream->environment;
-  environment->streams->streams[stream->fd] = NULL;
-  uv_poll_stop(&stream->poll);
-  uv_close((uv_handle_t *)&stream->poll, on_closed);
-  stream->fd = -1;
-  napi_async_destroy(environment->env, stream->context);
-  napi_delete_reference(environment->env, stream->memory);
-  napi_delete_reference(environment->env, stream->on_read);
-  napi_delete_reference(environment->env, stream->on_writable);
+  stream->watcher.environment->streams->streams[stream->watcher.fd] = NULL;
+  watcher_end(&stream->watcher);
 }
 
 // streamRelease(descriptor): the descriptor is the caller's again, open; streamClose(descriptor): it is closed

@@ -1,5 +1,5 @@
-// What node:net lacks for TCP: listeners that share a port and hand over descriptors, and options and readings of a
-// connection's descriptor.
+// What node:net lacks for TCP: listeners that share a port and hand over descriptors, and options of a connection's
+// descriptor.
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,25 +16,20 @@ void tcp_end(environment *environment) {}
 
 #include <fcntl.h>
 #include <netinet/tcp.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
-#ifdef __linux__
-#include <linux/sockios.h>
-#endif
 
 // Connections taken in one turn of the loop.
 #define ACCEPT_ROUND 64
 
 typedef struct listener {
+  watcher watcher;
   struct listener *next;
-  uv_poll_t poll;
-  environment *environment;
-  int fd;
   // Given up for a moment to turn a connection away when the process has no descriptor left.
   int reserve;
-  napi_ref on_accept;
-  napi_async_context context;
 } listener;
+
+// References of a listener.
+enum { ON_ACCEPT, LISTENER_REFERENCES };
 
 static int accept_one(int fd) {
 #ifdef __linux__
@@ -51,26 +46,21 @@ static int accept_one(int fd) {
 
 static void turn_away(listener *listener) {
   if (listener->reserve >= 0) close(listener->reserve);
-  int accepted = accept_one(listener->fd);
+  int accepted = accept_one(listener->watcher.fd);
   if (accepted >= 0) close(accepted);
   listener->reserve = open("/dev/null", O_RDONLY | O_CLOEXEC);
 }
 
 static void on_connections(uv_poll_t *poll, int status, int events) {
   listener *listener = poll->data;
-  environment *environment = listener->environment;
-  for (int i = 0; i < ACCEPT_ROUND && listener->fd >= 0; i++) {
-    int fd = accept_one(listener->fd);
+  for (int i = 0; i < ACCEPT_ROUND && listener->watcher.fd >= 0; i++) {
+    int fd = accept_one(listener->watcher.fd);
     if (fd < 0) {
       if (errno == EINTR || errno == ECONNABORTED) continue;
       if (errno == EMFILE || errno == ENFILE) turn_away(listener);
       return;
     }
-    napi_handle_scope scope;
-    napi_open_handle_scope(environment->env, &scope);
-    napi_value value = make_int(environment->env, fd);
-    call_function(environment, listener->on_accept, listener->context, 1, &value);
-    napi_close_handle_scope(environment->env, scope);
+    watcher_call(&listener->watcher, ON_ACCEPT, 1, fd);
   }
 }
 
@@ -107,42 +97,28 @@ static napi_value tcp_listen(napi_env env, napi_callback_info info) {
   napi_get_value_bool(env, values[1], &reuse_port);
   listener *listener = calloc(1, sizeof *listener);
   if (listener == NULL) return throw_system_error(env, UV_ENOMEM, "listen");
-  int error = listen_on(&address, length, reuse_port, get_int(env, values[2]), &listener->fd);
+  int fd = -1;
+  int error = listen_on(&address, length, reuse_port, get_int(env, values[2]), &fd);
   if (error == 0) {
-    error = uv_poll_init(environment->loop, &listener->poll, listener->fd);
-    if (error != 0) close(listener->fd);
+    error = watcher_begin(&listener->watcher, environment, fd, UV_READABLE, on_connections, "underpass:listener",
+                          values + 3, LISTENER_REFERENCES);
+    if (error != 0) close(fd);
   }
   if (error != 0) {
     free(listener);
     return throw_system_error(env, error, "listen");
   }
-  listener->environment = environment;
   listener->reserve = open("/dev/null", O_RDONLY | O_CLOEXEC);
-  listener->poll.data = listener;
-  napi_create_reference(env, values[3], 1, &listener->on_accept);
-  listener->context = make_context(env, "underpass:listener");
   listener->next = environment->listeners;
   environment->listeners = listener;
-  environment->open_handles++;
-  uv_poll_start(&listener->poll, UV_READABLE, on_connections);
-  return make_int(env, listener->fd);
-}
-
-static void on_listener_closed(uv_handle_t *handle) {
-  listener *listener = handle->data;
-  environment *environment = listener->environment;
-  free(listener);
-  environment_handle_closed(environment);
+  return make_int(env, fd);
 }
 
 static void close_listener(listener *listener) {
-  uv_poll_stop(&listener->poll);
-  uv_close((uv_handle_t *)&listener->poll, on_listener_closed);
-  close(listener->fd);
-  listener->fd = -1;
+  int fd = listener->watcher.fd;
+  watcher_end(&listener->watcher);
+  close(fd);
   if (listener->reserve >= 0) close(listener->reserve);
-  napi_async_destroy(listener->environment->env, listener->context);
-  napi_delete_reference(listener->environment->env, listener->on_accept);
 }
 
 // tcpUnlisten(descriptor of a listener)
@@ -152,7 +128,7 @@ static napi_value tcp_unlisten(napi_env env, napi_callback_info info) {
   int fd = get_int(env, value);
   for (listener **at = &environment_of(env)->listeners; *at != NULL; at = &(*at)->next) {
     listener *found = *at;
-    if (found->fd != fd) continue;
+    if (found->watcher.fd != fd) continue;
     *at = found->next;
     close_listener(found);
     return NULL;
@@ -205,38 +181,6 @@ static napi_value tcp_tune(napi_env env, napi_callback_info info) {
   return result;
 }
 
-// tcpQueued(descriptor): bytes that the peer has not acknowledged, or -1
-static napi_value tcp_queued(napi_env env, napi_callback_info info) {
-  napi_value value;
-  if (!get_arguments(env, info, 1, &value)) return NULL;
-  int queued = -1;
-#ifdef SIOCOUTQ
-  if (ioctl(get_int(env, value), SIOCOUTQ, &queued) != 0) queued = -1;
-#endif
-  return make_int(env, queued);
-}
-
-// tcpInfo(descriptor): [round trip in µs, retransmitted segments, congestion window in segments, bytes not sent yet]
-static napi_value tcp_info_of(napi_env env, napi_callback_info info) {
-  napi_value value;
-  if (!get_arguments(env, info, 1, &value)) return NULL;
-#ifdef __linux__
-  struct tcp_info reading;
-  memset(&reading, 0, sizeof reading);
-  socklen_t length = sizeof reading;
-  int fd = get_int(env, value), not_sent = 0;
-  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &reading, &length) != 0) return NULL;
-  if (ioctl(fd, SIOCOUTQNSD, &not_sent) != 0) not_sent = 0;
-  const int64_t numbers[] = {reading.tcpi_rtt, reading.tcpi_total_retrans, reading.tcpi_snd_cwnd, not_sent};
-  napi_value result;
-  napi_create_array_with_length(env, 4, &result);
-  for (uint32_t i = 0; i < 4; i++) napi_set_element(env, result, i, make_int(env, numbers[i]));
-  return result;
-#else
-  return NULL;
-#endif
-}
-
 // descriptorDuplicate(descriptor): another one for the same connection, which outlives the first
 static napi_value descriptor_duplicate(napi_env env, napi_callback_info info) {
   napi_value value;
@@ -264,8 +208,6 @@ void tcp_init(napi_env env, napi_value exports) {
   set_function(env, exports, "tcpUnlisten", tcp_unlisten);
   set_function(env, exports, "socketAddress", socket_address);
   set_function(env, exports, "tcpTune", tcp_tune);
-  set_function(env, exports, "tcpQueued", tcp_queued);
-  set_function(env, exports, "tcpInfo", tcp_info_of);
   set_function(env, exports, "descriptorDuplicate", descriptor_duplicate);
   set_function(env, exports, "descriptorClose", descriptor_close);
 }

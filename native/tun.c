@@ -48,10 +48,8 @@ void tun_end(environment *environment) {}
 #define QUEUE_PACKETS 4096
 
 typedef struct tun {
+  watcher watcher;
   struct tun *next;
-  uv_poll_t poll;
-  environment *environment;
-  int fd;
   // Whether each packet comes after its family, in 4 bytes.
   bool has_family;
   uint8_t *arena;
@@ -59,24 +57,15 @@ typedef struct tun {
   int32_t *offsets;
   int32_t *lengths;
   size_t capacity;
-  napi_ref memory[3];
-  napi_ref on_packets;
-  napi_async_context context;
 } tun;
+
+// References of a device: its three arrays, and its function.
+enum { ON_PACKETS = 3, TUN_REFERENCES };
 
 static tun *tun_of(environment *environment, int fd) {
   tun *found = environment->tuns;
-  while (found != NULL && found->fd != fd) found = found->next;
+  while (found != NULL && found->watcher.fd != fd) found = found->next;
   return found;
-}
-
-static void tell(tun *tun, int64_t count) {
-  napi_env env = tun->environment->env;
-  napi_handle_scope scope;
-  napi_open_handle_scope(env, &scope);
-  napi_value value = make_int(env, count);
-  call_function(tun->environment, tun->on_packets, tun->context, 1, &value);
-  napi_close_handle_scope(env, scope);
 }
 
 static void on_readable(uv_poll_t *poll, int status, int events) {
@@ -85,7 +74,7 @@ static void on_readable(uv_poll_t *poll, int status, int events) {
   size_t at = 0, count = 0;
   int error = status;
   while (error == 0 && count < tun->capacity && at + SLOT_BYTES <= tun->arena_bytes) {
-    ssize_t length = read(tun->fd, tun->arena + at, SLOT_BYTES);
+    ssize_t length = read(tun->watcher.fd, tun->arena + at, SLOT_BYTES);
     if (length < 0) {
       if (errno == EINTR) continue;
       if (errno == EAGAIN || errno == EWOULDBLOCK) break;
@@ -104,10 +93,8 @@ static void on_readable(uv_poll_t *poll, int status, int events) {
   }
   // The device is gone, or down for good: said once, after what it still gave.
   if (error != 0) uv_poll_stop(poll);
-  int fd = tun->fd;
-  environment *environment = tun->environment;
-  if (count > 0) tell(tun, (int64_t)count);
-  if (error != 0 && tun_of(environment, fd) == tun) tell(tun, error);
+  if (count > 0) watcher_call(&tun->watcher, ON_PACKETS, 1, (int64_t)count);
+  if (error != 0 && tun->watcher.fd >= 0) watcher_call(&tun->watcher, ON_PACKETS, 1, error);
 }
 
 // tunWatch(descriptor, hasFamily, arena, offsets, lengths, onPackets(count, or a negative system error at the end))
@@ -121,27 +108,20 @@ static napi_value tun_watch(napi_env env, napi_callback_info info) {
     return throw_system_error(env, UV_EINVAL, "tunWatch");
   tun *tun = calloc(1, sizeof *tun);
   if (tun == NULL) return throw_system_error(env, UV_ENOMEM, "tunWatch");
-  tun->environment = environment;
-  tun->fd = get_int(env, values[0]);
-  int error = uv_poll_init(environment->loop, &tun->poll, tun->fd);
-  if (error != 0) {
-    free(tun);
-    return throw_system_error(env, error, "tunWatch");
-  }
   napi_get_value_bool(env, values[1], &tun->has_family);
   tun->arena = arena.data;
   tun->arena_bytes = arena.bytes;
   tun->offsets = (int32_t *)(void *)offsets.data;
   tun->lengths = (int32_t *)(void *)lengths.data;
   tun->capacity = offsets.bytes / sizeof(int32_t);
-  for (int i = 0; i < 3; i++) napi_create_reference(env, values[2 + i], 1, &tun->memory[i]);
-  napi_create_reference(env, values[5], 1, &tun->on_packets);
-  tun->context = make_context(env, "underpass:tun");
-  tun->poll.data = tun;
+  int error = watcher_begin(&tun->watcher, environment, get_int(env, values[0]), UV_READABLE, on_readable,
+                            "underpass:tun", values + 2, TUN_REFERENCES);
+  if (error != 0) {
+    free(tun);
+    return throw_system_error(env, error, "tunWatch");
+  }
   tun->next = environment->tuns;
   environment->tuns = tun;
-  environment->open_handles++;
-  uv_poll_start(&tun->poll, UV_READABLE, on_readable);
   return NULL;
 }
 
@@ -158,7 +138,7 @@ static int write_packet(const tun *tun, const uint8_t *packet, size_t length) {
   family[3] = is_ipv6 ? AF_INET6 : AF_INET;
 #endif
   ssize_t written;
-  do written = tun->has_family ? writev(tun->fd, parts, 2) : write(tun->fd, packet, length);
+  do written = tun->has_family ? writev(tun->watcher.fd, parts, 2) : write(tun->watcher.fd, packet, length);
   while (written < 0 && errno == EINTR);
   return written < 0 ? -errno : 0;
 }
@@ -188,22 +168,10 @@ static napi_value tun_write(napi_env env, napi_callback_info info) {
   return make_int(env, dropped);
 }
 
-static void on_tun_closed(uv_handle_t *handle) {
-  tun *tun = handle->data;
-  environment *environment = tun->environment;
-  free(tun);
-  environment_handle_closed(environment);
-}
-
 static void close_tun(tun *tun) {
-  uv_poll_stop(&tun->poll);
-  uv_close((uv_handle_t *)&tun->poll, on_tun_closed);
-  close(tun->fd);
-  tun->fd = -1;
-  napi_env env = tun->environment->env;
-  napi_async_destroy(env, tun->context);
-  napi_delete_reference(env, tun->on_packets);
-  for (int i = 0; i < 3; i++) napi_delete_reference(env, tun->memory[i]);
+  int fd = tun->watcher.fd;
+  watcher_end(&tun->watcher);
+  close(fd);
 }
 
 // tunClose(descriptor): of one that is watched; closes it too
@@ -213,7 +181,7 @@ static napi_value tun_close(napi_env env, napi_callback_info info) {
   int fd = get_int(env, value);
   for (tun **at = &environment_of(env)->tuns; *at != NULL; at = &(*at)->next) {
     tun *found = *at;
-    if (found->fd != fd) continue;
+    if (found->watcher.fd != fd) continue;
     *at = found->next;
     close_tun(found);
     return NULL;

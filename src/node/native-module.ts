@@ -99,11 +99,6 @@ export interface NativeModule {
   socketAddress?(descriptor: number): AddressBytes | undefined;
   /** Sends at once, keeps alive, and sets the two. @returns false where the system lacks one of them */
   tcpTune?(descriptor: number, notSentLowWaterBytes: number, userTimeoutMs: number): boolean;
-  /** Bytes that the peer has not acknowledged, or -1. */
-  tcpQueued?(descriptor: number): number;
-  tcpInfo?(
-    descriptor: number,
-  ): [roundTripUs: number, retransmits: number, congestionWindow: number, notSentBytes: number] | undefined;
   /** Connects by an interface alone, or with a mark. @param onDone  gets the descriptor, or what went wrong */
   tcpConnect?(
     address: Uint8Array,

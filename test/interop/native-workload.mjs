@@ -117,8 +117,6 @@ const listener = native.tcpListen(ipv4(0), true, 64, (/** @type {number} */ fd) 
   seen.accepted++;
   const copy = native.descriptorDuplicate(fd);
   native.tcpTune(fd, 65_536, 5_000);
-  native.tcpInfo(fd);
-  native.tcpQueued(fd);
   new Socket({ fd }).destroy();
   const buffer = new Uint8Array(65_536);
   // Echoes, and lets go of the connection in each of the ways that there are, some in the middle of a call.
