@@ -14,6 +14,7 @@ export class BatchWriter {
   readonly #source: BatchSource;
   #isWaiting = false;
   #isEnding = false;
+  #onClosed: (() => void) | undefined;
 
   constructor(stream: ByteStream, source: BatchSource) {
     this.#stream = stream;
@@ -36,6 +37,23 @@ export class BatchWriter {
   end(): void {
     this.#isEnding = true;
     this.pump(performance.now());
+  }
+
+  /** As {@link end}, but destroys the stream after `timeoutMs`. Resolves when it is closed, which it must not be yet. */
+  endWithin(timeoutMs: number): Promise<void> {
+    return new Promise((done) => {
+      const timer = setTimeout(() => this.#stream.destroy(), timeoutMs);
+      this.#onClosed = () => {
+        clearTimeout(timer);
+        done();
+      };
+      this.end();
+    });
+  }
+
+  /** To be called when the stream is closed. */
+  handleClosed(): void {
+    this.#onClosed?.();
   }
 
   /** To be called when the stream has taken what it did not take at once. */

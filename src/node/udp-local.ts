@@ -100,8 +100,6 @@ interface Link {
   readonly abort: AbortController;
   stream: ByteStream | undefined;
   writer: BatchWriter | undefined;
-  /** Called when the stream is closed. */
-  onClosed: () => void;
   /** Where a socket that allows it reads into, and where it read into before that, in turns. */
   readBuffer: Uint8Array;
   spareBuffer: Uint8Array;
@@ -202,7 +200,10 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     for (const relay of new Set(this.#relays)) relay?.socket.close();
     for (const { relay } of this.#forwards) relay.socket.close();
     await Promise.all([
-      ...this.#links.map((link) => (link === undefined ? undefined : endLink(link))),
+      ...this.#links.map((link) => {
+        link?.abort.abort();
+        return link?.writer?.endWithin(CLOSE_MS);
+      }),
       this.others?.close(),
     ]);
   }
@@ -379,7 +380,6 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
       abort: new AbortController(),
       stream: undefined,
       writer: undefined,
-      onClosed: () => {},
       readBuffer: new Uint8Array(0),
       spareBuffer: new Uint8Array(0),
       touched: new Set(),
@@ -432,7 +432,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
       },
       onWritten: () => writer.handleWritten(),
       onClose: (failure) => {
-        link.onClosed();
+        writer.handleClosed();
         if (!isCurrent()) return;
         this.#links[lane] = undefined;
         const error = new HostError("ERR_CONNECTION_LOST", failure?.message ?? "closed by the other end");
@@ -490,19 +490,4 @@ async function boundOrFailed(socket: UdpSocket, error: () => Error | undefined, 
   const cause = error();
   if (cause !== undefined) throw new HostError("ERR_LISTEN", `${what}: ${cause.message}`, { cause });
   if (socket.port === 0) throw new HostError("ERR_LISTEN", `${what}: not bound`);
-}
-
-/** Lets a lane take what is left, then ends it. */
-function endLink(link: Link): Promise<void> {
-  link.abort.abort();
-  const { stream, writer } = link;
-  if (stream === undefined || stream.isClosed) return Promise.resolve();
-  return new Promise((done) => {
-    const timer = setTimeout(() => stream.destroy(), CLOSE_MS);
-    link.onClosed = () => {
-      clearTimeout(timer);
-      done();
-    };
-    writer?.end();
-  });
 }

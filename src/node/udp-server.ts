@@ -80,8 +80,6 @@ export function startUdpServerWorker(
 interface Link {
   readonly stream: ByteStream;
   readonly writer: BatchWriter;
-  /** Called when the stream is closed. */
-  onClosed: () => void;
 }
 
 /** Wires {@link TunnelServer} to TCP listeners, UDP sockets, a resolver and a timer. */
@@ -189,7 +187,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     this.#timer.stop();
     this.#core.close();
     this.#drain();
-    const ends = this.#links.map((link) => (link === undefined ? undefined : ended(link)));
+    const ends = this.#links.map((link) => link?.writer.endWithin(CLOSE_MS));
     const listeners = this.#listeners.map((listener) => listener.close());
     await Promise.all([...ends, ...listeners, this.#others?.close()]);
     for (const socket of [...this.#sockets4, ...this.#sockets6]) socket?.close();
@@ -237,7 +235,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
       handleTransmitted: () => core.handleTransmitted(connection),
     };
     const writer = new BatchWriter(stream, source);
-    const link: Link = { stream, writer, onClosed: () => {} };
+    const link: Link = { stream, writer };
     this.#links[connection] = link;
     const isCurrent = () => this.#links[connection] === link;
     stream.start({
@@ -249,7 +247,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
       },
       onClose: (error) => {
         if (error !== undefined) this.#log.debug({ error: error.message }, "connection failed");
-        link.onClosed();
+        writer.handleClosed();
         if (!isCurrent()) return;
         this.#links[connection] = undefined;
         core.handleDisconnected(performance.now(), connection);
@@ -480,16 +478,4 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     this.#core.handleTimeout(performance.now());
     this.#drain();
   }
-}
-
-/** Ends a connection. Resolves when it is closed, or has had its time to close. */
-function ended(link: Link): Promise<void> {
-  return new Promise((done) => {
-    const timer = setTimeout(() => link.stream.destroy(), CLOSE_MS);
-    link.onClosed = () => {
-      clearTimeout(timer);
-      done();
-    };
-    link.writer.end();
-  });
 }
