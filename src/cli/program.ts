@@ -130,7 +130,7 @@ async function run<Options extends object, Running extends Handle>(
   const options = Object.fromEntries(entries.filter((entry) => !isOfHost(entry))) as Options;
   program.check(options, nameField);
 
-  // Loaded by those alone who want it.
+  // Loaded only where it is used.
   const pretty = host.logFormat === "json" ? undefined : (await import("pino-pretty")).default;
   const log = openLog(host, pretty);
   for (const file of secretFiles.filter(isExposed)) {
@@ -150,8 +150,11 @@ async function run<Options extends object, Running extends Handle>(
   notifySystemd("READY=1", log);
 }
 
-/** Writes at once and in order, without threads: what was logged before a crash is there. */
-/** @param pretty  makes text, where that is wanted */
+/**
+ * Writes at once and in order, without threads, so that nothing logged before a crash is lost.
+ *
+ * @param pretty  formats the log as text; undefined for JSON
+ */
 function openLog({ logLevel }: HostOptions, pretty: typeof prettyStream | undefined): Logger {
   const options = { level: logLevel, base: null };
   if (pretty === undefined) return pino(options, destination({ dest: 2, sync: true }));

@@ -52,11 +52,6 @@ export class CapsuleReader {
     this.data = new Uint8Array(0);
   }
 
-  /** True when the stream stands between two capsules, so that its end is orderly. */
-  get atBoundary(): boolean {
-    return this.#carryLength === 0 && this.#skip === 0;
-  }
-
   /**
    * Reads on in `chunk[offset..end)`, which is borrowed as long as the capsule answered is in use.
    *

@@ -1,5 +1,6 @@
 /**
- * Every error code of the library. A code once published is never given to anything else.
+ * Every error code of the library. A name or number once published is never given to anything else: one that is no longer
+ * used is retired in its place.
  * `peer`: the other end broke the protocol; `caller`: this end was used wrongly; `host`: the outside world failed.
  */
 export const ERROR_CODES = {
@@ -14,7 +15,7 @@ export const ERROR_CODES = {
   ERR_HEARTBEAT_LOST: { number: 9, fault: "peer", text: "no heartbeat was answered in time" },
   ERR_CONTROL_OVERFLOW: { number: 10, fault: "peer", text: "the peer does not read its control capsules" },
   ERR_PEER_SHUTDOWN: { number: 11, fault: "peer", text: "the peer ended the tunnel in an orderly way" },
-  ERR_STREAM_TRUNCATED: { number: 12, fault: "peer", text: "the stream ended inside a capsule" },
+  // 12 is retired.
   ERR_SOCKS_VERSION: { number: 20, fault: "peer", text: "not SOCKS version 5" },
   ERR_SOCKS_METHOD: { number: 21, fault: "peer", text: "no acceptable SOCKS5 method" },
   ERR_SOCKS_AUTH: { number: 22, fault: "peer", text: "the SOCKS5 user or password was refused" },
@@ -24,7 +25,7 @@ export const ERROR_CODES = {
   ERR_PROXY_REFUSED: { number: 26, fault: "peer", text: "the HTTP proxy refused the CONNECT" },
   ERR_OPTION: { number: 40, fault: "caller", text: "an option is missing or wrong" },
   ERR_STATE: { number: 41, fault: "caller", text: "called in a state that does not allow it" },
-  ERR_DATAGRAM_LENGTH: { number: 42, fault: "caller", text: "a datagram has 0 to 65,507 bytes" },
+  // 42 is retired.
   ERR_LISTEN: { number: 60, fault: "host", text: "cannot listen" },
   ERR_CONNECT: { number: 61, fault: "host", text: "cannot connect" },
   ERR_CONNECTION_LOST: { number: 62, fault: "host", text: "the connection ended" },

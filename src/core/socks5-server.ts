@@ -82,8 +82,9 @@ export class Socks5ServerConnection {
     if (now >= this.#deadline && this.#state !== "closed") this.#close("ERR_HANDSHAKE_TIMEOUT", "SOCKS5");
   }
 
-  nextTimeout(): number | undefined {
-    return Number.isFinite(this.#deadline) ? this.#deadline : undefined;
+  /** When {@link handleTimeout} wants to be called; Infinity for never. */
+  nextTimeout(): number {
+    return this.#deadline;
   }
 
   pollOutput(): Socks5ServerOutput | undefined {

@@ -137,8 +137,7 @@ export class Socks5Listener {
           void this.#connect(socket, machine, output.address, abort.signal, drain);
         }
       }
-      const deadline = machine.nextTimeout();
-      if (deadline !== undefined) timer.arm(deadline);
+      timer.arm(machine.nextTimeout());
     };
     socket.on("data", handleData);
     socket.on("end", handleEnd);

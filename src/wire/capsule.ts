@@ -31,8 +31,6 @@ export const CAPSULE_UNREACHABLE = 0x55_5006;
 export const MAX_DATAGRAM_BYTES = 65_507;
 /** A longer payload ends the tunnel, RFC 9298 §5. */
 export const MAX_PAYLOAD_BYTES = 65_527;
-/** Most bytes before the payload: type 1, length 4, context 8. */
-export const MAX_DATAGRAM_HEADER_BYTES = 13;
 /** Longest value of every other known capsule: two varints and a name of 255 bytes fit. */
 export const MAX_CONTROL_VALUE_BYTES = 300;
 /** Such a capsule with its type and length. */

@@ -29,8 +29,7 @@ export const PROTOCOL_TCP = 6;
 export const PROTOCOL_UDP = 17;
 export const PROTOCOL_ICMPV6 = 58;
 
-/** Largest IPv4 packet; an IPv6 packet without a jumbogram option may have 40 bytes more. */
-export const MAX_IPV4_PACKET_BYTES = 65_535;
+/** Largest IPv6 packet without a jumbogram option: 40 bytes more than the largest of IPv4. */
 export const MAX_IP_PACKET_BYTES = 65_575;
 
 /** `need` more bytes come first; see {@link packetLength}. */

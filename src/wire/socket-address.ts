@@ -9,8 +9,6 @@ export const ATYP_IPV6 = 4;
 
 export const IPV4_ADDRESS_BYTES = 7;
 export const IPV6_ADDRESS_BYTES = 19;
-/** Longest address: a name of 255 bytes. */
-export const MAX_ADDRESS_BYTES = 259;
 
 declare const IN_ONE_FORM: unique symbol;
 

@@ -18,7 +18,6 @@ export const METHOD_USER_PASSWORD = 0x02;
 export const METHOD_UNACCEPTABLE = 0xff;
 /** RFC 1928 §4. */
 export const COMMAND_CONNECT = 1;
-export const COMMAND_BIND = 2;
 export const COMMAND_UDP_ASSOCIATE = 3;
 /** RFC 1928 §6. */
 export const REPLY_SUCCEEDED = 0;

@@ -6,8 +6,6 @@ export const VIRTIO_NET_HEADER_BYTES = 10;
 
 /** The checksum field holds only the pseudo header's sum; whoever sends the packet on completes it. */
 export const VIRTIO_NEEDS_CHECKSUM = 1;
-/** The checksum has been looked at. */
-export const VIRTIO_DATA_VALID = 2;
 
 export const VIRTIO_GSO_NONE = 0;
 export const VIRTIO_GSO_TCPV4 = 1;
