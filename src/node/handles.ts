@@ -27,7 +27,7 @@ export interface TunnelStats {
 }
 
 /**
- * A running udp-local. Emits `session-up`, `session-down`, `session-resumed` and `error`; an `error` that nobody
+ * A running udp-local. Emits `session-up`, `session-down`, `session-resumed`, `session-renewed` and `error`; an `error` that nobody
  * listens to is not thrown.
  */
 export interface UdpLocal extends EventEmitter {

@@ -228,7 +228,13 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
       ).unref();
     };
     isDown();
-    for (const name of ["session-up", "session-resumed", "session-down", "error"] as const) {
+    for (const name of [
+      "session-up",
+      "session-resumed",
+      "session-renewed",
+      "session-down",
+      "error",
+    ] as const) {
       tunnel.on(name, (fields: unknown) => {
         if (name === "session-down") isDown();
         else if (name !== "error") isUp();

@@ -350,10 +350,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
         return;
       default:
         this.#saidFailure = undefined;
-        this.#log.info(
-          { rttMs: this.core.rttMs },
-          output.kind === "session-up" ? "session up" : "session resumed",
-        );
+        this.#log.info({ rttMs: this.core.rttMs }, output.kind.replace("-", " "));
         this.emit(output.kind);
     }
   }

@@ -7,11 +7,13 @@ import { TunnelServer } from "../core/server.ts";
 import type { UnreachableKind } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { ATYP_IPV6, formatHost, makeAddress } from "../wire/socket-address.ts";
+import { AssociationSockets } from "./association-sockets.ts";
 import { BatchWriter } from "./batch-writer.ts";
 import type { ByteStream } from "./byte-stream.ts";
 import { DescriptorStream } from "./byte-stream-native.ts";
 import { nodeCryptography } from "./cryptography.ts";
 import { DeadlineTimer } from "./deadline-timer.ts";
+import { descriptorLimit } from "./descriptor-limit.ts";
 import { isExclusive, parseEgress } from "./egress-option.ts";
 import { formatEndpoint } from "./endpoint.ts";
 import type { TunnelStats, UdpServer } from "./handles.ts";
@@ -93,9 +95,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   readonly #listeners: SocketListener[] = [];
   readonly #readBuffer = new Uint8Array(READ_BUFFER_BYTES);
   readonly #links: (Link | undefined)[] = [];
-  /** By association: its sockets for IPv4 and IPv6, opened on first use. */
-  readonly #sockets4: (UdpSocket | undefined)[] = [];
-  readonly #sockets6: (UdpSocket | undefined)[] = [];
+  readonly #sockets: AssociationSockets;
   /** By context slot: where to, and for which generation of the slot that holds. */
   readonly #remotes: (Remote | undefined)[] = [];
   readonly #remoteGenerations: number[] = [];
@@ -137,6 +137,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
       lingerMs: lingerS * 1000,
       idleTimeoutMs: idleTimeoutS * 1000,
     });
+    this.#sockets = new AssociationSockets(socketLimit(options, place?.count ?? 1));
     this.#hasEgress = this.#options.egress !== "sockets";
     this.#egressReady = this.#openEgress();
     // Told here for threads, which do not wait for it.
@@ -192,7 +193,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     const ends = this.#links.map((link) => link?.writer.endWithin(CLOSE_MS));
     const listeners = this.#listeners.map((listener) => listener.close());
     await Promise.all([...ends, ...listeners, this.#others?.close()]);
-    for (const socket of [...this.#sockets4, ...this.#sockets6]) socket?.close();
+    this.#sockets.close();
     await this.#egress?.end();
   }
 
@@ -292,7 +293,8 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
         this.#remoteGenerations[slot] = contexts.generation[slot] + 1;
       }
       const socket = this.#socketFor(association[i], remote.address);
-      if (!socket.send(undefined, data, offset[i], length[i], remote)) counters.drops.send_error++;
+      if (socket === undefined) counters.drops.association_limit++;
+      else if (!socket.send(undefined, data, offset[i], length[i], remote)) counters.drops.send_error++;
     }
     counters.drops.send_error += this.#io.udp.flush();
   }
@@ -321,11 +323,13 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     egress.flush();
   }
 
-  #socketFor(association: number, target: AddressBytes): UdpSocket {
+  /** @returns undefined when there can be no more sockets, and no other association gives way */
+  #socketFor(association: number, target: AddressBytes): UdpSocket | undefined {
     const isIpv6 = target[0] === ATYP_IPV6;
-    const sockets = isIpv6 ? this.#sockets6 : this.#sockets4;
-    const known = sockets[association];
+    const sockets = this.#sockets;
+    const known = sockets.find(association, isIpv6);
     if (known !== undefined) return known;
+    if (sockets.isFull && !this.#makeRoomForSocket(association)) return undefined;
     const core = this.#core;
     const socket = this.#io.udp.open({
       family: isIpv6 ? 6 : 4,
@@ -333,24 +337,31 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
       port: 0,
       reusePort: false,
       onDatagrams: (received, first, end) => {
-        if (sockets[association] !== socket) return;
+        if (sockets.find(association, isIpv6) !== socket) return;
         core.handleDatagrams(this.#turnNow(), association, received, first, end);
         this.#schedule();
       },
       onUnreachable: (remote, kind, mtu) => {
-        if (sockets[association] !== socket) return;
+        if (sockets.find(association, isIpv6) !== socket) return;
         core.handleUnreachable(performance.now(), association, remote, kind, mtu);
         this.#schedule();
       },
       onBindError: (error) => {
         this.#log.warn({ error: error.message }, "cannot open a UDP socket");
-        if (sockets[association] !== socket) return;
+        if (sockets.find(association, isIpv6) !== socket) return;
         core.handleSocketFailed(performance.now(), association);
         this.#drain();
       },
     });
-    sockets[association] = socket;
+    sockets.add(association, isIpv6, socket);
     return socket;
+  }
+
+  /** Before the system refuses one: whoever gives way has its sockets closed at once. */
+  #makeRoomForSocket(association: number): boolean {
+    const isPossible = this.#core.makeRoomForSocket(this.#turnNow(), association);
+    this.#handleOutputs();
+    return isPossible && !this.#sockets.isFull;
   }
 
   readonly #afterTurn = (): void => {
@@ -420,10 +431,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
           this.#isOpen[output.association] = false;
           this.#egress?.close(output.association);
         }
-        for (const sockets of [this.#sockets4, this.#sockets6]) {
-          sockets[output.association]?.close();
-          sockets[output.association] = undefined;
-        }
+        this.#sockets.release(output.association);
         return;
       }
       case "resolve":
@@ -446,7 +454,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     }
     const host = this.#options.publicAddress ?? localAddress ?? "127.0.0.1";
     const address = makeAddress(host, 0);
-    const port = address === undefined ? 0 : this.#socketFor(association, address).port;
+    const port = address === undefined ? 0 : (this.#socketFor(association, address)?.port ?? 0);
     const addresses = address === undefined || port === 0 ? [] : [formatEndpoint(formatHost(address), port)];
     this.#core.handleBound(performance.now(), association, addresses);
   }
@@ -483,4 +491,12 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     this.#core.handleTimeout(performance.now());
     this.#drain();
   }
+}
+
+/** Sockets that associations of one of so many workers may have: what the system allows less what else needs some. */
+function socketLimit({ maxTunnels }: ResolvedUdpServerOptions, workers: number): number {
+  const limit = descriptorLimit();
+  const tunnels = Math.min(maxTunnels, limit / 4);
+  const others = Math.min(128, limit / 4);
+  return Math.max(1, Math.floor((limit - tunnels - others) / workers));
 }

@@ -11,7 +11,7 @@ import { startUdpServerWorker } from "./udp-server.ts";
 import type { GroupMessage, HandedOver, WorkerMessage, WorkerTask } from "./worker-group.ts";
 
 const STATS_MS = 200;
-const EVENTS = ["session-up", "session-down", "session-resumed", "session-ended", "error"];
+const EVENTS = ["session-up", "session-down", "session-resumed", "session-renewed", "session-ended", "error"];
 
 const port = parentPort!;
 const { program, options, index, count } = workerData as WorkerTask;

@@ -1,0 +1,43 @@
+import type { UdpSocket } from "./udp-io.ts";
+
+/** Sockets of udp-server's associations, one for each address family on first use, no more than a bound of them. */
+export class AssociationSockets {
+  readonly #limit: number;
+  readonly #sockets4: (UdpSocket | undefined)[] = [];
+  readonly #sockets6: (UdpSocket | undefined)[] = [];
+  #count = 0;
+
+  /** @param limit  most sockets that are open at once */
+  constructor(limit: number) {
+    this.#limit = limit;
+  }
+
+  get isFull(): boolean {
+    return this.#count >= this.#limit;
+  }
+
+  find(association: number, isIpv6: boolean): UdpSocket | undefined {
+    return (isIpv6 ? this.#sockets6 : this.#sockets4)[association];
+  }
+
+  add(association: number, isIpv6: boolean, socket: UdpSocket): void {
+    (isIpv6 ? this.#sockets6 : this.#sockets4)[association] = socket;
+    this.#count++;
+  }
+
+  /** Closes those of an association that has ended. */
+  release(association: number): void {
+    for (const sockets of [this.#sockets4, this.#sockets6]) {
+      if (sockets[association] === undefined) continue;
+      sockets[association].close();
+      sockets[association] = undefined;
+      this.#count--;
+    }
+  }
+
+  close(): void {
+    for (let slot = Math.max(this.#sockets4.length, this.#sockets6.length) - 1; slot >= 0; slot--) {
+      this.release(slot);
+    }
+  }
+}

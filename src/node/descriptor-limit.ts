@@ -1,0 +1,12 @@
+import { readFileSync } from "node:fs";
+
+/** How many descriptors this process may have open; Infinity where the system does not say (elsewhere than on Linux). */
+export function descriptorLimit(): number {
+  try {
+    const row = /^Max open files\s+(\d+|unlimited)/m.exec(readFileSync("/proc/self/limits", "utf8"));
+    const limit = Number(row?.[1]);
+    return Number.isNaN(limit) ? Number.POSITIVE_INFINITY : limit;
+  } catch {
+    return Number.POSITIVE_INFINITY;
+  }
+}
