@@ -28,7 +28,7 @@ export interface Transcript {
   readonly session: Uint8Array | undefined;
 }
 
-/** Fields in order, each behind its length in two bytes, so that no two inputs run together. PROTOCOL.md §3.3. */
+/** Fields in order, each behind its length in two bytes, so that no two inputs run together. PROTOCOL.md §3.1. */
 function macInput(label: string, ...fields: readonly (Uint8Array | undefined)[]): Uint8Array {
   const all = [asciiBytes(label), ...fields];
   let length = 0;

@@ -38,7 +38,10 @@ export interface CommonOptions {
   readonly psk?: Uint8Array | undefined;
   /** Datagrams that waited longer in a send queue are dropped; 1 to 60,000 ms. Default 100. */
   readonly ageBudgetMs?: number | undefined;
-  /** Bound of each lane's send queue in bytes; 128 KiB to 1 GiB. Default 1 MiB. */
+  /**
+   * Bound of each lane's send queue in bytes. Past it, the association that has most waiting loses its oldest datagram.
+   * 128 KiB to 1 GiB. Default 1 MiB.
+   */
   readonly queueBytes?: number | undefined;
   /** Between two heartbeats; a lane is dead after 3 that nothing answered. 100 to 60,000 ms. Default 5,000. */
   readonly heartbeatMs?: number | undefined;
@@ -80,7 +83,10 @@ export interface UdpLocalOptions extends CommonOptions {
   readonly lanes?: number | undefined;
   /** Past it the idlest association of a forward ends, or a new one is refused; 1 to 1,000,000. Default 4,096. */
   readonly maxAssociations?: number | undefined;
-  /** Remote addresses in use at a time; 1 to 1,000,000. Default 65,536. */
+  /**
+   * Remote addresses in use at a time. Past it, those that only the server knows of give way, then those that were unused
+   * for long; else datagrams to a new address are dropped. 1 to 1,000,000. Default 65,536.
+   */
   readonly maxContexts?: number | undefined;
   /** Idle time after which a forward's association ends, 1 to 86,400 s. Default 60. */
   readonly idleTimeoutS?: number | undefined;
@@ -109,19 +115,34 @@ export interface UdpServerOptions extends CommonOptions {
   readonly egress?: string | undefined;
   /** IP that targets see, told to clients that bind (Proxy-Public-Address). Default: the tunnel's local one. */
   readonly publicAddress?: string | undefined;
-  /** Tunnels past their handshake; 1 to 1,000,000. Default 1,024. */
+  /** Tunnels past their handshake. Past it, requests are answered with 503. 1 to 1,000,000. Default 1,024. */
   readonly maxTunnels?: number | undefined;
-  /** Connections within their handshake; 1 to 1,000,000. Default 256. */
+  /** Connections within their handshake. Past it, the oldest is closed. 1 to 1,000,000. Default 256. */
   readonly maxHalfOpen?: number | undefined;
-  /** 1 to 1,000,000. Default 1,024. */
+  /**
+   * Past it, the session that has been without lanes longest ends; if all have lanes, requests are answered with 503.
+   * 1 to 1,000,000. Default 1,024.
+   */
   readonly maxSessions?: number | undefined;
-  /** Sessions without lanes that may resume; past it the idlest ends. 0 to 1,000,000. Default 256. */
+  /**
+   * Sessions without lanes that may resume. Past it, the one that has been without lanes longest ends. 0 to 1,000,000.
+   * Default 256.
+   */
   readonly maxLingering?: number | undefined;
-  /** Of the whole process, each with its UDP sockets; 1 to 1,000,000. Default 16,384. */
+  /**
+   * Of the whole process, each with its UDP sockets. Past it, the session that has most loses its idlest one. 1 to
+   * 1,000,000. Default 16,384.
+   */
   readonly maxAssociations?: number | undefined;
-  /** 1 to 1,000,000. Default 4,096. */
+  /**
+   * Past it, the idlest that got no more than one answer ends; if there is none, the new one is refused. 1 to 1,000,000.
+   * Default 4,096.
+   */
   readonly maxAssociationsPerSession?: number | undefined;
-  /** 1 to 1,000,000. Default 65,536. */
+  /**
+   * Remote addresses of a session. Senders that the client did not register take at most half and give way to those that it
+   * registers; past it, registrations are refused. 1 to 1,000,000. Default 65,536.
+   */
   readonly maxContextsPerSession?: number | undefined;
   /** For the whole of a client's request, 100 to 60,000 ms. Default 5,000. */
   readonly handshakeTimeoutMs?: number | undefined;
