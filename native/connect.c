@@ -68,6 +68,13 @@ static void end_attempt(connection *ended) {
   watcher_stop(&ended->watcher);
 }
 
+static void give_up(connection *connection) {
+  int fd = connection->watcher.fd;
+  end_attempt(connection);
+  watcher_release(&connection->watcher);
+  close(fd);
+}
+
 static void on_connected(uv_poll_t *poll, int status, int events) {
   connection *connection = poll->data;
   watcher *watcher = &connection->watcher;
@@ -81,15 +88,14 @@ static void on_connected(uv_poll_t *poll, int status, int events) {
   if (error != 0) close(fd);
   napi_handle_scope scope;
   napi_open_handle_scope(env, &scope);
-  napi_value result;
-  if (error == 0) result = make_int(env, fd);
-  else napi_create_string_utf8(env, uv_strerror(-error), NAPI_AUTO_LENGTH, &result);
+  napi_value result = make_int(env, error == 0 ? fd : -error);
   call_function(environment, watcher->references[ON_DONE], watcher->context, 1, &result);
   napi_close_handle_scope(env, scope);
   watcher_release(watcher);
 }
 
-// tcpConnect(address, interface or "", mark or 0, onDone(descriptor, or what went wrong))
+// tcpConnect(address, interface or "", mark or 0, onDone(descriptor, or a system error)): number of the attempt, which is
+// its descriptor
 static napi_value tcp_connect(napi_env env, napi_callback_info info) {
   napi_value values[4];
   char interface_name[IFNAMSIZ];
@@ -110,7 +116,8 @@ static napi_value tcp_connect(napi_env env, napi_callback_info info) {
     fcntl(fd, F_SETFD, FD_CLOEXEC);
     error = restrict_socket(fd, address.ss_family, interface_name, mark);
   }
-  if (error == 0 && connect(fd, (struct sockaddr *)&address, length) != 0 && errno != EINPROGRESS) error = -errno;
+  if (error == 0 && connect(fd, (struct sockaddr *)&address, length) != 0 && errno != EINPROGRESS && errno != EINTR)
+    error = -errno;
   if (error == 0)
     error = watcher_begin(&connection->watcher, environment, fd, UV_WRITABLE, on_connected, "underpass:connect",
                           values + 3, CONNECTION_REFERENCES);
@@ -121,21 +128,29 @@ static napi_value tcp_connect(napi_env env, napi_callback_info info) {
   }
   connection->next = environment->connections;
   environment->connections = connection;
+  return make_int(env, fd);
+}
+
+// tcpConnectCancel(number of an attempt): gives it up, unless it is over
+static napi_value tcp_connect_cancel(napi_env env, napi_callback_info info) {
+  napi_value value;
+  if (!get_arguments(env, info, 1, &value)) return NULL;
+  int fd = get_int(env, value);
+  for (connection *at = environment_of(env)->connections; at != NULL; at = at->next) {
+    if (at->watcher.fd != fd) continue;
+    give_up(at);
+    return NULL;
+  }
   return NULL;
 }
 
 void connect_end(environment *environment) {
-  while (environment->connections != NULL) {
-    connection *connection = environment->connections;
-    int fd = connection->watcher.fd;
-    end_attempt(connection);
-    watcher_release(&connection->watcher);
-    close(fd);
-  }
+  while (environment->connections != NULL) give_up(environment->connections);
 }
 
 void connect_init(napi_env env, napi_value exports) {
   set_function(env, exports, "tcpConnect", tcp_connect);
+  set_function(env, exports, "tcpConnectCancel", tcp_connect_cancel);
 }
 
 #endif

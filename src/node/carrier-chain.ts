@@ -175,7 +175,9 @@ async function connectChain(
     return stream;
   } catch (cause) {
     stream?.destroy();
-    const reason = deadline.aborted ? `nothing within ${timeoutMs} ms` : (cause as Error).message;
+    const { message } = cause as Error;
+    const late = `nothing within ${timeoutMs} ms${stream === undefined ? ` (${message})` : ""}`;
+    const reason = deadline.aborted ? late : message;
     throw new HostError("ERR_CONNECT", `${step}: ${reason}`, { cause });
   }
 }

@@ -99,13 +99,20 @@ export interface NativeModule {
   socketAddress?(descriptor: number): AddressBytes | undefined;
   /** Sends at once, keeps alive, and sets the two. @returns false where the system lacks one of them */
   tcpTune?(descriptor: number, notSentLowWaterBytes: number, userTimeoutMs: number): boolean;
-  /** Connects by an interface alone, or with a mark. @param onDone  gets the descriptor, or what went wrong */
+  /**
+   * Connects by an interface alone, or with a mark.
+   *
+   * @param onDone  gets the descriptor, or a system error, which is negative
+   * @returns the attempt's number
+   */
   tcpConnect?(
     address: Uint8Array,
     interfaceName: string,
     mark: number,
-    onDone: (result: number | string) => void,
-  ): void;
+    onDone: (result: number) => void,
+  ): number;
+  /** Gives an attempt up, and closes its descriptor: `onDone` is not called. Only before it is. */
+  tcpConnectCancel?(attempt: number): void;
   /** Another descriptor of the same connection, which outlives the first. */
   descriptorDuplicate?(descriptor: number): number;
   descriptorClose?(descriptor: number): void;

@@ -3,6 +3,7 @@
 // native-sanitized.test.ts under sanitizers, in a network namespace. Prints one JSON object.
 
 import { createSocket } from "node:dgram";
+import { readdirSync } from "node:fs";
 import { createRequire } from "node:module";
 import { connect as connectNet, createServer } from "node:net";
 import { Worker } from "node:worker_threads";
@@ -19,6 +20,8 @@ const seen = {
   ends: 0,
   connected: 0,
   refused: 0,
+  late: 0,
+  leaked: 0,
   thrown: 0,
   aborted: 0,
   ended: 0,
@@ -81,8 +84,8 @@ const { port } = /** @type {import("node:net").AddressInfo} */ (server.address()
 const address = (/** @type {number} */ to) => Uint8Array.of(1, 127, 0, 0, 1, to >> 8, to & 255);
 const connect = (/** @type {number} */ to, /** @type {string} */ name, /** @type {number} */ mark) =>
   new Promise((done) => {
-    native.tcpConnect(address(to), name, mark, (/** @type {number | string} */ result) => {
-      if (typeof result === "number") {
+    native.tcpConnect(address(to), name, mark, (/** @type {number} */ result) => {
+      if (result >= 0) {
         seen.connected++;
         native.descriptorClose(result);
       } else seen.refused++;
@@ -92,6 +95,16 @@ const connect = (/** @type {number} */ to, /** @type {string} */ name, /** @type
 await Promise.all(
   Array.from({ length: 100 }, (_, i) => connect(i % 2 === 0 ? port : 1, i % 3 ? "lo" : "", i)),
 );
+// Given up under way, once the other is gone, and where there is none.
+const descriptors = () => readdirSync("/proc/self/fd").length;
+for (let i = 0; i < 50; i++) {
+  const before = descriptors();
+  const attempts = [port, 1].map((to) => native.tcpConnect(address(to), "", 0, () => seen.late++));
+  if (i % 2 === 0) native.tcpConnectCancel(attempts[1]);
+  for (const attempt of [...attempts, -1]) native.tcpConnectCancel(attempt);
+  seen.leaked += descriptors() - before;
+  await turn();
+}
 server.close();
 
 // More connections than one answer of the kernel holds, from an address of their own.
@@ -126,7 +139,7 @@ const calls = [
   "addressIsLocal",
   "tcpDestroyFrom",
 ];
-for (const name of [...calls, "tcpConnect", "udpRestrict"]) {
+for (const name of [...calls, "tcpConnect", "tcpConnectCancel", "udpRestrict"]) {
   for (const bad of [
     [],
     [1],

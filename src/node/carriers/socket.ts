@@ -1,13 +1,17 @@
-import { lookup } from "node:dns/promises";
 import type { NetConnectOpts, SocketConstructorOpts } from "node:net";
 import { connect, Socket } from "node:net";
+import { getSystemErrorMap } from "node:util";
 import { HostError } from "../../core/errors.ts";
+import type { AddressBytes } from "../../wire/socket-address.ts";
 import { makeAddress } from "../../wire/socket-address.ts";
 import type { OnRead } from "../carrier.ts";
 import type { Endpoint } from "../endpoint.ts";
+import type { NativeModule } from "../native-module.ts";
 import { loadNativeModule } from "../native-module.ts";
 import type { Outgoing } from "../outgoing.ts";
 import { isLoopback } from "../outgoing.ts";
+import type { BeginAttempt } from "./happy-eyeballs.ts";
+import { connectFirst, resolveHost } from "./happy-eyeballs.ts";
 
 const KEEP_ALIVE_MS = 30_000;
 
@@ -20,79 +24,81 @@ export interface SocketOptions {
   readonly allowHalfOpen: boolean;
 }
 
-/** Connects over TCP or to a Unix socket. */
-export function connectSocket(
+/** What becomes of an attempt, as {@link BeginAttempt} has it. */
+type OnDone = (result: Socket | string) => void;
+
+/**
+ * Connects over TCP, to the address of a name that answers first, or to a Unix socket.
+ *
+ * @param signal  gives up; it is of no more effect once the socket is connected
+ * @throws Error that says why, for each address; HostError ERR_NATIVE
+ */
+export async function connectSocket(
   endpoint: Endpoint,
   signal: AbortSignal,
-  socketOptions: SocketOptions,
+  options: SocketOptions,
 ): Promise<Socket> {
-  const { outgoing, onread, allowHalfOpen } = socketOptions;
-  if (outgoing !== undefined && endpoint.path === undefined) {
-    return connectRestricted(endpoint, signal, socketOptions, outgoing);
+  const { path } = endpoint;
+  if (path !== undefined) {
+    return connectFirst([path], (_, onDone) => beginPlain({ path }, options, onDone), signal);
   }
-  const options = {
-    ...endpoint,
-    ...(onread === undefined ? {} : { onread }),
-    allowHalfOpen,
-    noDelay: true,
-    keepAlive: true,
-    keepAliveInitialDelay: KEEP_ALIVE_MS,
-  } as NetConnectOpts;
-  return new Promise((done, failed) => {
-    if (signal.aborted) {
-      failed(new HostError("ERR_CONNECT", "given up"));
-      return;
-    }
-    const socket = connect(options);
-    // Not net.connect's own option, which would end the connection long after it is made.
-    const giveUp = () => socket.destroy(new HostError("ERR_CONNECT", "given up"));
-    signal.addEventListener("abort", giveUp, { once: true });
-    socket.once("error", failed);
-    socket.once("close", () => signal.removeEventListener("abort", giveUp));
-    socket.once("connect", () => {
-      signal.removeEventListener("abort", giveUp);
-      socket.off("error", failed);
-      done(socket);
-    });
+  const { host, port } = endpoint;
+  const restrict = options.outgoing === undefined ? undefined : restrictTo(options.outgoing, options);
+  const begin: BeginAttempt<Socket> = (ip, onDone) => {
+    const address = makeAddress(ip, port)!;
+    if (restrict !== undefined && !isLoopback(address)) return restrict(address, onDone);
+    return beginPlain({ host: ip, port }, options, onDone);
+  };
+  return connectFirst(await resolveHost(host, signal), begin, signal);
+}
+
+function beginPlain(
+  to: { readonly path: string } | { readonly host: string; readonly port: number },
+  { onread, allowHalfOpen }: SocketOptions,
+  onDone: OnDone,
+): () => void {
+  const options = { ...to, ...(onread === undefined ? {} : { onread }), allowHalfOpen };
+  const socket = connect(options as NetConnectOpts);
+  const handleError = (error: NodeJS.ErrnoException) => onDone(systemText(error.errno) ?? error.message);
+  socket.once("error", handleError);
+  socket.once("connect", () => {
+    socket.off("error", handleError);
+    onDone(keepAlive(socket));
   });
+  return () => socket.destroy();
 }
 
 /** Connects natively: the socket has to be restricted before. @throws HostError ERR_NATIVE */
-async function connectRestricted(
-  { host, port }: { readonly host: string; readonly port: number },
-  signal: AbortSignal,
-  { onread, allowHalfOpen }: SocketOptions,
+function restrictTo(
   { interfaceName, mark }: Outgoing,
-): Promise<Socket> {
+  { onread, allowHalfOpen }: SocketOptions,
+): (address: AddressBytes, onDone: OnDone) => () => void {
   const native = loadNativeModule();
   if (native instanceof Error || native.tcpConnect === undefined) {
     throw new HostError("ERR_NATIVE", "an interface or a mark to leave by needs native I/O");
   }
-  const { address: ip } = await lookup(host);
-  signal.throwIfAborted();
-  const address = makeAddress(ip, port)!;
-  if (isLoopback(address)) {
-    return connectSocket({ host: ip, port }, signal, { onread, allowHalfOpen, outgoing: undefined });
-  }
-  const fd = await new Promise<number>((done, failed) => {
-    const giveUp = () => failed(new HostError("ERR_CONNECT", "given up"));
-    signal.addEventListener("abort", giveUp, { once: true });
-    native.tcpConnect!(address, interfaceName, mark, (result) => {
-      signal.removeEventListener("abort", giveUp);
-      if (typeof result === "string") failed(new Error(result));
-      else if (signal.aborted) native.descriptorClose!(result);
-      else done(result);
-    });
-  });
-  const restricted = {
-    fd,
+  const { tcpConnect, tcpConnectCancel } = native as Required<NativeModule>;
+  const options = {
     readable: true,
     writable: true,
     allowHalfOpen,
     ...(onread === undefined ? {} : { onread }),
   };
-  const socket = new Socket(restricted as SocketConstructorOpts);
-  socket.setNoDelay(true);
-  socket.setKeepAlive(true, KEEP_ALIVE_MS);
-  return socket;
+  return (address, onDone) => {
+    const attempt = tcpConnect(address, interfaceName, mark, (result) => {
+      if (result < 0) onDone(systemText(result)!);
+      else onDone(keepAlive(new Socket({ ...options, fd: result } as SocketConstructorOpts)));
+    });
+    return () => tcpConnectCancel(attempt);
+  };
+}
+
+function keepAlive(socket: Socket): Socket {
+  return socket.setNoDelay(true).setKeepAlive(true, KEEP_ALIVE_MS);
+}
+
+/** `connection refused (ECONNREFUSED)`. */
+function systemText(errno: number | undefined): string | undefined {
+  const known = errno === undefined ? undefined : getSystemErrorMap().get(errno);
+  return known && `${known[1]} (${known[0]})`;
 }

@@ -1,0 +1,194 @@
+import fc from "fast-check";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { connectFirst, interleaveFamilies, resolveHost } from "../../src/node/carriers/happy-eyeballs.ts";
+
+const IPV4 = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
+const IPV6 = ["2001:db8::1", "2001:db8::2", "2001:db8::3"];
+const never = () => new AbortController().signal;
+
+describe("interleaveFamilies", () => {
+  it.each([
+    [[], []],
+    [["192.0.2.1"], ["192.0.2.1"]],
+    [
+      [...IPV6.slice(0, 2), ...IPV4],
+      [IPV6[0], IPV4[0], IPV6[1], IPV4[1], IPV4[2]],
+    ],
+    [
+      [...IPV4, IPV6[0]],
+      [IPV4[0], IPV6[0], IPV4[1], IPV4[2]],
+    ],
+    [
+      ["192.0.2.1", "192.0.2.1", "2001:db8::1"],
+      ["192.0.2.1", "2001:db8::1"],
+    ],
+  ])("of %j gives %j", (addresses, order) => {
+    expect(interleaveFamilies(addresses)).toEqual(order);
+  });
+
+  it("keeps every address and the order within each family, and alternates while it can", () => {
+    fc.assert(
+      fc.property(
+        fc.uniqueArray(fc.oneof(fc.ipV4(), fc.constantFrom(...IPV6)), { maxLength: 12 }),
+        (from) => {
+          const order = interleaveFamilies(from);
+          const isIpv6 = (address: string) => address.includes(":");
+          for (const family of [true, false]) {
+            const of = (list: readonly string[]) => list.filter((address) => isIpv6(address) === family);
+            expect(of(order)).toEqual(of(from));
+          }
+          const fewer = Math.min(order.filter(isIpv6).length, order.filter((each) => !isIpv6(each)).length);
+          for (let i = 1; i < 2 * fewer; i++) expect(isIpv6(order[i])).not.toBe(isIpv6(order[i - 1]));
+          expect(order[0]).toBe(from[0]);
+        },
+      ),
+      { seed: 41, numRuns: 500 },
+    );
+  });
+});
+
+describe("resolveHost", () => {
+  it("takes an address as it is, and has the system resolve a name", async () => {
+    expect(await resolveHost("192.0.2.1", never())).toEqual(["192.0.2.1"]);
+    expect(await resolveHost("2001:db8::1", never())).toEqual(["2001:db8::1"]);
+    expect(await resolveHost("localhost", never())).toContain("127.0.0.1");
+  });
+
+  it("does not wait for the resolver any longer when it is given up", async () => {
+    await expect(resolveHost("localhost", AbortSignal.abort())).rejects.toThrow("its name is not resolved");
+  });
+});
+
+describe("connectFirst", () => {
+  beforeEach(() => {
+    vi.useFakeTimers();
+  });
+  afterEach(() => {
+    vi.useRealTimers();
+  });
+
+  /** Attempts that end when the test says so. */
+  class Attempts {
+    /** By address: when it began, since the start. */
+    readonly began: Record<string, number> = {};
+    readonly givenUp: string[] = [];
+    readonly onDone = new Map<string, (result: { address: string } | string) => void>();
+    readonly #startedAt = performance.now();
+
+    readonly begin = (address: string, onDone: (result: { address: string } | string) => void) => {
+      this.began[address] = performance.now() - this.#startedAt;
+      this.onDone.set(address, onDone);
+      return () => {
+        this.givenUp.push(address);
+      };
+    };
+
+    succeed(address: string): void {
+      this.onDone.get(address)!({ address });
+    }
+
+    fail(address: string, reason: string): void {
+      this.onDone.get(address)!(reason);
+    }
+  }
+
+  it("begins an attempt every 250 ms while none answers, and gives the others up for the first that does", async () => {
+    const attempts = new Attempts();
+    const first = connectFirst(["a", "b", "c", "d"], attempts.begin, never());
+    vi.advanceTimersByTime(600);
+    expect(attempts.began).toEqual({ a: 0, b: 250, c: 500 });
+    attempts.succeed("a");
+    expect(attempts.givenUp).toEqual(["b", "c"]);
+    expect(await first).toEqual({ address: "a" });
+    vi.advanceTimersByTime(10_000);
+    expect(Object.keys(attempts.began)).toEqual(["a", "b", "c"]);
+  });
+
+  it("begins the next attempt as soon as one fails, and waits 250 ms from there", async () => {
+    const attempts = new Attempts();
+    const first = connectFirst(["a", "b", "c", "d"], attempts.begin, never());
+    vi.advanceTimersByTime(100);
+    attempts.fail("a", "refused");
+    vi.advanceTimersByTime(250);
+    expect(attempts.began).toEqual({ a: 0, b: 100, c: 350 });
+    attempts.succeed("c");
+    expect(attempts.givenUp).toEqual(["b"]);
+    expect(await first).toEqual({ address: "c" });
+  });
+
+  it("names each address and its reason when all have failed, those that cannot even begin among them", async () => {
+    const attempts = new Attempts();
+    const begin: typeof attempts.begin = (address, onDone) => {
+      if (address !== "c") return attempts.begin(address, onDone);
+      throw new Error("no such device");
+    };
+    const first = connectFirst(["a", "b", "c"], begin, never());
+    vi.advanceTimersByTime(250);
+    attempts.fail("b", "refused");
+    attempts.fail("a", "reset");
+    await expect(first).rejects.toThrow(/^a: reset; b: refused; c: no such device$/);
+    expect(attempts.givenUp).toEqual([]);
+  });
+
+  it("does not repeat an address that stands alone", async () => {
+    const attempts = new Attempts();
+    const first = connectFirst(["a"], attempts.begin, never());
+    attempts.fail("a", "refused");
+    await expect(first).rejects.toThrow(/^refused$/);
+  });
+
+  it("gives up whatever is under way when it is told to, and begins nothing more", async () => {
+    const attempts = new Attempts();
+    const abort = new AbortController();
+    const first = connectFirst(["a", "b", "c", "d"], attempts.begin, abort.signal);
+    attempts.fail("a", "refused");
+    vi.advanceTimersByTime(250);
+    abort.abort();
+    expect(attempts.givenUp).toEqual(["b", "c"]);
+    await expect(first).rejects.toThrow(/^a: refused; b: no answer; c: no answer$/);
+    vi.advanceTimersByTime(10_000);
+    expect(Object.keys(attempts.began)).toEqual(["a", "b", "c"]);
+  });
+
+  it("begins nothing when it was told to before", async () => {
+    const attempts = new Attempts();
+    await expect(connectFirst(["a"], attempts.begin, AbortSignal.abort())).rejects.toThrow();
+    expect(attempts.began).toEqual({});
+  });
+
+  it("begins each address once, at most 250 ms after the one before, and ends all but the winner", async () => {
+    const events = fc.array(fc.tuple(fc.nat(300), fc.nat(7), fc.nat(9)), { maxLength: 30 });
+    await fc.assert(
+      fc.asyncProperty(fc.integer({ min: 1, max: 8 }), events, async (count, script) => {
+        const addresses = Array.from({ length: count }, (_, i) => `${i}`);
+        const attempts = new Attempts();
+        const abort = new AbortController();
+        const outcome = connectFirst(addresses, attempts.begin, abort.signal).then(
+          ({ address }) => address,
+          () => "none",
+        );
+        const over = new Set<string>();
+        let winner: string | undefined;
+        for (const [delay, at, kind] of script) {
+          vi.advanceTimersByTime(delay);
+          const address = `${at}`;
+          if (winner !== undefined || !attempts.onDone.has(address) || over.has(address)) continue;
+          over.add(address);
+          if (kind > 7) {
+            winner = address;
+            attempts.succeed(address);
+          } else attempts.fail(address, "refused");
+        }
+        abort.abort();
+        const began = Object.keys(attempts.began);
+        expect(await outcome).toBe(winner ?? "none");
+        expect(began).toEqual(addresses.slice(0, began.length));
+        for (let i = 1; i < began.length; i++) {
+          expect(attempts.began[began[i]] - attempts.began[began[i - 1]]).toBeLessThanOrEqual(250);
+        }
+        expect(attempts.givenUp.sort()).toEqual(began.filter((address) => !over.has(address)).sort());
+      }),
+      { seed: 42, numRuns: 500 },
+    );
+  });
+});
