@@ -18,6 +18,8 @@ import { statsLine, summarize } from "./stats-line.ts";
 
 const EXIT_FAILURE = 1;
 const EXIT_USAGE = 2;
+/** That wait to be written. */
+const MAX_LOG_BYTES = 1_048_576;
 const LOG_LEVELS = ["debug", "info", "warn", "error", "silent"] as const;
 
 interface Handle {
@@ -133,6 +135,8 @@ async function run<Options extends object, Running extends Handle>(
   // Loaded only where it is used.
   const pretty = host.logFormat === "json" ? undefined : (await import("pino-pretty")).default;
   const log = openLog(host, pretty);
+  // The signal comes when a terminal is closed, too, which is no reason to end.
+  process.on("SIGHUP", () => log.info({}, "there is nothing to reload on SIGHUP"));
   for (const file of secretFiles.filter(isExposed)) {
     log.warn({ file }, "others than the owner can read this secret: chmod 600");
   }
@@ -157,7 +161,12 @@ async function run<Options extends object, Running extends Handle>(
  */
 function openLog({ logLevel }: HostOptions, pretty: typeof prettyStream | undefined): Logger {
   const options = { level: logLevel, base: null };
-  if (pretty === undefined) return pino(options, destination({ dest: 2, sync: true }));
+  if (pretty === undefined) {
+    const stderr = destination({ dest: 2, sync: true, maxLength: MAX_LOG_BYTES });
+    // A terminal that was closed does not end the program: lines are lost then.
+    stderr.on("error", () => {});
+    return pino(options, stderr);
+  }
   const stream = pretty({
     destination: 2,
     sync: true,

@@ -64,6 +64,15 @@ export class FixedForward implements Relay {
     });
   }
 
+  /** The port that it is bound to; 0 while it is not. */
+  get port(): number {
+    return this.socket.port;
+  }
+
+  close(): void {
+    this.socket.close();
+  }
+
   deliver(association: number, _context: number, data: Uint8Array, offset: number, length: number): boolean {
     const remote = this.#remotes[association];
     return remote !== undefined && this.socket.send(undefined, data, offset, length, remote);

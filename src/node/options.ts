@@ -50,6 +50,8 @@ export interface CommonOptions {
    * environment's UNDERPASS_IO says, else native where the module can be loaded.
    */
   readonly io?: IoKind | undefined;
+  /** Whether listening on `[::]` leaves IPv4 out. Default false: it means every address of both families. */
+  readonly ipv6Only?: boolean | undefined;
   /**
    * Threads, the caller's among them, each with sessions of its own, to which the bounds below apply. Native I/O only.
    * 1 to 256. Default 1; of the program udp-server one a core.
@@ -242,6 +244,12 @@ const COMMON_FIELDS = {
     flag: "io",
     value: "KIND",
     help: "native (batched) or plain (default: native where its module was built)",
+  },
+  ipv6Only: {
+    schema: z.boolean().default(false),
+    expects: "true or false",
+    flag: "ipv6-only",
+    help: "listening on [::] leaves IPv4 out",
   },
   workers: {
     schema: z.int().min(1).max(256).default(1),

@@ -1,44 +1,78 @@
 import { chmod, unlink } from "node:fs/promises";
-import type { AddressInfo, Server, Socket } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
 import { connect, createServer } from "node:net";
-import { formatEndpoint, parseEndpoint } from "./endpoint.ts";
+import { addressPort, makeAddress } from "../wire/socket-address.ts";
+import type { Endpoint } from "./endpoint.ts";
+import { formatEndpoint } from "./endpoint.ts";
+import type { Bound } from "./listen-hosts.ts";
+import type { NativeModule } from "./native-module.ts";
 
 const BACKLOG = 1024;
 
-/** A listener of node:net. */
-export interface SocketListener {
+/** Accepts connections on one IP, or on a Unix socket, whose port is 0. */
+export interface SocketListener extends Bound {
   /** `192.0.2.1:3456`, `[::1]:3456` or `unix:/path`, with the port as it is. */
   readonly address: string;
   close(): Promise<void>;
 }
 
-/** @param text  `IP:PORT` or `unix:/path`. @param onError  accepting failed; the listener goes on */
+/**
+ * Listens by node:net.
+ *
+ * @param allowHalfOpen  whether a socket stays open for writing when its peer has ended
+ * @param onError        accepting failed; the listener goes on
+ */
 export async function listenForSockets(
-  text: string,
+  endpoint: Endpoint,
+  allowHalfOpen: boolean,
   onSocket: (socket: Socket) => void,
   onError: (error: Error) => void,
 ): Promise<SocketListener> {
-  const endpoint = parseEndpoint(text);
-  const server = createServer({ noDelay: true, keepAlive: true }, onSocket);
+  const server = createServer({ allowHalfOpen, noDelay: true, keepAlive: true }, onSocket);
   if (endpoint.path !== undefined) await removeStaleSocket(endpoint.path);
   await new Promise<void>((done, failed) => {
     server.once("error", failed);
     server.once("listening", done);
-    // [::] beside 0.0.0.0 is no conflict when it stands for IPv6 alone.
+    // Another socket has IPv4, which thereby is IPv4 to all that follows.
     server.listen({ ...endpoint, backlog: BACKLOG, ipv6Only: true });
   });
   if (endpoint.path !== undefined) await chmod(endpoint.path, 0o660);
   server.on("error", onError);
+  const port = endpoint.path === undefined ? (server.address() as AddressInfo).port : 0;
   return {
-    address: addressText(server),
+    address: endpoint.path === undefined ? formatEndpoint(endpoint.host, port) : `unix:${endpoint.path}`,
+    port,
     close: () => new Promise((done) => server.close(() => done())),
   };
 }
 
-function addressText(server: Server): string {
-  const address = server.address() as AddressInfo | string | null;
-  if (address === null || typeof address === "string") return `unix:${address}`;
-  return formatEndpoint(address.address, address.port);
+/**
+ * Listens by the native module.
+ *
+ * @param reusePort     whether other threads listen on the same port
+ * @param onDescriptor  gets each connection
+ */
+export async function listenForDescriptors(
+  native: NativeModule,
+  { host, port }: { readonly host: string; readonly port: number },
+  reusePort: boolean,
+  onDescriptor: (descriptor: number) => void,
+): Promise<SocketListener> {
+  const listener = native.tcpListen!(makeAddress(host, port)!, reusePort, BACKLOG, onDescriptor);
+  const boundPort = addressPort(native.socketAddress!(listener)!);
+  return {
+    address: formatEndpoint(host, boundPort),
+    port: boundPort,
+    close: async () => native.tcpUnlisten!(listener),
+  };
+}
+
+/** Several on one port, which go by the address of the first. */
+export function joined(listeners: readonly SocketListener[]): SocketListener {
+  return {
+    ...listeners[0],
+    close: async () => void (await Promise.all(listeners.map((listener) => listener.close()))),
+  };
 }
 
 /** A Unix socket that a killed process left behind, and that nobody answers on, is taken over. */

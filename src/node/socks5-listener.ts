@@ -1,5 +1,4 @@
-import type { AddressInfo, Server } from "node:net";
-import { createServer, Socket } from "node:net";
+import { Socket } from "node:net";
 import { performance } from "node:perf_hooks";
 import { HostError } from "../core/errors.ts";
 import type { Socks5Credentials } from "../core/socks5-server.ts";
@@ -7,12 +6,14 @@ import { Socks5ServerConnection } from "../core/socks5-server.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { addressPort, formatAddress, makeAddress, sameBytes } from "../wire/socket-address.ts";
 import { DeadlineTimer } from "./deadline-timer.ts";
-import { formatEndpoint, parseEndpoint } from "./endpoint.ts";
+import { parseEndpoint } from "./endpoint.ts";
+import { openOnEach } from "./listen-hosts.ts";
 import type { Logger } from "./log.ts";
 import type { NativeModule } from "./native-module.ts";
+import type { SocketListener } from "./socket-listener.ts";
+import { joined, listenForDescriptors, listenForSockets } from "./socket-listener.ts";
 import { relayTcp } from "./tcp-relay.ts";
 
-const BACKLOG = 1024;
 /** A client that vanished is noticed some 10 s later. */
 const KEEP_ALIVE_MS = 30_000;
 /** RFC 1928 §6. */
@@ -47,61 +48,50 @@ export interface Socks5ListenerOptions {
 /** SOCKS5 over TCP: UDP ASSOCIATE for the tunnel, CONNECT relayed past it. */
 export class Socks5Listener {
   readonly #options: Socks5ListenerOptions;
-  readonly #server: Server;
   readonly #sockets = new Set<Socket>();
-  #shared: number | undefined;
-  #sharedAddress: string | undefined;
+  #listener: SocketListener | undefined;
 
   constructor(options: Socks5ListenerOptions) {
     this.#options = options;
-    this.#server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => this.#accept(socket));
-    this.#server.maxConnections = options.maxConnections;
   }
 
-  /** @throws HostError ERR_LISTEN */
-  async listen(text: string): Promise<void> {
-    const { host, port } = parseEndpoint(text) as { host: string; port: number };
-    const { native } = this.#options;
-    if (native !== undefined) {
-      this.#listenShared(native, host, port, text);
-      return;
-    }
-    await new Promise<void>((done, failed) => {
-      this.#server.once("error", (cause) => {
-        failed(new HostError("ERR_LISTEN", `${text}: ${cause.message}`, { cause }));
-      });
-      this.#server.listen({ host, port }, done);
-    });
-    this.#server.on("error", (error) => this.#options.log.warn({ error: error.message }, "cannot accept"));
-  }
-
-  #listenShared(native: NativeModule, host: string, port: number, text: string): void {
+  /** @param hosts  of `text`, see {@link listenHosts}. @throws HostError ERR_LISTEN */
+  async listen(text: string, hosts: readonly string[]): Promise<void> {
+    const { native, log } = this.#options;
+    const onSocket = (socket: Socket) => this.#accept(socket);
+    const onError = (error: Error) => log.warn({ error: error.message }, "cannot accept");
+    const open = (host: string, port: number) =>
+      native === undefined
+        ? listenForSockets({ host, port }, true, onSocket, onError)
+        : listenForDescriptors(native, { host, port }, true, (fd) =>
+            onSocket(
+              new Socket({ fd, readable: true, writable: true, allowHalfOpen: true }).setNoDelay(true),
+            ),
+          );
     try {
-      this.#shared = native.tcpListen!(makeAddress(host, port)!, true, BACKLOG, (fd) => {
-        const socket = new Socket({ fd, readable: true, writable: true, allowHalfOpen: true });
-        if (this.#sockets.size >= this.#options.maxConnections) socket.destroy();
-        else this.#accept(socket.setNoDelay(true));
-      });
-      this.#sharedAddress = formatEndpoint(host, addressPort(native.socketAddress!(this.#shared)!));
+      const { port } = parseEndpoint(text) as { port: number };
+      this.#listener = joined(await openOnEach(hosts, port, open));
     } catch (cause) {
       throw new HostError("ERR_LISTEN", `${text}: ${(cause as Error).message}`, { cause });
     }
   }
 
+  /** Where it listens. */
   get address(): string {
-    if (this.#sharedAddress !== undefined) return this.#sharedAddress;
-    const { address, port } = this.#server.address() as AddressInfo;
-    return formatEndpoint(address, port);
+    return this.#listener!.address;
   }
 
   async close(): Promise<void> {
-    if (this.#shared !== undefined) this.#options.native?.tcpUnlisten?.(this.#shared);
-    const closed = new Promise((done) => this.#server.close(done));
+    const closed = this.#listener?.close();
     for (const socket of this.#sockets) socket.destroy();
     await closed;
   }
 
   #accept(socket: Socket): void {
+    if (this.#sockets.size >= this.#options.maxConnections) {
+      socket.destroy();
+      return;
+    }
     const machine = new Socks5ServerConnection(performance.now(), this.#options.credentials);
     const abort = new AbortController();
     const timer = new DeadlineTimer(() => {

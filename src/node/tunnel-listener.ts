@@ -1,15 +1,13 @@
 import type { Socket } from "node:net";
 import { HostError } from "../core/errors.ts";
-import { addressPort, makeAddress } from "../wire/socket-address.ts";
 import type { ByteStream } from "./byte-stream.ts";
 import { DescriptorStream } from "./byte-stream-native.ts";
-import { formatEndpoint, parseEndpoint } from "./endpoint.ts";
+import { parseEndpoint } from "./endpoint.ts";
 import type { Io } from "./io.ts";
+import { openOnEach } from "./listen-hosts.ts";
 import { openByteStream } from "./open-byte-stream.ts";
 import type { SocketListener } from "./socket-listener.ts";
-import { listenForSockets } from "./socket-listener.ts";
-
-const BACKLOG = 1024;
+import { joined, listenForDescriptors, listenForSockets } from "./socket-listener.ts";
 
 export interface TunnelListenerOptions {
   readonly io: Io;
@@ -22,28 +20,32 @@ export interface TunnelListenerOptions {
   readonly onError: (error: Error) => void;
 }
 
-/** @param text  `IP:PORT` or `unix:/path`. @throws HostError ERR_LISTEN */
+/**
+ * Listens on all hosts of one value of the option.
+ *
+ * @param text   `IP:PORT` or `unix:/path`
+ * @param hosts  see {@link listenHosts}; none for a Unix socket
+ * @throws HostError ERR_LISTEN
+ */
 export async function openTunnelListener(
   text: string,
+  hosts: readonly string[],
   options: TunnelListenerOptions,
 ): Promise<SocketListener> {
   const endpoint = parseEndpoint(text);
-  const { io, heartbeatMs, readBuffer, onConnection } = options;
+  const { io, heartbeatMs, readBuffer, onConnection, onError } = options;
   const { native } = io;
+  const onSocket = (stream: Socket) =>
+    onConnection(openByteStream({ stream, onread: false, isOurs: true }, io, heartbeatMs, readBuffer));
+  const listen = (host: string, port: number) =>
+    native?.tcpListen === undefined
+      ? listenForSockets({ host, port }, false, onSocket, onError)
+      : listenForDescriptors(native, { host, port }, false, (fd) =>
+          onConnection(new DescriptorStream(native, fd, readBuffer, heartbeatMs, undefined)),
+        );
   try {
-    if (endpoint.path !== undefined || native?.tcpListen === undefined) {
-      const open = (stream: Socket) =>
-        openByteStream({ stream, onread: false, isOurs: true }, io, heartbeatMs, readBuffer);
-      return await listenForSockets(text, (socket) => onConnection(open(socket)), options.onError);
-    }
-    const address = makeAddress(endpoint.host, endpoint.port)!;
-    const listener = native.tcpListen(address, false, BACKLOG, (fd) =>
-      onConnection(new DescriptorStream(native, fd, readBuffer, heartbeatMs, undefined)),
-    );
-    return {
-      address: formatEndpoint(endpoint.host, addressPort(native.socketAddress!(listener)!)),
-      close: async () => native.tcpUnlisten!(listener),
-    };
+    if (endpoint.path !== undefined) return await listenForSockets(endpoint, false, onSocket, onError);
+    return joined(await openOnEach(hosts, endpoint.port, listen));
   } catch (error) {
     throw new HostError("ERR_LISTEN", `${text}: ${(error as Error).message}`, { cause: error });
   }

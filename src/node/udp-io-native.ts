@@ -1,6 +1,6 @@
 import { ReceivedDatagrams, ROW_INTS } from "../core/received-datagrams.ts";
 import { unreachableKind } from "../wire/capsule.ts";
-import { copyAddress, makeAddress } from "../wire/socket-address.ts";
+import { copyAddress, isUnspecified, makeAddress } from "../wire/socket-address.ts";
 import type { NativeModule } from "./native-module.ts";
 import { ERROR_ROW_ADDRESS, ERROR_ROW_INTS } from "./native-module.ts";
 import type { Outgoing } from "./outgoing.ts";
@@ -66,13 +66,12 @@ class NativeUdpIo implements UdpIo {
     const { family, host, port, reusePort, outgoing, tellsLocal, onBindError } = options;
     try {
       const address = makeAddress(host ?? (family === 4 ? "0.0.0.0" : "::"), port)!;
-      const isAny = address.subarray(1, -2).every((byte) => byte === 0);
       const id = this.#native.udpOpen(
         address,
         reusePort,
         UDP_BUFFER_BYTES,
         UDP_BUFFER_BYTES,
-        tellsLocal === true && isAny,
+        tellsLocal === true && isUnspecified(address),
       );
       if (outgoing !== undefined) this.#restrict(id, outgoing);
       if (options.onUnreachable !== undefined) this.#native.udpTellErrors?.(id);

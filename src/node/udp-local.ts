@@ -1,5 +1,5 @@
-import { lookup } from "node:dns/promises";
 import { EventEmitter } from "node:events";
+import { isIPv6 } from "node:net";
 import { performance } from "node:perf_hooks";
 import type { ClientOutput } from "../core/client.ts";
 import { TunnelClient } from "../core/client.ts";
@@ -19,6 +19,7 @@ import { FixedForward } from "./fixed-forward.ts";
 import type { TunnelStats, UdpLocal } from "./handles.ts";
 import type { Io } from "./io.ts";
 import { chooseIo } from "./io.ts";
+import { listenHosts, openOnEach } from "./listen-hosts.ts";
 import type { Logger } from "./log.ts";
 import { silentLogger } from "./log.ts";
 import { openByteStream } from "./open-byte-stream.ts";
@@ -27,7 +28,6 @@ import { outgoingOf } from "./outgoing.ts";
 import { Socks5Listener } from "./socks5-listener.ts";
 import { Socks5Relay } from "./socks5-relay.ts";
 import { tunnelStats } from "./tunnel-stats.ts";
-import type { UdpSocket } from "./udp-io.ts";
 import { UDP_BUFFER_BYTES } from "./udp-io.ts";
 import type { WorkerPlace } from "./worker-group.ts";
 import { sumStats, WorkerGroup } from "./worker-group.ts";
@@ -120,8 +120,11 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   /** Where all lanes are read into natively, in turn. */
   readonly #readBuffer: Uint8Array;
   readonly #relays: (Relay | undefined)[] = [];
-  readonly #forwards: { readonly listen: string; readonly target: string; readonly relay: FixedForward }[] =
-    [];
+  readonly #forwards: {
+    readonly listen: string;
+    readonly target: string;
+    readonly relays: readonly FixedForward[];
+  }[] = [];
   #socks5: Socks5Listener | undefined;
   #now = 0;
   #isScheduled = false;
@@ -158,9 +161,9 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   get address(): UdpLocal["address"] {
     return {
       socks5: this.#socks5?.address,
-      forwards: this.#forwards.map(({ listen, target, relay }) => {
+      forwards: this.#forwards.map(({ listen, target, relays }) => {
         const { host } = parseEndpoint(listen) as { host: string };
-        return { listen: formatEndpoint(host, relay.socket.port), target };
+        return { listen: formatEndpoint(host, relays[0].port), target };
       }),
       server: this.#carrier.description,
     };
@@ -198,7 +201,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     this.#drain();
     await this.#socks5?.close();
     for (const relay of new Set(this.#relays)) relay?.socket.close();
-    for (const { relay } of this.#forwards) relay.socket.close();
+    for (const { relays } of this.#forwards) for (const relay of relays) relay.close();
     await Promise.all([
       ...this.#links.map((link) => {
         link?.abort.abort();
@@ -236,28 +239,42 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     const target = parseEndpoint(targetText) as { host: string; port: number };
     const address = makeAddress(target.host, target.port);
     if (address === undefined) throw new UsageError("ERR_OPTION", `forward: "${targetText}" is no target`);
-    const { host, port } = parseEndpoint(listen) as { host: string; port: number };
-    const bound = await lookup(host);
-    let bindError: Error | undefined;
-    const relay = new FixedForward(
-      this,
-      this.#io.udp,
-      { family: bound.family === 6 ? 6 : 4, host: bound.address, port, reusePort: this.#isShared },
-      address,
-      randomSeed(nodeCryptography),
-      (error) => {
-        bindError = error;
-      },
-    );
-    await boundOrFailed(relay.socket, () => bindError, `udp ${listen}`);
-    const { receiveBufferBytes } = relay.socket;
+    const { forwards, ipv6Only } = this.#options;
+    const values = forwards.map((forward) => forward.listen);
+    const { port } = parseEndpoint(listen) as { port: number };
+    const hosts = listenHosts(listen, values, ipv6Only);
+    const relays = await openOnEach(hosts, port, (host, boundPort) =>
+      this.#bindForward(host, boundPort, address),
+    ).catch((cause: Error) => {
+      throw new HostError("ERR_LISTEN", `udp ${listen}: ${cause.message}`, { cause });
+    });
+    const { receiveBufferBytes } = relays[0].socket;
     if (receiveBufferBytes !== undefined && receiveBufferBytes < UDP_BUFFER_BYTES) {
       this.#log.debug(
         { listen, receiveBufferBytes, asked: UDP_BUFFER_BYTES },
         "a small receive buffer: bursts may be lost; raise net.core.rmem_max",
       );
     }
-    this.#forwards.push({ listen, target: formatAddress(address), relay });
+    this.#forwards.push({ listen, target: formatAddress(address), relays });
+  }
+
+  async #bindForward(host: string, port: number, target: AddressBytes): Promise<FixedForward> {
+    let bindError: Error | undefined;
+    const relay = new FixedForward(
+      this,
+      this.#io.udp,
+      { family: isIPv6(host) ? 6 : 4, host, port, reusePort: this.#isShared },
+      target,
+      randomSeed(nodeCryptography),
+      (error) => {
+        bindError = error;
+      },
+    );
+    // By the next turn of the loop a socket is bound or has failed.
+    await new Promise((done) => setImmediate(done));
+    if (bindError !== undefined) throw bindError;
+    if (relay.port === 0) throw new Error("not bound");
+    return relay;
   }
 
   async #openSocks5(listen: string): Promise<void> {
@@ -273,7 +290,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
         this.core.counters.refused.socks_refused++;
       },
     });
-    await this.#socks5.listen(listen);
+    await this.#socks5.listen(listen, listenHosts(listen, [listen], this.#options.ipv6Only));
   }
 
   #associate(
@@ -479,12 +496,4 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     }
     counters.drops.send_error += this.#io.udp.flush();
   }
-}
-
-/** Sockets of the plain implementation are bound, or have failed, by the next turn of the loop. */
-async function boundOrFailed(socket: UdpSocket, error: () => Error | undefined, what: string): Promise<void> {
-  await new Promise((done) => setImmediate(done));
-  const cause = error();
-  if (cause !== undefined) throw new HostError("ERR_LISTEN", `${what}: ${cause.message}`, { cause });
-  if (socket.port === 0) throw new HostError("ERR_LISTEN", `${what}: not bound`);
 }

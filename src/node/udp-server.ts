@@ -19,6 +19,7 @@ import { formatEndpoint } from "./endpoint.ts";
 import type { TunnelStats, UdpServer } from "./handles.ts";
 import type { Io } from "./io.ts";
 import { chooseIo } from "./io.ts";
+import { listenHosts } from "./listen-hosts.ts";
 import type { Logger } from "./log.ts";
 import { silentLogger } from "./log.ts";
 import type { ResolvedUdpServerOptions, UdpServerOptions } from "./options.ts";
@@ -168,8 +169,9 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   async listen(): Promise<void> {
     try {
       await this.#egressReady;
-      for (const text of this.#options.listen) {
-        const listener = await openTunnelListener(text, {
+      const { listen, ipv6Only } = this.#options;
+      for (const text of listen) {
+        const listener = await openTunnelListener(text, listenHosts(text, listen, ipv6Only), {
           io: this.#io,
           heartbeatMs: this.#options.heartbeatMs,
           readBuffer: this.#readBuffer,

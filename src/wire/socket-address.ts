@@ -96,6 +96,13 @@ export function writeAddress(
   return written + 3;
 }
 
+/** True for `0.0.0.0` and `::`, with any port. */
+export function isUnspecified(address: Uint8Array): boolean {
+  if (address[0] === ATYP_DOMAIN) return false;
+  for (let i = 1; i < address.length - 2; i++) if (address[i] !== 0) return false;
+  return true;
+}
+
 /** Domain name of a whole ATYP 3 address, as ASCII; bytes outside printable ASCII become `?`. */
 export function addressDomain(address: Uint8Array): string {
   let name = "";

@@ -97,17 +97,20 @@ describe.skipIf(loadNativeModule() instanceof Error && process.env.CI === undefi
     }
 
     /** An application behind a client; answers whether its words come back, asked again until they do. */
-    function application(client: UdpLocal): (text: string, timeout?: number) => Promise<void> {
-      const socket = createSocket("udp4");
+    function application(
+      client: UdpLocal,
+      host = "127.0.0.1",
+    ): (text: string, timeout?: number) => Promise<void> {
+      const socket = createSocket(host.includes(":") ? "udp6" : "udp4");
       closers.push(() => socket.close());
       const heard = new Set<string>();
       socket.on("message", (data) => heard.add(data.toString()));
-      const port = Number(client.address.forwards[0].listen.split(":")[1]);
+      const port = Number(/\d+$/.exec(client.address.forwards[0].listen)![0]);
       return (text, timeout = 5_000) =>
         vi.waitFor(
           () => {
             if (heard.has(text)) return;
-            socket.send(text, port, "127.0.0.1");
+            socket.send(text, port, host);
             throw new Error(`no answer to ${text}`);
           },
           { timeout, interval: 100 },
@@ -200,14 +203,14 @@ describe.skipIf(loadNativeModule() instanceof Error && process.env.CI === undefi
       expect(server.exitCode).toBe(null);
     });
 
-    it("serves a udp-local of two workers: a session each, every source answered, by SOCKS5 too", async () => {
+    it("serves a udp-local of two workers: a session each, every source of both families answered, by SOCKS5 too", async () => {
       const psk = join(folder, "psk");
       const local = spawn(
         process.execPath,
         [
           LOCAL_PROGRAM,
           ...["--server", `127.0.0.1:${serverPort}`, "--psk-file", psk, "--workers", "2"],
-          ...["--listen", "127.0.0.1:0", "--forward", `127.0.0.1:0=127.0.0.1:${echo.address().port}`],
+          ...["--listen", "[::]:0", "--forward", `[::]:0=127.0.0.1:${echo.address().port}`],
           ...["--log-format", "json"],
         ],
         { stdio: ["ignore", "ignore", "pipe"] },
@@ -222,11 +225,13 @@ describe.skipIf(loadNativeModule() instanceof Error && process.env.CI === undefi
         timeout: 10_000,
       });
       const address = { ...ready, forwards: ready.forwards! } as unknown as UdpLocal["address"];
-      const asks = Array.from({ length: 30 }, () => application({ address } as UdpLocal));
+      const asks = Array.from({ length: 30 }, (_, i) =>
+        application({ address } as UdpLocal, i % 2 === 0 ? "::1" : "127.0.0.1"),
+      );
       await Promise.all(asks.map((ask, i) => ask(`source ${i}`)));
       expect(new Set(sources.values()).size).toBe(30);
       for (let i = 0; i < 6; i++) {
-        const socket = connect(Number(ready.socks5!.split(":")[1]), "127.0.0.1");
+        const socket = connect(Number(/\d+$/.exec(ready.socks5!)![0]), i % 2 === 0 ? "::1" : "127.0.0.1");
         socket.write(Buffer.from([5, 1, 0]));
         expect([...(await once(socket, "data"))[0]]).toEqual([5, 0]);
         socket.write(Buffer.from([5, 3, 0, 1, 0, 0, 0, 0, 0, 0]));

@@ -4,7 +4,7 @@ import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import type { AddressInfo } from "node:net";
-import { createServer } from "node:net";
+import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { createInterface } from "node:readline";
@@ -23,6 +23,18 @@ afterEach(async () => {
   children.clear();
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+/** Starts a program in a terminal of its own, and closes that once the program is ready. */
+const IN_A_TERMINAL = `
+import os, pty, re, sys
+pid, terminal = pty.fork()
+if pid == 0: os.execv(sys.argv[1], sys.argv[1:])
+output = b""
+while not (port := re.search(rb"127.0.0.1:([0-9]+)\\D", output)): output += os.read(terminal, 4096)
+os.close(terminal)
+print(pid, port[1].decode(), flush=True)
+os.waitpid(pid, 0)
+`;
 
 function start(
   program: "udp-local" | "udp-server",
@@ -204,6 +216,43 @@ describe("a program", () => {
     const [code] = await once(child, "close");
     expect(code).toBe(0);
     expect(JSON.parse(output.ready)).toEqual(ready);
+  });
+
+  it("ignores SIGHUP, and says so", async () => {
+    const { child, output } = start("udp-local", ["--server", "127.0.0.1:1", "--listen", "127.0.0.1:0"]);
+    await until(() => output.stderr.includes("ready"), child, output);
+    child.kill("SIGHUP");
+    await until(() => output.stderr.includes("nothing to reload on SIGHUP"), child, output);
+    child.kill("SIGTERM");
+    expect((await once(child, "close"))[0]).toBe(0);
+  });
+
+  it.each(["pretty", "json"])("goes on when the terminal that it logs to (%s) is closed", async (format) => {
+    const args = ["--listen", "127.0.0.1:0", "--log-format", format, "--log-level", "debug"];
+    const terminal = spawn("python3", [
+      "-c",
+      IN_A_TERMINAL,
+      process.execPath,
+      join(DIST, "udp-server.js"),
+      ...args,
+    ]);
+    children.add(terminal);
+    const lines = createInterface({ input: terminal.stdout })[Symbol.asyncIterator]();
+    const [pid, port] = String((await lines.next()).value)
+      .split(" ")
+      .map(Number);
+    try {
+      // Each connection that is refused is logged.
+      for (let i = 0; i < 3; i++) {
+        const socket = connect(port, "127.0.0.1");
+        socket.write("no HTTP\r\n\r\n");
+        const [answer] = await once(socket, "data");
+        expect(String(answer)).toMatch(/^HTTP\/1.1 404 /);
+        socket.destroy();
+      }
+    } finally {
+      process.kill(pid, "SIGKILL");
+    }
   });
 
   it("says why it has no connection once, and says so again when the reason is another", async () => {

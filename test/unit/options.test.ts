@@ -51,6 +51,7 @@ describe("defaults", () => {
       queueBytes: 1_048_576,
       heartbeatMs: 5_000,
       workers: 1,
+      ipv6Only: false,
       maxAssociations: 4_096,
       maxContexts: 65_536,
       idleTimeoutS: 60,
@@ -71,6 +72,7 @@ describe("defaults", () => {
       queueBytes: 1_048_576,
       heartbeatMs: 5_000,
       workers: 1,
+      ipv6Only: false,
       maxTunnels: 1_024,
       maxHalfOpen: 256,
       maxSessions: 1_024,
@@ -337,7 +339,7 @@ describe("one table", () => {
     const flags = fields.flatMap(([, { flag }]) => flag ?? []);
     expect(fields.filter(([, { flag }]) => flag === undefined).map(([name]) => name)).toEqual(alone);
     expect(new Set(flags).size).toBe(flags.length);
-    for (const flag of flags) expect(flag).toMatch(/^[a-z]+(-[a-z]+)*$/);
+    for (const flag of flags) expect(flag).toMatch(/^[a-z][a-z0-9]*(-[a-z]+)*$/);
   });
 });
 

@@ -68,7 +68,7 @@ export async function openPacketListener(path: string, events: DeviceEvents, log
     });
     readPackets(socket, events.onPackets, log);
   };
-  const listener = await listenForSockets(`unix:${path}`, accept, (error) =>
+  const listener = await listenForSockets({ path }, false, accept, (error) =>
     log.warn({ error: error.message }, "cannot accept"),
   ).catch((cause: Error) => {
     throw new HostError("ERR_LISTEN", `unix:${path}: ${cause.message}`, { cause });

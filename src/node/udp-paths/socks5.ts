@@ -8,6 +8,7 @@ import {
   addressPort,
   copyAddress,
   formatHost,
+  isUnspecified,
   makeAddress,
   sameBytes,
 } from "../../wire/socket-address.ts";
@@ -256,8 +257,7 @@ async function bareRelay(url: string): Promise<Remote> {
 
 /** Where to send: the relay as the server names it, on the server's own IP where it names none. */
 async function relayAddress(relay: AddressBytes, serverHost: string): Promise<AddressBytes> {
-  const isUnspecified = relay.subarray(1, -2).every((byte) => byte === 0);
-  const name = isUnspecified ? serverHost : formatHost(relay);
+  const name = isUnspecified(relay) ? serverHost : formatHost(relay);
   const known = makeAddress(name, addressPort(relay));
   if (known !== undefined && known[0] !== ATYP_DOMAIN) return known;
   const { address } = await lookup(name);

@@ -1,0 +1,80 @@
+import type { AddressBytes } from "../wire/socket-address.ts";
+import { ATYP_IPV4, ATYP_IPV6, isUnspecified, makeAddress } from "../wire/socket-address.ts";
+import { parseEndpoint } from "./endpoint.ts";
+
+/** Ports of the system's choice that are tried until one is free on every host. */
+const MAX_TRIES = 16;
+/** A family that this machine does not have. */
+const NO_FAMILY = ["EAFNOSUPPORT", "EADDRNOTAVAIL"];
+
+/** A socket, or several, that are bound to one host. */
+export interface Bound {
+  readonly port: number;
+  close(): unknown;
+}
+
+/**
+ * The IPs that a listen option is to be bound to, each by a socket of its own: `[::]` is every address of both families,
+ * unless `0.0.0.0` with the same port is among the values of the option.
+ *
+ * @param text     `IP:PORT`
+ * @param values   all values of the option
+ * @param ipv6Only whether `[::]` stands for IPv6 alone
+ */
+export function listenHosts(text: string, values: readonly string[], ipv6Only: boolean): readonly string[] {
+  const { host } = parseEndpoint(text) as { host: string };
+  if (ipv6Only || !isAny(text, ATYP_IPV6)) return [host];
+  const isElsewhere = values.some((value) => isAny(value, ATYP_IPV4) && portOf(value) === portOf(text));
+  return isElsewhere && portOf(text) !== 0 ? [host] : [host, "0.0.0.0"];
+}
+
+/**
+ * Opens something on each of several hosts, all with one port. A machine without IPv6 has it on IPv4 alone.
+ *
+ * @param port  0 for one that the system chooses
+ * @throws what `open` throws; by then all is closed again
+ */
+export async function openOnEach<Opened extends Bound>(
+  hosts: readonly string[],
+  port: number,
+  open: (host: string, port: number) => Promise<Opened>,
+): Promise<readonly Opened[]> {
+  for (let tries = 1; ; tries++) {
+    const opened: Opened[] = [];
+    try {
+      let missing: unknown;
+      for (const host of hosts) {
+        try {
+          opened.push(await open(host, opened[0]?.port ?? port));
+        } catch (error) {
+          if (hosts.length === 1 || !NO_FAMILY.includes(codeOf(error))) throw error;
+          missing = error;
+        }
+      }
+      if (opened.length === 0) throw missing;
+      return opened;
+    } catch (error) {
+      await Promise.all(opened.map((one) => one.close()));
+      const isPortTaken = port === 0 && opened.length > 0 && codeOf(error) === "EADDRINUSE";
+      if (!isPortTaken || tries === MAX_TRIES) throw error;
+    }
+  }
+}
+
+function isAny(text: string, family: typeof ATYP_IPV4 | typeof ATYP_IPV6): boolean {
+  const address = addressOf(text);
+  return address?.[0] === family && isUnspecified(address);
+}
+
+function portOf(text: string): number {
+  return (parseEndpoint(text) as { port: number }).port;
+}
+
+function addressOf(text: string): AddressBytes | undefined {
+  const endpoint = parseEndpoint(text);
+  return endpoint.path === undefined ? makeAddress(endpoint.host, endpoint.port) : undefined;
+}
+
+function codeOf(error: unknown): string {
+  return String((error as NodeJS.ErrnoException).code);
+}
