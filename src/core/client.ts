@@ -29,7 +29,7 @@ import { randomSeed } from "./credentials.ts";
 import { DatagramBatch } from "./datagram-batch.ts";
 import { Deadlines } from "./deadlines.ts";
 import { ProtocolError } from "./errors.ts";
-import type { LaneOptions, SessionCredentials } from "./lane.ts";
+import type { LaneOptions, SessionCredentials, TicketHolder } from "./lane.ts";
 import { Lane } from "./lane.ts";
 import type { ReceivedDatagrams } from "./received-datagrams.ts";
 import { SendPool, SendQueue } from "./send-queue.ts";
@@ -161,6 +161,7 @@ export class TunnelClient {
   #renewal: { readonly lanes: readonly Lane[]; readonly pool: SendPool } | undefined;
   #former: FormerSession | undefined;
 
+  readonly #ticketHolder: TicketHolder = { ticket: undefined };
   readonly #unknown = new UnknownContexts();
   readonly #numbers: number[] = [0, 0, 0];
   readonly #unreachable = new TokenBucket(UNREACHABLE_PER_SECOND);
@@ -243,7 +244,8 @@ export class TunnelClient {
       at = lane.handleHead(now, this.#credentialsFor(lane), chunk, offset, end);
       const { answer } = lane;
       if (answer?.kind === "accepted") this.#laneUp(now, lane, answer.extension);
-      else if (answer !== undefined) this.#failLane(now, lane, answer.error);
+      else if (answer?.kind === "failed") this.#failLane(now, lane, answer.error);
+      else if (answer?.kind === "reconnect") this.#failLaneSilently(now, lane);
     }
     if (!lane.isUp) return end;
     at = lane.tunnel!.readCapsules(now, lane, chunk, at, end, this.received, this.#receiver);
@@ -398,7 +400,7 @@ export class TunnelClient {
     const { lanes, queueBytes, ageBudgetMs } = this.#options;
     return Array.from({ length: lanes }, (_, i) => {
       const queue = new SendQueue(pool, this.counters, queueBytes, ageBudgetMs);
-      const lane = new Lane(firstIndex + i, queue, this.counters, this.#options);
+      const lane = new Lane(firstIndex + i, queue, this.counters, this.#ticketHolder, this.#options);
       this.#laneByIndex[lane.index] = lane;
       return lane;
     });

@@ -31,6 +31,7 @@ export const REFUSAL_REASONS = [
   "target_denied",
   "bad_credentials",
   "replay",
+  "nonce_limit",
   "challenged",
   "not_upgrade",
   "handshake_timeout",

@@ -1,4 +1,6 @@
 import { asciiBytes } from "../wire/http-head.ts";
+import type { ShownTicket } from "../wire/upgrade.ts";
+import { BIND_PATH } from "../wire/upgrade.ts";
 
 /** What the host lends to core, which has neither a hash nor randomness of its own. */
 export interface Cryptography {
@@ -20,11 +22,9 @@ export const SESSION_ID_BYTES = 16;
 
 /** What every MAC of one handshake is bound to. */
 export interface Transcript {
-  readonly path: string;
   readonly nonce: Uint8Array;
-  readonly time: number;
   readonly lane: number;
-  readonly challenge: Uint8Array | undefined;
+  readonly ticket: ShownTicket | undefined;
   readonly session: Uint8Array | undefined;
 }
 
@@ -45,15 +45,16 @@ function macInput(label: string, ...fields: readonly (Uint8Array | undefined)[])
   return bytes;
 }
 
-function transcriptInput(label: string, transcript: Transcript): Uint8Array {
+function transcriptInput(label: string, { nonce, lane, ticket, session }: Transcript): Uint8Array {
   return macInput(
     label,
-    asciiBytes(transcript.path),
-    transcript.nonce,
-    asciiBytes(String(transcript.time)),
-    asciiBytes(String(transcript.lane)),
-    transcript.challenge,
-    transcript.session,
+    // The path as the client means it, whatever a proxy has made of it.
+    asciiBytes(BIND_PATH),
+    nonce,
+    asciiBytes(String(lane)),
+    ticket?.bytes,
+    ticket === undefined ? undefined : asciiBytes(String(ticket.age)),
+    session,
   );
 }
 
@@ -72,9 +73,9 @@ export function challengeMac(
   crypto: Cryptography,
   psk: Uint8Array,
   clientNonce: Uint8Array,
-  challenge: Uint8Array,
+  ticket: Uint8Array,
 ): Uint8Array {
-  return crypto.hmac(psk, macInput("underpass/1 challenge", clientNonce, challenge));
+  return crypto.hmac(psk, macInput("underpass/1 challenge", clientNonce, ticket));
 }
 
 /** The server's proof in its 101, bound to the client's whole request by that request's MAC. */

@@ -1,88 +1,97 @@
+import type { HttpHead } from "../wire/http-head.ts";
 import { decodeHead } from "../wire/http-head.ts";
-import type { ExtensionRequest, UpgradeRequest } from "../wire/upgrade.ts";
+import type { ExtensionRequest, RefusalStatus, ShownTicket, UpgradeRequest } from "../wire/upgrade.ts";
 import { decodeUpgradeRequest, encodeChallengeResponse, encodeRefusal } from "../wire/upgrade.ts";
 import type { RefusalReason } from "./counters.ts";
-import type { Cryptography, Transcript } from "./credentials.ts";
-import { challengeMac, constantTimeEqual, NONCE_BYTES, requestMac, SESSION_ID_BYTES } from "./credentials.ts";
+import type { Cryptography } from "./credentials.ts";
+import { challengeMac, constantTimeEqual, requestMac, SESSION_ID_BYTES } from "./credentials.ts";
 import type { HeadBuffer } from "./head-buffer.ts";
 import { ReplayGuard } from "./replay-guard.ts";
+import { Tickets } from "./tickets.ts";
 
+/** How far the age of a ticket, as its client measures it, may be from what it is here. */
+const AGE_WINDOW_MS = 30_000;
+/** Of requests within {@link AGE_WINDOW_MS}, early or late. */
 const NONCE_CAPACITY = 65_536;
+/** Characters of a stranger's request in a refusal's detail. */
+const MAX_DETAIL = 200;
 
 export interface HandshakeOptions {
   /** Pre-shared key, or undefined for none. */
   readonly psk: Uint8Array | undefined;
   readonly crypto: Cryptography;
-  /** Unix time less the clock that is handed in as `now`. */
-  readonly unixOffsetMs: number;
-  /** `now` at the start. */
-  readonly startedAt: number;
   /** Which of several servers behind one address this is; undefined for the only one. */
   readonly worker: { readonly index: number; readonly count: number } | undefined;
 }
 
 /** What is to be done about a request. */
 export type Verdict =
-  /** Count `reason`, send `response`, and close. */
-  | { readonly kind: "refuse"; readonly reason: RefusalReason; readonly response: Uint8Array }
-  /** Send `response` and read one more request, to be judged with `challenge`. */
-  | { readonly kind: "challenge"; readonly challenge: Uint8Array; readonly response: Uint8Array }
+  /** Count `reason`, send `response`, and close. `detail` is for the server's own log. */
+  | {
+      readonly kind: "refuse";
+      readonly reason: RefusalReason;
+      readonly detail: string;
+      readonly response: Uint8Array;
+    }
+  /** Send `response` and read one more request. */
+  | { readonly kind: "challenge"; readonly response: Uint8Array }
   /** A client with valid credentials asks for a lane of a session that is another worker's. */
   | { readonly kind: "hand-over"; readonly worker: number }
   /** A client with valid credentials asks for a lane. */
-  | LaneVerdict
+  | { readonly kind: "lane"; readonly extension: ExtensionRequest }
   /** RFC 9298 without our extension. */
   | { readonly kind: "plain"; readonly request: UpgradeRequest };
-
-interface LaneVerdict {
-  readonly kind: "lane";
-  readonly extension: ExtensionRequest;
-  readonly transcript: Transcript;
-}
 
 /** The server's side of the handshake: judges a request by its head, and changes nothing but its own memory of nonces. */
 export class Handshake {
   readonly #options: HandshakeOptions;
-  readonly #guard: ReplayGuard;
+  readonly #tickets: Tickets;
+  readonly #guard = new ReplayGuard(2 * AGE_WINDOW_MS, NONCE_CAPACITY);
   /** Worker of the next new session. */
   #nextWorker = 0;
 
   constructor(options: HandshakeOptions) {
     this.#options = options;
-    this.#guard = new ReplayGuard(Math.floor(options.startedAt + options.unixOffsetMs), NONCE_CAPACITY);
+    this.#tickets = new Tickets(options.crypto);
   }
 
-  /**
-   * @param buffer     a whole head
-   * @param challenge  the one that was sent on this connection, if any
-   */
-  judge(now: number, buffer: HeadBuffer, challenge: Uint8Array | undefined): Verdict {
-    const { psk } = this.#options;
+  /** @param buffer  a whole head */
+  judge(now: number, buffer: HeadBuffer): Verdict {
+    const { psk, worker } = this.#options;
     const head = decodeHead(buffer.bytes, buffer.length);
-    if (head === undefined) return refusal("not_upgrade", 400);
+    if (head === undefined) return refusal("not_upgrade", "not HTTP/1.1", 400);
     const request = decodeUpgradeRequest(head);
-    if (request === undefined) return refusal("not_upgrade", 404);
+    if (request === undefined) return refusal("not_upgrade", describe(head), 404);
     // A server with a key answers strangers like any web server, which knows nothing of such requests.
-    if (request === "malformed") return refusal("not_upgrade", psk === undefined ? 400 : 404);
-    if (request.extension === undefined) {
-      return psk === undefined ? { kind: "plain", request } : refusal("bad_credentials", 404);
+    if (request === "malformed") return refusal("not_upgrade", describe(head), psk === undefined ? 400 : 404);
+    const { extension } = request;
+    if (extension === undefined) {
+      return psk === undefined
+        ? { kind: "plain", request }
+        : refusal(
+            "bad_credentials",
+            "RFC 9298 without Underpass, which a server with a key does not serve",
+            404,
+          );
     }
-    const lane = laneOf(request, request.extension);
-    const unproven = this.#judgeCredentials(now, request, lane, challenge);
+    if (!request.bind || request.target !== undefined) {
+      return refusal("bad_credentials", "Underpass in a request for one target", 404);
+    }
+    const unproven = psk === undefined ? undefined : this.#judgeCredentials(now, psk, extension);
     if (unproven !== undefined) return unproven;
     // Only now: nothing that a stranger sends may occupy another worker, or start one.
-    const worker = this.#ownerOf(request.extension);
-    return worker === this.#options.worker?.index ? lane : { kind: "hand-over", worker: worker! };
+    const owner = this.#ownerOf(extension);
+    return owner === worker?.index ? { kind: "lane", extension } : { kind: "hand-over", worker: owner! };
   }
 
-  /** The request of a connection that another worker has handed over, and has judged. @param head  whole */
-  judgeHandedOver(head: Uint8Array): Verdict {
-    const decoded = decodeHead(head, head.length);
-    const request = decoded === undefined ? undefined : decodeUpgradeRequest(decoded);
+  /** The request of a connection that another worker has judged and handed over. @param bytes  its head, whole */
+  judgeHandedOver(bytes: Uint8Array): Verdict {
+    const head = decodeHead(bytes, bytes.length);
+    const request = head === undefined ? undefined : decodeUpgradeRequest(head);
     if (request === undefined || request === "malformed" || request.extension === undefined) {
-      return refusal("not_upgrade", 404);
+      return refusal("not_upgrade", "handed over", 404);
     }
-    return laneOf(request, request.extension);
+    return { kind: "lane", extension: request.extension };
   }
 
   /** Unguessable but for its first byte, which names the worker. */
@@ -104,42 +113,35 @@ export class Handshake {
   }
 
   /** @returns undefined when they are good */
-  #judgeCredentials(
-    now: number,
-    request: UpgradeRequest,
-    { extension, transcript }: LaneVerdict,
-    challenge: Uint8Array | undefined,
-  ): Verdict | undefined {
-    const { psk, crypto, unixOffsetMs } = this.#options;
-    const isBound = request.bind && request.target === undefined;
-    if (
-      !isBound ||
-      (psk !== undefined && !constantTimeEqual(extension.mac, requestMac(crypto, psk, transcript)))
-    ) {
-      return refusal("bad_credentials", 404);
+  #judgeCredentials(now: number, psk: Uint8Array, extension: ExtensionRequest): Verdict | undefined {
+    const { crypto } = this.#options;
+    if (extension.mac === undefined) return refusal("bad_credentials", "no MAC: the client has no key", 404);
+    if (!constantTimeEqual(extension.mac, requestMac(crypto, psk, extension))) {
+      return refusal("bad_credentials", "wrong MAC: the client has another key", 404);
     }
-    if (challenge !== undefined) {
-      if (!constantTimeEqual(extension.challenge, challenge)) return refusal("bad_credentials", 404);
-    } else {
-      const freshness = this.#guard.check(Math.floor(now + unixOffsetMs), extension.time, extension.nonce);
-      if (freshness === "replayed") return refusal("replay", 404);
-      if (freshness === "unsure") return this.#challenge(extension.nonce);
+    if (!this.#isCurrent(now, extension.ticket)) {
+      const ticket = this.#tickets.issue(now);
+      const mac = challengeMac(crypto, psk, extension.nonce, ticket);
+      return { kind: "challenge", response: encodeChallengeResponse({ ticket, mac }) };
     }
-    return undefined;
+    const novelty = this.#guard.admit(now, extension.nonce);
+    if (novelty === "replayed") return refusal("replay", "the same request as before", 404);
+    return novelty === "full" ? refusal("nonce_limit", "too many requests in a minute", 503) : undefined;
   }
 
-  #challenge(clientNonce: Uint8Array): Verdict {
-    const { psk, crypto } = this.#options;
-    const challenge = crypto.random(NONCE_BYTES);
-    const mac = psk === undefined ? undefined : challengeMac(crypto, psk, clientNonce, challenge);
-    return { kind: "challenge", challenge, response: encodeChallengeResponse({ challenge, mac }) };
+  /** RFC 8446 §8.3: whether a ticket is this process's, and as old as the client says. */
+  #isCurrent(now: number, ticket: ShownTicket | undefined): boolean {
+    const issuedAt = ticket === undefined ? undefined : this.#tickets.issuedAt(ticket.bytes);
+    return issuedAt !== undefined && Math.abs(issuedAt + ticket!.age - now) <= AGE_WINDOW_MS;
   }
 }
 
-function refusal(reason: RefusalReason, status: 400 | 404): Verdict {
-  return { kind: "refuse", reason, response: encodeRefusal(status, undefined) };
+function refusal(reason: RefusalReason, detail: string, status: RefusalStatus): Verdict {
+  return { kind: "refuse", reason, detail, response: encodeRefusal(status, undefined) };
 }
 
-function laneOf({ path }: UpgradeRequest, extension: ExtensionRequest): LaneVerdict {
-  return { kind: "lane", extension, transcript: { path, ...extension } };
+/** What came instead of an upgrade to connect-udp. */
+function describe({ startLine, fields }: HttpHead): string {
+  const upgrade = fields.get("upgrade")?.join(", ");
+  return `${startLine}; ${upgrade === undefined ? "no Upgrade" : `Upgrade: ${upgrade}`}`.slice(0, MAX_DETAIL);
 }

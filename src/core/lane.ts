@@ -1,4 +1,5 @@
 import { MAX_CONTROL_CAPSULE_BYTES } from "../wire/capsule.ts";
+import type { HttpHead } from "../wire/http-head.ts";
 import { decodeHead } from "../wire/http-head.ts";
 import type { ExtensionChallenge, ExtensionResponse, UpgradeResponse } from "../wire/upgrade.ts";
 import { BIND_PATH, decodeUpgradeResponse, encodeUpgradeRequest } from "../wire/upgrade.ts";
@@ -15,6 +16,7 @@ import {
 } from "./credentials.ts";
 import { ProtocolError } from "./errors.ts";
 import { HeadBuffer } from "./head-buffer.ts";
+import { refusalHint } from "./refusal-hint.ts";
 import type { SendQueue } from "./send-queue.ts";
 import { LANE, LANE_HELD, LANE_UP } from "./session-model.ts";
 import { Tunnel } from "./tunnel.ts";
@@ -23,17 +25,19 @@ const FIRST_BACKOFF_MS = 200;
 const MAX_BACKOFF_MS = 5_000;
 /** Bytes of control capsules that may wait for a server that does not read, besides those that register all there is. */
 const CONTROL_BYTES = 1_048_576;
+/** First byte of what a server that expects TLS says to anything else, RFC 8446 §5.1. */
+const TLS_ALERT = 0x15;
 const NEVER = Number.POSITIVE_INFINITY;
 
 /** All durations in milliseconds. */
 export interface LaneOptions {
   /** Value of the Host field. */
   readonly authority: string;
+  /** What a reverse proxy wants before the path, such as `/tunnel`. Default: nothing. */
+  readonly pathPrefix?: string | undefined;
   /** Pre-shared key, or undefined for none. */
   readonly psk: Uint8Array | undefined;
   readonly crypto: Cryptography;
-  /** Unix time less the clock that is handed in as `now`. */
-  readonly unixOffsetMs: number;
   readonly heartbeatMs: number;
   readonly handshakeTimeoutMs: number;
   readonly maxAssociations: number;
@@ -46,9 +50,16 @@ export interface SessionCredentials {
   readonly key: Uint8Array;
 }
 
-/** What bytes of the server's answer came to: undefined while more are needed. */
+/** The last ticket that the server has issued, which all lanes show. */
+export interface TicketHolder {
+  ticket: { readonly bytes: Uint8Array; readonly receivedAt: number } | undefined;
+}
+
+/** What the server's answer came to. */
 export type Answer =
   | { readonly kind: "accepted"; readonly extension: ExtensionResponse }
+  /** The server asks for another request, on another connection: {@link Lane.handleLost} has it made at once. */
+  | { readonly kind: "reconnect" }
   | { readonly kind: "failed"; readonly error: ProtocolError };
 
 /** One connection of a client's session, from the wait before it to its end, again and again. */
@@ -65,18 +76,29 @@ export class Lane {
 
   readonly #options: LaneOptions;
   readonly #counters: Counters;
+  readonly #holder: TicketHolder;
   readonly #head = new HeadBuffer();
   #transcript: Transcript | undefined;
   #requestMac: Uint8Array | undefined;
-  #challenged = false;
   #attempts = 0;
+  /** Since the last wait: challenges, and whether a connection was made for the answer to one. */
+  #challenges = 0;
+  #hasReconnected = false;
   /** Where {@link handleHead} stopped. */
   #answer: Answer | undefined;
 
-  constructor(index: number, queue: SendQueue, counters: Counters, options: LaneOptions) {
+  /** @param holder  the client's, for all its lanes */
+  constructor(
+    index: number,
+    queue: SendQueue,
+    counters: Counters,
+    holder: TicketHolder,
+    options: LaneOptions,
+  ) {
     this.index = index;
     this.queue = queue;
     this.#counters = counters;
+    this.#holder = holder;
     this.#options = options;
   }
 
@@ -124,9 +146,8 @@ export class Lane {
       controlBytes: CONTROL_BYTES + registrations,
     });
     this.#head.clear();
-    this.#challenged = false;
     this.#answer = undefined;
-    this.#sendRequest(now, session, undefined);
+    this.#sendRequest(now, session);
   }
 
   /**
@@ -144,13 +165,17 @@ export class Lane {
     let at = offset;
     while (this.#answer === undefined && at < end) {
       at = this.#head.take(chunk, at, end);
+      if (this.#head.bytes[0] === TLS_ALERT) {
+        this.#answer = failed(new ProtocolError("ERR_HEAD_MALFORMED", "the server expects TLS (tls://)"));
+        return end;
+      }
       if (at === -1) return end;
       this.#answer =
         at === -2
           ? failed(new ProtocolError("ERR_HEAD_TOO_LARGE", "from the server"))
           : this.#judge(now, session);
     }
-    return this.#answer?.kind === "failed" ? end : at;
+    return this.#answer?.kind === "accepted" ? at : end;
   }
 
   /** What the server answered; undefined before that. */
@@ -168,43 +193,48 @@ export class Lane {
   open(now: number): void {
     this.#handle("accepted");
     this.#attempts = 0;
+    this.#challenges = 0;
+    this.#hasReconnected = false;
     this.deadline = NEVER;
     this.tunnel!.open(now, true);
   }
 
-  /** The connection, or the attempt to make it, has ended: waits, longer each time. */
+  /**
+   * The connection, or the attempt to make it, has ended: waits, longer each time. Where the server has given a ticket
+   * and the connection did not last for the answer to that, it connects again at once, one time.
+   */
   handleLost(now: number, isClosed: boolean): void {
-    const delay = Math.min(MAX_BACKOFF_MS, FIRST_BACKOFF_MS * 2 ** Math.min(this.#attempts, 10));
-    const jitter = this.#options.crypto.random(1)[0] / 255;
-    this.#attempts++;
+    const { crypto } = this.#options;
+    const isUnanswered = this.#answer === undefined || this.#answer.kind === "reconnect";
     this.#handle("lost");
-    this.deadline = isClosed ? NEVER : now + delay * (0.5 + jitter / 2);
     this.tunnel = undefined;
+    if (isClosed) this.deadline = NEVER;
+    else if (this.#challenges === 1 && isUnanswered && !this.#hasReconnected) {
+      this.#hasReconnected = true;
+      this.deadline = now;
+    } else {
+      const delay = Math.min(MAX_BACKOFF_MS, FIRST_BACKOFF_MS * 2 ** Math.min(this.#attempts, 10));
+      this.deadline = now + delay * (0.5 + crypto.random(1)[0] / 510);
+      this.#attempts++;
+      this.#challenges = 0;
+      this.#hasReconnected = false;
+    }
   }
 
-  #sendRequest(
-    now: number,
-    session: SessionCredentials | undefined,
-    challenge: Uint8Array | undefined,
-  ): void {
-    const { crypto, psk, authority, unixOffsetMs } = this.#options;
+  #sendRequest(now: number, session: SessionCredentials | undefined): void {
+    const { crypto, psk, authority, pathPrefix = "" } = this.#options;
+    const { ticket } = this.#holder;
     const transcript: Transcript = {
-      path: BIND_PATH,
       nonce: crypto.random(NONCE_BYTES),
-      time: Math.max(0, Math.floor(now + unixOffsetMs)),
       lane: this.index,
-      challenge,
+      ticket: ticket && { bytes: ticket.bytes, age: Math.floor(now - ticket.receivedAt) },
       session: session?.id,
     };
     this.#transcript = transcript;
     this.#requestMac = psk === undefined ? undefined : requestMac(crypto, psk, transcript);
     this.tunnel!.writeControl(
-      encodeUpgradeRequest(authority, BIND_PATH, true, {
-        nonce: transcript.nonce,
-        time: transcript.time,
-        lane: transcript.lane,
-        challenge,
-        session: transcript.session,
+      encodeUpgradeRequest(authority, pathPrefix + BIND_PATH, true, {
+        ...transcript,
         mac: this.#requestMac,
         resumeMac: session === undefined ? undefined : resumeMac(crypto, session.key, transcript),
       }),
@@ -218,35 +248,39 @@ export class Lane {
     if (response === undefined) {
       return failed(new ProtocolError("ERR_HEAD_MALFORMED", "is this an udp-server?"));
     }
-    if (response.challenge !== undefined && !this.#challenged) {
-      return this.#answerChallenge(now, session, response.challenge);
+    if (response.challenge !== undefined && this.#options.psk !== undefined) {
+      return this.#answerChallenge(now, session, response.challenge, response.keepsConnection);
     }
-    return this.#judgeResponse(response);
+    return this.#judgeResponse(head!, response);
   }
 
   #answerChallenge(
     now: number,
     session: SessionCredentials | undefined,
-    { challenge, mac }: ExtensionChallenge,
+    { ticket, mac }: ExtensionChallenge,
+    keepsConnection: boolean,
   ): Answer | undefined {
     const { crypto, psk } = this.#options;
-    if (
-      psk !== undefined &&
-      !constantTimeEqual(mac, challengeMac(crypto, psk, this.#transcript!.nonce, challenge))
-    ) {
+    if (!constantTimeEqual(mac, challengeMac(crypto, psk!, this.#transcript!.nonce, ticket))) {
       return failed(new ProtocolError("ERR_SERVER_PROOF", "in its challenge"));
     }
-    this.#challenged = true;
+    this.#holder.ticket = { bytes: ticket, receivedAt: now };
+    this.#challenges++;
+    if (this.#challenges > 1) {
+      const detail = "it challenges each request anew: are there several servers behind one address?";
+      return failed(new ProtocolError("ERR_UPGRADE_REFUSED", detail));
+    }
+    if (!keepsConnection) return { kind: "reconnect" };
     this.#head.clear();
-    this.#sendRequest(now, session, challenge);
+    this.#sendRequest(now, session);
     return undefined;
   }
 
-  #judgeResponse(response: UpgradeResponse): Answer {
+  #judgeResponse(head: HttpHead, response: UpgradeResponse): Answer {
     const { crypto, psk } = this.#options;
     if (response.status !== 101) {
-      const hint = psk === undefined ? "does it want a key?" : "is the key the same on both ends?";
-      return failed(new ProtocolError("ERR_UPGRADE_REFUSED", `status ${response.status}; ${hint}`));
+      const hint = refusalHint(head, response.status, psk !== undefined, this.#challenges > 0);
+      return failed(new ProtocolError("ERR_UPGRADE_REFUSED", `status ${response.status}: ${hint}`));
     }
     const { extension } = response;
     if (extension === undefined || !response.bind) {
@@ -258,7 +292,8 @@ export class Lane {
     const { nonce, session, resumed, mac } = extension;
     const expected = responseMac(crypto, psk, this.#requestMac!, nonce, session, resumed);
     if (constantTimeEqual(mac, expected)) return { kind: "accepted", extension };
-    return failed(new ProtocolError("ERR_SERVER_PROOF", "in its 101"));
+    const detail = mac === undefined ? "it has no key, or something on the way took its proof" : "in its 101";
+    return failed(new ProtocolError("ERR_SERVER_PROOF", detail));
   }
 }
 

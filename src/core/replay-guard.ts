@@ -1,48 +1,39 @@
 import { hexKey } from "./credentials.ts";
 
-/** What a request's time and nonce say. */
-export type Freshness = "fresh" | "replayed" | "unsure";
-
-/** How far a client's clock may be from the server's, in milliseconds. */
-export const CLOCK_WINDOW_MS = 30_000;
+/** What a request's nonce says. `full`: no more can be remembered, so that none may be accepted. */
+export type Novelty = "new" | "replayed" | "full";
 
 /**
- * Remembers the nonces of the clock window, so that no request counts twice. Two generations, each as long as the
- * window on both sides; where it cannot be sure (clock off, made before this process, memory full) the client is to be
- * challenged.
+ * Remembers nonces for at least as long as their requests are valid, so that no request is accepted twice. Two
+ * generations, each as long as that.
  */
 export class ReplayGuard {
   #current = new Set<string>();
   #previous = new Set<string>();
-  #rotateAt: number;
-  readonly #startedAt: number;
+  #rotateAt = Number.NEGATIVE_INFINITY;
+  readonly #validMs: number;
   readonly #capacity: number;
 
   /**
-   * @param unixMs    the time at the start: earlier requests may have been seen by a process before
+   * @param validMs   how long a request may be valid
    * @param capacity  most nonces of a generation
    */
-  constructor(unixMs: number, capacity: number) {
-    this.#startedAt = unixMs;
-    this.#rotateAt = unixMs + 2 * CLOCK_WINDOW_MS;
+  constructor(validMs: number, capacity: number) {
+    this.#validMs = validMs;
     this.#capacity = capacity;
   }
 
-  /**
-   * @param unixMs  the server's time
-   * @param time    the client's time, in its request
-   */
-  check(unixMs: number, time: number, nonce: Uint8Array): Freshness {
-    const key = hexKey(nonce);
-    if (unixMs >= this.#rotateAt) {
-      this.#previous = unixMs >= this.#rotateAt + 2 * CLOCK_WINDOW_MS ? new Set() : this.#current;
+  /** Remembers the nonce of a request that is valid otherwise. */
+  admit(now: number, nonce: Uint8Array): Novelty {
+    if (now >= this.#rotateAt) {
+      this.#previous = now >= this.#rotateAt + this.#validMs ? new Set() : this.#current;
       this.#current = new Set();
-      this.#rotateAt = unixMs + 2 * CLOCK_WINDOW_MS;
+      this.#rotateAt = now + this.#validMs;
     }
+    const key = hexKey(nonce);
     if (this.#current.has(key) || this.#previous.has(key)) return "replayed";
-    if (Math.abs(unixMs - time) > CLOCK_WINDOW_MS || time < this.#startedAt) return "unsure";
-    if (this.#current.size >= this.#capacity) return "unsure";
+    if (this.#current.size >= this.#capacity) return "full";
     this.#current.add(key);
-    return "fresh";
+    return "new";
   }
 }

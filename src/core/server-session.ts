@@ -16,7 +16,6 @@ export interface Connection {
   readonly tunnel: Tunnel;
   readonly head: HeadBuffer;
   lane: number;
-  challenge: Uint8Array | undefined;
   session: Session | undefined;
   request: UpgradeRequest | undefined;
   isDirty: boolean;

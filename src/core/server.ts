@@ -28,7 +28,6 @@ import { encodeRefusal, encodeUpgradeResponse } from "../wire/upgrade.ts";
 import type { ContextTable } from "./context-table.ts";
 import type { RefusalReason } from "./counters.ts";
 import { Counters } from "./counters.ts";
-import type { Transcript } from "./credentials.ts";
 import {
   constantTimeEqual,
   deriveSessionKey,
@@ -102,7 +101,14 @@ export interface TunnelServerOptions extends HandshakeOptions, AssociationLimits
 
 export type ServerOutput =
   /** Write what is left of `connection`'s batches, then close it. */
-  | { readonly kind: "close"; readonly connection: number; readonly error: ProtocolError | undefined }
+  | {
+      readonly kind: "close";
+      readonly connection: number;
+      /** What its client did wrong in an open tunnel. */
+      readonly error: ProtocolError | undefined;
+      /** Why it got no tunnel; for this end alone. */
+      readonly refusal: { readonly reason: RefusalReason; readonly detail: string } | undefined;
+    }
   /**
    * The connection, whose client is proven, is for another worker: {@link TunnelServer.handleHandedOver} of that one
    * takes `head`, and `surplus` as what comes next. Call {@link TunnelServer.handleDisconnected} here.
@@ -251,7 +257,6 @@ export class TunnelServer {
       tunnel: new Tunnel(queue, counters, { heartbeatMs, controlBytes: CONTROL_BYTES }),
       head: new HeadBuffer(),
       lane: 0,
-      challenge: undefined,
       session: undefined,
       request: undefined,
       isDirty: false,
@@ -276,9 +281,10 @@ export class TunnelServer {
       const headEnd = connection.head.take(chunk, at, end);
       if (headEnd === -1) return end;
       at = headEnd;
-      if (headEnd === -2) this.#refuse(now, connection, "not_upgrade", encodeRefusal(400, undefined));
+      if (headEnd === -2)
+        this.#refuse(now, connection, "not_upgrade", encodeRefusal(400, undefined), "over 8 KiB");
       else {
-        const verdict = this.#handshake.judge(now, connection.head, connection.challenge);
+        const verdict = this.#handshake.judge(now, connection.head);
         this.#follow(now, connection, verdict, chunk.subarray(at, end));
       }
     }
@@ -537,10 +543,9 @@ export class TunnelServer {
   #follow(now: number, connection: Connection, verdict: Verdict, surplus: Uint8Array): void {
     switch (verdict.kind) {
       case "refuse":
-        this.#refuse(now, connection, verdict.reason, verdict.response);
+        this.#refuse(now, connection, verdict.reason, verdict.response, verdict.detail);
         return;
       case "challenge":
-        connection.challenge = verdict.challenge;
         connection.head.clear();
         this.counters.refused.challenged++;
         this.#sendControl(connection, verdict.response);
@@ -559,7 +564,7 @@ export class TunnelServer {
         return;
       }
       case "lane":
-        this.#acceptLane(now, connection, verdict.extension, verdict.transcript);
+        this.#acceptLane(now, connection, verdict.extension);
         return;
       case "plain":
         connection.request = verdict.request;
@@ -567,12 +572,7 @@ export class TunnelServer {
     }
   }
 
-  #acceptLane(
-    now: number,
-    connection: Connection,
-    extension: ExtensionRequest,
-    transcript: Transcript,
-  ): void {
+  #acceptLane(now: number, connection: Connection, extension: ExtensionRequest): void {
     const { psk, crypto, maxTunnels } = this.#options;
     if (this.tunnelCount >= maxTunnels) {
       this.#refuse(now, connection, "tunnel_limit", encodeRefusal(503, undefined));
@@ -581,7 +581,7 @@ export class TunnelServer {
     const nonce = crypto.random(NONCE_BYTES);
     const known = extension.session === undefined ? undefined : this.#sessions.get(hexKey(extension.session));
     const isResumed =
-      known !== undefined && constantTimeEqual(extension.resumeMac, resumeMac(crypto, known.key, transcript));
+      known !== undefined && constantTimeEqual(extension.resumeMac, resumeMac(crypto, known.key, extension));
     let session = isResumed ? known : undefined;
     if (session === undefined) {
       if (!this.#makeRoomForSession(now)) {
@@ -696,17 +696,23 @@ export class TunnelServer {
     connection: Connection,
     reason: RefusalReason,
     response: Uint8Array | undefined,
+    detail = "",
   ): void {
     this.counters.refused[reason]++;
     if (response !== undefined) this.#sendControl(connection, response);
-    this.#closeConnection(now, connection, undefined);
+    this.#closeConnection(now, connection, undefined, { reason, detail });
   }
 
-  #closeConnection(now: number, connection: Connection, error: ProtocolError | undefined): void {
+  #closeConnection(
+    now: number,
+    connection: Connection,
+    error: ProtocolError | undefined,
+    refusal: { reason: RefusalReason; detail: string } | undefined = undefined,
+  ): void {
     if (connection.state === "closing") return;
     this.#detach(now, connection);
     connection.state = "closing";
-    this.#outputs.push({ kind: "close", connection: connection.index, error });
+    this.#outputs.push({ kind: "close", connection: connection.index, error, refusal });
   }
 
   /** Takes a connection out of its session. */

@@ -64,6 +64,8 @@ export interface UdpLocalOptions extends CommonOptions {
   readonly listen?: string | false | undefined;
   /** `HOST:PORT` or `unix:/path` of udp-server, as the last carrier reaches it. Default 127.0.0.1:3456. */
   readonly server?: string | undefined;
+  /** What a reverse proxy before the server wants before the path, such as `/tunnel`. Default: nothing. */
+  readonly pathPrefix?: string | undefined;
   /**
    * Carriers on the way to the server, the first one nearest: `socks5://`, `http://` (CONNECT), `tls://`, `unix:`.
    * Default: a direct TCP connection.
@@ -157,12 +159,13 @@ type Filled<Options, Absent extends keyof Options> = Readonly<Required<Omit<Opti
 /** All options with their defaults; all text is well-formed. */
 export type ResolvedUdpLocalOptions = Filled<
   UdpLocalOptions,
-  "psk" | "listen" | "carrier" | "tcpVia" | "socksAuth" | "io" | "outInterface"
+  "psk" | "listen" | "pathPrefix" | "carrier" | "tcpVia" | "socksAuth" | "io" | "outInterface"
 > & {
   readonly outInterface: string | undefined;
   readonly io: IoKind | undefined;
   readonly psk: Uint8Array | undefined;
   readonly listen: string | false;
+  readonly pathPrefix: string | undefined;
   readonly carrier: Carrier | undefined;
   readonly tcpVia: string | undefined;
   readonly socksAuth: SocksCredentials | undefined;
@@ -219,6 +222,7 @@ export function integer(
 
 const MAX_COUNT = 1_000_000;
 const MIN_PSK_BYTES = 16;
+const MAX_PATH_PREFIX = 1_000;
 const MAX_SOCKS_FIELD_BYTES = 255;
 const LOCAL_LISTEN = "127.0.0.1:1234";
 const SERVER_LISTEN = "127.0.0.1:3456";
@@ -294,6 +298,18 @@ export const UDP_LOCAL_FIELDS = {
     value: "ADDRESS",
     help: `HOST:PORT or unix:/path of udp-server (default ${SERVER_LISTEN})`,
     rebase: rebaseEndpoint,
+  },
+  pathPrefix: {
+    schema: z
+      .string()
+      .regex(/^(?:\/[\w.~!$&'()*+,;=:@%-]+)*\/?$/)
+      .max(MAX_PATH_PREFIX)
+      .transform((path) => path.replace(/\/$/, ""))
+      .optional(),
+    expects: "a path, such as /tunnel",
+    flag: "path-prefix",
+    value: "PATH",
+    help: "path at which a reverse proxy has the server, such as /tunnel",
   },
   via: {
     schema: z.array(z.string().refine(isCarrierUrl)).default([]),

@@ -151,7 +151,6 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
       ...rest,
       authority: this.#carrier.authority,
       crypto: nodeCryptography,
-      unixOffsetMs: Date.now() - performance.now(),
       handshakeTimeoutMs: HANDSHAKE_MS,
       idleTimeoutMs: idleTimeoutS * 1000,
       activeIdleTimeoutMs: activeIdleTimeoutS * 1000,

@@ -31,7 +31,6 @@ import { openEgress } from "./udp-egress.ts";
 import type { UdpSocket } from "./udp-io.ts";
 import { Remote } from "./udp-io.ts";
 import type { UdpPath, UdpPathHost } from "./udp-paths/udp-path.ts";
-import { OutgoingDatagram } from "./udp-paths/udp-path.ts";
 import type { HandedOver, WorkerPlace } from "./worker-group.ts";
 import { sumStats, WorkerGroup } from "./worker-group.ts";
 
@@ -102,7 +101,6 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   readonly #remoteGenerations: number[] = [];
   /** The way out that is no sockets of our own, once it is open, and which associations it knows. */
   #egress: UdpPath | undefined;
-  readonly #datagram = new OutgoingDatagram();
   readonly #hasEgress: boolean;
   readonly #egressReady: Promise<void>;
   readonly #isOpen: boolean[] = [];
@@ -132,8 +130,6 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
       ...rest,
       worker: place,
       crypto: nodeCryptography,
-      unixOffsetMs: performance.timeOrigin,
-      startedAt: performance.now(),
       permits: (target) => policy.permits(target),
       lingerMs: lingerS * 1000,
       idleTimeoutMs: idleTimeoutS * 1000,
@@ -305,7 +301,6 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     const { outgoing, contexts, counters } = this.#core;
     const { count, association, context, offset, length } = outgoing;
     const egress = this.#egress;
-    const datagram = this.#datagram;
     if (egress === undefined) {
       counters.drops.send_error += count;
       return;
@@ -318,9 +313,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
         this.#isOpen[number] = true;
         egress.open(number, this.#core.source(number));
       }
-      datagram.setPayload(number, data, offset[i], length[i]);
-      datagram.setTarget(target, 0, target.length);
-      egress.send(datagram);
+      egress.send(number, data, offset[i], length[i], target, 0, target.length);
     }
     egress.flush();
   }
@@ -408,6 +401,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
         if (output.error !== undefined) {
           this.#log.info({ code: output.error.code, error: output.error.message }, "closes a connection");
         }
+        if (output.refusal !== undefined) this.#log.debug(output.refusal, "refuses a connection");
         if (link === undefined) return;
         link.writer.end();
         setTimeout(() => link.stream.destroy(), CLOSE_MS).unref();

@@ -9,14 +9,22 @@ export const TEMPLATE_PREFIX = "/.well-known/masque/udp/";
 export const BIND_PATH = `${TEMPLATE_PREFIX}%2A/%2A/`;
 export const EXTENSION_VERSION = 1;
 const CONTENT_FIELDS = ["content-length", "content-type", "transfer-encoding"];
+const MIN_TICKET_BYTES = 16;
+const MAX_TICKET_BYTES = 64;
 
-/** What the client says in the `Underpass` field. Sizes in bytes: nonce 16, session 16, challenge 16, MACs 32. */
+/** A ticket of the server's, shown to it again. */
+export interface ShownTicket {
+  /** 16 to 64 bytes, which only the server reads. */
+  readonly bytes: Uint8Array;
+  /** Milliseconds since the client got it. */
+  readonly age: number;
+}
+
+/** What the client says in the `Underpass` field. Sizes in bytes: nonce 16, session 16, MACs 32. */
 export interface ExtensionRequest {
   readonly nonce: Uint8Array;
-  /** Unix time in milliseconds. */
-  readonly time: number;
   readonly lane: number;
-  readonly challenge: Uint8Array | undefined;
+  readonly ticket: ShownTicket | undefined;
   readonly session: Uint8Array | undefined;
   readonly mac: Uint8Array | undefined;
   readonly resumeMac: Uint8Array | undefined;
@@ -32,12 +40,11 @@ export interface ExtensionResponse {
 
 /** What the server says in the `Underpass` field of a 401. */
 export interface ExtensionChallenge {
-  readonly challenge: Uint8Array;
+  readonly ticket: Uint8Array;
   readonly mac: Uint8Array | undefined;
 }
 
 export interface UpgradeRequest {
-  readonly path: string;
   /** undefined: `*`/`*`, bound without fallback. */
   readonly target: { readonly host: string; readonly port: number } | undefined;
   readonly bind: boolean;
@@ -49,6 +56,8 @@ export interface UpgradeResponse {
   readonly bind: boolean;
   readonly extension: ExtensionResponse | undefined;
   readonly challenge: ExtensionChallenge | undefined;
+  /** Whether another request may be sent on the same connection, behind this head. */
+  readonly keepsConnection: boolean;
 }
 
 function byteSequence(bytes: Uint8Array): string {
@@ -65,8 +74,9 @@ export function encodeUpgradeRequest(
   text += "Capsule-Protocol: ?1\r\n";
   if (bind) text += "Connect-UDP-Bind: ?1\r\n";
   if (extension !== undefined) {
-    text += `Underpass: v=${EXTENSION_VERSION}, n=${byteSequence(extension.nonce)}, t=${extension.time}, l=${extension.lane}`;
-    if (extension.challenge !== undefined) text += `, c=${byteSequence(extension.challenge)}`;
+    text += `Underpass: v=${EXTENSION_VERSION}, n=${byteSequence(extension.nonce)}, l=${extension.lane}`;
+    const { ticket } = extension;
+    if (ticket !== undefined) text += `, c=${byteSequence(ticket.bytes)}, t=${ticket.age}`;
     if (extension.session !== undefined) text += `, s=${byteSequence(extension.session)}`;
     if (extension.mac !== undefined) text += `, m=${byteSequence(extension.mac)}`;
     if (extension.resumeMac !== undefined) text += `, r=${byteSequence(extension.resumeMac)}`;
@@ -95,37 +105,54 @@ export function encodeUpgradeResponse(
   return asciiBytes(`${text}\r\n`);
 }
 
-/** A 401 that asks the client to try once more, on the same connection, with `challenge` in its MAC. */
+/** A 401 that asks the client to try once more, with the ticket. RFC 9110 §15.5.2 wants the scheme named. */
 export function encodeChallengeResponse(challenge: ExtensionChallenge): Uint8Array {
-  let text = `HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nUnderpass: v=${EXTENSION_VERSION}, c=${byteSequence(challenge.challenge)}`;
+  let text = `HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Underpass\r\nContent-Length: 0\r\nUnderpass: v=${EXTENSION_VERSION}, c=${byteSequence(challenge.ticket)}`;
   if (challenge.mac !== undefined) text += `, m=${byteSequence(challenge.mac)}`;
   return asciiBytes(`${text}\r\n\r\n`);
 }
 
-/**
- * A refusal after which the connection is closed. Nothing in it tells one cause of 404 from another.
- *
- * @param proxyStatus  error token of RFC 9209, said only to a client that may know what listens here
- */
-export function encodeRefusal(
-  status: 400 | 403 | 404 | 502 | 503,
-  proxyStatus: string | undefined,
-): Uint8Array {
-  const reason = {
-    400: "Bad Request",
-    403: "Forbidden",
-    404: "Not Found",
-    502: "Bad Gateway",
-    503: "Service Unavailable",
-  }[status];
-  const body = `<html><head><title>${status} ${reason}</title></head><body><h1>${status} ${reason}</h1></body></html>\n`;
-  let text = `HTTP/1.1 ${status} ${reason}\r\nContent-Type: text/html\r\nContent-Length: ${body.length}\r\nConnection: close\r\n`;
-  if (proxyStatus !== undefined) text += `Proxy-Status: udp; error=${proxyStatus}\r\n`;
-  return asciiBytes(`${text}\r\n${body}`);
+const REASON_PHRASES = {
+  400: "Bad Request",
+  403: "Forbidden",
+  404: "Not Found",
+  502: "Bad Gateway",
+  503: "Service Unavailable",
+} as const;
+
+/** Status codes of refusals. */
+export type RefusalStatus = keyof typeof REASON_PHRASES;
+
+/** A page as any web server has it: nothing in it tells one cause of 404 from another. */
+function refusalPage(status: RefusalStatus): string {
+  const title = `${status} ${REASON_PHRASES[status]}`;
+  return `<html><head><title>${title}</title></head><body><h1>${title}</h1></body></html>\n`;
 }
 
 /**
- * Reads a request for the default template (RFC 9298 §2).
+ * A refusal after which the connection is closed.
+ *
+ * @param proxyStatus  error token of RFC 9209, said only to a client that may know what listens here
+ */
+export function encodeRefusal(status: RefusalStatus, proxyStatus: string | undefined): Uint8Array {
+  const page = refusalPage(status);
+  let text = `HTTP/1.1 ${status} ${REASON_PHRASES[status]}\r\nContent-Type: text/html\r\nContent-Length: ${page.length}\r\nConnection: close\r\n`;
+  if (proxyStatus !== undefined) text += `Proxy-Status: udp; error=${proxyStatus}\r\n`;
+  return asciiBytes(`${text}\r\n${page}`);
+}
+
+/** Whether an answer has the body that {@link encodeRefusal} writes, as far as its head shows, proxies between or not. */
+export function isOwnRefusal(head: HttpHead, status: number): boolean {
+  if (!Object.hasOwn(REASON_PHRASES, status)) return false;
+  const length = refusalPage(status as RefusalStatus).length;
+  return (
+    singleField(head, "content-length") === String(length) &&
+    singleField(head, "content-type") === "text/html"
+  );
+}
+
+/**
+ * Reads a request for the default template (RFC 9298 §2), with whatever prefix a reverse proxy has put or left before it.
  *
  * @returns undefined when the request is for another resource, or names a version of the extension that is not ours;
  * "malformed" when RFC 9298 §3 or the bind draft §2 call it so
@@ -133,7 +160,7 @@ export function encodeRefusal(
 export function decodeUpgradeRequest(head: HttpHead): UpgradeRequest | "malformed" | undefined {
   const [, method, uri, version] = /^(\S+) (\S+) HTTP\/(\S+)$/.exec(head.startLine) ?? [];
   const path = uri?.replace(/^https?:\/\/[^/]*/i, "") ?? "";
-  const variables = /^\/\.well-known\/masque\/udp\/([^/?]*)\/([^/?]*)\/$/.exec(path);
+  const variables = /^(?:\/[^?]*)?\/\.well-known\/masque\/udp\/([^/?]*)\/([^/?]*)\/$/.exec(path);
   if (variables === null) return undefined;
   if (method !== "GET" || version !== "1.1" || singleField(head, "host") === undefined) return "malformed";
   if (!fieldHasToken(head, "connection", "upgrade") || !fieldHasToken(head, "upgrade", "connect-udp")) {
@@ -147,11 +174,11 @@ export function decodeUpgradeRequest(head: HttpHead): UpgradeRequest | "malforme
   const bind = isTrue(singleField(head, "connect-udp-bind"));
   const host = percentDecode(variables[1]);
   const port = percentDecode(variables[2]);
-  if (bind && host === "*" && port === "*") return { path, target: undefined, bind, extension };
+  if (bind && host === "*" && port === "*") return { target: undefined, bind, extension };
   if (host === undefined || host === "*" || port === undefined || !/^[0-9]{1,5}$/.test(port))
     return "malformed";
   if (Number(port) < 1 || Number(port) > 65_535) return "malformed";
-  return { path, target: { host, port: Number(port) }, bind, extension };
+  return { target: { host, port: Number(port) }, bind, extension };
 }
 
 export function decodeUpgradeResponse(head: HttpHead): UpgradeResponse | undefined {
@@ -170,24 +197,26 @@ export function decodeUpgradeResponse(head: HttpHead): UpgradeResponse | undefin
       extension = { nonce, session, resumed: fields?.get("r") === "?1", mac: bytesOf(fields, "m", 32) };
     }
   } else if (status === 401) {
-    const bytes = bytesOf(fields, "c", 16);
-    if (bytes !== undefined) challenge = { challenge: bytes, mac: bytesOf(fields, "m", 32) };
+    const ticket = bytesOf(fields, "c", MIN_TICKET_BYTES, MAX_TICKET_BYTES);
+    if (ticket !== undefined) challenge = { ticket, mac: bytesOf(fields, "m", 32) };
   }
-  return { status, bind, extension, challenge };
+  const keepsConnection =
+    singleField(head, "content-length") === "0" && !fieldHasToken(head, "connection", "close");
+  return { status, bind, extension, challenge, keepsConnection };
 }
 
 function decodeExtensionRequest(field: string): ExtensionRequest | undefined {
   const fields = decodeDictionary(field);
   const nonce = bytesOf(fields, "n", 16);
-  const time = integerOf(fields, "t");
   const lane = integerOf(fields, "l");
   if (fields?.get("v") !== String(EXTENSION_VERSION) || nonce === undefined) return undefined;
-  if (time === undefined || lane === undefined || lane > 255) return undefined;
+  if (lane === undefined || lane > 255) return undefined;
+  const bytes = bytesOf(fields, "c", MIN_TICKET_BYTES, MAX_TICKET_BYTES);
+  const age = integerOf(fields, "t");
   return {
     nonce,
-    time,
     lane,
-    challenge: bytesOf(fields, "c", 16),
+    ticket: bytes === undefined || age === undefined ? undefined : { bytes, age },
     session: bytesOf(fields, "s", 16),
     mac: bytesOf(fields, "m", 32),
     resumeMac: bytesOf(fields, "r", 32),
@@ -209,11 +238,12 @@ function decodeDictionary(field: string | undefined): Map<string, string> | unde
 function bytesOf(
   fields: Map<string, string> | undefined,
   key: string,
-  length: number,
+  shortest: number,
+  longest = shortest,
 ): Uint8Array | undefined {
   const match = /^:([A-Za-z0-9+/]*={0,2}):$/.exec(fields?.get(key) ?? "");
   const bytes = match === null ? undefined : decodeBase64(match[1]);
-  return bytes?.length === length ? bytes : undefined;
+  return bytes !== undefined && bytes.length >= shortest && bytes.length <= longest ? bytes : undefined;
 }
 
 function integerOf(fields: Map<string, string> | undefined, key: string): number | undefined {

@@ -139,10 +139,9 @@ describe.skipIf(loadNativeModule() instanceof Error && process.env.CI === undefi
         const socket = connect(serverPort, "127.0.0.1");
         const session = Uint8Array.of(first, ...new Uint8Array(15));
         const [nonce, mac] = [new Uint8Array(16).fill(first), new Uint8Array(32)];
-        const time = Date.now();
         socket.write(
           encodeUpgradeRequest("a", BIND_PATH, true, {
-            ...{ nonce, time, lane: 0, challenge: undefined, session, mac, resumeMac: mac },
+            ...{ nonce, lane: 0, ticket: undefined, session, mac, resumeMac: mac },
           }),
         );
         expect((await once(socket, "data"))[0].toString()).toMatch(/^HTTP\/1.1 404 /);

@@ -13,6 +13,7 @@ const PACKAGES: Readonly<Record<string, string>> = {
   tinyproxy: "tinyproxy",
   curl: "curl",
   nc: "netcat-openbsd",
+  nginx: "nginx-light",
   openssl: "openssl",
   socat: "socat",
   "/usr/bin/python3": "python3-socks",

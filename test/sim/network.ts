@@ -41,10 +41,7 @@ export interface NetworkOptions {
   readonly latencyMs?: number;
   /** Largest piece in which bytes arrive; 0 leaves them whole. */
   readonly cutBytes?: number;
-  readonly clientClockOffsetMs?: number;
 }
-
-export const EPOCH = 1_700_000_000_000;
 
 /**
  * A client and a server with virtual time between them. Every target echoes, from the address that was sent to; a name
@@ -81,7 +78,6 @@ export class Network {
       authority: "server.test:3456",
       psk: undefined,
       crypto: seededCryptography(1),
-      unixOffsetMs: EPOCH + (options.clientClockOffsetMs ?? 0),
       heartbeatMs: 5_000,
       handshakeTimeoutMs: 5_000,
       ageBudgetMs: 100,
@@ -99,8 +95,6 @@ export class Network {
     return new TunnelServer({
       psk: undefined,
       crypto: seededCryptography(100 + this.#servers++),
-      unixOffsetMs: EPOCH,
-      startedAt: this.now - 500,
       worker: undefined,
       filtering: "address-dependent",
       permits: (target) => !formatAddress(target).startsWith("10."),

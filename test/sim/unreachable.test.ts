@@ -242,9 +242,8 @@ describe("a client that sends UNREACHABLE", () => {
     const connection = server.handleAccept(network.now);
     const request = encodeUpgradeRequest("a", BIND_PATH, true, {
       nonce: new Uint8Array(16).fill(9),
-      time: 1_700_000_000_000 + network.now,
       lane: 0,
-      challenge: undefined,
+      ticket: undefined,
       session: undefined,
       mac: undefined,
       resumeMac: undefined,

@@ -74,9 +74,8 @@ function inputs(
 const head = (text: string) => asciiBytes(text.replaceAll("\n", "\r\n"));
 const extension = {
   nonce: new Uint8Array(16),
-  time: 1,
   lane: 0,
-  challenge: undefined,
+  ticket: { bytes: new Uint8Array(24), age: 1 },
   session: new Uint8Array(16),
   mac: new Uint8Array(32),
   resumeMac: new Uint8Array(32),
@@ -288,7 +287,6 @@ describe("whole endpoints, past their handshake, take 200,000 pieces of random a
         const request = encodeUpgradeRequest("a", BIND_PATH, true, {
           ...extension,
           nonce: randomBytes(random, 16),
-          time: 1_700_000_000_000 + network.now,
           session: undefined,
           mac: undefined,
           resumeMac: undefined,

@@ -59,6 +59,16 @@ describe("defaults", () => {
     });
   });
 
+  it.each([
+    ["/tunnel", "/tunnel"],
+    ["/tunnel/", "/tunnel"],
+    ["/a/b%20c/~d", "/a/b%20c/~d"],
+    ["/", ""],
+    ["", ""],
+  ])("take a path prefix of %j for %j", (given, taken) => {
+    expect(resolveLocal({ pathPrefix: given }).pathPrefix).toBe(taken);
+  });
+
   it("of udp-server", () => {
     expect(resolveServer({})).toEqual({
       listen: ["127.0.0.1:3456"],
@@ -143,6 +153,12 @@ describe("a wrong field is named by its path, with its value and what is wanted:
     [{ server: "nowhere" }, /^server: expected HOST:PORT, .*, got "nowhere"$/],
     [{ server: "a:1\nb" }, /^server: .*, got "a:1\\nb"$/],
     [{ server: "a:0" }, /^server: /],
+    [{ pathPrefix: "tunnel" }, 'pathPrefix: expected a path, such as /tunnel, got "tunnel"'],
+    [{ pathPrefix: "/a b" }, /^pathPrefix: /],
+    [{ pathPrefix: "/a\r\nb" }, /^pathPrefix: /],
+    [{ pathPrefix: "/a?b" }, /^pathPrefix: /],
+    [{ pathPrefix: "//a" }, /^pathPrefix: /],
+    [{ pathPrefix: `/${"a".repeat(1_000)}` }, /^pathPrefix: /],
     [{ server: "a:65536" }, /^server: /],
     [{ listen: "example.com:1" }, /^listen: expected IP:PORT .*, got "example.com:1"$/],
     [{ listen: "unix:/a" }, /^listen: /],

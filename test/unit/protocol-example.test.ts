@@ -2,7 +2,8 @@ import { createHmac } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { describe, expect, it } from "vitest";
-import { deriveSessionKey, requestMac, responseMac } from "../../src/core/credentials.ts";
+import type { Transcript } from "../../src/core/credentials.ts";
+import { challengeMac, deriveSessionKey, requestMac, responseMac } from "../../src/core/credentials.ts";
 import {
   datagramHeaderLength,
   encodeAssociationClose,
@@ -15,12 +16,13 @@ import {
   encodeUnreachable,
   writeDatagramHeader,
 } from "../../src/wire/capsule.ts";
-import { decodeHead, findHeadEnd } from "../../src/wire/http-head.ts";
+import { decodeHead } from "../../src/wire/http-head.ts";
 import { makeAddress } from "../../src/wire/socket-address.ts";
 import {
   BIND_PATH,
   decodeUpgradeRequest,
   decodeUpgradeResponse,
+  encodeChallengeResponse,
   encodeUpgradeRequest,
   encodeUpgradeResponse,
 } from "../../src/wire/upgrade.ts";
@@ -44,17 +46,13 @@ const crypto = {
   random: () => new Uint8Array(0),
 };
 const psk = new TextEncoder().encode("sixteen byte key");
-const nonce = new Uint8Array(16).fill(1);
+const firstNonce = new Uint8Array(16).fill(1);
+const nonce = new Uint8Array(16).fill(4);
+const ticket = new Uint8Array(24).fill(5);
 const serverNonce = new Uint8Array(16).fill(2);
 const session = new Uint8Array(16).fill(3);
-const transcript = {
-  path: BIND_PATH,
-  nonce,
-  time: 1_700_000_000_000,
-  lane: 0,
-  challenge: undefined,
-  session: undefined,
-};
+const first = { nonce: firstNonce, lane: 0, ticket: undefined, session: undefined };
+const transcript = { nonce, lane: 0, ticket: { bytes: ticket, age: 40 }, session: undefined };
 
 function datagram(context: number, payload: string): Uint8Array {
   const bytes = new Uint8Array(datagramHeaderLength(context, payload.length) + payload.length);
@@ -73,7 +71,7 @@ describe("the worked example of PROTOCOL.md", () => {
   });
 
   it("has a request MAC over the fields that §3.1 lists, each behind its length in two bytes", () => {
-    const fields = ["underpass/1 request", BIND_PATH, nonce, "1700000000000", "0", "", ""].map((field) =>
+    const fields = ["underpass/1 request", BIND_PATH, nonce, "0", ticket, "40", ""].map((field) =>
       Buffer.from(field),
     );
     const input = Buffer.concat(
@@ -85,27 +83,22 @@ describe("the worked example of PROTOCOL.md", () => {
   });
 
   it("has the heads that the code writes, and reads", () => {
-    const request = encodeUpgradeRequest("server.example:3456", BIND_PATH, true, {
-      ...transcript,
-      mac,
-      resumeMac: undefined,
-    });
-    const response = encodeUpgradeResponse(true, [], {
-      nonce: serverNonce,
-      session,
-      resumed: false,
-      mac: proof,
-    });
-    expect(request).toEqual(http("request"));
-    expect(response).toEqual(http("response"));
-    const head = (bytes: Uint8Array) => decodeHead(bytes, findHeadEnd(bytes, 0, bytes.length))!;
-    expect(decodeUpgradeRequest(head(request))).toMatchObject({ extension: { mac } });
-    expect(decodeUpgradeResponse(head(response))?.extension).toEqual({
-      nonce: serverNonce,
-      session,
-      resumed: false,
-      mac: proof,
-    });
+    const requestOf = (fields: Transcript) =>
+      encodeUpgradeRequest("server.example:3456", BIND_PATH, true, {
+        ...fields,
+        mac: requestMac(crypto, psk, fields),
+        resumeMac: undefined,
+      });
+    const proofOfTicket = challengeMac(crypto, psk, firstNonce, ticket);
+    const accepted = { nonce: serverNonce, session, resumed: false, mac: proof };
+    expect(requestOf(first)).toEqual(http("first-request"));
+    expect(encodeChallengeResponse({ ticket, mac: proofOfTicket })).toEqual(http("challenge"));
+    expect(requestOf(transcript)).toEqual(http("request"));
+    expect(encodeUpgradeResponse(true, [], accepted)).toEqual(http("response"));
+    const head = (name: string) => decodeHead(http(name), http(name).length)!;
+    expect(decodeUpgradeResponse(head("challenge"))?.challenge).toEqual({ ticket, mac: proofOfTicket });
+    expect(decodeUpgradeRequest(head("request"))).toMatchObject({ extension: { ...transcript, mac } });
+    expect(decodeUpgradeResponse(head("response"))?.extension).toEqual(accepted);
   });
 
   it.each([

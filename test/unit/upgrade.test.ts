@@ -27,9 +27,14 @@ const responseOf = (text: string) => decodeUpgradeResponse(headOf(asciiBytes(tex
 describe("an upgrade request", () => {
   const extension = fc.record({
     nonce: exactly(16),
-    time: fc.nat(999_999_999_999_999),
     lane: fc.nat(255),
-    challenge: maybe(16),
+    ticket: fc.option(
+      fc.record({
+        bytes: fc.uint8Array({ minLength: 16, maxLength: 64 }),
+        age: fc.nat(999_999_999_999_999),
+      }),
+      { nil: undefined },
+    ),
     session: maybe(16),
     mac: maybe(32),
     resumeMac: maybe(32),
@@ -50,7 +55,7 @@ describe("an upgrade request", () => {
         ([path, where], isBound, ours) => {
           const bind = isBound || where === undefined;
           const bytes = encodeUpgradeRequest("a.test:1", path as string, bind, ours);
-          expect(decodeUpgradeRequest(headOf(bytes))).toEqual({ path, target: where, bind, extension: ours });
+          expect(decodeUpgradeRequest(headOf(bytes))).toEqual({ target: where, bind, extension: ours });
         },
       ),
       runs,
@@ -58,7 +63,7 @@ describe("an upgrade request", () => {
   });
 
   const FIELDS = { Host: "a", Connection: "Upgrade", Upgrade: "connect-udp" };
-  const OURS = `v=1, n=:${"A".repeat(22)}==:, t=5, l=0`;
+  const OURS = `v=1, n=:${"A".repeat(22)}==:, l=0`;
   const write = (startLine: string, fields: object) =>
     `${startLine}\r\n${Object.entries(fields)
       .map(([name, value]) => `${name}: ${value}\r\n`)
@@ -75,6 +80,7 @@ describe("an upgrade request", () => {
     ],
     ["with unknown fields", START, { ...FIELDS, Cookie: "x", "User-Agent": "y" }],
     ["with unknown members of our field", START, { ...FIELDS, Underpass: `${OURS}, x=1` }],
+    ["with the prefix of a proxy before its path", START.replace("/.", "/tunnel/a/."), FIELDS],
     ["with parameters behind the boolean", START, { ...FIELDS, "Connect-UDP-Bind": "?1;a=b" }],
   ])("is taken %s", (_, startLine, fields) => {
     expect(requestOf(write(startLine, fields))).toMatchObject({ target: { host: "192.0.2.1", port: 53 } });
@@ -121,15 +127,26 @@ describe("an upgrade request", () => {
     ["with our field without a version", START, { ...FIELDS, Underpass: OURS.replace("v=1, ", "") }],
     ["with a nonce of 15 bytes", START, { ...FIELDS, Underpass: OURS.replace("AA==", "A===") }],
     ["with a nonce of 18 bytes", START, { ...FIELDS, Underpass: OURS.replace("==", "AA") }],
-    ["without a nonce", START, { ...FIELDS, Underpass: "v=1, t=5, l=0" }],
-    ["without a time", START, { ...FIELDS, Underpass: OURS.replace("t=5, ", "") }],
-    ["with a time below 0", START, { ...FIELDS, Underpass: OURS.replace("t=5", "t=-5") }],
-    ["with a time of 16 digits", START, { ...FIELDS, Underpass: OURS.replace("t=5", `t=${"5".repeat(16)}`) }],
+    ["without a nonce", START, { ...FIELDS, Underpass: "v=1, l=0" }],
+    ["without a lane", START, { ...FIELDS, Underpass: OURS.replace(", l=0", "") }],
+    ["with a lane below 0", START, { ...FIELDS, Underpass: OURS.replace("l=0", "l=-5") }],
     ["with lane 256", START, { ...FIELDS, Underpass: OURS.replace("l=0", "l=256") }],
     ["with our field empty", START, { ...FIELDS, Underpass: "" }],
     ["with our field in no order", START, { ...FIELDS, Underpass: `${OURS},` }],
   ])("is unknown %s", (_, startLine, fields) => {
     expect(requestOf(write(startLine, fields))).toBeUndefined();
+  });
+
+  const TICKET = `c=:${"A".repeat(32)}:`;
+  it.each([
+    ["without an age", TICKET],
+    ["with an age below 0", `${TICKET}, t=-5`],
+    ["with an age of 16 digits", `${TICKET}, t=${"5".repeat(16)}`],
+    ["of 15 bytes", `c=:${"A".repeat(20)}:, t=5`],
+    ["of 66 bytes", `c=:${"A".repeat(88)}:, t=5`],
+  ])("shows no ticket where it is one %s", (_, members) => {
+    const request = requestOf(write(START, { ...FIELDS, Underpass: `${OURS}, ${members}` }));
+    expect(request).toMatchObject({ extension: { lane: 0, ticket: undefined } });
   });
 });
 
@@ -155,6 +172,7 @@ describe("an answer", () => {
             bind,
             extension: ours,
             challenge: undefined,
+            keepsConnection: false,
           });
           const quoted = publicAddresses.map((address) => `"${address}"`).join(", ");
           expect(head.fields.get("proxy-public-address")).toEqual(quoted === "" ? undefined : [quoted]);
@@ -164,19 +182,31 @@ describe("an answer", () => {
     );
   });
 
-  it("401 decodes to its challenge", () => {
+  it("401 decodes to its challenge, and keeps its connection", () => {
     fc.assert(
-      fc.property(exactly(16), maybe(32), (challenge, mac) => {
-        const head = headOf(encodeChallengeResponse({ challenge, mac }));
+      fc.property(fc.uint8Array({ minLength: 16, maxLength: 64 }), maybe(32), (ticket, mac) => {
+        const head = headOf(encodeChallengeResponse({ ticket, mac }));
         expect(decodeUpgradeResponse(head)).toEqual({
           status: 401,
           bind: false,
           extension: undefined,
-          challenge: { challenge, mac },
+          challenge: { ticket, mac },
+          keepsConnection: true,
         });
       }),
       runs,
     );
+  });
+
+  it.each([
+    ["Connection: close\r\nContent-Length: 0\r\n"],
+    ["Content-Length: 5\r\n"],
+    ["Transfer-Encoding: chunked\r\n"],
+    [""],
+  ])("401 that a proxy has changed to have %j keeps no connection", (fields) => {
+    const ticket = `c=:${"A".repeat(32)}:`;
+    const answer = responseOf(`HTTP/1.1 401 x\r\n${fields}Underpass: v=1, ${ticket}\r\n\r\n`);
+    expect(answer).toMatchObject({ challenge: { ticket: new Uint8Array(24) }, keepsConnection: false });
   });
 
   it.each([400, 403, 404, 502, 503] as const)("%d says how long its body is, and that it ends", (status) => {
@@ -209,6 +239,6 @@ describe("an answer", () => {
     ["twice", `v=1, n=${nonce}, s=${nonce}\r\nUnderpass: v=1, n=${nonce}, s=${nonce}`],
   ])("101 with our field %s is one of a server without the extension", (_, field) => {
     const answer = responseOf(`HTTP/1.1 101 x\r\nUpgrade: connect-udp\r\nUnderpass: ${field}\r\n\r\n`);
-    expect(answer).toEqual({ status: 101, bind: false, extension: undefined, challenge: undefined });
+    expect(answer).toMatchObject({ status: 101, bind: false, extension: undefined, challenge: undefined });
   });
 });
