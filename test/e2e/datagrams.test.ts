@@ -105,7 +105,7 @@ describeOnTwoHosts("datagrams through the tunnel", () => {
       expect(ports.size, report.sources.join()).toBe(1);
     });
 
-    it("a SOCKS5 association takes a domain name as target", async () => {
+    it("a SOCKS5 association accepts a domain name as target", async () => {
       const targets = [{ host: "localhost", port: echoPort }];
       expect(await check({ socks5, targets }, [1200], 0)).toMatchObject({ sizes: allSame([1200]) });
     });

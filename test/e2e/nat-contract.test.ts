@@ -60,7 +60,7 @@ describeWithTun("what a STUN client learns of the NAT", () => {
       return lines.find((line) => line.startsWith("NAT with") || line === HAIRPIN_VERDICT);
     }
 
-    it.each(FAMILIES)("over %s", async (family) => {
+    it.each(FAMILIES)("only permitted senders get through over %s", async (family) => {
       const address = beyond(1)[family];
       const both = [discover("-m", address), discover("-f", address)];
       expect(await Promise.all(both)).toEqual([MAPPING_VERDICT, verdict]);

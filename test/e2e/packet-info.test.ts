@@ -55,7 +55,7 @@ describeOnTwoHosts("a fixed forward bound to any address", () => {
     },
   );
 
-  it("answers nc, which hears only whom it speaks to, on each loopback address in turns from one port", async () => {
+  it("answers nc, which accepts only the address that it asked, on each loopback address in turn from one port", async () => {
     const source = `${hosts.client.port()}`;
     for (const host of ["127.0.0.2", "127.0.0.3", "127.0.0.2", SECOND.IPv4]) {
       const nc = ["nc", "-u", "-w", "1", "-s", "127.0.0.1", "-p", source, host, `${echoPort}`];

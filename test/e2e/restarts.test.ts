@@ -137,7 +137,7 @@ describeOnTwoHosts("when a part dies", () => {
     }
   });
 
-  it("1,000 associations recover whole: same sources after a cut, all answered after the server died", async () => {
+  it("1,000 associations recover: with the same sources after a cut, and all answered after the server died", async () => {
     const tunnel = await startTunnel("TCP over IPv4");
     const argv = [process.execPath, MANY_SOURCES, `${tunnel.forwardPort}`, `${ASSOCIATIONS}`];
     const sources = hosts.client.spawn(argv);

@@ -81,7 +81,7 @@ describeWithTun("applications through a TUN device", () => {
     });
   });
 
-  it("dig is answered again and again while curl gets a page of 10 MB", async () => {
+  it("dig gets answers while curl downloads a page of 10 MB", async () => {
     const { client, server, directory } = hosts;
     const site = join(directory, "site");
     mkdirSync(site);
@@ -128,14 +128,14 @@ describeWithTun("applications through a TUN device", () => {
       [family, "down", ["-R"]] as const,
     ]);
 
-    it.each(both)("eight TCP streams over %s, %s", async (family, _, way) => {
+    it.each(both)("carries eight TCP streams over %s, %s", async (family, _, way) => {
       const { end } = await iperf(TARGET[family], ["-P", `${STREAMS}`, ...way]);
       expect(end.streams).toHaveLength(STREAMS);
       for (const { receiver } of end.streams) expect(receiver.bytes).toBeGreaterThan(0);
       expect(end.sum_received.bytes).toBeGreaterThan(MIN_BYTES);
     });
 
-    it.each(both)("UDP at 4 Mbit/s over %s, %s, loses nothing", async (family, _, way) => {
+    it.each(both)("loses no UDP at 4 Mbit/s over %s, %s", async (family, _, way) => {
       const { end } = await iperf(TARGET[family], [
         ...["-u", "-b", `${UDP_BITS_PER_SECOND}`, "-l", `${UDP_BYTES}`],
         ...way,
@@ -145,13 +145,13 @@ describeWithTun("applications through a TUN device", () => {
       expect(end.sum.packets).toBeGreaterThan(0.9 * due);
     });
 
-    it.each(both.slice(0, 2))("UDP at 20 Mbit/s over %s, %s, gets through", async (family, _, way) => {
+    it.each(both.slice(0, 2))("carries UDP at 20 Mbit/s over %s, %s", async (family, _, way) => {
       const { end } = await iperf(TARGET[family], ["-u", "-b", "20M", "-l", `${UDP_BYTES}`, ...way]);
       expect(end.sum.bytes).toBeGreaterThan(MIN_BYTES);
     });
   });
 
-  it.each(FAMILIES)("an answer of 4,000 bytes by DNS over UDP and %s comes whole", async (family) => {
+  it.each(FAMILIES)("a DNS answer of 4,000 bytes over UDP and %s arrives whole", async (family) => {
     const { client, server } = hosts;
     const strings = Array.from({ length: TXT_STRINGS }, (_, i) => String(i).padStart(255, "x"));
     const records = strings.map((text) => `--txt-record=long.test,${text}`);
@@ -167,7 +167,7 @@ describeWithTun("applications through a TUN device", () => {
     expect(texts.sort()).toEqual(strings.sort());
   });
 
-  it.each(FAMILIES)("a page comes whole by HTTP/3 over %s", async (family) => {
+  it.each(FAMILIES)("a page arrives whole by HTTP/3 over %s", async (family) => {
     const { client, server, directory } = hosts;
     const [site, got] = [join(directory, `site-${family}`), join(directory, `got-${family}`)];
     for (const path of [site, got]) mkdirSync(path);
@@ -185,7 +185,7 @@ describeWithTun("applications through a TUN device", () => {
     expect(hash(readFileSync(join(got, "page")))).toBe(hash(page));
   });
 
-  it.each(FAMILIES)("ping over %s, whole and in fragments", async (family) => {
+  it.each(FAMILIES)("ping is answered over %s, whole and in fragments", async (family) => {
     for (const size of [56, 1472, 4000]) {
       const options = ["-n", "-c", "3", "-i", "0.1", "-W", "2", "-s", `${size}`];
       const lines = await hosts.client.run(["ping", ...options, TARGET[family]]);
@@ -253,7 +253,7 @@ describeWithTun("applications through a TUN device", () => {
     }
   });
 
-  describe("what cannot be reached", () => {
+  describe("an unreachable target", () => {
     function curl(address: string): Program {
       const host = address.includes(":") ? `[${address}]` : address;
       return hosts.client.spawn(["curl", "-sS", "-m", `${PATIENCE_S}`, `http://${host}:9/`]);
@@ -265,7 +265,7 @@ describeWithTun("applications through a TUN device", () => {
     }
 
     describe.each(FAMILIES)("over %s", (family) => {
-      it("a TCP port that the target refuses is a reset at once", async () => {
+      it("a TCP port that the target refuses resets at once", async () => {
         const { status, ms, text } = await fail(curl(FRANK[family]));
         // It may come before curl has seen that it was connected.
         expect(text).toMatch(/reset by peer|refused|Failed to connect/);

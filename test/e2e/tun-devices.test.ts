@@ -44,13 +44,13 @@ describeWithTun("devices of tun2socks", () => {
     }
   });
 
-  it("--dry-run says what would be done, and makes no device", async () => {
+  it("--dry-run prints what would be done, and creates no device", async () => {
     const argv = [process.execPath, programFile("tun2socks"), "--dry-run", ...BEYOND_ROUTES];
     expect(await hosts.client.run(argv)).toContain("route 203.0.113.0/24");
     await expect(hosts.client.run(["ip", "link", "show", "underpass0"])).rejects.toThrow("does not exist");
   });
 
-  it("the names of badvpn-tun2socks open a device that is there, and leave it there", async () => {
+  it("the options of badvpn-tun2socks use an existing device, and leave it", async () => {
     await addAddressesBeyond(hosts);
     const pagePort = await startPage(hosts);
     const { url } = await startSocksWay(hosts);

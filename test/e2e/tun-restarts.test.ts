@@ -29,7 +29,7 @@ describeWithTun("when a part of the transparent chain dies", () => {
     hosts = made;
   });
 
-  it("UDP goes on within 6 s after each was killed, and its device goes with tun2socks", async () => {
+  it("UDP resumes within 6 s after each program was killed, and the device disappears with tun2socks", async () => {
     await addAddressesBeyond(hosts);
     const [echoPort, pagePort] = [await startUdpEcho(hosts.server, TARGET), await startPage(hosts)];
     const chain = await startTransparent(hosts);
@@ -92,7 +92,7 @@ describeWithTun("when a part of the transparent chain dies", () => {
     return lines.map((line) => line.replace(/fe80::[0-9a-f:]+\/\d+/g, "").trim());
   }
 
-  it("TCP connections that only wait end as tun2socks comes back, others of the host do not", async () => {
+  it("idle TCP connections end when tun2socks returns, others of the host do not", async () => {
     await addAddressesBeyond(hosts);
     const ports = await startEchoes();
     const chain = await startTransparent(hosts);
@@ -115,7 +115,7 @@ describeWithTun("when a part of the transparent chain dies", () => {
     for (const family of FAMILIES) await openFlow(TARGET[family], ports[family]);
   });
 
-  it("a TCP connection on a device that stays is reset when it sends to the tun2socks that came after its own", async () => {
+  it("a TCP connection on a persistent device is reset when it sends to the next tun2socks", async () => {
     await addAddressesBeyond(hosts);
     const ports = await startEchoes();
     const { url } = await startSocksWay(hosts);
@@ -134,7 +134,7 @@ describeWithTun("when a part of the transparent chain dies", () => {
     await hosts.client.run(["ip", "link", "del", "stays0"]);
   });
 
-  it("a TCP connection ends within 6 s after each hop of its way was killed, and a new one works then", async () => {
+  it("a TCP connection ends within 6 s after any hop of its path was killed, and a new one works", async () => {
     await addAddressesBeyond(hosts);
     const ports = await startEchoes();
     const { ssLocal, ssServer, ssTunnel, udpServer } = await startTransparent(hosts);

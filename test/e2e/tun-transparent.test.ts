@@ -38,7 +38,7 @@ describeWithTun("UDP through ss-tunnel and udp-server, TCP through ss-local", ()
     expect(report.sources).toHaveLength(1);
   });
 
-  it("a page of 10 MB over IPv4 and IPv6 and UDP get through at once", async () => {
+  it("pages of 10 MB over IPv4 and IPv6 and UDP get through at the same time", async () => {
     const [report] = await Promise.all([
       checkEcho(hosts.client, to(TARGET.IPv4), 500),
       fetchPage(hosts, TARGET.IPv4, pagePort),
@@ -55,7 +55,7 @@ describeWithTun("UDP through ss-tunnel and udp-server, TCP through ss-local", ()
     expect(program.lines.at(-1)?.text).toMatch(/reset by peer|Empty reply/);
   });
 
-  it("without its SOCKS server, a connection is reset at once", async () => {
+  it("a connection is reset at once when its SOCKS server is down", async () => {
     await chain.ssLocal.kill();
     const program = hosts.client.spawn([
       ...["curl", "-sS", "-m", "10", `http://${TARGET.IPv4}:${pagePort}/page`],

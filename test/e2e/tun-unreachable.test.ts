@@ -92,26 +92,26 @@ describeWithTun("what applications are told of targets that cannot be reached", 
     });
 
     describe.each(FAMILIES)("over %s", (family) => {
-      it("a closed port is ECONNREFUSED, an open one is not", async () => {
+      it("a closed port gives ECONNREFUSED, an open one does not", async () => {
         const { result } = await ask(hosts, TARGET[family], hosts.server.port(), 10);
         expect(result).toBe("ECONNREFUSED");
         const port = await startEcho(hosts, family);
         expect((await ask(hosts, TARGET[family], port, 10)).result).toBe("10 bytes");
       });
 
-      it("a denied target is prohibited, the first time and the next", async () => {
+      it("a denied target is prohibited, the first time and again", async () => {
         for (let i = 0; i < 2; i++) {
           const { result } = await ask(hosts, DENIED[family], 9, 10);
           expect(result).toBe(family === "IPv4" ? "EHOSTUNREACH" : "EACCES");
         }
       });
 
-      it("a target to which the server has no way is EHOSTUNREACH, for who wants to know", async () => {
+      it("a target without a route gives EHOSTUNREACH to a program that asks for it", async () => {
         const { result } = await ask(hosts, NOWHERE[family], 9, 10, ["all"]);
         expect(result).toBe("EHOSTUNREACH");
       });
 
-      it("a packet longer than a link far away takes is EMSGSIZE, with the MTU of that link", async () => {
+      it("a packet longer than the MTU of a distant link gives EMSGSIZE with that MTU", async () => {
         const size = NARROW_MTU - HEADER_BYTES[family] + 1;
         const report = await ask(hosts, FAR[family], 9, size, ["df"]);
         expect(report).toEqual({ result: "EMSGSIZE", mtu: NARROW_MTU });
@@ -145,7 +145,7 @@ describeWithTun("what applications are told of targets that cannot be reached", 
         (port: number) => `tun2socks:socks5-udp://127.0.0.1:${port}`,
       ],
       ["socks5:// whose server is gone", (port: number) => `socks5://127.0.0.1:${port}`],
-    ])("by --egress %s, a closed port is ECONNREFUSED", async (_, egress) => {
+    ])("with --egress %s, a closed port gives ECONNREFUSED", async (_, egress) => {
       await startTransparent(hosts, { udpServer: ["--egress", egress(hosts.server.port())] });
       for (const family of FAMILIES) {
         const { result } = await ask(hosts, TARGET[family], hosts.server.port(), 10);

@@ -19,7 +19,7 @@ describeWithTun("the ways that tun2socks sends UDP and TCP", () => {
     hosts = made;
   });
 
-  it("udp-local's own connection enters a TUN device, whose tun2socks carries it by ss-local", async () => {
+  it("udp-local's own connection enters a TUN device, whose tun2socks carries it through ss-local", async () => {
     await addAddressesBeyond(hosts);
     const echoPort = await startUdpEcho(hosts.server);
     const keyFile = makeKeyFile(hosts);
@@ -38,7 +38,7 @@ describeWithTun("the ways that tun2socks sends UDP and TCP", () => {
     expect(hosts.udpDropped()).toBe(0);
   });
 
-  it("TCP goes by an ss-local for TCP alone, UDP by another one for UDP alone", async () => {
+  it("TCP goes through one ss-local for TCP alone, UDP through another for UDP alone", async () => {
     await addAddressesBeyond(hosts);
     const echoPort = await startUdpEcho(hosts.server, TARGET);
     const pagePort = await startPage(hosts);
@@ -103,7 +103,7 @@ describeWithTun("the ways that tun2socks sends UDP and TCP", () => {
     expect(await bytesTo(1)).toBe(before);
   });
 
-  it("direct TCP leaves by the interface that is given, and UDP that a rule rejects fails at once", async () => {
+  it("direct TCP leaves through the given interface, and UDP that a rule rejects fails at once", async () => {
     await addAddressesBeyond(hosts);
     const pagePort = await startPage(hosts);
     // Found by sockets that are bound to the interface alone: the device's route comes first for all others.

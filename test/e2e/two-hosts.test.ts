@@ -80,7 +80,7 @@ describeOnTwoHosts("two hosts, by Debian's programs alone", () => {
     },
   );
 
-  it("a killed hop takes its plugin along, and serves again when restarted", async () => {
+  it("a killed hop takes its plugin down with it, and serves again when restarted", async () => {
     const { hop, askEcho } = await makeChain("ss-tunnel");
     const countPlugins = ["sh", "-c", "ss -Htnlp | grep -c obfs-local || true"];
     expect(await hosts.client.run(countPlugins)).toEqual(["1"]);
@@ -102,7 +102,7 @@ describeOnTwoHosts("two hosts, by Debian's programs alone", () => {
     await expect(hosts.client.cutTcp(port)).rejects.toThrow("no TCP connection");
   });
 
-  it("nothing is left when the process that made the hosts is killed", async () => {
+  it("nothing is left when the process that created the hosts is killed", async () => {
     const module = fileURLToPath(new URL("two-hosts.ts", import.meta.url));
     const script = `
       import { TwoHosts } from ${JSON.stringify(module)};

@@ -21,7 +21,7 @@ import { describeWith, freePort, startPeer } from "./peer-program.ts";
 
 const KEY = Buffer.alloc(32, "k");
 
-describeWith(["danted", "microsocks", "tinyproxy", "openssl"], "by carriers that are not ours", () => {
+describeWith(["danted", "microsocks", "tinyproxy", "openssl"], "carriers that are not ours", () => {
   const folder = mkdtempSync(join(tmpdir(), "underpass-carriers-"));
   const peers: PeerProgram[] = [];
   const inFolder = (name: string) => join(folder, name);
@@ -202,32 +202,33 @@ BasicAuth user p4ss
   it("danted carries the tunnel", () =>
     expectEcho({ server: direct(), via: [`socks5://127.0.0.1:${ports.danted}`] }));
 
-  it("microsocks does with user and password", () => expectEcho({ server: direct(), via: [microsocks()] }));
+  it("microsocks carries the tunnel with user and password", () =>
+    expectEcho({ server: direct(), via: [microsocks()] }));
 
   it("microsocks reaches the server by its name", () =>
     expectEcho({ server: `localhost:${serverPort}`, via: [microsocks()] }));
 
-  it("tinyproxy does by CONNECT with basic credentials", () =>
+  it("tinyproxy carries the tunnel through CONNECT with basic credentials", () =>
     expectEcho({ server: direct(), via: [`http://user:p4ss@127.0.0.1:${ports.tinyproxy}`] }));
 
   it("one proxy is reached through another", () =>
     expectEcho({ server: direct(), via: [`socks5://127.0.0.1:${ports.danted}`, microsocks()] }));
 
-  it("a Unix socket, named as server or as carrier", async () => {
+  it("a Unix socket carries the tunnel, given as server or as carrier", async () => {
     await expectEcho({ server: `unix:${inFolder("socket")}` });
     await expectEcho({ via: [`unix:${inFolder("socket")}`] });
   });
 
-  it("TLS whose certificate is verified", () =>
+  it("TLS carries the tunnel after the certificate is verified", () =>
     expectEcho({ server: `127.0.0.1:${portOf(tls)}`, via: [`tls://?servername=tunnel.test&${ca()}`] }));
 
-  it("TLS inside SOCKS5", () =>
+  it("TLS inside SOCKS5 carries the tunnel", () =>
     expectEcho({
       server: `127.0.0.1:${portOf(tls)}`,
       via: [microsocks(), `tls://?servername=tunnel.test&${ca()}`],
     }));
 
-  it("TLS with a client's certificate", () =>
+  it("TLS with a client's certificate carries the tunnel", () =>
     expectEcho({
       server: `127.0.0.1:${portOf(mutualTls)}`,
       via: [
@@ -259,7 +260,7 @@ BasicAuth user p4ss
     }
   });
 
-  it("a stream of the caller's", async () => {
+  it("a stream of the caller carries the tunnel", async () => {
     const carrier = () => {
       const [near, far] = duplexPair() as [Duplex, Duplex];
       const inner = connect(Number(serverPort), "127.0.0.1");
@@ -288,13 +289,13 @@ BasicAuth user p4ss
   it.each([
     ["a wrong password", () => `socks5://us%3Aer:wrong@127.0.0.1:${ports.microsocks}`, /socks5 .*refused/],
     ["a wrong HTTP password", () => `http://user:no@127.0.0.1:${ports.tinyproxy}`, /http .*status 40/],
-  ])("says which step failed for %s, without the password", async (_what, via, message) => {
+  ])("names the step that failed for %s, without the password", async (_what, via, message) => {
     const failure = expectEcho({ server: direct(), via: [via()] });
     await expect(failure).rejects.toThrow(message);
     await expect(failure).rejects.not.toThrow(/wrong|:no@/);
   });
 
-  it("says so when the server is not there, and goes on trying until it is", async () => {
+  it("reports that the server is down, and retries until it is up", async () => {
     const port = await freePort();
     const local = await startUdpLocal({ server: `127.0.0.1:${port}`, psk: KEY, listen: "127.0.0.1:0" });
     const [error] = await once(local, "error");

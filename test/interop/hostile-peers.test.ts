@@ -24,7 +24,7 @@ import { makeAddress } from "../../src/wire/socket-address.ts";
 const KEY = Buffer.alloc(32, "k");
 
 /** A tunnel with an honest user, against which each hostile peer is set. */
-describe("beside a hostile peer others' traffic flows", () => {
+describe("the traffic of others flows beside a hostile peer", () => {
   let server: UdpServer;
   let local: UdpLocal;
   let echo: UdpSocket;
@@ -83,7 +83,7 @@ describe("beside a hostile peer others' traffic flows", () => {
     expect(data.toString()).toBe(text);
   }
 
-  it("that sends its head a byte at a time, and is cut off at the deadline", async () => {
+  it("that sends its head one byte at a time and is cut off at the deadline", async () => {
     const socket = attack();
     const drip = setInterval(() => socket.write("G"), 20);
     const closed = once(socket, "close");
@@ -93,7 +93,7 @@ describe("beside a hostile peer others' traffic flows", () => {
     expect(server.stats().refused.handshake_timeout).toBeGreaterThan(0);
   });
 
-  it("that sends an endless head, and is told 400 at 8 KiB", async () => {
+  it("that sends an endless head and gets 400 at 8 KiB", async () => {
     const socket = attack();
     let answer = "";
     socket.on("data", (data) => {
@@ -105,7 +105,7 @@ describe("beside a hostile peer others' traffic flows", () => {
     await expectFlow("after an endless head");
   });
 
-  it("that is no HTTP, or asks for something else, and gets what a web server says", async () => {
+  it("that does not speak HTTP, or asks for something else, and gets a web server's answer", async () => {
     for (const [request, status] of [
       ["\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400],
       ["GET / HTTP/1.1\r\nHost: a\r\n\r\n", 404],
@@ -125,7 +125,7 @@ describe("beside a hostile peer others' traffic flows", () => {
     await expectFlow("after strangers");
   });
 
-  it("10,000 times over, half-open: the oldest go, and memory stays in bounds", async () => {
+  it("that opens 10,000 connections, of which the oldest are closed, and memory stays bounded", async () => {
     const before = process.memoryUsage().rss;
     for (let i = 0; i < 10_000; i += 100) {
       const batch = Array.from({ length: 100 }, () => {
@@ -196,7 +196,7 @@ describe("a peer with the key that breaks the protocol", () => {
     expect(server.stats().refused.protocol_error).toBe(1);
   });
 
-  it("has contexts over its bound refused, one by one, and counted", async () => {
+  it("has contexts beyond its bound refused and counted one by one", async () => {
     const server = await start({ maxContextsPerSession: 100 });
     const socket = await upgraded(server);
     socket.write(Buffer.from("80555002020100", "hex"));
@@ -215,7 +215,7 @@ describe("a peer with the key that breaks the protocol", () => {
     socket.destroy();
   });
 
-  it("that never reads is cut off when 1 MiB of answers wait", async () => {
+  it("is cut off when it never reads and 1 MiB of answers wait", async () => {
     const server = await start({});
     const socket = await upgraded(server);
     socket.pause();
@@ -234,7 +234,7 @@ describe("a peer with the key that breaks the protocol", () => {
 });
 
 describe.each(["127.0.0.1:0", "unix"])("a server on %s that has no descriptor left", (where) => {
-  it("refuses what it has none for, and serves again when others are free", async () => {
+  it("refuses connections while it has none, and serves again when some are free", async () => {
     const directory = mkdtempSync(join(tmpdir(), "underpass-"));
     const listen = where === "unix" ? `unix:${join(directory, "socket")}` : where;
     const program = fileURLToPath(new URL("../../dist/cli/udp-server.js", import.meta.url));

@@ -37,7 +37,7 @@ describe.skipIf(!hasSanitizer)("the native module under AddressSanitizer and UBS
     expect(build.status).toBe(0);
   }, 120_000);
 
-  it("survives random batches, rows that lie, and sockets that close in the middle", () => {
+  it("survives random batches, false rows, and sockets that close halfway", () => {
     const seen = run([], []);
     expect(seen.bad).toBe(0);
     expect(seen.datagrams).toBeGreaterThan(5_000);

@@ -153,7 +153,7 @@ describe.skipIf(loadNativeModule() instanceof Error && process.env.CI === undefi
       expect(threads()).toBe(before);
     });
 
-    it("finds the worker of a session that resumes: the target sees the same source", async () => {
+    it("resumes a session in its own worker, so that the target sees the same source", async () => {
       const cuts = new Set<Socket>();
       const relay = createServer((near) => {
         const far = connect(serverPort, "127.0.0.1");
@@ -186,7 +186,7 @@ describe.skipIf(loadNativeModule() instanceof Error && process.env.CI === undefi
       expect(new Set(upInWorker()).size).toBeGreaterThan(1);
     });
 
-    it("starts a worker that crashed again: its sessions register anew, those of the others go on", async () => {
+    it("restarts a worker that crashed: its sessions register anew, those of the others go on", async () => {
       const asks: ReturnType<typeof application>[] = [];
       while (new Set(upInWorker()).size < WORKERS && asks.length < 40)
         asks.push(application(await startClient()));
@@ -202,7 +202,7 @@ describe.skipIf(loadNativeModule() instanceof Error && process.env.CI === undefi
       expect(server.exitCode).toBe(null);
     });
 
-    it("serves a udp-local of two workers: a session each, every source of both families answered, by SOCKS5 too", async () => {
+    it("serves a udp-local with two workers: a session each, every source of both families answered, also through SOCKS5", async () => {
       const psk = join(folder, "psk");
       const local = spawn(
         process.execPath,

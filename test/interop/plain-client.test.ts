@@ -64,13 +64,13 @@ describe("a foreign client of RFC 9298", () => {
     bound.socket.destroy();
   });
 
-  it("has capsules of unknown types skipped", async () => {
+  it("may send capsules of unknown types, which are skipped", async () => {
     await client.request(`/.well-known/masque/udp/127.0.0.1/${echo.address().port}/`);
     client.send("17 04 ff ff ff ff 80 55 50 00 02 00 00 00 03 00 68 69");
     expect(await client.take(5)).toBe("0003006869");
   });
 
-  it("binds: many targets on one socket, uncompressed and compressed, and is told the public address", async () => {
+  it("binds one socket for many targets, uncompressed and compressed, and gets the public address", async () => {
     const head = await client.request("/.well-known/masque/udp/%2A/%2A/", ["Connect-UDP-Bind: ?1"]);
     expect(head).toMatch(/^HTTP\/1.1 101 /);
     expect(head).toMatch(/\r\nconnect-udp-bind: \?1\r\n/i);
@@ -92,7 +92,7 @@ describe("a foreign client of RFC 9298", () => {
     expect(source.port).toBe(Number(publicAddress![1]));
   });
 
-  it("that uses context 0 in a bound tunnel without fallback is disconnected", async () => {
+  it("is disconnected when it uses context 0 in a bound tunnel without fallback", async () => {
     await client.request("/.well-known/masque/udp/%2A/%2A/", ["Connect-UDP-Bind: ?1"]);
     client.send("00 03 00 68 69");
     await client.ended();
@@ -132,7 +132,7 @@ describe("a foreign client of RFC 9298", () => {
     expect(heard).toEqual([]);
   });
 
-  it("is told 404, like by any web server, when the server has a key", async () => {
+  it("gets 404, as from any web server, when the server has a key", async () => {
     const closed = await startUdpServer({ listen: ["127.0.0.1:0"], psk: Buffer.alloc(32, "k") });
     const stranger = new PlainClient(Number(closed.address.listen[0].split(":")[1]));
     const head = await stranger.request(`/.well-known/masque/udp/127.0.0.1/${echo.address().port}/`);

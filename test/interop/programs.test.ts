@@ -78,7 +78,7 @@ function file(name: string, content: string): string {
   return path;
 }
 
-describe("bad options are said in one line, with exit code 2:", () => {
+describe("bad options exit with 2 and one line:", () => {
   it.each([
     ["udp-server", ["--listen", "0.0.0.0:0"], /0\.0\.0\.0:0.*(psk|key|insecure)/],
     ["udp-server", ["--allow", "10.0.0.0/99"], /10\.0\.0\.0\/99/],
@@ -93,7 +93,7 @@ describe("bad options are said in one line, with exit code 2:", () => {
     ["udp-local", ["--server", "unix:/run/a", "--via", "socks5://127.0.0.1:1"], /--server: .*--via/],
     ["udp-local", ["--via", "http://u:secret@127.0.0.1:0"], /--via/],
     ["udp-local", ["--via", "tls://?ca=/nonexistent/ca.pem"], /ca\.pem/],
-  ] as const)("%s %j", async (program, args, pattern) => {
+  ] as const)("%s refuses %j", async (program, args, pattern) => {
     const { code, stderr, stdout } = await run(program, args);
     expect(stderr.trimEnd().split("\n")).toHaveLength(1);
     expect(stderr).toMatch(pattern);
@@ -101,14 +101,14 @@ describe("bad options are said in one line, with exit code 2:", () => {
     expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
   });
 
-  it("a key of 15 bytes, without showing it", async () => {
+  it("a key of 15 bytes is refused without being shown", async () => {
     const { code, stderr } = await run("udp-local", ["--psk-file", file("short", "fifteen bytes..\n")]);
     expect(code).toBe(2);
     expect(stderr).toMatch(/16/);
     expect(stderr).not.toContain("fifteen");
   });
 
-  it("a config file with a wrong field, by its line and column", async () => {
+  it("a wrong field of a config file is reported by its line and column", async () => {
     const config = file("bad.json", JSON.stringify({ "age-budget-ms": "soon" }));
     const { code, stderr } = await run("udp-local", ["--config", config]);
     expect(code).toBe(2);
@@ -135,7 +135,7 @@ it("a config file as editors write it starts a program from any folder", async (
 });
 
 describe("a program", () => {
-  it("says its version and its options", async () => {
+  it("prints its version and its options", async () => {
     expect((await run("udp-local", ["--version"])).stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
     const help = await run("udp-server", ["--help"]);
     expect(help.code).toBe(0);
@@ -167,7 +167,7 @@ describe("a program", () => {
     expect(lines.at(-1)).toMatch(pattern);
   });
 
-  it("does not say that the server is unreachable when it is itself what closes", async () => {
+  it("does not report an unreachable server when it closes by itself", async () => {
     const server = start("udp-server", ["--listen", "127.0.0.1:0", "--ready-fd", "3"]);
     await once(server.child.stdio[3]!, "end");
     const [address] = JSON.parse(server.output.ready).listen;
@@ -179,7 +179,7 @@ describe("a program", () => {
     expect(local.output.stderr).not.toContain("cannot reach");
   });
 
-  it("says that the server goes away when that has said so", async () => {
+  it("reports that the server shuts down when the server has announced it", async () => {
     const server = start("udp-server", ["--listen", "127.0.0.1:0", "--ready-fd", "3"]);
     await once(server.child.stdio[3]!, "end");
     const [address] = JSON.parse(server.output.ready).listen;
@@ -199,7 +199,7 @@ describe("a program", () => {
     expect(stderr).toMatch(/\/does\/not\/exist/);
   });
 
-  it("tells its real addresses when it is ready, on stderr and on --ready-fd, and ends with 0 on SIGTERM", async () => {
+  it("reports its real addresses when it is ready, on stderr and on --ready-fd, and exits with 0 on SIGTERM", async () => {
     const { child, output } = start("udp-server", [
       "--listen",
       "127.0.0.1:0",
@@ -218,7 +218,7 @@ describe("a program", () => {
     expect(JSON.parse(output.ready)).toEqual(ready);
   });
 
-  it("ignores SIGHUP, and says so", async () => {
+  it("ignores SIGHUP and logs it", async () => {
     const { child, output } = start("udp-local", ["--server", "127.0.0.1:1", "--listen", "127.0.0.1:0"]);
     await until(() => output.stderr.includes("ready"), child, output);
     child.kill("SIGHUP");
@@ -255,7 +255,7 @@ describe("a program", () => {
     }
   });
 
-  it("says why it has no connection once, and says so again when the reason is another", async () => {
+  it("reports once why it has no connection, and again when the reason changes", async () => {
     const socket = createServer().listen(0, "127.0.0.1");
     await once(socket, "listening");
     const { port } = socket.address() as AddressInfo;
@@ -270,7 +270,7 @@ describe("a program", () => {
     expect(output.stderr.split("ECONNREFUSED")).toHaveLength(2);
   });
 
-  it("says that the server is unreachable at the start, once, and goes on", async () => {
+  it("reports once that the server is unreachable at the start, and goes on", async () => {
     const { child, output } = start("udp-local", ["--server", "127.0.0.1:1", "--listen", "127.0.0.1:0"]);
     await until(() => output.stderr.includes("ECONNREFUSED"), child, output);
     expect(output.stderr).toMatch(/udp-local ready: socks5 127\.0\.0\.1:\d+, server 127\.0\.0\.1:1/);
@@ -285,7 +285,7 @@ describe("a program", () => {
     expect(JSON.parse(output.stderr.split("\n")[0]).socks5).toMatch(/^127\.0\.0\.1:[1-9]\d+$/);
   });
 
-  it("tells systemd that it is ready, where there is systemd-notify", async () => {
+  it("notifies systemd when it is ready, if systemd-notify is installed", async () => {
     const path = join(folder, "notify");
     const listener = spawn("python3", [
       "-c",

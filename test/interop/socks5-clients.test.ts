@@ -60,17 +60,17 @@ describeWith(["curl", "/usr/bin/python3", "microsocks"], "SOCKS5 clients that ar
     await server.close();
   });
 
-  it("PySocks gets 0 to 60,000 bytes back over UDP ASSOCIATE, to an address", async () => {
+  it("PySocks gets 0 to 60,000 bytes back through UDP ASSOCIATE, with an address as target", async () => {
     const args = [port(open), "", "", "127.0.0.1", String(echo.address().port)];
     expect(await run("/usr/bin/python3", ["-c", PYSOCKS, ...args])).toBe("ok\n");
   });
 
-  it("PySocks does so to an IPv4-mapped address, and hears of the IPv4 address", async () => {
+  it("PySocks reaches an IPv4-mapped target, and gets the IPv4 address as source", async () => {
     const args = [port(open), "", "", "::ffff:127.0.0.1", String(echo.address().port)];
     expect(await run("/usr/bin/python3", ["-c", PYSOCKS, ...args])).toBe("ok\n");
   });
 
-  it("PySocks does so with user and password", async () => {
+  it("PySocks gets datagrams back with user and password", async () => {
     const args = [port(guarded), AUTH.user, AUTH.password, "127.0.0.1", String(echo.address().port)];
     expect(await run("/usr/bin/python3", ["-c", PYSOCKS, ...args])).toBe("ok\n");
   });
@@ -101,7 +101,7 @@ describeWith(["curl", "/usr/bin/python3", "microsocks"], "SOCKS5 clients that ar
     }
   });
 
-  it("curl is told that nothing listens", async () => {
+  it("curl reports that nothing listens", async () => {
     const dead = await freePort();
     await expect(
       run("curl", ["-sS", "--socks5", `127.0.0.1:${port(open)}`, `http://127.0.0.1:${dead}/`]),

@@ -45,7 +45,7 @@ function datagram(context: number, payload: string): Uint8Array {
   return Buffer.from([0, payload.length + 1, context, ...Buffer.from(payload)]);
 }
 
-describe("a datagram right before what ends its context, in one piece,", () => {
+describe("a datagram right before the end of its context, in one chunk,", () => {
   it("reaches the application with its own source, whatever ends it", () => {
     const network = started();
     network.echoes = false;
@@ -104,7 +104,7 @@ describe("a server", () => {
     return connection;
   };
 
-  it("begins nothing for a connection that is gone when its target's name has been found", () => {
+  it("begins nothing for a connection that is gone when its target's name is resolved", () => {
     const { server, now } = new Network();
     const connection = plain(server, now, "a.test");
     const output = server.pollOutput();
@@ -115,7 +115,7 @@ describe("a server", () => {
     expect([server.sessionCount, server.associationCount, server.tunnelCount]).toEqual([0, 0, 0]);
   });
 
-  it("holds no more sessions than it may when the names of many targets are found late", () => {
+  it("keeps within its bound of sessions when the names of many targets are resolved late", () => {
     const { server, now } = new Network({ server: { maxSessions: 2 } });
     for (let i = 0; i < 5; i++) plain(server, now, `${i}.test`);
     for (let output = server.pollOutput(); output !== undefined; output = server.pollOutput()) {
@@ -126,7 +126,7 @@ describe("a server", () => {
     expect(server.counters.refused.tunnel_limit).toBe(3);
   });
 
-  it("sends nothing to a name that it has not found, though the client acknowledges it", () => {
+  it("sends nothing to a name that is not resolved, even if the client acknowledges it", () => {
     const network = started();
     network.answersNames = false;
     const a = open(network);
@@ -138,7 +138,7 @@ describe("a server", () => {
     expect(network.atTargets).toEqual([]);
   });
 
-  it("hears nobody who may not be sent to, so that a made-up source is no way around its policy", () => {
+  it("drops datagrams from denied addresses, so that a forged source is no way around its policy", () => {
     const network = started({ server: { filtering: "endpoint-independent" } });
     network.echoes = false;
     const a = open(network);
@@ -153,7 +153,7 @@ describe("a server", () => {
 });
 
 describe("names", () => {
-  it("are looked up 64 at a time for a session, each in its turn, and not at all once their context is closed", () => {
+  it("are looked up 64 at a time for a session, in turn, and not at all once their context is closed", () => {
     const network = started();
     const { server } = network;
     network.answersNames = false;
@@ -170,7 +170,7 @@ describe("names", () => {
     expect(asked().map(({ name }) => name)).toEqual(Array.from({ length: 100 }, (_, i) => `${i}.test`));
   });
 
-  it("of a client that registers and closes them without end are not looked up without end", () => {
+  it("of a client that registers and closes them endlessly are not looked up endlessly", () => {
     const network = started();
     network.answersNames = false;
     const a = open(network);
@@ -193,7 +193,7 @@ describe("names", () => {
 });
 
 describe("datagrams", () => {
-  it("go to the target and back, with the target's address on the answer", () => {
+  it("reach the target and come back with the target's address", () => {
     const network = started();
     const a = open(network);
     network.send(a, "192.0.2.1:53", "question");
@@ -231,7 +231,7 @@ describe("datagrams", () => {
     expect(network.arrived[0].remote).toBe("192.0.2.7:53");
   });
 
-  it("to a name that does not exist are dropped and counted, and not asked for again each time", () => {
+  it("to a name that does not exist are dropped and counted, without a lookup each time", () => {
     const network = started();
     const a = open(network);
     for (let i = 0; i < 5; i++) {
@@ -255,7 +255,7 @@ describe("datagrams", () => {
     expect(network.client.counters.drops.refused_target).toBe(1);
   });
 
-  it("of a steady flow of 1,200 bytes cost 4 bytes more each", () => {
+  it("of a steady flow of 1,200 bytes cost 4 more bytes each", () => {
     const network = started();
     const a = open(network);
     const payload = "x".repeat(1200);
@@ -307,19 +307,19 @@ describe("filtering", () => {
     return { heard: payloads(network), filtered: network.server.counters.drops.filtered };
   };
 
-  it("endpoint-independent hears every sender", () => {
+  it("that is endpoint-independent accepts every sender", () => {
     expect(heard("endpoint-independent")).toEqual({ heard: senders, filtered: 0 });
   });
-  it("address-dependent hears every port of an address that was sent to", () => {
+  it("that is address-dependent accepts every port of an address that was sent to", () => {
     expect(heard("address-dependent")).toEqual({ heard: senders.slice(0, 2), filtered: 1 });
   });
-  it("address-and-port-dependent hears only whom was sent to", () => {
+  it("that is address-and-port-dependent accepts only what was sent to", () => {
     expect(heard("address-and-port-dependent")).toEqual({ heard: senders.slice(0, 1), filtered: 2 });
   });
 });
 
-describe("handshake", () => {
-  it("goes through when both ends have the key", () => {
+describe("a handshake", () => {
+  it("succeeds when both ends have the key", () => {
     const network = started(KEYS);
     network.send(open(network), "192.0.2.1:53", "x");
     network.settle();
@@ -356,7 +356,7 @@ describe("handshake", () => {
     expect(text).not.toContain(Buffer.from(KEY).toString("base64"));
   });
 
-  it("that takes longer than 5 s is ended", () => {
+  it("is ended when it takes longer than 5 s", () => {
     const network = new Network();
     const connection = network.server.handleAccept(network.now);
     const slow = new TextEncoder().encode("GET / HTTP/1.1\r\n");
@@ -369,7 +369,7 @@ describe("handshake", () => {
 });
 
 describe("heartbeats", () => {
-  it("keep an idle session for an hour and measure the round trip", () => {
+  it("keep an idle session alive for an hour and measure the round trip", () => {
     const network = started({ latencyMs: 20 });
     network.advance(3_600_000);
     expect(network.client.isUp).toBe(true);
@@ -425,8 +425,8 @@ describe("heartbeats", () => {
   });
 });
 
-describe("resume", () => {
-  it("after a cut keeps the source port that targets see", () => {
+describe("a resumed session", () => {
+  it("keeps the source port that targets see", () => {
     const network = started(KEYS);
     const a = open(network);
     network.send(a, "192.0.2.1:53", "before");
@@ -440,7 +440,7 @@ describe("resume", () => {
     expect(network.client.counters.resumed).toBe(1);
   });
 
-  it("lets a target's datagram through that comes before the client has sent again", () => {
+  it("receives a target's datagram before the client has sent again", () => {
     const network = started();
     const a = open(network);
     network.send(a, "192.0.2.1:53", "x");
@@ -469,7 +469,7 @@ describe("resume", () => {
     expect(new Set(payloads(network).slice(1000))).toEqual(new Set(all.map((a) => `b${a}`)));
   });
 
-  it("comes within 6 s of the server's return, however long it was away", () => {
+  it("is up within 6 s of the server's return, however long it was away", () => {
     for (const away of [300, 7_000, 61_000, 600_000]) {
       const network = started();
       network.killServer();
@@ -480,7 +480,7 @@ describe("resume", () => {
     }
   });
 
-  it("is refused to whoever has the session's id but not its key", () => {
+  it("is refused to a client that has the session's id but not its key", () => {
     const { server, now } = new Network();
     const crypto = seededCryptography(7);
     const upgrade = (session: Uint8Array | undefined) => {
@@ -507,7 +507,7 @@ describe("resume", () => {
     expect(second.session).not.toEqual(first.session);
   });
 
-  it("is over after the linger time, and the association gets a new port", () => {
+  it("is impossible after the linger time, and the association gets a new port", () => {
     const network = started({ server: { lingerMs: 1_000 } });
     const a = open(network);
     network.send(a, "192.0.2.1:53", "before");
@@ -538,7 +538,7 @@ describe("resume", () => {
 });
 
 describe("lanes", () => {
-  it("share the associations, and one lane's death moves its own to another with their ports", () => {
+  it("share the associations, and those of a lane that dies move to another with their ports", () => {
     const network = started({ client: { lanes: 4 } });
     expect(network.client.lanesUp).toBe(4);
     const all = Array.from({ length: 100 }, () => open(network));
@@ -557,7 +557,7 @@ describe("lanes", () => {
     expect(network.server.sessionCount).toBe(1);
   });
 
-  it("all come back as one session after the server has restarted", () => {
+  it("all return to one session after the server has restarted", () => {
     const network = started({ client: { lanes: 4 } });
     network.send(open(network), "192.0.2.1:53", "x");
     network.advance(10);
@@ -571,7 +571,7 @@ describe("lanes", () => {
 });
 
 describe("bounds", () => {
-  it("past max-associations the idlest that may expire is evicted, and counted", () => {
+  it("beyond max-associations the idlest that may expire is evicted and counted", () => {
     const network = started({ client: { maxAssociations: 2 } });
     const first = open(network);
     network.advance(10);
@@ -623,7 +623,7 @@ describe("bounds", () => {
     expect(new Set(ports).size).toBe(1);
   });
 
-  it("the longest waiting of too many half-open connections is closed", () => {
+  it("the oldest of too many half-open connections is closed", () => {
     const network = new Network({ server: { maxHalfOpen: 4 } });
     for (let i = 0; i < 10; i++) {
       network.server.handleAccept(network.now);
@@ -652,8 +652,8 @@ describe("bounds", () => {
   });
 });
 
-describe("any cutting of the stream", () => {
-  it("gives the same datagrams", () => {
+describe("a stream that is cut anywhere", () => {
+  it("yields the same datagrams", () => {
     const run = (cutBytes: number) => {
       const network = started({ ...KEYS, cutBytes });
       network.names.set("example.test", "192.0.2.7");
@@ -671,7 +671,7 @@ describe("any cutting of the stream", () => {
   });
 });
 
-describe("ids of a session near their end", () => {
+describe("a session whose ids run out", () => {
   const maxId = 400;
   const few = { client: { maxId }, server: { maxId } };
   const ports = (network: Network) => new Set(network.atTargets.map((line) => line.split(" ")[0]));
@@ -687,7 +687,7 @@ describe("ids of a session near their end", () => {
     }
   };
 
-  it("a new session takes over before they run out, and every datagram arrives", () => {
+  it("is replaced by a new one before, and every datagram arrives", () => {
     for (const latencyMs of [0, 30]) {
       const network = started({ ...few, latencyMs });
       const call = open(network, false);
@@ -711,7 +711,7 @@ describe("ids of a session near their end", () => {
     }
   });
 
-  it("answers that come by the former session's sockets reach their application", () => {
+  it("still delivers the answers to its sockets to their application", () => {
     const network = started(few);
     network.echoes = false;
     const call = open(network, false);
@@ -725,7 +725,7 @@ describe("ids of a session near their end", () => {
     expect(network.server.sessionCount).toBe(1);
   });
 
-  it("the server's ids count as well", () => {
+  it("is replaced for the server's ids as well", () => {
     const network = started({ ...few, server: { maxId, filtering: "endpoint-independent" } });
     const call = open(network, false);
     network.send(call, "192.0.2.9:5060", "hello");
@@ -739,7 +739,7 @@ describe("ids of a session near their end", () => {
     expect(payloads(network)).toHaveLength(strangers + 1);
   });
 
-  it("a session that is lost meanwhile is resumed, and renewed then", () => {
+  it("is resumed if it is lost meanwhile, and replaced then", () => {
     const network = started(few);
     const call = open(network, false);
     useIds(network, (count) => count === 170);
@@ -756,7 +756,7 @@ describe("ids of a session near their end", () => {
 });
 
 describe("deadlines", () => {
-  it("a peer that falls silent is noticed 15 s after its last bytes, by both ends", () => {
+  it("both ends notice a silent peer 15 s after its last bytes", () => {
     for (const latencyMs of [0, 40]) {
       const network = started({ latencyMs, client: { lanes: 1 } });
       network.advance(7_300);
@@ -771,7 +771,7 @@ describe("deadlines", () => {
     }
   });
 
-  it("wake the server once a heartbeat, however many associations are idle", () => {
+  it("the server wakes once per heartbeat, however many associations are idle", () => {
     const network = started();
     for (let i = 0; i < 1_000; i++) network.send(open(network, false), "192.0.2.1:53", "x");
     network.settle();

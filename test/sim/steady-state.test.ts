@@ -11,7 +11,7 @@ const STRIDE = 2048;
 setFlagsFromString("--expose-gc");
 const collect = runInNewContext("gc") as () => void;
 
-it.each([64, 1200])("keeps nothing of a million datagrams of %i bytes, at either end", (size) => {
+it.each([64, 1200])("neither end retains memory after a million datagrams of %i bytes", (size) => {
   const network = new Network({ server: { permits: () => true } });
   network.start();
   const { client, server } = network;

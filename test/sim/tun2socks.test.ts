@@ -41,7 +41,7 @@ function join(written: readonly Written[]): Buffer {
 }
 
 describe.each(FAMILIES)("UDP over IPv$family", ({ family, app, target, other }) => {
-  it("makes one association of a source, whatever it sends to, and another of its next port", () => {
+  it("opens one association for a source, whatever it sends to, and another for its next port", () => {
     const device = new Device();
     device.send(
       udpPacket(app, 5000, target, 53, HELLO),
@@ -137,7 +137,7 @@ describe.each(FAMILIES)("UDP over IPv$family", ({ family, app, target, other }) 
     expect(device.sent).toHaveLength(family === 4 ? 1 : 0);
   });
 
-  it("ends an association after 60 s, after 300 s once it was answered twice, and at the host's word", () => {
+  it("ends an association after 60 s, after 300 s if it was answered twice, and when the host closes it", () => {
     const device = new Device();
     for (const port of [1, 2, 3]) device.send(udpPacket(app, port, target, 53, HELLO));
     for (let i = 0; i < 2; i++) device.reply(1, at(target, 53), HELLO);
@@ -159,7 +159,7 @@ describe.each(FAMILIES)("UDP over IPv$family", ({ family, app, target, other }) 
     expect(device.core.counters.drops.association_closed).toBe(1);
   });
 
-  it("says port unreachable, host unreachable and too big with a quote that the sender's kernel can match", () => {
+  it("reports port unreachable, host unreachable and too big with a quote that the sender's kernel can match", () => {
     const device = new Device();
     device.send(udpPacket(app, 5000, target, 53, HELLO));
     const kinds = [
@@ -187,14 +187,14 @@ describe.each(FAMILIES)("UDP over IPv$family", ({ family, app, target, other }) 
     [0, family === 4 ? 68 : 1280],
     [1279, family === 4 ? 1279 : 1280],
     [0x1_0000, 65_535],
-  ])("says an MTU of %d as %d: no link has less, and no more is told", (mtu, wanted) => {
+  ])("reports an MTU of %d as %d: no link has less, and no more is reported", (mtu, wanted) => {
     const device = new Device();
     device.send(udpPacket(app, 5000, target, 53, HELLO));
     device.core.handleUnreachable(device.now, 0, address(at(target, 53)), "too-big", mtu);
     expect(device.drain()[0].message.readUInt32BE(4)).toBe(wanted);
   });
 
-  it("refuses by rule, by a route that is down, and to the peer address itself, with a port unreachable", () => {
+  it("answers port unreachable when a rule rejects, the route is down, or the target is the peer address", () => {
     const rules = ["udp *:443 reject", "udp *:99 drop", "udp *:7 direct"].map(parseRule);
     const device = new Device({ rules });
     const quic = udpPacket(app, 5000, target, 443, randomBytes(seededRandom(7), 1_200));
@@ -224,7 +224,7 @@ describe.each(FAMILIES)("UDP over IPv$family", ({ family, app, target, other }) 
     });
   });
 
-  it("keeps associations within their bound; a storm of 100,000 ports does not end one that is answered", () => {
+  it("keeps associations within their bound, and a storm of 100,000 ports does not evict one that is answered", () => {
     const device = new Device({ limits: { maxAssociations: 1_000, evictionsPerSecond: 100_000 } });
     device.send(udpPacket(app, 40_000, other, 53, HELLO));
     const hosts = family === 4 ? ["10.9.0.1", "10.9.0.2"] : ["fd00:9::1", "fd00:9::2"];
@@ -249,7 +249,7 @@ describe.each(FAMILIES)("UDP over IPv$family", ({ family, app, target, other }) 
     expect(Math.max(...slots)).toBeLessThan(2_048);
   });
 
-  it("drops new sources once 100 have pushed others out in a second, so that a storm costs the tunnel no more", () => {
+  it("drops new sources once 100 have evicted others in a second, so that a storm costs the tunnel no more", () => {
     const device = new Device({ limits: { maxAssociations: 50, evictionsPerSecond: 100 } });
     const storm = (firstPort: number) => {
       device.sent.length = 0;
@@ -445,7 +445,7 @@ describe.each(FAMILIES)("TCP over IPv$family", ({ family, app, target }) => {
     expect(device.core.counters.resets).toBe(0);
   });
 
-  it("a flow that is open lasts through two hours of silence less a minute; a SYN alone 30 s", () => {
+  it("an open flow survives two hours of silence less a minute, a SYN alone 30 s", () => {
     const { device, send, flow, sequence } = connected();
     send(segment(SYN, 100, 0, undefined, 6000));
     expect(device.core.halfOpenCount).toBe(1);
@@ -459,7 +459,7 @@ describe.each(FAMILIES)("TCP over IPv$family", ({ family, app, target }) => {
     expect(device.core.nextTimeout()).toBe(Number.POSITIVE_INFINITY);
   });
 
-  it("a flow refused by the host gives the application a RST that it must believe, and the listener one for what it still sends", () => {
+  it("a flow that the host refuses sends a RST that the application must accept, and resets what the listener still sends", () => {
     const { device, flow, sequence, kernel } = connected();
     expect(device.core.refuseFlow(flow.flow)).toBe(true);
     const [reset] = device.drain();
@@ -498,7 +498,7 @@ describe.each(FAMILIES)("TCP over IPv$family", ({ family, app, target }) => {
     expect(device.core.acceptFlow(device.now, family, kernel.accepted[1].port)).toBeDefined();
   });
 
-  it("a connection of the listener is accepted once, and of no port that no flow has", () => {
+  it("a connection of the listener is accepted once, and only from the port of a flow", () => {
     const { device, kernel } = connected();
     expect(device.core.acceptFlow(device.now, family, kernel.accepted[0].port)).toBeUndefined();
     for (const port of [0, 1, 65_535, 65_536, -1]) {
@@ -506,7 +506,7 @@ describe.each(FAMILIES)("TCP over IPv$family", ({ family, app, target }) => {
     }
   });
 
-  it("segments of no flow get the RST of RFC 9293 §3.10.7.1, and a RST gets none", () => {
+  it("segments outside any flow get the RST of RFC 9293 §3.10.7.1, and a RST gets none", () => {
     const device = new Device();
     expect(device.send(segment(ACK, 5, 77))).toMatchObject([
       { source: target, destination: app, sourcePort: 443, destinationPort: 5000, flags: RST, sequence: 77 },
@@ -561,7 +561,7 @@ describe.each(FAMILIES)("TCP over IPv$family", ({ family, app, target }) => {
     expect(device.core.counters.halfOpenEvicted).toBeGreaterThan(99_000);
   });
 
-  it("a flood that also completes no handshake but claims to cannot push out a flow whose handshake is complete", () => {
+  it("a flood of forged ACKs cannot evict a flow whose handshake is complete", () => {
     const device = new Device({ limits: { maxHalfOpen: 10 } });
     const kernel = new Kernel(device);
     const [synAck] = kernel.handle(device.send(segment(SYN, 100, 0)));
@@ -573,7 +573,7 @@ describe.each(FAMILIES)("TCP over IPv$family", ({ family, app, target }) => {
     expect(device.core.acceptFlow(device.now, family, kernel.accepted[0].port)).toBeDefined();
   });
 
-  it("past the bound of flows a SYN is refused, unless one of them has been idle for ten minutes", () => {
+  it("a SYN beyond the bound of flows is refused, unless one of them has been idle for ten minutes", () => {
     const device = new Device({ limits: { maxFlows: 3 } });
     const kernel = new Kernel(device);
     for (const port of [1, 2, 3]) {
@@ -619,7 +619,7 @@ describe.each(FAMILIES)("TCP over IPv$family", ({ family, app, target }) => {
     expect(device.core.counters.drops.malformed).toBe(5);
   });
 
-  it("a segment in fragments is put together and rewritten", () => {
+  it("a fragmented segment is reassembled and rewritten", () => {
     const device = new Device();
     device.send(segment(SYN, 100, 0));
     const message = segment(PSH | ACK, 101, 1, Buffer.alloc(1_000, 3)).subarray(family === 4 ? 20 : 40);
@@ -711,7 +711,7 @@ describe.each(FAMILIES)("ICMP over IPv$family", ({ family, app, target }) => {
     expect(device.send(echoPacket(app, target, HELLO, { ttl: 2 }))).toMatchObject([{ source: target }]);
   });
 
-  it("answers no error, reply or redirect with an error, even when its hop limit is over", () => {
+  it("answers no error, reply or redirect with an error, even when its hop limit has expired", () => {
     const device = new Device();
     const types = family === 4 ? [3, 4, 5, 11, 12] : [1, 2, 3, 4, 137];
     for (const type of types) {

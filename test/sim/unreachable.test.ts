@@ -39,7 +39,7 @@ describe("a target that cannot be reached", () => {
     ["too-big", 1300, 1300],
     ["too-big", 0xffff_ffff, 65_535],
     ["port", 1300, 0],
-  ] as const)("is told to the application: %s, MTU %d as %d", (kind, mtu, wanted) => {
+  ] as const)("is reported to the application: %s, MTU %d as %d", (kind, mtu, wanted) => {
     const network = started();
     network.unreachable(0, TARGET, kind, mtu);
     network.settle();
@@ -51,7 +51,7 @@ describe("a target that cannot be reached", () => {
     expect(network.arrived.at(-1)?.payload).toBe("still sent");
   });
 
-  it("is told of the association that sent there, over whichever lane", () => {
+  it("is reported for the association that sent there, over whichever lane", () => {
     const network = started({ client: { lanes: 3 } });
     const others = Array.from({ length: 5 }, () =>
       network.client.openAssociation(network.now, undefined, false),
@@ -72,7 +72,7 @@ describe("a target that cannot be reached", () => {
     expect(network.told.sort()).toEqual(others.map((one, i) => `${one} 192.0.2.${i + 10}:9 port 0`).sort());
   });
 
-  it("is told by the name that was asked for, where that resolved to it", () => {
+  it("is reported under the name that was asked for and resolved to it", () => {
     const network = started();
     network.names.set("example.test", "192.0.2.7");
     network.echoes = false;
@@ -83,7 +83,7 @@ describe("a target that cannot be reached", () => {
     expect(network.told).toEqual(["0 example.test:53 host 0"]);
   });
 
-  it("is told of a sender that was answered, by the server's own context", () => {
+  it("is reported for a sender that was answered, by the server's own context", () => {
     const network = started();
     network.receive(0, "192.0.2.1:54", "hello");
     network.settle();
@@ -93,7 +93,7 @@ describe("a target that cannot be reached", () => {
     expect(network.told).toEqual(["0 192.0.2.1:54 port 0"]);
   });
 
-  it("is not told where nobody sent to, nor without a lane", () => {
+  it("is not reported if nobody sent there, nor without a lane", () => {
     const network = started();
     network.unreachable(0, "192.0.2.99:53", "port");
     network.unreachable(77, TARGET, "port");
@@ -106,7 +106,7 @@ describe("a target that cannot be reached", () => {
     expect(network.server.counters.unreachable.port).toBe(0);
   });
 
-  it("is told at most 100 times a second in a session; the rest is counted", () => {
+  it("is reported at most 100 times a second in a session; the rest is counted", () => {
     const network = started();
     for (let i = 0; i < 1000; i++) {
       network.unreachable(0, TARGET, "port");
@@ -122,7 +122,7 @@ describe("a target that cannot be reached", () => {
 });
 
 describe("a target that the server refuses", () => {
-  it("is prohibited at once, and again for what comes later, once a batch", () => {
+  it("is reported as prohibited at once, and again for later datagrams, once a batch", () => {
     const network = started();
     network.send(0, "10.0.0.1:53", "x");
     network.settle();
@@ -137,7 +137,7 @@ describe("a target that the server refuses", () => {
     expect(network.client.counters.unreachable.prohibited).toBe(3);
   });
 
-  it("is asked for again after 30 s", () => {
+  it("is registered again after 30 s", () => {
     const network = started();
     network.send(0, "10.0.0.1:53", "x");
     network.advance(32_000);
@@ -147,7 +147,7 @@ describe("a target that the server refuses", () => {
     expect(network.told).toHaveLength(2);
   });
 
-  it("for its limit of contexts, or as it knows no such name, is prohibited too", () => {
+  it("is reported as prohibited also for the limit of contexts and for an unknown name", () => {
     const network = started({ server: { maxContextsPerSession: 1 } });
     network.send(0, "192.0.2.2:53", "x");
     network.settle();
@@ -158,7 +158,7 @@ describe("a target that the server refuses", () => {
     expect(another.told).toEqual(["0 nowhere.test:53 prohibited 0"]);
   });
 
-  it("is not told of an association that began in the slot of the one that sent", () => {
+  it("is not reported to an association that reuses the slot of the sender", () => {
     const network = started();
     network.send(0, "10.0.0.1:53", "x");
     network.settle();
@@ -170,8 +170,8 @@ describe("a target that the server refuses", () => {
   });
 });
 
-describe("a server that has gone mad", () => {
-  it("makes the client tell at most 200 times a second, and keep no more", () => {
+describe("a server that sends wrong UNREACHABLE capsules", () => {
+  it("makes the client report at most 200 a second, and keep no more", () => {
     const network = started();
     const others = Array.from({ length: 300 }, (_, i) => `192.0.2.5:${1000 + i}`);
     for (const target of others) network.send(0, target, "x");
@@ -186,7 +186,7 @@ describe("a server that has gone mad", () => {
     expect(network.told).toHaveLength(200);
   });
 
-  it("tells nothing of contexts that nobody has, and reads unknown kinds as host", () => {
+  it("is ignored for unknown contexts, and unknown kinds are read as host", () => {
     const network = started();
     inject(network, encodeUnreachable(4, "port", 0));
     inject(network, encodeUnreachable(1, "port", 0));
@@ -196,7 +196,7 @@ describe("a server that has gone mad", () => {
     expect(network.told).toEqual([`0 ${TARGET} host 0`, `0 ${TARGET} host 0`]);
   });
 
-  it("and closes what it told of in the same chunk does no harm", () => {
+  it("does no harm by closing the context in the same chunk", () => {
     const network = started();
     inject(network, Uint8Array.of(...encodeUnreachable(2, "port", 0), ...encodeCompressionClose(2)));
     expect(network.told).toEqual([`0 ${TARGET} port 0`]);
@@ -218,8 +218,8 @@ describe("a server that has gone mad", () => {
   });
 });
 
-describe("who does not know our extension", () => {
-  it("is told nothing", () => {
+describe("a client without our extension", () => {
+  it("gets no UNREACHABLE capsules", () => {
     const network = new Network();
     const { server } = network;
     const connection = server.handleAccept(network.now);

@@ -4,7 +4,7 @@ import { AddressIndex } from "../../src/core/address-index.ts";
 import { makeAddress } from "../../src/wire/socket-address.ts";
 
 describe("AddressIndex", () => {
-  it("does what a Map of owner and address does, through any additions and removals", () => {
+  it("agrees with a Map of owner and address through any additions and removals", () => {
     const step = fc.tuple(fc.boolean(), fc.nat(3), fc.nat(9), fc.nat(200));
     fc.assert(
       fc.property(fc.array(step, { maxLength: 300 }), (steps) => {

@@ -60,7 +60,7 @@ describe.each(KINDS)("a %s byte stream", (kind, io) => {
     expect(stream.localIp).toBe("127.0.0.1");
   });
 
-  it("leaves a socket of the embedder's as it is, to be destroyed by either", async () => {
+  it("leaves a socket of the embedder alone, so that either may destroy it", async () => {
     start(false);
     peer.write("through");
     await once(own, "data");
@@ -70,7 +70,7 @@ describe.each(KINDS)("a %s byte stream", (kind, io) => {
     expect(Buffer.concat(heard).toString()).toBe("through");
   });
 
-  it("gives what was read before it took the socket over, and what comes then, in order", async () => {
+  it("delivers what was read before it took the socket over, then what follows", async () => {
     own.pause();
     peer.write("before ");
     await once(own, "readable");
@@ -81,7 +81,7 @@ describe.each(KINDS)("a %s byte stream", (kind, io) => {
     expect(stream.isClosed).toBe(true);
   });
 
-  it("keeps what is lent until the system has taken it, then says so; the peer gets it whole", async () => {
+  it("borrows bytes until the system has taken them, then reports it; the peer gets them whole", async () => {
     start();
     peer.pause();
     const bytes = new Uint8Array(MUCH_BYTES);
@@ -106,13 +106,13 @@ describe.each(KINDS)("a %s byte stream", (kind, io) => {
     expect(await closed).toBe(undefined);
   });
 
-  it("tells of a connection that was reset", async () => {
+  it("reports a connection that was reset", async () => {
     start();
     peer.resetAndDestroy();
     expect((await closed)?.message).toMatch(/ECONNRESET/);
   });
 
-  it("is closed by a reset that came right behind bytes", async () => {
+  it("is closed by a reset that arrives right behind bytes", async () => {
     start();
     peer.write("last words");
     peer.resetAndDestroy();
@@ -120,7 +120,7 @@ describe.each(KINDS)("a %s byte stream", (kind, io) => {
     expect(stream.isClosed).toBe(true);
   });
 
-  it("hears nothing any more once destroyed, though bytes are on their way", async () => {
+  it("delivers nothing once it is destroyed, even if bytes are on their way", async () => {
     start();
     const gone = new Promise((done) => peer.resume().once("close", done));
     peer.write("x");

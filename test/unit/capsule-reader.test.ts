@@ -41,7 +41,7 @@ const capsule = fc.tuple(
 const isKnown = ([type]: Capsule) => type !== 0x17 && type !== 0x55_5fff;
 
 describe("CapsuleReader", () => {
-  it("gives the same capsules however the stream is cut, and skips unknown ones", () => {
+  it("returns the same capsules however the stream is cut, and skips unknown ones", () => {
     fc.assert(
       fc.property(
         fc.array(capsule, { maxLength: 20 }),
@@ -65,7 +65,7 @@ describe("CapsuleReader", () => {
     expect(read(new CapsuleReader(false), stream, [1])).toEqual([[0, [0, 104, 105]]]);
   });
 
-  it("takes a DATAGRAM of 65,535 bytes and refuses one of 65,536, at once", () => {
+  it("accepts a DATAGRAM of 65,535 bytes and refuses one of 65,536 at once", () => {
     const stream = encode([[0, new Array(65_535).fill(7)]]);
     expect(read(new CapsuleReader(false), stream, [1000])).toHaveLength(1);
     const header = Uint8Array.of(0, 0x80, 0x01, 0x00, 0x00);

@@ -59,7 +59,7 @@ describe("parseCarrierChain", () => {
     expect(parse(via).description).toBe(description);
   });
 
-  it("takes the server's host and port for the authority, and localhost for a Unix socket", () => {
+  it("uses the server's host and port as the authority, and localhost for a Unix socket", () => {
     expect(parse([], "a.test:1").authority).toBe("a.test:1");
     expect(parse([], "[2001:db8::1]:1").authority).toBe("[2001:db8::1]:1");
     expect(parse([], "unix:/run/a").authority).toBe("localhost");
@@ -118,7 +118,7 @@ describe("parseCarrierChain", () => {
 });
 
 describe("redactUrl", () => {
-  it("takes away all between the scheme and the last @", () => {
+  it("removes everything between the scheme and the last @", () => {
     expect(redactUrl("socks5://a:b@c/d@h:1")).toBe("socks5://***@h:1");
     expect(redactUrl("a:b@h:1")).toBe("***@h:1");
     expect(redactUrl("http://h:1/")).toBe("http://h:1/");
@@ -134,7 +134,7 @@ describe("isBehindProxy", () => {
     [["http://h:1", "tls://"], true],
     [["http://h:1", "tls://i:2"], false],
     [["tls://i:2", "http://h:1"], true],
-  ])("of %j is %s", (via, isBehind) => {
+  ])("returns for %j: %s", (via, isBehind) => {
     expect(isBehindProxy(via)).toBe(isBehind);
   });
 });
@@ -164,7 +164,7 @@ describe("a connection", () => {
     expect(failure).toMatch(/socks5 127\.0\.0\.1:\d+: .*method 255/);
   });
 
-  it("says after its time which step it waits for", async () => {
+  it("names the step that did not finish when it times out", async () => {
     const { failure } = await heardThrough(
       (port) =>
         parseCarrierChain({

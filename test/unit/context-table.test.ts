@@ -25,7 +25,7 @@ function linked(table: ContextTable, association: number): number[] {
 }
 
 describe("ContextTable", () => {
-  it("does what Maps do, through any allocations, hand-overs of an address, and releases", () => {
+  it("agrees with Maps through any allocations, handovers of an address, and releases", () => {
     const step = fc.record({
       action: fc.constantFrom("allocate", "allocate", "allocate", "release", "take"),
       association: fc.constantFrom(...ASSOCIATIONS),
@@ -88,14 +88,14 @@ describe("ContextTable", () => {
     );
   });
 
-  it("has no context of an association that it never saw", () => {
+  it("has no contexts of an unknown association", () => {
     const table = new ContextTable(7);
     expect(table.first(5)).toBe(-1);
     table.allocate(0, "register", 5, 2, addressOf(1), true, 0);
     expect([table.first(4), table.first(5), table.first(6), table.first(1_000_000)]).toEqual([-1, 0, -1, -1]);
   });
 
-  it("finds what a name was resolved to, for as long as one context of that name lives", () => {
+  it("finds what a name was resolved to as long as a context of that name exists", () => {
     const table = new ContextTable(7);
     const target = makeAddress("192.0.2.7", 53)!;
     const other = makeAddress("192.0.2.8", 53)!;
@@ -111,7 +111,7 @@ describe("ContextTable", () => {
     expect(table.findResolved(5, target, 0, target.length)).toBe(-1);
   });
 
-  it("uses released slots again, so that it grows with what it holds", () => {
+  it("reuses released slots, so that it grows with what it holds", () => {
     const table = new ContextTable(7);
     for (let i = 0; i < 10_000; i++) {
       table.release(table.allocate(i, "register", i % 100, 2, addressOf(i % HOSTS), true, 0));

@@ -10,7 +10,7 @@ describe("deadlines", () => {
     expect(deadlines.takeDue(1e9)).toBe(-1);
   });
 
-  it("answers as a map that is searched whole does, whatever is set and cleared", () => {
+  it("agrees with a map that is searched whole, whatever is set and cleared", () => {
     const command = fc.record({
       kind: fc.constantFrom("set", "set", "earlier", "clear", "take"),
       key: fc.nat(60),

@@ -25,7 +25,7 @@ describe("udpAnswerLimit", () => {
     expect(limit(query)).toBe(expected);
   });
 
-  it("reads no byte outside of the message", () => {
+  it("reads no byte outside the message", () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 80 }), (bytes) => {
         expect(limit(bytes)).toBeGreaterThanOrEqual(512);
@@ -38,12 +38,12 @@ describe("udpAnswerLimit", () => {
 });
 
 describe("truncatedAnswer", () => {
-  it("keeps id, flags and question, says truncated, and has no records", () => {
+  it("keeps id, flags and question, sets TC, and has no records", () => {
     const answer = message(0x8180, [1, 3, 1, 1], ...QUESTION, ...new Array(900).fill(1));
     expect(truncatedAnswer(answer)).toEqual(message(0x8380, [1, 0, 0, 0], ...QUESTION));
   });
 
-  it("gives nothing for what has no question", () => {
+  it("returns undefined for a message without a question", () => {
     expect(truncatedAnswer(message(0x8180, [0, 0, 0, 0]))).toBeUndefined();
   });
 });

@@ -92,8 +92,8 @@ const responses = [
   head("HTTP/1.1 401 Unauthorized\nUnderpass: v=1, c=:AQEBAQEBAQEBAQEBAQEBAQ==:\n\n"),
 ];
 
-describe("a million random and mutated inputs make no decoder throw, hang or read past the end", () => {
-  it("varints and numbers", () => {
+describe("a million random and mutated inputs neither throw nor hang nor are read past their end in", () => {
+  it("the decoders of varints and numbers", () => {
     const numbers = [0, 0, 0];
     inputs(1, MILLION, [], (bytes) => {
       if (bytes.length >= 8) expect(readVarint(bytes, 0)).toBeGreaterThanOrEqual(-1);
@@ -103,7 +103,7 @@ describe("a million random and mutated inputs make no decoder throw, hang or rea
     });
   });
 
-  it("addresses", () => {
+  it("the decoders of addresses", () => {
     inputs(2, MILLION, [ipv4, ipv6, name], (bytes) => {
       if (addressLength(bytes, 0, bytes.length) > bytes.length) throw new Error("past the end");
       const whole = decodeWholeAddress(bytes, 0, bytes.length);
@@ -114,7 +114,7 @@ describe("a million random and mutated inputs make no decoder throw, hang or rea
     });
   });
 
-  it("texts of addresses and base64", () => {
+  it("the parsers of addresses and base64", () => {
     inputs(
       3,
       MILLION,
@@ -133,7 +133,7 @@ describe("a million random and mutated inputs make no decoder throw, hang or rea
     );
   });
 
-  it("SOCKS5 messages and UDP headers", () => {
+  it("the decoders of SOCKS5 messages and UDP headers", () => {
     const valid = [
       encodeGreeting([0, 2]),
       encodeUserPassword(asciiBytes("user"), asciiBytes("password")),
@@ -158,7 +158,7 @@ describe("a million random and mutated inputs make no decoder throw, hang or rea
     });
   });
 
-  it("HTTP heads and what is in them", () => {
+  it("the decoders of HTTP heads and of what they contain", () => {
     inputs(5, MILLION, [...requests, ...responses], (bytes) => {
       const end = findHeadEnd(bytes, 0, bytes.length);
       if (end < 0) return;
@@ -169,7 +169,7 @@ describe("a million random and mutated inputs make no decoder throw, hang or rea
     });
   });
 
-  it("capsules, with and without the extension", () => {
+  it("the reader of capsules, with and without the extension", () => {
     const valid = [...controlCapsules(), ...serverCapsules()];
     const readers = [new CapsuleReader(true), new CapsuleReader(false)];
     let count = 0;
@@ -189,7 +189,7 @@ describe("a million random and mutated inputs make no decoder throw, hang or rea
     });
   });
 
-  it("SOCKS5 and CONNECT handshakes as machines", () => {
+  it("the machines of SOCKS5 and CONNECT handshakes", () => {
     const random = seededRandom(7);
     const valid = [
       encodeGreeting([0, 2]),
@@ -261,8 +261,8 @@ function controlCapsules(): Uint8Array[] {
   ];
 }
 
-describe("whole endpoints, past their handshake, take 200,000 pieces of random and mutated capsules", () => {
-  it("and stay in their bounds; others' datagrams go on", () => {
+describe("200,000 chunks of random and mutated capsules after the handshake", () => {
+  it("leave both ends within their bounds, and the datagrams of others get through", () => {
     const network = new Network({
       server: { maxAssociationsPerSession: 50, maxContextsPerSession: 200, idleTimeoutMs: Number.MAX_VALUE },
       client: { maxContexts: 200 },
@@ -336,7 +336,7 @@ describe("whole endpoints, past their handshake, take 200,000 pieces of random a
     expect(server.contexts.size).toBeLessThanOrEqual(64 * 200);
   });
 
-  it("from a server that has gone mad, too", () => {
+  it("do the client no harm when they come from the server", () => {
     const random = seededRandom(9);
     const valid = [...controlCapsules(), ...serverCapsules()];
     const network = new Network({ client: { maxContexts: 100 } });

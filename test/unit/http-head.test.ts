@@ -24,7 +24,7 @@ const decode = (text: string) => {
 };
 
 describe("decodeHead", () => {
-  it("gives every field's values in order, under its name in lower case, without the blanks around them", () => {
+  it("returns the values of every field in order and trimmed, under its name in lower case", () => {
     fc.assert(
       fc.property(fc.array(field, { maxLength: 12 }), (fields) => {
         const lines = fields.map(([name, before, value, after]) => `${name}:${before}${value}${after}\r\n`);
@@ -62,7 +62,7 @@ describe("decodeHead", () => {
     ["blanks and a carriage return alone", `x:${" ".repeat(8_000)}\ry`],
     ["blanks within a value", `x:a${" ".repeat(8_000)}b`],
     ["blanks at the end of a value", `x:a${" ".repeat(8_000)}`],
-  ])("takes no time worth the name for a long line of %s", (_, line) => {
+  ])("takes hardly any time for a long line of %s", (_, line) => {
     const startedAt = performance.now();
     decode(`GET / HTTP/1.1\r\n${line}\r\n\r\n`);
     expect(performance.now() - startedAt).toBeLessThan(1_000);
@@ -74,13 +74,13 @@ describe("fields", () => {
     "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\nconnection: X, UpGrade \r\n\r\n",
   )!;
 
-  it("are single when they came exactly once", () => {
+  it("singleField returns a field that occurs exactly once", () => {
     expect(singleField(head, "host")).toBe("a");
     expect(singleField(head, "connection")).toBeUndefined();
     expect(singleField(head, "upgrade")).toBeUndefined();
   });
 
-  it("have a token when any of their values lists it, whole and in any case", () => {
+  it("fieldHasToken finds a whole token in any value and any case", () => {
     expect(fieldHasToken(head, "connection", "upgrade")).toBe(true);
     expect(fieldHasToken(head, "connection", "keep-alive")).toBe(true);
     expect(fieldHasToken(head, "connection", "keep")).toBe(false);
@@ -102,7 +102,7 @@ describe("HeadBuffer", () => {
     return { end, head: buffer.bytes.slice(0, buffer.length) };
   }
 
-  it("ends at the same byte however the stream is cut, and takes none behind it", () => {
+  it("ends at the same byte however the stream is cut, and consumes none behind it", () => {
     const text = fc.string({ unit: fc.constantFrom("\r", "\n", "\r\n\r\n", "a", "bcd"), maxLength: 60 });
     const cuts = fc.array(fc.integer({ min: 1, max: 9 }), { maxLength: 20 });
     fc.assert(
@@ -118,7 +118,7 @@ describe("HeadBuffer", () => {
   });
 
   it.each([[[]], [[1]], [[100, 4_000]], [[MAX_HEAD_BYTES]]])(
-    "takes a head of just its limit and refuses one byte more, in pieces of %j",
+    "accepts a head of exactly its limit and refuses one more byte, in pieces of %j",
     (cuts) => {
       const whole = asciiBytes(`${"x".repeat(MAX_HEAD_BYTES - 4)}\r\n\r\nbehind`);
       expect(take(whole, cuts).end).toBe(MAX_HEAD_BYTES);
@@ -126,7 +126,7 @@ describe("HeadBuffer", () => {
     },
   );
 
-  it("takes the next head once it is cleared", () => {
+  it("accepts the next head once it is cleared", () => {
     const buffer = new HeadBuffer();
     const bytes = asciiBytes("a\r\n\r\nbc\r\n\r\n");
     expect(buffer.take(bytes, 0, bytes.length)).toBe(5);
@@ -137,7 +137,7 @@ describe("HeadBuffer", () => {
 });
 
 describe("bytes of text", () => {
-  it("are what TextEncoder makes of any text without lone surrogates", () => {
+  it("utf8Bytes agrees with TextEncoder for any text without lone surrogates", () => {
     fc.assert(
       fc.property(fc.string({ unit: "binary" }), (text) => {
         expect(utf8Bytes(text)).toEqual(new TextEncoder().encode(text));
@@ -146,7 +146,7 @@ describe("bytes of text", () => {
     );
   });
 
-  it("have no end of a head before all four of its bytes are there", () => {
+  it("headEnd finds no end before all four of its bytes have arrived", () => {
     const bytes = asciiBytes("a\r\n\r\n");
     expect([1, 2, 3, 4, 5].map((end) => findHeadEnd(bytes, 0, end))).toEqual([-1, -1, -1, -1, 5]);
   });

@@ -39,7 +39,7 @@ function complaint(act: () => unknown): string {
 }
 
 describe("defaults", () => {
-  it("of udp-local", () => {
+  it("udp-local has these defaults", () => {
     expect(resolveLocal({})).toEqual({
       listen: "127.0.0.1:1234",
       server: "127.0.0.1:3456",
@@ -65,11 +65,11 @@ describe("defaults", () => {
     ["/a/b%20c/~d", "/a/b%20c/~d"],
     ["/", ""],
     ["", ""],
-  ])("take a path prefix of %j for %j", (given, taken) => {
+  ])("a path prefix of %j is read as %j", (given, taken) => {
     expect(resolveLocal({ pathPrefix: given }).pathPrefix).toBe(taken);
   });
 
-  it("of udp-server", () => {
+  it("udp-server has these defaults", () => {
     expect(resolveServer({})).toEqual({
       listen: ["127.0.0.1:3456"],
       insecureOpenRelay: false,
@@ -144,7 +144,7 @@ describe("ranges", () => {
   });
 });
 
-describe("a wrong field is named by its path, with its value and what is wanted:", () => {
+describe("an error names the path and the value of the wrong field, and what is expected:", () => {
   it.each([
     [{ lanes: 17 }, "lanes: expected an integer from 1 to 16, got 17"],
     [{ ageBudget: 5 }, "ageBudget: there is no such option"],
@@ -185,7 +185,7 @@ describe("a wrong field is named by its path, with its value and what is wanted:
     [{ server: "unix:/a", via: ["tls://h:1", "socks5://h:1", "tls://"] }, /^server: "unix:\/a" is a socket/],
     [{ carrier: () => {}, via: ["unix:/a"] }, /^carrier: cannot stand together with via/],
     [null, "options: expected an object"],
-  ] as const)("udp-local %j", (input, message) => {
+  ] as const)("udp-local refuses %j", (input, message) => {
     expect(complaint(() => resolveLocal(input))).toMatch(message);
   });
 
@@ -204,19 +204,19 @@ describe("a wrong field is named by its path, with its value and what is wanted:
     [{ egress: "tun2socks:local:" }, /^egress: expected /],
     [{ egress: "tun2socks:socks5://u:hunter2@a" }, /^egress: expected (?!.*hunter2)/],
     [{ publicAddress: "example.com" }, /^publicAddress: .*, got "example.com"$/],
-  ] as const)("udp-server %j", (input, message) => {
+  ] as const)("udp-server refuses %j", (input, message) => {
     expect(complaint(() => resolveServer(input))).toMatch(message);
   });
 });
 
-it("a server on a Unix socket is reached directly or in TLS", () => {
+it("a server on a Unix socket can be reached directly or over TLS", () => {
   for (const via of [[], ["tls://"], ["http://h:1", "tls://h:2"]]) {
     expect(resolveLocal({ server: "unix:/a", via })).toMatchObject({ server: "unix:/a", via });
   }
 });
 
 describe("listening", () => {
-  it("is off for SOCKS5 when there are forwards only, and on when it is asked for besides", () => {
+  it("SOCKS5 is off when there are only forwards, and on when it is asked for as well", () => {
     const forwards = ["127.0.0.1:5353=9.9.9.9:53"];
     expect(resolveLocal({ forwards })).toMatchObject({
       listen: false,
@@ -225,14 +225,14 @@ describe("listening", () => {
     expect(resolveLocal({ forwards, listen: "[::1]:0" })).toMatchObject({ listen: "[::1]:0" });
   });
 
-  it("takes an IPv4-mapped address for the IPv4 address that it is", () => {
+  it("an IPv4-mapped address to listen on is read as IPv4", () => {
     const listen = ["[::ffff:127.0.0.1]:1", "[::ffff:192.0.2.1]:2"];
     expect(resolveServer({ listen, psk: KEY })).toMatchObject({ listen: ["127.0.0.1:1", "192.0.2.1:2"] });
     expect(resolveServer({ listen: listen.slice(0, 1) })).toMatchObject({ listen: ["127.0.0.1:1"] });
     expect(() => resolveServer({ listen })).toThrow(/listen\[1\]: 192\.0\.2\.1:2 would let anybody/);
   });
 
-  it("takes localhost for 127.0.0.1, and IPv6 and domain names as targets", () => {
+  it("localhost is 127.0.0.1, and targets may be IPv6 addresses and domain names", () => {
     expect(
       resolveLocal({ forwards: ["localhost:0=[2001:db8::1]:53", "[::1]:0=dns.example:53"] }),
     ).toMatchObject({
@@ -244,14 +244,14 @@ describe("listening", () => {
   });
 
   it.each(["127.0.0.1:0", "127.9.9.9:1", "localhost:1", "[::1]:0", "[0:0:0:0:0:0:0:1]:0", "unix:/run/a"])(
-    "on %s needs no key",
+    "listening on %s needs no key",
     (listen) => {
       expect(() => resolveServer({ listen: [listen] })).not.toThrow();
     },
   );
 
   it.each(["0.0.0.0:0", "[::]:0", "192.0.2.1:3456", "[fe80::1]:1", "10.0.0.1:1"])(
-    "on %s needs a key or insecureOpenRelay",
+    "listening on %s needs a key or insecureOpenRelay",
     (listen) => {
       const lists = ["127.0.0.1:0", listen];
       expect(complaint(() => resolveServer({ listen: lists }))).toBe(
@@ -265,7 +265,7 @@ describe("listening", () => {
 });
 
 describe("secrets", () => {
-  it("takes a key of 16 bytes, and refuses one of 15 and text, without showing either", () => {
+  it("a key needs 16 bytes, not 15 and not a string, and is never shown", () => {
     expect(resolveServer({ psk: KEY })).toMatchObject({ psk: KEY });
     expect(complaint(() => resolveServer({ psk: KEY.subarray(1) }))).toBe(
       "psk: expected a key of at least 16 bytes",
@@ -275,7 +275,7 @@ describe("secrets", () => {
     );
   });
 
-  it("shows neither name nor password of SOCKS5", () => {
+  it("errors show neither the name nor the password of SOCKS5", () => {
     for (const socksAuth of [
       { user: "alice", password: "" },
       { user: "alice", password: "x".repeat(256) },
@@ -286,7 +286,7 @@ describe("secrets", () => {
     }
   });
 
-  it("shows no password of a URL, whatever is in it and whatever else is wrong", () => {
+  it("errors show no password of a URL, whatever it contains and whatever else is wrong", () => {
     const secretPart = fc.string({ unit: fc.constantFrom(..."@/?#:%[] \n="), maxLength: 6 });
     const scheme = fc.constantFrom("socks5", "http", "tls", "ftp");
     fc.assert(
@@ -312,31 +312,31 @@ describe("secrets", () => {
     ["\ufeff0123456789abcdef\r\n", "0123456789abcdef"],
     [" 01234 6789\nabcde\n", " 01234 6789\nabcde"],
     [" \r\n", ""],
-  ])("reads the key's file %j as %j", (text, key) => {
+  ])("a key file with %j gives the key %j", (text, key) => {
     expect(Buffer.from(readSecretFile(file("key", text))).toString()).toBe(key);
   });
 
   it.each([
     Buffer.from("\ufeff0123456789abcdef", "utf16le"),
     Buffer.from("\ufeff0123456789abcdef", "utf16le").swap16(),
-  ])("refuses a key's file in UTF-16", (bytes) => {
+  ])("a key file in UTF-16 is refused", (bytes) => {
     const path = file("key", bytes);
     expect(complaint(() => readSecretFile(path))).toBe(`${path}: is UTF-16: save it as UTF-8`);
   });
 
-  it("takes a binary key that begins like UTF-16", () => {
+  it("a binary key may begin like UTF-16", () => {
     const key = Buffer.from([0xff, 0xfe, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]);
     expect(readSecretFile(file("key", key))).toEqual(key);
   });
 
-  it("drops a byte-order mark and the newline behind the password from a file with USER:PASSWORD", () => {
+  it("a file with USER:PASSWORD loses its byte-order mark and the newlines behind the password", () => {
     expect(readCredentialsFile(file("auth", "\ufeffalice:pass:word \r\n\r\n"))).toEqual({
       user: "alice",
       password: "pass:word",
     });
   });
 
-  it("calls a file exposed that others than its owner can read", () => {
+  it("a file is exposed when others than its owner can read it", () => {
     const path = file("key", "0123456789abcdef");
     const exposed = [0o600, 0o400, 0o640, 0o604].map((mode) => {
       chmodSync(path, mode);
@@ -350,7 +350,7 @@ describe("one table", () => {
   it.each([
     ["udp-local", UDP_LOCAL_FIELDS, ["carrier"]],
     ["udp-server", UDP_SERVER_FIELDS, []],
-  ])("gives every option of %s a flag in kebab-case, but those of the library alone", (_, table, alone) => {
+  ])("every option of %s has a flag in kebab-case, except those of the library alone", (_, table, alone) => {
     const fields = Object.entries(table as OptionFields);
     const flags = fields.flatMap(([, { flag }]) => flag ?? []);
     expect(fields.filter(([, { flag }]) => flag === undefined).map(([name]) => name)).toEqual(alone);
@@ -373,7 +373,7 @@ describe("command line and config file", () => {
   const gather = (...argv: string[]) => gatherOptions(local, argv)!;
   const config = (members: unknown) => file("config.json", JSON.stringify(members));
 
-  it("give the library's options under the flags' names", () => {
+  it("the command line and the file take the library's options under the names of the flags", () => {
     const { values } = gather(
       "--age-budget-ms",
       "50",
@@ -393,13 +393,13 @@ describe("command line and config file", () => {
     });
   });
 
-  it("have flags win over the file, and lists replace lists", () => {
+  it("flags win over the file, and lists replace lists", () => {
     const path = config({ lanes: 2, "queue-bytes": 200_000, via: ["unix:/a", "unix:/b"] });
     const { values } = gather("--config", path, "--lanes", "3", "--via", "unix:/c");
     expect(values).toMatchObject({ lanes: 3, queueBytes: 200_000, via: ["unix:/c"] });
   });
 
-  it("are named by where the wrong value stands", () => {
+  it("an error names the flag or the place in the file where the wrong value is", () => {
     const path = config({ lanes: 99, via: ["unix:/a", "b"] });
     const check = (...argv: string[]) => {
       const { values, nameField } = gather("--config", path, ...argv);
@@ -415,14 +415,14 @@ describe("command line and config file", () => {
     );
   });
 
-  it.each(["1e1", "0x10", " 2", "2 ", "", "Infinity", "2,0"])("take %j for no number", (text) => {
+  it.each(["1e1", "0x10", " 2", "2 ", "", "Infinity", "2,0"])("%j is not taken for a number", (text) => {
     const { values, nameField } = gather("--lanes", text);
     expect(complaint(() => resolveUdpLocalOptions(values, nameField))).toBe(
       `--lanes: expected an integer from 1 to 16, got ${JSON.stringify(text)}`,
     );
   });
 
-  it("read secrets from files, and say which, for a look at their modes", () => {
+  it("secrets are read from files, whose paths are returned so that their modes can be checked", () => {
     const key = file("key", "0123456789abcdef\n");
     const auth = file("auth", "alice:pass:word\n");
     const fromFlags = gather("--psk-file", key, "--socks-auth-file", auth);
@@ -434,7 +434,7 @@ describe("command line and config file", () => {
     expect(new Set(fromFile.secretFiles)).toEqual(new Set([key, auth]));
   });
 
-  it("say which file is unreadable, or holds no USER:PASSWORD, without what it holds", () => {
+  it("an error names a file that is unreadable or holds no USER:PASSWORD, and shows none of it", () => {
     const missing = join(folder, "missing");
     for (const flag of ["--psk-file", "--socks-auth-file", "--config"]) {
       expect(() => gather(flag, missing)).toThrow(HostError);
@@ -460,20 +460,20 @@ describe("command line and config file", () => {
     ['{"config":"other.json"}', /config\.json:1:2: "config": there is no such option$/],
     ['{"__proto__":{"lanes":2}}', /config\.json:1:2: "__proto__": there is no such option$/],
     ['{"lanes": 2,\n "lanes": 3}', /config\.json:2:2: "lanes" is given twice$/],
-  ])("refuse the file %j in one line, without its secrets", (text, pattern) => {
+  ])("the file %j is refused in one line without its secrets", (text, pattern) => {
     const message = complaint(() => gather("--config", file("config.json", text)));
     expect(message).toMatch(pattern);
     expect(message).not.toContain("hunter2");
   });
 
-  it("refuse a config file in UTF-16, and one that is not UTF-8", () => {
+  it("a config file in UTF-16 is refused, and one that is not UTF-8", () => {
     const path = file("config.json", Buffer.from('\ufeff{"lanes":2}', "utf16le"));
     expect(complaint(() => gather("--config", path))).toBe(`${path}: is UTF-16: save it as UTF-8`);
     file("config.json", Buffer.from('{"listen":"caf\xe9:1"}', "latin1"));
     expect(complaint(() => gather("--config", path))).toBe(`${path}: is not UTF-8`);
   });
 
-  it("take a file with a byte-order mark, CRLF, comments, trailing commas and lists of one without brackets", () => {
+  it("a config file may have a byte-order mark, CRLF, comments, trailing commas and lists of one without brackets", () => {
     const text = [
       "\ufeff// The tunnel.",
       "{",
@@ -503,13 +503,13 @@ describe("command line and config file", () => {
     ['{"via": 5}', /config\.json:1:9: via: expected .*, got 5$/],
     ['{\n"listen": false}', /config\.json:2:11: listen: is off and there are no forwards/],
     ['{\n"via": "tls://?ca=none.pem"}', /:2:8: via: a file cannot be read: \/.*\/none\.pem: ENOENT$/],
-  ])("point at the line and column of what is wrong in %j", (text, pattern) => {
+  ])("an error points at the line and column of what is wrong in %j", (text, pattern) => {
     const { values, nameField } = gather("--config", file("config.json", text));
     const { config: _, ...options } = values;
     expect(complaint(() => resolveUdpLocalOptions(options, nameField))).toMatch(pattern);
   });
 
-  it("lead relative paths of a file to its folder, and those of flags to the working directory", () => {
+  it("relative paths in a config file start in its folder, those in flags in the working directory", () => {
     file("key", "0123456789abcdef");
     const path = config({
       "psk-file": "key",
@@ -537,7 +537,7 @@ describe("command line and config file", () => {
     ["exec:./tun2socks --device pipe:", `exec:["${folder}/tun2socks","--device","pipe:"]`],
     ["exec:tun2socks --config a/b", "exec:tun2socks --config a/b"],
     ["tun2socks:direct", "tun2socks:direct"],
-  ])("lead the egress %s of a file to %s", (egress, led) => {
+  ])("the egress %s in a config file becomes %s", (egress, led) => {
     const path = config({ egress });
     const fields = { ...UDP_SERVER_FIELDS, config: local.fields.config };
     expect(gatherOptions({ ...local, fields }, ["--config", path])!.values).toMatchObject({ egress: led });
@@ -547,7 +547,7 @@ describe("command line and config file", () => {
     [["--psk=hunter2"], "unknown option '--psk'; see --help"],
     [["hunter2"], /^too many arguments/],
     [["--lanes"], "option '--lanes <N>' argument missing; see --help"],
-  ])("refuse %j in one line, without what may be a key", (argv, wanted) => {
+  ])("the command line %j is refused in one line without what may be a key", (argv, wanted) => {
     const message = complaint(() => gather(...argv));
     expect(message).toMatch(wanted);
     expect(message).not.toContain("hunter2");

@@ -122,7 +122,7 @@ describe("PacketEgress", () => {
     expect(takePackets(egress).map(sourceOf)).toEqual(["198.19.1.44:1024"]);
   });
 
-  it("two clients with the same address, and one whose own is in the pool, have three sources", () => {
+  it("gives three sources to two clients with the same address and one whose own is in the pool", () => {
     const egress = new PacketEgress(1);
     const own = address("10.1.2.3", 4000);
     egress.open(0, address("198.19.0.2", 1024));
@@ -136,7 +136,7 @@ describe("PacketEgress", () => {
     ]);
   });
 
-  it("gives every reply to the association that it answers, byte by byte, over both families", () => {
+  it("delivers every reply unchanged to the association that it answers, over both families", () => {
     fc.assert(
       fc.property(
         fc.array(fc.record({ isIpv6: fc.boolean(), length: fc.integer({ min: 0, max: 65_507 }) }), {
@@ -161,7 +161,7 @@ describe("PacketEgress", () => {
     );
   });
 
-  it("drops what is for an association that has ended, and counts it", () => {
+  it("drops and counts replies to an association that has ended", () => {
     const egress = new PacketEgress(1);
     egress.open(1, undefined);
     send(egress, 1, TARGET4, new Uint8Array(9));
@@ -171,7 +171,7 @@ describe("PacketEgress", () => {
     expect(egress.counters.drops.association_closed).toBe(1);
   });
 
-  it("drops a packet with a wrong checksum, and what is no packet", () => {
+  it("drops a packet with a wrong checksum, and anything that is not a packet", () => {
     const egress = new PacketEgress(1);
     egress.open(1, undefined);
     send(egress, 1, TARGET4, new Uint8Array(9));
@@ -206,19 +206,22 @@ describe("ICMP errors that come back to PacketEgress", () => {
     ["prohibited, IPv6", TARGET6, 1, 1, 0, "prohibited 0"],
     ["packet too big, IPv6", TARGET6, 2, 0, 1300, "too-big 1300"],
     ["packet too big, IPv6, with more than is told", TARGET6, 2, 0, 0xffff_ffff, "too-big 65535"],
-  ])("%s: is told to the association that sent, with the target", (_, target, type, code, rest, wanted) => {
-    const { egress, packets } = egressAndPackets(target);
-    const errors = packets.map((packet) => icmpError(packet, type, code, rest));
-    const remote = formatAddress(target);
-    expect(told(egress, errors)).toEqual([`0 ${remote} ${wanted}`, `1 ${remote} ${wanted}`]);
-  });
+  ])(
+    "%s: are reported to the association that sent, with the target",
+    (_, target, type, code, rest, wanted) => {
+      const { egress, packets } = egressAndPackets(target);
+      const errors = packets.map((packet) => icmpError(packet, type, code, rest));
+      const remote = formatAddress(target);
+      expect(told(egress, errors)).toEqual([`0 ${remote} ${wanted}`, `1 ${remote} ${wanted}`]);
+    },
+  );
 
   it.each([
     ["time exceeded", TARGET4, 11, 0],
     ["echo reply", TARGET4, 0, 0],
     ["time exceeded, IPv6", TARGET6, 3, 0],
     ["echo reply, IPv6", TARGET6, 129, 0],
-  ])("%s is no such error", (_, target, type, code) => {
+  ])("%s: are ignored", (_, target, type, code) => {
     const { egress, packets } = egressAndPackets(target);
     expect(told(egress, [icmpError(packets[0], type, code)])).toEqual([]);
     expect(egress.counters.drops.icmp).toBe(1);
@@ -227,7 +230,7 @@ describe("ICMP errors that come back to PacketEgress", () => {
   it.each([
     ["IPv4", TARGET4],
     ["IPv6", TARGET6],
-  ])("about what nobody sent, cut short, or changed on the way are not believed over %s", (_, target) => {
+  ])("are not believed over %s if nobody sent the datagram, or it is cut short or changed", (_, target) => {
     const { egress, packets } = egressAndPackets(target);
     const isIpv4 = target === TARGET4;
     const [type, code] = isIpv4 ? [3, 3] : [1, 4];
@@ -267,7 +270,7 @@ describe("ICMP errors that come back to PacketEgress", () => {
     expect(told(egress, [good])).toEqual([]);
   });
 
-  it("of all lengths, whole or not, are read within their bounds", () => {
+  it("are read within their bounds whatever their length", () => {
     const random = seededRandom(11);
     const { egress, packets } = egressAndPackets(TARGET4);
     const six = egressAndPackets(TARGET6);
@@ -318,7 +321,7 @@ describe("PacketStreamReader", () => {
     });
   }
 
-  it("gives whole packets however the stream is cut", () => {
+  it("returns whole packets however the stream is cut", () => {
     fc.assert(
       fc.property(
         fc.array(fc.integer({ min: 0, max: 3000 }), { minLength: 1, maxLength: 12 }),
@@ -346,7 +349,7 @@ describe("PacketStreamReader", () => {
     ["a version that is none", [0x55]],
     ["an IPv4 header shorter than 20 bytes", [0x44, 0, 0, 40]],
     ["an IPv4 length shorter than the header", [0x45, 0, 0, 19]],
-  ])("ends at %s, whole or byte by byte", (_, bytes) => {
+  ])("fails at %s, whole or byte by byte", (_, bytes) => {
     const packets = [...makePackets([10]), Uint8Array.from([...bytes, ...new Array(60).fill(0)])];
     const stream = Uint8Array.from(packets.flatMap((packet) => [...packet]));
     let count = 0;

@@ -31,17 +31,17 @@ import { bytesOf, vectors } from "./vectors.ts";
 const packets = vectors("packets.json");
 
 describe("checksums", () => {
-  it("sum RFC 1071's example to ddf2", () => {
+  it("of the example in RFC 1071 sum to ddf2", () => {
     const bytes = bytesOf("0001f203f4f5f6f7");
     expect(sumBytes(bytes, 0, 8, 0)).toBe(0xddf2);
     expect(checksumOf(0xddf2)).toBe(0x220d);
   });
 
-  it("update RFC 1624's example to 0000 where RFC 1141 fails", () => {
+  it("are updated to 0000 in the example of RFC 1624, where RFC 1141 fails", () => {
     expect(updateChecksum(0xdd2f, 0x5555, 0x3285)).toBe(0);
   });
 
-  it("are those of the slow implementation for any bytes at any offset of any view", () => {
+  it("agree with the slow implementation for any bytes at any offset of any view", () => {
     fc.assert(
       fc.property(fc.uint8Array({ maxLength: 300 }), fc.nat(7), fc.nat(7), (whole, before, skip) => {
         const bytes = whole.subarray(before);
@@ -54,12 +54,12 @@ describe("checksums", () => {
     );
   });
 
-  it("do not overflow for 65,535 bytes of ff", () => {
+  it("do not overflow with 65,535 bytes of ff", () => {
     const bytes = new Uint8Array(65_535).fill(0xff);
     expect(checksumOf(sumBytes(bytes, 0, bytes.length, 0xffff))).toBe(slowChecksum(bytes));
   });
 
-  it("updated are those computed anew, for any change of words", () => {
+  it("are the same whether updated or computed anew, for any change of words", () => {
     const words = fc.uint8Array({ minLength: 12, maxLength: 12 });
     fc.assert(
       fc.property(fc.uint8Array({ minLength: 1, maxLength: 60 }), words, words, (rest, before, after) => {
@@ -75,7 +75,7 @@ describe("checksums", () => {
 });
 
 describe("IP packets", () => {
-  it.each(packets)("$name: its headers are read as they are", (vector) => {
+  it.each(packets)("$name: all headers are read", (vector) => {
     const bytes = Buffer.concat([Buffer.alloc(3), bytesOf(vector.hex), Buffer.from("trailer")]);
     const packet = new IpPacket();
     expect(packet.read(bytes, 3, bytes.length)).toBe(true);
@@ -110,7 +110,7 @@ describe("IP packets", () => {
     },
   );
 
-  it.each(packets)("$name: cut short anywhere it is not read", ({ hex, length }) => {
+  it.each(packets)("$name: it is refused when cut short anywhere", ({ hex, length }) => {
     const bytes = bytesOf(hex);
     const packet = new IpPacket();
     for (let end = 0; end < Number(length); end++) {
@@ -122,7 +122,7 @@ describe("IP packets", () => {
     }
   });
 
-  it("mutated a hundred thousand times never lead past their end", () => {
+  it("are never read past their end in 100,000 mutations", () => {
     const random = seededRandom(3);
     const packet = new IpPacket();
     let read = 0;
@@ -139,13 +139,13 @@ describe("IP packets", () => {
     expect(read).toBeGreaterThan(10_000);
   });
 
-  it("of neither version are told on a stream, and so are IPv4 headers below 20 bytes", () => {
+  it("are refused on a stream with an unknown version or an IPv4 header below 20 bytes", () => {
     expect(packetLength(Uint8Array.of(0x50, 0, 0, 60), 0, 4)).toBe(PACKET_INVALID);
     expect(packetLength(Uint8Array.of(0x44, 0, 0, 60), 0, 4)).toBe(PACKET_INVALID);
     expect(packetLength(Uint8Array.of(0x45, 0, 0, 19), 0, 4)).toBe(PACKET_INVALID);
   });
 
-  it("with nine extension headers, late hop-by-hop options or a route still to go are refused", () => {
+  it("are refused with nine extension headers, late hop-by-hop options or a pending route", () => {
     const packet = new IpPacket();
     const chain = (headers: number[], routed = 0) => {
       const bytes = Buffer.alloc(40 + headers.length * 8);
@@ -166,7 +166,7 @@ describe("IP packets", () => {
 });
 
 describe("headers written", () => {
-  it("are what the slow implementation finds well-formed", () => {
+  it("are well-formed for the slow implementation", () => {
     const bytes = new Uint8Array(100);
     for (const [source, destination] of [
       ["10.0.0.1", "192.0.2.1"],
@@ -208,7 +208,7 @@ describe("headers written", () => {
     }
   });
 
-  it("of IPv4 keep a right checksum when their addresses change", () => {
+  it("keep a right IPv4 checksum when addresses change", () => {
     const bytes = bytesOf("4500007300004000401100 00c0a80001c0a800c7".replace(" ", ""));
     writeIpv4Checksum(bytes, 0);
     expect(Buffer.from(bytes.subarray(10, 12)).toString("hex")).toBe("b861");
@@ -219,7 +219,7 @@ describe("headers written", () => {
     expect(slowChecksum(bytes)).toBe(0);
   });
 
-  it("of IPv6 fragments are read back", () => {
+  it("are read back from IPv6 fragments", () => {
     const bytes = new Uint8Array(56);
     writeIpv6Header(bytes, 0, 16, 64, 44);
     writeIpv6FragmentHeader(bytes, 40, 17, 65_528, true, 0x8000_0001);
@@ -234,7 +234,7 @@ describe("headers written", () => {
     });
   });
 
-  it("of virtio-net are little-endian", () => {
+  it("are little-endian for virtio-net", () => {
     const bytes = new Uint8Array(VIRTIO_NET_HEADER_BYTES);
     writeVirtioNetHeader(bytes, 0, VIRTIO_NEEDS_CHECKSUM, VIRTIO_GSO_TCPV4 | 0x80, 54, 1448, 20, 16);
     expect(Buffer.from(bytes).toString("hex")).toBe("01813600a80514001000");
@@ -247,7 +247,7 @@ describe("addresses out of packets", () => {
   it.each([
     ["IPv4 UDP, a DNS query", "10.0.0.2:40000", "192.0.2.53:53"],
     ["IPv6 UDP, a DNS query", "[fd00::2]:40000", "[2001:db8::53]:53"],
-  ])("%s: take the form of all addresses", (name, source, destination) => {
+  ])("%s: are written in the one form of all addresses", (name, source, destination) => {
     const bytes = bytesOf(packets.find((vector) => vector.name === name)!.hex);
     const packet = new IpPacket();
     packet.read(bytes, 0, bytes.length);

@@ -6,7 +6,7 @@ import { makeAddress } from "../../src/wire/socket-address.ts";
 const HOSTS = ["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8:0:1::1", "::"];
 
 describe("Permissions", () => {
-  it("let in whom a Map of counts by association and IP lets in, through any grants and revocations", () => {
+  it("agrees with a Map of counts by association and IP through any grants and revocations", () => {
     const step = fc.record({
       isGrant: fc.boolean(),
       association: fc.nat(3),
@@ -40,7 +40,7 @@ describe("Permissions", () => {
     );
   });
 
-  it("use the slots of those that are gone again", () => {
+  it("reuses the slots of revoked permissions", () => {
     const permissions = new Permissions(1);
     const slots = new Set<number>();
     for (let i = 0; i < 1_000; i++) {

@@ -63,7 +63,7 @@ describe("Socks5Client", () => {
   const withPassword = () => new Socks5Client(target, CREDENTIALS);
   const granted = concat(encodeMessage(0, bound), asciiBytes("hello"));
 
-  it("connects without a password, and hands over what came behind the reply", () => {
+  it("connects without a password, and hands over the bytes behind the reply", () => {
     expect(shake(open(), [concat(Uint8Array.of(5, 0), granted)])).toEqual({
       written: concat(encodeGreeting([0]), encodeMessage(1, target)),
       end: "connected",
@@ -71,7 +71,7 @@ describe("Socks5Client", () => {
     });
   });
 
-  it("gives its password when it is asked for it, and only then", () => {
+  it("sends its password only when it is asked for it", () => {
     const password = encodeUserPassword(utf8Bytes(CREDENTIALS.user), utf8Bytes(CREDENTIALS.password));
     expect(shake(withPassword(), [Uint8Array.of(5, 2), Uint8Array.of(1, 0), granted])).toEqual({
       written: concat(encodeGreeting([0, 2]), password, encodeMessage(1, target)),
@@ -100,11 +100,11 @@ describe("Socks5Client", () => {
     expect(shake(withPassword(), [Uint8Array.from(answer)]).end).toBe(code);
   });
 
-  it("fails when a password is asked for and there is none", () => {
+  it("fails when it is asked for a password and has none", () => {
     expect(shake(open(), [Uint8Array.of(5, 2)]).end).toBe("ERR_SOCKS_METHOD");
   });
 
-  it("gives the same however the proxy's bytes are cut", () => {
+  it("gives the same result however the proxy's bytes are cut", () => {
     const replies = ["192.0.2.1", "2001:db8::1", "b.test"].map((host) =>
       concat(encodeMessage(0, makeAddress(host, 5)!), asciiBytes("hello")),
     );
@@ -121,7 +121,7 @@ describe("HttpConnect", () => {
   const open = () => new HttpConnect("[2001:db8::1]:443", undefined);
   const answer = (text: string) => asciiBytes(text.replaceAll("\n", "\r\n"));
 
-  it("asks for the authority, with credentials when it has some, in UTF-8", () => {
+  it("requests the authority, with credentials in UTF-8 if it has any", () => {
     expect(open().start()).toEqual(answer("CONNECT [2001:db8::1]:443 HTTP/1.1\nHost: [2001:db8::1]:443\n\n"));
     const pair = encodeBase64(utf8Bytes("alice:pässword"));
     expect(new HttpConnect("a:1", CREDENTIALS).start()).toEqual(
@@ -130,7 +130,7 @@ describe("HttpConnect", () => {
   });
 
   it.each(["HTTP/1.1 200 OK\nVia: x\n\n", "HTTP/1.0 200 Connection established\n\n", "HTTP/1.1 204\n\n"])(
-    "connects with %j, and hands over what came behind",
+    "connects after %j, and hands over the bytes behind it",
     (head) => {
       expect(shake(open(), [concat(answer(head), asciiBytes("\r\n\r\nhello"))])).toMatchObject({
         end: "connected",
@@ -151,7 +151,7 @@ describe("HttpConnect", () => {
     expect(shake(open(), [answer(head)]).end).toBe(end);
   });
 
-  it("takes a head of 8 KiB, and fails at a longer one before its end, in pieces too", () => {
+  it("accepts a head of 8 KiB, and fails on a longer one before its end, also in pieces", () => {
     const start = "HTTP/1.1 200 OK\r\nX: ";
     const head = (length: number) => `${start}${"x".repeat(length - start.length - 4)}\r\n\r\n`;
     for (const lengths of [[], [1000]]) {
@@ -162,7 +162,7 @@ describe("HttpConnect", () => {
     }
   });
 
-  it("gives the same however the proxy's bytes are cut", () => {
+  it("gives the same result however the proxy's bytes are cut", () => {
     const answers = [
       "HTTP/1.1 200 OK\nVia: a\n\nhello",
       "HTTP/1.0 200\n\n\n\nhello",

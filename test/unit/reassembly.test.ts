@@ -61,7 +61,7 @@ function dataOf(version: number, whole: Buffer | undefined): Buffer | undefined 
 }
 
 describe.each([4, 6])("reassembly of IPv%i", (version) => {
-  it("gives the original back for fragments of any size, in any order, one of them repeated", () => {
+  it("restores the original from fragments of any size, in any order, one of them repeated", () => {
     const ordered = fc.array(fc.nat(400), { maxLength: 12 });
     fc.assert(
       fc.property(
@@ -86,7 +86,7 @@ describe.each([4, 6])("reassembly of IPv%i", (version) => {
     );
   });
 
-  it("puts a datagram of 65,507 bytes together", () => {
+  it("restores a datagram of 65,507 bytes", () => {
     const { add } = machine();
     const payload = randomBytes(seededRandom(5), 65_507);
     const message =
@@ -107,7 +107,7 @@ describe.each([4, 6])("reassembly of IPv%i", (version) => {
     ["shares its first block with another", 8, true, 16],
     ["lies within another and differs", 8, true, 8],
     ["is shorter than the furthest end and says it is the last", 0, false, 8],
-  ])("voids the whole packet for a fragment that %s", (_name, offset, more, length) => {
+  ])("discards the whole packet for a fragment that %s", (_name, offset, more, length) => {
     const { add, counters } = machine();
     add(fragment(version, 0, true, Buffer.alloc(16, 1)));
     expect(add(fragment(version, offset || 8, more, Buffer.alloc(length, 2)))).toBeUndefined();
@@ -117,7 +117,7 @@ describe.each([4, 6])("reassembly of IPv%i", (version) => {
     expect(counters.reassembled).toBe(0);
   });
 
-  it("voids the packet when a second last fragment ends elsewhere, or one goes on behind the last", () => {
+  it("discards the packet when a second last fragment ends elsewhere, or a fragment reaches beyond the last", () => {
     for (const piece of [
       fragment(version, 40, false, Buffer.alloc(8)),
       fragment(version, 32, true, Buffer.alloc(8)),
@@ -139,7 +139,7 @@ describe.each([4, 6])("reassembly of IPv%i", (version) => {
     expect(reassembler.size).toBe(0);
   });
 
-  it("keeps packets of different identification apart, and gives up after 30 s", () => {
+  it("keeps packets of different identification apart, and drops them after 30 s", () => {
     const { add, counters, reassembler } = machine();
     add(fragment(version, 0, true, Buffer.alloc(8, 1), 1));
     add(fragment(version, 0, true, Buffer.alloc(8, 2), 2), 10_000);
@@ -164,7 +164,7 @@ describe.each([4, 6])("reassembly of IPv%i", (version) => {
 });
 
 describe("reassembly", () => {
-  it("takes an IPv6 fragment that is the whole packet by itself, whatever waits (RFC 6946)", () => {
+  it("accepts an atomic IPv6 fragment, whatever is pending (RFC 6946)", () => {
     const { add, reassembler } = machine();
     add(fragment(6, 0, true, Buffer.alloc(8)));
     expect(dataOf(6, add(fragment(6, 0, false, Buffer.from("atomic"))))).toEqual(Buffer.from("atomic"));

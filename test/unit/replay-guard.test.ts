@@ -24,7 +24,7 @@ describe("ReplayGuard", () => {
     expect(admit(VALID_MS, [1])).toEqual(["replayed"]);
   });
 
-  it("forgets a nonce after two turns of its memory, also when nothing came between", () => {
+  it("forgets a nonce after two generations, even if nothing came in between", () => {
     for (const steps of [[2 * VALID_MS], [VALID_MS, 2 * VALID_MS]]) {
       const guard = new ReplayGuard(VALID_MS, 10);
       expect(guard.admit(0, nonce(1))).toBe("new");

@@ -52,7 +52,7 @@ describe("rules", () => {
     expect(route([rule], protocol, host, port)).toBe(expected);
   });
 
-  it("the first that matches decides", () => {
+  it("the first rule that matches decides", () => {
     const rules = ["udp 10.0.0.1:53 tunnel", "any 10.0.0.0/8 direct", "any * drop"];
     expect(route(rules, "udp", "10.0.0.1", 53)).toBe(ROUTE_TUNNEL);
     expect(route(rules, "tcp", "10.0.0.1", 53)).toBe(ROUTE_DIRECT);
@@ -71,7 +71,7 @@ describe("rules", () => {
     expect(matched).toBe(expected ? ROUTE_REJECT : OTHERWISE);
   });
 
-  it("a domain is looked for in whole queries to port 53 only", () => {
+  it("a domain rule matches only whole DNS queries to port 53", () => {
     const rules = ["udp domain:example reject"];
     const whole = query("example");
     expect(route(rules, "udp", "192.0.2.1", 54, whole)).toBe(OTHERWISE);

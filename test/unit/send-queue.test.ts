@@ -35,7 +35,7 @@ function drain(queue: SendQueue, now: number, size = 1_000_000): [number, number
 }
 
 describe("SendQueue", () => {
-  it("gives back every payload of a flow in order, 0 to 65,507 bytes", () => {
+  it("returns every payload of a flow in order, 0 to 65,507 bytes", () => {
     const { queue } = setUp();
     const payloads = [0, 1, 255, 256, 257, 1200, 65_507].map((size) => new Uint8Array(size).fill(size));
     for (const payload of payloads) push(queue, 0, 0, payload);
@@ -44,7 +44,7 @@ describe("SendQueue", () => {
     expect(queue.bytes).toBe(0);
   });
 
-  it("drops the oldest datagrams when the age budget of 100 ms is passed", () => {
+  it("drops datagrams that are older than the age budget of 100 ms", () => {
     const { queue, counters } = setUp();
     push(queue, 0, 0, bytes(1));
     push(queue, 50, 0, bytes(2));
@@ -52,13 +52,13 @@ describe("SendQueue", () => {
     expect(counters.drops.age).toBe(1);
   });
 
-  it("keeps a datagram that is just 100 ms old", () => {
+  it("keeps a datagram that is exactly 100 ms old", () => {
     const { queue } = setUp();
     push(queue, 0, 0, bytes(1));
     expect(drain(queue, 100)).toHaveLength(1);
   });
 
-  it("drops from the head of the flow that has most when the byte limit is passed", () => {
+  it("drops from the head of the longest flow when the byte limit is exceeded", () => {
     const { queue, counters } = setUp(10_000);
     push(queue, 0, 1, bytes(9));
     for (let i = 0; i < 20; i++) push(queue, 0, 0, new Uint8Array(1000).fill(i));
@@ -78,7 +78,7 @@ describe("SendQueue", () => {
     expect(drain(queue, 0).findIndex(([context]) => context === 2)).toBeLessThan(3);
   });
 
-  it("shares bytes, not datagrams: of 64 and 1,200 bytes each flow sends as much", () => {
+  it("shares bytes, not datagrams: flows of 64 and 1,200 bytes send equally much", () => {
     const { queue } = setUp();
     for (let i = 0; i < 400; i++) {
       push(queue, 0, 0, new Uint8Array(64));
@@ -89,7 +89,7 @@ describe("SendQueue", () => {
     expect(Math.abs(sent[0] - sent[1])).toBeLessThan(3000);
   });
 
-  it("gives longer turns on a lane that takes much in a millisecond, and short ones on a slow lane", () => {
+  it("gives longer turns on a lane that takes much per millisecond, and short turns on a slow one", () => {
     const longestRun = (msBetweenBatches: number) => {
       const { queue } = setUp();
       for (let i = 0; i < 400; i++) push(queue, 0, i % 4, new Uint8Array(1200));
@@ -108,7 +108,7 @@ describe("SendQueue", () => {
     expect(longestRun(30)).toBeLessThan(4);
   });
 
-  it("moves a flow to another queue in order, with its bytes", () => {
+  it("moves a flow to another queue with its order and its byte count", () => {
     const { queue, makeQueue } = setUp();
     const other = makeQueue();
     for (let i = 0; i < 3; i++) push(queue, 0, 0, bytes(i));
@@ -131,7 +131,7 @@ describe("SendQueue", () => {
     expect(other.bytes).toBe(0);
   });
 
-  it("keeps each flow in one queue and loses nothing uncounted, whatever three queues are asked for", () => {
+  it("keeps each flow in one queue and counts every loss under any operations on three queues", () => {
     const command = fc.record({
       kind: fc.constantFrom("push", "push", "fill", "expire", "take", "remove"),
       queue: fc.nat(2),

@@ -49,7 +49,7 @@ function setUp(limits: {
 }
 
 describe("an association for which there is no room", () => {
-  it("takes the place of its session's idlest one with at most one answer", () => {
+  it("replaces the idlest of its session that got at most one answer", () => {
     const { session, open, victim } = setUp({ maxAssociationsPerSession: 4 });
     const own = session();
     open(own, 5);
@@ -60,7 +60,7 @@ describe("an association for which there is no room", () => {
     expect(victim(own)).toBe(quiet);
   });
 
-  it("is refused when all of its session's had more than one answer", () => {
+  it("is refused when every association of its session got more than one answer", () => {
     const { session, open, victim } = setUp({ maxAssociationsPerSession: 2 });
     const own = session();
     open(own, 2);
@@ -68,7 +68,7 @@ describe("an association for which there is no room", () => {
     expect(victim(own)).toBe("refused");
   });
 
-  it("takes one of the session that has most, where all sessions together have too many", () => {
+  it("replaces one of the session that has most when all sessions together have too many", () => {
     const { session, open, victim } = setUp({ maxAssociations: 6 });
     const [rich, poor] = [session(), session()];
     const first = open(rich, 9);
@@ -82,7 +82,7 @@ describe("an association for which there is no room", () => {
     expect(first).not.toBe(quiet);
   });
 
-  it("takes even one that is in use from the session that has most, and none from one that has less", () => {
+  it("replaces even an active one of the session that has most, and never one of a session that has fewer", () => {
     const { session, open, victim } = setUp({ maxAssociations: 6 });
     const [rich, poor] = [session(), session()];
     const idlest = open(rich, 9);
@@ -96,7 +96,7 @@ describe("an association for which there is no room", () => {
 describe("a context for which there is no room", () => {
   const sender = (i: number) => makeAddress("198.51.100.1", 1_000 + i)!;
 
-  it("takes the place of the idlest one that the server made for a sender", () => {
+  it("replaces the idlest one that the server made for a sender", () => {
     const { associations, session, open } = setUp({ maxContextsPerSession: 10 });
     const own = session();
     const slot = open(own, 1);
@@ -109,7 +109,7 @@ describe("a context for which there is no room", () => {
     expect(associations.victimForClient(own)).toBe(senders[0]);
   });
 
-  it("is refused to senders that take half of all, until one of theirs is idle for ten seconds", () => {
+  it("is refused to senders that hold half of all until one of theirs has been idle for 10 s", () => {
     const { associations, session, open } = setUp({ maxContextsPerSession: 10 });
     const own = session();
     const slot = open(own, 1);

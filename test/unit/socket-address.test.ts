@@ -70,7 +70,7 @@ const ipv6Bytes = fc
   .map((groups) => groups.flatMap((value) => [value >> 8, value & 0xff]));
 
 describe("texts of IP addresses", () => {
-  it("of IPv4 are read where ipaddr.js sees four decimal parts, as the same bytes", () => {
+  it("are read as IPv4 exactly where ipaddr.js sees four decimal parts, as the same bytes", () => {
     let good = 0;
     fc.assert(
       fc.property(ipv4Text, (text) => {
@@ -84,7 +84,7 @@ describe("texts of IP addresses", () => {
     expect(good).toBeGreaterThan(RUNS / 20);
   });
 
-  it("of IPv6 are read where node:net sees them, as the bytes that ipaddr.js reads", () => {
+  it("are read as IPv6 exactly where node:net does, as the bytes that ipaddr.js reads", () => {
     let good = 0;
     fc.assert(
       fc.property(fc.oneof(ipv6Text, fc.ipV6()), (text) => {
@@ -98,7 +98,7 @@ describe("texts of IP addresses", () => {
     expect(good).toBeGreaterThan(RUNS / 5);
   });
 
-  it("are written as RFC 5952 wants them, and read back", () => {
+  it("are written as RFC 5952 requires, and read back", () => {
     fc.assert(
       fc.property(ipv6Bytes, port, (bytes, number) => {
         const text = ipaddr.fromByteArray(bytes).toString();
@@ -130,7 +130,7 @@ describe("texts of IP addresses", () => {
 });
 
 describe("makeAddress", () => {
-  it("makes IPv4 of a dotted quad, and a name of other printable ASCII", () => {
+  it("returns IPv4 for a dotted quad, and a name for other printable ASCII", () => {
     expect([...makeAddress("192.0.2.1", 0x1234)!]).toEqual([ATYP_IPV4, 192, 0, 2, 1, 0x12, 0x34]);
     expect([...makeAddress("a.b", 1)!]).toEqual([ATYP_DOMAIN, 3, 0x61, 0x2e, 0x62, 0, 1]);
     expect(formatAddress(makeAddress("a.b", 65_535)!)).toBe("a.b:65535");
@@ -158,7 +158,7 @@ describe("makeAddress", () => {
     expect(makeAddress("192.0.2.1", number)).toBeUndefined();
   });
 
-  it("gives what addressLength takes whole, and asks for the rest of when it is cut", () => {
+  it("returns an address that addressLength accepts whole and asks for the rest of when it is cut", () => {
     const host = fc.oneof(fc.ipV4(), fc.ipV6(), fc.domain());
     fc.assert(
       fc.property(host, port, fc.nat(30), (text, number, offset) => {
@@ -229,7 +229,7 @@ describe("an IPv4-mapped address is IPv4, whichever door it comes in by", () => 
   });
 });
 
-it("addressDomain shows a question mark for what is no printable ASCII", () => {
+it("addressDomain shows a question mark for anything but printable ASCII", () => {
   const bytes = [0x61, 0x0a, 0x20, 0xe9, 0x7f, 0x62];
   expect(addressDomain(Uint8Array.of(ATYP_DOMAIN, bytes.length, ...bytes, 0, 1))).toBe("a????b");
 });

@@ -45,7 +45,7 @@ describe("Socks5ServerConnection", () => {
       "request connect [2001:db8::1]:53",
     ],
     ["UDP ASSOCIATE", associate, "request udp-associate 0.0.0.0:0"],
-  ])("takes %s", (_, message, request) => {
+  ])("accepts %s", (_, message, request) => {
     expect(talk(undefined, encodeGreeting([2, 0]), message)).toEqual(["write 5 0", request]);
     expect(talk(CREDENTIALS, encodeGreeting([0, 2]), rightPassword, message)).toEqual([
       "write 5 2",
@@ -98,7 +98,7 @@ describe("Socks5ServerConnection", () => {
     expect(talk(CREDENTIALS, ...stream, connect)).toEqual(refused);
   });
 
-  it("gives the same however its bytes are cut, good ones and bad ones", () => {
+  it("gives the same result however its bytes are cut, valid or not", () => {
     const random = seededRandom(51);
     const good = fc.constantFrom(
       [encodeGreeting([0, 2]), connect, asciiBytes("behind")],
@@ -125,7 +125,7 @@ describe("Socks5ServerConnection", () => {
     );
   });
 
-  it("takes no command before the right password, whatever comes", () => {
+  it("accepts no command before the right password, whatever is sent", () => {
     const random = seededRandom(53);
     const message = fc.oneof(
       fc.constantFrom(
@@ -151,7 +151,7 @@ describe("Socks5ServerConnection", () => {
     );
   });
 
-  it("keeps what comes behind a CONNECT, up to 64 KiB", () => {
+  it("keeps the bytes behind a CONNECT, up to 64 KiB", () => {
     const machine = new Socks5ServerConnection(0, undefined);
     machine.handleStream(0, concat(encodeGreeting([0]), connect, asciiBytes("early ")));
     machine.handleStream(0, asciiBytes("data"));
@@ -164,7 +164,7 @@ describe("Socks5ServerConnection", () => {
     expect(outputs(machine)).toEqual([]);
   });
 
-  it("answers a request once, and stays open after a success only", () => {
+  it("answers a request once, and stays open only after a success", () => {
     const machines = [0, 4].map((code) => {
       const machine = new Socks5ServerConnection(0, undefined);
       machine.reply(0, target);
@@ -180,7 +180,7 @@ describe("Socks5ServerConnection", () => {
     ]);
   });
 
-  it("closes when the request is not there after 10 seconds, and has no deadline behind it", () => {
+  it("closes when the request is not complete after 10 s, and has no deadline after it", () => {
     const slow = new Socks5ServerConnection(1_000, undefined);
     slow.handleStream(9_000, encodeGreeting([0]));
     expect(slow.nextTimeout()).toBe(11_000);

@@ -48,7 +48,7 @@ function expectWhole<Value>(
   expect(decode(followed, followed.length)).toEqual({ value, length: message.length });
 }
 
-describe("a SOCKS5 decoder gives what was encoded, and waits for the end of", () => {
+describe("a SOCKS5 decoder returns what was encoded and waits for the end of", () => {
   const runs = { seed: 41, numRuns: 200 };
 
   it("greetings", () => {
@@ -99,7 +99,7 @@ describe("a SOCKS5 decoder refuses", () => {
     ["a message with address type 0", decodeMessage, [5, 1, 0, 0]],
     ["a message with address type 2", decodeMessage, [5, 1, 0, 2]],
     ["a message with an empty name", decodeMessage, [5, 1, 0, 3, 0]],
-  ] as const)("%s, as soon as it shows", (_, decode, start) => {
+  ] as const)("%s, as soon as it can be seen", (_, decode, start) => {
     const message = Uint8Array.from(start);
     expect(decode(message, message.length)).toBe("malformed");
     expect(decode(message, message.length - 1)).toHaveProperty("need");
@@ -109,7 +109,7 @@ describe("a SOCKS5 decoder refuses", () => {
 describe("a UDP header", () => {
   const header = new UdpHeader();
 
-  it("gives the address that was written, anywhere in a buffer, and leaves the payload", () => {
+  it("contains the address that was written, anywhere in a buffer, and ends where the payload begins", () => {
     fc.assert(
       fc.property(fc.nat(20), address, bytes(0, 20), (offset, where, payload) => {
         const buffer = new Uint8Array(offset + 3 + where.length + payload.length);
@@ -124,7 +124,7 @@ describe("a UDP header", () => {
     );
   });
 
-  it("is malformed when it is cut off, anywhere", () => {
+  it("is malformed when it is cut short anywhere", () => {
     for (const host of ["192.0.2.1", "2001:db8::1", "a.test"]) {
       const datagram = new Uint8Array(40);
       const end = writeUdpHeader(datagram, 0, makeAddress(host, 53)!);
@@ -133,7 +133,7 @@ describe("a UDP header", () => {
     }
   });
 
-  it("is malformed with an unknown address type, and told apart when it is a fragment's", () => {
+  it("is malformed with an unknown address type, and reported as a fragment when FRAG is set", () => {
     expect(header.read(Uint8Array.of(0, 0, 0, 2, 0, 0, 0, 0, 0, 0), 0, 10)).toBe(UDP_HEADER_MALFORMED);
     expect(header.read(Uint8Array.of(0, 0, 1, 1, 0, 0, 0, 0, 0, 0), 0, 10)).toBe(UDP_HEADER_FRAGMENT);
     expect(header.read(Uint8Array.of(0, 0, 0x80, 1, 0, 0, 0, 0, 0, 0), 0, 10)).toBe(UDP_HEADER_FRAGMENT);

@@ -120,12 +120,12 @@ describe("TargetPolicy without rules", () => {
     expect(permits(policy, host)).toBe(true);
   });
 
-  it("denies port 0 and whatever was not resolved", () => {
+  it("denies port 0 and names that were not resolved", () => {
     expect(permits(policy, "9.9.9.9", 0)).toBe(false);
     expect(permits(policy, "example.com")).toBe(false);
   });
 
-  it("permits what ipaddr.js calls no special IPv4 range, also within mapped and NAT64 forms, and only that", () => {
+  it("permits exactly the IPv4 addresses that ipaddr.js puts in no special range, also in mapped and NAT64 form", () => {
     const forms = ["", "::ffff:", "64:ff9b::"];
     fc.assert(
       fc.property(hostNear(IPV4_NETWORKS), fc.constantFrom(...forms), (host, form) => {
@@ -139,7 +139,7 @@ describe("TargetPolicy without rules", () => {
     );
   });
 
-  it("permits what ipaddr.js calls no special IPv6 range, and only that", () => {
+  it("permits exactly the IPv6 addresses that ipaddr.js puts in no special range", () => {
     fc.assert(
       fc.property(hostNear(IPV6_NETWORKS), (host) => {
         const isPermitted = permits(policy, host);
@@ -151,7 +151,7 @@ describe("TargetPolicy without rules", () => {
 });
 
 describe("TargetPolicy with rules", () => {
-  it("lifts the default denial for what is allowed by name, on the ports that are named", () => {
+  it("permits a target that is allowed explicitly, on the ports that are given", () => {
     const policy = new TargetPolicy(["127.0.0.0/8:53,1000-2000", "[fd00::/8]:443", "10.0.0.0/8"], []);
     expect(permits(policy, "127.0.0.1", 53)).toBe(true);
     expect(permits(policy, "127.0.0.1", 1500)).toBe(true);
@@ -168,7 +168,7 @@ describe("TargetPolicy with rules", () => {
     expect(permits(new TargetPolicy([], []), host)).toBe(false);
   });
 
-  it("lets a denial win over an allowance, and a mapped address be judged as the IPv4 address inside", () => {
+  it("denies before it allows, and judges a mapped address as the IPv4 address inside", () => {
     const policy = new TargetPolicy(["10.0.0.0/8"], ["10.1.0.0/16", "9.9.9.0/24:53"]);
     expect(permits(policy, "10.2.0.1")).toBe(true);
     expect(permits(policy, "10.1.0.1")).toBe(false);
@@ -177,7 +177,7 @@ describe("TargetPolicy with rules", () => {
     expect(permits(policy, "9.9.9.9", 54)).toBe(true);
   });
 
-  it("takes a rule for mapped addresses as one for IPv4", () => {
+  it("reads a rule for mapped addresses as a rule for IPv4", () => {
     const policy = new TargetPolicy(["[::ffff:10.0.0.0/104]:53"], ["::ffff:10.1.0.0/112"]);
     expect(permits(policy, "10.2.0.1")).toBe(true);
     expect(permits(policy, "::ffff:10.2.0.1")).toBe(true);

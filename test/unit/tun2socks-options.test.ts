@@ -19,7 +19,7 @@ function complaint(options: Tun2SocksOptions): string {
 const bytes = (...values: number[]) => Uint8Array.from(values);
 
 describe("options of tun2socks", () => {
-  it("send UDP into the tunnel and refuse TCP when nothing is said", () => {
+  it("UDP goes into the tunnel and TCP is refused by default", () => {
     const { device, mtu, udpRoute, tcpRoute, usesTunnel, tunnel } = resolveTun2SocksOptions({});
     expect({ device, mtu, udpRoute, tcpRoute, usesTunnel }).toEqual({
       device: "tun:underpass0",
@@ -31,7 +31,7 @@ describe("options of tun2socks", () => {
     expect(tunnel.listen).toBe(false);
   });
 
-  it("number SOCKS servers: those for rules first, then those of TCP and UDP", () => {
+  it("SOCKS servers are numbered: those of rules first, then those of TCP and UDP", () => {
     const options = resolveTun2SocksOptions({
       socks: ["socks5://127.0.0.1:1", "socks5://127.0.0.1:2"],
       tcpVia: "socks5://127.0.0.1:3",
@@ -47,7 +47,7 @@ describe("options of tun2socks", () => {
     });
   });
 
-  it("take the names of badvpn-tun2socks", () => {
+  it("the option names of badvpn-tun2socks are accepted", () => {
     const options = resolveTun2SocksOptions({
       tundev: "tun7",
       netifIpaddr: "10.0.0.2",
@@ -89,7 +89,7 @@ describe("options of tun2socks", () => {
     expect(complaint(options)).toContain(expected);
   });
 
-  it("describes what would be done, without passwords", () => {
+  it("describePlan describes what would be done, without passwords", () => {
     const plan = describePlan(
       resolveTun2SocksOptions({
         tcpVia: "socks5://user:secret@127.0.0.1:3",
@@ -117,7 +117,7 @@ describe("parseInterfaceAddress", () => {
     ["10.0.0.0/31", bytes(10, 0, 0, 1)],
     ["10.0.0.1/31", bytes(10, 0, 0, 0)],
     ["10.0.0.255/16", bytes(10, 0, 0, 254)],
-  ])("gives the neighbour of %s that no host has", (text, peer) => {
+  ])("returns a neighbour of %s that no host has", (text, peer) => {
     expect(parseInterfaceAddress(text)?.peer).toEqual(peer);
   });
 

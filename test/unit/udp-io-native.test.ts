@@ -119,7 +119,7 @@ describe.skipIf(!isThere)("native UDP", () => {
     }
   });
 
-  it("puts each datagram's header before it, in runs that leave as one send and in mixed ones", async () => {
+  it("sends each datagram behind its header, in runs that leave as one send and in mixed ones", async () => {
     const a = listen(4);
     const b = listen(4);
     const remote = remoteOf(b.socket, 4);
@@ -156,7 +156,7 @@ describe.skipIf(!isThere)("native UDP", () => {
     }
   });
 
-  it("counts what is too long for the path, and what has no address it could go to; nothing ends", async () => {
+  it("counts datagrams that are too long for the path or cannot be routed, and goes on", async () => {
     const a = listen(4);
     const b = listen(4);
     const before = counts();
@@ -173,7 +173,7 @@ describe.skipIf(!isThere)("native UDP", () => {
     expect(after.failed - before.failed).toBe(2);
   });
 
-  it("goes on after a port refused", async () => {
+  it("goes on after a port has refused a datagram", async () => {
     const gone = listen(4);
     const remote = remoteOf(gone.socket, 4);
     gone.socket.close();
@@ -216,7 +216,7 @@ describe.skipIf(!isThere)("native UDP", () => {
     return socket;
   }
 
-  it("answers from the address it was spoken to at, so that connected clients hear it", async () => {
+  it("answers from the address that was asked, so that connected clients receive it", async () => {
     const { port } = echo((source, local) => new Remote(source, local));
     const clients = ["127.0.0.2", "127.0.0.3", "127.0.0.1", "127.0.0.3"].map(async (host) => {
       const client = createSocket("udp4");
@@ -230,7 +230,7 @@ describe.skipIf(!isThere)("native UDP", () => {
     expect(await Promise.all(clients)).toEqual(["127.0.0.2", "127.0.0.3", "127.0.0.1", "127.0.0.3"]);
   });
 
-  it("keeps bursts to two of its addresses apart, coalesced ones and those that share an address of the batch", async () => {
+  it("keeps bursts to two of its addresses apart, even if they are coalesced or share an address of the batch", async () => {
     const locals = new Set<number>();
     const remotes = new Map<number, Remote>();
     const server = echo((source, local) => {
@@ -260,7 +260,7 @@ describe.skipIf(!isThere)("native UDP", () => {
       expect(source).toBe(`127.0.0.${payload[0]}:${server.port}`);
   });
 
-  it("leaves the choice to routing past 255 addresses, and for numbers that it never gave", async () => {
+  it("leaves the choice to routing beyond 255 addresses, and for numbers that it never assigned", async () => {
     const locals: number[] = [];
     const server = echo((source, local) => {
       locals.push(local);
@@ -290,7 +290,7 @@ describe.skipIf(!isThere)("native UDP", () => {
       return remote;
     }
 
-    it.each(FAMILIES)("tells which port refused over IPv%i, with nothing sent again", async (family) => {
+    it.each(FAMILIES)("reports which port refused over IPv%i, and sends nothing twice", async (family) => {
       const told: Told[] = [];
       const a = listen(family, told);
       const [gone, other] = [closedPort(family), closedPort(family)];
@@ -340,7 +340,7 @@ describe.skipIf(!isThere)("native UDP", () => {
       },
     );
 
-    it("tells what the system itself will not send, in the same turn or the next", async () => {
+    it("reports what the system itself refuses to send, in the same turn or the next", async () => {
       const told: Told[] = [];
       const a = listen(4, told);
       // Not without SO_BROADCAST.
@@ -351,7 +351,7 @@ describe.skipIf(!isThere)("native UDP", () => {
       expect(told).toEqual([{ remote: "127.255.255.255:9", kind: "prohibited", mtu: 0 }]);
     });
 
-    it("tells nothing of a socket that has closed, nor to the one that has its number then", async () => {
+    it("reports nothing about a closed socket, nor to the socket that gets its number", async () => {
       const told: Told[] = [];
       const gone = closedPort(4);
       for (let i = 0; i < 200; i++) {
@@ -367,7 +367,7 @@ describe.skipIf(!isThere)("native UDP", () => {
       }
     });
 
-    it("rests once errors are read", async (context) => {
+    it("is idle once errors are read", async (context) => {
       const timing = performance.nodeTiming as unknown as { uvMetricsInfo?: { loopCount: number } };
       if (timing.uvMetricsInfo === undefined) context.skip("this Node counts no turns of its loop");
       const told: Told[] = [];
@@ -382,7 +382,7 @@ describe.skipIf(!isThere)("native UDP", () => {
     });
   });
 
-  it("says why it cannot bind, and shares a port when both sockets ask for it", async () => {
+  it("reports why it cannot bind, and shares a port when both sockets ask for that", async () => {
     const options = { family: 4, host: "127.0.0.1", onDatagrams: () => {} } as const;
     const errors: NodeJS.ErrnoException[] = [];
     const bind = (port: number, reusePort: boolean) => {

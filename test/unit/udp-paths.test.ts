@@ -85,7 +85,7 @@ describe.skipIf(!isThere)("a way for UDP", () => {
   it.each([
     [4, "127.0.0.1"],
     [6, "::1"],
-  ] as const)("from sockets over IPv%i tells whose datagram a port refused", async (family, host) => {
+  ] as const)("from sockets over IPv%i reports whose datagram a port refused", async (family, host) => {
     const told = new Host();
     const path = new DirectPath(io(), told, 1);
     paths.push(path);
@@ -95,7 +95,7 @@ describe.skipIf(!isThere)("a way for UDP", () => {
     expect(told.drops).toEqual({});
   });
 
-  it("from sockets tells nothing of an association that is over", async () => {
+  it("from sockets reports nothing for a closed association", async () => {
     const told = new Host();
     const path = new DirectPath(io(), told, 1);
     paths.push(path);
@@ -106,7 +106,7 @@ describe.skipIf(!isThere)("a way for UDP", () => {
     expect(told.refused).toEqual([`2 ${target} port 0`]);
   });
 
-  it("by a SOCKS5 relay that is gone refuses the last four targets of who still sends", async () => {
+  it("through a SOCKS5 relay that is gone refuses the last four targets of an association that still sends", async () => {
     const told = new Host();
     let heard = 0;
     let wake = () => {};
@@ -132,7 +132,7 @@ describe.skipIf(!isThere)("a way for UDP", () => {
     expect(told.refused).toEqual([6, 3, 5, 4].map((port) => `0 192.0.2.1:${port} port 0`));
   });
 
-  it("by a SOCKS5 server that is not there refuses each datagram, and counts it", async () => {
+  it("through a SOCKS5 server that is down refuses and counts each datagram", async () => {
     const told = new Host();
     const path = new Socks5Path(`socks5://127.0.0.1:${closedPort(4)}`, io(), told, SILENT, 1);
     paths.push(path);

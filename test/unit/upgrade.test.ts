@@ -82,7 +82,7 @@ describe("an upgrade request", () => {
     ["with unknown members of our field", START, { ...FIELDS, Underpass: `${OURS}, x=1` }],
     ["with the prefix of a proxy before its path", START.replace("/.", "/tunnel/a/."), FIELDS],
     ["with parameters behind the boolean", START, { ...FIELDS, "Connect-UDP-Bind": "?1;a=b" }],
-  ])("is taken %s", (_, startLine, fields) => {
+  ])("is accepted %s", (_, startLine, fields) => {
     expect(requestOf(write(startLine, fields))).toMatchObject({ target: { host: "192.0.2.1", port: 53 } });
   });
 
@@ -150,7 +150,7 @@ describe("an upgrade request", () => {
   });
 });
 
-describe("an answer", () => {
+describe("an upgrade response", () => {
   const extension = fc.record({
     nonce: exactly(16),
     session: exactly(16),
@@ -158,7 +158,7 @@ describe("an answer", () => {
     mac: maybe(32),
   });
 
-  it("101 decodes to what was encoded", () => {
+  it("of 101 decodes to what was encoded", () => {
     const addresses = fc.constantFrom([], ["192.0.2.1:5"], ["192.0.2.1:5", "[2001:db8::1]:5"]);
     fc.assert(
       fc.property(
@@ -226,7 +226,7 @@ describe("an answer", () => {
     },
   );
 
-  it("101 to another protocol is none", () => {
+  it("of 101 is no success for another protocol", () => {
     expect(responseOf("HTTP/1.1 101 x\r\nUpgrade: websocket\r\n\r\n")).toBeUndefined();
     expect(responseOf("HTTP/1.1 101 x\r\n\r\n")).toBeUndefined();
   });
@@ -237,7 +237,7 @@ describe("an answer", () => {
     ["with a short session", `v=1, n=${nonce}, s=:AAAA:`],
     ["without colons", `v=1, n=${nonce}, s=${"A".repeat(22)}==`],
     ["twice", `v=1, n=${nonce}, s=${nonce}\r\nUnderpass: v=1, n=${nonce}, s=${nonce}`],
-  ])("101 with our field %s is one of a server without the extension", (_, field) => {
+  ])("of 101 with our field %s comes from a server without the extension", (_, field) => {
     const answer = responseOf(`HTTP/1.1 101 x\r\nUpgrade: connect-udp\r\nUnderpass: ${field}\r\n\r\n`);
     expect(answer).toMatchObject({ status: 101, bind: false, extension: undefined, challenge: undefined });
   });

@@ -17,18 +17,18 @@ describe("varint", () => {
     ["7bbd", 15_293],
     ["25", 37],
     ["4025", 37],
-  ])("reads RFC 9000 A.1's %s", (text, value) => {
+  ])("decodes the example %s of RFC 9000 §A.1", (text, value) => {
     const bytes = hex(text);
     expect(varintLengthFrom(bytes[0])).toBe(bytes.length);
     expect(readVarint(bytes, 0)).toBe(value > VARINT_MAX ? -1 : value);
   });
 
-  it("answers -1 for 2^53, the first value that a number does not hold exactly", () => {
+  it("returns -1 for 2^53, the first value that a number cannot hold exactly", () => {
     expect(readVarint(hex("c01fffffffffffff"), 0)).toBe(Number.MAX_SAFE_INTEGER);
     expect(readVarint(hex("c020000000000000"), 0)).toBe(-1);
   });
 
-  it("writes the shortest form at every border", () => {
+  it("encodes in the shortest form at every boundary", () => {
     for (const [value, length] of [
       [0, 1],
       [63, 1],
@@ -47,7 +47,7 @@ describe("varint", () => {
     }
   });
 
-  it("gives back what was written", () => {
+  it("decodes what was encoded", () => {
     fc.assert(
       fc.property(fc.maxSafeNat(), (value) => {
         const bytes = new Uint8Array(8);
