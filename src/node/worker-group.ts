@@ -37,7 +37,9 @@ export type WorkerMessage =
       readonly level: "debug" | "info" | "warn" | "error";
       readonly fields: object;
       readonly message: string;
-    };
+    }
+  /** The thread is about to take this descriptor, and closes it itself from now on. */
+  | { readonly kind: "taken-over"; readonly descriptor: number };
 
 /** A tunnel's connection for another worker than the one that accepted it. */
 export interface HandedOver {
@@ -66,6 +68,8 @@ export interface WorkerGroupOptions {
 
 interface Member {
   thread: Worker | undefined;
+  /** Descriptors on their way to the thread, which are nobody's if it ends before it takes them. */
+  readonly handedOver: Set<number>;
   stats: TunnelStats | undefined;
   startedAt: number;
   crashes: number;
@@ -86,7 +90,10 @@ export class WorkerGroup {
   constructor(options: WorkerGroupOptions) {
     this.#options = options;
     for (let index = 0; index < options.count; index++) {
-      this.#members.push({ thread: undefined, stats: undefined, startedAt: 0, crashes: 0 });
+      this.#members.push({
+        ...{ thread: undefined, handedOver: new Set(), stats: undefined },
+        ...{ startedAt: 0, crashes: 0 },
+      });
     }
   }
 
@@ -113,6 +120,7 @@ export class WorkerGroup {
     }
     // A thread takes messages before it is ready, and answers them then.
     if (member.thread === undefined) void this.#startMember(worker, false);
+    member.handedOver.add(connection.descriptor);
     member.thread!.postMessage({ kind: "take-over", connection } satisfies GroupMessage);
   }
 
@@ -150,6 +158,9 @@ export class WorkerGroup {
       case "stats":
         this.#members[index].stats = message.stats;
         return;
+      case "taken-over":
+        this.#members[index].handedOver.delete(message.descriptor);
+        return;
       case "event":
         this.#options.onEvent(message.name, message.fields);
         return;
@@ -165,6 +176,8 @@ export class WorkerGroup {
 
   #handleExit(index: number, member: Member, isEager: boolean): void {
     member.thread = undefined;
+    for (const descriptor of member.handedOver) this.#options.native.descriptorClose?.(descriptor);
+    member.handedOver.clear();
     if (this.#isClosing) return;
     if (member.stats !== undefined) {
       const gone = { ...member.stats, sessions: 0, lanes: 0, associations: 0, contexts: 0, rttMs: undefined };

@@ -44,7 +44,10 @@ try {
   else {
     const server = startUdpServerWorker(options as ResolvedUdpServerOptions, log, { index, count });
     handle = server;
-    takeOver = (connection) => server.takeOver(connection);
+    takeOver = (connection) => {
+      tell({ kind: "taken-over", descriptor: connection.descriptor });
+      server.takeOver(connection);
+    };
     early.splice(0).forEach(takeOver);
   }
   for (const name of EVENTS) {

@@ -3,7 +3,7 @@ import { spawn } from "node:child_process";
 import type { Socket as UdpSocket } from "node:dgram";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import type { Socket } from "node:net";
 import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
@@ -18,10 +18,11 @@ import { BIND_PATH, encodeUpgradeRequest } from "../../src/wire/upgrade.ts";
 const PROGRAM = resolve(import.meta.dirname, "../../dist/cli/udp-server.js");
 const LOCAL_PROGRAM = resolve(import.meta.dirname, "../../dist/cli/udp-local.js");
 const WORKERS = 3;
-/** Preloaded into the server: a worker that sees the file throws, once. */
+/** Preloaded into the server: a worker that sees the file throws, once; one that starts beside the other file does, too. */
 const CRASH = `
 const { existsSync, unlinkSync } = require("node:fs");
 const { isMainThread } = require("node:worker_threads");
+if (!isMainThread && existsSync(process.env.CRASH_FILE + "-at-start")) throw new Error("does not start on purpose");
 if (!isMainThread) setInterval(() => {
   if (!existsSync(process.env.CRASH_FILE)) return;
   unlinkSync(process.env.CRASH_FILE);
@@ -201,6 +202,28 @@ describe.skipIf(loadNativeModule() instanceof Error && process.env.CI === undefi
       }
       expect(server.exitCode).toBe(null);
     });
+
+    it.skipIf(process.platform !== "linux")(
+      "closes what it has handed over to a worker that does not start, and gives the client to the next",
+      async () => {
+        const sockets = () =>
+          readdirSync(`/proc/${server.pid}/fd`).filter((fd) => {
+            try {
+              return readlinkSync(`/proc/${server.pid}/fd/${fd}`).startsWith("socket:");
+            } catch {
+              return false;
+            }
+          }).length;
+        await application(await startClient())("the first");
+        const before = sockets();
+        writeFileSync(join(folder, "crash-at-start"), "");
+        await application(await startClient())("the second");
+        expect(lines.filter(({ msg }) => msg === "a worker crashed")).toHaveLength(2);
+        expect(upInWorker()).toEqual([0, 0]);
+        // The second client's connection and UDP socket.
+        expect(sockets()).toBe(before + 2);
+      },
+    );
 
     it("serves a udp-local with two workers: a session each, every source of both families answered, also through SOCKS5", async () => {
       const psk = join(folder, "psk");
