@@ -15,6 +15,7 @@ export const DROP_REASONS = [
   "fragment",
   "malformed",
   "wrong_source",
+  "foreign_source",
   "send_error",
 ] as const;
 export type DropReason = (typeof DROP_REASONS)[number];

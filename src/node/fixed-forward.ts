@@ -3,7 +3,7 @@ import type { TunnelClient } from "../core/client.ts";
 import type { ReceivedDatagrams } from "../core/received-datagrams.ts";
 import type { UnreachableKind } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
-import { copyAddress, sameBytes } from "../wire/socket-address.ts";
+import { ATYP_DOMAIN, addressPort, copyAddress, sameBytes } from "../wire/socket-address.ts";
 import type { UdpIo, UdpSocket, UdpSocketOptions } from "./udp-io.ts";
 import { Remote } from "./udp-io.ts";
 
@@ -37,6 +37,9 @@ export class FixedForward implements Relay {
   readonly socket: UdpSocket;
   readonly #host: RelayHost;
   readonly #target: AddressBytes;
+  readonly #anyPort: boolean;
+  /** A context's address that has been found to be the target's. */
+  #known: AddressBytes | undefined;
   /** (number of this machine's address, source) → association. */
   readonly #bySource: AddressIndex;
   readonly #remotes: (Remote | undefined)[] = [];
@@ -44,17 +47,22 @@ export class FixedForward implements Relay {
   #last: Remote | undefined;
   #lastAssociation = -1;
 
-  /** @param seed  a random 32-bit number */
+  /**
+   * @param anyPort  whether all ports of the target's host answer for it
+   * @param seed     a random 32-bit number
+   */
   constructor(
     host: RelayHost,
     io: UdpIo,
     listen: Pick<UdpSocketOptions, "family" | "host" | "port" | "reusePort">,
     target: AddressBytes,
+    anyPort: boolean,
     seed: number,
     onBindError: (error: Error) => void,
   ) {
     this.#host = host;
     this.#target = target;
+    this.#anyPort = anyPort;
     this.#bySource = new AddressIndex(seed);
     this.socket = io.open({
       ...listen,
@@ -73,7 +81,12 @@ export class FixedForward implements Relay {
     this.socket.close();
   }
 
-  deliver(association: number, _context: number, data: Uint8Array, offset: number, length: number): boolean {
+  deliver(association: number, context: number, data: Uint8Array, offset: number, length: number): boolean {
+    const { contexts, counters } = this.#host.core;
+    if (!this.#isTarget(contexts.address[context]!)) {
+      counters.drops.foreign_source++;
+      return true;
+    }
     const remote = this.#remotes[association];
     return remote !== undefined && this.socket.send(undefined, data, offset, length, remote);
   }
@@ -83,6 +96,18 @@ export class FixedForward implements Relay {
     this.#bySource.remove(association);
     this.#remotes[association] = undefined;
     this.#last = undefined;
+  }
+
+  /** Whether a source is the target. Where a name has led to only the server knows, whose filter has let this in. */
+  #isTarget(source: AddressBytes): boolean {
+    if (source === this.#known) return true;
+    const target = this.#target;
+    const isHost =
+      target[0] === ATYP_DOMAIN ||
+      (source.length === target.length && sameBytes(source, 0, target, 0, target.length - 2));
+    if (!isHost || (!this.#anyPort && addressPort(source) !== addressPort(target))) return false;
+    this.#known = source;
+    return true;
   }
 
   #handleDatagrams(received: ReceivedDatagrams, first: number, end: number): void {

@@ -21,6 +21,11 @@ export interface ForwardOptions {
   readonly listen: string;
   /** `HOST:PORT` that all of it goes to; a domain name is resolved by the server. */
   readonly target: string;
+  /**
+   * Whether what comes from other ports of the target's host is passed on as the target's, too; without it, it is dropped
+   * and counted as `foreign_source`. Default false.
+   */
+  readonly anyPort?: boolean | undefined;
 }
 
 /** Name and password of SOCKS5 (RFC 1929); each 1 to 255 bytes of UTF-8. */
@@ -280,6 +285,7 @@ const forward = z.preprocess(
   z.strictObject({
     listen: listenText,
     target: z.string().refine(isTarget),
+    anyPort: z.boolean().default(false),
   }),
 );
 
@@ -328,10 +334,12 @@ export const UDP_LOCAL_FIELDS = {
   },
   forwards: {
     schema: z.array(forward).default([]),
-    expects: "LISTEN=TARGET, such as 127.0.0.1:5353=9.9.9.9:53",
+    expects: "LISTEN=TARGET[,any-port], such as 127.0.0.1:5353=9.9.9.9:53",
     flag: "forward",
     value: "LISTEN=TARGET",
-    help: "fixed forward, such as 127.0.0.1:5353=9.9.9.9:53 (repeatable)",
+    help:
+      "fixed forward, such as 127.0.0.1:5353=9.9.9.9:53; with ,any-port behind it also what other ports of the target " +
+      "answer (repeatable)",
     isList: true,
   },
   tcpVia: {
@@ -634,8 +642,8 @@ function isSocksWay(url: string): boolean {
 }
 
 function splitForward(text: string): object | undefined {
-  const at = text.indexOf("=");
-  return at < 0 ? undefined : { listen: text.slice(0, at), target: text.slice(at + 1) };
+  const [, listen, target, anyPort] = /^([^=]*)=(.*?)(,any-port)?$/s.exec(text) ?? [];
+  return listen === undefined ? undefined : { listen, target, anyPort: anyPort !== undefined };
 }
 
 function socksText(): z.ZodType {

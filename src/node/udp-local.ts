@@ -23,7 +23,7 @@ import { listenHosts, openOnEach } from "./listen-hosts.ts";
 import type { Logger } from "./log.ts";
 import { silentLogger } from "./log.ts";
 import { openByteStream } from "./open-byte-stream.ts";
-import type { ResolvedUdpLocalOptions, UdpLocalOptions } from "./options.ts";
+import type { ForwardOptions, ResolvedUdpLocalOptions, UdpLocalOptions } from "./options.ts";
 import { outgoingOf } from "./outgoing.ts";
 import { Socks5Listener } from "./socks5-listener.ts";
 import { Socks5Relay } from "./socks5-relay.ts";
@@ -54,11 +54,15 @@ export async function startUdpLocal(options: UdpLocalOptions, log: Logger = sile
   }
   const local = new UdpLocalHost(resolved, log, io, { index: 0, count: workers });
   await local.listen();
-  const { socks5, forwards } = local.address;
+  const { address } = local;
+  const forwards = resolved.forwards.map((forward, i) => ({
+    ...forward,
+    listen: address.forwards[i].listen,
+  }));
   const group = new WorkerGroup({
     program: "udp-local",
     count: workers,
-    options: { ...resolved, listen: socks5 ?? false, forwards },
+    options: { ...resolved, listen: address.socks5 ?? false, forwards },
     native: io.native,
     log,
     onEvent: (name, fields) => local.tell(name, fields),
@@ -182,7 +186,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
 
   async listen(): Promise<void> {
     try {
-      for (const { listen, target } of this.#options.forwards) await this.#openForward(listen, target);
+      for (const forward of this.#options.forwards) await this.#openForward(forward);
       if (this.#options.listen !== false) await this.#openSocks5(this.#options.listen);
     } catch (error) {
       await this.close();
@@ -234,7 +238,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
 
   // Listening
 
-  async #openForward(listen: string, targetText: string): Promise<void> {
+  async #openForward({ listen, target: targetText, anyPort }: ForwardOptions): Promise<void> {
     const target = parseEndpoint(targetText) as { host: string; port: number };
     const address = makeAddress(target.host, target.port);
     if (address === undefined) throw new UsageError("ERR_OPTION", `forward: "${targetText}" is no target`);
@@ -243,7 +247,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     const { port } = parseEndpoint(listen) as { port: number };
     const hosts = listenHosts(listen, values, ipv6Only);
     const relays = await openOnEach(hosts, port, (host, boundPort) =>
-      this.#bindForward(host, boundPort, address),
+      this.#bindForward(host, boundPort, address, anyPort === true),
     ).catch((cause: Error) => {
       throw new HostError("ERR_LISTEN", `udp ${listen}: ${cause.message}`, { cause });
     });
@@ -257,13 +261,19 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     this.#forwards.push({ listen, target: formatAddress(address), relays });
   }
 
-  async #bindForward(host: string, port: number, target: AddressBytes): Promise<FixedForward> {
+  async #bindForward(
+    host: string,
+    port: number,
+    target: AddressBytes,
+    anyPort: boolean,
+  ): Promise<FixedForward> {
     let bindError: Error | undefined;
     const relay = new FixedForward(
       this,
       this.#io.udp,
       { family: isIPv6(host) ? 6 : 4, host, port, reusePort: this.#isShared },
       target,
+      anyPort,
       randomSeed(nodeCryptography),
       (error) => {
         bindError = error;

@@ -21,6 +21,8 @@ const PACKAGES: Readonly<Record<string, string>> = {
   ping: "iputils-ping",
   python3: "python3",
   traceroute: "traceroute",
+  tftp: "tftp-hpa",
+  "in.tftpd": "tftpd-hpa",
   microsocks: "microsocks",
   turnserver: "coturn",
   turnutils_natdiscovery: "coturn",

@@ -225,6 +225,15 @@ describe("listening", () => {
     expect(resolveLocal({ forwards, listen: "[::1]:0" })).toMatchObject({ listen: "[::1]:0" });
   });
 
+  it("takes what follows a forward's target for its flags", () => {
+    expect(resolveLocal({ forwards: ["127.0.0.1:69=192.0.2.1:69,any-port"] })).toMatchObject({
+      forwards: [{ listen: "127.0.0.1:69", target: "192.0.2.1:69", anyPort: true }],
+    });
+    expect(complaint(() => resolveLocal({ forwards: ["127.0.0.1:69=192.0.2.1:69,any"] }))).toMatch(
+      /^forwards\[0\]\.target: expected LISTEN=TARGET\[,any-port\]/,
+    );
+  });
+
   it("an IPv4-mapped address to listen on is read as IPv4", () => {
     const listen = ["[::ffff:127.0.0.1]:1", "[::ffff:192.0.2.1]:2"];
     expect(resolveServer({ listen, psk: KEY })).toMatchObject({ listen: ["127.0.0.1:1", "192.0.2.1:2"] });
