@@ -27,23 +27,24 @@ function kill(child) {
   }
 }
 
-/** @param {string} command @param {string[]} args */
-export function start(command, args) {
-  const child = spawn(LOAD, ["with-parent", command, ...args], {
-    stdio: ["ignore", "pipe", "pipe"],
-  });
+/** @param {string} command @param {string[]} args @param {"ignore" | "pipe"} [input] */
+export function start(command, args, input = "ignore") {
+  const child =
+    /** @type {import("node:child_process").ChildProcessByStdio<import("node:stream").Writable | null, import("node:stream").Readable, import("node:stream").Readable>} */ (
+      spawn(LOAD, ["with-parent", command, ...args], { stdio: [input, "pipe", "pipe"] })
+    );
   children.add(child);
   child.once("exit", () => children.delete(child));
   child.stderr.resume();
   return child;
 }
 
-/** In a network namespace, where one is named. @param {string | undefined} host @param {(string | number)[]} argv */
-export function startIn(host, argv) {
+/** In a network namespace, where one is named. @param {string | undefined} host @param {(string | number)[]} argv @param {"ignore" | "pipe"} [input] */
+export function startIn(host, argv, input = "ignore") {
   const [command, ...args] = [...(host === undefined ? [] : ["ip", "netns", "exec", host]), ...argv].map(
     String,
   );
-  return start(command, args);
+  return start(command, args, input);
 }
 
 /** Runs to its end; what it printed, which is JSON. @param {string | undefined} host @param {(string | number)[]} argv @returns {Promise<any>} */

@@ -19,7 +19,7 @@ import { bound, start, startIn, stop } from "./processes.mjs";
 /** The key of the run, for those who have to have one. */
 const KEY = randomBytes(16).toString("hex");
 
-async function freeTcpPort() {
+export async function freeTcpPort() {
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
   const { port } = /** @type {import("node:net").AddressInfo} */ (server.address());
@@ -28,7 +28,7 @@ async function freeTcpPort() {
   return port;
 }
 
-async function freeUdpPort() {
+export async function freeUdpPort() {
   const socket = createSocket("udp4").bind(0, "127.0.0.1");
   await once(socket, "listening");
   const { port } = socket.address();
@@ -36,8 +36,8 @@ async function freeUdpPort() {
   return port;
 }
 
-/** @param {import("node:child_process").ChildProcess} child @returns {Promise<any>} */
-async function ready(child) {
+/** The ready line of one of ours. @param {import("node:child_process").ChildProcess} child @returns {Promise<any>} */
+export async function ready(child) {
   let last = "";
   for await (const line of createInterface({ input: /** @type {any} */ (child.stderr) })) {
     last = line;
@@ -138,6 +138,13 @@ const PACKAGED = [
   },
 ];
 
+/** Of a package that is installed. @param {string} name */
+export function debianVersion(name) {
+  const query = ["-W", "-f", "$" + "{Version}", name];
+  const { status, stdout } = spawnSync("dpkg-query", query, { encoding: "utf8" });
+  return status === 0 && stdout !== "" ? stdout : undefined;
+}
+
 /** No tunnel: what the generator makes and the target takes. @type {Subject} */
 export const BARE = {
   name: "bare",
@@ -161,10 +168,8 @@ export function named(text, option) {
  */
 export function subjects(variants, peers, version) {
   const packaged = PACKAGED.flatMap(({ name, package: from, isTwoWay, commands }) => {
-    const { status, stdout } = spawnSync("dpkg-query", ["-W", "-f", "$" + "{Version}", from], {
-      encoding: "utf8",
-    });
-    return status === 0 && stdout !== "" ? [program(name, stdout, isTwoWay, commands)] : [];
+    const installed = debianVersion(from);
+    return installed === undefined ? [] : [program(name, installed, isTwoWay, commands)];
   });
   const given = peers.map((peer) => {
     const [name, commands] = named(peer, "--peer");

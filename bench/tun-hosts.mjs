@@ -1,11 +1,10 @@
 // Two network namespaces with a link, which go with the run, and what is started in them.
-import { execFileSync, spawn } from "node:child_process";
+import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { once } from "node:events";
-import { mkdtempSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { makeNamespaces } from "./namespaces.mjs";
 import { startIn } from "./processes.mjs";
 
 export const LINK = { near: "10.79.0.1", far: "10.79.0.2" };
@@ -27,36 +26,17 @@ export let folder = "";
 
 /** Makes both; they go with this process, in whatever way it ends. @returns what removes them before */
 export function makeHosts() {
-  folder = mkdtempSync(join(tmpdir(), "underpass-bench-"));
-  const undertaker = `
-    cat >/dev/null
-    rm -rf "$1"; shift
-    for host in "$@"; do
-      while pids=$(ip netns pids "$host") && [ -n "$pids" ]; do kill -9 $pids; done 2>/dev/null
-      ip netns del "$host"
-    done 2>/dev/null`;
-  const child = spawn("sh", ["-c", undertaker, "sh", folder, NEAR, FAR], {
-    detached: true,
-    stdio: ["pipe", "ignore", "ignore"],
-  });
-  child.unref();
-  /** @type {import("node:net").Socket} */ (child.stdin).unref();
+  const made = makeNamespaces([NEAR, FAR]);
+  folder = made.folder;
   const script = `
-    ip netns add ${NEAR}; ip netns add ${FAR}
     ip link add veth0 netns ${NEAR} type veth peer name veth0 netns ${FAR}
-    ip -n ${NEAR} link set lo up; ip -n ${FAR} link set lo up
     ip -n ${NEAR} addr add ${LINK.near}/24 dev veth0; ip -n ${FAR} addr add ${LINK.far}/24 dev veth0
     ip -n ${NEAR} link set veth0 up; ip -n ${FAR} link set veth0 up
     ip -n ${FAR} addr add ${TARGET}/32 dev lo
     ip -n ${NEAR} route add ${NETWORK}/24 via ${LINK.far} metric 1000`;
   execFileSync("sh", ["-ec", script]);
   writeFileSync(join(folder, "psk"), randomBytes(32).toString("base64url"), { mode: 0o600 });
-  return async () => {
-    const gone = once(child, "exit");
-    child.ref();
-    child.stdin?.end();
-    await gone;
-  };
+  return made.remove;
 }
 
 /** Creates the device for a program that makes none itself. @param {number} mtu @returns what removes it */

@@ -10,6 +10,15 @@ function run(command, args) {
 
 if (!existsSync("dist/cli/udp-local.js")) run("node", ["scripts/build.mjs"]);
 mkdirSync("build", { recursive: true });
-if (!existsSync("build/load") || statSync("build/load").mtimeMs < statSync("bench/load.c").mtimeMs) {
-  run("cc", ["-O2", "-Wall", "-Wextra", "-o", "build/load", "bench/load.c"]);
+/** Each program, the file that is compiled, and those that it includes. */
+const PROGRAMS = [
+  ["load", "bench/load.c"],
+  ["link", "bench/latency/link.c", "bench/latency/link-model.h"],
+  ["traffic", "bench/latency/traffic.c"],
+];
+for (const [name, ...sources] of PROGRAMS) {
+  const program = `build/${name}`;
+  const isBuilt =
+    existsSync(program) && sources.every((source) => statSync(program).mtimeMs >= statSync(source).mtimeMs);
+  if (!isBuilt) run("cc", ["-O2", "-Wall", "-Wextra", "-o", program, sources[0]]);
 }
