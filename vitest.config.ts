@@ -29,8 +29,11 @@ export default defineConfig({
         test: {
           name: "e2e-plain",
           include: ["test/e2e/**/*.test.ts"],
-          // A TUN device is native, and so is the address that was spoken to.
-          exclude: ["test/e2e/tun*.test.ts", "test/e2e/nat-contract.test.ts", "test/e2e/packet-info.test.ts"],
+          // A TUN device is native, and so is the address that was spoken to; the benchmarks' link has no I/O of ours.
+          exclude: [
+            ...["test/e2e/tun*.test.ts", "test/e2e/nat-contract.test.ts", "test/e2e/packet-info.test.ts"],
+            "test/e2e/bench-link.test.ts",
+          ],
           env: PLAIN,
           ...ONE_BY_ONE,
         },

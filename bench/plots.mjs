@@ -7,6 +7,8 @@ import { format } from "./tables.mjs";
 const WIDTH = 560;
 const HEIGHT = 320;
 const [LEFT, RIGHT, TOP, BOTTOM] = [64, 124, 12, 44];
+/** Of a line: dots are small from here on. */
+const MANY_POINTS = 40;
 const BAR_HEIGHT = 22;
 const BAR_LEFT = 130;
 const BAR_RIGHT = 84;
@@ -112,10 +114,11 @@ export function linePlot(title, caption, lines, colour, { xName, yName, isLogY =
   const over = Math.max(0, ends[ends.length - 1].at - (HEIGHT - BOTTOM));
   for (const end of ends) end.at -= over;
   const series = drawn.map(({ name, points }) => {
+    const radius = points.length > MANY_POINTS ? 1.5 : 4;
     const at = points.map(([px, py]) => `${x(px).toFixed(1)},${y(py).toFixed(1)}`).join(" ");
     const dots = points.map(
       ([px, py]) =>
-        `<circle cx="${x(px).toFixed(1)}" cy="${y(py).toFixed(1)}" r="4" fill="${colour(name)}">` +
+        `<circle cx="${x(px).toFixed(1)}" cy="${y(py).toFixed(1)}" r="${radius}" fill="${colour(name)}">` +
         `<title>${escapeHtml(name)}: ${format(px)}: ${format(py, py < 100 ? 1 : 0)}</title></circle>`,
     );
     return `<polyline stroke="${colour(name)}" points="${at}"/>${dots.join("")}`;

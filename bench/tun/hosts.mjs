@@ -4,8 +4,8 @@ import { randomBytes } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { makeNamespaces } from "./namespaces.mjs";
-import { startIn } from "./processes.mjs";
+import { makeNamespaces } from "../namespaces.mjs";
+import { startIn } from "../processes.mjs";
 
 export const LINK = { near: "10.79.0.1", far: "10.79.0.2" };
 /** The device's network: the near host's own address, and one that no host has. */

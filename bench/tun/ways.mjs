@@ -1,11 +1,11 @@
 // How datagrams and connections of the near host come to the target: programs of ours and peers, each in its setting.
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { bound, startIn, stop } from "./processes.mjs";
-import { commandsIn, filled, named } from "./subjects.mjs";
-import { DEVICE, FAR, folder, LINK, makeDevice, NEAR, NETWORK, startOurs, TARGET } from "./tun-hosts.mjs";
+import { bound, startIn, stop } from "../processes.mjs";
+import { commandsIn, filled, named } from "../subjects.mjs";
+import { DEVICE, FAR, folder, LINK, makeDevice, NEAR, NETWORK, startOurs, TARGET } from "./hosts.mjs";
 
-/** @typedef {import("./processes.mjs").ChildProcess} ChildProcess */
+/** @typedef {import("../processes.mjs").ChildProcess} ChildProcess */
 /** @typedef {{ local: number, server?: number, proxy?: number }} Pids */
 /** @typedef {{ pids: Pids, target: (port: number) => string, stop: () => Promise<void> }} Running  where a datagram to a port of the target is sent to */
 /** @typedef {{ name: string, start: () => Promise<Running> }} Way */

@@ -3,15 +3,15 @@
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { parseArgs } from "node:util";
-import { flood, open, startTarget } from "./load.mjs";
-import { describe, machine, packageVersion } from "./machine.mjs";
-import { cpuNs, json, residentBytes, startIn, stop } from "./processes.mjs";
-import { median } from "./statistics.mjs";
-import { DEVICE, FAR, lineOf, makeHosts, NEAR, NETWORK, startOurs, TARGET } from "./tun-hosts.mjs";
-import { proxiedWays, TUNNEL_WAYS } from "./tun-ways.mjs";
+import { flood, open, startTarget } from "../load.mjs";
+import { describe, machine, packageVersion } from "../machine.mjs";
+import { cpuNs, json, residentBytes, startIn, stop } from "../processes.mjs";
+import { median } from "../statistics.mjs";
+import { DEVICE, FAR, lineOf, makeHosts, NEAR, NETWORK, startOurs, TARGET } from "./hosts.mjs";
+import { proxiedWays, TUNNEL_WAYS } from "./ways.mjs";
 
-/** @typedef {import("./tun-ways.mjs").Way} Way */
-/** @typedef {import("./tun-ways.mjs").Running} Running */
+/** @typedef {import("./ways.mjs").Way} Way */
+/** @typedef {import("./ways.mjs").Running} Running */
 
 const HELP = `npm run bench:tun -- [options]
 
@@ -142,7 +142,7 @@ async function benchUdp() {
   const rows = [["offload", "sends", "offered", "answered", "loss", "p50 µs", "p99 µs"]];
   for (const offload of ["on", "off"]) {
     const { name, own, peer } = DEVICE;
-    const echo = startIn(NEAR, [process.execPath, "bench/tun-echo.mjs", name, offload, own, peer, NETWORK]);
+    const echo = startIn(NEAR, [process.execPath, "bench/tun/echo.mjs", name, offload, own, peer, NETWORK]);
     await lineOf(echo.stdout, (line) => line === "ready");
     for (const [sends, burst] of /** @type {const} */ ([
       ["singles", 1],

@@ -8,7 +8,7 @@ import {
   ROUTE_REJECT,
   TUN2SOCKS_LIMITS,
   Tun2Socks,
-} from "../dist/core/index.js";
+} from "../../dist/core/index.js";
 
 const MTU = 1500;
 const ARENA_BYTES = 2 * 1024 * 1024;
