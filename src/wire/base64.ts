@@ -14,7 +14,7 @@ export function encodeBase64(bytes: Uint8Array): string {
   return text;
 }
 
-/** @returns undefined for anything but whole, padded base64 */
+/** @returns undefined unless the text is complete, padded base64 */
 export function decodeBase64(text: string): Uint8Array | undefined {
   if (text.length % 4 !== 0) return undefined;
   const padding = text.endsWith("==") ? 2 : text.endsWith("=") ? 1 : 0;

@@ -18,7 +18,7 @@ export const CAPSULE_DATAGRAM = 0x00;
 export const CAPSULE_COMPRESSION_ASSIGN = 0x11;
 export const CAPSULE_COMPRESSION_ACK = 0x12;
 export const CAPSULE_COMPRESSION_CLOSE = 0x13;
-/** Ours, sent only to a peer that answered the extension. */
+/** Ours, sent only to a peer that has accepted the extension. */
 export const CAPSULE_HEARTBEAT = 0x55_5000;
 export const CAPSULE_HEARTBEAT_ECHO = 0x55_5001;
 export const CAPSULE_ASSOCIATION_OPEN = 0x55_5002;
@@ -43,7 +43,7 @@ export type CloseReason = (typeof CLOSE_REASONS)[number];
 /** Why a datagram did not get through, in UNREACHABLE. */
 export const UNREACHABLE_KINDS = ["port", "host", "prohibited", "too-big"] as const;
 export type UnreachableKind = (typeof UNREACHABLE_KINDS)[number];
-/** Largest length of an IP packet that is told. */
+/** Largest MTU that is reported. */
 export const MAX_MTU = 65_535;
 
 /** Bytes of a DATAGRAM capsule before its payload. */
@@ -64,7 +64,7 @@ export function writeDatagramHeader(
   return writeVarint(bytes, at, contextId);
 }
 
-/** A capsule whose value is `numbers` as varints, then `tail`. */
+/** A capsule whose value is `numbers` as varints, followed by `tail`. */
 function encodeCapsule(type: number, numbers: readonly number[], tail: Uint8Array | undefined): Uint8Array {
   let valueLength = tail === undefined ? 0 : tail.length;
   for (const number of numbers) valueLength += varintLength(number);
@@ -89,7 +89,7 @@ export function encodeCompressionClose(contextId: number): Uint8Array {
   return encodeCapsule(CAPSULE_COMPRESSION_CLOSE, [contextId], undefined);
 }
 
-/** @param clock  the sender's own clock in whole milliseconds; only the sender reads it again */
+/** @param clock  the sender's own clock in whole milliseconds; only the sender interprets it */
 export function encodeHeartbeat(sequence: number, clock: number): Uint8Array {
   return encodeCapsule(CAPSULE_HEARTBEAT, [sequence, clock], undefined);
 }
@@ -98,7 +98,7 @@ export function encodeHeartbeatEcho(sequence: number, clock: number): Uint8Array
   return encodeCapsule(CAPSULE_HEARTBEAT_ECHO, [sequence, clock], undefined);
 }
 
-/** @param source  the application's own address, where it is known */
+/** @param source  the application's own address, if it is known */
 export function encodeAssociationOpen(associationId: number, source: AddressBytes | undefined): Uint8Array {
   return encodeCapsule(CAPSULE_ASSOCIATION_OPEN, [associationId], source ?? new Uint8Array(1));
 }
@@ -119,18 +119,18 @@ export function encodeShutdown(reason: CloseReason): Uint8Array {
   return encodeCapsule(CAPSULE_SHUTDOWN, [CLOSE_REASONS.indexOf(reason)], undefined);
 }
 
-/** @param mtu  for too-big: the largest IP packet that would get through, 0 where that is not known */
+/** @param mtu  for too-big: the largest IP packet that would get through, 0 if unknown */
 export function encodeUnreachable(contextId: number, kind: UnreachableKind, mtu: number): Uint8Array {
   const told = kind === "too-big" ? Math.min(mtu, MAX_MTU) : 0;
   return encodeCapsule(CAPSULE_UNREACHABLE, [contextId, UNREACHABLE_KINDS.indexOf(kind), told], undefined);
 }
 
-/** Name of a kind number; one that this version does not know is "host". */
+/** Name of a kind number; "host" for one that this version does not know. */
 export function unreachableKind(number: number): UnreachableKind {
   return UNREACHABLE_KINDS[number] ?? "host";
 }
 
-/** Name of a reason number; one that this version does not know is "failed". */
+/** Name of a reason number; "failed" for one that this version does not know. */
 export function closeReason(number: number): CloseReason {
   return CLOSE_REASONS[number] ?? "failed";
 }
@@ -145,7 +145,7 @@ export function toIpVersionForm(address: AddressBytes): Uint8Array {
 /**
  * Length of an address in IP-version form at `bytes[offset]`.
  *
- * @returns 7 or 19, or 0 when it is neither version or does not fit before `end`
+ * @returns 7 or 19; 0 when the version is unknown or the address does not fit before `end`
  */
 export function ipVersionFormLength(bytes: Uint8Array, offset: number, end: number): number {
   if (offset >= end) return 0;
@@ -153,7 +153,7 @@ export function ipVersionFormLength(bytes: Uint8Array, offset: number, end: numb
   return offset + length <= end ? length : 0;
 }
 
-/** Copies an address in IP-version form, of `length` bytes, to the form of the rest of the program. */
+/** Copies an address of `length` bytes in IP-version form into the form that the rest of the program uses. */
 export function fromIpVersionForm(bytes: Uint8Array, offset: number, length: number): AddressBytes {
   const address = copyOf(bytes, offset, length);
   address[0] = length === IPV4_ADDRESS_BYTES ? ATYP_IPV4 : ATYP_IPV6;
@@ -161,9 +161,9 @@ export function fromIpVersionForm(bytes: Uint8Array, offset: number, length: num
 }
 
 /**
- * Reads `count` varints that begin a value.
+ * Reads the `count` varints at the beginning of a value.
  *
- * @param numbers  filled with them
+ * @param numbers  receives them
  * @returns the offset behind them, or -1 when they do not fit before `end`
  */
 export function readNumbers(
@@ -185,7 +185,7 @@ export function readNumbers(
   return at;
 }
 
-/** The address that fills `bytes[offset..end)` to the end, copied; undefined when it does not. */
+/** A copy of the address that fills `bytes[offset..end)` exactly; undefined when there is none. */
 export function decodeWholeAddress(bytes: Uint8Array, offset: number, end: number): AddressBytes | undefined {
   const length = addressLength(bytes, offset, end);
   if (length <= 0 || offset + length !== end) return undefined;

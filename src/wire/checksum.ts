@@ -3,11 +3,11 @@
  * checksum is the complement of one.
  */
 
-/** From so many bytes on words are read whole, which the engine does three times as fast as byte by byte. */
+/** From this size on, whole words are read, which is three times as fast as reading bytes. */
 const WIDE_BYTES = 64;
 const IS_LITTLE_ENDIAN = new Uint8Array(Uint16Array.of(1).buffer)[0] === 1;
 
-/** The buffer that was summed last, as words: packets of one buffer are summed in a row. */
+/** A view of words on the buffer that was summed last, as packets of one buffer are summed one after another. */
 let lastBuffer: ArrayBufferLike = new ArrayBuffer(0);
 let lastWords: Uint16Array = new Uint16Array(lastBuffer);
 
@@ -21,7 +21,7 @@ export function sumBytes(bytes: Uint8Array, offset: number, end: number, start: 
   return fold(sum);
 }
 
-/** Words as the machine reads them give the same sum with its bytes swapped: RFC 1071 §2 (B). */
+/** Words in the machine's byte order give the same sum with its bytes swapped: RFC 1071 §2 (B). */
 function sumWide(bytes: Uint8Array, offset: number, end: number, start: number): number {
   const { buffer, byteOffset } = bytes;
   if (buffer !== lastBuffer) {
@@ -29,7 +29,7 @@ function sumWide(bytes: Uint8Array, offset: number, end: number, start: number):
     lastWords = new Uint16Array(buffer, 0, buffer.byteLength >> 1);
   }
   const words = lastWords;
-  // Words that begin at the second byte are swapped once more.
+  // Words that begin at an odd byte are swapped once more.
   const isOdd = ((byteOffset + offset) & 1) === 1;
   let at = (byteOffset + offset + 1) >> 1;
   const last = (byteOffset + end) >> 1;
@@ -52,7 +52,7 @@ function sumWide(bytes: Uint8Array, offset: number, end: number, start: number):
   return fold(start + whole + first + rest);
 }
 
-/** Folds carries back in: any sum below 2^48 becomes 0 to 0xffff. */
+/** Folds the carries back in, so that any sum below 2^48 becomes 0 to 0xffff. */
 export function fold(sum: number): number {
   let folded = sum;
   while (folded > 0xffff) folded = (folded % 0x1_0000) + Math.floor(folded / 0x1_0000);

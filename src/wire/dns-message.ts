@@ -1,13 +1,13 @@
 import { readUint16, writeUint16 } from "./network-order.ts";
 
-/** DNS messages, RFC 1035 §4.1, as far as it takes to carry them between UDP and TCP. */
+/** DNS messages, RFC 1035 §4.1, as far as carrying them between UDP and TCP requires. */
 export const DNS_HEADER_BYTES = 12;
-/** What every client takes over UDP, RFC 1035 §4.2.1. */
+/** The answer size that every client accepts over UDP, RFC 1035 §4.2.1. */
 const PLAIN_UDP_BYTES = 512;
 const TYPE_OPT = 41;
 const FLAG_TRUNCATED = 0x0200;
 
-/** First byte behind the name at `at`, whose labels are not compressed; -1 when it is cut short or compressed. */
+/** Offset behind the uncompressed name at `at`; -1 when it is cut short or compressed. */
 function nameEnd(bytes: Uint8Array, at: number, end: number): number {
   let next = at;
   while (next < end && bytes[next] !== 0) {
@@ -17,25 +17,25 @@ function nameEnd(bytes: Uint8Array, at: number, end: number): number {
   return next < end ? next + 1 : -1;
 }
 
-/** First byte behind the one question of a message; -1 when it has not one that is whole. */
+/** Offset behind the one question of a message; -1 unless there is exactly one and it is complete. */
 function questionEnd(bytes: Uint8Array, offset: number, end: number): number {
   if (end - offset < DNS_HEADER_BYTES || readUint16(bytes, offset + 4) !== 1) return -1;
   const name = nameEnd(bytes, offset + DNS_HEADER_BYTES, end);
   return name < 0 || name + 4 > end ? -1 : name + 4;
 }
 
-/** How long an answer over UDP may be to the query `bytes[offset..end)`: what its OPT record says (RFC 6891), at least 512. */
+/** How long a UDP answer to the query `bytes[offset..end)` may be: the size in its OPT record (RFC 6891), at least 512. */
 export function udpAnswerLimit(bytes: Uint8Array, offset: number, end: number): number {
   const additional = questionEnd(bytes, offset, end);
   const hasOthers = additional < 0 || readUint16(bytes, offset + 6) + readUint16(bytes, offset + 8) > 0;
-  // Its name is the root's: one byte.
+  // The name of an OPT record is the root: one byte.
   if (hasOthers || additional + 5 > end || bytes[additional] !== 0) return PLAIN_UDP_BYTES;
   if (readUint16(bytes, additional + 1) !== TYPE_OPT) return PLAIN_UDP_BYTES;
   return Math.max(PLAIN_UDP_BYTES, readUint16(bytes, additional + 3));
 }
 
 /**
- * What is sent over UDP in place of an answer that is too long: its header and question, marked as truncated.
+ * What is sent over UDP instead of an answer that is too long: its header and question, marked as truncated.
  *
  * @returns undefined when the answer cannot be read
  */

@@ -3,7 +3,7 @@
 const HEADER_BYTES = 12;
 const MAX_NAME_BYTES = 255;
 
-/** Lower-case wire form of a dotted name, or undefined when it is none. A dot at the end is allowed. */
+/** Wire form of a dotted name in lower case, or undefined if it is invalid. A final dot is allowed. */
 export function encodeDnsName(text: string): Uint8Array | undefined {
   const labels = text.replace(/\.$/, "").toLowerCase().split(".");
   const bytes: number[] = [];
@@ -18,7 +18,7 @@ export function encodeDnsName(text: string): Uint8Array | undefined {
 /**
  * True when `bytes[offset..end)` is a query whose first question is for `name` or a name below it, in any case.
  *
- * @param name  as {@link encodeDnsName} gives it
+ * @param name  as {@link encodeDnsName} returns it
  */
 export function isQueryWithin(bytes: Uint8Array, offset: number, end: number, name: Uint8Array): boolean {
   const question = offset + HEADER_BYTES;
@@ -29,7 +29,7 @@ export function isQueryWithin(bytes: Uint8Array, offset: number, end: number, na
   const nameEnd = Math.min(end, question + MAX_NAME_BYTES);
   let last = question;
   while (last < nameEnd && bytes[last] !== 0) {
-    // A question's name comes first, so that it has nothing to point back to.
+    // The name of the first question has nothing before it that a pointer could refer to.
     if (bytes[last] > 63) return false;
     last += 1 + bytes[last];
   }
@@ -44,7 +44,7 @@ export function isQueryWithin(bytes: Uint8Array, offset: number, end: number, na
 function isSameName(bytes: Uint8Array, offset: number, name: Uint8Array): boolean {
   for (let i = 0; i < name.length; i++) {
     const byte = bytes[offset + i];
-    // Length bytes are below 64, so that only letters are changed.
+    // Length bytes are below 64, so this changes only letters.
     const lower = byte >= 0x41 && byte <= 0x5a ? byte + 0x20 : byte;
     if (lower !== name[i]) return false;
   }

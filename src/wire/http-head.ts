@@ -1,19 +1,19 @@
 /** HTTP/1.1 message heads (RFC 9112), as far as an upgrade and a CONNECT need them. */
 
-/** Longest head, with its empty line, that is read from a peer. */
+/** Longest head that is accepted from a peer, including the empty line. */
 export const MAX_HEAD_BYTES = 8192;
 
 export interface HttpHead {
   readonly startLine: string;
-  /** Field names in lower case; a field that came more than once has several values. */
+  /** Field names in lower case; a repeated field has several values. */
   readonly fields: ReadonlyMap<string, readonly string[]>;
 }
 
 /**
- * Where the head ends: the offset just behind the first CR LF CR LF.
+ * The end of the head: the offset just behind the first CR LF CR LF.
  *
- * @param from  where to begin to look: 0, or what was there at the last call less 3
- * @returns -1 when the end is not there yet
+ * @param from  where to start searching: 0, or the length at the last call less 3
+ * @returns -1 when the end has not arrived yet
  */
 export function findHeadEnd(bytes: Uint8Array, from: number, end: number): number {
   for (let i = Math.max(from, 0); i + 3 < end; i++) {
@@ -22,7 +22,7 @@ export function findHeadEnd(bytes: Uint8Array, from: number, end: number): numbe
   return -1;
 }
 
-/** Reads a whole head. @returns undefined for bytes outside printable ASCII, folded lines or lines without a colon */
+/** Decodes a whole head. @returns undefined for bytes outside printable ASCII, folded lines or lines without a colon */
 export function decodeHead(bytes: Uint8Array, end: number): HttpHead | undefined {
   let text = "";
   for (let i = 0; i < end; i++) {
@@ -34,7 +34,7 @@ export function decodeHead(bytes: Uint8Array, end: number): HttpHead | undefined
   if (startLine === "" || /[\r\n]/.test(startLine)) return undefined;
   const fields = new Map<string, string[]>();
   for (const line of lines) {
-    // Blanks are trimmed apart: an expression that also skips them takes cubic time for a long run of them.
+    // Whitespace is trimmed separately: an expression that also skips it takes cubic time on a long run of blanks.
     const match = /^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([^\r\n]*)$/.exec(line);
     if (match === null) return undefined;
     const name = match[1].toLowerCase();
@@ -46,7 +46,7 @@ export function decodeHead(bytes: Uint8Array, end: number): HttpHead | undefined
   return { startLine, fields };
 }
 
-/** The value of a field that came exactly once. */
+/** The value of a field that occurs exactly once. */
 export function singleField(head: HttpHead, name: string): string | undefined {
   const values = head.fields.get(name);
   return values?.length === 1 ? values[0] : undefined;

@@ -15,7 +15,7 @@ export const ICMP_HOST = 1;
 export const ICMP_PROTOCOL = 2;
 export const ICMP_PORT = 3;
 export const ICMP_FRAGMENTATION_NEEDED = 4;
-/** RFC 1122 §3.2.2.1, as the next. */
+/** RFC 1122 §3.2.2.1, like the next. */
 export const ICMP_NET_PROHIBITED = 9;
 export const ICMP_HOST_PROHIBITED = 10;
 /** RFC 1812 §5.2.7.1. */
@@ -51,7 +51,7 @@ export function writeIcmpHeader(
 }
 
 /**
- * Sum over the message `bytes[offset..end)` and, with addresses of 16 bytes, its pseudo header: 0xffff when its
+ * Sum over the message `bytes[offset..end)` and, with addresses of 16 bytes, its pseudo header: 0xffff when the
  * checksum is right.
  */
 export function icmpSum(

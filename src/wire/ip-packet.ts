@@ -32,14 +32,14 @@ export const PROTOCOL_ICMPV6 = 58;
 /** Largest IPv6 packet without a jumbogram option: 40 bytes more than the largest of IPv4. */
 export const MAX_IP_PACKET_BYTES = 65_575;
 
-/** `need` more bytes come first; see {@link packetLength}. */
+/** See {@link packetLength}. */
 export const PACKET_INVALID = 0;
 
 /**
  * Length of the IP packet that starts at `bytes[offset]`, for streams of packets.
  *
- * @returns bytes, 20 to 65,575; {@link PACKET_INVALID} when no IP packet starts so; negative n when at least n more
- * bytes are needed to tell
+ * @returns bytes, 20 to 65,575; {@link PACKET_INVALID} when no IP packet can start like this; -n when at least n more
+ * bytes are needed
  */
 export function packetLength(bytes: Uint8Array, offset: number, end: number): number {
   const have = end - offset;
@@ -55,8 +55,8 @@ export function packetLength(bytes: Uint8Array, offset: number, end: number): nu
 }
 
 /**
- * What one IP packet of either version says in its headers. One view is used again for packet after packet. Offsets are
- * into the bytes that were read.
+ * The headers of one IP packet of either version. One view is reused for every packet. Offsets refer to the bytes that
+ * were read.
  */
 export class IpPacket {
   version: 4 | 6 = 4;
@@ -64,11 +64,11 @@ export class IpPacket {
   start = 0;
   /** First byte behind the packet, by its own length field. */
   end = 0;
-  /** First byte of the transport header, or of this fragment's part. */
+  /** First byte of the transport header, or of this fragment's data. */
   transport = 0;
-  /** Protocol of the transport header, behind all extension headers. */
+  /** Protocol of the transport header, which follows all extension headers. */
   protocol = 0;
-  /** Where that number stands, for an ICMPv6 parameter problem. */
+  /** Offset of that number, for an ICMPv6 parameter problem. */
   protocolAt = 0;
   hopLimit = 0;
   source = 0;
@@ -76,14 +76,14 @@ export class IpPacket {
   addressBytes: 4 | 16 = 4;
   isFragment = false;
   moreFragments = false;
-  /** Of this fragment in the whole, in bytes. */
+  /** Of this fragment in the whole packet, in bytes. */
   fragmentOffset = 0;
   identification = 0;
 
   /**
-   * Reads the headers of the packet in `bytes[offset..end)`; what follows the packet's own length is not looked at.
+   * Reads the headers of the packet in `bytes[offset..end)`; anything beyond the packet's own length is ignored.
    *
-   * @returns false when the packet is cut short or its headers contradict themselves; the view is void then
+   * @returns false when the packet is cut short or its headers are inconsistent; the view is then invalid
    */
   read(bytes: Uint8Array, offset: number, end: number): boolean {
     const length = packetLength(bytes, offset, end);
@@ -136,7 +136,7 @@ export class IpPacket {
       headerAt = at;
       at += length;
       if (!isFragment) continue;
-      // What follows belongs to the whole packet, and is walked once that has been put together.
+      // What follows belongs to the whole packet, and is read after reassembly.
       const word = readUint16(bytes, at - 6);
       this.isFragment = true;
       this.moreFragments = (word & 1) !== 0;

@@ -1,4 +1,4 @@
-/** The IPv4 header, RFC 791 §3.1. Offsets are of its first byte; the caller has checked that 20 bytes are there. */
+/** The IPv4 header, RFC 791 §3.1. Offsets point at its first byte; the caller has checked that it has 20 bytes. */
 import { checksumOf, sumBytes, updateChecksum } from "./checksum.ts";
 import { readUint16, writeUint16 } from "./network-order.ts";
 
@@ -26,7 +26,7 @@ export function ipv4Identification(bytes: Uint8Array, offset: number): number {
   return readUint16(bytes, offset + 4);
 }
 
-/** DF, MF and, in units of 8 bytes, the fragment offset: the flags word as it stands. */
+/** The flags word as it is: DF, MF and the fragment offset in units of 8 bytes. */
 export function ipv4Flags(bytes: Uint8Array, offset: number): number {
   return readUint16(bytes, offset + 6);
 }
@@ -39,18 +39,18 @@ export function ipv4Protocol(bytes: Uint8Array, offset: number): number {
   return bytes[offset + 9];
 }
 
-/** True when the header's checksum is right. */
+/** True if the header's checksum is right. */
 export function isIpv4ChecksumRight(bytes: Uint8Array, offset: number): boolean {
   return sumBytes(bytes, offset, offset + ipv4HeaderLength(bytes, offset), 0) === 0xffff;
 }
 
-/** Corrects the header's checksum after words that sum to `oldSum` were replaced by words that sum to `newSum`. */
+/** Updates the header's checksum after words that sum to `oldSum` were replaced by words that sum to `newSum`. */
 export function updateIpv4Checksum(bytes: Uint8Array, offset: number, oldSum: number, newSum: number): void {
   const at = offset + CHECKSUM;
   writeUint16(bytes, at, updateChecksum(readUint16(bytes, at), oldSum, newSum));
 }
 
-/** Computes the header's checksum anew. */
+/** Computes the header's checksum from scratch. */
 export function writeIpv4Checksum(bytes: Uint8Array, offset: number): void {
   writeUint16(bytes, offset + CHECKSUM, 0);
   const sum = sumBytes(bytes, offset, offset + ipv4HeaderLength(bytes, offset), 0);
@@ -58,7 +58,7 @@ export function writeIpv4Checksum(bytes: Uint8Array, offset: number): void {
 }
 
 /**
- * Writes a header of 20 bytes with its checksum around addresses that are in place already.
+ * Writes a header of 20 bytes with its checksum around addresses that are already in place.
  *
  * @param flags  DF, MF and the fragment offset in units of 8 bytes
  */

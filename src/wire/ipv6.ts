@@ -1,11 +1,11 @@
-/** The IPv6 header and its extension headers, RFC 8200 §3 and §4. Offsets are of the first byte of the header. */
+/** The IPv6 header and its extension headers, RFC 8200 §3 and §4. Offsets point at the first byte of a header. */
 import { readUint16, writeUint16, writeUint32 } from "./network-order.ts";
 
 export const IPV6_HEADER_BYTES = 40;
 export const IPV6_FRAGMENT_HEADER_BYTES = 8;
 export const IPV6_SOURCE = 8;
 export const IPV6_DESTINATION = 24;
-/** Every link of IPv6 carries so much, RFC 8200 §5. */
+/** What every IPv6 link carries, RFC 8200 §5. */
 export const IPV6_MIN_MTU = 1280;
 
 export const HEADER_HOP_BY_HOP = 0;
@@ -58,7 +58,7 @@ export function extensionHeaderLength(header: number, bytes: Uint8Array, at: num
   return at + length > end ? -1 : length;
 }
 
-/** Writes a header around addresses that are in place already. */
+/** Writes a header around addresses that are already in place. */
 export function writeIpv6Header(
   bytes: Uint8Array,
   offset: number,

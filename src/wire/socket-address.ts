@@ -21,15 +21,14 @@ export type AddressBytes = Uint8Array & { readonly [IN_ONE_FORM]: true };
 /** Bytes before the IPv4 address in the 16 of a mapped one. */
 const MAPPED_PREFIX_BYTES = 12;
 
-/** `need` is negative: that many more bytes are wanted, at least. */
+/** No address can start like this. */
 export const ADDRESS_INVALID = 0;
 
 /**
  * Length of the address that starts at `bytes[offset]`.
  *
  * @param end  first byte that may not be read
- * @returns length in bytes; {@link ADDRESS_INVALID} when no address can start so; negative n when at least n more
- * bytes are needed. Never throws.
+ * @returns length in bytes; {@link ADDRESS_INVALID}; -n when at least n more bytes are needed. Never throws.
  */
 export function addressLength(bytes: Uint8Array, offset: number, end: number): number {
   const have = end - offset;
@@ -73,10 +72,10 @@ export function addressPort(address: Uint8Array): number {
 }
 
 /**
- * Writes an IP address and a port as they stand in IP and transport headers, without allocation, in the one form.
+ * Writes an IP address and a port, taken from IP and transport headers, in the one form. Does not allocate.
  *
  * @param ip         buffer that holds the 4 or 16 bytes of the address at `ipOffset`
- * @param portOffset where the port stands in the same buffer, big-endian
+ * @param portOffset where the same buffer holds the port, big-endian
  * @returns bytes written at `to[offset]`: 7 or 19
  */
 export function writeAddress(
@@ -191,7 +190,7 @@ function domainAddress(name: string, port: number): AddressBytes | undefined {
   return address as AddressBytes;
 }
 
-/** @returns the bytes of an IP address in its one form: 16 of IPv6, 4 of IPv4, be it mapped; undefined for other text */
+/** @returns the bytes of an IP address in its one form: 16 for IPv6, 4 for IPv4, mapped or not; undefined for other text */
 export function parseIp(text: string): Uint8Array | undefined {
   if (!text.includes(":")) return parseIpv4(text);
   const ip = parseIpv6(text);
@@ -253,12 +252,12 @@ function parseGroups(text: string, mayEndInIpv4: boolean): number[] | undefined 
   return groups.length <= 8 ? groups : undefined;
 }
 
-/** Memory of its own with what stands at `bytes[offset]`: `slice` of Node's Buffer, a Uint8Array too, only looks at it. */
+/** Copies `bytes[offset..offset + length)` into memory of its own, which `slice` of Node's Buffer does not. */
 export function copyOf(bytes: Uint8Array, offset: number, length: number): Uint8Array {
   return Uint8Array.prototype.slice.call(bytes, offset, offset + length);
 }
 
-/** True when `length` bytes are the same in both. */
+/** True if `length` bytes are the same in both. */
 export function sameBytes(
   a: Uint8Array,
   aOffset: number,

@@ -1,4 +1,4 @@
-/** SOCKS5: RFC 1928, with user and password, RFC 1929. Decoders never throw and keep no reference to their input. */
+/** SOCKS5, RFC 1928, with user and password, RFC 1929. Decoders never throw and keep no reference to their input. */
 import type { AddressBytes } from "./socket-address.ts";
 import {
   ADDRESS_INVALID,
@@ -36,7 +36,7 @@ export const REPLY_TEXTS = [
   "address type not supported",
 ] as const;
 
-/** What decoders of messages answer: the value and its length, that many more bytes needed at least, or malformed. */
+/** What decoders of messages return: the value and its length, how many more bytes they need at least, or malformed. */
 export type Decoded<Value> =
   | { readonly value: Value; readonly length: number }
   | { readonly need: number }
@@ -46,7 +46,7 @@ export const UDP_HEADER_MALFORMED = -1;
 /** FRAG other than 0: part of a datagram, RFC 1928 §7. */
 export const UDP_HEADER_FRAGMENT = -2;
 
-/** Client's first message: the methods that it offers. */
+/** The client's first message: the methods that it offers. */
 export function decodeGreeting(bytes: Uint8Array, end: number): Decoded<readonly number[]> {
   if (end < 1) return { need: 2 };
   if (bytes[0] !== SOCKS_VERSION) return "malformed";
@@ -60,7 +60,7 @@ export function encodeGreeting(methods: readonly number[]): Uint8Array {
   return Uint8Array.of(SOCKS_VERSION, methods.length, ...methods);
 }
 
-/** Server's choice of a method. */
+/** The server's choice of a method. */
 export function decodeMethod(bytes: Uint8Array, end: number): Decoded<number> {
   if (end > 0 && bytes[0] !== SOCKS_VERSION) return "malformed";
   return end < 2 ? { need: 2 - end } : { value: bytes[1], length: 2 };
@@ -108,7 +108,7 @@ export interface SocksMessage {
   readonly address: AddressBytes;
 }
 
-/** A request or a reply: they have one layout, RFC 1928 §4 and §6. */
+/** A request or a reply, which have the same layout, RFC 1928 §4 and §6. */
 export function decodeMessage(bytes: Uint8Array, end: number): Decoded<SocksMessage> {
   if (end > 0 && bytes[0] !== SOCKS_VERSION) return "malformed";
   if (end < 4) return { need: 4 - end };
@@ -129,7 +129,7 @@ export function encodeMessage(code: number, address: AddressBytes): Uint8Array {
 
 /**
  * The address in a datagram's UDP request header: `RSV 2, FRAG 1, ATYP 1, address 4 | 1+n | 16, port 2` (RFC 1928 §7).
- * One view is used again for datagram after datagram.
+ * One view is reused for every datagram.
  */
 export class UdpHeader {
   /** The buffer that holds the address in its one form: the one that was read, or the view's own. */
@@ -143,9 +143,9 @@ export class UdpHeader {
   }
 
   /**
-   * Reads the header at `bytes[offset]`, of which the view keeps a reference. RSV is not looked at.
+   * Reads the header at `bytes[offset]`, to which the view keeps a reference. RSV is ignored.
    *
-   * @returns header length in bytes, or {@link UDP_HEADER_MALFORMED} or {@link UDP_HEADER_FRAGMENT}; the view is void then
+   * @returns header length in bytes, or {@link UDP_HEADER_MALFORMED} or {@link UDP_HEADER_FRAGMENT}; the view is then invalid
    */
   read(bytes: Uint8Array, offset: number, end: number): number {
     if (offset + 4 > end) return UDP_HEADER_MALFORMED;

@@ -1,4 +1,4 @@
-/** The TCP header, RFC 9293 §3.1. Offsets are of its first byte; the caller has checked that 20 bytes are there. */
+/** The TCP header, RFC 9293 §3.1. Offsets point at its first byte; the caller has checked that it has 20 bytes. */
 import { checksumOf, pseudoHeaderSum, sumBytes } from "./checksum.ts";
 import { PROTOCOL_TCP } from "./ip-packet.ts";
 import { readUint32, writeUint16, writeUint32 } from "./network-order.ts";
@@ -47,7 +47,7 @@ export function writeTcpHeader(
   writeUint32(bytes, offset + TCP_CHECKSUM, 0);
 }
 
-/** Computes the checksum of the segment `bytes[offset..end)` anew; its addresses stand at `source` and `destination`. */
+/** Computes the checksum of the segment `bytes[offset..end)`; its addresses are at `source` and `destination`. */
 export function writeTcpChecksum(
   bytes: Uint8Array,
   offset: number,

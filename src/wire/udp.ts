@@ -1,4 +1,4 @@
-/** The UDP header, RFC 768. Offsets are of its first byte. */
+/** The UDP header, RFC 768. Offsets point at its first byte. */
 import { checksumOf, fold, pseudoHeaderSum, sumBytes } from "./checksum.ts";
 import type { IpPacket } from "./ip-packet.ts";
 import { PROTOCOL_UDP } from "./ip-packet.ts";
@@ -6,13 +6,13 @@ import { readUint16, writeUint16 } from "./network-order.ts";
 
 export const UDP_HEADER_BYTES = 8;
 export const UDP_CHECKSUM = 6;
-/** What fits into an IPv4 packet. */
+/** The largest payload that fits into an IPv4 packet. */
 export const MAX_UDP_PAYLOAD_BYTES = 65_507;
 
 /**
- * First byte behind the datagram in a whole packet.
+ * Offset behind the datagram in a whole packet.
  *
- * @returns -1 when the header is cut short, or its length and the packet's do not go together
+ * @returns -1 when the header is cut short, or its length contradicts the packet's
  */
 export function udpEnd(bytes: Uint8Array, packet: IpPacket): number {
   const { transport, end } = packet;
@@ -21,7 +21,7 @@ export function udpEnd(bytes: Uint8Array, packet: IpPacket): number {
   return length < UDP_HEADER_BYTES || transport + length > end ? -1 : transport + length;
 }
 
-/** True when the checksum is right. IPv4 may leave it out as 0; IPv6 may not (RFC 8200 §8.1). */
+/** True if the checksum is right. In IPv4 it may be 0 for none, in IPv6 not (RFC 8200 §8.1). */
 export function isUdpChecksumRight(bytes: Uint8Array, packet: IpPacket, end: number): boolean {
   const { transport, source, destination, addressBytes } = packet;
   if (readUint16(bytes, transport + UDP_CHECKSUM) === 0) return addressBytes === 4;
@@ -43,7 +43,7 @@ export function writeUdpHeader(
   writeUint16(bytes, offset + UDP_CHECKSUM, 0);
 }
 
-/** The checksum for a sum over pseudo header, header and payload: never 0, which would mean none. */
+/** The checksum for a sum over pseudo header, header and payload; never 0, which would mean none. */
 export function udpChecksumOf(sum: number): number {
   return checksumOf(fold(sum)) || 0xffff;
 }

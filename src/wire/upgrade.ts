@@ -105,7 +105,7 @@ export function encodeUpgradeResponse(
   return asciiBytes(`${text}\r\n`);
 }
 
-/** A 401 that asks the client to try once more, with the ticket. RFC 9110 §15.5.2 wants the scheme named. */
+/** A 401 that asks the client to try again with the ticket. RFC 9110 §15.5.2 requires a scheme. */
 export function encodeChallengeResponse(challenge: ExtensionChallenge): Uint8Array {
   let text = `HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Underpass\r\nContent-Length: 0\r\nUnderpass: v=${EXTENSION_VERSION}, c=${byteSequence(challenge.ticket)}`;
   if (challenge.mac !== undefined) text += `, m=${byteSequence(challenge.mac)}`;
@@ -123,7 +123,7 @@ const REASON_PHRASES = {
 /** Status codes of refusals. */
 export type RefusalStatus = keyof typeof REASON_PHRASES;
 
-/** A page as any web server has it: nothing in it tells one cause of 404 from another. */
+/** A page like any web server's, which does not reveal the cause of a 404. */
 function refusalPage(status: RefusalStatus): string {
   const title = `${status} ${REASON_PHRASES[status]}`;
   return `<html><head><title>${title}</title></head><body><h1>${title}</h1></body></html>\n`;
@@ -132,7 +132,7 @@ function refusalPage(status: RefusalStatus): string {
 /**
  * A refusal after which the connection is closed.
  *
- * @param proxyStatus  error token of RFC 9209, said only to a client that may know what listens here
+ * @param proxyStatus  error token of RFC 9209, sent only to a client that may know what listens here
  */
 export function encodeRefusal(status: RefusalStatus, proxyStatus: string | undefined): Uint8Array {
   const page = refusalPage(status);

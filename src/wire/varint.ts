@@ -1,6 +1,6 @@
-/** Variable-length integers of QUIC, RFC 9000 §16: the top two bits of the first byte give 1, 2, 4 or 8 bytes. */
+/** QUIC's variable-length integers, RFC 9000 §16: the top two bits of the first byte select 1, 2, 4 or 8 bytes. */
 
-/** Largest value that a JavaScript number holds exactly; larger ones are answered as malformed. */
+/** Largest integer that a JavaScript number represents exactly; larger ones count as malformed. */
 export const VARINT_MAX = Number.MAX_SAFE_INTEGER;
 
 /** Bytes that {@link writeVarint} will use for `value` (0 to {@link VARINT_MAX}). */
@@ -11,13 +11,13 @@ export function varintLength(value: number): 1 | 2 | 4 | 8 {
   return 8;
 }
 
-/** Bytes that the varint beginning with `first` occupies. */
+/** Length of the varint whose first byte is `first`. */
 export function varintLengthFrom(first: number): 1 | 2 | 4 | 8 {
   return (1 << (first >> 6)) as 1 | 2 | 4 | 8;
 }
 
 /**
- * Reads the varint at `bytes[offset]`. The caller has checked that {@link varintLengthFrom} bytes are there.
+ * Reads the varint at `bytes[offset]`. The caller has checked that it has {@link varintLengthFrom} bytes.
  *
  * @returns the value, or -1 when it is over {@link VARINT_MAX}
  */
@@ -47,7 +47,7 @@ export function readVarint(bytes: Uint8Array, offset: number): number {
 /**
  * Writes `value` (0 to {@link VARINT_MAX}) in its shortest form at `bytes[offset]`.
  *
- * @returns the offset after it; the caller has made room for {@link varintLength} bytes
+ * @returns the offset behind it; the caller has made room for {@link varintLength} bytes
  */
 export function writeVarint(bytes: Uint8Array, offset: number, value: number): number {
   if (value < 0x40) {

@@ -1,10 +1,10 @@
 /**
  * The 10-byte header before each packet of a TUN device with IFF_VNET_HDR: virtio 1.2 §5.1.6, without num_buffers.
- * Numbers are little-endian; on a big-endian host the device is asked for that (TUNSETVNETLE).
+ * Numbers are little-endian; on a big-endian host the device is set to that (TUNSETVNETLE).
  */
 export const VIRTIO_NET_HEADER_BYTES = 10;
 
-/** The checksum field holds only the pseudo header's sum; whoever sends the packet on completes it. */
+/** The checksum field holds only the sum of the pseudo header; the next sender completes it. */
 export const VIRTIO_NEEDS_CHECKSUM = 1;
 
 export const VIRTIO_GSO_NONE = 0;
@@ -12,7 +12,7 @@ export const VIRTIO_GSO_TCPV4 = 1;
 /** To be fragmented by IP (UFO): the packet holds one datagram. */
 export const VIRTIO_GSO_UDP = 3;
 export const VIRTIO_GSO_TCPV6 = 4;
-/** To be cut into datagrams of gso_size bytes (USO). */
+/** To be split into datagrams of gso_size bytes (USO). */
 export const VIRTIO_GSO_UDP_L4 = 5;
 
 const GSO_ECN = 0x80;
@@ -26,7 +26,7 @@ export function virtioGsoType(bytes: Uint8Array, offset: number): number {
   return bytes[offset + 1] & ~GSO_ECN;
 }
 
-/** Headers of each segment, a hint. */
+/** Bytes of headers in each segment, as a hint. */
 export function virtioHeaderLength(bytes: Uint8Array, offset: number): number {
   return bytes[offset + 2] | (bytes[offset + 3] << 8);
 }
@@ -36,17 +36,17 @@ export function virtioGsoSize(bytes: Uint8Array, offset: number): number {
   return bytes[offset + 4] | (bytes[offset + 5] << 8);
 }
 
-/** From the packet's first byte to where summing starts. */
+/** Where summing starts, from the packet's first byte. */
 export function virtioChecksumStart(bytes: Uint8Array, offset: number): number {
   return bytes[offset + 6] | (bytes[offset + 7] << 8);
 }
 
-/** From there to the checksum field. */
+/** Offset of the checksum field from there. */
 export function virtioChecksumOffset(bytes: Uint8Array, offset: number): number {
   return bytes[offset + 8] | (bytes[offset + 9] << 8);
 }
 
-/** Writes a header; all 0 for a packet that is complete as it stands. */
+/** Writes a header; all 0 for a packet that is complete as it is. */
 export function writeVirtioNetHeader(
   bytes: Uint8Array,
   offset: number,
