@@ -41,8 +41,8 @@ const CODES = {
 } as const;
 
 /**
- * ICMP and ICMPv6 errors, not more than so many a second. Those that a router sends come from the peer address, where
- * there is one: the kernel would drop packets from an address of its own. All others come from the packet's destination.
+ * ICMP and ICMPv6 errors, rate-limited. Errors of a router come from the peer address, if there is one, as the kernel
+ * would drop packets from an address of its own. All others come from the packet's destination.
  */
 export class IcmpErrors {
   readonly #writer: PacketWriter;
@@ -65,7 +65,7 @@ export class IcmpErrors {
     this.#routers = routers;
   }
 
-  /** Answers a packet to a unicast address that is no ICMP error itself; the caller has checked both. */
+  /** Answers a packet that has a unicast destination and is not an ICMP error; the caller has checked both. */
   answer(now: number, bytes: Uint8Array, packet: IpPacket, kind: "port" | "protocol" | "hop-limit"): void {
     if (!this.#take(now)) return;
     const { addressBytes, source, destination, start, end } = packet;
@@ -90,9 +90,9 @@ export class IcmpErrors {
   }
 
   /**
-   * Answers a datagram from `inner` to `remote` (of one family) of which no more is known.
+   * Answers a datagram from `inner` to `remote` (of one family) whose packet is not available.
    *
-   * @param mtu  for too-big; one that no link of the family may have is told as the least that it may have
+   * @param mtu  for too-big; raised to the smallest that a link of the family may have
    */
   answerDatagram(
     now: number,
@@ -137,7 +137,7 @@ export class IcmpErrors {
   }
 }
 
-/** What an ICMP error says of the datagram that it is about; undefined where that got through, or may the next time. */
+/** What an ICMP error means for the datagram that it quotes; undefined if that got through, or the next one may. */
 export function unreachableKindOf(
   addressBytes: 4 | 16,
   type: number,

@@ -2,32 +2,34 @@ import { IPV6_MIN_MTU } from "../../wire/ipv6.ts";
 import { sameBytes } from "../../wire/socket-address.ts";
 import { UsageError } from "../errors.ts";
 import type { Rule } from "./rules.ts";
-import { MAX_FLOWS } from "./tcp-flows.ts";
+
+/** Leaves some ports of the peer address free, so that a new flow finds one quickly. */
+const MAX_FLOW_LIMIT = 60_000;
 
 /** Addresses of a device for one family, 4 or 16 bytes each. */
 export interface DeviceAddresses {
-  /** The device's own address: the kernel's listener is bound to it. */
+  /** The device's own address, to which the kernel's listener is bound. */
   readonly own: Uint8Array;
   /**
-   * An address on the device's network that no host has. It stands for all targets of TCP in what is written back to
-   * the device, and is where ICMP errors of a router come from.
+   * An address on the device's network that no host has. It stands for all TCP targets in packets written back to the
+   * device, and is the source of a router's ICMP errors.
    */
   readonly peer: Uint8Array;
-  /** Port of the listener; 0 for none: then TCP is refused. */
+  /** Port of the listener; 0 for none, which refuses TCP. */
   readonly listenerPort: number;
 }
 
 /** Bounds. Durations in milliseconds. */
 export interface Tun2SocksLimits {
-  /** Past it, the association that is unanswered, then the one that was idle longest, gives way. */
+  /** Past it, the idlest unanswered association is evicted, or else the idlest of all. */
   readonly maxAssociations: number;
-  /** So many give way; past it, datagrams of new sources are dropped, as each costs the tunnel more than one that is known. */
+  /** Past it, datagrams of new sources are dropped, as a new source costs the tunnel more than a known one. */
   readonly evictionsPerSecond: number;
-  /** 1 to 60,000. Past it, flows that are closing, half-open, or idle for ten minutes give way; else SYNs are refused. */
+  /** 1 to 60,000. Past it, a flow that is closing, half-open, or idle for ten minutes is evicted; else SYNs are refused. */
   readonly maxFlows: number;
-  /** Past it, the oldest half-open flow gives way. */
+  /** Past it, the oldest half-open flow is evicted. */
   readonly maxHalfOpen: number;
-  /** Memory for packets of which fragments are missing. */
+  /** Memory for incomplete packets. */
   readonly reassemblyBytes: number;
   readonly reassemblyTimeoutMs: number;
   readonly udpIdleMs: number;
@@ -38,7 +40,7 @@ export interface Tun2SocksLimits {
   readonly icmpErrorsPerSecond: number;
 }
 
-/** What fits most devices. RFC 4787 REQ-5 and RFC 5382 REQ-5 ask for no less than these idle times. */
+/** Suits most devices. RFC 4787 REQ-5 and RFC 5382 REQ-5 require at least these idle times. */
 export const TUN2SOCKS_LIMITS: Tun2SocksLimits = {
   maxAssociations: 16_384,
   evictionsPerSecond: 8_192,
@@ -54,41 +56,42 @@ export const TUN2SOCKS_LIMITS: Tun2SocksLimits = {
 };
 
 export interface Tun2SocksOptions {
-  /** Of the device, 1280 to 65,535: packets built here are fragmented above it. */
+  /** Of the device, 1280 to 65,535. Longer packets that are built here are fragmented. */
   readonly mtu: number;
-  /** undefined where the device has no address of the family; its UDP is served all the same. */
+  /** undefined if the device has no address of the family; its UDP is served nevertheless. */
   readonly ipv4: DeviceAddresses | undefined;
   readonly ipv6: DeviceAddresses | undefined;
-  /** Whether each packet, in both directions, is preceded by a virtio-net header (wire/virtio-net). */
+  /** True if each packet, in both directions, is preceded by a virtio-net header (wire/virtio-net). */
   readonly virtio: boolean;
   /**
-   * With virtio: whether the device takes USO packets (Linux 6.2, TUN_F_USO4 and 6). Replies in a row to one application
-   * from one remote then leave as one packet.
+   * With virtio: true if the device accepts USO packets (Linux 6.2, TUN_F_USO4 and 6). Consecutive replies from one remote
+   * to one application then leave as one packet.
    */
   readonly uso: boolean;
-  /** First match decides. */
+  /** The first match decides. */
   readonly rules: readonly Rule[];
-  /** ROUTE_… for what no rule matches. */
+  /** ROUTE_… if no rule matches. */
   readonly udpRoute: number;
   readonly tcpRoute: number;
   readonly limits: Tun2SocksLimits;
-  /** A random 32-bit number, so that nobody can choose addresses that collide. */
+  /** A random 32-bit number, so that nobody can choose colliding addresses. */
   readonly seed: number;
 }
 
 /** @throws UsageError ERR_OPTION */
 export function checkOptions({ mtu, limits, ipv4, ipv6 }: Tun2SocksOptions): void {
   const wrong = (what: string) => new UsageError("ERR_OPTION", what);
-  if (!Number.isInteger(mtu) || mtu < IPV6_MIN_MTU || mtu > 65_535) throw wrong("mtu is 1280 to 65,535");
-  if (limits.maxFlows < 1 || limits.maxFlows > MAX_FLOWS - 4_512) throw wrong("maxFlows is 1 to 60,000");
+  if (!Number.isInteger(mtu) || mtu < IPV6_MIN_MTU || mtu > 65_535) throw wrong("mtu must be 1280 to 65,535");
+  if (limits.maxFlows < 1 || limits.maxFlows > MAX_FLOW_LIMIT) throw wrong("maxFlows must be 1 to 60,000");
   if (limits.maxHalfOpen < 1 || limits.maxAssociations < 1 || limits.evictionsPerSecond < 1)
-    throw wrong("a bound below 1");
+    throw wrong("a bound is below 1");
   for (const [device, bytes] of [
     [ipv4, 4],
     [ipv6, 16],
   ] as const) {
     if (device === undefined) continue;
-    if (device.own.length !== bytes || device.peer.length !== bytes) throw wrong("a device address's length");
-    if (sameBytes(device.own, 0, device.peer, 0, bytes)) throw wrong("own and peer address are one");
+    if (device.own.length !== bytes || device.peer.length !== bytes)
+      throw wrong("a device address has the wrong length");
+    if (sameBytes(device.own, 0, device.peer, 0, bytes)) throw wrong("own and peer address are the same");
   }
 }

@@ -1,26 +1,26 @@
 import { IPV6_ADDRESS_BYTES } from "../../wire/socket-address.ts";
 
 /**
- * Packets for a device. Each lies either in `input`, the caller's own buffer where it was rewritten in place, or in
- * `arena`, the machine's memory; `isInput` tells which. Used again after {@link clear}, which the host calls when the
- * device has taken them.
+ * Packets for a device. Each is either in `input`, the caller's buffer, where it was rewritten in place, or in `arena`,
+ * the machine's memory; `isInput` says which. Reused after {@link clear}, which the host calls when the device has
+ * accepted them.
  */
 export class PacketBatch {
   input: Uint8Array = new Uint8Array(0);
   readonly arena: Uint8Array;
-  /** First byte of the arena that is free. */
+  /** First free byte of the arena. */
   arenaEnd = 0;
   count = 0;
-  /** How often it was cleared. */
+  /** How often the batch was cleared. */
   generation = 0;
-  /** Whether any entry lies in `input`. */
+  /** True if any entry is in `input`. */
   hasInput = false;
   /** 1: in `input`, 0: in `arena`. */
   readonly isInput: Uint8Array;
   readonly offset: Int32Array;
   readonly length: Int32Array;
 
-  /** @param capacity  packets. @param arenaBytes  bytes of those that are built here */
+  /** @param capacity  in packets. @param arenaBytes  memory for packets that are built here */
   constructor(capacity: number, arenaBytes: number) {
     this.arena = new Uint8Array(arenaBytes);
     this.isInput = new Uint8Array(capacity);
@@ -28,7 +28,7 @@ export class PacketBatch {
     this.length = new Int32Array(capacity);
   }
 
-  /** Where entry `index` lies, from `offset[index]`. */
+  /** The buffer that holds entry `index`, from `offset[index]`. */
   buffer(index: number): Uint8Array {
     return this.isInput[index] === 1 ? this.input : this.arena;
   }
@@ -55,8 +55,8 @@ export class PacketBatch {
 }
 
 /**
- * Datagrams that came as packets from a device: payloads in `input` or `arena` as above, with the slot of the
- * association and the remote address of each.
+ * Datagrams that arrived as packets from a device: payloads in `input` or `arena` as above, with the association's slot
+ * and the remote address of each.
  */
 export class InnerDatagramBatch extends PacketBatch {
   readonly association: Int32Array;

@@ -21,7 +21,7 @@ import {
 import type { DeviceAddresses } from "./options.ts";
 import type { PacketDropReason } from "./packet-counters.ts";
 
-/** Why a packet with these addresses must not come from a device, or would be sent in a circle; undefined when it is fine. */
+/** Why a packet with these addresses must not come from a device, or would loop; undefined if it is fine. */
 export function findAddressFault(
   bytes: Uint8Array,
   { source, destination, addressBytes, protocol }: IpPacket,
@@ -62,7 +62,7 @@ export function isOffloadRight(bytes: Uint8Array, offset: number, packet: IpPack
   return isTcp && gsoType === (version === 4 ? VIRTIO_GSO_TCPV4 : VIRTIO_GSO_TCPV6);
 }
 
-/** True if the virtio header at `offset` leaves the checksum of the packet to be completed. */
+/** True if the virtio header at `offset` says that the packet's checksum is still to be completed. */
 export function isChecksumPartial(bytes: Uint8Array, offset: number): boolean {
   return (virtioFlags(bytes, offset) & VIRTIO_NEEDS_CHECKSUM) !== 0;
 }
@@ -86,7 +86,7 @@ function isMartian(bytes: Uint8Array, at: number, addressBytes: number): boolean
   return bytes[at + 15] <= 1;
 }
 
-/** True for ICMP messages that no error may answer: all errors, and redirects (RFC 1122 §3.2.2, RFC 4443 §2.4). */
+/** True for ICMP messages that must not be answered with an error: errors and redirects (RFC 1122 §3.2.2, RFC 4443 §2.4). */
 export function isIcmpError(bytes: Uint8Array, { protocol, transport, end, version }: IpPacket): boolean {
   if (version === 4) {
     if (protocol !== PROTOCOL_ICMP) return false;

@@ -2,9 +2,9 @@
 export const PACKET_DROP_REASONS = [
   "malformed",
   "bad_checksum",
-  /** A source or destination that no packet on a wire may have: loopback, unspecified, a source that is multicast. */
+  /** A source or destination that no packet on a wire may have: loopback, unspecified, a multicast source. */
   "martian",
-  /** Its source is the address that only rewritten packets have. */
+  /** From the peer address, which only rewritten packets have. */
   "own_source",
   /** To the device's own address, which the kernel would have kept. */
   "own_destination",
@@ -18,7 +18,7 @@ export const PACKET_DROP_REASONS = [
   "no_listener",
   "unknown_flow",
   "flow_limit",
-  /** From a new source, when too many others had to give way in the same second. */
+  /** From a new source, when too many others were evicted in the same second. */
   "association_limit",
   "association_closed",
   "family",
@@ -40,18 +40,18 @@ export class PacketCounters {
   bytesIn = 0;
   bytesOut = 0;
   fragmentsIn = 0;
-  /** Packets put together from fragments. */
+  /** Packets reassembled from fragments. */
   reassembled = 0;
   associationsOpened = 0;
   associationsEvicted = 0;
   flowsOpened = 0;
-  /** Half-open flows that gave way to newer ones. */
+  /** Half-open flows that were evicted for newer ones. */
   halfOpenEvicted = 0;
   flowsEvicted = 0;
   echoes = 0;
   resets = 0;
   icmpErrors = 0;
-  /** ICMP errors that were not sent because there were too many. */
+  /** ICMP errors that were not sent because of the rate limit. */
   icmpErrorsLimited = 0;
   readonly drops = Object.fromEntries(PACKET_DROP_REASONS.map((name) => [name, 0])) as Record<
     PacketDropReason,

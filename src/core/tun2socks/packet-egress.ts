@@ -34,17 +34,17 @@ import { Reassembler } from "./reassembly.ts";
 
 const BATCH_PACKETS = 1024;
 const ARENA_BYTES = 2 * 1024 * 1024;
-/** No device is in between, so that nothing has to be fragmented but the largest over IPv6. */
+/** No device is in between, so only the largest datagrams over IPv6 have to be fragmented. */
 const MTU = 65_535;
 const REASSEMBLY_BYTES = 4 * 1024 * 1024;
 const REASSEMBLY_MS = 30_000;
-/** Sources of associations whose own cannot be used; a network for tests of devices (RFC 2544), and a unique local one. */
+/** Sources for associations whose own address cannot be used: a network for device tests (RFC 2544) and a unique local one. */
 const POOL_IPV4 = makeAddress("198.19.0.0", 0)!;
 const POOL_IPV6 = makeAddress("fd75:6e64:7270:1::", 0)!;
 const FIRST_PORT = 1024;
 const PORTS_BYTES = 4;
 
-/** Takes what came; all memory is borrowed until a call returns. */
+/** Receives what comes back; all memory is borrowed until the call returns. */
 export interface PacketEgressEvents {
   onDatagram(
     association: number,
@@ -53,15 +53,15 @@ export interface PacketEgressEvents {
     offset: number,
     length: number,
   ): void;
-  /** A datagram did not get to `remote`. @param mtu  for too-big, as the ICMP error says; else 0 */
+  /** A datagram did not reach `remote`. @param mtu  for too-big, as in the ICMP error; else 0 */
   onUnreachable(association: number, remote: AddressBytes, kind: UnreachableKind, mtu: number): void;
 }
 
 /**
  * Datagrams of associations as IP packets and back, for a tun2socks at the other end of a pipe. A packet's source is the
- * client's own address where that is known, can stand in a packet and no other association has it; else one of a pool.
+ * client's own address if that is known, valid in a packet and not used by another association; else one of a pool.
  *
- * After {@link send} and before it answers false again, write {@link toDevice} and clear it.
+ * After {@link send}, and at the latest when it returns false, write {@link toDevice} and clear it.
  */
 export class PacketEgress {
   readonly counters = new PacketCounters();
@@ -73,7 +73,7 @@ export class PacketEgress {
   readonly #index: AddressIndex;
   /** By association. */
   readonly #own: (AddressBytes | undefined)[] = [];
-  /** By the number that the index gives. */
+  /** By the number that the index returns. */
   readonly #sources: (AddressBytes | undefined)[] = [];
   readonly #remote4 = makeAddress("0.0.0.0", 0)!;
   readonly #remote6 = makeAddress("::", 0)!;
@@ -85,7 +85,7 @@ export class PacketEgress {
     this.#writer = new PacketWriter(this.toDevice, this.counters, MTU, false, false, seed);
   }
 
-  /** @param own  the client's own address, where it is known */
+  /** @param own  the client's own address, if it is known */
   open(association: number, own: AddressBytes | undefined): void {
     this.#own[association] = own;
   }
@@ -158,7 +158,7 @@ export class PacketEgress {
       return;
     }
     const end = udpEnd(bytes, packet);
-    // Nobody answers from a mapped address: it would pass for another host's IPv4 datagram.
+    // No host answers from a mapped address; it would be taken for another host's IPv4 datagram.
     const isMapped = addressBytes === 16 && isIpv4Mapped(bytes, source);
     if (end < 0 || readUint16(bytes, transport) === 0 || isMapped) {
       drops.malformed++;
@@ -181,7 +181,7 @@ export class PacketEgress {
     events.onDatagram(number >> 1, remote, bytes, payload, end - payload);
   }
 
-  /** An error about a packet of ours is told; all other ICMP has nobody here that it could be for. */
+  /** Reports an error about a packet of ours; all other ICMP has no recipient here. */
   #handleIcmp(bytes: Uint8Array, events: PacketEgressEvents): void {
     const { drops } = this.counters;
     const { transport, end, source, destination, addressBytes } = this.#packet;
@@ -197,7 +197,7 @@ export class PacketEgress {
       return;
     }
     const kind = unreachableKindOf(addressBytes, bytes[transport], bytes[transport + 1]);
-    // Of our packets none has options, and fragments are of the largest over IPv6 alone: nobody can tell of those.
+    // Our packets have no options, and only the largest over IPv6 are fragmented: errors about those cannot be attributed.
     const isOurs =
       kind !== undefined &&
       end - quote >= quotedHeaderBytes + PORTS_BYTES &&
@@ -252,7 +252,7 @@ export class PacketEgress {
   }
 }
 
-/** Unicast, and of no loopback: nothing else is taken off a device. */
+/** True for unicast addresses that are not loopback: a device delivers no others. */
 function canBeSource(address: AddressBytes): boolean {
   if (address[0] === ATYP_DOMAIN || addressPort(address) === 0) return false;
   if (address[0] !== ATYP_IPV6) return address[1] !== 0 && address[1] !== 127 && address[1] < 224;

@@ -1,20 +1,20 @@
 import { MAX_IP_PACKET_BYTES, PACKET_INVALID, packetLength } from "../../wire/ip-packet.ts";
 
-/** Gets packets as {@link Tun2Socks.handlePackets} takes them: packet i is `data[offsets[i] .. offsets[i] + lengths[i])`. */
+/** Receives packets as {@link Tun2Socks.handlePackets} does: packet i is `data[offsets[i] .. offsets[i] + lengths[i])`. */
 export type OnPackets = (data: Uint8Array, offsets: Int32Array, lengths: Int32Array, count: number) => void;
 
 const BATCH_PACKETS = 1024;
 
-/** Cuts a stream into the IP packets that stand in it one after another; copies only what spans two chunks. */
+/** Splits a stream into the consecutive IP packets in it; copies only what spans two chunks. */
 export class PacketStreamReader {
   readonly #onPackets: OnPackets;
   readonly #offsets = new Int32Array(BATCH_PACKETS);
   readonly #lengths = new Int32Array(BATCH_PACKETS);
-  /** The beginning of a packet that is not whole yet. */
+  /** The beginning of a packet that is not complete yet. */
   readonly #part = new Uint8Array(MAX_IP_PACKET_BYTES);
   #partLength = 0;
 
-  /** @param onPackets  borrows the memory until it returns, and may write into it */
+  /** @param onPackets  borrows the memory until it returns, and may modify it */
   constructor(onPackets: OnPackets) {
     this.#onPackets = onPackets;
   }
@@ -22,7 +22,7 @@ export class PacketStreamReader {
   /**
    * Bytes of the stream, cut anywhere.
    *
-   * @returns false when no packet starts where one must: nothing that follows can be understood
+   * @returns false when no packet starts where one must; the rest of the stream is then unreadable
    */
   handleStream(chunk: Uint8Array, length: number): boolean {
     let at = 0;

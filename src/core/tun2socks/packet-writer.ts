@@ -35,21 +35,21 @@ import type { PacketBatch } from "./packet-batch.ts";
 import type { PacketCounters } from "./packet-counters.ts";
 
 const HOP_LIMIT = 64;
-/** Most that an ICMP error quotes: RFC 1812 §4.3.2.3 asks for 576 bytes in all, RFC 4443 §2.4 for the minimum MTU. */
+/** Longest ICMP error: RFC 1812 §4.3.2.3 allows 576 bytes in all, RFC 4443 §2.4 the minimum MTU. */
 const ICMP_QUOTE_BYTES = 576 - IPV4_HEADER_BYTES - ICMP_HEADER_BYTES;
 const ICMPV6_QUOTE_BYTES = IPV6_MIN_MTU - IPV6_HEADER_BYTES - ICMP_HEADER_BYTES;
 
 /** Largest packet, its fragments at the smallest MTU with all their headers, and some. */
 const ROOM_BYTES = 144 * 1024;
 const ROOM_PACKETS = 64;
-/** Most segments of one USO packet: what kernels have always taken. */
+/** Most segments of one USO packet, which every kernel accepts. */
 const MAX_RUN_SEGMENTS = 64;
 const MAX_RUN_BYTES = 65_535;
 const MAX_HEADER_BYTES = VIRTIO_NET_HEADER_BYTES + IPV6_HEADER_BYTES + UDP_HEADER_BYTES;
 
 /**
- * Builds packets in the arena of a batch: {@link begin}, then the transport header and data at the offset that it gave,
- * then {@link finish}, which fragments what is over the MTU. Before each packet the caller asks {@link hasRoom}.
+ * Builds packets in the arena of a batch: {@link begin}, then the transport header and data at the offset that it returns,
+ * then {@link finish}, which fragments packets above the MTU. The caller checks {@link hasRoom} before each packet.
  */
 export class PacketWriter {
   readonly batch: PacketBatch;
@@ -60,7 +60,7 @@ export class PacketWriter {
   /** First byte of the IP header of the packet that is being built. */
   #start = 0;
 
-  /** The last datagram written, while others may still join it in one USO packet. */
+  /** The last datagram written, as long as others may join it in one USO packet. */
   readonly #uso: boolean;
   #runIndex = -1;
   #runGeneration = 0;
@@ -72,8 +72,8 @@ export class PacketWriter {
 
   /**
    * @param mtu     1280 to 65,535
-   * @param virtio  whether each packet is preceded by a virtio-net header
-   * @param uso     with virtio: whether the device takes USO packets, many datagrams in one
+   * @param virtio  true if each packet is preceded by a virtio-net header
+   * @param uso     with virtio: true if the device accepts USO packets, many datagrams in one
    * @param seed    a random 32-bit number: the first identification of fragments
    */
   constructor(
@@ -92,7 +92,7 @@ export class PacketWriter {
     this.#identification = seed >>> 0;
   }
 
-  /** Whether a packet with `length` bytes of UDP payload fits; without a length, one of any size. */
+  /** True if a packet with `length` bytes of UDP payload fits; by default, one of any size. */
   hasRoom(length = 65_535): boolean {
     return length + MAX_HEADER_BYTES <= this.#mtu
       ? this.batch.hasRoom(1, length + MAX_HEADER_BYTES)
@@ -102,7 +102,7 @@ export class PacketWriter {
   /**
    * Begins a packet.
    *
-   * @param addressBytes  4 or 16: size of the addresses, and with it the version
+   * @param addressBytes  4 or 16: size of the addresses, which implies the version
    * @returns where in the arena the transport header goes
    */
   begin(
@@ -121,7 +121,7 @@ export class PacketWriter {
     return this.#start + (isIpv4 ? IPV4_HEADER_BYTES : IPV6_HEADER_BYTES);
   }
 
-  /** First byte of the IP header of the packet that {@link begin} began. */
+  /** First byte of the IP header of the packet that is being built. */
   get start(): number {
     return this.#start;
   }
@@ -156,8 +156,8 @@ export class PacketWriter {
   }
 
   /**
-   * A datagram from `remote` to `inner`, both IPv4 or both IPv6; `data` is copied. With USO it joins those before it that
-   * went the same way and are not shorter.
+   * Writes a datagram from `remote` to `inner`, both IPv4 or both IPv6; `data` is copied. With USO it joins the ones before
+   * it that have the same addresses and are not shorter.
    */
   writeUdp(
     remote: AddressBytes,
@@ -243,7 +243,7 @@ export class PacketWriter {
     if (length < this.#runSegment) this.#runIndex = -1;
   }
 
-  /** A TCP segment without data and with an empty window. */
+  /** Writes a TCP segment without data and with an empty window. */
   writeSegment(
     addressBytes: 4 | 16,
     source: Uint8Array,
@@ -266,7 +266,7 @@ export class PacketWriter {
   }
 
   /**
-   * An ICMP or ICMPv6 error that quotes as much as it may of the packet `quote[quoteAt..quoteEnd)`.
+   * Writes an ICMP or ICMPv6 error that quotes as much as it may of the packet `quote[quoteAt..quoteEnd)`.
    *
    * @param rest  the last four bytes of its header
    */
@@ -295,7 +295,7 @@ export class PacketWriter {
     this.finish(addressBytes, addressBytes === 4 ? PROTOCOL_ICMP : PROTOCOL_ICMPV6, end, -1);
   }
 
-  /** Cuts the packet that has been built into fragments: RFC 791 §3.2, RFC 8200 §4.5. */
+  /** Fragments the packet that has been built: RFC 791 §3.2, RFC 8200 §4.5. */
   #finishFragments(addressBytes: 4 | 16, protocol: number, end: number): void {
     const { arena } = this.batch;
     const isIpv4 = addressBytes === 4;
@@ -305,7 +305,7 @@ export class PacketWriter {
     const step = (this.#mtu - headerBytes) & ~7;
     const addresses = whole + (isIpv4 ? IPV4_SOURCE : IPV6_SOURCE);
     this.#identification = (this.#identification + 1) >>> 0;
-    // The whole stays where it was built until the batch is cleared; the fragments follow it.
+    // The whole packet stays where it was built until the batch is cleared; the fragments follow it.
     this.batch.arenaEnd = end;
     for (let at = data; at < end; at += step) {
       const length = Math.min(step, end - at);
@@ -332,7 +332,7 @@ export class PacketWriter {
   }
 }
 
-/** The quote of an ICMP error about a datagram of which only the addresses are known: headers without payload. */
+/** Writes the quote of an ICMP error about a datagram of which only the addresses are known: headers without payload. */
 export function writeUdpQuote(to: Uint8Array, inner: AddressBytes, remote: AddressBytes): number {
   const addressBytes = inner.length - 3;
   const isIpv4 = addressBytes === 4;

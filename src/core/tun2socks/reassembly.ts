@@ -5,20 +5,20 @@ import { IPV6_HEADER_BYTES, IPV6_SOURCE, writeIpv6Header } from "../../wire/ipv6
 import { sameBytes } from "../../wire/socket-address.ts";
 import type { PacketCounters } from "./packet-counters.ts";
 
-/** Fragments start at multiples of so many bytes. */
+/** Fragments start at multiples of this. */
 const BLOCK_BYTES = 8;
 const BITMAP_BYTES = 65_536 / BLOCK_BYTES / 8;
-/** What one packet that is being put together may occupy. */
+/** Memory that one incomplete packet may take. */
 const PENDING_BYTES = MAX_IP_PACKET_BYTES + BITMAP_BYTES;
 
-/** A packet of which not all fragments are there. */
+/** An incomplete packet. */
 class Pending {
-  /** Header and data at their places in the whole packet. */
+  /** Header and data, each at its place in the whole packet. */
   buffer = new Uint8Array(MAX_IP_PACKET_BYTES);
-  /** A bit for each block of data that is there. */
+  /** A bit for each block of data that has arrived. */
   readonly have = new Uint8Array(BITMAP_BYTES);
   isUsed = false;
-  /** Fragments overlapped: what else comes of this packet is dropped (RFC 5722 §4). */
+  /** True if fragments overlapped: the rest of this packet is dropped (RFC 5722 §4). */
   isRefused = false;
   version = 4;
   identification = 0;
@@ -28,17 +28,17 @@ class Pending {
   blocks = 0;
   /** Bytes of data up to the end of the furthest fragment. */
   reached = 0;
-  /** Bytes of data in the whole, or -1 while the last fragment is missing. */
+  /** Bytes of data in the whole packet, or -1 while the last fragment is missing. */
   total = -1;
 }
 
 /**
- * Puts fragmented packets of both versions together: RFC 791 §3.2, RFC 8200 §4.5. The whole packet gets a plain header:
- * IPv4 options and IPv6 extension headers before the fragment header have done their work. Fragments that overlap
- * otherwise than as repetitions void their packet. At the bound, the oldest packet gives way.
+ * Reassembles fragmented packets of both versions: RFC 791 §3.2, RFC 8200 §4.5. The whole packet gets a plain header, as
+ * IPv4 options and IPv6 extension headers before the fragment header have served their purpose. Fragments that overlap,
+ * except exact repetitions, discard their packet. At the bound, the oldest packet is dropped.
  */
 export class Reassembler {
-  /** The last whole packet, from its first byte; until the next call. */
+  /** The last whole packet, from its first byte; valid until the next call. */
   whole = new Uint8Array(MAX_IP_PACKET_BYTES);
 
   readonly #pending: Pending[] = [];
@@ -47,14 +47,14 @@ export class Reassembler {
   readonly #counters: PacketCounters;
   #used = 0;
 
-  /** @param maxBytes  of packets that wait, counted at the largest size that each can have */
+  /** @param maxBytes  of incomplete packets, each counted at the largest size that it can have */
   constructor(maxBytes: number, timeoutMs: number, counters: PacketCounters) {
     this.#maxPending = Math.max(1, Math.floor(maxBytes / PENDING_BYTES));
     this.#timeoutMs = timeoutMs;
     this.#counters = counters;
   }
 
-  /** Packets that wait for fragments. */
+  /** Incomplete packets. */
   get size(): number {
     return this.#used;
   }
@@ -76,7 +76,7 @@ export class Reassembler {
       return 0;
     }
     if (fragmentOffset === 0 && !moreFragments) {
-      // RFC 6946: a fragment that is the whole has nothing to do with any other.
+      // RFC 6946: an atomic fragment has nothing to do with any other.
       copy(
         bytes,
         packet.source,
@@ -122,7 +122,7 @@ export class Reassembler {
     return this.#complete(version, pending.protocol, pending.hopLimit, pending.total);
   }
 
-  /** Gives up packets whose time is over. */
+  /** Drops packets that have timed out. */
   expire(now: number): void {
     if (this.#used === 0) return;
     for (const pending of this.#pending) {
@@ -196,9 +196,9 @@ export class Reassembler {
 }
 
 /**
- * Marks blocks as there.
+ * Marks blocks as received.
  *
- * @returns how many: all, or 0 when all were there already; -1 when only some were
+ * @returns how many: all, or 0 if all had been received already; -1 if only some had
  */
 function mark(have: Uint8Array, first: number, count: number): number {
   let there = 0;

@@ -5,7 +5,7 @@ import type { Tun2SocksOptions } from "./options.ts";
 import type { PacketCounters } from "./packet-counters.ts";
 import { ROUTE_COUNT, ROUTE_DROP, ROUTE_REJECT, routeOf } from "./rules.ts";
 
-/** Chooses the route of a packet by the rules and by which routes are down. Counts what goes nowhere. */
+/** Chooses the route of a packet by the rules and by which routes are down. Counts packets that have none. */
 export class Router {
   readonly #options: Tun2SocksOptions;
   readonly #counters: PacketCounters;
@@ -22,7 +22,7 @@ export class Router {
 
   /**
    * @param payload  first byte of a UDP payload, which ends at `end`; rules look for DNS queries there
-   * @returns ROUTE_REJECT, too, for a route that is down
+   * @returns ROUTE_REJECT also for a route that is down
    */
   choose(
     protocol: typeof PROTOCOL_TCP | typeof PROTOCOL_UDP,

@@ -12,7 +12,7 @@ export const ROUTE_TUNNEL = 0;
 export const ROUTE_DIRECT = 1;
 /** Refused at once: RST for TCP, ICMP port unreachable for UDP. */
 export const ROUTE_REJECT = 2;
-/** Dropped without a word. */
+/** Dropped silently. */
 export const ROUTE_DROP = 3;
 export const ROUTE_SOCKS = 4;
 export const MAX_SOCKS_ROUTES = 60;
@@ -23,7 +23,7 @@ const DNS_PORT = 53;
 export interface Rule {
   readonly protocol: "tcp" | "udp" | "any";
   readonly target: TargetRule;
-  /** For DNS queries over UDP: the name's wire form; queries for it and for names below it match. */
+  /** For DNS queries over UDP: the wire form of a name; queries for it and for names below it match. */
   readonly domain: Uint8Array | undefined;
   readonly route: number;
 }
@@ -42,7 +42,7 @@ export function parseRule(text: string): Rule {
   return rule;
 }
 
-/** As {@link parseRule}. @returns a text that says what is wrong when it is none */
+/** As {@link parseRule}. @returns what is wrong, as text, when the rule is invalid */
 export function readRule(text: string): Rule | string {
   const [protocol, targetText, action, ...rest] = text.trim().split(/\s+/);
   if (action === undefined || rest.length > 0) return "not PROTOCOL TARGET ACTION";

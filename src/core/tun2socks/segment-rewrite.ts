@@ -5,7 +5,7 @@ import { readUint16, writeUint16 } from "../../wire/network-order.ts";
 import { TCP_CHECKSUM } from "../../wire/tcp.ts";
 
 /**
- * Gives a TCP packet other addresses and ports, in place, and corrects its checksums for it: a wrong one stays wrong.
+ * Replaces the addresses and ports of a TCP packet in place and updates its checksums; a wrong checksum stays wrong.
  *
  * @param start      of the IP header, `transport` of the TCP header
  * @param isPartial  the TCP checksum field holds the pseudo header's sum alone (virtio NEEDS_CSUM)

@@ -7,13 +7,13 @@ import { IdleLists } from "../idle-lists.ts";
 
 const NONE = -1;
 
-/** Lists, and with them the states, of flows. */
+/** States of flows, which are also the numbers of their lists. */
 export const FLOW_HALF_OPEN = 0;
 export const FLOW_OPEN = 1;
-/** Reset, or ended from both sides, or by the host: kept for what is still on its way. */
+/** Reset, or ended from both sides or by the host: kept for segments still in flight. */
 export const FLOW_CLOSING = 2;
 
-/** What was seen of a flow. */
+/** Segments that a flow has had. */
 export const FIN_OF_SOURCE = 1;
 export const FIN_OF_LISTENER = 2;
 export const SYN_OF_LISTENER = 4;
@@ -25,13 +25,13 @@ const LAST_PORT = 65_535;
 export const MAX_FLOWS = LAST_PORT - FIRST_PORT + 1;
 
 /**
- * TCP flows behind a device, in slots: each has a port of the peer address, by which the kernel's listener knows it. A
- * flow's key is source address, target address, source port, target port as they stand in a packet without options.
+ * TCP flows behind a device, in slots. Each has a port of the peer address, by which the kernel's listener knows it. A
+ * flow's key is source address, target address, source port and target port, as in a packet without options.
  */
 export class TcpFlows {
   /** FIN_OF_… and SYN_OF_… of each flow. */
   seen = new Uint8Array(64);
-  /** The sequence number that the application expects: what it has acknowledged last. */
+  /** The sequence number that the application expects: its last acknowledgment. */
   expected = new Uint32Array(64);
   /** 1 once the host has the flow's connection. */
   accepted = new Uint8Array(64);
@@ -82,7 +82,7 @@ export class TcpFlows {
     return this.#byPort[addressBytes === 4 ? 0 : 1][port];
   }
 
-  /** Begins a half-open flow, which there is room for. */
+  /** Opens a half-open flow; the caller has checked that there is room. */
   open(now: number, bytes: Uint8Array, offset: number, addressBytes: 4 | 16, route: number): number {
     const slot = this.#free.pop() ?? this.#used++;
     if (slot >= this.seen.length) this.#grow();
@@ -106,7 +106,7 @@ export class TcpFlows {
     return slot;
   }
 
-  /** A half-open flow is not kept longer by what it sends. */
+  /** Marks a flow as used. A half-open flow is not kept longer by what it sends. */
   used(now: number, slot: number): void {
     const state = this.#lists.listOf(slot);
     if (state !== FLOW_HALF_OPEN) this.#lists.touch(now, slot, state);
@@ -121,13 +121,13 @@ export class TcpFlows {
     return this.#lists.oldest(state);
   }
 
-  /** A flow whose time is over, or -1. */
+  /** A flow that has been idle for `idleMs`, or -1. */
   idle(now: number, state: number, idleMs: number): number {
     const oldest = this.#lists.oldest(state);
     return oldest !== NONE && now - this.#lists.lastUsed(oldest) >= idleMs ? oldest : NONE;
   }
 
-  /** Takes a flow out of everything; its slot stays taken until {@link release}. */
+  /** Removes a flow; its slot stays taken until {@link release}. */
   end(slot: number): void {
     this.#byPort[this.addressBytes(slot) === 4 ? 0 : 1][this.port[slot]] = NONE;
     this.#index.remove(slot);

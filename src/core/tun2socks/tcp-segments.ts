@@ -33,7 +33,7 @@ import {
 const NONE = -1;
 /** How long a flow is kept after both FINs or a RST, for segments still in flight: as TIME-WAIT of Linux. */
 const CLOSING_MS = 60_000;
-/** An open flow that was idle for so long is evicted when there are too many. */
+/** An open flow that has been idle for this long may be evicted when there are too many. */
 const SPARE_IDLE_MS = 600_000;
 
 /** A connection that the kernel's listener has accepted. */
@@ -47,7 +47,7 @@ export interface AcceptedFlow {
 /** Why an accepted flow was forgotten. `finished`: the host's connection ends, or has ended, by itself. */
 export type FlowEnd = "finished" | "idle" | "evicted";
 
-/** The TCP of {@link Tun2Socks}: which flow a segment belongs to, and what it is rewritten to. */
+/** The TCP part of {@link Tun2Socks}: finds the flow of each segment and rewrites it. */
 export class TcpSegments {
   readonly #options: Tun2SocksOptions;
   readonly #packet: IpPacket;
@@ -176,7 +176,7 @@ export class TcpSegments {
     this.#flows.release(flow);
   }
 
-  /** Forgets the flows whose time is over. */
+  /** Forgets flows that have timed out. */
   sweep(now: number): void {
     const { halfOpenMs, tcpIdleMs } = this.#options.limits;
     this.#endIdleFlows(now, FLOW_HALF_OPEN, halfOpenMs, "idle");
@@ -339,7 +339,7 @@ export class TcpSegments {
     const { arena } = writer.batch;
     const to = writer.begin(addressBytes, bytes, this.#packet.source, bytes, this.#packet.destination);
     arena.set(bytes.subarray(transport, end), to);
-    // The IP header is written by finish; only its addresses are there.
+    // finish() writes the IP header; only its addresses are in place.
     rewriteSegment(
       arena,
       writer.start,
@@ -356,7 +356,7 @@ export class TcpSegments {
     writer.finish(addressBytes, PROTOCOL_TCP, to + end - transport, NONE);
   }
 
-  /** Answers a segment that belongs to nothing, RFC 9293 §3.10.7.1; the caller has checked its header. */
+  /** Answers a segment outside any flow, RFC 9293 §3.10.7.1; the caller has checked its header. */
   #reset(bytes: Uint8Array): void {
     const { transport, end, source, destination, addressBytes } = this.#packet;
     const flags = tcpFlags(bytes, transport);

@@ -56,7 +56,7 @@ const NONE = -1;
 const NEVER = Number.POSITIVE_INFINITY;
 const SWEEP_MS = 1_000;
 const ECHO_HOP_LIMIT = 64;
-/** The kernel makes no more of one packet (UDP_MAX_SEGMENTS). */
+/** The kernel puts no more datagrams into one packet (UDP_MAX_SEGMENTS). */
 const MAX_SEGMENTS = 128;
 
 const BATCH_PACKETS = 1024;
@@ -71,15 +71,15 @@ export type Tun2SocksOutput =
       readonly source: AddressBytes;
       readonly route: number;
     }
-  /** The slot may be another's after this; not told after {@link Tun2Socks.closeAssociation}. */
+  /** The slot may be reused after this. Not emitted after {@link Tun2Socks.closeAssociation}. */
   | {
       readonly kind: "association-closed";
       readonly association: number;
       readonly reason: "idle" | "evicted";
     }
   /**
-   * An accepted flow has been forgotten, and its slot may be another's. `finished`: the host's connection ends, or has
-   * ended, by itself; otherwise the host should destroy it.
+   * An accepted flow has been forgotten, and its slot may be reused. `finished`: the host's connection ends, or has ended,
+   * by itself; otherwise the host should destroy it.
    */
   | {
       readonly kind: "flow-closed";
@@ -88,21 +88,21 @@ export type Tun2SocksOutput =
     };
 
 /**
- * IP packets of a device to UDP associations and TCP flows, and back. TCP is left to the kernel: a packet from
- * `source` to `target` is written back to the device as one from `peer:port` to the listener on the device's own
- * address, with a port that stands for the flow; the listener's answers get the real addresses again.
+ * Turns the IP packets of a device into UDP associations and TCP flows, and back. TCP is left to the kernel: a packet from
+ * `source` to `target` is written back to the device as one from `peer:port` to the listener on the device's own address,
+ * with a port that stands for the flow; the listener's answers get the real addresses again.
  *
  * Does no I/O and reads no clock. After each `handle*` and verb: write {@link toDevice} to the device and clear it, drain
- * {@link pollOutput}, then send {@link datagrams} on; then arm one timer for {@link nextTimeout}. Nothing is thrown for
- * what comes from the device.
+ * {@link pollOutput}, then send {@link datagrams} on; then arm one timer for {@link nextTimeout}. Nothing that comes from
+ * the device makes it throw.
  */
 export class Tun2Socks {
   readonly counters = new PacketCounters();
-  /** Packets for the device. Those in `input` lie in the `data` that {@link handlePackets} got, until cleared. */
+  /** Packets for the device. Those in `input` are in the `data` given to {@link handlePackets}, until cleared. */
   readonly toDevice = new PacketBatch(BATCH_PACKETS, TO_DEVICE_ARENA_BYTES);
   /**
-   * Datagrams from the last {@link handlePackets}; cleared by its next call. An association may have been closed in the
-   * same call; its datagrams are then to be skipped.
+   * Datagrams from the last {@link handlePackets}; cleared by its next call. If an association was closed in the same call,
+   * skip its datagrams.
    */
   readonly datagrams = new InnerDatagramBatch(BATCH_PACKETS, DATAGRAM_ARENA_BYTES);
 
@@ -158,7 +158,7 @@ export class Tun2Socks {
     return this.#tcp.halfOpenCount;
   }
 
-  /** Packets of which fragments are missing. */
+  /** Incomplete packets that wait for fragments. */
   get pendingReassemblies(): number {
     return this.#reassembler.size;
   }
@@ -166,11 +166,11 @@ export class Tun2Socks {
   // Events
 
   /**
-   * Packets `first` to `end - 1` from the device: packet i is `data[offsets[i] .. offsets[i] + lengths[i])`, with its
-   * virtio-net header where there are such. Packets of TCP and echo requests are rewritten in `data`, which stays lent
-   * until {@link toDevice} is cleared.
+   * Packets `first` to `end - 1` from the device: packet i is `data[offsets[i] .. offsets[i] + lengths[i])`, including its
+   * virtio-net header if packets have one. TCP packets and echo requests are rewritten in `data`, which stays borrowed until
+   * {@link toDevice} is cleared.
    *
-   * @returns the index of the first packet that was not taken, because a batch is full: drain, then call again
+   * @returns the index of the first packet that was not processed because a batch is full: drain, then call again
    * @throws UsageError ERR_STATE when toDevice still has packets in another buffer
    */
   handlePackets(
@@ -201,7 +201,7 @@ export class Tun2Socks {
   /**
    * A datagram for an association's application; `data` is copied.
    *
-   * @param remote  where it came from, a whole address; it is dropped when it is of another family
+   * @param remote  where it came from, a whole address; the datagram is dropped if that is of another family
    * @returns false when {@link toDevice} has no room: drain it, then call again
    */
   handleDatagram(
@@ -235,7 +235,7 @@ export class Tun2Socks {
   }
 
   /**
-   * Tells an association's application that its datagrams do not reach `remote`, as an ICMP error.
+   * Sends an association's application an ICMP error, as its datagrams do not reach `remote`.
    *
    * @param mtu  for `too-big`: the largest packet that would get through; see {@link IcmpErrors.answerDatagram}
    * @returns false when {@link toDevice} has no room: drain it, then call again
@@ -276,7 +276,7 @@ export class Tun2Socks {
 
   // Verbs
 
-  /** Whether what a route leads to is there. While it is not, new flows and all datagrams to it are refused at once. */
+  /** Marks a route as up or down. While it is down, new flows and all datagrams to it are refused at once. */
   setRouteUp(route: number, isUp: boolean): void {
     this.#router.setUp(route, isUp);
   }
@@ -291,13 +291,13 @@ export class Tun2Socks {
    * The kernel's listener has accepted a connection from the peer address.
    *
    * @param family  4 or 6. @param peerPort  port that it came from
-   * @returns undefined when no flow has that port: the host destroys the connection
+   * @returns undefined when no flow has that port: the host then destroys the connection
    */
   acceptFlow(now: number, family: 4 | 6, peerPort: number): AcceptedFlow | undefined {
     return this.#tcp.accept(now, family, peerPort);
   }
 
-  /** The host's connection of an accepted flow is over; what the kernel still sends of it is passed on for a while. */
+  /** The host's connection of an accepted flow has ended; segments that the kernel still sends are passed on for a while. */
   endFlow(now: number, flow: number): void {
     this.#tcp.end(now, flow);
     this.#armSweep(now);
@@ -416,7 +416,7 @@ export class Tun2Socks {
     }
     let at = payload;
     if (offset === NONE) {
-      // It lies in the reassembler's memory, which the next fragment uses again.
+      // It is in the reassembler's memory, which the next fragment overwrites.
       at = datagrams.arenaEnd;
       datagrams.arena.set(bytes.subarray(payload, end), at);
       datagrams.arenaEnd += end - payload;
@@ -440,7 +440,7 @@ export class Tun2Socks {
     } while (at < last);
   }
 
-  /** @returns the slot, or -1 when the source is new and too many others had to give way */
+  /** @returns the slot, or -1 when the source is new and too many others were evicted */
   #associationOf(
     now: number,
     bytes: Uint8Array,
@@ -483,7 +483,7 @@ export class Tun2Socks {
 
   // ICMP
 
-  /** Answers echo requests, RFC 792 and RFC 4443 §4.1; everything else is for nobody here. */
+  /** Answers echo requests, RFC 792 and RFC 4443 §4.1; other messages have no recipient here. */
   #handleIcmp(bytes: Uint8Array, offset: number): void {
     const { counters } = this;
     const packet = this.#packet;

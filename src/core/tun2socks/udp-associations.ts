@@ -4,17 +4,17 @@ import { grown } from "../grown.ts";
 import { IdleLists } from "../idle-lists.ts";
 
 const NONE = -1;
-/** List of associations with at most one answer: they are the first to give way. */
+/** List of associations with at most one answer, which are evicted first. */
 const UNANSWERED = 0;
 const ANSWERED = 1;
 
 const FREE = 0;
 const OPEN = 1;
-/** Ended, and free once the host has been told. */
+/** Ended; free once the host knows. */
 const ENDED = 2;
 
 /**
- * UDP endpoints behind a device, in slots: one for each source address and port, and route, whatever it sends to
+ * UDP endpoints behind a device, in slots: one for each source address, port and route, whatever it sends to
  * (endpoint-independent mapping, RFC 4787 §4.1).
  */
 export class UdpAssociations {
@@ -48,7 +48,7 @@ export class UdpAssociations {
     return this.#route[slot];
   }
 
-  /** The slot of a source that is at `bytes[offset]`, or -1. */
+  /** The slot of the source at `bytes[offset]`, or -1. */
   find(route: number, bytes: Uint8Array, offset: number, length: number): number {
     return this.#index.find(route, bytes, offset, length);
   }
@@ -66,7 +66,7 @@ export class UdpAssociations {
     return slot;
   }
 
-  /** A datagram of the association's own. */
+  /** The association's application sent a datagram. */
   sent(now: number, slot: number): void {
     this.#lists.touch(now, slot, this.#answers[slot] > 1 ? ANSWERED : UNANSWERED);
   }
@@ -76,13 +76,13 @@ export class UdpAssociations {
     this.sent(now, slot);
   }
 
-  /** The association that can best be spared, or -1. */
+  /** The association to evict first, or -1. */
   leastWanted(): number {
     const unanswered = this.#lists.oldest(UNANSWERED);
     return unanswered !== NONE ? unanswered : this.#lists.oldest(ANSWERED);
   }
 
-  /** One whose time is over, or -1. */
+  /** One that has been idle long enough, or -1. */
   idle(now: number, idleMs: number, activeIdleMs: number): number {
     const unanswered = this.#lists.oldest(UNANSWERED);
     if (unanswered !== NONE && now - this.#lists.lastUsed(unanswered) >= idleMs) return unanswered;
