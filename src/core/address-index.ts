@@ -4,8 +4,8 @@ import { grown } from "./grown.ts";
 const NONE = -1;
 
 /**
- * Finds a number by owner (an association's slot) and address, without making a key object: chained hashing over
- * typed arrays. Entries are numbered by the caller, as slots of a table of its own.
+ * Finds a slot by owner (an association's slot) and address without allocating a key: chained hashing over typed arrays.
+ * The caller numbers the entries, as slots of a table of its own.
  */
 export class AddressIndex {
   #buckets = new Int32Array(64).fill(NONE);
@@ -15,7 +15,7 @@ export class AddressIndex {
   readonly #seed: number;
   readonly #addresses: (Uint8Array | undefined)[] = [];
 
-  /** @param seed  a random 32-bit number, so that nobody can choose addresses that collide */
+  /** @param seed  a random 32-bit number, so that nobody can choose colliding addresses */
   constructor(seed: number) {
     this.#seed = seed;
   }
@@ -33,7 +33,7 @@ export class AddressIndex {
     return NONE;
   }
 
-  /** Enters `slot`, which is not entered yet. Keeps a reference to `address`. */
+  /** Adds `slot`, which must not be in the index yet. Keeps a reference to `address`. */
   add(slot: number, owner: number, address: Uint8Array): void {
     if (slot >= this.#next.length) this.#grow(slot + 1);
     if (this.#count === this.#buckets.length) this.#rehash(this.#buckets.length * 2);

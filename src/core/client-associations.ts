@@ -10,7 +10,7 @@ import {
 } from "./session-model.ts";
 
 const NONE = -1;
-/** Two uses of an association closer together than this count as one for the order of idleness. Milliseconds. */
+/** Uses of an association within this time count as one in the order of idleness. Milliseconds. */
 const IDLE_GRAIN_MS = 1_000;
 
 /** Lists of {@link ClientAssociations.idle}: those that may expire, ... */
@@ -20,11 +20,11 @@ export const IDLE_ANSWERED = 1;
 /** ... and those that the server was told to close. */
 export const IDLE_CLOSING = 2;
 
-/** Associations of a client in slots of typed arrays that are used again. States: {@link ASSOCIATION}. */
+/** Associations of a client in reusable slots of typed arrays. States: {@link ASSOCIATION}. */
 export class ClientAssociations {
   /** Those in use: local and open ones. */
   count = 0;
-  /** One more than the largest slot that ever stood for an association. */
+  /** One more than the largest slot that was ever used. */
   used = 0;
   state = new Uint8Array(64);
   /** Id on the wire, of open and closing ones. */
@@ -33,11 +33,11 @@ export class ClientAssociations {
   lane = new Int32Array(64);
   /** Context of its last datagram, or -1. */
   lastContext = new Int32Array(64);
-  /** The server refused it: it is not asked for again sooner. */
+  /** Until when the server is not asked for it again, after a refusal. */
   reopenAt = new Float64Array(64);
-  /** 1: the server may have forgotten it, and is asked to open it again before it is used. */
+  /** 1: the server may have forgotten it, so it is opened again before it is used. */
   isDoubtful = new Uint8Array(64);
-  /** The application's own address, where it is known. */
+  /** The application's own address, if it is known. */
   readonly source: (AddressBytes | undefined)[] = [];
   readonly idle = new IdleLists(IDLE_GRAIN_MS);
   #answers = new Uint8Array(64);
@@ -72,14 +72,14 @@ export class ClientAssociations {
     this.idle.refresh(now, slot);
   }
 
-  /** A datagram came for the application. */
+  /** A datagram arrived for the application. */
   handleAnswer(now: number, slot: number): void {
     if (this.#answers[slot] < 2 && ++this.#answers[slot] === 2 && this.idle.listOf(slot) === IDLE_QUIET) {
       this.idle.touch(now, slot, IDLE_ANSWERED);
     } else this.idle.refresh(now, slot);
   }
 
-  /** An association that may expire: the one that was idle for longest, or -1. */
+  /** The idlest association that may expire, or -1. */
   get idlest(): number {
     const quiet = this.idle.oldest(IDLE_QUIET);
     const answered = this.idle.oldest(IDLE_ANSWERED);
@@ -87,7 +87,7 @@ export class ClientAssociations {
     return this.idle.lastUsed(quiet) <= this.idle.lastUsed(answered) ? quiet : answered;
   }
 
-  /** It has ended for its application: no longer counted. */
+  /** Ends it for its application, so that it no longer counts. */
   handleEnded(now: number, slot: number): void {
     this.handle(slot, "end");
     this.source[slot] = undefined;
@@ -96,7 +96,7 @@ export class ClientAssociations {
     else this.idle.remove(slot);
   }
 
-  /** The slot may stand for another association; its state is free. */
+  /** Frees the slot of an association whose state is free. */
   release(slot: number): void {
     this.idle.remove(slot);
     this.#free.push(slot);

@@ -6,19 +6,19 @@ import { CONTEXT, CONTEXT_FREE } from "./session-model.ts";
 
 const NONE = -1;
 
-/** Two uses of a context closer together than this count as one for the order of idleness. Milliseconds. */
+/** Uses of a context within this time count as one in the order of idleness. Milliseconds. */
 const IDLE_GRAIN_MS = 1_000;
 
 /**
- * Contexts of all associations of an endpoint, in slots of typed arrays that are used again. A slot knows its id on
- * the wire, its association and its remote address; contexts of one association are linked, and each stands in a list
- * of the owner's choice in the order of idleness.
+ * Contexts of all associations of an endpoint, in reusable slots of typed arrays. A slot holds its id on the wire, its
+ * association and its remote address. Contexts of one association are linked, and each is in a list of the owner's
+ * choice, ordered by idleness.
  */
 export class ContextTable {
   id = new Int32Array(64);
   association = new Int32Array(64);
   state = new Uint8Array(64);
-  /** Changes whenever a slot is used again, so that a host can keep what it derived from the address. */
+  /** Changes whenever a slot is reused, so that a host can cache what it derived from the address. */
   generation = new Int32Array(64);
   size = 0;
   readonly idle = new IdleLists(IDLE_GRAIN_MS);
@@ -29,7 +29,7 @@ export class ContextTable {
   readonly target: (AddressBytes | undefined)[] = [];
 
   readonly #index: AddressIndex;
-  /** Names that were resolved, by what they were resolved to. */
+  /** Resolved names, by the address that they were resolved to. */
   readonly #resolved: AddressIndex;
   #indexed = new Uint8Array(64);
   #next = new Int32Array(64);
@@ -44,17 +44,17 @@ export class ContextTable {
     this.#resolved = new AddressIndex(seed);
   }
 
-  /** The slot that stands for an address of an association, or -1. */
+  /** The slot for an address of an association, or -1. */
   find(association: number, bytes: Uint8Array, offset: number, length: number): number {
     return this.#index.find(association, bytes, offset, length);
   }
 
-  /** A slot whose name was resolved to just this address, or -1. */
+  /** A slot whose name was resolved to this address, or -1. */
   findResolved(association: number, bytes: Uint8Array, offset: number, length: number): number {
     return this.#resolved.find(association, bytes, offset, length);
   }
 
-  /** First context of an association, or -1; go on with {@link next}. */
+  /** First context of an association, or -1; {@link next} leads to the others. */
   first(association: number): number {
     return association < this.#first.length ? this.#first[association] : NONE;
   }
@@ -65,8 +65,8 @@ export class ContextTable {
 
   /**
    * @param event    how the context begins, see {@link CONTEXT}
-   * @param indexed  whether {@link find} shall answer this slot for its address
-   * @param list     the one of {@link idle} that it goes into
+   * @param indexed  whether {@link find} returns this slot for its address
+   * @param list     the list of {@link idle} that it goes into
    */
   allocate(
     now: number,
@@ -101,7 +101,7 @@ export class ContextTable {
     return slot;
   }
 
-  /** Gives the address of an older slot over to `slot`: {@link find} answers the new one from now on. */
+  /** Transfers the address of an older slot to `slot`, which {@link find} returns from now on. */
   takeIndex(slot: number, from: number): void {
     this.#index.remove(from);
     this.#indexed[from] = 0;
@@ -109,12 +109,12 @@ export class ContextTable {
     this.#indexed[slot] = 1;
   }
 
-  /** An event of {@link CONTEXT} that leaves the context where it is. */
+  /** Handles an event of {@link CONTEXT} that does not release the slot. */
   handle(slot: number, event: "ack" | "close" | "new session"): void {
     this.state[slot] = CONTEXT.after(this.state[slot], event);
   }
 
-  /** The name of a slot stands for `target` from now on. */
+  /** Records that the name of a slot was resolved to `target`. */
   resolve(slot: number, target: AddressBytes): void {
     this.handle(slot, "ack");
     this.target[slot] = target;

@@ -1,7 +1,7 @@
 /** Below this, a loop is faster than a call into the engine. */
 const LOOP_BYTES = 96;
 
-/** Copies `length` bytes from one place to another that does not overlap it. */
+/** Copies `length` bytes; source and destination must not overlap. */
 export function copyBytes(
   from: Uint8Array,
   fromOffset: number,

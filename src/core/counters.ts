@@ -42,8 +42,8 @@ export const REFUSAL_REASONS = [
 export type RefusalReason = (typeof REFUSAL_REASONS)[number];
 
 /**
- * What was told of datagrams that did not get through: a server counts what it tells its clients, a client what it tells
- * its applications. `limited` are those that were too many to tell.
+ * Reports of datagrams that did not get through: a server counts those to its clients, a client those to its applications.
+ * `limited` counts those that the rate limit suppressed.
  */
 export const UNREACHABLE_COUNTS = [...UNREACHABLE_KINDS, "limited"] as const;
 export type UnreachableCount = (typeof UNREACHABLE_COUNTS)[number];

@@ -2,7 +2,7 @@ import { asciiBytes } from "../wire/http-head.ts";
 import type { ShownTicket } from "../wire/upgrade.ts";
 import { BIND_PATH } from "../wire/upgrade.ts";
 
-/** What the host lends to core, which has neither a hash nor randomness of its own. */
+/** What the host provides, as core has neither a hash nor randomness of its own. */
 export interface Cryptography {
   /** HMAC-SHA-256, RFC 2104. @returns 32 bytes */
   hmac(key: Uint8Array, data: Uint8Array): Uint8Array;
@@ -10,7 +10,7 @@ export interface Cryptography {
   random(length: number): Uint8Array;
 }
 
-/** A random 32-bit number, for tables whose order nobody shall be able to choose. */
+/** A random 32-bit number, for hash tables that nobody shall be able to fill with collisions. */
 export function randomSeed(crypto: Cryptography): number {
   const [a, b, c, d] = crypto.random(4);
   return (a << 24) | (b << 16) | (c << 8) | d;
@@ -28,7 +28,7 @@ export interface Transcript {
   readonly session: Uint8Array | undefined;
 }
 
-/** Fields in order, each behind its length in two bytes, so that no two inputs run together. PROTOCOL.md §3.1. */
+/** The fields in order, each preceded by its length in two bytes, so that no two inputs are equal. PROTOCOL.md §3.1. */
 function macInput(label: string, ...fields: readonly (Uint8Array | undefined)[]): Uint8Array {
   const all = [asciiBytes(label), ...fields];
   let length = 0;
@@ -48,7 +48,7 @@ function macInput(label: string, ...fields: readonly (Uint8Array | undefined)[])
 function transcriptInput(label: string, { nonce, lane, ticket, session }: Transcript): Uint8Array {
   return macInput(
     label,
-    // The path as the client means it, whatever a proxy has made of it.
+    // The path as the client meant it, however a proxy has rewritten it.
     asciiBytes(BIND_PATH),
     nonce,
     asciiBytes(String(lane)),
@@ -68,7 +68,7 @@ export function resumeMac(crypto: Cryptography, sessionKey: Uint8Array, transcri
   return crypto.hmac(sessionKey, transcriptInput("underpass/1 resume", transcript));
 }
 
-/** The server's proof in a challenge, so that nobody else can make a client sign again. */
+/** The server's proof in a challenge, so that only it can make a client sign again. */
 export function challengeMac(
   crypto: Cryptography,
   psk: Uint8Array,
@@ -91,7 +91,7 @@ export function responseMac(
   return crypto.hmac(psk, macInput("underpass/1 response", clientMac, serverNonce, session, flag));
 }
 
-/** Key of a new session: never on the wire, and unknown to whoever has not the pre-shared key. */
+/** Key of a new session: never on the wire, and unknown without the pre-shared key. */
 export function deriveSessionKey(
   crypto: Cryptography,
   psk: Uint8Array,
@@ -102,7 +102,7 @@ export function deriveSessionKey(
   return crypto.hmac(psk, macInput("underpass/1 session", clientNonce, serverNonce, session));
 }
 
-/** Compares without telling by its time where the difference is. */
+/** Compares in a time that does not depend on where the difference is. */
 export function constantTimeEqual(a: Uint8Array | undefined, b: Uint8Array): boolean {
   if (a === undefined || a.length !== b.length) return false;
   let difference = 0;
@@ -110,7 +110,7 @@ export function constantTimeEqual(a: Uint8Array | undefined, b: Uint8Array): boo
   return difference === 0;
 }
 
-/** Key of a map for a nonce or a session id; cold paths only. */
+/** Map key for a nonce or a session id; for cold paths only. */
 export function hexKey(bytes: Uint8Array): string {
   let text = "";
   for (const byte of bytes) text += (byte < 16 ? "0" : "") + byte.toString(16);

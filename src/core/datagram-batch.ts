@@ -1,12 +1,12 @@
 /**
- * Datagrams that came out of a stream, for the host to send on before it hands in more bytes. All payloads lie in
- * `data`: the chunk that was handed in, or the reader's own memory.
+ * Datagrams from a stream, which the host sends on before it hands in more bytes. All payloads are in `data`: the chunk
+ * that was handed in, or the reader's own memory.
  */
 export class DatagramBatch {
   data: Uint8Array = new Uint8Array(0);
   count = 0;
   readonly association: Int32Array;
-  /** Slot in the context table, which knows the remote address. */
+  /** Slot in the context table, which has the remote address. */
   readonly context: Int32Array;
   readonly offset: Int32Array;
   readonly length: Int32Array;

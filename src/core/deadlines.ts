@@ -4,9 +4,9 @@ const NONE = -1;
 const NEVER = Number.POSITIVE_INFINITY;
 
 /**
- * All deadlines of a machine: one time for each key, the earliest of which is found at once. Keys are small numbers
- * that the machine gives out (a kind and a slot). An indexed binary heap: setting costs the logarithm of how many are
- * set, and nobody walks those that are not due. After quinn's timer table (quinn-proto, connection/timer.rs).
+ * All deadlines of a machine: one time per key, with the earliest available at once. Keys are small numbers that the
+ * machine assigns (a kind and a slot). An indexed binary heap: setting one costs the logarithm of their number, and those
+ * that are not due are never visited. After quinn's timer table (quinn-proto, connection/timer.rs).
  */
 export class Deadlines {
   #heap = new Int32Array(16);
@@ -20,12 +20,12 @@ export class Deadlines {
     return this.#count === 0 ? NEVER : this.#time[this.#heap[0]];
   }
 
-  /** The time that is set for a key, or Infinity. */
+  /** The time of a key, or Infinity. */
   of(key: number): number {
     return key < this.#place.length && this.#place[key] !== NONE ? this.#time[key] : NEVER;
   }
 
-  /** Sets the time of a key in place of the one before. @param time  Infinity clears it */
+  /** Sets the time of a key, replacing an earlier setting. @param time  Infinity clears it */
   set(key: number, time: number): void {
     if (time === NEVER) {
       this.clear(key);
@@ -57,7 +57,7 @@ export class Deadlines {
     this.#down(last, this.#place[last]);
   }
 
-  /** Takes the earliest key whose time has come, and clears it. @returns the key, or -1 */
+  /** Clears the earliest deadline that is due. @returns its key, or -1 */
   takeDue(now: number): number {
     if (this.#count === 0) return NONE;
     const key = this.#heap[0];

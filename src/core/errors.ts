@@ -1,7 +1,7 @@
 /**
  * Every error code of the library. A name or number once published is never given to anything else: one that is no longer
  * used is retired in its place.
- * `peer`: the other end broke the protocol; `caller`: this end was used wrongly; `host`: the outside world failed.
+ * `peer`: the other end broke the protocol; `caller`: this end was used wrongly; `host`: the environment failed.
  */
 export const ERROR_CODES = {
   ERR_CAPSULE_LENGTH: { number: 1, fault: "peer", text: "a capsule is longer than its type allows" },
@@ -36,7 +36,7 @@ export const ERROR_CODES = {
 
 export type ErrorCode = keyof typeof ERROR_CODES;
 
-/** Base of all typed errors. `status` is the negative number that the C library will use for the same code. */
+/** Base of all typed errors. `status` is the negative number, which a C library will use for the same code. */
 class CodedError extends Error {
   readonly code: ErrorCode;
   readonly status: number;
@@ -48,17 +48,17 @@ class CodedError extends Error {
   }
 }
 
-/** The peer broke the protocol: close that connection, keep the process. Handed out as a value, not thrown, by core. */
+/** The peer broke the protocol: close that connection, keep the process. Core returns it as a value and does not throw it. */
 export class ProtocolError extends CodedError {
   override readonly name = "ProtocolError";
 }
 
-/** The caller broke the rules of this library. Thrown. */
+/** The caller broke the rules of this library. Always thrown. */
 export class UsageError extends CodedError {
   override readonly name = "UsageError";
 }
 
-/** The world outside failed: an address in use, an unreachable server, a file that is not there. */
+/** The environment failed: an address in use, an unreachable server, a missing file. */
 export class HostError extends CodedError {
   override readonly name = "HostError";
 }

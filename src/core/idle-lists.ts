@@ -4,13 +4,13 @@ const NONE = -1;
 const NEVER = Number.POSITIVE_INFINITY;
 
 /**
- * Doubly linked lists over the slots of a table; in each, the slot that was used longest ago stands first, so that
- * sweeps and evictions look at what they end and at nothing else. Lists are numbered from 0 and come into being by use.
+ * Doubly linked lists over the slots of a table, each ordered by last use with the oldest first, so that sweeps and
+ * evictions visit only the slots that they end. Lists are numbered from 0 and created on first use.
  */
 export class IdleLists {
   #next = new Int32Array(64);
   #previous = new Int32Array(64);
-  /** Number of the list that a slot stands in, plus one; 0 for none. */
+  /** Number of the list that holds a slot, plus one; 0 for none. */
   #list = new Int32Array(64);
   #lastUsed = new Float64Array(64);
   #first = new Int32Array(4).fill(NONE);
@@ -19,8 +19,8 @@ export class IdleLists {
   readonly #grain: number;
 
   /**
-   * @param grain  milliseconds within which a slot that is used again keeps its place: what a packet costs is then a
-   *               comparison, and the order is exact to this
+   * @param grain  milliseconds within which a slot that is used again keeps its place, so that a packet costs only a
+   *               comparison; the order is exact to this
    */
   constructor(grain = 0) {
     this.#grain = grain;
@@ -30,12 +30,12 @@ export class IdleLists {
     return list < this.#size.length ? this.#size[list] : 0;
   }
 
-  /** The slot used longest ago, or -1. */
+  /** The idlest slot, or -1. */
   oldest(list: number): number {
     return list < this.#first.length ? this.#first[list] : NONE;
   }
 
-  /** When a slot was used last, at most the grain too early. */
+  /** When a slot was used last; up to the grain too early. */
   lastUsed(slot: number): number {
     return this.#lastUsed[slot];
   }
@@ -45,25 +45,25 @@ export class IdleLists {
     return slot < this.#list.length ? this.#list[slot] - 1 : NONE;
   }
 
-  /** A slot of a list that nothing used for `idleMs`, or -1. */
+  /** A slot of a list that has been idle for `idleMs`, or -1. */
   expired(now: number, list: number, idleMs: number): number {
     return now >= this.expiresAt(list, idleMs) ? this.#first[list] : NONE;
   }
 
-  /** When {@link expired} will have a slot, if none is used until then; Infinity for an empty list. */
+  /** When {@link expired} will return a slot if none is used until then; Infinity for an empty list. */
   expiresAt(list: number, idleMs: number): number {
     const oldest = this.oldest(list);
     return oldest === NONE ? NEVER : this.#lastUsed[oldest] + idleMs + this.#grain;
   }
 
-  /** Puts a slot last in the list that it is in, if it is in one. */
+  /** Moves a slot to the end of its list, if it is in one. */
   refresh(now: number, slot: number): void {
     if (now - this.#lastUsed[slot] < this.#grain) return;
     const list = this.listOf(slot);
     if (list >= 0) this.touch(now, slot, list);
   }
 
-  /** Puts a slot last in a list, out of whichever one it is in. */
+  /** Moves a slot to the end of a list, from whichever one it is in. */
   touch(now: number, slot: number, list: number): void {
     if (slot >= this.#next.length) this.#growSlots(slot + 1);
     if (list >= this.#first.length) this.#growLists(list + 1);

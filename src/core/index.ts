@@ -1,4 +1,4 @@
-/** The protocol without I/O, for hosts of other kinds: what `underpass/core` exports. */
+/** The protocol without I/O, for hosts other than Node: the exports of `underpass/core`. */
 export type { UnreachableKind } from "../wire/capsule.ts";
 export type { AddressBytes } from "../wire/socket-address.ts";
 export { copyAddress, formatAddress, makeAddress } from "../wire/socket-address.ts";

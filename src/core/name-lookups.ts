@@ -2,7 +2,7 @@ import type { AddressBytes } from "../wire/socket-address.ts";
 import { addressDomain, addressPort, copyOf } from "../wire/socket-address.ts";
 import type { ContextTable } from "./context-table.ts";
 
-/** Names that are looked up at once for a session; further ones wait for their turn. */
+/** Names that are looked up for a session at the same time; others wait for their turn. */
 const LOOKUPS_PER_SESSION = 64;
 /** Datagrams that wait for a name to be resolved: for one context, and in all. */
 const HELD_DATAGRAMS = 8;
@@ -26,8 +26,8 @@ export type Lookup<Connection> =
   | { readonly kind: "target"; readonly connection: Connection };
 
 /**
- * Names that are being resolved: queries by number, the turns of each session, and the datagrams that wait for an
- * answer. All are bounded.
+ * Names that are being resolved: queries by number, the queue of each session, and the datagrams that wait for an answer.
+ * All are bounded.
  */
 export class NameLookups<Connection> {
   readonly #contexts: ContextTable;
@@ -37,13 +37,13 @@ export class NameLookups<Connection> {
   readonly #held = new Map<number, Uint8Array[]>();
   #heldBytes = 0;
 
-  /** @param ask  starts a query; {@link finish} takes its number back */
+  /** @param ask  starts a query, whose number goes to {@link finish} */
   constructor(contexts: ContextTable, ask: (query: number, name: string, port: number) => void) {
     this.#contexts = contexts;
     this.#ask = ask;
   }
 
-  /** Looks up the name of a context when its session has a turn. */
+  /** Looks up the name of a context when it is its turn. */
   addContext(turns: LookupTurns, slot: number): void {
     turns.waiting.add(slot);
     this.#startNext(turns);
@@ -54,7 +54,7 @@ export class NameLookups<Connection> {
     this.#start(name, { kind: "target", connection });
   }
 
-  /** A query was answered. @returns what it was for; undefined when that is gone */
+  /** A query was answered. @returns what it was for; undefined if that no longer exists */
   finish(query: number): Lookup<Connection> | undefined {
     const lookup = this.#lookups.get(query);
     if (lookup === undefined) return undefined;

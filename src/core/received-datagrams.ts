@@ -1,4 +1,4 @@
-/** Ints of one row, and what stands where in it. */
+/** Integers of one row, and their positions. */
 export const ROW_INTS = 6;
 const ROW_SOCKET = 0;
 const ROW_OFFSET = 1;
@@ -8,9 +8,9 @@ const ROW_ADDRESS_LENGTH = 4;
 const ROW_LOCAL = 5;
 
 /**
- * Datagrams that came from sockets, one a row: socket, offset and length of the payload in `data`, offset and length of
- * the source in `addresses`, and a number for the address of this machine that it came to. Neighbours of one source
- * that came to one address have the same address offset. All of it is borrowed until the call that hands it in returns.
+ * Datagrams received from sockets, one per row: socket, offset and length of the payload in `data`, offset and length of
+ * the source in `addresses`, and a number for the local address that it arrived at. Consecutive rows with the same source
+ * and local address share the address offset. Everything is borrowed until the call that passes it returns.
  */
 export class ReceivedDatagrams {
   data: Uint8Array;
@@ -43,12 +43,12 @@ export class ReceivedDatagrams {
     return this.rows[row * ROW_INTS + ROW_ADDRESS_LENGTH];
   }
 
-  /** The number that the socket gave the address of this machine; 0 where it is not told. */
+  /** The socket's number for the local address; 0 if unknown. */
   local(row: number): number {
     return this.rows[row * ROW_INTS + ROW_LOCAL];
   }
 
-  /** The first row from `first` on, before `end`, that has another source than `first`, or came to another address. */
+  /** The first row after `first`, or `end`, whose source or local address differs from that of `first`. */
   endOfRun(first: number, end: number): number {
     const source = this.addressOffset(first);
     let row = first + 1;
@@ -56,7 +56,7 @@ export class ReceivedDatagrams {
     return row;
   }
 
-  /** Enters the one datagram of a socket that delivers singly. */
+  /** Sets the only row, for a socket that delivers single datagrams. */
   setOnly(data: Uint8Array, offset: number, length: number, address: Uint8Array): void {
     const { rows } = this;
     this.data = data;

@@ -1,6 +1,6 @@
 import { hexKey } from "./credentials.ts";
 
-/** What a request's nonce says. `full`: no more can be remembered, so that none may be accepted. */
+/** The verdict on a request's nonce. `full`: no more can be remembered, so none may be accepted. */
 export type Novelty = "new" | "replayed" | "full";
 
 /**

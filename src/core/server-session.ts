@@ -6,7 +6,7 @@ import { TokenBucket } from "./token-bucket.ts";
 import type { Tunnel } from "./tunnel.ts";
 import { UnknownContexts } from "./unknown-contexts.ts";
 
-/** What a client is told of datagrams that did not get through, a second. */
+/** UNREACHABLE capsules that a client gets per second. */
 const UNREACHABLE_PER_SECOND = 100;
 
 /** A TCP connection at the server. */
@@ -25,7 +25,7 @@ export interface Connection {
 export class Session {
   /** A number that is used again, for tables. */
   readonly index: number;
-  /** Short name for logs, of no use to anybody else. */
+  /** Short name for logs; not a secret. */
   readonly name: string;
   readonly id: Uint8Array;
   readonly key: Uint8Array;

@@ -1,16 +1,16 @@
 import { StateTable } from "./state-table.ts";
 
 /**
- * The machines of a session: what each of its parts may be, and what changes that. The code of both ends goes through
- * these tables, and the diagrams of PROTOCOL.md §3.4 are drawn from them.
+ * The machines of a session: the states of each of its parts, and their transitions. The code of both ends uses these
+ * tables, and the diagrams of PROTOCOL.md §3.4 are drawn from them.
  */
 
-/** Largest id of an association or a context: it fits the tables of both ends. */
+/** Largest id of an association or a context, which fits the tables of both ends. */
 export const MAX_ID = 0x3fff_ffff;
 
 /** A client's lane: one TCP connection after another. */
 export const LANE = new StateTable({
-  /** Waits for another lane to find out whether the session still lives. */
+  /** Waits until another lane knows whether the session still exists. */
   held: { connect: "connecting" },
   /** Backs off before the next attempt. */
   waiting: { connect: "connecting", hold: "held" },
@@ -35,12 +35,12 @@ export const SESSION = new StateTable({
 /** An association, as its client sees it. */
 export const ASSOCIATION = new StateTable({
   free: { open: "local" },
-  /** The server does not know of it: nothing was sent yet, or the server closed it. */
+  /** Unknown to the server: nothing was sent yet, or the server closed it. */
   local: { register: "open", end: "ended" },
   open: { "closed by server": "local", end: "closing" },
   /** Ended here; the server has not confirmed it. */
   closing: { "closed by server": "free", "new session": "free", expire: "free" },
-  /** Ended, and free once the host has heard of it. */
+  /** Ended; free once the host knows. */
   ended: { forget: "free" },
 });
 export const ASSOCIATION_FREE = ASSOCIATION.number("free");
@@ -52,7 +52,7 @@ export const ASSOCIATION_ENDED = ASSOCIATION.number("ended");
 /** A context, as either end sees it: its own ones begin unacknowledged, the peer's acknowledged. */
 export const CONTEXT = new StateTable({
   free: { register: "unacked", learn: "acked", resolve: "resolving" },
-  /** Registered, and the peer has not answered. */
+  /** Registered; the peer has not answered. */
   unacked: { ack: "acked", close: "refused", "new session": "unacked", release: "free" },
   acked: { ack: "acked", close: "free", "new session": "unacked", release: "free" },
   /** The peer refused it; kept for a while so that not every datagram asks again. */

@@ -18,7 +18,7 @@ import type { ErrorCode } from "./errors.ts";
 import { ProtocolError } from "./errors.ts";
 import type { Socks5Credentials } from "./socks5-server.ts";
 
-/** SOCKS5 CONNECT or UDP ASSOCIATE, RFC 1928, as the client. Names go to the proxy as they are. */
+/** The client's side of SOCKS5 CONNECT or UDP ASSOCIATE, RFC 1928. Names are left to the proxy. */
 export class Socks5Client implements ConnectHandshake {
   readonly #target: AddressBytes;
   readonly #credentials: Socks5Credentials | undefined;
@@ -28,7 +28,7 @@ export class Socks5Client implements ConnectHandshake {
   #bound: AddressBytes | undefined;
 
   /**
-   * @param target   for UDP ASSOCIATE: where datagrams will come from, all 0 when that is not known
+   * @param target   for UDP ASSOCIATE: where datagrams will come from, all 0 if unknown
    * @param command  COMMAND_CONNECT or COMMAND_UDP_ASSOCIATE of wire/socks5
    */
   constructor(

@@ -19,9 +19,9 @@ import {
 import { constantTimeEqual } from "./credentials.ts";
 import { ProtocolError } from "./errors.ts";
 
-/** From the first byte to the request. */
+/** From the connection to the request. */
 const HANDSHAKE_MS = 10_000;
-/** What a client may send behind a CONNECT before it is answered. */
+/** Bytes that a client may send behind a CONNECT before it is answered. */
 const MAX_SURPLUS_BYTES = 65_536;
 
 export interface Socks5Credentials {
@@ -39,8 +39,8 @@ export type Socks5ServerOutput =
   | { readonly kind: "closed"; readonly error: ProtocolError | undefined };
 
 /**
- * The server's side of one SOCKS5 control connection. States go forward only: greeting → password (where one is asked
- * for) → request → waiting (for {@link reply}) → done; no command is read before the client is authenticated.
+ * The server's side of one SOCKS5 control connection. States only advance: greeting → password (if required) → request →
+ * waiting (for {@link reply}) → done. No command is read before the client is authenticated.
  */
 export class Socks5ServerConnection {
   readonly #credentials: { readonly user: Uint8Array; readonly password: Uint8Array } | undefined;
@@ -49,7 +49,7 @@ export class Socks5ServerConnection {
   #buffer: Uint8Array = new Uint8Array(0);
   #deadline: number;
 
-  /** @param now  milliseconds, any clock that does not go back */
+  /** @param now  milliseconds of a monotonic clock */
   constructor(now: number, credentials: Socks5Credentials | undefined) {
     this.#deadline = now + HANDSHAKE_MS;
     this.#credentials =
@@ -58,12 +58,12 @@ export class Socks5ServerConnection {
         : { user: utf8Bytes(credentials.user), password: utf8Bytes(credentials.password) };
   }
 
-  /** What came behind the request: for whoever relays a CONNECT. */
+  /** Bytes behind the request, which belong to the target of a CONNECT. */
   get surplus(): Uint8Array {
     return this.#buffer;
   }
 
-  /** Bytes of the connection, cut anywhere; borrowed. After a UDP ASSOCIATE nothing more is expected, and ignored. */
+  /** Bytes of the connection, cut anywhere; borrowed. Bytes after a UDP ASSOCIATE are ignored. */
   handleStream(_now: number, bytes: Uint8Array): void {
     if (this.#state === "done" || this.#state === "closed") return;
     const joined = new Uint8Array(this.#buffer.length + bytes.length);
@@ -72,7 +72,7 @@ export class Socks5ServerConnection {
     this.#buffer = joined;
     let isMoving = true;
     while (isMoving) isMoving = this.#step();
-    // Before that no more than an unfinished message is left, which is short by its own lengths.
+    // Before the request, the buffer holds at most one incomplete message, whose length is limited by its own fields.
     if (this.#state === "waiting" && this.#buffer.length > MAX_SURPLUS_BYTES) {
       this.#close("ERR_SOCKS_MALFORMED", "too much before the answer");
     }
@@ -106,7 +106,7 @@ export class Socks5ServerConnection {
     this.#outputs.push({ kind: "closed", error: undefined });
   }
 
-  /** @returns true when a message was taken and another one may follow */
+  /** @returns true when a message was consumed and another one may follow */
   #step(): boolean {
     switch (this.#state) {
       case "greeting":

@@ -1,12 +1,11 @@
-/** What a machine does in each state: the events that may happen, and the state that each leads to. */
+/** The transitions of a machine: for each state, the possible events and the state that each leads to. */
 export type Transitions<State extends string, Event extends string> = Readonly<
   Record<State, Readonly<Partial<Record<Event, State>>>>
 >;
 
 /**
- * A machine as a table, which the code goes through and the diagrams of PROTOCOL.md are drawn from. States are numbers
- * for typed arrays, in the order of the table; the first one is where a machine begins, and what a slot holds that
- * stands for nothing.
+ * A machine as a table, which the code uses and from which the diagrams of PROTOCOL.md are drawn. States are numbers for
+ * typed arrays, in the order of the table. The first is the initial state, and that of an unused slot.
  */
 export class StateTable<State extends string, Event extends string> {
   readonly transitions: Transitions<State, Event>;
@@ -32,12 +31,12 @@ export class StateTable<State extends string, Event extends string> {
     return this.#names[state];
   }
 
-  /** Whether the table has the event in a state. */
+  /** True if the event is possible in a state. */
   allows(state: number, event: Event): boolean {
     return this.#next[state][event] !== undefined;
   }
 
-  /** The state that an event leads to. @throws Error when the table has no such transition: a fault of the machine */
+  /** The state that an event leads to. @throws Error when the table has no such transition, which is a bug of the machine */
   after(state: number, event: Event): number {
     const next = this.#next[state][event];
     if (next === undefined) throw new Error(`no "${event}" in state "${this.#names[state]}"`);

@@ -1,15 +1,15 @@
 import { isIpv4Mapped, parseIpv4, parseIpv6 } from "../wire/socket-address.ts";
 
-/** Of ::ffff:0:0/96. */
+/** Prefix length of ::ffff:0:0/96. */
 const MAPPED_PREFIX_BITS = 96;
 
-/** A set of targets: a network and, unless any will do, ranges of ports. */
+/** A set of targets: a network and, unless any port matches, ranges of ports. */
 export interface TargetRule {
-  /** 4 or 16 bytes; none for every address of either family. */
+  /** 4 or 16 bytes; empty for all addresses of both families. */
   readonly network: Uint8Array;
   /** Bits of `network` that count. */
   readonly prefixLength: number;
-  /** Inclusive ranges, low and high in turns; empty for every port. */
+  /** Inclusive ranges, alternately low and high; empty for all ports. */
   readonly ports: Uint16Array;
 }
 
@@ -17,7 +17,7 @@ export interface TargetRule {
  * Reads `CIDR[:ports]`, or `*[:ports]` for every address: `192.0.2.0/24`, `192.0.2.1:53,1000-2000`, `2001:db8::/32`,
  * `[2001:db8::/32]:53`, `*:443`. An address without a prefix length is that one address.
  *
- * @returns undefined when it is none
+ * @returns undefined when the text is invalid
  */
 export function parseTargetRule(text: string): TargetRule | undefined {
   const [, bracketed, plain, portText] =
@@ -34,7 +34,7 @@ export function parseTargetRule(text: string): TargetRule | undefined {
  * Reads `IP/PREFIX`; an address without a prefix length is that one address. A network of IPv4-mapped addresses is one
  * of IPv4.
  *
- * @returns undefined when it is none
+ * @returns undefined when the text is invalid
  */
 export function parseNetwork(text: string): Pick<TargetRule, "network" | "prefixLength"> | undefined {
   const [, host, prefixText] = /^([^/]+)(?:\/(\d{1,3}))?$/.exec(text) ?? [];
@@ -64,7 +64,7 @@ function parsePorts(text: string): Uint16Array | undefined {
   return Uint16Array.from(ranges);
 }
 
-/** Whether the address of 4 or 16 bytes at `ip[offset]` and a port are within the rule's set. */
+/** True if the rule's set contains the address of 4 or 16 bytes at `ip[offset]` with a port. */
 export function isWithin(
   { network, prefixLength, ports }: TargetRule,
   ip: Uint8Array,

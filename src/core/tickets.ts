@@ -2,15 +2,15 @@ import { asciiBytes } from "../wire/http-head.ts";
 import type { Cryptography } from "./credentials.ts";
 import { constantTimeEqual } from "./credentials.ts";
 
-/** Sizes in bytes: the time of issue in milliseconds, and its MAC, cut as RFC 2104 §5 allows. */
+/** Sizes in bytes: the time of issue in milliseconds, and its MAC, truncated as RFC 2104 §5 allows. */
 const TIME_BYTES = 8;
 const MAC_BYTES = 16;
 const SECRET_BYTES = 32;
 const LABEL = asciiBytes("underpass/1 ticket");
 
 /**
- * Issues tickets that say when they were issued, by this process's own clock, and recognises them later without having
- * kept them. The secret never leaves the process, so that no ticket outlives it.
+ * Issues tickets that carry the time of issue on this process's own clock, and recognises them later without storing
+ * them. The secret never leaves the process, so no ticket outlives it.
  */
 export class Tickets {
   readonly #crypto: Cryptography;

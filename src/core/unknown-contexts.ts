@@ -1,16 +1,16 @@
 const PLACES = 1_024;
-/** A context that was answered is not answered again sooner, so that a flood gets no flood back. Milliseconds. */
+/** Time before a context is answered again, so that a flood is not answered with a flood. Milliseconds. */
 const REPEAT_MS = 100;
 
 /**
- * Which contexts the peer was lately told to be unknown here. The table is small and forgets by overwriting: a peer
- * that hears of a context twice loses nothing.
+ * The contexts that were lately reported to the peer as unknown. The table is small and forgets by overwriting, as a
+ * repeated report does no harm.
  */
 export class UnknownContexts {
   #ids: Int32Array | undefined;
   #answeredAt: Float64Array | undefined;
 
-  /** Whether a datagram of the unknown context `id` is to be answered by COMPRESSION_CLOSE; remembers it if so. */
+  /** True if a datagram of the unknown context `id` is to be answered with COMPRESSION_CLOSE, which is remembered. */
   shallAnswer(now: number, id: number): boolean {
     this.#ids ??= new Int32Array(PLACES).fill(-1);
     this.#answeredAt ??= new Float64Array(PLACES);
