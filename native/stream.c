@@ -28,6 +28,10 @@ typedef struct stream {
   watcher watcher;
   uint8_t *data;
   size_t length;
+  // The other end has ended: reading would find that again and again.
+  bool ended;
+  // Less was sent than was to be.
+  bool full;
 } stream;
 
 // References of a stream.
@@ -58,15 +62,26 @@ static bool reserve(environment *environment, int fd) {
   return true;
 }
 
+static void on_ready(uv_poll_t *poll, int status, int events);
+
+// Waits for what there is to wait for.
+static void watch(stream *stream) {
+  int events = (stream->ended ? 0 : UV_READABLE) | (stream->full ? UV_WRITABLE : 0);
+  if (events == 0) uv_poll_stop(&stream->watcher.poll);
+  else uv_poll_start(&stream->watcher.poll, events, on_ready);
+}
+
 static void on_ready(uv_poll_t *poll, int status, int events) {
   stream *stream = poll->data;
   if (status < 0) {
     // The error is read behind what came before it, and libuv watches no more.
-    uv_poll_start(poll, UV_READABLE, on_ready);
+    stream->full = false;
+    watch(stream);
     events = UV_READABLE;
   }
   if (events & UV_WRITABLE) {
-    uv_poll_start(poll, UV_READABLE, on_ready);
+    stream->full = false;
+    watch(stream);
     watcher_call(&stream->watcher, ON_WRITABLE, 0, 0);
   }
   if (!(events & UV_READABLE)) return;
@@ -76,7 +91,11 @@ static void on_ready(uv_poll_t *poll, int status, int events) {
     while (count < 0 && errno == EINTR);
     int error = errno;
     if (count < 0 && (error == EAGAIN || error == EWOULDBLOCK)) return;
-    if (count <= 0) uv_poll_stop(poll);
+    if (count < 0) uv_poll_stop(poll);
+    if (count == 0) {
+      stream->ended = true;
+      watch(stream);
+    }
     watcher_call(&stream->watcher, ON_READ, 1, count < 0 ? -error : count);
     if (count < MUCH_BYTES) return;
   }
@@ -118,7 +137,10 @@ static napi_value stream_write(napi_env env, napi_callback_info info) {
   do written = send(stream->watcher.fd, bytes.data, (size_t)length, MSG_DONTWAIT | MSG_NOSIGNAL);
   while (written < 0 && errno == EINTR);
   if (written < 0 && errno != EAGAIN && errno != EWOULDBLOCK) return make_int(env, -errno);
-  if (written < length) uv_poll_start(&stream->watcher.poll, UV_READABLE | UV_WRITABLE, on_ready);
+  if (written < length) {
+    stream->full = true;
+    watch(stream);
+  }
   return make_int(env, written < 0 ? 0 : written);
 }
 

@@ -19,6 +19,8 @@ export interface Connection {
   session: Session | undefined;
   request: UpgradeRequest | undefined;
   isDirty: boolean;
+  /** The client sends no more. */
+  hasEnded: boolean;
 }
 
 /** A session at the server: what outlives its connections. */

@@ -70,6 +70,8 @@ import { Tunnel } from "./tunnel.ts";
 
 const NONE = -1;
 const CONTEXT_IDLE_MS = 300_000;
+/** How long after the last answer a tunnel ends whose client has ended its side. */
+const HALF_CLOSED_MS = 10_000;
 /** Bytes of control capsules that may wait for a client that does not read. */
 const CONTROL_BYTES = 1_048_576;
 
@@ -153,6 +155,8 @@ export class TunnelServer {
   readonly #connections: (Connection | undefined)[] = [];
   readonly #freeConnections: number[] = [];
   readonly #halfOpen = new Set<Connection>();
+  /** Open tunnels whose clients have ended their side, in that order. */
+  readonly #halfClosed = new Set<Connection>();
   readonly #sessions = new Map<string, Session>();
   readonly #lingering = new Set<Session>();
   readonly #sessionByIndex: (Session | undefined)[] = [];
@@ -260,6 +264,7 @@ export class TunnelServer {
       session: undefined,
       request: undefined,
       isDirty: false,
+      hasEnded: false,
     };
     this.#connections[index] = connection;
     this.#deadlines.set(deadlineOf(index, DEADLINE_CONNECTION), now + handshakeTimeoutMs);
@@ -300,6 +305,31 @@ export class TunnelServer {
       this.#refuse(now, connection, "protocol_error", encodeRefusal(400, undefined));
     }
     return end;
+  }
+
+  /**
+   * The client has ended its side of a connection. What it sent before is still answered (RFC 9298); a lane of our own
+   * protocol is closed, as its session goes on without it.
+   */
+  handleEnded(now: number, index: number): void {
+    const connection = this.#connections[index];
+    if (connection === undefined || connection.state === "closing" || connection.hasEnded) return;
+    connection.hasEnded = true;
+    if (connection.state === "head" || connection.session?.kind === "native") {
+      this.#closeConnection(now, connection, undefined);
+    } else if (connection.state === "open") this.#halfClose(now, connection);
+  }
+
+  #halfClose(now: number, connection: Connection): void {
+    const { tunnel } = connection;
+    if (!tunnel.reader.atBoundary) {
+      // RFC 9297 §3.3.
+      tunnel.fail(new ProtocolError("ERR_STREAM_TRUNCATED", "the client has ended its side"));
+      this.#checkTunnel(now, connection);
+      return;
+    }
+    this.#halfClosed.add(connection);
+    this.#deadlines.set(deadlineOf(connection.index, DEADLINE_CONNECTION), now + HALF_CLOSED_MS);
   }
 
   /** The connection has ended, for whatever reason. */
@@ -479,6 +509,13 @@ export class TunnelServer {
       this.#refuse(now, connection, "handshake_timeout", undefined);
       return;
     }
+    if (connection.hasEnded) {
+      const association = connection.session!.associationById.get(0)!;
+      const endsAt = this.#associations.idle.lastUsed(association) + HALF_CLOSED_MS;
+      if (now >= endsAt) this.#closeConnection(now, connection, undefined);
+      else this.#deadlines.set(deadlineOf(connection.index, DEADLINE_CONNECTION), endsAt);
+      return;
+    }
     connection.tunnel.handleTimeout(now);
     this.#markDirty(connection);
     this.#checkTunnel(now, connection);
@@ -573,8 +610,8 @@ export class TunnelServer {
   }
 
   #acceptLane(now: number, connection: Connection, extension: ExtensionRequest): void {
-    const { psk, crypto, maxTunnels } = this.#options;
-    if (this.tunnelCount >= maxTunnels) {
+    const { psk, crypto } = this.#options;
+    if (!this.#makeRoomForTunnel(now)) {
       this.#refuse(now, connection, "tunnel_limit", encodeRefusal(503, undefined));
       return;
     }
@@ -622,6 +659,20 @@ export class TunnelServer {
     this.#open(now, connection, true);
   }
 
+  /** Tunnels whose clients have ended their side give way to new ones. */
+  #makeRoomForTunnel(now: number): boolean {
+    const { maxTunnels, maxSessions, maxAssociations } = this.#options;
+    const isFull = () =>
+      this.tunnelCount >= maxTunnels ||
+      this.sessionCount >= maxSessions ||
+      this.associationCount >= maxAssociations;
+    for (const connection of this.#halfClosed) {
+      if (!isFull()) break;
+      this.#closeConnection(now, connection, undefined);
+    }
+    return this.tunnelCount < maxTunnels;
+  }
+
   #makeRoomForSession(now: number): boolean {
     if (this.#sessions.size < this.#options.maxSessions) return true;
     const [oldest] = this.#lingering;
@@ -650,7 +701,7 @@ export class TunnelServer {
 
   /** RFC 9298 without our extension: one association, which begins and ends with the tunnel. */
   #bindPlain(now: number, connection: Connection, target: AddressBytes | undefined): void {
-    if (this.tunnelCount >= this.#options.maxTunnels || !this.#makeRoomForSession(now)) {
+    if (!this.#makeRoomForTunnel(now) || !this.#makeRoomForSession(now)) {
       this.#refuse(now, connection, "tunnel_limit", encodeRefusal(503, undefined));
       return;
     }
@@ -682,6 +733,7 @@ export class TunnelServer {
     connection.tunnel.handleTimeout(now);
     this.#armTunnel(connection);
     this.#markDirty(connection);
+    if (connection.hasEnded) this.#halfClose(now, connection);
   }
 
   #isOpen(connection: Connection): boolean {
@@ -718,6 +770,7 @@ export class TunnelServer {
   /** Takes a connection out of its session. */
   #detach(now: number, connection: Connection): void {
     this.#halfOpen.delete(connection);
+    this.#halfClosed.delete(connection);
     if (connection.state === "open") this.tunnelCount--;
     const session = connection.session;
     connection.session = undefined;

@@ -16,6 +16,7 @@ export class DescriptorStream implements ByteStream {
   /** What is lent until the system takes it. */
   #unwritten: Uint8Array | undefined;
   #state: "open" | "ended" | "closed" = "open";
+  #hasPeerEnded = false;
 
   /**
    * @param descriptor  of a connected socket, which is the stream's from now on
@@ -53,6 +54,7 @@ export class DescriptorStream implements ByteStream {
   write(bytes: Uint8Array): boolean {
     const written = this.#native.streamWrite!(this.#descriptor, bytes, bytes.length);
     // A connection that fails says so when it is read, too, and is closed then.
+    if (written < 0 && this.#hasPeerEnded) this.destroy();
     if (written === bytes.length || written < 0) return true;
     this.#unwritten = bytes.subarray(written);
     return false;
@@ -60,6 +62,11 @@ export class DescriptorStream implements ByteStream {
 
   end(): void {
     if (this.#state !== "open") return;
+    if (this.#hasPeerEnded) {
+      // The system sends what it has taken.
+      this.destroy();
+      return;
+    }
     this.#state = "ended";
     this.#native.streamEnd!(this.#descriptor);
   }
@@ -88,6 +95,11 @@ export class DescriptorStream implements ByteStream {
     if (this.#state === "closed") return;
     if (count > 0) {
       this.#events!.onBytes(this.#readBuffer, count);
+      return;
+    }
+    if (count === 0 && this.#state === "open" && !this.#hasPeerEnded) {
+      this.#hasPeerEnded = true;
+      this.#events!.onEnd();
       return;
     }
     this.#state = "closed";

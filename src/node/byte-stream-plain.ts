@@ -33,7 +33,12 @@ export class PlainStream implements ByteStream {
     stream.on("error", (error) => {
       failure = error;
     });
-    stream.once("end", () => stream.destroy());
+    // Else Node ends its side as well.
+    stream.allowHalfOpen = true;
+    stream.once("end", () => {
+      if (stream.writableEnded) stream.destroy();
+      else events.onEnd();
+    });
     stream.once("close", () => events.onClose(failure));
     if (!this.#hasOnRead) stream.on("data", (chunk: Uint8Array) => events.onBytes(chunk, chunk.length));
     stream.resume();
@@ -47,7 +52,12 @@ export class PlainStream implements ByteStream {
   }
 
   end(): void {
-    this.#stream.end();
+    const stream = this.#stream;
+    if (stream.writableEnded) return;
+    // Not every kind of stream closes by itself.
+    stream.end(() => {
+      if (stream.readableEnded) stream.destroy();
+    });
   }
 
   destroy(): void {

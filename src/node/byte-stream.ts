@@ -2,9 +2,11 @@
 export interface ByteStreamEvents {
   /** Bytes that came; `chunk` is borrowed until the call returns. */
   onBytes(chunk: Uint8Array, length: number): void;
+  /** The other end has ended, and no more bytes come. What is written still goes, until {@link ByteStream.end}. */
+  onEnd(): void;
   /** What {@link ByteStream.write} did not take at once is taken. */
   onWritten(): void;
-  /** Once, and nothing after it. @param error  undefined when the other end has ended, or this one has closed it */
+  /** Once, and nothing after it. @param error  undefined when both ends have ended, or this one has closed it */
   onClose(error: Error | undefined): void;
 }
 
@@ -17,7 +19,7 @@ export interface ByteStream {
   start(events: ByteStreamEvents): void;
   /** @returns false when not all is taken at once: nothing more is written, and `bytes` stay lent, until onWritten */
   write(bytes: Uint8Array): boolean;
-  /** Nothing more is written; closes when the other end has ended as well. Only while nothing is lent. */
+  /** Nothing more is written; closes once the other end has ended as well. Only while nothing is lent. */
   end(): void;
   /** Closes at once. */
   destroy(): void;

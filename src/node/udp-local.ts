@@ -453,6 +453,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
       onBytes: (chunk, length) => {
         if (isCurrent()) this.#handleStream(lane, link, chunk, length);
       },
+      onEnd: () => stream.destroy(),
       onWritten: () => writer.handleWritten(),
       onClose: (failure) => {
         writer.handleClosed();

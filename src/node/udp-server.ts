@@ -243,6 +243,11 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
       onBytes: (chunk, length) => {
         if (isCurrent()) this.#handleStream(connection, chunk, length);
       },
+      onEnd: () => {
+        if (!isCurrent()) return;
+        core.handleEnded(performance.now(), connection);
+        this.#drain();
+      },
       onWritten: () => {
         if (isCurrent()) writer.handleWritten();
       },

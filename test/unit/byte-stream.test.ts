@@ -24,6 +24,7 @@ describe.each(KINDS)("a %s byte stream", (kind, io) => {
   let heard: Buffer[];
   let closed: Promise<Error | undefined>;
   let written: Promise<void>;
+  let peerEnded: Promise<void>;
 
   beforeEach(async () => {
     server = createServer().listen(0, "127.0.0.1");
@@ -44,6 +45,9 @@ describe.each(KINDS)("a %s byte stream", (kind, io) => {
   function start(isOurs = true): void {
     stream = openByteStream({ stream: own, onread: false, isOurs }, io, 5_000, new Uint8Array(65_536));
     const events = {} as { -readonly [Name in keyof ByteStreamEvents]: ByteStreamEvents[Name] };
+    peerEnded = new Promise((done) => {
+      events.onEnd = done;
+    });
     closed = new Promise((done) => {
       events.onClose = done;
     });
@@ -76,9 +80,8 @@ describe.each(KINDS)("a %s byte stream", (kind, io) => {
     await once(own, "readable");
     start();
     peer.end("after");
-    expect(await closed).toBe(undefined);
+    await peerEnded;
     expect(Buffer.concat(heard).toString()).toBe("before after");
-    expect(stream.isClosed).toBe(true);
   });
 
   it("borrows bytes until the system has taken them, then reports it; the peer gets them whole", async () => {
@@ -106,6 +109,55 @@ describe.each(KINDS)("a %s byte stream", (kind, io) => {
     expect(await closed).toBe(undefined);
   });
 
+  it("stays open for writing when the other end has ended, and closes once it has ended as well", async () => {
+    start();
+    peer.allowHalfOpen = true;
+    peer.end("question");
+    await peerEnded;
+    expect(Buffer.concat(heard).toString()).toBe("question");
+    expect(stream.isClosed).toBe(false);
+    const answer: Buffer[] = [];
+    peer.on("data", (data) => void answer.push(data));
+    expect(stream.write(new TextEncoder().encode("answer"))).toBe(true);
+    stream.end();
+    await once(peer, "end");
+    expect(Buffer.concat(answer).toString()).toBe("answer");
+    expect(await closed).toBe(undefined);
+    expect(stream.isClosed).toBe(true);
+  });
+
+  it("gives all that is lent to an end that has ended and reads slowly", async () => {
+    start();
+    peer.allowHalfOpen = true;
+    peer.pause();
+    peer.end();
+    const bytes = new Uint8Array(MUCH_BYTES).fill(7);
+    expect(stream.write(bytes)).toBe(false);
+    await peerEnded;
+    let length = 0;
+    peer.on("data", (chunk) => {
+      length += chunk.length;
+    });
+    peer.resume();
+    await written;
+    stream.end();
+    await once(peer, "end");
+    expect(length).toBe(bytes.length);
+    expect(await closed).toBe(undefined);
+  });
+
+  it("is closed when it writes to an end that has ended and is gone", async () => {
+    start();
+    peer.end();
+    await peerEnded;
+    peer.resetAndDestroy();
+    await once(peer, "close");
+    const writing = setInterval(() => stream.write(Uint8Array.of(1)), 1);
+    await closed;
+    clearInterval(writing);
+    expect(stream.isClosed).toBe(true);
+  });
+
   it("reports a connection that was reset", async () => {
     start();
     peer.resetAndDestroy();
@@ -116,6 +168,8 @@ describe.each(KINDS)("a %s byte stream", (kind, io) => {
     start();
     peer.write("last words");
     peer.resetAndDestroy();
+    // libuv reports an end where it finds both at once.
+    void peerEnded.then(() => stream.end());
     await closed;
     expect(stream.isClosed).toBe(true);
   });
@@ -137,6 +191,7 @@ describe.each(KINDS)("a %s byte stream", (kind, io) => {
     const got = new Promise<string>((done) =>
       other.start({
         onBytes: (chunk, length) => done(Buffer.from(chunk.slice(0, length)).toString()),
+        onEnd: () => {},
         onWritten: () => {},
         onClose: () => {},
       }),
