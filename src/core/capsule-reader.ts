@@ -20,6 +20,9 @@ export const READ_NEED = 0;
 export const READ_CAPSULE = 1;
 export const READ_TOO_LONG = 2;
 
+/** Which types were negotiated, each with those before it: RFC 9297's, the bind draft's, ours. Others are unknown. */
+export type CapsuleSet = "datagram" | "bind" | "extension";
+
 const MAX_HEADER_BYTES = 16;
 const FIRST_CARRY_BYTES = 2048;
 /** A carry larger than this is given back once it is used up. */
@@ -40,16 +43,20 @@ export class CapsuleReader {
   /** Offset in the chunk behind what the last call consumed. */
   offset = 0;
 
-  readonly #extension: boolean;
+  readonly #known: CapsuleSet;
   #carry: Uint8Array | undefined;
   #carryLength = 0;
   /** Bytes of an unknown capsule still to be passed over. */
   #skip = 0;
 
-  /** @param extension  whether our capsules were negotiated; otherwise they are unknown ones */
-  constructor(extension: boolean) {
-    this.#extension = extension;
+  constructor(known: CapsuleSet) {
+    this.#known = known;
     this.data = new Uint8Array(0);
+  }
+
+  /** True when the stream stands between two capsules, so that its end is orderly. */
+  get atBoundary(): boolean {
+    return this.#carryLength === 0 && this.#skip === 0;
   }
 
   /**
@@ -165,7 +172,7 @@ export class CapsuleReader {
       case CAPSULE_COMPRESSION_ASSIGN:
       case CAPSULE_COMPRESSION_ACK:
       case CAPSULE_COMPRESSION_CLOSE:
-        return MAX_CONTROL_VALUE_BYTES;
+        return this.#known === "datagram" ? -1 : MAX_CONTROL_VALUE_BYTES;
       case CAPSULE_HEARTBEAT:
       case CAPSULE_HEARTBEAT_ECHO:
       case CAPSULE_ASSOCIATION_OPEN:
@@ -173,7 +180,7 @@ export class CapsuleReader {
       case CAPSULE_CONTEXT_ASSIGN:
       case CAPSULE_SHUTDOWN:
       case CAPSULE_UNREACHABLE:
-        return this.#extension ? MAX_CONTROL_VALUE_BYTES : -1;
+        return this.#known === "extension" ? MAX_CONTROL_VALUE_BYTES : -1;
       default:
         return -1;
     }

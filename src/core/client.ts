@@ -448,7 +448,7 @@ export class TunnelClient {
     const isOurs = this.#session !== undefined && sameBytes(session, 0, this.#session.id, 0, session.length);
     if (!isOurs && this.#sessionUp) {
       // The server took this lane for a session of its own while another lane holds the real one.
-      lane.tunnel!.open(now, true);
+      lane.tunnel!.open(now, "extension");
       lane.tunnel!.writeControl(encodeShutdown("done"));
       const error = new ProtocolError("ERR_UPGRADE_REFUSED", "the lane did not join its session");
       this.#failLane(now, lane, error);

@@ -196,7 +196,7 @@ export class Lane {
     this.#challenges = 0;
     this.#hasReconnected = false;
     this.deadline = NEVER;
-    this.tunnel!.open(now, true);
+    this.tunnel!.open(now, "extension");
   }
 
   /**

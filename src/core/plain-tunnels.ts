@@ -5,37 +5,60 @@ import { makeAddress } from "../wire/socket-address.ts";
 import type { UpgradeRequest } from "../wire/upgrade.ts";
 import { encodeRefusal } from "../wire/upgrade.ts";
 import type { RefusalReason } from "./counters.ts";
+import { UsedIds } from "./used-ids.ts";
 
 /** What becomes of a request. */
 export type PlainVerdict =
-  /** Open a tunnel: to one target, or for `*`/`*` to none. */
-  | { readonly kind: "accept"; readonly target: AddressBytes | undefined }
+  /** Open a tunnel: to one target, bound, or bound with the target as its context 0. */
+  | { readonly kind: "accept"; readonly target: AddressBytes | undefined; readonly bind: boolean }
   | { readonly kind: "resolve"; readonly name: AddressBytes }
   | { readonly kind: "refuse"; readonly reason: RefusalReason; readonly response: Uint8Array };
 
-/** @param permits  whether an IPv4 or IPv6 address may be sent to */
-export function judgePlainRequest(
-  { target }: UpgradeRequest,
-  permits: (target: AddressBytes) => boolean,
-): PlainVerdict {
-  if (target === undefined) return { kind: "accept", target };
+export interface PlainPolicy {
+  /** Whether an IPv4 or IPv6 address may be sent to. */
+  readonly permits: (target: AddressBytes) => boolean;
+  /** Whether clients may bind: not where nobody knows the address that targets see, which the answer has to name. */
+  readonly offersBind: boolean;
+}
+
+export function judgePlainRequest({ target, bind }: UpgradeRequest, policy: PlainPolicy): PlainVerdict {
+  if (target === undefined) {
+    if (policy.offersBind) return { kind: "accept", target, bind };
+    return { kind: "refuse", reason: "not_upgrade", response: encodeRefusal(501, undefined) };
+  }
   const address = makeAddress(target.host, target.port);
   if (address === undefined) {
     return { kind: "refuse", reason: "not_upgrade", response: encodeRefusal(400, undefined) };
   }
-  return isDomain(address) ? { kind: "resolve", name: address } : judgeResolvedTarget([address], permits);
+  return isDomain(address)
+    ? { kind: "resolve", name: address }
+    : judgeResolvedTarget([address], bind, policy);
 }
 
 /** @param addresses  of the target, in the order of preference; empty when its name has none */
 export function judgeResolvedTarget(
   addresses: readonly AddressBytes[],
-  permits: (target: AddressBytes) => boolean,
+  bind: boolean,
+  { permits, offersBind }: PlainPolicy,
 ): PlainVerdict {
   const target = addresses.find(permits);
-  if (target !== undefined) return { kind: "accept", target };
+  // Who asks for a target accepts a tunnel that is not bound.
+  if (target !== undefined) return { kind: "accept", target, bind: bind && offersBind };
   const response =
     addresses.length > 0 ? encodeRefusal(403, "destination_ip_prohibited") : encodeRefusal(502, "dns_error");
   return { kind: "refuse", reason: "target_denied", response };
+}
+
+/** The context ids of one bound tunnel. */
+export class BoundIds {
+  /** The one with uncompressed semantics, 0 while there is none: the client hears of no senders but those it registered. */
+  uncompressed = 0;
+  readonly #used = new UsedIds();
+
+  /** The client registers an id. @returns false for one that may not be, or not again: the bind draft §3.1, §3.3 */
+  register(id: number): boolean {
+    return id > 0 && id % 2 === 0 && this.#used.add(id);
+  }
 }
 
 /** Value of a COMPRESSION_ASSIGN behind its context id. @returns undefined when it is malformed */

@@ -1,6 +1,7 @@
 import type { UpgradeRequest } from "../wire/upgrade.ts";
 import type { HeadBuffer } from "./head-buffer.ts";
 import { LookupTurns } from "./name-lookups.ts";
+import { BoundIds } from "./plain-tunnels.ts";
 import { SESSION } from "./session-model.ts";
 import { TokenBucket } from "./token-bucket.ts";
 import type { Tunnel } from "./tunnel.ts";
@@ -39,8 +40,8 @@ export class Session {
   readonly associationById = new Map<number, number>();
   readonly contextById = new Map<number, number>();
   nextContextId = 1;
-  /** Id of the context with uncompressed semantics, 0 for none. */
-  uncompressed = 0;
+  /** Of a bound one. */
+  readonly bound: BoundIds | undefined;
   readonly unknown = new UnknownContexts();
   readonly unreachable = new TokenBucket(UNREACHABLE_PER_SECOND);
   readonly lookups = new LookupTurns();
@@ -49,6 +50,7 @@ export class Session {
     this.index = index;
     this.name = name;
     this.kind = kind;
+    this.bound = kind === "bound" ? new BoundIds() : undefined;
     this.id = id;
     this.key = key;
   }

@@ -25,6 +25,7 @@ import type { AddressBytes } from "../wire/socket-address.ts";
 import { copyAddress } from "../wire/socket-address.ts";
 import type { ExtensionRequest } from "../wire/upgrade.ts";
 import { encodeRefusal, encodeUpgradeResponse } from "../wire/upgrade.ts";
+import type { CapsuleSet } from "./capsule-reader.ts";
 import type { ContextTable } from "./context-table.ts";
 import type { RefusalReason } from "./counters.ts";
 import { Counters } from "./counters.ts";
@@ -44,7 +45,7 @@ import type { HandshakeOptions, Verdict } from "./handshake.ts";
 import { Handshake } from "./handshake.ts";
 import { HeadBuffer } from "./head-buffer.ts";
 import { NameLookups } from "./name-lookups.ts";
-import type { PlainVerdict } from "./plain-tunnels.ts";
+import type { BoundIds, PlainPolicy, PlainVerdict } from "./plain-tunnels.ts";
 import {
   decodeCompressionAssign,
   judgePlainRequest,
@@ -69,6 +70,8 @@ import type { CapsuleReceiver } from "./tunnel.ts";
 import { Tunnel } from "./tunnel.ts";
 
 const NONE = -1;
+/** In place of a context slot: no context, but the uncompressed one of a bound tunnel will do. */
+const UNCOMPRESSED = -2;
 const CONTEXT_IDLE_MS = 300_000;
 /** How long after the last answer a tunnel ends whose client has ended its side. */
 const HALF_CLOSED_MS = 10_000;
@@ -85,7 +88,7 @@ const DEADLINE_KINDS = 5;
 const deadlineOf = (index: number, kind: number): number => DEADLINE_KINDS * index + kind;
 
 /** All durations in milliseconds, sizes in bytes. */
-export interface TunnelServerOptions extends HandshakeOptions, AssociationLimits {
+export interface TunnelServerOptions extends HandshakeOptions, AssociationLimits, PlainPolicy {
   readonly heartbeatMs: number;
   readonly handshakeTimeoutMs: number;
   readonly lingerMs: number;
@@ -122,8 +125,16 @@ export type ServerOutput =
       readonly head: Uint8Array;
       readonly surplus: Uint8Array;
     }
-  /** Open the association's UDP socket now and answer {@link TunnelServer.handleBound}. */
-  | { readonly kind: "bind"; readonly association: number; readonly connection: number }
+  /**
+   * Open the association's UDP sockets now and answer {@link TunnelServer.handleBound}: the one for `target`, or for a
+   * bound tunnel, which has none, one for each family that the server has.
+   */
+  | {
+      readonly kind: "bind";
+      readonly association: number;
+      readonly connection: number;
+      readonly target: AddressBytes | undefined;
+    }
   /** The association has ended: close its sockets. */
   | { readonly kind: "release"; readonly association: number }
   /** Look a name up and answer {@link TunnelServer.handleResolved}. */
@@ -369,7 +380,7 @@ export class TunnelServer {
     const context = this.#contextOfReply(now, association, remote, 0, remote.length, 1);
     if (context === NONE) return;
     const connection = this.#associations.connectionOf[association]!;
-    const id = this.contexts.id[context];
+    const id = context === UNCOMPRESSED ? HIDDEN_ID : this.contexts.id[context];
     if (id !== HIDDEN_ID) connection.tunnel.writeDatagram(now, association, id, data, offset, length);
     else this.#sendUncompressed(now, association, connection, data, offset, length, remote);
     this.#markDirty(connection);
@@ -394,7 +405,7 @@ export class TunnelServer {
         continue;
       }
       const connection = this.#associations.connectionOf[association]!;
-      const id = this.contexts.id[context];
+      const id = context === UNCOMPRESSED ? HIDDEN_ID : this.contexts.id[context];
       if (id !== HIDDEN_ID) connection.tunnel.writeDatagrams(now, association, id, received, row, runEnd);
       else {
         const remote = copyAddress(addresses, at, length);
@@ -435,20 +446,20 @@ export class TunnelServer {
   }
 
   /**
-   * The socket that a `bind` output asked for is open.
+   * The sockets that a `bind` output asked for are open.
    *
-   * @param publicAddresses  `192.0.2.45:54321`; empty when it could not be opened
+   * @param publicAddresses  of a bound tunnel, `192.0.2.45:54321`; undefined when no socket could be opened
    */
-  handleBound(now: number, association: number, publicAddresses: readonly string[]): void {
+  handleBound(now: number, association: number, publicAddresses: readonly string[] | undefined): void {
     const connection = this.#associations.connectionOf[association];
     if (connection === undefined || connection.state !== "binding") return;
-    if (publicAddresses.length === 0) {
+    if (publicAddresses === undefined) {
       this.#refuse(now, connection, "association_limit", encodeRefusal(502, "proxy_internal_error"));
       return;
     }
-    const bind = connection.request!.bind;
+    const bind = connection.session!.bound !== undefined;
     connection.tunnel.writeControl(encodeUpgradeResponse(bind, bind ? publicAddresses : [], undefined));
-    this.#open(now, connection, false);
+    this.#open(now, connection, bind ? "bind" : "datagram");
   }
 
   /** The answer to a `resolve` output. @param addresses  in the order of preference; empty when there are none */
@@ -460,7 +471,8 @@ export class TunnelServer {
     if (lookup.kind === "target") {
       const { connection } = lookup;
       if (connection.state !== "resolving") return;
-      this.#followPlain(now, connection, judgeResolvedTarget(addresses, permits));
+      const { bind } = connection.request!;
+      this.#followPlain(now, connection, judgeResolvedTarget(addresses, bind, this.#options));
       return;
     }
     const target = addresses.find(permits);
@@ -605,7 +617,7 @@ export class TunnelServer {
         return;
       case "plain":
         connection.request = verdict.request;
-        this.#followPlain(now, connection, judgePlainRequest(verdict.request, this.#options.permits));
+        this.#followPlain(now, connection, judgePlainRequest(verdict.request, this.#options));
     }
   }
 
@@ -656,7 +668,7 @@ export class TunnelServer {
     for (const association of session.associationById.values()) {
       this.#associations.connectionOf[association] ??= connection;
     }
-    this.#open(now, connection, true);
+    this.#open(now, connection, "extension");
   }
 
   /** Tunnels whose clients have ended their side give way to new ones. */
@@ -691,7 +703,7 @@ export class TunnelServer {
   }
 
   #followPlain(now: number, connection: Connection, verdict: PlainVerdict): void {
-    if (verdict.kind === "accept") this.#bindPlain(now, connection, verdict.target);
+    if (verdict.kind === "accept") this.#bindPlain(now, connection, verdict.target, verdict.bind);
     else if (verdict.kind === "refuse") this.#refuse(now, connection, verdict.reason, verdict.response);
     else {
       connection.state = "resolving";
@@ -700,14 +712,13 @@ export class TunnelServer {
   }
 
   /** RFC 9298 without our extension: one association, which begins and ends with the tunnel. */
-  #bindPlain(now: number, connection: Connection, target: AddressBytes | undefined): void {
+  #bindPlain(now: number, connection: Connection, target: AddressBytes | undefined, bind: boolean): void {
     if (!this.#makeRoomForTunnel(now) || !this.#makeRoomForSession(now)) {
       this.#refuse(now, connection, "tunnel_limit", encodeRefusal(503, undefined));
       return;
     }
-    const isBound = connection.request!.bind;
     const session = this.#beginSession(
-      isBound ? "bound" : "fixed",
+      bind ? "bound" : "fixed",
       this.#options.crypto.random(SESSION_ID_BYTES),
       new Uint8Array(0),
     );
@@ -722,14 +733,19 @@ export class TunnelServer {
       this.#associations.addClientContext(now, session, association, 0, target, true);
     }
     connection.state = "binding";
-    this.#outputs.push({ kind: "bind", association, connection: connection.index });
+    this.#outputs.push({
+      kind: "bind",
+      association,
+      connection: connection.index,
+      target: bind ? undefined : target,
+    });
   }
 
-  #open(now: number, connection: Connection, extension: boolean): void {
+  #open(now: number, connection: Connection, known: CapsuleSet): void {
     this.#halfOpen.delete(connection);
     connection.state = "open";
     this.tunnelCount++;
-    connection.tunnel.open(now, extension);
+    connection.tunnel.open(now, known);
     connection.tunnel.handleTimeout(now);
     this.#armTunnel(connection);
     this.#markDirty(connection);
@@ -849,7 +865,7 @@ export class TunnelServer {
         connection.tunnel.fail(new ProtocolError("ERR_CONTEXT_MALFORMED", "context 0 in a bound tunnel"));
         return;
       }
-      if (id === 0 || id !== session.uncompressed) {
+      if (id === 0 || id !== session.bound?.uncompressed) {
         this.counters.drops.unknown_context++;
         if (session.kind === "native" && id <= this.#maxId && session.unknown.shallAnswer(now, id)) {
           this.#sendControl(connection, encodeCompressionClose(id));
@@ -898,12 +914,12 @@ export class TunnelServer {
     let fault: string | undefined;
     switch (type) {
       case CAPSULE_COMPRESSION_ACK:
-        // Contexts of our own are used at once, and those of the client are not the client's to acknowledge.
-        if (!isWhole || (session.kind !== "native" && id % 2 === 0)) fault = "COMPRESSION_ACK";
+        // Contexts of our own are used at once; in a bound tunnel there are none to acknowledge.
+        if (!isWhole || session.kind !== "native") fault = "COMPRESSION_ACK";
         break;
       case CAPSULE_COMPRESSION_CLOSE: {
         if (!isWhole || id === 0) fault = "COMPRESSION_CLOSE";
-        else if (id === session.uncompressed) session.uncompressed = 0;
+        else if (id === session.bound?.uncompressed) session.bound.uncompressed = 0;
         else {
           const slot = session.contextById.get(id);
           if (slot !== undefined) this.#releaseContext(slot);
@@ -912,9 +928,9 @@ export class TunnelServer {
       }
       case CAPSULE_COMPRESSION_ASSIGN:
         fault =
-          at < 0 || session.kind !== "bound"
+          at < 0 || session.bound === undefined
             ? "COMPRESSION_ASSIGN"
-            : this.#handleCompressionAssign(now, connection, session, id, at);
+            : this.#handleCompressionAssign(now, connection, session, session.bound, id, at);
         break;
       case CAPSULE_ASSOCIATION_OPEN: {
         const hasSource = at >= 0 && !(valueEnd === at + 1 && data[at] === 0);
@@ -959,18 +975,22 @@ export class TunnelServer {
     now: number,
     connection: Connection,
     session: Session,
+    bound: BoundIds,
     id: number,
     at: number,
   ): string | undefined {
     const { data, valueEnd } = connection.tunnel.reader;
-    const isKnown = session.contextById.has(id) || session.uncompressed === id;
     const address = decodeCompressionAssign(data, at, valueEnd);
-    if (id === 0 || id % 2 === 1 || id > this.#maxId || isKnown || address === undefined) {
-      return "COMPRESSION_ASSIGN";
+    if (address === undefined) return "COMPRESSION_ASSIGN";
+    if (!bound.register(id)) return "COMPRESSION_ASSIGN, id";
+    if (id > this.#maxId) {
+      this.counters.refused.context_limit++;
+      this.#sendControl(connection, encodeCompressionClose(id));
+      return undefined;
     }
     if (address === "uncompressed") {
-      if (session.uncompressed !== 0) return "COMPRESSION_ASSIGN, uncompressed";
-      session.uncompressed = id;
+      if (bound.uncompressed !== 0) return "COMPRESSION_ASSIGN, uncompressed";
+      bound.uncompressed = id;
       this.#sendControl(connection, encodeCompressionAck(id));
       return undefined;
     }
@@ -1112,7 +1132,7 @@ export class TunnelServer {
     return slot;
   }
 
-  /** The context that stands for a source, or -1 when `count` datagrams of it are dropped, and counted. */
+  /** The context that stands for a source, {@link UNCOMPRESSED}, or -1 when `count` datagrams of it are dropped, and counted. */
   #contextOfReply(
     now: number,
     association: number,
@@ -1130,10 +1150,11 @@ export class TunnelServer {
     }
     const known = associations.contextOfReply(now, association, addresses, offset, length, count);
     if (known !== NONE) return known;
+    if (session.bound !== undefined) {
+      return this.#strangerOf(now, association, session.bound, copyAddress(addresses, offset, length), count);
+    }
     const sender =
-      session.kind === "fixed" || (session.kind === "bound" && session.uncompressed === 0)
-        ? undefined
-        : associations.hears(association, addresses, offset, length);
+      session.kind === "fixed" ? undefined : associations.hears(association, addresses, offset, length);
     if (sender === undefined) {
       this.counters.drops.filtered += count;
       return NONE;
@@ -1141,9 +1162,6 @@ export class TunnelServer {
     if (!this.#makeRoomForSenderContext(now, session)) {
       this.counters.drops.context_limit += count;
       return NONE;
-    }
-    if (session.kind === "bound") {
-      return this.#addSenderContext(now, session, association, HIDDEN_ID, sender);
     }
     const id = session.nextContextId;
     if (id > this.#maxId) {
@@ -1156,6 +1174,23 @@ export class TunnelServer {
     return associations.contextOfReply(now, association, addresses, offset, length, count);
   }
 
+  /** The same for a sender that a bound tunnel's client has not registered: the client opens and closes to all of them. */
+  #strangerOf(
+    now: number,
+    association: number,
+    bound: BoundIds,
+    remote: AddressBytes,
+    count: number,
+  ): number {
+    // Whom we hear can be answered: nobody gets around the policy by a source that is made up.
+    if (bound.uncompressed === 0 || !this.#options.permits(remote)) {
+      this.counters.drops.filtered += count;
+      return NONE;
+    }
+    this.#associations.idle.refresh(now, association);
+    return UNCOMPRESSED;
+  }
+
   #sendUncompressed(
     now: number,
     association: number,
@@ -1165,7 +1200,7 @@ export class TunnelServer {
     length: number,
     remote: AddressBytes,
   ): void {
-    const { uncompressed } = this.#associations.sessionOf[association]!;
+    const { uncompressed } = this.#associations.sessionOf[association]!.bound!;
     if (uncompressed === 0) {
       this.counters.drops.filtered++;
       return;
@@ -1251,6 +1286,7 @@ export class TunnelServer {
     const connection = this.#associations.connectionOf[association];
     const session = this.#associations.sessionOf[association]!;
     if (session.kind !== "native") {
+      if (connection?.state === "binding") this.#sendControl(connection, encodeRefusal(503, undefined));
       this.#endSession(now, session, reason);
       return;
     }

@@ -10,6 +10,7 @@ import {
   readNumbers,
   writeDatagramHeader,
 } from "../wire/capsule.ts";
+import type { CapsuleSet } from "./capsule-reader.ts";
 import { CapsuleReader, READ_CAPSULE, READ_NEED } from "./capsule-reader.ts";
 import { copyBytes } from "./copy-bytes.ts";
 import type { Counters } from "./counters.ts";
@@ -86,12 +87,12 @@ export class Tunnel {
     this.#limits = limits;
   }
 
-  /** The handshake is done: capsules from now on. @param extension  whether ours may be sent */
-  open(now: number, extension: boolean): void {
-    this.#reader = new CapsuleReader(extension);
-    this.#extension = extension;
+  /** The handshake is done: capsules from now on. @param known  those that were negotiated */
+  open(now: number, known: CapsuleSet): void {
+    this.#reader = new CapsuleReader(known);
+    this.#extension = known === "extension";
     this.#receivedAt = now;
-    if (extension) this.#heartbeatAt = now;
+    if (this.#extension) this.#heartbeatAt = now;
   }
 
   /** Of the capsule that {@link next} answered. */

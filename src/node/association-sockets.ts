@@ -25,14 +25,19 @@ export class AssociationSockets {
     this.#count++;
   }
 
+  /** Closes one of an association's, if it is open. */
+  remove(association: number, isIpv6: boolean): void {
+    const sockets = isIpv6 ? this.#sockets6 : this.#sockets4;
+    if (sockets[association] === undefined) return;
+    sockets[association].close();
+    sockets[association] = undefined;
+    this.#count--;
+  }
+
   /** Closes those of an association that has ended. */
   release(association: number): void {
-    for (const sockets of [this.#sockets4, this.#sockets6]) {
-      if (sockets[association] === undefined) continue;
-      sockets[association].close();
-      sockets[association] = undefined;
-      this.#count--;
-    }
+    this.remove(association, false);
+    this.remove(association, true);
   }
 
   close(): void {

@@ -112,7 +112,10 @@ export interface UdpServerOptions extends CommonOptions {
   readonly allow?: readonly string[] | undefined;
   /** `CIDR[:ports]` that may not be sent to, whatever `allow` says. Default: none. */
   readonly deny?: readonly string[] | undefined;
-  /** Whose datagrams an association hears (RFC 4787 section 5). Default address-dependent. */
+  /**
+   * Whose datagrams an association hears (RFC 4787 section 5). A client of RFC 9298 that binds chooses by itself. Default
+   * address-dependent.
+   */
   readonly filtering?: Filtering | undefined;
   /** How long a session without lanes keeps its sockets and may resume, 0 to 86,400 s. Default 60. */
   readonly lingerS?: number | undefined;
@@ -122,8 +125,11 @@ export interface UdpServerOptions extends CommonOptions {
    * `exec:PROGRAM ARGUMENT...` (one that is started, with `--device pipe:`). The last two have one thread. Default sockets.
    */
   readonly egress?: string | undefined;
-  /** IP that targets see, told to clients that bind (Proxy-Public-Address). Default: the tunnel's local one. */
-  readonly publicAddress?: string | undefined;
+  /**
+   * IPs that targets see, at most one of each family: what clients of RFC 9298 that bind are told (Proxy-Public-Address).
+   * Default: those of the interface that the client came to.
+   */
+  readonly publicAddress?: readonly string[] | undefined;
   /** Tunnels past their handshake. Past it, requests are answered with 503. 1 to 1,000,000. Default 1,024. */
   readonly maxTunnels?: number | undefined;
   /** Connections within their handshake. Past it, the oldest is closed. 1 to 1,000,000. Default 256. */
@@ -177,10 +183,9 @@ export type ResolvedUdpLocalOptions = Filled<
 };
 
 /** All options with their defaults; all text is well-formed. */
-export type ResolvedUdpServerOptions = Filled<UdpServerOptions, "psk" | "publicAddress" | "io"> & {
+export type ResolvedUdpServerOptions = Filled<UdpServerOptions, "psk" | "io"> & {
   readonly io: IoKind | undefined;
   readonly psk: Uint8Array | undefined;
-  readonly publicAddress: string | undefined;
 };
 
 /** How one option is checked, and how programs take it. */
@@ -449,13 +454,14 @@ export const UDP_SERVER_FIELDS = {
   },
   publicAddress: {
     schema: z
-      .string()
-      .refine((text) => isIP(text) !== 0)
-      .optional(),
-    expects: "an IPv4 or IPv6 address",
+      .array(z.string().refine((text) => isIP(text) !== 0))
+      .refine((list) => list.length < 2 || (list.length === 2 && isIP(list[0]) !== isIP(list[1])))
+      .default([]),
+    expects: "an IPv4 address, an IPv6 address, or one of each",
     flag: "public-address",
     value: "IP",
-    help: "address that targets see, told to clients that bind",
+    help: "address that targets see, told to clients that bind (repeatable, one of each family)",
+    isList: true,
   },
   ...COMMON_FIELDS,
   maxTunnels: integer("max-tunnels", "N", "bound of tunnels", 1, MAX_COUNT, 1_024),

@@ -23,6 +23,7 @@ import { listenHosts } from "./listen-hosts.ts";
 import type { Logger } from "./log.ts";
 import { silentLogger } from "./log.ts";
 import type { ResolvedUdpServerOptions, UdpServerOptions } from "./options.ts";
+import { publicIps } from "./public-addresses.ts";
 import type { SocketListener } from "./socket-listener.ts";
 import { TargetPolicy } from "./target-policy.ts";
 import { openTunnelListener } from "./tunnel-listener.ts";
@@ -131,6 +132,8 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
       worker: place,
       crypto: nodeCryptography,
       permits: (target) => policy.permits(target),
+      // Nobody knows here by which address and port the egress sends.
+      offersBind: this.#options.egress === "sockets",
       lingerMs: lingerS * 1000,
       idleTimeoutMs: idleTimeoutS * 1000,
     });
@@ -424,7 +427,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
       }
       case "bind": {
         const link = this.#links[output.connection];
-        this.#bind(output.association, link?.stream.localIp);
+        this.#bind(output.association, output.target, link?.stream.localIp);
         return;
       }
       case "release": {
@@ -446,18 +449,28 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     }
   }
 
-  #bind(association: number, localAddress: string | undefined): void {
+  /** @param target  undefined: of a bound tunnel, which gets a socket for each family */
+  #bind(association: number, target: AddressBytes | undefined, localIp: string | undefined): void {
+    const now = performance.now();
     if (this.#hasEgress) {
-      // What targets see is known at the other end of the egress alone.
-      const host = this.#options.publicAddress ?? "0.0.0.0";
-      this.#core.handleBound(performance.now(), association, [formatEndpoint(host, 0)]);
+      this.#core.handleBound(now, association, []);
       return;
     }
-    const host = this.#options.publicAddress ?? localAddress ?? "127.0.0.1";
-    const address = makeAddress(host, 0);
-    const port = address === undefined ? 0 : (this.#socketFor(association, address)?.port ?? 0);
-    const addresses = address === undefined || port === 0 ? [] : [formatEndpoint(formatHost(address), port)];
-    this.#core.handleBound(performance.now(), association, addresses);
+    const { publicAddress } = this.#options;
+    // In one form, as a socket for both families has its IPv4 addresses mapped.
+    const local = localIp === undefined ? undefined : makeAddress(localIp, 0);
+    const ips = publicAddress.length > 0 ? publicAddress : publicIps(local && formatHost(local));
+    const addresses = target === undefined ? ips.flatMap((ip) => makeAddress(ip, 0) ?? []) : [target];
+    const bound: string[] = [];
+    for (const address of addresses) {
+      // Nobody has to give way for a second family.
+      if (bound.length > 0 && this.#sockets.isFull) break;
+      const port = this.#socketFor(association, address)?.port ?? 0;
+      if (port > 0) bound.push(formatEndpoint(formatHost(address), port));
+      // It reports later why it failed, and is no longer the association's then.
+      else this.#sockets.remove(association, address[0] === ATYP_IPV6);
+    }
+    this.#core.handleBound(now, association, bound.length === 0 ? undefined : bound);
   }
 
   async #lookUp(name: string): Promise<LookupAddress[]> {

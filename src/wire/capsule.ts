@@ -14,7 +14,7 @@ import { readVarint, varintLength, varintLengthFrom, writeVarint } from "./varin
 
 /** RFC 9297 §3.5. */
 export const CAPSULE_DATAGRAM = 0x00;
-/** draft-ietf-masque-connect-udp-listen-14 §3.1 to §3.3. */
+/** draft-ietf-masque-connect-udp-listen §3.1 to §3.3. */
 export const CAPSULE_COMPRESSION_ASSIGN = 0x11;
 export const CAPSULE_COMPRESSION_ACK = 0x12;
 export const CAPSULE_COMPRESSION_CLOSE = 0x13;

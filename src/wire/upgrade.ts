@@ -116,6 +116,7 @@ const REASON_PHRASES = {
   400: "Bad Request",
   403: "Forbidden",
   404: "Not Found",
+  501: "Not Implemented",
   502: "Bad Gateway",
   503: "Service Unavailable",
 } as const;

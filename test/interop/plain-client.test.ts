@@ -18,7 +18,7 @@ describe("a foreign client of RFC 9298", () => {
     echo.bind(0, "127.0.0.1");
     await once(echo, "listening");
     portHex = echo.address().port.toString(16).padStart(4, "0");
-    server = await startUdpServer({ listen: ["127.0.0.1:0"], allow: ["127.0.0.1/32"] });
+    server = await startUdpServer({ listen: ["127.0.0.1:0"], allow: ["127.0.0.1/32", "::1/128"] });
     client = new PlainClient(Number(server.address.listen[0].split(":")[1]));
   });
 
@@ -74,7 +74,7 @@ describe("a foreign client of RFC 9298", () => {
     const head = await client.request("/.well-known/masque/udp/%2A/%2A/", ["Connect-UDP-Bind: ?1"]);
     expect(head).toMatch(/^HTTP\/1.1 101 /);
     expect(head).toMatch(/\r\nconnect-udp-bind: \?1\r\n/i);
-    const publicAddress = /\r\nproxy-public-address: "127\.0\.0\.1:(\d+)"\r\n/i.exec(head);
+    const publicAddress = /\r\nproxy-public-address: "127\.0\.0\.1:(\d+)", "\[::1\]:(\d+)"\r\n/i.exec(head);
     expect(publicAddress).not.toBeNull();
     client.send("11 02 02 00");
     expect(await client.take(3)).toBe("120102");
@@ -90,6 +90,74 @@ describe("a foreign client of RFC 9298", () => {
       })(),
     ]);
     expect(source.port).toBe(Number(publicAddress![1]));
+  });
+
+  it("hears strangers on both public addresses while its uncompressed context is open", async () => {
+    const head = await client.request("/.well-known/masque/udp/%2A/%2A/", ["Connect-UDP-Bind: ?1"]);
+    const [, port4, port6] = /"127\.0\.0\.1:(\d+)", "\[::1\]:(\d+)"/.exec(head)!;
+    client.send("11 02 02 00");
+    expect(await client.take(3)).toBe("120102");
+    echo.send("hi", Number(port4), "127.0.0.1");
+    expect(await client.take(12)).toBe(`000a02047f000001${portHex}6869`);
+    const stranger = createSocket("udp6").bind(0, "::1");
+    await once(stranger, "listening");
+    stranger.send("ho", Number(port6), "::1");
+    const portHex6 = stranger.address().port.toString(16).padStart(4, "0");
+    expect(await client.take(24)).toBe(`0016020600000000000000000000000000000001${portHex6}686f`);
+    stranger.close();
+  });
+
+  it("is told the public addresses that the server is given, one of each family", async () => {
+    const other = await startUdpServer({
+      listen: ["127.0.0.1:0"],
+      publicAddress: ["2001:db8::7", "192.0.2.7"],
+    });
+    const guest = new PlainClient(Number(other.address.listen[0].split(":")[1]));
+    const head = await guest.request("/.well-known/masque/udp/%2A/%2A/", ["Connect-UDP-Bind: ?1"]);
+    expect(head).toMatch(/\r\nproxy-public-address: "\[2001:db8::7\]:\d+", "192\.0\.2\.7:\d+"\r\n/i);
+    guest.socket.destroy();
+    await other.close();
+  });
+
+  it("may not bind where datagrams leave by an egress, and gets the tunnel to its target instead", async () => {
+    const other = await startUdpServer({
+      listen: ["127.0.0.1:0"],
+      allow: ["127.0.0.1/32"],
+      egress: "socks5-udp://127.0.0.1:9",
+    });
+    const port = Number(other.address.listen[0].split(":")[1]);
+    const guests = [new PlainClient(port), new PlainClient(port)];
+    const bind = ["Connect-UDP-Bind: ?1"];
+    expect(await guests[0].request("/.well-known/masque/udp/%2A/%2A/", bind)).toMatch(/^HTTP\/1.1 501 /);
+    const head = await guests[1].request("/.well-known/masque/udp/127.0.0.1/53/", bind);
+    expect(head).toMatch(/^HTTP\/1.1 101 /);
+    expect(head).not.toMatch(/connect-udp-bind|proxy-public-address/i);
+    for (const guest of guests) guest.socket.destroy();
+    await other.close();
+  });
+
+  it("gets its answers after it has ended its side", async () => {
+    await client.request(`/.well-known/masque/udp/127.0.0.1/${echo.address().port}/`);
+    client.send("00 03 00 68 69");
+    client.socket.end();
+    expect(await client.take(5)).toBe("0003006869");
+  });
+
+  it.each([
+    ["the 101", "192.0.2.1/53", 101],
+    ["a refusal", "192.0.2.1/0", 400],
+    ["the refusal of a name", "nowhere.invalid/53", 502],
+  ])("gets %s though it ended its side behind its request", async (_, target, status) => {
+    const answer = client.request(`/.well-known/masque/udp/${target}/`);
+    client.socket.end();
+    expect(await answer).toMatch(new RegExp(`^HTTP/1.1 ${status} `));
+  });
+
+  it("is disconnected where it ends inside a capsule", async () => {
+    await client.request(`/.well-known/masque/udp/127.0.0.1/${echo.address().port}/`);
+    client.send("00 03 00 68");
+    client.socket.end();
+    await client.ended();
   });
 
   it("is disconnected when it uses context 0 in a bound tunnel without fallback", async () => {

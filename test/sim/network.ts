@@ -98,6 +98,7 @@ export class Network {
       worker: undefined,
       filtering: "address-dependent",
       permits: (target) => !formatAddress(target).startsWith("10."),
+      offersBind: true,
       heartbeatMs: 5_000,
       handshakeTimeoutMs: 5_000,
       lingerMs: 60_000,

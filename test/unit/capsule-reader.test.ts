@@ -47,7 +47,7 @@ describe("CapsuleReader", () => {
         fc.array(capsule, { maxLength: 20 }),
         fc.array(fc.integer({ min: 1, max: 400 }), { maxLength: 30 }),
         (capsules, cuts) => {
-          const reader = new CapsuleReader(true);
+          const reader = new CapsuleReader("extension");
           expect(read(reader, encode(capsules), cuts)).toEqual(capsules.filter(isKnown));
           // Nothing of them is left over.
           expect(read(reader, encode([[0, [7]]]), [])).toEqual([[0, [7]]]);
@@ -62,18 +62,37 @@ describe("CapsuleReader", () => {
       [0x55_5000, [1, 2]],
       [0, [0, 104, 105]],
     ]);
-    expect(read(new CapsuleReader(false), stream, [1])).toEqual([[0, [0, 104, 105]]]);
+    expect(read(new CapsuleReader("bind"), stream, [1])).toEqual([[0, [0, 104, 105]]]);
   });
 
   it("accepts a DATAGRAM of 65,535 bytes and refuses one of 65,536 at once", () => {
     const stream = encode([[0, new Array(65_535).fill(7)]]);
-    expect(read(new CapsuleReader(false), stream, [1000])).toHaveLength(1);
+    expect(read(new CapsuleReader("bind"), stream, [1000])).toHaveLength(1);
     const header = Uint8Array.of(0, 0x80, 0x01, 0x00, 0x00);
-    expect(read(new CapsuleReader(false), header, [1])).toBe(READ_TOO_LONG);
+    expect(read(new CapsuleReader("bind"), header, [1])).toBe(READ_TOO_LONG);
   });
 
   it("refuses a control capsule of 301 bytes", () => {
-    expect(read(new CapsuleReader(true), encode([[0x12, new Array(300).fill(0)]]), [])).toHaveLength(1);
-    expect(read(new CapsuleReader(true), encode([[0x12, new Array(301).fill(0)]]), [])).toBe(READ_TOO_LONG);
+    const ack = (length: number) => encode([[0x12, new Array(length).fill(0)]]);
+    expect(read(new CapsuleReader("bind"), ack(300), [])).toHaveLength(1);
+    expect(read(new CapsuleReader("bind"), ack(301), [])).toBe(READ_TOO_LONG);
+  });
+
+  it("skips capsules of the bind draft where that was not negotiated", () => {
+    const stream = encode([
+      [0x11, [2, 0]],
+      [0x12, new Array(301).fill(0)],
+      [0x13, []],
+      [0, [0, 104]],
+    ]);
+    expect(read(new CapsuleReader("datagram"), stream, [3])).toEqual([[0, [0, 104]]]);
+  });
+
+  it("is not at a boundary inside a capsule, nor inside one that it skips", () => {
+    for (const type of [0, 0x17]) {
+      const reader = new CapsuleReader("bind");
+      read(reader, encode([[type, [1, 2, 3]]]).slice(0, -1), []);
+      expect(reader.atBoundary).toBe(false);
+    }
   });
 });

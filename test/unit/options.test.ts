@@ -78,6 +78,7 @@ describe("defaults", () => {
       filtering: "address-dependent",
       lingerS: 60,
       egress: "sockets",
+      publicAddress: [],
       ageBudgetMs: 100,
       queueBytes: 1_048_576,
       heartbeatMs: 5_000,
@@ -203,7 +204,8 @@ describe("an error names the path and the value of the wrong field, and what is 
     [{ egress: "tun2socks:http://a:1" }, /^egress: expected .*, got "tun2socks:http:\/\/a:1"$/],
     [{ egress: "tun2socks:local:" }, /^egress: expected /],
     [{ egress: "tun2socks:socks5://u:hunter2@a" }, /^egress: expected (?!.*hunter2)/],
-    [{ publicAddress: "example.com" }, /^publicAddress: .*, got "example.com"$/],
+    [{ publicAddress: ["192.0.2.1", "example.com"] }, /^publicAddress\[1\]: .*, got "example.com"$/],
+    [{ publicAddress: ["192.0.2.1", "192.0.2.2"] }, /^publicAddress: expected .* one of each/],
   ] as const)("udp-server refuses %j", (input, message) => {
     expect(complaint(() => resolveServer(input))).toMatch(message);
   });

@@ -23,7 +23,7 @@ const bytes = (...values: number[]) => Uint8Array.from(values);
 function drain(queue: SendQueue, now: number, size = 1_000_000): [number, number[]][] {
   const out = new Uint8Array(size);
   const end = queue.fill(now, out, 0);
-  const reader = new CapsuleReader(false);
+  const reader = new CapsuleReader("bind");
   const datagrams: [number, number[]][] = [];
   for (let at = 0; reader.next(out, at, end) === READ_CAPSULE; at = reader.offset) {
     datagrams.push([

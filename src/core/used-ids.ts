@@ -1,0 +1,46 @@
+/** Past it the lowest ids are forgotten: who uses ids in an order with so many gaps may use those again unnoticed. */
+const MAX_RANGES = 1_024;
+
+/** The even ids that a peer has used, as ranges: ids that are used in ascending order take no memory. */
+export class UsedIds {
+  /** First and last half of an id of each range, ascending, with a gap before each. */
+  readonly #first: number[] = [];
+  readonly #last: number[] = [];
+
+  /** @returns false when the id was used before */
+  add(id: number): boolean {
+    const half = id / 2;
+    const next = this.#rangeAfter(half);
+    const before = next - 1;
+    if (before >= 0 && half <= this.#last[before]) return false;
+    const joinsBefore = before >= 0 && this.#last[before] === half - 1;
+    const joinsNext = next < this.#first.length && this.#first[next] === half + 1;
+    if (joinsBefore && joinsNext) {
+      this.#last[before] = this.#last[next];
+      this.#first.splice(next, 1);
+      this.#last.splice(next, 1);
+    } else if (joinsBefore) this.#last[before] = half;
+    else if (joinsNext) this.#first[next] = half;
+    else {
+      this.#first.splice(next, 0, half);
+      this.#last.splice(next, 0, half);
+    }
+    if (this.#first.length > MAX_RANGES) {
+      this.#first.shift();
+      this.#last.shift();
+    }
+    return true;
+  }
+
+  /** Index of the first range that begins behind `half`. */
+  #rangeAfter(half: number): number {
+    let low = 0;
+    let high = this.#first.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (this.#first[middle] <= half) low = middle + 1;
+      else high = middle;
+    }
+    return low;
+  }
+}
