@@ -34,6 +34,7 @@ import { DnsOverTcpPath } from "./udp-paths/dns-over-tcp.ts";
 import { Socks5Path } from "./udp-paths/socks5.ts";
 import { TunnelPath } from "./udp-paths/tunnel.ts";
 import type { UdpPath, UdpPathHost } from "./udp-paths/udp-path.ts";
+import { OutgoingDatagram } from "./udp-paths/udp-path.ts";
 
 /** A session that is down for so long is a missing upstream: applications are told. Shorter, they wait. */
 const TUNNEL_PATIENCE_MS = 3_000;
@@ -71,6 +72,7 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
   readonly #pathOf: (UdpPath | undefined)[] = [];
   readonly #pathDrops = { send_error: 0, association_limit: 0, malformed: 0, wrong_source: 0 };
   #deviceDrops = 0;
+  readonly #datagram = new OutgoingDatagram();
   /** What the ways for UDP said of datagrams that did not get through. */
   readonly #refusals: Record<UnreachableKind, number> = { port: 0, host: 0, prohibited: 0, "too-big": 0 };
   #isFlushing = false;
@@ -285,16 +287,11 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
     const { datagrams } = this.#core;
     const { count, association, offset, length, addresses, addressLength } = datagrams;
     if (count === 0) return;
+    const datagram = this.#datagram;
     for (let i = 0; i < count; i++) {
-      this.#pathOf[association[i]]?.send(
-        association[i],
-        datagrams.buffer(i),
-        offset[i],
-        length[i],
-        addresses,
-        i * ADDRESS_STRIDE,
-        addressLength[i],
-      );
+      datagram.setPayload(association[i], datagrams.buffer(i), offset[i], length[i]);
+      datagram.setTarget(addresses, i * ADDRESS_STRIDE, addressLength[i]);
+      this.#pathOf[association[i]]?.send(datagram);
     }
     for (const path of this.#paths) path?.flush();
   }

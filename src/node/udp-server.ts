@@ -32,6 +32,7 @@ import { openEgress } from "./udp-egress.ts";
 import type { UdpSocket } from "./udp-io.ts";
 import { Remote } from "./udp-io.ts";
 import type { UdpPath, UdpPathHost } from "./udp-paths/udp-path.ts";
+import { OutgoingDatagram } from "./udp-paths/udp-path.ts";
 import type { HandedOver, WorkerPlace } from "./worker-group.ts";
 import { sumStats, WorkerGroup } from "./worker-group.ts";
 
@@ -102,6 +103,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   readonly #remoteGenerations: number[] = [];
   /** The way out that is no sockets of our own, once it is open, and which associations it knows. */
   #egress: UdpPath | undefined;
+  readonly #datagram = new OutgoingDatagram();
   readonly #hasEgress: boolean;
   readonly #egressReady: Promise<void>;
   readonly #isOpen: boolean[] = [];
@@ -309,6 +311,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     const { outgoing, contexts, counters } = this.#core;
     const { count, association, context, offset, length } = outgoing;
     const egress = this.#egress;
+    const datagram = this.#datagram;
     if (egress === undefined) {
       counters.drops.send_error += count;
       return;
@@ -321,7 +324,9 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
         this.#isOpen[number] = true;
         egress.open(number, this.#core.source(number));
       }
-      egress.send(number, data, offset[i], length[i], target, 0, target.length);
+      datagram.setPayload(number, data, offset[i], length[i]);
+      datagram.setTarget(target, 0, target.length);
+      egress.send(datagram);
     }
     egress.flush();
   }

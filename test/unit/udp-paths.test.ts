@@ -5,6 +5,7 @@ import { nativeUdpIo } from "../../src/node/udp-io-native.ts";
 import { DirectPath } from "../../src/node/udp-paths/direct.ts";
 import { Socks5Path } from "../../src/node/udp-paths/socks5.ts";
 import type { UdpPath, UdpPathHost } from "../../src/node/udp-paths/udp-path.ts";
+import { OutgoingDatagram } from "../../src/node/udp-paths/udp-path.ts";
 import { formatAddress, makeAddress } from "../../src/wire/socket-address.ts";
 
 const native = loadNativeModule();
@@ -77,7 +78,10 @@ describe.skipIf(!isThere)("a way for UDP", () => {
 
   function send(path: UdpPath, association: number, host: string, port: number): string {
     const address = makeAddress(host, port)!;
-    path.send(association, new Uint8Array(10), 0, 10, address, 0, address.length);
+    const datagram = new OutgoingDatagram();
+    datagram.setPayload(association, new Uint8Array(10), 0, 10);
+    datagram.setTarget(address, 0, address.length);
+    path.send(datagram);
     path.flush();
     return formatAddress(address);
   }

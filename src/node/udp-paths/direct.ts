@@ -3,7 +3,7 @@ import { ATYP_IPV6 } from "../../wire/socket-address.ts";
 import type { Outgoing } from "../outgoing.ts";
 import type { UdpIo, UdpSocket } from "../udp-io.ts";
 import { RemoteCache } from "./remote-cache.ts";
-import type { UdpPath, UdpPathHost } from "./udp-path.ts";
+import type { OutgoingDatagram, UdpPath, UdpPathHost } from "./udp-path.ts";
 
 /** From sockets of this machine, one for each association, whose targets are of one family. */
 export class DirectPath implements UdpPath {
@@ -23,15 +23,8 @@ export class DirectPath implements UdpPath {
 
   open(): void {}
 
-  send(
-    association: number,
-    data: Uint8Array,
-    offset: number,
-    length: number,
-    addresses: Uint8Array,
-    addressOffset: number,
-    addressLength: number,
-  ): void {
+  send(datagram: OutgoingDatagram): void {
+    const { association, data, offset, length, addresses, addressOffset, addressLength } = datagram;
     const socket =
       this.#sockets[association] ??
       this.#openSocket(association, addresses[addressOffset] === ATYP_IPV6 ? 6 : 4);

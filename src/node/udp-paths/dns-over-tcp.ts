@@ -2,7 +2,7 @@ import type { Duplex } from "node:stream";
 import { DNS_HEADER_BYTES, truncatedAnswer, udpAnswerLimit } from "../../wire/dns-message.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { copyAddress } from "../../wire/socket-address.ts";
-import type { UdpPath, UdpPathHost } from "./udp-path.ts";
+import type { OutgoingDatagram, UdpPath, UdpPathHost } from "./udp-path.ts";
 
 /** Queries under way; those past it are dropped, and asked again by who wants them. */
 const MAX_QUERIES = 512;
@@ -25,15 +25,8 @@ export class DnsOverTcpPath implements UdpPath {
     this.#aborts[association] = new AbortController();
   }
 
-  send(
-    association: number,
-    data: Uint8Array,
-    offset: number,
-    length: number,
-    addresses: Uint8Array,
-    addressOffset: number,
-    addressLength: number,
-  ): void {
+  send(datagram: OutgoingDatagram): void {
+    const { association, data, offset, length } = datagram;
     const abort = this.#aborts[association];
     if (abort === undefined || length < DNS_HEADER_BYTES || this.#queries >= MAX_QUERIES) {
       this.#host.drop(length < DNS_HEADER_BYTES ? "malformed" : "send_error", 1);
@@ -43,7 +36,8 @@ export class DnsOverTcpPath implements UdpPath {
     query[0] = length >> 8;
     query[1] = length;
     query.set(data.subarray(offset, offset + length), 2);
-    void this.#ask(association, abort, query, copyAddress(addresses, addressOffset, addressLength));
+    const server = copyAddress(datagram.addresses, datagram.addressOffset, datagram.addressLength);
+    void this.#ask(association, abort, query, server);
   }
 
   flush(): void {}

@@ -7,7 +7,7 @@ import type { UnreachableKind } from "../../wire/capsule.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { copyAddress } from "../../wire/socket-address.ts";
 import type { PacketLink } from "../devices/packet-link.ts";
-import type { UdpPath, UdpPathHost } from "./udp-path.ts";
+import type { OutgoingDatagram, UdpPath, UdpPathHost } from "./udp-path.ts";
 
 /** As IP packets to a tun2socks elsewhere. */
 export class PacketPath implements UdpPath, PacketEgressEvents {
@@ -34,15 +34,8 @@ export class PacketPath implements UdpPath, PacketEgressEvents {
     this.#egress.open(association, source);
   }
 
-  send(
-    association: number,
-    data: Uint8Array,
-    offset: number,
-    length: number,
-    addresses: Uint8Array,
-    addressOffset: number,
-    addressLength: number,
-  ): void {
+  send(datagram: OutgoingDatagram): void {
+    const { association, data, offset, length, addresses, addressOffset, addressLength } = datagram;
     const isWhole = addressOffset === 0 && addresses.length === addressLength;
     const target = isWhole
       ? (addresses as AddressBytes)

@@ -22,6 +22,7 @@ import type { UdpIo, UdpSocket } from "../udp-io.ts";
 import { Remote } from "../udp-io.ts";
 import { RemoteCache } from "./remote-cache.ts";
 import type { UdpPath, UdpPathHost } from "./udp-path.ts";
+import { OutgoingDatagram } from "./udp-path.ts";
 
 /** Datagrams that wait for the server's answer; the application repeats what is past them. */
 const MAX_WAITING = 16;
@@ -84,15 +85,8 @@ export class Socks5Path implements UdpPath {
 
   open(): void {}
 
-  send(
-    number: number,
-    data: Uint8Array,
-    offset: number,
-    length: number,
-    addresses: Uint8Array,
-    addressOffset: number,
-    addressLength: number,
-  ): void {
+  send(datagram: OutgoingDatagram): void {
+    const { association: number, data, offset, length, addresses, addressOffset, addressLength } = datagram;
     const association = this.#associations[number] ?? this.#ask(number);
     const { state, socket, relay, waiting } = association;
     if (state === "open") {
@@ -152,8 +146,11 @@ export class Socks5Path implements UdpPath {
       if (!isCurrent()) return;
       association.state = "open";
       this.#isRefused = false;
+      const datagram = new OutgoingDatagram();
       for (const { data, address } of association.waiting.splice(0)) {
-        this.send(number, data, 0, data.length, address, 0, address.length);
+        datagram.setPayload(number, data, 0, data.length);
+        datagram.setTarget(address, 0, address.length);
+        this.send(datagram);
         // What is borrowed until the flush differs from datagram to datagram.
         this.flush();
       }

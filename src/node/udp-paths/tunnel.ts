@@ -1,7 +1,7 @@
 import type { UnreachableKind } from "../../wire/capsule.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import type { Relay, RelayHost } from "../fixed-forward.ts";
-import type { UdpPath, UdpPathHost } from "./udp-path.ts";
+import type { OutgoingDatagram, UdpPath, UdpPathHost } from "./udp-path.ts";
 
 const NONE = -1;
 
@@ -26,15 +26,8 @@ export class TunnelPath implements UdpPath, Relay {
     this.#sources[association] = source;
   }
 
-  send(
-    association: number,
-    data: Uint8Array,
-    offset: number,
-    length: number,
-    addresses: Uint8Array,
-    addressOffset: number,
-    addressLength: number,
-  ): void {
+  send(datagram: OutgoingDatagram): void {
+    const { association, data, offset, length, addresses, addressOffset, addressLength } = datagram;
     let inner = this.#inner[association];
     if (inner === NONE) inner = this.#enter(association);
     if (inner === NONE) {

@@ -1,20 +1,43 @@
 import type { UnreachableKind } from "../../wire/capsule.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 
+/**
+ * A datagram on its way out: one view, which its caller points at one datagram after another. What it names is borrowed
+ * until {@link UdpPath.flush}, the view itself only for the call.
+ */
+export class OutgoingDatagram {
+  association = 0;
+  /** The payload is `length` bytes from `data[offset]`. */
+  data: Uint8Array = new Uint8Array(0);
+  offset = 0;
+  length = 0;
+  /** The target, a whole address, is `addressLength` bytes from `addresses[addressOffset]`. */
+  addresses: Uint8Array = new Uint8Array(0);
+  addressOffset = 0;
+  addressLength = 0;
+
+  /** Points at another payload of an association. */
+  setPayload(association: number, data: Uint8Array, offset: number, length: number): void {
+    this.association = association;
+    this.data = data;
+    this.offset = offset;
+    this.length = length;
+  }
+
+  /** Points at another target. */
+  setTarget(addresses: Uint8Array, offset: number, length: number): void {
+    this.addresses = addresses;
+    this.addressOffset = offset;
+    this.addressLength = length;
+  }
+}
+
 /** Where datagrams of associations go: one for each route of tun2socks, and the egress of udp-server. */
 export interface UdpPath {
   /** @param source  the application's own address, where it is known */
   open(association: number, source: AddressBytes | undefined): void;
-  /** Sends a datagram at the latest with {@link flush}; all memory is borrowed until then. */
-  send(
-    association: number,
-    data: Uint8Array,
-    offset: number,
-    length: number,
-    addresses: Uint8Array,
-    addressOffset: number,
-    addressLength: number,
-  ): void;
+  /** Sends a datagram at the latest with {@link flush}. */
+  send(datagram: OutgoingDatagram): void;
   flush(): void;
   /** The association is over; nothing is delivered for it any more. */
   close(association: number): void;
