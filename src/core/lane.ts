@@ -1,6 +1,6 @@
 import { MAX_CONTROL_CAPSULE_BYTES } from "../wire/capsule.ts";
 import type { HttpHead } from "../wire/http-head.ts";
-import { decodeHead } from "../wire/http-head.ts";
+import { decodeHead, isInterim } from "../wire/http-head.ts";
 import type { ExtensionChallenge, ExtensionResponse, UpgradeResponse } from "../wire/upgrade.ts";
 import { BIND_PATH, decodeUpgradeResponse, encodeUpgradeRequest } from "../wire/upgrade.ts";
 import type { Counters } from "./counters.ts";
@@ -241,12 +241,16 @@ export class Lane {
     );
   }
 
-  /** Judges a whole head. @returns undefined when it asked for another request, which is sent */
+  /** Judges a whole head. @returns undefined when another response follows, be it to another request, which is sent */
   #judge(now: number, session: SessionCredentials | undefined): Answer | undefined {
     const head = decodeHead(this.#head.bytes, this.#head.length);
     const response = head === undefined ? undefined : decodeUpgradeResponse(head);
     if (response === undefined) {
       return failed(new ProtocolError("ERR_HEAD_MALFORMED", "is this an udp-server?"));
+    }
+    if (isInterim(response.status)) {
+      if (this.#head.clearInterim()) return undefined;
+      return failed(new ProtocolError("ERR_HEAD_TOO_LARGE", "interim responses without end"));
     }
     if (response.challenge !== undefined && this.#options.psk !== undefined) {
       return this.#answerChallenge(now, session, response.challenge, response.keepsConnection);

@@ -4,31 +4,21 @@ import type { ConnectHandshake } from "../core/connect-handshake.ts";
 import { HostError, UsageError } from "../core/errors.ts";
 import { HttpConnect } from "../core/http-connect.ts";
 import { Socks5Client } from "../core/socks5-client.ts";
-import type { Socks5Credentials } from "../core/socks5-server.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { addressPort, formatHost, makeAddress } from "../wire/socket-address.ts";
 import { COMMAND_UDP_ASSOCIATE } from "../wire/socks5.ts";
 import type { Carrier } from "./carrier.ts";
+import type { Hop } from "./carriers/hop.ts";
+import { badHop, endpointText, hopText, parseHop } from "./carriers/hop.ts";
 import { shakeHands } from "./carriers/proxy.ts";
 import type { SocketOptions } from "./carriers/socket.ts";
 import { connectSocket } from "./carriers/socket.ts";
-import type { TlsOptions } from "./carriers/tls.ts";
 import { checkTlsFiles, wrapInTls } from "./carriers/tls.ts";
-import type { Endpoint, InFolder } from "./endpoint.ts";
-import { formatEndpoint, parseEndpoint, rebaseEndpoint } from "./endpoint.ts";
+import type { Endpoint } from "./endpoint.ts";
+import { formatEndpoint, parseEndpoint } from "./endpoint.ts";
 import type { Outgoing } from "./outgoing.ts";
 
 const CONNECT_MS = 10_000;
-
-/** One `--via`. */
-type Hop =
-  | {
-      readonly kind: "socks5" | "http";
-      readonly endpoint: Endpoint;
-      readonly credentials: Socks5Credentials | undefined;
-    }
-  | { readonly kind: "tls"; readonly endpoint: Endpoint | undefined; readonly options: TlsOptions }
-  | { readonly kind: "unix"; readonly endpoint: Endpoint };
 
 export interface CarrierChainOptions {
   /** `HOST:PORT`, `[IPv6]:PORT` or `unix:/path`. */
@@ -69,18 +59,6 @@ export function parseCarrierChain(options: CarrierChainOptions): Carrier {
 export function isBehindProxy(via: readonly string[]): boolean {
   const last = via.map(parseHop).findLast((hop) => hop.endpoint !== undefined);
   return last?.kind === "socks5" || last?.kind === "http";
-}
-
-/** The same `--via`, with the paths of its socket and its files rewritten. */
-export function rebaseHop(text: string, inFolder: InFolder): string {
-  const [, address, query] = /^(tls:[^?]*)\?(.*)$/s.exec(text) ?? [];
-  if (query === undefined) return rebaseEndpoint(text, inFolder);
-  const options = new URLSearchParams(query);
-  for (const name of ["ca", "cert", "key"]) {
-    const path = options.get(name);
-    if (path !== null) options.set(name, inFolder(path));
-  }
-  return `${address}?${options.toString().replaceAll("%2F", "/")}`;
 }
 
 /** Tries the files of a `--via`, which are read again for each connection. @returns what is wrong with them */
@@ -131,7 +109,7 @@ export async function openUdpAssociate(
   outgoing?: Outgoing,
 ): Promise<UdpAssociate> {
   const hop = parseHop(url, 0);
-  if (hop.kind !== "socks5") throw badHop(url, "want socks5://");
+  if (hop.kind !== "socks5") throw badHop(url, "expected socks5://");
   const stream = await connectChain([], hop.endpoint, signal, { outgoing, allowHalfOpen: false });
   const unknown = makeAddress("0.0.0.0", 0)!;
   const handshake = new Socks5Client(unknown, hop.credentials, COMMAND_UDP_ASSOCIATE);
@@ -185,92 +163,9 @@ async function connectChain(
 function handshakeFor(hop: Extract<Hop, { kind: "socks5" | "http" }>, next: Endpoint): ConnectHandshake {
   if (next.path !== undefined) throw new UsageError("ERR_OPTION", "a proxy cannot reach a Unix socket");
   const host = next.host;
-  if (hop.kind === "http") return new HttpConnect(formatEndpoint(host, next.port), hop.credentials);
+  if (hop.kind === "http")
+    return new HttpConnect(formatEndpoint(host, next.port), hop.credentials, hop.fields);
   const address = makeAddress(host, next.port);
   if (address === undefined) throw new UsageError("ERR_OPTION", `"${host}" is no host`);
   return new Socks5Client(address, hop.credentials);
-}
-
-function endpointText(endpoint: Endpoint): string {
-  return endpoint.path === undefined ? formatEndpoint(endpoint.host, endpoint.port) : `unix:${endpoint.path}`;
-}
-
-function hopText(hop: Hop): string {
-  if (hop.endpoint === undefined) return hop.kind;
-  return hop.kind === "unix" ? endpointText(hop.endpoint) : `${hop.kind} ${endpointText(hop.endpoint)}`;
-}
-
-function parseHop(text: string, index: number): Hop {
-  if (text.startsWith("unix:")) {
-    if (index > 0) throw badHop(text, "unix: can only be the first");
-    return { kind: "unix", endpoint: parseEndpoint(text) };
-  }
-  const match = /^(socks5h?|http|tls):\/\/(?:([^@/?]*)@)?([^/?]*)\/?(?:\?(.*))?$/.exec(text);
-  if (match === null) throw badHop(text, "want socks5://, http://, tls:// or unix:");
-  const [, scheme, userInfo, host, query] = match;
-  if (scheme === "tls") {
-    if (userInfo !== undefined) throw badHop(text, "tls:// has no user");
-    return {
-      kind: "tls",
-      endpoint: host === "" ? undefined : parseHopEndpoint(text, host),
-      options: parseTlsOptions(text, query ?? ""),
-    };
-  }
-  if (query !== undefined) throw badHop(text, "no options here");
-  const kind = scheme === "http" ? "http" : "socks5";
-  return { kind, endpoint: parseHopEndpoint(text, host), credentials: parseCredentials(text, userInfo) };
-}
-
-function parseHopEndpoint(text: string, host: string): Endpoint {
-  try {
-    const endpoint = parseEndpoint(host);
-    const isHost = endpoint.path === undefined && makeAddress(endpoint.host, endpoint.port) !== undefined;
-    if (isHost && endpoint.port > 0) return endpoint;
-  } catch {
-    // Said below, without what the text holds.
-  }
-  throw badHop(text, "want HOST:PORT");
-}
-
-function parseCredentials(text: string, userInfo: string | undefined): Socks5Credentials | undefined {
-  if (userInfo === undefined) return undefined;
-  const colon = userInfo.indexOf(":");
-  try {
-    const user = decodeURIComponent(colon < 0 ? userInfo : userInfo.slice(0, colon));
-    const password = colon < 0 ? "" : decodeURIComponent(userInfo.slice(colon + 1));
-    const fits = (part: string) => Buffer.byteLength(part) <= 255;
-    if (user !== "" && fits(user) && fits(password)) return { user, password };
-  } catch {
-    // Said below, with what is wanted.
-  }
-  throw badHop(text, "want USER:PASSWORD, percent-encoded, of at most 255 bytes each");
-}
-
-function parseTlsOptions(text: string, query: string): TlsOptions {
-  const known = new Map<string, string>();
-  for (const [name, value] of new URLSearchParams(query)) {
-    if (!["servername", "ca", "cert", "key", "insecure"].includes(name)) {
-      throw badHop(text, "want no options but servername, ca, cert, key, insecure");
-    }
-    known.set(name, value);
-  }
-  const insecure = known.get("insecure") ?? "0";
-  if (insecure !== "0" && insecure !== "1") throw badHop(text, "insecure is 0 or 1");
-  if (known.has("cert") !== known.has("key")) throw badHop(text, "cert and key go together");
-  return {
-    serverName: known.get("servername"),
-    caFile: known.get("ca"),
-    certFile: known.get("cert"),
-    keyFile: known.get("key"),
-    isInsecure: insecure === "1",
-  };
-}
-
-function badHop(text: string, want: string): UsageError {
-  return new UsageError("ERR_OPTION", `via: ${JSON.stringify(redactUrl(text))}: ${want}`);
-}
-
-/** A URL without its user and password, whatever is in them. */
-export function redactUrl(text: string): string {
-  return text.replace(/^([a-z0-9+.-]+:\/\/)?.*@/is, "$1***@");
 }

@@ -5,7 +5,8 @@ import { UsageError } from "../core/errors.ts";
 import type { Filtering } from "../core/server-associations.ts";
 import { parseTargetRule } from "../core/target-rule.ts";
 import { makeAddress } from "../wire/socket-address.ts";
-import { findTlsProblem, isBehindProxy, parseCarrierChain, rebaseHop, redactUrl } from "./carrier-chain.ts";
+import { findTlsProblem, isBehindProxy } from "./carrier-chain.ts";
+import { findHopProblem, rebaseHop, redactUrl } from "./carriers/hop.ts";
 import { parseEgress, rebaseEgress } from "./egress-option.ts";
 import type { Endpoint, InFolder } from "./endpoint.ts";
 import { formatEndpoint, parseEndpoint, rebaseEndpoint } from "./endpoint.ts";
@@ -72,7 +73,8 @@ export interface UdpLocalOptions extends CommonOptions {
   /** What a reverse proxy before the server wants before the path, such as `/tunnel`. Default: nothing. */
   readonly pathPrefix?: string | undefined;
   /**
-   * Carriers on the way to the server, the first one nearest: `socks5://`, `http://` (CONNECT), `tls://`, `unix:`.
+   * Carriers on the way to the server, the first one nearest: `socks5://`, `http://` (CONNECT; more fields of the request
+   * by `?header=Name:%20value`), `tls://`, `unix:`.
    * Default: a direct TCP connection.
    */
   readonly via?: readonly string[] | undefined;
@@ -323,10 +325,10 @@ export const UDP_LOCAL_FIELDS = {
     help: "path at which a reverse proxy has the server, such as /tunnel",
   },
   via: {
-    schema: z.array(z.string().refine(isCarrierUrl)).default([]),
+    schema: z.array(hop()).default([]),
     expects:
-      "socks5:// or http://[USER:PASSWORD@]HOST:PORT (percent-encoded), unix:/path, or tls://[HOST:PORT] with " +
-      "?servername=, ca=, cert= and key=, insecure=1",
+      "socks5:// or http://[USER:PASSWORD@]HOST:PORT (percent-encoded), the latter with ?header=Name:%20value, " +
+      "unix:/path, or tls://[HOST:PORT] with ?servername=, ca=, cert= and key=, insecure=1",
     flag: "via",
     value: "URL",
     help: "carrier on the way to the server: socks5://, http://, tls:// or unix: (repeatable, nearest first)",
@@ -566,7 +568,9 @@ export function checkFields(fields: OptionFields, input: object, nameField: Name
   }
   const field = fields[String(path[0])];
   if (field === undefined) throw wrong("options", "expected an object");
-  throw wrong(nameField(path), `expected ${field.expects}${field.isSecretFile ? "" : got(input, path)}`);
+  const { params } = rest as { params?: { problem: string } };
+  const problem = params?.problem ?? `expected ${field.expects}`;
+  throw wrong(nameField(path), `${problem}${field.isSecretFile ? "" : got(input, path)}`);
 }
 
 export function libraryName(path: readonly PropertyKey[]): string {
@@ -626,12 +630,15 @@ function isServer(text: string): boolean {
 }
 
 function isCarrierUrl(text: string): boolean {
-  try {
-    parseCarrierChain({ server: SERVER_LISTEN, via: [text] });
-    return true;
-  } catch {
-    return false;
-  }
+  return findHopProblem(text) === undefined;
+}
+
+/** A carrier, which has more than one way to be wrong. */
+function hop(): z.ZodType {
+  return z.string().superRefine((text, context) => {
+    const problem = findHopProblem(text);
+    if (problem !== undefined) context.addIssue({ code: "custom", params: { problem } });
+  });
 }
 
 function isEgress(text: string): boolean {

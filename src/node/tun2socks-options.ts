@@ -14,6 +14,7 @@ import {
 import { formatHost, ipAddress, makeAddress } from "../wire/socket-address.ts";
 
 import { parseCarrierChain } from "./carrier-chain.ts";
+import { findHopProblem } from "./carriers/hop.ts";
 import type { CustomDevice } from "./devices/device.ts";
 import type { InterfaceAddress } from "./devices/interface-address.ts";
 import { isNetwork, parseCidr, parseInterfaceAddress } from "./devices/interface-address.ts";
@@ -394,13 +395,7 @@ function isWay(text: string): boolean {
 }
 
 function isSocksUrl(text: string): boolean {
-  if (!/^socks5h?:/.test(text)) return false;
-  try {
-    parseCarrierChain({ server: "127.0.0.1:1", via: [text] });
-    return true;
-  } catch {
-    return false;
-  }
+  return /^socks5h?:/.test(text) && findHopProblem(text) === undefined;
 }
 
 function isDevice(text: string): boolean {

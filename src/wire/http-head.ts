@@ -2,48 +2,92 @@
 
 /** Longest head that is accepted from a peer, including the empty line. */
 export const MAX_HEAD_BYTES = 8192;
+const MAX_SCHEMES = 8;
+const MAX_SCHEME_LENGTH = 32;
 
 export interface HttpHead {
   readonly startLine: string;
-  /** Field names in lower case; a repeated field has several values. */
+  /** Field names in lower case; a repeated field has several values, each trimmed. */
   readonly fields: ReadonlyMap<string, readonly string[]>;
 }
 
+const HTAB = 9;
+const LF = 10;
+const CR = 13;
+const SP = 32;
+const DEL = 127;
+
 /**
- * The end of the head: the offset just behind the first CR LF CR LF.
+ * The end of the head: the offset just behind its first empty line. A line ends with CR LF or with LF alone (RFC 9112
+ * §2.2).
  *
- * @param from  where to start searching: 0, or the length at the last call less 3
+ * @param from  where to start searching: 0, or the length at the last call less 2
  * @returns -1 when the end has not arrived yet
  */
 export function findHeadEnd(bytes: Uint8Array, from: number, end: number): number {
-  for (let i = Math.max(from, 0); i + 3 < end; i++) {
-    if (bytes[i] === 13 && bytes[i + 1] === 10 && bytes[i + 2] === 13 && bytes[i + 3] === 10) return i + 4;
+  for (let i = Math.max(from, 0); i + 1 < end; i++) {
+    if (bytes[i] !== LF) continue;
+    if (bytes[i + 1] === LF) return i + 2;
+    if (bytes[i + 1] === CR && i + 2 < end && bytes[i + 2] === LF) return i + 3;
   }
   return -1;
 }
 
-/** Decodes a whole head. @returns undefined for bytes outside printable ASCII, folded lines or lines without a colon */
+/**
+ * Decodes a whole head. Bytes from 0x80 become one character each; a folded line continues the value before it (RFC 9112
+ * §5.2).
+ *
+ * @returns undefined for control characters other than a tab, a CR within a line, whitespace before the first field or
+ * before a colon, and lines without a colon
+ */
 export function decodeHead(bytes: Uint8Array, end: number): HttpHead | undefined {
   let text = "";
   for (let i = 0; i < end; i++) {
     const byte = bytes[i];
-    if (byte > 0x7e || (byte < 0x20 && byte !== 9 && byte !== 10 && byte !== 13)) return undefined;
-    text += String.fromCharCode(byte);
+    const isControl = byte < SP ? byte !== HTAB && byte !== LF && byte !== CR : byte === DEL;
+    const isBareCr = byte === CR && (i + 1 === end || bytes[i + 1] !== LF);
+    if (isControl || isBareCr) return undefined;
+    if (byte !== CR) text += String.fromCharCode(byte);
   }
-  const [startLine, ...lines] = text.slice(0, -4).split("\r\n");
-  if (startLine === "" || /[\r\n]/.test(startLine)) return undefined;
+  const [startLine, ...lines] = text.split("\n");
+  // What is left of the empty line.
+  if (lines.pop() !== "" || lines.pop() !== "" || /^[ \t]|^$/.test(startLine)) return undefined;
   const fields = new Map<string, string[]>();
+  let values: string[] | undefined;
   for (const line of lines) {
-    // Whitespace is trimmed separately: an expression that also skips it takes cubic time on a long run of blanks.
-    const match = /^([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([^\r\n]*)$/.exec(line);
-    if (match === null) return undefined;
-    const name = match[1].toLowerCase();
-    const value = match[2].trim();
-    const values = fields.get(name);
-    if (values === undefined) fields.set(name, [value]);
-    else values.push(value);
+    if (line.startsWith(" ") || line.startsWith("\t")) {
+      const more = values?.pop();
+      if (more === undefined) return undefined;
+      values!.push(joinBlank(more, trimBlanks(line)));
+      continue;
+    }
+    const colon = line.indexOf(":");
+    const name = line.slice(0, Math.max(colon, 0)).toLowerCase();
+    if (!isToken(name)) return undefined;
+    values = fields.get(name);
+    const value = trimBlanks(line.slice(colon + 1));
+    if (values === undefined) {
+      values = [value];
+      fields.set(name, values);
+    } else values.push(value);
   }
   return { startLine, fields };
+}
+
+/** True for the name of a field or of an authentication scheme (RFC 9110 §5.6.2). */
+export function isToken(text: string): boolean {
+  return /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/.test(text);
+}
+
+/** The status of an HTTP/1.0 or 1.1 response; undefined for anything else. */
+export function statusOf({ startLine }: HttpHead): number | undefined {
+  const match = /^HTTP\/1\.[01] ([1-5][0-9][0-9])(?: |$)/.exec(startLine);
+  return match === null ? undefined : Number(match[1]);
+}
+
+/** True for the status of a response that another one follows (RFC 9110 §15.2). */
+export function isInterim(status: number): boolean {
+  return status < 200 && status !== 101;
 }
 
 /** The value of a field that occurs exactly once. */
@@ -55,8 +99,39 @@ export function singleField(head: HttpHead, name: string): string | undefined {
 /** True when a list field (Connection, Upgrade) names `token`, in any case. */
 export function fieldHasToken(head: HttpHead, name: string, token: string): boolean {
   return (head.fields.get(name) ?? []).some((value) =>
-    value.split(",").some((item) => item.trim().toLowerCase() === token),
+    value.split(",").some((item) => trimBlanks(item).toLowerCase() === token),
   );
+}
+
+/** The schemes that a WWW-Authenticate or Proxy-Authenticate field offers (RFC 9110 §11.6.1): at most 8, each once. */
+export function authenticationSchemes(head: HttpHead, name: string): string[] {
+  const schemes = new Set<string>();
+  for (const value of head.fields.get(name) ?? []) {
+    // A quoted string may contain commas.
+    for (const element of value.replace(/"(?:[^"\\]|\\.)*"?/g, '""').split(",")) {
+      // A parameter has an equals sign after its name.
+      const [scheme, next = "-"] = trimBlanks(element).split(/[ \t]+/, 2);
+      if (isToken(scheme) && scheme.length <= MAX_SCHEME_LENGTH && !next.startsWith("=")) schemes.add(scheme);
+    }
+  }
+  return [...schemes].slice(0, MAX_SCHEMES);
+}
+
+/** Trims blanks and tabs. A regular expression would take quadratic time on a long run of them. */
+export function trimBlanks(text: string): string {
+  let from = 0;
+  let end = text.length;
+  while (from < end && isBlank(text.charCodeAt(from))) from++;
+  while (end > from && isBlank(text.charCodeAt(end - 1))) end--;
+  return text.slice(from, end);
+}
+
+function isBlank(code: number): boolean {
+  return code === SP || code === HTAB;
+}
+
+function joinBlank(first: string, second: string): string {
+  return first === "" || second === "" ? first + second : `${first} ${second}`;
 }
 
 /** The bytes of ASCII text. */

@@ -1,7 +1,7 @@
 /** The HTTP/1.1 upgrade to connect-udp: RFC 9298 §3.2, §3.3, with Connect-UDP-Bind and our own `Underpass` field. */
 import { decodeBase64, encodeBase64 } from "./base64.ts";
 import type { HttpHead } from "./http-head.ts";
-import { asciiBytes, fieldHasToken, singleField } from "./http-head.ts";
+import { asciiBytes, fieldHasToken, singleField, statusOf } from "./http-head.ts";
 
 /** RFC 9298 §3.4. */
 export const TEMPLATE_PREFIX = "/.well-known/masque/udp/";
@@ -183,15 +183,15 @@ export function decodeUpgradeRequest(head: HttpHead): UpgradeRequest | "malforme
 }
 
 export function decodeUpgradeResponse(head: HttpHead): UpgradeResponse | undefined {
-  const match = /^HTTP\/1\.1 ([1-5][0-9][0-9])( |$)/.exec(head.startLine);
-  if (match === null) return undefined;
-  const status = Number(match[1]);
+  const status = statusOf(head);
+  if (status === undefined) return undefined;
+  const isHttp11 = head.startLine.startsWith("HTTP/1.1");
   const bind = isTrue(singleField(head, "connect-udp-bind"));
   const fields = decodeDictionary(singleField(head, "underpass"));
   let extension: ExtensionResponse | undefined;
   let challenge: ExtensionChallenge | undefined;
   if (status === 101) {
-    if (!fieldHasToken(head, "upgrade", "connect-udp")) return undefined;
+    if (!isHttp11 || !fieldHasToken(head, "upgrade", "connect-udp")) return undefined;
     const nonce = bytesOf(fields, "n", 16);
     const session = bytesOf(fields, "s", 16);
     if (nonce !== undefined && session !== undefined) {
@@ -202,7 +202,7 @@ export function decodeUpgradeResponse(head: HttpHead): UpgradeResponse | undefin
     if (ticket !== undefined) challenge = { ticket, mac: bytesOf(fields, "m", 32) };
   }
   const keepsConnection =
-    singleField(head, "content-length") === "0" && !fieldHasToken(head, "connection", "close");
+    isHttp11 && singleField(head, "content-length") === "0" && !fieldHasToken(head, "connection", "close");
   return { status, bind, extension, challenge, keepsConnection };
 }
 

@@ -3,7 +3,8 @@ import type { AddressInfo, Socket } from "node:net";
 import { createServer } from "node:net";
 import { describe, expect, it } from "vitest";
 import { UsageError } from "../../src/core/errors.ts";
-import { isBehindProxy, openTcpTarget, parseCarrierChain, redactUrl } from "../../src/node/carrier-chain.ts";
+import { isBehindProxy, openTcpTarget, parseCarrierChain } from "../../src/node/carrier-chain.ts";
+import { redactUrl } from "../../src/node/carriers/hop.ts";
 import { makeAddress } from "../../src/wire/socket-address.ts";
 
 const parse = (via: readonly string[], server = "192.0.2.1:3456") => parseCarrierChain({ server, via });
@@ -47,6 +48,8 @@ describe("parseCarrierChain", () => {
     [["socks5h://h:1080/"], "192.0.2.1:3456 via socks5 h:1080"],
     [["socks5://alice:hunter2@[2001:db8::1]:1"], "192.0.2.1:3456 via socks5 [2001:db8::1]:1"],
     [["http://alice:p%40%3A%2F@192.0.2.9:8080"], "192.0.2.1:3456 via http 192.0.2.9:8080"],
+    [["http://h:1?header=X:%20a&header=X:b"], "192.0.2.1:3456 via http h:1"],
+    [["http://h:1/?"], "192.0.2.1:3456 via http h:1"],
     [["tls://"], "192.0.2.1:3456 via tls"],
     [["tls://?servername=a.test&ca=/ca.pem&cert=c&key=k&insecure=0"], "192.0.2.1:3456 via tls"],
     [["tls://h:443?insecure=1"], "192.0.2.1:3456 via tls h:443"],
@@ -66,11 +69,11 @@ describe("parseCarrierChain", () => {
   });
 
   it.each([
-    ["ftp://h:1", "want socks5://"],
-    ["h:1", "want socks5://"],
-    ["", "want socks5://"],
-    ["socks5://h:1/path", "want socks5://"],
-    ["SOCKS5://h:1", "want socks5://"],
+    ["ftp://h:1", "expected socks5://"],
+    ["h:1", "expected socks5://"],
+    ["", "expected socks5://"],
+    ["socks5://h:1/path", "expected socks5://"],
+    ["SOCKS5://h:1", "expected socks5://"],
     ["socks5://", "HOST:PORT"],
     ["socks5://h", "HOST:PORT"],
     ["socks5://h:", "HOST:PORT"],
@@ -87,13 +90,30 @@ describe("parseCarrierChain", () => {
     ["socks5://%zz:p@h:1", "USER:PASSWORD"],
     [`socks5://${"u".repeat(256)}:p@h:1`, "USER:PASSWORD"],
     [`http://u:${"%C3%A9".repeat(128)}@h:1`, "USER:PASSWORD"],
-    ["http://h:1?insecure=1", "no options"],
+    ["http://h:1?insecure=1", "no options but header"],
+    ["http://h:1?header=", "expected header=Name:%20value"],
+    ["http://h:1?header=X", "expected header=Name:%20value"],
+    ["http://h:1?header=:x", "expected header=Name:%20value"],
+    ["http://h:1?header=A%20B:x", "expected header=Name:%20value"],
+    ["http://h:1?header=X%0d%0aY:x", "expected header=Name:%20value"],
+    ["http://h:1?header=X:a%0d%0aY:b", "a control character in X"],
+    ["http://h:1?header=X:a%0aY:b", "a control character in X"],
+    ["http://h:1?header=X:%00", "a control character in X"],
+    ["http://h:1?header=X:%7f", "a control character in X"],
+    ["http://h:1?header=X:%ff", "percent-encoded"],
+    ["http://h:1?header=X:%", "percent-encoded"],
+    ["http://h:1?header=hOST:x", "hOST is not for a header option"],
+    ["http://h:1?header=Content-Length:5", "not for a header option"],
+    ["http://h:1?header=Transfer-Encoding:chunked", "not for a header option"],
+    ["http://u:p@h:1?header=Proxy-Authorization:x", "not both"],
+    ["socks5://h:1?header=X:x", "no options here"],
+    ["tls://?header=X:x", "no options but servername"],
     ["tls://u@h:1", "no user"],
     ["tls://?verify=0", "no options but"],
     ["tls://?insecure=yes", "insecure is 0 or 1"],
     ["tls://?cert=c", "cert and key go together"],
     ["tls://?key=k", "cert and key go together"],
-    ["unix:", "want socks5://|unix:/path"],
+    ["unix:", "expected socks5://|unix:/path"],
   ])("refuses %s", (hop, want) => {
     expect(complaint(hop)).toMatch(new RegExp(want));
   });
@@ -110,6 +130,7 @@ describe("parseCarrierChain", () => {
     "tls://alice:?hunter2=b@h:1",
     "ftp://alice:a//hunter2@h:1",
     "socks5://alice:hun\nhunter2@h",
+    "http://alice:hunter2@h:1?header=Proxy-Authorization:hunter2",
   ])("shows neither user nor password of %j", (hop) => {
     const message = complaint(hop);
     expect(message).not.toMatch(/hunter2|alice|\n/);
@@ -122,6 +143,11 @@ describe("redactUrl", () => {
     expect(redactUrl("socks5://a:b@c/d@h:1")).toBe("socks5://***@h:1");
     expect(redactUrl("a:b@h:1")).toBe("***@h:1");
     expect(redactUrl("http://h:1/")).toBe("http://h:1/");
+  });
+
+  it("takes away the values of options, but shows those of TLS, which are files and names", () => {
+    expect(redactUrl("http://h:1?header=Cookie:a&h%65ader=b")).toBe("http://h:1?header=***&h%65ader=***");
+    expect(redactUrl("tls://?ca=/a&key=/b&header=c")).toBe("tls://?ca=/a&key=/b&header=***");
   });
 });
 
@@ -153,6 +179,17 @@ describe("a connection", () => {
     expect(heard.toString()).toContain(`\r\nProxy-Authorization: Basic ${credentials}\r\n`);
     expect(failure).toMatch(/http 127\.0\.0\.1:\d+: .*407/);
     expect(failure).not.toContain("al@ce");
+  });
+
+  it("gives an HTTP proxy the fields of its URL, in order, in UTF-8, with a plus sign as it stands", async () => {
+    const fields = "?header=User-Agent:%20a%2Fb&header=X:&header=X:%09%C3%A9+:%20c%20";
+    const { heard } = await heardThrough(
+      (port) => parse([`http://127.0.0.1:${port}${fields}`], "a.test:9").connect(never, undefined),
+      Buffer.from("HTTP/1.1 403 No\r\n\r\n"),
+    );
+    const expected =
+      "CONNECT a.test:9 HTTP/1.1\r\nHost: a.test:9\r\nUser-Agent: a/b\r\nX: \r\nX: é+: c\r\n\r\n";
+    expect(heard.toString()).toBe(expected);
   });
 
   it("offers a SOCKS5 proxy no password where there is none", async () => {

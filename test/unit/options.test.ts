@@ -177,7 +177,12 @@ describe("an error names the path and the value of the wrong field, and what is 
       "forwards[0].to: there is no such option",
     ],
     [{ listen: false }, /^listen: is off and there are no forwards/],
-    [{ via: ["http://h:0"] }, /^via\[0\]: expected socks5:\/\/.*, got "http:\/\/h:0"$/],
+    [{ via: ["http://h:0"] }, /^via\[0\]: expected HOST:PORT, got "http:\/\/h:0"$/],
+    [
+      { via: ["http://h:1?header=Host:hunter2"] },
+      'via[0]: Host is not for a header option, got "http://h:1?header=***"',
+    ],
+    [{ via: [5] }, /^via\[0\]: expected socks5:\/\/.*, got 5$/],
     [{ tcpVia: "socks5://h:0" }, /^tcpVia: /],
     [
       { server: "unix:/a", via: ["http://h:1"] },
@@ -532,7 +537,7 @@ describe("command line and config file", () => {
       server: `unix:${folder}/run/a`,
       via: [
         `unix:${join(folder, "../b")}`,
-        `tls://h:1?ca=${folder}/tls/ca+x.pem&insecure=1&cert=/c&key=${folder}/k`,
+        `tls://h:1?ca=${folder}/tls/ca%20x.pem&insecure=1&cert=/c&key=${folder}/k`,
         "tls://",
         "socks5://a/b:1",
       ],

@@ -129,19 +129,74 @@ describe("HttpConnect", () => {
     );
   });
 
-  it.each(["HTTP/1.1 200 OK\nVia: x\n\n", "HTTP/1.0 200 Connection established\n\n", "HTTP/1.1 204\n\n"])(
-    "connects after %j, and hands over the bytes behind it",
-    (head) => {
-      expect(shake(open(), [concat(answer(head), asciiBytes("\r\n\r\nhello"))])).toMatchObject({
-        end: "connected",
-        behind: asciiBytes("\r\n\r\nhello"),
-      });
-    },
-  );
+  it("adds the fields that it was given, in UTF-8", () => {
+    const fields = [
+      ["User-Agent", "a"],
+      ["X", "ä"],
+    ] as const;
+    expect(new HttpConnect("a:1", undefined, fields).start()).toEqual(
+      utf8Bytes("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nUser-Agent: a\r\nX: ä\r\n\r\n"),
+    );
+  });
+
+  it.each([
+    "HTTP/1.1 200 OK\nVia: x\n\n",
+    "HTTP/1.0 200 Connection established\n\n",
+    "HTTP/1.1 204\n\n",
+    "HTTP/1.1 200 \xd6K\nX: \xe9\n\n",
+    "HTTP/1.1 100 Continue\n\nHTTP/1.1 103 Early Hints\nLink: x\n\nHTTP/1.1 200 OK\n\n",
+  ])("connects after %j, and hands over the bytes behind it", (head) => {
+    expect(shake(open(), [concat(answer(head), asciiBytes("\r\n\r\nhello"))])).toMatchObject({
+      end: "connected",
+      behind: asciiBytes("\r\n\r\nhello"),
+    });
+  });
+
+  it("connects with lines that end with a line feed alone", () => {
+    const head = "\nHTTP/1.0 200 OK\nVia: x\n\n";
+    expect(shake(open(), [asciiBytes(`${head}\n\nhello`)])).toMatchObject({
+      end: "connected",
+      behind: asciiBytes("\n\nhello"),
+    });
+  });
+
+  it("takes 16 interim responses, and fails at one more", () => {
+    const interim = (count: number) => answer(`${"HTTP/1.1 103 x\n\n".repeat(count)}HTTP/1.1 200 OK\n\n`);
+    expect(shake(open(), [interim(16)]).end).toBe("connected");
+    expect(shake(open(), [interim(17)]).end).toBe("ERR_HEAD_TOO_LARGE");
+  });
+
+  it.each([
+    [undefined, "", "status 407: it wants credentials: give http://USER:PASSWORD@HOST:PORT"],
+    [
+      undefined,
+      'Negotiate\nProxy-Authenticate: Basic realm="a"',
+      "status 407: it wants credentials (Negotiate, Basic): give http://USER:PASSWORD@HOST:PORT",
+    ],
+    [
+      CREDENTIALS,
+      'Basic realm="a"',
+      "status 407: it does not take the user and password that were given (Basic)",
+    ],
+    [
+      CREDENTIALS,
+      "NTLM",
+      "status 407: it wants credentials by another scheme than Basic (NTLM): give http://HOST:PORT?header=Proxy-Authorization:%20...",
+    ],
+  ])("says what to do about a 407 with %j and %j", (credentials, challenge, text) => {
+    const handshake = new HttpConnect("a:1", credentials);
+    handshake.start();
+    const head = `HTTP/1.1 407 x\nProxy-Authenticate: ${challenge}\n\n`;
+    const result = handshake.handleStream(answer(head));
+    expect(result).toMatchObject({ kind: "failed", error: { message: expect.stringContaining(text) } });
+  });
 
   it.each([
     ["HTTP/1.1 407 Proxy Authentication Required\n\n", "ERR_PROXY_REFUSED"],
     ["HTTP/1.1 302 Found\nLocation: /\n\n", "ERR_PROXY_REFUSED"],
+    ["HTTP/1.1 101 Switching Protocols\n\n", "ERR_PROXY_REFUSED"],
+    ["HTTP/1.1 100 Continue\n\nHTTP/1.1 403 No\n\n", "ERR_PROXY_REFUSED"],
+    ["HTTP/1.1 100 Continue\n\n", "need"],
     ["HTTP/2 200\n\n", "ERR_HEAD_MALFORMED"],
     ["ICY 200 OK\n\n", "ERR_HEAD_MALFORMED"],
     ["HTTP/1.1 20\n\n", "ERR_HEAD_MALFORMED"],
@@ -167,6 +222,7 @@ describe("HttpConnect", () => {
       "HTTP/1.1 200 OK\nVia: a\n\nhello",
       "HTTP/1.0 200\n\n\n\nhello",
       "HTTP/1.1 403 No\nContent-Length: 2\n\nno",
+      "\n\nHTTP/1.1 100 Continue\n\nHTTP/1.1 103 x\nA: b\n c\n\nHTTP/1.1 200 OK\n\nhello",
       "\n\n",
     ].map(answer);
     expectSameHoweverCut(open, answers, 62);

@@ -1,0 +1,185 @@
+import { UsageError } from "../../core/errors.ts";
+import type { HeaderField } from "../../core/http-connect.ts";
+import type { Socks5Credentials } from "../../core/socks5-server.ts";
+import { isToken, trimBlanks } from "../../wire/http-head.ts";
+import { makeAddress } from "../../wire/socket-address.ts";
+import type { Endpoint, InFolder } from "../endpoint.ts";
+import { formatEndpoint, parseEndpoint, rebaseEndpoint } from "../endpoint.ts";
+import type { TlsOptions } from "./tls.ts";
+
+/** One `--via`. */
+export type Hop =
+  | {
+      readonly kind: "socks5" | "http";
+      readonly endpoint: Endpoint;
+      readonly credentials: Socks5Credentials | undefined;
+      /** More fields of the request; only to an HTTP proxy. */
+      readonly fields: readonly HeaderField[];
+    }
+  | { readonly kind: "tls"; readonly endpoint: Endpoint | undefined; readonly options: TlsOptions }
+  | { readonly kind: "unix"; readonly endpoint: Endpoint };
+
+/** Fields that say where a request goes or ends: a proxy that reads two of them may read another request. */
+const OWN_FIELDS = ["host", "content-length", "transfer-encoding"];
+
+/**
+ * Reads `socks5://`, `http://`, `tls://` or `unix:`.
+ *
+ * @param index  of those that were given, from 0
+ * @throws UsageError ERR_OPTION that names the text, without its secrets
+ */
+export function parseHop(text: string, index: number): Hop {
+  if (text.startsWith("unix:")) {
+    if (index > 0) throw badHop(text, "unix: can only be the first");
+    return { kind: "unix", endpoint: parseEndpoint(text) };
+  }
+  const match = /^(socks5h?|http|tls):\/\/(?:([^@/?]*)@)?([^/?]*)\/?(?:\?(.*))?$/.exec(text);
+  if (match === null) throw badHop(text, "expected socks5://, http://, tls:// or unix:");
+  const [, scheme, userInfo, host, query] = match;
+  if (scheme === "tls") {
+    if (userInfo !== undefined) throw badHop(text, "tls:// has no user");
+    return {
+      kind: "tls",
+      endpoint: host === "" ? undefined : parseHopEndpoint(text, host),
+      options: parseTlsOptions(text, query ?? ""),
+    };
+  }
+  if (scheme !== "http" && query !== undefined) throw badHop(text, "no options here");
+  const endpoint = parseHopEndpoint(text, host);
+  const credentials = parseCredentials(text, userInfo);
+  const fields = parseFields(text, query ?? "", credentials !== undefined);
+  return { kind: scheme === "http" ? "http" : "socks5", endpoint, credentials, fields };
+}
+
+/** The same text, with the paths of its socket and its files rewritten. */
+export function rebaseHop(text: string, inFolder: InFolder): string {
+  const [, address, query] = /^(tls:[^?]*)\?(.*)$/s.exec(text) ?? [];
+  if (query === undefined) return rebaseEndpoint(text, inFolder);
+  const options = query.split("&").map((option) => {
+    const [, name, path] = /^(ca|cert|key)=(.*)$/s.exec(option) ?? [];
+    return name === undefined ? option : `${name}=${rebasePath(path, inFolder)}`;
+  });
+  return `${address}?${options.join("&")}`;
+}
+
+/** What a hop is called in logs. */
+export function hopText(hop: Hop): string {
+  if (hop.endpoint === undefined) return hop.kind;
+  return hop.kind === "unix" ? endpointText(hop.endpoint) : `${hop.kind} ${endpointText(hop.endpoint)}`;
+}
+
+export function endpointText(endpoint: Endpoint): string {
+  return endpoint.path === undefined ? formatEndpoint(endpoint.host, endpoint.port) : `unix:${endpoint.path}`;
+}
+
+/** The error for a text that is no hop. */
+export function badHop(text: string, problem: string): UsageError {
+  return new UsageError("ERR_OPTION", `via: ${JSON.stringify(redactUrl(text))}: ${problem}`, {
+    cause: problem,
+  });
+}
+
+/** @returns what is wrong with a text that is no hop, without the text */
+export function findHopProblem(text: string): string | undefined {
+  try {
+    parseHop(text, 0);
+    return undefined;
+  } catch (error) {
+    // From parseEndpoint there is none.
+    return ((error as Error).cause as string | undefined) ?? "expected unix:/path";
+  }
+}
+
+/** A URL without its user and password, whatever is in them, and without the values of options but those of `tls://`. */
+export function redactUrl(text: string): string {
+  return text
+    .replace(/^([a-z0-9+.-]+:\/\/)?.*@/is, "$1***@")
+    .replace(/([?&](?!(?:servername|ca|cert|key|insecure)=)[^=&]*=)[^&]*/g, "$1***");
+}
+
+function parseHopEndpoint(text: string, host: string): Endpoint {
+  try {
+    const endpoint = parseEndpoint(host);
+    const isHost = endpoint.path === undefined && makeAddress(endpoint.host, endpoint.port) !== undefined;
+    if (isHost && endpoint.port > 0) return endpoint;
+  } catch {
+    // Said below, without what the text holds.
+  }
+  throw badHop(text, "expected HOST:PORT");
+}
+
+function parseCredentials(text: string, userInfo: string | undefined): Socks5Credentials | undefined {
+  if (userInfo === undefined) return undefined;
+  const colon = userInfo.indexOf(":");
+  try {
+    const user = decodeURIComponent(colon < 0 ? userInfo : userInfo.slice(0, colon));
+    const password = colon < 0 ? "" : decodeURIComponent(userInfo.slice(colon + 1));
+    const fits = (part: string) => Buffer.byteLength(part) <= 255;
+    if (user !== "" && fits(user) && fits(password)) return { user, password };
+  } catch {
+    // Said below, with what is wanted.
+  }
+  throw badHop(text, "expected USER:PASSWORD, percent-encoded, of at most 255 bytes each");
+}
+
+function parseFields(text: string, query: string, hasUser: boolean): HeaderField[] {
+  return parseQuery(text, query).map(([option, field]) => {
+    if (option !== "header") throw badHop(text, "expected no options but header");
+    const colon = field.indexOf(":");
+    const name = field.slice(0, Math.max(colon, 0));
+    const value = trimBlanks(field.slice(colon + 1));
+    if (!isToken(name)) throw badHop(text, "expected header=Name:%20value");
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not be there.
+    if (/[\x00-\x08\x0a-\x1f\x7f]/.test(value)) throw badHop(text, `a control character in ${name}`);
+    if (OWN_FIELDS.includes(name.toLowerCase())) throw badHop(text, `${name} is not for a header option`);
+    if (hasUser && name.toLowerCase() === "proxy-authorization") {
+      throw badHop(text, "give a user or Proxy-Authorization, not both");
+    }
+    return [name, value];
+  });
+}
+
+function parseTlsOptions(text: string, query: string): TlsOptions {
+  const known = new Map<string, string>();
+  for (const [name, value] of parseQuery(text, query)) {
+    if (!["servername", "ca", "cert", "key", "insecure"].includes(name)) {
+      throw badHop(text, "expected no options but servername, ca, cert, key, insecure");
+    }
+    known.set(name, value);
+  }
+  const insecure = known.get("insecure") ?? "0";
+  if (insecure !== "0" && insecure !== "1") throw badHop(text, "insecure is 0 or 1");
+  if (known.has("cert") !== known.has("key")) throw badHop(text, "cert and key go together");
+  return {
+    serverName: known.get("servername"),
+    caFile: known.get("ca"),
+    certFile: known.get("cert"),
+    keyFile: known.get("key"),
+    isInsecure: insecure === "1",
+  };
+}
+
+/** Options behind a question mark, percent-decoded. Not as forms have them: a plus sign is one. */
+function parseQuery(text: string, query: string): (readonly [name: string, value: string])[] {
+  try {
+    return query
+      .split("&")
+      .filter((option) => option !== "")
+      .map((option) => {
+        const at = option.indexOf("=");
+        const [name, value] = at < 0 ? [option, ""] : [option.slice(0, at), option.slice(at + 1)];
+        return [decodeURIComponent(name), decodeURIComponent(value)];
+      });
+  } catch {
+    throw badHop(text, "expected percent-encoded options");
+  }
+}
+
+function rebasePath(encoded: string, inFolder: InFolder): string {
+  try {
+    return encodeURIComponent(inFolder(decodeURIComponent(encoded))).replaceAll("%2F", "/");
+  } catch {
+    // Complained of where it is read.
+    return encoded;
+  }
+}
