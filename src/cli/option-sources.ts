@@ -8,16 +8,16 @@ import type { ConfigFile } from "./config-file.ts";
 import { readConfigFile } from "./config-file.ts";
 import { readCredentialsFile, readSecretFile } from "./secret-file.ts";
 
-/** Options of one start, as the library takes them. */
+/** The options of one start, in the form of the library. */
 export interface GatheredOptions {
   readonly values: Record<string, unknown>;
-  /** Names a field as it was written: as a flag, or as a member of the config file. */
+  /** Names a field as the user wrote it: as a flag, or by its place in the config file. */
   readonly nameField: NameField;
   /** Files that hold secrets. */
   readonly secretFiles: readonly string[];
 }
 
-/** What a program's command line is made from. */
+/** The description of a program's command line. */
 export interface CommandLine {
   readonly name: string;
   readonly description: string;
@@ -27,11 +27,11 @@ export interface CommandLine {
 }
 
 /**
- * Reads the command line and the file that `--config` names; flags win, lists replace lists. In the file a list of one may
- * be written without brackets, and relative paths start in the file's folder. The values are not checked yet.
+ * Reads the command line and the file given by `--config`; flags win, lists replace lists. In the file a list of one may be
+ * written without brackets, and relative paths start in the file's folder. Values are not checked here.
  *
  * @param argv  without the interpreter and the script
- * @returns undefined when `--help` or `--version` was all that was asked for
+ * @returns undefined after `--help` or `--version`
  * @throws UsageError ERR_OPTION; HostError ERR_FILE when a file cannot be read
  */
 export function gatherOptions(line: CommandLine, argv: readonly string[]): GatheredOptions | undefined {
@@ -82,7 +82,7 @@ function parseFlags(line: CommandLine, argv: readonly string[]): Map<string, unk
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
     if (error.exitCode === 0) return undefined;
-    // What follows "=" after a mistyped name may be a key.
+    // The text behind "=" after a mistyped name may be a key.
     const problem = error.message
       .replace(/^error: /, "")
       .replace(/'(--[^'=]*)=.*'/s, "'$1'")
@@ -99,7 +99,7 @@ function readConfig(path: string, fields: OptionFields): ConfigFile {
   return readConfigFile(path, new Set(flags.filter((flag) => flag !== "config")));
 }
 
-/** A member of the config file as the value that the library takes. */
+/** A member of the config file as a value for the library. */
 function fromConfig(config: ConfigFile | undefined, field: OptionField): unknown {
   const value = config?.members.get(field.flag!);
   if (config === undefined || value === undefined) return undefined;
@@ -112,7 +112,7 @@ function fromConfig(config: ConfigFile | undefined, field: OptionField): unknown
   return field.isList && typeof value === "string" ? [rebased(value)] : rebased(value);
 }
 
-/** A flag's text as the value that a config file would have. What is no number stays text, to be refused by name. */
+/** A flag's text as the value that a config file would have. An invalid number stays text, so that the check refuses it. */
 function typed(field: OptionField, value: unknown): unknown {
   return field.isNumber && /^-?\d+(\.\d+)?$/.test(String(value)) ? Number(value) : value;
 }

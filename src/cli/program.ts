@@ -27,7 +27,7 @@ interface Handle {
   close(): Promise<void>;
 }
 
-/** What differs between programs. */
+/** The differences between the programs. */
 export interface Program<Options extends object, Running extends Handle> {
   readonly name: string;
   readonly description: string;
@@ -41,7 +41,7 @@ export interface Program<Options extends object, Running extends Handle> {
   readonly readyText: (running: Running) => string;
 }
 
-/** Options of the program that are none of the library. */
+/** Options of the programs that the library does not have. */
 interface HostOptions {
   readonly logLevel: (typeof LOG_LEVELS)[number];
   readonly logFormat: "pretty" | "json";
@@ -93,11 +93,11 @@ const HOST_FIELDS: OptionFields = {
   },
 };
 
-/** Runs a program from its command line to its exit: 0 after a signal, 1 when it failed, 2 for bad options. */
+/** Runs a program from its command line to its exit: with 0 after a signal, 1 on failure, 2 for bad options. */
 export async function runProgram<Options extends object, Running extends Handle>(
   program: Program<Options, Running>,
 ): Promise<void> {
-  // A reader of the log that went away does not end the tunnel.
+  // The tunnel survives the loss of whatever reads the log.
   process.stderr.on("error", () => {});
   try {
     const gathered = gatherOptions(
@@ -177,7 +177,7 @@ function openLog({ logLevel }: HostOptions, pretty: typeof prettyStream | undefi
   return pino(options, stream);
 }
 
-/** @returns what ends it */
+/** @returns a function that stops it */
 function reportStats(running: Handle, { statsIntervalS, logFormat }: HostOptions, log: Logger): () => void {
   if (statsIntervalS === undefined) return () => {};
   let before = running.stats();
@@ -194,7 +194,7 @@ function reportStats(running: Handle, { statsIntervalS, logFormat }: HostOptions
   return () => clearInterval(timer);
 }
 
-/** The first signal drains and ends with 0; the second ends at once. */
+/** The first signal drains and exits with 0; the second exits at once. */
 function closeOnSignal(running: Handle, stopStats: () => void, log: Logger): void {
   let isClosing = false;
   const onSignal = (signal: NodeJS.Signals) => {

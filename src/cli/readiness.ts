@@ -7,7 +7,7 @@ import type { Logger } from "../node/log.ts";
 export function writeReadyFd(fd: number, line: string): void {
   try {
     writeSync(fd, line);
-    // The standard streams stay: what is written to them later would end up in whatever takes their number.
+    // The standard streams stay open: their numbers could be reused, and later output would end up there.
     if (fd > 2) closeSync(fd);
   } catch (cause) {
     throw new HostError("ERR_FILE", `--ready-fd ${fd}: ${(cause as Error).message}`, { cause });
@@ -15,8 +15,8 @@ export function writeReadyFd(fd: number, line: string): void {
 }
 
 /**
- * Tells systemd, when it waits for it. Node has no datagram sockets of the Unix domain, so that systemd's own program
- * does it; the unit needs `NotifyAccess=all` for that.
+ * Notifies systemd if it waits for that. Node has no datagram sockets in the Unix domain, so systemd's own program does it,
+ * for which the unit needs `NotifyAccess=all`.
  */
 export function notifySystemd(state: "READY=1" | "STOPPING=1", log: Logger): void {
   if (!process.env.NOTIFY_SOCKET) return;

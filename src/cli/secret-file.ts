@@ -32,9 +32,9 @@ export function readCredentialsFile(path: string): { user: string; password: str
   return { user: text.slice(0, colon), password: text.slice(colon + 1) };
 }
 
-/** True when others than the owner may read or write the file. */
+/** True if anyone but the owner may read or write the file. */
 export function isExposed(path: string): boolean {
-  // A credential of systemd shows the mask of its access list as the group's permission.
+  // The mode of a systemd credential shows the mask of its access list as the group's permission.
   if (dirname(path) === process.env.CREDENTIALS_DIRECTORY) return false;
   return (statSync(path).mode & GROUP_OR_OTHERS) !== 0;
 }

@@ -2,7 +2,7 @@ import type { Tun2SocksStats, TunnelStats } from "../node/handles.ts";
 
 type Stats = TunnelStats & Partial<Pick<Tun2SocksStats, "flows" | "halfOpenFlows">>;
 
-/** What happened between two readings of the counters. */
+/** The changes between two readings of the counters. */
 export interface StatsSummary {
   /** Datagrams and bits of UDP payload per second. */
   readonly inPerS: number;
@@ -13,7 +13,7 @@ export interface StatsSummary {
   readonly sessions: number;
   readonly lanes: number;
   readonly associations: number;
-  /** Of tun2socks alone. */
+  /** Only of tun2socks. */
   readonly flows: number | undefined;
   readonly halfOpenFlows: number | undefined;
   /** Counts of this interval; only reasons that occurred. */

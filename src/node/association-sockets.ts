@@ -1,13 +1,13 @@
 import type { UdpSocket } from "./udp-io.ts";
 
-/** Sockets of udp-server's associations, one for each address family on first use, no more than a bound of them. */
+/** The sockets of udp-server's associations, opened on first use, one per address family, up to a bound. */
 export class AssociationSockets {
   readonly #limit: number;
   readonly #sockets4: (UdpSocket | undefined)[] = [];
   readonly #sockets6: (UdpSocket | undefined)[] = [];
   #count = 0;
 
-  /** @param limit  most sockets that are open at once */
+  /** @param limit  most sockets that may be open at the same time */
   constructor(limit: number) {
     this.#limit = limit;
   }
@@ -34,7 +34,7 @@ export class AssociationSockets {
     this.#count--;
   }
 
-  /** Closes those of an association that has ended. */
+  /** Closes the sockets of an association that has ended. */
   release(association: number): void {
     this.remove(association, false);
     this.remove(association, true);

@@ -3,12 +3,12 @@ import type { ByteStream } from "./byte-stream.ts";
 
 /** Where batches come from: an endpoint of core, for one connection. */
 export interface BatchSource {
-  /** The next bytes, lent until {@link handleTransmitted}. @param now  milliseconds of performance.now() */
+  /** The next bytes, on loan until {@link handleTransmitted}. @param now  milliseconds of performance.now() */
   pollTransmit(now: number): Uint8Array | undefined;
   handleTransmitted(): void;
 }
 
-/** Writes batches to a stream, one write a batch, and the next only when the system has taken the last. */
+/** Writes batches to a stream, one write per batch, and the next only when the system has accepted the last. */
 export class BatchWriter {
   readonly #stream: ByteStream;
   readonly #source: BatchSource;
@@ -21,7 +21,7 @@ export class BatchWriter {
     this.#source = source;
   }
 
-  /** Writes what there is. */
+  /** Writes all batches that are ready. */
   pump(now: number): void {
     const stream = this.#stream;
     while (!this.#isWaiting) {
@@ -33,7 +33,7 @@ export class BatchWriter {
     if (this.#isEnding && !this.#isWaiting) stream.end();
   }
 
-  /** Ends the stream once all is written. */
+  /** Ends the stream once everything is written. */
   end(): void {
     this.#isEnding = true;
     this.pump(performance.now());
@@ -56,7 +56,7 @@ export class BatchWriter {
     this.#onClosed?.();
   }
 
-  /** To be called when the stream has taken what it did not take at once. */
+  /** To be called when the stream has accepted what it did not accept at once. */
   handleWritten(): void {
     if (!this.#isWaiting) return;
     this.#isWaiting = false;

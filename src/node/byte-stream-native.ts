@@ -6,21 +6,21 @@ import type { ByteStream, ByteStreamEvents } from "./byte-stream.ts";
 import type { NativeModule } from "./native-module.ts";
 import { descriptorOf, tuneDescriptor } from "./tcp-tuning.ts";
 
-/** Over a descriptor, by native/stream.c. */
+/** A byte stream over a descriptor, by native/stream.c. */
 export class DescriptorStream implements ByteStream {
   readonly #native: NativeModule;
   readonly #descriptor: number;
   readonly #readBuffer: Uint8Array;
   readonly #surplus: Uint8Array | undefined;
   #events: ByteStreamEvents | undefined;
-  /** What is lent until the system takes it. */
+  /** Bytes on loan until the system accepts them. */
   #unwritten: Uint8Array | undefined;
   #state: "open" | "ended" | "closed" = "open";
   #hasPeerEnded = false;
 
   /**
-   * @param descriptor  of a connected socket, which is the stream's from now on
-   * @param surplus     what was read of it already
+   * @param descriptor  of a connected socket, which the stream owns from now on
+   * @param surplus     what was already read from it
    */
   constructor(
     native: NativeModule,
@@ -53,7 +53,7 @@ export class DescriptorStream implements ByteStream {
 
   write(bytes: Uint8Array): boolean {
     const written = this.#native.streamWrite!(this.#descriptor, bytes, bytes.length);
-    // A connection that fails says so when it is read, too, and is closed then.
+    // A failed connection also fails when it is read, and is closed then.
     if (written < 0 && this.#hasPeerEnded) this.destroy();
     if (written === bytes.length || written < 0) return true;
     this.#unwritten = bytes.subarray(written);
@@ -75,7 +75,7 @@ export class DescriptorStream implements ByteStream {
     if (this.#leave()) this.#native.streamClose!(this.#descriptor);
   }
 
-  /** Gives the connection away, open. @returns its descriptor; undefined when it is closed */
+  /** Gives the open connection away. @returns its descriptor; undefined when it is closed */
   release(): number | undefined {
     if (!this.#leave()) return undefined;
     this.#native.streamRelease!(this.#descriptor);
@@ -86,7 +86,7 @@ export class DescriptorStream implements ByteStream {
     if (this.#state === "closed") return false;
     this.#state = "closed";
     this.#unwritten = undefined;
-    // As node:net does: whoever closes it is told later, like everybody else.
+    // As in node:net, closing it calls back later.
     queueMicrotask(() => this.#events?.onClose(undefined));
     return true;
   }
@@ -116,15 +116,15 @@ export class DescriptorStream implements ByteStream {
 }
 
 /**
- * Takes the connection of a socket that nothing waits in for the system, away from node:net.
+ * Takes the connection of a socket that has nothing left to write away from node:net.
  *
- * @returns undefined for any other stream, and where that takes one descriptor too many: the stream stays as it is
+ * @returns undefined for any other stream, or if no descriptor is left; the stream is then unchanged
  */
 export function takeDescriptor(
   stream: Duplex,
   native: NativeModule,
 ): { readonly descriptor: number; readonly surplus: Uint8Array | undefined } | undefined {
-  // Not of a class that encrypts what it is given.
+  // A subclass such as TLSSocket encrypts what it is given.
   const isBare = Object.getPrototypeOf(stream) === Socket.prototype;
   const own = isBare && !stream.destroyed && stream.writableLength === 0 ? descriptorOf(stream) : undefined;
   if (own === undefined) return undefined;
@@ -132,7 +132,7 @@ export function takeDescriptor(
   try {
     descriptor = native.descriptorDuplicate!(own);
   } catch {
-    // The process has no more.
+    // The process has no descriptors left.
     return undefined;
   }
   stream.pause();

@@ -2,16 +2,16 @@ import { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import type { ByteStream, ByteStreamEvents } from "./byte-stream.ts";
 
-/** Over any stream of Node's. */
+/** A byte stream over any stream of Node. */
 export class PlainStream implements ByteStream {
   readonly #stream: Duplex;
   readonly #hasOnRead: boolean;
-  /** A stream that is no socket may keep the memory it was given. */
+  /** A stream that is not a socket may keep the memory that it was given. */
   readonly #mustCopy: boolean;
   #events: ByteStreamEvents | undefined;
   #isWaiting = false;
 
-  /** @param hasOnRead  whether what is read goes elsewhere */
+  /** @param hasOnRead  true if an `onread` callback gets what is read */
   constructor(stream: Duplex, hasOnRead: boolean) {
     this.#stream = stream;
     this.#hasOnRead = hasOnRead;

@@ -1,19 +1,19 @@
 import type { Duplex } from "node:stream";
 
-/** A socket that reads into the caller's buffer, as net.connect's option `onread` has it. */
+/** Lets a socket read into the caller's buffer, like the option `onread` of net.connect. */
 export interface OnRead {
-  /** Gives the buffer for the next read. */
+  /** Returns the buffer for the next read. */
   readonly buffer: () => Uint8Array;
   /** @returns true to go on reading */
   readonly callback: (length: number, buffer: Uint8Array) => boolean;
 }
 
-/** A stream on which the server is reached. */
+/** A stream that leads to the server. */
 export interface Connection {
   readonly stream: Duplex;
-  /** True when what is read goes to the `onread` that was given, and no data event comes. */
+  /** True if the given `onread` gets what is read, without data events. */
   readonly onread: boolean;
-  /** False for a stream of the embedding program's, which may do with it what it likes. */
+  /** False for a stream of the embedding program, which may do anything with it. */
   readonly isOurs: boolean;
 }
 
@@ -26,7 +26,7 @@ export interface Carrier {
   /**
    * Connects.
    *
-   * @param signal  gives it up, and destroys what there is
+   * @param signal  aborts the attempt and destroys its streams
    * @throws HostError ERR_CONNECT that names the step
    */
   connect(signal: AbortSignal, onread?: OnRead): Promise<Connection>;

@@ -1,7 +1,7 @@
 import { createHmac, randomBytes } from "node:crypto";
 import type { Cryptography } from "../core/credentials.ts";
 
-/** What core borrows from node:crypto. */
+/** What core needs from node:crypto. */
 export const nodeCryptography: Cryptography = {
   hmac: (key, data) => createHmac("sha256", key).update(data).digest(),
   random: (length) => randomBytes(length),

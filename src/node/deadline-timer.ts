@@ -1,6 +1,6 @@
 import { performance } from "node:perf_hooks";
 
-/** One timer for a machine of core: armed for its next deadline, never cleared when that moves back. */
+/** One timer for a machine of core: armed for its next deadline, and left alone when that is postponed. */
 export class DeadlineTimer {
   readonly #onDeadline: () => void;
   #timer: NodeJS.Timeout | undefined;

@@ -2,20 +2,20 @@ import { resolve } from "node:path";
 import type { InFolder } from "./endpoint.ts";
 import { rebaseEndpoint } from "./endpoint.ts";
 
-/** Where a way of udp-server leads: an option that has been checked. */
+/** How datagrams leave udp-server: the checked option. */
 export type Egress =
   | { readonly kind: "sockets" }
   | { readonly kind: "socks5"; readonly url: string }
   | { readonly kind: "unix"; readonly path: string }
   | { readonly kind: "exec"; readonly argv: readonly string[] }
-  /** Within the process; `udpVia` is what tun2socks takes under that name. */
+  /** Within the process; `udpVia` is the option of tun2socks of that name. */
   | { readonly kind: "tun2socks"; readonly udpVia: string };
 
 /**
- * Reads `sockets`, `socks5://[user:password@]host:port`, `socks5-udp://host:port`, `unix:/path`, `exec:PROGRAM ARGUMENT...` (cut at blanks, or a JSON
- * array of texts) or `tun2socks:WAY` (`direct` when there is none).
+ * Reads `sockets`, `socks5://[user:password@]host:port`, `socks5-udp://host:port`, `unix:/path`,
+ * `exec:PROGRAM ARGUMENT...` (split at blanks, or a JSON array of strings) or `tun2socks:WAY` (by default `direct`).
  *
- * @returns undefined when it is none
+ * @returns undefined when the text is invalid
  */
 export function parseEgress(text: string): Egress | undefined {
   if (text === "sockets") return { kind: "sockets" };
@@ -29,16 +29,16 @@ export function parseEgress(text: string): Egress | undefined {
   return argv === undefined ? undefined : { kind: "exec", argv };
 }
 
-/** The same way, with the paths of its socket and of its program rewritten; arguments stay as they are. */
+/** The same egress, with the paths of its socket and its program rewritten; arguments are unchanged. */
 export function rebaseEgress(text: string, inFolder: InFolder): string {
   const egress = parseEgress(text);
   if (egress?.kind !== "exec") return rebaseEndpoint(text, inFolder);
   const [program, ...rest] = egress.argv;
-  // Without a slash it is looked for in PATH.
+  // A name without a slash is looked up in PATH.
   return program.includes("/") ? `exec:${JSON.stringify([resolve(inFolder(program)), ...rest])}` : text;
 }
 
-/** Whether one thread alone can have it: the other end of a stream of packets is one. */
+/** True if only one thread can have it, as there is only one other end of a stream of packets. */
 export function isExclusive({ kind }: Egress): boolean {
   return kind === "unix" || kind === "exec";
 }

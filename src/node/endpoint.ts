@@ -21,13 +21,13 @@ export function parseEndpoint(text: string): Endpoint {
   return { host: match[1] === undefined ? match[2] : inOneForm(match[1]), port };
 }
 
-/** IPv4 text for an IPv4-mapped address; other text as it is. */
+/** IPv4 text for an IPv4-mapped address; other text unchanged. */
 function inOneForm(ipv6: string): string {
   const address = makeAddress(ipv6, 0);
   return address?.[0] === ATYP_IPV4 ? formatHost(address) : ipv6;
 }
 
-/** Leads the relative path of a file to where it starts from. */
+/** Resolves a relative path of a config file. */
 export type InFolder = (path: string) => string;
 
 /** The same endpoint, with the path of a Unix socket rewritten. */

@@ -7,22 +7,22 @@ import { ATYP_DOMAIN, addressPort, copyAddress, sameBytes } from "../wire/socket
 import type { UdpIo, UdpSocket, UdpSocketOptions } from "./udp-io.ts";
 import { Remote } from "./udp-io.ts";
 
-/** How a relay hears of the loop and tells it that something waits. */
+/** What a relay needs from its host. */
 export interface RelayHost {
   readonly core: TunnelClient;
-  /** The clock, read once a turn of the loop. */
+  /** The clock, read once per turn of the loop. */
   now(): number;
   /** Drains the core once this turn of the loop is over. */
   schedule(): void;
-  /** Tells whose an association is; undefined before the relay itself closes it. */
+  /** Sets the relay of an association; undefined before the relay itself closes it. */
   register(association: number, relay: Relay | undefined): void;
 }
 
-/** One end of an association at the application's side. */
+/** The application's end of an association. */
 export interface Relay {
-  /** A datagram for the application. @param context  slot that tells where it came from */
+  /** A datagram for the application. @param context  slot that has its source */
   deliver(association: number, context: number, data: Uint8Array, offset: number, length: number): boolean;
-  /** A datagram of the association did not get to `remote`. @param mtu  for too-big, else 0 */
+  /** A datagram of the association did not reach `remote`. @param mtu  for too-big, else 0 */
   refuse?(association: number, remote: AddressBytes, kind: UnreachableKind, mtu: number): void;
   /** Core has ended the association. */
   forget(association: number): void;
@@ -30,25 +30,25 @@ export interface Relay {
 }
 
 /**
- * A UDP port whose datagrams all go to one target. Each source address is an association of its own, and on a socket
- * bound to any address one for each address of this machine that it speaks to, from which it is answered.
+ * A UDP port whose datagrams all go to one target. Each source address has its own association; on a socket bound to any
+ * address it has one for each local address that it sends to, which then is the source of the answers.
  */
 export class FixedForward implements Relay {
   readonly socket: UdpSocket;
   readonly #host: RelayHost;
   readonly #target: AddressBytes;
   readonly #anyPort: boolean;
-  /** A context's address that has been found to be the target's. */
+  /** A context's address that is known to be the target's. */
   #known: AddressBytes | undefined;
-  /** (number of this machine's address, source) → association. */
+  /** (number of the local address, source) → association. */
   readonly #bySource: AddressIndex;
   readonly #remotes: (Remote | undefined)[] = [];
-  /** Who sent last. */
+  /** The association that sent last. */
   #last: Remote | undefined;
   #lastAssociation = -1;
 
   /**
-   * @param anyPort  whether all ports of the target's host answer for it
+   * @param anyPort  true if answers from other ports of the target's host are accepted
    * @param seed     a random 32-bit number
    */
   constructor(
@@ -72,7 +72,7 @@ export class FixedForward implements Relay {
     });
   }
 
-  /** The port that it is bound to; 0 while it is not. */
+  /** The port that it is bound to; 0 before that. */
   get port(): number {
     return this.socket.port;
   }
@@ -98,7 +98,7 @@ export class FixedForward implements Relay {
     this.#last = undefined;
   }
 
-  /** Whether a source is the target. Where a name has led to only the server knows, whose filter has let this in. */
+  /** True if a source is the target. Only the server knows what a name was resolved to, and its filter has accepted this. */
   #isTarget(source: AddressBytes): boolean {
     if (source === this.#known) return true;
     const target = this.#target;

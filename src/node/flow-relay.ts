@@ -11,7 +11,7 @@ import { relayTcp } from "./tcp-relay.ts";
 const BACKLOG = 1024;
 
 export interface FlowRelayOptions {
-  /** Asked for at each use: it is made once the listeners' ports are known. */
+  /** Called at each use, as core is created once the listeners' ports are known. */
   readonly core: () => Tun2Socks;
   readonly log: Logger;
   /** Connects to a flow's target by its route. */
@@ -20,7 +20,7 @@ export interface FlowRelayOptions {
   readonly drain: () => void;
 }
 
-/** TCP flows of a device: what the kernel's stack accepts at the device's own address goes on to the flow's target. */
+/** Relays TCP flows of a device: connects what the kernel accepts on the device's own address to the flow's target. */
 export class FlowRelay {
   readonly #options: FlowRelayOptions;
   readonly #servers: Server[] = [];
@@ -93,7 +93,7 @@ export class FlowRelay {
       const target = formatAddress(flow.target);
       log.debug({ target, error: (error as Error).message }, "cannot connect a flow");
       this.#sockets[flow.flow] = undefined;
-      // The application hears of it at once.
+      // The application gets a reset at once.
       while (!core.refuseFlow(flow.flow)) drain();
       drain();
       socket.destroy();

@@ -1,6 +1,6 @@
 import type { EventEmitter } from "node:events";
 
-/** `in`: out of a tunnel; `out`: into a tunnel. Counts are since the start; bytes are UDP payload. */
+/** `in`: from a tunnel; `out`: into a tunnel. Counts are since the start; bytes are UDP payload. */
 export interface TunnelStats {
   /** Sessions now. */
   readonly sessions: number;
@@ -14,21 +14,21 @@ export interface TunnelStats {
   readonly datagramsOut: number;
   readonly bytesIn: number;
   readonly bytesOut: number;
-  /** Smoothed round-trip time of the tunnel in milliseconds; undefined before the first heartbeat came back. */
+  /** Smoothed round-trip time of the tunnel in milliseconds; undefined before the first heartbeat is answered. */
   readonly rttMs: number | undefined;
-  /** Sessions that went on after a new connection. */
+  /** Sessions that were resumed by a new connection. */
   readonly resumed: number;
   /** Datagrams dropped, by reason. */
   readonly drops: Readonly<Record<string, number>>;
   /** What was refused or evicted, by reason. */
   readonly refused: Readonly<Record<string, number>>;
-  /** What was told of datagrams that did not get through, by kind, and how many were too many to tell (`limited`). */
+  /** Reports of datagrams that did not get through, by kind, and reports suppressed by the rate limit (`limited`). */
   readonly unreachable: Readonly<Record<string, number>>;
 }
 
 /**
- * A running udp-local. Emits `session-up`, `session-down`, `session-resumed`, `session-renewed` and `error`; an `error` that nobody
- * listens to is not thrown.
+ * A running udp-local. Emits `session-up`, `session-down`, `session-resumed`, `session-renewed` and `error`; an `error`
+ * without a listener is not thrown.
  */
 export interface UdpLocal extends EventEmitter {
   /** Addresses as they are: a port 0 that was asked for is a real one here. */
@@ -52,9 +52,9 @@ export interface UdpServer extends EventEmitter {
   close(): Promise<void>;
 }
 
-/** Of a running tun2socks; `in` and `out` are seen from the device's applications, as udp-local sees them. */
+/** Statistics of a running tun2socks; `in` and `out` are those of udp-local: towards and from the applications. */
 export interface Tun2SocksStats extends TunnelStats {
-  /** TCP flows now, and how many of them have not finished their handshake. */
+  /** TCP flows now, and those of them that have not completed their handshake. */
   readonly flows: number;
   readonly halfOpenFlows: number;
   /** IP packets from and to the device. */
@@ -65,17 +65,16 @@ export interface Tun2SocksStats extends TunnelStats {
 }
 
 /**
- * A running tun2socks. Emits `end` when its device is gone, and, where it uses the tunnel, the events of
- * {@link UdpLocal}.
+ * A running tun2socks. Emits `end` when its device is gone, and, if it uses the tunnel, the events of {@link UdpLocal}.
  */
 export interface Tun2SocksHandle extends EventEmitter {
   readonly address: {
-    /** `tun:NAME` and the like, with the name as it is. */
+    /** `tun:NAME` or similar, with the actual name. */
     readonly device: string;
-    /** What goes where, a line each, without secrets. */
+    /** What goes where, one line each, without secrets. */
     readonly plan: readonly string[];
   };
   stats(): Tun2SocksStats;
-  /** Ends all that it carries, and removes the device where it made it. May be called again. */
+  /** Ends everything that it carries, and removes the device if it created it. May be called again. */
   close(): Promise<void>;
 }

@@ -9,7 +9,7 @@ import { plainUdpIo } from "./udp-io-plain.ts";
 /** How an endpoint does its I/O. */
 export interface Io {
   readonly udp: UdpIo;
-  /** Undefined when node:dgram and node:net do it all. */
+  /** Undefined for node:dgram and node:net. */
   readonly native: NativeModule | undefined;
 }
 
@@ -18,9 +18,9 @@ export type IoKind = "native" | "plain";
 let isTold = false;
 
 /**
- * Chooses: what was asked for, else what the environment's UNDERPASS_IO says, else native where it can be loaded.
+ * Chooses the requested kind, else that of the environment variable UNDERPASS_IO, else native if it can be loaded.
  *
- * @throws HostError ERR_NATIVE when native I/O was asked for and there is none
+ * @throws HostError ERR_NATIVE when native I/O was requested and is not available
  */
 export function chooseIo(asked: IoKind | undefined, log: Logger): Io {
   const kind = asked ?? process.env.UNDERPASS_IO;
@@ -29,7 +29,7 @@ export function chooseIo(asked: IoKind | undefined, log: Logger): Io {
   if (!(native instanceof Error)) {
     return {
       native,
-      // Made when it is wanted: a thread that only watches others has no use for its memory.
+      // Created on first use: a thread that only supervises others does not need its memory.
       get udp() {
         return nativeUdpIo(native);
       },

@@ -2,24 +2,24 @@ import type { AddressBytes } from "../wire/socket-address.ts";
 import { ATYP_IPV4, ATYP_IPV6, isUnspecified, makeAddress } from "../wire/socket-address.ts";
 import { parseEndpoint } from "./endpoint.ts";
 
-/** Ports of the system's choice that are tried until one is free on every host. */
+/** How many ports chosen by the system are tried until one is free on every host. */
 const MAX_TRIES = 16;
-/** A family that this machine does not have. */
+/** Errors that mean that this machine lacks the address family. */
 const NO_FAMILY = ["EAFNOSUPPORT", "EADDRNOTAVAIL"];
 
-/** A socket, or several, that are bound to one host. */
+/** One or more sockets bound to one host. */
 export interface Bound {
   readonly port: number;
   close(): unknown;
 }
 
 /**
- * The IPs that a listen option is to be bound to, each by a socket of its own: `[::]` is every address of both families,
- * unless `0.0.0.0` with the same port is among the values of the option.
+ * The IPs that a listen option is bound to, each by its own socket. `[::]` stands for every address of both families,
+ * unless `0.0.0.0` with the same port is also a value of the option.
  *
  * @param text     `IP:PORT`
  * @param values   all values of the option
- * @param ipv6Only whether `[::]` stands for IPv6 alone
+ * @param ipv6Only true if `[::]` stands for IPv6 alone
  */
 export function listenHosts(text: string, values: readonly string[], ipv6Only: boolean): readonly string[] {
   const { host } = parseEndpoint(text) as { host: string };
@@ -29,10 +29,10 @@ export function listenHosts(text: string, values: readonly string[], ipv6Only: b
 }
 
 /**
- * Opens something on each of several hosts, all with one port. A machine without IPv6 has it on IPv4 alone.
+ * Opens something on each of several hosts, with the same port. A machine without IPv6 gets it on IPv4 alone.
  *
  * @param port  0 for one that the system chooses
- * @throws what `open` throws; by then all is closed again
+ * @throws what `open` throws, after closing what was opened
  */
 export async function openOnEach<Opened extends Bound>(
   hosts: readonly string[],

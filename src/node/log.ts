@@ -1,7 +1,7 @@
-/** Writes one line. @param fields  what the line is about; never a secret */
+/** Writes one line. @param fields  its data; never a secret */
 export type LogMethod = (fields: object, message: string) => void;
 
-/** What the library needs of a logger; a pino logger is one. */
+/** What the library requires of a logger; pino's fit. */
 export interface Logger {
   readonly debug: LogMethod;
   readonly info: LogMethod;

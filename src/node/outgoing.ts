@@ -1,15 +1,15 @@
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { ATYP_IPV4 } from "../wire/socket-address.ts";
 
-/** By what a process's own connections and datagrams leave, so that they do not enter a TUN device of its own. */
+/** The interface or mark that keeps a process's own connections and datagrams out of its TUN device. */
 export interface Outgoing {
   /** Name of the interface; "" for any. */
   readonly interfaceName: string;
-  /** For the system's rules (SO_MARK); 0 for none. Linux only. */
+  /** Mark for the system's rules (SO_MARK); 0 for none. Linux only. */
   readonly mark: number;
 }
 
-/** @returns undefined where neither is set */
+/** @returns undefined if neither is set */
 export function outgoingOf(options: {
   readonly outInterface: string | undefined;
   readonly outMark: number;
@@ -19,7 +19,7 @@ export function outgoingOf(options: {
   return { interfaceName: outInterface ?? "", mark: outMark };
 }
 
-/** Loopback is on no other interface, and enters no device. */
+/** Loopback is reachable only through its own interface, and never enters a device. */
 export function isLoopback(address: AddressBytes): boolean {
   if (address[0] === ATYP_IPV4) return address[1] === 127;
   for (let i = 1; i < 16; i++) if (address[i] !== 0) return false;

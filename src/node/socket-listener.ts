@@ -9,9 +9,9 @@ import type { NativeModule } from "./native-module.ts";
 
 const BACKLOG = 1024;
 
-/** Accepts connections on one IP, or on a Unix socket, whose port is 0. */
+/** Accepts connections on one IP, or on a Unix socket, which has port 0. */
 export interface SocketListener extends Bound {
-  /** `192.0.2.1:3456`, `[::1]:3456` or `unix:/path`, with the port as it is. */
+  /** `192.0.2.1:3456`, `[::1]:3456` or `unix:/path`, with the actual port. */
   readonly address: string;
   close(): Promise<void>;
 }
@@ -19,8 +19,8 @@ export interface SocketListener extends Bound {
 /**
  * Listens by node:net.
  *
- * @param allowHalfOpen  whether a socket stays open for writing when its peer has ended
- * @param onError        accepting failed; the listener goes on
+ * @param allowHalfOpen  true if a socket stays open for writing after its peer has ended
+ * @param onError        called when accepting fails; the listener goes on
  */
 export async function listenForSockets(
   endpoint: Endpoint,
@@ -33,7 +33,7 @@ export async function listenForSockets(
   await new Promise<void>((done, failed) => {
     server.once("error", failed);
     server.once("listening", done);
-    // Another socket has IPv4, which thereby is IPv4 to all that follows.
+    // IPv4 has a socket of its own, so that its addresses appear as IPv4.
     server.listen({ ...endpoint, backlog: BACKLOG, ipv6Only: true });
   });
   if (endpoint.path !== undefined) await chmod(endpoint.path, 0o660);
@@ -49,7 +49,7 @@ export async function listenForSockets(
 /**
  * Listens by the native module.
  *
- * @param reusePort     whether other threads listen on the same port
+ * @param reusePort     true if other threads listen on the same port
  * @param onDescriptor  gets each connection
  */
 export async function listenForDescriptors(
@@ -67,7 +67,7 @@ export async function listenForDescriptors(
   };
 }
 
-/** Several on one port, which go by the address of the first. */
+/** Combines several listeners on one port, under the address of the first. */
 export function joined(listeners: readonly SocketListener[]): SocketListener {
   return {
     ...listeners[0],
@@ -75,7 +75,7 @@ export function joined(listeners: readonly SocketListener[]): SocketListener {
   };
 }
 
-/** A Unix socket that a killed process left behind, and that nobody answers on, is taken over. */
+/** Removes a Unix socket that a killed process has left, if nothing answers on it. */
 async function removeStaleSocket(path: string): Promise<void> {
   const code = await new Promise<string | undefined>((done) => {
     const probe = connect({ path });

@@ -18,7 +18,7 @@ export class Socks5Relay implements Relay {
   readonly #client: AddressBytes;
   #remote: Remote | undefined;
   readonly #header = new UdpHeader();
-  /** UDP headers by context slot, and for which generation of the slot. */
+  /** UDP headers by context slot, and the generation of the slot that each is for. */
   readonly #headers: (Uint8Array | undefined)[] = [];
   readonly #generations: number[] = [];
 

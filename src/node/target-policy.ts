@@ -3,10 +3,10 @@ import { isWithin, parseTargetRule } from "../core/target-rule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { ATYP_DOMAIN, addressPort } from "../wire/socket-address.ts";
 
-/** NAT64 (RFC 6052): carries an IPv4 target in its last four bytes, and is judged as that. */
+/** NAT64 (RFC 6052): judged as the IPv4 target in its last four bytes. */
 const NAT64 = mustParse("64:ff9b::/96");
 
-/** Targets that are inside of some network, or no unicast host at all (RFC 6890, IANA's special-purpose registries). */
+/** Targets inside a private network, or not unicast hosts at all (RFC 6890, IANA's special-purpose registries). */
 const DEFAULT_DENIED = [
   "0.0.0.0/8",
   "10.0.0.0/8",
@@ -21,7 +21,7 @@ const DEFAULT_DENIED = [
   "240.0.0.0/4",
   // ::, ::1 and the IPv4-compatible forms.
   "::/96",
-  // SIIT, RFC 2765, and local NAT64, RFC 8215: which IPv4 host stands behind them only the network knows.
+  // SIIT, RFC 2765, and local NAT64, RFC 8215: only the network knows which IPv4 host is behind them.
   "::ffff:0:0:0/96",
   "64:ff9b:1::/48",
   "2001::/32",
@@ -33,8 +33,8 @@ const DEFAULT_DENIED = [
 ].map(mustParse);
 
 /**
- * Which targets datagrams may be sent to. Asked after resolution, with the address that is sent to. Deny rules come
- * first, then allow rules, which lift the defaults, then the defaults: private, loopback, link-local, CGNAT,
+ * The targets that datagrams may be sent to. Applied after resolution, to the address that is sent to. Deny rules come
+ * first, then allow rules, which override the defaults, then the defaults: private, loopback, link-local, CGNAT,
  * protocol assignment, benchmarking, multicast, broadcast, reserved and tunnelling ranges are denied. Everything else
  * is permitted.
  */
@@ -42,13 +42,13 @@ export class TargetPolicy {
   readonly #allow: readonly TargetRule[];
   readonly #deny: readonly TargetRule[];
 
-  /** @param allow, deny  rules that {@link parseTargetRule} reads. @throws RangeError for others */
+  /** @param allow, deny  rules for {@link parseTargetRule}. @throws RangeError for invalid ones */
   constructor(allow: readonly string[], deny: readonly string[]) {
     this.#allow = allow.map(mustParse);
     this.#deny = deny.map(mustParse);
   }
 
-  /** @param address  IPv4 or IPv6; a domain name and port 0 are never permitted */
+  /** @param address  IPv4 or IPv6; domain names and port 0 are never permitted */
   permits(address: AddressBytes): boolean {
     const port = addressPort(address);
     if (address[0] === ATYP_DOMAIN || port === 0) return false;

@@ -17,7 +17,7 @@ export function readTextFile(path: string): Buffer {
   return bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf ? bytes.subarray(3) : bytes;
 }
 
-/** What PowerShell writes by default. Its mark alone may as well begin a random key, so that the next letter counts too. */
+/** UTF-16 is what PowerShell writes by default. A random key may begin with its mark, so the next letter is checked too. */
 function isUtf16(bytes: Uint8Array): boolean {
   const isLittle = bytes[0] === 0xff && bytes[1] === 0xfe && bytes[3] === 0;
   const isBig = bytes[0] === 0xfe && bytes[1] === 0xff && bytes[2] === 0;

@@ -36,7 +36,7 @@ import { TunnelPath } from "./udp-paths/tunnel.ts";
 import type { UdpPath, UdpPathHost } from "./udp-paths/udp-path.ts";
 import { OutgoingDatagram } from "./udp-paths/udp-path.ts";
 
-/** A session that is down for so long is a missing upstream: applications are told. Shorter, they wait. */
+/** How long applications wait for a session that is down; after that its route counts as down. */
 const TUNNEL_PATIENCE_MS = 3_000;
 
 /** Starts tun2socks. @throws UsageError for options, HostError when the device cannot be opened */
@@ -54,7 +54,7 @@ export async function startTun2Socks(
   return host;
 }
 
-/** Wires {@link Tun2Socks} to a device, TCP listeners, the ways that UDP goes, and a timer. */
+/** Wires {@link Tun2Socks} to a device, TCP listeners, paths for UDP, and a timer. */
 class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost {
   readonly #options: ResolvedTun2SocksOptions;
   readonly #log: Logger;
@@ -73,7 +73,7 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
   readonly #pathDrops = { send_error: 0, association_limit: 0, malformed: 0, wrong_source: 0 };
   #deviceDrops = 0;
   readonly #datagram = new OutgoingDatagram();
-  /** What the ways for UDP said of datagrams that did not get through. */
+  /** Datagrams that the paths for UDP have reported as not delivered. */
   readonly #refusals: Record<UnreachableKind, number> = { port: 0, host: 0, prohibited: 0, "too-big": 0 };
   #isFlushing = false;
   #now = 0;
@@ -109,7 +109,7 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
       packetsOut: counts.packetsOut,
       associationsOpened,
       flowsOpened,
-      // Seen from the device, what goes into it came out of a tunnel.
+      // What goes into the device came out of a tunnel.
       datagramsIn: datagramsOut,
       datagramsOut: datagramsIn,
       bytesIn: bytesOut,
@@ -125,7 +125,7 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
 
   async open(): Promise<void> {
     const options = this.#options;
-    // The device tells whether packets have virtio-net headers, which core wants to know first.
+    // Core needs to know whether the device's packets have virtio-net headers.
     const early: DeviceEvents = {
       onPackets: (...packets) => this.#handlePackets(...packets),
       onEnd: (error) => this.#handleEnd(error),
@@ -328,7 +328,7 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
     toDevice.clear();
   }
 
-  /** The clock, read once a turn of the loop. What comes back in one is written at its end. */
+  /** The clock, read once per turn of the loop, at whose end everything received is written. */
   #turnAt(): number {
     if (this.#isFlushing) return this.#now;
     this.#isFlushing = true;
@@ -373,7 +373,7 @@ async function openDevice(
   return openTun({ ...options, name: device.slice(4), hasOffload: offload === "on" }, io.native, events, log);
 }
 
-/** What came by a route of the device leaves by that route again, unless something tells it from the others. */
+/** True if direct traffic would follow a route of the device back into it. */
 function leadsInACircle(options: ResolvedTun2SocksOptions, outgoing: Outgoing | undefined): boolean {
   const { routes, tcpRoute, udpRoute, rules } = options;
   const isDirect = [tcpRoute, udpRoute, ...rules.map(({ route }) => route)].includes(ROUTE_DIRECT);

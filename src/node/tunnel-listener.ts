@@ -12,9 +12,9 @@ import { joined, listenForDescriptors, listenForSockets } from "./socket-listene
 export interface TunnelListenerOptions {
   readonly io: Io;
   readonly heartbeatMs: number;
-  /** Where connections are read into natively, all of them in turn. */
+  /** Shared buffer that connections are read into natively. */
   readonly readBuffer: Uint8Array;
-  /** A connection was accepted: it is to be started at once. */
+  /** A connection was accepted, and has to be started at once. */
   readonly onConnection: (stream: ByteStream) => void;
   /** Accepting failed; the listener goes on. */
   readonly onError: (error: Error) => void;

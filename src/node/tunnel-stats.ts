@@ -1,7 +1,7 @@
 import type { Counters } from "../core/counters.ts";
 import type { TunnelStats } from "./handles.ts";
 
-/** What an endpoint is doing now, with all that it has counted. */
+/** The current state of an endpoint, with all its counters. */
 export function tunnelStats(
   counters: Counters,
   now: Pick<TunnelStats, "sessions" | "lanes" | "associations" | "contexts" | "rttMs">,

@@ -11,7 +11,7 @@ import { handPackets, PacketPath } from "./udp-paths/packets.ts";
 import { Socks5Path } from "./udp-paths/socks5.ts";
 import type { UdpPath, UdpPathHost } from "./udp-paths/udp-path.ts";
 
-/** Opens a way; none for sockets, which the server has itself. @param idleTimeoutS  of its associations */
+/** Opens the egress; undefined for sockets, which the server has itself. @param idleTimeoutS  of its associations */
 export async function openEgress(
   egress: Egress,
   idleTimeoutS: number,
@@ -34,7 +34,7 @@ export async function openEgress(
   }
 }
 
-/** A tun2socks in the same thread: packets go from memory to memory. */
+/** A tun2socks in the same thread: packets are passed in memory. */
 async function openInner(
   udpVia: string,
   idleTimeoutS: number,
@@ -43,7 +43,7 @@ async function openInner(
   log: Logger,
   seed: number,
 ): Promise<UdpPath> {
-  // Loaded by those alone who want it.
+  // Loaded only where it is used.
   const { startTun2Socks } = await import("./tun2socks.ts");
   let toInner: OnPackets = () => {};
   let toEgress: OnPackets = () => {};

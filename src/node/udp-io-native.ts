@@ -12,7 +12,7 @@ const ADDRESS_BYTES = 19;
 const HEADER_ARENA_BYTES = 65_536;
 const NO_BYTES: Uint8Array = new Uint8Array(0);
 
-/** UDP over the native module: one call for all that a turn of the loop brings, and one for all that it sends. */
+/** UDP over the native module: one call for everything that a turn of the loop receives, and one for what it sends. */
 class NativeUdpIo implements UdpIo {
   readonly kind = "native";
   readonly #native: NativeModule;
@@ -33,7 +33,7 @@ class NativeUdpIo implements UdpIo {
   #lastHeaderOffset = 0;
   /** Number of the batch that is being gathered. */
   #batch = 1;
-  /** Of flushes that a full batch forced. */
+  /** Datagrams dropped by flushes that a full batch forced. */
   #dropped = 0;
   readonly #errors: Int32Array;
   readonly #errorBytes: Uint8Array;
@@ -167,7 +167,7 @@ class NativeUdpIo implements UdpIo {
     this.#batch++;
     this.#data = NO_BYTES;
     const dropped = this.#native.udpSend(data, this.#rows, count, this.#addresses, this.#headers);
-    // The loop may wait for long before it tells of what it finds out here.
+    // Otherwise the loop may wait for long before it reports these errors.
     if (dropped > 0 && !this.#willTell) {
       this.#willTell = true;
       setImmediate(this.#tellNow);
@@ -180,7 +180,7 @@ class NativeUdpIo implements UdpIo {
     this.#tell(this.#native.udpErrors());
   };
 
-  /** Tells the sockets of errors; each remote address is a copy. */
+  /** Reports errors to the sockets; each remote address is a copy. */
   #tell(count: number): void {
     const errors = this.#errors;
     for (let row = 0, at = 0; row < count; row++, at += ERROR_ROW_INTS) {
@@ -210,7 +210,7 @@ class NativeUdpIo implements UdpIo {
 
 class NativeUdpSocket implements UdpSocket {
   readonly port: number;
-  /** Memory is copied where the system does not take a datagram at once. */
+  /** The module copies datagrams that the system does not accept at once. */
   readonly hasPending = false;
   readonly onDatagrams: OnDatagrams;
   readonly onUnreachable: OnUnreachable | undefined;
@@ -250,7 +250,7 @@ class NativeUdpSocket implements UdpSocket {
 
 let only: NativeUdpIo | undefined;
 
-/** The one of this thread. */
+/** The only instance of this thread. */
 export function nativeUdpIo(native: NativeModule): UdpIo {
   only ??= new NativeUdpIo(native);
   return only;

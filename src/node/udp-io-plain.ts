@@ -6,7 +6,7 @@ import { makeAddress } from "../wire/socket-address.ts";
 import type { Remote, UdpIo, UdpSocket, UdpSocketOptions } from "./udp-io.ts";
 import { UDP_BUFFER_BYTES } from "./udp-io.ts";
 
-/** Bytes that may wait in a socket that the system does not empty. */
+/** Bytes that may wait in a socket until the system accepts them. */
 const MAX_PENDING_BYTES = 1_048_576;
 const CACHED_REMOTES = 4096;
 
@@ -16,7 +16,7 @@ type Lookup = (
   callback: (error: Error | null, address: string, family: number) => void,
 ) => void;
 
-/** Only IP text comes here, so there is nothing to look up, and nothing to wait for. */
+/** Hosts are always IP addresses, so there is nothing to look up or to wait for. */
 const noLookup: Lookup = (host, _family, callback) => callback(null, host, 0);
 
 const NO_BYTES = new Uint8Array(0);
@@ -51,7 +51,7 @@ class PlainUdpSocket implements UdpSocket {
         socket.setRecvBufferSize(UDP_BUFFER_BYTES);
         socket.setSendBufferSize(UDP_BUFFER_BYTES);
       } catch {
-        // The system's default serves, with more loss in bursts.
+        // The system's default works, with more loss in bursts.
       }
     });
     if (outgoing === undefined) socket.bind({ port, address: host, exclusive: true });
@@ -100,7 +100,7 @@ class PlainUdpSocket implements UdpSocket {
       this.#remoteCount = 0;
       ports = undefined;
     }
-    // A link-local source carries its zone, which means nothing elsewhere.
+    // A link-local source has a zone, which is meaningless elsewhere.
     bytes = makeAddress(address.replace(/%.*$/, ""), port)!;
     if (ports === undefined) {
       ports = new Map();

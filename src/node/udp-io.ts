@@ -4,14 +4,14 @@ import type { AddressBytes } from "../wire/socket-address.ts";
 import { addressPort, formatHost } from "../wire/socket-address.ts";
 import type { Outgoing } from "./outgoing.ts";
 
-/** A remote IPv4 or IPv6 endpoint, in the forms that implementations of {@link UdpIo} want it. */
+/** A remote IPv4 or IPv6 endpoint, in the forms that implementations of {@link UdpIo} need. */
 export class Remote {
   readonly address: AddressBytes;
   readonly host: string;
   readonly port: number;
-  /** Which address of this machine to send from, as the socket numbered it; 0 for the one that routing chooses. */
+  /** The local address to send from, by the socket's number for it; 0 to let routing choose. */
   readonly local: number;
-  /** Where the address stands in the batch that is being gathered, and which batch that is. */
+  /** Offset of the address in the batch that is being gathered, and the number of that batch. */
   batchOffset = 0;
   batch = 0;
 
@@ -23,13 +23,13 @@ export class Remote {
   }
 }
 
-/** Rows `first` to before `end` came to one socket. Borrowed until the call returns. */
+/** Rows `first` to `end - 1` arrived at one socket. Borrowed until the call returns. */
 export type OnDatagrams = (received: ReceivedDatagrams, first: number, end: number) => void;
 
 /**
- * A datagram to `remote` did not get through, as an ICMP error or the system itself says.
+ * A datagram to `remote` did not get through, according to an ICMP error or to the system itself.
  *
- * @param mtu  for too-big: the largest IP packet that would, 0 where that is not known; at most 65,535
+ * @param mtu  for too-big: the largest IP packet that would, 0 if unknown; at most 65,535
  */
 export type OnUnreachable = (remote: AddressBytes, kind: UnreachableKind, mtu: number) => void;
 
@@ -37,36 +37,36 @@ export interface UdpSocketOptions {
   readonly family: 4 | 6;
   /** IP to bind, undefined for any. */
   readonly host: string | undefined;
-  /** 0 for one that the system chooses. */
+  /** 0 to let the system choose. */
   readonly port: number;
-  /** Whether other sockets, of other threads, may be bound to the same port. */
+  /** True if sockets of other threads may be bound to the same port. */
   readonly reusePort: boolean;
-  /** By what datagrams leave; native I/O only. Default: as the system has it. */
+  /** Interface or mark for datagrams; native I/O only. Default: as routing decides. */
   readonly outgoing?: Outgoing | undefined;
   /**
-   * Whether rows tell which of this machine's addresses they came to, where the socket is bound to any; native I/O only,
-   * not on Windows. Default: no.
+   * True if rows carry the local address that they arrived at, for a socket bound to any address; native I/O only, not on
+   * Windows. Default false.
    */
   readonly tellsLocal?: boolean | undefined;
   readonly onDatagrams: OnDatagrams;
-  /** Native I/O on Linux only: of a socket that is not connected, node:dgram and other systems tell nothing. */
+  /** Native I/O on Linux only: node:dgram and other systems report nothing for an unconnected socket. */
   readonly onUnreachable?: OnUnreachable;
-  /** Errors of single datagrams do not end a socket; a failure to bind does, and is told here once, later. */
+  /** Called once, later, if the socket cannot be bound, which ends it. Errors of single datagrams do not. */
   readonly onBindError: (error: Error) => void;
 }
 
 export interface UdpSocket {
-  /** Port it is bound to; 0 while it is not. */
+  /** The port that it is bound to; 0 before that. */
   readonly port: number;
-  /** What the system granted for datagrams that wait to be read, in its own count; undefined when it was not asked. */
+  /** Size of the receive buffer as the system counts it; undefined if it was not requested. */
   readonly receiveBufferBytes?: number;
-  /** Datagrams that the system did not take at once and that refer to the caller's memory. */
+  /** True if datagrams that the system has not accepted yet refer to the caller's memory. */
   readonly hasPending: boolean;
   /**
    * Sends `header` (when given) and the payload as one datagram, at the latest with {@link UdpIo.flush}. The memory is
    * borrowed until then, and after that until {@link hasPending} is false.
    *
-   * @returns false when the datagram was dropped, as too many wait
+   * @returns false when the datagram was dropped because too many wait
    */
   send(
     header: Uint8Array | undefined,
@@ -78,16 +78,16 @@ export interface UdpSocket {
   close(): void;
 }
 
-/** Asked of the system for each socket, each way. */
+/** Size requested for the buffers of each socket. */
 export const UDP_BUFFER_BYTES = 4_194_304;
 
-/** An implementation of UDP. */
+/** An implementation of UDP sockets. */
 export interface UdpIo {
   readonly kind: "native" | "plain";
-  /** @returns a socket that is bound, being bound, or has failed and said so */
+  /** @returns a socket that is bound, being bound, or has failed and will report it */
   open(options: UdpSocketOptions): UdpSocket;
-  /** Sends what the sockets were given. @returns how many of these datagrams were dropped */
+  /** Sends the datagrams that were given to the sockets. @returns how many of them were dropped */
   flush(): number;
-  /** Calls back once all that this turn of the loop brings is in. */
+  /** Calls back once everything that this turn of the loop receives has been delivered. */
   afterTurn(callback: () => void): void;
 }

@@ -6,11 +6,11 @@ import type { Logger } from "./log.ts";
 import type { NativeModule } from "./native-module.ts";
 import type { ResolvedUdpLocalOptions, ResolvedUdpServerOptions } from "./options.ts";
 
-/** First wait before a worker that crashed is started again; doubled up to the second while it goes on crashing. */
+/** Delay before a crashed worker is restarted, doubled for each crash up to the second value. */
 const FIRST_RESTART_MS = 100;
 const MAX_RESTART_MS = 5_000;
-/** One that has lived so long is well. */
-const WELL_MS = 30_000;
+/** A worker that ran this long counts as healthy: its crashes are forgotten. */
+const HEALTHY_MS = 30_000;
 const CLOSE_MS = 3_000;
 
 /** Which of several workers a thread is, from 0. */
@@ -26,7 +26,7 @@ export interface WorkerTask extends WorkerPlace {
   readonly options: ResolvedUdpLocalOptions | ResolvedUdpServerOptions;
 }
 
-/** From a worker to its group. */
+/** Messages from a worker to its group. */
 export type WorkerMessage =
   | { readonly kind: "ready" }
   | { readonly kind: "failed"; readonly code: ErrorCode; readonly detail: string }
@@ -44,22 +44,22 @@ export type WorkerMessage =
 /** A tunnel's connection for another worker than the one that accepted it. */
 export interface HandedOver {
   readonly descriptor: number;
-  /** The request that was read from it and judged. */
+  /** The request that was read from it and accepted. */
   readonly head: Uint8Array;
-  /** What was read behind that. */
+  /** Bytes that were read behind the request. */
   readonly surplus: Uint8Array;
 }
 
-/** From a group to one of its workers. */
+/** Messages from a group to one of its workers. */
 export type GroupMessage =
   | { readonly kind: "close" }
   | { readonly kind: "take-over"; readonly connection: HandedOver };
 
 export interface WorkerGroupOptions {
   readonly program: WorkerTask["program"];
-  /** Workers in all; the caller's thread is the first of them. */
+  /** Total number of workers; the caller's thread is the first. */
   readonly count: number;
-  /** For the threads: all of it can be cloned. */
+  /** For the threads; everything in it can be cloned. */
   readonly options: WorkerTask["options"];
   readonly native: NativeModule;
   readonly log: Logger;
@@ -76,15 +76,15 @@ interface Member {
 }
 
 /**
- * Threads beside the caller's that run the same program, each with sessions of its own. One that crashes is started
- * again; its sessions register anew, as after a restart.
+ * Threads besides the caller's that run the same program, each with its own sessions. A crashed thread is restarted; its
+ * sessions register anew, as after a restart of the program.
  */
 export class WorkerGroup {
   readonly #options: WorkerGroupOptions;
-  /** The caller's own place, the first, stays empty. */
+  /** The first, which is the caller's, stays empty. */
   readonly #members: Member[] = [];
   #isClosing = false;
-  /** What crashed threads had counted. */
+  /** Counters of crashed threads. */
   #past: TunnelStats | undefined;
 
   constructor(options: WorkerGroupOptions) {
@@ -103,7 +103,7 @@ export class WorkerGroup {
     await Promise.all(starts);
   }
 
-  /** What the threads told last, and what those that crashed had counted. */
+  /** The latest counters of the threads, and those of crashed ones. */
   stats(): TunnelStats[] {
     return [
       ...this.#members.flatMap(({ stats }) => stats ?? []),
@@ -111,14 +111,14 @@ export class WorkerGroup {
     ];
   }
 
-  /** Has another worker take a connection over; starts its thread when there is none. */
+  /** Hands a connection over to another worker, whose thread is started if necessary. */
   handOver(worker: number, connection: HandedOver): void {
     const member = this.#members[worker];
     if (this.#isClosing) {
       this.#options.native.descriptorClose?.(connection.descriptor);
       return;
     }
-    // A thread takes messages before it is ready, and answers them then.
+    // A thread queues messages that arrive before it is ready.
     if (member.thread === undefined) void this.#startMember(worker, false);
     member.handedOver.add(connection.descriptor);
     member.thread!.postMessage({ kind: "take-over", connection } satisfies GroupMessage);
@@ -129,7 +129,7 @@ export class WorkerGroup {
     await Promise.all(this.#members.map(({ thread }) => thread && ended(thread)));
   }
 
-  /** @param isEager  whether it is started again after a crash, and its failure to start is the caller's */
+  /** @param isEager  true if it is restarted after a crash, and the caller gets its failure to start */
   #startMember(index: number, isEager: boolean): Promise<void> {
     const member = this.#members[index];
     const { program, count, options, log } = this.#options;
@@ -185,7 +185,7 @@ export class WorkerGroup {
       member.stats = undefined;
     }
     if (!isEager) return;
-    if (performance.now() - member.startedAt > WELL_MS) member.crashes = 0;
+    if (performance.now() - member.startedAt > HEALTHY_MS) member.crashes = 0;
     const delay = Math.min(MAX_RESTART_MS, FIRST_RESTART_MS * 2 ** member.crashes++);
     this.#options.log.warn({ worker: index, delayMs: delay }, "starts a worker again");
     setTimeout(() => {
@@ -194,7 +194,7 @@ export class WorkerGroup {
   }
 }
 
-/** Has a thread drain and end; ends it when it does not. */
+/** Lets a thread drain and end; terminates it when it does not. */
 function ended(thread: Worker): Promise<void> {
   return new Promise((done) => {
     const timer = setTimeout(() => void thread.terminate(), CLOSE_MS);
@@ -206,7 +206,7 @@ function ended(thread: Worker): Promise<void> {
   });
 }
 
-/** Of several workers. */
+/** Sums the statistics of several workers. */
 export function sumStats(all: readonly TunnelStats[]): TunnelStats {
   const sum = (pick: (stats: TunnelStats) => number) => all.reduce((total, stats) => total + pick(stats), 0);
   const times = all.flatMap(({ rttMs }) => rttMs ?? []);

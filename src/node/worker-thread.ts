@@ -1,4 +1,4 @@
-// The entry of a thread of a WorkerGroup: runs one udp-local or udp-server, and tells the group what it does.
+// The entry point of a thread of a WorkerGroup: runs one udp-local or udp-server, and reports to the group.
 import { parentPort, workerData } from "node:worker_threads";
 import type { HostError } from "../core/errors.ts";
 import { ERROR_CODES } from "../core/errors.ts";
@@ -70,7 +70,7 @@ try {
 async function close(): Promise<void> {
   await handle?.close();
   if (handle !== undefined) tell({ kind: "stats", stats: handle.stats() });
-  // What was posted is delivered before the thread ends.
+  // Messages that were posted are delivered before the thread ends.
   port.close();
   setTimeout(() => process.exit(0), 100).unref();
 }

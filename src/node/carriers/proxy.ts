@@ -2,7 +2,7 @@ import type { Duplex } from "node:stream";
 import type { ConnectHandshake } from "../../core/connect-handshake.ts";
 import { HostError } from "../../core/errors.ts";
 
-/** Takes a stream to a proxy through a handshake. Behind it the stream is the target's, paused, with nothing read. */
+/** Runs a handshake on a stream to a proxy. Afterwards the stream leads to the target, paused and with nothing read. */
 export function shakeHands(stream: Duplex, handshake: ConnectHandshake, signal: AbortSignal): Promise<void> {
   return new Promise((done, failed) => {
     const finish = (error: Error | undefined, surplus?: Uint8Array) => {
@@ -38,7 +38,7 @@ export function shakeHands(stream: Duplex, handshake: ConnectHandshake, signal: 
     stream.on("end", handleEnd);
     stream.on("close", handleEnd);
     signal.addEventListener("abort", handleAbort);
-    // A hop before has left it paused.
+    // The previous hop has left it paused.
     stream.resume();
     stream.write(handshake.start());
   });

@@ -1,23 +1,23 @@
 import type { PacketBatch } from "../../core/tun2socks/packet-batch.ts";
 import type { OnPackets } from "../../core/tun2socks/packet-stream-reader.ts";
 
-/** Where IP packets come from and go to, in batches. */
+/** A source and sink of IP packets, in batches. */
 export interface Device {
-  /** `tun:NAME` and the like, with the name as it is. */
+  /** `tun:NAME` or similar, with the actual name. */
   readonly description: string;
-  /** Whether a virtio-net header (wire/virtio-net) precedes each packet, both ways. */
+  /** True if a virtio-net header (wire/virtio-net) precedes each packet, both ways. */
   readonly virtio: boolean;
-  /** With virtio: whether it takes USO packets. */
+  /** With virtio: true if it accepts USO packets. */
   readonly uso: boolean;
-  /** Whether the kernel's own stack is behind it, and takes what is written to the device's addresses. */
+  /** True if the kernel's own stack is behind it, which receives packets written to the device's addresses. */
   readonly hasKernel: boolean;
-  /** Takes all packets; their memory is borrowed until it returns. @returns how many were dropped */
+  /** Writes all packets, whose memory is borrowed until it returns. @returns how many were dropped */
   write(packets: PacketBatch): number;
   close(): Promise<void>;
 }
 
 export interface DeviceEvents {
-  /** Packets, in memory that may be written to and is borrowed until it returns. */
+  /** Packets, in writable memory that is borrowed until the call returns. */
   readonly onPackets: OnPackets;
   /** The device is gone for good. */
   readonly onEnd: (error: Error | undefined) => void;
@@ -25,9 +25,9 @@ export interface DeviceEvents {
 
 /** A device of the embedding program. */
 export interface CustomDevice {
-  /** Called once; `onPackets` may be called from then on, whenever packets are there. */
+  /** Called once; `onPackets` may be called from then on, whenever packets arrive. */
   start(onPackets: OnPackets): void;
-  /** Takes packets; their memory is borrowed until it returns. */
+  /** Writes packets, whose memory is borrowed until it returns. */
   write(packets: PacketBatch): void;
   close?(): void | Promise<void>;
 }

@@ -9,10 +9,10 @@ export interface InterfaceAddress {
 }
 
 /**
- * Reads `IP/PREFIX`, such as `198.18.0.1/30`. The peer is the next address, or the one before where that is the
- * network's last.
+ * Reads `IP/PREFIX`, such as `198.18.0.1/30`. The peer is the next address, or the previous one if that is the network's
+ * last.
  *
- * @returns undefined when it is none, or its network has no room for two
+ * @returns undefined when the text is invalid, or the network has no room for two addresses
  */
 export function parseInterfaceAddress(text: string): InterfaceAddress | undefined {
   const cidr = parseCidr(text);
@@ -31,14 +31,14 @@ export function parseInterfaceAddress(text: string): InterfaceAddress | undefine
   return undefined;
 }
 
-/** Reads `IP/PREFIX`. @returns undefined when it is none */
+/** Reads `IP/PREFIX`. @returns undefined when the text is invalid */
 export function parseCidr(
   text: string,
 ): { readonly network: Uint8Array; readonly prefixLength: number } | undefined {
   return text.includes("/") ? parseNetwork(text) : undefined;
 }
 
-/** Whether this is `IP/PREFIX` of a network, with no bit after the prefix. */
+/** True if the text is the `IP/PREFIX` of a network, without bits after the prefix. */
 export function isNetwork(text: string): boolean {
   const cidr = parseCidr(text);
   if (cidr === undefined) return false;
@@ -49,7 +49,7 @@ export function isNetwork(text: string): boolean {
   return true;
 }
 
-/** Whether an IPv4 address is neither the first nor the last of its network, where these have a meaning (RFC 3021). */
+/** True unless an IPv4 address is the first or last of its network, if these are special (RFC 3021). */
 function isHost(address: Uint8Array, prefixLength: number): boolean {
   if (address.length === 16 || prefixLength === 31) return true;
   const value = new DataView(address.buffer, address.byteOffset).getUint32(0);

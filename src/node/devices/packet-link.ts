@@ -8,13 +8,13 @@ import { readPackets, writePackets } from "./packet-stream.ts";
 
 const FIRST_PAUSE_MS = 100;
 const LAST_PAUSE_MS = 5_000;
-/** A stream that lived for so long was a good one: the next attempt comes soon. */
+/** A stream that lasted this long counts as good: the next attempt follows soon. */
 const GOOD_MS = 10_000;
 const END_MS = 1_000;
 
-/** The way to a device elsewhere. */
+/** A connection to a device elsewhere. */
 export interface PacketLink {
-  /** Takes all packets; their memory is borrowed until it returns. @returns how many were dropped */
+  /** Writes all packets, whose memory is borrowed until it returns. @returns how many were dropped */
   write(packets: PacketBatch): number;
   close(): Promise<void>;
 }
@@ -22,11 +22,11 @@ export interface PacketLink {
 interface Streams {
   readonly input: Readable;
   readonly output: Writable;
-  /** Called once, when it is of no use any more; `onEnd` follows. */
+  /** Called once, when the stream is no longer needed; `onEnd` follows. */
   end(): void;
 }
 
-/** A stream of packets that is opened again whenever it ends. */
+/** A stream of packets that is reopened whenever it ends. */
 class RevivedLink implements PacketLink {
   readonly #open: (onEnd: (reason: string) => void) => Streams;
   readonly #onPackets: OnPackets;
@@ -93,7 +93,7 @@ class RevivedLink implements PacketLink {
   }
 }
 
-/** Connects to a device that listens on a Unix socket, again and again. */
+/** Connects to a device that listens on a Unix socket, and reconnects whenever that ends. */
 export function connectPackets(path: string, onPackets: OnPackets, log: Logger): PacketLink {
   const link = new RevivedLink(`unix:${path}`, onPackets, log, (onEnd) => {
     const socket = connect({ path });
@@ -109,9 +109,9 @@ export function connectPackets(path: string, onPackets: OnPackets, log: Logger):
 }
 
 /**
- * Starts a program with a device on its standard input and output when the first packet comes, and again when it ends.
+ * Starts a program with a device on its standard input and output for the first packet, and restarts it when it ends.
  *
- * @param argv  program and arguments; no shell reads them
+ * @param argv  program and arguments, without a shell
  */
 export function spawnPackets(argv: readonly string[], onPackets: OnPackets, log: Logger): PacketLink {
   return new RevivedLink(argv[0], onPackets, log, (onEnd) => {
@@ -121,7 +121,7 @@ export function spawnPackets(argv: readonly string[], onPackets: OnPackets, log:
       failure = error;
     });
     child.stdin.on("error", () => {});
-    // What is no packet ends it, as a closed pipe does.
+    // Anything but packets ends it, like a closed pipe.
     child.stdout.once("close", () => child.kill());
     child.once("close", (status, signal) => onEnd(failure?.message ?? `exit ${status ?? signal}`));
     return { input: child.stdout, output: child.stdin, end: () => child.kill() };

@@ -8,7 +8,7 @@ import type { Logger } from "../log.ts";
 import { listenForSockets } from "../socket-listener.ts";
 import type { Device, DeviceEvents } from "./device.ts";
 
-/** What may wait in a stream that the other end does not read; packets past it are dropped. */
+/** Bytes that may wait in a stream that the other end does not read; further packets are dropped. */
 const MAX_WAITING_BYTES = 4 * 1024 * 1024;
 
 /** Writes packets one after another. @returns how many were dropped */
@@ -28,7 +28,7 @@ export function writePackets(stream: Writable | undefined, packets: PacketBatch)
   return 0;
 }
 
-/** Has packets read from a stream; one on which something else comes is destroyed. */
+/** Reads packets from a stream, which is destroyed if it contains anything else. */
 export function readPackets(stream: Readable, onPackets: OnPackets, log: Logger): void {
   const reader = new PacketStreamReader(onPackets);
   stream.on("data", (chunk: Uint8Array) => {
@@ -38,7 +38,7 @@ export function readPackets(stream: Readable, onPackets: OnPackets, log: Logger)
   });
 }
 
-/** Standard input and output of the process. */
+/** Uses the standard input and output of the process. */
 export function openPipe(events: DeviceEvents, log: Logger): Device {
   const { stdin, stdout } = process;
   stdout.on("error", () => {});
@@ -56,7 +56,7 @@ export function openPipe(events: DeviceEvents, log: Logger): Device {
   };
 }
 
-/** Listens on a Unix socket; whoever connects last is the one that is served. @throws HostError ERR_LISTEN */
+/** Listens on a Unix socket; the latest connection replaces an earlier one. @throws HostError ERR_LISTEN */
 export async function openPacketListener(path: string, events: DeviceEvents, log: Logger): Promise<Device> {
   let current: Socket | undefined;
   const accept = (socket: Socket) => {

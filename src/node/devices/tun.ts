@@ -8,8 +8,8 @@ import type { Device, DeviceEvents } from "./device.ts";
 import type { InterfaceAddress } from "./interface-address.ts";
 
 /**
- * What one turn of the loop may bring: some largest packets, or many that are not. No more of these than fit into one
- * batch of a lane (256 KiB): the rest would be copied to its queue, and past that dropped, while the device can hold it.
+ * What one turn of the loop may read: a few packets of maximum size, or many small ones. Not more than fits into one batch
+ * of a lane (256 KiB), as the rest would be copied to its queue, or dropped beyond that, while it could wait in the device.
  */
 const ARENA_BYTES = 2 * 1024 * 1024;
 const ARENA_PACKETS = 192;
@@ -18,15 +18,15 @@ export interface TunOptions {
   readonly name: string;
   readonly mtu: number;
   readonly addresses: readonly InterfaceAddress[];
-  /** Networks that are led to the device. */
+  /** Networks that are routed to the device. */
   readonly routes: readonly { readonly network: Uint8Array; readonly prefixLength: number }[];
-  /** Whether to take and give packets longer than the MTU, where the system can. */
+  /** True to exchange packets longer than the MTU with the kernel, if the system can. */
   readonly hasOffload: boolean;
 }
 
 /**
- * Creates a TUN device, or opens one that is there, and sets it up. What was created goes with the process, and with it
- * its addresses and routes.
+ * Creates a TUN device, or opens an existing one, and sets it up. A device that was created disappears with the process,
+ * together with its addresses and routes.
  *
  * @throws HostError ERR_DEVICE
  */
@@ -62,7 +62,7 @@ export function openTun(
   }
 }
 
-/** A descriptor that gives and takes one IP packet a read and a write; it is closed with the device. */
+/** A descriptor with one IP packet per read and write; it is closed with the device. */
 export function openDescriptor(
   descriptor: number,
   hasFamily: boolean,
@@ -113,9 +113,9 @@ function hint(error: NodeJS.ErrnoException): string {
 }
 
 /**
- * Ends the connections from an address that the system had not until now. They are left from a device that went with its
- * process, and would learn of that only when they send. Once the routes are there, so that the kernel's RSTs to their
- * peers go into the device too, not out by the default route.
+ * Ends the connections from an address that is new to the system. They are left over from a device that disappeared with
+ * its process, and would notice only when they send. Done after the routes are set, so that the kernel's RSTs to their
+ * peers go into the device instead of out through the default route.
  */
 function endLeftConnections(own: Uint8Array, native: NativeModule, log: Logger): void {
   try {
@@ -126,7 +126,7 @@ function endLeftConnections(own: Uint8Array, native: NativeModule, log: Logger):
   }
 }
 
-/** macOS and the BSDs, whose ioctls differ from system to system. */
+/** Only for macOS and the BSDs, whose ioctls differ from system to system. */
 function setUpByIfconfig(name: string, { mtu, addresses, routes }: TunOptions): void {
   const run = (program: string, args: readonly string[]) =>
     execFileSync(program, args, { stdio: ["ignore", "ignore", "pipe"] });

@@ -5,7 +5,7 @@ import type { UdpIo, UdpSocket } from "../udp-io.ts";
 import { RemoteCache } from "./remote-cache.ts";
 import type { OutgoingDatagram, UdpPath, UdpPathHost } from "./udp-path.ts";
 
-/** From sockets of this machine, one for each association, whose targets are of one family. */
+/** Sends from sockets of this machine, one for each association, whose targets are of one family. */
 export class DirectPath implements UdpPath {
   readonly #io: UdpIo;
   readonly #host: UdpPathHost;

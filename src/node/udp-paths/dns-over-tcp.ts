@@ -4,15 +4,15 @@ import type { AddressBytes } from "../../wire/socket-address.ts";
 import { copyAddress } from "../../wire/socket-address.ts";
 import type { OutgoingDatagram, UdpPath, UdpPathHost } from "./udp-path.ts";
 
-/** Queries under way; those past it are dropped, and asked again by who wants them. */
+/** Pending queries; further ones are dropped, and applications repeat them. */
 const MAX_QUERIES = 512;
 const DEADLINE_MS = 10_000;
 
-/** DNS queries over UDP, each asked of its server over a TCP connection of its own (RFC 7766), for where no UDP gets out. */
+/** Sends each DNS query to its server over its own TCP connection (RFC 7766), where no UDP gets out. */
 export class DnsOverTcpPath implements UdpPath {
   readonly #host: UdpPathHost;
   readonly #connect: (target: AddressBytes, signal: AbortSignal) => Promise<Duplex>;
-  /** By association: gives up its queries. */
+  /** By association: aborts its queries. */
   readonly #aborts: (AbortController | undefined)[] = [];
   #queries = 0;
 
@@ -75,7 +75,7 @@ export class DnsOverTcpPath implements UdpPath {
   }
 }
 
-/** One query and its answer, each after its length. */
+/** Sends one query and receives its answer, each preceded by its length. */
 function exchange(stream: Duplex, query: Uint8Array, signal: AbortSignal): Promise<Uint8Array> {
   return new Promise((done, failed) => {
     let got = new Uint8Array(0);

@@ -9,7 +9,7 @@ import { copyAddress } from "../../wire/socket-address.ts";
 import type { PacketLink } from "../devices/packet-link.ts";
 import type { OutgoingDatagram, UdpPath, UdpPathHost } from "./udp-path.ts";
 
-/** As IP packets to a tun2socks elsewhere. */
+/** Sends IP packets to a tun2socks elsewhere. */
 export class PacketPath implements UdpPath, PacketEgressEvents {
   readonly #egress: PacketEgress;
   readonly #host: UdpPathHost;
@@ -17,7 +17,7 @@ export class PacketPath implements UdpPath, PacketEgressEvents {
 
   /**
    * @param seed  a random 32-bit number
-   * @param open  makes the way for packets, which gives those that come back to what it gets
+   * @param open  opens the link, which passes packets that come back to `onPackets`
    */
   constructor(host: UdpPathHost, seed: number, open: (onPackets: OnPackets) => PacketLink) {
     this.#egress = new PacketEgress(seed);
@@ -75,7 +75,7 @@ export class PacketPath implements UdpPath, PacketEgressEvents {
   }
 }
 
-/** Gives the packets of a batch as {@link OnPackets} takes them. */
+/** Passes the packets of a batch to {@link OnPackets}. */
 export function handPackets(packets: PacketBatch, onPackets: OnPackets): void {
   const { count, offset, length, isInput } = packets;
   for (let first = 0; first < count; ) {

@@ -18,7 +18,7 @@ export class HeadedRemote extends Remote {
   }
 }
 
-/** Remotes by their bytes, so that one that is known costs no object. Forgets all when there are too many. */
+/** Remotes by their address, so that a known one needs no allocation. Forgets all when there are too many. */
 export class RemoteCache {
   readonly #seed: number;
   #index: AddressIndex;

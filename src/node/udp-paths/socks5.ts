@@ -24,11 +24,11 @@ import { RemoteCache } from "./remote-cache.ts";
 import type { UdpPath, UdpPathHost } from "./udp-path.ts";
 import { OutgoingDatagram } from "./udp-path.ts";
 
-/** Datagrams that wait for the server's answer; the application repeats what is past them. */
+/** Datagrams that wait for the server's answer; further ones are dropped, and applications repeat them. */
 const MAX_WAITING = 16;
-/** Targets of an association that are told when its relay is gone: those that it sent to last. */
+/** How many of an association's latest targets are reported as unreachable when its relay is gone. */
 const MAX_LAST_TARGETS = 4;
-/** After a refusal, datagrams are refused for so long without asking again. */
+/** Time after a refusal in which datagrams are refused without asking again. */
 const RETRY_MS = 1_000;
 
 interface Waiting {
@@ -40,7 +40,7 @@ interface Waiting {
 interface Association {
   readonly abort: AbortController;
   readonly waiting: Waiting[];
-  /** Where it sent to, from the latest on. */
+  /** Its latest targets, newest first. */
   readonly lastTargets: Remote[];
   state: "asking" | "open" | "refused";
   stream: Duplex | undefined;
@@ -50,7 +50,7 @@ interface Association {
 
 const BARE_SCHEME = "socks5-udp://";
 
-/** True for `socks5-udp://HOST:PORT`: a relay that takes datagrams of SOCKS5 without being asked, as `ss-local -U` does. */
+/** True for `socks5-udp://HOST:PORT`: a relay that accepts SOCKS5 datagrams without UDP ASSOCIATE, like `ss-local -U`. */
 export function isBareRelay(url: string): boolean {
   if (!url.startsWith(BARE_SCHEME)) return false;
   try {
@@ -61,7 +61,7 @@ export function isBareRelay(url: string): boolean {
   }
 }
 
-/** Through a SOCKS5 server, with a UDP ASSOCIATE (RFC 1928 §7) for each association, unless it is a bare relay. */
+/** Sends through a SOCKS5 server, with a UDP ASSOCIATE (RFC 1928 §7) for each association, unless it is a bare relay. */
 export class Socks5Path implements UdpPath {
   readonly #url: string;
   readonly #io: UdpIo;
@@ -151,7 +151,7 @@ export class Socks5Path implements UdpPath {
         datagram.setPayload(number, data, 0, data.length);
         datagram.setTarget(address, 0, address.length);
         this.send(datagram);
-        // What is borrowed until the flush differs from datagram to datagram.
+        // Each datagram has its own memory, which is borrowed only until the flush.
         this.flush();
       }
     } catch (error) {
@@ -210,7 +210,7 @@ export class Socks5Path implements UdpPath {
       },
       onUnreachable: (_, kind) => {
         if (this.#associations[number] !== association) return;
-        // What is too long for the way to the relay says nothing of the way to a target.
+        // An MTU on the path to the relay says nothing about the path to a target.
         if (kind === "too-big") return;
         for (const { address } of association.lastTargets) this.#host.refuse(number, address, kind, 0);
       },
@@ -255,7 +255,7 @@ async function bareRelay(url: string): Promise<Remote> {
   return new Remote(await relayAddress(makeAddress("0.0.0.0", port)!, host));
 }
 
-/** Where to send: the relay as the server names it, on the server's own IP where it names none. */
+/** The address of the relay: the one in the server's reply, with the server's own IP if that is unspecified. */
 async function relayAddress(relay: AddressBytes, serverHost: string): Promise<AddressBytes> {
   const name = isUnspecified(relay) ? serverHost : formatHost(relay);
   const known = makeAddress(name, addressPort(relay));

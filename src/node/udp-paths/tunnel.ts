@@ -5,15 +5,15 @@ import type { OutgoingDatagram, UdpPath, UdpPathHost } from "./udp-path.ts";
 
 const NONE = -1;
 
-/** Into a session of udp-local in the same thread, without a socket in between. */
+/** Sends into a session of udp-local in the same thread, without a socket in between. */
 export class TunnelPath implements UdpPath, Relay {
   readonly socket = { hasPending: false, close: () => {} };
   readonly #tunnel: RelayHost;
   readonly #host: UdpPathHost;
-  /** By association of the device: its number in the tunnel, or -1, and its source. */
+  /** By the device's association: the association in the tunnel, or -1, and the source. */
   readonly #inner: number[] = [];
   readonly #sources: (AddressBytes | undefined)[] = [];
-  /** By association of the tunnel. */
+  /** By the tunnel's association. */
   readonly #outer: number[] = [];
 
   constructor(tunnel: RelayHost, host: UdpPathHost) {
@@ -69,7 +69,7 @@ export class TunnelPath implements UdpPath, Relay {
     if (association !== NONE) this.#host.refuse(association, remote, kind, mtu);
   }
 
-  /** The tunnel has ended the association: the next datagram begins another. */
+  /** The tunnel has ended the association; the next datagram opens another. */
   forget(inner: number): void {
     const association = this.#outer[inner];
     this.#outer[inner] = NONE;
@@ -78,7 +78,7 @@ export class TunnelPath implements UdpPath, Relay {
 
   #enter(association: number): number {
     const { core } = this.#tunnel;
-    // It does not expire there: the device's side does, and says so.
+    // It does not expire there; the device's association does, and closes it.
     const inner = core.openAssociation(this.#tunnel.now(), this.#sources[association], false);
     if (inner < 0) return NONE;
     this.#inner[association] = inner;

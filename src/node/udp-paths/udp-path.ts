@@ -2,8 +2,8 @@ import type { UnreachableKind } from "../../wire/capsule.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 
 /**
- * A datagram on its way out: one view, which its caller points at one datagram after another. What it names is borrowed
- * until {@link UdpPath.flush}, the view itself only for the call.
+ * A datagram to send: one view, which the caller points at one datagram after another. The memory that it refers to is
+ * borrowed until {@link UdpPath.flush}, the view itself only for the call.
  */
 export class OutgoingDatagram {
   association = 0;
@@ -32,19 +32,19 @@ export class OutgoingDatagram {
   }
 }
 
-/** Where datagrams of associations go: one for each route of tun2socks, and the egress of udp-server. */
+/** A way out for the datagrams of associations: each route of tun2socks has one, and the egress of udp-server is one. */
 export interface UdpPath {
-  /** @param source  the application's own address, where it is known */
+  /** @param source  the application's own address, if it is known */
   open(association: number, source: AddressBytes | undefined): void;
-  /** Sends a datagram at the latest with {@link flush}. */
+  /** Sends a datagram, at the latest on {@link flush}. */
   send(datagram: OutgoingDatagram): void;
   flush(): void;
-  /** The association is over; nothing is delivered for it any more. */
+  /** Ends an association, after which nothing is delivered for it. */
   close(association: number): void;
   end(): Promise<void>;
 }
 
-/** How a path tells of what comes back. */
+/** Receives what comes back from a path. */
 export interface UdpPathHost {
   /** A datagram for an association's application; `data` is copied. @param remote  a whole address */
   deliver(association: number, remote: AddressBytes, data: Uint8Array, offset: number, length: number): void;
