@@ -1108,6 +1108,18 @@ static napi_value udp_tell_errors(napi_env env, napi_callback_info info) {
                                     is_ipv6 ? IPV6_RECVERR : IP_RECVERR, &one, sizeof one) == 0;
   return NULL;
 }
+
+// udpForbidFragments(id): a datagram that would have to be fragmented is dropped, here or on its way
+static napi_value udp_forbid_fragments(napi_env env, napi_callback_info info) {
+  napi_value value;
+  if (!get_arguments(env, info, 1, &value)) return NULL;
+  udp_socket *socket = socket_of(environment_of(env)->udp, get_int(env, value));
+  if (socket == NULL) return NULL;
+  int ipv4 = IP_PMTUDISC_DO, ipv6 = IPV6_PMTUDISC_DO;
+  if (socket->family == AF_INET6) setsockopt(socket->fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, &ipv6, sizeof ipv6);
+  else setsockopt(socket->fd, IPPROTO_IP, IP_MTU_DISCOVER, &ipv4, sizeof ipv4);
+  return NULL;
+}
 #endif
 
 // udpErrors(): rows of errors that wait to be told; the caller tells them
@@ -1255,6 +1267,7 @@ void udp_init(napi_env env, napi_value exports) {
   set_function(env, exports, "udpErrors", udp_errors);
 #ifdef __linux__
   set_function(env, exports, "udpTellErrors", udp_tell_errors);
+  set_function(env, exports, "udpForbidFragments", udp_forbid_fragments);
 #endif
 #ifndef _WIN32
   set_function(env, exports, "udpRestrict", udp_restrict);

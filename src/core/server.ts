@@ -235,6 +235,11 @@ export class TunnelServer {
     return this.#associations.source[association];
   }
 
+  /** Whether the datagrams that an association sends may not be fragmented: in tunnels of RFC 9298, by its §3.1. */
+  forbidsFragments(association: number): boolean {
+    return this.#associations.sessionOf[association]?.kind !== "native";
+  }
+
   // Events
 
   /** A connection was accepted. @returns its number, for all later calls */

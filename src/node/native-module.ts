@@ -60,6 +60,8 @@ export interface NativeModule {
   udpClose(socket: number): void;
   /** Has it told where datagrams of a socket did not get to: ICMP errors, and no way there. Linux only. */
   udpTellErrors?(socket: number): void;
+  /** Has datagrams of a socket dropped that would have to be fragmented. Linux only. */
+  udpForbidFragments?(socket: number): void;
   /** @returns how many rows of errors wait to be told, which the caller now does */
   udpErrors(): number;
   /** Has a socket leave by an interface alone, or with a mark; "" and 0 for none. Not on Windows. */

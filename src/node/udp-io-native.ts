@@ -75,6 +75,7 @@ class NativeUdpIo implements UdpIo {
       );
       if (outgoing !== undefined) this.#restrict(id, outgoing);
       if (options.onUnreachable !== undefined) this.#native.udpTellErrors?.(id);
+      if (options.forbidsFragments) this.#native.udpForbidFragments?.(id);
       const socket = new NativeUdpSocket(this, id, this.#native.udpPort(id), options);
       this.#sockets[id] = socket;
       return socket;

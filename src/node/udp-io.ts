@@ -48,6 +48,8 @@ export interface UdpSocketOptions {
    * Windows. Default false.
    */
   readonly tellsLocal?: boolean | undefined;
+  /** Whether datagrams that would have to be fragmented are dropped; native I/O on Linux only. Default: no. */
+  readonly forbidsFragments?: boolean | undefined;
   readonly onDatagrams: OnDatagrams;
   /** Native I/O on Linux only: node:dgram and other systems report nothing for an unconnected socket. */
   readonly onUnreachable?: OnUnreachable;

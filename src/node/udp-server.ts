@@ -344,6 +344,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
       host: undefined,
       port: 0,
       reusePort: false,
+      forbidsFragments: core.forbidsFragments(association),
       onDatagrams: (received, first, end) => {
         if (sockets.find(association, isIpv6) !== socket) return;
         core.handleDatagrams(this.#turnNow(), association, received, first, end);

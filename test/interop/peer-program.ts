@@ -17,16 +17,25 @@ const PACKAGES: Readonly<Record<string, string>> = {
   openssl: "openssl",
   socat: "socat",
   "/usr/bin/python3": "python3-socks",
+  "python:h11": "python3-h11",
 };
+
+/** Whether a program is there, or with `python:MODULE` a module of Debian's Python. */
+function isPresent(program: string): boolean {
+  const [, module] = /^python:(.+)$/.exec(program) ?? [];
+  const [command, args] =
+    module === undefined
+      ? ["sh", ["-c", 'command -v "$1"', "sh", program]]
+      : ["/usr/bin/python3", ["-c", `import ${module}`]];
+  return spawnSync(command, args).status === 0;
+}
 
 /**
  * `describe` for tests against programs that are not ours. Where one is missing the suite is skipped with the reason in
  * its name; under CI it runs, and fails.
  */
 export function describeWith(programs: readonly string[], name: string, body: () => void): void {
-  const missing = programs.filter(
-    (program) => spawnSync("sh", ["-c", 'command -v "$1"', "sh", program]).status !== 0,
-  );
+  const missing = programs.filter((program) => !isPresent(program));
   if (missing.length === 0 || process.env.CI !== undefined) describe(name, body);
   else {
     const wanted = missing.map((program) => `${program} (apt-get install ${PACKAGES[program] ?? program})`);
