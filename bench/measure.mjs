@@ -301,6 +301,34 @@ export async function measureMemory({ subjects, rounds, isQuick, record, note })
   }
 }
 
+const COLD_SOCKETS = 64;
+/** So few that nothing is compiled for them. */
+const WAKE = { size: 1200, sockets: 1, burst: 1, rate: 50, seconds: 0.4 };
+
+/**
+ * The first two seconds after the start, when nothing has been compiled yet: each rate meets ends of its own.
+ *
+ * @param {Plan} plan
+ */
+export async function measureCold({ subjects, rounds, isQuick, record }) {
+  const rates = isQuick ? [40_000, 80_000] : [20_000, 40_000, 60_000, 80_000, 100_000, 150_000];
+  for (let round = 0; round < rounds; round++) {
+    for (const rate of rates) {
+      for (const subject of subjects) {
+        const target = await startTarget("sink");
+        const tunnel = await subject.start(target.port);
+        await flood(tunnel.port, WAKE);
+        await sleep(DRAIN_MS);
+        const load = { size: 1200, sockets: COLD_SOCKETS, burst: 1, rate, seconds: 2 };
+        const result = await oneWay({ subject, tunnel, target }, load);
+        record({ measure: "cold", subject: subject.name, round, ...result });
+        await tunnel.stop();
+        target.stop();
+      }
+    }
+  }
+}
+
 export const MEASURES = {
   flood: measureFlood,
   rate: measureRate,
@@ -308,4 +336,5 @@ export const MEASURES = {
   ping: measurePing,
   capacity: measureCapacity,
   memory: measureMemory,
+  cold: measureCold,
 };

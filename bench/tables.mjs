@@ -274,6 +274,11 @@ export function tables(records) {
       "server MB": MEGABYTES(({ server }) => server),
       "both MB": MEGABYTES(({ local, server }) => local + server),
     }),
+    table(records, "cold", "The first 2 s after the start, 64 associations, 1,200 bytes", ["rate"], {
+      ...carried,
+      "rounds with loss over 0.1 %": (runs) =>
+        `${runs.filter(({ lost, sent }) => lost > LOSS_LIMIT * sent).length} of ${runs.length}`,
+    }),
     correctness(records),
   ].filter(({ rows }) => rows.length > 0);
 }
