@@ -479,8 +479,10 @@ export class TunnelClient {
   /** A session that the server knows nothing of yet: even contexts keep their ids, odd ones were the old server's. */
   #beginSession(lane: Lane, answer: ExtensionResponse): void {
     this.#session = { id: answer.session, key: lane.deriveSessionKey(answer) };
+    // In the new session these numbers may stand for other addresses.
+    for (const { queue } of this.#lanes) queue.dropContexts(isServersId);
     for (const [id, slot] of [...this.#contextById]) {
-      if (id % 2 === 1 || this.contexts.state[slot] === CONTEXT_REFUSED) this.#releaseContext(slot);
+      if (isServersId(id) || this.contexts.state[slot] === CONTEXT_REFUSED) this.#releaseContext(slot);
       else this.contexts.handle(slot, "new session");
     }
     for (let slot = 0; slot < this.#associations.used; slot++) {
@@ -655,7 +657,7 @@ export class TunnelClient {
       this.#associationById.set(associations.wireId[slot], slot);
     }
     for (const [id, slot] of before) {
-      if (id % 2 === 1 || this.contexts.state[slot] === CONTEXT_REFUSED) this.#releaseContext(slot);
+      if (isServersId(id) || this.contexts.state[slot] === CONTEXT_REFUSED) this.#releaseContext(slot);
       else {
         this.contexts.handle(slot, "new session");
         this.#numberContext(slot);
@@ -749,7 +751,7 @@ export class TunnelClient {
       }
       case CAPSULE_CONTEXT_ASSIGN: {
         const address = decodeWholeAddress(data, at, valueEnd);
-        if (address === undefined || first % 2 === 0 || first > this.#maxId) malformed(tunnel);
+        if (address === undefined || !isServersId(first) || first > this.#maxId) malformed(tunnel);
         else this.#handleContextAssign(now, lane, first, second, address);
         break;
       }
@@ -777,7 +779,7 @@ export class TunnelClient {
     }
     if (before === CONTEXT_ACKED) {
       // The server forgot it, or never knew it: the next datagram registers the address anew.
-      if (contexts.id[slot] % 2 === 0) this.#associations.isDoubtful[contexts.association[slot]] = 1;
+      if (!isServersId(contexts.id[slot])) this.#associations.isDoubtful[contexts.association[slot]] = 1;
       this.#releaseContext(slot);
       return;
     }
@@ -1096,6 +1098,11 @@ function isAddressOf(
 ): boolean {
   const address = contexts.address[slot]!;
   return address.length === length && sameBytes(address, 0, bytes, offset, length);
+}
+
+/** Whether a context's id is of the server's numbering. */
+function isServersId(id: number): boolean {
+  return id % 2 === 1;
 }
 
 /** A capsule that cannot be read ends its tunnel. */

@@ -301,6 +301,39 @@ export class SendQueue {
     }
   }
 
+  /** Drops the datagrams of contexts that have ended, counted under `unknown_context`. Walks all that waits. */
+  dropContexts(hasEnded: (context: number) => boolean): void {
+    const pool = this.#pool;
+    let left = this.#count();
+    for (let flow = this.#turn; left > 0; left--) {
+      const next = pool.flowNext[flow];
+      this.#dropContextsOf(flow, hasEnded);
+      flow = next;
+    }
+  }
+
+  #dropContextsOf(flow: number, hasEnded: (context: number) => boolean): void {
+    const pool = this.#pool;
+    let before = NONE;
+    for (let entry = pool.flowHead[flow]; entry !== NONE; ) {
+      const next = pool.entryNext[entry];
+      if (!hasEnded(pool.entryContext[entry])) before = entry;
+      else {
+        this.#counters.drops.unknown_context++;
+        if (before === NONE) this.#dropHead(flow);
+        else {
+          const cost = entryCost(pool.entryLength[entry]);
+          pool.entryNext[before] = next;
+          if (next === NONE) pool.flowTail[flow] = before;
+          pool.flowBytes[flow] -= cost;
+          this.bytes -= cost;
+          pool.release(entry);
+        }
+      }
+      entry = next;
+    }
+  }
+
   /** Empties the queue, counting what is lost under `no_lane`. */
   clear(): void {
     while (this.#turn !== NONE) {

@@ -52,6 +52,25 @@ describe("SendQueue", () => {
     expect(counters.drops.age).toBe(1);
   });
 
+  it("drops the datagrams of contexts that have ended, wherever they stand in their flow, and counts them", () => {
+    const { queue, counters } = setUp();
+    for (const [flow, contexts] of [
+      [0, [1, 2, 1, 4, 1]],
+      [1, [1, 1]],
+      [2, [2, 4]],
+    ] as const) {
+      for (const context of contexts) queue.push(0, flow, context, bytes(flow, context), 0, 2);
+    }
+    queue.dropContexts((context) => context % 2 === 1);
+    expect(counters.drops.unknown_context).toBe(5);
+    push(queue, 0, 0, bytes(9));
+    push(queue, 0, 1, bytes(9));
+    const left = drain(queue, 0).map(([context, payload]) => `${context}: ${payload.join(" ")}`);
+    expect(left.sort()).toEqual(["1: 9", "2: 0 2", "2: 2 2", "2: 9", "4: 0 4", "4: 2 4"]);
+    expect(queue.isEmpty).toBe(true);
+    expect(queue.bytes).toBe(0);
+  });
+
   it("keeps a datagram that is exactly 100 ms old", () => {
     const { queue } = setUp();
     push(queue, 0, 0, bytes(1));
