@@ -1070,8 +1070,8 @@ export class TunnelServer {
     const twin = this.contexts.find(association, address, 0, address.length);
     const isFirst = twin === NONE;
     const slot = this.#associations.addClientContext(now, session, association, id, address, isFirst);
-    if (twin !== NONE && this.contexts.id[twin] % 2 === 1) {
-      // Both ends registered the same address at once: ours goes.
+    if (twin !== NONE) {
+      // Both ends registered the same address at once, or the client forgot its own: the older one goes.
       this.contexts.takeIndex(slot, twin);
       this.#sendControl(connection, encodeCompressionClose(this.contexts.id[twin]));
       this.#releaseContext(twin);
