@@ -61,7 +61,7 @@ const CONTEXT_EVICTABLE_MS = 10_000;
 const REFUSAL_MS = 30_000;
 /** An association that the server refused is not asked for again sooner. */
 const REOPEN_MS = 1_000;
-/** A server that does not confirm the end of an association for so long is not asked again. */
+/** A server that was told of the end of an association and does not confirm it for so long is not told again. */
 const CLOSING_MS = 60_000;
 /** Outputs of that kind, whatever the server says and applications send. */
 const UNREACHABLE_PER_SECOND = 200;
@@ -459,9 +459,9 @@ export class TunnelClient {
     lane.open(now);
     const wasUp = this.#sessionUp;
     this.#sessionUp = true;
-    if (wasUp) this.#rebalance(lane);
+    if (wasUp) this.#rebalance(now, lane);
     else {
-      this.#registerAll(lane);
+      this.#registerAll(now, lane);
       if (this.#everUp && !isNew) this.counters.resumed++;
       this.#outputs.push({ kind: isNew ? "session-up" : "session-resumed" });
       this.#everUp = true;
@@ -491,19 +491,22 @@ export class TunnelClient {
   }
 
   /** Pins every association to a lane and tells the server of it there. */
-  #registerAll(lane: Lane): void {
+  #registerAll(now: number, lane: Lane): void {
     for (let slot = 0; slot < this.#associations.used; slot++) {
       if (this.#associations.state[slot] === ASSOCIATION_FREE) continue;
       this.#pin(slot, lane);
-      this.#register(slot, lane);
+      this.#register(now, slot, lane);
     }
+    this.#armAssociations();
   }
 
-  #register(slot: number, lane: Lane): void {
-    const { state, wireId, source } = this.#associations;
+  #register(now: number, slot: number, lane: Lane): void {
+    const { state, wireId, source, idle } = this.#associations;
     const tunnel = lane.tunnel!;
-    if (state[slot] === ASSOCIATION_CLOSING)
+    if (state[slot] === ASSOCIATION_CLOSING) {
       tunnel.writeControl(encodeAssociationClose(wireId[slot], "done"));
+      idle.touch(now, slot, IDLE_CLOSING);
+    }
     if (state[slot] !== ASSOCIATION_OPEN) return;
     tunnel.writeControl(encodeAssociationOpen(wireId[slot], source[slot]));
     for (let context = this.contexts.first(slot); context !== NONE; context = this.contexts.next(context)) {
@@ -524,12 +527,12 @@ export class TunnelClient {
   }
 
   /** Takes its fair share of associations over from the lanes that are up. */
-  #rebalance(lane: Lane): void {
+  #rebalance(now: number, lane: Lane): void {
     const share = Math.floor(this.associationCount / this.lanesUp);
     for (let slot = 0; slot < this.#associations.used && lane.load < share; slot++) {
       if (this.#associations.state[slot] === ASSOCIATION_FREE || this.#laneOf(slot).load <= share) continue;
       this.#pin(slot, lane);
-      this.#register(slot, lane);
+      this.#register(now, slot, lane);
     }
   }
 
@@ -559,7 +562,7 @@ export class TunnelClient {
         if (this.#associations.state[slot] === ASSOCIATION_FREE || this.#laneOf(slot) !== lane) continue;
         const target = this.#leastLoadedLane();
         this.#pin(slot, target);
-        this.#register(slot, target);
+        this.#register(now, slot, target);
       }
       return;
     }
@@ -625,7 +628,7 @@ export class TunnelClient {
     this.#session = { id: answer.session, key: lane.deriveSessionKey(answer) };
     this.#giveNewIds();
     lane.open(now);
-    this.#registerAll(lane);
+    this.#registerAll(now, lane);
     this.#outputs.push({ kind: "session-renewed" });
     this.#connectHeld(now);
     lane.tunnel!.handleTimeout(now);
@@ -1015,6 +1018,10 @@ export class TunnelClient {
     this.#withdrawUnreachable(association);
     associations.handleEnded(now, association);
     if (associations.state[association] !== ASSOCIATION_CLOSING) return;
+    const { idle } = associations;
+    if (idle.size(IDLE_CLOSING) > this.#options.maxAssociations) {
+      this.#forget(idle.oldest(IDLE_CLOSING), "expire");
+    }
     this.#armAssociations();
     const lane = this.#laneOf(association);
     if (lane.isUp)
@@ -1056,7 +1063,7 @@ export class TunnelClient {
     const { idleTimeoutMs, activeIdleTimeoutMs } = this.#options;
     const quietAt = idle.expiresAt(IDLE_QUIET, idleTimeoutMs);
     const answeredAt = idle.expiresAt(IDLE_ANSWERED, activeIdleTimeoutMs);
-    const closingAt = idle.expiresAt(IDLE_CLOSING, CLOSING_MS);
+    const closingAt = this.#sessionUp ? idle.expiresAt(IDLE_CLOSING, CLOSING_MS) : NEVER;
     this.#deadlines.setEarlier(DEADLINE_ASSOCIATIONS, Math.min(quietAt, answeredAt, closingAt));
   }
 
@@ -1070,7 +1077,8 @@ export class TunnelClient {
         this.#outputs.push({ kind: "association-closed", association: slot, reason: "idle" });
       }
     }
-    for (;;) {
+    // While there is no lane the server has not been told; it may keep them for long.
+    while (this.#sessionUp) {
       const slot = idle.expired(now, IDLE_CLOSING, CLOSING_MS);
       if (slot === NONE) break;
       this.#forget(slot, "expire");
