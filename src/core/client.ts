@@ -55,8 +55,6 @@ import { UnknownContexts } from "./unknown-contexts.ts";
 const NONE = -1;
 /** A context that nothing used for so long is closed; above RFC 4787 REQ-5's two minutes. */
 const CONTEXT_IDLE_MS = 300_000;
-/** At the bound, a context of ours that nothing used for so long gives way. */
-const CONTEXT_EVICTABLE_MS = 10_000;
 /** So long is a refusal of the server believed. */
 const REFUSAL_MS = 30_000;
 /** An association that the server refused is not asked for again sooner. */
@@ -806,11 +804,7 @@ export class TunnelClient {
       return;
     }
     if (!this.#contextById.has(id)) {
-      if (!this.#makeRoomForPeer()) {
-        this.counters.refused.context_limit++;
-        tunnel.writeControl(encodeCompressionClose(id));
-        return;
-      }
+      this.#makeRoomForPeer();
       const twin = this.contexts.find(association, address, 0, address.length);
       const slot = this.contexts.allocate(now, "learn", association, id, address, twin === NONE, PEER);
       this.#contextById.set(id, slot);
@@ -893,10 +887,11 @@ export class TunnelClient {
       return NONE;
     }
     const isOutOfIds = this.#nextContextId > this.#maxId || this.#nextAssociationId > this.#maxId;
-    if (isOutOfIds || !this.#makeRoomForOwn(now)) {
+    if (isOutOfIds) {
       this.counters.drops.context_limit += count;
       return NONE;
     }
+    this.#makeRoomForOwn();
     this.#openAtServer(association);
     const address = copyAddress(bytes, offset, length);
     const slot = this.contexts.allocate(
@@ -942,28 +937,26 @@ export class TunnelClient {
     this.#nextContextId += 2;
   }
 
-  /** Room for a context of ours: those of the server's making give way first, then ours that were long unused. */
-  #makeRoomForOwn(now: number): boolean {
-    const { contexts } = this;
-    if (contexts.size < this.#options.maxContexts) return true;
-    const { idle } = contexts;
-    let victim = idle.oldest(REFUSED);
-    if (victim === NONE) victim = idle.oldest(PEER);
-    if (victim === NONE) victim = idle.expired(now, OWN, CONTEXT_EVICTABLE_MS);
-    if (victim === NONE) return false;
-    this.#closeContext(victim);
-    return true;
-  }
-
-  /** Room for a context of the server's making, which may take no more than half. */
-  #makeRoomForPeer(): boolean {
+  /** Room for a context of ours: of the idlest that the server made, while those have more than a quarter, or of ours. */
+  #makeRoomForOwn(): void {
     const { idle, size } = this.contexts;
     const { maxContexts } = this.#options;
-    if (size < maxContexts && idle.size(PEER) < maxContexts / 2) return true;
-    const victim = idle.oldest(PEER);
-    if (victim === NONE) return false;
-    this.#closeContext(victim);
-    return true;
+    if (size < maxContexts) return;
+    let victim = idle.oldest(REFUSED);
+    if (victim === NONE && idle.size(PEER) > maxContexts / 4) victim = idle.oldest(PEER);
+    if (victim === NONE) victim = idle.oldest(OWN);
+    this.#closeContext(victim === NONE ? idle.oldest(PEER) : victim);
+  }
+
+  /** Room for a context of the server's making; those may take a quarter, and what is free up to a half. */
+  #makeRoomForPeer(): void {
+    const { idle, size } = this.contexts;
+    const { maxContexts } = this.#options;
+    const peers = idle.size(PEER);
+    if (size < maxContexts && peers < maxContexts / 2) return;
+    let victim = size < maxContexts ? NONE : idle.oldest(REFUSED);
+    if (victim === NONE && peers < maxContexts / 4) victim = idle.oldest(OWN);
+    this.#closeContext(victim === NONE ? idle.oldest(PEER) : victim);
   }
 
   /** Releases a context, and says so to the server where it knows it. */

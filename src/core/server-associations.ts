@@ -30,8 +30,8 @@ export interface AssociationLimits {
   /** Associations of a session. Past it, the idlest that had no more than one answer makes room. */
   readonly maxAssociationsPerSession: number;
   /**
-   * Contexts of a session. Those that stand for senders, which the client did not register, take at most half, and make
-   * room for the client's.
+   * Contexts of a session. Those that stand for senders, which the client did not register, take at most half. Past
+   * the bound the idlest makes room: of the senders' while those have more than a quarter, or else of the client's.
    */
   readonly maxContextsPerSession: number;
 }
@@ -168,31 +168,34 @@ export class ServerAssociations {
 
   // Contexts
 
-  contextCount(session: Session): number {
-    return this.#clientContextCount(session) + this.contexts.idle.size(senderContexts(session));
-  }
-
-  #clientContextCount(session: Session): number {
-    return this.contexts.idle.size(clientContexts(session));
+  /**
+   * Which context has to end before the client may register another: a slot, or -1 when none has to.
+   */
+  victimForClient(session: Session): number {
+    const { maxContextsPerSession } = this.#limits;
+    const { idle } = this.contexts;
+    const [own, senders] = [clientContexts(session), senderContexts(session)];
+    if (idle.size(own) + idle.size(senders) < maxContextsPerSession) return NONE;
+    const hasSpare = idle.size(senders) > maxContextsPerSession / 4 || idle.size(own) === 0;
+    return idle.oldest(hasSpare ? senders : own);
   }
 
   /**
-   * Which context has to end before the client may register another: a slot, or -1 when none has to, or "refused".
+   * The same for a context that the server makes for a sender. A flood of senders gets no further than to those that
+   * were idle for a while.
+   *
+   * @param isAnswer  whether it answers for a name that the client sent to
    */
-  victimForClient(session: Session): number | "refused" {
-    if (this.contextCount(session) < this.#limits.maxContextsPerSession) return NONE;
-    const slot = this.contexts.idle.oldest(senderContexts(session));
-    return slot === NONE ? "refused" : slot;
-  }
-
-  /** The same for a context that the server makes for a sender. */
-  victimForSender(now: number, session: Session): number | "refused" {
+  victimForSender(now: number, session: Session, isAnswer: boolean): number | "refused" {
     const { maxContextsPerSession } = this.#limits;
-    const list = senderContexts(session);
     const { idle } = this.contexts;
-    const isFull = this.contextCount(session) >= maxContextsPerSession;
-    if (!isFull && idle.size(list) < maxContextsPerSession / 2) return NONE;
-    const slot = idle.expired(now, list, CONTEXT_EVICTABLE_MS);
+    const [own, senders] = [clientContexts(session), senderContexts(session)];
+    const isFull = idle.size(own) + idle.size(senders) >= maxContextsPerSession;
+    if (!isFull && idle.size(senders) < maxContextsPerSession / 2) return NONE;
+    if (isFull && session.kind === "native" && idle.size(senders) < maxContextsPerSession / 4) {
+      return idle.oldest(own);
+    }
+    const slot = isAnswer ? idle.oldest(senders) : idle.expired(now, senders, CONTEXT_EVICTABLE_MS);
     return slot === NONE ? "refused" : slot;
   }
 

@@ -1062,11 +1062,12 @@ export class TunnelServer {
   ): void {
     const isName = isDomain(address);
     const isDenied = !isName && !this.#options.permits(address);
-    if (isDenied || !this.#makeRoomForClientContext(session)) {
-      this.counters.refused[isDenied ? "target_denied" : "context_limit"]++;
+    if (isDenied) {
+      this.counters.refused.target_denied++;
       this.#sendControl(connection, encodeCompressionClose(id));
       return;
     }
+    this.#makeRoomForClientContext(session);
     const twin = this.contexts.find(association, address, 0, address.length);
     const isFirst = twin === NONE;
     const slot = this.#associations.addClientContext(now, session, association, id, address, isFirst);
@@ -1082,22 +1083,20 @@ export class TunnelServer {
 
   // Contexts
 
-  #makeRoomForClientContext(session: Session): boolean {
+  #makeRoomForClientContext(session: Session): void {
     const victim = this.#associations.victimForClient(session);
+    if (victim !== NONE) this.#closeContext(victim);
+  }
+
+  #makeRoomForSenderContext(now: number, session: Session, isAnswer: boolean): boolean {
+    const victim = this.#associations.victimForSender(now, session, isAnswer);
     if (victim === "refused") return false;
-    if (victim !== NONE) this.#closeSenderContext(victim);
+    if (victim !== NONE) this.#closeContext(victim);
     return true;
   }
 
-  #makeRoomForSenderContext(now: number, session: Session): boolean {
-    const victim = this.#associations.victimForSender(now, session);
-    if (victim === "refused") return false;
-    if (victim !== NONE) this.#closeSenderContext(victim);
-    return true;
-  }
-
-  /** Releases a context of this end's making, and says so where the client knows it. */
-  #closeSenderContext(slot: number): void {
+  /** Releases a context, and says so where the client knows it. */
+  #closeContext(slot: number): void {
     const id = this.contexts.id[slot];
     const connection = this.#associations.connectionOf[this.contexts.association[slot]];
     if (id !== HIDDEN_ID && connection !== undefined) {
@@ -1115,7 +1114,7 @@ export class TunnelServer {
       this.counters.drops.refused_target++;
       return NONE;
     }
-    if (!this.#makeRoomForSenderContext(now, session)) {
+    if (!this.#makeRoomForSenderContext(now, session, false)) {
       this.counters.drops.context_limit++;
       return NONE;
     }
@@ -1164,7 +1163,8 @@ export class TunnelServer {
       this.counters.drops.filtered += count;
       return NONE;
     }
-    if (!this.#makeRoomForSenderContext(now, session)) {
+    const isAnswer = this.contexts.findResolved(association, addresses, offset, length) !== NONE;
+    if (!this.#makeRoomForSenderContext(now, session, isAnswer)) {
       this.counters.drops.context_limit += count;
       return NONE;
     }
@@ -1330,7 +1330,7 @@ export class TunnelServer {
     for (;;) {
       const slot = idle.expired(now, list, CONTEXT_IDLE_MS);
       if (slot === NONE) break;
-      this.#closeSenderContext(slot);
+      this.#closeContext(slot);
     }
     const key = deadlineOf(session.index, DEADLINE_CONTEXTS);
     this.#deadlines.setEarlier(key, idle.expiresAt(list, CONTEXT_IDLE_MS));

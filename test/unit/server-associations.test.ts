@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { ServerAssociations } from "../../src/core/server-associations.ts";
+import { ServerAssociations, senderContexts } from "../../src/core/server-associations.ts";
 import type { Connection } from "../../src/core/server-session.ts";
 import { Session } from "../../src/core/server-session.ts";
 import { makeAddress } from "../../src/wire/socket-address.ts";
@@ -109,6 +109,20 @@ describe("a context for which there is no room", () => {
     expect(associations.victimForClient(own)).toBe(senders[0]);
   });
 
+  it("takes the place of the client's own idlest where senders have no more than a quarter", () => {
+    const { associations, session, open } = setUp({ maxContextsPerSession: 8 });
+    const own = session();
+    const slot = open(own, 1);
+    const first = associations.contexts.first(slot);
+    for (let i = 0; i < 2; i++) associations.addSenderContext(11_000, own, slot, 1 + 2 * i, sender(i));
+    for (let i = 0; i < 5; i++)
+      associations.addClientContext(30_000, own, slot, 100 + 2 * i, sender(50 + i), true);
+    expect(associations.victimForClient(own)).toBe(first);
+    associations.releaseContext(associations.contexts.idle.oldest(senderContexts(own)));
+    associations.addClientContext(30_000, own, slot, 120, sender(60), true);
+    expect(associations.victimForSender(30_000, own, false)).toBe(first);
+  });
+
   it("is refused to senders that hold half of all until one of theirs has been idle for 10 s", () => {
     const { associations, session, open } = setUp({ maxContextsPerSession: 10 });
     const own = session();
@@ -116,7 +130,17 @@ describe("a context for which there is no room", () => {
     const senders = Array.from({ length: 5 }, (_, i) =>
       associations.addSenderContext(20_000, own, slot, 1 + 2 * i, sender(i)),
     );
-    expect(associations.victimForSender(25_000, own)).toBe("refused");
-    expect(associations.victimForSender(31_000, own)).toBe(senders[0]);
+    expect(associations.victimForSender(25_000, own, false)).toBe("refused");
+    expect(associations.victimForSender(31_000, own, false)).toBe(senders[0]);
+  });
+
+  it("is not refused to the address of a name that the client sent to", () => {
+    const { associations, session, open } = setUp({ maxContextsPerSession: 10 });
+    const own = session();
+    const slot = open(own, 1);
+    const senders = Array.from({ length: 5 }, (_, i) =>
+      associations.addSenderContext(20_000, own, slot, 1 + 2 * i, sender(i)),
+    );
+    expect(associations.victimForSender(25_000, own, true)).toBe(senders[0]);
   });
 });
