@@ -35,6 +35,8 @@ export class ClientAssociations {
   lastContext = new Int32Array(64);
   /** Until when the server is not asked for it again, after a refusal. */
   reopenAt = new Float64Array(64);
+  /** 1: its ASSOCIATION_OPEN was sent, so the server may know it. */
+  isRegistered = new Uint8Array(64);
   /** 1: the server may have forgotten it, so it is opened again before it is used. */
   isDoubtful = new Uint8Array(64);
   /** The application's own address, if it is known. */
@@ -51,6 +53,7 @@ export class ClientAssociations {
     this.lane[slot] = lane;
     this.lastContext[slot] = NONE;
     this.reopenAt[slot] = 0;
+    this.isRegistered[slot] = 0;
     this.isDoubtful[slot] = 0;
     this.#answers[slot] = 0;
     this.source[slot] = source;
@@ -89,7 +92,8 @@ export class ClientAssociations {
 
   /** Ends it for its application, so that it no longer counts. */
   handleEnded(now: number, slot: number): void {
-    this.handle(slot, "end");
+    const isUnknown = this.state[slot] === ASSOCIATION_OPEN && this.isRegistered[slot] === 0;
+    this.handle(slot, isUnknown ? "end unregistered" : "end");
     this.source[slot] = undefined;
     this.count--;
     if (this.state[slot] === ASSOCIATION_CLOSING) this.idle.touch(now, slot, IDLE_CLOSING);
@@ -109,6 +113,7 @@ export class ClientAssociations {
     this.lane = grown(this.lane, new Int32Array(size));
     this.lastContext = grown(this.lastContext, new Int32Array(size));
     this.reopenAt = grown(this.reopenAt, new Float64Array(size));
+    this.isRegistered = grown(this.isRegistered, new Uint8Array(size));
     this.isDoubtful = grown(this.isDoubtful, new Uint8Array(size));
     this.#answers = grown(this.#answers, new Uint8Array(size));
   }

@@ -59,8 +59,10 @@ const CONTEXT_IDLE_MS = 300_000;
 const REFUSAL_MS = 30_000;
 /** An association that the server refused is not asked for again sooner. */
 const REOPEN_MS = 1_000;
-/** A server that was told of the end of an association and does not confirm it for so long is not told again. */
+/** How long an ASSOCIATION_CLOSE that was sent awaits its confirmation. */
 const CLOSING_MS = 60_000;
+/** Most ended associations that await the server's confirmation. */
+const MAX_CLOSING = 8_192;
 /** Outputs of that kind, whatever the server says and applications send. */
 const UNREACHABLE_PER_SECOND = 200;
 /** Where ids of a session are this near their end, a new session takes its place. */
@@ -499,7 +501,7 @@ export class TunnelClient {
   }
 
   #register(now: number, slot: number, lane: Lane): void {
-    const { state, wireId, source, idle } = this.#associations;
+    const { state, wireId, source, idle, isRegistered } = this.#associations;
     const tunnel = lane.tunnel!;
     if (state[slot] === ASSOCIATION_CLOSING) {
       tunnel.writeControl(encodeAssociationClose(wireId[slot], "done"));
@@ -507,6 +509,7 @@ export class TunnelClient {
     }
     if (state[slot] !== ASSOCIATION_OPEN) return;
     tunnel.writeControl(encodeAssociationOpen(wireId[slot], source[slot]));
+    isRegistered[slot] = 1;
     for (let context = this.contexts.first(slot); context !== NONE; context = this.contexts.next(context)) {
       if (this.contexts.state[context] !== CONTEXT_UNACKED) continue;
       tunnel.writeControl(
@@ -827,6 +830,7 @@ export class TunnelClient {
     this.#pool.removeFlow(association);
     this.#releaseContexts(association);
     associations.handle(association, "closed by server");
+    associations.isRegistered[association] = 0;
     associations.reopenAt[association] = reason === "limit" || reason === "failed" ? now + REOPEN_MS : now;
   }
 
@@ -925,7 +929,8 @@ export class TunnelClient {
     }
     const lane = this.#laneOf(association);
     if ((isNew || associations.isDoubtful[association] === 1) && lane.isUp) {
-      const { wireId, source } = associations;
+      const { wireId, source, isRegistered } = associations;
+      isRegistered[association] = 1;
       lane.tunnel!.writeControl(encodeAssociationOpen(wireId[association], source[association]));
     }
     associations.isDoubtful[association] = 0;
@@ -1006,19 +1011,20 @@ export class TunnelClient {
   #endAssociation(now: number, association: number, reason: CloseReason): void {
     const associations = this.#associations;
     if (!associations.isLive(association)) return;
+    const wireId = this.wireId(association);
     this.#pool.removeFlow(association);
     this.#releaseContexts(association);
     this.#withdrawUnreachable(association);
     associations.handleEnded(now, association);
-    if (associations.state[association] !== ASSOCIATION_CLOSING) return;
-    const { idle } = associations;
-    if (idle.size(IDLE_CLOSING) > this.#options.maxAssociations) {
-      this.#forget(idle.oldest(IDLE_CLOSING), "expire");
+    if (associations.state[association] !== ASSOCIATION_CLOSING) {
+      this.#associationById.delete(wireId);
+      return;
     }
+    const { idle } = associations;
+    if (idle.size(IDLE_CLOSING) > MAX_CLOSING) this.#forget(idle.oldest(IDLE_CLOSING), "expire");
     this.#armAssociations();
     const lane = this.#laneOf(association);
-    if (lane.isUp)
-      lane.tunnel!.writeControl(encodeAssociationClose(associations.wireId[association], reason));
+    if (lane.isUp) lane.tunnel!.writeControl(encodeAssociationClose(wireId, reason));
   }
 
   /** Its slot may stand for another association by the time that the host hears of it. */
@@ -1070,7 +1076,7 @@ export class TunnelClient {
         this.#outputs.push({ kind: "association-closed", association: slot, reason: "idle" });
       }
     }
-    // While there is no lane the server has not been told; it may keep them for long.
+    // Without a lane the server cannot confirm, and may keep them for long.
     while (this.#sessionUp) {
       const slot = idle.expired(now, IDLE_CLOSING, CLOSING_MS);
       if (slot === NONE) break;

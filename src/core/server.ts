@@ -1100,6 +1100,9 @@ export class TunnelServer {
     const id = this.contexts.id[slot];
     const connection = this.#associations.connectionOf[this.contexts.association[slot]];
     if (id !== HIDDEN_ID && connection !== undefined) {
+      // Unacknowledged it would be taken for refused.
+      if (this.contexts.state[slot] === CONTEXT_RESOLVING)
+        this.#sendControl(connection, encodeCompressionAck(id));
       this.#sendControl(connection, encodeCompressionClose(id));
     }
     this.#releaseContext(slot);

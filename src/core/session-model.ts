@@ -37,7 +37,7 @@ export const ASSOCIATION = new StateTable({
   free: { open: "local" },
   /** Unknown to the server: nothing was sent yet, or the server closed it. */
   local: { register: "open", end: "ended" },
-  open: { "closed by server": "local", end: "closing" },
+  open: { "closed by server": "local", end: "closing", "end unregistered": "ended" },
   /** Ended here; the server has not confirmed it. */
   closing: { "closed by server": "free", "new session": "free", expire: "free" },
   /** Ended; free once the host knows. */
