@@ -2,14 +2,14 @@ import { findHeadEnd, MAX_HEAD_BYTES } from "../wire/http-head.ts";
 
 const LF = 10;
 const CR = 13;
-/** Interim responses before one that counts. */
+/** Most interim responses that are accepted before a final one. */
 const MAX_INTERIM = 16;
 
-/** Gathers an HTTP head of at most 8 KiB from a stream cut anywhere. Empty lines before it are left out (RFC 9112 §2.2). */
+/** Gathers an HTTP head of at most 8 KiB from a stream cut anywhere. Skips empty lines before it (RFC 9112 §2.2). */
 export class HeadBuffer {
   bytes = new Uint8Array(512);
   length = 0;
-  /** Bytes of empty lines before the head, which count towards its limit. */
+  /** Bytes of empty lines before the head; they count towards its limit. */
   #skipped = 0;
   #interim = 0;
 
@@ -38,14 +38,14 @@ export class HeadBuffer {
     return this.length >= room ? -2 : -1;
   }
 
-  /** Makes ready for the head of another message. */
+  /** Prepares for the head of another message. */
   clear(): void {
     this.length = 0;
     this.#skipped = 0;
     this.#interim = 0;
   }
 
-  /** Makes ready for the response behind an interim one. @returns false when there have been too many */
+  /** Prepares for the response after an interim one. @returns false when there have been too many */
   clearInterim(): boolean {
     this.length = 0;
     this.#skipped = 0;
@@ -53,10 +53,10 @@ export class HeadBuffer {
     return this.#interim <= MAX_INTERIM;
   }
 
-  /** @returns the offset behind them */
+  /** @returns the offset behind the empty lines */
   #skipEmptyLines(chunk: Uint8Array, offset: number, end: number): number {
     let at = offset;
-    // Cut behind its CR.
+    // The chunk before ended between CR and LF.
     if (this.length === 1 && this.bytes[0] === CR && at < end && chunk[at] === LF) {
       this.length = 0;
       at++;

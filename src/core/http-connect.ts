@@ -8,7 +8,7 @@ import { ProtocolError } from "./errors.ts";
 import { HeadBuffer } from "./head-buffer.ts";
 import type { Socks5Credentials } from "./socks5-server.ts";
 
-/** A field of the request, besides those that it always has: a token, and a value without control characters. */
+/** An additional field of the request: a token, and a value without control characters. */
 export type HeaderField = readonly [name: string, value: string];
 
 /** HTTP/1.1 CONNECT (RFC 9110 §9.3.6) as the client, with basic credentials (RFC 7617). */
@@ -51,7 +51,7 @@ export class HttpConnect implements ConnectHandshake {
         return { kind: "connected", surplus: copyOf(bytes, at, bytes.length - at) };
       }
       if (!isInterim(status)) return failed("ERR_PROXY_REFUSED", this.#describeRefusal(status, head!));
-      if (!this.#head.clearInterim()) return failed("ERR_HEAD_TOO_LARGE", "interim responses without end");
+      if (!this.#head.clearInterim()) return failed("ERR_HEAD_TOO_LARGE", "too many interim responses");
     }
   }
 
@@ -60,11 +60,11 @@ export class HttpConnect implements ConnectHandshake {
     const schemes = authenticationSchemes(head, "proxy-authenticate");
     const offer = schemes.length === 0 ? "" : ` (${schemes.join(", ")})`;
     if (schemes.length > 0 && !schemes.some((scheme) => scheme.toLowerCase() === "basic")) {
-      return `status 407: it wants credentials by another scheme than Basic${offer}: give http://HOST:PORT?header=Proxy-Authorization:%20...`;
+      return `status 407: the proxy does not accept Basic credentials${offer}: use http://HOST:PORT?header=Proxy-Authorization:%20...`;
     }
     return this.#credentials === undefined
-      ? `status 407: it wants credentials${offer}: give http://USER:PASSWORD@HOST:PORT`
-      : `status 407: it does not take the user and password that were given${offer}`;
+      ? `status 407: the proxy wants credentials${offer}: use http://USER:PASSWORD@HOST:PORT`
+      : `status 407: the proxy refused the user and password${offer}`;
   }
 }
 

@@ -241,7 +241,7 @@ export class Lane {
     );
   }
 
-  /** Judges a whole head. @returns undefined when another response follows, be it to another request, which is sent */
+  /** Judges a whole head. @returns undefined when another response follows: after an interim one, or to a new request */
   #judge(now: number, session: SessionCredentials | undefined): Answer | undefined {
     const head = decodeHead(this.#head.bytes, this.#head.length);
     const response = head === undefined ? undefined : decodeUpgradeResponse(head);
@@ -250,7 +250,7 @@ export class Lane {
     }
     if (isInterim(response.status)) {
       if (this.#head.clearInterim()) return undefined;
-      return failed(new ProtocolError("ERR_HEAD_TOO_LARGE", "interim responses without end"));
+      return failed(new ProtocolError("ERR_HEAD_TOO_LARGE", "too many interim responses"));
     }
     if (response.challenge !== undefined && this.#options.psk !== undefined) {
       return this.#answerChallenge(now, session, response.challenge, response.keepsConnection);

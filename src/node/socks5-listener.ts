@@ -14,7 +14,7 @@ import type { SocketListener } from "./socket-listener.ts";
 import { joined, listenForDescriptors, listenForSockets } from "./socket-listener.ts";
 import { relayTcp } from "./tcp-relay.ts";
 
-/** A client that vanished is noticed some 10 s later. */
+/** Probes start after this idle time; a client that has vanished is noticed some 10 s later. */
 const KEEP_ALIVE_MS = 30_000;
 /** RFC 1928 §6. */
 const SUCCEEDED = 0;
@@ -106,7 +106,7 @@ export class Socks5Listener {
       timer.stop();
       abort.abort();
     });
-    // The client asks for nothing, or no longer for its association.
+    // The client has not made a request, or ends its association.
     const handleEnd = () => socket.end();
     const handleData = (chunk: Buffer) => {
       machine.handleStream(performance.now(), chunk);

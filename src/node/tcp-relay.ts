@@ -1,21 +1,20 @@
 import type { Socket } from "node:net";
 
-/** A relayed connection that has ended one way may be idle for so long: what OpenBSD's pf gives one that is closing. */
-export const HALF_OPEN_IDLE_MS = 900_000;
+/** Idle time after which a half-closed connection is reset; the same as `tcp.closing` in OpenBSD's pf. */
+const HALF_OPEN_IDLE_MS = 900_000;
 
 /**
- * Relays two connections both ways until both directions have ended. Each end is passed on as it came: a FIN as a FIN,
- * which leaves the other direction open, and a reset or any other failure as a reset.
+ * Relays between two connections until both directions have ended. A FIN is passed on as a FIN, which leaves the other
+ * direction open; a reset, or any other failure, as a reset.
  *
- * @param near  paused or without a reader; both with `allowHalfOpen`, whatever has been received of them already
- * @param halfOpenIdleMs  for tests
+ * Both sockets have `allowHalfOpen` and nobody who reads them; they may have received data and a FIN already.
  */
 export function relayTcp(near: Socket, far: Socket, halfOpenIdleMs = HALF_OPEN_IDLE_MS): void {
   const reset = () => {
     for (const socket of [near, far]) if (!socket.destroyed) socket.resetAndDestroy();
   };
   const handleHalfOpen = () => {
-    // A peer that went away after its FIN is noticed by nothing else: no one reads from it any more.
+    // Nothing else notices a peer that vanishes after its FIN: libuv no longer polls a socket it has read to the end.
     for (const socket of [near, far]) socket.setTimeout(halfOpenIdleMs);
   };
   for (const [from, to] of [

@@ -9,9 +9,9 @@ import type { Program, TwoHosts } from "./two-hosts.ts";
 import { makeKeyFile, programFile, udpServer } from "./underpass.ts";
 import { useTwoHosts } from "./use-two-hosts.ts";
 
-/** What is sent there gets no answer of any kind. */
+/** Nothing answers here. */
 const BLACK_HOLES = { IPv4: "10.77.0.66", IPv6: "2001:db8:77::66" };
-/** The system prefers it to IPv4, which it does not do with {@link Host.ipv6}. */
+/** Preferred to IPv4, unlike the unique local {@link Host.ipv6} (RFC 6724). */
 const SERVER_IPV6 = "2001:db8:77::2";
 /** Asks the SOCKS5 server on port argv[1] for argv[2], and resets the connection when its stdin ends. */
 const GIVE_UP = `
@@ -54,7 +54,7 @@ describeOnTwoHosts("a name with several addresses", () => {
     keyFile = makeKeyFile(hosts);
   });
 
-  /** udp-local that knows the names. */
+  /** Starts a udp-local that can resolve the names. */
   async function startLocal(options: readonly string[]): Promise<Program> {
     const script = 'mount --bind "$1" /etc/hosts; shift; exec "$@"';
     const service = new Service(
@@ -70,7 +70,7 @@ describeOnTwoHosts("a name with several addresses", () => {
     return service.program;
   }
 
-  /** Connections that no answer has come to yet. */
+  /** Connections that are still waiting for an answer. */
   const synSent = () => hosts.client.run(["ss", "-Htn", "state", "syn-sent"]);
 
   async function waitForSynSent(count: number): Promise<void> {
@@ -94,18 +94,18 @@ describeOnTwoHosts("a name with several addresses", () => {
       const forwardPort = hosts.client.port();
       const forward = ["--forward", `127.0.0.1:${forwardPort}=127.0.0.1:${echoPort}`];
       const local = await startLocal(["--server", server, ...forward, ...out]);
-      // A black hole that was waited for would cost the whole way its time.
+      // Waiting for the black hole would exceed the deadline of the whole connection.
       await local.waitForLine(/"msg":"session up"/, 5_000);
       await waitForEcho(hosts.client, "127.0.0.1", forwardPort);
       expect(local.lines.filter(({ text }) => /cannot reach/.test(text))).toEqual([]);
     }
 
-    it("is reached by its second address when the first is a black hole, and the first is given up", async () => {
+    it("is reached at its second address when the first is a black hole, and the attempt at the first is cancelled", async () => {
       await expectTunnel(`hole-and-server.test:${await startServer(hosts.server.ipv4)}`);
       expect(await synSent()).toEqual([]);
     });
 
-    it("is reached by its second address when the first refuses", async () => {
+    it("is reached at its second address when the first refuses", async () => {
       await expectTunnel(`server.test:${await startServer(hosts.server.ipv4)}`);
     });
 
@@ -117,7 +117,7 @@ describeOnTwoHosts("a name with several addresses", () => {
       await local.waitForLine(new RegExp(`cannot connect: server\\.test:${port}: ${both}"`));
     });
 
-    it("keeps no descriptor of a connection that the application has given up", async () => {
+    it("keeps no descriptor of a connection whose application resets it", async () => {
       const socksPort = hosts.client.port();
       const listen = ["--server", `127.0.0.1:${hosts.client.port()}`, "--listen", `127.0.0.1:${socksPort}`];
       const local = await startLocal([...listen, ...out]);

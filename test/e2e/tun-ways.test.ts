@@ -117,7 +117,7 @@ describeWithTun("the ways that tun2socks sends UDP and TCP", () => {
     expect(dig.lines.map(({ text }) => text).join("\n")).toMatch(/connection refused/);
   });
 
-  it("TCP that has ended one way goes on the other way, and a reset stays one, direct and by udp-local's SOCKS5 server", async () => {
+  it("half-closes and resets of TCP get through, directly and by udp-local's SOCKS5 server", async () => {
     const { client, server } = hosts;
     await addAddressesBeyond(hosts);
     for (const [network, address] of [

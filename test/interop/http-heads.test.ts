@@ -109,7 +109,7 @@ exec socat - TCP:127.0.0.1:${upstream}
     }
   }
 
-  it("are as the tests below want them", async () => {
+  it("haproxy sends a 103 first, and a byte that is not ASCII", async () => {
     const socket = connect(ports.reverse, "127.0.0.1").setEncoding("latin1");
     socket.write("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     let text = "";
@@ -117,27 +117,27 @@ exec socat - TCP:127.0.0.1:${upstream}
     expect(text).toMatch(/^HTTP\/1\.1 103 .*\r\n\r\nHTTP\/1\.1 404 .*\r\nx-name: caf\xe9\r\n/s);
   });
 
-  it("a 103 and a byte that is not ASCII before the 200 of haproxy, which wants a field of its own for tinyproxy", () =>
+  it("haproxy carries the tunnel to tinyproxy when the URL has the field that it asks for, past a 103", () =>
     expectEcho({
       server: direct,
       via: [`http://user:p4ss@127.0.0.1:${ports.gate}?header=X-Gate:%20open,%20please&header=X-Other:%20a`],
     }));
 
-  it("the same with another value of that field is refused", () =>
+  it("haproxy refuses the CONNECT when the URL has another value of that field", () =>
     expect(
       expectEcho({ server: direct, via: [`http://user:p4ss@127.0.0.1:${ports.gate}?header=X-Gate:%20no`] }),
     ).rejects.toThrow(/status 403$/));
 
-  it("a 103 and a byte that is not ASCII before the 101 of udp-server behind haproxy", () =>
+  it("udp-server behind haproxy accepts the tunnel, past a 103", () =>
     expectEcho({ server: `127.0.0.1:${ports.reverse}` }));
 
-  it("a 200 whose lines end with line feeds alone", () =>
+  it("a proxy whose lines end with LF alone carries the tunnel", () =>
     expectEcho({ server: direct, via: [`http://127.0.0.1:${ports.lineFeeds}`] }));
 
-  it("tinyproxy's 407 is reported with what to do", async () => {
+  it("a 407 of tinyproxy is reported with what to use", async () => {
     const failure = expectEcho({ server: direct, via: [`http://127.0.0.1:${ports.tinyproxy}`] });
     await expect(failure).rejects.toThrow(
-      /status 407: it wants credentials \(Basic\): give http:\/\/USER:PASSWORD@HOST:PORT$/,
+      /status 407: the proxy wants credentials \(Basic\): use http:\/\/USER:PASSWORD@HOST:PORT$/,
     );
   });
 });

@@ -136,7 +136,7 @@ socks pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }
       }
     });
 
-    it("a target that has sent its FIN hears what PySocks says after it", async () => {
+    it("a target that has sent its FIN receives what PySocks sends after it", async () => {
       const late = new Promise<string>((done) => {
         handleTarget = (socket) => {
           socket.end("hello");
@@ -153,7 +153,7 @@ socks pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }
     });
   });
 
-  // danted makes a FIN of a reset.
+  // danted turns a reset into a FIN.
   describe.each(["direct", "by another udp-local"] as const)("%s", (way) => {
     it("a client's reset resets the target's connection", async () => {
       const outcome = new Promise<string | undefined>((done) => {

@@ -6,7 +6,7 @@ import { encodeUpgradeResponse } from "../../src/wire/upgrade.ts";
 import { concat, cut, cutLengths } from "../unit/cuts.ts";
 import { Network } from "./network.ts";
 
-describe("a client that hears other responses before the one that counts", () => {
+describe("a client that receives other responses before the final one", () => {
   const accepted = encodeUpgradeResponse(true, [], {
     nonce: new Uint8Array(16),
     session: new Uint8Array(16).fill(1),
@@ -14,7 +14,7 @@ describe("a client that hears other responses before the one that counts", () =>
     mac: undefined,
   });
 
-  /** What the client puts out once these pieces have come as the answer to its request. */
+  /** The outputs of the client after these pieces arrive in answer to its request. */
   function outputsFor(pieces: readonly Uint8Array[]): ClientOutput[] {
     const { client } = new Network();
     const outputs: ClientOutput[] = [];
@@ -33,7 +33,7 @@ describe("a client that hears other responses before the one that counts", () =>
     return outputs;
   }
 
-  it("waits past interim ones, however they are cut", () => {
+  it("skips interim ones, however they are cut", () => {
     const interim = asciiBytes(
       "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\nLink: <\xe9>\n\nHTTP/1.1 102 x\r\n\r\n",
     );
@@ -46,7 +46,7 @@ describe("a client that hears other responses before the one that counts", () =>
     );
   });
 
-  it("gives a server up that sends 17 interim ones", () => {
+  it("disconnects from a server that sends 17 interim ones", () => {
     const interim = (count: number) => asciiBytes("HTTP/1.1 100 Continue\r\n\r\n".repeat(count));
     expect(outputsFor([concat(interim(16), accepted)])).toMatchObject([{ kind: "session-up" }]);
     expect(outputsFor([concat(interim(17), accepted)])).toMatchObject([

@@ -145,7 +145,7 @@ describe("redactUrl", () => {
     expect(redactUrl("http://h:1/")).toBe("http://h:1/");
   });
 
-  it("takes away the values of options, but shows those of TLS, which are files and names", () => {
+  it("removes the values of options, but keeps those of TLS, which are files and names", () => {
     expect(redactUrl("http://h:1?header=Cookie:a&h%65ader=b")).toBe("http://h:1?header=***&h%65ader=***");
     expect(redactUrl("tls://?ca=/a&key=/b&header=c")).toBe("tls://?ca=/a&key=/b&header=***");
   });
@@ -181,7 +181,7 @@ describe("a connection", () => {
     expect(failure).not.toContain("al@ce");
   });
 
-  it("gives an HTTP proxy the fields of its URL, in order, in UTF-8, with a plus sign as it stands", async () => {
+  it("sends an HTTP proxy the fields of its URL, in order and in UTF-8, with a plus sign unchanged", async () => {
     const fields = "?header=User-Agent:%20a%2Fb&header=X:&header=X:%09%C3%A9+:%20c%20";
     const { heard } = await heardThrough(
       (port) => parse([`http://127.0.0.1:${port}${fields}`], "a.test:9").connect(never, undefined),

@@ -48,14 +48,14 @@ describe("interleaveFamilies", () => {
 });
 
 describe("resolveHost", () => {
-  it("takes an address as it is, and has the system resolve a name", async () => {
+  it("returns an address unchanged, and resolves a name through the system", async () => {
     expect(await resolveHost("192.0.2.1", never())).toEqual(["192.0.2.1"]);
     expect(await resolveHost("2001:db8::1", never())).toEqual(["2001:db8::1"]);
     expect(await resolveHost("localhost", never())).toContain("127.0.0.1");
   });
 
-  it("does not wait for the resolver any longer when it is given up", async () => {
-    await expect(resolveHost("localhost", AbortSignal.abort())).rejects.toThrow("its name is not resolved");
+  it("stops waiting for the resolver when it is cancelled", async () => {
+    await expect(resolveHost("localhost", AbortSignal.abort())).rejects.toThrow("the name was not resolved");
   });
 });
 
@@ -67,9 +67,9 @@ describe("connectFirst", () => {
     vi.useRealTimers();
   });
 
-  /** Attempts that end when the test says so. */
+  /** Attempts whose outcome the test decides. */
   class Attempts {
-    /** By address: when it began, since the start. */
+    /** When each address was tried, in milliseconds since the start. */
     readonly began: Record<string, number> = {};
     readonly givenUp: string[] = [];
     readonly onDone = new Map<string, (result: { address: string } | string) => void>();
@@ -92,7 +92,7 @@ describe("connectFirst", () => {
     }
   }
 
-  it("begins an attempt every 250 ms while none answers, and gives the others up for the first that does", async () => {
+  it("starts an attempt every 250 ms while none answers, and cancels the others once one does", async () => {
     const attempts = new Attempts();
     const first = connectFirst(["a", "b", "c", "d"], attempts.begin, never());
     vi.advanceTimersByTime(600);
@@ -104,7 +104,7 @@ describe("connectFirst", () => {
     expect(Object.keys(attempts.began)).toEqual(["a", "b", "c"]);
   });
 
-  it("begins the next attempt as soon as one fails, and waits 250 ms from there", async () => {
+  it("starts the next attempt as soon as one fails, and the one after that 250 ms later", async () => {
     const attempts = new Attempts();
     const first = connectFirst(["a", "b", "c", "d"], attempts.begin, never());
     vi.advanceTimersByTime(100);
@@ -116,7 +116,7 @@ describe("connectFirst", () => {
     expect(await first).toEqual({ address: "c" });
   });
 
-  it("names each address and its reason when all have failed, those that cannot even begin among them", async () => {
+  it("names each address and its reason when all fail, including those that fail immediately", async () => {
     const attempts = new Attempts();
     const begin: typeof attempts.begin = (address, onDone) => {
       if (address !== "c") return attempts.begin(address, onDone);
@@ -130,14 +130,14 @@ describe("connectFirst", () => {
     expect(attempts.givenUp).toEqual([]);
   });
 
-  it("does not repeat an address that stands alone", async () => {
+  it("does not repeat the only address in the error", async () => {
     const attempts = new Attempts();
     const first = connectFirst(["a"], attempts.begin, never());
     attempts.fail("a", "refused");
     await expect(first).rejects.toThrow(/^refused$/);
   });
 
-  it("gives up whatever is under way when it is told to, and begins nothing more", async () => {
+  it("cancels all attempts when its signal aborts, and starts no more", async () => {
     const attempts = new Attempts();
     const abort = new AbortController();
     const first = connectFirst(["a", "b", "c", "d"], attempts.begin, abort.signal);
@@ -150,13 +150,13 @@ describe("connectFirst", () => {
     expect(Object.keys(attempts.began)).toEqual(["a", "b", "c"]);
   });
 
-  it("begins nothing when it was told to before", async () => {
+  it("starts nothing when its signal has already aborted", async () => {
     const attempts = new Attempts();
     await expect(connectFirst(["a"], attempts.begin, AbortSignal.abort())).rejects.toThrow();
     expect(attempts.began).toEqual({});
   });
 
-  it("begins each address once, at most 250 ms after the one before, and ends all but the winner", async () => {
+  it("tries each address once, at most 250 ms after the previous one, and cancels all but the winner", async () => {
     const events = fc.array(fc.tuple(fc.nat(300), fc.nat(7), fc.nat(9)), { maxLength: 30 });
     await fc.assert(
       fc.asyncProperty(fc.integer({ min: 1, max: 8 }), events, async (count, script) => {

@@ -33,7 +33,7 @@ const decode = (text: string) => {
 
 /** As {@link decodeHead}, by expressions over the whole text. */
 function decodeNaively(text: string): HttpHead | undefined {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not be there.
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are the ones to refuse.
   if (/[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)/.test(text)) return undefined;
   const [, startLine, rest] = /^([^ \t\r\n][^\r\n]*)\r?\n((?:[^\r\n]+\r?\n)*)\r?\n$/.exec(text) ?? [];
   if (startLine === undefined || /^[ \t]/.test(rest)) return undefined;
@@ -101,7 +101,7 @@ describe("decodeHead", () => {
     expect(statusOf(head)).toBe(200);
   });
 
-  it("does as an expression over the whole text does, for 20,000 heads with pieces at the wrong place", () => {
+  it("agrees with an expression over the whole text, for 20,000 heads with misplaced pieces", () => {
     const random = seededRandom(34);
     const piece = fc.constantFrom(
       ...[
@@ -196,7 +196,7 @@ describe("the status of a response", () => {
     expect(statusOf({ startLine, fields: new Map() })).toBe(status);
   });
 
-  it("is one that another follows for 100 to 199, but for 101", () => {
+  it("is interim from 100 to 199, except 101", () => {
     expect([100, 101, 102, 103, 199, 200, 401].map(isInterim)).toEqual([
       ...[true, false, true, true, true, false, false],
     ]);
@@ -233,7 +233,7 @@ describe("authentication schemes", () => {
 });
 
 describe("trimBlanks", () => {
-  it("takes away blanks and tabs at both ends alone", () => {
+  it("removes blanks and tabs at both ends only", () => {
     const text = fc.string({ unit: fc.constantFrom(" ", "\t", "a", "\xa0", "\n"), maxLength: 8 });
     fc.assert(
       fc.property(text, (value) => {
@@ -301,7 +301,7 @@ describe("HeadBuffer", () => {
     },
   );
 
-  it("is ready for 16 more heads behind interim responses, and again once it is cleared", () => {
+  it("accepts 16 interim responses, and 16 more once it is cleared", () => {
     const buffer = new HeadBuffer();
     const bytes = asciiBytes("a\r\n\r\n");
     for (let round = 0; round < 2; round++) {

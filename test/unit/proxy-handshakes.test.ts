@@ -129,7 +129,7 @@ describe("HttpConnect", () => {
     );
   });
 
-  it("adds the fields that it was given, in UTF-8", () => {
+  it("adds the given fields, in UTF-8", () => {
     const fields = [
       ["User-Agent", "a"],
       ["X", "ä"],
@@ -152,7 +152,7 @@ describe("HttpConnect", () => {
     });
   });
 
-  it("connects with lines that end with a line feed alone", () => {
+  it("accepts lines that end with LF alone", () => {
     const head = "\nHTTP/1.0 200 OK\nVia: x\n\n";
     expect(shake(open(), [asciiBytes(`${head}\n\nhello`)])).toMatchObject({
       end: "connected",
@@ -160,30 +160,26 @@ describe("HttpConnect", () => {
     });
   });
 
-  it("takes 16 interim responses, and fails at one more", () => {
+  it("skips 16 interim responses, and fails at one more", () => {
     const interim = (count: number) => answer(`${"HTTP/1.1 103 x\n\n".repeat(count)}HTTP/1.1 200 OK\n\n`);
     expect(shake(open(), [interim(16)]).end).toBe("connected");
     expect(shake(open(), [interim(17)]).end).toBe("ERR_HEAD_TOO_LARGE");
   });
 
   it.each([
-    [undefined, "", "status 407: it wants credentials: give http://USER:PASSWORD@HOST:PORT"],
+    [undefined, "", "status 407: the proxy wants credentials: use http://USER:PASSWORD@HOST:PORT"],
     [
       undefined,
       'Negotiate\nProxy-Authenticate: Basic realm="a"',
-      "status 407: it wants credentials (Negotiate, Basic): give http://USER:PASSWORD@HOST:PORT",
+      "status 407: the proxy wants credentials (Negotiate, Basic): use http://USER:PASSWORD@HOST:PORT",
     ],
-    [
-      CREDENTIALS,
-      'Basic realm="a"',
-      "status 407: it does not take the user and password that were given (Basic)",
-    ],
+    [CREDENTIALS, 'Basic realm="a"', "status 407: the proxy refused the user and password (Basic)"],
     [
       CREDENTIALS,
       "NTLM",
-      "status 407: it wants credentials by another scheme than Basic (NTLM): give http://HOST:PORT?header=Proxy-Authorization:%20...",
+      "status 407: the proxy does not accept Basic credentials (NTLM): use http://HOST:PORT?header=Proxy-Authorization:%20...",
     ],
-  ])("says what to do about a 407 with %j and %j", (credentials, challenge, text) => {
+  ])("reports a 407 to credentials %j with schemes %j, and what to use", (credentials, challenge, text) => {
     const handshake = new HttpConnect("a:1", credentials);
     handshake.start();
     const head = `HTTP/1.1 407 x\nProxy-Authenticate: ${challenge}\n\n`;

@@ -21,7 +21,7 @@ async function makePair(): Promise<readonly [Socket, Socket]> {
   return [near, far];
 }
 
-/** Two peers and the relay's sockets between them. */
+/** Two peers with the relay's sockets between them. */
 async function makeRelay(halfOpenIdleMs?: number) {
   const [client, near] = await makePair();
   const [far, target] = await makePair();
@@ -67,7 +67,7 @@ describe("relayTcp", () => {
     }
   });
 
-  it("passes on what was received before it began, and a FIN that was noticed then", async () => {
+  it("passes on data and a FIN received before it started", async () => {
     const [client, near] = await makePair();
     const [far, target] = await makePair();
     client.end("early");
@@ -79,27 +79,24 @@ describe("relayTcp", () => {
     await closed(near, far);
   });
 
-  it.each(["client", "target"] as const)(
-    "passes a reset by the %s on, after a FIN as well",
-    async (first) => {
-      for (const hasEnded of [false, true]) {
-        const { near, far, ...peers } = await makeRelay();
-        const second = first === "client" ? "target" : "client";
-        peers[first].write("x");
-        await once(peers[second].resume(), "data");
-        if (hasEnded) {
-          peers[second].end();
-          await once(peers[first].resume(), "end");
-        }
-        const outcome = heard(peers[second]);
-        peers[first].resetAndDestroy();
-        expect(await outcome).toBe("ECONNRESET");
-        await closed(near, far);
+  it.each(["client", "target"] as const)("passes on a reset by the %s, also after a FIN", async (first) => {
+    for (const hasEnded of [false, true]) {
+      const { near, far, ...peers } = await makeRelay();
+      const second = first === "client" ? "target" : "client";
+      peers[first].write("x");
+      await once(peers[second].resume(), "data");
+      if (hasEnded) {
+        peers[second].end();
+        await once(peers[first].resume(), "end");
       }
-    },
-  );
+      const outcome = heard(peers[second]);
+      peers[first].resetAndDestroy();
+      expect(await outcome).toBe("ECONNRESET");
+      await closed(near, far);
+    }
+  });
 
-  it("resets the other end of a connection that is destroyed here, although its peer had sent a FIN", async () => {
+  it("resets the other end when one is destroyed, although its peer had sent a FIN", async () => {
     const { client, near, far, target } = await makeRelay();
     client.end();
     await once(target.resume(), "end");
@@ -108,7 +105,7 @@ describe("relayTcp", () => {
     expect(await isReset(target)).toBe(true);
   });
 
-  it("closes both when one end is lost in the turn of the loop in which the other's FIN is passed on", async () => {
+  it("closes both when one end is lost in the turn of the loop in which its FIN is passed on", async () => {
     const { client, near, far } = await makeRelay();
     client.end();
     await once(near, "end");
@@ -117,7 +114,7 @@ describe("relayTcp", () => {
     await closed(near, far);
   });
 
-  it("ends both when one end has sent a FIN and nothing is heard for the idle time", async () => {
+  it("resets both when one end has sent a FIN and nothing is received for the idle time", async () => {
     const { client, near, far, target } = await makeRelay(50);
     client.end("x");
     await once(target, "readable");
@@ -125,7 +122,7 @@ describe("relayTcp", () => {
     expect(await isReset(target)).toBe(true);
   });
 
-  it("ends both when the peer of a half-open connection takes nothing for the idle time", async () => {
+  it("resets both when the peer of a half-open connection reads nothing for the idle time", async () => {
     const { client, near, far, target } = await makeRelay(50);
     client.pause().end("x");
     // More than the kernel and the relay hold.
@@ -135,7 +132,7 @@ describe("relayTcp", () => {
     expect((await heard(client)).length).toBeLessThan(size);
   });
 
-  it("lets connections that are open both ways be idle", async () => {
+  it("does not limit the idle time of a connection that is open both ways", async () => {
     const { client, near, far, target } = await makeRelay(50);
     expect([near.timeout, far.timeout]).toEqual([undefined, undefined]);
     client.end("x");
@@ -143,7 +140,7 @@ describe("relayTcp", () => {
     expect(await Promise.all([heard(client), heard(target)])).toEqual(["y", "x"]);
   });
 
-  it("resets the other end when one was lost before it began", async () => {
+  it("resets the other end when one was lost before it started", async () => {
     const [, near] = await makePair();
     const [far, target] = await makePair();
     near.destroy();

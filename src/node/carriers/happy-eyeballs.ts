@@ -1,16 +1,17 @@
 import { lookup } from "node:dns/promises";
 import { isIP } from "node:net";
 
-/** RFC 8305 §5: an attempt has so long before the next one begins beside it. */
+/** Time after which the next attempt starts in parallel (Connection Attempt Delay, RFC 8305 §5). */
 const ATTEMPT_DELAY_MS = 250;
-/** Addresses of one name that are tried. */
+/** How many addresses of one name are tried. */
 const MAX_ADDRESSES = 16;
 
 /**
- * Begins to connect to one address. `onDone` gets the connection, or the reason why there is none: once, later, and not
- * after the function that is returned, which gives the attempt up and frees its descriptor at once.
+ * Starts connecting to one address. `onDone` is called once, asynchronously, with the connection or with the reason for
+ * its failure.
  *
- * @throws Error when the attempt fails at once
+ * @returns a function that cancels the attempt and closes its descriptor at once; `onDone` is not called after that
+ * @throws Error when the attempt fails immediately
  */
 export type BeginAttempt<T extends object> = (
   address: string,
@@ -18,15 +19,14 @@ export type BeginAttempt<T extends object> = (
 ) => () => void;
 
 /**
- * The addresses of a host in the order in which they are tried: the system's, with the families alternating (RFC 8305
- * §4).
+ * The addresses of a host in the order in which to try them: the system's order, with families alternating (RFC 8305 §4).
  *
- * @throws Error when the name cannot be resolved, or is not by the time that `signal` aborts
+ * @throws Error when the name cannot be resolved, or `signal` aborts first
  */
 export async function resolveHost(host: string, signal: AbortSignal): Promise<string[]> {
   if (isIP(host) !== 0) return [host];
   const found = await new Promise<string[]>((done, failed) => {
-    const giveUp = () => failed(new Error("its name is not resolved"));
+    const giveUp = () => failed(new Error("the name was not resolved"));
     if (signal.aborted) giveUp();
     signal.addEventListener("abort", giveUp, { once: true });
     lookup(host, { all: true, verbatim: true })
@@ -36,7 +36,7 @@ export async function resolveHost(host: string, signal: AbortSignal): Promise<st
   return interleaveFamilies(found).slice(0, MAX_ADDRESSES);
 }
 
-/** Alternates the families, beginning with that of the first address; each address once. */
+/** Alternates families, starting with that of the first address; drops duplicates. */
 export function interleaveFamilies(addresses: readonly string[]): string[] {
   const unique = [...new Set(addresses)];
   const first = unique.filter((address) => isIP(address) === isIP(unique[0]));
@@ -49,10 +49,10 @@ export function interleaveFamilies(addresses: readonly string[]): string[] {
 }
 
 /**
- * Connects to the address that answers first (RFC 8305 §5). The next attempt begins when the last one fails, and 250 ms
- * after it; once one has succeeded the others are given up, as all are when `signal` aborts.
+ * Connects to the address that answers first (RFC 8305 §5). The next attempt starts as soon as one fails, or after 250 ms.
+ * The first success cancels the others; when `signal` aborts, all are cancelled.
  *
- * @throws Error that names each address that was tried, if there are several, and why it was not the one
+ * @throws Error with the reason for the failure; where there are several addresses, with each one tried and its reason
  */
 export function connectFirst<T extends object>(
   addresses: readonly string[],
@@ -60,7 +60,7 @@ export function connectFirst<T extends object>(
   signal: AbortSignal,
 ): Promise<T> {
   return new Promise((done, failed) => {
-    /** Of the attempts that are under way: how to give them up. */
+    /** Cancels an attempt in progress, by its address. */
     const pending = new Map<string, () => void>();
     const reasons = new Map<string, string>();
     const waiting = addresses.values();

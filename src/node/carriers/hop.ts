@@ -13,19 +13,19 @@ export type Hop =
       readonly kind: "socks5" | "http";
       readonly endpoint: Endpoint;
       readonly credentials: Socks5Credentials | undefined;
-      /** More fields of the request; only to an HTTP proxy. */
+      /** Additional fields of the CONNECT request; empty for SOCKS5. */
       readonly fields: readonly HeaderField[];
     }
   | { readonly kind: "tls"; readonly endpoint: Endpoint | undefined; readonly options: TlsOptions }
   | { readonly kind: "unix"; readonly endpoint: Endpoint };
 
-/** Fields that say where a request goes or ends: a proxy that reads two of them may read another request. */
+/** Fields that decide where a request goes or ends: with a second one, a proxy might read a different request. */
 const OWN_FIELDS = ["host", "content-length", "transfer-encoding"];
 
 /**
- * Reads `socks5://`, `http://`, `tls://` or `unix:`.
+ * Parses `socks5://`, `http://`, `tls://` or `unix:`.
  *
- * @param index  of those that were given, from 0
+ * @param index  its position in the list
  * @throws UsageError ERR_OPTION that names the text, without its secrets
  */
 export function parseHop(text: string, index: number): Hop {
@@ -51,7 +51,7 @@ export function parseHop(text: string, index: number): Hop {
   return { kind: scheme === "http" ? "http" : "socks5", endpoint, credentials, fields };
 }
 
-/** The same text, with the paths of its socket and its files rewritten. */
+/** Rewrites the paths of the socket and the files that a hop names. */
 export function rebaseHop(text: string, inFolder: InFolder): string {
   const [, address, query] = /^(tls:[^?]*)\?(.*)$/s.exec(text) ?? [];
   if (query === undefined) return rebaseEndpoint(text, inFolder);
@@ -62,7 +62,7 @@ export function rebaseHop(text: string, inFolder: InFolder): string {
   return `${address}?${options.join("&")}`;
 }
 
-/** What a hop is called in logs. */
+/** The name of a hop in logs. */
 export function hopText(hop: Hop): string {
   if (hop.endpoint === undefined) return hop.kind;
   return hop.kind === "unix" ? endpointText(hop.endpoint) : `${hop.kind} ${endpointText(hop.endpoint)}`;
@@ -72,25 +72,25 @@ export function endpointText(endpoint: Endpoint): string {
   return endpoint.path === undefined ? formatEndpoint(endpoint.host, endpoint.port) : `unix:${endpoint.path}`;
 }
 
-/** The error for a text that is no hop. */
+/** The error for a malformed hop. */
 export function badHop(text: string, problem: string): UsageError {
   return new UsageError("ERR_OPTION", `via: ${JSON.stringify(redactUrl(text))}: ${problem}`, {
     cause: problem,
   });
 }
 
-/** @returns what is wrong with a text that is no hop, without the text */
+/** @returns what is wrong with a malformed hop, without its text; undefined for a well-formed one */
 export function findHopProblem(text: string): string | undefined {
   try {
     parseHop(text, 0);
     return undefined;
   } catch (error) {
-    // From parseEndpoint there is none.
+    // The error of parseEndpoint has no cause.
     return ((error as Error).cause as string | undefined) ?? "expected unix:/path";
   }
 }
 
-/** A URL without its user and password, whatever is in them, and without the values of options but those of `tls://`. */
+/** Removes user and password, whatever they contain, and the values of all options but those of `tls://`. */
 export function redactUrl(text: string): string {
   return text
     .replace(/^([a-z0-9+.-]+:\/\/)?.*@/is, "$1***@")
@@ -103,7 +103,7 @@ function parseHopEndpoint(text: string, host: string): Endpoint {
     const isHost = endpoint.path === undefined && makeAddress(endpoint.host, endpoint.port) !== undefined;
     if (isHost && endpoint.port > 0) return endpoint;
   } catch {
-    // Said below, without what the text holds.
+    // Reported below, without the text.
   }
   throw badHop(text, "expected HOST:PORT");
 }
@@ -117,7 +117,7 @@ function parseCredentials(text: string, userInfo: string | undefined): Socks5Cre
     const fits = (part: string) => Buffer.byteLength(part) <= 255;
     if (user !== "" && fits(user) && fits(password)) return { user, password };
   } catch {
-    // Said below, with what is wanted.
+    // Reported below, with what is expected.
   }
   throw badHop(text, "expected USER:PASSWORD, percent-encoded, of at most 255 bytes each");
 }
@@ -129,7 +129,7 @@ function parseFields(text: string, query: string, hasUser: boolean): HeaderField
     const name = field.slice(0, Math.max(colon, 0));
     const value = trimBlanks(field.slice(colon + 1));
     if (!isToken(name)) throw badHop(text, "expected header=Name:%20value");
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not be there.
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: these are the ones to refuse.
     if (/[\x00-\x08\x0a-\x1f\x7f]/.test(value)) throw badHop(text, `a control character in ${name}`);
     if (OWN_FIELDS.includes(name.toLowerCase())) throw badHop(text, `${name} is not for a header option`);
     if (hasUser && name.toLowerCase() === "proxy-authorization") {
@@ -159,7 +159,7 @@ function parseTlsOptions(text: string, query: string): TlsOptions {
   };
 }
 
-/** Options behind a question mark, percent-decoded. Not as forms have them: a plus sign is one. */
+/** Splits and percent-decodes a query. Unlike in form encoding, a plus sign stands for itself. */
 function parseQuery(text: string, query: string): (readonly [name: string, value: string])[] {
   try {
     return query
@@ -179,7 +179,7 @@ function rebasePath(encoded: string, inFolder: InFolder): string {
   try {
     return encodeURIComponent(inFolder(decodeURIComponent(encoded))).replaceAll("%2F", "/");
   } catch {
-    // Complained of where it is read.
+    // Parsing reports it.
     return encoded;
   }
 }

@@ -15,23 +15,23 @@ import { connectFirst, resolveHost } from "./happy-eyeballs.ts";
 
 const KEEP_ALIVE_MS = 30_000;
 
-/** What a socket is to be like. */
+/** Properties of the new socket. */
 export interface SocketOptions {
-  /** Where it reads into, and begins to at once. */
+  /** The socket reads into this, starting as soon as it is connected. */
   readonly onread?: OnRead | undefined;
   readonly outgoing: Outgoing | undefined;
-  /** Stays open for writing when the other end has ended. */
+  /** Whether the socket stays writable after the peer has sent its FIN. */
   readonly allowHalfOpen: boolean;
 }
 
-/** What becomes of an attempt, as {@link BeginAttempt} has it. */
+/** The second argument of a {@link BeginAttempt}. */
 type OnDone = (result: Socket | string) => void;
 
 /**
- * Connects over TCP, to the address of a name that answers first, or to a Unix socket.
+ * Connects to a Unix socket, or over TCP to whichever address of the host answers first.
  *
- * @param signal  gives up; it is of no more effect once the socket is connected
- * @throws Error that says why, for each address; HostError ERR_NATIVE
+ * @param signal  cancels the attempt; it has no effect once the socket is connected
+ * @throws Error with the reason for each address; HostError ERR_NATIVE
  */
 export async function connectSocket(
   endpoint: Endpoint,
@@ -68,7 +68,7 @@ function beginPlain(
   return () => socket.destroy();
 }
 
-/** Connects natively: the socket has to be restricted before. @throws HostError ERR_NATIVE */
+/** Connects natively, since the socket must be restricted before it connects. @throws HostError ERR_NATIVE */
 function restrictTo(
   { interfaceName, mark }: Outgoing,
   { onread, allowHalfOpen }: SocketOptions,
