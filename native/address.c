@@ -39,3 +39,13 @@ socklen_t address_to_sockaddr(const uint8_t *bytes, size_t length, struct sockad
   }
   return 0;
 }
+
+socklen_t scoped_address_to_sockaddr(const uint8_t *bytes, size_t length, struct sockaddr_storage *to) {
+  socklen_t sockaddr_length = address_to_sockaddr(bytes, length, to);
+  if (sockaddr_length > 0 && to->ss_family == AF_INET6 && length == SCOPED_IPV6_BYTES) {
+    const uint8_t *scope = bytes + ADDRESS_IPV6_BYTES;
+    ((struct sockaddr_in6 *)to)->sin6_scope_id =
+        (uint32_t)scope[0] << 24 | (uint32_t)scope[1] << 16 | (uint32_t)scope[2] << 8 | scope[3];
+  }
+  return sockaddr_length;
+}

@@ -20,11 +20,16 @@
 #define ADDRESS_IPV4_BYTES 7
 #define ADDRESS_IPV6_BYTES 19
 #define ADDRESS_MAX_BYTES 19
+#define SCOPED_IPV6_BYTES (ADDRESS_IPV6_BYTES + 4)
 
 // Returns the bytes written to `out` (at least ADDRESS_MAX_BYTES), or 0 for a family that is neither.
 size_t address_from_sockaddr(const struct sockaddr_storage *from, uint8_t *out);
 
 // Reads `length` bytes. Returns the length of the sockaddr, or 0 when they are no IPv4 or IPv6 address.
 socklen_t address_to_sockaddr(const uint8_t *bytes, size_t length, struct sockaddr_storage *to);
+
+// The same for an address to bind or to connect to: an IPv6 address may have the number of the interface of its zone behind
+// it, in 4 bytes, big-endian.
+socklen_t scoped_address_to_sockaddr(const uint8_t *bytes, size_t length, struct sockaddr_storage *to);
 
 #endif

@@ -105,7 +105,7 @@ static napi_value tcp_connect(napi_env env, napi_callback_info info) {
   environment *environment = environment_of(env);
   bytes_view bytes = get_bytes(env, values[0]);
   struct sockaddr_storage address;
-  socklen_t length = bytes.data == NULL ? 0 : address_to_sockaddr(bytes.data, bytes.bytes, &address);
+  socklen_t length = bytes.data == NULL ? 0 : scoped_address_to_sockaddr(bytes.data, bytes.bytes, &address);
   if (length == 0) return throw_system_error(env, UV_EINVAL, "connect");
   connection *connection = calloc(1, sizeof *connection);
   if (connection == NULL) return throw_system_error(env, UV_ENOMEM, "connect");

@@ -137,6 +137,22 @@ static napi_value loop_forgo_idle_time(napi_env env, napi_callback_info info) {
   return result;
 }
 
+// zoneScope(zone): number of the interface that it names, as libuv and with it Node reads it
+static napi_value zone_scope(napi_env env, napi_callback_info info) {
+  static const char prefix[] = "fe80::%";
+  napi_value value;
+  char text[sizeof prefix + 64];
+  size_t length = 0;
+  struct sockaddr_in6 address;
+  if (!get_arguments(env, info, 1, &value)) return NULL;
+  memcpy(text, prefix, sizeof prefix);
+  char *zone = text + sizeof prefix - 1;
+  size_t room = sizeof text - (sizeof prefix - 1);
+  bool is_known = napi_get_value_string_utf8(env, value, zone, room, &length) == napi_ok && length + 1 < room &&
+                  uv_ip6_addr(text, 0, &address) == 0 && address.sin6_scope_id != 0;
+  return is_known ? make_int(env, address.sin6_scope_id) : throw_system_error(env, UV_ENODEV, "zone");
+}
+
 NAPI_MODULE_INIT() {
   environment *state = calloc(1, sizeof *state);
   if (state == NULL) return NULL;
@@ -145,6 +161,7 @@ NAPI_MODULE_INIT() {
   napi_set_instance_data(env, state, NULL, NULL);
   napi_add_async_cleanup_hook(env, environment_end, state, &state->cleanup);
   set_function(env, exports, "loopForgoIdleTime", loop_forgo_idle_time);
+  set_function(env, exports, "zoneScope", zone_scope);
   udp_init(env, exports);
   tcp_init(env, exports);
   tun_init(env, exports);

@@ -91,7 +91,7 @@ static napi_value tcp_listen(napi_env env, napi_callback_info info) {
   environment *environment = environment_of(env);
   bytes_view bytes = get_bytes(env, values[0]);
   struct sockaddr_storage address;
-  socklen_t length = bytes.data == NULL ? 0 : address_to_sockaddr(bytes.data, bytes.bytes, &address);
+  socklen_t length = bytes.data == NULL ? 0 : scoped_address_to_sockaddr(bytes.data, bytes.bytes, &address);
   if (length == 0) return throw_system_error(env, UV_EINVAL, "listen");
   bool reuse_port = false;
   napi_get_value_bool(env, values[1], &reuse_port);

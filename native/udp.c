@@ -141,6 +141,8 @@ typedef struct udp_socket {
   size_t pending_bytes;
   // NULL for a socket that does not tell them apart.
   local_table *locals;
+  // The interface by which link-local addresses are reached, 0 where the socket itself or a local address tells.
+  uint32_t scope_id;
 } udp_socket;
 
 typedef struct udp_io {
@@ -804,6 +806,12 @@ typedef struct {
   const int32_t *rows;
 } send_batch;
 
+static void add_scope(const udp_socket *socket, struct sockaddr_storage *to) {
+  struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)to;
+  if (socket->scope_id != 0 && to->ss_family == AF_INET6 && IN6_IS_ADDR_LINKLOCAL(&in6->sin6_addr))
+    in6->sin6_scope_id = socket->scope_id;
+}
+
 static bool fits(int32_t offset, int32_t length, size_t bytes) {
   return offset >= 0 && length >= 0 && (size_t)offset + (size_t)length <= bytes;
 }
@@ -843,6 +851,7 @@ static size_t send_socket(udp_socket *socket, const send_batch *batch) {
         dropped++;
         continue;
       }
+      add_scope(socket, &last->to);
       message_count++;
       last->address_offset = row[5];
       last->local = row[6];
@@ -1007,7 +1016,7 @@ static napi_value udp_open(napi_env env, napi_callback_info info) {
   udp_io *io = environment->udp;
   bytes_view bytes = get_bytes(env, values[0]);
   struct sockaddr_storage address;
-  socklen_t length = bytes.data == NULL ? 0 : address_to_sockaddr(bytes.data, bytes.bytes, &address);
+  socklen_t length = bytes.data == NULL ? 0 : scoped_address_to_sockaddr(bytes.data, bytes.bytes, &address);
   if (io == NULL || length == 0) return throw_system_error(env, UV_EINVAL, "udpOpen");
   bool reuse_port = false, is_telling = false;
   napi_get_value_bool(env, values[1], &reuse_port);
@@ -1041,6 +1050,7 @@ static napi_value udp_open(napi_env env, napi_callback_info info) {
 #endif
   socket->io = io;
   socket->family = address.ss_family;
+  if (socket->family == AF_INET6) socket->scope_id = ((struct sockaddr_in6 *)&address)->sin6_scope_id;
   if (is_telling) tell_locals(socket);
   socket->first_row = socket->last_row = NONE;
   socket->poll.data = socket;

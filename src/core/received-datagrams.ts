@@ -56,8 +56,8 @@ export class ReceivedDatagrams {
     return row;
   }
 
-  /** Sets the only row, for a socket that delivers single datagrams. */
-  setOnly(data: Uint8Array, offset: number, length: number, address: Uint8Array): void {
+  /** Sets the only row, for a socket that delivers single datagrams. @param local  see {@link local} */
+  setOnly(data: Uint8Array, offset: number, length: number, address: Uint8Array, local: number): void {
     const { rows } = this;
     this.data = data;
     this.addresses = address;
@@ -65,5 +65,6 @@ export class ReceivedDatagrams {
     rows[ROW_LENGTH] = length;
     rows[ROW_ADDRESS] = 0;
     rows[ROW_ADDRESS_LENGTH] = address.length;
+    rows[ROW_LOCAL] = local;
   }
 }

@@ -15,7 +15,7 @@ import type { SocketOptions } from "./carriers/socket.ts";
 import { connectSocket } from "./carriers/socket.ts";
 import { checkTlsFiles, wrapInTls } from "./carriers/tls.ts";
 import type { Endpoint } from "./endpoint.ts";
-import { formatEndpoint, parseEndpoint } from "./endpoint.ts";
+import { formatEndpoint, parseEndpoint, splitZone } from "./endpoint.ts";
 import type { Outgoing } from "./outgoing.ts";
 
 const CONNECT_MS = 10_000;
@@ -42,7 +42,10 @@ export function parseCarrierChain(options: CarrierChainOptions): Carrier {
   const endpoint = parseEndpoint(server);
   const hops = via.map(parseHop);
   const names = hops.map(hopText);
-  const authority = endpoint.path === undefined ? formatEndpoint(endpoint.host, endpoint.port) : "localhost";
+  // A zone means something on this machine alone.
+  const authority =
+    endpoint.path === undefined ? formatEndpoint(splitZone(endpoint.host).ip, endpoint.port) : "localhost";
+  checkZones(hops, endpoint);
   return {
     description: names.length === 0 ? server : `${server} via ${names.join(", ")}`,
     authority,
@@ -53,6 +56,18 @@ export function parseCarrierChain(options: CarrierChainOptions): Carrier {
       return { stream, onread: options.onread !== undefined, isOurs: true };
     },
   };
+}
+
+/** @throws UsageError ERR_OPTION for an address on a link that a proxy would have to know */
+function checkZones(hops: readonly Hop[], server: Endpoint): void {
+  const ways = hops.filter(({ endpoint }) => endpoint !== undefined);
+  for (const [index, { kind }] of ways.entries()) {
+    const next = ways[index + 1]?.endpoint ?? server;
+    const isProxy = kind === "socks5" || kind === "http";
+    if (!isProxy || next.path !== undefined || splitZone(next.host).zone === undefined) continue;
+    const text = formatEndpoint(next.host, next.port);
+    throw new UsageError("ERR_OPTION", `via: no proxy can reach ${text}, as its zone is of this machine`);
+  }
 }
 
 /** True when the last address before the server's is a proxy's, which then connects to the server. @param via  well-formed */
@@ -96,10 +111,10 @@ export async function openTcpTarget(
 /** A UDP ASSOCIATE of a SOCKS5 server: it lasts as long as `stream` does. */
 export interface UdpAssociate {
   readonly stream: Duplex;
-  /** Where the server takes datagrams, as it says; its IP may be unspecified. */
-  readonly relay: AddressBytes;
-  /** The server's own address. */
-  readonly server: Endpoint;
+  /** BND.ADDR and BND.PORT: where the server takes datagrams, as it says. */
+  readonly bound: AddressBytes;
+  /** IP text of the server, with its zone. */
+  readonly peer: string;
 }
 
 /** @param url  `socks5://[user:password@]host:port` */
@@ -114,7 +129,9 @@ export async function openUdpAssociate(
   const unknown = makeAddress("0.0.0.0", 0)!;
   const handshake = new Socks5Client(unknown, hop.credentials, COMMAND_UDP_ASSOCIATE);
   await shakeHands(stream, handshake, AbortSignal.any([signal, AbortSignal.timeout(CONNECT_MS)]));
-  return { stream, relay: handshake.bound!, server: hop.endpoint };
+  const { remoteAddress } = stream;
+  if (remoteAddress === undefined) throw new HostError("ERR_CONNECTION_LOST", "by the proxy");
+  return { stream, bound: handshake.bound!, peer: remoteAddress };
 }
 
 async function connectChain(
@@ -142,7 +159,7 @@ async function connectChain(
         stream = await wrapInTls(
           stream,
           hop.options,
-          peer.path === undefined ? peer.host : "localhost",
+          peer.path === undefined ? splitZone(peer.host).ip : "localhost",
           both,
         );
         continue;

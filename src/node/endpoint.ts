@@ -1,30 +1,49 @@
 import { UsageError } from "../core/errors.ts";
-import { ATYP_IPV4, formatHost, makeAddress } from "../wire/socket-address.ts";
+import { ATYP_IPV4, formatHost, isLinkLocal, makeAddress } from "../wire/socket-address.ts";
 
-/** Where to listen or to connect to: a host and port, or the path of a Unix socket. */
+/**
+ * Where to listen or to connect to: a host and port, or the path of a Unix socket. A link-local IPv6 host may have a zone
+ * behind it, as in `fe80::1%eth0` (RFC 4007 §11).
+ */
 export type Endpoint =
   | { readonly host: string; readonly port: number; readonly path?: undefined }
   | { readonly path: string };
 
 /**
- * Reads `HOST:PORT`, `[IPv6]:PORT` or `unix:/path`.
+ * Reads `HOST:PORT`, `[IPv6]:PORT`, `[IPv6%ZONE]:PORT` or `unix:/path`.
  *
  * @throws UsageError ERR_OPTION that names the text
  */
 export function parseEndpoint(text: string): Endpoint {
   if (text.startsWith("unix:") && text.length > 5) return { path: text.slice(5) };
-  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^\s:[\]/@]+)):(\d{1,5})$/.exec(text);
+  const match = /^(?:\[([0-9a-fA-F:.]+(?:%[^\s\]/%@]+)?)\]|([^\s:[\]/@]+)):(\d{1,5})$/.exec(text);
   const port = Number(match?.[3]);
   if (match === null || port > 65535) {
     throw new UsageError("ERR_OPTION", `"${text}" is not HOST:PORT, [IPv6]:PORT or unix:/path`);
   }
-  return { host: match[1] === undefined ? match[2] : inOneForm(match[1]), port };
+  const host = match[1] === undefined ? match[2] : inOneForm(match[1]);
+  const { ip, zone } = splitZone(host);
+  if (zone !== undefined && !isLinkLocal(makeAddress(ip, 0))) {
+    throw new UsageError("ERR_OPTION", `"${text}": only link-local IPv6 addresses have a zone`);
+  }
+  return { host, port };
+}
+
+/** As {@link parseEndpoint}, in a URL, where the sign before a zone may be percent-encoded (RFC 6874). */
+export function parseUrlEndpoint(text: string): Endpoint {
+  return parseEndpoint(text.replace(/^(\[[^\]%]*)%25/, "$1%"));
 }
 
 /** IPv4 text for an IPv4-mapped address; other text unchanged. */
 function inOneForm(ipv6: string): string {
   const address = makeAddress(ipv6, 0);
   return address?.[0] === ATYP_IPV4 ? formatHost(address) : ipv6;
+}
+
+/** Parts a host from its zone: `fe80::1%eth0` is `fe80::1` on the link of `eth0`. */
+export function splitZone(host: string): { readonly ip: string; readonly zone: string | undefined } {
+  const at = host.includes(":") ? host.indexOf("%") : -1;
+  return at < 0 ? { ip: host, zone: undefined } : { ip: host.slice(0, at), zone: host.slice(at + 1) };
 }
 
 /** Resolves a relative path of a config file. */

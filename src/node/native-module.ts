@@ -1,6 +1,8 @@
 import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
 import type { AddressBytes } from "../wire/socket-address.ts";
+import { makeAddress } from "../wire/socket-address.ts";
+import { splitZone } from "./endpoint.ts";
 
 /**
  * What {@link NativeModule.udpCounts} counts, in its order: why the system dropped datagrams, and, last, of how many
@@ -22,10 +24,13 @@ export const ERROR_ROW_INTS = 9;
 export const ERROR_ROW_ADDRESS = 4;
 
 /**
- * The module in `native/`: sockets on descriptors, in batches. Addresses are in the program's form of IPv4 and IPv6.
+ * The module in `native/`: sockets on descriptors, in batches. Addresses are in the program's form of IPv4 and IPv6; those
+ * to bind and to connect to may be {@link scopedAddress}es.
  * Calls that fail throw an Error whose `code` is the system's.
  */
 export interface NativeModule {
+  /** The number of the interface that a zone of IPv6 addresses names. @throws ENODEV */
+  zoneScope(zone: string): number;
   /**
    * Bytes of the arena, rows, bytes of addresses that {@link udpSetup} wants; most rows of one {@link udpSend}; rows of
    * errors.
@@ -206,4 +211,26 @@ export function loadNativeModule(): NativeModule | Error {
     loaded = error as Error;
   }
   return loaded;
+}
+
+/**
+ * An address to bind or to connect to: with the number of its interface behind it where the host has a zone.
+ *
+ * @param host  IP text
+ * @throws Error when there is no such interface
+ */
+export function scopedAddress(native: NativeModule, host: string, port: number): Uint8Array {
+  const { ip, zone } = splitZone(host);
+  const address = makeAddress(ip, port)!;
+  if (zone === undefined) return address;
+  let scope: number;
+  try {
+    scope = native.zoneScope(zone);
+  } catch (cause) {
+    throw new Error(`${host}: there is no interface ${zone}`, { cause });
+  }
+  const scoped = new Uint8Array(address.length + 4);
+  scoped.set(address);
+  new DataView(scoped.buffer).setUint32(address.length, scope);
+  return scoped;
 }

@@ -9,7 +9,7 @@ import { findTlsProblem, isBehindProxy } from "./carrier-chain.ts";
 import { findHopProblem, rebaseHop, redactUrl } from "./carriers/hop.ts";
 import { parseEgress, rebaseEgress } from "./egress-option.ts";
 import type { Endpoint, InFolder } from "./endpoint.ts";
-import { formatEndpoint, parseEndpoint, rebaseEndpoint } from "./endpoint.ts";
+import { formatEndpoint, parseEndpoint, rebaseEndpoint, splitZone } from "./endpoint.ts";
 import type { IoKind } from "./io.ts";
 import { isBareRelay } from "./udp-paths/socks5.ts";
 
@@ -291,7 +291,7 @@ const forward = z.preprocess(
   (value) => (typeof value === "string" ? splitForward(value) : value),
   z.strictObject({
     listen: listenText,
-    target: z.string().refine(isTarget),
+    target: z.string().refine(isHostAndPort),
     anyPort: z.boolean().default(false),
   }),
 );
@@ -456,10 +456,10 @@ export const UDP_SERVER_FIELDS = {
   },
   publicAddress: {
     schema: z
-      .array(z.string().refine((text) => isIP(text) !== 0))
+      .array(z.string().refine((text) => isIP(text) !== 0 && !text.includes("%")))
       .refine((list) => list.length < 2 || (list.length === 2 && isIP(list[0]) !== isIP(list[1])))
       .default([]),
-    expects: "an IPv4 address, an IPv6 address, or one of each",
+    expects: "an IPv4 address, an IPv6 address, or one of each, without a zone",
     flag: "public-address",
     value: "IP",
     help: "address that targets see, told to clients that bind (repeatable, one of each family)",
@@ -510,6 +510,11 @@ export function resolveUdpLocalOptions(
   const listen = options.listen ?? (hasForwards || hasRelay ? false : LOCAL_LISTEN);
   if (listen === false && !hasForwards && !hasRelay) {
     throw wrong(nameField(["listen"]), "is off and there are no forwards: give at least one of them");
+  }
+  const zoned = options.forwards.findIndex(({ target }) => target.includes("%"));
+  if (zoned >= 0) {
+    const { target } = options.forwards[zoned];
+    throw wrong(nameField(["forwards", zoned]), `${target}: the server cannot know a zone of this machine`);
   }
   if (options.carrier !== undefined && options.via.length > 0) {
     throw wrong(nameField(["carrier"]), "cannot stand together with via: give one of them");
@@ -619,14 +624,14 @@ function isPrivateListen(text: string): boolean {
 
 const LOOPBACK6 = makeAddress("::1", 0)?.toString();
 
-function isTarget(text: string): boolean {
+function isHostAndPort(text: string): boolean {
   const endpoint = endpointOf(text);
   if (endpoint === undefined || endpoint.path !== undefined || endpoint.port === 0) return false;
-  return makeAddress(endpoint.host, endpoint.port) !== undefined;
+  return makeAddress(splitZone(endpoint.host).ip, endpoint.port) !== undefined;
 }
 
 function isServer(text: string): boolean {
-  return endpointOf(text)?.path !== undefined || isTarget(text);
+  return endpointOf(text)?.path !== undefined || isHostAndPort(text);
 }
 
 function isCarrierUrl(text: string): boolean {

@@ -1,11 +1,12 @@
 import { chmod, unlink } from "node:fs/promises";
 import type { AddressInfo, Socket } from "node:net";
 import { connect, createServer } from "node:net";
-import { addressPort, makeAddress } from "../wire/socket-address.ts";
+import { addressPort } from "../wire/socket-address.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { formatEndpoint } from "./endpoint.ts";
 import type { Bound } from "./listen-hosts.ts";
 import type { NativeModule } from "./native-module.ts";
+import { scopedAddress } from "./native-module.ts";
 
 const BACKLOG = 1024;
 
@@ -58,7 +59,7 @@ export async function listenForDescriptors(
   reusePort: boolean,
   onDescriptor: (descriptor: number) => void,
 ): Promise<SocketListener> {
-  const listener = native.tcpListen!(makeAddress(host, port)!, reusePort, BACKLOG, onDescriptor);
+  const listener = native.tcpListen!(scopedAddress(native, host, port), reusePort, BACKLOG, onDescriptor);
   const boundPort = addressPort(native.socketAddress!(listener)!);
   return {
     address: formatEndpoint(host, boundPort),

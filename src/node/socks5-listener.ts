@@ -6,7 +6,7 @@ import { Socks5ServerConnection } from "../core/socks5-server.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { addressPort, formatAddress, makeAddress, sameBytes } from "../wire/socket-address.ts";
 import { DeadlineTimer } from "./deadline-timer.ts";
-import { parseEndpoint } from "./endpoint.ts";
+import { parseEndpoint, splitZone } from "./endpoint.ts";
 import { openOnEach } from "./listen-hosts.ts";
 import type { Logger } from "./log.ts";
 import type { NativeModule } from "./native-module.ts";
@@ -31,8 +31,8 @@ export interface Socks5ListenerOptions {
   /**
    * Begins an association for a client.
    *
-   * @param client  its IP, and the port that it will send from, or 0
-   * @param localIp  the IP of the listener that it reached
+   * @param client   its IP, and the port that it will send from, or 0
+   * @param localIp  IP text of this machine that it reached, with its zone
    * @returns the relay's UDP port and how to end it, or undefined when there are too many
    */
   readonly associate: (
@@ -140,8 +140,12 @@ export class Socks5Listener {
     requested: AddressBytes,
     drain: () => void,
   ): void {
-    const localIp = plainIp(socket.localAddress);
-    const client = makeAddress(plainIp(socket.remoteAddress), 0)!;
+    const { localAddress, remoteAddress } = socket;
+    if (localAddress === undefined || remoteAddress === undefined) {
+      socket.destroy();
+      return;
+    }
+    const client = makeAddress(splitZone(remoteAddress).ip, 0)!;
     const port = addressPort(requested);
     // A port counts only beside the client's own IP: behind a NAT of its own it cannot know either.
     if (
@@ -152,10 +156,10 @@ export class Socks5Listener {
       client[client.length - 2] = port >> 8;
       client[client.length - 1] = port & 0xff;
     }
-    const relay = this.#options.associate(client, localIp, () => socket.destroy());
+    const relay = this.#options.associate(client, localAddress, () => socket.destroy());
     if (relay === undefined) machine.reply(GENERAL_FAILURE, makeAddress("0.0.0.0", 0)!);
     else {
-      machine.reply(SUCCEEDED, makeAddress(localIp, relay.port)!);
+      machine.reply(SUCCEEDED, makeAddress(splitZone(localAddress).ip, relay.port)!);
       socket.once("close", () => relay.end());
     }
     drain();
@@ -189,9 +193,4 @@ export class Socks5Listener {
       socket.destroySoon();
     }
   }
-}
-
-/** IP text without the prefix of an IPv4 address on a dual-stack socket, and without a zone. */
-function plainIp(text: string | undefined): string {
-  return (text ?? "0.0.0.0").replace(/^::ffff:(?=\d+\.)/, "").replace(/%.*$/, "");
 }

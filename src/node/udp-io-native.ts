@@ -1,8 +1,9 @@
 import { ReceivedDatagrams, ROW_INTS } from "../core/received-datagrams.ts";
 import { unreachableKind } from "../wire/capsule.ts";
 import { copyAddress, isUnspecified, makeAddress } from "../wire/socket-address.ts";
+import { splitZone } from "./endpoint.ts";
 import type { NativeModule } from "./native-module.ts";
-import { ERROR_ROW_ADDRESS, ERROR_ROW_INTS } from "./native-module.ts";
+import { ERROR_ROW_ADDRESS, ERROR_ROW_INTS, scopedAddress } from "./native-module.ts";
 import type { Outgoing } from "./outgoing.ts";
 import type { OnDatagrams, OnUnreachable, Remote, UdpIo, UdpSocket, UdpSocketOptions } from "./udp-io.ts";
 import { UDP_BUFFER_BYTES } from "./udp-io.ts";
@@ -65,13 +66,15 @@ class NativeUdpIo implements UdpIo {
   open(options: UdpSocketOptions): UdpSocket {
     const { family, host, port, reusePort, outgoing, tellsLocal, onBindError } = options;
     try {
-      const address = makeAddress(host ?? (family === 4 ? "0.0.0.0" : "::"), port)!;
+      const bound = host ?? (family === 4 ? "0.0.0.0" : "::");
+      const address = scopedAddress(this.#native, bound, port);
+      const isAny = isUnspecified(makeAddress(splitZone(bound).ip, 0)!);
       const id = this.#native.udpOpen(
         address,
         reusePort,
         UDP_BUFFER_BYTES,
         UDP_BUFFER_BYTES,
-        tellsLocal === true && isUnspecified(address),
+        tellsLocal === true && isAny,
       );
       if (outgoing !== undefined) this.#restrict(id, outgoing);
       if (options.onUnreachable !== undefined) this.#native.udpTellErrors?.(id);

@@ -2,13 +2,16 @@ import type { RemoteInfo, Socket } from "node:dgram";
 import { createSocket } from "node:dgram";
 import { ReceivedDatagrams, ROW_INTS } from "../core/received-datagrams.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
-import { makeAddress } from "../wire/socket-address.ts";
+import { isLinkLocal, makeAddress } from "../wire/socket-address.ts";
+import { splitZone } from "./endpoint.ts";
 import type { Remote, UdpIo, UdpSocket, UdpSocketOptions } from "./udp-io.ts";
 import { UDP_BUFFER_BYTES } from "./udp-io.ts";
 
 /** Bytes that may wait in a socket until the system accepts them. */
 const MAX_PENDING_BYTES = 1_048_576;
 const CACHED_REMOTES = 4096;
+/** Links of this machine that one socket tells apart. */
+const MAX_ZONES = 255;
 
 type Lookup = (
   host: string,
@@ -27,6 +30,10 @@ class PlainUdpSocket implements UdpSocket {
   readonly #received = new ReceivedDatagrams(NO_BYTES, NO_BYTES, new Int32Array(ROW_INTS));
   readonly #remotes = new Map<string, Map<number, AddressBytes>>();
   #remoteCount = 0;
+  /** Of the address that it is bound to. */
+  readonly #zone: string | undefined;
+  /** Of sources, by their number less 1. */
+  readonly #zones: string[] = [];
   #port = 0;
   #isClosed = false;
 
@@ -37,8 +44,9 @@ class PlainUdpSocket implements UdpSocket {
       lookup: noLookup as never,
     });
     this.#socket = socket;
+    this.#zone = host === undefined ? undefined : splitZone(host).zone;
     socket.on("message", (data: Buffer, remote: RemoteInfo) => {
-      this.#received.setOnly(data, 0, data.length, this.#addressOf(remote));
+      this.#received.setOnly(data, 0, data.length, this.#addressOf(remote), this.#localOf(remote));
       onDatagrams(this.#received, 0, 1);
     });
     socket.on("error", (error) => {
@@ -79,8 +87,9 @@ class PlainUdpSocket implements UdpSocket {
   ): boolean {
     if (this.#isClosed || this.#port === 0) return false;
     if (this.#socket.getSendQueueSize() > MAX_PENDING_BYTES) return false;
-    if (header === undefined) this.#socket.send(data, offset, length, remote.port, remote.host);
-    else this.#socket.send([header, data.subarray(offset, offset + length)], remote.port, remote.host);
+    const host = this.#hostOf(remote);
+    if (header === undefined) this.#socket.send(data, offset, length, remote.port, host);
+    else this.#socket.send([header, data.subarray(offset, offset + length)], remote.port, host);
     return true;
   }
 
@@ -88,6 +97,21 @@ class PlainUdpSocket implements UdpSocket {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.#socket.close();
+  }
+
+  /** The number of the zone that a link-local source is in, 0 for others, so that it can be answered. */
+  #localOf({ address }: RemoteInfo): number {
+    const { zone } = splitZone(address);
+    if (zone === undefined) return 0;
+    const known = this.#zones.indexOf(zone);
+    if (known >= 0) return known + 1;
+    return this.#zones.length < MAX_ZONES ? this.#zones.push(zone) : 0;
+  }
+
+  /** With the zone that the remote was heard in, or, where that is another socket's to know, the one of this socket. */
+  #hostOf({ host, address, local }: Remote): string {
+    const zone = this.#zones[local - 1] ?? this.#zone;
+    return zone !== undefined && isLinkLocal(address) ? `${host}%${zone}` : host;
   }
 
   /** Bytes of the source, parsed once for each source. */
@@ -100,8 +124,7 @@ class PlainUdpSocket implements UdpSocket {
       this.#remoteCount = 0;
       ports = undefined;
     }
-    // A link-local source has a zone, which is meaningless elsewhere.
-    bytes = makeAddress(address.replace(/%.*$/, ""), port)!;
+    bytes = makeAddress(splitZone(address).ip, port)!;
     if (ports === undefined) {
       ports = new Map();
       this.#remotes.set(address, ports);

@@ -35,7 +35,7 @@ export type OnUnreachable = (remote: AddressBytes, kind: UnreachableKind, mtu: n
 
 export interface UdpSocketOptions {
   readonly family: 4 | 6;
-  /** IP to bind, undefined for any. */
+  /** IP to bind, undefined for any. A zone behind it is that of link-local addresses, whose datagrams it sends, too. */
   readonly host: string | undefined;
   /** 0 to let the system choose. */
   readonly port: number;

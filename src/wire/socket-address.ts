@@ -102,6 +102,11 @@ export function isUnspecified(address: Uint8Array): boolean {
   return true;
 }
 
+/** True for an IPv6 address of `fe80::/10`, which means something on one link alone. */
+export function isLinkLocal(address: Uint8Array | undefined): boolean {
+  return address?.[0] === ATYP_IPV6 && address[1] === 0xfe && (address[2] & 0xc0) === 0x80;
+}
+
 /** Domain name of a whole ATYP 3 address, as ASCII; bytes outside printable ASCII become `?`. */
 export function addressDomain(address: Uint8Array): string {
   let name = "";

@@ -24,6 +24,7 @@ const PACKAGES: Readonly<Record<string, string>> = {
   tftp: "tftp-hpa",
   "in.tftpd": "tftpd-hpa",
   microsocks: "microsocks",
+  danted: "dante-server",
   turnserver: "coturn",
   turnutils_natdiscovery: "coturn",
   gtlsclient: "ngtcp2-client",

@@ -232,6 +232,38 @@ describe("listening", () => {
     expect(resolveLocal({ forwards, listen: "[::1]:0" })).toMatchObject({ listen: "[::1]:0" });
   });
 
+  it("takes a link-local address with its zone wherever an address of this machine's links may stand", () => {
+    const host = "[fe80::1%eth0]";
+    const local = {
+      listen: `${host}:1080`,
+      server: `${host}:3456`,
+      via: [`tls://${host}:443`],
+      tcpVia: "socks5://[fe80::1%25eth0]:1080",
+      forwards: [{ listen: `${host}:53`, target: "9.9.9.9:53" }],
+    };
+    expect(resolveLocal(local)).toMatchObject(local);
+    expect(resolveLocal({ via: [`socks5://${host}:1080`] })).toMatchObject({
+      via: [`socks5://${host}:1080`],
+    });
+    for (const egress of [`socks5://${host}:1`, `socks5-udp://${host}:1`, `tun2socks:socks5://${host}:1`]) {
+      expect(resolveServer({ listen: [`${host}:3456`], psk: KEY, egress })).toMatchObject({ egress });
+    }
+  });
+
+  it("refuses a zone where another machine would have to know it", () => {
+    const target = "[fe80::1%eth0]:53";
+    expect(complaint(() => resolveLocal({ forwards: [`127.0.0.1:53=${target}`] }))).toBe(
+      `forwards[0]: ${target}: the server cannot know a zone of this machine`,
+    );
+    for (const via of [["socks5://h:1"], ["http://h:1", "tls://"], ["socks5://h:1", `tls://${target}`]]) {
+      const server = via.length > 1 && via[1] !== "tls://" ? "h:2" : target;
+      expect(complaint(() => parseCarrierChain({ server, via }))).toBe(
+        `via: no proxy can reach ${target}, as its zone is of this machine`,
+      );
+    }
+    expect(complaint(() => resolveServer({ publicAddress: ["fe80::1%eth0"] }))).toMatch(/without a zone/);
+  });
+
   it("takes what follows a forward's target for its flags", () => {
     expect(resolveLocal({ forwards: ["127.0.0.1:69=192.0.2.1:69,any-port"] })).toMatchObject({
       forwards: [{ listen: "127.0.0.1:69", target: "192.0.2.1:69", anyPort: true }],

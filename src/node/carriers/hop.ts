@@ -4,7 +4,7 @@ import type { Socks5Credentials } from "../../core/socks5-server.ts";
 import { isToken, trimBlanks } from "../../wire/http-head.ts";
 import { makeAddress } from "../../wire/socket-address.ts";
 import type { Endpoint, InFolder } from "../endpoint.ts";
-import { formatEndpoint, parseEndpoint, rebaseEndpoint } from "../endpoint.ts";
+import { formatEndpoint, parseEndpoint, parseUrlEndpoint, rebaseEndpoint, splitZone } from "../endpoint.ts";
 import type { TlsOptions } from "./tls.ts";
 
 /** One `--via`. */
@@ -99,8 +99,9 @@ export function redactUrl(text: string): string {
 
 function parseHopEndpoint(text: string, host: string): Endpoint {
   try {
-    const endpoint = parseEndpoint(host);
-    const isHost = endpoint.path === undefined && makeAddress(endpoint.host, endpoint.port) !== undefined;
+    const endpoint = parseUrlEndpoint(host);
+    const isHost =
+      endpoint.path === undefined && makeAddress(splitZone(endpoint.host).ip, endpoint.port) !== undefined;
     if (isHost && endpoint.port > 0) return endpoint;
   } catch {
     // Reported below, without the text.

@@ -2,12 +2,12 @@ import type { NetConnectOpts, SocketConstructorOpts } from "node:net";
 import { connect, Socket } from "node:net";
 import { getSystemErrorMap } from "node:util";
 import { HostError } from "../../core/errors.ts";
-import type { AddressBytes } from "../../wire/socket-address.ts";
 import { makeAddress } from "../../wire/socket-address.ts";
 import type { OnRead } from "../carrier.ts";
 import type { Endpoint } from "../endpoint.ts";
+import { splitZone } from "../endpoint.ts";
 import type { NativeModule } from "../native-module.ts";
-import { loadNativeModule } from "../native-module.ts";
+import { loadNativeModule, scopedAddress } from "../native-module.ts";
 import type { Outgoing } from "../outgoing.ts";
 import { isLoopback } from "../outgoing.ts";
 import type { BeginAttempt } from "./happy-eyeballs.ts";
@@ -45,8 +45,9 @@ export async function connectSocket(
   const { host, port } = endpoint;
   const restrict = options.outgoing === undefined ? undefined : restrictTo(options.outgoing, options);
   const begin: BeginAttempt<Socket> = (ip, onDone) => {
-    const address = makeAddress(ip, port)!;
-    if (restrict !== undefined && !isLoopback(address)) return restrict(address, onDone);
+    if (restrict !== undefined && !isLoopback(makeAddress(splitZone(ip).ip, port)!)) {
+      return restrict(ip, port, onDone);
+    }
     return beginPlain({ host: ip, port }, options, onDone);
   };
   return connectFirst(await resolveHost(host, signal), begin, signal);
@@ -72,7 +73,7 @@ function beginPlain(
 function restrictTo(
   { interfaceName, mark }: Outgoing,
   { onread, allowHalfOpen }: SocketOptions,
-): (address: AddressBytes, onDone: OnDone) => () => void {
+): (ip: string, port: number, onDone: OnDone) => () => void {
   const native = loadNativeModule();
   if (native instanceof Error || native.tcpConnect === undefined) {
     throw new HostError("ERR_NATIVE", "an interface or a mark to leave by needs native I/O");
@@ -84,8 +85,8 @@ function restrictTo(
     allowHalfOpen,
     ...(onread === undefined ? {} : { onread }),
   };
-  return (address, onDone) => {
-    const attempt = tcpConnect(address, interfaceName, mark, (result) => {
+  return (ip, port, onDone) => {
+    const attempt = tcpConnect(scopedAddress(native, ip, port), interfaceName, mark, (result) => {
       if (result < 0) onDone(systemText(result)!);
       else onDone(keepAlive(new Socket({ ...options, fd: result } as SocketConstructorOpts)));
     });

@@ -1,25 +1,17 @@
-import { lookup } from "node:dns/promises";
 import type { Duplex } from "node:stream";
 import type { ReceivedDatagrams } from "../../core/received-datagrams.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
-import {
-  ATYP_DOMAIN,
-  ATYP_IPV6,
-  addressPort,
-  copyAddress,
-  formatHost,
-  isUnspecified,
-  makeAddress,
-  sameBytes,
-} from "../../wire/socket-address.ts";
+import { ATYP_DOMAIN, ATYP_IPV6, copyAddress, sameBytes } from "../../wire/socket-address.ts";
 import { UdpHeader } from "../../wire/socks5.ts";
 import { openUdpAssociate } from "../carrier-chain.ts";
-import { parseEndpoint } from "../endpoint.ts";
+import { parseUrlEndpoint } from "../endpoint.ts";
 import type { Logger } from "../log.ts";
 import type { Outgoing } from "../outgoing.ts";
 import { isLoopback } from "../outgoing.ts";
 import type { UdpIo, UdpSocket } from "../udp-io.ts";
 import { Remote } from "../udp-io.ts";
+import type { RelayAddress } from "./relay-address.ts";
+import { configuredRelay, relayAddress } from "./relay-address.ts";
 import { RemoteCache } from "./remote-cache.ts";
 import type { UdpPath, UdpPathHost } from "./udp-path.ts";
 import { OutgoingDatagram } from "./udp-path.ts";
@@ -54,7 +46,7 @@ const BARE_SCHEME = "socks5-udp://";
 export function isBareRelay(url: string): boolean {
   if (!url.startsWith(BARE_SCHEME)) return false;
   try {
-    const { path, ...endpoint } = parseEndpoint(url.slice(BARE_SCHEME.length));
+    const { path, ...endpoint } = parseUrlEndpoint(url.slice(BARE_SCHEME.length));
     return path === undefined && (endpoint as { port: number }).port > 0;
   } catch {
     return false;
@@ -136,12 +128,12 @@ export class Socks5Path implements UdpPath {
   async #connect(number: number, association: Association): Promise<void> {
     const isCurrent = () => this.#associations[number] === association;
     try {
-      const remote = this.#url.startsWith(BARE_SCHEME)
+      const relay = this.#url.startsWith(BARE_SCHEME)
         ? await bareRelay(this.#url)
         : await this.#associate(number, association);
       if (!isCurrent()) return;
-      association.relay = remote;
-      association.socket = this.#openSocket(number, association, remote);
+      association.relay = new Remote(relay.address);
+      association.socket = this.#openSocket(number, association, relay);
       await new Promise((done) => setImmediate(done));
       if (!isCurrent()) return;
       association.state = "open";
@@ -160,17 +152,16 @@ export class Socks5Path implements UdpPath {
     }
   }
 
-  async #associate(number: number, association: Association): Promise<Remote> {
+  async #associate(number: number, association: Association): Promise<RelayAddress> {
     const isCurrent = () => this.#associations[number] === association;
-    const { stream, relay, server } = await openUdpAssociate(
+    const { stream, bound, peer } = await openUdpAssociate(
       this.#url,
       association.abort.signal,
       this.#outgoing,
     );
     stream.on("error", () => stream.destroy());
     association.stream = stream;
-    const { host } = server as { host: string };
-    const remote = new Remote(await relayAddress(relay, host));
+    const relay = await relayAddress(bound, peer);
     if (!isCurrent()) stream.destroy();
     if (stream.destroyed) throw new Error("the server ended the association");
     stream.once("close", () => {
@@ -178,7 +169,7 @@ export class Socks5Path implements UdpPath {
       if (isCurrent()) this.close(number);
     });
     stream.resume();
-    return remote;
+    return relay;
   }
 
   #refuse(number: number, association: Association, error: Error): void {
@@ -198,29 +189,34 @@ export class Socks5Path implements UdpPath {
     this.#host.refuse(number, address, "port", 0);
   }
 
-  #openSocket(number: number, association: Association, relay: Remote): UdpSocket {
+  #openSocket(number: number, association: Association, { address, zone }: RelayAddress): UdpSocket {
     return this.#io.open({
-      family: relay.address[0] === ATYP_IPV6 ? 6 : 4,
-      host: undefined,
+      family: address[0] === ATYP_IPV6 ? 6 : 4,
+      host: zone === undefined ? undefined : `::%${zone}`,
       port: 0,
       reusePort: false,
-      outgoing: isLoopback(relay.address) ? undefined : this.#outgoing,
+      outgoing: isLoopback(address) ? undefined : this.#outgoing,
       onDatagrams: (received, first, end) => {
-        if (this.#associations[number] === association) this.#deliver(number, relay, received, first, end);
+        if (this.#associations[number] === association) this.#deliver(number, address, received, first, end);
       },
       onUnreachable: (_, kind) => {
         if (this.#associations[number] !== association) return;
         // An MTU on the path to the relay says nothing about the path to a target.
         if (kind === "too-big") return;
-        for (const { address } of association.lastTargets) this.#host.refuse(number, address, kind, 0);
+        for (const target of association.lastTargets) this.#host.refuse(number, target.address, kind, 0);
       },
       onBindError: () => association.stream?.destroy(),
     });
   }
 
-  #deliver(number: number, relay: Remote, received: ReceivedDatagrams, first: number, end: number): void {
+  #deliver(
+    number: number,
+    from: AddressBytes,
+    received: ReceivedDatagrams,
+    first: number,
+    end: number,
+  ): void {
     const { data, addresses } = received;
-    const { address: from } = relay;
     const header = this.#header;
     for (let row = first; row < end; row++) {
       const source = received.addressOffset(row);
@@ -250,16 +246,7 @@ function remember(lastTargets: Remote[], target: Remote): void {
   lastTargets.unshift(target);
 }
 
-async function bareRelay(url: string): Promise<Remote> {
-  const { host, port } = parseEndpoint(url.slice(BARE_SCHEME.length)) as { host: string; port: number };
-  return new Remote(await relayAddress(makeAddress("0.0.0.0", port)!, host));
-}
-
-/** The address of the relay: the one in the server's reply, with the server's own IP if that is unspecified. */
-async function relayAddress(relay: AddressBytes, serverHost: string): Promise<AddressBytes> {
-  const name = isUnspecified(relay) ? serverHost : formatHost(relay);
-  const known = makeAddress(name, addressPort(relay));
-  if (known !== undefined && known[0] !== ATYP_DOMAIN) return known;
-  const { address } = await lookup(name);
-  return makeAddress(address, addressPort(relay))!;
+function bareRelay(url: string): Promise<RelayAddress> {
+  const { host, port } = parseUrlEndpoint(url.slice(BARE_SCHEME.length)) as { host: string; port: number };
+  return configuredRelay(host, port);
 }

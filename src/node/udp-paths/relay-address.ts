@@ -1,0 +1,62 @@
+import { lookup } from "node:dns/promises";
+import { isWithin, parseTargetRule } from "../../core/target-rule.ts";
+import type { AddressBytes } from "../../wire/socket-address.ts";
+import {
+  ATYP_DOMAIN,
+  addressDomain,
+  addressPort,
+  isLinkLocal,
+  makeAddress,
+} from "../../wire/socket-address.ts";
+import { splitZone } from "../endpoint.ts";
+
+/** Where addresses have a meaning, from nowhere to ever more places; what is in none of these is public. */
+const REACHES = [
+  ["0.0.0.0/8", "224.0.0.0/3", "::/128", "ff00::/8"],
+  ["127.0.0.0/8", "::1/128"],
+  ["169.254.0.0/16", "fe80::/10"],
+  ["10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fec0::/10"],
+].map((networks) => networks.map((text) => parseTargetRule(text)!));
+
+/** A relay's IPv4 or IPv6 address; the zone is that of a link-local one. */
+export interface RelayAddress {
+  readonly address: AddressBytes;
+  readonly zone: string | undefined;
+}
+
+/**
+ * Where datagrams go for the relay that a SOCKS5 server names in its reply (RFC 1928 §6). A server behind a NAT, in a
+ * container or bound to any address names one that means nothing here: then its own takes the place of that, which is
+ * the one that the control connection goes to.
+ *
+ * @param bound  BND.ADDR and BND.PORT
+ * @param peer   IP text of the control connection's other end, with its zone
+ * @throws Error when it names no port, or a name without address
+ */
+export async function relayAddress(bound: AddressBytes, peer: string): Promise<RelayAddress> {
+  const port = addressPort(bound);
+  if (port === 0) throw new Error("the server names no UDP port");
+  const { ip, zone } = splitZone(peer);
+  const own = makeAddress(ip, port)!;
+  const named = bound[0] === ATYP_DOMAIN ? await resolve(addressDomain(bound), port) : bound;
+  const address = reachOf(named) < reachOf(own) ? own : named;
+  return { address, zone: isLinkLocal(address) ? zone : undefined };
+}
+
+/** As {@link relayAddress}, for a relay that is configured. @param host  a name, or IP text with its zone */
+export async function configuredRelay(host: string, port: number): Promise<RelayAddress> {
+  const { ip, zone } = splitZone(host);
+  const address = makeAddress(ip, port)!;
+  return { address: address[0] === ATYP_DOMAIN ? await resolve(ip, port) : address, zone };
+}
+
+async function resolve(name: string, port: number): Promise<AddressBytes> {
+  const { address } = await lookup(name);
+  return makeAddress(address, port)!;
+}
+
+function reachOf(address: AddressBytes): number {
+  const ip = address.subarray(1, -2);
+  const reach = REACHES.findIndex((networks) => networks.some((each) => isWithin(each, ip, 0, ip.length, 1)));
+  return reach < 0 ? REACHES.length : reach;
+}
