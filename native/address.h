@@ -1,4 +1,4 @@
-// Socket addresses as the program keeps them: `1 | 4 bytes | port` or `4 | 16 bytes | port`, port big-endian (the form
+// Socket addresses in the form of the program: `1 | 4 bytes | port` or `4 | 16 bytes | port`, port big-endian (the form
 // of RFC 1928 §5).
 #ifndef UNDERPASS_ADDRESS_H
 #define UNDERPASS_ADDRESS_H
@@ -25,7 +25,7 @@
 // Returns the bytes written to `out` (at least ADDRESS_MAX_BYTES), or 0 for a family that is neither.
 size_t address_from_sockaddr(const struct sockaddr_storage *from, uint8_t *out);
 
-// Reads `length` bytes. Returns the length of the sockaddr, or 0 when they are no IPv4 or IPv6 address.
+// Reads `length` bytes. Returns the length of the sockaddr, or 0 unless they are an IPv4 or IPv6 address.
 socklen_t address_to_sockaddr(const uint8_t *bytes, size_t length, struct sockaddr_storage *to);
 
 // The same for an address to bind or to connect to: an IPv6 address may have the number of the interface of its zone behind

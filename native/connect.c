@@ -1,5 +1,5 @@
-// TCP connections that leave by a given interface or with a given mark, which node:net cannot ask for: the options have
-// to be set before the connection is made.
+// TCP connections through a given interface or with a given mark, which node:net does not offer: the options have to be
+// set before connecting.
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,7 +58,7 @@ bool get_restriction(napi_env env, napi_value name, napi_value mark_value, char 
   return true;
 }
 
-// Takes the attempt out of the list, and the poll off its descriptor, which the caller then gives away or closes.
+// Removes the attempt from the list and stops watching its descriptor, which the caller then hands out or closes.
 static void end_attempt(connection *ended) {
   for (connection **at = &ended->watcher.environment->connections; *at != NULL; at = &(*at)->next) {
     if (*at != ended) continue;
@@ -131,7 +131,7 @@ static napi_value tcp_connect(napi_env env, napi_callback_info info) {
   return make_int(env, fd);
 }
 
-// tcpConnectCancel(number of an attempt): gives it up, unless it is over
+// tcpConnectCancel(number of an attempt): aborts it, unless it has ended
 static napi_value tcp_connect_cancel(napi_env env, napi_callback_info info) {
   napi_value value;
   if (!get_arguments(env, info, 1, &value)) return NULL;

@@ -1,5 +1,5 @@
 // Batched socket I/O for Node: UDP sockets that receive and send many datagrams in one call, TCP listeners on
-// descriptors, socket options that node:net lacks, and TUN devices. Knows nothing of any protocol above.
+// descriptors, socket options that node:net lacks, and TUN devices. It knows nothing about the protocols above.
 #include "module.h"
 
 #include <stdio.h>
@@ -26,7 +26,7 @@ void environment_handle_closed(environment *environment) {
 static void environment_end(napi_async_cleanup_hook_handle handle, void *data) {
   environment *environment = data;
   environment->is_ending = true;
-  // Held so that closing the last handle in one of these calls does not free it under the next.
+  // Keeps the environment until the last of these calls, even if one of them closes the last handle.
   environment->open_handles++;
   udp_end(environment);
   tcp_end(environment);
@@ -115,13 +115,13 @@ void set_function(napi_env env, napi_value exports, const char *name, napi_callb
   napi_set_named_property(env, exports, name, value);
 }
 
-// Node has libuv measure how long a loop waits, for which libuv polls twice whenever it will wait: first without
-// waiting, then again. There is no call to end that, so this clears its flag, the first member of the loop's internal
-// fields in the versions below, and only if it is the only flag.
+// Node makes libuv measure how long a loop waits, for which libuv polls twice for every wait: first without waiting, then
+// again. No call turns that off, so this clears its flag, which is the first member of the loop's internal fields in the
+// versions below, and only if it is the only flag set.
 #define FIRST_KNOWN_LIBUV ((1 << 16) | (38 << 8))
 #define LAST_KNOWN_LIBUV ((1 << 16) | (52 << 8) | 0xff)
 
-// loopForgoIdleTime(): true when done. performance.eventLoopUtilization() of this thread tells nothing from then on.
+// loopForgoIdleTime(): true when done. performance.eventLoopUtilization() of this thread is meaningless from then on.
 static napi_value loop_forgo_idle_time(napi_env env, napi_callback_info info) {
   napi_value result;
   bool is_done = false;

@@ -1,4 +1,4 @@
-// What the parts of the module share: the state of one Node environment (the main thread's, or a worker's).
+// Shared by the parts of the module: the state of one Node environment (the main thread's or a worker's).
 #ifndef UNDERPASS_MODULE_H
 #define UNDERPASS_MODULE_H
 
@@ -25,7 +25,7 @@ typedef struct environment {
   struct tun *tuns;
   struct connection *connections;
   struct stream_table *streams;
-  // libuv handles that are not closed yet; the environment is freed after the last.
+  // libuv handles that are not closed yet; the environment is freed with the last.
   int open_handles;
   bool is_ending;
   napi_async_cleanup_hook_handle cleanup;
@@ -36,14 +36,14 @@ environment *environment_of(napi_env env);
 // To be called in the close callback of every handle that was counted in open_handles.
 void environment_handle_closed(environment *environment);
 
-// What calls from the loop are attributed to; napi_async_destroy ends it.
+// The context that calls from the loop are attributed to; napi_async_destroy frees it.
 napi_async_context make_context(napi_env env, const char *name);
 
-// Calls a JavaScript function from the loop; what it throws becomes an uncaught exception.
+// Calls a JavaScript function from the loop; anything that it throws becomes an uncaught exception.
 void call_function(environment *environment, napi_ref function, napi_async_context context, size_t argc,
                    napi_value *argv);
 
-// Throws an Error whose `code` is the name of a system error (negative errno), and answers NULL.
+// Throws an Error whose `code` is the name of a system error (negative errno), and returns NULL.
 napi_value throw_system_error(napi_env env, int error, const char *call);
 
 // Arguments of a call; false, with an exception pending, when there are fewer than `count`.
@@ -63,18 +63,18 @@ bytes_view get_bytes(napi_env env, napi_value value);
 #ifndef _WIN32
 #define WATCHER_REFERENCES 4
 
-// A descriptor that the loop watches, and what its calls need. The first member of the calloc'ed memory of its owner.
+// A descriptor that the loop watches, and what its callbacks need. The first member of its owner's calloc'ed memory.
 typedef struct watcher {
   uv_poll_t poll;
   environment *environment;
-  // -1 once it is not watched any more.
+  // -1 once it is no longer watched.
   int fd;
   napi_async_context context;
   // Buffers and functions, in the order in which watcher_begin got them.
   napi_ref references[WATCHER_REFERENCES];
 } watcher;
 
-// Returns 0, or a negative system error: then nothing has been done, and the memory is the caller's.
+// Returns 0, or a negative system error; then nothing has been done, and the caller keeps the memory.
 int watcher_begin(watcher *watcher, environment *environment, int fd, int events, uv_poll_cb on_ready, const char *name,
                   const napi_value *values, size_t count);
 
@@ -105,9 +105,9 @@ void sock_diag_init(napi_env env, napi_value exports);
 
 #ifndef _WIN32
 #include <net/if.h>
-// Has a socket leave by one interface, or with a mark; "" and 0 for none. Returns 0, or a negative system error.
+// Restricts a socket to one interface or gives it a mark; "" and 0 for none. Returns 0, or a negative system error.
 int restrict_socket(int fd, int family, const char *interface_name, uint32_t mark);
-// Reads the two; false, with an exception pending, when there cannot be such an interface.
+// Reads the two; false, with an exception pending, if the name of the interface is invalid.
 bool get_restriction(napi_env env, napi_value name, napi_value mark_value, char interface_name[IFNAMSIZ],
                      uint32_t *mark);
 #endif

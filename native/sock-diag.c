@@ -1,5 +1,5 @@
-// Ends TCP connections of this network namespace by their own address, through the kernel's sock_diag(7): what a TUN
-// device that is gone has left behind. Nobody else tells an application that only waits for its peer.
+// Ends TCP connections of this network namespace by their local address, through the kernel's sock_diag(7): those left over
+// from a TUN device that is gone. Nothing else ends the wait of an application that only receives.
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,18 +21,18 @@ void sock_diag_init(napi_env env, napi_value exports) {}
 #include <sys/time.h>
 #include <unistd.h>
 
-// No namespace has as many from one address: there are no more ports to one target.
+// More than a namespace can have from one address to one target, as there are no more ports.
 #define MAX_CONNECTIONS 65536
-// The kernel answers such requests within the call; this is for one that never does.
+// The kernel answers such requests within the call; this limits the wait for one that does not.
 #define ANSWER_TIMEOUT_MS 500
 #define DEADLINE_NS 2000000000ull
 #define BUFFER_BYTES 32768
-// A handshake goes on by whatever device is there now, and TIME-WAIT has no application.
+// A handshake continues through the current device, and TIME-WAIT has no application.
 #define STATES                                                                                                   \
   (1u << TCP_ESTABLISHED | 1u << TCP_FIN_WAIT1 | 1u << TCP_FIN_WAIT2 | 1u << TCP_CLOSE_WAIT | 1u << TCP_LAST_ACK | \
    1u << TCP_CLOSING)
 
-// struct inet_diag_hostcond with room for either family's address.
+// struct inet_diag_hostcond with room for an address of either family.
 typedef struct {
   uint8_t family, prefix_length;
   int32_t port;
@@ -42,7 +42,7 @@ typedef struct {
 typedef struct {
   struct nlmsghdr header;
   struct inet_diag_req_v2 request;
-  // Of a dump only.
+  // Only for a dump.
   struct nlattr attribute;
   struct inet_diag_bc_op operation;
   host_condition condition;
@@ -83,8 +83,8 @@ static int keep(diag *diag, const struct inet_diag_msg *message) {
   return 0;
 }
 
-// Reads what the kernel answers to the last request, to its end. Returns 0, or a negative system error: the kernel's own
-// or UV_ETIMEDOUT.
+// Reads the kernel's answer to the last request to its end. Returns 0, or a negative system error: the kernel's own or
+// UV_ETIMEDOUT.
 static int read_answer(diag *diag) {
   _Alignas(struct nlmsghdr) uint8_t buffer[BUFFER_BYTES];
   while (uv_hrtime() < diag->deadline) {
@@ -127,7 +127,7 @@ static int find(diag *diag, uint8_t socket_family, bytes_view address) {
       .sdiag_family = socket_family, .sdiag_protocol = IPPROTO_TCP, .idiag_states = STATES};
   message.attribute = (struct nlattr){.nla_len = (uint16_t)(sizeof message.attribute + operation_bytes),
                                       .nla_type = INET_DIAG_REQ_BYTECODE};
-  // Past the end of the code means no.
+  // A jump past the end of the code means no.
   message.operation = (struct inet_diag_bc_op){.code = INET_DIAG_BC_S_COND,
                                                .yes = (unsigned char)operation_bytes,
                                                .no = (unsigned short)(operation_bytes + 4)};
@@ -157,7 +157,7 @@ static int64_t destroy_from(bytes_view address) {
     error = ask(&diag, &message, SOCK_DESTROY, NLM_F_ACK, offsetof(diag_request, attribute));
     if (error == 0) error = read_answer(&diag);
     if (error == 0) ended++;
-    // It has ended by itself meanwhile.
+    // It has ended by itself in the meantime.
     if (error == UV_ENOENT) error = 0;
   }
   close(diag.fd);
@@ -182,7 +182,7 @@ static napi_value tcp_destroy_from(napi_env env, napi_callback_info info) {
   return ended < 0 ? throw_system_error(env, (int)ended, "tcpDestroyFrom") : make_int(env, ended);
 }
 
-// addressIsLocal(4 or 16 bytes): whether the system has that address, or would take it for its own
+// addressIsLocal(4 or 16 bytes): true if the system has that address or treats it as its own
 static napi_value address_is_local(napi_env env, napi_callback_info info) {
   bytes_view address;
   if (!get_address(env, info, "addressIsLocal", &address)) return NULL;

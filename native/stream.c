@@ -1,5 +1,5 @@
-// Connected stream sockets: what arrives goes into the caller's one buffer and to JavaScript in one call, what is to be
-// sent is given to the system at once. Less work for a wake-up than node:net's streams.
+// Connected stream sockets: received bytes go into the caller's one buffer and to JavaScript in one call, bytes to send go to
+// the system at once. Less work per wake-up than node:net's streams.
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,18 +19,18 @@ void stream_end(environment *environment) {}
 #define MSG_NOSIGNAL 0
 #endif
 
-// After so many bytes in one read more are likely to be there already.
+// After a read of this size, more bytes are likely to be available already.
 #define MUCH_BYTES 65536
-// A stream under load yields to the others after so many reads.
+// A stream under load yields to the others after this many reads.
 #define READ_ROUNDS 4
 
 typedef struct stream {
   watcher watcher;
   uint8_t *data;
   size_t length;
-  // The other end has ended: reading would find that again and again.
+  // The other end has ended, which reading would report again and again.
   bool ended;
-  // Less was sent than was to be.
+  // Not everything was sent.
   bool full;
 } stream;
 
@@ -74,7 +74,7 @@ static void watch(stream *stream) {
 static void on_ready(uv_poll_t *poll, int status, int events) {
   stream *stream = poll->data;
   if (status < 0) {
-    // The error is read behind what came before it, and libuv watches no more.
+    // libuv has stopped watching; the error is read after what arrived before it.
     stream->full = false;
     watch(stream);
     events = UV_READABLE;
@@ -123,8 +123,8 @@ static napi_value stream_open(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
-// streamWrite(descriptor, bytes, length): how many of them the system took, or a system error; onWritable is called
-// when it takes more again after it took less
+// streamWrite(descriptor, bytes, length): how many of them the system accepted, or a system error; if not all, onWritable is
+// called when it accepts more
 static napi_value stream_write(napi_env env, napi_callback_info info) {
   napi_value values[3];
   if (!get_arguments(env, info, 3, values)) return NULL;
@@ -153,13 +153,13 @@ static napi_value stream_finish(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
-// Gives the descriptor up, open as it is.
+// Gives up the descriptor, which stays open.
 static void forget(stream *stream) {
   stream->watcher.environment->streams->streams[stream->watcher.fd] = NULL;
   watcher_end(&stream->watcher);
 }
 
-// streamRelease(descriptor): the descriptor is the caller's again, open; streamClose(descriptor): it is closed
+// streamRelease(descriptor): returns the open descriptor to the caller; streamClose(descriptor): closes it
 static napi_value stream_release(napi_env env, napi_callback_info info) {
   napi_value value;
   if (!get_arguments(env, info, 1, &value)) return NULL;

@@ -18,7 +18,7 @@ void tcp_end(environment *environment) {}
 #include <netinet/tcp.h>
 #include <unistd.h>
 
-// Connections taken in one turn of the loop.
+// Connections accepted in one turn of the loop.
 #define ACCEPT_ROUND 64
 
 typedef struct listener {
@@ -136,7 +136,7 @@ static napi_value tcp_unlisten(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
-// socketAddress(descriptor): the local address in bytes, undefined when it is no IP socket
+// socketAddress(descriptor): the local address in bytes; undefined unless it is an IP socket
 static napi_value socket_address(napi_env env, napi_callback_info info) {
   napi_value value, result;
   if (!get_arguments(env, info, 1, &value)) return NULL;
@@ -155,8 +155,8 @@ static napi_value socket_address(napi_env env, napi_callback_info info) {
   return result;
 }
 
-// tcpTune(descriptor, not-sent low-water mark in bytes, user timeout in ms): sends at once, keeps alive, and sets the two;
-// false where the system has not both
+// tcpTune(descriptor, not-sent low-water mark in bytes, user timeout in ms): sets these two, TCP_NODELAY and keepalive; false
+// if the system lacks one of the two
 static napi_value tcp_tune(napi_env env, napi_callback_info info) {
   napi_value values[3], result;
   if (!get_arguments(env, info, 3, values)) return NULL;

@@ -1,6 +1,6 @@
-// TUN devices, and descriptors that carry IP packets as they do. What a device has for us in one turn of the loop goes
-// to JavaScript in one call, as offsets and lengths over one arena; what is to be written comes the same way. Addresses,
-// MTU and routes are set by ioctl and netlink, so that nothing but the kernel is needed for them.
+// TUN devices, and descriptors that carry IP packets in the same way. The packets that a device has in one turn of the loop go
+// to JavaScript in one call, as offsets and lengths over one arena; packets to write come the same way. Addresses, MTU and
+// routes are set by ioctl and netlink, without other programs.
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,18 +39,18 @@ void tun_end(environment *environment) {}
 #include <sys/sys_domain.h>
 #endif
 
-// A virtio-net header or a family, and the largest packet.
+// Room for a virtio-net header or a family, and the largest packet.
 #define SLOT_BYTES 65600
 #define ALIGNMENT 16
 #define FAMILY_BYTES 4
 #define VIRTIO_HEADER_BYTES 10
-// Packets that may wait in a device while the loop is at something else; 500 is the system's choice, 3 ms of a flood.
+// Packets that may wait in a device while the loop is busy; the system's default is 500, 3 ms of a flood.
 #define QUEUE_PACKETS 4096
 
 typedef struct tun {
   watcher watcher;
   struct tun *next;
-  // Whether each packet comes after its family, in 4 bytes.
+  // True if each packet is preceded by its family, in 4 bytes.
   bool has_family;
   uint8_t *arena;
   size_t arena_bytes;
@@ -91,7 +91,7 @@ static void on_readable(uv_poll_t *poll, int status, int events) {
     count++;
     at += ((size_t)length + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
   }
-  // The device is gone, or down for good: said once, after what it still gave.
+  // The device is gone, or down for good; reported once, after its last packets.
   if (error != 0) uv_poll_stop(poll);
   if (count > 0) watcher_call(&tun->watcher, ON_PACKETS, 1, (int64_t)count);
   if (error != 0 && tun->watcher.fd >= 0) watcher_call(&tun->watcher, ON_PACKETS, 1, error);
@@ -131,7 +131,7 @@ static int write_packet(const tun *tun, const uint8_t *packet, size_t length) {
   struct iovec parts[2] = {{family, sizeof family}, {(void *)packet, length}};
   bool is_ipv6 = length > 0 && packet[0] >> 4 == 6;
 #ifdef __linux__
-  // Of struct tun_pi: the Ethernet protocol.
+  // The Ethernet protocol of struct tun_pi.
   family[2] = is_ipv6 ? 0x86 : 0x08;
   family[3] = is_ipv6 ? 0xdd : 0x00;
 #else
@@ -143,8 +143,8 @@ static int write_packet(const tun *tun, const uint8_t *packet, size_t length) {
   return written < 0 ? -errno : 0;
 }
 
-// tunWrite(descriptor, input, arena, isInput, offsets, lengths, count): packets that were dropped. Packet i lies in
-// `input` where isInput[i] is 1, else in `arena`.
+// tunWrite(descriptor, input, arena, isInput, offsets, lengths, count): number of packets dropped. Packet i is in `input` if
+// isInput[i] is 1, else in `arena`.
 static napi_value tun_write(napi_env env, napi_callback_info info) {
   napi_value values[7];
   if (!get_arguments(env, info, 7, values)) return NULL;
@@ -174,7 +174,7 @@ static void close_tun(tun *tun) {
   close(fd);
 }
 
-// tunClose(descriptor): of one that is watched; closes it too
+// tunClose(descriptor): stops watching it and closes it
 static napi_value tun_close(napi_env env, napi_callback_info info) {
   napi_value value;
   if (!get_arguments(env, info, 1, &value)) return NULL;
@@ -197,7 +197,7 @@ void tun_end(environment *environment) {
   }
 }
 
-// Reads a name of an interface; false, with an exception pending, when there cannot be such.
+// Reads the name of an interface; false, with an exception pending, if it is invalid.
 static bool get_name(napi_env env, napi_value value, char name[IFNAMSIZ]) {
   size_t length = 0;
   char text[IFNAMSIZ + 1];
@@ -210,7 +210,7 @@ static bool get_name(napi_env env, napi_value value, char name[IFNAMSIZ]) {
   return true;
 }
 
-// [descriptor, name, whether packets come after their family, whether they have virtio-net headers, whether USO is taken]
+// [descriptor, name, packets are preceded by their family, packets have virtio-net headers, USO is accepted]
 static napi_value opened(napi_env env, int fd, const char *name, bool has_family, bool has_virtio, bool has_uso) {
   napi_value result, text;
   napi_create_array_with_length(env, 5, &result);
@@ -264,7 +264,7 @@ static napi_value tun_open(napi_env env, napi_callback_info info) {
   return fd < 0 ? throw_system_error(env, fd, "tun") : opened(env, fd, name, false, has_offload, has_uso);
 }
 
-// As in linux/ipv6_route.h, which some C libraries cannot have beside netinet/in.h.
+// As in linux/ipv6_route.h, which conflicts with netinet/in.h of some C libraries.
 struct ipv6_route {
   struct in6_addr destination, source, gateway;
   uint32_t type;
@@ -295,8 +295,8 @@ static int control(unsigned long request, int family, void *argument) {
   return error;
 }
 
-// By netlink, since only there the kernel can be told that it need not look for duplicates: it would let nobody listen on
-// the address until it has, even on a device that has no neighbours.
+// By netlink, since only there duplicate address detection can be turned off: until it has finished, nothing can listen on the
+// address, even on a device without neighbours.
 static int add_ipv6_address(const char *name, const uint8_t *address, int prefix_length) {
   struct {
     struct nlmsghdr header;
@@ -320,7 +320,7 @@ static int add_ipv6_address(const char *name, const uint8_t *address, int prefix
   } answer;
   int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
   if (fd < 0) return -errno;
-  // The answer is there when send() returns.
+  // The answer has arrived when send() returns.
   bool is_sent = send(fd, &request, sizeof request, 0) == (ssize_t)sizeof request;
   ssize_t length = is_sent ? recv(fd, &answer, sizeof answer, MSG_DONTWAIT) : -1;
   int error = length < 0 ? -errno : 0;
@@ -378,12 +378,12 @@ static napi_value add(napi_env env, napi_callback_info info, int (*how)(const ch
   return throw_system_error(env, error, what);
 }
 
-// interfaceAddress(name, 4 or 16 bytes, prefix length); one that it has already is no error
+// interfaceAddress(name, 4 or 16 bytes, prefix length); an address that it already has is not an error
 static napi_value interface_address(napi_env env, napi_callback_info info) {
   return add(env, info, add_address, "address", true);
 }
 
-// interfaceRoute(name, 4 or 16 bytes, prefix length): leads a network to the interface
+// interfaceRoute(name, 4 or 16 bytes, prefix length): routes a network to the interface
 static napi_value interface_route(napi_env env, napi_callback_info info) {
   return add(env, info, add_route, "route", false);
 }

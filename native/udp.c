@@ -1,6 +1,6 @@
-// UDP sockets of one environment. What arrives on any of them in one turn of the loop goes to JavaScript in one call, as
-// rows over one arena; what is to be sent comes as rows over one buffer, and leaves in as few system calls as there are
-// sockets: runs of equal size to one destination as one segmented send, the rest by sendmmsg.
+// The UDP sockets of one environment. What arrives on any of them in one turn of the loop goes to JavaScript in one call, as
+// rows over one arena. Datagrams to send come as rows over one buffer, and leave in as few system calls as there are sockets:
+// runs of equal size to one destination as one segmented send, the rest by sendmmsg.
 #ifdef __APPLE__
 // For IPV6_RECVPKTINFO.
 #define __APPLE_USE_RFC_3542
@@ -37,13 +37,13 @@ typedef int descriptor;
 #endif
 #endif
 
-// Whether a socket can tell at which of this machine's addresses it was spoken to, and answer from there.
+// Defined if a socket can report the local address that a datagram arrived at, and answer from it.
 #if defined(__linux__) || defined(__APPLE__)
 #define HAS_PACKET_INFO
 #endif
 
-// Memory for one received message: a whole coalesced run of datagrams, and a distance that is no power of two, so that
-// the beginnings of all slots do not fall on the same cache lines.
+// Memory for one received message, a whole coalesced run of datagrams. The stride is not a power of two, so that slots do not
+// all begin on the same cache lines.
 #define SLOT_BYTES 65536
 #define SLOT_STRIDE (SLOT_BYTES + 21 * 64)
 #define SLOTS 64
@@ -55,22 +55,22 @@ typedef int descriptor;
 #define MAX_SEND_ROWS 4096
 #define SEND_MESSAGES 64
 #define SEND_PARTS 1024
-// Segments of one send; older kernels refuse more.
+// Most segments of one send; older kernels refuse more.
 #define SEND_SEGMENTS 64
-// Over IPv6; one over IPv4 ends 20 bytes earlier, as the system says.
+// Over IPv6; for IPv4 the system refuses the last 20 bytes.
 #define MAX_PAYLOAD 65527
-// Of all segments of one send.
+// All segments of one send together.
 #define MAX_SEGMENTED 65487
 #define MAX_PENDING_BYTES 1048576
-// Addresses of this machine that one socket tells apart.
+// Local addresses that one socket distinguishes.
 #define MAX_LOCALS 255
-// A socket under load yields to the others after so many reads.
+// A socket under load yields to the others after this many reads.
 #define READ_ROUNDS 4
-// Errors of one turn that are told; and how many of one socket it reads, more wait for the next.
+// Errors that are reported per turn; and errors that are read from one socket per turn, while the rest wait.
 #define ERROR_ROWS 128
 #define ERROR_ROW_INTS 9
 #define ERROR_READS 64
-// A call that fails may have told of earlier datagrams alone: it is made so often again.
+// A failed call may only have reported earlier datagrams: this many times it is repeated.
 #define NEWS_TRIES 2
 #define NONE (-1)
 
@@ -84,35 +84,35 @@ enum {
   COUNTS
 };
 
-// An address of this machine.
+// A local address.
 typedef struct local_address {
-  // The first 4 of them for IPv4.
+  // IPv4 uses the first 4 bytes.
   uint8_t bytes[16];
-  // Of a link-local address, else 0.
+  // Interface of a link-local address, else 0.
   uint32_t interface_index;
-  // Nothing can be sent from it now, nor has anything come to it since.
+  // Sending from it failed, and nothing has arrived at it since.
   bool is_gone;
 } local_address;
 
-// Number 1 is the first; 0 stands for whatever address routing chooses.
+// Numbers start at 1; 0 stands for the address that routing chooses.
 typedef struct local_table {
   int32_t count;
-  // Number of the one that was met last.
+  // Number of the address seen last.
   int32_t last;
   local_address addresses[MAX_LOCALS];
 } local_table;
 
 #ifndef _WIN32
-// What goes along with a message, either way: the length of its segments, and this machine's address.
+// Control data of a message, either way: the length of its segments, and the local address.
 typedef union control_buffer {
   struct cmsghdr align;
   char bytes[CMSG_SPACE(sizeof(int)) + CMSG_SPACE(sizeof(struct in6_pktinfo))];
 } control_buffer;
 #endif
-// Why a datagram did not get through, as it is told.
+// Why a datagram did not get through, as reported.
 enum { UNREACHABLE_PORT, UNREACHABLE_HOST, UNREACHABLE_PROHIBITED, UNREACHABLE_TOO_BIG };
 
-// What the system did not take at once.
+// A message that the system did not accept at once.
 typedef struct pending {
   struct pending *next;
   struct sockaddr_storage to;
@@ -131,15 +131,15 @@ typedef struct udp_socket {
   descriptor fd;
   int family;
   bool is_closing;
-  // Whether errors that come for its datagrams are told. Calls then fail with them too.
+  // True if errors for its datagrams are reported. Calls then fail with them too.
   bool tells_errors;
-  // Largest datagram that is sent as a segment of a longer send; 0 where the system cannot.
+  // Largest datagram that is sent as a segment of a longer send; 0 if the system does not support that.
   size_t segment_limit;
   // Rows of the batch that is being sent.
   int32_t first_row, last_row;
   pending *first_pending, *last_pending;
   size_t pending_bytes;
-  // NULL for a socket that does not tell them apart.
+  // NULL for a socket that does not distinguish them.
   local_table *locals;
   // The interface by which link-local addresses are reached, 0 where the socket itself or a local address tells.
   uint32_t scope_id;
@@ -165,10 +165,10 @@ typedef struct udp_io {
   int32_t *free_ids;
   int32_t free_count;
   int32_t used_ids;
-  // Sockets and the check handle; the memory goes with the last of them.
+  // Sockets and the check handle; the memory is freed with the last of them.
   int32_t open_handles;
   double counts[COUNTS];
-  // Datagrams that were kept first and failed later, not told yet.
+  // Datagrams that were kept, failed later, and are not reported yet.
   size_t late_drops;
   int32_t next_row[MAX_SEND_ROWS];
 #ifdef __linux__
@@ -222,13 +222,13 @@ static void on_check(uv_check_t *check) {
 }
 
 #ifdef HAS_PACKET_INFO
-// The number of an address of this machine, which it gets when it is met first; 0 when there are too many.
+// The number of a local address, assigned when it is first seen; 0 when there are too many.
 static int32_t number_local(local_table *locals, const uint8_t *bytes, size_t length, uint32_t interface_index) {
   local_address met = {.interface_index = interface_index};
   memcpy(met.bytes, bytes, length);
   int32_t number = locals->last;
   for (int32_t tried = 0; tried <= locals->count; tried++) {
-    // The last one first, then all.
+    // The latest first, then all.
     if (tried > 0) number = tried;
     if (number == 0) continue;
     local_address *known = &locals->addresses[number - 1];
@@ -243,13 +243,13 @@ static int32_t number_local(local_table *locals, const uint8_t *bytes, size_t le
   return locals->count;
 }
 
-// The number of the address that a message came to, if this is what the control message tells; else 0.
+// The number of the address that a message arrived at, if the control message contains it; else 0.
 static int32_t local_of_control(local_table *locals, const struct cmsghdr *control) {
   if (control->cmsg_level == IPPROTO_IP && control->cmsg_type == IP_PKTINFO) {
     struct in_pktinfo info;
     memcpy(&info, CMSG_DATA(control), sizeof info);
 #ifdef __linux__
-    // Differs from the destination for a broadcast.
+    // For a broadcast this differs from the destination.
     struct in_addr address = info.ipi_spec_dst;
 #else
     struct in_addr address = info.ipi_addr;
@@ -269,7 +269,7 @@ static int32_t local_of_control(local_table *locals, const struct cmsghdr *contr
 }
 #endif
 
-// The address to send from; NULL where routing is to choose.
+// The address to send from; NULL to let routing choose.
 static local_address *local_of(const udp_socket *socket, int32_t number) {
   local_table *locals = socket->locals;
   if (locals == NULL || number <= 0 || number > locals->count) return NULL;
@@ -277,7 +277,7 @@ static local_address *local_of(const udp_socket *socket, int32_t number) {
   return local->is_gone ? NULL : local;
 }
 
-// Has it told that a datagram did not get to `to`; the same again in a row is told once.
+// Reports that a datagram did not reach `to`; repetitions in a row are reported once.
 static void add_error(udp_socket *socket, const struct sockaddr_storage *to, int kind, uint32_t mtu) {
   udp_io *io = socket->io;
   int32_t row[ERROR_ROW_INTS] = {socket->id, kind, mtu < UINT16_MAX ? (int32_t)mtu : UINT16_MAX};
@@ -294,7 +294,7 @@ static void add_error(udp_socket *socket, const struct sockaddr_storage *to, int
   io->error_count++;
 }
 
-// What a send says of its own datagram; the rest is no news for who sent it.
+// Errors of a send that concern its own datagram; others do not interest its sender.
 static int kind_of_error(int error) {
   switch (error) {
     case UV_EHOSTUNREACH:
@@ -309,7 +309,7 @@ static int kind_of_error(int error) {
   }
 }
 
-// True when a call on this socket may have failed for datagrams that were sent before.
+// True if a call on this socket may have failed because of earlier datagrams.
 static bool is_news(const udp_socket *socket, int error) {
   switch (error) {
     case UV_ECONNREFUSED:
@@ -334,7 +334,7 @@ static bool is_news(const udp_socket *socket, int error) {
 }
 
 #ifdef __linux__
-// NONE for what is no such error.
+// NONE for other errors.
 static int kind_of_icmp(const struct sock_extended_err *error) {
   if (error->ee_origin == SO_EE_ORIGIN_LOCAL) return error->ee_errno == EMSGSIZE ? UNREACHABLE_TOO_BIG : NONE;
   if (error->ee_origin == SO_EE_ORIGIN_ICMP && error->ee_type == ICMP_DEST_UNREACH) {
@@ -358,7 +358,7 @@ static int kind_of_icmp(const struct sock_extended_err *error) {
       case ICMP6_DST_UNREACH_NOPORT:
         return UNREACHABLE_PORT;
       case ICMP6_DST_UNREACH_ADMIN:
-      // RFC 4443: by the source's policy, and a route that rejects.
+      // RFC 4443: source address failed policy, and reject route.
       case 5:
       case 6:
         return UNREACHABLE_PROHIBITED;
@@ -369,7 +369,7 @@ static int kind_of_icmp(const struct sock_extended_err *error) {
   return NONE;
 }
 
-// Reads what waits in the error queue. As long as something does, the socket is ready again and again.
+// Reads the error queue. While it is not empty, the socket keeps becoming ready.
 static void read_errors(udp_socket *socket) {
   for (int i = 0; i < ERROR_READS; i++) {
     struct sockaddr_storage to;
@@ -390,7 +390,7 @@ static void read_errors(udp_socket *socket) {
       struct sock_extended_err error;
       if (!is_error || cmsg->cmsg_len < CMSG_LEN(sizeof error)) continue;
       memcpy(&error, CMSG_DATA(cmsg), sizeof error);
-      // A local one was counted by the send that failed.
+      // The send that failed has counted a local error.
       if (error.ee_origin != SO_EE_ORIGIN_LOCAL) socket->io->counts[COUNT_REFUSED]++;
       if (header.msg_namelen > 0) add_error(socket, &to, kind_of_icmp(&error), error.ee_info);
     }
@@ -398,15 +398,15 @@ static void read_errors(udp_socket *socket) {
 }
 #endif
 
-// Enters a received message as rows, one a datagram. Delivers first when they do not fit.
+// Adds a received message as rows, one per datagram. Delivers first if they do not fit.
 static void add_message(udp_socket *socket, int32_t slot, size_t length, size_t segment_bytes,
                         const struct sockaddr_storage *from, int32_t local, int32_t *address_offset) {
   udp_io *io = socket->io;
   uint8_t *address = io->addresses + (size_t)slot * ADDRESS_MAX_BYTES;
   size_t address_bytes = address_from_sockaddr(from, address);
   if (address_bytes == 0) return;
-  // Equal sources that spoke to one address (the row before has its number) share an offset, so that the receiver
-  // compares numbers.
+  // Rows with the same source and local address as the row before share its offset, so that the receiver only compares
+  // numbers.
   bool is_equal = *address_offset != NONE && io->rows[(size_t)io->row_count * RECEIVE_ROW_INTS - 1] == local &&
                   memcmp(io->addresses + *address_offset, address, address_bytes) == 0;
   if (!is_equal) *address_offset = slot * ADDRESS_MAX_BYTES;
@@ -427,7 +427,7 @@ static void add_message(udp_socket *socket, int32_t slot, size_t length, size_t 
 }
 
 #ifdef __linux__
-// The system has changed these where it has put a message.
+// The system has changed these fields of slots that hold a message.
 static void prepare_slot(udp_io *io, int32_t slot) {
   struct msghdr *header = &io->received[slot].msg_hdr;
   header->msg_namelen = sizeof io->received_from[slot];
@@ -436,7 +436,7 @@ static void prepare_slot(udp_io *io, int32_t slot) {
 }
 #endif
 
-// Reads once. Returns true when there may be more.
+// Reads once. Returns true if more may be waiting.
 static bool receive(udp_socket *socket) {
   udp_io *io = socket->io;
   if (io->slot_count == SLOTS) {
@@ -451,8 +451,8 @@ static bool receive(udp_socket *socket) {
   do count = recvmmsg(socket->fd, io->received + first, (unsigned)asked, MSG_DONTWAIT, NULL);
   while (count < 0 && (errno == EINTR || (socket->tells_errors && is_news(socket, -errno) && tries++ < NEWS_TRIES)));
   if (count < 0) {
-    // An ICMP error that came for an earlier datagram is told here, once, and ends nothing. Where such errors are told,
-    // the queue of errors has it too, and it is counted there.
+    // An ICMP error for an earlier datagram appears here once, and is harmless. If errors are reported, the error queue has it
+    // too, and it is counted there.
     if (errno == EAGAIN || errno == EWOULDBLOCK || socket->tells_errors) return false;
     io->counts[COUNT_REFUSED]++;
     return false;
@@ -531,7 +531,7 @@ static char *put_control(char *at, int level, int type, const void *value, size_
   return at + CMSG_SPACE(bytes);
 }
 
-// Has a message leave in segments, unless that is 0, and from an address of this machine, unless that is NULL.
+// Makes a message leave in segments, unless that is 0, and from a local address, unless that is NULL.
 static void set_control(struct msghdr *header, control_buffer *control, int family, size_t segment_bytes,
                         const local_address *local) {
   if (segment_bytes == 0 && local == NULL) return;
@@ -557,7 +557,7 @@ static void set_control(struct msghdr *header, control_buffer *control, int fami
 }
 #endif
 
-// Sends one message as it is. Returns 0, or a negative system error.
+// Sends one message unchanged. Returns 0, or a negative system error.
 static int send_once(udp_socket *socket, const struct sockaddr_storage *to, socklen_t to_length, const part *parts,
                      size_t part_count, size_t segment_bytes, const local_address *local) {
 #ifdef _WIN32
@@ -593,19 +593,18 @@ static bool is_full(int error) {
   return error == UV_EAGAIN;
 }
 
-// What systems say to a message from an address that they do not have, or on an interface.
+// Errors of sending from an address that the machine does not have, or on an unknown interface.
 static bool may_be_gone(int error) {
   return error == UV_EINVAL || error == UV_EADDRNOTAVAIL || error == UV_ENETUNREACH || error == UV_ENODEV;
 }
 
-// Sends one message from the address of that number, or from any when this machine does not have it any more. Returns
-// as send_once().
+// Sends one message from the address with that number, or from any if the machine no longer has it. Returns as send_once().
 static int send_from(udp_socket *socket, const struct sockaddr_storage *to, socklen_t to_length, const part *parts,
                      size_t part_count, size_t segment_bytes, int32_t number) {
   local_address *local = local_of(socket, number);
   int error = send_once(socket, to, to_length, parts, part_count, segment_bytes, local);
   if (local == NULL || !may_be_gone(error)) return error;
-  // May be the news of an earlier datagram.
+  // May be the error of an earlier datagram.
   error = send_once(socket, to, to_length, parts, part_count, segment_bytes, local);
   if (!may_be_gone(error)) return error;
   int other_error = send_once(socket, to, to_length, parts, part_count, segment_bytes, NULL);
@@ -614,7 +613,7 @@ static int send_from(udp_socket *socket, const struct sockaddr_storage *to, sock
   return other_error;
 }
 
-// For datagrams that a send has failed with for good.
+// Counts datagrams whose send has failed for good.
 static void count_failure(udp_socket *socket, const struct sockaddr_storage *to, int error, size_t datagrams) {
   int reason = error == UV_EMSGSIZE                          ? COUNT_TOO_LONG
                : error == UV_ENOBUFS || error == UV_ENOMEM   ? COUNT_NO_BUFFERS
@@ -631,7 +630,7 @@ static void watch(udp_socket *socket) {
   uv_poll_start(&socket->poll, events, on_ready);
 }
 
-// Keeps a copy of a message until the socket takes it. Returns the datagrams that were dropped instead.
+// Keeps a copy of a message until the socket accepts it. Returns how many datagrams were dropped instead.
 static size_t keep(udp_socket *socket, const message *message, const part *parts) {
   udp_io *io = socket->io;
   if (socket->pending_bytes + message->bytes > MAX_PENDING_BYTES) {
@@ -691,7 +690,7 @@ static void on_ready(uv_poll_t *poll, int status, int events) {
   udp_socket *socket = poll->data;
 #ifdef __linux__
   if (status < 0) {
-    // Errors wait, and libuv watches no more.
+    // Errors are waiting, and libuv has stopped watching.
     read_errors(socket);
     watch(socket);
   }
@@ -699,8 +698,8 @@ static void on_ready(uv_poll_t *poll, int status, int events) {
   if (status < 0) events = UV_READABLE;
   if (events & UV_WRITABLE) send_pending(socket);
   if (!(events & UV_READABLE)) return;
-  // Where several came at once, more come while they are dealt with: reading again is cheaper than waiting for it. One
-  // by itself is left for the end of the turn, with what other sockets bring.
+  // If several datagrams came at once, more arrive while they are handled, and reading again is cheaper than waiting. A single
+  // one is delivered at the end of the turn, together with those of other sockets.
   udp_io *io = socket->io;
   for (int round = 0; round < READ_ROUNDS; round++) {
     int32_t before = io->row_count;
@@ -734,18 +733,18 @@ static size_t send_singly(udp_socket *socket, const message *whole, const part *
   return dropped;
 }
 
-// Deals with a message that the system refused. Returns how many datagrams were dropped.
+// Handles a message that the system refused. Returns how many datagrams were dropped.
 static size_t refused(udp_socket *socket, const message *message, const part *parts, int error) {
   if (is_news(socket, error) || (may_be_gone(error) && local_of(socket, message->local) != NULL)) {
-    // May be the news of an earlier datagram, or for the address to send from: once more, then it is this one's.
+    // May be the error of an earlier datagram, or about the address to send from: after one more try it is this one's.
     error = send_from(socket, &message->to, message->to_length, parts, message->part_count,
                       message->segments > 1 ? message->segment_bytes : 0, message->local);
     if (error == 0) return 0;
     if (is_full(error)) return keep(socket, message, parts);
   }
-  // Singly they would go nowhere either where there is no way at all.
+  // Without a route, single datagrams would fail as well.
   if (message->segments > 1 && kind_of_error(error) == NONE) {
-    // The path is narrower than a segment, or the device cannot: such sizes go singly from now on.
+    // The MTU is smaller than a segment, or the device does not support it: such sizes are sent singly from now on.
     if (error == UV_EMSGSIZE || error == UV_EINVAL) socket->segment_limit = message->segment_bytes - 1;
     else if (error == UV_EIO || error == UV_ENOTSUP) socket->segment_limit = 0;
     return send_singly(socket, message, parts);
@@ -935,7 +934,7 @@ static int last_error(void) {
 #endif
 }
 
-// Asks for a buffer, by force where that is allowed. Returns what the system says it is.
+// Requests a buffer size, with SO_…BUFFORCE if permitted. Returns the size that the system reports.
 static int set_buffer(descriptor fd, bool is_receive, int bytes) {
   int option = is_receive ? SO_RCVBUF : SO_SNDBUF;
 #ifdef __linux__
@@ -961,7 +960,7 @@ static int open_descriptor(int family, const struct sockaddr_storage *address, s
 #ifdef _WIN32
   u_long nonblocking = 1;
   ioctlsocket(fd, FIONBIO, &nonblocking);
-  // Otherwise a refused datagram makes the next read fail.
+  // Otherwise a refused datagram would make the next read fail.
   BOOL reset = FALSE;
   DWORD ignored;
   WSAIoctl(fd, SIO_UDP_CONNRESET, &reset, sizeof reset, NULL, 0, &ignored, NULL, NULL);
@@ -998,7 +997,7 @@ static bool reserve_id(udp_io *io) {
   return true;
 }
 
-// Has a socket told at which address of this machine each message arrived. Without the table all numbers are 0.
+// Makes a socket receive the local address of each message. Without the table all numbers are 0.
 static void tell_locals(udp_socket *socket) {
 #ifdef HAS_PACKET_INFO
   int level = socket->family == AF_INET6 ? IPPROTO_IPV6 : IPPROTO_IP;
@@ -1041,7 +1040,7 @@ static napi_value udp_open(napi_env env, napi_callback_info info) {
   set_buffer(socket->fd, false, get_int(env, values[3]));
 #ifdef __linux__
   int one = 1;
-  // Where the system knows no coalescing, datagrams come singly.
+  // If the system does not support coalescing, datagrams arrive singly.
   setsockopt(socket->fd, IPPROTO_UDP, UDP_GRO, &one, sizeof one);
   int segment = 0;
   socklen_t segment_length = sizeof segment;
@@ -1073,7 +1072,7 @@ static void io_handle_closed(udp_io *io) {
 static void on_socket_closed(uv_handle_t *handle) {
   udp_socket *socket = handle->data;
   udp_io *io = socket->io;
-  // Not before: rows of this turn may still name it.
+  // Not earlier, as rows of this turn may still refer to it.
   io->free_ids[io->free_count++] = socket->id;
   while (socket->first_pending != NULL) drop_first_pending(socket);
   free(socket->locals);
@@ -1085,7 +1084,7 @@ static void close_socket(udp_socket *socket) {
   udp_io *io = socket->io;
   socket->is_closing = true;
   io->sockets[socket->id] = NULL;
-  // Its number may stand for another socket by the time that they are told.
+  // Its number may belong to another socket by the time they are reported.
   for (int32_t i = 0; i < io->error_count; i++) {
     int32_t *row = io->errors + (size_t)i * ERROR_ROW_INTS;
     if (row[0] == socket->id) row[0] = NONE;
@@ -1106,7 +1105,7 @@ static napi_value udp_close(napi_env env, napi_callback_info info) {
 }
 
 #ifdef __linux__
-// udpTellErrors(id): has ICMP errors that come for its datagrams told
+// udpTellErrors(id): enables reports of ICMP errors for its datagrams
 static napi_value udp_tell_errors(napi_env env, napi_callback_info info) {
   napi_value value;
   if (!get_arguments(env, info, 1, &value)) return NULL;
@@ -1132,7 +1131,7 @@ static napi_value udp_forbid_fragments(napi_env env, napi_callback_info info) {
 }
 #endif
 
-// udpErrors(): rows of errors that wait to be told; the caller tells them
+// udpErrors(): number of rows of errors that have not been reported, which the caller then does
 static napi_value udp_errors(napi_env env, napi_callback_info info) {
   (void)info;
   udp_io *io = environment_of(env)->udp;
@@ -1191,8 +1190,8 @@ static napi_value udp_counts(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
-// udpSetup(arena, rows, addresses, onBatch, errors, onErrors): once in an environment; the arrays are of the sizes that
-// udpSizes tells
+// udpSetup(arena, rows, addresses, onBatch, errors, onErrors): once per environment; the arrays have the sizes that udpSizes
+// returns
 static napi_value udp_setup(napi_env env, napi_callback_info info) {
   napi_value values[6];
   if (!get_arguments(env, info, 6, values)) return NULL;

@@ -5,8 +5,8 @@ import { makeAddress } from "../wire/socket-address.ts";
 import { splitZone } from "./endpoint.ts";
 
 /**
- * What {@link NativeModule.udpCounts} counts, in its order: why the system dropped datagrams, and, last, of how many
- * errors nobody was told because there were too many at once.
+ * The counts of {@link NativeModule.udpCounts}, in its order: why the system dropped datagrams, and, last, errors that were
+ * not reported because there were too many at once.
  */
 export const NATIVE_DROP_REASONS = [
   "refused",
@@ -17,8 +17,7 @@ export const NATIVE_DROP_REASONS = [
   "untold",
 ] as const;
 /**
- * A row of errors: socket (-1 for one that has been closed), kind as on the wire, MTU, bytes of the address; the
- * address.
+ * A row of errors: socket (-1 if it has been closed), kind as on the wire, MTU, length of the address; the address.
  */
 export const ERROR_ROW_INTS = 9;
 export const ERROR_ROW_ADDRESS = 4;
@@ -32,15 +31,15 @@ export interface NativeModule {
   /** The number of the interface that a zone of IPv6 addresses names. @throws ENODEV */
   zoneScope(zone: string): number;
   /**
-   * Bytes of the arena, rows, bytes of addresses that {@link udpSetup} wants; most rows of one {@link udpSend}; rows of
+   * Sizes for {@link udpSetup}: bytes of the arena, rows, bytes of addresses; most rows of one {@link udpSend}; rows of
    * errors.
    */
   udpSizes(): [arenaBytes: number, rows: number, addressBytes: number, sendRows: number, errorRows: number];
   /**
-   * Once in a thread. What arrives is in the arrays when `onBatch` is called, and only until it returns.
+   * To be called once per thread. What arrives is in the arrays when `onBatch` is called, and only until it returns.
    *
-   * @param rows  socket, offset, length, address offset, address length, number of this machine's address
-   * @param onErrors  told at the end of a turn how many rows of `errors` it brought
+   * @param rows  socket, offset, length, address offset, address length, number of the local address
+   * @param onErrors  gets the number of rows of `errors` at the end of a turn
    */
   udpSetup(
     arena: Uint8Array,
@@ -51,9 +50,9 @@ export interface NativeModule {
     onErrors: (count: number) => void,
   ): void;
   /**
-   * @param tellLocals  whether the addresses of this machine that datagrams come to are numbered, up to 255 of them;
-   *   others, and all on Windows, are 0
-   * @returns the socket's number, used again only in a later turn of the loop
+   * @param tellLocals  true to number the local addresses that datagrams arrive at, up to 255 of them; others, and all on
+   *   Windows, are 0
+   * @returns the socket's number, which is reused only in a later turn of the loop
    */
   udpOpen(
     address: Uint8Array,
@@ -63,20 +62,20 @@ export interface NativeModule {
     tellLocals: boolean,
   ): number;
   udpClose(socket: number): void;
-  /** Has it told where datagrams of a socket did not get to: ICMP errors, and no way there. Linux only. */
+  /** Enables reports of datagrams that did not get through: ICMP errors and missing routes. Linux only. */
   udpTellErrors?(socket: number): void;
   /** Has datagrams of a socket dropped that would have to be fragmented. Linux only. */
   udpForbidFragments?(socket: number): void;
-  /** @returns how many rows of errors wait to be told, which the caller now does */
+  /** @returns the number of rows of errors that have not been reported, which the caller then does */
   udpErrors(): number;
-  /** Has a socket leave by an interface alone, or with a mark; "" and 0 for none. Not on Windows. */
+  /** Restricts a socket to an interface or gives it a mark; "" and 0 for none. Not on Windows. */
   udpRestrict?(socket: number, interfaceName: string, mark: number): void;
   udpPort(socket: number): number;
-  /** What the system granted, in its own count. */
+  /** Size of the receive buffer, as the system counts it. */
   udpReceiveBuffer(socket: number): number;
   /**
-   * @param rows  socket, header offset, header length, offset, length, address offset, number of the address to send
-   *   from. That of one that this machine does not have any more, or 0, leaves the choice to routing
+   * @param rows  socket, header offset, header length, offset, length, address offset, number of the local address to send
+   *   from; 0, or an address that the machine no longer has, leaves the choice to routing
    * @returns how many datagrams were dropped
    */
   udpSend(
@@ -89,12 +88,12 @@ export interface NativeModule {
   udpCounts(counts: Float64Array): void;
 
   /**
-   * Ends the measuring of this thread's idle time, which costs a system call for each wait. For threads that are ours:
-   * performance.eventLoopUtilization() tells nothing from then on. @returns whether that could be done
+   * Stops measuring this thread's idle time, which costs a system call per wait. Only for threads of our own, as
+   * performance.eventLoopUtilization() is meaningless from then on. @returns true if that was possible
    */
   loopForgoIdleTime(): boolean;
 
-  /** Undefined where the system has no such thing (Windows). @returns the listener's descriptor */
+  /** Undefined on Windows. @returns the listener's descriptor */
   tcpListen?(
     address: Uint8Array,
     reusePort: boolean,
@@ -104,10 +103,10 @@ export interface NativeModule {
   tcpUnlisten?(listener: number): void;
   /** The local address of an IP socket. */
   socketAddress?(descriptor: number): AddressBytes | undefined;
-  /** Sends at once, keeps alive, and sets the two. @returns false where the system lacks one of them */
+  /** Sets these two, TCP_NODELAY and keepalive. @returns false if the system lacks one of the two */
   tcpTune?(descriptor: number, notSentLowWaterBytes: number, userTimeoutMs: number): boolean;
   /**
-   * Connects by an interface alone, or with a mark.
+   * Connects through an interface or with a mark.
    *
    * @param onDone  gets the descriptor, or a system error, which is negative
    * @returns the attempt's number
@@ -118,18 +117,18 @@ export interface NativeModule {
     mark: number,
     onDone: (result: number) => void,
   ): number;
-  /** Gives an attempt up, and closes its descriptor: `onDone` is not called. Only before it is. */
+  /** Aborts an attempt and closes its descriptor; `onDone` is not called. Only before it was called. */
   tcpConnectCancel?(attempt: number): void;
   /** Another descriptor of the same connection, which outlives the first. */
   descriptorDuplicate?(descriptor: number): number;
   descriptorClose?(descriptor: number): void;
 
   /**
-   * Reads a connected socket into `buffer`, until {@link streamRelease} or {@link streamClose}. Not on Windows, as the
-   * others.
+   * Reads a connected socket into `buffer`, until {@link streamRelease} or {@link streamClose}. Like the others, not on
+   * Windows.
    *
-   * @param onRead      gets the bytes that are in the buffer until it returns, 0 at the end, or a system error
-   * @param onWritable  after a {@link streamWrite} of which the system took less than all: it takes more
+   * @param onRead      gets the number of bytes in the buffer, valid until it returns; 0 at the end; or a system error
+   * @param onWritable  called when the system accepts more, after a {@link streamWrite} that it did not accept completely
    */
   streamOpen?(
     descriptor: number,
@@ -137,28 +136,28 @@ export interface NativeModule {
     onRead: (count: number) => void,
     onWritable: () => void,
   ): void;
-  /** @returns how many bytes the system took, or a system error, which is negative */
+  /** @returns how many bytes the system accepted, or a system error, which is negative */
   streamWrite?(descriptor: number, bytes: Uint8Array, length: number): number;
   /** Nothing more is written. */
   streamEnd?(descriptor: number): void;
-  /** The descriptor is the caller's again, open. */
+  /** Returns the open descriptor to the caller. */
   streamRelease?(descriptor: number): void;
   streamClose?(descriptor: number): void;
 
   /**
    * Creates or opens a TUN device: Linux, and utun on macOS.
    *
-   * @param offload  asks for virtio-net headers and packets longer than the MTU, where the system has such
+   * @param offload  requests virtio-net headers and packets longer than the MTU, if the system supports them
    */
   tunOpen?(
     name: string,
     offload: boolean,
   ): [descriptor: number, name: string, hasFamily: boolean, hasVirtio: boolean, hasUso: boolean];
   /**
-   * Reads a descriptor that gives one IP packet a read. Packet i is `arena[offsets[i] .. offsets[i] + lengths[i])`, in the
-   * arrays when `onPackets` is called and only until it returns.
+   * Reads a descriptor with one IP packet per read. Packet i is `arena[offsets[i] .. offsets[i] + lengths[i])`, valid when
+   * `onPackets` is called and only until it returns.
    *
-   * @param hasFamily  whether 4 bytes with the family precede each packet, both ways; they are not in the arena's rows
+   * @param hasFamily  true if 4 bytes with the family precede each packet, both ways; offsets skip them
    * @param onPackets  gets their number, or at the end a system error, which is negative
    */
   tunWatch?(
@@ -169,7 +168,7 @@ export interface NativeModule {
     lengths: Int32Array,
     onPackets: (count: number) => void,
   ): void;
-  /** Packet i lies in `input` where `isInput[i]` is 1, else in `arena`. @returns how many were dropped */
+  /** Packet i is in `input` if `isInput[i]` is 1, else in `arena`. @returns how many were dropped */
   tunWrite?(
     descriptor: number,
     input: Uint8Array,
@@ -179,19 +178,19 @@ export interface NativeModule {
     lengths: Int32Array,
     count: number,
   ): number;
-  /** Ends the watch, and closes the descriptor. */
+  /** Stops watching the descriptor and closes it. */
   tunClose?(descriptor: number): void;
-  /** Linux only, as all that follow. @param address  4 or 16 bytes */
+  /** Linux only, like all that follow. @param address  4 or 16 bytes */
   interfaceAddress?(name: string, address: Uint8Array, prefixLength: number): void;
   interfaceRoute?(name: string, address: Uint8Array, prefixLength: number): void;
   /** The first address of an interface, which need not be up. */
   interfaceIpv4?(name: string): Uint8Array | undefined;
   interfaceUp?(name: string, mtu: number): void;
-  /** Whether an address of 4 or 16 bytes is the system's. */
+  /** True if an address of 4 or 16 bytes is local. */
   addressIsLocal?(address: Uint8Array): boolean;
   /**
    * Ends the TCP connections from an address in this network namespace: their applications get ECONNABORTED, their peers
-   * a RST. @returns how many. @throws EPERM; ENOTSUP where the kernel has no such call
+   * a RST. @returns how many. @throws EPERM; ENOTSUP if the kernel does not support that
    */
   tcpDestroyFrom?(address: Uint8Array): number;
 }
@@ -200,7 +199,7 @@ const DIRECTORY = fileURLToPath(new URL("../../native", import.meta.url));
 
 let loaded: NativeModule | Error | undefined;
 
-/** The module, or why there is none. */
+/** The module, or the reason why it cannot be loaded. */
 export function loadNativeModule(): NativeModule | Error {
   if (loaded !== undefined) return loaded;
   try {
