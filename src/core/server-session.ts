@@ -54,4 +54,9 @@ export class Session {
     this.id = id;
     this.key = key;
   }
+
+  /** False once it has ended. */
+  get isLive(): boolean {
+    return this.state !== SESSION.number("none");
+  }
 }

@@ -1,28 +1,6 @@
-import type { CloseReason, UnreachableKind } from "../wire/capsule.ts";
-import {
-  CAPSULE_ASSOCIATION_CLOSE,
-  CAPSULE_ASSOCIATION_OPEN,
-  CAPSULE_COMPRESSION_ACK,
-  CAPSULE_COMPRESSION_ASSIGN,
-  CAPSULE_COMPRESSION_CLOSE,
-  CAPSULE_CONTEXT_ASSIGN,
-  CAPSULE_SHUTDOWN,
-  CAPSULE_UNREACHABLE,
-  decodeWholeAddress,
-  encodeAssociationClose,
-  encodeCompressionAck,
-  encodeCompressionClose,
-  encodeContextAssign,
-  encodeShutdown,
-  encodeUnreachable,
-  fromIpVersionForm,
-  ipVersionFormLength,
-  isDomain,
-  MAX_DATAGRAM_BYTES,
-  readNumbers,
-} from "../wire/capsule.ts";
+import type { UnreachableKind } from "../wire/capsule.ts";
+import { encodeShutdown } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
-import { copyAddress } from "../wire/socket-address.ts";
 import type { ExtensionRequest } from "../wire/upgrade.ts";
 import { encodeRefusal, encodeUpgradeResponse } from "../wire/upgrade.ts";
 import type { CapsuleSet } from "./capsule-reader.ts";
@@ -45,47 +23,35 @@ import type { HandshakeOptions, Verdict } from "./handshake.ts";
 import { Handshake } from "./handshake.ts";
 import { HeadBuffer } from "./head-buffer.ts";
 import { NameLookups } from "./name-lookups.ts";
-import type { BoundIds, PlainPolicy, PlainVerdict } from "./plain-tunnels.ts";
-import {
-  decodeCompressionAssign,
-  judgePlainRequest,
-  judgeResolvedTarget,
-  UncompressedPayload,
-} from "./plain-tunnels.ts";
+import type { PlainPolicy, PlainVerdict } from "./plain-tunnels.ts";
+import { judgePlainRequest, judgeResolvedTarget } from "./plain-tunnels.ts";
 import type { ReceivedDatagrams } from "./received-datagrams.ts";
 import { SendPool, SendQueue } from "./send-queue.ts";
 import type { AssociationLimits } from "./server-associations.ts";
+import { ServerAssociations } from "./server-associations.ts";
+import { ServerCapsules } from "./server-capsules.ts";
+import { ServerFlows } from "./server-flows.ts";
+import type { ServerParts } from "./server-parts.ts";
 import {
-  answeredAssociations,
-  HIDDEN_ID,
-  isAddress,
-  quietAssociations,
-  ServerAssociations,
-  senderContexts,
-} from "./server-associations.ts";
+  DEADLINE_ASSOCIATIONS,
+  DEADLINE_CONNECTION,
+  DEADLINE_CONTEXTS,
+  DEADLINE_KINDS,
+  DEADLINE_LINGER,
+  DEADLINE_QUEUE,
+  deadlineOf,
+} from "./server-parts.ts";
+import { ServerReplies } from "./server-replies.ts";
 import type { Connection } from "./server-session.ts";
 import { Session } from "./server-session.ts";
-import { CONTEXT_RESOLVING, MAX_ID, SESSION } from "./session-model.ts";
-import type { CapsuleReceiver } from "./tunnel.ts";
+import { MAX_ID, SESSION } from "./session-model.ts";
 import { Tunnel } from "./tunnel.ts";
 
 const NONE = -1;
-/** In place of a context slot: no context, but the uncompressed one of a bound tunnel will do. */
-const UNCOMPRESSED = -2;
-const CONTEXT_IDLE_MS = 300_000;
 /** How long after the last answer a tunnel ends whose client has ended its side. */
 const HALF_CLOSED_MS = 10_000;
 /** Bytes of control capsules that may wait for a client that does not read. */
 const CONTROL_BYTES = 1_048_576;
-
-/** Keys of deadlines: kinds of a connection and of a session, by their index. */
-const DEADLINE_CONNECTION = 0;
-const DEADLINE_QUEUE = 1;
-const DEADLINE_LINGER = 2;
-const DEADLINE_ASSOCIATIONS = 3;
-const DEADLINE_CONTEXTS = 4;
-const DEADLINE_KINDS = 5;
-const deadlineOf = (index: number, kind: number): number => DEADLINE_KINDS * index + kind;
 
 /** All durations in milliseconds, sizes in bytes. */
 export interface TunnelServerOptions extends HandshakeOptions, AssociationLimits, PlainPolicy {
@@ -161,7 +127,6 @@ export class TunnelServer {
   readonly #pool = new SendPool();
   readonly #associations: ServerAssociations;
   readonly #deadlines = new Deadlines();
-  readonly #maxId: number;
   readonly #handshake: Handshake;
   readonly #connections: (Connection | undefined)[] = [];
   readonly #freeConnections: number[] = [];
@@ -175,25 +140,37 @@ export class TunnelServer {
   readonly #names: NameLookups<Connection>;
   #nextName = 1;
 
-  readonly #uncompressed = new UncompressedPayload();
-  readonly #numbers: number[] = [0, 0];
-  readonly #receiver: CapsuleReceiver<Connection> = {
-    handleDatagramCapsule: (now, connection, id, data, payload, end) =>
-      this.#handleDatagramCapsule(now, connection, connection.session!, id, data, payload, end),
-    handleControlCapsule: (now, connection) => {
-      this.#handleControl(now, connection, connection.session!);
-      return connection.state === "open";
-    },
-  };
+  readonly #flows: ServerFlows;
+  readonly #capsules: ServerCapsules;
+  readonly #replies: ServerReplies;
 
   constructor(options: TunnelServerOptions) {
     this.#options = options;
-    this.#maxId = options.maxId ?? MAX_ID;
     this.#associations = new ServerAssociations(options, options.crypto);
     this.#names = new NameLookups(this.contexts, (query, name, port) => {
       this.#outputs.push({ kind: "resolve", query, name, port });
     });
     this.#handshake = new Handshake(options);
+    const parts: ServerParts = {
+      options,
+      maxId: options.maxId ?? MAX_ID,
+      counters: this.counters,
+      outgoing: this.outgoing,
+      associations: this.#associations,
+      names: this.#names,
+      deadlines: this.#deadlines,
+      pool: this.#pool,
+      port: {
+        send: (connection, bytes) => this.#sendControl(connection, bytes),
+        markDirty: (connection) => this.#markDirty(connection),
+        release: (association) => this.#outputs.push({ kind: "release", association }),
+        endSession: (now, session, reason) => this.#endSession(now, session, reason),
+        sessions: () => this.#sessions.values(),
+      },
+    };
+    this.#flows = new ServerFlows(parts);
+    this.#capsules = new ServerCapsules(parts, this.#flows);
+    this.#replies = new ServerReplies(parts, this.#flows);
   }
 
   // Getters
@@ -310,7 +287,7 @@ export class TunnelServer {
       }
     }
     if (connection.state === "open") {
-      at = connection.tunnel.readCapsules(now, connection, chunk, at, end, this.outgoing, this.#receiver);
+      at = connection.tunnel.readCapsules(now, connection, chunk, at, end, this.outgoing, this.#capsules);
       if (!this.#isOpen(connection)) return end;
       this.#markDirty(connection);
       this.#checkTunnel(now, connection);
@@ -382,13 +359,7 @@ export class TunnelServer {
     length: number,
     remote: AddressBytes,
   ): void {
-    const context = this.#contextOfReply(now, association, remote, 0, remote.length, 1);
-    if (context === NONE) return;
-    const connection = this.#associations.connectionOf[association]!;
-    const id = context === UNCOMPRESSED ? HIDDEN_ID : this.contexts.id[context];
-    if (id !== HIDDEN_ID) connection.tunnel.writeDatagram(now, association, id, data, offset, length);
-    else this.#sendUncompressed(now, association, connection, data, offset, length, remote);
-    this.#markDirty(connection);
+    this.#replies.handleDatagram(now, association, data, offset, length, remote);
   }
 
   /** Rows `first` to before `end` came to an association's sockets, from IPv4 or IPv6 sources. */
@@ -399,29 +370,7 @@ export class TunnelServer {
     first: number,
     end: number,
   ): void {
-    const { data, addresses } = received;
-    for (let row = first; row < end; ) {
-      const runEnd = received.endOfRun(row, end);
-      const at = received.addressOffset(row);
-      const length = received.addressLength(row);
-      const context = this.#contextOfReply(now, association, addresses, at, length, runEnd - row);
-      if (context === NONE) {
-        row = runEnd;
-        continue;
-      }
-      const connection = this.#associations.connectionOf[association]!;
-      const id = context === UNCOMPRESSED ? HIDDEN_ID : this.contexts.id[context];
-      if (id !== HIDDEN_ID) connection.tunnel.writeDatagrams(now, association, id, received, row, runEnd);
-      else {
-        const remote = copyAddress(addresses, at, length);
-        for (let one = row; one < runEnd; one++) {
-          const offset = received.offset(one);
-          this.#sendUncompressed(now, association, connection, data, offset, received.length(one), remote);
-        }
-      }
-      row = runEnd;
-      this.#markDirty(connection);
-    }
+    this.#replies.handleDatagrams(now, association, received, first, end);
   }
 
   /**
@@ -437,17 +386,21 @@ export class TunnelServer {
     kind: UnreachableKind,
     mtu: number,
   ): void {
-    const session = this.#associations.sessionOf[association];
-    const connection = this.#associations.connectionOf[association];
-    if (session?.kind !== "native" || connection === undefined) return;
-    if (!session.unreachable.take(now)) {
-      this.counters.unreachable.limited++;
-      return;
-    }
-    const slot = this.#associations.contextFor(association, remote);
-    if (slot === NONE) return;
-    this.counters.unreachable[kind]++;
-    this.#sendControl(connection, encodeUnreachable(this.contexts.id[slot], kind, mtu));
+    this.#replies.handleUnreachable(now, association, remote, kind, mtu);
+  }
+
+  /**
+   * The host runs out of sockets, and the association wants one more: another has to end.
+   *
+   * @returns false when none may; the association has then ended itself
+   */
+  makeRoomForSocket(now: number, association: number): boolean {
+    return this.#flows.makeRoomForSocket(now, association);
+  }
+
+  /** The association's socket has failed for good. */
+  handleSocketFailed(now: number, association: number): void {
+    this.#flows.handleSocketFailed(now, association);
   }
 
   /**
@@ -472,7 +425,6 @@ export class TunnelServer {
     this.outgoing.count = 0;
     const lookup = this.#names.finish(number);
     if (lookup === undefined) return;
-    const { permits } = this.#options;
     if (lookup.kind === "target") {
       const { connection } = lookup;
       if (connection.state !== "resolving") return;
@@ -480,32 +432,7 @@ export class TunnelServer {
       this.#followPlain(now, connection, judgeResolvedTarget(addresses, bind, this.#options));
       return;
     }
-    const target = addresses.find(permits);
-    const { slot } = lookup;
-    const association = this.contexts.association[slot];
-    const connection = this.#associations.connectionOf[association];
-    const held = this.#names.takeHeld(slot);
-    if (target === undefined) {
-      if (addresses.length > 0) this.counters.refused.target_denied++;
-      this.counters.drops[addresses.length > 0 ? "refused_target" : "unresolved"] += held.length;
-      if (connection !== undefined)
-        this.#sendControl(connection, encodeCompressionClose(this.contexts.id[slot]));
-      this.#releaseContext(slot);
-      return;
-    }
-    this.contexts.resolve(slot, target);
-    this.#associations.grant(slot);
-    if (connection !== undefined) this.#sendControl(connection, encodeCompressionAck(this.contexts.id[slot]));
-    let total = 0;
-    for (const datagram of held) total += datagram.length;
-    this.outgoing.data = new Uint8Array(total);
-    let at = 0;
-    for (const datagram of held) {
-      this.outgoing.data.set(datagram, at);
-      this.#countIn(datagram.length);
-      this.outgoing.add(association, slot, at, datagram.length);
-      at += datagram.length;
-    }
+    this.#capsules.handleResolved(lookup.slot, addresses);
   }
 
   handleTimeout(now: number): void {
@@ -515,8 +442,9 @@ export class TunnelServer {
       if (kind === DEADLINE_CONNECTION) this.#handleConnectionTimeout(now, this.#connections[index]!);
       else if (kind === DEADLINE_QUEUE) this.#expireQueue(now, this.#connections[index]!);
       else if (kind === DEADLINE_LINGER) this.#endSession(now, this.#sessionByIndex[index]!, "linger");
-      else if (kind === DEADLINE_ASSOCIATIONS) this.#expireAssociations(now, this.#sessionByIndex[index]!);
-      else this.#expireContexts(now, this.#sessionByIndex[index]!);
+      else if (kind === DEADLINE_ASSOCIATIONS)
+        this.#flows.expireAssociations(now, this.#sessionByIndex[index]!);
+      else this.#flows.expireContexts(now, this.#sessionByIndex[index]!);
     }
   }
 
@@ -729,7 +657,7 @@ export class TunnelServer {
     );
     connection.session = session;
     session.connections.add(connection);
-    const association = this.#openAssociation(now, session, connection, 0, undefined);
+    const association = this.#flows.openAssociation(now, session, connection, 0, undefined);
     if (association === NONE) {
       this.#refuse(now, connection, "association_limit", encodeRefusal(503, undefined));
       return;
@@ -834,7 +762,8 @@ export class TunnelServer {
     for (const kind of [DEADLINE_LINGER, DEADLINE_ASSOCIATIONS, DEADLINE_CONTEXTS]) {
       this.#deadlines.clear(deadlineOf(session.index, kind));
     }
-    for (const association of [...session.associationById.values()]) this.#closeAssociation(association);
+    for (const association of [...session.associationById.values()])
+      this.#flows.closeAssociation(association);
     for (const connection of [...session.connections]) {
       session.connections.delete(connection);
       connection.session = undefined;
@@ -850,493 +779,6 @@ export class TunnelServer {
     if (error === undefined) return;
     this.counters.refused.protocol_error++;
     this.#closeConnection(now, connection, error);
-  }
-
-  // Capsules
-
-  #handleDatagramCapsule(
-    now: number,
-    connection: Connection,
-    session: Session,
-    id: number,
-    data: Uint8Array,
-    payload: number,
-    end: number,
-  ): void {
-    let slot = session.contextById.get(id);
-    let at = payload;
-    if (slot === undefined) {
-      if (id === 0 && session.kind === "bound") {
-        connection.tunnel.fail(new ProtocolError("ERR_CONTEXT_MALFORMED", "context 0 in a bound tunnel"));
-        return;
-      }
-      if (id === 0 || id !== session.bound?.uncompressed) {
-        this.counters.drops.unknown_context++;
-        if (session.kind === "native" && id <= this.#maxId && session.unknown.shallAnswer(now, id)) {
-          this.#sendControl(connection, encodeCompressionClose(id));
-        }
-        return;
-      }
-      const length = ipVersionFormLength(data, payload, end);
-      if (length === 0) {
-        connection.tunnel.fail(new ProtocolError("ERR_CAPSULE_MALFORMED", "uncompressed DATAGRAM"));
-        return;
-      }
-      slot = this.#hiddenContext(now, session, fromIpVersionForm(data, payload, length));
-      if (slot === NONE) return;
-      at += length;
-    }
-    const length = end - at;
-    if (length > MAX_DATAGRAM_BYTES) {
-      this.counters.drops.too_long++;
-      return;
-    }
-    const association = this.contexts.association[slot];
-    this.contexts.idle.refresh(now, slot);
-    this.#associations.handleSent(now, association);
-    if (this.#associations.connectionOf[association] !== connection) this.#moveTo(connection, association);
-    if (this.contexts.state[slot] === CONTEXT_RESOLVING) {
-      if (!this.#names.hold(slot, data, at, length)) this.counters.drops.unresolved++;
-      return;
-    }
-    this.#countIn(length);
-    this.outgoing.add(association, slot, at, length);
-  }
-
-  #countIn(length: number): void {
-    this.counters.datagramsIn++;
-    this.counters.bytesIn += length;
-  }
-
-  #handleControl(now: number, connection: Connection, session: Session): void {
-    const { tunnel } = connection;
-    const { type, data, valueOffset, valueEnd } = tunnel.reader;
-    const numbers = this.#numbers;
-    const count = type === CAPSULE_ASSOCIATION_CLOSE || type === CAPSULE_CONTEXT_ASSIGN ? 2 : 1;
-    const at = readNumbers(data, valueOffset, valueEnd, count, numbers);
-    const isWhole = at === valueEnd;
-    const [id, second] = numbers;
-    let fault: string | undefined;
-    switch (type) {
-      case CAPSULE_COMPRESSION_ACK:
-        // Contexts of our own are used at once; in a bound tunnel there are none to acknowledge.
-        if (!isWhole || session.kind !== "native") fault = "COMPRESSION_ACK";
-        break;
-      case CAPSULE_COMPRESSION_CLOSE: {
-        if (!isWhole || id === 0) fault = "COMPRESSION_CLOSE";
-        else if (id === session.bound?.uncompressed) session.bound.uncompressed = 0;
-        else {
-          const slot = session.contextById.get(id);
-          if (slot !== undefined) this.#releaseContext(slot);
-        }
-        break;
-      }
-      case CAPSULE_COMPRESSION_ASSIGN:
-        fault =
-          at < 0 || session.bound === undefined
-            ? "COMPRESSION_ASSIGN"
-            : this.#handleCompressionAssign(now, connection, session, session.bound, id, at);
-        break;
-      case CAPSULE_ASSOCIATION_OPEN: {
-        const hasSource = at >= 0 && !(valueEnd === at + 1 && data[at] === 0);
-        const source = hasSource ? decodeWholeAddress(data, at, valueEnd) : undefined;
-        if (at < 0 || id < 1 || id > this.#maxId || (hasSource && source === undefined))
-          fault = "ASSOCIATION_OPEN";
-        else this.#handleAssociationOpen(now, connection, session, id, source);
-        break;
-      }
-      case CAPSULE_ASSOCIATION_CLOSE: {
-        if (!isWhole) {
-          fault = "ASSOCIATION_CLOSE";
-          break;
-        }
-        const association = session.associationById.get(id);
-        if (association !== undefined) this.#closeAssociation(association);
-        // Said even of one that is unknown, so that the client can forget it; an echo is not echoed by the client.
-        this.#sendControl(connection, encodeAssociationClose(id, "done"));
-        break;
-      }
-      case CAPSULE_CONTEXT_ASSIGN: {
-        const address = at < 0 ? undefined : decodeWholeAddress(data, at, valueEnd);
-        const isValidId = id > 0 && id % 2 === 0 && id <= this.#maxId;
-        if (address === undefined || !isValidId) fault = "CONTEXT_ASSIGN";
-        else if (!this.#handleContextAssign(now, connection, session, id, second, address)) {
-          fault = "CONTEXT_ASSIGN again for another address";
-        }
-        break;
-      }
-      case CAPSULE_SHUTDOWN:
-        if (isWhole) this.#endSession(now, session, "client");
-        else fault = "SHUTDOWN";
-        break;
-      case CAPSULE_UNREACHABLE:
-        fault = "UNREACHABLE is the server's to send";
-        break;
-    }
-    if (fault !== undefined) tunnel.fail(new ProtocolError("ERR_CAPSULE_MALFORMED", fault));
-  }
-
-  #handleCompressionAssign(
-    now: number,
-    connection: Connection,
-    session: Session,
-    bound: BoundIds,
-    id: number,
-    at: number,
-  ): string | undefined {
-    const { data, valueEnd } = connection.tunnel.reader;
-    const address = decodeCompressionAssign(data, at, valueEnd);
-    if (address === undefined) return "COMPRESSION_ASSIGN";
-    if (!bound.register(id)) return "COMPRESSION_ASSIGN, id";
-    if (id > this.#maxId) {
-      this.counters.refused.context_limit++;
-      this.#sendControl(connection, encodeCompressionClose(id));
-      return undefined;
-    }
-    if (address === "uncompressed") {
-      if (bound.uncompressed !== 0) return "COMPRESSION_ASSIGN, uncompressed";
-      bound.uncompressed = id;
-      this.#sendControl(connection, encodeCompressionAck(id));
-      return undefined;
-    }
-    const association = session.associationById.get(0)!;
-    const known = this.contexts.find(association, address, 0, address.length);
-    if (known !== NONE && this.contexts.id[known] !== HIDDEN_ID) return "COMPRESSION_ASSIGN, address in use";
-    if (known !== NONE) this.#releaseContext(known);
-    this.#registerContext(now, connection, session, association, id, address);
-    return undefined;
-  }
-
-  #handleAssociationOpen(
-    now: number,
-    connection: Connection,
-    session: Session,
-    id: number,
-    source: AddressBytes | undefined,
-  ): void {
-    const known = session.associationById.get(id);
-    if (known !== undefined) {
-      // Said again: the association moves to this lane, with what waits for it.
-      this.#moveTo(connection, known);
-      return;
-    }
-    if (this.#openAssociation(now, session, connection, id, source) !== NONE) return;
-    this.#sendControl(connection, encodeAssociationClose(id, "limit"));
-  }
-
-  /** @returns false when the id already stands for something else */
-  #handleContextAssign(
-    now: number,
-    connection: Connection,
-    session: Session,
-    id: number,
-    associationId: number,
-    address: AddressBytes,
-  ): boolean {
-    const association = session.associationById.get(associationId);
-    const known = session.contextById.get(id);
-    if (known !== undefined) {
-      const isSame =
-        this.contexts.association[known] === association &&
-        isAddress(this.contexts.address[known]!, address, 0, address.length);
-      if (isSame && this.contexts.state[known] !== CONTEXT_RESOLVING) {
-        this.#sendControl(connection, encodeCompressionAck(id));
-      }
-      return isSame;
-    }
-    if (association === undefined) {
-      // The client believes that it is open: it opens it again, or ends it.
-      this.#sendControl(connection, encodeAssociationClose(associationId, "idle"));
-      this.#sendControl(connection, encodeCompressionClose(id));
-    } else this.#registerContext(now, connection, session, association, id, address);
-    return true;
-  }
-
-  #registerContext(
-    now: number,
-    connection: Connection,
-    session: Session,
-    association: number,
-    id: number,
-    address: AddressBytes,
-  ): void {
-    const isName = isDomain(address);
-    const isDenied = !isName && !this.#options.permits(address);
-    if (isDenied) {
-      this.counters.refused.target_denied++;
-      this.#sendControl(connection, encodeCompressionClose(id));
-      return;
-    }
-    this.#makeRoomForClientContext(session);
-    const twin = this.contexts.find(association, address, 0, address.length);
-    const isFirst = twin === NONE;
-    const slot = this.#associations.addClientContext(now, session, association, id, address, isFirst);
-    if (twin !== NONE) {
-      // Both ends registered the same address at once, or the client forgot its own: the older one goes.
-      this.contexts.takeIndex(slot, twin);
-      this.#sendControl(connection, encodeCompressionClose(this.contexts.id[twin]));
-      this.#releaseContext(twin);
-    }
-    if (isName) this.#names.addContext(session.lookups, slot);
-    else this.#sendControl(connection, encodeCompressionAck(id));
-  }
-
-  // Contexts
-
-  #makeRoomForClientContext(session: Session): void {
-    const victim = this.#associations.victimForClient(session);
-    if (victim !== NONE) this.#closeContext(victim);
-  }
-
-  #makeRoomForSenderContext(now: number, session: Session, isAnswer: boolean): boolean {
-    const victim = this.#associations.victimForSender(now, session, isAnswer);
-    if (victim === "refused") return false;
-    if (victim !== NONE) this.#closeContext(victim);
-    return true;
-  }
-
-  /** Releases a context, and says so where the client knows it. */
-  #closeContext(slot: number): void {
-    const id = this.contexts.id[slot];
-    const connection = this.#associations.connectionOf[this.contexts.association[slot]];
-    if (id !== HIDDEN_ID && connection !== undefined) {
-      // Unacknowledged it would be taken for refused.
-      if (this.contexts.state[slot] === CONTEXT_RESOLVING)
-        this.#sendControl(connection, encodeCompressionAck(id));
-      this.#sendControl(connection, encodeCompressionClose(id));
-    }
-    this.#releaseContext(slot);
-  }
-
-  /** The context that stands for the target of an uncompressed datagram, made on first use; -1 when it is refused. */
-  #hiddenContext(now: number, session: Session, address: AddressBytes): number {
-    const association = session.associationById.get(0)!;
-    const known = this.contexts.find(association, address, 0, address.length);
-    if (known !== NONE) return known;
-    if (!this.#options.permits(address)) {
-      this.counters.drops.refused_target++;
-      return NONE;
-    }
-    if (!this.#makeRoomForSenderContext(now, session, false)) {
-      this.counters.drops.context_limit++;
-      return NONE;
-    }
-    const slot = this.#addSenderContext(now, session, association, HIDDEN_ID, address);
-    this.#associations.grant(slot);
-    return slot;
-  }
-
-  #addSenderContext(
-    now: number,
-    session: Session,
-    association: number,
-    id: number,
-    address: AddressBytes,
-  ): number {
-    const slot = this.#associations.addSenderContext(now, session, association, id, address);
-    const expiresAt = this.contexts.idle.expiresAt(senderContexts(session), CONTEXT_IDLE_MS);
-    this.#deadlines.setEarlier(deadlineOf(session.index, DEADLINE_CONTEXTS), expiresAt);
-    return slot;
-  }
-
-  /** The context that stands for a source, {@link UNCOMPRESSED}, or -1 when `count` datagrams of it are dropped, and counted. */
-  #contextOfReply(
-    now: number,
-    association: number,
-    addresses: Uint8Array,
-    offset: number,
-    length: number,
-    count: number,
-  ): number {
-    const associations = this.#associations;
-    const session = associations.sessionOf[association];
-    const connection = associations.connectionOf[association];
-    if (session === undefined || connection === undefined) {
-      this.counters.drops.no_lane += count;
-      return NONE;
-    }
-    const known = associations.contextOfReply(now, association, addresses, offset, length, count);
-    if (known !== NONE) return known;
-    if (session.bound !== undefined) {
-      return this.#strangerOf(now, association, session.bound, copyAddress(addresses, offset, length), count);
-    }
-    const sender =
-      session.kind === "fixed" ? undefined : associations.hears(association, addresses, offset, length);
-    if (sender === undefined) {
-      this.counters.drops.filtered += count;
-      return NONE;
-    }
-    const isAnswer = this.contexts.findResolved(association, addresses, offset, length) !== NONE;
-    if (!this.#makeRoomForSenderContext(now, session, isAnswer)) {
-      this.counters.drops.context_limit += count;
-      return NONE;
-    }
-    const id = session.nextContextId;
-    if (id > this.#maxId) {
-      this.counters.drops.context_limit += count;
-      return NONE;
-    }
-    session.nextContextId += 2;
-    this.#addSenderContext(now, session, association, id, sender);
-    this.#sendControl(connection, encodeContextAssign(id, associations.wireId[association], sender));
-    return associations.contextOfReply(now, association, addresses, offset, length, count);
-  }
-
-  /** The same for a sender that a bound tunnel's client has not registered: the client opens and closes to all of them. */
-  #strangerOf(
-    now: number,
-    association: number,
-    bound: BoundIds,
-    remote: AddressBytes,
-    count: number,
-  ): number {
-    // Whom we hear can be answered: nobody gets around the policy by a source that is made up.
-    if (bound.uncompressed === 0 || !this.#options.permits(remote)) {
-      this.counters.drops.filtered += count;
-      return NONE;
-    }
-    this.#associations.idle.refresh(now, association);
-    return UNCOMPRESSED;
-  }
-
-  #sendUncompressed(
-    now: number,
-    association: number,
-    connection: Connection,
-    data: Uint8Array,
-    offset: number,
-    length: number,
-    remote: AddressBytes,
-  ): void {
-    const { uncompressed } = this.#associations.sessionOf[association]!.bound!;
-    if (uncompressed === 0) {
-      this.counters.drops.filtered++;
-      return;
-    }
-    const size = this.#uncompressed.write(remote, data, offset, length);
-    connection.tunnel.writeDatagram(now, association, uncompressed, this.#uncompressed.bytes, 0, size);
-  }
-
-  #releaseContext(slot: number): void {
-    const session = this.#associations.sessionOf[this.contexts.association[slot]];
-    this.#names.forget(session?.lookups, slot);
-    this.#associations.releaseContext(slot);
-  }
-
-  // Associations
-
-  /** @returns -1 when there is no room, which is counted */
-  #openAssociation(
-    now: number,
-    session: Session,
-    connection: Connection,
-    id: number,
-    source: AddressBytes | undefined,
-  ): number {
-    const victim = this.#associations.victimFor(session, this.#sessions.values());
-    if (victim === "refused") {
-      this.counters.refused.association_limit++;
-      return NONE;
-    }
-    if (victim !== NONE) this.#evict(now, victim);
-    const slot = this.#associations.open(now, session, connection, id, source);
-    this.#armAssociations(session);
-    return slot;
-  }
-
-  #evict(now: number, association: number): void {
-    this.counters.refused.association_evicted++;
-    this.#dismiss(now, association, "evicted");
-  }
-
-  /** Answers to an association, and what waits for it, go on `connection` from now on. */
-  #moveTo(connection: Connection, association: number): void {
-    this.#associations.connectionOf[association] = connection;
-    connection.tunnel.queue.takeFlow(association);
-  }
-
-  #closeAssociation(slot: number): void {
-    const session = this.#associations.sessionOf[slot]!;
-    const { contexts } = this;
-    for (let context = contexts.first(slot); context !== NONE; context = contexts.next(context)) {
-      this.#names.forget(session.lookups, context);
-    }
-    this.#pool.removeFlow(slot);
-    this.#associations.close(slot);
-    this.#outputs.push({ kind: "release", association: slot });
-  }
-
-  /**
-   * The host runs out of sockets, and the association wants one more: another has to end.
-   *
-   * @returns false when none may; the association has then ended itself
-   */
-  makeRoomForSocket(now: number, association: number): boolean {
-    const session = this.#associations.sessionOf[association];
-    if (session === undefined) return false;
-    const victim = this.#associations.victimAmong(session, this.#sessions.values());
-    if (victim === "refused" || victim === association) {
-      this.counters.refused.association_limit++;
-      this.#dismiss(now, association, "limit");
-      return false;
-    }
-    this.#evict(now, victim);
-    return true;
-  }
-
-  /** The association's socket has failed for good. */
-  handleSocketFailed(now: number, association: number): void {
-    if (this.#associations.sessionOf[association] !== undefined) this.#dismiss(now, association, "failed");
-  }
-
-  /** Ends an association that the client still holds, and tells it why. */
-  #dismiss(now: number, association: number, reason: CloseReason): void {
-    const connection = this.#associations.connectionOf[association];
-    const session = this.#associations.sessionOf[association]!;
-    if (session.kind !== "native") {
-      if (connection?.state === "binding") this.#sendControl(connection, encodeRefusal(503, undefined));
-      this.#endSession(now, session, reason);
-      return;
-    }
-    if (connection !== undefined) {
-      this.#sendControl(connection, encodeAssociationClose(this.#associations.wireId[association], reason));
-    }
-    this.#closeAssociation(association);
-  }
-
-  #armAssociations(session: Session): void {
-    const { idle } = this.#associations;
-    const { idleTimeoutMs } = this.#options;
-    const quietAt = idle.expiresAt(quietAssociations(session), idleTimeoutMs);
-    const answeredAt = idle.expiresAt(answeredAssociations(session), idleTimeoutMs);
-    const key = deadlineOf(session.index, DEADLINE_ASSOCIATIONS);
-    this.#deadlines.setEarlier(key, Math.min(quietAt, answeredAt));
-  }
-
-  #expireAssociations(now: number, session: Session): void {
-    const { idle } = this.#associations;
-    const { idleTimeoutMs } = this.#options;
-    for (const list of [quietAssociations(session), answeredAssociations(session)]) {
-      for (;;) {
-        const slot = idle.expired(now, list, idleTimeoutMs);
-        if (slot === NONE) break;
-        this.#dismiss(now, slot, "idle");
-      }
-    }
-    if (this.#sessionByIndex[session.index] === session) this.#armAssociations(session);
-  }
-
-  /** Contexts that this end made are this end's to close; the client looks after its own. */
-  #expireContexts(now: number, session: Session): void {
-    const { idle } = this.contexts;
-    const list = senderContexts(session);
-    for (;;) {
-      const slot = idle.expired(now, list, CONTEXT_IDLE_MS);
-      if (slot === NONE) break;
-      this.#closeContext(slot);
-    }
-    const key = deadlineOf(session.index, DEADLINE_CONTEXTS);
-    this.#deadlines.setEarlier(key, idle.expiresAt(list, CONTEXT_IDLE_MS));
   }
 
   #sendControl(connection: Connection, bytes: Uint8Array): void {

@@ -1,0 +1,328 @@
+import {
+  CAPSULE_ASSOCIATION_CLOSE,
+  CAPSULE_ASSOCIATION_OPEN,
+  CAPSULE_COMPRESSION_ACK,
+  CAPSULE_COMPRESSION_ASSIGN,
+  CAPSULE_COMPRESSION_CLOSE,
+  CAPSULE_CONTEXT_ASSIGN,
+  CAPSULE_SHUTDOWN,
+  CAPSULE_UNREACHABLE,
+  decodeWholeAddress,
+  encodeAssociationClose,
+  encodeCompressionAck,
+  encodeCompressionClose,
+  fromIpVersionForm,
+  ipVersionFormLength,
+  isDomain,
+  MAX_DATAGRAM_BYTES,
+  readNumbers,
+} from "../wire/capsule.ts";
+import type { AddressBytes } from "../wire/socket-address.ts";
+import { ProtocolError } from "./errors.ts";
+import type { BoundIds } from "./plain-tunnels.ts";
+import { decodeCompressionAssign } from "./plain-tunnels.ts";
+import type { ServerAssociations } from "./server-associations.ts";
+import { HIDDEN_ID, isAddress } from "./server-associations.ts";
+import type { ServerFlows } from "./server-flows.ts";
+import type { ServerParts } from "./server-parts.ts";
+import type { Connection, Session } from "./server-session.ts";
+import { CONTEXT_RESOLVING } from "./session-model.ts";
+import type { CapsuleReceiver } from "./tunnel.ts";
+
+const NONE = -1;
+
+/** What the capsules of clients do: datagrams go into the batch for targets, registrations into the tables. */
+export class ServerCapsules implements CapsuleReceiver<Connection> {
+  readonly #parts: ServerParts;
+  readonly #table: ServerAssociations;
+  readonly #flows: ServerFlows;
+  readonly #numbers: number[] = [0, 0];
+
+  constructor(parts: ServerParts, flows: ServerFlows) {
+    this.#parts = parts;
+    this.#table = parts.associations;
+    this.#flows = flows;
+  }
+
+  handleDatagramCapsule(
+    now: number,
+    connection: Connection,
+    id: number,
+    data: Uint8Array,
+    payload: number,
+    end: number,
+  ): void {
+    const session = connection.session!;
+    let slot = session.contextById.get(id);
+    let at = payload;
+    if (slot === undefined) {
+      if (id === 0 && session.kind === "bound") {
+        connection.tunnel.fail(new ProtocolError("ERR_CONTEXT_MALFORMED", "context 0 in a bound tunnel"));
+        return;
+      }
+      if (id === 0 || id !== session.bound?.uncompressed) {
+        this.#parts.counters.drops.unknown_context++;
+        if (session.kind === "native" && id <= this.#parts.maxId && session.unknown.shallAnswer(now, id)) {
+          this.#parts.port.send(connection, encodeCompressionClose(id));
+        }
+        return;
+      }
+      const length = ipVersionFormLength(data, payload, end);
+      if (length === 0) {
+        connection.tunnel.fail(new ProtocolError("ERR_CAPSULE_MALFORMED", "uncompressed DATAGRAM"));
+        return;
+      }
+      slot = this.#hiddenContext(now, session, fromIpVersionForm(data, payload, length));
+      if (slot === NONE) return;
+      at += length;
+    }
+    const length = end - at;
+    if (length > MAX_DATAGRAM_BYTES) {
+      this.#parts.counters.drops.too_long++;
+      return;
+    }
+    const association = this.#table.contexts.association[slot];
+    this.#table.contexts.idle.refresh(now, slot);
+    this.#table.handleSent(now, association);
+    if (this.#table.connectionOf[association] !== connection) this.#flows.moveTo(connection, association);
+    if (this.#table.contexts.state[slot] === CONTEXT_RESOLVING) {
+      if (!this.#parts.names.hold(slot, data, at, length)) this.#parts.counters.drops.unresolved++;
+      return;
+    }
+    this.#countIn(length);
+    this.#parts.outgoing.add(association, slot, at, length);
+  }
+
+  #countIn(length: number): void {
+    this.#parts.counters.datagramsIn++;
+    this.#parts.counters.bytesIn += length;
+  }
+
+  handleControlCapsule(now: number, connection: Connection): boolean {
+    const session = connection.session!;
+    const { tunnel } = connection;
+    const { type, data, valueOffset, valueEnd } = tunnel.reader;
+    const numbers = this.#numbers;
+    const count = type === CAPSULE_ASSOCIATION_CLOSE || type === CAPSULE_CONTEXT_ASSIGN ? 2 : 1;
+    const at = readNumbers(data, valueOffset, valueEnd, count, numbers);
+    const isWhole = at === valueEnd;
+    const [id, second] = numbers;
+    let fault: string | undefined;
+    switch (type) {
+      case CAPSULE_COMPRESSION_ACK:
+        // Contexts of our own are used at once; in a bound tunnel there are none to acknowledge.
+        if (!isWhole || session.kind !== "native") fault = "COMPRESSION_ACK";
+        break;
+      case CAPSULE_COMPRESSION_CLOSE: {
+        if (!isWhole || id === 0) fault = "COMPRESSION_CLOSE";
+        else if (id === session.bound?.uncompressed) session.bound.uncompressed = 0;
+        else {
+          const slot = session.contextById.get(id);
+          if (slot !== undefined) this.#flows.releaseContext(slot);
+        }
+        break;
+      }
+      case CAPSULE_COMPRESSION_ASSIGN:
+        fault =
+          at < 0 || session.bound === undefined
+            ? "COMPRESSION_ASSIGN"
+            : this.#handleCompressionAssign(now, connection, session, session.bound, id, at);
+        break;
+      case CAPSULE_ASSOCIATION_OPEN: {
+        const hasSource = at >= 0 && !(valueEnd === at + 1 && data[at] === 0);
+        const source = hasSource ? decodeWholeAddress(data, at, valueEnd) : undefined;
+        if (at < 0 || id < 1 || id > this.#parts.maxId || (hasSource && source === undefined))
+          fault = "ASSOCIATION_OPEN";
+        else this.#handleAssociationOpen(now, connection, session, id, source);
+        break;
+      }
+      case CAPSULE_ASSOCIATION_CLOSE: {
+        if (!isWhole) {
+          fault = "ASSOCIATION_CLOSE";
+          break;
+        }
+        const association = session.associationById.get(id);
+        if (association !== undefined) this.#flows.closeAssociation(association);
+        // Said even of one that is unknown, so that the client can forget it; an echo is not echoed by the client.
+        this.#parts.port.send(connection, encodeAssociationClose(id, "done"));
+        break;
+      }
+      case CAPSULE_CONTEXT_ASSIGN: {
+        const address = at < 0 ? undefined : decodeWholeAddress(data, at, valueEnd);
+        const isValidId = id > 0 && id % 2 === 0 && id <= this.#parts.maxId;
+        if (address === undefined || !isValidId) fault = "CONTEXT_ASSIGN";
+        else if (!this.#handleContextAssign(now, connection, session, id, second, address)) {
+          fault = "CONTEXT_ASSIGN again for another address";
+        }
+        break;
+      }
+      case CAPSULE_SHUTDOWN:
+        if (isWhole) this.#parts.port.endSession(now, session, "client");
+        else fault = "SHUTDOWN";
+        break;
+      case CAPSULE_UNREACHABLE:
+        fault = "UNREACHABLE is the server's to send";
+        break;
+    }
+    if (fault !== undefined) tunnel.fail(new ProtocolError("ERR_CAPSULE_MALFORMED", fault));
+    return connection.state === "open";
+  }
+
+  #handleCompressionAssign(
+    now: number,
+    connection: Connection,
+    session: Session,
+    bound: BoundIds,
+    id: number,
+    at: number,
+  ): string | undefined {
+    const { data, valueEnd } = connection.tunnel.reader;
+    const address = decodeCompressionAssign(data, at, valueEnd);
+    if (address === undefined) return "COMPRESSION_ASSIGN";
+    if (!bound.register(id)) return "COMPRESSION_ASSIGN, id";
+    if (id > this.#parts.maxId) {
+      this.#parts.counters.refused.context_limit++;
+      this.#parts.port.send(connection, encodeCompressionClose(id));
+      return undefined;
+    }
+    if (address === "uncompressed") {
+      if (bound.uncompressed !== 0) return "COMPRESSION_ASSIGN, uncompressed";
+      bound.uncompressed = id;
+      this.#parts.port.send(connection, encodeCompressionAck(id));
+      return undefined;
+    }
+    const association = session.associationById.get(0)!;
+    const known = this.#table.contexts.find(association, address, 0, address.length);
+    if (known !== NONE && this.#table.contexts.id[known] !== HIDDEN_ID)
+      return "COMPRESSION_ASSIGN, address in use";
+    if (known !== NONE) this.#flows.releaseContext(known);
+    this.#registerContext(now, connection, session, association, id, address);
+    return undefined;
+  }
+
+  #handleAssociationOpen(
+    now: number,
+    connection: Connection,
+    session: Session,
+    id: number,
+    source: AddressBytes | undefined,
+  ): void {
+    const known = session.associationById.get(id);
+    if (known !== undefined) {
+      // Said again: the association moves to this lane, with what waits for it.
+      this.#flows.moveTo(connection, known);
+      return;
+    }
+    if (this.#flows.openAssociation(now, session, connection, id, source) !== NONE) return;
+    this.#parts.port.send(connection, encodeAssociationClose(id, "limit"));
+  }
+
+  /** @returns false when the id already stands for something else */
+  #handleContextAssign(
+    now: number,
+    connection: Connection,
+    session: Session,
+    id: number,
+    associationId: number,
+    address: AddressBytes,
+  ): boolean {
+    const association = session.associationById.get(associationId);
+    const known = session.contextById.get(id);
+    if (known !== undefined) {
+      const isSame =
+        this.#table.contexts.association[known] === association &&
+        isAddress(this.#table.contexts.address[known]!, address, 0, address.length);
+      if (isSame && this.#table.contexts.state[known] !== CONTEXT_RESOLVING) {
+        this.#parts.port.send(connection, encodeCompressionAck(id));
+      }
+      return isSame;
+    }
+    if (association === undefined) {
+      // The client believes that it is open: it opens it again, or ends it.
+      this.#parts.port.send(connection, encodeAssociationClose(associationId, "idle"));
+      this.#parts.port.send(connection, encodeCompressionClose(id));
+    } else this.#registerContext(now, connection, session, association, id, address);
+    return true;
+  }
+
+  #registerContext(
+    now: number,
+    connection: Connection,
+    session: Session,
+    association: number,
+    id: number,
+    address: AddressBytes,
+  ): void {
+    const isName = isDomain(address);
+    const isDenied = !isName && !this.#parts.options.permits(address);
+    if (isDenied) {
+      this.#parts.counters.refused.target_denied++;
+      this.#parts.port.send(connection, encodeCompressionClose(id));
+      return;
+    }
+    this.#flows.makeRoomForClientContext(session);
+    const twin = this.#table.contexts.find(association, address, 0, address.length);
+    const isFirst = twin === NONE;
+    const slot = this.#table.addClientContext(now, session, association, id, address, isFirst);
+    if (twin !== NONE) {
+      // Both ends registered the same address at once, or the client forgot its own: the older one goes.
+      this.#table.contexts.takeIndex(slot, twin);
+      this.#parts.port.send(connection, encodeCompressionClose(this.#table.contexts.id[twin]));
+      this.#flows.releaseContext(twin);
+    }
+    if (isName) this.#parts.names.addContext(session.lookups, slot);
+    else this.#parts.port.send(connection, encodeCompressionAck(id));
+  }
+
+  /** The context that stands for the target of an uncompressed datagram, made on first use; -1 when it is refused. */
+  #hiddenContext(now: number, session: Session, address: AddressBytes): number {
+    const association = session.associationById.get(0)!;
+    const known = this.#table.contexts.find(association, address, 0, address.length);
+    if (known !== NONE) return known;
+    if (!this.#parts.options.permits(address)) {
+      this.#parts.counters.drops.refused_target++;
+      return NONE;
+    }
+    if (!this.#flows.makeRoomForSenderContext(now, session, false)) {
+      this.#parts.counters.drops.context_limit++;
+      return NONE;
+    }
+    const slot = this.#flows.addSenderContext(now, session, association, HIDDEN_ID, address);
+    this.#table.grant(slot);
+    return slot;
+  }
+
+  /**
+   * The name of a context was looked up. What waited for it goes into the batch.
+   *
+   * @param addresses  in the order of preference; empty when there are none
+   */
+  handleResolved(slot: number, addresses: readonly AddressBytes[]): void {
+    const { contexts } = this.#table;
+    const { counters, names, port, outgoing, options } = this.#parts;
+    const target = addresses.find(options.permits);
+    const association = contexts.association[slot];
+    const connection = this.#table.connectionOf[association];
+    const held = names.takeHeld(slot);
+    if (target === undefined) {
+      if (addresses.length > 0) counters.refused.target_denied++;
+      counters.drops[addresses.length > 0 ? "refused_target" : "unresolved"] += held.length;
+      if (connection !== undefined) port.send(connection, encodeCompressionClose(contexts.id[slot]));
+      this.#flows.releaseContext(slot);
+      return;
+    }
+    contexts.resolve(slot, target);
+    this.#table.grant(slot);
+    if (connection !== undefined) port.send(connection, encodeCompressionAck(contexts.id[slot]));
+    let total = 0;
+    for (const datagram of held) total += datagram.length;
+    outgoing.data = new Uint8Array(total);
+    let at = 0;
+    for (const datagram of held) {
+      outgoing.data.set(datagram, at);
+      this.#countIn(datagram.length);
+      outgoing.add(association, slot, at, datagram.length);
+      at += datagram.length;
+    }
+  }
+}

@@ -1,0 +1,45 @@
+import type { Counters } from "./counters.ts";
+import type { DatagramBatch } from "./datagram-batch.ts";
+import type { Deadlines } from "./deadlines.ts";
+import type { NameLookups } from "./name-lookups.ts";
+import type { SendPool } from "./send-queue.ts";
+import type { AssociationLimits, ServerAssociations } from "./server-associations.ts";
+import type { Connection, Session } from "./server-session.ts";
+
+/** Keys of deadlines: kinds of a connection and of a session, by their index. */
+export const DEADLINE_CONNECTION = 0;
+export const DEADLINE_QUEUE = 1;
+export const DEADLINE_LINGER = 2;
+export const DEADLINE_ASSOCIATIONS = 3;
+export const DEADLINE_CONTEXTS = 4;
+export const DEADLINE_KINDS = 5;
+
+export function deadlineOf(index: number, kind: number): number {
+  return DEADLINE_KINDS * index + kind;
+}
+
+/** What the server does for its parts. */
+export interface ServerPort {
+  /** Sends control capsules on a connection. */
+  send(connection: Connection, bytes: Uint8Array): void;
+  /** The connection may have something to write. */
+  markDirty(connection: Connection): void;
+  /** The association has ended: the host closes its sockets. */
+  release(association: number): void;
+  endSession(now: number, session: Session, reason: string): void;
+  sessions(): Iterable<Session>;
+}
+
+/** What the parts of a server share. */
+export interface ServerParts {
+  readonly options: AssociationLimits & { readonly idleTimeoutMs: number };
+  /** Largest id of an association or context. */
+  readonly maxId: number;
+  readonly counters: Counters;
+  readonly outgoing: DatagramBatch;
+  readonly associations: ServerAssociations;
+  readonly names: NameLookups<Connection>;
+  readonly deadlines: Deadlines;
+  readonly pool: SendPool;
+  readonly port: ServerPort;
+}

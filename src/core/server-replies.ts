@@ -1,0 +1,180 @@
+import type { UnreachableKind } from "../wire/capsule.ts";
+import { encodeContextAssign, encodeUnreachable } from "../wire/capsule.ts";
+import type { AddressBytes } from "../wire/socket-address.ts";
+import { copyAddress } from "../wire/socket-address.ts";
+import type { BoundIds } from "./plain-tunnels.ts";
+import { UncompressedPayload } from "./plain-tunnels.ts";
+import type { ReceivedDatagrams } from "./received-datagrams.ts";
+import type { ServerAssociations } from "./server-associations.ts";
+import { HIDDEN_ID } from "./server-associations.ts";
+import type { ServerFlows } from "./server-flows.ts";
+import type { ServerParts } from "./server-parts.ts";
+import type { Connection } from "./server-session.ts";
+
+const NONE = -1;
+/** In place of a context slot: no context, but the uncompressed one of a bound tunnel will do. */
+const UNCOMPRESSED = -2;
+
+/** What comes back for associations, datagrams and errors, goes to their clients. */
+export class ServerReplies {
+  readonly #parts: ServerParts;
+  readonly #table: ServerAssociations;
+  readonly #flows: ServerFlows;
+  readonly #uncompressed = new UncompressedPayload();
+
+  constructor(parts: ServerParts, flows: ServerFlows) {
+    this.#parts = parts;
+    this.#table = parts.associations;
+    this.#flows = flows;
+  }
+
+  /** See `TunnelServer.handleDatagram`. */
+  handleDatagram(
+    now: number,
+    association: number,
+    data: Uint8Array,
+    offset: number,
+    length: number,
+    remote: AddressBytes,
+  ): void {
+    const context = this.#contextOfReply(now, association, remote, 0, remote.length, 1);
+    if (context === NONE) return;
+    const connection = this.#table.connectionOf[association]!;
+    const id = context === UNCOMPRESSED ? HIDDEN_ID : this.#table.contexts.id[context];
+    if (id !== HIDDEN_ID) connection.tunnel.writeDatagram(now, association, id, data, offset, length);
+    else this.#sendUncompressed(now, association, connection, data, offset, length, remote);
+    this.#parts.port.markDirty(connection);
+  }
+
+  /** See `TunnelServer.handleDatagrams`. */
+  handleDatagrams(
+    now: number,
+    association: number,
+    received: ReceivedDatagrams,
+    first: number,
+    end: number,
+  ): void {
+    const { data, addresses } = received;
+    for (let row = first; row < end; ) {
+      const runEnd = received.endOfRun(row, end);
+      const at = received.addressOffset(row);
+      const length = received.addressLength(row);
+      const context = this.#contextOfReply(now, association, addresses, at, length, runEnd - row);
+      if (context === NONE) {
+        row = runEnd;
+        continue;
+      }
+      const connection = this.#table.connectionOf[association]!;
+      const id = context === UNCOMPRESSED ? HIDDEN_ID : this.#table.contexts.id[context];
+      if (id !== HIDDEN_ID) connection.tunnel.writeDatagrams(now, association, id, received, row, runEnd);
+      else {
+        const remote = copyAddress(addresses, at, length);
+        for (let one = row; one < runEnd; one++) {
+          const offset = received.offset(one);
+          this.#sendUncompressed(now, association, connection, data, offset, received.length(one), remote);
+        }
+      }
+      row = runEnd;
+      this.#parts.port.markDirty(connection);
+    }
+  }
+
+  /** See `TunnelServer.handleUnreachable`. */
+  handleUnreachable(
+    now: number,
+    association: number,
+    remote: AddressBytes,
+    kind: UnreachableKind,
+    mtu: number,
+  ): void {
+    const session = this.#table.sessionOf[association];
+    const connection = this.#table.connectionOf[association];
+    if (session?.kind !== "native" || connection === undefined) return;
+    if (!session.unreachable.take(now)) {
+      this.#parts.counters.unreachable.limited++;
+      return;
+    }
+    const slot = this.#table.contextFor(association, remote);
+    if (slot === NONE) return;
+    this.#parts.counters.unreachable[kind]++;
+    this.#parts.port.send(connection, encodeUnreachable(this.#table.contexts.id[slot], kind, mtu));
+  }
+
+  /** The context that stands for a source, {@link UNCOMPRESSED}, or -1 when `count` datagrams of it are dropped, and counted. */
+  #contextOfReply(
+    now: number,
+    association: number,
+    addresses: Uint8Array,
+    offset: number,
+    length: number,
+    count: number,
+  ): number {
+    const associations = this.#table;
+    const session = associations.sessionOf[association];
+    const connection = associations.connectionOf[association];
+    if (session === undefined || connection === undefined) {
+      this.#parts.counters.drops.no_lane += count;
+      return NONE;
+    }
+    const known = associations.contextOfReply(now, association, addresses, offset, length, count);
+    if (known !== NONE) return known;
+    if (session.bound !== undefined) {
+      return this.#strangerOf(now, association, session.bound, copyAddress(addresses, offset, length), count);
+    }
+    const sender =
+      session.kind === "fixed" ? undefined : associations.hears(association, addresses, offset, length);
+    if (sender === undefined) {
+      this.#parts.counters.drops.filtered += count;
+      return NONE;
+    }
+    const isAnswer = this.#table.contexts.findResolved(association, addresses, offset, length) !== NONE;
+    if (!this.#flows.makeRoomForSenderContext(now, session, isAnswer)) {
+      this.#parts.counters.drops.context_limit += count;
+      return NONE;
+    }
+    const id = session.nextContextId;
+    if (id > this.#parts.maxId) {
+      this.#parts.counters.drops.context_limit += count;
+      return NONE;
+    }
+    session.nextContextId += 2;
+    this.#flows.addSenderContext(now, session, association, id, sender);
+    this.#parts.port.send(connection, encodeContextAssign(id, associations.wireId[association], sender));
+    return associations.contextOfReply(now, association, addresses, offset, length, count);
+  }
+
+  /** The same for a sender that a bound tunnel's client has not registered: the client opens and closes to all of them. */
+  #strangerOf(
+    now: number,
+    association: number,
+    bound: BoundIds,
+    remote: AddressBytes,
+    count: number,
+  ): number {
+    // Whom we hear can be answered: nobody gets around the policy by a source that is made up.
+    if (bound.uncompressed === 0 || !this.#parts.options.permits(remote)) {
+      this.#parts.counters.drops.filtered += count;
+      return NONE;
+    }
+    this.#table.idle.refresh(now, association);
+    return UNCOMPRESSED;
+  }
+
+  #sendUncompressed(
+    now: number,
+    association: number,
+    connection: Connection,
+    data: Uint8Array,
+    offset: number,
+    length: number,
+    remote: AddressBytes,
+  ): void {
+    const { uncompressed } = this.#table.sessionOf[association]!.bound!;
+    if (uncompressed === 0) {
+      this.#parts.counters.drops.filtered++;
+      return;
+    }
+    const size = this.#uncompressed.write(remote, data, offset, length);
+    connection.tunnel.writeDatagram(now, association, uncompressed, this.#uncompressed.bytes, 0, size);
+  }
+}
