@@ -1,0 +1,26 @@
+// `npm run fuzz`: both ends of a session in one process, whatever may happen to them. `--help` lists the options.
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { build } from "esbuild";
+
+const folder = mkdtempSync(join(tmpdir(), "underpass-fuzz-"));
+try {
+  const outfile = join(folder, "fuzz.mjs");
+  await build({
+    entryPoints: ["test/fuzz/main.ts"],
+    outfile,
+    bundle: true,
+    format: "esm",
+    platform: "node",
+    target: "node20",
+    sourcemap: "inline",
+    logLevel: "warning",
+  });
+  process.setSourceMapsEnabled(true);
+  const { main } = await import(pathToFileURL(outfile).href);
+  process.exitCode = main(process.argv.slice(2));
+} finally {
+  rmSync(folder, { recursive: true });
+}

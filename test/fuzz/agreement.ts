@@ -1,0 +1,218 @@
+import type { ContextTable } from "../../src/core/context-table.ts";
+import { CONTEXT_REFUSED } from "../../src/core/session-model.ts";
+import { formatAddress } from "../../src/wire/socket-address.ts";
+import { check } from "./failure.ts";
+import { flowOf } from "./flow-source.ts";
+import { SHORTEST_PAYLOAD } from "./ledger.ts";
+import type { ClientHost } from "./link.ts";
+import { checkBounds, checkTables, contextWithId, liveContexts } from "./tables.ts";
+import type { World } from "./world.ts";
+
+/** Longer than heartbeats need to find a dead lane, a lane to connect again, and a refusal is believed. */
+const QUIET_MS = 32_000;
+const MOST_QUIET_MS = 90_000;
+const STEP_MS = 500;
+const MOST_RENEWALS = 8;
+/** Between a datagram that may be lost and the one that must not. */
+const RETRY_MS = 100;
+
+/**
+ * Ends all that goes wrong, lets the ends find that out, and then expects them to be of one mind: every flow gets
+ * through in both directions with at most one datagram lost, and after that both know the same contexts.
+ *
+ * @throws FuzzFailure where they are not
+ */
+export function bringToAgreement(world: World): void {
+  world.trace?.("quiet");
+  for (let round = 0; ; round++) {
+    const { renewals } = world;
+    quieten(world);
+    for (const host of world.clients) probe(world, host);
+    // What a session knew that was replaced meanwhile says nothing.
+    if (world.renewals === renewals) break;
+    check(round < MOST_RENEWALS, "a client takes one new session after another");
+  }
+  compare(world);
+  checkBounds(world);
+  checkTables(world);
+}
+
+/** Whatever was wrong around the ends is so no longer. */
+function quieten(world: World): void {
+  if (!world.serverIsUp) world.startServer();
+  world.isWelcoming = true;
+  for (const host of world.clients) if (host.isClosed) world.startClient(host.index);
+  for (const link of [...world.links]) {
+    if (link.clientLoses) world.loseClientSide(link);
+    if (link.serverLoses) world.loseServerSide(link);
+    link.isSlow = false;
+    link.up.isStalled = false;
+    link.down.isStalled = false;
+  }
+  const begin = world.now;
+  for (;;) {
+    attend(world);
+    const isUp = world.clients.every(({ core }) => core.lanesUp === world.settings.lanes);
+    const passed = world.now - begin;
+    if (isUp && passed >= QUIET_MS) return;
+    check(passed < MOST_QUIET_MS, "a lane stays down", () => {
+      return world.clients.map(({ core }) => `${core.lanesUp} of ${world.settings.lanes} up`).join(", ");
+    });
+    world.advance(STEP_MS, true);
+  }
+}
+
+/** Delivers all that is on its way and does what is asked of hosts, until the ends have nothing more to say. */
+export function attend(world: World): void {
+  for (let round = 0; ; round++) {
+    check(round < 1_000, "the ends ask their hosts without end");
+    world.exchange();
+    const pending = world.links.find((link) => world.isPending(link));
+    if (pending !== undefined) world.completeConnect(pending);
+    else if (world.queries.length > 0) {
+      const found = world.answers[world.queries[0].name];
+      world.resolve(
+        0,
+        found.map((address) => world.ledger.addresses[address]),
+        found,
+      );
+    } else return;
+  }
+}
+
+/** Sends to an address of a flow and has that answered, for all that the client has contexts for. */
+function probe(world: World, host: ClientHost): void {
+  const { core } = host;
+  for (const association of [...host.open]) {
+    const addresses = new Set([association % world.settings.addresses]);
+    for (let slot = core.contexts.first(association); slot >= 0; slot = core.contexts.next(slot)) {
+      addresses.add(world.ledger.indexOf(core.contexts.address[slot]!));
+    }
+    for (const address of addresses) {
+      if (!world.ledger.isDenied(address)) probeAddress(world, host, association, address);
+    }
+    if (world.settings.filtering === "endpoint-independent") probeSenders(world, host, association);
+  }
+}
+
+function probeAddress(world: World, host: ClientHost, association: number, address: number): void {
+  const { renewals } = world;
+  const isOpen = () => host.open.includes(association);
+  const sent = insist(
+    world,
+    isOpen,
+    () => world.send(host, association, address, SHORTEST_PAYLOAD),
+    "a flow is dead, from its application",
+    () => `client ${host.index}, association ${association} to ${describe(world, address)}`,
+  );
+  if (sent < 0 || world.renewals > renewals) return;
+  const target = world.ledger.targetOf(sent);
+  const at = world.serverOf[host.flows[association]] ?? -1;
+  insist(
+    world,
+    () => world.serverFlows[at] >= 0,
+    () => world.receive(at, target, SHORTEST_PAYLOAD),
+    "a flow is dead, to its application",
+    () => `server's association ${at} from ${describe(world, target)}`,
+  );
+}
+
+/** Whoever has a context at the server gets through, unless there are more than it may have. */
+function probeSenders(world: World, host: ClientHost, association: number): void {
+  const at = world.serverOf[host.flows[association]] ?? -1;
+  const { contexts } = world.server;
+  const senders = new Set<number>();
+  for (let slot = contexts.first(at); slot >= 0; slot = contexts.next(slot)) {
+    const sender = world.ledger.indexOf(contexts.target[slot]!);
+    if (sender >= 0 && !world.ledger.isName(sender)) senders.add(sender);
+  }
+  for (const sender of senders) {
+    insist(
+      world,
+      () => world.serverFlows[at] >= 0,
+      () => world.receive(at, sender, SHORTEST_PAYLOAD),
+      "a flow is dead, from a sender",
+      () => `server's association ${at} from ${describe(world, sender)}`,
+      world.settings.isTight,
+    );
+  }
+}
+
+const describe = (world: World, address: number) => formatAddress(world.ledger.addresses[address]);
+
+/** Sends a datagram, and once more if it does not arrive; then it must. @returns its number, -1 if it has no meaning */
+function insist(
+  world: World,
+  isMeant: () => boolean,
+  send: () => number,
+  kind: string,
+  detail: () => string,
+  mayFail = false,
+): number {
+  const { renewals } = world;
+  for (let attempt = 0; ; attempt++) {
+    // A new session has other sockets: all is asked again.
+    if (!isMeant() || world.renewals > renewals) return -1;
+    const number = send();
+    attend(world);
+    if (world.ledger.hasArrived(number)) return number;
+    if (attempt > 0 && mayFail) return -1;
+    check(attempt === 0 || !isMeant() || world.renewals > renewals, kind, detail);
+    world.advance(RETRY_MS, true);
+  }
+}
+
+/** Expects that what one end would send by the other knows, as the same. */
+function compare(world: World): void {
+  const { server } = world;
+  attend(world);
+  for (const host of world.clients) {
+    const { core } = host;
+    const atServer = new Map<number, number>();
+    for (const association of host.open) {
+      const at = world.serverOf[host.flows[association]] ?? -1;
+      if (at < 0) continue;
+      for (let slot = server.contexts.first(at); slot >= 0; slot = server.contexts.next(slot)) {
+        const id = server.contexts.id[slot];
+        atServer.set(id, slot);
+        const twin = contextWithId(core, id);
+        if (twin >= 0) compareContexts(world, host, twin, slot);
+        else
+          check(!isUsed(world, slot), "the client does not know a context of the server", () => `id ${id}`);
+      }
+    }
+    for (const slot of liveContexts(core.contexts)) {
+      const isDenied = world.ledger.isDenied(world.ledger.indexOf(core.contexts.address[slot]!));
+      if (core.contexts.state[slot] === CONTEXT_REFUSED || isDenied || !isFound(core.contexts, slot))
+        continue;
+      const id = core.contexts.id[slot];
+      const twin = atServer.get(id);
+      check(twin !== undefined, "the server does not know a context of the client", () => `id ${id}`);
+      compareContexts(world, host, slot, twin);
+    }
+  }
+}
+
+/** Whether the server answers by a context: not by that of a name, nor by one of two for an address. */
+function isUsed({ server, ledger, settings }: World, slot: number): boolean {
+  const { contexts } = server;
+  const isName = ledger.isName(ledger.indexOf(contexts.address[slot]!));
+  return isFound(contexts, slot) && !isName && settings.filtering === "endpoint-independent";
+}
+
+/** Whether a context is the one that is used for its address: while both ends registered it there are two. */
+function isFound(contexts: ContextTable, slot: number): boolean {
+  const address = contexts.address[slot]!;
+  return contexts.find(contexts.association[slot], address, 0, address.length) === slot;
+}
+
+function compareContexts(world: World, host: ClientHost, atClient: number, atServer: number): void {
+  const { contexts } = host.core;
+  const theirs = world.server.contexts;
+  const flow = host.flows[contexts.association[atClient]];
+  const source = world.server.source(theirs.association[atServer]);
+  check(source !== undefined && flowOf(source) === flow, "a context stands for two associations");
+  const address = formatAddress(contexts.address[atClient]!);
+  const other = formatAddress(theirs.address[atServer]!);
+  check(address === other, "a context stands for two addresses", () => `${address}, ${other}`);
+}

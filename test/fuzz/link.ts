@@ -1,0 +1,95 @@
+import type { TunnelClient } from "../../src/core/client.ts";
+import type { TunnelServer } from "../../src/core/server.ts";
+
+/** Bytes on their way in one direction of a TCP connection. */
+export class Pipe {
+  /** While true nothing arrives: the way is interrupted, or the receiver does not read. */
+  isStalled = false;
+  /** The sender has closed: behind the last byte comes the end. */
+  isEnded = false;
+  #bytes = new Uint8Array(4096);
+  #start = 0;
+  #end = 0;
+
+  get size(): number {
+    return this.#end - this.#start;
+  }
+
+  append(bytes: Uint8Array): void {
+    if (this.#end + bytes.length > this.#bytes.length) {
+      const size = this.size + bytes.length;
+      const into = size > this.#bytes.length / 2 ? new Uint8Array(2 * size) : this.#bytes;
+      into.set(this.#bytes.subarray(this.#start, this.#end));
+      this.#bytes = into;
+      this.#end = this.size;
+      this.#start = 0;
+    }
+    this.#bytes.set(bytes, this.#end);
+    this.#end += bytes.length;
+  }
+
+  /** Up to `count` of the bytes that arrive next; a copy that is the caller's. */
+  take(count: number): Uint8Array {
+    const end = Math.min(this.#end, this.#start + count);
+    const taken = this.#bytes.slice(this.#start, end);
+    this.#start = end;
+    return taken;
+  }
+
+  clear(): void {
+    this.#start = this.#end;
+  }
+}
+
+/** The host of one client end, and the applications behind it. */
+export interface ClientHost {
+  readonly index: number;
+  readonly core: TunnelClient;
+  /** By lane: the connection that the core has, or is to get. */
+  readonly lanes: (Link | undefined)[];
+  /** By association: the flow that it carries, or -1. */
+  readonly flows: number[];
+  /** Associations that are open, in no order. */
+  readonly open: number[];
+  /** Datagrams that came for its applications. */
+  rowsDown: number;
+  /** Whether it was told to end. */
+  isClosed: boolean;
+}
+
+/** One TCP connection of a lane, from `connect` until neither end knows of it any more. */
+export class Link {
+  readonly client: ClientHost;
+  readonly lane: number;
+  readonly up = new Pipe();
+  readonly down = new Pipe();
+  server: TunnelServer | undefined;
+  /** The server's number for it. */
+  connection = -1;
+  /** Whether the end has it open. Neither has before the connection is there. */
+  clientIsOpen = false;
+  serverIsOpen = false;
+  /** Whether the end has lent a batch that the system has not taken yet. */
+  clientWaits = false;
+  serverWaits = false;
+  /** Nothing arrives any more, ever: bytes were lost. The ends hear of it, or find out by themselves. */
+  isCut = false;
+  /** Bytes do not arrive with those of the other links, but only by themselves. */
+  isSlow = false;
+  /** An end is going to be told that it is over, whatever the pipes hold. */
+  clientLoses = false;
+  serverLoses = false;
+  /** When the server's host gives up waiting for the client to close. */
+  destroyAt = Number.POSITIVE_INFINITY;
+
+  /** When the end last got bytes. */
+  heardByClientAt = 0;
+  heardByServerAt = 0;
+  /** Whether both ends are past their handshake, so that only capsules follow. */
+  isEstablished = false;
+
+  constructor(client: ClientHost, lane: number) {
+    this.client = client;
+    this.lane = lane;
+  }
+}

@@ -1,0 +1,724 @@
+import type { ClientOutput } from "../../src/core/client.ts";
+import { TunnelClient } from "../../src/core/client.ts";
+import type { Cryptography } from "../../src/core/credentials.ts";
+import { ReceivedDatagrams, ROW_INTS } from "../../src/core/received-datagrams.ts";
+import type { ServerOutput } from "../../src/core/server.ts";
+import { TunnelServer } from "../../src/core/server.ts";
+import type { AddressBytes } from "../../src/wire/socket-address.ts";
+import { formatAddress, makeAddress } from "../../src/wire/socket-address.ts";
+import { cheapCryptography } from "./cheap-cryptography.ts";
+import { check } from "./failure.ts";
+import { flowOf, sourceOf } from "./flow-source.ts";
+import { Ledger, SHORTEST_PAYLOAD } from "./ledger.ts";
+import type { ClientHost } from "./link.ts";
+import { Link } from "./link.ts";
+import type { Settings } from "./settings.ts";
+
+const HEARTBEAT_MS = 5_000;
+const HANDSHAKE_MS = 5_000;
+/** How long a server's host waits for what is left of a connection. */
+const CLOSE_MS = 1_000;
+const MOST_ROUNDS = 2_000;
+const MOST_REPLIES = 64;
+
+/** A name that the server has asked for. */
+interface Query {
+  readonly query: number;
+  readonly name: number;
+}
+
+/** A datagram that a target is going to answer. */
+interface Reply {
+  readonly association: number;
+  readonly generation: number;
+  readonly address: number;
+}
+
+/**
+ * Several clients and a server in one process, with everything around them that a host does, and virtual time. Calls
+ * of the cores are those of the real hosts, in their order: outputs first, then batches, of the server only where it
+ * says that a connection has something.
+ */
+export class World {
+  now = 1_000;
+  readonly settings: Settings;
+  readonly ledger: Ledger;
+  readonly clients: ClientHost[] = [];
+  /** Connections that an end knows of. */
+  readonly links: Link[] = [];
+  server: TunnelServer;
+  serverIsUp = true;
+  /** Whether connections come about as bytes arrive, or only singly. */
+  isWelcoming = true;
+  /** By association of the server: its flow, once its socket is open, or -1; and how often the slot was used before. */
+  readonly serverFlows: number[] = [];
+  readonly generations: number[] = [];
+  /** Associations of the server with a socket, in no order. */
+  readonly sockets: number[] = [];
+  /** By flow: the association of the server that its last datagram came out of. */
+  readonly serverOf: number[] = [];
+  readonly queries: Query[] = [];
+  readonly replies: Reply[] = [];
+  /** Connections that somebody else has made. */
+  readonly foreign: number[] = [];
+  /** By name: what resolvers answer. */
+  readonly answers: number[][] = [];
+  /** By client: those that existed before, so that flows of each are told apart. */
+  clientsStarted = 0;
+  /** Datagrams that left by sockets of this server. */
+  rowsUp = 0;
+  /** How often a client took a new session because its ids were nearly used up. */
+  renewals = 0;
+  /** Called with a line for each thing that happens, where somebody wants to read it. */
+  trace: ((line: string) => void) | undefined;
+
+  #exchanges = 0;
+  readonly #crypto: Cryptography;
+  readonly #linkOf: (Link | undefined)[] = [];
+  readonly #key: Uint8Array | undefined;
+  readonly rows: ReceivedDatagrams;
+  readonly #rowData = new Uint8Array(65_536);
+  readonly #rowAddresses = new Uint8Array(4_096);
+
+  constructor(settings: Settings) {
+    this.settings = settings;
+    this.ledger = new Ledger(settings);
+    this.#crypto = cheapCryptography(settings.seed);
+    this.#key = settings.hasKey ? this.#crypto.random(16) : undefined;
+    this.rows = new ReceivedDatagrams(this.#rowData, this.#rowAddresses, new Int32Array(ROW_INTS * 64));
+    for (let name = 0; name < this.ledger.targetCount; name++) {
+      this.answers.push(this.ledger.isName(name) ? this.ledger.answersFor(name).slice(0, 1) : []);
+    }
+    this.server = this.#makeServer();
+    for (let index = 0; index < settings.clients; index++) this.startClient(index);
+  }
+
+  /** What the clients' clocks show. */
+  get clientNow(): number {
+    return this.now + this.settings.clockOffsetMs;
+  }
+
+  #makeServer(): TunnelServer {
+    const { settings } = this;
+    return new TunnelServer({
+      psk: this.#key,
+      crypto: this.#crypto,
+      worker: undefined,
+      offersBind: true,
+      filtering: settings.filtering,
+      permits: (target) => target[0] !== 1 || target[1] !== 10,
+      heartbeatMs: HEARTBEAT_MS,
+      handshakeTimeoutMs: HANDSHAKE_MS,
+      lingerMs: settings.lingerMs,
+      idleTimeoutMs: settings.serverIdleMs,
+      ageBudgetMs: settings.ageBudgetMs,
+      queueBytes: settings.queueBytes,
+      maxHalfOpen: settings.maxHalfOpen,
+      maxTunnels: 64,
+      maxSessions: settings.maxSessions,
+      maxLingering: settings.maxLingering,
+      maxAssociations: settings.maxServerAssociations,
+      maxAssociationsPerSession: settings.maxAssociationsPerSession,
+      maxContextsPerSession: settings.maxContextsPerSession,
+      ...(settings.maxId === undefined ? {} : { maxId: settings.maxId }),
+    });
+  }
+
+  // Clients
+
+  startClient(index: number): void {
+    const { settings } = this;
+    const core = new TunnelClient({
+      lanes: settings.lanes,
+      authority: "server.test:3456",
+      psk: this.#key,
+      crypto: this.#crypto,
+      heartbeatMs: HEARTBEAT_MS,
+      handshakeTimeoutMs: HANDSHAKE_MS,
+      ageBudgetMs: settings.ageBudgetMs,
+      queueBytes: settings.queueBytes,
+      maxAssociations: settings.maxAssociations,
+      maxContexts: settings.maxContexts,
+      idleTimeoutMs: settings.clientIdleMs,
+      activeIdleTimeoutMs: settings.clientActiveIdleMs,
+      ...(settings.maxId === undefined ? {} : { maxId: settings.maxId }),
+    });
+    const host: ClientHost = { index, core, lanes: [], flows: [], open: [], rowsDown: 0, isClosed: false };
+    this.clients[index] = host;
+    this.clientsStarted++;
+    this.trace?.(`client ${index} starts`);
+    core.start(this.clientNow);
+    this.drainClient(host);
+  }
+
+  /** Ends a client in the orderly way. Its connections end behind what they hold. */
+  closeClient(host: ClientHost): void {
+    this.trace?.(`client ${host.index} ends`);
+    host.isClosed = true;
+    host.core.close();
+    this.drainClient(host);
+    for (const link of [...this.links]) {
+      if (link.client !== host || !link.clientIsOpen) continue;
+      link.clientIsOpen = false;
+      this.#endClientSide(link);
+    }
+    for (const association of host.open) this.ledger.endFlow(host.flows[association]);
+    host.open.length = 0;
+    host.lanes.length = 0;
+  }
+
+  openAssociation(host: ClientHost, expires: boolean): number {
+    const { core } = host;
+    const flow = this.ledger.beginFlow(host.index);
+    const association = core.openAssociation(this.clientNow, sourceOf(flow), expires);
+    this.trace?.(`client ${host.index} opens association ${association}, flow ${flow}`);
+    if (association < 0) this.ledger.endFlow(flow);
+    else {
+      check(
+        (host.flows[association] ?? -1) < 0 || !this.ledger.isLive[host.flows[association]],
+        "an association's slot stands for two",
+      );
+      host.flows[association] = flow;
+      host.open.push(association);
+    }
+    this.drainClient(host);
+    return association;
+  }
+
+  closeAssociation(host: ClientHost, association: number): void {
+    this.trace?.(`client ${host.index} closes association ${association}`);
+    this.#forgetAssociation(host, association);
+    host.core.closeAssociation(this.clientNow, association);
+    this.drainClient(host);
+  }
+
+  #forgetAssociation(host: ClientHost, association: number): void {
+    const at = host.open.indexOf(association);
+    check(at >= 0, "a client ends an association that is not open", () => `${association}`);
+    host.open[at] = host.open[host.open.length - 1];
+    host.open.pop();
+    this.ledger.endFlow(host.flows[association]);
+    host.flows[association] = -1;
+  }
+
+  /** An application sends to one of the addresses. @returns the datagram's number */
+  send(host: ClientHost, association: number, address: number, length: number): number {
+    const number = this.ledger.stampUp(host.flows[association], address, length);
+    const to = this.ledger.addresses[address];
+    this.trace?.(
+      `client ${host.index} sends ${number} of association ${association} to ${formatAddress(to)}`,
+    );
+    host.core.handleDatagram(this.clientNow, association, this.ledger.payload, 0, length, to, 0, to.length);
+    this.drainClient(host);
+    return number;
+  }
+
+  /** The same for several in one call. */
+  sendRun(host: ClientHost, association: number, address: number, count: number): void {
+    const to = this.ledger.addresses[address];
+    for (let row = 0; row < count; row++) {
+      this.ledger.stampUp(host.flows[association], address, SHORTEST_PAYLOAD + row);
+      this.#setRow(row, SHORTEST_PAYLOAD + row, 0, to.length);
+    }
+    this.trace?.(`client ${host.index} sends ${count} of association ${association} to ${formatAddress(to)}`);
+    host.core.handleDatagrams(this.clientNow, association, this.rows, 0, count, to);
+    this.drainClient(host);
+  }
+
+  #setRow(row: number, length: number, addressOffset: number, addressLength: number): void {
+    const offset = row * 256;
+    this.#rowData.set(this.ledger.payload.subarray(0, length), offset);
+    this.rows.rows.set([0, offset, length, addressOffset, addressLength, 0], row * ROW_INTS);
+  }
+
+  // The server's sockets
+
+  /** A datagram from one of the addresses comes to a socket of the server. @returns its number */
+  receive(association: number, address: number, length: number): number {
+    const flow = this.serverFlows[association];
+    const number = this.ledger.stampDown(flow, address, length);
+    const from = this.ledger.addresses[address];
+    this.trace?.(`server's association ${association} gets ${number} from ${formatAddress(from)}`);
+    this.server.handleDatagram(this.now, association, this.ledger.payload, 0, length, from);
+    this.drainServer();
+    return number;
+  }
+
+  /** The same for several in one call, in runs of one source. */
+  receiveRuns(association: number, addresses: readonly number[], runLength: number): void {
+    const flow = this.serverFlows[association];
+    let row = 0;
+    let addressOffset = 0;
+    for (const address of addresses) {
+      const from = this.ledger.addresses[address];
+      this.#rowAddresses.set(from, addressOffset);
+      for (let i = 0; i < runLength; i++, row++) {
+        this.ledger.stampDown(flow, address, SHORTEST_PAYLOAD + row);
+        this.#setRow(row, SHORTEST_PAYLOAD + row, addressOffset, from.length);
+      }
+      addressOffset += from.length;
+    }
+    this.trace?.(`server's association ${association} gets ${row} from ${addresses.length} sources`);
+    this.server.handleDatagrams(this.now, association, this.rows, 0, row);
+    this.drainServer();
+  }
+
+  /** The socket of the flow of an association of the server, which has failed. */
+  failSocket(association: number): void {
+    this.trace?.(`server's association ${association}: its socket fails`);
+    this.server.handleSocketFailed(this.now, association);
+    this.drainServer();
+  }
+
+  /** Answers what the server asked for. */
+  resolve(at: number, addresses: readonly AddressBytes[], found: readonly number[]): void {
+    const [{ query, name }] = this.queries.splice(at, 1);
+    for (const address of found) this.ledger.noteFound(name, address);
+    this.trace?.(`server finds ${addresses.map(formatAddress).join(" ") || "nothing"} for query ${query}`);
+    this.server.handleResolved(this.now, query, addresses);
+    this.#deliverOutgoing();
+    this.drainServer();
+  }
+
+  // Connections
+
+  /** The connection that a lane asked for is there. */
+  completeConnect(link: Link): void {
+    const { server } = this;
+    link.server = server;
+    link.connection = server.handleAccept(this.now);
+    link.clientIsOpen = true;
+    link.serverIsOpen = true;
+    this.#linkOf[link.connection] = link;
+    this.trace?.(`client ${link.client.index} lane ${link.lane} is connected: connection ${link.connection}`);
+    this.drainServer();
+    link.client.core.handleConnected(this.clientNow, link.lane);
+    this.drainClient(link.client);
+  }
+
+  /** The connection that a lane asked for cannot be made. */
+  refuseConnect(link: Link): void {
+    this.trace?.(`client ${link.client.index} lane ${link.lane} is not connected`);
+    this.#removeLink(link);
+    if (link.client.lanes[link.lane] !== link) return;
+    link.client.lanes[link.lane] = undefined;
+    link.client.core.handleDisconnected(this.clientNow, link.lane, new Error("refused"));
+    this.drainClient(link.client);
+  }
+
+  /** True for a link whose connection is not there yet. */
+  isPending(link: Link): boolean {
+    return link.server === undefined;
+  }
+
+  /** Up to `count` bytes come to the server; behind the last one the end, if the client has closed. */
+  deliverUp(link: Link, count: number): boolean {
+    const { up } = link;
+    if (up.isStalled || link.isCut || !link.serverIsOpen) return false;
+    const bytes = up.take(count);
+    if (bytes.length > 0) {
+      this.trace?.(`connection ${link.connection}: ${bytes.length} bytes come to the server`);
+      for (let at = 0; at < bytes.length && link.serverIsOpen; ) {
+        const next = link.server!.handleStream(this.now, link.connection, bytes, at, bytes.length);
+        this.#checkProgress(at, next, bytes.length, this.server.outgoing.count);
+        at = next;
+        this.#deliverOutgoing();
+        this.#handleServerOutputs();
+      }
+      bytes.fill(0xaa);
+      link.heardByServerAt = this.now;
+      this.drainServer();
+    }
+    this.#takeMore(link);
+    if (up.isEnded && up.size === 0 && link.serverIsOpen) {
+      this.loseServerSide(link);
+      return true;
+    }
+    return bytes.length > 0;
+  }
+
+  /** Up to `count` bytes come to the client; behind the last one the end, if the server has closed. */
+  deliverDown(link: Link, count: number): boolean {
+    const { down, client } = link;
+    if (down.isStalled || link.isCut || !link.clientIsOpen) return false;
+    const bytes = down.take(count);
+    if (bytes.length > 0) {
+      this.trace?.(`connection ${link.connection}: ${bytes.length} bytes come to client ${client.index}`);
+      const { lanesUp } = client.core;
+      for (let at = 0; at < bytes.length && link.clientIsOpen; ) {
+        const next = client.core.handleStream(this.clientNow, link.lane, bytes, at, bytes.length);
+        this.#checkProgress(at, next, bytes.length, client.core.received.count);
+        at = next;
+        this.#deliverReceived(client);
+      }
+      if (client.core.lanesUp > lanesUp) link.isEstablished = true;
+      link.heardByClientAt = this.now;
+      bytes.fill(0xaa);
+      this.drainClient(client);
+    }
+    this.#takeMore(link);
+    if (down.isEnded && down.size === 0 && link.clientIsOpen) {
+      this.loseClientSide(link);
+      return true;
+    }
+    return bytes.length > 0;
+  }
+
+  #checkProgress(from: number, to: number, end: number, rows: number): void {
+    check(to <= end && (to > from || rows > 0), "handleStream makes no progress", () => `${from} to ${to}`);
+  }
+
+  /** Where a pipe has room again, its sender's batch is taken. */
+  #takeMore(link: Link): void {
+    const { pipeBytes } = this.settings;
+    if (link.clientWaits && link.up.size < pipeBytes) {
+      link.clientWaits = false;
+      if (link.clientIsOpen) {
+        link.client.core.handleTransmitted(link.lane);
+        this.#pumpClient(link);
+      }
+    }
+    if (link.serverWaits && link.down.size < pipeBytes) {
+      link.serverWaits = false;
+      if (link.serverIsOpen && link.server === this.server) {
+        this.server.handleTransmitted(link.connection);
+        this.#pumpServer(link);
+      }
+    }
+  }
+
+  /** The client's system says that the connection is over. */
+  loseClientSide(link: Link): void {
+    link.clientLoses = false;
+    if (!link.clientIsOpen) return;
+    link.clientIsOpen = false;
+    this.trace?.(`connection ${link.connection}: client ${link.client.index} hears that it is over`);
+    this.#endClientSide(link);
+    if (link.client.lanes[link.lane] !== link) return;
+    link.client.lanes[link.lane] = undefined;
+    link.client.core.handleDisconnected(this.clientNow, link.lane, new Error("lost"));
+    this.drainClient(link.client);
+  }
+
+  /** The server's system says that the connection is over. */
+  loseServerSide(link: Link): void {
+    link.serverLoses = false;
+    if (!link.serverIsOpen) return;
+    link.serverIsOpen = false;
+    this.trace?.(`connection ${link.connection}: the server hears that it is over`);
+    link.destroyAt = Number.POSITIVE_INFINITY;
+    link.down.isEnded = true;
+    if (this.#linkOf[link.connection] === link) this.#linkOf[link.connection] = undefined;
+    this.server.handleDisconnected(this.now, link.connection);
+    this.drainServer();
+    if (!link.clientIsOpen) this.#removeLink(link);
+  }
+
+  /** The client's host holds a connection no longer: behind the bytes on their way comes the end. */
+  #endClientSide(link: Link): void {
+    link.up.isEnded = true;
+    link.down.clear();
+    if (!link.serverIsOpen) this.#removeLink(link);
+  }
+
+  #removeLink(link: Link): void {
+    const at = this.links.indexOf(link);
+    if (at < 0) return;
+    this.links[at] = this.links[this.links.length - 1];
+    this.links.pop();
+  }
+
+  // The server
+
+  /** Ends the server at once: nobody gets what is left. */
+  killServer(): void {
+    this.trace?.("the server dies");
+    this.serverIsUp = false;
+    for (const link of [...this.links]) {
+      if (!link.serverIsOpen) continue;
+      link.serverIsOpen = false;
+      link.serverWaits = false;
+      link.destroyAt = Number.POSITIVE_INFINITY;
+      link.up.clear();
+      link.clientLoses = true;
+      if (!link.clientIsOpen) this.#removeLink(link);
+    }
+    this.#forgetServer();
+  }
+
+  /** Ends the server in the orderly way: clients get what is left, and SHUTDOWN. */
+  closeServer(): void {
+    this.trace?.("the server ends");
+    this.server.close();
+    this.drainServer();
+    this.serverIsUp = false;
+    for (const link of [...this.links]) {
+      if (!link.serverIsOpen) continue;
+      link.serverIsOpen = false;
+      link.serverWaits = false;
+      link.destroyAt = Number.POSITIVE_INFINITY;
+      link.up.clear();
+      link.down.isEnded = true;
+      if (!link.clientIsOpen) this.#removeLink(link);
+    }
+    this.#forgetServer();
+  }
+
+  #forgetServer(): void {
+    this.#linkOf.length = 0;
+    this.serverFlows.length = 0;
+    this.generations.length = 0;
+    this.sockets.length = 0;
+    this.serverOf.length = 0;
+    this.queries.length = 0;
+    this.replies.length = 0;
+    this.foreign.length = 0;
+  }
+
+  startServer(): void {
+    this.trace?.("the server starts");
+    this.server = this.#makeServer();
+    this.rowsUp = 0;
+    this.serverIsUp = true;
+  }
+
+  // Time
+
+  /** Lets time pass and wakes the ends when they want to be. @param flows  whether bytes arrive meanwhile */
+  advance(ms: number, flows: boolean): void {
+    const end = this.now + ms;
+    const { clockOffsetMs } = this.settings;
+    if (flows) this.exchange();
+    for (;;) {
+      let next = this.serverIsUp ? this.server.nextTimeout() : Number.POSITIVE_INFINITY;
+      for (const { core, isClosed } of this.clients)
+        if (!isClosed) next = Math.min(next, core.nextTimeout() - clockOffsetMs);
+      for (const link of this.links) next = Math.min(next, link.destroyAt);
+      if (next > end) break;
+      // In parts that are exact on every clock, as a host's timer is never early.
+      this.now = Math.max(this.now, Math.ceil(next * 1024) / 1024);
+      this.wake();
+      if (flows) this.exchange();
+    }
+    this.now = end;
+  }
+
+  /** Lets time pass without waking anybody, as when a machine sleeps; then everybody is late. */
+  oversleep(ms: number): void {
+    this.now += ms;
+    this.wake();
+  }
+
+  /** Calls those whose time has come. */
+  wake(): void {
+    const { now, clientNow } = this;
+    for (const host of this.clients) {
+      if (host.isClosed || host.core.nextTimeout() > clientNow) continue;
+      host.core.handleTimeout(clientNow);
+      check(host.core.nextTimeout() > clientNow, "the client wants to be woken without end");
+      this.drainClient(host);
+    }
+    if (this.serverIsUp && this.server.nextTimeout() <= now) {
+      this.server.handleTimeout(now);
+      check(this.server.nextTimeout() > now, "the server wants to be woken without end");
+      this.drainServer();
+    }
+    for (let i = this.links.length - 1; i >= 0; i--) {
+      if (this.links[i]?.destroyAt <= now) this.loseServerSide(this.links[i]);
+    }
+  }
+
+  /** Delivers all that is on its way, and what comes of it, but for what is slow or stalled. */
+  exchange(): void {
+    for (let round = 0; round < MOST_ROUNDS; round++) {
+      let moved = false;
+      // No lane is always the first.
+      const first = this.#exchanges++;
+      for (let i = 0; i < this.links.length; i++) {
+        const link = this.links[(first + i) % this.links.length];
+        if (link.isSlow) continue;
+        if (this.isPending(link) && this.isWelcoming && this.serverIsUp) {
+          this.completeConnect(link);
+          moved = true;
+        }
+        if (link.up.size > 0 || link.up.isEnded) moved = this.deliverUp(link, 1 << 20) || moved;
+        if (link.down.size > 0 || link.down.isEnded) moved = this.deliverDown(link, 1 << 20) || moved;
+      }
+      if (!moved) return;
+    }
+    check(false, "the ends do not come to rest");
+  }
+
+  // Draining, as hosts do
+
+  drainClient(host: ClientHost): void {
+    const { core } = host;
+    for (let output = core.pollOutput(); output !== undefined; output = core.pollOutput()) {
+      this.#handleClientOutput(host, output);
+    }
+    for (const link of host.lanes) if (link?.clientIsOpen) this.#pumpClient(link);
+  }
+
+  #pumpClient(link: Link): void {
+    const { core } = link.client;
+    while (!link.clientWaits) {
+      const batch = core.pollTransmit(this.clientNow, link.lane);
+      if (batch === undefined) return;
+      if (link.serverIsOpen) link.up.append(batch);
+      link.clientWaits = link.up.size >= this.settings.pipeBytes;
+      if (!link.clientWaits) core.handleTransmitted(link.lane);
+    }
+  }
+
+  #handleClientOutput(host: ClientHost, output: ClientOutput): void {
+    if (this.trace !== undefined) this.trace(`  client ${host.index}: ${describe(output)}`);
+    switch (output.kind) {
+      case "connect": {
+        const link = new Link(host, output.lane);
+        check(host.lanes[output.lane] === undefined, "a lane connects twice");
+        host.lanes[output.lane] = link;
+        this.links.push(link);
+        return;
+      }
+      case "disconnect": {
+        const link = host.lanes[output.lane];
+        host.lanes[output.lane] = undefined;
+        if (link === undefined) return;
+        if (this.isPending(link)) this.#removeLink(link);
+        else if (link.clientIsOpen) {
+          link.clientIsOpen = false;
+          this.#endClientSide(link);
+        }
+        return;
+      }
+      case "session-renewed":
+        this.renewals++;
+        return;
+      case "association-closed":
+        this.#forgetAssociation(host, output.association);
+        return;
+      case "unreachable":
+        check(
+          this.ledger.isLive[host.flows[output.association]],
+          "an error is told of an association that has ended",
+        );
+    }
+  }
+
+  #deliverReceived(host: ClientHost): void {
+    const { core, flows } = host;
+    const { received, contexts } = core;
+    for (let row = 0; row < received.count; row++) {
+      const association = received.association[row];
+      const remote = contexts.address[received.context[row]];
+      const flow = flows[association];
+      check(flow >= 0 && this.ledger.isLive[flow], "a datagram comes for an association that has ended");
+      check(remote !== undefined, "a datagram comes of a context that has ended");
+      check(contexts.association[received.context[row]] === association, "a row names another's context");
+      host.rowsDown++;
+      this.ledger.arriveDown(received.data, received.offset[row], received.length[row], remote, flow);
+    }
+  }
+
+  drainServer(): void {
+    this.#handleServerOutputs();
+    const { server } = this;
+    for (let index = server.pollDirty(); index >= 0; index = server.pollDirty()) {
+      const link = this.#linkOf[index];
+      if (link?.serverIsOpen) this.#pumpServer(link);
+      else if (this.foreign.includes(index))
+        while (server.pollTransmit(this.now, index)) server.handleTransmitted(index);
+    }
+  }
+
+  #pumpServer(link: Link): void {
+    const { server } = this;
+    while (!link.serverWaits) {
+      const batch = server.pollTransmit(this.now, link.connection);
+      if (batch === undefined) break;
+      if (link.clientIsOpen) link.down.append(batch);
+      link.serverWaits = link.down.size >= this.settings.pipeBytes;
+      if (!link.serverWaits) server.handleTransmitted(link.connection);
+    }
+    if (link.destroyAt < Number.POSITIVE_INFINITY && !link.serverWaits) link.down.isEnded = true;
+  }
+
+  #handleServerOutputs(): void {
+    const { server } = this;
+    for (let output = server.pollOutput(); output !== undefined; output = server.pollOutput()) {
+      this.#handleServerOutput(output);
+    }
+  }
+
+  #handleServerOutput(output: ServerOutput): void {
+    if (this.trace !== undefined) this.trace(`  server: ${describe(output)}`);
+    switch (output.kind) {
+      case "close": {
+        const link = this.#linkOf[output.connection];
+        if (link !== undefined) {
+          link.destroyAt = this.now + CLOSE_MS;
+          this.#pumpServer(link);
+          return;
+        }
+        const at = this.foreign.indexOf(output.connection);
+        if (at < 0) return;
+        this.foreign.splice(at, 1);
+        this.server.handleDisconnected(this.now, output.connection);
+        return;
+      }
+      case "release": {
+        const { association } = output;
+        this.generations[association] = (this.generations[association] ?? 0) + 1;
+        const flow = this.serverFlows[association] ?? -1;
+        this.serverFlows[association] = -1;
+        if (flow < 0) return;
+        if (this.serverOf[flow] === association) this.serverOf[flow] = -1;
+        this.sockets.splice(this.sockets.indexOf(association), 1);
+        return;
+      }
+      case "resolve": {
+        const name = this.ledger.indexOf(makeAddress(output.name, output.port)!);
+        check(name >= 0, "the server asks for a name that nobody sent to");
+        this.queries.push({ query: output.query, name });
+        return;
+      }
+      case "bind":
+        this.server.handleBound(this.now, output.association, ["192.0.2.45:54321"]);
+    }
+  }
+
+  /** Datagrams leave by the server's sockets. */
+  #deliverOutgoing(): void {
+    const { outgoing, contexts } = this.server;
+    for (let row = 0; row < outgoing.count; row++) {
+      const association = outgoing.association[row];
+      const context = outgoing.context[row];
+      const target = contexts.target[context];
+      check(target !== undefined, "a datagram goes to a context that has ended");
+      check(contexts.association[context] === association, "a row names another's context");
+      this.rowsUp++;
+      const flow = this.ledger.arriveUp(outgoing.data, outgoing.offset[row], outgoing.length[row], target);
+      const source = this.server.source(association);
+      const before = this.serverFlows[association] ?? -1;
+      check(
+        (before < 0 || before === flow) && source !== undefined && flowOf(source) === flow,
+        "a datagram leaves by another's socket",
+        () => `flow ${flow} by the socket of flow ${before}`,
+      );
+      if (before < 0) {
+        this.serverFlows[association] = flow;
+        this.sockets.push(association);
+      }
+      this.serverOf[flow] = association;
+      if (this.replies.length >= MOST_REPLIES) this.replies.shift();
+      const generation = this.generations[association] ?? 0;
+      this.replies.push({ association, generation, address: this.ledger.indexOf(target) });
+    }
+  }
+}
+
+function describe(output: ClientOutput | ServerOutput): string {
+  return Object.entries(output)
+    .map(([name, value]) => `${name} ${value instanceof Uint8Array ? formatAddress(value) : value}`)
+    .join(", ");
+}

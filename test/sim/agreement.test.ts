@@ -1,0 +1,360 @@
+import { describe, expect, it } from "vitest";
+import { datagramHeaderLength, encodeAssociationClose, writeDatagramHeader } from "../../src/wire/capsule.ts";
+import { attend, bringToAgreement } from "../fuzz/agreement.ts";
+import { withinMs } from "../fuzz/guard.ts";
+import { SHORTEST_PAYLOAD } from "../fuzz/ledger.ts";
+import type { ClientHost, Link } from "../fuzz/link.ts";
+import type { Settings } from "../fuzz/settings.ts";
+import { ROOMY } from "../fuzz/settings.ts";
+import { checkBounds, checkTables } from "../fuzz/tables.ts";
+import { World } from "../fuzz/world.ts";
+
+const HANG_MS = 5_000;
+
+/** A client whose lanes are up, with one association that has been heard by its target. */
+function upAndRunning(settings: Partial<Settings> = {}) {
+  const world = new World({ ...ROOMY, ...settings });
+  attend(world);
+  const [host] = world.clients;
+  const association = world.openAssociation(host, false);
+  world.send(host, association, 0, SHORTEST_PAYLOAD);
+  attend(world);
+  const [socket] = world.sockets;
+  return { world, host, association, socket };
+}
+
+/** The session's only lane is gone at both ends, with what was on its way. */
+function cut(world: World): void {
+  for (const link of [...world.links]) {
+    link.isCut = true;
+    world.loseClientSide(link);
+    world.loseServerSide(link);
+  }
+}
+
+function reconnect(world: World): void {
+  world.advance(6_000, true);
+  attend(world);
+}
+
+/** Time passes while the session has a lane, and the target of address 0 goes on being sent to. */
+function keepBusy(world: World, host: ClientHost, association: number, ms: number): void {
+  for (const end = world.now + ms; world.now < end; world.advance(5_000, true)) {
+    world.send(host, association, 0, SHORTEST_PAYLOAD);
+    attend(world);
+  }
+}
+
+const FIRST_STRANGER = ROOMY.addresses + ROOMY.names;
+
+describe("after a resume every flow gets through with at most one datagram lost, and both ends agree, when", () => {
+  const cases: readonly {
+    readonly what: string;
+    readonly settings?: Partial<Settings>;
+    readonly run: (at: ReturnType<typeof upAndRunning>) => void;
+  }[] = [
+    {
+      what: "the server's CONTEXT_ASSIGN was lost with the lane",
+      run: ({ world, socket }) => {
+        world.receive(socket, FIRST_STRANGER, SHORTEST_PAYLOAD);
+        cut(world);
+      },
+    },
+    {
+      what: "the client's CONTEXT_ASSIGN was lost with the lane",
+      run: ({ world, host, association }) => {
+        world.send(host, association, 1, SHORTEST_PAYLOAD);
+        cut(world);
+      },
+    },
+    {
+      what: "the client's ASSOCIATION_OPEN was lost with the lane",
+      run: ({ world, host }) => {
+        world.send(host, world.openAssociation(host, false), 1, SHORTEST_PAYLOAD);
+        cut(world);
+      },
+    },
+    {
+      what: "the server's COMPRESSION_ACK was lost with the lane",
+      run: ({ world, host, association }) => {
+        world.send(host, association, 1, SHORTEST_PAYLOAD);
+        for (const link of world.links) world.deliverUp(link, 1 << 20);
+        cut(world);
+      },
+    },
+    {
+      what: "the server closed its own context while there was no lane, and the client went on using it",
+      run: ({ world, host, association, socket }) => {
+        world.receive(socket, FIRST_STRANGER, SHORTEST_PAYLOAD);
+        attend(world);
+        world.send(host, association, FIRST_STRANGER, SHORTEST_PAYLOAD);
+        keepBusy(world, host, association, 270_000);
+        cut(world);
+        for (let i = 0; i < 40; i++) {
+          world.send(host, association, FIRST_STRANGER, SHORTEST_PAYLOAD);
+          world.advance(1_000, false);
+        }
+      },
+    },
+    {
+      what: "the server's COMPRESSION_CLOSE was lost with the lane",
+      run: ({ world, host, association, socket }) => {
+        world.receive(socket, FIRST_STRANGER, SHORTEST_PAYLOAD);
+        attend(world);
+        keepBusy(world, host, association, 290_000);
+        for (const link of world.links) link.down.isStalled = true;
+        world.advance(12_000, true);
+        cut(world);
+      },
+    },
+    {
+      what: "the client closed its context while there was no lane, and the target went on answering",
+      settings: { lingerMs: 600_000 },
+      run: ({ world, host, association, socket }) => {
+        world.send(host, association, 1, SHORTEST_PAYLOAD);
+        attend(world);
+        keepBusy(world, host, association, 10_000);
+        cut(world);
+        for (let i = 0; i < 62; i++) {
+          world.receive(socket, 1, SHORTEST_PAYLOAD);
+          world.send(host, association, 0, SHORTEST_PAYLOAD);
+          world.advance(5_000, false);
+        }
+      },
+    },
+    {
+      what: "the client's COMPRESSION_CLOSE was lost with the lane",
+      run: ({ world, host, association }) => {
+        world.send(host, association, 1, SHORTEST_PAYLOAD);
+        attend(world);
+        keepBusy(world, host, association, 290_000);
+        for (const link of world.links) link.up.isStalled = true;
+        world.advance(12_000, true);
+        cut(world);
+      },
+    },
+    {
+      what: "the server's socket failed while there was no lane",
+      run: ({ world, socket }) => {
+        cut(world);
+        world.failSocket(socket);
+      },
+    },
+    {
+      what: "the server's ASSOCIATION_CLOSE was lost with the lane",
+      run: ({ world, socket }) => {
+        world.failSocket(socket);
+        cut(world);
+      },
+    },
+    {
+      what: "the server ended the association for idleness while there was no lane",
+      settings: { serverIdleMs: 20_000 },
+      run: ({ world }) => {
+        cut(world);
+        world.advance(30_000, false);
+      },
+    },
+    {
+      what: "the client ended another association while there was no lane",
+      run: ({ world, host }) => {
+        const other = world.openAssociation(host, false);
+        world.send(host, other, 1, SHORTEST_PAYLOAD);
+        attend(world);
+        cut(world);
+        world.closeAssociation(host, other);
+      },
+    },
+    {
+      what: "the client's ASSOCIATION_CLOSE was lost with the lane",
+      run: ({ world, host }) => {
+        const other = world.openAssociation(host, false);
+        world.send(host, other, 1, SHORTEST_PAYLOAD);
+        attend(world);
+        world.closeAssociation(host, other);
+        cut(world);
+      },
+    },
+    {
+      what: "the session was too old, and the server numbers its contexts anew",
+      settings: { lingerMs: 1_000, ageBudgetMs: 10_000 },
+      run: ({ world, host, association, socket }) => {
+        world.receive(socket, FIRST_STRANGER, SHORTEST_PAYLOAD);
+        attend(world);
+        cut(world);
+        world.advance(1_500, false);
+        // These wait, under the old session's number of that context.
+        world.send(host, association, 0, SHORTEST_PAYLOAD);
+        world.send(host, association, FIRST_STRANGER, SHORTEST_PAYLOAD);
+        const [link] = world.links;
+        world.completeConnect(link);
+        while (world.sockets.length === 0) {
+          world.deliverDown(link, 1 << 20);
+          world.deliverUp(link, 1);
+        }
+        world.receive(world.sockets[0], FIRST_STRANGER + 1, SHORTEST_PAYLOAD);
+        world.exchange();
+      },
+    },
+  ];
+
+  const named = cases.map((one) => [one.what, one] as const);
+
+  it.each(named)("%s", (_, { settings, run }) => {
+    const at = upAndRunning(settings);
+    run(at);
+    reconnect(at.world);
+    withinMs(HANG_MS, () => bringToAgreement(at.world));
+  });
+
+  it.each(named)("%s, of a session with two lanes", (_, { settings, run }) => {
+    const at = upAndRunning({ ...settings, lanes: 2 });
+    run(at);
+    reconnect(at.world);
+    withinMs(HANG_MS, () => bringToAgreement(at.world));
+  });
+});
+
+describe("an association whose datagrams come on one lane while its answers wait for another", () => {
+  /** A DATAGRAM capsule of the client's first context. */
+  function datagram(world: World, flow: number): Uint8Array {
+    world.ledger.stampUp(flow, 0, SHORTEST_PAYLOAD);
+    const header = datagramHeaderLength(2, SHORTEST_PAYLOAD);
+    const bytes = new Uint8Array(header + SHORTEST_PAYLOAD);
+    writeDatagramHeader(bytes, 0, 2, SHORTEST_PAYLOAD);
+    bytes.set(world.ledger.payload.subarray(0, SHORTEST_PAYLOAD), header);
+    return bytes;
+  }
+
+  /** Two answers for each of the lanes that the association is on in turn: one lent, one that waits. */
+  function answersOnBothLanes() {
+    const at = upAndRunning({ lanes: 2, pipeBytes: 1, ageBudgetMs: 10_000 });
+    const { world, socket, host, association } = at;
+    const links = [...world.links].sort((a, b) => a.lane - b.lane) as [Link, Link];
+    const flow = host.flows[association];
+    for (const link of [...links, ...links]) {
+      link.down.isStalled = true;
+      link.up.append(datagram(world, flow));
+      world.deliverUp(link, 1 << 20);
+      world.receive(socket, 0, SHORTEST_PAYLOAD);
+      world.receive(socket, 0, SHORTEST_PAYLOAD);
+    }
+    return { ...at, links };
+  }
+
+  function settle(world: World, links: readonly Link[]): void {
+    withinMs(HANG_MS, () => {
+      for (const link of links) link.down.isStalled = false;
+      world.exchange();
+      world.advance(1_000, true);
+      checkBounds(world);
+      checkTables(world);
+      bringToAgreement(world);
+    });
+  }
+
+  it("gets all its answers, each once", () => {
+    const { world, links } = answersOnBothLanes();
+    const before = world.ledger.arrived;
+    settle(world, links);
+    expect(world.ledger.arrived - before).toBeGreaterThanOrEqual(8);
+  });
+
+  it.each([0, 1])("ends while both lanes cannot be written, by a CLOSE on lane %i", (lane) => {
+    const { world, host, association, links } = answersOnBothLanes();
+    const id = host.core.wireId(association);
+    links[lane].up.append(encodeAssociationClose(id, "done"));
+    world.deliverUp(links[lane], 1 << 20);
+    settle(world, links);
+  });
+
+  it.each([0, 1])("goes on when lane %i ends while neither can be written", (lane) => {
+    const { world, links } = answersOnBothLanes();
+    links[lane].isCut = true;
+    world.loseServerSide(links[lane]);
+    settle(world, links);
+  });
+
+  it("ends with its socket while neither lane can be written", () => {
+    const { world, socket, links } = answersOnBothLanes();
+    world.failSocket(socket);
+    settle(world, links);
+  });
+
+  it("ends with its session while neither lane can be written", () => {
+    const { world, host, links } = answersOnBothLanes();
+    world.closeClient(host);
+    settle(world, links);
+  });
+
+  it("ages while neither lane can be written", () => {
+    const { world, links } = answersOnBothLanes();
+    world.advance(11_000, false);
+    settle(world, links);
+  });
+});
+
+describe("strangers without number, past all that a session may hold,", () => {
+  const MANY = 500;
+  const settings: Partial<Settings> = { strangers: MANY, maxContextsPerSession: 64, addresses: 12 };
+
+  function flood(world: World, socket: number): void {
+    for (let i = 0; i < MANY; i++) {
+      world.receive(socket, FIRST_STRANGER + 9 + i, SHORTEST_PAYLOAD);
+      if (i % 50 === 0) attend(world);
+    }
+    attend(world);
+  }
+
+  it("keep no application from a new target", () => {
+    const { world, host, socket } = upAndRunning(settings);
+    flood(world, socket);
+    const other = world.openAssociation(host, false);
+    const numbers = Array.from({ length: 12 }, (_, address) => {
+      return world.send(host, other, address, SHORTEST_PAYLOAD);
+    });
+    attend(world);
+    expect(numbers.filter((number) => world.ledger.hasArrived(number))).toHaveLength(12);
+    checkBounds(world);
+    checkTables(world);
+  });
+
+  it("keep the targets of nobody from answering", () => {
+    const { world, host, association, socket } = upAndRunning(settings);
+    for (let address = 0; address < 12; address++) world.send(host, association, address, SHORTEST_PAYLOAD);
+    attend(world);
+    flood(world, socket);
+    const numbers = Array.from({ length: 12 }, (_, address) => {
+      return world.receive(socket, address, SHORTEST_PAYLOAD);
+    });
+    attend(world);
+    expect(numbers.filter((number) => world.ledger.hasArrived(number))).toHaveLength(12);
+  });
+
+  it("keep the address of a name from answering no more than those of targets", () => {
+    const { world, host, association, socket } = upAndRunning(settings);
+    const name = 12;
+    // An address that nothing else goes to.
+    world.answers[name] = world.ledger.answersFor(name).slice(-1);
+    flood(world, socket);
+    const sent = world.send(host, association, name, SHORTEST_PAYLOAD);
+    attend(world);
+    expect(world.ledger.hasArrived(sent)).toBe(true);
+    const answer = world.receive(socket, world.answers[name][0], SHORTEST_PAYLOAD);
+    attend(world);
+    expect(world.ledger.hasArrived(answer)).toBe(true);
+  });
+
+  it("take nothing from another session", () => {
+    const { world, socket } = upAndRunning({ ...settings, clients: 2 });
+    const other = world.clients[1 - world.ledger.clientOf[world.serverFlows[socket]]];
+    const association = world.openAssociation(other, false);
+    world.send(other, association, 0, SHORTEST_PAYLOAD);
+    attend(world);
+    flood(world, socket);
+    const at = world.serverOf[other.flows[association]];
+    const number = world.receive(at, FIRST_STRANGER + 9, SHORTEST_PAYLOAD);
+    attend(world);
+    expect(world.ledger.hasArrived(number)).toBe(true);
+  });
+});
