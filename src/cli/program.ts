@@ -88,7 +88,7 @@ const HOST_FIELDS: OptionFields = {
     expects: "an integer from 1 to 86400",
     flag: "stats-interval",
     value: "S",
-    help: "log rates, round-trip time and drops so often",
+    help: "interval for logging rates, round-trip time and drops",
     isNumber: true,
   },
 };
@@ -138,7 +138,7 @@ async function run<Options extends object, Running extends Handle>(
   // The signal comes when a terminal is closed, too, which is no reason to end.
   process.on("SIGHUP", () => log.info({}, "there is nothing to reload on SIGHUP"));
   for (const file of secretFiles.filter(isExposed)) {
-    log.warn({ file }, "others than the owner can read this secret: chmod 600");
+    log.warn({ file }, "this secret is readable by others than its owner: chmod 600");
   }
   const native = loadNativeModule();
   if (!(native instanceof Error)) native.loopForgoIdleTime();
@@ -206,7 +206,7 @@ function closeOnSignal(running: Handle, stopStats: () => void, log: Logger): voi
     running.close().then(
       () => process.exit(0),
       (error: Error) => {
-        log.error({ error: error.message }, "cannot close in order");
+        log.error({ error: error.message }, "cannot shut down cleanly");
         process.exit(EXIT_FAILURE);
       },
     );

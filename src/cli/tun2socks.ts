@@ -23,7 +23,7 @@ await runProgram({
       schema: z.boolean().optional(),
       expects: "true or false",
       flag: "dry-run",
-      help: "say what would be done, and do nothing",
+      help: "print what would be done, and exit",
     },
   },
   check: ({ dryRun, ...options }: Tun2SocksOptions & { dryRun?: boolean }, nameField) => {

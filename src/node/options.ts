@@ -16,15 +16,15 @@ import { isBareRelay } from "./udp-paths/socks5.ts";
 /** A fixed forward. */
 export interface ForwardOptions {
   /**
-   * `IP:PORT` of the UDP socket that applications send to; port 0 for one that the system chooses. Bound to any address,
-   * it answers from the one that was asked; with plain I/O, and on Windows, from the one that routing chooses.
+   * `IP:PORT` of the UDP socket that applications send to; port 0 lets the system choose. If it is bound to any address, it
+   * answers from the one that was asked; with plain I/O, and on Windows, from the one that routing chooses.
    */
   readonly listen: string;
-  /** `HOST:PORT` that all of it goes to; a domain name is resolved by the server. */
+  /** `HOST:PORT` of the target; the server resolves a domain name. */
   readonly target: string;
   /**
-   * Whether what comes from other ports of the target's host is passed on as the target's, too; without it, it is dropped
-   * and counted as `foreign_source`. Default false.
+   * True to pass on datagrams from other ports of the target's host as the target's; otherwise they are dropped and counted
+   * as `foreign_source`. Default false.
    */
   readonly anyPort?: boolean | undefined;
 }
@@ -38,29 +38,29 @@ export interface SocksCredentials {
 /** Makes the connection of one lane: any stream that carries bytes both ways in order. */
 export type Carrier = () => Duplex | Promise<Duplex>;
 
-/** What both ends take. */
+/** Options of both ends. */
 export interface CommonOptions {
   /** Pre-shared key, the same at both ends; at least 16 bytes. Default: none. */
   readonly psk?: Uint8Array | undefined;
-  /** Datagrams that waited longer in a send queue are dropped; 1 to 60,000 ms. Default 100. */
+  /** Datagrams that have waited longer in a send queue are dropped; 1 to 60,000 ms. Default 100. */
   readonly ageBudgetMs?: number | undefined;
   /**
    * Bound of each lane's send queue in bytes. Past it, the association that has most waiting loses its oldest datagram.
    * 128 KiB to 1 GiB. Default 1 MiB.
    */
   readonly queueBytes?: number | undefined;
-  /** Between two heartbeats; a lane is dead after 3 that nothing answered. 100 to 60,000 ms. Default 5,000. */
+  /** Time between heartbeats; a lane is dead after 3 without an answer. 100 to 60,000 ms. Default 5,000. */
   readonly heartbeatMs?: number | undefined;
   /**
-   * `native`: batched, by the module in native/, or not at all. `plain`: node:dgram and node:net. Default: what the
-   * environment's UNDERPASS_IO says, else native where the module can be loaded.
+   * `native`: batched, by the module in native/, which is then required. `plain`: node:dgram and node:net. Default: the
+   * environment variable UNDERPASS_IO, else native if the module can be loaded.
    */
   readonly io?: IoKind | undefined;
-  /** Whether listening on `[::]` leaves IPv4 out. Default false: it means every address of both families. */
+  /** True if listening on `[::]` excludes IPv4. Default false: `[::]` means every address of both families. */
   readonly ipv6Only?: boolean | undefined;
   /**
-   * Threads, the caller's among them, each with sessions of its own, to which the bounds below apply. Native I/O only.
-   * 1 to 256. Default 1; of the program udp-server one a core.
+   * Threads, including the caller's. Each has its own sessions, and the bounds below apply to each. Native I/O only. 1 to
+   * 256. Default 1; for the program udp-server one per core.
    */
   readonly workers?: number | undefined;
 }
@@ -70,52 +70,51 @@ export interface UdpLocalOptions extends CommonOptions {
   readonly listen?: string | false | undefined;
   /** `HOST:PORT` or `unix:/path` of udp-server, as the last carrier reaches it. Default 127.0.0.1:3456. */
   readonly server?: string | undefined;
-  /** What a reverse proxy before the server wants before the path, such as `/tunnel`. Default: nothing. */
+  /** Prefix that a reverse proxy before the server requires in the path, such as `/tunnel`. Default: none. */
   readonly pathPrefix?: string | undefined;
   /**
-   * Carriers on the way to the server, the first one nearest: `socks5://`, `http://` (CONNECT; more fields of the request
-   * by `?header=Name:%20value`), `tls://`, `unix:`.
-   * Default: a direct TCP connection.
+   * Carriers on the way to the server, nearest first: `socks5://`, `http://` (CONNECT; `?header=Name:%20value` adds a field
+   * to the request), `tls://`, `unix:`. Default: a direct TCP connection.
    */
   readonly via?: readonly string[] | undefined;
   /** Connects lanes instead of `via` and `server`. */
   readonly carrier?: Carrier | undefined;
   /** Default: none. */
   readonly forwards?: readonly ForwardOptions[] | undefined;
-  /** `socks5://[user:password@]host:port` that takes the CONNECT requests. Default: they are connected directly. */
+  /** `socks5://[user:password@]host:port` for the CONNECT requests. Default: they are connected directly. */
   readonly tcpVia?: string | undefined;
-  /** Name of the interface by which lanes and what goes directly leave; native I/O only. Default: as the system has it. */
+  /** Name of the interface for lanes and direct connections; native I/O only. Default: as routing decides. */
   readonly outInterface?: string | undefined;
-  /** Mark (SO_MARK) that they bear, 1 to 2^32 - 1; native I/O on Linux only. Default 0: none. */
+  /** Mark (SO_MARK) of lanes and direct connections, 1 to 2^32 - 1; native I/O on Linux only. Default 0: none. */
   readonly outMark?: number | undefined;
-  /** What SOCKS5 clients must prove to know. Default: nothing. */
+  /** Name and password that SOCKS5 clients must present. Default: none. */
   readonly socksAuth?: SocksCredentials | undefined;
   /** TCP connections of the session, 1 to 16. Default 1. */
   readonly lanes?: number | undefined;
   /** Past it the idlest association of a forward ends, or a new one is refused; 1 to 1,000,000. Default 4,096. */
   readonly maxAssociations?: number | undefined;
   /**
-   * Remote addresses in use at a time. Past it, those that only the server knows of give way, then those that were unused
-   * for long; else datagrams to a new address are dropped. 1 to 1,000,000. Default 65,536.
+   * Remote addresses in use at the same time. Past it, those that only the server registered are released, then those that
+   * have been unused for long; else datagrams to a new address are dropped. 1 to 1,000,000. Default 65,536.
    */
   readonly maxContexts?: number | undefined;
   /** Idle time after which a forward's association ends, 1 to 86,400 s. Default 60. */
   readonly idleTimeoutS?: number | undefined;
-  /** The same for those that were answered more than once, 1 to 86,400 s and at least `idleTimeoutS`. Default 300. */
+  /** The same for associations that got more than one answer, 1 to 86,400 s and at least `idleTimeoutS`. Default 300. */
   readonly activeIdleTimeoutS?: number | undefined;
 }
 
 export interface UdpServerOptions extends CommonOptions {
   /** Each `IP:PORT` or `unix:/path` to listen on. Without a key only loopback and Unix sockets. Default 127.0.0.1:3456. */
   readonly listen?: readonly string[] | undefined;
-  /** Lets anybody who reaches the server send through it: listens anywhere without a key. Default false. */
+  /** Listens anywhere without a key, so that anyone who reaches the server can send through it. Default false. */
   readonly insecureOpenRelay?: boolean | undefined;
-  /** `CIDR[:ports]` that may be sent to although the defaults deny it. Default: none. */
+  /** `CIDR[:ports]` that are permitted although the defaults deny them. Default: none. */
   readonly allow?: readonly string[] | undefined;
-  /** `CIDR[:ports]` that may not be sent to, whatever `allow` says. Default: none. */
+  /** `CIDR[:ports]` that are denied, regardless of `allow`. Default: none. */
   readonly deny?: readonly string[] | undefined;
   /**
-   * Whose datagrams an association hears (RFC 4787 section 5). A client of RFC 9298 that binds chooses by itself. Default
+   * Which senders an association accepts (RFC 4787 §5). A client of RFC 9298 that binds chooses itself. Default
    * address-dependent.
    */
   readonly filtering?: Filtering | undefined;
@@ -123,13 +122,14 @@ export interface UdpServerOptions extends CommonOptions {
   readonly lingerS?: number | undefined;
   /**
    * How datagrams leave: `sockets`; `socks5://[user:password@]host:port`, a server with UDP ASSOCIATE;
-   * `socks5-udp://host:port`, a relay that needs none (`ss-local -U`); or as IP packets to `tun2socks:WAY` (within the process; WAY as its `udpVia`, default `direct`), `unix:/path` (one that listens there) or
-   * `exec:PROGRAM ARGUMENT...` (one that is started, with `--device pipe:`). The last two have one thread. Default sockets.
+   * `socks5-udp://host:port`, a relay that needs none (`ss-local -U`); or IP packets to `tun2socks:WAY` (within the process;
+   * WAY is its `udpVia`, default `direct`), to `unix:/path` (a tun2socks that listens there) or to
+   * `exec:PROGRAM ARGUMENT...` (one that is started, with `--device pipe:`). The last two imply one thread. Default sockets.
    */
   readonly egress?: string | undefined;
   /**
-   * IPs that targets see, at most one of each family: what clients of RFC 9298 that bind are told (Proxy-Public-Address).
-   * Default: those of the interface that the client came to.
+   * IPs that targets see, at most one per family, which clients of RFC 9298 that bind get (Proxy-Public-Address). Default:
+   * those of the interface that the client connected to.
    */
   readonly publicAddress?: readonly string[] | undefined;
   /** Tunnels past their handshake. Past it, requests are answered with 503. 1 to 1,000,000. Default 1,024. */
@@ -157,8 +157,8 @@ export interface UdpServerOptions extends CommonOptions {
    */
   readonly maxAssociationsPerSession?: number | undefined;
   /**
-   * Remote addresses of a session. Senders that the client did not register take at most half and give way to those that it
-   * registers; past it, registrations are refused. 1 to 1,000,000. Default 65,536.
+   * Remote addresses of a session. Senders that the client did not register may take up to half, and are evicted for those
+   * that it registers; past it, registrations are refused. 1 to 1,000,000. Default 65,536.
    */
   readonly maxContextsPerSession?: number | undefined;
   /** For the whole of a client's request, 100 to 60,000 ms. Default 5,000. */
@@ -251,28 +251,42 @@ const COMMON_FIELDS = {
     help: "file with the pre-shared key, at least 16 bytes, the same at both ends",
     isSecretFile: true,
   },
-  ageBudgetMs: integer("age-budget-ms", "MS", "drop datagrams that waited longer to be sent", 1, 60_000, 100),
-  queueBytes: integer("queue-bytes", "N", "bound of a lane's send queue", 131_072, 2 ** 30, 1_048_576),
+  ageBudgetMs: integer(
+    "age-budget-ms",
+    "MS",
+    "drop datagrams that have waited longer to be sent",
+    1,
+    60_000,
+    100,
+  ),
+  queueBytes: integer(
+    "queue-bytes",
+    "N",
+    "size limit of a lane's send queue in bytes",
+    131_072,
+    2 ** 30,
+    1_048_576,
+  ),
   heartbeatMs: integer("heartbeat-ms", "MS", "time between heartbeats", 100, 60_000, 5_000),
   io: {
     schema: z.enum(["native", "plain"]).optional(),
     expects: "native or plain",
     flag: "io",
     value: "KIND",
-    help: "native (batched) or plain (default: native where its module was built)",
+    help: "native (batched) or plain (default: native if its module was built)",
   },
   ipv6Only: {
     schema: z.boolean().default(false),
     expects: "true or false",
     flag: "ipv6-only",
-    help: "listening on [::] leaves IPv4 out",
+    help: "listening on [::] excludes IPv4",
   },
   workers: {
     schema: z.int().min(1).max(256).default(1),
     expects: "an integer from 1 to 256",
     flag: "workers",
     value: "N",
-    help: "threads, with native I/O (default: udp-server one a core, udp-local 1)",
+    help: "threads, with native I/O (default: udp-server one per core, udp-local 1)",
     isNumber: true,
   },
 } satisfies Record<keyof CommonOptions, OptionField>;
@@ -322,7 +336,7 @@ export const UDP_LOCAL_FIELDS = {
     expects: "a path, such as /tunnel",
     flag: "path-prefix",
     value: "PATH",
-    help: "path at which a reverse proxy has the server, such as /tunnel",
+    help: "path under which a reverse proxy serves the server, such as /tunnel",
   },
   via: {
     schema: z.array(hop()).default([]),
@@ -357,7 +371,7 @@ export const UDP_LOCAL_FIELDS = {
     expects: "socks5://[USER:PASSWORD@]HOST:PORT (percent-encoded)",
     flag: "tcp-via",
     value: "URL",
-    help: "SOCKS5 server that takes CONNECT requests (default: direct)",
+    help: "SOCKS5 server for CONNECT requests (default: direct)",
   },
   outInterface: {
     schema: z
@@ -367,12 +381,12 @@ export const UDP_LOCAL_FIELDS = {
     expects: "the name of an interface",
     flag: "out-interface",
     value: "NAME",
-    help: "interface by which the lanes and direct connections leave (native I/O)",
+    help: "interface for lanes and direct connections (native I/O)",
   },
   outMark: integer(
     "out-mark",
     "N",
-    "mark that they bear, for ip rule (Linux, native I/O)",
+    "mark of lanes and direct connections, for ip rule (Linux, native I/O)",
     0,
     2 ** 32 - 1,
     0,
@@ -382,18 +396,25 @@ export const UDP_LOCAL_FIELDS = {
     expects: "USER:PASSWORD, each 1 to 255 bytes",
     flag: "socks-auth-file",
     value: "FILE",
-    help: "file with one line USER:PASSWORD that SOCKS5 clients must give",
+    help: "file with one line USER:PASSWORD that SOCKS5 clients must present",
     isSecretFile: true,
   },
   lanes: integer("lanes", "N", "TCP connections of the session", 1, 16, 1),
   ...COMMON_FIELDS,
-  maxAssociations: integer("max-associations", "N", "bound of associations", 1, MAX_COUNT, 4_096),
-  maxContexts: integer("max-contexts", "N", "bound of remote addresses in use", 1, MAX_COUNT, 65_536),
-  idleTimeoutS: integer("idle-timeout", "S", "a forward's association ends when idle", 1, 86_400, 60),
+  maxAssociations: integer("max-associations", "N", "limit of associations", 1, MAX_COUNT, 4_096),
+  maxContexts: integer("max-contexts", "N", "limit of remote addresses in use", 1, MAX_COUNT, 65_536),
+  idleTimeoutS: integer(
+    "idle-timeout",
+    "S",
+    "idle time after which a forward's association ends",
+    1,
+    86_400,
+    60,
+  ),
   activeIdleTimeoutS: integer(
     "active-idle-timeout",
     "S",
-    "the same for those that were answered more than once",
+    "the same for associations that got more than one answer",
     1,
     86_400,
     300,
@@ -417,7 +438,7 @@ export const UDP_SERVER_FIELDS = {
     schema: z.boolean().default(false),
     expects: "true or false",
     flag: "insecure-open-relay",
-    help: "listen anywhere without a key: anybody may send through this server",
+    help: "listen anywhere without a key, so that anyone can send through this server",
   },
   allow: {
     schema: z.array(targetRule()).default([]),
@@ -442,9 +463,9 @@ export const UDP_SERVER_FIELDS = {
     expects: "endpoint-independent, address-dependent or address-and-port-dependent",
     flag: "filtering",
     value: "MODE",
-    help: "whose datagrams come back, RFC 4787: endpoint-independent, address-dependent (default) or address-and-port-dependent",
+    help: "accepted senders, RFC 4787: endpoint-independent, address-dependent (default) or address-and-port-dependent",
   },
-  lingerS: integer("linger", "S", "a session without connection may resume for so long", 0, 86_400, 60),
+  lingerS: integer("linger", "S", "how long a session without a connection may resume", 0, 86_400, 60),
   egress: {
     schema: z.string().refine(isEgress).default("sockets"),
     expects:
@@ -462,19 +483,19 @@ export const UDP_SERVER_FIELDS = {
     expects: "an IPv4 address, an IPv6 address, or one of each, without a zone",
     flag: "public-address",
     value: "IP",
-    help: "address that targets see, told to clients that bind (repeatable, one of each family)",
+    help: "address that targets see, for clients that bind (repeatable, one per family)",
     isList: true,
   },
   ...COMMON_FIELDS,
-  maxTunnels: integer("max-tunnels", "N", "bound of tunnels", 1, MAX_COUNT, 1_024),
-  maxHalfOpen: integer("max-half-open", "N", "bound of connections within a handshake", 1, MAX_COUNT, 256),
-  maxSessions: integer("max-sessions", "N", "bound of sessions", 1, MAX_COUNT, 1_024),
-  maxLingering: integer("max-lingering", "N", "bound of sessions without connection", 0, MAX_COUNT, 256),
-  maxAssociations: integer("max-associations", "N", "bound of associations", 1, MAX_COUNT, 16_384),
+  maxTunnels: integer("max-tunnels", "N", "limit of tunnels", 1, MAX_COUNT, 1_024),
+  maxHalfOpen: integer("max-half-open", "N", "limit of connections in their handshake", 1, MAX_COUNT, 256),
+  maxSessions: integer("max-sessions", "N", "limit of sessions", 1, MAX_COUNT, 1_024),
+  maxLingering: integer("max-lingering", "N", "limit of sessions without a connection", 0, MAX_COUNT, 256),
+  maxAssociations: integer("max-associations", "N", "limit of associations", 1, MAX_COUNT, 16_384),
   maxAssociationsPerSession: integer(
     "max-associations-per-session",
     "N",
-    "bound of one session's associations",
+    "limit of one session's associations",
     1,
     MAX_COUNT,
     4_096,
@@ -482,13 +503,13 @@ export const UDP_SERVER_FIELDS = {
   maxContextsPerSession: integer(
     "max-contexts",
     "N",
-    "bound of one session's remote addresses",
+    "limit of one session's remote addresses",
     1,
     MAX_COUNT,
     65_536,
   ),
   handshakeTimeoutMs: integer("handshake-timeout-ms", "MS", "deadline of a handshake", 100, 60_000, 5_000),
-  idleTimeoutS: integer("idle-timeout", "S", "an association ends when idle", 1, 86_400, 600),
+  idleTimeoutS: integer("idle-timeout", "S", "idle time after which an association ends", 1, 86_400, 600),
 } satisfies Record<keyof UdpServerOptions, OptionField>;
 
 /** Names a wrong field for the person who wrote it. @param path  in the library's options */

@@ -31,50 +31,49 @@ import {
 } from "./options.ts";
 import { isBareRelay } from "./udp-paths/socks5.ts";
 
-/** With all options of udp-local, which is what `local:` is; its SOCKS5 server is off unless `listen` is given. */
+/** Includes all options of udp-local, which `local:` stands for; its SOCKS5 server is off unless `listen` is given. */
 export interface Tun2SocksOptions extends Omit<UdpLocalOptions, "workers" | "tcpVia"> {
   /**
-   * `tun:NAME` (created, or opened where it is there), `fd:N` (one packet a read and a write), `unix:/path` (listens; IP
-   * packets one after another), `pipe:` (the same on standard input and output), or a device of the caller's. Default
-   * `tun:underpass0`.
+   * `tun:NAME` (created, or opened if it exists), `fd:N` (one packet per read and write), `unix:/path` (listens; consecutive
+   * IP packets), `pipe:` (the same on standard input and output), or a device of the caller. Default `tun:underpass0`.
    */
   readonly device?: string | CustomDevice | undefined;
-  /** Of the device, 1,280 to 65,535. Default 1500. */
+  /** MTU of the device, 1,280 to 65,535. Default 1500. */
   readonly mtu?: number | undefined;
-  /** `IP/PREFIX` of a TUN device or a descriptor, one a family. Default 198.18.0.1/30 and fd75:6e64:7270::1/126. */
+  /** `IP/PREFIX` of a TUN device or a descriptor, one per family. Default 198.18.0.1/30 and fd75:6e64:7270::1/126. */
   readonly addresses?: readonly string[] | undefined;
-  /** `IP/PREFIX` that is led to the TUN device for as long as it lives. Default: none. */
+  /** `IP/PREFIX` that is routed to the TUN device while it exists. Default: none. */
   readonly routes?: readonly string[] | undefined;
-  /** Whether a TUN device gives and takes packets longer than the MTU, where the system can. Default on. */
+  /** Exchanges packets longer than the MTU with the kernel through a TUN device, if the system can. Default on. */
   readonly offload?: "on" | "off" | undefined;
-  /** Whether 4 bytes with the family precede each packet of `fd:N`, as on macOS and iOS. Default false. */
+  /** True if 4 bytes with the family precede each packet of `fd:N`, as on macOS and iOS. Default false. */
   readonly familyHeader?: boolean | undefined;
-  /** SOCKS5 servers, `socks5://[user:password@]host:port`, that rules name as `socks:0` and on. Default: none. */
+  /** SOCKS5 servers, `socks5://[user:password@]host:port`, which rules call `socks:0` and so on. Default: none. */
   readonly socks?: readonly string[] | undefined;
-  /** Where TCP goes that no rule matches: `socks5://`, `socks:N`, `direct`, `reject` or `drop`. Default `reject`. */
+  /** Where TCP goes if no rule matches: `socks5://`, `socks:N`, `direct`, `reject` or `drop`. Default `reject`. */
   readonly tcpVia?: string | undefined;
   /**
-   * Where UDP goes that no rule matches: `local:`, what `tcpVia` takes, or `socks5-udp://host:port`, a relay that needs no
-   * UDP ASSOCIATE (`ss-local -U`). Default `local:`.
+   * Where UDP goes if no rule matches: `local:`, a value of `tcpVia`, or `socks5-udp://host:port`, a relay that needs no UDP
+   * ASSOCIATE (`ss-local -U`). Default `local:`.
    */
   readonly udpVia?: string | undefined;
   /**
-   * `tcp`: DNS queries (UDP to port 53) that no rule matches are asked of their servers over TCP, by the way of TCP. Default
-   * `udp`: they go as other UDP does.
+   * `tcp`: DNS queries (UDP to port 53) that no rule matches go to their servers over TCP, which is routed like other TCP.
+   * Default `udp`: they go like other UDP.
    */
   readonly dns?: "udp" | "tcp" | undefined;
   /** `PROTOCOL TARGET ACTION`, first match (core/tun2socks/rules). Default: none. */
   readonly rules?: readonly string[] | undefined;
   /** TCP connections; 1 to 60,000. Default 16,384. */
   readonly maxFlows?: number | undefined;
-  /** As badvpn-tun2socks names it: a TUN device's name. */
+  /** Option of badvpn-tun2socks: the name of a TUN device. */
   readonly tundev?: string | undefined;
-  /** As badvpn-tun2socks names it: an address on the device's network that no host has. */
+  /** Option of badvpn-tun2socks: an address on the device's network that no host has. */
   readonly netifIpaddr?: string | undefined;
   readonly netifNetmask?: string | undefined;
-  /** As badvpn-tun2socks names it: `HOST:PORT` of the SOCKS5 server for TCP. */
+  /** Option of badvpn-tun2socks: `HOST:PORT` of the SOCKS5 server for TCP. */
   readonly socksServerAddr?: string | undefined;
-  /** Has UDP go to that server too. */
+  /** Sends UDP to that server too. */
   readonly socks5Udp?: boolean | undefined;
 }
 
@@ -85,16 +84,16 @@ export interface ResolvedTun2SocksOptions {
   readonly routes: readonly { readonly network: Uint8Array; readonly prefixLength: number }[];
   readonly offload: "on" | "off";
   readonly familyHeader: boolean;
-  /** URLs of routes ROUTE_SOCKS and on. */
+  /** URLs of the routes from ROUTE_SOCKS on. */
   readonly socks: readonly string[];
   readonly tcpRoute: number;
   readonly udpRoute: number;
-  /** With one at the end for DNS over TCP, where that is wanted. */
+  /** Ends with a rule for DNS over TCP, if that is enabled. */
   readonly rules: readonly Rule[];
   /** The route of DNS over TCP, one more than those of `socks`; undefined for none. */
   readonly dnsRoute: number | undefined;
   readonly maxFlows: number;
-  /** Whether any route leads into the tunnel. */
+  /** True if any route leads into the tunnel. */
   readonly usesTunnel: boolean;
   readonly tunnel: ResolvedUdpLocalOptions;
 }
@@ -118,13 +117,13 @@ export const TUN2SOCKS_FIELDS = {
     help: `tun:NAME, fd:N, unix:/path or pipe: (default ${DEVICE})`,
     rebase: rebaseEndpoint,
   },
-  mtu: integer("mtu", "BYTES", "of the device", 1_280, 65_535, 1_500),
+  mtu: integer("mtu", "BYTES", "MTU of the device", 1_280, 65_535, 1_500),
   addresses: {
     schema: z.array(z.string().refine((text) => parseInterfaceAddress(text) !== undefined)).optional(),
     expects: "IP/PREFIX of a network with room for two, such as 198.18.0.1/30",
     flag: "address",
     value: "IP/PREFIX",
-    help: `of the device, one a family (repeatable, default ${ADDRESSES.join(" and ")})`,
+    help: `address of the device, one per family (repeatable, default ${ADDRESSES.join(" and ")})`,
     isList: true,
   },
   routes: {
@@ -132,7 +131,7 @@ export const TUN2SOCKS_FIELDS = {
     expects: "IP/PREFIX, a network without bits of a host, such as 192.0.2.0/24",
     flag: "route",
     value: "IP/PREFIX",
-    help: "network that is led to the TUN device, for as long as it is there (repeatable)",
+    help: "network to route to the TUN device while it exists (repeatable)",
     isList: true,
   },
   offload: {
@@ -140,7 +139,7 @@ export const TUN2SOCKS_FIELDS = {
     expects: "on or off",
     flag: "offload",
     value: "on|off",
-    help: "packets longer than the MTU from and to the kernel, where it can (default on)",
+    help: "exchange packets longer than the MTU with the kernel, if it can (default on)",
   },
   familyHeader: {
     schema: z.boolean().default(false),
@@ -156,7 +155,7 @@ export const TUN2SOCKS_FIELDS = {
     expects: "socks5://[USER:PASSWORD@]HOST:PORT (percent-encoded)",
     flag: "socks",
     value: "URL",
-    help: "SOCKS5 server that rules name as socks:0, socks:1 and on (repeatable)",
+    help: "SOCKS5 server, which rules call socks:0, socks:1 and so on (repeatable)",
     isList: true,
   },
   tcpVia: {
@@ -174,14 +173,14 @@ export const TUN2SOCKS_FIELDS = {
     expects: `local:, socks5-udp://HOST:PORT, ${WAY}`,
     flag: "udp-via",
     value: "WAY",
-    help: "where UDP goes: local: (the tunnel, default), as TCP, or socks5-udp://HOST:PORT (ss-local -U)",
+    help: "where UDP goes: local: (the tunnel, default), as for TCP, or socks5-udp://HOST:PORT (ss-local -U)",
   },
   dns: {
     schema: z.enum(["udp", "tcp"]).default("udp"),
     expects: "udp or tcp",
     flag: "dns",
     value: "udp|tcp",
-    help: "tcp: DNS queries over UDP are asked over TCP, by its way (default udp: as other UDP)",
+    help: "tcp: send DNS queries over TCP, routed like other TCP (default udp: like other UDP)",
   },
   rules: {
     schema: z.array(z.string()).default([]),
@@ -192,8 +191,8 @@ export const TUN2SOCKS_FIELDS = {
     isList: true,
   },
   ...TUNNEL_FIELDS,
-  listen: { ...TUNNEL_FIELDS.listen, help: "SOCKS5 server for applications besides (default: none)" },
-  maxFlows: integer("max-flows", "N", "bound of TCP connections", 1, 60_000, TUN2SOCKS_LIMITS.maxFlows),
+  listen: { ...TUNNEL_FIELDS.listen, help: "additional SOCKS5 server for applications (default: none)" },
+  maxFlows: integer("max-flows", "N", "limit of TCP connections", 1, 60_000, TUN2SOCKS_LIMITS.maxFlows),
   tundev: {
     schema: z
       .string()
@@ -202,21 +201,21 @@ export const TUN2SOCKS_FIELDS = {
     expects: `a name of at most ${MAX_NAME_BYTES} bytes`,
     flag: "tundev",
     value: "NAME",
-    help: "the same as --device tun:NAME, as badvpn-tun2socks has it",
+    help: "the same as --device tun:NAME (option of badvpn-tun2socks)",
   },
   netifIpaddr: {
     schema: z.ipv4().optional(),
     expects: "an IPv4 address",
     flag: "netif-ipaddr",
     value: "IP",
-    help: "an address of the device's network that no host has, as badvpn-tun2socks has it",
+    help: "an address of the device's network that no host has (option of badvpn-tun2socks)",
   },
   netifNetmask: {
     schema: z.ipv4().optional(),
     expects: "a netmask such as 255.255.255.0",
     flag: "netif-netmask",
     value: "MASK",
-    help: "that network's",
+    help: "netmask of that network",
   },
   socksServerAddr: {
     schema: z
@@ -323,7 +322,7 @@ function addressesOf(options: Checked, nameField: NameField): InterfaceAddress[]
   return addresses;
 }
 
-/** badvpn's device has the address of the person's choice; `netifIpaddr` is the one that stands for all others. */
+/** With badvpn the user chooses the device's own address; `netifIpaddr` is the one that stands for all others. */
 function stockAddress(
   { netifIpaddr, netifNetmask, tundev }: Checked,
   nameField: NameField,
@@ -342,7 +341,7 @@ function stockAddress(
   return { own: standing ?? found.peer, prefixLength, peer: found.own };
 }
 
-/** @returns undefined for a number that no server has; a URL is added to `socks` */
+/** @returns undefined for an unknown number; a URL is added to `socks` */
 function routeOf(text: string, socks: string[]): number | undefined {
   switch (text) {
     case "local:":
@@ -361,7 +360,7 @@ function routeOf(text: string, socks: string[]): number | undefined {
   }
 }
 
-/** `tun:NAME` and the like as text, for the person who asked. */
+/** The resolved options as lines of text, without secrets. */
 export function describePlan(options: ResolvedTun2SocksOptions): string[] {
   const { device, mtu, addresses, routes, socks, tcpRoute, udpRoute, rules, usesTunnel, tunnel } = options;
   const { dnsRoute } = options;

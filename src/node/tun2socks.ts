@@ -136,7 +136,7 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
     if (leadsInACircle(options, this.#outgoing)) {
       this.#log.warn(
         {},
-        "what goes direct follows the route into the device again: give --out-interface or --out-mark",
+        "direct traffic would be routed back into the device: set --out-interface or --out-mark",
       );
     }
     if (options.usesTunnel) await this.#startTunnel();

@@ -34,12 +34,12 @@ import { sumStats, WorkerGroup } from "./worker-group.ts";
 
 const READ_BUFFER_BYTES = 262_144;
 const HANDSHAKE_MS = 5_000;
-/** How long the lanes may take to take what is left when closing. */
+/** How long the lanes may take to send the rest when closing. */
 const CLOSE_MS = 1_000;
 
 /** Starts a client. @throws UsageError for options, HostError when it cannot listen */
 export async function startUdpLocal(options: UdpLocalOptions, log: Logger = silentLogger): Promise<UdpLocal> {
-  // Loaded here alone: threads get options that are checked.
+  // Loaded only here: threads get checked options.
   const { resolveUdpLocalOptions } = await import("./options.ts");
   const resolved = resolveUdpLocalOptions(options);
   const { workers, carrier } = resolved;
@@ -88,7 +88,7 @@ export async function startUdpLocalWorker(
   return local;
 }
 
-/** Starts a client in this thread for relays of the caller's; it listens only where the options say so. */
+/** Starts a client in this thread for the caller's relays; it listens only if the options say so. */
 export async function startTunnelClient(
   options: ResolvedUdpLocalOptions,
   log: Logger,
@@ -99,15 +99,15 @@ export async function startTunnelClient(
   return local;
 }
 
-/** A lane's connection, or the making of it. */
+/** A lane's connection, or the attempt to make one. */
 interface Link {
   readonly abort: AbortController;
   stream: ByteStream | undefined;
   writer: BatchWriter | undefined;
-  /** Where a socket that allows it reads into, and where it read into before that, in turns. */
+  /** The buffer that a socket reads into, if it allows that, and the one it read into before; they alternate. */
   readBuffer: Uint8Array;
   spareBuffer: Uint8Array;
-  /** Relays that got datagrams out of `spareBuffer`. */
+  /** Relays that got datagrams from `spareBuffer`. */
   readonly touched: Set<Relay>;
 }
 
@@ -121,7 +121,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   readonly #carrier: Carrier;
   readonly #timer = new DeadlineTimer(() => this.#handleTimeout());
   readonly #links: (Link | undefined)[] = [];
-  /** Where all lanes are read into natively, in turn. */
+  /** Shared buffer that all lanes are read into natively. */
   readonly #readBuffer: Uint8Array;
   readonly #relays: (Relay | undefined)[] = [];
   readonly #forwards: {
@@ -133,11 +133,11 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   #now = 0;
   #isScheduled = false;
   #isClosing = false;
-  /** What was said last of why there is no connection; undefined while there is one. */
+  /** The last logged reason for having no connection; undefined while there is one. */
   #saidFailure: string | undefined;
 
   readonly #isShared: boolean;
-  /** Workers in other threads that belong to this one. */
+  /** The workers in other threads. */
   others: WorkerGroup | undefined;
 
   constructor(options: ResolvedUdpLocalOptions, log: Logger, io: Io, place: WorkerPlace | undefined) {
@@ -255,7 +255,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     if (receiveBufferBytes !== undefined && receiveBufferBytes < UDP_BUFFER_BYTES) {
       this.#log.debug(
         { listen, receiveBufferBytes, asked: UDP_BUFFER_BYTES },
-        "a small receive buffer: bursts may be lost; raise net.core.rmem_max",
+        "the receive buffer is small, and bursts may be lost: raise net.core.rmem_max",
       );
     }
     this.#forwards.push({ listen, target: formatAddress(address), relays });
@@ -381,7 +381,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     }
   }
 
-  /** Says a failure aloud unless it is the one before again; that only to those who listen closely. */
+  /** Logs a failure as a warning, or at debug level if it repeats the last one. */
   #reportFailure(error: Error, lane: number): void {
     if (this.#isClosing) return;
     const fields = { lane, error: error.message };
@@ -393,7 +393,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     this.tell("error", error);
   }
 
-  /** Emits an event; an error that nobody listens to is not thrown. */
+  /** Emits an event; an error without a listener is not thrown. */
   tell(name: string, fields: unknown): void {
     if (name !== "error" || this.listenerCount("error") > 0) this.emit(name, fields);
   }
@@ -420,7 +420,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
           return true;
         },
       };
-      // Natively a connection is taken away from node:net, which must have read nothing for it.
+      // Natively the connection is taken away from node:net, which must not have read anything from it.
       const isPlain = this.#io.native?.streamOpen === undefined;
       const connection = await this.#carrier.connect(link.abort.signal, isPlain ? onRead : undefined);
       if (isCurrent()) this.#attach(lane, link, connection);
@@ -479,8 +479,8 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   }
 
   /**
-   * Has the next read go to the other buffer, as node:dgram sends what came out of this one only after this call. By
-   * now it has sent what came out of the other; where the system did not take that at once, a new one takes its place.
+   * Makes the next read use the other buffer, as node:dgram sends datagrams in this one only after this call. By now it has
+   * sent those in the other, which is replaced by a new one if the system did not accept all of them at once.
    */
   #turnBuffers(link: Link): void {
     let isInUse = false;

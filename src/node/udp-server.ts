@@ -36,7 +36,7 @@ import { OutgoingDatagram } from "./udp-paths/udp-path.ts";
 import type { HandedOver, WorkerPlace } from "./worker-group.ts";
 import { sumStats, WorkerGroup } from "./worker-group.ts";
 
-/** How long a connection that is being closed may take to take what is left. */
+/** How long a connection that is being closed may take to send the rest. */
 const CLOSE_MS = 1_000;
 const RESOLVE_MS = 5_000;
 /** Names that the system may be asked for at once: it goes on with one whose time is over. */
@@ -48,7 +48,7 @@ export async function startUdpServer(
   options: UdpServerOptions,
   log: Logger = silentLogger,
 ): Promise<UdpServer> {
-  // Loaded here alone: threads get options that are checked.
+  // Loaded only here: threads get checked options.
   const { resolveUdpServerOptions } = await import("./options.ts");
   const resolved = resolveUdpServerOptions(options);
   const { workers: asked, egress } = resolved;
@@ -73,7 +73,7 @@ export async function startUdpServer(
   return server;
 }
 
-/** Starts the part of a server that runs in another thread, and takes what is handed over to it. */
+/** Starts the part of a server that runs in another thread, which accepts connections that are handed over. */
 export function startUdpServerWorker(
   options: ResolvedUdpServerOptions,
   log: Logger,
@@ -101,7 +101,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   /** By context slot: where to, and for which generation of the slot that holds. */
   readonly #remotes: (Remote | undefined)[] = [];
   readonly #remoteGenerations: number[] = [];
-  /** The way out that is no sockets of our own, once it is open, and which associations it knows. */
+  /** The egress, if it is not our own sockets, once it is open, and the associations that it knows. */
   #egress: UdpPath | undefined;
   readonly #datagram = new OutgoingDatagram();
   readonly #hasEgress: boolean;
@@ -218,7 +218,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     this.#core.counters.drops[reason] += count;
   }
 
-  /** Goes on with a connection whose request another worker has read and judged. */
+  /** Takes over a connection whose request another worker has read and accepted. */
   takeOver({ descriptor, head, surplus }: HandedOver): void {
     const native = this.#io.native!;
     if (this.#isClosing) {
@@ -279,7 +279,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     this.#drain();
   }
 
-  /** @param chunk  the memory that stays as it is; other memory is copied before it is sent */
+  /** @param chunk  memory that does not change before it is sent; other memory is copied */
   #sendOutgoing(chunk: Uint8Array | undefined): void {
     const { outgoing, contexts, counters } = this.#core;
     const { count, association, context, offset, length } = outgoing;
@@ -297,7 +297,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
         if (target === undefined) continue;
         remote = new Remote(target);
         this.#remotes[slot] = remote;
-        // One more, so that a slot's first generation differs from none.
+        // Plus one, so that a slot's first generation differs from no generation.
         this.#remoteGenerations[slot] = contexts.generation[slot] + 1;
       }
       const socket = this.#socketFor(association[i], remote.address);
@@ -378,14 +378,14 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     this.#drain();
   };
 
-  /** Drains once all that this turn of the loop brings is in. */
+  /** Drains once everything that this turn of the loop receives has been handled. */
   #schedule(): void {
     if (this.#isScheduled) return;
     this.#isScheduled = true;
     this.#io.udp.afterTurn(this.#afterTurn);
   }
 
-  /** The clock, read once a turn of the loop; a call of {@link #drain} follows. */
+  /** The clock, read once per turn of the loop; a call of {@link #drain} follows. */
   #turnNow(): number {
     if (this.#now === 0) this.#now = performance.now();
     return this.#now;

@@ -168,7 +168,7 @@ export class WorkerGroup {
         this.#options.log[message.level](message.fields, message.message);
         return;
       case "failed":
-        this.#options.log.error({ worker: index, error: message.detail }, "a worker does not start");
+        this.#options.log.error({ worker: index, error: message.detail }, "a worker failed to start");
         return;
       default:
     }
@@ -187,7 +187,7 @@ export class WorkerGroup {
     if (!isEager) return;
     if (performance.now() - member.startedAt > HEALTHY_MS) member.crashes = 0;
     const delay = Math.min(MAX_RESTART_MS, FIRST_RESTART_MS * 2 ** member.crashes++);
-    this.#options.log.warn({ worker: index, delayMs: delay }, "starts a worker again");
+    this.#options.log.warn({ worker: index, delayMs: delay }, "restarting a worker");
     setTimeout(() => {
       if (!this.#isClosing) this.#startMember(index, true).catch(() => {});
     }, delay);

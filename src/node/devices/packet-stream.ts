@@ -33,7 +33,7 @@ export function readPackets(stream: Readable, onPackets: OnPackets, log: Logger)
   const reader = new PacketStreamReader(onPackets);
   stream.on("data", (chunk: Uint8Array) => {
     if (stream.destroyed || reader.handleStream(chunk, chunk.length)) return;
-    log.warn({}, "what came was no IP packet; closes the stream");
+    log.warn({}, "received something other than an IP packet; closing the stream");
     stream.destroy();
   });
 }
