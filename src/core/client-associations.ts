@@ -62,6 +62,11 @@ export class ClientAssociations {
     return slot;
   }
 
+  /** Id on the wire of an association, 0 while the server has none of it. */
+  openId(slot: number): number {
+    return this.state[slot] === ASSOCIATION_OPEN ? this.wireId[slot] : 0;
+  }
+
   isLive(slot: number): boolean {
     return this.state[slot] === ASSOCIATION_LOCAL || this.state[slot] === ASSOCIATION_OPEN;
   }

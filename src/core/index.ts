@@ -2,8 +2,8 @@
 export type { UnreachableKind } from "../wire/capsule.ts";
 export type { AddressBytes } from "../wire/socket-address.ts";
 export { copyAddress, formatAddress, makeAddress } from "../wire/socket-address.ts";
-export type { ClientOutput, TunnelClientOptions } from "./client.ts";
 export { TunnelClient } from "./client.ts";
+export type { ClientOutput, TunnelClientOptions } from "./client-parts.ts";
 export type { ContextTable } from "./context-table.ts";
 export type { DropReason, RefusalReason, UnreachableCount } from "./counters.ts";
 export { Counters, DROP_REASONS, REFUSAL_REASONS, UNREACHABLE_COUNTS } from "./counters.ts";

@@ -1,8 +1,8 @@
 import { EventEmitter } from "node:events";
 import { isIPv6 } from "node:net";
 import { performance } from "node:perf_hooks";
-import type { ClientOutput } from "../core/client.ts";
 import { TunnelClient } from "../core/client.ts";
+import type { ClientOutput } from "../core/client-parts.ts";
 import { randomSeed } from "../core/credentials.ts";
 import { HostError, ProtocolError, UsageError } from "../core/errors.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";

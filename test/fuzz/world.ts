@@ -1,5 +1,5 @@
-import type { ClientOutput } from "../../src/core/client.ts";
 import { TunnelClient } from "../../src/core/client.ts";
+import type { ClientOutput } from "../../src/core/client-parts.ts";
 import type { Cryptography } from "../../src/core/credentials.ts";
 import { ReceivedDatagrams, ROW_INTS } from "../../src/core/received-datagrams.ts";
 import type { ServerOutput } from "../../src/core/server.ts";

@@ -1,6 +1,6 @@
 import { createHash, createHmac } from "node:crypto";
-import type { ClientOutput, TunnelClientOptions } from "../../src/core/client.ts";
 import { TunnelClient } from "../../src/core/client.ts";
+import type { ClientOutput, TunnelClientOptions } from "../../src/core/client-parts.ts";
 import type { Cryptography } from "../../src/core/credentials.ts";
 import type { ServerOutput, TunnelServerOptions } from "../../src/core/server.ts";
 import { TunnelServer } from "../../src/core/server.ts";

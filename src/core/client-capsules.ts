@@ -1,0 +1,210 @@
+import type { CloseReason } from "../wire/capsule.ts";
+import {
+  CAPSULE_ASSOCIATION_CLOSE,
+  CAPSULE_COMPRESSION_ACK,
+  CAPSULE_COMPRESSION_CLOSE,
+  CAPSULE_CONTEXT_ASSIGN,
+  CAPSULE_SHUTDOWN,
+  CAPSULE_UNREACHABLE,
+  closeReason,
+  decodeWholeAddress,
+  encodeAssociationClose,
+  encodeCompressionAck,
+  encodeCompressionClose,
+  MAX_MTU,
+  readNumbers,
+  unreachableKind,
+} from "../wire/capsule.ts";
+import type { AddressBytes } from "../wire/socket-address.ts";
+import type { ClientFlows } from "./client-flows.ts";
+import type { ClientParts } from "./client-parts.ts";
+import { isServersId, OWN, PEER, REFUSED } from "./client-parts.ts";
+import { ProtocolError } from "./errors.ts";
+import type { Lane } from "./lane.ts";
+import {
+  ASSOCIATION_CLOSING,
+  ASSOCIATION_OPEN,
+  CONTEXT_ACKED,
+  CONTEXT_REFUSED,
+  CONTEXT_UNACKED,
+  MAX_ID,
+} from "./session-model.ts";
+import type { CapsuleReceiver, Tunnel } from "./tunnel.ts";
+import { UnknownContexts } from "./unknown-contexts.ts";
+
+const NONE = -1;
+/** An association that the server refused is not asked for again sooner. */
+const REOPEN_MS = 1_000;
+
+/** What the capsules of a server do. */
+export class ClientCapsules implements CapsuleReceiver<Lane> {
+  readonly #parts: ClientParts;
+  readonly #flows: ClientFlows;
+  readonly #unknown = new UnknownContexts();
+  readonly #numbers: number[] = [0, 0, 0];
+
+  constructor(parts: ClientParts, flows: ClientFlows) {
+    this.#parts = parts;
+    this.#flows = flows;
+  }
+
+  handleDatagramCapsule(
+    now: number,
+    lane: Lane,
+    id: number,
+    _data: Uint8Array,
+    payload: number,
+    end: number,
+  ): void {
+    const context = this.#contextOfDatagram(lane, id);
+    if (context === undefined) {
+      this.#parts.counters.drops.unknown_context++;
+      if (id <= MAX_ID && !this.#isFormer(lane) && this.#unknown.shallAnswer(now, id)) {
+        lane.tunnel!.writeControl(encodeCompressionClose(id));
+      }
+      return;
+    }
+    const association = this.#parts.contexts.association[context];
+    this.#parts.contexts.idle.refresh(now, context);
+    this.#parts.associations.handleAnswer(now, association);
+    this.#parts.counters.datagramsIn++;
+    this.#parts.counters.bytesIn += end - payload;
+    this.#parts.received.add(association, context, payload, end - payload);
+  }
+
+  #contextOfDatagram(lane: Lane, id: number): number | undefined {
+    const former = this.#parts.former;
+    if (former === undefined || !former.lanes.includes(lane)) return this.#parts.contextById.get(id);
+    const slot = former.contextById.get(id);
+    const isSame = slot !== undefined && former.generation[slot] === this.#parts.contexts.generation[slot];
+    return isSame ? slot : undefined;
+  }
+
+  #isFormer(lane: Lane): boolean {
+    return this.#parts.former?.lanes.includes(lane) ?? false;
+  }
+
+  /** @returns false when the lane is gone */
+  handleControlCapsule(now: number, lane: Lane): boolean {
+    const tunnel = lane.tunnel!;
+    const { type, data, valueOffset, valueEnd } = tunnel.reader;
+    const numbers = this.#numbers;
+    const fields = CONTROL_FIELDS.get(type);
+    const at = fields === undefined ? -1 : readNumbers(data, valueOffset, valueEnd, fields, numbers);
+    const isWhole = type === CAPSULE_CONTEXT_ASSIGN ? at >= 0 : at === valueEnd;
+    if (!isWhole) {
+      // COMPRESSION_ASSIGN and ASSOCIATION_OPEN are the client's to send.
+      malformed(tunnel);
+      return true;
+    }
+    const [first, second, third] = numbers;
+    if (type === CAPSULE_SHUTDOWN) {
+      this.#parts.failLane(now, lane, new ProtocolError("ERR_PEER_SHUTDOWN", closeReason(first)));
+      return false;
+    }
+    // What the server says of a session that was replaced changes nothing any more.
+    if (this.#isFormer(lane)) return true;
+    switch (type) {
+      case CAPSULE_COMPRESSION_ACK:
+      case CAPSULE_COMPRESSION_CLOSE: {
+        const slot = this.#parts.contextById.get(first);
+        if (slot !== undefined) this.#handleContextAnswer(now, slot, type === CAPSULE_COMPRESSION_ACK);
+        break;
+      }
+      case CAPSULE_CONTEXT_ASSIGN: {
+        const address = decodeWholeAddress(data, at, valueEnd);
+        if (address === undefined || !isServersId(first) || first > this.#parts.maxId) malformed(tunnel);
+        else this.#handleContextAssign(now, lane, first, second, address);
+        break;
+      }
+      case CAPSULE_ASSOCIATION_CLOSE:
+        this.#handleAssociationClose(now, lane, first, closeReason(second));
+        break;
+      case CAPSULE_UNREACHABLE: {
+        const slot = this.#parts.contextById.get(first);
+        const reason = unreachableKind(second);
+        const mtu = reason === "too-big" ? Math.min(third, MAX_MTU) : 0;
+        if (slot !== undefined) this.#flows.reportUnreachable(now, slot, reason, mtu);
+        break;
+      }
+    }
+    return true;
+  }
+
+  #handleContextAnswer(now: number, slot: number, isAck: boolean): void {
+    const { contexts } = this.#parts;
+    const before = contexts.state[slot];
+    if (isAck) {
+      contexts.handle(slot, "ack");
+      if (before === CONTEXT_REFUSED) contexts.idle.touch(now, slot, OWN);
+      return;
+    }
+    if (before === CONTEXT_ACKED) {
+      // The server forgot it, or never knew it: the next datagram registers the address anew.
+      if (!isServersId(contexts.id[slot]))
+        this.#parts.associations.isDoubtful[contexts.association[slot]] = 1;
+      this.#flows.releaseContext(slot);
+      return;
+    }
+    contexts.handle(slot, "close");
+    contexts.idle.touch(now, slot, REFUSED);
+    this.#flows.armContexts();
+    if (before === CONTEXT_UNACKED) this.#flows.reportUnreachable(now, slot, "prohibited", 0);
+  }
+
+  #handleContextAssign(
+    now: number,
+    lane: Lane,
+    id: number,
+    associationId: number,
+    address: AddressBytes,
+  ): void {
+    const tunnel = lane.tunnel!;
+    const association = this.#parts.associationById.get(associationId);
+    if (association === undefined || this.#parts.associations.state[association] !== ASSOCIATION_OPEN) {
+      tunnel.writeControl(encodeCompressionClose(id));
+      return;
+    }
+    if (!this.#parts.contextById.has(id)) {
+      this.#flows.makeRoomForPeer();
+      const twin = this.#parts.contexts.find(association, address, 0, address.length);
+      const slot = this.#parts.contexts.allocate(now, "learn", association, id, address, twin === NONE, PEER);
+      this.#parts.contextById.set(id, slot);
+      this.#flows.armContexts();
+    }
+    tunnel.writeControl(encodeCompressionAck(id));
+    this.#parts.renewBeforeIdsRunOut(now, id);
+  }
+
+  #handleAssociationClose(now: number, lane: Lane, id: number, reason: CloseReason): void {
+    const association = this.#parts.associationById.get(id);
+    if (association === undefined) return;
+    const associations = this.#parts.associations;
+    if (associations.state[association] === ASSOCIATION_CLOSING) {
+      this.#flows.forget(association, "closed by server");
+      return;
+    }
+    lane.tunnel!.writeControl(encodeAssociationClose(id, "done"));
+    this.#parts.associationById.delete(id);
+    this.#parts.pool.removeFlow(association);
+    this.#flows.releaseContexts(association);
+    associations.handle(association, "closed by server");
+    associations.isRegistered[association] = 0;
+    associations.reopenAt[association] = reason === "limit" || reason === "failed" ? now + REOPEN_MS : now;
+  }
+}
+
+/** Numbers at the start of each capsule that a server may send. */
+const CONTROL_FIELDS: ReadonlyMap<number, number> = new Map([
+  [CAPSULE_COMPRESSION_ACK, 1],
+  [CAPSULE_COMPRESSION_CLOSE, 1],
+  [CAPSULE_CONTEXT_ASSIGN, 2],
+  [CAPSULE_ASSOCIATION_CLOSE, 2],
+  [CAPSULE_UNREACHABLE, 3],
+  [CAPSULE_SHUTDOWN, 1],
+]);
+
+/** A capsule that cannot be read ends its tunnel. */
+function malformed(tunnel: Tunnel): void {
+  tunnel.fail(new ProtocolError("ERR_CAPSULE_MALFORMED", `type ${tunnel.reader.type}`));
+}

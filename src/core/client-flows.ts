@@ -1,0 +1,368 @@
+import type { CloseReason, UnreachableKind } from "../wire/capsule.ts";
+import {
+  encodeAssociationClose,
+  encodeAssociationOpen,
+  encodeCompressionClose,
+  encodeContextAssign,
+} from "../wire/capsule.ts";
+import type { AddressBytes } from "../wire/socket-address.ts";
+import { copyAddress, sameBytes } from "../wire/socket-address.ts";
+import { IDLE_ANSWERED, IDLE_CLOSING, IDLE_QUIET } from "./client-associations.ts";
+import type { ClientParts } from "./client-parts.ts";
+import { DEADLINE_ASSOCIATIONS, DEADLINE_CONTEXTS, isServersId, OWN, PEER, REFUSED } from "./client-parts.ts";
+import type { ContextTable } from "./context-table.ts";
+import type { Lane } from "./lane.ts";
+import {
+  ASSOCIATION_CLOSING,
+  ASSOCIATION_LOCAL,
+  ASSOCIATION_OPEN,
+  CONTEXT_REFUSED,
+  CONTEXT_UNACKED,
+} from "./session-model.ts";
+import { TokenBucket } from "./token-bucket.ts";
+
+const NONE = -1;
+const NEVER = Number.POSITIVE_INFINITY;
+/** A context that nothing used for so long is closed; above RFC 4787 REQ-5's two minutes. */
+const CONTEXT_IDLE_MS = 300_000;
+/** So long is a refusal of the server believed. */
+const REFUSAL_MS = 30_000;
+/** How long an ASSOCIATION_CLOSE that was sent awaits its confirmation. */
+const CLOSING_MS = 60_000;
+/** Most ended associations that await the server's confirmation. */
+const MAX_CLOSING = 8_192;
+/** Outputs of that kind, whatever the server says and applications send. */
+const UNREACHABLE_PER_SECOND = 200;
+
+/**
+ * How associations and contexts of a client come and go: what a datagram is sent by, who makes room at a bound, what
+ * expires, and what the server and the host are told of it.
+ */
+export class ClientFlows {
+  readonly #parts: ClientParts;
+  readonly #unreachable = new TokenBucket(UNREACHABLE_PER_SECOND);
+  /** Addresses of contexts in outputs that the host has not taken yet. */
+  readonly #untold = new Set<AddressBytes>();
+
+  constructor(parts: ClientParts) {
+    this.#parts = parts;
+  }
+
+  /** The context for `count` datagrams to an address, or -1 when they are dropped, and counted. */
+  usableContext(
+    now: number,
+    association: number,
+    address: Uint8Array,
+    addressOffset: number,
+    addressLength: number,
+    count: number,
+  ): number {
+    const { lastContext } = this.#parts.associations;
+    this.#parts.associations.handleSent(now, association);
+    let context = lastContext[association];
+    if (
+      context === NONE ||
+      !isAddressOf(this.#parts.contexts, context, address, addressOffset, addressLength)
+    ) {
+      context = this.#contextFor(now, association, address, addressOffset, addressLength, count);
+      if (context === NONE) return NONE;
+      this.#parts.associations.lastContext[association] = context;
+    }
+    if (this.#parts.contexts.state[context] === CONTEXT_REFUSED) {
+      this.#parts.counters.drops.refused_target += count;
+      this.reportUnreachable(now, context, "prohibited", 0);
+      return NONE;
+    }
+    this.#parts.contexts.idle.refresh(now, context);
+    return context;
+  }
+
+  #contextFor(
+    now: number,
+    association: number,
+    bytes: Uint8Array,
+    offset: number,
+    length: number,
+    count: number,
+  ): number {
+    const known = this.#parts.contexts.find(association, bytes, offset, length);
+    if (known !== NONE) return known;
+    if (now < this.#parts.associations.reopenAt[association]) {
+      this.#parts.counters.drops.association_limit += count;
+      return NONE;
+    }
+    const isOutOfIds =
+      this.#parts.nextContextId > this.#parts.maxId || this.#parts.nextAssociationId > this.#parts.maxId;
+    if (isOutOfIds) {
+      this.#parts.counters.drops.context_limit += count;
+      return NONE;
+    }
+    this.#makeRoomForOwn();
+    this.#openAtServer(association);
+    const address = copyAddress(bytes, offset, length);
+    const slot = this.#parts.contexts.allocate(
+      now,
+      "register",
+      association,
+      this.#parts.nextContextId,
+      address,
+      true,
+      OWN,
+    );
+    this.#numberContext(slot);
+    this.armContexts();
+    const lane = this.#parts.laneOf(association);
+    if (lane.isUp) {
+      const wireId = this.#parts.associations.wireId[association];
+      lane.tunnel!.writeControl(encodeContextAssign(this.#parts.contexts.id[slot], wireId, address));
+    }
+    this.#parts.renewBeforeIdsRunOut(now);
+    return slot;
+  }
+
+  /** Opens an association at the server, unless the server surely knows it. */
+  #openAtServer(association: number): void {
+    const associations = this.#parts.associations;
+    const isNew = associations.state[association] === ASSOCIATION_LOCAL;
+    if (isNew) {
+      associations.handle(association, "register");
+      associations.wireId[association] = this.#parts.nextAssociationId++;
+      this.#parts.associationById.set(associations.wireId[association], association);
+    }
+    const lane = this.#parts.laneOf(association);
+    if ((isNew || associations.isDoubtful[association] === 1) && lane.isUp) {
+      const { wireId, source, isRegistered } = associations;
+      isRegistered[association] = 1;
+      lane.tunnel!.writeControl(encodeAssociationOpen(wireId[association], source[association]));
+    }
+    associations.isDoubtful[association] = 0;
+  }
+
+  #numberContext(slot: number): void {
+    this.#parts.contexts.id[slot] = this.#parts.nextContextId;
+    this.#parts.contextById.set(this.#parts.nextContextId, slot);
+    this.#parts.nextContextId += 2;
+  }
+
+  /** Room for a context of ours: of the idlest that the server made, while those have more than a quarter, or of ours. */
+  #makeRoomForOwn(): void {
+    const { idle, size } = this.#parts.contexts;
+    const { maxContexts } = this.#parts.options;
+    if (size < maxContexts) return;
+    let victim = idle.oldest(REFUSED);
+    if (victim === NONE && idle.size(PEER) > maxContexts / 4) victim = idle.oldest(PEER);
+    if (victim === NONE) victim = idle.oldest(OWN);
+    this.closeContext(victim === NONE ? idle.oldest(PEER) : victim);
+  }
+
+  /** Room for a context of the server's making; those may take a quarter, and what is free up to a half. */
+  makeRoomForPeer(): void {
+    const { idle, size } = this.#parts.contexts;
+    const { maxContexts } = this.#parts.options;
+    const peers = idle.size(PEER);
+    if (size < maxContexts && peers < maxContexts / 2) return;
+    let victim = size < maxContexts ? NONE : idle.oldest(REFUSED);
+    if (victim === NONE && peers < maxContexts / 4) victim = idle.oldest(OWN);
+    this.closeContext(victim === NONE ? idle.oldest(PEER) : victim);
+  }
+
+  /** Releases a context, and says so to the server where it knows it. */
+  closeContext(slot: number): void {
+    const lane = this.#parts.laneOf(this.#parts.contexts.association[slot]);
+    if (this.#parts.contexts.state[slot] !== CONTEXT_REFUSED && lane.isUp) {
+      lane.tunnel!.writeControl(encodeCompressionClose(this.#parts.contexts.id[slot]));
+    }
+    this.releaseContext(slot);
+  }
+
+  releaseContext(slot: number): void {
+    const { lastContext } = this.#parts.associations;
+    const association = this.#parts.contexts.association[slot];
+    if (lastContext[association] === slot) lastContext[association] = NONE;
+    this.#parts.contextById.delete(this.#parts.contexts.id[slot]);
+    this.#parts.contexts.release(slot);
+  }
+
+  releaseContexts(association: number): void {
+    const { contexts } = this.#parts;
+    for (let slot = contexts.first(association); slot !== NONE; slot = contexts.first(association)) {
+      this.releaseContext(slot);
+    }
+  }
+
+  armContexts(): void {
+    const { idle } = this.#parts.contexts;
+    const idleAt = Math.min(idle.expiresAt(OWN, CONTEXT_IDLE_MS), idle.expiresAt(PEER, CONTEXT_IDLE_MS));
+    this.#parts.deadlines.setEarlier(
+      DEADLINE_CONTEXTS,
+      Math.min(idleAt, idle.expiresAt(REFUSED, REFUSAL_MS)),
+    );
+  }
+
+  expireContexts(now: number): void {
+    for (const list of [OWN, PEER, REFUSED]) {
+      const limit = list === REFUSED ? REFUSAL_MS : CONTEXT_IDLE_MS;
+      for (;;) {
+        const slot = this.#parts.contexts.idle.expired(now, list, limit);
+        if (slot === NONE) break;
+        this.closeContext(slot);
+      }
+    }
+    this.armContexts();
+  }
+
+  endAssociation(now: number, association: number, reason: CloseReason): void {
+    const associations = this.#parts.associations;
+    if (!associations.isLive(association)) return;
+    const wireId = associations.openId(association);
+    this.#parts.pool.removeFlow(association);
+    this.releaseContexts(association);
+    this.#withdrawUnreachable(association);
+    associations.handleEnded(now, association);
+    if (associations.state[association] !== ASSOCIATION_CLOSING) {
+      this.#parts.associationById.delete(wireId);
+      return;
+    }
+    const { idle } = associations;
+    if (idle.size(IDLE_CLOSING) > MAX_CLOSING) this.forget(idle.oldest(IDLE_CLOSING), "expire");
+    this.armAssociations();
+    const lane = this.#parts.laneOf(association);
+    if (lane.isUp) lane.tunnel!.writeControl(encodeAssociationClose(wireId, reason));
+  }
+
+  /** Its slot may stand for another association by the time that the host hears of it. */
+  #withdrawUnreachable(association: number): void {
+    for (let i = this.#parts.outputs.length - 1; i >= 0; i--) {
+      const output = this.#parts.outputs[i];
+      if (output.kind !== "unreachable" || output.association !== association) continue;
+      this.#untold.delete(output.remote);
+      this.#parts.outputs.splice(i, 1);
+    }
+  }
+
+  forget(association: number, event: "forget" | "closed by server" | "new session" | "expire"): void {
+    const associations = this.#parts.associations;
+    if (associations.state[association] === ASSOCIATION_CLOSING) {
+      this.#parts.associationById.delete(associations.wireId[association]);
+    }
+    this.#parts.laneOf(association).load--;
+    associations.handle(association, event);
+    associations.release(association);
+  }
+
+  /** Ends the idlest association that may expire. */
+  evictAssociation(now: number): boolean {
+    const { idlest } = this.#parts.associations;
+    if (idlest === NONE) return false;
+    this.#parts.counters.refused.association_evicted++;
+    this.endAssociation(now, idlest, "evicted");
+    this.#parts.outputs.push({ kind: "association-closed", association: idlest, reason: "evicted" });
+    return true;
+  }
+
+  armAssociations(): void {
+    const { idle } = this.#parts.associations;
+    const { idleTimeoutMs, activeIdleTimeoutMs } = this.#parts.options;
+    const quietAt = idle.expiresAt(IDLE_QUIET, idleTimeoutMs);
+    const answeredAt = idle.expiresAt(IDLE_ANSWERED, activeIdleTimeoutMs);
+    const closingAt = this.#parts.isUp ? idle.expiresAt(IDLE_CLOSING, CLOSING_MS) : NEVER;
+    this.#parts.deadlines.setEarlier(DEADLINE_ASSOCIATIONS, Math.min(quietAt, answeredAt, closingAt));
+  }
+
+  expireAssociations(now: number): void {
+    const { idle } = this.#parts.associations;
+    const { idleTimeoutMs, activeIdleTimeoutMs } = this.#parts.options;
+    for (const list of [IDLE_QUIET, IDLE_ANSWERED]) {
+      const limit = list === IDLE_QUIET ? idleTimeoutMs : activeIdleTimeoutMs;
+      for (let slot = idle.expired(now, list, limit); slot !== NONE; slot = idle.expired(now, list, limit)) {
+        this.endAssociation(now, slot, "idle");
+        this.#parts.outputs.push({ kind: "association-closed", association: slot, reason: "idle" });
+      }
+    }
+    // Without a lane the server cannot confirm, and may keep them for long.
+    while (this.#parts.isUp) {
+      const slot = idle.expired(now, IDLE_CLOSING, CLOSING_MS);
+      if (slot === NONE) break;
+      this.forget(slot, "expire");
+    }
+    this.armAssociations();
+  }
+
+  /** The host has heard of a remote address that is out of reach. */
+  handleReported(remote: AddressBytes): void {
+    this.#untold.delete(remote);
+  }
+
+  /** Reports a context's remote address, and not again before the host has heard of it. */
+  reportUnreachable(now: number, context: number, reason: UnreachableKind, mtu: number): void {
+    const association = this.#parts.contexts.association[context];
+    const remote = this.#parts.contexts.address[context]!;
+    if (this.#untold.has(remote)) return;
+    if (!this.#unreachable.take(now)) {
+      this.#parts.counters.unreachable.limited++;
+      return;
+    }
+    this.#parts.counters.unreachable[reason]++;
+    this.#untold.add(remote);
+    this.#parts.outputs.push({ kind: "unreachable", association, remote, reason, mtu });
+  }
+
+  register(now: number, slot: number, lane: Lane): void {
+    const { state, wireId, source, idle, isRegistered } = this.#parts.associations;
+    const tunnel = lane.tunnel!;
+    if (state[slot] === ASSOCIATION_CLOSING) {
+      tunnel.writeControl(encodeAssociationClose(wireId[slot], "done"));
+      idle.touch(now, slot, IDLE_CLOSING);
+    }
+    if (state[slot] !== ASSOCIATION_OPEN) return;
+    tunnel.writeControl(encodeAssociationOpen(wireId[slot], source[slot]));
+    isRegistered[slot] = 1;
+    for (
+      let context = this.#parts.contexts.first(slot);
+      context !== NONE;
+      context = this.#parts.contexts.next(context)
+    ) {
+      if (this.#parts.contexts.state[context] !== CONTEXT_UNACKED) continue;
+      tunnel.writeControl(
+        encodeContextAssign(
+          this.#parts.contexts.id[context],
+          wireId[slot],
+          this.#parts.contexts.address[context]!,
+        ),
+      );
+    }
+  }
+
+  giveNewIds(): void {
+    const associations = this.#parts.associations;
+    const before = this.#parts.contextById;
+    this.#parts.contextById = new Map();
+    this.#parts.associationById = new Map();
+    this.#parts.nextAssociationId = 1;
+    this.#parts.nextContextId = 2;
+    for (let slot = 0; slot < associations.used; slot++) {
+      if (associations.state[slot] === ASSOCIATION_CLOSING) this.forget(slot, "new session");
+      if (associations.state[slot] !== ASSOCIATION_OPEN) continue;
+      associations.wireId[slot] = this.#parts.nextAssociationId++;
+      this.#parts.associationById.set(associations.wireId[slot], slot);
+    }
+    for (const [id, slot] of before) {
+      if (isServersId(id) || this.#parts.contexts.state[slot] === CONTEXT_REFUSED) this.releaseContext(slot);
+      else {
+        this.#parts.contexts.handle(slot, "new session");
+        this.#numberContext(slot);
+      }
+    }
+  }
+}
+
+function isAddressOf(
+  contexts: ContextTable,
+  slot: number,
+  bytes: Uint8Array,
+  offset: number,
+  length: number,
+): boolean {
+  const address = contexts.address[slot]!;
+  return address.length === length && sameBytes(address, 0, bytes, offset, length);
+}

@@ -1,0 +1,98 @@
+import type { CloseReason, UnreachableKind } from "../wire/capsule.ts";
+import type { AddressBytes } from "../wire/socket-address.ts";
+import type { ClientAssociations } from "./client-associations.ts";
+import type { ContextTable } from "./context-table.ts";
+import type { Counters } from "./counters.ts";
+import type { DatagramBatch } from "./datagram-batch.ts";
+import type { Deadlines } from "./deadlines.ts";
+import type { ProtocolError } from "./errors.ts";
+import type { Lane, LaneOptions } from "./lane.ts";
+import type { SendPool } from "./send-queue.ts";
+
+/** All durations in milliseconds, sizes in bytes. */
+export interface TunnelClientOptions extends LaneOptions {
+  readonly lanes: number;
+  readonly ageBudgetMs: number;
+  /** Bound of each lane's send queue. */
+  readonly queueBytes: number;
+  /** For associations that may expire: after so long without a datagram, ... */
+  readonly idleTimeoutMs: number;
+  /** ... or so long, once more than one answer came. */
+  readonly activeIdleTimeoutMs: number;
+  /** Largest id of an association or context; lower in tests alone. */
+  readonly maxId?: number;
+}
+
+export type ClientOutput =
+  | { readonly kind: "connect"; readonly lane: number }
+  | { readonly kind: "disconnect"; readonly lane: number; readonly error: ProtocolError | undefined }
+  | { readonly kind: "session-up" }
+  | { readonly kind: "session-resumed" }
+  /** A new session has taken the place of one whose ids were nearly used up; associations leave from other ports now. */
+  | { readonly kind: "session-renewed" }
+  | { readonly kind: "session-down"; readonly error: Error | undefined }
+  | { readonly kind: "association-closed"; readonly association: number; readonly reason: CloseReason }
+  /**
+   * A datagram of the association did not get to `remote`, which may be a name.
+   * `mtu`: for too-big, the largest IP packet that would, as the server says; 0 where that is not known.
+   */
+  | {
+      readonly kind: "unreachable";
+      readonly association: number;
+      readonly remote: AddressBytes;
+      readonly reason: UnreachableKind;
+      readonly mtu: number;
+    };
+
+/** Lists of idle contexts: the client's own, the server's, and those that the server refused. */
+export const OWN = 0;
+export const PEER = 1;
+export const REFUSED = 2;
+
+/** Keys of deadlines: the machine's own, then two for each lane. */
+export const DEADLINE_ASSOCIATIONS = 0;
+export const DEADLINE_CONTEXTS = 1;
+export const DEADLINE_FORMER = 2;
+export const DEADLINE_FIRST_LANE = 4;
+
+/** A session that a new one took the place of: its lanes bring the last answers. */
+export interface FormerSession {
+  readonly lanes: readonly Lane[];
+  readonly contextById: ReadonlyMap<number, number>;
+  /** Of each context's slot at that time: one that stands for something else by now is unknown. */
+  readonly generation: Int32Array;
+  isEnding: boolean;
+}
+
+/** What the parts of a client share. */
+export interface ClientParts {
+  readonly options: TunnelClientOptions;
+  /** Largest id of an association or context. */
+  readonly maxId: number;
+  readonly counters: Counters;
+  readonly received: DatagramBatch;
+  readonly outputs: ClientOutput[];
+  readonly deadlines: Deadlines;
+  readonly contexts: ContextTable;
+  readonly associations: ClientAssociations;
+  /** By index: lanes of this session, of the one that is to take its place, and of the former one. */
+  readonly laneByIndex: Lane[];
+  /** At least one lane is up. */
+  isUp: boolean;
+  /** Ids and queues of the session; a session that takes its place brings new ones. */
+  pool: SendPool;
+  contextById: Map<number, number>;
+  associationById: Map<number, number>;
+  nextAssociationId: number;
+  nextContextId: number;
+  former: FormerSession | undefined;
+  laneOf(association: number): Lane;
+  failLane(now: number, lane: Lane, error: ProtocolError): void;
+  /** @param serversId  an id of the server's numbering that was seen */
+  renewBeforeIdsRunOut(now: number, serversId?: number): void;
+}
+
+/** Whether a context's id is of the server's numbering. */
+export function isServersId(id: number): boolean {
+  return id % 2 === 1;
+}
