@@ -1,10 +1,9 @@
 // One case: a link, a tunnel over it, flows through the tunnel, and what is beside them.
 import { execFileSync } from "node:child_process";
-import { readFileSync } from "node:fs";
 import { cpus } from "node:os";
-import { performance } from "node:perf_hooks";
-import { cpuNs, json, sleep } from "../processes.mjs";
+import { json, sleep } from "../processes.mjs";
 import { freeUdpPort } from "../subjects.mjs";
+import { meterCpu } from "./cpu.mjs";
 import { ADDRESS, layLink, NEAR, startTarget, TRAFFIC, words } from "./hosts.mjs";
 import { runInner, runRival } from "./rivals.mjs";
 import { WAYS } from "./ways.mjs";
@@ -13,7 +12,9 @@ import { WAYS } from "./ways.mjs";
 /** @typedef {import("./subjects.mjs").Subject} Subject */
 /** @typedef {import("./subjects.mjs").Running} Running */
 /** @typedef {import("./ways.mjs").WayName} WayName */
+/** @typedef {import("./hosts.mjs").Link} Link */
 /** @typedef {import("./hosts.mjs").LinkCounts} LinkCounts */
+/** @typedef {import("./hosts.mjs").Target} Target */
 /** @typedef {{ warmUp: number, seconds: number, drain: number }} Times  s; the drain is how long answers are waited for */
 /**
  * What arrived, in one direction or there and back: ms; how many datagrams came after later ones, and by how many
@@ -54,18 +55,10 @@ import { WAYS } from "./ways.mjs";
  * @property {FlowResult[]} flows
  * @property {LinkCounts} [link]  in the counted time
  * @property {{ name: string, mbits: number }[]} streams  rivals', or of an inner transfer
- * @property {{ local: number, server: number, relays: number, others: number }} cpu  shares of one core
+ * @property {import("./cpu.mjs").CpuShares} cpu
  */
 
-const USER_HZ = 100;
 const INNER_SETTLE_MS = 1500;
-
-/** CPU time of the whole machine that was not idle, s. */
-function busySeconds() {
-  const [, ...fields] = readFileSync("/proc/stat", "utf8").split("\n")[0].trim().split(/\s+/).map(Number);
-  const [user, nice, system, , , irq, softirq, steal] = fields;
-  return (user + nice + system + irq + softirq + steal) / USER_HZ;
-}
 
 /** The near host's port of the connection over the link that has sent most. */
 function busiestConnection() {
@@ -107,98 +100,96 @@ function flowResults(near, far) {
   });
 }
 
+/** Throttles one connection for a while. @param {NonNullable<Scenario["lane"]>} lane @param {Link} link @param {Times} times */
+async function throttleLane({ at, until, rate }, link, { warmUp, seconds }) {
+  await sleep((warmUp + at) * 1000);
+  const port = busiestConnection();
+  link.command(`port ${port} rate ${rate}`);
+  if (until >= seconds) return;
+  await sleep((until - at) * 1000);
+  link.command(`port ${port} free`);
+}
+
+/**
+ * Flows through the tunnels, with the rivals beside them and what happens to the link.
+ *
+ * @param {Scenario} scenario @param {Subject} subject @param {Running[]} tunnels @param {Link} link @param {Target} target
+ * @param {import("./cpu.mjs").Pids} pids @param {number} seed @param {Times} times
+ */
+async function runFlows(scenario, subject, tunnels, link, target, pids, seed, times) {
+  const { warmUp, seconds, drain } = times;
+  const flows = tunnels.flatMap(({ to }, session) =>
+    (scenario.flows ?? []).map((flow) => flowFor(flow, subject, session, scenario, to)),
+  );
+  for (const { at, both } of scenario.changes ?? [])
+    link.command(`after ${warmUp + at} ${words("both", both).join(" ")}`);
+  const counted = async () => {
+    await sleep(warmUp * 1000);
+    await link.counts();
+    const cpu = meterCpu(pids);
+    await sleep(seconds * 1000);
+    return { link: await link.counts(), cpu: cpu() };
+  };
+  const hasLanes = tunnels[0].local !== undefined;
+  const [near, window, , ...rates] = await Promise.all([
+    json(NEAR, [TRAFFIC, "send", tunnels[0].to, warmUp, seconds, drain, seed, ...flows]),
+    counted(),
+    scenario.lane && hasLanes ? throttleLane(scenario.lane, link, times) : undefined,
+    ...(scenario.rivals ?? []).map((rival) => runRival(rival, tunnels[0], warmUp, seconds)),
+  ]);
+  const far = await target.report();
+  const streams = (scenario.rivals ?? []).map(({ congestion, direction }, i) => ({
+    name: `${congestion} ${direction}`,
+    mbits: rates[i],
+  }));
+  return { corrupt: near.corrupt + far.corrupt, flows: flowResults(near, far), streams, ...window };
+}
+
+/** @param {NonNullable<Scenario["inner"]>} inner @param {Running} tunnel @param {number} port @param {import("./cpu.mjs").Pids} pids @param {Times} times */
+async function runTransfer(inner, tunnel, port, pids, { seconds }) {
+  await sleep(INNER_SETTLE_MS);
+  const cpu = meterCpu(pids);
+  const goodput = await runInner(inner, port, tunnel, seconds);
+  const streams = Object.entries(goodput).map(([name, mbits]) => ({ name, mbits }));
+  return { corrupt: 0, flows: [], streams, cpu: cpu() };
+}
+
 /**
  * @param {Scenario} scenario @param {WayName} wayName @param {Subject} subject @param {number} round @param {number} seed
  * @param {Times} times @returns {Promise<CaseRecord>}
  */
-export async function runCase(scenario, wayName, subject, round, seed, { warmUp, seconds, drain }) {
-  const counted = Math.max(seconds, scenario.seconds ?? 0);
+export async function runCase(scenario, wayName, subject, round, seed, times) {
+  const { group, name, x, inner, sessions = 1, rivals = [] } = scenario;
+  const own = { ...times, seconds: Math.max(times.seconds, scenario.seconds ?? 0) };
   const link = await layLink(scenario.link, seed);
   /** @type {(() => Promise<unknown>)[]} */
   const stops = [link.stop];
   try {
-    const target = scenario.inner ? undefined : await startTarget();
-    if (target) stops.unshift(target.stop);
+    const target = inner === undefined ? await startTarget() : undefined;
+    if (target !== undefined) stops.unshift(target.stop);
     const port = target?.port ?? (await freeUdpPort());
     const way = await WAYS[wayName]();
     stops.unshift(way.stop);
+    const wantsTcp = rivals.some(({ by }) => by === "tunnel");
     /** @type {Running[]} */
     const tunnels = [];
-    for (let i = 0; i < (scenario.sessions ?? 1); i++) {
-      const tunnel = await subject.start(way, port);
+    for (let i = 0; i < sessions; i++) {
+      const tunnel = await subject.start(way, port, wantsTcp);
       stops.unshift(tunnel.stop);
       tunnels.push(tunnel);
     }
-    /** CPU time so far, s. */
-    const used = () => {
-      const of = (/** @type {(number | undefined)[]} */ pids) =>
-        pids.reduce((/** @type {number} */ sum, pid) => sum + (pid === undefined ? 0 : cpuNs(pid)), 0) / 1e9;
-      const [local, server, relays] = [
-        of(tunnels.map((tunnel) => tunnel.local)),
-        of(tunnels.map((tunnel) => tunnel.server)),
-        of(way.pids()),
-      ];
-      return { at: performance.now() / 1000, local, server, relays, busy: busySeconds() };
-    };
-    /** @param {ReturnType<typeof used>} from @param {ReturnType<typeof used>} to */
-    const shares = (from, to) => {
-      const share = (/** @type {"local" | "server" | "relays" | "busy"} */ name) =>
-        (to[name] - from[name]) / (to.at - from.at);
-      const [local, server, relays] = [share("local"), share("server"), share("relays")];
-      return { local, server, relays, others: Math.max(0, share("busy") - local - server - relays) };
-    };
-    const common = {
-      ...{ measure: /** @type {const} */ ("latency"), group: scenario.group, scenario: scenario.name },
-      ...{ x: scenario.x, subject: subject.name, way: wayName, round, seed, seconds: counted },
-    };
-    if (scenario.inner) {
-      await sleep(INNER_SETTLE_MS);
-      const before = used();
-      const goodput = await runInner(scenario.inner, port, tunnels[0], counted);
-      const streams = Object.entries(goodput).map(([name, mbits]) => ({ name, mbits }));
-      return { ...common, corrupt: 0, flows: [], streams, cpu: shares(before, used()) };
-    }
-    const flows = tunnels.flatMap((tunnel, session) =>
-      (scenario.flows ?? []).map((flow) => flowFor(flow, subject, session, scenario, tunnel.to)),
-    );
-    for (const { at, both } of scenario.changes ?? [])
-      link.command(`after ${warmUp + at} ${words("both", both).join(" ")}`);
-    const atWindow = (async () => {
-      await sleep(warmUp * 1000);
-      await link.counts();
-      const before = used();
-      await sleep(counted * 1000);
-      return { counts: await link.counts(), cpu: shares(before, used()) };
-    })();
-    const { lane } = scenario;
-    const atLane = (async () => {
-      if (lane === undefined || tunnels[0].local === undefined) return;
-      await sleep((warmUp + lane.at) * 1000);
-      const hit = busiestConnection();
-      link.command(`port ${hit} rate ${lane.rate}`);
-      if (lane.until >= counted) return;
-      await sleep((lane.until - lane.at) * 1000);
-      link.command(`port ${hit} free`);
-    })();
-    const [near, window, ...rivals] = await Promise.all([
-      json(NEAR, [TRAFFIC, "send", tunnels[0].to, warmUp, counted, drain, seed, ...flows]),
-      atWindow,
-      ...(scenario.rivals ?? []).map((rival) => runRival(rival, way, warmUp, counted)),
-    ]);
-    await atLane;
-    const far = await target?.report();
-    const streams = (scenario.rivals ?? []).map(({ congestion, direction }, i) => ({
-      name: `${congestion} ${direction}`,
-      mbits: rivals[i],
-    }));
-    const corrupt = near.corrupt + far.corrupt;
+    const of = (/** @type {"local" | "server"} */ end) =>
+      tunnels.map((tunnel) => tunnel[end]).filter((pid) => pid !== undefined);
+    const pids = { local: of("local"), server: of("server"), relays: way.pids() };
+    const results =
+      target === undefined || inner !== undefined
+        ? await runTransfer(/** @type {"quic"} */ (inner), tunnels[0], port, pids, own)
+        : await runFlows(scenario, subject, tunnels, link, target, pids, seed, own);
+    const { seconds } = own;
     return {
-      ...common,
-      corrupt,
-      flows: flowResults(near, far),
-      link: window.counts,
-      streams,
-      cpu: window.cpu,
+      ...{ measure: "latency", group, scenario: name, x, subject: subject.name, way: wayName },
+      ...{ round, seed, seconds },
+      ...results,
     };
   } finally {
     for (const stop of stops) await stop();

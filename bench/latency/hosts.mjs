@@ -120,6 +120,7 @@ export async function layLink(spec, seed) {
     throw error;
   }
   const input = /** @type {import("node:stream").Writable} */ (child.stdin);
+  input.on("error", () => {}); // A case that failed may still have something to say to its link.
   return {
     command: (line) => input.write(`${line}\n`),
     counts: async () => {
@@ -139,14 +140,15 @@ export function linesOf(stream) {
   return createInterface({ input: stream })[Symbol.asyncIterator]();
 }
 
-/** The target of the flows on the far host. */
+/** `report`: what came since the last one. @typedef {{ port: number, report: () => Promise<any>, stop: () => Promise<void> }} Target */
+
+/** The target of the flows on the far host. @returns {Promise<Target>} */
 export async function startTarget() {
   const child = startIn(FAR, [TRAFFIC, "answer", ADDRESS.far]);
   const lines = linesOf(child.stdout);
   const { port } = JSON.parse((await lines.next()).value);
   return {
     port: Number(port),
-    /** What came since the last report. @returns {Promise<any>} */
     report: async () => {
       child.kill("SIGUSR1");
       return JSON.parse((await lines.next()).value);

@@ -30,8 +30,9 @@ function curves(of, value) {
 /** What happened in time, in the first round. @param {CaseRecord[]} records @param {(name: string) => string} colour @returns {string[]} */
 function courses(records, colour) {
   const own = samples(records).filter(({ record, flow }) => record.round === 0 && flow.bins !== undefined);
-  const key = ({ record, flow }) => JSON.stringify([record.scenario, record.way, flow.name]);
-  return [...groupBy(own, /** @type {(sample: Sample) => string} */ (key))].flatMap(([, runs]) => {
+  const key = (/** @type {Sample} */ { record, flow }) =>
+    JSON.stringify([record.scenario, record.way, flow.name]);
+  return [...groupBy(own, key)].flatMap(([, runs]) => {
     const { record, flow } = runs[0];
     const ms = flow.bins?.ms ?? 1;
     const lines = (/** @type {"p50" | "received"} */ name, scale = 1) =>

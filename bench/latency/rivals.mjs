@@ -5,10 +5,9 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { bound, json, startIn, stop } from "../processes.mjs";
 import { freeTcpPort } from "../subjects.mjs";
-import { ADDRESS, FAR, folder, NEAR } from "./hosts.mjs";
+import { ADDRESS, FAR, folder, linesOf, NEAR, TRAFFIC } from "./hosts.mjs";
 
 /** @typedef {import("./scenarios.mjs").Rival} Rival */
-/** @typedef {import("./ways.mjs").Way} Way */
 /** @typedef {import("./subjects.mjs").Running} Running */
 
 const MBIT = 1e6;
@@ -34,13 +33,25 @@ function received(report) {
   return Number(report.end.sum_received.bits_per_second) / MBIT;
 }
 
-/** Mbit/s that arrive after the warm-up. @param {Rival} rival @param {Way} way @param {number} warmUp @param {number} seconds */
-export async function runRival({ congestion, direction, by }, way, warmUp, seconds) {
+/** @param {string} congestion @param {Running} tunnel @param {number} warmUp @param {number} seconds */
+async function downloadBy(congestion, { socks }, warmUp, seconds) {
+  const source = startIn(FAR, [TRAFFIC, "pour", ADDRESS.far, congestion]);
+  const { port } = JSON.parse((await linesOf(source.stdout).next()).value);
+  const { mbits } = await json(NEAR, [
+    ...[TRAFFIC, "drink", `${ADDRESS.far}:${port}@${socks}`],
+    ...[warmUp, seconds],
+  ]);
+  await stop([source]);
+  return Number(mbits);
+}
+
+/** Mbit/s that arrive after the warm-up. @param {Rival} rival @param {Running} tunnel @param {number} warmUp @param {number} seconds */
+export async function runRival({ congestion, direction, by }, tunnel, warmUp, seconds) {
+  if (by === "tunnel") return downloadBy(congestion, tunnel, warmUp, seconds);
   const port = await freeTcpPort();
   const server = await startIperf(ADDRESS.far, port);
-  const at = by === "carrier" ? await way.lead(port) : { address: ADDRESS.far, port };
   const report = await json(NEAR, [
-    ...["iperf3", "-J", "-c", at.address, "-p", at.port, "-t", seconds, "-O", warmUp],
+    ...["iperf3", "-J", "-c", ADDRESS.far, "-p", port, "-t", seconds, "-O", warmUp],
     ...["-C", congestion, ...(direction === "down" ? ["-R"] : [])],
   ]);
   await stop([server]);

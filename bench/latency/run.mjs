@@ -139,6 +139,12 @@ function missing({ rivals, inner, link }, way) {
   ];
 }
 
+/** @param {Scenario} scenario @param {WayName} way @param {import("./subjects.mjs").Subject} subject */
+function canRun({ inner, rivals }, way, { ways, isTwoWay, hasTcp }) {
+  const wantsTcp = rivals?.some(({ by }) => by === "tunnel");
+  return ways.includes(way) && (isTwoWay || inner === undefined) && (hasTcp || !wantsTcp);
+}
+
 /** @param {CaseRecord} record */
 function describeRecord(record) {
   const flows = record.flows.map(({ name, kind, p50, p99, p999, received, sent }) => {
@@ -170,17 +176,14 @@ async function run() {
     ({ group, name }) => groups.includes(group) && name.includes(options.match),
   );
   const cases = scenarios.flatMap((scenario) =>
-    ways
-      .filter((way) => scenario.ways?.includes(way) ?? true)
-      .flatMap((way) => {
-        const lacks = missing(scenario, way);
-        if (lacks.length > 0)
-          console.warn(`${scenario.name}, ${way}: left out, for lack of ${lacks.join(", ")}`);
-        const able = under.filter((subject) => lacks.length === 0 && subject.ways.includes(way));
-        return able
-          .filter(({ isTwoWay }) => isTwoWay || scenario.inner === undefined)
-          .map((subject) => ({ scenario, way, subject }));
-      }),
+    ways.flatMap((way) => {
+      const lacks = missing(scenario, way);
+      if (lacks.length > 0)
+        console.warn(`${scenario.name}, ${way}: left out, for lack of ${lacks.join(", ")}`);
+      return under
+        .filter((subject) => lacks.length === 0 && canRun(scenario, way, subject))
+        .map((subject) => ({ scenario, way, subject }));
+    }),
   );
   const total = cases.reduce((sum, { scenario }) => sum + Math.max(seconds, scenario.seconds ?? 0), 0);
   const about = machine(under, rounds, seconds, "bench:latency");

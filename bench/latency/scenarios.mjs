@@ -3,9 +3,10 @@
 /** @typedef {import("./hosts.mjs").LinkSpec} LinkSpec */
 /** @typedef {import("./hosts.mjs").Direction} Direction */
 /**
- * A TCP stream of iperf3 beside the tunnel: over the link itself, or by the tunnel's own carrier (ss only).
+ * A TCP stream beside the tunnel's datagrams: by iperf3 over the link itself, or a download through the tunnel's own
+ * SOCKS5 server, and on from there by the same way as its datagrams.
  *
- * @typedef {{ congestion: string, direction: "up" | "down", by: "link" | "carrier" }} Rival
+ * @typedef {{ congestion: string, direction: "up" | "down", by: "link" | "tunnel" }} Rival
  */
 /**
  * @typedef {object} Scenario
@@ -20,7 +21,6 @@
  * @property {{ at: number, until: number, rate: number }} [lane]  the busiest connection's throttle, Mbit/s; 0: nothing passes
  * @property {number} [seconds]  at least so long
  * @property {number} [x]  the place on the axis of the group's plots
- * @property {("direct" | "ss")[]} [ways]  where not both make sense
  */
 
 /** The link of the trial that the goals come from. @type {LinkSpec} */
@@ -51,6 +51,11 @@ function moderateAndOverload(name, link, scale = 1) {
     { name: `${name}, 60 %`, link: { ...LINK, ...link }, flows: [echo(MODERATE * scale)] },
     { name: `${name}, 120 %`, link: { ...LINK, ...link }, flows: [echo(OVERLOAD * scale)] },
   ];
+}
+
+/** Without random loss, on which cubic and reno would leave the link nearly empty. @param {string} name @param {string[]} flows @param {Rival} rival @returns {Omit<Scenario, "group">} */
+function beside(name, flows, rival) {
+  return { name, link: { ...LINK, loss: 0 }, flows, rivals: [rival], seconds: 20 };
 }
 
 /** @type {Record<string, Omit<Scenario, "group">[]>} */
@@ -98,27 +103,27 @@ const GROUPS = {
   ],
   rivals: [
     ...["cubic", "bbr", "reno"].flatMap((congestion) => [
-      {
-        name: `voice beside a ${congestion} download`,
-        link: LINK,
-        flows: [VOICE],
-        rivals: [{ congestion, direction: /** @type {const} */ ("down"), by: /** @type {const} */ ("link") }],
-      },
-      {
-        name: `2,500/s one way beside a ${congestion} upload`,
-        link: { ...LINK, loss: 0 },
-        flows: [VOICE, bulk(OVERLOAD)],
-        rivals: [{ congestion, direction: /** @type {const} */ ("up"), by: /** @type {const} */ ("link") }],
-        seconds: 20,
-      },
+      beside(`voice beside a ${congestion} download`, [VOICE], { congestion, direction: "down", by: "link" }),
+      beside(`1,200/s beside a ${congestion} upload`, [VOICE, echo(MODERATE)], {
+        ...{ congestion, direction: "up", by: "link" },
+      }),
+      beside(`2,500/s one way beside a ${congestion} upload`, [VOICE, bulk(OVERLOAD)], {
+        ...{ congestion, direction: "up", by: "link" },
+      }),
     ]),
     {
-      name: "voice beside a cubic download by the same carrier",
-      link: { ...LINK, congestion: "cubic" },
-      flows: [VOICE],
-      rivals: [{ congestion: "cubic", direction: "down", by: "carrier" }],
-      ways: ["ss"],
+      ...beside("voice beside a cubic download, loss 1 %", [VOICE], {
+        ...{ congestion: "cubic", direction: "down", by: "link" },
+      }),
+      link: LINK,
     },
+    // Through shadowsocks its relays' kernels decide, not the source's.
+    ...["bbr", "cubic"].map((congestion) => ({
+      ...beside(`voice beside a ${congestion} download by the tunnel, ${congestion} lanes`, [VOICE], {
+        ...{ congestion, direction: "down", by: "tunnel" },
+      }),
+      link: { ...LINK, loss: 0, congestion },
+    })),
   ],
   sessions: [
     {

@@ -9,16 +9,21 @@ import { ADDRESS, FAR, folder, NEAR, startProgram } from "./hosts.mjs";
 
 /** @typedef {import("./ways.mjs").Way} Way */
 /** @typedef {import("./ways.mjs").WayName} WayName */
-/** @typedef {{ to: string, local?: number, server?: number, stop: () => Promise<void> }} Running  ADDRESS:PORT for datagrams, pids */
 /**
- * `isTwoWay`: answers come back to who sends to a forward.
+ * `to`: ADDRESS:PORT for datagrams; `socks`: port of its SOCKS5 server for TCP; pids.
+ *
+ * @typedef {{ to: string, socks?: number, local?: number, server?: number, stop: () => Promise<void> }} Running
+ */
+/**
+ * `isTwoWay`: answers come back to who sends to a forward. `hasTcp`: it takes TCP too, on request.
  *
  * @typedef {object} Subject
  * @property {string} name
  * @property {string} version
  * @property {boolean} isTwoWay
+ * @property {boolean} [hasTcp]
  * @property {WayName[]} ways
- * @property {(way: Way, target: number) => Promise<Running>} start  towards a UDP port of the far host
+ * @property {(way: Way, target: number, wantsTcp: boolean) => Promise<Running>} start  towards a UDP port of the far host
  */
 
 /** The key of the run, for those who have to have one. */
@@ -43,8 +48,9 @@ function underpass(name, version, root, ofLocal, ofServer) {
     name,
     version,
     isTwoWay: true,
+    hasTcp: true,
     ways: ["direct", "ss"],
-    start: async (way, target) => {
+    start: async (way, target, wantsTcp) => {
       const common = ["--psk-file", join(folder, "psk"), "--log-format", "json", "--log-level", "warn"];
       const server = startProgram(FAR, [
         ...program("udp-server.js"),
@@ -53,14 +59,18 @@ function underpass(name, version, root, ofLocal, ofServer) {
       ]);
       const { listen } = await ready(server);
       const { address, port } = await way.lead(Number(listen[0].split(":").at(-1)));
+      const proxy = wantsTcp ? await way.proxy() : undefined;
       const local = startProgram(NEAR, [
         ...program("udp-local.js"),
+        ...(wantsTcp ? ["--listen", "127.0.0.1:0"] : []),
+        ...(proxy === undefined ? [] : ["--tcp-via", proxy]),
         ...["--server", `${address}:${port}`, "--forward", `127.0.0.1:0=${ADDRESS.far}:${target}`],
         ...[...common, ...ofLocal],
       ]);
-      const { forwards } = await ready(local);
+      const { forwards, socks5 } = await ready(local);
       return {
         to: forwards[0].listen,
+        ...(wantsTcp && { socks: Number(socks5.split(":").at(-1)) }),
         ...{ local: local.pid, server: server.pid },
         stop: () => stop([local, server]),
       };

@@ -70,7 +70,7 @@ function mainTable(records, way) {
   return {
     title: `${titleOf(way)}: p50/p99 in ms, loss`,
     header: ["subject", ...scenarios],
-    rows: rows.length === 0 ? [] : [...rows, ["wanted of the next", ...wanted]],
+    rows: rows.length === 0 ? [] : [...rows, ["goal", ...wanted]],
   };
 }
 
@@ -173,11 +173,13 @@ function changesTable(records, changeAt) {
   const own = samples(records).filter(
     ({ record, flow }) => flow.bins !== undefined && changeAt(record.scenario) !== undefined,
   );
-  const key = ({ record, flow }) => JSON.stringify([record.scenario, record.way, flow.name, record.subject]);
-  const rows = [...groupBy(own, /** @type {(sample: Sample) => string} */ (key))].map(([, runs]) => {
+  const key = (/** @type {Sample} */ { record, flow }) =>
+    JSON.stringify([record.scenario, record.way, flow.name, record.subject]);
+  const rows = [...groupBy(own, key)].map(([, runs]) => {
     const { record, flow } = runs[0];
     const at = changeAt(record.scenario) ?? 0;
-    const late = ({ flow: { bins } }) => median(bins.p50.slice(Math.ceil(bins.p50.length * 0.75), -1));
+    const late = (/** @type {Sample} */ { flow: { bins } }) =>
+      median(bins?.p50.slice(Math.ceil(bins.p50.length * 0.75), -1) ?? []);
     return [
       `${record.scenario}, ${titleOf(record.way)}: ${flow.name}`,
       record.subject,
@@ -185,7 +187,7 @@ function changesTable(records, changeAt) {
         middle(runs, (run) => settling(run.flow, at)),
         1,
       ),
-      format(middle(runs, /** @type {(sample: Sample) => number} */ (late)), 1),
+      format(middle(runs, late), 1),
     ];
   });
   return {

@@ -9,6 +9,7 @@ import { ADDRESS, FAR, NEAR, startProgram } from "./hosts.mjs";
  *
  * @typedef {object} Way
  * @property {(port: number) => Promise<Endpoint>} lead
+ * @property {() => Promise<string | undefined>} proxy  URL of a SOCKS5 server by the same way for other TCP; none: direct
  * @property {() => number[]} pids  of what is between
  * @property {() => Promise<void>} stop
  */
@@ -21,6 +22,7 @@ const PASSWORD = "bench";
 export const WAYS = {
   direct: async () => ({
     lead: async (port) => ({ address: ADDRESS.far, port }),
+    proxy: async () => undefined,
     pids: () => [],
     stop: async () => {},
   }),
@@ -31,16 +33,22 @@ export const WAYS = {
     server.stdout.resume();
     await bound(port, server);
     const processes = [server];
+    /** @param {string} program @param {string[]} options @returns where it listens */
+    const startLocal = async (program, options) => {
+      const own = await freeTcpPort();
+      const listen = ["-s", ADDRESS.far, "-b", "127.0.0.1", "-l", own];
+      const local = startProgram(NEAR, [program, ...listen, ...options, ...common]);
+      local.stdout.resume();
+      processes.push(local);
+      await bound(own, local);
+      return own;
+    };
     return {
-      lead: async (target) => {
-        const own = await freeTcpPort();
-        const local = ["-b", "127.0.0.1", "-l", own, "-L", `${ADDRESS.far}:${target}`];
-        const tunnel = startProgram(NEAR, ["ss-tunnel", "-s", ADDRESS.far, ...local, ...common]);
-        tunnel.stdout.resume();
-        processes.push(tunnel);
-        await bound(own, tunnel);
-        return { address: "127.0.0.1", port: own };
-      },
+      lead: async (target) => ({
+        address: "127.0.0.1",
+        port: await startLocal("ss-tunnel", ["-L", `${ADDRESS.far}:${target}`]),
+      }),
+      proxy: async () => `socks5://127.0.0.1:${await startLocal("ss-local", [])}`,
       pids: () => processes.map(({ pid }) => Number(pid)),
       stop: () => stop(processes),
     };
