@@ -3,6 +3,7 @@ import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { describe, machine } from "../machine.mjs";
+import { median } from "../statistics.mjs";
 import { asMarkdown, asText, format } from "../tables.mjs";
 import { disturbance, runCase } from "./case.mjs";
 import { makeHosts } from "./hosts.mjs";
@@ -220,15 +221,21 @@ async function run() {
   return { about, records };
 }
 
-/** @param {string[]} files @returns {Awaited<ReturnType<typeof run>>} */
+/** Of one run or of several, whose commands are all named. @param {string[]} files @returns {Awaited<ReturnType<typeof run>>} */
 function readRecords(files) {
   const objects = files
     .flatMap((file) => readFileSync(file, "utf8").split("\n"))
     .filter((line) => line.startsWith("{"))
     .map((line) => JSON.parse(line));
-  const first = objects.find(({ about }) => about !== undefined);
-  if (first === undefined) fail(`--from ${files.join(" ")}: no lines of --json`);
-  return { about: first.about, records: objects.filter(({ measure }) => measure === "latency") };
+  const runs = objects.filter(({ about }) => about !== undefined).map(({ about }) => about);
+  if (runs.length === 0) fail(`--from ${files.join(" ")}: no lines of --json`);
+  const about = {
+    ...runs[0],
+    commit: [...new Set(runs.map(({ commit }) => commit))].join(", "),
+    command: runs.map(({ command }) => command).join("; "),
+    rounds: [...new Set(runs.map(({ rounds }) => rounds))].join(" or "),
+  };
+  return { about, records: objects.filter(({ measure }) => measure === "latency") };
 }
 
 if (options.help) {
@@ -250,9 +257,15 @@ if (options.help) {
 /** @param {import("../machine.mjs").Machine} about @param {CaseRecord[]} records @param {import("../tables.mjs").Table[]} all */
 function markdown(about, records, all) {
   const seeds = [...new Set(records.map(({ seed }) => seed))].sort((a, b) => a - b).join(", ");
-  const facts = [...describe(about), ["seeds", seeds]].map(
-    ([name, value]) => `- ${name}: ${name === "command" ? `\`${value}\`` : value}\n`,
-  );
+  const others = format(median(records.map(({ cpu }) => cpu.others)), 1);
+  const facts = [
+    ...describe(about),
+    ["seeds", seeds],
+    [
+      "other programs",
+      `${others} of ${about.cores} cores, the emulated link and the flows included (median)`,
+    ],
+  ].map(([name, value]) => `- ${name}: ${name === "command" ? `\`${value}\`` : value}\n`);
   const intro =
     "Medians on one machine, over an emulated link; what is measured and how to read it: [bench/README.md](../bench/README.md).";
   return `# Latency\n\n${intro}\n\n${facts.join("")}${all.map(asMarkdown).join("")}`;

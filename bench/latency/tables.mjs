@@ -68,7 +68,7 @@ function mainTable(records, way) {
     return goal === undefined ? "-" : `${goal.p50}/${goal.p99}, ${format(goal.loss[way], 1)} %`;
   });
   return {
-    title: `${titleOf(way)}: p50/p99 in ms, loss`,
+    title: `Main link, ${titleOf(way)}: p50/p99 in ms, loss`,
     header: ["subject", ...scenarios],
     rows: rows.length === 0 ? [] : [...rows, ["goal", ...wanted]],
   };
