@@ -15,7 +15,7 @@ import {
 } from "../wire/capsule.ts";
 import { readVarint, varintLengthFrom } from "../wire/varint.ts";
 
-/** What {@link CapsuleReader.next} answers. */
+/** Results of {@link CapsuleReader.next}. */
 export const READ_NEED = 0;
 export const READ_CAPSULE = 1;
 export const READ_TOO_LONG = 2;
@@ -25,28 +25,28 @@ export type CapsuleSet = "datagram" | "bind" | "extension";
 
 const MAX_HEADER_BYTES = 16;
 const FIRST_CARRY_BYTES = 2048;
-/** A carry larger than this is given back once it is used up. */
+/** A larger carry is released once it is used up. */
 const KEPT_CARRY_BYTES = 16_384;
 
 /**
- * Cuts a byte stream into capsules: O(bytes), and copies only a capsule that spans two chunks. Unknown capsules are
- * skipped by their length (RFC 9297 §3.2). Holds no more than one capsule, and no more of it than has arrived.
+ * Splits a byte stream into capsules in O(bytes), and copies only a capsule that spans two chunks. Unknown capsules are
+ * skipped by their length (RFC 9297 §3.2). Holds at most one capsule, and only the part of it that has arrived.
  */
 export class CapsuleReader {
-  /** Of the capsule last answered; valid until the next call. */
+  /** The type of the last capsule; like the other fields valid until the next call. */
   type = 0;
   data: Uint8Array;
   valueOffset = 0;
   valueEnd = 0;
-  /** Where it begins in the chunk, from which it can be read again; of one that began in an earlier chunk, -1. */
+  /** Where it begins in the chunk, from which it can be read again; -1 if it began in an earlier chunk. */
   start = 0;
-  /** Offset in the chunk behind what the last call consumed. */
+  /** Offset in the chunk behind the bytes that the last call consumed. */
   offset = 0;
 
   readonly #known: CapsuleSet;
   #carry: Uint8Array | undefined;
   #carryLength = 0;
-  /** Bytes of an unknown capsule still to be passed over. */
+  /** Bytes of an unknown capsule that are still to be skipped. */
   #skip = 0;
 
   constructor(known: CapsuleSet) {
@@ -54,16 +54,16 @@ export class CapsuleReader {
     this.data = new Uint8Array(0);
   }
 
-  /** True when the stream stands between two capsules, so that its end is orderly. */
+  /** True between two capsules, where the stream may end in an orderly way. */
   get atBoundary(): boolean {
     return this.#carryLength === 0 && this.#skip === 0;
   }
 
   /**
-   * Reads on in `chunk[offset..end)`, which is borrowed as long as the capsule answered is in use.
+   * Continues in `chunk[offset..end)`, which is borrowed as long as the returned capsule is in use.
    *
    * @returns {@link READ_CAPSULE}; {@link READ_NEED} when the chunk is used up; {@link READ_TOO_LONG} when a known
-   * capsule is over its limit, after which the stream is of no use. {@link offset} tells where to go on.
+   * capsule is over its limit, after which the stream is unusable. {@link offset} is where to continue.
    */
   next(chunk: Uint8Array, offset: number, end: number): number {
     let at = offset;
@@ -114,7 +114,7 @@ export class CapsuleReader {
     return READ_NEED;
   }
 
-  /** @returns a status, or -1 when the carry turned out to be a capsule to skip */
+  /** @returns a status, or -1 when the carry is a capsule to skip */
   #continueCarry(chunk: Uint8Array, offset: number, end: number): number {
     let at = offset;
     let carry = this.#carry!;
@@ -132,7 +132,7 @@ export class CapsuleReader {
     const limit = this.#limit(type);
     if (length < 0 || (limit >= 0 && length > limit)) return READ_TOO_LONG;
     if (limit < 0) {
-      // A carry of an unknown capsule is its header only: its value is never kept.
+      // The carry of an unknown capsule is only its header, as its value is never kept.
       this.#skip = length;
       this.#carryLength = 0;
       return -1;
@@ -187,7 +187,7 @@ export class CapsuleReader {
   }
 }
 
-/** Bytes of type and length at `bytes[offset]`, or -1 when they do not end before `end`. */
+/** Length of type and length at `bytes[offset]`, or -1 when they do not end before `end`. */
 function headerLengthAt(bytes: Uint8Array, offset: number, end: number): number {
   if (offset >= end) return -1;
   const typeLength = varintLengthFrom(bytes[offset]);

@@ -2,11 +2,11 @@ import type { HttpHead } from "../wire/http-head.ts";
 import { singleField } from "../wire/http-head.ts";
 import { isOwnRefusal } from "../wire/upgrade.ts";
 
-/** Characters of a field that the answer has. */
+/** How much of a field of the answer is shown, in characters. */
 const MAX_QUOTE = 100;
 
 /**
- * Why an upgrade was refused, as far as the answer's head shows it: the server itself says no more than any web server.
+ * Why an upgrade was refused, as far as the head of the answer shows, as the server reveals no more than any web server.
  *
  * @param hasKey    whether the request had a MAC
  * @param isProven  whether the server has shown that it accepts this key

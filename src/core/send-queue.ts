@@ -8,26 +8,25 @@ import type { ReceivedDatagrams } from "./received-datagrams.ts";
 const BLOCK_BYTES = 2048;
 const NONE = -1;
 /**
- * Bytes a flow may send before the next one has its turn: what the lane has lately taken in TURN_MS, so that nobody
- * waits long for a turn, and datagrams to one destination stand together where that costs nobody anything. At least one
- * full-sized datagram.
+ * Bytes that a flow may send per turn: what the lane has recently accepted in TURN_MS, so that no flow waits long, and
+ * datagrams to one destination stay together where that delays nothing. At least one full-sized datagram.
  */
 const MIN_QUANTUM_BYTES = 1500;
 const MAX_QUANTUM_BYTES = 32_768;
 const TURN_MS = 0.25;
-/** How often all that waits is looked through for what is over its age; what is taken out is looked at anyway. */
+/** How often the whole queue is checked for datagrams past the age budget; those taken out are always checked. */
 const EXPIRY_MS = 1_000;
-/** How many flows are looked at to find one that has much queued, and how many drops are its before they are again. */
+/** How many flows are compared to find one with a long queue, and how many drops it gets before they are compared again. */
 const FATTEST_SEARCH = 64;
 const FATTEST_DROPS = 16;
 
 /**
  * Memory of all send queues of an endpoint: blocks for payloads, entries for datagrams, and the list heads of each
- * flow (an association, by its slot). Where a flow waits is recorded here alone, so no two queues can hold it. Grows by
- * doubling to what its queues' byte limits ask for, and reuses that memory from then on.
+ * flow (an association, by its slot). Only this records where a flow waits, so no two queues can hold it. Doubles its memory
+ * up to what the queues' byte limits require, and then reuses it.
  */
 export class SendPool {
-  /** The queue that each flow waits in; undefined while nothing of it waits. */
+  /** The queue that each flow waits in; undefined while it has nothing queued. */
   readonly queueOf: (SendQueue | undefined)[] = [];
 
   blocks = new Uint8Array(8 * BLOCK_BYTES);
@@ -51,7 +50,7 @@ export class SendPool {
   flowNext = new Int32Array(0);
   flowPrevious = new Int32Array(0);
 
-  /** Drops everything of a flow, wherever it waits, uncounted: its association has ended. */
+  /** Drops everything of a flow whose association has ended, wherever it waits, without counting. */
   removeFlow(flow: number): void {
     this.queueOf[flow]?.dropFlow(flow);
   }
@@ -68,7 +67,7 @@ export class SendPool {
     this.flowPrevious = grown(this.flowPrevious, new Int32Array(size));
   }
 
-  /** Copies a payload into blocks and makes an entry for it. */
+  /** Copies a payload into blocks and adds an entry for it. */
   allocate(now: number, context: number, data: Uint8Array, offset: number, length: number): number {
     const entry = this.#takeEntry();
     let first = NONE;
@@ -147,32 +146,32 @@ export class SendPool {
 }
 
 /**
- * Datagrams that wait for one lane: fair between flows (deficit round robin), bounded in bytes and in age. What is
- * too old, or stands in the way of newer ones past the byte limit, is dropped from the head and counted.
+ * Datagrams that wait for one lane: fair between flows (deficit round robin), bounded in bytes and in age. Datagrams that
+ * are too old, or that exceed the byte limit when newer ones arrive, are dropped from the head and counted.
  */
 export class SendQueue {
-  /** Payload bytes that wait, each datagram counted with 64 bytes more for its bookkeeping. */
+  /** Queued payload bytes, plus 64 bytes per datagram for its bookkeeping. */
   bytes = 0;
 
   readonly #pool: SendPool;
   readonly #counters: Counters;
   readonly #byteLimit: number;
   readonly #ageBudget: number;
-  /** When {@link expire} is due, once something waits. */
+  /** When {@link expire} is due, if anything is queued. */
   #expireAt = Number.NEGATIVE_INFINITY;
   /** The flow whose turn it is. */
   #turn = NONE;
   #quantum = MIN_QUANTUM_BYTES;
   #filledAt = Number.NEGATIVE_INFINITY;
   #filledBytes = 0;
-  /** The flow that was found to have the most; for so many more drops; and what the next had. */
+  /** The flow that was found to have the most queued, how many more drops it gets, and what the next one had. */
   #fat = NONE;
   #fatDrops = 0;
   #nextFatBytes = 0;
 
   /**
-   * @param byteLimit  most bytes that wait
-   * @param ageBudget  most milliseconds that a datagram waits
+   * @param byteLimit  most bytes that may be queued
+   * @param ageBudget  most milliseconds that a datagram may wait
    */
   constructor(pool: SendPool, counters: Counters, byteLimit: number, ageBudget: number) {
     this.#pool = pool;
@@ -185,14 +184,14 @@ export class SendQueue {
     return this.#turn === NONE;
   }
 
-  /** When {@link expire} wants to be called; Infinity while nothing waits. */
+  /** When {@link expire} wants to be called; Infinity while nothing is queued. */
   get expiresAt(): number {
     return this.isEmpty ? Number.POSITIVE_INFINITY : this.#expireAt;
   }
 
   /**
-   * Puts rows `first` to before `end` behind the others of a flow, as {@link push} does. What would be dropped for a
-   * later one of them is dropped at once, uncopied.
+   * Appends rows `first` to `end - 1` to a flow, like {@link push}. Rows that would be dropped for a later one are dropped
+   * at once, without a copy.
    */
   pushAll(
     now: number,
@@ -212,7 +211,7 @@ export class SendQueue {
     }
   }
 
-  /** Puts one datagram behind the others of its flow, which come here if they wait elsewhere. `data` is copied. */
+  /** Appends one datagram to its flow, which moves here if it waits elsewhere. `data` is copied. */
   push(now: number, flow: number, context: number, data: Uint8Array, offset: number, length: number): void {
     const pool = this.#pool;
     pool.reserveFlow(flow);
@@ -232,9 +231,9 @@ export class SendQueue {
   }
 
   /**
-   * Takes datagrams out, in fair order, as DATAGRAM capsules.
+   * Removes datagrams in fair order and writes them as DATAGRAM capsules.
    *
-   * @returns the offset in `out` behind the last one; what did not fit goes on waiting
+   * @returns the offset in `out` behind the last one; datagrams that did not fit stay queued
    */
   fill(now: number, out: Uint8Array, at: number): number {
     const pool = this.#pool;
@@ -265,19 +264,19 @@ export class SendQueue {
     return end;
   }
 
-  /** The lane has taken what was last filled, or it would not be filled again. */
+  /** Measures the lane, which has accepted the last fill, or it would not be filled again. */
   #adaptQuantum(now: number): void {
     const taken = (this.#filledBytes / Math.max(now - this.#filledAt, 0.001)) * TURN_MS;
     this.#quantum = Math.min(MAX_QUANTUM_BYTES, Math.max(MIN_QUANTUM_BYTES, Math.floor(taken)));
     this.#filledAt = now;
   }
 
-  /** Drops everything of a flow that waits here, uncounted. */
+  /** Drops everything of a flow that waits here, without counting. */
   dropFlow(flow: number): void {
     while (this.#pool.queueOf[flow] === this) this.#dropHead(flow);
   }
 
-  /** Moves a flow here, behind the others, from whichever queue it waits in; what that makes too much is dropped. */
+  /** Moves a flow here, behind the others, from whichever queue holds it; what then exceeds the limit is dropped. */
   takeFlow(flow: number): void {
     const pool = this.#pool;
     const from = pool.queueOf[flow];
@@ -290,7 +289,7 @@ export class SendQueue {
     this.#dropUntil(this.#byteLimit);
   }
 
-  /** Drops what is over its age in all flows. */
+  /** Drops datagrams past the age budget in all flows. */
   expire(now: number): void {
     this.#expireAt = now + EXPIRY_MS;
     let left = this.#count();
@@ -301,7 +300,7 @@ export class SendQueue {
     }
   }
 
-  /** Drops the datagrams of contexts that have ended, counted under `unknown_context`. Walks all that waits. */
+  /** Drops the datagrams of contexts that have ended, counted as `unknown_context`. Visits the whole queue. */
   dropContexts(hasEnded: (context: number) => boolean): void {
     const pool = this.#pool;
     let left = this.#count();
@@ -334,7 +333,7 @@ export class SendQueue {
     }
   }
 
-  /** Empties the queue, counting what is lost under `no_lane`. */
+  /** Empties the queue, counting the datagrams as `no_lane`. */
   clear(): void {
     while (this.#turn !== NONE) {
       this.#dropHead(this.#turn);
@@ -379,7 +378,7 @@ export class SendQueue {
     if (next === NONE) this.#unlink(flow);
   }
 
-  /** The flow with the most bytes among the next few whose turn comes, as of a few drops ago. */
+  /** The flow with the most bytes among the next few in turn, as of a few drops ago. */
   #fattest(): number {
     const pool = this.#pool;
     if (this.#fat !== NONE && this.#fatDrops-- > 0 && pool.flowBytes[this.#fat] >= this.#nextFatBytes) {

@@ -10,24 +10,24 @@ import { Permissions } from "./permissions.ts";
 import type { Connection, Session } from "./server-session.ts";
 
 const NONE = -1;
-/** Two uses of an association closer together than this count as one for the order of idleness. Milliseconds. */
+/** Uses of an association within this time count as one in the order of idleness. Milliseconds. */
 const IDLE_GRAIN_MS = 1_000;
-/** At the bound, a sender's context that nothing used for so long gives way to another sender. */
+/** At the bound, a sender's context that has been idle this long may be evicted for another sender. */
 const CONTEXT_EVICTABLE_MS = 10_000;
 
 /** Id of a context that stands for an address of uncompressed datagrams; never on the wire. */
 export const HIDDEN_ID = -1;
 
-/** Which senders an association hears, RFC 4787 §5. */
+/** Which senders an association accepts, RFC 4787 §5. */
 export type Filtering = "endpoint-independent" | "address-dependent" | "address-and-port-dependent";
 
 export interface AssociationLimits {
   readonly filtering: Filtering;
-  /** Whether an IPv4 or IPv6 address may be sent to; asked once for each context. */
+  /** True if an IPv4 or IPv6 address may be sent to; called once for each context. */
   readonly permits: (target: AddressBytes) => boolean;
-  /** Associations of all sessions. Past it, the session that has most gives its idlest one. */
+  /** Associations of all sessions. Past it, the session that has most loses its idlest one. */
   readonly maxAssociations: number;
-  /** Associations of a session. Past it, the idlest that had no more than one answer makes room. */
+  /** Associations of a session. Past it, the idlest with at most one answer is evicted. */
   readonly maxAssociationsPerSession: number;
   /**
    * Contexts of a session. Those that stand for senders, which the client did not register, take at most half. Past
@@ -36,18 +36,18 @@ export interface AssociationLimits {
   readonly maxContextsPerSession: number;
 }
 
-/** List of {@link ContextTable.idle} that has a session's contexts of the client's registering, ... */
+/** List of {@link ContextTable.idle} with a session's contexts that the client registered, ... */
 const clientContexts = (session: Session): number => 2 * session.index;
-/** ... and of the server's making. */
+/** ... and those that the server created. */
 export const senderContexts = (session: Session): number => 2 * session.index + 1;
-/** List of {@link ServerAssociations.idle} that has a session's associations with at most one answer, ... */
+/** List of {@link ServerAssociations.idle} with a session's associations with at most one answer, ... */
 export const quietAssociations = (session: Session): number => 2 * session.index;
 /** ... and with more. */
 export const answeredAssociations = (session: Session): number => 2 * session.index + 1;
 
 /**
- * Associations of all sessions of a server, in slots that are used again, with their contexts, and whom each may hear.
- * It decides; what a client is told of it is the server's business.
+ * Associations of all sessions of a server, in reusable slots, with their contexts and the senders that each accepts. It
+ * decides; the server informs the clients.
  */
 export class ServerAssociations {
   count = 0;
@@ -55,7 +55,7 @@ export class ServerAssociations {
   readonly sessionOf: (Session | undefined)[] = [];
   /** Where an association's answers go. */
   readonly connectionOf: (Connection | undefined)[] = [];
-  /** The application's own address, where its client gave it. */
+  /** The application's own address, if the client sent it. */
   readonly source: (AddressBytes | undefined)[] = [];
   wireId = new Int32Array(64);
   readonly idle = new IdleLists(IDLE_GRAIN_MS);
@@ -77,7 +77,7 @@ export class ServerAssociations {
 
   // Associations
 
-  /** Makes an association for which there is room. */
+  /** Creates an association; the caller has checked that there is room. */
   open(
     now: number,
     session: Session,
@@ -114,7 +114,7 @@ export class ServerAssociations {
     this.count--;
   }
 
-  /** The host has closed the sockets of an association that ended: its slot may stand for another. */
+  /** The host has closed the sockets of an ended association, whose slot may be reused. */
   handleReleased(slot: number): void {
     this.#free.push(slot);
   }
@@ -130,7 +130,7 @@ export class ServerAssociations {
     return this.victimAmong(session, sessions);
   }
 
-  /** The same where what all sessions share is used up: whoever has most gives way, itself only what is quiet. */
+  /** The same when all sessions together have too many: the one that has most loses one, the session itself only a quiet one. */
   victimAmong(session: Session, sessions: Iterable<Session>): number | "refused" {
     let richest = session;
     for (const other of sessions) {
@@ -153,7 +153,7 @@ export class ServerAssociations {
     this.idle.refresh(now, slot);
   }
 
-  /** Answers came. */
+  /** Answers arrived. */
   #handleAnswers(now: number, slot: number, count: number): void {
     const before = this.#answers[slot];
     if (before > 1) {
@@ -181,8 +181,8 @@ export class ServerAssociations {
   }
 
   /**
-   * The same for a context that the server makes for a sender. A flood of senders gets no further than to those that
-   * were idle for a while.
+   * The same for a context that the server creates for a sender. A flood of senders can evict only contexts that have been
+   * idle for a while.
    *
    * @param isAnswer  whether it answers for a name that the client sent to
    */
@@ -216,7 +216,7 @@ export class ServerAssociations {
     return slot;
   }
 
-  /** A context of the server's making. @param id  {@link HIDDEN_ID}, or the next one of the server's numbering */
+  /** A context that the server creates. @param id  {@link HIDDEN_ID}, or the server's next id */
   addSenderContext(
     now: number,
     session: Session,
@@ -231,7 +231,7 @@ export class ServerAssociations {
     return slot;
   }
 
-  /** The association may hear the address of a context. */
+  /** Permits the association to receive from the address of a context. */
   grant(slot: number): void {
     const association = this.contexts.association[slot];
     this.#permissionOf[slot] = this.#permissions.grant(association, this.contexts.target[slot]!);
@@ -246,7 +246,7 @@ export class ServerAssociations {
     this.contexts.release(slot);
   }
 
-  /** The context that stands for a source, after which `count` answers of it are counted as such; -1 for none. */
+  /** The context of a source, for which `count` answers are recorded; -1 for none. */
   contextOfReply(
     now: number,
     association: number,
@@ -266,7 +266,7 @@ export class ServerAssociations {
     return context;
   }
 
-  /** Whether the filter and the target policy let a sender in that has no context. */
+  /** True if the filter and the target policy accept a sender without a context. */
   hears(association: number, remote: Uint8Array, offset: number, length: number): AddressBytes | undefined {
     const { filtering, permits } = this.#limits;
     const address = copyAddress(remote, offset, length);
@@ -274,7 +274,7 @@ export class ServerAssociations {
       filtering === "endpoint-independent" ||
       (filtering === "address-dependent" && this.#permissions.has(association, address)) ||
       this.contexts.findResolved(association, remote, offset, length) !== NONE;
-    // Whom we hear can be answered: nobody gets around the policy by a source that is made up.
+    // Senders can be answered, so a forged source must not be a way around the policy.
     return isHeard && permits(address) ? address : undefined;
   }
 

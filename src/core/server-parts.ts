@@ -18,19 +18,19 @@ export function deadlineOf(index: number, kind: number): number {
   return DEADLINE_KINDS * index + kind;
 }
 
-/** What the server does for its parts. */
+/** Services of the server for its parts. */
 export interface ServerPort {
   /** Sends control capsules on a connection. */
   send(connection: Connection, bytes: Uint8Array): void;
   /** The connection may have something to write. */
   markDirty(connection: Connection): void;
-  /** The association has ended: the host closes its sockets. */
+  /** The association has ended, and the host closes its sockets. */
   release(association: number): void;
   endSession(now: number, session: Session, reason: string): void;
   sessions(): Iterable<Session>;
 }
 
-/** What the parts of a server share. */
+/** State that the parts of a server share. */
 export interface ServerParts {
   readonly options: AssociationLimits & { readonly idleTimeoutMs: number };
   /** Largest id of an association or context. */

@@ -12,10 +12,10 @@ import type { ServerParts } from "./server-parts.ts";
 import type { Connection } from "./server-session.ts";
 
 const NONE = -1;
-/** In place of a context slot: no context, but the uncompressed one of a bound tunnel will do. */
+/** Instead of a context slot: no context of its own, but the uncompressed one of a bound tunnel is usable. */
 const UNCOMPRESSED = -2;
 
-/** What comes back for associations, datagrams and errors, goes to their clients. */
+/** Sends what comes back for associations, datagrams and errors, to their clients. */
 export class ServerReplies {
   readonly #parts: ServerParts;
   readonly #table: ServerAssociations;
@@ -100,7 +100,7 @@ export class ServerReplies {
     this.#parts.port.send(connection, encodeUnreachable(this.#table.contexts.id[slot], kind, mtu));
   }
 
-  /** The context that stands for a source, {@link UNCOMPRESSED}, or -1 when `count` datagrams of it are dropped, and counted. */
+  /** The context of a source, {@link UNCOMPRESSED}, or -1 when its `count` datagrams are dropped and counted. */
   #contextOfReply(
     now: number,
     association: number,
@@ -151,7 +151,7 @@ export class ServerReplies {
     remote: AddressBytes,
     count: number,
   ): number {
-    // Whom we hear can be answered: nobody gets around the policy by a source that is made up.
+    // Senders can be answered, so a forged source must not be a way around the policy.
     if (bound.uncompressed === 0 || !this.#parts.options.permits(remote)) {
       this.#parts.counters.drops.filtered += count;
       return NONE;

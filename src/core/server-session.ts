@@ -26,7 +26,7 @@ export interface Connection {
 
 /** A session at the server: what outlives its connections. */
 export class Session {
-  /** A number that is used again, for tables. */
+  /** A reusable number, for tables. */
   readonly index: number;
   /** Short name for logs; not a secret. */
   readonly name: string;

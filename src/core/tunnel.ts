@@ -29,15 +29,15 @@ const MAX_CONTROL_BLOCK_BYTES = 16_384;
 export interface TunnelLimits {
   /** Milliseconds between heartbeats. */
   readonly heartbeatMs: number;
-  /** Most bytes of control capsules that wait for a peer that does not read. */
+  /** Most bytes of control capsules that may wait for a peer that does not read. */
   readonly controlBytes: number;
 }
 
-/** Who knows what the capsules of a tunnel mean. `owner` is the connection or lane that the tunnel is of. */
+/** Interprets the capsules of a tunnel. `owner` is the connection or lane of the tunnel. */
 export interface CapsuleReceiver<Owner> {
   /**
-   * A datagram of context `id`, whose payload is `data[payload..end)`: enters it into the batch, or drops and counts it.
-   * Calls the tunnel's `fail` where the peer broke the rules.
+   * A datagram of context `id`, whose payload is `data[payload..end)`: adds it to the batch, or drops and counts it. Calls
+   * the tunnel's `fail` if the peer broke the rules.
    */
   handleDatagramCapsule(
     now: number,
@@ -47,19 +47,19 @@ export interface CapsuleReceiver<Owner> {
     payload: number,
     end: number,
   ): void;
-  /** Any other capsule, which the tunnel's `reader` holds. @returns false when the owner has given the tunnel up */
+  /** Any other capsule, in the tunnel's `reader`. @returns false when the owner has given up the tunnel */
   handleControlCapsule(now: number, owner: Owner): boolean;
 }
 
 /**
- * The protocol over one TCP connection, from the upgrade on, the same for both ends: cuts what comes in into capsules,
- * gathers what goes out into batches, keeps heartbeats. What capsules mean is for the session.
+ * The protocol over one TCP connection, from the upgrade on, the same for both ends: splits input into capsules, gathers
+ * output into batches, and keeps heartbeats. The session interprets the capsules.
  */
 export class Tunnel {
-  /** Smoothed round-trip time in milliseconds, once a heartbeat was answered. */
+  /** Smoothed round-trip time in milliseconds, once a heartbeat has been answered. */
   rttMs: number | undefined;
   readonly queue: SendQueue;
-  /** Why the tunnel is of no more use; the owner closes it. */
+  /** Why the tunnel has failed; the owner closes it. */
   error: ProtocolError | undefined;
 
   readonly #limits: TunnelLimits;
@@ -69,15 +69,15 @@ export class Tunnel {
   #batch: Uint8Array | undefined;
   #batchLength = 0;
   #lent = false;
-  /** Control capsules that wait, end to end in blocks: one by one they would take many times their bytes. */
+  /** Queued control capsules, packed into blocks, as single ones would take many times their size. */
   readonly #control: Uint8Array[] = [];
   #controlLength = 0;
-  /** Bytes used of the last block; the others are full. */
+  /** Bytes used in the last block; the others are full. */
   #lastBlockLength = 0;
   #sequence = 0;
   #heartbeatAt = NEVER;
   #receivedAt = 0;
-  /** When the oldest heartbeat that was not answered went out. */
+  /** When the oldest unanswered heartbeat was sent. */
   #unansweredSince = NEVER;
   readonly #numbers: number[] = [0, 0];
 
@@ -87,7 +87,7 @@ export class Tunnel {
     this.#limits = limits;
   }
 
-  /** The handshake is done: capsules from now on. @param known  those that were negotiated */
+  /** The handshake is done; capsules follow. @param known  the types that were negotiated */
   open(now: number, known: CapsuleSet): void {
     this.#reader = new CapsuleReader(known);
     this.#extension = known === "extension";
@@ -95,16 +95,16 @@ export class Tunnel {
     if (this.#extension) this.#heartbeatAt = now;
   }
 
-  /** Of the capsule that {@link next} answered. */
+  /** The type of the capsule that {@link next} has read. */
   get reader(): CapsuleReader {
     return this.#reader!;
   }
 
   /**
-   * Reads capsules of `chunk[offset..end)` into a batch: until it is full, or holds what cannot stand beside the rest,
-   * or {@link error} is set. `chunk` is borrowed until the batch is sent on.
+   * Reads capsules of `chunk[offset..end)` into a batch until it is full, contains something that cannot be combined with
+   * the rest, or {@link error} is set. `chunk` is borrowed until the batch has been sent on.
    *
-   * @returns the offset up to which the bytes were consumed; call again with the rest once the batch is sent on
+   * @returns the offset up to which bytes were consumed; call again with the rest once the batch has been sent on
    */
   readCapsules<Owner>(
     now: number,
@@ -120,7 +120,7 @@ export class Tunnel {
     batch.data = chunk;
     while (!batch.isFull && this.#next(now, chunk, at, end)) {
       if (reader.type !== CAPSULE_DATAGRAM) {
-        // It may end what the rows before it stand for: those go first.
+        // It may end contexts of earlier rows, which are therefore sent on first.
         if (batch.count > 0 && reader.type !== CAPSULE_COMPRESSION_ACK) return reader.start;
         at = reader.offset;
         if (!receiver.handleControlCapsule(now, owner) || this.error !== undefined) return end;
@@ -135,7 +135,7 @@ export class Tunnel {
       }
       receiver.handleDatagramCapsule(now, owner, this.#numbers[0], data, payload, reader.valueEnd);
       if (data !== chunk && batch.count > 0) {
-        // Put together from two chunks: it stands alone, as the batch has one buffer.
+        // It was assembled from two chunks, and is alone in the batch, which has one buffer.
         batch.data = data;
         return at;
       }
@@ -188,7 +188,7 @@ export class Tunnel {
     this.error ??= error;
   }
 
-  /** Sends a capsule (or a head) before every datagram that is not yet in a batch. `bytes` is copied. */
+  /** Sends a capsule (or a head) before all datagrams that are not in a batch yet. `bytes` is copied. */
   writeControl(bytes: Uint8Array): void {
     if (this.#controlLength === 0 && !this.#lent && this.#reserve(bytes.length)) {
       this.#batch!.set(bytes, this.#batchLength);
@@ -220,7 +220,7 @@ export class Tunnel {
     this.#controlLength += bytes.length;
   }
 
-  /** Sends one datagram, or lets it wait in the queue while a batch is on its way. `data` is copied. */
+  /** Sends one datagram, or queues it while a batch is on loan. `data` is copied. */
   writeDatagram(
     now: number,
     flow: number,
@@ -234,7 +234,7 @@ export class Tunnel {
     }
   }
 
-  /** The same for rows `first` to before `end`, which are of one flow and context. */
+  /** The same for rows `first` to `end - 1` of one flow and context. */
   writeDatagrams(
     now: number,
     flow: number,
@@ -255,7 +255,7 @@ export class Tunnel {
     return !this.#lent && this.queue.isEmpty && this.#controlLength === 0 && this.#reader !== undefined;
   }
 
-  /** Puts a DATAGRAM capsule into the batch. @returns false when it does not fit */
+  /** Adds a DATAGRAM capsule to the batch. @returns false when it does not fit */
   #append(context: number, data: Uint8Array, offset: number, length: number): boolean {
     if (!this.#reserve(datagramHeaderLength(context, length) + length)) return false;
     const batch = this.#batch!;
@@ -268,8 +268,8 @@ export class Tunnel {
   }
 
   /**
-   * The next bytes for the connection, lent until {@link handleTransmitted}; undefined when there are none, or the
-   * last are still on loan.
+   * The next bytes for the connection, on loan until {@link handleTransmitted}; undefined when there are none, or the last
+   * are still on loan.
    */
   pollTransmit(now: number): Uint8Array | undefined {
     if (this.#lent) return undefined;
@@ -297,7 +297,7 @@ export class Tunnel {
     this.#batchLength = 0;
   }
 
-  /** True when nothing waits to be sent. */
+  /** True if nothing is left to send. */
   get isDrained(): boolean {
     return !this.#lent && this.#batchLength === 0 && this.#controlLength === 0 && this.queue.isEmpty;
   }
@@ -315,17 +315,17 @@ export class Tunnel {
     this.writeControl(encodeHeartbeat(this.#sequence++, Math.floor(now)));
   }
 
-  /** When the peer counts as gone, if nothing more comes from it. */
+  /** When the peer counts as gone, if nothing more arrives from it. */
   get #silentAt(): number {
     return Math.min(this.#receivedAt, this.#unansweredSince) + MISSED_HEARTBEATS * this.#limits.heartbeatMs;
   }
 
-  /** When {@link handleTimeout} wants to be called; Infinity for never. Bytes that come in only put it off. */
+  /** When {@link handleTimeout} wants to be called; Infinity for never. Received bytes only postpone it. */
   nextTimeout(): number {
     return this.#extension ? Math.min(this.#heartbeatAt, this.#silentAt) : NEVER;
   }
 
-  /** Makes room for `size` more bytes in the batch. @returns false when it may not grow so far */
+  /** Makes room for `size` more bytes in the batch. @returns false when it may not grow that far */
   #reserve(size: number): boolean {
     const wanted = this.#batchLength + size;
     if (this.#batch !== undefined && wanted <= this.#batch.length) return true;

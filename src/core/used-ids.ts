@@ -1,7 +1,7 @@
-/** Past it the lowest ids are forgotten: who uses ids in an order with so many gaps may use those again unnoticed. */
+/** Past it the lowest ids are forgotten: a peer whose ids have that many gaps may reuse those unnoticed. */
 const MAX_RANGES = 1_024;
 
-/** The even ids that a peer has used, as ranges: ids that are used in ascending order take no memory. */
+/** The even ids that a peer has used, as ranges, so that ids used in ascending order take no memory. */
 export class UsedIds {
   /** First and last half of an id of each range, ascending, with a gap before each. */
   readonly #first: number[] = [];

@@ -23,17 +23,17 @@ const CONNECT_MS = 10_000;
 export interface CarrierChainOptions {
   /** `HOST:PORT`, `[IPv6]:PORT` or `unix:/path`. */
   readonly server: string;
-  /** Hops from the nearest to the farthest: `socks5://`, `http://`, `tls://`, `unix:`. */
+  /** Hops, nearest first: `socks5://`, `http://`, `tls://`, `unix:`. */
   readonly via: readonly string[];
-  /** For the whole way, in milliseconds. Default 10,000. */
+  /** For the whole chain, in milliseconds. Default 10,000. */
   readonly connectTimeoutMs?: number;
-  /** By what the first connection leaves. Default: as the system has it. */
+  /** Interface or mark of the first connection. Default: as routing decides. */
   readonly outgoing?: Outgoing | undefined;
 }
 
 /**
- * Reads `--server` and the `--via` list. A proxy is reached through the hops before it and asked for the next address;
- * `tls://` wraps the way to the next address, or, with an address of its own, reaches that and wraps it.
+ * Parses `--server` and the `--via` list. A proxy is reached through the hops before it and asked to connect to the next
+ * address; `tls://` wraps the connection to the next address, or, with its own address, connects to that and wraps it.
  *
  * @throws UsageError ERR_OPTION that names the value, without its password
  */
@@ -42,7 +42,7 @@ export function parseCarrierChain(options: CarrierChainOptions): Carrier {
   const endpoint = parseEndpoint(server);
   const hops = via.map(parseHop);
   const names = hops.map(hopText);
-  // A zone means something on this machine alone.
+  // A zone is meaningful only on this machine.
   const authority =
     endpoint.path === undefined ? formatEndpoint(splitZone(endpoint.host).ip, endpoint.port) : "localhost";
   checkZones(hops, endpoint);
@@ -58,7 +58,7 @@ export function parseCarrierChain(options: CarrierChainOptions): Carrier {
   };
 }
 
-/** @throws UsageError ERR_OPTION for an address on a link that a proxy would have to know */
+/** @throws UsageError ERR_OPTION for a link-local address that a proxy would have to reach */
 function checkZones(hops: readonly Hop[], server: Endpoint): void {
   const ways = hops.filter(({ endpoint }) => endpoint !== undefined);
   for (const [index, { kind }] of ways.entries()) {
@@ -70,13 +70,13 @@ function checkZones(hops: readonly Hop[], server: Endpoint): void {
   }
 }
 
-/** True when the last address before the server's is a proxy's, which then connects to the server. @param via  well-formed */
+/** True if a proxy is the last hop with an address, and so connects to the server. @param via  well-formed */
 export function isBehindProxy(via: readonly string[]): boolean {
   const last = via.map(parseHop).findLast((hop) => hop.endpoint !== undefined);
   return last?.kind === "socks5" || last?.kind === "http";
 }
 
-/** Tries the files of a `--via`, which are read again for each connection. @returns what is wrong with them */
+/** Checks the files of a `--via`, which are read again for each connection. @returns what is wrong with them */
 export function findTlsProblem(text: string): string | undefined {
   const hop = parseHop(text, 0);
   try {
@@ -96,7 +96,7 @@ export function streamCarrier(open: (signal: AbortSignal) => Duplex | Promise<Du
   };
 }
 
-/** Connects to a target of TCP, directly or through a SOCKS5 server. The socket stays open when the target has ended. */
+/** Connects to a TCP target, directly or through a SOCKS5 server. The socket stays writable after the target's FIN. */
 export async function openTcpTarget(
   target: AddressBytes,
   tcpVia: string | undefined,
@@ -108,10 +108,10 @@ export async function openTcpTarget(
   return connectChain(hops, endpoint, signal, { outgoing, allowHalfOpen: true });
 }
 
-/** A UDP ASSOCIATE of a SOCKS5 server: it lasts as long as `stream` does. */
+/** A UDP ASSOCIATE of a SOCKS5 server, which lasts as long as `stream`. */
 export interface UdpAssociate {
   readonly stream: Duplex;
-  /** BND.ADDR and BND.PORT: where the server takes datagrams, as it says. */
+  /** BND.ADDR and BND.PORT: the address for datagrams, according to the server. */
   readonly bound: AddressBytes;
   /** IP text of the server, with its zone. */
   readonly peer: string;
@@ -143,7 +143,7 @@ async function connectChain(
 ): Promise<Socket> {
   const deadline = AbortSignal.timeout(timeoutMs);
   const both = AbortSignal.any([signal, deadline]);
-  /** Addresses in the order in which they are reached; a hop without one has none. */
+  /** The next address from a hop on, as some hops have none. */
   const nextEndpoint = (index: number): Endpoint =>
     hops.slice(index).find((hop) => hop.endpoint !== undefined)?.endpoint ?? server;
   let step = endpointText(nextEndpoint(0));

@@ -7,18 +7,18 @@ import { readTextFile } from "../text-file.ts";
 
 /** Files in PEM. */
 export interface TlsOptions {
-  /** Name that the certificate must be for, and that is sent (SNI); the next address' host when undefined. */
+  /** Name that the certificate must be valid for, and that is sent (SNI). Default: the host of the next address. */
   readonly serverName: string | undefined;
   /** Certificates to trust instead of the system's. */
   readonly caFile: string | undefined;
   /** The client's own certificate and its key. */
   readonly certFile: string | undefined;
   readonly keyFile: string | undefined;
-  /** Takes any certificate. */
+  /** Accepts any certificate. */
   readonly isInsecure: boolean;
 }
 
-/** Wraps a stream in TLS. @param host  what the peer is called when the options name nobody */
+/** Wraps a stream in TLS. @param host  name of the peer, unless the options have one */
 export function wrapInTls(
   stream: Duplex,
   options: TlsOptions,
@@ -59,10 +59,10 @@ export function wrapInTls(
   });
 }
 
-/** @throws Error that names the file that is missing, is not PEM or does not fit the other */
+/** @throws Error that names a file that is missing, is not PEM or does not match the other */
 export function checkTlsFiles(options: TlsOptions): void {
   const { ca, cert, key } = readFiles(options);
-  // createSecureContext() takes anything for `ca`.
+  // createSecureContext() accepts anything for `ca`.
   if (ca !== undefined) explain(options.caFile!, () => new X509Certificate(ca));
   explain(`${options.certFile} and ${options.keyFile}`, () => createSecureContext({ cert, key }));
 }
