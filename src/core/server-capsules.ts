@@ -214,6 +214,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
       return;
     }
     if (this.#flows.openAssociation(now, session, connection, id, source) !== NONE) return;
+    this.#parts.counters.refused.association_limit++;
     this.#parts.port.send(connection, encodeAssociationClose(id, "limit"));
   }
 

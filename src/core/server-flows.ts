@@ -25,7 +25,7 @@ export class ServerFlows {
     this.#table = parts.associations;
   }
 
-  /** @returns -1 when there is no room, which is counted */
+  /** @returns -1 when there is no room */
   openAssociation(
     now: number,
     session: Session,
@@ -34,10 +34,7 @@ export class ServerFlows {
     source: AddressBytes | undefined,
   ): number {
     const victim = this.#table.victimFor(session, this.#parts.port.sessions());
-    if (victim === "refused") {
-      this.#parts.counters.refused.association_limit++;
-      return NONE;
-    }
+    if (victim === "refused") return NONE;
     if (victim !== NONE) this.evict(now, victim);
     const slot = this.#table.open(now, session, connection, id, source);
     this.armAssociations(session);

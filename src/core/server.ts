@@ -556,15 +556,17 @@ export class TunnelServer {
 
   #acceptLane(now: number, connection: Connection, extension: ExtensionRequest): void {
     const { psk, crypto } = this.#options;
-    if (!this.#makeRoomForTunnel(now)) {
-      this.#refuse(now, connection, "tunnel_limit", encodeRefusal(503, undefined));
-      return;
-    }
     const nonce = crypto.random(NONCE_BYTES);
     const known = extension.session === undefined ? undefined : this.#sessions.get(hexKey(extension.session));
     const isResumed =
       known !== undefined && constantTimeEqual(extension.resumeMac, resumeMac(crypto, known.key, extension));
     let session = isResumed ? known : undefined;
+    // The client has given that lane up, though its end has not reached us.
+    const predecessor = [...(session?.connections ?? [])].find(({ lane }) => lane === extension.lane);
+    if (predecessor === undefined && !this.#makeRoomForTunnel(now)) {
+      this.#refuse(now, connection, "tunnel_limit", encodeRefusal(503, undefined));
+      return;
+    }
     if (session === undefined) {
       if (!this.#makeRoomForSession(now)) {
         this.#refuse(now, connection, "session_limit", encodeRefusal(503, undefined));
@@ -583,12 +585,7 @@ export class TunnelServer {
     connection.lane = extension.lane;
     connection.session = session;
     session.connections.add(connection);
-    for (const other of session.connections) {
-      // The client has given that lane up, though its end has not reached us.
-      if (other !== connection && other.lane === extension.lane) {
-        this.#closeConnection(now, other, undefined);
-      }
-    }
+    if (predecessor !== undefined) this.#closeConnection(now, predecessor, undefined);
     session.state = SESSION.after(session.state, "join");
     this.#lingering.delete(session);
     this.#deadlines.clear(deadlineOf(session.index, DEADLINE_LINGER));

@@ -603,6 +603,19 @@ describe("bounds", () => {
     expect(network.client.counters.drops.association_limit).toBe(9);
   });
 
+  it("a lane that comes back before its end was noticed takes its own place at the bound of tunnels", () => {
+    const network = started({ server: { maxTunnels: 1, heartbeatMs: 60_000 } });
+    network.isStalled = true;
+    network.advance(20_500);
+    expect(network.client.isUp).toBe(false);
+    expect(network.server.tunnelCount).toBe(1);
+    network.isStalled = false;
+    network.advance(5_000);
+    expect(network.client.isUp).toBe(true);
+    expect(network.server.counters.refused.tunnel_limit).toBe(0);
+    expect(network.server.tunnelCount).toBe(1);
+  });
+
   it("answers 3,000 one-shot queries with room for 500 associations at the server", () => {
     const network = started({ server: { maxAssociationsPerSession: 500 } });
     const call = open(network);
