@@ -63,6 +63,8 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
       if (id === 0 || id !== session.bound?.uncompressed) {
         this.#parts.counters.drops.unknown_context++;
         if (session.kind === "native" && id <= this.#parts.maxId && session.unknown.shallAnswer(now, id)) {
+          // Alone it would refuse a context that its client has no answer for yet.
+          this.#parts.port.send(connection, encodeCompressionAck(id));
           this.#parts.port.send(connection, encodeCompressionClose(id));
         }
         return;
@@ -258,6 +260,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     const isDenied = !isName && !this.#parts.options.permits(address);
     if (isDenied) {
       this.#parts.counters.refused.target_denied++;
+      session.unknown.noteRefused(now, id);
       this.#parts.port.send(connection, encodeCompressionClose(id));
       return;
     }
@@ -298,7 +301,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
    *
    * @param addresses  in the order of preference; empty when there are none
    */
-  handleResolved(slot: number, addresses: readonly AddressBytes[]): void {
+  handleResolved(now: number, slot: number, addresses: readonly AddressBytes[]): void {
     const { contexts } = this.#table;
     const { counters, names, port, outgoing, options } = this.#parts;
     const target = addresses.find(options.permits);
@@ -308,6 +311,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     if (target === undefined) {
       if (addresses.length > 0) counters.refused.target_denied++;
       counters.drops[addresses.length > 0 ? "refused_target" : "unresolved"] += held.length;
+      this.#table.sessionOf[association]?.unknown.noteRefused(now, contexts.id[slot]);
       if (connection !== undefined) port.send(connection, encodeCompressionClose(contexts.id[slot]));
       this.#flows.releaseContext(slot);
       return;

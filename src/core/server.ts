@@ -432,7 +432,7 @@ export class TunnelServer {
       this.#followPlain(now, connection, judgeResolvedTarget(addresses, bind, this.#options));
       return;
     }
-    this.#capsules.handleResolved(lookup.slot, addresses);
+    this.#capsules.handleResolved(now, lookup.slot, addresses);
   }
 
   handleTimeout(now: number): void {

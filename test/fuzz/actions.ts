@@ -1,4 +1,3 @@
-import { CONTEXT_UNACKED } from "../../src/core/session-model.ts";
 import {
   encodeAssociationClose,
   encodeAssociationOpen,
@@ -359,12 +358,8 @@ export const ACTIONS: readonly Action[] = [
       const { open } = link.client;
       const association = open.length === 0 ? -1 : open[c % open.length];
       const id = association < 0 ? 0 : core.wireId(association);
-      if (b % 4 === 0) {
-        // Of one that the server has not answered yet the client would take the answer for a refusal.
-        if (core.contexts.state[c % Math.max(1, contexts)] !== CONTEXT_UNACKED) {
-          link.up.append(encodeCompressionClose(context));
-        }
-      } else if (b % 4 === 1 && id > 0) link.up.append(encodeAssociationClose(id, "done"));
+      if (b % 4 === 0) link.up.append(encodeCompressionClose(context));
+      else if (b % 4 === 1 && id > 0) link.up.append(encodeAssociationClose(id, "done"));
       else if (b % 4 === 2 && id > 0) {
         link.up.append(encodeAssociationOpen(id, sourceOf(link.client.flows[association])));
       } else link.up.append(encodeCompressionAck(1 + 2 * (c % 64)));

@@ -1,5 +1,10 @@
 import { describe, expect, it } from "vitest";
-import { datagramHeaderLength, encodeAssociationClose, writeDatagramHeader } from "../../src/wire/capsule.ts";
+import {
+  datagramHeaderLength,
+  encodeAssociationClose,
+  encodeCompressionClose,
+  writeDatagramHeader,
+} from "../../src/wire/capsule.ts";
 import { attend, bringToAgreement } from "../fuzz/agreement.ts";
 import { withinMs } from "../fuzz/guard.ts";
 import { SHORTEST_PAYLOAD } from "../fuzz/ledger.ts";
@@ -131,6 +136,16 @@ describe("after a resume every flow gets through with at most one datagram lost,
         for (const link of world.links) link.up.isStalled = true;
         world.advance(12_000, true);
         cut(world);
+      },
+    },
+    {
+      what: "the server forgot a name before it had answered",
+      run: ({ world, host, association }) => {
+        world.send(host, association, ROOMY.addresses, SHORTEST_PAYLOAD);
+        world.exchange();
+        const { contexts } = host.core;
+        world.links[0].up.append(encodeCompressionClose(contexts.id[contexts.first(association)]));
+        world.exchange();
       },
     },
     {
