@@ -4,13 +4,14 @@ import * as z from "zod";
 import { UsageError } from "../core/errors.ts";
 import type { Filtering } from "../core/server-associations.ts";
 import { parseTargetRule } from "../core/target-rule.ts";
-import { makeAddress } from "../wire/socket-address.ts";
+import { ATYP_IPV6, isUnspecified, makeAddress } from "../wire/socket-address.ts";
 import { findTlsProblem, isBehindProxy } from "./carrier-chain.ts";
 import { findHopProblem, rebaseHop, redactUrl } from "./carriers/hop.ts";
 import { parseEgress, rebaseEgress } from "./egress-option.ts";
 import type { Endpoint, InFolder } from "./endpoint.ts";
 import { formatEndpoint, parseEndpoint, rebaseEndpoint, splitZone } from "./endpoint.ts";
 import type { IoKind } from "./io.ts";
+import { parseUdpPorts } from "./socks5/udp-ports.ts";
 import { isBareRelay } from "./udp-paths/socks5.ts";
 
 /** A fixed forward. */
@@ -89,6 +90,21 @@ export interface UdpLocalOptions extends CommonOptions {
   readonly outMark?: number | undefined;
   /** Name and password that SOCKS5 clients must present. Default: none. */
   readonly socksAuth?: SocksCredentials | undefined;
+  /**
+   * IPs, at most one a family, that SOCKS5 clients of that family are to send datagrams to, instead of the one that they
+   * reached over TCP: for a server behind a NAT. Clients on loopback are not told. Default: none.
+   */
+  readonly socksAdvertise?: readonly string[] | undefined;
+  /**
+   * UDP ports of the SOCKS5 server: `FROM-TO`, one for each association; past them it is refused. Or `PORT`, which all
+   * associations share, in one thread; see README for clients that share an IP. Default: as the system chooses.
+   */
+  readonly socksUdpPorts?: string | undefined;
+  /**
+   * Whether a SOCKS5 client is heard on one UDP port alone, the one that it named or sent from first. Default false: it is
+   * followed when its port moves, as behind a NAT.
+   */
+  readonly socksUdpStrict?: boolean | undefined;
   /** TCP connections of the session, 1 to 16. Default 1. */
   readonly lanes?: number | undefined;
   /** Past it the idlest association of a forward ends, or a new one is refused; 1 to 1,000,000. Default 4,096. */
@@ -172,7 +188,15 @@ type Filled<Options, Absent extends keyof Options> = Readonly<Required<Omit<Opti
 /** All options with their defaults; all text is well-formed. */
 export type ResolvedUdpLocalOptions = Filled<
   UdpLocalOptions,
-  "psk" | "listen" | "pathPrefix" | "carrier" | "tcpVia" | "socksAuth" | "io" | "outInterface"
+  | "psk"
+  | "listen"
+  | "pathPrefix"
+  | "carrier"
+  | "tcpVia"
+  | "socksAuth"
+  | "socksUdpPorts"
+  | "io"
+  | "outInterface"
 > & {
   readonly outInterface: string | undefined;
   readonly io: IoKind | undefined;
@@ -182,6 +206,7 @@ export type ResolvedUdpLocalOptions = Filled<
   readonly carrier: Carrier | undefined;
   readonly tcpVia: string | undefined;
   readonly socksAuth: SocksCredentials | undefined;
+  readonly socksUdpPorts: string | undefined;
 };
 
 /** All options with their defaults; all text is well-formed. */
@@ -399,6 +424,33 @@ export const UDP_LOCAL_FIELDS = {
     help: "file with one line USER:PASSWORD that SOCKS5 clients must present",
     isSecretFile: true,
   },
+  socksAdvertise: {
+    schema: z
+      .array(z.string().refine(isUnicastIp))
+      .refine((list) => list.length < 2 || (list.length === 2 && isIP(list[0]) !== isIP(list[1])))
+      .default([]),
+    expects: "an IPv4 address, an IPv6 address, or one of each, without a zone",
+    flag: "socks-advertise",
+    value: "IP",
+    help: "address that SOCKS5 clients are to send UDP to (repeatable, one of each family; default: the one that they reached)",
+    isList: true,
+  },
+  socksUdpPorts: {
+    schema: z
+      .string()
+      .refine((text) => parseUdpPorts(text) !== undefined)
+      .optional(),
+    expects: "FROM-TO or PORT, from 1 to 65535",
+    flag: "socks-udp-ports",
+    value: "PORTS",
+    help: "UDP ports of the SOCKS5 server: FROM-TO, one an association, or PORT for all (default: any)",
+  },
+  socksUdpStrict: {
+    schema: z.boolean().default(false),
+    expects: "true or false",
+    flag: "socks-udp-strict",
+    help: "hear a SOCKS5 client on one UDP port alone, though its port moves",
+  },
   lanes: integer("lanes", "N", "TCP connections of the session", 1, 16, 1),
   ...COMMON_FIELDS,
   maxAssociations: integer("max-associations", "N", "limit of associations", 1, MAX_COUNT, 4_096),
@@ -532,6 +584,18 @@ export function resolveUdpLocalOptions(
   if (listen === false && !hasForwards && !hasRelay) {
     throw wrong(nameField(["listen"]), "is off and there are no forwards: give at least one of them");
   }
+  const isSocksOption = options.socksAdvertise.length > 0 || options.socksUdpPorts !== undefined;
+  if (listen === false && isSocksOption) {
+    const name = options.socksUdpPorts === undefined ? "socksAdvertise" : "socksUdpPorts";
+    throw wrong(nameField([name]), `there is no SOCKS5 server: give ${nameField(["listen"])}`);
+  }
+  const { socksUdpPorts, workers } = options;
+  if (workers > 1 && socksUdpPorts !== undefined && parseUdpPorts(socksUdpPorts)!.isShared) {
+    throw wrong(
+      nameField(["socksUdpPorts"]),
+      `${socksUdpPorts}: one port has one thread: leave ${nameField(["workers"])} at 1, or give FROM-TO`,
+    );
+  }
   const zoned = options.forwards.findIndex(({ target }) => target.includes("%"));
   if (zoned >= 0) {
     const { target } = options.forwards[zoned];
@@ -644,6 +708,12 @@ function isPrivateListen(text: string): boolean {
 }
 
 const LOOPBACK6 = makeAddress("::1", 0)?.toString();
+
+function isUnicastIp(text: string): boolean {
+  const address = isIP(text) === 0 || text.includes("%") ? undefined : makeAddress(text, 0);
+  if (address === undefined || isUnspecified(address)) return false;
+  return address[0] === ATYP_IPV6 ? address[1] !== 0xff : address[1] < 224;
+}
 
 function isHostAndPort(text: string): boolean {
   const endpoint = endpointOf(text);

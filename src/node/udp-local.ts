@@ -6,7 +6,7 @@ import type { ClientOutput } from "../core/client-parts.ts";
 import { randomSeed } from "../core/credentials.ts";
 import { HostError, ProtocolError, UsageError } from "../core/errors.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
-import { ATYP_IPV6, formatAddress, makeAddress } from "../wire/socket-address.ts";
+import { formatAddress, makeAddress } from "../wire/socket-address.ts";
 import { BatchWriter } from "./batch-writer.ts";
 import type { ByteStream } from "./byte-stream.ts";
 import type { Carrier, Connection, OnRead } from "./carrier.ts";
@@ -25,8 +25,10 @@ import { silentLogger } from "./log.ts";
 import { openByteStream } from "./open-byte-stream.ts";
 import type { ForwardOptions, ResolvedUdpLocalOptions, UdpLocalOptions } from "./options.ts";
 import { outgoingOf } from "./outgoing.ts";
-import { Socks5Listener } from "./socks5-listener.ts";
-import { Socks5Relay } from "./socks5-relay.ts";
+import { Socks5Listener } from "./socks5/listener.ts";
+import type { Socks5UdpOptions } from "./socks5/udp.ts";
+import { Socks5Udp } from "./socks5/udp.ts";
+import { parseUdpPorts } from "./socks5/udp-ports.ts";
 import { tunnelStats } from "./tunnel-stats.ts";
 import { UDP_BUFFER_BYTES } from "./udp-io.ts";
 import type { WorkerPlace } from "./worker-group.ts";
@@ -130,19 +132,21 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     readonly relays: readonly FixedForward[];
   }[] = [];
   #socks5: Socks5Listener | undefined;
+  #socks5Udp: Socks5Udp | undefined;
   #now = 0;
   #isScheduled = false;
   #isClosing = false;
   /** The last logged reason for having no connection; undefined while there is one. */
   #saidFailure: string | undefined;
 
-  readonly #isShared: boolean;
+  /** Which of several threads on the same ports this is. */
+  readonly #place: WorkerPlace | undefined;
   /** The workers in other threads. */
   others: WorkerGroup | undefined;
 
   constructor(options: ResolvedUdpLocalOptions, log: Logger, io: Io, place: WorkerPlace | undefined) {
     super();
-    this.#isShared = place !== undefined;
+    this.#place = place;
     this.#options = options;
     this.#log = log;
     this.#io = io;
@@ -203,6 +207,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     this.core.close();
     this.#drain();
     await this.#socks5?.close();
+    this.#socks5Udp?.close();
     for (const relay of new Set(this.#relays)) relay?.socket.close();
     for (const { relays } of this.#forwards) for (const relay of relays) relay.close();
     await Promise.all([
@@ -271,7 +276,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     const relay = new FixedForward(
       this,
       this.#io.udp,
-      { family: isIPv6(host) ? 6 : 4, host, port, reusePort: this.#isShared },
+      { family: isIPv6(host) ? 6 : 4, host, port, reusePort: this.#place !== undefined },
       target,
       anyPort,
       randomSeed(nodeCryptography),
@@ -287,45 +292,34 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   }
 
   async #openSocks5(listen: string): Promise<void> {
-    const { socksAuth, tcpVia, maxAssociations } = this.#options;
+    const { socksAuth, tcpVia, maxAssociations, socksAdvertise, socksUdpStrict } = this.#options;
+    const { socksUdpPorts, ipv6Only } = this.#options;
+    const hosts = listenHosts(listen, [listen], ipv6Only);
+    const udpOptions: Socks5UdpOptions = {
+      advertise: socksAdvertise,
+      ports: socksUdpPorts === undefined ? undefined : parseUdpPorts(socksUdpPorts),
+      isStrict: socksUdpStrict,
+      place: this.#place,
+    };
+    const udp = new Socks5Udp(this, this.#io.udp, udpOptions, this.#log);
+    this.#socks5Udp = udp;
+    await udp.open(hosts).catch((cause: Error) => {
+      throw new HostError("ERR_LISTEN", `udp port ${socksUdpPorts} of ${listen}: ${cause.message}`, {
+        cause,
+      });
+    });
     this.#socks5 = new Socks5Listener({
       credentials: socksAuth,
-      native: this.#isShared ? this.#io.native : undefined,
+      native: this.#place !== undefined ? this.#io.native : undefined,
       maxConnections: 2 * maxAssociations,
       log: this.#log,
-      associate: (client, localIp, onEnd) => this.#associate(client, localIp, onEnd),
+      associate: (client, localIp) => udp.associate(client, localIp),
       connect: (target, signal) => openTcpTarget(target, tcpVia, signal, outgoingOf(this.#options)),
       onRefused: () => {
         this.core.counters.refused.socks_refused++;
       },
     });
-    await this.#socks5.listen(listen, listenHosts(listen, [listen], this.#options.ipv6Only));
-  }
-
-  #associate(
-    client: AddressBytes,
-    localIp: string,
-    onEnd: () => void,
-  ): { readonly port: number; end(): void } | undefined {
-    const now = performance.now();
-    const association = this.core.openAssociation(now, client, false);
-    if (association < 0) return undefined;
-    const family = client[0] === ATYP_IPV6 ? 6 : 4;
-    const listen = { family, host: localIp } as const;
-    const relay = new Socks5Relay(this, this.#io.udp, listen, client, association, onEnd);
-    const end = () => {
-      if (this.#relays[association] !== relay) return;
-      this.#relays[association] = undefined;
-      relay.socket.close();
-      this.core.closeAssociation(performance.now(), association);
-      this.schedule();
-    };
-    this.#relays[association] = relay;
-    if (relay.socket.port === 0) {
-      end();
-      return undefined;
-    }
-    return { port: relay.socket.port, end };
+    await this.#socks5.listen(listen, hosts);
   }
 
   // The loop

@@ -25,6 +25,7 @@ const PACKAGES: Readonly<Record<string, string>> = {
   "in.tftpd": "tftpd-hpa",
   microsocks: "microsocks",
   danted: "dante-server",
+  socksify: "dante-client",
   turnserver: "coturn",
   turnutils_natdiscovery: "coturn",
   gtlsclient: "ngtcp2-client",

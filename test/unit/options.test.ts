@@ -46,6 +46,8 @@ describe("defaults", () => {
       via: [],
       forwards: [],
       outMark: 0,
+      socksAdvertise: [],
+      socksUdpStrict: false,
       lanes: 1,
       ageBudgetMs: 100,
       queueBytes: 1_048_576,
@@ -248,6 +250,40 @@ describe("listening", () => {
     for (const egress of [`socks5://${host}:1`, `socks5-udp://${host}:1`, `tun2socks:socks5://${host}:1`]) {
       expect(resolveServer({ listen: [`${host}:3456`], psk: KEY, egress })).toMatchObject({ egress });
     }
+  });
+
+  it("takes ports and addresses for SOCKS5 clients' datagrams", () => {
+    const listen = "[::]:1080";
+    for (const socksUdpPorts of ["1080", "40000-40999", "65535", "1-65535", "7-7"]) {
+      expect(resolveLocal({ listen, socksUdpPorts })).toMatchObject({ socksUdpPorts });
+    }
+    const socksAdvertise = ["2001:db8::1", "198.51.100.1"];
+    expect(resolveLocal({ listen, socksAdvertise })).toMatchObject({ socksAdvertise });
+    expect(resolveLocal({ listen, socksUdpPorts: "1-9", workers: 2 })).toMatchObject({ workers: 2 });
+  });
+
+  it.each([
+    [{ socksUdpPorts: "0" }, /^socksUdpPorts: expected FROM-TO or PORT, from 1 to 65535, got "0"$/],
+    [{ socksUdpPorts: "9-8" }, /^socksUdpPorts: expected/],
+    [{ socksUdpPorts: "1-65536" }, /^socksUdpPorts: expected/],
+    [{ socksUdpPorts: "1-2-3" }, /^socksUdpPorts: expected/],
+    [
+      { socksUdpPorts: "9", workers: 2 },
+      /^socksUdpPorts: 9: one port has one thread: leave workers at 1, or give/,
+    ],
+    [{ socksUdpPorts: "9", listen: false }, /^socksUdpPorts: there is no SOCKS5 server: give listen$/],
+    [
+      { socksAdvertise: ["192.0.2.1"], listen: false },
+      /^socksAdvertise: there is no SOCKS5 server: give listen$/,
+    ],
+    [{ socksAdvertise: ["0.0.0.0"] }, /^socksAdvertise\[0\]: expected an IPv4 address/],
+    [{ socksAdvertise: ["ff02::1"] }, /^socksAdvertise\[0\]: expected/],
+    [{ socksAdvertise: ["fe80::1%eth0"] }, /^socksAdvertise\[0\]: expected/],
+    [{ socksAdvertise: ["host"] }, /^socksAdvertise\[0\]: expected/],
+    [{ socksAdvertise: ["192.0.2.1", "192.0.2.2"] }, /^socksAdvertise: expected .* one of each/],
+  ])("refuses %j", (options, pattern) => {
+    const forwards = ["127.0.0.1:0=9.9.9.9:53"];
+    expect(complaint(() => resolveLocal({ listen: "[::]:1080", forwards, ...options }))).toMatch(pattern);
   });
 
   it("refuses a zone where another machine would have to know it", () => {

@@ -1,18 +1,19 @@
 import { Socket } from "node:net";
 import { performance } from "node:perf_hooks";
-import { HostError } from "../core/errors.ts";
-import type { Socks5Credentials } from "../core/socks5-server.ts";
-import { Socks5ServerConnection } from "../core/socks5-server.ts";
-import type { AddressBytes } from "../wire/socket-address.ts";
-import { addressPort, formatAddress, makeAddress, sameBytes } from "../wire/socket-address.ts";
-import { DeadlineTimer } from "./deadline-timer.ts";
-import { parseEndpoint, splitZone } from "./endpoint.ts";
-import { openOnEach } from "./listen-hosts.ts";
-import type { Logger } from "./log.ts";
-import type { NativeModule } from "./native-module.ts";
-import type { SocketListener } from "./socket-listener.ts";
-import { joined, listenForDescriptors, listenForSockets } from "./socket-listener.ts";
-import { relayTcp } from "./tcp-relay.ts";
+import { HostError } from "../../core/errors.ts";
+import type { Socks5Credentials } from "../../core/socks5-server.ts";
+import { Socks5ServerConnection } from "../../core/socks5-server.ts";
+import type { AddressBytes } from "../../wire/socket-address.ts";
+import { addressPort, formatAddress, makeAddress, sameBytes } from "../../wire/socket-address.ts";
+import { DeadlineTimer } from "../deadline-timer.ts";
+import { parseEndpoint, splitZone } from "../endpoint.ts";
+import { openOnEach } from "../listen-hosts.ts";
+import type { Logger } from "../log.ts";
+import type { NativeModule } from "../native-module.ts";
+import type { SocketListener } from "../socket-listener.ts";
+import { joined, listenForDescriptors, listenForSockets } from "../socket-listener.ts";
+import { relayTcp } from "../tcp-relay.ts";
+import type { Socks5Association } from "./udp.ts";
 
 /** Probes start after this idle time; a client that has vanished is noticed some 10 s later. */
 const KEEP_ALIVE_MS = 30_000;
@@ -33,13 +34,9 @@ export interface Socks5ListenerOptions {
    *
    * @param client   its IP, and the port that it will send from, or 0
    * @param localIp  IP text of this machine that it reached, with its zone
-   * @returns the relay's UDP port and how to end it, or undefined when there are too many
+   * @returns undefined when there are too many
    */
-  readonly associate: (
-    client: AddressBytes,
-    localIp: string,
-    onEnd: () => void,
-  ) => { readonly port: number; end(): void } | undefined;
+  readonly associate: (client: AddressBytes, localIp: string) => Promise<Socks5Association | undefined>;
   /** Connects for a CONNECT. */
   readonly connect: (target: AddressBytes, signal: AbortSignal) => Promise<Socket>;
   readonly onRefused: () => void;
@@ -118,9 +115,9 @@ export class Socks5Listener {
         else if (output.kind === "closed") {
           if (output.error !== undefined) this.#options.onRefused();
           socket.destroySoon();
-        } else if (output.command === "udp-associate")
-          this.#associate(socket, machine, output.address, drain);
-        else {
+        } else if (output.command === "udp-associate") {
+          void this.#associate(socket, machine, output.address, drain);
+        } else {
           socket.off("data", handleData);
           socket.off("end", handleEnd);
           socket.pause();
@@ -134,33 +131,35 @@ export class Socks5Listener {
     drain();
   }
 
-  #associate(
+  async #associate(
     socket: Socket,
     machine: Socks5ServerConnection,
     requested: AddressBytes,
     drain: () => void,
-  ): void {
+  ): Promise<void> {
     const { localAddress, remoteAddress } = socket;
     if (localAddress === undefined || remoteAddress === undefined) {
       socket.destroy();
       return;
     }
-    const client = makeAddress(splitZone(remoteAddress).ip, 0)!;
-    const port = addressPort(requested);
+    const { ip } = splitZone(remoteAddress);
+    const named = makeAddress(ip, addressPort(requested))!;
     // A port counts only beside the client's own IP: behind a NAT of its own it cannot know either.
-    if (
-      requested.length === client.length &&
-      sameBytes(requested, 0, client, 0, client.length - 2) &&
-      port > 0
-    ) {
-      client[client.length - 2] = port >> 8;
-      client[client.length - 1] = port & 0xff;
+    const isOwn = requested.length === named.length && sameBytes(requested, 0, named, 0, named.length);
+    let association: Socks5Association | undefined;
+    try {
+      association = await this.#options.associate(isOwn ? named : makeAddress(ip, 0)!, localAddress);
+    } catch (error) {
+      this.#options.log.warn({ error: (error as Error).message }, "cannot open a UDP socket");
     }
-    const relay = this.#options.associate(client, localAddress, () => socket.destroy());
-    if (relay === undefined) machine.reply(GENERAL_FAILURE, makeAddress("0.0.0.0", 0)!);
+    if (socket.destroyed) {
+      association?.end();
+      return;
+    }
+    if (association === undefined) machine.reply(GENERAL_FAILURE, makeAddress("0.0.0.0", 0)!);
     else {
-      machine.reply(SUCCEEDED, makeAddress(splitZone(localAddress).ip, relay.port)!);
-      socket.once("close", () => relay.end());
+      machine.reply(SUCCEEDED, association.bound);
+      socket.once("close", association.end);
     }
     drain();
   }

@@ -1,0 +1,256 @@
+import { AddressIndex } from "../../core/address-index.ts";
+import type { ReceivedDatagrams } from "../../core/received-datagrams.ts";
+import type { AddressBytes } from "../../wire/socket-address.ts";
+import { addressPort, copyAddress, formatHost, sameBytes } from "../../wire/socket-address.ts";
+import { UDP_HEADER_FRAGMENT, UdpHeader, writeUdpHeader } from "../../wire/socks5.ts";
+import type { Relay, RelayHost } from "../fixed-forward.ts";
+import type { UdpIo, UdpSocket, UdpSocketOptions } from "../udp-io.ts";
+import { Remote } from "../udp-io.ts";
+
+/** A source that has been silent for so long gives its place to another source of its IP. */
+const SILENCE_MS = 10_000;
+const NEVER = Number.NEGATIVE_INFINITY;
+
+/** What one UDP ASSOCIATE gives to its IP: a source may send, with an association of its own. */
+interface Place {
+  association: number;
+  /** Whether the request named the source's port. */
+  isNamed: boolean;
+  /** The source; undefined until one has sent or was named. */
+  remote: Remote | undefined;
+  heardAt: number;
+}
+
+/**
+ * A UDP port of the SOCKS5 server (RFC 1928 §7), for one client or for all. It hears the IPs of clients alone, and of each
+ * IP as many sources as it has UDP ASSOCIATEs: whose request named no port is found out from who sends. A source that is
+ * not known yet takes a place that nobody has sent from. Where there is none, the port of the only client has moved; of
+ * several it takes the place of the one that has been silent longest, with a new association, so that what still comes
+ * for the other does not reach it. Answers go to the source whose association they are for.
+ */
+export class Socks5Relay implements Relay {
+  readonly socket: UdpSocket;
+  readonly family: 4 | 6;
+  readonly #host: RelayHost;
+  readonly #isStrict: boolean;
+  /** By IP text, in the order of their requests. */
+  readonly #places = new Map<string, Place[]>();
+  readonly #placeOf: (Place | undefined)[] = [];
+  /** (0, source) → association. */
+  readonly #bySource: AddressIndex;
+  /** The place of the datagram before. */
+  #last: Place | undefined;
+  readonly #header = new UdpHeader();
+  /** UDP headers by context slot, and for which generation of the slot. */
+  readonly #headers: (Uint8Array | undefined)[] = [];
+  readonly #generations: number[] = [];
+
+  /**
+   * @param isStrict  whether a client is heard on no other port than the one that it named or that it sent from first
+   * @param seed      a random 32-bit number
+   */
+  constructor(
+    host: RelayHost,
+    io: UdpIo,
+    listen: Pick<UdpSocketOptions, "family" | "host" | "port">,
+    isStrict: boolean,
+    seed: number,
+    onBindError: (error: Error) => void,
+  ) {
+    this.#host = host;
+    this.family = listen.family;
+    this.#isStrict = isStrict;
+    this.#bySource = new AddressIndex(seed);
+    this.socket = io.open({
+      ...listen,
+      reusePort: false,
+      tellsLocal: true,
+      onDatagrams: (received, first, end) => {
+        const now = host.now();
+        for (let row = first; row < end; row++) this.#handleDatagram(now, received, row);
+        host.schedule();
+      },
+      onBindError,
+    });
+  }
+
+  /** The port that it is bound to; 0 while it is not. */
+  get port(): number {
+    return this.socket.port;
+  }
+
+  close(): void {
+    this.socket.close();
+  }
+
+  /**
+   * Lets a client in.
+   *
+   * @param client  its IP, and the port that it will send from, or 0
+   * @returns what takes it out again, or undefined when there are too many associations
+   */
+  admit(client: AddressBytes): (() => void) | undefined {
+    const now = this.#host.now();
+    this.#host.schedule();
+    const association = this.#host.core.openAssociation(now, client, false);
+    if (association < 0) return undefined;
+    const place: Place = { association, isNamed: false, remote: undefined, heardAt: NEVER };
+    const key = formatHost(client);
+    const places = this.#places.get(key);
+    if (places === undefined) this.#places.set(key, [place]);
+    else places.push(place);
+    this.#enter(place);
+    if (addressPort(client) !== 0) this.#giveName(now, place, client);
+    return () => this.#leave(key, place);
+  }
+
+  // Relay
+
+  deliver(association: number, context: number, data: Uint8Array, offset: number, length: number): boolean {
+    const remote = this.#placeOf[association]?.remote;
+    if (remote === undefined) return false;
+    const { contexts } = this.#host.core;
+    let header = this.#headers[context];
+    if (header === undefined || this.#generations[context] !== contexts.generation[context]) {
+      const address = contexts.address[context]!;
+      header = new Uint8Array(3 + address.length);
+      writeUdpHeader(header, 0, address);
+      this.#headers[context] = header;
+      this.#generations[context] = contexts.generation[context];
+    }
+    return this.socket.send(header, data, offset, length, remote);
+  }
+
+  /** Core ends none that a client of SOCKS5 holds. */
+  forget(): void {}
+
+  // Datagrams of clients
+
+  #handleDatagram(now: number, received: ReceivedDatagrams, row: number): void {
+    const { core } = this.#host;
+    const { data } = received;
+    const offset = received.offset(row);
+    const length = received.length(row);
+    const header = this.#header;
+    const headerLength = header.read(data, offset, offset + length);
+    let place = this.#knownPlace(received, row);
+    // Nothing is learned from what is no datagram of SOCKS5.
+    if (place === undefined && headerLength >= 0) place = this.#placeForNew(now, received, row);
+    if (place === undefined) {
+      core.counters.drops.wrong_source++;
+      return;
+    }
+    if (headerLength < 0) {
+      core.counters.drops[headerLength === UDP_HEADER_FRAGMENT ? "fragment" : "malformed"]++;
+      return;
+    }
+    place.heardAt = now;
+    core.handleDatagram(
+      now,
+      place.association,
+      data,
+      offset + headerLength,
+      length - headerLength,
+      header.addresses,
+      header.addressOffset,
+      header.addressLength,
+    );
+  }
+
+  #knownPlace(received: ReceivedDatagrams, row: number): Place | undefined {
+    const { addresses } = received;
+    const at = received.addressOffset(row);
+    const length = received.addressLength(row);
+    let place = this.#last;
+    const last = place?.remote?.address;
+    if (last?.length !== length || !sameBytes(last, 0, addresses, at, length)) {
+      place = this.#placeOf[this.#bySource.find(0, addresses, at, length)];
+      if (place === undefined) return undefined;
+      this.#last = place;
+    }
+    // Answers come from the address that it speaks to now.
+    const { address, local } = place!.remote!;
+    if (local !== received.local(row)) place!.remote = new Remote(address, received.local(row));
+    return place;
+  }
+
+  #placeForNew(now: number, received: ReceivedDatagrams, row: number): Place | undefined {
+    const address = copyAddress(received.addresses, received.addressOffset(row), received.addressLength(row));
+    const places = this.#places.get(formatHost(address));
+    if (places === undefined) return undefined;
+    let place = places.find(({ remote }) => remote === undefined);
+    if (place === undefined) {
+      if (this.#isStrict) return undefined;
+      if (places.length === 1) [place] = places;
+      else {
+        place = idlest(places);
+        if (place === undefined || now - place.heardAt < SILENCE_MS) return undefined;
+        this.#renew(now, place);
+      }
+    }
+    this.#move(place, new Remote(address, received.local(row)));
+    return place;
+  }
+
+  // Places
+
+  #giveName(now: number, place: Place, source: AddressBytes): void {
+    const other = this.#placeOf[this.#bySource.find(0, source, 0, source.length)];
+    if (other !== undefined) {
+      // Whoever named the port before has gone, or has no right to it now.
+      this.#renew(now, other);
+      other.isNamed = false;
+      other.heardAt = NEVER;
+    }
+    place.isNamed = true;
+    this.#move(place, new Remote(source));
+  }
+
+  /** The places of one IP are as good as each other, unless they have a name: the one that goes is the idlest. */
+  #leave(key: string, own: Place): void {
+    const places = this.#places.get(key)!;
+    const place = own.isNamed ? own : idlest(places)!;
+    places.splice(places.indexOf(place), 1);
+    if (places.length === 0) this.#places.delete(key);
+    this.#move(place, undefined);
+    this.#end(place);
+  }
+
+  #move(place: Place, remote: Remote | undefined): void {
+    if (place.remote !== undefined) this.#bySource.remove(place.association);
+    place.remote = remote;
+    if (remote !== undefined) this.#bySource.add(place.association, 0, remote.address);
+    this.#last = undefined;
+  }
+
+  /** Takes the source from a place, and gives it another association. */
+  #renew(now: number, place: Place): void {
+    const address = place.remote?.address;
+    this.#move(place, undefined);
+    this.#end(place);
+    // There is room for it: one was closed just now.
+    place.association = this.#host.core.openAssociation(now, address, false);
+    this.#enter(place);
+  }
+
+  #enter(place: Place): void {
+    this.#placeOf[place.association] = place;
+    this.#host.register(place.association, this);
+  }
+
+  #end({ association }: Place): void {
+    this.#placeOf[association] = undefined;
+    this.#host.register(association, undefined);
+    this.#host.core.closeAssociation(this.#host.now(), association);
+    this.#host.schedule();
+  }
+}
+
+/** Of those whose source may be another's, the one that was not heard for the longest time. */
+function idlest(places: readonly Place[]): Place | undefined {
+  let found: Place | undefined;
+  for (const place of places) {
+    if (!place.isNamed && (found === undefined || place.heardAt < found.heardAt)) found = place;
+  }
+  return found;
+}

@@ -1,0 +1,141 @@
+import { isIPv6 } from "node:net";
+import { randomSeed } from "../../core/credentials.ts";
+import type { AddressBytes } from "../../wire/socket-address.ts";
+import { ATYP_IPV6, makeAddress } from "../../wire/socket-address.ts";
+import { nodeCryptography } from "../cryptography.ts";
+import { splitZone } from "../endpoint.ts";
+import type { RelayHost } from "../fixed-forward.ts";
+import { openOnEach } from "../listen-hosts.ts";
+import type { Logger } from "../log.ts";
+import { isLoopback } from "../outgoing.ts";
+import type { UdpIo } from "../udp-io.ts";
+import { Socks5Relay } from "./relay.ts";
+import type { UdpPortsOption } from "./udp-ports.ts";
+import { PortRange } from "./udp-ports.ts";
+
+export interface Socks5UdpOptions {
+  /** IP texts, at most one a family, that clients of that family are told instead of the one that they reached. */
+  readonly advertise: readonly string[];
+  /** undefined for those that the system chooses. */
+  readonly ports: UdpPortsOption | undefined;
+  /** See {@link Socks5Relay}. */
+  readonly isStrict: boolean;
+  /** Which of several threads this is, of how many. */
+  readonly place: { readonly index: number; readonly count: number } | undefined;
+}
+
+/** One UDP ASSOCIATE. */
+export interface Socks5Association {
+  /** BND.ADDR and BND.PORT: where the client is to send to. */
+  readonly bound: AddressBytes;
+  end(): void;
+}
+
+/** The SOCKS5 server's side of UDP: a relay for each association, or one that all share. */
+export class Socks5Udp {
+  readonly #host: RelayHost;
+  readonly #io: UdpIo;
+  readonly #options: Socks5UdpOptions;
+  readonly #log: Logger;
+  readonly #range: PortRange | undefined;
+  /** One a family. */
+  #shared: readonly Socks5Relay[] = [];
+  #isExhausted = false;
+
+  constructor(host: RelayHost, io: UdpIo, options: Socks5UdpOptions, log: Logger) {
+    this.#host = host;
+    this.#io = io;
+    this.#options = options;
+    this.#log = log;
+    const { ports, place } = options;
+    if (ports === undefined || ports.isShared) return;
+    const { first, last } = ports;
+    // Threads begin at different ports, so that they are seldom in each other's way.
+    const start = place === undefined ? 0 : Math.floor(((last - first + 1) * place.index) / place.count);
+    this.#range = new PortRange(first, last, start);
+  }
+
+  /** Opens the port that is shared, where one is. @param hosts  those that the server listens on */
+  async open(hosts: readonly string[]): Promise<void> {
+    const { ports } = this.#options;
+    if (ports?.isShared)
+      this.#shared = await openOnEach(hosts, ports.first, (host, port) => this.#bind(host, port));
+  }
+
+  close(): void {
+    for (const relay of this.#shared) relay.close();
+  }
+
+  /**
+   * Begins an association.
+   *
+   * @param client   its IP, and the port that it will send from, or 0
+   * @param localIp  IP text of this machine that it reached, with its zone
+   * @returns undefined when there are too many
+   * @throws Error when the system has no socket for it
+   */
+  async associate(client: AddressBytes, localIp: string): Promise<Socks5Association | undefined> {
+    const isIpv6 = client[0] === ATYP_IPV6;
+    const shared = this.#shared.find(({ family }) => family === (isIpv6 ? 6 : 4));
+    const relay = shared ?? (await this.#bindOwn(localIp));
+    const leave = relay?.admit(client);
+    if (relay === undefined || leave === undefined) {
+      if (shared === undefined) this.#release(relay);
+      return undefined;
+    }
+    const end = () => {
+      leave();
+      if (shared === undefined) this.#release(relay);
+    };
+    return { bound: this.#boundAddress(isIpv6, localIp, relay.port), end };
+  }
+
+  /** Clients of this machine are not sent around it. */
+  #boundAddress(isIpv6: boolean, localIp: string, port: number): AddressBytes {
+    const own = makeAddress(splitZone(localIp).ip, port)!;
+    const advertised = this.#options.advertise.find((ip) => isIPv6(ip) === isIpv6);
+    return advertised === undefined || isLoopback(own) ? own : makeAddress(advertised, port)!;
+  }
+
+  async #bindOwn(localIp: string): Promise<Socks5Relay | undefined> {
+    const range = this.#range;
+    if (range === undefined) return this.#bind(localIp, 0);
+    for (let tries = 0; tries < range.size; tries++) {
+      const port = range.take();
+      if (port === undefined) break;
+      try {
+        return await this.#bind(localIp, port);
+      } catch (error) {
+        range.release(port);
+        if ((error as NodeJS.ErrnoException).code !== "EADDRINUSE") throw error;
+      }
+    }
+    const { first, last } = this.#options.ports!;
+    const level = this.#isExhausted ? "debug" : "warn";
+    this.#isExhausted = true;
+    this.#log[level]({ first, last }, "no UDP port of the range is free for a SOCKS5 client");
+    return undefined;
+  }
+
+  async #bind(host: string, port: number): Promise<Socks5Relay> {
+    let bindError: Error | undefined;
+    const listen = { family: isIPv6(host) ? 6 : 4, host, port } as const;
+    const { isStrict } = this.#options;
+    const seed = randomSeed(nodeCryptography);
+    const relay = new Socks5Relay(this.#host, this.#io, listen, isStrict, seed, (error) => {
+      bindError = error;
+    });
+    // By the next turn of the loop a socket is bound or has failed.
+    if (relay.port === 0) await new Promise((done) => setImmediate(done));
+    if (bindError === undefined && relay.port !== 0) return relay;
+    relay.close();
+    throw bindError ?? new Error("not bound");
+  }
+
+  #release(relay: Socks5Relay | undefined): void {
+    if (relay === undefined) return;
+    const { port } = relay;
+    relay.close();
+    this.#range?.release(port);
+  }
+}
