@@ -33,7 +33,7 @@ import type { CapsuleReceiver, Tunnel } from "./tunnel.ts";
 import { UnknownContexts } from "./unknown-contexts.ts";
 
 const NONE = -1;
-/** An association that the server refused is not asked for again sooner. */
+/** Time before an association that the server refused is opened again. */
 const REOPEN_MS = 1_000;
 
 /** What the capsules of a server do. */
@@ -93,7 +93,7 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
     const at = fields === undefined ? -1 : readNumbers(data, valueOffset, valueEnd, fields, numbers);
     const isWhole = type === CAPSULE_CONTEXT_ASSIGN ? at >= 0 : at === valueEnd;
     if (!isWhole) {
-      // COMPRESSION_ASSIGN and ASSOCIATION_OPEN are the client's to send.
+      // Only clients send COMPRESSION_ASSIGN and ASSOCIATION_OPEN.
       malformed(tunnel);
       return true;
     }
@@ -102,7 +102,7 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
       this.#parts.failLane(now, lane, new ProtocolError("ERR_PEER_SHUTDOWN", closeReason(first)));
       return false;
     }
-    // What the server says of a session that was replaced changes nothing any more.
+    // Capsules of a session that was replaced no longer change anything.
     if (this.#isFormer(lane)) return true;
     switch (type) {
       case CAPSULE_COMPRESSION_ACK:
@@ -140,7 +140,7 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
       return;
     }
     if (before === CONTEXT_ACKED) {
-      // The server forgot it, or never knew it: the next datagram registers the address anew.
+      // The server does not know it; the next datagram registers the address anew.
       if (!isServersId(contexts.id[slot]))
         this.#parts.associations.isDoubtful[contexts.association[slot]] = 1;
       this.#flows.releaseContext(slot);
@@ -204,7 +204,7 @@ const CONTROL_FIELDS: ReadonlyMap<number, number> = new Map([
   [CAPSULE_SHUTDOWN, 1],
 ]);
 
-/** A capsule that cannot be read ends its tunnel. */
+/** Fails a tunnel for a malformed capsule. */
 function malformed(tunnel: Tunnel): void {
   tunnel.fail(new ProtocolError("ERR_CAPSULE_MALFORMED", `type ${tunnel.reader.type}`));
 }

@@ -23,15 +23,15 @@ import { TokenBucket } from "./token-bucket.ts";
 
 const NONE = -1;
 const NEVER = Number.POSITIVE_INFINITY;
-/** A context that nothing used for so long is closed; above RFC 4787 REQ-5's two minutes. */
+/** A context that has been idle this long is closed; more than the two minutes of RFC 4787 REQ-5. */
 const CONTEXT_IDLE_MS = 300_000;
-/** So long is a refusal of the server believed. */
+/** How long a refusal by the server is remembered. */
 const REFUSAL_MS = 30_000;
-/** How long an ASSOCIATION_CLOSE that was sent awaits its confirmation. */
+/** How long an ASSOCIATION_CLOSE waits for its confirmation. */
 const CLOSING_MS = 60_000;
-/** Most ended associations that await the server's confirmation. */
+/** Most ended associations that wait for the server's confirmation. */
 const MAX_CLOSING = 8_192;
-/** Outputs of that kind, whatever the server says and applications send. */
+/** Most outputs of that kind per second, regardless of what the server and the applications send. */
 const UNREACHABLE_PER_SECOND = 200;
 
 /**
@@ -41,14 +41,14 @@ const UNREACHABLE_PER_SECOND = 200;
 export class ClientFlows {
   readonly #parts: ClientParts;
   readonly #unreachable = new TokenBucket(UNREACHABLE_PER_SECOND);
-  /** Addresses of contexts in outputs that the host has not taken yet. */
+  /** Addresses of contexts in outputs that the host has not polled yet. */
   readonly #untold = new Set<AddressBytes>();
 
   constructor(parts: ClientParts) {
     this.#parts = parts;
   }
 
-  /** The context for `count` datagrams to an address, or -1 when they are dropped, and counted. */
+  /** The context for `count` datagrams to an address, or -1 when they are dropped and counted. */
   usableContext(
     now: number,
     association: number,
@@ -120,7 +120,7 @@ export class ClientFlows {
     return slot;
   }
 
-  /** Opens an association at the server, unless the server surely knows it. */
+  /** Opens an association at the server, unless the server certainly knows it. */
   #openAtServer(association: number): void {
     const associations = this.#parts.associations;
     const isNew = associations.state[association] === ASSOCIATION_LOCAL;
@@ -144,7 +144,7 @@ export class ClientFlows {
     this.#parts.nextContextId += 2;
   }
 
-  /** Room for a context of ours: of the idlest that the server made, while those have more than a quarter, or of ours. */
+  /** Makes room for a context of ours: evicts the idlest of the server's while those have more than a quarter, else of ours. */
   #makeRoomForOwn(): void {
     const { idle, size } = this.#parts.contexts;
     const { maxContexts } = this.#parts.options;
@@ -155,7 +155,7 @@ export class ClientFlows {
     this.closeContext(victim === NONE ? idle.oldest(PEER) : victim);
   }
 
-  /** Room for a context of the server's making; those may take a quarter, and what is free up to a half. */
+  /** Makes room for a context that the server created; those may take a quarter, or up to a half if that is free. */
   makeRoomForPeer(): void {
     const { idle, size } = this.#parts.contexts;
     const { maxContexts } = this.#parts.options;
@@ -166,7 +166,7 @@ export class ClientFlows {
     this.closeContext(victim === NONE ? idle.oldest(PEER) : victim);
   }
 
-  /** Releases a context, and says so to the server where it knows it. */
+  /** Releases a context, and closes it at the server if that knows it. */
   closeContext(slot: number): void {
     const lane = this.#parts.laneOf(this.#parts.contexts.association[slot]);
     if (this.#parts.contexts.state[slot] !== CONTEXT_REFUSED && lane.isUp) {
@@ -230,7 +230,7 @@ export class ClientFlows {
     if (lane.isUp) lane.tunnel!.writeControl(encodeAssociationClose(wireId, reason));
   }
 
-  /** Its slot may stand for another association by the time that the host hears of it. */
+  /** The host is informed later, when the slot may already belong to another association. */
   #withdrawUnreachable(association: number): void {
     for (let i = this.#parts.outputs.length - 1; i >= 0; i--) {
       const output = this.#parts.outputs[i];
@@ -279,7 +279,7 @@ export class ClientFlows {
         this.#parts.outputs.push({ kind: "association-closed", association: slot, reason: "idle" });
       }
     }
-    // Without a lane the server cannot confirm, and may keep them for long.
+    // Without a lane the server cannot confirm them, which would keep their slots for long.
     while (this.#parts.isUp) {
       const slot = idle.expired(now, IDLE_CLOSING, CLOSING_MS);
       if (slot === NONE) break;
@@ -293,7 +293,7 @@ export class ClientFlows {
     this.#untold.delete(remote);
   }
 
-  /** Reports a context's remote address, and not again before the host has heard of it. */
+  /** Reports a context's remote address, but not again before the host has polled that. */
   reportUnreachable(now: number, context: number, reason: UnreachableKind, mtu: number): void {
     const association = this.#parts.contexts.association[context];
     const remote = this.#parts.contexts.address[context]!;

@@ -15,11 +15,11 @@ export interface TunnelClientOptions extends LaneOptions {
   readonly ageBudgetMs: number;
   /** Bound of each lane's send queue. */
   readonly queueBytes: number;
-  /** For associations that may expire: after so long without a datagram, ... */
+  /** For associations that may expire: idle time, ... */
   readonly idleTimeoutMs: number;
-  /** ... or so long, once more than one answer came. */
+  /** ... and idle time after more than one answer. */
   readonly activeIdleTimeoutMs: number;
-  /** Largest id of an association or context; lower in tests alone. */
+  /** Largest id of an association or context; only tests lower it. */
   readonly maxId?: number;
 }
 
@@ -28,13 +28,13 @@ export type ClientOutput =
   | { readonly kind: "disconnect"; readonly lane: number; readonly error: ProtocolError | undefined }
   | { readonly kind: "session-up" }
   | { readonly kind: "session-resumed" }
-  /** A new session has taken the place of one whose ids were nearly used up; associations leave from other ports now. */
+  /** A new session has replaced one whose ids were nearly used up; associations now use other source ports. */
   | { readonly kind: "session-renewed" }
   | { readonly kind: "session-down"; readonly error: Error | undefined }
   | { readonly kind: "association-closed"; readonly association: number; readonly reason: CloseReason }
   /**
-   * A datagram of the association did not get to `remote`, which may be a name.
-   * `mtu`: for too-big, the largest IP packet that would, as the server says; 0 where that is not known.
+   * A datagram of the association did not reach `remote`, which may be a name.
+   * `mtu`: for too-big, the largest IP packet that would, according to the server; 0 if unknown.
    */
   | {
       readonly kind: "unreachable";
@@ -55,11 +55,11 @@ export const DEADLINE_CONTEXTS = 1;
 export const DEADLINE_FORMER = 2;
 export const DEADLINE_FIRST_LANE = 4;
 
-/** A session that a new one took the place of: its lanes bring the last answers. */
+/** A session that was replaced by a new one; its lanes deliver the last answers. */
 export interface FormerSession {
   readonly lanes: readonly Lane[];
   readonly contextById: ReadonlyMap<number, number>;
-  /** Of each context's slot at that time: one that stands for something else by now is unknown. */
+  /** Generation of each context's slot at that time; a slot that has been reused is unknown. */
   readonly generation: Int32Array;
   isEnding: boolean;
 }
@@ -92,7 +92,7 @@ export interface ClientParts {
   renewBeforeIdsRunOut(now: number, serversId?: number): void;
 }
 
-/** Whether a context's id is of the server's numbering. */
+/** True if a context's id was assigned by the server. */
 export function isServersId(id: number): boolean {
   return id % 2 === 1;
 }

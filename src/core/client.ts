@@ -36,9 +36,9 @@ import {
 } from "./session-model.ts";
 
 const NONE = -1;
-/** Where ids of a session are this near their end, a new session takes its place. */
+/** Share of a session's ids after which a new session replaces it. */
 const RENEW_SHARE = 7 / 8;
-/** How long answers to what went by the former session are waited for, and then for its connections to end. */
+/** How long the former session waits for answers, and then for its connections to end. */
 const FORMER_MS = 2_000;
 const FORMER_END_MS = 1_000;
 const NEVER = Number.POSITIVE_INFINITY;
@@ -47,9 +47,9 @@ const deadlineOfLane = (index: number): number => DEADLINE_FIRST_LANE + 2 * inde
 const deadlineOfQueue = (index: number): number => DEADLINE_FIRST_LANE + 2 * index + 1;
 
 /**
- * The client end of a session: lanes that come and go, associations and contexts that stay. Does no I/O and reads no
- * clock: after each `handle*` or verb, drain {@link pollOutput} and each lane's {@link pollTransmit}, then arm one
- * timer for {@link nextTimeout}. Bytes handed in are borrowed until the call returns.
+ * The client end of a session: lanes come and go, associations and contexts stay. Does no I/O and reads no clock: after each
+ * `handle*` or verb, drain {@link pollOutput} and each lane's {@link pollTransmit}, then arm one timer for
+ * {@link nextTimeout}. Bytes passed in are borrowed until the call returns.
  */
 export class TunnelClient {
   readonly counters = new Counters();
@@ -65,7 +65,7 @@ export class TunnelClient {
   #session: SessionCredentials | undefined;
   #everUp = false;
   #closed = false;
-  /** Lanes of the session that is to take the place of this one, whose ids are nearly used up. */
+  /** Lanes of the session that will replace this one, whose ids are nearly used up. */
   #renewal: { readonly lanes: readonly Lane[]; readonly pool: SendPool } | undefined;
   readonly #ticketHolder: TicketHolder = { ticket: undefined };
 
@@ -133,7 +133,7 @@ export class TunnelClient {
     this.#connect(now, this.#lanes[0]);
   }
 
-  /** The connection that a `connect` output asked for is there. */
+  /** The connection requested by a `connect` output has been made. */
   handleConnected(now: number, index: number): void {
     const lane = this.#parts.laneByIndex[index];
     if (this.#closed || lane.state !== LANE_CONNECTING) return;
@@ -141,7 +141,7 @@ export class TunnelClient {
     this.#armLane(lane);
   }
 
-  /** Connecting failed, or the connection has ended, for whatever reason. */
+  /** Connecting failed, or the connection has ended, for any reason. */
   handleDisconnected(now: number, index: number, error: Error | undefined): void {
     const lane = this.#parts.laneByIndex[index];
     if (lane.state === LANE_WAITING || lane.state === LANE_HELD) return;
@@ -149,8 +149,8 @@ export class TunnelClient {
   }
 
   /**
-   * Bytes of a lane's connection, cut anywhere. Stops when {@link received} is full, or holds what cannot stand beside
-   * the rest.
+   * Bytes of a lane's connection, cut anywhere. Stops when {@link received} is full, or contains something that cannot be
+   * combined with the rest.
    *
    * @returns the offset up to which they were consumed: send on `received`, then call again with the rest
    */
@@ -210,7 +210,7 @@ export class TunnelClient {
     return output;
   }
 
-  /** Bytes for a lane's connection, lent until {@link handleTransmitted}. */
+  /** Bytes for a lane's connection, on loan until {@link handleTransmitted}. */
   pollTransmit(now: number, index: number): Uint8Array | undefined {
     const lane = this.#parts.laneByIndex[index];
     const bytes = lane.tunnel?.pollTransmit(now);
@@ -218,7 +218,7 @@ export class TunnelClient {
     return bytes;
   }
 
-  /** True when nothing waits to be written on a lane. */
+  /** True if nothing is left to write on a lane. */
   isDrained(index: number): boolean {
     return this.#parts.laneByIndex[index].tunnel?.isDrained ?? true;
   }
@@ -226,10 +226,10 @@ export class TunnelClient {
   // Verbs
 
   /**
-   * Begins an association.
+   * Opens an association.
    *
-   * @param source   the application's own address, where it is known
-   * @param expires  whether it ends when idle; otherwise only by {@link closeAssociation}
+   * @param source   the application's own address, if it is known
+   * @param expires  true if it ends when idle; otherwise only {@link closeAssociation} ends it
    * @returns its slot, or -1 when there are too many and none that may expire
    */
   openAssociation(now: number, source: AddressBytes | undefined, expires: boolean): number {
@@ -251,9 +251,9 @@ export class TunnelClient {
   }
 
   /**
-   * Sends one datagram of an association into the tunnel, or into the queue while it is down.
+   * Sends one datagram of an association into the tunnel, or queues it while that is down.
    *
-   * @param address  buffer that holds the remote address at `addressOffset`; borrowed, as `data` is
+   * @param address  buffer with the remote address at `addressOffset`; borrowed, like `data`
    */
   handleDatagram(
     now: number,
@@ -280,7 +280,7 @@ export class TunnelClient {
     }
   }
 
-  /** Sends rows `first` to before `end`, which are of one association and go to one remote address. */
+  /** Sends rows `first` to `end - 1` of one association to one remote address. */
   handleDatagrams(
     now: number,
     association: number,
@@ -367,7 +367,7 @@ export class TunnelClient {
     const { session, resumed } = answer;
     const isOurs = this.#session !== undefined && sameBytes(session, 0, this.#session.id, 0, session.length);
     if (!isOurs && this.#parts.isUp) {
-      // The server took this lane for a session of its own while another lane holds the real one.
+      // The server has put this lane into another session than the one that other lanes are in.
       lane.tunnel!.open(now, "extension");
       lane.tunnel!.writeControl(encodeShutdown("done"));
       const error = new ProtocolError("ERR_UPGRADE_REFUSED", "the lane did not join its session");
@@ -396,10 +396,10 @@ export class TunnelClient {
     for (const other of this.#lanes) if (other.state === LANE_HELD) this.#connect(now, other);
   }
 
-  /** A session that the server knows nothing of yet: even contexts keep their ids, odd ones were the old server's. */
+  /** Starts a session that the server does not know: even contexts keep their ids, odd ones belonged to the old server. */
   #beginSession(lane: Lane, answer: ExtensionResponse): void {
     this.#session = { id: answer.session, key: lane.deriveSessionKey(answer) };
-    // In the new session these numbers may stand for other addresses.
+    // In the new session these ids may stand for other addresses.
     for (const { queue } of this.#lanes) queue.dropContexts(isServersId);
     for (const [id, slot] of [...this.#parts.contextById]) {
       if (isServersId(id) || this.contexts.state[slot] === CONTEXT_REFUSED) this.#flows.releaseContext(slot);
@@ -411,7 +411,7 @@ export class TunnelClient {
     }
   }
 
-  /** Pins every association to a lane and tells the server of it there. */
+  /** Pins every association to a lane and opens it at the server there. */
   #registerAll(now: number, lane: Lane): void {
     for (let slot = 0; slot < this.#parts.associations.used; slot++) {
       if (this.#parts.associations.state[slot] === ASSOCIATION_FREE) continue;
@@ -430,7 +430,7 @@ export class TunnelClient {
     lane.queue.takeFlow(slot);
   }
 
-  /** Takes its fair share of associations over from the lanes that are up. */
+  /** Moves a fair share of associations to this lane from the others that are up. */
   #rebalance(now: number, lane: Lane): void {
     const share = Math.floor(this.associationCount / this.lanesUp);
     for (let slot = 0; slot < this.#parts.associations.used && lane.load < share; slot++) {
@@ -475,7 +475,7 @@ export class TunnelClient {
     this.#parts.isUp = false;
     this.#giveUpRenewal();
     for (const other of this.#lanes) {
-      // One lane finds out whether the session lives; the others wait for it.
+      // One lane finds out whether the session still exists; the others wait for it.
       if (other === lane || other.state !== LANE_WAITING) continue;
       other.hold();
       this.#armLane(other);
@@ -488,9 +488,9 @@ export class TunnelClient {
     if (error !== undefined) this.#failLane(now, lane, error);
   }
 
-  // A new session in place of one whose ids run out
+  // Replacing a session whose ids run out
 
-  /** Connects the first lane of the session that is to take over, while this one goes on. */
+  /** Connects the first lane of the session that will take over, while this one stays in use. */
   #renewBeforeIdsRunOut(now: number, serversId = 0): void {
     const highest = Math.max(this.#parts.nextAssociationId, this.#parts.nextContextId, serversId);
     if (highest < this.#parts.maxId * RENEW_SHARE || !this.#parts.isUp || this.#closed) return;
@@ -515,8 +515,8 @@ export class TunnelClient {
   }
 
   /**
-   * The new session is up: associations and contexts get new ids there. The former one sends what waits, brings what
-   * still comes, and ends soon. Its contexts of the server's numbering stay behind.
+   * The new session is up: associations and contexts get new ids there. The former one sends what is queued, delivers what
+   * still arrives, and ends soon. Contexts with ids of its server are left behind.
    */
   #switchSession(now: number, lane: Lane, answer: ExtensionResponse): void {
     const { lanes, pool } = this.#renewal!;
@@ -541,7 +541,7 @@ export class TunnelClient {
     this.#armLane(lane);
   }
 
-  /** A lane of a session that is being replaced: it is not connected again. */
+  /** Retires a lane of a session that is being replaced: it is not connected again. */
   #retire(lane: Lane): void {
     if (lane.isUp) return;
     if (lane.state === LANE_CONNECTING || lane.state === LANE_HANDSHAKE) {
@@ -552,7 +552,7 @@ export class TunnelClient {
     this.#armLane(lane);
   }
 
-  /** Has the former session end, or, where its server has not done so in time, its connections. */
+  /** Ends the former session, or its connections if the server has not done so in time. */
   #endFormer(now: number): void {
     const former = this.#parts.former!;
     if (former.isEnding) {

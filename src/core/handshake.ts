@@ -9,22 +9,22 @@ import type { HeadBuffer } from "./head-buffer.ts";
 import { ReplayGuard } from "./replay-guard.ts";
 import { Tickets } from "./tickets.ts";
 
-/** How far the age of a ticket, as its client measures it, may be from what it is here. */
+/** How far the age of a ticket, as measured by its client, may differ from its age here. */
 const AGE_WINDOW_MS = 30_000;
-/** Of requests within {@link AGE_WINDOW_MS}, early or late. */
+/** How long a request stays within {@link AGE_WINDOW_MS}, from the earliest to the latest. */
 const NONCE_CAPACITY = 65_536;
-/** Characters of a stranger's request in a refusal's detail. */
+/** How much of a stranger's request the detail of a refusal shows, in characters. */
 const MAX_DETAIL = 200;
 
 export interface HandshakeOptions {
   /** Pre-shared key, or undefined for none. */
   readonly psk: Uint8Array | undefined;
   readonly crypto: Cryptography;
-  /** Which of several servers behind one address this is; undefined for the only one. */
+  /** Which of several servers behind one address this is; undefined if it is the only one. */
   readonly worker: { readonly index: number; readonly count: number } | undefined;
 }
 
-/** What is to be done about a request. */
+/** The verdict on a request. */
 export type Verdict =
   /** Count `reason`, send `response`, and close. `detail` is for the server's own log. */
   | {
@@ -35,14 +35,14 @@ export type Verdict =
     }
   /** Send `response` and read one more request. */
   | { readonly kind: "challenge"; readonly response: Uint8Array }
-  /** A client with valid credentials asks for a lane of a session that is another worker's. */
+  /** A client with valid credentials requests a lane of a session of another worker. */
   | { readonly kind: "hand-over"; readonly worker: number }
-  /** A client with valid credentials asks for a lane. */
+  /** A client with valid credentials requests a lane. */
   | { readonly kind: "lane"; readonly extension: ExtensionRequest }
   /** RFC 9298 without our extension. */
   | { readonly kind: "plain"; readonly request: UpgradeRequest };
 
-/** The server's side of the handshake: judges a request by its head, and changes nothing but its own memory of nonces. */
+/** The server's side of the handshake: judges a request by its head, and changes only its own memory of nonces. */
 export class Handshake {
   readonly #options: HandshakeOptions;
   readonly #tickets: Tickets;
@@ -62,7 +62,7 @@ export class Handshake {
     if (head === undefined) return refusal("not_upgrade", "not HTTP/1.1", 400);
     const request = decodeUpgradeRequest(head);
     if (request === undefined) return refusal("not_upgrade", describe(head), 404);
-    // A server with a key answers strangers like any web server, which knows nothing of such requests.
+    // A server with a key answers strangers like any web server, which does not know such requests.
     if (request === "malformed") return refusal("not_upgrade", describe(head), psk === undefined ? 400 : 404);
     const { extension } = request;
     if (extension === undefined) {
@@ -79,12 +79,12 @@ export class Handshake {
     }
     const unproven = psk === undefined ? undefined : this.#judgeCredentials(now, psk, extension);
     if (unproven !== undefined) return unproven;
-    // Only now: nothing that a stranger sends may occupy another worker, or start one.
+    // Only now, as a stranger must not be able to occupy or start another worker.
     const owner = this.#ownerOf(extension);
     return owner === worker?.index ? { kind: "lane", extension } : { kind: "hand-over", worker: owner! };
   }
 
-  /** The request of a connection that another worker has judged and handed over. @param bytes  its head, whole */
+  /** The request of a connection that another worker has judged and handed over. @param bytes  its whole head */
   judgeHandedOver(bytes: Uint8Array): Verdict {
     const head = decodeHead(bytes, bytes.length);
     const request = head === undefined ? undefined : decodeUpgradeRequest(head);
@@ -94,7 +94,7 @@ export class Handshake {
     return { kind: "lane", extension: request.extension };
   }
 
-  /** Unguessable but for its first byte, which names the worker. */
+  /** Unpredictable except for its first byte, which names the worker. */
   newSessionId(): Uint8Array {
     const { crypto, worker } = this.#options;
     const id = crypto.random(SESSION_ID_BYTES);
@@ -102,7 +102,7 @@ export class Handshake {
     return id;
   }
 
-  /** Which worker a request is for: the one that has its session, or for a new session each in turn. */
+  /** The worker for a request: the one that has its session, or, for a new session, each in turn. */
   #ownerOf({ session }: ExtensionRequest): number | undefined {
     const { worker } = this.#options;
     if (worker === undefined) return undefined;
@@ -112,7 +112,7 @@ export class Handshake {
     return owner;
   }
 
-  /** @returns undefined when they are good */
+  /** @returns undefined when they are valid */
   #judgeCredentials(now: number, psk: Uint8Array, extension: ExtensionRequest): Verdict | undefined {
     const { crypto } = this.#options;
     if (extension.mac === undefined) return refusal("bad_credentials", "no MAC: the client has no key", 404);
@@ -129,7 +129,7 @@ export class Handshake {
     return novelty === "full" ? refusal("nonce_limit", "too many requests in a minute", 503) : undefined;
   }
 
-  /** RFC 8446 §8.3: whether a ticket is this process's, and as old as the client says. */
+  /** RFC 8446 §8.3: true if this process issued the ticket, and its age is what the client says. */
   #isCurrent(now: number, ticket: ShownTicket | undefined): boolean {
     const issuedAt = ticket === undefined ? undefined : this.#tickets.issuedAt(ticket.bytes);
     return issuedAt !== undefined && Math.abs(issuedAt + ticket!.age - now) <= AGE_WINDOW_MS;
@@ -140,7 +140,7 @@ function refusal(reason: RefusalReason, detail: string, status: RefusalStatus): 
   return { kind: "refuse", reason, detail, response: encodeRefusal(status, undefined) };
 }
 
-/** What came instead of an upgrade to connect-udp. */
+/** Describes what arrived instead of an upgrade to connect-udp. */
 function describe({ startLine, fields }: HttpHead): string {
   const upgrade = fields.get("upgrade")?.join(", ");
   return `${startLine}; ${upgrade === undefined ? "no Upgrade" : `Upgrade: ${upgrade}`}`.slice(0, MAX_DETAIL);

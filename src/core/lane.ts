@@ -23,9 +23,9 @@ import { Tunnel } from "./tunnel.ts";
 
 const FIRST_BACKOFF_MS = 200;
 const MAX_BACKOFF_MS = 5_000;
-/** Bytes of control capsules that may wait for a server that does not read, besides those that register all there is. */
+/** Bytes of control capsules that may wait for a server that does not read, in addition to those that register everything. */
 const CONTROL_BYTES = 1_048_576;
-/** First byte of what a server that expects TLS says to anything else, RFC 8446 §5.1. */
+/** First byte of a TLS alert, which a server that expects TLS sends to anything else, RFC 8446 §5.1. */
 const TLS_ALERT = 0x15;
 const NEVER = Number.POSITIVE_INFINITY;
 
@@ -33,7 +33,7 @@ const NEVER = Number.POSITIVE_INFINITY;
 export interface LaneOptions {
   /** Value of the Host field. */
   readonly authority: string;
-  /** What a reverse proxy wants before the path, such as `/tunnel`. Default: nothing. */
+  /** Prefix that a reverse proxy requires in the path, such as `/tunnel`. Default: none. */
   readonly pathPrefix?: string | undefined;
   /** Pre-shared key, or undefined for none. */
   readonly psk: Uint8Array | undefined;
@@ -50,28 +50,28 @@ export interface SessionCredentials {
   readonly key: Uint8Array;
 }
 
-/** The last ticket that the server has issued, which all lanes show. */
+/** The last ticket from the server, which all lanes use. */
 export interface TicketHolder {
   ticket: { readonly bytes: Uint8Array; readonly receivedAt: number } | undefined;
 }
 
-/** What the server's answer came to. */
+/** The result of the server's answer. */
 export type Answer =
   | { readonly kind: "accepted"; readonly extension: ExtensionResponse }
-  /** The server asks for another request, on another connection: {@link Lane.handleLost} has it made at once. */
+  /** The server asks for another request on another connection, which {@link Lane.handleLost} makes at once. */
   | { readonly kind: "reconnect" }
   | { readonly kind: "failed"; readonly error: ProtocolError };
 
-/** One connection of a client's session, from the wait before it to its end, again and again. */
+/** One lane of a client's session: its connections one after another, each from the wait before it to its end. */
 export class Lane {
   readonly index: number;
   /** A state of {@link LANE}. */
   state = LANE_HELD;
   readonly queue: SendQueue;
   tunnel: Tunnel | undefined;
-  /** Next connect, or the end of patience with the one under way. */
+  /** Time of the next connect, or the deadline of the current attempt. */
   deadline = NEVER;
-  /** Associations pinned here. */
+  /** Number of associations that are pinned here. */
   load = 0;
 
   readonly #options: LaneOptions;
@@ -81,13 +81,13 @@ export class Lane {
   #transcript: Transcript | undefined;
   #requestMac: Uint8Array | undefined;
   #attempts = 0;
-  /** Since the last wait: challenges, and whether a connection was made for the answer to one. */
+  /** Since the last wait: challenges, and whether a connection was made to answer one. */
   #challenges = 0;
   #hasReconnected = false;
-  /** Where {@link handleHead} stopped. */
+  /** Offset where {@link handleHead} stopped. */
   #answer: Answer | undefined;
 
-  /** @param holder  the client's, for all its lanes */
+  /** @param holder  shared by all lanes of the client */
   constructor(
     index: number,
     queue: SendQueue,
@@ -106,7 +106,7 @@ export class Lane {
     return this.state === LANE_UP;
   }
 
-  /** When the client wants to look after this lane; Infinity for never. */
+  /** When the client has to handle this lane; Infinity for never. */
   nextTimeout(): number {
     return this.isUp ? this.tunnel!.nextTimeout() : this.deadline;
   }
@@ -115,17 +115,17 @@ export class Lane {
     this.state = LANE.after(this.state, event);
   }
 
-  /** The attempt under way is given up for good. */
+  /** Gives up the current attempt for good. */
   close(): void {
     this.#handle("close");
     this.deadline = NEVER;
     this.tunnel = undefined;
   }
 
-  /** The host is asked to connect. */
+  /** The host has been asked to connect. */
   connect(now: number): void {
     this.#handle("connect");
-    // The carrier has a deadline of its own; this one catches a host that never answers.
+    // The carrier has its own deadline; this one is for a host that never answers.
     this.deadline = now + 4 * this.#options.handshakeTimeoutMs;
   }
 
@@ -153,7 +153,7 @@ export class Lane {
   /**
    * Bytes of the server's answer to the request.
    *
-   * @returns the offset behind its head; look at {@link answer} then
+   * @returns the offset behind its head, after which {@link answer} is set
    */
   handleHead(
     now: number,
@@ -178,7 +178,7 @@ export class Lane {
     return this.#answer?.kind === "accepted" ? at : end;
   }
 
-  /** What the server answered; undefined before that. */
+  /** The server's answer; undefined before it arrives. */
   get answer(): Answer | undefined {
     return this.#answer;
   }
@@ -189,7 +189,7 @@ export class Lane {
     return deriveSessionKey(crypto, psk ?? new Uint8Array(0), this.#transcript!.nonce, nonce, session);
   }
 
-  /** Capsules from now on. */
+  /** Switches to capsules. */
   open(now: number): void {
     this.#handle("accepted");
     this.#attempts = 0;
@@ -200,8 +200,8 @@ export class Lane {
   }
 
   /**
-   * The connection, or the attempt to make it, has ended: waits, longer each time. Where the server has given a ticket
-   * and the connection did not last for the answer to that, it connects again at once, one time.
+   * The connection, or the attempt to make it, has ended. Waits, longer each time. If the server has sent a ticket and the
+   * connection ended before the answer to it, it connects again at once, one time.
    */
   handleLost(now: number, isClosed: boolean): void {
     const { crypto } = this.#options;

@@ -1,4 +1,4 @@
-/** RFC 9298 without our extension: what becomes of a request, and the capsules and datagrams of bound tunnels. */
+/** RFC 9298 without our extension: the verdict on a request, and the capsules and datagrams of bound tunnels. */
 import { fromIpVersionForm, ipVersionFormLength, isDomain, toIpVersionForm } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { makeAddress } from "../wire/socket-address.ts";
@@ -7,7 +7,7 @@ import { encodeRefusal } from "../wire/upgrade.ts";
 import type { RefusalReason } from "./counters.ts";
 import { UsedIds } from "./used-ids.ts";
 
-/** What becomes of a request. */
+/** The verdict on a request. */
 export type PlainVerdict =
   /** Open a tunnel: to one target, bound, or bound with the target as its context 0. */
   | { readonly kind: "accept"; readonly target: AddressBytes | undefined; readonly bind: boolean }
@@ -15,9 +15,9 @@ export type PlainVerdict =
   | { readonly kind: "refuse"; readonly reason: RefusalReason; readonly response: Uint8Array };
 
 export interface PlainPolicy {
-  /** Whether an IPv4 or IPv6 address may be sent to. */
+  /** True if an IPv4 or IPv6 address may be sent to. */
   readonly permits: (target: AddressBytes) => boolean;
-  /** Whether clients may bind: not where nobody knows the address that targets see, which the answer has to name. */
+  /** True if clients may bind; false if the address that targets see is unknown, as the answer has to contain it. */
   readonly offersBind: boolean;
 }
 
@@ -35,7 +35,7 @@ export function judgePlainRequest({ target, bind }: UpgradeRequest, policy: Plai
     : judgeResolvedTarget([address], bind, policy);
 }
 
-/** @param addresses  of the target, in the order of preference; empty when its name has none */
+/** @param addresses  of the target, in order of preference; empty when its name has none */
 export function judgeResolvedTarget(
   addresses: readonly AddressBytes[],
   bind: boolean,
@@ -51,11 +51,11 @@ export function judgeResolvedTarget(
 
 /** The context ids of one bound tunnel. */
 export class BoundIds {
-  /** The one with uncompressed semantics, 0 while there is none: the client hears of no senders but those it registered. */
+  /** The uncompressed context; 0 while there is none, when the client accepts only senders that it has registered. */
   uncompressed = 0;
   readonly #used = new UsedIds();
 
-  /** The client registers an id. @returns false for one that may not be, or not again: the bind draft §3.1, §3.3 */
+  /** The client registers an id. @returns false for an id that is invalid or used: the bind draft §3.1, §3.3 */
   register(id: number): boolean {
     return id > 0 && id % 2 === 0 && this.#used.add(id);
   }
@@ -73,7 +73,7 @@ export function decodeCompressionAssign(
   return fromIpVersionForm(bytes, offset, length);
 }
 
-/** Puts the payloads of uncompressed datagrams together. */
+/** Assembles the payloads of uncompressed datagrams. */
 export class UncompressedPayload {
   /** Valid until the next call of {@link write}. */
   bytes = new Uint8Array(0);

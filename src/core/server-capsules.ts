@@ -31,7 +31,7 @@ import type { CapsuleReceiver } from "./tunnel.ts";
 
 const NONE = -1;
 
-/** What the capsules of clients do: datagrams go into the batch for targets, registrations into the tables. */
+/** Handles the capsules of clients: datagrams go into the batch for targets, registrations into the tables. */
 export class ServerCapsules implements CapsuleReceiver<Connection> {
   readonly #parts: ServerParts;
   readonly #table: ServerAssociations;
@@ -112,7 +112,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     let fault: string | undefined;
     switch (type) {
       case CAPSULE_COMPRESSION_ACK:
-        // Contexts of our own are used at once; in a bound tunnel there are none to acknowledge.
+        // Our own contexts are used at once; in a bound tunnel there are none to acknowledge.
         if (!isWhole || session.kind !== "native") fault = "COMPRESSION_ACK";
         break;
       case CAPSULE_COMPRESSION_CLOSE: {
@@ -145,7 +145,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
         }
         const association = session.associationById.get(id);
         if (association !== undefined) this.#flows.closeAssociation(association);
-        // Said even of one that is unknown, so that the client can forget it; an echo is not echoed by the client.
+        // Also for an unknown one, so that the client can forget it; the client does not echo an echo.
         this.#parts.port.send(connection, encodeAssociationClose(id, "done"));
         break;
       }
@@ -211,7 +211,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
   ): void {
     const known = session.associationById.get(id);
     if (known !== undefined) {
-      // Said again: the association moves to this lane, with what waits for it.
+      // Repeated: the association moves to this lane, with its queued datagrams.
       this.#flows.moveTo(connection, known);
       return;
     }
@@ -220,7 +220,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     this.#parts.port.send(connection, encodeAssociationClose(id, "limit"));
   }
 
-  /** @returns false when the id already stands for something else */
+  /** @returns false when the id is already in use for something else */
   #handleContextAssign(
     now: number,
     connection: Connection,
@@ -241,7 +241,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
       return isSame;
     }
     if (association === undefined) {
-      // The client believes that it is open: it opens it again, or ends it.
+      // The client considers it open, and will open it again or end it.
       this.#parts.port.send(connection, encodeAssociationClose(associationId, "idle"));
       this.#parts.port.send(connection, encodeCompressionClose(id));
     } else this.#registerContext(now, connection, session, association, id, address);
@@ -269,7 +269,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     const isFirst = twin === NONE;
     const slot = this.#table.addClientContext(now, session, association, id, address, isFirst);
     if (twin !== NONE) {
-      // Both ends registered the same address at once, or the client forgot its own: the older one goes.
+      // Both ends registered the same address at once, or the client forgot its own; the older one is closed.
       this.#table.contexts.takeIndex(slot, twin);
       this.#parts.port.send(connection, encodeCompressionClose(this.#table.contexts.id[twin]));
       this.#flows.releaseContext(twin);
@@ -278,7 +278,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     else this.#parts.port.send(connection, encodeCompressionAck(id));
   }
 
-  /** The context that stands for the target of an uncompressed datagram, made on first use; -1 when it is refused. */
+  /** The context for the target of an uncompressed datagram, created on first use; -1 when it is refused. */
   #hiddenContext(now: number, session: Session, address: AddressBytes): number {
     const association = session.associationById.get(0)!;
     const known = this.#table.contexts.find(association, address, 0, address.length);
@@ -297,9 +297,9 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
   }
 
   /**
-   * The name of a context was looked up. What waited for it goes into the batch.
+   * The name of a context was looked up. The datagrams that waited for it go into the batch.
    *
-   * @param addresses  in the order of preference; empty when there are none
+   * @param addresses  in order of preference; empty when there are none
    */
   handleResolved(now: number, slot: number, addresses: readonly AddressBytes[]): void {
     const { contexts } = this.#table;

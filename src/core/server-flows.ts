@@ -13,8 +13,8 @@ const NONE = -1;
 const CONTEXT_IDLE_MS = 300_000;
 
 /**
- * How associations and contexts of a server come and go: who makes room at a bound, what expires, and what clients are
- * told of it.
+ * Opens and ends associations and contexts of a server: decides what is evicted at a bound and what expires, and informs the
+ * clients.
  */
 export class ServerFlows {
   readonly #parts: ServerParts;
@@ -46,7 +46,7 @@ export class ServerFlows {
     this.dismiss(now, association, "evicted");
   }
 
-  /** Answers to an association, and what waits for it, go on `connection` from now on. */
+  /** Moves answers to an association, including queued ones, to `connection`. */
   moveTo(connection: Connection, association: number): void {
     this.#table.connectionOf[association] = connection;
     connection.tunnel.queue.takeFlow(association);
@@ -82,7 +82,7 @@ export class ServerFlows {
     if (this.#table.sessionOf[association] !== undefined) this.dismiss(now, association, "failed");
   }
 
-  /** Ends an association that the client still holds, and tells it why. */
+  /** Ends an association that the client still has, and sends it the reason. */
   dismiss(now: number, association: number, reason: CloseReason): void {
     const connection = this.#table.connectionOf[association];
     const session = this.#table.sessionOf[association]!;
@@ -119,7 +119,7 @@ export class ServerFlows {
     if (session.isLive) this.armAssociations(session);
   }
 
-  /** Contexts that this end made are this end's to close; the client looks after its own. */
+  /** Expires contexts that this end created; the client expires its own. */
   expireContexts(now: number, session: Session): void {
     const { idle } = this.#table.contexts;
     const list = senderContexts(session);
@@ -144,12 +144,12 @@ export class ServerFlows {
     return true;
   }
 
-  /** Releases a context, and says so where the client knows it. */
+  /** Releases a context, and closes it at the client if that knows it. */
   closeContext(slot: number): void {
     const id = this.#table.contexts.id[slot];
     const connection = this.#table.connectionOf[this.#table.contexts.association[slot]];
     if (id !== HIDDEN_ID && connection !== undefined) {
-      // Unacknowledged it would be taken for refused.
+      // Without an acknowledgment the client would take it for refused.
       if (this.#table.contexts.state[slot] === CONTEXT_RESOLVING)
         this.#parts.port.send(connection, encodeCompressionAck(id));
       this.#parts.port.send(connection, encodeCompressionClose(id));

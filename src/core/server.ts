@@ -48,7 +48,7 @@ import { MAX_ID, SESSION } from "./session-model.ts";
 import { Tunnel } from "./tunnel.ts";
 
 const NONE = -1;
-/** How long after the last answer a tunnel ends whose client has ended its side. */
+/** How long a tunnel whose client has ended its side lasts after the last answer. */
 const HALF_CLOSED_MS = 10_000;
 /** Bytes of control capsules that may wait for a client that does not read. */
 const CONTROL_BYTES = 1_048_576;
@@ -66,23 +66,24 @@ export interface TunnelServerOptions extends HandshakeOptions, AssociationLimits
   readonly maxTunnels: number;
   readonly maxSessions: number;
   readonly maxLingering: number;
-  /** Largest id of an association or context; lower in tests alone. */
+  /** Largest id of an association or context; only tests lower it. */
   readonly maxId?: number;
 }
 
 export type ServerOutput =
-  /** Write what is left of `connection`'s batches, then close it. */
+  /** Write the remaining batches of `connection`, then close it. */
   | {
       readonly kind: "close";
       readonly connection: number;
-      /** What its client did wrong in an open tunnel. */
+      /** The client's error in an open tunnel. */
       readonly error: ProtocolError | undefined;
-      /** Why it got no tunnel; for this end alone. */
+      /** Why it got no tunnel; only for this end. */
       readonly refusal: { readonly reason: RefusalReason; readonly detail: string } | undefined;
     }
   /**
-   * The connection, whose client is proven, is for another worker: {@link TunnelServer.handleHandedOver} of that one
-   * takes `head`, and `surplus` as what comes next. Call {@link TunnelServer.handleDisconnected} here.
+   * The connection, whose client has valid credentials, belongs to another worker, whose
+   * {@link TunnelServer.handleHandedOver} gets `head`, followed by `surplus`. Call {@link TunnelServer.handleDisconnected}
+   * here.
    */
   | {
       readonly kind: "hand-over";
@@ -92,8 +93,8 @@ export type ServerOutput =
       readonly surplus: Uint8Array;
     }
   /**
-   * Open the association's UDP sockets now and answer {@link TunnelServer.handleBound}: the one for `target`, or for a
-   * bound tunnel, which has none, one for each family that the server has.
+   * Open the association's UDP sockets now and call {@link TunnelServer.handleBound}: the one for `target`, or, for a bound
+   * tunnel, which has no target, one for each family that the server has.
    */
   | {
       readonly kind: "bind";
@@ -103,7 +104,7 @@ export type ServerOutput =
     }
   /** The association has ended: close its sockets. */
   | { readonly kind: "release"; readonly association: number }
-  /** Look a name up and answer {@link TunnelServer.handleResolved}. */
+  /** Look up a name and call {@link TunnelServer.handleResolved}. */
   | { readonly kind: "resolve"; readonly query: number; readonly name: string; readonly port: number }
   | { readonly kind: "session-up"; readonly session: string; readonly lane: number }
   | { readonly kind: "session-resumed"; readonly session: string; readonly lane: number }
@@ -113,7 +114,7 @@ export type ServerOutput =
 /**
  * The server end of all tunnels and sessions of a process. Does no I/O and reads no clock: after each `handle*`, send
  * on {@link outgoing}, drain {@link pollOutput} and {@link pollDirty}, then arm one timer for {@link nextTimeout}.
- * Bytes handed in are borrowed until the call returns. What a peer does wrong ends its own connection only.
+ * Bytes passed in are borrowed until the call returns. An error of a peer ends only its own connection.
  */
 export class TunnelServer {
   readonly counters = new Counters();
@@ -131,7 +132,7 @@ export class TunnelServer {
   readonly #connections: (Connection | undefined)[] = [];
   readonly #freeConnections: number[] = [];
   readonly #halfOpen = new Set<Connection>();
-  /** Open tunnels whose clients have ended their side, in that order. */
+  /** Open tunnels whose clients have ended their side, oldest first. */
   readonly #halfClosed = new Set<Connection>();
   readonly #sessions = new Map<string, Session>();
   readonly #lingering = new Set<Session>();
@@ -207,12 +208,12 @@ export class TunnelServer {
     return this.#halfOpen.size;
   }
 
-  /** The application's own address of an association, where its client told it. */
+  /** The application's own address of an association, if its client sent it. */
   source(association: number): AddressBytes | undefined {
     return this.#associations.source[association];
   }
 
-  /** Whether the datagrams that an association sends may not be fragmented: in tunnels of RFC 9298, by its §3.1. */
+  /** True if the datagrams of an association must not be fragmented, as in tunnels of RFC 9298 (§3.1). */
   forbidsFragments(association: number): boolean {
     return this.#associations.sessionOf[association]?.kind !== "native";
   }
@@ -222,7 +223,7 @@ export class TunnelServer {
   /** A connection was accepted. @returns its number, for all later calls */
   handleAccept(now: number): number {
     if (this.#halfOpen.size >= this.#options.maxHalfOpen) {
-      // Who has waited longest is likeliest to be slow on purpose.
+      // The oldest is the most likely to be slow on purpose.
       const [oldest] = this.#halfOpen;
       this.#refuse(now, oldest, "half_open_limit", undefined);
     }
@@ -232,9 +233,9 @@ export class TunnelServer {
   }
 
   /**
-   * A connection that another worker has accepted, and handed over with the request that it has judged.
+   * A connection that another worker has accepted and handed over, with the request that it has judged.
    *
-   * @param head  the request's, whole
+   * @param head  the whole head of the request
    * @returns its number, for all later calls
    */
   handleHandedOver(now: number, head: Uint8Array): number {
@@ -265,8 +266,8 @@ export class TunnelServer {
   }
 
   /**
-   * Bytes of a connection, cut anywhere. Stops when {@link outgoing} is full, or holds what cannot stand beside the
-   * rest.
+   * Bytes of a connection, cut anywhere. Stops when {@link outgoing} is full, or contains something that cannot be combined
+   * with the rest.
    *
    * @returns the offset up to which they were consumed: send on `outgoing`, then call again with the rest
    */
@@ -301,8 +302,8 @@ export class TunnelServer {
   }
 
   /**
-   * The client has ended its side of a connection. What it sent before is still answered (RFC 9298); a lane of our own
-   * protocol is closed, as its session goes on without it.
+   * The client has ended its side of a connection. A tunnel of RFC 9298 still gets answers to what was sent before; a lane of
+   * our own protocol is closed, as its session continues without it.
    */
   handleEnded(now: number, index: number): void {
     const connection = this.#connections[index];
@@ -325,7 +326,7 @@ export class TunnelServer {
     this.#deadlines.set(deadlineOf(connection.index, DEADLINE_CONNECTION), now + HALF_CLOSED_MS);
   }
 
-  /** The connection has ended, for whatever reason. */
+  /** The connection has ended, for any reason. */
   handleDisconnected(now: number, index: number): void {
     const connection = this.#connections[index];
     if (connection === undefined) return;
@@ -334,7 +335,7 @@ export class TunnelServer {
     this.#deadlines.clear(deadlineOf(index, DEADLINE_CONNECTION));
     this.#deadlines.clear(deadlineOf(index, DEADLINE_QUEUE));
     this.#detach(now, connection);
-    // An answer may still come for it.
+    // An answer for it may still arrive.
     connection.state = "closing";
   }
 
@@ -347,7 +348,7 @@ export class TunnelServer {
   }
 
   /**
-   * A datagram came to an association's socket.
+   * A datagram arrived at an association's socket.
    *
    * @param remote  its source, IPv4 or IPv6; borrowed
    */
@@ -362,7 +363,7 @@ export class TunnelServer {
     this.#replies.handleDatagram(now, association, data, offset, length, remote);
   }
 
-  /** Rows `first` to before `end` came to an association's sockets, from IPv4 or IPv6 sources. */
+  /** Rows `first` to `end - 1` arrived at an association's sockets, from IPv4 or IPv6 sources. */
   handleDatagrams(
     now: number,
     association: number,
@@ -374,10 +375,10 @@ export class TunnelServer {
   }
 
   /**
-   * A datagram of an association did not get to `remote`, an IPv4 or IPv6 address: its client is told, if it knows our
+   * A datagram of an association did not reach `remote`, an IPv4 or IPv6 address. Its client gets a report if it knows our
    * extension and the association has a lane.
    *
-   * @param mtu  for too-big: the largest IP packet that would get through, 0 where that is not known
+   * @param mtu  for too-big: the largest IP packet that would get through, 0 if unknown
    */
   handleUnreachable(
     now: number,
@@ -390,9 +391,9 @@ export class TunnelServer {
   }
 
   /**
-   * The host runs out of sockets, and the association wants one more: another has to end.
+   * The host is out of sockets, and the association needs one more, so another has to end.
    *
-   * @returns false when none may; the association has then ended itself
+   * @returns false when none may end; then the association itself has ended
    */
   makeRoomForSocket(now: number, association: number): boolean {
     return this.#flows.makeRoomForSocket(now, association);
@@ -404,7 +405,7 @@ export class TunnelServer {
   }
 
   /**
-   * The sockets that a `bind` output asked for are open.
+   * The sockets requested by a `bind` output are open.
    *
    * @param publicAddresses  of a bound tunnel, `192.0.2.45:54321`; undefined when no socket could be opened
    */
@@ -420,7 +421,7 @@ export class TunnelServer {
     this.#open(now, connection, bind ? "bind" : "datagram");
   }
 
-  /** The answer to a `resolve` output. @param addresses  in the order of preference; empty when there are none */
+  /** The answer to a `resolve` output. @param addresses  in order of preference; empty when there are none */
   handleResolved(now: number, number: number, addresses: readonly AddressBytes[]): void {
     this.outgoing.count = 0;
     const lookup = this.#names.finish(number);
@@ -483,12 +484,12 @@ export class TunnelServer {
 
   pollOutput(): ServerOutput | undefined {
     const output = this.#outputs.shift();
-    // Only now that the host closes its sockets may the slot stand for another association.
+    // The slot may be reused only now that the host closes its sockets.
     if (output?.kind === "release") this.#associations.handleReleased(output.association);
     return output;
   }
 
-  /** The next connection that may have something to write, or -1. */
+  /** The next connection that may have data to write, or -1. */
   pollDirty(): number {
     for (let index = this.#dirty.pop(); index !== undefined; index = this.#dirty.pop()) {
       const connection = this.#connections[index];
@@ -499,7 +500,7 @@ export class TunnelServer {
     return NONE;
   }
 
-  /** Bytes for a connection, lent until {@link handleTransmitted}. */
+  /** Bytes for a connection, on loan until {@link handleTransmitted}. */
   pollTransmit(now: number, index: number): Uint8Array | undefined {
     const connection = this.#connections[index];
     if (connection === undefined) return undefined;
@@ -511,7 +512,7 @@ export class TunnelServer {
     return bytes;
   }
 
-  /** Tells every client that this server goes away; then drain and close. */
+  /** Announces to every client that this server shuts down; then drain and close. */
   close(): void {
     for (const connection of this.#connections) {
       if (connection?.state !== "open" || connection.session?.kind !== "native") continue;
@@ -521,7 +522,7 @@ export class TunnelServer {
 
   // Handshake
 
-  /** @param surplus  what came behind the request; borrowed */
+  /** @param surplus  bytes behind the request; borrowed */
   #follow(now: number, connection: Connection, verdict: Verdict, surplus: Uint8Array): void {
     switch (verdict.kind) {
       case "refuse":
@@ -561,7 +562,7 @@ export class TunnelServer {
     const isResumed =
       known !== undefined && constantTimeEqual(extension.resumeMac, resumeMac(crypto, known.key, extension));
     let session = isResumed ? known : undefined;
-    // The client has given that lane up, though its end has not reached us.
+    // The client has given up that lane, although its end has not reached us.
     const predecessor = [...(session?.connections ?? [])].find(({ lane }) => lane === extension.lane);
     if (predecessor === undefined && !this.#makeRoomForTunnel(now)) {
       this.#refuse(now, connection, "tunnel_limit", encodeRefusal(503, undefined));
@@ -601,7 +602,7 @@ export class TunnelServer {
     this.#open(now, connection, "extension");
   }
 
-  /** Tunnels whose clients have ended their side give way to new ones. */
+  /** Closes the oldest tunnel whose client has ended its side, to make room for a new one. */
   #makeRoomForTunnel(now: number): boolean {
     const { maxTunnels, maxSessions, maxAssociations } = this.#options;
     const isFull = () =>
@@ -688,7 +689,7 @@ export class TunnelServer {
 
   // Ends
 
-  /** Counts why, says so where there is something to say, and closes. */
+  /** Counts the reason, sends a response if there is one, and closes. */
   #refuse(
     now: number,
     connection: Connection,
@@ -713,7 +714,7 @@ export class TunnelServer {
     this.#outputs.push({ kind: "close", connection: connection.index, error, refusal });
   }
 
-  /** Takes a connection out of its session. */
+  /** Removes a connection from its session. */
   #detach(now: number, connection: Connection): void {
     this.#halfOpen.delete(connection);
     this.#halfClosed.delete(connection);
