@@ -2,8 +2,8 @@ import { UsageError } from "../core/errors.ts";
 import { ATYP_IPV4, formatHost, isLinkLocal, makeAddress } from "../wire/socket-address.ts";
 
 /**
- * Where to listen or to connect to: a host and port, or the path of a Unix socket. A link-local IPv6 host may have a zone
- * behind it, as in `fe80::1%eth0` (RFC 4007 §11).
+ * Where to listen or to connect to: a host and port, or the path of a Unix socket. A link-local IPv6 host may be
+ * followed by a zone, as in `fe80::1%eth0` (RFC 4007 §11).
  */
 export type Endpoint =
   | { readonly host: string; readonly port: number; readonly path?: undefined }
@@ -29,7 +29,7 @@ export function parseEndpoint(text: string): Endpoint {
   return { host, port };
 }
 
-/** As {@link parseEndpoint}, in a URL, where the sign before a zone may be percent-encoded (RFC 6874). */
+/** As {@link parseEndpoint}, for URLs, where the `%` before a zone may be percent-encoded (RFC 6874). */
 export function parseUrlEndpoint(text: string): Endpoint {
   return parseEndpoint(text.replace(/^(\[[^\]%]*)%25/, "$1%"));
 }
@@ -40,7 +40,7 @@ function inOneForm(ipv6: string): string {
   return address?.[0] === ATYP_IPV4 ? formatHost(address) : ipv6;
 }
 
-/** Parts a host from its zone: `fe80::1%eth0` is `fe80::1` on the link of `eth0`. */
+/** Splits a host into IP and zone: `fe80::1%eth0` is `fe80::1` on the link of `eth0`. */
 export function splitZone(host: string): { readonly ip: string; readonly zone: string | undefined } {
   const at = host.includes(":") ? host.indexOf("%") : -1;
   return at < 0 ? { ip: host, zone: undefined } : { ip: host.slice(0, at), zone: host.slice(at + 1) };

@@ -91,18 +91,19 @@ export interface UdpLocalOptions extends CommonOptions {
   /** Name and password that SOCKS5 clients must present. Default: none. */
   readonly socksAuth?: SocksCredentials | undefined;
   /**
-   * IPs, at most one a family, that SOCKS5 clients of that family are to send datagrams to, instead of the one that they
-   * reached over TCP: for a server behind a NAT. Clients on loopback are not told. Default: none.
+   * IPs, at most one per family, to which SOCKS5 clients of that family send datagrams, instead of the address of their
+   * connection: for a server behind a NAT. Not used for clients on loopback. Default: none.
    */
   readonly socksAdvertise?: readonly string[] | undefined;
   /**
-   * UDP ports of the SOCKS5 server: `FROM-TO`, one for each association; past them it is refused. Or `PORT`, which all
-   * associations share, in one thread; see README for clients that share an IP. Default: as the system chooses.
+   * UDP ports of the SOCKS5 server: `FROM-TO`, one for each association, which is refused if none is free, or `PORT`,
+   * shared by all associations, with one worker; the README has what this means for clients that share an IP. Default: the
+   * system chooses.
    */
   readonly socksUdpPorts?: string | undefined;
   /**
-   * Whether a SOCKS5 client is heard on one UDP port alone, the one that it named or sent from first. Default false: it is
-   * followed when its port moves, as behind a NAT.
+   * Accepts a SOCKS5 client's datagrams only from the port that it named or first sent from. Default false: a client is
+   * followed when its port changes, as behind a NAT.
    */
   readonly socksUdpStrict?: boolean | undefined;
   /** TCP connections of the session, 1 to 16. Default 1. */
@@ -432,7 +433,7 @@ export const UDP_LOCAL_FIELDS = {
     expects: "an IPv4 address, an IPv6 address, or one of each, without a zone",
     flag: "socks-advertise",
     value: "IP",
-    help: "address that SOCKS5 clients are to send UDP to (repeatable, one of each family; default: the one that they reached)",
+    help: "address to which SOCKS5 clients send UDP (repeatable, one of each family; default: that of their connection)",
     isList: true,
   },
   socksUdpPorts: {
@@ -443,13 +444,13 @@ export const UDP_LOCAL_FIELDS = {
     expects: "FROM-TO or PORT, from 1 to 65535",
     flag: "socks-udp-ports",
     value: "PORTS",
-    help: "UDP ports of the SOCKS5 server: FROM-TO, one an association, or PORT for all (default: any)",
+    help: "UDP ports of the SOCKS5 server: FROM-TO, one per association, or PORT, shared (default: any)",
   },
   socksUdpStrict: {
     schema: z.boolean().default(false),
     expects: "true or false",
     flag: "socks-udp-strict",
-    help: "hear a SOCKS5 client on one UDP port alone, though its port moves",
+    help: "do not follow SOCKS5 clients whose UDP port changes",
   },
   lanes: integer("lanes", "N", "TCP connections of the session", 1, 16, 1),
   ...COMMON_FIELDS,
@@ -593,7 +594,7 @@ export function resolveUdpLocalOptions(
   if (workers > 1 && socksUdpPorts !== undefined && parseUdpPorts(socksUdpPorts)!.isShared) {
     throw wrong(
       nameField(["socksUdpPorts"]),
-      `${socksUdpPorts}: one port has one thread: leave ${nameField(["workers"])} at 1, or give FROM-TO`,
+      `${socksUdpPorts}: a shared port needs ${nameField(["workers"])} 1: give FROM-TO, or leave that at 1`,
     );
   }
   const zoned = options.forwards.findIndex(({ target }) => target.includes("%"));

@@ -10,7 +10,7 @@ import { UDP_BUFFER_BYTES } from "./udp-io.ts";
 /** Bytes that may wait in a socket until the system accepts them. */
 const MAX_PENDING_BYTES = 1_048_576;
 const CACHED_REMOTES = 4096;
-/** Links of this machine that one socket tells apart. */
+/** Zones that one socket distinguishes. */
 const MAX_ZONES = 255;
 
 type Lookup = (
@@ -30,9 +30,9 @@ class PlainUdpSocket implements UdpSocket {
   readonly #received = new ReceivedDatagrams(NO_BYTES, NO_BYTES, new Int32Array(ROW_INTS));
   readonly #remotes = new Map<string, Map<number, AddressBytes>>();
   #remoteCount = 0;
-  /** Of the address that it is bound to. */
+  /** Zone of the address that the socket is bound to. */
   readonly #zone: string | undefined;
-  /** Of sources, by their number less 1. */
+  /** Zones of sources, by their numbers minus 1. */
   readonly #zones: string[] = [];
   #port = 0;
   #isClosed = false;
@@ -99,7 +99,7 @@ class PlainUdpSocket implements UdpSocket {
     this.#socket.close();
   }
 
-  /** The number of the zone that a link-local source is in, 0 for others, so that it can be answered. */
+  /** The number of a link-local source's zone, which its answers need; 0 for other sources. */
   #localOf({ address }: RemoteInfo): number {
     const { zone } = splitZone(address);
     if (zone === undefined) return 0;
@@ -108,7 +108,7 @@ class PlainUdpSocket implements UdpSocket {
     return this.#zones.length < MAX_ZONES ? this.#zones.push(zone) : 0;
   }
 
-  /** With the zone that the remote was heard in, or, where that is another socket's to know, the one of this socket. */
+  /** Adds the zone to a link-local remote: the one that it was heard in, or that of this socket. */
   #hostOf({ host, address, local }: Remote): string {
     const zone = this.#zones[local - 1] ?? this.#zone;
     return zone !== undefined && isLinkLocal(address) ? `${host}%${zone}` : host;

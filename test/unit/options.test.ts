@@ -267,10 +267,7 @@ describe("listening", () => {
     [{ socksUdpPorts: "9-8" }, /^socksUdpPorts: expected/],
     [{ socksUdpPorts: "1-65536" }, /^socksUdpPorts: expected/],
     [{ socksUdpPorts: "1-2-3" }, /^socksUdpPorts: expected/],
-    [
-      { socksUdpPorts: "9", workers: 2 },
-      /^socksUdpPorts: 9: one port has one thread: leave workers at 1, or give/,
-    ],
+    [{ socksUdpPorts: "9", workers: 2 }, /^socksUdpPorts: 9: a shared port needs workers 1: give FROM-TO/],
     [{ socksUdpPorts: "9", listen: false }, /^socksUdpPorts: there is no SOCKS5 server: give listen$/],
     [
       { socksAdvertise: ["192.0.2.1"], listen: false },

@@ -27,7 +27,7 @@ describe("relayAddress", () => {
     ["100.64.2.3", "198.51.100.7"],
     ["fd00::9", "198.51.100.7"],
     ["localhost", "198.51.100.7"],
-  ])("replaces %s, which means nothing to who speaks to %s, by that", async (bound, peer) => {
+  ])("replaces %s, which cannot be reached by a client of %s, by the latter", async (bound, peer) => {
     expect(await relayOf(bound, peer)).toBe(formatAddress(makeAddress(peer, 53)!));
   });
 
@@ -52,10 +52,8 @@ describe("relayAddress", () => {
     expect(await relayOf("2001:db8::9", "fe80::7%eth0")).toBe("[2001:db8::9]:53");
   });
 
-  it("refuses a server that names no port", async () => {
-    await expect(relayAddress(makeAddress("192.0.2.1", 0)!, "192.0.2.1")).rejects.toThrow(
-      "names no UDP port",
-    );
+  it("refuses a reply with port 0", async () => {
+    await expect(relayAddress(makeAddress("192.0.2.1", 0)!, "192.0.2.1")).rejects.toThrow("UDP port 0");
   });
 });
 

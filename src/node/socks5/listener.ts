@@ -22,7 +22,7 @@ const SUCCEEDED = 0;
 const GENERAL_FAILURE = 1;
 const HOST_UNREACHABLE = 4;
 
-/** What a listener asks of the program that it stands in. */
+/** What a listener needs from its program. */
 export interface Socks5ListenerOptions {
   readonly credentials: Socks5Credentials | undefined;
   readonly maxConnections: number;
@@ -33,8 +33,8 @@ export interface Socks5ListenerOptions {
    * Begins an association for a client.
    *
    * @param client   its IP, and the port that it will send from, or 0
-   * @param localIp  IP text of this machine that it reached, with its zone
-   * @returns undefined when there are too many
+   * @param localIp  IP text of the local address of its connection, with its zone
+   * @returns undefined if it is refused
    */
   readonly associate: (client: AddressBytes, localIp: string) => Promise<Socks5Association | undefined>;
   /** Connects for a CONNECT. */
@@ -144,7 +144,7 @@ export class Socks5Listener {
     }
     const { ip } = splitZone(remoteAddress);
     const named = makeAddress(ip, addressPort(requested))!;
-    // A port counts only beside the client's own IP: behind a NAT of its own it cannot know either.
+    // The port is trusted only together with the right IP: a client behind a NAT knows neither.
     const isOwn = requested.length === named.length && sameBytes(requested, 0, named, 0, named.length);
     let association: Socks5Association | undefined;
     try {

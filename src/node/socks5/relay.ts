@@ -7,26 +7,27 @@ import type { Relay, RelayHost } from "../fixed-forward.ts";
 import type { UdpIo, UdpSocket, UdpSocketOptions } from "../udp-io.ts";
 import { Remote } from "../udp-io.ts";
 
-/** A source that has been silent for so long gives its place to another source of its IP. */
+/** After this silence, a source may lose its place to another source with its IP. */
 const SILENCE_MS = 10_000;
 const NEVER = Number.NEGATIVE_INFINITY;
 
-/** What one UDP ASSOCIATE gives to its IP: a source may send, with an association of its own. */
+/** What a UDP ASSOCIATE grants to its IP: one source may send, and has its own association. */
 interface Place {
   association: number;
-  /** Whether the request named the source's port. */
+  /** True if the request named the source's port. */
   isNamed: boolean;
-  /** The source; undefined until one has sent or was named. */
+  /** The source; undefined until one has sent, unless the request named it. */
   remote: Remote | undefined;
   heardAt: number;
 }
 
 /**
- * A UDP port of the SOCKS5 server (RFC 1928 §7), for one client or for all. It hears the IPs of clients alone, and of each
- * IP as many sources as it has UDP ASSOCIATEs: whose request named no port is found out from who sends. A source that is
- * not known yet takes a place that nobody has sent from. Where there is none, the port of the only client has moved; of
- * several it takes the place of the one that has been silent longest, with a new association, so that what still comes
- * for the other does not reach it. Answers go to the source whose association they are for.
+ * A UDP port of the SOCKS5 server (RFC 1928 §7), for one client or shared by all. It accepts only the IPs of its clients,
+ * and from each IP as many sources as it has UDP ASSOCIATEs. If a request names no port, the client's source is learned
+ * from its first datagram: a new source gets a place that no source has yet. If there is none, and the IP has one client,
+ * that client's port has changed, and its association goes on. If the IP has several clients, the new source replaces the
+ * one that has been silent longest, with a new association, so that it receives no answers to the old source. IPs are
+ * compared without their zones.
  */
 export class Socks5Relay implements Relay {
   readonly socket: UdpSocket;
@@ -38,15 +39,15 @@ export class Socks5Relay implements Relay {
   readonly #placeOf: (Place | undefined)[] = [];
   /** (0, source) → association. */
   readonly #bySource: AddressIndex;
-  /** The place of the datagram before. */
+  /** The place of the previous datagram. */
   #last: Place | undefined;
   readonly #header = new UdpHeader();
-  /** UDP headers by context slot, and for which generation of the slot. */
+  /** UDP headers by context slot, and the generation of the slot that each is for. */
   readonly #headers: (Uint8Array | undefined)[] = [];
   readonly #generations: number[] = [];
 
   /**
-   * @param isStrict  whether a client is heard on no other port than the one that it named or that it sent from first
+   * @param isStrict  true if only the port that a client named or first sent from is accepted
    * @param seed      a random 32-bit number
    */
   constructor(
@@ -74,7 +75,7 @@ export class Socks5Relay implements Relay {
     });
   }
 
-  /** The port that it is bound to; 0 while it is not. */
+  /** The port that it is bound to; 0 before that. */
   get port(): number {
     return this.socket.port;
   }
@@ -84,10 +85,10 @@ export class Socks5Relay implements Relay {
   }
 
   /**
-   * Lets a client in.
+   * Admits a client.
    *
    * @param client  its IP, and the port that it will send from, or 0
-   * @returns what takes it out again, or undefined when there are too many associations
+   * @returns a function that removes it, or undefined if there are too many associations
    */
   admit(client: AddressBytes): (() => void) | undefined {
     const now = this.#host.now();
@@ -121,7 +122,7 @@ export class Socks5Relay implements Relay {
     return this.socket.send(header, data, offset, length, remote);
   }
 
-  /** Core ends none that a client of SOCKS5 holds. */
+  /** Not called: core ends only associations that may expire. */
   forget(): void {}
 
   // Datagrams of clients
@@ -134,7 +135,7 @@ export class Socks5Relay implements Relay {
     const header = this.#header;
     const headerLength = header.read(data, offset, offset + length);
     let place = this.#knownPlace(received, row);
-    // Nothing is learned from what is no datagram of SOCKS5.
+    // Sources are learned only from valid SOCKS5 datagrams.
     if (place === undefined && headerLength >= 0) place = this.#placeForNew(now, received, row);
     if (place === undefined) {
       core.counters.drops.wrong_source++;
@@ -168,7 +169,7 @@ export class Socks5Relay implements Relay {
       if (place === undefined) return undefined;
       this.#last = place;
     }
-    // Answers come from the address that it speaks to now.
+    // Answers come from the local address that the source sends to now.
     const { address, local } = place!.remote!;
     if (local !== received.local(row)) place!.remote = new Remote(address, received.local(row));
     return place;
@@ -197,7 +198,7 @@ export class Socks5Relay implements Relay {
   #giveName(now: number, place: Place, source: AddressBytes): void {
     const other = this.#placeOf[this.#bySource.find(0, source, 0, source.length)];
     if (other !== undefined) {
-      // Whoever named the port before has gone, or has no right to it now.
+      // The client that named or used this port before has gone, or has lost the port.
       this.#renew(now, other);
       other.isNamed = false;
       other.heardAt = NEVER;
@@ -206,7 +207,7 @@ export class Socks5Relay implements Relay {
     this.#move(place, new Remote(source));
   }
 
-  /** The places of one IP are as good as each other, unless they have a name: the one that goes is the idlest. */
+  /** Removes the client's place. Places without a named port are not tied to a client, so the idlest of these goes. */
   #leave(key: string, own: Place): void {
     const places = this.#places.get(key)!;
     const place = own.isNamed ? own : idlest(places)!;
@@ -223,12 +224,12 @@ export class Socks5Relay implements Relay {
     this.#last = undefined;
   }
 
-  /** Takes the source from a place, and gives it another association. */
+  /** Removes the source of a place, and gives the place a new association. */
   #renew(now: number, place: Place): void {
     const address = place.remote?.address;
     this.#move(place, undefined);
     this.#end(place);
-    // There is room for it: one was closed just now.
+    // This is within the limit, as one has just been closed.
     place.association = this.#host.core.openAssociation(now, address, false);
     this.#enter(place);
   }
@@ -246,7 +247,7 @@ export class Socks5Relay implements Relay {
   }
 }
 
-/** Of those whose source may be another's, the one that was not heard for the longest time. */
+/** The place without a named port whose source has been silent longest. */
 function idlest(places: readonly Place[]): Place | undefined {
   let found: Place | undefined;
   for (const place of places) {

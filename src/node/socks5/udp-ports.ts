@@ -1,12 +1,12 @@
-/** The UDP ports of the SOCKS5 server, as an option has them. */
+/** The option for the UDP ports of the SOCKS5 server, parsed. */
 export interface UdpPortsOption {
   readonly first: number;
   readonly last: number;
-  /** Whether it is one port for all associations. */
+  /** True if all associations use one port. */
   readonly isShared: boolean;
 }
 
-/** Reads `PORT`, which all share, or `FROM-TO`, of which each association has its own. @returns undefined for other text */
+/** Reads `PORT`, shared by all associations, or `FROM-TO`, with one for each. @returns undefined for other text */
 export function parseUdpPorts(text: string): UdpPortsOption | undefined {
   const [, from, to] = /^(\d{1,5})(?:-(\d{1,5}))?$/.exec(text) ?? [];
   const first = Number(from);
@@ -15,14 +15,14 @@ export function parseUdpPorts(text: string): UdpPortsOption | undefined {
   return { first, last, isShared: to === undefined };
 }
 
-/** A range of ports, given out in turns, so that one that was given back is not used again soon. */
+/** A range of ports, taken in turn, so that a released port is not reused soon. */
 export class PortRange {
   readonly size: number;
   readonly #first: number;
   readonly #taken = new Set<number>();
   #next: number;
 
-  /** @param start  which one, from 0 on, is given out first */
+  /** @param start  index of the port that is taken first */
   constructor(first: number, last: number, start: number) {
     this.#first = first;
     this.size = last - first + 1;

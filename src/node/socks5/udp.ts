@@ -14,31 +14,31 @@ import type { UdpPortsOption } from "./udp-ports.ts";
 import { PortRange } from "./udp-ports.ts";
 
 export interface Socks5UdpOptions {
-  /** IP texts, at most one a family, that clients of that family are told instead of the one that they reached. */
+  /** IP texts, at most one per family, for BND.ADDR instead of the local address of the client's connection. */
   readonly advertise: readonly string[];
-  /** undefined for those that the system chooses. */
+  /** undefined if the system chooses. */
   readonly ports: UdpPortsOption | undefined;
   /** See {@link Socks5Relay}. */
   readonly isStrict: boolean;
-  /** Which of several threads this is, of how many. */
+  /** Which of several threads on the same ports this is. */
   readonly place: { readonly index: number; readonly count: number } | undefined;
 }
 
 /** One UDP ASSOCIATE. */
 export interface Socks5Association {
-  /** BND.ADDR and BND.PORT: where the client is to send to. */
+  /** BND.ADDR and BND.PORT, where the client sends its datagrams. */
   readonly bound: AddressBytes;
   end(): void;
 }
 
-/** The SOCKS5 server's side of UDP: a relay for each association, or one that all share. */
+/** UDP of the SOCKS5 server: a relay for each association, or one that is shared. */
 export class Socks5Udp {
   readonly #host: RelayHost;
   readonly #io: UdpIo;
   readonly #options: Socks5UdpOptions;
   readonly #log: Logger;
   readonly #range: PortRange | undefined;
-  /** One a family. */
+  /** One per family. */
   #shared: readonly Socks5Relay[] = [];
   #isExhausted = false;
 
@@ -50,12 +50,12 @@ export class Socks5Udp {
     const { ports, place } = options;
     if (ports === undefined || ports.isShared) return;
     const { first, last } = ports;
-    // Threads begin at different ports, so that they are seldom in each other's way.
+    // Threads start at different ports, so that they rarely try a port that another has taken.
     const start = place === undefined ? 0 : Math.floor(((last - first + 1) * place.index) / place.count);
     this.#range = new PortRange(first, last, start);
   }
 
-  /** Opens the port that is shared, where one is. @param hosts  those that the server listens on */
+  /** Opens the shared port, if the option asks for one. @param hosts  those that the server listens on */
   async open(hosts: readonly string[]): Promise<void> {
     const { ports } = this.#options;
     if (ports?.isShared)
@@ -70,9 +70,9 @@ export class Socks5Udp {
    * Begins an association.
    *
    * @param client   its IP, and the port that it will send from, or 0
-   * @param localIp  IP text of this machine that it reached, with its zone
-   * @returns undefined when there are too many
-   * @throws Error when the system has no socket for it
+   * @param localIp  IP text of the local address of its connection, with its zone
+   * @returns undefined if there are too many associations, or no port of the range is free
+   * @throws Error if a socket cannot be opened
    */
   async associate(client: AddressBytes, localIp: string): Promise<Socks5Association | undefined> {
     const isIpv6 = client[0] === ATYP_IPV6;
@@ -90,7 +90,7 @@ export class Socks5Udp {
     return { bound: this.#boundAddress(isIpv6, localIp, relay.port), end };
   }
 
-  /** Clients of this machine are not sent around it. */
+  /** Clients on this machine do not need the advertised address. */
   #boundAddress(isIpv6: boolean, localIp: string, port: number): AddressBytes {
     const own = makeAddress(splitZone(localIp).ip, port)!;
     const advertised = this.#options.advertise.find((ip) => isIPv6(ip) === isIpv6);
@@ -113,7 +113,7 @@ export class Socks5Udp {
     const { first, last } = this.#options.ports!;
     const level = this.#isExhausted ? "debug" : "warn";
     this.#isExhausted = true;
-    this.#log[level]({ first, last }, "no UDP port of the range is free for a SOCKS5 client");
+    this.#log[level]({ first, last }, "no port of socks-udp-ports is free: a SOCKS5 client was refused");
     return undefined;
   }
 
@@ -125,7 +125,7 @@ export class Socks5Udp {
     const relay = new Socks5Relay(this.#host, this.#io, listen, isStrict, seed, (error) => {
       bindError = error;
     });
-    // By the next turn of the loop a socket is bound or has failed.
+    // A socket is bound or has failed by the next turn of the loop.
     if (relay.port === 0) await new Promise((done) => setImmediate(done));
     if (bindError === undefined && relay.port !== 0) return relay;
     relay.close();

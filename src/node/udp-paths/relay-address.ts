@@ -10,7 +10,7 @@ import {
 } from "../../wire/socket-address.ts";
 import { splitZone } from "../endpoint.ts";
 
-/** Where addresses have a meaning, from nowhere to ever more places; what is in none of these is public. */
+/** Networks by how far their addresses reach, starting with those that are no host's; all others are public. */
 const REACHES = [
   ["0.0.0.0/8", "224.0.0.0/3", "::/128", "ff00::/8"],
   ["127.0.0.0/8", "::1/128"],
@@ -18,24 +18,23 @@ const REACHES = [
   ["10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fec0::/10"],
 ].map((networks) => networks.map((text) => parseTargetRule(text)!));
 
-/** A relay's IPv4 or IPv6 address; the zone is that of a link-local one. */
+/** The IPv4 or IPv6 address of a relay, with its zone if it is link-local. */
 export interface RelayAddress {
   readonly address: AddressBytes;
   readonly zone: string | undefined;
 }
 
 /**
- * Where datagrams go for the relay that a SOCKS5 server names in its reply (RFC 1928 §6). A server behind a NAT, in a
- * container or bound to any address names one that means nothing here: then its own takes the place of that, which is
- * the one that the control connection goes to.
+ * The relay's address, from a SOCKS5 server's reply (RFC 1928 §6). A server that is behind a NAT, in a container or bound to
+ * any address may reply with an address that is unreachable from here. Its IP is then replaced by that of the server.
  *
  * @param bound  BND.ADDR and BND.PORT
- * @param peer   IP text of the control connection's other end, with its zone
- * @throws Error when it names no port, or a name without address
+ * @param peer   IP text of the server, from the control connection, with its zone
+ * @throws Error if the reply has no port, or a name that cannot be resolved
  */
 export async function relayAddress(bound: AddressBytes, peer: string): Promise<RelayAddress> {
   const port = addressPort(bound);
-  if (port === 0) throw new Error("the server names no UDP port");
+  if (port === 0) throw new Error("the server replied with UDP port 0");
   const { ip, zone } = splitZone(peer);
   const own = makeAddress(ip, port)!;
   const named = bound[0] === ATYP_DOMAIN ? await resolve(addressDomain(bound), port) : bound;
@@ -43,7 +42,7 @@ export async function relayAddress(bound: AddressBytes, peer: string): Promise<R
   return { address, zone: isLinkLocal(address) ? zone : undefined };
 }
 
-/** As {@link relayAddress}, for a relay that is configured. @param host  a name, or IP text with its zone */
+/** The address of a relay that an option names. @param host  a name, or IP text with its zone */
 export async function configuredRelay(host: string, port: number): Promise<RelayAddress> {
   const { ip, zone } = splitZone(host);
   const address = makeAddress(ip, port)!;
