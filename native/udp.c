@@ -80,7 +80,7 @@ enum {
   COUNT_NO_BUFFERS,  // the system had no memory for it
   COUNT_OVERFLOW,    // too much waited for the socket already
   COUNT_FAILED,      // any other reason
-  COUNT_UNTOLD,      // errors, not datagrams: there were too many to tell
+  COUNT_UNTOLD,      // errors, not datagrams, that were too many to report
   COUNTS
 };
 
@@ -141,7 +141,7 @@ typedef struct udp_socket {
   size_t pending_bytes;
   // NULL for a socket that does not distinguish them.
   local_table *locals;
-  // The interface by which link-local addresses are reached, 0 where the socket itself or a local address tells.
+  // The interface for link-local addresses; 0 if the socket itself or a local address determines it.
   uint32_t scope_id;
 } udp_socket;
 

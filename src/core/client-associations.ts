@@ -17,7 +17,7 @@ const IDLE_GRAIN_MS = 1_000;
 export const IDLE_QUIET = 0;
 /** ... those of them that had more than one answer, ... */
 export const IDLE_ANSWERED = 1;
-/** ... and those that the server was told to close. */
+/** ... and those that the server has been asked to close. */
 export const IDLE_CLOSING = 2;
 
 /** Associations of a client in reusable slots of typed arrays. States: {@link ASSOCIATION}. */
@@ -62,7 +62,7 @@ export class ClientAssociations {
     return slot;
   }
 
-  /** Id on the wire of an association, 0 while the server has none of it. */
+  /** Id on the wire of an association; 0 while the server does not have it. */
   openId(slot: number): number {
     return this.state[slot] === ASSOCIATION_OPEN ? this.wireId[slot] : 0;
   }

@@ -36,7 +36,7 @@ const NONE = -1;
 /** Time before an association that the server refused is opened again. */
 const REOPEN_MS = 1_000;
 
-/** What the capsules of a server do. */
+/** Handles the capsules of a server. */
 export class ClientCapsules implements CapsuleReceiver<Lane> {
   readonly #parts: ClientParts;
   readonly #flows: ClientFlows;

@@ -35,8 +35,8 @@ const MAX_CLOSING = 8_192;
 const UNREACHABLE_PER_SECOND = 200;
 
 /**
- * How associations and contexts of a client come and go: what a datagram is sent by, who makes room at a bound, what
- * expires, and what the server and the host are told of it.
+ * Opens and ends associations and contexts of a client: chooses the context of a datagram, decides what is evicted at a bound
+ * and what expires, and informs the server and the host.
  */
 export class ClientFlows {
   readonly #parts: ClientParts;
@@ -288,7 +288,7 @@ export class ClientFlows {
     this.armAssociations();
   }
 
-  /** The host has heard of a remote address that is out of reach. */
+  /** The host has polled an output about an unreachable remote address. */
   handleReported(remote: AddressBytes): void {
     this.#untold.delete(remote);
   }

@@ -64,7 +64,7 @@ export interface FormerSession {
   isEnding: boolean;
 }
 
-/** What the parts of a client share. */
+/** State that the parts of a client share. */
 export interface ClientParts {
   readonly options: TunnelClientOptions;
   /** Largest id of an association or context. */
@@ -75,11 +75,11 @@ export interface ClientParts {
   readonly deadlines: Deadlines;
   readonly contexts: ContextTable;
   readonly associations: ClientAssociations;
-  /** By index: lanes of this session, of the one that is to take its place, and of the former one. */
+  /** By index: lanes of this session, of the one that will replace it, and of the former one. */
   readonly laneByIndex: Lane[];
   /** At least one lane is up. */
   isUp: boolean;
-  /** Ids and queues of the session; a session that takes its place brings new ones. */
+  /** Ids and queues of the session; a session that replaces it brings new ones. */
   pool: SendPool;
   contextById: Map<number, number>;
   associationById: Map<number, number>;
@@ -88,7 +88,7 @@ export interface ClientParts {
   former: FormerSession | undefined;
   laneOf(association: number): Lane;
   failLane(now: number, lane: Lane, error: ProtocolError): void;
-  /** @param serversId  an id of the server's numbering that was seen */
+  /** @param serversId  an id that the server has assigned */
   renewBeforeIdsRunOut(now: number, serversId?: number): void;
 }
 

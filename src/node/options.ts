@@ -565,7 +565,7 @@ export const UDP_SERVER_FIELDS = {
   idleTimeoutS: integer("idle-timeout", "S", "idle time after which an association ends", 1, 86_400, 600),
 } satisfies Record<keyof UdpServerOptions, OptionField>;
 
-/** Names a wrong field for the person who wrote it. @param path  in the library's options */
+/** Names a wrong field for the user. @param path  in the library's options */
 export type NameField = (path: readonly PropertyKey[]) => string;
 
 /**

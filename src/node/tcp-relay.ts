@@ -7,7 +7,7 @@ const HALF_OPEN_IDLE_MS = 900_000;
  * Relays between two connections until both directions have ended. A FIN is passed on as a FIN, which leaves the other
  * direction open; a reset, or any other failure, as a reset.
  *
- * Both sockets have `allowHalfOpen` and nobody who reads them; they may have received data and a FIN already.
+ * Both sockets have `allowHalfOpen` and no reader; they may already have received data and a FIN.
  */
 export function relayTcp(near: Socket, far: Socket, halfOpenIdleMs = HALF_OPEN_IDLE_MS): void {
   const reset = () => {

@@ -39,7 +39,7 @@ import { sumStats, WorkerGroup } from "./worker-group.ts";
 /** How long a connection that is being closed may take to send the rest. */
 const CLOSE_MS = 1_000;
 const RESOLVE_MS = 5_000;
-/** Names that the system may be asked for at once: it goes on with one whose time is over. */
+/** Most simultaneous name lookups; the system continues those that have timed out. */
 const MAX_LOOKUPS = 1_024;
 const READ_BUFFER_BYTES = 262_144;
 
@@ -331,7 +331,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     egress.flush();
   }
 
-  /** @returns undefined when there can be no more sockets, and no other association gives way */
+  /** @returns undefined when the limit of sockets is reached and no other association can be evicted */
   #socketFor(association: number, target: AddressBytes): UdpSocket | undefined {
     const isIpv6 = target[0] === ATYP_IPV6;
     const sockets = this.#sockets;
@@ -366,7 +366,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     return socket;
   }
 
-  /** Before the system refuses one: whoever gives way has its sockets closed at once. */
+  /** Evicts an association before the system refuses a socket; its sockets are closed at once. */
   #makeRoomForSocket(association: number): boolean {
     const isPossible = this.#core.makeRoomForSocket(this.#turnNow(), association);
     this.#handleOutputs();
@@ -469,7 +469,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     const addresses = target === undefined ? ips.flatMap((ip) => makeAddress(ip, 0) ?? []) : [target];
     const bound: string[] = [];
     for (const address of addresses) {
-      // Nobody has to give way for a second family.
+      // No association is evicted for a second family.
       if (bound.length > 0 && this.#sockets.isFull) break;
       const port = this.#socketFor(association, address)?.port ?? 0;
       if (port > 0) bound.push(formatEndpoint(formatHost(address), port));

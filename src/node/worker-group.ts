@@ -68,7 +68,7 @@ export interface WorkerGroupOptions {
 
 interface Member {
   thread: Worker | undefined;
-  /** Descriptors on their way to the thread, which are nobody's if it ends before it takes them. */
+  /** Descriptors on their way to the thread, which must be closed here if it ends before it takes them. */
   readonly handedOver: Set<number>;
   stats: TunnelStats | undefined;
   startedAt: number;
