@@ -1,0 +1,117 @@
+import type { EventLoop, Wakeable } from "./event-loop.ts";
+
+/** What a link carries; `size` in bytes with all headers. */
+export interface Packet {
+  readonly size: number;
+  readonly to: { receive(now: number, packet: Packet): void };
+}
+
+/** Rates in bytes per millisecond (1 Mbit/s is 125), times in milliseconds. */
+export interface LinkOptions {
+  readonly rate: number;
+  readonly delay: number;
+  /** Longest time that a packet waits for those before it, at the rate above. */
+  readonly queue: number;
+  /** Share of packets lost before the queue, 0 to 1. */
+  readonly loss: number;
+  /** Mean number of packets lost in a row (Gilbert's model); 1 for independent losses. */
+  readonly burst?: number;
+  /** Longest extra delay of a packet, uniform; packets stay in order. */
+  readonly jitter?: number;
+}
+
+/** One direction of a bottleneck: random loss, a drop-tail queue, a rate, a delay. */
+export class Link implements Wakeable {
+  rate: number;
+  loss: number;
+  delivered = 0;
+  deliveredBytes = 0;
+  lost = 0;
+  dropped = 0;
+
+  readonly #loop: EventLoop;
+  readonly #random: () => number;
+  readonly #options: LinkOptions;
+  readonly #limit: number;
+  #queue: Packet[] = [];
+  #head = 0;
+  #queuedBytes = 0;
+  #isBusy = false;
+  #isBad = false;
+  #arrivedAt = 0;
+  readonly #arrivals: Packet[] = [];
+  #nextArrival = 0;
+
+  /** @param random  a function that gives 32 bits */
+  constructor(loop: EventLoop, random: () => number, options: LinkOptions) {
+    this.#loop = loop;
+    this.#random = random;
+    this.#options = options;
+    this.rate = options.rate;
+    this.loss = options.loss;
+    this.#limit = Math.max(2 * 1514, options.rate * options.queue);
+  }
+
+  /** Milliseconds that a packet sent now would wait. */
+  get waiting(): number {
+    return this.#queuedBytes / this.rate;
+  }
+
+  send(packet: Packet): void {
+    if (this.#isLost()) {
+      this.lost++;
+      return;
+    }
+    if (this.#queuedBytes + packet.size > this.#limit) {
+      this.dropped++;
+      return;
+    }
+    this.#queuedBytes += packet.size;
+    this.#queue.push(packet);
+    if (!this.#isBusy) this.#serve(this.#loop.now);
+  }
+
+  wake(now: number, argument: number): void {
+    if (argument === 1) {
+      const packet = this.#arrivals[this.#nextArrival++];
+      if (this.#nextArrival === 1024) {
+        this.#arrivals.splice(0, this.#nextArrival);
+        this.#nextArrival = 0;
+      }
+      packet.to.receive(now, packet);
+      return;
+    }
+    const packet = this.#queue[this.#head++];
+    if (this.#head === 1024) {
+      this.#queue.splice(0, this.#head);
+      this.#head = 0;
+    }
+    this.#queuedBytes -= packet.size;
+    this.delivered++;
+    this.deliveredBytes += packet.size;
+    const { delay, jitter = 0 } = this.#options;
+    const extra = jitter === 0 ? 0 : (this.#random() / 2 ** 32) * jitter;
+    this.#arrivedAt = Math.max(this.#arrivedAt, now + delay + extra);
+    this.#arrivals.push(packet);
+    this.#loop.at(this.#arrivedAt, this, 1);
+    this.#isBusy = false;
+    if (this.#head < this.#queue.length) this.#serve(now);
+  }
+
+  #serve(now: number): void {
+    this.#isBusy = true;
+    this.#loop.at(now + this.#queue[this.#head].size / this.rate, this, 0);
+  }
+
+  #isLost(): boolean {
+    const { burst = 1 } = this.#options;
+    if (this.loss === 0) return false;
+    const chance = this.#random() / 2 ** 32;
+    if (burst <= 1) return chance < this.loss;
+    // Gilbert: in the bad state everything is lost; mean stay 1 / leave packets.
+    const leave = 1 / burst;
+    const enter = (this.loss * leave) / (1 - this.loss);
+    this.#isBad = this.#isBad ? chance >= leave : chance < enter;
+    return this.#isBad;
+  }
+}

@@ -1,0 +1,689 @@
+import type { AckSample, CongestionControl } from "./congestion.ts";
+import type { EventLoop, Wakeable } from "./event-loop.ts";
+import type { Packet } from "./link.ts";
+
+export const MSS = 1448;
+/** IP and TCP with the timestamp option. */
+const HEADER_BYTES = 52;
+const MIN_RTO = 200;
+const DELAYED_ACK = 40;
+const DUPLICATE_ACKS = 3;
+
+export interface Sink {
+  send(packet: Packet): void;
+}
+
+export interface TcpEvents {
+  /** In-order bytes, borrowed until the call returns. */
+  onRead(now: number, chunk: Uint8Array, length: number): void;
+  /** There is room again after a write that was not taken whole. */
+  onWritable(now: number): void;
+}
+
+interface Segment {
+  seq: number;
+  length: number;
+  sentAt: number;
+  /** State of the connection when it was sent, for rate samples. */
+  delivered: number;
+  deliveredAt: number;
+  firstSentAt: number;
+  isAppLimited: boolean;
+  isSacked: boolean;
+  isLost: boolean;
+  isInFlight: boolean;
+  retransmits: number;
+}
+
+class TcpPacket implements Packet {
+  readonly size: number;
+  readonly to: TcpEndpoint;
+  readonly seq: number;
+  readonly length: number;
+  readonly ack: number;
+  readonly sacks: readonly number[] | undefined;
+  /** Timestamp, and the one that it echoes (RFC 7323). */
+  readonly stamp: number;
+  readonly echo: number;
+  /** Data came twice (D-SACK, RFC 2883). */
+  readonly isDuplicate: boolean;
+
+  constructor(
+    to: TcpEndpoint,
+    seq: number,
+    length: number,
+    ack: number,
+    sacks: readonly number[] | undefined,
+    stamp: number,
+    echo: number,
+    isDuplicate: boolean,
+  ) {
+    this.stamp = stamp;
+    this.echo = echo;
+    this.isDuplicate = isDuplicate;
+    this.to = to;
+    this.seq = seq;
+    this.length = length;
+    this.ack = ack;
+    this.sacks = sacks;
+    this.size = length + HEADER_BYTES + (sacks === undefined ? 0 : 4 + 4 * sacks.length);
+  }
+}
+
+const WAKE_RETRANSMIT = 0;
+const WAKE_REORDER = 1;
+const WAKE_PACE = 2;
+const WAKE_ACK = 3;
+
+/**
+ * One end of a TCP connection, much like Linux': SACK, RACK-TLP (RFC 8985), PRR (RFC 6937), delayed acknowledgements, no
+ * delay, a low-water mark for what is not sent. Bytes are real; the receiver takes them from the sender's memory.
+ */
+export class TcpEndpoint implements Wakeable {
+  peer!: TcpEndpoint;
+  events: TcpEvents = { onRead: () => {}, onWritable: () => {} };
+  retransmitted = 0;
+  timeouts = 0;
+  isDead = false;
+
+  readonly #loop: EventLoop;
+  readonly #out: Sink;
+  readonly #congestion: CongestionControl;
+  readonly #lowat: number;
+  readonly #mss: number;
+  // What is sent.
+  #ring = new Uint8Array(65_536);
+  #readOffset = 0;
+  #writeEnd = 0;
+  #una = 0;
+  #nxt = 0;
+  #segments: Segment[] = [];
+  #inFlight = 0;
+  #sackedCount = 0;
+  #lostCount = 0;
+  #delivered = 0;
+  #deliveredBytes = 0;
+  #deliveredAt = 0;
+  #firstSentAt = 0;
+  #appLimited = 0;
+  #isBlocked = false;
+  #lastSentAt = 0;
+  // Round trips.
+  #srtt = 0;
+  #rttvar = 0;
+  #minRtt = Number.POSITIVE_INFINITY;
+  // Recovery.
+  #state: "open" | "recovery" | "loss" = "open";
+  #recoveryEnd = 0;
+  #rackSentAt = -1;
+  #rackRtt = 0;
+  #backoff = 0;
+  #hasProbed = false;
+  #prrDelivered = 0;
+  #prrOut = 0;
+  #priorCwnd = 0;
+  #retransmitAt = Number.POSITIVE_INFINITY;
+  #retransmitArmed = Number.POSITIVE_INFINITY;
+  #reorderAt = Number.POSITIVE_INFINITY;
+  #nextSendAt = 0;
+  #paceArmed = false;
+  #isGreedy = false;
+  // Reordering and what was done in error for it.
+  #highestSacked = 0;
+  #isReordered = false;
+  #reorderSteps = 1;
+  #stepRound = 0;
+  #undoCwnd = 0;
+  #undoThreshold = 0;
+  #retransmitStamp = -1;
+  // What is received.
+  #rcvNxt = 0;
+  #recentStamp = -1;
+  #sawDuplicate = false;
+  #ranges: number[] = [];
+  #lastRange = 0;
+  #unacked = 0;
+  #rcvMss = 536;
+  #quick = 16;
+  #ackAt = Number.POSITIVE_INFINITY;
+  readonly #sample: AckSample = {
+    delivered: 0,
+    lost: 0,
+    inFlight: 0,
+    priorInFlight: 0,
+    rtt: -1,
+    minRtt: 0,
+    rateBytes: 0,
+    rateInterval: -1,
+    priorDelivered: 0,
+    totalDelivered: 0,
+    isAppLimited: false,
+    isCwndLimited: false,
+    inRecovery: false,
+  };
+
+  /** @param lowat  bytes not sent above which writes are not taken; Infinity for a relay that takes everything */
+  constructor(loop: EventLoop, out: Sink, congestion: CongestionControl, lowat: number, mss = MSS) {
+    this.#loop = loop;
+    this.#out = out;
+    this.#congestion = congestion;
+    this.#lowat = lowat;
+    this.#mss = mss;
+  }
+
+  /** Bytes that wait unsent. */
+  get unsent(): number {
+    return this.#writeEnd - this.#nxt;
+  }
+
+  get unacknowledged(): number {
+    return this.#writeEnd - this.#una;
+  }
+
+  get readBytes(): number {
+    return this.#rcvNxt;
+  }
+
+  get cwnd(): number {
+    return this.#congestion.cwnd;
+  }
+
+  /** Sends without end. */
+  sendForever(): void {
+    this.#isGreedy = true;
+    this.#trySend(this.#loop.now);
+  }
+
+  stopSending(): void {
+    this.#isGreedy = false;
+    this.#writeEnd = this.#nxt;
+  }
+
+  /** @returns how many bytes were taken; of the rest onWritable tells when it can be tried again */
+  write(bytes: Uint8Array, offset: number, end: number): number {
+    const length = end - offset;
+    this.#isBlocked = false;
+    const room = this.#lowat === Number.POSITIVE_INFINITY ? length : this.#lowat - this.unsent;
+    const taken = room <= 0 ? 0 : Math.min(length, Math.max(room, this.#mss));
+    if (taken > 0) {
+      this.#store(bytes, offset, taken);
+      this.#trySend(this.#loop.now);
+    }
+    if (taken < length) this.#isBlocked = true;
+    return taken;
+  }
+
+  #store(bytes: Uint8Array, offset: number, length: number): void {
+    const needed = this.#writeEnd + length - this.#readOffset;
+    if (needed > this.#ring.length) {
+      let size = this.#ring.length;
+      while (size < needed) size *= 2;
+      const ring = new Uint8Array(size);
+      for (let at = this.#readOffset; at < this.#writeEnd; at++)
+        ring[at & (size - 1)] = this.#ring[at & (this.#ring.length - 1)];
+      this.#ring = ring;
+    }
+    const mask = this.#ring.length - 1;
+    const from = this.#writeEnd & mask;
+    const first = Math.min(length, this.#ring.length - from);
+    this.#ring.set(bytes.subarray(offset, offset + first), from);
+    if (first < length) this.#ring.set(bytes.subarray(offset + first, offset + length), 0);
+    this.#writeEnd += length;
+  }
+
+  /** Hands what is in order up to `end` to the other end's application. */
+  #deliverTo(now: number, reader: TcpEndpoint, end: number): void {
+    if (this.#isGreedy || this.#readOffset >= this.#writeEnd) {
+      this.#readOffset = end;
+      return;
+    }
+    const mask = this.#ring.length - 1;
+    let at = this.#readOffset;
+    while (at < end) {
+      const from = at & mask;
+      const length = Math.min(end - at, this.#ring.length - from);
+      // A copy: what is read may lead to a write that moves the ring.
+      const chunk = this.#ring.slice(from, from + length);
+      at += length;
+      this.#readOffset = at;
+      reader.events.onRead(now, chunk, length);
+    }
+  }
+
+  wake(now: number, what: number): void {
+    if (this.isDead) return;
+    switch (what) {
+      case WAKE_RETRANSMIT:
+        this.#retransmitArmed = Number.POSITIVE_INFINITY;
+        if (this.#retransmitAt > now) this.#armRetransmit(this.#retransmitAt);
+        else this.#handleTimer(now);
+        break;
+      case WAKE_REORDER:
+        if (this.#reorderAt <= now) {
+          this.#reorderAt = Number.POSITIVE_INFINITY;
+          if (this.#detectLoss(now) > 0) this.#enterRecovery(now);
+          this.#trySend(now);
+        }
+        break;
+      case WAKE_PACE:
+        this.#paceArmed = false;
+        this.#trySend(now);
+        break;
+      case WAKE_ACK:
+        if (this.#ackAt <= now) this.#sendAck();
+        break;
+    }
+  }
+
+  // Sending
+
+  #trySend(now: number): void {
+    const congestion = this.#congestion;
+    if (this.#segments.length === 0 && this.unsent > 0 && now - this.#lastSentAt > this.#rto()) {
+      congestion.handleIdle(Math.floor((now - this.#lastSentAt) / this.#rto()));
+    }
+    for (;;) {
+      if (this.#inFlight >= Math.floor(congestion.cwnd + 1e-9)) break;
+      if (this.#lostCount === 0 && this.unsent <= 0 && !this.#isGreedy) {
+        this.#appLimited = Math.max(1, this.#delivered + this.#inFlight);
+        break;
+      }
+      if (now < this.#nextSendAt) {
+        if (!this.#paceArmed) {
+          this.#paceArmed = true;
+          this.#loop.at(this.#nextSendAt, this, WAKE_PACE);
+        }
+        break;
+      }
+      this.#sendOne(now);
+    }
+    if (this.#isBlocked && this.unsent * 2 < this.#lowat) {
+      this.#isBlocked = false;
+      this.events.onWritable(now);
+    }
+  }
+
+  #sendOne(now: number): void {
+    let segment =
+      this.#lostCount > 0 ? this.#segments.find((one) => one.isLost && !one.isInFlight) : undefined;
+    if (segment === undefined) {
+      const length = this.#isGreedy ? this.#mss : Math.min(this.#mss, this.unsent);
+      if (this.#isGreedy) this.#writeEnd = Math.max(this.#writeEnd, this.#nxt + length);
+      segment = {
+        seq: this.#nxt,
+        length,
+        sentAt: now,
+        delivered: 0,
+        deliveredAt: 0,
+        firstSentAt: 0,
+        isAppLimited: false,
+        isSacked: false,
+        isLost: false,
+        isInFlight: false,
+        retransmits: -1,
+      };
+      this.#nxt += length;
+      this.#segments.push(segment);
+    } else this.#lostCount--;
+    this.#transmit(now, segment);
+  }
+
+  #transmit(now: number, segment: Segment): void {
+    if (this.#inFlight === 0) {
+      this.#firstSentAt = now;
+      this.#deliveredAt = now;
+    }
+    segment.sentAt = now;
+    segment.delivered = this.#delivered;
+    segment.deliveredAt = this.#deliveredAt;
+    segment.firstSentAt = this.#firstSentAt;
+    segment.isAppLimited = this.#appLimited > 0;
+    segment.isLost = false;
+    segment.retransmits++;
+    if (segment.retransmits > 0) {
+      this.retransmitted++;
+      if (this.#retransmitStamp < 0) this.#retransmitStamp = now;
+    }
+    if (!segment.isInFlight) this.#inFlight++;
+    segment.isInFlight = true;
+    this.#lastSentAt = now;
+    this.#prrOut++;
+    const rate = this.#congestion.pacingRate;
+    if (rate < Number.POSITIVE_INFINITY) {
+      const time = (segment.length + HEADER_BYTES) / rate;
+      const credit = Math.max(0, now - this.#nextSendAt);
+      this.#nextSendAt = now + Math.max(time / 2, time - credit);
+    }
+    this.#put(segment.seq, segment.length);
+    this.#setTimer(now);
+  }
+
+  #put(seq: number, length: number): void {
+    let sacks: number[] | undefined;
+    if (this.#ranges.length > 0) {
+      sacks = [];
+      const count = this.#ranges.length / 2;
+      for (let i = 0; i < Math.min(3, count); i++) {
+        const at = 2 * ((this.#lastRange + i) % count);
+        sacks.push(this.#ranges[at], this.#ranges[at + 1]);
+      }
+    }
+    this.#unacked = 0;
+    this.#ackAt = Number.POSITIVE_INFINITY;
+    const echo = this.#recentStamp;
+    this.#out.send(
+      new TcpPacket(this.peer, seq, length, this.#rcvNxt, sacks, this.#loop.now, echo, this.#sawDuplicate),
+    );
+    this.#sawDuplicate = false;
+  }
+
+  #sendAck(): void {
+    this.#put(this.#nxt, 0);
+  }
+
+  // Receiving
+
+  receive(now: number, packet: Packet): void {
+    if (this.isDead) return;
+    const { seq, length, ack, sacks, stamp, echo, isDuplicate } = packet as TcpPacket;
+    const read = length > 0 ? this.#receiveData(now, seq, length, stamp) : 0;
+    this.#receiveAck(now, ack, sacks, echo, isDuplicate);
+    if (read > 0) this.peer.#deliverTo(now, this, read);
+  }
+
+  /** @returns the end of what is in order now, 0 when nothing new is */
+  #receiveData(now: number, seq: number, length: number, stamp: number): number {
+    const end = seq + length;
+    const before = this.#rcvNxt;
+    let isUrgent = seq !== before || this.#ranges.length > 0;
+    if (end > before) {
+      if (seq <= before) {
+        this.#recentStamp = stamp;
+        this.#rcvNxt = end;
+        while (this.#ranges.length > 0 && this.#ranges[0] <= this.#rcvNxt) {
+          this.#rcvNxt = Math.max(this.#rcvNxt, this.#ranges[1]);
+          this.#ranges.splice(0, 2);
+          this.#lastRange = 0;
+        }
+      } else this.#insert(seq, end);
+    } else this.#sawDuplicate = true;
+    this.#rcvMss = Math.max(this.#rcvMss, length);
+    this.#unacked += length;
+    if (this.#quick > 0) {
+      this.#quick--;
+      isUrgent = true;
+    }
+    if (isUrgent || this.#unacked > this.#rcvMss) this.#sendAck();
+    else if (this.#ackAt === Number.POSITIVE_INFINITY) {
+      this.#ackAt = now + DELAYED_ACK;
+      this.#loop.at(this.#ackAt, this, WAKE_ACK);
+    }
+    return this.#rcvNxt > before ? this.#rcvNxt : 0;
+  }
+
+  #insert(seq: number, end: number): void {
+    const ranges = this.#ranges;
+    for (let i = 0; i < ranges.length; i += 2) {
+      if (ranges[i] <= seq && ranges[i + 1] >= end) this.#sawDuplicate = true;
+    }
+    let at = 0;
+    while (at < ranges.length && ranges[at + 1] < seq) at += 2;
+    if (at === ranges.length || ranges[at] > end) ranges.splice(at, 0, seq, end);
+    else {
+      ranges[at] = Math.min(ranges[at], seq);
+      ranges[at + 1] = Math.max(ranges[at + 1], end);
+      while (at + 2 < ranges.length && ranges[at + 2] <= ranges[at + 1]) {
+        ranges[at + 1] = Math.max(ranges[at + 1], ranges[at + 3]);
+        ranges.splice(at + 2, 2);
+      }
+    }
+    this.#lastRange = at / 2;
+  }
+
+  // Acknowledgements
+
+  #receiveAck(
+    now: number,
+    ack: number,
+    sacks: readonly number[] | undefined,
+    echo: number,
+    isDuplicate: boolean,
+  ): void {
+    const sample = this.#sample;
+    const before = this.#delivered;
+    sample.priorInFlight = this.#inFlight;
+    sample.isCwndLimited =
+      this.#congestion.cwnd < this.#congestion.ssthresh
+        ? this.#congestion.cwnd < 2 * this.#inFlight
+        : this.#inFlight + 1 >= this.#congestion.cwnd;
+    sample.rtt = -1;
+    sample.rateInterval = -1;
+    let newest: Segment | undefined;
+    let count = 0;
+    const segments = this.#segments;
+    while (count < segments.length && segments[count].seq + segments[count].length <= ack) {
+      const segment = segments[count++];
+      if (segment.isSacked) this.#sackedCount--;
+      else newest = this.#deliver(now, segment, newest);
+    }
+    if (isDuplicate && this.#isReordered && this.#una >= this.#stepRound) {
+      // RFC 8985 §6.2: as much more time for each round trip in which a retransmission was in vain.
+      this.#reorderSteps = Math.min(16, this.#reorderSteps + 1);
+      this.#stepRound = this.#nxt;
+    }
+    if (count > 0) {
+      segments.splice(0, count);
+      this.#una = ack;
+      this.#backoff = 0;
+    }
+    if (sacks !== undefined) {
+      for (const segment of segments) {
+        if (segment.isSacked) continue;
+        for (let i = 0; i < sacks.length; i += 2) {
+          if (segment.seq < sacks[i] || segment.seq + segment.length > sacks[i + 1]) continue;
+          newest = this.#deliver(now, segment, newest);
+          segment.isSacked = true;
+          this.#sackedCount++;
+          break;
+        }
+      }
+    }
+    if (newest === undefined && count === 0) return;
+    if (newest !== undefined) this.#sampleRate(now, newest);
+    const lost = this.#sackedCount > 0 || this.#state !== "open" ? this.#detectLoss(now) : 0;
+    sample.delivered = this.#delivered - before;
+    sample.lost = lost;
+    sample.inFlight = this.#inFlight;
+    sample.minRtt = this.#minRtt;
+    sample.totalDelivered = this.#delivered;
+    if (this.#state === "recovery" && count > 0 && echo >= 0 && echo < this.#retransmitStamp) {
+      // Eifel (RFC 3522, RFC 4015): what was acknowledged had been sent before the first retransmission.
+      this.#congestion.cwnd = Math.max(this.#congestion.cwnd, this.#undoCwnd);
+      this.#congestion.ssthresh = this.#undoThreshold;
+      this.#state = "open";
+      this.#congestion.handleUndone(now);
+    }
+    if (this.#state !== "open" && this.#una >= this.#recoveryEnd) {
+      const wasRecovery = this.#state === "recovery";
+      this.#state = "open";
+      if (wasRecovery || !this.#congestion.usesPrr) this.#congestion.handleRecovered(now);
+    }
+    if (lost > 0) this.#enterRecovery(now);
+    sample.inRecovery = this.#state === "recovery";
+    this.#congestion.handleAck(now, sample);
+    if (this.#state === "recovery" && this.#congestion.usesPrr) this.#reduce(sample.delivered);
+    this.#hasProbed = false;
+    this.#setTimer(now);
+    this.#trySend(now);
+  }
+
+  #deliver(now: number, segment: Segment, newest: Segment | undefined): Segment {
+    this.#delivered++;
+    this.#deliveredBytes += segment.length + HEADER_BYTES;
+    this.#deliveredAt = now;
+    if (segment.isInFlight) this.#inFlight--;
+    else if (segment.isLost) this.#lostCount--;
+    segment.isInFlight = false;
+    segment.isLost = false;
+    const rtt = now - segment.sentAt;
+    if (segment.retransmits === 0) {
+      this.#updateRtt(rtt);
+      if (segment.seq < this.#highestSacked) this.#isReordered = true;
+    }
+    this.#highestSacked = Math.max(this.#highestSacked, segment.seq);
+    const isSpurious = segment.retransmits > 0 && rtt < this.#minRtt;
+    if (!isSpurious && segment.sentAt >= this.#rackSentAt) {
+      this.#rackSentAt = segment.sentAt;
+      this.#rackRtt = rtt;
+    }
+    return newest === undefined || segment.sentAt > newest.sentAt ? segment : newest;
+  }
+
+  #updateRtt(rtt: number): void {
+    if (this.#sample.rtt < 0 || rtt < this.#sample.rtt) this.#sample.rtt = rtt;
+    this.#minRtt = Math.min(this.#minRtt, rtt);
+    if (this.#srtt === 0) {
+      this.#srtt = rtt;
+      this.#rttvar = rtt / 2;
+    } else {
+      this.#rttvar += (Math.abs(rtt - this.#srtt) - this.#rttvar) / 4;
+      this.#srtt += (rtt - this.#srtt) / 8;
+    }
+  }
+
+  #sampleRate(now: number, segment: Segment): void {
+    const sample = this.#sample;
+    this.#firstSentAt = segment.sentAt;
+    if (this.#appLimited > 0 && this.#delivered > this.#appLimited) this.#appLimited = 0;
+    const sendInterval = segment.sentAt - segment.firstSentAt;
+    const ackInterval = now - segment.deliveredAt;
+    const interval = Math.max(sendInterval, ackInterval);
+    sample.priorDelivered = segment.delivered;
+    sample.isAppLimited = segment.isAppLimited;
+    if (interval < this.#minRtt) return;
+    sample.rateBytes = (this.#delivered - segment.delivered) * 1500;
+    sample.rateInterval = interval;
+  }
+
+  /** RACK. @returns how many segments it found lost */
+  #detectLoss(now: number): number {
+    if (this.#rackSentAt < 0) return 0;
+    const reorder =
+      this.#sackedCount >= DUPLICATE_ACKS || this.#state !== "open"
+        ? 0
+        : Math.min(this.#minRtt / 4, this.#srtt);
+    let found = 0;
+    let next = Number.POSITIVE_INFINITY;
+    for (const segment of this.#segments) {
+      if (segment.isSacked || segment.isLost) continue;
+      if (segment.sentAt > this.#rackSentAt) continue;
+      if (segment.sentAt === this.#rackSentAt && this.#sackedCount === 0) continue;
+      const left = segment.sentAt + this.#rackRtt + reorder - now;
+      if (left <= 0) {
+        if (segment.isInFlight) this.#inFlight--;
+        segment.isInFlight = false;
+        segment.isLost = true;
+        this.#lostCount++;
+        found++;
+      } else next = Math.min(next, now + left);
+    }
+    this.#reorderAt = next;
+    if (next < Number.POSITIVE_INFINITY) this.#loop.at(next, this, WAKE_REORDER);
+    return found;
+  }
+
+  #enterRecovery(now: number): void {
+    if (this.#state !== "open") return;
+    this.#state = "recovery";
+    this.#recoveryEnd = this.#nxt;
+    this.#priorCwnd = this.#congestion.cwnd;
+    this.#undoCwnd = this.#congestion.cwnd;
+    this.#undoThreshold = this.#congestion.ssthresh;
+    this.#retransmitStamp = -1;
+    this.#prrDelivered = 0;
+    this.#prrOut = 0;
+    this.#congestion.handleRecovery(now, this.#inFlight);
+  }
+
+  #reduce(delivered: number): void {
+    const { ssthresh } = this.#congestion;
+    this.#prrDelivered += delivered;
+    let allowed = 0;
+    if (this.#inFlight > ssthresh) {
+      allowed = Math.ceil((this.#prrDelivered * ssthresh) / this.#priorCwnd) - this.#prrOut;
+    } else {
+      const limit = Math.max(this.#prrDelivered - this.#prrOut, delivered) + 1;
+      allowed = Math.min(ssthresh - this.#inFlight, limit);
+    }
+    if (this.#prrOut === 0) allowed = Math.max(allowed, 1);
+    this.#congestion.cwnd = Math.max(1, this.#inFlight + Math.max(0, allowed));
+  }
+
+  // Timers
+
+  #rto(): number {
+    if (this.#srtt === 0) return 1000;
+    return (this.#srtt + Math.max(MIN_RTO, 4 * this.#rttvar)) * 2 ** this.#backoff;
+  }
+
+  #setTimer(now: number): void {
+    if (this.#inFlight === 0 && this.#lostCount === 0) {
+      this.#retransmitAt = Number.POSITIVE_INFINITY;
+      return;
+    }
+    let wait = this.#rto();
+    if (this.#mayProbe) {
+      const probe = 2 * this.#srtt + (this.#inFlight === 1 ? MIN_RTO : 2);
+      wait = Math.min(wait, probe);
+    }
+    this.#retransmitAt = now + wait;
+    this.#armRetransmit(this.#retransmitAt);
+  }
+
+  get #mayProbe(): boolean {
+    return this.#state === "open" && this.#sackedCount === 0 && !this.#hasProbed && this.#srtt > 0;
+  }
+
+  #armRetransmit(at: number): void {
+    if (this.#retransmitArmed <= at) return;
+    this.#retransmitArmed = at;
+    this.#loop.at(at, this, WAKE_RETRANSMIT);
+  }
+
+  #handleTimer(now: number): void {
+    if (this.#inFlight === 0 && this.#lostCount === 0) return;
+    const [oldest] = this.#segments;
+    const isProbe = this.#mayProbe && now - oldest.sentAt < this.#rto() - 1;
+    if (isProbe) {
+      this.#hasProbed = true;
+      if (this.unsent > 0) this.#sendOne(now);
+      else {
+        const last = this.#segments.at(-1)!;
+        this.#transmit(now, last);
+      }
+      return;
+    }
+    this.timeouts++;
+    this.#backoff = Math.min(this.#backoff + 1, 8);
+    for (const segment of this.#segments) {
+      if (segment.isSacked || segment.isLost) continue;
+      if (segment.isInFlight) this.#inFlight--;
+      segment.isInFlight = false;
+      segment.isLost = true;
+      this.#lostCount++;
+    }
+    if (this.#state !== "loss") this.#congestion.handleTimeout(now);
+    else this.#congestion.cwnd = 1;
+    this.#state = "loss";
+    this.#recoveryEnd = this.#nxt;
+    this.#nextSendAt = Math.min(this.#nextSendAt, now);
+    this.#trySend(now);
+    this.#setTimer(now);
+  }
+}
+
+/** Joins two ends. */
+export function connectTcp(one: TcpEndpoint, other: TcpEndpoint): void {
+  one.peer = other;
+  other.peer = one;
+}
