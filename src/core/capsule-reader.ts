@@ -13,6 +13,7 @@ import {
   MAX_CONTROL_VALUE_BYTES,
   MAX_PAYLOAD_BYTES,
 } from "../wire/capsule.ts";
+import { CAPSULE_RECEIPT } from "../wire/receipt.ts";
 import { readVarint, varintLengthFrom } from "../wire/varint.ts";
 
 /** Results of {@link CapsuleReader.next}. */
@@ -21,7 +22,7 @@ export const READ_CAPSULE = 1;
 export const READ_TOO_LONG = 2;
 
 /** Which types were negotiated, each with those before it: RFC 9297's, the bind draft's, ours. Others are unknown. */
-export type CapsuleSet = "datagram" | "bind" | "extension";
+export type CapsuleSet = "datagram" | "bind" | "extension" | "receipts";
 
 const MAX_HEADER_BYTES = 16;
 const FIRST_CARRY_BYTES = 2048;
@@ -180,7 +181,9 @@ export class CapsuleReader {
       case CAPSULE_CONTEXT_ASSIGN:
       case CAPSULE_SHUTDOWN:
       case CAPSULE_UNREACHABLE:
-        return this.#known === "extension" ? MAX_CONTROL_VALUE_BYTES : -1;
+        return this.#known === "datagram" || this.#known === "bind" ? -1 : MAX_CONTROL_VALUE_BYTES;
+      case CAPSULE_RECEIPT:
+        return this.#known === "receipts" ? MAX_CONTROL_VALUE_BYTES : -1;
       default:
         return -1;
     }
