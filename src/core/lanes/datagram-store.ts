@@ -1,0 +1,150 @@
+/**
+ * Memory of the datagrams that wait for a lane, or are on one and not receipted.
+ *
+ * A payload lies in blocks of 2 KiB, so that one of any length is stored without asking for memory; an entry knows its blocks, and
+ * who still needs them: the queue while it waits, and each lane that carries a copy until that copy is receipted or the lane is gone.
+ * The last to let go frees it. Everything is in typed arrays that grow by doubling and are used again from then on.
+ */
+import { copyBytes } from "../copy-bytes.ts";
+import { grown } from "../grown.ts";
+
+/** A full-sized datagram fits in one. */
+const BLOCK_BYTES = 2048;
+export const NONE = -1;
+
+export class DatagramStore {
+  /** Bytes of payloads held. */
+  bytes = 0;
+
+  /** The next datagram of the same flow that waits. */
+  next = new Int32Array(64);
+  flow = new Int32Array(64);
+  length = new Int32Array(64);
+  context = new Int32Array(64);
+  /** When it came. */
+  time = new Float64Array(64);
+  /** Bits of the lanes that it may go on. */
+  allowed = new Int32Array(64);
+  /** Its number in the session, once it has been sent; -1 before. */
+  sequence = new Int32Array(64);
+  /** Bits of the lanes that hold a copy which is not receipted. */
+  holders = new Int32Array(64);
+  /** 1 when a copy has been receipted. */
+  isDone = new Uint8Array(64);
+  /** 1 when it was sent once more because all its lanes were late. */
+  isHedged = new Uint8Array(64);
+
+  #references = new Int32Array(64);
+  #block = new Int32Array(64);
+  #blocks = new Uint8Array(8 * BLOCK_BYTES);
+  #blockNext = new Int32Array(8);
+  #freeBlock = NONE;
+  #blockCount = 0;
+  #freeEntry = NONE;
+  #entryCount = 0;
+
+  /** Stores a payload, copied, and makes an entry for it with one reference. */
+  add(
+    now: number,
+    flow: number,
+    context: number,
+    allowed: number,
+    data: Uint8Array,
+    offset: number,
+    length: number,
+  ): number {
+    const entry = this.#takeEntry();
+    let first = NONE;
+    let last = NONE;
+    for (let at = 0; at < length; at += BLOCK_BYTES) {
+      const block = this.#takeBlock();
+      copyBytes(data, offset + at, Math.min(BLOCK_BYTES, length - at), this.#blocks, block * BLOCK_BYTES);
+      if (first === NONE) first = block;
+      else this.#blockNext[last] = block;
+      this.#blockNext[block] = NONE;
+      last = block;
+    }
+    this.#block[entry] = first;
+    this.#references[entry] = 1;
+    this.next[entry] = NONE;
+    this.flow[entry] = flow;
+    this.length[entry] = length;
+    this.context[entry] = context;
+    this.time[entry] = now;
+    this.allowed[entry] = allowed;
+    this.sequence[entry] = NONE;
+    this.holders[entry] = 0;
+    this.isDone[entry] = 0;
+    this.isHedged[entry] = 0;
+    this.bytes += length;
+    return entry;
+  }
+
+  /** Copies a payload to `out[at]`. */
+  copyOut(entry: number, out: Uint8Array, at: number): void {
+    let to = at;
+    let left = this.length[entry];
+    for (let block = this.#block[entry]; block !== NONE; block = this.#blockNext[block]) {
+      const size = Math.min(BLOCK_BYTES, left);
+      copyBytes(this.#blocks, block * BLOCK_BYTES, size, out, to);
+      to += size;
+      left -= size;
+    }
+  }
+
+  retain(entry: number): void {
+    this.#references[entry]++;
+  }
+
+  release(entry: number): void {
+    if (--this.#references[entry] > 0) return;
+    for (let block = this.#block[entry]; block !== NONE; ) {
+      const next = this.#blockNext[block];
+      this.#blockNext[block] = this.#freeBlock;
+      this.#freeBlock = block;
+      block = next;
+    }
+    this.bytes -= this.length[entry];
+    this.next[entry] = this.#freeEntry;
+    this.#freeEntry = entry;
+  }
+
+  #takeBlock(): number {
+    const block = this.#freeBlock;
+    if (block !== NONE) {
+      this.#freeBlock = this.#blockNext[block];
+      return block;
+    }
+    if (this.#blockCount === this.#blockNext.length) {
+      const size = this.#blockNext.length * 2;
+      this.#blockNext = grown(this.#blockNext, new Int32Array(size));
+      this.#blocks = grown(this.#blocks, new Uint8Array(size * BLOCK_BYTES));
+    }
+    return this.#blockCount++;
+  }
+
+  #takeEntry(): number {
+    const entry = this.#freeEntry;
+    if (entry !== NONE) {
+      this.#freeEntry = this.next[entry];
+      return entry;
+    }
+    if (this.#entryCount === this.next.length) this.#growEntries(this.next.length * 2);
+    return this.#entryCount++;
+  }
+
+  #growEntries(size: number): void {
+    this.next = grown(this.next, new Int32Array(size));
+    this.flow = grown(this.flow, new Int32Array(size));
+    this.length = grown(this.length, new Int32Array(size));
+    this.context = grown(this.context, new Int32Array(size));
+    this.time = grown(this.time, new Float64Array(size));
+    this.allowed = grown(this.allowed, new Int32Array(size));
+    this.sequence = grown(this.sequence, new Int32Array(size));
+    this.holders = grown(this.holders, new Int32Array(size));
+    this.isDone = grown(this.isDone, new Uint8Array(size));
+    this.isHedged = grown(this.isHedged, new Uint8Array(size));
+    this.#references = grown(this.#references, new Int32Array(size));
+    this.#block = grown(this.#block, new Int32Array(size));
+  }
+}

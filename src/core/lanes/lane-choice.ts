@@ -1,0 +1,78 @@
+/**
+ * Which lane a datagram goes on.
+ *
+ * All lanes share one path, so that the one with the fewest bytes under way is the one that delivers soonest: what MPTCP's ECF (Lim et
+ * al., CoNEXT 2017) and BLEST (Ferlin et al., IFIP Networking 2016) reckon from windows and round trips of unlike paths. As they do, it
+ * rather waits than uses a lane that would deliver later: a late one. A lane with a longer way of its own is charged for it.
+ *
+ * Spreading makes a loss hit few datagrams, but lets datagrams overtake each other when a lane is late. So a flow keeps its lane as
+ * long as no lane has been late for a while and that lane takes what is given to it: over a clean path nothing is reordered.
+ *
+ * The first few of many lanes are *express*: they carry sparse flows and receipts alone, so that a call never stands behind a flood.
+ */
+import { NONE } from "./datagram-store.ts";
+import type { LaneState } from "./lane-state.ts";
+import type { PathDelay } from "./rate/path-delay.ts";
+
+/** Bytes that may be assigned to a lane and not written. */
+const MAX_UNWRITTEN = 65_536;
+
+/** How many of so many lanes are express. */
+export function expressLanes(count: number): number {
+  return count >= 12 ? 3 : count >= 8 ? 2 : count >= 4 ? 1 : 0;
+}
+
+export class LaneChoice {
+  readonly #lanes: readonly LaneState[];
+  readonly #path: PathDelay;
+  /** Bytes per millisecond of the session, by which a lane's longer way is charged. */
+  rate = 0;
+
+  constructor(lanes: readonly LaneState[], path: PathDelay) {
+    this.#lanes = lanes;
+    this.#path = path;
+  }
+
+  canTake(lane: LaneState): boolean {
+    return lane.isUp && !lane.isBusy && lane.unwritten < MAX_UNWRITTEN && !lane.isFull;
+  }
+
+  /** Whether what a lane is given now goes out at once, as far as that can be known. */
+  isPrompt(lane: LaneState): boolean {
+    return !lane.isLate && !lane.isBeyondWindow;
+  }
+
+  /** For a bulk datagram: the best of the lanes that are not express and not late. @returns its index, or -1 to wait */
+  bulk(express: number, allowed: number): number {
+    const best = this.#best(express, this.#lanes.length, allowed);
+    return best === NONE || this.#lanes[best].isLate ? NONE : best;
+  }
+
+  /** For a sparse datagram: the best express lane, or another one where that is late. @returns -1 when no lane can take it */
+  sparse(express: number, allowed: number): number {
+    const fast = this.#best(0, express, allowed);
+    if (fast !== NONE && this.isPrompt(this.#lanes[fast])) return fast;
+    const other = this.#best(express, this.#lanes.length, allowed);
+    if (other === NONE || (fast !== NONE && !this.isPrompt(this.#lanes[other]))) return fast;
+    return other;
+  }
+
+  #best(from: number, end: number, allowed: number): number {
+    let best = NONE;
+    let bestScore = Number.POSITIVE_INFINITY;
+    for (let index = from; index < end; index++) {
+      if ((allowed & (1 << index)) === 0) continue;
+      const lane = this.#lanes[index];
+      if (!this.canTake(lane)) continue;
+      let score = lane.inFlight + this.#path.lag(lane) * this.rate;
+      if (lane.isBeyondWindow) score += 1e9;
+      if (lane.isLate) score += 1e12 - lane.lateSince;
+      // Of equals, the one that was used longest ago.
+      if (score < bestScore || (score === bestScore && lane.usedAt < this.#lanes[best].usedAt)) {
+        best = index;
+        bestScore = score;
+      }
+    }
+    return best;
+  }
+}

@@ -1,0 +1,131 @@
+/**
+ * The rate while nobody fills the queue: that of the bottleneck, and a queue of a millisecond or a few packets.
+ *
+ * The bottleneck's rate is measured, as BBR (Cardwell et al., 2016) does, not searched for by losses; the queue is held at a target
+ * that is larger for who sends less, which makes sessions share evenly, as Copa's (Arun and Balakrishnan, NSDI 2018) does. What
+ * is measured is a round trip old; the queue that the packets sent since will have made is reckoned from it (a Smith predictor, 1957),
+ * so that the loop can be fast without swinging:
+ *
+ *     predicted = standing + what was sent since / capacity − time since
+ *     rate      = capacity × (1 − gain × (predicted − target) / round trip)     while there is a queue
+ *
+ * Without a queue the rate grows: quickly to what is known from before, then for two round trips hardly, then faster and faster (the
+ * plateau of CUBIC, RFC 9438 §4.2), never beyond a quarter more than what the path is proved to take. A queue too short for delay to
+ * tell is noticed by a surge of losses.
+ */
+import type { Interval, Measures } from "./measures.ts";
+
+const PACKET_BYTES = 1_250;
+const MIN_TARGET_MS = 1;
+const MAX_TARGET_MS = 8;
+const TARGET_PACKETS = 2;
+const GAIN = 0.6;
+const MIN_RTT_MS = 20;
+/** Of the rate, at most so much is given up for a queue. */
+const MAX_CUT = 0.6;
+/** How far a sample of the capacity is followed; one that says less by far, and again. */
+const FOLLOW = 0.2;
+const FOLLOW_FALL = 0.5;
+const FALL = 0.85;
+/** How far what is known follows one that is higher, or lower. */
+const REMEMBER = 0.2;
+const FORGET = 0.03;
+/** Growth per interval, up to what is known and beyond. */
+const RETURN = 1.1;
+const CREEP = 0.005;
+const CREEP_TICKS = 4;
+const ACCELERATION = 1.6;
+const MAX_GROWTH = 0.25;
+const SLACK = 1.05;
+/** A rate below this share of what is delivered cannot be right. */
+const DELIVERED_SHARE = 0.9;
+const BACK_OFF = 0.95;
+const BACK_OFF_FLOOR = 0.85;
+/** Shares of late lanes from which losses tell of a queue that overflows. */
+const CROWD = 0.45;
+const BLIND_CROWD = 0.6;
+
+export class DelayMode {
+  /** Bytes per millisecond: what to send, what the bottleneck takes, and what it took before. */
+  rate = 0;
+  capacity = 0;
+  /** How long a packet that is sent now will stand. */
+  predicted = 0;
+  #known = 0;
+  /** Intervals in a row in which the rate grew. */
+  #growing = 0;
+  #falls = 0;
+
+  begin(capacity: number): void {
+    this.rate = capacity;
+    this.capacity = capacity;
+    this.#known = capacity;
+    this.#growing = 0;
+    this.#falls = 0;
+  }
+
+  tick(interval: Interval, measures: Measures): void {
+    const { hasSamples, isLimited, lateShare } = interval;
+    const isCrowd =
+      (measures.surges && lateShare > CROWD) || (!hasSamples && isLimited && lateShare > BLIND_CROWD);
+    if (hasSamples) this.#follow(interval, measures, isCrowd);
+    if (isCrowd) this.#backOff(measures);
+  }
+
+  #follow(interval: Interval, measures: Measures, isCrowd: boolean): void {
+    const { standing } = measures;
+    const target = targetFor(this.rate);
+    this.#learn(interval.isLimited, measures, target);
+    const since = interval.now - measures.sentAt;
+    const sent = (interval.sentBytes - measures.sentBytes) / this.capacity;
+    this.predicted = Math.max(0, standing + sent - since);
+    if (standing > target || this.predicted > target) {
+      // A queue that is only predicted does not end the growth: it is on its way to be proved.
+      if (standing > target) this.#growing = 0;
+      const error = (target - this.predicted) / Math.max(MIN_RTT_MS, measures.minRtt);
+      this.rate = this.capacity * (1 + Math.max(-MAX_CUT, Math.min(0, GAIN * error)));
+    } else if (interval.isLimited && !isCrowd) this.#grow(measures);
+  }
+
+  #learn(isLimited: boolean, { capacity, proved, standing, delivery }: Measures, target: number): void {
+    const isQueue = standing > target + 3;
+    if (capacity === 0) {
+      if (proved > this.capacity) this.capacity += 0.6 * (proved - this.capacity);
+    } else {
+      this.#known += (capacity > this.#known ? REMEMBER : FORGET) * (capacity - this.#known);
+      const isFall = isQueue && capacity < FALL * this.capacity;
+      this.#falls = isFall ? this.#falls + 1 : 0;
+      if (isFall) this.capacity += (this.#falls > 1 ? FOLLOW_FALL : FOLLOW) * (capacity - this.capacity);
+      else if (isLimited || isQueue || capacity > this.capacity) {
+        // While the application limits, less arrives than could: only more is news, as in BBR.
+        this.capacity += FOLLOW * (Math.min(capacity, (1 + MAX_GROWTH) * this.capacity) - this.capacity);
+      }
+    }
+    this.capacity = Math.max(this.capacity, DELIVERED_SHARE * delivery);
+  }
+
+  #grow(measures: Measures): void {
+    this.rate = Math.max(this.rate, this.capacity);
+    if (this.rate < 0.95 * this.#known) this.rate = Math.min(this.rate * RETURN, 0.97 * this.#known);
+    else {
+      const beyond = Math.max(0, ++this.#growing - CREEP_TICKS);
+      this.rate *= 1 + Math.min(MAX_GROWTH, CREEP * ACCELERATION ** beyond);
+    }
+    this.rate = Math.min(this.rate, (1 + MAX_GROWTH) * Math.max(this.capacity, measures.proved));
+    this.capacity = Math.max(this.capacity, this.rate / SLACK);
+    this.#known = Math.max(this.#known, this.rate / SLACK);
+  }
+
+  #backOff({ delivery }: Measures): void {
+    this.#growing = 0;
+    if (delivery === 0 || this.rate <= BACK_OFF_FLOOR * delivery) return;
+    this.rate *= BACK_OFF;
+    this.capacity = Math.min(this.capacity, this.rate * SLACK);
+    this.#known = Math.min(this.#known, this.rate * RETURN);
+  }
+}
+
+/** How long packets are to stand in the queue, for a session that sends so much. */
+export function targetFor(rate: number): number {
+  return Math.min(MAX_TARGET_MS, Math.max(MIN_TARGET_MS, 0.5 + (TARGET_PACKETS * PACKET_BYTES) / rate));
+}

@@ -1,0 +1,119 @@
+import { CapsuleReader, READ_CAPSULE } from "../../../src/core/capsule-reader.ts";
+import { Counters } from "../../../src/core/counters.ts";
+import { DatagramStore } from "../../../src/core/lanes/datagram-store.ts";
+import { FlowTable } from "../../../src/core/lanes/flow-table.ts";
+import { ANY_LANE, LaneScheduler } from "../../../src/core/lanes/scheduler.ts";
+import { CAPSULE_DATAGRAM, readNumbers } from "../../../src/wire/capsule.ts";
+import { CAPSULE_RECEIPT, readSequence, SEQUENCE_BYTES } from "../../../src/wire/receipt.ts";
+import type { End, EndOptions } from "./end.ts";
+import type { Wakeable } from "./event-loop.ts";
+import type { TcpEndpoint } from "./tcp.ts";
+
+const BATCH_BYTES = 131_072;
+
+/** One end of a session as a host drives it: a batch for each lane, lent while its connection does not take it. */
+export class ScheduledLanes implements End, Wakeable {
+  onDatagram: End["onDatagram"] = () => {};
+  readonly scheduler: LaneScheduler;
+  readonly counters = new Counters();
+  readonly #options: EndOptions;
+  readonly #lanes: HostLane[];
+  readonly #numbers: number[] = [0];
+  #armedFor = Number.POSITIVE_INFINITY;
+
+  constructor(options: EndOptions) {
+    this.#options = options;
+    this.scheduler = new LaneScheduler({
+      store: new DatagramStore(),
+      flows: new FlowTable(),
+      counters: this.counters,
+      queueBytes: 1_048_576,
+      inFlightBytes: 16_777_216,
+      ageBudgetMs: options.age,
+    });
+    this.#lanes = options.lanes.map((tcp, index) => {
+      tcp.events = {
+        onRead: (now, chunk, length) => this.#read(now, index, chunk, length),
+        onWritable: (now) => this.#written(now, index),
+      };
+      this.scheduler.laneUp(0, index, index * 1000);
+      return { tcp, batch: new Uint8Array(BATCH_BYTES), at: 0, end: 0, reader: new CapsuleReader(true) };
+    });
+  }
+
+  send(now: number, flow: number, data: Uint8Array): void {
+    this.scheduler.push(now, flow, flow, ANY_LANE, data, 0, data.length);
+    this.#turn(now);
+  }
+
+  describe(): string {
+    const { mode, bitsPerSecond, minRttMs, standingMs, lanesLate, timesLate, frames, copies, hedges } =
+      this.scheduler.stats;
+    return `${mode} r=${(bitsPerSecond / 1e6).toFixed(2)} dq=${standingMs.toFixed(1)} rtt=${minRttMs.toFixed(1)} late=${lanesLate}/${timesLate} frames=${frames} copies=${copies} hedges=${hedges} aged=${this.counters.drops.age}`;
+  }
+
+  wake(now: number): void {
+    if (now < this.#armedFor) return;
+    this.#armedFor = Number.POSITIVE_INFINITY;
+    this.#turn(now);
+  }
+
+  #turn(now: number): void {
+    const dirty = this.scheduler.dispatch(now);
+    for (let index = 0; index < this.#lanes.length; index++) {
+      if ((dirty & (1 << index)) !== 0) this.#pump(now, index);
+    }
+    // Timers of a host count whole milliseconds.
+    const next = this.scheduler.nextTimeout(now);
+    if (next === Number.POSITIVE_INFINITY) return;
+    const at = Math.max(next, now + 1);
+    if (at >= this.#armedFor) return;
+    this.#armedFor = at;
+    this.#options.loop.at(at, this);
+  }
+
+  #pump(now: number, index: number): void {
+    const lane = this.#lanes[index];
+    if (lane.at < lane.end) return;
+    lane.at = 0;
+    lane.end = this.scheduler.fill(now, index, lane.batch, 0);
+    this.#write(lane);
+    this.scheduler.setBusy(index, lane.at < lane.end);
+  }
+
+  #write(lane: HostLane): void {
+    if (lane.at < lane.end) lane.at += lane.tcp.write(lane.batch, lane.at, lane.end);
+  }
+
+  #written(now: number, index: number): void {
+    const lane = this.#lanes[index];
+    this.#write(lane);
+    if (lane.at < lane.end) return;
+    this.scheduler.setBusy(index, false);
+    this.#turn(now);
+  }
+
+  #read(now: number, index: number, chunk: Uint8Array, length: number): void {
+    const { reader } = this.#lanes[index];
+    for (let at = 0; reader.next(chunk, at, length) === READ_CAPSULE; at = reader.offset) {
+      const { data, valueOffset, valueEnd } = reader;
+      if (reader.type === CAPSULE_RECEIPT) {
+        if (!this.scheduler.handleReceipt(now, data, valueOffset, valueEnd)) throw new Error("malformed");
+      } else if (reader.type === CAPSULE_DATAGRAM) {
+        const sequence = readNumbers(data, valueOffset, valueEnd, 1, this.#numbers);
+        if (!this.scheduler.handleSequenced(now, index, readSequence(data, sequence))) continue;
+        const payload = sequence + SEQUENCE_BYTES;
+        this.onDatagram(now, this.#numbers[0], data, payload, valueEnd - payload);
+      }
+    }
+    this.#turn(now);
+  }
+}
+
+interface HostLane {
+  readonly tcp: TcpEndpoint;
+  readonly batch: Uint8Array;
+  at: number;
+  end: number;
+  readonly reader: CapsuleReader;
+}

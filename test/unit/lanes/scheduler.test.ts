@@ -1,0 +1,133 @@
+import { describe, expect, it } from "vitest";
+import { CapsuleReader, READ_CAPSULE } from "../../../src/core/capsule-reader.ts";
+import { Counters } from "../../../src/core/counters.ts";
+import { DatagramStore } from "../../../src/core/lanes/datagram-store.ts";
+import { FlowTable } from "../../../src/core/lanes/flow-table.ts";
+import { ANY_LANE, LaneScheduler } from "../../../src/core/lanes/scheduler.ts";
+import { CAPSULE_RECEIPT, readSequence } from "../../../src/wire/receipt.ts";
+
+const BULK = 1;
+
+function makeEnd(lanes: number) {
+  const counters = new Counters();
+  const store = new DatagramStore();
+  const scheduler = new LaneScheduler({
+    store,
+    flows: new FlowTable(),
+    counters,
+    queueBytes: 1_048_576,
+    inFlightBytes: 1_048_576,
+    ageBudgetMs: 20,
+  });
+  for (let lane = 0; lane < lanes; lane++)
+    scheduler.laneUp(0, lane, 65_530 + lane > 65_535 ? lane : 65_530 + lane);
+  return { scheduler, counters, store };
+}
+
+function push(end: ReturnType<typeof makeEnd>, now: number, flow: number, count: number, allowed = ANY_LANE) {
+  for (let i = 0; i < count; i++) end.scheduler.push(now, flow, 2, allowed, new Uint8Array(1200), 0, 1200);
+}
+
+/** What each lane writes now. */
+function write(end: ReturnType<typeof makeEnd>, now: number): { lane: number; bytes: Uint8Array }[] {
+  const out = new Uint8Array(131_072);
+  const written: { lane: number; bytes: Uint8Array }[] = [];
+  const dirty = end.scheduler.dispatch(now);
+  for (let lane = 0; lane < 32; lane++) {
+    if ((dirty & (1 << lane)) === 0) continue;
+    written.push({ lane, bytes: out.slice(0, end.scheduler.fill(now, lane, out, 0)) });
+  }
+  return written;
+}
+
+/** Takes in what a lane brought. @returns the sequence numbers of the datagrams that are not copies */
+function read(end: ReturnType<typeof makeEnd>, now: number, lane: number, bytes: Uint8Array): number[] {
+  const reader = new CapsuleReader(true);
+  const fresh: number[] = [];
+  for (let at = 0; reader.next(bytes, at, bytes.length) === READ_CAPSULE; at = reader.offset) {
+    const { data, valueOffset, valueEnd } = reader;
+    if (reader.type === CAPSULE_RECEIPT) {
+      expect(end.scheduler.handleReceipt(now, data, valueOffset, valueEnd)).toBe(true);
+    } else {
+      const sequence = readSequence(data, valueOffset + 1);
+      if (end.scheduler.handleSequenced(now, lane, sequence)) fresh.push(sequence);
+    }
+  }
+  return fresh;
+}
+
+describe("LaneScheduler", () => {
+  it("keeps a bulk flow on one lane while no lane is late", () => {
+    const end = makeEnd(8);
+    push(end, 0, BULK, 12);
+    write(end, 0);
+    const used = new Set<number>();
+    for (let now = 5; now < 20; now += 5) {
+      push(end, now, BULK, 1);
+      for (const { lane } of write(end, now)) used.add(lane);
+    }
+    expect(used.size).toBe(1);
+  });
+
+  it("sends a sparse datagram on two lanes, and delivers it once", () => {
+    const [one, other] = [makeEnd(8), makeEnd(8)];
+    push(one, 0, 0, 1);
+    const written = write(one, 0);
+    expect(written.length).toBe(2);
+    const fresh = written.flatMap(({ lane, bytes }) => read(other, 25, lane, bytes));
+    expect(fresh).toEqual([0]);
+    expect(other.scheduler.stats.duplicates).toBe(1);
+  });
+
+  it("lets go of all memory once receipts have come", () => {
+    const [one, other] = [makeEnd(4), makeEnd(4)];
+    push(one, 0, 0, 3);
+    for (const { lane, bytes } of write(one, 0)) read(other, 25, lane, bytes);
+    expect(one.store.bytes).toBe(3600);
+    for (const { lane, bytes } of write(other, other.scheduler.nextTimeout(25))) read(one, 51, lane, bytes);
+    expect(one.store.bytes).toBe(0);
+    expect(one.scheduler.stats.minRttMs).toBeCloseTo(50, 1);
+  });
+
+  it("sends what only a dead lane had once more, and nothing twice that another lane has too", () => {
+    const end = makeEnd(4);
+    push(end, 0, 0, 1);
+    const [first, second] = write(end, 0);
+    end.scheduler.laneDown(1, first.lane);
+    expect(write(end, 1)).toEqual([]);
+    end.scheduler.laneDown(2, second.lane);
+    expect(end.scheduler.stats.hedges).toBeLessThanOrEqual(1);
+    expect(end.scheduler.stats.lanesUp).toBe(2);
+  });
+
+  it("gives a datagram only to lanes that carried the registration of its context", () => {
+    const end = makeEnd(8);
+    push(end, 0, BULK, 20, 1 << 5);
+    expect(write(end, 0).map(({ lane }) => lane)).toEqual([5]);
+  });
+
+  it("asks for no timer while there is nothing to do, and for none under a millisecond from now", () => {
+    const end = makeEnd(4);
+    expect(end.scheduler.nextTimeout(0)).toBe(Number.POSITIVE_INFINITY);
+    push(end, 0, BULK, 200);
+    write(end, 0);
+    expect(end.scheduler.nextTimeout(0)).toBeGreaterThanOrEqual(1);
+  });
+
+  it("drops what waits longer than its age, and counts it", () => {
+    const end = makeEnd(0);
+    push(end, 0, BULK, 5);
+    end.scheduler.expire(500);
+    expect(end.counters.drops.age).toBe(5);
+    expect(end.store.bytes).toBe(0);
+  });
+
+  it("survives receipts that cannot be true", () => {
+    const end = makeEnd(2);
+    push(end, 0, BULK, 5);
+    write(end, 0);
+    const lie = Uint8Array.of(0, 0, 0, 0, 0, 0xff, 0xff, 0, 1, 0x40, 0, 0, 200, 0, 9, 0);
+    expect(end.scheduler.handleReceipt(1, lie, 0, lie.length)).toBe(true);
+    expect(end.scheduler.handleReceipt(1, lie, 0, 3)).toBe(false);
+  });
+});

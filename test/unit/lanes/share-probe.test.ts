@@ -1,0 +1,33 @@
+import { describe, expect, it } from "vitest";
+import { ShareProbe } from "../../../src/core/lanes/rate/share-probe.ts";
+
+/** What a pause of 10 ms from 100 on says, where packets stood 40 ms before it and so long after it. */
+function judge(after: number): number {
+  const probe = new ShareProbe();
+  probe.begin(100, 10, 2_500, 50);
+  probe.note(100, 40, 1_000_000);
+  probe.note(110, after, 1_000_000);
+  expect(probe.judge(200, 120, 2_500)).toBe(true);
+  return probe.others;
+}
+
+describe("ShareProbe", () => {
+  it("says that nobody else is there when the queue becomes shorter by the pause", () => {
+    expect(judge(30)).toBe(0);
+  });
+
+  it("says that others have half of the link when it becomes shorter by half of that", () => {
+    expect(judge(35)).toBe(0.5);
+  });
+
+  it("says that others have all of it when the pause changes nothing", () => {
+    expect(judge(40)).toBe(1);
+  });
+
+  it("says nothing where no frame was sent just before", () => {
+    const probe = new ShareProbe();
+    probe.begin(100, 10, 2_500, 50);
+    probe.note(110, 30, 1_000_000);
+    expect(probe.judge(200, 120, 2_500)).toBe(false);
+  });
+});
