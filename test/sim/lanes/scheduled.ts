@@ -37,7 +37,13 @@ export class ScheduledLanes implements End, Wakeable {
         onWritable: (now) => this.#written(now, index),
       };
       this.scheduler.laneUp(0, index, index * 1000);
-      return { tcp, batch: new Uint8Array(BATCH_BYTES), at: 0, end: 0, reader: new CapsuleReader(true) };
+      return {
+        tcp,
+        batch: new Uint8Array(BATCH_BYTES),
+        at: 0,
+        end: 0,
+        reader: new CapsuleReader("receipts"),
+      };
     });
   }
 

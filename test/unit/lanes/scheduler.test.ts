@@ -42,7 +42,7 @@ function write(end: ReturnType<typeof makeEnd>, now: number): { lane: number; by
 
 /** Takes in what a lane brought. @returns the sequence numbers of the datagrams that are not copies */
 function read(end: ReturnType<typeof makeEnd>, now: number, lane: number, bytes: Uint8Array): number[] {
-  const reader = new CapsuleReader(true);
+  const reader = new CapsuleReader("receipts");
   const fresh: number[] = [];
   for (let at = 0; reader.next(bytes, at, bytes.length) === READ_CAPSULE; at = reader.offset) {
     const { data, valueOffset, valueEnd } = reader;
