@@ -109,6 +109,7 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
       case CAPSULE_COMPRESSION_CLOSE: {
         const slot = this.#parts.contextById.get(first);
         if (slot !== undefined) this.#handleContextAnswer(now, slot, type === CAPSULE_COMPRESSION_ACK);
+        else if (isServersId(first)) this.#parts.renewBeforeIdsRunOut(now, first);
         break;
       }
       case CAPSULE_CONTEXT_ASSIGN: {

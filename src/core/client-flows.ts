@@ -336,22 +336,25 @@ export class ClientFlows {
   giveNewIds(): void {
     const associations = this.#parts.associations;
     const before = this.#parts.contextById;
+    // What does not go on leaves under its old id, which may be another's new one.
+    for (let slot = 0; slot < associations.used; slot++) {
+      if (associations.state[slot] === ASSOCIATION_CLOSING) this.forget(slot, "new session");
+    }
+    for (const [id, slot] of [...before]) {
+      if (isServersId(id) || this.#parts.contexts.state[slot] === CONTEXT_REFUSED) this.releaseContext(slot);
+    }
     this.#parts.contextById = new Map();
     this.#parts.associationById = new Map();
     this.#parts.nextAssociationId = 1;
     this.#parts.nextContextId = 2;
     for (let slot = 0; slot < associations.used; slot++) {
-      if (associations.state[slot] === ASSOCIATION_CLOSING) this.forget(slot, "new session");
       if (associations.state[slot] !== ASSOCIATION_OPEN) continue;
       associations.wireId[slot] = this.#parts.nextAssociationId++;
       this.#parts.associationById.set(associations.wireId[slot], slot);
     }
-    for (const [id, slot] of before) {
-      if (isServersId(id) || this.#parts.contexts.state[slot] === CONTEXT_REFUSED) this.releaseContext(slot);
-      else {
-        this.#parts.contexts.handle(slot, "new session");
-        this.#numberContext(slot);
-      }
+    for (const slot of before.values()) {
+      this.#parts.contexts.handle(slot, "new session");
+      this.#numberContext(slot);
     }
   }
 }

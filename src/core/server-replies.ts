@@ -1,5 +1,5 @@
 import type { UnreachableKind } from "../wire/capsule.ts";
-import { encodeContextAssign, encodeUnreachable } from "../wire/capsule.ts";
+import { encodeCompressionClose, encodeContextAssign, encodeUnreachable } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { copyAddress } from "../wire/socket-address.ts";
 import type { BoundIds } from "./plain-tunnels.ts";
@@ -127,13 +127,15 @@ export class ServerReplies {
       this.#parts.counters.drops.filtered += count;
       return NONE;
     }
-    const isAnswer = this.#table.contexts.findResolved(association, addresses, offset, length) !== NONE;
-    if (!this.#flows.makeRoomForSenderContext(now, session, isAnswer)) {
-      this.#parts.counters.drops.context_limit += count;
-      return NONE;
-    }
     const id = session.nextContextId;
     if (id > this.#parts.maxId) {
+      this.#parts.counters.drops.context_limit += count;
+      // The client may not have heard of those before, and replaces the session when it hears of this one.
+      if (session.unknown.shallAnswer(now, id)) this.#parts.port.send(connection, encodeCompressionClose(id));
+      return NONE;
+    }
+    const isAnswer = this.#table.contexts.findResolved(association, addresses, offset, length) !== NONE;
+    if (!this.#flows.makeRoomForSenderContext(now, session, isAnswer)) {
       this.#parts.counters.drops.context_limit += count;
       return NONE;
     }

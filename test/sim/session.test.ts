@@ -752,6 +752,57 @@ describe("a session whose ids run out", () => {
     expect(payloads(network)).toHaveLength(strangers + 1);
   });
 
+  it("keeps the association whose new id was that of one that is being closed", () => {
+    const network = started({ ...few, latencyMs: 30 });
+    const [call, closing] = [open(network, false), open(network, false)];
+    network.send(closing, "192.0.2.1:53", "takes id 1");
+    network.send(call, "192.0.2.9:5060", "takes id 2, and 1 in the new session");
+    network.advance(100);
+    const isConnecting = () => network.clientEvents.at(-1)?.kind === "connect";
+    for (let i = 0; !isConnecting() && i < maxId; i++) {
+      const association = open(network);
+      network.send(association, `192.0.2.1:${1_000 + i}`, "");
+      network.settle();
+      if (isConnecting()) break;
+      network.advance(100);
+      network.client.closeAssociation(network.now, association);
+    }
+    expect(isConnecting()).toBe(true);
+    network.advance(20);
+    network.client.closeAssociation(network.now, closing);
+    for (let i = 0; !isRenewed(network) && i < 100; i++) network.advance(1);
+    expect(isRenewed(network)).toBe(true);
+    network.send(call, "192.0.2.9:5060", "still there");
+    network.advance(5_000);
+    // Another port of the same host answers: only the association that sent to it hears that.
+    for (let slot = 0; slot < 300; slot++) network.receive(slot, "192.0.2.9:9999", "from another port");
+    network.advance(1_000);
+    expect(payloads(network).filter((payload) => payload === "from another port")).toHaveLength(1);
+  });
+
+  it("is replaced when the server has used up its ids and the client heard of none", () => {
+    const network = started({
+      client: { maxId },
+      server: { maxId, filtering: "endpoint-independent" },
+      latencyMs: 30,
+    });
+    const call = open(network, false);
+    network.send(call, "192.0.2.9:5060", "hello");
+    network.advance(200);
+    for (let i = 0; i < maxId / 2; i++) network.receive(0, `198.51.100.7:${1_000 + i}`, "lost with the lane");
+    network.cutConnections();
+    network.advance(1_000);
+    expect(network.clientEvents.at(-1)?.kind).toBe("session-resumed");
+    const before = network.server.contexts.size;
+    network.receive(0, "198.51.100.8:1000", "the first without an id");
+    expect(network.server.contexts.size).toBe(before);
+    network.advance(1_000);
+    expect(isRenewed(network)).toBe(true);
+    network.send(call, "192.0.2.9:5060", "hello again");
+    network.advance(5_000);
+    expect(payloads(network).at(-1)).toBe("hello again");
+  });
+
   it("is resumed if it is lost meanwhile, and replaced then", () => {
     const network = started(few);
     const call = open(network, false);
