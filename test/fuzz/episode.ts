@@ -1,7 +1,7 @@
 import { seededRandom } from "../unit/random.ts";
 import { ACTIONS } from "./actions.ts";
 import { bringToAgreement } from "./agreement.ts";
-import { FuzzFailure } from "./failure.ts";
+import { check, FuzzFailure } from "./failure.ts";
 import { withinMs } from "./guard.ts";
 import type { Settings } from "./settings.ts";
 import { drawSettings } from "./settings.ts";
@@ -68,10 +68,12 @@ function endAll(world: World): void {
     for (const association of [...host.open]) world.closeAssociation(host, association);
   }
   world.exchange();
-  for (const { core } of clients) {
-    if (core.associationCount > 0 || core.contexts.size > 0) {
-      throw new FuzzFailure("a client keeps what has ended", `${core.contexts.size} contexts`);
-    }
+  for (const host of clients) {
+    const { associationCount, contexts } = host.core;
+    check(associationCount + contexts.size === 0, "a client keeps what has ended");
+    const slots = host.flows.length;
+    const association = world.openAssociation(host, false);
+    check(association < Math.max(1, slots), "slots of associations are not used again, at a client");
   }
   for (const host of clients) world.closeClient(host);
   world.exchange();

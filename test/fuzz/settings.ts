@@ -101,6 +101,7 @@ export function drawSettings(seed: number, random: () => number, usual: readonly
   const { theme: main } = pick(...usual);
   const maxAssociations = pick(1, 2, 4, 8, 16);
   const maxContexts = isTight ? pick(4, 8, 16, 64) : 4_096;
+  const most = Math.max(maxContexts, maxAssociations);
   // A server takes what its clients may ask for, also while it has not heard of what ended.
   const maxAssociationsPerSession = pick(2, 4) * maxAssociations;
   return {
@@ -119,7 +120,7 @@ export function drawSettings(seed: number, random: () => number, usual: readonly
     pipeBytes: pick(1, 64, 4_096, 65_536),
     maxAssociations,
     maxContexts,
-    maxId: isTight ? pick(undefined, 16 * Math.max(maxContexts, maxAssociations), 2_000) : undefined,
+    maxId: isTight ? pick(undefined, 4 * most + 8, 4 * most + 8, 16 * most) : undefined,
     clientIdleMs: pick(5_000, 60_000),
     clientActiveIdleMs: pick(10_000, 300_000),
     serverIdleMs: pick(20_000, 600_000, 1_200_000),

@@ -9,6 +9,8 @@ const NONE = -1;
 const LARGEST_ID = 0x3fff_ffff;
 /** PROTOCOL.md §4.3. */
 const PATIENCE_MS = 15_000;
+/** Five minutes, and the grain of the lists of idle contexts. */
+const CONTEXT_IDLE_MS = 301_000;
 
 /** What must hold whatever has happened; cheap enough for every step. */
 export function checkBounds(world: World): void {
@@ -62,7 +64,7 @@ export function checkTables(world: World): void {
 
 function checkClient(host: ClientHost, world: World): void {
   const { core } = host;
-  const highest = checkContexts(core.contexts, core.contexts.size);
+  const highest = checkContexts(core.contexts, core.contexts.size, world.settings.maxContexts);
   const wireIds = new Set<number>();
   for (let association = 0; association <= highest; association++) {
     if (core.contexts.first(association) === NONE) continue;
@@ -79,6 +81,7 @@ function checkClient(host: ClientHost, world: World): void {
   }
   const ids = new Set<number>();
   for (const slot of liveContexts(core.contexts)) {
+    checkIdle(core.contexts, slot, world.clientNow);
     const id = core.contexts.id[slot];
     check(id > 0 && id <= LARGEST_ID, "a context's id is out of its range", () => `${id}`);
     check(!ids.has(id), "two contexts have one id", () => `${id}`);
@@ -88,9 +91,12 @@ function checkClient(host: ClientHost, world: World): void {
 
 function checkServer(world: World): void {
   const { server } = world;
-  const highest = checkContexts(server.contexts, server.contexts.size);
+  const { maxSessions, maxContextsPerSession, maxServerAssociations } = world.settings;
+  const highest = checkContexts(server.contexts, server.contexts.size, maxSessions * maxContextsPerSession);
   let associations = 0;
   const end = Math.max(highest + 1, world.serverFlows.length, world.generations.length);
+  // What ends in one call has its slots until the host hears of it.
+  check(end <= maxServerAssociations + 256, "slots of associations are not used again, at the server");
   for (let association = 0; association < end + 64; association++) {
     const source = server.source(association);
     if (source !== undefined) associations++;
@@ -99,6 +105,14 @@ function checkServer(world: World): void {
     const flow = world.serverFlows[association] ?? NONE;
     check(flow < 0 || flowOf(source) === flow, "an association's source changed");
   }
+  let senders = 0;
+  for (const slot of liveContexts(server.contexts)) {
+    if (server.contexts.id[slot] % 2 === 0) continue;
+    senders++;
+    checkIdle(server.contexts, slot, world.now);
+  }
+  const mostSenders = server.sessionCount * Math.ceil(maxContextsPerSession / 2);
+  check(senders <= mostSenders, "senders have too many contexts", () => `${senders}`);
   check(
     associations === server.associationCount,
     "the server counts associations wrongly",
@@ -106,8 +120,14 @@ function checkServer(world: World): void {
   );
 }
 
-/** @returns the highest association that has one */
-function checkContexts(contexts: ContextTable, size: number): number {
+/** Each end closes its idle contexts. */
+function checkIdle(contexts: ContextTable, slot: number, now: number): void {
+  const idleMs = now - contexts.idle.lastUsed(slot);
+  check(idleMs <= CONTEXT_IDLE_MS, "an idle context is kept", () => `for ${idleMs} ms`);
+}
+
+/** @param most  bound of slots. @returns the highest association that has one */
+function checkContexts(contexts: ContextTable, size: number, most: number): number {
   let live = 0;
   let highest = NONE;
   for (let slot = 0; slot < contexts.address.length; slot++) {
@@ -123,6 +143,11 @@ function checkContexts(contexts: ContextTable, size: number): number {
       "the context that is found for an address is another's",
     );
   }
+  check(
+    contexts.address.length <= most,
+    "slots of contexts are not used again",
+    () => `${contexts.address.length}`,
+  );
   check(live === size, "contexts are counted wrongly", () => `${size} instead of ${live}`);
   let linked = 0;
   for (let association = 0; association <= highest; association++) {
