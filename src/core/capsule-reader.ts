@@ -84,11 +84,12 @@ export class CapsuleReader {
         if (status >= 0) return status;
         continue;
       }
-      const headerLength = headerLengthAt(chunk, at, end);
-      if (headerLength < 0) return this.#keep(chunk, at, end);
+      const lengthAt = at + varintLengthFrom(chunk[at]);
+      if (lengthAt >= end) return this.#keep(chunk, at, end);
+      const valueOffset = lengthAt + varintLengthFrom(chunk[lengthAt]);
+      if (valueOffset > end) return this.#keep(chunk, at, end);
       const type = readVarint(chunk, at);
-      const valueOffset = at + headerLength;
-      const length = readVarint(chunk, at + varintLengthFrom(chunk[at]));
+      const length = readVarint(chunk, lengthAt);
       const limit = this.#limit(type);
       this.offset = at;
       if (limit < 0) {

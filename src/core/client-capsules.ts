@@ -64,19 +64,25 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
       }
       return;
     }
-    const association = this.#parts.contexts.association[context];
-    this.#parts.contexts.idle.refresh(now, context);
-    this.#parts.associations.handleAnswer(now, association);
-    this.#parts.counters.datagramsIn++;
-    this.#parts.counters.bytesIn += end - payload;
-    this.#parts.received.add(association, context, payload, end - payload);
+    const { contexts, associations, counters, received } = this.#parts;
+    const association = contexts.association[context];
+    const length = end - payload;
+    contexts.idle.refresh(now, context);
+    associations.handleAnswer(now, association);
+    counters.datagramsIn++;
+    counters.bytesIn += length;
+    received.add(association, context, payload, length);
   }
 
   #contextOfDatagram(lane: Lane, id: number): number | undefined {
-    const former = this.#parts.former;
-    if (former === undefined || !former.lanes.includes(lane)) return this.#parts.contextById.get(id);
+    const { former, contexts, received, contextById } = this.#parts;
+    if (former === undefined || !former.lanes.includes(lane)) {
+      // Most follow one of their own context.
+      const last = received.lastContext;
+      return last !== NONE && contexts.id[last] === id ? last : contextById.get(id);
+    }
     const slot = former.contextById.get(id);
-    const isSame = slot !== undefined && former.generation[slot] === this.#parts.contexts.generation[slot];
+    const isSame = slot !== undefined && former.generation[slot] === contexts.generation[slot];
     return isSame ? slot : undefined;
   }
 

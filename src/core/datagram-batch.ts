@@ -22,6 +22,11 @@ export class DatagramBatch {
     return this.count === this.offset.length;
   }
 
+  /** Context of the last datagram, or -1. No context ends while the batch holds its datagrams. */
+  get lastContext(): number {
+    return this.count === 0 ? -1 : this.context[this.count - 1];
+  }
+
   add(association: number, context: number, offset: number, length: number): void {
     const index = this.count++;
     this.association[index] = association;

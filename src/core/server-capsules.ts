@@ -53,7 +53,11 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     end: number,
   ): void {
     const session = connection.session!;
-    let slot = session.contextById.get(id);
+    const { contexts } = this.#table;
+    const { outgoing, counters } = this.#parts;
+    // Most follow one of their own context.
+    const last = outgoing.lastContext;
+    let slot = last !== NONE && contexts.id[last] === id ? last : session.contextById.get(id);
     let at = payload;
     if (slot === undefined) {
       if (id === 0 && session.kind === "bound") {
@@ -61,7 +65,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
         return;
       }
       if (id === 0 || id !== session.bound?.uncompressed) {
-        this.#parts.counters.drops.unknown_context++;
+        counters.drops.unknown_context++;
         if (session.kind === "native" && id <= this.#parts.maxId && session.unknown.shallAnswer(now, id)) {
           // Alone it would refuse a context that its client has no answer for yet.
           this.#parts.port.send(connection, encodeCompressionAck(id));
@@ -80,19 +84,20 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     }
     const length = end - at;
     if (length > MAX_DATAGRAM_BYTES) {
-      this.#parts.counters.drops.too_long++;
+      counters.drops.too_long++;
       return;
     }
-    const association = this.#table.contexts.association[slot];
-    this.#table.contexts.idle.refresh(now, slot);
+    const association = contexts.association[slot];
+    contexts.idle.refresh(now, slot);
     this.#table.handleSent(now, association);
     if (this.#table.connectionOf[association] !== connection) this.#flows.moveTo(connection, association);
-    if (this.#table.contexts.state[slot] === CONTEXT_RESOLVING) {
-      if (!this.#parts.names.hold(slot, data, at, length)) this.#parts.counters.drops.unresolved++;
+    if (contexts.state[slot] === CONTEXT_RESOLVING) {
+      if (!this.#parts.names.hold(slot, data, at, length)) counters.drops.unresolved++;
       return;
     }
-    this.#countIn(length);
-    this.#parts.outgoing.add(association, slot, at, length);
+    counters.datagramsIn++;
+    counters.bytesIn += length;
+    outgoing.add(association, slot, at, length);
   }
 
   #countIn(length: number): void {

@@ -7,9 +7,11 @@ import {
   encodeHeartbeat,
   encodeHeartbeatEcho,
   MAX_PAYLOAD_BYTES,
+  readNumber,
   readNumbers,
   writeDatagramHeader,
 } from "../wire/capsule.ts";
+import { varintLengthFrom } from "../wire/varint.ts";
 import type { CapsuleSet } from "./capsule-reader.ts";
 import { CapsuleReader, READ_CAPSULE, READ_NEED } from "./capsule-reader.ts";
 import { copyBytes } from "./copy-bytes.ts";
@@ -127,13 +129,14 @@ export class Tunnel {
         continue;
       }
       at = reader.offset;
-      const { data } = reader;
-      const payload = readNumbers(data, reader.valueOffset, reader.valueEnd, 1, this.#numbers);
-      if (payload < 0 || reader.valueEnd - payload > MAX_PAYLOAD_BYTES) {
+      const { data, valueOffset, valueEnd } = reader;
+      const id = readNumber(data, valueOffset, valueEnd);
+      const payload = valueOffset + varintLengthFrom(data[valueOffset]);
+      if (id < 0 || valueEnd - payload > MAX_PAYLOAD_BYTES) {
         this.fail(new ProtocolError("ERR_CAPSULE_MALFORMED", "DATAGRAM"));
         return end;
       }
-      receiver.handleDatagramCapsule(now, owner, this.#numbers[0], data, payload, reader.valueEnd);
+      receiver.handleDatagramCapsule(now, owner, id, data, payload, valueEnd);
       if (data !== chunk && batch.count > 0) {
         // It was assembled from two chunks, and is alone in the batch, which has one buffer.
         batch.data = data;

@@ -175,14 +175,16 @@ export function readNumbers(
 ): number {
   let at = offset;
   for (let i = 0; i < count; i++) {
-    if (at >= end) return -1;
-    const length = varintLengthFrom(bytes[at]);
-    if (at + length > end) return -1;
-    numbers[i] = readVarint(bytes, at);
+    numbers[i] = readNumber(bytes, at, end);
     if (numbers[i] < 0) return -1;
-    at += length;
+    at += varintLengthFrom(bytes[at]);
   }
   return at;
+}
+
+/** The varint at `bytes[offset]`, or -1 when it is malformed or does not end before `end`. */
+export function readNumber(bytes: Uint8Array, offset: number, end: number): number {
+  return offset < end && offset + varintLengthFrom(bytes[offset]) <= end ? readVarint(bytes, offset) : -1;
 }
 
 /** A copy of the address that fills `bytes[offset..end)` exactly; undefined when there is none. */
