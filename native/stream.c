@@ -13,6 +13,8 @@ void stream_end(environment *environment) {}
 
 #else
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #ifndef MSG_NOSIGNAL
@@ -23,6 +25,10 @@ void stream_end(environment *environment) {}
 #define MUCH_BYTES 65536
 // A stream under load yields to the others after this many reads.
 #define READ_ROUNDS 4
+// After a read of at most this size the sender may be a relay with Nagle's algorithm, which holds the next datagram back until
+// this one is acknowledged: up to 40 ms later, unless something is sent meanwhile. At 60,000 datagrams/s this costs 0 to 4 % of
+// CPU time; longer reads are those of a flood, in which the system acknowledges by itself.
+#define ACKNOWLEDGED_BYTES 16384
 
 typedef struct stream {
   watcher watcher;
@@ -71,6 +77,15 @@ static void watch(stream *stream) {
   else uv_poll_start(&stream->watcher.poll, events, on_ready);
 }
 
+// Acknowledges what was read, if what the caller wrote since has not. The option does not last, so it is set each time.
+static void acknowledge(int fd) {
+#ifdef TCP_QUICKACK
+  int one = 1;
+  // Fails on a Unix socket, which needs none.
+  setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &one, sizeof one);
+#endif
+}
+
 static void on_ready(uv_poll_t *poll, int status, int events) {
   stream *stream = poll->data;
   if (status < 0) {
@@ -97,6 +112,7 @@ static void on_ready(uv_poll_t *poll, int status, int events) {
       watch(stream);
     }
     watcher_call(&stream->watcher, ON_READ, 1, count < 0 ? -error : count);
+    if (count > 0 && count <= ACKNOWLEDGED_BYTES && stream->watcher.fd >= 0) acknowledge(stream->watcher.fd);
     if (count < MUCH_BYTES) return;
   }
 }
