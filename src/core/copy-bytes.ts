@@ -1,5 +1,5 @@
-/** Below this, a loop is faster than a call into the engine. */
-const LOOP_BYTES = 96;
+/** Below this, a loop is faster than a view and a call into the engine. */
+export const LOOP_BYTES = 96;
 
 /** Copies `length` bytes; source and destination must not overlap. */
 export function copyBytes(

@@ -1,5 +1,5 @@
 import { datagramHeaderLength, writeDatagramHeader } from "../wire/capsule.ts";
-import { copyBytes } from "./copy-bytes.ts";
+import { copyBytes, LOOP_BYTES } from "./copy-bytes.ts";
 import type { Counters } from "./counters.ts";
 import { grown } from "./grown.ts";
 import type { ReceivedDatagrams } from "./received-datagrams.ts";
@@ -31,6 +31,8 @@ export class SendPool {
 
   blocks = new Uint8Array(8 * BLOCK_BYTES);
   blockNext = new Int32Array(8);
+  /** Views of the payloads last copied out of each block, as another of that size often follows. */
+  #views = new Array<Uint8Array | undefined>(8);
   #freeBlock = NONE;
   #blockCount = 0;
 
@@ -95,11 +97,22 @@ export class SendPool {
     let left = this.entryLength[entry];
     for (let block = this.entryBlock[entry]; block !== NONE; block = this.blockNext[block]) {
       const size = Math.min(BLOCK_BYTES, left);
-      const from = block * BLOCK_BYTES;
-      copyBytes(this.blocks, from, size, out, to);
+      if (size < LOOP_BYTES) copyBytes(this.blocks, block * BLOCK_BYTES, size, out, to);
+      else out.set(this.#payload(block, size), to);
       to += size;
       left -= size;
     }
+  }
+
+  /** A view of the first `size` bytes of a block; a new one would cost more than the copy. */
+  #payload(block: number, size: number): Uint8Array {
+    let view = this.#views[block];
+    if (view?.length !== size) {
+      const from = block * BLOCK_BYTES;
+      view = this.blocks.subarray(from, from + size);
+      this.#views[block] = view;
+    }
+    return view;
   }
 
   release(entry: number): void {
@@ -123,6 +136,7 @@ export class SendPool {
       const size = this.blockNext.length * 2;
       this.blockNext = grown(this.blockNext, new Int32Array(size));
       this.blocks = grown(this.blocks, new Uint8Array(size * BLOCK_BYTES));
+      this.#views = new Array(size);
     }
     return this.#blockCount++;
   }

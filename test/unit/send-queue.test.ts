@@ -44,6 +44,18 @@ describe("SendQueue", () => {
     expect(queue.bytes).toBe(0);
   });
 
+  it("returns payloads of other sizes from memory that it reuses, and from memory that has grown in between", () => {
+    const { queue } = setUp();
+    const sizes = [100, 100, 100, 99, 0, 2048, 2049];
+    for (let round = 1; round <= 40; round++) {
+      const payloads = Array.from({ length: 2 * round }, (_, i) =>
+        new Uint8Array(sizes[(i + (round >> 2)) % sizes.length]).fill(3 * round + i),
+      );
+      for (const payload of payloads) push(queue, round, 0, payload);
+      expect(drain(queue, round).map(([, payload]) => payload)).toEqual(payloads.map((p) => [...p]));
+    }
+  });
+
   it("drops datagrams that are older than the age budget of 100 ms", () => {
     const { queue, counters } = setUp();
     push(queue, 0, 0, bytes(1));
