@@ -23,6 +23,9 @@ export const ERROR_CODES = {
   ERR_SOCKS_MALFORMED: { number: 24, fault: "peer", text: "a SOCKS5 message cannot be read" },
   ERR_SOCKS_REPLY: { number: 25, fault: "peer", text: "the SOCKS5 server refused the request" },
   ERR_PROXY_REFUSED: { number: 26, fault: "peer", text: "the HTTP proxy refused the CONNECT" },
+  ERR_SHADOWSOCKS_TAG: { number: 27, fault: "peer", text: "what the shadowsocks peer sent is not authentic" },
+  ERR_SHADOWSOCKS_MALFORMED: { number: 28, fault: "peer", text: "the shadowsocks peer broke the protocol" },
+  ERR_OBFS_MALFORMED: { number: 29, fault: "peer", text: "the answer is not that of an obfs server" },
   ERR_OPTION: { number: 40, fault: "caller", text: "an option is missing or wrong" },
   ERR_STATE: { number: 41, fault: "caller", text: "called in a state that does not allow it" },
   // 42 is retired.

@@ -1,4 +1,3 @@
-import type { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import type { ConnectHandshake } from "../core/connect-handshake.ts";
 import { HostError, UsageError } from "../core/errors.ts";
@@ -11,9 +10,11 @@ import type { Carrier } from "./carrier.ts";
 import type { Hop } from "./carriers/hop.ts";
 import { badHop, endpointText, hopText, parseHop } from "./carriers/hop.ts";
 import { shakeHands } from "./carriers/proxy.ts";
+import { wrapInShadowsocks } from "./carriers/shadowsocks.ts";
 import type { SocketOptions } from "./carriers/socket.ts";
 import { connectSocket } from "./carriers/socket.ts";
 import { checkTlsFiles, wrapInTls } from "./carriers/tls.ts";
+import type { TcpStream } from "./coded-stream.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { formatEndpoint, parseEndpoint, splitZone } from "./endpoint.ts";
 import type { Outgoing } from "./outgoing.ts";
@@ -23,7 +24,7 @@ const CONNECT_MS = 10_000;
 export interface CarrierChainOptions {
   /** `HOST:PORT`, `[IPv6]:PORT` or `unix:/path`. */
   readonly server: string;
-  /** Hops, nearest first: `socks5://`, `http://`, `tls://`, `unix:`. */
+  /** Hops, nearest first: `socks5://`, `http://`, `ss://`, `tls://`, `unix:`. */
   readonly via: readonly string[];
   /** For the whole chain, in milliseconds. Default 10,000. */
   readonly connectTimeoutMs?: number;
@@ -61,10 +62,9 @@ export function parseCarrierChain(options: CarrierChainOptions): Carrier {
 /** @throws UsageError ERR_OPTION for a link-local address that a proxy would have to reach */
 function checkZones(hops: readonly Hop[], server: Endpoint): void {
   const ways = hops.filter(({ endpoint }) => endpoint !== undefined);
-  for (const [index, { kind }] of ways.entries()) {
+  for (const [index, hop] of ways.entries()) {
     const next = ways[index + 1]?.endpoint ?? server;
-    const isProxy = kind === "socks5" || kind === "http";
-    if (!isProxy || next.path !== undefined || splitZone(next.host).zone === undefined) continue;
+    if (!isProxy(hop) || next.path !== undefined || splitZone(next.host).zone === undefined) continue;
     const text = formatEndpoint(next.host, next.port);
     throw new UsageError("ERR_OPTION", `via: no proxy can reach ${text}, as its zone is of this machine`);
   }
@@ -73,7 +73,12 @@ function checkZones(hops: readonly Hop[], server: Endpoint): void {
 /** True if a proxy is the last hop with an address, and so connects to the server. @param via  well-formed */
 export function isBehindProxy(via: readonly string[]): boolean {
   const last = via.map(parseHop).findLast((hop) => hop.endpoint !== undefined);
-  return last?.kind === "socks5" || last?.kind === "http";
+  return last !== undefined && isProxy(last);
+}
+
+/** True if the hop connects to the next address, wherever that is. */
+function isProxy({ kind }: Hop): boolean {
+  return kind === "socks5" || kind === "http" || kind === "ss";
 }
 
 /** Checks the files of a `--via`, which are read again for each connection. @returns what is wrong with them */
@@ -96,13 +101,16 @@ export function streamCarrier(open: (signal: AbortSignal) => Duplex | Promise<Du
   };
 }
 
-/** Connects to a TCP target, directly or through a SOCKS5 server. The socket stays writable after the target's FIN. */
+/**
+ * Connects to a TCP target, directly or through a SOCKS5 or shadowsocks server. The stream stays writable after the target's
+ * FIN.
+ */
 export async function openTcpTarget(
   target: AddressBytes,
   tcpVia: string | undefined,
   signal: AbortSignal,
   outgoing?: Outgoing,
-): Promise<Socket> {
+): Promise<TcpStream> {
   const endpoint = { host: formatHost(target), port: addressPort(target) };
   const hops = tcpVia === undefined ? [] : [parseHop(tcpVia, 0)];
   return connectChain(hops, endpoint, signal, { outgoing, allowHalfOpen: true });
@@ -140,14 +148,14 @@ async function connectChain(
   signal: AbortSignal,
   options: SocketOptions,
   timeoutMs = CONNECT_MS,
-): Promise<Socket> {
+): Promise<TcpStream> {
   const deadline = AbortSignal.timeout(timeoutMs);
   const both = AbortSignal.any([signal, deadline]);
   /** The next address from a hop on, as some hops have none. */
   const nextEndpoint = (index: number): Endpoint =>
     hops.slice(index).find((hop) => hop.endpoint !== undefined)?.endpoint ?? server;
   let step = endpointText(nextEndpoint(0));
-  let stream: Socket | undefined;
+  let stream: TcpStream | undefined;
   try {
     stream = await connectSocket(nextEndpoint(0), both, options);
     for (const [index, hop] of hops.entries()) {
@@ -164,7 +172,10 @@ async function connectChain(
         );
         continue;
       }
-      await shakeHands(stream, handshakeFor(hop, nextEndpoint(index + 1)), both);
+      const next = nextEndpoint(index + 1);
+      if (hop.kind === "ss") {
+        stream = wrapInShadowsocks(stream, hop.shadowsocks, hop.endpoint.port, proxiedAddress(next));
+      } else await shakeHands(stream, handshakeFor(hop, next), both);
     }
     if (both.aborted) throw new Error("given up");
     return stream;
@@ -178,11 +189,15 @@ async function connectChain(
 }
 
 function handshakeFor(hop: Extract<Hop, { kind: "socks5" | "http" }>, next: Endpoint): ConnectHandshake {
+  const address = proxiedAddress(next);
+  if (hop.kind === "socks5") return new Socks5Client(address, hop.credentials);
+  return new HttpConnect(endpointText(next), hop.credentials, hop.fields);
+}
+
+/** @throws UsageError ERR_OPTION when no proxy can reach the address */
+function proxiedAddress(next: Endpoint): AddressBytes {
   if (next.path !== undefined) throw new UsageError("ERR_OPTION", "a proxy cannot reach a Unix socket");
-  const host = next.host;
-  if (hop.kind === "http")
-    return new HttpConnect(formatEndpoint(host, next.port), hop.credentials, hop.fields);
-  const address = makeAddress(host, next.port);
-  if (address === undefined) throw new UsageError("ERR_OPTION", `"${host}" is no host`);
-  return new Socks5Client(address, hop.credentials);
+  const address = makeAddress(next.host, next.port);
+  if (address === undefined) throw new UsageError("ERR_OPTION", `"${next.host}" is no host`);
+  return address;
 }

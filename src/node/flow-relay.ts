@@ -5,6 +5,7 @@ import { HostError } from "../core/errors.ts";
 import type { AcceptedFlow } from "../core/tun2socks/tcp-segments.ts";
 import type { Tun2Socks } from "../core/tun2socks/tun2socks.ts";
 import { formatAddress } from "../wire/socket-address.ts";
+import type { TcpStream } from "./coded-stream.ts";
 import type { Logger } from "./log.ts";
 import { relayTcp } from "./tcp-relay.ts";
 
@@ -15,7 +16,7 @@ export interface FlowRelayOptions {
   readonly core: () => Tun2Socks;
   readonly log: Logger;
   /** Connects to a flow's target by its route. */
-  readonly connect: (flow: AcceptedFlow, signal: AbortSignal) => Promise<Socket>;
+  readonly connect: (flow: AcceptedFlow, signal: AbortSignal) => Promise<TcpStream>;
   /** Drains the core. */
   readonly drain: () => void;
 }

@@ -1,23 +1,32 @@
 import type { ByteStream } from "./byte-stream.ts";
+import { CodedByteStream } from "./byte-stream-coded.ts";
 import { DescriptorStream, takeDescriptor } from "./byte-stream-native.ts";
 import { PlainStream } from "./byte-stream-plain.ts";
 import type { Connection } from "./carrier.ts";
+import { CodedStream } from "./coded-stream.ts";
 import type { Io } from "./io.ts";
 import { descriptorOf, tuneDescriptor } from "./tcp-tuning.ts";
 
 /**
  * Runs a tunnel over a connected stream. A bare socket that this process made is taken away from node:net where native
- * I/O is available.
+ * I/O is available, also from under a coding.
  *
  * @param heartbeatMs  sets the deadlines of the connection itself (keepalive, TCP_USER_TIMEOUT)
  * @param readBuffer   receives what is read natively; streams may share it
  */
 export function openByteStream(
-  { stream, onread, isOurs }: Connection,
-  { native }: Io,
+  connection: Connection,
+  io: Io,
   heartbeatMs: number,
   readBuffer: Uint8Array,
 ): ByteStream {
+  const { stream, onread, isOurs } = connection;
+  const { native } = io;
+  const parts = stream instanceof CodedStream ? stream.release() : undefined;
+  if (parts !== undefined) {
+    const inner = openByteStream({ stream: parts.inner, onread: false, isOurs }, io, heartbeatMs, readBuffer);
+    return new CodedByteStream(inner, parts.coding, parts.surplus);
+  }
   const mayTake = native?.streamOpen !== undefined && isOurs && !onread;
   const taken = mayTake ? takeDescriptor(stream, native) : undefined;
   if (taken !== undefined) {

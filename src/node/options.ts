@@ -75,14 +75,14 @@ export interface UdpLocalOptions extends CommonOptions {
   readonly pathPrefix?: string | undefined;
   /**
    * Carriers on the way to the server, nearest first: `socks5://`, `http://` (CONNECT; `?header=Name:%20value` adds a field
-   * to the request), `tls://`, `unix:`. Default: a direct TCP connection.
+   * to the request), `ss://` (SIP002), `tls://`, `unix:`. Default: a direct TCP connection.
    */
   readonly via?: readonly string[] | undefined;
   /** Connects lanes instead of `via` and `server`. */
   readonly carrier?: Carrier | undefined;
   /** Default: none. */
   readonly forwards?: readonly ForwardOptions[] | undefined;
-  /** `socks5://[user:password@]host:port` for the CONNECT requests. Default: they are connected directly. */
+  /** `socks5://[user:password@]host:port` or `ss://` for the CONNECT requests. Default: they are connected directly. */
   readonly tcpVia?: string | undefined;
   /** Name of the interface for lanes and direct connections; native I/O only. Default: as routing decides. */
   readonly outInterface?: string | undefined;
@@ -368,10 +368,10 @@ export const UDP_LOCAL_FIELDS = {
     schema: z.array(hop()).default([]),
     expects:
       "socks5:// or http://[USER:PASSWORD@]HOST:PORT (percent-encoded), the latter with ?header=Name:%20value, " +
-      "unix:/path, or tls://[HOST:PORT] with ?servername=, ca=, cert= and key=, insecure=1",
+      "ss://METHOD:PASSWORD@HOST:PORT[/?plugin=...] (SIP002), unix:/path, or tls://[HOST:PORT] with ?servername=, ca=, cert= and key=, insecure=1",
     flag: "via",
     value: "URL",
-    help: "carrier on the way to the server: socks5://, http://, tls:// or unix: (repeatable, nearest first)",
+    help: "carrier on the way to the server: socks5://, http://, ss://, tls:// or unix: (repeatable, nearest first)",
     isList: true,
     rebase: rebaseHop,
   },
@@ -390,14 +390,12 @@ export const UDP_LOCAL_FIELDS = {
     isList: true,
   },
   tcpVia: {
-    schema: z
-      .string()
-      .refine((url) => /^socks5h?:/.test(url) && isCarrierUrl(url))
-      .optional(),
-    expects: "socks5://[USER:PASSWORD@]HOST:PORT (percent-encoded)",
+    schema: tcpProxy((url) => /^socks5h?:/.test(url) && isCarrierUrl(url)).optional(),
+    expects:
+      "socks5://[USER:PASSWORD@]HOST:PORT (percent-encoded) or ss://METHOD:PASSWORD@HOST:PORT (SIP002)",
     flag: "tcp-via",
     value: "URL",
-    help: "SOCKS5 server for CONNECT requests (default: direct)",
+    help: "SOCKS5 or shadowsocks server for CONNECT requests: socks5:// or ss:// (default: direct)",
   },
   outInterface: {
     schema: z
@@ -728,6 +726,16 @@ function isServer(text: string): boolean {
 
 function isCarrierUrl(text: string): boolean {
   return findHopProblem(text) === undefined;
+}
+
+/** A server for TCP: one that `isOther` accepts, or `ss://`, which has more than one way to be wrong. */
+export function tcpProxy(isOther: (text: string) => boolean): z.ZodType {
+  return z.string().superRefine((text, context) => {
+    const isShadowsocks = text.startsWith("ss:");
+    const problem = isShadowsocks ? findHopProblem(text) : undefined;
+    if (problem !== undefined) context.addIssue({ code: "custom", params: { problem } });
+    else if (!isShadowsocks && !isOther(text)) context.addIssue({ code: "custom" });
+  });
 }
 
 /** A carrier, which has more than one way to be wrong. */

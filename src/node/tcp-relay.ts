@@ -1,4 +1,4 @@
-import type { Socket } from "node:net";
+import type { TcpStream } from "./coded-stream.ts";
 
 /** Idle time after which a half-closed connection is reset; the same as `tcp.closing` in OpenBSD's pf. */
 const HALF_OPEN_IDLE_MS = 900_000;
@@ -7,9 +7,9 @@ const HALF_OPEN_IDLE_MS = 900_000;
  * Relays between two connections until both directions have ended. A FIN is passed on as a FIN, which leaves the other
  * direction open; a reset, or any other failure, as a reset.
  *
- * Both sockets have `allowHalfOpen` and no reader; they may already have received data and a FIN.
+ * Both have `allowHalfOpen` and no reader; they may already have received data and a FIN.
  */
-export function relayTcp(near: Socket, far: Socket, halfOpenIdleMs = HALF_OPEN_IDLE_MS): void {
+export function relayTcp(near: TcpStream, far: TcpStream, halfOpenIdleMs = HALF_OPEN_IDLE_MS): void {
   const reset = () => {
     for (const socket of [near, far]) if (!socket.destroyed) socket.resetAndDestroy();
   };

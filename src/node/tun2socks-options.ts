@@ -14,7 +14,7 @@ import {
 import { formatHost, ipAddress, makeAddress } from "../wire/socket-address.ts";
 
 import { parseCarrierChain } from "./carrier-chain.ts";
-import { findHopProblem } from "./carriers/hop.ts";
+import { findHopProblem, redactUrl } from "./carriers/hop.ts";
 import type { CustomDevice } from "./devices/device.ts";
 import type { InterfaceAddress } from "./devices/interface-address.ts";
 import { isNetwork, parseCidr, parseInterfaceAddress } from "./devices/interface-address.ts";
@@ -26,6 +26,7 @@ import {
   integer,
   libraryName,
   resolveUdpLocalOptions,
+  tcpProxy,
   UDP_LOCAL_FIELDS,
   wrong,
 } from "./options.ts";
@@ -48,12 +49,12 @@ export interface Tun2SocksOptions extends Omit<UdpLocalOptions, "workers" | "tcp
   readonly offload?: "on" | "off" | undefined;
   /** True if 4 bytes with the family precede each packet of `fd:N`, as on macOS and iOS. Default false. */
   readonly familyHeader?: boolean | undefined;
-  /** SOCKS5 servers, `socks5://[user:password@]host:port`, which rules call `socks:0` and so on. Default: none. */
+  /** Servers that rules call `socks:0` and so on: `socks5://[user:password@]host:port`, or for TCP `ss://`. Default: none. */
   readonly socks?: readonly string[] | undefined;
-  /** Where TCP goes if no rule matches: `socks5://`, `socks:N`, `direct`, `reject` or `drop`. Default `reject`. */
+  /** Where TCP goes if no rule matches: `socks5://`, `ss://`, `socks:N`, `direct`, `reject` or `drop`. Default `reject`. */
   readonly tcpVia?: string | undefined;
   /**
-   * Where UDP goes if no rule matches: `local:`, a value of `tcpVia`, or `socks5-udp://host:port`, a relay that needs no UDP
+   * Where UDP goes if no rule matches: `local:`, a value of `tcpVia` but `ss://`, or `socks5-udp://host:port`, a relay that needs no UDP
    * ASSOCIATE (`ss-local -U`). Default `local:`.
    */
   readonly udpVia?: string | undefined;
@@ -103,8 +104,7 @@ const DEVICE = "tun:underpass0";
 const ADDRESSES = ["198.18.0.1/30", "fd75:6e64:7270::1/126"];
 const MAX_NAME_BYTES = 15;
 const WAY = "socks5://[USER:PASSWORD@]HOST:PORT, socks:N, direct, reject or drop";
-
-const socksUrl = z.string().refine(isSocksUrl);
+const TCP_WAY = `ss://METHOD:PASSWORD@HOST:PORT (SIP002), ${WAY}`;
 
 export const TUN2SOCKS_FIELDS = {
   device: {
@@ -149,21 +149,22 @@ export const TUN2SOCKS_FIELDS = {
   },
   socks: {
     schema: z
-      .array(socksUrl)
+      .array(tcpProxy(isSocksUrl))
       .max(MAX_SOCKS_ROUTES - 3)
       .default([]),
-    expects: "socks5://[USER:PASSWORD@]HOST:PORT (percent-encoded)",
+    expects:
+      "socks5://[USER:PASSWORD@]HOST:PORT (percent-encoded) or ss://METHOD:PASSWORD@HOST:PORT (SIP002)",
     flag: "socks",
     value: "URL",
-    help: "SOCKS5 server, which rules call socks:0, socks:1 and so on (repeatable)",
+    help: "SOCKS5 server, or shadowsocks server for TCP, which rules call socks:0, socks:1 and so on (repeatable)",
     isList: true,
   },
   tcpVia: {
-    schema: z.string().refine(isWay).optional(),
-    expects: WAY,
+    schema: tcpProxy(isWay).optional(),
+    expects: TCP_WAY,
     flag: "tcp-via",
     value: "WAY",
-    help: "where TCP goes: socks5://..., socks:N, direct, reject or drop (default reject)",
+    help: "where TCP goes: socks5://..., ss://..., socks:N, direct, reject or drop (default reject)",
   },
   udpVia: {
     schema: z
@@ -273,15 +274,22 @@ export function resolveTun2SocksOptions(
     return rule;
   });
   const configured = socks.length;
-  for (const [index, { route }] of rules.entries()) {
-    if (route < ROUTE_SOCKS + configured) continue;
-    throw wrong(
-      nameField(["rules", index]),
-      `"${options.rules[index]}": there are only ${configured} of ${nameField(["socks"])}`,
-    );
+  const carriesOnlyTcp = (route: number) =>
+    route >= ROUTE_SOCKS && isShadowsocksUrl(socks[route - ROUTE_SOCKS]);
+  for (const [index, { route, protocol }] of rules.entries()) {
+    const problem =
+      route >= ROUTE_SOCKS + configured
+        ? `there are only ${configured} of ${nameField(["socks"])}`
+        : carriesOnlyTcp(route) && protocol !== "tcp"
+          ? "ss:// carries tcp only"
+          : undefined;
+    if (problem !== undefined)
+      throw wrong(nameField(["rules", index]), `"${options.rules[index]}": ${problem}`);
   }
   const tcpRoute = routeTo("tcpVia", options.tcpVia ?? stockServer ?? "reject");
   const udpRoute = routeTo("udpVia", options.udpVia ?? (socks5Udp ? stockServer! : "local:"));
+  if (carriesOnlyTcp(udpRoute))
+    throw wrong(nameField(["udpVia"]), `${options.udpVia}: ss:// carries tcp only`);
   const dnsRoute = options.dns === "tcp" ? ROUTE_SOCKS + socks.length : undefined;
   if (dnsRoute !== undefined) {
     if (tcpRoute === ROUTE_REJECT || tcpRoute === ROUTE_DROP) {
@@ -368,7 +376,7 @@ export function describePlan(options: ResolvedTun2SocksOptions): string[] {
   const way = (route: number) =>
     route === dnsRoute
       ? "the server over TCP"
-      : (["udp-local", "direct", "reject", "drop"][route] ?? redacted(socks[route - ROUTE_SOCKS]));
+      : (["udp-local", "direct", "reject", "drop"][route] ?? redactUrl(socks[route - ROUTE_SOCKS]));
   const isTun = typeof device === "string" && device.startsWith("tun:");
   return [
     `device ${typeof device === "string" ? device : "of the caller"}, MTU ${mtu}`,
@@ -385,16 +393,17 @@ export function describePlan(options: ResolvedTun2SocksOptions): string[] {
   ];
 }
 
-function redacted(url: string): string {
-  return url.replace(/\/\/.*@/, "//***@");
-}
-
 function isWay(text: string): boolean {
   return ["direct", "reject", "drop"].includes(text) || /^socks:\d{1,2}$/.test(text) || isSocksUrl(text);
 }
 
 function isSocksUrl(text: string): boolean {
   return /^socks5h?:/.test(text) && findHopProblem(text) === undefined;
+}
+
+/** True for a server that carries TCP, but no datagrams. */
+export function isShadowsocksUrl(text: string): boolean {
+  return text.startsWith("ss:") && findHopProblem(text) === undefined;
 }
 
 function isDevice(text: string): boolean {

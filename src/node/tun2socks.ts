@@ -27,7 +27,7 @@ import { silentLogger } from "./log.ts";
 import type { Outgoing } from "./outgoing.ts";
 import { outgoingOf } from "./outgoing.ts";
 import type { ResolvedTun2SocksOptions, Tun2SocksOptions } from "./tun2socks-options.ts";
-import { describePlan, resolveTun2SocksOptions } from "./tun2socks-options.ts";
+import { describePlan, isShadowsocksUrl, resolveTun2SocksOptions } from "./tun2socks-options.ts";
 import { startTunnelClient } from "./udp-local.ts";
 import { DirectPath } from "./udp-paths/direct.ts";
 import { DnsOverTcpPath } from "./udp-paths/dns-over-tcp.ts";
@@ -148,6 +148,7 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
       );
     }
     for (const [index, url] of options.socks.entries()) {
+      if (isShadowsocksUrl(url)) continue;
       this.#paths[ROUTE_SOCKS + index] = new Socks5Path(
         url,
         this.#io.udp,

@@ -11,6 +11,8 @@ const PACKAGES: Readonly<Record<string, string>> = {
   danted: "dante-server",
   microsocks: "microsocks",
   tinyproxy: "tinyproxy",
+  "ss-server": "shadowsocks-libev",
+  "obfs-server": "simple-obfs",
   curl: "curl",
   nc: "netcat-openbsd",
   nginx: "nginx-light",

@@ -2,8 +2,11 @@ import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import type { StreamCoding } from "../../src/core/stream-coding.ts";
 import type { ByteStream, ByteStreamEvents } from "../../src/node/byte-stream.ts";
+import { CodedByteStream } from "../../src/node/byte-stream-coded.ts";
 import { DescriptorStream } from "../../src/node/byte-stream-native.ts";
+import { CodedStream } from "../../src/node/coded-stream.ts";
 import type { Io } from "../../src/node/io.ts";
 import { loadNativeModule } from "../../src/node/native-module.ts";
 import { openByteStream } from "../../src/node/open-byte-stream.ts";
@@ -12,11 +15,23 @@ import { plainUdpIo } from "../../src/node/udp-io-plain.ts";
 /** More than the system takes at once while nobody reads. */
 const MUCH_BYTES = 64 * 1024 * 1024;
 const native = loadNativeModule();
-const KINDS: [string, Io][] = [["plain", { udp: plainUdpIo, native: undefined }]];
-if (!(native instanceof Error)) KINDS.push(["native", { udp: plainUdpIo, native }]);
-else if (process.env.CI !== undefined) throw native;
+const IDENTITY: StreamCoding = {
+  hasStarted: true,
+  mayEnd: true,
+  encode: (bytes) => bytes.slice(),
+  decode: (bytes, offset, end, deliver) => void deliver(bytes.slice(offset, end), 0, end - offset),
+};
+const PLAIN: Io = { udp: plainUdpIo, native: undefined };
+const KINDS: [string, Io, StreamCoding | undefined][] = [
+  ["plain", PLAIN, undefined],
+  ["coded plain", PLAIN, IDENTITY],
+];
+if (!(native instanceof Error)) {
+  KINDS.push(["native", { udp: plainUdpIo, native }, undefined]);
+  KINDS.push(["coded native", { udp: plainUdpIo, native }, IDENTITY]);
+} else if (process.env.CI !== undefined) throw native;
 
-describe.each(KINDS)("a %s byte stream", (kind, io) => {
+describe.each(KINDS)("a %s byte stream", (kind, io, coding) => {
   let server: Server;
   let peer: Socket;
   let own: Socket;
@@ -43,7 +58,8 @@ describe.each(KINDS)("a %s byte stream", (kind, io) => {
   });
 
   function start(isOurs = true): void {
-    stream = openByteStream({ stream: own, onread: false, isOurs }, io, 5_000, new Uint8Array(65_536));
+    const connected = coding === undefined ? own : new CodedStream(own, coding);
+    stream = openByteStream({ stream: connected, onread: false, isOurs }, io, 5_000, new Uint8Array(65_536));
     const events = {} as { -readonly [Name in keyof ByteStreamEvents]: ByteStreamEvents[Name] };
     peerEnded = new Promise((done) => {
       events.onEnd = done;
@@ -61,6 +77,7 @@ describe.each(KINDS)("a %s byte stream", (kind, io) => {
   it(`is one of its kind, and knows its local IP`, () => {
     start();
     expect(stream instanceof DescriptorStream).toBe(kind === "native");
+    expect(stream instanceof CodedByteStream).toBe(coding !== undefined);
     expect(stream.localIp).toBe("127.0.0.1");
   });
 

@@ -54,6 +54,17 @@ describe("parseCarrierChain", () => {
     [["tls://?servername=a.test&ca=/ca.pem&cert=c&key=k&insecure=0"], "192.0.2.1:3456 via tls"],
     [["tls://h:443?insecure=1"], "192.0.2.1:3456 via tls h:443"],
     [["unix:/run/a"], "192.0.2.1:3456 via unix:/run/a"],
+    [["ss://aes-256-gcm:hunter2@h:8388"], "192.0.2.1:3456 via ss h:8388"],
+    [["ss://YWVzLTI1Ni1nY206aHVudGVyMg@[2001:db8::1]:1/#a%20name"], "192.0.2.1:3456 via ss [2001:db8::1]:1"],
+    [["ss://YWVzLTI1Ni1nY206Pz8_Pg==@h:1"], "192.0.2.1:3456 via ss h:1"],
+    [["ss://YWVzLTI1Ni1nY206Pz8/Pg%3D%3D@h:1?"], "192.0.2.1:3456 via ss h:1"],
+    [["ss://2022-blake3-aes-128-gcm:AAAAAAAAAAAAAAAAAAAAAA==@h:1"], "192.0.2.1:3456 via ss h:1"],
+    [
+      ["ss://aes-128-gcm:p@h:1/?plugin=obfs-local%3Bobfs%3Dhttp%3Bobfs-host%3Da.test"],
+      "192.0.2.1:3456 via ss h:1",
+    ],
+    [["ss://aes-128-gcm:p@h:1?plugin=obfs-local;obfs=tls;fast-open"], "192.0.2.1:3456 via ss h:1"],
+    [["tls://a:1", "ss://aes-128-gcm:p@h:1"], "192.0.2.1:3456 via tls a:1, ss h:1"],
     [
       ["unix:/run/a", "socks5://h:1", "http://i:2", "tls://"],
       "192.0.2.1:3456 via unix:/run/a, socks5 h:1, http i:2, tls",
@@ -114,6 +125,26 @@ describe("parseCarrierChain", () => {
     ["tls://?cert=c", "cert and key go together"],
     ["tls://?key=k", "cert and key go together"],
     ["unix:", "expected socks5://|unix:/path"],
+    ["ss://YWVzLTI1Ni1nY206cEBoOjE", "SIP002"],
+    ["ss://aes-128-gcm:p@h:1/path", "SIP002"],
+    ["ss://aes-128-gcm:p@h", "HOST:PORT"],
+    ["ss://aes-128-gcm:p@h:0", "HOST:PORT"],
+    ["ss://aes-128-gcm@h:1", "METHOD:PASSWORD"],
+    ["ss://@h:1", "METHOD:PASSWORD"],
+    ["ss://%zz:p@h:1", "METHOD:PASSWORD"],
+    ["ss://gICAOg@h:1", "METHOD:PASSWORD"],
+    ["ss://aes-128-gcm:@h:1", "expected a password"],
+    ["ss://rc4-md5:p@h:1", "one of the methods chacha20-ietf-poly1305, "],
+    ["ss://constructor:p@h:1", "one of the methods"],
+    ["ss://2022-blake3-aes-256-gcm:AAAAAAAAAAAAAAAAAAAAAA==@h:1", "one key of 32 bytes in base64"],
+    ["ss://aes-128-gcm:p@h:1?header=X:x", "no options but plugin"],
+    ["ss://aes-128-gcm:p@h:1?plugin=%", "percent-encoded options"],
+    ["ss://aes-128-gcm:p@h:1?plugin=obfs-local", "obfs=http or obfs=tls"],
+    ["ss://aes-128-gcm:p@h:1?plugin=obfs-local;obfs=quic", "obfs=http or obfs=tls"],
+    ["ss://aes-128-gcm:p@h:1?plugin=obfs-local;obfs=tls;t=1", "obfs-local has the options"],
+    ["ss://aes-128-gcm:p@h:1?plugin=obfs-local;obfs=http;obfs-host=a%0d%0ab", "obfs-host is a name"],
+    ["ss://aes-128-gcm:p@h:1?plugin=obfs-local;obfs=http;obfs-uri=a", "obfs-uri is a path"],
+    ["ss://aes-128-gcm:p@h:1?plugin=obfs-local;obfs=http;http-method=G%20T", "http-method is a word"],
   ])("refuses %s", (hop, want) => {
     expect(complaint(hop)).toMatch(new RegExp(want));
   });
@@ -131,6 +162,10 @@ describe("parseCarrierChain", () => {
     "ftp://alice:a//hunter2@h:1",
     "socks5://alice:hun\nhunter2@h",
     "http://alice:hunter2@h:1?header=Proxy-Authorization:hunter2",
+    "ss://aes-256-gcm:alice/hunter2@h",
+    "ss://aes-256-gcm:alice@hunter2@h:0",
+    "ss://aes-256-gcm:alice@h:1?plugin=v2ray;key=hunter2",
+    "ss://aes-256-gcm:alice@h:1?plugin=x&key=hunter2#hunter2",
   ])("shows neither user nor password of %j", (hop) => {
     const message = complaint(hop);
     expect(message).not.toMatch(/hunter2|alice|\n/);
@@ -149,6 +184,11 @@ describe("redactUrl", () => {
     expect(redactUrl("http://h:1?header=Cookie:a&h%65ader=b")).toBe("http://h:1?header=***&h%65ader=***");
     expect(redactUrl("tls://?ca=/a&key=/b&header=c")).toBe("tls://?ca=/a&key=/b&header=***");
   });
+
+  it("removes all of an ss:// URL without a server, which may be base64 of everything", () => {
+    expect(redactUrl("ss://YWVzLTI1Ni1nY206cEBoOjE#name")).toBe("ss://***");
+    expect(redactUrl("ss://a:b@h:1?plugin=v2ray;key=x&key=y#z")).toBe("ss://***@h:1?plugin=***&key=***");
+  });
 });
 
 describe("isBehindProxy", () => {
@@ -160,6 +200,7 @@ describe("isBehindProxy", () => {
     [["http://h:1", "tls://"], true],
     [["http://h:1", "tls://i:2"], false],
     [["tls://i:2", "http://h:1"], true],
+    [["ss://aes-128-gcm:p@h:1"], true],
   ])("returns for %j: %s", (via, isBehind) => {
     expect(isBehindProxy(via)).toBe(isBehind);
   });
@@ -190,6 +231,24 @@ describe("a connection", () => {
     const expected =
       "CONNECT a.test:9 HTTP/1.1\r\nHost: a.test:9\r\nUser-Agent: a/b\r\nX: \r\nX: é+: c\r\n\r\n";
     expect(heard.toString()).toBe(expected);
+  });
+
+  it("sends a shadowsocks server the target within 20 ms or so, though there is nothing to say yet", async () => {
+    const server = createServer().listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const { port } = server.address() as AddressInfo;
+    const accepted = once(server, "connection");
+    const stream = await openTcpTarget(
+      makeAddress("a.test", 9)!,
+      `ss://aes-128-gcm:p@127.0.0.1:${port}`,
+      never,
+    );
+    const [socket] = (await accepted) as [Socket];
+    const [first] = (await once(socket, "data")) as [Buffer];
+    expect(first.length).toBe(16 + 2 + 16 + makeAddress("a.test", 9)!.length + 16);
+    stream.destroy();
+    socket.destroy();
+    server.close();
   });
 
   it("offers a SOCKS5 proxy no password where there is none", async () => {

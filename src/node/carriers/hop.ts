@@ -5,6 +5,9 @@ import { isToken, trimBlanks } from "../../wire/http-head.ts";
 import { makeAddress } from "../../wire/socket-address.ts";
 import type { Endpoint, InFolder } from "../endpoint.ts";
 import { formatEndpoint, parseEndpoint, parseUrlEndpoint, rebaseEndpoint, splitZone } from "../endpoint.ts";
+import type { Shadowsocks } from "./shadowsocks.ts";
+import { readShadowsocks } from "./shadowsocks.ts";
+import { parseShadowsocksUri } from "./shadowsocks-uri.ts";
 import type { TlsOptions } from "./tls.ts";
 
 /** One `--via`. */
@@ -17,13 +20,16 @@ export type Hop =
       readonly fields: readonly HeaderField[];
     }
   | { readonly kind: "tls"; readonly endpoint: Endpoint | undefined; readonly options: TlsOptions }
+  | { readonly kind: "ss"; readonly endpoint: ProxyEndpoint; readonly shadowsocks: Shadowsocks }
   | { readonly kind: "unix"; readonly endpoint: Endpoint };
+
+type ProxyEndpoint = Exclude<Endpoint, { readonly path: string }>;
 
 /** Fields that decide where a request goes or ends: with a second one, a proxy might read a different request. */
 const OWN_FIELDS = ["host", "content-length", "transfer-encoding"];
 
 /**
- * Parses `socks5://`, `http://`, `tls://` or `unix:`.
+ * Parses `socks5://`, `http://`, `ss://`, `tls://` or `unix:`.
  *
  * @param index  its position in the list
  * @throws UsageError ERR_OPTION that names the text, without its secrets
@@ -33,8 +39,9 @@ export function parseHop(text: string, index: number): Hop {
     if (index > 0) throw badHop(text, "unix: can only be the first");
     return { kind: "unix", endpoint: parseEndpoint(text) };
   }
+  if (text.startsWith("ss://")) return parseShadowsocksHop(text);
   const match = /^(socks5h?|http|tls):\/\/(?:([^@/?]*)@)?([^/?]*)\/?(?:\?(.*))?$/.exec(text);
-  if (match === null) throw badHop(text, "expected socks5://, http://, tls:// or unix:");
+  if (match === null) throw badHop(text, "expected socks5://, http://, ss://, tls:// or unix:");
   const [, scheme, userInfo, host, query] = match;
   if (scheme === "tls") {
     if (userInfo !== undefined) throw badHop(text, "tls:// has no user");
@@ -92,12 +99,24 @@ export function findHopProblem(text: string): string | undefined {
 
 /** Removes user and password, whatever they contain, and the values of all options but those of `tls://`. */
 export function redactUrl(text: string): string {
-  return text
-    .replace(/^([a-z0-9+.-]+:\/\/)?.*@/is, "$1***@")
-    .replace(/([?&](?!(?:servername|ca|cert|key|insecure)=)[^=&]*=)[^&]*/g, "$1***");
+  // Without a server the password may be anywhere: before SIP002 all of it was base64.
+  if (/^ss:/i.test(text) && !text.includes("@")) return "ss://***";
+  const options = text.startsWith("tls:")
+    ? /([?&](?!(?:servername|ca|cert|key|insecure)=)[^=&]*=)[^&]*/g
+    : /([?&][^=&]*=)[^&]*/g;
+  return text.replace(/^([a-z0-9+.-]+:\/\/)?.*@/is, "$1***@").replace(options, "$1***");
 }
 
-function parseHopEndpoint(text: string, host: string): Endpoint {
+function parseShadowsocksHop(text: string): Hop {
+  const uri = parseShadowsocksUri(text);
+  if (typeof uri === "string") throw badHop(text, uri);
+  const { server, method, password, plugin } = uri;
+  const shadowsocks = readShadowsocks(method, password, plugin);
+  if (typeof shadowsocks === "string") throw badHop(text, shadowsocks);
+  return { kind: "ss", endpoint: parseHopEndpoint(text, server), shadowsocks };
+}
+
+function parseHopEndpoint(text: string, host: string): ProxyEndpoint {
   try {
     const endpoint = parseUrlEndpoint(host);
     const isHost =

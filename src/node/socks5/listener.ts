@@ -5,6 +5,7 @@ import type { Socks5Credentials } from "../../core/socks5-server.ts";
 import { Socks5ServerConnection } from "../../core/socks5-server.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { addressPort, formatAddress, makeAddress, sameBytes } from "../../wire/socket-address.ts";
+import type { TcpStream } from "../coded-stream.ts";
 import { DeadlineTimer } from "../deadline-timer.ts";
 import { parseEndpoint, splitZone } from "../endpoint.ts";
 import { openOnEach } from "../listen-hosts.ts";
@@ -38,7 +39,7 @@ export interface Socks5ListenerOptions {
    */
   readonly associate: (client: AddressBytes, localIp: string) => Promise<Socks5Association | undefined>;
   /** Connects for a CONNECT. */
-  readonly connect: (target: AddressBytes, signal: AbortSignal) => Promise<Socket>;
+  readonly connect: (target: AddressBytes, signal: AbortSignal) => Promise<TcpStream>;
   readonly onRefused: () => void;
 }
 

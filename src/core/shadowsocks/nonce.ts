@@ -1,0 +1,14 @@
+const NONCE_BYTES = 12;
+
+/** The nonce of one direction: a counter from 0, the least significant byte first. */
+export class Nonce {
+  readonly bytes = new Uint8Array(NONCE_BYTES);
+
+  advance(): void {
+    for (let i = 0; i < NONCE_BYTES; i++) {
+      this.bytes[i]++;
+      // Only a byte that wraps to 0 carries into the next.
+      if (this.bytes[i] !== 0) return;
+    }
+  }
+}

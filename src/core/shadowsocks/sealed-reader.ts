@@ -1,0 +1,127 @@
+import { readUint16 } from "../../wire/network-order.ts";
+import { copyOf } from "../../wire/socket-address.ts";
+import { copyBytes } from "../copy-bytes.ts";
+import { ProtocolError } from "../errors.ts";
+import type { Deliver } from "../stream-coding.ts";
+import type { AeadCipher, ShadowsocksCryptography } from "./cryptography.ts";
+import { sessionCipher } from "./keys.ts";
+import type { Method } from "./method.ts";
+import { TAG_BYTES } from "./method.ts";
+import { Nonce } from "./nonce.ts";
+
+const LENGTH_BYTES = 2;
+/** The two upper bits of a length are reserved in SIP004. */
+const MAX_CHUNK_2017 = 0x3fff;
+
+/** What stands between the salt and the chunks: sealed pieces whose lengths come from those before them. */
+export interface SealedHead {
+  /** Length of the first piece, without its tag. */
+  readonly firstBytes: number;
+  /** Is called with the salt. @returns why the connection must end */
+  checkSalt?(salt: Uint8Array): ProtocolError | undefined;
+  /** Reads a piece. @returns the length of the next piece; undefined if chunks follow; or why the connection must end */
+  handlePiece(piece: Uint8Array, deliver: Deliver): number | undefined | ProtocolError;
+}
+
+/** The receiving direction: a salt, the pieces of a head, and chunks, cut anywhere. */
+export class SealedReader {
+  readonly #crypto: ShadowsocksCryptography;
+  readonly #method: Method;
+  readonly #key: Uint8Array;
+  readonly #head: SealedHead | undefined;
+  readonly #nonce = new Nonce();
+  #cipher: AeadCipher | undefined;
+  #state: "salt" | "head" | "length" | "payload" = "salt";
+  /** Bytes of what comes next, with its tag. */
+  #wanted: number;
+  /** The beginning of what comes next, if not all of it has come. */
+  #partial = new Uint8Array(0);
+  #have = 0;
+  #error: ProtocolError | undefined;
+
+  constructor(crypto: ShadowsocksCryptography, method: Method, key: Uint8Array, head?: SealedHead) {
+    this.#crypto = crypto;
+    this.#method = method;
+    this.#key = key;
+    this.#head = head;
+    this.#wanted = method.keyBytes;
+  }
+
+  /** True between two chunks, and if nothing has come. */
+  get isBetweenChunks(): boolean {
+    return this.#have === 0 && (this.#state === "length" || this.#state === "salt");
+  }
+
+  /** Delivered bytes are in memory of their own. @returns why the connection must end; the same for all later calls */
+  decode(bytes: Uint8Array, offset: number, end: number, deliver: Deliver): ProtocolError | undefined {
+    for (let at = offset; this.#error === undefined && at < end; ) {
+      const length = this.#wanted;
+      const missing = length - this.#have;
+      if (end - at < missing) {
+        this.#keep(bytes, at, end);
+        break;
+      }
+      if (this.#have === 0) this.#error = this.#handle(bytes, at, at + length, deliver);
+      else {
+        this.#keep(bytes, at, at + missing);
+        this.#have = 0;
+        this.#error = this.#handle(this.#partial, 0, length, deliver);
+      }
+      at += missing;
+    }
+    return this.#error;
+  }
+
+  #keep(bytes: Uint8Array, from: number, end: number): void {
+    if (this.#partial.length < this.#wanted) {
+      const larger = new Uint8Array(this.#wanted);
+      larger.set(this.#partial.subarray(0, this.#have));
+      this.#partial = larger;
+    }
+    copyBytes(bytes, from, end - from, this.#partial, this.#have);
+    this.#have += end - from;
+  }
+
+  #handle(bytes: Uint8Array, from: number, end: number, deliver: Deliver): ProtocolError | undefined {
+    if (this.#state === "salt") return this.#handleSalt(copyOf(bytes, from, end - from));
+    const plain = this.#cipher!.open(this.#nonce.bytes, bytes, from, end);
+    if (plain === undefined) {
+      return new ProtocolError("ERR_SHADOWSOCKS_TAG", "another password or method, or bytes were changed");
+    }
+    this.#nonce.advance();
+    switch (this.#state) {
+      case "head": {
+        const next = this.#head!.handlePiece(plain, deliver);
+        if (next instanceof ProtocolError) return next;
+        this.#expect(next === undefined ? "length" : "head", next ?? LENGTH_BYTES);
+        return undefined;
+      }
+      case "length": {
+        const length = readUint16(plain, 0);
+        if (length > MAX_CHUNK_2017 && !this.#method.is2022) {
+          return new ProtocolError("ERR_SHADOWSOCKS_MALFORMED", `a chunk of ${length} bytes`);
+        }
+        this.#expect("payload", length);
+        return undefined;
+      }
+      case "payload":
+        if (plain.length > 0) deliver(plain, 0, plain.length);
+        this.#expect("length", LENGTH_BYTES);
+        return undefined;
+    }
+  }
+
+  #handleSalt(salt: Uint8Array): ProtocolError | undefined {
+    this.#cipher = sessionCipher(this.#crypto, this.#method, this.#key, salt);
+    this.#expect(
+      this.#head === undefined ? "length" : "head",
+      this.#head === undefined ? LENGTH_BYTES : this.#head.firstBytes,
+    );
+    return this.#head?.checkSalt?.(salt);
+  }
+
+  #expect(state: "head" | "length" | "payload", bytes: number): void {
+    this.#state = state;
+    this.#wanted = bytes + TAG_BYTES;
+  }
+}

@@ -1,0 +1,87 @@
+import { asciiBytes } from "../../wire/http-head.ts";
+import { writeUint16, writeUint32 } from "../../wire/network-order.ts";
+
+/** The TLS 1.2 records that simple-obfs imitates (RFC 5246 §6.2.1, §7.4.1). */
+export const CHANGE_CIPHER_SPEC = 20;
+export const HANDSHAKE = 22;
+export const APPLICATION_DATA = 23;
+/** `type 1 | version 2 | length 2`. */
+export const RECORD_HEAD_BYTES = 5;
+/** Most bytes in a record (RFC 5246 §6.2.1). */
+export const MAX_RECORD_BYTES = 16_384;
+/** Most bytes that our ClientHello has as its session ticket, so that it fits into one segment. */
+export const MAX_TICKET_BYTES = 1_024;
+
+const CLIENT_HELLO = 1;
+const SESSION_TICKET = 35;
+const SERVER_NAME = 0;
+const CIPHER_SUITES = hex(
+  "c02cc030009fcca9cca8ccaac02bc02f009ec024c028006bc023c0270067c00ac0140039c009c0130033009d009c003d003c0035002f00ff",
+);
+/** ec_point_formats, supported_groups, signature_algorithms, encrypt_then_mac, extended_master_secret. */
+const OTHER_EXTENSIONS = hex(
+  "000b000403000102000a000a0008001d001700190018" +
+    "000d0020001e060106020603050105020503040104020403030103020303020102020203" +
+    "0016000000170000",
+);
+
+export function writeRecordHead(to: Uint8Array, at: number, type: number, length: number): void {
+  to[at] = type;
+  to[at + 1] = 3;
+  to[at + 2] = 3;
+  writeUint16(to, at + 3, length);
+}
+
+/** A record with a ClientHello. @param ticket  at most MAX_TICKET_BYTES */
+export function clientHello(
+  serverName: string,
+  ticket: Uint8Array,
+  random: (length: number) => Uint8Array,
+  unixSeconds: number,
+): Uint8Array {
+  const name = asciiBytes(serverName);
+  const time = new Uint8Array(4);
+  writeUint32(time, 0, unixSeconds % 2 ** 32);
+  const extensions = joined(
+    uint16(SESSION_TICKET),
+    withLength(ticket),
+    uint16(SERVER_NAME),
+    withLength(withLength(joined(Uint8Array.of(0), withLength(name)))),
+    OTHER_EXTENSIONS,
+  );
+  const hello = joined(
+    Uint8Array.of(3, 3),
+    time,
+    random(28),
+    Uint8Array.of(32),
+    random(32),
+    withLength(CIPHER_SUITES),
+    Uint8Array.of(1, 0),
+    withLength(extensions),
+  );
+  const message = joined(Uint8Array.of(CLIENT_HELLO, 0), withLength(hello));
+  return joined(Uint8Array.of(HANDSHAKE, 3, 1), withLength(message));
+}
+
+/** Precedes the bytes with their length in 2 bytes. */
+function withLength(bytes: Uint8Array): Uint8Array {
+  return joined(uint16(bytes.length), bytes);
+}
+
+function uint16(value: number): Uint8Array {
+  return Uint8Array.of(value >> 8, value);
+}
+
+function joined(...parts: readonly Uint8Array[]): Uint8Array {
+  const whole = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}
+
+function hex(text: string): Uint8Array {
+  return Uint8Array.from(text.match(/../g)!, (pair) => Number.parseInt(pair, 16));
+}

@@ -1,0 +1,61 @@
+import type { ProtocolError } from "./errors.ts";
+
+/** Takes decoded bytes, `bytes[offset..end)`. */
+export type Deliver = (bytes: Uint8Array, offset: number, end: number) => void;
+
+/** One end of a connection whose bytes are coded in both directions, without I/O. */
+export interface StreamCoding {
+  /** False while there are bytes that the other end waits for and that only {@link encode} gives out. */
+  readonly hasStarted: boolean;
+  /** True if the peer may end its stream here. */
+  readonly mayEnd: boolean;
+  /**
+   * The coded form of what is to be sent next. An empty array gives out what goes in front of any data.
+   *
+   * @returns memory of the coding, valid until the next call, or `bytes` themselves
+   */
+  encode(bytes: Uint8Array): Uint8Array;
+  /**
+   * Decodes `bytes[offset..end)`, which came cut anywhere. `deliver` is called for each run of decoded bytes, and may keep
+   * only those that are not part of `bytes`.
+   *
+   * @returns why the connection must end; the same for all later calls
+   */
+  decode(bytes: Uint8Array, offset: number, end: number, deliver: Deliver): ProtocolError | undefined;
+}
+
+/** Two codings, one inside the other. */
+export class LayeredCoding implements StreamCoding {
+  readonly #inner: StreamCoding;
+  readonly #outer: StreamCoding;
+  #deliver: Deliver = () => {};
+  #innerError: ProtocolError | undefined;
+
+  /** @param outer  codes what `inner` has coded */
+  constructor(inner: StreamCoding, outer: StreamCoding) {
+    this.#inner = inner;
+    this.#outer = outer;
+  }
+
+  get hasStarted(): boolean {
+    return this.#inner.hasStarted && this.#outer.hasStarted;
+  }
+
+  get mayEnd(): boolean {
+    return this.#outer.mayEnd && this.#inner.mayEnd;
+  }
+
+  encode(bytes: Uint8Array): Uint8Array {
+    return this.#outer.encode(this.#inner.encode(bytes));
+  }
+
+  decode(bytes: Uint8Array, offset: number, end: number, deliver: Deliver): ProtocolError | undefined {
+    this.#deliver = deliver;
+    const error = this.#outer.decode(bytes, offset, end, this.#toInner);
+    return this.#innerError ?? error;
+  }
+
+  readonly #toInner: Deliver = (bytes, offset, end) => {
+    this.#innerError ??= this.#inner.decode(bytes, offset, end, this.#deliver);
+  };
+}

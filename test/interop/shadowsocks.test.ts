@@ -1,0 +1,170 @@
+import type { Socket as UdpSocket } from "node:dgram";
+import { createSocket } from "node:dgram";
+import { once } from "node:events";
+import type { AddressInfo, Server } from "node:net";
+import { createServer } from "node:net";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { METHODS } from "../../src/core/shadowsocks/method.ts";
+import { openTcpTarget } from "../../src/node/carrier-chain.ts";
+import type { UdpServer } from "../../src/node/handles.ts";
+import type { UdpLocalOptions } from "../../src/node/options.ts";
+import { startUdpLocal } from "../../src/node/udp-local.ts";
+import { startUdpServer } from "../../src/node/udp-server.ts";
+import { makeAddress } from "../../src/wire/socket-address.ts";
+import type { PeerProgram } from "./peer-program.ts";
+import { describeWith, freePort, startPeer } from "./peer-program.ts";
+
+const KEY = Buffer.alloc(32, "k");
+const PASSWORD = "pä:ss/w@rd";
+/** Those of ss-server. */
+const STOCK_METHODS = Object.keys(METHODS).filter((name) => !METHODS[name].is2022);
+
+describeWith(["ss-server", "obfs-server"], "ss:// to a server that is not ours", () => {
+  const peers: PeerProgram[] = [];
+  let server: UdpServer;
+  let echo: UdpSocket;
+  let echoTcp: Server;
+  /** Speaks first, like a mail server. */
+  let greeter: Server;
+  const portOf = (listener: Server) => (listener.address() as AddressInfo).port;
+
+  /** Starts ss-server. @returns its port */
+  async function startServer(method: string, plugin?: string): Promise<number> {
+    const port = await freePort();
+    const args = ["-s", "127.0.0.1", "-p", String(port), "-k", PASSWORD, "-m", method, "--no-delay"];
+    if (plugin !== undefined) args.push("--plugin", "obfs-server", "--plugin-opts", plugin);
+    peers.push(await startPeer("ss-server", args, port));
+    return port;
+  }
+
+  function url(method: string, port: number, plugin?: string, password = PASSWORD): string {
+    const pair = Buffer.from(`${method}:${password}`).toString("base64url");
+    const query = plugin === undefined ? "" : `/?plugin=${encodeURIComponent(plugin)}`;
+    return `ss://${pair}@127.0.0.1:${port}${query}#a%20name`;
+  }
+
+  /** Starts udp-local with these options and has datagrams of several sizes echoed. */
+  async function expectEcho(options: UdpLocalOptions): Promise<void> {
+    const target = `127.0.0.1:${echo.address().port}`;
+    const local = await startUdpLocal({
+      psk: KEY,
+      server: server.address.listen[0],
+      forwards: [{ listen: "127.0.0.1:0", target }],
+      ...options,
+    });
+    const app = createSocket("udp4");
+    try {
+      const errors: Error[] = [];
+      local.on("error", (error) => errors.push(error));
+      const isUp = await Promise.race([
+        once(local, "session-up").then(() => true),
+        once(local, "error").then(() => false),
+      ]);
+      if (!isUp) throw errors[0];
+      for (const size of [1, 1_200, 9_000, 60_000, 1_200]) {
+        const payload = Buffer.alloc(size, size & 255);
+        app.send(payload, Number(local.address.forwards[0].listen.split(":")[1]), "127.0.0.1");
+        const [data] = await once(app, "message");
+        expect(data.equals(payload)).toBe(true);
+      }
+    } finally {
+      app.close();
+      await local.close();
+    }
+  }
+
+  const never = new AbortController().signal;
+  const target = (listener: Server) => makeAddress("127.0.0.1", portOf(listener))!;
+
+  beforeAll(async () => {
+    echo = createSocket("udp4");
+    echo.on("message", (data, { port }) => echo.send(data, port, "127.0.0.1"));
+    echo.bind(0, "127.0.0.1");
+    await once(echo, "listening");
+    server = await startUdpServer({ listen: ["127.0.0.1:0"], psk: KEY, allow: ["127.0.0.1/32"] });
+    echoTcp = createServer((socket) => socket.pipe(socket).on("error", () => {})).listen(0, "127.0.0.1");
+    greeter = createServer((socket) => socket.on("error", () => {}).end("220 hello\r\n")).listen(
+      0,
+      "127.0.0.1",
+    );
+    await Promise.all([once(echoTcp, "listening"), once(greeter, "listening")]);
+  });
+
+  afterAll(async () => {
+    await Promise.all(peers.map((peer) => peer.stop()));
+    await server?.close();
+    echo?.close();
+    echoTcp?.close();
+    greeter?.close();
+  });
+
+  it.each(STOCK_METHODS)("carries lanes with %s", async (method) => {
+    await expectEcho({ via: [url(method, await startServer(method))] });
+  });
+
+  it.each(["http", "tls"])("carries lanes with obfs=%s, which it speaks itself", async (kind) => {
+    const port = await startServer("chacha20-ietf-poly1305", `obfs=${kind}`);
+    const plugin = `obfs-local;obfs=${kind};obfs-host=example.com`;
+    await expectEcho({ via: [url("chacha20-ietf-poly1305", port, plugin)] });
+  });
+
+  it.each(["http", "tls", undefined])(
+    "carries 30 MB of TCP both ways with obfs=%s, unchanged",
+    async (kind) => {
+      const options = kind === undefined ? undefined : `obfs=${kind}`;
+      const port = await startServer("aes-256-gcm", options);
+      const via = url("aes-256-gcm", port, options && `obfs-local;${options}`);
+      const stream = await openTcpTarget(target(echoTcp), via, never);
+      const total = 30_000_000;
+      let [sent, heard] = [0, 0];
+      const write = () => {
+        while (sent < total) {
+          const piece = Buffer.alloc(Math.min(1 + (sent % 77_777), total - sent));
+          for (let i = 0; i < piece.length; i++) piece[i] = (sent + i) % 251;
+          sent += piece.length;
+          if (!stream.write(piece)) return void stream.once("drain", write);
+        }
+      };
+      write();
+      for await (const data of stream) {
+        for (let i = 0; i < data.length; i++)
+          if (data[i] !== (heard + i) % 251) throw new Error(`at ${heard + i}`);
+        heard += data.length;
+        if (heard === total) break;
+      }
+      expect(heard).toBe(total);
+    },
+  );
+
+  it.each([undefined, "obfs=http", "obfs=tls"])(
+    "hears a target that speaks first, with %s",
+    async (options) => {
+      const port = await startServer("aes-128-gcm", options);
+      const via = url("aes-128-gcm", port, options && `obfs-local;${options}`);
+      const stream = await openTcpTarget(target(greeter), via, never);
+      let text = "";
+      for await (const data of stream) text += data;
+      expect(text).toBe("220 hello\r\n");
+    },
+  );
+
+  it("carries lanes as the second and as the first of two hops", async () => {
+    const first = await startServer("aes-256-gcm");
+    const second = await startServer("aes-128-gcm", "obfs=http");
+    const [near, far] = [url("aes-256-gcm", first), url("aes-128-gcm", second, "obfs-local;obfs=http")];
+    await expectEcho({ via: [near, far] });
+    await expectEcho({ via: [far, near] });
+  });
+
+  it("fails, and names the server without its password, when the password is wrong", async () => {
+    const port = await startServer("aes-256-gcm");
+    const stream = await openTcpTarget(target(echoTcp), url("aes-256-gcm", port, undefined, "wrong"), never);
+    stream.write("hello");
+    const outcome = await Promise.race([
+      once(stream, "data").then(() => "data"),
+      new Promise((done) => setTimeout(done, 500, "silence")),
+    ]);
+    stream.destroy();
+    expect(outcome).toBe("silence");
+  });
+});
