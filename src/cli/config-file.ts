@@ -17,10 +17,10 @@ export interface ConfigFile {
 /**
  * Reads a config file: JSON in UTF-8 with comments (line and block) and trailing commas.
  *
- * @param names  the members it may have
+ * @param names  the members it may have; undefined for any
  * @throws UsageError ERR_OPTION with file, line and column; HostError ERR_FILE when the file cannot be read
  */
-export function readConfigFile(path: string, names: ReadonlySet<string>): ConfigFile {
+export function readConfigFile(path: string, names: ReadonlySet<string> | undefined): ConfigFile {
   const text = decode(path, readTextFile(path));
   const placeOf = (offset: number) => `${path}:${lineAndColumn(text, offset)}`;
   const wrong = (offset: number, problem: string) =>
@@ -40,7 +40,8 @@ export function readConfigFile(path: string, names: ReadonlySet<string>): Config
   for (const { children } of root.children ?? []) {
     const [key, value] = children as [Node, Node];
     const name = String(key.value);
-    if (!names.has(name)) throw wrong(key.offset, `${JSON.stringify(name)}: there is no such option`);
+    if (names?.has(name) === false)
+      throw wrong(key.offset, `${JSON.stringify(name)}: there is no such option`);
     if (members.has(name)) throw wrong(key.offset, `${JSON.stringify(name)} is given twice`);
     members.set(name, getNodeValue(value));
   }

@@ -7,6 +7,7 @@ import { libraryName } from "../node/options.ts";
 import type { ConfigFile } from "./config-file.ts";
 import { readConfigFile } from "./config-file.ts";
 import { readCredentialsFile, readSecretFile } from "./secret-file.ts";
+import { readShadowsocksConfig } from "./shadowsocks-config.ts";
 
 /** The options of one start, in the form of the library. */
 export interface GatheredOptions {
@@ -119,5 +120,6 @@ function typed(field: OptionField, value: unknown): unknown {
 
 function readSecret(option: string, path: unknown): unknown {
   if (typeof path !== "string") return path;
+  if (option === "shadowsocks") return readShadowsocksConfig(path);
   return option === "socksAuth" ? readCredentialsFile(path) : readSecretFile(path);
 }

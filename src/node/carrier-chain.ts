@@ -1,4 +1,5 @@
 import type { Duplex } from "node:stream";
+import { setTimeout as wait } from "node:timers/promises";
 import type { ConnectHandshake } from "../core/connect-handshake.ts";
 import { HostError, UsageError } from "../core/errors.ts";
 import { HttpConnect } from "../core/http-connect.ts";
@@ -9,6 +10,8 @@ import { COMMAND_UDP_ASSOCIATE } from "../wire/socks5.ts";
 import type { Carrier } from "./carrier.ts";
 import type { Hop } from "./carriers/hop.ts";
 import { badHop, endpointText, hopText, parseHop } from "./carriers/hop.ts";
+import type { PluginUse } from "./carriers/plugin-process.ts";
+import { usePlugin } from "./carriers/plugin-process.ts";
 import { shakeHands } from "./carriers/proxy.ts";
 import { wrapInShadowsocks } from "./carriers/shadowsocks.ts";
 import type { SocketOptions } from "./carriers/socket.ts";
@@ -20,6 +23,8 @@ import { formatEndpoint, parseEndpoint, splitZone } from "./endpoint.ts";
 import type { Outgoing } from "./outgoing.ts";
 
 const CONNECT_MS = 10_000;
+/** Time between attempts to connect to a plugin that has been started. */
+const PLUGIN_POLL_MS = 20;
 
 export interface CarrierChainOptions {
   /** `HOST:PORT`, `[IPv6]:PORT` or `unix:/path`. */
@@ -47,15 +52,17 @@ export function parseCarrierChain(options: CarrierChainOptions): Carrier {
   const authority =
     endpoint.path === undefined ? formatEndpoint(splitZone(endpoint.host).ip, endpoint.port) : "localhost";
   checkZones(hops, endpoint);
+  const chain = new HopChain(hops, outgoing);
+  const isPlain = hops.every(({ kind }) => kind === "unix");
   return {
     description: names.length === 0 ? server : `${server} via ${names.join(", ")}`,
     authority,
     connect: async (signal, onread) => {
-      const isPlain = hops.every(({ kind }) => kind === "unix");
-      const options = { onread: isPlain ? onread : undefined, outgoing, allowHalfOpen: false };
-      const stream = await connectChain(hops, endpoint, signal, options, connectTimeoutMs);
+      const options = { onread: isPlain ? onread : undefined, allowHalfOpen: false };
+      const stream = await chain.connect(endpoint, signal, options, connectTimeoutMs);
       return { stream, onread: options.onread !== undefined, isOurs: true };
     },
+    close: () => chain.close(),
   };
 }
 
@@ -98,22 +105,28 @@ export function streamCarrier(open: (signal: AbortSignal) => Duplex | Promise<Du
     description: "the caller's stream",
     authority: "localhost",
     connect: async (signal) => ({ stream: await open(signal), onread: false, isOurs: false }),
+    close: async () => {},
   };
 }
 
-/**
- * Connects to a TCP target, directly or through a SOCKS5 or shadowsocks server. The stream stays writable after the target's
- * FIN.
- */
-export async function openTcpTarget(
-  target: AddressBytes,
-  tcpVia: string | undefined,
-  signal: AbortSignal,
-  outgoing?: Outgoing,
-): Promise<TcpStream> {
-  const endpoint = { host: formatHost(target), port: addressPort(target) };
-  const hops = tcpVia === undefined ? [] : [parseHop(tcpVia, 0)];
-  return connectChain(hops, endpoint, signal, { outgoing, allowHalfOpen: true });
+/** A way to TCP targets. */
+export interface TcpWay {
+  /** Connects. The stream stays writable after the target's FIN. @throws HostError ERR_CONNECT */
+  connect(target: AddressBytes, signal: AbortSignal): Promise<TcpStream>;
+  /** Ends what it has started. */
+  close(): Promise<void>;
+}
+
+/** @param via  `socks5://` or `ss://`; undefined to connect directly */
+export function tcpWay(via: string | undefined, outgoing?: Outgoing): TcpWay {
+  const chain = new HopChain(via === undefined ? [] : [parseHop(via, 0)], outgoing);
+  return {
+    connect: (target, signal) => {
+      const endpoint = { host: formatHost(target), port: addressPort(target) };
+      return chain.connect(endpoint, signal, { allowHalfOpen: true });
+    },
+    close: () => chain.close(),
+  };
 }
 
 /** A UDP ASSOCIATE of a SOCKS5 server, which lasts as long as `stream`. */
@@ -133,7 +146,7 @@ export async function openUdpAssociate(
 ): Promise<UdpAssociate> {
   const hop = parseHop(url, 0);
   if (hop.kind !== "socks5") throw badHop(url, "expected socks5://");
-  const stream = await connectChain([], hop.endpoint, signal, { outgoing, allowHalfOpen: false });
+  const stream = await new HopChain([], outgoing).connect(hop.endpoint, signal, { allowHalfOpen: false });
   const unknown = makeAddress("0.0.0.0", 0)!;
   const handshake = new Socks5Client(unknown, hop.credentials, COMMAND_UDP_ASSOCIATE);
   await shakeHands(stream, handshake, AbortSignal.any([signal, AbortSignal.timeout(CONNECT_MS)]));
@@ -142,49 +155,100 @@ export async function openUdpAssociate(
   return { stream, bound: handshake.bound!, peer: remoteAddress };
 }
 
-async function connectChain(
-  hops: readonly Hop[],
-  server: Endpoint,
-  signal: AbortSignal,
-  options: SocketOptions,
-  timeoutMs = CONNECT_MS,
-): Promise<TcpStream> {
-  const deadline = AbortSignal.timeout(timeoutMs);
-  const both = AbortSignal.any([signal, deadline]);
-  /** The next address from a hop on, as some hops have none. */
-  const nextEndpoint = (index: number): Endpoint =>
-    hops.slice(index).find((hop) => hop.endpoint !== undefined)?.endpoint ?? server;
-  let step = endpointText(nextEndpoint(0));
-  let stream: TcpStream | undefined;
-  try {
-    stream = await connectSocket(nextEndpoint(0), both, options);
-    for (const [index, hop] of hops.entries()) {
-      if (hop.kind === "unix") continue;
-      if (both.aborted) break;
-      step = hopText(hop);
-      if (hop.kind === "tls") {
-        const peer = hop.endpoint ?? nextEndpoint(index + 1);
-        stream = await wrapInTls(
-          stream,
-          hop.options,
-          peer.path === undefined ? splitZone(peer.host).ip : "localhost",
-          both,
-        );
-        continue;
+/** Connects through a list of hops. */
+class HopChain {
+  readonly #hops: readonly Hop[];
+  readonly #outgoing: Outgoing | undefined;
+  /** The program that the first hop needs, once it was needed. */
+  #plugin: PluginUse | undefined;
+  #isClosed = false;
+
+  /** @throws UsageError ERR_OPTION when a program would have to leave by `outgoing` */
+  constructor(hops: readonly Hop[], outgoing: Outgoing | undefined) {
+    this.#hops = hops;
+    this.#outgoing = outgoing;
+    const [first] = hops;
+    if (first?.kind !== "ss" || first.shadowsocks.plugin === undefined || outgoing === undefined) return;
+    const problem = `the plugin ${first.shadowsocks.plugin.program} would not leave by the interface or mark`;
+    throw new UsageError("ERR_OPTION", `via: ${hopText(first)}: ${problem}`);
+  }
+
+  /** @param timeoutMs  for all of it. @throws HostError ERR_CONNECT that names the step */
+  async connect(
+    server: Endpoint,
+    signal: AbortSignal,
+    options: Omit<SocketOptions, "outgoing">,
+    timeoutMs = CONNECT_MS,
+  ): Promise<TcpStream> {
+    const hops = this.#hops;
+    const deadline = AbortSignal.timeout(timeoutMs);
+    const both = AbortSignal.any([signal, deadline]);
+    /** The next address from a hop on, as some hops have none. */
+    const nextEndpoint = (index: number): Endpoint =>
+      hops.slice(index).find((hop) => hop.endpoint !== undefined)?.endpoint ?? server;
+    let step = endpointText(nextEndpoint(0));
+    let stream: TcpStream | undefined;
+    try {
+      stream = await this.#connectFirst(nextEndpoint(0), both, options);
+      for (const [index, hop] of hops.entries()) {
+        if (hop.kind === "unix") continue;
+        if (both.aborted) break;
+        step = hopText(hop);
+        const next = nextEndpoint(index + 1);
+        switch (hop.kind) {
+          case "tls": {
+            const peer = hop.endpoint ?? next;
+            const host = peer.path === undefined ? splitZone(peer.host).ip : "localhost";
+            stream = await wrapInTls(stream, hop.options, host, both);
+            break;
+          }
+          case "ss":
+            stream = wrapInShadowsocks(stream, hop.shadowsocks, hop.endpoint.port, proxiedAddress(next));
+            break;
+          default:
+            await shakeHands(stream, handshakeFor(hop, next), both);
+        }
       }
-      const next = nextEndpoint(index + 1);
-      if (hop.kind === "ss") {
-        stream = wrapInShadowsocks(stream, hop.shadowsocks, hop.endpoint.port, proxiedAddress(next));
-      } else await shakeHands(stream, handshakeFor(hop, next), both);
+      if (both.aborted) throw new Error("given up");
+      return stream;
+    } catch (cause) {
+      stream?.destroy();
+      const { message } = cause as Error;
+      const late = `nothing within ${timeoutMs} ms${stream === undefined ? ` (${message})` : ""}`;
+      const reason = deadline.aborted ? late : message;
+      throw new HostError("ERR_CONNECT", `${step}: ${reason}`, { cause });
     }
-    if (both.aborted) throw new Error("given up");
-    return stream;
-  } catch (cause) {
-    stream?.destroy();
-    const { message } = cause as Error;
-    const late = `nothing within ${timeoutMs} ms${stream === undefined ? ` (${message})` : ""}`;
-    const reason = deadline.aborted ? late : message;
-    throw new HostError("ERR_CONNECT", `${step}: ${reason}`, { cause });
+  }
+
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    await this.#plugin?.release();
+    this.#plugin = undefined;
+  }
+
+  async #connectFirst(
+    endpoint: Endpoint,
+    signal: AbortSignal,
+    options: Omit<SocketOptions, "outgoing">,
+  ): Promise<TcpStream> {
+    const [first] = this.#hops;
+    if (first?.kind !== "ss" || first.shadowsocks.plugin === undefined) {
+      return connectSocket(endpoint, signal, { ...options, outgoing: this.#outgoing });
+    }
+    for (;;) {
+      if (this.#isClosed) throw new HostError("ERR_CONNECT", "given up");
+      this.#plugin ??= usePlugin(first.shadowsocks.plugin, first.endpoint);
+      const plugin = this.#plugin;
+      const local = await plugin.endpoint();
+      try {
+        const socket = await connectSocket(local, signal, { ...options, outgoing: undefined });
+        plugin.accepted();
+        return socket;
+      } catch (error) {
+        if (signal.aborted || !plugin.isStarting) throw error;
+        await wait(PLUGIN_POLL_MS);
+      }
+    }
   }
 }
 

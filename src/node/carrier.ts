@@ -30,4 +30,6 @@ export interface Carrier {
    * @throws HostError ERR_CONNECT that names the step
    */
   connect(signal: AbortSignal, onread?: OnRead): Promise<Connection>;
+  /** Ends what it has started. */
+  close(): Promise<void>;
 }

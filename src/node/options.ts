@@ -78,6 +78,11 @@ export interface UdpLocalOptions extends CommonOptions {
    * to the request), `ss://` (SIP002), `tls://`, `unix:`. Default: a direct TCP connection.
    */
   readonly via?: readonly string[] | undefined;
+  /**
+   * `ss://` of a shadowsocks server (SIP002): the last carrier of `via`, and what `tcpVia` is unless it is given. Default:
+   * none.
+   */
+  readonly shadowsocks?: string | undefined;
   /** Connects lanes instead of `via` and `server`. */
   readonly carrier?: Carrier | undefined;
   /** Default: none. */
@@ -194,6 +199,7 @@ export type ResolvedUdpLocalOptions = Filled<
   | "pathPrefix"
   | "carrier"
   | "tcpVia"
+  | "shadowsocks"
   | "socksAuth"
   | "socksUdpPorts"
   | "io"
@@ -206,6 +212,7 @@ export type ResolvedUdpLocalOptions = Filled<
   readonly pathPrefix: string | undefined;
   readonly carrier: Carrier | undefined;
   readonly tcpVia: string | undefined;
+  readonly shadowsocks: string | undefined;
   readonly socksAuth: SocksCredentials | undefined;
   readonly socksUdpPorts: string | undefined;
 };
@@ -374,6 +381,14 @@ export const UDP_LOCAL_FIELDS = {
     help: "carrier on the way to the server: socks5://, http://, ss://, tls:// or unix: (repeatable, nearest first)",
     isList: true,
     rebase: rebaseHop,
+  },
+  shadowsocks: {
+    schema: tcpProxy(() => false).optional(),
+    expects: "ss://METHOD:PASSWORD@HOST:PORT[/?plugin=...] (SIP002)",
+    flag: "ss-config",
+    value: "FILE",
+    help: "config.json of shadowsocks: carries lanes as the last --via, and TCP unless --tcp-via is given",
+    isSecretFile: true,
   },
   carrier: {
     schema: z.custom<Carrier>((value) => typeof value === "function").optional(),
@@ -577,7 +592,7 @@ export function resolveUdpLocalOptions(
   nameField: NameField = libraryName,
   hasRelay = false,
 ): ResolvedUdpLocalOptions {
-  const options = checkFields(UDP_LOCAL_FIELDS, input, nameField) as ResolvedUdpLocalOptions;
+  const options = withShadowsocks(checkFields(UDP_LOCAL_FIELDS, input, nameField) as ResolvedUdpLocalOptions);
   const hasForwards = options.forwards.length > 0;
   const listen = options.listen ?? (hasForwards || hasRelay ? false : LOCAL_LISTEN);
   if (listen === false && !hasForwards && !hasRelay) {
@@ -616,6 +631,17 @@ export function resolveUdpLocalOptions(
   // An association that was answered is not worth less than one that was not.
   const activeIdleTimeoutS = Math.max(options.activeIdleTimeoutS, options.idleTimeoutS);
   return { ...options, listen, activeIdleTimeoutS };
+}
+
+function withShadowsocks(options: ResolvedUdpLocalOptions): ResolvedUdpLocalOptions {
+  const { shadowsocks, via, tcpVia } = options;
+  if (shadowsocks === undefined) return options;
+  return {
+    ...options,
+    via: [...via, shadowsocks],
+    tcpVia: tcpVia ?? shadowsocks,
+    shadowsocks: undefined,
+  };
 }
 
 /**

@@ -286,7 +286,7 @@ export function resolveTun2SocksOptions(
     if (problem !== undefined)
       throw wrong(nameField(["rules", index]), `"${options.rules[index]}": ${problem}`);
   }
-  const tcpRoute = routeTo("tcpVia", options.tcpVia ?? stockServer ?? "reject");
+  const tcpRoute = routeTo("tcpVia", options.tcpVia ?? stockServer ?? options.shadowsocks ?? "reject");
   const udpRoute = routeTo("udpVia", options.udpVia ?? (socks5Udp ? stockServer! : "local:"));
   if (carriesOnlyTcp(udpRoute))
     throw wrong(nameField(["udpVia"]), `${options.udpVia}: ss:// carries tcp only`);

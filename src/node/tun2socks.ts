@@ -10,7 +10,9 @@ import { Tun2Socks } from "../core/tun2socks/tun2socks.ts";
 import type { UnreachableKind } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { formatHost, ipAddress } from "../wire/socket-address.ts";
-import { openTcpTarget } from "./carrier-chain.ts";
+import type { TcpWay } from "./carrier-chain.ts";
+import { tcpWay } from "./carrier-chain.ts";
+import type { TcpStream } from "./coded-stream.ts";
 import { nodeCryptography } from "./cryptography.ts";
 import { DeadlineTimer } from "./deadline-timer.ts";
 import type { Device, DeviceEvents } from "./devices/device.ts";
@@ -68,6 +70,8 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
   #patience: NodeJS.Timeout | undefined;
   /** By route. */
   readonly #paths: (UdpPath | undefined)[] = [];
+  /** By route, where TCP goes on. */
+  readonly #tcpWays: TcpWay[] = [];
   /** By association. */
   readonly #pathOf: (UdpPath | undefined)[] = [];
   readonly #pathDrops = { send_error: 0, association_limit: 0, malformed: 0, wrong_source: 0 };
@@ -125,6 +129,10 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
 
   async open(): Promise<void> {
     const options = this.#options;
+    this.#tcpWays[ROUTE_DIRECT] = tcpWay(undefined, this.#outgoing);
+    for (const [index, url] of options.socks.entries()) {
+      this.#tcpWays[ROUTE_SOCKS + index] = tcpWay(url, this.#outgoing);
+    }
     // Core needs to know whether the device's packets have virtio-net headers.
     const early: DeviceEvents = {
       onPackets: (...packets) => this.#handlePackets(...packets),
@@ -168,6 +176,7 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
     await this.#flows?.close();
     await Promise.all(this.#paths.map((path) => path?.end()));
     await this.#tunnel?.close();
+    await Promise.all(this.#tcpWays.map((way) => way?.close()));
     await this.#device?.close();
   }
 
@@ -244,13 +253,8 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
     }
   }
 
-  #connect(route: number, target: AddressBytes, signal: AbortSignal) {
-    return openTcpTarget(
-      target,
-      route === ROUTE_DIRECT ? undefined : this.#options.socks[route - ROUTE_SOCKS],
-      signal,
-      this.#outgoing,
-    );
+  #connect(route: number, target: AddressBytes, signal: AbortSignal): Promise<TcpStream> {
+    return this.#tcpWays[route].connect(target, signal);
   }
 
   // UdpPathHost

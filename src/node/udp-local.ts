@@ -10,7 +10,8 @@ import { formatAddress, makeAddress } from "../wire/socket-address.ts";
 import { BatchWriter } from "./batch-writer.ts";
 import type { ByteStream } from "./byte-stream.ts";
 import type { Carrier, Connection, OnRead } from "./carrier.ts";
-import { openTcpTarget, parseCarrierChain, streamCarrier } from "./carrier-chain.ts";
+import type { TcpWay } from "./carrier-chain.ts";
+import { parseCarrierChain, streamCarrier, tcpWay } from "./carrier-chain.ts";
 import { nodeCryptography } from "./cryptography.ts";
 import { DeadlineTimer } from "./deadline-timer.ts";
 import { formatEndpoint, parseEndpoint } from "./endpoint.ts";
@@ -133,6 +134,8 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   }[] = [];
   #socks5: Socks5Listener | undefined;
   #socks5Udp: Socks5Udp | undefined;
+  /** For the CONNECT requests. */
+  #tcp: TcpWay | undefined;
   #now = 0;
   #isScheduled = false;
   #isClosing = false;
@@ -217,6 +220,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
       }),
       this.others?.close(),
     ]);
+    await Promise.all([this.#carrier.close(), this.#tcp?.close()]);
   }
 
   // RelayHost
@@ -292,7 +296,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   }
 
   async #openSocks5(listen: string): Promise<void> {
-    const { socksAuth, tcpVia, maxAssociations, socksAdvertise, socksUdpStrict } = this.#options;
+    const { socksAuth, maxAssociations, socksAdvertise, socksUdpStrict } = this.#options;
     const { socksUdpPorts, ipv6Only } = this.#options;
     const hosts = listenHosts(listen, [listen], ipv6Only);
     const udpOptions: Socks5UdpOptions = {
@@ -308,13 +312,15 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
         cause,
       });
     });
+    const tcp = tcpWay(this.#options.tcpVia, outgoingOf(this.#options));
+    this.#tcp = tcp;
     this.#socks5 = new Socks5Listener({
       credentials: socksAuth,
       native: this.#place !== undefined ? this.#io.native : undefined,
       maxConnections: 2 * maxAssociations,
       log: this.#log,
       associate: (client, localIp) => udp.associate(client, localIp),
-      connect: (target, signal) => openTcpTarget(target, tcpVia, signal, outgoingOf(this.#options)),
+      connect: (target, signal) => tcp.connect(target, signal),
       onRefused: () => {
         this.core.counters.refused.socks_refused++;
       },

@@ -13,6 +13,7 @@ const PACKAGES: Readonly<Record<string, string>> = {
   tinyproxy: "tinyproxy",
   "ss-server": "shadowsocks-libev",
   "obfs-server": "simple-obfs",
+  "ss-v2ray-plugin": "shadowsocks-v2ray-plugin",
   curl: "curl",
   nc: "netcat-openbsd",
   nginx: "nginx-light",

@@ -1,11 +1,13 @@
+import { spawnSync } from "node:child_process";
 import type { Socket as UdpSocket } from "node:dgram";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
+import { readFileSync } from "node:fs";
 import type { AddressInfo, Server } from "node:net";
 import { createServer } from "node:net";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { METHODS } from "../../src/core/shadowsocks/method.ts";
-import { openTcpTarget } from "../../src/node/carrier-chain.ts";
+import { tcpWay } from "../../src/node/carrier-chain.ts";
 import type { UdpServer } from "../../src/node/handles.ts";
 import type { UdpLocalOptions } from "../../src/node/options.ts";
 import { startUdpLocal } from "../../src/node/udp-local.ts";
@@ -19,7 +21,26 @@ const PASSWORD = "pä:ss/w@rd";
 /** Those of ss-server. */
 const STOCK_METHODS = Object.keys(METHODS).filter((name) => !METHODS[name].is2022);
 
-describeWith(["ss-server", "obfs-server"], "ss:// to a server that is not ours", () => {
+/** Programs that a process has started. */
+function childrenOf(parent: number): { pid: number; name: string }[] {
+  const { stdout } = spawnSync("ps", ["-o", "pid=,comm=", "--ppid", String(parent)], { encoding: "utf8" });
+  return stdout
+    .split("\n")
+    .filter((line) => line !== "" && !line.includes("<defunct>"))
+    .map((line) => {
+      const [pid, name] = line.trim().split(/\s+/);
+      return { pid: Number(pid), name };
+    });
+}
+
+function environmentOf(pid: number): Record<string, string> {
+  const lines = readFileSync(`/proc/${pid}/environ`, "utf8").split("\0");
+  return Object.fromEntries(
+    lines.map((line) => [line.slice(0, line.indexOf("=")), line.slice(line.indexOf("=") + 1)]),
+  );
+}
+
+describeWith(["ss-server", "obfs-server", "ss-v2ray-plugin"], "ss:// to a server that is not ours", () => {
   const peers: PeerProgram[] = [];
   let server: UdpServer;
   let echo: UdpSocket;
@@ -29,10 +50,10 @@ describeWith(["ss-server", "obfs-server"], "ss:// to a server that is not ours",
   const portOf = (listener: Server) => (listener.address() as AddressInfo).port;
 
   /** Starts ss-server. @returns its port */
-  async function startServer(method: string, plugin?: string): Promise<number> {
+  async function startServer(method: string, options?: string, plugin = "obfs-server"): Promise<number> {
     const port = await freePort();
     const args = ["-s", "127.0.0.1", "-p", String(port), "-k", PASSWORD, "-m", method, "--no-delay"];
-    if (plugin !== undefined) args.push("--plugin", "obfs-server", "--plugin-opts", plugin);
+    if (options !== undefined) args.push("--plugin", plugin, "--plugin-opts", options);
     peers.push(await startPeer("ss-server", args, port));
     return port;
   }
@@ -114,7 +135,7 @@ describeWith(["ss-server", "obfs-server"], "ss:// to a server that is not ours",
       const options = kind === undefined ? undefined : `obfs=${kind}`;
       const port = await startServer("aes-256-gcm", options);
       const via = url("aes-256-gcm", port, options && `obfs-local;${options}`);
-      const stream = await openTcpTarget(target(echoTcp), via, never);
+      const stream = await tcpWay(via).connect(target(echoTcp), never);
       const total = 30_000_000;
       let [sent, heard] = [0, 0];
       const write = () => {
@@ -141,12 +162,70 @@ describeWith(["ss-server", "obfs-server"], "ss:// to a server that is not ours",
     async (options) => {
       const port = await startServer("aes-128-gcm", options);
       const via = url("aes-128-gcm", port, options && `obfs-local;${options}`);
-      const stream = await openTcpTarget(target(greeter), via, never);
+      const stream = await tcpWay(via).connect(target(greeter), never);
       let text = "";
       for await (const data of stream) text += data;
       expect(text).toBe("220 hello\r\n");
     },
   );
+
+  it("starts any other plugin once for all lanes, starts it again when it has ended, and ends it", async () => {
+    const port = await startServer("aes-256-gcm", "obfs=tls");
+    // With its path it is a program like any other.
+    const via = url("aes-256-gcm", port, "/usr/bin/obfs-local;obfs=tls;obfs-host=a\\;b.test");
+    const local = await startUdpLocal({
+      psk: KEY,
+      server: server.address.listen[0],
+      listen: "127.0.0.1:0",
+      lanes: 2,
+      via: [via],
+      tcpVia: via,
+    });
+    const plugins = () => childrenOf(process.pid).filter(({ name }) => name === "obfs-local");
+    try {
+      await once(local, "session-up");
+      const [first, ...others] = plugins();
+      expect(others).toEqual([]);
+      expect(environmentOf(first.pid)).toMatchObject({
+        SS_REMOTE_HOST: "127.0.0.1",
+        SS_REMOTE_PORT: String(port),
+        SS_LOCAL_HOST: "127.0.0.1",
+        SS_PLUGIN_OPTIONS: "obfs=tls;obfs-host=a\\;b.test",
+      });
+      const upAgain = new Promise((done) => local.once("session-up", done));
+      process.kill(first.pid, "SIGKILL");
+      await upAgain;
+      expect(plugins().length).toBe(1);
+      expect(plugins()[0].pid).not.toBe(first.pid);
+    } finally {
+      await local.close();
+    }
+    expect(plugins()).toEqual([]);
+  });
+
+  it("carries lanes and TCP by v2ray-plugin, in WebSocket", async () => {
+    const port = await startServer("aes-256-gcm", "server;path=/a", "ss-v2ray-plugin");
+    const via = url("aes-256-gcm", port, "ss-v2ray-plugin;path=/a;host=b.test");
+    await expectEcho({ via: [via] });
+    const way = tcpWay(via);
+    const stream = await way.connect(target(greeter), never);
+    let text = "";
+    for await (const data of stream) text += data;
+    expect(text).toBe("220 hello\r\n");
+    await way.close();
+  });
+
+  it.each([
+    ["that is not there", "/nowhere/plugin;x=1", /plugin \/nowhere\/plugin: .*ENOENT/],
+    ["that ends at once", "/bin/false", /plugin \/bin\/false: it ended \(1\)/],
+  ])("reports a plugin %s", async (_, plugin, message) => {
+    const way = tcpWay(url("aes-256-gcm", 9, plugin));
+    const failures = await Promise.allSettled([1, 2].map(() => way.connect(target(echoTcp), never)));
+    for (const failure of failures) {
+      expect((failure as PromiseRejectedResult).reason.message).toMatch(message);
+    }
+    await way.close();
+  });
 
   it("carries lanes as the second and as the first of two hops", async () => {
     const first = await startServer("aes-256-gcm");
@@ -158,7 +237,7 @@ describeWith(["ss-server", "obfs-server"], "ss:// to a server that is not ours",
 
   it("fails, and names the server without its password, when the password is wrong", async () => {
     const port = await startServer("aes-256-gcm");
-    const stream = await openTcpTarget(target(echoTcp), url("aes-256-gcm", port, undefined, "wrong"), never);
+    const stream = await tcpWay(url("aes-256-gcm", port, undefined, "wrong")).connect(target(echoTcp), never);
     stream.write("hello");
     const outcome = await Promise.race([
       once(stream, "data").then(() => "data"),

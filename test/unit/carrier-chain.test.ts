@@ -3,7 +3,7 @@ import type { AddressInfo, Socket } from "node:net";
 import { createServer } from "node:net";
 import { describe, expect, it } from "vitest";
 import { UsageError } from "../../src/core/errors.ts";
-import { isBehindProxy, openTcpTarget, parseCarrierChain } from "../../src/node/carrier-chain.ts";
+import { isBehindProxy, parseCarrierChain, tcpWay } from "../../src/node/carrier-chain.ts";
 import { redactUrl } from "../../src/node/carriers/hop.ts";
 import { makeAddress } from "../../src/wire/socket-address.ts";
 
@@ -149,6 +149,14 @@ describe("parseCarrierChain", () => {
     expect(complaint(hop)).toMatch(new RegExp(want));
   });
 
+  it("refuses a plugin that is a program behind another hop, and where it would have to leave by an interface", () => {
+    const plugin = "ss://aes-128-gcm:p@h:1?plugin=v2ray-plugin";
+    expect(parse([plugin, "tls://"]).description).toBe("192.0.2.1:3456 via ss h:1, tls");
+    expect(complaint("tls://", plugin)).toMatch(/only be the first/);
+    const outgoing = { interfaceName: "eth0", mark: 0 };
+    expect(() => parseCarrierChain({ server: "h:1", via: [plugin], outgoing })).toThrow(/v2ray-plugin/);
+  });
+
   it("refuses a Unix socket behind another hop", () => {
     expect(complaint("tls://", "unix:/run/a")).toMatch(/only be the first/);
   });
@@ -164,7 +172,7 @@ describe("parseCarrierChain", () => {
     "http://alice:hunter2@h:1?header=Proxy-Authorization:hunter2",
     "ss://aes-256-gcm:alice/hunter2@h",
     "ss://aes-256-gcm:alice@hunter2@h:0",
-    "ss://aes-256-gcm:alice@h:1?plugin=v2ray;key=hunter2",
+    "ss://aes-256-gcm:alice@h:0?plugin=v2ray;key=hunter2",
     "ss://aes-256-gcm:alice@h:1?plugin=x&key=hunter2#hunter2",
   ])("shows neither user nor password of %j", (hop) => {
     const message = complaint(hop);
@@ -238,9 +246,8 @@ describe("a connection", () => {
     await once(server, "listening");
     const { port } = server.address() as AddressInfo;
     const accepted = once(server, "connection");
-    const stream = await openTcpTarget(
+    const stream = await tcpWay(`ss://aes-128-gcm:p@127.0.0.1:${port}`).connect(
       makeAddress("a.test", 9)!,
-      `ss://aes-128-gcm:p@127.0.0.1:${port}`,
       never,
     );
     const [socket] = (await accepted) as [Socket];
@@ -253,7 +260,7 @@ describe("a connection", () => {
 
   it("offers a SOCKS5 proxy no password where there is none", async () => {
     const { heard, failure } = await heardThrough(
-      (port) => openTcpTarget(makeAddress("a.test", 9)!, `socks5://127.0.0.1:${port}`, never),
+      (port) => tcpWay(`socks5://127.0.0.1:${port}`).connect(makeAddress("a.test", 9)!, never),
       Uint8Array.of(5, 0xff),
     );
     expect([...heard]).toEqual([5, 1, 0]);

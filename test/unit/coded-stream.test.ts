@@ -3,7 +3,7 @@ import type { AddressInfo, Server, Socket } from "node:net";
 import { connect, createServer } from "node:net";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { METHODS } from "../../src/core/shadowsocks/method.ts";
-import { openTcpTarget } from "../../src/node/carrier-chain.ts";
+import { tcpWay } from "../../src/node/carrier-chain.ts";
 import type { TcpStream } from "../../src/node/coded-stream.ts";
 import { relayTcp } from "../../src/node/tcp-relay.ts";
 import { makeAddress } from "../../src/wire/socket-address.ts";
@@ -26,7 +26,7 @@ describe("a stream through a shadowsocks server", () => {
     const accepted = once(server, "connection") as Promise<[Socket]>;
     const { port } = server.address() as AddressInfo;
     const url = `ss://aes-128-gcm:p@127.0.0.1:${port}`;
-    stream = await openTcpTarget(makeAddress("a.test", 9)!, url, new AbortController().signal);
+    stream = await tcpWay(url).connect(makeAddress("a.test", 9)!, new AbortController().signal);
     [peer] = await accepted;
     peer.on("error", () => {});
     answer = new ReferenceDirection(METHOD, KEY, SALT);

@@ -515,6 +515,45 @@ describe("command line and config file", () => {
     expect(new Set(fromFile.secretFiles)).toEqual(new Set([key, auth]));
   });
 
+  it("shadowsocks' config.json is one carrier more, and carries TCP unless something else is to", () => {
+    const config = {
+      server: ["::1"],
+      server_port: 8388,
+      local_port: 1080,
+      password: "pä:ss@/",
+      method: "aes-256-gcm",
+      plugin: "obfs-local",
+      plugin_opts: "obfs=http;obfs-host=a.test",
+    };
+    const path = file("ss.json", `// comment\n${JSON.stringify(config)}`);
+    const { values, secretFiles } = gather("--ss-config", path, "--via", "unix:/a");
+    expect(secretFiles).toEqual([path]);
+    const url =
+      "ss://aes-256-gcm:p%C3%A4%3Ass%40%2F@[::1]:8388/?plugin=obfs-local%3Bobfs%3Dhttp%3Bobfs-host%3Da.test";
+    expect(values.shadowsocks).toBe(url);
+    expect(resolveUdpLocalOptions(values)).toMatchObject({ via: ["unix:/a", url], tcpVia: url });
+    const other = { ...values, tcpVia: "socks5://h:1" };
+    expect(resolveUdpLocalOptions(other)).toMatchObject({ via: ["unix:/a", url], tcpVia: "socks5://h:1" });
+  });
+
+  it.each([
+    [{ server: ["a", "b"] }, /ss\.json:1:11: server: expected one host/],
+    [{ server: "a", server_port: "8388" }, /server_port: expected a port/],
+    [{ server: "a", server_port: 8388, method: "aes-256-gcm" }, /password: expected text/],
+    [{ server: "a", server_port: 8388, password: 7, method: "x" }, /method|password: expected text/],
+    [{ server: "a", server_port: 8388, password: "p", method: "m", plugin: 7 }, /plugin: expected text/],
+  ])("the shadowsocks config %j is refused with its place", (members, message) => {
+    expect(complaint(() => gather("--ss-config", file("ss.json", JSON.stringify(members))))).toMatch(message);
+  });
+
+  it("a wrong value of a shadowsocks config is reported without the password", () => {
+    const members = { server: "a", server_port: 8388, password: "hunter2", method: "rc4-md5" };
+    const { values, nameField } = gather("--ss-config", file("ss.json", JSON.stringify(members)));
+    const message = complaint(() => resolveUdpLocalOptions(values, nameField));
+    expect(message).toMatch(/^--ss-config: expected one of the methods/);
+    expect(message).not.toContain("hunter2");
+  });
+
   it("an error names a file that is unreadable or holds no USER:PASSWORD, and shows none of it", () => {
     const missing = join(folder, "missing");
     for (const flag of ["--psk-file", "--socks-auth-file", "--config"]) {

@@ -89,6 +89,26 @@ describe("options of tun2socks", () => {
     expect(complaint(options)).toContain(expected);
   });
 
+  it("takes shadowsocks servers for TCP alone", () => {
+    const ss = "ss://aes-256-gcm:hunter2@h:8388/?plugin=obfs-local%3Bobfs%3Dhttp";
+    const options: Tun2SocksOptions = { tcpVia: ss, socks: [ss, "socks5://h:1"] };
+    const rules = ["tcp 192.0.2.0/24 socks:0", "any 198.51.100.0/24 socks:1"];
+    const plan = describePlan(resolveTun2SocksOptions({ ...options, rules }));
+    expect(plan).toContain("tcp -> ss://***@h:8388/?plugin=***");
+    expect(complaint({ ...options, udpVia: ss })).toMatch(/^udpVia: /);
+    expect(complaint({ ...options, udpVia: "socks:0" })).toBe("udpVia: socks:0: ss:// carries tcp only");
+    for (const protocol of ["any", "udp"]) {
+      const rule = `${protocol} 192.0.2.0/24 socks:0`;
+      expect(complaint({ ...options, rules: [rule] })).toBe(`rules[0]: "${rule}": ss:// carries tcp only`);
+    }
+    for (const wrong of [
+      { tcpVia: "ss://rc4-md5:hunter2@h:1" },
+      { udpVia: "ss://aes-256-gcm:hunter2@h:1" },
+    ]) {
+      expect(complaint(wrong)).not.toContain("hunter2");
+    }
+  });
+
   it("describePlan describes what would be done, without passwords", () => {
     const plan = describePlan(
       resolveTun2SocksOptions({

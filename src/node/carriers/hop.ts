@@ -39,7 +39,7 @@ export function parseHop(text: string, index: number): Hop {
     if (index > 0) throw badHop(text, "unix: can only be the first");
     return { kind: "unix", endpoint: parseEndpoint(text) };
   }
-  if (text.startsWith("ss://")) return parseShadowsocksHop(text);
+  if (text.startsWith("ss://")) return parseShadowsocksHop(text, index);
   const match = /^(socks5h?|http|tls):\/\/(?:([^@/?]*)@)?([^/?]*)\/?(?:\?(.*))?$/.exec(text);
   if (match === null) throw badHop(text, "expected socks5://, http://, ss://, tls:// or unix:");
   const [, scheme, userInfo, host, query] = match;
@@ -107,12 +107,15 @@ export function redactUrl(text: string): string {
   return text.replace(/^([a-z0-9+.-]+:\/\/)?.*@/is, "$1***@").replace(options, "$1***");
 }
 
-function parseShadowsocksHop(text: string): Hop {
+function parseShadowsocksHop(text: string, index: number): Hop {
   const uri = parseShadowsocksUri(text);
   if (typeof uri === "string") throw badHop(text, uri);
   const { server, method, password, plugin } = uri;
   const shadowsocks = readShadowsocks(method, password, plugin);
   if (typeof shadowsocks === "string") throw badHop(text, shadowsocks);
+  if (shadowsocks.plugin !== undefined && index > 0) {
+    throw badHop(text, "a plugin that is a program connects by itself: it can only be the first");
+  }
   return { kind: "ss", endpoint: parseHopEndpoint(text, server), shadowsocks };
 }
 

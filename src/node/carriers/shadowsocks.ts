@@ -27,6 +27,8 @@ export interface Shadowsocks {
   readonly method: Method;
   readonly key: Uint8Array;
   readonly obfs: Obfs | undefined;
+  /** A plugin that is a program, which connects to the server itself. */
+  readonly plugin: Plugin | undefined;
 }
 
 /** What obfs-local sends when it is given no host. */
@@ -48,10 +50,12 @@ export function readShadowsocks(
       ? `${methodName} needs one key of ${method.keyBytes} bytes in base64 as its password`
       : "expected a password";
   }
-  if (plugin === undefined) return { method, key, obfs: undefined };
-  if (!["obfs-local", "simple-obfs"].includes(plugin.program)) return "expected no plugin but obfs-local";
+  if (plugin === undefined) return { method, key, obfs: undefined, plugin: undefined };
+  if (!["obfs-local", "simple-obfs"].includes(plugin.program)) {
+    return { method, key, obfs: undefined, plugin };
+  }
   const obfs = readObfs(plugin.options);
-  return typeof obfs === "string" ? obfs : { method, key, obfs };
+  return typeof obfs === "string" ? obfs : { method, key, obfs, plugin: undefined };
 }
 
 function readObfs(text: string): Obfs | string {
