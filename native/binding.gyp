@@ -3,7 +3,7 @@
   "targets": [
     {
       "target_name": "underpass",
-      "sources": ["module.c", "watcher.c", "address.c", "udp.c", "tcp.c", "tun.c", "connect.c", "stream.c", "sock-diag.c"],
+      "sources": ["module.c", "watcher.c", "address.c", "udp.c", "tcp.c", "tun.c", "connect.c", "stream.c", "latency.c", "sock-diag.c"],
       "defines": ["NAPI_VERSION=8", "_GNU_SOURCE"],
       "cflags": ["-std=c11", "-O2", "-Wall", "-Wextra", "-Wno-unused-parameter", "-fvisibility=hidden"],
       "xcode_settings": { "OTHER_CFLAGS": ["-std=c11", "-O2", "-Wall", "-fvisibility=hidden"] },

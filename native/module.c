@@ -33,6 +33,7 @@ static void environment_end(napi_async_cleanup_hook_handle handle, void *data) {
   tun_end(environment);
   connect_end(environment);
   stream_end(environment);
+  latency_end(environment);
   environment_handle_closed(environment);
 }
 

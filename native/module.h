@@ -16,6 +16,7 @@ struct listener;
 struct tun;
 struct connection;
 struct stream_table;
+struct latency;
 
 typedef struct environment {
   napi_env env;
@@ -25,6 +26,7 @@ typedef struct environment {
   struct tun *tuns;
   struct connection *connections;
   struct stream_table *streams;
+  struct latency *latency;
   // libuv handles that are not closed yet; the environment is freed with the last.
   int open_handles;
   bool is_ending;
@@ -90,6 +92,26 @@ void watcher_release(watcher *watcher);
 #endif
 
 void set_function(napi_env env, napi_value exports, const char *name, napi_callback function);
+
+// Latency classes, as on the wire.
+enum { LATENCY_INTERACTIVE, LATENCY_BALANCED, LATENCY_BULK };
+
+// What is not read for a moment, so that more gathers. Belongs to a descriptor that is not watched meanwhile.
+typedef struct held {
+  struct held *next;
+  // NULL while it is not held.
+  struct held **link;
+  // The moment is over: reads, then watches the descriptor again or holds it again.
+  void (*resume)(struct held *held);
+} held;
+
+// Makes the loop poll for some tens of microseconds before it sleeps.
+void latency_spin(environment *environment);
+// Returns false if the system does not support that. `messages`: how many were just read, which decides how long it takes.
+bool latency_hold(environment *environment, held *held, size_t messages);
+// Forgets it, if it is held.
+void latency_release(held *held);
+void latency_end(environment *environment);
 
 void udp_init(napi_env env, napi_value exports);
 void udp_end(environment *environment);

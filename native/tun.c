@@ -2,6 +2,7 @@
 // to JavaScript in one call, as offsets and lengths over one arena; packets to write come the same way. Addresses, MTU and
 // routes are set by ioctl and netlink, without other programs.
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -57,6 +58,9 @@ typedef struct tun {
   int32_t *offsets;
   int32_t *lengths;
   size_t capacity;
+  int latency;
+  // While it is held in bulk.
+  held held;
 } tun;
 
 // References of a device: its three arrays, and its function.
@@ -68,8 +72,12 @@ static tun *tun_of(environment *environment, int fd) {
   return found;
 }
 
-static void on_readable(uv_poll_t *poll, int status, int events) {
-  tun *tun = poll->data;
+static void on_readable(uv_poll_t *poll, int status, int events);
+
+// Reads what the device has, unless there is an error already. In bulk, a device that had something, but not more than can be
+// read at once, is then held.
+static void read_all(tun *tun, int status) {
+  uv_poll_t *poll = &tun->watcher.poll;
   size_t header = tun->has_family ? FAMILY_BYTES : 0;
   size_t at = 0, count = 0;
   int error = status;
@@ -93,8 +101,24 @@ static void on_readable(uv_poll_t *poll, int status, int events) {
   }
   // The device is gone, or down for good; reported once, after its last packets.
   if (error != 0) uv_poll_stop(poll);
+  else if (count > 0 && tun->latency == LATENCY_INTERACTIVE) latency_spin(tun->watcher.environment);
+  else if (count > 0 && count < tun->capacity && tun->latency == LATENCY_BULK &&
+           latency_hold(tun->watcher.environment, &tun->held, count)) {
+    uv_poll_stop(poll);
+  }
   if (count > 0) watcher_call(&tun->watcher, ON_PACKETS, 1, (int64_t)count);
   if (error != 0 && tun->watcher.fd >= 0) watcher_call(&tun->watcher, ON_PACKETS, 1, error);
+}
+
+static void on_readable(uv_poll_t *poll, int status, int events) {
+  read_all(poll->data, status);
+}
+
+// The device's hold is over. It is watched again in any case, as reading may close it; one that is held again stops that.
+static void resume(held *held) {
+  tun *tun = (struct tun *)((char *)held - offsetof(struct tun, held));
+  uv_poll_start(&tun->watcher.poll, UV_READABLE, on_readable);
+  read_all(tun, 0);
 }
 
 // tunWatch(descriptor, hasFamily, arena, offsets, lengths, onPackets(count, or a negative system error at the end))
@@ -114,6 +138,8 @@ static napi_value tun_watch(napi_env env, napi_callback_info info) {
   tun->offsets = (int32_t *)(void *)offsets.data;
   tun->lengths = (int32_t *)(void *)lengths.data;
   tun->capacity = offsets.bytes / sizeof(int32_t);
+  tun->latency = LATENCY_BALANCED;
+  tun->held.resume = resume;
   int error = watcher_begin(&tun->watcher, environment, get_int(env, values[0]), UV_READABLE, on_readable,
                             "underpass:tun", values + 2, TUN_REFERENCES);
   if (error != 0) {
@@ -165,10 +191,24 @@ static napi_value tun_write(napi_env env, napi_callback_info info) {
     bool is_within = offset >= 0 && length >= 0 && (size_t)offset + (size_t)length <= from.bytes;
     if (!is_within || write_packet(tun, from.data + offset, (size_t)length) != 0) dropped++;
   }
+  // The answer comes soon.
+  if (tun->latency == LATENCY_INTERACTIVE) latency_spin(tun->watcher.environment);
   return make_int(env, dropped);
 }
 
+#ifdef __linux__
+// tunLatency(descriptor, class)
+static napi_value tun_latency(napi_env env, napi_callback_info info) {
+  napi_value values[2];
+  if (!get_arguments(env, info, 2, values)) return NULL;
+  tun *tun = tun_of(environment_of(env), get_int(env, values[0]));
+  if (tun != NULL) tun->latency = get_int(env, values[1]);
+  return NULL;
+}
+#endif
+
 static void close_tun(tun *tun) {
+  latency_release(&tun->held);
   int fd = tun->watcher.fd;
   watcher_end(&tun->watcher);
   close(fd);
@@ -481,6 +521,9 @@ void tun_init(napi_env env, napi_value exports) {
   set_function(env, exports, "tunWatch", tun_watch);
   set_function(env, exports, "tunWrite", tun_write);
   set_function(env, exports, "tunClose", tun_close);
+#ifdef __linux__
+  set_function(env, exports, "tunLatency", tun_latency);
+#endif
 }
 
 #endif

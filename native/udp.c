@@ -6,6 +6,7 @@
 #define __APPLE_USE_RFC_3542
 #endif
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -130,6 +131,9 @@ typedef struct udp_socket {
   int32_t id;
   descriptor fd;
   int family;
+  int latency;
+  // While it is held in bulk.
+  held held;
   bool is_closing;
   // True if errors for its datagrams are reported. Calls then fail with them too.
   bool tells_errors;
@@ -626,8 +630,9 @@ static void count_failure(udp_socket *socket, const struct sockaddr_storage *to,
 static void on_ready(uv_poll_t *poll, int status, int events);
 
 static void watch(udp_socket *socket) {
-  int events = UV_READABLE | (socket->first_pending != NULL ? UV_WRITABLE : 0);
-  uv_poll_start(&socket->poll, events, on_ready);
+  int events = (socket->held.link == NULL ? UV_READABLE : 0) | (socket->first_pending != NULL ? UV_WRITABLE : 0);
+  if (events == 0) uv_poll_stop(&socket->poll);
+  else uv_poll_start(&socket->poll, events, on_ready);
 }
 
 // Keeps a copy of a message until the socket accepts it. Returns how many datagrams were dropped instead.
@@ -686,6 +691,34 @@ static void send_pending(udp_socket *socket) {
   watch(socket);
 }
 
+// Reads what has arrived. In bulk, a socket that had something, but not more than can be read at once, is then held.
+static void read_all(udp_socket *socket) {
+  udp_io *io = socket->io;
+  bool is_more = true;
+  size_t messages = 0;
+  // If several datagrams came at once, more arrive while they are handled, and reading again is cheaper than waiting. A single
+  // one is delivered at the end of the turn, together with those of other sockets.
+  for (int round = 0; round < READ_ROUNDS && is_more; round++) {
+    int32_t rows_before = io->row_count, slots_before = io->slot_count == SLOTS ? 0 : io->slot_count;
+    is_more = receive(socket);
+    if (socket->is_closing) return;
+    messages += (size_t)(io->slot_count - slots_before);
+    if (socket->latency != LATENCY_BULK) is_more = is_more || io->row_count - rows_before >= 2;
+    if (is_more && round + 1 < READ_ROUNDS) deliver(io);
+    if (socket->is_closing) return;
+  }
+  if (messages == 0) return;
+  if (socket->latency == LATENCY_INTERACTIVE) latency_spin(io->environment);
+  if (socket->latency == LATENCY_BULK && !is_more) latency_hold(io->environment, &socket->held, messages);
+}
+
+// The socket's hold is over.
+static void resume(held *held) {
+  udp_socket *socket = (udp_socket *)((char *)held - offsetof(udp_socket, held));
+  read_all(socket);
+  if (!socket->is_closing && held->link == NULL) watch(socket);
+}
+
 static void on_ready(uv_poll_t *poll, int status, int events) {
   udp_socket *socket = poll->data;
 #ifdef __linux__
@@ -698,16 +731,8 @@ static void on_ready(uv_poll_t *poll, int status, int events) {
   if (status < 0) events = UV_READABLE;
   if (events & UV_WRITABLE) send_pending(socket);
   if (!(events & UV_READABLE)) return;
-  // If several datagrams came at once, more arrive while they are handled, and reading again is cheaper than waiting. A single
-  // one is delivered at the end of the turn, together with those of other sockets.
-  udp_io *io = socket->io;
-  for (int round = 0; round < READ_ROUNDS; round++) {
-    int32_t before = io->row_count;
-    bool is_more = receive(socket);
-    if (socket->is_closing || (!is_more && io->row_count - before < 2)) return;
-    if (round + 1 < READ_ROUNDS) deliver(io);
-    if (socket->is_closing) return;
-  }
+  read_all(socket);
+  if (!socket->is_closing && socket->held.link != NULL) watch(socket);
 }
 
 // Sends the datagrams of a segmented message one by one. Returns how many were dropped.
@@ -913,6 +938,8 @@ static napi_value udp_send(napi_env env, napi_callback_info info) {
     udp_socket *socket = io->sockets[order[i]];
     dropped += send_socket(socket, &batch);
     socket->first_row = socket->last_row = NONE;
+    // The answer comes soon.
+    if (socket->latency == LATENCY_INTERACTIVE) latency_spin(io->environment);
   }
   return make_int(env, (int64_t)dropped);
 }
@@ -1052,6 +1079,8 @@ static napi_value udp_open(napi_env env, napi_callback_info info) {
   if (socket->family == AF_INET6) socket->scope_id = ((struct sockaddr_in6 *)&address)->sin6_scope_id;
   if (is_telling) tell_locals(socket);
   socket->first_row = socket->last_row = NONE;
+  socket->latency = LATENCY_BALANCED;
+  socket->held.resume = resume;
   socket->poll.data = socket;
   socket->id = io->free_count > 0 ? io->free_ids[--io->free_count] : io->used_ids++;
   io->sockets[socket->id] = socket;
@@ -1089,6 +1118,7 @@ static void close_socket(udp_socket *socket) {
     int32_t *row = io->errors + (size_t)i * ERROR_ROW_INTS;
     if (row[0] == socket->id) row[0] = NONE;
   }
+  latency_release(&socket->held);
   uv_poll_stop(&socket->poll);
   uv_close((uv_handle_t *)&socket->poll, on_socket_closed);
   close_descriptor(socket->fd);
@@ -1127,6 +1157,19 @@ static napi_value udp_forbid_fragments(napi_env env, napi_callback_info info) {
   int ipv4 = IP_PMTUDISC_DO, ipv6 = IPV6_PMTUDISC_DO;
   if (socket->family == AF_INET6) setsockopt(socket->fd, IPPROTO_IPV6, IPV6_MTU_DISCOVER, &ipv6, sizeof ipv6);
   else setsockopt(socket->fd, IPPROTO_IP, IP_MTU_DISCOVER, &ipv4, sizeof ipv4);
+  return NULL;
+}
+#endif
+
+#ifdef __linux__
+// udpLatency(id, class)
+static napi_value udp_latency(napi_env env, napi_callback_info info) {
+  napi_value values[2];
+  if (!get_arguments(env, info, 2, values)) return NULL;
+  udp_socket *socket = socket_of(environment_of(env)->udp, get_int(env, values[0]));
+  if (socket == NULL) return NULL;
+  // A hold ends when it was going to, and is the last.
+  socket->latency = get_int(env, values[1]);
   return NULL;
 }
 #endif
@@ -1277,6 +1320,7 @@ void udp_init(napi_env env, napi_value exports) {
 #ifdef __linux__
   set_function(env, exports, "udpTellErrors", udp_tell_errors);
   set_function(env, exports, "udpForbidFragments", udp_forbid_fragments);
+  set_function(env, exports, "udpLatency", udp_latency);
 #endif
 #ifndef _WIN32
   set_function(env, exports, "udpRestrict", udp_restrict);

@@ -66,6 +66,8 @@ export interface NativeModule {
   udpTellErrors?(socket: number): void;
   /** Has datagrams of a socket dropped that would have to be fragmented. Linux only. */
   udpForbidFragments?(socket: number): void;
+  /** Sets the class of a socket, by its number on the wire. Linux only. */
+  udpLatency?(socket: number, latency: number): void;
   /** @returns the number of rows of errors that have not been reported, which the caller then does */
   udpErrors(): number;
   /** Restricts a socket to an interface or gives it a mark; "" and 0 for none. Not on Windows. */
@@ -178,6 +180,8 @@ export interface NativeModule {
     lengths: Int32Array,
     count: number,
   ): number;
+  /** Sets the class of a device, by its number on the wire. Linux only. */
+  tunLatency?(descriptor: number, latency: number): void;
   /** Stops watching the descriptor and closes it. */
   tunClose?(descriptor: number): void;
   /** Linux only, like all that follow. @param address  4 or 16 bytes */

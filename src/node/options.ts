@@ -4,6 +4,8 @@ import * as z from "zod";
 import { UsageError } from "../core/errors.ts";
 import type { Filtering } from "../core/server-associations.ts";
 import { parseTargetRule } from "../core/target-rule.ts";
+import type { LatencyClass } from "../wire/latency-class.ts";
+import { LATENCY_CLASSES } from "../wire/latency-class.ts";
 import { ATYP_IPV6, isUnspecified, makeAddress } from "../wire/socket-address.ts";
 import { findTlsProblem, isBehindProxy } from "./carrier-chain.ts";
 import { findHopProblem, rebaseHop, redactUrl } from "./carriers/hop.ts";
@@ -57,6 +59,12 @@ export interface CommonOptions {
    * environment variable UNDERPASS_IO, else native if the module can be loaded.
    */
   readonly io?: IoKind | undefined;
+  /**
+   * `interactive`: after datagrams the thread polls for some tens of microseconds before it sleeps, which saves it the time
+   * to wake up and costs CPU. `bulk`: sockets are read at most once a millisecond or so, which saves CPU and costs that delay.
+   * Native I/O on Linux only. Default balanced: neither.
+   */
+  readonly latency?: LatencyClass | undefined;
   /** True if listening on `[::]` excludes IPv4. Default false: `[::]` means every address of both families. */
   readonly ipv6Only?: boolean | undefined;
   /**
@@ -307,6 +315,13 @@ const COMMON_FIELDS = {
     flag: "io",
     value: "KIND",
     help: "native (batched) or plain (default: native if its module was built)",
+  },
+  latency: {
+    schema: z.enum(LATENCY_CLASSES).default("balanced"),
+    expects: "interactive, balanced or bulk",
+    flag: "latency",
+    value: "CLASS",
+    help: "interactive (polls before it sleeps), balanced (default) or bulk (waits up to 1 ms to fill a batch)",
   },
   ipv6Only: {
     schema: z.boolean().default(false),

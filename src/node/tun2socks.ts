@@ -46,7 +46,8 @@ export async function startTun2Socks(
   options: Tun2SocksOptions,
   log: Logger = silentLogger,
 ): Promise<Tun2SocksHandle> {
-  const host = new Tun2SocksHost(resolveTun2SocksOptions(options), log, chooseIo(options.io, log));
+  const resolved = resolveTun2SocksOptions(options);
+  const host = new Tun2SocksHost(resolved, log, chooseIo(options.io, resolved.tunnel.latency, log));
   try {
     await host.open();
   } catch (error) {
@@ -366,6 +367,7 @@ async function openDevice(
   log: Logger,
 ): Promise<Device> {
   const { device, familyHeader, offload } = options;
+  const { latency } = options.tunnel;
   if (typeof device !== "string") return openCustomDevice(device, events);
   if (device === "pipe:") return openPipe(events, log);
   if (device.startsWith("unix:")) return openPacketListener(device.slice(5), events, log);
@@ -373,9 +375,14 @@ async function openDevice(
     throw new HostError("ERR_NATIVE", `${device} needs native I/O: build it with "npm run build:native"`);
   }
   if (device.startsWith("fd:")) {
-    return openDescriptor(Number(device.slice(3)), familyHeader, io.native, events);
+    return openDescriptor(Number(device.slice(3)), familyHeader, latency, io.native, events);
   }
-  return openTun({ ...options, name: device.slice(4), hasOffload: offload === "on" }, io.native, events, log);
+  return openTun(
+    { ...options, latency, name: device.slice(4), hasOffload: offload === "on" },
+    io.native,
+    events,
+    log,
+  );
 }
 
 /** True if direct traffic would follow a route of the device back into it. */

@@ -53,7 +53,10 @@ async function openInner(
     },
     write: (packets) => handPackets(packets, (...batch) => toEgress(...batch)),
   };
-  const inner = await startTun2Socks({ device, udpVia, mtu: 65_535, idleTimeoutS, io: io.udp.kind }, log);
+  const inner = await startTun2Socks(
+    { device, udpVia, mtu: 65_535, idleTimeoutS, io: io.udp.kind, latency: io.latency },
+    log,
+  );
   return new PacketPath(host, seed, (onPackets): PacketLink => {
     toEgress = onPackets;
     return {

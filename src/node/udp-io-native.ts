@@ -1,5 +1,7 @@
 import { ReceivedDatagrams, ROW_INTS } from "../core/received-datagrams.ts";
 import { unreachableKind } from "../wire/capsule.ts";
+import type { LatencyClass } from "../wire/latency-class.ts";
+import { LATENCY_CLASSES } from "../wire/latency-class.ts";
 import { copyAddress, isUnspecified, makeAddress } from "../wire/socket-address.ts";
 import { splitZone } from "./endpoint.ts";
 import type { NativeModule } from "./native-module.ts";
@@ -81,6 +83,7 @@ class NativeUdpIo implements UdpIo {
       if (options.forbidsFragments) this.#native.udpForbidFragments?.(id);
       const socket = new NativeUdpSocket(this, id, this.#native.udpPort(id), options);
       this.#sockets[id] = socket;
+      if (options.latency !== undefined) this.setLatency(id, options.latency);
       return socket;
     } catch (error) {
       // Not before the caller has the socket that this is about.
@@ -100,6 +103,10 @@ class NativeUdpIo implements UdpIo {
       this.#native.udpClose(id);
       throw error;
     }
+  }
+
+  setLatency(id: number, latency: LatencyClass): void {
+    this.#native.udpLatency?.(id, LATENCY_CLASSES.indexOf(latency));
   }
 
   close(id: number): void {
@@ -243,6 +250,10 @@ class NativeUdpSocket implements UdpSocket {
     if (this.#id < 0) return false;
     this.#io.add(this.#id, header, data, offset, length, remote);
     return true;
+  }
+
+  setLatency(latency: LatencyClass): void {
+    if (this.#id >= 0) this.#io.setLatency(this.#id, latency);
   }
 
   close(): void {

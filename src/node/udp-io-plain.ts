@@ -93,6 +93,8 @@ class PlainUdpSocket implements UdpSocket {
     return true;
   }
 
+  setLatency(): void {}
+
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;

@@ -1,5 +1,6 @@
 import type { ReceivedDatagrams } from "../core/received-datagrams.ts";
 import type { UnreachableKind } from "../wire/capsule.ts";
+import type { LatencyClass } from "../wire/latency-class.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { addressPort, formatHost } from "../wire/socket-address.ts";
 import type { Outgoing } from "./outgoing.ts";
@@ -50,6 +51,8 @@ export interface UdpSocketOptions {
   readonly tellsLocal?: boolean | undefined;
   /** Whether datagrams that would have to be fragmented are dropped; native I/O on Linux only. Default: no. */
   readonly forbidsFragments?: boolean | undefined;
+  /** See {@link UdpSocket.setLatency}. Default: that of the {@link UdpIo}. */
+  readonly latency?: LatencyClass | undefined;
   readonly onDatagrams: OnDatagrams;
   /** Native I/O on Linux only: node:dgram and other systems report nothing for an unconnected socket. */
   readonly onUnreachable?: OnUnreachable;
@@ -77,6 +80,11 @@ export interface UdpSocket {
     length: number,
     remote: Remote,
   ): boolean;
+  /**
+   * `interactive`: the thread polls for some tens of microseconds after the socket's traffic before it sleeps. `bulk`: after a
+   * read the socket is not read again for up to a millisecond. Native I/O on Linux only.
+   */
+  setLatency(latency: LatencyClass): void;
   close(): void;
 }
 
@@ -92,4 +100,15 @@ export interface UdpIo {
   flush(): number;
   /** Calls back once everything that this turn of the loop receives has been delivered. */
   afterTurn(callback: () => void): void;
+}
+
+/** The same with another class of sockets that do not have their own; balanced is that of `udp` itself. */
+export function withLatency(udp: UdpIo, latency: LatencyClass): UdpIo {
+  if (latency === "balanced") return udp;
+  return {
+    kind: udp.kind,
+    open: (options) => udp.open({ ...options, latency: options.latency ?? latency }),
+    flush: () => udp.flush(),
+    afterTurn: (callback) => udp.afterTurn(callback),
+  };
 }

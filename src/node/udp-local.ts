@@ -46,7 +46,7 @@ export async function startUdpLocal(options: UdpLocalOptions, log: Logger = sile
   const { resolveUdpLocalOptions } = await import("./options.ts");
   const resolved = resolveUdpLocalOptions(options);
   const { workers, carrier } = resolved;
-  const io = chooseIo(options.io, log);
+  const io = chooseIo(options.io, resolved.latency, log);
   if (workers > 1 && carrier !== undefined) {
     throw new UsageError("ERR_OPTION", "carrier: a function stays in its thread: leave workers at 1");
   }
@@ -86,7 +86,7 @@ export async function startUdpLocalWorker(
   log: Logger,
   place: WorkerPlace,
 ): Promise<UdpLocal> {
-  const local = new UdpLocalHost(options, log, chooseIo(options.io, log), place);
+  const local = new UdpLocalHost(options, log, chooseIo(options.io, options.latency, log), place);
   await local.listen();
   return local;
 }

@@ -52,7 +52,7 @@ export async function startUdpServer(
   const { resolveUdpServerOptions } = await import("./options.ts");
   const resolved = resolveUdpServerOptions(options);
   const { workers: asked, egress } = resolved;
-  const io = chooseIo(options.io, log);
+  const io = chooseIo(options.io, resolved.latency, log);
   const workers = isExclusive(parseEgress(egress)!) ? 1 : asked;
   if (workers === 1 || io.native?.tcpListen === undefined) {
     const server = new UdpServerHost(resolved, log, io, undefined, undefined);
@@ -79,7 +79,7 @@ export function startUdpServerWorker(
   log: Logger,
   place: WorkerPlace,
 ): UdpServer & { takeOver(connection: HandedOver): void } {
-  return new UdpServerHost(options, log, chooseIo(options.io, log), place, undefined);
+  return new UdpServerHost(options, log, chooseIo(options.io, options.latency, log), place, undefined);
 }
 
 interface Link {

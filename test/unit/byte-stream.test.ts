@@ -21,14 +21,15 @@ const IDENTITY: StreamCoding = {
   encode: (bytes) => bytes.slice(),
   decode: (bytes, offset, end, deliver) => void deliver(bytes.slice(offset, end), 0, end - offset),
 };
-const PLAIN: Io = { udp: plainUdpIo, native: undefined };
+const PLAIN: Io = { udp: plainUdpIo, native: undefined, latency: "balanced" };
+const NATIVE = { udp: plainUdpIo, latency: "balanced" } as const;
 const KINDS: [string, Io, StreamCoding | undefined][] = [
   ["plain", PLAIN, undefined],
   ["coded plain", PLAIN, IDENTITY],
 ];
 if (!(native instanceof Error)) {
-  KINDS.push(["native", { udp: plainUdpIo, native }, undefined]);
-  KINDS.push(["coded native", { udp: plainUdpIo, native }, IDENTITY]);
+  KINDS.push(["native", { ...NATIVE, native }, undefined]);
+  KINDS.push(["coded native", { ...NATIVE, native }, IDENTITY]);
 } else if (process.env.CI !== undefined) throw native;
 
 describe.each(KINDS)("a %s byte stream", (kind, io, coding) => {

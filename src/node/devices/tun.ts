@@ -1,6 +1,8 @@
 import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { HostError } from "../../core/errors.ts";
+import type { LatencyClass } from "../../wire/latency-class.ts";
+import { LATENCY_CLASSES } from "../../wire/latency-class.ts";
 import { formatHost, ipAddress } from "../../wire/socket-address.ts";
 import type { Logger } from "../log.ts";
 import type { NativeModule } from "../native-module.ts";
@@ -22,6 +24,8 @@ export interface TunOptions {
   readonly routes: readonly { readonly network: Uint8Array; readonly prefixLength: number }[];
   /** True to exchange packets longer than the MTU with the kernel, if the system can. */
   readonly hasOffload: boolean;
+  /** As of sockets; native I/O on Linux only. */
+  readonly latency: LatencyClass;
 }
 
 /**
@@ -36,11 +40,11 @@ export function openTun(
   events: DeviceEvents,
   log: Logger,
 ): Device {
-  const { name, mtu, addresses, routes, hasOffload } = options;
+  const { name, mtu, addresses, routes, hasOffload, latency } = options;
   if (native.tunOpen === undefined) throw new HostError("ERR_DEVICE", "there are no TUN devices here");
   try {
     const [descriptor, realName, hasFamily, virtio, uso] = native.tunOpen(name, hasOffload);
-    const format = { hasFamily, virtio, uso };
+    const format = { hasFamily, virtio, uso, latency };
     const device = watchPackets(native, descriptor, format, `tun:${realName}`, events);
     try {
       if (native.interfaceUp === undefined) setUpByIfconfig(realName, options);
@@ -66,11 +70,12 @@ export function openTun(
 export function openDescriptor(
   descriptor: number,
   hasFamily: boolean,
+  latency: LatencyClass,
   native: NativeModule,
   events: DeviceEvents,
 ): Device {
   try {
-    const format = { hasFamily, virtio: false, uso: false };
+    const format = { hasFamily, virtio: false, uso: false, latency };
     return watchPackets(native, descriptor, format, `fd:${descriptor}`, events);
   } catch (cause) {
     throw new HostError("ERR_DEVICE", `fd:${descriptor}: ${(cause as Error).message}`, { cause });
@@ -80,10 +85,11 @@ export function openDescriptor(
 function watchPackets(
   native: NativeModule,
   descriptor: number,
-  { hasFamily, virtio, uso }: Pick<Device, "virtio" | "uso"> & { readonly hasFamily: boolean },
+  format: Pick<Device, "virtio" | "uso"> & { readonly hasFamily: boolean; readonly latency: LatencyClass },
   description: string,
   { onPackets, onEnd }: DeviceEvents,
 ): Device {
+  const { hasFamily, virtio, uso, latency } = format;
   const arena = new Uint8Array(ARENA_BYTES);
   const offsets = new Int32Array(ARENA_PACKETS);
   const lengths = new Int32Array(ARENA_PACKETS);
@@ -91,6 +97,7 @@ function watchPackets(
     if (count > 0) onPackets(arena, offsets, lengths, count);
     else onEnd(new HostError("ERR_DEVICE", `${description}: gone (system error ${count})`));
   });
+  native.tunLatency?.(descriptor, LATENCY_CLASSES.indexOf(latency));
   return {
     description,
     virtio,

@@ -1,0 +1,151 @@
+// Latency classes. An interactive descriptor makes the loop poll on for a moment after its traffic instead of sleeping: waking a
+// thread up takes longer than all else that a datagram needs. One in bulk is not read for up to a millisecond after a read, so
+// that the next one finds a batch, and everything behind it is called once a batch.
+#include <stdlib.h>
+
+#include "module.h"
+
+#ifdef __linux__
+
+#include <sched.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+// How long the loop polls on: about as long as an answer takes that the other end has at hand.
+#define SPIN_NS 80000
+// How long reading waits at most; it waits for less if more than so many messages came in that time, as waiting for more gains
+// little and may overflow the buffer of a socket.
+#define HOLD_NS 1000000
+#define HOLD_MESSAGES 64
+#define MIN_HOLD_NS 50000
+
+struct latency {
+  environment *environment;
+  uv_idle_t spin;
+  uint64_t spin_end;
+  uv_poll_t timer;
+  int timer_fd;
+  // True while the timer runs.
+  bool is_armed;
+  uint64_t hold_ns, hold_start;
+  // What was read since the timer last expired.
+  size_t messages;
+  held *held;
+  int open_handles;
+};
+
+static void on_closed(uv_handle_t *handle) {
+  struct latency *latency = handle->data;
+  environment *environment = latency->environment;
+  if (--latency->open_handles == 0) free(latency);
+  environment_handle_closed(environment);
+}
+
+static void on_idle(uv_idle_t *idle) {
+  struct latency *latency = idle->data;
+  if (uv_hrtime() >= latency->spin_end) uv_idle_stop(idle);
+  // Whoever else wants this processor is likely to be the one that is waited for.
+  else sched_yield();
+}
+
+static void arm(struct latency *latency) {
+  struct itimerspec at = {.it_value = {.tv_nsec = (long)latency->hold_ns}};
+  timerfd_settime(latency->timer_fd, 0, &at, NULL);
+  latency->is_armed = true;
+  latency->hold_start = uv_hrtime();
+}
+
+static void on_timer(uv_poll_t *poll, int status, int events) {
+  struct latency *latency = poll->data;
+  uint64_t expirations;
+  if (read(latency->timer_fd, &expirations, sizeof expirations) < 0) return;
+  uint64_t waited_ns = uv_hrtime() - latency->hold_start;
+  latency->messages = 0;
+  held *ended = latency->held;
+  latency->held = NULL;
+  if (ended != NULL) ended->link = &ended;
+  // It still counts as armed, as the next time depends on what is read now.
+  while (ended != NULL) {
+    held *each = ended;
+    latency_release(each);
+    each->resume(each);
+  }
+  latency->is_armed = false;
+  uint64_t ns = latency->messages == 0 ? HOLD_NS : waited_ns * HOLD_MESSAGES / latency->messages;
+  latency->hold_ns = ns > HOLD_NS ? HOLD_NS : ns < MIN_HOLD_NS ? MIN_HOLD_NS : ns;
+  if (latency->held != NULL) arm(latency);
+}
+
+// NULL if the system lacks what it needs.
+static struct latency *latency_of(environment *environment) {
+  if (environment->latency != NULL) return environment->latency;
+  struct latency *latency = calloc(1, sizeof *latency);
+  if (latency == NULL) return NULL;
+  latency->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+  if (latency->timer_fd < 0 || uv_poll_init(environment->loop, &latency->timer, latency->timer_fd) != 0) {
+    if (latency->timer_fd >= 0) close(latency->timer_fd);
+    free(latency);
+    return NULL;
+  }
+  uv_idle_init(environment->loop, &latency->spin);
+  latency->environment = environment;
+  latency->spin.data = latency->timer.data = latency;
+  latency->hold_ns = HOLD_NS;
+  latency->open_handles = 2;
+  environment->open_handles += 2;
+  uv_poll_start(&latency->timer, UV_READABLE, on_timer);
+  uv_unref((uv_handle_t *)&latency->timer);
+  uv_unref((uv_handle_t *)&latency->spin);
+  environment->latency = latency;
+  return latency;
+}
+
+void latency_spin(environment *environment) {
+  struct latency *latency = latency_of(environment);
+  if (latency == NULL) return;
+  latency->spin_end = uv_hrtime() + SPIN_NS;
+  uv_idle_start(&latency->spin, on_idle);
+}
+
+bool latency_hold(environment *environment, held *held, size_t messages) {
+  struct latency *latency = latency_of(environment);
+  if (latency == NULL) return false;
+  latency->messages += messages;
+  latency_release(held);
+  held->next = latency->held;
+  if (held->next != NULL) held->next->link = &held->next;
+  latency->held = held;
+  held->link = &latency->held;
+  if (!latency->is_armed) arm(latency);
+  return true;
+}
+
+void latency_release(held *held) {
+  if (held->link == NULL) return;
+  *held->link = held->next;
+  if (held->next != NULL) held->next->link = held->link;
+  held->next = NULL;
+  held->link = NULL;
+}
+
+void latency_end(environment *environment) {
+  struct latency *latency = environment->latency;
+  if (latency == NULL) return;
+  environment->latency = NULL;
+  uv_close((uv_handle_t *)&latency->spin, on_closed);
+  uv_close((uv_handle_t *)&latency->timer, on_closed);
+  close(latency->timer_fd);
+}
+
+#else
+
+void latency_spin(environment *environment) {}
+
+bool latency_hold(environment *environment, held *held, size_t messages) {
+  return false;
+}
+
+void latency_release(held *held) {}
+void latency_end(environment *environment) {}
+
+#endif

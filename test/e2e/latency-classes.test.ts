@@ -1,0 +1,41 @@
+import { expect, it } from "vitest";
+import { LATENCY_CLASSES } from "../../src/wire/latency-class.ts";
+import { allSame, checkEcho, SIZES, waitForEcho } from "./echo.ts";
+import { describeWithTun } from "./requirements.ts";
+import { startUdpEcho } from "./targets/targets.ts";
+import { addAddressesBeyond, BEYOND_NETWORKS, BEYOND_ROUTES, beyond } from "./transparent.ts";
+import type { TwoHosts } from "./two-hosts.ts";
+import { makeKeyFile, tun2socks, udpLocal, udpServer } from "./underpass.ts";
+import { useTwoHosts } from "./use-two-hosts.ts";
+
+const TARGET = beyond(5);
+
+describeWithTun("latency classes", () => {
+  let hosts: TwoHosts;
+  useTwoHosts((made) => {
+    hosts = made;
+  });
+
+  it.each(LATENCY_CLASSES)("0 to 65,507 bytes come back unchanged when both ends are %s", async (latency) => {
+    await addAddressesBeyond(hosts);
+    const echoPort = await startUdpEcho(hosts.server, TARGET);
+    const keyFile = makeKeyFile(hosts);
+    const server = `${hosts.server.ipv4}:${hosts.server.port()}`;
+    const options = ["--latency", latency];
+    await udpServer(hosts, server, keyFile, BEYOND_NETWORKS, options).start();
+    const tunnel = ["--server", server, "--psk-file", keyFile, "--tcp-via", "reject", ...BEYOND_ROUTES];
+    await tun2socks(hosts.client, [...tunnel, ...options]).start();
+    const port = hosts.client.port();
+    const forward = ["--forward", `127.0.0.1:${port}=${TARGET.IPv4}:${echoPort}`];
+    await udpLocal(hosts, keyFile, ["--server", server, ...forward, ...options]).start();
+    for (const [host, at] of [
+      ["127.0.0.1", port],
+      [TARGET.IPv4, echoPort],
+    ] as const) {
+      await waitForEcho(hosts.client, host, at);
+      const report = await checkEcho(hosts.client, { forward: { host, port: at } }, 50);
+      expect(report.sizes).toEqual(allSame(SIZES));
+      expect(report.answered).toBe(50);
+    }
+  });
+});
