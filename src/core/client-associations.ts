@@ -37,6 +37,8 @@ export class ClientAssociations {
   reopenAt = new Float64Array(64);
   /** 1: its ASSOCIATION_OPEN was sent, so the server may know it. */
   isRegistered = new Uint8Array(64);
+  /** 1: the server has acknowledged a context of it, so it certainly knew it. */
+  isConfirmed = new Uint8Array(64);
   /** 1: the server may have forgotten it, so it is opened again before it is used. */
   isDoubtful = new Uint8Array(64);
   /** The application's own address, if it is known. */
@@ -54,6 +56,7 @@ export class ClientAssociations {
     this.lastContext[slot] = NONE;
     this.reopenAt[slot] = 0;
     this.isRegistered[slot] = 0;
+    this.isConfirmed[slot] = 0;
     this.isDoubtful[slot] = 0;
     this.#answers[slot] = 0;
     this.source[slot] = source;
@@ -119,6 +122,7 @@ export class ClientAssociations {
     this.lastContext = grown(this.lastContext, new Int32Array(size));
     this.reopenAt = grown(this.reopenAt, new Float64Array(size));
     this.isRegistered = grown(this.isRegistered, new Uint8Array(size));
+    this.isConfirmed = grown(this.isConfirmed, new Uint8Array(size));
     this.isDoubtful = grown(this.isDoubtful, new Uint8Array(size));
     this.#answers = grown(this.#answers, new Uint8Array(size));
   }

@@ -64,6 +64,7 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
       }
       return;
     }
+    if (!lane.tunnel!.acceptsDatagram(now)) return;
     const { contexts, associations, counters, received } = this.#parts;
     const association = contexts.association[context];
     const length = end - payload;
@@ -143,6 +144,7 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
     const before = contexts.state[slot];
     if (isAck) {
       contexts.handle(slot, "ack");
+      this.#flows.confirm(slot);
       if (before === CONTEXT_REFUSED) contexts.idle.touch(now, slot, OWN);
       return;
     }
@@ -193,10 +195,11 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
     }
     lane.tunnel!.writeControl(encodeAssociationClose(id, "done"));
     this.#parts.associationById.delete(id);
-    this.#parts.pool.removeFlow(association);
+    this.#parts.removeFlow(association);
     this.#flows.releaseContexts(association);
     associations.handle(association, "closed by server");
     associations.isRegistered[association] = 0;
+    associations.isConfirmed[association] = 0;
     associations.reopenAt[association] = reason === "limit" || reason === "failed" ? now + REOPEN_MS : now;
   }
 }

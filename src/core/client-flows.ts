@@ -12,6 +12,7 @@ import type { ClientParts } from "./client-parts.ts";
 import { DEADLINE_ASSOCIATIONS, DEADLINE_CONTEXTS, isServersId, OWN, PEER, REFUSED } from "./client-parts.ts";
 import type { ContextTable } from "./context-table.ts";
 import type { Lane } from "./lane.ts";
+import { ANY_LANE } from "./lanes/lane-bits.ts";
 import {
   ASSOCIATION_CLOSING,
   ASSOCIATION_LOCAL,
@@ -98,7 +99,8 @@ export class ClientFlows {
       return NONE;
     }
     this.#makeRoomForOwn();
-    this.#openAtServer(association);
+    const lanes = this.#parts.registrationLanes(association);
+    this.#openAtServer(association, lanes);
     const address = copyAddress(bytes, offset, length);
     const slot = this.#parts.contexts.allocate(
       now,
@@ -111,17 +113,61 @@ export class ClientFlows {
     );
     this.#numberContext(slot);
     this.armContexts();
-    const lane = this.#parts.laneOf(association);
-    if (lane.isUp) {
-      const wireId = this.#parts.associations.wireId[association];
-      lane.tunnel!.writeControl(encodeContextAssign(this.#parts.contexts.id[slot], wireId, address));
-    }
+    this.#assign(slot, lanes);
     this.#parts.renewBeforeIdsRunOut(now);
     return slot;
   }
 
-  /** Opens an association at the server, unless the server certainly knows it. */
-  #openAtServer(association: number): void {
+  /** Registers a context on these lanes, behind which its datagrams may go. */
+  #assign(slot: number, lanes: number): void {
+    const { contexts, associations, scheduler } = this.#parts;
+    const association = contexts.association[slot];
+    const capsule = encodeContextAssign(
+      contexts.id[slot],
+      associations.wireId[association],
+      contexts.address[slot]!,
+    );
+    this.#writeOn(lanes, capsule);
+    if (scheduler === undefined) return;
+    contexts.lanes[slot] = lanes;
+    scheduler.allow(association, contexts.id[slot], lanes);
+  }
+
+  #writeOn(lanes: number, capsule: Uint8Array): void {
+    for (let left = lanes; left !== 0; left &= left - 1) {
+      this.#parts.lanes[31 - Math.clz32(left & -left)].tunnel!.writeControl(capsule);
+    }
+  }
+
+  /** The server has acknowledged a context, whose datagrams may go on any lane from now on. */
+  confirm(slot: number): void {
+    const { contexts, associations, scheduler } = this.#parts;
+    associations.isConfirmed[contexts.association[slot]] = 1;
+    if (contexts.lanes[slot] === ANY_LANE) return;
+    contexts.lanes[slot] = ANY_LANE;
+    scheduler?.allow(contexts.association[slot], contexts.id[slot], ANY_LANE);
+  }
+
+  /** A lane of a session with receipts is gone: what was registered on no other lane is registered again. */
+  registerAgain(lostNumber: number): void {
+    const { associations, contexts } = this.#parts;
+    for (let slot = 0; slot < associations.used; slot++) {
+      if (associations.state[slot] !== ASSOCIATION_OPEN) continue;
+      for (let context = contexts.first(slot); context !== NONE; context = contexts.next(context)) {
+        const isHere =
+          contexts.state[context] === CONTEXT_UNACKED && (contexts.lanes[context] & (1 << lostNumber)) !== 0;
+        if (!isHere) continue;
+        contexts.lanes[context] &= ~(1 << lostNumber);
+        if (contexts.lanes[context] !== 0) continue;
+        const lanes = this.#parts.registrationLanes(slot);
+        this.#writeOn(lanes, encodeAssociationOpen(associations.wireId[slot], associations.source[slot]));
+        this.#assign(context, lanes);
+      }
+    }
+  }
+
+  /** Opens an association at the server, unless the server certainly knows it. @param lanes  where to register it */
+  #openAtServer(association: number, lanes: number): void {
     const associations = this.#parts.associations;
     const isNew = associations.state[association] === ASSOCIATION_LOCAL;
     if (isNew) {
@@ -129,12 +175,14 @@ export class ClientFlows {
       associations.wireId[association] = this.#parts.nextAssociationId++;
       this.#parts.associationById.set(associations.wireId[association], association);
     }
-    const lane = this.#parts.laneOf(association);
-    if ((isNew || associations.isDoubtful[association] === 1) && lane.isUp) {
+    // On another lane a context may arrive before the first one, and before its association.
+    const isUnsure = this.#parts.scheduler !== undefined && associations.isConfirmed[association] === 0;
+    if ((isNew || isUnsure || associations.isDoubtful[association] === 1) && lanes !== 0) {
       const { wireId, source, isRegistered } = associations;
       isRegistered[association] = 1;
-      lane.tunnel!.writeControl(encodeAssociationOpen(wireId[association], source[association]));
+      this.#writeOn(lanes, encodeAssociationOpen(wireId[association], source[association]));
     }
+    if (associations.isDoubtful[association] === 1) associations.isConfirmed[association] = 0;
     associations.isDoubtful[association] = 0;
   }
 
@@ -168,7 +216,7 @@ export class ClientFlows {
 
   /** Releases a context, and closes it at the server if that knows it. */
   closeContext(slot: number): void {
-    const lane = this.#parts.laneOf(this.#parts.contexts.association[slot]);
+    const lane = this.#parts.controlLaneOf(this.#parts.contexts.association[slot]);
     if (this.#parts.contexts.state[slot] !== CONTEXT_REFUSED && lane.isUp) {
       lane.tunnel!.writeControl(encodeCompressionClose(this.#parts.contexts.id[slot]));
     }
@@ -215,7 +263,7 @@ export class ClientFlows {
     const associations = this.#parts.associations;
     if (!associations.isLive(association)) return;
     const wireId = associations.openId(association);
-    this.#parts.pool.removeFlow(association);
+    this.#parts.removeFlow(association);
     this.releaseContexts(association);
     this.#withdrawUnreachable(association);
     associations.handleEnded(now, association);
@@ -226,7 +274,7 @@ export class ClientFlows {
     const { idle } = associations;
     if (idle.size(IDLE_CLOSING) > MAX_CLOSING) this.forget(idle.oldest(IDLE_CLOSING), "expire");
     this.armAssociations();
-    const lane = this.#parts.laneOf(association);
+    const lane = this.#parts.controlLaneOf(association);
     if (lane.isUp) lane.tunnel!.writeControl(encodeAssociationClose(wireId, reason));
   }
 
@@ -322,14 +370,7 @@ export class ClientFlows {
       context !== NONE;
       context = this.#parts.contexts.next(context)
     ) {
-      if (this.#parts.contexts.state[context] !== CONTEXT_UNACKED) continue;
-      tunnel.writeControl(
-        encodeContextAssign(
-          this.#parts.contexts.id[context],
-          wireId[slot],
-          this.#parts.contexts.address[context]!,
-        ),
-      );
+      if (this.#parts.contexts.state[context] === CONTEXT_UNACKED) this.#assign(context, 1 << lane.number);
     }
   }
 
@@ -351,6 +392,7 @@ export class ClientFlows {
       if (associations.state[slot] !== ASSOCIATION_OPEN) continue;
       associations.wireId[slot] = this.#parts.nextAssociationId++;
       this.#parts.associationById.set(associations.wireId[slot], slot);
+      associations.isConfirmed[slot] = 0;
     }
     for (const slot of before.values()) {
       this.#parts.contexts.handle(slot, "new session");

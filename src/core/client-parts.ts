@@ -7,11 +7,15 @@ import type { DatagramBatch } from "./datagram-batch.ts";
 import type { Deadlines } from "./deadlines.ts";
 import type { ProtocolError } from "./errors.ts";
 import type { Lane, LaneOptions } from "./lane.ts";
+import type { LaneScheduler } from "./lanes/scheduler.ts";
 import type { SendPool } from "./send-queue.ts";
 
 /** All durations in milliseconds, sizes in bytes. */
 export interface TunnelClientOptions extends LaneOptions {
-  readonly lanes: number;
+  /** Number of lanes; "auto": as many as help, see {@link LaneCount}. */
+  readonly lanes: number | "auto";
+  /** For "auto": the server's address is on this machine, so that it is near unless a relay listens there. Default false. */
+  readonly isLocal?: boolean;
   readonly ageBudgetMs: number;
   /** Bound of each lane's send queue. */
   readonly queueBytes: number;
@@ -53,6 +57,7 @@ export const REFUSED = 2;
 export const DEADLINE_ASSOCIATIONS = 0;
 export const DEADLINE_CONTEXTS = 1;
 export const DEADLINE_FORMER = 2;
+export const DEADLINE_DISPATCH = 3;
 export const DEADLINE_FIRST_LANE = 4;
 
 /** A session that was replaced by a new one; its lanes deliver the last answers. */
@@ -61,6 +66,7 @@ export interface FormerSession {
   readonly contextById: ReadonlyMap<number, number>;
   /** Generation of each context's slot at that time; a slot that has been reused is unknown. */
   readonly generation: Int32Array;
+  readonly scheduler: LaneScheduler | undefined;
   isEnding: boolean;
 }
 
@@ -75,18 +81,32 @@ export interface ClientParts {
   readonly deadlines: Deadlines;
   readonly contexts: ContextTable;
   readonly associations: ClientAssociations;
+  /** Lanes of this session, by number. */
+  lanes: readonly Lane[];
   /** By index: lanes of this session, of the one that will replace it, and of the former one. */
   readonly laneByIndex: Lane[];
   /** At least one lane is up. */
   isUp: boolean;
   /** Ids and queues of the session; a session that replaces it brings new ones. */
   pool: SendPool;
+  /** Of a session with receipts: where its datagrams wait, in place of the lanes' queues. */
+  scheduler: LaneScheduler | undefined;
   contextById: Map<number, number>;
   associationById: Map<number, number>;
   nextAssociationId: number;
   nextContextId: number;
   former: FormerSession | undefined;
   laneOf(association: number): Lane;
+  /** The lane for a control capsule about an association; it may be down. */
+  controlLaneOf(association: number): Lane;
+  /** Bits of the numbers of the lanes on which to register something of an association; 0 while its lane is down. */
+  registrationLanes(association: number): number;
+  /** Connects as many of the lanes that wait for it as are wanted. */
+  connectHeld(now: number): void;
+  /** Ends lanes of a session with receipts that are no longer wanted. */
+  endUnwantedLanes(now: number): void;
+  /** Drops what waits of an association. */
+  removeFlow(association: number): void;
   failLane(now: number, lane: Lane, error: ProtocolError): void;
   /** @param serversId  an id that the server has assigned */
   renewBeforeIdsRunOut(now: number, serversId?: number): void;

@@ -4,11 +4,13 @@ import { sameBytes } from "../wire/socket-address.ts";
 import type { ExtensionResponse } from "../wire/upgrade.ts";
 import { ClientAssociations } from "./client-associations.ts";
 import { ClientCapsules } from "./client-capsules.ts";
+import { ClientDispatch } from "./client-dispatch.ts";
 import { ClientFlows } from "./client-flows.ts";
 import type { ClientOutput, ClientParts, TunnelClientOptions } from "./client-parts.ts";
 import {
   DEADLINE_ASSOCIATIONS,
   DEADLINE_CONTEXTS,
+  DEADLINE_DISPATCH,
   DEADLINE_FIRST_LANE,
   DEADLINE_FORMER,
   isServersId,
@@ -21,6 +23,8 @@ import { Deadlines } from "./deadlines.ts";
 import { ProtocolError } from "./errors.ts";
 import type { SessionCredentials, TicketHolder } from "./lane.ts";
 import { Lane } from "./lane.ts";
+import { LaneCount } from "./lane-count.ts";
+import type { LanePort } from "./lanes/lane-port.ts";
 import type { ReceivedDatagrams } from "./received-datagrams.ts";
 import { SendPool, SendQueue } from "./send-queue.ts";
 import {
@@ -61,16 +65,18 @@ export class TunnelClient {
   readonly #parts: ClientParts;
   readonly #flows: ClientFlows;
   readonly #capsules: ClientCapsules;
-  #lanes: readonly Lane[];
   #session: SessionCredentials | undefined;
   #everUp = false;
   #closed = false;
   /** Lanes of the session that will replace this one, whose ids are nearly used up. */
   #renewal: { readonly lanes: readonly Lane[]; readonly pool: SendPool } | undefined;
   readonly #ticketHolder: TicketHolder = { ticket: undefined };
+  readonly #laneCount: LaneCount;
+  readonly #dispatch: ClientDispatch;
 
   constructor(options: TunnelClientOptions) {
     this.#options = options;
+    this.#laneCount = new LaneCount(options.lanes, options.isLocal === true);
     this.contexts = new ContextTable(randomSeed(options.crypto));
     const associations = new ClientAssociations();
     const laneByIndex: Lane[] = [];
@@ -83,21 +89,29 @@ export class TunnelClient {
       deadlines: new Deadlines(),
       contexts: this.contexts,
       associations,
+      lanes: [],
       laneByIndex,
       isUp: false,
       pool: new SendPool(),
+      scheduler: undefined,
       contextById: new Map(),
       associationById: new Map(),
       nextAssociationId: 1,
       nextContextId: 2,
       former: undefined,
       laneOf: (association) => laneByIndex[associations.lane[association]],
+      controlLaneOf: (association) => this.#controlLaneOf(association),
+      registrationLanes: (association) => this.#registrationLanes(association),
+      connectHeld: (now) => this.#connectHeld(now),
+      endUnwantedLanes: (now) => this.#endUnwantedLanes(now),
+      removeFlow: (association) => this.#removeFlow(association),
       failLane: (now, lane, error) => this.#failLane(now, lane, error),
       renewBeforeIdsRunOut: (now, serversId) => this.#renewBeforeIdsRunOut(now, serversId),
     };
     this.#flows = new ClientFlows(this.#parts);
     this.#capsules = new ClientCapsules(this.#parts, this.#flows);
-    this.#lanes = this.#makeLanes(0, this.#parts.pool);
+    this.#dispatch = new ClientDispatch(this.#parts, this.#laneCount);
+    this.#parts.lanes = this.#makeLanes(0, this.#parts.pool);
   }
 
   // Getters
@@ -112,12 +126,12 @@ export class TunnelClient {
   }
 
   get lanesUp(): number {
-    return this.#lanes.filter((lane) => lane.isUp).length;
+    return this.#parts.lanes.filter((lane) => lane.isUp).length;
   }
 
   /** The best lane's smoothed round-trip time in milliseconds. */
   get rttMs(): number | undefined {
-    const times = this.#lanes.flatMap((lane) => (lane.isUp ? (lane.tunnel?.rttMs ?? []) : []));
+    const times = this.#parts.lanes.flatMap((lane) => (lane.isUp ? (lane.tunnel?.rttMs ?? []) : []));
     return times.length === 0 ? undefined : Math.min(...times);
   }
 
@@ -130,14 +144,14 @@ export class TunnelClient {
 
   /** Connects for the first time. */
   start(now: number): void {
-    this.#connect(now, this.#lanes[0]);
+    this.#connect(now, this.#parts.lanes[0]);
   }
 
   /** The connection requested by a `connect` output has been made. */
   handleConnected(now: number, index: number): void {
     const lane = this.#parts.laneByIndex[index];
     if (this.#closed || lane.state !== LANE_CONNECTING) return;
-    lane.handleConnected(now, this.#credentialsFor(lane));
+    lane.handleConnected(now, this.#credentialsFor(lane), this.#laneCount.offersReceipts);
     this.#armLane(lane);
   }
 
@@ -156,6 +170,7 @@ export class TunnelClient {
    */
   handleStream(now: number, index: number, chunk: Uint8Array, offset: number, end: number): number {
     const lane = this.#parts.laneByIndex[index];
+    this.#dispatch.stir();
     this.received.count = 0;
     let at = offset;
     if (lane.state === LANE_HANDSHAKE) {
@@ -175,6 +190,7 @@ export class TunnelClient {
   /** A batch from {@link pollTransmit} is written. */
   handleTransmitted(index: number): void {
     this.#parts.laneByIndex[index].tunnel?.handleTransmitted();
+    this.#dispatch.stir();
   }
 
   handleTimeout(now: number): void {
@@ -186,6 +202,7 @@ export class TunnelClient {
       if (key === DEADLINE_ASSOCIATIONS) this.#flows.expireAssociations(now);
       else if (key === DEADLINE_CONTEXTS) this.#flows.expireContexts(now);
       else if (key === DEADLINE_FORMER) this.#endFormer(now);
+      else if (key === DEADLINE_DISPATCH) this.#dispatch.handleTimeout(now);
       else {
         const lane = this.#parts.laneByIndex[(key - DEADLINE_FIRST_LANE) >> 1];
         if (key === deadlineOfLane(lane.index)) this.#handleLaneTimeout(now, lane);
@@ -213,9 +230,19 @@ export class TunnelClient {
   /** Bytes for a lane's connection, on loan until {@link handleTransmitted}. */
   pollTransmit(now: number, index: number): Uint8Array | undefined {
     const lane = this.#parts.laneByIndex[index];
+    this.#dispatch.dispatch(now);
     const bytes = lane.tunnel?.pollTransmit(now);
     if (!lane.queue.isEmpty) this.#parts.deadlines.setEarlier(deadlineOfQueue(index), lane.queue.expiresAt);
     return bytes;
+  }
+
+  /**
+   * In a session with receipts: the next lane that has become able to write while others wrote, or -1. To be called until then,
+   * after {@link pollTransmit} of every lane.
+   */
+  pollReady(now: number): number {
+    this.#dispatch.dispatch(now);
+    return this.#dispatch.takeReady();
   }
 
   /** True if nothing is left to write on a lane. */
@@ -271,8 +298,14 @@ export class TunnelClient {
     }
     const context = this.#flows.usableContext(now, association, address, addressOffset, addressLength, 1);
     if (context === NONE) return;
-    const lane = this.#parts.laneOf(association);
     const id = this.contexts.id[context];
+    const { scheduler } = this.#parts;
+    if (scheduler !== undefined) {
+      scheduler.push(now, association, id, this.contexts.lanes[context], data, offset, length);
+      this.#dispatch.stir();
+      return;
+    }
+    const lane = this.#parts.laneOf(association);
     if (lane.isUp) lane.tunnel!.writeDatagram(now, association, id, data, offset, length);
     else {
       lane.queue.push(now, association, id, data, offset, length);
@@ -291,8 +324,14 @@ export class TunnelClient {
   ): void {
     const context = this.#flows.usableContext(now, association, address, 0, address.length, end - first);
     if (context === NONE) return;
-    const lane = this.#parts.laneOf(association);
     const id = this.contexts.id[context];
+    const { scheduler } = this.#parts;
+    if (scheduler !== undefined) {
+      scheduler.pushAll(now, association, id, this.contexts.lanes[context], received, first, end);
+      this.#dispatch.stir();
+      return;
+    }
+    const lane = this.#parts.laneOf(association);
     if (lane.isUp) lane.tunnel!.writeDatagrams(now, association, id, received, first, end);
     else {
       lane.queue.pushAll(now, association, id, received, first, end);
@@ -316,15 +355,16 @@ export class TunnelClient {
     this.#parts.deadlines.clear(DEADLINE_ASSOCIATIONS);
     this.#parts.deadlines.clear(DEADLINE_CONTEXTS);
     this.#parts.deadlines.clear(DEADLINE_FORMER);
+    this.#parts.deadlines.clear(DEADLINE_DISPATCH);
   }
 
   // Lanes
 
   #makeLanes(firstIndex: number, pool: SendPool): readonly Lane[] {
-    const { lanes, queueBytes, ageBudgetMs } = this.#options;
-    return Array.from({ length: lanes }, (_, i) => {
+    const { queueBytes, ageBudgetMs } = this.#options;
+    return Array.from({ length: this.#laneCount.most }, (_, i) => {
       const queue = new SendQueue(pool, this.counters, queueBytes, ageBudgetMs);
-      const lane = new Lane(firstIndex + i, queue, this.counters, this.#ticketHolder, this.#options);
+      const lane = new Lane(firstIndex + i, i, queue, this.counters, this.#ticketHolder, this.#options);
       this.#parts.laneByIndex[lane.index] = lane;
       return lane;
     });
@@ -375,32 +415,57 @@ export class TunnelClient {
       return;
     }
     const isNew = !(resumed && isOurs);
-    if (isNew) this.#beginSession(lane, answer);
-    lane.open(now);
+    if (isNew && this.#laneCount.judge(lane.answeredAfter(now))) {
+      this.#askAgain(now, lane);
+      return;
+    }
+    if (isNew) this.#beginSession(now, lane, answer);
+    lane.open(now, this.#portOf(lane));
     const wasUp = this.#parts.isUp;
     this.#parts.isUp = true;
-    if (wasUp) this.#rebalance(now, lane);
-    else {
+    this.#laneCount.handleUp();
+    if (!wasUp) {
       this.#registerAll(now, lane);
       if (this.#everUp && !isNew) this.counters.resumed++;
       this.#parts.outputs.push({ kind: isNew ? "session-up" : "session-resumed" });
       this.#everUp = true;
       this.#connectHeld(now);
-    }
+    } else if (this.#parts.scheduler === undefined) this.#rebalance(now, lane);
     lane.tunnel!.handleTimeout(now);
     this.#armLane(lane);
     this.#renewBeforeIdsRunOut(now);
   }
 
+  /** Leaves the session that has just begun, and begins another one, which differs in receipts. */
+  #askAgain(now: number, lane: Lane): void {
+    this.#parts.outputs.push({ kind: "disconnect", lane: lane.index, error: undefined });
+    this.#session = undefined;
+    lane.handleLost(now, false, true);
+    this.#armLane(lane);
+  }
+
+  #portOf(lane: Lane): LanePort | undefined {
+    const { scheduler } = this.#parts;
+    return scheduler && { scheduler, number: lane.number };
+  }
+
+  /** Connects lanes that were held, until as many as are wanted are up or on their way. */
   #connectHeld(now: number): void {
-    for (const other of this.#lanes) if (other.state === LANE_HELD) this.#connect(now, other);
+    let count = this.#parts.lanes.filter((lane) => lane.state !== LANE_HELD).length;
+    for (const lane of this.#parts.lanes) {
+      if (lane.state !== LANE_HELD || count >= this.#laneCount.wanted) continue;
+      this.#connect(now, lane);
+      count++;
+    }
   }
 
   /** Starts a session that the server does not know: even contexts keep their ids, odd ones belonged to the old server. */
-  #beginSession(lane: Lane, answer: ExtensionResponse): void {
-    this.#session = { id: answer.session, key: lane.deriveSessionKey(answer) };
+  #beginSession(now: number, lane: Lane, answer: ExtensionResponse): void {
+    this.#session = this.#credentialsOf(lane, answer);
+    this.#laneCount.begin(now, answer.receipts);
+    this.#parts.associations.isConfirmed.fill(0);
     // In the new session these ids may stand for other addresses.
-    for (const { queue } of this.#lanes) queue.dropContexts(isServersId);
+    for (const { queue } of this.#parts.lanes) queue.dropContexts(isServersId);
     for (const [id, slot] of [...this.#parts.contextById]) {
       if (isServersId(id) || this.contexts.state[slot] === CONTEXT_REFUSED) this.#flows.releaseContext(slot);
       else this.contexts.handle(slot, "new session");
@@ -409,6 +474,12 @@ export class TunnelClient {
       if (this.#parts.associations.state[slot] === ASSOCIATION_CLOSING)
         this.#flows.forget(slot, "new session");
     }
+    if (answer.receipts) this.#dispatch.begin();
+    else this.#dispatch.end();
+  }
+
+  #credentialsOf(lane: Lane, answer: ExtensionResponse): SessionCredentials {
+    return { id: answer.session, key: lane.deriveSessionKey(answer), receipts: answer.receipts };
   }
 
   /** Pins every association to a lane and opens it at the server there. */
@@ -418,7 +489,30 @@ export class TunnelClient {
       this.#pin(slot, lane);
       this.#flows.register(now, slot, lane);
     }
+    if (this.#parts.scheduler !== undefined) {
+      // They waited when it was not known whether the session would have receipts.
+      for (const { queue } of this.#parts.lanes) this.#dispatch.take(queue);
+    }
     this.#flows.armAssociations();
+  }
+
+  #controlLaneOf(association: number): Lane {
+    const { scheduler, lanes } = this.#parts;
+    const number = scheduler === undefined ? NONE : scheduler.controlLane();
+    return number === NONE ? this.#parts.laneOf(association) : lanes[number];
+  }
+
+  #registrationLanes(association: number): number {
+    const { scheduler } = this.#parts;
+    if (scheduler !== undefined) return scheduler.registrationLanes();
+    const lane = this.#parts.laneOf(association);
+    return lane.isUp ? 1 << lane.number : 0;
+  }
+
+  #removeFlow(association: number): void {
+    this.#parts.pool.removeFlow(association);
+    this.#parts.scheduler?.removeFlow(association);
+    this.#parts.former?.scheduler?.removeFlow(association);
   }
 
   #pin(slot: number, lane: Lane): void {
@@ -442,8 +536,8 @@ export class TunnelClient {
   }
 
   #leastLoadedLane(): Lane {
-    let best = this.#lanes[0];
-    for (const lane of this.#lanes) {
+    let best = this.#parts.lanes[0];
+    for (const lane of this.#parts.lanes) {
       const isBetter = lane.isUp === best.isUp ? lane.load < best.load : lane.isUp;
       if (isBetter) best = lane;
     }
@@ -457,30 +551,56 @@ export class TunnelClient {
 
   #laneLost(now: number, lane: Lane, error: Error | undefined): void {
     const wasUp = lane.isUp;
-    const isFormer = this.#parts.former?.lanes.includes(lane) ?? false;
+    const { former } = this.#parts;
+    const isFormer = former?.lanes.includes(lane) ?? false;
     lane.handleLost(now, this.#closed || isFormer);
+    if (!wasUp && !isFormer) this.#laneCount.handleFailed(now, this.lanesUp);
+    this.#holdIfNotWanted(lane);
     this.#armLane(lane);
+    const scheduler = isFormer ? former?.scheduler : this.#parts.scheduler;
+    if (wasUp) scheduler?.laneDown(now, lane.number);
+    this.#dispatch.stir();
     if (!wasUp || isFormer) return;
-    const heir = this.#leastLoadedLane();
-    if (heir.isUp) {
-      for (let slot = 0; slot < this.#parts.associations.used; slot++) {
-        if (this.#parts.associations.state[slot] === ASSOCIATION_FREE || this.#parts.laneOf(slot) !== lane)
-          continue;
-        const target = this.#leastLoadedLane();
-        this.#pin(slot, target);
-        this.#flows.register(now, slot, target);
-      }
+    if (this.#leastLoadedLane().isUp) {
+      if (scheduler === undefined) this.#moveAssociations(now, lane);
+      else this.#flows.registerAgain(lane.number);
       return;
     }
     this.#parts.isUp = false;
     this.#giveUpRenewal();
-    for (const other of this.#lanes) {
+    for (const other of this.#parts.lanes) {
       // One lane finds out whether the session still exists; the others wait for it.
       if (other === lane || other.state !== LANE_WAITING) continue;
       other.hold();
       this.#armLane(other);
     }
     if (!this.#closed) this.#parts.outputs.push({ kind: "session-down", error });
+  }
+
+  /** Ends lanes that are not wanted any more and hold nothing. */
+  #endUnwantedLanes(now: number): void {
+    const { lanes, scheduler } = this.#parts;
+    for (let i = lanes.length - 1; i >= 0 && this.lanesUp > this.#laneCount.wanted; i--) {
+      if (lanes[i].isUp && scheduler!.isIdle(i)) this.#failLaneSilently(now, lanes[i]);
+    }
+  }
+
+  /** Pins the associations of a lost lane to others that are up. */
+  #moveAssociations(now: number, lost: Lane): void {
+    for (let slot = 0; slot < this.#parts.associations.used; slot++) {
+      if (this.#parts.associations.state[slot] === ASSOCIATION_FREE || this.#parts.laneOf(slot) !== lost)
+        continue;
+      const target = this.#leastLoadedLane();
+      this.#pin(slot, target);
+      this.#flows.register(now, slot, target);
+    }
+  }
+
+  /** A lane that waits to connect again is held when enough others are up, or on their way. */
+  #holdIfNotWanted(lane: Lane): void {
+    if (lane.state !== LANE_WAITING || !this.#parts.isUp || !this.#parts.lanes.includes(lane)) return;
+    const others = this.#parts.lanes.filter((other) => other !== lane && other.state !== LANE_HELD).length;
+    if (others >= this.#laneCount.wanted) lane.hold();
   }
 
   #checkTunnel(now: number, lane: Lane): void {
@@ -496,7 +616,7 @@ export class TunnelClient {
     if (highest < this.#parts.maxId * RENEW_SHARE || !this.#parts.isUp || this.#closed) return;
     if (this.#renewal !== undefined || this.#parts.former !== undefined) return;
     const pool = new SendPool();
-    const firstIndex = this.#lanes[0].index === 0 ? this.#lanes.length : 0;
+    const firstIndex = this.#parts.lanes[0].index === 0 ? this.#parts.lanes.length : 0;
     const lanes = this.#makeLanes(firstIndex, pool);
     this.#renewal = { lanes, pool };
     this.#connect(now, lanes[0]);
@@ -522,18 +642,22 @@ export class TunnelClient {
     const { lanes, pool } = this.#renewal!;
     this.#renewal = undefined;
     this.#parts.former = {
-      lanes: this.#lanes,
+      lanes: this.#parts.lanes,
+      scheduler: this.#parts.scheduler,
       contextById: this.#parts.contextById,
       generation: this.contexts.generation.slice(),
       isEnding: false,
     };
-    for (const former of this.#lanes) this.#retire(former);
+    for (const former of this.#parts.lanes) this.#retire(former);
     this.#parts.deadlines.set(DEADLINE_FORMER, now + FORMER_MS);
-    this.#lanes = lanes;
+    this.#parts.lanes = lanes;
     this.#parts.pool = pool;
-    this.#session = { id: answer.session, key: lane.deriveSessionKey(answer) };
+    this.#session = this.#credentialsOf(lane, answer);
+    this.#parts.scheduler = undefined;
+    if (answer.receipts) this.#dispatch.begin();
+    this.#laneCount.begin(now, answer.receipts);
     this.#flows.giveNewIds();
-    lane.open(now);
+    lane.open(now, this.#portOf(lane));
     this.#registerAll(now, lane);
     this.#parts.outputs.push({ kind: "session-renewed" });
     this.#connectHeld(now);
@@ -557,6 +681,7 @@ export class TunnelClient {
     const former = this.#parts.former!;
     if (former.isEnding) {
       for (const lane of former.lanes) if (lane.isUp) this.#failLaneSilently(now, lane);
+      former.scheduler?.close();
       this.#parts.former = undefined;
       this.#renewBeforeIdsRunOut(now);
       return;
@@ -570,10 +695,4 @@ export class TunnelClient {
     this.#parts.outputs.push({ kind: "disconnect", lane: lane.index, error: undefined });
     this.#laneLost(now, lane, undefined);
   }
-
-  // Capsules
-
-  // Contexts
-
-  // Associations
 }

@@ -2,6 +2,7 @@ import type { AddressBytes } from "../wire/socket-address.ts";
 import { AddressIndex } from "./address-index.ts";
 import { grown } from "./grown.ts";
 import { IdleLists } from "./idle-lists.ts";
+import { ANY_LANE } from "./lanes/lane-bits.ts";
 import { CONTEXT, CONTEXT_FREE } from "./session-model.ts";
 
 const NONE = -1;
@@ -18,6 +19,8 @@ export class ContextTable {
   id = new Int32Array(64);
   association = new Int32Array(64);
   state = new Uint8Array(64);
+  /** In a session with receipts: bits of the lanes that its datagrams may go on, {@link ANY_LANE} once the peer knows it. */
+  lanes = new Int32Array(64);
   /** Changes whenever a slot is reused, so that a host can cache what it derived from the address. */
   generation = new Int32Array(64);
   size = 0;
@@ -86,6 +89,7 @@ export class ContextTable {
     this.id[slot] = id;
     this.association[slot] = association;
     this.state[slot] = CONTEXT.after(CONTEXT_FREE, event);
+    this.lanes[slot] = ANY_LANE;
     this.idle.touch(now, slot, list);
     this.generation[slot]++;
     this.address[slot] = address;
@@ -143,6 +147,7 @@ export class ContextTable {
     this.id = grown(this.id, new Int32Array(size));
     this.association = grown(this.association, new Int32Array(size));
     this.state = grown(this.state, new Uint8Array(size));
+    this.lanes = grown(this.lanes, new Int32Array(size));
     this.generation = grown(this.generation, new Int32Array(size));
     this.#indexed = grown(this.#indexed, new Uint8Array(size));
     this.#next = grown(this.#next, new Int32Array(size));

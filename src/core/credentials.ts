@@ -1,5 +1,5 @@
 import { asciiBytes } from "../wire/http-head.ts";
-import type { ShownTicket } from "../wire/upgrade.ts";
+import type { ExtensionResponse, ShownTicket } from "../wire/upgrade.ts";
 import { BIND_PATH } from "../wire/upgrade.ts";
 
 /** What the host provides, as core has neither a hash nor randomness of its own. */
@@ -78,17 +78,19 @@ export function challengeMac(
   return crypto.hmac(psk, macInput("underpass/1 challenge", clientNonce, ticket));
 }
 
-/** The server's proof in its 101, bound to the client's whole request by that request's MAC. */
+/**
+ * The server's proof in its 101, bound to the client's whole request by that request's MAC. Whether receipts were agreed is
+ * one more field, so that a proof without them is the same as that of a server which has none.
+ */
 export function responseMac(
   crypto: Cryptography,
   psk: Uint8Array,
   clientMac: Uint8Array,
-  serverNonce: Uint8Array,
-  session: Uint8Array,
-  resumed: boolean,
+  { nonce, session, resumed, receipts }: Omit<ExtensionResponse, "mac">,
 ): Uint8Array {
-  const flag = asciiBytes(resumed ? "1" : "0");
-  return crypto.hmac(psk, macInput("underpass/1 response", clientMac, serverNonce, session, flag));
+  const fields = [clientMac, nonce, session, asciiBytes(resumed ? "1" : "0")];
+  if (receipts) fields.push(asciiBytes("q"));
+  return crypto.hmac(psk, macInput("underpass/1 response", ...fields));
 }
 
 /** Key of a new session: never on the wire, and unknown without the pre-shared key. */

@@ -16,6 +16,7 @@ import {
 } from "./credentials.ts";
 import { ProtocolError } from "./errors.ts";
 import { HeadBuffer } from "./head-buffer.ts";
+import type { LanePort } from "./lanes/lane-port.ts";
 import { refusalHint } from "./refusal-hint.ts";
 import type { SendQueue } from "./send-queue.ts";
 import { LANE, LANE_HELD, LANE_UP } from "./session-model.ts";
@@ -48,6 +49,7 @@ export interface LaneOptions {
 export interface SessionCredentials {
   readonly id: Uint8Array;
   readonly key: Uint8Array;
+  readonly receipts: boolean;
 }
 
 /** The last ticket from the server, which all lanes use. */
@@ -64,7 +66,10 @@ export type Answer =
 
 /** One lane of a client's session: its connections one after another, each from the wait before it to its end. */
 export class Lane {
+  /** The host's number for it. */
   readonly index: number;
+  /** Its number within its session. */
+  readonly number: number;
   /** A state of {@link LANE}. */
   state = LANE_HELD;
   readonly queue: SendQueue;
@@ -80,6 +85,8 @@ export class Lane {
   readonly #head = new HeadBuffer();
   #transcript: Transcript | undefined;
   #requestMac: Uint8Array | undefined;
+  #requestedAt = 0;
+  #offersReceipts = false;
   #attempts = 0;
   /** Since the last wait: challenges, and whether a connection was made to answer one. */
   #challenges = 0;
@@ -90,12 +97,14 @@ export class Lane {
   /** @param holder  shared by all lanes of the client */
   constructor(
     index: number,
+    number: number,
     queue: SendQueue,
     counters: Counters,
     holder: TicketHolder,
     options: LaneOptions,
   ) {
     this.index = index;
+    this.number = number;
     this.queue = queue;
     this.#counters = counters;
     this.#holder = holder;
@@ -135,8 +144,14 @@ export class Lane {
     this.deadline = NEVER;
   }
 
-  /** Sends a request. @param session  the one to join or resume */
-  handleConnected(now: number, session: SessionCredentials | undefined): void {
+  /**
+   * Sends a request.
+   *
+   * @param session         the one to join or resume
+   * @param offersReceipts  for a new session; another one has its own way
+   */
+  handleConnected(now: number, session: SessionCredentials | undefined, offersReceipts: boolean): void {
+    this.#offersReceipts = session?.receipts ?? offersReceipts;
     const { heartbeatMs, handshakeTimeoutMs, maxAssociations, maxContexts } = this.#options;
     this.#handle("connected");
     this.deadline = now + handshakeTimeoutMs;
@@ -189,26 +204,41 @@ export class Lane {
     return deriveSessionKey(crypto, psk ?? new Uint8Array(0), this.#transcript!.nonce, nonce, session);
   }
 
-  /** Switches to capsules. */
-  open(now: number): void {
+  /** Milliseconds from the request to now, when the answer has just arrived: a round trip of the whole path. */
+  answeredAfter(now: number): number {
+    return now - this.#requestedAt;
+  }
+
+  /** Where both ends' counts of frames on this connection begin: the first two bytes of the request's nonce. */
+  get firstCount(): number {
+    const [high, low] = this.#transcript!.nonce;
+    return (high << 8) | low;
+  }
+
+  /** Switches to capsules. @param port  set in a session with receipts */
+  open(now: number, port: LanePort | undefined): void {
     this.#handle("accepted");
     this.#attempts = 0;
     this.#challenges = 0;
     this.#hasReconnected = false;
     this.deadline = NEVER;
-    this.tunnel!.open(now, "extension");
+    port?.scheduler.laneUp(now, port.number, this.firstCount);
+    this.tunnel!.open(now, port === undefined ? "extension" : "receipts", port);
   }
 
   /**
    * The connection, or the attempt to make it, has ended. Waits, longer each time. If the server has sent a ticket and the
    * connection ended before the answer to it, it connects again at once, one time.
+   *
+   * @param isAtOnce  connects again without a wait
    */
-  handleLost(now: number, isClosed: boolean): void {
+  handleLost(now: number, isClosed: boolean, isAtOnce = false): void {
     const { crypto } = this.#options;
     const isUnanswered = this.#answer === undefined || this.#answer.kind === "reconnect";
     this.#handle("lost");
     this.tunnel = undefined;
     if (isClosed) this.deadline = NEVER;
+    else if (isAtOnce) this.deadline = now;
     else if (this.#challenges === 1 && isUnanswered && !this.#hasReconnected) {
       this.#hasReconnected = true;
       this.deadline = now;
@@ -224,9 +254,10 @@ export class Lane {
   #sendRequest(now: number, session: SessionCredentials | undefined): void {
     const { crypto, psk, authority, pathPrefix = "" } = this.#options;
     const { ticket } = this.#holder;
+    this.#requestedAt = now;
     const transcript: Transcript = {
       nonce: crypto.random(NONCE_BYTES),
-      lane: this.index,
+      lane: this.number,
       ticket: ticket && { bytes: ticket.bytes, age: Math.floor(now - ticket.receivedAt) },
       session: session?.id,
     };
@@ -235,6 +266,7 @@ export class Lane {
     this.tunnel!.writeControl(
       encodeUpgradeRequest(authority, pathPrefix + BIND_PATH, true, {
         ...transcript,
+        receipts: this.#offersReceipts,
         mac: this.#requestMac,
         resumeMac: session === undefined ? undefined : resumeMac(crypto, session.key, transcript),
       }),
@@ -292,10 +324,14 @@ export class Lane {
         new ProtocolError("ERR_UPGRADE_REFUSED", "the server does not speak the Underpass extension"),
       );
     }
+    if (extension.receipts && !this.#offersReceipts) {
+      return failed(new ProtocolError("ERR_UPGRADE_REFUSED", "the server sends receipts, unasked"));
+    }
     if (psk === undefined) return { kind: "accepted", extension };
-    const { nonce, session, resumed, mac } = extension;
-    const expected = responseMac(crypto, psk, this.#requestMac!, nonce, session, resumed);
-    if (constantTimeEqual(mac, expected)) return { kind: "accepted", extension };
+    const { mac } = extension;
+    if (constantTimeEqual(mac, responseMac(crypto, psk, this.#requestMac!, extension))) {
+      return { kind: "accepted", extension };
+    }
     const detail = mac === undefined ? "it has no key, or something on the way took its proof" : "in its 101";
     return failed(new ProtocolError("ERR_SERVER_PROOF", detail));
   }

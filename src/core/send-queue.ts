@@ -347,6 +347,22 @@ export class SendQueue {
     }
   }
 
+  /** Hands everything over, each flow in order. @param take  `time` is when the datagram was queued; `data` is borrowed */
+  drainTo(
+    take: (time: number, flow: number, context: number, data: Uint8Array, length: number) => void,
+  ): void {
+    const pool = this.#pool;
+    while (this.#turn !== NONE) {
+      const flow = this.#turn;
+      const entry = pool.flowHead[flow];
+      const length = pool.entryLength[entry];
+      const data = new Uint8Array(length);
+      pool.copyOut(entry, data, 0);
+      take(pool.entryTime[entry], flow, pool.entryContext[entry], data, length);
+      this.#dropHead(flow);
+    }
+  }
+
   /** Empties the queue, counting the datagrams as `no_lane`. */
   clear(): void {
     while (this.#turn !== NONE) {

@@ -242,7 +242,9 @@ export class ServerAssociations {
     if (this.#permissionOf[slot] !== NONE) this.#permissions.revoke(this.#permissionOf[slot]);
     if (this.#lastReply[association] === slot) this.#lastReply[association] = NONE;
     const id = this.contexts.id[slot];
-    if (id !== HIDDEN_ID) this.sessionOf[association]?.contextById.delete(id);
+    const session = this.sessionOf[association];
+    if (id !== HIDDEN_ID) session?.contextById.delete(id);
+    session?.lanes?.unacked.delete(slot);
     this.contexts.release(slot);
   }
 

@@ -24,6 +24,7 @@ import { decodeCompressionAssign } from "./plain-tunnels.ts";
 import type { ServerAssociations } from "./server-associations.ts";
 import { HIDDEN_ID, isAddress } from "./server-associations.ts";
 import type { ServerFlows } from "./server-flows.ts";
+import type { ServerLanes } from "./server-lanes.ts";
 import type { ServerParts } from "./server-parts.ts";
 import type { Connection, Session } from "./server-session.ts";
 import { CONTEXT_RESOLVING } from "./session-model.ts";
@@ -36,12 +37,14 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
   readonly #parts: ServerParts;
   readonly #table: ServerAssociations;
   readonly #flows: ServerFlows;
+  readonly #lanes: ServerLanes;
   readonly #numbers: number[] = [0, 0];
 
-  constructor(parts: ServerParts, flows: ServerFlows) {
+  constructor(parts: ServerParts, flows: ServerFlows, lanes: ServerLanes) {
     this.#parts = parts;
     this.#table = parts.associations;
     this.#flows = flows;
+    this.#lanes = lanes;
   }
 
   handleDatagramCapsule(
@@ -87,6 +90,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
       counters.drops.too_long++;
       return;
     }
+    if (!connection.tunnel.acceptsDatagram(now)) return;
     const association = contexts.association[slot];
     contexts.idle.refresh(now, slot);
     this.#table.handleSent(now, association);
@@ -117,8 +121,9 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     let fault: string | undefined;
     switch (type) {
       case CAPSULE_COMPRESSION_ACK:
-        // Our own contexts are used at once; in a bound tunnel there are none to acknowledge.
+        // In a bound tunnel there are none to acknowledge.
         if (!isWhole || session.kind !== "native") fault = "COMPRESSION_ACK";
+        else this.#lanes.handleAck(session, id);
         break;
       case CAPSULE_COMPRESSION_CLOSE: {
         if (!isWhole || id === 0) fault = "COMPRESSION_CLOSE";
@@ -126,6 +131,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
         else {
           const slot = session.contextById.get(id);
           if (slot !== undefined) this.#flows.releaseContext(slot);
+          if (id % 2 === 0 && id <= this.#parts.maxId) session.lanes?.closedContexts.add(id);
         }
         break;
       }
@@ -150,6 +156,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
         }
         const association = session.associationById.get(id);
         if (association !== undefined) this.#flows.closeAssociation(association);
+        if (id <= this.#parts.maxId) session.lanes?.closedAssociations.add(2 * id);
         // Also for an unknown one, so that the client can forget it; the client does not echo an echo.
         this.#parts.port.send(connection, encodeAssociationClose(id, "done"));
         break;
@@ -220,6 +227,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
       this.#flows.moveTo(connection, known);
       return;
     }
+    if (session.lanes?.closedAssociations.has(2 * id)) return;
     if (this.#flows.openAssociation(now, session, connection, id, source) !== NONE) return;
     this.#parts.counters.refused.association_limit++;
     this.#parts.port.send(connection, encodeAssociationClose(id, "limit"));
@@ -245,6 +253,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
       }
       return isSame;
     }
+    if (session.lanes?.closedContexts.has(id)) return true;
     if (association === undefined) {
       // The client considers it open, and will open it again or end it.
       this.#parts.port.send(connection, encodeAssociationClose(associationId, "idle"));
@@ -311,7 +320,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     const { counters, names, port, outgoing, options } = this.#parts;
     const target = addresses.find(options.permits);
     const association = contexts.association[slot];
-    const connection = this.#table.connectionOf[association];
+    const connection = this.#lanes.connectionFor(association);
     const held = names.takeHeld(slot);
     if (target === undefined) {
       if (addresses.length > 0) counters.refused.target_denied++;

@@ -4,6 +4,7 @@ import type { AddressBytes } from "../wire/socket-address.ts";
 import { encodeRefusal } from "../wire/upgrade.ts";
 import type { ServerAssociations } from "./server-associations.ts";
 import { answeredAssociations, HIDDEN_ID, quietAssociations, senderContexts } from "./server-associations.ts";
+import type { ServerLanes } from "./server-lanes.ts";
 import type { ServerParts } from "./server-parts.ts";
 import { DEADLINE_ASSOCIATIONS, DEADLINE_CONTEXTS, deadlineOf } from "./server-parts.ts";
 import type { Connection, Session } from "./server-session.ts";
@@ -19,10 +20,12 @@ const CONTEXT_IDLE_MS = 300_000;
 export class ServerFlows {
   readonly #parts: ServerParts;
   readonly #table: ServerAssociations;
+  readonly #lanes: ServerLanes;
 
-  constructor(parts: ServerParts) {
+  constructor(parts: ServerParts, lanes: ServerLanes) {
     this.#parts = parts;
     this.#table = parts.associations;
+    this.#lanes = lanes;
   }
 
   /** @returns -1 when there is no room */
@@ -46,8 +49,9 @@ export class ServerFlows {
     this.dismiss(now, association, "evicted");
   }
 
-  /** Moves answers to an association, including queued ones, to `connection`. */
+  /** Moves answers to an association, including queued ones, to `connection`, unless its session spreads them. */
   moveTo(connection: Connection, association: number): void {
+    if (connection.session!.lanes !== undefined) return;
     this.#table.connectionOf[association] = connection;
     connection.tunnel.queue.takeFlow(association);
   }
@@ -59,6 +63,7 @@ export class ServerFlows {
       this.#parts.names.forget(session.lookups, context);
     }
     this.#parts.pool.removeFlow(slot);
+    this.#table.sessionOf[slot]!.lanes?.scheduler.removeFlow(slot);
     this.#table.close(slot);
     this.#parts.port.release(slot);
   }
@@ -84,7 +89,7 @@ export class ServerFlows {
 
   /** Ends an association that the client still has, and sends it the reason. */
   dismiss(now: number, association: number, reason: CloseReason): void {
-    const connection = this.#table.connectionOf[association];
+    const connection = this.#lanes.connectionFor(association);
     const session = this.#table.sessionOf[association]!;
     if (session.kind !== "native") {
       if (connection?.state === "binding") this.#parts.port.send(connection, encodeRefusal(503, undefined));
@@ -147,7 +152,7 @@ export class ServerFlows {
   /** Releases a context, and closes it at the client if that knows it. */
   closeContext(slot: number): void {
     const id = this.#table.contexts.id[slot];
-    const connection = this.#table.connectionOf[this.#table.contexts.association[slot]];
+    const connection = this.#lanes.connectionFor(this.#table.contexts.association[slot]);
     if (id !== HIDDEN_ID && connection !== undefined) {
       // Without an acknowledgment the client would take it for refused.
       if (this.#table.contexts.state[slot] === CONTEXT_RESOLVING)

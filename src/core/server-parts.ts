@@ -12,7 +12,8 @@ export const DEADLINE_QUEUE = 1;
 export const DEADLINE_LINGER = 2;
 export const DEADLINE_ASSOCIATIONS = 3;
 export const DEADLINE_CONTEXTS = 4;
-export const DEADLINE_KINDS = 5;
+export const DEADLINE_DISPATCH = 5;
+export const DEADLINE_KINDS = 6;
 
 export function deadlineOf(index: number, kind: number): number {
   return DEADLINE_KINDS * index + kind;
@@ -32,7 +33,11 @@ export interface ServerPort {
 
 /** State that the parts of a server share. */
 export interface ServerParts {
-  readonly options: AssociationLimits & { readonly idleTimeoutMs: number };
+  readonly options: AssociationLimits & {
+    readonly idleTimeoutMs: number;
+    readonly queueBytes: number;
+    readonly ageBudgetMs: number;
+  };
   /** Largest id of an association or context. */
   readonly maxId: number;
   readonly counters: Counters;

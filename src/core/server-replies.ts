@@ -1,5 +1,5 @@
 import type { UnreachableKind } from "../wire/capsule.ts";
-import { encodeCompressionClose, encodeContextAssign, encodeUnreachable } from "../wire/capsule.ts";
+import { encodeCompressionClose, encodeUnreachable } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { copyAddress } from "../wire/socket-address.ts";
 import type { BoundIds } from "./plain-tunnels.ts";
@@ -8,6 +8,7 @@ import type { ReceivedDatagrams } from "./received-datagrams.ts";
 import type { ServerAssociations } from "./server-associations.ts";
 import { HIDDEN_ID } from "./server-associations.ts";
 import type { ServerFlows } from "./server-flows.ts";
+import type { ServerLanes } from "./server-lanes.ts";
 import type { ServerParts } from "./server-parts.ts";
 import type { Connection } from "./server-session.ts";
 
@@ -20,12 +21,14 @@ export class ServerReplies {
   readonly #parts: ServerParts;
   readonly #table: ServerAssociations;
   readonly #flows: ServerFlows;
+  readonly #lanes: ServerLanes;
   readonly #uncompressed = new UncompressedPayload();
 
-  constructor(parts: ServerParts, flows: ServerFlows) {
+  constructor(parts: ServerParts, flows: ServerFlows, lanes: ServerLanes) {
     this.#parts = parts;
     this.#table = parts.associations;
     this.#flows = flows;
+    this.#lanes = lanes;
   }
 
   /** See `TunnelServer.handleDatagram`. */
@@ -39,8 +42,15 @@ export class ServerReplies {
   ): void {
     const context = this.#contextOfReply(now, association, remote, 0, remote.length, 1);
     if (context === NONE) return;
-    const connection = this.#table.connectionOf[association]!;
     const id = context === UNCOMPRESSED ? HIDDEN_ID : this.#table.contexts.id[context];
+    const session = this.#table.sessionOf[association]!;
+    if (session.lanes !== undefined) {
+      const allowed = this.#table.contexts.lanes[context];
+      session.lanes.scheduler.push(now, association, id, allowed, data, offset, length);
+      this.#lanes.stir(session);
+      return;
+    }
+    const connection = this.#table.connectionOf[association]!;
     if (id !== HIDDEN_ID) connection.tunnel.writeDatagram(now, association, id, data, offset, length);
     else this.#sendUncompressed(now, association, connection, data, offset, length, remote);
     this.#parts.port.markDirty(connection);
@@ -64,8 +74,16 @@ export class ServerReplies {
         row = runEnd;
         continue;
       }
-      const connection = this.#table.connectionOf[association]!;
       const id = context === UNCOMPRESSED ? HIDDEN_ID : this.#table.contexts.id[context];
+      const session = this.#table.sessionOf[association]!;
+      if (session.lanes !== undefined) {
+        const allowed = this.#table.contexts.lanes[context];
+        session.lanes.scheduler.pushAll(now, association, id, allowed, received, row, runEnd);
+        this.#lanes.stir(session);
+        row = runEnd;
+        continue;
+      }
+      const connection = this.#table.connectionOf[association]!;
       if (id !== HIDDEN_ID) connection.tunnel.writeDatagrams(now, association, id, received, row, runEnd);
       else {
         const remote = copyAddress(addresses, at, length);
@@ -88,7 +106,7 @@ export class ServerReplies {
     mtu: number,
   ): void {
     const session = this.#table.sessionOf[association];
-    const connection = this.#table.connectionOf[association];
+    const connection = this.#lanes.connectionFor(association);
     if (session?.kind !== "native" || connection === undefined) return;
     if (!session.unreachable.take(now)) {
       this.#parts.counters.unreachable.limited++;
@@ -140,8 +158,7 @@ export class ServerReplies {
       return NONE;
     }
     session.nextContextId += 2;
-    this.#flows.addSenderContext(now, session, association, id, sender);
-    this.#parts.port.send(connection, encodeContextAssign(id, associations.wireId[association], sender));
+    this.#lanes.register(this.#flows.addSenderContext(now, session, association, id, sender));
     return associations.contextOfReply(now, association, addresses, offset, length, count);
   }
 

@@ -1,11 +1,14 @@
 import type { UpgradeRequest } from "../wire/upgrade.ts";
 import type { HeadBuffer } from "./head-buffer.ts";
+import { MAX_LANES } from "./lanes/lane-bits.ts";
+import type { LaneScheduler } from "./lanes/scheduler.ts";
 import { LookupTurns } from "./name-lookups.ts";
 import { BoundIds } from "./plain-tunnels.ts";
 import { SESSION } from "./session-model.ts";
 import { TokenBucket } from "./token-bucket.ts";
 import type { Tunnel } from "./tunnel.ts";
 import { UnknownContexts } from "./unknown-contexts.ts";
+import { UsedIds } from "./used-ids.ts";
 
 /** UNREACHABLE capsules that a client gets per second. */
 const UNREACHABLE_PER_SECOND = 100;
@@ -22,6 +25,24 @@ export interface Connection {
   isDirty: boolean;
   /** The client sends no more. */
   hasEnded: boolean;
+}
+
+/** What a session with receipts has besides. */
+export class SessionLanes {
+  readonly scheduler: LaneScheduler;
+  /** By number of the lane. */
+  readonly connections: (Connection | undefined)[] = new Array(MAX_LANES).fill(undefined);
+  /** Slots of contexts that this end has registered and the client has not acknowledged. */
+  readonly unacked = new Set<number>();
+  /** Ids that the client has closed, of associations (doubled) and of contexts: a registration on a slower lane may follow. */
+  readonly closedAssociations = new UsedIds();
+  readonly closedContexts = new UsedIds();
+  /** Something has happened since the last dispatch. */
+  isStirred = false;
+
+  constructor(scheduler: LaneScheduler) {
+    this.scheduler = scheduler;
+  }
 }
 
 /** A session at the server: what outlives its connections. */
@@ -45,14 +66,24 @@ export class Session {
   readonly unknown = new UnknownContexts();
   readonly unreachable = new TokenBucket(UNREACHABLE_PER_SECOND);
   readonly lookups = new LookupTurns();
+  /** Of a native one with receipts. */
+  readonly lanes: SessionLanes | undefined;
 
-  constructor(index: number, name: string, kind: Session["kind"], id: Uint8Array, key: Uint8Array) {
+  constructor(
+    index: number,
+    name: string,
+    kind: Session["kind"],
+    id: Uint8Array,
+    key: Uint8Array,
+    scheduler: LaneScheduler | undefined,
+  ) {
     this.index = index;
     this.name = name;
     this.kind = kind;
     this.bound = kind === "bound" ? new BoundIds() : undefined;
     this.id = id;
     this.key = key;
+    this.lanes = scheduler && new SessionLanes(scheduler);
   }
 
   /** False once it has ended. */

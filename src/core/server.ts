@@ -22,6 +22,8 @@ import { ProtocolError } from "./errors.ts";
 import type { HandshakeOptions, Verdict } from "./handshake.ts";
 import { Handshake } from "./handshake.ts";
 import { HeadBuffer } from "./head-buffer.ts";
+import { MAX_LANES } from "./lanes/lane-bits.ts";
+import type { LanePort } from "./lanes/lane-port.ts";
 import { NameLookups } from "./name-lookups.ts";
 import type { PlainPolicy, PlainVerdict } from "./plain-tunnels.ts";
 import { judgePlainRequest, judgeResolvedTarget } from "./plain-tunnels.ts";
@@ -31,11 +33,13 @@ import type { AssociationLimits } from "./server-associations.ts";
 import { ServerAssociations } from "./server-associations.ts";
 import { ServerCapsules } from "./server-capsules.ts";
 import { ServerFlows } from "./server-flows.ts";
+import { ServerLanes } from "./server-lanes.ts";
 import type { ServerParts } from "./server-parts.ts";
 import {
   DEADLINE_ASSOCIATIONS,
   DEADLINE_CONNECTION,
   DEADLINE_CONTEXTS,
+  DEADLINE_DISPATCH,
   DEADLINE_KINDS,
   DEADLINE_LINGER,
   DEADLINE_QUEUE,
@@ -68,6 +72,8 @@ export interface TunnelServerOptions extends HandshakeOptions, AssociationLimits
   readonly maxLingering: number;
   /** Largest id of an association or context; only tests lower it. */
   readonly maxId?: number;
+  /** Whether clients may have receipts. Default true; false is for tests, as a server that lacks them. */
+  readonly hasReceipts?: boolean;
 }
 
 export type ServerOutput =
@@ -141,6 +147,7 @@ export class TunnelServer {
   readonly #names: NameLookups<Connection>;
   #nextName = 1;
 
+  readonly #lanes: ServerLanes;
   readonly #flows: ServerFlows;
   readonly #capsules: ServerCapsules;
   readonly #replies: ServerReplies;
@@ -169,9 +176,10 @@ export class TunnelServer {
         sessions: () => this.#sessions.values(),
       },
     };
-    this.#flows = new ServerFlows(parts);
-    this.#capsules = new ServerCapsules(parts, this.#flows);
-    this.#replies = new ServerReplies(parts, this.#flows);
+    this.#lanes = new ServerLanes(parts);
+    this.#flows = new ServerFlows(parts, this.#lanes);
+    this.#capsules = new ServerCapsules(parts, this.#flows, this.#lanes);
+    this.#replies = new ServerReplies(parts, this.#flows, this.#lanes);
   }
 
   // Getters
@@ -288,6 +296,7 @@ export class TunnelServer {
       }
     }
     if (connection.state === "open") {
+      this.#lanes.stir(connection.session);
       at = connection.tunnel.readCapsules(now, connection, chunk, at, end, this.outgoing, this.#capsules);
       if (!this.#isOpen(connection)) return end;
       this.#markDirty(connection);
@@ -344,6 +353,7 @@ export class TunnelServer {
     const connection = this.#connections[index];
     if (connection === undefined) return;
     connection.tunnel.handleTransmitted();
+    this.#lanes.stir(connection.session);
     this.#markDirty(connection);
   }
 
@@ -442,6 +452,7 @@ export class TunnelServer {
       const kind = key % DEADLINE_KINDS;
       if (kind === DEADLINE_CONNECTION) this.#handleConnectionTimeout(now, this.#connections[index]!);
       else if (kind === DEADLINE_QUEUE) this.#expireQueue(now, this.#connections[index]!);
+      else if (kind === DEADLINE_DISPATCH) this.#lanes.stir(this.#sessionByIndex[index]);
       else if (kind === DEADLINE_LINGER) this.#endSession(now, this.#sessionByIndex[index]!, "linger");
       else if (kind === DEADLINE_ASSOCIATIONS)
         this.#flows.expireAssociations(now, this.#sessionByIndex[index]!);
@@ -490,7 +501,15 @@ export class TunnelServer {
   }
 
   /** The next connection that may have data to write, or -1. */
-  pollDirty(): number {
+  pollDirty(now: number): number {
+    do {
+      const index = this.#takeDirty();
+      if (index !== NONE) return index;
+    } while (this.#lanes.dispatch(now));
+    return NONE;
+  }
+
+  #takeDirty(): number {
     for (let index = this.#dirty.pop(); index !== undefined; index = this.#dirty.pop()) {
       const connection = this.#connections[index];
       if (connection === undefined) continue;
@@ -558,9 +577,16 @@ export class TunnelServer {
   #acceptLane(now: number, connection: Connection, extension: ExtensionRequest): void {
     const { psk, crypto } = this.#options;
     const nonce = crypto.random(NONCE_BYTES);
+    const receipts = extension.receipts && this.#options.hasReceipts !== false;
+    if (receipts && extension.lane >= MAX_LANES) {
+      this.#refuse(now, connection, "protocol_error", encodeRefusal(400, undefined), "lane over 31");
+      return;
+    }
     const known = extension.session === undefined ? undefined : this.#sessions.get(hexKey(extension.session));
     const isResumed =
-      known !== undefined && constantTimeEqual(extension.resumeMac, resumeMac(crypto, known.key, extension));
+      known !== undefined &&
+      (known.lanes !== undefined) === receipts &&
+      constantTimeEqual(extension.resumeMac, resumeMac(crypto, known.key, extension));
     let session = isResumed ? known : undefined;
     // The client has given up that lane, although its end has not reached us.
     const predecessor = [...(session?.connections ?? [])].find(({ lane }) => lane === extension.lane);
@@ -575,13 +601,11 @@ export class TunnelServer {
       }
       const id = this.#handshake.newSessionId();
       const key = deriveSessionKey(crypto, psk ?? new Uint8Array(0), extension.nonce, nonce, id);
-      session = this.#beginSession("native", id, key);
+      session = this.#beginSession("native", id, key, receipts);
     }
-    const mac =
-      psk === undefined ? undefined : responseMac(crypto, psk, extension.mac!, nonce, session.id, isResumed);
-    connection.tunnel.writeControl(
-      encodeUpgradeResponse(true, [], { nonce, session: session.id, resumed: isResumed, mac }),
-    );
+    const answer = { nonce, session: session.id, resumed: isResumed, receipts };
+    const mac = psk === undefined ? undefined : responseMac(crypto, psk, extension.mac!, answer);
+    connection.tunnel.writeControl(encodeUpgradeResponse(true, [], { ...answer, mac }));
     const isReturn = session.connections.size === 0 && isResumed;
     connection.lane = extension.lane;
     connection.session = session;
@@ -599,7 +623,10 @@ export class TunnelServer {
     for (const association of session.associationById.values()) {
       this.#associations.connectionOf[association] ??= connection;
     }
-    this.#open(now, connection, "extension");
+    const firstCount = (extension.nonce[0] << 8) | extension.nonce[1];
+    const port = this.#lanes.handleLaneUp(now, session, connection, firstCount);
+    this.#open(now, connection, port === undefined ? "extension" : "receipts", port);
+    this.#lanes.registerLost(session);
   }
 
   /** Closes the oldest tunnel whose client has ended its side, to make room for a new one. */
@@ -625,9 +652,10 @@ export class TunnelServer {
     return true;
   }
 
-  #beginSession(kind: Session["kind"], id: Uint8Array, key: Uint8Array): Session {
+  #beginSession(kind: Session["kind"], id: Uint8Array, key: Uint8Array, receipts: boolean): Session {
     const index = this.#freeSessions.pop() ?? this.#sessionByIndex.length;
-    const session = new Session(index, `s${this.#nextName++}`, kind, id, key);
+    const scheduler = receipts ? this.#lanes.makeScheduler() : undefined;
+    const session = new Session(index, `s${this.#nextName++}`, kind, id, key, scheduler);
     this.#sessionByIndex[index] = session;
     this.#sessions.set(hexKey(id), session);
     return session;
@@ -652,6 +680,7 @@ export class TunnelServer {
       bind ? "bound" : "fixed",
       this.#options.crypto.random(SESSION_ID_BYTES),
       new Uint8Array(0),
+      false,
     );
     connection.session = session;
     session.connections.add(connection);
@@ -672,11 +701,11 @@ export class TunnelServer {
     });
   }
 
-  #open(now: number, connection: Connection, known: CapsuleSet): void {
+  #open(now: number, connection: Connection, known: CapsuleSet, port?: LanePort): void {
     this.#halfOpen.delete(connection);
     connection.state = "open";
     this.tunnelCount++;
-    connection.tunnel.open(now, known);
+    connection.tunnel.open(now, known, port);
     connection.tunnel.handleTimeout(now);
     this.#armTunnel(connection);
     this.#markDirty(connection);
@@ -726,6 +755,7 @@ export class TunnelServer {
       this.#endSession(now, session, "closed");
       return;
     }
+    this.#lanes.handleLaneDown(now, session, connection);
     const [heir] = session.connections;
     for (const association of session.associationById.values()) {
       if (this.#associations.connectionOf[association] !== connection) continue;
@@ -733,8 +763,10 @@ export class TunnelServer {
       if (heir === undefined) this.#pool.removeFlow(association);
       else heir.tunnel.queue.takeFlow(association);
     }
-    if (heir !== undefined) this.#markDirty(heir);
-    else if (this.#sessions.has(hexKey(session.id))) this.#linger(now, session);
+    if (heir !== undefined) {
+      this.#lanes.registerLost(session);
+      this.#markDirty(heir);
+    } else if (this.#sessions.has(hexKey(session.id))) this.#linger(now, session);
   }
 
   #linger(now: number, session: Session): void {
@@ -757,7 +789,7 @@ export class TunnelServer {
     if (!this.#sessions.delete(hexKey(session.id))) return;
     session.state = SESSION.after(session.state, "end");
     this.#lingering.delete(session);
-    for (const kind of [DEADLINE_LINGER, DEADLINE_ASSOCIATIONS, DEADLINE_CONTEXTS]) {
+    for (const kind of [DEADLINE_LINGER, DEADLINE_ASSOCIATIONS, DEADLINE_CONTEXTS, DEADLINE_DISPATCH]) {
       this.#deadlines.clear(deadlineOf(session.index, kind));
     }
     for (const association of [...session.associationById.values()])
@@ -767,6 +799,7 @@ export class TunnelServer {
       connection.session = undefined;
       this.#closeConnection(now, connection, undefined);
     }
+    session.lanes?.scheduler.close();
     this.#sessionByIndex[session.index] = undefined;
     this.#freeSessions.push(session.index);
     this.#outputs.push({ kind: "session-ended", session: session.name, reason });

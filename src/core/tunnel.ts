@@ -11,6 +11,7 @@ import {
   readNumbers,
   writeDatagramHeader,
 } from "../wire/capsule.ts";
+import { CAPSULE_RECEIPT, readSequence, SEQUENCE_BYTES } from "../wire/receipt.ts";
 import { varintLengthFrom } from "../wire/varint.ts";
 import type { CapsuleSet } from "./capsule-reader.ts";
 import { CapsuleReader, READ_CAPSULE, READ_NEED } from "./capsule-reader.ts";
@@ -18,6 +19,7 @@ import { copyBytes } from "./copy-bytes.ts";
 import type { Counters } from "./counters.ts";
 import type { DatagramBatch } from "./datagram-batch.ts";
 import { ProtocolError } from "./errors.ts";
+import type { LanePort } from "./lanes/lane-port.ts";
 import type { ReceivedDatagrams } from "./received-datagrams.ts";
 import type { SendQueue } from "./send-queue.ts";
 
@@ -68,6 +70,10 @@ export class Tunnel {
   readonly #counters: Counters;
   #reader: CapsuleReader | undefined;
   #extension = false;
+  /** Set in a session with receipts, where datagrams come from its scheduler and {@link queue} stays empty. */
+  #port: LanePort | undefined;
+  /** Of the last DATAGRAM capsule, in a session with receipts. */
+  #datagramSequence = 0;
   #batch: Uint8Array | undefined;
   #batchLength = 0;
   #lent = false;
@@ -89,10 +95,17 @@ export class Tunnel {
     this.#limits = limits;
   }
 
-  /** The handshake is done; capsules follow. @param known  the types that were negotiated */
-  open(now: number, known: CapsuleSet): void {
+  /**
+   * The handshake is done; capsules follow.
+   *
+   * @param known  the types that were negotiated
+   * @param port   set for "receipts"
+   */
+  open(now: number, known: CapsuleSet, port?: LanePort): void {
     this.#reader = new CapsuleReader(known);
-    this.#extension = known === "extension";
+    this.#extension = known === "extension" || known === "receipts";
+    this.#port = port;
+    port?.scheduler.setBusy(port.number, this.#lent);
     this.#receivedAt = now;
     if (this.#extension) this.#heartbeatAt = now;
   }
@@ -131,8 +144,9 @@ export class Tunnel {
       at = reader.offset;
       const { data, valueOffset, valueEnd } = reader;
       const id = readNumber(data, valueOffset, valueEnd);
-      const payload = valueOffset + varintLengthFrom(data[valueOffset]);
-      if (id < 0 || valueEnd - payload > MAX_PAYLOAD_BYTES) {
+      let payload = valueOffset + varintLengthFrom(data[valueOffset]);
+      if (this.#port !== undefined && id >= 0) payload = this.#takeSequence(now, this.#port, payload);
+      if (id < 0 || payload < 0 || valueEnd - payload > MAX_PAYLOAD_BYTES) {
         this.fail(new ProtocolError("ERR_CAPSULE_MALFORMED", "DATAGRAM"));
         return end;
       }
@@ -146,8 +160,22 @@ export class Tunnel {
     return batch.isFull && this.error === undefined ? at : end;
   }
 
+  /** @returns the offset behind the sequence number, or -1 when the capsule is too short for one */
+  #takeSequence(now: number, { scheduler, number }: LanePort, offset: number): number {
+    const { data, valueEnd } = this.#reader!;
+    if (valueEnd - offset < SEQUENCE_BYTES) return -1;
+    this.#datagramSequence = readSequence(data, offset);
+    scheduler.noteFrame(now, number);
+    return offset + SEQUENCE_BYTES;
+  }
+
+  /** False if the datagram that was just read is a copy, or late, and is to be dropped. Its context must be known. */
+  acceptsDatagram(now: number): boolean {
+    return this.#port === undefined || this.#port.scheduler.accept(now, this.#datagramSequence);
+  }
+
   /**
-   * The next capsule that is not a heartbeat.
+   * The next capsule that is neither a heartbeat nor a receipt.
    *
    * @returns true when `reader` holds one; false when the chunk is used up, or {@link error} is set
    */
@@ -163,10 +191,19 @@ export class Tunnel {
         return false;
       }
       const type = reader.type;
-      if (type !== CAPSULE_HEARTBEAT && type !== CAPSULE_HEARTBEAT_ECHO) return true;
-      this.#handleHeartbeat(now, type);
+      if (type === CAPSULE_RECEIPT) this.#handleReceipt(now);
+      else if (type === CAPSULE_HEARTBEAT || type === CAPSULE_HEARTBEAT_ECHO)
+        this.#handleHeartbeat(now, type);
+      else return true;
       if (this.error !== undefined) return false;
       at = reader.offset;
+    }
+  }
+
+  #handleReceipt(now: number): void {
+    const { data, valueOffset, valueEnd } = this.reader;
+    if (!this.#port!.scheduler.handleReceipt(now, data, valueOffset, valueEnd)) {
+      this.fail(new ProtocolError("ERR_CAPSULE_MALFORMED", "RECEIPT"));
     }
   }
 
@@ -285,24 +322,46 @@ export class Tunnel {
       this.#batchLength += bytes.length;
       this.#controlLength -= bytes.length;
     }
-    if (this.#reader !== undefined && this.#controlLength === 0 && !this.queue.isEmpty) {
-      this.#reserve(MAX_BATCH_BYTES / 2 - this.#batchLength);
-      this.#batchLength = this.queue.fill(now, this.#batch!, this.#batchLength);
+    if (this.#reader !== undefined && this.#controlLength === 0 && this.#hasDatagrams) {
+      this.#takeDatagrams(now);
     }
     if (this.#batchLength === 0) return undefined;
     this.#lent = true;
+    this.#port?.scheduler.setBusy(this.#port.number, true);
     return this.#batch!.subarray(0, this.#batchLength);
+  }
+
+  #takeDatagrams(now: number): void {
+    const room = MAX_BATCH_BYTES / 2 - this.#batchLength;
+    if (this.#port === undefined) {
+      this.#reserve(room);
+      this.#batchLength = this.queue.fill(now, this.#batch!, this.#batchLength);
+      return;
+    }
+    const { scheduler, number } = this.#port;
+    this.#reserve(Math.min(room, scheduler.outputBytes(number)));
+    this.#batchLength = scheduler.fill(now, number, this.#batch!, this.#batchLength);
+  }
+
+  get #hasDatagrams(): boolean {
+    return this.#port === undefined ? !this.queue.isEmpty : this.#port.scheduler.hasOutput(this.#port.number);
+  }
+
+  /** The bytes of the last {@link pollTransmit} are not taken yet. */
+  get isLent(): boolean {
+    return this.#lent;
   }
 
   /** The bytes of the last {@link pollTransmit} are no longer needed. */
   handleTransmitted(): void {
     this.#lent = false;
     this.#batchLength = 0;
+    this.#port?.scheduler.setBusy(this.#port.number, false);
   }
 
   /** True if nothing is left to send. */
   get isDrained(): boolean {
-    return !this.#lent && this.#batchLength === 0 && this.#controlLength === 0 && this.queue.isEmpty;
+    return !this.#lent && this.#batchLength === 0 && this.#controlLength === 0 && !this.#hasDatagrams;
   }
 
   handleTimeout(now: number): void {

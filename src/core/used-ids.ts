@@ -32,6 +32,11 @@ export class UsedIds {
     return true;
   }
 
+  has(id: number): boolean {
+    const before = this.#rangeAfter(id / 2) - 1;
+    return before >= 0 && id / 2 <= this.#last[before];
+  }
+
   /** Index of the first range that begins behind `half`. */
   #rangeAfter(half: number): number {
     let low = 0;

@@ -338,6 +338,9 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
       this.#handleOutput(output);
     }
     for (let lane = 0; lane < this.#links.length; lane++) this.#links[lane]?.writer?.pump(now);
+    for (let lane = core.pollReady(now); lane >= 0; lane = core.pollReady(now)) {
+      this.#links[lane]?.writer?.pump(now);
+    }
     if (!this.#isClosing) this.#timer.arm(core.nextTimeout());
   }
 

@@ -29,6 +29,9 @@ const MAX_ITEM_BYTES = 7;
 export const MAX_RECEIPT_ITEMS = 32;
 export const MAX_RECEIPT_BYTES = RECEIPT_HEADER_BYTES + CLOCK_BYTES + MAX_RECEIPT_ITEMS * MAX_ITEM_BYTES;
 
+/** Most bytes of a sequenced DATAGRAM capsule before its payload: type, length, context, sequence. */
+export const MAX_SEQUENCED_HEADER_BYTES = 1 + 4 + 8 + SEQUENCE_BYTES;
+
 /** Bytes of a sequenced DATAGRAM capsule before its payload. */
 export function sequencedHeaderLength(contextId: number, payloadLength: number): number {
   const contextLength = varintLength(contextId);

@@ -26,6 +26,8 @@ export interface ExtensionRequest {
   readonly lane: number;
   readonly ticket: ShownTicket | undefined;
   readonly session: Uint8Array | undefined;
+  /** The session's datagrams have sequence numbers, and receipts report what arrived (member `q`). */
+  readonly receipts: boolean;
   readonly mac: Uint8Array | undefined;
   readonly resumeMac: Uint8Array | undefined;
 }
@@ -35,6 +37,8 @@ export interface ExtensionResponse {
   readonly nonce: Uint8Array;
   readonly session: Uint8Array;
   readonly resumed: boolean;
+  /** The server agrees to sequence numbers and receipts. */
+  readonly receipts: boolean;
   readonly mac: Uint8Array | undefined;
 }
 
@@ -78,6 +82,7 @@ export function encodeUpgradeRequest(
     const { ticket } = extension;
     if (ticket !== undefined) text += `, c=${byteSequence(ticket.bytes)}, t=${ticket.age}`;
     if (extension.session !== undefined) text += `, s=${byteSequence(extension.session)}`;
+    if (extension.receipts) text += ", q=1";
     if (extension.mac !== undefined) text += `, m=${byteSequence(extension.mac)}`;
     if (extension.resumeMac !== undefined) text += `, r=${byteSequence(extension.resumeMac)}`;
     text += "\r\n";
@@ -99,6 +104,7 @@ export function encodeUpgradeResponse(
   }
   if (extension !== undefined) {
     text += `Underpass: v=${EXTENSION_VERSION}, n=${byteSequence(extension.nonce)}, s=${byteSequence(extension.session)}, r=?${extension.resumed ? 1 : 0}`;
+    if (extension.receipts) text += ", q=1";
     if (extension.mac !== undefined) text += `, m=${byteSequence(extension.mac)}`;
     text += "\r\n";
   }
@@ -195,7 +201,13 @@ export function decodeUpgradeResponse(head: HttpHead): UpgradeResponse | undefin
     const nonce = bytesOf(fields, "n", 16);
     const session = bytesOf(fields, "s", 16);
     if (nonce !== undefined && session !== undefined) {
-      extension = { nonce, session, resumed: fields?.get("r") === "?1", mac: bytesOf(fields, "m", 32) };
+      extension = {
+        nonce,
+        session,
+        resumed: fields?.get("r") === "?1",
+        receipts: integerOf(fields, "q") === 1,
+        mac: bytesOf(fields, "m", 32),
+      };
     }
   } else if (status === 401) {
     const ticket = bytesOf(fields, "c", MIN_TICKET_BYTES, MAX_TICKET_BYTES);
@@ -219,6 +231,7 @@ function decodeExtensionRequest(field: string): ExtensionRequest | undefined {
     lane,
     ticket: bytes === undefined || age === undefined ? undefined : { bytes, age },
     session: bytesOf(fields, "s", 16),
+    receipts: integerOf(fields, "q") === 1,
     mac: bytesOf(fields, "m", 32),
     resumeMac: bytesOf(fields, "r", 32),
   };

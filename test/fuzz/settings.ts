@@ -13,6 +13,8 @@ export interface Settings {
   readonly isTight: boolean;
   readonly clients: number;
   readonly lanes: number;
+  /** Whether the server agrees to receipts, which clients with several lanes offer. */
+  readonly hasReceipts: boolean;
   readonly filtering: Filtering;
   readonly hasKey: boolean;
   /** How far the clients' clocks are before the server's; either may count from anywhere. */
@@ -52,6 +54,7 @@ export const ROOMY: Settings = {
   isTight: false,
   clients: 1,
   lanes: 1,
+  hasReceipts: true,
   filtering: "endpoint-independent",
   hasKey: false,
   clockOffsetMs: 0,
@@ -112,6 +115,7 @@ export function drawSettings(seed: number, random: () => number, usual: readonly
     isTight,
     clients,
     lanes: pick(1, 2, 2, 3, 4),
+    hasReceipts: pick(true, true, false),
     filtering: pick(...FILTERINGS),
     hasKey: pick(true, false),
     clockOffsetMs: pick(0, -900, 3_600_000.5),

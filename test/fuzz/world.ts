@@ -104,6 +104,7 @@ export class World {
       psk: this.#key,
       crypto: this.#crypto,
       worker: undefined,
+      hasReceipts: settings.hasReceipts,
       offersBind: true,
       filtering: settings.filtering,
       permits: (target) => target[0] !== 1 || target[1] !== 10,
@@ -623,7 +624,7 @@ export class World {
   drainServer(): void {
     this.#handleServerOutputs();
     const { server } = this;
-    for (let index = server.pollDirty(); index >= 0; index = server.pollDirty()) {
+    for (let index = server.pollDirty(this.now); index >= 0; index = server.pollDirty(this.now)) {
       const link = this.#linkOf[index];
       if (link?.serverIsOpen) this.#pumpServer(link);
       else if (this.foreign.includes(index))

@@ -142,7 +142,7 @@ describe.skipIf(loadNativeModule() instanceof Error && process.env.CI === undefi
         const [nonce, mac] = [new Uint8Array(16).fill(first), new Uint8Array(32)];
         socket.write(
           encodeUpgradeRequest("a", BIND_PATH, true, {
-            ...{ nonce, lane: 0, ticket: undefined, session, mac, resumeMac: mac },
+            ...{ nonce, lane: 0, ticket: undefined, session, receipts: false, mac, resumeMac: mac },
           }),
         );
         expect((await once(socket, "data"))[0].toString()).toMatch(/^HTTP\/1.1 404 /);

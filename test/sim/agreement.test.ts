@@ -222,8 +222,10 @@ describe("after a resume every flow gets through with at most one datagram lost,
     withinMs(HANG_MS, () => bringToAgreement(at.world));
   });
 
-  it.each(named)("%s, of a session with two lanes", (_, { settings, run }) => {
-    const at = upAndRunning({ ...settings, lanes: 2 });
+  it.each(
+    named.flatMap(([what, one]) => [true, false].map((hasReceipts) => [what, hasReceipts, one] as const)),
+  )("%s, of a session with two lanes and receipts %s", (_, hasReceipts, { settings, run }) => {
+    const at = upAndRunning({ ...settings, lanes: 2, hasReceipts });
     run(at);
     reconnect(at.world);
     withinMs(HANG_MS, () => bringToAgreement(at.world));
@@ -243,7 +245,7 @@ describe("an association whose datagrams come on one lane while its answers wait
 
   /** Two answers for each of the lanes that the association is on in turn: one lent, one that waits. */
   function answersOnBothLanes() {
-    const at = upAndRunning({ lanes: 2, pipeBytes: 1, ageBudgetMs: 10_000 });
+    const at = upAndRunning({ lanes: 2, hasReceipts: false, pipeBytes: 1, ageBudgetMs: 10_000 });
     const { world, socket, host, association } = at;
     const links = [...world.links].sort((a, b) => a.lane - b.lane) as [Link, Link];
     const flow = host.flows[association];

@@ -31,6 +31,7 @@ function extensionOf(psk: Uint8Array | undefined, fields: Partial<Transcript> = 
   const transcript = { nonce: crypto.random(16), lane: 0, ticket: undefined, session: undefined, ...fields };
   return {
     ...transcript,
+    receipts: false,
     mac: psk === undefined ? undefined : requestMac(crypto, psk, transcript),
     resumeMac: fields.session === undefined ? undefined : resumeMac(crypto, KEY, transcript),
   };
@@ -227,7 +228,7 @@ describe("a server with a key", () => {
     const judge = (now: number, ticket: ShownTicket | undefined) => {
       const fields = { nonce: crypto.random(16), lane: 0, ticket, session: undefined };
       const mac = requestMac(cheap, KEY, fields);
-      const request = encode({ ...fields, mac, resumeMac: undefined });
+      const request = encode({ ...fields, receipts: false, mac, resumeMac: undefined });
       const head = new HeadBuffer();
       head.take(request, 0, request.length);
       return handshake.judge(now, head);

@@ -11,6 +11,7 @@ describe("a client that receives other responses before the final one", () => {
     nonce: new Uint8Array(16),
     session: new Uint8Array(16).fill(1),
     resumed: false,
+    receipts: false,
     mac: undefined,
   });
 

@@ -16,7 +16,7 @@ const LINK = {
 const OURS = {
   ...LINK,
   lanes: 16,
-  age: 20,
+  age: 100,
   end: (options) => new ScheduledLanes(options),
 } satisfies Partial<Scenario>;
 const BEFORE = {

@@ -240,7 +240,7 @@ export class Network {
       }
       moved = this.#carry(wire) || moved;
     }
-    while (this.server.pollDirty() >= 0) moved = true;
+    while (this.server.pollDirty(this.now) >= 0) moved = true;
     return moved;
   }
 

@@ -153,7 +153,8 @@ export class PlainWorld {
         server.handleDisconnected(this.now, output.connection);
       }
     }
-    for (let index = server.pollDirty(); index >= 0; index = server.pollDirty()) this.#write(index);
+    for (let index = server.pollDirty(this.now); index >= 0; index = server.pollDirty(this.now))
+      this.#write(index);
   }
 
   #write(index: number): void {

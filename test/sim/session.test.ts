@@ -493,6 +493,7 @@ describe("a resumed session", () => {
       const wrongKey = new Uint8Array(32);
       const request = encodeUpgradeRequest("server.test", BIND_PATH, true, {
         ...transcript,
+        receipts: false,
         mac: undefined,
         resumeMac: resumeMac(crypto, wrongKey, transcript),
       });

@@ -251,6 +251,7 @@ describe("a client that sends UNREACHABLE", () => {
       lane: 0,
       ticket: undefined,
       session: undefined,
+      receipts: false,
       mac: undefined,
       resumeMac: undefined,
     });

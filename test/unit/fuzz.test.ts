@@ -77,6 +77,7 @@ const extension = {
   lane: 0,
   ticket: { bytes: new Uint8Array(24), age: 1 },
   session: new Uint8Array(16),
+  receipts: true,
   mac: new Uint8Array(32),
   resumeMac: new Uint8Array(32),
 };
@@ -322,7 +323,7 @@ describe("200,000 chunks of random and mutated capsules after the handshake", ()
         server.handleDisconnected(network.now, connection);
         connection = -1;
       }
-      while (server.pollDirty() >= 0);
+      while (server.pollDirty(network.now) >= 0);
       if (i % 10_000 === 0) {
         network.now += 1;
         network.send(honest, "192.0.2.9:53", `honest ${i}`);

@@ -62,7 +62,8 @@ function datagram(context: number, payload: string): Uint8Array {
 
 describe("the worked example of PROTOCOL.md", () => {
   const mac = requestMac(crypto, psk, transcript);
-  const proof = responseMac(crypto, psk, mac, serverNonce, session, false);
+  const answer = { nonce: serverNonce, session, resumed: false, receipts: false };
+  const proof = responseMac(crypto, psk, mac, answer);
 
   it("has the MACs and the session key that the code computes", () => {
     expect(mac).toEqual(hex("request-mac"));
@@ -86,11 +87,12 @@ describe("the worked example of PROTOCOL.md", () => {
     const requestOf = (fields: Transcript) =>
       encodeUpgradeRequest("server.example:3456", BIND_PATH, true, {
         ...fields,
+        receipts: false,
         mac: requestMac(crypto, psk, fields),
         resumeMac: undefined,
       });
     const proofOfTicket = challengeMac(crypto, psk, firstNonce, ticket);
-    const accepted = { nonce: serverNonce, session, resumed: false, mac: proof };
+    const accepted = { ...answer, mac: proof };
     expect(requestOf(first)).toEqual(http("first-request"));
     expect(encodeChallengeResponse({ ticket, mac: proofOfTicket })).toEqual(http("challenge"));
     expect(requestOf(transcript)).toEqual(http("request"));

@@ -31,7 +31,14 @@ function setUp(limits: {
     associations,
     sessions,
     session: () => {
-      const session = new Session(sessions.length, "s", "native", new Uint8Array(16), new Uint8Array(32));
+      const session = new Session(
+        sessions.length,
+        "s",
+        "native",
+        new Uint8Array(16),
+        new Uint8Array(32),
+        undefined,
+      );
       sessions.push(session);
       return session;
     },

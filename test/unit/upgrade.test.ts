@@ -36,6 +36,7 @@ describe("an upgrade request", () => {
       { nil: undefined },
     ),
     session: maybe(16),
+    receipts: fc.boolean(),
     mac: maybe(32),
     resumeMac: maybe(32),
   });
@@ -155,6 +156,7 @@ describe("an upgrade response", () => {
     nonce: exactly(16),
     session: exactly(16),
     resumed: fc.boolean(),
+    receipts: fc.boolean(),
     mac: maybe(32),
   });
 

@@ -9,8 +9,8 @@
  *     push ─► SessionQueue ─► dispatch: Pacer, Lateness, LaneChoice ─► LaneState (assigned) ─► fill ─► the lane's batch
  *                                         ▲                                 │ receipted, or the lane is gone
  *              RateControl ◄─ PathDelay ◄─┴──── handleReceipt ◄─────────────┘
- *     handleSequenced ─► DuplicateWindow ─► deliver, at once and in whatever order
- *                   └──► ReceiptSchedule ─► fill
+ *     accept ─► DuplicateWindow ─► ArrivalHistory ─► deliver, at once and in whatever order
+ *     noteFrame ─► ReceiptSchedule ─► fill
  *
  * A datagram waits in one place until it is given to a lane, and nothing is moved when a lane dies: what was on it is sent once more,
  * within the budget for hedges, and the rest was never there.
@@ -20,6 +20,7 @@
  */
 import {
   MAX_RECEIPT_BYTES,
+  MAX_SEQUENCED_HEADER_BYTES,
   ReceiptReader,
   ReceiptWriter,
   SEQUENCE_MODULUS,
@@ -28,11 +29,13 @@ import {
 } from "../../wire/receipt.ts";
 import type { Counters } from "../counters.ts";
 import type { ReceivedDatagrams } from "../received-datagrams.ts";
+import { ArrivalHistory } from "./arrival-history.ts";
 import type { DatagramStore } from "./datagram-store.ts";
 import { NONE } from "./datagram-store.ts";
 import { DuplicateWindow } from "./duplicate-window.ts";
 import type { FlowTable } from "./flow-table.ts";
 import { HEDGE_AGE_MS, HedgeBudget } from "./hedging.ts";
+import { ANY_LANE } from "./lane-bits.ts";
 import { expressLanes, LaneChoice } from "./lane-choice.ts";
 import { LaneState } from "./lane-state.ts";
 import { Lateness } from "./lateness.ts";
@@ -44,10 +47,6 @@ import { RateControl } from "./rate/rate-control.ts";
 import { ReceiptSchedule } from "./receipt-schedule.ts";
 import { SessionQueue } from "./session-queue.ts";
 
-/** A session has at most so many lanes; their numbers are below it. */
-export const MAX_LANES = 32;
-/** Bits of all lanes. */
-export const ANY_LANE = -1;
 /** So long after a lane was late, flows are spread over all of them. */
 const SPREAD_MS = 5_000;
 /** Bulk is hedged freely when the pacer has not held it back for so long. */
@@ -69,6 +68,9 @@ const PROMPT_MS = 1;
 const MANY_LANES = 4;
 /** Timers are not asked for sooner than this. */
 const TIMER_MS = 1;
+/** How long datagrams wait in a queue that stands: this, or a share of the round trip, which an inner TCP needs to fill the link. */
+const STANDING_MS = 20;
+const STANDING_RTT_SHARE = 0.25;
 /** Most milliseconds in the queue while the rate is not known. */
 const START_AGE_MS = 100;
 const NEVER = Number.POSITIVE_INFINITY;
@@ -124,6 +126,7 @@ export class LaneScheduler {
   readonly #pacer = new Pacer(this.#rates.rate);
   readonly #budget = new HedgeBudget();
   readonly #window = new DuplicateWindow();
+  readonly #arrivals: ArrivalHistory;
   readonly #receipts = new ReceiptSchedule();
   readonly #reader = new ReceiptReader();
   readonly #writer = new ReceiptWriter();
@@ -179,6 +182,7 @@ export class LaneScheduler {
     this.#flows = options.flows;
     const { store, flows, counters, queueBytes, ageBudgetMs } = options;
     this.#queue = new SessionQueue(store, flows, counters, queueBytes, Math.max(ageBudgetMs, START_AGE_MS));
+    this.#arrivals = new ArrivalHistory(ageBudgetMs);
   }
 
   get stats(): LaneSchedulerStats {
@@ -201,6 +205,19 @@ export class LaneScheduler {
     };
   }
 
+  /** How often a lane has become late, and when one last did. */
+  get timesLate(): number {
+    return this.#lateness.count;
+  }
+  get lastLateAt(): number {
+    return this.#lateness.lastAt;
+  }
+
+  /** Whether a lane holds nothing that the other end has not receipted. */
+  isIdle(index: number): boolean {
+    return this.#lanes[index].inFlight === 0;
+  }
+
   /** True when nothing waits and nothing is to be written. What is on its way may not be receipted yet. */
   get isDrained(): boolean {
     return this.#queue.isEmpty && this.#dirty === 0;
@@ -211,7 +228,7 @@ export class LaneScheduler {
   /**
    * A lane's connection is there.
    *
-   * @param index       0 to below {@link MAX_LANES}
+   * @param index       0 to below MAX_LANES
    * @param firstCount  where its counts of frames begin, 0 to 65,535, the same at both ends
    */
   laneUp(now: number, index: number, firstCount: number): void {
@@ -252,16 +269,31 @@ export class LaneScheduler {
   }
 
   /**
-   * The lanes on which what registers an association or a context is best sent: the two that are promptest, or fewer where fewer
-   * can be written now. What uses it may go on these, behind it, before the other end has said that it knows.
+   * The lanes on which what registers an association or a context is best sent: the two that are promptest, or one where only
+   * one can be written now. What uses it may go on these, behind it, before the other end has acknowledged it.
    *
-   * @returns their bits
+   * @returns their bits; 0 while no lane is up
    */
   registrationLanes(): number {
-    const first = this.#choice.sparse(this.#lanes.length, ANY_LANE);
+    const first = this.controlLane();
     if (first === NONE) return 0;
     const second = this.#choice.sparse(this.#lanes.length, ANY_LANE & ~(1 << first));
     return second === NONE ? 1 << first : (1 << first) | (1 << second);
+  }
+
+  /** The promptest lane, for a control capsule. @returns its number, or -1 while no lane is up */
+  controlLane(): number {
+    const prompt = this.#choice.sparse(this.#lanes.length, ANY_LANE);
+    if (prompt !== NONE) return prompt;
+    let best = NONE;
+    for (const lane of this.#lanes) {
+      if (lane.isUp && (best === NONE || this.#isBetterToWaitFor(lane, this.#lanes[best]))) best = lane.index;
+    }
+    return best;
+  }
+
+  #isBetterToWaitFor(lane: LaneState, other: LaneState): boolean {
+    return lane.isLate === other.isLate ? lane.inFlight < other.inFlight : other.isLate;
   }
 
   // Sending
@@ -296,6 +328,23 @@ export class LaneScheduler {
     this.#queue.pushAll(now, flow, context, allowed, received, first, end);
   }
 
+  /** Datagrams of a context that wait may now go on these lanes. @param allowed  as for {@link push} */
+  allow(flow: number, context: number, allowed: number): void {
+    this.#queue.allow(flow, context, allowed);
+  }
+
+  /** Hands over what waits, each flow in order. @param take  `time` is when the datagram was queued; `data` is borrowed */
+  drainTo(
+    take: (time: number, flow: number, context: number, data: Uint8Array, length: number) => void,
+  ): void {
+    this.#queue.drainTo(take);
+  }
+
+  /** Drops what waits, counted as `no_lane`: no lane is left. */
+  dropQueued(): void {
+    this.#queue.clear(true);
+  }
+
   /** Drops what waits of a flow, which has ended. */
   removeFlow(flow: number): void {
     this.#queue.removeFlow(flow);
@@ -309,6 +358,7 @@ export class LaneScheduler {
   /** The session has ended: lets go of everything. */
   close(): void {
     this.#queue.clear(false);
+    this.#dirty = 0;
     for (const lane of this.#lanes) {
       lane.isUp = false;
       for (; lane.receipted !== lane.assigned; lane.receipted++) {
@@ -361,7 +411,7 @@ export class LaneScheduler {
         continue;
       }
       passed = NONE;
-      this.#queue.take(entry);
+      this.#queue.take(now, entry);
       this.#send(now, first, entry);
       const second = this.#choice.sparse(this.#express, allowed[entry] & ~(1 << first));
       if (second !== NONE && this.#pacer.maySendSparse) {
@@ -400,7 +450,7 @@ export class LaneScheduler {
         continue;
       }
       passed = NONE;
-      this.#queue.take(entry);
+      this.#queue.take(now, entry);
       room -= store.length[entry];
       this.#send(now, lane, entry);
       store.release(entry);
@@ -429,6 +479,8 @@ export class LaneScheduler {
     const size = store.length[entry];
     if (store.sequence[entry] === NONE) {
       store.sequence[entry] = this.#nextSequence;
+      this.#options.counters.datagramsOut++;
+      this.#options.counters.bytesOut += size;
       this.#nextSequence = (this.#nextSequence + 1) % SEQUENCE_MODULUS;
     }
     store.retain(entry);
@@ -486,6 +538,12 @@ export class LaneScheduler {
     return true;
   }
 
+  /** Most bytes that {@link fill} would write for a lane. */
+  outputBytes(index: number): number {
+    const lane = this.#lanes[index];
+    return MAX_RECEIPT_BYTES + lane.unwritten + (lane.assigned - lane.written) * MAX_SEQUENCED_HEADER_BYTES;
+  }
+
   /** Whether a lane has something for {@link fill} to write. */
   hasOutput(index: number): boolean {
     return (this.#dirty & (1 << index)) !== 0;
@@ -501,7 +559,6 @@ export class LaneScheduler {
     const lane = this.#lanes[index];
     if (lane === undefined || !this.hasOutput(index)) return at;
     const store = this.#store;
-    const { counters } = this.#options;
     let end = at;
     this.#dirty &= ~lane.bit;
     if (this.#receiptLane === index) {
@@ -525,21 +582,31 @@ export class LaneScheduler {
       end += length;
       lane.written++;
       lane.unwritten -= length;
-      counters.datagramsOut++;
-      counters.bytesOut += length;
     }
     return end;
   }
 
   // Receiving
 
-  /** A sequenced datagram has come on a lane. @returns false for a copy of one that has come before: drop it */
-  handleSequenced(now: number, index: number, sequence: number): boolean {
+  /** A frame has arrived on a lane: a DATAGRAM capsule, whatever it contains. */
+  noteFrame(now: number, index: number): void {
     const lane = this.#lanes[index];
     lane.noteReceived(now);
     this.#receipts.noteNews(now, lane);
-    if (this.#window.accept(sequence)) return true;
-    this.#duplicates++;
+  }
+
+  /**
+   * A datagram of a context that this end knows has arrived.
+   *
+   * @returns false for one that is to be dropped: a copy of an earlier one, or past the age budget (counted as `age`)
+   */
+  accept(now: number, sequence: number): boolean {
+    if (!this.#window.accept(sequence)) {
+      this.#duplicates++;
+      return false;
+    }
+    if (!this.#arrivals.isStale(now, sequence)) return true;
+    this.#options.counters.drops.age++;
     return false;
   }
 
@@ -648,7 +715,11 @@ export class LaneScheduler {
     if (rates.pause > 0) this.#pacer.pause(rates.pause);
     this.#choice.rate = rates.rate;
     this.#queue.adaptQuantum(rates.rate);
-    this.#queue.ageBudget = rates.mode === "start" ? Math.max(ageBudgetMs, START_AGE_MS) : ageBudgetMs;
+    const isStart = rates.mode === "start";
+    this.#queue.ageBudget = isStart ? Math.max(ageBudgetMs, START_AGE_MS) : ageBudgetMs;
+    this.#queue.standingBudget = isStart
+      ? this.#queue.ageBudget
+      : Math.max(STANDING_MS, STANDING_RTT_SHARE * this.#path.minRtt);
   }
 
   /**

@@ -6,9 +6,11 @@
  * RFC 8290 §4.2; here by rate, since a voice call never goes idle). All others are served in turns by deficit round robin (Shreedhar
  * and Varghese 1995). Within a flow order is kept.
  *
- * The bound in age drops from the head: what is oldest is worth least, and the newest then waits no longer than the bound. CoDel (RFC
- * 8289) would find out when a queue is bad; here the wait is known, and the sender of a datagram cannot be told to slow down other than
- * by its loss. The bound in bytes drops from the flow that has the most.
+ * Datagrams past the age budget are dropped from the head: the oldest is worth least, and the newest then waits no longer than the
+ * budget. A burst, such as a frame of video over a slow link, may wait that long. A queue that does not go away is of no use to
+ * anybody: as in CoDel (RFC 8289 §4), one whose bulk has not been short for an interval is cut to its standing budget, which is much
+ * less. CoDel's growing rate of drops is for senders that slow down; these need not. The bound in bytes drops from the flow that has
+ * the most.
  */
 import type { Counters } from "../counters.ts";
 import type { ReceivedDatagrams } from "../received-datagrams.ts";
@@ -21,6 +23,10 @@ const SPARSE_RATE = 100;
 /** Time over which a flow's rate is taken, and after which nothing of it counts any more. */
 const RATE_WINDOW_MS = 100;
 const FORGET_MS = 2_000;
+/** CoDel's interval: a queue that has been long for this long stands. */
+const STANDING_INTERVAL_MS = 100;
+/** Share of the standing budget below which a wait is short. */
+const SHORT_SHARE = 0.5;
 /** One datagram of any size that Ethernet carries. */
 const MIN_QUANTUM_BYTES = 1_500;
 const MAX_QUANTUM_BYTES = 32_768;
@@ -38,6 +44,8 @@ export class SessionQueue {
   bytes = 0;
   /** Most milliseconds that a datagram waits. */
   ageBudget: number;
+  /** The same once the queue stands. */
+  standingBudget: number;
   /** Datagrams that became too old. */
   aged = 0;
 
@@ -52,6 +60,8 @@ export class SessionQueue {
   #fat = NONE;
   #fatDrops = 0;
   #nextFatBytes = 0;
+  /** When bulk last waited shortly, or not at all. */
+  #shortAt = 0;
 
   /**
    * @param byteLimit  most bytes that wait
@@ -69,6 +79,7 @@ export class SessionQueue {
     this.#counters = counters;
     this.#byteLimit = byteLimit;
     this.ageBudget = ageBudget;
+    this.standingBudget = ageBudget;
   }
 
   get isEmpty(): boolean {
@@ -129,6 +140,7 @@ export class SessionQueue {
     this.#dropUntil(this.#byteLimit - cost);
     const entry = this.#store.add(now, flow, context, allowed, data, offset, length);
     const ring = this.isSparse(flow) ? RING_SPARSE : RING_BULK;
+    if (this.#turn[RING_BULK] === NONE) this.#shortAt = now;
     if (this.#flows.head[flow] === NONE) {
       this.#flows.head[flow] = entry;
       this.#link(flow, ring);
@@ -188,10 +200,24 @@ export class SessionQueue {
   }
 
   /** Takes the entry that was peeked out. Its reference is the caller's from now on. */
-  take(entry: number): void {
+  take(now: number, entry: number): void {
     const flow = this.#store.flow[entry];
+    if (
+      this.#flows.ring[flow] === RING_BULK &&
+      now - this.#store.time[entry] < SHORT_SHARE * this.standingBudget
+    ) {
+      this.#shortAt = now;
+    }
     this.#flows.credit[flow] -= this.#store.length[entry];
     this.#takeHead(flow);
+  }
+
+  /** Sets the lanes of what waits of one context of a flow. */
+  allow(flow: number, context: number, allowed: number): void {
+    if (flow >= this.#flows.head.length) return;
+    for (let entry = this.#flows.head[flow]; entry !== NONE; entry = this.#store.next[entry]) {
+      if (this.#store.context[entry] === context) this.#store.allowed[entry] = allowed;
+    }
   }
 
   /** Drops everything of one flow, uncounted: its association has ended. */
@@ -209,6 +235,22 @@ export class SessionQueue {
         const next = this.#flows.next[flow];
         this.#dropStale(now, flow);
         flow = next;
+      }
+    }
+  }
+
+  drainTo(
+    take: (time: number, flow: number, context: number, data: Uint8Array, length: number) => void,
+  ): void {
+    const store = this.#store;
+    for (let ring = RING_SPARSE; ring <= RING_BULK; ring++) {
+      while (this.#turn[ring] !== NONE) {
+        const flow = this.#turn[ring];
+        const entry = this.#flows.head[flow];
+        const data = new Uint8Array(store.length[entry]);
+        store.copyOut(entry, data, 0);
+        take(store.time[entry], flow, store.context[entry], data, data.length);
+        this.#dropHead(flow);
       }
     }
   }
@@ -239,7 +281,8 @@ export class SessionQueue {
   }
 
   #dropStale(now: number, flow: number): void {
-    const oldest = now - this.ageBudget;
+    const isStanding = now - this.#shortAt > STANDING_INTERVAL_MS;
+    const oldest = now - (isStanding ? Math.min(this.standingBudget, this.ageBudget) : this.ageBudget);
     while (this.#flows.head[flow] !== NONE && this.#store.time[this.#flows.head[flow]] < oldest) {
       this.#dropHead(flow);
       this.#counters.drops.age++;

@@ -2,7 +2,8 @@ import { CapsuleReader, READ_CAPSULE } from "../../../src/core/capsule-reader.ts
 import { Counters } from "../../../src/core/counters.ts";
 import { DatagramStore } from "../../../src/core/lanes/datagram-store.ts";
 import { FlowTable } from "../../../src/core/lanes/flow-table.ts";
-import { ANY_LANE, LaneScheduler } from "../../../src/core/lanes/scheduler.ts";
+import { ANY_LANE } from "../../../src/core/lanes/lane-bits.ts";
+import { LaneScheduler } from "../../../src/core/lanes/scheduler.ts";
 import { CAPSULE_DATAGRAM, readNumbers } from "../../../src/wire/capsule.ts";
 import { CAPSULE_RECEIPT, readSequence, SEQUENCE_BYTES } from "../../../src/wire/receipt.ts";
 import type { End, EndOptions } from "./end.ts";
@@ -107,7 +108,8 @@ export class ScheduledLanes implements End, Wakeable {
         if (!this.scheduler.handleReceipt(now, data, valueOffset, valueEnd)) throw new Error("malformed");
       } else if (reader.type === CAPSULE_DATAGRAM) {
         const sequence = readNumbers(data, valueOffset, valueEnd, 1, this.#numbers);
-        if (!this.scheduler.handleSequenced(now, index, readSequence(data, sequence))) continue;
+        this.scheduler.noteFrame(now, index);
+        if (!this.scheduler.accept(now, readSequence(data, sequence))) continue;
         const payload = sequence + SEQUENCE_BYTES;
         this.onDatagram(now, this.#numbers[0], data, payload, valueEnd - payload);
       }

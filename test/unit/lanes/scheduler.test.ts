@@ -3,7 +3,8 @@ import { CapsuleReader, READ_CAPSULE } from "../../../src/core/capsule-reader.ts
 import { Counters } from "../../../src/core/counters.ts";
 import { DatagramStore } from "../../../src/core/lanes/datagram-store.ts";
 import { FlowTable } from "../../../src/core/lanes/flow-table.ts";
-import { ANY_LANE, LaneScheduler } from "../../../src/core/lanes/scheduler.ts";
+import { ANY_LANE } from "../../../src/core/lanes/lane-bits.ts";
+import { LaneScheduler } from "../../../src/core/lanes/scheduler.ts";
 import { CAPSULE_RECEIPT, readSequence } from "../../../src/wire/receipt.ts";
 
 const BULK = 1;
@@ -50,7 +51,8 @@ function read(end: ReturnType<typeof makeEnd>, now: number, lane: number, bytes:
       expect(end.scheduler.handleReceipt(now, data, valueOffset, valueEnd)).toBe(true);
     } else {
       const sequence = readSequence(data, valueOffset + 1);
-      if (end.scheduler.handleSequenced(now, lane, sequence)) fresh.push(sequence);
+      end.scheduler.noteFrame(now, lane);
+      if (end.scheduler.accept(now, sequence)) fresh.push(sequence);
     }
   }
   return fresh;

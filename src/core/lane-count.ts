@@ -1,0 +1,104 @@
+/**
+ * How many lanes a client has, and whether it offers receipts.
+ *
+ * Many lanes and receipts bring much over a path that loses or queues, and cost CPU time. On a machine's own path and in a fast LAN
+ * they bring nothing: a hole in TCP is repaired within a millisecond. So "auto" measures: the server answers the request after a round
+ * trip of the whole path, relays included. A client that chose wrongly asks again at once, before anything uses the session.
+ *
+ * It starts with a few lanes and doubles them when lanes have become late. Where a relay or the server refuses connections, those
+ * that are up are all that it wants, for a while. After a quiet time it halves them again, as each costs a heartbeat.
+ */
+
+const FIRST_LANES = 4;
+const MOST_LANES = 16;
+/** Round trips in milliseconds: a path shorter than the first needs no receipts, one longer than the second does. */
+const NEAR_MS = 2;
+const FAR_MS = 10;
+/** A slow start of both programs may take the first for far, and the next for near; that is enough. */
+const MAX_CHANGES = 2;
+/** How often lanes must have become late before there are more, and how long the last ones get to show what they bring. */
+const GROW_LATES = 2;
+const GROW_MS = 300;
+/** Failed attempts in a row, while others are up, after which no more lanes are wanted, and for how long. */
+const MAX_FAILURES = 4;
+const REFUSED_MS = 300_000;
+const QUIET_MS = 60_000;
+
+export class LaneCount {
+  /** Most lanes that there may be. */
+  readonly most: number;
+  /** Lanes that there should be now. */
+  wanted: number;
+  /** Whether the next new session is asked for with receipts. */
+  offersReceipts: boolean;
+
+  readonly #isAuto: boolean;
+  #changes = 0;
+  #changedAt = Number.NEGATIVE_INFINITY;
+  #lates = 0;
+  #failures = 0;
+  #refusedUntil = Number.NEGATIVE_INFINITY;
+
+  /**
+   * @param lanes    fixed number, or as many as help
+   * @param isLocal  the server's address is on this machine
+   */
+  constructor(lanes: number | "auto", isLocal: boolean) {
+    this.#isAuto = lanes === "auto";
+    this.most = lanes === "auto" ? MOST_LANES : lanes;
+    this.offersReceipts = lanes === "auto" ? !isLocal : lanes > 1;
+    this.wanted = lanes === "auto" ? 1 : lanes;
+  }
+
+  /**
+   * The server has answered the request for a new session.
+   *
+   * @param roundTrip  of the request and its answer, in milliseconds
+   * @returns true to ask again at once, as {@link offersReceipts} has changed
+   */
+  judge(roundTrip: number): boolean {
+    if (!this.#isAuto || this.#changes >= MAX_CHANGES) return false;
+    if (this.offersReceipts ? roundTrip >= NEAR_MS : roundTrip <= FAR_MS) return false;
+    this.offersReceipts = !this.offersReceipts;
+    this.#changes++;
+    return true;
+  }
+
+  /** A session has begun. @param receipts  whether it has them; without them "auto" has one lane */
+  begin(now: number, receipts: boolean): void {
+    this.#lates = 0;
+    this.#changedAt = now;
+    if (this.#isAuto) this.wanted = receipts ? FIRST_LANES : 1;
+  }
+
+  /** @returns true when more lanes are wanted now. @param timesLate  since the session began */
+  grow(now: number, timesLate: number): boolean {
+    if (timesLate < this.#lates + GROW_LATES || now - this.#changedAt < GROW_MS) return false;
+    this.#lates = timesLate;
+    if (!this.#isAuto || this.wanted >= this.most || now < this.#refusedUntil) return false;
+    this.wanted = Math.min(this.most, 2 * this.wanted);
+    this.#changedAt = now;
+    return true;
+  }
+
+  /** @returns true when fewer lanes are wanted now. @param lastLateAt  when a lane last became late */
+  shrink(now: number, lastLateAt: number): boolean {
+    if (!this.#isAuto || this.wanted <= FIRST_LANES) return false;
+    if (now - Math.max(this.#changedAt, lastLateAt) < QUIET_MS) return false;
+    this.wanted = Math.max(FIRST_LANES, this.wanted / 2);
+    this.#changedAt = now;
+    return true;
+  }
+
+  /** An attempt to connect a lane has failed. @param lanesUp  lanes that are up */
+  handleFailed(now: number, lanesUp: number): void {
+    if (!this.#isAuto || lanesUp === 0 || ++this.#failures < MAX_FAILURES) return;
+    this.#failures = 0;
+    this.wanted = lanesUp;
+    this.#refusedUntil = now + REFUSED_MS;
+  }
+
+  handleUp(): void {
+    this.#failures = 0;
+  }
+}

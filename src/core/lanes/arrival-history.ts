@@ -1,0 +1,54 @@
+/**
+ * Which datagrams arrive past the age budget, found without a clock that both ends share.
+ *
+ * Sequence numbers are given in the order of sending. So if a later datagram has arrived a budget ago, this one has been
+ * held up for at least that long on its way, and nobody waits for it any more: what a call would play is past, and an inner TCP has
+ * sent it again. This makes the budget hold from end to end, where a lane stalls after the datagram has left the queue. The bound is
+ * on the safe side: a datagram that is too old, but overtaken by none, is delivered.
+ */
+import { SEQUENCE_MODULUS } from "../../wire/receipt.ts";
+
+/** Marks of the highest number are kept for this long, in steps of 1/MARKS of it. */
+const MARKS = 32;
+const HALF = SEQUENCE_MODULUS / 2;
+
+export class ArrivalHistory {
+  readonly #budget: number;
+  readonly #step: number;
+  /** A ring of marks: the highest number that had arrived by a time. The newest is at {@link #newest}. */
+  readonly #at = new Float64Array(MARKS).fill(Number.NEGATIVE_INFINITY);
+  readonly #sequence = new Int32Array(MARKS);
+  #newest = 0;
+  #highest = -1;
+
+  /** @param budget  most milliseconds that a datagram may have been overtaken for */
+  constructor(budget: number) {
+    this.#budget = budget;
+    this.#step = budget / (MARKS - 2);
+  }
+
+  /** Whether a later datagram arrived more than the budget ago. A datagram that is later than all others is noted. */
+  isStale(now: number, sequence: number): boolean {
+    if (this.#highest < 0 || distance(sequence, this.#highest) > 0) {
+      this.#highest = sequence;
+      if (now - this.#at[this.#newest] >= this.#step) this.#newest = (this.#newest + 1) % MARKS;
+      else return false;
+      this.#at[this.#newest] = now;
+      this.#sequence[this.#newest] = sequence;
+      return false;
+    }
+    for (let i = 0; i < MARKS; i++) {
+      const mark = (this.#newest - i + MARKS) % MARKS;
+      if (this.#at[mark] === Number.NEGATIVE_INFINITY || distance(this.#sequence[mark], sequence) <= 0)
+        return false;
+      if (now - this.#at[mark] > this.#budget) return true;
+    }
+    return false;
+  }
+}
+
+/** How far `a` is ahead of `b`. */
+function distance(a: number, b: number): number {
+  const ahead = (a - b) & (SEQUENCE_MODULUS - 1);
+  return ahead >= HALF ? ahead - SEQUENCE_MODULUS : ahead;
+}
