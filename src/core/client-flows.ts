@@ -148,10 +148,17 @@ export class ClientFlows {
     scheduler?.allow(contexts.association[slot], contexts.id[slot], ANY_LANE);
   }
 
-  /** A lane of a session with receipts is gone: what was registered on no other lane is registered again. */
+  /**
+   * A lane of a session with receipts is gone, with what was not read yet: what was registered on no other lane is registered
+   * again, and all that is closing is closed again.
+   */
   registerAgain(lostNumber: number): void {
     const { associations, contexts } = this.#parts;
     for (let slot = 0; slot < associations.used; slot++) {
+      if (associations.state[slot] === ASSOCIATION_CLOSING) {
+        const { tunnel } = this.#parts.controlLaneOf(slot);
+        tunnel!.writeControl(encodeAssociationClose(associations.wireId[slot], "done"));
+      }
       if (associations.state[slot] !== ASSOCIATION_OPEN) continue;
       for (let context = contexts.first(slot); context !== NONE; context = contexts.next(context)) {
         const isHere =
