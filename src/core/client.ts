@@ -183,8 +183,16 @@ export class TunnelClient {
     if (!lane.isUp) return end;
     at = lane.tunnel!.readCapsules(now, lane, chunk, at, end, this.received, this.#capsules);
     if (!lane.isUp) return end;
+    if (this.#laneCount.isSampling) this.#sampleRoundTrip(now, lane);
     this.#checkTunnel(now, lane);
     return at;
+  }
+
+  #sampleRoundTrip(now: number, { tunnel }: Lane): void {
+    const roundTrip = tunnel!.takeRoundTrip();
+    if (roundTrip === undefined) return;
+    if (this.#laneCount.sample(roundTrip)) this.#renew(now);
+    else if (this.#laneCount.isSampling) tunnel!.sendHeartbeat(now);
   }
 
   /** A batch from {@link pollTransmit} is written. */
@@ -415,10 +423,6 @@ export class TunnelClient {
       return;
     }
     const isNew = !(resumed && isOurs);
-    if (isNew && this.#laneCount.judge(lane.answeredAfter(now))) {
-      this.#askAgain(now, lane);
-      return;
-    }
     if (isNew) this.#beginSession(now, lane, answer);
     lane.open(now, this.#portOf(lane));
     const wasUp = this.#parts.isUp;
@@ -434,14 +438,6 @@ export class TunnelClient {
     lane.tunnel!.handleTimeout(now);
     this.#armLane(lane);
     this.#renewBeforeIdsRunOut(now);
-  }
-
-  /** Leaves the session that has just begun, and begins another one, which differs in receipts. */
-  #askAgain(now: number, lane: Lane): void {
-    this.#parts.outputs.push({ kind: "disconnect", lane: lane.index, error: undefined });
-    this.#session = undefined;
-    lane.handleLost(now, false, true);
-    this.#armLane(lane);
   }
 
   #portOf(lane: Lane): LanePort | undefined {
@@ -608,12 +604,16 @@ export class TunnelClient {
     if (error !== undefined) this.#failLane(now, lane, error);
   }
 
-  // Replacing a session whose ids run out
+  // Replacing a session whose ids run out, or which should have receipts, or should not
 
   /** Connects the first lane of the session that will take over, while this one stays in use. */
   #renewBeforeIdsRunOut(now: number, serversId = 0): void {
     const highest = Math.max(this.#parts.nextAssociationId, this.#parts.nextContextId, serversId);
-    if (highest < this.#parts.maxId * RENEW_SHARE || !this.#parts.isUp || this.#closed) return;
+    if (highest >= this.#parts.maxId * RENEW_SHARE) this.#renew(now);
+  }
+
+  #renew(now: number): void {
+    if (!this.#parts.isUp || this.#closed) return;
     if (this.#renewal !== undefined || this.#parts.former !== undefined) return;
     const pool = new SendPool();
     const firstIndex = this.#parts.lanes[0].index === 0 ? this.#parts.lanes.length : 0;

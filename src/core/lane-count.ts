@@ -1,9 +1,9 @@
 /**
- * How many lanes a client has, and whether it offers receipts.
+ * How many lanes a client has, and whether it asks for receipts.
  *
  * Many lanes and receipts bring much over a path that loses or queues, and cost CPU time. On a machine's own path and in a fast LAN
- * they bring nothing: a hole in TCP is repaired within a millisecond. So "auto" measures: the server answers the request after a round
- * trip of the whole path, relays included. A client that chose wrongly asks again at once, before anything uses the session.
+ * they bring nothing: a hole in TCP is repaired within a millisecond. So "auto" measures round trips of the whole path, relays
+ * included, as soon as a session is up. One that began in the wrong way is replaced, before much uses it.
  *
  * It starts with a few lanes and doubles them when lanes have become late. Where a relay or the server refuses connections, those
  * that are up are all that it wants, for a while. After a quiet time it halves them again, as each costs a heartbeat.
@@ -14,8 +14,8 @@ const MOST_LANES = 16;
 /** Round trips in milliseconds: a path shorter than the first needs no receipts, one longer than the second does. */
 const NEAR_MS = 2;
 const FAR_MS = 10;
-/** A slow start of both programs may take the first for far, and the next for near; that is enough. */
-const MAX_CHANGES = 2;
+/** Samples that all say so, as a busy machine makes single ones long. */
+const SAMPLES = 3;
 /** How often lanes must have become late before there are more, and how long the last ones get to show what they bring. */
 const GROW_LATES = 2;
 const GROW_MS = 300;
@@ -33,7 +33,7 @@ export class LaneCount {
   offersReceipts: boolean;
 
   readonly #isAuto: boolean;
-  #changes = 0;
+  #samples = 0;
   #changedAt = Number.NEGATIVE_INFINITY;
   #lates = 0;
   #failures = 0;
@@ -50,17 +50,19 @@ export class LaneCount {
     this.wanted = lanes === "auto" ? 1 : lanes;
   }
 
-  /**
-   * The server has answered the request for a new session.
-   *
-   * @param roundTrip  of the request and its answer, in milliseconds
-   * @returns true to ask again at once, as {@link offersReceipts} has changed
-   */
-  judge(roundTrip: number): boolean {
-    if (!this.#isAuto || this.#changes >= MAX_CHANGES) return false;
-    if (this.offersReceipts ? roundTrip >= NEAR_MS : roundTrip <= FAR_MS) return false;
+  /** More round trips are wanted, one after the other. */
+  get isSampling(): boolean {
+    return this.#isAuto && this.#samples < SAMPLES;
+  }
+
+  /** Takes a round trip in milliseconds. @returns true when {@link offersReceipts} has changed, so that a new session is needed */
+  sample(roundTrip: number): boolean {
+    if (!this.isSampling) return false;
+    this.#samples++;
+    const isNear = roundTrip < (this.offersReceipts ? NEAR_MS : FAR_MS);
+    if (isNear) this.#samples = SAMPLES;
+    if (this.isSampling || isNear !== this.offersReceipts) return false;
     this.offersReceipts = !this.offersReceipts;
-    this.#changes++;
     return true;
   }
 

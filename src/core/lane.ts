@@ -85,7 +85,6 @@ export class Lane {
   readonly #head = new HeadBuffer();
   #transcript: Transcript | undefined;
   #requestMac: Uint8Array | undefined;
-  #requestedAt = 0;
   #offersReceipts = false;
   #attempts = 0;
   /** Since the last wait: challenges, and whether a connection was made to answer one. */
@@ -204,11 +203,6 @@ export class Lane {
     return deriveSessionKey(crypto, psk ?? new Uint8Array(0), this.#transcript!.nonce, nonce, session);
   }
 
-  /** Milliseconds from the request to now, when the answer has just arrived: a round trip of the whole path. */
-  answeredAfter(now: number): number {
-    return now - this.#requestedAt;
-  }
-
   /** Where both ends' counts of frames on this connection begin: the first two bytes of the request's nonce. */
   get firstCount(): number {
     const [high, low] = this.#transcript!.nonce;
@@ -229,16 +223,13 @@ export class Lane {
   /**
    * The connection, or the attempt to make it, has ended. Waits, longer each time. If the server has sent a ticket and the
    * connection ended before the answer to it, it connects again at once, one time.
-   *
-   * @param isAtOnce  connects again without a wait
    */
-  handleLost(now: number, isClosed: boolean, isAtOnce = false): void {
+  handleLost(now: number, isClosed: boolean): void {
     const { crypto } = this.#options;
     const isUnanswered = this.#answer === undefined || this.#answer.kind === "reconnect";
     this.#handle("lost");
     this.tunnel = undefined;
     if (isClosed) this.deadline = NEVER;
-    else if (isAtOnce) this.deadline = now;
     else if (this.#challenges === 1 && isUnanswered && !this.#hasReconnected) {
       this.#hasReconnected = true;
       this.deadline = now;
@@ -254,7 +245,6 @@ export class Lane {
   #sendRequest(now: number, session: SessionCredentials | undefined): void {
     const { crypto, psk, authority, pathPrefix = "" } = this.#options;
     const { ticket } = this.#holder;
-    this.#requestedAt = now;
     const transcript: Transcript = {
       nonce: crypto.random(NONCE_BYTES),
       lane: this.number,

@@ -83,6 +83,7 @@ export class Tunnel {
   /** Bytes used in the last block; the others are full. */
   #lastBlockLength = 0;
   #sequence = 0;
+  #roundTrip: number | undefined;
   #heartbeatAt = NEVER;
   #receivedAt = 0;
   /** When the oldest unanswered heartbeat was sent. */
@@ -221,6 +222,7 @@ export class Tunnel {
     if (sequence >= this.#sequence || clock > now) return;
     this.#unansweredSince = NEVER;
     const sample = now - clock;
+    this.#roundTrip = sample;
     this.rttMs = this.rttMs === undefined ? sample : this.rttMs + (sample - this.rttMs) / 8;
   }
 
@@ -372,9 +374,20 @@ export class Tunnel {
       return;
     }
     if (now < this.#heartbeatAt) return;
+    this.sendHeartbeat(now);
+  }
+
+  sendHeartbeat(now: number): void {
     this.#heartbeatAt = now + this.#limits.heartbeatMs;
     this.#unansweredSince = Math.min(this.#unansweredSince, now);
     this.writeControl(encodeHeartbeat(this.#sequence++, Math.floor(now)));
+  }
+
+  /** The round trip of the last heartbeat in milliseconds, once after each. */
+  takeRoundTrip(): number | undefined {
+    const roundTrip = this.#roundTrip;
+    this.#roundTrip = undefined;
+    return roundTrip;
   }
 
   /** When the peer counts as gone, if nothing more arrives from it. */

@@ -4,6 +4,7 @@ import type { ConnectHandshake } from "../core/connect-handshake.ts";
 import { HostError, UsageError } from "../core/errors.ts";
 import { HttpConnect } from "../core/http-connect.ts";
 import { Socks5Client } from "../core/socks5-client.ts";
+import { isDomain } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { addressPort, formatHost, makeAddress } from "../wire/socket-address.ts";
 import { COMMAND_UDP_ASSOCIATE } from "../wire/socks5.ts";
@@ -21,6 +22,7 @@ import type { TcpStream } from "./coded-stream.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { formatEndpoint, parseEndpoint, splitZone } from "./endpoint.ts";
 import type { Outgoing } from "./outgoing.ts";
+import { isLoopback } from "./outgoing.ts";
 
 const CONNECT_MS = 10_000;
 /** Time between attempts to connect to a plugin that has been started. */
@@ -57,6 +59,7 @@ export function parseCarrierChain(options: CarrierChainOptions): Carrier {
   return {
     description: names.length === 0 ? server : `${server} via ${names.join(", ")}`,
     authority,
+    isLocal: hops.length === 0 && isLocalEndpoint(endpoint),
     connect: async (signal, onread) => {
       const options = { onread: isPlain ? onread : undefined, allowHalfOpen: false };
       const stream = await chain.connect(endpoint, signal, options, connectTimeoutMs);
@@ -64,6 +67,12 @@ export function parseCarrierChain(options: CarrierChainOptions): Carrier {
     },
     close: () => chain.close(),
   };
+}
+
+function isLocalEndpoint(endpoint: Endpoint): boolean {
+  if (endpoint.path !== undefined || endpoint.host === "localhost") return true;
+  const address = makeAddress(endpoint.host, endpoint.port);
+  return address !== undefined && !isDomain(address) && isLoopback(address);
 }
 
 /** @throws UsageError ERR_OPTION for a link-local address that a proxy would have to reach */
@@ -104,6 +113,7 @@ export function streamCarrier(open: (signal: AbortSignal) => Duplex | Promise<Du
   return {
     description: "the caller's stream",
     authority: "localhost",
+    isLocal: false,
     connect: async (signal) => ({ stream: await open(signal), onread: false, isOurs: false }),
     close: async () => {},
   };

@@ -23,6 +23,8 @@ export interface Carrier {
   readonly description: string;
   /** The server's `HOST:PORT`, for the Host field. */
   readonly authority: string;
+  /** It connects to this machine, where either the server or a relay listens. */
+  readonly isLocal: boolean;
   /**
    * Connects.
    *

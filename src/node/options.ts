@@ -119,8 +119,8 @@ export interface UdpLocalOptions extends CommonOptions {
    * followed when its port changes, as behind a NAT.
    */
   readonly socksUdpStrict?: boolean | undefined;
-  /** TCP connections of the session, 1 to 16. Default 1. */
-  readonly lanes?: number | undefined;
+  /** TCP connections of the session, 1 to 16; "auto": as many as help, up to 16, and 1 over a path below 2 ms. Default auto. */
+  readonly lanes?: number | "auto" | undefined;
   /** Past it the idlest association of a forward ends, or a new one is refused; 1 to 1,000,000. Default 4,096. */
   readonly maxAssociations?: number | undefined;
   /**
@@ -274,6 +274,7 @@ export function integer(
 }
 
 const MAX_COUNT = 1_000_000;
+const MAX_LANES = 16;
 const MIN_PSK_BYTES = 16;
 const MAX_PATH_PREFIX = 1_000;
 const MAX_SOCKS_FIELD_BYTES = 255;
@@ -480,7 +481,14 @@ export const UDP_LOCAL_FIELDS = {
     flag: "socks-udp-strict",
     help: "do not follow SOCKS5 clients whose UDP port changes",
   },
-  lanes: integer("lanes", "N", "TCP connections of the session", 1, 16, 1),
+  lanes: {
+    schema: z.union([z.literal("auto"), z.int().min(1).max(MAX_LANES)]).default("auto"),
+    expects: `auto or an integer from 1 to ${MAX_LANES}`,
+    flag: "lanes",
+    value: "N",
+    help: "TCP connections of the session, or auto: as many as help (default auto)",
+    isNumber: true,
+  },
   ...COMMON_FIELDS,
   maxAssociations: integer("max-associations", "N", "limit of associations", 1, MAX_COUNT, 4_096),
   maxContexts: integer("max-contexts", "N", "limit of remote addresses in use", 1, MAX_COUNT, 65_536),

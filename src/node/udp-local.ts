@@ -161,6 +161,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     this.core = new TunnelClient({
       ...rest,
       authority: this.#carrier.authority,
+      isLocal: this.#carrier.isLocal,
       crypto: nodeCryptography,
       handshakeTimeoutMs: HANDSHAKE_MS,
       idleTimeoutMs: idleTimeoutS * 1000,
