@@ -223,6 +223,7 @@ export class Tunnel {
     this.#unansweredSince = NEVER;
     const sample = now - clock;
     this.#roundTrip = sample;
+    this.#port?.scheduler.noteRoundTrip(sample);
     this.rttMs = this.rttMs === undefined ? sample : this.rttMs + (sample - this.rttMs) / 8;
   }
 

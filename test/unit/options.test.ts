@@ -48,7 +48,7 @@ describe("defaults", () => {
       outMark: 0,
       socksAdvertise: [],
       socksUdpStrict: false,
-      lanes: 1,
+      lanes: "auto",
       ageBudgetMs: 100,
       queueBytes: 1_048_576,
       heartbeatMs: 5_000,
@@ -103,7 +103,6 @@ describe("defaults", () => {
 
 describe("ranges", () => {
   it.each([
-    ["lanes", 1, 16],
     ["ageBudgetMs", 1, 60_000],
     ["queueBytes", 131_072, 2 ** 30],
     ["heartbeatMs", 100, 60_000],
@@ -144,6 +143,15 @@ describe("ranges", () => {
     }
   }
 
+  it("udp-local's lanes is auto or an integer from 1 to 16", () => {
+    for (const lanes of ["auto", 1, 16]) expect(() => resolveLocal({ lanes })).not.toThrow();
+    for (const lanes of [0, 17, 1.5, "many", "2", null]) {
+      expect(complaint(() => resolveLocal({ lanes }))).toMatch(
+        /^lanes: expected auto or an integer from 1 to 16, got /,
+      );
+    }
+  });
+
   it("raises activeIdleTimeoutS to idleTimeoutS when that is longer", () => {
     expect(resolveLocal({ idleTimeoutS: 400 })).toMatchObject({ activeIdleTimeoutS: 400 });
   });
@@ -151,7 +159,7 @@ describe("ranges", () => {
 
 describe("an error names the path and the value of the wrong field, and what is expected:", () => {
   it.each([
-    [{ lanes: 17 }, "lanes: expected an integer from 1 to 16, got 17"],
+    [{ lanes: 17 }, "lanes: expected auto or an integer from 1 to 16, got 17"],
     [{ ageBudget: 5 }, "ageBudget: there is no such option"],
     [{ via: ["unix:/a", "ftp://b:1"] }, /^via\[1\]: expected socks5:\/\/.*, got "ftp:\/\/b:1"$/],
     [{ via: "unix:/a" }, /^via: expected .*, got "unix:\/a"$/],
@@ -491,17 +499,17 @@ describe("command line and config file", () => {
     };
     expect(check("--lanes", "x")).toMatch(/config\.json:1:30: via\[1\]: .*, got "b"$/);
     expect(check("--lanes", "x", "--via", "unix:/a")).toBe(
-      '--lanes: expected an integer from 1 to 16, got "x"',
+      '--lanes: expected auto or an integer from 1 to 16, got "x"',
     );
     expect(check("--via", "unix:/a")).toMatch(
-      /config\.json:1:10: lanes: expected an integer from 1 to 16, got 99$/,
+      /config\.json:1:10: lanes: expected auto or an integer from 1 to 16, got 99$/,
     );
   });
 
   it.each(["1e1", "0x10", " 2", "2 ", "", "Infinity", "2,0"])("%j is not taken for a number", (text) => {
     const { values, nameField } = gather("--lanes", text);
     expect(complaint(() => resolveUdpLocalOptions(values, nameField))).toBe(
-      `--lanes: expected an integer from 1 to 16, got ${JSON.stringify(text)}`,
+      `--lanes: expected auto or an integer from 1 to 16, got ${JSON.stringify(text)}`,
     );
   });
 

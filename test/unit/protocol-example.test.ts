@@ -17,6 +17,12 @@ import {
   writeDatagramHeader,
 } from "../../src/wire/capsule.ts";
 import { decodeHead } from "../../src/wire/http-head.ts";
+import {
+  MAX_RECEIPT_BYTES,
+  ReceiptWriter,
+  sequencedHeaderLength,
+  writeSequencedHeader,
+} from "../../src/wire/receipt.ts";
 import { makeAddress } from "../../src/wire/socket-address.ts";
 import {
   BIND_PATH,
@@ -60,6 +66,21 @@ function datagram(context: number, payload: string): Uint8Array {
   return bytes;
 }
 
+function sequencedDatagram(context: number, sequence: number, payload: string): Uint8Array {
+  const bytes = new Uint8Array(sequencedHeaderLength(context, payload.length) + payload.length);
+  const at = writeSequencedHeader(bytes, 0, context, sequence, payload.length);
+  bytes.set(new TextEncoder().encode(payload), at);
+  return bytes;
+}
+
+function receipt(clock: number, lane: number, count: number, age: number): Uint8Array {
+  const bytes = new Uint8Array(MAX_RECEIPT_BYTES);
+  const writer = new ReceiptWriter();
+  writer.begin(bytes, 0, clock);
+  writer.add(lane, count, age);
+  return bytes.slice(0, writer.end());
+}
+
 describe("the worked example of PROTOCOL.md", () => {
   const mac = requestMac(crypto, psk, transcript);
   const answer = { nonce: serverNonce, session, resumed: false, receipts: false };
@@ -97,6 +118,11 @@ describe("the worked example of PROTOCOL.md", () => {
     expect(encodeChallengeResponse({ ticket, mac: proofOfTicket })).toEqual(http("challenge"));
     expect(requestOf(transcript)).toEqual(http("request"));
     expect(encodeUpgradeResponse(true, [], accepted)).toEqual(http("response"));
+    const withReceipts = { ...answer, receipts: true };
+    const otherProof = responseMac(crypto, psk, mac, withReceipts);
+    expect(encodeUpgradeResponse(true, [], { ...withReceipts, mac: otherProof })).toEqual(
+      http("response-with-receipts"),
+    );
     const head = (name: string) => decodeHead(http(name), http(name).length)!;
     expect(decodeUpgradeResponse(head("challenge"))?.challenge).toEqual({ ticket, mac: proofOfTicket });
     expect(decodeUpgradeRequest(head("request"))).toMatchObject({ extension: { ...transcript, mac } });
@@ -118,6 +144,8 @@ describe("the worked example of PROTOCOL.md", () => {
     ["heartbeat-echo", encodeHeartbeatEcho(7, 123_456)],
     ["association-close", encodeAssociationClose(1, "done")],
     ["shutdown", encodeShutdown("done")],
+    ["datagram-with-sequence", sequencedDatagram(2, 0, "hi")],
+    ["receipt", receipt(1_000_000, 0, 0x0405, 1_000)],
   ])("has the bytes of %s", (name, bytes) => {
     expect(bytes).toEqual(hex(name));
   });

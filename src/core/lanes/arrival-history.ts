@@ -4,35 +4,30 @@
  * Sequence numbers are given in the order of sending. So if a later datagram has arrived a budget ago, this one has been
  * held up for at least that long on its way, and nobody waits for it any more: what a call would play is past, and an inner TCP has
  * sent it again. This makes the budget hold from end to end, where a lane stalls after the datagram has left the queue. The bound is
- * on the safe side: a datagram that is too old, but overtaken by none, is delivered.
+ * on the safe side: a datagram that is too old, but overtaken by none, is delivered. TCP's own repairs of a loss take round trips,
+ * which the scheduler grants on top of the budget: over a long path most of what a hole holds up would be lost otherwise.
  */
 import { SEQUENCE_MODULUS } from "../../wire/receipt.ts";
 
-/** Marks of the highest number are kept for this long, in steps of 1/MARKS of it. */
+/** Together they reach back a little further than the budget. */
 const MARKS = 32;
 const HALF = SEQUENCE_MODULUS / 2;
 
 export class ArrivalHistory {
-  readonly #budget: number;
-  readonly #step: number;
   /** A ring of marks: the highest number that had arrived by a time. The newest is at {@link #newest}. */
   readonly #at = new Float64Array(MARKS).fill(Number.NEGATIVE_INFINITY);
   readonly #sequence = new Int32Array(MARKS);
   #newest = 0;
   #highest = -1;
 
-  /** @param budget  most milliseconds that a datagram may have been overtaken for */
-  constructor(budget: number) {
-    this.#budget = budget;
-    this.#step = budget / (MARKS - 2);
-  }
-
-  /** Whether a later datagram arrived more than the budget ago. A datagram that is later than all others is noted. */
-  isStale(now: number, sequence: number): boolean {
+  /**
+   * Whether a later datagram arrived more than `budget` milliseconds ago. One that is later than all others is noted.
+   */
+  isStale(now: number, sequence: number, budget: number): boolean {
     if (this.#highest < 0 || distance(sequence, this.#highest) > 0) {
       this.#highest = sequence;
-      if (now - this.#at[this.#newest] >= this.#step) this.#newest = (this.#newest + 1) % MARKS;
-      else return false;
+      if (now - this.#at[this.#newest] < budget / (MARKS - 2)) return false;
+      this.#newest = (this.#newest + 1) % MARKS;
       this.#at[this.#newest] = now;
       this.#sequence[this.#newest] = sequence;
       return false;
@@ -41,7 +36,7 @@ export class ArrivalHistory {
       const mark = (this.#newest - i + MARKS) % MARKS;
       if (this.#at[mark] === Number.NEGATIVE_INFINITY || distance(this.#sequence[mark], sequence) <= 0)
         return false;
-      if (now - this.#at[mark] > this.#budget) return true;
+      if (now - this.#at[mark] > budget) return true;
     }
     return false;
   }

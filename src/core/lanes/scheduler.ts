@@ -66,6 +66,8 @@ const LIMITED_SHARE = 0.2;
 const PROMPT_MS = 1;
 /** With fewer bulk lanes, how many are late says nothing. */
 const MANY_LANES = 4;
+/** Round trips that TCP gets for repairs before a datagram that has been overtaken counts as too old. */
+const REPAIRS = 2;
 /** Timers are not asked for sooner than this. */
 const TIMER_MS = 1;
 /** How long datagrams wait in a queue that stands: this, or a share of the round trip, which an inner TCP needs to fill the link. */
@@ -126,7 +128,7 @@ export class LaneScheduler {
   readonly #pacer = new Pacer(this.#rates.rate);
   readonly #budget = new HedgeBudget();
   readonly #window = new DuplicateWindow();
-  readonly #arrivals: ArrivalHistory;
+  readonly #arrivals = new ArrivalHistory();
   readonly #receipts = new ReceiptSchedule();
   readonly #reader = new ReceiptReader();
   readonly #writer = new ReceiptWriter();
@@ -182,7 +184,6 @@ export class LaneScheduler {
     this.#flows = options.flows;
     const { store, flows, counters, queueBytes, ageBudgetMs } = options;
     this.#queue = new SessionQueue(store, flows, counters, queueBytes, Math.max(ageBudgetMs, START_AGE_MS));
-    this.#arrivals = new ArrivalHistory(ageBudgetMs);
   }
 
   get stats(): LaneSchedulerStats {
@@ -588,6 +589,11 @@ export class LaneScheduler {
 
   // Receiving
 
+  /** A heartbeat has taken so many milliseconds, there and back. */
+  noteRoundTrip(rtt: number): void {
+    this.#path.noteRoundTrip(rtt);
+  }
+
   /** A frame has arrived on a lane: a DATAGRAM capsule, whatever it contains. */
   noteFrame(now: number, index: number): void {
     const lane = this.#lanes[index];
@@ -605,7 +611,8 @@ export class LaneScheduler {
       this.#duplicates++;
       return false;
     }
-    if (!this.#arrivals.isStale(now, sequence)) return true;
+    const { ageBudgetMs } = this.#options;
+    if (!this.#arrivals.isStale(now, sequence, ageBudgetMs + REPAIRS * this.#path.minRtt)) return true;
     this.#options.counters.drops.age++;
     return false;
   }

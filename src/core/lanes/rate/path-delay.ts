@@ -92,6 +92,10 @@ export class PathDelay {
     }
   }
 
+  noteRoundTrip(rtt: number): void {
+    if (rtt < this.#rtt) this.#rtt = rtt;
+  }
+
   /** Begins a new interval. */
   clear(): void {
     this.least = NEVER;
