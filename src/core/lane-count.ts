@@ -70,6 +70,8 @@ export class LaneCount {
   begin(now: number, receipts: boolean): void {
     this.#lates = 0;
     this.#changedAt = now;
+    // A server without receipts cannot be had with them.
+    if (this.offersReceipts && !receipts) this.#samples = SAMPLES;
     if (this.#isAuto) this.wanted = receipts ? FIRST_LANES : 1;
   }
 

@@ -54,6 +54,8 @@ import { Tunnel } from "./tunnel.ts";
 const NONE = -1;
 /** How long a tunnel whose client has ended its side lasts after the last answer. */
 const HALF_CLOSED_MS = 10_000;
+/** Share of the tunnels that may be further lanes of sessions. */
+const SPARE_SHARE = 3 / 4;
 /** Bytes of control capsules that may wait for a client that does not read. */
 const CONTROL_BYTES = 1_048_576;
 
@@ -590,7 +592,8 @@ export class TunnelServer {
     let session = isResumed ? known : undefined;
     // The client has given up that lane, although its end has not reached us.
     const predecessor = [...(session?.connections ?? [])].find(({ lane }) => lane === extension.lane);
-    if (predecessor === undefined && !this.#makeRoomForTunnel(now)) {
+    const isSpare = session !== undefined && session.connections.size > 0;
+    if (predecessor === undefined && !this.#makeRoomForTunnel(now, isSpare)) {
       this.#refuse(now, connection, "tunnel_limit", encodeRefusal(503, undefined));
       return;
     }
@@ -630,8 +633,10 @@ export class TunnelServer {
   }
 
   /** Closes the oldest tunnel whose client has ended its side, to make room for a new one. */
-  #makeRoomForTunnel(now: number): boolean {
-    const { maxTunnels, maxSessions, maxAssociations } = this.#options;
+  #makeRoomForTunnel(now: number, isSpare = false): boolean {
+    const { maxSessions, maxAssociations } = this.#options;
+    // More lanes of one session leave room for the first ones of others.
+    const maxTunnels = (isSpare ? SPARE_SHARE : 1) * this.#options.maxTunnels;
     const isFull = () =>
       this.tunnelCount >= maxTunnels ||
       this.sessionCount >= maxSessions ||

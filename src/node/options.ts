@@ -45,10 +45,13 @@ export type Carrier = () => Duplex | Promise<Duplex>;
 export interface CommonOptions {
   /** Pre-shared key, the same at both ends; at least 16 bytes. Default: none. */
   readonly psk?: Uint8Array | undefined;
-  /** Datagrams that have waited longer in a send queue are dropped; 1 to 60,000 ms. Default 100. */
+  /**
+   * Datagrams that were held up longer are dropped: in a send queue, or on their way behind a lost segment, beyond TCP's repairs of
+   * it. 1 to 60,000 ms. Default 100.
+   */
   readonly ageBudgetMs?: number | undefined;
   /**
-   * Bound of each lane's send queue in bytes. Past it, the association that has most waiting loses its oldest datagram.
+   * Bound in bytes of what waits to be sent, on a lane or in a session with receipts. Past it, the association that has most waiting loses its oldest datagram.
    * 128 KiB to 1 GiB. Default 1 MiB.
    */
   readonly queueBytes?: number | undefined;
@@ -162,7 +165,10 @@ export interface UdpServerOptions extends CommonOptions {
    * those of the interface that the client connected to.
    */
   readonly publicAddress?: readonly string[] | undefined;
-  /** Tunnels past their handshake. Past it, requests are answered with 503. 1 to 1,000,000. Default 1,024. */
+  /**
+   * Tunnels past their handshake. Past it, requests are answered with 503; past three quarters of it, those for one more lane of a
+   * session. 1 to 1,000,000. Default 8,192.
+   */
   readonly maxTunnels?: number | undefined;
   /** Connections within their handshake. Past it, the oldest is closed. 1 to 1,000,000. Default 256. */
   readonly maxHalfOpen?: number | undefined;
@@ -296,7 +302,7 @@ const COMMON_FIELDS = {
   ageBudgetMs: integer(
     "age-budget-ms",
     "MS",
-    "drop datagrams that have waited longer to be sent",
+    "drop datagrams that were held up longer, in milliseconds",
     1,
     60_000,
     100,
@@ -304,7 +310,7 @@ const COMMON_FIELDS = {
   queueBytes: integer(
     "queue-bytes",
     "N",
-    "size limit of a lane's send queue in bytes",
+    "size limit in bytes of what waits to be sent, on a lane or in a session with receipts",
     131_072,
     2 ** 30,
     1_048_576,
@@ -576,7 +582,7 @@ export const UDP_SERVER_FIELDS = {
     isList: true,
   },
   ...COMMON_FIELDS,
-  maxTunnels: integer("max-tunnels", "N", "limit of tunnels", 1, MAX_COUNT, 1_024),
+  maxTunnels: integer("max-tunnels", "N", "limit of tunnels", 1, MAX_COUNT, 8_192),
   maxHalfOpen: integer("max-half-open", "N", "limit of connections in their handshake", 1, MAX_COUNT, 256),
   maxSessions: integer("max-sessions", "N", "limit of sessions", 1, MAX_COUNT, 1_024),
   maxLingering: integer("max-lingering", "N", "limit of sessions without a connection", 0, MAX_COUNT, 256),

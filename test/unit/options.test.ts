@@ -88,7 +88,7 @@ describe("defaults", () => {
       workers: 1,
       latency: "balanced",
       ipv6Only: false,
-      maxTunnels: 1_024,
+      maxTunnels: 8_192,
       maxHalfOpen: 256,
       maxSessions: 1_024,
       maxLingering: 256,
