@@ -26,6 +26,11 @@ export const ERROR_CODES = {
   ERR_SHADOWSOCKS_TAG: { number: 27, fault: "peer", text: "what the shadowsocks peer sent is not authentic" },
   ERR_SHADOWSOCKS_MALFORMED: { number: 28, fault: "peer", text: "the shadowsocks peer broke the protocol" },
   ERR_OBFS_MALFORMED: { number: 29, fault: "peer", text: "the answer is not that of an obfs server" },
+  ERR_SHADOWSOCKS_REPLAY: {
+    number: 30,
+    fault: "peer",
+    text: "the shadowsocks client sent a salt that was used before",
+  },
   ERR_OPTION: { number: 40, fault: "caller", text: "an option is missing or wrong" },
   ERR_STATE: { number: 41, fault: "caller", text: "called in a state that does not allow it" },
   // 42 is retired.

@@ -20,8 +20,11 @@ export class CodedStream extends Duplex {
   #timer: NodeJS.Timeout | undefined;
   #hasPeerEnded = false;
 
-  /** @param inner  paused */
-  constructor(inner: TcpStream, coding: StreamCoding) {
+  /**
+   * @param inner  paused
+   * @param early  what was read from it and decoded already, in memory of its own
+   */
+  constructor(inner: TcpStream, coding: StreamCoding, early: readonly Uint8Array[] = []) {
     super({ allowHalfOpen: true });
     this.#inner = inner;
     this.#coding = coding;
@@ -35,6 +38,7 @@ export class CodedStream extends Duplex {
     inner.allowHalfOpen = true;
     // Whoever has the stream may not listen yet; `errored` keeps the reason.
     this.on("error", () => {});
+    for (const bytes of early) this.push(bytes);
     this.#timer = setTimeout(() => this.#startCoding(), FIRST_DATA_MS);
   }
 

@@ -13,6 +13,7 @@ import { parseEgress, rebaseEgress } from "./egress-option.ts";
 import type { Endpoint, InFolder } from "./endpoint.ts";
 import { formatEndpoint, parseEndpoint, rebaseEndpoint, splitZone } from "./endpoint.ts";
 import type { IoKind } from "./io.ts";
+import { parseShadowsocksListen } from "./shadowsocks-listen.ts";
 import { parseUdpPorts } from "./socks5/udp-ports.ts";
 import { isBareRelay } from "./udp-paths/socks5.ts";
 
@@ -138,8 +139,19 @@ export interface UdpLocalOptions extends CommonOptions {
 }
 
 export interface UdpServerOptions extends CommonOptions {
-  /** Each `IP:PORT` or `unix:/path` to listen on. Without a key only loopback and Unix sockets. Default 127.0.0.1:3456. */
+  /**
+   * Each `IP:PORT` or `unix:/path` to listen on, or `ss://` (SIP002) with an IP: a shadowsocks server, where a client that
+   * asks for any of the others, or for 127.0.0.1:3456 if there is none, gets a tunnel. Without a key only loopback, Unix
+   * sockets and `ss://`. Default 127.0.0.1:3456, or none where `shadowsocks` is given.
+   */
   readonly listen?: readonly string[] | undefined;
+  /** `ss://` (SIP002) to listen on, too. Default: none. */
+  readonly shadowsocks?: string | undefined;
+  /**
+   * Where clients of `ss://` get to that ask for another target, which `allow` and `deny` have to permit: `direct`,
+   * `socks5://[user:password@]host:port` or `off`. Default `off`: their connections end.
+   */
+  readonly ssRelay?: string | undefined;
   /** Listens anywhere without a key, so that anyone who reaches the server can send through it. Default false. */
   readonly insecureOpenRelay?: boolean | undefined;
   /** `CIDR[:ports]` that are permitted although the defaults deny them. Default: none. */
@@ -232,7 +244,7 @@ export type ResolvedUdpLocalOptions = Filled<
 };
 
 /** All options with their defaults; all text is well-formed. */
-export type ResolvedUdpServerOptions = Filled<UdpServerOptions, "psk" | "io"> & {
+export type ResolvedUdpServerOptions = Filled<Omit<UdpServerOptions, "shadowsocks">, "psk" | "io"> & {
   readonly io: IoKind | undefined;
   readonly psk: Uint8Array | undefined;
 };
@@ -519,15 +531,42 @@ export const UDP_LOCAL_FIELDS = {
 export const UDP_SERVER_FIELDS = {
   listen: {
     schema: z
-      .array(z.union([listenText, z.string().refine((text) => endpointOf(text)?.path !== undefined)]))
+      .array(
+        z.union([
+          listenText,
+          z.string().refine((text) => endpointOf(text)?.path !== undefined || isSsListen(text)),
+        ]),
+      )
       .min(1)
-      .default([SERVER_LISTEN]),
-    expects: "IP:PORT or unix:/path to listen on, such as 127.0.0.1:3456 or [::]:3456",
+      .optional(),
+    expects:
+      "IP:PORT, unix:/path or ss://METHOD:PASSWORD@IP:PORT[/?plugin=obfs-server;obfs=http] to listen on, such as " +
+      "127.0.0.1:3456 or [::]:3456",
     flag: "listen",
     value: "ADDRESS",
-    help: `IP:PORT or unix:/path for tunnels (repeatable, default ${SERVER_LISTEN})`,
+    help: `IP:PORT, unix:/path or ss:// (shadowsocks) for tunnels (repeatable, default ${SERVER_LISTEN})`,
     isList: true,
     rebase: rebaseEndpoint,
+  },
+  shadowsocks: {
+    schema: z.string().refine(isSsListen).optional(),
+    expects: "a server's config.json, with an IP, and obfs-server as its plugin if any",
+    flag: "ss-config",
+    value: "FILE",
+    help: "config.json of shadowsocks: listen as that server, too",
+    isSecretFile: true,
+  },
+  ssRelay: {
+    schema: z
+      .string()
+      .refine(
+        (text) => text === "off" || text === "direct" || (/^socks5h?:/.test(text) && isCarrierUrl(text)),
+      )
+      .default("off"),
+    expects: "off, direct or socks5://[USER:PASSWORD@]HOST:PORT (percent-encoded)",
+    flag: "ss-relay",
+    value: "WAY",
+    help: "where clients of ss:// get to that ask for anything but the tunnel: off (default), direct or socks5://",
   },
   insecureOpenRelay: {
     schema: z.boolean().default(false),
@@ -682,7 +721,10 @@ export function resolveUdpServerOptions(
   input: UdpServerOptions,
   nameField: NameField = libraryName,
 ): ResolvedUdpServerOptions {
-  const options = checkFields(UDP_SERVER_FIELDS, input, nameField) as ResolvedUdpServerOptions;
+  const { shadowsocks, ...rest } = checkFields(UDP_SERVER_FIELDS, input, nameField) as UdpServerOptions;
+  const listed = rest.listen ?? (shadowsocks === undefined ? [SERVER_LISTEN] : []);
+  const listen = shadowsocks === undefined ? listed : [...listed, shadowsocks];
+  const options = { ...rest, listen } as ResolvedUdpServerOptions;
   if (options.psk === undefined && !options.insecureOpenRelay) {
     const index = options.listen.findIndex((text) => !isPrivateListen(text));
     if (index >= 0) {
@@ -755,7 +797,9 @@ function listenHost(host: string): string | undefined {
   return isIP(host) === 0 ? undefined : host;
 }
 
+/** True for an address whose clients are no strangers: of this machine, or with a password. */
 function isPrivateListen(text: string): boolean {
+  if (text.startsWith("ss:")) return true;
   const endpoint = parseEndpoint(text);
   if (endpoint.path !== undefined) return true;
   return /^127\./.test(endpoint.host) || makeAddress(endpoint.host, 0)?.toString() === LOOPBACK6;
@@ -777,6 +821,10 @@ function isHostAndPort(text: string): boolean {
 
 function isServer(text: string): boolean {
   return endpointOf(text)?.path !== undefined || isHostAndPort(text);
+}
+
+function isSsListen(text: string): boolean {
+  return parseShadowsocksListen(text) !== undefined;
 }
 
 function isCarrierUrl(text: string): boolean {

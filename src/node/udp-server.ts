@@ -11,6 +11,7 @@ import { AssociationSockets } from "./association-sockets.ts";
 import { BatchWriter } from "./batch-writer.ts";
 import type { ByteStream } from "./byte-stream.ts";
 import { DescriptorStream } from "./byte-stream-native.ts";
+import { tcpWay } from "./carrier-chain.ts";
 import { nodeCryptography } from "./cryptography.ts";
 import { DeadlineTimer } from "./deadline-timer.ts";
 import { descriptorLimit } from "./descriptor-limit.ts";
@@ -24,8 +25,13 @@ import type { Logger } from "./log.ts";
 import { silentLogger } from "./log.ts";
 import type { ResolvedUdpServerOptions, UdpServerOptions } from "./options.ts";
 import { publicIps } from "./public-addresses.ts";
+import type { ShadowsocksListen } from "./shadowsocks-listen.ts";
+import { isShadowsocksListen, isTunnelTarget, parseShadowsocksListen } from "./shadowsocks-listen.ts";
+import { openShadowsocksListener } from "./shadowsocks-listener.ts";
 import type { SocketListener } from "./socket-listener.ts";
 import { TargetPolicy } from "./target-policy.ts";
+import { TargetRelay } from "./target-relay.ts";
+import type { TunnelListenerOptions } from "./tunnel-listener.ts";
 import { openTunnelListener } from "./tunnel-listener.ts";
 import { tunnelStats } from "./tunnel-stats.ts";
 import { openEgress } from "./udp-egress.ts";
@@ -51,9 +57,11 @@ export async function startUdpServer(
   // Loaded only here: threads get checked options.
   const { resolveUdpServerOptions } = await import("./options.ts");
   const resolved = resolveUdpServerOptions(options);
-  const { workers: asked, egress } = resolved;
+  const { workers: asked, egress, listen } = resolved;
   const io = chooseIo(options.io, resolved.latency, log);
-  const workers = isExclusive(parseEgress(egress)!) ? 1 : asked;
+  // What decodes a connection stays in one thread.
+  const isSingle = isExclusive(parseEgress(egress)!) || listen.some(isShadowsocksListen);
+  const workers = isSingle ? 1 : asked;
   if (workers === 1 || io.native?.tcpListen === undefined) {
     const server = new UdpServerHost(resolved, log, io, undefined, undefined);
     await server.listen();
@@ -95,6 +103,9 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   readonly #core: TunnelServer;
   readonly #timer = new DeadlineTimer(() => this.#handleTimeout());
   readonly #listeners: SocketListener[] = [];
+  /** `HOST:PORT` where tunnels are accepted without shadowsocks. */
+  readonly #tunnelAddresses: string[] = [];
+  readonly #policy: TargetPolicy;
   readonly #readBuffer = new Uint8Array(READ_BUFFER_BYTES);
   readonly #links: (Link | undefined)[] = [];
   readonly #sockets: AssociationSockets;
@@ -129,6 +140,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     this.#io = io;
     const { lingerS, idleTimeoutS, allow, deny, ...rest } = this.#options;
     const policy = new TargetPolicy(allow, deny);
+    this.#policy = policy;
     this.#core = new TunnelServer({
       ...rest,
       worker: place,
@@ -171,20 +183,52 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     try {
       await this.#egressReady;
       const { listen, ipv6Only } = this.#options;
-      for (const text of listen) {
-        const listener = await openTunnelListener(text, listenHosts(text, listen, ipv6Only), {
+      const servers = listen.map(parseShadowsocksListen);
+      const texts = listen.map((text, index) => servers[index]?.listen ?? text);
+      for (const [index, text] of texts.entries()) {
+        const hosts = listenHosts(text, texts, ipv6Only);
+        const options: TunnelListenerOptions = {
           io: this.#io,
           heartbeatMs: this.#options.heartbeatMs,
           readBuffer: this.#readBuffer,
           onConnection: (stream) => void this.#accept(stream),
           onError: (error) => this.#log.warn({ error: error.message }, "cannot accept"),
-        });
-        this.#listeners.push(listener);
+        };
+        const server = servers[index];
+        if (server === undefined) {
+          const listener = await openTunnelListener(text, hosts, options);
+          this.#listeners.push(listener);
+          if (listener.port > 0) this.#tunnelAddresses.push(listener.address);
+        } else this.#listeners.push(await this.#openShadowsocks(server, hosts, options));
       }
     } catch (error) {
       await this.close();
       throw error;
     }
+  }
+
+  #openShadowsocks(
+    server: ShadowsocksListen,
+    hosts: readonly string[],
+    options: TunnelListenerOptions,
+  ): Promise<SocketListener> {
+    const { maxHalfOpen, maxTunnels, ssRelay } = this.#options;
+    const refused = this.#core.counters.refused;
+    return openShadowsocksListener(server, hosts, {
+      ...options,
+      maxHalfOpen,
+      isTunnel: (target) => isTunnelTarget(target, this.#tunnelAddresses),
+      relay: new TargetRelay({
+        way: ssRelay === "off" ? undefined : tcpWay(ssRelay === "direct" ? undefined : ssRelay),
+        maxRelays: maxTunnels,
+        permits: (target) => this.#policy.permits(target),
+        lookUp: (name) => this.#lookUp(name),
+        log: this.#log,
+        onRefused: (reason) => refused[reason]++,
+      }),
+      log: this.#log,
+      onRefused: (reason) => refused[reason]++,
+    });
   }
 
   async close(): Promise<void> {

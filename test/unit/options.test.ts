@@ -75,6 +75,7 @@ describe("defaults", () => {
   it("udp-server has these defaults", () => {
     expect(resolveServer({})).toEqual({
       listen: ["127.0.0.1:3456"],
+      ssRelay: "off",
       insecureOpenRelay: false,
       allow: [],
       deny: [],
@@ -208,7 +209,7 @@ describe("an error names the path and the value of the wrong field, and what is 
   });
 
   it.each([
-    [{ listen: [] }, /^listen: expected IP:PORT or unix:/],
+    [{ listen: [] }, /^listen: expected IP:PORT, unix:/],
     [{ listen: ["127.0.0.1:1", "host:1"] }, /^listen\[1\]: .*, got "host:1"$/],
     [{ filtering: "none" }, /^filtering: expected endpoint-independent, .*, got "none"$/],
     [{ insecureOpenRelay: "yes" }, 'insecureOpenRelay: expected true or false, got "yes"'],
@@ -523,6 +524,46 @@ describe("command line and config file", () => {
     const fromFile = gather("--config", config({ "psk-file": key, "socks-auth-file": auth }));
     expect(fromFile.values).toMatchObject(expected);
     expect(new Set(fromFile.secretFiles)).toEqual(new Set([key, auth]));
+  });
+
+  it("udp-server listens as the server of shadowsocks' config.json, beside what else it listens on", () => {
+    const config = {
+      server: "0.0.0.0",
+      server_port: 8388,
+      password: "p",
+      method: "aes-256-gcm",
+      plugin: "obfs-server",
+      plugin_opts: "obfs=tls",
+    };
+    const line = { ...local, name: "udp-server", fields: UDP_SERVER_FIELDS };
+    const path = file("ss.json", JSON.stringify(config));
+    const url = "ss://aes-256-gcm:p@0.0.0.0:8388/?plugin=obfs-server%3Bobfs%3Dtls";
+    const { values } = gatherOptions(line, ["--ss-config", path])!;
+    expect(values.shadowsocks).toBe(url);
+    // It has a password, so that nobody else gets in without a key of ours.
+    expect(resolveUdpServerOptions(values).listen).toEqual([url]);
+    const both = resolveUdpServerOptions({ ...values, listen: ["127.0.0.1:1"] });
+    expect(both.listen).toEqual(["127.0.0.1:1", url]);
+    expect(resolveUdpServerOptions({}).listen).toEqual(["127.0.0.1:3456"]);
+  });
+
+  it.each([
+    [
+      { listen: ["ss://aes-256-gcm:hunter2@h:1"] },
+      /^listen\[0\]: expected IP:PORT, .*got "ss:\/\/\*\*\*@h:1"$/,
+    ],
+    [{ listen: ["ss://rc4-md5:hunter2@127.0.0.1:1"] }, /^listen\[0\]: expected/],
+    [
+      { listen: ["ss://aes-256-gcm:hunter2@127.0.0.1:1?plugin=v2ray-plugin;server"] },
+      /^listen\[0\]: expected/,
+    ],
+    [{ shadowsocks: "ss://aes-256-gcm:hunter2@h:1" }, /^shadowsocks: expected a server's config\.json.*any$/],
+    [{ ssRelay: "socks5://alice:hunter2@h" }, /^ssRelay: expected off, direct or socks5:.*\*\*\*@h"$/],
+    [{ ssRelay: "on" }, /^ssRelay: expected off, direct or socks5:/],
+  ])("udp-server refuses %j without its password", (options, message) => {
+    const text = complaint(() => resolveUdpServerOptions(options));
+    expect(text).toMatch(message);
+    expect(text).not.toContain("hunter2");
   });
 
   it("shadowsocks' config.json is one carrier more, and carries TCP unless something else is to", () => {

@@ -3,8 +3,15 @@ const NONCE_BYTES = 12;
 /** The nonce of one direction: a counter from 0, the least significant byte first. */
 export class Nonce {
   readonly bytes = new Uint8Array(NONCE_BYTES);
+  #isZero = true;
+
+  /** True before the first use of the key. */
+  get isZero(): boolean {
+    return this.#isZero;
+  }
 
   advance(): void {
+    this.#isZero = false;
     for (let i = 0; i < NONCE_BYTES; i++) {
       this.bytes[i]++;
       // Only a byte that wraps to 0 carries into the next.

@@ -8,6 +8,7 @@ import { sessionCipher } from "./keys.ts";
 import type { Method } from "./method.ts";
 import { TAG_BYTES } from "./method.ts";
 import { Nonce } from "./nonce.ts";
+import type { AdmitSalt } from "./server-coding.ts";
 
 const LENGTH_BYTES = 2;
 /** The two upper bits of a length are reserved in SIP004. */
@@ -17,8 +18,6 @@ const MAX_CHUNK_2017 = 0x3fff;
 export interface SealedHead {
   /** Length of the first piece, without its tag. */
   readonly firstBytes: number;
-  /** Is called with the salt. @returns why the connection must end */
-  checkSalt?(salt: Uint8Array): ProtocolError | undefined;
   /** Reads a piece. @returns the length of the next piece; undefined if chunks follow; or why the connection must end */
   handlePiece(piece: Uint8Array, deliver: Deliver): number | undefined | ProtocolError;
 }
@@ -29,7 +28,9 @@ export class SealedReader {
   readonly #method: Method;
   readonly #key: Uint8Array;
   readonly #head: SealedHead | undefined;
+  readonly #admit: AdmitSalt | undefined;
   readonly #nonce = new Nonce();
+  #salt: Uint8Array | undefined;
   #cipher: AeadCipher | undefined;
   #state: "salt" | "head" | "length" | "payload" = "salt";
   /** Bytes of what comes next, with its tag. */
@@ -39,12 +40,25 @@ export class SealedReader {
   #have = 0;
   #error: ProtocolError | undefined;
 
-  constructor(crypto: ShadowsocksCryptography, method: Method, key: Uint8Array, head?: SealedHead) {
+  /** @param admit  is asked once the peer has proved its key */
+  constructor(
+    crypto: ShadowsocksCryptography,
+    method: Method,
+    key: Uint8Array,
+    head?: SealedHead,
+    admit?: AdmitSalt,
+  ) {
     this.#crypto = crypto;
     this.#method = method;
     this.#key = key;
     this.#head = head;
+    this.#admit = admit;
     this.#wanted = method.keyBytes;
+  }
+
+  /** The peer's salt, once it has come. */
+  get salt(): Uint8Array | undefined {
+    return this.#salt;
   }
 
   /** True between two chunks, and if nothing has come. */
@@ -88,15 +102,19 @@ export class SealedReader {
     if (plain === undefined) {
       return new ProtocolError("ERR_SHADOWSOCKS_TAG", "another password or method, or bytes were changed");
     }
+    const isFirst = this.#nonce.isZero;
     this.#nonce.advance();
     switch (this.#state) {
       case "head": {
         const next = this.#head!.handlePiece(plain, deliver);
         if (next instanceof ProtocolError) return next;
+        // Only a head that is valid otherwise takes a place in the memory.
+        if (isFirst && !this.#isAdmitted()) return replayed();
         this.#expect(next === undefined ? "length" : "head", next ?? LENGTH_BYTES);
         return undefined;
       }
       case "length": {
+        if (isFirst && !this.#isAdmitted()) return replayed();
         const length = readUint16(plain, 0);
         if (length > MAX_CHUNK_2017 && !this.#method.is2022) {
           return new ProtocolError("ERR_SHADOWSOCKS_MALFORMED", `a chunk of ${length} bytes`);
@@ -111,17 +129,25 @@ export class SealedReader {
     }
   }
 
-  #handleSalt(salt: Uint8Array): ProtocolError | undefined {
+  #isAdmitted(): boolean {
+    return this.#admit === undefined || this.#admit(this.#salt!);
+  }
+
+  #handleSalt(salt: Uint8Array): undefined {
+    this.#salt = salt;
     this.#cipher = sessionCipher(this.#crypto, this.#method, this.#key, salt);
     this.#expect(
       this.#head === undefined ? "length" : "head",
       this.#head === undefined ? LENGTH_BYTES : this.#head.firstBytes,
     );
-    return this.#head?.checkSalt?.(salt);
   }
 
   #expect(state: "head" | "length" | "payload", bytes: number): void {
     this.#state = state;
     this.#wanted = bytes + TAG_BYTES;
   }
+}
+
+function replayed(): ProtocolError {
+  return new ProtocolError("ERR_SHADOWSOCKS_REPLAY", "is it a recording?");
 }

@@ -1,5 +1,5 @@
 import { asciiBytes } from "../../wire/http-head.ts";
-import { writeUint16, writeUint32 } from "../../wire/network-order.ts";
+import { readUint16, writeUint16, writeUint32 } from "../../wire/network-order.ts";
 
 /** The TLS 1.2 records that simple-obfs imitates (RFC 5246 §6.2.1, §7.4.1). */
 export const CHANGE_CIPHER_SPEC = 20;
@@ -13,6 +13,7 @@ export const MAX_RECORD_BYTES = 16_384;
 export const MAX_TICKET_BYTES = 1_024;
 
 const CLIENT_HELLO = 1;
+const SERVER_HELLO = 2;
 const SESSION_TICKET = 35;
 const SERVER_NAME = 0;
 const CIPHER_SUITES = hex(
@@ -61,6 +62,56 @@ export function clientHello(
   );
   const message = joined(Uint8Array.of(CLIENT_HELLO, 0), withLength(hello));
   return joined(Uint8Array.of(HANDSHAKE, 3, 1), withLength(message));
+}
+
+/** What a server of simple-obfs reads in a ClientHello, without the head of its record. */
+export interface ReadHello {
+  readonly sessionId: Uint8Array;
+  readonly ticket: Uint8Array;
+}
+
+/** @returns undefined for anything but a ClientHello with a session ticket */
+export function readClientHello(bytes: Uint8Array): ReadHello | undefined {
+  // `type 1 | length 3 | version 2 | random 32 | session id 1 + n | ciphers 2 + n | compression 1 + n | extensions 2 + n`
+  if (bytes.length < 39 || bytes[0] !== CLIENT_HELLO) return undefined;
+  const sessionEnd = 39 + bytes[38];
+  const ciphersEnd = sessionEnd + 2 + lengthAt(bytes, sessionEnd);
+  const compressionEnd = ciphersEnd + 1 + (bytes[ciphersEnd] ?? 0);
+  const end = compressionEnd + 2 + lengthAt(bytes, compressionEnd);
+  if (end > bytes.length) return undefined;
+  for (let at = compressionEnd + 2; at + 4 <= end; at += 4 + readUint16(bytes, at + 2)) {
+    if (readUint16(bytes, at) !== SESSION_TICKET) continue;
+    const ticketEnd = at + 4 + readUint16(bytes, at + 2);
+    if (ticketEnd > end) return undefined;
+    return { sessionId: bytes.slice(39, sessionEnd), ticket: bytes.slice(at + 4, ticketEnd) };
+  }
+  return undefined;
+}
+
+/** A ServerHello and a ChangeCipherSpec. @param sessionId  the client's */
+export function serverHello(
+  sessionId: Uint8Array,
+  random: (length: number) => Uint8Array,
+  unixSeconds: number,
+): Uint8Array {
+  const time = new Uint8Array(4);
+  writeUint32(time, 0, unixSeconds % 2 ** 32);
+  const hello = joined(
+    Uint8Array.of(3, 3),
+    time,
+    random(28),
+    Uint8Array.of(sessionId.length),
+    sessionId,
+    // The length of the extensions is 0, as in the original.
+    hex("cca8000000ff0100010000170000000b00020100"),
+  );
+  const message = joined(Uint8Array.of(SERVER_HELLO, 0), withLength(hello));
+  return joined(Uint8Array.of(HANDSHAKE, 3, 1), withLength(message), hex("140303000101"));
+}
+
+/** An integer that may lie behind the end, where the caller notices it. */
+function lengthAt(bytes: Uint8Array, offset: number): number {
+  return offset + 2 <= bytes.length ? readUint16(bytes, offset) : bytes.length;
 }
 
 /** Precedes the bytes with their length in 2 bytes. */

@@ -1,0 +1,65 @@
+import { isIP } from "node:net";
+import type { AddressBytes } from "../wire/socket-address.ts";
+import { addressPort, formatHost } from "../wire/socket-address.ts";
+import type { Shadowsocks } from "./carriers/shadowsocks.ts";
+import { readShadowsocks } from "./carriers/shadowsocks.ts";
+import { parseShadowsocksUri } from "./carriers/shadowsocks-uri.ts";
+import { formatEndpoint, parseEndpoint, parseUrlEndpoint, splitZone } from "./endpoint.ts";
+
+/** A shadowsocks server of ours. */
+export interface ShadowsocksListen {
+  /** `IP:PORT` to listen on. */
+  readonly listen: string;
+  readonly shadowsocks: Shadowsocks;
+}
+
+/**
+ * Reads `ss://METHOD:PASSWORD@IP:PORT[/?plugin=obfs-server;obfs=http|tls]`.
+ *
+ * @returns undefined when the text is invalid
+ */
+export function parseShadowsocksListen(text: string): ShadowsocksListen | undefined {
+  if (!text.startsWith("ss://")) return undefined;
+  const uri = parseShadowsocksUri(text);
+  if (typeof uri === "string") return undefined;
+  const { server, method, password, plugin } = uri;
+  // A client's URL with obfs-local serves as well.
+  const isObfs = plugin?.program === "obfs-server";
+  const shadowsocks = readShadowsocks(
+    method,
+    password,
+    isObfs ? { ...plugin, program: "obfs-local" } : plugin,
+  );
+  if (typeof shadowsocks === "string" || shadowsocks.plugin !== undefined) return undefined;
+  try {
+    const endpoint = parseUrlEndpoint(server);
+    if (endpoint.path !== undefined || isIP(splitZone(endpoint.host).ip) === 0) return undefined;
+    return { listen: formatEndpoint(endpoint.host, endpoint.port), shadowsocks };
+  } catch {
+    return undefined;
+  }
+}
+
+export function isShadowsocksListen(text: string): boolean {
+  return text.startsWith("ss:");
+}
+
+/** Where clients expect a udp-server that listens nowhere else. */
+const DEFAULT_TUNNEL = "127.0.0.1:3456";
+const LOOPBACK = ["127.0.0.1", "::1", "localhost"];
+const ANY = ["0.0.0.0", "::"];
+
+/**
+ * True if a client that asks for `target` means the tunnels of this server.
+ *
+ * @param addresses  `HOST:PORT` where it listens for them
+ */
+export function isTunnelTarget(target: AddressBytes, addresses: readonly string[]): boolean {
+  const host = formatHost(target);
+  return (addresses.length === 0 ? [DEFAULT_TUNNEL] : addresses).some((text) => {
+    const own = parseEndpoint(text) as { host: string; port: number };
+    if (own.port !== addressPort(target)) return false;
+    if (own.host === host) return true;
+    return LOOPBACK.includes(host) && (LOOPBACK.includes(own.host) || ANY.includes(own.host));
+  });
+}

@@ -1,0 +1,167 @@
+import type { Socket } from "node:net";
+import type { ProtocolError } from "../core/errors.ts";
+import { HostError } from "../core/errors.ts";
+import { ReplayGuard } from "../core/replay-guard.ts";
+import { SaltHistory } from "../core/shadowsocks/salt-history.ts";
+import { ShadowsocksServer } from "../core/shadowsocks/server.ts";
+import { ShadowsocksServer2022 } from "../core/shadowsocks/server-2022.ts";
+import type { AdmitSalt, ServerCoding } from "../core/shadowsocks/server-coding.ts";
+import { ObfsHttpServer } from "../core/simple-obfs/server-http.ts";
+import { ObfsTlsServer } from "../core/simple-obfs/server-tls.ts";
+import type { StreamCoding } from "../core/stream-coding.ts";
+import { LayeredCoding } from "../core/stream-coding.ts";
+import type { AddressBytes } from "../wire/socket-address.ts";
+import type { Shadowsocks } from "./carriers/shadowsocks.ts";
+import { CodedStream } from "./coded-stream.ts";
+import { parseEndpoint } from "./endpoint.ts";
+import { openOnEach } from "./listen-hosts.ts";
+import type { Logger } from "./log.ts";
+import { openByteStream } from "./open-byte-stream.ts";
+import { shadowsocksCryptography } from "./shadowsocks-cryptography.ts";
+import type { ShadowsocksListen } from "./shadowsocks-listen.ts";
+import type { SocketListener } from "./socket-listener.ts";
+import { joined, listenForSockets } from "./socket-listener.ts";
+import type { TargetRelay } from "./target-relay.ts";
+import type { TunnelListenerOptions } from "./tunnel-listener.ts";
+
+/** For a client's head, and for how long what a stranger sends is read and thrown away: the time-out of ss-server. */
+const HEAD_MS = 60_000;
+/** Salts of SIP004 that are remembered, at least. */
+const SALTS_2017 = 65_536;
+/** SIP022 §3.1.4: for 60 s; at most so many connections in them. */
+const SALTS_2022_MS = 60_000;
+const SALTS_2022 = 65_536;
+
+type Refusal = "half_open_limit" | "bad_credentials" | "replay" | "protocol_error" | "handshake_timeout";
+
+export interface ShadowsocksListenerOptions extends TunnelListenerOptions {
+  /** Connections whose target is not known yet, strangers among them. Past it, the oldest is closed. */
+  readonly maxHalfOpen: number;
+  /** True for the address of this server's tunnels. */
+  readonly isTunnel: (target: AddressBytes) => boolean;
+  /** Where all other targets go. */
+  readonly relay: TargetRelay;
+  readonly log: Logger;
+  readonly onRefused: (reason: Refusal) => void;
+}
+
+/** Listens as a shadowsocks server. @throws HostError ERR_LISTEN */
+export async function openShadowsocksListener(
+  { listen, shadowsocks }: ShadowsocksListen,
+  hosts: readonly string[],
+  options: ShadowsocksListenerOptions,
+): Promise<SocketListener> {
+  const arrivals = new Arrivals(shadowsocks, options);
+  const { port } = parseEndpoint(listen) as { port: number };
+  const open = (host: string, boundPort: number) =>
+    listenForSockets({ host, port: boundPort }, true, (socket) => arrivals.accept(socket), options.onError);
+  try {
+    const listener = joined(await openOnEach(hosts, port, open));
+    return {
+      ...listener,
+      address: `ss://${listener.address}`,
+      close: async () => {
+        const closed = listener.close();
+        arrivals.close();
+        await options.relay.close();
+        await closed;
+      },
+    };
+  } catch (error) {
+    throw new HostError("ERR_LISTEN", `ss://${listen}: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+/** Connections up to where their target is known. Nothing is answered to a client that does not prove its key. */
+class Arrivals {
+  readonly #shadowsocks: Shadowsocks;
+  readonly #options: ShadowsocksListenerOptions;
+  readonly #admit: AdmitSalt;
+  /** The oldest first. */
+  readonly #halfOpen = new Set<Socket>();
+
+  constructor(shadowsocks: Shadowsocks, options: ShadowsocksListenerOptions) {
+    this.#shadowsocks = shadowsocks;
+    this.#options = options;
+    if (shadowsocks.method.is2022) {
+      const guard = new ReplayGuard(SALTS_2022_MS, SALTS_2022);
+      this.#admit = (salt) => guard.admit(performance.now(), salt) === "new";
+    } else {
+      const history = new SaltHistory(SALTS_2017);
+      this.#admit = (salt) => history.admit(salt);
+    }
+  }
+
+  accept(socket: Socket): void {
+    const { maxHalfOpen, onRefused, log } = this.#options;
+    if (this.#halfOpen.size >= maxHalfOpen) {
+      const [oldest] = this.#halfOpen;
+      this.#halfOpen.delete(oldest);
+      oldest.destroy();
+      onRefused("half_open_limit");
+    }
+    this.#halfOpen.add(socket);
+    const { coding, shadowsocks } = this.#makeCoding();
+    const early: Uint8Array[] = [];
+    let isStranger = false;
+    const handleData = (chunk: Uint8Array) => {
+      if (isStranger) return;
+      const error = coding.decode(chunk, 0, chunk.length, (bytes, offset, end) =>
+        early.push(bytes.subarray(offset, end)),
+      );
+      if (error !== undefined) {
+        isStranger = true;
+        onRefused(refusalOf(error));
+        log.debug({ code: error.code, error: error.message }, "throws away what a client of ss:// sends");
+      } else if (shadowsocks.target !== undefined) {
+        leave();
+        socket.pause();
+        this.#forward(new CodedStream(socket, coding, early), shadowsocks.target);
+      }
+    };
+    const handleEnd = () => socket.destroy();
+    const timer = setTimeout(() => {
+      if (!isStranger) onRefused("handshake_timeout");
+      socket.destroy();
+    }, HEAD_MS);
+    const leave = () => {
+      clearTimeout(timer);
+      this.#halfOpen.delete(socket);
+      socket.off("data", handleData);
+      socket.off("end", handleEnd);
+      socket.off("close", leave);
+    };
+    socket.on("data", handleData);
+    socket.on("end", handleEnd);
+    socket.on("close", leave);
+    socket.on("error", () => {});
+  }
+
+  close(): void {
+    for (const socket of this.#halfOpen) socket.destroy();
+  }
+
+  #forward(stream: CodedStream, target: AddressBytes): void {
+    const { isTunnel, relay, onConnection, io, heartbeatMs, readBuffer } = this.#options;
+    if (!isTunnel(target)) void relay.relay(stream, target);
+    else onConnection(openByteStream({ stream, onread: false, isOurs: true }, io, heartbeatMs, readBuffer));
+  }
+
+  #makeCoding(): { coding: StreamCoding; shadowsocks: ServerCoding } {
+    const { method, key, obfs } = this.#shadowsocks;
+    const crypto = shadowsocksCryptography;
+    const Server = method.is2022 ? ShadowsocksServer2022 : ShadowsocksServer;
+    const shadowsocks = new Server(crypto, method, key, this.#admit);
+    if (obfs === undefined) return { coding: shadowsocks, shadowsocks };
+    const outer =
+      obfs.kind === "http"
+        ? new ObfsHttpServer(crypto.random, () => new Date().toUTCString())
+        : new ObfsTlsServer(crypto.random, crypto.unixSeconds);
+    return { coding: new LayeredCoding(shadowsocks, outer), shadowsocks };
+  }
+}
+
+function refusalOf({ code }: ProtocolError): Refusal {
+  if (code === "ERR_SHADOWSOCKS_TAG") return "bad_credentials";
+  return code === "ERR_SHADOWSOCKS_REPLAY" ? "replay" : "protocol_error";
+}

@@ -1,0 +1,106 @@
+import type { LookupAddress } from "node:dns";
+import type { AddressBytes } from "../wire/socket-address.ts";
+import {
+  ATYP_DOMAIN,
+  addressDomain,
+  addressPort,
+  formatAddress,
+  formatHost,
+  makeAddress,
+} from "../wire/socket-address.ts";
+import type { TcpWay } from "./carrier-chain.ts";
+import { connectFirst, interleaveFamilies } from "./carriers/happy-eyeballs.ts";
+import type { CodedStream, TcpStream } from "./coded-stream.ts";
+import type { Logger } from "./log.ts";
+import { relayTcp } from "./tcp-relay.ts";
+
+const CONNECT_MS = 10_000;
+
+export interface TargetRelayOptions {
+  /** Undefined: no target is permitted. */
+  readonly way: TcpWay | undefined;
+  /** Past it, further connections are refused. */
+  readonly maxRelays: number;
+  /** Judges an address, not a name. */
+  readonly permits: (target: AddressBytes) => boolean;
+  readonly lookUp: (name: string) => Promise<LookupAddress[]>;
+  readonly log: Logger;
+  readonly onRefused: (reason: "target_denied" | "tunnel_limit") => void;
+}
+
+/** Relays TCP of clients to targets that the policy permits. Names are resolved here, so that their addresses are judged. */
+export class TargetRelay {
+  readonly #options: TargetRelayOptions;
+  readonly #near = new Set<TcpStream>();
+
+  constructor(options: TargetRelayOptions) {
+    this.#options = options;
+  }
+
+  /** Connects a client to its target, or ends its connection. */
+  async relay(near: CodedStream, target: AddressBytes): Promise<void> {
+    const { way, maxRelays, log, onRefused } = this.#options;
+    if (this.#near.size >= maxRelays) {
+      onRefused("tunnel_limit");
+      near.destroy();
+      return;
+    }
+    this.#near.add(near);
+    const abort = new AbortController();
+    near.once("close", () => {
+      this.#near.delete(near);
+      abort.abort();
+    });
+    try {
+      const addresses = way === undefined ? [] : await this.#permitted(target);
+      if (addresses.length === 0) onRefused("target_denied");
+      const far = await this.#connect(addresses, addressPort(target), abort.signal);
+      if (near.destroyed) far.destroy();
+      else relayTcp(near, far);
+    } catch (error) {
+      log.debug(
+        { target: formatAddress(target), error: (error as Error).message },
+        "cannot relay to a target",
+      );
+      near.destroy();
+    }
+  }
+
+  async close(): Promise<void> {
+    for (const near of this.#near) near.destroy();
+    await this.#options.way?.close();
+  }
+
+  /** IP texts. */
+  async #permitted(target: AddressBytes): Promise<string[]> {
+    const { permits, lookUp } = this.#options;
+    const isName = target[0] === ATYP_DOMAIN;
+    const found = isName
+      ? (await lookUp(addressDomain(target))).map(({ address }) => address)
+      : [formatHost(target)];
+    const port = addressPort(target);
+    return interleaveFamilies(found).filter((ip) => {
+      const address = makeAddress(ip, port);
+      return address !== undefined && permits(address);
+    });
+  }
+
+  #connect(ips: readonly string[], port: number, signal: AbortSignal): Promise<TcpStream> {
+    const both = AbortSignal.any([signal, AbortSignal.timeout(CONNECT_MS)]);
+    return connectFirst<TcpStream>(
+      ips,
+      (ip, onDone) => {
+        const abort = new AbortController();
+        const isGivenUp = () => abort.signal.aborted;
+        this.#options.way!.connect(makeAddress(ip, port)!, abort.signal).then(
+          (far) => (isGivenUp() ? void far.destroy() : onDone(far)),
+          (error: Error) => {
+            if (!isGivenUp()) onDone(error.message);
+          },
+        );
+        return () => abort.abort();
+      },
+      both,
+    );
+  }
+}

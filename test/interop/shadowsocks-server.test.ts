@@ -1,0 +1,308 @@
+import { createHash } from "node:crypto";
+import type { Socket as UdpSocket } from "node:dgram";
+import { createSocket } from "node:dgram";
+import { once } from "node:events";
+import type { AddressInfo, Server, Socket } from "node:net";
+import { connect, createServer } from "node:net";
+import { setTimeout as wait } from "node:timers/promises";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { METHODS } from "../../src/core/shadowsocks/method.ts";
+import { tcpWay } from "../../src/node/carrier-chain.ts";
+import type { UdpServer } from "../../src/node/handles.ts";
+import type { UdpLocalOptions, UdpServerOptions } from "../../src/node/options.ts";
+import { startUdpLocal } from "../../src/node/udp-local.ts";
+import { startUdpServer } from "../../src/node/udp-server.ts";
+import { makeAddress } from "../../src/wire/socket-address.ts";
+import { concat } from "../unit/cuts.ts";
+import { passwordKey, ReferenceDirection } from "../unit/shadowsocks-reference.ts";
+import type { PeerProgram } from "./peer-program.ts";
+import { describeWith, freePort, startPeer } from "./peer-program.ts";
+
+const KEY = Buffer.alloc(32, "k");
+const PASSWORD = "pä:ss/w@rd";
+const PSK_2022 = (bytes: number) => Buffer.alloc(bytes, "q").toString("base64");
+const never = new AbortController().signal;
+
+let echo: UdpSocket;
+let echoTcp: Server;
+let server: UdpServer | undefined;
+const peers: PeerProgram[] = [];
+
+beforeAll(async () => {
+  echo = createSocket("udp4");
+  echo.on("message", (data, { port }) => echo.send(data, port, "127.0.0.1"));
+  echo.bind(0, "127.0.0.1");
+  echoTcp = createServer({ allowHalfOpen: true }, (socket) => socket.on("error", () => {}).pipe(socket));
+  echoTcp.listen(0, "127.0.0.1");
+  await Promise.all([once(echo, "listening"), once(echoTcp, "listening")]);
+});
+
+afterEach(async () => {
+  await Promise.all(peers.splice(0).map((peer) => peer.stop()));
+  await server?.close();
+  server = undefined;
+});
+
+afterAll(() => {
+  echo.close();
+  echoTcp.close();
+});
+
+const echoPort = () => (echoTcp.address() as AddressInfo).port;
+
+function passwordFor(method: string): string {
+  return METHODS[method].is2022 ? PSK_2022(METHODS[method].keyBytes) : PASSWORD;
+}
+
+function url(method: string, port: number, plugin?: string, password = passwordFor(method)): string {
+  const query = plugin === undefined ? "" : `/?plugin=${encodeURIComponent(plugin)}`;
+  return `ss://${encodeURIComponent(method)}:${encodeURIComponent(password)}@127.0.0.1:${port}${query}`;
+}
+
+/** Starts udp-server with one ss:// listener. @returns the port of that */
+async function startServer(method: string, obfs?: string, options: UdpServerOptions = {}): Promise<number> {
+  const plugin = obfs && `obfs-server;obfs=${obfs}`;
+  server = await startUdpServer({
+    listen: [url(method, 0, plugin)],
+    psk: KEY,
+    allow: ["127.0.0.1/32"],
+    ...options,
+  });
+  const [address] = server.address.listen;
+  expect(address).toMatch(/^ss:\/\/127\.0\.0\.1:\d+$/);
+  return Number(address.split(":")[2]);
+}
+
+async function expectEcho(options: UdpLocalOptions): Promise<void> {
+  const target = `127.0.0.1:${echo.address().port}`;
+  const local = await startUdpLocal({ psk: KEY, forwards: [{ listen: "127.0.0.1:0", target }], ...options });
+  const app = createSocket("udp4");
+  try {
+    await new Promise((done, failed) => local.once("session-up", done).once("error", failed));
+    for (const size of [1, 1_200, 9_000, 60_000, 1_200]) {
+      const payload = Buffer.alloc(size, size & 255);
+      app.send(payload, Number(local.address.forwards[0].listen.split(":")[1]), "127.0.0.1");
+      const [data] = await once(app, "message");
+      expect(data.equals(payload)).toBe(true);
+    }
+  } finally {
+    app.close();
+    await local.close();
+  }
+}
+
+/** Sends megabytes there and back. */
+async function expectEchoOf(
+  stream: Socket | Awaited<ReturnType<ReturnType<typeof tcpWay>["connect"]>>,
+  bytes: number,
+) {
+  const [sent, heard] = [createHash("sha256"), createHash("sha256")];
+  let count = 0;
+  const back = new Promise<void>((done) => {
+    stream.on("data", (data) => {
+      heard.update(data);
+      count += data.length;
+      if (count >= bytes) done();
+    });
+    stream.resume();
+  });
+  for (let at = 0; at < bytes; ) {
+    const piece = Buffer.alloc(Math.min(1 + (at % 77_777), bytes - at), at & 255);
+    sent.update(piece);
+    at += piece.length;
+    if (!stream.write(piece)) await new Promise((done) => stream.once("drain", done));
+  }
+  await back;
+  expect(count).toBe(bytes);
+  expect(heard.digest("hex")).toBe(sent.digest("hex"));
+  stream.destroy();
+}
+
+describeWith(
+  ["ss-tunnel", "ss-local", "obfs-local"],
+  "udp-server that listens on ss://, and clients not ours",
+  () => {
+    async function startClient(program: string, port: number, method: string, more: readonly string[]) {
+      const own = await freePort();
+      const args = ["-s", "127.0.0.1", "-p", String(port), "-l", String(own), "-k", PASSWORD, "-m", method];
+      peers.push(await startPeer(program, [...args, "--no-delay", ...more], own));
+      return own;
+    }
+    const plugin = (obfs: string | undefined) =>
+      obfs === undefined ? [] : ["--plugin", "obfs-local", "--plugin-opts", `obfs=${obfs};obfs-host=a.test`];
+
+    it.each([
+      ["chacha20-ietf-poly1305", undefined],
+      ["aes-256-gcm", "http"],
+      ["aes-128-gcm", "tls"],
+      ["aes-192-gcm", undefined],
+    ])("takes tunnels by ss-tunnel, %s, obfs %s", async (method, obfs) => {
+      const port = await startServer(method, obfs);
+      const own = await startClient("ss-tunnel", port, method, ["-L", "127.0.0.1:3456", ...plugin(obfs)]);
+      await expectEcho({ server: `127.0.0.1:${own}` });
+    });
+
+    it.each([undefined, "http", "tls"])("takes tunnels and TCP by ss-local, obfs %s", async (obfs) => {
+      const port = await startServer("chacha20-ietf-poly1305", obfs, { ssRelay: "direct" });
+      const own = await startClient("ss-local", port, "chacha20-ietf-poly1305", plugin(obfs));
+      const via = `socks5://127.0.0.1:${own}`;
+      await expectEcho({ via: [via] });
+      await expectEchoOf(await tcpWay(via).connect(makeAddress("127.0.0.1", echoPort())!, never), 20_000_000);
+      await expectEchoOf(await tcpWay(via).connect(makeAddress("localhost", echoPort())!, never), 1_000);
+    });
+  },
+);
+
+describe("udp-server that listens on ss://", () => {
+  it.each(
+    Object.keys(METHODS).flatMap((method) => [
+      [method, undefined],
+      [method, METHODS[method].keyBytes === 32 ? "http" : "tls"],
+    ]),
+  )("takes tunnels and TCP of our client with %s, obfs %s", async (method, obfs) => {
+    const port = await startServer(method!, obfs, { ssRelay: "direct" });
+    const via = url(method!, port, obfs && `obfs-local;obfs=${obfs}`);
+    await expectEcho({ via: [via] });
+    await expectEchoOf(await tcpWay(via).connect(makeAddress("127.0.0.1", echoPort())!, never), 5_000_000);
+  });
+
+  it("is reached at the address of its other listener, too", async () => {
+    const port = await freePort();
+    const ss = await freePort();
+    const listen = [`0.0.0.0:${port}`, url("aes-256-gcm", ss)];
+    server = await startUdpServer({ listen, psk: KEY, allow: ["127.0.0.1/32"] });
+    for (const own of [`127.0.0.1:${port}`, `localhost:${port}`]) {
+      await expectEcho({ via: [url("aes-256-gcm", ss)], server: own });
+    }
+    await expectEcho({ server: `127.0.0.1:${port}` });
+  });
+
+  /** What becomes of a connection to a target through the server. */
+  async function outcome(via: string, host: string): Promise<string> {
+    const stream = await tcpWay(via).connect(makeAddress(host, echoPort())!, never);
+    const closed = new Promise<string>((done) => stream.once("end", () => done("closed")));
+    const echoed = new Promise<string>((done) => stream.once("data", () => done("echoed")));
+    stream.write("x");
+    const result = await Promise.race([closed, echoed]);
+    stream.destroy();
+    return result;
+  }
+
+  it.each([
+    ["off", { ssRelay: "off" }, "closed"],
+    ["direct, to an address that is not allowed", { ssRelay: "direct", allow: [] }, "closed"],
+    ["direct", { ssRelay: "direct" }, "echoed"],
+  ])("relays TCP where that is %s: %s, %s", async (_, options, wanted) => {
+    const port = await startServer("aes-256-gcm", undefined, options);
+    for (const host of ["127.0.0.1", "localhost"]) {
+      expect(await outcome(url("aes-256-gcm", port), host)).toBe(wanted);
+    }
+    expect(server!.stats().refused.target_denied).toBe(wanted === "closed" ? 2 : 0);
+  });
+
+  it("relays TCP by a SOCKS5 server", async () => {
+    const local = await startUdpLocal({ psk: KEY, listen: "127.0.0.1:0" });
+    const port = await startServer("aes-256-gcm", undefined, { ssRelay: `socks5://${local.address.socks5}` });
+    expect(await outcome(url("aes-256-gcm", port), "localhost")).toBe("echoed");
+    await local.close();
+  });
+
+  /** Connects, writes, and waits; whatever comes back is returned. */
+  async function probe(
+    port: number,
+    pieces: readonly Uint8Array[],
+  ): Promise<{ heard: number; isOpen: boolean }> {
+    const socket = connect(port, "127.0.0.1");
+    let [heard, isOpen] = [0, true];
+    socket.on("data", (data) => {
+      heard += data.length;
+    });
+    socket.on("error", () => {});
+    socket.once("close", () => {
+      isOpen = false;
+    });
+    await once(socket, "connect");
+    for (const piece of pieces) socket.write(piece);
+    await wait(200);
+    const result = { heard, isOpen };
+    socket.destroy();
+    return result;
+  }
+
+  it.each(["aes-128-gcm", "2022-blake3-aes-128-gcm"])(
+    "with %s answers strangers with silence, and keeps reading",
+    async (method) => {
+      const port = await startServer(method);
+      const noise = Uint8Array.from({ length: 500 }, (_, i) => i * 31);
+      const silence = { heard: 0, isOpen: true };
+      for (const length of [0, 1, 15, 16, 17, 33, 34, 50, 200, 500]) {
+        expect(await probe(port, [noise.subarray(0, length), noise])).toEqual(silence);
+      }
+      expect(server!.stats().refused.bad_credentials).toBe(10);
+      await expectEcho({ via: [url(method, port)] });
+      // A wrong password is a stranger's.
+      const wrong = METHODS[method].is2022 ? Buffer.alloc(16, "w").toString("base64") : "wrong";
+      const stream = await tcpWay(url(method, port, undefined, wrong)).connect(
+        makeAddress("127.0.0.1", 3456)!,
+        never,
+      );
+      stream.write("x");
+      const answer = once(stream, "data").then(() => "data");
+      expect(await Promise.race([answer, wait(200, "silence")])).toBe("silence");
+      stream.destroy();
+      answer.catch(() => {});
+    },
+  );
+
+  it("answers a recording with silence, and its own answers sent back to it", async () => {
+    const port = await startServer("aes-128-gcm", undefined, { ssRelay: "direct" });
+    const method = METHODS["aes-128-gcm"];
+    const key = passwordKey(PASSWORD, method.keyBytes);
+    const salt = new Uint8Array(16).fill(9);
+    const direction = new ReferenceDirection(method, key, salt);
+    const target = makeAddress("127.0.0.1", echoPort())!;
+    const request = concat(salt, direction.chunk(concat(target, Buffer.from("hello"))));
+    const socket = connect(port, "127.0.0.1");
+    socket.write(request);
+    const [answer] = (await once(socket, "data")) as [Buffer];
+    expect(answer.length).toBe(16 + 18 + 5 + 16);
+    socket.destroy();
+    const silence = { heard: 0, isOpen: true };
+    expect(await probe(port, [request])).toEqual(silence);
+    expect(await probe(port, [answer])).toEqual(silence);
+    expect(server!.stats().refused.replay).toBe(2);
+  });
+
+  it("closes the oldest of more strangers than it may have, and serves clients", async () => {
+    const port = await startServer("aes-128-gcm", undefined, { maxHalfOpen: 4 });
+    const strangers = Array.from({ length: 6 }, () => connect(port, "127.0.0.1").on("error", () => {}));
+    const gone = Promise.all(strangers.slice(0, 2).map((socket) => once(socket.resume(), "close")));
+    for (const socket of strangers) await once(socket, "connect").catch(() => {});
+    await gone;
+    await expectEcho({ via: [url("aes-128-gcm", port)] });
+    expect(server!.stats().refused.half_open_limit).toBeGreaterThanOrEqual(2);
+    for (const socket of strangers) socket.destroy();
+  });
+
+  it("passes on half-closes, and resets as resets", async () => {
+    const port = await startServer("aes-128-gcm", undefined, { ssRelay: "direct" });
+    const way = tcpWay(url("aes-128-gcm", port));
+    const stream = await way.connect(makeAddress("127.0.0.1", echoPort())!, never);
+    stream.end("question");
+    let text = "";
+    for await (const data of stream) text += data;
+    expect(text).toBe("question");
+    const resetter = createServer((socket) => socket.once("data", () => socket.resetAndDestroy()));
+    resetter.listen(0, "127.0.0.1");
+    await once(resetter, "listening");
+    const other = await way.connect(
+      makeAddress("127.0.0.1", (resetter.address() as AddressInfo).port)!,
+      never,
+    );
+    other.write("x");
+    other.resume();
+    await new Promise((done) => other.once("close", done));
+    expect((other.errored as NodeJS.ErrnoException | null)?.code).toBe("ECONNRESET");
+    resetter.close();
+  });
+});
