@@ -135,6 +135,12 @@ export class TunnelClient {
     return times.length === 0 ? undefined : Math.min(...times);
   }
 
+  /** Bytes of datagrams that wait for lanes, or are on lanes and not receipted, of a session with receipts. */
+  get storedBytes(): number {
+    const { scheduler, former } = this.#parts;
+    return (scheduler?.storedBytes ?? 0) + (former?.scheduler?.storedBytes ?? 0);
+  }
+
   /** Id on the wire of an association, 0 before it has one. */
   wireId(association: number): number {
     return this.#parts.associations.openId(association);

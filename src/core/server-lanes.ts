@@ -24,6 +24,10 @@ export class ServerLanes {
     this.#parts = parts;
   }
 
+  get storedBytes(): number {
+    return this.#store.bytes;
+  }
+
   makeScheduler(): LaneScheduler {
     const { counters, options } = this.#parts;
     const { queueBytes, ageBudgetMs } = options;

@@ -214,6 +214,11 @@ export class TunnelServer {
     return count === 0 ? undefined : sum / count;
   }
 
+  /** Bytes of datagrams that wait for lanes, or are on lanes and not receipted, of sessions with receipts. */
+  get storedBytes(): number {
+    return this.#lanes.storedBytes;
+  }
+
   get halfOpenCount(): number {
     return this.#halfOpen.size;
   }

@@ -49,7 +49,8 @@ export class LaneState {
 
   // What comes in.
   #received = 0;
-  newestAt = 0;
+  /** When the newest frame came; -Infinity before the first. */
+  newestAt = Number.NEGATIVE_INFINITY;
   /** In how many receipts the newest frame must still be told. */
   news = 0;
 
@@ -78,6 +79,7 @@ export class LaneState {
     this.delayBefore = Number.POSITIVE_INFINITY;
     this.#firstSent = firstCount;
     this.#received = firstCount;
+    this.newestAt = Number.NEGATIVE_INFINITY;
     this.news = 0;
   }
 

@@ -49,7 +49,8 @@ export class ReceiptSchedule {
       let score = lane.inFlight;
       if (lane.isLate) score += 1e9;
       if (lane.index >= express) score += 1e8;
-      if (lane.index === this.#lastLane) score += 1e6;
+      // Outweighs that: where one lane is express, a receipt and its repetition would both be lost with it.
+      if (lane.index === this.#lastLane) score += 5e8;
       if (best === undefined || score < bestScore) {
         best = lane;
         bestScore = score;

@@ -219,6 +219,11 @@ export class LaneScheduler {
     return this.#lanes[index].inFlight === 0;
   }
 
+  /** Bytes of the store: datagrams that wait, or are on lanes and not receipted. */
+  get storedBytes(): number {
+    return this.#store.bytes;
+  }
+
   /** True when nothing waits and nothing is to be written. What is on its way may not be receipted yet. */
   get isDrained(): boolean {
     return this.#queue.isEmpty && this.#dirty === 0;
@@ -248,12 +253,33 @@ export class LaneScheduler {
     this.#dirty &= ~lane.bit;
     if (this.#receiptLane === index) this.#receiptLane = NONE;
     this.#countLanes();
+    this.#forbid(lane.bit);
     for (; lane.receipted !== lane.assigned; lane.receipted++) {
       const entry = lane.entry[lane.slot(lane.receipted)];
       this.#inFlight -= this.#store.length[entry];
       this.#store.holders[entry] &= ~lane.bit;
       if (this.#store.holders[entry] === 0) this.#resend(now, entry);
       this.#store.release(entry);
+    }
+    this.#repeatReceipts(now);
+  }
+
+  /** Receipts may have been lost with a lane. Without the last one a lane that rests would count as late for ever. */
+  #repeatReceipts(now: number): void {
+    for (const lane of this.#lanes) {
+      if (lane.isUp && lane.newestAt !== Number.NEGATIVE_INFINITY) this.#receipts.noteNews(now, lane);
+    }
+  }
+
+  /** A new connection of a lane has not carried the registrations that the last one did. */
+  #forbid(bit: number): void {
+    this.#queue.forbid(bit);
+    const { allowed } = this.#store;
+    for (const lane of this.#lanes) {
+      for (let frame = lane.receipted; frame !== lane.assigned; frame++) {
+        const entry = lane.entry[lane.slot(frame)];
+        if (allowed[entry] !== ANY_LANE) allowed[entry] &= ~bit;
+      }
     }
   }
 

@@ -17,6 +17,7 @@ import type { ReceivedDatagrams } from "../received-datagrams.ts";
 import type { DatagramStore } from "./datagram-store.ts";
 import { NONE } from "./datagram-store.ts";
 import type { FlowTable } from "./flow-table.ts";
+import { ANY_LANE } from "./lane-bits.ts";
 
 /** A flow below this is sparse, in bytes per millisecond of payload: 800 kbit/s, any call and most games. */
 const SPARSE_RATE = 100;
@@ -217,6 +218,20 @@ export class SessionQueue {
     if (flow >= this.#flows.head.length) return;
     for (let entry = this.#flows.head[flow]; entry !== NONE; entry = this.#store.next[entry]) {
       if (this.#store.context[entry] === context) this.#store.allowed[entry] = allowed;
+    }
+  }
+
+  /** Takes a lane from what waits and may go only on some: its connection, and what that carried, is gone. @param bit  the lane's */
+  forbid(bit: number): void {
+    const { allowed, next } = this.#store;
+    for (let ring = RING_SPARSE; ring <= RING_BULK; ring++) {
+      let flow = this.#turn[ring];
+      for (let left = this.#count(ring); left > 0; left--) {
+        for (let entry = this.#flows.head[flow]; entry !== NONE; entry = next[entry]) {
+          if (allowed[entry] !== ANY_LANE) allowed[entry] &= ~bit;
+        }
+        flow = this.#flows.next[flow];
+      }
     }
   }
 

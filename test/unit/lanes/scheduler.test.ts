@@ -108,6 +108,49 @@ describe("LaneScheduler", () => {
     expect(write(end, 0).map(({ lane }) => lane)).toEqual([5]);
   });
 
+  it("gives nothing to a lane's new connection that only the last one carried the registration for", () => {
+    const end = makeEnd(4);
+    for (const lane of [0, 1]) end.scheduler.setBusy(lane, true);
+    push(end, 0, BULK, 3, 0b11);
+    end.scheduler.laneDown(1, 1);
+    end.scheduler.laneUp(2, 1, 7);
+    expect(write(end, 3)).toEqual([]);
+    end.scheduler.setBusy(0, false);
+    expect(write(end, 4).map(({ lane }) => lane)).toEqual([0]);
+    // Those on lane 0 may not go there either when it is lost.
+    end.scheduler.laneDown(5, 0);
+    expect(write(end, 6)).toEqual([]);
+    expect(end.store.bytes).toBe(0);
+  });
+
+  it("sends the repetition of a receipt on another lane, also where one lane is express", () => {
+    const [one, other] = [makeEnd(4), makeEnd(4)];
+    push(one, 0, BULK, 12);
+    for (const { lane, bytes } of write(one, 0)) read(other, 25, lane, bytes);
+    const first = write(other, other.scheduler.nextTimeout(25)).map(({ lane }) => lane);
+    const second = write(other, other.scheduler.nextTimeout(27)).map(({ lane }) => lane);
+    expect(first.length).toBe(1);
+    expect(second.length).toBe(1);
+    expect(second).not.toEqual(first);
+  });
+
+  it("repeats its receipts when a lane is lost, so that no other counts as late for ever", () => {
+    const [one, other] = [makeEnd(4), makeEnd(4)];
+    push(one, 0, BULK, 2);
+    const used = write(one, 0);
+    for (const { lane, bytes } of used) read(other, 25, lane, bytes);
+    // Neither of the two receipts arrives.
+    let now = other.scheduler.nextTimeout(25);
+    for (let i = 0; i < 2; i++, now = other.scheduler.nextTimeout(now))
+      expect(write(other, now).length).toBe(1);
+    expect(now).toBe(Number.POSITIVE_INFINITY);
+    const lost = [0, 1, 2, 3].find((lane) => used.every((one) => one.lane !== lane))!;
+    other.scheduler.laneDown(100, lost);
+    expect(one.store.bytes).toBeGreaterThan(0);
+    for (const { lane, bytes } of write(other, other.scheduler.nextTimeout(100))) read(one, 130, lane, bytes);
+    expect(one.store.bytes).toBe(0);
+  });
+
   it("asks for no timer while there is nothing to do, and for none under a millisecond from now", () => {
     const end = makeEnd(4);
     expect(end.scheduler.nextTimeout(0)).toBe(Number.POSITIVE_INFINITY);
