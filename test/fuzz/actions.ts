@@ -6,6 +6,7 @@ import {
   encodeUnreachable,
   UNREACHABLE_KINDS,
 } from "../../src/wire/capsule.ts";
+import { MAX_RECEIPT_BYTES, MAX_RECEIPT_ITEMS, ReceiptWriter } from "../../src/wire/receipt.ts";
 import { makeAddress } from "../../src/wire/socket-address.ts";
 import { bringToAgreement } from "./agreement.ts";
 import { sourceOf } from "./flow-source.ts";
@@ -56,6 +57,22 @@ function someLink(world: World, number: number, suits: (link: Link) => boolean):
     if (suits(link)) return link;
   }
   return undefined;
+}
+
+function lyingReceipt(a: number, b: number): Uint8Array {
+  const bytes = new Uint8Array(MAX_RECEIPT_BYTES);
+  const writer = new ReceiptWriter();
+  writer.begin(bytes, 0, Math.imul(a, 0x9e37_79b1));
+  const lanes = (b >>> 4) % 40;
+  for (let i = 0; i < Math.min(lanes, MAX_RECEIPT_ITEMS); i++) {
+    const mixed = Math.imul(a + i, 0x85eb_ca6b) ^ Math.imul(b, i + 1);
+    writer.add(b & 1 ? i : mixed & 0xff, mixed >>> 16, b & 2 ? mixed >>> 2 : mixed & 0xffff);
+  }
+  const end = writer.end();
+  // Now and then its last lane is cut off within.
+  if (b % 64 !== 0 || lanes === 0) return bytes.subarray(0, end);
+  bytes[5]--;
+  return bytes.subarray(0, end - 1);
 }
 
 const isThere = (link: Link) => link.server !== undefined;
@@ -383,6 +400,18 @@ export const ACTIONS: readonly Action[] = [
         const kind = UNREACHABLE_KINDS[c % UNREACHABLE_KINDS.length];
         link.down.append(encodeUnreachable(context, kind, 1_280));
       } else link.down.append(encodeCompressionAck(context));
+    },
+  },
+  {
+    // A RECEIPT that says what cannot be: counts ahead and behind, lanes that are not there, any clock and age.
+    name: "lying receipt",
+    theme: "lies",
+    weight: 12,
+    run: (world, a, b, c) => {
+      const link = someLyingLink(world, a);
+      if (link === undefined) return;
+      const pipe = b & 1 ? link.up : link.down;
+      pipe.append(lyingReceipt(b >>> 1, c));
     },
   },
   {

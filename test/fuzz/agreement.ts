@@ -15,6 +15,8 @@ const STEP_MS = 500;
 const MOST_ROUNDS = 3;
 /** Between a datagram that may be lost and the one that must not. */
 const RETRY_MS = 100;
+/** Within it all that has arrived is receipted, and what waits is sent or too old. */
+const RECEIPTED_MS = 11_000;
 
 /**
  * Ends all that goes wrong, lets the ends find that out, and then expects them to be of one mind: every flow gets
@@ -41,6 +43,20 @@ export function bringToAgreement(world: World): void {
   }
   checkBounds(world);
   checkTables(world);
+  checkStores(world);
+}
+
+/** What was receipted, dropped, or went with a lane takes no memory any more. */
+function checkStores(world: World): void {
+  world.advance(RECEIPTED_MS, true);
+  for (const { core } of world.clients) {
+    check(core.storedBytes === 0, "a client keeps datagrams", () => `${core.storedBytes} bytes`);
+  }
+  check(
+    world.server.storedBytes === 0,
+    "the server keeps datagrams",
+    () => `${world.server.storedBytes} bytes`,
+  );
 }
 
 /** Whatever was wrong around the ends is so no longer. */
@@ -58,7 +74,10 @@ function quieten(world: World): void {
   const begin = world.now;
   for (;;) {
     attend(world);
-    const isUp = world.clients.every(({ core }) => core.lanesUp === world.settings.lanes);
+    const { lanes } = world.settings;
+    const isUp = world.clients.every(({ core }) =>
+      lanes === "auto" ? core.lanesUp > 0 : core.lanesUp === lanes,
+    );
     const passed = world.now - begin;
     if (isUp && passed >= QUIET_MS) return;
     check(passed < MOST_QUIET_MS, "a lane stays down", () => {

@@ -12,7 +12,9 @@ export interface Settings {
   /** Whether bounds are small enough to be reached. */
   readonly isTight: boolean;
   readonly clients: number;
-  readonly lanes: number;
+  readonly lanes: number | "auto";
+  /** Whether the server's address is on the clients' machine. */
+  readonly isLocal: boolean;
   /** Whether the server agrees to receipts, which clients with several lanes offer. */
   readonly hasReceipts: boolean;
   readonly filtering: Filtering;
@@ -54,6 +56,7 @@ export const ROOMY: Settings = {
   isTight: false,
   clients: 1,
   lanes: 1,
+  isLocal: false,
   hasReceipts: true,
   filtering: "endpoint-independent",
   hasKey: false,
@@ -114,7 +117,8 @@ export function drawSettings(seed: number, random: () => number, usual: readonly
     hasLies: pick(true, false),
     isTight,
     clients,
-    lanes: pick(1, 2, 2, 3, 4),
+    lanes: pick<number | "auto">(1, 2, 2, 3, 4, "auto", "auto"),
+    isLocal: pick(true, false),
     hasReceipts: pick(true, true, false),
     filtering: pick(...FILTERINGS),
     hasKey: pick(true, false),

@@ -6,6 +6,7 @@ import type { ClientHost, Link } from "./link.ts";
 import type { World } from "./world.ts";
 
 const NONE = -1;
+const MOST_AUTO_LANES = 16;
 const LARGEST_ID = 0x3fff_ffff;
 /** PROTOCOL.md §4.3. */
 const PATIENCE_MS = 15_000;
@@ -23,7 +24,8 @@ export function checkBounds(world: World): void {
     });
     check(core.associationCount <= settings.maxAssociations, "the client has too many associations");
     check(core.contexts.size <= settings.maxContexts, "the client has too many contexts");
-    check(core.lanesUp <= settings.lanes && core.isUp === core.lanesUp > 0, "lanes are counted wrongly");
+    const mostLanes = settings.lanes === "auto" ? MOST_AUTO_LANES : settings.lanes;
+    check(core.lanesUp <= mostLanes && core.isUp === core.lanesUp > 0, "lanes are counted wrongly");
     const { counters } = core;
     check(counters.datagramsIn === host.rowsDown, "the client counts what comes wrongly");
     check(counters.datagramsOut <= world.ledger.stamped, "the client counts datagrams that were not sent");

@@ -115,7 +115,7 @@ export class World {
       ageBudgetMs: settings.ageBudgetMs,
       queueBytes: settings.queueBytes,
       maxHalfOpen: settings.maxHalfOpen,
-      maxTunnels: 64,
+      maxTunnels: 256,
       maxSessions: settings.maxSessions,
       maxLingering: settings.maxLingering,
       maxAssociations: settings.maxServerAssociations,
@@ -131,6 +131,7 @@ export class World {
     const { settings } = this;
     const core = new TunnelClient({
       lanes: settings.lanes,
+      isLocal: settings.isLocal,
       authority: "server.test:3456",
       psk: this.#key,
       crypto: this.#crypto,
@@ -558,6 +559,14 @@ export class World {
       this.#handleClientOutput(host, output);
     }
     for (const link of host.lanes) if (link?.clientIsOpen) this.#pumpClient(link);
+    for (let lane = core.pollReady(this.clientNow); lane >= 0; lane = core.pollReady(this.clientNow)) {
+      const link = host.lanes[lane];
+      if (link?.clientIsOpen) this.#pumpClient(link);
+    }
+    // A lane may have been ended, or others be wanted, once all were written.
+    for (let output = core.pollOutput(); output !== undefined; output = core.pollOutput()) {
+      this.#handleClientOutput(host, output);
+    }
   }
 
   #pumpClient(link: Link): void {
