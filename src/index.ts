@@ -19,3 +19,4 @@ export { startTun2Socks } from "./node/tun2socks.ts";
 export type { Tun2SocksOptions } from "./node/tun2socks-options.ts";
 export { startUdpLocal } from "./node/udp-local.ts";
 export { startUdpServer } from "./node/udp-server.ts";
+export type { LatencyClass } from "./wire/latency-class.ts";

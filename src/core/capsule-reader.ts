@@ -8,6 +8,7 @@ import {
   CAPSULE_DATAGRAM,
   CAPSULE_HEARTBEAT,
   CAPSULE_HEARTBEAT_ECHO,
+  CAPSULE_LATENCY_CLASS,
   CAPSULE_SHUTDOWN,
   CAPSULE_UNREACHABLE,
   MAX_CONTROL_VALUE_BYTES,
@@ -182,6 +183,7 @@ export class CapsuleReader {
       case CAPSULE_CONTEXT_ASSIGN:
       case CAPSULE_SHUTDOWN:
       case CAPSULE_UNREACHABLE:
+      case CAPSULE_LATENCY_CLASS:
         return this.#known === "datagram" || this.#known === "bind" ? -1 : MAX_CONTROL_VALUE_BYTES;
       case CAPSULE_RECEIPT:
         return this.#known === "receipts" ? MAX_CONTROL_VALUE_BYTES : -1;

@@ -150,9 +150,10 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
     }
     if (before === CONTEXT_ACKED) {
       // The server does not know it; the next datagram registers the address anew.
-      if (!isServersId(contexts.id[slot]))
-        this.#parts.associations.isDoubtful[contexts.association[slot]] = 1;
+      const association = contexts.association[slot];
+      if (!isServersId(contexts.id[slot])) this.#parts.associations.isDoubtful[association] = 1;
       this.#flows.releaseContext(slot);
+      this.#flows.updateLatency(association);
       return;
     }
     contexts.handle(slot, "close");
@@ -200,6 +201,7 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
     associations.handle(association, "closed by server");
     associations.isRegistered[association] = 0;
     associations.isConfirmed[association] = 0;
+    this.#flows.updateLatency(association);
     associations.reopenAt[association] = reason === "limit" || reason === "failed" ? now + REOPEN_MS : now;
   }
 }

@@ -4,6 +4,7 @@ import {
   encodeAssociationOpen,
   encodeCompressionClose,
   encodeContextAssign,
+  encodeLatencyClass,
 } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { copyAddress, sameBytes } from "../wire/socket-address.ts";
@@ -87,7 +88,10 @@ export class ClientFlows {
     count: number,
   ): number {
     const known = this.#parts.contexts.find(association, bytes, offset, length);
-    if (known !== NONE) return known;
+    if (known !== NONE) {
+      this.#handleUsed(known);
+      return known;
+    }
     if (now < this.#parts.associations.reopenAt[association]) {
       this.#parts.counters.drops.association_limit += count;
       return NONE;
@@ -113,6 +117,7 @@ export class ClientFlows {
     );
     this.#numberContext(slot);
     this.armContexts();
+    this.#handleUsed(slot, lanes);
     this.#assign(slot, lanes);
     this.#parts.renewBeforeIdsRunOut(now);
     return slot;
@@ -168,6 +173,8 @@ export class ClientFlows {
         if (contexts.lanes[context] !== 0) continue;
         const lanes = this.#parts.registrationLanes(slot);
         this.#writeOn(lanes, encodeAssociationOpen(associations.wireId[slot], associations.source[slot]));
+        this.#parts.latency.handleRegistered(slot, false);
+        this.updateLatency(slot, lanes);
         this.#assign(context, lanes);
       }
     }
@@ -188,9 +195,29 @@ export class ClientFlows {
       const { wireId, source, isRegistered } = associations;
       isRegistered[association] = 1;
       this.#writeOn(lanes, encodeAssociationOpen(wireId[association], source[association]));
+      this.#parts.latency.handleRegistered(association, isNew);
     }
     if (associations.isDoubtful[association] === 1) associations.isConfirmed[association] = 0;
     associations.isDoubtful[association] = 0;
+  }
+
+  /** The application sends to a context, which may change the class of its association. */
+  #handleUsed(context: number, lanes?: number): void {
+    const association = this.#parts.contexts.association[context];
+    const { latency, contexts } = this.#parts;
+    if (latency.handleUsed(context, association, contexts.address[context]!))
+      this.updateLatency(association, lanes);
+  }
+
+  /** Informs host and server of an association's class, which may have changed with its contexts. */
+  updateLatency(association: number, lanes = this.#parts.registrationLanes(association)): void {
+    const { associations, latency, outputs } = this.#parts;
+    if (latency.takeShown(association)) outputs.push({ kind: "latency", association });
+    // A server that does not have it is informed by register().
+    const isKnown =
+      associations.state[association] === ASSOCIATION_OPEN && associations.isRegistered[association] === 1;
+    if (lanes === 0 || !isKnown || !latency.takeTold(association)) return;
+    this.#writeOn(lanes, encodeLatencyClass(associations.wireId[association], latency.of(association)));
   }
 
   #numberContext(slot: number): void {
@@ -227,7 +254,9 @@ export class ClientFlows {
     if (this.#parts.contexts.state[slot] !== CONTEXT_REFUSED && lane.isUp) {
       lane.tunnel!.writeControl(encodeCompressionClose(this.#parts.contexts.id[slot]));
     }
+    const association = this.#parts.contexts.association[slot];
     this.releaseContext(slot);
+    this.updateLatency(association);
   }
 
   releaseContext(slot: number): void {
@@ -235,6 +264,7 @@ export class ClientFlows {
     const association = this.#parts.contexts.association[slot];
     if (lastContext[association] === slot) lastContext[association] = NONE;
     this.#parts.contextById.delete(this.#parts.contexts.id[slot]);
+    this.#parts.latency.handleReleased(slot, association);
     this.#parts.contexts.release(slot);
   }
 
@@ -372,6 +402,8 @@ export class ClientFlows {
     if (state[slot] !== ASSOCIATION_OPEN) return;
     tunnel.writeControl(encodeAssociationOpen(wireId[slot], source[slot]));
     isRegistered[slot] = 1;
+    this.#parts.latency.handleRegistered(slot, false);
+    this.updateLatency(slot, 1 << lane.number);
     for (
       let context = this.#parts.contexts.first(slot);
       context !== NONE;

@@ -1,6 +1,8 @@
 import type { CloseReason, UnreachableKind } from "../wire/capsule.ts";
+import type { LatencyClass } from "../wire/latency-class.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import type { ClientAssociations } from "./client-associations.ts";
+import type { ClientLatency } from "./client-latency.ts";
 import type { ContextTable } from "./context-table.ts";
 import type { Counters } from "./counters.ts";
 import type { DatagramBatch } from "./datagram-batch.ts";
@@ -8,6 +10,7 @@ import type { Deadlines } from "./deadlines.ts";
 import type { ProtocolError } from "./errors.ts";
 import type { Lane, LaneOptions } from "./lane.ts";
 import type { LaneScheduler } from "./lanes/scheduler.ts";
+import type { LatencyRule } from "./latency-rules.ts";
 import type { SendPool } from "./send-queue.ts";
 
 /** All durations in milliseconds, sizes in bytes. */
@@ -23,6 +26,10 @@ export interface TunnelClientOptions extends LaneOptions {
   readonly idleTimeoutMs: number;
   /** ... and idle time after more than one answer. */
   readonly activeIdleTimeoutMs: number;
+  /** Class of targets that no rule matches. Default balanced. */
+  readonly latency?: LatencyClass;
+  /** Classes of targets, first match. Default none. */
+  readonly latencyRules?: readonly LatencyRule[];
   /** Largest id of an association or context; only tests lower it. */
   readonly maxId?: number;
 }
@@ -36,6 +43,8 @@ export type ClientOutput =
   | { readonly kind: "session-renewed" }
   | { readonly kind: "session-down"; readonly error: Error | undefined }
   | { readonly kind: "association-closed"; readonly association: number; readonly reason: CloseReason }
+  /** {@link TunnelClient.latencyOf} the association, at first that of the options, is another now. */
+  | { readonly kind: "latency"; readonly association: number }
   /**
    * A datagram of the association did not reach `remote`, which may be a name.
    * `mtu`: for too-big, the largest IP packet that would, according to the server; 0 if unknown.
@@ -83,6 +92,7 @@ export interface ClientParts {
   readonly associations: ClientAssociations;
   /** Lanes of this session, by number. */
   lanes: readonly Lane[];
+  readonly latency: ClientLatency;
   /** By index: lanes of this session, of the one that will replace it, and of the former one. */
   readonly laneByIndex: Lane[];
   /** At least one lane is up. */

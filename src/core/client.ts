@@ -1,4 +1,6 @@
 import { encodeShutdown, MAX_DATAGRAM_BYTES } from "../wire/capsule.ts";
+import type { LatencyClass } from "../wire/latency-class.ts";
+import { LATENCY_CLASSES } from "../wire/latency-class.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { sameBytes } from "../wire/socket-address.ts";
 import type { ExtensionResponse } from "../wire/upgrade.ts";
@@ -6,6 +8,7 @@ import { ClientAssociations } from "./client-associations.ts";
 import { ClientCapsules } from "./client-capsules.ts";
 import { ClientDispatch } from "./client-dispatch.ts";
 import { ClientFlows } from "./client-flows.ts";
+import { ClientLatency } from "./client-latency.ts";
 import type { ClientOutput, ClientParts, TunnelClientOptions } from "./client-parts.ts";
 import {
   DEADLINE_ASSOCIATIONS,
@@ -90,6 +93,10 @@ export class TunnelClient {
       contexts: this.contexts,
       associations,
       lanes: [],
+      latency: new ClientLatency(
+        options.latencyRules ?? [],
+        LATENCY_CLASSES.indexOf(options.latency ?? "balanced"),
+      ),
       laneByIndex,
       isUp: false,
       pool: new SendPool(),
@@ -139,6 +146,11 @@ export class TunnelClient {
   get storedBytes(): number {
     const { scheduler, former } = this.#parts;
     return (scheduler?.storedBytes ?? 0) + (former?.scheduler?.storedBytes ?? 0);
+  }
+
+  /** The latency class of an association: that of the most sensitive target that it has a context for. */
+  latencyOf(association: number): LatencyClass {
+    return LATENCY_CLASSES[this.#parts.latency.of(association)];
   }
 
   /** Id on the wire of an association, 0 before it has one. */
@@ -281,6 +293,7 @@ export class TunnelClient {
     const lane = this.#leastLoadedLane();
     lane.load++;
     const slot = this.#parts.associations.open(now, source, expires, lane.index);
+    this.#parts.latency.handleOpened(slot);
     if (expires) this.#flows.armAssociations();
     return slot;
   }

@@ -1,5 +1,6 @@
 /** The protocol without I/O, for hosts other than Node: the exports of `underpass/core`. */
 export type { UnreachableKind } from "../wire/capsule.ts";
+export type { LatencyClass } from "../wire/latency-class.ts";
 export type { AddressBytes } from "../wire/socket-address.ts";
 export { copyAddress, formatAddress, makeAddress } from "../wire/socket-address.ts";
 export { TunnelClient } from "./client.ts";
@@ -12,6 +13,8 @@ export type { DatagramBatch } from "./datagram-batch.ts";
 export type { ErrorCode } from "./errors.ts";
 export { ERROR_CODES, HostError, ProtocolError, UsageError } from "./errors.ts";
 export { HttpConnect } from "./http-connect.ts";
+export type { LatencyRule } from "./latency-rules.ts";
+export { parseLatencyRule } from "./latency-rules.ts";
 export type { ServerOutput, TunnelServerOptions } from "./server.ts";
 export { TunnelServer } from "./server.ts";
 export type { Filtering } from "./server-associations.ts";

@@ -18,6 +18,9 @@ const CONTEXT_EVICTABLE_MS = 10_000;
 /** Id of a context that stands for an address of uncompressed datagrams; never on the wire. */
 export const HIDDEN_ID = -1;
 
+/** Of an association whose client gave it no latency class. */
+export const NO_LATENCY = 255;
+
 /** Which senders an association accepts, RFC 4787 §5. */
 export type Filtering = "endpoint-independent" | "address-dependent" | "address-and-port-dependent";
 
@@ -58,6 +61,8 @@ export class ServerAssociations {
   /** The application's own address, if the client sent it. */
   readonly source: (AddressBytes | undefined)[] = [];
   wireId = new Int32Array(64);
+  /** Number of the latency class that the client gave it, or {@link NO_LATENCY}. */
+  latency = new Uint8Array(64);
   readonly idle = new IdleLists(IDLE_GRAIN_MS);
 
   readonly #limits: AssociationLimits;
@@ -91,6 +96,7 @@ export class ServerAssociations {
     this.connectionOf[slot] = connection;
     this.source[slot] = source;
     this.wireId[slot] = id;
+    this.latency[slot] = NO_LATENCY;
     this.#lastReply[slot] = NONE;
     this.#answers[slot] = 0;
     this.idle.touch(now, slot, quietAssociations(session));
@@ -289,6 +295,7 @@ export class ServerAssociations {
   #grow(): void {
     const size = this.wireId.length * 2;
     this.wireId = grown(this.wireId, new Int32Array(size));
+    this.latency = grown(this.latency, new Uint8Array(size));
     this.#lastReply = grown(this.#lastReply, new Int32Array(size));
     this.#answers = grown(this.#answers, new Uint8Array(size));
   }

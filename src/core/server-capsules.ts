@@ -5,6 +5,7 @@ import {
   CAPSULE_COMPRESSION_ASSIGN,
   CAPSULE_COMPRESSION_CLOSE,
   CAPSULE_CONTEXT_ASSIGN,
+  CAPSULE_LATENCY_CLASS,
   CAPSULE_SHUTDOWN,
   CAPSULE_UNREACHABLE,
   decodeWholeAddress,
@@ -14,9 +15,11 @@ import {
   fromIpVersionForm,
   ipVersionFormLength,
   isDomain,
+  latencyClass,
   MAX_DATAGRAM_BYTES,
   readNumbers,
 } from "../wire/capsule.ts";
+import { LATENCY_CLASSES } from "../wire/latency-class.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { ProtocolError } from "./errors.ts";
 import type { BoundIds } from "./plain-tunnels.ts";
@@ -31,6 +34,12 @@ import { CONTEXT_RESOLVING } from "./session-model.ts";
 import type { CapsuleReceiver } from "./tunnel.ts";
 
 const NONE = -1;
+/** Capsules that begin with two numbers; others that are known begin with one. */
+const PAIRS: ReadonlySet<number> = new Set([
+  CAPSULE_ASSOCIATION_CLOSE,
+  CAPSULE_CONTEXT_ASSIGN,
+  CAPSULE_LATENCY_CLASS,
+]);
 
 /** Handles the capsules of clients: datagrams go into the batch for targets, registrations into the tables. */
 export class ServerCapsules implements CapsuleReceiver<Connection> {
@@ -114,7 +123,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     const { tunnel } = connection;
     const { type, data, valueOffset, valueEnd } = tunnel.reader;
     const numbers = this.#numbers;
-    const count = type === CAPSULE_ASSOCIATION_CLOSE || type === CAPSULE_CONTEXT_ASSIGN ? 2 : 1;
+    const count = PAIRS.has(type) ? 2 : 1;
     const at = readNumbers(data, valueOffset, valueEnd, count, numbers);
     const isWhole = at === valueEnd;
     const [id, second] = numbers;
@@ -167,6 +176,15 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
         if (address === undefined || !isValidId) fault = "CONTEXT_ASSIGN";
         else if (!this.#handleContextAssign(now, connection, session, id, second, address)) {
           fault = "CONTEXT_ASSIGN again for another address";
+        }
+        break;
+      }
+      case CAPSULE_LATENCY_CLASS: {
+        const association = session.associationById.get(id);
+        if (!isWhole) fault = "LATENCY_CLASS";
+        // An unknown one has ended here, and the client hears of that.
+        else if (association !== undefined) {
+          this.#setLatency(association, LATENCY_CLASSES.indexOf(latencyClass(second)));
         }
         break;
       }
@@ -231,6 +249,12 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     if (this.#flows.openAssociation(now, session, connection, id, source) !== NONE) return;
     this.#parts.counters.refused.association_limit++;
     this.#parts.port.send(connection, encodeAssociationClose(id, "limit"));
+  }
+
+  #setLatency(association: number, latency: number): void {
+    if (this.#table.latency[association] === latency) return;
+    this.#table.latency[association] = latency;
+    this.#parts.port.handleLatency(association);
   }
 
   /** @returns false when the id is already in use for something else */

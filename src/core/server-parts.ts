@@ -27,6 +27,8 @@ export interface ServerPort {
   markDirty(connection: Connection): void;
   /** The association has ended, and the host closes its sockets. */
   release(association: number): void;
+  /** The client has given the association another latency class. */
+  handleLatency(association: number): void;
   endSession(now: number, session: Session, reason: string): void;
   sessions(): Iterable<Session>;
 }

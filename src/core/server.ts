@@ -1,5 +1,7 @@
 import type { UnreachableKind } from "../wire/capsule.ts";
 import { encodeShutdown } from "../wire/capsule.ts";
+import type { LatencyClass } from "../wire/latency-class.ts";
+import { LATENCY_CLASSES } from "../wire/latency-class.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import type { ExtensionRequest } from "../wire/upgrade.ts";
 import { encodeRefusal, encodeUpgradeResponse } from "../wire/upgrade.ts";
@@ -110,6 +112,12 @@ export type ServerOutput =
       readonly connection: number;
       readonly target: AddressBytes | undefined;
     }
+  /** The class of the association's sockets; undefined for that of the host. */
+  | {
+      readonly kind: "latency";
+      readonly association: number;
+      readonly latency: LatencyClass | undefined;
+    }
   /** The association has ended: close its sockets. */
   | { readonly kind: "release"; readonly association: number }
   /** Look up a name and call {@link TunnelServer.handleResolved}. */
@@ -174,6 +182,9 @@ export class TunnelServer {
         send: (connection, bytes) => this.#sendControl(connection, bytes),
         markDirty: (connection) => this.#markDirty(connection),
         release: (association) => this.#outputs.push({ kind: "release", association }),
+        handleLatency: (association) => {
+          this.#outputs.push({ kind: "latency", association, latency: this.latencyOf(association) });
+        },
         endSession: (now, session, reason) => this.#endSession(now, session, reason),
         sessions: () => this.#sessions.values(),
       },
@@ -221,6 +232,11 @@ export class TunnelServer {
 
   get halfOpenCount(): number {
     return this.#halfOpen.size;
+  }
+
+  /** The latency class that the client gave an association; undefined if it gave none. */
+  latencyOf(association: number): LatencyClass | undefined {
+    return LATENCY_CLASSES[this.#associations.latency[association]];
   }
 
   /** The application's own address of an association, if its client sent it. */

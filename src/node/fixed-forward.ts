@@ -2,6 +2,7 @@ import { AddressIndex } from "../core/address-index.ts";
 import type { TunnelClient } from "../core/client.ts";
 import type { ReceivedDatagrams } from "../core/received-datagrams.ts";
 import type { UnreachableKind } from "../wire/capsule.ts";
+import type { LatencyClass } from "../wire/latency-class.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { ATYP_DOMAIN, addressPort, copyAddress, sameBytes } from "../wire/socket-address.ts";
 import type { UdpIo, UdpSocket, UdpSocketOptions } from "./udp-io.ts";
@@ -10,6 +11,8 @@ import { Remote } from "./udp-io.ts";
 /** What a relay needs from its host. */
 export interface RelayHost {
   readonly core: TunnelClient;
+  /** Class of associations without a context. */
+  readonly latency: LatencyClass;
   /** The clock, read once per turn of the loop. */
   now(): number;
   /** Drains the core once this turn of the loop is over. */
@@ -24,6 +27,8 @@ export interface Relay {
   deliver(association: number, context: number, data: Uint8Array, offset: number, length: number): boolean;
   /** A datagram of the association did not reach `remote`. @param mtu  for too-big, else 0 */
   refuse?(association: number, remote: AddressBytes, kind: UnreachableKind, mtu: number): void;
+  /** The class of the association, which at first is {@link RelayHost.latency}, is another now. */
+  setLatency?(association: number, latency: LatencyClass): void;
   /** Core has ended the association. */
   forget(association: number): void;
   readonly socket: Pick<UdpSocket, "hasPending" | "close">;
@@ -89,6 +94,11 @@ export class FixedForward implements Relay {
     }
     const remote = this.#remotes[association];
     return remote !== undefined && this.socket.send(undefined, data, offset, length, remote);
+  }
+
+  setLatency(_association: number, latency: LatencyClass): void {
+    // All have the same target, and so the same class.
+    this.socket.setLatency(latency);
   }
 
   forget(association: number): void {

@@ -2,6 +2,7 @@ import { isIP } from "node:net";
 import type { Duplex } from "node:stream";
 import * as z from "zod";
 import { UsageError } from "../core/errors.ts";
+import { parseLatencyRule } from "../core/latency-rules.ts";
 import type { Filtering } from "../core/server-associations.ts";
 import { parseTargetRule } from "../core/target-rule.ts";
 import type { LatencyClass } from "../wire/latency-class.ts";
@@ -123,6 +124,13 @@ export interface UdpLocalOptions extends CommonOptions {
    * followed when its port changes, as behind a NAT.
    */
   readonly socksUdpStrict?: boolean | undefined;
+  /**
+   * `CLASS:MATCH` each, first match: the latency class of datagrams to targets, at both ends, where MATCH is `PORTS` or
+   * `CIDR[:PORTS]`, such as `interactive:3478,5000-5010` or `bulk:10.0.0.0/8`. Names match only rules without CIDR. An
+   * association has the class of its most sensitive target, and a socket or device that several share that of the most sensitive
+   * association. Default: all have `latency`.
+   */
+  readonly latencyRules?: readonly string[] | undefined;
   /** TCP connections of the session, 1 to 16; "auto": as many as help, up to 16, and 1 over a path below 2 ms. Default auto. */
   readonly lanes?: number | "auto" | undefined;
   /** Past it the idlest association of a forward ends, or a new one is refused; 1 to 1,000,000. Default 4,096. */
@@ -498,6 +506,14 @@ export const UDP_LOCAL_FIELDS = {
     expects: "true or false",
     flag: "socks-udp-strict",
     help: "do not follow SOCKS5 clients whose UDP port changes",
+  },
+  latencyRules: {
+    schema: z.array(z.string().refine((text) => parseLatencyRule(text) !== undefined)).default([]),
+    expects: "CLASS:PORTS or CLASS:CIDR[:PORTS], such as interactive:3478 or bulk:10.0.0.0/8",
+    flag: "latency-rule",
+    value: "CLASS:MATCH",
+    help: "latency class of targets, PORTS or CIDR[:PORTS], such as interactive:5000-5010 (repeatable, first match)",
+    isList: true,
   },
   lanes: {
     schema: z.union([z.literal("auto"), z.int().min(1).max(MAX_LANES)]).default("auto"),

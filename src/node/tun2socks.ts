@@ -28,6 +28,7 @@ import type { Logger } from "./log.ts";
 import { silentLogger } from "./log.ts";
 import type { Outgoing } from "./outgoing.ts";
 import { outgoingOf } from "./outgoing.ts";
+import { SharedLatency } from "./shared-latency.ts";
 import type { ResolvedTun2SocksOptions, Tun2SocksOptions } from "./tun2socks-options.ts";
 import { describePlan, isShadowsocksUrl, resolveTun2SocksOptions } from "./tun2socks-options.ts";
 import { startTunnelClient } from "./udp-local.ts";
@@ -226,7 +227,8 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
   async #startTunnel(): Promise<void> {
     const tunnel = await startTunnelClient(this.#options.tunnel, this.#log, this.#io);
     this.#tunnel = tunnel;
-    this.#paths[ROUTE_TUNNEL] = new TunnelPath(tunnel, this);
+    const latency = new SharedLatency(tunnel.latency, (next) => this.#device?.setLatency?.(next));
+    this.#paths[ROUTE_TUNNEL] = new TunnelPath(tunnel, this, latency);
     const isUp = () => {
       clearTimeout(this.#patience);
       this.#patience = undefined;

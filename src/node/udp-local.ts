@@ -5,6 +5,8 @@ import { TunnelClient } from "../core/client.ts";
 import type { ClientOutput } from "../core/client-parts.ts";
 import { randomSeed } from "../core/credentials.ts";
 import { HostError, ProtocolError, UsageError } from "../core/errors.ts";
+import { parseLatencyRule } from "../core/latency-rules.ts";
+import type { LatencyClass } from "../wire/latency-class.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { formatAddress, makeAddress } from "../wire/socket-address.ts";
 import { BatchWriter } from "./batch-writer.ts";
@@ -153,13 +155,17 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     this.#options = options;
     this.#log = log;
     this.#io = io;
+    if (options.latencyRules.length > 0 && io.native?.udpLatency === undefined && (place?.index ?? 0) === 0) {
+      log.warn({}, "latency-rule: has no effect at this end without native I/O on Linux");
+    }
     this.#readBuffer = new Uint8Array(io.native === undefined ? 0 : READ_BUFFER_BYTES);
-    const { server, via, carrier, idleTimeoutS, activeIdleTimeoutS, ...rest } = this.#options;
+    const { server, via, carrier, idleTimeoutS, activeIdleTimeoutS, latencyRules, ...rest } = this.#options;
     const outgoing = outgoingOf(options);
     this.#carrier =
       carrier === undefined ? parseCarrierChain({ server, via, outgoing }) : streamCarrier(carrier);
     this.core = new TunnelClient({
       ...rest,
+      latencyRules: latencyRules.map((text) => parseLatencyRule(text)!),
       authority: this.#carrier.authority,
       isLocal: this.#carrier.isLocal,
       crypto: nodeCryptography,
@@ -225,6 +231,10 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   }
 
   // RelayHost
+
+  get latency(): LatencyClass {
+    return this.#options.latency;
+  }
 
   now(): number {
     if (this.#now === 0) this.#now = performance.now();
@@ -369,6 +379,12 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
         relay?.forget(output.association);
         return;
       }
+      case "latency":
+        this.#relays[output.association]?.setLatency?.(
+          output.association,
+          this.core.latencyOf(output.association),
+        );
+        return;
       case "unreachable": {
         const { association, remote, reason, mtu } = output;
         this.#relays[association]?.refuse?.(association, remote, reason, mtu);

@@ -389,6 +389,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
       port: 0,
       reusePort: false,
       forbidsFragments: core.forbidsFragments(association),
+      latency: core.latencyOf(association),
       onDatagrams: (received, first, end) => {
         if (sockets.find(association, isIpv6) !== socket) return;
         core.handleDatagrams(this.#turnNow(), association, received, first, end);
@@ -486,6 +487,13 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
           this.#egress?.close(output.association);
         }
         this.#sockets.release(output.association);
+        return;
+      }
+      case "latency": {
+        const latency = output.latency ?? this.#io.latency;
+        for (const isIpv6 of [false, true]) {
+          this.#sockets.find(output.association, isIpv6)?.setLatency(latency);
+        }
         return;
       }
       case "resolve":

@@ -1,4 +1,6 @@
 /** Capsules: RFC 9297, draft-ietf-masque-connect-udp-listen, and our extension's. PROTOCOL.md §4 is normative. */
+import type { LatencyClass } from "./latency-class.ts";
+import { LATENCY_CLASSES } from "./latency-class.ts";
 import type { AddressBytes } from "./socket-address.ts";
 import {
   ATYP_DOMAIN,
@@ -26,6 +28,7 @@ export const CAPSULE_ASSOCIATION_CLOSE = 0x55_5003;
 export const CAPSULE_CONTEXT_ASSIGN = 0x55_5004;
 export const CAPSULE_SHUTDOWN = 0x55_5005;
 export const CAPSULE_UNREACHABLE = 0x55_5006;
+export const CAPSULE_LATENCY_CLASS = 0x55_5008;
 
 /** Largest UDP payload over IPv4, and the largest that is sent into a tunnel. */
 export const MAX_DATAGRAM_BYTES = 65_507;
@@ -123,6 +126,16 @@ export function encodeShutdown(reason: CloseReason): Uint8Array {
 export function encodeUnreachable(contextId: number, kind: UnreachableKind, mtu: number): Uint8Array {
   const told = kind === "too-big" ? Math.min(mtu, MAX_MTU) : 0;
   return encodeCapsule(CAPSULE_UNREACHABLE, [contextId, UNREACHABLE_KINDS.indexOf(kind), told], undefined);
+}
+
+/** @param latency  number of a class, see {@link LATENCY_CLASSES} */
+export function encodeLatencyClass(associationId: number, latency: number): Uint8Array {
+  return encodeCapsule(CAPSULE_LATENCY_CLASS, [associationId, latency], undefined);
+}
+
+/** Name of a class number; "balanced" for one that this version does not know. */
+export function latencyClass(number: number): LatencyClass {
+  return LATENCY_CLASSES[number] ?? "balanced";
 }
 
 /** Name of a kind number; "host" for one that this version does not know. */

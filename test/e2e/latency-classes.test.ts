@@ -16,26 +16,35 @@ describeWithTun("latency classes", () => {
     hosts = made;
   });
 
-  it.each(LATENCY_CLASSES)("0 to 65,507 bytes come back unchanged when both ends are %s", async (latency) => {
-    await addAddressesBeyond(hosts);
-    const echoPort = await startUdpEcho(hosts.server, TARGET);
-    const keyFile = makeKeyFile(hosts);
-    const server = `${hosts.server.ipv4}:${hosts.server.port()}`;
-    const options = ["--latency", latency];
-    await udpServer(hosts, server, keyFile, BEYOND_NETWORKS, options).start();
-    const tunnel = ["--server", server, "--psk-file", keyFile, "--tcp-via", "reject", ...BEYOND_ROUTES];
-    await tun2socks(hosts.client, [...tunnel, ...options]).start();
-    const port = hosts.client.port();
-    const forward = ["--forward", `127.0.0.1:${port}=${TARGET.IPv4}:${echoPort}`];
-    await udpLocal(hosts, keyFile, ["--server", server, ...forward, ...options]).start();
-    for (const [host, at] of [
-      ["127.0.0.1", port],
-      [TARGET.IPv4, echoPort],
-    ] as const) {
-      await waitForEcho(hosts.client, host, at);
-      const report = await checkEcho(hosts.client, { forward: { host, port: at } }, 50);
-      expect(report.sizes).toEqual(allSame(SIZES));
-      expect(report.answered).toBe(50);
-    }
-  });
+  it.each([
+    ...LATENCY_CLASSES.map((latency) => [latency, ["--latency", latency], ["--latency", latency]] as const),
+    [
+      "bulk or interactive by rules",
+      ["--latency-rule", "bulk:203.0.113.0/24", "--latency", "interactive"],
+      [],
+    ],
+  ] as const)(
+    "0 to 65,507 bytes come back unchanged when both ends are %s",
+    async (_, atClient, atServer) => {
+      await addAddressesBeyond(hosts);
+      const echoPort = await startUdpEcho(hosts.server, TARGET);
+      const keyFile = makeKeyFile(hosts);
+      const server = `${hosts.server.ipv4}:${hosts.server.port()}`;
+      await udpServer(hosts, server, keyFile, BEYOND_NETWORKS, atServer).start();
+      const tunnel = ["--server", server, "--psk-file", keyFile, "--tcp-via", "reject", ...BEYOND_ROUTES];
+      await tun2socks(hosts.client, [...tunnel, ...atClient]).start();
+      const port = hosts.client.port();
+      const forward = ["--forward", `127.0.0.1:${port}=${TARGET.IPv4}:${echoPort}`];
+      await udpLocal(hosts, keyFile, ["--server", server, ...forward, ...atClient]).start();
+      for (const [host, at] of [
+        ["127.0.0.1", port],
+        [TARGET.IPv4, echoPort],
+      ] as const) {
+        await waitForEcho(hosts.client, host, at);
+        const report = await checkEcho(hosts.client, { forward: { host, port: at } }, 50);
+        expect(report.sizes).toEqual(allSame(SIZES));
+        expect(report.answered).toBe(50);
+      }
+    },
+  );
 });

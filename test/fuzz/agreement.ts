@@ -197,6 +197,7 @@ function compare(world: World): void {
     for (const association of host.open) {
       const at = world.serverOf[host.flows[association]] ?? -1;
       if (at < 0) continue;
+      compareLatency(world, host, association, at);
       for (let slot = server.contexts.first(at); slot >= 0; slot = server.contexts.next(slot)) {
         const id = server.contexts.id[slot];
         atServer.set(id, slot);
@@ -216,6 +217,15 @@ function compare(world: World): void {
       compareContexts(world, host, slot, twin);
     }
   }
+}
+
+function compareLatency(world: World, host: ClientHost, atClient: number, atServer: number): void {
+  const source = world.server.source(atServer);
+  const isOther = source === undefined || flowOf(source) !== host.flows[atClient];
+  // On several lanes an older class may arrive last.
+  if (isOther || host.core.wireId(atClient) === 0 || world.settings.lanes !== 1) return;
+  const [wanted, found] = [host.core.latencyOf(atClient), world.server.latencyOf(atServer) ?? "balanced"];
+  check(wanted === found, "the server has another latency class", () => `${found} instead of ${wanted}`);
 }
 
 /** Whether the server answers by a context: not by that of a name, nor by one of two for an address. */

@@ -1,6 +1,7 @@
 import { TunnelClient } from "../../src/core/client.ts";
 import type { ClientOutput } from "../../src/core/client-parts.ts";
 import type { Cryptography } from "../../src/core/credentials.ts";
+import { parseLatencyRule } from "../../src/core/latency-rules.ts";
 import { ReceivedDatagrams, ROW_INTS } from "../../src/core/received-datagrams.ts";
 import type { ServerOutput } from "../../src/core/server.ts";
 import { TunnelServer } from "../../src/core/server.ts";
@@ -14,6 +15,8 @@ import type { ClientHost } from "./link.ts";
 import { Link } from "./link.ts";
 import type { Settings } from "./settings.ts";
 
+/** An association has targets of any class, and so another class whenever its contexts change. */
+const LATENCY_RULES = ["interactive:54", "bulk:2001:db8::/32"].map((text) => parseLatencyRule(text)!);
 const HEARTBEAT_MS = 5_000;
 const HANDSHAKE_MS = 5_000;
 /** How long a server's host waits for what is left of a connection. */
@@ -143,6 +146,7 @@ export class World {
       maxContexts: settings.maxContexts,
       idleTimeoutMs: settings.clientIdleMs,
       activeIdleTimeoutMs: settings.clientActiveIdleMs,
+      latencyRules: LATENCY_RULES,
       ...(settings.maxId === undefined ? {} : { maxId: settings.maxId }),
     });
     const host: ClientHost = { index, core, lanes: [], flows: [], open: [], rowsDown: 0, isClosed: false };

@@ -54,6 +54,7 @@ describe("defaults", () => {
       heartbeatMs: 5_000,
       workers: 1,
       latency: "balanced",
+      latencyRules: [],
       ipv6Only: false,
       maxAssociations: 4_096,
       maxContexts: 65_536,
@@ -274,6 +275,11 @@ describe("listening", () => {
   });
 
   it.each([
+    [
+      { latencyRules: ["interactive:5060", "fast:53"] },
+      /^latencyRules\[1\]: expected CLASS:PORTS or CLASS:CIDR\[:PORTS\], .*, got "fast:53"$/,
+    ],
+    [{ latency: "fast" }, /^latency: expected interactive, balanced or bulk, got "fast"$/],
     [{ socksUdpPorts: "0" }, /^socksUdpPorts: expected FROM-TO or PORT, from 1 to 65535, got "0"$/],
     [{ socksUdpPorts: "9-8" }, /^socksUdpPorts: expected/],
     [{ socksUdpPorts: "1-65536" }, /^socksUdpPorts: expected/],

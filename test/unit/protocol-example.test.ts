@@ -12,11 +12,13 @@ import {
   encodeContextAssign,
   encodeHeartbeat,
   encodeHeartbeatEcho,
+  encodeLatencyClass,
   encodeShutdown,
   encodeUnreachable,
   writeDatagramHeader,
 } from "../../src/wire/capsule.ts";
 import { decodeHead } from "../../src/wire/http-head.ts";
+import { LATENCY_CLASSES } from "../../src/wire/latency-class.ts";
 import {
   MAX_RECEIPT_BYTES,
   ReceiptWriter,
@@ -140,6 +142,7 @@ describe("the worked example of PROTOCOL.md", () => {
     ["other-answer", datagram(1, "hm")],
     ["unreachable", encodeUnreachable(2, "port", 0)],
     ["unreachable-too-big", encodeUnreachable(1, "too-big", 1300)],
+    ["latency-class", encodeLatencyClass(1, LATENCY_CLASSES.indexOf("interactive"))],
     ["heartbeat", encodeHeartbeat(7, 123_456)],
     ["heartbeat-echo", encodeHeartbeatEcho(7, 123_456)],
     ["association-close", encodeAssociationClose(1, "done")],

@@ -10,6 +10,7 @@ import {
   encodeContextAssign,
   encodeHeartbeat,
   encodeHeartbeatEcho,
+  encodeLatencyClass,
   encodeShutdown,
   encodeUnreachable,
   writeDatagramHeader,
@@ -57,6 +58,7 @@ describe("vectors", () => {
       "association-close": () => encodeAssociationClose(association, reason),
       "context-assign": () => encodeContextAssign(context, association, address!),
       shutdown: () => encodeShutdown(reason),
+      "latency-class": () => encodeLatencyClass(association, Number(vector.class)),
       unreachable: () => encodeUnreachable(context, vector.reason as UnreachableKind, Number(vector.mtu)),
     };
     expect(hexOf(encoders[String(vector.kind)]())).toBe(vector.hex);

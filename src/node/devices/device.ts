@@ -1,5 +1,6 @@
 import type { PacketBatch } from "../../core/tun2socks/packet-batch.ts";
 import type { OnPackets } from "../../core/tun2socks/packet-stream-reader.ts";
+import type { LatencyClass } from "../../wire/latency-class.ts";
 
 /** A source and sink of IP packets, in batches. */
 export interface Device {
@@ -13,6 +14,8 @@ export interface Device {
   readonly hasKernel: boolean;
   /** Writes all packets, whose memory is borrowed until it returns. @returns how many were dropped */
   write(packets: PacketBatch): number;
+  /** Undefined where it has no effect. */
+  setLatency?(latency: LatencyClass): void;
   close(): Promise<void>;
 }
 

@@ -97,12 +97,14 @@ function watchPackets(
     if (count > 0) onPackets(arena, offsets, lengths, count);
     else onEnd(new HostError("ERR_DEVICE", `${description}: gone (system error ${count})`));
   });
-  native.tunLatency?.(descriptor, LATENCY_CLASSES.indexOf(latency));
+  const setLatency = (next: LatencyClass) => native.tunLatency?.(descriptor, LATENCY_CLASSES.indexOf(next));
+  setLatency(latency);
   return {
     description,
     virtio,
     uso,
     hasKernel: true,
+    setLatency,
     write: ({ input, arena: built, isInput, offset, length, count }) =>
       native.tunWrite!(descriptor, input, built, isInput, offset, length, count),
     close: async () => native.tunClose!(descriptor),

@@ -1,9 +1,11 @@
 import { AddressIndex } from "../../core/address-index.ts";
 import type { ReceivedDatagrams } from "../../core/received-datagrams.ts";
+import type { LatencyClass } from "../../wire/latency-class.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { addressPort, copyAddress, formatHost, sameBytes } from "../../wire/socket-address.ts";
 import { UDP_HEADER_FRAGMENT, UdpHeader, writeUdpHeader } from "../../wire/socks5.ts";
 import type { Relay, RelayHost } from "../fixed-forward.ts";
+import { SharedLatency } from "../shared-latency.ts";
 import type { UdpIo, UdpSocket, UdpSocketOptions } from "../udp-io.ts";
 import { Remote } from "../udp-io.ts";
 
@@ -33,6 +35,7 @@ export class Socks5Relay implements Relay {
   readonly socket: UdpSocket;
   readonly family: 4 | 6;
   readonly #host: RelayHost;
+  readonly #latency: SharedLatency;
   readonly #isStrict: boolean;
   /** By IP text, in the order of their requests. */
   readonly #places = new Map<string, Place[]>();
@@ -62,6 +65,7 @@ export class Socks5Relay implements Relay {
     this.family = listen.family;
     this.#isStrict = isStrict;
     this.#bySource = new AddressIndex(seed);
+    this.#latency = new SharedLatency(host.latency, (latency) => this.socket.setLatency(latency));
     this.socket = io.open({
       ...listen,
       reusePort: false,
@@ -73,6 +77,10 @@ export class Socks5Relay implements Relay {
       },
       onBindError,
     });
+  }
+
+  setLatency(association: number, latency: LatencyClass): void {
+    this.#latency.set(association, latency);
   }
 
   /** The port that it is bound to; 0 before that. */
@@ -237,11 +245,13 @@ export class Socks5Relay implements Relay {
   #enter(place: Place): void {
     this.#placeOf[place.association] = place;
     this.#host.register(place.association, this);
+    this.#latency.set(place.association, this.#host.latency);
   }
 
   #end({ association }: Place): void {
     this.#placeOf[association] = undefined;
     this.#host.register(association, undefined);
+    this.#latency.remove(association);
     this.#host.core.closeAssociation(this.#host.now(), association);
     this.#host.schedule();
   }

@@ -1,6 +1,8 @@
 import type { UnreachableKind } from "../../wire/capsule.ts";
+import type { LatencyClass } from "../../wire/latency-class.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import type { Relay, RelayHost } from "../fixed-forward.ts";
+import type { SharedLatency } from "../shared-latency.ts";
 import type { OutgoingDatagram, UdpPath, UdpPathHost } from "./udp-path.ts";
 
 const NONE = -1;
@@ -10,13 +12,16 @@ export class TunnelPath implements UdpPath, Relay {
   readonly socket = { hasPending: false, close: () => {} };
   readonly #tunnel: RelayHost;
   readonly #host: UdpPathHost;
+  readonly #latency: SharedLatency;
   /** By the device's association: the association in the tunnel, or -1, and the source. */
   readonly #inner: number[] = [];
   readonly #sources: (AddressBytes | undefined)[] = [];
   /** By the tunnel's association. */
   readonly #outer: number[] = [];
 
-  constructor(tunnel: RelayHost, host: UdpPathHost) {
+  /** @param latency  of the device that its associations share */
+  constructor(tunnel: RelayHost, host: UdpPathHost, latency: SharedLatency) {
+    this.#latency = latency;
     this.#tunnel = tunnel;
     this.#host = host;
   }
@@ -49,6 +54,7 @@ export class TunnelPath implements UdpPath, Relay {
     this.#sources[association] = undefined;
     if (inner === NONE) return;
     this.#outer[inner] = NONE;
+    this.#latency.remove(inner);
     this.#tunnel.register(inner, undefined);
     this.#tunnel.core.closeAssociation(this.#tunnel.now(), inner);
     this.#tunnel.schedule();
@@ -69,10 +75,15 @@ export class TunnelPath implements UdpPath, Relay {
     if (association !== NONE) this.#host.refuse(association, remote, kind, mtu);
   }
 
+  setLatency(inner: number, latency: LatencyClass): void {
+    this.#latency.set(inner, latency);
+  }
+
   /** The tunnel has ended the association; the next datagram opens another. */
   forget(inner: number): void {
     const association = this.#outer[inner];
     this.#outer[inner] = NONE;
+    this.#latency.remove(inner);
     if (association !== NONE) this.#inner[association] = NONE;
   }
 
@@ -84,6 +95,7 @@ export class TunnelPath implements UdpPath, Relay {
     this.#inner[association] = inner;
     this.#outer[inner] = association;
     this.#tunnel.register(inner, this);
+    this.#latency.set(inner, this.#tunnel.latency);
     return inner;
   }
 }
