@@ -2,6 +2,7 @@ import type { HttpHead } from "../wire/http-head.ts";
 import { decodeHead } from "../wire/http-head.ts";
 import type { ExtensionRequest, RefusalStatus, ShownTicket, UpgradeRequest } from "../wire/upgrade.ts";
 import { decodeUpgradeRequest, encodeChallengeResponse, encodeRefusal } from "../wire/upgrade.ts";
+import { webSocketKey } from "../wire/websocket-upgrade.ts";
 import type { RefusalReason } from "./counters.ts";
 import type { Cryptography } from "./credentials.ts";
 import { challengeMac, constantTimeEqual, requestMac, SESSION_ID_BYTES } from "./credentials.ts";
@@ -22,6 +23,8 @@ export interface HandshakeOptions {
   readonly crypto: Cryptography;
   /** Which of several servers behind one address this is; undefined if it is the only one. */
   readonly worker: { readonly index: number; readonly count: number } | undefined;
+  /** Path whose WebSockets carry tunnels. Default: none. */
+  readonly webSocketPath?: string | undefined;
 }
 
 /** The verdict on a request. */
@@ -35,6 +38,8 @@ export type Verdict =
     }
   /** Send `response` and read one more request. */
   | { readonly kind: "challenge"; readonly response: Uint8Array }
+  /** The connection becomes a WebSocket, which carries another one; `key` is the request's. */
+  | { readonly kind: "web-socket"; readonly key: string }
   /** A client with valid credentials requests a lane of a session of another worker. */
   | { readonly kind: "hand-over"; readonly worker: number }
   /** A client with valid credentials requests a lane. */
@@ -55,13 +60,20 @@ export class Handshake {
     this.#tickets = new Tickets(options.crypto);
   }
 
-  /** @param buffer  a whole head */
-  judge(now: number, buffer: HeadBuffer): Verdict {
-    const { psk, worker } = this.#options;
+  /**
+   * @param buffer    a whole head
+   * @param isNested  true within another protocol: it becomes no WebSocket, and stays with this worker
+   */
+  judge(now: number, buffer: HeadBuffer, isNested = false): Verdict {
+    const { psk, worker, webSocketPath } = this.#options;
     const head = decodeHead(buffer.bytes, buffer.length);
     if (head === undefined) return refusal("not_upgrade", "not HTTP/1.1", 400);
     const request = decodeUpgradeRequest(head);
-    if (request === undefined) return refusal("not_upgrade", describe(head), 404);
+    if (request === undefined) {
+      const key = webSocketPath === undefined || isNested ? undefined : webSocketKey(head, webSocketPath);
+      if (key !== undefined) return { kind: "web-socket", key };
+      return refusal("not_upgrade", describe(head), 404);
+    }
     // A server with a key answers strangers like any web server, which does not know such requests.
     if (request === "malformed") return refusal("not_upgrade", describe(head), psk === undefined ? 400 : 404);
     const { extension } = request;
@@ -80,7 +92,7 @@ export class Handshake {
     const unproven = psk === undefined ? undefined : this.#judgeCredentials(now, psk, extension);
     if (unproven !== undefined) return unproven;
     // Only now, as a stranger must not be able to occupy or start another worker.
-    const owner = this.#ownerOf(extension);
+    const owner = isNested ? worker?.index : this.#ownerOf(extension);
     return owner === worker?.index ? { kind: "lane", extension } : { kind: "hand-over", worker: owner! };
   }
 

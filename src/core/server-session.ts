@@ -25,6 +25,8 @@ export interface Connection {
   isDirty: boolean;
   /** The client sends no more. */
   hasEnded: boolean;
+  /** Within another protocol, such as a WebSocket, rather than a connection of its own. */
+  readonly isNested: boolean;
 }
 
 /** What a session with receipts has besides. */

@@ -76,9 +76,23 @@ export interface TunnelServerOptions extends HandshakeOptions, AssociationLimits
   readonly maxLingering: number;
   /** Largest id of an association or context; only tests lower it. */
   readonly maxId?: number;
+  /** Whether the host answers what strangers request, as a `stranger` output, instead of a refusal. Default false. */
+  readonly hasDecoy?: boolean;
   /** Whether clients may have receipts. Default true; false is for tests, as a server that lacks them. */
   readonly hasReceipts?: boolean;
 }
+
+/** What the host does with a connection that it is given. */
+type WhatFor =
+  /** Its client has valid credentials, and its session is another worker's: {@link TunnelServer.handleHandedOver} there. */
+  | { readonly kind: "hand-over"; readonly worker: number }
+  /** Make it a WebSocket, by an answer to the request with `key`, and accept what that carries as a nested connection. */
+  | { readonly kind: "web-socket"; readonly key: string }
+  /** Answer the request like a web server that knows nothing of tunnels; it would have been refused for `refusal`. */
+  | {
+      readonly kind: "stranger";
+      readonly refusal: { readonly reason: RefusalReason; readonly detail: string };
+    };
 
 export type ServerOutput =
   /** Write the remaining batches of `connection`, then close it. */
@@ -90,18 +104,14 @@ export type ServerOutput =
       /** Why it got no tunnel; only for this end. */
       readonly refusal: { readonly reason: RefusalReason; readonly detail: string } | undefined;
     }
-  /**
-   * The connection, whose client has valid credentials, belongs to another worker, whose
-   * {@link TunnelServer.handleHandedOver} gets `head`, followed by `surplus`. Call {@link TunnelServer.handleDisconnected}
-   * here.
-   */
-  | {
-      readonly kind: "hand-over";
+  /** Leaves a connection to the host. Call {@link TunnelServer.handleDisconnected} here. */
+  | (WhatFor & {
       readonly connection: number;
-      readonly worker: number;
+      /** The whole head of its request. */
       readonly head: Uint8Array;
+      /** Bytes that were read behind the head. */
       readonly surplus: Uint8Array;
-    }
+    })
   /**
    * Open the association's UDP sockets now and call {@link TunnelServer.handleBound}: the one for `target`, or, for a bound
    * tunnel, which has no target, one for each family that the server has.
@@ -251,14 +261,19 @@ export class TunnelServer {
 
   // Events
 
-  /** A connection was accepted. @returns its number, for all later calls */
-  handleAccept(now: number): number {
+  /**
+   * A connection was accepted.
+   *
+   * @param isNested  true for what another protocol carries, such as a WebSocket: it stays with this worker, and its strangers are refused
+   * @returns its number, for all later calls
+   */
+  handleAccept(now: number, isNested = false): number {
     if (this.#halfOpen.size >= this.#options.maxHalfOpen) {
       // The oldest is the most likely to be slow on purpose.
       const [oldest] = this.#halfOpen;
       this.#refuse(now, oldest, "half_open_limit", undefined);
     }
-    const connection = this.#addConnection(now);
+    const connection = this.#addConnection(now, isNested);
     this.#halfOpen.add(connection);
     return connection.index;
   }
@@ -270,12 +285,12 @@ export class TunnelServer {
    * @returns its number, for all later calls
    */
   handleHandedOver(now: number, head: Uint8Array): number {
-    const connection = this.#addConnection(now);
+    const connection = this.#addConnection(now, false);
     this.#follow(now, connection, this.#handshake.judgeHandedOver(head), new Uint8Array(0));
     return connection.index;
   }
 
-  #addConnection(now: number): Connection {
+  #addConnection(now: number, isNested: boolean): Connection {
     const { counters } = this;
     const { queueBytes, ageBudgetMs, heartbeatMs, handshakeTimeoutMs } = this.#options;
     const index = this.#freeConnections.pop() ?? this.#connections.length;
@@ -290,6 +305,7 @@ export class TunnelServer {
       request: undefined,
       isDirty: false,
       hasEnded: false,
+      isNested,
     };
     this.#connections[index] = connection;
     this.#deadlines.set(deadlineOf(index, DEADLINE_CONNECTION), now + handshakeTimeoutMs);
@@ -314,7 +330,7 @@ export class TunnelServer {
       if (headEnd === -2)
         this.#refuse(now, connection, "not_upgrade", encodeRefusal(400, undefined), "over 8 KiB");
       else {
-        const verdict = this.#handshake.judge(now, connection.head);
+        const verdict = this.#handshake.judge(now, connection.head, connection.isNested);
         this.#follow(now, connection, verdict, chunk.subarray(at, end));
       }
     }
@@ -567,27 +583,29 @@ export class TunnelServer {
   /** @param surplus  bytes behind the request; borrowed */
   #follow(now: number, connection: Connection, verdict: Verdict, surplus: Uint8Array): void {
     switch (verdict.kind) {
-      case "refuse":
-        this.#refuse(now, connection, verdict.reason, verdict.response, verdict.detail);
+      case "refuse": {
+        const { reason, detail } = verdict;
+        // Only a client with valid credentials meets that limit.
+        const isStranger = reason !== "nonce_limit";
+        if (!this.#options.hasDecoy || connection.isNested || !isStranger) {
+          this.#refuse(now, connection, reason, verdict.response, detail);
+          return;
+        }
+        this.counters.refused[reason]++;
+        this.#giveAway(now, connection, surplus, { kind: "stranger", refusal: { reason, detail } });
+        return;
+      }
+      case "web-socket":
+        this.#giveAway(now, connection, surplus, verdict);
         return;
       case "challenge":
         connection.head.clear();
         this.counters.refused.challenged++;
         this.#sendControl(connection, verdict.response);
         return;
-      case "hand-over": {
-        const { head } = connection;
-        this.#detach(now, connection);
-        connection.state = "closing";
-        this.#outputs.push({
-          kind: "hand-over",
-          connection: connection.index,
-          worker: verdict.worker,
-          head: head.bytes.slice(0, head.length),
-          surplus: surplus.slice(),
-        });
+      case "hand-over":
+        this.#giveAway(now, connection, surplus, verdict);
         return;
-      }
       case "lane":
         this.#acceptLane(now, connection, verdict.extension);
         return;
@@ -745,6 +763,17 @@ export class TunnelServer {
   // Ends
 
   /** Counts the reason, sends a response if there is one, and closes. */
+  /** Leaves a connection to the host, with all that was read from it. */
+  #giveAway(now: number, connection: Connection, surplus: Uint8Array, what: WhatFor): void {
+    const { index, head } = connection;
+    this.#detach(now, connection);
+    connection.state = "closing";
+    this.#outputs.push({
+      ...what,
+      ...{ connection: index, head: head.bytes.slice(0, head.length), surplus: surplus.slice() },
+    });
+  }
+
   #refuse(
     now: number,
     connection: Connection,

@@ -10,6 +10,7 @@ export class PlainStream implements ByteStream {
   readonly #mustCopy: boolean;
   #events: ByteStreamEvents | undefined;
   #isWaiting = false;
+  #failure: Error | undefined;
 
   /** @param hasOnRead  true if an `onread` callback gets what is read */
   constructor(stream: Duplex, hasOnRead: boolean) {
@@ -29,19 +30,26 @@ export class PlainStream implements ByteStream {
   start(events: ByteStreamEvents): void {
     const stream = this.#stream;
     this.#events = events;
-    let failure: Error | undefined;
-    stream.on("error", (error) => {
-      failure = error;
-    });
+    stream.on("error", this.#onError);
     // Else Node ends its side as well.
     stream.allowHalfOpen = true;
-    stream.once("end", () => {
-      if (stream.writableEnded) stream.destroy();
-      else events.onEnd();
-    });
-    stream.once("close", () => events.onClose(failure));
-    if (!this.#hasOnRead) stream.on("data", (chunk: Uint8Array) => events.onBytes(chunk, chunk.length));
+    stream.on("end", this.#onEnd);
+    stream.on("close", this.#onClose);
+    if (!this.#hasOnRead) stream.on("data", this.#onData);
     stream.resume();
+  }
+
+  /** Gives the open stream away, without `onread`. @returns undefined when it is closed */
+  release(): Duplex | undefined {
+    const stream = this.#stream;
+    if (this.isClosed) return undefined;
+    stream.pause();
+    stream
+      .off("error", this.#onError)
+      .off("end", this.#onEnd)
+      .off("close", this.#onClose)
+      .off("data", this.#onData);
+    return stream;
   }
 
   write(bytes: Uint8Array): boolean {
@@ -63,6 +71,23 @@ export class PlainStream implements ByteStream {
   destroy(): void {
     this.#stream.destroy();
   }
+
+  readonly #onError = (error: Error): void => {
+    this.#failure = error;
+  };
+
+  readonly #onEnd = (): void => {
+    if (this.#stream.writableEnded) this.#stream.destroy();
+    else this.#events!.onEnd();
+  };
+
+  readonly #onClose = (): void => {
+    this.#events!.onClose(this.#failure);
+  };
+
+  readonly #onData = (chunk: Uint8Array): void => {
+    this.#events!.onBytes(chunk, chunk.length);
+  };
 
   readonly #onWritten = (): void => {
     // Called on the next tick for a write that was done at once, too: only an empty stream ends the wait.

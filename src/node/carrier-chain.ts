@@ -17,7 +17,9 @@ import { shakeHands } from "./carriers/proxy.ts";
 import { wrapInShadowsocks } from "./carriers/shadowsocks.ts";
 import type { SocketOptions } from "./carriers/socket.ts";
 import { connectSocket } from "./carriers/socket.ts";
+import type { TlsOptions } from "./carriers/tls.ts";
 import { checkTlsFiles, wrapInTls } from "./carriers/tls.ts";
+import { openWebSocket } from "./carriers/web-socket.ts";
 import type { TcpStream } from "./coded-stream.ts";
 import type { Endpoint } from "./endpoint.ts";
 import { formatEndpoint, parseEndpoint, splitZone } from "./endpoint.ts";
@@ -31,7 +33,7 @@ const PLUGIN_POLL_MS = 20;
 export interface CarrierChainOptions {
   /** `HOST:PORT`, `[IPv6]:PORT` or `unix:/path`. */
   readonly server: string;
-  /** Hops, nearest first: `socks5://`, `http://`, `ss://`, `tls://`, `unix:`. */
+  /** Hops, nearest first: `socks5://`, `http://`, `ss://`, `tls://`, `ws://`, `wss://`, `unix:`. */
   readonly via: readonly string[];
   /** For the whole chain, in milliseconds. Default 10,000. */
   readonly connectTimeoutMs?: number;
@@ -41,7 +43,8 @@ export interface CarrierChainOptions {
 
 /**
  * Parses `--server` and the `--via` list. A proxy is reached through the hops before it and asked to connect to the next
- * address; `tls://` wraps the connection to the next address, or, with its own address, connects to that and wraps it.
+ * address; `tls://` wraps the connection to the next address, or, with its own address, connects to that and wraps it. A
+ * WebSocket's server decides itself where it leads, which should be the next address.
  *
  * @throws UsageError ERR_OPTION that names the value, without its password
  */
@@ -97,11 +100,17 @@ function isProxy({ kind }: Hop): boolean {
   return kind === "socks5" || kind === "http" || kind === "ss";
 }
 
+function tlsOf(hop: Hop): TlsOptions | undefined {
+  if (hop.kind === "tls") return hop.options;
+  return hop.kind === "ws" ? hop.request.tls : undefined;
+}
+
 /** Checks the files of a `--via`, which are read again for each connection. @returns what is wrong with them */
 export function findTlsProblem(text: string): string | undefined {
   const hop = parseHop(text, 0);
   try {
-    if (hop.kind === "tls") checkTlsFiles(hop.options);
+    const tls = tlsOf(hop);
+    if (tls !== undefined) checkTlsFiles(tls);
     return undefined;
   } catch (error) {
     return (error as Error).message;
@@ -206,10 +215,13 @@ class HopChain {
         step = hopText(hop);
         const next = nextEndpoint(index + 1);
         switch (hop.kind) {
-          case "tls": {
-            const peer = hop.endpoint ?? next;
-            const host = peer.path === undefined ? splitZone(peer.host).ip : "localhost";
-            stream = await wrapInTls(stream, hop.options, host, both);
+          case "tls":
+            stream = await wrapInTls(stream, hop.options, tlsName(hop.endpoint ?? next), both);
+            break;
+          case "ws": {
+            const { tls } = hop.request;
+            if (tls !== undefined) stream = await wrapInTls(stream, tls, tlsName(hop.endpoint), both);
+            stream = await openWebSocket(stream, hop.request, both);
             break;
           }
           case "ss":
@@ -260,6 +272,11 @@ class HopChain {
       }
     }
   }
+}
+
+/** The name that a peer's certificate must be for. */
+function tlsName(peer: Endpoint): string {
+  return peer.path === undefined ? splitZone(peer.host).ip : "localhost";
 }
 
 function handshakeFor(hop: Extract<Hop, { kind: "socks5" | "http" }>, next: Endpoint): ConnectHandshake {

@@ -1,10 +1,19 @@
-import type { Socket } from "node:net";
+import { Socket } from "node:net";
 import { Duplex } from "node:stream";
 import { HostError } from "../core/errors.ts";
 import type { Deliver, StreamCoding } from "../core/stream-coding.ts";
 
-/** A connection to a target: a socket, or one whose bytes are coded. */
-export type TcpStream = Socket | CodedStream;
+/** A stream over a socket, in another form than its bytes. */
+export interface WrappedStream extends Duplex {
+  readonly remoteAddress: string | undefined;
+  /** The socket at the bottom. */
+  readonly socket: Socket;
+  setTimeout(milliseconds: number): this;
+  resetAndDestroy(): this;
+}
+
+/** A connection to a target. */
+export type TcpStream = Socket | WrappedStream;
 
 /**
  * Time within which data is expected that can go together with what precedes it. Where the target speaks first, this is how
@@ -14,7 +23,7 @@ const FIRST_DATA_MS = 20;
 const NOTHING = new Uint8Array(0);
 
 /** A stream whose bytes are coded on their way over another one, which it owns. */
-export class CodedStream extends Duplex {
+export class CodedStream extends Duplex implements WrappedStream {
   readonly #inner: TcpStream;
   readonly #coding: StreamCoding;
   #timer: NodeJS.Timeout | undefined;
@@ -46,10 +55,8 @@ export class CodedStream extends Duplex {
     return this.#inner.remoteAddress;
   }
 
-  /** The socket at the bottom. */
   get socket(): Socket {
-    const inner = this.#inner;
-    return inner instanceof CodedStream ? inner.socket : inner;
+    return socketOf(this.#inner);
   }
 
   setTimeout(milliseconds: number): this {
@@ -153,6 +160,11 @@ export class CodedStream extends Duplex {
   readonly #handleTimeout = (): void => {
     this.emit("timeout");
   };
+}
+
+/** The socket at the bottom. */
+export function socketOf(stream: TcpStream): Socket {
+  return stream instanceof Socket ? stream : stream.socket;
 }
 
 /** The error of a coded stream that ends where it may not. */

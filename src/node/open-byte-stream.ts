@@ -6,6 +6,8 @@ import type { Connection } from "./carrier.ts";
 import { CodedStream } from "./coded-stream.ts";
 import type { Io } from "./io.ts";
 import { descriptorOf, tuneDescriptor } from "./tcp-tuning.ts";
+import { WebSocketByteStream } from "./web/byte-stream-web-socket.ts";
+import { WebSocketStream } from "./web/web-socket-stream.ts";
 
 /**
  * Runs a tunnel over a connected stream. A bare socket that this process made is taken away from node:net where native
@@ -26,6 +28,11 @@ export function openByteStream(
   if (parts !== undefined) {
     const inner = openByteStream({ stream: parts.inner, onread: false, isOurs }, io, heartbeatMs, readBuffer);
     return new CodedByteStream(inner, parts.coding, parts.surplus);
+  }
+  const opened = stream instanceof WebSocketStream ? stream.release() : undefined;
+  if (opened !== undefined) {
+    tuneDescriptor(descriptorOf(opened.link.socket), native, heartbeatMs);
+    return new WebSocketByteStream(opened.link, opened.surplus);
   }
   const mayTake = native?.streamOpen !== undefined && isOurs && !onread;
   const taken = mayTake ? takeDescriptor(stream, native) : undefined;

@@ -88,7 +88,8 @@ export interface UdpLocalOptions extends CommonOptions {
   readonly pathPrefix?: string | undefined;
   /**
    * Carriers on the way to the server, nearest first: `socks5://`, `http://` (CONNECT; `?header=Name:%20value` adds a field
-   * to the request), `ss://` (SIP002), `tls://`, `unix:`. Default: a direct TCP connection.
+   * to the request), `ss://` (SIP002), `tls://`, `ws://` and `wss://`, which lead to the udp-server behind them, `unix:`.
+   * Default: a direct TCP connection.
    */
   readonly via?: readonly string[] | undefined;
   /**
@@ -186,6 +187,11 @@ export interface UdpServerOptions extends CommonOptions {
    */
   readonly publicAddress?: readonly string[] | undefined;
   /**
+   * Path, such as `/tunnel`, at which a WebSocket carries a tunnel's connection. Such sessions stay with the thread that
+   * listens. Default: none.
+   */
+  readonly wsPath?: string | undefined;
+  /**
    * Tunnels past their handshake. Past it, requests are answered with 503; past three quarters of it, those for one more lane of a
    * session. 1 to 1,000,000. Default 8,192.
    */
@@ -252,7 +258,11 @@ export type ResolvedUdpLocalOptions = Filled<
 };
 
 /** All options with their defaults; all text is well-formed. */
-export type ResolvedUdpServerOptions = Filled<Omit<UdpServerOptions, "shadowsocks">, "psk" | "io"> & {
+export type ResolvedUdpServerOptions = Filled<
+  Omit<UdpServerOptions, "shadowsocks">,
+  "psk" | "io" | "wsPath"
+> & {
+  readonly wsPath: string | undefined;
   readonly io: IoKind | undefined;
   readonly psk: Uint8Array | undefined;
 };
@@ -417,10 +427,11 @@ export const UDP_LOCAL_FIELDS = {
     schema: z.array(hop()).default([]),
     expects:
       "socks5:// or http://[USER:PASSWORD@]HOST:PORT (percent-encoded), the latter with ?header=Name:%20value, " +
-      "ss://METHOD:PASSWORD@HOST:PORT[/?plugin=...] (SIP002), unix:/path, or tls://[HOST:PORT] with ?servername=, ca=, cert= and key=, insecure=1",
+      "ss://METHOD:PASSWORD@HOST:PORT[/?plugin=...] (SIP002), unix:/path, ws:// or wss://HOST[:PORT]/PATH with ?host=, " +
+      "header=Name:%20value and, for wss://, sni=, ca=, cert= and key=, insecure=1, or tls://[HOST:PORT] with ?servername=, ca=, cert= and key=, insecure=1",
     flag: "via",
     value: "URL",
-    help: "carrier on the way to the server: socks5://, http://, ss://, tls:// or unix: (repeatable, nearest first)",
+    help: "carrier on the way to the server: socks5://, http://, ss://, tls://, ws://, wss:// or unix: (repeatable, nearest first)",
     isList: true,
     rebase: rebaseHop,
   },
@@ -635,6 +646,17 @@ export const UDP_SERVER_FIELDS = {
     value: "IP",
     help: "address that targets see, for clients that bind (repeatable, one per family)",
     isList: true,
+  },
+  wsPath: {
+    schema: z
+      .string()
+      .regex(/^\/[\w.~!$&'()*+,;=:@%/-]*$/)
+      .max(MAX_PATH_PREFIX)
+      .optional(),
+    expects: "a path, such as /tunnel",
+    flag: "ws-path",
+    value: "PATH",
+    help: "path at which WebSockets carry tunnels, such as /tunnel",
   },
   ...COMMON_FIELDS,
   maxTunnels: integer("max-tunnels", "N", "limit of tunnels", 1, MAX_COUNT, 8_192),

@@ -1,6 +1,7 @@
 import type { LookupAddress } from "node:dns";
 import { lookup } from "node:dns/promises";
 import { EventEmitter } from "node:events";
+import type { Socket } from "node:net";
 import { performance } from "node:perf_hooks";
 import type { ServerOutput } from "../core/server.ts";
 import { TunnelServer } from "../core/server.ts";
@@ -10,6 +11,7 @@ import { ATYP_IPV6, formatHost, makeAddress } from "../wire/socket-address.ts";
 import { AssociationSockets } from "./association-sockets.ts";
 import { BatchWriter } from "./batch-writer.ts";
 import type { ByteStream } from "./byte-stream.ts";
+import { CodedByteStream } from "./byte-stream-coded.ts";
 import { DescriptorStream } from "./byte-stream-native.ts";
 import { tcpWay } from "./carrier-chain.ts";
 import { nodeCryptography } from "./cryptography.ts";
@@ -39,6 +41,10 @@ import type { UdpSocket } from "./udp-io.ts";
 import { Remote } from "./udp-io.ts";
 import type { UdpPath, UdpPathHost } from "./udp-paths/udp-path.ts";
 import { OutgoingDatagram } from "./udp-paths/udp-path.ts";
+import { WebSocketByteStream } from "./web/byte-stream-web-socket.ts";
+import { releaseSocket } from "./web/release-socket.ts";
+import type { AcceptWebSocket } from "./web/web-socket-acceptor.ts";
+import { loadWebSocketAcceptor } from "./web/web-socket-acceptor.ts";
 import type { HandedOver, WorkerPlace } from "./worker-group.ts";
 import { sumStats, WorkerGroup } from "./worker-group.ts";
 
@@ -123,6 +129,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   #isClosing = false;
   #lookups = 0;
 
+  #acceptWebSocket: AcceptWebSocket | undefined;
   /** The workers beside the one that listens. */
   readonly #others: WorkerGroup | undefined;
 
@@ -138,12 +145,13 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     this.#options = options;
     this.#log = log;
     this.#io = io;
-    const { lingerS, idleTimeoutS, allow, deny, ...rest } = this.#options;
+    const { lingerS, idleTimeoutS, allow, deny, wsPath, ...rest } = this.#options;
     const policy = new TargetPolicy(allow, deny);
     this.#policy = policy;
     this.#core = new TunnelServer({
       ...rest,
       worker: place,
+      webSocketPath: wsPath,
       crypto: nodeCryptography,
       permits: (target) => policy.permits(target),
       // Nobody knows here by which address and port the egress sends.
@@ -182,7 +190,8 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   async listen(): Promise<void> {
     try {
       await this.#egressReady;
-      const { listen, ipv6Only } = this.#options;
+      const { listen, ipv6Only, wsPath } = this.#options;
+      if (wsPath !== undefined) this.#acceptWebSocket = await loadWebSocketAcceptor();
       const servers = listen.map(parseShadowsocksListen);
       const texts = listen.map((text, index) => servers[index]?.listen ?? text);
       for (const [index, text] of texts.entries()) {
@@ -275,7 +284,9 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   }
 
   #accept(stream: ByteStream): void {
-    this.#attach(stream, this.#core.handleAccept(performance.now()));
+    // The bytes of its descriptor are not the tunnel's, so that no other thread can continue with it.
+    const isNested = stream instanceof CodedByteStream;
+    this.#attach(stream, this.#core.handleAccept(performance.now(), isNested));
   }
 
   #attach(stream: ByteStream, connection: number): void {
@@ -476,6 +487,14 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
         else this.#others!.handOver(worker, { descriptor, head, surplus });
         return;
       }
+      case "web-socket": {
+        const socket = this.#takeSocket(output.connection);
+        const web = socket && this.#acceptWebSocket!(socket, output.key, output.surplus);
+        if (web === undefined) return;
+        const stream = new WebSocketByteStream(web, undefined);
+        this.#attach(stream, this.#core.handleAccept(performance.now(), true));
+        return;
+      }
       case "bind": {
         const link = this.#links[output.connection];
         this.#bind(output.association, output.target, link?.stream.localIp);
@@ -505,6 +524,16 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
         this.emit(kind, fields);
       }
     }
+  }
+
+  /** Takes a connection out of the core. @returns undefined when it is closed */
+  #takeSocket(connection: number): Socket | undefined {
+    const link = this.#links[connection];
+    this.#links[connection] = undefined;
+    this.#core.handleDisconnected(performance.now(), connection);
+    const socket = link === undefined ? undefined : releaseSocket(link.stream, this.#io.native);
+    if (socket === undefined) link?.stream.destroy();
+    return socket;
   }
 
   /** @param target  undefined: of a bound tunnel, which gets a socket for each family */

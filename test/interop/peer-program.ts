@@ -24,6 +24,7 @@ const PACKAGES: Readonly<Record<string, string>> = {
   socat: "socat",
   "/usr/bin/python3": "python3-socks",
   "python:h11": "python3-h11",
+  "python:websockets": "python3-websockets",
 };
 
 /** Whether a program is there, or with `python:MODULE` a module of Debian's Python. */

@@ -463,3 +463,81 @@ describe("a client with a key", () => {
     expect(client.pollOutput()).toMatchObject({ kind: "disconnect", error: { code: "ERR_SERVER_PROOF" } });
   });
 });
+
+describe("a server with a path for WebSockets", () => {
+  const KEY_FIELD = "dGhlIHNhbXBsZSBub25jZQ==";
+  const LINES = [
+    ...["GET /tunnel HTTP/1.1", "Host: a", "Connection: keep-alive, Upgrade", "Upgrade: WebSocket"],
+    ...["Sec-WebSocket-Version: 13", `Sec-WebSocket-Key: ${KEY_FIELD}`],
+  ];
+  const request = (lines = LINES) => new TextEncoder().encode(`${lines.join("\r\n")}\r\n\r\n`);
+  const newServer = (options = {}) =>
+    new Network({ server: { psk: KEY, webSocketPath: "/tunnel", ...options } }).server;
+
+  /** Sends a request on a new connection. @returns the first output */
+  function outputFor(server: TunnelServer, bytes: Uint8Array, isNested = false): ServerOutput | undefined {
+    const connection = server.handleAccept(1_000, isNested);
+    server.handleStream(1_000, connection, bytes, 0, bytes.length);
+    const output = server.pollOutput();
+    server.handleDisconnected(1_000, connection);
+    outputsOf(server);
+    return output;
+  }
+
+  it("gives the host a request for it, with what follows", () => {
+    const bytes = new Uint8Array([...request(), 1, 2, 3]);
+    const output = outputFor(newServer(), bytes);
+    expect(output).toMatchObject({ kind: "web-socket", key: KEY_FIELD, surplus: Uint8Array.of(1, 2, 3) });
+  });
+
+  it.each(["GET /tunnel?ed=2048 HTTP/1.1", "GET http://a/tunnel HTTP/1.1"])("takes %s", (startLine) => {
+    expect(outputFor(newServer(), request([startLine, ...LINES.slice(1)]))?.kind).toBe("web-socket");
+  });
+
+  it.each([
+    ["another path", 0, "GET /tunnel/ HTTP/1.1"],
+    ["another method", 0, "POST /tunnel HTTP/1.1"],
+    ["HTTP/1.0", 0, "GET /tunnel HTTP/1.0"],
+    ["no Host", 1, "X: y"],
+    ["no Upgrade among Connection", 2, "Connection: keep-alive"],
+    ["another upgrade", 3, "Upgrade: h2c"],
+    ["two upgrades", 3, "Upgrade: websocket, connect-udp"],
+    ["another version", 4, "Sec-WebSocket-Version: 8"],
+    ["a short key", 5, "Sec-WebSocket-Key: YQ=="],
+    ["two keys", 4, `Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: ${KEY_FIELD}`],
+    ["content", 2, "Connection: Upgrade\r\nContent-Length: 5"],
+    ["chunks", 2, "Connection: Upgrade\r\nTransfer-Encoding: chunked"],
+  ])("refuses %s", (_, index, line) => {
+    expect(outputFor(newServer(), request(LINES.with(index, line)))?.kind).toBe("close");
+  });
+
+  it("refuses one on a WebSocket, and one where there is no such path", () => {
+    expect(outputFor(newServer(), request(), true)?.kind).toBe("close");
+    expect(outputFor(newServer({ webSocketPath: undefined }), request())?.kind).toBe("close");
+  });
+
+  it("has the session of a WebSocket stay with the worker that it came to, and others take turns", () => {
+    const server = newServer({ worker: { index: 0, count: 3 } });
+    const ticket = ticketFrom(server);
+    const kinds = [false, false, false, true, true, true].map(
+      (isNested) => outputFor(server, requestOf(KEY, { ticket }), isNested)?.kind,
+    );
+    expect(kinds).toEqual(["session-up", "hand-over", "hand-over", "session-up", "session-up", "session-up"]);
+  });
+
+  it("with a decoy gives the host what strangers send, and nothing that is on a WebSocket", () => {
+    const server = newServer({ hasDecoy: true });
+    const hello = new TextEncoder().encode("GET / HTTP/1.1\r\n\r\nbody");
+    const output = outputFor(server, hello);
+    expect(output).toMatchObject({ kind: "stranger", surplus: new TextEncoder().encode("body") });
+    expect(new TextDecoder().decode((output as { head: Uint8Array }).head)).toBe("GET / HTTP/1.1\r\n\r\n");
+    const wrongKey = requestOf(new TextEncoder().encode("another key of sixteen"));
+    expect(outputFor(server, wrongKey)).toMatchObject({
+      kind: "stranger",
+      refusal: { reason: "bad_credentials" },
+    });
+    expect(outputFor(server, hello, true)?.kind).toBe("close");
+    expect(server.counters.refused.bad_credentials).toBe(1);
+    expect(server.halfOpenCount).toBe(0);
+  });
+});

@@ -64,6 +64,13 @@ describe("parseCarrierChain", () => {
       "192.0.2.1:3456 via ss h:1",
     ],
     [["ss://aes-128-gcm:p@h:1?plugin=obfs-local;obfs=tls;fast-open"], "192.0.2.1:3456 via ss h:1"],
+    [["ws://h/tunnel"], "192.0.2.1:3456 via ws h:80"],
+    [["wss://h/"], "192.0.2.1:3456 via wss h:443"],
+    [
+      ["wss://[::1]/a?sni=b.test&host=c.test:1&header=X:%20y&header=X:z&insecure=1"],
+      "192.0.2.1:3456 via wss [::1]:443",
+    ],
+    [["tls://", "ws://[2001:db8::1]:81/a"], "192.0.2.1:3456 via tls, ws [2001:db8::1]:81"],
     [["tls://a:1", "ss://aes-128-gcm:p@h:1"], "192.0.2.1:3456 via tls a:1, ss h:1"],
     [
       ["unix:/run/a", "socks5://h:1", "http://i:2", "tls://"],
@@ -120,6 +127,21 @@ describe("parseCarrierChain", () => {
     ["socks5://h:1?header=X:x", "no options here"],
     ["tls://?header=X:x", "no options but servername"],
     ["tls://u@h:1", "no user"],
+    ["ws://h", "expected a path"],
+    ["ws://h/a b", "expected a path"],
+    ["ws://h/a\r\nX: y", "expected a path"],
+    ["ws:///a", "HOST:PORT"],
+    ["ws://h:0/a", "HOST:PORT"],
+    ["ws://::1/a", "HOST:PORT"],
+    ["ws://u:p@h/a", "header=Authorization"],
+    ["ws://h/a?sni=b", "no options but host, header"],
+    ["wss://h/a?servername=b", "no options but host, header, sni, ca, cert, key, insecure"],
+    ["wss://h/a?cert=c", "cert and key go together"],
+    ["ws://h/a?host=a%0d%0ab", "host is a name"],
+    ["ws://h/a?header=Host:b", "Host is not for a header option"],
+    ["ws://h/a?header=Upgrade:b", "Upgrade is not for a header option"],
+    ["ws://h/a?header=Sec-WebSocket-Key:b", "Sec-WebSocket-Key is not for a header option"],
+    ["ws://h/a?header=X:%0a", "a control character in X"],
     ["tls://?verify=0", "no options but"],
     ["tls://?insecure=yes", "insecure is 0 or 1"],
     ["tls://?cert=c", "cert and key go together"],
@@ -194,6 +216,7 @@ describe("redactUrl", () => {
   });
 
   it("removes all of an ss:// URL without a server, which may be base64 of everything", () => {
+    expect(redactUrl("wss://h/s3cret?sni=a&host=b&header=c")).toBe("wss://h/***?sni=a&host=***&header=***");
     expect(redactUrl("ss://YWVzLTI1Ni1nY206cEBoOjE#name")).toBe("ss://***");
     expect(redactUrl("ss://a:b@h:1?plugin=v2ray;key=x&key=y#z")).toBe("ss://***@h:1?plugin=***&key=***");
   });

@@ -9,6 +9,7 @@ import type { Shadowsocks } from "./shadowsocks.ts";
 import { readShadowsocks } from "./shadowsocks.ts";
 import { parseShadowsocksUri } from "./shadowsocks-uri.ts";
 import type { TlsOptions } from "./tls.ts";
+import type { WebSocketRequest } from "./web-socket.ts";
 
 /** One `--via`. */
 export type Hop =
@@ -21,15 +22,20 @@ export type Hop =
     }
   | { readonly kind: "tls"; readonly endpoint: Endpoint | undefined; readonly options: TlsOptions }
   | { readonly kind: "ss"; readonly endpoint: ProxyEndpoint; readonly shadowsocks: Shadowsocks }
+  | { readonly kind: "ws"; readonly endpoint: ProxyEndpoint; readonly request: WebSocketRequest }
   | { readonly kind: "unix"; readonly endpoint: Endpoint };
 
 type ProxyEndpoint = Exclude<Endpoint, { readonly path: string }>;
 
 /** Fields that decide where a request goes or ends: with a second one, a proxy might read a different request. */
 const OWN_FIELDS = ["host", "content-length", "transfer-encoding"];
+/** Those that a WebSocket's handshake sets. */
+const OWN_WEB_SOCKET_FIELDS = /^(?:connection|upgrade|sec-websocket-.*)$/;
+const TLS_FILE_OPTIONS = ["ca", "cert", "key", "insecure"];
+const MAX_WEB_SOCKET_PATH = 1_024;
 
 /**
- * Parses `socks5://`, `http://`, `ss://`, `tls://` or `unix:`.
+ * Parses `socks5://`, `http://`, `ss://`, `tls://`, `ws://`, `wss://` or `unix:`.
  *
  * @param index  its position in the list
  * @throws UsageError ERR_OPTION that names the text, without its secrets
@@ -40,8 +46,10 @@ export function parseHop(text: string, index: number): Hop {
     return { kind: "unix", endpoint: parseEndpoint(text) };
   }
   if (text.startsWith("ss://")) return parseShadowsocksHop(text, index);
+  if (/^wss?:\/\//.test(text)) return parseWebSocketHop(text);
   const match = /^(socks5h?|http|tls):\/\/(?:([^@/?]*)@)?([^/?]*)\/?(?:\?(.*))?$/.exec(text);
-  if (match === null) throw badHop(text, "expected socks5://, http://, ss://, tls:// or unix:");
+  if (match === null)
+    throw badHop(text, "expected socks5://, http://, ss://, tls://, ws://, wss:// or unix:");
   const [, scheme, userInfo, host, query] = match;
   if (scheme === "tls") {
     if (userInfo !== undefined) throw badHop(text, "tls:// has no user");
@@ -60,7 +68,7 @@ export function parseHop(text: string, index: number): Hop {
 
 /** Rewrites the paths of the socket and the files that a hop names. */
 export function rebaseHop(text: string, inFolder: InFolder): string {
-  const [, address, query] = /^(tls:[^?]*)\?(.*)$/s.exec(text) ?? [];
+  const [, address, query] = /^((?:tls|wss):[^?]*)\?(.*)$/s.exec(text) ?? [];
   if (query === undefined) return rebaseEndpoint(text, inFolder);
   const options = query.split("&").map((option) => {
     const [, name, path] = /^(ca|cert|key)=(.*)$/s.exec(option) ?? [];
@@ -72,6 +80,8 @@ export function rebaseHop(text: string, inFolder: InFolder): string {
 /** The name of a hop in logs. */
 export function hopText(hop: Hop): string {
   if (hop.endpoint === undefined) return hop.kind;
+  if (hop.kind === "ws")
+    return `${hop.request.tls === undefined ? "ws" : "wss"} ${endpointText(hop.endpoint)}`;
   return hop.kind === "unix" ? endpointText(hop.endpoint) : `${hop.kind} ${endpointText(hop.endpoint)}`;
 }
 
@@ -97,14 +107,20 @@ export function findHopProblem(text: string): string | undefined {
   }
 }
 
-/** Removes user and password, whatever they contain, and the values of all options but those of `tls://`. */
+/**
+ * Removes user and password, whatever they contain, the path of a WebSocket, which may be a secret, and the values of all
+ * options but those for TLS.
+ */
 export function redactUrl(text: string): string {
   // Without a server the password may be anywhere: before SIP002 all of it was base64.
   if (/^ss:/i.test(text) && !text.includes("@")) return "ss://***";
-  const options = text.startsWith("tls:")
-    ? /([?&](?!(?:servername|ca|cert|key|insecure)=)[^=&]*=)[^&]*/g
+  const options = /^(?:tls|wss):/.test(text)
+    ? /([?&](?!(?:servername|sni|ca|cert|key|insecure)=)[^=&]*=)[^&]*/g
     : /([?&][^=&]*=)[^&]*/g;
-  return text.replace(/^([a-z0-9+.-]+:\/\/)?.*@/is, "$1***@").replace(options, "$1***");
+  return text
+    .replace(/^([a-z0-9+.-]+:\/\/)?.*@/is, "$1***@")
+    .replace(/^(wss?:\/\/[^/?]*\/)[^?]+/, "$1***")
+    .replace(options, "$1***");
 }
 
 function parseShadowsocksHop(text: string, index: number): Hop {
@@ -117,6 +133,42 @@ function parseShadowsocksHop(text: string, index: number): Hop {
     throw badHop(text, "a plugin that is a program connects by itself: it can only be the first");
   }
   return { kind: "ss", endpoint: parseHopEndpoint(text, server), shadowsocks };
+}
+
+function parseWebSocketHop(text: string): Hop {
+  const [, scheme, address, path, query = ""] = /^(wss?):\/\/([^/?]*)(\/[^?]*)?(?:\?(.*))?$/s.exec(text)!;
+  if (address.includes("@")) throw badHop(text, "no user here: give header=Authorization:%20...");
+  const isSecure = scheme === "wss";
+  const defaultPort = isSecure ? 443 : 80;
+  const hasPort = /^(?:\[[^\]]*\]|[^:]*):\d+$/.test(address);
+  const endpoint = parseHopEndpoint(text, hasPort ? address : `${address}:${defaultPort}`);
+  if (path === undefined || path.length > MAX_WEB_SOCKET_PATH || !/^[\w.~!$&'()*+,;=:@%/-]+$/.test(path)) {
+    throw badHop(text, "expected a path, such as ws://HOST/tunnel");
+  }
+  const known = new Map<string, string>();
+  const fields: (readonly [string, string])[] = [];
+  for (const [name, value] of parseQuery(text, query)) {
+    if (name === "header") {
+      const field = parseField(text, value);
+      if (OWN_WEB_SOCKET_FIELDS.test(field[0].toLowerCase())) {
+        throw badHop(text, `${field[0]} is not for a header option`);
+      }
+      fields.push(field);
+    } else if (name === "host" || (isSecure && ["sni", ...TLS_FILE_OPTIONS].includes(name)))
+      known.set(name, value);
+    else
+      throw badHop(
+        text,
+        `expected no options but host, header${isSecure ? ", sni, ca, cert, key, insecure" : ""}`,
+      );
+  }
+  const { host, port } = endpoint;
+  const ownHost =
+    port === defaultPort ? formatEndpoint(splitZone(host).ip, port).replace(/:\d+$/, "") : address;
+  const hostField = known.get("host") ?? ownHost;
+  if (!/^[\w.:[\]-]{1,255}$/.test(hostField)) throw badHop(text, "host is a name, or a name with a port");
+  const tls = isSecure ? { ...makeTlsOptions(text, known, "sni"), protocols: ["http/1.1"] } : undefined;
+  return { kind: "ws", endpoint, request: { path, host: hostField, fields, tls } };
 }
 
 function parseHopEndpoint(text: string, host: string): ProxyEndpoint {
@@ -148,13 +200,7 @@ function parseCredentials(text: string, userInfo: string | undefined): Socks5Cre
 function parseFields(text: string, query: string, hasUser: boolean): HeaderField[] {
   return parseQuery(text, query).map(([option, field]) => {
     if (option !== "header") throw badHop(text, "expected no options but header");
-    const colon = field.indexOf(":");
-    const name = field.slice(0, Math.max(colon, 0));
-    const value = trimBlanks(field.slice(colon + 1));
-    if (!isToken(name)) throw badHop(text, "expected header=Name:%20value");
-    // biome-ignore lint/suspicious/noControlCharactersInRegex: these are the ones to refuse.
-    if (/[\x00-\x08\x0a-\x1f\x7f]/.test(value)) throw badHop(text, `a control character in ${name}`);
-    if (OWN_FIELDS.includes(name.toLowerCase())) throw badHop(text, `${name} is not for a header option`);
+    const [name, value] = parseField(text, field);
     if (hasUser && name.toLowerCase() === "proxy-authorization") {
       throw badHop(text, "give a user or Proxy-Authorization, not both");
     }
@@ -162,19 +208,35 @@ function parseFields(text: string, query: string, hasUser: boolean): HeaderField
   });
 }
 
+function parseField(text: string, field: string): HeaderField {
+  const colon = field.indexOf(":");
+  const name = field.slice(0, Math.max(colon, 0));
+  const value = trimBlanks(field.slice(colon + 1));
+  if (!isToken(name)) throw badHop(text, "expected header=Name:%20value");
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are the ones to refuse.
+  if (/[\x00-\x08\x0a-\x1f\x7f]/.test(value)) throw badHop(text, `a control character in ${name}`);
+  if (OWN_FIELDS.includes(name.toLowerCase())) throw badHop(text, `${name} is not for a header option`);
+  return [name, value];
+}
+
 function parseTlsOptions(text: string, query: string): TlsOptions {
   const known = new Map<string, string>();
   for (const [name, value] of parseQuery(text, query)) {
-    if (!["servername", "ca", "cert", "key", "insecure"].includes(name)) {
+    if (!["servername", ...TLS_FILE_OPTIONS].includes(name)) {
       throw badHop(text, "expected no options but servername, ca, cert, key, insecure");
     }
     known.set(name, value);
   }
+  return makeTlsOptions(text, known, "servername");
+}
+
+/** @param nameOption  the option that has the server's name */
+function makeTlsOptions(text: string, known: ReadonlyMap<string, string>, nameOption: string): TlsOptions {
   const insecure = known.get("insecure") ?? "0";
   if (insecure !== "0" && insecure !== "1") throw badHop(text, "insecure is 0 or 1");
   if (known.has("cert") !== known.has("key")) throw badHop(text, "cert and key go together");
   return {
-    serverName: known.get("servername"),
+    serverName: known.get(nameOption),
     caFile: known.get("ca"),
     certFile: known.get("cert"),
     keyFile: known.get("key"),

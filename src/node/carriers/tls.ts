@@ -16,6 +16,8 @@ export interface TlsOptions {
   readonly keyFile: string | undefined;
   /** Accepts any certificate. */
   readonly isInsecure: boolean;
+  /** Protocols to offer (ALPN). Default: none. */
+  readonly protocols?: string[];
 }
 
 /** Wraps a stream in TLS. @param host  name of the peer, unless the options have one */
@@ -33,6 +35,7 @@ export function wrapInTls(
     rejectUnauthorized: !options.isInsecure,
     ...readFiles(options),
     minVersion: "TLSv1.2",
+    ...(options.protocols === undefined ? {} : { ALPNProtocols: options.protocols }),
   };
   return new Promise((done, failed) => {
     const wrapped = connect(tlsOptions);
