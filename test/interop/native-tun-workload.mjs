@@ -51,6 +51,7 @@ function open(closes) {
     }
     if (closes) native.tunClose(fd);
   });
+  native.tunLatency?.(fd, random(4));
   return fd;
 }
 

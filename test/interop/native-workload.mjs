@@ -64,6 +64,7 @@ const sendBytes = slow === undefined ? 1 << 20 : 4096;
 const open = () => {
   const id = native.udpOpen(ipv4(0, "0.0.0.0"), random(2) === 0, 1 << 20, sendBytes, random(2) === 0);
   if (random(2) === 0) native.udpTellErrors?.(id);
+  native.udpLatency?.(id, random(4));
   return id;
 };
 const turn = () => new Promise((done) => setImmediate(done));
@@ -80,6 +81,7 @@ for (let round = 0; round < 400; round++) {
   for (let i = 1; i < 64; i += 8) targets.set(ipv4(1 + random(20)), i * 19);
   targets.set(ipv4(9, "127.255.255.255"), 5 * 19);
   if (slow !== undefined) for (let i = 0; i < 64; i += 2) targets.set(ipv4(9, slow), i * 19);
+  native.udpLatency?.(sockets[random(sockets.length)], random(4));
   const count = 1 + random(round % 40 === 0 ? sendRows : 300);
   let at = 0;
   let size = 1 + random(2000);
