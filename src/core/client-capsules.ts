@@ -116,7 +116,7 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
       case CAPSULE_COMPRESSION_CLOSE: {
         const slot = this.#parts.contextById.get(first);
         if (slot !== undefined) this.#handleContextAnswer(now, slot, type === CAPSULE_COMPRESSION_ACK);
-        else if (isServersId(first)) this.#parts.renewBeforeIdsRunOut(now, first);
+        else if (isServersId(first)) this.#parts.renewIfDue(now, first);
         break;
       }
       case CAPSULE_CONTEXT_ASSIGN: {
@@ -183,7 +183,7 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
       this.#flows.armContexts();
     }
     tunnel.writeControl(encodeCompressionAck(id));
-    this.#parts.renewBeforeIdsRunOut(now, id);
+    this.#parts.renewIfDue(now, id);
   }
 
   #handleAssociationClose(now: number, lane: Lane, id: number, reason: CloseReason): void {

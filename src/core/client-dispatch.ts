@@ -61,11 +61,12 @@ export class ClientDispatch {
 
   /** Moves what waits for a lane to the scheduler. */
   take(queue: SendQueue): void {
-    const { contexts, contextById } = this.#parts;
+    const { contexts, contextById, counters } = this.#parts;
     const scheduler = this.#parts.scheduler!;
     queue.drainTo((time, flow, id, data, length) => {
       const slot = contextById.get(id);
-      if (slot !== undefined) scheduler.push(time, flow, id, contexts.lanes[slot], data, 0, length);
+      if (slot === undefined) counters.drops.unknown_context++;
+      else scheduler.push(time, flow, id, contexts.lanes[slot], data, 0, length);
     });
   }
 

@@ -119,7 +119,7 @@ export class ClientFlows {
     this.armContexts();
     this.#handleUsed(slot, lanes);
     this.#assign(slot, lanes);
-    this.#parts.renewBeforeIdsRunOut(now);
+    this.#parts.renewIfDue(now);
     return slot;
   }
 
@@ -146,8 +146,13 @@ export class ClientFlows {
 
   /** The server has acknowledged a context, whose datagrams may go on any lane from now on. */
   confirm(slot: number): void {
-    const { contexts, associations, scheduler } = this.#parts;
+    const { contexts, associations } = this.#parts;
     associations.isConfirmed[contexts.association[slot]] = 1;
+    this.#allowAnyLane(slot);
+  }
+
+  #allowAnyLane(slot: number): void {
+    const { contexts, scheduler } = this.#parts;
     if (contexts.lanes[slot] === ANY_LANE) return;
     contexts.lanes[slot] = ANY_LANE;
     scheduler?.allow(contexts.association[slot], contexts.id[slot], ANY_LANE);
@@ -263,6 +268,8 @@ export class ClientFlows {
     const { lastContext } = this.#parts.associations;
     const association = this.#parts.contexts.association[slot];
     if (lastContext[association] === slot) lastContext[association] = NONE;
+    // What waits for its registration would hold up what is behind.
+    this.#allowAnyLane(slot);
     this.#parts.contextById.delete(this.#parts.contexts.id[slot]);
     this.#parts.latency.handleReleased(slot, association);
     this.#parts.contexts.release(slot);

@@ -119,7 +119,7 @@ export interface ClientParts {
   removeFlow(association: number): void;
   failLane(now: number, lane: Lane, error: ProtocolError): void;
   /** @param serversId  an id that the server has assigned */
-  renewBeforeIdsRunOut(now: number, serversId?: number): void;
+  renewIfDue(now: number, serversId?: number): void;
 }
 
 /** True if a context's id was assigned by the server. */

@@ -71,7 +71,9 @@ export class TunnelClient {
   #session: SessionCredentials | undefined;
   #everUp = false;
   #closed = false;
-  /** Lanes of the session that will replace this one, whose ids are nearly used up. */
+  /** The session should have receipts and has none, or the other way round. */
+  #isUnsuited = false;
+  /** Lanes of the session that will replace this one. */
   #renewal: { readonly lanes: readonly Lane[]; readonly pool: SendPool } | undefined;
   readonly #ticketHolder: TicketHolder = { ticket: undefined };
   readonly #laneCount: LaneCount;
@@ -113,7 +115,7 @@ export class TunnelClient {
       endUnwantedLanes: (now) => this.#endUnwantedLanes(now),
       removeFlow: (association) => this.#removeFlow(association),
       failLane: (now, lane, error) => this.#failLane(now, lane, error),
-      renewBeforeIdsRunOut: (now, serversId) => this.#renewBeforeIdsRunOut(now, serversId),
+      renewIfDue: (now, serversId) => this.#renewIfDue(now, serversId),
     };
     this.#flows = new ClientFlows(this.#parts);
     this.#capsules = new ClientCapsules(this.#parts, this.#flows);
@@ -209,8 +211,11 @@ export class TunnelClient {
   #sampleRoundTrip(now: number, { tunnel }: Lane): void {
     const roundTrip = tunnel!.takeRoundTrip();
     if (roundTrip === undefined) return;
-    if (this.#laneCount.sample(roundTrip)) this.#renew(now);
-    else if (this.#laneCount.isSampling) tunnel!.sendHeartbeat(now);
+    if (this.#laneCount.sample(roundTrip)) {
+      this.#isUnsuited = this.#session?.receipts !== this.#laneCount.offersReceipts;
+      this.#renewIfDue(now);
+    }
+    if (this.#laneCount.isSampling) tunnel!.sendHeartbeat(now);
   }
 
   /** A batch from {@link pollTransmit} is written. */
@@ -414,11 +419,20 @@ export class TunnelClient {
 
   #handleLaneTimeout(now: number, lane: Lane): void {
     if (lane.isUp) {
+      this.#handleProven(lane);
       lane.tunnel!.handleTimeout(now);
       this.#checkTunnel(now, lane);
+      // Those that held something when fewer lanes were wanted.
+      if (this.#parts.scheduler !== undefined) this.#endUnwantedLanes(now);
     } else if (lane.state === LANE_WAITING) this.#connect(now, lane);
     else this.#failLane(now, lane, new ProtocolError("ERR_HANDSHAKE_TIMEOUT", "connecting again"));
     this.#armLane(lane);
+  }
+
+  #handleProven(lane: Lane): void {
+    if (lane.isProven) return;
+    lane.isProven = true;
+    this.#laneCount.handleProven();
   }
 
   #expireQueue(now: number, lane: Lane): void {
@@ -433,7 +447,7 @@ export class TunnelClient {
     }
     const { session, resumed } = answer;
     const isOurs = this.#session !== undefined && sameBytes(session, 0, this.#session.id, 0, session.length);
-    if (!isOurs && this.#parts.isUp) {
+    if (!(resumed && isOurs) && this.#parts.isUp) {
       // The server has put this lane into another session than the one that other lanes are in.
       lane.tunnel!.open(now, "extension");
       lane.tunnel!.writeControl(encodeShutdown("done"));
@@ -442,11 +456,15 @@ export class TunnelClient {
       return;
     }
     const isNew = !(resumed && isOurs);
+    if (!isNew && answer.receipts !== this.#session!.receipts) {
+      const detail = "the session has receipts, or has none, at one end alone";
+      this.#failLane(now, lane, new ProtocolError("ERR_UPGRADE_REFUSED", detail));
+      return;
+    }
     if (isNew) this.#beginSession(now, lane, answer);
     lane.open(now, this.#portOf(lane));
     const wasUp = this.#parts.isUp;
     this.#parts.isUp = true;
-    this.#laneCount.handleUp();
     if (!wasUp) {
       this.#registerAll(now, lane);
       if (this.#everUp && !isNew) this.counters.resumed++;
@@ -456,7 +474,7 @@ export class TunnelClient {
     } else if (this.#parts.scheduler === undefined) this.#rebalance(now, lane);
     lane.tunnel!.handleTimeout(now);
     this.#armLane(lane);
-    this.#renewBeforeIdsRunOut(now);
+    this.#renewIfDue(now);
   }
 
   #portOf(lane: Lane): LanePort | undefined {
@@ -477,6 +495,7 @@ export class TunnelClient {
   /** Starts a session that the server does not know: even contexts keep their ids, odd ones belonged to the old server. */
   #beginSession(now: number, lane: Lane, answer: ExtensionResponse): void {
     this.#session = this.#credentialsOf(lane, answer);
+    this.#isUnsuited = false;
     this.#laneCount.begin(now, answer.receipts);
     this.#parts.associations.isConfirmed.fill(0);
     // In the new session these ids may stand for other addresses.
@@ -566,10 +585,11 @@ export class TunnelClient {
 
   #laneLost(now: number, lane: Lane, error: Error | undefined): void {
     const wasUp = lane.isUp;
+    const isProven = wasUp && lane.isProven;
     const { former } = this.#parts;
     const isFormer = former?.lanes.includes(lane) ?? false;
     lane.handleLost(now, this.#closed || isFormer);
-    if (!wasUp && !isFormer) this.#laneCount.handleFailed(now, this.lanesUp);
+    if (!isProven && !isFormer) this.#laneCount.handleFailed(now, this.lanesUp);
     this.#holdIfNotWanted(lane);
     this.#armLane(lane);
     const scheduler = isFormer ? former?.scheduler : this.#parts.scheduler;
@@ -626,9 +646,9 @@ export class TunnelClient {
   // Replacing a session whose ids run out, or which should have receipts, or should not
 
   /** Connects the first lane of the session that will take over, while this one stays in use. */
-  #renewBeforeIdsRunOut(now: number, serversId = 0): void {
+  #renewIfDue(now: number, serversId = 0): void {
     const highest = Math.max(this.#parts.nextAssociationId, this.#parts.nextContextId, serversId);
-    if (highest >= this.#parts.maxId * RENEW_SHARE) this.#renew(now);
+    if (this.#isUnsuited || highest >= this.#parts.maxId * RENEW_SHARE) this.#renew(now);
   }
 
   #renew(now: number): void {
@@ -673,6 +693,7 @@ export class TunnelClient {
     this.#parts.pool = pool;
     this.#session = this.#credentialsOf(lane, answer);
     this.#parts.scheduler = undefined;
+    this.#isUnsuited = false;
     if (answer.receipts) this.#dispatch.begin();
     this.#laneCount.begin(now, answer.receipts);
     this.#flows.giveNewIds();
@@ -700,9 +721,10 @@ export class TunnelClient {
     const former = this.#parts.former!;
     if (former.isEnding) {
       for (const lane of former.lanes) if (lane.isUp) this.#failLaneSilently(now, lane);
+      former.scheduler?.dropQueued();
       former.scheduler?.close();
       this.#parts.former = undefined;
-      this.#renewBeforeIdsRunOut(now);
+      this.#renewIfDue(now);
       return;
     }
     former.isEnding = true;

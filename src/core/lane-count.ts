@@ -5,8 +5,8 @@
  * they bring nothing: a hole in TCP is repaired within a millisecond. So "auto" measures round trips of the whole path, relays
  * included, as soon as a session is up. One that began in the wrong way is replaced, before much uses it.
  *
- * It starts with a few lanes and doubles them when lanes have become late. Where a relay or the server refuses connections, those
- * that are up are all that it wants, for a while. After a quiet time it halves them again, as each costs a heartbeat.
+ * It starts with a few lanes and doubles them when lanes have become late. Where a relay or the server refuses connections, or
+ * ends them at once, those that are up are all that it wants, for a while. After a quiet time it halves them again, as each costs a heartbeat.
  */
 
 const FIRST_LANES = 4;
@@ -94,15 +94,23 @@ export class LaneCount {
     return true;
   }
 
-  /** An attempt to connect a lane has failed. @param lanesUp  lanes that are up */
+  /** An attempt to connect a lane has failed, or the lane was lost as soon as it was up. @param lanesUp  lanes that are up */
   handleFailed(now: number, lanesUp: number): void {
-    if (!this.#isAuto || lanesUp === 0 || ++this.#failures < MAX_FAILURES) return;
+    if (!this.#isAuto) return;
+    if (lanesUp === 0) {
+      // Not more lanes than one are refused, but any.
+      this.#failures = 0;
+      this.#refusedUntil = Number.NEGATIVE_INFINITY;
+      return;
+    }
+    if (++this.#failures < MAX_FAILURES) return;
     this.#failures = 0;
     this.wanted = lanesUp;
     this.#refusedUntil = now + REFUSED_MS;
   }
 
-  handleUp(): void {
+  /** A lane has stayed up for a while. */
+  handleProven(): void {
     this.#failures = 0;
   }
 }

@@ -76,6 +76,8 @@ export class Lane {
   tunnel: Tunnel | undefined;
   /** Time of the next connect, or the deadline of the current attempt. */
   deadline = NEVER;
+  /** It has stayed up for a heartbeat's time. */
+  isProven = false;
   /** Number of associations that are pinned here. */
   load = 0;
 
@@ -215,6 +217,7 @@ export class Lane {
     this.#attempts = 0;
     this.#challenges = 0;
     this.#hasReconnected = false;
+    this.isProven = false;
     this.deadline = NEVER;
     port?.scheduler.laneUp(now, port.number, this.firstCount);
     this.tunnel!.open(now, port === undefined ? "extension" : "receipts", port);

@@ -178,6 +178,7 @@ export class ServerFlows {
   releaseContext(slot: number): void {
     const session = this.#table.sessionOf[this.#table.contexts.association[slot]];
     this.#parts.names.forget(session?.lookups, slot);
+    if (session !== undefined) this.#lanes.allowAnyLane(session, slot);
     this.#table.releaseContext(slot);
   }
 }

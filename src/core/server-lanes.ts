@@ -135,9 +135,14 @@ export class ServerLanes {
   /** The client has acknowledged a context of this end. */
   handleAck(session: Session, id: number): void {
     const slot = session.contextById.get(id);
-    if (slot === undefined || session.lanes?.unacked.delete(slot) !== true) return;
+    if (slot !== undefined) this.allowAnyLane(session, slot);
+  }
+
+  /** The client knows a context of this end, or it is about to be released: what waits for its registration does so no longer. */
+  allowAnyLane(session: Session, slot: number): void {
+    if (session.lanes?.unacked.delete(slot) !== true) return;
     const { contexts } = this.#parts.associations;
     contexts.lanes[slot] = ANY_LANE;
-    session.lanes.scheduler.allow(contexts.association[slot], id, ANY_LANE);
+    session.lanes.scheduler.allow(contexts.association[slot], contexts.id[slot], ANY_LANE);
   }
 }

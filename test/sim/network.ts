@@ -26,6 +26,14 @@ interface Wire {
   readonly connection: number;
   readonly toServer: { at: number; bytes: Uint8Array }[];
   readonly toClient: { at: number; bytes: Uint8Array }[];
+  readonly record: ConnectionRecord;
+}
+
+/** What either end has written on a connection, whether it arrived or not. */
+export interface ConnectionRecord {
+  readonly lane: number;
+  readonly fromClient: Uint8Array[];
+  readonly fromServer: Uint8Array[];
 }
 
 export interface Arrival {
@@ -61,6 +69,14 @@ export class Network {
   serverIsUp = true;
   /** While true, no byte arrives anywhere, and nobody is told. */
   isStalled = false;
+  /** Lanes on which no byte arrives. */
+  readonly stalledLanes = new Set<number>();
+  /** More connections than this at a time are refused on the way. */
+  maxConnections = Number.POSITIVE_INFINITY;
+  /** All connections since the start. */
+  readonly records: ConnectionRecord[] = [];
+  /** Changes bytes on their way. */
+  tamper: (bytes: Uint8Array, isFromServer: boolean) => Uint8Array = (bytes) => bytes;
   echoes = true;
   /** While false, names that the server asks for are not answered. */
   answersNames = true;
@@ -178,6 +194,11 @@ export class Network {
     this.settle();
   }
 
+  /** The same for the connection that is there longest. */
+  cutOldest(): void {
+    this.cutConnections(this.#wires[0].lane);
+  }
+
   killServer(): void {
     this.serverIsUp = false;
     for (const wire of this.#wires.splice(0))
@@ -199,6 +220,7 @@ export class Network {
     let next = Math.min(this.client.nextTimeout(), this.serverIsUp ? this.server.nextTimeout() : Infinity);
     if (this.isStalled) return next;
     for (const wire of this.#wires) {
+      if (this.stalledLanes.has(wire.lane)) continue;
       for (const piece of [wire.toServer[0], wire.toClient[0]]) {
         if (piece !== undefined) next = Math.min(next, piece.at);
       }
@@ -228,12 +250,14 @@ export class Network {
     for (const wire of [...this.#wires]) {
       const up = this.client.pollTransmit(this.now, wire.lane);
       if (up !== undefined) {
+        wire.record.fromClient.push(up.slice());
         this.#put(wire.toServer, arrival, up);
         this.client.handleTransmitted(wire.lane);
         moved = true;
       }
       const down = this.server.pollTransmit(this.now, wire.connection);
       if (down !== undefined) {
+        wire.record.fromServer.push(down.slice());
         this.#put(wire.toClient, arrival, down);
         this.server.handleTransmitted(wire.connection);
         moved = true;
@@ -253,7 +277,7 @@ export class Network {
 
   #carry(wire: Wire): boolean {
     let moved = false;
-    if (this.isStalled) return false;
+    if (this.isStalled || this.stalledLanes.has(wire.lane)) return false;
     while (wire.toServer.length > 0 && wire.toServer[0].at <= this.now && this.#wires.includes(wire)) {
       const { bytes } = wire.toServer.shift()!;
       moved = true;
@@ -267,26 +291,28 @@ export class Network {
     return moved;
   }
 
-  /** Bytes of a server that does as it likes come to the client, on the first connection, in one piece. */
-  carryToClient(bytes: Uint8Array): void {
-    this.#toClient(this.#wires[0], bytes);
+  /** Bytes of a server that does as it likes come to the client, on the first connection or another, in one piece. */
+  carryToClient(bytes: Uint8Array, at = 0): void {
+    this.#toClient(this.#wires[at], bytes);
     this.settle();
   }
 
-  /** Bytes of a client that does as it likes come to the server, on the first connection, in one piece. */
-  carryToServer(bytes: Uint8Array): void {
-    this.#toServer(this.#wires[0], bytes);
+  /** Bytes of a client that does as it likes come to the server, on the first connection or another, in one piece. */
+  carryToServer(bytes: Uint8Array, at = 0): void {
+    this.#toServer(this.#wires[at], bytes);
     this.settle();
   }
 
-  #toServer(wire: Wire, bytes: Uint8Array): void {
+  #toServer(wire: Wire, sent: Uint8Array): void {
+    const bytes = this.tamper(sent, false);
     for (let at = 0; at < bytes.length; ) {
       at = this.server.handleStream(this.now, wire.connection, bytes, at, bytes.length);
       this.#sendOutgoing();
     }
   }
 
-  #toClient(wire: Wire, bytes: Uint8Array): void {
+  #toClient(wire: Wire, sent: Uint8Array): void {
+    const bytes = this.tamper(sent, true);
     for (let at = 0; at < bytes.length; ) {
       at = this.client.handleStream(this.now, wire.lane, bytes, at, bytes.length);
       const { received, contexts } = this.client;
@@ -322,12 +348,14 @@ export class Network {
   #handleClientOutput(output: ClientOutput): void {
     this.clientEvents.push(output);
     if (output.kind === "connect") {
-      if (!this.serverIsUp) {
+      if (!this.serverIsUp || this.#wires.length >= this.maxConnections) {
         this.client.handleDisconnected(this.now, output.lane, new Error("refused"));
         return;
       }
       const connection = this.server.handleAccept(this.now);
-      this.#wires.push({ lane: output.lane, connection, toServer: [], toClient: [] });
+      const record = { lane: output.lane, fromClient: [], fromServer: [] };
+      this.records.push(record);
+      this.#wires.push({ lane: output.lane, connection, toServer: [], toClient: [], record });
       this.client.handleConnected(this.now, output.lane);
     } else if (output.kind === "disconnect") {
       const index = this.#wires.findIndex((wire) => wire.lane === output.lane);

@@ -241,7 +241,7 @@ export class LaneScheduler {
     while (this.#lanes.length <= index) this.#lanes.push(new LaneState(this.#lanes.length));
     this.laneDown(now, index);
     this.#lanes[index].open(now, firstCount);
-    this.#countLanes();
+    this.#countLanes(now);
   }
 
   /** A lane's connection has ended. What only that lane had goes once more on others. */
@@ -252,7 +252,7 @@ export class LaneScheduler {
     lane.news = 0;
     this.#dirty &= ~lane.bit;
     if (this.#receiptLane === index) this.#receiptLane = NONE;
-    this.#countLanes();
+    this.#countLanes(now);
     this.#forbid(lane.bit);
     for (; lane.receipted !== lane.assigned; lane.receipted++) {
       const entry = lane.entry[lane.slot(lane.receipted)];
@@ -283,10 +283,11 @@ export class LaneScheduler {
     }
   }
 
-  #countLanes(): void {
+  #countLanes(now: number): void {
     this.#lanesUp = 0;
     for (const lane of this.#lanes) if (lane.isUp) this.#lanesUp++;
     this.#express = expressLanes(this.#lanesUp);
+    this.#queue.setServed(now, this.#lanesUp > 0);
   }
 
   /** A lane's last batch is on its way, or was taken whole: only then is the lane given more. */
@@ -392,7 +393,7 @@ export class LaneScheduler {
         this.#store.release(lane.entry[lane.slot(lane.receipted)]);
       }
     }
-    this.#countLanes();
+    this.#lanesUp = 0;
   }
 
   /** Gives lanes what they may take. @returns bits of the lanes that have something to write: {@link fill} their batches */

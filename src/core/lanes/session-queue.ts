@@ -63,6 +63,8 @@ export class SessionQueue {
   #nextFatBytes = 0;
   /** When bulk last waited shortly, or not at all. */
   #shortAt = 0;
+  /** Whether there are lanes: what waits for one to be connected again does not stand. */
+  #isServed = false;
 
   /**
    * @param byteLimit  most bytes that wait
@@ -242,6 +244,12 @@ export class SessionQueue {
     this.#flows.forget(flow);
   }
 
+  /** There are lanes to take what waits, or none any more. */
+  setServed(now: number, isServed: boolean): void {
+    if (isServed && !this.#isServed) this.#shortAt = now;
+    this.#isServed = isServed;
+  }
+
   /** Drops what is over its age in all flows. */
   expire(now: number): void {
     for (let ring = RING_SPARSE; ring <= RING_BULK; ring++) {
@@ -296,7 +304,8 @@ export class SessionQueue {
   }
 
   #dropStale(now: number, flow: number): void {
-    const isStanding = now - this.#shortAt > STANDING_INTERVAL_MS;
+    const isStanding =
+      this.#isServed && this.#turn[RING_BULK] !== NONE && now - this.#shortAt > STANDING_INTERVAL_MS;
     const oldest = now - (isStanding ? Math.min(this.standingBudget, this.ageBudget) : this.ageBudget);
     while (this.#flows.head[flow] !== NONE && this.#store.time[this.#flows.head[flow]] < oldest) {
       this.#dropHead(flow);

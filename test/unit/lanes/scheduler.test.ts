@@ -9,17 +9,15 @@ import { CAPSULE_RECEIPT, readSequence } from "../../../src/wire/receipt.ts";
 
 const BULK = 1;
 
+function optionsOf({ counters, store }: { counters: Counters; store: DatagramStore }) {
+  const flows = new FlowTable();
+  return { store, flows, counters, queueBytes: 1_048_576, inFlightBytes: 1_048_576, ageBudgetMs: 20 };
+}
+
 function makeEnd(lanes: number) {
   const counters = new Counters();
   const store = new DatagramStore();
-  const scheduler = new LaneScheduler({
-    store,
-    flows: new FlowTable(),
-    counters,
-    queueBytes: 1_048_576,
-    inFlightBytes: 1_048_576,
-    ageBudgetMs: 20,
-  });
+  const scheduler = new LaneScheduler(optionsOf({ counters, store }));
   for (let lane = 0; lane < lanes; lane++)
     scheduler.laneUp(0, lane, 65_530 + lane > 65_535 ? lane : 65_530 + lane);
   return { scheduler, counters, store };
@@ -150,6 +148,59 @@ describe("LaneScheduler", () => {
     for (const { lane, bytes } of write(other, other.scheduler.nextTimeout(100))) read(one, 130, lane, bytes);
     expect(one.store.bytes).toBe(0);
   });
+
+  it("finds a lane for control capsules as long as one is up, busy or late", () => {
+    const end = makeEnd(3);
+    const { scheduler } = end;
+    expect(scheduler.registrationLanes()).toBe(0b011);
+    scheduler.setBusy(0, true);
+    expect([scheduler.controlLane(), scheduler.registrationLanes()]).toEqual([1, 0b110]);
+    for (const lane of [1, 2]) scheduler.setBusy(lane, true);
+    expect([0, 1, 2]).toContain(scheduler.controlLane());
+    expect(scheduler.registrationLanes()).toBe(1 << scheduler.controlLane());
+    for (const lane of [0, 1, 2]) scheduler.setBusy(lane, false);
+    // All late, but for the last, which has nothing.
+    push(end, 0, BULK, 1, 0b001);
+    push(end, 0, BULK + 1, 1, 0b010);
+    write(end, 0);
+    write(end, 5_000);
+    expect(scheduler.stats.lanesLate).toBe(2);
+    expect(scheduler.controlLane()).toBe(2);
+    scheduler.laneDown(5_000, 2);
+    expect(scheduler.stats.lanesLate).toBe(2);
+    expect(scheduler.registrationLanes()).toBe(0b011);
+    for (const lane of [0, 1]) scheduler.laneDown(5_000, lane);
+    expect([scheduler.controlLane(), scheduler.registrationLanes()]).toEqual([-1, 0]);
+    expect(new LaneScheduler(optionsOf(end)).registrationLanes()).toBe(0);
+  });
+
+  it.each(["close", "laneDown"] as const)(
+    "keeps nothing, and has nothing to write, after %s with much pending",
+    (how) => {
+      const end = makeEnd(4);
+      const { scheduler, store } = end;
+      for (let flow = 0; flow < 5; flow++) push(end, 0, flow, 20);
+      scheduler.dispatch(0);
+      const [lane] = [0, 1, 2, 3].filter((one) => scheduler.hasOutput(one));
+      scheduler.fill(0, lane, new Uint8Array(2_000), 0);
+      if (how === "close") scheduler.close();
+      else {
+        for (let one = 0; one < 4; one++) scheduler.laneDown(1, one);
+        scheduler.dropQueued();
+      }
+      expect(store.bytes).toBe(0);
+      expect(scheduler.isDrained).toBe(true);
+      expect(scheduler.dispatch(2)).toBe(0);
+      for (let one = 0; one < 4; one++) {
+        expect(scheduler.hasOutput(one)).toBe(false);
+        expect(scheduler.fill(2, one, new Uint8Array(70_000), 5)).toBe(5);
+      }
+      expect(scheduler.nextTimeout(2)).toBe(Number.POSITIVE_INFINITY);
+      const receipt = Uint8Array.of(0, 0, 0, 0, 0, 0xff, 0xff, 0);
+      expect(scheduler.handleReceipt(3, receipt, 0, receipt.length)).toBe(true);
+      expect(store.bytes).toBe(0);
+    },
+  );
 
   it("asks for no timer while there is nothing to do, and for none under a millisecond from now", () => {
     const end = makeEnd(4);

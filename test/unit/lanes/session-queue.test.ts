@@ -1,0 +1,123 @@
+import { describe, expect, it } from "vitest";
+import { Counters } from "../../../src/core/counters.ts";
+import { DatagramStore } from "../../../src/core/lanes/datagram-store.ts";
+import { FlowTable } from "../../../src/core/lanes/flow-table.ts";
+import { ANY_LANE, NO_LANE } from "../../../src/core/lanes/lane-bits.ts";
+import { SessionQueue } from "../../../src/core/lanes/session-queue.ts";
+import { SendPool, SendQueue } from "../../../src/core/send-queue.ts";
+
+const BULK = 1;
+const CALL = 2;
+
+function makeQueue() {
+  const counters = new Counters();
+  const store = new DatagramStore();
+  const queue = new SessionQueue(store, new FlowTable(), counters, 1_048_576, 1_000);
+  queue.standingBudget = 20;
+  queue.setServed(0, true);
+  const push = (now: number, flow: number, count = 1, context = 2, allowed = ANY_LANE, size = 1_200) => {
+    for (let i = 0; i < count; i++)
+      queue.push(now, flow, context, allowed, new Uint8Array(size).fill(i), 0, size);
+  };
+  const take = (now: number) => {
+    const entry = queue.peekBulk(now);
+    if (entry < 0) return false;
+    queue.take(now, entry);
+    store.release(entry);
+    return true;
+  };
+  return { queue, counters, store, push, take };
+}
+
+describe("SessionQueue", () => {
+  it("lets a burst wait for the age budget, and a queue that stands only for the standing budget", () => {
+    const { queue, counters, push, take } = makeQueue();
+    push(0, BULK, 400);
+    queue.expire(100);
+    expect(counters.drops.age).toBe(0);
+    // It has not been short for more than a hundred milliseconds.
+    queue.expire(101);
+    expect(counters.drops.age).toBe(400);
+    push(102, BULK, 40);
+    expect(take(103)).toBe(true);
+    queue.expire(190);
+    expect(counters.drops.age).toBe(400);
+  });
+
+  it("does not take for standing what waits for a lane to be connected again", () => {
+    const { queue, counters, push, take } = makeQueue();
+    queue.setServed(0, false);
+    push(0, BULK, 100);
+    queue.expire(900);
+    expect(counters.drops.age).toBe(0);
+    queue.setServed(900, true);
+    expect(take(950)).toBe(true);
+    queue.expire(1_001);
+    expect(counters.drops.age).toBe(99);
+  });
+
+  it("does not take for standing what is sparse alone", () => {
+    const { queue, counters, push } = makeQueue();
+    push(0, CALL, 1, 2, ANY_LANE, 100);
+    expect(queue.peekSparse(500)).toBeGreaterThanOrEqual(0);
+    expect(counters.drops.age).toBe(0);
+  });
+
+  it("changes the lanes of one context of a flow alone", () => {
+    const { queue, store, push } = makeQueue();
+    push(0, BULK, 3, 2, NO_LANE);
+    push(0, BULK, 3, 4, NO_LANE);
+    push(0, CALL, 3, 2, NO_LANE);
+    queue.allow(BULK, 4, 0b101);
+    queue.allow(99_999, 4, 0b101);
+    const allowed = Array.from({ length: 9 }, (_, entry) => [
+      store.flow[entry],
+      store.context[entry],
+      store.allowed[entry],
+    ]);
+    expect(allowed.filter(([, , lanes]) => lanes !== NO_LANE)).toEqual(Array(3).fill([BULK, 4, 0b101]));
+  });
+
+  it("takes a lane from all that may not go on any", () => {
+    const { queue, store, push } = makeQueue();
+    push(0, BULK, 2, 2, 0b011);
+    push(0, CALL, 2, 2, ANY_LANE);
+    queue.forbid(0b010);
+    expect([0, 1, 2, 3].map((entry) => store.allowed[entry])).toEqual([1, 1, ANY_LANE, ANY_LANE]);
+  });
+
+  it("hands over all that waits, each flow in order, and keeps no memory of it", () => {
+    const { queue, store, push } = makeQueue();
+    push(3, BULK, 40, 6);
+    push(5, CALL, 3, 8, ANY_LANE, 100);
+    const taken: number[][] = [];
+    queue.drainTo((time, flow, context, data, length) => taken.push([time, flow, context, data[0], length]));
+    const of = (flow: number) => taken.filter((row) => row[1] === flow);
+    expect(of(BULK)).toEqual(Array.from({ length: 40 }, (_, i) => [3, BULK, 6, i, 1_200]));
+    expect(of(CALL)).toEqual(Array.from({ length: 3 }, (_, i) => [5, CALL, 8, i, 100]));
+    expect([store.bytes, queue.bytes, queue.isEmpty]).toEqual([0, 0, true]);
+  });
+});
+
+describe("SendQueue", () => {
+  it("hands over all that waits, each flow in order", () => {
+    const queue = new SendQueue(new SendPool(), new Counters(), 1_048_576, 1_000);
+    for (let i = 0; i < 30; i++)
+      queue.push(i, i % 3, 2 + 2 * (i % 3), new Uint8Array(3_000).fill(i), 0, 3_000);
+    const taken: number[][] = [];
+    queue.drainTo((time, flow, context, data, length) =>
+      taken.push([time, flow, context, data[2_999], length]),
+    );
+    for (const flow of [0, 1, 2]) {
+      const expected = Array.from({ length: 10 }, (_, i) => [
+        3 * i + flow,
+        flow,
+        2 + 2 * flow,
+        3 * i + flow,
+        3_000,
+      ]);
+      expect(taken.filter((row) => row[1] === flow)).toEqual(expected);
+    }
+    expect([queue.bytes, queue.isEmpty]).toEqual([0, true]);
+  });
+});
