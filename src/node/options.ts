@@ -17,6 +17,7 @@ import type { IoKind } from "./io.ts";
 import { parseShadowsocksListen } from "./shadowsocks-listen.ts";
 import { parseUdpPorts } from "./socks5/udp-ports.ts";
 import { isBareRelay } from "./udp-paths/socks5.ts";
+import { findDecoyProblem, parseDecoy, rebaseDecoy } from "./web/decoy.ts";
 
 /** A fixed forward. */
 export interface ForwardOptions {
@@ -192,6 +193,11 @@ export interface UdpServerOptions extends CommonOptions {
    */
   readonly wsPath?: string | undefined;
   /**
+   * What strangers see, instead of 404: a folder of files, or `http://HOST[:PORT][/PATH]` or `https://` of a web server to which
+   * their requests are passed on. At most `maxHalfOpen` at a time. Default: none.
+   */
+  readonly decoy?: string | undefined;
+  /**
    * Tunnels past their handshake. Past it, requests are answered with 503; past three quarters of it, those for one more lane of a
    * session. 1 to 1,000,000. Default 8,192.
    */
@@ -260,8 +266,9 @@ export type ResolvedUdpLocalOptions = Filled<
 /** All options with their defaults; all text is well-formed. */
 export type ResolvedUdpServerOptions = Filled<
   Omit<UdpServerOptions, "shadowsocks">,
-  "psk" | "io" | "wsPath"
+  "psk" | "io" | "wsPath" | "decoy"
 > & {
+  readonly decoy: string | undefined;
   readonly wsPath: string | undefined;
   readonly io: IoKind | undefined;
   readonly psk: Uint8Array | undefined;
@@ -658,6 +665,17 @@ export const UDP_SERVER_FIELDS = {
     value: "PATH",
     help: "path at which WebSockets carry tunnels, such as /tunnel",
   },
+  decoy: {
+    schema: z
+      .string()
+      .refine((text) => parseDecoy(text) !== undefined)
+      .optional(),
+    expects: "a folder, or http://HOST[:PORT][/PATH] or https:// of a web server",
+    flag: "decoy",
+    value: "URL|FOLDER",
+    help: "what strangers see instead of 404: the files of a folder, or a web server",
+    rebase: rebaseDecoy,
+  },
   ...COMMON_FIELDS,
   maxTunnels: integer("max-tunnels", "N", "limit of tunnels", 1, MAX_COUNT, 8_192),
   maxHalfOpen: integer("max-half-open", "N", "limit of connections in their handshake", 1, MAX_COUNT, 256),
@@ -773,6 +791,8 @@ export function resolveUdpServerOptions(
       );
     }
   }
+  const problem = options.decoy === undefined ? undefined : findDecoyProblem(options.decoy);
+  if (problem !== undefined) throw wrong(nameField(["decoy"]), problem);
   return options;
 }
 

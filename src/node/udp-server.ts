@@ -43,6 +43,7 @@ import type { UdpPath, UdpPathHost } from "./udp-paths/udp-path.ts";
 import { OutgoingDatagram } from "./udp-paths/udp-path.ts";
 import { WebSocketByteStream } from "./web/byte-stream-web-socket.ts";
 import { releaseSocket } from "./web/release-socket.ts";
+import { StrangerServer } from "./web/stranger-server.ts";
 import type { AcceptWebSocket } from "./web/web-socket-acceptor.ts";
 import { loadWebSocketAcceptor } from "./web/web-socket-acceptor.ts";
 import type { HandedOver, WorkerPlace } from "./worker-group.ts";
@@ -130,6 +131,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   #lookups = 0;
 
   #acceptWebSocket: AcceptWebSocket | undefined;
+  #strangers: StrangerServer | undefined;
   /** The workers beside the one that listens. */
   readonly #others: WorkerGroup | undefined;
 
@@ -145,13 +147,14 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     this.#options = options;
     this.#log = log;
     this.#io = io;
-    const { lingerS, idleTimeoutS, allow, deny, wsPath, ...rest } = this.#options;
+    const { lingerS, idleTimeoutS, allow, deny, wsPath, decoy, ...rest } = this.#options;
     const policy = new TargetPolicy(allow, deny);
     this.#policy = policy;
     this.#core = new TunnelServer({
       ...rest,
       worker: place,
       webSocketPath: wsPath,
+      hasDecoy: decoy !== undefined,
       crypto: nodeCryptography,
       permits: (target) => policy.permits(target),
       // Nobody knows here by which address and port the egress sends.
@@ -190,8 +193,9 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   async listen(): Promise<void> {
     try {
       await this.#egressReady;
-      const { listen, ipv6Only, wsPath } = this.#options;
+      const { listen, ipv6Only, wsPath, decoy, maxHalfOpen } = this.#options;
       if (wsPath !== undefined) this.#acceptWebSocket = await loadWebSocketAcceptor();
+      if (decoy !== undefined) this.#strangers = await StrangerServer.open(decoy, maxHalfOpen);
       const servers = listen.map(parseShadowsocksListen);
       const texts = listen.map((text, index) => servers[index]?.listen ?? text);
       for (const [index, text] of texts.entries()) {
@@ -248,6 +252,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     this.#drain();
     const ends = this.#links.map((link) => link?.writer.endWithin(CLOSE_MS));
     const listeners = this.#listeners.map((listener) => listener.close());
+    this.#strangers?.close();
     await Promise.all([...ends, ...listeners, this.#others?.close()]);
     this.#sockets.close();
     await this.#egress?.end();
@@ -493,6 +498,13 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
         if (web === undefined) return;
         const stream = new WebSocketByteStream(web, undefined);
         this.#attach(stream, this.#core.handleAccept(performance.now(), true));
+        return;
+      }
+      case "stranger": {
+        const { connection, refusal, head, surplus } = output;
+        this.#log.debug(refusal, "refuses a connection");
+        const socket = this.#takeSocket(connection);
+        if (socket !== undefined) this.#strangers!.take(socket, head, surplus);
         return;
       }
       case "bind": {

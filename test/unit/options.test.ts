@@ -737,3 +737,27 @@ function file(name: string, content: string | Uint8Array): string {
   writeFileSync(path, content, { mode: 0o600 });
   return path;
 }
+
+describe("what strangers see", () => {
+  it.each(["https://www.example.com", "http://127.0.0.1:8080/base/", import.meta.dirname])(
+    "may be %s",
+    (decoy) => {
+      expect(resolveServer({ decoy, wsPath: "/tunnel" })).toMatchObject({ decoy, wsPath: "/tunnel" });
+    },
+  );
+
+  it.each([
+    [{ decoy: "" }, /^decoy: expected a folder/],
+    [{ decoy: "ftp://a" }, /^decoy: expected a folder/],
+    [{ decoy: "http://" }, /^decoy: expected a folder/],
+    [{ decoy: "http://u:p@a" }, /^decoy: expected a folder.*, got "http:\/\/\*\*\*@a"$/],
+    [{ decoy: "http://a/?b" }, /^decoy: expected a folder/],
+    [{ decoy: "/no/such/folder" }, /^decoy: ENOENT: .*\/no\/such\/folder/],
+    [{ decoy: import.meta.filename }, /^decoy: .* is no folder$/],
+    [{ wsPath: "tunnel" }, /^wsPath: expected a path/],
+    [{ wsPath: "/a b" }, /^wsPath: expected a path/],
+    [{ wsPath: "/a?b" }, /^wsPath: expected a path/],
+  ])("may not be %j", (options, message) => {
+    expect(complaint(() => resolveServer(options))).toMatch(message);
+  });
+});

@@ -1,0 +1,51 @@
+import type { IncomingHttpHeaders, RequestOptions } from "node:http";
+import { request as requestHttp } from "node:http";
+import { request as requestHttps } from "node:https";
+import { pipeline } from "node:stream";
+import type { AnswerStranger } from "./decoy.ts";
+import { answerStatus } from "./decoy.ts";
+
+/** How long the web server may be silent, in milliseconds. */
+const SILENCE_MS = 15_000;
+/** Fields that are for one connection alone (RFC 9110 §7.6.1), besides those that Connection names. */
+const HOP_BY_HOP = [
+  ...["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"],
+  ...["proxy-authorization", "proxy-authenticate", "expect"],
+];
+
+/** Passes requests on to a web server, each on a connection of its own, as if `url` were the root. */
+export function serverDecoy(url: URL): AnswerStranger {
+  const send = url.protocol === "https:" ? requestHttps : requestHttp;
+  const prefix = url.pathname.replace(/\/$/, "");
+  return (request, response) => {
+    const path = (request.url ?? "/").replace(/^https?:\/\/[^/]*/i, "");
+    const options: RequestOptions = {
+      method: request.method,
+      path: prefix + (path.startsWith("/") ? path : `/${path}`),
+      headers: { ...endToEnd(request.headers), host: url.host },
+      agent: false,
+      timeout: SILENCE_MS,
+    };
+    const outgoing = send(url, options);
+    const fail = () => {
+      outgoing.destroy();
+      answerStatus(response, 502);
+    };
+    outgoing.on("error", fail);
+    outgoing.on("timeout", fail);
+    // A server that would upgrade was not asked to.
+    outgoing.on("upgrade", fail);
+    outgoing.on("response", (answer) => {
+      response.writeHead(answer.statusCode!, answer.statusMessage, endToEnd(answer.headers));
+      pipeline(answer, response, () => {});
+    });
+    response.on("close", () => outgoing.destroy());
+    pipeline(request, outgoing, () => {});
+  };
+}
+
+function endToEnd(headers: IncomingHttpHeaders): IncomingHttpHeaders {
+  const named = (headers.connection ?? "").split(",").map((name) => name.trim().toLowerCase());
+  const isEndToEnd = ([name]: [string, unknown]) => !HOP_BY_HOP.includes(name) && !named.includes(name);
+  return Object.fromEntries(Object.entries(headers).filter(isEndToEnd));
+}

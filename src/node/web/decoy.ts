@@ -1,0 +1,50 @@
+import { statSync } from "node:fs";
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { STATUS_CODES } from "node:http";
+import type { InFolder } from "../endpoint.ts";
+
+/** What strangers see. */
+export type Decoy =
+  | { readonly kind: "folder"; readonly path: string }
+  /** A web server, to which requests are passed on. */
+  | { readonly kind: "server"; readonly url: URL };
+
+/** Answers one request of a stranger. */
+export type AnswerStranger = (request: IncomingMessage, response: ServerResponse) => void;
+
+/** Parses `http://HOST[:PORT][/PATH]`, `https://...` or the path of a folder. @returns undefined for anything else */
+export function parseDecoy(text: string): Decoy | undefined {
+  if (!/^[a-z][a-z0-9+.-]*:/i.test(text)) return text === "" ? undefined : { kind: "folder", path: text };
+  if (!/^https?:\/\//.test(text) || !URL.canParse(text)) return undefined;
+  const url = new URL(text);
+  const hasMore = url.username !== "" || url.password !== "" || /[?#]/.test(text);
+  return hasMore ? undefined : { kind: "server", url };
+}
+
+/** Rewrites the path of a folder. */
+export function rebaseDecoy(text: string, inFolder: InFolder): string {
+  return parseDecoy(text)?.kind === "folder" ? inFolder(text) : text;
+}
+
+/** @param text  well-formed. @returns what is wrong with the folder */
+export function findDecoyProblem(text: string): string | undefined {
+  const decoy = parseDecoy(text)!;
+  if (decoy.kind === "server") return undefined;
+  try {
+    return statSync(decoy.path).isDirectory() ? undefined : `${text} is no folder`;
+  } catch (error) {
+    return (error as Error).message;
+  }
+}
+
+/** Answers with a page that says no more than the status, as core's refusals do. */
+export function answerStatus(response: ServerResponse, status: number): void {
+  if (response.headersSent) {
+    response.destroy();
+    return;
+  }
+  const title = `${status} ${STATUS_CODES[status]}`;
+  const page = `<html><head><title>${title}</title></head><body><h1>${title}</h1></body></html>\n`;
+  response.writeHead(status, { "Content-Type": "text/html", "Content-Length": page.length });
+  response.end(page);
+}
