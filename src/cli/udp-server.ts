@@ -12,6 +12,7 @@ await runProgram({
     "udp-server --psk-file psk --listen 0.0.0.0:3456",
     "udp-server                                        behind ss-server on the same host, on 127.0.0.1:3456",
     "udp-server --listen unix:/run/udp-server.sock --allow 10.0.0.0/8:53",
+    "udp-server --psk-file psk --ss-config config.json --ss-relay direct    as the shadowsocks server",
     "udp-server --config udp-server.json --log-format json",
   ],
   fields: UDP_SERVER_FIELDS,

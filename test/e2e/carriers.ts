@@ -1,7 +1,13 @@
-import { type Service, ssLocal, ssServer, ssTunnel } from "./chain.ts";
+import { type Service, ssLocal, ssServer, ssTunnel, ssUrl } from "./chain.ts";
 import type { TwoHosts } from "./two-hosts.ts";
 
-export type CarrierName = "ss-tunnel + obfs" | "ss-local + obfs" | "TCP over IPv4" | "TCP over IPv6";
+export type CarrierName =
+  | "ss-tunnel + obfs"
+  | "ss-local + obfs"
+  | "ss:// + obfs"
+  | "ss:// at both ends"
+  | "TCP over IPv4"
+  | "TCP over IPv6";
 
 export interface Carrier {
   /** Where udp-server has to listen. */
@@ -22,10 +28,18 @@ export async function startCarrier(hosts: TwoHosts, name: CarrierName): Promise<
         : `[${hosts.server.ipv6}]:${serverPort}`;
     return { listen, options: ["--server", listen], hops: [] };
   }
+  if (name === "ss:// at both ends") {
+    const ss = (plugin: string) => ssUrl(hosts.server.ipv4, serverPort, `${plugin};obfs=tls`);
+    return { listen: ss("obfs-server"), options: ["--via", ss("obfs-local")], hops: [] };
+  }
   const listen = `127.0.0.1:${serverPort}`;
   const remote = { address: hosts.server.ipv4, port: hosts.server.port() };
   const far = ssServer(hosts, remote.address, remote.port);
   await far.start();
+  if (name === "ss:// + obfs") {
+    const via = ssUrl(remote.address, remote.port, "obfs-local;obfs=http;obfs-host=example.com");
+    return { listen, options: ["--via", via, "--server", listen], hops: [far] };
+  }
   const port = hosts.client.port();
   const near =
     name === "ss-tunnel + obfs" ? ssTunnel(hosts, remote, port, listen) : ssLocal(hosts, remote, port);

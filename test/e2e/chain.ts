@@ -1,7 +1,8 @@
 import { readFileSync } from "node:fs";
 import type { Host, Program, TwoHosts } from "./two-hosts.ts";
 
-const CIPHER = ["-k", "not a secret: loopback only", "-m", "chacha20-ietf-poly1305"];
+const [PASSWORD, METHOD] = ["not a secret: loopback only", "chacha20-ietf-poly1305"];
+const CIPHER = ["-k", PASSWORD, "-m", METHOD];
 const OBFS_SERVER = ["--plugin", "obfs-server", "--plugin-opts", "obfs=http"];
 const OBFS_LOCAL = ["--plugin", "obfs-local", "--plugin-opts", "obfs=http;obfs-host=example.com"];
 
@@ -48,6 +49,12 @@ export class Service {
 export function ssServer(hosts: TwoHosts, address: string, port: number): Service {
   const argv = ["ss-server", "-s", address, "-p", `${port}`, ...CIPHER, ...OBFS_SERVER];
   return new Service(hosts.server, argv, () => hosts.server.waitForTcp(address, port));
+}
+
+/** The same server as a URL, for our client or our listener. */
+export function ssUrl(address: string, port: number, plugin: string): string {
+  const query = `plugin=${encodeURIComponent(plugin)}`;
+  return `ss://${METHOD}:${encodeURIComponent(PASSWORD)}@${address}:${port}/?${query}`;
 }
 
 /** ss-tunnel behind obfs-local: its `port` on the client's loopback leads to `target` as the server host sees it. */

@@ -7,7 +7,14 @@ import type { TwoHosts } from "./two-hosts.ts";
 import { makeKeyFile, udpLocal, udpServer } from "./underpass.ts";
 import { useTwoHosts } from "./use-two-hosts.ts";
 
-const CARRIERS: CarrierName[] = ["ss-tunnel + obfs", "ss-local + obfs", "TCP over IPv4", "TCP over IPv6"];
+const CARRIERS: CarrierName[] = [
+  "ss-tunnel + obfs",
+  "ss-local + obfs",
+  "ss:// + obfs",
+  "ss:// at both ends",
+  "TCP over IPv4",
+  "TCP over IPv6",
+];
 /** Bytes of a SOCKS5 header with an address of this family (RFC 1928 section 7). */
 const SOCKS5_HEADER = { IPv4: 10, IPv6: 22 };
 const REPEAT = 200;

@@ -97,7 +97,7 @@ describeOnTwoHosts("when a part dies", () => {
     await killAndRestart(prober, choose(tunnel) as Service[]);
   });
 
-  it.each<CarrierName>(["ss-tunnel + obfs", "TCP over IPv4"])(
+  it.each<CarrierName>(["ss-tunnel + obfs", "ss:// + obfs", "TCP over IPv4"])(
     "traffic resumes within 6 s by %s after the server was away for 10 s",
     async (carrierName) => {
       const tunnel = await startTunnel(carrierName);
