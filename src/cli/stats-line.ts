@@ -2,6 +2,17 @@ import type { Tun2SocksStats, TunnelStats } from "../node/handles.ts";
 
 type Stats = TunnelStats & Partial<Pick<Tun2SocksStats, "flows" | "halfOpenFlows">>;
 
+/** How datagrams are spread over lanes. */
+export interface StatsSpread {
+  /** Sessions by how they find their rate, and what they may send, in bits per second. */
+  readonly modes: Readonly<Record<string, number>>;
+  readonly bitPerS: number;
+  /** Lanes that are held up now. */
+  readonly lanesLate: number;
+  /** Counts of this interval; only those that occurred. */
+  readonly counts: Readonly<Record<string, number>>;
+}
+
 /** The changes between two readings of the counters. */
 export interface StatsSummary {
   /** Datagrams and bits of UDP payload per second. */
@@ -13,6 +24,8 @@ export interface StatsSummary {
   readonly sessions: number;
   readonly lanes: number;
   readonly associations: number;
+  /** Of sessions with receipts; undefined where there are none. */
+  readonly spread: StatsSpread | undefined;
   /** Only of tun2socks. */
   readonly flows: number | undefined;
   readonly halfOpenFlows: number | undefined;
@@ -35,12 +48,21 @@ export function summarize(before: Stats, after: Stats, seconds: number): StatsSu
     sessions: after.sessions,
     lanes: after.lanes,
     associations: after.associations,
+    spread: spreadOf(before, after),
     flows: after.flows,
     halfOpenFlows: after.halfOpenFlows,
     drops: increases(before.drops, after.drops),
     refused: increases(before.refused, after.refused),
     unreachable: increases(before.unreachable, after.unreachable),
   };
+}
+
+function spreadOf(before: Stats, after: Stats): StatsSpread | undefined {
+  const { modes, bitsPerSecond, lanesLate, counts } = after.spread;
+  const used = Object.fromEntries(Object.entries(modes).filter(([, sessions]) => sessions > 0));
+  if (Object.keys(used).length === 0) return undefined;
+  const bitPerS = Math.round(bitsPerSecond);
+  return { modes: used, bitPerS, lanesLate, counts: increases(before.spread.counts, counts) };
 }
 
 /** `in 1200/s 11.5 Mbit/s, out 3/s 0.0 Mbit/s, rtt 1.23 ms, sessions 1, lanes 1, associations 7, drops age 3` */
@@ -50,18 +72,29 @@ export function statsLine(summary: StatsSummary): string {
     const entries = Object.entries(record).map(([reason, count]) => `${reason} ${count}`);
     return entries.length === 0 ? [] : [`${name} ${entries.join(" ")}`];
   };
+  const { spread } = summary;
+  const late = spread?.lanesLate ?? 0;
   return [
     `in ${summary.inPerS}/s ${megabits(summary.inBitPerS)} Mbit/s`,
     `out ${summary.outPerS}/s ${megabits(summary.outBitPerS)} Mbit/s`,
     `rtt ${summary.rttMs === undefined ? "-" : `${summary.rttMs} ms`}`,
     `sessions ${summary.sessions}`,
-    `lanes ${summary.lanes}`,
+    `lanes ${summary.lanes}${late === 0 ? "" : ` (${late} late)`}`,
     `associations ${summary.associations}`,
     ...(summary.flows === undefined ? [] : [`flows ${summary.flows}, half-open ${summary.halfOpenFlows}`]),
+    ...(spread === undefined ? [] : [`pace ${megabits(spread.bitPerS)} Mbit/s ${modesOf(spread)}`]),
+    ...counts("spread", spread?.counts ?? {}),
     ...counts("drops", summary.drops),
     ...counts("refused", summary.refused),
     ...counts("unreachable", summary.unreachable),
   ].join(", ");
+}
+
+/** `delay`, or `delay 3 start 1` of several sessions. */
+function modesOf({ modes }: StatsSpread): string {
+  const entries = Object.entries(modes);
+  const isOne = entries.length === 1 && entries[0][1] === 1;
+  return isOne ? entries[0][0] : entries.map(([mode, sessions]) => `${mode} ${sessions}`).join(" ");
 }
 
 function increases(

@@ -41,6 +41,8 @@ import {
   LANE_WAITING,
   MAX_ID,
 } from "./session-model.ts";
+import type { SpreadState } from "./spread-state.ts";
+import { spreadState } from "./spread-state.ts";
 
 const NONE = -1;
 /** Share of a session's ids after which a new session replaces it. */
@@ -142,6 +144,11 @@ export class TunnelClient {
   get rttMs(): number | undefined {
     const times = this.#parts.lanes.flatMap((lane) => (lane.isUp ? (lane.tunnel?.rttMs ?? []) : []));
     return times.length === 0 ? undefined : Math.min(...times);
+  }
+
+  get spread(): SpreadState {
+    const { scheduler } = this.#parts;
+    return spreadState(scheduler === undefined ? [] : [scheduler]);
   }
 
   /** Bytes of datagrams that wait for lanes, or are on lanes and not receipted, of a session with receipts. */

@@ -48,6 +48,13 @@ export type RefusalReason = (typeof REFUSAL_REASONS)[number];
 export const UNREACHABLE_COUNTS = [...UNREACHABLE_KINDS, "limited"] as const;
 export type UnreachableCount = (typeof UNREACHABLE_COUNTS)[number];
 
+/**
+ * What sessions with receipts do besides sending each datagram once: lanes that became late, second copies of sparse flows and of
+ * stuck datagrams that were sent, and copies that came and were dropped, by which nothing is lost.
+ */
+export const SPREAD_COUNTS = ["late", "copies", "hedges", "duplicates"] as const;
+export type SpreadCount = (typeof SPREAD_COUNTS)[number];
+
 /** Counts since the start. `in`: out of a tunnel; `out`: into a tunnel. Bytes are UDP payload. */
 export class Counters {
   datagramsIn = 0;
@@ -58,6 +65,7 @@ export class Counters {
   readonly drops: Record<DropReason, number> = zeroes(DROP_REASONS);
   readonly refused: Record<RefusalReason, number> = zeroes(REFUSAL_REASONS);
   readonly unreachable: Record<UnreachableCount, number> = zeroes(UNREACHABLE_COUNTS);
+  readonly spread: Record<SpreadCount, number> = zeroes(SPREAD_COUNTS);
 }
 
 function zeroes<Name extends string>(names: readonly Name[]): Record<Name, number> {

@@ -51,6 +51,8 @@ import { ServerReplies } from "./server-replies.ts";
 import type { Connection } from "./server-session.ts";
 import { Session } from "./server-session.ts";
 import { MAX_ID, SESSION } from "./session-model.ts";
+import type { SpreadState } from "./spread-state.ts";
+import { spreadState } from "./spread-state.ts";
 import { Tunnel } from "./tunnel.ts";
 
 const NONE = -1;
@@ -233,6 +235,10 @@ export class TunnelServer {
       count++;
     }
     return count === 0 ? undefined : sum / count;
+  }
+
+  get spread(): SpreadState {
+    return spreadState([...this.#sessions.values()].flatMap(({ lanes }) => lanes?.scheduler ?? []));
   }
 
   /** Bytes of datagrams that wait for lanes, or are on lanes and not receipted, of sessions with receipts. */

@@ -18,6 +18,20 @@ export interface TunnelStats {
   readonly rttMs: number | undefined;
   /** Sessions that were resumed by a new connection. */
   readonly resumed: number;
+  /** Sessions with receipts, whose datagrams are spread over lanes. */
+  readonly spread: {
+    /** Sessions now by how they find their rate: `start`, not known yet; `delay`; or `compete`, against others that fill queues. */
+    readonly modes: Readonly<Record<string, number>>;
+    /** What they may send now, together. */
+    readonly bitsPerSecond: number;
+    /** Lanes that are held up now. */
+    readonly lanesLate: number;
+    /**
+     * Since the start: how often a lane became `late`; datagrams sent in a second copy (`copies`) and once more because they were
+     * stuck (`hedges`); copies that came and were dropped (`duplicates`), by which nothing is lost.
+     */
+    readonly counts: Readonly<Record<string, number>>;
+  };
   /** Datagrams dropped, by reason. */
   readonly drops: Readonly<Record<string, number>>;
   /** What was refused or evicted, by reason. */

@@ -107,6 +107,7 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
       lanes: tunnel?.lanes ?? 0,
       contexts: tunnel?.contexts ?? 0,
       rttMs: tunnel?.rttMs,
+      spread: tunnel?.spread ?? { modes: {}, bitsPerSecond: 0, lanesLate: 0, counts: {} },
       resumed: tunnel?.resumed ?? 0,
       associations: core.associationCount,
       flows: core.flowCount,

@@ -188,13 +188,17 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
 
   stats(): TunnelStats {
     const { core } = this;
-    const own = tunnelStats(core.counters, {
-      sessions: core.isUp ? 1 : 0,
-      lanes: core.lanesUp,
-      associations: core.associationCount,
-      contexts: core.contexts.size,
-      rttMs: core.rttMs,
-    });
+    const own = tunnelStats(
+      core.counters,
+      {
+        sessions: core.isUp ? 1 : 0,
+        lanes: core.lanesUp,
+        associations: core.associationCount,
+        contexts: core.contexts.size,
+        rttMs: core.rttMs,
+      },
+      core.spread,
+    );
     return this.others === undefined ? own : sumStats([own, ...this.others.stats()]);
   }
 

@@ -180,13 +180,17 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
 
   stats(): TunnelStats {
     const core = this.#core;
-    const own = tunnelStats(core.counters, {
-      sessions: core.sessionCount,
-      lanes: core.tunnelCount,
-      associations: core.associationCount,
-      contexts: core.contexts.size,
-      rttMs: core.rttMs,
-    });
+    const own = tunnelStats(
+      core.counters,
+      {
+        sessions: core.sessionCount,
+        lanes: core.tunnelCount,
+        associations: core.associationCount,
+        contexts: core.contexts.size,
+        rttMs: core.rttMs,
+      },
+      core.spread,
+    );
     return this.#others === undefined ? own : sumStats([own, ...this.#others.stats()]);
   }
 

@@ -221,6 +221,12 @@ export function sumStats(all: readonly TunnelStats[]): TunnelStats {
     bytesOut: sum((stats) => stats.bytesOut),
     resumed: sum((stats) => stats.resumed),
     rttMs: times.length === 0 ? undefined : times.reduce((total, time) => total + time, 0) / times.length,
+    spread: {
+      modes: sumRecords(all.map(({ spread }) => spread.modes)),
+      bitsPerSecond: sum(({ spread }) => spread.bitsPerSecond),
+      lanesLate: sum(({ spread }) => spread.lanesLate),
+      counts: sumRecords(all.map(({ spread }) => spread.counts)),
+    },
     drops: sumRecords(all.map(({ drops }) => drops)),
     refused: sumRecords(all.map(({ refused }) => refused)),
     unreachable: sumRecords(all.map(({ unreachable }) => unreachable)),

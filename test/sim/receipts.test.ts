@@ -147,7 +147,14 @@ describe("a session with receipts", () => {
     expect(payloads(network).length).toBe(50);
     expect(network.atTargets.length).toBe(50);
     const copies = network.records.flatMap(({ fromClient }) => capsulesOf(fromClient));
-    expect(copies.filter(({ type }) => type === CAPSULE_DATAGRAM).length).toBeGreaterThan(60);
+    const frames = copies.filter(({ type }) => type === CAPSULE_DATAGRAM).length;
+    expect(frames).toBeGreaterThan(60);
+    const { client, server } = network;
+    expect(client.counters.datagramsOut).toBe(50);
+    expect(client.counters.spread.copies).toBe(frames - 50);
+    expect(server.counters.spread.duplicates).toBe(frames - 50);
+    expect(client.spread.modes).toEqual({ start: 1, delay: 0, compete: 0 });
+    expect(client.spread.bitsPerSecond).toBeGreaterThan(0);
   });
 
   it("does not open again what a registration on a slower lane follows the end of", () => {

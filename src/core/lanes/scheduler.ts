@@ -401,7 +401,9 @@ export class LaneScheduler {
     if (this.#isHeld) this.#heldMs += now - this.#dispatchedAt;
     this.#dispatchedAt = now;
     if (this.#isActive && now >= this.#tickAt) this.#tick(now);
+    const lates = this.#lateness.count;
     this.#lateness.update(now, this.#lanes, this.#path);
+    this.#options.counters.spread.late += this.#lateness.count - lates;
     if (this.#lateness.isAny) this.#hedge(now);
     this.#pacer.refill(now);
     this.#isPaced = false;
@@ -444,6 +446,7 @@ export class LaneScheduler {
       const second = this.#choice.sparse(this.#express, allowed[entry] & ~(1 << first));
       if (second !== NONE && this.#pacer.maySendSparse) {
         this.#copies++;
+        this.#options.counters.spread.copies++;
         this.#send(now, second, entry);
       }
       this.#store.release(entry);
@@ -562,6 +565,7 @@ export class LaneScheduler {
     if (!this.#budget.spend(store.length[entry])) return false;
     store.isHedged[entry] = 1;
     this.#hedges++;
+    this.#options.counters.spread.hedges++;
     this.#send(now, lane, entry);
     return true;
   }
@@ -636,6 +640,7 @@ export class LaneScheduler {
   accept(now: number, sequence: number): boolean {
     if (!this.#window.accept(sequence)) {
       this.#duplicates++;
+      this.#options.counters.spread.duplicates++;
       return false;
     }
     const { ageBudgetMs } = this.#options;
