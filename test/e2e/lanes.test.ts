@@ -1,0 +1,118 @@
+import { fileURLToPath } from "node:url";
+import { expect, it } from "vitest";
+import type { Service } from "./chain.ts";
+import { echoSince, PROBER } from "./prober.ts";
+import { describeOnTwoHosts } from "./requirements.ts";
+import { startUdpEcho } from "./targets/targets.ts";
+import { monotonicMs, type Program, type TwoHosts } from "./two-hosts.ts";
+import { makeKeyFile, udpLocal, udpServer } from "./underpass.ts";
+import { useTwoHosts } from "./use-two-hosts.ts";
+
+const RELAY = fileURLToPath(new URL("lane-relay.mjs", import.meta.url));
+const FLOWS = fileURLToPath(new URL("flows.mjs", import.meta.url));
+/** Of the path, one way. */
+const DELAY_MS = 20;
+const PATIENCE_MS = 20_000;
+
+interface Counted {
+  readonly sent: number;
+  readonly answered: number;
+  readonly twice: number;
+}
+
+describeOnTwoHosts("a session of several lanes", () => {
+  let hosts: TwoHosts;
+  useTwoHosts((made) => {
+    hosts = made;
+  });
+
+  interface Tunnel {
+    readonly server: Service;
+    readonly local: Service;
+    readonly relay: Program;
+    readonly forwardPort: number;
+  }
+
+  async function startTunnel(lanes: string, commands: readonly string[] = []): Promise<Tunnel> {
+    const echoPort = await startUdpEcho(hosts.server);
+    const keyFile = makeKeyFile(hosts);
+    const [serverPort, relayPort, forwardPort] = [
+      hosts.server.port(),
+      hosts.client.port(),
+      hosts.client.port(),
+    ];
+    const server = udpServer(hosts, `${hosts.server.ipv4}:${serverPort}`, keyFile);
+    await server.start();
+    const target = [hosts.server.ipv4, `${serverPort}`, `${DELAY_MS}`];
+    const relay = hosts.client.spawn([process.execPath, RELAY, `${relayPort}`, ...target]);
+    await relay.waitForLine(/^listens/);
+    for (const command of commands) await order(relay, command);
+    const local = udpLocal(hosts, keyFile, [
+      ...["--server", `127.0.0.1:${relayPort}`, "--lanes", lanes, "--stats-interval", "1"],
+      ...["--forward", `127.0.0.1:${forwardPort}=127.0.0.1:${echoPort}`],
+    ]);
+    await local.start();
+    return { server, local, relay, forwardPort };
+  }
+
+  async function order(relay: Program, command: string): Promise<void> {
+    relay.stdin.write(`${command}\n`);
+    await relay.waitForLine(new RegExp(`^done ${command}`));
+  }
+
+  async function expectAnswers({ forwardPort }: Tunnel): Promise<Program> {
+    const prober = hosts.client.spawn([process.execPath, PROBER, `${forwardPort}`]);
+    await echoSince(prober, 0, PATIENCE_MS);
+    return prober;
+  }
+
+  /** The first statistics of udp-local that have it. */
+  function statsWith({ local }: Tunnel, pattern: RegExp): Promise<unknown> {
+    return local.program.waitForLine(pattern, PATIENCE_MS);
+  }
+
+  it.each([
+    ["stalls for ten seconds", "stall busiest", 22_000],
+    ["dies", "kill busiest", 10_000],
+    ["is throttled to 100 kbit/s", "throttle busiest 12500", 14_000],
+  ])("loses little when the busiest of 8 lanes %s", async (_, command, durationMs) => {
+    const tunnel = await startTunnel("8");
+    await statsWith(tunnel, /"lanes":8/);
+    const flows = hosts.client.spawn([process.execPath, FLOWS, `${tunnel.forwardPort}`, `${durationMs}`]);
+    await flows.waitForLine(/^half/, durationMs);
+    await order(tunnel.relay, command);
+    const { text } = await flows.waitForLine(/^\{/, durationMs + PATIENCE_MS);
+    const { call, bulk } = JSON.parse(text) as { call: Counted; bulk: Counted };
+    // One lane would lose half of everything. What was on the lane is a few hundred at most.
+    expect(call.answered).toBeGreaterThan(0.95 * call.sent);
+    expect(bulk.answered).toBeGreaterThan(0.85 * bulk.sent);
+    expect([call.twice, bulk.twice]).toEqual([0, 0]);
+  });
+
+  it.each(["server", "local"] as const)("carries on after kill -9 of udp-%s", async (end) => {
+    const tunnel = await startTunnel("8");
+    const prober = await expectAnswers(tunnel);
+    await statsWith(tunnel, /"lanes":8/);
+    await tunnel[end].kill();
+    await tunnel[end].start();
+    await echoSince(prober, monotonicMs(), PATIENCE_MS);
+    await statsWith(tunnel, /"lanes":8/);
+  });
+
+  it("has as many lanes as the carrier lets through, with --lanes auto", async () => {
+    const tunnel = await startTunnel("auto", ["most 3"]);
+    const prober = await expectAnswers(tunnel);
+    // The local address turns out to lead far away: a second session begins, with receipts.
+    await statsWith(tunnel, /"lanes":[23].*"spread":\{"modes":\{"(start|delay)":1\}/);
+    await tunnel.relay.waitForLine(/^refused/, PATIENCE_MS);
+    await echoSince(prober, monotonicMs(), PATIENCE_MS);
+  });
+
+  it("pins associations to lanes at a server that has no receipts", async () => {
+    const tunnel = await startTunnel("4", ["strip"]);
+    const prober = await expectAnswers(tunnel);
+    await statsWith(tunnel, /"lanes":4/);
+    expect(tunnel.local.program.lines.some(({ text }) => text.includes('"spread"'))).toBe(false);
+    expect(prober.lines.length).toBeGreaterThan(0);
+  });
+});
