@@ -57,8 +57,8 @@ const deadlineOfQueue = (index: number): number => DEADLINE_FIRST_LANE + 2 * ind
 
 /**
  * The client end of a session: lanes come and go, associations and contexts stay. Does no I/O and reads no clock: after each
- * `handle*` or verb, drain {@link pollOutput} and each lane's {@link pollTransmit}, then arm one timer for
- * {@link nextTimeout}. Bytes passed in are borrowed until the call returns.
+ * `handle*` or verb, drain {@link pollOutput}, each lane's {@link pollTransmit}, {@link pollReady}, and {@link pollOutput} again, as
+ * lanes may be wanted or no longer wanted; then arm one timer for {@link nextTimeout}. Bytes passed in are borrowed until the call returns.
  */
 export class TunnelClient {
   readonly counters = new Counters();

@@ -349,14 +349,21 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     const now = this.now();
     this.#now = 0;
     const { core } = this;
-    for (let output = core.pollOutput(); output !== undefined; output = core.pollOutput()) {
-      this.#handleOutput(output);
-    }
+    this.#handleOutputs();
     for (let lane = 0; lane < this.#links.length; lane++) this.#links[lane]?.writer?.pump(now);
     for (let lane = core.pollReady(now); lane >= 0; lane = core.pollReady(now)) {
       this.#links[lane]?.writer?.pump(now);
     }
+    // Where lanes were late, more are wanted; where they rest, fewer.
+    this.#handleOutputs();
     if (!this.#isClosing) this.#timer.arm(core.nextTimeout());
+  }
+
+  #handleOutputs(): void {
+    const { core } = this;
+    for (let output = core.pollOutput(); output !== undefined; output = core.pollOutput()) {
+      this.#handleOutput(output);
+    }
   }
 
   #handleTimeout(): void {
