@@ -244,11 +244,15 @@ describe("a session with receipts", () => {
   });
 
   it.each([
-    [4, true],
-    [4, false],
-    [8, false],
-  ])("goes on while one of %d lanes stalls for ten seconds; with answers: %s", (lanes, echoes) => {
-    for (let stalled = 0; stalled < lanes; stalled++) {
+    [4, [0], true],
+    [4, [0], false],
+    [4, [3], false],
+    [8, [0, 1], false],
+    [8, [2, 3, 4], false],
+    [16, [0, 1, 2], false],
+  ])(
+    "goes on while of %d lanes these stall for ten seconds: %o; with answers: %s",
+    (lanes, stalled, echoes) => {
       const network = started(lanes);
       network.echoes = echoes;
       const [call, bulk] = [open(network), open(network)];
@@ -260,17 +264,17 @@ describe("a session with receipts", () => {
         }
       };
       load(100);
-      network.stalledLanes.add(stalled);
+      for (const lane of stalled) network.stalledLanes.add(lane);
       const before = network.atTargets.length;
       load(2_000);
       network.stalledLanes.clear();
       network.advance(500);
       const since = network.atTargets.slice(before);
-      // On the lane: at most what a few round trips bring.
+      // On the lanes: at most what a few round trips bring.
       expect(since.filter((line) => line.includes(": c")).length).toBeGreaterThanOrEqual(495);
       expect(since.filter((line) => line.includes(": b")).length).toBeGreaterThanOrEqual(5_950);
-    }
-  });
+    },
+  );
 
   it("is replaced before its ids run out, and its answers still come", () => {
     const network = started(4, { client: { maxId: 64 }, latencyMs: 30 });

@@ -51,6 +51,8 @@ export class LaneState {
   #received = 0;
   /** When the newest frame came; -Infinity before the first. */
   newestAt = Number.NEGATIVE_INFINITY;
+  /** Which one the last receipt was that went out here; 0 before the first. */
+  receiptNumber = 0;
   /** In how many receipts the newest frame must still be told. */
   news = 0;
 
@@ -81,6 +83,7 @@ export class LaneState {
     this.#received = firstCount;
     this.newestAt = Number.NEGATIVE_INFINITY;
     this.news = 0;
+    this.receiptNumber = 0;
   }
 
   /** Where a frame's record is. */

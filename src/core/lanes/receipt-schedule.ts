@@ -16,6 +16,8 @@ const FRAMES = 4;
 const MAX_INTERVAL_MS = 20;
 /** In how many receipts each news is told. */
 const TIMES = 2;
+/** Of so many receipts one goes to all lanes in turn. */
+const TURNS = 4;
 const NEVER = Number.POSITIVE_INFINITY;
 
 export class ReceiptSchedule {
@@ -36,21 +38,23 @@ export class ReceiptSchedule {
   }
 
   /**
-   * The lane for the next receipt: one that can be written now, is not late, carries little, and did not carry the last one.
+   * The lane for the next receipt: one that can be written now, is not late, carries little, and did not carry the last one. Now
+   * and then a receipt goes where none has been for longest: an end that sends nothing else does not notice that a lane is held up,
+   * and no few lanes may take all receipts with them.
    *
    * @param express  how many of the lanes, from the first, are kept for what is small
    * @returns undefined when none can be written
    */
   choose(lanes: readonly LaneState[], express: number): LaneState | undefined {
+    const isInTurn = this.sent % TURNS === TURNS - 1;
     let best: LaneState | undefined;
     let bestScore = 0;
     for (const lane of lanes) {
       if (!lane.isUp || lane.isBusy) continue;
-      let score = lane.inFlight;
-      if (lane.isLate) score += 1e9;
-      if (lane.index >= express) score += 1e8;
-      // Outweighs that: where one lane is express, a receipt and its repetition would both be lost with it.
-      if (lane.index === this.#lastLane) score += 5e8;
+      let score = isInTurn ? 1e6 * lane.receiptNumber : lane.inFlight;
+      if (lane.isLate) score += 1e15;
+      if (lane.index === this.#lastLane) score += 1e14;
+      if (!isInTurn && lane.index >= express) score += 1e8;
       if (best === undefined || score < bestScore) {
         best = lane;
         bestScore = score;
@@ -89,6 +93,7 @@ export class ReceiptSchedule {
     this.#frames = 0;
     this.#lastAt = now;
     this.#lastLane = carrier.index;
+    carrier.receiptNumber = this.sent;
     if (isLeft) this.dueAt = now + this.#interval;
     return end;
   }
