@@ -112,7 +112,9 @@ describeWith(["ss-server", "obfs-server", "ss-v2ray-plugin"], "ss:// to a server
   });
 
   afterAll(async () => {
-    await Promise.all(peers.map((peer) => peer.stop()));
+    // Killed at once, ss-server would leave its plugins running.
+    for (const { child } of peers) child.kill();
+    await Promise.all(peers.map(({ child }) => child.exitCode ?? child.signalCode ?? once(child, "exit")));
     await server?.close();
     echo?.close();
     echoTcp?.close();
