@@ -640,7 +640,7 @@ export class TunnelClient {
 
   /** A lane that waits to connect again is held when enough others are up, or on their way. */
   #holdIfNotWanted(lane: Lane): void {
-    if (lane.state !== LANE_WAITING || !this.#parts.isUp || !this.#parts.lanes.includes(lane)) return;
+    if (lane.state !== LANE_WAITING || this.lanesUp === 0 || !this.#parts.lanes.includes(lane)) return;
     const others = this.#parts.lanes.filter((other) => other !== lane && other.state !== LANE_HELD).length;
     if (others >= this.#laneCount.wanted) lane.hold();
   }

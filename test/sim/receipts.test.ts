@@ -510,6 +510,19 @@ describe("--lanes auto", () => {
     expect(new Set(payloads(network)).size).toBe(1_000);
   });
 
+  it("connects again whenever the last lane is lost, also while others are being given up", () => {
+    for (let ms = 0; ms < 4_000; ms += 50) {
+      const network = started("auto");
+      network.maxConnections = 1;
+      for (const lane of [1, 2, 3]) network.cutConnections(lane);
+      network.advance(ms);
+      network.cutConnections();
+      network.maxConnections = 16;
+      network.advance(10_000);
+      expect(network.client.isUp).toBe(true);
+    }
+  });
+
   it("is content, too, where the carrier ends a lane for each further one", () => {
     const network = started("auto");
     const endOldest = () => {

@@ -424,7 +424,8 @@ export class LaneScheduler {
   }
 
   #dispatchSparse(now: number): void {
-    const { allowed } = this.#store;
+    const { allowed, flow } = this.#store;
+    const isSpread = now - this.#lateness.lastAt < SPREAD_MS;
     /** The first that was passed over: when it comes again, all have been. */
     let passed = NONE;
     for (;;) {
@@ -434,7 +435,7 @@ export class LaneScheduler {
         this.#isPaced = true;
         return;
       }
-      const first = this.#choice.sparse(this.#express, allowed[entry]);
+      const first = this.#sparseLaneFor(flow[entry], allowed[entry], isSpread);
       if (first === NONE) {
         if (passed === NONE) passed = entry;
         this.#queue.pass(entry);
@@ -443,7 +444,7 @@ export class LaneScheduler {
       passed = NONE;
       this.#queue.take(now, entry);
       this.#send(now, first, entry);
-      const second = this.#choice.sparse(this.#express, allowed[entry] & ~(1 << first));
+      const second = this.#secondLaneFor(flow[entry], allowed[entry], isSpread, first);
       if (second !== NONE && this.#pacer.maySendSparse) {
         this.#copies++;
         this.#options.counters.spread.copies++;
@@ -451,6 +452,30 @@ export class LaneScheduler {
       }
       this.#store.release(entry);
     }
+  }
+
+  /** As bulk does, a flow keeps its lanes while none is late, so that over a clean path nothing overtakes. */
+  #sparseLaneFor(flow: number, allowed: number, isSpread: boolean): number {
+    const kept = this.#flows.lane[flow];
+    if (!isSpread && kept < (this.#express || this.#lanes.length) && this.#suits(kept, allowed)) return kept;
+    const lane = this.#choice.sparse(this.#express, allowed);
+    if (lane !== NONE) this.#flows.lane[flow] = lane;
+    return lane;
+  }
+
+  /** The lane for the second copy: always the same beside the first, where that is possible. */
+  #secondLaneFor(flow: number, allowed: number, isSpread: boolean, first: number): number {
+    const others = allowed & ~(1 << first);
+    const count = this.#express > 1 ? this.#express : this.#lanes.length;
+    const second = (first + 1 + (flow % Math.max(1, count - 1))) % count;
+    return !isSpread && this.#suits(second, others) ? second : this.#choice.sparse(this.#express, others);
+  }
+
+  /** Whether a lane may be used, takes something, and sends that at once. */
+  #suits(index: number, allowed: number): boolean {
+    if (index < 0 || index >= this.#lanes.length || (allowed & (1 << index)) === 0) return false;
+    const lane = this.#lanes[index];
+    return this.#choice.isPrompt(lane) && this.#choice.canTake(lane);
   }
 
   #dispatchBulk(now: number): void {
@@ -495,10 +520,7 @@ export class LaneScheduler {
 
   #laneFor(flow: number, allowed: number, isSpread: boolean): number {
     const kept = this.#flows.lane[flow];
-    if (!isSpread && kept >= this.#express && kept < this.#lanes.length && (allowed & (1 << kept)) !== 0) {
-      const lane = this.#lanes[kept];
-      if (this.#choice.isPrompt(lane) && this.#choice.canTake(lane)) return kept;
-    }
+    if (!isSpread && kept >= this.#express && this.#suits(kept, allowed)) return kept;
     const lane = this.#choice.bulk(allowed === ANY_LANE ? this.#express : 0, allowed);
     if (lane !== NONE) this.#flows.lane[flow] = lane;
     return lane;

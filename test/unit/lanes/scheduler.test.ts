@@ -69,6 +69,25 @@ describe("LaneScheduler", () => {
     expect(used.size).toBe(1);
   });
 
+  it.each([2, 3, 4, 8, 16])(
+    "keeps a sparse flow on two of %d lanes while none is late, also its bursts",
+    (lanes) => {
+      const [one, other] = [makeEnd(lanes), makeEnd(lanes)];
+      for (const flow of [0, 1, 2]) {
+        const used = new Set<number>();
+        for (let now = flow; now < 3_000; now += 300) {
+          for (let i = 0; i < 3; i++) one.scheduler.push(now, flow, 2, ANY_LANE, new Uint8Array(300), 0, 300);
+          for (const { lane, bytes } of write(one, now)) {
+            used.add(lane);
+            read(other, now + 25, lane, bytes);
+          }
+          for (const { lane, bytes } of write(other, now + 27)) read(one, now + 52, lane, bytes);
+        }
+        expect(used.size).toBe(2);
+      }
+    },
+  );
+
   it("sends a sparse datagram on two lanes, and delivers it once", () => {
     const [one, other] = [makeEnd(8), makeEnd(8)];
     push(one, 0, 0, 1);
