@@ -151,7 +151,9 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
     if (before === CONTEXT_ACKED) {
       // The server does not know it; the next datagram registers the address anew.
       const association = contexts.association[slot];
-      if (!isServersId(contexts.id[slot])) this.#parts.associations.isDoubtful[association] = 1;
+      // With receipts the server may have ended the association by a lane that was lost.
+      const isOurs = !isServersId(contexts.id[slot]);
+      if (isOurs || this.#parts.scheduler !== undefined) this.#parts.associations.isDoubtful[association] = 1;
       this.#flows.releaseContext(slot);
       this.#flows.updateLatency(association);
       return;

@@ -276,6 +276,26 @@ describe("a session with receipts", () => {
     },
   );
 
+  it("opens an association again whose end was lost with a lane, by whichever context that is noticed", () => {
+    const network = started(4, { server: { filtering: "endpoint-independent" } });
+    const a = open(network);
+    network.send(a, TARGET, "one");
+    network.advance(100);
+    network.receive(0, "198.51.100.1:9", "from a stranger");
+    network.advance(100);
+    const before = network.records.map(({ fromServer }) => fromServer.length);
+    network.server.handleSocketFailed(network.now, 0);
+    network.settle();
+    const [carrier] = network.records.filter(({ fromServer }, i) => fromServer.length > before[i]);
+    network.cutConnections(carrier.lane);
+    network.advance(1_000);
+    network.send(a, "198.51.100.1:9", "is lost");
+    network.advance(200);
+    network.send(a, "198.51.100.1:9", "arrives");
+    network.advance(200);
+    expect(network.atTargets.at(-1)).toContain("198.51.100.1:9: arrives");
+  });
+
   it("is replaced before its ids run out, and its answers still come", () => {
     const network = started(4, { client: { maxId: 64 }, latencyMs: 30 });
     for (let i = 0; i < 40; i++) {
