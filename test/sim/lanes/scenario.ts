@@ -6,11 +6,18 @@ import type { Wakeable } from "./event-loop.ts";
 import { EventLoop } from "./event-loop.ts";
 import type { Packet } from "./link.ts";
 import { Link } from "./link.ts";
+import type { Recovery } from "./tcp.ts";
 import { connectTcp, TcpEndpoint } from "./tcp.ts";
 
 const UDP_HEADER_BYTES = 28;
-/** A packet of it and WireGuard's 60 bytes are 1,260. */
+/** A packet of it, padded to 16 bytes, and WireGuard's header and tag are 1,232. */
 const INNER_MSS = 1_148;
+const WIREGUARD_HEADER_BYTES = 16;
+const WIREGUARD_TAG_BYTES = 16;
+const WIREGUARD_DATA = 4;
+/** First byte of a QUIC packet with a short header. */
+const QUIC_SHORT = 0x60;
+const INNER_NUMBER_OFFSET = 4;
 
 export interface Load {
   readonly flow: number;
@@ -31,10 +38,11 @@ export interface Competitor {
   readonly direction?: "up" | "down";
 }
 
-/** A TCP connection whose packets are datagrams of a flow, as a VPN's are; its data goes up. */
+/** A connection whose packets are datagrams of a flow: TCP's in WireGuard, or QUIC's; its data goes up. */
 export interface InnerTcp {
   readonly flow: number;
   readonly congestion: CongestionName;
+  readonly recovery?: Recovery;
   readonly from?: number;
 }
 
@@ -357,6 +365,18 @@ function startCompetitor(
   };
 }
 
+/** Looks like what WireGuard or QUIC makes of a packet. */
+function innerDatagram(size: number, isQuic: boolean): Uint8Array {
+  if (isQuic) {
+    const data = new Uint8Array(size);
+    data[0] = QUIC_SHORT;
+    return data;
+  }
+  const data = new Uint8Array(WIREGUARD_HEADER_BYTES + 16 * Math.ceil(size / 16) + WIREGUARD_TAG_BYTES);
+  data[0] = WIREGUARD_DATA;
+  return data;
+}
+
 /** Packets of the inner connection that are under way, by the number in their datagram. */
 function startInner(
   loop: EventLoop,
@@ -370,12 +390,12 @@ function startInner(
   const packets: Packet[] = [];
   const through = (end: End) => ({
     send: (packet: Packet) => {
-      const data = new Uint8Array(packet.size);
+      const data = innerDatagram(packet.size, inner.recovery !== undefined && inner.recovery !== "rack");
       const number = packets.push(packet) - 1;
-      data[0] = number >>> 24;
-      data[1] = number >>> 16;
-      data[2] = number >>> 8;
-      data[3] = number;
+      data[INNER_NUMBER_OFFSET] = number >>> 24;
+      data[INNER_NUMBER_OFFSET + 1] = number >>> 16;
+      data[INNER_NUMBER_OFFSET + 2] = number >>> 8;
+      data[INNER_NUMBER_OFFSET + 3] = number;
       end.send(loop.now, inner.flow, data);
     },
   });
@@ -385,6 +405,7 @@ function startInner(
     makeCongestion(inner.congestion, random),
     Number.POSITIVE_INFINITY,
     INNER_MSS,
+    inner.recovery,
   );
   const receiver = new TcpEndpoint(
     loop,
@@ -392,6 +413,7 @@ function startInner(
     makeCongestion(inner.congestion, random),
     Number.POSITIVE_INFINITY,
     INNER_MSS,
+    inner.recovery,
   );
   connectTcp(sender, receiver);
   let before = 0;
@@ -406,7 +428,7 @@ function startInner(
     sender.stopSending();
   });
   const deliver = (now: number, data: Uint8Array, offset: number) => {
-    const packet = packets[readNumber(data, offset)];
+    const packet = packets[readNumber(data, offset + INNER_NUMBER_OFFSET)];
     packet.to.receive(now, packet);
   };
   return {

@@ -9,6 +9,16 @@ const MIN_RTO = 200;
 const DELAYED_ACK = 40;
 const DUPLICATE_ACKS = 3;
 
+/**
+ * How packets are found lost: by RACK with DSACK and Eifel as Linux does; by RFC 9002's two thresholds and for good; or as ngtcp2 does,
+ * where the packet threshold is half of what is in flight, and a loss that was none is taken back.
+ */
+export type Recovery = "rack" | "quic" | "ngtcp2";
+/** RFC 9002 §6.1. */
+const PACKET_THRESHOLD = 3;
+const MAX_PACKET_THRESHOLD = 256;
+const TIME_THRESHOLD = 9 / 8;
+
 export interface Sink {
   send(packet: Packet): void;
 }
@@ -33,6 +43,8 @@ interface Segment {
   isLost: boolean;
   isInFlight: boolean;
   retransmits: number;
+  /** Counts transmissions of the connection, as QUIC numbers packets. */
+  number: number;
 }
 
 class TcpPacket implements Packet {
@@ -91,6 +103,11 @@ export class TcpEndpoint implements Wakeable {
   readonly #congestion: CongestionControl;
   readonly #lowat: number;
   readonly #mss: number;
+  readonly #isQuic: boolean;
+  readonly #isNgtcp2: boolean;
+  #nextNumber = 0;
+  #largestAcked = -1;
+  #latestRtt = 0;
   // What is sent.
   #ring = new Uint8Array(65_536);
   #readOffset = 0;
@@ -163,12 +180,21 @@ export class TcpEndpoint implements Wakeable {
   };
 
   /** @param lowat  bytes not sent above which writes are not taken; Infinity for a relay that takes everything */
-  constructor(loop: EventLoop, out: Sink, congestion: CongestionControl, lowat: number, mss = MSS) {
+  constructor(
+    loop: EventLoop,
+    out: Sink,
+    congestion: CongestionControl,
+    lowat: number,
+    mss = MSS,
+    recovery: Recovery = "rack",
+  ) {
     this.#loop = loop;
     this.#out = out;
     this.#congestion = congestion;
     this.#lowat = lowat;
     this.#mss = mss;
+    this.#isNgtcp2 = recovery === "ngtcp2";
+    this.#isQuic = recovery === "quic" || this.#isNgtcp2;
   }
 
   /** Bytes that wait unsent. */
@@ -321,6 +347,7 @@ export class TcpEndpoint implements Wakeable {
         isLost: false,
         isInFlight: false,
         retransmits: -1,
+        number: 0,
       };
       this.#nxt += length;
       this.#segments.push(segment);
@@ -339,6 +366,7 @@ export class TcpEndpoint implements Wakeable {
     segment.firstSentAt = this.#firstSentAt;
     segment.isAppLimited = this.#appLimited > 0;
     segment.isLost = false;
+    segment.number = this.#nextNumber++;
     segment.retransmits++;
     if (segment.retransmits > 0) {
       this.retransmitted++;
@@ -363,7 +391,7 @@ export class TcpEndpoint implements Wakeable {
     if (this.#ranges.length > 0) {
       sacks = [];
       const count = this.#ranges.length / 2;
-      for (let i = 0; i < Math.min(3, count); i++) {
+      for (let i = 0; i < Math.min(this.#isQuic ? count : 3, count); i++) {
         const at = 2 * ((this.#lastRange + i) % count);
         sacks.push(this.#ranges[at], this.#ranges[at + 1]);
       }
@@ -496,7 +524,13 @@ export class TcpEndpoint implements Wakeable {
     sample.inFlight = this.#inFlight;
     sample.minRtt = this.#minRtt;
     sample.totalDelivered = this.#delivered;
-    if (this.#state === "recovery" && count > 0 && echo >= 0 && echo < this.#retransmitStamp) {
+    if (
+      (!this.#isQuic || this.#isNgtcp2) &&
+      this.#state === "recovery" &&
+      count > 0 &&
+      echo >= 0 &&
+      echo < this.#retransmitStamp
+    ) {
       // Eifel (RFC 3522, RFC 4015): what was acknowledged had been sent before the first retransmission.
       this.#congestion.cwnd = Math.max(this.#congestion.cwnd, this.#undoCwnd);
       this.#congestion.ssthresh = this.#undoThreshold;
@@ -532,6 +566,10 @@ export class TcpEndpoint implements Wakeable {
     }
     this.#highestSacked = Math.max(this.#highestSacked, segment.seq);
     const isSpurious = segment.retransmits > 0 && rtt < this.#minRtt;
+    if (!isSpurious) {
+      this.#largestAcked = Math.max(this.#largestAcked, segment.number);
+      this.#latestRtt = rtt;
+    }
     if (!isSpurious && segment.sentAt >= this.#rackSentAt) {
       this.#rackSentAt = segment.sentAt;
       this.#rackRtt = rtt;
@@ -568,17 +606,17 @@ export class TcpEndpoint implements Wakeable {
   /** RACK. @returns how many segments it found lost */
   #detectLoss(now: number): number {
     if (this.#rackSentAt < 0) return 0;
-    const reorder =
-      this.#sackedCount >= DUPLICATE_ACKS || this.#state !== "open"
-        ? 0
-        : Math.min(this.#minRtt / 4, this.#srtt);
+    const isStrict = !this.#isReordered && (this.#sackedCount >= DUPLICATE_ACKS || this.#state !== "open");
+    const reorder = isStrict ? 0 : Math.min((this.#reorderSteps * this.#minRtt) / 4, this.#srtt);
     let found = 0;
     let next = Number.POSITIVE_INFINITY;
     for (const segment of this.#segments) {
       if (segment.isSacked || segment.isLost) continue;
       if (segment.sentAt > this.#rackSentAt) continue;
       if (segment.sentAt === this.#rackSentAt && this.#sackedCount === 0) continue;
-      const left = segment.sentAt + this.#rackRtt + reorder - now;
+      const left = this.#isQuic
+        ? this.#quicPatience(now, segment)
+        : segment.sentAt + this.#rackRtt + reorder - now;
       if (left <= 0) {
         if (segment.isInFlight) this.#inFlight--;
         segment.isInFlight = false;
@@ -590,6 +628,14 @@ export class TcpEndpoint implements Wakeable {
     this.#reorderAt = next;
     if (next < Number.POSITIVE_INFINITY) this.#loop.at(next, this, WAKE_REORDER);
     return found;
+  }
+
+  /** How much longer a packet that was sent before one that has arrived is waited for. */
+  #quicPatience(now: number, segment: Segment): number {
+    const threshold = this.#isNgtcp2 ? Math.floor(this.#inFlight / 2) : 0;
+    const bounded = Math.min(MAX_PACKET_THRESHOLD, Math.max(PACKET_THRESHOLD, threshold));
+    if (this.#largestAcked - segment.number >= bounded) return 0;
+    return segment.sentAt + TIME_THRESHOLD * Math.max(this.#srtt, this.#latestRtt) - now;
   }
 
   #enterRecovery(now: number): void {
@@ -623,6 +669,7 @@ export class TcpEndpoint implements Wakeable {
 
   #rto(): number {
     if (this.#srtt === 0) return 1000;
+    if (this.#isQuic) return (this.#srtt + 4 * this.#rttvar + DELAYED_ACK) * 2 ** this.#backoff;
     return (this.#srtt + Math.max(MIN_RTO, 4 * this.#rttvar)) * 2 ** this.#backoff;
   }
 
@@ -632,7 +679,7 @@ export class TcpEndpoint implements Wakeable {
       return;
     }
     let wait = this.#rto();
-    if (this.#mayProbe) {
+    if (this.#mayProbe && !this.#isQuic) {
       const probe = 2 * this.#srtt + (this.#inFlight === 1 ? MIN_RTO : 2);
       wait = Math.min(wait, probe);
     }
@@ -653,6 +700,13 @@ export class TcpEndpoint implements Wakeable {
   #handleTimer(now: number): void {
     if (this.#inFlight === 0 && this.#lostCount === 0) return;
     const [oldest] = this.#segments;
+    if (this.#isQuic) {
+      // RFC 9002 §6.2: a probe says what is lost; time alone does not.
+      this.#backoff = Math.min(this.#backoff + 1, 8);
+      if (this.unsent > 0 || this.#isGreedy) this.#sendOne(now);
+      else this.#transmit(now, this.#segments.find((one) => !one.isSacked) ?? oldest);
+      return;
+    }
     const isProbe = this.#mayProbe && now - oldest.sentAt < this.#rto() - 1;
     if (isProbe) {
       this.#hasProbed = true;
