@@ -17,10 +17,12 @@ import {
 } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import type { ClientFlows } from "./client-flows.ts";
-import type { ClientParts } from "./client-parts.ts";
+import type { ClientParts, FormerSession } from "./client-parts.ts";
 import { isServersId, OWN, PEER, REFUSED } from "./client-parts.ts";
 import { ProtocolError } from "./errors.ts";
 import type { Lane } from "./lane.ts";
+import { ReleasedBatch } from "./lanes/released-batch.ts";
+import type { LaneScheduler } from "./lanes/scheduler.ts";
 import {
   ASSOCIATION_CLOSING,
   ASSOCIATION_OPEN,
@@ -41,6 +43,7 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
   readonly #parts: ClientParts;
   readonly #flows: ClientFlows;
   readonly #unknown = new UnknownContexts();
+  readonly #released = new ReleasedBatch();
   readonly #numbers: number[] = [0, 0, 0];
 
   constructor(parts: ClientParts, flows: ClientFlows) {
@@ -64,20 +67,57 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
       }
       return;
     }
-    if (!lane.tunnel!.acceptsDatagram(now)) return;
+    const association = this.#parts.contexts.association[context];
+    if (lane.tunnel!.acceptsDatagram(now, association, id, payload, end))
+      this.#receive(now, context, payload, end - payload);
+  }
+
+  #receive(now: number, context: number, offset: number, length: number): void {
     const { contexts, associations, counters, received } = this.#parts;
     const association = contexts.association[context];
-    const length = end - payload;
     contexts.idle.refresh(now, context);
     associations.handleAnswer(now, association);
     counters.datagramsIn++;
     counters.bytesIn += length;
-    received.add(association, context, payload, length);
+    received.add(association, context, offset, length);
+  }
+
+  /** See `TunnelClient.takeReleased`. */
+  takeReleased(now: number): boolean {
+    const { scheduler, former, received } = this.#parts;
+    received.count = 0;
+    if (scheduler !== undefined) this.#takeReleasedOf(now, scheduler, undefined);
+    if (received.count === 0 && former?.scheduler !== undefined)
+      this.#takeReleasedOf(now, former.scheduler, former);
+    return received.count > 0;
+  }
+
+  #takeReleasedOf(now: number, scheduler: LaneScheduler, former: FormerSession | undefined): void {
+    const { counters, received } = this.#parts;
+    const released = this.#released;
+    released.begin(received);
+    for (let id = scheduler.peekReleased(now); id >= 0; id = scheduler.peekReleased(now)) {
+      const length = scheduler.releasedLength;
+      if (!released.hasRoom(received, length)) break;
+      scheduler.takeReleased(released.bytes, released.end);
+      const context = this.#contextOf(former, id);
+      if (context === undefined) counters.drops.unknown_context++;
+      else {
+        this.#receive(now, context, released.end, length);
+        released.end += length;
+      }
+    }
+    released.finish(received);
   }
 
   #contextOfDatagram(lane: Lane, id: number): number | undefined {
-    const { former, contexts, received, contextById } = this.#parts;
-    if (former === undefined || !former.lanes.includes(lane)) {
+    const { former } = this.#parts;
+    return this.#contextOf(former?.lanes.includes(lane) ? former : undefined, id);
+  }
+
+  #contextOf(former: FormerSession | undefined, id: number): number | undefined {
+    const { contexts, received, contextById } = this.#parts;
+    if (former === undefined) {
       // Most follow one of their own context.
       const last = received.lastContext;
       return last !== NONE && contexts.id[last] === id ? last : contextById.get(id);

@@ -215,6 +215,16 @@ export class TunnelClient {
     return at;
   }
 
+  /**
+   * In a session with receipts: datagrams that were held until it was their turn. To be called after the batches of
+   * {@link handleStream} and after {@link handleTimeout}, before anything is polled for sending.
+   *
+   * @returns true when {@link received} has some: send them on, then call again
+   */
+  takeReleased(now: number): boolean {
+    return this.#capsules.takeReleased(now);
+  }
+
   #sampleRoundTrip(now: number, { tunnel }: Lane): void {
     const roundTrip = tunnel!.takeRoundTrip();
     if (roundTrip === undefined) return;

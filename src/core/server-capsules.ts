@@ -22,6 +22,7 @@ import {
 import { LATENCY_CLASSES } from "../wire/latency-class.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { ProtocolError } from "./errors.ts";
+import { ReleasedBatch } from "./lanes/released-batch.ts";
 import type { BoundIds } from "./plain-tunnels.ts";
 import { decodeCompressionAssign } from "./plain-tunnels.ts";
 import type { ServerAssociations } from "./server-associations.ts";
@@ -47,6 +48,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
   readonly #table: ServerAssociations;
   readonly #flows: ServerFlows;
   readonly #lanes: ServerLanes;
+  readonly #released = new ReleasedBatch();
   readonly #numbers: number[] = [0, 0];
 
   constructor(parts: ServerParts, flows: ServerFlows, lanes: ServerLanes) {
@@ -99,18 +101,50 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
       counters.drops.too_long++;
       return;
     }
-    if (!connection.tunnel.acceptsDatagram(now)) return;
     const association = contexts.association[slot];
-    contexts.idle.refresh(now, slot);
-    this.#table.handleSent(now, association);
+    const isResolving = contexts.state[slot] === CONTEXT_RESOLVING;
+    if (!connection.tunnel.acceptsDatagram(now, isResolving ? NONE : association, id, at, end)) return;
     if (this.#table.connectionOf[association] !== connection) this.#flows.moveTo(connection, association);
-    if (contexts.state[slot] === CONTEXT_RESOLVING) {
+    if (isResolving) {
+      this.#noteUse(now, slot);
       if (!this.#parts.names.hold(slot, data, at, length)) counters.drops.unresolved++;
-      return;
+    } else this.#send(now, slot, at, length);
+  }
+
+  #noteUse(now: number, slot: number): void {
+    const { contexts } = this.#table;
+    contexts.idle.refresh(now, slot);
+    this.#table.handleSent(now, contexts.association[slot]);
+  }
+
+  #send(now: number, slot: number, offset: number, length: number): void {
+    this.#noteUse(now, slot);
+    this.#countIn(length);
+    this.#parts.outgoing.add(this.#table.contexts.association[slot], slot, offset, length);
+  }
+
+  /** See `TunnelServer.takeReleased`. */
+  takeReleased(now: number): boolean {
+    const { outgoing, counters } = this.#parts;
+    const released = this.#released;
+    const session = this.#lanes.sessionWithReleased(now);
+    outgoing.count = 0;
+    if (session === undefined) return false;
+    const { scheduler } = session.lanes!;
+    released.begin(outgoing);
+    for (let id = scheduler.peekReleased(now); id >= 0; id = scheduler.peekReleased(now)) {
+      const length = scheduler.releasedLength;
+      if (!released.hasRoom(outgoing, length)) break;
+      scheduler.takeReleased(released.bytes, released.end);
+      const slot = session.contextById.get(id);
+      if (slot === undefined) counters.drops.unknown_context++;
+      else {
+        this.#send(now, slot, released.end, length);
+        released.end += length;
+      }
     }
-    counters.datagramsIn++;
-    counters.bytesIn += length;
-    outgoing.add(association, slot, at, length);
+    released.finish(outgoing);
+    return true;
   }
 
   #countIn(length: number): void {

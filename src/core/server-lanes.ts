@@ -55,6 +55,12 @@ export class ServerLanes {
     this.#stirred.push(session);
   }
 
+  /** A session that has held datagrams for order which are to be sent on now. */
+  sessionWithReleased(now: number): Session | undefined {
+    for (const session of this.#stirred) if (session.lanes!.scheduler.peekReleased(now) >= 0) return session;
+    return undefined;
+  }
+
   /** Gives lanes what they may take, and marks their connections. @returns false when there was nothing to do */
   dispatch(now: number): boolean {
     if (this.#stirred.length === 0) return false;

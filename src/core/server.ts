@@ -356,6 +356,16 @@ export class TunnelServer {
   }
 
   /**
+   * In sessions with receipts: datagrams that were held until it was their turn. To be called after the batches of
+   * {@link handleStream} and after {@link handleTimeout}, before anything is polled for sending.
+   *
+   * @returns true when {@link outgoing} may have some: send them on, then call again
+   */
+  takeReleased(now: number): boolean {
+    return this.#capsules.takeReleased(now);
+  }
+
+  /**
    * The client has ended its side of a connection. A tunnel of RFC 9298 still gets answers to what was sent before; a lane of
    * our own protocol is closed, as its session continues without it.
    */

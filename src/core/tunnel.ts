@@ -170,9 +170,15 @@ export class Tunnel {
     return offset + SEQUENCE_BYTES;
   }
 
-  /** False if the datagram that was just read is a copy, or late, and is to be dropped. Its context must be known. */
-  acceptsDatagram(now: number): boolean {
-    return this.#port === undefined || this.#port.scheduler.accept(now, this.#datagramSequence);
+  /**
+   * False if the datagram that was just read, of context `id`, is not to be delivered now: it is a copy, late, or held for order.
+   *
+   * @param flow  that of the context, which is known; -1 if it is not to be held
+   */
+  acceptsDatagram(now: number, flow: number, id: number, payload: number, end: number): boolean {
+    if (this.#port === undefined) return true;
+    const { data } = this.#reader!;
+    return this.#port.scheduler.accept(now, this.#datagramSequence, flow, id, data, payload, end - payload);
   }
 
   /**

@@ -350,6 +350,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     this.#now = 0;
     const { core } = this;
     this.#handleOutputs();
+    while (core.takeReleased(now)) this.#deliver(undefined, undefined);
     for (let lane = 0; lane < this.#links.length; lane++) this.#links[lane]?.writer?.pump(now);
     for (let lane = core.pollReady(now); lane >= 0; lane = core.pollReady(now)) {
       this.#links[lane]?.writer?.pump(now);
@@ -522,18 +523,18 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     link.readBuffer = other;
   }
 
-  /** @param chunk  memory that is kept as long as a socket needs it; other memory is copied */
-  #deliver(link: Link, chunk: Uint8Array): void {
+  /** @param chunk  memory that is kept as long as a socket needs it, of a link; other memory is copied */
+  #deliver(link: Link | undefined, chunk: Uint8Array | undefined): void {
     const { received, counters } = this.core;
     const { count, association, context, offset, length } = received;
     if (count === 0) return;
     const data = received.data === chunk ? chunk : received.data.slice();
-    const isKept = data === link.spareBuffer;
+    const isKept = data === link?.spareBuffer;
     for (let i = 0; i < count; i++) {
       const relay = this.#relays[association[i]];
       if (relay === undefined) continue;
       if (!relay.deliver(association[i], context[i], data, offset[i], length[i])) counters.drops.send_error++;
-      if (isKept) link.touched.add(relay);
+      if (isKept) link!.touched.add(relay);
     }
     counters.drops.send_error += this.#io.udp.flush();
   }

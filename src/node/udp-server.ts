@@ -468,6 +468,10 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     this.#now = 0;
     const core = this.#core;
     this.#handleOutputs();
+    while (core.takeReleased(now)) {
+      this.#sendOutgoing(undefined);
+      this.#handleOutputs();
+    }
     for (let index = core.pollDirty(now); index >= 0; index = core.pollDirty(now))
       this.#links[index]?.writer.pump(now);
     if (!this.#isClosing) this.#timer.arm(core.nextTimeout());

@@ -13,8 +13,9 @@ const HEADER_BYTES = 15;
 export const SHORTEST_PAYLOAD = HEADER_BYTES;
 export const LONGEST_PAYLOAD = 65_507;
 /** Where a datagram goes: to a target, or to an application. */
-const UP = 1;
-const DOWN = 2;
+/** First bytes of payloads, by direction: those of QUIC, which is put back in order. */
+const UP = 0x60;
+const DOWN = 0x70;
 
 const LITERAL = 0;
 const NAME = 1;

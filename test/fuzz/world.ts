@@ -562,6 +562,7 @@ export class World {
     for (let output = core.pollOutput(); output !== undefined; output = core.pollOutput()) {
       this.#handleClientOutput(host, output);
     }
+    while (core.takeReleased(this.clientNow)) this.#deliverReceived(host);
     for (const link of host.lanes) if (link?.clientIsOpen) this.#pumpClient(link);
     for (let lane = core.pollReady(this.clientNow); lane >= 0; lane = core.pollReady(this.clientNow)) {
       const link = host.lanes[lane];
@@ -637,6 +638,10 @@ export class World {
   drainServer(): void {
     this.#handleServerOutputs();
     const { server } = this;
+    while (server.takeReleased(this.now)) {
+      this.#deliverOutgoing();
+      this.#handleServerOutputs();
+    }
     for (let index = server.pollDirty(this.now); index >= 0; index = server.pollDirty(this.now)) {
       const link = this.#linkOf[index];
       if (link?.serverIsOpen) this.#pumpServer(link);

@@ -1,8 +1,9 @@
 import { describe, expect, it } from "vitest";
-import type { Load, Scenario } from "./lanes/scenario.ts";
+import type { InnerTcp, Load, Scenario } from "./lanes/scenario.ts";
 import { run } from "./lanes/scenario.ts";
 import { ScheduledLanes } from "./lanes/scheduled.ts";
 import { FixedLanes } from "./lanes/single.ts";
+import type { Recovery } from "./lanes/tcp.ts";
 
 const LINK = {
   mbit: 20,
@@ -28,6 +29,19 @@ const BEFORE = {
 const VOICE: Load = { flow: 0, perSecond: 50, bytes: 200 };
 const OVERLOAD: Load = { flow: 1, perSecond: 2_500 };
 
+/** Goodput of a connection inside, by seed. */
+function goodputs(base: typeof OURS | typeof BEFORE, recovery: Recovery, loss: number): number[] {
+  const inner: InnerTcp[] = [{ flow: 1, congestion: "cubic", recovery }];
+  return [104, 105, 106].map((seed) => {
+    const scenario = { ...base, loss, loads: [], inner, duration: 15_000, warmup: 3_000, seed };
+    return run(scenario).inner[0];
+  });
+}
+
+function mean(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
 /** Virtual time: the numbers are the same on every machine. The seeds are none of those that the laws were tuned on. */
 describe("lanes over 20 Mbit/s, 50 ms and 1 % loss", () => {
   it("lose no datagram of a voice flow beside an overload, and delay the 99th percentile less than half as long as one lane", () => {
@@ -50,5 +64,28 @@ describe("lanes over 20 Mbit/s, 50 ms and 1 % loss", () => {
     const { loads, competitors } = run({ ...scenario, competitors: [{ congestion: "cubic" }] });
     expect(loads[0].upMbit).toBeGreaterThan(5);
     expect(competitors[0]).toBeGreaterThan(5);
+  });
+});
+
+describe("a transfer inside lanes", () => {
+  it.each<[string, Recovery]>([
+    ["TCP in WireGuard", "rack"],
+    ["QUIC by RFC 9002", "quic"],
+    ["QUIC like ngtcp2's", "ngtcp2"],
+  ])("of %s has at least 0.85 of one lane's goodput on a clean link", (_, recovery) => {
+    expect(mean(goodputs(OURS, recovery, 0))).toBeGreaterThan(0.85 * mean(goodputs(BEFORE, recovery, 0)));
+  });
+
+  it("of TCP in WireGuard has more than one lane's goodput under loss", () => {
+    expect(mean(goodputs(OURS, "rack", 0.01))).toBeGreaterThan(mean(goodputs(BEFORE, "rack", 0.01)));
+  });
+
+  it.each<[string, Recovery]>([
+    ["QUIC by RFC 9002", "quic"],
+    ["QUIC like ngtcp2's", "ngtcp2"],
+  ])("of %s has at least 0.8 of one lane's goodput under loss", (_, recovery) => {
+    expect(mean(goodputs(OURS, recovery, 0.01))).toBeGreaterThan(
+      0.8 * mean(goodputs(BEFORE, recovery, 0.01)),
+    );
   });
 });

@@ -246,6 +246,14 @@ export class Network {
       moved = true;
       this.#handleServerOutput(output);
     }
+    while (this.client.takeReleased(this.now)) {
+      this.#deliverReceived();
+      moved = true;
+    }
+    while (this.server.takeReleased(this.now)) {
+      this.#sendOutgoing();
+      moved = true;
+    }
     const arrival = this.now + (this.#options.latencyMs ?? 0);
     for (const wire of [...this.#wires]) {
       const up = this.client.pollTransmit(this.now, wire.lane);
@@ -315,15 +323,19 @@ export class Network {
     const bytes = this.tamper(sent, true);
     for (let at = 0; at < bytes.length; ) {
       at = this.client.handleStream(this.now, wire.lane, bytes, at, bytes.length);
-      const { received, contexts } = this.client;
-      for (let i = 0; i < received.count; i++) {
-        const payload = received.data.subarray(received.offset[i], received.offset[i] + received.length[i]);
-        this.arrived.push({
-          association: received.association[i],
-          remote: formatAddress(contexts.address[received.context[i]]!),
-          payload: new TextDecoder().decode(payload),
-        });
-      }
+      this.#deliverReceived();
+    }
+  }
+
+  #deliverReceived(): void {
+    const { received, contexts } = this.client;
+    for (let i = 0; i < received.count; i++) {
+      const payload = received.data.subarray(received.offset[i], received.offset[i] + received.length[i]);
+      this.arrived.push({
+        association: received.association[i],
+        remote: formatAddress(contexts.address[received.context[i]]!),
+        payload: new TextDecoder().decode(payload),
+      });
     }
   }
 

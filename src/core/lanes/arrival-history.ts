@@ -40,6 +40,27 @@ export class ArrivalHistory {
     }
     return false;
   }
+
+  /** A number that had arrived at a time, the highest or one a little lower; -1 when none is known. */
+  highestBefore(time: number): number {
+    for (let i = 0; i < MARKS; i++) {
+      const mark = (this.#newest - i + MARKS) % MARKS;
+      if (this.#at[mark] <= time)
+        return this.#at[mark] === Number.NEGATIVE_INFINITY ? -1 : this.#sequence[mark];
+    }
+    return -1;
+  }
+
+  /** When a number was overtaken, or a little later; now when that is not known yet. */
+  overtakenAt(now: number, sequence: number): number {
+    let at = now;
+    for (let i = 0; i < MARKS; i++) {
+      const mark = (this.#newest - i + MARKS) % MARKS;
+      if (this.#at[mark] === Number.NEGATIVE_INFINITY || distance(this.#sequence[mark], sequence) <= 0) break;
+      at = this.#at[mark];
+    }
+    return at;
+  }
 }
 
 /** How far `a` is ahead of `b`. */

@@ -14,8 +14,21 @@ export class DuplicateWindow {
   farthest = 0;
 
   readonly #seen = new Int32Array(WINDOW / 32);
-  /** The highest number seen; -1 before the first. */
   #highest = -1;
+
+  /** The highest number seen; -1 before the first. */
+  get highest(): number {
+    return this.#highest;
+  }
+
+  /** Whether a number has come, or is too old to be known. */
+  has(sequence: number): boolean {
+    let ahead = (sequence - this.#highest) & (SEQUENCE_MODULUS - 1);
+    if (ahead >= HALF) ahead -= SEQUENCE_MODULUS;
+    if (ahead > 0 || this.#highest < 0) return false;
+    const bit = sequence & (WINDOW - 1);
+    return ahead <= -WINDOW || (this.#seen[bit >> 5] & (1 << (bit & 31))) !== 0;
+  }
 
   /** @returns false when it has come before, or is too old to be known */
   accept(sequence: number): boolean {

@@ -21,6 +21,15 @@ export class FlowTable {
   rate = new Float64Array(0);
   /** The lane that it keeps while none is late or full; -1 before it has one. */
   lane = new Int8Array(0);
+  /** How much speaks for a sender that slows down for loss (responsive.ts). */
+  outEvidence = new Uint8Array(0);
+  /** How much speaks for one that wants order. */
+  outOrder = new Uint8Array(0);
+  /** The same of what arrives, and its rate as above. */
+  inWindowAt = new Float64Array(0);
+  inBytes = new Float64Array(0);
+  inRate = new Float64Array(0);
+  inEvidence = new Uint8Array(0);
 
   reserve(flow: number): void {
     const before = this.head.length;
@@ -39,6 +48,12 @@ export class FlowTable {
     const lane = new Int8Array(size).fill(NONE);
     lane.set(this.lane);
     this.lane = lane;
+    this.inWindowAt = grown(this.inWindowAt, new Float64Array(size)).fill(Number.NEGATIVE_INFINITY, before);
+    this.inBytes = grown(this.inBytes, new Float64Array(size));
+    this.inRate = grown(this.inRate, new Float64Array(size));
+    this.inEvidence = grown(this.inEvidence, new Uint8Array(size));
+    this.outEvidence = grown(this.outEvidence, new Uint8Array(size));
+    this.outOrder = grown(this.outOrder, new Uint8Array(size));
   }
 
   /** Forgets what is known of a flow that has nothing waiting: its slot may stand for another one. */
@@ -48,5 +63,11 @@ export class FlowTable {
     this.windowBytes[flow] = 0;
     this.rate[flow] = 0;
     this.lane[flow] = NONE;
+    this.inWindowAt[flow] = Number.NEGATIVE_INFINITY;
+    this.inBytes[flow] = 0;
+    this.inRate[flow] = 0;
+    this.inEvidence[flow] = 0;
+    this.outEvidence[flow] = 0;
+    this.outOrder[flow] = 0;
   }
 }

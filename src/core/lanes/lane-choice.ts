@@ -8,6 +8,9 @@
  * Spreading makes a loss hit few datagrams, but lets datagrams overtake each other when a lane is late. So a flow keeps its lane as
  * long as no lane has been late for a while and that lane takes what is given to it: over a clean path nothing is reordered.
  *
+ * Where datagrams are put back in order at the other end, all wait for the slowest repair: such a flow goes over few lanes as long as
+ * these take it, so that much follows on each, and TCP finds a hole by the third segment behind it, not by a timer.
+ *
  * The first few of many lanes are *express*: they carry sparse flows and receipts alone, so that a call never stands behind a flood.
  */
 import { NONE } from "./datagram-store.ts";
@@ -16,6 +19,8 @@ import type { PathDelay } from "./rate/path-delay.ts";
 
 /** Bytes that may be assigned to a lane and not written. */
 const MAX_UNWRITTEN = 65_536;
+/** How many lanes a flow has whose datagrams wait for each other. */
+const FEW_LANES = 4;
 
 /** How many of so many lanes are express. */
 export function expressLanes(count: number): number {
@@ -46,6 +51,16 @@ export class LaneChoice {
   bulk(express: number, allowed: number): number {
     const best = this.#best(express, this.#lanes.length, allowed);
     return best === NONE || this.#lanes[best].isLate ? NONE : best;
+  }
+
+  /** For a bulk datagram that is put back in order: the best of the flow's few lanes. @returns -1 when none of them is prompt */
+  ordered(express: number, flow: number): number {
+    const count = this.#lanes.length - express;
+    let few = 0;
+    for (let i = 0; i < Math.min(FEW_LANES, count); i++)
+      few |= 1 << (express + ((FEW_LANES * flow + i) % count));
+    const best = this.#best(express, this.#lanes.length, few);
+    return best === NONE || !this.isPrompt(this.#lanes[best]) ? NONE : best;
   }
 
   /** For a sparse datagram: the best express lane, or another one where that is late. @returns -1 when no lane can take it */

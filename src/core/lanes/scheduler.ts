@@ -9,7 +9,8 @@
  *     push ─► SessionQueue ─► dispatch: Pacer, Lateness, LaneChoice ─► LaneState (assigned) ─► fill ─► the lane's batch
  *                                         ▲                                 │ receipted, or the lane is gone
  *              RateControl ◄─ PathDelay ◄─┴──── handleReceipt ◄─────────────┘
- *     accept ─► DuplicateWindow ─► ArrivalHistory ─► deliver, at once and in whatever order
+ *     accept ─► DuplicateWindow ─► ArrivalHistory ─► deliver, at once and in whatever order; or, of a responsive flow,
+ *                                                    Resequencer ─► takeReleased
  *     noteFrame ─► ReceiptSchedule ─► fill
  *
  * A datagram waits in one place until it is given to a lane, and nothing is moved when a lane dies: what was on it is sent once more,
@@ -45,6 +46,8 @@ import { PathDelay } from "./rate/path-delay.ts";
 import type { RateMode } from "./rate/rate-control.ts";
 import { RateControl } from "./rate/rate-control.ts";
 import { ReceiptSchedule } from "./receipt-schedule.ts";
+import { Resequencer } from "./resequencer.ts";
+import { isOrdered, wantsOrder } from "./responsive.ts";
 import { SessionQueue } from "./session-queue.ts";
 
 /** So long after a lane was late, flows are spread over all of them. */
@@ -111,6 +114,8 @@ export interface LaneSchedulerStats {
   readonly receiptBytes: number;
   /** Datagrams that came a second time; that came after a later one; and how many later ones at most. */
   readonly duplicates: number;
+  /** Datagrams that were held for order. */
+  readonly held: number;
   readonly overtaken: number;
   readonly farthestOvertaken: number;
 }
@@ -129,6 +134,7 @@ export class LaneScheduler {
   readonly #budget = new HedgeBudget();
   readonly #window = new DuplicateWindow();
   readonly #arrivals = new ArrivalHistory();
+  readonly #order: Resequencer;
   readonly #receipts = new ReceiptSchedule();
   readonly #reader = new ReceiptReader();
   readonly #writer = new ReceiptWriter();
@@ -182,7 +188,8 @@ export class LaneScheduler {
     this.#options = options;
     this.#store = options.store;
     this.#flows = options.flows;
-    const { store, flows, counters, queueBytes, ageBudgetMs } = options;
+    const { store, flows, counters, queueBytes, inFlightBytes, ageBudgetMs } = options;
+    this.#order = new Resequencer(store, this.#window, this.#arrivals, inFlightBytes);
     this.#queue = new SessionQueue(store, flows, counters, queueBytes, Math.max(ageBudgetMs, START_AGE_MS));
   }
 
@@ -201,6 +208,7 @@ export class LaneScheduler {
       receipts: this.#receipts.sent,
       receiptBytes: this.#receipts.sentBytes,
       duplicates: this.#duplicates,
+      held: this.#order.held,
       overtaken: this.#window.overtaken,
       farthestOvertaken: this.#window.farthest,
     };
@@ -254,6 +262,7 @@ export class LaneScheduler {
     if (this.#receiptLane === index) this.#receiptLane = NONE;
     this.#countLanes(now);
     this.#forbid(lane.bit);
+    if (this.#lanesUp === 0) this.#order.releaseAll();
     for (; lane.receipted !== lane.assigned; lane.receipted++) {
       const entry = lane.entry[lane.slot(lane.receipted)];
       this.#inFlight -= this.#store.length[entry];
@@ -373,9 +382,10 @@ export class LaneScheduler {
     this.#queue.clear(true);
   }
 
-  /** Drops what waits of a flow, which has ended. */
+  /** Drops what waits of a flow, or is held, which has ended. */
   removeFlow(flow: number): void {
     this.#queue.removeFlow(flow);
+    this.#order.clear(flow);
   }
 
   /** Drops what is over its age. For owners whose lanes are all gone: otherwise it is done in passing. */
@@ -386,6 +396,7 @@ export class LaneScheduler {
   /** The session has ended: lets go of everything. */
   close(): void {
     this.#queue.clear(false);
+    this.#order.clear(NONE);
     this.#dirty = 0;
     for (const lane of this.#lanes) {
       lane.isUp = false;
@@ -521,7 +532,10 @@ export class LaneScheduler {
   #laneFor(flow: number, allowed: number, isSpread: boolean): number {
     const kept = this.#flows.lane[flow];
     if (!isSpread && kept >= this.#express && this.#suits(kept, allowed)) return kept;
-    const lane = this.#choice.bulk(allowed === ANY_LANE ? this.#express : 0, allowed);
+    let lane = NONE;
+    if (allowed === ANY_LANE && isOrdered(this.#flows, flow))
+      lane = this.#choice.ordered(this.#express, flow);
+    if (lane === NONE) lane = this.#choice.bulk(allowed === ANY_LANE ? this.#express : 0, allowed);
     if (lane !== NONE) this.#flows.lane[flow] = lane;
     return lane;
   }
@@ -655,20 +669,64 @@ export class LaneScheduler {
   }
 
   /**
-   * A datagram of a context that this end knows has arrived.
+   * A datagram of a context that this end knows has arrived. `data` is copied if it is held.
    *
-   * @returns false for one that is to be dropped: a copy of an earlier one, or past the age budget (counted as `age`)
+   * @param flow  -1 for one that is not to be held
+   * @returns false for one that is not to be delivered now: a copy of an earlier one, past the age budget (counted as `age`), or held
+   *          until it is its turn, see {@link takeReleased}
    */
-  accept(now: number, sequence: number): boolean {
+  accept(
+    now: number,
+    sequence: number,
+    flow: number,
+    context: number,
+    data: Uint8Array,
+    offset: number,
+    length: number,
+  ): boolean {
     if (!this.#window.accept(sequence)) {
       this.#duplicates++;
       this.#options.counters.spread.duplicates++;
       return false;
     }
-    const { ageBudgetMs } = this.#options;
-    if (!this.#arrivals.isStale(now, sequence, ageBudgetMs + REPAIRS * this.#path.minRtt)) return true;
-    this.#options.counters.drops.age++;
-    return false;
+    const patience = this.#patience;
+    if (this.#arrivals.isStale(now, sequence, patience)) {
+      this.#options.counters.drops.age++;
+      this.#order.pass(now, sequence, patience);
+      return false;
+    }
+    if (flow !== NONE && wantsOrder(now, this.#flows, flow, data, offset, length)) {
+      return !this.#order.hold(now, sequence, patience, flow, context, data, offset, length);
+    }
+    this.#order.pass(now, sequence, patience);
+    return true;
+  }
+
+  /** How long a datagram that was overtaken is waited for. */
+  get #patience(): number {
+    return this.#options.ageBudgetMs + REPAIRS * this.#path.minRtt;
+  }
+
+  /**
+   * The context of the next datagram that was held and is to be delivered now, or -1. To be asked after whatever has arrived in a
+   * turn was delivered, and at the timeout.
+   */
+  peekReleased(now: number): number {
+    const order = this.#order;
+    if (now >= order.dueAt) order.expire(now, this.#patience);
+    return order.released === NONE ? NONE : this.#store.context[order.released];
+  }
+
+  /** Length of the datagram that {@link peekReleased} is about. */
+  get releasedLength(): number {
+    return this.#store.length[this.#order.released];
+  }
+
+  /** Takes that datagram, copied to `out[at]`. */
+  takeReleased(out: Uint8Array, at: number): void {
+    const entry = this.#order.takeReleased();
+    this.#store.copyOut(entry, out, at);
+    this.#store.release(entry);
   }
 
   /** A RECEIPT capsule has come, whose value is `bytes[offset..end)`. @returns false when it is malformed */
@@ -741,7 +799,7 @@ export class LaneScheduler {
     interval.newest = this.#lateness.newest;
     if (interval.isLimited || this.#isBlocked) this.#limitedUntil = now + CALM_MS;
     // After a rest there is nothing to learn from how long it was.
-    if (length < MAX_STARVED_TICKS * wanted) this.#adapt();
+    if (length > 0 && length < MAX_STARVED_TICKS * wanted) this.#adapt();
     if (interval.hasSamples || this.#starvedTicks > MAX_STARVED_TICKS) path.clear();
     this.#isFilled = false;
     this.#delivered = 0;
@@ -788,9 +846,9 @@ export class LaneScheduler {
    * it is over already.
    */
   nextTimeout(now: number): number {
-    let next = NEVER;
+    let next = this.#order.dueAt === NEVER ? NEVER : Math.max(now + TIMER_MS, this.#order.dueAt);
     // One that is due and has no lane waits for one that can be written again.
-    if (this.#receipts.dueAt > now) next = this.#receipts.dueAt;
+    if (this.#receipts.dueAt > now) next = Math.min(next, this.#receipts.dueAt);
     if (this.#isPaced) next = Math.min(next, Math.max(now + TIMER_MS, this.#pacer.readyAt));
     if (this.#isActive) next = Math.min(next, Math.max(now + TIMER_MS, this.#tickAt));
     return next;

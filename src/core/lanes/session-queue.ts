@@ -18,6 +18,7 @@ import type { DatagramStore } from "./datagram-store.ts";
 import { NONE } from "./datagram-store.ts";
 import type { FlowTable } from "./flow-table.ts";
 import { ANY_LANE } from "./lane-bits.ts";
+import { isResponsive, noteSent } from "./responsive.ts";
 
 /** A flow below this is sparse, in bytes per millisecond of payload: 800 kbit/s, any call and most games. */
 const SPARSE_RATE = 100;
@@ -138,6 +139,7 @@ export class SessionQueue {
   ): void {
     this.#flows.reserve(flow);
     this.#measure(now, flow, length);
+    noteSent(this.#flows, flow, data, offset, length);
     this.#dropStale(now, flow);
     const cost = entryCost(length);
     this.#dropUntil(this.#byteLimit - cost);
@@ -305,7 +307,10 @@ export class SessionQueue {
 
   #dropStale(now: number, flow: number): void {
     const isStanding =
-      this.#isServed && this.#turn[RING_BULK] !== NONE && now - this.#shortAt > STANDING_INTERVAL_MS;
+      this.#isServed &&
+      this.#turn[RING_BULK] !== NONE &&
+      now - this.#shortAt > STANDING_INTERVAL_MS &&
+      !isResponsive(this.#flows, flow);
     const oldest = now - (isStanding ? Math.min(this.standingBudget, this.ageBudget) : this.ageBudget);
     while (this.#flows.head[flow] !== NONE && this.#store.time[this.#flows.head[flow]] < oldest) {
       this.#dropHead(flow);

@@ -54,9 +54,9 @@ export class ScheduledLanes implements End, Wakeable {
   }
 
   describe(): string {
-    const { mode, bitsPerSecond, minRttMs, standingMs, lanesLate, timesLate, frames, copies, hedges } =
+    const { held, mode, bitsPerSecond, minRttMs, standingMs, lanesLate, timesLate, frames, copies, hedges } =
       this.scheduler.stats;
-    return `${mode} r=${(bitsPerSecond / 1e6).toFixed(2)} dq=${standingMs.toFixed(1)} rtt=${minRttMs.toFixed(1)} late=${lanesLate}/${timesLate} frames=${frames} copies=${copies} hedges=${hedges} aged=${this.counters.drops.age}`;
+    return `${mode} r=${(bitsPerSecond / 1e6).toFixed(2)} dq=${standingMs.toFixed(1)} rtt=${minRttMs.toFixed(1)} late=${lanesLate}/${timesLate} frames=${frames} copies=${copies} hedges=${hedges} aged=${this.counters.drops.age} held=${held}`;
   }
 
   wake(now: number): void {
@@ -66,6 +66,11 @@ export class ScheduledLanes implements End, Wakeable {
   }
 
   #turn(now: number): void {
+    for (let flow = this.scheduler.peekReleased(now); flow >= 0; flow = this.scheduler.peekReleased(now)) {
+      const data = new Uint8Array(this.scheduler.releasedLength);
+      this.scheduler.takeReleased(data, 0);
+      this.onDatagram(now, flow, data, 0, data.length);
+    }
     const dirty = this.scheduler.dispatch(now);
     for (let index = 0; index < this.#lanes.length; index++) {
       if ((dirty & (1 << index)) !== 0) this.#pump(now, index);
@@ -109,9 +114,12 @@ export class ScheduledLanes implements End, Wakeable {
       } else if (reader.type === CAPSULE_DATAGRAM) {
         const sequence = readNumbers(data, valueOffset, valueEnd, 1, this.#numbers);
         this.scheduler.noteFrame(now, index);
-        if (!this.scheduler.accept(now, readSequence(data, sequence))) continue;
         const payload = sequence + SEQUENCE_BYTES;
-        this.onDatagram(now, this.#numbers[0], data, payload, valueEnd - payload);
+        const [flow] = this.#numbers;
+        const length = valueEnd - payload;
+        if (this.scheduler.accept(now, readSequence(data, sequence), flow, flow, data, payload, length)) {
+          this.onDatagram(now, flow, data, payload, length);
+        }
       }
     }
     this.#turn(now);
