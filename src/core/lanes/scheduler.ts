@@ -71,6 +71,8 @@ const PROMPT_MS = 1;
 const MANY_LANES = 4;
 /** Round trips that TCP gets for repairs before a datagram that has been overtaken counts as too old. */
 const REPAIRS = 2;
+/** Most that is added to that for one that others are held for. */
+const MAX_HOLD_MS = 100;
 /** Timers are not asked for sooner than this. */
 const TIMER_MS = 1;
 /** How long datagrams wait in a queue that stands: this, or a share of the round trip, which an inner TCP needs to fill the link. */
@@ -690,7 +692,8 @@ export class LaneScheduler {
       return false;
     }
     const patience = this.#patience;
-    if (this.#arrivals.isStale(now, sequence, patience)) {
+    const { ageBudgetMs } = this.#options;
+    if (this.#arrivals.isStale(now, sequence, ageBudgetMs + REPAIRS * this.#path.minRtt)) {
       this.#options.counters.drops.age++;
       this.#order.pass(now, sequence, patience);
       return false;
@@ -702,9 +705,9 @@ export class LaneScheduler {
     return true;
   }
 
-  /** How long a datagram that was overtaken is waited for. */
+  /** How long a datagram that was overtaken is waited for: it may have been lost with its lane, whatever the age budget. */
   get #patience(): number {
-    return this.#options.ageBudgetMs + REPAIRS * this.#path.minRtt;
+    return Math.min(MAX_HOLD_MS, this.#options.ageBudgetMs) + REPAIRS * this.#path.minRtt;
   }
 
   /**
