@@ -15,7 +15,7 @@ const MOST_LANES = 16;
 const NEAR_MS = 2;
 const FAR_MS = 10;
 /** Samples that all say so, as a busy machine makes single ones long. */
-const SAMPLES = 3;
+const SAMPLES = 5;
 /** How often lanes must have become late before there are more, and how long the last ones get to show what they bring. */
 const GROW_LATES = 2;
 const GROW_MS = 300;
