@@ -172,6 +172,7 @@ export class LaneScheduler {
     hasSamples: false,
     delivered: 0,
     sentBytes: 0,
+    dropped: 0,
     frames: 0,
     lates: 0,
     lateShare: 0,
@@ -796,6 +797,7 @@ export class LaneScheduler {
     interval.isFilled = this.#isFilled;
     interval.delivered = this.#delivered;
     interval.sentBytes = this.#sentBytes;
+    interval.dropped = this.#queue.aged - this.#agedBefore;
     interval.frames = this.#frames - this.#framesBefore;
     interval.lates = this.#lateness.count - this.#latesBefore;
     interval.lateShare = this.#lateShare;

@@ -35,6 +35,8 @@ export interface Interval {
   delivered: number;
   /** Sent in the session up to now. */
   sentBytes: number;
+  /** Datagrams that became too old in the queue. */
+  dropped: number;
   /** Frames sent, and lanes that became late. */
   frames: number;
   lates: number;
@@ -71,11 +73,12 @@ export class Measures {
   #loss = 1;
   #lossBefore = 1;
 
-  update(interval: Interval, path: PathDelay): void {
+  /** @param slack  milliseconds of delay that do not count as standing in a queue */
+  update(interval: Interval, path: PathDelay, slack: number): void {
     this.#delivered[this.#turns++ % HISTORY] = interval.delivered / interval.length;
     this.minRtt = path.minRtt;
     this.capacity = 0;
-    if (interval.hasSamples) this.#measureCapacity(interval.length, path);
+    if (interval.hasSamples) this.#measureCapacity(interval.length, path, slack);
     this.#measureLoss(interval);
   }
 
@@ -96,8 +99,8 @@ export class Measures {
     return sum / HISTORY;
   }
 
-  #measureCapacity(length: number, path: PathDelay): void {
-    this.standing = path.least - path.base;
+  #measureCapacity(length: number, path: PathDelay, slack: number): void {
+    this.standing = Math.max(0, path.least - path.base - slack);
     this.sentAt = path.leastSentAt;
     this.sentBytes = path.leastSentBytes;
     const arrivedAt = path.leastSentAt + path.least;

@@ -12,6 +12,7 @@
  */
 import { CompetitiveMode } from "./competitive-mode.ts";
 import { DelayMode, targetFor } from "./delay-mode.ts";
+import { DemandSlack } from "./demand-slack.ts";
 import type { Interval } from "./measures.ts";
 import { Measures } from "./measures.ts";
 import type { PathDelay } from "./path-delay.ts";
@@ -55,6 +56,7 @@ export class RateControl {
 
   readonly #path: PathDelay;
   readonly #measures = new Measures();
+  readonly #slack = new DemandSlack();
   readonly #start = new StartMode();
   readonly #delay = new DelayMode();
   readonly #compete = new CompetitiveMode();
@@ -94,7 +96,8 @@ export class RateControl {
   tick(interval: Interval): void {
     const { mode } = this;
     this.pause = 0;
-    this.#measures.update(interval, this.#path);
+    this.#slack.note(interval.length, interval.dropped, interval.frames);
+    this.#measures.update(interval, this.#path, mode === "compete" ? 0 : this.#slack.value);
     const capacity = mode === "compete" ? this.#compete.total : Math.max(this.#ceiling, this.#delay.capacity);
     if (this.probe.judge(interval.now, interval.newest, capacity)) this.#isJudged = true;
     if (mode === "start") this.#tickStart(interval);
