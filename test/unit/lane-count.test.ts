@@ -91,10 +91,10 @@ describe("as many lanes as help", () => {
   it.each([
     { isLocal: false, times: [1], turns: true },
     { isLocal: false, times: [2, 1], turns: true },
-    { isLocal: false, times: [2, 2, 2, 1], turns: false },
-    { isLocal: true, times: [10, 10, 10], turns: true },
-    { isLocal: true, times: [10, 10, 9], turns: false },
-    { isLocal: true, times: [1, 50, 50, 50], turns: false },
+    { isLocal: false, times: [2, 2, 2, 2, 2, 1], turns: false },
+    { isLocal: true, times: [10, 10, 10, 10, 10], turns: true },
+    { isLocal: true, times: [10, 10, 10, 10, 9], turns: false },
+    { isLocal: true, times: [1, 50, 50, 50, 50, 50], turns: false },
   ])("change their mind about receipts by round trips: %o", ({ isLocal, times, turns }) => {
     const count = new LaneCount("auto", isLocal);
     const offers = count.offersReceipts;
