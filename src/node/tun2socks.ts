@@ -34,7 +34,7 @@ import { describePlan, isShadowsocksUrl, resolveTun2SocksOptions } from "./tun2s
 import { startTunnelClient } from "./udp-local.ts";
 import { DirectPath } from "./udp-paths/direct.ts";
 import { DnsOverTcpPath } from "./udp-paths/dns-over-tcp.ts";
-import { Socks5Path } from "./udp-paths/socks5.ts";
+import { isBareRelay, Socks5Path } from "./udp-paths/socks5.ts";
 import { TunnelPath } from "./udp-paths/tunnel.ts";
 import type { UdpPath, UdpPathHost } from "./udp-paths/udp-path.ts";
 import { OutgoingDatagram } from "./udp-paths/udp-path.ts";
@@ -134,7 +134,8 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
     const options = this.#options;
     this.#tcpWays[ROUTE_DIRECT] = tcpWay(undefined, this.#outgoing);
     for (const [index, url] of options.socks.entries()) {
-      this.#tcpWays[ROUTE_SOCKS + index] = tcpWay(url, this.#outgoing);
+      // A bare relay is for UDP alone.
+      if (!isBareRelay(url)) this.#tcpWays[ROUTE_SOCKS + index] = tcpWay(url, this.#outgoing);
     }
     // Core needs to know whether the device's packets have virtio-net headers.
     const early: DeviceEvents = {

@@ -62,6 +62,8 @@ describeOnTwoHosts("a name with several addresses", () => {
       [
         ...["sh", "-ec", script, "sh", join(hosts.directory, "hosts")],
         ...[process.execPath, programFile("udp-local"), "--log-format", "json", "--psk-file", keyFile],
+        // Further lanes would have attempts of their own when the first is up.
+        ...["--lanes", "1"],
         ...options,
       ],
       (started) => started.waitForLine(/"ready":"udp-local"/),

@@ -293,6 +293,7 @@ describe("200,000 chunks of random and mutated capsules after the handshake", ()
           ...extension,
           nonce: randomBytes(random, 16),
           session: undefined,
+          receipts: false,
           mac: undefined,
           resumeMac: undefined,
         });
