@@ -1174,6 +1174,20 @@ static napi_value udp_latency(napi_env env, napi_callback_info info) {
 }
 #endif
 
+#ifndef _WIN32
+// udpDscp(id, dscp): of what it sends from now on, with ECN 0
+static napi_value udp_dscp(napi_env env, napi_callback_info info) {
+  napi_value values[2];
+  if (!get_arguments(env, info, 2, values)) return NULL;
+  udp_socket *socket = socket_of(environment_of(env)->udp, get_int(env, values[0]));
+  if (socket == NULL) return NULL;
+  int octet = get_int(env, values[1]) << 2;
+  if (socket->family == AF_INET6) setsockopt(socket->fd, IPPROTO_IPV6, IPV6_TCLASS, &octet, sizeof octet);
+  else setsockopt(socket->fd, IPPROTO_IP, IP_TOS, &octet, sizeof octet);
+  return NULL;
+}
+#endif
+
 // udpErrors(): number of rows of errors that have not been reported, which the caller then does
 static napi_value udp_errors(napi_env env, napi_callback_info info) {
   (void)info;
@@ -1324,6 +1338,7 @@ void udp_init(napi_env env, napi_value exports) {
 #endif
 #ifndef _WIN32
   set_function(env, exports, "udpRestrict", udp_restrict);
+  set_function(env, exports, "udpDscp", udp_dscp);
 #endif
   set_function(env, exports, "udpPort", udp_port);
   set_function(env, exports, "udpReceiveBuffer", udp_receive_buffer);

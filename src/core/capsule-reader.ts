@@ -6,6 +6,7 @@ import {
   CAPSULE_COMPRESSION_CLOSE,
   CAPSULE_CONTEXT_ASSIGN,
   CAPSULE_DATAGRAM,
+  CAPSULE_DSCP,
   CAPSULE_HEARTBEAT,
   CAPSULE_HEARTBEAT_ECHO,
   CAPSULE_LATENCY_CLASS,
@@ -184,6 +185,7 @@ export class CapsuleReader {
       case CAPSULE_SHUTDOWN:
       case CAPSULE_UNREACHABLE:
       case CAPSULE_LATENCY_CLASS:
+      case CAPSULE_DSCP:
         return this.#known === "datagram" || this.#known === "bind" ? -1 : MAX_CONTROL_VALUE_BYTES;
       case CAPSULE_RECEIPT:
         return this.#known === "receipts" ? MAX_CONTROL_VALUE_BYTES : -1;

@@ -195,7 +195,7 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
       const isOurs = !isServersId(contexts.id[slot]);
       if (isOurs || this.#parts.scheduler !== undefined) this.#parts.associations.isDoubtful[association] = 1;
       this.#flows.releaseContext(slot);
-      this.#flows.updateLatency(association);
+      this.#flows.updateTraits(association);
       return;
     }
     contexts.handle(slot, "close");
@@ -243,7 +243,7 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
     associations.handle(association, "closed by server");
     associations.isRegistered[association] = 0;
     associations.isConfirmed[association] = 0;
-    this.#flows.updateLatency(association);
+    this.#flows.updateTraits(association);
     associations.reopenAt[association] = reason === "limit" || reason === "failed" ? now + REOPEN_MS : now;
   }
 }

@@ -4,6 +4,7 @@ import {
   encodeAssociationOpen,
   encodeCompressionClose,
   encodeContextAssign,
+  encodeDscp,
   encodeLatencyClass,
 } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
@@ -147,8 +148,11 @@ export class ClientFlows {
   /** The server has acknowledged a context, whose datagrams may go on any lane from now on. */
   confirm(slot: number): void {
     const { contexts, associations } = this.#parts;
-    associations.isConfirmed[contexts.association[slot]] = 1;
+    const association = contexts.association[slot];
     this.#allowAnyLane(slot);
+    if (associations.isConfirmed[association] === 1) return;
+    associations.isConfirmed[association] = 1;
+    this.updateTraits(association);
   }
 
   #allowAnyLane(slot: number): void {
@@ -178,10 +182,14 @@ export class ClientFlows {
         if (contexts.lanes[context] !== 0) continue;
         const lanes = this.#parts.registrationLanes(slot);
         this.#writeOn(lanes, encodeAssociationOpen(associations.wireId[slot], associations.source[slot]));
-        this.#parts.latency.handleRegistered(slot, false);
-        this.updateLatency(slot, lanes);
+        this.#noteRegistered(slot, false);
+        this.updateTraits(slot, lanes);
         this.#assign(context, lanes);
       }
+      if (associations.isConfirmed[slot] === 0) continue;
+      // What it was told last may have gone with the lane.
+      this.#noteRegistered(slot, false);
+      this.updateTraits(slot);
     }
   }
 
@@ -200,29 +208,60 @@ export class ClientFlows {
       const { wireId, source, isRegistered } = associations;
       isRegistered[association] = 1;
       this.#writeOn(lanes, encodeAssociationOpen(wireId[association], source[association]));
-      this.#parts.latency.handleRegistered(association, isNew);
+      this.#noteRegistered(association, isNew);
     }
     if (associations.isDoubtful[association] === 1) associations.isConfirmed[association] = 0;
     associations.isDoubtful[association] = 0;
   }
 
+  #noteRegistered(association: number, isNew: boolean): void {
+    this.#parts.latency.handleRegistered(association, isNew);
+    this.#parts.dscp.handleRegistered(association, isNew);
+  }
+
+  /** See `TunnelClient.handleDscp`. */
+  handleDscp(now: number, association: number, value: number): void {
+    const { contexts, latency, dscp } = this.#parts;
+    if (!dscp.handleSent(now, association, value)) return;
+    if (latency.dependsOnDscp) {
+      for (let slot = contexts.first(association); slot !== NONE; slot = contexts.next(slot)) {
+        latency.handleDscp(slot, association, contexts.address[slot]!, value);
+      }
+    }
+    this.updateTraits(association);
+  }
+
   /** The application sends to a context, which may change the class of its association. */
   #handleUsed(context: number, lanes?: number): void {
     const association = this.#parts.contexts.association[context];
-    const { latency, contexts } = this.#parts;
-    if (latency.handleUsed(context, association, contexts.address[context]!))
-      this.updateLatency(association, lanes);
+    const { latency, dscp, contexts } = this.#parts;
+    const address = contexts.address[context]!;
+    if (latency.handleUsed(context, association, address, dscp.of(association)))
+      this.updateTraits(association, lanes);
   }
 
-  /** Informs host and server of an association's class, which may have changed with its contexts. */
-  updateLatency(association: number, lanes = this.#parts.registrationLanes(association)): void {
-    const { associations, latency, outputs } = this.#parts;
+  /**
+   * Informs host and server of an association's class and DSCP, which may have changed.
+   *
+   * @param lanes  where it has just been registered; by default, any on which the server certainly knows it
+   */
+  updateTraits(association: number, lanes = this.#lanesOfKnown(association)): void {
+    const { associations, latency, dscp, outputs } = this.#parts;
     if (latency.takeShown(association)) outputs.push({ kind: "latency", association });
     // A server that does not have it is informed by register().
     const isKnown =
       associations.state[association] === ASSOCIATION_OPEN && associations.isRegistered[association] === 1;
-    if (lanes === 0 || !isKnown || !latency.takeTold(association)) return;
-    this.#writeOn(lanes, encodeLatencyClass(associations.wireId[association], latency.of(association)));
+    if (lanes === 0 || !isKnown) return;
+    const id = associations.wireId[association];
+    if (latency.takeTold(association)) this.#writeOn(lanes, encodeLatencyClass(id, latency.of(association)));
+    if (dscp.takeTold(association)) this.#writeOn(lanes, encodeDscp(id, dscp.of(association)));
+  }
+
+  #lanesOfKnown(association: number): number {
+    const { associations, scheduler, registrationLanes } = this.#parts;
+    // On another lane it might overtake the registration, and be ignored; confirm() makes up for it.
+    const isUnsure = scheduler !== undefined && associations.isConfirmed[association] === 0;
+    return isUnsure ? 0 : registrationLanes(association);
   }
 
   #numberContext(slot: number): void {
@@ -261,7 +300,7 @@ export class ClientFlows {
     }
     const association = this.#parts.contexts.association[slot];
     this.releaseContext(slot);
-    this.updateLatency(association);
+    this.updateTraits(association);
   }
 
   releaseContext(slot: number): void {
@@ -409,8 +448,8 @@ export class ClientFlows {
     if (state[slot] !== ASSOCIATION_OPEN) return;
     tunnel.writeControl(encodeAssociationOpen(wireId[slot], source[slot]));
     isRegistered[slot] = 1;
-    this.#parts.latency.handleRegistered(slot, false);
-    this.updateLatency(slot, 1 << lane.number);
+    this.#noteRegistered(slot, false);
+    this.updateTraits(slot, 1 << lane.number);
     for (
       let context = this.#parts.contexts.first(slot);
       context !== NONE;

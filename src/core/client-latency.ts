@@ -1,7 +1,7 @@
 import { LATENCY_CLASSES } from "../wire/latency-class.ts";
 import { grown } from "./grown.ts";
 import type { LatencyRule } from "./latency-rules.ts";
-import { latencyOf } from "./latency-rules.ts";
+import { isDscpRule, latencyOf } from "./latency-rules.ts";
 
 const CLASSES = LATENCY_CLASSES.length;
 const BALANCED = LATENCY_CLASSES.indexOf("balanced");
@@ -17,6 +17,8 @@ const UNUSED = 255;
 export class ClientLatency {
   readonly #rules: readonly LatencyRule[];
   readonly #fallback: number;
+  /** True if the class of a context changes with the DSCP of its association. */
+  readonly dependsOnDscp: boolean;
   /** By context slot. */
   #ofContext = new Uint8Array(64).fill(UNUSED);
   /** Contexts by association and class. */
@@ -32,6 +34,7 @@ export class ClientLatency {
   constructor(rules: readonly LatencyRule[], fallback: number) {
     this.#rules = rules;
     this.#fallback = fallback;
+    this.dependsOnDscp = rules.some(isDscpRule);
   }
 
   handleOpened(association: number): void {
@@ -47,22 +50,29 @@ export class ClientLatency {
     this.#hasTold[association] = 0;
   }
 
-  /** An ASSOCIATION_OPEN was written. @param isNew  false if the server may know it already, with the class that it was told */
+  /** An ASSOCIATION_OPEN was written, or a class may have been lost. @param isNew  false if the server may know it already, with the class that it was told */
   handleRegistered(association: number, isNew: boolean): void {
     if (isNew) this.#hasTold[association] = 0;
     this.#told[association] = this.#hasTold[association] === 1 ? UNKNOWN : BALANCED;
   }
 
   /** The application sends to a context. @returns true if it did not before */
-  handleUsed(context: number, association: number, address: Uint8Array): boolean {
+  handleUsed(context: number, association: number, address: Uint8Array, dscp: number): boolean {
     if (context >= this.#ofContext.length) {
       this.#ofContext = grown(this.#ofContext, new Uint8Array(2 * context).fill(UNUSED));
     }
     if (this.#ofContext[context] !== UNUSED) return false;
-    const latency = latencyOf(this.#rules, this.#fallback, address);
+    const latency = latencyOf(this.#rules, this.#fallback, address, dscp);
     this.#ofContext[context] = latency;
     this.#counts[association * CLASSES + latency]++;
     return true;
+  }
+
+  /** The DSCP of a context's association has changed. */
+  handleDscp(context: number, association: number, address: Uint8Array, dscp: number): void {
+    if (context >= this.#ofContext.length || this.#ofContext[context] === UNUSED) return;
+    this.handleReleased(context, association);
+    this.handleUsed(context, association, address, dscp);
   }
 
   handleReleased(context: number, association: number): void {

@@ -2,6 +2,7 @@ import type { CloseReason, UnreachableKind } from "../wire/capsule.ts";
 import type { LatencyClass } from "../wire/latency-class.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import type { ClientAssociations } from "./client-associations.ts";
+import type { ClientDscp } from "./client-dscp.ts";
 import type { ClientLatency } from "./client-latency.ts";
 import type { ContextTable } from "./context-table.ts";
 import type { Counters } from "./counters.ts";
@@ -28,7 +29,7 @@ export interface TunnelClientOptions extends LaneOptions {
   readonly activeIdleTimeoutMs: number;
   /** Class of targets that no rule matches. Default balanced. */
   readonly latency?: LatencyClass;
-  /** Classes of targets, first match. Default none. */
+  /** Classes of targets or DSCPs, first match. Default none. */
   readonly latencyRules?: readonly LatencyRule[];
   /** Largest id of an association or context; only tests lower it. */
   readonly maxId?: number;
@@ -93,6 +94,7 @@ export interface ClientParts {
   /** Lanes of this session, by number. */
   lanes: readonly Lane[];
   readonly latency: ClientLatency;
+  readonly dscp: ClientDscp;
   /** By index: lanes of this session, of the one that will replace it, and of the former one. */
   readonly laneByIndex: Lane[];
   /** At least one lane is up. */

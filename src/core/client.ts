@@ -7,6 +7,7 @@ import type { ExtensionResponse } from "../wire/upgrade.ts";
 import { ClientAssociations } from "./client-associations.ts";
 import { ClientCapsules } from "./client-capsules.ts";
 import { ClientDispatch } from "./client-dispatch.ts";
+import { ClientDscp } from "./client-dscp.ts";
 import { ClientFlows } from "./client-flows.ts";
 import { ClientLatency } from "./client-latency.ts";
 import type { ClientOutput, ClientParts, TunnelClientOptions } from "./client-parts.ts";
@@ -101,6 +102,7 @@ export class TunnelClient {
         options.latencyRules ?? [],
         LATENCY_CLASSES.indexOf(options.latency ?? "balanced"),
       ),
+      dscp: new ClientDscp(),
       laneByIndex,
       isUp: false,
       pool: new SendPool(),
@@ -160,6 +162,11 @@ export class TunnelClient {
   /** The latency class of an association: that of the most sensitive target that it has a context for. */
   latencyOf(association: number): LatencyClass {
     return LATENCY_CLASSES[this.#parts.latency.of(association)];
+  }
+
+  /** The DSCP of an association, see {@link handleDscp}. */
+  dscpOf(association: number): number {
+    return this.#parts.dscp.of(association);
   }
 
   /** Id on the wire of an association, 0 before it has one. */
@@ -316,6 +323,7 @@ export class TunnelClient {
     lane.load++;
     const slot = this.#parts.associations.open(now, source, expires, lane.index);
     this.#parts.latency.handleOpened(slot);
+    this.#parts.dscp.handleOpened(slot);
     if (expires) this.#flows.armAssociations();
     return slot;
   }
@@ -360,6 +368,14 @@ export class TunnelClient {
       lane.queue.push(now, association, id, data, offset, length);
       this.#parts.deadlines.setEarlier(deadlineOfQueue(lane.index), lane.queue.expiresAt);
     }
+  }
+
+  /**
+   * The datagrams that follow have a DSCP (RFC 2474), 0 to 63, at first 0, which the server gives to all that the association
+   * sends. A change within 250 ms of the one before has no effect: repeat the call for each datagram.
+   */
+  handleDscp(now: number, association: number, dscp: number): void {
+    this.#flows.handleDscp(now, association, dscp);
   }
 
   /** Sends rows `first` to `end - 1` of one association to one remote address. */

@@ -63,6 +63,8 @@ export class ServerAssociations {
   wireId = new Int32Array(64);
   /** Number of the latency class that the client gave it, or {@link NO_LATENCY}. */
   latency = new Uint8Array(64);
+  /** Of datagrams to targets, RFC 2474; 0 unless the client gave it another. */
+  dscp = new Uint8Array(64);
   readonly idle = new IdleLists(IDLE_GRAIN_MS);
 
   readonly #limits: AssociationLimits;
@@ -97,6 +99,7 @@ export class ServerAssociations {
     this.source[slot] = source;
     this.wireId[slot] = id;
     this.latency[slot] = NO_LATENCY;
+    this.dscp[slot] = 0;
     this.#lastReply[slot] = NONE;
     this.#answers[slot] = 0;
     this.idle.touch(now, slot, quietAssociations(session));
@@ -296,6 +299,7 @@ export class ServerAssociations {
     const size = this.wireId.length * 2;
     this.wireId = grown(this.wireId, new Int32Array(size));
     this.latency = grown(this.latency, new Uint8Array(size));
+    this.dscp = grown(this.dscp, new Uint8Array(size));
     this.#lastReply = grown(this.#lastReply, new Int32Array(size));
     this.#answers = grown(this.#answers, new Uint8Array(size));
   }

@@ -5,6 +5,7 @@ import {
   CAPSULE_COMPRESSION_ASSIGN,
   CAPSULE_COMPRESSION_CLOSE,
   CAPSULE_CONTEXT_ASSIGN,
+  CAPSULE_DSCP,
   CAPSULE_LATENCY_CLASS,
   CAPSULE_SHUTDOWN,
   CAPSULE_UNREACHABLE,
@@ -17,6 +18,7 @@ import {
   isDomain,
   latencyClass,
   MAX_DATAGRAM_BYTES,
+  MAX_DSCP,
   readNumbers,
 } from "../wire/capsule.ts";
 import { LATENCY_CLASSES } from "../wire/latency-class.ts";
@@ -39,6 +41,7 @@ const NONE = -1;
 const PAIRS: ReadonlySet<number> = new Set([
   CAPSULE_ASSOCIATION_CLOSE,
   CAPSULE_CONTEXT_ASSIGN,
+  CAPSULE_DSCP,
   CAPSULE_LATENCY_CLASS,
 ]);
 
@@ -222,6 +225,12 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
         }
         break;
       }
+      case CAPSULE_DSCP: {
+        const association = session.associationById.get(id);
+        if (!isWhole) fault = "DSCP";
+        else if (association !== undefined) this.#setDscp(association, second > MAX_DSCP ? 0 : second);
+        break;
+      }
       case CAPSULE_SHUTDOWN:
         if (isWhole) this.#parts.port.endSession(now, session, "client");
         else fault = "SHUTDOWN";
@@ -289,6 +298,12 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     if (this.#table.latency[association] === latency) return;
     this.#table.latency[association] = latency;
     this.#parts.port.handleLatency(association);
+  }
+
+  #setDscp(association: number, dscp: number): void {
+    if (this.#table.dscp[association] === dscp) return;
+    this.#table.dscp[association] = dscp;
+    this.#parts.port.handleDscp(association);
   }
 
   /** @returns false when the id is already in use for something else */

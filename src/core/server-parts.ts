@@ -29,6 +29,8 @@ export interface ServerPort {
   release(association: number): void;
   /** The client has given the association another latency class. */
   handleLatency(association: number): void;
+  /** Its client's datagrams have another DSCP now. */
+  handleDscp(association: number): void;
   endSession(now: number, session: Session, reason: string): void;
   sessions(): Iterable<Session>;
 }

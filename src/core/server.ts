@@ -130,6 +130,8 @@ export type ServerOutput =
       readonly association: number;
       readonly latency: LatencyClass | undefined;
     }
+  /** The DSCP of datagrams from the association's sockets, 0 until then. */
+  | { readonly kind: "dscp"; readonly association: number; readonly dscp: number }
   /** The association has ended: close its sockets. */
   | { readonly kind: "release"; readonly association: number }
   /** Look up a name and call {@link TunnelServer.handleResolved}. */
@@ -197,6 +199,9 @@ export class TunnelServer {
         handleLatency: (association) => {
           this.#outputs.push({ kind: "latency", association, latency: this.latencyOf(association) });
         },
+        handleDscp: (association) => {
+          this.#outputs.push({ kind: "dscp", association, dscp: this.dscpOf(association) });
+        },
         endSession: (now, session, reason) => this.#endSession(now, session, reason),
         sessions: () => this.#sessions.values(),
       },
@@ -253,6 +258,11 @@ export class TunnelServer {
   /** The latency class that the client gave an association; undefined if it gave none. */
   latencyOf(association: number): LatencyClass | undefined {
     return LATENCY_CLASSES[this.#associations.latency[association]];
+  }
+
+  /** The DSCP of an association's datagrams to targets. */
+  dscpOf(association: number): number {
+    return this.#associations.dscp[association];
   }
 
   /** The application's own address of an association, if its client sent it. */

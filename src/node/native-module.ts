@@ -68,6 +68,8 @@ export interface NativeModule {
   udpForbidFragments?(socket: number): void;
   /** Sets the class of a socket, by its number on the wire. Linux only. */
   udpLatency?(socket: number, latency: number): void;
+  /** Sets the DSCP of what a socket sends, 0 to 63. Not on Windows. */
+  udpDscp?(socket: number, dscp: number): void;
   /** @returns the number of rows of errors that have not been reported, which the caller then does */
   udpErrors(): number;
   /** Restricts a socket to an interface or gives it a mark; "" and 0 for none. Not on Windows. */

@@ -2,7 +2,7 @@ import { isIP } from "node:net";
 import type { Duplex } from "node:stream";
 import * as z from "zod";
 import { UsageError } from "../core/errors.ts";
-import { parseLatencyRule } from "../core/latency-rules.ts";
+import { isDscpRule, parseLatencyRule } from "../core/latency-rules.ts";
 import type { Filtering } from "../core/server-associations.ts";
 import { parseTargetRule } from "../core/target-rule.ts";
 import type { LatencyClass } from "../wire/latency-class.ts";
@@ -128,7 +128,8 @@ export interface UdpLocalOptions extends CommonOptions {
   readonly socksUdpStrict?: boolean | undefined;
   /**
    * `CLASS:MATCH` each, first match: the latency class of datagrams to targets, at both ends, where MATCH is `PORTS` or
-   * `CIDR[:PORTS]`, such as `interactive:3478,5000-5010` or `bulk:10.0.0.0/8`. Names match only rules without CIDR. An
+   * `CIDR[:PORTS]`, such as `interactive:3478,5000-5010` or `bulk:10.0.0.0/8`, or, for tun2socks alone, `dscp=N[,N]`: the DSCP of
+   * the application's packets, 0 to 63, such as `interactive:dscp=46`. Names match only rules without CIDR. An
    * association has the class of its most sensitive target, and a socket or device that several share that of the most sensitive
    * association. Default: all have `latency`.
    */
@@ -530,7 +531,7 @@ export const UDP_LOCAL_FIELDS = {
     expects: "CLASS:PORTS or CLASS:CIDR[:PORTS], such as interactive:3478 or bulk:10.0.0.0/8",
     flag: "latency-rule",
     value: "CLASS:MATCH",
-    help: "latency class of targets, PORTS or CIDR[:PORTS], such as interactive:5000-5010 (repeatable, first match)",
+    help: "latency class of targets, PORTS or CIDR[:PORTS], and in tun2socks of dscp=N[,N] (repeatable, first match)",
     isList: true,
   },
   lanes: {
@@ -738,6 +739,15 @@ export function resolveUdpLocalOptions(
   if (zoned >= 0) {
     const { target } = options.forwards[zoned];
     throw wrong(nameField(["forwards", zoned]), `${target}: the server cannot know a zone of this machine`);
+  }
+  const marked = hasRelay
+    ? -1
+    : options.latencyRules.findIndex((text) => isDscpRule(parseLatencyRule(text)!));
+  if (marked >= 0) {
+    throw wrong(
+      nameField(["latencyRules", marked]),
+      `${options.latencyRules[marked]}: only tun2socks sees the DSCP of packets: give PORTS or CIDR[:PORTS]`,
+    );
   }
   if (options.carrier !== undefined && options.via.length > 0) {
     throw wrong(nameField(["carrier"]), "cannot stand together with via: give one of them");

@@ -295,11 +295,11 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
 
   #forward(): void {
     const { datagrams } = this.#core;
-    const { count, association, offset, length, addresses, addressLength } = datagrams;
+    const { count, association, offset, length, dscp, addresses, addressLength } = datagrams;
     if (count === 0) return;
     const datagram = this.#datagram;
     for (let i = 0; i < count; i++) {
-      datagram.setPayload(association[i], datagrams.buffer(i), offset[i], length[i]);
+      datagram.setPayload(association[i], datagrams.buffer(i), offset[i], length[i], dscp[i]);
       datagram.setTarget(addresses, i * ADDRESS_STRIDE, addressLength[i]);
       this.#pathOf[association[i]]?.send(datagram);
     }

@@ -84,6 +84,7 @@ class NativeUdpIo implements UdpIo {
       const socket = new NativeUdpSocket(this, id, this.#native.udpPort(id), options);
       this.#sockets[id] = socket;
       if (options.latency !== undefined) this.setLatency(id, options.latency);
+      if (options.dscp) this.setDscp(id, options.dscp);
       return socket;
     } catch (error) {
       // Not before the caller has the socket that this is about.
@@ -107,6 +108,10 @@ class NativeUdpIo implements UdpIo {
 
   setLatency(id: number, latency: LatencyClass): void {
     this.#native.udpLatency?.(id, LATENCY_CLASSES.indexOf(latency));
+  }
+
+  setDscp(id: number, dscp: number): void {
+    this.#native.udpDscp?.(id, dscp);
   }
 
   close(id: number): void {
@@ -254,6 +259,10 @@ class NativeUdpSocket implements UdpSocket {
 
   setLatency(latency: LatencyClass): void {
     if (this.#id >= 0) this.#io.setLatency(this.#id, latency);
+  }
+
+  setDscp(dscp: number): void {
+    if (this.#id >= 0) this.#io.setDscp(this.#id, dscp);
   }
 
   close(): void {

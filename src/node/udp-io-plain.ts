@@ -95,6 +95,8 @@ class PlainUdpSocket implements UdpSocket {
 
   setLatency(): void {}
 
+  setDscp(): void {}
+
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;

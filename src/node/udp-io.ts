@@ -53,6 +53,8 @@ export interface UdpSocketOptions {
   readonly forbidsFragments?: boolean | undefined;
   /** See {@link UdpSocket.setLatency}. Default: that of the {@link UdpIo}. */
   readonly latency?: LatencyClass | undefined;
+  /** See {@link UdpSocket.setDscp}. Default: 0. */
+  readonly dscp?: number | undefined;
   readonly onDatagrams: OnDatagrams;
   /** Native I/O on Linux only: node:dgram and other systems report nothing for an unconnected socket. */
   readonly onUnreachable?: OnUnreachable;
@@ -85,6 +87,8 @@ export interface UdpSocket {
    * read the socket is not read again for up to a millisecond. Native I/O on Linux only.
    */
   setLatency(latency: LatencyClass): void;
+  /** Sets the DSCP of what is sent from now on (RFC 2474), 0 to 63; native I/O only, not on Windows. */
+  setDscp(dscp: number): void;
   close(): void;
 }
 

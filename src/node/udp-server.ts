@@ -388,7 +388,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
         this.#isOpen[number] = true;
         egress.open(number, this.#core.source(number));
       }
-      datagram.setPayload(number, data, offset[i], length[i]);
+      datagram.setPayload(number, data, offset[i], length[i], this.#core.dscpOf(number));
       datagram.setTarget(target, 0, target.length);
       egress.send(datagram);
     }
@@ -410,6 +410,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
       reusePort: false,
       forbidsFragments: core.forbidsFragments(association),
       latency: core.latencyOf(association),
+      dscp: core.dscpOf(association),
       onDatagrams: (received, first, end) => {
         if (sockets.find(association, isIpv6) !== socket) return;
         core.handleDatagrams(this.#turnNow(), association, received, first, end);
@@ -535,6 +536,11 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
         }
         return;
       }
+      case "dscp":
+        for (const isIpv6 of [false, true]) {
+          this.#sockets.find(output.association, isIpv6)?.setDscp(output.dscp);
+        }
+        return;
       case "resolve":
         void this.#resolve(output.query, output.name, output.port);
         return;

@@ -29,6 +29,7 @@ export const CAPSULE_CONTEXT_ASSIGN = 0x55_5004;
 export const CAPSULE_SHUTDOWN = 0x55_5005;
 export const CAPSULE_UNREACHABLE = 0x55_5006;
 export const CAPSULE_LATENCY_CLASS = 0x55_5008;
+export const CAPSULE_DSCP = 0x55_5009;
 
 /** Largest UDP payload over IPv4, and the largest that is sent into a tunnel. */
 export const MAX_DATAGRAM_BYTES = 65_507;
@@ -42,6 +43,9 @@ export const MAX_CONTROL_CAPSULE_BYTES = MAX_CONTROL_VALUE_BYTES + 6;
 /** Reasons in ASSOCIATION_CLOSE and SHUTDOWN. */
 export const CLOSE_REASONS = ["done", "idle", "limit", "evicted", "failed"] as const;
 export type CloseReason = (typeof CLOSE_REASONS)[number];
+
+/** Largest value of a DSCP, RFC 2474 §3. */
+export const MAX_DSCP = 63;
 
 /** Why a datagram did not get through, in UNREACHABLE. */
 export const UNREACHABLE_KINDS = ["port", "host", "prohibited", "too-big"] as const;
@@ -131,6 +135,11 @@ export function encodeUnreachable(contextId: number, kind: UnreachableKind, mtu:
 /** @param latency  number of a class, see {@link LATENCY_CLASSES} */
 export function encodeLatencyClass(associationId: number, latency: number): Uint8Array {
   return encodeCapsule(CAPSULE_LATENCY_CLASS, [associationId, latency], undefined);
+}
+
+/** @param dscp  0 to {@link MAX_DSCP} */
+export function encodeDscp(associationId: number, dscp: number): Uint8Array {
+  return encodeCapsule(CAPSULE_DSCP, [associationId, dscp], undefined);
 }
 
 /** Name of a class number; "balanced" for one that this version does not know. */

@@ -3,6 +3,7 @@ import {
   IPV4_HEADER_BYTES,
   IPV4_MORE_FRAGMENTS,
   IPV4_SOURCE,
+  ipv4Dscp,
   ipv4Flags,
   ipv4HeaderLength,
   ipv4Identification,
@@ -17,6 +18,7 @@ import {
   IPV6_DESTINATION,
   IPV6_HEADER_BYTES,
   IPV6_SOURCE,
+  ipv6Dscp,
   ipv6HopLimit,
   ipv6NextHeader,
   ipv6PayloadLength,
@@ -71,6 +73,8 @@ export class IpPacket {
   /** Offset of that number, for an ICMPv6 parameter problem. */
   protocolAt = 0;
   hopLimit = 0;
+  /** RFC 2474; without the two bits of ECN. */
+  dscp = 0;
   source = 0;
   destination = 0;
   addressBytes: 4 | 16 = 4;
@@ -107,6 +111,7 @@ export class IpPacket {
     this.protocol = ipv4Protocol(bytes, start);
     this.protocolAt = start + 9;
     this.hopLimit = ipv4Ttl(bytes, start);
+    this.dscp = ipv4Dscp(bytes, start);
     if ((flags & 0x3fff) === 0) return true;
     this.isFragment = true;
     this.moreFragments = (flags & IPV4_MORE_FRAGMENTS) !== 0;
@@ -122,6 +127,7 @@ export class IpPacket {
     this.source = start + IPV6_SOURCE;
     this.destination = start + IPV6_DESTINATION;
     this.hopLimit = ipv6HopLimit(bytes, start);
+    this.dscp = ipv6Dscp(bytes, start);
     let header = ipv6NextHeader(bytes, start);
     let headerAt = start + 6;
     let at = start + IPV6_HEADER_BYTES;

@@ -18,6 +18,11 @@ export function ipv4HeaderLength(bytes: Uint8Array, offset: number): number {
   return (bytes[offset] & 0x0f) * 4;
 }
 
+/** RFC 2474 §3. */
+export function ipv4Dscp(bytes: Uint8Array, offset: number): number {
+  return bytes[offset + 1] >> 2;
+}
+
 export function ipv4TotalLength(bytes: Uint8Array, offset: number): number {
   return readUint16(bytes, offset + 2);
 }
@@ -70,9 +75,10 @@ export function writeIpv4Header(
   flags: number,
   ttl: number,
   protocol: number,
+  dscp = 0,
 ): void {
   bytes[offset] = 0x45;
-  bytes[offset + 1] = 0;
+  bytes[offset + 1] = dscp << 2;
   writeUint16(bytes, offset + 2, totalLength);
   writeUint16(bytes, offset + 4, identification);
   writeUint16(bytes, offset + 6, flags);

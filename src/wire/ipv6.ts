@@ -17,6 +17,11 @@ export const HEADER_DESTINATION_OPTIONS = 60;
 /** More extension headers than any honest packet has; RFC 8504 §5.3 allows a bound. */
 export const MAX_EXTENSION_HEADERS = 8;
 
+/** RFC 2474 §3: the upper six bits of the traffic class. */
+export function ipv6Dscp(bytes: Uint8Array, offset: number): number {
+  return ((bytes[offset] & 0x0f) << 2) | (bytes[offset + 1] >> 6);
+}
+
 export function ipv6PayloadLength(bytes: Uint8Array, offset: number): number {
   return readUint16(bytes, offset + 4);
 }
@@ -65,8 +70,9 @@ export function writeIpv6Header(
   payloadLength: number,
   hopLimit: number,
   nextHeader: number,
+  dscp = 0,
 ): void {
-  writeUint32(bytes, offset, 0x6000_0000);
+  writeUint32(bytes, offset, 0x6000_0000 | (dscp << 22));
   writeUint16(bytes, offset + 4, payloadLength);
   bytes[offset + 6] = nextHeader;
   bytes[offset + 7] = hopLimit;

@@ -197,7 +197,7 @@ function compare(world: World): void {
     for (const association of host.open) {
       const at = world.serverOf[host.flows[association]] ?? -1;
       if (at < 0) continue;
-      compareLatency(world, host, association, at);
+      compareTraits(world, host, association, at);
       for (let slot = server.contexts.first(at); slot >= 0; slot = server.contexts.next(slot)) {
         const id = server.contexts.id[slot];
         atServer.set(id, slot);
@@ -219,13 +219,15 @@ function compare(world: World): void {
   }
 }
 
-function compareLatency(world: World, host: ClientHost, atClient: number, atServer: number): void {
+function compareTraits(world: World, host: ClientHost, atClient: number, atServer: number): void {
   const source = world.server.source(atServer);
   const isOther = source === undefined || flowOf(source) !== host.flows[atClient];
-  // On several lanes an older class may arrive last.
+  // On several lanes an older one may arrive last.
   if (isOther || host.core.wireId(atClient) === 0 || world.settings.lanes !== 1) return;
   const [wanted, found] = [host.core.latencyOf(atClient), world.server.latencyOf(atServer) ?? "balanced"];
   check(wanted === found, "the server has another latency class", () => `${found} instead of ${wanted}`);
+  const [dscp, other] = [host.core.dscpOf(atClient), world.server.dscpOf(atServer)];
+  check(dscp === other, "the server has another DSCP", () => `${other} instead of ${dscp}`);
 }
 
 /** Whether the server answers by a context: not by that of a name, nor by one of two for an address. */

@@ -15,8 +15,12 @@ import type { ClientHost } from "./link.ts";
 import { Link } from "./link.ts";
 import type { Settings } from "./settings.ts";
 
+/** Of datagrams that applications send singly, in turn. */
+const DSCPS = [0, 18, 46];
 /** An association has targets of any class, and so another class whenever its contexts change. */
-const LATENCY_RULES = ["interactive:54", "bulk:2001:db8::/32"].map((text) => parseLatencyRule(text)!);
+const LATENCY_RULES = ["interactive:54", "bulk:2001:db8::/32", "bulk:dscp=46"].map(
+  (text) => parseLatencyRule(text)!,
+);
 const HEARTBEAT_MS = 5_000;
 const HANDSHAKE_MS = 5_000;
 /** How long a server's host waits for what is left of a connection. */
@@ -214,6 +218,7 @@ export class World {
     this.trace?.(
       `client ${host.index} sends ${number} of association ${association} to ${formatAddress(to)}`,
     );
+    host.core.handleDscp(this.clientNow, association, DSCPS[number % DSCPS.length]);
     host.core.handleDatagram(this.clientNow, association, this.ledger.payload, 0, length, to, 0, to.length);
     this.drainClient(host);
     return number;

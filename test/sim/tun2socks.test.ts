@@ -8,6 +8,7 @@ import {
   ipPacket,
   partialSum,
   tcpPacket,
+  udpMessage,
   udpPacket,
 } from "../unit/packet-oracle.ts";
 import { randomBytes, seededRandom } from "../unit/random.ts";
@@ -116,6 +117,12 @@ describe.each(FAMILIES)("UDP over IPv$family", ({ family, app, target, other }) 
       expect(whole.payload.equals(payload)).toBe(true);
     }
     expect(back.length === 1).toBe(mtu === 65_535 && family === 4);
+  });
+
+  it("reads the DSCP of every packet, without its ECN", () => {
+    const device = new Device();
+    device.send(...[0xb9, 3, 0xff].map((tos) => udpPacket(app, 5000, target, 53, HELLO, { tos })));
+    expect([...device.core.datagrams.dscp.subarray(0, 3)]).toEqual([46, 0, 63]);
   });
 
   it("drops and counts wrong checksums and lengths", () => {
@@ -838,4 +845,17 @@ describe("Tun2Socks", () => {
   ])("refuses %s with ERR_OPTION", (_name, options) => {
     expect(() => new Device(options)).toThrow(expect.objectContaining({ code: "ERR_OPTION" }));
   });
+});
+
+it("takes the DSCP of reassembled packets from their first fragment", () => {
+  const device = new Device();
+  const [{ app, target }] = FAMILIES;
+  const message = udpMessage(app, 5000, target, 53, Buffer.alloc(2_000));
+  const fields = { source: app, destination: target, protocol: 17 };
+  device.send(
+    ipPacket({ ...fields, tos: 0, flags: 1_480 / 8 }, message.subarray(1_480)),
+    ipPacket({ ...fields, tos: 0xb8, flags: 0x2000 }, message.subarray(0, 1_480)),
+  );
+  expect(device.sent.map(({ payload }) => payload.length)).toEqual([2_000]);
+  expect(device.core.datagrams.dscp[0]).toBe(46);
 });

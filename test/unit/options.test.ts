@@ -279,6 +279,10 @@ describe("listening", () => {
       { latencyRules: ["interactive:5060", "fast:53"] },
       /^latencyRules\[1\]: expected CLASS:PORTS or CLASS:CIDR\[:PORTS\], .*, got "fast:53"$/,
     ],
+    [
+      { latencyRules: ["bulk:53", "interactive:dscp=46"] },
+      /^latencyRules\[1\]: interactive:dscp=46: only tun2socks sees the DSCP of packets: give PORTS/,
+    ],
     [{ latency: "fast" }, /^latency: expected interactive, balanced or bulk, got "fast"$/],
     [{ socksUdpPorts: "0" }, /^socksUdpPorts: expected FROM-TO or PORT, from 1 to 65535, got "0"$/],
     [{ socksUdpPorts: "9-8" }, /^socksUdpPorts: expected/],

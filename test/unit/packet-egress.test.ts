@@ -7,7 +7,7 @@ import { PacketStreamReader } from "../../src/core/tun2socks/packet-stream-reade
 import { PacketWriter } from "../../src/core/tun2socks/packet-writer.ts";
 import { writeIcmpChecksum } from "../../src/wire/icmp.ts";
 import { IpPacket } from "../../src/wire/ip-packet.ts";
-import { writeIpv4Checksum } from "../../src/wire/ipv4.ts";
+import { isIpv4ChecksumRight, writeIpv4Checksum } from "../../src/wire/ipv4.ts";
 import { readUint16, writeUint16 } from "../../src/wire/network-order.ts";
 import type { AddressBytes } from "../../src/wire/socket-address.ts";
 import { formatAddress, makeAddress, writeAddress } from "../../src/wire/socket-address.ts";
@@ -107,6 +107,26 @@ describe("PacketEgress", () => {
     egress.open(3, address("10.1.2.3", 4000));
     send(egress, 3, TARGET4, new Uint8Array(5));
     expect(takePackets(egress).map(sourceOf)).toEqual(["10.1.2.3:4000"]);
+  });
+
+  it("writes the DSCP of a datagram into its packet, and into every fragment", () => {
+    const egress = new PacketEgress(1);
+    egress.open(3, undefined);
+    for (const [target, size, dscp] of [
+      [TARGET4, 5, 46],
+      [TARGET6, 5, 46],
+      [TARGET6, 65_507, 18],
+      [TARGET4, 5, 0],
+    ] as const) {
+      expect(egress.send(3, target, new Uint8Array(size), 0, size, dscp)).toBe(true);
+    }
+    const found = takePackets(egress).map((packet) => {
+      const view = new IpPacket();
+      expect(view.read(packet, 0, packet.length)).toBe(true);
+      if (view.version === 4) expect(isIpv4ChecksumRight(packet, 0)).toBe(true);
+      return `${view.version} ${view.dscp} ${view.isFragment}`;
+    });
+    expect(found).toEqual(["4 46 false", "6 46 false", "6 18 true", "6 18 true", "4 0 false"]);
   });
 
   it.each([

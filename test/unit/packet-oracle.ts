@@ -40,6 +40,8 @@ export interface IpFields {
   readonly destination: string;
   readonly protocol: number;
   readonly ttl?: number;
+  /** TOS byte or traffic class. */
+  readonly tos?: number;
   readonly identification?: number;
   /** DF, MF, offset of IPv4. */
   readonly flags?: number;
@@ -50,9 +52,11 @@ export interface IpFields {
 export function ipPacket(fields: IpFields, payload: Uint8Array): Buffer {
   const [source, destination] = [ip(fields.source), ip(fields.destination)];
   const ttl = fields.ttl ?? 64;
+  const tos = fields.tos ?? 0;
   if (source.length === 16) {
     const header = Buffer.alloc(40);
-    header[0] = 0x60;
+    header[0] = 0x60 | (tos >> 4);
+    header[1] = (tos & 15) << 4;
     header.writeUInt16BE(payload.length, 4);
     header[6] = fields.protocol;
     header[7] = ttl;
@@ -63,6 +67,7 @@ export function ipPacket(fields: IpFields, payload: Uint8Array): Buffer {
   const options = fields.options ?? Buffer.alloc(0);
   const header = Buffer.alloc(20 + options.length);
   header[0] = 0x40 | (header.length / 4);
+  header[1] = tos;
   header.writeUInt16BE(header.length + payload.length, 2);
   header.writeUInt16BE(fields.identification ?? 1, 4);
   header.writeUInt16BE(fields.flags ?? 0x4000, 6);

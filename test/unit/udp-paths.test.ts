@@ -79,7 +79,7 @@ describe.skipIf(!isThere)("a way for UDP", () => {
   function send(path: UdpPath, association: number, host: string, port: number): string {
     const address = makeAddress(host, port)!;
     const datagram = new OutgoingDatagram();
-    datagram.setPayload(association, new Uint8Array(10), 0, 10);
+    datagram.setPayload(association, new Uint8Array(10), 0, 10, 0);
     datagram.setTarget(address, 0, address.length);
     path.send(datagram);
     path.flush();

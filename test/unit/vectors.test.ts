@@ -8,6 +8,7 @@ import {
   encodeCompressionAssign,
   encodeCompressionClose,
   encodeContextAssign,
+  encodeDscp,
   encodeHeartbeat,
   encodeHeartbeatEcho,
   encodeLatencyClass,
@@ -59,6 +60,7 @@ describe("vectors", () => {
       "context-assign": () => encodeContextAssign(context, association, address!),
       shutdown: () => encodeShutdown(reason),
       "latency-class": () => encodeLatencyClass(association, Number(vector.class)),
+      dscp: () => encodeDscp(association, Number(vector.dscp)),
       unreachable: () => encodeUnreachable(context, vector.reason as UnreachableKind, Number(vector.mtu)),
     };
     expect(hexOf(encoders[String(vector.kind)]())).toBe(vector.hex);

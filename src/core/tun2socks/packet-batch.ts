@@ -55,20 +55,22 @@ export class PacketBatch {
 }
 
 /**
- * Datagrams that arrived as packets from a device: payloads in `input` or `arena` as above, with the association's slot
- * and the remote address of each.
+ * Datagrams that arrived as packets from a device: payloads in `input` or `arena` as above, with the association's slot,
+ * the remote address and the DSCP of each.
  */
 export class InnerDatagramBatch extends PacketBatch {
   readonly association: Int32Array;
   /** Remote addresses, each at `index * ADDRESS_STRIDE`, in the form of wire/socket-address (7 or 19 bytes). */
   readonly addresses: Uint8Array;
   readonly addressLength: Uint8Array;
+  readonly dscp: Uint8Array;
 
   constructor(capacity: number, arenaBytes: number) {
     super(capacity, arenaBytes);
     this.association = new Int32Array(capacity);
     this.addresses = new Uint8Array(capacity * ADDRESS_STRIDE);
     this.addressLength = new Uint8Array(capacity);
+    this.dscp = new Uint8Array(capacity);
   }
 }
 

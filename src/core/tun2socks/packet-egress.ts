@@ -103,14 +103,22 @@ export class PacketEgress {
    * Builds the packet of a datagram; `data` is copied.
    *
    * @param target  IPv4 or IPv6
+   * @param dscp  0 to 63
    * @returns false when {@link toDevice} has no room
    */
-  send(association: number, target: AddressBytes, data: Uint8Array, offset: number, length: number): boolean {
+  send(
+    association: number,
+    target: AddressBytes,
+    data: Uint8Array,
+    offset: number,
+    length: number,
+    dscp = 0,
+  ): boolean {
     if (!this.#writer.hasRoom(length)) return false;
     const number = 2 * association + (target[0] === ATYP_IPV6 ? 1 : 0);
     const source = this.#sources[number] ?? this.#chooseSource(association, number);
     this.counters.datagramsIn++;
-    this.#writer.writeUdp(source, target, data, offset, length);
+    this.#writer.writeUdp(source, target, data, offset, length, dscp);
     return true;
   }
 

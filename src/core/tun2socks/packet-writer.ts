@@ -59,6 +59,8 @@ export class PacketWriter {
   #identification: number;
   /** First byte of the IP header of the packet that is being built. */
   #start = 0;
+  /** Of the datagram that is being built; 0 for all others. */
+  #dscp = 0;
 
   /** The last datagram written, as long as others may join it in one USO packet. */
   readonly #uso: boolean;
@@ -142,8 +144,8 @@ export class PacketWriter {
     }
     const headerBytes = addressBytes === 4 ? IPV4_HEADER_BYTES : IPV6_HEADER_BYTES;
     if (addressBytes === 4) {
-      writeIpv4Header(arena, start, end - start, 0, IPV4_DONT_FRAGMENT, HOP_LIMIT, protocol);
-    } else writeIpv6Header(arena, start, end - start - headerBytes, HOP_LIMIT, protocol);
+      writeIpv4Header(arena, start, end - start, 0, IPV4_DONT_FRAGMENT, HOP_LIMIT, protocol, this.#dscp);
+    } else writeIpv6Header(arena, start, end - start - headerBytes, HOP_LIMIT, protocol, this.#dscp);
     if (this.#virtioBytes > 0) {
       const flags = checksumAt < 0 ? 0 : VIRTIO_NEEDS_CHECKSUM;
       const at = start - this.#virtioBytes;
@@ -158,6 +160,8 @@ export class PacketWriter {
   /**
    * Writes a datagram from `remote` to `inner`, both IPv4 or both IPv6; `data` is copied. With USO it joins the ones before
    * it that have the same addresses and are not shorter.
+   *
+   * @param dscp  0 to 63; others than 0 are not joined
    */
   writeUdp(
     remote: AddressBytes,
@@ -165,8 +169,9 @@ export class PacketWriter {
     data: Uint8Array,
     offset: number,
     length: number,
+    dscp = 0,
   ): void {
-    if (this.#uso && this.#canJoin(remote, inner, length)) {
+    if (this.#uso && dscp === 0 && this.#canJoin(remote, inner, length)) {
       this.#join(data, offset, length);
       return;
     }
@@ -189,8 +194,10 @@ export class PacketWriter {
     const isPartial = this.#virtioBytes > 0 && end - this.#start <= this.#mtu;
     const checksum = isPartial ? pseudo : udpChecksumOf(sumBytes(arena, transport, end, pseudo));
     writeUint16(arena, transport + UDP_CHECKSUM, checksum);
+    this.#dscp = dscp;
     this.finish(addressBytes, PROTOCOL_UDP, end, isPartial ? UDP_CHECKSUM : -1);
-    this.#runIndex = isPartial && length > 0 ? this.batch.count - 1 : -1;
+    this.#dscp = 0;
+    this.#runIndex = isPartial && length > 0 && dscp === 0 ? this.batch.count - 1 : -1;
     this.#runGeneration = this.batch.generation;
     this.#runSegments = 1;
     this.#runSegment = length;
@@ -317,9 +324,19 @@ export class PacketWriter {
       if (isIpv4) {
         const flags = (offset >> 3) | (isLast ? 0 : IPV4_MORE_FRAGMENTS);
         const identification = this.#identification & 0xffff;
-        writeIpv4Header(arena, start, packetEnd - start, identification, flags, HOP_LIMIT, protocol);
+        writeIpv4Header(
+          arena,
+          start,
+          packetEnd - start,
+          identification,
+          flags,
+          HOP_LIMIT,
+          protocol,
+          this.#dscp,
+        );
       } else {
-        writeIpv6Header(arena, start, packetEnd - start - IPV6_HEADER_BYTES, HOP_LIMIT, HEADER_FRAGMENT);
+        const length = packetEnd - start - IPV6_HEADER_BYTES;
+        writeIpv6Header(arena, start, length, HOP_LIMIT, HEADER_FRAGMENT, this.#dscp);
         writeIpv6FragmentHeader(arena, transport, protocol, offset, !isLast, this.#identification);
       }
       arena.copyWithin(start + headerBytes, at, at + length);

@@ -24,6 +24,7 @@ class Pending {
   identification = 0;
   protocol = 0;
   hopLimit = 0;
+  dscp = 0;
   deadline = 0;
   blocks = 0;
   /** Bytes of data up to the end of the furthest fragment. */
@@ -85,7 +86,7 @@ export class Reassembler {
         packet.addressBytes * 2,
       );
       copy(bytes, transport, this.whole, headerBytes, length);
-      return this.#complete(version, packet.protocol, packet.hopLimit, length);
+      return this.#complete(version, packet.protocol, packet.hopLimit, packet.dscp, length);
     }
     const pending = this.#find(bytes, packet) ?? this.#open(now, bytes, packet);
     if (pending.isRefused) {
@@ -113,13 +114,14 @@ export class Reassembler {
     if (fragmentOffset === 0) {
       pending.protocol = packet.protocol;
       pending.hopLimit = packet.hopLimit;
+      pending.dscp = packet.dscp;
     }
     if (pending.total < 0 || pending.blocks < Math.ceil(pending.total / BLOCK_BYTES)) return 0;
     const { buffer } = pending;
     pending.buffer = this.whole;
     this.whole = buffer;
     this.#release(pending);
-    return this.#complete(version, pending.protocol, pending.hopLimit, pending.total);
+    return this.#complete(version, pending.protocol, pending.hopLimit, pending.dscp, pending.total);
   }
 
   /** Drops packets that have timed out. */
@@ -184,13 +186,13 @@ export class Reassembler {
     this.#used--;
   }
 
-  #complete(version: number, protocol: number, hopLimit: number, length: number): number {
+  #complete(version: number, protocol: number, hopLimit: number, dscp: number, length: number): number {
     this.#counters.reassembled++;
     if (version === 4) {
-      writeIpv4Header(this.whole, 0, IPV4_HEADER_BYTES + length, 0, 0, hopLimit, protocol);
+      writeIpv4Header(this.whole, 0, IPV4_HEADER_BYTES + length, 0, 0, hopLimit, protocol, dscp);
       return IPV4_HEADER_BYTES + length;
     }
-    writeIpv6Header(this.whole, 0, length, hopLimit, protocol);
+    writeIpv6Header(this.whole, 0, length, hopLimit, protocol, dscp);
     return IPV6_HEADER_BYTES + length;
   }
 }

@@ -426,6 +426,7 @@ export class Tun2Socks {
       const length = Math.min(segment, last - at);
       const index = datagrams.add(offset === NONE ? 0 : 1, at, length);
       datagrams.association[index] = association;
+      datagrams.dscp[index] = packet.dscp;
       datagrams.addressLength[index] = writeAddress(
         datagrams.addresses,
         index * ADDRESS_STRIDE,

@@ -12,6 +12,8 @@ export class DirectPath implements UdpPath {
   readonly #outgoing: Outgoing | undefined;
   readonly #remotes: RemoteCache;
   readonly #sockets: (UdpSocket | undefined)[] = [];
+  /** By association: that of its socket. */
+  readonly #dscps: number[] = [];
 
   /** @param seed  a random 32-bit number */
   constructor(io: UdpIo, host: UdpPathHost, seed: number, outgoing?: Outgoing) {
@@ -24,10 +26,16 @@ export class DirectPath implements UdpPath {
   open(): void {}
 
   send(datagram: OutgoingDatagram): void {
-    const { association, data, offset, length, addresses, addressOffset, addressLength } = datagram;
+    const { association, data, offset, length, dscp, addresses, addressOffset, addressLength } = datagram;
     const socket =
       this.#sockets[association] ??
       this.#openSocket(association, addresses[addressOffset] === ATYP_IPV6 ? 6 : 4);
+    if (this.#dscps[association] !== dscp) {
+      // What waits was sent with the one before.
+      this.flush();
+      socket.setDscp(dscp);
+      this.#dscps[association] = dscp;
+    }
     const remote = this.#remotes.get(addresses, addressOffset, addressLength);
     if (!socket.send(undefined, data, offset, length, remote)) this.#host.drop("send_error", 1);
   }
@@ -61,6 +69,7 @@ export class DirectPath implements UdpPath {
       onBindError: () => this.#host.drop("send_error", 1),
     });
     this.#sockets[association] = socket;
+    this.#dscps[association] = 0;
     return socket;
   }
 

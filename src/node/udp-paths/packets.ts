@@ -35,12 +35,12 @@ export class PacketPath implements UdpPath, PacketEgressEvents {
   }
 
   send(datagram: OutgoingDatagram): void {
-    const { association, data, offset, length, addresses, addressOffset, addressLength } = datagram;
+    const { association, data, offset, length, dscp, addresses, addressOffset, addressLength } = datagram;
     const isWhole = addressOffset === 0 && addresses.length === addressLength;
     const target = isWhole
       ? (addresses as AddressBytes)
       : copyAddress(addresses, addressOffset, addressLength);
-    while (!this.#egress.send(association, target, data, offset, length)) this.flush();
+    while (!this.#egress.send(association, target, data, offset, length, dscp)) this.flush();
   }
 
   flush(): void {

@@ -140,7 +140,7 @@ export class Socks5Path implements UdpPath {
       this.#isRefused = false;
       const datagram = new OutgoingDatagram();
       for (const { data, address } of association.waiting.splice(0)) {
-        datagram.setPayload(number, data, 0, data.length);
+        datagram.setPayload(number, data, 0, data.length, 0);
         datagram.setTarget(address, 0, address.length);
         this.send(datagram);
         // Each datagram has its own memory, which is borrowed only until the flush.

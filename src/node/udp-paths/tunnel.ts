@@ -41,6 +41,7 @@ export class TunnelPath implements UdpPath, Relay {
     }
     const { core } = this.#tunnel;
     const now = this.#tunnel.now();
+    core.handleDscp(now, inner, datagram.dscp);
     core.handleDatagram(now, inner, data, offset, length, addresses, addressOffset, addressLength);
   }
 

@@ -11,17 +11,20 @@ export class OutgoingDatagram {
   data: Uint8Array = new Uint8Array(0);
   offset = 0;
   length = 0;
+  /** RFC 2474. Ways through a SOCKS5 server or TCP lose it. */
+  dscp = 0;
   /** The target, a whole address, is `addressLength` bytes from `addresses[addressOffset]`. */
   addresses: Uint8Array = new Uint8Array(0);
   addressOffset = 0;
   addressLength = 0;
 
   /** Points at another payload of an association. */
-  setPayload(association: number, data: Uint8Array, offset: number, length: number): void {
+  setPayload(association: number, data: Uint8Array, offset: number, length: number, dscp: number): void {
     this.association = association;
     this.data = data;
     this.offset = offset;
     this.length = length;
+    this.dscp = dscp;
   }
 
   /** Points at another target. */
