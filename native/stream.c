@@ -38,6 +38,8 @@ typedef struct stream {
   bool ended;
   // Not everything was sent.
   bool full;
+  // Milliseconds of the loop's clock.
+  uint64_t acknowledged_at;
 } stream;
 
 // References of a stream.
@@ -77,12 +79,16 @@ static void watch(stream *stream) {
   else uv_poll_start(&stream->watcher.poll, events, on_ready);
 }
 
-// Acknowledges what was read, if what the caller wrote since has not. The option does not last, so it is set each time.
-static void acknowledge(int fd) {
+// Acknowledges what was read, if what the caller wrote since has not. The option does not last, so it is set again, but at most
+// once a millisecond: who sends more often does not wait for it.
+static void acknowledge(stream *stream) {
 #ifdef TCP_QUICKACK
+  uint64_t now = uv_now(stream->watcher.poll.loop);
+  if (now == stream->acknowledged_at) return;
+  stream->acknowledged_at = now;
   int one = 1;
   // Fails on a Unix socket, which needs none.
-  setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &one, sizeof one);
+  setsockopt(stream->watcher.fd, IPPROTO_TCP, TCP_QUICKACK, &one, sizeof one);
 #endif
 }
 
@@ -112,7 +118,7 @@ static void on_ready(uv_poll_t *poll, int status, int events) {
       watch(stream);
     }
     watcher_call(&stream->watcher, ON_READ, 1, count < 0 ? -error : count);
-    if (count > 0 && count <= ACKNOWLEDGED_BYTES && stream->watcher.fd >= 0) acknowledge(stream->watcher.fd);
+    if (count > 0 && count <= ACKNOWLEDGED_BYTES && stream->watcher.fd >= 0) acknowledge(stream);
     if (count < MUCH_BYTES) return;
   }
 }
