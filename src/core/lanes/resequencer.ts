@@ -4,9 +4,8 @@
  * A lane before a hole holds up what is on it for about a round trip, and what other lanes bring meanwhile would overtake it. So such a
  * datagram is held while one with a smaller number, of whatever flow, is on its way: numbers are given in the order of sending, and say
  * no more. What the flow then sees is what it sees on one lane, a wait now and then; but its packets are spread, so that a hole holds
- * up few of them at the sender, and the rate is the session's. Holding is bounded: a number that was overtaken longer ago than its
- * datagram would still be delivered (arrival-history.ts) is not waited for any more, and what is held may be so many
- * bytes, and so many numbers ahead. MPTCP (RFC 8684 §3.3) holds likewise, without a deadline, as a stream must.
+ * up few of them at the sender, and the rate is the session's. Holding is bounded: in time, by the caller's patience, which is the age
+ * budget, at most 100 ms, and two round trips for TCP's repairs; in bytes; and in how many numbers it may be ahead. MPTCP (RFC 8684 §3.3) holds likewise, without a deadline, as a stream must.
  *
  *     next ── the lowest number that has neither come nor was given up
  *     held ── by number, beyond next           (ring of entries)
