@@ -25,11 +25,14 @@ export class FlowTable {
   outEvidence = new Uint8Array(0);
   /** How much speaks for one that wants order. */
   outOrder = new Uint8Array(0);
+  /** First byte of the last datagram that may have been QUIC. */
+  outFirst = new Uint8Array(0);
   /** The same of what arrives, and its rate as above. */
   inWindowAt = new Float64Array(0);
   inBytes = new Float64Array(0);
   inRate = new Float64Array(0);
   inEvidence = new Uint8Array(0);
+  inFirst = new Uint8Array(0);
 
   reserve(flow: number): void {
     const before = this.head.length;
@@ -54,6 +57,8 @@ export class FlowTable {
     this.inEvidence = grown(this.inEvidence, new Uint8Array(size));
     this.outEvidence = grown(this.outEvidence, new Uint8Array(size));
     this.outOrder = grown(this.outOrder, new Uint8Array(size));
+    this.outFirst = grown(this.outFirst, new Uint8Array(size));
+    this.inFirst = grown(this.inFirst, new Uint8Array(size));
   }
 
   /** Forgets what is known of a flow that has nothing waiting: its slot may stand for another one. */

@@ -2,7 +2,8 @@
  * Which flows slow down for what they take for loss, and which of them lose by datagrams that overtake each other.
  *
  * Nothing in a datagram says so, but QUIC and WireGuard can be told from all else by the first byte (RFC 9443 §2): that of QUIC's short
- * header is 0x40 to 0x7f, the lower bits of it as good as random (RFC 9001 §5.4), and WireGuard's data begins with 4 and three zeros and
+ * header is 0x40 to 0x7f, the lower bits of it as good as random (RFC 9001 §5.4), so that datagrams which all begin with the same byte
+ * are something else; and WireGuard's data begins with 4 and three zeros and
  * is padded to 16 bytes. 0x40 to 0x4f says nothing, as TURN's channels, which carry media, begin with it too; nor do handshakes. A flow
  * is believed to be *responsive* after a dozen such datagrams, and until the second or third of another kind. Its queue may
  * be longer, as it ends it by itself.
@@ -32,6 +33,8 @@ const MIN_WIREGUARD_BYTES = 32;
 const ENOUGH_EVIDENCE = 12;
 const MOST_EVIDENCE = 16;
 const COUNTEREVIDENCE = 4;
+/** What a first byte takes back that is the last one again, as one of QUIC's is once in sixteen times. */
+const REPEATED = 2;
 /** Bytes per millisecond of payload below which a flow sends little: half of what its sender calls so. */
 const LITTLE_RATE = 50;
 const RATE_WINDOW_MS = 100;
@@ -46,8 +49,9 @@ export function noteSent(
 ): void {
   const kind = kindOf(data, offset, length);
   if (kind === UNCLEAR) return;
-  weigh(flows.outEvidence, flow, kind === QUIC || kind === WIREGUARD);
-  weigh(flows.outOrder, flow, kind === QUIC);
+  const quic = kind === QUIC ? quicEvidence(flows.outFirst, flow, data[offset]) : -COUNTEREVIDENCE;
+  weigh(flows.outEvidence, flow, kind === WIREGUARD ? 1 : quic);
+  weigh(flows.outOrder, flow, quic);
 }
 
 /** Whether what is sent of a flow comes from a sender that slows down. */
@@ -60,9 +64,15 @@ export function isOrdered(flows: FlowTable, flow: number): boolean {
   return flows.outOrder[flow] >= ENOUGH_EVIDENCE;
 }
 
-function weigh(evidence: Uint8Array, flow: number, isFor: boolean): void {
-  const before = evidence[flow];
-  evidence[flow] = isFor ? Math.min(MOST_EVIDENCE, before + 1) : Math.max(0, before - COUNTEREVIDENCE);
+function weigh(evidence: Uint8Array, flow: number, weight: number): void {
+  evidence[flow] = Math.max(0, Math.min(MOST_EVIDENCE, evidence[flow] + weight));
+}
+
+/** What the first byte of a datagram that may be QUIC's says, as the last one's was another one, or the same. */
+function quicEvidence(first: Uint8Array, flow: number, byte: number): number {
+  const isSame = first[flow] === byte;
+  first[flow] = byte;
+  return isSame ? -REPEATED : 1;
 }
 
 /** Notes a datagram of a flow that has arrived. @returns whether its flow wants order, and sends much */
@@ -83,7 +93,8 @@ export function wantsOrder(
     flows.inBytes[flow] = 0;
   }
   const kind = kindOf(data, offset, length);
-  if (kind !== UNCLEAR) weigh(flows.inEvidence, flow, kind === QUIC);
+  if (kind === QUIC) weigh(flows.inEvidence, flow, quicEvidence(flows.inFirst, flow, data[offset]));
+  else if (kind !== UNCLEAR) weigh(flows.inEvidence, flow, -COUNTEREVIDENCE);
   const isMuch = flows.inRate[flow] >= LITTLE_RATE || flows.inBytes[flow] >= LITTLE_RATE * RATE_WINDOW_MS;
   return isMuch && flows.inEvidence[flow] >= ENOUGH_EVIDENCE;
 }
