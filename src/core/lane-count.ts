@@ -14,8 +14,9 @@ const MOST_LANES = 16;
 /** Round trips in milliseconds: a path shorter than the first needs no receipts, one longer than the second does. */
 const NEAR_MS = 2;
 const FAR_MS = 10;
-/** Samples that all say so, as a busy machine makes single ones long. */
+/** Samples that all say so, as a busy machine makes single ones long; a very long one counts for three, as it takes long too. */
 const SAMPLES = 5;
+const VERY_FAR_MS = 30;
 /** How often lanes must have become late before there are more, and how long the last ones get to show what they bring. */
 const GROW_LATES = 2;
 const GROW_MS = 300;
@@ -58,7 +59,7 @@ export class LaneCount {
   /** Takes a round trip in milliseconds. @returns true when {@link offersReceipts} has changed, so that a new session is needed */
   sample(roundTrip: number): boolean {
     if (!this.isSampling) return false;
-    this.#samples++;
+    this.#samples += roundTrip < VERY_FAR_MS ? 1 : 3;
     const isNear = roundTrip < (this.offersReceipts ? NEAR_MS : FAR_MS);
     if (isNear) this.#samples = SAMPLES;
     if (this.isSampling || isNear !== this.offersReceipts) return false;

@@ -94,6 +94,8 @@ describe("as many lanes as help", () => {
     { isLocal: false, times: [2, 2, 2, 2, 2, 1], turns: false },
     { isLocal: true, times: [10, 10, 10, 10, 10], turns: true },
     { isLocal: true, times: [10, 10, 10, 10, 9], turns: false },
+    { isLocal: true, times: [30, 30], turns: true },
+    { isLocal: true, times: [30, 9], turns: false },
     { isLocal: true, times: [1, 50, 50, 50, 50, 50], turns: false },
   ])("change their mind about receipts by round trips: %o", ({ isLocal, times, turns }) => {
     const count = new LaneCount("auto", isLocal);
