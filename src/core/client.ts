@@ -236,7 +236,10 @@ export class TunnelClient {
     const roundTrip = tunnel!.takeRoundTrip();
     if (roundTrip === undefined) return;
     if (this.#laneCount.sample(roundTrip)) {
-      this.#isUnsuited = this.#session?.receipts !== this.#laneCount.offersReceipts;
+      const { offersReceipts } = this.#laneCount;
+      // Without receipts it would only be cheaper, which is not worth other source ports for what is in use.
+      const isWorthIt = offersReceipts || this.associationCount === 0;
+      this.#isUnsuited = isWorthIt && this.#session?.receipts !== offersReceipts;
       this.#renewIfDue(now);
     }
     if (this.#laneCount.isSampling) tunnel!.sendHeartbeat(now);

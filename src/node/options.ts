@@ -134,7 +134,7 @@ export interface UdpLocalOptions extends CommonOptions {
    * association. Default: all have `latency`.
    */
   readonly latencyRules?: readonly string[] | undefined;
-  /** TCP connections of the session, 1 to 16; "auto": as many as help, up to 16, and 1 over a path below 2 ms. Default auto. */
+  /** TCP connections of the session, 1 to 16; "auto": as many as help, up to 16, and 1 where the path is short. Default auto. */
   readonly lanes?: number | "auto" | undefined;
   /** Past it the idlest association of a forward ends, or a new one is refused; 1 to 1,000,000. Default 4,096. */
   readonly maxAssociations?: number | undefined;

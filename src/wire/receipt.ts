@@ -16,6 +16,13 @@ export const CAPSULE_RECEIPT = 0x55_5007;
 /** Sequence numbers count modulo this. */
 export const SEQUENCE_MODULUS = 0x100_0000;
 export const SEQUENCE_BYTES = 3;
+
+/** How far sequence number `a` is ahead of `b`, at most half of their number; negative if it is behind. */
+export function sequenceDistance(a: number, b: number): number {
+  const ahead = (a - b) & (SEQUENCE_MODULUS - 1);
+  return ahead >= SEQUENCE_MODULUS / 2 ? ahead - SEQUENCE_MODULUS : ahead;
+}
+
 /** Counts of frames on a lane are modulo this. */
 export const COUNT_MODULUS = 0x1_0000;
 /** Largest age that is told, 2³⁰ − 1 microseconds. */

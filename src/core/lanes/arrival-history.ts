@@ -7,11 +7,10 @@
  * on the safe side: a datagram that is too old, but overtaken by none, is delivered. TCP's own repairs of a loss take round trips,
  * which the scheduler grants on top of the budget: over a long path most of what a hole holds up would be lost otherwise.
  */
-import { SEQUENCE_MODULUS } from "../../wire/receipt.ts";
+import { sequenceDistance } from "../../wire/receipt.ts";
 
 /** Together they reach back a little further than the budget. */
 const MARKS = 32;
-const HALF = SEQUENCE_MODULUS / 2;
 
 export class ArrivalHistory {
   /** A ring of marks: the highest number that had arrived by a time. The newest is at {@link #newest}. */
@@ -24,7 +23,7 @@ export class ArrivalHistory {
    * Whether a later datagram arrived more than `budget` milliseconds ago. One that is later than all others is noted.
    */
   isStale(now: number, sequence: number, budget: number): boolean {
-    if (this.#highest < 0 || distance(sequence, this.#highest) > 0) {
+    if (this.#highest < 0 || sequenceDistance(sequence, this.#highest) > 0) {
       this.#highest = sequence;
       if (now - this.#at[this.#newest] < budget / (MARKS - 2)) return false;
       this.#newest = (this.#newest + 1) % MARKS;
@@ -34,7 +33,10 @@ export class ArrivalHistory {
     }
     for (let i = 0; i < MARKS; i++) {
       const mark = (this.#newest - i + MARKS) % MARKS;
-      if (this.#at[mark] === Number.NEGATIVE_INFINITY || distance(this.#sequence[mark], sequence) <= 0)
+      if (
+        this.#at[mark] === Number.NEGATIVE_INFINITY ||
+        sequenceDistance(this.#sequence[mark], sequence) <= 0
+      )
         return false;
       if (now - this.#at[mark] > budget) return true;
     }
@@ -56,15 +58,13 @@ export class ArrivalHistory {
     let at = now;
     for (let i = 0; i < MARKS; i++) {
       const mark = (this.#newest - i + MARKS) % MARKS;
-      if (this.#at[mark] === Number.NEGATIVE_INFINITY || distance(this.#sequence[mark], sequence) <= 0) break;
+      if (
+        this.#at[mark] === Number.NEGATIVE_INFINITY ||
+        sequenceDistance(this.#sequence[mark], sequence) <= 0
+      )
+        break;
       at = this.#at[mark];
     }
     return at;
   }
-}
-
-/** How far `a` is ahead of `b`. */
-function distance(a: number, b: number): number {
-  const ahead = (a - b) & (SEQUENCE_MODULUS - 1);
-  return ahead >= HALF ? ahead - SEQUENCE_MODULUS : ahead;
 }

@@ -3,10 +3,9 @@
  * 4303 §3.4.3, RFC 6479), over numbers that come truncated to 24 bits. What is older than the window is taken for a copy: at
  * 60,000 a second it is a second late.
  */
-import { SEQUENCE_MODULUS } from "../../wire/receipt.ts";
+import { sequenceDistance } from "../../wire/receipt.ts";
 
 const WINDOW = 65_536;
-const HALF = SEQUENCE_MODULUS / 2;
 
 export class DuplicateWindow {
   /** Datagrams that came after a later one; and how many later ones at most. */
@@ -23,8 +22,7 @@ export class DuplicateWindow {
 
   /** Whether a number has come, or is too old to be known. */
   has(sequence: number): boolean {
-    let ahead = (sequence - this.#highest) & (SEQUENCE_MODULUS - 1);
-    if (ahead >= HALF) ahead -= SEQUENCE_MODULUS;
+    const ahead = sequenceDistance(sequence, this.#highest);
     if (ahead > 0 || this.#highest < 0) return false;
     const bit = sequence & (WINDOW - 1);
     return ahead <= -WINDOW || (this.#seen[bit >> 5] & (1 << (bit & 31))) !== 0;
@@ -32,8 +30,7 @@ export class DuplicateWindow {
 
   /** @returns false when it has come before, or is too old to be known */
   accept(sequence: number): boolean {
-    let ahead = this.#highest < 0 ? WINDOW : (sequence - this.#highest) & (SEQUENCE_MODULUS - 1);
-    if (ahead >= HALF) ahead -= SEQUENCE_MODULUS;
+    const ahead = this.#highest < 0 ? WINDOW : sequenceDistance(sequence, this.#highest);
     if (ahead > 0) {
       this.#forget(sequence, ahead);
       this.#highest = sequence;

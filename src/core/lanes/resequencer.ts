@@ -11,7 +11,7 @@
  *     held ── by number, beyond next           (ring of entries)
  *     released ── below next, not taken yet    (list of entries): goes on before anything else of these flows
  */
-import { SEQUENCE_MODULUS } from "../../wire/receipt.ts";
+import { SEQUENCE_MODULUS, sequenceDistance } from "../../wire/receipt.ts";
 import type { ArrivalHistory } from "./arrival-history.ts";
 import type { DatagramStore } from "./datagram-store.ts";
 import { NONE } from "./datagram-store.ts";
@@ -19,7 +19,6 @@ import type { DuplicateWindow } from "./duplicate-window.ts";
 
 /** How far ahead a number may be that is held: 200 ms at 400 Mbit/s. */
 const SPAN = 8_192;
-const HALF = SEQUENCE_MODULUS / 2;
 const NEVER = Number.POSITIVE_INFINITY;
 
 export class Resequencer {
@@ -85,7 +84,7 @@ export class Resequencer {
   ): boolean {
     if (this.#count === 0 && sequence !== this.#next)
       this.#skip(this.#arrivals.highestBefore(now - patience));
-    const ahead = distance(sequence, this.#next);
+    const ahead = sequenceDistance(sequence, this.#next);
     if (this.#first === NONE && ahead <= 0) {
       if (ahead === 0) this.#advance(now, patience);
       return false;
@@ -99,7 +98,7 @@ export class Resequencer {
     this.#bytes += length;
     this.held++;
     if (ahead >= SPAN) this.#skip((sequence - SPAN + 1 + SEQUENCE_MODULUS) % SEQUENCE_MODULUS);
-    if (distance(sequence, this.#next) < 0) {
+    if (sequenceDistance(sequence, this.#next) < 0) {
       this.#append(entry);
       return true;
     }
@@ -166,7 +165,7 @@ export class Resequencer {
 
   /** Gives up all numbers before `sequence`. */
   #skip(sequence: number): void {
-    if (sequence === NONE || distance(sequence, this.#next) < 0) return;
+    if (sequence === NONE || sequenceDistance(sequence, this.#next) < 0) return;
     for (; this.#next !== sequence && this.#count > 0; this.#next = (this.#next + 1) % SEQUENCE_MODULUS) {
       this.#release(this.#next);
     }
@@ -198,10 +197,4 @@ export class Resequencer {
   #arm(now: number, patience: number): void {
     this.dueAt = this.#count === 0 ? NEVER : this.#arrivals.overtakenAt(now, this.#next) + patience;
   }
-}
-
-/** How far `a` is ahead of `b`. */
-function distance(a: number, b: number): number {
-  const ahead = (a - b) & (SEQUENCE_MODULUS - 1);
-  return ahead >= HALF ? ahead - SEQUENCE_MODULUS : ahead;
 }
