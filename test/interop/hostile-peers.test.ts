@@ -295,7 +295,8 @@ describe.each(["127.0.0.1:0", "unix"])("a server on %s that has no descriptor le
       await ended;
       for (const socket of sockets) socket.destroy();
       let honest = open();
-      const isTurnedAway = () => once(honest, "close").then(() => true);
+      // By an end or by a reset, which once() would take for a failure.
+      const isTurnedAway = () => new Promise<true>((done) => honest.once("close", () => done(true)));
       while (await Promise.race([upgrade(honest), isTurnedAway()])) honest = open();
       const answered = until(honest, (heard) => heard.includes("here"));
       honest.write(associations(1));
