@@ -236,11 +236,9 @@ export class TunnelClient {
     const roundTrip = tunnel!.takeRoundTrip();
     if (roundTrip === undefined) return;
     if (this.#laneCount.sample(roundTrip)) {
-      const { offersReceipts } = this.#laneCount;
-      // Without receipts it would only be cheaper, which is not worth other source ports for what is in use.
-      const isWorthIt = offersReceipts || this.associationCount === 0;
-      this.#isUnsuited = isWorthIt && this.#session?.receipts !== offersReceipts;
-      this.#renewIfDue(now);
+      this.#isUnsuited = this.#session?.receipts !== this.#laneCount.offersReceipts;
+      if (this.#isUnsuited && this.#isWorthSwitching) this.#renewIfDue(now);
+      else this.#isUnsuited = false;
     }
     if (this.#laneCount.isSampling) tunnel!.sendHeartbeat(now);
   }
@@ -687,6 +685,11 @@ export class TunnelClient {
     if (this.#isUnsuited || highest >= this.#parts.maxId * RENEW_SHARE) this.#renew(now);
   }
 
+  /** Without receipts a session is only cheaper, which is not worth other source ports for what is in use. */
+  get #isWorthSwitching(): boolean {
+    return this.#laneCount.offersReceipts || this.associationCount === 0;
+  }
+
   #renew(now: number): void {
     if (!this.#parts.isUp || this.#closed) return;
     if (this.#renewal !== undefined || this.#parts.former !== undefined) return;
@@ -716,6 +719,11 @@ export class TunnelClient {
   #switchSession(now: number, lane: Lane, answer: ExtensionResponse): void {
     const { lanes, pool } = this.#renewal!;
     this.#renewal = undefined;
+    if (this.#isUnsuited && !this.#isWorthSwitching) {
+      this.#isUnsuited = false;
+      this.#endUnused(now, lane, lanes);
+      return;
+    }
     this.#parts.former = {
       lanes: this.#parts.lanes,
       scheduler: this.#parts.scheduler,
@@ -738,6 +746,16 @@ export class TunnelClient {
     this.#parts.outputs.push({ kind: "session-renewed" });
     this.#connectHeld(now);
     lane.tunnel!.handleTimeout(now);
+    this.#armLane(lane);
+  }
+
+  /** Ends a session that is up, but was opened for nothing, like a former one. */
+  #endUnused(now: number, lane: Lane, lanes: readonly Lane[]): void {
+    const generation = this.contexts.generation.slice();
+    this.#parts.former = { lanes, scheduler: undefined, contextById: new Map(), generation, isEnding: true };
+    this.#parts.deadlines.set(DEADLINE_FORMER, now + FORMER_END_MS);
+    lane.open(now, undefined);
+    lane.tunnel!.writeControl(encodeShutdown("done"));
     this.#armLane(lane);
   }
 

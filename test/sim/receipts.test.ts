@@ -491,6 +491,23 @@ describe("--lanes auto", () => {
     expect(network.client.lanesUp).toBe(1);
   });
 
+  it.each([0, 0.5, 1, 1.5, 2, 2.5, 3, 4, 6, 10])(
+    "keeps the source ports of an association that opens %d ms after the session to a near server",
+    (delay) => {
+      const network = new Network({ latencyMs: 0.4, client: { lanes: "auto" } });
+      network.start();
+      while (!network.client.isUp) network.advance(0.1);
+      network.advance(delay);
+      const a = open(network);
+      const before = kinds(network).length;
+      sendSteadily(network, a, 100);
+      network.advance(10_000);
+      expect(new Set(payloads(network)).size).toBe(100);
+      expect(kinds(network).slice(before)).toEqual([]);
+      expect([network.server.sessionCount, network.server.lingeringCount]).toEqual([1, 0]);
+    },
+  );
+
   it("keeps a session that has no receipts because its near server has none", () => {
     const network = started("auto", { latencyMs: 0, server: { hasReceipts: false } });
     network.advance(10_000);
