@@ -7,16 +7,11 @@ export type { OnPackets } from "./core/tun2socks/packet-stream-reader.ts";
 export type { CustomDevice } from "./node/devices/device.ts";
 export type { Tun2SocksHandle, Tun2SocksStats, TunnelStats, UdpLocal, UdpServer } from "./node/handles.ts";
 export type { Logger, LogMethod } from "./node/log.ts";
-export type {
-  Carrier,
-  CommonOptions,
-  ForwardOptions,
-  SocksCredentials,
-  UdpLocalOptions,
-  UdpServerOptions,
-} from "./node/options.ts";
+export type { CommonOptions } from "./node/options/common.ts";
+export type { Tun2SocksOptions } from "./node/options/tun2socks.ts";
+export type { Carrier, ForwardOptions, SocksCredentials, UdpLocalOptions } from "./node/options/udp-local.ts";
+export type { UdpServerOptions } from "./node/options/udp-server.ts";
 export { startTun2Socks } from "./node/tun2socks.ts";
-export type { Tun2SocksOptions } from "./node/tun2socks-options.ts";
 export { startUdpLocal } from "./node/udp-local.ts";
 export { startUdpServer } from "./node/udp-server.ts";
 export type { LatencyClass } from "./wire/latency-class.ts";

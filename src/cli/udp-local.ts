@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import type { UdpLocal } from "../node/handles.ts";
-import { resolveUdpLocalOptions, UDP_LOCAL_FIELDS } from "../node/options.ts";
+import { resolveUdpLocalOptions, UDP_LOCAL_FIELDS } from "../node/options/udp-local.ts";
 import { startUdpLocal } from "../node/udp-local.ts";
 import { runProgram } from "./program.ts";
 

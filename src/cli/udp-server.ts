@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 import { availableParallelism } from "node:os";
 import type { UdpServer } from "../node/handles.ts";
-import { resolveUdpServerOptions, UDP_SERVER_FIELDS } from "../node/options.ts";
+import { resolveUdpServerOptions, UDP_SERVER_FIELDS } from "../node/options/udp-server.ts";
 import { startUdpServer } from "../node/udp-server.ts";
 import { runProgram } from "./program.ts";
 

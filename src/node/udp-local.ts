@@ -26,7 +26,7 @@ import { listenHosts, openOnEach } from "./listen-hosts.ts";
 import type { Logger } from "./log.ts";
 import { silentLogger } from "./log.ts";
 import { openByteStream } from "./open-byte-stream.ts";
-import type { ForwardOptions, ResolvedUdpLocalOptions, UdpLocalOptions } from "./options.ts";
+import type { ForwardOptions, ResolvedUdpLocalOptions, UdpLocalOptions } from "./options/udp-local.ts";
 import { outgoingOf } from "./outgoing.ts";
 import { Socks5Listener } from "./socks5/listener.ts";
 import type { Socks5UdpOptions } from "./socks5/udp.ts";
@@ -45,7 +45,7 @@ const CLOSE_MS = 1_000;
 /** Starts a client. @throws UsageError for options, HostError when it cannot listen */
 export async function startUdpLocal(options: UdpLocalOptions, log: Logger = silentLogger): Promise<UdpLocal> {
   // Loaded only here: threads get checked options.
-  const { resolveUdpLocalOptions } = await import("./options.ts");
+  const { resolveUdpLocalOptions } = await import("./options/udp-local.ts");
   const resolved = resolveUdpLocalOptions(options);
   const { workers, carrier } = resolved;
   const io = chooseIo(options.io, resolved.latency, log);

@@ -25,7 +25,7 @@ import { chooseIo } from "./io.ts";
 import { listenHosts } from "./listen-hosts.ts";
 import type { Logger } from "./log.ts";
 import { silentLogger } from "./log.ts";
-import type { ResolvedUdpServerOptions, UdpServerOptions } from "./options.ts";
+import type { ResolvedUdpServerOptions, UdpServerOptions } from "./options/udp-server.ts";
 import { publicIps } from "./public-addresses.ts";
 import type { ShadowsocksListen } from "./shadowsocks-listen.ts";
 import { isShadowsocksListen, isTunnelTarget, parseShadowsocksListen } from "./shadowsocks-listen.ts";
@@ -62,7 +62,7 @@ export async function startUdpServer(
   log: Logger = silentLogger,
 ): Promise<UdpServer> {
   // Loaded only here: threads get checked options.
-  const { resolveUdpServerOptions } = await import("./options.ts");
+  const { resolveUdpServerOptions } = await import("./options/udp-server.ts");
   const resolved = resolveUdpServerOptions(options);
   const { workers: asked, egress, listen } = resolved;
   const io = chooseIo(options.io, resolved.latency, log);

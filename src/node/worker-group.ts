@@ -4,7 +4,8 @@ import { HostError } from "../core/errors.ts";
 import type { TunnelStats } from "./handles.ts";
 import type { Logger } from "./log.ts";
 import type { NativeModule } from "./native-module.ts";
-import type { ResolvedUdpLocalOptions, ResolvedUdpServerOptions } from "./options.ts";
+import type { ResolvedUdpLocalOptions } from "./options/udp-local.ts";
+import type { ResolvedUdpServerOptions } from "./options/udp-server.ts";
 
 /** Delay before a crashed worker is restarted, doubled for each crash up to the second value. */
 const FIRST_RESTART_MS = 100;

@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { UdpServer } from "../../src/node/handles.ts";
-import type { UdpLocalOptions } from "../../src/node/options.ts";
+import type { UdpLocalOptions } from "../../src/node/options/udp-local.ts";
 import { startUdpLocal } from "../../src/node/udp-local.ts";
 import { startUdpServer } from "../../src/node/udp-server.ts";
 import { describeWith, freePort, run, startPeer } from "./peer-program.ts";

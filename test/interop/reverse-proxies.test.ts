@@ -8,7 +8,7 @@ import { join, resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { UdpServer } from "../../src/node/handles.ts";
-import type { UdpLocalOptions } from "../../src/node/options.ts";
+import type { UdpLocalOptions } from "../../src/node/options/udp-local.ts";
 import { startUdpLocal } from "../../src/node/udp-local.ts";
 import { startUdpServer } from "../../src/node/udp-server.ts";
 import type { PeerProgram } from "./peer-program.ts";

@@ -9,7 +9,7 @@ import { afterAll, beforeAll, expect, it } from "vitest";
 import { METHODS } from "../../src/core/shadowsocks/method.ts";
 import { tcpWay } from "../../src/node/carrier-chain.ts";
 import type { UdpServer } from "../../src/node/handles.ts";
-import type { UdpLocalOptions } from "../../src/node/options.ts";
+import type { UdpLocalOptions } from "../../src/node/options/udp-local.ts";
 import { startUdpLocal } from "../../src/node/udp-local.ts";
 import { startUdpServer } from "../../src/node/udp-server.ts";
 import { makeAddress } from "../../src/wire/socket-address.ts";

@@ -13,7 +13,8 @@ import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vites
 import { WebSocket } from "ws";
 import type { UdpLocal, UdpServer } from "../../src/node/handles.ts";
 import { loadNativeModule } from "../../src/node/native-module.ts";
-import type { UdpLocalOptions, UdpServerOptions } from "../../src/node/options.ts";
+import type { UdpLocalOptions } from "../../src/node/options/udp-local.ts";
+import type { UdpServerOptions } from "../../src/node/options/udp-server.ts";
 import { startUdpLocal } from "../../src/node/udp-local.ts";
 import { startUdpServer } from "../../src/node/udp-server.ts";
 import { describeWith, freePort, run, startPeer } from "./peer-program.ts";

@@ -3,8 +3,8 @@ import { UsageError } from "../../src/core/errors.ts";
 import { ROUTE_DROP, ROUTE_REJECT, ROUTE_SOCKS, ROUTE_TUNNEL } from "../../src/core/tun2socks/rules.ts";
 import { parseInterfaceAddress } from "../../src/node/devices/interface-address.ts";
 import { parseEgress } from "../../src/node/egress-option.ts";
-import type { Tun2SocksOptions } from "../../src/node/tun2socks-options.ts";
-import { describePlan, resolveTun2SocksOptions } from "../../src/node/tun2socks-options.ts";
+import type { Tun2SocksOptions } from "../../src/node/options/tun2socks.ts";
+import { describePlan, resolveTun2SocksOptions } from "../../src/node/options/tun2socks.ts";
 
 function complaint(options: Tun2SocksOptions): string {
   try {

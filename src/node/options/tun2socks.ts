@@ -1,6 +1,6 @@
 import * as z from "zod";
-import { TUN2SOCKS_LIMITS } from "../core/tun2socks/options.ts";
-import type { Rule } from "../core/tun2socks/rules.ts";
+import { TUN2SOCKS_LIMITS } from "../../core/tun2socks/options.ts";
+import type { Rule } from "../../core/tun2socks/rules.ts";
 import {
   MAX_SOCKS_ROUTES,
   parseRule,
@@ -10,27 +10,21 @@ import {
   ROUTE_SOCKS,
   ROUTE_TUNNEL,
   readRule,
-} from "../core/tun2socks/rules.ts";
-import { formatHost, ipAddress, makeAddress } from "../wire/socket-address.ts";
-
-import { parseCarrierChain } from "./carrier-chain.ts";
-import { findHopProblem, redactUrl } from "./carriers/hop.ts";
-import type { CustomDevice } from "./devices/device.ts";
-import type { InterfaceAddress } from "./devices/interface-address.ts";
-import { isNetwork, parseCidr, parseInterfaceAddress } from "./devices/interface-address.ts";
-import { rebaseEndpoint } from "./endpoint.ts";
-import { loadNativeModule } from "./native-module.ts";
-import type { NameField, OptionField, ResolvedUdpLocalOptions, UdpLocalOptions } from "./options.ts";
-import {
-  checkFields,
-  integer,
-  libraryName,
-  resolveUdpLocalOptions,
-  tcpProxy,
-  UDP_LOCAL_FIELDS,
-  wrong,
-} from "./options.ts";
-import { isBareRelay } from "./udp-paths/socks5.ts";
+} from "../../core/tun2socks/rules.ts";
+import { formatHost, ipAddress, makeAddress } from "../../wire/socket-address.ts";
+import { parseCarrierChain } from "../carrier-chain.ts";
+import { findHopProblem, redactUrl } from "../carriers/hop.ts";
+import type { CustomDevice } from "../devices/device.ts";
+import type { InterfaceAddress } from "../devices/interface-address.ts";
+import { isNetwork, parseCidr, parseInterfaceAddress } from "../devices/interface-address.ts";
+import { rebaseEndpoint } from "../endpoint.ts";
+import { loadNativeModule } from "../native-module.ts";
+import { isBareRelay } from "../udp-paths/socks5.ts";
+import { tcpProxy } from "./addresses.ts";
+import type { NameField, OptionField } from "./fields.ts";
+import { checkFields, integer, libraryName, wrong } from "./fields.ts";
+import type { ResolvedUdpLocalOptions, UdpLocalOptions } from "./udp-local.ts";
+import { resolveUdpLocalOptions, UDP_LOCAL_FIELDS } from "./udp-local.ts";
 
 /** Includes all options of udp-local, which `local:` stands for; its SOCKS5 server is off unless `listen` is given. */
 export interface Tun2SocksOptions extends Omit<UdpLocalOptions, "workers" | "tcpVia"> {

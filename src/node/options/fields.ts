@@ -1,0 +1,96 @@
+import * as z from "zod";
+import { UsageError } from "../../core/errors.ts";
+import { redactUrl } from "../carriers/hop.ts";
+import type { InFolder } from "../endpoint.ts";
+
+/** How one option is checked, and how programs take it. */
+export interface OptionField {
+  /** Checks the library's value, and gives the default. */
+  readonly schema: z.ZodType;
+  /** What a good value is, for messages. */
+  readonly expects: string;
+  /** Name of the flag and of the member of a config file; undefined for options of the library alone. */
+  readonly flag?: string;
+  /** Stands for the value in `--help`; undefined for a switch. */
+  readonly value?: string;
+  readonly help?: string;
+  /** The flag may be repeated; a config file has an array. */
+  readonly isList?: boolean;
+  readonly isNumber?: boolean;
+  /** Programs take the path of a file that holds the value. The value is never shown. */
+  readonly isSecretFile?: boolean;
+  /** Rewrites the paths of files in one text of the value; undefined where there are none. */
+  readonly rebase?: (text: string, inFolder: InFolder) => string;
+}
+
+export type OptionFields = Readonly<Record<string, OptionField>>;
+
+/** A number with a default. */
+export function integer(
+  flag: string,
+  value: string,
+  help: string,
+  low: number,
+  high: number,
+  fallback: number,
+): OptionField {
+  const expects = `an integer from ${low} to ${high}`;
+  return {
+    schema: z.int().min(low).max(high).default(fallback),
+    expects,
+    flag,
+    value,
+    help: `${help} (default ${fallback})`,
+    isNumber: true,
+  };
+}
+
+export const MAX_COUNT = 1_000_000;
+
+/** Names a wrong field for the user. @param path  in the library's options */
+export type NameField = (path: readonly PropertyKey[]) => string;
+
+/**
+ * Checks an object of options against its table.
+ *
+ * @throws UsageError ERR_OPTION
+ */
+export function checkFields(fields: OptionFields, input: object, nameField: NameField): object {
+  const shape = Object.fromEntries(Object.entries(fields).map(([name, { schema }]) => [name, schema]));
+  const result = z.strictObject(shape).safeParse(input);
+  if (result.success) return result.data;
+  const { code, path, ...rest } = result.error.issues[0];
+  if (code === "unrecognized_keys") {
+    const [key] = (rest as { keys: string[] }).keys;
+    throw wrong(nameField([...path, key]), "there is no such option");
+  }
+  const field = fields[String(path[0])];
+  if (field === undefined) throw wrong("options", "expected an object");
+  const { params } = rest as { params?: { problem: string } };
+  const problem = params?.problem ?? `expected ${field.expects}`;
+  throw wrong(nameField(path), `${problem}${field.isSecretFile ? "" : got(input, path)}`);
+}
+
+export function libraryName(path: readonly PropertyKey[]): string {
+  return path
+    .map((part, i) => (typeof part === "number" ? `[${part}]` : `${i === 0 ? "" : "."}${String(part)}`))
+    .join("");
+}
+
+/** The error for a wrong field. */
+export function wrong(name: string, problem: string): UsageError {
+  return new UsageError("ERR_OPTION", `${name}: ${problem}`);
+}
+
+/** What stands at `path`, or the last text on the way there. */
+function got(input: unknown, path: readonly PropertyKey[]): string {
+  let value = input;
+  for (const part of path) {
+    if (typeof value !== "object" || value === null) break;
+    value = (value as Record<PropertyKey, unknown>)[part];
+  }
+  if (value === undefined) return "";
+  if (typeof value === "object" && value !== null) return ", got an object";
+  if (typeof value === "function") return ", got a function";
+  return `, got ${typeof value === "string" ? JSON.stringify(redactUrl(value).slice(0, 200)) : String(value)}`;
+}

@@ -1,0 +1,401 @@
+import { isIP } from "node:net";
+import type { Duplex } from "node:stream";
+import * as z from "zod";
+import { isDscpRule, parseLatencyRule } from "../../core/latency-rules.ts";
+import { findTlsProblem, isBehindProxy } from "../carrier-chain.ts";
+import { rebaseHop } from "../carriers/hop.ts";
+import { rebaseEndpoint } from "../endpoint.ts";
+import type { IoKind } from "../io.ts";
+import { parseUdpPorts } from "../socks5/udp-ports.ts";
+import {
+  endpointOf,
+  hop,
+  isCarrierUrl,
+  isHostAndPort,
+  isServer,
+  isUnicastIp,
+  listenText,
+  tcpProxy,
+} from "./addresses.ts";
+import type { CommonOptions, Filled } from "./common.ts";
+import { COMMON_FIELDS, MAX_PATH_PREFIX } from "./common.ts";
+import type { NameField, OptionField } from "./fields.ts";
+import { checkFields, integer, libraryName, MAX_COUNT, wrong } from "./fields.ts";
+
+/** A fixed forward. */
+export interface ForwardOptions {
+  /**
+   * `IP:PORT` of the UDP socket that applications send to; port 0 lets the system choose. If it is bound to any address, it
+   * answers from the one that was asked; with plain I/O, and on Windows, from the one that routing chooses.
+   */
+  readonly listen: string;
+  /** `HOST:PORT` of the target; the server resolves a domain name. */
+  readonly target: string;
+  /**
+   * True to pass on datagrams from other ports of the target's host as the target's; otherwise they are dropped and counted
+   * as `foreign_source`. Default false.
+   */
+  readonly anyPort?: boolean | undefined;
+}
+
+/** Name and password of SOCKS5 (RFC 1929); each 1 to 255 bytes of UTF-8. */
+export interface SocksCredentials {
+  readonly user: string;
+  readonly password: string;
+}
+
+/** Makes the connection of one lane: any stream that carries bytes both ways in order. */
+export type Carrier = () => Duplex | Promise<Duplex>;
+
+export interface UdpLocalOptions extends CommonOptions {
+  /** `IP:PORT` of the SOCKS5 server, false for none. Default 127.0.0.1:1234, or none when there are forwards. */
+  readonly listen?: string | false | undefined;
+  /** `HOST:PORT` or `unix:/path` of udp-server, as the last carrier reaches it. Default 127.0.0.1:3456. */
+  readonly server?: string | undefined;
+  /** Prefix that a reverse proxy before the server requires in the path, such as `/tunnel`. Default: none. */
+  readonly pathPrefix?: string | undefined;
+  /**
+   * Carriers on the way to the server, nearest first: `socks5://`, `http://` (CONNECT; `?header=Name:%20value` adds a field
+   * to the request), `ss://` (SIP002), `tls://`, `ws://` and `wss://`, which lead to the udp-server behind them, `unix:`.
+   * Default: a direct TCP connection.
+   */
+  readonly via?: readonly string[] | undefined;
+  /**
+   * `ss://` of a shadowsocks server (SIP002): the last carrier of `via`, and what `tcpVia` is unless it is given. Default:
+   * none.
+   */
+  readonly shadowsocks?: string | undefined;
+  /** Connects lanes instead of `via` and `server`. */
+  readonly carrier?: Carrier | undefined;
+  /** Default: none. */
+  readonly forwards?: readonly ForwardOptions[] | undefined;
+  /** `socks5://[user:password@]host:port` or `ss://` for the CONNECT requests. Default: they are connected directly. */
+  readonly tcpVia?: string | undefined;
+  /** Name of the interface for lanes and direct connections; native I/O only. Default: as routing decides. */
+  readonly outInterface?: string | undefined;
+  /** Mark (SO_MARK) of lanes and direct connections, 1 to 2^32 - 1; native I/O on Linux only. Default 0: none. */
+  readonly outMark?: number | undefined;
+  /** Name and password that SOCKS5 clients must present. Default: none. */
+  readonly socksAuth?: SocksCredentials | undefined;
+  /**
+   * IPs, at most one per family, to which SOCKS5 clients of that family send datagrams, instead of the address of their
+   * connection: for a server behind a NAT. Not used for clients on loopback. Default: none.
+   */
+  readonly socksAdvertise?: readonly string[] | undefined;
+  /**
+   * UDP ports of the SOCKS5 server: `FROM-TO`, one for each association, which is refused if none is free, or `PORT`,
+   * shared by all associations, with one worker; the README has what this means for clients that share an IP. Default: the
+   * system chooses.
+   */
+  readonly socksUdpPorts?: string | undefined;
+  /**
+   * Accepts a SOCKS5 client's datagrams only from the port that it named or first sent from. Default false: a client is
+   * followed when its port changes, as behind a NAT.
+   */
+  readonly socksUdpStrict?: boolean | undefined;
+  /**
+   * `CLASS:MATCH` each, first match: the latency class of datagrams to targets, at both ends, where MATCH is `PORTS` or
+   * `CIDR[:PORTS]`, such as `interactive:3478,5000-5010` or `bulk:10.0.0.0/8`, or, for tun2socks alone, `dscp=N[,N]`: the DSCP of
+   * the application's packets, 0 to 63, such as `interactive:dscp=46`. Names match only rules without CIDR. An
+   * association has the class of its most sensitive target, and a socket or device that several share that of the most sensitive
+   * association. Default: all have `latency`.
+   */
+  readonly latencyRules?: readonly string[] | undefined;
+  /** TCP connections of the session, 1 to 16; "auto": as many as help, up to 16, and 1 where the path is short. Default auto. */
+  readonly lanes?: number | "auto" | undefined;
+  /** Past it the idlest association of a forward ends, or a new one is refused; 1 to 1,000,000. Default 4,096. */
+  readonly maxAssociations?: number | undefined;
+  /**
+   * Remote addresses in use at the same time. Past it, those that only the server registered are released, then those that
+   * have been unused for long; else datagrams to a new address are dropped. 1 to 1,000,000. Default 65,536.
+   */
+  readonly maxContexts?: number | undefined;
+  /** Idle time after which a forward's association ends, 1 to 86,400 s. Default 60. */
+  readonly idleTimeoutS?: number | undefined;
+  /** The same for associations that got more than one answer, 1 to 86,400 s and at least `idleTimeoutS`. Default 300. */
+  readonly activeIdleTimeoutS?: number | undefined;
+}
+
+/** All options with their defaults; all text is well-formed. */
+export type ResolvedUdpLocalOptions = Filled<
+  UdpLocalOptions,
+  | "psk"
+  | "listen"
+  | "pathPrefix"
+  | "carrier"
+  | "tcpVia"
+  | "shadowsocks"
+  | "socksAuth"
+  | "socksUdpPorts"
+  | "io"
+  | "outInterface"
+> & {
+  readonly outInterface: string | undefined;
+  readonly io: IoKind | undefined;
+  readonly psk: Uint8Array | undefined;
+  readonly listen: string | false;
+  readonly pathPrefix: string | undefined;
+  readonly carrier: Carrier | undefined;
+  readonly tcpVia: string | undefined;
+  readonly shadowsocks: string | undefined;
+  readonly socksAuth: SocksCredentials | undefined;
+  readonly socksUdpPorts: string | undefined;
+};
+
+const MAX_LANES = 16;
+const MAX_SOCKS_FIELD_BYTES = 255;
+const LOCAL_LISTEN = "127.0.0.1:1234";
+const DEFAULT_SERVER = "127.0.0.1:3456";
+
+const forward = z.preprocess(
+  (value) => (typeof value === "string" ? splitForward(value) : value),
+  z.strictObject({
+    listen: listenText,
+    target: z.string().refine(isHostAndPort),
+    anyPort: z.boolean().default(false),
+  }),
+);
+
+export const UDP_LOCAL_FIELDS = {
+  listen: {
+    schema: z.union([z.literal(false), listenText]).optional(),
+    expects: "IP:PORT to listen on, such as 127.0.0.1:1234 or [::1]:1234",
+    flag: "listen",
+    value: "HOST:PORT",
+    help: `SOCKS5 server for applications (default ${LOCAL_LISTEN}; off when only --forward is given)`,
+  },
+  server: {
+    schema: z.string().refine(isServer).default(DEFAULT_SERVER),
+    expects: "HOST:PORT, [IPv6]:PORT or unix:/path of udp-server",
+    flag: "server",
+    value: "ADDRESS",
+    help: `HOST:PORT or unix:/path of udp-server (default ${DEFAULT_SERVER})`,
+    rebase: rebaseEndpoint,
+  },
+  pathPrefix: {
+    schema: z
+      .string()
+      .regex(/^(?:\/[\w.~!$&'()*+,;=:@%-]+)*\/?$/)
+      .max(MAX_PATH_PREFIX)
+      .transform((path) => path.replace(/\/$/, ""))
+      .optional(),
+    expects: "a path, such as /tunnel",
+    flag: "path-prefix",
+    value: "PATH",
+    help: "path under which a reverse proxy serves the server, such as /tunnel",
+  },
+  via: {
+    schema: z.array(hop()).default([]),
+    expects:
+      "socks5:// or http://[USER:PASSWORD@]HOST:PORT (percent-encoded), the latter with ?header=Name:%20value, " +
+      "ss://METHOD:PASSWORD@HOST:PORT[/?plugin=...] (SIP002), unix:/path, ws:// or wss://HOST[:PORT]/PATH with ?host=, " +
+      "header=Name:%20value and, for wss://, sni=, ca=, cert= and key=, insecure=1, or tls://[HOST:PORT] with ?servername=, ca=, cert= and key=, insecure=1",
+    flag: "via",
+    value: "URL",
+    help: "carrier on the way to the server: socks5://, http://, ss://, tls://, ws://, wss:// or unix: (repeatable, nearest first)",
+    isList: true,
+    rebase: rebaseHop,
+  },
+  shadowsocks: {
+    schema: tcpProxy(() => false).optional(),
+    expects: "ss://METHOD:PASSWORD@HOST:PORT[/?plugin=...] (SIP002)",
+    flag: "ss-config",
+    value: "FILE",
+    help: "config.json of shadowsocks: carries lanes as the last --via, and TCP unless --tcp-via is given",
+    isSecretFile: true,
+  },
+  carrier: {
+    schema: z.custom<Carrier>((value) => typeof value === "function").optional(),
+    expects: "a function that gives a Duplex",
+  },
+  forwards: {
+    schema: z.array(forward).default([]),
+    expects: "LISTEN=TARGET[,any-port], such as 127.0.0.1:5353=9.9.9.9:53",
+    flag: "forward",
+    value: "LISTEN=TARGET",
+    help:
+      "fixed forward, such as 127.0.0.1:5353=9.9.9.9:53; with ,any-port behind it also what other ports of the target " +
+      "answer (repeatable)",
+    isList: true,
+  },
+  tcpVia: {
+    schema: tcpProxy((url) => /^socks5h?:/.test(url) && isCarrierUrl(url)).optional(),
+    expects:
+      "socks5://[USER:PASSWORD@]HOST:PORT (percent-encoded) or ss://METHOD:PASSWORD@HOST:PORT (SIP002)",
+    flag: "tcp-via",
+    value: "URL",
+    help: "SOCKS5 or shadowsocks server for CONNECT requests: socks5:// or ss:// (default: direct)",
+  },
+  outInterface: {
+    schema: z
+      .string()
+      .regex(/^[^\s/]{1,15}$/)
+      .optional(),
+    expects: "the name of an interface",
+    flag: "out-interface",
+    value: "NAME",
+    help: "interface for lanes and direct connections (native I/O)",
+  },
+  outMark: integer(
+    "out-mark",
+    "N",
+    "mark of lanes and direct connections, for ip rule (Linux, native I/O)",
+    0,
+    2 ** 32 - 1,
+    0,
+  ),
+  socksAuth: {
+    schema: z.strictObject({ user: socksText(), password: socksText() }).optional(),
+    expects: "USER:PASSWORD, each 1 to 255 bytes",
+    flag: "socks-auth-file",
+    value: "FILE",
+    help: "file with one line USER:PASSWORD that SOCKS5 clients must present",
+    isSecretFile: true,
+  },
+  socksAdvertise: {
+    schema: z
+      .array(z.string().refine(isUnicastIp))
+      .refine((list) => list.length < 2 || (list.length === 2 && isIP(list[0]) !== isIP(list[1])))
+      .default([]),
+    expects: "an IPv4 address, an IPv6 address, or one of each, without a zone",
+    flag: "socks-advertise",
+    value: "IP",
+    help: "address to which SOCKS5 clients send UDP (repeatable, one of each family; default: that of their connection)",
+    isList: true,
+  },
+  socksUdpPorts: {
+    schema: z
+      .string()
+      .refine((text) => parseUdpPorts(text) !== undefined)
+      .optional(),
+    expects: "FROM-TO or PORT, from 1 to 65535",
+    flag: "socks-udp-ports",
+    value: "PORTS",
+    help: "UDP ports of the SOCKS5 server: FROM-TO, one per association, or PORT, shared (default: any)",
+  },
+  socksUdpStrict: {
+    schema: z.boolean().default(false),
+    expects: "true or false",
+    flag: "socks-udp-strict",
+    help: "do not follow SOCKS5 clients whose UDP port changes",
+  },
+  latencyRules: {
+    schema: z.array(z.string().refine((text) => parseLatencyRule(text) !== undefined)).default([]),
+    expects: "CLASS:PORTS or CLASS:CIDR[:PORTS], such as interactive:3478 or bulk:10.0.0.0/8",
+    flag: "latency-rule",
+    value: "CLASS:MATCH",
+    help: "latency class of targets, PORTS or CIDR[:PORTS], and in tun2socks of dscp=N[,N] (repeatable, first match)",
+    isList: true,
+  },
+  lanes: {
+    schema: z.union([z.literal("auto"), z.int().min(1).max(MAX_LANES)]).default("auto"),
+    expects: `auto or an integer from 1 to ${MAX_LANES}`,
+    flag: "lanes",
+    value: "N",
+    help: "TCP connections of the session, or auto: as many as help (default auto)",
+    isNumber: true,
+  },
+  ...COMMON_FIELDS,
+  maxAssociations: integer("max-associations", "N", "limit of associations", 1, MAX_COUNT, 4_096),
+  maxContexts: integer("max-contexts", "N", "limit of remote addresses in use", 1, MAX_COUNT, 65_536),
+  idleTimeoutS: integer(
+    "idle-timeout",
+    "S",
+    "idle time after which a forward's association ends",
+    1,
+    86_400,
+    60,
+  ),
+  activeIdleTimeoutS: integer(
+    "active-idle-timeout",
+    "S",
+    "the same for associations that got more than one answer",
+    1,
+    86_400,
+    300,
+  ),
+} satisfies Record<keyof UdpLocalOptions, OptionField>;
+
+/**
+ * Fills the defaults in and checks every field.
+ *
+ * @param hasRelay  whether datagrams come from elsewhere too, so that it need not listen
+ * @throws UsageError ERR_OPTION: one line with the field's path, its value unless it is secret, and what is wanted
+ */
+export function resolveUdpLocalOptions(
+  input: UdpLocalOptions,
+  nameField: NameField = libraryName,
+  hasRelay = false,
+): ResolvedUdpLocalOptions {
+  const options = withShadowsocks(checkFields(UDP_LOCAL_FIELDS, input, nameField) as ResolvedUdpLocalOptions);
+  const hasForwards = options.forwards.length > 0;
+  const listen = options.listen ?? (hasForwards || hasRelay ? false : LOCAL_LISTEN);
+  if (listen === false && !hasForwards && !hasRelay) {
+    throw wrong(nameField(["listen"]), "is off and there are no forwards: give at least one of them");
+  }
+  const isSocksOption = options.socksAdvertise.length > 0 || options.socksUdpPorts !== undefined;
+  if (listen === false && isSocksOption) {
+    const name = options.socksUdpPorts === undefined ? "socksAdvertise" : "socksUdpPorts";
+    throw wrong(nameField([name]), `there is no SOCKS5 server: give ${nameField(["listen"])}`);
+  }
+  const { socksUdpPorts, workers } = options;
+  if (workers > 1 && socksUdpPorts !== undefined && parseUdpPorts(socksUdpPorts)!.isShared) {
+    throw wrong(
+      nameField(["socksUdpPorts"]),
+      `${socksUdpPorts}: a shared port needs ${nameField(["workers"])} 1: give FROM-TO, or leave that at 1`,
+    );
+  }
+  const zoned = options.forwards.findIndex(({ target }) => target.includes("%"));
+  if (zoned >= 0) {
+    const { target } = options.forwards[zoned];
+    throw wrong(nameField(["forwards", zoned]), `${target}: the server cannot know a zone of this machine`);
+  }
+  const marked = hasRelay
+    ? -1
+    : options.latencyRules.findIndex((text) => isDscpRule(parseLatencyRule(text)!));
+  if (marked >= 0) {
+    throw wrong(
+      nameField(["latencyRules", marked]),
+      `${options.latencyRules[marked]}: only tun2socks sees the DSCP of packets: give PORTS or CIDR[:PORTS]`,
+    );
+  }
+  if (options.carrier !== undefined && options.via.length > 0) {
+    throw wrong(nameField(["carrier"]), "cannot stand together with via: give one of them");
+  }
+  if (endpointOf(options.server)?.path !== undefined && isBehindProxy(options.via)) {
+    throw wrong(
+      nameField(["server"]),
+      `${JSON.stringify(options.server)} is a socket of this machine: no proxy of ${nameField(["via"])} can reach it`,
+    );
+  }
+  for (const [index, text] of options.via.entries()) {
+    const problem = findTlsProblem(text);
+    if (problem !== undefined) throw wrong(nameField(["via", index]), problem);
+  }
+  // An association that was answered is not worth less than one that was not.
+  const activeIdleTimeoutS = Math.max(options.activeIdleTimeoutS, options.idleTimeoutS);
+  return { ...options, listen, activeIdleTimeoutS };
+}
+
+function withShadowsocks(options: ResolvedUdpLocalOptions): ResolvedUdpLocalOptions {
+  const { shadowsocks, via, tcpVia } = options;
+  if (shadowsocks === undefined) return options;
+  return {
+    ...options,
+    via: [...via, shadowsocks],
+    tcpVia: tcpVia ?? shadowsocks,
+    shadowsocks: undefined,
+  };
+}
+
+function splitForward(text: string): object | undefined {
+  const [, listen, target, anyPort] = /^([^=]*)=(.*?)(,any-port)?$/s.exec(text) ?? [];
+  return listen === undefined ? undefined : { listen, target, anyPort: anyPort !== undefined };
+}
+
+function socksText(): z.ZodType {
+  return z.string().refine((text) => {
+    const { length } = Buffer.from(text);
+    return length >= 1 && length <= MAX_SOCKS_FIELD_BYTES;
+  });
+}
