@@ -38,6 +38,7 @@ export const REFUSAL_REASONS = [
   "handshake_timeout",
   "protocol_error",
   "socks_refused",
+  "http2_flood",
 ] as const;
 export type RefusalReason = (typeof REFUSAL_REASONS)[number];
 

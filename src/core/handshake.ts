@@ -1,3 +1,4 @@
+import { isHttp2Preface } from "../wire/extended-connect.ts";
 import type { HttpHead } from "../wire/http-head.ts";
 import { decodeHead } from "../wire/http-head.ts";
 import type { ExtensionRequest, RefusalStatus, ShownTicket, UpgradeRequest } from "../wire/upgrade.ts";
@@ -25,6 +26,8 @@ export interface HandshakeOptions {
   readonly worker: { readonly index: number; readonly count: number } | undefined;
   /** Path whose WebSockets carry tunnels. Default: none. */
   readonly webSocketPath?: string | undefined;
+  /** Whether the host serves HTTP/2, whose requests come back as nested connections. Only for servers without a key. Default false. */
+  readonly offersHttp2?: boolean;
 }
 
 /** The verdict on a request. */
@@ -40,6 +43,8 @@ export type Verdict =
   | { readonly kind: "challenge"; readonly response: Uint8Array }
   /** The connection becomes a WebSocket, which carries another one; `key` is the request's. */
   | { readonly kind: "web-socket"; readonly key: string }
+  /** The connection begins HTTP/2, whose requests are judged one by one. */
+  | { readonly kind: "http2" }
   /** A client with valid credentials requests a lane of a session of another worker. */
   | { readonly kind: "hand-over"; readonly worker: number }
   /** A client with valid credentials requests a lane. */
@@ -65,9 +70,10 @@ export class Handshake {
    * @param isNested  true within another protocol: it becomes no WebSocket, and stays with this worker
    */
   judge(now: number, buffer: HeadBuffer, isNested = false): Verdict {
-    const { psk, worker, webSocketPath } = this.#options;
+    const { psk, worker, webSocketPath, offersHttp2 } = this.#options;
     const head = decodeHead(buffer.bytes, buffer.length);
     if (head === undefined) return refusal("not_upgrade", "not HTTP/1.1", 400);
+    if (offersHttp2 === true && !isNested && isHttp2Preface(head)) return { kind: "http2" };
     const request = decodeUpgradeRequest(head);
     if (request === undefined) {
       const key = webSocketPath === undefined || isNested ? undefined : webSocketKey(head, webSocketPath);

@@ -90,6 +90,8 @@ type WhatFor =
   | { readonly kind: "hand-over"; readonly worker: number }
   /** Make it a WebSocket, by an answer to the request with `key`, and accept what that carries as a nested connection. */
   | { readonly kind: "web-socket"; readonly key: string }
+  /** Go on with it as HTTP/2, and accept each of its requests as a nested connection. */
+  | { readonly kind: "http2" }
   /** Answer the request like a web server that knows nothing of tunnels; it would have been refused for `refusal`. */
   | {
       readonly kind: "stranger";
@@ -622,6 +624,7 @@ export class TunnelServer {
         return;
       }
       case "web-socket":
+      case "http2":
         this.#giveAway(now, connection, surplus, verdict);
         return;
       case "challenge":
@@ -788,7 +791,6 @@ export class TunnelServer {
 
   // Ends
 
-  /** Counts the reason, sends a response if there is one, and closes. */
   /** Leaves a connection to the host, with all that was read from it. */
   #giveAway(now: number, connection: Connection, surplus: Uint8Array, what: WhatFor): void {
     const { index, head } = connection;
@@ -800,6 +802,7 @@ export class TunnelServer {
     });
   }
 
+  /** Counts the reason, sends a response if there is one, and closes. */
   #refuse(
     now: number,
     connection: Connection,

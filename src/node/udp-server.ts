@@ -25,6 +25,7 @@ import { chooseIo } from "./io.ts";
 import { listenHosts } from "./listen-hosts.ts";
 import type { Logger } from "./log.ts";
 import { silentLogger } from "./log.ts";
+import { MasqueHttp2Server } from "./masque/http2-server.ts";
 import type { ResolvedUdpServerOptions, UdpServerOptions } from "./options/udp-server.ts";
 import { publicIps } from "./public-addresses.ts";
 import type { ShadowsocksListen } from "./shadowsocks-listen.ts";
@@ -132,6 +133,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
 
   #acceptWebSocket: AcceptWebSocket | undefined;
   #strangers: StrangerServer | undefined;
+  #http2: MasqueHttp2Server | undefined;
   /** The workers beside the one that listens. */
   readonly #others: WorkerGroup | undefined;
 
@@ -155,6 +157,8 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
       worker: place,
       webSocketPath: wsPath,
       hasDecoy: decoy !== undefined,
+      // With a key it would serve nobody; strangers shall see one web server.
+      offersHttp2: options.psk === undefined && decoy === undefined,
       crypto: nodeCryptography,
       permits: (target) => policy.permits(target),
       // Nobody knows here by which address and port the egress sends.
@@ -258,6 +262,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     const listeners = this.#listeners.map((listener) => listener.close());
     this.#strangers?.close();
     await Promise.all([...ends, ...listeners, this.#others?.close()]);
+    this.#http2?.close();
     this.#sockets.close();
     await this.#egress?.end();
   }
@@ -504,9 +509,12 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
       case "web-socket": {
         const socket = this.#takeSocket(output.connection);
         const web = socket && this.#acceptWebSocket!(socket, output.key, output.surplus);
-        if (web === undefined) return;
-        const stream = new WebSocketByteStream(web, undefined);
-        this.#attach(stream, this.#core.handleAccept(performance.now(), true));
+        if (web !== undefined) this.#attachNested(new WebSocketByteStream(web, undefined));
+        return;
+      }
+      case "http2": {
+        const socket = this.#takeSocket(output.connection);
+        if (socket !== undefined) this.#serveHttp2().take(socket, output.head, output.surplus);
         return;
       }
       case "stranger": {
@@ -550,6 +558,21 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
         this.emit(kind, fields);
       }
     }
+  }
+
+  #attachNested(stream: ByteStream): void {
+    this.#attach(stream, this.#core.handleAccept(performance.now(), true));
+  }
+
+  #serveHttp2(): MasqueHttp2Server {
+    const { handshakeTimeoutMs, maxHalfOpen } = this.#options;
+    this.#http2 ??= new MasqueHttp2Server({
+      handshakeTimeoutMs,
+      maxIdle: maxHalfOpen,
+      onRequest: (stream) => this.#attachNested(stream),
+      onRefused: (reason) => this.#core.counters.refused[reason]++,
+    });
+    return this.#http2;
   }
 
   /** Takes a connection out of the core. @returns undefined when it is closed */

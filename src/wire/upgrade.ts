@@ -7,6 +7,8 @@ import { asciiBytes, fieldHasToken, singleField, statusOf } from "./http-head.ts
 export const TEMPLATE_PREFIX = "/.well-known/masque/udp/";
 /** Path of a bound request without fallback: both variables are `*`. */
 export const BIND_PATH = `${TEMPLATE_PREFIX}%2A/%2A/`;
+/** Name of the protocol that is upgraded to, or connected with. */
+export const UPGRADE_TOKEN = "connect-udp";
 export const EXTENSION_VERSION = 1;
 const CONTENT_FIELDS = ["content-length", "content-type", "transfer-encoding"];
 const MIN_TICKET_BYTES = 16;

@@ -24,6 +24,7 @@ const PACKAGES: Readonly<Record<string, string>> = {
   socat: "socat",
   "/usr/bin/python3": "python3-socks",
   "python:h11": "python3-h11",
+  "python:h2": "python3-h2",
   "python:websockets": "python3-websockets",
 };
 

@@ -1,0 +1,24 @@
+/** Bytes of one request's payload that may be on their way, or wait here; what is waiting for longer is for the sender to drop. */
+const STREAM_WINDOW_BYTES = 1_048_576;
+/** The same for all requests of a connection. */
+export const CONNECTION_WINDOW_BYTES = 4_194_304;
+/** Longest head of a message, in the count of RFC 9113 §6.5.2; as over HTTP/1.1. */
+const MAX_HEADER_LIST_BYTES = 8_192;
+
+/** SETTINGS of either end. */
+export const COMMON_SETTINGS = {
+  enablePush: false,
+  initialWindowSize: STREAM_WINDOW_BYTES,
+  maxHeaderListSize: MAX_HEADER_LIST_BYTES,
+} as const;
+
+/** What node:http2 bounds on a connection of either end, besides nghttp2's own limits of resets, acknowledgements and CONTINUATION. */
+export const SESSION_LIMITS = {
+  /** Of state and unsent data, in units of 1,000,000 bytes. */
+  maxSessionMemory: 32,
+  maxHeaderListPairs: 64,
+  maxSettings: 32,
+  maxOutstandingPings: 4,
+  maxSessionInvalidFrames: 16,
+  maxSessionRejectedStreams: 64,
+} as const;

@@ -1,0 +1,41 @@
+import type { Socket as UdpSocket } from "node:dgram";
+import { createSocket } from "node:dgram";
+import { once } from "node:events";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, expect, it } from "vitest";
+import type { UdpServer } from "../../src/node/handles.ts";
+import { startUdpServer } from "../../src/node/udp-server.ts";
+import { describeWith, run } from "./peer-program.ts";
+
+const H2_CLIENT = fileURLToPath(new URL("connect-udp-h2.py", import.meta.url));
+
+describeWith(["curl", "python:h2"], "connect-udp over HTTP/2 by clients that are not ours", () => {
+  let server: UdpServer;
+  let echo: UdpSocket;
+  let port: string;
+
+  beforeAll(async () => {
+    echo = createSocket("udp4");
+    echo.on("message", (data, remote) => echo.send(data, remote.port, remote.address));
+    echo.bind(0, "127.0.0.1");
+    await once(echo, "listening");
+    server = await startUdpServer({ listen: ["127.0.0.1:0"], allow: ["127.0.0.1/32"] });
+    port = server.address.listen[0].split(":")[1];
+  });
+
+  afterAll(async () => {
+    echo.close();
+    await server.close();
+  });
+
+  it("h2 reaches one target and many on one connection, and reads every refusal to its end", async () => {
+    const output = await run("/usr/bin/python3", [H2_CLIENT, port, String(echo.address().port)]);
+    expect(output.trim().split("\n")).toHaveLength(4);
+  });
+
+  it("curl --http2-prior-knowledge gets the refusal of what is no tunnel", async () => {
+    const url = `http://127.0.0.1:${port}/`;
+    const args = ["-s", "-o", "/dev/null", "-w", "%{http_version} %{http_code}", "--http2-prior-knowledge"];
+    expect(await run("curl", [...args, url])).toBe("2 404");
+  });
+});
