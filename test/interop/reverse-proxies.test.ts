@@ -2,7 +2,7 @@ import { spawn } from "node:child_process";
 import type { Socket as UdpSocket } from "node:dgram";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { createInterface } from "node:readline";
@@ -229,8 +229,7 @@ describe.each(PROXIES)("behind $program", (proxy) => {
           ...["-f", "-1h", process.execPath, LOCAL_PROGRAM, "--server", server, "--psk-file", psk],
           ...["--listen", "127.0.0.1:0", "--log-format", "json"],
         ],
-        // In a group of its own, as faketime starts the program and waits.
-        { stdio: ["ignore", "ignore", "pipe"], detached: true },
+        { stdio: ["ignore", "ignore", "pipe"] },
       );
       try {
         for await (const line of createInterface({ input: local.stderr })) {
@@ -241,7 +240,11 @@ describe.each(PROXIES)("behind $program", (proxy) => {
           break;
         }
       } finally {
-        process.kill(-local.pid!, "SIGKILL");
+        // Faketime waits for the program that it started, and then removes its semaphore.
+        process.kill(
+          Number(readFileSync(`/proc/${local.pid}/task/${local.pid}/children`, "utf8")),
+          "SIGTERM",
+        );
         await once(local, "exit");
       }
     });

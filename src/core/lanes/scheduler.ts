@@ -751,7 +751,7 @@ export class LaneScheduler {
       this.#path.addOfLane(lane, delay);
       if (this.#lateness.isStale(sentAt, this.#path)) continue;
       this.#path.add(lane, sentAt, sentBytes, delay, now - sentAt - reader.age / 1000);
-      this.#rates.probe.note(sentAt, delay - this.#path.base, sentBytes);
+      this.#rates.noteFrame(sentAt, delay - this.#path.base, sentBytes);
     }
     return !reader.isMalformed;
   }

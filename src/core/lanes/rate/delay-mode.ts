@@ -72,6 +72,13 @@ export class DelayMode {
     if (isCrowd) this.#backOff(measures);
   }
 
+  /** The path has been seen to take more. */
+  raise(factor: number): void {
+    this.capacity *= factor;
+    this.#known = Math.max(this.#known, this.capacity);
+    this.rate = Math.max(this.rate, this.capacity);
+  }
+
   #follow(interval: Interval, measures: Measures, isCrowd: boolean): void {
     const { standing } = measures;
     const target = targetFor(this.rate);

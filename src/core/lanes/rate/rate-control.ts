@@ -8,11 +8,13 @@
  * In *delay* a queue that does not go away calls for a pause, which tells whose it is (share-probe.ts). If others have much of the link
  * in two pauses in a row, and the queue has not been short for so long that other sessions, which yield as this one does, would have
  * ended it, they do not yield: the session competes. The least delay is not relearned meanwhile: the queue may never be empty.
- * While bulk is limited there is a pause now and then anyhow, so that the least delay is seen again.
+ * While bulk is limited there is a pause now and then anyhow, so that the least delay is seen again; and where demand is dropped, a burst
+ * now and then, which tells whether the delay is a queue at all (headroom-probe.ts).
  */
 import { CompetitiveMode } from "./competitive-mode.ts";
 import { DelayMode, targetFor } from "./delay-mode.ts";
 import { DemandSlack } from "./demand-slack.ts";
+import { HeadroomProbe } from "./headroom-probe.ts";
 import type { Interval } from "./measures.ts";
 import { Measures } from "./measures.ts";
 import type { PathDelay } from "./path-delay.ts";
@@ -45,6 +47,8 @@ const CEILING_MS = 20_000;
 const WINDOW_FACTOR = 1.5;
 const WINDOW_SLACK_MS = 10;
 const WINDOW_SLACK_BYTES = 15_000;
+/** Growth when the path has been seen to take more. */
+const ROOM = 1.15;
 
 export class RateControl {
   mode: RateMode = "start";
@@ -52,11 +56,12 @@ export class RateControl {
   rate: number;
   /** Milliseconds for which the pacer is to pause from now on. */
   pause = 0;
-  readonly probe = new ShareProbe();
+  readonly #probe = new ShareProbe();
 
   readonly #path: PathDelay;
   readonly #measures = new Measures();
   readonly #slack = new DemandSlack();
+  readonly #headroom = new HeadroomProbe();
   readonly #start = new StartMode();
   readonly #delay = new DelayMode();
   readonly #compete = new CompetitiveMode();
@@ -92,14 +97,21 @@ export class RateControl {
     return WINDOW_FACTOR * this.rate * (minRtt + WINDOW_SLACK_MS + queue) + WINDOW_SLACK_BYTES;
   }
 
+  /** A frame has been receipted. @param standing  how long it was delayed beyond the least of late @param sentBytes  of the session, up to it */
+  noteFrame(sentAt: number, standing: number, sentBytes: number): void {
+    this.#probe.note(sentAt, Math.max(0, standing - this.#headroom.own), sentBytes);
+    this.#headroom.note(sentAt, standing, sentBytes);
+  }
+
   /** To be called at the end of each interval of about half a round trip. */
   tick(interval: Interval): void {
     const { mode } = this;
     this.pause = 0;
     this.#slack.note(interval.length, interval.dropped, interval.frames);
-    this.#measures.update(interval, this.#path, mode === "compete" ? 0 : this.#slack.value);
+    const slack = mode === "compete" ? 0 : Math.max(this.#slack.value, this.#headroom.own);
+    this.#measures.update(interval, this.#path, slack);
     const capacity = mode === "compete" ? this.#compete.total : Math.max(this.#ceiling, this.#delay.capacity);
-    if (this.probe.judge(interval.now, interval.newest, capacity)) this.#isJudged = true;
+    if (this.#probe.judge(interval.now, interval.newest, capacity)) this.#isJudged = true;
     if (mode === "start") this.#tickStart(interval);
     else if (mode === "delay") this.#tickDelay(interval);
     else if (interval.hasSamples) this.#tickCompete(interval);
@@ -119,8 +131,8 @@ export class RateControl {
     if (interval.hasSamples) {
       if (this.#isCrowdedOut(now)) {
         this.mode = "compete";
-        this.#compete.begin(now, this.#measures, this.probe, delay.capacity, this.#ceiling);
-        this.probe.reset();
+        this.#compete.begin(now, this.#measures, this.#probe, delay.capacity, this.#ceiling);
+        this.#probe.reset();
         this.rate = this.#compete.rate;
         return;
       }
@@ -129,7 +141,9 @@ export class RateControl {
       this.#mayPause(now);
     }
     delay.tick(interval, this.#measures);
-    this.rate = delay.rate;
+    const hasRoom = this.#headroom.tick(interval, this.#measures, delay.capacity, this.#probe.isRunning);
+    if (hasRoom) delay.raise(ROOM);
+    this.rate = delay.rate * this.#headroom.raise(now);
   }
 
   #isCrowdedOut(now: number): boolean {
@@ -140,13 +154,13 @@ export class RateControl {
     if (standing < target + 2) this.#longSince = now;
     const patience = Math.max(PATIENCE_MS, PATIENCE_RTTS * minRtt);
     return (
-      this.#isJudged && isLong && this.probe.crowded >= CROWDED_PAUSES && now - this.#longSince > patience
+      this.#isJudged && isLong && this.#probe.crowded >= CROWDED_PAUSES && now - this.#longSince > patience
     );
   }
 
   #mayPause(now: number): void {
-    const { probe } = this;
-    if (probe.isRunning) return;
+    const probe = this.#probe;
+    if (probe.isRunning || this.#headroom.isRunning) return;
     const elapsed = now - probe.lastAt;
     if (this.#longTicks >= LONG_QUEUE_TICKS && elapsed > PAUSE_INTERVAL_MS) {
       this.#beginPause(now, probe.pauseFor(this.standing, this.rate));
@@ -155,7 +169,7 @@ export class RateControl {
 
   #tickCompete(interval: Interval): void {
     const { now } = interval;
-    const { probe } = this;
+    const probe = this.#probe;
     if (!this.#compete.tick(interval, this.#measures, probe, this.#isJudged)) {
       probe.reset();
       this.#yield(this.#measures.capacity > 0 ? this.#measures.capacity : this.rate);
@@ -183,6 +197,6 @@ export class RateControl {
 
   #beginPause(now: number, length: number): void {
     this.pause = length;
-    this.probe.begin(now, length, this.rate, this.#measures.minRtt + this.standing);
+    this.#probe.begin(now, length, this.rate, this.#measures.minRtt + this.standing);
   }
 }
