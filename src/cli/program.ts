@@ -99,6 +99,7 @@ export async function runProgram<Options extends object, Running extends Handle>
 ): Promise<void> {
   // The tunnel survives the loss of whatever reads the log.
   process.stderr.on("error", () => {});
+  let isStarting = false;
   try {
     const gathered = gatherOptions(
       {
@@ -110,11 +111,13 @@ export async function runProgram<Options extends object, Running extends Handle>
       },
       process.argv.slice(2),
     );
+    isStarting = true;
     if (gathered !== undefined) await run(program, gathered);
   } catch (error) {
     const reason = (error as Error).message.replace(/\s*\n\s*/g, " ");
     process.stderr.write(`${program.name}: ${reason}\n`);
-    process.exit(error instanceof UsageError ? EXIT_USAGE : EXIT_FAILURE);
+    // Before the start whatever fails is a bad option: a file that cannot be read, too.
+    process.exit(error instanceof UsageError || !isStarting ? EXIT_USAGE : EXIT_FAILURE);
   }
 }
 

@@ -2,7 +2,7 @@
 import { availableParallelism } from "node:os";
 import type { UdpServer } from "../node/handles.ts";
 import { resolveUdpServerOptions, UDP_SERVER_FIELDS } from "../node/options/udp-server.ts";
-import { startUdpServer } from "../node/udp-server.ts";
+import { findSingleThreadReason, startUdpServer } from "../node/udp-server.ts";
 import { runProgram } from "./program.ts";
 
 await runProgram({
@@ -17,7 +17,10 @@ await runProgram({
   ],
   fields: UDP_SERVER_FIELDS,
   check: resolveUdpServerOptions,
-  start: (options, log) => startUdpServer({ workers: availableParallelism(), ...options }, log),
+  start: (options, log) => {
+    const isSingle = findSingleThreadReason(resolveUdpServerOptions(options)) !== undefined;
+    return startUdpServer({ workers: isSingle ? 1 : availableParallelism(), ...options }, log);
+  },
   readyFields: ({ address }: UdpServer) => ({ listen: address.listen }),
   readyText: ({ address }) => `listen ${address.listen.join(", ")}`,
 });

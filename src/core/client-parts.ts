@@ -18,7 +18,7 @@ import type { SendPool } from "./send-queue.ts";
 export interface TunnelClientOptions extends LaneOptions {
   /** Number of lanes; "auto": as many as help, see {@link LaneCount}. */
   readonly lanes: number | "auto";
-  /** For "auto": the server's address is on this machine, so that it is near unless a relay listens there. Default false. */
+  /** For "auto": all ways go to an address on this machine, so that the server is near unless a relay listens there. Default false. */
   readonly isLocal?: boolean;
   readonly ageBudgetMs: number;
   /** Bound of each lane's send queue. */
@@ -36,7 +36,8 @@ export interface TunnelClientOptions extends LaneOptions {
 }
 
 export type ClientOutput =
-  | { readonly kind: "connect"; readonly lane: number }
+  /** `way`: index in the options. */
+  | { readonly kind: "connect"; readonly lane: number; readonly way: number }
   | { readonly kind: "disconnect"; readonly lane: number; readonly error: ProtocolError | undefined }
   | { readonly kind: "session-up" }
   | { readonly kind: "session-resumed" }
@@ -68,7 +69,8 @@ export const DEADLINE_ASSOCIATIONS = 0;
 export const DEADLINE_CONTEXTS = 1;
 export const DEADLINE_FORMER = 2;
 export const DEADLINE_DISPATCH = 3;
-export const DEADLINE_FIRST_LANE = 4;
+export const DEADLINE_RACE = 4;
+export const DEADLINE_FIRST_LANE = 5;
 
 /** A session that was replaced by a new one; its lanes deliver the last answers. */
 export interface FormerSession {

@@ -17,15 +17,17 @@ import {
   DEADLINE_DISPATCH,
   DEADLINE_FIRST_LANE,
   DEADLINE_FORMER,
+  DEADLINE_RACE,
   isServersId,
 } from "./client-parts.ts";
+import { ClientWays } from "./client-ways.ts";
 import { ContextTable } from "./context-table.ts";
 import { Counters } from "./counters.ts";
 import { randomSeed } from "./credentials.ts";
 import { DatagramBatch } from "./datagram-batch.ts";
 import { Deadlines } from "./deadlines.ts";
 import { ProtocolError } from "./errors.ts";
-import type { SessionCredentials, TicketHolder } from "./lane.ts";
+import type { SessionCredentials, Tickets } from "./lane.ts";
 import { Lane } from "./lane.ts";
 import { LaneCount } from "./lane-count.ts";
 import type { LanePort } from "./lanes/lane-port.ts";
@@ -78,8 +80,9 @@ export class TunnelClient {
   #isUnsuited = false;
   /** Lanes of the session that will replace this one. */
   #renewal: { readonly lanes: readonly Lane[]; readonly pool: SendPool } | undefined;
-  readonly #ticketHolder: TicketHolder = { ticket: undefined };
+  readonly #tickets: Tickets = new Map();
   readonly #laneCount: LaneCount;
+  readonly #ways: ClientWays;
   readonly #dispatch: ClientDispatch;
 
   constructor(options: TunnelClientOptions) {
@@ -124,6 +127,10 @@ export class TunnelClient {
     this.#flows = new ClientFlows(this.#parts);
     this.#capsules = new ClientCapsules(this.#parts, this.#flows);
     this.#dispatch = new ClientDispatch(this.#parts, this.#laneCount);
+    this.#ways = new ClientWays(this.#parts, this.#laneCount, {
+      connect: (now, lane, way) => this.#connect(now, lane, way),
+      rest: (lane) => this.#rest(lane),
+    });
     this.#parts.lanes = this.#makeLanes(0, this.#parts.pool);
   }
 
@@ -140,6 +147,11 @@ export class TunnelClient {
 
   get lanesUp(): number {
     return this.#parts.lanes.filter((lane) => lane.isUp).length;
+  }
+
+  /** The way, by its index in the options, that has worked last, and that lanes of the session take. */
+  get way(): number {
+    return this.#ways.kept;
   }
 
   /** The best lane's smoothed round-trip time in milliseconds. */
@@ -178,7 +190,7 @@ export class TunnelClient {
 
   /** Connects for the first time. */
   start(now: number): void {
-    this.#connect(now, this.#parts.lanes[0]);
+    this.#ways.start(now);
   }
 
   /** The connection requested by a `connect` output has been made. */
@@ -259,6 +271,7 @@ export class TunnelClient {
       else if (key === DEADLINE_CONTEXTS) this.#flows.expireContexts(now);
       else if (key === DEADLINE_FORMER) this.#endFormer(now);
       else if (key === DEADLINE_DISPATCH) this.#dispatch.handleTimeout(now);
+      else if (key === DEADLINE_RACE) this.#ways.handleTimeout(now);
       else {
         const lane = this.#parts.laneByIndex[(key - DEADLINE_FIRST_LANE) >> 1];
         if (key === deadlineOfLane(lane.index)) this.#handleLaneTimeout(now, lane);
@@ -422,15 +435,18 @@ export class TunnelClient {
     this.#parts.deadlines.clear(DEADLINE_CONTEXTS);
     this.#parts.deadlines.clear(DEADLINE_FORMER);
     this.#parts.deadlines.clear(DEADLINE_DISPATCH);
+    this.#parts.deadlines.clear(DEADLINE_RACE);
   }
 
   // Lanes
 
   #makeLanes(firstIndex: number, pool: SendPool): readonly Lane[] {
     const { queueBytes, ageBudgetMs } = this.#options;
-    return Array.from({ length: this.#laneCount.most }, (_, i) => {
+    // In a race each way has a lane of its own.
+    const length = Math.max(this.#laneCount.most, this.#options.ways.length);
+    return Array.from({ length }, (_, i) => {
       const queue = new SendQueue(pool, this.counters, queueBytes, ageBudgetMs);
-      const lane = new Lane(firstIndex + i, i, queue, this.counters, this.#ticketHolder, this.#options);
+      const lane = new Lane(firstIndex + i, i, queue, this.counters, this.#tickets, this.#options);
       this.#parts.laneByIndex[lane.index] = lane;
       return lane;
     });
@@ -445,10 +461,19 @@ export class TunnelClient {
     this.#parts.deadlines.set(deadlineOfLane(lane.index), lane.nextTimeout());
   }
 
-  #connect(now: number, lane: Lane): void {
-    lane.connect(now);
+  #connect(now: number, lane: Lane, way = this.#ways.kept): void {
+    lane.connect(now, way);
     this.#armLane(lane);
-    this.#parts.outputs.push({ kind: "connect", lane: lane.index });
+    this.#parts.outputs.push({ kind: "connect", lane: lane.index, way });
+  }
+
+  /** Holds a lane that is not up, and gives up its attempt to connect. */
+  #rest(lane: Lane): void {
+    if (lane.state === LANE_CONNECTING || lane.state === LANE_HANDSHAKE) {
+      this.#parts.outputs.push({ kind: "disconnect", lane: lane.index, error: undefined });
+      lane.close();
+    } else if (lane.state === LANE_WAITING) lane.hold();
+    this.#armLane(lane);
   }
 
   #handleLaneTimeout(now: number, lane: Lane): void {
@@ -458,7 +483,7 @@ export class TunnelClient {
       this.#checkTunnel(now, lane);
       // Those that held something when fewer lanes were wanted.
       if (this.#parts.scheduler !== undefined) this.#endUnwantedLanes(now);
-    } else if (lane.state === LANE_WAITING) this.#connect(now, lane);
+    } else if (lane.state === LANE_WAITING) this.#connect(now, lane, this.#ways.ofRetry(lane));
     else this.#failLane(now, lane, new ProtocolError("ERR_HANDSHAKE_TIMEOUT", "connecting again"));
     this.#armLane(lane);
   }
@@ -495,6 +520,7 @@ export class TunnelClient {
       this.#failLane(now, lane, new ProtocolError("ERR_UPGRADE_REFUSED", detail));
       return;
     }
+    if (!this.#parts.isUp) this.#ways.handleWorked(now, lane);
     if (isNew) this.#beginSession(now, lane, answer);
     lane.open(now, this.#portOf(lane));
     const wasUp = this.#parts.isUp;
@@ -629,6 +655,7 @@ export class TunnelClient {
     const scheduler = isFormer ? former?.scheduler : this.#parts.scheduler;
     if (wasUp) scheduler?.laneDown(now, lane.number);
     this.#dispatch.stir();
+    if (!wasUp && !this.#closed && !isFormer) this.#ways.handleFailed(now, lane);
     if (!wasUp || isFormer) return;
     if (this.#leastLoadedLane().isUp) {
       if (scheduler === undefined) this.#moveAssociations(now, lane);
@@ -643,6 +670,7 @@ export class TunnelClient {
       other.hold();
       this.#armLane(other);
     }
+    if (!this.#closed) this.#ways.handleLost(now, this.#session !== undefined);
     if (!this.#closed) this.#parts.outputs.push({ kind: "session-down", error });
   }
 

@@ -40,3 +40,4 @@ export {
 export type { AcceptedFlow } from "./tun2socks/tcp-segments.ts";
 export type { Tun2SocksOutput } from "./tun2socks/tun2socks.ts";
 export { Tun2Socks } from "./tun2socks/tun2socks.ts";
+export type { Way } from "./way-race.ts";

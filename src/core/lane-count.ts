@@ -110,6 +110,13 @@ export class LaneCount {
     this.#refusedUntil = now + REFUSED_MS;
   }
 
+  /** Lanes come by another way: what was measured and refused was another path. */
+  handleOtherWay(): void {
+    this.#samples = 0;
+    this.#failures = 0;
+    this.#refusedUntil = Number.NEGATIVE_INFINITY;
+  }
+
   /** A lane has stayed up for a while. */
   handleProven(): void {
     this.#failures = 0;

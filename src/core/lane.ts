@@ -21,9 +21,9 @@ import { refusalHint } from "./refusal-hint.ts";
 import type { SendQueue } from "./send-queue.ts";
 import { LANE, LANE_HELD, LANE_UP } from "./session-model.ts";
 import { Tunnel } from "./tunnel.ts";
+import type { Way } from "./way-race.ts";
+import { backoff } from "./way-race.ts";
 
-const FIRST_BACKOFF_MS = 200;
-const MAX_BACKOFF_MS = 5_000;
 /** Bytes of control capsules that may wait for a server that does not read, in addition to those that register everything. */
 const CONTROL_BYTES = 1_048_576;
 /** First byte of a TLS alert, which a server that expects TLS sends to anything else, RFC 8446 §5.1. */
@@ -32,8 +32,8 @@ const NEVER = Number.POSITIVE_INFINITY;
 
 /** All durations in milliseconds. */
 export interface LaneOptions {
-  /** Value of the Host field. */
-  readonly authority: string;
+  /** To the server, at least one, in the order of preference; where there are more, see {@link WayRace}. */
+  readonly ways: readonly Way[];
   /** Prefix that a reverse proxy requires in the path, such as `/tunnel`. Default: none. */
   readonly pathPrefix?: string | undefined;
   /** Pre-shared key, or undefined for none. */
@@ -52,10 +52,8 @@ export interface SessionCredentials {
   readonly receipts: boolean;
 }
 
-/** The last ticket from the server, which all lanes use. */
-export interface TicketHolder {
-  ticket: { readonly bytes: Uint8Array; readonly receivedAt: number } | undefined;
-}
+/** The last ticket from each server ({@link Way}), which all lanes use. */
+export type Tickets = Map<number, { readonly bytes: Uint8Array; readonly receivedAt: number }>;
 
 /** The result of the server's answer. */
 export type Answer =
@@ -80,10 +78,12 @@ export class Lane {
   isProven = false;
   /** Number of associations that are pinned here. */
   load = 0;
+  /** The way of its last attempt. */
+  way = 0;
 
   readonly #options: LaneOptions;
   readonly #counters: Counters;
-  readonly #holder: TicketHolder;
+  readonly #tickets: Tickets;
   readonly #head = new HeadBuffer();
   #transcript: Transcript | undefined;
   #requestMac: Uint8Array | undefined;
@@ -95,20 +95,20 @@ export class Lane {
   /** Offset where {@link handleHead} stopped. */
   #answer: Answer | undefined;
 
-  /** @param holder  shared by all lanes of the client */
+  /** @param tickets  shared by all lanes of the client */
   constructor(
     index: number,
     number: number,
     queue: SendQueue,
     counters: Counters,
-    holder: TicketHolder,
+    tickets: Tickets,
     options: LaneOptions,
   ) {
     this.index = index;
     this.number = number;
     this.queue = queue;
     this.#counters = counters;
-    this.#holder = holder;
+    this.#tickets = tickets;
     this.#options = options;
   }
 
@@ -133,8 +133,9 @@ export class Lane {
   }
 
   /** The host has been asked to connect. */
-  connect(now: number): void {
+  connect(now: number, way: number): void {
     this.#handle("connect");
+    this.way = way;
     // The carrier has its own deadline; this one is for a host that never answers.
     this.deadline = now + 4 * this.#options.handshakeTimeoutMs;
   }
@@ -237,17 +238,16 @@ export class Lane {
       this.#hasReconnected = true;
       this.deadline = now;
     } else {
-      const delay = Math.min(MAX_BACKOFF_MS, FIRST_BACKOFF_MS * 2 ** Math.min(this.#attempts, 10));
-      this.deadline = now + delay * (0.5 + crypto.random(1)[0] / 510);
-      this.#attempts++;
+      this.deadline = now + backoff(this.#attempts++, crypto.random(1)[0]);
       this.#challenges = 0;
       this.#hasReconnected = false;
     }
   }
 
   #sendRequest(now: number, session: SessionCredentials | undefined): void {
-    const { crypto, psk, authority, pathPrefix = "" } = this.#options;
-    const { ticket } = this.#holder;
+    const { crypto, psk, ways, pathPrefix = "" } = this.#options;
+    const { authority, server } = ways[this.way];
+    const ticket = this.#tickets.get(server);
     const transcript: Transcript = {
       nonce: crypto.random(NONCE_BYTES),
       lane: this.number,
@@ -289,11 +289,11 @@ export class Lane {
     { ticket, mac }: ExtensionChallenge,
     keepsConnection: boolean,
   ): Answer | undefined {
-    const { crypto, psk } = this.#options;
+    const { crypto, psk, ways } = this.#options;
     if (!constantTimeEqual(mac, challengeMac(crypto, psk!, this.#transcript!.nonce, ticket))) {
       return failed(new ProtocolError("ERR_SERVER_PROOF", "in its challenge"));
     }
-    this.#holder.ticket = { bytes: ticket, receivedAt: now };
+    this.#tickets.set(ways[this.way].server, { bytes: ticket, receivedAt: now });
     this.#challenges++;
     if (this.#challenges > 1) {
       const detail = "it challenges each request anew: are there several servers behind one address?";

@@ -19,6 +19,7 @@ import type { SocketOptions } from "./carriers/socket.ts";
 import { connectSocket } from "./carriers/socket.ts";
 import type { TlsOptions } from "./carriers/tls.ts";
 import { checkTlsFiles, wrapInTls } from "./carriers/tls.ts";
+import { splitWay } from "./carriers/way.ts";
 import { openWebSocket } from "./carriers/web-socket.ts";
 import type { TcpStream } from "./coded-stream.ts";
 import type { Endpoint } from "./endpoint.ts";
@@ -136,9 +137,9 @@ export interface TcpWay {
   close(): Promise<void>;
 }
 
-/** @param via  `socks5://` or `ss://`; undefined to connect directly */
+/** @param via  hops with blanks between them, nearest first, the last `socks5://` or `ss://`; undefined to connect directly */
 export function tcpWay(via: string | undefined, outgoing?: Outgoing): TcpWay {
-  const chain = new HopChain(via === undefined ? [] : [parseHop(via, 0)], outgoing);
+  const chain = new HopChain(via === undefined ? [] : splitWay(via).via.map(parseHop), outgoing);
   return {
     connect: (target, signal) => {
       const endpoint = { host: formatHost(target), port: addressPort(target) };

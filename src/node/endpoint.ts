@@ -40,6 +40,22 @@ function inOneForm(ipv6: string): string {
   return address?.[0] === ATYP_IPV4 ? formatHost(address) : ipv6;
 }
 
+/** @returns undefined for text that is no endpoint */
+export function endpointOf(text: string): Endpoint | undefined {
+  try {
+    return parseEndpoint(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** True for a host and a port, both of which can be connected to. */
+export function isHostAndPort(text: string): boolean {
+  const endpoint = endpointOf(text);
+  if (endpoint === undefined || endpoint.path !== undefined || endpoint.port === 0) return false;
+  return makeAddress(splitZone(endpoint.host).ip, endpoint.port) !== undefined;
+}
+
 /** Splits a host into IP and zone: `fe80::1%eth0` is `fe80::1` on the link of `eth0`. */
 export function splitZone(host: string): { readonly ip: string; readonly zone: string | undefined } {
   const at = host.includes(":") ? host.indexOf("%") : -1;

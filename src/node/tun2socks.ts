@@ -27,7 +27,7 @@ import { chooseIo } from "./io.ts";
 import type { Logger } from "./log.ts";
 import { silentLogger } from "./log.ts";
 import type { ResolvedTun2SocksOptions, Tun2SocksOptions } from "./options/tun2socks.ts";
-import { describePlan, isShadowsocksUrl, resolveTun2SocksOptions } from "./options/tun2socks.ts";
+import { carriesTcpAlone, describePlan, resolveTun2SocksOptions } from "./options/tun2socks.ts";
 import type { Outgoing } from "./outgoing.ts";
 import { outgoingOf } from "./outgoing.ts";
 import { SharedLatency } from "./shared-latency.ts";
@@ -160,7 +160,7 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
       );
     }
     for (const [index, url] of options.socks.entries()) {
-      if (isShadowsocksUrl(url)) continue;
+      if (carriesTcpAlone(url)) continue;
       this.#paths[ROUTE_SOCKS + index] = new Socks5Path(
         url,
         this.#io.udp,

@@ -106,6 +106,7 @@ export async function startTunnelClient(
 
 /** A lane's connection, or the attempt to make one. */
 interface Link {
+  readonly way: number;
   readonly abort: AbortController;
   stream: ByteStream | undefined;
   writer: BatchWriter | undefined;
@@ -123,7 +124,8 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   readonly #options: ResolvedUdpLocalOptions;
   readonly #log: Logger;
   readonly #io: Io;
-  readonly #carrier: Carrier;
+  /** By way. */
+  readonly #carriers: readonly Carrier[];
   readonly #timer = new DeadlineTimer(() => this.#handleTimeout());
   readonly #links: (Link | undefined)[] = [];
   /** Shared buffer that all lanes are read into natively. */
@@ -141,8 +143,8 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   #now = 0;
   #isScheduled = false;
   #isClosing = false;
-  /** The last logged reason for having no connection; undefined while there is one. */
-  #saidFailure: string | undefined;
+  /** By way: the last logged reason for having no connection; empty while there is one. */
+  readonly #saidFailures: string[] = [];
 
   /** Which of several threads on the same ports this is. */
   readonly #place: WorkerPlace | undefined;
@@ -159,15 +161,21 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
       log.warn({}, "latency-rule: has no effect at this end without native I/O on Linux");
     }
     this.#readBuffer = new Uint8Array(io.native === undefined ? 0 : READ_BUFFER_BYTES);
-    const { server, via, carrier, idleTimeoutS, activeIdleTimeoutS, latencyRules, ...rest } = this.#options;
+    const { ways, carrier, idleTimeoutS, activeIdleTimeoutS, latencyRules, ...rest } = this.#options;
     const outgoing = outgoingOf(options);
-    this.#carrier =
-      carrier === undefined ? parseCarrierChain({ server, via, outgoing }) : streamCarrier(carrier);
+    this.#carriers =
+      carrier === undefined
+        ? ways.map((way) => parseCarrierChain({ ...way, outgoing }))
+        : [streamCarrier(carrier)];
+    const servers = ways.map(({ server }) => server);
     this.core = new TunnelClient({
       ...rest,
       latencyRules: latencyRules.map((text) => parseLatencyRule(text)!),
-      authority: this.#carrier.authority,
-      isLocal: this.#carrier.isLocal,
+      ways: this.#carriers.map(({ authority }, way) => ({
+        authority,
+        server: servers.indexOf(servers[way]),
+      })),
+      isLocal: this.#carriers.every(({ isLocal }) => isLocal),
       crypto: nodeCryptography,
       handshakeTimeoutMs: HANDSHAKE_MS,
       idleTimeoutMs: idleTimeoutS * 1000,
@@ -182,7 +190,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
         const { host } = parseEndpoint(listen) as { host: string };
         return { listen: formatEndpoint(host, relays[0].port), target };
       }),
-      server: this.#carrier.description,
+      server: this.#carriers.map(({ description }) => description).join(", or "),
     };
   }
 
@@ -231,7 +239,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
       }),
       this.others?.close(),
     ]);
-    await Promise.all([this.#carrier.close(), this.#tcp?.close()]);
+    await Promise.all([...this.#carriers.map((carrier) => carrier.close()), this.#tcp?.close()]);
   }
 
   // RelayHost
@@ -375,12 +383,12 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   #handleOutput(output: ClientOutput): void {
     switch (output.kind) {
       case "connect":
-        void this.#connect(output.lane);
+        void this.#connect(output.lane, output.way);
         return;
       case "disconnect": {
         const link = this.#links[output.lane];
         this.#links[output.lane] = undefined;
-        if (output.error !== undefined) this.#reportFailure(output.error, output.lane);
+        if (output.error !== undefined) this.#reportFailure(output.error, output.lane, link?.way ?? 0);
         link?.abort.abort();
         link?.stream?.destroy();
         return;
@@ -407,18 +415,26 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
         this.emit("session-down", output.error);
         return;
       default:
-        this.#saidFailure = undefined;
-        this.#log.info({ rttMs: this.core.rttMs }, output.kind.replace("-", " "));
+        this.#saidFailures.length = 0;
+        this.#log.info(
+          { rttMs: this.core.rttMs, ...this.#wayField(this.core.way) },
+          output.kind.replace("-", " "),
+        );
         this.emit(output.kind);
     }
   }
 
-  /** Logs a failure as a warning, or at debug level if it repeats the last one. */
-  #reportFailure(error: Error, lane: number): void {
+  /** For logs, where there are several. */
+  #wayField(way: number): { way?: string } {
+    return this.#carriers.length === 1 ? {} : { way: this.#carriers[way].description };
+  }
+
+  /** Logs a failure as a warning, or at debug level if it repeats the last one of that way. */
+  #reportFailure(error: Error, lane: number, way: number): void {
     if (this.#isClosing) return;
-    const fields = { lane, error: error.message };
-    const level = this.#saidFailure === error.message ? "debug" : "warn";
-    this.#saidFailure = error.message;
+    const fields = { lane, ...this.#wayField(way), error: error.message };
+    const level = this.#saidFailures[way] === error.message ? "debug" : "warn";
+    this.#saidFailures[way] = error.message;
     const isOrderly = error instanceof ProtocolError && error.code === "ERR_PEER_SHUTDOWN";
     const what = isOrderly ? "the server goes away" : "cannot reach the server";
     this.#log[level](fields, `${what}; trying again`);
@@ -430,8 +446,9 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     if (name !== "error" || this.listenerCount("error") > 0) this.emit(name, fields);
   }
 
-  async #connect(lane: number): Promise<void> {
+  async #connect(lane: number, way: number): Promise<void> {
     const link: Link = {
+      way,
       abort: new AbortController(),
       stream: undefined,
       writer: undefined,
@@ -454,13 +471,13 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
       };
       // Natively the connection is taken away from node:net, which must not have read anything from it.
       const isPlain = this.#io.native?.streamOpen === undefined;
-      const connection = await this.#carrier.connect(link.abort.signal, isPlain ? onRead : undefined);
+      const connection = await this.#carriers[way].connect(link.abort.signal, isPlain ? onRead : undefined);
       if (isCurrent()) this.#attach(lane, link, connection);
       else connection.stream.destroy();
     } catch (error) {
       if (!isCurrent()) return;
       this.#links[lane] = undefined;
-      this.#reportFailure(error as Error, lane);
+      this.#reportFailure(error as Error, lane, way);
       this.core.handleDisconnected(performance.now(), lane, error as Error);
       this.#drain();
     }
@@ -492,7 +509,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
         if (!isCurrent()) return;
         this.#links[lane] = undefined;
         const error = new HostError("ERR_CONNECTION_LOST", failure?.message ?? "closed by the other end");
-        this.#reportFailure(error, lane);
+        this.#reportFailure(error, lane, link.way);
         core.handleDisconnected(performance.now(), lane, error);
         this.#drain();
       },

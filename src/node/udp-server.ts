@@ -65,11 +65,13 @@ export async function startUdpServer(
   // Loaded only here: threads get checked options.
   const { resolveUdpServerOptions } = await import("./options/udp-server.ts");
   const resolved = resolveUdpServerOptions(options);
-  const { workers: asked, egress, listen } = resolved;
   const io = chooseIo(options.io, resolved.latency, log);
-  // What decodes a connection stays in one thread.
-  const isSingle = isExclusive(parseEgress(egress)!) || listen.some(isShadowsocksListen);
-  const workers = isSingle ? 1 : asked;
+  const reason = findSingleThreadReason(resolved);
+  const workers = reason === undefined ? resolved.workers : 1;
+  if (resolved.workers > workers) log.warn({}, `workers: has no effect: ${reason}`);
+  if (workers > 1 && resolved.wsPath !== undefined) {
+    log.info({}, "sessions in WebSockets are served by the thread that listens");
+  }
   if (workers === 1 || io.native?.tcpListen === undefined) {
     const server = new UdpServerHost(resolved, log, io, undefined, undefined);
     await server.listen();
@@ -87,6 +89,13 @@ export async function startUdpServer(
   const server = new UdpServerHost(resolved, log, io, { index: 0, count: workers }, group);
   await server.listen();
   return server;
+}
+
+/** @returns why such a server has one thread; undefined when it may have more */
+export function findSingleThreadReason({ egress, listen }: ResolvedUdpServerOptions): string | undefined {
+  // What decodes a connection stays in its thread.
+  if (listen.some(isShadowsocksListen)) return "a server with ss:// has one thread";
+  return isExclusive(parseEgress(egress)!) ? "a server with this egress has one thread" : undefined;
 }
 
 /** Starts the part of a server that runs in another thread, which accepts connections that are handed over. */

@@ -139,7 +139,7 @@ export class World {
     const core = new TunnelClient({
       lanes: settings.lanes,
       isLocal: settings.isLocal,
-      authority: "server.test:3456",
+      ways: [{ authority: "server.test:3456", server: 0 }],
       psk: this.#key,
       crypto: this.#crypto,
       heartbeatMs: HEARTBEAT_MS,

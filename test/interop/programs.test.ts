@@ -101,6 +101,23 @@ describe("bad options exit with 2 and one line:", () => {
     expect({ code, stdout }).toEqual({ code: 2, stdout: "" });
   });
 
+  it.each([
+    ["udp-server", ["--psk-file", "/does/not/exist"]],
+    ["udp-server", ["--ss-config", "/does/not/exist"]],
+    ["udp-server", ["--config", "/does/not/exist"]],
+    ["udp-server", ["--decoy", "/does/not/exist"]],
+    ["udp-local", ["--psk-file", "/does/not/exist"]],
+    ["udp-local", ["--socks-auth-file", "/does/not/exist"]],
+    ["udp-local", ["--ss-config", "/does/not/exist"]],
+    ["udp-local", ["--config", "/does/not/exist"]],
+    ["udp-local", ["--way", "tls://?ca=/does/not/exist 127.0.0.1:1"]],
+  ] as const)("%s names the file that cannot be read: %j", async (program, args) => {
+    const { code, stderr } = await run(program, args);
+    expect(stderr.trimEnd().split("\n")).toHaveLength(1);
+    expect(stderr).toContain("/does/not/exist");
+    expect(code).toBe(2);
+  });
+
   it("a key of 15 bytes is refused without being shown", async () => {
     const { code, stderr } = await run("udp-local", ["--psk-file", file("short", "fifteen bytes..\n")]);
     expect(code).toBe(2);
@@ -167,6 +184,25 @@ describe("a program", () => {
     expect(lines.at(-1)).toMatch(pattern);
   });
 
+  it.each([
+    [
+      ["--listen", "ss://aes-256-gcm:p@127.0.0.1:0", "--workers", "2"],
+      "workers: has no effect: a server with ss://",
+    ],
+    [
+      ["--listen", "127.0.0.1:0", "--egress", `unix:${join(folder, "packets")}`, "--workers", "2"],
+      "workers: has no effect",
+    ],
+    [
+      ["--listen", "127.0.0.1:0", "--ws-path", "/t", "--workers", "2"],
+      "sessions in WebSockets are served by the thread",
+    ],
+  ])("warns when threads were asked for in vain: %j", async (args, message) => {
+    const { child, output } = start("udp-server", args);
+    await until(() => output.stderr.includes("udp-server ready"), child, output);
+    expect(output.stderr).toContain(message);
+  });
+
   it("does not report an unreachable server when it closes by itself", async () => {
     const server = start("udp-server", ["--listen", "127.0.0.1:0", "--ready-fd", "3"]);
     await once(server.child.stdio[3]!, "end");
@@ -190,13 +226,6 @@ describe("a program", () => {
     const [beforeDown] = local.output.stderr.split("session down");
     expect(beforeDown).toContain("the server goes away; trying again");
     expect(beforeDown).not.toContain("cannot reach");
-  });
-
-  it("exits with 1 and one reason when its key cannot be read", async () => {
-    const { code, stderr } = await run("udp-server", ["--psk-file", "/does/not/exist"]);
-    expect(code).toBe(1);
-    expect(stderr.trimEnd().split("\n")).toHaveLength(1);
-    expect(stderr).toMatch(/\/does\/not\/exist/);
   });
 
   it("reports its real addresses when it is ready, on stderr and on --ready-fd, and exits with 0 on SIGTERM", async () => {

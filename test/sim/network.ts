@@ -23,6 +23,7 @@ export function seededCryptography(seed: number): Cryptography {
 /** One TCP connection in memory: bytes in both directions, each piece with the time at which it arrives. */
 interface Wire {
   readonly lane: number;
+  readonly way: number;
   readonly connection: number;
   readonly toServer: { at: number; bytes: Uint8Array }[];
   readonly toClient: { at: number; bytes: Uint8Array }[];
@@ -71,6 +72,10 @@ export class Network {
   isStalled = false;
   /** Lanes on which no byte arrives. */
   readonly stalledLanes = new Set<number>();
+  /** Ways on which SYNs are dropped, connections refused, or bytes swallowed. */
+  readonly ways = new Map<number, "drop" | "refuse" | "swallow">();
+  /** Ways of all attempts to connect: `TIME way`, since the start. */
+  readonly attempts: string[] = [];
   /** More connections than this at a time are refused on the way. */
   maxConnections = Number.POSITIVE_INFINITY;
   /** All connections since the start. */
@@ -91,7 +96,7 @@ export class Network {
     this.#options = options;
     this.client = new TunnelClient({
       lanes: 1,
-      authority: "server.test:3456",
+      ways: [{ authority: "server.test:3456", server: 0 }],
       psk: undefined,
       crypto: seededCryptography(1),
       heartbeatMs: 5_000,
@@ -220,12 +225,16 @@ export class Network {
     let next = Math.min(this.client.nextTimeout(), this.serverIsUp ? this.server.nextTimeout() : Infinity);
     if (this.isStalled) return next;
     for (const wire of this.#wires) {
-      if (this.stalledLanes.has(wire.lane)) continue;
+      if (this.#isHeldUp(wire)) continue;
       for (const piece of [wire.toServer[0], wire.toClient[0]]) {
         if (piece !== undefined) next = Math.min(next, piece.at);
       }
     }
     return next;
+  }
+
+  #isHeldUp({ lane, way }: Wire): boolean {
+    return this.stalledLanes.has(lane) || this.ways.has(way);
   }
 
   /** Moves everything that moves without time passing. */
@@ -285,7 +294,7 @@ export class Network {
 
   #carry(wire: Wire): boolean {
     let moved = false;
-    if (this.isStalled || this.stalledLanes.has(wire.lane)) return false;
+    if (this.isStalled || this.#isHeldUp(wire)) return false;
     while (wire.toServer.length > 0 && wire.toServer[0].at <= this.now && this.#wires.includes(wire)) {
       const { bytes } = wire.toServer.shift()!;
       moved = true;
@@ -360,20 +369,30 @@ export class Network {
   #handleClientOutput(output: ClientOutput): void {
     this.clientEvents.push(output);
     if (output.kind === "connect") {
-      if (!this.serverIsUp || this.#wires.length >= this.maxConnections) {
+      this.attempts.push(`${Math.round(this.now - 1_000)} ${output.way}`);
+      const fault = this.ways.get(output.way);
+      if (fault === "drop") return;
+      if (!this.serverIsUp || this.#wires.length >= this.maxConnections || fault === "refuse") {
         this.client.handleDisconnected(this.now, output.lane, new Error("refused"));
         return;
       }
       const connection = this.server.handleAccept(this.now);
       const record = { lane: output.lane, fromClient: [], fromServer: [] };
       this.records.push(record);
-      this.#wires.push({ lane: output.lane, connection, toServer: [], toClient: [], record });
+      this.#wires.push({
+        lane: output.lane,
+        way: output.way,
+        connection,
+        toServer: [],
+        toClient: [],
+        record,
+      });
       this.client.handleConnected(this.now, output.lane);
     } else if (output.kind === "disconnect") {
       const index = this.#wires.findIndex((wire) => wire.lane === output.lane);
       if (index < 0) return;
       const [wire] = this.#wires.splice(index, 1);
-      if (!this.isStalled) this.server.handleDisconnected(this.now, wire.connection);
+      if (!this.isStalled && !this.#isHeldUp(wire)) this.server.handleDisconnected(this.now, wire.connection);
     }
   }
 

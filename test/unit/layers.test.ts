@@ -80,7 +80,7 @@ describe("layers", () => {
       };
       const psk = Uint8Array.from({ length: 16 }, (_, i) => i);
       const shared = { psk, crypto, heartbeatMs: 5000, handshakeTimeoutMs: 5000, ageBudgetMs: 100, queueBytes: 1e6 };
-      const client = new core.TunnelClient({ ...shared, lanes: 1, authority: "a:1", maxAssociations: 9, maxContexts: 9, idleTimeoutMs: 1e5, activeIdleTimeoutMs: 1e5 });
+      const client = new core.TunnelClient({ ...shared, lanes: 1, ways: [{ authority: "a:1", server: 0 }], maxAssociations: 9, maxContexts: 9, idleTimeoutMs: 1e5, activeIdleTimeoutMs: 1e5 });
       const server = new core.TunnelServer({ ...shared, filtering: "address-dependent", permits: () => true, lingerMs: 1, idleTimeoutMs: 1e6, maxHalfOpen: 9, maxTunnels: 9, maxSessions: 9, maxLingering: 9, maxAssociations: 9, maxAssociationsPerSession: 9, maxContextsPerSession: 9 });
       const now = 1000;
       client.start(now);

@@ -40,8 +40,7 @@ describe("defaults", () => {
   it("udp-local has these defaults", () => {
     expect(resolveLocal({})).toEqual({
       listen: "127.0.0.1:1234",
-      server: "127.0.0.1:3456",
-      via: [],
+      ways: [{ server: "127.0.0.1:3456", via: [] }],
       forwards: [],
       outMark: 0,
       socksAdvertise: [],
@@ -202,6 +201,35 @@ describe("an error names the path and the value of the wrong field, and what is 
     ],
     [{ server: "unix:/a", via: ["tls://h:1", "socks5://h:1", "tls://"] }, /^server: "unix:\/a" is a socket/],
     [{ carrier: () => {}, via: ["unix:/a"] }, /^carrier: cannot stand together with via/],
+    [
+      { carrier: () => {}, server: ["a:1", "b:1"] },
+      /^carrier: cannot stand together with .* several servers/,
+    ],
+    [{ server: ["a:1", "nowhere"] }, /^server\[1\]: expected HOST:PORT, .*, got "nowhere"$/],
+    [{ server: [] }, /^server: expected HOST:PORT/],
+    [{ ways: ["a:1"], via: ["unix:/a"] }, "ways: cannot stand together with via: give one of them"],
+    [
+      { ways: ["a:1"], shadowsocks: "ss://aes-256-gcm:p@h:1" },
+      "ways: cannot stand together with shadowsocks: give one of them",
+    ],
+    [{ ways: ["a:1", " "] }, /^ways\[1\]: expected hops, a server, or both, got " "$/],
+    [{ ways: ["a:1 b:1"] }, /^ways\[0\]: expected socks5:\/\/.*, got "a:1 b:1"$/],
+    [{ ways: ["tls:// unix:/a a:1"] }, /^ways\[0\]: unix: can only be the first, got /],
+    [{ ways: ["tls:// a:0"] }, /^ways\[0\]: expected HOST:PORT behind the last hop, got /],
+    [{ ways: ["tls://?ca=/none"] }, /^ways\[0\]: a file cannot be read: \/none: ENOENT$/],
+    [{ ways: ["wss://u.test/hunter2?host=hunter2 b"] }, /^ways\[0\]: (?!.*hunter2)/],
+    [{ ways: ["tls:// ss://hunter2hunter2"] }, /^ways\[0\]: (?!.*hunter2)/],
+    [{ ways: Array.from({ length: 9 }, () => "a:1") }, /^ways: expected at most 8 ways/],
+    [
+      { ways: Array.from({ length: 5 }, () => "tls://"), server: ["a:1", "b:1"] },
+      "ways: 10 of all servers together: at most 8",
+    ],
+    [{ ways: ["socks5://h:1"], server: "unix:/a" }, /^server: "unix:\/a" .*: no proxy of ways can reach it$/],
+    [{ tcpVia: "socks5://h:1 h:2" }, /^tcpVia: expected hops alone, got /],
+    [
+      { tcpVia: "ss://aes-256-gcm:p@h:1 tls://h:2" },
+      /^tcpVia: expected socks5:\/\/ or ss:\/\/ as the last hop/,
+    ],
     [null, "options: expected an object"],
   ] as const)("udp-local refuses %j", (input, message) => {
     expect(complaint(() => resolveLocal(input))).toMatch(message);
@@ -228,9 +256,31 @@ describe("an error names the path and the value of the wrong field, and what is 
   });
 });
 
+describe("ways", () => {
+  it("end with their own server, or take each of the servers that are given, those of the first one first", () => {
+    const { ways } = resolveLocal({
+      server: ["a:1", "b:1"],
+      ways: ["tls://", " ss://aes-256-gcm:p@h:1  tls://  c:1 ", "d:1"],
+    });
+    expect(ways).toEqual([
+      { via: ["tls://"], server: "a:1" },
+      { via: ["ss://aes-256-gcm:p@h:1", "tls://"], server: "c:1" },
+      { via: [], server: "d:1" },
+      { via: ["tls://"], server: "b:1" },
+    ]);
+  });
+
+  it("are one for each server without them", () => {
+    expect(resolveLocal({ server: ["a:1", "b:1"], via: ["tls://"] }).ways).toEqual([
+      { via: ["tls://"], server: "a:1" },
+      { via: ["tls://"], server: "b:1" },
+    ]);
+  });
+});
+
 it("a server on a Unix socket can be reached directly or over TLS", () => {
   for (const via of [[], ["tls://"], ["http://h:1", "tls://h:2"]]) {
-    expect(resolveLocal({ server: "unix:/a", via })).toMatchObject({ server: "unix:/a", via });
+    expect(resolveLocal({ server: "unix:/a", via })).toMatchObject({ ways: [{ server: "unix:/a", via }] });
   }
 });
 
@@ -246,16 +296,15 @@ describe("listening", () => {
 
   it("takes a link-local address with its zone wherever an address of this machine's links may stand", () => {
     const host = "[fe80::1%eth0]";
+    const way = { server: `${host}:3456`, via: [`tls://${host}:443`] };
     const local = {
       listen: `${host}:1080`,
-      server: `${host}:3456`,
-      via: [`tls://${host}:443`],
       tcpVia: "socks5://[fe80::1%25eth0]:1080",
       forwards: [{ listen: `${host}:53`, target: "9.9.9.9:53" }],
     };
-    expect(resolveLocal(local)).toMatchObject(local);
+    expect(resolveLocal({ ...local, ...way })).toMatchObject({ ...local, ways: [way] });
     expect(resolveLocal({ via: [`socks5://${host}:1080`] })).toMatchObject({
-      via: [`socks5://${host}:1080`],
+      ways: [{ via: [`socks5://${host}:1080`] }],
     });
     for (const egress of [`socks5://${host}:1`, `socks5-udp://${host}:1`, `tun2socks:socks5://${host}:1`]) {
       expect(resolveServer({ listen: [`${host}:3456`], psk: KEY, egress })).toMatchObject({ egress });
@@ -392,9 +441,18 @@ describe("secrets", () => {
     fc.assert(
       fc.property(scheme, secretPart, secretPart, fc.constantFrom("h", "h:x", "h:1/"), (name, a, b, host) => {
         const url = `${name}://user:${a}hunter2${b}@${host}`;
-        for (const input of [{ via: [url] }, { tcpVia: url }, { server: url }, { listen: url }]) {
+        for (const input of [
+          { via: [url] },
+          { ways: [url] },
+          { ways: [`${url} a.test:1`] },
+          { ways: [`socks5://a.test:1 ${url}`] },
+          { tcpVia: url },
+          { tcpVia: `${url} socks5://a.test:1` },
+          { server: url },
+          { listen: url },
+        ]) {
           try {
-            parseCarrierChain(resolveLocal(input));
+            for (const way of resolveLocal(input).ways) parseCarrierChain(way);
           } catch (error) {
             expect((error as Error).message).not.toContain("hunter2");
           }
@@ -467,7 +525,7 @@ describe("command line and config file", () => {
     examples: [],
     fields: {
       ...UDP_LOCAL_FIELDS,
-      config: { ...UDP_LOCAL_FIELDS.server, flag: "config", value: "FILE" },
+      config: { ...UDP_LOCAL_FIELDS.server, flag: "config", value: "FILE", isList: false },
     },
   };
   const gather = (...argv: string[]) => gatherOptions(local, argv)!;
@@ -590,9 +648,12 @@ describe("command line and config file", () => {
     const url =
       "ss://aes-256-gcm:p%C3%A4%3Ass%40%2F@[::1]:8388/?plugin=obfs-local%3Bobfs%3Dhttp%3Bobfs-host%3Da.test";
     expect(values.shadowsocks).toBe(url);
-    expect(resolveUdpLocalOptions(values)).toMatchObject({ via: ["unix:/a", url], tcpVia: url });
+    expect(resolveUdpLocalOptions(values)).toMatchObject({ ways: [{ via: ["unix:/a", url] }], tcpVia: url });
     const other = { ...values, tcpVia: "socks5://h:1" };
-    expect(resolveUdpLocalOptions(other)).toMatchObject({ via: ["unix:/a", url], tcpVia: "socks5://h:1" });
+    expect(resolveUdpLocalOptions(other)).toMatchObject({
+      ways: [{ via: ["unix:/a", url] }],
+      tcpVia: "socks5://h:1",
+    });
   });
 
   it.each([
@@ -664,7 +725,7 @@ describe("command line and config file", () => {
       "",
     ].join("\r\n");
     expect(gather("--config", file("config.json", text)).values).toEqual({
-      server: "192.0.2.1:3456",
+      server: ["192.0.2.1:3456"],
       via: ["socks5://127.0.0.1:1080"],
       forwards: ["127.0.0.1:53=9.9.9.9:53"],
       config: join(folder, "config.json"),
@@ -697,7 +758,7 @@ describe("command line and config file", () => {
     });
     expect(gather("--config", path).values).toMatchObject({
       psk: Buffer.from(KEY),
-      server: `unix:${folder}/run/a`,
+      server: [`unix:${folder}/run/a`],
       via: [
         `unix:${join(folder, "../b")}`,
         `tls://h:1?ca=${folder}/tls/ca%20x.pem&insecure=1&cert=/c&key=${folder}/k`,
@@ -706,8 +767,16 @@ describe("command line and config file", () => {
       ],
     });
     expect(gather("--server", "unix:run/a", "--via", "tls://?ca=c").values).toEqual({
-      server: "unix:run/a",
+      server: ["unix:run/a"],
       via: ["tls://?ca=c"],
+    });
+  });
+
+  it("the paths in ways, and in hops for TCP, start in the config file's folder", () => {
+    const path = config({ way: ["unix:a tls://?ca=b", "c:1"], "tcp-via": "tls://h:1?ca=b socks5://h:1" });
+    expect(gather("--config", path).values).toMatchObject({
+      ways: [`unix:${folder}/a tls://?ca=${folder}/b`, "c:1"],
+      tcpVia: `tls://h:1?ca=${folder}/b socks5://h:1`,
     });
   });
 

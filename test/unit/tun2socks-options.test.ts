@@ -96,10 +96,14 @@ describe("options of tun2socks", () => {
     const plan = describePlan(resolveTun2SocksOptions({ ...options, rules }));
     expect(plan).toContain("tcp -> ss://***@h:8388/?plugin=***");
     expect(complaint({ ...options, udpVia: ss })).toMatch(/^udpVia: /);
-    expect(complaint({ ...options, udpVia: "socks:0" })).toBe("udpVia: socks:0: ss:// carries tcp only");
+    expect(complaint({ ...options, udpVia: "socks:0" })).toBe(
+      "udpVia: socks:0: ss:// and several hops carry tcp only",
+    );
     for (const protocol of ["any", "udp"]) {
       const rule = `${protocol} 192.0.2.0/24 socks:0`;
-      expect(complaint({ ...options, rules: [rule] })).toBe(`rules[0]: "${rule}": ss:// carries tcp only`);
+      expect(complaint({ ...options, rules: [rule] })).toBe(
+        `rules[0]: "${rule}": ss:// and several hops carry tcp only`,
+      );
     }
     for (const wrong of [
       { tcpVia: "ss://rc4-md5:hunter2@h:1" },

@@ -109,18 +109,24 @@ export function findHopProblem(text: string): string | undefined {
 
 /**
  * Removes user and password, whatever they contain, the path of a WebSocket, which may be a secret, and the values of all
- * options but those for TLS.
+ * options but those for TLS. Of several hops with blanks between them, also what is before the last password.
  */
 export function redactUrl(text: string): string {
-  // Without a server the password may be anywhere: before SIP002 all of it was base64.
-  if (/^ss:/i.test(text) && !text.includes("@")) return "ss://***";
-  const options = /^(?:tls|wss):/.test(text)
-    ? /([?&](?!(?:servername|sni|ca|cert|key|insecure)=)[^=&]*=)[^&]*/g
-    : /([?&][^=&]*=)[^&]*/g;
-  return text
+  const hidden = text
     .replace(/^([a-z0-9+.-]+:\/\/)?.*@/is, "$1***@")
-    .replace(/^(wss?:\/\/[^/?]*\/)[^?]+/, "$1***")
-    .replace(options, "$1***");
+    // Without a server the password may be anywhere: before SIP002 all of it was base64.
+    .replace(/(^|\s)ss:[^@]*$/is, "$1ss://***");
+  return hidden
+    .split(/(?<=\s)/)
+    .map(redactOptions)
+    .join("");
+}
+
+function redactOptions(text: string): string {
+  const options = /^(?:tls|wss):/.test(text)
+    ? /([?&](?!(?:servername|sni|ca|cert|key|insecure)=)[^=&]*=)[^&\s]*/g
+    : /([?&][^=&]*=)[^&\s]*/g;
+  return text.replace(/^(wss?:\/\/[^/?]*\/)[^?\s]+/, "$1***").replace(options, "$1***");
 }
 
 function parseShadowsocksHop(text: string, index: number): Hop {

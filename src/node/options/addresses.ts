@@ -2,8 +2,8 @@ import { isIP } from "node:net";
 import * as z from "zod";
 import { ATYP_IPV6, isUnspecified, makeAddress } from "../../wire/socket-address.ts";
 import { findHopProblem } from "../carriers/hop.ts";
-import type { Endpoint } from "../endpoint.ts";
-import { formatEndpoint, parseEndpoint, splitZone } from "../endpoint.ts";
+import { findTcpWayProblem, findWayProblem } from "../carriers/way.ts";
+import { endpointOf, formatEndpoint, isHostAndPort } from "../endpoint.ts";
 
 export const listenText = z.string().transform((text, issues) => {
   const endpoint = endpointOf(text);
@@ -21,20 +21,6 @@ function listenHost(host: string): string | undefined {
   return isIP(host) === 0 ? undefined : host;
 }
 
-export function endpointOf(text: string): Endpoint | undefined {
-  try {
-    return parseEndpoint(text);
-  } catch {
-    return undefined;
-  }
-}
-
-export function isHostAndPort(text: string): boolean {
-  const endpoint = endpointOf(text);
-  if (endpoint === undefined || endpoint.path !== undefined || endpoint.port === 0) return false;
-  return makeAddress(splitZone(endpoint.host).ip, endpoint.port) !== undefined;
-}
-
 export function isServer(text: string): boolean {
   return endpointOf(text)?.path !== undefined || isHostAndPort(text);
 }
@@ -49,20 +35,30 @@ export function isCarrierUrl(text: string): boolean {
   return findHopProblem(text) === undefined;
 }
 
-/** A server for TCP: one that `isOther` accepts, or `ss://`, which has more than one way to be wrong. */
+/** A way for TCP: what `isOther` accepts, `ss://`, or hops with blanks between them. */
 export function tcpProxy(isOther: (text: string) => boolean): z.ZodType {
-  return z.string().superRefine((text, context) => {
-    const isShadowsocks = text.startsWith("ss:");
-    const problem = isShadowsocks ? findHopProblem(text) : undefined;
-    if (problem !== undefined) context.addIssue({ code: "custom", params: { problem } });
-    else if (!isShadowsocks && !isOther(text)) context.addIssue({ code: "custom" });
+  return checked((text) => {
+    if (/\S\s+\S/.test(text)) return findTcpWayProblem(text);
+    if (text.startsWith("ss:")) return findHopProblem(text);
+    return isOther(text) ? undefined : "";
   });
 }
 
-/** A carrier, which has more than one way to be wrong. */
+/** A carrier. */
 export function hop(): z.ZodType {
+  return checked(findHopProblem);
+}
+
+/** A way for lanes. */
+export function way(): z.ZodType {
+  return checked(findWayProblem);
+}
+
+/** Text that has more than one way to be wrong. @param findProblem  returns which; empty for that of the option */
+function checked(findProblem: (text: string) => string | undefined): z.ZodType {
   return z.string().superRefine((text, context) => {
-    const problem = findHopProblem(text);
-    if (problem !== undefined) context.addIssue({ code: "custom", params: { problem } });
+    const problem = findProblem(text);
+    if (problem === undefined) return;
+    context.addIssue({ code: "custom", params: problem === "" ? undefined : { problem } });
   });
 }

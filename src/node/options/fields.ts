@@ -59,7 +59,10 @@ export function checkFields(fields: OptionFields, input: object, nameField: Name
   const shape = Object.fromEntries(Object.entries(fields).map(([name, { schema }]) => [name, schema]));
   const result = z.strictObject(shape).safeParse(input);
   if (result.success) return result.data;
-  const { code, path, ...rest } = result.error.issues[0];
+  const { code, path: inner, ...rest } = result.error.issues[0];
+  // A list of one that was given without a list has no index.
+  const isBare = typeof (input as Record<PropertyKey, unknown> | null)?.[inner[0]] === "string";
+  const path = isBare ? inner.slice(0, 1) : inner;
   if (code === "unrecognized_keys") {
     const [key] = (rest as { keys: string[] }).keys;
     throw wrong(nameField([...path, key]), "there is no such option");

@@ -14,6 +14,7 @@ import {
 import { formatHost, ipAddress, makeAddress } from "../../wire/socket-address.ts";
 import { parseCarrierChain } from "../carrier-chain.ts";
 import { findHopProblem, redactUrl } from "../carriers/hop.ts";
+import { rebaseWay } from "../carriers/way.ts";
 import type { CustomDevice } from "../devices/device.ts";
 import type { InterfaceAddress } from "../devices/interface-address.ts";
 import { isNetwork, parseCidr, parseInterfaceAddress } from "../devices/interface-address.ts";
@@ -45,7 +46,10 @@ export interface Tun2SocksOptions extends Omit<UdpLocalOptions, "workers" | "tcp
   readonly familyHeader?: boolean | undefined;
   /** Servers that rules call `socks:0` and so on: `socks5://[user:password@]host:port`, or for TCP `ss://`. Default: none. */
   readonly socks?: readonly string[] | undefined;
-  /** Where TCP goes if no rule matches: `socks5://`, `ss://`, `socks:N`, `direct`, `reject` or `drop`. Default `reject`. */
+  /**
+   * Where TCP goes if no rule matches: `socks5://`, `ss://`, hops with blanks between them of which the last is one of these, `socks:N`,
+   * `direct`, `reject` or `drop`. Default `reject`.
+   */
   readonly tcpVia?: string | undefined;
   /**
    * Where UDP goes if no rule matches: `local:`, a value of `tcpVia` but `ss://`, or `socks5-udp://host:port`, a relay that needs no UDP
@@ -151,6 +155,7 @@ export const TUN2SOCKS_FIELDS = {
     flag: "socks",
     value: "URL",
     help: "SOCKS5 server, or shadowsocks server for TCP, which rules call socks:0, socks:1 and so on (repeatable)",
+    rebase: rebaseWay,
     isList: true,
   },
   tcpVia: {
@@ -158,7 +163,8 @@ export const TUN2SOCKS_FIELDS = {
     expects: TCP_WAY,
     flag: "tcp-via",
     value: "WAY",
-    help: "where TCP goes: socks5://..., ss://..., socks:N, direct, reject or drop (default reject)",
+    help: 'where TCP goes: socks5://, ss://, "HOP ... URL", socks:N, direct, reject or drop (default reject)',
+    rebase: rebaseWay,
   },
   udpVia: {
     schema: z
@@ -269,13 +275,13 @@ export function resolveTun2SocksOptions(
   });
   const configured = socks.length;
   const carriesOnlyTcp = (route: number) =>
-    route >= ROUTE_SOCKS && isShadowsocksUrl(socks[route - ROUTE_SOCKS]);
+    route >= ROUTE_SOCKS && carriesTcpAlone(socks[route - ROUTE_SOCKS]);
   for (const [index, { route, protocol }] of rules.entries()) {
     const problem =
       route >= ROUTE_SOCKS + configured
         ? `there are only ${configured} of ${nameField(["socks"])}`
         : carriesOnlyTcp(route) && protocol !== "tcp"
-          ? "ss:// carries tcp only"
+          ? "ss:// and several hops carry tcp only"
           : undefined;
     if (problem !== undefined)
       throw wrong(nameField(["rules", index]), `"${options.rules[index]}": ${problem}`);
@@ -283,7 +289,10 @@ export function resolveTun2SocksOptions(
   const tcpRoute = routeTo("tcpVia", options.tcpVia ?? stockServer ?? options.shadowsocks ?? "reject");
   const udpRoute = routeTo("udpVia", options.udpVia ?? (socks5Udp ? stockServer! : "local:"));
   if (carriesOnlyTcp(udpRoute))
-    throw wrong(nameField(["udpVia"]), `${options.udpVia}: ss:// carries tcp only`);
+    throw wrong(
+      nameField(["udpVia"]),
+      `${redactUrl(options.udpVia!)}: ss:// and several hops carry tcp only`,
+    );
   const dnsRoute = options.dns === "tcp" ? ROUTE_SOCKS + socks.length : undefined;
   if (dnsRoute !== undefined) {
     if (tcpRoute === ROUTE_REJECT || tcpRoute === ROUTE_DROP) {
@@ -383,7 +392,9 @@ export function describePlan(options: ResolvedTun2SocksOptions): string[] {
     ...rules.map((rule, index) => `rule ${index + 1}: ${rule.protocol} -> ${way(rule.route)}`),
     `tcp -> ${way(tcpRoute)}`,
     `udp -> ${way(udpRoute)}`,
-    ...(usesTunnel ? [`udp-local -> ${parseCarrierChain(tunnel).description}`] : []),
+    ...(usesTunnel
+      ? [`udp-local -> ${tunnel.ways.map((way) => parseCarrierChain(way).description).join(", or ")}`]
+      : []),
   ];
 }
 
@@ -395,9 +406,9 @@ function isSocksUrl(text: string): boolean {
   return /^socks5h?:/.test(text) && findHopProblem(text) === undefined;
 }
 
-/** True for a server that carries TCP, but no datagrams. */
-export function isShadowsocksUrl(text: string): boolean {
-  return text.startsWith("ss:") && findHopProblem(text) === undefined;
+/** True for a well-formed way that carries TCP, but no datagrams. */
+export function carriesTcpAlone(text: string): boolean {
+  return text.startsWith("ss:") || /\s/.test(text);
 }
 
 function isDevice(text: string): boolean {

@@ -4,19 +4,11 @@ import * as z from "zod";
 import { isDscpRule, parseLatencyRule } from "../../core/latency-rules.ts";
 import { findTlsProblem, isBehindProxy } from "../carrier-chain.ts";
 import { rebaseHop } from "../carriers/hop.ts";
-import { rebaseEndpoint } from "../endpoint.ts";
+import { rebaseWay, splitWay } from "../carriers/way.ts";
+import { endpointOf, isHostAndPort, rebaseEndpoint } from "../endpoint.ts";
 import type { IoKind } from "../io.ts";
 import { parseUdpPorts } from "../socks5/udp-ports.ts";
-import {
-  endpointOf,
-  hop,
-  isCarrierUrl,
-  isHostAndPort,
-  isServer,
-  isUnicastIp,
-  listenText,
-  tcpProxy,
-} from "./addresses.ts";
+import { hop, isCarrierUrl, isServer, isUnicastIp, listenText, tcpProxy, way } from "./addresses.ts";
 import type { CommonOptions, Filled } from "./common.ts";
 import { COMMON_FIELDS, MAX_PATH_PREFIX } from "./common.ts";
 import type { NameField, OptionField } from "./fields.ts";
@@ -50,8 +42,11 @@ export type Carrier = () => Duplex | Promise<Duplex>;
 export interface UdpLocalOptions extends CommonOptions {
   /** `IP:PORT` of the SOCKS5 server, false for none. Default 127.0.0.1:1234, or none when there are forwards. */
   readonly listen?: string | false | undefined;
-  /** `HOST:PORT` or `unix:/path` of udp-server, as the last carrier reaches it. Default 127.0.0.1:3456. */
-  readonly server?: string | undefined;
+  /**
+   * `HOST:PORT` or `unix:/path` of udp-server, as the last carrier reaches it. Of several in a list, each with a session of its own,
+   * the first that can be reached is used. Default 127.0.0.1:3456.
+   */
+  readonly server?: string | readonly string[] | undefined;
   /** Prefix that a reverse proxy before the server requires in the path, such as `/tunnel`. Default: none. */
   readonly pathPrefix?: string | undefined;
   /**
@@ -61,6 +56,12 @@ export interface UdpLocalOptions extends CommonOptions {
    */
   readonly via?: readonly string[] | undefined;
   /**
+   * Ways to the server in the order of preference, instead of `via`: carriers as there with blanks between them, nearest first, and
+   * at the end, if it is not `server`, the server's `HOST:PORT`. They are tried one after the other, each with a head start, and the
+   * first that works is kept. At most 8, of all servers together. Default: `via` alone.
+   */
+  readonly ways?: readonly string[] | undefined;
+  /**
    * `ss://` of a shadowsocks server (SIP002): the last carrier of `via`, and what `tcpVia` is unless it is given. Default:
    * none.
    */
@@ -69,7 +70,10 @@ export interface UdpLocalOptions extends CommonOptions {
   readonly carrier?: Carrier | undefined;
   /** Default: none. */
   readonly forwards?: readonly ForwardOptions[] | undefined;
-  /** `socks5://[user:password@]host:port` or `ss://` for the CONNECT requests. Default: they are connected directly. */
+  /**
+   * `socks5://[user:password@]host:port` or `ss://` for the CONNECT requests, behind other carriers, if any, with blanks between them.
+   * Default: they are connected directly.
+   */
   readonly tcpVia?: string | undefined;
   /** Name of the interface for lanes and direct connections; native I/O only. Default: as routing decides. */
   readonly outInterface?: string | undefined;
@@ -116,20 +120,27 @@ export interface UdpLocalOptions extends CommonOptions {
   readonly activeIdleTimeoutS?: number | undefined;
 }
 
+/** A way to a server. */
+export interface ServerWay {
+  readonly server: string;
+  readonly via: readonly string[];
+}
+
 /** All options with their defaults; all text is well-formed. */
 export type ResolvedUdpLocalOptions = Filled<
-  UdpLocalOptions,
+  Omit<UdpLocalOptions, "server" | "via" | "ways" | "shadowsocks">,
   | "psk"
   | "listen"
   | "pathPrefix"
   | "carrier"
   | "tcpVia"
-  | "shadowsocks"
   | "socksAuth"
   | "socksUdpPorts"
   | "io"
   | "outInterface"
 > & {
+  /** In the order of preference, at least one. */
+  readonly ways: readonly ServerWay[];
   readonly outInterface: string | undefined;
   readonly io: IoKind | undefined;
   readonly psk: Uint8Array | undefined;
@@ -137,12 +148,12 @@ export type ResolvedUdpLocalOptions = Filled<
   readonly pathPrefix: string | undefined;
   readonly carrier: Carrier | undefined;
   readonly tcpVia: string | undefined;
-  readonly shadowsocks: string | undefined;
   readonly socksAuth: SocksCredentials | undefined;
   readonly socksUdpPorts: string | undefined;
 };
 
 const MAX_LANES = 16;
+const MAX_WAYS = 8;
 const MAX_SOCKS_FIELD_BYTES = 255;
 const LOCAL_LISTEN = "127.0.0.1:1234";
 const DEFAULT_SERVER = "127.0.0.1:3456";
@@ -165,11 +176,17 @@ export const UDP_LOCAL_FIELDS = {
     help: `SOCKS5 server for applications (default ${LOCAL_LISTEN}; off when only --forward is given)`,
   },
   server: {
-    schema: z.string().refine(isServer).default(DEFAULT_SERVER),
+    schema: z
+      .preprocess(
+        (value) => (typeof value === "string" ? [value] : value),
+        z.array(z.string().refine(isServer)).min(1).max(MAX_WAYS),
+      )
+      .default([DEFAULT_SERVER]),
     expects: "HOST:PORT, [IPv6]:PORT or unix:/path of udp-server",
     flag: "server",
     value: "ADDRESS",
-    help: `HOST:PORT or unix:/path of udp-server (default ${DEFAULT_SERVER})`,
+    help: `HOST:PORT or unix:/path of udp-server (repeatable: the first that can be reached; default ${DEFAULT_SERVER})`,
+    isList: true,
     rebase: rebaseEndpoint,
   },
   pathPrefix: {
@@ -196,6 +213,15 @@ export const UDP_LOCAL_FIELDS = {
     isList: true,
     rebase: rebaseHop,
   },
+  ways: {
+    schema: z.array(way()).max(MAX_WAYS).default([]),
+    expects: `at most ${MAX_WAYS} ways`,
+    flag: "way",
+    value: '"HOP ... [SERVER]"',
+    help: "hops as of --via, nearest first, and if it is not --server, HOST:PORT; repeatable: the first way that works",
+    isList: true,
+    rebase: rebaseWay,
+  },
   shadowsocks: {
     schema: tcpProxy(() => false).optional(),
     expects: "ss://METHOD:PASSWORD@HOST:PORT[/?plugin=...] (SIP002)",
@@ -221,10 +247,11 @@ export const UDP_LOCAL_FIELDS = {
   tcpVia: {
     schema: tcpProxy((url) => /^socks5h?:/.test(url) && isCarrierUrl(url)).optional(),
     expects:
-      "socks5://[USER:PASSWORD@]HOST:PORT (percent-encoded) or ss://METHOD:PASSWORD@HOST:PORT (SIP002)",
+      "socks5://[USER:PASSWORD@]HOST:PORT (percent-encoded) or ss://METHOD:PASSWORD@HOST:PORT (SIP002), if need be behind other hops",
     flag: "tcp-via",
     value: "URL",
-    help: "SOCKS5 or shadowsocks server for CONNECT requests: socks5:// or ss:// (default: direct)",
+    help: 'SOCKS5 or shadowsocks server for CONNECT requests: socks5:// or ss://, or "HOP ... URL" (default: direct)',
+    rebase: rebaseWay,
   },
   outInterface: {
     schema: z
@@ -327,7 +354,7 @@ export function resolveUdpLocalOptions(
   nameField: NameField = libraryName,
   hasRelay = false,
 ): ResolvedUdpLocalOptions {
-  const options = withShadowsocks(checkFields(UDP_LOCAL_FIELDS, input, nameField) as ResolvedUdpLocalOptions);
+  const options = checkFields(UDP_LOCAL_FIELDS, input, nameField) as CheckedOptions;
   const hasForwards = options.forwards.length > 0;
   const listen = options.listen ?? (hasForwards || hasRelay ? false : LOCAL_LISTEN);
   if (listen === false && !hasForwards && !hasRelay) {
@@ -359,33 +386,59 @@ export function resolveUdpLocalOptions(
       `${options.latencyRules[marked]}: only tun2socks sees the DSCP of packets: give PORTS or CIDR[:PORTS]`,
     );
   }
-  if (options.carrier !== undefined && options.via.length > 0) {
-    throw wrong(nameField(["carrier"]), "cannot stand together with via: give one of them");
-  }
-  if (endpointOf(options.server)?.path !== undefined && isBehindProxy(options.via)) {
-    throw wrong(
-      nameField(["server"]),
-      `${JSON.stringify(options.server)} is a socket of this machine: no proxy of ${nameField(["via"])} can reach it`,
-    );
-  }
-  for (const [index, text] of options.via.entries()) {
-    const problem = findTlsProblem(text);
-    if (problem !== undefined) throw wrong(nameField(["via", index]), problem);
-  }
   // An association that was answered is not worth less than one that was not.
   const activeIdleTimeoutS = Math.max(options.activeIdleTimeoutS, options.idleTimeoutS);
-  return { ...options, listen, activeIdleTimeoutS };
+  const { shadowsocks, server: _server, via: _via, tcpVia = shadowsocks, ...rest } = options;
+  return { ...rest, listen, activeIdleTimeoutS, tcpVia, ways: waysOf(options, nameField) };
 }
 
-function withShadowsocks(options: ResolvedUdpLocalOptions): ResolvedUdpLocalOptions {
-  const { shadowsocks, via, tcpVia } = options;
-  if (shadowsocks === undefined) return options;
-  return {
-    ...options,
-    via: [...via, shadowsocks],
-    tcpVia: tcpVia ?? shadowsocks,
-    shadowsocks: undefined,
-  };
+type CheckedOptions = Omit<ResolvedUdpLocalOptions, "ways"> & {
+  readonly server: readonly string[];
+  readonly via: readonly string[];
+  readonly ways: readonly string[];
+  readonly shadowsocks: string | undefined;
+};
+
+/** All ways to the first server, then all to the next. */
+function waysOf(options: CheckedOptions, nameField: NameField): readonly ServerWay[] {
+  const { server: servers, via, ways: texts, shadowsocks, carrier } = options;
+  for (const name of ["via", "shadowsocks"] as const) {
+    if (texts.length > 0 && (options[name]?.length ?? 0) > 0) {
+      throw wrong(nameField(["ways"]), `cannot stand together with ${nameField([name])}: give one of them`);
+    }
+  }
+  if (carrier !== undefined && via.length + texts.length + servers.length > 1) {
+    throw wrong(
+      nameField(["carrier"]),
+      "cannot stand together with via, ways or several servers: give one of them",
+    );
+  }
+  const single = { server: undefined, via: shadowsocks === undefined ? via : [...via, shadowsocks] };
+  const given = texts.length === 0 ? [single] : texts.map(splitWay);
+  for (const [index, { via: hops }] of given.entries()) {
+    for (const [position, hop] of hops.entries()) {
+      const problem = findTlsProblem(hop);
+      const path = texts.length === 0 ? ["via", position] : ["ways", index];
+      if (problem !== undefined) throw wrong(nameField(path), problem);
+    }
+  }
+  const ways = servers.flatMap((server, index) =>
+    // A way with a server of its own stands once.
+    given
+      .filter((way) => index === 0 || way.server === undefined)
+      .map((way) => ({ via: way.via, server: way.server ?? server })),
+  );
+  if (ways.length > MAX_WAYS) {
+    throw wrong(nameField(["ways"]), `${ways.length} of all servers together: at most ${MAX_WAYS}`);
+  }
+  const local = ways.find((way) => endpointOf(way.server)?.path !== undefined && isBehindProxy(way.via));
+  if (local !== undefined) {
+    throw wrong(
+      nameField(["server"]),
+      `${JSON.stringify(local.server)} is a socket of this machine: no proxy of ${nameField([texts.length === 0 ? "via" : "ways"])} can reach it`,
+    );
+  }
+  return ways;
 }
 
 function splitForward(text: string): object | undefined {
