@@ -235,6 +235,18 @@ describeWith(["ss-server", "obfs-server", "ss-v2ray-plugin"], "ss:// to a server
     const [near, far] = [url("aes-256-gcm", first), url("aes-128-gcm", second, "obfs-local;obfs=http")];
     await expectEcho({ via: [near, far] });
     await expectEcho({ via: [far, near] });
+    await expectEcho({ ways: [`${near} ${far}`] });
+  });
+
+  it("carries TCP through two hops", async () => {
+    const first = await startServer("aes-256-gcm", "obfs=tls");
+    const near = url("aes-256-gcm", first, "obfs-local;obfs=tls");
+    const way = tcpWay(`${near} ${url("aes-128-gcm", await startServer("aes-128-gcm"))}`);
+    const stream = await way.connect(target(greeter), never);
+    let text = "";
+    for await (const data of stream) text += data;
+    expect(text).toBe("220 hello\r\n");
+    await way.close();
   });
 
   it("fails, and names the server without its password, when the password is wrong", async () => {
