@@ -171,6 +171,7 @@ export class SendQueue {
   readonly #counters: Counters;
   readonly #byteLimit: number;
   readonly #ageBudget: number;
+  readonly #framing: QueueFraming;
   /** When {@link expire} is due, if anything is queued. */
   #expireAt = Number.NEGATIVE_INFINITY;
   /** The flow whose turn it is. */
@@ -186,8 +187,16 @@ export class SendQueue {
   /**
    * @param byteLimit  most bytes that may be queued
    * @param ageBudget  most milliseconds that a datagram may wait
+   * @param framing    default: DATAGRAM capsules
    */
-  constructor(pool: SendPool, counters: Counters, byteLimit: number, ageBudget: number) {
+  constructor(
+    pool: SendPool,
+    counters: Counters,
+    byteLimit: number,
+    ageBudget: number,
+    framing: QueueFraming = CAPSULES,
+  ) {
+    this.#framing = framing;
     this.#pool = pool;
     this.#counters = counters;
     this.#byteLimit = byteLimit;
@@ -245,12 +254,13 @@ export class SendQueue {
   }
 
   /**
-   * Removes datagrams in fair order and writes them as DATAGRAM capsules.
+   * Removes datagrams in fair order and writes them.
    *
    * @returns the offset in `out` behind the last one; datagrams that did not fit stay queued
    */
   fill(now: number, out: Uint8Array, at: number): number {
     const pool = this.#pool;
+    const framing = this.#framing;
     this.#adaptQuantum(now);
     let end = at;
     while (this.#turn !== NONE) {
@@ -260,18 +270,18 @@ export class SendQueue {
       const entry = pool.flowHead[flow];
       const length = pool.entryLength[entry];
       const context = pool.entryContext[entry];
-      if (end + datagramHeaderLength(context, length) + length > out.length) break;
+      if (end + framing.headerLength(context, length) + length > out.length) break;
       if (pool.flowCredit[flow] < length) {
         pool.flowCredit[flow] += this.#quantum;
         this.#turn = pool.flowNext[flow];
         continue;
       }
       pool.flowCredit[flow] -= length;
-      end = writeDatagramHeader(out, end, context, length);
+      end = framing.writeHeader(out, end, context, length);
       pool.copyOut(entry, out, end);
       end += length;
       this.#counters.datagramsOut++;
-      this.#counters.bytesOut += length;
+      this.#counters.bytesOut += framing.payloadLength(context, length);
       this.#dropHead(flow);
     }
     this.#filledBytes = end - at;
@@ -462,6 +472,22 @@ export class SendQueue {
     if (this.#turn === flow) this.#turn = next;
   }
 }
+
+/** How datagrams are written that come out of a queue. */
+export interface QueueFraming {
+  /** Bytes before an entry of `length` bytes. @param context  the number that was given with the entry */
+  headerLength(context: number, length: number): number;
+  /** @returns the offset behind it */
+  writeHeader(to: Uint8Array, at: number, context: number, length: number): number;
+  /** How many bytes of the entry are UDP payload. */
+  payloadLength(context: number, length: number): number;
+}
+
+const CAPSULES: QueueFraming = {
+  headerLength: datagramHeaderLength,
+  writeHeader: writeDatagramHeader,
+  payloadLength: (_, length) => length,
+};
 
 function entryCost(length: number): number {
   return length + 64;

@@ -1,3 +1,4 @@
+import type { Dialect } from "../wire/dialects/dialect.ts";
 import { utf8Bytes } from "../wire/http-head.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { makeAddress } from "../wire/socket-address.ts";
@@ -36,6 +37,13 @@ export type Socks5ServerOutput =
       readonly command: "connect" | "udp-associate";
       readonly address: AddressBytes;
     }
+  /** A request for UDP on this connection; answer it, then the dialect's frames follow. */
+  | {
+      readonly kind: "request";
+      readonly command: "dialect";
+      readonly dialect: Dialect;
+      readonly address: AddressBytes;
+    }
   | { readonly kind: "closed"; readonly error: ProtocolError | undefined };
 
 /**
@@ -44,13 +52,18 @@ export type Socks5ServerOutput =
  */
 export class Socks5ServerConnection {
   readonly #credentials: { readonly user: Uint8Array; readonly password: Uint8Array } | undefined;
+  readonly #dialects: readonly Dialect[];
   readonly #outputs: Socks5ServerOutput[] = [];
   #state: "greeting" | "password" | "request" | "waiting" | "done" | "closed" = "greeting";
   #buffer: Uint8Array = new Uint8Array(0);
   #deadline: number;
 
-  /** @param now  milliseconds of a monotonic clock */
-  constructor(now: number, credentials: Socks5Credentials | undefined) {
+  /**
+   * @param now       milliseconds of a monotonic clock
+   * @param dialects  those whose requests are understood
+   */
+  constructor(now: number, credentials: Socks5Credentials | undefined, dialects: readonly Dialect[] = []) {
+    this.#dialects = dialects;
     this.#deadline = now + HANDSHAKE_MS;
     this.#credentials =
       credentials === undefined
@@ -132,7 +145,14 @@ export class Socks5ServerConnection {
         return this.#take(decodeMessage(this.#buffer, this.#buffer.length), ({ code, address }) => {
           this.#deadline = Number.POSITIVE_INFINITY;
           this.#state = "waiting";
-          if (code === COMMAND_CONNECT) this.#outputs.push({ kind: "request", command: "connect", address });
+          const dialect = this.#dialects.find(
+            ({ opening }) =>
+              opening.kind === "socks5" && opening.command === code && opening.matches(address),
+          );
+          if (dialect !== undefined) {
+            this.#outputs.push({ kind: "request", command: "dialect", dialect, address });
+          } else if (code === COMMAND_CONNECT)
+            this.#outputs.push({ kind: "request", command: "connect", address });
           else if (code === COMMAND_UDP_ASSOCIATE) {
             this.#outputs.push({ kind: "request", command: "udp-associate", address });
           } else {

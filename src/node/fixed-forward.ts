@@ -1,5 +1,5 @@
 import { AddressIndex } from "../core/address-index.ts";
-import type { TunnelClient } from "../core/client.ts";
+import type { AssociationClient } from "../core/association-client.ts";
 import type { ReceivedDatagrams } from "../core/received-datagrams.ts";
 import type { UnreachableKind } from "../wire/capsule.ts";
 import type { LatencyClass } from "../wire/latency-class.ts";
@@ -10,7 +10,7 @@ import { Remote } from "./udp-io.ts";
 
 /** What a relay needs from its host. */
 export interface RelayHost {
-  readonly core: TunnelClient;
+  readonly core: AssociationClient;
   /** Class of associations without a context. */
   readonly latency: LatencyClass;
   /** The clock, read once per turn of the loop. */

@@ -5,14 +5,14 @@ import type { UdpIo, UdpSocket } from "../udp-io.ts";
 import { RemoteCache } from "./remote-cache.ts";
 import type { OutgoingDatagram, UdpPath, UdpPathHost } from "./udp-path.ts";
 
-/** Sends from sockets of this machine, one for each association, whose targets are of one family. */
+/** Sends from sockets of this machine, one for each association and family. */
 export class DirectPath implements UdpPath {
   readonly #io: UdpIo;
   readonly #host: UdpPathHost;
   readonly #outgoing: Outgoing | undefined;
   readonly #remotes: RemoteCache;
+  /** By {@link placeOf}. */
   readonly #sockets: (UdpSocket | undefined)[] = [];
-  /** By association: that of its socket. */
   readonly #dscps: number[] = [];
 
   /** @param seed  a random 32-bit number */
@@ -27,14 +27,14 @@ export class DirectPath implements UdpPath {
 
   send(datagram: OutgoingDatagram): void {
     const { association, data, offset, length, dscp, addresses, addressOffset, addressLength } = datagram;
-    const socket =
-      this.#sockets[association] ??
-      this.#openSocket(association, addresses[addressOffset] === ATYP_IPV6 ? 6 : 4);
-    if (this.#dscps[association] !== dscp) {
+    const family = addresses[addressOffset] === ATYP_IPV6 ? 6 : 4;
+    const place = placeOf(association, family);
+    const socket = this.#sockets[place] ?? this.#openSocket(association, family);
+    if (this.#dscps[place] !== dscp) {
       // What waits was sent with the one before.
       this.flush();
       socket.setDscp(dscp);
-      this.#dscps[association] = dscp;
+      this.#dscps[place] = dscp;
     }
     const remote = this.#remotes.get(addresses, addressOffset, addressLength);
     if (!socket.send(undefined, data, offset, length, remote)) this.#host.drop("send_error", 1);
@@ -45,8 +45,11 @@ export class DirectPath implements UdpPath {
   }
 
   close(association: number): void {
-    this.#sockets[association]?.close();
-    this.#sockets[association] = undefined;
+    for (const family of FAMILIES) {
+      const place = placeOf(association, family);
+      this.#sockets[place]?.close();
+      this.#sockets[place] = undefined;
+    }
   }
 
   async end(): Promise<void> {
@@ -54,6 +57,7 @@ export class DirectPath implements UdpPath {
   }
 
   #openSocket(association: number, family: 4 | 6): UdpSocket {
+    const place = placeOf(association, family);
     const socket: UdpSocket = this.#io.open({
       family,
       host: undefined,
@@ -61,15 +65,15 @@ export class DirectPath implements UdpPath {
       reusePort: false,
       outgoing: this.#outgoing,
       onDatagrams: (received, first, end) => {
-        if (this.#sockets[association] === socket) this.#deliver(association, received, first, end);
+        if (this.#sockets[place] === socket) this.#deliver(association, received, first, end);
       },
       onUnreachable: (remote, kind, mtu) => {
-        if (this.#sockets[association] === socket) this.#host.refuse(association, remote, kind, mtu);
+        if (this.#sockets[place] === socket) this.#host.refuse(association, remote, kind, mtu);
       },
       onBindError: () => this.#host.drop("send_error", 1),
     });
-    this.#sockets[association] = socket;
-    this.#dscps[association] = 0;
+    this.#sockets[place] = socket;
+    this.#dscps[place] = 0;
     return socket;
   }
 
@@ -83,4 +87,10 @@ export class DirectPath implements UdpPath {
       this.#host.deliver(association, address, received.data, received.offset(row), received.length(row));
     }
   }
+}
+
+const FAMILIES = [4, 6] as const;
+
+function placeOf(association: number, family: 4 | 6): number {
+  return 2 * association + (family === 6 ? 1 : 0);
 }

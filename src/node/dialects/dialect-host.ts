@@ -1,0 +1,245 @@
+import { lookup } from "node:dns/promises";
+import { performance } from "node:perf_hooks";
+import type { Counters } from "../../core/counters.ts";
+import type { DialectServerOptions, DialectServerOutput } from "../../core/dialects/dialect-server.ts";
+import { DialectServer } from "../../core/dialects/dialect-server.ts";
+import type { Dialect } from "../../wire/dialects/dialect.ts";
+import type { AddressBytes } from "../../wire/socket-address.ts";
+import { makeAddress } from "../../wire/socket-address.ts";
+import { BatchWriter } from "../batch-writer.ts";
+import type { ByteStream, ByteStreamEvents } from "../byte-stream.ts";
+import { DeadlineTimer } from "../deadline-timer.ts";
+import type { Io } from "../io.ts";
+import type { Logger } from "../log.ts";
+import type { UdpPath, UdpPathHost } from "../udp-paths/udp-path.ts";
+import { OutgoingDatagram } from "../udp-paths/udp-path.ts";
+
+/** How long a connection that is being closed may take to send the rest. */
+const CLOSE_MS = 1_000;
+const RESOLVE_MS = 5_000;
+
+interface Link {
+  readonly stream: ByteStream;
+  readonly writer: BatchWriter;
+}
+
+/** A connection whose owner starts it. */
+export interface Startable {
+  readonly stream: ByteStream;
+  start(events: ByteStreamEvents): void;
+}
+
+/** Wires {@link DialectServer} to connections, a way out for their datagrams, a resolver and a timer. */
+export class DialectHost implements UdpPathHost {
+  readonly #core: DialectServer;
+  readonly #io: Io;
+  readonly #log: Logger;
+  readonly #timer = new DeadlineTimer(() => this.#handleTimeout());
+  readonly #links: (Link | undefined)[] = [];
+  readonly #datagram = new OutgoingDatagram();
+  readonly #path: UdpPath;
+  /** Number of the first flow's association in the path, which others may share. */
+  readonly #firstAssociation: number;
+  #now = 0;
+  #isScheduled = false;
+  #isClosing = false;
+
+  /** @param openPath  opens the way out, which delivers to the host */
+  constructor(
+    options: DialectServerOptions,
+    counters: Counters,
+    io: Io,
+    log: Logger,
+    openPath: (host: UdpPathHost) => UdpPath,
+    firstAssociation = 0,
+  ) {
+    this.#core = new DialectServer(options, counters);
+    this.#io = io;
+    this.#log = log;
+    this.#path = openPath(this);
+    this.#firstAssociation = firstAssociation;
+  }
+
+  get connectionCount(): number {
+    return this.#core.connectionCount;
+  }
+
+  get flowCount(): number {
+    return this.#core.flowCount;
+  }
+
+  /**
+   * Serves a connection.
+   *
+   * @param how      see {@link DialectServer.handleAccept}
+   * @param request  the address of the SOCKS5 request that has opened it
+   */
+  accept({ stream, start }: Startable, how: Dialect | readonly Dialect[], request?: AddressBytes): void {
+    const core = this.#core;
+    const connection = core.handleAccept(performance.now(), how, request);
+    const writer = new BatchWriter(stream, {
+      pollTransmit: (now) => core.pollTransmit(now, connection),
+      handleTransmitted: () => core.handleTransmitted(connection),
+    });
+    const link: Link = { stream, writer };
+    this.#links[connection] = link;
+    const isCurrent = () => this.#links[connection] === link;
+    start({
+      onBytes: (chunk, length) => {
+        if (isCurrent()) this.#handleStream(connection, chunk, length);
+      },
+      onEnd: () => {
+        if (!isCurrent()) return;
+        core.handleEnded(connection);
+        this.#drain();
+      },
+      onWritten: () => {
+        if (isCurrent()) writer.handleWritten();
+      },
+      onClose: (error) => {
+        if (error !== undefined) this.#log.debug({ error: error.message }, "connection failed");
+        writer.handleClosed();
+        if (!isCurrent()) return;
+        this.#links[connection] = undefined;
+        core.handleDisconnected(connection);
+        this.#drain();
+      },
+    });
+    this.#drain();
+  }
+
+  async close(): Promise<void> {
+    if (this.#isClosing) return;
+    this.#isClosing = true;
+    this.#timer.stop();
+    const links = this.#links.filter((link) => link !== undefined);
+    this.#core.close();
+    this.#handleOutputs();
+    await Promise.all(
+      links.map(({ writer, stream }) => (stream.isClosed ? undefined : writer.endWithin(CLOSE_MS))),
+    );
+  }
+
+  // UdpPathHost
+
+  deliver(association: number, remote: AddressBytes, data: Uint8Array, offset: number, length: number): void {
+    const flow = association - this.#firstAssociation;
+    this.#core.handleDatagram(this.#turnNow(), flow, data, offset, length, remote);
+    this.#schedule();
+  }
+
+  /** No dialect can express it. */
+  refuse(): void {}
+
+  drop(reason: Parameters<UdpPathHost["drop"]>[0], count: number): void {
+    this.#core.counters.drops[reason] += count;
+  }
+
+  // The loop
+
+  #handleStream(connection: number, chunk: Uint8Array, end: number): void {
+    const now = this.#turnNow();
+    for (let at = 0; at < end; ) {
+      at = this.#core.handleStream(now, connection, chunk, at, end);
+      // None that is to be sent is of a flow that has ended.
+      this.#handleOutputs();
+      this.#sendOutgoing(chunk);
+    }
+    this.#drain();
+  }
+
+  /** @param chunk  memory that does not change before it is sent; other memory is copied */
+  #sendOutgoing(chunk: Uint8Array | undefined): void {
+    const { outgoing, remotes } = this.#core;
+    const { count, association, context, offset, length } = outgoing;
+    if (count === 0) return;
+    const data = outgoing.data === chunk ? chunk : outgoing.data.slice();
+    const datagram = this.#datagram;
+    for (let i = 0; i < count; i++) {
+      const target = remotes.target[context[i]];
+      if (target === undefined) continue;
+      datagram.setPayload(this.#firstAssociation + association[i], data, offset[i], length[i], 0);
+      datagram.setTarget(target, 0, target.length);
+      this.#path.send(datagram);
+    }
+    this.#path.flush();
+    outgoing.count = 0;
+  }
+
+  #schedule(): void {
+    if (this.#isScheduled) return;
+    this.#isScheduled = true;
+    this.#io.udp.afterTurn(() => {
+      this.#isScheduled = false;
+      this.#drain();
+    });
+  }
+
+  #turnNow(): number {
+    if (this.#now === 0) this.#now = performance.now();
+    return this.#now;
+  }
+
+  #drain(): void {
+    const now = this.#turnNow();
+    this.#now = 0;
+    this.#handleOutputs();
+    for (let index = this.#core.pollDirty(); index >= 0; index = this.#core.pollDirty()) {
+      this.#links[index]?.writer.pump(now);
+    }
+    if (!this.#isClosing) this.#timer.arm(this.#core.nextTimeout());
+  }
+
+  #handleOutputs(): void {
+    const core = this.#core;
+    for (let output = core.pollOutput(); output !== undefined; output = core.pollOutput()) {
+      this.#handleOutput(output);
+    }
+  }
+
+  #handleOutput(output: DialectServerOutput): void {
+    switch (output.kind) {
+      case "open":
+        this.#path.open(this.#firstAssociation + output.flow, undefined);
+        return;
+      case "release":
+        this.#path.close(this.#firstAssociation + output.flow);
+        return;
+      case "close": {
+        const link = this.#links[output.connection];
+        if (output.error !== undefined) {
+          this.#log.info({ code: output.error.code, error: output.error.message }, "closes a connection");
+        }
+        if (link === undefined) return;
+        link.writer.end();
+        setTimeout(() => link.stream.destroy(), CLOSE_MS).unref();
+        return;
+      }
+      case "resolve":
+        void this.#resolve(output.query, output.name, output.port);
+    }
+  }
+
+  async #resolve(query: number, name: string, port: number): Promise<void> {
+    let addresses: AddressBytes[] = [];
+    let timer: NodeJS.Timeout | undefined;
+    const deadline = new Promise<never>((_, failed) => {
+      timer = setTimeout(() => failed(new Error("deadline")), RESOLVE_MS).unref();
+    });
+    try {
+      const found = await Promise.race([lookup(name, { all: true, verbatim: true }), deadline]);
+      addresses = found.flatMap(({ address }) => makeAddress(address, port) ?? []);
+    } catch (error) {
+      this.#log.debug({ error: (error as Error).message }, "cannot resolve a name");
+    }
+    clearTimeout(timer);
+    this.#core.handleResolved(performance.now(), query, addresses);
+    this.#sendOutgoing(undefined);
+    this.#drain();
+  }
+
+  #handleTimeout(): void {
+    this.#core.handleTimeout(performance.now());
+    this.#drain();
+  }
+}

@@ -1,0 +1,31 @@
+/** All dialects. Another one is a file of its own, and a line here. */
+import type { Sniffed } from "../first-bytes.ts";
+import type { Dialect } from "./dialect.ts";
+import { gnb } from "./gnb.ts";
+import { gost } from "./gost.ts";
+import { hev } from "./hev.ts";
+import { mullvad } from "./mullvad.ts";
+import { udpgw } from "./udpgw.ts";
+import { udptunnel } from "./udptunnel.ts";
+import { uot } from "./uot.ts";
+
+/** In order of precedence, where first bytes may be of several. */
+export const DIALECTS: readonly Dialect[] = [udptunnel, hev, gost, uot, gnb, udpgw, mullvad];
+
+export function dialectByName(name: string): Dialect | undefined {
+  return DIALECTS.find((dialect) => dialect.name === name);
+}
+
+/**
+ * Whether first bytes are the greeting of a SOCKS5 client, which then waits for the answer, or sends on with a password (1) or
+ * a request (5) behind it. A udpgw datagram of some lengths may begin like it.
+ */
+export function sniffSocks5(bytes: Uint8Array, length: number): Sniffed {
+  if (bytes[0] !== 5 || (length > 1 && bytes[1] === 0)) return "no";
+  const end = length < 2 ? 3 : 2 + bytes[1];
+  if (length < end) return "more";
+  let isOffered = false;
+  for (let i = 2; i < end; i++) isOffered ||= bytes[i] === 0 || bytes[i] === 2;
+  if (!isOffered) return "no";
+  return length === end || bytes[end] === 1 || bytes[end] === 5 ? "yes" : "no";
+}
