@@ -7,6 +7,7 @@ export type AssociationClient = Pick<
   | "counters"
   | "received"
   | "isUp"
+  | "way"
   | "associationCount"
   | "lanesUp"
   | "rttMs"

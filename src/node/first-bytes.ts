@@ -3,13 +3,22 @@ import type { FirstBytesProtocol } from "../wire/first-bytes.ts";
 import { judgeFirstBytes } from "../wire/first-bytes.ts";
 import type { ByteStream, ByteStreamEvents } from "./byte-stream.ts";
 
-/** A connection whose protocol is known, with what was read of it. */
-export interface ToldStream {
+/** A connection for an owner to start. */
+export interface Startable {
   readonly stream: ByteStream;
+  /** Instead of {@link ByteStream.start}: what was already read comes first. */
+  readonly start: (events: ByteStreamEvents) => void;
+}
+
+/** A connection of which nothing was read. */
+export function startable(stream: ByteStream): Startable {
+  return { stream, start: (events) => stream.start(events) };
+}
+
+/** A connection whose protocol is known. */
+export interface ToldStream extends Startable {
   /** When it was accepted, in milliseconds of performance.now(). */
   readonly acceptedAt: number;
-  /** Its owner now hears of it, instead of {@link ByteStream.start}, and gets what was already read. */
-  start(events: ByteStreamEvents): void;
 }
 
 export interface FirstBytesOptions<Protocol> {
@@ -46,7 +55,7 @@ export class FirstBytes<Protocol extends FirstBytesProtocol> {
     const { protocols, timeoutMs, maxWaiting, onTold, onRefused } = this.#options;
     const acceptedAt = performance.now();
     if (protocols.length === 0) {
-      onTold({ stream, acceptedAt, start: (events) => stream.start(events) }, undefined);
+      onTold({ ...startable(stream), acceptedAt }, undefined);
       return;
     }
     if (this.#waiting.size >= maxWaiting) {

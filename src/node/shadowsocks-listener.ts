@@ -11,6 +11,7 @@ import { ObfsTlsServer } from "../core/simple-obfs/server-tls.ts";
 import type { StreamCoding } from "../core/stream-coding.ts";
 import { LayeredCoding } from "../core/stream-coding.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
+import type { ByteStream } from "./byte-stream.ts";
 import type { Shadowsocks } from "./carriers/shadowsocks.ts";
 import { CodedStream } from "./coded-stream.ts";
 import { parseEndpoint } from "./endpoint.ts";
@@ -39,6 +40,8 @@ export interface ShadowsocksListenerOptions extends TunnelListenerOptions {
   readonly maxHalfOpen: number;
   /** True for the address of this server's tunnels. */
   readonly isTunnel: (target: AddressBytes) => boolean;
+  /** Who serves a connection whose target stands for a dialect; undefined for a target of another kind. */
+  readonly dialectServer: (target: AddressBytes) => ((stream: ByteStream) => void) | undefined;
   /** Where all other targets go. */
   readonly relay: TargetRelay;
   readonly log: Logger;
@@ -142,9 +145,10 @@ class Arrivals {
   }
 
   #forward(stream: CodedStream, target: AddressBytes): void {
-    const { isTunnel, relay, onConnection, io, heartbeatMs, readBuffer } = this.#options;
-    if (!isTunnel(target)) void relay.relay(stream, target);
-    else onConnection(openByteStream({ stream, onread: false, isOurs: true }, io, heartbeatMs, readBuffer));
+    const { isTunnel, dialectServer, relay, onConnection, io, heartbeatMs, readBuffer } = this.#options;
+    const serve = isTunnel(target) ? onConnection : dialectServer(target);
+    if (serve === undefined) void relay.relay(stream, target);
+    else serve(openByteStream({ stream, onread: false, isOurs: true }, io, heartbeatMs, readBuffer));
   }
 
   #makeCoding(): { coding: StreamCoding; shadowsocks: ServerCoding } {

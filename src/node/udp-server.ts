@@ -17,8 +17,20 @@ import { tcpWay } from "./carrier-chain.ts";
 import { nodeCryptography } from "./cryptography.ts";
 import { DeadlineTimer } from "./deadline-timer.ts";
 import { descriptorLimit } from "./descriptor-limit.ts";
+import type { DialectHost } from "./dialects/dialect-host.ts";
+import { parseDialectListen } from "./dialects/dialect-options.ts";
+import type { DialectProtocol } from "./dialects/server-dialects.ts";
+import {
+  dialectLimits,
+  dialectOfConnect,
+  dialectProtocols,
+  hasDialects,
+  openServerDialects,
+} from "./dialects/server-dialects.ts";
 import { isExclusive, parseEgress } from "./egress-option.ts";
 import { formatEndpoint } from "./endpoint.ts";
+import type { Startable, ToldStream } from "./first-bytes.ts";
+import { FirstBytes, startable } from "./first-bytes.ts";
 import type { TunnelStats, UdpServer } from "./handles.ts";
 import type { Io } from "./io.ts";
 import { chooseIo } from "./io.ts";
@@ -143,6 +155,8 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   #acceptWebSocket: AcceptWebSocket | undefined;
   #strangers: StrangerServer | undefined;
   #http2: MasqueHttp2Server | undefined;
+  #dialects: DialectHost | undefined;
+  readonly #firstBytes: FirstBytes<DialectProtocol>;
   /** The workers beside the one that listens. */
   readonly #others: WorkerGroup | undefined;
 
@@ -176,6 +190,13 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
       idleTimeoutMs: idleTimeoutS * 1000,
     });
     this.#sockets = new AssociationSockets(socketLimit(options, place?.count ?? 1));
+    this.#firstBytes = new FirstBytes({
+      protocols: dialectProtocols(options.dialects),
+      timeoutMs: options.handshakeTimeoutMs,
+      maxWaiting: options.maxHalfOpen,
+      onTold: (told, protocol) => this.#accept(told, protocol),
+      onRefused: (reason) => this.#core.counters.refused[reason]++,
+    });
     this.#hasEgress = this.#options.egress !== "sockets";
     this.#egressReady = this.#openEgress();
     // Told here for threads, which do not wait for it.
@@ -214,18 +235,29 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
       if (wsPath !== undefined) this.#acceptWebSocket = await loadWebSocketAcceptor();
       if (decoy !== undefined) this.#strangers = await StrangerServer.open(decoy, maxHalfOpen);
       const servers = listen.map(parseShadowsocksListen);
-      const texts = listen.map((text, index) => servers[index]?.listen ?? text);
+      const owns = listen.map(parseDialectListen);
+      const texts = listen.map((text, index) => servers[index]?.listen ?? owns[index]?.listen ?? text);
+      if (hasDialects(this.#options)) {
+        const { counters } = this.#core;
+        this.#dialects = await openServerDialects(this.#options, this.#policy, counters, this.#io, this.#log);
+      }
       for (const [index, text] of texts.entries()) {
         const hosts = listenHosts(text, texts, ipv6Only);
         const options: TunnelListenerOptions = {
           io: this.#io,
           heartbeatMs: this.#options.heartbeatMs,
           readBuffer: this.#readBuffer,
-          onConnection: (stream) => void this.#accept(stream),
+          onConnection: (stream) => this.#firstBytes.accept(stream),
           onError: (error) => this.#log.warn({ error: error.message }, "cannot accept"),
         };
         const server = servers[index];
-        if (server === undefined) {
+        const own = owns[index];
+        if (own !== undefined) {
+          const how = own.dialect;
+          const accept = (stream: ByteStream) => this.#dialects!.accept(startable(stream), how);
+          const listener = await openTunnelListener(text, hosts, { ...options, onConnection: accept });
+          this.#listeners.push({ ...listener, address: `${how.name}://${listener.address}` });
+        } else if (server === undefined) {
           const listener = await openTunnelListener(text, hosts, options);
           this.#listeners.push(listener);
           if (listener.port > 0) this.#tunnelAddresses.push(listener.address);
@@ -242,12 +274,16 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     hosts: readonly string[],
     options: TunnelListenerOptions,
   ): Promise<SocketListener> {
-    const { maxHalfOpen, maxTunnels, ssRelay } = this.#options;
+    const { maxHalfOpen, maxTunnels, ssRelay, dialects } = this.#options;
     const refused = this.#core.counters.refused;
     return openShadowsocksListener(server, hosts, {
       ...options,
       maxHalfOpen,
       isTunnel: (target) => isTunnelTarget(target, this.#tunnelAddresses),
+      dialectServer: (target) => {
+        const dialect = dialectOfConnect(dialects, target);
+        return dialect && ((stream) => this.#dialects!.accept(startable(stream), dialect, target));
+      },
       relay: new TargetRelay({
         way: ssRelay === "off" ? undefined : tcpWay(ssRelay === "direct" ? undefined : ssRelay),
         maxRelays: maxTunnels,
@@ -270,6 +306,8 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     const ends = this.#links.map((link) => link?.writer.endWithin(CLOSE_MS));
     const listeners = this.#listeners.map((listener) => listener.close());
     this.#strangers?.close();
+    this.#firstBytes.close();
+    ends.push(this.#dialects?.close());
     await Promise.all([...ends, ...listeners, this.#others?.close()]);
     this.#http2?.close();
     this.#sockets.close();
@@ -303,16 +341,20 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     }
     const { heartbeatMs } = this.#options;
     const stream = new DescriptorStream(native, descriptor, this.#readBuffer, heartbeatMs, surplus);
-    this.#attach(stream, this.#core.handleHandedOver(performance.now(), head));
+    this.#attach(startable(stream), this.#core.handleHandedOver(performance.now(), head));
   }
 
-  #accept(stream: ByteStream): void {
+  #accept(told: ToldStream, protocol: DialectProtocol | undefined): void {
+    if (protocol !== undefined) {
+      this.#dialects!.accept(told, protocol.how);
+      return;
+    }
     // The bytes of its descriptor are not the tunnel's, so that no other thread can continue with it.
-    const isNested = stream instanceof CodedByteStream;
-    this.#attach(stream, this.#core.handleAccept(performance.now(), isNested));
+    const isNested = told.stream instanceof CodedByteStream;
+    this.#attach(told, this.#core.handleAccept(told.acceptedAt, isNested));
   }
 
-  #attach(stream: ByteStream, connection: number): void {
+  #attach({ stream, start }: Startable, connection: number): void {
     const core = this.#core;
     const source = {
       pollTransmit: (now: number) => core.pollTransmit(now, connection),
@@ -322,7 +364,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     const link: Link = { stream, writer };
     this.#links[connection] = link;
     const isCurrent = () => this.#links[connection] === link;
-    stream.start({
+    start({
       onBytes: (chunk, length) => {
         if (isCurrent()) this.#handleStream(connection, chunk, length);
       },
@@ -570,7 +612,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   }
 
   #attachNested(stream: ByteStream): void {
-    this.#attach(stream, this.#core.handleAccept(performance.now(), true));
+    this.#attach(startable(stream), this.#core.handleAccept(performance.now(), true));
   }
 
   #serveHttp2(): MasqueHttp2Server {
@@ -653,8 +695,10 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
 }
 
 /** Sockets that associations of one of so many workers may have: what the system allows less what else needs some. */
-function socketLimit({ maxTunnels }: ResolvedUdpServerOptions, workers: number): number {
-  const limit = descriptorLimit();
+function socketLimit(options: ResolvedUdpServerOptions, workers: number): number {
+  const { maxTunnels } = options;
+  const dialects = hasDialects(options) ? dialectLimits(options) : { connections: 0, flows: 0 };
+  const limit = descriptorLimit() - dialects.connections - dialects.flows;
   const tunnels = Math.min(maxTunnels, limit / 4);
   const others = Math.min(128, limit / 4);
   return Math.max(1, Math.floor((limit - tunnels - others) / workers));

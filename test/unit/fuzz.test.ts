@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { CapsuleReader, READ_CAPSULE } from "../../src/core/capsule-reader.ts";
+import { FrameReader } from "../../src/core/dialects/frame-reader.ts";
 import { HttpConnect } from "../../src/core/http-connect.ts";
 import { Socks5Client } from "../../src/core/socks5-client.ts";
 import { Socks5ServerConnection } from "../../src/core/socks5-server.ts";
@@ -23,6 +24,9 @@ import {
   readNumbers,
   writeDatagramHeader,
 } from "../../src/wire/capsule.ts";
+import { FRAME_DATAGRAM } from "../../src/wire/dialects/dialect.ts";
+import { DIALECTS, sniffSocks5 } from "../../src/wire/dialects/dialects.ts";
+import { judgeFirstBytes, MAX_SNIFFED_BYTES } from "../../src/wire/first-bytes.ts";
 import { asciiBytes, decodeHead, findHeadEnd } from "../../src/wire/http-head.ts";
 import {
   ATYP_IPV4,
@@ -189,6 +193,57 @@ describe("a million random and mutated inputs neither throw nor hang nor are rea
         }
         // A reader that waits for a long value takes all that follows for it.
         if (status > READ_CAPSULE || isLast) readers[index] = new CapsuleReader(sets[index]);
+      }
+    });
+  });
+
+  it("the sniffers and decoders of all dialects", () => {
+    const seeds = [
+      ...[
+        "0005 68656c6c6f",
+        "001c6b00000000006b0769ff6b656570616c69766500000000000000",
+        "00096f0068656c6c6f",
+      ],
+      ...["0e00020000cb0071051e6168656c6c6f", "1a000a010020010db8000000000000000000000001003568656c6c6f"],
+      ...["00050a01cb0071051e6168656c6c6f", "0002080301611e616869", "0005ff01cb0071051e6168656c6c6f"],
+      ...[
+        "0001c0000201000900cb0071051e61000568656c6c6f",
+        "0101cb0071051e61000568656c6c6f",
+        "0201610035000161",
+      ],
+      "756470747566e6e656c206279206d642e00000001030610152128364555667891000568656c6c6f",
+    ].map((hex) => new Uint8Array(Buffer.from(hex.replaceAll(" ", ""), "hex")));
+    const kinds = DIALECTS.flatMap((dialect) => {
+      const one = makeAddress("sp.udp-over-tcp.arpa", 0);
+      return (["client", "server"] as const).flatMap((role) =>
+        [undefined, one].map((request) => () => new FrameReader(dialect.codec(role, request))),
+      );
+    });
+    const readers = kinds.map((make) => make());
+    const protocols = DIALECTS.flatMap(({ name, opening }) =>
+      opening.kind === "first-bytes" ? [{ name, sniff: opening.sniff }] : [],
+    );
+    protocols.push({ name: "socks5", sniff: sniffSocks5 });
+    let count = 0;
+    inputs(8, MILLION / 2, seeds, (bytes) => {
+      const found = judgeFirstBytes(protocols, bytes, bytes.length, false);
+      if (found === "more" && bytes.length >= MAX_SNIFFED_BYTES) throw new Error("never told");
+      const isLast = ++count % 4 === 0;
+      for (const [index, reader] of readers.entries()) {
+        let status = 1;
+        for (let at = 0; status > 0; at = reader.offset) {
+          status = reader.next(bytes, at, bytes.length);
+          const { frame, data, offset } = reader;
+          if (offset > bytes.length || (status > 0 && offset < at)) throw new Error("past the end");
+          if (status === 0 && frame.needed > 66_000) throw new Error("needs more than a frame");
+          if (status <= 0 || frame.kind !== FRAME_DATAGRAM) continue;
+          if (frame.dataOffset > frame.dataEnd || frame.dataEnd > data.length) throw new Error("payload");
+          const { addresses, addressOffset, addressLength: length } = frame;
+          if (length > 0 && addressLength(addresses, addressOffset, addresses.length) !== length) {
+            throw new Error("address");
+          }
+        }
+        if (status < 0 || isLast) readers[index] = kinds[index]();
       }
     });
   });

@@ -77,6 +77,7 @@ describe("defaults", () => {
       insecureOpenRelay: false,
       allow: [],
       deny: [],
+      dialects: [],
       filtering: "address-dependent",
       lingerS: 60,
       egress: "sockets",
@@ -251,6 +252,26 @@ describe("an error names the path and the value of the wrong field, and what is 
     [{ egress: "tun2socks:socks5://u:hunter2@a" }, /^egress: expected (?!.*hunter2)/],
     [{ publicAddress: ["192.0.2.1", "example.com"] }, /^publicAddress\[1\]: .*, got "example.com"$/],
     [{ publicAddress: ["192.0.2.1", "192.0.2.2"] }, /^publicAddress: expected .* one of each/],
+    [{ dialects: ["udpgw,udpwg"] }, /^dialects\[0\]: expected names from udptunnel, .*, got "udpgw,udpwg"$/],
+    [
+      { dialects: ["mullvad"] },
+      /^dialects\[0\]: no first bytes tell mullvad: .*--listen mullvad:\/\/IP:PORT, got/,
+    ],
+    [{ dialects: ["udpgw", "gnb"] }, "dialects: gnb has no addresses: give dialectTarget"],
+    [{ listen: ["mullvad://127.0.0.1:1"] }, "listen[0]: mullvad has no addresses: give dialectTarget"],
+    [{ listen: ["mulvad://127.0.0.1:1"] }, /^listen\[0\]: expected IP:PORT, unix:/],
+    [{ dialects: ["gnb"], dialectTarget: "a" }, /^dialectTarget: expected HOST:PORT/],
+    [
+      { dialects: ["gnb"], dialectTarget: "169.254.169.254:53" },
+      "dialectTarget: 169.254.169.254:53 is denied: see allow",
+    ],
+    [{ dialects: ["udpgw"], egress: "unix:/run/a" }, "dialects: dialects do not leave by egress unix:"],
+    [
+      { dialects: ["udpgw"], listen: ["127.0.0.1:1", "192.0.2.1:1"], psk: KEY },
+      "dialects: a dialect proves no key, and anybody could send through 192.0.2.1:1: listen on loopback, " +
+        "or set insecureOpenRelay",
+    ],
+    [{ listen: ["127.0.0.1:1", "udpgw://192.0.2.1:1"], psk: KEY }, /^listen\[1\]: a dialect proves no key/],
   ] as const)("udp-server refuses %j", (input, message) => {
     expect(complaint(() => resolveServer(input))).toMatch(message);
   });
@@ -398,6 +419,15 @@ describe("listening", () => {
       expect(() => resolveServer({ listen: [listen] })).not.toThrow();
     },
   );
+
+  it("dialects beside a key need loopback, ss:// or insecureOpenRelay", () => {
+    const udpgw = { dialects: ["udpgw"], psk: KEY };
+    expect(() => resolveServer(udpgw)).not.toThrow();
+    expect(() => resolveServer({ ...udpgw, listen: ["0.0.0.0:1"], insecureOpenRelay: true })).not.toThrow();
+    expect(() => resolveServer({ listen: ["192.0.2.1:1", "udpgw://127.0.0.1:1"], psk: KEY })).not.toThrow();
+    const target = { dialectTarget: "10.0.0.1:53", allow: ["10.0.0.1/32:53"] };
+    expect(() => resolveServer({ dialects: ["gnb"], ...target })).not.toThrow();
+  });
 
   it.each(["0.0.0.0:0", "[::]:0", "192.0.2.1:3456", "[fe80::1]:1", "10.0.0.1:1"])(
     "listening on %s needs a key or insecureOpenRelay",

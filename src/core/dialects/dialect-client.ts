@@ -36,6 +36,8 @@ const DEADLINE_ASSOCIATIONS = 0;
 /** All durations in milliseconds, sizes in bytes. */
 export interface DialectClientOptions extends DialectLinkLimits {
   readonly dialect: Dialect;
+  /** How many ways there are to the server. After a failure the next one is taken. */
+  readonly ways: number;
   readonly handshakeTimeoutMs: number;
   /** Idle time after which an association that may expire ends, ... */
   readonly idleTimeoutMs: number;
@@ -57,6 +59,7 @@ interface Lane {
   state: "idle" | "connecting" | "handshake" | "open" | "closed";
   link: DialectLink;
   socks: Socks5Client | undefined;
+  way: number;
   /** When it may connect, again. */
   retryAt: number;
   retryMs: number;
@@ -92,6 +95,7 @@ export class DialectClient implements AssociationClient {
   /** By context: no datagram of it has been sent on the current connection. */
   readonly #isNew: boolean[] = [];
   readonly #ready: Lane[] = [];
+  #way = 0;
   #isReportedUp = false;
   #isClosed = false;
 
@@ -109,6 +113,11 @@ export class DialectClient implements AssociationClient {
 
   get lanesUp(): number {
     return this.#lanes.filter((lane) => lane?.state === "open").length;
+  }
+
+  /** The way that the next connection takes. */
+  get way(): number {
+    return this.#way;
   }
 
   get associationCount(): number {
@@ -588,6 +597,7 @@ export class DialectClient implements AssociationClient {
       state: "idle",
       link: this.#makeLink(),
       socks: undefined,
+      way: 0,
       retryAt: 0,
       retryMs: FIRST_RETRY_MS,
       openedAt: 0,
@@ -612,8 +622,9 @@ export class DialectClient implements AssociationClient {
     if (this.#isClosed) return;
     lane.state = "connecting";
     lane.heardAt = now;
+    lane.way = this.#way;
     this.#deadlines.clear(deadlineOf(lane.index));
-    this.#outputs.push({ kind: "connect", lane: lane.index });
+    this.#outputs.push({ kind: "connect", lane: lane.index, way: lane.way });
   }
 
   #disconnect(now: number, lane: Lane, error: ProtocolError | undefined): void {
@@ -631,6 +642,7 @@ export class DialectClient implements AssociationClient {
     lane.state = "idle";
     lane.socks = undefined;
     lane.keepaliveAt = NEVER;
+    if (error !== undefined && !wasStable) this.#way = (lane.way + 1) % this.#options.ways;
     if (wasStable || error === undefined) lane.retryMs = FIRST_RETRY_MS;
     lane.retryAt = now + (error === undefined ? 0 : lane.retryMs);
     if (error !== undefined) lane.retryMs = Math.min(MAX_RETRY_MS, 2 * lane.retryMs);

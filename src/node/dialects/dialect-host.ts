@@ -7,8 +7,9 @@ import type { Dialect } from "../../wire/dialects/dialect.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { makeAddress } from "../../wire/socket-address.ts";
 import { BatchWriter } from "../batch-writer.ts";
-import type { ByteStream, ByteStreamEvents } from "../byte-stream.ts";
+import type { ByteStream } from "../byte-stream.ts";
 import { DeadlineTimer } from "../deadline-timer.ts";
+import type { Startable } from "../first-bytes.ts";
 import type { Io } from "../io.ts";
 import type { Logger } from "../log.ts";
 import type { UdpPath, UdpPathHost } from "../udp-paths/udp-path.ts";
@@ -23,12 +24,6 @@ interface Link {
   readonly writer: BatchWriter;
 }
 
-/** A connection whose owner starts it. */
-export interface Startable {
-  readonly stream: ByteStream;
-  start(events: ByteStreamEvents): void;
-}
-
 /** Wires {@link DialectServer} to connections, a way out for their datagrams, a resolver and a timer. */
 export class DialectHost implements UdpPathHost {
   readonly #core: DialectServer;
@@ -37,27 +32,21 @@ export class DialectHost implements UdpPathHost {
   readonly #timer = new DeadlineTimer(() => this.#handleTimeout());
   readonly #links: (Link | undefined)[] = [];
   readonly #datagram = new OutgoingDatagram();
-  readonly #path: UdpPath;
-  /** Number of the first flow's association in the path, which others may share. */
-  readonly #firstAssociation: number;
+  #path: UdpPath | undefined;
   #now = 0;
   #isScheduled = false;
   #isClosing = false;
 
-  /** @param openPath  opens the way out, which delivers to the host */
-  constructor(
-    options: DialectServerOptions,
-    counters: Counters,
-    io: Io,
-    log: Logger,
-    openPath: (host: UdpPathHost) => UdpPath,
-    firstAssociation = 0,
-  ) {
+  /** @param counters  of the process; shared with its other endpoints */
+  constructor(options: DialectServerOptions, counters: Counters, io: Io, log: Logger) {
     this.#core = new DialectServer(options, counters);
     this.#io = io;
     this.#log = log;
-    this.#path = openPath(this);
-    this.#firstAssociation = firstAssociation;
+  }
+
+  /** Sets the way out, which delivers here. To be called before the first connection. */
+  use(path: UdpPath): void {
+    this.#path = path;
   }
 
   get connectionCount(): number {
@@ -123,8 +112,7 @@ export class DialectHost implements UdpPathHost {
   // UdpPathHost
 
   deliver(association: number, remote: AddressBytes, data: Uint8Array, offset: number, length: number): void {
-    const flow = association - this.#firstAssociation;
-    this.#core.handleDatagram(this.#turnNow(), flow, data, offset, length, remote);
+    this.#core.handleDatagram(this.#turnNow(), association, data, offset, length, remote);
     this.#schedule();
   }
 
@@ -158,11 +146,11 @@ export class DialectHost implements UdpPathHost {
     for (let i = 0; i < count; i++) {
       const target = remotes.target[context[i]];
       if (target === undefined) continue;
-      datagram.setPayload(this.#firstAssociation + association[i], data, offset[i], length[i], 0);
+      datagram.setPayload(association[i], data, offset[i], length[i], 0);
       datagram.setTarget(target, 0, target.length);
-      this.#path.send(datagram);
+      this.#path!.send(datagram);
     }
-    this.#path.flush();
+    this.#path!.flush();
     outgoing.count = 0;
   }
 
@@ -200,10 +188,10 @@ export class DialectHost implements UdpPathHost {
   #handleOutput(output: DialectServerOutput): void {
     switch (output.kind) {
       case "open":
-        this.#path.open(this.#firstAssociation + output.flow, undefined);
+        this.#path!.open(output.flow, undefined);
         return;
       case "release":
-        this.#path.close(this.#firstAssociation + output.flow);
+        this.#path!.close(output.flow);
         return;
       case "close": {
         const link = this.#links[output.connection];

@@ -2,11 +2,18 @@ import { isIP } from "node:net";
 import * as z from "zod";
 import type { Filtering } from "../../core/server-associations.ts";
 import { parseTargetRule } from "../../core/target-rule.ts";
-import { makeAddress } from "../../wire/socket-address.ts";
-import { parseEgress, rebaseEgress } from "../egress-option.ts";
-import { endpointOf, parseEndpoint, rebaseEndpoint } from "../endpoint.ts";
+import { ATYP_DOMAIN, makeAddress } from "../../wire/socket-address.ts";
+import {
+  findDialectsProblem,
+  parseDialectListen,
+  parseDialects,
+  TOLD_DIALECT_NAMES,
+} from "../dialects/dialect-options.ts";
+import { isExclusive, parseEgress, rebaseEgress } from "../egress-option.ts";
+import { endpointOf, isHostAndPort, parseEndpoint, rebaseEndpoint } from "../endpoint.ts";
 import type { IoKind } from "../io.ts";
 import { parseShadowsocksListen } from "../shadowsocks-listen.ts";
+import { TargetPolicy } from "../target-policy.ts";
 import { isBareRelay } from "../udp-paths/socks5.ts";
 import { findDecoyProblem, parseDecoy, rebaseDecoy } from "../web/decoy.ts";
 import { isCarrierUrl, listenText } from "./addresses.ts";
@@ -60,6 +67,18 @@ export interface UdpServerOptions extends CommonOptions {
    */
   readonly wsPath?: string | undefined;
   /**
+   * Dialects of other UDP-over-TCP programs that are understood on all of `listen` but `ss://`, told by their first bytes:
+   * `udptunnel`, `gnb`, `udpgw`, `hev`, `gost`, `uot`; each text may have several, with commas between them. `uot` also on
+   * `ss://`. Their clients prove no key: loopback and Unix sockets only, unless `insecureOpenRelay`. `mullvad`, or any other,
+   * may have a listener of its own, `mullvad://IP:PORT` in `listen`. Default: none.
+   */
+  readonly dialects?: readonly string[] | undefined;
+  /**
+   * `HOST:PORT` for the datagrams of udptunnel, mullvad and gnb, which have no addresses; `allow` and `deny` have to permit it.
+   * Required for these.
+   */
+  readonly dialectTarget?: string | undefined;
+  /**
    * What strangers see, instead of 404: a folder of files, or `http://HOST[:PORT][/PATH]` or `https://` of a web server to which
    * their requests are passed on. At most `maxHalfOpen` at a time. Default: none.
    */
@@ -105,8 +124,9 @@ export interface UdpServerOptions extends CommonOptions {
 /** All options with their defaults; all text is well-formed. */
 export type ResolvedUdpServerOptions = Filled<
   Omit<UdpServerOptions, "shadowsocks">,
-  "psk" | "io" | "wsPath" | "decoy"
+  "psk" | "io" | "wsPath" | "decoy" | "dialectTarget"
 > & {
+  readonly dialectTarget: string | undefined;
   readonly decoy: string | undefined;
   readonly wsPath: string | undefined;
   readonly io: IoKind | undefined;
@@ -118,20 +138,15 @@ const SERVER_LISTEN = "127.0.0.1:3456";
 export const UDP_SERVER_FIELDS = {
   listen: {
     schema: z
-      .array(
-        z.union([
-          listenText,
-          z.string().refine((text) => endpointOf(text)?.path !== undefined || isSsListen(text)),
-        ]),
-      )
+      .array(z.union([listenText, z.string().refine((text) => isOtherListen(text))]))
       .min(1)
       .optional(),
     expects:
-      "IP:PORT, unix:/path or ss://METHOD:PASSWORD@IP:PORT[/?plugin=obfs-server;obfs=http] to listen on, such as " +
-      "127.0.0.1:3456 or [::]:3456",
+      "IP:PORT, unix:/path, ss://METHOD:PASSWORD@IP:PORT[/?plugin=obfs-server;obfs=http] or DIALECT://IP:PORT to listen " +
+      "on, such as 127.0.0.1:3456 or [::]:3456",
     flag: "listen",
     value: "ADDRESS",
-    help: `IP:PORT, unix:/path or ss:// (shadowsocks) for tunnels (repeatable, default ${SERVER_LISTEN})`,
+    help: `IP:PORT, unix:/path, ss:// (shadowsocks) or DIALECT:// for tunnels (repeatable, default ${SERVER_LISTEN})`,
     isList: true,
     rebase: rebaseEndpoint,
   },
@@ -218,6 +233,28 @@ export const UDP_SERVER_FIELDS = {
     value: "PATH",
     help: "path at which WebSockets carry tunnels, such as /tunnel",
   },
+  dialects: {
+    schema: z
+      .array(
+        z.string().superRefine((text, context) => {
+          const problem = findDialectsProblem(text);
+          if (problem !== undefined) context.addIssue({ code: "custom", params: { problem } });
+        }),
+      )
+      .default([]),
+    expects: `names from ${TOLD_DIALECT_NAMES}`,
+    flag: "dialects",
+    value: "NAMES",
+    help: `other programs' clients to serve: ${TOLD_DIALECT_NAMES} (with commas; default none)`,
+    isList: true,
+  },
+  dialectTarget: {
+    schema: z.string().refine(isHostAndPort).optional(),
+    expects: "HOST:PORT, such as 10.0.0.1:51820",
+    flag: "dialect-target",
+    value: "HOST:PORT",
+    help: "where datagrams of udptunnel, mullvad and gnb go, which have no addresses",
+  },
   decoy: {
     schema: z
       .string()
@@ -278,15 +315,50 @@ export function resolveUdpServerOptions(
       );
     }
   }
+  checkDialects(options, nameField);
   const problem = options.decoy === undefined ? undefined : findDecoyProblem(options.decoy);
   if (problem !== undefined) throw wrong(nameField(["decoy"]), problem);
   return options;
 }
 
+/** @throws UsageError ERR_OPTION when strangers could use a dialect, or it has no target */
+function checkDialects(options: ResolvedUdpServerOptions, nameField: NameField): void {
+  const { listen, dialects, dialectTarget, insecureOpenRelay, allow, deny, egress } = options;
+  const own = listen.map(parseDialectListen);
+  const used = [
+    ...dialects.flatMap((text) => parseDialects(text)!),
+    ...own.flatMap((each) => each?.dialect ?? []),
+  ];
+  if (used.length === 0) return;
+  const name = dialects.length > 0 ? nameField(["dialects"]) : nameField(["listen", own.findIndex(Boolean)]);
+  const isOpen = (text: string, index: number) =>
+    !isPrivateListen(text) && (dialects.length > 0 || own[index] !== undefined);
+  const open = insecureOpenRelay ? undefined : listen.find(isOpen);
+  if (open !== undefined) {
+    throw wrong(
+      name,
+      `a dialect proves no key, and anybody could send through ${open}: listen on loopback, or set ` +
+        `${nameField(["insecureOpenRelay"])}`,
+    );
+  }
+  if (isExclusive(parseEgress(egress)!)) {
+    throw wrong(name, `dialects do not leave by ${nameField(["egress"])} ${egress.split(":", 1)[0]}:`);
+  }
+  const bare = used.find(({ addresses }) => addresses === "none");
+  if (bare !== undefined && dialectTarget === undefined) {
+    throw wrong(name, `${bare.name} has no addresses: give ${nameField(["dialectTarget"])}`);
+  }
+  const target = dialectTarget === undefined ? undefined : parseEndpoint(dialectTarget);
+  const address = target?.path === undefined && target && makeAddress(target.host, target.port);
+  if (address && address[0] !== ATYP_DOMAIN && !new TargetPolicy(allow, deny).permits(address)) {
+    throw wrong(nameField(["dialectTarget"]), `${dialectTarget} is denied: see ${nameField(["allow"])}`);
+  }
+}
+
 /** True for an address whose clients are no strangers: of this machine, or with a password. */
 function isPrivateListen(text: string): boolean {
   if (text.startsWith("ss:")) return true;
-  const endpoint = parseEndpoint(text);
+  const endpoint = parseEndpoint(parseDialectListen(text)?.listen ?? text);
   if (endpoint.path !== undefined) return true;
   return /^127\./.test(endpoint.host) || makeAddress(endpoint.host, 0)?.toString() === LOOPBACK6;
 }
@@ -295,6 +367,11 @@ const LOOPBACK6 = makeAddress("::1", 0)?.toString();
 
 function isSsListen(text: string): boolean {
   return parseShadowsocksListen(text) !== undefined;
+}
+
+function isOtherListen(text: string): boolean {
+  if (parseDialectListen(text) !== undefined) return true;
+  return endpointOf(text)?.path !== undefined || isSsListen(text);
 }
 
 function isEgress(text: string): boolean {
