@@ -7,21 +7,33 @@ const ONE_BY_ONE = { testTimeout: 120_000, hookTimeout: 60_000, fileParallelism:
 const NATIVE = existsSync("native/build/Release/underpass.node") ? { UNDERPASS_IO: "native" } : {};
 const PLAIN = { UNDERPASS_IO: "plain" };
 
+/** The same cases in each run; `SEED=2 npx vitest …` tries others. */
+const setupFiles = ["test/property-seed.ts"];
+
 /** What talks to sockets runs with both kinds of I/O. */
 export default defineConfig({
   test: {
     passWithNoTests: true,
     projects: [
-      { test: { name: "unit", include: ["test/unit/**/*.test.ts"], testTimeout: 120_000 } },
-      { test: { name: "sim", include: ["test/sim/**/*.test.ts"], testTimeout: 120_000 } },
-      { test: { name: "interop", include: ["test/interop/**/*.test.ts"], env: NATIVE, ...ONE_BY_ONE } },
-      { test: { name: "e2e", include: ["test/e2e/**/*.test.ts"], env: NATIVE, ...ONE_BY_ONE } },
+      { test: { name: "unit", include: ["test/unit/**/*.test.ts"], testTimeout: 120_000, setupFiles } },
+      { test: { name: "sim", include: ["test/sim/**/*.test.ts"], testTimeout: 120_000, setupFiles } },
+      {
+        test: {
+          name: "interop",
+          include: ["test/interop/**/*.test.ts"],
+          env: NATIVE,
+          setupFiles,
+          ...ONE_BY_ONE,
+        },
+      },
+      { test: { name: "e2e", include: ["test/e2e/**/*.test.ts"], env: NATIVE, setupFiles, ...ONE_BY_ONE } },
       {
         test: {
           name: "interop-plain",
           include: ["test/interop/**/*.test.ts"],
           exclude: ["test/interop/native-*.test.ts"],
           env: PLAIN,
+          setupFiles,
           ...ONE_BY_ONE,
         },
       },
@@ -35,6 +47,7 @@ export default defineConfig({
             ...["test/e2e/bench-link.test.ts", "test/e2e/connect-udp-fragments.test.ts"],
           ],
           env: PLAIN,
+          setupFiles,
           ...ONE_BY_ONE,
         },
       },

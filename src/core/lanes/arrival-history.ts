@@ -18,6 +18,7 @@ export class ArrivalHistory {
   readonly #sequence = new Int32Array(MARKS);
   #newest = 0;
   #highest = -1;
+  #highestAt = Number.NEGATIVE_INFINITY;
 
   /**
    * Whether a later datagram arrived more than `budget` milliseconds ago. One that is later than all others is noted.
@@ -25,6 +26,7 @@ export class ArrivalHistory {
   isStale(now: number, sequence: number, budget: number): boolean {
     if (this.#highest < 0 || sequenceDistance(sequence, this.#highest) > 0) {
       this.#highest = sequence;
+      this.#highestAt = now;
       if (now - this.#at[this.#newest] < budget / (MARKS - 2)) return false;
       this.#newest = (this.#newest + 1) % MARKS;
       this.#at[this.#newest] = now;
@@ -45,6 +47,7 @@ export class ArrivalHistory {
 
   /** A number that had arrived at a time, the highest or one a little lower; -1 when none is known. */
   highestBefore(time: number): number {
+    if (this.#highestAt <= time) return this.#highest;
     for (let i = 0; i < MARKS; i++) {
       const mark = (this.#newest - i + MARKS) % MARKS;
       if (this.#at[mark] <= time)
@@ -53,9 +56,9 @@ export class ArrivalHistory {
     return -1;
   }
 
-  /** When a number was overtaken, or a little later; now when that is not known yet. */
+  /** When a number was overtaken, or a little later; now when it was not. */
   overtakenAt(now: number, sequence: number): number {
-    let at = now;
+    let at = sequenceDistance(this.#highest, sequence) > 0 ? this.#highestAt : now;
     for (let i = 0; i < MARKS; i++) {
       const mark = (this.#newest - i + MARKS) % MARKS;
       if (
