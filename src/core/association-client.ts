@@ -14,7 +14,6 @@ export type AssociationClient = Pick<
   | "spread"
   | "latencyOf"
   | "start"
-  | "handleConnected"
   | "handleDisconnected"
   | "handleStream"
   | "takeReleased"
@@ -31,5 +30,9 @@ export type AssociationClient = Pick<
   | "handleDatagrams"
   | "close"
 > & {
+  /** Lanes from 0 that are to be written in every turn, by default all; of others `pollReady` gives those that have something. */
+  readonly steadyLanes?: number;
+  /** The connection requested by a `connect` output has been made. @param isBound  a MASQUE proxy lets this request bind */
+  handleConnected(now: number, lane: number, isBound?: boolean): void;
   readonly contexts: Pick<ContextTable, "address" | "size"> & { readonly generation: ArrayLike<number> };
 };

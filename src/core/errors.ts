@@ -32,6 +32,7 @@ export const ERROR_CODES = {
     text: "the shadowsocks client sent a salt that was used before",
   },
   ERR_DIALECT_MALFORMED: { number: 31, fault: "peer", text: "what the peer sent is not of its dialect" },
+  ERR_MASQUE_REFUSED: { number: 32, fault: "peer", text: "the MASQUE proxy refused the request" },
   ERR_OPTION: { number: 40, fault: "caller", text: "an option is missing or wrong" },
   ERR_STATE: { number: 41, fault: "caller", text: "called in a state that does not allow it" },
   // 42 is retired.

@@ -15,6 +15,8 @@ export interface Connection {
   readonly onread: boolean;
   /** False for a stream of the embedding program, which may do anything with it. */
   readonly isOurs: boolean;
+  /** Of a request to a MASQUE proxy: the proxy lets it bind. */
+  readonly isBound?: boolean;
 }
 
 /** How a lane's connection is made. */
@@ -29,9 +31,10 @@ export interface Carrier {
    * Connects.
    *
    * @param signal  aborts the attempt and destroys its streams
+   * @param lane    the lane that it is for
    * @throws HostError ERR_CONNECT that names the step
    */
-  connect(signal: AbortSignal, onread?: OnRead): Promise<Connection>;
+  connect(signal: AbortSignal, onread?: OnRead, lane?: number): Promise<Connection>;
   /** Ends what it has started. */
   close(): Promise<void>;
 }

@@ -1,6 +1,7 @@
 import { EventEmitter } from "node:events";
 import { isIPv6 } from "node:net";
 import { performance } from "node:perf_hooks";
+import type { AssociationClient } from "../core/association-client.ts";
 import { TunnelClient } from "../core/client.ts";
 import type { ClientOutput } from "../core/client-parts.ts";
 import { randomSeed } from "../core/credentials.ts";
@@ -25,6 +26,7 @@ import { chooseIo } from "./io.ts";
 import { listenHosts, openOnEach } from "./listen-hosts.ts";
 import type { Logger } from "./log.ts";
 import { silentLogger } from "./log.ts";
+import { openMasqueClient } from "./masque/open-masque-client.ts";
 import { openByteStream } from "./open-byte-stream.ts";
 import type { ForwardOptions, ResolvedUdpLocalOptions, UdpLocalOptions } from "./options/udp-local.ts";
 import { outgoingOf } from "./outgoing.ts";
@@ -117,9 +119,9 @@ interface Link {
   readonly touched: Set<Relay>;
 }
 
-/** Wires {@link TunnelClient} to carriers, UDP sockets, a SOCKS5 listener and a timer. */
+/** Wires {@link TunnelClient}, or a client of another protocol, to carriers, UDP sockets, a SOCKS5 listener and a timer. */
 class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
-  readonly core: TunnelClient;
+  readonly core: AssociationClient;
 
   readonly #options: ResolvedUdpLocalOptions;
   readonly #log: Logger;
@@ -163,6 +165,12 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     this.#readBuffer = new Uint8Array(io.native === undefined ? 0 : READ_BUFFER_BYTES);
     const { ways, carrier, idleTimeoutS, activeIdleTimeoutS, latencyRules, ...rest } = this.#options;
     const outgoing = outgoingOf(options);
+    if (options.masque !== undefined) {
+      const { core, carrier } = openMasqueClient({ ...options, masque: options.masque }, io, log);
+      this.core = core;
+      this.#carriers = [carrier];
+      return;
+    }
     this.#carriers =
       carrier === undefined
         ? ways.map((way) => parseCarrierChain({ ...way, outgoing }))
@@ -359,7 +367,8 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     const { core } = this;
     this.#handleOutputs();
     while (core.takeReleased(now)) this.#deliver(undefined, undefined);
-    for (let lane = 0; lane < this.#links.length; lane++) this.#links[lane]?.writer?.pump(now);
+    const steadyLanes = core.steadyLanes ?? this.#links.length;
+    for (let lane = 0; lane < steadyLanes; lane++) this.#links[lane]?.writer?.pump(now);
     for (let lane = core.pollReady(now); lane >= 0; lane = core.pollReady(now)) {
       this.#links[lane]?.writer?.pump(now);
     }
@@ -471,7 +480,8 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
       };
       // Natively the connection is taken away from node:net, which must not have read anything from it.
       const isPlain = this.#io.native?.streamOpen === undefined;
-      const connection = await this.#carriers[way].connect(link.abort.signal, isPlain ? onRead : undefined);
+      const { signal } = link.abort;
+      const connection = await this.#carriers[way].connect(signal, isPlain ? onRead : undefined, lane);
       if (isCurrent()) this.#attach(lane, link, connection);
       else connection.stream.destroy();
     } catch (error) {
@@ -497,7 +507,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     const writer = new BatchWriter(stream, source);
     link.stream = stream;
     link.writer = writer;
-    core.handleConnected(performance.now(), lane);
+    core.handleConnected(performance.now(), lane, connection.isBound);
     stream.start({
       onBytes: (chunk, length) => {
         if (isCurrent()) this.#handleStream(lane, link, chunk, length);
@@ -509,7 +519,9 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
         if (!isCurrent()) return;
         this.#links[lane] = undefined;
         const error = new HostError("ERR_CONNECTION_LOST", failure?.message ?? "closed by the other end");
-        this.#reportFailure(error, lane, link.way);
+        // The request of a target that was silent for long ends, which is no loss.
+        if (this.#options.masque === undefined) this.#reportFailure(error, lane, link.way);
+        else this.#log.debug({ lane, error: error.message }, "a request has ended");
         core.handleDisconnected(performance.now(), lane, error);
         this.#drain();
       },

@@ -67,6 +67,16 @@ export function answerOfHttp1(
   return { status: status === 101 ? 200 : status, fields };
 }
 
+/** The fields of an answer, for what judges heads. */
+export function headOfHttp2(fields: Http2Fields): HttpHead {
+  const map = new Map<string, readonly string[]>();
+  for (const [name, value] of Object.entries(fields)) {
+    if (!name.startsWith(":") && value !== undefined)
+      map.set(name, typeof value === "object" ? value : [String(value)]);
+  }
+  return { startLine: `HTTP/2 ${fields[":status"]}`, fields: map };
+}
+
 /** The request for one target, or for one that may bind. @param path  the expanded template */
 export function extendedConnectFields(
   scheme: string,

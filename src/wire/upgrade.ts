@@ -180,7 +180,7 @@ export function decodeUpgradeRequest(head: HttpHead): UpgradeRequest | "malforme
   const extensionField = singleField(head, "underpass");
   const extension = extensionField === undefined ? undefined : decodeExtensionRequest(extensionField);
   if (extensionField !== undefined && extension === undefined) return undefined;
-  const bind = isTrue(singleField(head, "connect-udp-bind"));
+  const bind = hasBind(head);
   const host = percentDecode(variables[1]);
   const port = percentDecode(variables[2]);
   if (bind && host === "*" && port === "*") return { target: undefined, bind, extension };
@@ -194,7 +194,7 @@ export function decodeUpgradeResponse(head: HttpHead): UpgradeResponse | undefin
   const status = statusOf(head);
   if (status === undefined) return undefined;
   const isHttp11 = head.startLine.startsWith("HTTP/1.1");
-  const bind = isTrue(singleField(head, "connect-udp-bind"));
+  const bind = hasBind(head);
   const fields = decodeDictionary(singleField(head, "underpass"));
   let extension: ExtensionResponse | undefined;
   let challenge: ExtensionChallenge | undefined;
@@ -265,6 +265,11 @@ function bytesOf(
 function integerOf(fields: Map<string, string> | undefined, key: string): number | undefined {
   const text = fields?.get(key) ?? "";
   return /^[0-9]{1,15}$/.test(text) ? Number(text) : undefined;
+}
+
+/** True if a request wants to bind, or an answer lets it. */
+export function hasBind(head: HttpHead): boolean {
+  return isTrue(singleField(head, "connect-udp-bind"));
 }
 
 /** Boolean of RFC 9651 §3.3.6; unknown parameters are ignored. */

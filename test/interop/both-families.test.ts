@@ -9,7 +9,6 @@ import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
 import type { UdpLocal, UdpServer } from "../../src/node/handles.ts";
 import { startUdpLocal } from "../../src/node/udp-local.ts";
 import { startUdpServer } from "../../src/node/udp-server.ts";
-// @ts-expect-error: a plain module of its own
 import { associate } from "../e2e/socks5-udp-client.mjs";
 import { describeWith, run } from "./peer-program.ts";
 

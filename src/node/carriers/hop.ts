@@ -25,7 +25,7 @@ export type Hop =
   | { readonly kind: "ws"; readonly endpoint: ProxyEndpoint; readonly request: WebSocketRequest }
   | { readonly kind: "unix"; readonly endpoint: Endpoint };
 
-type ProxyEndpoint = Exclude<Endpoint, { readonly path: string }>;
+export type ProxyEndpoint = Exclude<Endpoint, { readonly path: string }>;
 
 /** Fields that decide where a request goes or ends: with a second one, a proxy might read a different request. */
 const OWN_FIELDS = ["host", "content-length", "transfer-encoding"];
@@ -70,11 +70,16 @@ export function parseHop(text: string, index: number): Hop {
 export function rebaseHop(text: string, inFolder: InFolder): string {
   const [, address, query] = /^((?:tls|wss):[^?]*)\?(.*)$/s.exec(text) ?? [];
   if (query === undefined) return rebaseEndpoint(text, inFolder);
+  return `${address}?${rebaseFiles(query, inFolder)}`;
+}
+
+/** Rewrites the paths of the files in options. */
+export function rebaseFiles(query: string, inFolder: InFolder): string {
   const options = query.split("&").map((option) => {
     const [, name, path] = /^(ca|cert|key)=(.*)$/s.exec(option) ?? [];
     return name === undefined ? option : `${name}=${rebasePath(path, inFolder)}`;
   });
-  return `${address}?${options.join("&")}`;
+  return options.join("&");
 }
 
 /** The name of a hop in logs. */
@@ -112,6 +117,10 @@ export function findHopProblem(text: string): string | undefined {
  * options but those for TLS. Of several hops with blanks between them, also what is before the last password.
  */
 export function redactUrl(text: string): string {
+  if (/^https?:.*\{/s.test(text)) {
+    // A template of a MASQUE proxy.
+    return text.replace(/^(https?:\/\/)?[^/]*@/i, "$1***@").replace(/([#&]header=)[^&]*/g, "$1***");
+  }
   const hidden = text
     .replace(/^([a-z0-9+.-]+:\/\/)?.*@/is, "$1***@")
     // Without a server the password may be anywhere: before SIP002 all of it was base64.
@@ -177,7 +186,7 @@ function parseWebSocketHop(text: string): Hop {
   return { kind: "ws", endpoint, request: { path, host: hostField, fields, tls } };
 }
 
-function parseHopEndpoint(text: string, host: string): ProxyEndpoint {
+export function parseHopEndpoint(text: string, host: string): ProxyEndpoint {
   try {
     const endpoint = parseUrlEndpoint(host);
     const isHost =
@@ -189,7 +198,7 @@ function parseHopEndpoint(text: string, host: string): ProxyEndpoint {
   throw badHop(text, "expected HOST:PORT");
 }
 
-function parseCredentials(text: string, userInfo: string | undefined): Socks5Credentials | undefined {
+export function parseCredentials(text: string, userInfo: string | undefined): Socks5Credentials | undefined {
   if (userInfo === undefined) return undefined;
   const colon = userInfo.indexOf(":");
   try {
@@ -214,7 +223,7 @@ function parseFields(text: string, query: string, hasUser: boolean): HeaderField
   });
 }
 
-function parseField(text: string, field: string): HeaderField {
+export function parseField(text: string, field: string): HeaderField {
   const colon = field.indexOf(":");
   const name = field.slice(0, Math.max(colon, 0));
   const value = trimBlanks(field.slice(colon + 1));
@@ -237,7 +246,11 @@ function parseTlsOptions(text: string, query: string): TlsOptions {
 }
 
 /** @param nameOption  the option that has the server's name */
-function makeTlsOptions(text: string, known: ReadonlyMap<string, string>, nameOption: string): TlsOptions {
+export function makeTlsOptions(
+  text: string,
+  known: ReadonlyMap<string, string>,
+  nameOption: string,
+): TlsOptions {
   const insecure = known.get("insecure") ?? "0";
   if (insecure !== "0" && insecure !== "1") throw badHop(text, "insecure is 0 or 1");
   if (known.has("cert") !== known.has("key")) throw badHop(text, "cert and key go together");
@@ -251,7 +264,7 @@ function makeTlsOptions(text: string, known: ReadonlyMap<string, string>, nameOp
 }
 
 /** Splits and percent-decodes a query. Unlike in form encoding, a plus sign stands for itself. */
-function parseQuery(text: string, query: string): (readonly [name: string, value: string])[] {
+export function parseQuery(text: string, query: string): (readonly [name: string, value: string])[] {
   try {
     return query
       .split("&")

@@ -7,6 +7,7 @@ import { rebaseHop } from "../carriers/hop.ts";
 import { rebaseWay, splitWay } from "../carriers/way.ts";
 import { endpointOf, isHostAndPort, rebaseEndpoint } from "../endpoint.ts";
 import type { IoKind } from "../io.ts";
+import { MASQUE_FIELD, NOT_WITH_MASQUE } from "../masque/masque-field.ts";
 import { parseUdpPorts } from "../socks5/udp-ports.ts";
 import { hop, isCarrierUrl, isServer, isUnicastIp, listenText, tcpProxy, way } from "./addresses.ts";
 import type { CommonOptions, Filled } from "./common.ts";
@@ -66,6 +67,13 @@ export interface UdpLocalOptions extends CommonOptions {
    * none.
    */
   readonly shadowsocks?: string | undefined;
+  /**
+   * Template of a standard MASQUE proxy (RFC 9298 §2), such as `https://proxy.example/.well-known/masque/udp/{target_host}/{target_port}/`,
+   * which carries datagrams instead of a udp-server; `via` leads to it. Behind `#` options of this end: `http=1.1` or `http=2`
+   * (default: 1.1 for http, for https what TLS agrees on), `header=Name:%20value`, and for https `sni`, `ca`, `cert` and `key`,
+   * `insecure=1`. Default: none.
+   */
+  readonly masque?: string | undefined;
   /** Connects lanes instead of `via` and `server`. */
   readonly carrier?: Carrier | undefined;
   /** Default: none. */
@@ -133,6 +141,7 @@ export type ResolvedUdpLocalOptions = Filled<
   | "listen"
   | "pathPrefix"
   | "carrier"
+  | "masque"
   | "tcpVia"
   | "socksAuth"
   | "socksUdpPorts"
@@ -147,6 +156,7 @@ export type ResolvedUdpLocalOptions = Filled<
   readonly listen: string | false;
   readonly pathPrefix: string | undefined;
   readonly carrier: Carrier | undefined;
+  readonly masque: string | undefined;
   readonly tcpVia: string | undefined;
   readonly socksAuth: SocksCredentials | undefined;
   readonly socksUdpPorts: string | undefined;
@@ -230,6 +240,7 @@ export const UDP_LOCAL_FIELDS = {
     help: "config.json of shadowsocks: carries lanes as the last --via, and TCP unless --tcp-via is given",
     isSecretFile: true,
   },
+  masque: MASQUE_FIELD,
   carrier: {
     schema: z.custom<Carrier>((value) => typeof value === "function").optional(),
     expects: "a function that gives a Duplex",
@@ -385,6 +396,15 @@ export function resolveUdpLocalOptions(
       nameField(["latencyRules", marked]),
       `${options.latencyRules[marked]}: only tun2socks sees the DSCP of packets: give PORTS or CIDR[:PORTS]`,
     );
+  }
+  if (options.masque !== undefined) {
+    const other = NOT_WITH_MASQUE.find((name) => input[name] !== undefined);
+    if (other !== undefined) {
+      throw wrong(
+        nameField([other]),
+        `is for a udp-server, and not for the proxy of ${nameField(["masque"])}`,
+      );
+    }
   }
   // An association that was answered is not worth less than one that was not.
   const activeIdleTimeoutS = Math.max(options.activeIdleTimeoutS, options.idleTimeoutS);

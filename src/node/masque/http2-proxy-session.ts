@@ -1,0 +1,154 @@
+import { once } from "node:events";
+import type { ClientHttp2Session, ClientHttp2Stream, IncomingHttpHeaders } from "node:http2";
+import { connect, constants } from "node:http2";
+import { performance } from "node:perf_hooks";
+import type { Duplex } from "node:stream";
+import { HostError } from "../../core/errors.ts";
+import type { ConnectUdpRequest } from "../../core/masque/connect-udp-upgrade.ts";
+import { masqueRefusal } from "../../core/masque/connect-udp-upgrade.ts";
+import type { Http2Fields } from "../../wire/extended-connect.ts";
+import { extendedConnectFields, headOfHttp2 } from "../../wire/extended-connect.ts";
+import { hasBind } from "../../wire/upgrade.ts";
+import { COMMON_SETTINGS, CONNECTION_WINDOW_BYTES, SESSION_LIMITS } from "./http2-settings.ts";
+
+const MISSED_PINGS = 3;
+
+/** A connection to a MASQUE proxy over HTTP/2, with many requests. */
+export class Http2ProxySession {
+  readonly #session: ClientHttp2Session;
+  readonly #scheme: "http" | "https";
+  readonly #timer: NodeJS.Timeout;
+  #requests = 0;
+  #isDraining = false;
+  #heardAt = performance.now();
+
+  /** @param stream  which the session owns. @param heartbeatMs  time between PINGs; without an answer for three, it is dead */
+  private constructor(stream: Duplex, scheme: "http" | "https", authority: string, heartbeatMs: number) {
+    this.#scheme = scheme;
+    this.#session = connect(`${scheme}://${authority}`, {
+      ...SESSION_LIMITS,
+      createConnection: () => stream,
+      settings: COMMON_SETTINGS,
+    });
+    const session = this.#session;
+    session.on("error", () => {});
+    session.on("goaway", () => {
+      this.#isDraining = true;
+    });
+    session.once("connect", () => session.setLocalWindowSize(CONNECTION_WINDOW_BYTES));
+    session.once("close", () => clearInterval(this.#timer));
+    this.#timer = setInterval(() => this.#ping(heartbeatMs), heartbeatMs).unref();
+  }
+
+  /**
+   * Begins HTTP/2 on a stream.
+   *
+   * @returns undefined if the other end does not have extended CONNECT (RFC 8441 §3)
+   */
+  static async open(
+    stream: Duplex,
+    scheme: "http" | "https",
+    authority: string,
+    heartbeatMs: number,
+    signal: AbortSignal,
+  ): Promise<Http2ProxySession | undefined> {
+    const opened = new Http2ProxySession(stream, scheme, authority, heartbeatMs);
+    const session = opened.#session;
+    const closed = new AbortController();
+    session.once("close", () => closed.abort());
+    try {
+      const [settings] = await once(session, "remoteSettings", {
+        signal: AbortSignal.any([signal, closed.signal]),
+      });
+      if ((settings as { enableConnectProtocol?: boolean }).enableConnectProtocol === true) return opened;
+    } catch (error) {
+      opened.destroy();
+      if (closed.signal.aborted && !signal.aborted) {
+        throw new HostError("ERR_CONNECTION_LOST", "by the proxy, before its SETTINGS");
+      }
+      throw error;
+    }
+    opened.destroy();
+    return undefined;
+  }
+
+  /** True if it may take another request. */
+  get hasRoom(): boolean {
+    return !this.isClosed && this.#requests < (this.#session.remoteSettings.maxConcurrentStreams ?? 100);
+  }
+
+  get isClosed(): boolean {
+    return this.#isDraining || this.#session.closed || this.#session.destroyed;
+  }
+
+  /** @throws MasqueRefusal, HostError ERR_CONNECTION_LOST */
+  async request(
+    request: ConnectUdpRequest,
+    signal: AbortSignal,
+  ): Promise<{ readonly stream: ClientHttp2Stream; readonly isBound: boolean }> {
+    const { authority, path, bind, fields } = request;
+    const stream = this.#session.request(
+      {
+        ...extendedConnectFields(this.#scheme, authority, path, bind),
+        ...Object.fromEntries(fields.map(([name, value]) => [name.toLowerCase(), value])),
+      } as Record<string, string>,
+      { endStream: false },
+    );
+    this.#requests++;
+    stream.once("close", () => {
+      this.#requests--;
+      // Nothing else ends a connection that the other end wants to be rid of.
+      if (this.#isDraining && this.#requests === 0) this.#session.close();
+    });
+    const answer = (await answerOf(stream, signal)) as Http2Fields;
+    const status = Number(answer[":status"]);
+    const head = headOfHttp2(answer);
+    if (status >= 200 && status < 300) return { stream, isBound: bind && hasBind(head) };
+    stream.on("error", () => {});
+    stream.close(constants.NGHTTP2_CANCEL);
+    throw masqueRefusal(status, head);
+  }
+
+  destroy(): void {
+    this.#session.destroy();
+  }
+
+  #ping(heartbeatMs: number): void {
+    const session = this.#session;
+    if (performance.now() - this.#heardAt > MISSED_PINGS * heartbeatMs + heartbeatMs) {
+      session.destroy(new HostError("ERR_CONNECTION_LOST", "no PING was answered"));
+      return;
+    }
+    if (session.destroyed || session.connecting) return;
+    session.ping((error) => {
+      if (error === null) this.#heardAt = performance.now();
+    });
+  }
+}
+
+function answerOf(stream: ClientHttp2Stream, signal: AbortSignal): Promise<IncomingHttpHeaders> {
+  return new Promise((done, failed) => {
+    const finish = (error: Error | undefined, headers?: IncomingHttpHeaders) => {
+      stream.off("response", handleResponse);
+      stream.off("error", finish);
+      stream.off("close", handleClose);
+      signal.removeEventListener("abort", handleAbort);
+      if (error === undefined) {
+        done(headers!);
+        return;
+      }
+      stream.on("error", () => {});
+      stream.close(constants.NGHTTP2_CANCEL);
+      failed(error);
+    };
+    const handleResponse = (headers: IncomingHttpHeaders) => finish(undefined, headers);
+    const handleClose = () =>
+      finish(new HostError("ERR_CONNECTION_LOST", `by the proxy (code ${stream.rstCode})`));
+    const handleAbort = () => finish(new HostError("ERR_CONNECT", "no answer to the request in time"));
+    stream.on("response", handleResponse);
+    stream.on("error", finish);
+    stream.on("close", handleClose);
+    signal.addEventListener("abort", handleAbort);
+    if (signal.aborted) handleAbort();
+  });
+}

@@ -1,0 +1,112 @@
+import type { HeaderField } from "../../core/http-connect.ts";
+import { encodeBase64 } from "../../wire/base64.ts";
+import { utf8Bytes } from "../../wire/http-head.ts";
+import type { UdpProxyTemplate } from "../../wire/uri-template.ts";
+import { parseUdpProxyTemplate } from "../../wire/uri-template.ts";
+import type { ProxyEndpoint } from "../carriers/hop.ts";
+import {
+  badHop,
+  makeTlsOptions,
+  parseCredentials,
+  parseField,
+  parseHopEndpoint,
+  parseQuery,
+  rebaseFiles,
+} from "../carriers/hop.ts";
+import type { TlsOptions } from "../carriers/tls.ts";
+import { checkTlsFiles } from "../carriers/tls.ts";
+import type { InFolder } from "../endpoint.ts";
+
+/** Which HTTP is spoken: what TLS agrees on (ALPN), or one version alone. */
+export type HttpVersion = "negotiated" | "1.1" | "2";
+
+/** A MASQUE proxy, as the option has it. */
+export interface MasqueProxyOption {
+  readonly template: UdpProxyTemplate;
+  readonly endpoint: ProxyEndpoint;
+  /** For the Host field or `:authority`: without the user, and without a port that is the scheme's own. */
+  readonly authority: string;
+  /** Undefined for `http://`. */
+  readonly tls: TlsOptions | undefined;
+  readonly version: HttpVersion;
+  /** Credentials, and further fields of each request. */
+  readonly fields: readonly HeaderField[];
+}
+
+const PORTS = { http: 80, https: 443 } as const;
+/** Fields that a request has by itself. */
+const OWN_FIELDS = /^(?:connection|upgrade|capsule-protocol|connect-udp-bind)$/;
+const TLS_OPTIONS = ["sni", "ca", "cert", "key", "insecure"];
+
+/**
+ * Parses a template of RFC 9298 §2, behind which a fragment may have options of this end, which are not sent: `http=1.1|2`,
+ * `header=Name:%20value`, and for https `sni`, `ca`, `cert`, `key`, `insecure=1`.
+ *
+ * @throws UsageError ERR_OPTION whose cause is what is wrong
+ */
+export function parseMasqueProxy(text: string): MasqueProxyOption {
+  const [, templateText, fragment = ""] = /^([^#]*(?:\{#[^#]*)*)(?:#(.*))?$/s.exec(text) ?? [undefined, text];
+  const template = parseUdpProxyTemplate(templateText);
+  if (typeof template === "string") throw badHop(text, template);
+  const [, userInfo, host] = /^(?:([^@]*)@)?([^@]*)$/.exec(template.authority) ?? [];
+  if (host === undefined) throw badHop(text, "expected USER:PASSWORD@HOST, percent-encoded");
+  const { scheme } = template;
+  const hasPort = /^(?:\[[^\]]*\]|[^:]*):\d+$/.test(host);
+  const endpoint = parseHopEndpoint(text, hasPort ? host : `${host}:${PORTS[scheme]}`);
+  const fields: HeaderField[] = [];
+  const credentials = parseCredentials(text, userInfo);
+  if (credentials !== undefined) {
+    const pair = utf8Bytes(`${credentials.user}:${credentials.password}`);
+    fields.push(["Authorization", `Basic ${encodeBase64(pair)}`]);
+  }
+  const known = new Map<string, string>();
+  for (const [name, value] of parseQuery(text, fragment)) {
+    if (name === "header") {
+      const field = parseField(text, value);
+      const lower = field[0].toLowerCase();
+      if (OWN_FIELDS.test(lower)) throw badHop(text, `${field[0]} is not for a header option`);
+      if (!/^[\t\x20-\x7e]*$/.test(field[1])) throw badHop(text, `${field[0]} has more than ASCII`);
+      if (lower === "authorization" && credentials !== undefined) {
+        throw badHop(text, "give a user or Authorization, not both");
+      }
+      fields.push(field);
+    } else if (name === "http" || (scheme === "https" && TLS_OPTIONS.includes(name))) known.set(name, value);
+    else {
+      const names = ["http", "header", ...(scheme === "https" ? TLS_OPTIONS : [])].join(", ");
+      throw badHop(text, `expected no options behind # but ${names}`);
+    }
+  }
+  return {
+    template,
+    endpoint,
+    authority: hasPort && endpoint.port === PORTS[scheme] ? host.replace(/:\d+$/, "") : host,
+    tls: scheme === "https" ? makeTlsOptions(text, known, "sni") : undefined,
+    version: versionOf(text, known.get("http"), scheme),
+    fields,
+  };
+}
+
+function versionOf(text: string, asked: string | undefined, scheme: "http" | "https"): HttpVersion {
+  // Without TLS there is nothing to agree on a version with, and HTTP/1.1 is what every server of http:// speaks.
+  if (asked === undefined) return scheme === "https" ? "negotiated" : "1.1";
+  if (asked !== "1.1" && asked !== "2") throw badHop(text, "http is 1.1 or 2");
+  return asked;
+}
+
+/** @returns what is wrong with a text that is no MASQUE proxy; undefined for a good one */
+export function findMasqueProblem(text: string): string | undefined {
+  try {
+    const { tls } = parseMasqueProxy(text);
+    if (tls !== undefined) checkTlsFiles(tls);
+    return undefined;
+  } catch (error) {
+    const { cause, message } = error as Error;
+    return typeof cause === "string" ? cause : message;
+  }
+}
+
+/** Rewrites the paths of files. */
+export function rebaseMasqueProxy(text: string, inFolder: InFolder): string {
+  const at = text.indexOf("#", text.lastIndexOf("}"));
+  return at < 0 ? text : `${text.slice(0, at + 1)}${rebaseFiles(text.slice(at + 1), inFolder)}`;
+}

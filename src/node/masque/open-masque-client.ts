@@ -1,0 +1,44 @@
+import { parseLatencyRule } from "../../core/latency-rules.ts";
+import { MasqueClient } from "../../core/masque/masque-client.ts";
+import type { Carrier } from "../carrier.ts";
+import { parseCarrierChain } from "../carrier-chain.ts";
+import { nodeCryptography } from "../cryptography.ts";
+import { formatEndpoint } from "../endpoint.ts";
+import type { Io } from "../io.ts";
+import type { Logger } from "../log.ts";
+import type { ResolvedUdpLocalOptions } from "../options/udp-local.ts";
+import { outgoingOf } from "../outgoing.ts";
+import { descriptorOf, tuneDescriptor } from "../tcp-tuning.ts";
+import { MasqueCarrier } from "./masque-carrier.ts";
+import { parseMasqueProxy } from "./masque-option.ts";
+
+/** A client of the proxy that `options.masque` names, and what makes its requests. */
+export function openMasqueClient(
+  options: ResolvedUdpLocalOptions & { readonly masque: string },
+  { native }: Io,
+  log: Logger,
+): { readonly core: MasqueClient; readonly carrier: Carrier } {
+  const { masque, ways, heartbeatMs, idleTimeoutS, activeIdleTimeoutS, latencyRules, ...rest } = options;
+  const core = new MasqueClient({
+    ...rest,
+    latencyRules: latencyRules.map((text) => parseLatencyRule(text)!),
+    crypto: nodeCryptography,
+    idleTimeoutMs: idleTimeoutS * 1000,
+    activeIdleTimeoutMs: activeIdleTimeoutS * 1000,
+  });
+  const proxy = parseMasqueProxy(masque);
+  const server = formatEndpoint(proxy.endpoint.host, proxy.endpoint.port);
+  const carrier = new MasqueCarrier({
+    proxy,
+    chain: parseCarrierChain({ server, via: ways[0].via, outgoing: outgoingOf(options) }),
+    targetOf: (lane) => core.targetOf(lane),
+    heartbeatMs,
+    tune: (stream) => tuneDescriptor(descriptorOf(stream), native, heartbeatMs),
+    log,
+  });
+  log.info(
+    { proxy: carrier.description },
+    "standard MASQUE has no sessions: what a lost connection carried is asked for anew, with other source ports",
+  );
+  return { core, carrier };
+}
