@@ -26,6 +26,7 @@ import {
 } from "../../src/wire/capsule.ts";
 import { FRAME_DATAGRAM } from "../../src/wire/dialects/dialect.ts";
 import { DIALECTS, sniffSocks5 } from "../../src/wire/dialects/dialects.ts";
+import { encodeRequestOfHttp2 } from "../../src/wire/extended-connect.ts";
 import { judgeFirstBytes, MAX_SNIFFED_BYTES } from "../../src/wire/first-bytes.ts";
 import { asciiBytes, decodeHead, findHeadEnd } from "../../src/wire/http-head.ts";
 import {
@@ -54,6 +55,7 @@ import {
   encodeUpgradeRequest,
   encodeUpgradeResponse,
 } from "../../src/wire/upgrade.ts";
+import { parseUdpProxyTemplate } from "../../src/wire/uri-template.ts";
 import { readVarint, varintLengthFrom } from "../../src/wire/varint.ts";
 import { Network } from "../sim/network.ts";
 import { mutate, randomBytes, seededRandom } from "./random.ts";
@@ -173,6 +175,24 @@ describe("a million random and mutated inputs neither throw nor hang nor are rea
       if (decoded === undefined) return;
       decodeUpgradeRequest(decoded);
       decodeUpgradeResponse(decoded);
+    });
+  });
+
+  it("the parser of URI templates, and requests of HTTP/2 in terms of HTTP/1.1", () => {
+    const templates = [
+      "https://a/{target_host}/{target_port}/",
+      "http://a:1/b{?target_host,target_port}{&c}",
+    ];
+    inputs(8, MILLION, templates.map(asciiBytes), (bytes) => {
+      const text = String.fromCharCode(...bytes);
+      const template = parseUdpProxyTemplate(text);
+      if (typeof template !== "string" && !template.expand("::1", 1).startsWith("/")) throw new Error(text);
+      const request = encodeRequestOfHttp2({
+        ":method": "CONNECT",
+        ":protocol": "connect-udp",
+        ":path": text,
+      });
+      if (request !== undefined && decodeHead(request, request.length) === undefined) throw new Error(text);
     });
   });
 

@@ -45,7 +45,8 @@ const TLS_OPTIONS = ["sni", "ca", "cert", "key", "insecure"];
  * @throws UsageError ERR_OPTION whose cause is what is wrong
  */
 export function parseMasqueProxy(text: string): MasqueProxyOption {
-  const [, templateText, fragment = ""] = /^([^#]*(?:\{#[^#]*)*)(?:#(.*))?$/s.exec(text) ?? [undefined, text];
+  const at = fragmentAt(text);
+  const [templateText, fragment] = at < 0 ? [text, ""] : [text.slice(0, at), text.slice(at + 1)];
   const template = parseUdpProxyTemplate(templateText);
   if (typeof template === "string") throw badHop(text, template);
   const [, userInfo, host] = /^(?:([^@]*)@)?([^@]*)$/.exec(template.authority) ?? [];
@@ -107,6 +108,11 @@ export function findMasqueProblem(text: string): string | undefined {
 
 /** Rewrites the paths of files. */
 export function rebaseMasqueProxy(text: string, inFolder: InFolder): string {
-  const at = text.indexOf("#", text.lastIndexOf("}"));
+  const at = fragmentAt(text);
   return at < 0 ? text : `${text.slice(0, at + 1)}${rebaseFiles(text.slice(at + 1), inFolder)}`;
+}
+
+/** Where the fragment begins, or -1; `{#name}` is an expression. */
+function fragmentAt(text: string): number {
+  return text.search(/#(?![^{}]*\})/);
 }
