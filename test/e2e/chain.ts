@@ -3,7 +3,6 @@ import type { Host, Program, TwoHosts } from "./two-hosts.ts";
 
 const [PASSWORD, METHOD] = ["not a secret: loopback only", "chacha20-ietf-poly1305"];
 const CIPHER = ["-k", PASSWORD, "-m", METHOD];
-const OBFS_SERVER = ["--plugin", "obfs-server", "--plugin-opts", "obfs=http"];
 const OBFS_LOCAL = ["--plugin", "obfs-local", "--plugin-opts", "obfs=http;obfs-host=example.com"];
 
 /** A program that can be killed and started again with the same command line. */
@@ -46,15 +45,16 @@ export class Service {
 }
 
 /** ss-server behind obfs-server, on `address` and `port` of the server host. */
-export function ssServer(hosts: TwoHosts, address: string, port: number): Service {
-  const argv = ["ss-server", "-s", address, "-p", `${port}`, ...CIPHER, ...OBFS_SERVER];
+export function ssServer(hosts: TwoHosts, address: string, port: number, obfs = "http"): Service {
+  const plugin = ["--plugin", "obfs-server", "--plugin-opts", `obfs=${obfs}`];
+  const argv = ["ss-server", "-s", address, "-p", `${port}`, ...CIPHER, ...plugin];
   return new Service(hosts.server, argv, () => hosts.server.waitForTcp(address, port));
 }
 
-/** The same server as a URL, for our client or our listener. */
-export function ssUrl(address: string, port: number, plugin: string): string {
-  const query = `plugin=${encodeURIComponent(plugin)}`;
-  return `ss://${METHOD}:${encodeURIComponent(PASSWORD)}@${address}:${port}/?${query}`;
+/** The same server as a URL, for our client or our listener. @param plugin  with its options; undefined for none */
+export function ssUrl(address: string, port: number, plugin: string | undefined): string {
+  const query = plugin === undefined ? "" : `/?plugin=${encodeURIComponent(plugin)}`;
+  return `ss://${METHOD}:${encodeURIComponent(PASSWORD)}@${address}:${port}${query}`;
 }
 
 /** ss-tunnel behind obfs-local: its `port` on the client's loopback leads to `target` as the server host sees it. */

@@ -1,10 +1,10 @@
 import { expect, it } from "vitest";
-import { ssServer, ssUrl } from "./chain.ts";
+import { plainSsServer, ssServer, ssUrl } from "./chain.ts";
 import { allSame, checkEcho, SIZES } from "./echo.ts";
 import { describeWithTun } from "./requirements.ts";
 import { fetchPage, startPage } from "./targets/page.ts";
 import { startUdpEcho } from "./targets/targets.ts";
-import { addAddressesBeyond, BEYOND_NETWORKS, BEYOND_ROUTES, beyond } from "./transparent.ts";
+import { addAddressesBeyond, BEYOND_NETWORKS, beyond } from "./transparent.ts";
 import type { TwoHosts } from "./two-hosts.ts";
 import { makeKeyFile, tun2socks, udpServer } from "./underpass.ts";
 import { useTwoHosts } from "./use-two-hosts.ts";
@@ -18,36 +18,44 @@ describeWithTun("tun2socks as the only program of the client", () => {
   });
 
   it.each([
+    ["ss-server and udp-server", undefined, false],
     ["ss-server behind obfs-server, and udp-server", "http", false],
+    ["ss-server behind obfs-server, and udp-server", "tls", false],
+    ["udp-server alone", undefined, true],
     ["udp-server alone", "tls", true],
-  ])("carries UDP and eight pages of 10 MB at the same time through %s", async (_, obfs, isOurs) => {
-    const { client, server } = hosts;
-    await addAddressesBeyond(hosts);
-    const [echoPort, pagePort] = [await startUdpEcho(server, TARGET), await startPage(hosts)];
-    const keyFile = makeKeyFile(hosts);
-    const port = server.port();
-    const tunnel = `127.0.0.1:${server.port()}`;
-    if (isOurs) {
-      const listen = ssUrl(server.ipv4, port, `obfs-server;obfs=${obfs}`);
-      await udpServer(hosts, listen, keyFile, BEYOND_NETWORKS, ["--ss-relay", "direct"]).start();
-    } else {
-      await ssServer(hosts, server.ipv4, port).start();
-      await udpServer(hosts, tunnel, keyFile, BEYOND_NETWORKS).start();
-    }
-    const url = ssUrl(server.ipv4, port, `obfs-local;obfs=${obfs};obfs-host=example.com`);
-    const device = tun2socks(client, [
-      ...["--via", url, "--tcp-via", url, "--psk-file", keyFile, ...BEYOND_ROUTES],
-      ...(isOurs ? [] : ["--server", tunnel]),
-    ]);
-    await device.start();
-    await device.program.waitForLine(/"msg":"session up"/);
-    const pages = Array.from({ length: 4 }, () => [TARGET.IPv4, TARGET.IPv6]).flat();
-    const [report] = await Promise.all([
-      checkEcho(client, { forward: { host: TARGET.IPv4, port: echoPort } }, 300),
-      ...pages.map((host) => fetchPage(hosts, host, pagePort)),
-    ]);
-    expect(report.sizes).toEqual(allSame(SIZES));
-    expect(report.answered).toBe(300);
-    expect(hosts.udpDropped()).toBe(0);
-  });
+  ])(
+    "carries all UDP, and eight pages of 10 MB at the same time, through %s (obfs %s)",
+    async (_, obfs, isOurs) => {
+      const { client, server } = hosts;
+      await addAddressesBeyond(hosts);
+      const [echoPort, pagePort] = [await startUdpEcho(server, TARGET), await startPage(hosts)];
+      const keyFile = makeKeyFile(hosts);
+      const port = server.port();
+      if (isOurs) {
+        const listen = ssUrl(server.ipv4, port, obfs && `obfs-server;obfs=${obfs}`);
+        await udpServer(hosts, listen, keyFile, BEYOND_NETWORKS, ["--ss-relay", "direct"]).start();
+      } else {
+        if (obfs === undefined) await plainSsServer(server, server.ipv4, port, []).start();
+        else await ssServer(hosts, server.ipv4, port, obfs).start();
+        await udpServer(hosts, "127.0.0.1:3456", keyFile, BEYOND_NETWORKS).start();
+      }
+      const url = ssUrl(server.ipv4, port, obfs && `obfs-local;obfs=${obfs};obfs-host=example.com`);
+      const device = tun2socks(client, [
+        ...["--via", url, "--tcp-via", url, "--psk-file", keyFile],
+        ...["--route", "0.0.0.0/0", "--route", "::/0"],
+      ]);
+      await device.start();
+      await device.program.waitForLine(/"msg":"session up"/);
+      const running = await server.run(["ip", "netns", "pids", client.namespace]);
+      expect(running, "processes of the client").toEqual([`${device.program.pid}`]);
+      const pages = Array.from({ length: 4 }, () => [TARGET.IPv4, TARGET.IPv6]).flat();
+      const [report] = await Promise.all([
+        checkEcho(client, { forward: { host: TARGET.IPv4, port: echoPort } }, 300),
+        ...pages.map((host) => fetchPage(hosts, host, pagePort)),
+      ]);
+      expect(report.sizes).toEqual(allSame(SIZES));
+      expect(report.answered).toBe(300);
+      expect(hosts.udpDropped()).toBe(0);
+    },
+  );
 });

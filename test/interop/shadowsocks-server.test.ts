@@ -307,3 +307,90 @@ describe("udp-server that listens on ss://", () => {
     resetter.close();
   });
 });
+
+describe("a session through shadowsocks", () => {
+  /** Where a connection is harmed: behind so many bytes of a direction, and not within its handshakes. */
+  const HARMED_AT = 5_000;
+
+  /** Leads to `port`; harms the first connection once, in one direction. */
+  async function startHarmer(port: number, direction: "up" | "down", harm: "flip" | "cut"): Promise<Server> {
+    let isHarmed = false;
+    const relay = createServer((near) => {
+      const far = connect(port, "127.0.0.1");
+      for (const [from, to] of [
+        [near, far],
+        [far, near],
+      ] as const) {
+        const isHarming = !isHarmed && (from === near) === (direction === "up");
+        let passed = 0;
+        from.on("error", () => {});
+        from.once("close", () => to.destroy());
+        from.on("data", (data) => {
+          const at = HARMED_AT - passed;
+          passed += data.length;
+          const isHere = isHarming && at >= 0 && at < data.length;
+          if (isHere) isHarmed = true;
+          if (isHere && harm === "flip") data[at] ^= 0x10;
+          to.write(isHere && harm === "cut" ? data.subarray(0, at) : data);
+          if (isHere && harm === "cut") near.destroy();
+        });
+      }
+    });
+    relay.listen(0, "127.0.0.1");
+    await once(relay, "listening");
+    return relay;
+  }
+
+  it.each([
+    ["aes-256-gcm", undefined, "up", "flip"],
+    ["chacha20-ietf-poly1305", undefined, "down", "flip"],
+    ["aes-128-gcm", "http", "down", "flip"],
+    ["aes-128-gcm", "tls", "up", "flip"],
+    ["2022-blake3-aes-128-gcm", undefined, "up", "flip"],
+    ["2022-blake3-chacha20-poly1305", "tls", "down", "flip"],
+    ["aes-256-gcm", undefined, "down", "cut"],
+    ["2022-blake3-aes-256-gcm", "http", "up", "cut"],
+  ] as const)(
+    "delivers no wrong byte and resumes: %s, obfs %s, %s, %s",
+    async (method, obfs, direction, harm) => {
+      const port = await startServer(method, obfs, { heartbeatMs: 200 });
+      const relay = await startHarmer(port, direction, harm);
+      const via = url(method, (relay.address() as AddressInfo).port, obfs && `obfs-local;obfs=${obfs}`);
+      const local = await startUdpLocal({
+        psk: KEY,
+        via: [via],
+        lanes: 1,
+        heartbeatMs: 200,
+        forwards: [{ listen: "127.0.0.1:0", target: `127.0.0.1:${echo.address().port}` }],
+      });
+      const app = createSocket("udp4");
+      let sent = 0;
+      const send = () => {
+        const payload = Buffer.alloc(100 + (sent % 400), sent & 255);
+        payload.writeUInt32BE(sent++);
+        app.send(payload, Number(local.address.forwards[0].listen.split(":")[1]), "127.0.0.1");
+      };
+      const sender = setInterval(send, 5);
+      try {
+        const wrong: Buffer[] = [];
+        let heard = 0;
+        app.on("message", (data) => {
+          heard++;
+          const number = data.readUInt32BE();
+          const expected = Buffer.alloc(100 + (number % 400), number & 255);
+          expected.writeUInt32BE(number);
+          if (!data.equals(expected)) wrong.push(data);
+        });
+        await new Promise((done) => local.once("session-resumed", done));
+        const before = heard;
+        while (heard < before + 10) await once(app, "message");
+        expect(wrong).toEqual([]);
+      } finally {
+        clearInterval(sender);
+        app.close();
+        await local.close();
+        relay.close();
+      }
+    },
+  );
+});
