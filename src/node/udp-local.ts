@@ -444,9 +444,11 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     const fields = { lane, ...this.#wayField(way), error: error.message };
     const level = this.#saidFailures[way] === error.message ? "debug" : "warn";
     this.#saidFailures[way] = error.message;
-    const isOrderly = error instanceof ProtocolError && error.code === "ERR_PEER_SHUTDOWN";
-    const what = isOrderly ? "the server goes away" : "cannot reach the server";
-    this.#log[level](fields, `${what}; trying again`);
+    const code = error instanceof ProtocolError ? error.code : undefined;
+    const what = code === "ERR_PEER_SHUTDOWN" ? "the server goes away" : "cannot reach the server";
+    // It concerns one target, which others may not be like.
+    if (code === "ERR_MASQUE_REFUSED") this.#log[level](fields, "no way to a target");
+    else this.#log[level](fields, `${what}; trying again`);
     this.tell("error", error);
   }
 
