@@ -1,4 +1,5 @@
 import { EventEmitter } from "node:events";
+import type { Socket } from "node:net";
 import { isIPv6 } from "node:net";
 import { performance } from "node:perf_hooks";
 import type { AssociationClient } from "../core/association-client.ts";
@@ -17,7 +18,10 @@ import type { TcpWay } from "./carrier-chain.ts";
 import { parseCarrierChain, streamCarrier, tcpWay } from "./carrier-chain.ts";
 import { nodeCryptography } from "./cryptography.ts";
 import { DeadlineTimer } from "./deadline-timer.ts";
+import type { DialectHost } from "./dialects/dialect-host.ts";
+import { openDialectClient, openLocalDialects } from "./dialects/local-dialects.ts";
 import { formatEndpoint, parseEndpoint } from "./endpoint.ts";
+import type { Startable } from "./first-bytes.ts";
 import type { Relay, RelayHost } from "./fixed-forward.ts";
 import { FixedForward } from "./fixed-forward.ts";
 import type { TunnelStats, UdpLocal } from "./handles.ts";
@@ -140,6 +144,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   }[] = [];
   #socks5: Socks5Listener | undefined;
   #socks5Udp: Socks5Udp | undefined;
+  #dialects: DialectHost | undefined;
   /** For the CONNECT requests. */
   #tcp: TcpWay | undefined;
   #now = 0;
@@ -175,6 +180,10 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
       carrier === undefined
         ? ways.map((way) => parseCarrierChain({ ...way, outgoing }))
         : [streamCarrier(carrier)];
+    if (options.dialect !== undefined) {
+      this.core = openDialectClient(options.dialect, options, this.#carriers.length, HANDSHAKE_MS);
+      return;
+    }
     const servers = ways.map(({ server }) => server);
     this.core = new TunnelClient({
       ...rest,
@@ -238,6 +247,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     this.#drain();
     await this.#socks5?.close();
     this.#socks5Udp?.close();
+    await this.#dialects?.close();
     for (const relay of new Set(this.#relays)) relay?.socket.close();
     for (const { relays } of this.#forwards) for (const relay of relays) relay.close();
     await Promise.all([
@@ -352,11 +362,29 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
       log: this.#log,
       associate: (client, localIp) => udp.associate(client, localIp),
       connect: (target, signal) => tcp.connect(target, signal),
+      serveDialect: (socket, dialect, request, surplus) => {
+        this.#dialects ??= openLocalDialects(this.#options, this, this.#io, this.#log);
+        this.#dialects.accept(this.#startable(socket, surplus), dialect, request);
+      },
       onRefused: () => {
         this.core.counters.refused.socks_refused++;
       },
     });
     await this.#socks5.listen(listen, hosts);
+  }
+
+  /** @param surplus  what was already read from it */
+  #startable(socket: Socket, surplus: Uint8Array): Startable {
+    const { heartbeatMs } = this.#options;
+    const connection = { stream: socket, onread: false, isOurs: true };
+    const stream = openByteStream(connection, this.#io, heartbeatMs, this.#readBuffer);
+    return {
+      stream,
+      start: (events) => {
+        if (surplus.length > 0) events.onBytes(surplus, surplus.length);
+        stream.start(events);
+      },
+    };
   }
 
   // The loop

@@ -36,6 +36,8 @@ function complaint(act: () => unknown): string {
   throw new Error("nothing was thrown");
 }
 
+const forward = (target: string) => ({ listen: "127.0.0.1:0", target });
+
 describe("defaults", () => {
   it("udp-local has these defaults", () => {
     expect(resolveLocal({})).toEqual({
@@ -231,6 +233,14 @@ describe("an error names the path and the value of the wrong field, and what is 
       { tcpVia: "ss://aes-256-gcm:p@h:1 tls://h:2" },
       /^tcpVia: expected socks5:\/\/ or ss:\/\/ as the last hop/,
     ],
+    [{ dialect: "udpwg" }, /^dialect: expected one of udptunnel, .*, got "udpwg"$/],
+    [{ dialect: "hev", psk: KEY }, "psk: hev has no key: leave it out"],
+    [{ dialect: "gnb" }, /^dialect: gnb has no addresses, and its server one target: give forwards alone$/],
+    [
+      { dialect: "gnb", forwards: [forward("192.0.2.1:1"), forward("192.0.2.1:1"), forward("192.0.2.2:1")] },
+      /^forwards\[2\]: 192.0.2.2:1: gnb has no addresses, .*, not 192.0.2.1:1 too$/,
+    ],
+    [{ dialect: "udpgw", forwards: [forward("a:1")] }, "forwards[0]: a:1: udpgw has no names, give an IP"],
     [null, "options: expected an object"],
   ] as const)("udp-local refuses %j", (input, message) => {
     expect(complaint(() => resolveLocal(input))).toMatch(message);

@@ -96,7 +96,6 @@ export class DialectClient implements AssociationClient {
   readonly #isNew: boolean[] = [];
   readonly #ready: Lane[] = [];
   #way = 0;
-  #isReportedUp = false;
   #isClosed = false;
 
   constructor(options: DialectClientOptions) {
@@ -138,7 +137,10 @@ export class DialectClient implements AssociationClient {
 
   // Events
 
-  start(): void {}
+  /** Associations connect by themselves: there is nothing to wait for. */
+  start(): void {
+    this.#outputs.push({ kind: "session-up" });
+  }
 
   handleConnected(now: number, index: number): void {
     const lane = this.#lanes[index];
@@ -225,9 +227,6 @@ export class DialectClient implements AssociationClient {
     lane.keepaliveAt = now + (dialect.keepaliveMs ?? NEVER);
     this.#arm(lane);
     this.#markReady(lane);
-    if (this.#isReportedUp) return;
-    this.#isReportedUp = true;
-    this.#outputs.push({ kind: "session-up" });
   }
 
   /**
@@ -650,9 +649,6 @@ export class DialectClient implements AssociationClient {
     this.#deadlines.clear(deadlineOfQueue(lane.index));
     // The next connection knows none of the numbers.
     if (this.#isMany) this.#isNew.fill(true);
-    if (error === undefined || !this.#isReportedUp || this.isUp) return;
-    this.#isReportedUp = false;
-    this.#outputs.push({ kind: "session-down", error });
   }
 
   #markReady(lane: Lane): void {

@@ -19,6 +19,7 @@ import { openEgress } from "../udp-egress.ts";
 import { DirectPath } from "../udp-paths/direct.ts";
 import { DialectHost } from "./dialect-host.ts";
 import { parseDialectListen, parseDialects } from "./dialect-options.ts";
+import { unixSeconds } from "./unix-seconds.ts";
 
 const DNS_PORT = 53;
 
@@ -108,13 +109,9 @@ export async function openServerDialects(
 }
 
 /** The address of a `HOST:PORT` that the options have checked. */
-export function targetOf(text: string): AddressBytes {
+function targetOf(text: string): AddressBytes {
   const { host, port } = parseEndpoint(text) as { host: string; port: number };
   return makeAddress(host, port)!;
-}
-
-export function unixSeconds(): number {
-  return Math.floor(Date.now() / 1000);
 }
 
 /** The system's first resolver on port 53. */

@@ -3,7 +3,15 @@ import type { OptionField } from "../options/fields.ts";
 import { findMasqueProblem, rebaseMasqueProxy } from "./masque-option.ts";
 
 /** Options of udp-local that mean something to a udp-server alone. */
-export const NOT_WITH_MASQUE = ["server", "ways", "psk", "pathPrefix", "carrier", "lanes"] as const;
+export const NOT_WITH_MASQUE = [
+  "server",
+  "ways",
+  "psk",
+  "pathPrefix",
+  "carrier",
+  "dialect",
+  "lanes",
+] as const;
 
 export const MASQUE_FIELD: OptionField = {
   schema: z

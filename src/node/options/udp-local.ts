@@ -2,10 +2,12 @@ import { isIP } from "node:net";
 import type { Duplex } from "node:stream";
 import * as z from "zod";
 import { isDscpRule, parseLatencyRule } from "../../core/latency-rules.ts";
+import { dialectByName } from "../../wire/dialects/dialects.ts";
 import { findTlsProblem, isBehindProxy } from "../carrier-chain.ts";
 import { rebaseHop } from "../carriers/hop.ts";
 import { rebaseWay, splitWay } from "../carriers/way.ts";
-import { endpointOf, isHostAndPort, rebaseEndpoint } from "../endpoint.ts";
+import { DIALECT_NAMES } from "../dialects/dialect-options.ts";
+import { endpointOf, isHostAndPort, parseEndpoint, rebaseEndpoint, splitZone } from "../endpoint.ts";
 import type { IoKind } from "../io.ts";
 import { MASQUE_FIELD, NOT_WITH_MASQUE } from "../masque/masque-field.ts";
 import { parseUdpPorts } from "../socks5/udp-ports.ts";
@@ -76,6 +78,12 @@ export interface UdpLocalOptions extends CommonOptions {
   readonly masque?: string | undefined;
   /** Connects lanes instead of `via` and `server`. */
   readonly carrier?: Carrier | undefined;
+  /**
+   * Dialect of the server, which is another program: `udptunnel`, `mullvad`, `gnb`, `udpgw`, `hev`, `gost` or `uot`. Those
+   * without addresses (the first three) serve forwards alone, all with the target that their server has. Default: none, as
+   * the server is udp-server.
+   */
+  readonly dialect?: string | undefined;
   /** Default: none. */
   readonly forwards?: readonly ForwardOptions[] | undefined;
   /**
@@ -142,6 +150,7 @@ export type ResolvedUdpLocalOptions = Filled<
   | "pathPrefix"
   | "carrier"
   | "masque"
+  | "dialect"
   | "tcpVia"
   | "socksAuth"
   | "socksUdpPorts"
@@ -157,6 +166,7 @@ export type ResolvedUdpLocalOptions = Filled<
   readonly pathPrefix: string | undefined;
   readonly carrier: Carrier | undefined;
   readonly masque: string | undefined;
+  readonly dialect: string | undefined;
   readonly tcpVia: string | undefined;
   readonly socksAuth: SocksCredentials | undefined;
   readonly socksUdpPorts: string | undefined;
@@ -241,6 +251,16 @@ export const UDP_LOCAL_FIELDS = {
     isSecretFile: true,
   },
   masque: MASQUE_FIELD,
+  dialect: {
+    schema: z
+      .string()
+      .refine((name) => dialectByName(name) !== undefined)
+      .optional(),
+    expects: `one of ${DIALECT_NAMES}`,
+    flag: "dialect",
+    value: "NAME",
+    help: `the server is another program: ${DIALECT_NAMES}`,
+  },
   carrier: {
     schema: z.custom<Carrier>((value) => typeof value === "function").optional(),
     expects: "a function that gives a Duplex",
@@ -406,10 +426,36 @@ export function resolveUdpLocalOptions(
       );
     }
   }
+  checkDialect({ ...options, listen }, nameField, hasRelay);
   // An association that was answered is not worth less than one that was not.
   const activeIdleTimeoutS = Math.max(options.activeIdleTimeoutS, options.idleTimeoutS);
   const { shadowsocks, server: _server, via: _via, tcpVia = shadowsocks, ...rest } = options;
   return { ...rest, listen, activeIdleTimeoutS, tcpVia, ways: waysOf(options, nameField) };
+}
+
+/** @throws UsageError ERR_OPTION for what the server's dialect has no room for */
+function checkDialect(
+  { dialect: name, psk, listen, forwards }: CheckedOptions,
+  nameField: NameField,
+  hasRelay: boolean,
+): void {
+  const dialect = name === undefined ? undefined : dialectByName(name)!;
+  if (dialect === undefined) return;
+  if (psk !== undefined) throw wrong(nameField(["psk"]), `${name} has no key: leave it out`);
+  const targets = forwards.map(({ target }) => target);
+  if (dialect.addresses === "none") {
+    const fault = `${name} has no addresses, and its server one target`;
+    if (listen !== false || hasRelay) throw wrong(nameField(["dialect"]), `${fault}: give forwards alone`);
+    const other = targets.findIndex((target) => target !== targets[0]);
+    if (other >= 0)
+      throw wrong(nameField(["forwards", other]), `${targets[other]}: ${fault}, not ${targets[0]} too`);
+  }
+  const named = targets.findIndex(
+    (target) => isIP(splitZone((parseEndpoint(target) as { host: string }).host).ip) === 0,
+  );
+  if (dialect.addresses === "ip" && named >= 0) {
+    throw wrong(nameField(["forwards", named]), `${targets[named]}: ${name} has no names, give an IP`);
+  }
 }
 
 type CheckedOptions = Omit<ResolvedUdpLocalOptions, "ways"> & {

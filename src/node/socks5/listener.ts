@@ -3,6 +3,8 @@ import { performance } from "node:perf_hooks";
 import { HostError } from "../../core/errors.ts";
 import type { Socks5Credentials } from "../../core/socks5-server.ts";
 import { Socks5ServerConnection } from "../../core/socks5-server.ts";
+import type { Dialect } from "../../wire/dialects/dialect.ts";
+import { DIALECTS } from "../../wire/dialects/dialects.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { addressPort, formatAddress, makeAddress, sameBytes } from "../../wire/socket-address.ts";
 import type { TcpStream } from "../coded-stream.ts";
@@ -40,6 +42,13 @@ export interface Socks5ListenerOptions {
   readonly associate: (client: AddressBytes, localIp: string) => Promise<Socks5Association | undefined>;
   /** Connects for a CONNECT. */
   readonly connect: (target: AddressBytes, signal: AbortSignal) => Promise<TcpStream>;
+  /** Serves a client that asks for UDP on its own connection. @param surplus  what came behind its request */
+  readonly serveDialect: (
+    socket: Socket,
+    dialect: Dialect,
+    request: AddressBytes,
+    surplus: Uint8Array,
+  ) => void;
   readonly onRefused: () => void;
 }
 
@@ -90,7 +99,7 @@ export class Socks5Listener {
       socket.destroy();
       return;
     }
-    const machine = new Socks5ServerConnection(performance.now(), this.#options.credentials);
+    const machine = new Socks5ServerConnection(performance.now(), this.#options.credentials, DIALECTS);
     const abort = new AbortController();
     const timer = new DeadlineTimer(() => {
       machine.handleTimeout(performance.now());
@@ -122,6 +131,10 @@ export class Socks5Listener {
           socket.off("data", handleData);
           socket.off("end", handleEnd);
           socket.pause();
+          if (output.command === "dialect") {
+            this.#serveDialect(socket, machine, output.dialect, output.address);
+            return;
+          }
           void this.#connect(socket, machine, output.address, abort.signal, drain);
         }
       }
@@ -163,6 +176,18 @@ export class Socks5Listener {
       socket.once("close", association.end);
     }
     drain();
+  }
+
+  #serveDialect(
+    socket: Socket,
+    machine: Socks5ServerConnection,
+    dialect: Dialect,
+    request: AddressBytes,
+  ): void {
+    machine.reply(SUCCEEDED, makeAddress("0.0.0.0", 0)!);
+    const output = machine.pollOutput();
+    if (output?.kind === "write") socket.write(output.bytes);
+    this.#options.serveDialect(socket, dialect, request, machine.surplus);
   }
 
   async #connect(
