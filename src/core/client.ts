@@ -305,6 +305,11 @@ export class TunnelClient {
     return bytes;
   }
 
+  /** Whether more is to be sent in the lane's session than the path takes. */
+  isLimited(now: number, index: number): boolean {
+    return this.#parts.laneByIndex[index].tunnel?.isLimited(now) ?? false;
+  }
+
   /**
    * In a session with receipts: the next lane that has become able to write while others wrote, or -1. To be called until then,
    * after {@link pollTransmit} of every lane.

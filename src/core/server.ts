@@ -598,6 +598,11 @@ export class TunnelServer {
     return bytes;
   }
 
+  /** Whether more is to be sent in the connection's session than the path takes. */
+  isLimited(now: number, index: number): boolean {
+    return this.#connections[index]?.tunnel.isLimited(now) ?? false;
+  }
+
   /** Announces to every client that this server shuts down; then drain and close. */
   close(): void {
     for (const connection of this.#connections) {

@@ -316,6 +316,11 @@ export class Tunnel {
     return true;
   }
 
+  /** Whether more is to be sent in its session with receipts than the path takes. */
+  isLimited(now: number): boolean {
+    return this.#port?.scheduler.isLimited(now) ?? false;
+  }
+
   /**
    * The next bytes for the connection, on loan until {@link handleTransmitted}; undefined when there are none, or the last
    * are still on loan.

@@ -6,6 +6,8 @@ export interface BatchSource {
   /** The next bytes, on loan until {@link handleTransmitted}. @param now  milliseconds of performance.now() */
   pollTransmit(now: number): Uint8Array | undefined;
   handleTransmitted(): void;
+  /** Whether more is to be sent than the path takes, by default not. */
+  isLimited?(now: number): boolean;
 }
 
 /** Writes batches to a stream, one write per batch, and the next only when the system has accepted the last. */
@@ -27,7 +29,7 @@ export class BatchWriter {
     while (!this.#isWaiting) {
       const batch = this.#source.pollTransmit(now);
       if (batch === undefined) break;
-      this.#isWaiting = !stream.isClosed && !stream.write(batch);
+      this.#isWaiting = !stream.isClosed && !stream.write(batch, this.#source.isLimited?.(now));
       if (!this.#isWaiting) this.#source.handleTransmitted();
     }
     if (this.#isEnding && !this.#isWaiting) stream.end();

@@ -55,8 +55,8 @@ export class CodedByteStream implements ByteStream {
     });
   }
 
-  write(bytes: Uint8Array): boolean {
-    return this.#inner.write(this.#coding.encode(bytes));
+  write(bytes: Uint8Array, hasMore?: boolean): boolean {
+    return this.#inner.write(this.#coding.encode(bytes), hasMore);
   }
 
   end(): void {

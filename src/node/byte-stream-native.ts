@@ -51,8 +51,8 @@ export class DescriptorStream implements ByteStream {
     if (this.#surplus !== undefined) events.onBytes(this.#surplus, this.#surplus.length);
   }
 
-  write(bytes: Uint8Array): boolean {
-    const written = this.#native.streamWrite!(this.#descriptor, bytes, bytes.length);
+  write(bytes: Uint8Array, hasMore = false): boolean {
+    const written = this.#native.streamWrite!(this.#descriptor, bytes, bytes.length, hasMore);
     // A failed connection also fails when it is read, and is closed then.
     if (written < 0 && this.#hasPeerEnded) this.destroy();
     if (written === bytes.length || written < 0) return true;

@@ -17,8 +17,11 @@ export interface ByteStream {
   readonly localIp: string | undefined;
   /** Begins to read. To be called in the turn of the loop in which the stream was opened. */
   start(events: ByteStreamEvents): void;
-  /** @returns false when not all is taken at once: nothing more is written, and `bytes` stay lent, until onWritten */
-  write(bytes: Uint8Array): boolean;
+  /**
+   * @param hasMore  more is to be written than the path takes: what came may be acknowledged with that
+   * @returns false when not all is taken at once: nothing more is written, and `bytes` stay lent, until onWritten
+   */
+  write(bytes: Uint8Array, hasMore?: boolean): boolean;
   /** Nothing more is written; closes once the other end has ended as well. Only while nothing is lent. */
   end(): void;
   /** Closes at once. */

@@ -140,8 +140,11 @@ export interface NativeModule {
     onRead: (count: number) => void,
     onWritable: () => void,
   ): void;
-  /** @returns how many bytes the system accepted, or a system error, which is negative */
-  streamWrite?(descriptor: number, bytes: Uint8Array, length: number): number;
+  /**
+   * @param hasMore  more is written soon: what was read is acknowledged with that, not by itself
+   * @returns how many bytes the system accepted, or a system error, which is negative
+   */
+  streamWrite?(descriptor: number, bytes: Uint8Array, length: number, hasMore: boolean): number;
   /** Nothing more is written. */
   streamEnd?(descriptor: number): void;
   /** Returns the open descriptor to the caller. */

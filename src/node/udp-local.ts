@@ -532,6 +532,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
       handleTransmitted: () => {
         if (isCurrent()) core.handleTransmitted(lane);
       },
+      isLimited: (now: number) => core.isLimited?.(now, lane) ?? false,
     };
     const stream = openByteStream(connection, this.#io, heartbeatMs, this.#readBuffer);
     const writer = new BatchWriter(stream, source);

@@ -359,6 +359,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     const source = {
       pollTransmit: (now: number) => core.pollTransmit(now, connection),
       handleTransmitted: () => core.handleTransmitted(connection),
+      isLimited: (now: number) => core.isLimited(now, connection),
     };
     const writer = new BatchWriter(stream, source);
     const link: Link = { stream, writer };

@@ -131,7 +131,7 @@ const listener = native.tcpListen(ipv4(0), true, 64, (/** @type {number} */ fd) 
       if (count <= 0) return end();
       let at = 0;
       while (at < count) {
-        const written = native.streamWrite(copy, buffer.subarray(at), count - at);
+        const written = native.streamWrite(copy, buffer.subarray(at), count - at, seen.accepted % 2 === 0);
         if (written <= 0) break;
         at += written;
       }
@@ -149,7 +149,7 @@ const listener = native.tcpListen(ipv4(0), true, 64, (/** @type {number} */ fd) 
     },
   );
   // Nothing takes all of this: the rest is dropped with the connection.
-  if (seen.accepted % 10 === 0) native.streamWrite(copy, data, data.length);
+  if (seen.accepted % 10 === 0) native.streamWrite(copy, data, data.length, false);
 });
 const address = native.socketAddress(listener);
 const port = address[5] * 256 + address[6];

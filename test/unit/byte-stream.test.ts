@@ -1,6 +1,8 @@
+import { execFileSync } from "node:child_process";
 import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import { connect, createServer, type Server, type Socket } from "node:net";
+import { setTimeout as pause } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { StreamCoding } from "../../src/core/stream-coding.ts";
 import type { ByteStream, ByteStreamEvents } from "../../src/node/byte-stream.ts";
@@ -101,6 +103,37 @@ describe.each(KINDS)("a %s byte stream", (kind, io, coding) => {
     await peerEnded;
     expect(Buffer.concat(heard).toString()).toBe("before after");
   });
+
+  it.skipIf(kind === "plain" || kind === "coded plain")(
+    "acknowledges each message by itself, but not where it has more to write itself",
+    // The kernel has reasons of its own to acknowledge at once, such as a pause of the machine.
+    { retry: 3 },
+    async () => {
+      start();
+      peer.setNoDelay();
+      /** Segments without data that were sent for 100 messages. */
+      const acknowledgements = async (hasMore: boolean) => {
+        const count = () => {
+          const line = execFileSync("ss", ["-tinHO", `sport = :${peer.remotePort}`], { encoding: "utf8" });
+          return Number(/ segs_out:(\d+)/.exec(line)?.[1]) - Number(/ data_segs_out:(\d+)/.exec(line)?.[1]);
+        };
+        stream.write(Buffer.from("own"), hasMore);
+        const before = count();
+        for (let i = 0; i < 100; i++) {
+          peer.write("message");
+          await pause(2);
+        }
+        return count() - before;
+      };
+      // The kernel acknowledges the first 16 segments of a connection at once.
+      for (let i = 0; i < 20; i++) {
+        peer.write("first");
+        await pause(2);
+      }
+      expect(await acknowledgements(true)).toBeLessThan(60);
+      expect(await acknowledgements(false)).toBeGreaterThan(80);
+    },
+  );
 
   it("borrows bytes until the system has taken them, then reports it; the peer gets them whole", async () => {
     start();

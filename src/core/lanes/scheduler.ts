@@ -240,6 +240,11 @@ export class LaneScheduler {
     return this.#queue.isEmpty && this.#dirty === 0;
   }
 
+  /** Whether more is to be sent than the path takes, or was a moment ago. */
+  isLimited(now: number): boolean {
+    return now < this.#limitedUntil;
+  }
+
   // Lanes
 
   /**
