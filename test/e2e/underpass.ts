@@ -47,6 +47,17 @@ export function udpServer(
   ]);
 }
 
+/** udp-server without a key, for clients of standard MASQUE, which may send to the networks given. */
+export function masqueProxy(hosts: TwoHosts, listen: string, networks: readonly string[]): Service {
+  const allow = networks.flatMap((network) => ["--allow", network]);
+  return program(hosts.server, "udp-server", ["--listen", listen, "--insecure-open-relay", ...allow]);
+}
+
+/** udp-local at a MASQUE proxy. */
+export function masqueLocal(hosts: TwoHosts, template: string, options: readonly string[]): Service {
+  return program(hosts.client, "udp-local", ["--masque", template, ...options]);
+}
+
 export function udpLocal(hosts: TwoHosts, keyFile: string, options: readonly string[]): Service {
   return program(hosts.client, "udp-local", ["--psk-file", keyFile, ...options]);
 }

@@ -179,7 +179,7 @@ describe.each([
       forwards: forwardsTo(`127.0.0.1:${target.address().port}`),
     });
     const [, port] = /:(\d+)$/.exec(local.address.forwards[0].listen)!;
-    for (const size of [0, 1, 63, 64, 1200, 9000, 60_000]) {
+    for (const size of [0, 1, 63, 64, 1200, 9000, 60_000, 65_507]) {
       const payload = Buffer.from(Array.from({ length: size }, (_, i) => i % 251));
       const answer = once(app, "message");
       app.send(payload, Number(port), "127.0.0.1");

@@ -1,0 +1,40 @@
+import { expect, it } from "vitest";
+import { echoSince, PROBER } from "./prober.ts";
+import { describeOnTwoHosts } from "./requirements.ts";
+import { startUdpEcho } from "./targets/targets.ts";
+import type { TwoHosts } from "./two-hosts.ts";
+import { monotonicMs } from "./two-hosts.ts";
+import { masqueLocal, masqueProxy } from "./underpass.ts";
+import { useTwoHosts } from "./use-two-hosts.ts";
+
+const SECOND_MS = 15_000;
+
+for (const [version, fragment] of [
+  ["HTTP/1.1", ""],
+  ["HTTP/2", "#http=2"],
+] as const) {
+  describeOnTwoHosts(`standard MASQUE over ${version} where UDP is dropped`, () => {
+    let hosts: TwoHosts;
+    useTwoHosts((made) => {
+      hosts = made;
+    });
+    const templateOf = (port: number) =>
+      `http://${hosts.server.ipv4}:${port}/.well-known/masque/udp/{target_host}/{target_port}/${fragment}`;
+
+    it("a forward goes on after the proxy was killed and started again, from another source port", async () => {
+      const { client, server } = hosts;
+      const echoPort = await startUdpEcho(server);
+      const [port, forwardPort] = [server.port(), client.port()];
+      const proxy = masqueProxy(hosts, `${server.ipv4}:${port}`, ["127.0.0.0/8"]);
+      await proxy.start();
+      const forward = ["--forward", `127.0.0.1:${forwardPort}=127.0.0.1:${echoPort}`];
+      await masqueLocal(hosts, templateOf(port), forward).start();
+      const prober = client.spawn([process.execPath, PROBER, `${forwardPort}`]);
+      const before = await echoSince(prober, 0, SECOND_MS);
+      await proxy.kill();
+      await proxy.start();
+      const after = await echoSince(prober, monotonicMs(), SECOND_MS);
+      expect(after.source).not.toBe(before.source);
+    });
+  });
+}
