@@ -308,8 +308,9 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     this.#strangers?.close();
     this.#firstBytes.close();
     ends.push(this.#dialects?.close());
-    await Promise.all([...ends, ...listeners, this.#others?.close()]);
-    this.#http2?.close();
+    // The listeners wait for connections of HTTP/2, which have nothing left once their requests have ended.
+    const requests = Promise.all(ends).then(() => this.#http2?.close());
+    await Promise.all([requests, ...listeners, this.#others?.close()]);
     this.#sockets.close();
     await this.#egress?.end();
   }

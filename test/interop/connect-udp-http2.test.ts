@@ -38,4 +38,19 @@ describeWith(["curl", "python:h2"], "connect-udp over HTTP/2 by clients that are
     const args = ["-s", "-o", "/dev/null", "-w", "%{http_version} %{http_code}", "--http2-prior-knowledge"];
     expect(await run("curl", [...args, url])).toBe("2 404");
   });
+
+  it("HTTP/2 is told from dialects on the same port", async () => {
+    const dialects = ["udptunnel", "gnb", "udpgw", "hev", "gost", "uot"];
+    const other = await startUdpServer({
+      ...{ listen: ["127.0.0.1:0"], allow: ["127.0.0.1/32"] },
+      ...{ dialects, dialectTarget: "127.0.0.1:9" },
+    });
+    try {
+      const otherPort = other.address.listen[0].split(":")[1];
+      const output = await run("/usr/bin/python3", [H2_CLIENT, otherPort, String(echo.address().port)]);
+      expect(output.trim().split("\n")).toHaveLength(4);
+    } finally {
+      await other.close();
+    }
+  });
 });

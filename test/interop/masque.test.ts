@@ -3,6 +3,9 @@ import type { Socket as UdpSocket } from "node:dgram";
 import { createSocket } from "node:dgram";
 import { EventEmitter, once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { createServer as createHttp2Server } from "node:http2";
+import type { AddressInfo, Socket } from "node:net";
+import { connect as connectTcp, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
@@ -203,6 +206,88 @@ describe.each([
       forwards: forwardsTo(`127.0.0.1:${target.address().port}`),
     });
     expect(await ask(app, local.address.forwards[0].listen, "hello")).toMatch(/ hello$/);
+  });
+});
+
+describe("proxies of --masque that fail", () => {
+  async function flood(local: UdpLocal, until: () => boolean): Promise<void> {
+    const app = await udp("127.0.0.1");
+    const [, port] = /:(\d+)$/.exec(local.address.forwards[0].listen)!;
+    while (!until()) {
+      for (let i = 0; i < 100; i++) app.send(Buffer.alloc(1_200), Number(port), "127.0.0.1");
+      await wait(5);
+    }
+  }
+
+  it("who does not read its tunnel over HTTP/1.1 costs datagrams, which are counted", async () => {
+    const proxy = createServer((socket) => {
+      socket.on("error", () => {});
+      cleanups.push(() => socket.destroy());
+      socket.once("data", () => {
+        socket.pause();
+        socket.write(
+          "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: connect-udp\r\n\r\n",
+        );
+      });
+    }).listen(0, "127.0.0.1");
+    await once(proxy, "listening");
+    cleanups.push(() => proxy.close());
+    const { port } = proxy.address() as AddressInfo;
+    const local = await connect({
+      masque: `http://127.0.0.1:${port}${PATH}`,
+      forwards: forwardsTo("192.0.2.1:9"),
+    });
+    await flood(local, () => local.stats().drops.age + local.stats().drops.queue_full > 1_000);
+  });
+
+  it("who does not read its tunnel over HTTP/2 costs datagrams of that tunnel, which are counted", async () => {
+    const proxy = createHttp2Server({ settings: { enableConnectProtocol: true } });
+    proxy.on("stream", (stream) => {
+      stream.on("error", () => {});
+      stream.respond({ ":status": 200 });
+    });
+    proxy.on("session", (session) => cleanups.push(() => session.destroy()));
+    proxy.listen(0, "127.0.0.1");
+    await once(proxy, "listening");
+    cleanups.push(() => proxy.close());
+    const { port } = proxy.address() as AddressInfo;
+    const local = await connect({
+      masque: `http://127.0.0.1:${port}${PATH}#http=2`,
+      forwards: forwardsTo("192.0.2.1:9"),
+    });
+    await flood(local, () => local.stats().drops.age + local.stats().drops.queue_full > 1_000);
+  });
+
+  it("a connection of HTTP/2 that falls silent is given up after four heartbeats, and another made", async () => {
+    const target = await echo();
+    const server = await serve();
+    const upstream = Number(server.address.listen[0].split(":")[1]);
+    const sockets: Socket[] = [];
+    const relay = createServer((socket) => {
+      const inner = connectTcp(upstream, "127.0.0.1");
+      for (const end of [socket, inner]) {
+        sockets.push(end);
+        end.on("error", () => {});
+      }
+      socket.pipe(inner).pipe(socket);
+    }).listen(0, "127.0.0.1");
+    await once(relay, "listening");
+    cleanups.push(() => {
+      relay.close();
+      for (const socket of sockets) socket.destroy();
+    });
+    const { port } = relay.address() as AddressInfo;
+    const local = await connect({
+      masque: `http://127.0.0.1:${port}${PATH}#http=2`,
+      heartbeatMs: 100,
+      forwards: forwardsTo(`127.0.0.1:${target.address().port}`),
+    });
+    const app = await udp("127.0.0.1");
+    const forward = local.address.forwards[0].listen;
+    const before = await ask(app, forward, "before");
+    for (const socket of sockets) socket.unpipe().pause();
+    expect(sourceIn(await ask(app, forward, "after"))).not.toBe(sourceIn(before));
+    expect(sockets).toHaveLength(4);
   });
 });
 

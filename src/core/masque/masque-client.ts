@@ -612,7 +612,8 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
   #handleFailure(now: number, error: Error | undefined): void {
     this.#failures = Math.min(this.#failures + 1, 16);
     this.#connectAfter = now + this.#retryMs;
-    if (this.#hasFailed) return;
+    // Others may still be served.
+    if (this.#hasFailed || this.lanesUp > 0) return;
     this.#hasFailed = true;
     this.isUp = false;
     this.#outputs.push({ kind: "session-down", error });
