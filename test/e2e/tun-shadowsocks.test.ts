@@ -42,7 +42,7 @@ describeWithTun("tun2socks as the only program of the client", () => {
       const url = ssUrl(server.ipv4, port, obfs && `obfs-local;obfs=${obfs};obfs-host=example.com`);
       const device = tun2socks(client, [
         ...["--via", url, "--tcp-via", url, "--psk-file", keyFile],
-        ...["--route", "0.0.0.0/0", "--route", "::/0"],
+        ...["--out-interface", "veth0", "--route", "0.0.0.0/0", "--route", "::/0"],
       ]);
       await device.start();
       await device.program.waitForLine(/"msg":"session up"/);
