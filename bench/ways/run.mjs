@@ -17,7 +17,7 @@ import { METHOD_WAYS, WAYS } from "./subjects.mjs";
 const HELP = `npm run bench:ways -- [options]
 
 Round trips, throughput and CPU time of the ways from udp-local to udp-server, all on loopback: direct, through
-shadowsocks and simple-obfs, ours and stock programs, through WebSocket. Programs that are not installed are left out.
+shadowsocks and simple-obfs, ours and stock programs, through WebSocket, standard MASQUE. Programs that are not installed are left out.
 
   --rounds N         default 3
   --seconds S        of each window of round trips, default 8

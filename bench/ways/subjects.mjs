@@ -216,6 +216,22 @@ const WSS = {
   },
 };
 
+/** Standard MASQUE, with udp-server as the proxy. @param {"1.1" | "2"} version @returns {Way} */
+function masque(version) {
+  const template = (/** @type {string} */ address) =>
+    `http://${address}/.well-known/masque/udp/{target_host}/{target_port}/#http=${version}`;
+  return {
+    name: `--masque, HTTP/${version}`,
+    method: "",
+    needs: [],
+    start: (target) =>
+      ours(target, [`${HOST}:0`], [], async (address) => ({
+        options: ["--masque", template(address)],
+        relays: [],
+      })),
+  };
+}
+
 /** What is compared by its latency. @type {Way[]} */
 export const WAYS = [
   DIRECT,
@@ -231,6 +247,8 @@ export const WAYS = [
   bothEnds(undefined, METHODS_2022[2]),
   WS,
   WSS,
+  masque("1.1"),
+  masque("2"),
 ];
 
 /** What is compared by its throughput. @type {Way[]} */
@@ -239,4 +257,6 @@ export const METHOD_WAYS = [
   ...METHODS.map((method) => toStock(undefined, method)),
   ...[...METHODS, ...METHODS_2022].map((method) => bothEnds(undefined, method)),
   WS,
+  masque("1.1"),
+  masque("2"),
 ];

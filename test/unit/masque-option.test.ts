@@ -76,6 +76,7 @@ describe("--masque", () => {
     ["server", "127.0.0.1:1"],
     ["psk", new Uint8Array(16)],
     ["pathPrefix", "/a"],
+    ["dialect", "uot"],
     ["lanes", 2],
     ["ways", ["socks5://127.0.0.1:1"]],
   ])("does not stand together with %s, which means nothing to a proxy", (name, value) => {
