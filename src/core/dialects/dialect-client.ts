@@ -79,6 +79,8 @@ export class DialectClient implements AssociationClient {
   readonly received = new DatagramBatch(1024);
   /** A context is a remote address of an association. */
   readonly contexts: RemoteTable;
+  /** See {@link AssociationClient}: {@link pollReady} has every connection with something to write. */
+  readonly steadyLanes = 0;
 
   readonly #options: DialectClientOptions;
   readonly #isMany: boolean;
