@@ -1,5 +1,3 @@
-import type { LookupAddress } from "node:dns";
-import { lookup } from "node:dns/promises";
 import { EventEmitter } from "node:events";
 import type { Socket } from "node:net";
 import { performance } from "node:perf_hooks";
@@ -38,6 +36,7 @@ import { listenHosts } from "./listen-hosts.ts";
 import type { Logger } from "./log.ts";
 import { silentLogger } from "./log.ts";
 import { MasqueHttp2Server } from "./masque/http2-server.ts";
+import { NameLookups } from "./name-lookups.ts";
 import type { ResolvedUdpServerOptions, UdpServerOptions } from "./options/udp-server.ts";
 import { publicIps } from "./public-addresses.ts";
 import type { ShadowsocksListen } from "./shadowsocks-listen.ts";
@@ -64,9 +63,6 @@ import { sumStats, WorkerGroup } from "./worker-group.ts";
 
 /** How long a connection that is being closed may take to send the rest. */
 const CLOSE_MS = 1_000;
-const RESOLVE_MS = 5_000;
-/** Most simultaneous name lookups; the system continues those that have timed out. */
-const MAX_LOOKUPS = 1_024;
 const READ_BUFFER_BYTES = 262_144;
 
 /** Starts a server. @throws UsageError for options, HostError when it cannot listen */
@@ -128,6 +124,7 @@ interface Link {
 class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   readonly #options: ResolvedUdpServerOptions;
   readonly #log: Logger;
+  readonly #names: NameLookups;
   readonly #io: Io;
   readonly #core: TunnelServer;
   readonly #timer = new DeadlineTimer(() => this.#handleTimeout());
@@ -150,7 +147,6 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   #now = 0;
   #isScheduled = false;
   #isClosing = false;
-  #lookups = 0;
 
   #acceptWebSocket: AcceptWebSocket | undefined;
   #strangers: StrangerServer | undefined;
@@ -171,6 +167,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     this.#others = others;
     this.#options = options;
     this.#log = log;
+    this.#names = new NameLookups(log);
     this.#io = io;
     const { lingerS, idleTimeoutS, allow, deny, wsPath, decoy, ...rest } = this.#options;
     const policy = new TargetPolicy(allow, deny);
@@ -239,7 +236,14 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
       const texts = listen.map((text, index) => servers[index]?.listen ?? owns[index]?.listen ?? text);
       if (hasDialects(this.#options)) {
         const { counters } = this.#core;
-        this.#dialects = await openServerDialects(this.#options, this.#policy, counters, this.#io, this.#log);
+        this.#dialects = await openServerDialects(
+          this.#options,
+          this.#policy,
+          this.#names,
+          counters,
+          this.#io,
+          this.#log,
+        );
       }
       for (const [index, text] of texts.entries()) {
         const hosts = listenHosts(text, texts, ipv6Only);
@@ -288,7 +292,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
         way: ssRelay === "off" ? undefined : tcpWay(ssRelay === "direct" ? undefined : ssRelay),
         maxRelays: maxTunnels,
         permits: (target) => this.#policy.permits(target),
-        lookUp: (name) => this.#lookUp(name),
+        lookUp: (name) => this.#names.lookUp(name),
         log: this.#log,
         onRefused: (reason) => refused[reason]++,
       }),
@@ -662,29 +666,8 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     this.#core.handleBound(now, association, bound.length === 0 ? undefined : bound);
   }
 
-  async #lookUp(name: string): Promise<LookupAddress[]> {
-    if (this.#lookups >= MAX_LOOKUPS) throw new Error("too many at once");
-    this.#lookups++;
-    try {
-      return await lookup(name, { all: true, verbatim: true });
-    } finally {
-      this.#lookups--;
-    }
-  }
-
   async #resolve(query: number, name: string, port: number): Promise<void> {
-    let addresses: AddressBytes[] = [];
-    let timer: NodeJS.Timeout | undefined;
-    const deadline = new Promise<never>((_, failed) => {
-      timer = setTimeout(() => failed(new Error("deadline")), RESOLVE_MS).unref();
-    });
-    try {
-      const found = await Promise.race([this.#lookUp(name), deadline]);
-      addresses = found.flatMap(({ address }) => makeAddress(address, port) ?? []);
-    } catch (error) {
-      this.#log.debug({ error: (error as Error).message }, "cannot resolve a name");
-    }
-    clearTimeout(timer);
+    const addresses = await this.#names.resolve(name, port);
     this.#core.handleResolved(performance.now(), query, addresses);
     this.#sendOutgoing(undefined);
     this.#drain();

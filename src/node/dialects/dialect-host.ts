@@ -1,23 +1,21 @@
-import { lookup } from "node:dns/promises";
 import { performance } from "node:perf_hooks";
 import type { Counters } from "../../core/counters.ts";
 import type { DialectServerOptions, DialectServerOutput } from "../../core/dialects/dialect-server.ts";
 import { DialectServer } from "../../core/dialects/dialect-server.ts";
 import type { Dialect } from "../../wire/dialects/dialect.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
-import { makeAddress } from "../../wire/socket-address.ts";
 import { BatchWriter } from "../batch-writer.ts";
 import type { ByteStream } from "../byte-stream.ts";
 import { DeadlineTimer } from "../deadline-timer.ts";
 import type { Startable } from "../first-bytes.ts";
 import type { Io } from "../io.ts";
 import type { Logger } from "../log.ts";
+import type { NameLookups } from "../name-lookups.ts";
 import type { UdpPath, UdpPathHost } from "../udp-paths/udp-path.ts";
 import { OutgoingDatagram } from "../udp-paths/udp-path.ts";
 
 /** How long a connection that is being closed may take to send the rest. */
 const CLOSE_MS = 1_000;
-const RESOLVE_MS = 5_000;
 
 interface Link {
   readonly stream: ByteStream;
@@ -27,6 +25,7 @@ interface Link {
 /** Wires {@link DialectServer} to connections, a way out for their datagrams, a resolver and a timer. */
 export class DialectHost implements UdpPathHost {
   readonly #core: DialectServer;
+  readonly #names: NameLookups;
   readonly #io: Io;
   readonly #log: Logger;
   readonly #timer = new DeadlineTimer(() => this.#handleTimeout());
@@ -38,7 +37,8 @@ export class DialectHost implements UdpPathHost {
   #isClosing = false;
 
   /** @param counters  of the process; shared with its other endpoints */
-  constructor(options: DialectServerOptions, counters: Counters, io: Io, log: Logger) {
+  constructor(options: DialectServerOptions, names: NameLookups, counters: Counters, io: Io, log: Logger) {
+    this.#names = names;
     this.#core = new DialectServer(options, counters);
     this.#io = io;
     this.#log = log;
@@ -209,18 +209,7 @@ export class DialectHost implements UdpPathHost {
   }
 
   async #resolve(query: number, name: string, port: number): Promise<void> {
-    let addresses: AddressBytes[] = [];
-    let timer: NodeJS.Timeout | undefined;
-    const deadline = new Promise<never>((_, failed) => {
-      timer = setTimeout(() => failed(new Error("deadline")), RESOLVE_MS).unref();
-    });
-    try {
-      const found = await Promise.race([lookup(name, { all: true, verbatim: true }), deadline]);
-      addresses = found.flatMap(({ address }) => makeAddress(address, port) ?? []);
-    } catch (error) {
-      this.#log.debug({ error: (error as Error).message }, "cannot resolve a name");
-    }
-    clearTimeout(timer);
+    const addresses = await this.#names.resolve(name, port);
     this.#core.handleResolved(performance.now(), query, addresses);
     this.#sendOutgoing(undefined);
     this.#drain();

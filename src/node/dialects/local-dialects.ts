@@ -5,6 +5,7 @@ import { nodeCryptography } from "../cryptography.ts";
 import type { RelayHost } from "../fixed-forward.ts";
 import type { Io } from "../io.ts";
 import type { Logger } from "../log.ts";
+import { NameLookups } from "../name-lookups.ts";
 import type { ResolvedUdpLocalOptions } from "../options/udp-local.ts";
 import { SharedLatency } from "../shared-latency.ts";
 import { TunnelPath } from "../udp-paths/tunnel.ts";
@@ -57,6 +58,7 @@ export function openLocalDialects(
       seed: randomSeed(nodeCryptography),
       unixSeconds,
     },
+    new NameLookups(log),
     tunnel.core.counters,
     io,
     log,

@@ -13,6 +13,7 @@ import { parseEgress } from "../egress-option.ts";
 import { parseEndpoint } from "../endpoint.ts";
 import type { Io } from "../io.ts";
 import type { Logger } from "../log.ts";
+import type { NameLookups } from "../name-lookups.ts";
 import type { ResolvedUdpServerOptions } from "../options/udp-server.ts";
 import type { TargetPolicy } from "../target-policy.ts";
 import { openEgress } from "../udp-egress.ts";
@@ -72,6 +73,7 @@ export function dialectLimits({ maxTunnels, maxAssociations }: ResolvedUdpServer
 export async function openServerDialects(
   options: ResolvedUdpServerOptions,
   policy: TargetPolicy,
+  names: NameLookups,
   counters: Counters,
   io: Io,
   log: Logger,
@@ -99,6 +101,7 @@ export async function openServerDialects(
       seed,
       unixSeconds,
     },
+    names,
     counters,
     io,
     log,
