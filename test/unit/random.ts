@@ -18,7 +18,8 @@ export function randomBytes(random: () => number, length: number): Uint8Array {
 
 /** A copy with a few bytes changed, cut off, doubled or put in. */
 export function mutate(random: () => number, bytes: Uint8Array): Uint8Array {
-  let mutant = bytes.slice();
+  // Not slice(), which of a Buffer is a view.
+  let mutant: Uint8Array = new Uint8Array(bytes);
   for (let changes = 1 + (random() % 3); changes > 0; changes--) {
     const at = mutant.length === 0 ? 0 : random() % mutant.length;
     switch (random() % 5) {
