@@ -6,26 +6,24 @@
  * sent follows it. Who drops a fifth of its demand has reached the path's rate, as far as anyone knows; who drops half of it had better
  * make sure, at the cost of a few milliseconds for all.
  */
+import { DropShare } from "./drop-share.ts";
 
 /** Share of the demand that may be dropped before there is slack, and the share from which all of it is given. */
 const FIRST_SHARE = 0.28;
 const LAST_SHARE = 0.45;
 const MAX_MS = 15;
-/** Time over which the share is averaged. */
-const MEAN_MS = 1_000;
 
 export class DemandSlack {
-  #share = 0;
+  readonly #share = new DropShare();
 
   /** Milliseconds. */
   get value(): number {
-    const part = (this.#share - FIRST_SHARE) / (LAST_SHARE - FIRST_SHARE);
+    const part = (this.#share.value - FIRST_SHARE) / (LAST_SHARE - FIRST_SHARE);
     return MAX_MS * Math.max(0, Math.min(1, part));
   }
 
-  /** @param dropped  datagrams that became too old in the queue @param sent  those that were sent, in an interval of `length` ms */
+  /** See {@link DropShare.note}. */
   note(length: number, dropped: number, sent: number): void {
-    const share = dropped + sent === 0 ? 0 : dropped / (dropped + sent);
-    this.#share += Math.min(1, length / MEAN_MS) * (share - this.#share);
+    this.#share.note(length, dropped, sent);
   }
 }

@@ -13,6 +13,7 @@
  */
 
 import { targetFor } from "./delay-mode.ts";
+import { DropShare } from "./drop-share.ts";
 import type { Interval, Measures } from "./measures.ts";
 
 const NEVER = Number.POSITIVE_INFINITY;
@@ -21,9 +22,8 @@ const EXCESS_MS = 12;
 const LENGTH_MS = 60;
 /** The frame with the least delay of so many milliseconds before it began, and before it ended, are compared. */
 const WINDOW_MS = LENGTH_MS / 2;
-/** Share of the demand that is dropped, over about so long, from which a burst is worth while. */
+/** Share of the demand that is dropped from which a burst is worth while. */
 const LEAST_DROPPED = 0.02;
-const DROPPED_MEAN_MS = 1_000;
 /** Less excess says nothing: there was nothing to send. */
 const LEAST_EXCESS_MS = 4;
 /** Parts of the excess by which the delay grows at most where there is room, and at least where there is none. */
@@ -51,7 +51,7 @@ export class HeadroomProbe {
   #capacity = 0;
   #interval = INTERVAL_MS;
   #nextAt = 0;
-  #dropped = 0;
+  readonly #dropped = new DropShare();
   #before = NEVER;
   #beforeAt = 0;
   #beforeBytes = 0;
@@ -74,11 +74,10 @@ export class HeadroomProbe {
    */
   tick(interval: Interval, measures: Measures, capacity: number, isPaused: boolean): boolean {
     const { now, length, dropped, frames } = interval;
-    const share = dropped + frames === 0 ? 0 : dropped / (dropped + frames);
-    this.#dropped += Math.min(1, length / DROPPED_MEAN_MS) * (share - this.#dropped);
+    this.#dropped.note(length, dropped, frames);
     this.own *= Math.max(0, 1 - length / FORGET_MS);
     const hasRoom = this.#isOver(interval) && this.#judge(now, capacity, measures.minRtt);
-    const isDue = interval.isLimited && this.#dropped > LEAST_DROPPED && now >= this.#nextAt;
+    const isDue = interval.isLimited && this.#dropped.value > LEAST_DROPPED && now >= this.#nextAt;
     if (isDue && !this.isRunning && !isPaused)
       this.#begin(interval, capacity, measures.minRtt + measures.standing);
     return hasRoom;
@@ -119,20 +118,23 @@ export class HeadroomProbe {
   #judge(now: number, capacity: number, minRtt: number): boolean {
     this.isRunning = false;
     const shortest = Math.max(INTERVAL_MS, INTERVAL_RTTS * minRtt);
-    this.#nextAt = now + Math.max(shortest, this.#interval);
-    if (this.#before === NEVER || this.#after === NEVER) return false;
-    const excess = (this.#afterBytes - this.#beforeBytes) / this.#capacity - (this.#afterAt - this.#beforeAt);
-    if (excess < LEAST_EXCESS_MS) return false;
-    const growth = (this.#after - this.#before) / excess;
-    if (growth > ROOM) {
+    const growth = this.#growth;
+    const hasRoom = growth <= ROOM;
+    if (hasRoom) {
+      this.#interval = INTERVAL_MS;
+      this.own = Math.min(MAX_OWN_MS, Math.max(this.own, this.#before - targetFor(capacity) / 2));
+    } else if (growth > ROOM) {
       this.#interval = Math.min(MAX_INTERVAL_MS, BACK_OFF * Math.max(shortest, this.#interval));
-      this.#nextAt = now + this.#interval;
       if (growth > FULL) this.own *= DISPROVED;
-      return false;
     }
-    this.#interval = INTERVAL_MS;
-    this.#nextAt = now + shortest;
-    this.own = Math.min(MAX_OWN_MS, Math.max(this.own, this.#before - targetFor(capacity) / 2));
-    return true;
+    this.#nextAt = now + Math.max(shortest, this.#interval);
+    return hasRoom;
+  }
+
+  /** Growth of the delay as a part of the excess; NaN when the burst says nothing. */
+  get #growth(): number {
+    if (this.#before === NEVER || this.#after === NEVER) return Number.NaN;
+    const excess = (this.#afterBytes - this.#beforeBytes) / this.#capacity - (this.#afterAt - this.#beforeAt);
+    return excess < LEAST_EXCESS_MS ? Number.NaN : (this.#after - this.#before) / excess;
   }
 }
