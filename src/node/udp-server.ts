@@ -7,11 +7,12 @@ import type { UnreachableKind } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { ATYP_IPV6, formatHost, makeAddress } from "../wire/socket-address.ts";
 import { AssociationSockets } from "./association-sockets.ts";
-import { BatchWriter } from "./batch-writer.ts";
 import type { ByteStream } from "./byte-stream.ts";
 import { CodedByteStream } from "./byte-stream-coded.ts";
 import { DescriptorStream } from "./byte-stream-native.ts";
 import { tcpWay } from "./carrier-chain.ts";
+import type { ConnectionLink } from "./connection-link.ts";
+import { linkConnection } from "./connection-link.ts";
 import { nodeCryptography } from "./cryptography.ts";
 import { DeadlineTimer } from "./deadline-timer.ts";
 import { descriptorLimit } from "./descriptor-limit.ts";
@@ -115,11 +116,6 @@ export function startUdpServerWorker(
   return new UdpServerHost(options, log, chooseIo(options.io, options.latency, log), place, undefined);
 }
 
-interface Link {
-  readonly stream: ByteStream;
-  readonly writer: BatchWriter;
-}
-
 /** Wires {@link TunnelServer} to TCP listeners, UDP sockets, a resolver and a timer. */
 class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   readonly #options: ResolvedUdpServerOptions;
@@ -133,7 +129,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   readonly #tunnelAddresses: string[] = [];
   readonly #policy: TargetPolicy;
   readonly #readBuffer = new Uint8Array(READ_BUFFER_BYTES);
-  readonly #links: (Link | undefined)[] = [];
+  readonly #links: (ConnectionLink | undefined)[] = [];
   readonly #sockets: AssociationSockets;
   /** By context slot: where to, and for which generation of the slot that holds. */
   readonly #remotes: (Remote | undefined)[] = [];
@@ -359,37 +355,24 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     this.#attach(told, this.#core.handleAccept(told.acceptedAt, isNested));
   }
 
-  #attach({ stream, start }: Startable, connection: number): void {
+  #attach(connected: Startable, connection: number): void {
     const core = this.#core;
     const source = {
       pollTransmit: (now: number) => core.pollTransmit(now, connection),
       handleTransmitted: () => core.handleTransmitted(connection),
       isLimited: (now: number) => core.isLimited(now, connection),
     };
-    const writer = new BatchWriter(stream, source);
-    const link: Link = { stream, writer };
-    this.#links[connection] = link;
-    const isCurrent = () => this.#links[connection] === link;
-    start({
-      onBytes: (chunk, length) => {
-        if (isCurrent()) this.#handleStream(connection, chunk, length);
-      },
-      onEnd: () => {
-        if (!isCurrent()) return;
+    linkConnection(this.#links, connection, connected, source, {
+      onBytes: (chunk, length) => this.#handleStream(connection, chunk, length),
+      onEnded: () => {
         core.handleEnded(performance.now(), connection);
         this.#drain();
       },
-      onWritten: () => {
-        if (isCurrent()) writer.handleWritten();
-      },
-      onClose: (error) => {
-        if (error !== undefined) this.#log.debug({ error: error.message }, "connection failed");
-        writer.handleClosed();
-        if (!isCurrent()) return;
-        this.#links[connection] = undefined;
+      onDisconnected: () => {
         core.handleDisconnected(performance.now(), connection);
         this.#drain();
       },
+      onFailed: (error) => this.#log.debug({ error: error.message }, "connection failed"),
     });
     this.#drain();
   }

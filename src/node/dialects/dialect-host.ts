@@ -4,8 +4,8 @@ import type { DialectServerOptions, DialectServerOutput } from "../../core/diale
 import { DialectServer } from "../../core/dialects/dialect-server.ts";
 import type { Dialect } from "../../wire/dialects/dialect.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
-import { BatchWriter } from "../batch-writer.ts";
-import type { ByteStream } from "../byte-stream.ts";
+import type { ConnectionLink } from "../connection-link.ts";
+import { linkConnection } from "../connection-link.ts";
 import { DeadlineTimer } from "../deadline-timer.ts";
 import type { Startable } from "../first-bytes.ts";
 import type { Io } from "../io.ts";
@@ -17,11 +17,6 @@ import { OutgoingDatagram } from "../udp-paths/udp-path.ts";
 /** How long a connection that is being closed may take to send the rest. */
 const CLOSE_MS = 1_000;
 
-interface Link {
-  readonly stream: ByteStream;
-  readonly writer: BatchWriter;
-}
-
 /** Wires {@link DialectServer} to connections, a way out for their datagrams, a resolver and a timer. */
 export class DialectHost implements UdpPathHost {
   readonly #core: DialectServer;
@@ -29,7 +24,7 @@ export class DialectHost implements UdpPathHost {
   readonly #io: Io;
   readonly #log: Logger;
   readonly #timer = new DeadlineTimer(() => this.#handleTimeout());
-  readonly #links: (Link | undefined)[] = [];
+  readonly #links: (ConnectionLink | undefined)[] = [];
   readonly #datagram = new OutgoingDatagram();
   #path: UdpPath | undefined;
   #now = 0;
@@ -63,36 +58,24 @@ export class DialectHost implements UdpPathHost {
    * @param how      see {@link DialectServer.handleAccept}
    * @param request  the address of the SOCKS5 request that has opened it
    */
-  accept({ stream, start }: Startable, how: Dialect | readonly Dialect[], request?: AddressBytes): void {
+  accept(connected: Startable, how: Dialect | readonly Dialect[], request?: AddressBytes): void {
     const core = this.#core;
     const connection = core.handleAccept(performance.now(), how, request);
-    const writer = new BatchWriter(stream, {
-      pollTransmit: (now) => core.pollTransmit(now, connection),
+    const source = {
+      pollTransmit: (now: number) => core.pollTransmit(now, connection),
       handleTransmitted: () => core.handleTransmitted(connection),
-    });
-    const link: Link = { stream, writer };
-    this.#links[connection] = link;
-    const isCurrent = () => this.#links[connection] === link;
-    start({
-      onBytes: (chunk, length) => {
-        if (isCurrent()) this.#handleStream(connection, chunk, length);
-      },
-      onEnd: () => {
-        if (!isCurrent()) return;
+    };
+    linkConnection(this.#links, connection, connected, source, {
+      onBytes: (chunk, length) => this.#handleStream(connection, chunk, length),
+      onEnded: () => {
         core.handleEnded(connection);
         this.#drain();
       },
-      onWritten: () => {
-        if (isCurrent()) writer.handleWritten();
-      },
-      onClose: (error) => {
-        if (error !== undefined) this.#log.debug({ error: error.message }, "connection failed");
-        writer.handleClosed();
-        if (!isCurrent()) return;
-        this.#links[connection] = undefined;
+      onDisconnected: () => {
         core.handleDisconnected(connection);
         this.#drain();
       },
+      onFailed: (error) => this.#log.debug({ error: error.message }, "connection failed"),
     });
     this.#drain();
   }
