@@ -1,40 +1,21 @@
-import type { Socket as UdpSocket } from "node:dgram";
-import { createSocket } from "node:dgram";
-import { once } from "node:events";
 import { fileURLToPath } from "node:url";
-import { afterAll, beforeAll, expect, it } from "vitest";
-import type { UdpServer } from "../../src/node/handles.ts";
+import { expect, it } from "vitest";
 import { startUdpServer } from "../../src/node/udp-server.ts";
+import { useOpenServer } from "./open-server.ts";
 import { describeWith, run } from "./peer-program.ts";
 
 const H2_CLIENT = fileURLToPath(new URL("connect-udp-h2.py", import.meta.url));
 
 describeWith(["curl", "python:h2"], "connect-udp over HTTP/2 by clients that are not ours", () => {
-  let server: UdpServer;
-  let echo: UdpSocket;
-  let port: string;
-
-  beforeAll(async () => {
-    echo = createSocket("udp4");
-    echo.on("message", (data, remote) => echo.send(data, remote.port, remote.address));
-    echo.bind(0, "127.0.0.1");
-    await once(echo, "listening");
-    server = await startUdpServer({ listen: ["127.0.0.1:0"], allow: ["127.0.0.1/32"] });
-    port = server.address.listen[0].split(":")[1];
-  });
-
-  afterAll(async () => {
-    echo.close();
-    await server.close();
-  });
+  const open = useOpenServer();
 
   it("h2 reaches one target and many on one connection, and reads every refusal to its end", async () => {
-    const output = await run("/usr/bin/python3", [H2_CLIENT, port, String(echo.address().port)]);
+    const output = await run("/usr/bin/python3", [H2_CLIENT, open.port, String(open.echoPort)]);
     expect(output.trim().split("\n")).toHaveLength(4);
   });
 
   it("curl --http2-prior-knowledge gets the refusal of what is no tunnel", async () => {
-    const url = `http://127.0.0.1:${port}/`;
+    const url = `http://127.0.0.1:${open.port}/`;
     const args = ["-s", "-o", "/dev/null", "-w", "%{http_version} %{http_code}", "--http2-prior-knowledge"];
     expect(await run("curl", [...args, url])).toBe("2 404");
   });
@@ -47,7 +28,7 @@ describeWith(["curl", "python:h2"], "connect-udp over HTTP/2 by clients that are
     });
     try {
       const otherPort = other.address.listen[0].split(":")[1];
-      const output = await run("/usr/bin/python3", [H2_CLIENT, otherPort, String(echo.address().port)]);
+      const output = await run("/usr/bin/python3", [H2_CLIENT, otherPort, String(open.echoPort)]);
       expect(output.trim().split("\n")).toHaveLength(4);
     } finally {
       await other.close();
