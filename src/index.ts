@@ -4,9 +4,10 @@ export { ERROR_CODES, HostError, ProtocolError, UsageError } from "./core/errors
 export type { Filtering } from "./core/server-associations.ts";
 export type { PacketBatch } from "./core/tun2socks/packet-batch.ts";
 export type { OnPackets } from "./core/tun2socks/packet-stream-reader.ts";
+export type { Logger, LogMethod } from "./host/log.ts";
+export type { Tun2SocksStats, TunnelStats } from "./host/tunnel-stats.ts";
 export type { CustomDevice } from "./node/devices/device.ts";
-export type { Tun2SocksHandle, Tun2SocksStats, TunnelStats, UdpLocal, UdpServer } from "./node/handles.ts";
-export type { Logger, LogMethod } from "./node/log.ts";
+export type { Tun2SocksHandle, UdpLocal, UdpServer } from "./node/handles.ts";
 export type { CommonOptions } from "./node/options/common.ts";
 export type { Tun2SocksOptions } from "./node/options/tun2socks.ts";
 export type { Carrier, ForwardOptions, SocksCredentials, UdpLocalOptions } from "./node/options/udp-local.ts";

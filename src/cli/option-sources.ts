@@ -1,7 +1,7 @@
 import { isAbsolute, join } from "node:path";
 import { Command, CommanderError, Option } from "commander";
 import { UsageError } from "../core/errors.ts";
-import type { InFolder } from "../node/endpoint.ts";
+import type { InFolder } from "../host/addresses/endpoint.ts";
 import type { NameField, OptionField, OptionFields } from "../node/options/fields.ts";
 import { libraryName } from "../node/options/fields.ts";
 import type { ConfigFile } from "./config-file.ts";

@@ -1,7 +1,7 @@
 import { execFile } from "node:child_process";
 import { closeSync, writeSync } from "node:fs";
 import { HostError } from "../core/errors.ts";
-import type { Logger } from "../node/log.ts";
+import type { Logger } from "../host/log.ts";
 
 /** Writes one line to a descriptor that the parent waits on, and closes it. @throws HostError ERR_FILE */
 export function writeReadyFd(fd: number, line: string): void {

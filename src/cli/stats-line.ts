@@ -1,4 +1,4 @@
-import type { Tun2SocksStats, TunnelStats } from "../node/handles.ts";
+import type { Tun2SocksStats, TunnelStats } from "../host/tunnel-stats.ts";
 
 type Stats = TunnelStats & Partial<Pick<Tun2SocksStats, "flows" | "halfOpenFlows">>;
 

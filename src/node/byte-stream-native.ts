@@ -1,9 +1,9 @@
 import { Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { getSystemErrorName } from "node:util";
+import type { NativeModule } from "../host/io/native-module.ts";
 import { formatHost } from "../wire/socket-address.ts";
 import type { ByteStream, ByteStreamEvents } from "./byte-stream.ts";
-import type { NativeModule } from "./native-module.ts";
 import { descriptorOf, tuneDescriptor } from "./tcp-tuning.ts";
 
 /** A byte stream over a descriptor, by native/stream.c. */

@@ -4,6 +4,10 @@ import type { ConnectHandshake } from "../core/connect-handshake.ts";
 import { HostError, UsageError } from "../core/errors.ts";
 import { HttpConnect } from "../core/http-connect.ts";
 import { Socks5Client } from "../core/socks5-client.ts";
+import type { Endpoint } from "../host/addresses/endpoint.ts";
+import { formatEndpoint, parseEndpoint, splitZone } from "../host/addresses/endpoint.ts";
+import type { Outgoing } from "../host/addresses/outgoing.ts";
+import { isLoopback } from "../host/addresses/outgoing.ts";
 import { isDomain } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { addressPort, formatHost, makeAddress } from "../wire/socket-address.ts";
@@ -22,10 +26,6 @@ import { checkTlsFiles, wrapInTls } from "./carriers/tls.ts";
 import { splitWay } from "./carriers/way.ts";
 import { openWebSocket } from "./carriers/web-socket.ts";
 import type { TcpStream } from "./coded-stream.ts";
-import type { Endpoint } from "./endpoint.ts";
-import { formatEndpoint, parseEndpoint, splitZone } from "./endpoint.ts";
-import type { Outgoing } from "./outgoing.ts";
-import { isLoopback } from "./outgoing.ts";
 
 const CONNECT_MS = 10_000;
 /** Time between attempts to connect to a plugin that has been started. */

@@ -1,6 +1,6 @@
 import { resolve } from "node:path";
-import type { InFolder } from "./endpoint.ts";
-import { rebaseEndpoint } from "./endpoint.ts";
+import type { InFolder } from "../host/addresses/endpoint.ts";
+import { rebaseEndpoint } from "../host/addresses/endpoint.ts";
 
 /** How datagrams leave udp-server: the checked option. */
 export type Egress =

@@ -4,9 +4,9 @@ import { performance } from "node:perf_hooks";
 import { HostError } from "../core/errors.ts";
 import type { AcceptedFlow } from "../core/tun2socks/tcp-segments.ts";
 import type { Tun2Socks } from "../core/tun2socks/tun2socks.ts";
+import type { Logger } from "../host/log.ts";
 import { formatAddress } from "../wire/socket-address.ts";
 import type { TcpStream } from "./coded-stream.ts";
-import type { Logger } from "./log.ts";
 import { relayTcp } from "./tcp-relay.ts";
 
 const BACKLOG = 1024;

@@ -1,23 +1,12 @@
 import { HostError } from "../core/errors.ts";
+import type { Io, IoKind } from "../host/io/io.ts";
+import type { UdpIo } from "../host/io/udp-io.ts";
+import { withLatency } from "../host/io/udp-io.ts";
+import type { Logger } from "../host/log.ts";
 import type { LatencyClass } from "../wire/latency-class.ts";
-import type { Logger } from "./log.ts";
-import type { NativeModule } from "./native-module.ts";
-import { loadNativeModule } from "./native-module.ts";
-import type { UdpIo } from "./udp-io.ts";
-import { withLatency } from "./udp-io.ts";
-import { nativeUdpIo } from "./udp-io-native.ts";
+import { loadNativeModule } from "./load-native-module.ts";
+import { nativeUdpIo } from "./native-udp-io.ts";
 import { plainUdpIo } from "./udp-io-plain.ts";
-
-/** How an endpoint does its I/O. */
-export interface Io {
-  readonly udp: UdpIo;
-  /** Undefined for node:dgram and node:net. */
-  readonly native: NativeModule | undefined;
-  /** Class of sockets that do not have their own. */
-  readonly latency: LatencyClass;
-}
-
-export type IoKind = "native" | "plain";
 
 let isTold = false;
 

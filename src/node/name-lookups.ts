@@ -1,8 +1,8 @@
 import type { LookupAddress } from "node:dns";
 import { lookup } from "node:dns/promises";
+import type { Logger } from "../host/log.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { makeAddress } from "../wire/socket-address.ts";
-import type { Logger } from "./log.ts";
 
 const DEADLINE_MS = 5_000;
 /** Most lookups at once; the system continues those that have passed their deadline. */

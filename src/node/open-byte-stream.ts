@@ -1,10 +1,10 @@
+import type { Io } from "../host/io/io.ts";
 import type { ByteStream } from "./byte-stream.ts";
 import { CodedByteStream } from "./byte-stream-coded.ts";
 import { DescriptorStream, takeDescriptor } from "./byte-stream-native.ts";
 import { PlainStream } from "./byte-stream-plain.ts";
 import type { Connection } from "./carrier.ts";
 import { CodedStream } from "./coded-stream.ts";
-import type { Io } from "./io.ts";
 import { descriptorOf, tuneDescriptor } from "./tcp-tuning.ts";
 import { WebSocketByteStream } from "./web/byte-stream-web-socket.ts";
 import { WebSocketStream } from "./web/web-socket-stream.ts";

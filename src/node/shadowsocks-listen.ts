@@ -1,10 +1,10 @@
 import { isIP } from "node:net";
+import { formatEndpoint, parseEndpoint, parseUrlEndpoint, splitZone } from "../host/addresses/endpoint.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { addressPort, formatHost } from "../wire/socket-address.ts";
 import type { Shadowsocks } from "./carriers/shadowsocks.ts";
 import { readShadowsocks } from "./carriers/shadowsocks.ts";
 import { parseShadowsocksUri } from "./carriers/shadowsocks-uri.ts";
-import { formatEndpoint, parseEndpoint, parseUrlEndpoint, splitZone } from "./endpoint.ts";
 
 /** A shadowsocks server of ours. */
 export interface ShadowsocksListen {

@@ -1,12 +1,12 @@
 import { chmod, unlink } from "node:fs/promises";
 import type { AddressInfo, Socket } from "node:net";
 import { connect, createServer } from "node:net";
+import type { Endpoint } from "../host/addresses/endpoint.ts";
+import { formatEndpoint } from "../host/addresses/endpoint.ts";
+import type { Bound } from "../host/addresses/listen-hosts.ts";
+import type { NativeModule } from "../host/io/native-module.ts";
+import { scopedAddress } from "../host/io/native-module.ts";
 import { addressPort } from "../wire/socket-address.ts";
-import type { Endpoint } from "./endpoint.ts";
-import { formatEndpoint } from "./endpoint.ts";
-import type { Bound } from "./listen-hosts.ts";
-import type { NativeModule } from "./native-module.ts";
-import { scopedAddress } from "./native-module.ts";
 
 const BACKLOG = 1024;
 

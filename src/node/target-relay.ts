@@ -1,4 +1,5 @@
 import type { LookupAddress } from "node:dns";
+import type { Logger } from "../host/log.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import {
   ATYP_DOMAIN,
@@ -11,7 +12,6 @@ import {
 import type { TcpWay } from "./carrier-chain.ts";
 import { connectFirst, interleaveFamilies } from "./carriers/happy-eyeballs.ts";
 import type { CodedStream, TcpStream } from "./coded-stream.ts";
-import type { Logger } from "./log.ts";
 import { relayTcp } from "./tcp-relay.ts";
 
 const CONNECT_MS = 10_000;

@@ -1,5 +1,5 @@
 import type { Duplex } from "node:stream";
-import type { NativeModule } from "./native-module.ts";
+import type { NativeModule } from "../host/io/native-module.ts";
 
 /** Limits what the kernel accepts before it can send it, so that data waits in our queue, which drops by age. */
 const NOT_SENT_LOW_WATER_BYTES = 131_072;

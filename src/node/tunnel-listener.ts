@@ -1,10 +1,10 @@
 import type { Socket } from "node:net";
 import { HostError } from "../core/errors.ts";
+import { parseEndpoint } from "../host/addresses/endpoint.ts";
+import { openOnEach } from "../host/addresses/listen-hosts.ts";
+import type { Io } from "../host/io/io.ts";
 import type { ByteStream } from "./byte-stream.ts";
 import { DescriptorStream } from "./byte-stream-native.ts";
-import { parseEndpoint } from "./endpoint.ts";
-import type { Io } from "./io.ts";
-import { openOnEach } from "./listen-hosts.ts";
 import { openByteStream } from "./open-byte-stream.ts";
 import type { SocketListener } from "./socket-listener.ts";
 import { joined, listenForDescriptors, listenForSockets } from "./socket-listener.ts";

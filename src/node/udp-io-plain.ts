@@ -1,11 +1,11 @@
 import type { RemoteInfo, Socket } from "node:dgram";
 import { createSocket } from "node:dgram";
 import { ReceivedDatagrams, ROW_INTS } from "../core/received-datagrams.ts";
+import { splitZone } from "../host/addresses/endpoint.ts";
+import type { Remote, UdpIo, UdpSocket, UdpSocketOptions } from "../host/io/udp-io.ts";
+import { UDP_BUFFER_BYTES } from "../host/io/udp-io.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { isLinkLocal, makeAddress } from "../wire/socket-address.ts";
-import { splitZone } from "./endpoint.ts";
-import type { Remote, UdpIo, UdpSocket, UdpSocketOptions } from "./udp-io.ts";
-import { UDP_BUFFER_BYTES } from "./udp-io.ts";
 
 /** Bytes that may wait in a socket until the system accepts them. */
 const MAX_PENDING_BYTES = 1_048_576;

@@ -1,9 +1,9 @@
 import { Worker } from "node:worker_threads";
 import type { ErrorCode } from "../core/errors.ts";
 import { HostError } from "../core/errors.ts";
-import type { TunnelStats } from "./handles.ts";
-import type { Logger } from "./log.ts";
-import type { NativeModule } from "./native-module.ts";
+import type { NativeModule } from "../host/io/native-module.ts";
+import type { Logger } from "../host/log.ts";
+import type { TunnelStats } from "../host/tunnel-stats.ts";
 import type { ResolvedUdpLocalOptions } from "./options/udp-local.ts";
 import type { ResolvedUdpServerOptions } from "./options/udp-server.ts";
 

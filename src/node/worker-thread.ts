@@ -2,9 +2,10 @@
 import { parentPort, workerData } from "node:worker_threads";
 import type { HostError } from "../core/errors.ts";
 import { ERROR_CODES } from "../core/errors.ts";
-import type { TunnelStats, UdpLocal, UdpServer } from "./handles.ts";
-import type { Logger, LogMethod } from "./log.ts";
-import { loadNativeModule } from "./native-module.ts";
+import type { Logger, LogMethod } from "../host/log.ts";
+import type { TunnelStats } from "../host/tunnel-stats.ts";
+import type { UdpLocal, UdpServer } from "./handles.ts";
+import { loadNativeModule } from "./load-native-module.ts";
 import type { ResolvedUdpLocalOptions } from "./options/udp-local.ts";
 import type { ResolvedUdpServerOptions } from "./options/udp-server.ts";
 import { startUdpLocalWorker } from "./udp-local.ts";

@@ -11,7 +11,7 @@ import { join, resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { UdpLocal } from "../../src/node/handles.ts";
-import { loadNativeModule } from "../../src/node/native-module.ts";
+import { loadNativeModule } from "../../src/node/load-native-module.ts";
 import { startUdpLocal } from "../../src/node/udp-local.ts";
 import { BIND_PATH, encodeUpgradeRequest } from "../../src/wire/upgrade.ts";
 

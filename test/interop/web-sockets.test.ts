@@ -12,7 +12,7 @@ import { createInterface } from "node:readline";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { WebSocket } from "ws";
 import type { UdpLocal, UdpServer } from "../../src/node/handles.ts";
-import { loadNativeModule } from "../../src/node/native-module.ts";
+import { loadNativeModule } from "../../src/node/load-native-module.ts";
 import type { UdpLocalOptions } from "../../src/node/options/udp-local.ts";
 import type { UdpServerOptions } from "../../src/node/options/udp-server.ts";
 import { startUdpLocal } from "../../src/node/udp-local.ts";

@@ -5,12 +5,12 @@ import { connect, createServer, type Server, type Socket } from "node:net";
 import { setTimeout as pause } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { StreamCoding } from "../../src/core/stream-coding.ts";
+import type { Io } from "../../src/host/io/io.ts";
 import type { ByteStream, ByteStreamEvents } from "../../src/node/byte-stream.ts";
 import { CodedByteStream } from "../../src/node/byte-stream-coded.ts";
 import { DescriptorStream } from "../../src/node/byte-stream-native.ts";
 import { CodedStream } from "../../src/node/coded-stream.ts";
-import type { Io } from "../../src/node/io.ts";
-import { loadNativeModule } from "../../src/node/native-module.ts";
+import { loadNativeModule } from "../../src/node/load-native-module.ts";
 import { openByteStream } from "../../src/node/open-byte-stream.ts";
 import { plainUdpIo } from "../../src/node/udp-io-plain.ts";
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { parseEndpoint, parseUrlEndpoint, splitZone } from "../../src/node/endpoint.ts";
+import { parseEndpoint, parseUrlEndpoint, splitZone } from "../../src/host/addresses/endpoint.ts";
 
 describe("parseEndpoint", () => {
   it.each([

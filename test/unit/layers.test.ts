@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join, relative, resolve } from "node:path";
+import type { Context } from "node:vm";
 import { createContext, runInContext } from "node:vm";
 import { build } from "esbuild";
 import { describe, expect, it } from "vitest";
@@ -26,6 +27,7 @@ describe("layers", () => {
   it.each([
     ["wire", ["wire"]],
     ["core", ["wire", "core"]],
+    ["host", ["wire", "core", "host"]],
   ])("%s imports only %s", (folder, allowed) => {
     expect(files(folder).length).toBeGreaterThan(5);
     for (const file of files(folder)) {
@@ -36,7 +38,7 @@ describe("layers", () => {
 
   it("the map in ARCHITECTURE.md lists every file of src once", () => {
     const text = readFileSync(join(SOURCES, "../ARCHITECTURE.md"), "utf8");
-    const listed = [...text.matchAll(/^- `((?:wire|core|node|cli)\/(?:[^`,]*\/)?)([^`]+)`:/gm)].flatMap(
+    const listed = [...text.matchAll(/^- `((?:wire|core|host|node|cli)\/(?:[^`,]*\/)?)([^`]+)`:/gm)].flatMap(
       ([, folder, names]) => names.split(", ").map((name) => folder + name),
     );
     const written = readdirSync(SOURCES, { recursive: true, encoding: "utf8" })
@@ -45,28 +47,22 @@ describe("layers", () => {
     expect(listed.toSorted()).toEqual(written.toSorted());
   });
 
-  it("the host imports no program", () => {
+  it("node imports no program", () => {
     for (const file of files("node")) expect(imports(file)).not.toContain("cli");
   });
 
-  it.each(["wire", "core"])("%s names no clock, timer, console or other thing of a host", (folder) => {
-    for (const file of files(folder)) {
-      const code = readFileSync(file, "utf8").replace(/\/\*[\s\S]*?\*\/|\/\/.*$/gm, "");
-      expect({ file, found: FOREIGN.exec(code)?.[0] }).toEqual({ file, found: undefined });
-    }
-  });
+  it.each(["wire", "core", "host"])(
+    "%s names no clock, timer, console or other thing of a host",
+    (folder) => {
+      for (const file of files(folder)) {
+        const code = readFileSync(file, "utf8").replace(/\/\*[\s\S]*?\*\/|\/\/.*$/gm, "");
+        expect({ file, found: FOREIGN.exec(code)?.[0] }).toEqual({ file, found: undefined });
+      }
+    },
+  );
 
   it("core runs where there is ECMAScript and nothing else: a handshake with a key and a datagram there and back", async () => {
-    const bundle = await build({
-      entryPoints: [join(SOURCES, "core/index.ts")],
-      bundle: true,
-      write: false,
-      format: "iife",
-      globalName: "core",
-      target: "es2022",
-    });
-    const context = createContext(Object.create(null));
-    runInContext(bundle.outputFiles[0].text, context);
+    const context = await bareContext("core");
     const result = runInContext(
       `(() => {
       let counter = 0;
@@ -118,4 +114,63 @@ describe("layers", () => {
     );
     expect(JSON.parse(result)).toEqual({ wanted: "connect", isUp: true, answer: [104, 105] });
   });
+
+  it("host runs there too: a datagram leaves by batched I/O, and its echo comes back", async () => {
+    const context = await bareContext("host");
+    const result = runInContext(
+      `(() => {
+      const turns = [];
+      const loop = { now: () => 1000, after: () => ({ cancel() {} }), nextTurn: (callback) => void turns.push(callback) };
+      let arrays;
+      const native = {
+        udpSizes: () => [1000, 10, 190, 10, 10],
+        udpSetup: (arena, rows, addresses, onBatch) => { arrays = { arena, rows, addresses, onBatch }; },
+        udpOpen: () => 3,
+        udpPort: () => 4000,
+        udpClose() {},
+        // Echoes each datagram as it was sent.
+        udpSend(data, rows, count, addresses) {
+          const [socket, , , offset, length, address] = rows;
+          arrays.arena.set(data.subarray(offset, offset + length));
+          arrays.addresses.set(addresses.subarray(address, address + 7));
+          arrays.rows.set([socket, 0, length, 0, 7, 0]);
+          turns.push(() => arrays.onBatch(count));
+          return 0;
+        },
+      };
+      let answer;
+      const path = new host.DirectPath(host.openNativeUdpIo(native, loop), {
+        deliver: (association, remote, data, offset, length) => {
+          answer = [association, [...remote], [...data.subarray(offset, offset + length)]];
+        },
+        refuse() {},
+        drop() {},
+      }, 7);
+      const datagram = new host.OutgoingDatagram();
+      datagram.setPayload(5, Uint8Array.of(104, 105), 0, 2, 0);
+      datagram.setTarget(Uint8Array.of(1, 192, 0, 2, 1, 0, 53), 0, 7);
+      path.send(datagram);
+      path.flush();
+      for (let turn = turns.shift(); turn !== undefined; turn = turns.shift()) turn();
+      return JSON.stringify(answer);
+    })()`,
+      context,
+    );
+    expect(JSON.parse(result)).toEqual([5, [1, 192, 0, 2, 1, 0, 53], [104, 105]]);
+  });
 });
+
+/** A context with the exports of a layer, and nothing that is not ECMAScript. */
+async function bareContext(layer: "core" | "host"): Promise<Context> {
+  const bundle = await build({
+    entryPoints: [join(SOURCES, layer, "index.ts")],
+    bundle: true,
+    write: false,
+    format: "iife",
+    globalName: layer,
+    target: "es2022",
+  });
+  const context = createContext(Object.create(null));
+  runInContext(bundle.outputFiles[0].text, context);
+  return context;
+}

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { listenHosts, openOnEach } from "../../src/node/listen-hosts.ts";
+import { listenHosts, openOnEach } from "../../src/host/addresses/listen-hosts.ts";
 
 describe("listenHosts", () => {
   it.each([

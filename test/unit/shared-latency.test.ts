@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { SharedLatency } from "../../src/node/shared-latency.ts";
+import { SharedLatency } from "../../src/host/udp/shared-latency.ts";
 import type { LatencyClass } from "../../src/wire/latency-class.ts";
 
 it("a shared socket has the class of its most sensitive association, or the given one without any", () => {

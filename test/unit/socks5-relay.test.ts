@@ -2,9 +2,9 @@ import fc from "fast-check";
 import { beforeEach, describe, expect, it } from "vitest";
 import { Counters } from "../../src/core/counters.ts";
 import { ReceivedDatagrams, ROW_INTS } from "../../src/core/received-datagrams.ts";
-import type { RelayHost } from "../../src/node/fixed-forward.ts";
-import { Socks5Relay } from "../../src/node/socks5/relay.ts";
-import type { OnDatagrams, Remote, UdpIo, UdpSocketOptions } from "../../src/node/udp-io.ts";
+import type { OnDatagrams, Remote, UdpIo, UdpSocketOptions } from "../../src/host/io/udp-io.ts";
+import { Socks5Relay } from "../../src/host/socks5/relay.ts";
+import type { RelayHost } from "../../src/host/udp/fixed-forward.ts";
 import { formatAddress, formatHost, makeAddress } from "../../src/wire/socket-address.ts";
 import { writeUdpHeader } from "../../src/wire/socks5.ts";
 

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import ipaddr from "ipaddr.js";
 import { describe, expect, it } from "vitest";
-import { TargetPolicy } from "../../src/node/target-policy.ts";
+import { TargetPolicy } from "../../src/host/addresses/target-policy.ts";
 import { makeAddress } from "../../src/wire/socket-address.ts";
 
 const permits = (policy: TargetPolicy, host: string, port = 53) => policy.permits(makeAddress(host, port)!);

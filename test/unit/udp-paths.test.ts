@@ -1,11 +1,11 @@
 import { afterEach, describe, expect, it } from "vitest";
-import { loadNativeModule } from "../../src/node/native-module.ts";
-import type { UdpIo, UdpSocket } from "../../src/node/udp-io.ts";
-import { nativeUdpIo } from "../../src/node/udp-io-native.ts";
-import { DirectPath } from "../../src/node/udp-paths/direct.ts";
+import type { UdpIo, UdpSocket } from "../../src/host/io/udp-io.ts";
+import { DirectPath } from "../../src/host/udp-paths/direct.ts";
+import type { UdpPath, UdpPathHost } from "../../src/host/udp-paths/udp-path.ts";
+import { OutgoingDatagram } from "../../src/host/udp-paths/udp-path.ts";
+import { loadNativeModule } from "../../src/node/load-native-module.ts";
+import { nativeUdpIo } from "../../src/node/native-udp-io.ts";
 import { Socks5Path } from "../../src/node/udp-paths/socks5.ts";
-import type { UdpPath, UdpPathHost } from "../../src/node/udp-paths/udp-path.ts";
-import { OutgoingDatagram } from "../../src/node/udp-paths/udp-path.ts";
 import { formatAddress, makeAddress } from "../../src/wire/socket-address.ts";
 
 const native = loadNativeModule();

@@ -4,8 +4,8 @@ import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import { createServer } from "node:net";
 import { HostError } from "../../core/errors.ts";
-import type { Endpoint } from "../endpoint.ts";
-import type { Plugin } from "./plugin-options.ts";
+import type { Endpoint } from "../../host/addresses/endpoint.ts";
+import type { Plugin } from "../../host/carriers/plugin-options.ts";
 
 const STANDARD_ERROR = 2;
 const LOOPBACK = "127.0.0.1";

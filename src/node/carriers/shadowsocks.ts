@@ -7,12 +7,12 @@ import { ObfsHttpClient } from "../../core/simple-obfs/client-http.ts";
 import { ObfsTlsClient } from "../../core/simple-obfs/client-tls.ts";
 import type { StreamCoding } from "../../core/stream-coding.ts";
 import { LayeredCoding } from "../../core/stream-coding.ts";
+import type { Plugin } from "../../host/carriers/plugin-options.ts";
+import { parsePluginOptions } from "../../host/carriers/plugin-options.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import type { TcpStream } from "../coded-stream.ts";
 import { CodedStream } from "../coded-stream.ts";
 import { shadowsocksCryptography } from "../shadowsocks-cryptography.ts";
-import type { Plugin } from "./plugin-options.ts";
-import { parsePluginOptions } from "./plugin-options.ts";
 
 /** simple-obfs, spoken by ourselves. */
 export interface Obfs {

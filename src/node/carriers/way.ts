@@ -1,5 +1,5 @@
-import type { InFolder } from "../endpoint.ts";
-import { isHostAndPort } from "../endpoint.ts";
+import type { InFolder } from "../../host/addresses/endpoint.ts";
+import { isHostAndPort } from "../../host/addresses/endpoint.ts";
 import type { Hop } from "./hop.ts";
 import { parseHop, rebaseHop } from "./hop.ts";
 

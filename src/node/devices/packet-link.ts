@@ -3,7 +3,7 @@ import { connect } from "node:net";
 import type { Readable, Writable } from "node:stream";
 import type { PacketBatch } from "../../core/tun2socks/packet-batch.ts";
 import type { OnPackets } from "../../core/tun2socks/packet-stream-reader.ts";
-import type { Logger } from "../log.ts";
+import type { Logger } from "../../host/log.ts";
 import { readPackets, writePackets } from "./packet-stream.ts";
 
 const FIRST_PAUSE_MS = 100;

@@ -4,7 +4,7 @@ import { HostError } from "../../core/errors.ts";
 import type { PacketBatch } from "../../core/tun2socks/packet-batch.ts";
 import type { OnPackets } from "../../core/tun2socks/packet-stream-reader.ts";
 import { PacketStreamReader } from "../../core/tun2socks/packet-stream-reader.ts";
-import type { Logger } from "../log.ts";
+import type { Logger } from "../../host/log.ts";
 import { listenForSockets } from "../socket-listener.ts";
 import type { Device, DeviceEvents } from "./device.ts";
 

@@ -1,11 +1,11 @@
 import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { HostError } from "../../core/errors.ts";
+import type { NativeModule } from "../../host/io/native-module.ts";
+import type { Logger } from "../../host/log.ts";
 import type { LatencyClass } from "../../wire/latency-class.ts";
 import { LATENCY_CLASSES } from "../../wire/latency-class.ts";
 import { formatHost, ipAddress } from "../../wire/socket-address.ts";
-import type { Logger } from "../log.ts";
-import type { NativeModule } from "../native-module.ts";
 import type { Device, DeviceEvents } from "./device.ts";
 import type { InterfaceAddress } from "./interface-address.ts";
 

@@ -2,17 +2,17 @@ import { performance } from "node:perf_hooks";
 import type { Counters } from "../../core/counters.ts";
 import type { DialectServerOptions, DialectServerOutput } from "../../core/dialects/dialect-server.ts";
 import { DialectServer } from "../../core/dialects/dialect-server.ts";
+import type { Io } from "../../host/io/io.ts";
+import type { Logger } from "../../host/log.ts";
+import type { UdpPath, UdpPathHost } from "../../host/udp-paths/udp-path.ts";
+import { OutgoingDatagram } from "../../host/udp-paths/udp-path.ts";
 import type { Dialect } from "../../wire/dialects/dialect.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import type { ConnectionLink } from "../connection-link.ts";
 import { linkConnection } from "../connection-link.ts";
 import { DeadlineTimer } from "../deadline-timer.ts";
 import type { Startable } from "../first-bytes.ts";
-import type { Io } from "../io.ts";
-import type { Logger } from "../log.ts";
 import type { NameLookups } from "../name-lookups.ts";
-import type { UdpPath, UdpPathHost } from "../udp-paths/udp-path.ts";
-import { OutgoingDatagram } from "../udp-paths/udp-path.ts";
 
 /** How long a connection that is being closed may take to send the rest. */
 const CLOSE_MS = 1_000;

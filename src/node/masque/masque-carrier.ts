@@ -3,12 +3,12 @@ import { HostError } from "../../core/errors.ts";
 import type { ConnectUdpRequest } from "../../core/masque/connect-udp-upgrade.ts";
 import { ConnectUdpUpgrade } from "../../core/masque/connect-udp-upgrade.ts";
 import type { MasqueTarget } from "../../core/masque/masque-client.ts";
+import { splitZone } from "../../host/addresses/endpoint.ts";
+import type { Logger } from "../../host/log.ts";
 import { addressPort, formatHost } from "../../wire/socket-address.ts";
 import type { Carrier, Connection, OnRead } from "../carrier.ts";
 import { shakeHands } from "../carriers/proxy.ts";
 import { wrapInTls } from "../carriers/tls.ts";
-import { splitZone } from "../endpoint.ts";
-import type { Logger } from "../log.ts";
 import { Http2ProxySession } from "./http2-proxy-session.ts";
 import type { MasqueProxyOption } from "./masque-option.ts";
 

@@ -1,4 +1,5 @@
 import type { HeaderField } from "../../core/http-connect.ts";
+import type { InFolder } from "../../host/addresses/endpoint.ts";
 import { encodeBase64 } from "../../wire/base64.ts";
 import { utf8Bytes } from "../../wire/http-head.ts";
 import type { UdpProxyTemplate } from "../../wire/uri-template.ts";
@@ -15,7 +16,6 @@ import {
 } from "../carriers/hop.ts";
 import type { TlsOptions } from "../carriers/tls.ts";
 import { checkTlsFiles } from "../carriers/tls.ts";
-import type { InFolder } from "../endpoint.ts";
 
 /** Which HTTP is spoken: what TLS agrees on (ALPN), or one version alone. */
 export type HttpVersion = "negotiated" | "1.1" | "2";

@@ -1,13 +1,13 @@
 import { parseLatencyRule } from "../../core/latency-rules.ts";
 import { MasqueClient } from "../../core/masque/masque-client.ts";
+import { formatEndpoint } from "../../host/addresses/endpoint.ts";
+import { outgoingOf } from "../../host/addresses/outgoing.ts";
+import type { Io } from "../../host/io/io.ts";
+import type { Logger } from "../../host/log.ts";
 import type { Carrier } from "../carrier.ts";
 import { parseCarrierChain } from "../carrier-chain.ts";
 import { nodeCryptography } from "../cryptography.ts";
-import { formatEndpoint } from "../endpoint.ts";
-import type { Io } from "../io.ts";
-import type { Logger } from "../log.ts";
 import type { ResolvedUdpLocalOptions } from "../options/udp-local.ts";
-import { outgoingOf } from "../outgoing.ts";
 import { descriptorOf, tuneDescriptor } from "../tcp-tuning.ts";
 import { MasqueCarrier } from "./masque-carrier.ts";
 import { parseMasqueProxy } from "./masque-option.ts";

@@ -1,7 +1,7 @@
 import * as z from "zod";
+import type { IoKind } from "../../host/io/io.ts";
 import type { LatencyClass } from "../../wire/latency-class.ts";
 import { LATENCY_CLASSES } from "../../wire/latency-class.ts";
-import type { IoKind } from "../io.ts";
 import type { OptionField } from "./fields.ts";
 import { integer } from "./fields.ts";
 

@@ -11,6 +11,7 @@ import {
   ROUTE_TUNNEL,
   readRule,
 } from "../../core/tun2socks/rules.ts";
+import { rebaseEndpoint } from "../../host/addresses/endpoint.ts";
 import { formatHost, ipAddress, makeAddress } from "../../wire/socket-address.ts";
 import { parseCarrierChain } from "../carrier-chain.ts";
 import { findHopProblem, redactUrl } from "../carriers/hop.ts";
@@ -18,8 +19,7 @@ import { rebaseWay } from "../carriers/way.ts";
 import type { CustomDevice } from "../devices/device.ts";
 import type { InterfaceAddress } from "../devices/interface-address.ts";
 import { isNetwork, parseCidr, parseInterfaceAddress } from "../devices/interface-address.ts";
-import { rebaseEndpoint } from "../endpoint.ts";
-import { loadNativeModule } from "../native-module.ts";
+import { loadNativeModule } from "../load-native-module.ts";
 import { isBareRelay } from "../udp-paths/socks5.ts";
 import { tcpProxy } from "./addresses.ts";
 import type { NameField, OptionField } from "./fields.ts";

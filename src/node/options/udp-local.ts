@@ -2,15 +2,21 @@ import { isIP } from "node:net";
 import type { Duplex } from "node:stream";
 import * as z from "zod";
 import { isDscpRule, parseLatencyRule } from "../../core/latency-rules.ts";
+import {
+  endpointOf,
+  isHostAndPort,
+  parseEndpoint,
+  rebaseEndpoint,
+  splitZone,
+} from "../../host/addresses/endpoint.ts";
+import { DIALECT_NAMES } from "../../host/dialects/dialect-options.ts";
+import type { IoKind } from "../../host/io/io.ts";
+import { parseUdpPorts } from "../../host/socks5/udp-ports.ts";
 import { dialectByName } from "../../wire/dialects/dialects.ts";
 import { findTlsProblem, isBehindProxy } from "../carrier-chain.ts";
 import { rebaseHop } from "../carriers/hop.ts";
 import { rebaseWay, splitWay } from "../carriers/way.ts";
-import { DIALECT_NAMES } from "../dialects/dialect-options.ts";
-import { endpointOf, isHostAndPort, parseEndpoint, rebaseEndpoint, splitZone } from "../endpoint.ts";
-import type { IoKind } from "../io.ts";
 import { MASQUE_FIELD, NOT_WITH_MASQUE } from "../masque/masque-field.ts";
-import { parseUdpPorts } from "../socks5/udp-ports.ts";
 import { hop, isCarrierUrl, isServer, isUnicastIp, listenText, tcpProxy, way } from "./addresses.ts";
 import type { CommonOptions, Filled } from "./common.ts";
 import { COMMON_FIELDS, MAX_PATH_PREFIX } from "./common.ts";

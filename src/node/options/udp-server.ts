@@ -2,18 +2,18 @@ import { isIP } from "node:net";
 import * as z from "zod";
 import type { Filtering } from "../../core/server-associations.ts";
 import { parseTargetRule } from "../../core/target-rule.ts";
-import { ATYP_DOMAIN, makeAddress } from "../../wire/socket-address.ts";
+import { endpointOf, isHostAndPort, parseEndpoint, rebaseEndpoint } from "../../host/addresses/endpoint.ts";
+import { TargetPolicy } from "../../host/addresses/target-policy.ts";
 import {
   findDialectsProblem,
   parseDialectListen,
   parseDialects,
   TOLD_DIALECT_NAMES,
-} from "../dialects/dialect-options.ts";
+} from "../../host/dialects/dialect-options.ts";
+import type { IoKind } from "../../host/io/io.ts";
+import { ATYP_DOMAIN, makeAddress } from "../../wire/socket-address.ts";
 import { isExclusive, parseEgress, rebaseEgress } from "../egress-option.ts";
-import { endpointOf, isHostAndPort, parseEndpoint, rebaseEndpoint } from "../endpoint.ts";
-import type { IoKind } from "../io.ts";
 import { parseShadowsocksListen } from "../shadowsocks-listen.ts";
-import { TargetPolicy } from "../target-policy.ts";
 import { isBareRelay } from "../udp-paths/socks5.ts";
 import { findDecoyProblem, parseDecoy, rebaseDecoy } from "../web/decoy.ts";
 import { isCarrierUrl, listenText } from "./addresses.ts";

@@ -1,17 +1,17 @@
 import { isIPv6 } from "node:net";
 import { randomSeed } from "../../core/credentials.ts";
+import { splitZone } from "../../host/addresses/endpoint.ts";
+import { openOnEach } from "../../host/addresses/listen-hosts.ts";
+import { isLoopback } from "../../host/addresses/outgoing.ts";
+import type { UdpIo } from "../../host/io/udp-io.ts";
+import type { Logger } from "../../host/log.ts";
+import { Socks5Relay } from "../../host/socks5/relay.ts";
+import type { UdpPortsOption } from "../../host/socks5/udp-ports.ts";
+import { PortRange } from "../../host/socks5/udp-ports.ts";
+import type { RelayHost } from "../../host/udp/fixed-forward.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { ATYP_IPV6, makeAddress } from "../../wire/socket-address.ts";
 import { nodeCryptography } from "../cryptography.ts";
-import { splitZone } from "../endpoint.ts";
-import type { RelayHost } from "../fixed-forward.ts";
-import { openOnEach } from "../listen-hosts.ts";
-import type { Logger } from "../log.ts";
-import { isLoopback } from "../outgoing.ts";
-import type { UdpIo } from "../udp-io.ts";
-import { Socks5Relay } from "./relay.ts";
-import type { UdpPortsOption } from "./udp-ports.ts";
-import { PortRange } from "./udp-ports.ts";
 
 export interface Socks5UdpOptions {
   /** IP texts, at most one per family, for BND.ADDR instead of the local address of the client's connection. */

@@ -1,8 +1,8 @@
 import type { Duplex } from "node:stream";
+import type { OutgoingDatagram, UdpPath, UdpPathHost } from "../../host/udp-paths/udp-path.ts";
 import { DNS_HEADER_BYTES, truncatedAnswer, udpAnswerLimit } from "../../wire/dns-message.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { copyAddress } from "../../wire/socket-address.ts";
-import type { OutgoingDatagram, UdpPath, UdpPathHost } from "./udp-path.ts";
 
 /** Pending queries; further ones are dropped, and applications repeat them. */
 const MAX_QUERIES = 512;

@@ -1,5 +1,6 @@
 import { lookup } from "node:dns/promises";
 import { isWithin, parseTargetRule } from "../../core/target-rule.ts";
+import { splitZone } from "../../host/addresses/endpoint.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import {
   ATYP_DOMAIN,
@@ -8,7 +9,6 @@ import {
   isLinkLocal,
   makeAddress,
 } from "../../wire/socket-address.ts";
-import { splitZone } from "../endpoint.ts";
 
 /** Networks by how far their addresses reach, starting with those that are no host's; all others are public. */
 const REACHES = [

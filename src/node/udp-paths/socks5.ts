@@ -1,20 +1,20 @@
 import type { Duplex } from "node:stream";
 import type { ReceivedDatagrams } from "../../core/received-datagrams.ts";
+import { parseUrlEndpoint } from "../../host/addresses/endpoint.ts";
+import type { Outgoing } from "../../host/addresses/outgoing.ts";
+import { isLoopback } from "../../host/addresses/outgoing.ts";
+import type { UdpIo, UdpSocket } from "../../host/io/udp-io.ts";
+import { Remote } from "../../host/io/udp-io.ts";
+import type { Logger } from "../../host/log.ts";
+import { RemoteCache } from "../../host/udp-paths/remote-cache.ts";
+import type { UdpPath, UdpPathHost } from "../../host/udp-paths/udp-path.ts";
+import { OutgoingDatagram } from "../../host/udp-paths/udp-path.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { ATYP_DOMAIN, ATYP_IPV6, copyAddress, sameBytes } from "../../wire/socket-address.ts";
 import { UdpHeader } from "../../wire/socks5.ts";
 import { openUdpAssociate } from "../carrier-chain.ts";
-import { parseUrlEndpoint } from "../endpoint.ts";
-import type { Logger } from "../log.ts";
-import type { Outgoing } from "../outgoing.ts";
-import { isLoopback } from "../outgoing.ts";
-import type { UdpIo, UdpSocket } from "../udp-io.ts";
-import { Remote } from "../udp-io.ts";
 import type { RelayAddress } from "./relay-address.ts";
 import { configuredRelay, relayAddress } from "./relay-address.ts";
-import { RemoteCache } from "./remote-cache.ts";
-import type { UdpPath, UdpPathHost } from "./udp-path.ts";
-import { OutgoingDatagram } from "./udp-path.ts";
 
 /** Datagrams that wait for the server's answer; further ones are dropped, and applications repeat them. */
 const MAX_WAITING = 16;

@@ -1,7 +1,7 @@
 import { statSync } from "node:fs";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { STATUS_CODES } from "node:http";
-import type { InFolder } from "../endpoint.ts";
+import type { InFolder } from "../../host/addresses/endpoint.ts";
 
 /** What strangers see. */
 export type Decoy =

@@ -1,8 +1,8 @@
 import { Socket } from "node:net";
+import type { NativeModule } from "../../host/io/native-module.ts";
 import type { ByteStream } from "../byte-stream.ts";
 import { DescriptorStream } from "../byte-stream-native.ts";
 import { PlainStream } from "../byte-stream-plain.ts";
-import type { NativeModule } from "../native-module.ts";
 
 /** Takes a connection away from a byte stream, for node:net. @returns paused; undefined when it is closed */
 export function releaseSocket(stream: ByteStream, native: NativeModule | undefined): Socket | undefined {

@@ -1,12 +1,13 @@
-import { ReceivedDatagrams, ROW_INTS } from "../core/received-datagrams.ts";
-import { unreachableKind } from "../wire/capsule.ts";
-import type { LatencyClass } from "../wire/latency-class.ts";
-import { LATENCY_CLASSES } from "../wire/latency-class.ts";
-import { copyAddress, isUnspecified, makeAddress } from "../wire/socket-address.ts";
-import { splitZone } from "./endpoint.ts";
+import { ReceivedDatagrams, ROW_INTS } from "../../core/received-datagrams.ts";
+import { unreachableKind } from "../../wire/capsule.ts";
+import type { LatencyClass } from "../../wire/latency-class.ts";
+import { LATENCY_CLASSES } from "../../wire/latency-class.ts";
+import { copyAddress, isUnspecified, makeAddress } from "../../wire/socket-address.ts";
+import { splitZone } from "../addresses/endpoint.ts";
+import type { Outgoing } from "../addresses/outgoing.ts";
+import type { Loop } from "../system.ts";
 import type { NativeModule } from "./native-module.ts";
 import { ERROR_ROW_ADDRESS, ERROR_ROW_INTS, scopedAddress } from "./native-module.ts";
-import type { Outgoing } from "./outgoing.ts";
 import type { OnDatagrams, OnUnreachable, Remote, UdpIo, UdpSocket, UdpSocketOptions } from "./udp-io.ts";
 import { UDP_BUFFER_BYTES } from "./udp-io.ts";
 
@@ -19,6 +20,7 @@ const NO_BYTES: Uint8Array = new Uint8Array(0);
 class NativeUdpIo implements UdpIo {
   readonly kind = "native";
   readonly #native: NativeModule;
+  readonly #loop: Loop;
   readonly #received: ReceivedDatagrams;
   readonly #sockets: (NativeUdpSocket | undefined)[] = [];
   #isDelivering = false;
@@ -42,8 +44,9 @@ class NativeUdpIo implements UdpIo {
   readonly #errorBytes: Uint8Array;
   #willTell = false;
 
-  constructor(native: NativeModule) {
+  constructor(native: NativeModule, loop: Loop) {
     this.#native = native;
+    this.#loop = loop;
     const [arenaBytes, rows, addressBytes, sendRows, errorRows] = native.udpSizes();
     this.#received = new ReceivedDatagrams(
       new Uint8Array(arenaBytes),
@@ -88,7 +91,7 @@ class NativeUdpIo implements UdpIo {
       return socket;
     } catch (error) {
       // Not before the caller has the socket that this is about.
-      queueMicrotask(() => onBindError(error as Error));
+      void Promise.resolve().then(() => onBindError(error as Error));
       return new NativeUdpSocket(this, -1, 0, options);
     }
   }
@@ -163,7 +166,7 @@ class NativeUdpIo implements UdpIo {
 
   afterTurn(callback: () => void): void {
     if (this.#isDelivering) this.#afterTurn.push(callback);
-    else setImmediate(callback);
+    else this.#loop.nextTurn(callback);
   }
 
   #isFull(header: Uint8Array | undefined): boolean {
@@ -186,7 +189,7 @@ class NativeUdpIo implements UdpIo {
     // Otherwise the loop may wait for long before it reports these errors.
     if (dropped > 0 && !this.#willTell) {
       this.#willTell = true;
-      setImmediate(this.#tellNow);
+      this.#loop.nextTurn(this.#tellNow);
     }
     return dropped;
   }
@@ -272,10 +275,7 @@ class NativeUdpSocket implements UdpSocket {
   }
 }
 
-let only: NativeUdpIo | undefined;
-
-/** The only instance of this thread. */
-export function nativeUdpIo(native: NativeModule): UdpIo {
-  only ??= new NativeUdpIo(native);
-  return only;
+/** To be called once per thread, as the module has one arena. */
+export function openNativeUdpIo(native: NativeModule, loop: Loop): UdpIo {
+  return new NativeUdpIo(native, loop);
 }

@@ -1,8 +1,6 @@
-import { createRequire } from "node:module";
-import { fileURLToPath } from "node:url";
-import type { AddressBytes } from "../wire/socket-address.ts";
-import { makeAddress } from "../wire/socket-address.ts";
-import { splitZone } from "./endpoint.ts";
+import type { AddressBytes } from "../../wire/socket-address.ts";
+import { makeAddress } from "../../wire/socket-address.ts";
+import { splitZone } from "../addresses/endpoint.ts";
 
 /**
  * The counts of {@link NativeModule.udpCounts}, in its order: why the system dropped datagrams, and, last, errors that were
@@ -202,23 +200,6 @@ export interface NativeModule {
    * a RST. @returns how many. @throws EPERM; ENOTSUP if the kernel does not support that
    */
   tcpDestroyFrom?(address: Uint8Array): number;
-}
-
-const DIRECTORY = fileURLToPath(new URL("../../native", import.meta.url));
-
-let loaded: NativeModule | Error | undefined;
-
-/** The module, or the reason why it cannot be loaded. */
-export function loadNativeModule(): NativeModule | Error {
-  if (loaded !== undefined) return loaded;
-  try {
-    const require = createRequire(import.meta.url);
-    const load = require("node-gyp-build") as (directory: string) => NativeModule;
-    loaded = load(DIRECTORY);
-  } catch (error) {
-    loaded = error as Error;
-  }
-  return loaded;
 }
 
 /**

@@ -1,12 +1,12 @@
-import { AddressIndex } from "../core/address-index.ts";
-import type { AssociationClient } from "../core/association-client.ts";
-import type { ReceivedDatagrams } from "../core/received-datagrams.ts";
-import type { UnreachableKind } from "../wire/capsule.ts";
-import type { LatencyClass } from "../wire/latency-class.ts";
-import type { AddressBytes } from "../wire/socket-address.ts";
-import { ATYP_DOMAIN, addressPort, copyAddress, sameBytes } from "../wire/socket-address.ts";
-import type { UdpIo, UdpSocket, UdpSocketOptions } from "./udp-io.ts";
-import { Remote } from "./udp-io.ts";
+import { AddressIndex } from "../../core/address-index.ts";
+import type { AssociationClient } from "../../core/association-client.ts";
+import type { ReceivedDatagrams } from "../../core/received-datagrams.ts";
+import type { UnreachableKind } from "../../wire/capsule.ts";
+import type { LatencyClass } from "../../wire/latency-class.ts";
+import type { AddressBytes } from "../../wire/socket-address.ts";
+import { ATYP_DOMAIN, addressPort, copyAddress, sameBytes } from "../../wire/socket-address.ts";
+import type { UdpIo, UdpSocket, UdpSocketOptions } from "../io/udp-io.ts";
+import { Remote } from "../io/udp-io.ts";
 
 /** What a relay needs from its host. */
 export interface RelayHost {

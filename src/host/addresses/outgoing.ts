@@ -1,5 +1,5 @@
-import type { AddressBytes } from "../wire/socket-address.ts";
-import { ATYP_IPV4 } from "../wire/socket-address.ts";
+import type { AddressBytes } from "../../wire/socket-address.ts";
+import { ATYP_IPV4 } from "../../wire/socket-address.ts";
 
 /** The interface or mark that keeps a process's own connections and datagrams out of its TUN device. */
 export interface Outgoing {

@@ -1,7 +1,6 @@
-import { isIP } from "node:net";
 import type { Dialect } from "../../wire/dialects/dialect.ts";
 import { DIALECTS, dialectByName } from "../../wire/dialects/dialects.ts";
-import { formatEndpoint, parseUrlEndpoint, splitZone } from "../endpoint.ts";
+import { formatEndpoint, ipFamily, parseUrlEndpoint } from "../addresses/endpoint.ts";
 
 const NAMES = DIALECTS.map(({ name }) => name);
 const TOLD = DIALECTS.filter(({ opening }) => opening.kind !== "listener").map(({ name }) => name);
@@ -40,7 +39,7 @@ export function parseDialectListen(text: string): DialectListen | undefined {
   if (dialect === undefined) return undefined;
   try {
     const endpoint = parseUrlEndpoint(rest);
-    if (endpoint.path !== undefined || isIP(splitZone(endpoint.host).ip) === 0) return undefined;
+    if (endpoint.path !== undefined || ipFamily(endpoint.host) === undefined) return undefined;
     return { dialect, listen: formatEndpoint(endpoint.host, endpoint.port) };
   } catch {
     return undefined;

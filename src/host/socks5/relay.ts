@@ -4,10 +4,10 @@ import type { LatencyClass } from "../../wire/latency-class.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { addressPort, copyAddress, formatHost, sameBytes } from "../../wire/socket-address.ts";
 import { UDP_HEADER_FRAGMENT, UdpHeader, writeUdpHeader } from "../../wire/socks5.ts";
-import type { Relay, RelayHost } from "../fixed-forward.ts";
-import { SharedLatency } from "../shared-latency.ts";
-import type { UdpIo, UdpSocket, UdpSocketOptions } from "../udp-io.ts";
-import { Remote } from "../udp-io.ts";
+import type { UdpIo, UdpSocket, UdpSocketOptions } from "../io/udp-io.ts";
+import { Remote } from "../io/udp-io.ts";
+import type { Relay, RelayHost } from "../udp/fixed-forward.ts";
+import { SharedLatency } from "../udp/shared-latency.ts";
 
 /** After this silence, a source may lose its place to another source with its IP. */
 const SILENCE_MS = 10_000;

@@ -1,5 +1,12 @@
-import { UsageError } from "../core/errors.ts";
-import { ATYP_IPV4, formatHost, isLinkLocal, makeAddress } from "../wire/socket-address.ts";
+import { UsageError } from "../../core/errors.ts";
+import {
+  ATYP_IPV4,
+  formatHost,
+  isLinkLocal,
+  makeAddress,
+  parseIpv4,
+  parseIpv6,
+} from "../../wire/socket-address.ts";
 
 /**
  * Where to listen or to connect to: a host and port, or the path of a Unix socket. A link-local IPv6 host may be
@@ -60,6 +67,12 @@ export function isHostAndPort(text: string): boolean {
 export function splitZone(host: string): { readonly ip: string; readonly zone: string | undefined } {
   const at = host.includes(":") ? host.indexOf("%") : -1;
   return at < 0 ? { ip: host, zone: undefined } : { ip: host.slice(0, at), zone: host.slice(at + 1) };
+}
+
+/** The family of an IP text, which may have a zone; undefined for other text. */
+export function ipFamily(host: string): 4 | 6 | undefined {
+  if (parseIpv4(host) !== undefined) return 4;
+  return parseIpv6(splitZone(host).ip) === undefined ? undefined : 6;
 }
 
 /** Resolves a relative path of a config file. */

@@ -1,7 +1,7 @@
-import type { TargetRule } from "../core/target-rule.ts";
-import { isWithin, parseTargetRule } from "../core/target-rule.ts";
-import type { AddressBytes } from "../wire/socket-address.ts";
-import { ATYP_DOMAIN, addressPort } from "../wire/socket-address.ts";
+import type { TargetRule } from "../../core/target-rule.ts";
+import { isWithin, parseTargetRule } from "../../core/target-rule.ts";
+import type { AddressBytes } from "../../wire/socket-address.ts";
+import { ATYP_DOMAIN, addressPort } from "../../wire/socket-address.ts";
 
 /** NAT64 (RFC 6052): judged as the IPv4 target in its last four bytes. */
 const NAT64 = mustParse("64:ff9b::/96");

@@ -1,5 +1,6 @@
-import type { AddressBytes } from "../wire/socket-address.ts";
-import { ATYP_IPV4, ATYP_IPV6, isUnspecified, makeAddress } from "../wire/socket-address.ts";
+import type { AddressBytes } from "../../wire/socket-address.ts";
+import { ATYP_IPV4, ATYP_IPV6, isUnspecified, makeAddress } from "../../wire/socket-address.ts";
+import { systemErrorCode } from "../system-error.ts";
 import { parseEndpoint } from "./endpoint.ts";
 
 /** How many ports chosen by the system are tried until one is free on every host. */
@@ -47,7 +48,7 @@ export async function openOnEach<Opened extends Bound>(
         try {
           opened.push(await open(host, opened[0]?.port ?? port));
         } catch (error) {
-          if (hosts.length === 1 || !NO_FAMILY.includes(codeOf(error))) throw error;
+          if (hosts.length === 1 || !NO_FAMILY.includes(systemErrorCode(error) ?? "")) throw error;
           missing = error;
         }
       }
@@ -55,7 +56,7 @@ export async function openOnEach<Opened extends Bound>(
       return opened;
     } catch (error) {
       await Promise.all(opened.map((one) => one.close()));
-      const isPortTaken = port === 0 && opened.length > 0 && codeOf(error) === "EADDRINUSE";
+      const isPortTaken = port === 0 && opened.length > 0 && systemErrorCode(error) === "EADDRINUSE";
       if (!isPortTaken || tries === MAX_TRIES) throw error;
     }
   }
@@ -73,8 +74,4 @@ function portOf(text: string): number {
 function addressOf(text: string): AddressBytes | undefined {
   const endpoint = parseEndpoint(text);
   return endpoint.path === undefined ? makeAddress(endpoint.host, endpoint.port) : undefined;
-}
-
-function codeOf(error: unknown): string {
-  return String((error as NodeJS.ErrnoException).code);
 }

@@ -1,5 +1,5 @@
-import type { LatencyClass } from "../wire/latency-class.ts";
-import { LATENCY_CLASSES } from "../wire/latency-class.ts";
+import type { LatencyClass } from "../../wire/latency-class.ts";
+import { LATENCY_CLASSES } from "../../wire/latency-class.ts";
 
 const NONE = -1;
 

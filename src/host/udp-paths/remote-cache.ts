@@ -1,7 +1,7 @@
 import { AddressIndex } from "../../core/address-index.ts";
 import { copyAddress } from "../../wire/socket-address.ts";
 import { writeUdpHeader } from "../../wire/socks5.ts";
-import { Remote } from "../udp-io.ts";
+import { Remote } from "../io/udp-io.ts";
 
 const MAX_REMOTES = 16_384;
 

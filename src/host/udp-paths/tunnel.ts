@@ -1,8 +1,8 @@
 import type { UnreachableKind } from "../../wire/capsule.ts";
 import type { LatencyClass } from "../../wire/latency-class.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
-import type { Relay, RelayHost } from "../fixed-forward.ts";
-import type { SharedLatency } from "../shared-latency.ts";
+import type { Relay, RelayHost } from "../udp/fixed-forward.ts";
+import type { SharedLatency } from "../udp/shared-latency.ts";
 import type { OutgoingDatagram, UdpPath, UdpPathHost } from "./udp-path.ts";
 
 const NONE = -1;

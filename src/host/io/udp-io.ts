@@ -1,9 +1,9 @@
-import type { ReceivedDatagrams } from "../core/received-datagrams.ts";
-import type { UnreachableKind } from "../wire/capsule.ts";
-import type { LatencyClass } from "../wire/latency-class.ts";
-import type { AddressBytes } from "../wire/socket-address.ts";
-import { addressPort, formatHost } from "../wire/socket-address.ts";
-import type { Outgoing } from "./outgoing.ts";
+import type { ReceivedDatagrams } from "../../core/received-datagrams.ts";
+import type { UnreachableKind } from "../../wire/capsule.ts";
+import type { LatencyClass } from "../../wire/latency-class.ts";
+import type { AddressBytes } from "../../wire/socket-address.ts";
+import { addressPort, formatHost } from "../../wire/socket-address.ts";
+import type { Outgoing } from "../addresses/outgoing.ts";
 
 /** A remote IPv4 or IPv6 endpoint, in the forms that implementations of {@link UdpIo} need. */
 export class Remote {

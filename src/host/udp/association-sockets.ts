@@ -1,4 +1,4 @@
-import type { UdpSocket } from "./udp-io.ts";
+import type { UdpSocket } from "../io/udp-io.ts";
 
 /** The sockets of udp-server's associations, opened on first use, one per address family, up to a bound. */
 export class AssociationSockets {

@@ -1,7 +1,7 @@
 import type { ReceivedDatagrams } from "../../core/received-datagrams.ts";
 import { ATYP_IPV6 } from "../../wire/socket-address.ts";
-import type { Outgoing } from "../outgoing.ts";
-import type { UdpIo, UdpSocket } from "../udp-io.ts";
+import type { Outgoing } from "../addresses/outgoing.ts";
+import type { UdpIo, UdpSocket } from "../io/udp-io.ts";
 import { RemoteCache } from "./remote-cache.ts";
 import type { OutgoingDatagram, UdpPath, UdpPathHost } from "./udp-path.ts";
 

@@ -1,0 +1,34 @@
+import { lookup } from "node:dns/promises";
+import { performance } from "node:perf_hooks";
+import type { Io } from "../host/io/io.ts";
+import type { Loop, System } from "../host/system.ts";
+import { nodeCryptography } from "./cryptography.ts";
+import { shadowsocksCryptography } from "./shadowsocks-cryptography.ts";
+import { readTextFile } from "./text-file.ts";
+
+/** The loop of this thread. */
+export const nodeLoop: Loop = {
+  now: () => performance.now(),
+  after(delayMs, callback, isOptional = false) {
+    const timeout = setTimeout(callback, delayMs);
+    if (isOptional) timeout.unref();
+    return { cancel: () => clearTimeout(timeout) };
+  },
+  nextTurn: (callback) => void setImmediate(callback),
+};
+
+/** Node, as a host sees it. */
+export function nodeSystem(io: Io): System {
+  return {
+    ...nodeLoop,
+    unixMs: () => Date.now(),
+    cryptography: nodeCryptography,
+    shadowsocks: shadowsocksCryptography,
+    io,
+    async lookUp(name) {
+      const found = await lookup(name, { all: true, verbatim: true });
+      return found.map(({ address }) => address);
+    },
+    readFile: readTextFile,
+  };
+}
