@@ -2,12 +2,12 @@ import { randomSeed } from "../core/credentials.ts";
 import type { OnPackets } from "../core/tun2socks/packet-stream-reader.ts";
 import type { Io } from "../host/io/io.ts";
 import type { Logger } from "../host/log.ts";
+import type { Egress } from "../host/options/egress-option.ts";
 import type { UdpPath, UdpPathHost } from "../host/udp-paths/udp-path.ts";
 import { nodeCryptography } from "./cryptography.ts";
 import type { CustomDevice } from "./devices/device.ts";
 import type { PacketLink } from "./devices/packet-link.ts";
 import { connectPackets, spawnPackets } from "./devices/packet-link.ts";
-import type { Egress } from "./egress-option.ts";
 import { handPackets, PacketPath } from "./udp-paths/packets.ts";
 import { Socks5Path } from "./udp-paths/socks5.ts";
 

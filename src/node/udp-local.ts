@@ -11,11 +11,16 @@ import { parseLatencyRule } from "../core/latency-rules.ts";
 import { formatEndpoint, parseEndpoint } from "../host/addresses/endpoint.ts";
 import { listenHosts, openOnEach } from "../host/addresses/listen-hosts.ts";
 import { outgoingOf } from "../host/addresses/outgoing.ts";
+import type { Turn } from "../host/driver.ts";
+import { Driver } from "../host/driver.ts";
 import type { Io } from "../host/io/io.ts";
 import { UDP_BUFFER_BYTES } from "../host/io/udp-io.ts";
 import type { Logger } from "../host/log.ts";
 import { silentLogger } from "../host/log.ts";
+import type { Socks5UdpOptions } from "../host/socks5/udp.ts";
+import { Socks5Udp } from "../host/socks5/udp.ts";
 import { parseUdpPorts } from "../host/socks5/udp-ports.ts";
+import type { System } from "../host/system.ts";
 import type { TunnelStats } from "../host/tunnel-stats.ts";
 import { tunnelStats } from "../host/tunnel-stats.ts";
 import type { Relay, RelayHost } from "../host/udp/fixed-forward.ts";
@@ -29,7 +34,6 @@ import type { Carrier, Connection, OnRead } from "./carrier.ts";
 import type { TcpWay } from "./carrier-chain.ts";
 import { parseCarrierChain, streamCarrier, tcpWay } from "./carrier-chain.ts";
 import { nodeCryptography } from "./cryptography.ts";
-import { DeadlineTimer } from "./deadline-timer.ts";
 import type { DialectHost } from "./dialects/dialect-host.ts";
 import { openDialectClient, openLocalDialects } from "./dialects/local-dialects.ts";
 import type { Startable } from "./first-bytes.ts";
@@ -39,8 +43,7 @@ import { openMasqueClient } from "./masque/open-masque-client.ts";
 import { openByteStream } from "./open-byte-stream.ts";
 import type { ForwardOptions, ResolvedUdpLocalOptions, UdpLocalOptions } from "./options/udp-local.ts";
 import { Socks5Listener } from "./socks5/listener.ts";
-import type { Socks5UdpOptions } from "./socks5/udp.ts";
-import { Socks5Udp } from "./socks5/udp.ts";
+import { nodeSystem } from "./system.ts";
 import type { WorkerPlace } from "./worker-group.ts";
 import { sumStats, WorkerGroup } from "./worker-group.ts";
 
@@ -60,11 +63,11 @@ export async function startUdpLocal(options: UdpLocalOptions, log: Logger = sile
     throw new UsageError("ERR_OPTION", "carrier: a function stays in its thread: leave workers at 1");
   }
   if (workers === 1 || io.native?.tcpListen === undefined) {
-    const local = new UdpLocalHost(resolved, log, io, undefined);
+    const local = new UdpLocalHost(resolved, log, nodeSystem(io), undefined);
     await local.listen();
     return local;
   }
-  const local = new UdpLocalHost(resolved, log, io, { index: 0, count: workers });
+  const local = new UdpLocalHost(resolved, log, nodeSystem(io), { index: 0, count: workers });
   await local.listen();
   const { address } = local;
   const forwards = resolved.forwards.map((forward, i) => ({
@@ -95,7 +98,8 @@ export async function startUdpLocalWorker(
   log: Logger,
   place: WorkerPlace,
 ): Promise<UdpLocal> {
-  const local = new UdpLocalHost(options, log, chooseIo(options.io, options.latency, log), place);
+  const io = chooseIo(options.io, options.latency, log);
+  const local = new UdpLocalHost(options, log, nodeSystem(io), place);
   await local.listen();
   return local;
 }
@@ -106,7 +110,7 @@ export async function startTunnelClient(
   log: Logger,
   io: Io,
 ): Promise<UdpLocal & RelayHost> {
-  const local = new UdpLocalHost(options, log, io, undefined);
+  const local = new UdpLocalHost(options, log, nodeSystem(io), undefined);
   await local.listen();
   return local;
 }
@@ -130,10 +134,11 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
 
   readonly #options: ResolvedUdpLocalOptions;
   readonly #log: Logger;
+  readonly #system: System;
   readonly #io: Io;
   /** By way. */
   readonly #carriers: readonly Carrier[];
-  readonly #timer = new DeadlineTimer(() => this.#handleTimeout());
+  readonly #driver: Driver;
   readonly #links: (Link | undefined)[] = [];
   /** Shared buffer that all lanes are read into natively. */
   readonly #readBuffer: Uint8Array;
@@ -148,8 +153,6 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   #dialects: DialectHost | undefined;
   /** For the CONNECT requests. */
   #tcp: TcpWay | undefined;
-  #now = 0;
-  #isScheduled = false;
   #isClosing = false;
   /** By way: the last logged reason for having no connection; empty while there is one. */
   readonly #saidFailures: string[] = [];
@@ -159,8 +162,15 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   /** The workers in other threads. */
   others: WorkerGroup | undefined;
 
-  constructor(options: ResolvedUdpLocalOptions, log: Logger, io: Io, place: WorkerPlace | undefined) {
+  constructor(options: ResolvedUdpLocalOptions, log: Logger, system: System, place: WorkerPlace | undefined) {
     super();
+    const { io } = system;
+    this.#system = system;
+    this.#driver = new Driver(system, io.udp, {
+      drain: (now) => this.#carryOut(now),
+      handleTimeout: (now) => this.core.handleTimeout(now),
+      nextTimeout: () => this.core.nextTimeout(),
+    });
     this.#place = place;
     this.#options = options;
     this.#log = log;
@@ -243,7 +253,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   async close(): Promise<void> {
     if (this.#isClosing) return;
     this.#isClosing = true;
-    this.#timer.stop();
+    this.#driver.stop();
     this.core.close();
     this.#drain();
     await this.#socks5?.close();
@@ -267,25 +277,13 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     return this.#options.latency;
   }
 
-  now(): number {
-    if (this.#now === 0) this.#now = performance.now();
-    return this.#now;
-  }
-
-  schedule(): void {
-    if (this.#isScheduled) return;
-    this.#isScheduled = true;
-    this.#io.udp.afterTurn(this.#afterTurn);
+  get turn(): Turn {
+    return this.#driver;
   }
 
   register(association: number, relay: Relay | undefined): void {
     this.#relays[association] = relay;
   }
-
-  readonly #afterTurn = (): void => {
-    this.#isScheduled = false;
-    this.#drain();
-  };
 
   // Listening
 
@@ -347,7 +345,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
       isStrict: socksUdpStrict,
       place: this.#place,
     };
-    const udp = new Socks5Udp(this, this.#io.udp, udpOptions, this.#log);
+    const udp = new Socks5Udp(this, this.#system, udpOptions, this.#log);
     this.#socks5Udp = udp;
     await udp.open(hosts).catch((cause: Error) => {
       throw new HostError("ERR_LISTEN", `udp port ${socksUdpPorts} of ${listen}: ${cause.message}`, {
@@ -391,8 +389,10 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   // The loop
 
   #drain(): void {
-    const now = this.now();
-    this.#now = 0;
+    this.#driver.drain();
+  }
+
+  #carryOut(now: number): void {
     const { core } = this;
     this.#handleOutputs();
     while (core.takeReleased(now)) this.#deliver(undefined, undefined);
@@ -403,7 +403,6 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     }
     // Where lanes were late, more are wanted; where they rest, fewer.
     this.#handleOutputs();
-    if (!this.#isClosing) this.#timer.arm(core.nextTimeout());
   }
 
   #handleOutputs(): void {
@@ -411,11 +410,6 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     for (let output = core.pollOutput(); output !== undefined; output = core.pollOutput()) {
       this.#handleOutput(output);
     }
-  }
-
-  #handleTimeout(): void {
-    this.core.handleTimeout(performance.now());
-    this.#drain();
   }
 
   #handleOutput(output: ClientOutput): void {
@@ -562,7 +556,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   }
 
   #handleStream(lane: number, link: Link, chunk: Uint8Array, end: number): void {
-    const now = this.now();
+    const now = this.#driver.now();
     if (chunk === link.readBuffer) this.#turnBuffers(link);
     for (let at = 0; at < end; ) {
       at = this.core.handleStream(now, lane, chunk, at, end);

@@ -7,11 +7,13 @@ import { formatEndpoint } from "../host/addresses/endpoint.ts";
 import { listenHosts } from "../host/addresses/listen-hosts.ts";
 import { TargetPolicy } from "../host/addresses/target-policy.ts";
 import { parseDialectListen } from "../host/dialects/dialect-options.ts";
+import { Driver } from "../host/driver.ts";
 import type { Io } from "../host/io/io.ts";
 import type { UdpSocket } from "../host/io/udp-io.ts";
 import { Remote } from "../host/io/udp-io.ts";
 import type { Logger } from "../host/log.ts";
 import { silentLogger } from "../host/log.ts";
+import { isExclusive, parseEgress } from "../host/options/egress-option.ts";
 import type { TunnelStats } from "../host/tunnel-stats.ts";
 import { tunnelStats } from "../host/tunnel-stats.ts";
 import { AssociationSockets } from "../host/udp/association-sockets.ts";
@@ -27,7 +29,6 @@ import { tcpWay } from "./carrier-chain.ts";
 import type { ConnectionLink } from "./connection-link.ts";
 import { linkConnection } from "./connection-link.ts";
 import { nodeCryptography } from "./cryptography.ts";
-import { DeadlineTimer } from "./deadline-timer.ts";
 import { descriptorLimit } from "./descriptor-limit.ts";
 import type { DialectHost } from "./dialects/dialect-host.ts";
 import type { DialectProtocol } from "./dialects/server-dialects.ts";
@@ -38,7 +39,6 @@ import {
   hasDialects,
   openServerDialects,
 } from "./dialects/server-dialects.ts";
-import { isExclusive, parseEgress } from "./egress-option.ts";
 import type { Startable, ToldStream } from "./first-bytes.ts";
 import { FirstBytes, startable } from "./first-bytes.ts";
 import type { UdpServer } from "./handles.ts";
@@ -51,6 +51,7 @@ import type { ShadowsocksListen } from "./shadowsocks-listen.ts";
 import { isShadowsocksListen, isTunnelTarget, parseShadowsocksListen } from "./shadowsocks-listen.ts";
 import { openShadowsocksListener } from "./shadowsocks-listener.ts";
 import type { SocketListener } from "./socket-listener.ts";
+import { nodeLoop } from "./system.ts";
 import { TargetRelay } from "./target-relay.ts";
 import type { TunnelListenerOptions } from "./tunnel-listener.ts";
 import { openTunnelListener } from "./tunnel-listener.ts";
@@ -124,7 +125,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   readonly #names: NameLookups;
   readonly #io: Io;
   readonly #core: TunnelServer;
-  readonly #timer = new DeadlineTimer(() => this.#handleTimeout());
+  readonly #driver: Driver;
   readonly #listeners: SocketListener[] = [];
   /** `HOST:PORT` where tunnels are accepted without shadowsocks. */
   readonly #tunnelAddresses: string[] = [];
@@ -141,8 +142,6 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   readonly #hasEgress: boolean;
   readonly #egressReady: Promise<void>;
   readonly #isOpen: boolean[] = [];
-  #now = 0;
-  #isScheduled = false;
   #isClosing = false;
 
   #acceptWebSocket: AcceptWebSocket | undefined;
@@ -162,6 +161,11 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   ) {
     super();
     this.#others = others;
+    this.#driver = new Driver(nodeLoop, io.udp, {
+      drain: (now) => this.#carryOut(now),
+      handleTimeout: (now) => this.#core.handleTimeout(now),
+      nextTimeout: () => this.#core.nextTimeout(),
+    });
     this.#options = options;
     this.#log = log;
     this.#names = new NameLookups(log);
@@ -301,7 +305,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   async close(): Promise<void> {
     if (this.#isClosing) return;
     this.#isClosing = true;
-    this.#timer.stop();
+    this.#driver.stop();
     this.#core.close();
     this.#drain();
     const ends = this.#links.map((link) => link?.writer.endWithin(CLOSE_MS));
@@ -320,14 +324,14 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
 
   deliver(association: number, remote: AddressBytes, data: Uint8Array, offset: number, length: number): void {
     if (!this.#isOpen[association]) return;
-    this.#core.handleDatagram(this.#turnNow(), association, data, offset, length, remote);
-    this.#schedule();
+    this.#core.handleDatagram(this.#driver.now(), association, data, offset, length, remote);
+    this.#driver.schedule();
   }
 
   refuse(association: number, remote: AddressBytes, kind: UnreachableKind, mtu: number): void {
     if (!this.#isOpen[association]) return;
     this.#core.handleUnreachable(performance.now(), association, remote, kind, mtu);
-    this.#schedule();
+    this.#driver.schedule();
   }
 
   drop(reason: Parameters<UdpPathHost["drop"]>[0], count: number): void {
@@ -379,7 +383,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   }
 
   #handleStream(connection: number, chunk: Uint8Array, end: number): void {
-    const now = this.#turnNow();
+    const now = this.#driver.now();
     for (let at = 0; at < end; ) {
       at = this.#core.handleStream(now, connection, chunk, at, end);
       this.#sendOutgoing(chunk);
@@ -459,13 +463,13 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
       dscp: core.dscpOf(association),
       onDatagrams: (received, first, end) => {
         if (sockets.find(association, isIpv6) !== socket) return;
-        core.handleDatagrams(this.#turnNow(), association, received, first, end);
-        this.#schedule();
+        core.handleDatagrams(this.#driver.now(), association, received, first, end);
+        this.#driver.schedule();
       },
       onUnreachable: (remote, kind, mtu) => {
         if (sockets.find(association, isIpv6) !== socket) return;
         core.handleUnreachable(performance.now(), association, remote, kind, mtu);
-        this.#schedule();
+        this.#driver.schedule();
       },
       onBindError: (error) => {
         this.#log.warn({ error: error.message }, "cannot open a UDP socket");
@@ -480,27 +484,9 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
 
   /** Evicts an association before the system refuses a socket; its sockets are closed at once. */
   #makeRoomForSocket(association: number): boolean {
-    const isPossible = this.#core.makeRoomForSocket(this.#turnNow(), association);
+    const isPossible = this.#core.makeRoomForSocket(this.#driver.now(), association);
     this.#handleOutputs();
     return isPossible && !this.#sockets.isFull;
-  }
-
-  readonly #afterTurn = (): void => {
-    this.#isScheduled = false;
-    this.#drain();
-  };
-
-  /** Drains once everything that this turn of the loop receives has been handled. */
-  #schedule(): void {
-    if (this.#isScheduled) return;
-    this.#isScheduled = true;
-    this.#io.udp.afterTurn(this.#afterTurn);
-  }
-
-  /** The clock, read once per turn of the loop; a call of {@link #drain} follows. */
-  #turnNow(): number {
-    if (this.#now === 0) this.#now = performance.now();
-    return this.#now;
   }
 
   #handleOutputs(): void {
@@ -511,8 +497,10 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   }
 
   #drain(): void {
-    const now = this.#turnNow();
-    this.#now = 0;
+    this.#driver.drain();
+  }
+
+  #carryOut(now: number): void {
     const core = this.#core;
     this.#handleOutputs();
     while (core.takeReleased(now)) {
@@ -521,7 +509,6 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     }
     for (let index = core.pollDirty(now); index >= 0; index = core.pollDirty(now))
       this.#links[index]?.writer.pump(now);
-    if (!this.#isClosing) this.#timer.arm(core.nextTimeout());
   }
 
   #handleOutput(output: ServerOutput): void {
@@ -654,11 +641,6 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     const addresses = await this.#names.resolve(name, port);
     this.#core.handleResolved(performance.now(), query, addresses);
     this.#sendOutgoing(undefined);
-    this.#drain();
-  }
-
-  #handleTimeout(): void {
-    this.#core.handleTimeout(performance.now());
     this.#drain();
   }
 }

@@ -58,8 +58,7 @@ class World {
     };
     const host = {
       core,
-      now: () => this.now,
-      schedule: () => {},
+      turn: { now: () => this.now, schedule: () => {} },
       register: (association: number, relay: unknown) => {
         if (relay === undefined) this.registered.delete(association);
         else this.registered.add(association);

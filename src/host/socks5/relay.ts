@@ -71,9 +71,9 @@ export class Socks5Relay implements Relay {
       reusePort: false,
       tellsLocal: true,
       onDatagrams: (received, first, end) => {
-        const now = host.now();
+        const now = host.turn.now();
         for (let row = first; row < end; row++) this.#handleDatagram(now, received, row);
-        host.schedule();
+        host.turn.schedule();
       },
       onBindError,
     });
@@ -99,8 +99,8 @@ export class Socks5Relay implements Relay {
    * @returns a function that removes it, or undefined if there are too many associations
    */
   admit(client: AddressBytes): (() => void) | undefined {
-    const now = this.#host.now();
-    this.#host.schedule();
+    const now = this.#host.turn.now();
+    this.#host.turn.schedule();
     const association = this.#host.core.openAssociation(now, client, false);
     if (association < 0) return undefined;
     const place: Place = { association, isNamed: false, remote: undefined, heardAt: NEVER };
@@ -252,8 +252,8 @@ export class Socks5Relay implements Relay {
     this.#placeOf[association] = undefined;
     this.#host.register(association, undefined);
     this.#latency.remove(association);
-    this.#host.core.closeAssociation(this.#host.now(), association);
-    this.#host.schedule();
+    this.#host.core.closeAssociation(this.#host.turn.now(), association);
+    this.#host.turn.schedule();
   }
 }
 

@@ -40,13 +40,13 @@ export class TunnelPath implements UdpPath, Relay {
       return;
     }
     const { core } = this.#tunnel;
-    const now = this.#tunnel.now();
+    const now = this.#tunnel.turn.now();
     core.handleDscp(now, inner, datagram.dscp);
     core.handleDatagram(now, inner, data, offset, length, addresses, addressOffset, addressLength);
   }
 
   flush(): void {
-    this.#tunnel.schedule();
+    this.#tunnel.turn.schedule();
   }
 
   close(association: number): void {
@@ -57,8 +57,8 @@ export class TunnelPath implements UdpPath, Relay {
     this.#outer[inner] = NONE;
     this.#latency.remove(inner);
     this.#tunnel.register(inner, undefined);
-    this.#tunnel.core.closeAssociation(this.#tunnel.now(), inner);
-    this.#tunnel.schedule();
+    this.#tunnel.core.closeAssociation(this.#tunnel.turn.now(), inner);
+    this.#tunnel.turn.schedule();
   }
 
   async end(): Promise<void> {}
@@ -91,7 +91,7 @@ export class TunnelPath implements UdpPath, Relay {
   #enter(association: number): number {
     const { core } = this.#tunnel;
     // It does not expire there; the device's association does, and closes it.
-    const inner = core.openAssociation(this.#tunnel.now(), this.#sources[association], false);
+    const inner = core.openAssociation(this.#tunnel.turn.now(), this.#sources[association], false);
     if (inner < 0) return NONE;
     this.#inner[association] = inner;
     this.#outer[inner] = association;

@@ -5,6 +5,7 @@ import type { UnreachableKind } from "../../wire/capsule.ts";
 import type { LatencyClass } from "../../wire/latency-class.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { ATYP_DOMAIN, addressPort, copyAddress, sameBytes } from "../../wire/socket-address.ts";
+import type { Turn } from "../driver.ts";
 import type { UdpIo, UdpSocket, UdpSocketOptions } from "../io/udp-io.ts";
 import { Remote } from "../io/udp-io.ts";
 
@@ -13,10 +14,8 @@ export interface RelayHost {
   readonly core: AssociationClient;
   /** Class of associations without a context. */
   readonly latency: LatencyClass;
-  /** The clock, read once per turn of the loop. */
-  now(): number;
-  /** Drains the core once this turn of the loop is over. */
-  schedule(): void;
+  /** In which the core is called; a schedule follows. */
+  readonly turn: Turn;
   /** Sets the relay of an association; undefined before the relay itself closes it. */
   register(association: number, relay: Relay | undefined): void;
 }
@@ -122,7 +121,7 @@ export class FixedForward implements Relay {
 
   #handleDatagrams(received: ReceivedDatagrams, first: number, end: number): void {
     const { core } = this.#host;
-    const now = this.#host.now();
+    const now = this.#host.turn.now();
     const target = this.#target;
     for (let row = first; row < end; ) {
       const runEnd = received.endOfRun(row, end);
@@ -131,7 +130,7 @@ export class FixedForward implements Relay {
       else core.handleDatagrams(now, association, received, row, runEnd, target);
       row = runEnd;
     }
-    this.#host.schedule();
+    this.#host.turn.schedule();
   }
 
   #associationOf(now: number, received: ReceivedDatagrams, row: number): number {

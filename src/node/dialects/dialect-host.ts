@@ -2,6 +2,7 @@ import { performance } from "node:perf_hooks";
 import type { Counters } from "../../core/counters.ts";
 import type { DialectServerOptions, DialectServerOutput } from "../../core/dialects/dialect-server.ts";
 import { DialectServer } from "../../core/dialects/dialect-server.ts";
+import { Driver } from "../../host/driver.ts";
 import type { Io } from "../../host/io/io.ts";
 import type { Logger } from "../../host/log.ts";
 import type { UdpPath, UdpPathHost } from "../../host/udp-paths/udp-path.ts";
@@ -10,9 +11,9 @@ import type { Dialect } from "../../wire/dialects/dialect.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import type { ConnectionLink } from "../connection-link.ts";
 import { linkConnection } from "../connection-link.ts";
-import { DeadlineTimer } from "../deadline-timer.ts";
 import type { Startable } from "../first-bytes.ts";
 import type { NameLookups } from "../name-lookups.ts";
+import { nodeLoop } from "../system.ts";
 
 /** How long a connection that is being closed may take to send the rest. */
 const CLOSE_MS = 1_000;
@@ -21,21 +22,22 @@ const CLOSE_MS = 1_000;
 export class DialectHost implements UdpPathHost {
   readonly #core: DialectServer;
   readonly #names: NameLookups;
-  readonly #io: Io;
   readonly #log: Logger;
-  readonly #timer = new DeadlineTimer(() => this.#handleTimeout());
+  readonly #driver: Driver;
   readonly #links: (ConnectionLink | undefined)[] = [];
   readonly #datagram = new OutgoingDatagram();
   #path: UdpPath | undefined;
-  #now = 0;
-  #isScheduled = false;
   #isClosing = false;
 
   /** @param counters  of the process; shared with its other endpoints */
   constructor(options: DialectServerOptions, names: NameLookups, counters: Counters, io: Io, log: Logger) {
     this.#names = names;
     this.#core = new DialectServer(options, counters);
-    this.#io = io;
+    this.#driver = new Driver(nodeLoop, io.udp, {
+      drain: (now) => this.#carryOut(now),
+      handleTimeout: (now) => this.#core.handleTimeout(now),
+      nextTimeout: () => this.#core.nextTimeout(),
+    });
     this.#log = log;
   }
 
@@ -83,7 +85,7 @@ export class DialectHost implements UdpPathHost {
   async close(): Promise<void> {
     if (this.#isClosing) return;
     this.#isClosing = true;
-    this.#timer.stop();
+    this.#driver.stop();
     const links = this.#links.filter((link) => link !== undefined);
     this.#core.close();
     this.#handleOutputs();
@@ -95,8 +97,8 @@ export class DialectHost implements UdpPathHost {
   // UdpPathHost
 
   deliver(association: number, remote: AddressBytes, data: Uint8Array, offset: number, length: number): void {
-    this.#core.handleDatagram(this.#turnNow(), association, data, offset, length, remote);
-    this.#schedule();
+    this.#core.handleDatagram(this.#driver.now(), association, data, offset, length, remote);
+    this.#driver.schedule();
   }
 
   /** No dialect can express it. */
@@ -109,7 +111,7 @@ export class DialectHost implements UdpPathHost {
   // The loop
 
   #handleStream(connection: number, chunk: Uint8Array, end: number): void {
-    const now = this.#turnNow();
+    const now = this.#driver.now();
     for (let at = 0; at < end; ) {
       at = this.#core.handleStream(now, connection, chunk, at, end);
       // None that is to be sent is of a flow that has ended.
@@ -137,28 +139,15 @@ export class DialectHost implements UdpPathHost {
     outgoing.count = 0;
   }
 
-  #schedule(): void {
-    if (this.#isScheduled) return;
-    this.#isScheduled = true;
-    this.#io.udp.afterTurn(() => {
-      this.#isScheduled = false;
-      this.#drain();
-    });
-  }
-
-  #turnNow(): number {
-    if (this.#now === 0) this.#now = performance.now();
-    return this.#now;
-  }
-
   #drain(): void {
-    const now = this.#turnNow();
-    this.#now = 0;
+    this.#driver.drain();
+  }
+
+  #carryOut(now: number): void {
     this.#handleOutputs();
     for (let index = this.#core.pollDirty(); index >= 0; index = this.#core.pollDirty()) {
       this.#links[index]?.writer.pump(now);
     }
-    if (!this.#isClosing) this.#timer.arm(this.#core.nextTimeout());
   }
 
   #handleOutputs(): void {
@@ -195,11 +184,6 @@ export class DialectHost implements UdpPathHost {
     const addresses = await this.#names.resolve(name, port);
     this.#core.handleResolved(performance.now(), query, addresses);
     this.#sendOutgoing(undefined);
-    this.#drain();
-  }
-
-  #handleTimeout(): void {
-    this.#core.handleTimeout(performance.now());
     this.#drain();
   }
 }

@@ -1,4 +1,5 @@
 import { isIP } from "node:net";
+import { resolve } from "node:path";
 import * as z from "zod";
 import type { Filtering } from "../../core/server-associations.ts";
 import { parseTargetRule } from "../../core/target-rule.ts";
@@ -11,8 +12,8 @@ import {
   TOLD_DIALECT_NAMES,
 } from "../../host/dialects/dialect-options.ts";
 import type { IoKind } from "../../host/io/io.ts";
+import { isExclusive, parseEgress, rebaseEgress } from "../../host/options/egress-option.ts";
 import { ATYP_DOMAIN, makeAddress } from "../../wire/socket-address.ts";
-import { isExclusive, parseEgress, rebaseEgress } from "../egress-option.ts";
 import { parseShadowsocksListen } from "../shadowsocks-listen.ts";
 import { isBareRelay } from "../udp-paths/socks5.ts";
 import { findDecoyProblem, parseDecoy, rebaseDecoy } from "../web/decoy.ts";
@@ -209,7 +210,7 @@ export const UDP_SERVER_FIELDS = {
     flag: "egress",
     value: "WAY",
     help: "how datagrams leave: sockets (default), socks5://, or as IP packets to tun2socks:, unix:/path or exec:",
-    rebase: rebaseEgress,
+    rebase: (text, inFolder) => rebaseEgress(text, inFolder, resolve),
   },
   publicAddress: {
     schema: z

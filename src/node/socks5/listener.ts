@@ -5,18 +5,19 @@ import type { Socks5Credentials } from "../../core/socks5-server.ts";
 import { Socks5ServerConnection } from "../../core/socks5-server.ts";
 import { parseEndpoint, splitZone } from "../../host/addresses/endpoint.ts";
 import { openOnEach } from "../../host/addresses/listen-hosts.ts";
+import { DeadlineTimer } from "../../host/deadline-timer.ts";
 import type { NativeModule } from "../../host/io/native-module.ts";
 import type { Logger } from "../../host/log.ts";
+import type { Socks5Association } from "../../host/socks5/udp.ts";
 import type { Dialect } from "../../wire/dialects/dialect.ts";
 import { DIALECTS } from "../../wire/dialects/dialects.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { addressPort, formatAddress, makeAddress, sameBytes } from "../../wire/socket-address.ts";
 import type { TcpStream } from "../coded-stream.ts";
-import { DeadlineTimer } from "../deadline-timer.ts";
 import type { SocketListener } from "../socket-listener.ts";
 import { joined, listenForDescriptors, listenForSockets } from "../socket-listener.ts";
+import { nodeLoop } from "../system.ts";
 import { relayTcp } from "../tcp-relay.ts";
-import type { Socks5Association } from "./udp.ts";
 
 /** Probes start after this idle time; a client that has vanished is noticed some 10 s later. */
 const KEEP_ALIVE_MS = 30_000;
@@ -101,7 +102,7 @@ export class Socks5Listener {
     }
     const machine = new Socks5ServerConnection(performance.now(), this.#options.credentials, DIALECTS);
     const abort = new AbortController();
-    const timer = new DeadlineTimer(() => {
+    const timer = new DeadlineTimer(nodeLoop, () => {
       machine.handleTimeout(performance.now());
       drain();
     });

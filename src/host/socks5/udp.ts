@@ -1,9 +1,7 @@
-import { isIPv6 } from "node:net";
 import { randomSeed } from "../../core/credentials.ts";
-import { splitZone } from "../../host/addresses/endpoint.ts";
+import { ipFamily, splitZone } from "../../host/addresses/endpoint.ts";
 import { openOnEach } from "../../host/addresses/listen-hosts.ts";
 import { isLoopback } from "../../host/addresses/outgoing.ts";
-import type { UdpIo } from "../../host/io/udp-io.ts";
 import type { Logger } from "../../host/log.ts";
 import { Socks5Relay } from "../../host/socks5/relay.ts";
 import type { UdpPortsOption } from "../../host/socks5/udp-ports.ts";
@@ -11,7 +9,9 @@ import { PortRange } from "../../host/socks5/udp-ports.ts";
 import type { RelayHost } from "../../host/udp/fixed-forward.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { ATYP_IPV6, makeAddress } from "../../wire/socket-address.ts";
-import { nodeCryptography } from "../cryptography.ts";
+import type { System } from "../system.ts";
+import { nextTurn } from "../system.ts";
+import { systemErrorCode } from "../system-error.ts";
 
 export interface Socks5UdpOptions {
   /** IP texts, at most one per family, for BND.ADDR instead of the local address of the client's connection. */
@@ -34,7 +34,7 @@ export interface Socks5Association {
 /** UDP of the SOCKS5 server: a relay for each association, or one that is shared. */
 export class Socks5Udp {
   readonly #host: RelayHost;
-  readonly #io: UdpIo;
+  readonly #system: System;
   readonly #options: Socks5UdpOptions;
   readonly #log: Logger;
   readonly #range: PortRange | undefined;
@@ -42,9 +42,9 @@ export class Socks5Udp {
   #shared: readonly Socks5Relay[] = [];
   #isExhausted = false;
 
-  constructor(host: RelayHost, io: UdpIo, options: Socks5UdpOptions, log: Logger) {
+  constructor(host: RelayHost, system: System, options: Socks5UdpOptions, log: Logger) {
     this.#host = host;
-    this.#io = io;
+    this.#system = system;
     this.#options = options;
     this.#log = log;
     const { ports, place } = options;
@@ -93,7 +93,7 @@ export class Socks5Udp {
   /** Clients on this machine do not need the advertised address. */
   #boundAddress(isIpv6: boolean, localIp: string, port: number): AddressBytes {
     const own = makeAddress(splitZone(localIp).ip, port)!;
-    const advertised = this.#options.advertise.find((ip) => isIPv6(ip) === isIpv6);
+    const advertised = this.#options.advertise.find((ip) => (ipFamily(ip) === 6) === isIpv6);
     return advertised === undefined || isLoopback(own) ? own : makeAddress(advertised, port)!;
   }
 
@@ -107,7 +107,7 @@ export class Socks5Udp {
         return await this.#bind(localIp, port);
       } catch (error) {
         range.release(port);
-        if ((error as NodeJS.ErrnoException).code !== "EADDRINUSE") throw error;
+        if (systemErrorCode(error) !== "EADDRINUSE") throw error;
       }
     }
     const { first, last } = this.#options.ports!;
@@ -119,14 +119,14 @@ export class Socks5Udp {
 
   async #bind(host: string, port: number): Promise<Socks5Relay> {
     let bindError: Error | undefined;
-    const listen = { family: isIPv6(host) ? 6 : 4, host, port } as const;
+    const listen = { family: ipFamily(host)!, host, port } as const;
     const { isStrict } = this.#options;
-    const seed = randomSeed(nodeCryptography);
-    const relay = new Socks5Relay(this.#host, this.#io, listen, isStrict, seed, (error) => {
+    const seed = randomSeed(this.#system.cryptography);
+    const relay = new Socks5Relay(this.#host, this.#system.io.udp, listen, isStrict, seed, (error) => {
       bindError = error;
     });
     // A socket is bound or has failed by the next turn of the loop.
-    if (relay.port === 0) await new Promise((done) => setImmediate(done));
+    if (relay.port === 0) await nextTurn(this.#system);
     if (bindError === undefined && relay.port !== 0) return relay;
     relay.close();
     throw bindError ?? new Error("not bound");

@@ -1,6 +1,5 @@
-import { resolve } from "node:path";
-import type { InFolder } from "../host/addresses/endpoint.ts";
-import { rebaseEndpoint } from "../host/addresses/endpoint.ts";
+import type { InFolder } from "../addresses/endpoint.ts";
+import { rebaseEndpoint } from "../addresses/endpoint.ts";
 
 /** How datagrams leave udp-server: the checked option. */
 export type Egress =
@@ -30,12 +29,12 @@ export function parseEgress(text: string): Egress | undefined {
 }
 
 /** The same egress, with the paths of its socket and its program rewritten; arguments are unchanged. */
-export function rebaseEgress(text: string, inFolder: InFolder): string {
+export function rebaseEgress(text: string, inFolder: InFolder, makeAbsolute: InFolder): string {
   const egress = parseEgress(text);
   if (egress?.kind !== "exec") return rebaseEndpoint(text, inFolder);
   const [program, ...rest] = egress.argv;
   // A name without a slash is looked up in PATH.
-  return program.includes("/") ? `exec:${JSON.stringify([resolve(inFolder(program)), ...rest])}` : text;
+  return program.includes("/") ? `exec:${JSON.stringify([makeAbsolute(inFolder(program)), ...rest])}` : text;
 }
 
 /** True if only one thread can have it, as there is only one other end of a stream of packets. */
