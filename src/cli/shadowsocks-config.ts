@@ -1,6 +1,6 @@
 import { UsageError } from "../core/errors.ts";
 import { formatEndpoint } from "../host/addresses/endpoint.ts";
-import { formatShadowsocksUri } from "../node/carriers/shadowsocks-uri.ts";
+import { formatShadowsocksUri } from "../host/carriers/shadowsocks-uri.ts";
 import { readConfigFile } from "./config-file.ts";
 
 /**

@@ -2,6 +2,7 @@ import type { Socket } from "node:net";
 import type { ProtocolError } from "../core/errors.ts";
 import { HostError } from "../core/errors.ts";
 import { ReplayGuard } from "../core/replay-guard.ts";
+import { masterKey } from "../core/shadowsocks/keys.ts";
 import { SaltHistory } from "../core/shadowsocks/salt-history.ts";
 import { ShadowsocksServer } from "../core/shadowsocks/server.ts";
 import { ShadowsocksServer2022 } from "../core/shadowsocks/server-2022.ts";
@@ -12,14 +13,14 @@ import type { StreamCoding } from "../core/stream-coding.ts";
 import { LayeredCoding } from "../core/stream-coding.ts";
 import { parseEndpoint } from "../host/addresses/endpoint.ts";
 import { openOnEach } from "../host/addresses/listen-hosts.ts";
+import type { Shadowsocks } from "../host/carriers/shadowsocks-parameters.ts";
 import type { Logger } from "../host/log.ts";
+import type { ShadowsocksListen } from "../host/options/shadowsocks-listen.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import type { ByteStream } from "./byte-stream.ts";
-import type { Shadowsocks } from "./carriers/shadowsocks.ts";
 import { CodedStream } from "./coded-stream.ts";
 import { openByteStream } from "./open-byte-stream.ts";
 import { shadowsocksCryptography } from "./shadowsocks-cryptography.ts";
-import type { ShadowsocksListen } from "./shadowsocks-listen.ts";
 import type { SocketListener } from "./socket-listener.ts";
 import { joined, listenForSockets } from "./socket-listener.ts";
 import type { TargetRelay } from "./target-relay.ts";
@@ -152,9 +153,10 @@ class Arrivals {
   }
 
   #makeCoding(): { coding: StreamCoding; shadowsocks: ServerCoding } {
-    const { method, key, obfs } = this.#shadowsocks;
+    const { method, password, obfs } = this.#shadowsocks;
     const crypto = shadowsocksCryptography;
     const Server = method.is2022 ? ShadowsocksServer2022 : ShadowsocksServer;
+    const key = masterKey(crypto, method, password)!;
     const shadowsocks = new Server(crypto, method, key, this.#admit);
     if (obfs === undefined) return { coding: shadowsocks, shadowsocks };
     const outer =

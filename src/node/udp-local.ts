@@ -17,6 +17,7 @@ import type { Io } from "../host/io/io.ts";
 import { UDP_BUFFER_BYTES } from "../host/io/udp-io.ts";
 import type { Logger } from "../host/log.ts";
 import { silentLogger } from "../host/log.ts";
+import type { ForwardOptions, ResolvedUdpLocalOptions } from "../host/options/udp-local.ts";
 import type { Socks5UdpOptions } from "../host/socks5/udp.ts";
 import { Socks5Udp } from "../host/socks5/udp.ts";
 import { parseUdpPorts } from "../host/socks5/udp-ports.ts";
@@ -41,7 +42,7 @@ import type { UdpLocal } from "./handles.ts";
 import { chooseIo } from "./io.ts";
 import { openMasqueClient } from "./masque/open-masque-client.ts";
 import { openByteStream } from "./open-byte-stream.ts";
-import type { ForwardOptions, ResolvedUdpLocalOptions, UdpLocalOptions } from "./options/udp-local.ts";
+import type { CheckedUdpLocalOptions, UdpLocalOptions } from "./options/udp-local.ts";
 import { Socks5Listener } from "./socks5/listener.ts";
 import { nodeSystem } from "./system.ts";
 import type { WorkerPlace } from "./worker-group.ts";
@@ -99,14 +100,14 @@ export async function startUdpLocalWorker(
   place: WorkerPlace,
 ): Promise<UdpLocal> {
   const io = chooseIo(options.io, options.latency, log);
-  const local = new UdpLocalHost(options, log, nodeSystem(io), place);
+  const local = new UdpLocalHost({ ...options, carrier: undefined }, log, nodeSystem(io), place);
   await local.listen();
   return local;
 }
 
 /** Starts a client in this thread for the caller's relays; it listens only if the options say so. */
 export async function startTunnelClient(
-  options: ResolvedUdpLocalOptions,
+  options: CheckedUdpLocalOptions,
   log: Logger,
   io: Io,
 ): Promise<UdpLocal & RelayHost> {
@@ -132,7 +133,7 @@ interface Link {
 class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   readonly core: AssociationClient;
 
-  readonly #options: ResolvedUdpLocalOptions;
+  readonly #options: CheckedUdpLocalOptions;
   readonly #log: Logger;
   readonly #system: System;
   readonly #io: Io;
@@ -162,7 +163,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   /** The workers in other threads. */
   others: WorkerGroup | undefined;
 
-  constructor(options: ResolvedUdpLocalOptions, log: Logger, system: System, place: WorkerPlace | undefined) {
+  constructor(options: CheckedUdpLocalOptions, log: Logger, system: System, place: WorkerPlace | undefined) {
     super();
     const { io } = system;
     this.#system = system;

@@ -14,6 +14,13 @@ import { Remote } from "../host/io/udp-io.ts";
 import type { Logger } from "../host/log.ts";
 import { silentLogger } from "../host/log.ts";
 import { isExclusive, parseEgress } from "../host/options/egress-option.ts";
+import type { ShadowsocksListen } from "../host/options/shadowsocks-listen.ts";
+import {
+  isShadowsocksListen,
+  isTunnelTarget,
+  parseShadowsocksListen,
+} from "../host/options/shadowsocks-listen.ts";
+import type { ResolvedUdpServerOptions, UdpServerOptions } from "../host/options/udp-server.ts";
 import type { TunnelStats } from "../host/tunnel-stats.ts";
 import { tunnelStats } from "../host/tunnel-stats.ts";
 import { AssociationSockets } from "../host/udp/association-sockets.ts";
@@ -45,10 +52,7 @@ import type { UdpServer } from "./handles.ts";
 import { chooseIo } from "./io.ts";
 import { MasqueHttp2Server } from "./masque/http2-server.ts";
 import { NameLookups } from "./name-lookups.ts";
-import type { ResolvedUdpServerOptions, UdpServerOptions } from "./options/udp-server.ts";
 import { publicIps } from "./public-addresses.ts";
-import type { ShadowsocksListen } from "./shadowsocks-listen.ts";
-import { isShadowsocksListen, isTunnelTarget, parseShadowsocksListen } from "./shadowsocks-listen.ts";
 import { openShadowsocksListener } from "./shadowsocks-listener.ts";
 import type { SocketListener } from "./socket-listener.ts";
 import { nodeLoop } from "./system.ts";

@@ -3,9 +3,9 @@ import type { ErrorCode } from "../core/errors.ts";
 import { HostError } from "../core/errors.ts";
 import type { NativeModule } from "../host/io/native-module.ts";
 import type { Logger } from "../host/log.ts";
+import type { ResolvedUdpLocalOptions } from "../host/options/udp-local.ts";
+import type { ResolvedUdpServerOptions } from "../host/options/udp-server.ts";
 import type { TunnelStats } from "../host/tunnel-stats.ts";
-import type { ResolvedUdpLocalOptions } from "./options/udp-local.ts";
-import type { ResolvedUdpServerOptions } from "./options/udp-server.ts";
 
 /** Delay before a crashed worker is restarted, doubled for each crash up to the second value. */
 const FIRST_RESTART_MS = 100;

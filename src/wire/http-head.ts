@@ -156,3 +156,14 @@ export function utf8Bytes(text: string): Uint8Array {
   }
   return Uint8Array.from(bytes);
 }
+
+/** @returns undefined for what is not UTF-8 */
+export function utf8Text(bytes: Uint8Array): string | undefined {
+  let encoded = "";
+  for (const byte of bytes) encoded += `%${byte < 16 ? "0" : ""}${byte.toString(16)}`;
+  try {
+    return decodeURIComponent(encoded);
+  } catch {
+    return undefined;
+  }
+}

@@ -4,8 +4,8 @@ import type { ClientHttp2Session, ClientHttp2Stream } from "node:http2";
 import { connect, constants } from "node:http2";
 import { connect as connectTcp } from "node:net";
 import { afterEach, describe, expect, it } from "vitest";
+import type { UdpServerOptions } from "../../src/host/options/udp-server.ts";
 import type { UdpServer } from "../../src/node/handles.ts";
-import type { UdpServerOptions } from "../../src/node/options/udp-server.ts";
 import { startUdpServer } from "../../src/node/udp-server.ts";
 
 const PREFACE = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

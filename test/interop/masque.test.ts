@@ -10,9 +10,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import type { UdpServerOptions } from "../../src/host/options/udp-server.ts";
 import type { UdpLocal, UdpServer } from "../../src/node/handles.ts";
 import type { UdpLocalOptions } from "../../src/node/options/udp-local.ts";
-import type { UdpServerOptions } from "../../src/node/options/udp-server.ts";
 import { startUdpLocal } from "../../src/node/udp-local.ts";
 import { startUdpServer } from "../../src/node/udp-server.ts";
 

@@ -3,8 +3,8 @@ import type { AddressInfo, Socket } from "node:net";
 import { createServer } from "node:net";
 import { describe, expect, it } from "vitest";
 import { UsageError } from "../../src/core/errors.ts";
+import { redactUrl } from "../../src/host/carriers/hop.ts";
 import { isBehindProxy, parseCarrierChain, tcpWay } from "../../src/node/carrier-chain.ts";
-import { redactUrl } from "../../src/node/carriers/hop.ts";
 import { makeAddress } from "../../src/wire/socket-address.ts";
 
 const parse = (via: readonly string[], server = "192.0.2.1:3456") => parseCarrierChain({ server, via });

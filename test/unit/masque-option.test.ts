@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { redactUrl } from "../../src/node/carriers/hop.ts";
+import { redactUrl } from "../../src/host/carriers/hop.ts";
 import {
   findMasqueProblem,
   parseMasqueProxy,

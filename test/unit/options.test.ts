@@ -7,11 +7,11 @@ import type { CommandLine } from "../../src/cli/option-sources.ts";
 import { gatherOptions } from "../../src/cli/option-sources.ts";
 import { isExposed, readCredentialsFile, readSecretFile } from "../../src/cli/secret-file.ts";
 import { HostError, UsageError } from "../../src/core/errors.ts";
+import type { UdpServerOptions } from "../../src/host/options/udp-server.ts";
 import { parseCarrierChain } from "../../src/node/carrier-chain.ts";
 import type { OptionFields } from "../../src/node/options/fields.ts";
 import type { UdpLocalOptions } from "../../src/node/options/udp-local.ts";
 import { resolveUdpLocalOptions, UDP_LOCAL_FIELDS } from "../../src/node/options/udp-local.ts";
-import type { UdpServerOptions } from "../../src/node/options/udp-server.ts";
 import { resolveUdpServerOptions, UDP_SERVER_FIELDS } from "../../src/node/options/udp-server.ts";
 
 const KEY = new TextEncoder().encode("0123456789abcdef");

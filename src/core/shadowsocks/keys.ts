@@ -30,6 +30,11 @@ export function masterKey(
   return key;
 }
 
+/** True if {@link masterKey} makes a key of the password. */
+export function isPassword({ keyBytes, is2022 }: Method, password: string): boolean {
+  return is2022 ? decodeBase64(password)?.length === keyBytes : password !== "";
+}
+
 /** The cipher of one direction of a connection (SIP004, SIP022 §2.2). */
 export function sessionCipher(
   crypto: ShadowsocksCryptography,

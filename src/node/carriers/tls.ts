@@ -3,22 +3,8 @@ import { isIP } from "node:net";
 import type { Duplex } from "node:stream";
 import type { ConnectionOptions, TLSSocket } from "node:tls";
 import { connect, createSecureContext } from "node:tls";
+import type { TlsOptions } from "../../host/carriers/tls-options.ts";
 import { readTextFile } from "../text-file.ts";
-
-/** Files in PEM. */
-export interface TlsOptions {
-  /** Name that the certificate must be valid for, and that is sent (SNI). Default: the host of the next address. */
-  readonly serverName: string | undefined;
-  /** Certificates to trust instead of the system's. */
-  readonly caFile: string | undefined;
-  /** The client's own certificate and its key. */
-  readonly certFile: string | undefined;
-  readonly keyFile: string | undefined;
-  /** Accepts any certificate. */
-  readonly isInsecure: boolean;
-  /** Protocols to offer (ALPN). Default: none. */
-  readonly protocols?: string[];
-}
 
 /** Wraps a stream in TLS. @param host  name of the peer, unless the options have one */
 export function wrapInTls(

@@ -1,21 +1,9 @@
 import type { IncomingMessage } from "node:http";
 import { HostError } from "../../core/errors.ts";
-import type { HeaderField } from "../../core/http-connect.ts";
+import type { WebSocketRequest } from "../../host/carriers/web-socket-request.ts";
 import type { TcpStream } from "../coded-stream.ts";
 import { WEB_SOCKET_LIMITS, WebSocketLink } from "../web/web-socket-link.ts";
 import { WebSocketStream } from "../web/web-socket-stream.ts";
-import type { TlsOptions } from "./tls.ts";
-
-/** What a client requests of a web server, besides its address. */
-export interface WebSocketRequest {
-  /** Absolute, without a query. */
-  readonly path: string;
-  /** Value of Host. */
-  readonly host: string;
-  readonly fields: readonly HeaderField[];
-  /** Of `wss://`. */
-  readonly tls: TlsOptions | undefined;
-}
 
 /**
  * Opens a WebSocket on a stream to a web server (RFC 6455 §4.1). The result is paused.

@@ -2,13 +2,13 @@ import { randomSeed } from "../../core/credentials.ts";
 import { DialectClient } from "../../core/dialects/dialect-client.ts";
 import type { Io } from "../../host/io/io.ts";
 import type { Logger } from "../../host/log.ts";
+import type { ResolvedUdpLocalOptions } from "../../host/options/udp-local.ts";
 import type { RelayHost } from "../../host/udp/fixed-forward.ts";
 import { SharedLatency } from "../../host/udp/shared-latency.ts";
 import { TunnelPath } from "../../host/udp-paths/tunnel.ts";
 import { dialectByName } from "../../wire/dialects/dialects.ts";
 import { nodeCryptography } from "../cryptography.ts";
 import { NameLookups } from "../name-lookups.ts";
-import type { ResolvedUdpLocalOptions } from "../options/udp-local.ts";
 import { DialectHost } from "./dialect-host.ts";
 import { unixSeconds } from "./unix-seconds.ts";
 

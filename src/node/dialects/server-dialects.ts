@@ -7,6 +7,7 @@ import { parseDialectListen, parseDialects } from "../../host/dialects/dialect-o
 import type { Io } from "../../host/io/io.ts";
 import type { Logger } from "../../host/log.ts";
 import { parseEgress } from "../../host/options/egress-option.ts";
+import type { ResolvedUdpServerOptions } from "../../host/options/udp-server.ts";
 import { DirectPath } from "../../host/udp-paths/direct.ts";
 import type { Dialect } from "../../wire/dialects/dialect.ts";
 import { sniffSocks5 } from "../../wire/dialects/dialects.ts";
@@ -17,7 +18,6 @@ import { COMMAND_CONNECT } from "../../wire/socks5.ts";
 import { nodeCryptography } from "../cryptography.ts";
 import { descriptorLimit } from "../descriptor-limit.ts";
 import type { NameLookups } from "../name-lookups.ts";
-import type { ResolvedUdpServerOptions } from "../options/udp-server.ts";
 import { openEgress } from "../udp-egress.ts";
 import { DialectHost } from "./dialect-host.ts";
 import { unixSeconds } from "./unix-seconds.ts";

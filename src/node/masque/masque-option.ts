@@ -1,10 +1,6 @@
 import type { HeaderField } from "../../core/http-connect.ts";
 import type { InFolder } from "../../host/addresses/endpoint.ts";
-import { encodeBase64 } from "../../wire/base64.ts";
-import { utf8Bytes } from "../../wire/http-head.ts";
-import type { UdpProxyTemplate } from "../../wire/uri-template.ts";
-import { parseUdpProxyTemplate } from "../../wire/uri-template.ts";
-import type { ProxyEndpoint } from "../carriers/hop.ts";
+import type { ProxyEndpoint } from "../../host/carriers/hop.ts";
 import {
   badHop,
   makeTlsOptions,
@@ -13,8 +9,12 @@ import {
   parseHopEndpoint,
   parseQuery,
   rebaseFiles,
-} from "../carriers/hop.ts";
-import type { TlsOptions } from "../carriers/tls.ts";
+} from "../../host/carriers/hop.ts";
+import type { TlsOptions } from "../../host/carriers/tls-options.ts";
+import { encodeBase64 } from "../../wire/base64.ts";
+import { utf8Bytes } from "../../wire/http-head.ts";
+import type { UdpProxyTemplate } from "../../wire/uri-template.ts";
+import { parseUdpProxyTemplate } from "../../wire/uri-template.ts";
 import { checkTlsFiles } from "../carriers/tls.ts";
 
 /** Which HTTP is spoken: what TLS agrees on (ALPN), or one version alone. */

@@ -1,9 +1,9 @@
 import { isIP } from "node:net";
 import * as z from "zod";
 import { endpointOf, formatEndpoint, isHostAndPort } from "../../host/addresses/endpoint.ts";
+import { findHopProblem } from "../../host/carriers/hop.ts";
+import { findTcpWayProblem, findWayProblem } from "../../host/carriers/way.ts";
 import { ATYP_IPV6, isUnspecified, makeAddress } from "../../wire/socket-address.ts";
-import { findHopProblem } from "../carriers/hop.ts";
-import { findTcpWayProblem, findWayProblem } from "../carriers/way.ts";
 
 export const listenText = z.string().transform((text, issues) => {
   const endpoint = endpointOf(text);

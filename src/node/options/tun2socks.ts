@@ -12,10 +12,10 @@ import {
   readRule,
 } from "../../core/tun2socks/rules.ts";
 import { rebaseEndpoint } from "../../host/addresses/endpoint.ts";
+import { findHopProblem, redactUrl } from "../../host/carriers/hop.ts";
+import { rebaseWay } from "../../host/carriers/way.ts";
 import { formatHost, ipAddress, makeAddress } from "../../wire/socket-address.ts";
 import { parseCarrierChain } from "../carrier-chain.ts";
-import { findHopProblem, redactUrl } from "../carriers/hop.ts";
-import { rebaseWay } from "../carriers/way.ts";
 import type { CustomDevice } from "../devices/device.ts";
 import type { InterfaceAddress } from "../devices/interface-address.ts";
 import { isNetwork, parseCidr, parseInterfaceAddress } from "../devices/interface-address.ts";
@@ -24,7 +24,7 @@ import { isBareRelay } from "../udp-paths/socks5.ts";
 import { tcpProxy } from "./addresses.ts";
 import type { NameField, OptionField } from "./fields.ts";
 import { checkFields, integer, libraryName, wrong } from "./fields.ts";
-import type { ResolvedUdpLocalOptions, UdpLocalOptions } from "./udp-local.ts";
+import type { CheckedUdpLocalOptions, UdpLocalOptions } from "./udp-local.ts";
 import { resolveUdpLocalOptions, UDP_LOCAL_FIELDS } from "./udp-local.ts";
 
 /** Includes all options of udp-local, which `local:` stands for; its SOCKS5 server is off unless `listen` is given. */
@@ -94,7 +94,7 @@ export interface ResolvedTun2SocksOptions {
   readonly maxFlows: number;
   /** True if any route leads into the tunnel. */
   readonly usesTunnel: boolean;
-  readonly tunnel: ResolvedUdpLocalOptions;
+  readonly tunnel: CheckedUdpLocalOptions;
 }
 
 const { workers: _workers, tcpVia: _tcpVia, ...TUNNEL_FIELDS } = UDP_LOCAL_FIELDS;

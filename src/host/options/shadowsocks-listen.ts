@@ -1,10 +1,9 @@
-import { isIP } from "node:net";
-import { formatEndpoint, parseEndpoint, parseUrlEndpoint, splitZone } from "../host/addresses/endpoint.ts";
-import type { AddressBytes } from "../wire/socket-address.ts";
-import { addressPort, formatHost } from "../wire/socket-address.ts";
-import type { Shadowsocks } from "./carriers/shadowsocks.ts";
-import { readShadowsocks } from "./carriers/shadowsocks.ts";
-import { parseShadowsocksUri } from "./carriers/shadowsocks-uri.ts";
+import type { AddressBytes } from "../../wire/socket-address.ts";
+import { addressPort, formatHost } from "../../wire/socket-address.ts";
+import { formatEndpoint, ipFamily, parseEndpoint, parseUrlEndpoint } from "../addresses/endpoint.ts";
+import type { Shadowsocks } from "../carriers/shadowsocks-parameters.ts";
+import { readShadowsocks } from "../carriers/shadowsocks-parameters.ts";
+import { parseShadowsocksUri } from "../carriers/shadowsocks-uri.ts";
 
 /** A shadowsocks server of ours. */
 export interface ShadowsocksListen {
@@ -33,7 +32,7 @@ export function parseShadowsocksListen(text: string): ShadowsocksListen | undefi
   if (typeof shadowsocks === "string" || shadowsocks.plugin !== undefined) return undefined;
   try {
     const endpoint = parseUrlEndpoint(server);
-    if (endpoint.path !== undefined || isIP(splitZone(endpoint.host).ip) === 0) return undefined;
+    if (endpoint.path !== undefined || ipFamily(endpoint.host) === undefined) return undefined;
     return { listen: formatEndpoint(endpoint.host, endpoint.port), shadowsocks };
   } catch {
     return undefined;

@@ -1,6 +1,7 @@
 import type { Plugin } from "../../host/carriers/plugin-options.ts";
 import { parsePlugin } from "../../host/carriers/plugin-options.ts";
 import { decodeBase64 } from "../../wire/base64.ts";
+import { utf8Text } from "../../wire/http-head.ts";
 
 /** The parts of `ss://USERINFO@HOST:PORT/?plugin=NAME;OPTIONS#TAG` (SIP002), decoded. */
 export interface ShadowsocksUri {
@@ -53,8 +54,8 @@ function decodeUserInfo(text: string): string | undefined {
     const base64 = plain.replaceAll("-", "+").replaceAll("_", "/").replace(/=+$/, "");
     const bytes = decodeBase64(base64.padEnd(Math.ceil(base64.length / 4) * 4, "="));
     if (bytes === undefined) return undefined;
-    const pair = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-    return pair.includes(":") ? pair : undefined;
+    const pair = utf8Text(bytes);
+    return pair?.includes(":") ? pair : undefined;
   } catch {
     return undefined;
   }

@@ -9,13 +9,13 @@ import {
   rebaseEndpoint,
   splitZone,
 } from "../../host/addresses/endpoint.ts";
-import { isToken, trimBlanks } from "../../wire/http-head.ts";
+import { isToken, trimBlanks, utf8Bytes } from "../../wire/http-head.ts";
 import { makeAddress } from "../../wire/socket-address.ts";
-import type { Shadowsocks } from "./shadowsocks.ts";
-import { readShadowsocks } from "./shadowsocks.ts";
+import type { Shadowsocks } from "./shadowsocks-parameters.ts";
+import { readShadowsocks } from "./shadowsocks-parameters.ts";
 import { parseShadowsocksUri } from "./shadowsocks-uri.ts";
-import type { TlsOptions } from "./tls.ts";
-import type { WebSocketRequest } from "./web-socket.ts";
+import type { TlsOptions } from "./tls-options.ts";
+import type { WebSocketRequest } from "./web-socket-request.ts";
 
 /** One `--via`. */
 export type Hop =
@@ -210,7 +210,7 @@ export function parseCredentials(text: string, userInfo: string | undefined): So
   try {
     const user = decodeURIComponent(colon < 0 ? userInfo : userInfo.slice(0, colon));
     const password = colon < 0 ? "" : decodeURIComponent(userInfo.slice(colon + 1));
-    const fits = (part: string) => Buffer.byteLength(part) <= 255;
+    const fits = (part: string) => utf8Bytes(part).length <= 255;
     if (user !== "" && fits(user) && fits(password)) return { user, password };
   } catch {
     // Reported below, with what is expected.

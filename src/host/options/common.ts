@@ -1,0 +1,40 @@
+import type { LatencyClass } from "../../wire/latency-class.ts";
+import type { IoKind } from "../io/io.ts";
+
+/** Options of both ends. */
+export interface CommonOptions {
+  /** Pre-shared key, the same at both ends; at least 16 bytes. Default: none. */
+  readonly psk?: Uint8Array | undefined;
+  /**
+   * Datagrams that were held up longer are dropped: in a send queue, or on their way behind a lost segment, beyond TCP's repairs of
+   * it. 1 to 60,000 ms. Default 100.
+   */
+  readonly ageBudgetMs?: number | undefined;
+  /**
+   * Bound in bytes of what waits to be sent, on a lane or in a session with receipts. Past it, the association that has most waiting loses its oldest datagram.
+   * 128 KiB to 1 GiB. Default 1 MiB.
+   */
+  readonly queueBytes?: number | undefined;
+  /** Time between heartbeats; a lane is dead after 3 without an answer. 100 to 60,000 ms. Default 5,000. */
+  readonly heartbeatMs?: number | undefined;
+  /**
+   * `native`: batched, by the module in native/, which is then required. `plain`: node:dgram and node:net. Default: the
+   * environment variable UNDERPASS_IO, else native if the module can be loaded.
+   */
+  readonly io?: IoKind | undefined;
+  /**
+   * `interactive`: after datagrams the thread polls for some tens of microseconds before it sleeps, which saves it the time
+   * to wake up and costs CPU. `bulk`: sockets are read at most once a millisecond or so, which saves CPU and costs that delay.
+   * Native I/O on Linux only. Default balanced: neither.
+   */
+  readonly latency?: LatencyClass | undefined;
+  /** True if listening on `[::]` excludes IPv4. Default false: `[::]` means every address of both families. */
+  readonly ipv6Only?: boolean | undefined;
+  /**
+   * Threads, including the caller's. Each has its own sessions, and the bounds below apply to each. Native I/O only. 1 to
+   * 256. Default 1; for the program udp-server one per core.
+   */
+  readonly workers?: number | undefined;
+}
+
+export type Filled<Options, Absent extends keyof Options> = Readonly<Required<Omit<Options, Absent>>>;
