@@ -4,12 +4,12 @@ export { ERROR_CODES, HostError, ProtocolError, UsageError } from "./core/errors
 export type { Filtering } from "./core/server-associations.ts";
 export type { PacketBatch } from "./core/tun2socks/packet-batch.ts";
 export type { OnPackets } from "./core/tun2socks/packet-stream-reader.ts";
+export type { CustomDevice } from "./host/devices/device.ts";
 export type { Logger, LogMethod } from "./host/log.ts";
 export type { CommonOptions } from "./host/options/common.ts";
 export type { ForwardOptions, SocksCredentials } from "./host/options/udp-local.ts";
 export type { UdpServerOptions } from "./host/options/udp-server.ts";
 export type { Tun2SocksStats, TunnelStats } from "./host/tunnel-stats.ts";
-export type { CustomDevice } from "./node/devices/device.ts";
 export type { Tun2SocksHandle, UdpLocal, UdpServer } from "./node/handles.ts";
 export type { Tun2SocksOptions } from "./node/options/tun2socks.ts";
 export type { Carrier, UdpLocalOptions } from "./node/options/udp-local.ts";

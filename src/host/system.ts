@@ -22,6 +22,13 @@ export interface Loop {
   nextTurn(callback: () => void): void;
 }
 
+/** An address of a network interface. */
+export interface InterfaceIp {
+  readonly ip: string;
+  /** It is of loopback. */
+  readonly isInternal: boolean;
+}
+
 /**
  * What a host gets from the program around it: Node, or the C library. What one of them lacks is undefined, and whoever needs it
  * reports that with an error.
@@ -39,6 +46,12 @@ export interface System extends Loop {
    * @throws Error when the name cannot be resolved
    */
   lookUp(name: string): Promise<readonly string[]>;
+  /** IP texts of the system's resolvers, in its order. */
+  nameservers(): readonly string[];
+  /** The addresses of each network interface. */
+  interfaces(): readonly (readonly InterfaceIp[])[];
+  /** How many descriptors the process may have open; Infinity if unknown. */
+  descriptorLimit(): number;
   /** @throws HostError ERR_FILE that names the file */
   readFile(path: string): Uint8Array;
 }

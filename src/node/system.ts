@@ -1,8 +1,11 @@
+import { getServers } from "node:dns";
 import { lookup } from "node:dns/promises";
+import { networkInterfaces } from "node:os";
 import { performance } from "node:perf_hooks";
 import type { Io } from "../host/io/io.ts";
 import type { Loop, System } from "../host/system.ts";
 import { nodeCryptography } from "./cryptography.ts";
+import { descriptorLimit } from "./descriptor-limit.ts";
 import { shadowsocksCryptography } from "./shadowsocks-cryptography.ts";
 import { readTextFile } from "./text-file.ts";
 
@@ -29,6 +32,12 @@ export function nodeSystem(io: Io): System {
       const found = await lookup(name, { all: true, verbatim: true });
       return found.map(({ address }) => address);
     },
+    nameservers: getServers,
+    interfaces: () =>
+      Object.values(networkInterfaces()).map((addresses) =>
+        addresses!.map(({ address, internal }) => ({ ip: address, isInternal: internal })),
+      ),
+    descriptorLimit,
     readFile: readTextFile,
   };
 }

@@ -1,14 +1,15 @@
 import { randomSeed } from "../core/credentials.ts";
 import type { OnPackets } from "../core/tun2socks/packet-stream-reader.ts";
+import type { CustomDevice } from "../host/devices/device.ts";
+import type { PacketLink } from "../host/devices/packet-link.ts";
 import type { Io } from "../host/io/io.ts";
 import type { Logger } from "../host/log.ts";
 import type { Egress } from "../host/options/egress-option.ts";
+import { handPackets, PacketPath } from "../host/udp-paths/packets.ts";
 import type { UdpPath, UdpPathHost } from "../host/udp-paths/udp-path.ts";
 import { nodeCryptography } from "./cryptography.ts";
-import type { CustomDevice } from "./devices/device.ts";
-import type { PacketLink } from "./devices/packet-link.ts";
 import { connectPackets, spawnPackets } from "./devices/packet-link.ts";
-import { handPackets, PacketPath } from "./udp-paths/packets.ts";
+import { nodeLoop } from "./system.ts";
 import { Socks5Path } from "./udp-paths/socks5.ts";
 
 /** Opens the egress; undefined for sockets, which the server has itself. @param idleTimeoutS  of its associations */
@@ -26,9 +27,9 @@ export async function openEgress(
     case "socks5":
       return new Socks5Path(egress.url, io.udp, host, log, seed);
     case "unix":
-      return new PacketPath(host, seed, (onPackets) => connectPackets(egress.path, onPackets, log));
+      return new PacketPath(host, nodeLoop, seed, (onPackets) => connectPackets(egress.path, onPackets, log));
     case "exec":
-      return new PacketPath(host, seed, (onPackets) => spawnPackets(egress.argv, onPackets, log));
+      return new PacketPath(host, nodeLoop, seed, (onPackets) => spawnPackets(egress.argv, onPackets, log));
     case "tun2socks":
       return openInner(egress.udpVia, idleTimeoutS, host, io, log, seed);
   }
@@ -57,7 +58,7 @@ async function openInner(
     { device, udpVia, mtu: 65_535, idleTimeoutS, io: io.udp.kind, latency: io.latency },
     log,
   );
-  return new PacketPath(host, seed, (onPackets): PacketLink => {
+  return new PacketPath(host, nodeLoop, seed, (onPackets): PacketLink => {
     toEgress = onPackets;
     return {
       write: (packets) => {

@@ -5,6 +5,7 @@ import type { ServerOutput } from "../core/server.ts";
 import { TunnelServer } from "../core/server.ts";
 import { formatEndpoint } from "../host/addresses/endpoint.ts";
 import { listenHosts } from "../host/addresses/listen-hosts.ts";
+import { publicIps } from "../host/addresses/public-addresses.ts";
 import { TargetPolicy } from "../host/addresses/target-policy.ts";
 import { parseDialectListen } from "../host/dialects/dialect-options.ts";
 import { Driver } from "../host/driver.ts";
@@ -21,6 +22,7 @@ import {
   parseShadowsocksListen,
 } from "../host/options/shadowsocks-listen.ts";
 import type { ResolvedUdpServerOptions, UdpServerOptions } from "../host/options/udp-server.ts";
+import type { System } from "../host/system.ts";
 import type { TunnelStats } from "../host/tunnel-stats.ts";
 import { tunnelStats } from "../host/tunnel-stats.ts";
 import { AssociationSockets } from "../host/udp/association-sockets.ts";
@@ -52,10 +54,9 @@ import type { UdpServer } from "./handles.ts";
 import { chooseIo } from "./io.ts";
 import { MasqueHttp2Server } from "./masque/http2-server.ts";
 import { NameLookups } from "./name-lookups.ts";
-import { publicIps } from "./public-addresses.ts";
 import { openShadowsocksListener } from "./shadowsocks-listener.ts";
 import type { SocketListener } from "./socket-listener.ts";
-import { nodeLoop } from "./system.ts";
+import { nodeSystem } from "./system.ts";
 import { TargetRelay } from "./target-relay.ts";
 import type { TunnelListenerOptions } from "./tunnel-listener.ts";
 import { openTunnelListener } from "./tunnel-listener.ts";
@@ -88,7 +89,7 @@ export async function startUdpServer(
     log.info({}, "sessions in WebSockets are served by the thread that listens");
   }
   if (workers === 1 || io.native?.tcpListen === undefined) {
-    const server = new UdpServerHost(resolved, log, io, undefined, undefined);
+    const server = new UdpServerHost(resolved, log, nodeSystem(io), undefined, undefined);
     await server.listen();
     return server;
   }
@@ -101,7 +102,7 @@ export async function startUdpServer(
     log,
     onEvent: (name, fields) => server.emit(name, fields),
   });
-  const server = new UdpServerHost(resolved, log, io, { index: 0, count: workers }, group);
+  const server = new UdpServerHost(resolved, log, nodeSystem(io), { index: 0, count: workers }, group);
   await server.listen();
   return server;
 }
@@ -119,7 +120,8 @@ export function startUdpServerWorker(
   log: Logger,
   place: WorkerPlace,
 ): UdpServer & { takeOver(connection: HandedOver): void } {
-  return new UdpServerHost(options, log, chooseIo(options.io, options.latency, log), place, undefined);
+  const io = chooseIo(options.io, options.latency, log);
+  return new UdpServerHost(options, log, nodeSystem(io), place, undefined);
 }
 
 /** Wires {@link TunnelServer} to TCP listeners, UDP sockets, a resolver and a timer. */
@@ -127,6 +129,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   readonly #options: ResolvedUdpServerOptions;
   readonly #log: Logger;
   readonly #names: NameLookups;
+  readonly #system: System;
   readonly #io: Io;
   readonly #core: TunnelServer;
   readonly #driver: Driver;
@@ -159,13 +162,15 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   constructor(
     options: ResolvedUdpServerOptions,
     log: Logger,
-    io: Io,
+    system: System,
     place: WorkerPlace | undefined,
     others: WorkerGroup | undefined,
   ) {
     super();
+    const { io } = system;
+    this.#system = system;
     this.#others = others;
-    this.#driver = new Driver(nodeLoop, io.udp, {
+    this.#driver = new Driver(system, io.udp, {
       drain: (now) => this.#carryOut(now),
       handleTimeout: (now) => this.#core.handleTimeout(now),
       nextTimeout: () => this.#core.nextTimeout(),
@@ -627,7 +632,10 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     const { publicAddress } = this.#options;
     // In one form, as a socket for both families has its IPv4 addresses mapped.
     const local = localIp === undefined ? undefined : makeAddress(localIp, 0);
-    const ips = publicAddress.length > 0 ? publicAddress : publicIps(local && formatHost(local));
+    const ips =
+      publicAddress.length > 0
+        ? publicAddress
+        : publicIps(local && formatHost(local), this.#system.interfaces());
     const addresses = target === undefined ? ips.flatMap((ip) => makeAddress(ip, 0) ?? []) : [target];
     const bound: string[] = [];
     for (const address of addresses) {

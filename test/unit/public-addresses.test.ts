@@ -1,17 +1,14 @@
-import type { NetworkInterfaceInfo } from "node:os";
 import { describe, expect, it } from "vitest";
-import { publicIps } from "../../src/node/public-addresses.ts";
+import { publicIps } from "../../src/host/addresses/public-addresses.ts";
+import type { InterfaceIp } from "../../src/host/system.ts";
 
-const info = (address: string): NetworkInterfaceInfo => {
-  const internal = address === "127.0.0.1" || address === "::1";
-  const rest = { address, netmask: "", mac: "", internal, cidr: null };
-  return address.includes(":") ? { ...rest, family: "IPv6", scopeid: 0 } : { ...rest, family: "IPv4" };
-};
-const machine = {
-  lo: ["127.0.0.1", "::1"].map(info),
-  eth0: ["192.0.2.2", "192.0.2.3", "fe80::2", "fd00::2", "2001:db8::2", "2001:db8::3"].map(info),
-  eth1: ["169.254.1.1", "198.51.100.1", "fe80::1"].map(info),
-};
+const info = (ip: string): InterfaceIp => ({ ip, isInternal: ip === "127.0.0.1" || ip === "::1" });
+const LOOPBACK = ["127.0.0.1", "::1"].map(info);
+const machine = [
+  LOOPBACK,
+  ["192.0.2.2", "192.0.2.3", "fe80::2", "fd00::2", "2001:db8::2", "2001:db8::3"].map(info),
+  ["169.254.1.1", "198.51.100.1", "fe80::1"].map(info),
+];
 
 describe("public addresses", () => {
   it.each([
@@ -32,7 +29,7 @@ describe("public addresses", () => {
   });
 
   it("are loopback's on a machine that has nothing else, and none where there is none", () => {
-    expect(publicIps(undefined, { lo: machine.lo })).toEqual(["127.0.0.1", "::1"]);
-    expect(publicIps(undefined, {})).toEqual([]);
+    expect(publicIps(undefined, [LOOPBACK])).toEqual(["127.0.0.1", "::1"]);
+    expect(publicIps(undefined, [])).toEqual([]);
   });
 });

@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { UsageError } from "../../src/core/errors.ts";
 import { ROUTE_DROP, ROUTE_REJECT, ROUTE_SOCKS, ROUTE_TUNNEL } from "../../src/core/tun2socks/rules.ts";
+import { parseInterfaceAddress } from "../../src/host/devices/interface-address.ts";
 import { parseEgress } from "../../src/host/options/egress-option.ts";
-import { parseInterfaceAddress } from "../../src/node/devices/interface-address.ts";
 import type { Tun2SocksOptions } from "../../src/node/options/tun2socks.ts";
 import { describePlan, resolveTun2SocksOptions } from "../../src/node/options/tun2socks.ts";
 

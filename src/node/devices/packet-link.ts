@@ -3,6 +3,7 @@ import { connect } from "node:net";
 import type { Readable, Writable } from "node:stream";
 import type { PacketBatch } from "../../core/tun2socks/packet-batch.ts";
 import type { OnPackets } from "../../core/tun2socks/packet-stream-reader.ts";
+import type { PacketLink } from "../../host/devices/packet-link.ts";
 import type { Logger } from "../../host/log.ts";
 import { readPackets, writePackets } from "./packet-stream.ts";
 
@@ -11,13 +12,6 @@ const LAST_PAUSE_MS = 5_000;
 /** A stream that lasted this long counts as good: the next attempt follows soon. */
 const GOOD_MS = 10_000;
 const END_MS = 1_000;
-
-/** A connection to a device elsewhere. */
-export interface PacketLink {
-  /** Writes all packets, whose memory is borrowed until it returns. @returns how many were dropped */
-  write(packets: PacketBatch): number;
-  close(): Promise<void>;
-}
 
 interface Streams {
   readonly input: Readable;

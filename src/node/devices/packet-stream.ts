@@ -4,9 +4,9 @@ import { HostError } from "../../core/errors.ts";
 import type { PacketBatch } from "../../core/tun2socks/packet-batch.ts";
 import type { OnPackets } from "../../core/tun2socks/packet-stream-reader.ts";
 import { PacketStreamReader } from "../../core/tun2socks/packet-stream-reader.ts";
+import type { Device, DeviceEvents } from "../../host/devices/device.ts";
 import type { Logger } from "../../host/log.ts";
 import { listenForSockets } from "../socket-listener.ts";
-import type { Device, DeviceEvents } from "./device.ts";
 
 /** Bytes that may wait in a stream that the other end does not read; further packets are dropped. */
 const MAX_WAITING_BYTES = 4 * 1024 * 1024;

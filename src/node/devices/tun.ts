@@ -1,13 +1,13 @@
 import { execFileSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { HostError } from "../../core/errors.ts";
+import type { Device, DeviceEvents } from "../../host/devices/device.ts";
+import type { InterfaceAddress } from "../../host/devices/interface-address.ts";
 import type { NativeModule } from "../../host/io/native-module.ts";
 import type { Logger } from "../../host/log.ts";
 import type { LatencyClass } from "../../wire/latency-class.ts";
 import { LATENCY_CLASSES } from "../../wire/latency-class.ts";
 import { formatHost, ipAddress } from "../../wire/socket-address.ts";
-import type { Device, DeviceEvents } from "./device.ts";
-import type { InterfaceAddress } from "./interface-address.ts";
 
 /**
  * What one turn of the loop may read: a few packets of maximum size, or many small ones. Not more than fits into one batch

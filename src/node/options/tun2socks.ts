@@ -14,11 +14,11 @@ import {
 import { rebaseEndpoint } from "../../host/addresses/endpoint.ts";
 import { findHopProblem, redactUrl } from "../../host/carriers/hop.ts";
 import { rebaseWay } from "../../host/carriers/way.ts";
+import type { CustomDevice } from "../../host/devices/device.ts";
+import type { InterfaceAddress } from "../../host/devices/interface-address.ts";
+import { isNetwork, parseCidr, parseInterfaceAddress } from "../../host/devices/interface-address.ts";
 import { formatHost, ipAddress, makeAddress } from "../../wire/socket-address.ts";
 import { parseCarrierChain } from "../carrier-chain.ts";
-import type { CustomDevice } from "../devices/device.ts";
-import type { InterfaceAddress } from "../devices/interface-address.ts";
-import { isNetwork, parseCidr, parseInterfaceAddress } from "../devices/interface-address.ts";
 import { loadNativeModule } from "../load-native-module.ts";
 import { isBareRelay } from "../udp-paths/socks5.ts";
 import { tcpProxy } from "./addresses.ts";

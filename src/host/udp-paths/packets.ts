@@ -1,4 +1,3 @@
-import { performance } from "node:perf_hooks";
 import type { PacketBatch } from "../../core/tun2socks/packet-batch.ts";
 import type { PacketEgressEvents } from "../../core/tun2socks/packet-egress.ts";
 import { PacketEgress } from "../../core/tun2socks/packet-egress.ts";
@@ -8,6 +7,7 @@ import type { UnreachableKind } from "../../wire/capsule.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { copyAddress } from "../../wire/socket-address.ts";
 import type { PacketLink } from "../devices/packet-link.ts";
+import type { Loop } from "../system.ts";
 
 /** Sends IP packets to a tun2socks elsewhere. */
 export class PacketPath implements UdpPath, PacketEgressEvents {
@@ -19,11 +19,11 @@ export class PacketPath implements UdpPath, PacketEgressEvents {
    * @param seed  a random 32-bit number
    * @param open  opens the link, which passes packets that come back to `onPackets`
    */
-  constructor(host: UdpPathHost, seed: number, open: (onPackets: OnPackets) => PacketLink) {
+  constructor(host: UdpPathHost, loop: Loop, seed: number, open: (onPackets: OnPackets) => PacketLink) {
     this.#egress = new PacketEgress(seed);
     this.#host = host;
     this.#link = open((data, offsets, lengths, count) => {
-      const now = performance.now();
+      const now = loop.now();
       for (let i = 0; i < count; i++) {
         this.#egress.handlePacket(now, data, offsets[i], offsets[i] + lengths[i], this);
       }
