@@ -26,6 +26,8 @@ export const ERROR_ROW_ADDRESS = 4;
  * Calls that fail throw an Error whose `code` is the system's.
  */
 export interface NativeModule {
+  /** Zeroed memory that takes room only where it is used, for an engine whose arrays take all of it at once. */
+  lazyMemory?(bytes: number): Uint8Array;
   /** The number of the interface that a zone of IPv6 addresses names. @throws ENODEV */
   zoneScope(zone: string): number;
   /**
@@ -200,6 +202,11 @@ export interface NativeModule {
    * a RST. @returns how many. @throws EPERM; ENOTSUP if the kernel does not support that
    */
   tcpDestroyFrom?(address: Uint8Array): number;
+}
+
+/** Memory of which perhaps little is used. */
+export function lazyMemory(native: NativeModule, bytes: number): Uint8Array {
+  return native.lazyMemory?.(bytes) ?? new Uint8Array(bytes);
 }
 
 /**

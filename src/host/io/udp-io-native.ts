@@ -7,7 +7,7 @@ import { splitZone } from "../addresses/endpoint.ts";
 import type { Outgoing } from "../addresses/outgoing.ts";
 import type { Loop } from "../system.ts";
 import type { NativeModule } from "./native-module.ts";
-import { ERROR_ROW_ADDRESS, ERROR_ROW_INTS, scopedAddress } from "./native-module.ts";
+import { ERROR_ROW_ADDRESS, ERROR_ROW_INTS, lazyMemory, scopedAddress } from "./native-module.ts";
 import type { OnDatagrams, OnUnreachable, Remote, UdpIo, UdpSocket, UdpSocketOptions } from "./udp-io.ts";
 import { UDP_BUFFER_BYTES } from "./udp-io.ts";
 
@@ -29,7 +29,7 @@ class NativeUdpIo implements UdpIo {
   readonly #maxRows: number;
   readonly #rows: Int32Array;
   readonly #addresses: Uint8Array;
-  readonly #headers = new Uint8Array(HEADER_ARENA_BYTES);
+  readonly #headers: Uint8Array;
   #data: Uint8Array = NO_BYTES;
   #count = 0;
   #addressEnd = 0;
@@ -49,13 +49,14 @@ class NativeUdpIo implements UdpIo {
     this.#loop = loop;
     const [arenaBytes, rows, addressBytes, sendRows, errorRows] = native.udpSizes();
     this.#received = new ReceivedDatagrams(
-      new Uint8Array(arenaBytes),
-      new Uint8Array(addressBytes),
+      lazyMemory(native, arenaBytes),
+      lazyMemory(native, addressBytes),
       new Int32Array(rows * ROW_INTS),
     );
     this.#maxRows = sendRows;
     this.#rows = new Int32Array(sendRows * SEND_ROW_INTS);
-    this.#addresses = new Uint8Array(sendRows * ADDRESS_BYTES);
+    this.#addresses = lazyMemory(native, sendRows * ADDRESS_BYTES);
+    this.#headers = lazyMemory(native, HEADER_ARENA_BYTES);
     this.#errors = new Int32Array(errorRows * ERROR_ROW_INTS);
     this.#errorBytes = new Uint8Array(this.#errors.buffer);
     native.udpSetup(
