@@ -3,9 +3,18 @@
   "targets": [
     {
       "target_name": "underpass",
-      "sources": ["module.c", "watcher.c", "address.c", "udp.c", "tcp.c", "tun.c", "connect.c", "stream.c", "latency.c", "sock-diag.c"],
+      "sources": [
+        "io/loop/loop.c", "io/loop/watcher.c", "io/loop/latency.c",
+        "io/socket/address.c", "io/socket/socket.c",
+        "io/udp/udp.c", "io/udp/receive.c", "io/udp/send.c", "io/udp/errors.c", "io/udp/locals.c", "io/udp/packet-info.c",
+        "io/udp/udp-linux.c", "io/udp/udp-singly.c", "io/udp/udp-bsd.c", "io/udp/udp-windows.c",
+        "io/tcp/listen.c", "io/tcp/connect.c", "io/tcp/stream.c", "io/tcp/options.c",
+        "io/tun/tun.c", "io/tun/tun-linux.c", "io/tun/tun-macos.c", "io/tun/interfaces.c", "io/tun/sock-diag.c",
+        "napi/module.c", "napi/values.c", "napi/udp.c", "napi/tcp.c", "napi/stream.c", "napi/tun.c",
+        "napi/interfaces.c"
+      ],
       "defines": ["NAPI_VERSION=8", "_GNU_SOURCE"],
-      "cflags": ["-std=c11", "-O2", "-Wall", "-Wextra", "-Wno-unused-parameter", "-fvisibility=hidden"],
+      "cflags": ["-std=c11", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden"],
       "xcode_settings": { "OTHER_CFLAGS": ["-std=c11", "-O2", "-Wall", "-fvisibility=hidden"] },
       "conditions": [
         ["OS=='win'", { "libraries": ["ws2_32.lib"] }],

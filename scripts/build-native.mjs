@@ -1,7 +1,7 @@
 // Compiles native/ with node-gyp, which npm brings. Headers: those beside this Node when they are there, else node-gyp
 // fetches them. `--sanitize` builds with AddressSanitizer and UndefinedBehaviorSanitizer into native/build-sanitized.
 import { spawnSync } from "node:child_process";
-import { cpSync, existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
+import { cpSync, existsSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -12,9 +12,9 @@ if (isSanitized) {
   // A copy, so that both builds can be there.
   directory = join(native, "build-sanitized");
   rmSync(directory, { recursive: true, force: true });
-  mkdirSync(directory);
-  const isSource = (/** @type {string} */ name) => /\.([ch]|gyp)$/.test(name);
-  for (const name of readdirSync(native).filter(isSource)) cpSync(join(native, name), join(directory, name));
+  for (const name of ["binding.gyp", "io", "napi"]) {
+    cpSync(join(native, name), join(directory, name), { recursive: true });
+  }
 }
 const prefix = dirname(dirname(process.execPath));
 const headers = existsSync(join(prefix, "include/node/node_api.h")) ? [`--nodedir=${prefix}`] : [];

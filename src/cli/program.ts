@@ -7,7 +7,6 @@ import * as z from "zod";
 import { UsageError } from "../core/errors.ts";
 import type { Logger } from "../host/log.ts";
 import type { TunnelStats } from "../host/tunnel-stats.ts";
-import { loadNativeModule } from "../node/load-native-module.ts";
 import type { NameField, OptionFields } from "../node/options/fields.ts";
 import { checkFields } from "../node/options/fields.ts";
 import type { GatheredOptions } from "./option-sources.ts";
@@ -143,8 +142,6 @@ async function run<Options extends object, Running extends Handle>(
   for (const file of secretFiles.filter(isExposed)) {
     log.warn({ file }, "this secret is readable by others than its owner: chmod 600");
   }
-  const native = loadNativeModule();
-  if (!(native instanceof Error)) native.loopForgoIdleTime();
   const running = await program.start(options, log);
   const stopStats = reportStats(running, host, log);
   closeOnSignal(running, stopStats, log);

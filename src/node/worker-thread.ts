@@ -7,7 +7,6 @@ import type { ResolvedUdpLocalOptions } from "../host/options/udp-local.ts";
 import type { ResolvedUdpServerOptions } from "../host/options/udp-server.ts";
 import type { TunnelStats } from "../host/tunnel-stats.ts";
 import type { UdpLocal, UdpServer } from "./handles.ts";
-import { loadNativeModule } from "./load-native-module.ts";
 import { startUdpLocalWorker } from "./udp-local.ts";
 import { startUdpServerWorker } from "./udp-server.ts";
 import type { GroupMessage, HandedOver, WorkerMessage, WorkerTask } from "./worker-group.ts";
@@ -28,9 +27,6 @@ const log: Logger = {
   warn: logAt("warn"),
   error: logAt("error"),
 };
-
-const native = loadNativeModule();
-if (!(native instanceof Error)) native.loopForgoIdleTime();
 
 const early: HandedOver[] = [];
 let takeOver = (connection: HandedOver): void => void early.push(connection);

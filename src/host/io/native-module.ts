@@ -91,12 +91,6 @@ export interface NativeModule {
   ): number;
   udpCounts(counts: Float64Array): void;
 
-  /**
-   * Stops measuring this thread's idle time, which costs a system call per wait. Only for threads of our own, as
-   * performance.eventLoopUtilization() is meaningless from then on. @returns true if that was possible
-   */
-  loopForgoIdleTime(): boolean;
-
   /** Undefined on Windows. @returns the listener's descriptor */
   tcpListen?(
     address: Uint8Array,
@@ -104,11 +98,22 @@ export interface NativeModule {
     backlog: number,
     onAccept: (descriptor: number) => void,
   ): number;
+  /**
+   * Listens on a Unix socket. A socket at the path on which nothing answers is replaced.
+   *
+   * @param mode  permissions, 0o660
+   */
+  unixListen?(path: string, mode: number, backlog: number, onAccept: (descriptor: number) => void): number;
+  /** Closes a listener; a Unix socket's path is removed. */
   tcpUnlisten?(listener: number): void;
   /** The local address of an IP socket. */
   socketAddress?(descriptor: number): AddressBytes | undefined;
+  /** The address of an IP socket or of its peer, as text, a link-local one with its zone. */
+  socketName?(descriptor: number, isPeer: boolean): [ip: string, port: number] | undefined;
   /** Sets these two, TCP_NODELAY and keepalive. @returns false if the system lacks one of the two */
   tcpTune?(descriptor: number, notSentLowWaterBytes: number, userTimeoutMs: number): boolean;
+  /** Sets TCP_NODELAY and keepalive, unless 0 after so many seconds. Does nothing on a Unix socket. */
+  tcpKeepAlive?(descriptor: number, idleSeconds: number): void;
   /**
    * Connects through an interface or with a mark.
    *
@@ -121,6 +126,8 @@ export interface NativeModule {
     mark: number,
     onDone: (result: number) => void,
   ): number;
+  /** Connects to a Unix socket. */
+  unixConnect?(path: string, onDone: (result: number) => void): number;
   /** Aborts an attempt and closes its descriptor; `onDone` is not called. Only before it was called. */
   tcpConnectCancel?(attempt: number): void;
   /** Another descriptor of the same connection, which outlives the first. */
@@ -150,6 +157,13 @@ export interface NativeModule {
   /** Returns the open descriptor to the caller. */
   streamRelease?(descriptor: number): void;
   streamClose?(descriptor: number): void;
+  /**
+   * While paused nothing is read, also not the end. Writing goes on; a connection that fails meanwhile is reported to `onRead`
+   * if the stream waits to write.
+   */
+  streamPause?(descriptor: number, isPaused: boolean): void;
+  /** Closes it with a RST. */
+  streamReset?(descriptor: number): void;
 
   /**
    * Creates or opens a TUN device: Linux, and utun on macOS.

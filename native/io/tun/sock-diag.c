@@ -1,22 +1,29 @@
 // Ends TCP connections of this network namespace by their local address, through the kernel's sock_diag(7): those left over
 // from a TUN device that is gone. Nothing else ends the wait of an application that only receives.
-#include <errno.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "module.h"
+#include "../interfaces.h"
 
 #ifndef __linux__
 
-void sock_diag_init(napi_env env, napi_value exports) {}
+bool io_address_is_local(const uint8_t *address, size_t address_bytes) {
+  (void)address, (void)address_bytes;
+  return false;
+}
+
+int64_t io_tcp_destroy_from(const uint8_t *address, size_t address_bytes) {
+  (void)address, (void)address_bytes;
+  return UV_ENOTSUP;
+}
 
 #else
 
+#include <errno.h>
 #include <linux/inet_diag.h>
 #include <linux/netlink.h>
 #include <linux/sock_diag.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -118,11 +125,11 @@ static int read_answer(diag *diag) {
 }
 
 // Finds the connections from an address among the sockets of a family; IPv4 ones may be mapped into IPv6 sockets.
-static int find(diag *diag, uint8_t socket_family, bytes_view address) {
+static int find(diag *diag, uint8_t socket_family, const uint8_t *address, size_t address_bytes) {
   diag_request message;
   memset(&message, 0, sizeof message);
   size_t operation_bytes =
-      sizeof message.operation + offsetof(host_condition, address) + address.bytes;
+      sizeof message.operation + offsetof(host_condition, address) + address_bytes;
   message.request = (struct inet_diag_req_v2){
       .sdiag_family = socket_family, .sdiag_protocol = IPPROTO_TCP, .idiag_states = STATES};
   message.attribute = (struct nlattr){.nla_len = (uint16_t)(sizeof message.attribute + operation_bytes),
@@ -131,24 +138,24 @@ static int find(diag *diag, uint8_t socket_family, bytes_view address) {
   message.operation = (struct inet_diag_bc_op){.code = INET_DIAG_BC_S_COND,
                                                .yes = (unsigned char)operation_bytes,
                                                .no = (unsigned short)(operation_bytes + 4)};
-  message.condition.family = address.bytes == 4 ? AF_INET : AF_INET6;
-  message.condition.prefix_length = (uint8_t)(address.bytes * 8);
+  message.condition.family = address_bytes == 4 ? AF_INET : AF_INET6;
+  message.condition.prefix_length = (uint8_t)(address_bytes * 8);
   message.condition.port = -1;
-  memcpy(message.condition.address, address.data, address.bytes);
+  memcpy(message.condition.address, address, address_bytes);
   size_t bytes = offsetof(diag_request, attribute) + message.attribute.nla_len;
   int error = ask(diag, &message, SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, bytes);
   return error == 0 ? read_answer(diag) : error;
 }
 
-// Returns how many were ended, or a negative system error.
-static int64_t destroy_from(bytes_view address) {
+int64_t io_tcp_destroy_from(const uint8_t *address, size_t address_bytes) {
+  if (address_bytes != 4 && address_bytes != 16) return UV_EINVAL;
   diag diag = {.fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG),
                .deadline = uv_hrtime() + DEADLINE_NS};
   if (diag.fd < 0) return -errno;
   struct timeval timeout = {.tv_usec = ANSWER_TIMEOUT_MS * 1000};
   int error = setsockopt(diag.fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout) == 0 ? 0 : -errno;
-  if (error == 0 && address.bytes == 4) error = find(&diag, AF_INET, address);
-  if (error == 0) error = find(&diag, AF_INET6, address);
+  if (error == 0 && address_bytes == 4) error = find(&diag, AF_INET, address, address_bytes);
+  if (error == 0) error = find(&diag, AF_INET6, address, address_bytes);
   int64_t ended = 0;
   for (size_t i = 0; i < diag.count && error == 0; i++) {
     diag_request message;
@@ -165,47 +172,21 @@ static int64_t destroy_from(bytes_view address) {
   return error == 0 ? ended : error;
 }
 
-static bool get_address(napi_env env, napi_callback_info info, const char *call, bytes_view *address) {
-  napi_value value;
-  if (!get_arguments(env, info, 1, &value)) return false;
-  *address = get_bytes(env, value);
-  if (address->bytes == 4 || address->bytes == 16) return true;
-  throw_system_error(env, UV_EINVAL, call);
-  return false;
-}
-
-// tcpDestroyFrom(4 or 16 bytes): how many connections from that address were ended; their applications get ECONNABORTED
-static napi_value tcp_destroy_from(napi_env env, napi_callback_info info) {
-  bytes_view address;
-  if (!get_address(env, info, "tcpDestroyFrom", &address)) return NULL;
-  int64_t ended = destroy_from(address);
-  return ended < 0 ? throw_system_error(env, (int)ended, "tcpDestroyFrom") : make_int(env, ended);
-}
-
-// addressIsLocal(4 or 16 bytes): true if the system has that address or treats it as its own
-static napi_value address_is_local(napi_env env, napi_callback_info info) {
-  bytes_view address;
-  if (!get_address(env, info, "addressIsLocal", &address)) return NULL;
+bool io_address_is_local(const uint8_t *address, size_t address_bytes) {
+  if (address_bytes != 4 && address_bytes != 16) return false;
   union {
     struct sockaddr any;
     struct sockaddr_in ipv4;
     struct sockaddr_in6 ipv6;
   } name;
   memset(&name, 0, sizeof name);
-  bool is_ipv4 = address.bytes == 4;
+  bool is_ipv4 = address_bytes == 4;
   name.any.sa_family = is_ipv4 ? AF_INET : AF_INET6;
-  memcpy(is_ipv4 ? (void *)&name.ipv4.sin_addr : (void *)&name.ipv6.sin6_addr, address.data, address.bytes);
+  memcpy(is_ipv4 ? (void *)&name.ipv4.sin_addr : (void *)&name.ipv6.sin6_addr, address, address_bytes);
   int fd = socket(name.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
   bool is_local = fd >= 0 && bind(fd, &name.any, is_ipv4 ? sizeof name.ipv4 : sizeof name.ipv6) == 0;
   if (fd >= 0) close(fd);
-  napi_value result;
-  napi_get_boolean(env, is_local, &result);
-  return result;
-}
-
-void sock_diag_init(napi_env env, napi_value exports) {
-  set_function(env, exports, "tcpDestroyFrom", tcp_destroy_from);
-  set_function(env, exports, "addressIsLocal", address_is_local);
+  return is_local;
 }
 
 #endif

@@ -1,9 +1,6 @@
-// Latency classes. An interactive descriptor makes the loop poll on for a moment after its traffic instead of sleeping: waking a
-// thread up takes longer than all else that a datagram needs. One in bulk is not read for up to a millisecond after a read, so
-// that the next one finds a batch, and everything behind it is called once a batch.
-#include <stdlib.h>
+#include "latency.h"
 
-#include "module.h"
+#include <stdlib.h>
 
 #ifdef __linux__
 
@@ -20,7 +17,7 @@
 #define MIN_HOLD_NS 50000
 
 struct latency {
-  environment *environment;
+  io_loop *loop;
   uv_idle_t spin;
   uint64_t spin_end;
   uv_poll_t timer;
@@ -36,9 +33,9 @@ struct latency {
 
 static void on_closed(uv_handle_t *handle) {
   struct latency *latency = handle->data;
-  environment *environment = latency->environment;
+  io_loop *loop = latency->loop;
   if (--latency->open_handles == 0) free(latency);
-  environment_handle_closed(environment);
+  io_loop_handle_closed(loop);
 }
 
 static void on_idle(uv_idle_t *idle) {
@@ -56,6 +53,7 @@ static void arm(struct latency *latency) {
 }
 
 static void on_timer(uv_poll_t *poll, int status, int events) {
+  (void)status, (void)events;
   struct latency *latency = poll->data;
   uint64_t expirations;
   if (read(latency->timer_fd, &expirations, sizeof expirations) < 0) return;
@@ -67,7 +65,7 @@ static void on_timer(uv_poll_t *poll, int status, int events) {
   // It still counts as armed, as the next time depends on what is read now.
   while (ended != NULL) {
     held *each = ended;
-    latency_release(each);
+    io_latency_release(each);
     each->resume(each);
   }
   latency->is_armed = false;
@@ -77,41 +75,41 @@ static void on_timer(uv_poll_t *poll, int status, int events) {
 }
 
 // NULL if the system lacks what it needs.
-static struct latency *latency_of(environment *environment) {
-  if (environment->latency != NULL) return environment->latency;
+static struct latency *latency_of(io_loop *loop) {
+  if (loop->latency != NULL || loop->is_ending) return loop->latency;
   struct latency *latency = calloc(1, sizeof *latency);
   if (latency == NULL) return NULL;
   latency->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-  if (latency->timer_fd < 0 || uv_poll_init(environment->loop, &latency->timer, latency->timer_fd) != 0) {
+  if (latency->timer_fd < 0 || uv_poll_init(loop->uv, &latency->timer, latency->timer_fd) != 0) {
     if (latency->timer_fd >= 0) close(latency->timer_fd);
     free(latency);
     return NULL;
   }
-  uv_idle_init(environment->loop, &latency->spin);
-  latency->environment = environment;
+  uv_idle_init(loop->uv, &latency->spin);
+  latency->loop = loop;
   latency->spin.data = latency->timer.data = latency;
   latency->hold_ns = HOLD_NS;
   latency->open_handles = 2;
-  environment->open_handles += 2;
+  loop->open_handles += 2;
   uv_poll_start(&latency->timer, UV_READABLE, on_timer);
   uv_unref((uv_handle_t *)&latency->timer);
   uv_unref((uv_handle_t *)&latency->spin);
-  environment->latency = latency;
+  loop->latency = latency;
   return latency;
 }
 
-void latency_spin(environment *environment) {
-  struct latency *latency = latency_of(environment);
+void io_latency_spin(io_loop *loop) {
+  struct latency *latency = latency_of(loop);
   if (latency == NULL) return;
   latency->spin_end = uv_hrtime() + SPIN_NS;
   uv_idle_start(&latency->spin, on_idle);
 }
 
-bool latency_hold(environment *environment, held *held, size_t messages) {
-  struct latency *latency = latency_of(environment);
+bool io_latency_hold(io_loop *loop, held *held, size_t messages) {
+  struct latency *latency = latency_of(loop);
   if (latency == NULL) return false;
   latency->messages += messages;
-  latency_release(held);
+  io_latency_release(held);
   held->next = latency->held;
   if (held->next != NULL) held->next->link = &held->next;
   latency->held = held;
@@ -120,7 +118,7 @@ bool latency_hold(environment *environment, held *held, size_t messages) {
   return true;
 }
 
-void latency_release(held *held) {
+void io_latency_release(held *held) {
   if (held->link == NULL) return;
   *held->link = held->next;
   if (held->next != NULL) held->next->link = held->link;
@@ -128,10 +126,10 @@ void latency_release(held *held) {
   held->link = NULL;
 }
 
-void latency_end(environment *environment) {
-  struct latency *latency = environment->latency;
+void io_latency_end(io_loop *loop) {
+  struct latency *latency = loop->latency;
   if (latency == NULL) return;
-  environment->latency = NULL;
+  loop->latency = NULL;
   uv_close((uv_handle_t *)&latency->spin, on_closed);
   uv_close((uv_handle_t *)&latency->timer, on_closed);
   close(latency->timer_fd);
@@ -139,13 +137,21 @@ void latency_end(environment *environment) {
 
 #else
 
-void latency_spin(environment *environment) {}
+void io_latency_spin(io_loop *loop) {
+  (void)loop;
+}
 
-bool latency_hold(environment *environment, held *held, size_t messages) {
+bool io_latency_hold(io_loop *loop, held *held, size_t messages) {
+  (void)loop, (void)held, (void)messages;
   return false;
 }
 
-void latency_release(held *held) {}
-void latency_end(environment *environment) {}
+void io_latency_release(held *held) {
+  (void)held;
+}
+
+void io_latency_end(io_loop *loop) {
+  (void)loop;
+}
 
 #endif

@@ -1,0 +1,46 @@
+// Socket addresses in the form of the program: `1 | 4 bytes | port` or `4 | 16 bytes | port`, port big-endian (the form
+// of RFC 1928 §5). These functions may be called from any thread.
+#ifndef UNDERPASS_IO_ADDRESS_H
+#define UNDERPASS_IO_ADDRESS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+#define IO_ADDRESS_IPV4 1
+#define IO_ADDRESS_IPV6 4
+#define IO_ADDRESS_IPV4_BYTES 7
+#define IO_ADDRESS_IPV6_BYTES 19
+#define IO_ADDRESS_MAX_BYTES 19
+#define IO_SCOPED_IPV6_BYTES (IO_ADDRESS_IPV6_BYTES + 4)
+// The name of an interface, with its end.
+#define IO_INTERFACE_NAME_BYTES 16
+
+// Returns the bytes written to `out` (at least IO_ADDRESS_MAX_BYTES), or 0 for a family that is neither.
+size_t io_address_from_sockaddr(const struct sockaddr_storage *from, uint8_t *out);
+
+// Reads `length` bytes. Returns the length of the sockaddr, or 0 unless they are an IPv4 or IPv6 address.
+socklen_t io_address_to_sockaddr(const uint8_t *bytes, size_t length, struct sockaddr_storage *to);
+
+// The same for an address to bind or to connect to: an IPv6 address may have the number of the interface of its zone behind
+// it, in 4 bytes, big-endian.
+socklen_t io_scoped_address_to_sockaddr(const uint8_t *bytes, size_t length, struct sockaddr_storage *to);
+
+// The number of the interface that a zone of IPv6 addresses names ("eth0"), or UV_ENODEV.
+int64_t io_zone_scope(const char *zone);
+
+// The local address of an IP socket: the bytes written to `out` (at least IO_ADDRESS_MAX_BYTES), or 0.
+size_t io_socket_address(uv_os_sock_t socket, uint8_t *out);
+
+// The address of its peer: likewise.
+size_t io_peer_address(uv_os_sock_t socket, uint8_t *out);
+
+// Room for an IP text with its zone.
+#define IO_IP_TEXT_BYTES 96
+
+// Either address as text, a link-local one with its zone. Returns the port, or a system error; UV_EINVAL unless it is an IP
+// socket.
+int io_socket_name(uv_os_sock_t socket, bool is_peer, char ip[IO_IP_TEXT_BYTES]);
+
+#endif

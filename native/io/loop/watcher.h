@@ -1,0 +1,28 @@
+// Descriptors that the loop watches: one libuv poll handle each.
+#ifndef UNDERPASS_IO_WATCHER_H
+#define UNDERPASS_IO_WATCHER_H
+
+#include "loop-state.h"
+
+// The first member of its owner's calloc'ed memory.
+typedef struct watcher {
+  uv_poll_t poll;
+  io_loop *loop;
+  // -1 once it is no longer watched.
+  int fd;
+  void (*released)(void *user_data);
+  void *user_data;
+} watcher;
+
+// Returns 0, or a negative system error; then nothing has been done, and the caller keeps the memory.
+int io_watcher_begin(watcher *watcher, io_loop *loop, int fd, int events, uv_poll_cb on_ready,
+                     void (*released)(void *user_data), void *user_data);
+
+// Stops watching and calls `released`; frees the owner's memory when libuv has let go of it. The descriptor stays open.
+void io_watcher_end(watcher *watcher);
+
+// The two halves of io_watcher_end, for an owner that has a last call to make when its descriptor is no longer watched.
+void io_watcher_stop(watcher *watcher);
+void io_watcher_release(watcher *watcher);
+
+#endif

@@ -1,0 +1,41 @@
+// Connected stream sockets, by their descriptors: received bytes go into the caller's buffer, bytes to send go to the system at
+// once. For threads, callbacks and `released` see loop.h.
+#ifndef UNDERPASS_IO_STREAM_H
+#define UNDERPASS_IO_STREAM_H
+
+#include "loop.h"
+
+typedef struct io_stream_callbacks {
+  // `count` bytes are in the buffer, valid until the call returns; 0: the peer has ended, and nothing more comes, while writing
+  // goes on; negative: a system error, after which neither comes: to be closed.
+  void (*read)(void *user_data, ssize_t count);
+  // The system accepts more, after a write that it did not accept completely.
+  void (*writable)(void *user_data);
+  void (*released)(void *user_data);
+} io_stream_callbacks;
+
+// Reads a connected socket into `buffer`, which is lent until `released`; streams of one context may share one. The descriptor
+// is the stream's until io_stream_release. UV_EINVAL if it already is a stream's.
+int io_stream_open(io_loop *loop, int descriptor, uint8_t *buffer, size_t buffer_bytes, const io_stream_callbacks *callbacks,
+                   void *user_data);
+
+// Returns how many bytes the system accepted, or a system error. If not all, `writable` is called later. The bytes are only
+// read during the call. `has_more`: more is written soon; what was read is acknowledged with that, not by itself.
+ssize_t io_stream_write(io_loop *loop, int stream, const uint8_t *bytes, size_t length, bool has_more);
+
+// Nothing more is written.
+void io_stream_end(io_loop *loop, int stream);
+
+// While paused nothing is read, also not the end. Writing goes on; a connection that fails meanwhile is reported by `read` if
+// the stream waits to write.
+void io_stream_pause(io_loop *loop, int stream, bool is_paused);
+
+// Returns the open descriptor to the caller.
+void io_stream_release(io_loop *loop, int stream);
+
+void io_stream_close(io_loop *loop, int stream);
+
+// Closes it with a RST instead of a FIN.
+void io_stream_reset(io_loop *loop, int stream);
+
+#endif
