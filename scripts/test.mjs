@@ -26,4 +26,5 @@ step("lint", "npx", ["biome", "check", "--error-on-warnings", "."]);
 step("types", "npx", ["tsc", "-p", "tsconfig.core.json", "--noEmit"]);
 step("types", "npx", ["tsc", "-p", "tsconfig.json", "--noEmit"]);
 step("build", "node", ["scripts/build.mjs"]);
+step("native/io", "node", ["scripts/test-native.mjs"]);
 step("tests", "npx", ["vitest", "run", ...process.argv.slice(2)]);

@@ -1,0 +1,63 @@
+// One loop and one context for a test, and what has to be so when it ends: nothing open, nothing left.
+#ifndef UNDERPASS_TEST_WORLD_H
+#define UNDERPASS_TEST_WORLD_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+// After those that it needs.
+#include <cmocka.h>
+
+#include "../../native/io/address.h"
+#include "../../native/io/loop.h"
+
+typedef struct world {
+  uv_loop_t loop;
+  io_loop *io;
+  int ended;
+  int descriptors_before;
+  uv_timer_t deadline;
+  bool is_late;
+} world;
+
+void world_begin(world *world, const io_loop_options *options);
+
+// Ends the context, unless a callback has, and checks that the loop has nothing left, and the process no more descriptors than
+// before.
+void world_finish(world *world);
+
+// Ends the context, which may be done inside a callback.
+void world_end_context(world *world);
+
+void world_start_clock(world *world);
+
+// Runs the loop until the condition holds; fails after ten seconds.
+#define RUN_UNTIL(world, condition)              \
+  do {                                           \
+    world_start_clock(world);                    \
+    while (!(condition)) {                       \
+      uv_run(&(world)->loop, UV_RUN_ONCE);       \
+      assert_false((world)->is_late);            \
+    }                                            \
+  } while (0)
+
+// Lets happen what can happen without waiting.
+void world_settle(world *world);
+
+// 127.0.0.1 and a port.
+typedef struct address {
+  uint8_t bytes[IO_ADDRESS_IPV4_BYTES];
+} address;
+address loopback(int port);
+
+int port_of(int descriptor);
+int count_descriptors(void);
+
+int udp_tests(void);
+int stream_tests(void);
+int connection_tests(void);
+int device_tests(void);
+int context_tests(void);
+
+#endif
