@@ -13,3 +13,8 @@ export function copyBytes(
   else if (fromOffset === 0 && length === from.length) to.set(from, toOffset);
   else to.set(from.subarray(fromOffset, fromOffset + length), toOffset);
 }
+
+/** A copy, also of a Buffer of Node, whose slice() is a view. */
+export function copyOf(bytes: Uint8Array): Uint8Array {
+  return new Uint8Array(bytes);
+}

@@ -1,5 +1,5 @@
 import { performance } from "node:perf_hooks";
-import type { ByteStream } from "./byte-stream.ts";
+import type { ByteStream } from "../host/stream/byte-stream.ts";
 
 /** Where batches come from: an endpoint of core, for one connection. */
 export interface BatchSource {

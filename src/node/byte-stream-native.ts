@@ -1,40 +1,32 @@
-import { Socket } from "node:net";
-import type { Duplex } from "node:stream";
 import { getSystemErrorName } from "node:util";
+import { copyOf } from "../core/copy-bytes.ts";
 import type { NativeModule } from "../host/io/native-module.ts";
-import { formatHost } from "../wire/socket-address.ts";
-import type { ByteStream, ByteStreamEvents } from "./byte-stream.ts";
-import { descriptorOf, tuneDescriptor } from "./tcp-tuning.ts";
+import { ListenedStream } from "../host/stream/byte-stream.ts";
+import { tuneDescriptor } from "./tcp-tuning.ts";
 
-/** A byte stream over a descriptor, by native/stream.c. */
-export class DescriptorStream implements ByteStream {
-  readonly #native: NativeModule;
+/** A byte stream over a descriptor, by the native module. */
+export class DescriptorStream extends ListenedStream {
+  readonly reusesMemory = true;
+  readonly native: NativeModule;
   readonly #descriptor: number;
   readonly #readBuffer: Uint8Array;
-  readonly #surplus: Uint8Array | undefined;
-  #events: ByteStreamEvents | undefined;
   /** Bytes on loan until the system accepts them. */
   #unwritten: Uint8Array | undefined;
   #state: "open" | "ended" | "closed" = "open";
-  #hasPeerEnded = false;
+  /** Why a write failed. */
+  #failure: Error | undefined;
 
   /**
    * @param descriptor  of a connected socket, which the stream owns from now on
-   * @param surplus     what was already read from it
+   * @param readBuffer  what is read comes in it; streams of a thread may share it
    */
-  constructor(
-    native: NativeModule,
-    descriptor: number,
-    readBuffer: Uint8Array,
-    heartbeatMs: number,
-    surplus: Uint8Array | undefined,
-  ) {
-    this.#native = native;
+  constructor(native: NativeModule, descriptor: number, readBuffer: Uint8Array) {
+    super();
+    this.native = native;
     this.#descriptor = descriptor;
     this.#readBuffer = readBuffer;
-    this.#surplus = surplus;
-    tuneDescriptor(descriptor, native, heartbeatMs);
     native.streamOpen!(descriptor, readBuffer, this.#onRead, this.#onWritable);
+    native.streamPause!(descriptor, true);
   }
 
   get isClosed(): boolean {
@@ -42,102 +34,126 @@ export class DescriptorStream implements ByteStream {
   }
 
   get localIp(): string | undefined {
-    const address = this.#state === "closed" ? undefined : this.#native.socketAddress!(this.#descriptor);
-    return address === undefined ? undefined : formatHost(address);
+    return this.#name(false)?.[0];
   }
 
-  start(events: ByteStreamEvents): void {
-    this.#events = events;
-    if (this.#surplus !== undefined) events.onBytes(this.#surplus, this.#surplus.length);
+  get remoteIp(): string | undefined {
+    return this.#name(true)?.[0];
   }
 
-  write(bytes: Uint8Array, hasMore = false): boolean {
-    const written = this.#native.streamWrite!(this.#descriptor, bytes, bytes.length, hasMore);
-    // A failed connection also fails when it is read, and is closed then.
-    if (written < 0 && this.#hasPeerEnded) this.destroy();
-    if (written === bytes.length || written < 0) return true;
-    this.#unwritten = bytes.subarray(written);
+  get remotePort(): number | undefined {
+    return this.#name(true)?.[1];
+  }
+
+  write(bytes: Uint8Array, hasMore = false, isBorrowed = false): boolean {
+    if (this.#state === "closed") return true;
+    const written = this.native.streamWrite!(this.#descriptor, bytes, bytes.length, hasMore);
+    if (written === bytes.length) return true;
+    if (written < 0) {
+      this.#handleFailure(systemError("write", written));
+      return true;
+    }
+    const rest = bytes.subarray(written);
+    this.#unwritten = isBorrowed ? copyOf(rest) : rest;
     return false;
   }
 
   end(): void {
     if (this.#state !== "open") return;
-    if (this.#hasPeerEnded) {
+    if (this.hasPeerEnded) {
       // The system sends what it has taken.
       this.destroy();
       return;
     }
     this.#state = "ended";
-    this.#native.streamEnd!(this.#descriptor);
+    this.native.streamEnd!(this.#descriptor);
   }
 
   destroy(): void {
-    if (this.#leave()) this.#native.streamClose!(this.#descriptor);
+    if (this.#leave()) this.native.streamClose!(this.#descriptor);
   }
 
-  /** Gives the open connection away. @returns its descriptor; undefined when it is closed */
-  release(): number | undefined {
+  reset(): void {
+    if (this.#leave()) this.native.streamReset!(this.#descriptor);
+  }
+
+  tune(heartbeatMs: number): void {
+    if (this.#state !== "closed") tuneDescriptor(this.#descriptor, this.native, heartbeatMs);
+  }
+
+  /** Gives the open connection away. @returns undefined when it is closed */
+  release(): { readonly descriptor: number; readonly unread: Uint8Array | undefined } | undefined {
+    const unread = this.takeUnread();
     if (!this.#leave()) return undefined;
-    this.#native.streamRelease!(this.#descriptor);
-    return this.#descriptor;
+    this.native.streamRelease!(this.#descriptor);
+    return { descriptor: this.#descriptor, unread };
+  }
+
+  protected override setReading(isReading: boolean): void {
+    if (this.#state !== "closed") this.native.streamPause!(this.#descriptor, !isReading);
+  }
+
+  #name(isPeer: boolean): [string, number] | undefined {
+    return this.#state === "closed" ? undefined : this.native.socketName!(this.#descriptor, isPeer);
+  }
+
+  #hasLeft(): boolean {
+    return this.#state === "closed";
   }
 
   #leave(): boolean {
     if (this.#state === "closed") return false;
     this.#state = "closed";
     this.#unwritten = undefined;
-    // As in node:net, closing it calls back later.
-    queueMicrotask(() => this.#events?.onClose(undefined));
+    this.#closeLater(undefined);
     return true;
+  }
+
+  /** As in node:net, closing it calls back later. */
+  #closeLater(error: Error | undefined): void {
+    void Promise.resolve().then(() => this.handleClose(error));
+  }
+
+  #handleFailure(error: Error): void {
+    this.#failure ??= error;
+    // What arrived before is still to be read, and reading fails then, too.
+    if (this.isReading && !this.hasPeerEnded) return;
+    this.#fail(this.#failure);
+  }
+
+  #fail(error: Error): void {
+    this.#state = "closed";
+    this.#unwritten = undefined;
+    this.native.streamClose!(this.#descriptor);
+    this.#closeLater(error);
   }
 
   readonly #onRead = (count: number): void => {
     if (this.#state === "closed") return;
     if (count > 0) {
-      this.#events!.onBytes(this.#readBuffer, count);
+      this.handleBytes(this.#readBuffer, count);
       return;
     }
-    if (count === 0 && this.#state === "open" && !this.#hasPeerEnded) {
-      this.#hasPeerEnded = true;
-      this.#events!.onEnd();
+    if (count < 0 || this.#failure !== undefined) {
+      this.#fail(this.#failure ?? systemError("read", count));
       return;
     }
+    const hasOwnEnded = this.#state === "ended";
+    this.handleEnd();
+    if (!hasOwnEnded || this.#hasLeft()) return;
     this.#state = "closed";
-    this.#unwritten = undefined;
-    this.#native.streamClose!(this.#descriptor);
-    this.#events!.onClose(count === 0 ? undefined : new Error(`read ${getSystemErrorName(count)}`));
+    this.native.streamClose!(this.#descriptor);
+    this.handleClose(undefined);
   };
 
   readonly #onWritable = (): void => {
     const bytes = this.#unwritten;
     this.#unwritten = undefined;
-    if (bytes !== undefined && this.write(bytes)) this.#events!.onWritten();
+    if (bytes !== undefined && this.write(bytes)) this.handleWritten();
   };
 }
 
-/**
- * Takes the connection of a socket that has nothing left to write away from node:net.
- *
- * @returns undefined for any other stream, or if no descriptor is left; the stream is then unchanged
- */
-export function takeDescriptor(
-  stream: Duplex,
-  native: NativeModule,
-): { readonly descriptor: number; readonly surplus: Uint8Array | undefined } | undefined {
-  // A subclass such as TLSSocket encrypts what it is given.
-  const isBare = Object.getPrototypeOf(stream) === Socket.prototype;
-  const own = isBare && !stream.destroyed && stream.writableLength === 0 ? descriptorOf(stream) : undefined;
-  if (own === undefined) return undefined;
-  let descriptor: number;
-  try {
-    descriptor = native.descriptorDuplicate!(own);
-  } catch {
-    // The process has no descriptors left.
-    return undefined;
-  }
-  stream.pause();
-  const surplus = (stream.read() as Uint8Array | null) ?? undefined;
-  stream.on("error", () => {});
-  stream.destroy();
-  return { descriptor, surplus };
+function systemError(call: string, errno: number): Error {
+  const code = getSystemErrorName(errno);
+  return Object.assign(new Error(`${call} ${code}`), { code });
 }

@@ -1,98 +1,137 @@
 import { Socket } from "node:net";
 import type { Duplex } from "node:stream";
-import type { ByteStream, ByteStreamEvents } from "./byte-stream.ts";
+import { TLSSocket } from "node:tls";
+import { copyOf } from "../core/copy-bytes.ts";
+import type { NativeModule } from "../host/io/native-module.ts";
+import { ListenedStream } from "../host/stream/byte-stream.ts";
+import { descriptorOf, tuneDescriptor } from "./tcp-tuning.ts";
 
 /** A byte stream over any stream of Node. */
-export class PlainStream implements ByteStream {
+export class PlainStream extends ListenedStream {
+  readonly reusesMemory = false;
   readonly #stream: Duplex;
-  readonly #hasOnRead: boolean;
+  readonly #native: NativeModule | undefined;
   /** A stream that is not a socket may keep the memory that it was given. */
   readonly #mustCopy: boolean;
-  #events: ByteStreamEvents | undefined;
   #isWaiting = false;
+  #isReleased = false;
   #failure: Error | undefined;
 
-  /** @param hasOnRead  true if an `onread` callback gets what is read */
-  constructor(stream: Duplex, hasOnRead: boolean) {
+  /** @param native  sets options of the socket that node:net cannot set */
+  constructor(stream: Duplex, native?: NativeModule) {
+    super();
     this.#stream = stream;
-    this.#hasOnRead = hasOnRead;
+    this.#native = native;
     this.#mustCopy = !(stream instanceof Socket);
+    stream.pause();
+    // Otherwise Node ends its side as well.
+    stream.allowHalfOpen = true;
+    stream
+      .on("data", this.#onData)
+      .on("end", this.#onEnd)
+      .on("error", this.#onError)
+      .on("close", this.#onClose);
+    if (stream.destroyed) void Promise.resolve().then(this.#onClose);
   }
 
   get isClosed(): boolean {
-    return this.#stream.destroyed || this.#stream.writableEnded;
+    return this.#isReleased || this.#stream.destroyed || this.#stream.writableEnded;
   }
 
   get localIp(): string | undefined {
     return this.#stream instanceof Socket ? this.#stream.localAddress : undefined;
   }
 
-  start(events: ByteStreamEvents): void {
-    const stream = this.#stream;
-    this.#events = events;
-    stream.on("error", this.#onError);
-    // Else Node ends its side as well.
-    stream.allowHalfOpen = true;
-    stream.on("end", this.#onEnd);
-    stream.on("close", this.#onClose);
-    if (!this.#hasOnRead) stream.on("data", this.#onData);
-    stream.resume();
+  get remoteIp(): string | undefined {
+    return this.#stream instanceof Socket ? this.#stream.remoteAddress : undefined;
   }
 
-  /** Gives the open stream away, without `onread`. @returns undefined when it is closed */
-  release(): Duplex | undefined {
-    const stream = this.#stream;
-    if (this.isClosed) return undefined;
-    stream.pause();
-    stream
-      .off("error", this.#onError)
-      .off("end", this.#onEnd)
-      .off("close", this.#onClose)
-      .off("data", this.#onData);
-    return stream;
+  get remotePort(): number | undefined {
+    return this.#stream instanceof Socket ? this.#stream.remotePort : undefined;
   }
 
-  write(bytes: Uint8Array): boolean {
+  write(bytes: Uint8Array, _hasMore = false, isBorrowed = false): boolean {
+    if (this.isClosed) return true;
     this.#isWaiting = true;
-    this.#stream.write(this.#mustCopy ? bytes.slice() : bytes, this.#onWritten);
+    this.#stream.write(this.#mustCopy || isBorrowed ? copyOf(bytes) : bytes, this.#onWritten);
     if (this.#stream.writableLength === 0) this.#isWaiting = false;
     return !this.#isWaiting;
   }
 
   end(): void {
-    const stream = this.#stream;
-    if (stream.writableEnded) return;
-    // Not every kind of stream closes by itself.
-    stream.end(() => {
-      if (stream.readableEnded) stream.destroy();
-    });
+    if (this.isClosed) return;
+    this.#stream.end(() => this.#closeIfOver());
   }
 
   destroy(): void {
-    this.#stream.destroy();
+    if (!this.#isReleased) this.#stream.destroy();
   }
 
-  readonly #onError = (error: Error): void => {
-    this.#failure = error;
+  reset(): void {
+    const stream = this.#stream;
+    if (this.#isReleased) return;
+    if (stream instanceof Socket && !(stream instanceof TLSSocket) && !stream.destroyed && hasTcp(stream)) {
+      stream.resetAndDestroy();
+    } else stream.destroy();
+  }
+
+  tune(heartbeatMs: number): void {
+    tuneDescriptor(descriptorOf(this.#stream), this.#native, heartbeatMs);
+  }
+
+  /** Gives the open stream away, paused. @returns undefined when it is closed */
+  release(): Duplex | undefined {
+    const stream = this.#stream;
+    if (this.isClosed) return undefined;
+    this.pause();
+    this.#isReleased = true;
+    stream.off("data", this.#onData).off("end", this.#onEnd).off("close", this.#onClose);
+    const unread = this.takeUnread();
+    if (unread !== undefined) stream.unshift(unread);
+    void Promise.resolve().then(() => this.handleClose(undefined));
+    return stream;
+  }
+
+  protected override setReading(isReading: boolean): void {
+    if (this.#isReleased) return;
+    if (isReading) {
+      this.#stream.resume();
+      this.#closeIfOver();
+    } else this.#stream.pause();
+  }
+
+  /** Not every kind of stream closes by itself. */
+  #closeIfOver(): void {
+    const stream = this.#stream;
+    if (stream.readableEnded && stream.writableEnded && this.hasHeardEnd) stream.destroy();
+  }
+
+  readonly #onData = (chunk: Uint8Array): void => {
+    this.handleBytes(chunk, chunk.length);
   };
 
   readonly #onEnd = (): void => {
-    if (this.#stream.writableEnded) this.#stream.destroy();
-    else this.#events!.onEnd();
+    this.handleEnd();
+    this.#closeIfOver();
+  };
+
+  readonly #onError = (error: Error): void => {
+    this.#failure ??= error;
   };
 
   readonly #onClose = (): void => {
-    this.#events!.onClose(this.#failure);
+    this.handleClose(this.#failure);
   };
 
-  readonly #onData = (chunk: Uint8Array): void => {
-    this.#events!.onBytes(chunk, chunk.length);
-  };
-
-  readonly #onWritten = (): void => {
+  readonly #onWritten = (error?: Error | null): void => {
     // Called on the next tick for a write that was done at once, too: only an empty stream ends the wait.
-    if (!this.#isWaiting || this.#stream.writableLength > 0) return;
+    if (error || !this.#isWaiting || this.#stream.writableLength > 0) return;
     this.#isWaiting = false;
-    this.#events?.onWritten();
+    this.handleWritten();
   };
+}
+
+/** Whether a socket is one of TCP: there is no reset of a Unix socket. */
+function hasTcp(socket: Socket): boolean {
+  return socket.remoteAddress !== undefined;
 }

@@ -8,24 +8,27 @@ import type { Endpoint } from "../host/addresses/endpoint.ts";
 import { formatEndpoint, parseEndpoint, splitZone } from "../host/addresses/endpoint.ts";
 import type { Outgoing } from "../host/addresses/outgoing.ts";
 import { isLoopback } from "../host/addresses/outgoing.ts";
+import type { Cancellation } from "../host/cancellation.ts";
 import type { Hop } from "../host/carriers/hop.ts";
 import { badHop, endpointText, hopText, parseHop } from "../host/carriers/hop.ts";
 import type { TlsOptions } from "../host/carriers/tls-options.ts";
 import { splitWay } from "../host/carriers/way.ts";
+import type { Io } from "../host/io/io.ts";
+import type { ByteStream } from "../host/stream/byte-stream.ts";
 import { isDomain } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { addressPort, formatHost, makeAddress } from "../wire/socket-address.ts";
 import { COMMAND_UDP_ASSOCIATE } from "../wire/socks5.ts";
+import { PlainStream } from "./byte-stream-plain.ts";
 import type { Carrier } from "./carrier.ts";
 import type { PluginUse } from "./carriers/plugin-process.ts";
 import { usePlugin } from "./carriers/plugin-process.ts";
 import { shakeHands } from "./carriers/proxy.ts";
 import { wrapInShadowsocks } from "./carriers/shadowsocks.ts";
-import type { SocketOptions } from "./carriers/socket.ts";
-import { connectSocket } from "./carriers/socket.ts";
+import { connectStream } from "./carriers/socket.ts";
 import { checkTlsFiles, wrapInTls } from "./carriers/tls.ts";
 import { openWebSocket } from "./carriers/web-socket.ts";
-import type { TcpStream } from "./coded-stream.ts";
+import { nodeLoop } from "./system.ts";
 
 const CONNECT_MS = 10_000;
 /** Time between attempts to connect to a plugin that has been started. */
@@ -42,6 +45,12 @@ export interface CarrierChainOptions {
   readonly outgoing?: Outgoing | undefined;
 }
 
+/** A carrier chain that was read: what it leads to, and by which hops. */
+export interface CarrierChain extends Pick<Carrier, "description" | "authority" | "isLocal"> {
+  readonly endpoint: Endpoint;
+  readonly hops: readonly Hop[];
+}
+
 /**
  * Parses `--server` and the `--via` list. A proxy is reached through the hops before it and asked to connect to the next
  * address; `tls://` wraps the connection to the next address, or, with its own address, connects to that and wraps it. A
@@ -49,8 +58,7 @@ export interface CarrierChainOptions {
  *
  * @throws UsageError ERR_OPTION that names the value, without its password
  */
-export function parseCarrierChain(options: CarrierChainOptions): Carrier {
-  const { server, via, connectTimeoutMs, outgoing } = options;
+export function parseCarrierChain({ server, via, outgoing }: CarrierChainOptions): CarrierChain {
   const endpoint = parseEndpoint(server);
   const hops = via.map(parseHop);
   const names = hops.map(hopText);
@@ -58,19 +66,35 @@ export function parseCarrierChain(options: CarrierChainOptions): Carrier {
   const authority =
     endpoint.path === undefined ? formatEndpoint(splitZone(endpoint.host).ip, endpoint.port) : "localhost";
   checkZones(hops, endpoint);
-  const chain = new HopChain(hops, outgoing);
-  const isPlain = hops.every(({ kind }) => kind === "unix");
+  checkPlugin(hops, outgoing);
   return {
     description: names.length === 0 ? server : `${server} via ${names.join(", ")}`,
     authority,
     isLocal: hops.length === 0 && isLocalEndpoint(endpoint),
-    connect: async (signal, onread) => {
-      const options = { onread: isPlain ? onread : undefined, allowHalfOpen: false };
-      const stream = await chain.connect(endpoint, signal, options, connectTimeoutMs);
-      return { stream, onread: options.onread !== undefined, isOurs: true };
-    },
+    endpoint,
+    hops,
+  };
+}
+
+/** As {@link parseCarrierChain}, to connect by. */
+export function openCarrierChain(options: CarrierChainOptions, io: Io): Carrier {
+  const { outgoing, connectTimeoutMs } = options;
+  const { endpoint, hops, ...carrier } = parseCarrierChain(options);
+  const chain = new HopChain(hops, io, outgoing);
+  return {
+    ...carrier,
+    connect: async (cancellation) => ({
+      stream: await chain.connect(endpoint, cancellation, connectTimeoutMs),
+    }),
     close: () => chain.close(),
   };
+}
+
+/** @throws UsageError ERR_OPTION when a program would have to leave by `outgoing` */
+function checkPlugin([first]: readonly Hop[], outgoing: Outgoing | undefined): void {
+  if (first?.kind !== "ss" || first.shadowsocks.plugin === undefined || outgoing === undefined) return;
+  const problem = `the plugin ${first.shadowsocks.plugin.program} would not leave by the interface or mark`;
+  throw new UsageError("ERR_OPTION", `via: ${hopText(first)}: ${problem}`);
 }
 
 function isLocalEndpoint(endpoint: Endpoint): boolean {
@@ -119,39 +143,47 @@ export function findTlsProblem(text: string): string | undefined {
 }
 
 /** A carrier that the embedding program makes. */
-export function streamCarrier(open: (signal: AbortSignal) => Duplex | Promise<Duplex>): Carrier {
+export function streamCarrier(
+  open: (signal: AbortSignal) => Duplex | Promise<Duplex>,
+  { native }: Io,
+): Carrier {
   return {
     description: "the caller's stream",
     authority: "localhost",
     isLocal: false,
-    connect: async (signal) => ({ stream: await open(signal), onread: false, isOurs: false }),
+    connect: async (cancellation) => {
+      const abort = new AbortController();
+      cancellation.onCancel(() => abort.abort());
+      return { stream: new PlainStream(await open(abort.signal), native) };
+    },
     close: async () => {},
   };
 }
 
 /** A way to TCP targets. */
 export interface TcpWay {
-  /** Connects. The stream stays writable after the target's FIN. @throws HostError ERR_CONNECT */
-  connect(target: AddressBytes, signal: AbortSignal): Promise<TcpStream>;
+  /** Connects. The stream is to be handed on. @throws HostError ERR_CONNECT */
+  connect(target: AddressBytes, cancellation: Cancellation): Promise<ByteStream>;
   /** Ends what it has started. */
   close(): Promise<void>;
 }
 
 /** @param via  hops with blanks between them, nearest first, the last `socks5://` or `ss://`; undefined to connect directly */
-export function tcpWay(via: string | undefined, outgoing?: Outgoing): TcpWay {
-  const chain = new HopChain(via === undefined ? [] : splitWay(via).via.map(parseHop), outgoing);
+export function tcpWay(via: string | undefined, io: Io, outgoing?: Outgoing): TcpWay {
+  const hops = via === undefined ? [] : splitWay(via).via.map(parseHop);
+  checkPlugin(hops, outgoing);
+  const chain = new HopChain(hops, io, outgoing);
   return {
-    connect: (target, signal) => {
-      const endpoint = { host: formatHost(target), port: addressPort(target) };
-      return chain.connect(endpoint, signal, { allowHalfOpen: true });
-    },
+    connect: (target, cancellation) =>
+      chain.connect({ host: formatHost(target), port: addressPort(target) }, cancellation),
     close: () => chain.close(),
   };
 }
 
 /** A UDP ASSOCIATE of a SOCKS5 server, which lasts as long as `stream`. */
 export interface UdpAssociate {
-  readonly stream: Duplex;
+  /** To be handed on. */
+  readonly stream: ByteStream;
   /** BND.ADDR and BND.PORT: the address for datagrams, according to the server. */
   readonly bound: AddressBytes;
   /** IP text of the server, with its zone. */
@@ -161,85 +193,91 @@ export interface UdpAssociate {
 /** @param url  `socks5://[user:password@]host:port` */
 export async function openUdpAssociate(
   url: string,
-  signal: AbortSignal,
+  io: Io,
+  cancellation: Cancellation,
   outgoing?: Outgoing,
 ): Promise<UdpAssociate> {
   const hop = parseHop(url, 0);
   if (hop.kind !== "socks5") throw badHop(url, "expected socks5://");
-  const stream = await new HopChain([], outgoing).connect(hop.endpoint, signal, { allowHalfOpen: false });
+  const stream = await new HopChain([], io, outgoing).connect(hop.endpoint, cancellation);
   const unknown = makeAddress("0.0.0.0", 0)!;
   const handshake = new Socks5Client(unknown, hop.credentials, COMMAND_UDP_ASSOCIATE);
-  await shakeHands(stream, handshake, AbortSignal.any([signal, AbortSignal.timeout(CONNECT_MS)]));
-  const { remoteAddress } = stream;
-  if (remoteAddress === undefined) throw new HostError("ERR_CONNECTION_LOST", "by the proxy");
-  return { stream, bound: handshake.bound!, peer: remoteAddress };
+  const deadline = cancellation.within(nodeLoop, CONNECT_MS);
+  try {
+    await shakeHands(stream, handshake, deadline);
+  } finally {
+    deadline.release();
+  }
+  const { remoteIp } = stream;
+  if (remoteIp === undefined) {
+    stream.destroy();
+    throw new HostError("ERR_CONNECTION_LOST", "by the proxy");
+  }
+  return { stream, bound: handshake.bound!, peer: remoteIp };
 }
 
 /** Connects through a list of hops. */
 class HopChain {
   readonly #hops: readonly Hop[];
+  readonly #io: Io;
   readonly #outgoing: Outgoing | undefined;
   /** The program that the first hop needs, once it was needed. */
   #plugin: PluginUse | undefined;
   #isClosed = false;
 
-  /** @throws UsageError ERR_OPTION when a program would have to leave by `outgoing` */
-  constructor(hops: readonly Hop[], outgoing: Outgoing | undefined) {
+  constructor(hops: readonly Hop[], io: Io, outgoing: Outgoing | undefined) {
     this.#hops = hops;
+    this.#io = io;
     this.#outgoing = outgoing;
-    const [first] = hops;
-    if (first?.kind !== "ss" || first.shadowsocks.plugin === undefined || outgoing === undefined) return;
-    const problem = `the plugin ${first.shadowsocks.plugin.program} would not leave by the interface or mark`;
-    throw new UsageError("ERR_OPTION", `via: ${hopText(first)}: ${problem}`);
   }
 
   /** @param timeoutMs  for all of it. @throws HostError ERR_CONNECT that names the step */
-  async connect(
-    server: Endpoint,
-    signal: AbortSignal,
-    options: Omit<SocketOptions, "outgoing">,
-    timeoutMs = CONNECT_MS,
-  ): Promise<TcpStream> {
+  async connect(server: Endpoint, cancellation: Cancellation, timeoutMs = CONNECT_MS): Promise<ByteStream> {
     const hops = this.#hops;
-    const deadline = AbortSignal.timeout(timeoutMs);
-    const both = AbortSignal.any([signal, deadline]);
+    const { native } = this.#io;
+    const deadline = cancellation.within(nodeLoop, timeoutMs);
     /** The next address from a hop on, as some hops have none. */
     const nextEndpoint = (index: number): Endpoint =>
       hops.slice(index).find((hop) => hop.endpoint !== undefined)?.endpoint ?? server;
     let step = endpointText(nextEndpoint(0));
-    let stream: TcpStream | undefined;
+    let stream: ByteStream | undefined;
     try {
-      stream = await this.#connectFirst(nextEndpoint(0), both, options);
+      stream = await this.#connectFirst(nextEndpoint(0), deadline);
       for (const [index, hop] of hops.entries()) {
         if (hop.kind === "unix") continue;
-        if (both.aborted) break;
+        if (deadline.isCancelled) break;
         step = hopText(hop);
         const next = nextEndpoint(index + 1);
         switch (hop.kind) {
           case "tls":
-            stream = await wrapInTls(stream, hop.options, tlsName(hop.endpoint ?? next), both);
+            stream = (await wrapInTls(stream, hop.options, tlsName(hop.endpoint ?? next), deadline, native))
+              .stream;
             break;
           case "ws": {
             const { tls } = hop.request;
-            if (tls !== undefined) stream = await wrapInTls(stream, tls, tlsName(hop.endpoint), both);
-            stream = await openWebSocket(stream, hop.request, both);
+            if (tls !== undefined) {
+              stream = (await wrapInTls(stream, tls, tlsName(hop.endpoint), deadline, native)).stream;
+            }
+            stream = await openWebSocket(stream, hop.request, deadline, native);
             break;
           }
           case "ss":
             stream = wrapInShadowsocks(stream, hop.shadowsocks, hop.endpoint.port, proxiedAddress(next));
             break;
           default:
-            await shakeHands(stream, handshakeFor(hop, next), both);
+            await shakeHands(stream, handshakeFor(hop, next), deadline);
         }
       }
-      if (both.aborted) throw new Error("given up");
+      if (deadline.isCancelled) throw new Error("given up");
       return stream;
     } catch (cause) {
       stream?.destroy();
       const { message } = cause as Error;
       const late = `nothing within ${timeoutMs} ms${stream === undefined ? ` (${message})` : ""}`;
-      const reason = deadline.aborted ? late : message;
+      const reason = deadline.isExpired ? late : message;
       throw new HostError("ERR_CONNECT", `${step}: ${reason}`, { cause });
+    } finally {
+      deadline.release();
     }
   }
 
@@ -249,14 +287,11 @@ class HopChain {
     this.#plugin = undefined;
   }
 
-  async #connectFirst(
-    endpoint: Endpoint,
-    signal: AbortSignal,
-    options: Omit<SocketOptions, "outgoing">,
-  ): Promise<TcpStream> {
+  async #connectFirst(endpoint: Endpoint, cancellation: Cancellation): Promise<ByteStream> {
     const [first] = this.#hops;
+    const { tcp } = this.#io;
     if (first?.kind !== "ss" || first.shadowsocks.plugin === undefined) {
-      return connectSocket(endpoint, signal, { ...options, outgoing: this.#outgoing });
+      return connectStream(tcp, endpoint, this.#outgoing, cancellation);
     }
     for (;;) {
       if (this.#isClosed) throw new HostError("ERR_CONNECT", "given up");
@@ -264,11 +299,11 @@ class HopChain {
       const plugin = this.#plugin;
       const local = await plugin.endpoint();
       try {
-        const socket = await connectSocket(local, signal, { ...options, outgoing: undefined });
+        const stream = await connectStream(tcp, local, undefined, cancellation);
         plugin.accepted();
-        return socket;
+        return stream;
       } catch (error) {
-        if (signal.aborted || !plugin.isStarting) throw error;
+        if (cancellation.isCancelled || !plugin.isStarting) throw error;
         await wait(PLUGIN_POLL_MS);
       }
     }

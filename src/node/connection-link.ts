@@ -1,7 +1,6 @@
+import type { ByteStream } from "../host/stream/byte-stream.ts";
 import type { BatchSource } from "./batch-writer.ts";
 import { BatchWriter } from "./batch-writer.ts";
-import type { ByteStream } from "./byte-stream.ts";
-import type { Startable } from "./first-bytes.ts";
 
 /** A connection of a server, and what writes to it. */
 export interface ConnectionLink {
@@ -24,7 +23,7 @@ export interface ConnectionEvents {
 export function linkConnection(
   links: (ConnectionLink | undefined)[],
   connection: number,
-  { stream, start }: Startable,
+  stream: ByteStream,
   source: BatchSource,
   events: ConnectionEvents,
 ): void {
@@ -32,7 +31,7 @@ export function linkConnection(
   const link: ConnectionLink = { stream, writer };
   links[connection] = link;
   const isCurrent = () => links[connection] === link;
-  start({
+  stream.start({
     onBytes: (chunk, length) => {
       if (isCurrent()) events.onBytes(chunk, length);
     },

@@ -1,25 +1,7 @@
 import { performance } from "node:perf_hooks";
+import type { ByteStream } from "../host/stream/byte-stream.ts";
 import type { FirstBytesProtocol } from "../wire/first-bytes.ts";
 import { judgeFirstBytes } from "../wire/first-bytes.ts";
-import type { ByteStream, ByteStreamEvents } from "./byte-stream.ts";
-
-/** A connection for an owner to start. */
-export interface Startable {
-  readonly stream: ByteStream;
-  /** Instead of {@link ByteStream.start}: what was already read comes first. */
-  readonly start: (events: ByteStreamEvents) => void;
-}
-
-/** A connection of which nothing was read. */
-export function startable(stream: ByteStream): Startable {
-  return { stream, start: (events) => stream.start(events) };
-}
-
-/** A connection whose protocol is known. */
-export interface ToldStream extends Startable {
-  /** When it was accepted, in milliseconds of performance.now(). */
-  readonly acceptedAt: number;
-}
 
 export interface FirstBytesOptions<Protocol> {
   /** In order of precedence. */
@@ -28,13 +10,19 @@ export interface FirstBytesOptions<Protocol> {
   readonly timeoutMs: number;
   /** Connections that may wait for their first bytes. Past it, the oldest is closed. */
   readonly maxWaiting: number;
-  /** @param protocol  undefined for none of them */
-  readonly onTold: (told: ToldStream, protocol: Protocol | undefined) => void;
+  /**
+   * A connection whose protocol is known, to be handed on.
+   *
+   * @param acceptedAt  in milliseconds of performance.now()
+   * @param protocol    undefined for none of them
+   */
+  readonly onTold: (stream: ByteStream, acceptedAt: number, protocol: Protocol | undefined) => void;
   readonly onRefused: (reason: "half_open_limit" | "handshake_timeout") => void;
 }
 
-interface Waiting extends ToldStream, ByteStreamEvents {
-  timer: NodeJS.Timeout;
+interface Waiting {
+  readonly stream: ByteStream;
+  readonly timer: NodeJS.Timeout;
 }
 
 /** The one place where a listener looks at first bytes: several protocols on one port. */
@@ -55,7 +43,7 @@ export class FirstBytes<Protocol extends FirstBytesProtocol> {
     const { protocols, timeoutMs, maxWaiting, onTold, onRefused } = this.#options;
     const acceptedAt = performance.now();
     if (protocols.length === 0) {
-      onTold({ ...startable(stream), acceptedAt }, undefined);
+      onTold(stream, acceptedAt, undefined);
       return;
     }
     if (this.#waiting.size >= maxWaiting) {
@@ -65,14 +53,13 @@ export class FirstBytes<Protocol extends FirstBytesProtocol> {
       onRefused("half_open_limit");
     }
     let bytes = new Uint8Array(0);
-    let owner: ByteStreamEvents | undefined;
     const tell = (protocol: Protocol | undefined) => {
       this.#leave(waiting);
-      onTold(waiting, protocol);
+      stream.unread(bytes);
+      onTold(stream, acceptedAt, protocol);
     };
     const waiting: Waiting = {
       stream,
-      acceptedAt,
       timer: setTimeout(() => {
         if (bytes.length > 0) tell(judgeFirstBytes(protocols, bytes, bytes.length, true) as Protocol);
         else {
@@ -81,17 +68,10 @@ export class FirstBytes<Protocol extends FirstBytesProtocol> {
           onRefused("handshake_timeout");
         }
       }, timeoutMs),
-      start: (events) => {
-        owner = events;
-        const first = bytes;
-        bytes = new Uint8Array(0);
-        if (first.length > 0) events.onBytes(first, first.length);
-      },
+    };
+    this.#waiting.add(waiting);
+    stream.start({
       onBytes: (chunk, length) => {
-        if (owner !== undefined) {
-          owner.onBytes(chunk, length);
-          return;
-        }
         const joined = new Uint8Array(bytes.length + length);
         joined.set(bytes);
         joined.set(chunk.subarray(0, length), bytes.length);
@@ -99,18 +79,10 @@ export class FirstBytes<Protocol extends FirstBytesProtocol> {
         const protocol = judgeFirstBytes(protocols, bytes, bytes.length, false);
         if (protocol !== "more") tell(protocol);
       },
-      onEnd: () => {
-        if (owner !== undefined) owner.onEnd();
-        else stream.destroy();
-      },
-      onWritten: () => owner?.onWritten(),
-      onClose: (error) => {
-        this.#leave(waiting);
-        owner?.onClose(error);
-      },
-    };
-    this.#waiting.add(waiting);
-    stream.start(waiting);
+      onEnd: () => stream.destroy(),
+      onWritten: () => {},
+      onClose: () => this.#leave(waiting),
+    });
   }
 
   close(): void {

@@ -6,9 +6,13 @@ import type { Logger } from "../host/log.ts";
 import type { LatencyClass } from "../wire/latency-class.ts";
 import { loadNativeModule } from "./load-native-module.ts";
 import { nativeUdpIo } from "./native-udp-io.ts";
+import { NativeTcp } from "./tcp-native.ts";
+import { plainTcp } from "./tcp-plain.ts";
 import { plainUdpIo } from "./udp-io-plain.ts";
 
 let isTold = false;
+/** Of this thread: all its connections are read into one buffer. */
+let tcp: NativeTcp | undefined;
 
 /**
  * Chooses the requested kind, else that of the environment variable UNDERPASS_IO, else native if it can be loaded.
@@ -26,12 +30,14 @@ export function chooseIo(asked: IoKind | undefined, latency: LatencyClass, log: 
 
 function chooseKind(asked: IoKind | undefined, latency: LatencyClass, log: Logger): Io {
   const kind = asked ?? process.env.UNDERPASS_IO;
-  if (kind === "plain") return { udp: plainUdpIo, native: undefined, latency };
+  if (kind === "plain") return { udp: plainUdpIo, tcp: plainTcp, native: undefined, latency };
   const native = loadNativeModule();
   if (!(native instanceof Error)) {
     let udp: UdpIo | undefined;
+    tcp ??= new NativeTcp(native);
     return {
       native,
+      tcp,
       latency,
       // Created on first use: a thread that only supervises others does not need its memory.
       get udp() {
@@ -54,5 +60,5 @@ function chooseKind(asked: IoKind | undefined, latency: LatencyClass, log: Logge
       'plain I/O, at a third of the native speed or less: build the module with "npm run build:native"',
     );
   }
-  return { udp: plainUdpIo, native: undefined, latency };
+  return { udp: plainUdpIo, tcp: plainTcp, native: undefined, latency };
 }

@@ -1,4 +1,4 @@
-import type { Socket } from "node:net";
+import { copyOf } from "../core/copy-bytes.ts";
 import type { ProtocolError } from "../core/errors.ts";
 import { HostError } from "../core/errors.ts";
 import { ReplayGuard } from "../core/replay-guard.ts";
@@ -16,13 +16,13 @@ import { openOnEach } from "../host/addresses/listen-hosts.ts";
 import type { Shadowsocks } from "../host/carriers/shadowsocks-parameters.ts";
 import type { Logger } from "../host/log.ts";
 import type { ShadowsocksListen } from "../host/options/shadowsocks-listen.ts";
+import type { ByteStream } from "../host/stream/byte-stream.ts";
+import { CodedByteStream } from "../host/stream/byte-stream-coded.ts";
+import type { StreamListener } from "../host/stream/tcp.ts";
+import { joinListeners } from "../host/stream/tcp.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
-import type { ByteStream } from "./byte-stream.ts";
-import { CodedStream } from "./coded-stream.ts";
-import { openByteStream } from "./open-byte-stream.ts";
 import { shadowsocksCryptography } from "./shadowsocks-cryptography.ts";
-import type { SocketListener } from "./socket-listener.ts";
-import { joined, listenForSockets } from "./socket-listener.ts";
+import { nodeLoop } from "./system.ts";
 import type { TargetRelay } from "./target-relay.ts";
 import type { TunnelListenerOptions } from "./tunnel-listener.ts";
 
@@ -54,13 +54,16 @@ export async function openShadowsocksListener(
   { listen, shadowsocks }: ShadowsocksListen,
   hosts: readonly string[],
   options: ShadowsocksListenerOptions,
-): Promise<SocketListener> {
+): Promise<StreamListener> {
   const arrivals = new Arrivals(shadowsocks, options);
   const { port } = parseEndpoint(listen) as { port: number };
   const open = (host: string, boundPort: number) =>
-    listenForSockets({ host, port: boundPort }, true, (socket) => arrivals.accept(socket), options.onError);
+    options.io.tcp.listen(
+      { host, port: boundPort },
+      { onStream: (stream) => arrivals.accept(stream), onError: options.onError },
+    );
   try {
-    const listener = joined(await openOnEach(hosts, port, open));
+    const listener = joinListeners(await openOnEach(hosts, port, open));
     return {
       ...listener,
       address: `ss://${listener.address}`,
@@ -82,7 +85,7 @@ class Arrivals {
   readonly #options: ShadowsocksListenerOptions;
   readonly #admit: AdmitSalt;
   /** The oldest first. */
-  readonly #halfOpen = new Set<Socket>();
+  readonly #halfOpen = new Set<ByteStream>();
 
   constructor(shadowsocks: Shadowsocks, options: ShadowsocksListenerOptions) {
     this.#shadowsocks = shadowsocks;
@@ -96,7 +99,7 @@ class Arrivals {
     }
   }
 
-  accept(socket: Socket): void {
+  accept(stream: ByteStream): void {
     const { maxHalfOpen, onRefused, log } = this.#options;
     if (this.#halfOpen.size >= maxHalfOpen) {
       const [oldest] = this.#halfOpen;
@@ -104,52 +107,54 @@ class Arrivals {
       oldest.destroy();
       onRefused("half_open_limit");
     }
-    this.#halfOpen.add(socket);
+    this.#halfOpen.add(stream);
     const { coding, shadowsocks } = this.#makeCoding();
     const early: Uint8Array[] = [];
     let isStranger = false;
-    const handleData = (chunk: Uint8Array) => {
-      if (isStranger) return;
-      const error = coding.decode(chunk, 0, chunk.length, (bytes, offset, end) =>
-        early.push(bytes.subarray(offset, end)),
-      );
-      if (error !== undefined) {
-        isStranger = true;
-        onRefused(refusalOf(error));
-        log.debug({ code: error.code, error: error.message }, "throws away what a client of ss:// sends");
-      } else if (shadowsocks.target !== undefined) {
-        leave();
-        socket.pause();
-        this.#forward(new CodedStream(socket, coding, early), shadowsocks.target);
-      }
-    };
-    const handleEnd = () => socket.destroy();
     const timer = setTimeout(() => {
       if (!isStranger) onRefused("handshake_timeout");
-      socket.destroy();
+      stream.destroy();
     }, HEAD_MS);
     const leave = () => {
       clearTimeout(timer);
-      this.#halfOpen.delete(socket);
-      socket.off("data", handleData);
-      socket.off("end", handleEnd);
-      socket.off("close", leave);
+      this.#halfOpen.delete(stream);
     };
-    socket.on("data", handleData);
-    socket.on("end", handleEnd);
-    socket.on("close", leave);
-    socket.on("error", () => {});
+    stream.start({
+      onBytes: (chunk, length) => {
+        if (isStranger) return;
+        const error = coding.decode(chunk, 0, length, (bytes, offset, end) =>
+          early.push(copyOf(bytes.subarray(offset, end))),
+        );
+        if (error !== undefined) {
+          isStranger = true;
+          onRefused(refusalOf(error));
+          log.debug({ code: error.code, error: error.message }, "throws away what a client of ss:// sends");
+        } else if (shadowsocks.target !== undefined) {
+          leave();
+          const decoded = new CodedByteStream(nodeLoop, stream, coding);
+          for (const bytes of early.reverse()) decoded.unread(bytes);
+          this.#forward(decoded, shadowsocks.target);
+        }
+      },
+      onEnd: () => stream.destroy(),
+      onWritten: () => {},
+      onClose: leave,
+    });
   }
 
   close(): void {
-    for (const socket of this.#halfOpen) socket.destroy();
+    for (const stream of this.#halfOpen) stream.destroy();
   }
 
-  #forward(stream: CodedStream, target: AddressBytes): void {
-    const { isTunnel, dialectServer, relay, onConnection, io, heartbeatMs, readBuffer } = this.#options;
+  #forward(stream: ByteStream, target: AddressBytes): void {
+    const { isTunnel, dialectServer, relay, onConnection, heartbeatMs } = this.#options;
     const serve = isTunnel(target) ? onConnection : dialectServer(target);
-    if (serve === undefined) void relay.relay(stream, target);
-    else serve(openByteStream({ stream, onread: false, isOurs: true }, io, heartbeatMs, readBuffer));
+    if (serve === undefined) {
+      void relay.relay(stream, target);
+      return;
+    }
+    stream.tune(heartbeatMs);
+    serve(stream);
   }
 
   #makeCoding(): { coding: StreamCoding; shadowsocks: ServerCoding } {

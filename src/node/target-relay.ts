@@ -1,5 +1,8 @@
 import type { LookupAddress } from "node:dns";
+import { Cancellation } from "../host/cancellation.ts";
 import type { Logger } from "../host/log.ts";
+import type { ByteStream } from "../host/stream/byte-stream.ts";
+import { relayTcp } from "../host/stream/tcp-relay.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import {
   ATYP_DOMAIN,
@@ -11,8 +14,7 @@ import {
 } from "../wire/socket-address.ts";
 import type { TcpWay } from "./carrier-chain.ts";
 import { connectFirst, interleaveFamilies } from "./carriers/happy-eyeballs.ts";
-import type { CodedStream, TcpStream } from "./coded-stream.ts";
-import { relayTcp } from "./tcp-relay.ts";
+import { nodeLoop } from "./system.ts";
 
 const CONNECT_MS = 10_000;
 
@@ -31,14 +33,14 @@ export interface TargetRelayOptions {
 /** Relays TCP of clients to targets that the policy permits. Names are resolved here, so that their addresses are judged. */
 export class TargetRelay {
   readonly #options: TargetRelayOptions;
-  readonly #near = new Set<TcpStream>();
+  readonly #near = new Set<ByteStream>();
 
   constructor(options: TargetRelayOptions) {
     this.#options = options;
   }
 
   /** Connects a client to its target, or ends its connection. */
-  async relay(near: CodedStream, target: AddressBytes): Promise<void> {
+  async relay(near: ByteStream, target: AddressBytes): Promise<void> {
     const { way, maxRelays, log, onRefused } = this.#options;
     if (this.#near.size >= maxRelays) {
       onRefused("tunnel_limit");
@@ -46,17 +48,24 @@ export class TargetRelay {
       return;
     }
     this.#near.add(near);
-    const abort = new AbortController();
-    near.once("close", () => {
-      this.#near.delete(near);
-      abort.abort();
+    const cancellation = new Cancellation();
+    const forget = () => void this.#near.delete(near);
+    // Nothing is read from it until its target is connected.
+    near.handTo({
+      onBytes: () => {},
+      onEnd: () => {},
+      onWritten: () => {},
+      onClose: () => {
+        forget();
+        cancellation.cancel();
+      },
     });
     try {
       const addresses = way === undefined ? [] : await this.#permitted(target);
       if (addresses.length === 0) onRefused("target_denied");
-      const far = await this.#connect(addresses, addressPort(target), abort.signal);
-      if (near.destroyed) far.destroy();
-      else relayTcp(near, far);
+      const far = await this.#connect(addresses, addressPort(target), cancellation);
+      if (cancellation.isCancelled) far.destroy();
+      else relayTcp(near, far, nodeLoop, { onClosed: forget });
     } catch (error) {
       log.debug(
         { target: formatAddress(target), error: (error as Error).message },
@@ -85,22 +94,25 @@ export class TargetRelay {
     });
   }
 
-  #connect(ips: readonly string[], port: number, signal: AbortSignal): Promise<TcpStream> {
-    const both = AbortSignal.any([signal, AbortSignal.timeout(CONNECT_MS)]);
-    return connectFirst<TcpStream>(
-      ips,
-      (ip, onDone) => {
-        const abort = new AbortController();
-        const isGivenUp = () => abort.signal.aborted;
-        this.#options.way!.connect(makeAddress(ip, port)!, abort.signal).then(
-          (far) => (isGivenUp() ? void far.destroy() : onDone(far)),
-          (error: Error) => {
-            if (!isGivenUp()) onDone(error.message);
-          },
-        );
-        return () => abort.abort();
-      },
-      both,
-    );
+  async #connect(ips: readonly string[], port: number, cancellation: Cancellation): Promise<ByteStream> {
+    const deadline = cancellation.within(nodeLoop, CONNECT_MS);
+    try {
+      return await connectFirst<ByteStream>(
+        ips,
+        (ip, onDone) => {
+          const attempt = new Cancellation();
+          this.#options.way!.connect(makeAddress(ip, port)!, attempt).then(
+            (far) => (attempt.isCancelled ? void far.destroy() : onDone(far)),
+            (error: Error) => {
+              if (!attempt.isCancelled) onDone(error.message);
+            },
+          );
+          return () => attempt.cancel();
+        },
+        deadline,
+      );
+    } finally {
+      deadline.release();
+    }
   }
 }

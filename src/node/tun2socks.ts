@@ -9,12 +9,14 @@ import { ROUTE_DIRECT, ROUTE_SOCKS, ROUTE_TUNNEL } from "../core/tun2socks/rules
 import { Tun2Socks } from "../core/tun2socks/tun2socks.ts";
 import type { Outgoing } from "../host/addresses/outgoing.ts";
 import { outgoingOf } from "../host/addresses/outgoing.ts";
+import type { Cancellation } from "../host/cancellation.ts";
 import { DeadlineTimer } from "../host/deadline-timer.ts";
 import type { Device, DeviceEvents } from "../host/devices/device.ts";
 import { openCustomDevice } from "../host/devices/device.ts";
 import type { Io } from "../host/io/io.ts";
 import type { Logger } from "../host/log.ts";
 import { silentLogger } from "../host/log.ts";
+import type { ByteStream } from "../host/stream/byte-stream.ts";
 import type { Tun2SocksStats } from "../host/tunnel-stats.ts";
 import type { RelayHost } from "../host/udp/fixed-forward.ts";
 import { SharedLatency } from "../host/udp/shared-latency.ts";
@@ -27,7 +29,6 @@ import type { AddressBytes } from "../wire/socket-address.ts";
 import { formatHost, ipAddress } from "../wire/socket-address.ts";
 import type { TcpWay } from "./carrier-chain.ts";
 import { tcpWay } from "./carrier-chain.ts";
-import type { TcpStream } from "./coded-stream.ts";
 import { nodeCryptography } from "./cryptography.ts";
 import { openPacketListener, openPipe } from "./devices/packet-stream.ts";
 import { openDescriptor, openTun } from "./devices/tun.ts";
@@ -134,10 +135,10 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
 
   async open(): Promise<void> {
     const options = this.#options;
-    this.#tcpWays[ROUTE_DIRECT] = tcpWay(undefined, this.#outgoing);
+    this.#tcpWays[ROUTE_DIRECT] = tcpWay(undefined, this.#io, this.#outgoing);
     for (const [index, url] of options.socks.entries()) {
       // A bare relay is for UDP alone.
-      if (!isBareRelay(url)) this.#tcpWays[ROUTE_SOCKS + index] = tcpWay(url, this.#outgoing);
+      if (!isBareRelay(url)) this.#tcpWays[ROUTE_SOCKS + index] = tcpWay(url, this.#io, this.#outgoing);
     }
     // Core needs to know whether the device's packets have virtio-net headers.
     const early: DeviceEvents = {
@@ -157,15 +158,15 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
     const seed = () => randomSeed(nodeCryptography);
     this.#paths[ROUTE_DIRECT] = new DirectPath(this.#io.udp, this, seed(), this.#outgoing);
     if (options.dnsRoute !== undefined) {
-      this.#paths[options.dnsRoute] = new DnsOverTcpPath(this, (server, signal) =>
-        this.#connect(options.tcpRoute, server, signal),
+      this.#paths[options.dnsRoute] = new DnsOverTcpPath(this, (server, cancellation) =>
+        this.#connect(options.tcpRoute, server, cancellation),
       );
     }
     for (const [index, url] of options.socks.entries()) {
       if (carriesTcpAlone(url)) continue;
       this.#paths[ROUTE_SOCKS + index] = new Socks5Path(
         url,
-        this.#io.udp,
+        this.#io,
         this,
         this.#log,
         seed(),
@@ -218,8 +219,9 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
     if (!device.hasKernel) return makeCore([]);
     const relay = new FlowRelay({
       core: () => this.#core,
+      tcp: this.#io.tcp,
       log: this.#log,
-      connect: ({ route, target }, signal) => this.#connect(route, target, signal),
+      connect: ({ route, target }, cancellation) => this.#connect(route, target, cancellation),
       drain: () => this.#drain(),
     });
     this.#flows = relay;
@@ -260,8 +262,8 @@ class Tun2SocksHost extends EventEmitter implements Tun2SocksHandle, UdpPathHost
     }
   }
 
-  #connect(route: number, target: AddressBytes, signal: AbortSignal): Promise<TcpStream> {
-    return this.#tcpWays[route].connect(target, signal);
+  #connect(route: number, target: AddressBytes, cancellation: Cancellation): Promise<ByteStream> {
+    return this.#tcpWays[route].connect(target, cancellation);
   }
 
   // UdpPathHost

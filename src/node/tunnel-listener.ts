@@ -1,20 +1,15 @@
-import type { Socket } from "node:net";
 import { HostError } from "../core/errors.ts";
 import { parseEndpoint } from "../host/addresses/endpoint.ts";
 import { openOnEach } from "../host/addresses/listen-hosts.ts";
 import type { Io } from "../host/io/io.ts";
-import type { ByteStream } from "./byte-stream.ts";
-import { DescriptorStream } from "./byte-stream-native.ts";
-import { openByteStream } from "./open-byte-stream.ts";
-import type { SocketListener } from "./socket-listener.ts";
-import { joined, listenForDescriptors, listenForSockets } from "./socket-listener.ts";
+import type { ByteStream } from "../host/stream/byte-stream.ts";
+import type { StreamListener } from "../host/stream/tcp.ts";
+import { joinListeners } from "../host/stream/tcp.ts";
 
 export interface TunnelListenerOptions {
   readonly io: Io;
   readonly heartbeatMs: number;
-  /** Shared buffer that connections are read into natively. */
-  readonly readBuffer: Uint8Array;
-  /** A connection was accepted, and has to be started at once. */
+  /** A connection was accepted. */
   readonly onConnection: (stream: ByteStream) => void;
   /** Accepting failed; the listener goes on. */
   readonly onError: (error: Error) => void;
@@ -30,22 +25,21 @@ export interface TunnelListenerOptions {
 export async function openTunnelListener(
   text: string,
   hosts: readonly string[],
-  options: TunnelListenerOptions,
-): Promise<SocketListener> {
+  { io: { tcp }, heartbeatMs, onConnection, onError }: TunnelListenerOptions,
+): Promise<StreamListener> {
   const endpoint = parseEndpoint(text);
-  const { io, heartbeatMs, readBuffer, onConnection, onError } = options;
-  const { native } = io;
-  const onSocket = (stream: Socket) =>
-    onConnection(openByteStream({ stream, onread: false, isOurs: true }, io, heartbeatMs, readBuffer));
-  const listen = (host: string, port: number) =>
-    native?.tcpListen === undefined
-      ? listenForSockets({ host, port }, false, onSocket, onError)
-      : listenForDescriptors(native, { host, port }, false, (fd) =>
-          onConnection(new DescriptorStream(native, fd, readBuffer, heartbeatMs, undefined)),
-        );
+  const options = {
+    onStream: (stream: ByteStream) => {
+      stream.tune(heartbeatMs);
+      onConnection(stream);
+    },
+    onError,
+  };
   try {
-    if (endpoint.path !== undefined) return await listenForSockets(endpoint, false, onSocket, onError);
-    return joined(await openOnEach(hosts, endpoint.port, listen));
+    if (endpoint.path !== undefined) return await tcp.listen(endpoint, options);
+    return joinListeners(
+      await openOnEach(hosts, endpoint.port, (host, port) => tcp.listen({ host, port }, options)),
+    );
   } catch (error) {
     throw new HostError("ERR_LISTEN", `${text}: ${(error as Error).message}`, { cause: error });
   }

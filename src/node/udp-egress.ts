@@ -25,7 +25,7 @@ export async function openEgress(
     case "sockets":
       return undefined;
     case "socks5":
-      return new Socks5Path(egress.url, io.udp, host, log, seed);
+      return new Socks5Path(egress.url, io, host, log, seed);
     case "unix":
       return new PacketPath(host, nodeLoop, seed, (onPackets) => connectPackets(egress.path, onPackets, log));
     case "exec":

@@ -1,5 +1,4 @@
 import { EventEmitter } from "node:events";
-import type { Socket } from "node:net";
 import { isIPv6 } from "node:net";
 import { performance } from "node:perf_hooks";
 import type { AssociationClient } from "../core/association-client.ts";
@@ -11,6 +10,7 @@ import { parseLatencyRule } from "../core/latency-rules.ts";
 import { formatEndpoint, parseEndpoint } from "../host/addresses/endpoint.ts";
 import { listenHosts, openOnEach } from "../host/addresses/listen-hosts.ts";
 import { outgoingOf } from "../host/addresses/outgoing.ts";
+import { Cancellation } from "../host/cancellation.ts";
 import type { Turn } from "../host/driver.ts";
 import { Driver } from "../host/driver.ts";
 import type { Io } from "../host/io/io.ts";
@@ -21,6 +21,7 @@ import type { ForwardOptions, ResolvedUdpLocalOptions } from "../host/options/ud
 import type { Socks5UdpOptions } from "../host/socks5/udp.ts";
 import { Socks5Udp } from "../host/socks5/udp.ts";
 import { parseUdpPorts } from "../host/socks5/udp-ports.ts";
+import type { ByteStream } from "../host/stream/byte-stream.ts";
 import type { System } from "../host/system.ts";
 import type { TunnelStats } from "../host/tunnel-stats.ts";
 import { tunnelStats } from "../host/tunnel-stats.ts";
@@ -30,25 +31,21 @@ import type { LatencyClass } from "../wire/latency-class.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { formatAddress, makeAddress } from "../wire/socket-address.ts";
 import { BatchWriter } from "./batch-writer.ts";
-import type { ByteStream } from "./byte-stream.ts";
-import type { Carrier, Connection, OnRead } from "./carrier.ts";
+import type { Carrier, Connection } from "./carrier.ts";
 import type { TcpWay } from "./carrier-chain.ts";
-import { parseCarrierChain, streamCarrier, tcpWay } from "./carrier-chain.ts";
+import { openCarrierChain, streamCarrier, tcpWay } from "./carrier-chain.ts";
 import { nodeCryptography } from "./cryptography.ts";
 import type { DialectHost } from "./dialects/dialect-host.ts";
 import { openDialectClient, openLocalDialects } from "./dialects/local-dialects.ts";
-import type { Startable } from "./first-bytes.ts";
 import type { UdpLocal } from "./handles.ts";
 import { chooseIo } from "./io.ts";
 import { openMasqueClient } from "./masque/open-masque-client.ts";
-import { openByteStream } from "./open-byte-stream.ts";
 import type { CheckedUdpLocalOptions, UdpLocalOptions } from "./options/udp-local.ts";
 import { Socks5Listener } from "./socks5/listener.ts";
 import { nodeSystem } from "./system.ts";
 import type { WorkerPlace } from "./worker-group.ts";
 import { sumStats, WorkerGroup } from "./worker-group.ts";
 
-const READ_BUFFER_BYTES = 262_144;
 const HANDSHAKE_MS = 5_000;
 /** How long the lanes may take to send the rest when closing. */
 const CLOSE_MS = 1_000;
@@ -119,14 +116,9 @@ export async function startTunnelClient(
 /** A lane's connection, or the attempt to make one. */
 interface Link {
   readonly way: number;
-  readonly abort: AbortController;
+  readonly cancellation: Cancellation;
   stream: ByteStream | undefined;
   writer: BatchWriter | undefined;
-  /** The buffer that a socket reads into, if it allows that, and the one it read into before; they alternate. */
-  readBuffer: Uint8Array;
-  spareBuffer: Uint8Array;
-  /** Relays that got datagrams from `spareBuffer`. */
-  readonly touched: Set<Relay>;
 }
 
 /** Wires {@link TunnelClient}, or a client of another protocol, to carriers, UDP sockets, a SOCKS5 listener and a timer. */
@@ -141,8 +133,6 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   readonly #carriers: readonly Carrier[];
   readonly #driver: Driver;
   readonly #links: (Link | undefined)[] = [];
-  /** Shared buffer that all lanes are read into natively. */
-  readonly #readBuffer: Uint8Array;
   readonly #relays: (Relay | undefined)[] = [];
   readonly #forwards: {
     readonly listen: string;
@@ -179,7 +169,6 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     if (options.latencyRules.length > 0 && io.native?.udpLatency === undefined && (place?.index ?? 0) === 0) {
       log.warn({}, "latency-rule: has no effect at this end without native I/O on Linux");
     }
-    this.#readBuffer = new Uint8Array(io.native === undefined ? 0 : READ_BUFFER_BYTES);
     const { ways, carrier, idleTimeoutS, activeIdleTimeoutS, latencyRules, ...rest } = this.#options;
     const outgoing = outgoingOf(options);
     if (options.masque !== undefined) {
@@ -190,8 +179,8 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     }
     this.#carriers =
       carrier === undefined
-        ? ways.map((way) => parseCarrierChain({ ...way, outgoing }))
-        : [streamCarrier(carrier)];
+        ? ways.map((way) => openCarrierChain({ ...way, outgoing }, io))
+        : [streamCarrier(carrier, io)];
     if (options.dialect !== undefined) {
       this.core = openDialectClient(options.dialect, options, this.#carriers.length, HANDSHAKE_MS);
       return;
@@ -264,7 +253,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     for (const { relays } of this.#forwards) for (const relay of relays) relay.close();
     await Promise.all([
       ...this.#links.map((link) => {
-        link?.abort.abort();
+        link?.cancellation.cancel();
         return link?.writer?.endWithin(CLOSE_MS);
       }),
       this.others?.close(),
@@ -353,38 +342,26 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
         cause,
       });
     });
-    const tcp = tcpWay(this.#options.tcpVia, outgoingOf(this.#options));
+    const tcp = tcpWay(this.#options.tcpVia, this.#io, outgoingOf(this.#options));
     this.#tcp = tcp;
     this.#socks5 = new Socks5Listener({
       credentials: socksAuth,
-      native: this.#place !== undefined ? this.#io.native : undefined,
+      tcp: this.#io.tcp,
+      sharesPort: this.#place !== undefined,
       maxConnections: 2 * maxAssociations,
       log: this.#log,
       associate: (client, localIp) => udp.associate(client, localIp),
-      connect: (target, signal) => tcp.connect(target, signal),
-      serveDialect: (socket, dialect, request, surplus) => {
+      connect: (target, cancellation) => tcp.connect(target, cancellation),
+      serveDialect: (stream, dialect, request) => {
         this.#dialects ??= openLocalDialects(this.#options, this, this.#io, this.#log);
-        this.#dialects.accept(this.#startable(socket, surplus), dialect, request);
+        stream.tune(this.#options.heartbeatMs);
+        this.#dialects.accept(stream, dialect, request);
       },
       onRefused: () => {
         this.core.counters.refused.socks_refused++;
       },
     });
     await this.#socks5.listen(listen, hosts);
-  }
-
-  /** @param surplus  what was already read from it */
-  #startable(socket: Socket, surplus: Uint8Array): Startable {
-    const { heartbeatMs } = this.#options;
-    const connection = { stream: socket, onread: false, isOurs: true };
-    const stream = openByteStream(connection, this.#io, heartbeatMs, this.#readBuffer);
-    return {
-      stream,
-      start: (events) => {
-        if (surplus.length > 0) events.onBytes(surplus, surplus.length);
-        stream.start(events);
-      },
-    };
   }
 
   // The loop
@@ -396,7 +373,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   #carryOut(now: number): void {
     const { core } = this;
     this.#handleOutputs();
-    while (core.takeReleased(now)) this.#deliver(undefined, undefined);
+    while (core.takeReleased(now)) this.#deliver(undefined);
     const steadyLanes = core.steadyLanes ?? this.#links.length;
     for (let lane = 0; lane < steadyLanes; lane++) this.#links[lane]?.writer?.pump(now);
     for (let lane = core.pollReady(now); lane >= 0; lane = core.pollReady(now)) {
@@ -422,7 +399,7 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
         const link = this.#links[output.lane];
         this.#links[output.lane] = undefined;
         if (output.error !== undefined) this.#reportFailure(output.error, output.lane, link?.way ?? 0);
-        link?.abort.abort();
+        link?.cancellation.cancel();
         link?.stream?.destroy();
         return;
       }
@@ -484,30 +461,14 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
   async #connect(lane: number, way: number): Promise<void> {
     const link: Link = {
       way,
-      abort: new AbortController(),
+      cancellation: new Cancellation(),
       stream: undefined,
       writer: undefined,
-      readBuffer: new Uint8Array(0),
-      spareBuffer: new Uint8Array(0),
-      touched: new Set(),
     };
     this.#links[lane] = link;
     const isCurrent = () => this.#links[lane] === link;
     try {
-      const onRead: OnRead = {
-        buffer: () => {
-          if (link.readBuffer.length === 0) link.readBuffer = new Uint8Array(READ_BUFFER_BYTES);
-          return link.readBuffer;
-        },
-        callback: (length, buffer) => {
-          if (isCurrent()) this.#handleStream(lane, link, buffer, length);
-          return true;
-        },
-      };
-      // Natively the connection is taken away from node:net, which must not have read anything from it.
-      const isPlain = this.#io.native?.streamOpen === undefined;
-      const { signal } = link.abort;
-      const connection = await this.#carriers[way].connect(signal, isPlain ? onRead : undefined, lane);
+      const connection = await this.#carriers[way].connect(link.cancellation, lane);
       if (isCurrent()) this.#attach(lane, link, connection);
       else connection.stream.destroy();
     } catch (error) {
@@ -521,7 +482,6 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
 
   #attach(lane: number, link: Link, connection: Connection): void {
     const { core } = this;
-    const { heartbeatMs } = this.#options;
     const isCurrent = () => this.#links[lane] === link;
     const source = {
       pollTransmit: (now: number) => (isCurrent() ? core.pollTransmit(now, lane) : undefined),
@@ -530,14 +490,15 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
       },
       isLimited: (now: number) => core.isLimited?.(now, lane) ?? false,
     };
-    const stream = openByteStream(connection, this.#io, heartbeatMs, this.#readBuffer);
+    const { stream } = connection;
+    stream.tune(this.#options.heartbeatMs);
     const writer = new BatchWriter(stream, source);
     link.stream = stream;
     link.writer = writer;
     core.handleConnected(performance.now(), lane, connection.isBound);
     stream.start({
       onBytes: (chunk, length) => {
-        if (isCurrent()) this.#handleStream(lane, link, chunk, length);
+        if (isCurrent()) this.#handleStream(lane, chunk, length);
       },
       onEnd: () => stream.destroy(),
       onWritten: () => writer.handleWritten(),
@@ -556,41 +517,25 @@ class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
     this.#drain();
   }
 
-  #handleStream(lane: number, link: Link, chunk: Uint8Array, end: number): void {
+  #handleStream(lane: number, chunk: Uint8Array, end: number): void {
     const now = this.#driver.now();
-    if (chunk === link.readBuffer) this.#turnBuffers(link);
     for (let at = 0; at < end; ) {
       at = this.core.handleStream(now, lane, chunk, at, end);
-      this.#deliver(link, chunk);
+      this.#deliver(chunk);
     }
     this.#drain();
   }
 
-  /**
-   * Makes the next read use the other buffer, as node:dgram sends datagrams in this one only after this call. By now it has
-   * sent those in the other, which is replaced by a new one if the system did not accept all of them at once.
-   */
-  #turnBuffers(link: Link): void {
-    let isInUse = false;
-    for (const relay of link.touched) isInUse ||= relay.socket.hasPending;
-    link.touched.clear();
-    const other = isInUse ? new Uint8Array(0) : link.spareBuffer;
-    link.spareBuffer = link.readBuffer;
-    link.readBuffer = other;
-  }
-
-  /** @param chunk  memory that is kept as long as a socket needs it, of a link; other memory is copied */
-  #deliver(link: Link | undefined, chunk: Uint8Array | undefined): void {
+  /** @param chunk  memory that does not change before it is sent; other memory is copied */
+  #deliver(chunk: Uint8Array | undefined): void {
     const { received, counters } = this.core;
     const { count, association, context, offset, length } = received;
     if (count === 0) return;
     const data = received.data === chunk ? chunk : received.data.slice();
-    const isKept = data === link?.spareBuffer;
     for (let i = 0; i < count; i++) {
       const relay = this.#relays[association[i]];
       if (relay === undefined) continue;
       if (!relay.deliver(association[i], context[i], data, offset[i], length[i])) counters.drops.send_error++;
-      if (isKept) link!.touched.add(relay);
     }
     counters.drops.send_error += this.#io.udp.flush();
   }

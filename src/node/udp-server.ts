@@ -3,7 +3,7 @@ import type { Socket } from "node:net";
 import { performance } from "node:perf_hooks";
 import type { ServerOutput } from "../core/server.ts";
 import { TunnelServer } from "../core/server.ts";
-import { formatEndpoint } from "../host/addresses/endpoint.ts";
+import { formatEndpoint, splitZone } from "../host/addresses/endpoint.ts";
 import { listenHosts } from "../host/addresses/listen-hosts.ts";
 import { publicIps } from "../host/addresses/public-addresses.ts";
 import { TargetPolicy } from "../host/addresses/target-policy.ts";
@@ -22,6 +22,9 @@ import {
   parseShadowsocksListen,
 } from "../host/options/shadowsocks-listen.ts";
 import type { ResolvedUdpServerOptions, UdpServerOptions } from "../host/options/udp-server.ts";
+import type { ByteStream } from "../host/stream/byte-stream.ts";
+import { CodedByteStream } from "../host/stream/byte-stream-coded.ts";
+import type { StreamListener } from "../host/stream/tcp.ts";
 import type { System } from "../host/system.ts";
 import type { TunnelStats } from "../host/tunnel-stats.ts";
 import { tunnelStats } from "../host/tunnel-stats.ts";
@@ -31,8 +34,7 @@ import { OutgoingDatagram } from "../host/udp-paths/udp-path.ts";
 import type { UnreachableKind } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { ATYP_IPV6, formatHost, makeAddress } from "../wire/socket-address.ts";
-import type { ByteStream } from "./byte-stream.ts";
-import { CodedByteStream } from "./byte-stream-coded.ts";
+import { releaseSocket } from "./byte-stream-duplex.ts";
 import { DescriptorStream } from "./byte-stream-native.ts";
 import { tcpWay } from "./carrier-chain.ts";
 import type { ConnectionLink } from "./connection-link.ts";
@@ -48,21 +50,18 @@ import {
   hasDialects,
   openServerDialects,
 } from "./dialects/server-dialects.ts";
-import type { Startable, ToldStream } from "./first-bytes.ts";
-import { FirstBytes, startable } from "./first-bytes.ts";
+import { FirstBytes } from "./first-bytes.ts";
 import type { UdpServer } from "./handles.ts";
 import { chooseIo } from "./io.ts";
 import { MasqueHttp2Server } from "./masque/http2-server.ts";
 import { NameLookups } from "./name-lookups.ts";
 import { openShadowsocksListener } from "./shadowsocks-listener.ts";
-import type { SocketListener } from "./socket-listener.ts";
 import { nodeSystem } from "./system.ts";
 import { TargetRelay } from "./target-relay.ts";
 import type { TunnelListenerOptions } from "./tunnel-listener.ts";
 import { openTunnelListener } from "./tunnel-listener.ts";
 import { openEgress } from "./udp-egress.ts";
 import { WebSocketByteStream } from "./web/byte-stream-web-socket.ts";
-import { releaseSocket } from "./web/release-socket.ts";
 import { StrangerServer } from "./web/stranger-server.ts";
 import type { AcceptWebSocket } from "./web/web-socket-acceptor.ts";
 import { loadWebSocketAcceptor } from "./web/web-socket-acceptor.ts";
@@ -71,7 +70,6 @@ import { sumStats, WorkerGroup } from "./worker-group.ts";
 
 /** How long a connection that is being closed may take to send the rest. */
 const CLOSE_MS = 1_000;
-const READ_BUFFER_BYTES = 262_144;
 
 /** Starts a server. @throws UsageError for options, HostError when it cannot listen */
 export async function startUdpServer(
@@ -133,11 +131,10 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   readonly #io: Io;
   readonly #core: TunnelServer;
   readonly #driver: Driver;
-  readonly #listeners: SocketListener[] = [];
+  readonly #listeners: StreamListener[] = [];
   /** `HOST:PORT` where tunnels are accepted without shadowsocks. */
   readonly #tunnelAddresses: string[] = [];
   readonly #policy: TargetPolicy;
-  readonly #readBuffer = new Uint8Array(READ_BUFFER_BYTES);
   readonly #links: (ConnectionLink | undefined)[] = [];
   readonly #sockets: AssociationSockets;
   /** By context slot: where to, and for which generation of the slot that holds. */
@@ -201,7 +198,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
       protocols: dialectProtocols(options.dialects),
       timeoutMs: options.handshakeTimeoutMs,
       maxWaiting: options.maxHalfOpen,
-      onTold: (told, protocol) => this.#accept(told, protocol),
+      onTold: (stream, acceptedAt, protocol) => this.#accept(stream, acceptedAt, protocol),
       onRefused: (reason) => this.#core.counters.refused[reason]++,
     });
     this.#hasEgress = this.#options.egress !== "sockets";
@@ -260,7 +257,6 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
         const options: TunnelListenerOptions = {
           io: this.#io,
           heartbeatMs: this.#options.heartbeatMs,
-          readBuffer: this.#readBuffer,
           onConnection: (stream) => this.#firstBytes.accept(stream),
           onError: (error) => this.#log.warn({ error: error.message }, "cannot accept"),
         };
@@ -268,7 +264,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
         const own = owns[index];
         if (own !== undefined) {
           const how = own.dialect;
-          const accept = (stream: ByteStream) => this.#dialects!.accept(startable(stream), how);
+          const accept = (stream: ByteStream) => this.#dialects!.accept(stream, how);
           const listener = await openTunnelListener(text, hosts, { ...options, onConnection: accept });
           this.#listeners.push({ ...listener, address: `${how.name}://${listener.address}` });
         } else if (server === undefined) {
@@ -287,7 +283,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     server: ShadowsocksListen,
     hosts: readonly string[],
     options: TunnelListenerOptions,
-  ): Promise<SocketListener> {
+  ): Promise<StreamListener> {
     const { maxHalfOpen, maxTunnels, ssRelay, dialects } = this.#options;
     const refused = this.#core.counters.refused;
     return openShadowsocksListener(server, hosts, {
@@ -296,10 +292,10 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
       isTunnel: (target) => isTunnelTarget(target, this.#tunnelAddresses),
       dialectServer: (target) => {
         const dialect = dialectOfConnect(dialects, target);
-        return dialect && ((stream) => this.#dialects!.accept(startable(stream), dialect, target));
+        return dialect && ((stream) => this.#dialects!.accept(stream, dialect, target));
       },
       relay: new TargetRelay({
-        way: ssRelay === "off" ? undefined : tcpWay(ssRelay === "direct" ? undefined : ssRelay),
+        way: ssRelay === "off" ? undefined : tcpWay(ssRelay === "direct" ? undefined : ssRelay, this.#io),
         maxRelays: maxTunnels,
         permits: (target) => this.#policy.permits(target),
         lookUp: (name) => this.#names.lookUp(name),
@@ -349,34 +345,33 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
 
   /** Takes over a connection whose request another worker has read and accepted. */
   takeOver({ descriptor, head, surplus }: HandedOver): void {
-    const native = this.#io.native!;
     if (this.#isClosing) {
-      native.descriptorClose!(descriptor);
+      this.#io.native!.descriptorClose!(descriptor);
       return;
     }
-    const { heartbeatMs } = this.#options;
-    const stream = new DescriptorStream(native, descriptor, this.#readBuffer, heartbeatMs, surplus);
-    this.#attach(startable(stream), this.#core.handleHandedOver(performance.now(), head));
+    const stream = this.#io.tcp.adopt!(descriptor);
+    stream.unread(surplus);
+    this.#attach(stream, this.#core.handleHandedOver(performance.now(), head));
   }
 
-  #accept(told: ToldStream, protocol: DialectProtocol | undefined): void {
+  #accept(stream: ByteStream, acceptedAt: number, protocol: DialectProtocol | undefined): void {
     if (protocol !== undefined) {
-      this.#dialects!.accept(told, protocol.how);
+      this.#dialects!.accept(stream, protocol.how);
       return;
     }
     // The bytes of its descriptor are not the tunnel's, so that no other thread can continue with it.
-    const isNested = told.stream instanceof CodedByteStream;
-    this.#attach(told, this.#core.handleAccept(told.acceptedAt, isNested));
+    const isNested = stream instanceof CodedByteStream;
+    this.#attach(stream, this.#core.handleAccept(acceptedAt, isNested));
   }
 
-  #attach(connected: Startable, connection: number): void {
+  #attach(stream: ByteStream, connection: number): void {
     const core = this.#core;
     const source = {
       pollTransmit: (now: number) => core.pollTransmit(now, connection),
       handleTransmitted: () => core.handleTransmitted(connection),
       isLimited: (now: number) => core.isLimited(now, connection),
     };
-    linkConnection(this.#links, connection, connected, source, {
+    linkConnection(this.#links, connection, stream, source, {
       onBytes: (chunk, length) => this.#handleStream(connection, chunk, length),
       onEnded: () => {
         core.handleEnded(performance.now(), connection);
@@ -538,15 +533,15 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
         this.#links[output.connection] = undefined;
         this.#core.handleDisconnected(performance.now(), output.connection);
         const { worker, head, surplus } = output;
-        const descriptor = link?.stream instanceof DescriptorStream ? link.stream.release() : undefined;
-        if (descriptor === undefined) link?.stream.destroy();
-        else this.#others!.handOver(worker, { descriptor, head, surplus });
+        const released = link?.stream instanceof DescriptorStream ? link.stream.release() : undefined;
+        if (released === undefined) link?.stream.destroy();
+        else this.#others!.handOver(worker, { descriptor: released.descriptor, head, surplus });
         return;
       }
       case "web-socket": {
         const socket = this.#takeSocket(output.connection);
         const web = socket && this.#acceptWebSocket!(socket, output.key, output.surplus);
-        if (web !== undefined) this.#attachNested(new WebSocketByteStream(web, undefined));
+        if (web !== undefined) this.#attachNested(new WebSocketByteStream(web));
         return;
       }
       case "http2": {
@@ -598,7 +593,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
   }
 
   #attachNested(stream: ByteStream): void {
-    this.#attach(startable(stream), this.#core.handleAccept(performance.now(), true));
+    this.#attach(stream, this.#core.handleAccept(performance.now(), true));
   }
 
   #serveHttp2(): MasqueHttp2Server {
@@ -617,7 +612,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     const link = this.#links[connection];
     this.#links[connection] = undefined;
     this.#core.handleDisconnected(performance.now(), connection);
-    const socket = link === undefined ? undefined : releaseSocket(link.stream, this.#io.native);
+    const socket = link === undefined ? undefined : releaseSocket(link.stream);
     if (socket === undefined) link?.stream.destroy();
     return socket;
   }
@@ -631,7 +626,7 @@ class UdpServerHost extends EventEmitter implements UdpServer, UdpPathHost {
     }
     const { publicAddress } = this.#options;
     // In one form, as a socket for both families has its IPv4 addresses mapped.
-    const local = localIp === undefined ? undefined : makeAddress(localIp, 0);
+    const local = localIp === undefined ? undefined : makeAddress(splitZone(localIp).ip, 0);
     const ips =
       publicAddress.length > 0
         ? publicAddress

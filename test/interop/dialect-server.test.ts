@@ -2,10 +2,10 @@ import type { Socket as UdpSocket } from "node:dgram";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
-import { tcpWay } from "../../src/node/carrier-chain.ts";
 import type { UdpServer } from "../../src/node/handles.ts";
 import { startUdpServer } from "../../src/node/udp-server.ts";
 import { makeAddress } from "../../src/wire/socket-address.ts";
+import { openWay } from "./open-way.ts";
 import { PlainClient } from "./plain-client.ts";
 
 const UDPTUNNEL_HELLO = "7564707475 6e6e656c 20627920 6d642e 00000001 03061015 21283645 55667891";
@@ -125,9 +125,9 @@ describe("udp-server with dialects, on one port", () => {
       dialects: ["uot"],
       allow: ["127.0.0.1/32"],
     });
-    const way = tcpWay(`ss://${password}@${shadow.address.listen[0].replace(/^ss:\/\//, "")}`);
+    const way = openWay(`ss://${password}@${shadow.address.listen[0].replace(/^ss:\/\//, "")}`);
     const name = makeAddress("sp.v2.udp-over-tcp.arpa", 1)!;
-    const stream = await way.connect(name, new AbortController().signal);
+    const stream = await way.connect(name);
     stream.write(Buffer.from(`0101${address}00026869`, "hex"));
     const [answer] = await once(stream, "data");
     expect(answer.toString("hex")).toBe("00026869");

@@ -2,13 +2,13 @@ import { createHash } from "node:crypto";
 import type { Socket as UdpSocket } from "node:dgram";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
-import type { AddressInfo, Server, Socket } from "node:net";
+import type { AddressInfo, Server } from "node:net";
 import { connect, createServer } from "node:net";
+import type { Duplex } from "node:stream";
 import { setTimeout as wait } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { METHODS } from "../../src/core/shadowsocks/method.ts";
 import type { UdpServerOptions } from "../../src/host/options/udp-server.ts";
-import { tcpWay } from "../../src/node/carrier-chain.ts";
 import type { UdpServer } from "../../src/node/handles.ts";
 import type { UdpLocalOptions } from "../../src/node/options/udp-local.ts";
 import { startUdpLocal } from "../../src/node/udp-local.ts";
@@ -16,13 +16,13 @@ import { startUdpServer } from "../../src/node/udp-server.ts";
 import { makeAddress } from "../../src/wire/socket-address.ts";
 import { concat } from "../unit/cuts.ts";
 import { passwordKey, ReferenceDirection } from "../unit/shadowsocks-reference.ts";
+import { openWay } from "./open-way.ts";
 import type { PeerProgram } from "./peer-program.ts";
 import { describeWith, freePort, startPeer } from "./peer-program.ts";
 
 const KEY = Buffer.alloc(32, "k");
 const PASSWORD = "pä:ss/w@rd";
 const PSK_2022 = (bytes: number) => Buffer.alloc(bytes, "q").toString("base64");
-const never = new AbortController().signal;
 
 let echo: UdpSocket;
 let echoTcp: Server;
@@ -93,10 +93,7 @@ async function expectEcho(options: UdpLocalOptions): Promise<void> {
 }
 
 /** Sends megabytes there and back. */
-async function expectEchoOf(
-  stream: Socket | Awaited<ReturnType<ReturnType<typeof tcpWay>["connect"]>>,
-  bytes: number,
-) {
+async function expectEchoOf(stream: Duplex, bytes: number) {
   const [sent, heard] = [createHash("sha256"), createHash("sha256")];
   let count = 0;
   const back = new Promise<void>((done) => {
@@ -148,8 +145,8 @@ describeWith(
       const own = await startClient("ss-local", port, "chacha20-ietf-poly1305", plugin(obfs));
       const via = `socks5://127.0.0.1:${own}`;
       await expectEcho({ via: [via] });
-      await expectEchoOf(await tcpWay(via).connect(makeAddress("127.0.0.1", echoPort())!, never), 20_000_000);
-      await expectEchoOf(await tcpWay(via).connect(makeAddress("localhost", echoPort())!, never), 1_000);
+      await expectEchoOf(await openWay(via).connect(makeAddress("127.0.0.1", echoPort())!), 20_000_000);
+      await expectEchoOf(await openWay(via).connect(makeAddress("localhost", echoPort())!), 1_000);
     });
   },
 );
@@ -164,7 +161,7 @@ describe("udp-server that listens on ss://", () => {
     const port = await startServer(method!, obfs, { ssRelay: "direct" });
     const via = url(method!, port, obfs && `obfs-local;obfs=${obfs}`);
     await expectEcho({ via: [via] });
-    await expectEchoOf(await tcpWay(via).connect(makeAddress("127.0.0.1", echoPort())!, never), 5_000_000);
+    await expectEchoOf(await openWay(via).connect(makeAddress("127.0.0.1", echoPort())!), 5_000_000);
   });
 
   it("is reached at the address of its other listener, too", async () => {
@@ -180,7 +177,7 @@ describe("udp-server that listens on ss://", () => {
 
   /** What becomes of a connection to a target through the server. */
   async function outcome(via: string, host: string): Promise<string> {
-    const stream = await tcpWay(via).connect(makeAddress(host, echoPort())!, never);
+    const stream = await openWay(via).connect(makeAddress(host, echoPort())!);
     const closed = new Promise<string>((done) => stream.once("end", () => done("closed")));
     const echoed = new Promise<string>((done) => stream.once("data", () => done("echoed")));
     stream.write("x");
@@ -243,9 +240,8 @@ describe("udp-server that listens on ss://", () => {
       await expectEcho({ via: [url(method, port)] });
       // A wrong password is a stranger's.
       const wrong = METHODS[method].is2022 ? Buffer.alloc(16, "w").toString("base64") : "wrong";
-      const stream = await tcpWay(url(method, port, undefined, wrong)).connect(
+      const stream = await openWay(url(method, port, undefined, wrong)).connect(
         makeAddress("127.0.0.1", 3456)!,
-        never,
       );
       stream.write("x");
       const answer = once(stream, "data").then(() => "data");
@@ -287,8 +283,8 @@ describe("udp-server that listens on ss://", () => {
 
   it("passes on half-closes, and resets as resets", async () => {
     const port = await startServer("aes-128-gcm", undefined, { ssRelay: "direct" });
-    const way = tcpWay(url("aes-128-gcm", port));
-    const stream = await way.connect(makeAddress("127.0.0.1", echoPort())!, never);
+    const way = openWay(url("aes-128-gcm", port));
+    const stream = await way.connect(makeAddress("127.0.0.1", echoPort())!);
     stream.end("question");
     let text = "";
     for await (const data of stream) text += data;
@@ -296,10 +292,7 @@ describe("udp-server that listens on ss://", () => {
     const resetter = createServer((socket) => socket.once("data", () => socket.resetAndDestroy()));
     resetter.listen(0, "127.0.0.1");
     await once(resetter, "listening");
-    const other = await way.connect(
-      makeAddress("127.0.0.1", (resetter.address() as AddressInfo).port)!,
-      never,
-    );
+    const other = await way.connect(makeAddress("127.0.0.1", (resetter.address() as AddressInfo).port)!);
     other.write("x");
     other.resume();
     await new Promise((done) => other.once("close", done));

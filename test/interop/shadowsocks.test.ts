@@ -7,12 +7,12 @@ import type { AddressInfo, Server } from "node:net";
 import { createServer } from "node:net";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { METHODS } from "../../src/core/shadowsocks/method.ts";
-import { tcpWay } from "../../src/node/carrier-chain.ts";
 import type { UdpServer } from "../../src/node/handles.ts";
 import type { UdpLocalOptions } from "../../src/node/options/udp-local.ts";
 import { startUdpLocal } from "../../src/node/udp-local.ts";
 import { startUdpServer } from "../../src/node/udp-server.ts";
 import { makeAddress } from "../../src/wire/socket-address.ts";
+import { openWay } from "./open-way.ts";
 import type { PeerProgram } from "./peer-program.ts";
 import { describeWith, freePort, startPeer } from "./peer-program.ts";
 
@@ -94,7 +94,6 @@ describeWith(["ss-server", "obfs-server", "ss-v2ray-plugin"], "ss:// to a server
     }
   }
 
-  const never = new AbortController().signal;
   const target = (listener: Server) => makeAddress("127.0.0.1", portOf(listener))!;
 
   beforeAll(async () => {
@@ -137,7 +136,7 @@ describeWith(["ss-server", "obfs-server", "ss-v2ray-plugin"], "ss:// to a server
       const options = kind === undefined ? undefined : `obfs=${kind}`;
       const port = await startServer("aes-256-gcm", options);
       const via = url("aes-256-gcm", port, options && `obfs-local;${options}`);
-      const stream = await tcpWay(via).connect(target(echoTcp), never);
+      const stream = await openWay(via).connect(target(echoTcp));
       const total = 30_000_000;
       let [sent, heard] = [0, 0];
       const write = () => {
@@ -164,7 +163,7 @@ describeWith(["ss-server", "obfs-server", "ss-v2ray-plugin"], "ss:// to a server
     async (options) => {
       const port = await startServer("aes-128-gcm", options);
       const via = url("aes-128-gcm", port, options && `obfs-local;${options}`);
-      const stream = await tcpWay(via).connect(target(greeter), never);
+      const stream = await openWay(via).connect(target(greeter));
       let text = "";
       for await (const data of stream) text += data;
       expect(text).toBe("220 hello\r\n");
@@ -209,8 +208,8 @@ describeWith(["ss-server", "obfs-server", "ss-v2ray-plugin"], "ss:// to a server
     const port = await startServer("aes-256-gcm", "server;path=/a", "ss-v2ray-plugin");
     const via = url("aes-256-gcm", port, "ss-v2ray-plugin;path=/a;host=b.test");
     await expectEcho({ via: [via] });
-    const way = tcpWay(via);
-    const stream = await way.connect(target(greeter), never);
+    const way = openWay(via);
+    const stream = await way.connect(target(greeter));
     let text = "";
     for await (const data of stream) text += data;
     expect(text).toBe("220 hello\r\n");
@@ -221,8 +220,8 @@ describeWith(["ss-server", "obfs-server", "ss-v2ray-plugin"], "ss:// to a server
     ["that is not there", "/nowhere/plugin;x=1", /plugin \/nowhere\/plugin: .*ENOENT/],
     ["that ends at once", "/bin/false", /plugin \/bin\/false: it ended \(1\)/],
   ])("reports a plugin %s", async (_, plugin, message) => {
-    const way = tcpWay(url("aes-256-gcm", 9, plugin));
-    const failures = await Promise.allSettled([1, 2].map(() => way.connect(target(echoTcp), never)));
+    const way = openWay(url("aes-256-gcm", 9, plugin));
+    const failures = await Promise.allSettled([1, 2].map(() => way.connect(target(echoTcp))));
     for (const failure of failures) {
       expect((failure as PromiseRejectedResult).reason.message).toMatch(message);
     }
@@ -241,8 +240,8 @@ describeWith(["ss-server", "obfs-server", "ss-v2ray-plugin"], "ss:// to a server
   it("carries TCP through two hops", async () => {
     const first = await startServer("aes-256-gcm", "obfs=tls");
     const near = url("aes-256-gcm", first, "obfs-local;obfs=tls");
-    const way = tcpWay(`${near} ${url("aes-128-gcm", await startServer("aes-128-gcm"))}`);
-    const stream = await way.connect(target(greeter), never);
+    const way = openWay(`${near} ${url("aes-128-gcm", await startServer("aes-128-gcm"))}`);
+    const stream = await way.connect(target(greeter));
     let text = "";
     for await (const data of stream) text += data;
     expect(text).toBe("220 hello\r\n");
@@ -251,7 +250,7 @@ describeWith(["ss-server", "obfs-server", "ss-v2ray-plugin"], "ss:// to a server
 
   it("fails, and names the server without its password, when the password is wrong", async () => {
     const port = await startServer("aes-256-gcm");
-    const stream = await tcpWay(url("aes-256-gcm", port, undefined, "wrong")).connect(target(echoTcp), never);
+    const stream = await openWay(url("aes-256-gcm", port, undefined, "wrong")).connect(target(echoTcp));
     stream.write("hello");
     const outcome = await Promise.race([
       once(stream, "data").then(() => "data"),

@@ -3,8 +3,11 @@ import type { AddressInfo, Socket } from "node:net";
 import { createServer } from "node:net";
 import { describe, expect, it } from "vitest";
 import { UsageError } from "../../src/core/errors.ts";
+import { Cancellation } from "../../src/host/cancellation.ts";
 import { redactUrl } from "../../src/host/carriers/hop.ts";
-import { isBehindProxy, parseCarrierChain, tcpWay } from "../../src/node/carrier-chain.ts";
+import { silentLogger } from "../../src/host/log.ts";
+import { isBehindProxy, openCarrierChain, parseCarrierChain, tcpWay } from "../../src/node/carrier-chain.ts";
+import { chooseIo } from "../../src/node/io.ts";
 import { makeAddress } from "../../src/wire/socket-address.ts";
 
 const parse = (via: readonly string[], server = "192.0.2.1:3456") => parseCarrierChain({ server, via });
@@ -238,12 +241,14 @@ describe("isBehindProxy", () => {
 });
 
 describe("a connection", () => {
-  const never = new AbortController().signal;
+  const never = new Cancellation();
+  const io = chooseIo("plain", "balanced", silentLogger);
+  const open = (via: readonly string[], server: string) => openCarrierChain({ server, via }, io);
 
   it("asks an HTTP proxy for the server, with the percent-decoded user and password", async () => {
     const answer = Buffer.from("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n");
     const { heard, failure } = await heardThrough(
-      (port) => parse([`http://al%40ce:p%3Ass@127.0.0.1:${port}`], "a.test:9").connect(never, undefined),
+      (port) => open([`http://al%40ce:p%3Ass@127.0.0.1:${port}`], "a.test:9").connect(never),
       answer,
     );
     const credentials = Buffer.from("al@ce:p:ss").toString("base64");
@@ -256,7 +261,7 @@ describe("a connection", () => {
   it("sends an HTTP proxy the fields of its URL, in order and in UTF-8, with a plus sign unchanged", async () => {
     const fields = "?header=User-Agent:%20a%2Fb&header=X:&header=X:%09%C3%A9+:%20c%20";
     const { heard } = await heardThrough(
-      (port) => parse([`http://127.0.0.1:${port}${fields}`], "a.test:9").connect(never, undefined),
+      (port) => open([`http://127.0.0.1:${port}${fields}`], "a.test:9").connect(never),
       Buffer.from("HTTP/1.1 403 No\r\n\r\n"),
     );
     const expected =
@@ -269,7 +274,7 @@ describe("a connection", () => {
     await once(server, "listening");
     const { port } = server.address() as AddressInfo;
     const accepted = once(server, "connection");
-    const stream = await tcpWay(`ss://aes-128-gcm:p@127.0.0.1:${port}`).connect(
+    const stream = await tcpWay(`ss://aes-128-gcm:p@127.0.0.1:${port}`, io).connect(
       makeAddress("a.test", 9)!,
       never,
     );
@@ -283,7 +288,7 @@ describe("a connection", () => {
 
   it("offers a SOCKS5 proxy no password where there is none", async () => {
     const { heard, failure } = await heardThrough(
-      (port) => tcpWay(`socks5://127.0.0.1:${port}`).connect(makeAddress("a.test", 9)!, never),
+      (port) => tcpWay(`socks5://127.0.0.1:${port}`, io).connect(makeAddress("a.test", 9)!, never),
       Uint8Array.of(5, 0xff),
     );
     expect([...heard]).toEqual([5, 1, 0]);
@@ -293,11 +298,10 @@ describe("a connection", () => {
   it("names the step that did not finish when it times out", async () => {
     const { failure } = await heardThrough(
       (port) =>
-        parseCarrierChain({
-          server: "a.test:9",
-          via: [`http://127.0.0.1:${port}`],
-          connectTimeoutMs: 50,
-        }).connect(never, undefined),
+        openCarrierChain(
+          { server: "a.test:9", via: [`http://127.0.0.1:${port}`], connectTimeoutMs: 50 },
+          io,
+        ).connect(never),
       new Uint8Array(0),
     );
     expect(failure).toMatch(/http 127\.0\.0\.1:\d+: nothing within 50 ms/);

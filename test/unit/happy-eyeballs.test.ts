@@ -1,10 +1,17 @@
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { Cancellation } from "../../src/host/cancellation.ts";
 import { connectFirst, interleaveFamilies, resolveHost } from "../../src/node/carriers/happy-eyeballs.ts";
 
 const IPV4 = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
 const IPV6 = ["2001:db8::1", "2001:db8::2", "2001:db8::3"];
-const never = () => new AbortController().signal;
+const never = () => new Cancellation();
+
+function cancelled(): Cancellation {
+  const cancellation = new Cancellation();
+  cancellation.cancel();
+  return cancellation;
+}
 
 describe("interleaveFamilies", () => {
   it.each([
@@ -55,7 +62,7 @@ describe("resolveHost", () => {
   });
 
   it("stops waiting for the resolver when it is cancelled", async () => {
-    await expect(resolveHost("localhost", AbortSignal.abort())).rejects.toThrow("the name was not resolved");
+    await expect(resolveHost("localhost", cancelled())).rejects.toThrow("the name was not resolved");
   });
 });
 
@@ -137,22 +144,22 @@ describe("connectFirst", () => {
     await expect(first).rejects.toThrow(/^refused$/);
   });
 
-  it("cancels all attempts when its signal aborts, and starts no more", async () => {
+  it("cancels all attempts when it is cancelled, and starts no more", async () => {
     const attempts = new Attempts();
-    const abort = new AbortController();
-    const first = connectFirst(["a", "b", "c", "d"], attempts.begin, abort.signal);
+    const cancellation = new Cancellation();
+    const first = connectFirst(["a", "b", "c", "d"], attempts.begin, cancellation);
     attempts.fail("a", "refused");
     vi.advanceTimersByTime(250);
-    abort.abort();
+    cancellation.cancel();
     expect(attempts.givenUp).toEqual(["b", "c"]);
     await expect(first).rejects.toThrow(/^a: refused; b: no answer; c: no answer$/);
     vi.advanceTimersByTime(10_000);
     expect(Object.keys(attempts.began)).toEqual(["a", "b", "c"]);
   });
 
-  it("starts nothing when its signal has already aborted", async () => {
+  it("starts nothing when it is cancelled already", async () => {
     const attempts = new Attempts();
-    await expect(connectFirst(["a"], attempts.begin, AbortSignal.abort())).rejects.toThrow();
+    await expect(connectFirst(["a"], attempts.begin, cancelled())).rejects.toThrow();
     expect(attempts.began).toEqual({});
   });
 
@@ -162,8 +169,8 @@ describe("connectFirst", () => {
       fc.asyncProperty(fc.integer({ min: 1, max: 8 }), events, async (count, script) => {
         const addresses = Array.from({ length: count }, (_, i) => `${i}`);
         const attempts = new Attempts();
-        const abort = new AbortController();
-        const outcome = connectFirst(addresses, attempts.begin, abort.signal).then(
+        const cancellation = new Cancellation();
+        const outcome = connectFirst(addresses, attempts.begin, cancellation).then(
           ({ address }) => address,
           () => "none",
         );
@@ -179,7 +186,7 @@ describe("connectFirst", () => {
             attempts.succeed(address);
           } else attempts.fail(address, "refused");
         }
-        abort.abort();
+        cancellation.cancel();
         const began = Object.keys(attempts.began);
         expect(await outcome).toBe(winner ?? "none");
         expect(began).toEqual(addresses.slice(0, began.length));

@@ -3,6 +3,7 @@ import type { UdpIo, UdpSocket } from "../../src/host/io/udp-io.ts";
 import { DirectPath } from "../../src/host/udp-paths/direct.ts";
 import type { UdpPath, UdpPathHost } from "../../src/host/udp-paths/udp-path.ts";
 import { OutgoingDatagram } from "../../src/host/udp-paths/udp-path.ts";
+import { chooseIo } from "../../src/node/io.ts";
 import { loadNativeModule } from "../../src/node/load-native-module.ts";
 import { nativeUdpIo } from "../../src/node/native-udp-io.ts";
 import { Socks5Path } from "../../src/node/udp-paths/socks5.ts";
@@ -53,6 +54,8 @@ describe.skipIf(!isThere)("a way for UDP", () => {
   });
 
   const io = (): UdpIo => nativeUdpIo(native as Exclude<typeof native, Error>);
+
+  const wholeIo = () => chooseIo("native", "balanced", SILENT);
 
   function bind(family: 4 | 6, onDatagrams: () => void = () => {}): UdpSocket {
     const socket = io().open({
@@ -118,7 +121,7 @@ describe.skipIf(!isThere)("a way for UDP", () => {
       heard++;
       wake();
     });
-    const path = new Socks5Path(`socks5-udp://127.0.0.1:${relay.port}`, io(), told, SILENT, 1);
+    const path = new Socks5Path(`socks5-udp://127.0.0.1:${relay.port}`, wholeIo(), told, SILENT, 1);
     paths.push(path);
     for (const port of [1, 2, 3, 4, 5, 3]) {
       const before = heard;
@@ -138,7 +141,7 @@ describe.skipIf(!isThere)("a way for UDP", () => {
 
   it("through a SOCKS5 server that is down refuses and counts each datagram", async () => {
     const told = new Host();
-    const path = new Socks5Path(`socks5://127.0.0.1:${closedPort(4)}`, io(), told, SILENT, 1);
+    const path = new Socks5Path(`socks5://127.0.0.1:${closedPort(4)}`, wholeIo(), told, SILENT, 1);
     paths.push(path);
     const targets = [1, 2].map((port) => send(path, 3, "192.0.2.1", port));
     await told.until(() => told.refused.length === 2);

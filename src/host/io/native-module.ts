@@ -115,8 +115,10 @@ export interface NativeModule {
   /** Sets TCP_NODELAY and keepalive, unless 0 after so many seconds. Does nothing on a Unix socket. */
   tcpKeepAlive?(descriptor: number, idleSeconds: number): void;
   /**
-   * Connects through an interface or with a mark.
+   * Connects.
    *
+   * @param interfaceName  to leave by; "" for any
+   * @param mark           0 for none
    * @param onDone  gets the descriptor, or a system error, which is negative
    * @returns the attempt's number
    */

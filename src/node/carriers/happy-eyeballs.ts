@@ -1,5 +1,6 @@
 import { lookup } from "node:dns/promises";
 import { isIP } from "node:net";
+import type { Cancellation } from "../../host/cancellation.ts";
 
 /** Time after which the next attempt starts in parallel (Connection Attempt Delay, RFC 8305 §5). */
 const ATTEMPT_DELAY_MS = 250;
@@ -21,17 +22,15 @@ export type BeginAttempt<T extends object> = (
 /**
  * The addresses of a host in the order in which to try them: the system's order, with families alternating (RFC 8305 §4).
  *
- * @throws Error when the name cannot be resolved, or `signal` aborts first
+ * @throws Error when the name cannot be resolved, or it is cancelled first
  */
-export async function resolveHost(host: string, signal: AbortSignal): Promise<string[]> {
+export async function resolveHost(host: string, cancellation: Cancellation): Promise<string[]> {
   if (isIP(host) !== 0) return [host];
   const found = await new Promise<string[]>((done, failed) => {
-    const giveUp = () => failed(new Error("the name was not resolved"));
-    if (signal.aborted) giveUp();
-    signal.addEventListener("abort", giveUp, { once: true });
+    const leave = cancellation.onCancel(() => failed(new Error("the name was not resolved")));
     lookup(host, { all: true, verbatim: true })
       .then((records) => done(records.map(({ address }) => address)), failed)
-      .finally(() => signal.removeEventListener("abort", giveUp));
+      .finally(leave);
   });
   return interleaveFamilies(found).slice(0, MAX_ADDRESSES);
 }
@@ -50,14 +49,14 @@ export function interleaveFamilies(addresses: readonly string[]): string[] {
 
 /**
  * Connects to the address that answers first (RFC 8305 §5). The next attempt starts as soon as one fails, or after 250 ms.
- * The first success cancels the others; when `signal` aborts, all are cancelled.
+ * The first success cancels the others; when `cancellation` is cancelled, all are.
  *
  * @throws Error with the reason for the failure; where there are several addresses, with each one tried and its reason
  */
 export function connectFirst<T extends object>(
   addresses: readonly string[],
   begin: BeginAttempt<T>,
-  signal: AbortSignal,
+  cancellation: Cancellation,
 ): Promise<T> {
   return new Promise((done, failed) => {
     /** Cancels an attempt in progress, by its address. */
@@ -67,7 +66,7 @@ export function connectFirst<T extends object>(
     let timer: NodeJS.Timeout | undefined;
     const end = () => {
       clearTimeout(timer);
-      signal.removeEventListener("abort", fail);
+      leave();
       for (const giveUp of pending.values()) giveUp();
     };
     const fail = () => {
@@ -108,8 +107,8 @@ export function connectFirst<T extends object>(
         return false;
       }
     };
-    signal.addEventListener("abort", fail);
-    if (signal.aborted) fail();
-    else beginNext();
+    const leave = cancellation.onCancel(fail);
+    // Cancelled already: nothing begins, and it fails at once.
+    if (!cancellation.isCancelled) beginNext();
   });
 }

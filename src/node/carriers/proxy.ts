@@ -1,45 +1,48 @@
-import type { Duplex } from "node:stream";
 import type { ConnectHandshake } from "../../core/connect-handshake.ts";
 import { HostError } from "../../core/errors.ts";
+import type { Cancellation } from "../../host/cancellation.ts";
+import type { ByteStream } from "../../host/stream/byte-stream.ts";
+import { PatientWriter } from "../../host/stream/patient-writer.ts";
 
-/** Runs a handshake on a stream to a proxy. Afterwards the stream leads to the target, paused and with nothing read. */
-export function shakeHands(stream: Duplex, handshake: ConnectHandshake, signal: AbortSignal): Promise<void> {
+const NOTHING = new Uint8Array(0);
+
+/** Runs a handshake on a stream to a proxy. Afterwards the stream leads to the target, to be handed on. */
+export function shakeHands(
+  stream: ByteStream,
+  handshake: ConnectHandshake,
+  cancellation: Cancellation,
+): Promise<void> {
   return new Promise((done, failed) => {
-    const finish = (error: Error | undefined, surplus?: Uint8Array) => {
-      stream.off("data", handleData);
-      stream.off("error", finish);
-      stream.off("end", handleEnd);
-      stream.off("close", handleEnd);
-      signal.removeEventListener("abort", handleAbort);
-      if (error !== undefined) {
-        stream.on("error", () => {});
-        stream.destroy();
-        failed(error);
-        return;
-      }
-      stream.pause();
-      if (surplus !== undefined && surplus.length > 0) stream.unshift(surplus);
-      done();
+    const writer = new PatientWriter(stream);
+    const fail = (error: Error) => {
+      leave();
+      stream.destroy();
+      failed(error);
     };
-    const handleEnd = () => finish(new HostError("ERR_CONNECTION_LOST", "by the proxy"));
-    const handleAbort = () => finish(new HostError("ERR_CONNECT", "given up"));
-    const handleData = (bytes: Uint8Array) => {
-      let result = handshake.handleStream(bytes);
-      while (result instanceof Uint8Array) {
-        stream.write(result);
-        result = handshake.handleStream(new Uint8Array(0));
-      }
-      if (result === "need") return;
-      if (result.kind === "failed") finish(result.error);
-      else finish(undefined, result.surplus);
-    };
-    stream.on("data", handleData);
-    stream.on("error", finish);
-    stream.on("end", handleEnd);
-    stream.on("close", handleEnd);
-    signal.addEventListener("abort", handleAbort);
-    // The previous hop has left it paused.
-    stream.resume();
-    stream.write(handshake.start());
+    const lost = (error?: Error) => fail(error ?? new HostError("ERR_CONNECTION_LOST", "by the proxy"));
+    const leave = cancellation.onCancel(() => fail(new HostError("ERR_CONNECT", "given up")));
+    stream.start({
+      onBytes: (chunk, length) => {
+        let result = handshake.handleStream(chunk.subarray(0, length));
+        while (result instanceof Uint8Array) {
+          writer.write(result);
+          result = handshake.handleStream(NOTHING);
+        }
+        if (result === "need") return;
+        if (result.kind === "failed") {
+          fail(result.error);
+          return;
+        }
+        stream.unread(result.surplus);
+        writer.whenDrained(() => {
+          leave();
+          done();
+        });
+      },
+      onEnd: () => lost(),
+      onWritten: () => writer.handleWritten(),
+      onClose: lost,
+    });
+    writer.write(handshake.start());
   });
 }

@@ -6,23 +6,25 @@ import { ObfsTlsClient } from "../../core/simple-obfs/client-tls.ts";
 import type { StreamCoding } from "../../core/stream-coding.ts";
 import { LayeredCoding } from "../../core/stream-coding.ts";
 import type { Obfs, Shadowsocks } from "../../host/carriers/shadowsocks-parameters.ts";
+import type { ByteStream } from "../../host/stream/byte-stream.ts";
+import { CodedByteStream } from "../../host/stream/byte-stream-coded.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
-import type { TcpStream } from "../coded-stream.ts";
-import { CodedStream } from "../coded-stream.ts";
 import { shadowsocksCryptography } from "../shadowsocks-cryptography.ts";
+import { nodeLoop } from "../system.ts";
 
 /** Has the stream to a shadowsocks server lead to `target`. @param port  of the server */
 export function wrapInShadowsocks(
-  stream: TcpStream,
+  stream: ByteStream,
   { method, password, obfs }: Shadowsocks,
   port: number,
   target: AddressBytes,
-): CodedStream {
+): ByteStream {
   const crypto = shadowsocksCryptography;
   const Client = method.is2022 ? ShadowsocksClient2022 : ShadowsocksClient;
   const key = masterKey(crypto, method, password)!;
   const shadowsocks = new Client(crypto, method, key, target);
-  return new CodedStream(
+  return new CodedByteStream(
+    nodeLoop,
     stream,
     obfs === undefined ? shadowsocks : new LayeredCoding(shadowsocks, obfsCoding(obfs, port)),
   );

@@ -1,21 +1,33 @@
 import { X509Certificate } from "node:crypto";
 import { isIP } from "node:net";
-import type { Duplex } from "node:stream";
-import type { ConnectionOptions, TLSSocket } from "node:tls";
+import type { ConnectionOptions } from "node:tls";
 import { connect, createSecureContext } from "node:tls";
+import type { Cancellation } from "../../host/cancellation.ts";
 import type { TlsOptions } from "../../host/carriers/tls-options.ts";
+import type { NativeModule } from "../../host/io/native-module.ts";
+import type { ByteStream } from "../../host/stream/byte-stream.ts";
+import { toDuplex } from "../byte-stream-duplex.ts";
+import { PlainStream } from "../byte-stream-plain.ts";
 import { readTextFile } from "../text-file.ts";
 
-/** Wraps a stream in TLS. @param host  name of the peer, unless the options have one */
-export function wrapInTls(
-  stream: Duplex,
+/**
+ * Wraps a stream in TLS.
+ *
+ * @param host    name of the peer, unless the options have one
+ * @param native  sets options of the socket that node:net cannot set
+ * @returns `protocol` is the one that was agreed upon (ALPN)
+ */
+export async function wrapInTls(
+  stream: ByteStream,
   options: TlsOptions,
   host: string,
-  signal: AbortSignal,
-): Promise<TLSSocket> {
+  cancellation: Cancellation,
+  native: NativeModule | undefined,
+): Promise<{ readonly stream: ByteStream; readonly protocol: string | undefined }> {
+  const socket = toDuplex(stream);
   const name = options.serverName ?? host;
   const tlsOptions: ConnectionOptions = {
-    socket: stream,
+    socket,
     // An IP is checked against the certificate, but never sent as a name (RFC 6066 §3).
     ...(isIP(name) === 0 ? { servername: name } : { host: name, servername: "" }),
     rejectUnauthorized: !options.isInsecure,
@@ -26,22 +38,21 @@ export function wrapInTls(
   return new Promise((done, failed) => {
     const wrapped = connect(tlsOptions);
     const finish = (error?: Error) => {
-      signal.removeEventListener("abort", handleAbort);
+      leave();
       wrapped.off("error", finish);
       wrapped.off("close", handleClose);
       if (error === undefined) {
         wrapped.setNoDelay(true);
-        done(wrapped);
+        done({ stream: new PlainStream(wrapped, native), protocol: wrapped.alpnProtocol || undefined });
         return;
       }
       wrapped.on("error", () => {});
       wrapped.destroy();
-      stream.destroy();
+      socket.destroy();
       failed(error);
     };
-    const handleAbort = () => finish(new Error("given up"));
+    const leave = cancellation.onCancel(() => finish(new Error("given up")));
     const handleClose = () => finish(new Error("closed during the handshake"));
-    signal.addEventListener("abort", handleAbort);
     wrapped.once("error", finish);
     wrapped.once("close", handleClose);
     wrapped.once("secureConnect", () => finish());

@@ -6,7 +6,7 @@ import type { OnPackets } from "../../core/tun2socks/packet-stream-reader.ts";
 import { PacketStreamReader } from "../../core/tun2socks/packet-stream-reader.ts";
 import type { Device, DeviceEvents } from "../../host/devices/device.ts";
 import type { Logger } from "../../host/log.ts";
-import { listenForSockets } from "../socket-listener.ts";
+import { listenForSockets } from "../tcp-plain.ts";
 
 /** Bytes that may wait in a stream that the other end does not read; further packets are dropped. */
 const MAX_WAITING_BYTES = 4 * 1024 * 1024;
@@ -62,14 +62,16 @@ export async function openPacketListener(path: string, events: DeviceEvents, log
   const accept = (socket: Socket) => {
     current?.destroy();
     current = socket;
+    socket.allowHalfOpen = false;
     socket.on("error", () => socket.destroy());
     socket.once("close", () => {
       if (current === socket) current = undefined;
     });
     readPackets(socket, events.onPackets, log);
   };
-  const listener = await listenForSockets({ path }, false, accept, (error) =>
-    log.warn({ error: error.message }, "cannot accept"),
+  const listener = await listenForSockets(
+    { path },
+    { onSocket: accept, onError: (error) => log.warn({ error: error.message }, "cannot accept") },
   ).catch((cause: Error) => {
     throw new HostError("ERR_LISTEN", `unix:${path}: ${cause.message}`, { cause });
   });

@@ -5,13 +5,13 @@ import { DialectServer } from "../../core/dialects/dialect-server.ts";
 import { Driver } from "../../host/driver.ts";
 import type { Io } from "../../host/io/io.ts";
 import type { Logger } from "../../host/log.ts";
+import type { ByteStream } from "../../host/stream/byte-stream.ts";
 import type { UdpPath, UdpPathHost } from "../../host/udp-paths/udp-path.ts";
 import { OutgoingDatagram } from "../../host/udp-paths/udp-path.ts";
 import type { Dialect } from "../../wire/dialects/dialect.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import type { ConnectionLink } from "../connection-link.ts";
 import { linkConnection } from "../connection-link.ts";
-import type { Startable } from "../first-bytes.ts";
 import type { NameLookups } from "../name-lookups.ts";
 import { nodeLoop } from "../system.ts";
 
@@ -60,14 +60,14 @@ export class DialectHost implements UdpPathHost {
    * @param how      see {@link DialectServer.handleAccept}
    * @param request  the address of the SOCKS5 request that has opened it
    */
-  accept(connected: Startable, how: Dialect | readonly Dialect[], request?: AddressBytes): void {
+  accept(stream: ByteStream, how: Dialect | readonly Dialect[], request?: AddressBytes): void {
     const core = this.#core;
     const connection = core.handleAccept(performance.now(), how, request);
     const source = {
       pollTransmit: (now: number) => core.pollTransmit(now, connection),
       handleTransmitted: () => core.handleTransmitted(connection),
     };
-    linkConnection(this.#links, connection, connected, source, {
+    linkConnection(this.#links, connection, stream, source, {
       onBytes: (chunk, length) => this.#handleStream(connection, chunk, length),
       onEnded: () => {
         core.handleEnded(connection);

@@ -1,11 +1,11 @@
-import { once } from "node:events";
-import type { ClientHttp2Session, ClientHttp2Stream, IncomingHttpHeaders } from "node:http2";
+import type { ClientHttp2Session, ClientHttp2Stream, IncomingHttpHeaders, Settings } from "node:http2";
 import { connect, constants } from "node:http2";
 import { performance } from "node:perf_hooks";
 import type { Duplex } from "node:stream";
 import { HostError } from "../../core/errors.ts";
 import type { ConnectUdpRequest } from "../../core/masque/connect-udp-upgrade.ts";
 import { masqueRefusal } from "../../core/masque/connect-udp-upgrade.ts";
+import type { Cancellation } from "../../host/cancellation.ts";
 import type { Http2Fields } from "../../wire/extended-connect.ts";
 import { extendedConnectFields, headOfHttp2 } from "../../wire/extended-connect.ts";
 import { hasBind } from "../../wire/upgrade.ts";
@@ -50,22 +50,13 @@ export class Http2ProxySession {
     scheme: "http" | "https",
     authority: string,
     heartbeatMs: number,
-    signal: AbortSignal,
+    cancellation: Cancellation,
   ): Promise<Http2ProxySession | undefined> {
     const opened = new Http2ProxySession(stream, scheme, authority, heartbeatMs);
-    const session = opened.#session;
-    const closed = new AbortController();
-    session.once("close", () => closed.abort());
     try {
-      const [settings] = await once(session, "remoteSettings", {
-        signal: AbortSignal.any([signal, closed.signal]),
-      });
-      if ((settings as { enableConnectProtocol?: boolean }).enableConnectProtocol === true) return opened;
+      if ((await settingsOf(opened.#session, cancellation)).enableConnectProtocol === true) return opened;
     } catch (error) {
       opened.destroy();
-      if (closed.signal.aborted && !signal.aborted) {
-        throw new HostError("ERR_CONNECTION_LOST", "by the proxy, before its SETTINGS");
-      }
       throw error;
     }
     opened.destroy();
@@ -84,7 +75,7 @@ export class Http2ProxySession {
   /** @throws MasqueRefusal, HostError ERR_CONNECTION_LOST */
   async request(
     request: ConnectUdpRequest,
-    signal: AbortSignal,
+    cancellation: Cancellation,
   ): Promise<{ readonly stream: ClientHttp2Stream; readonly isBound: boolean }> {
     const { authority, path, bind, fields } = request;
     const stream = this.#session.request(
@@ -100,7 +91,7 @@ export class Http2ProxySession {
       // Nothing else ends a connection that the other end wants to be rid of.
       if (this.#isDraining && this.#requests === 0) this.#session.close();
     });
-    const answer = (await answerOf(stream, signal)) as Http2Fields;
+    const answer = (await answerOf(stream, cancellation)) as Http2Fields;
     const status = Number(answer[":status"]);
     const head = headOfHttp2(answer);
     if (status >= 200 && status < 300) return { stream, isBound: bind && hasBind(head) };
@@ -126,13 +117,29 @@ export class Http2ProxySession {
   }
 }
 
-function answerOf(stream: ClientHttp2Stream, signal: AbortSignal): Promise<IncomingHttpHeaders> {
+/** The other end's settings, which are the first that it sends. */
+function settingsOf(session: ClientHttp2Session, cancellation: Cancellation): Promise<Settings> {
+  return new Promise((done, failed) => {
+    const leave = cancellation.onCancel(() => failed(new HostError("ERR_CONNECT", "given up")));
+    session.once("remoteSettings", (settings) => {
+      leave();
+      done(settings);
+    });
+    session.once("error", failed);
+    session.once("close", () => {
+      leave();
+      failed(new HostError("ERR_CONNECTION_LOST", "by the proxy, before its SETTINGS"));
+    });
+  });
+}
+
+function answerOf(stream: ClientHttp2Stream, cancellation: Cancellation): Promise<IncomingHttpHeaders> {
   return new Promise((done, failed) => {
     const finish = (error: Error | undefined, headers?: IncomingHttpHeaders) => {
       stream.off("response", handleResponse);
       stream.off("error", finish);
       stream.off("close", handleClose);
-      signal.removeEventListener("abort", handleAbort);
+      leave();
       if (error === undefined) {
         done(headers!);
         return;
@@ -144,11 +151,11 @@ function answerOf(stream: ClientHttp2Stream, signal: AbortSignal): Promise<Incom
     const handleResponse = (headers: IncomingHttpHeaders) => finish(undefined, headers);
     const handleClose = () =>
       finish(new HostError("ERR_CONNECTION_LOST", `by the proxy (code ${stream.rstCode})`));
-    const handleAbort = () => finish(new HostError("ERR_CONNECT", "no answer to the request in time"));
+    const leave = cancellation.onCancel(() =>
+      finish(new HostError("ERR_CONNECT", "no answer to the request in time")),
+    );
     stream.on("response", handleResponse);
     stream.on("error", finish);
     stream.on("close", handleClose);
-    signal.addEventListener("abort", handleAbort);
-    if (signal.aborted) handleAbort();
   });
 }

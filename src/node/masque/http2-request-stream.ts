@@ -1,9 +1,10 @@
 import type { OutgoingHttpHeaders, ServerHttp2Stream } from "node:http2";
 import { constants } from "node:http2";
+import { copyOf } from "../../core/copy-bytes.ts";
 import { HeadBuffer } from "../../core/head-buffer.ts";
+import { ListenedStream } from "../../host/stream/byte-stream.ts";
 import { answerOfHttp1 } from "../../wire/extended-connect.ts";
 import { decodeHead } from "../../wire/http-head.ts";
-import type { ByteStream, ByteStreamEvents } from "../byte-stream.ts";
 
 const STATUS_OK = 200;
 
@@ -12,13 +13,12 @@ const STATUS_OK = 200;
  * it. What follows are the stream's own bytes. Nothing is read from the client before the answer, so that flow control bounds
  * what it sends until then.
  */
-export class Http2RequestStream implements ByteStream {
+export class Http2RequestStream extends ListenedStream {
   readonly #stream: ServerHttp2Stream;
-  readonly #request: Uint8Array;
+  readonly reusesMemory = false;
   readonly #isHead: boolean;
   /** The head of the answer; undefined once that is sent. */
   #answer: HeadBuffer | undefined = new HeadBuffer();
-  #events: ByteStreamEvents | undefined;
   #isWaiting = false;
   #failure: Error | undefined;
 
@@ -27,9 +27,12 @@ export class Http2RequestStream implements ByteStream {
    * @param isHead   whether it is a HEAD, whose answer has no content
    */
   constructor(stream: ServerHttp2Stream, request: Uint8Array, isHead: boolean) {
+    super();
     this.#stream = stream;
     this.#isHead = isHead;
-    this.#request = request;
+    this.unread(request);
+    stream.on("error", this.#onError);
+    stream.on("close", this.#onClose);
   }
 
   get isClosed(): boolean {
@@ -41,18 +44,19 @@ export class Http2RequestStream implements ByteStream {
     return this.#stream.session?.socket.localAddress;
   }
 
-  start(events: ByteStreamEvents): void {
-    this.#events = events;
-    this.#stream.on("error", this.#onError);
-    this.#stream.on("close", this.#onClose);
-    events.onBytes(this.#request, this.#request.length);
+  get remoteIp(): string | undefined {
+    return this.#stream.session?.socket.remoteAddress;
+  }
+
+  get remotePort(): number | undefined {
+    return this.#stream.session?.socket.remotePort;
   }
 
   write(bytes: Uint8Array): boolean {
     const from = this.#answer === undefined ? 0 : this.#takeAnswer(this.#answer, bytes);
     if (from === bytes.length || this.isClosed) return true;
     // The stream may keep the memory after it has called back.
-    return this.#send(bytes.slice(from));
+    return this.#send(copyOf(bytes.subarray(from)));
   }
 
   end(): void {
@@ -67,6 +71,20 @@ export class Http2RequestStream implements ByteStream {
     const code = stream.writableFinished ? constants.NGHTTP2_NO_ERROR : constants.NGHTTP2_CANCEL;
     if (!stream.closed) stream.close(code);
     stream.destroy();
+  }
+
+  /** A request can be reset without its connection. */
+  reset(): void {
+    this.destroy();
+  }
+
+  /** The connection is shared, and was tuned before. */
+  tune(): void {}
+
+  protected override setReading(isReading: boolean): void {
+    if (this.#answer !== undefined) return;
+    if (isReading) this.#stream.resume();
+    else this.#stream.pause();
   }
 
   /** @returns the offset behind the head of the answer, or behind all */
@@ -90,8 +108,10 @@ export class Http2RequestStream implements ByteStream {
   }
 
   #read(): void {
+    this.#stream.pause();
     this.#stream.on("data", this.#onData);
     this.#stream.on("end", this.#onEnd);
+    this.setReading(this.isReading);
   }
 
   #send(bytes: Uint8Array): boolean {
@@ -102,11 +122,11 @@ export class Http2RequestStream implements ByteStream {
   }
 
   readonly #onData = (chunk: Uint8Array): void => {
-    this.#events!.onBytes(chunk, chunk.length);
+    this.handleBytes(chunk, chunk.length);
   };
 
   readonly #onEnd = (): void => {
-    if (!this.#stream.writableEnded) this.#events!.onEnd();
+    this.handleEnd();
   };
 
   readonly #onError = (error: Error): void => {
@@ -114,12 +134,12 @@ export class Http2RequestStream implements ByteStream {
   };
 
   readonly #onClose = (): void => {
-    this.#events!.onClose(this.#failure);
+    this.handleClose(this.#failure);
   };
 
   readonly #onWritten = (error?: Error | null): void => {
     if (error || !this.#isWaiting || this.#stream.writableLength > 0) return;
     this.#isWaiting = false;
-    this.#events!.onWritten();
+    this.handleWritten();
   };
 }

@@ -1,14 +1,19 @@
-import type { Duplex } from "node:stream";
 import { HostError } from "../../core/errors.ts";
 import type { ConnectUdpRequest } from "../../core/masque/connect-udp-upgrade.ts";
 import { ConnectUdpUpgrade } from "../../core/masque/connect-udp-upgrade.ts";
 import type { MasqueTarget } from "../../core/masque/masque-client.ts";
 import { splitZone } from "../../host/addresses/endpoint.ts";
+import { Cancellation } from "../../host/cancellation.ts";
+import type { Io } from "../../host/io/io.ts";
 import type { Logger } from "../../host/log.ts";
+import type { ByteStream } from "../../host/stream/byte-stream.ts";
 import { addressPort, formatHost } from "../../wire/socket-address.ts";
-import type { Carrier, Connection, OnRead } from "../carrier.ts";
+import { toDuplex } from "../byte-stream-duplex.ts";
+import { PlainStream } from "../byte-stream-plain.ts";
+import type { Carrier, Connection } from "../carrier.ts";
 import { shakeHands } from "../carriers/proxy.ts";
 import { wrapInTls } from "../carriers/tls.ts";
+import { nodeLoop } from "../system.ts";
 import { Http2ProxySession } from "./http2-proxy-session.ts";
 import type { MasqueProxyOption } from "./masque-option.ts";
 
@@ -26,8 +31,7 @@ export interface MasqueCarrierOptions {
   /** What the request of a lane is for. */
   readonly targetOf: (lane: number) => MasqueTarget | undefined;
   readonly heartbeatMs: number;
-  /** Sets the options of a connection's descriptor. */
-  readonly tune: (stream: Duplex) => void;
+  readonly io: Io;
   readonly log: Logger;
 }
 
@@ -43,8 +47,8 @@ export class MasqueCarrier implements Carrier {
   /** The connection that is being made for requests over HTTP/2, or for the first one. */
   #opening: Promise<void> | undefined;
   /** A connection on which HTTP/1.1 was agreed, and that no request has yet. */
-  #spare: Duplex | undefined;
-  readonly #end = new AbortController();
+  #spare: ByteStream | undefined;
+  readonly #end = new Cancellation();
 
   constructor(options: MasqueCarrierOptions) {
     this.#options = options;
@@ -56,7 +60,7 @@ export class MasqueCarrier implements Carrier {
     this.#version = version === "negotiated" ? undefined : version;
   }
 
-  async connect(signal: AbortSignal, _onread?: OnRead, lane?: number): Promise<Connection> {
+  async connect(cancellation: Cancellation, lane?: number): Promise<Connection> {
     const wanted = this.#options.targetOf(lane!);
     if (wanted === undefined) throw new HostError("ERR_CONNECT", "given up");
     const { template, authority, fields } = this.#options.proxy;
@@ -67,33 +71,40 @@ export class MasqueCarrier implements Carrier {
       bind,
       fields,
     };
-    const both = AbortSignal.any([signal, this.#end.signal, AbortSignal.timeout(REQUEST_MS)]);
-    for (;;) {
-      if (both.aborted) throw new HostError("ERR_CONNECT", `${authority}: no answer in time`);
-      if (this.#version === "1.1") return this.#upgrade(request, both);
-      const session = this.#usableSession();
-      if (session !== undefined) {
-        const { stream, isBound } = await session.request(request, both);
-        return { stream, isBound, onread: false, isOurs: true };
+    const deadline = this.#end.within(nodeLoop, REQUEST_MS);
+    const leave = cancellation.onCancel(() => deadline.cancel());
+    try {
+      for (;;) {
+        if (deadline.isCancelled) throw new HostError("ERR_CONNECT", `${authority}: no answer in time`);
+        if (this.#version === "1.1") return await this.#upgrade(request, deadline);
+        const session = this.#usableSession();
+        if (session !== undefined) {
+          const { stream, isBound } = await session.request(request, deadline);
+          return { stream: new PlainStream(stream), isBound };
+        }
+        await this.#openShared();
       }
-      await this.#openShared();
+    } finally {
+      leave();
+      deadline.release();
     }
   }
 
   async close(): Promise<void> {
-    this.#end.abort();
+    this.#end.cancel();
     this.#spare?.destroy();
     for (const session of this.#sessions) session.destroy();
     await this.#options.chain.close();
   }
 
-  async #upgrade(request: ConnectUdpRequest, signal: AbortSignal): Promise<Connection> {
+  async #upgrade(request: ConnectUdpRequest, cancellation: Cancellation): Promise<Connection> {
     const spare = this.#spare;
     this.#spare = undefined;
-    const stream = spare?.destroyed === false ? spare : await this.#connectProxy([HTTP1], signal);
+    const stream =
+      spare?.isClosed === false ? spare : (await this.#connectProxy([HTTP1], cancellation)).stream;
     const handshake = new ConnectUdpUpgrade(request);
-    await shakeHands(stream, handshake, signal);
-    return { stream, isBound: handshake.isBound, onread: false, isOurs: true };
+    await shakeHands(stream, handshake, cancellation);
+    return { stream, isBound: handshake.isBound };
   }
 
   /** A session with room for a request; one that is closed is forgotten. */
@@ -121,15 +132,24 @@ export class MasqueCarrier implements Carrier {
   async #open(): Promise<void> {
     const { proxy, heartbeatMs, log } = this.#options;
     const isNegotiated = proxy.version === "negotiated";
-    const signal = AbortSignal.any([this.#end.signal, AbortSignal.timeout(REQUEST_MS)]);
-    const stream = await this.#connectProxy(isNegotiated ? [HTTP2, HTTP1] : [HTTP2], signal);
-    if (isNegotiated && (stream as { alpnProtocol?: string | false }).alpnProtocol !== HTTP2) {
-      this.#version = "1.1";
-      this.#spare = stream;
-      return;
+    const deadline = this.#end.within(nodeLoop, REQUEST_MS);
+    let session: Http2ProxySession | undefined;
+    try {
+      const { stream, protocol } = await this.#connectProxy(
+        isNegotiated ? [HTTP2, HTTP1] : [HTTP2],
+        deadline,
+      );
+      if (isNegotiated && protocol !== HTTP2) {
+        this.#version = "1.1";
+        this.#spare = stream;
+        return;
+      }
+      const { scheme } = proxy.template;
+      const duplex = toDuplex(stream);
+      session = await Http2ProxySession.open(duplex, scheme, proxy.authority, heartbeatMs, deadline);
+    } finally {
+      deadline.release();
     }
-    const { scheme } = proxy.template;
-    const session = await Http2ProxySession.open(stream, scheme, proxy.authority, heartbeatMs, signal);
     if (session !== undefined) {
       this.#version = "2";
       this.#sessions.add(session);
@@ -142,14 +162,23 @@ export class MasqueCarrier implements Carrier {
     this.#version = "1.1";
   }
 
-  async #connectProxy(protocols: string[], signal: AbortSignal): Promise<Duplex> {
-    const { proxy, chain, tune } = this.#options;
-    const { stream } = await chain.connect(signal);
-    tune(stream);
-    if (proxy.tls === undefined) return stream;
+  async #connectProxy(
+    protocols: string[],
+    cancellation: Cancellation,
+  ): Promise<{ readonly stream: ByteStream; readonly protocol: string | undefined }> {
+    const { proxy, chain, io, heartbeatMs } = this.#options;
+    const { stream } = await chain.connect(cancellation);
+    stream.tune(heartbeatMs);
+    if (proxy.tls === undefined) return { stream, protocol: undefined };
     const { host } = proxy.endpoint;
     try {
-      return await wrapInTls(stream, { ...proxy.tls, protocols }, splitZone(host).ip, signal);
+      return await wrapInTls(
+        stream,
+        { ...proxy.tls, protocols },
+        splitZone(host).ip,
+        cancellation,
+        io.native,
+      );
     } catch (cause) {
       throw new HostError("ERR_CONNECT", `${this.authority}: ${(cause as Error).message}`, { cause });
     }

@@ -6,16 +6,15 @@ import type { Io } from "../../host/io/io.ts";
 import type { Logger } from "../../host/log.ts";
 import type { ResolvedUdpLocalOptions } from "../../host/options/udp-local.ts";
 import type { Carrier } from "../carrier.ts";
-import { parseCarrierChain } from "../carrier-chain.ts";
+import { openCarrierChain } from "../carrier-chain.ts";
 import { nodeCryptography } from "../cryptography.ts";
-import { descriptorOf, tuneDescriptor } from "../tcp-tuning.ts";
 import { MasqueCarrier } from "./masque-carrier.ts";
 import { parseMasqueProxy } from "./masque-option.ts";
 
 /** A client of the proxy that `options.masque` names, and what makes its requests. */
 export function openMasqueClient(
   options: ResolvedUdpLocalOptions & { readonly masque: string },
-  { native }: Io,
+  io: Io,
   log: Logger,
 ): { readonly core: MasqueClient; readonly carrier: Carrier } {
   const { masque, ways, heartbeatMs, idleTimeoutS, activeIdleTimeoutS, latencyRules, ...rest } = options;
@@ -30,10 +29,10 @@ export function openMasqueClient(
   const server = formatEndpoint(proxy.endpoint.host, proxy.endpoint.port);
   const carrier = new MasqueCarrier({
     proxy,
-    chain: parseCarrierChain({ server, via: ways[0].via, outgoing: outgoingOf(options) }),
+    chain: openCarrierChain({ server, via: ways[0].via, outgoing: outgoingOf(options) }, io),
     targetOf: (lane) => core.targetOf(lane),
     heartbeatMs,
-    tune: (stream) => tuneDescriptor(descriptorOf(stream), native, heartbeatMs),
+    io,
     log,
   });
   log.info(

@@ -1,23 +1,23 @@
-import { Socket } from "node:net";
 import { performance } from "node:perf_hooks";
 import { HostError } from "../../core/errors.ts";
 import type { Socks5Credentials } from "../../core/socks5-server.ts";
 import { Socks5ServerConnection } from "../../core/socks5-server.ts";
 import { parseEndpoint, splitZone } from "../../host/addresses/endpoint.ts";
 import { openOnEach } from "../../host/addresses/listen-hosts.ts";
+import { Cancellation } from "../../host/cancellation.ts";
 import { DeadlineTimer } from "../../host/deadline-timer.ts";
-import type { NativeModule } from "../../host/io/native-module.ts";
 import type { Logger } from "../../host/log.ts";
 import type { Socks5Association } from "../../host/socks5/udp.ts";
+import type { ByteStream, ByteStreamEvents } from "../../host/stream/byte-stream.ts";
+import { PatientWriter } from "../../host/stream/patient-writer.ts";
+import type { StreamListener, Tcp } from "../../host/stream/tcp.ts";
+import { joinListeners } from "../../host/stream/tcp.ts";
+import { relayTcp } from "../../host/stream/tcp-relay.ts";
 import type { Dialect } from "../../wire/dialects/dialect.ts";
 import { DIALECTS } from "../../wire/dialects/dialects.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { addressPort, formatAddress, makeAddress, sameBytes } from "../../wire/socket-address.ts";
-import type { TcpStream } from "../coded-stream.ts";
-import type { SocketListener } from "../socket-listener.ts";
-import { joined, listenForDescriptors, listenForSockets } from "../socket-listener.ts";
 import { nodeLoop } from "../system.ts";
-import { relayTcp } from "../tcp-relay.ts";
 
 /** Probes start after this idle time; a client that has vanished is noticed some 10 s later. */
 const KEEP_ALIVE_MS = 30_000;
@@ -30,8 +30,9 @@ const HOST_UNREACHABLE = 4;
 export interface Socks5ListenerOptions {
   readonly credentials: Socks5Credentials | undefined;
   readonly maxConnections: number;
-  /** Given when the port is shared with other threads. */
-  readonly native: NativeModule | undefined;
+  readonly tcp: Tcp;
+  /** True if other threads listen on the same port. */
+  readonly sharesPort: boolean;
   readonly log: Logger;
   /**
    * Begins an association for a client.
@@ -42,22 +43,17 @@ export interface Socks5ListenerOptions {
    */
   readonly associate: (client: AddressBytes, localIp: string) => Promise<Socks5Association | undefined>;
   /** Connects for a CONNECT. */
-  readonly connect: (target: AddressBytes, signal: AbortSignal) => Promise<TcpStream>;
-  /** Serves a client that asks for UDP on its own connection. @param surplus  what came behind its request */
-  readonly serveDialect: (
-    socket: Socket,
-    dialect: Dialect,
-    request: AddressBytes,
-    surplus: Uint8Array,
-  ) => void;
+  readonly connect: (target: AddressBytes, cancellation: Cancellation) => Promise<ByteStream>;
+  /** Serves a client that asks for UDP on its own connection, which is to be handed on. */
+  readonly serveDialect: (stream: ByteStream, dialect: Dialect, request: AddressBytes) => void;
   readonly onRefused: () => void;
 }
 
 /** SOCKS5 over TCP: UDP ASSOCIATE for the tunnel, CONNECT relayed past it. */
 export class Socks5Listener {
   readonly #options: Socks5ListenerOptions;
-  readonly #sockets = new Set<Socket>();
-  #listener: SocketListener | undefined;
+  readonly #streams = new Set<ByteStream>();
+  #listener: StreamListener | undefined;
 
   constructor(options: Socks5ListenerOptions) {
     this.#options = options;
@@ -65,20 +61,20 @@ export class Socks5Listener {
 
   /** @param hosts  of `text`, see {@link listenHosts}. @throws HostError ERR_LISTEN */
   async listen(text: string, hosts: readonly string[]): Promise<void> {
-    const { native, log } = this.#options;
-    const onSocket = (socket: Socket) => this.#accept(socket);
-    const onError = (error: Error) => log.warn({ error: error.message }, "cannot accept");
+    const { tcp, sharesPort, log } = this.#options;
     const open = (host: string, port: number) =>
-      native === undefined
-        ? listenForSockets({ host, port }, true, onSocket, onError)
-        : listenForDescriptors(native, { host, port }, true, (fd) =>
-            onSocket(
-              new Socket({ fd, readable: true, writable: true, allowHalfOpen: true }).setNoDelay(true),
-            ),
-          );
+      tcp.listen(
+        { host, port },
+        {
+          sharesPort,
+          keepAliveMs: KEEP_ALIVE_MS,
+          onStream: (stream) => this.#accept(stream),
+          onError: (error) => log.warn({ error: error.message }, "cannot accept"),
+        },
+      );
     try {
       const { port } = parseEndpoint(text) as { port: number };
-      this.#listener = joined(await openOnEach(hosts, port, open));
+      this.#listener = joinListeners(await openOnEach(hosts, port, open));
     } catch (cause) {
       throw new HostError("ERR_LISTEN", `${text}: ${(cause as Error).message}`, { cause });
     }
@@ -91,132 +87,162 @@ export class Socks5Listener {
 
   async close(): Promise<void> {
     const closed = this.#listener?.close();
-    for (const socket of this.#sockets) socket.destroy();
+    for (const stream of this.#streams) stream.destroy();
     await closed;
   }
 
-  #accept(socket: Socket): void {
-    if (this.#sockets.size >= this.#options.maxConnections) {
-      socket.destroy();
+  #accept(stream: ByteStream): void {
+    if (this.#streams.size >= this.#options.maxConnections) {
+      stream.destroy();
       return;
     }
-    const machine = new Socks5ServerConnection(performance.now(), this.#options.credentials, DIALECTS);
-    const abort = new AbortController();
-    const timer = new DeadlineTimer(nodeLoop, () => {
-      machine.handleTimeout(performance.now());
-      drain();
+    this.#streams.add(stream);
+    new Socks5Connection(stream, this.#options, () => this.#streams.delete(stream)).start();
+  }
+}
+
+/** A client's connection up to where it is handed on, or as long as its association lasts. */
+class Socks5Connection implements ByteStreamEvents {
+  readonly #stream: ByteStream;
+  readonly #writer: PatientWriter;
+  readonly #options: Socks5ListenerOptions;
+  readonly #forget: () => void;
+  readonly #machine: Socks5ServerConnection;
+  readonly #timer: DeadlineTimer;
+  readonly #cancellation = new Cancellation();
+  #association: Socks5Association | undefined;
+  #isLost = false;
+
+  /** @param forget  called when the connection is closed, whoever has it then */
+  constructor(stream: ByteStream, options: Socks5ListenerOptions, forget: () => void) {
+    this.#stream = stream;
+    this.#writer = new PatientWriter(stream);
+    this.#options = options;
+    this.#forget = forget;
+    this.#machine = new Socks5ServerConnection(performance.now(), options.credentials, DIALECTS);
+    this.#timer = new DeadlineTimer(nodeLoop, () => {
+      this.#machine.handleTimeout(performance.now());
+      this.#drain();
     });
-    this.#sockets.add(socket);
-    socket.setKeepAlive(true, KEEP_ALIVE_MS);
-    socket.on("error", () => {});
-    socket.once("close", () => {
-      this.#sockets.delete(socket);
-      timer.stop();
-      abort.abort();
-    });
-    // The client has not made a request, or ends its association.
-    const handleEnd = () => socket.end();
-    const handleData = (chunk: Buffer) => {
-      machine.handleStream(performance.now(), chunk);
-      drain();
-    };
-    const drain = () => {
-      for (let output = machine.pollOutput(); output !== undefined; output = machine.pollOutput()) {
-        if (output.kind === "write") socket.write(output.bytes);
-        else if (output.kind === "closed") {
-          if (output.error !== undefined) this.#options.onRefused();
-          socket.destroySoon();
-        } else if (output.command === "udp-associate") {
-          void this.#associate(socket, machine, output.address, drain);
-        } else {
-          socket.off("data", handleData);
-          socket.off("end", handleEnd);
-          socket.pause();
-          if (output.command === "dialect") {
-            this.#serveDialect(socket, machine, output.dialect, output.address);
-            return;
-          }
-          void this.#connect(socket, machine, output.address, abort.signal, drain);
-        }
-      }
-      timer.arm(machine.nextTimeout());
-    };
-    socket.on("data", handleData);
-    socket.on("end", handleEnd);
-    drain();
   }
 
-  async #associate(
-    socket: Socket,
-    machine: Socks5ServerConnection,
-    requested: AddressBytes,
-    drain: () => void,
-  ): Promise<void> {
-    const { localAddress, remoteAddress } = socket;
-    if (localAddress === undefined || remoteAddress === undefined) {
-      socket.destroy();
+  start(): void {
+    this.#stream.start(this);
+    this.#drain();
+  }
+
+  onBytes(chunk: Uint8Array, length: number): void {
+    this.#machine.handleStream(performance.now(), chunk.subarray(0, length));
+    this.#drain();
+  }
+
+  /** The client has not made a request, or ends its association. */
+  onEnd(): void {
+    this.#writer.whenDrained(() => this.#stream.end());
+  }
+
+  onWritten(): void {
+    this.#writer.handleWritten();
+  }
+
+  onClose(): void {
+    this.#isLost = true;
+    this.#timer.stop();
+    this.#cancellation.cancel();
+    this.#association?.end();
+    this.#forget();
+  }
+
+  #drain(): void {
+    const machine = this.#machine;
+    for (let output = machine.pollOutput(); output !== undefined; output = machine.pollOutput()) {
+      switch (output.kind) {
+        case "write":
+          this.#writer.write(output.bytes);
+          break;
+        case "closed":
+          if (output.error !== undefined) this.#options.onRefused();
+          this.#close();
+          break;
+        default:
+          if (output.command === "udp-associate") void this.#associate(output.address);
+          else {
+            this.#stream.pause();
+            if (output.command === "dialect") this.#serveDialect(output.dialect, output.address);
+            else void this.#connect(output.address);
+          }
+      }
+    }
+    this.#timer.arm(machine.nextTimeout());
+  }
+
+  /** Closes it once what was written is through. */
+  #close(): void {
+    this.#writer.whenDrained(() => this.#stream.destroy());
+  }
+
+  async #associate(requested: AddressBytes): Promise<void> {
+    const { localIp, remoteIp } = this.#stream;
+    if (localIp === undefined || remoteIp === undefined) {
+      this.#stream.destroy();
       return;
     }
-    const { ip } = splitZone(remoteAddress);
+    const { ip } = splitZone(remoteIp);
     const named = makeAddress(ip, addressPort(requested))!;
     // The port is trusted only together with the right IP: a client behind a NAT knows neither.
     const isOwn = requested.length === named.length && sameBytes(requested, 0, named, 0, named.length);
     let association: Socks5Association | undefined;
     try {
-      association = await this.#options.associate(isOwn ? named : makeAddress(ip, 0)!, localAddress);
+      association = await this.#options.associate(isOwn ? named : makeAddress(ip, 0)!, localIp);
     } catch (error) {
       this.#options.log.warn({ error: (error as Error).message }, "cannot open a UDP socket");
     }
-    if (socket.destroyed) {
+    if (this.#isLost) {
       association?.end();
       return;
     }
-    if (association === undefined) machine.reply(GENERAL_FAILURE, makeAddress("0.0.0.0", 0)!);
-    else {
-      machine.reply(SUCCEEDED, association.bound);
-      socket.once("close", association.end);
-    }
-    drain();
+    this.#association = association;
+    if (association === undefined) this.#machine.reply(GENERAL_FAILURE, makeAddress("0.0.0.0", 0)!);
+    else this.#machine.reply(SUCCEEDED, association.bound);
+    this.#drain();
   }
 
-  #serveDialect(
-    socket: Socket,
-    machine: Socks5ServerConnection,
-    dialect: Dialect,
-    request: AddressBytes,
-  ): void {
-    machine.reply(SUCCEEDED, makeAddress("0.0.0.0", 0)!);
-    const output = machine.pollOutput();
-    if (output?.kind === "write") socket.write(output.bytes);
-    this.#options.serveDialect(socket, dialect, request, machine.surplus);
+  #serveDialect(dialect: Dialect, request: AddressBytes): void {
+    this.#reply(SUCCEEDED);
+    this.#handOn((stream) => this.#options.serveDialect(stream, dialect, request));
   }
 
-  async #connect(
-    socket: Socket,
-    machine: Socks5ServerConnection,
-    target: AddressBytes,
-    signal: AbortSignal,
-    drain: () => void,
-  ): Promise<void> {
+  async #connect(target: AddressBytes): Promise<void> {
     try {
-      const stream = await this.#options.connect(target, signal);
-      if (socket.destroyed) {
-        stream.destroy();
+      const far = await this.#options.connect(target, this.#cancellation);
+      if (this.#isLost) {
+        far.destroy();
         return;
       }
-      machine.reply(SUCCEEDED, makeAddress("0.0.0.0", 0)!);
-      drain();
-      if (machine.surplus.length > 0) stream.write(machine.surplus.slice());
-      relayTcp(socket, stream);
+      this.#reply(SUCCEEDED);
+      this.#handOn((near) => relayTcp(near, far, nodeLoop, { onClosed: this.#forget }));
     } catch (error) {
       this.#options.log.debug(
         { target: formatAddress(target), error: (error as Error).message },
         "cannot relay a CONNECT",
       );
-      if (socket.destroyed) return;
-      machine.reply(HOST_UNREACHABLE, makeAddress("0.0.0.0", 0)!);
-      drain();
-      socket.destroySoon();
+      if (this.#isLost) return;
+      this.#reply(HOST_UNREACHABLE);
+      this.#close();
     }
+  }
+
+  #reply(code: number): void {
+    this.#machine.reply(code, makeAddress("0.0.0.0", 0)!);
+    this.#drain();
+  }
+
+  /** Hands the connection on once the reply is through, with what came behind the request. */
+  #handOn(take: (stream: ByteStream) => void): void {
+    this.#writer.whenDrained(() => {
+      this.#timer.stop();
+      this.#stream.unread(this.#machine.surplus);
+      take(this.#stream);
+    });
   }
 }

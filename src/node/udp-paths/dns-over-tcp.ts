@@ -1,8 +1,10 @@
-import type { Duplex } from "node:stream";
+import { Cancellation } from "../../host/cancellation.ts";
+import type { ByteStream } from "../../host/stream/byte-stream.ts";
 import type { OutgoingDatagram, UdpPath, UdpPathHost } from "../../host/udp-paths/udp-path.ts";
 import { DNS_HEADER_BYTES, truncatedAnswer, udpAnswerLimit } from "../../wire/dns-message.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { copyAddress } from "../../wire/socket-address.ts";
+import { nodeLoop } from "../system.ts";
 
 /** Pending queries; further ones are dropped, and applications repeat them. */
 const MAX_QUERIES = 512;
@@ -11,24 +13,27 @@ const DEADLINE_MS = 10_000;
 /** Sends each DNS query to its server over its own TCP connection (RFC 7766), where no UDP gets out. */
 export class DnsOverTcpPath implements UdpPath {
   readonly #host: UdpPathHost;
-  readonly #connect: (target: AddressBytes, signal: AbortSignal) => Promise<Duplex>;
-  /** By association: aborts its queries. */
-  readonly #aborts: (AbortController | undefined)[] = [];
+  readonly #connect: (target: AddressBytes, cancellation: Cancellation) => Promise<ByteStream>;
+  /** By association: cancels its queries. */
+  readonly #cancellations: (Cancellation | undefined)[] = [];
   #queries = 0;
 
-  constructor(host: UdpPathHost, connect: (target: AddressBytes, signal: AbortSignal) => Promise<Duplex>) {
+  constructor(
+    host: UdpPathHost,
+    connect: (target: AddressBytes, cancellation: Cancellation) => Promise<ByteStream>,
+  ) {
     this.#host = host;
     this.#connect = connect;
   }
 
   open(association: number): void {
-    this.#aborts[association] = new AbortController();
+    this.#cancellations[association] = new Cancellation();
   }
 
   send(datagram: OutgoingDatagram): void {
     const { association, data, offset, length } = datagram;
-    const abort = this.#aborts[association];
-    if (abort === undefined || length < DNS_HEADER_BYTES || this.#queries >= MAX_QUERIES) {
+    const cancellation = this.#cancellations[association];
+    if (cancellation === undefined || length < DNS_HEADER_BYTES || this.#queries >= MAX_QUERIES) {
       this.#host.drop(length < DNS_HEADER_BYTES ? "malformed" : "send_error", 1);
       return;
     }
@@ -37,38 +42,39 @@ export class DnsOverTcpPath implements UdpPath {
     query[1] = length;
     query.set(data.subarray(offset, offset + length), 2);
     const server = copyAddress(datagram.addresses, datagram.addressOffset, datagram.addressLength);
-    void this.#ask(association, abort, query, server);
+    void this.#ask(association, cancellation, query, server);
   }
 
   flush(): void {}
 
   close(association: number): void {
-    this.#aborts[association]?.abort();
-    this.#aborts[association] = undefined;
+    this.#cancellations[association]?.cancel();
+    this.#cancellations[association] = undefined;
   }
 
   async end(): Promise<void> {
-    for (const association of this.#aborts.keys()) this.close(association);
+    for (const association of this.#cancellations.keys()) this.close(association);
   }
 
   async #ask(
     association: number,
-    abort: AbortController,
+    cancellation: Cancellation,
     query: Uint8Array,
     server: AddressBytes,
   ): Promise<void> {
     this.#queries++;
-    const signal = AbortSignal.any([abort.signal, AbortSignal.timeout(DEADLINE_MS)]);
-    let stream: Duplex | undefined;
+    const deadline = cancellation.within(nodeLoop, DEADLINE_MS);
+    let stream: ByteStream | undefined;
     try {
-      stream = await this.#connect(server, signal);
-      const answer = await exchange(stream, query, signal);
+      stream = await this.#connect(server, deadline);
+      const answer = await exchange(stream, query, deadline);
       const isTooLong = answer.length > udpAnswerLimit(query, 2, query.length);
       const sent = isTooLong ? truncatedAnswer(answer) : answer;
       if (sent !== undefined) this.#host.deliver(association, server, sent, 0, sent.length);
     } catch {
-      if (!abort.signal.aborted) this.#host.refuse(association, server, "port", 0);
+      if (!cancellation.isCancelled) this.#host.refuse(association, server, "port", 0);
     } finally {
+      deadline.release();
       stream?.destroy();
       this.#queries--;
     }
@@ -76,21 +82,24 @@ export class DnsOverTcpPath implements UdpPath {
 }
 
 /** Sends one query and receives its answer, each preceded by its length. */
-function exchange(stream: Duplex, query: Uint8Array, signal: AbortSignal): Promise<Uint8Array> {
+function exchange(stream: ByteStream, query: Uint8Array, cancellation: Cancellation): Promise<Uint8Array> {
   return new Promise((done, failed) => {
     let got = new Uint8Array(0);
-    stream.on("error", failed);
-    for (const event of ["end", "close"]) stream.once(event, () => failed(new Error("closed by the server")));
-    signal.addEventListener("abort", () => failed(new Error("given up")), { once: true });
-    stream.on("data", (chunk: Uint8Array) => {
-      const joined = new Uint8Array(got.length + chunk.length);
-      joined.set(got);
-      joined.set(chunk, got.length);
-      got = joined;
-      const length = got.length < 2 ? Number.POSITIVE_INFINITY : (got[0] << 8) | got[1];
-      if (got.length >= 2 + length) done(got.subarray(2, 2 + length));
+    const lost = () => failed(new Error("closed by the server"));
+    cancellation.onCancel(() => failed(new Error("given up")));
+    stream.start({
+      onBytes: (chunk, count) => {
+        const joined = new Uint8Array(got.length + count);
+        joined.set(got);
+        joined.set(chunk.subarray(0, count), got.length);
+        got = joined;
+        const length = got.length < 2 ? Number.POSITIVE_INFINITY : (got[0] << 8) | got[1];
+        if (got.length >= 2 + length) done(got.subarray(2, 2 + length));
+      },
+      onEnd: lost,
+      onWritten: () => {},
+      onClose: lost,
     });
     stream.write(query);
-    stream.resume();
   });
 }

@@ -1,11 +1,13 @@
-import type { Duplex } from "node:stream";
 import type { ReceivedDatagrams } from "../../core/received-datagrams.ts";
 import { parseUrlEndpoint } from "../../host/addresses/endpoint.ts";
 import type { Outgoing } from "../../host/addresses/outgoing.ts";
 import { isLoopback } from "../../host/addresses/outgoing.ts";
-import type { UdpIo, UdpSocket } from "../../host/io/udp-io.ts";
+import { Cancellation } from "../../host/cancellation.ts";
+import type { Io } from "../../host/io/io.ts";
+import type { UdpSocket } from "../../host/io/udp-io.ts";
 import { Remote } from "../../host/io/udp-io.ts";
 import type { Logger } from "../../host/log.ts";
+import type { ByteStream } from "../../host/stream/byte-stream.ts";
 import { RemoteCache } from "../../host/udp-paths/remote-cache.ts";
 import type { UdpPath, UdpPathHost } from "../../host/udp-paths/udp-path.ts";
 import { OutgoingDatagram } from "../../host/udp-paths/udp-path.ts";
@@ -30,12 +32,12 @@ interface Waiting {
 
 /** One UDP ASSOCIATE. */
 interface Association {
-  readonly abort: AbortController;
+  readonly cancellation: Cancellation;
   readonly waiting: Waiting[];
   /** Its latest targets, newest first. */
   readonly lastTargets: Remote[];
   state: "asking" | "open" | "refused";
-  stream: Duplex | undefined;
+  stream: ByteStream | undefined;
   socket: UdpSocket | undefined;
   relay: Remote | undefined;
 }
@@ -56,7 +58,7 @@ export function isBareRelay(url: string): boolean {
 /** Sends through a SOCKS5 server, with a UDP ASSOCIATE (RFC 1928 §7) for each association, unless it is a bare relay. */
 export class Socks5Path implements UdpPath {
   readonly #url: string;
-  readonly #io: UdpIo;
+  readonly #io: Io;
   readonly #host: UdpPathHost;
   readonly #outgoing: Outgoing | undefined;
   readonly #log: Logger;
@@ -66,7 +68,7 @@ export class Socks5Path implements UdpPath {
   #isRefused = false;
 
   /** @param url  `socks5://[user:password@]host:port` or `socks5-udp://host:port`. @param seed  a random 32-bit number */
-  constructor(url: string, io: UdpIo, host: UdpPathHost, log: Logger, seed: number, outgoing?: Outgoing) {
+  constructor(url: string, io: Io, host: UdpPathHost, log: Logger, seed: number, outgoing?: Outgoing) {
     this.#outgoing = outgoing;
     this.#url = url;
     this.#io = io;
@@ -95,13 +97,13 @@ export class Socks5Path implements UdpPath {
   }
 
   flush(): void {
-    this.#host.drop("send_error", this.#io.flush());
+    this.#host.drop("send_error", this.#io.udp.flush());
   }
 
   close(number: number): void {
     const association = this.#associations[number];
     this.#associations[number] = undefined;
-    association?.abort.abort();
+    association?.cancellation.cancel();
     association?.stream?.destroy();
     association?.socket?.close();
   }
@@ -112,7 +114,7 @@ export class Socks5Path implements UdpPath {
 
   #ask(number: number): Association {
     const association: Association = {
-      abort: new AbortController(),
+      cancellation: new Cancellation(),
       waiting: [],
       lastTargets: [],
       state: "asking",
@@ -156,19 +158,25 @@ export class Socks5Path implements UdpPath {
     const isCurrent = () => this.#associations[number] === association;
     const { stream, bound, peer } = await openUdpAssociate(
       this.#url,
-      association.abort.signal,
+      this.#io,
+      association.cancellation,
       this.#outgoing,
     );
-    stream.on("error", () => stream.destroy());
     association.stream = stream;
+    let isOpen = false;
+    stream.start({
+      onBytes: () => {},
+      onEnd: () => stream.destroy(),
+      onWritten: () => {},
+      onClose: () => {
+        // The next datagram asks anew.
+        if (isCurrent() && isOpen) this.close(number);
+      },
+    });
     const relay = await relayAddress(bound, peer);
     if (!isCurrent()) stream.destroy();
-    if (stream.destroyed) throw new Error("the server ended the association");
-    stream.once("close", () => {
-      // The next datagram asks anew.
-      if (isCurrent()) this.close(number);
-    });
-    stream.resume();
+    if (stream.isClosed) throw new Error("the server ended the association");
+    isOpen = true;
     return relay;
   }
 
@@ -190,7 +198,7 @@ export class Socks5Path implements UdpPath {
   }
 
   #openSocket(number: number, association: Association, { address, zone }: RelayAddress): UdpSocket {
-    return this.#io.open({
+    return this.#io.udp.open({
       family: address[0] === ATYP_IPV6 ? 6 : 4,
       host: zone === undefined ? undefined : `::%${zone}`,
       port: 0,

@@ -17,7 +17,7 @@ export async function loadWebSocketAcceptor(): Promise<AcceptWebSocket> {
     let link: WebSocketLink | undefined;
     const head = Buffer.from(surplus.buffer, surplus.byteOffset, surplus.length);
     server.handleUpgrade(request, socket, head, (webSocket) => {
-      link = new WebSocketLink(webSocket, socket);
+      link = new WebSocketLink(webSocket, socket, undefined);
     });
     return link;
   };

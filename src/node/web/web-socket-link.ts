@@ -1,8 +1,11 @@
-import type { Socket } from "node:net";
+import { Socket } from "node:net";
+import type { Duplex } from "node:stream";
 import type { WebSocket } from "ws";
 import { HostError } from "../../core/errors.ts";
-import type { TcpStream } from "../coded-stream.ts";
-import { socketOf } from "../coded-stream.ts";
+import type { NativeModule } from "../../host/io/native-module.ts";
+import type { ByteStream } from "../../host/stream/byte-stream.ts";
+import { ByteStreamDuplex } from "../byte-stream-duplex.ts";
+import { descriptorOf, tuneDescriptor } from "../tcp-tuning.ts";
 
 /** For both ends. A peer that exceeds one loses its connection. */
 export const WEB_SOCKET_LIMITS = {
@@ -35,19 +38,23 @@ export interface WebSocketEvents {
 
 /** An open WebSocket and the stream below it. */
 export class WebSocketLink {
-  /** The socket at the bottom, which has addresses. */
-  readonly socket: Socket;
   readonly #webSocket: WebSocket;
-  readonly #carrier: TcpStream;
+  readonly #carrier: Duplex;
+  readonly #native: NativeModule | undefined;
   #events: WebSocketEvents | undefined;
   #failure: Error | undefined;
   #isClosing = false;
 
-  /** Pauses it until {@link start}. @param carrier  which the WebSocket owns */
-  constructor(webSocket: WebSocket, carrier: TcpStream) {
+  /**
+   * Pauses it until {@link start}.
+   *
+   * @param carrier  which the WebSocket owns
+   * @param native   sets options of the socket that node:net cannot set
+   */
+  constructor(webSocket: WebSocket, carrier: Duplex, native: NativeModule | undefined) {
     this.#webSocket = webSocket;
     this.#carrier = carrier;
-    this.socket = socketOf(carrier);
+    this.#native = native;
     webSocket.pause();
     webSocket.on("message", (data, isBinary) => {
       if (this.#isClosing) return;
@@ -70,6 +77,22 @@ export class WebSocketLink {
 
   get isClosed(): boolean {
     return this.#isClosing || this.#webSocket.readyState !== this.#webSocket.OPEN;
+  }
+
+  /** The addresses of the connection below. */
+  get addresses(): Pick<ByteStream, "localIp" | "remoteIp" | "remotePort"> | undefined {
+    const carrier = this.#carrier;
+    if (carrier instanceof ByteStreamDuplex) return carrier.stream;
+    if (!(carrier instanceof Socket)) return undefined;
+    const { localAddress, remoteAddress, remotePort } = carrier;
+    return { localIp: localAddress, remoteIp: remoteAddress, remotePort };
+  }
+
+  /** See {@link ByteStream.tune}. */
+  tune(heartbeatMs: number): void {
+    const carrier = this.#carrier;
+    if (carrier instanceof ByteStreamDuplex) carrier.stream.tune(heartbeatMs);
+    else tuneDescriptor(descriptorOf(carrier), this.#native, heartbeatMs);
   }
 
   /** True if the system has accepted all that was sent. */

@@ -1,0 +1,98 @@
+import type { Endpoint } from "../host/addresses/endpoint.ts";
+import { formatEndpoint, splitZone } from "../host/addresses/endpoint.ts";
+import type { Outgoing } from "../host/addresses/outgoing.ts";
+import { isLoopback } from "../host/addresses/outgoing.ts";
+import type { NativeModule } from "../host/io/native-module.ts";
+import { lazyMemory, scopedAddress } from "../host/io/native-module.ts";
+import type { ByteStream } from "../host/stream/byte-stream.ts";
+import type { ListenOptions, StreamListener, Tcp } from "../host/stream/tcp.ts";
+import { BACKLOG, KEEP_ALIVE_MS, UNIX_MODE } from "../host/stream/tcp.ts";
+import { makeAddress } from "../wire/socket-address.ts";
+import { DescriptorStream } from "./byte-stream-native.ts";
+import { systemText } from "./system-text.ts";
+
+const READ_BUFFER_BYTES = 262_144;
+
+/** Connections over the native module: each is a descriptor from its beginning, and all are read into one buffer. */
+export class NativeTcp implements Tcp {
+  readonly #native: NativeModule;
+  #readBuffer: Uint8Array | undefined;
+
+  constructor(native: NativeModule) {
+    this.#native = native;
+  }
+
+  adopt(descriptor: number): ByteStream {
+    this.#readBuffer ??= lazyMemory(this.#native, READ_BUFFER_BYTES);
+    return new DescriptorStream(this.#native, descriptor, this.#readBuffer);
+  }
+
+  connect(
+    endpoint: Endpoint,
+    outgoing: Outgoing | undefined,
+    onDone: (result: ByteStream | string) => void,
+  ): () => void {
+    return connectNatively(this.#native, endpoint, outgoing, (result) =>
+      onDone(typeof result === "string" ? result : this.adopt(result)),
+    );
+  }
+
+  async listen(endpoint: Endpoint, options: ListenOptions): Promise<StreamListener> {
+    const native = this.#native;
+    const { sharesPort = false, keepAliveMs = 0, onStream, onError } = options;
+    const accept = (descriptor: number) => {
+      if (endpoint.path === undefined) native.tcpKeepAlive!(descriptor, keepAliveMs / 1000);
+      let stream: ByteStream;
+      try {
+        stream = this.adopt(descriptor);
+      } catch (error) {
+        native.descriptorClose!(descriptor);
+        onError(error as Error);
+        return;
+      }
+      onStream(stream);
+    };
+    const { path } = endpoint;
+    const listener =
+      path === undefined
+        ? native.tcpListen!(scopedAddress(native, endpoint.host, endpoint.port), sharesPort, BACKLOG, accept)
+        : native.unixListen!(path, UNIX_MODE, BACKLOG, accept);
+    const port = path === undefined ? native.socketName!(listener, false)![1] : 0;
+    return {
+      address: path === undefined ? formatEndpoint(endpoint.host, port) : `unix:${path}`,
+      port,
+      close: async () => native.tcpUnlisten!(listener),
+    };
+  }
+}
+
+/** As {@link Tcp.connect}, with a connected descriptor as the result. */
+export function connectNatively(
+  native: NativeModule,
+  endpoint: Endpoint,
+  outgoing: Outgoing | undefined,
+  onDone: (result: number | string) => void,
+): () => void {
+  const { path } = endpoint;
+  const handleDone = (result: number) => {
+    if (result < 0) {
+      onDone(systemText(result)!);
+      return;
+    }
+    if (path === undefined) native.tcpKeepAlive!(result, KEEP_ALIVE_MS / 1000);
+    onDone(result);
+  };
+  let attempt: number;
+  if (path === undefined) {
+    const { host, port } = endpoint;
+    const by =
+      outgoing === undefined || isLoopback(makeAddress(splitZone(host).ip, port)!) ? undefined : outgoing;
+    attempt = native.tcpConnect!(
+      scopedAddress(native, host, port),
+      by?.interfaceName ?? "",
+      by?.mark ?? 0,
+      handleDone,
+    );
+  } else attempt = native.unixConnect!(path, handleDone);
+  return () => native.tcpConnectCancel!(attempt);
+}
