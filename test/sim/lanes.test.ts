@@ -67,6 +67,33 @@ describe("lanes over 20 Mbit/s, 50 ms and 1 % loss", () => {
   });
 });
 
+describe("a call beside a CUBIC flow, which keeps the queue of the link full", () => {
+  it.each([
+    [120, "down"],
+    [150, "up"],
+    [200, "down"],
+  ] as const)(
+    "of %i ms in the direction %s loses next to nothing and is as fast as over bare UDP",
+    (queue, direction) => {
+      const scenario = {
+        ...OURS,
+        queue,
+        loss: 0,
+        loads: [VOICE],
+        duration: 16_000,
+        warmup: 5_000,
+        seed: 109,
+      };
+      const competitors = [{ congestion: "cubic", direction }] as const;
+      const [ours] = run({ ...scenario, competitors }).loads;
+      const [bare] = run({ ...scenario, end: undefined, competitors }).loads;
+      expect(ours.loss).toBeLessThan(0.005);
+      expect(ours.p50).toBeLessThan(1.1 * bare.p50);
+      expect(ours.p99).toBeLessThan(1.25 * bare.p99);
+    },
+  );
+});
+
 describe("lanes over a link whose delay varies, in order", () => {
   it.each([
     [20, 10],

@@ -182,7 +182,7 @@ export class LaneScheduler {
   // Of the last dispatch.
   #dispatchedAt = 0;
   /** Something waits for the pacer; and bulk has done so for longer than a moment. */
-  #isPaced = false;
+  #pacedUntil = NEVER;
   #isHeld = false;
   #isBlocked = false;
   #limitedUntil = 0;
@@ -425,7 +425,7 @@ export class LaneScheduler {
     this.#options.counters.spread.late += this.#lateness.count - lates;
     if (this.#lateness.isAny) this.#hedge(now);
     this.#pacer.refill(now);
-    this.#isPaced = false;
+    this.#pacedUntil = NEVER;
     this.#isHeld = false;
     this.#isBlocked = false;
     if (!this.#queue.isEmpty && this.#lanesUp > 0) {
@@ -451,7 +451,8 @@ export class LaneScheduler {
       const entry = this.#queue.peekSparse(now);
       if (entry === NONE || entry === passed || this.#isOverfull) return;
       if (!this.#pacer.maySendSparse) {
-        this.#isPaced = true;
+        this.#pacedUntil = this.#pacer.sparseReadyAt;
+        this.#isHeld = true;
         return;
       }
       const first = this.#sparseLaneFor(flow[entry], allowed[entry], isSpread);
@@ -507,8 +508,8 @@ export class LaneScheduler {
       const entry = this.#queue.peekBulk(now);
       if (entry === NONE || entry === passed) return;
       if (!this.#pacer.maySend) {
-        this.#isPaced = true;
-        this.#isHeld = now - store.time[entry] > PROMPT_MS;
+        this.#pacedUntil = Math.min(this.#pacedUntil, this.#pacer.readyAt);
+        this.#isHeld ||= now - store.time[entry] > PROMPT_MS;
         if (this.#isHeld) this.#isFilled = true;
         return;
       }
@@ -859,7 +860,7 @@ export class LaneScheduler {
     let next = this.#order.dueAt === NEVER ? NEVER : Math.max(now + TIMER_MS, this.#order.dueAt);
     // One that is due and has no lane waits for one that can be written again.
     if (this.#receipts.dueAt > now) next = Math.min(next, this.#receipts.dueAt);
-    if (this.#isPaced) next = Math.min(next, Math.max(now + TIMER_MS, this.#pacer.readyAt));
+    next = Math.min(next, Math.max(now + TIMER_MS, this.#pacedUntil));
     if (this.#isActive) next = Math.min(next, Math.max(now + TIMER_MS, this.#tickAt));
     return next;
   }

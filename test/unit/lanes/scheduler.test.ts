@@ -75,7 +75,7 @@ describe("LaneScheduler", () => {
       const [one, other] = [makeEnd(lanes), makeEnd(lanes)];
       for (const flow of [0, 1, 2]) {
         const used = new Set<number>();
-        for (let now = flow; now < 3_000; now += 300) {
+        for (let now = 3_000 * flow; now < 3_000 * (flow + 1); now += 300) {
           for (let i = 0; i < 3; i++) one.scheduler.push(now, flow, 2, ANY_LANE, new Uint8Array(300), 0, 300);
           for (const { lane, bytes } of write(one, now)) {
             used.add(lane);

@@ -86,7 +86,7 @@ export class CompetitiveMode {
     this.#standing += SMOOTHING * (standing - this.#standing);
     if ((isJudged && probe.alone >= 2) || this.#isEmpty(now, measures)) return false;
     const rtt = measures.minRtt + this.#standing;
-    if (this.#isOverflowing(now, measures, rtt)) {
+    if (interval.isLimited && this.#isOverflowing(now, measures, rtt)) {
       this.#decreasedAt = now;
       this.#isArmed = false;
       this.#window *= DECREASE;
