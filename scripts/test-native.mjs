@@ -39,5 +39,8 @@ const built = spawnSync(
   { stdio: "inherit" },
 );
 if (built.status !== 0) process.exit(1);
-const { status } = spawnSync(program, { stdio: "inherit" });
+const { status } = spawnSync(program, {
+  stdio: "inherit",
+  env: { TSAN_OPTIONS: "suppressions=test/native/thread.supp", ...process.env },
+});
 process.exit(status ?? 1);

@@ -114,7 +114,7 @@ static int kind_of_icmp(const struct sock_extended_err *error) {
 }
 
 // Reads the error queue. While it is not empty, the socket keeps becoming ready.
-void io_udp_system_read_errors(udp_socket *socket) {
+bool io_udp_system_read_errors(udp_socket *socket) {
   for (int i = 0; i < ERROR_READS; i++) {
     struct sockaddr_storage to;
     union {
@@ -126,7 +126,7 @@ void io_udp_system_read_errors(udp_socket *socket) {
     to.ss_family = AF_UNSPEC;
     if (recvmsg(socket->fd, &header, MSG_ERRQUEUE | MSG_DONTWAIT) < 0) {
       if (errno == EINTR) continue;
-      return;
+      break;
     }
     for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(&header); cmsg != NULL; cmsg = CMSG_NXTHDR(&header, cmsg)) {
       bool is_error = (cmsg->cmsg_level == IPPROTO_IP && cmsg->cmsg_type == IP_RECVERR) ||
@@ -139,6 +139,7 @@ void io_udp_system_read_errors(udp_socket *socket) {
       if (header.msg_namelen > 0) io_udp_add_error(socket, &to, kind_of_icmp(&error), error.ee_info);
     }
   }
+  return true;
 }
 
 bool io_udp_system_receive(udp_socket *socket) {

@@ -16,8 +16,9 @@ void io_udp_system_set_buffer(uv_os_sock_t socket, bool is_receive, int bytes) {
   io_socket_set(socket, SOL_SOCKET, is_receive ? SO_RCVBUF : SO_SNDBUF, bytes);
 }
 
-void io_udp_system_read_errors(udp_socket *socket) {
+bool io_udp_system_read_errors(udp_socket *socket) {
   (void)socket;
+  return false;
 }
 
 void io_udp_system_prepare(udp_socket *socket, size_t count) {

@@ -165,8 +165,9 @@ void io_udp_system_tell_locals(udp_socket *socket);
 void io_udp_system_set_buffer(uv_os_sock_t socket, bool is_receive, int bytes);
 // Reads once into the free slots, of which there is one at least. Returns true if more may be waiting.
 bool io_udp_system_receive(udp_socket *socket);
-// Takes errors off the socket that would make it ready again and again.
-void io_udp_system_read_errors(udp_socket *socket);
+// Takes errors off the socket that would make it ready again and again. Returns false where the system has none for it to take:
+// the socket itself has failed.
+bool io_udp_system_read_errors(udp_socket *socket);
 // Sends one message unchanged. Returns 0, or a negative system error.
 int io_udp_system_send_once(udp_socket *socket, const struct sockaddr_storage *to, socklen_t to_length, const part *parts,
                             size_t part_count, size_t segment_bytes, const local_address *local);

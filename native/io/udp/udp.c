@@ -20,9 +20,8 @@ void io_udp_watch(udp_socket *socket) {
 void io_udp_on_ready(uv_poll_t *poll, int status, int events) {
   udp_socket *socket = poll->data;
   if (status < 0) {
-    // Errors are waiting, and libuv has stopped watching.
-    io_udp_system_read_errors(socket);
-    io_udp_watch(socket);
+    // libuv has stopped watching.
+    if (io_udp_system_read_errors(socket)) io_udp_watch(socket);
     events = UV_READABLE;
   }
   if (events & UV_WRITABLE) io_udp_send_pending(socket);
