@@ -289,17 +289,17 @@ static void a_duplicate_outlives_the_first_and_options_can_be_set(void **state) 
 
 static void both_ends_know_their_addresses(void **state) {
   stream_world *world = *state;
-  char near[IO_IP_TEXT_BYTES], far[IO_IP_TEXT_BYTES];
-  int port = io_socket_name(world->client.descriptor, false, near);
-  assert_int_equal(io_socket_name(world->server.descriptor, true, far), port);
-  assert_string_equal(near, "127.0.0.1");
-  assert_string_equal(far, "127.0.0.1");
+  char own[IO_IP_TEXT_BYTES], peer[IO_IP_TEXT_BYTES];
+  int port = io_socket_name(world->client.descriptor, false, own);
+  assert_int_equal(io_socket_name(world->server.descriptor, true, peer), port);
+  assert_string_equal(own, "127.0.0.1");
+  assert_string_equal(peer, "127.0.0.1");
   uint8_t bytes[IO_ADDRESS_MAX_BYTES];
   address expected = loopback(port);
   assert_int_equal(io_socket_address(world->client.descriptor, bytes), sizeof expected.bytes);
   assert_memory_equal(bytes, expected.bytes, sizeof expected.bytes);
   assert_int_equal(io_socket_address(-1, bytes), 0);
-  assert_int_equal(io_socket_name(-1, false, near), UV_EBADF);
+  assert_int_equal(io_socket_name(-1, false, own), UV_EBADF);
 }
 
 int stream_tests(void) {
