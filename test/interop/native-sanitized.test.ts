@@ -45,6 +45,8 @@ describe.skipIf(!hasSanitizer)("the native module under AddressSanitizer and UBS
     expect(seen.errors).toBeGreaterThan(1_000);
     expect([seen.accepted, seen.echoed]).toEqual([50, 50]);
     expect(seen.writable).toBeGreaterThan(0);
+    expect(seen.unix).toBeGreaterThanOrEqual(26);
+    expect([seen.paused, seen.reset, seen.left]).toEqual([seen.unix, 10, 0]);
   });
 
   it.skipIf(!isRoot && process.env.CI === undefined)(

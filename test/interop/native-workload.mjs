@@ -1,8 +1,11 @@
 // Puts the native module that argv[2] names through what it must survive: random batches, rows that lie, sockets that
 // close in the middle, a link that takes nothing. Run by native-sanitized.test.ts under sanitizers. argv[3], if given:
 // an IPv4 address behind a slow link. Prints one JSON object.
+import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import { Socket } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 
 const native = createRequire(import.meta.url)(process.argv[2]);
 const slow = process.argv[3];
@@ -16,6 +19,7 @@ const errors = new Int32Array(errorRows * 9);
 const seen = {
   ...{ datagrams: 0, bytes: 0, bad: 0, numbered: 0, errors: 0 },
   ...{ accepted: 0, echoed: 0, writable: 0 },
+  ...{ unix: 0, paused: 0, reset: 0, left: 0 },
 };
 
 let seed = 20_261_124;
@@ -106,7 +110,8 @@ for (let round = 0; round < 400; round++) {
 for (const bad of [[], [1], [new Uint8Array(3), 0, 0, 0], ["x", {}, null, undefined]]) {
   for (const name of [
     ...["udpOpen", "udpSend", "udpSetup", "udpTellErrors"],
-    ...["tcpListen", "streamOpen", "streamWrite", "streamClose"],
+    ...["tcpListen", "streamOpen", "streamWrite", "streamClose", "streamPause", "streamReset", "socketName"],
+    ...["tcpTune", "tcpKeepAlive", "unixConnect", "socketAddress", "descriptorDuplicate"],
   ]) {
     try {
       native[name](...bad);
@@ -168,6 +173,63 @@ await Promise.all(
 );
 native.tcpUnlisten(listener);
 native.tcpUnlisten(listener);
+
+// Streams over a Unix socket: each writes while its peer is paused, and then ends, or resets.
+const path = join(tmpdir(), `underpass-workload-${process.pid}`);
+const shared = new Uint8Array(4096);
+const unixListener = native.unixListen(path, 0o600, 64, (/** @type {number} */ fd) => {
+  const number = seen.unix++;
+  native.tcpKeepAlive(fd, 30);
+  if (native.socketName(fd, false) !== undefined) seen.bad++;
+  let isPaused = true;
+  native.streamOpen(
+    fd,
+    shared,
+    (/** @type {number} */ count) => {
+      if (isPaused) seen.bad++;
+      if (count > 0) return;
+      if (number % 2 === 0) native.streamClose(fd);
+      else native.streamReset(fd);
+    },
+    () => {},
+  );
+  native.streamPause(fd, true);
+  setImmediate(() => {
+    seen.paused++;
+    isPaused = false;
+    native.streamPause(fd, false);
+  });
+});
+const ended = Array.from(
+  { length: 40 },
+  (_, i) =>
+    new Promise((done) => {
+      const attempt = native.unixConnect(path, (/** @type {number} */ fd) => {
+        native.streamOpen(
+          fd,
+          new Uint8Array(64),
+          (/** @type {number} */ count) => {
+            if (count > 0) return;
+            native.streamClose(fd);
+            done(undefined);
+          },
+          () => {},
+        );
+        native.streamWrite(fd, data, 3000, false);
+        if (i % 4 !== 0) return native.streamEnd(fd);
+        native.streamReset(fd);
+        seen.reset++;
+        done(undefined);
+      });
+      if (i % 10 === 9) {
+        native.tcpConnectCancel(attempt);
+        done(undefined);
+      }
+    }),
+);
+await Promise.all(ended);
+native.tcpUnlisten(unixListener);
+if (existsSync(path)) seen.left++;
 const counts = new Float64Array(6);
 native.udpCounts(counts);
 for (const socket of sockets) native.udpClose(socket);
