@@ -1,8 +1,9 @@
 #!/usr/bin/env node
 import * as z from "zod";
+import { describePlan } from "../host/options/tun2socks.ts";
 import type { Tun2SocksHandle } from "../node/handles.ts";
 import type { Tun2SocksOptions } from "../node/options/tun2socks.ts";
-import { describePlan, resolveTun2SocksOptions, TUN2SOCKS_FIELDS } from "../node/options/tun2socks.ts";
+import { resolveTun2SocksOptions, TUN2SOCKS_FIELDS } from "../node/options/tun2socks.ts";
 import { startTun2Socks } from "../node/tun2socks.ts";
 import { runProgram } from "./program.ts";
 

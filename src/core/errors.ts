@@ -42,6 +42,7 @@ export const ERROR_CODES = {
   ERR_NATIVE: { number: 64, fault: "host", text: "the native module is not there" },
   ERR_FILE: { number: 63, fault: "host", text: "a file cannot be read" },
   ERR_DEVICE: { number: 65, fault: "host", text: "a device cannot be used" },
+  ERR_UNSUPPORTED: { number: 66, fault: "host", text: "not available in this program" },
 } as const;
 
 export type ErrorCode = keyof typeof ERROR_CODES;

@@ -1,4 +1,4 @@
-import type { Loop, Timer } from "./system.ts";
+import type { Loop, Timer } from "./loop.ts";
 
 /**
  * Ends what has been begun and is no longer wanted: an attempt to connect, a handshake, a look-up. Whoever has begun it cancels;

@@ -1,4 +1,4 @@
-import type { Loop, Timer } from "./system.ts";
+import type { Loop, Timer } from "./loop.ts";
 
 /** One timer for a machine of core: armed for its next deadline, and left alone when that is postponed. */
 export class DeadlineTimer {

@@ -1,6 +1,6 @@
 import { DeadlineTimer } from "./deadline-timer.ts";
 import type { UdpIo } from "./io/udp-io.ts";
-import type { Loop } from "./system.ts";
+import type { Loop } from "./loop.ts";
 
 /** A machine of core, with what connects it with sockets. */
 export interface Driven {
@@ -54,6 +54,11 @@ export class Driver implements Turn {
     const now = this.now();
     this.#now = 0;
     this.#driven.drain(now);
+    this.arm();
+  }
+
+  /** Wakes it for its next deadline; to be called by who has handled an event without a drain. */
+  arm(): void {
     if (!this.#isStopped) this.#timer.arm(this.#driven.nextTimeout());
   }
 

@@ -1,12 +1,30 @@
-/** The logic of the programs, for a host that is not Node. */
+/** Both ends without a host: what a program other than Node needs to run them. */
+export type { Carrier, Connection } from "./carriers/carrier.ts";
+export type { CustomDevice, Device, DeviceEvents } from "./devices/device.ts";
+export { openCustomDevice } from "./devices/device.ts";
+export { openDescriptor, openTun } from "./devices/tun.ts";
 export type { Io } from "./io/io.ts";
 export type { NativeModule } from "./io/native-module.ts";
+export { lazyMemory } from "./io/native-module.ts";
 export type { UdpIo, UdpSocket, UdpSocketOptions } from "./io/udp-io.ts";
+export { withLatency } from "./io/udp-io.ts";
 export { openNativeUdpIo } from "./io/udp-io-native.ts";
 export { Listeners } from "./listeners.ts";
 export type { Logger, LogMethod } from "./log.ts";
-export type { Loop, System, Timer } from "./system.ts";
+export { silentLogger } from "./log.ts";
+export type { Loop, Timer } from "./loop.ts";
+export type { ResolvedTun2SocksOptions } from "./options/tun2socks.ts";
+export type { ResolvedUdpLocalOptions } from "./options/udp-local.ts";
+export type { ResolvedUdpServerOptions } from "./options/udp-server.ts";
+export type { ByteStream, ByteStreamEvents } from "./stream/byte-stream.ts";
+export { ListenedStream } from "./stream/byte-stream.ts";
+export type { Tcp } from "./stream/tcp.ts";
+export { NativeTcp } from "./stream/tcp-native.ts";
+export type { System, SystemErrors } from "./system.ts";
+export type { Tun2SocksEvents, Tun2SocksFeatures } from "./tun2socks.ts";
+export { Tun2SocksHost } from "./tun2socks.ts";
 export type { TunnelStats } from "./tunnel-stats.ts";
-export { DirectPath } from "./udp-paths/direct.ts";
-export type { UdpPath, UdpPathHost } from "./udp-paths/udp-path.ts";
-export { OutgoingDatagram } from "./udp-paths/udp-path.ts";
+export type { UdpLocalEvents, UdpLocalFeatures } from "./udp-local.ts";
+export { UdpLocalHost } from "./udp-local.ts";
+export type { UdpServerEvents, UdpServerFeatures } from "./udp-server.ts";
+export { UdpServerHost } from "./udp-server.ts";

@@ -1,26 +1,14 @@
 import type { Cryptography } from "../core/credentials.ts";
+import { HostError } from "../core/errors.ts";
 import type { ShadowsocksCryptography } from "../core/shadowsocks/cryptography.ts";
+import type { Cancellation } from "./cancellation.ts";
+import type { Plugin } from "./carriers/plugin-options.ts";
+import type { PluginUse } from "./carriers/plugin-use.ts";
+import type { TlsOptions } from "./carriers/tls-options.ts";
+import type { WebSocketRequest } from "./carriers/web-socket-request.ts";
 import type { Io } from "./io/io.ts";
-
-/** A call that is due at some time. */
-export interface Timer {
-  /** Does nothing once it was called back. */
-  cancel(): void;
-}
-
-/** The loop that everything of one host runs on, and its clock. */
-export interface Loop {
-  /** Time that never goes back, in milliseconds with fractions. */
-  now(): number;
-  /**
-   * Calls back once, at least `delayMs` later.
-   *
-   * @param isOptional  true if the program may end before; default false
-   */
-  after(delayMs: number, callback: () => void, isOptional?: boolean): Timer;
-  /** Calls back in the next turn of the loop, in the order of the calls. */
-  nextTurn(callback: () => void): void;
-}
+import type { Loop } from "./loop.ts";
+import type { ByteStream } from "./stream/byte-stream.ts";
 
 /** An address of a network interface. */
 export interface InterfaceIp {
@@ -29,11 +17,27 @@ export interface InterfaceIp {
   readonly isInternal: boolean;
 }
 
+/** Names of the system's errors, which are negative numbers. */
+export interface SystemErrors {
+  /** `ECONNREFUSED`. */
+  errorName(error: number): string;
+  /** `connection refused (ECONNREFUSED)`. */
+  errorText(error: number): string;
+}
+
+/** A connection within TLS. */
+export interface SecureStream {
+  /** To be handed on. */
+  readonly stream: ByteStream;
+  /** The protocol that ALPN agreed on. */
+  readonly protocol: string | undefined;
+}
+
 /**
  * What a host gets from the program around it: Node, or the C library. What one of them lacks is undefined, and whoever needs it
  * reports that with an error.
  */
-export interface System extends Loop {
+export interface System extends Loop, SystemErrors {
   /** Milliseconds since 1970, UTC. */
   unixMs(): number;
   readonly cryptography: Cryptography;
@@ -52,13 +56,44 @@ export interface System extends Loop {
   interfaces(): readonly (readonly InterfaceIp[])[];
   /** How many descriptors the process may have open; Infinity if unknown. */
   descriptorLimit(): number;
+  /**
+   * Wraps a stream, which it takes over, in TLS.
+   *
+   * @param host  name of the peer, unless the options have one
+   * @throws Error with the reason; the stream is then destroyed
+   */
+  wrapTls?(
+    stream: ByteStream,
+    options: TlsOptions,
+    host: string,
+    cancellation: Cancellation,
+  ): Promise<SecureStream>;
+  /**
+   * Opens a WebSocket on a stream to a web server, which it takes over (RFC 6455 §4.1).
+   *
+   * @returns to be handed on
+   * @throws Error with the reason; the stream is then destroyed
+   */
+  openWebSocket?(
+    stream: ByteStream,
+    request: WebSocketRequest,
+    cancellation: Cancellation,
+  ): Promise<ByteStream>;
+  /** Uses a plugin that is a program. @param server  the shadowsocks server that it connects to */
+  usePlugin?(plugin: Plugin, server: { readonly host: string; readonly port: number }): PluginUse;
   /** @throws HostError ERR_FILE that names the file */
   readFile(path: string): Uint8Array;
 }
 
-/** Resolves in the next turn of the loop. */
-export function nextTurn(loop: Loop): Promise<void> {
-  return new Promise((done) => loop.nextTurn(done));
+/**
+ * What a host may lack.
+ *
+ * @param what  names it for the user
+ * @throws HostError ERR_UNSUPPORTED when it does
+ */
+export function required<Feature>(feature: Feature | undefined, what: string): Feature {
+  if (feature === undefined) throw new HostError("ERR_UNSUPPORTED", what);
+  return feature;
 }
 
 /** Seconds since 1970, for formats that have them. */

@@ -70,3 +70,38 @@ export function tunnelStats(
     unreachable: { ...unreachable },
   };
 }
+
+/** Sums the statistics of several workers. */
+export function sumStats(all: readonly TunnelStats[]): TunnelStats {
+  const sum = (pick: (stats: TunnelStats) => number) => all.reduce((total, stats) => total + pick(stats), 0);
+  const times = all.flatMap(({ rttMs }) => rttMs ?? []);
+  return {
+    sessions: sum((stats) => stats.sessions),
+    lanes: sum((stats) => stats.lanes),
+    associations: sum((stats) => stats.associations),
+    contexts: sum((stats) => stats.contexts),
+    datagramsIn: sum((stats) => stats.datagramsIn),
+    datagramsOut: sum((stats) => stats.datagramsOut),
+    bytesIn: sum((stats) => stats.bytesIn),
+    bytesOut: sum((stats) => stats.bytesOut),
+    resumed: sum((stats) => stats.resumed),
+    rttMs: times.length === 0 ? undefined : times.reduce((total, time) => total + time, 0) / times.length,
+    spread: {
+      modes: sumRecords(all.map(({ spread }) => spread.modes)),
+      bitsPerSecond: sum(({ spread }) => spread.bitsPerSecond),
+      lanesLate: sum(({ spread }) => spread.lanesLate),
+      counts: sumRecords(all.map(({ spread }) => spread.counts)),
+    },
+    drops: sumRecords(all.map(({ drops }) => drops)),
+    refused: sumRecords(all.map(({ refused }) => refused)),
+    unreachable: sumRecords(all.map(({ unreachable }) => unreachable)),
+  };
+}
+
+function sumRecords(records: readonly Readonly<Record<string, number>>[]): Record<string, number> {
+  const total: Record<string, number> = {};
+  for (const record of records) {
+    for (const [name, count] of Object.entries(record)) total[name] = (total[name] ?? 0) + count;
+  }
+  return total;
+}

@@ -3,7 +3,7 @@ import { Duplex } from "node:stream";
 import { copyOf } from "../core/copy-bytes.ts";
 import { HostError } from "../core/errors.ts";
 import type { ByteStream } from "../host/stream/byte-stream.ts";
-import { DescriptorStream } from "./byte-stream-native.ts";
+import { DescriptorStream } from "../host/stream/byte-stream-native.ts";
 import { PlainStream } from "./byte-stream-plain.ts";
 
 /** A byte stream as a stream of Node, for its libraries. */

@@ -4,7 +4,8 @@ import { TLSSocket } from "node:tls";
 import { copyOf } from "../core/copy-bytes.ts";
 import type { NativeModule } from "../host/io/native-module.ts";
 import { ListenedStream } from "../host/stream/byte-stream.ts";
-import { descriptorOf, tuneDescriptor } from "./tcp-tuning.ts";
+import { tuneDescriptor } from "../host/stream/tcp-tuning.ts";
+import { descriptorOf } from "./socket-descriptor.ts";
 
 /** A byte stream over any stream of Node. */
 export class PlainStream extends ListenedStream {

@@ -1,5 +1,7 @@
 import type { EventEmitter } from "node:events";
+import type { Tun2SocksAddress } from "../host/tun2socks.ts";
 import type { Tun2SocksStats, TunnelStats } from "../host/tunnel-stats.ts";
+import type { UdpLocalAddress } from "../host/udp-local.ts";
 
 /**
  * A running udp-local. Emits `session-up`, `session-down`, `session-resumed`, `session-renewed` and `error`; an `error`
@@ -7,12 +9,7 @@ import type { Tun2SocksStats, TunnelStats } from "../host/tunnel-stats.ts";
  */
 export interface UdpLocal extends EventEmitter {
   /** Addresses as they are: a port 0 that was asked for is a real one here. */
-  readonly address: {
-    /** Where SOCKS5 listens; undefined when it is off. */
-    readonly socks5: string | undefined;
-    readonly forwards: { readonly listen: string; readonly target: string }[];
-    readonly server: string;
-  };
+  readonly address: UdpLocalAddress;
   stats(): TunnelStats;
   /** Ends the session in an orderly way, and closes all sockets. May be called again. */
   close(): Promise<void>;
@@ -31,13 +28,13 @@ export interface UdpServer extends EventEmitter {
  * A running tun2socks. Emits `end` when its device is gone, and, if it uses the tunnel, the events of {@link UdpLocal}.
  */
 export interface Tun2SocksHandle extends EventEmitter {
-  readonly address: {
-    /** `tun:NAME` or similar, with the actual name. */
-    readonly device: string;
-    /** What goes where, one line each, without secrets. */
-    readonly plan: readonly string[];
-  };
+  readonly address: Tun2SocksAddress;
   stats(): Tun2SocksStats;
   /** Ends everything that it carries, and removes the device if it created it. May be called again. */
   close(): Promise<void>;
+}
+
+/** Emits an event; an error without a listener is not thrown. */
+export function emitOn(handle: EventEmitter, name: string, value: unknown): void {
+  if (name !== "error" || handle.listenerCount("error") > 0) handle.emit(name, value);
 }

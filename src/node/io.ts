@@ -3,10 +3,11 @@ import type { Io, IoKind } from "../host/io/io.ts";
 import type { UdpIo } from "../host/io/udp-io.ts";
 import { withLatency } from "../host/io/udp-io.ts";
 import type { Logger } from "../host/log.ts";
+import { NativeTcp } from "../host/stream/tcp-native.ts";
 import type { LatencyClass } from "../wire/latency-class.ts";
 import { loadNativeModule } from "./load-native-module.ts";
 import { nativeUdpIo } from "./native-udp-io.ts";
-import { NativeTcp } from "./tcp-native.ts";
+import { nodeErrors } from "./system-text.ts";
 import { plainTcp } from "./tcp-plain.ts";
 import { plainUdpIo } from "./udp-io-plain.ts";
 
@@ -34,7 +35,7 @@ function chooseKind(asked: IoKind | undefined, latency: LatencyClass, log: Logge
   const native = loadNativeModule();
   if (!(native instanceof Error)) {
     let udp: UdpIo | undefined;
-    tcp ??= new NativeTcp(native);
+    tcp ??= new NativeTcp(native, nodeErrors);
     return {
       native,
       tcp,

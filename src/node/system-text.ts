@@ -1,7 +1,14 @@
 import { getSystemErrorMap } from "node:util";
+import type { SystemErrors } from "../host/system.ts";
 
 /** `connection refused (ECONNREFUSED)`. @param errno  negative. @returns undefined for a number that is no system error */
 export function systemText(errno: number | undefined): string | undefined {
   const known = errno === undefined ? undefined : getSystemErrorMap().get(errno);
   return known && `${known[1]} (${known[0]})`;
 }
+
+/** @see SystemErrors */
+export const nodeErrors: SystemErrors = {
+  errorName: (error) => getSystemErrorMap().get(error)?.[0] ?? `error ${error}`,
+  errorText: (error) => systemText(error) ?? `error ${error}`,
+};

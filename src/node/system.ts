@@ -3,10 +3,15 @@ import { lookup } from "node:dns/promises";
 import { networkInterfaces } from "node:os";
 import { performance } from "node:perf_hooks";
 import type { Io } from "../host/io/io.ts";
-import type { Loop, System } from "../host/system.ts";
+import type { Loop } from "../host/loop.ts";
+import type { System } from "../host/system.ts";
+import { usePlugin } from "./carriers/plugin-process.ts";
+import { wrapInTls } from "./carriers/tls.ts";
+import { openWebSocket } from "./carriers/web-socket.ts";
 import { nodeCryptography } from "./cryptography.ts";
 import { descriptorLimit } from "./descriptor-limit.ts";
 import { shadowsocksCryptography } from "./shadowsocks-cryptography.ts";
+import { nodeErrors } from "./system-text.ts";
 import { readTextFile } from "./text-file.ts";
 
 /** The loop of this thread. */
@@ -24,6 +29,7 @@ export const nodeLoop: Loop = {
 export function nodeSystem(io: Io): System {
   return {
     ...nodeLoop,
+    ...nodeErrors,
     unixMs: () => Date.now(),
     cryptography: nodeCryptography,
     shadowsocks: shadowsocksCryptography,
@@ -38,6 +44,10 @@ export function nodeSystem(io: Io): System {
         addresses!.map(({ address, internal }) => ({ ip: address, isInternal: internal })),
       ),
     descriptorLimit,
+    wrapTls: (stream, options, host, cancellation) =>
+      wrapInTls(stream, options, host, cancellation, io.native),
+    openWebSocket: (stream, request, cancellation) => openWebSocket(stream, request, cancellation, io.native),
+    usePlugin,
     readFile: readTextFile,
   };
 }

@@ -9,12 +9,12 @@ import { isLoopback } from "../host/addresses/outgoing.ts";
 import type { ByteStream } from "../host/stream/byte-stream.ts";
 import type { ListenOptions, StreamListener, Tcp } from "../host/stream/tcp.ts";
 import { BACKLOG, KEEP_ALIVE_MS, UNIX_MODE } from "../host/stream/tcp.ts";
+import { connectNatively } from "../host/stream/tcp-native.ts";
 import { makeAddress } from "../wire/socket-address.ts";
 import { socketOf } from "./byte-stream-duplex.ts";
 import { PlainStream } from "./byte-stream-plain.ts";
 import { loadNativeModule } from "./load-native-module.ts";
-import { systemText } from "./system-text.ts";
-import { connectNatively } from "./tcp-native.ts";
+import { nodeErrors, systemText } from "./system-text.ts";
 
 /** Connections over node:net. */
 export const plainTcp: Tcp = {
@@ -48,7 +48,7 @@ function connectRestricted(
   if (native instanceof Error || native.tcpConnect === undefined) {
     throw new HostError("ERR_NATIVE", "an interface or a mark to leave by needs native I/O");
   }
-  return connectNatively(native, endpoint, outgoing, (result) =>
+  return connectNatively(native, nodeErrors, endpoint, outgoing, (result) =>
     onDone(typeof result === "string" ? result : new PlainStream(socketOf(result))),
   );
 }

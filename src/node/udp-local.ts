@@ -1,54 +1,29 @@
 import { EventEmitter } from "node:events";
-import { isIPv6 } from "node:net";
-import { performance } from "node:perf_hooks";
-import type { AssociationClient } from "../core/association-client.ts";
-import { TunnelClient } from "../core/client.ts";
-import type { ClientOutput } from "../core/client-parts.ts";
-import { randomSeed } from "../core/credentials.ts";
-import { HostError, ProtocolError, UsageError } from "../core/errors.ts";
-import { parseLatencyRule } from "../core/latency-rules.ts";
-import { formatEndpoint, parseEndpoint } from "../host/addresses/endpoint.ts";
-import { listenHosts, openOnEach } from "../host/addresses/listen-hosts.ts";
-import { outgoingOf } from "../host/addresses/outgoing.ts";
-import { Cancellation } from "../host/cancellation.ts";
-import type { Turn } from "../host/driver.ts";
-import { Driver } from "../host/driver.ts";
+import { UsageError } from "../core/errors.ts";
 import type { Io } from "../host/io/io.ts";
-import { UDP_BUFFER_BYTES } from "../host/io/udp-io.ts";
 import type { Logger } from "../host/log.ts";
 import { silentLogger } from "../host/log.ts";
-import type { ForwardOptions, ResolvedUdpLocalOptions } from "../host/options/udp-local.ts";
-import type { Socks5UdpOptions } from "../host/socks5/udp.ts";
-import { Socks5Udp } from "../host/socks5/udp.ts";
-import { parseUdpPorts } from "../host/socks5/udp-ports.ts";
-import type { ByteStream } from "../host/stream/byte-stream.ts";
-import type { System } from "../host/system.ts";
+import type { ResolvedUdpLocalOptions } from "../host/options/udp-local.ts";
 import type { TunnelStats } from "../host/tunnel-stats.ts";
-import { tunnelStats } from "../host/tunnel-stats.ts";
-import type { Relay, RelayHost } from "../host/udp/fixed-forward.ts";
-import { FixedForward } from "../host/udp/fixed-forward.ts";
-import type { LatencyClass } from "../wire/latency-class.ts";
-import type { AddressBytes } from "../wire/socket-address.ts";
-import { formatAddress, makeAddress } from "../wire/socket-address.ts";
-import { BatchWriter } from "./batch-writer.ts";
-import type { Carrier, Connection } from "./carrier.ts";
-import type { TcpWay } from "./carrier-chain.ts";
-import { openCarrierChain, streamCarrier, tcpWay } from "./carrier-chain.ts";
-import { nodeCryptography } from "./cryptography.ts";
-import type { DialectHost } from "./dialects/dialect-host.ts";
-import { openDialectClient, openLocalDialects } from "./dialects/local-dialects.ts";
+import type { UdpLocalEvents, UdpLocalFeatures } from "../host/udp-local.ts";
+import { UdpLocalHost } from "../host/udp-local.ts";
+import type { WorkerPlace } from "../host/workers.ts";
+import { streamCarrier } from "./carriers/stream-carrier.ts";
 import type { UdpLocal } from "./handles.ts";
+import { emitOn } from "./handles.ts";
 import { chooseIo } from "./io.ts";
 import { openMasqueClient } from "./masque/open-masque-client.ts";
-import type { CheckedUdpLocalOptions, UdpLocalOptions } from "./options/udp-local.ts";
-import { Socks5Listener } from "./socks5/listener.ts";
+import type { Carrier, CheckedUdpLocalOptions, UdpLocalOptions } from "./options/udp-local.ts";
 import { nodeSystem } from "./system.ts";
-import type { WorkerPlace } from "./worker-group.ts";
-import { sumStats, WorkerGroup } from "./worker-group.ts";
+import { WorkerGroup } from "./worker-group.ts";
 
-const HANDSHAKE_MS = 5_000;
-/** How long the lanes may take to send the rest when closing. */
-const CLOSE_MS = 1_000;
+const EVENTS = {
+  "session-up": true,
+  "session-down": true,
+  "session-resumed": true,
+  "session-renewed": true,
+  error: true,
+} satisfies Record<keyof UdpLocalEvents, true>;
 
 /** Starts a client. @throws UsageError for options, HostError when it cannot listen */
 export async function startUdpLocal(options: UdpLocalOptions, log: Logger = silentLogger): Promise<UdpLocal> {
@@ -61,12 +36,13 @@ export async function startUdpLocal(options: UdpLocalOptions, log: Logger = sile
     throw new UsageError("ERR_OPTION", "carrier: a function stays in its thread: leave workers at 1");
   }
   if (workers === 1 || io.native?.tcpListen === undefined) {
-    const local = new UdpLocalHost(resolved, log, nodeSystem(io), undefined);
-    await local.listen();
-    return local;
+    const host = makeHost(resolved, log, io, undefined);
+    await host.listen();
+    return new UdpLocalHandle(host);
   }
-  const local = new UdpLocalHost(resolved, log, nodeSystem(io), { index: 0, count: workers });
-  await local.listen();
+  const host = makeHost(resolved, log, io, { index: 0, count: workers });
+  await host.listen();
+  const local = new UdpLocalHandle(host);
   const { address } = local;
   const forwards = resolved.forwards.map((forward, i) => ({
     ...forward,
@@ -78,9 +54,9 @@ export async function startUdpLocal(options: UdpLocalOptions, log: Logger = sile
     options: { ...resolved, listen: address.socks5 ?? false, forwards },
     native: io.native,
     log,
-    onEvent: (name, fields) => local.tell(name, fields),
+    onEvent: (name, fields) => emitOn(local, name, fields),
   });
-  local.others = group;
+  host.others = group;
   try {
     await group.start();
   } catch (error) {
@@ -97,446 +73,50 @@ export async function startUdpLocalWorker(
   place: WorkerPlace,
 ): Promise<UdpLocal> {
   const io = chooseIo(options.io, options.latency, log);
-  const local = new UdpLocalHost({ ...options, carrier: undefined }, log, nodeSystem(io), place);
-  await local.listen();
-  return local;
+  const host = makeHost({ ...options, carrier: undefined }, log, io, place);
+  await host.listen();
+  return new UdpLocalHandle(host);
 }
 
-/** Starts a client in this thread for the caller's relays; it listens only if the options say so. */
-export async function startTunnelClient(
-  options: CheckedUdpLocalOptions,
+function makeHost(
+  { carrier, ...options }: CheckedUdpLocalOptions,
   log: Logger,
   io: Io,
-): Promise<UdpLocal & RelayHost> {
-  const local = new UdpLocalHost(options, log, nodeSystem(io), undefined);
-  await local.listen();
-  return local;
+  place: WorkerPlace | undefined,
+): UdpLocalHost {
+  return new UdpLocalHost(options, log, nodeSystem(io), featuresOf(carrier, io, place));
 }
 
-/** A lane's connection, or the attempt to make one. */
-interface Link {
-  readonly way: number;
-  readonly cancellation: Cancellation;
-  stream: ByteStream | undefined;
-  writer: BatchWriter | undefined;
+/** What Node adds to a client. */
+export function featuresOf(
+  carrier: Carrier | undefined,
+  io: Io,
+  place: WorkerPlace | undefined,
+): UdpLocalFeatures {
+  return { place, carrier: carrier && streamCarrier(carrier, io), openMasque: openMasqueClient };
 }
 
-/** Wires {@link TunnelClient}, or a client of another protocol, to carriers, UDP sockets, a SOCKS5 listener and a timer. */
-class UdpLocalHost extends EventEmitter implements UdpLocal, RelayHost {
-  readonly core: AssociationClient;
+/** A client with the events of Node. */
+class UdpLocalHandle extends EventEmitter implements UdpLocal {
+  readonly #host: UdpLocalHost;
 
-  readonly #options: CheckedUdpLocalOptions;
-  readonly #log: Logger;
-  readonly #system: System;
-  readonly #io: Io;
-  /** By way. */
-  readonly #carriers: readonly Carrier[];
-  readonly #driver: Driver;
-  readonly #links: (Link | undefined)[] = [];
-  readonly #relays: (Relay | undefined)[] = [];
-  readonly #forwards: {
-    readonly listen: string;
-    readonly target: string;
-    readonly relays: readonly FixedForward[];
-  }[] = [];
-  #socks5: Socks5Listener | undefined;
-  #socks5Udp: Socks5Udp | undefined;
-  #dialects: DialectHost | undefined;
-  /** For the CONNECT requests. */
-  #tcp: TcpWay | undefined;
-  #isClosing = false;
-  /** By way: the last logged reason for having no connection; empty while there is one. */
-  readonly #saidFailures: string[] = [];
-
-  /** Which of several threads on the same ports this is. */
-  readonly #place: WorkerPlace | undefined;
-  /** The workers in other threads. */
-  others: WorkerGroup | undefined;
-
-  constructor(options: CheckedUdpLocalOptions, log: Logger, system: System, place: WorkerPlace | undefined) {
+  constructor(host: UdpLocalHost) {
     super();
-    const { io } = system;
-    this.#system = system;
-    this.#driver = new Driver(system, io.udp, {
-      drain: (now) => this.#carryOut(now),
-      handleTimeout: (now) => this.core.handleTimeout(now),
-      nextTimeout: () => this.core.nextTimeout(),
-    });
-    this.#place = place;
-    this.#options = options;
-    this.#log = log;
-    this.#io = io;
-    if (options.latencyRules.length > 0 && io.native?.udpLatency === undefined && (place?.index ?? 0) === 0) {
-      log.warn({}, "latency-rule: has no effect at this end without native I/O on Linux");
+    this.#host = host;
+    for (const name of Object.keys(EVENTS) as (keyof UdpLocalEvents)[]) {
+      host.events.on(name, (value) => emitOn(this, name, value));
     }
-    const { ways, carrier, idleTimeoutS, activeIdleTimeoutS, latencyRules, ...rest } = this.#options;
-    const outgoing = outgoingOf(options);
-    if (options.masque !== undefined) {
-      const { core, carrier } = openMasqueClient({ ...options, masque: options.masque }, io, log);
-      this.core = core;
-      this.#carriers = [carrier];
-      return;
-    }
-    this.#carriers =
-      carrier === undefined
-        ? ways.map((way) => openCarrierChain({ ...way, outgoing }, io))
-        : [streamCarrier(carrier, io)];
-    if (options.dialect !== undefined) {
-      this.core = openDialectClient(options.dialect, options, this.#carriers.length, HANDSHAKE_MS);
-      return;
-    }
-    const servers = ways.map(({ server }) => server);
-    this.core = new TunnelClient({
-      ...rest,
-      latencyRules: latencyRules.map((text) => parseLatencyRule(text)!),
-      ways: this.#carriers.map(({ authority }, way) => ({
-        authority,
-        server: servers.indexOf(servers[way]),
-      })),
-      isLocal: this.#carriers.every(({ isLocal }) => isLocal),
-      crypto: nodeCryptography,
-      handshakeTimeoutMs: HANDSHAKE_MS,
-      idleTimeoutMs: idleTimeoutS * 1000,
-      activeIdleTimeoutMs: activeIdleTimeoutS * 1000,
-    });
   }
 
   get address(): UdpLocal["address"] {
-    return {
-      socks5: this.#socks5?.address,
-      forwards: this.#forwards.map(({ listen, target, relays }) => {
-        const { host } = parseEndpoint(listen) as { host: string };
-        return { listen: formatEndpoint(host, relays[0].port), target };
-      }),
-      server: this.#carriers.map(({ description }) => description).join(", or "),
-    };
+    return this.#host.address;
   }
 
   stats(): TunnelStats {
-    const { core } = this;
-    const own = tunnelStats(
-      core.counters,
-      {
-        sessions: core.isUp ? 1 : 0,
-        lanes: core.lanesUp,
-        associations: core.associationCount,
-        contexts: core.contexts.size,
-        rttMs: core.rttMs,
-      },
-      core.spread,
-    );
-    return this.others === undefined ? own : sumStats([own, ...this.others.stats()]);
+    return this.#host.stats();
   }
 
-  async listen(): Promise<void> {
-    try {
-      for (const forward of this.#options.forwards) await this.#openForward(forward);
-      if (this.#options.listen !== false) await this.#openSocks5(this.#options.listen);
-    } catch (error) {
-      await this.close();
-      throw error;
-    }
-    this.core.start(performance.now());
-    this.#drain();
-  }
-
-  async close(): Promise<void> {
-    if (this.#isClosing) return;
-    this.#isClosing = true;
-    this.#driver.stop();
-    this.core.close();
-    this.#drain();
-    await this.#socks5?.close();
-    this.#socks5Udp?.close();
-    await this.#dialects?.close();
-    for (const relay of new Set(this.#relays)) relay?.socket.close();
-    for (const { relays } of this.#forwards) for (const relay of relays) relay.close();
-    await Promise.all([
-      ...this.#links.map((link) => {
-        link?.cancellation.cancel();
-        return link?.writer?.endWithin(CLOSE_MS);
-      }),
-      this.others?.close(),
-    ]);
-    await Promise.all([...this.#carriers.map((carrier) => carrier.close()), this.#tcp?.close()]);
-  }
-
-  // RelayHost
-
-  get latency(): LatencyClass {
-    return this.#options.latency;
-  }
-
-  get turn(): Turn {
-    return this.#driver;
-  }
-
-  register(association: number, relay: Relay | undefined): void {
-    this.#relays[association] = relay;
-  }
-
-  // Listening
-
-  async #openForward({ listen, target: targetText, anyPort }: ForwardOptions): Promise<void> {
-    const target = parseEndpoint(targetText) as { host: string; port: number };
-    const address = makeAddress(target.host, target.port);
-    if (address === undefined) throw new UsageError("ERR_OPTION", `forward: "${targetText}" is no target`);
-    const { forwards, ipv6Only } = this.#options;
-    const values = forwards.map((forward) => forward.listen);
-    const { port } = parseEndpoint(listen) as { port: number };
-    const hosts = listenHosts(listen, values, ipv6Only);
-    const relays = await openOnEach(hosts, port, (host, boundPort) =>
-      this.#bindForward(host, boundPort, address, anyPort === true),
-    ).catch((cause: Error) => {
-      throw new HostError("ERR_LISTEN", `udp ${listen}: ${cause.message}`, { cause });
-    });
-    const { receiveBufferBytes } = relays[0].socket;
-    if (receiveBufferBytes !== undefined && receiveBufferBytes < UDP_BUFFER_BYTES) {
-      this.#log.debug(
-        { listen, receiveBufferBytes, asked: UDP_BUFFER_BYTES },
-        "the receive buffer is small, and bursts may be lost: raise net.core.rmem_max",
-      );
-    }
-    this.#forwards.push({ listen, target: formatAddress(address), relays });
-  }
-
-  async #bindForward(
-    host: string,
-    port: number,
-    target: AddressBytes,
-    anyPort: boolean,
-  ): Promise<FixedForward> {
-    let bindError: Error | undefined;
-    const relay = new FixedForward(
-      this,
-      this.#io.udp,
-      { family: isIPv6(host) ? 6 : 4, host, port, reusePort: this.#place !== undefined },
-      target,
-      anyPort,
-      randomSeed(nodeCryptography),
-      (error) => {
-        bindError = error;
-      },
-    );
-    // By the next turn of the loop a socket is bound or has failed.
-    await new Promise((done) => setImmediate(done));
-    if (bindError !== undefined) throw bindError;
-    if (relay.port === 0) throw new Error("not bound");
-    return relay;
-  }
-
-  async #openSocks5(listen: string): Promise<void> {
-    const { socksAuth, maxAssociations, socksAdvertise, socksUdpStrict } = this.#options;
-    const { socksUdpPorts, ipv6Only } = this.#options;
-    const hosts = listenHosts(listen, [listen], ipv6Only);
-    const udpOptions: Socks5UdpOptions = {
-      advertise: socksAdvertise,
-      ports: socksUdpPorts === undefined ? undefined : parseUdpPorts(socksUdpPorts),
-      isStrict: socksUdpStrict,
-      place: this.#place,
-    };
-    const udp = new Socks5Udp(this, this.#system, udpOptions, this.#log);
-    this.#socks5Udp = udp;
-    await udp.open(hosts).catch((cause: Error) => {
-      throw new HostError("ERR_LISTEN", `udp port ${socksUdpPorts} of ${listen}: ${cause.message}`, {
-        cause,
-      });
-    });
-    const tcp = tcpWay(this.#options.tcpVia, this.#io, outgoingOf(this.#options));
-    this.#tcp = tcp;
-    this.#socks5 = new Socks5Listener({
-      credentials: socksAuth,
-      tcp: this.#io.tcp,
-      sharesPort: this.#place !== undefined,
-      maxConnections: 2 * maxAssociations,
-      log: this.#log,
-      associate: (client, localIp) => udp.associate(client, localIp),
-      connect: (target, cancellation) => tcp.connect(target, cancellation),
-      serveDialect: (stream, dialect, request) => {
-        this.#dialects ??= openLocalDialects(this.#options, this, this.#io, this.#log);
-        stream.tune(this.#options.heartbeatMs);
-        this.#dialects.accept(stream, dialect, request);
-      },
-      onRefused: () => {
-        this.core.counters.refused.socks_refused++;
-      },
-    });
-    await this.#socks5.listen(listen, hosts);
-  }
-
-  // The loop
-
-  #drain(): void {
-    this.#driver.drain();
-  }
-
-  #carryOut(now: number): void {
-    const { core } = this;
-    this.#handleOutputs();
-    while (core.takeReleased(now)) this.#deliver(undefined);
-    const steadyLanes = core.steadyLanes ?? this.#links.length;
-    for (let lane = 0; lane < steadyLanes; lane++) this.#links[lane]?.writer?.pump(now);
-    for (let lane = core.pollReady(now); lane >= 0; lane = core.pollReady(now)) {
-      this.#links[lane]?.writer?.pump(now);
-    }
-    // Where lanes were late, more are wanted; where they rest, fewer.
-    this.#handleOutputs();
-  }
-
-  #handleOutputs(): void {
-    const { core } = this;
-    for (let output = core.pollOutput(); output !== undefined; output = core.pollOutput()) {
-      this.#handleOutput(output);
-    }
-  }
-
-  #handleOutput(output: ClientOutput): void {
-    switch (output.kind) {
-      case "connect":
-        void this.#connect(output.lane, output.way);
-        return;
-      case "disconnect": {
-        const link = this.#links[output.lane];
-        this.#links[output.lane] = undefined;
-        if (output.error !== undefined) this.#reportFailure(output.error, output.lane, link?.way ?? 0);
-        link?.cancellation.cancel();
-        link?.stream?.destroy();
-        return;
-      }
-      case "association-closed": {
-        const relay = this.#relays[output.association];
-        this.#relays[output.association] = undefined;
-        relay?.forget(output.association);
-        return;
-      }
-      case "latency":
-        this.#relays[output.association]?.setLatency?.(
-          output.association,
-          this.core.latencyOf(output.association),
-        );
-        return;
-      case "unreachable": {
-        const { association, remote, reason, mtu } = output;
-        this.#relays[association]?.refuse?.(association, remote, reason, mtu);
-        return;
-      }
-      case "session-down":
-        this.#log.warn({ error: output.error?.message }, "session down");
-        this.emit("session-down", output.error);
-        return;
-      default:
-        this.#saidFailures.length = 0;
-        this.#log.info(
-          { rttMs: this.core.rttMs, ...this.#wayField(this.core.way) },
-          output.kind.replace("-", " "),
-        );
-        this.emit(output.kind);
-    }
-  }
-
-  /** For logs, where there are several. */
-  #wayField(way: number): { way?: string } {
-    return this.#carriers.length === 1 ? {} : { way: this.#carriers[way].description };
-  }
-
-  /** Logs a failure as a warning, or at debug level if it repeats the last one of that way. */
-  #reportFailure(error: Error, lane: number, way: number): void {
-    if (this.#isClosing) return;
-    const fields = { lane, ...this.#wayField(way), error: error.message };
-    const level = this.#saidFailures[way] === error.message ? "debug" : "warn";
-    this.#saidFailures[way] = error.message;
-    const code = error instanceof ProtocolError ? error.code : undefined;
-    const what = code === "ERR_PEER_SHUTDOWN" ? "the server goes away" : "cannot reach the server";
-    // It concerns one target, which others may not be like.
-    if (code === "ERR_MASQUE_REFUSED") this.#log[level](fields, "no way to a target");
-    else this.#log[level](fields, `${what}; trying again`);
-    this.tell("error", error);
-  }
-
-  /** Emits an event; an error without a listener is not thrown. */
-  tell(name: string, fields: unknown): void {
-    if (name !== "error" || this.listenerCount("error") > 0) this.emit(name, fields);
-  }
-
-  async #connect(lane: number, way: number): Promise<void> {
-    const link: Link = {
-      way,
-      cancellation: new Cancellation(),
-      stream: undefined,
-      writer: undefined,
-    };
-    this.#links[lane] = link;
-    const isCurrent = () => this.#links[lane] === link;
-    try {
-      const connection = await this.#carriers[way].connect(link.cancellation, lane);
-      if (isCurrent()) this.#attach(lane, link, connection);
-      else connection.stream.destroy();
-    } catch (error) {
-      if (!isCurrent()) return;
-      this.#links[lane] = undefined;
-      this.#reportFailure(error as Error, lane, way);
-      this.core.handleDisconnected(performance.now(), lane, error as Error);
-      this.#drain();
-    }
-  }
-
-  #attach(lane: number, link: Link, connection: Connection): void {
-    const { core } = this;
-    const isCurrent = () => this.#links[lane] === link;
-    const source = {
-      pollTransmit: (now: number) => (isCurrent() ? core.pollTransmit(now, lane) : undefined),
-      handleTransmitted: () => {
-        if (isCurrent()) core.handleTransmitted(lane);
-      },
-      isLimited: (now: number) => core.isLimited?.(now, lane) ?? false,
-    };
-    const { stream } = connection;
-    stream.tune(this.#options.heartbeatMs);
-    const writer = new BatchWriter(stream, source);
-    link.stream = stream;
-    link.writer = writer;
-    core.handleConnected(performance.now(), lane, connection.isBound);
-    stream.start({
-      onBytes: (chunk, length) => {
-        if (isCurrent()) this.#handleStream(lane, chunk, length);
-      },
-      onEnd: () => stream.destroy(),
-      onWritten: () => writer.handleWritten(),
-      onClose: (failure) => {
-        writer.handleClosed();
-        if (!isCurrent()) return;
-        this.#links[lane] = undefined;
-        const error = new HostError("ERR_CONNECTION_LOST", failure?.message ?? "closed by the other end");
-        // The request of a target that was silent for long ends, which is no loss.
-        if (this.#options.masque === undefined) this.#reportFailure(error, lane, link.way);
-        else this.#log.debug({ lane, error: error.message }, "a request has ended");
-        core.handleDisconnected(performance.now(), lane, error);
-        this.#drain();
-      },
-    });
-    this.#drain();
-  }
-
-  #handleStream(lane: number, chunk: Uint8Array, end: number): void {
-    const now = this.#driver.now();
-    for (let at = 0; at < end; ) {
-      at = this.core.handleStream(now, lane, chunk, at, end);
-      this.#deliver(chunk);
-    }
-    this.#drain();
-  }
-
-  /** @param chunk  memory that does not change before it is sent; other memory is copied */
-  #deliver(chunk: Uint8Array | undefined): void {
-    const { received, counters } = this.core;
-    const { count, association, context, offset, length } = received;
-    if (count === 0) return;
-    const data = received.data === chunk ? chunk : received.data.slice();
-    for (let i = 0; i < count; i++) {
-      const relay = this.#relays[association[i]];
-      if (relay === undefined) continue;
-      if (!relay.deliver(association[i], context[i], data, offset[i], length[i])) counters.drops.send_error++;
-    }
-    counters.drops.send_error += this.#io.udp.flush();
+  close(): Promise<void> {
+    return this.#host.close();
   }
 }

@@ -6,6 +6,8 @@ import type { Logger } from "../host/log.ts";
 import type { ResolvedUdpLocalOptions } from "../host/options/udp-local.ts";
 import type { ResolvedUdpServerOptions } from "../host/options/udp-server.ts";
 import type { TunnelStats } from "../host/tunnel-stats.ts";
+import { sumStats } from "../host/tunnel-stats.ts";
+import type { HandedOver, OtherWorkers, WorkerPlace } from "../host/workers.ts";
 
 /** Delay before a crashed worker is restarted, doubled for each crash up to the second value. */
 const FIRST_RESTART_MS = 100;
@@ -13,12 +15,6 @@ const MAX_RESTART_MS = 5_000;
 /** A worker that ran this long counts as healthy: its crashes are forgotten. */
 const HEALTHY_MS = 30_000;
 const CLOSE_MS = 3_000;
-
-/** Which of several workers a thread is, from 0. */
-export interface WorkerPlace {
-  readonly index: number;
-  readonly count: number;
-}
 
 /** What a thread is given at its start. */
 export interface WorkerTask extends WorkerPlace {
@@ -41,15 +37,6 @@ export type WorkerMessage =
     }
   /** The thread is about to take this descriptor, and closes it itself from now on. */
   | { readonly kind: "taken-over"; readonly descriptor: number };
-
-/** A tunnel's connection for another worker than the one that accepted it. */
-export interface HandedOver {
-  readonly descriptor: number;
-  /** The request that was read from it and accepted. */
-  readonly head: Uint8Array;
-  /** Bytes that were read behind the request. */
-  readonly surplus: Uint8Array;
-}
 
 /** Messages from a group to one of its workers. */
 export type GroupMessage =
@@ -80,7 +67,7 @@ interface Member {
  * Threads besides the caller's that run the same program, each with its own sessions. A crashed thread is restarted; its
  * sessions register anew, as after a restart of the program.
  */
-export class WorkerGroup {
+export class WorkerGroup implements OtherWorkers {
   readonly #options: WorkerGroupOptions;
   /** The first, which is the caller's, stays empty. */
   readonly #members: Member[] = [];
@@ -205,39 +192,4 @@ function ended(thread: Worker): Promise<void> {
     });
     thread.postMessage({ kind: "close" } satisfies GroupMessage);
   });
-}
-
-/** Sums the statistics of several workers. */
-export function sumStats(all: readonly TunnelStats[]): TunnelStats {
-  const sum = (pick: (stats: TunnelStats) => number) => all.reduce((total, stats) => total + pick(stats), 0);
-  const times = all.flatMap(({ rttMs }) => rttMs ?? []);
-  return {
-    sessions: sum((stats) => stats.sessions),
-    lanes: sum((stats) => stats.lanes),
-    associations: sum((stats) => stats.associations),
-    contexts: sum((stats) => stats.contexts),
-    datagramsIn: sum((stats) => stats.datagramsIn),
-    datagramsOut: sum((stats) => stats.datagramsOut),
-    bytesIn: sum((stats) => stats.bytesIn),
-    bytesOut: sum((stats) => stats.bytesOut),
-    resumed: sum((stats) => stats.resumed),
-    rttMs: times.length === 0 ? undefined : times.reduce((total, time) => total + time, 0) / times.length,
-    spread: {
-      modes: sumRecords(all.map(({ spread }) => spread.modes)),
-      bitsPerSecond: sum(({ spread }) => spread.bitsPerSecond),
-      lanesLate: sum(({ spread }) => spread.lanesLate),
-      counts: sumRecords(all.map(({ spread }) => spread.counts)),
-    },
-    drops: sumRecords(all.map(({ drops }) => drops)),
-    refused: sumRecords(all.map(({ refused }) => refused)),
-    unreachable: sumRecords(all.map(({ unreachable }) => unreachable)),
-  };
-}
-
-function sumRecords(records: readonly Readonly<Record<string, number>>[]): Record<string, number> {
-  const total: Record<string, number> = {};
-  for (const record of records) {
-    for (const [name, count] of Object.entries(record)) total[name] = (total[name] ?? 0) + count;
-  }
-  return total;
 }

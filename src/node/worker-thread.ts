@@ -6,10 +6,11 @@ import type { Logger, LogMethod } from "../host/log.ts";
 import type { ResolvedUdpLocalOptions } from "../host/options/udp-local.ts";
 import type { ResolvedUdpServerOptions } from "../host/options/udp-server.ts";
 import type { TunnelStats } from "../host/tunnel-stats.ts";
+import type { HandedOver } from "../host/workers.ts";
 import type { UdpLocal, UdpServer } from "./handles.ts";
 import { startUdpLocalWorker } from "./udp-local.ts";
 import { startUdpServerWorker } from "./udp-server.ts";
-import type { GroupMessage, HandedOver, WorkerMessage, WorkerTask } from "./worker-group.ts";
+import type { GroupMessage, WorkerMessage, WorkerTask } from "./worker-group.ts";
 
 const STATS_MS = 200;
 const EVENTS = ["session-up", "session-down", "session-resumed", "session-renewed", "session-ended", "error"];

@@ -4,10 +4,16 @@ import { createServer } from "node:net";
 import { describe, expect, it } from "vitest";
 import { UsageError } from "../../src/core/errors.ts";
 import { Cancellation } from "../../src/host/cancellation.ts";
+import {
+  isBehindProxy,
+  openCarrierChain,
+  parseCarrierChain,
+  tcpWay,
+} from "../../src/host/carriers/carrier-chain.ts";
 import { redactUrl } from "../../src/host/carriers/hop.ts";
 import { silentLogger } from "../../src/host/log.ts";
-import { isBehindProxy, openCarrierChain, parseCarrierChain, tcpWay } from "../../src/node/carrier-chain.ts";
 import { chooseIo } from "../../src/node/io.ts";
+import { nodeSystem } from "../../src/node/system.ts";
 import { makeAddress } from "../../src/wire/socket-address.ts";
 
 const parse = (via: readonly string[], server = "192.0.2.1:3456") => parseCarrierChain({ server, via });
@@ -242,8 +248,8 @@ describe("isBehindProxy", () => {
 
 describe("a connection", () => {
   const never = new Cancellation();
-  const io = chooseIo("plain", "balanced", silentLogger);
-  const open = (via: readonly string[], server: string) => openCarrierChain({ server, via }, io);
+  const system = nodeSystem(chooseIo("plain", "balanced", silentLogger));
+  const open = (via: readonly string[], server: string) => openCarrierChain({ server, via }, system);
 
   it("asks an HTTP proxy for the server, with the percent-decoded user and password", async () => {
     const answer = Buffer.from("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n");
@@ -274,7 +280,7 @@ describe("a connection", () => {
     await once(server, "listening");
     const { port } = server.address() as AddressInfo;
     const accepted = once(server, "connection");
-    const stream = await tcpWay(`ss://aes-128-gcm:p@127.0.0.1:${port}`, io).connect(
+    const stream = await tcpWay(`ss://aes-128-gcm:p@127.0.0.1:${port}`, system).connect(
       makeAddress("a.test", 9)!,
       never,
     );
@@ -288,7 +294,7 @@ describe("a connection", () => {
 
   it("offers a SOCKS5 proxy no password where there is none", async () => {
     const { heard, failure } = await heardThrough(
-      (port) => tcpWay(`socks5://127.0.0.1:${port}`, io).connect(makeAddress("a.test", 9)!, never),
+      (port) => tcpWay(`socks5://127.0.0.1:${port}`, system).connect(makeAddress("a.test", 9)!, never),
       Uint8Array.of(5, 0xff),
     );
     expect([...heard]).toEqual([5, 1, 0]);
@@ -300,7 +306,7 @@ describe("a connection", () => {
       (port) =>
         openCarrierChain(
           { server: "a.test:9", via: [`http://127.0.0.1:${port}`], connectTimeoutMs: 50 },
-          io,
+          system,
         ).connect(never),
       new Uint8Array(0),
     );

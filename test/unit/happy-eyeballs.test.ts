@@ -1,7 +1,10 @@
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Cancellation } from "../../src/host/cancellation.ts";
-import { connectFirst, interleaveFamilies, resolveHost } from "../../src/node/carriers/happy-eyeballs.ts";
+import { connectFirst, interleaveFamilies, resolveHost } from "../../src/host/carriers/happy-eyeballs.ts";
+import { silentLogger } from "../../src/host/log.ts";
+import { chooseIo } from "../../src/node/io.ts";
+import { nodeLoop, nodeSystem } from "../../src/node/system.ts";
 
 const IPV4 = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
 const IPV6 = ["2001:db8::1", "2001:db8::2", "2001:db8::3"];
@@ -55,14 +58,16 @@ describe("interleaveFamilies", () => {
 });
 
 describe("resolveHost", () => {
+  const system = nodeSystem(chooseIo("plain", "balanced", silentLogger));
+
   it("returns an address unchanged, and resolves a name through the system", async () => {
-    expect(await resolveHost("192.0.2.1", never())).toEqual(["192.0.2.1"]);
-    expect(await resolveHost("2001:db8::1", never())).toEqual(["2001:db8::1"]);
-    expect(await resolveHost("localhost", never())).toContain("127.0.0.1");
+    expect(await resolveHost(system, "192.0.2.1", never())).toEqual(["192.0.2.1"]);
+    expect(await resolveHost(system, "2001:db8::1", never())).toEqual(["2001:db8::1"]);
+    expect(await resolveHost(system, "localhost", never())).toContain("127.0.0.1");
   });
 
   it("stops waiting for the resolver when it is cancelled", async () => {
-    await expect(resolveHost("localhost", cancelled())).rejects.toThrow("the name was not resolved");
+    await expect(resolveHost(system, "localhost", cancelled())).rejects.toThrow("the name was not resolved");
   });
 });
 
@@ -101,7 +106,7 @@ describe("connectFirst", () => {
 
   it("starts an attempt every 250 ms while none answers, and cancels the others once one does", async () => {
     const attempts = new Attempts();
-    const first = connectFirst(["a", "b", "c", "d"], attempts.begin, never());
+    const first = connectFirst(["a", "b", "c", "d"], attempts.begin, never(), nodeLoop);
     vi.advanceTimersByTime(600);
     expect(attempts.began).toEqual({ a: 0, b: 250, c: 500 });
     attempts.succeed("a");
@@ -113,7 +118,7 @@ describe("connectFirst", () => {
 
   it("starts the next attempt as soon as one fails, and the one after that 250 ms later", async () => {
     const attempts = new Attempts();
-    const first = connectFirst(["a", "b", "c", "d"], attempts.begin, never());
+    const first = connectFirst(["a", "b", "c", "d"], attempts.begin, never(), nodeLoop);
     vi.advanceTimersByTime(100);
     attempts.fail("a", "refused");
     vi.advanceTimersByTime(250);
@@ -129,7 +134,7 @@ describe("connectFirst", () => {
       if (address !== "c") return attempts.begin(address, onDone);
       throw new Error("no such device");
     };
-    const first = connectFirst(["a", "b", "c"], begin, never());
+    const first = connectFirst(["a", "b", "c"], begin, never(), nodeLoop);
     vi.advanceTimersByTime(250);
     attempts.fail("b", "refused");
     attempts.fail("a", "reset");
@@ -139,7 +144,7 @@ describe("connectFirst", () => {
 
   it("does not repeat the only address in the error", async () => {
     const attempts = new Attempts();
-    const first = connectFirst(["a"], attempts.begin, never());
+    const first = connectFirst(["a"], attempts.begin, never(), nodeLoop);
     attempts.fail("a", "refused");
     await expect(first).rejects.toThrow(/^refused$/);
   });
@@ -147,7 +152,7 @@ describe("connectFirst", () => {
   it("cancels all attempts when it is cancelled, and starts no more", async () => {
     const attempts = new Attempts();
     const cancellation = new Cancellation();
-    const first = connectFirst(["a", "b", "c", "d"], attempts.begin, cancellation);
+    const first = connectFirst(["a", "b", "c", "d"], attempts.begin, cancellation, nodeLoop);
     attempts.fail("a", "refused");
     vi.advanceTimersByTime(250);
     cancellation.cancel();
@@ -159,7 +164,7 @@ describe("connectFirst", () => {
 
   it("starts nothing when it is cancelled already", async () => {
     const attempts = new Attempts();
-    await expect(connectFirst(["a"], attempts.begin, cancelled())).rejects.toThrow();
+    await expect(connectFirst(["a"], attempts.begin, cancelled(), nodeLoop)).rejects.toThrow();
     expect(attempts.began).toEqual({});
   });
 
@@ -170,7 +175,7 @@ describe("connectFirst", () => {
         const addresses = Array.from({ length: count }, (_, i) => `${i}`);
         const attempts = new Attempts();
         const cancellation = new Cancellation();
-        const outcome = connectFirst(addresses, attempts.begin, cancellation).then(
+        const outcome = connectFirst(addresses, attempts.begin, cancellation, nodeLoop).then(
           ({ address }) => address,
           () => "none",
         );

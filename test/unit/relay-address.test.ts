@@ -1,9 +1,14 @@
 import { describe, expect, it } from "vitest";
-import { configuredRelay, relayAddress } from "../../src/node/udp-paths/relay-address.ts";
+import { silentLogger } from "../../src/host/log.ts";
+import { configuredRelay, relayAddress } from "../../src/host/udp-paths/relay-address.ts";
+import { chooseIo } from "../../src/node/io.ts";
+import { nodeSystem } from "../../src/node/system.ts";
 import { formatAddress, makeAddress } from "../../src/wire/socket-address.ts";
 
+const system = nodeSystem(chooseIo("plain", "balanced", silentLogger));
+
 async function relayOf(bound: string, peer: string): Promise<string> {
-  const { address, zone } = await relayAddress(makeAddress(bound, 53)!, peer);
+  const { address, zone } = await relayAddress(system, makeAddress(bound, 53)!, peer);
   return `${formatAddress(address)}${zone === undefined ? "" : ` in ${zone}`}`;
 }
 
@@ -53,13 +58,15 @@ describe("relayAddress", () => {
   });
 
   it("refuses a reply with port 0", async () => {
-    await expect(relayAddress(makeAddress("192.0.2.1", 0)!, "192.0.2.1")).rejects.toThrow("UDP port 0");
+    await expect(relayAddress(system, makeAddress("192.0.2.1", 0)!, "192.0.2.1")).rejects.toThrow(
+      "UDP port 0",
+    );
   });
 });
 
 it("configuredRelay resolves a name, and takes an address with its zone", async () => {
-  const named = await configuredRelay("localhost", 53);
+  const named = await configuredRelay(system, "localhost", 53);
   expect(["127.0.0.1:53", "[::1]:53"]).toContain(formatAddress(named.address));
-  const { address, zone } = await configuredRelay("fe80::7%eth0", 53);
+  const { address, zone } = await configuredRelay(system, "fe80::7%eth0", 53);
   expect([formatAddress(address), zone]).toEqual(["[fe80::7]:53", "eth0"]);
 });

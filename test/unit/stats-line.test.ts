@@ -2,8 +2,7 @@ import { describe, expect, it } from "vitest";
 import { statsLine, summarize } from "../../src/cli/stats-line.ts";
 import { Counters } from "../../src/core/counters.ts";
 import type { SpreadState } from "../../src/core/spread-state.ts";
-import { tunnelStats } from "../../src/host/tunnel-stats.ts";
-import { sumStats } from "../../src/node/worker-group.ts";
+import { sumStats, tunnelStats } from "../../src/host/tunnel-stats.ts";
 
 const NOW = { sessions: 1, lanes: 4, associations: 7, contexts: 9, rttMs: 51.234 };
 const NONE: SpreadState = { modes: { start: 0, delay: 0, compete: 0 }, bitsPerSecond: 0, lanesLate: 0 };

@@ -3,8 +3,9 @@ import { UsageError } from "../../src/core/errors.ts";
 import { ROUTE_DROP, ROUTE_REJECT, ROUTE_SOCKS, ROUTE_TUNNEL } from "../../src/core/tun2socks/rules.ts";
 import { parseInterfaceAddress } from "../../src/host/devices/interface-address.ts";
 import { parseEgress } from "../../src/host/options/egress-option.ts";
+import { describePlan } from "../../src/host/options/tun2socks.ts";
 import type { Tun2SocksOptions } from "../../src/node/options/tun2socks.ts";
-import { describePlan, resolveTun2SocksOptions } from "../../src/node/options/tun2socks.ts";
+import { resolveTun2SocksOptions } from "../../src/node/options/tun2socks.ts";
 
 function complaint(options: Tun2SocksOptions): string {
   try {

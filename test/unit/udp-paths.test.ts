@@ -1,12 +1,13 @@
 import { afterEach, describe, expect, it } from "vitest";
 import type { UdpIo, UdpSocket } from "../../src/host/io/udp-io.ts";
 import { DirectPath } from "../../src/host/udp-paths/direct.ts";
+import { Socks5Path } from "../../src/host/udp-paths/socks5.ts";
 import type { UdpPath, UdpPathHost } from "../../src/host/udp-paths/udp-path.ts";
 import { OutgoingDatagram } from "../../src/host/udp-paths/udp-path.ts";
 import { chooseIo } from "../../src/node/io.ts";
 import { loadNativeModule } from "../../src/node/load-native-module.ts";
 import { nativeUdpIo } from "../../src/node/native-udp-io.ts";
-import { Socks5Path } from "../../src/node/udp-paths/socks5.ts";
+import { nodeSystem } from "../../src/node/system.ts";
 import { formatAddress, makeAddress } from "../../src/wire/socket-address.ts";
 
 const native = loadNativeModule();
@@ -55,7 +56,7 @@ describe.skipIf(!isThere)("a way for UDP", () => {
 
   const io = (): UdpIo => nativeUdpIo(native as Exclude<typeof native, Error>);
 
-  const wholeIo = () => chooseIo("native", "balanced", SILENT);
+  const system = () => nodeSystem(chooseIo("native", "balanced", SILENT));
 
   function bind(family: 4 | 6, onDatagrams: () => void = () => {}): UdpSocket {
     const socket = io().open({
@@ -121,7 +122,7 @@ describe.skipIf(!isThere)("a way for UDP", () => {
       heard++;
       wake();
     });
-    const path = new Socks5Path(`socks5-udp://127.0.0.1:${relay.port}`, wholeIo(), told, SILENT, 1);
+    const path = new Socks5Path(`socks5-udp://127.0.0.1:${relay.port}`, system(), told, SILENT, 1);
     paths.push(path);
     for (const port of [1, 2, 3, 4, 5, 3]) {
       const before = heard;
@@ -141,7 +142,7 @@ describe.skipIf(!isThere)("a way for UDP", () => {
 
   it("through a SOCKS5 server that is down refuses and counts each datagram", async () => {
     const told = new Host();
-    const path = new Socks5Path(`socks5://127.0.0.1:${closedPort(4)}`, wholeIo(), told, SILENT, 1);
+    const path = new Socks5Path(`socks5://127.0.0.1:${closedPort(4)}`, system(), told, SILENT, 1);
     paths.push(path);
     const targets = [1, 2].map((port) => send(path, 3, "192.0.2.1", port));
     await told.until(() => told.refused.length === 2);

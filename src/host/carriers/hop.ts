@@ -1,16 +1,16 @@
 import { UsageError } from "../../core/errors.ts";
 import type { HeaderField } from "../../core/http-connect.ts";
 import type { Socks5Credentials } from "../../core/socks5-server.ts";
-import type { Endpoint, InFolder } from "../../host/addresses/endpoint.ts";
+import { isToken, trimBlanks, utf8Bytes } from "../../wire/http-head.ts";
+import { makeAddress } from "../../wire/socket-address.ts";
+import type { Endpoint, InFolder } from "../addresses/endpoint.ts";
 import {
   formatEndpoint,
   parseEndpoint,
   parseUrlEndpoint,
   rebaseEndpoint,
   splitZone,
-} from "../../host/addresses/endpoint.ts";
-import { isToken, trimBlanks, utf8Bytes } from "../../wire/http-head.ts";
-import { makeAddress } from "../../wire/socket-address.ts";
+} from "../addresses/endpoint.ts";
 import type { Shadowsocks } from "./shadowsocks-parameters.ts";
 import { readShadowsocks } from "./shadowsocks-parameters.ts";
 import { parseShadowsocksUri } from "./shadowsocks-uri.ts";

@@ -1,7 +1,7 @@
-import type { Plugin } from "../../host/carriers/plugin-options.ts";
-import { parsePlugin } from "../../host/carriers/plugin-options.ts";
 import { decodeBase64 } from "../../wire/base64.ts";
 import { utf8Text } from "../../wire/http-head.ts";
+import type { Plugin } from "./plugin-options.ts";
+import { parsePlugin } from "./plugin-options.ts";
 
 /** The parts of `ss://USERINFO@HOST:PORT/?plugin=NAME;OPTIONS#TAG` (SIP002), decoded. */
 export interface ShadowsocksUri {

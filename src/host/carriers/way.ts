@@ -1,7 +1,7 @@
-import type { InFolder } from "../../host/addresses/endpoint.ts";
-import { isHostAndPort } from "../../host/addresses/endpoint.ts";
-import type { Hop } from "../../host/carriers/hop.ts";
-import { parseHop, rebaseHop } from "../../host/carriers/hop.ts";
+import type { InFolder } from "../addresses/endpoint.ts";
+import { isHostAndPort } from "../addresses/endpoint.ts";
+import type { Hop } from "./hop.ts";
+import { parseHop, rebaseHop } from "./hop.ts";
 
 /** A way in one text: hops with blanks between them, nearest first, and then, for lanes, the server. */
 export interface WayText {

@@ -5,7 +5,7 @@ import { LATENCY_CLASSES } from "../../wire/latency-class.ts";
 import { copyAddress, isUnspecified, makeAddress } from "../../wire/socket-address.ts";
 import { splitZone } from "../addresses/endpoint.ts";
 import type { Outgoing } from "../addresses/outgoing.ts";
-import type { Loop } from "../system.ts";
+import type { Loop } from "../loop.ts";
 import type { NativeModule } from "./native-module.ts";
 import { ERROR_ROW_ADDRESS, ERROR_ROW_INTS, lazyMemory, scopedAddress } from "./native-module.ts";
 import type { OnDatagrams, OnUnreachable, Remote, UdpIo, UdpSocket, UdpSocketOptions } from "./udp-io.ts";

@@ -1,17 +1,17 @@
 import { randomSeed } from "../../core/credentials.ts";
-import { ipFamily, splitZone } from "../../host/addresses/endpoint.ts";
-import { openOnEach } from "../../host/addresses/listen-hosts.ts";
-import { isLoopback } from "../../host/addresses/outgoing.ts";
-import type { Logger } from "../../host/log.ts";
-import { Socks5Relay } from "../../host/socks5/relay.ts";
-import type { UdpPortsOption } from "../../host/socks5/udp-ports.ts";
-import { PortRange } from "../../host/socks5/udp-ports.ts";
-import type { RelayHost } from "../../host/udp/fixed-forward.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { ATYP_IPV6, makeAddress } from "../../wire/socket-address.ts";
+import { ipFamily, splitZone } from "../addresses/endpoint.ts";
+import { openOnEach } from "../addresses/listen-hosts.ts";
+import { isLoopback } from "../addresses/outgoing.ts";
+import type { Logger } from "../log.ts";
+import { nextTurn } from "../loop.ts";
 import type { System } from "../system.ts";
-import { nextTurn } from "../system.ts";
 import { systemErrorCode } from "../system-error.ts";
+import type { RelayHost } from "../udp/fixed-forward.ts";
+import { Socks5Relay } from "./relay.ts";
+import type { UdpPortsOption } from "./udp-ports.ts";
+import { PortRange } from "./udp-ports.ts";
 
 export interface Socks5UdpOptions {
   /** IP texts, at most one per family, for BND.ADDR instead of the local address of the client's connection. */

@@ -1,7 +1,7 @@
 import { copyOf } from "../../core/copy-bytes.ts";
 import { HostError } from "../../core/errors.ts";
 import type { Deliver, StreamCoding } from "../../core/stream-coding.ts";
-import type { Loop, Timer } from "../system.ts";
+import type { Loop, Timer } from "../loop.ts";
 import type { ByteStream } from "./byte-stream.ts";
 import { ListenedStream } from "./byte-stream.ts";
 

@@ -1,4 +1,4 @@
-import type { Loop, Timer } from "../system.ts";
+import type { Loop, Timer } from "../loop.ts";
 import type { ByteStream, ByteStreamEvents } from "./byte-stream.ts";
 
 /** Idle time after which a half-closed connection is reset; the same as `tcp.closing` in OpenBSD's pf. */

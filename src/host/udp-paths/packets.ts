@@ -2,12 +2,12 @@ import type { PacketBatch } from "../../core/tun2socks/packet-batch.ts";
 import type { PacketEgressEvents } from "../../core/tun2socks/packet-egress.ts";
 import { PacketEgress } from "../../core/tun2socks/packet-egress.ts";
 import type { OnPackets } from "../../core/tun2socks/packet-stream-reader.ts";
-import type { OutgoingDatagram, UdpPath, UdpPathHost } from "../../host/udp-paths/udp-path.ts";
 import type { UnreachableKind } from "../../wire/capsule.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { copyAddress } from "../../wire/socket-address.ts";
 import type { PacketLink } from "../devices/packet-link.ts";
-import type { Loop } from "../system.ts";
+import type { Loop } from "../loop.ts";
+import type { OutgoingDatagram, UdpPath, UdpPathHost } from "./udp-path.ts";
 
 /** Sends IP packets to a tun2socks elsewhere. */
 export class PacketPath implements UdpPath, PacketEgressEvents {

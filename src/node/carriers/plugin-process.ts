@@ -6,6 +6,7 @@ import { createServer } from "node:net";
 import { HostError } from "../../core/errors.ts";
 import type { Endpoint } from "../../host/addresses/endpoint.ts";
 import type { Plugin } from "../../host/carriers/plugin-options.ts";
+import type { PluginUse } from "../../host/carriers/plugin-use.ts";
 
 const STANDARD_ERROR = 2;
 const LOOPBACK = "127.0.0.1";
@@ -13,18 +14,6 @@ const LOOPBACK = "127.0.0.1";
 const RESTART_MS = 1_000;
 /** How long a program that was told to end may take. */
 const END_MS = 1_000;
-
-/** A use of a running plugin; equal ones share the program. */
-export interface PluginUse {
-  /** True until {@link accepted}: a refused connection may only mean that the program does not listen yet. */
-  readonly isStarting: boolean;
-  /** Starts the program unless it runs. @returns where it listens. @throws HostError ERR_CONNECT when it has ended */
-  endpoint(): Promise<Endpoint>;
-  /** To be called when the program has accepted a connection. */
-  accepted(): void;
-  /** Ends the program if no other use is left. Resolves when it has ended. */
-  release(): Promise<void>;
-}
 
 const processes = new Map<string, PluginProcess>();
 

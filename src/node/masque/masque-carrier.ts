@@ -4,16 +4,15 @@ import { ConnectUdpUpgrade } from "../../core/masque/connect-udp-upgrade.ts";
 import type { MasqueTarget } from "../../core/masque/masque-client.ts";
 import { splitZone } from "../../host/addresses/endpoint.ts";
 import { Cancellation } from "../../host/cancellation.ts";
-import type { Io } from "../../host/io/io.ts";
+import type { Carrier, Connection } from "../../host/carriers/carrier.ts";
+import { shakeHands } from "../../host/carriers/proxy.ts";
 import type { Logger } from "../../host/log.ts";
 import type { ByteStream } from "../../host/stream/byte-stream.ts";
+import type { System } from "../../host/system.ts";
 import { addressPort, formatHost } from "../../wire/socket-address.ts";
 import { toDuplex } from "../byte-stream-duplex.ts";
 import { PlainStream } from "../byte-stream-plain.ts";
-import type { Carrier, Connection } from "../carrier.ts";
-import { shakeHands } from "../carriers/proxy.ts";
 import { wrapInTls } from "../carriers/tls.ts";
-import { nodeLoop } from "../system.ts";
 import { Http2ProxySession } from "./http2-proxy-session.ts";
 import type { MasqueProxyOption } from "./masque-option.ts";
 
@@ -31,7 +30,7 @@ export interface MasqueCarrierOptions {
   /** What the request of a lane is for. */
   readonly targetOf: (lane: number) => MasqueTarget | undefined;
   readonly heartbeatMs: number;
-  readonly io: Io;
+  readonly system: System;
   readonly log: Logger;
 }
 
@@ -71,7 +70,7 @@ export class MasqueCarrier implements Carrier {
       bind,
       fields,
     };
-    const deadline = this.#end.within(nodeLoop, REQUEST_MS);
+    const deadline = this.#end.within(this.#options.system, REQUEST_MS);
     const leave = cancellation.onCancel(() => deadline.cancel());
     try {
       for (;;) {
@@ -132,7 +131,7 @@ export class MasqueCarrier implements Carrier {
   async #open(): Promise<void> {
     const { proxy, heartbeatMs, log } = this.#options;
     const isNegotiated = proxy.version === "negotiated";
-    const deadline = this.#end.within(nodeLoop, REQUEST_MS);
+    const deadline = this.#end.within(this.#options.system, REQUEST_MS);
     let session: Http2ProxySession | undefined;
     try {
       const { stream, protocol } = await this.#connectProxy(
@@ -166,7 +165,7 @@ export class MasqueCarrier implements Carrier {
     protocols: string[],
     cancellation: Cancellation,
   ): Promise<{ readonly stream: ByteStream; readonly protocol: string | undefined }> {
-    const { proxy, chain, io, heartbeatMs } = this.#options;
+    const { proxy, chain, system, heartbeatMs } = this.#options;
     const { stream } = await chain.connect(cancellation);
     stream.tune(heartbeatMs);
     if (proxy.tls === undefined) return { stream, protocol: undefined };
@@ -177,7 +176,7 @@ export class MasqueCarrier implements Carrier {
         { ...proxy.tls, protocols },
         splitZone(host).ip,
         cancellation,
-        io.native,
+        system.io.native,
       );
     } catch (cause) {
       throw new HostError("ERR_CONNECT", `${this.authority}: ${(cause as Error).message}`, { cause });

@@ -2,26 +2,25 @@ import { parseLatencyRule } from "../../core/latency-rules.ts";
 import { MasqueClient } from "../../core/masque/masque-client.ts";
 import { formatEndpoint } from "../../host/addresses/endpoint.ts";
 import { outgoingOf } from "../../host/addresses/outgoing.ts";
-import type { Io } from "../../host/io/io.ts";
+import type { Carrier } from "../../host/carriers/carrier.ts";
+import { openCarrierChain } from "../../host/carriers/carrier-chain.ts";
 import type { Logger } from "../../host/log.ts";
 import type { ResolvedUdpLocalOptions } from "../../host/options/udp-local.ts";
-import type { Carrier } from "../carrier.ts";
-import { openCarrierChain } from "../carrier-chain.ts";
-import { nodeCryptography } from "../cryptography.ts";
+import type { System } from "../../host/system.ts";
 import { MasqueCarrier } from "./masque-carrier.ts";
 import { parseMasqueProxy } from "./masque-option.ts";
 
 /** A client of the proxy that `options.masque` names, and what makes its requests. */
 export function openMasqueClient(
   options: ResolvedUdpLocalOptions & { readonly masque: string },
-  io: Io,
+  system: System,
   log: Logger,
 ): { readonly core: MasqueClient; readonly carrier: Carrier } {
   const { masque, ways, heartbeatMs, idleTimeoutS, activeIdleTimeoutS, latencyRules, ...rest } = options;
   const core = new MasqueClient({
     ...rest,
     latencyRules: latencyRules.map((text) => parseLatencyRule(text)!),
-    crypto: nodeCryptography,
+    crypto: system.cryptography,
     idleTimeoutMs: idleTimeoutS * 1000,
     activeIdleTimeoutMs: activeIdleTimeoutS * 1000,
   });
@@ -29,10 +28,10 @@ export function openMasqueClient(
   const server = formatEndpoint(proxy.endpoint.host, proxy.endpoint.port);
   const carrier = new MasqueCarrier({
     proxy,
-    chain: openCarrierChain({ server, via: ways[0].via, outgoing: outgoingOf(options) }, io),
+    chain: openCarrierChain({ server, via: ways[0].via, outgoing: outgoingOf(options) }, system),
     targetOf: (lane) => core.targetOf(lane),
     heartbeatMs,
-    io,
+    system,
     log,
   });
   log.info(

@@ -1,6 +1,5 @@
 import * as z from "zod";
 import { TUN2SOCKS_LIMITS } from "../../core/tun2socks/options.ts";
-import type { Rule } from "../../core/tun2socks/rules.ts";
 import {
   MAX_SOCKS_ROUTES,
   parseRule,
@@ -17,10 +16,11 @@ import { rebaseWay } from "../../host/carriers/way.ts";
 import type { CustomDevice } from "../../host/devices/device.ts";
 import type { InterfaceAddress } from "../../host/devices/interface-address.ts";
 import { isNetwork, parseCidr, parseInterfaceAddress } from "../../host/devices/interface-address.ts";
-import { formatHost, ipAddress, makeAddress } from "../../wire/socket-address.ts";
-import { parseCarrierChain } from "../carrier-chain.ts";
+import type { ResolvedTun2SocksOptions } from "../../host/options/tun2socks.ts";
+import { carriesTcpAlone } from "../../host/options/tun2socks.ts";
+import { isBareRelay } from "../../host/udp-paths/socks5.ts";
+import { makeAddress } from "../../wire/socket-address.ts";
 import { loadNativeModule } from "../load-native-module.ts";
-import { isBareRelay } from "../udp-paths/socks5.ts";
 import { tcpProxy } from "./addresses.ts";
 import type { NameField, OptionField } from "./fields.ts";
 import { checkFields, integer, libraryName, wrong } from "./fields.ts";
@@ -74,27 +74,6 @@ export interface Tun2SocksOptions extends Omit<UdpLocalOptions, "workers" | "tcp
   readonly socksServerAddr?: string | undefined;
   /** Sends UDP to that server too. */
   readonly socks5Udp?: boolean | undefined;
-}
-
-export interface ResolvedTun2SocksOptions {
-  readonly device: string | CustomDevice;
-  readonly mtu: number;
-  readonly addresses: readonly InterfaceAddress[];
-  readonly routes: readonly { readonly network: Uint8Array; readonly prefixLength: number }[];
-  readonly offload: "on" | "off";
-  readonly familyHeader: boolean;
-  /** URLs of the routes from ROUTE_SOCKS on. */
-  readonly socks: readonly string[];
-  readonly tcpRoute: number;
-  readonly udpRoute: number;
-  /** Ends with a rule for DNS over TCP, if that is enabled. */
-  readonly rules: readonly Rule[];
-  /** The route of DNS over TCP, one more than those of `socks`; undefined for none. */
-  readonly dnsRoute: number | undefined;
-  readonly maxFlows: number;
-  /** True if any route leads into the tunnel. */
-  readonly usesTunnel: boolean;
-  readonly tunnel: CheckedUdpLocalOptions;
 }
 
 const { workers: _workers, tcpVia: _tcpVia, ...TUNNEL_FIELDS } = UDP_LOCAL_FIELDS;
@@ -236,6 +215,11 @@ export const TUN2SOCKS_FIELDS = {
   },
 } satisfies Record<keyof Tun2SocksOptions, OptionField>;
 
+/** {@link ResolvedTun2SocksOptions}, with what only Node has. */
+export interface CheckedTun2SocksOptions extends ResolvedTun2SocksOptions {
+  readonly tunnel: CheckedUdpLocalOptions;
+}
+
 type Checked = Required<Tun2SocksOptions>;
 
 /**
@@ -246,7 +230,7 @@ type Checked = Required<Tun2SocksOptions>;
 export function resolveTun2SocksOptions(
   input: Tun2SocksOptions,
   nameField: NameField = libraryName,
-): ResolvedTun2SocksOptions {
+): CheckedTun2SocksOptions {
   const options = checkFields(TUN2SOCKS_FIELDS, input, nameField) as Checked;
   const { tundev, socksServerAddr, socks5Udp, mtu, offload, familyHeader, maxFlows } = options;
   for (const [stock, own] of [
@@ -371,44 +355,12 @@ function routeOf(text: string, socks: string[]): number | undefined {
   }
 }
 
-/** The resolved options as lines of text, without secrets. */
-export function describePlan(options: ResolvedTun2SocksOptions): string[] {
-  const { device, mtu, addresses, routes, socks, tcpRoute, udpRoute, rules, usesTunnel, tunnel } = options;
-  const { dnsRoute } = options;
-  const ip = (bytes: Uint8Array) => formatHost(ipAddress(bytes, 0));
-  const way = (route: number) =>
-    route === dnsRoute
-      ? "the server over TCP"
-      : (["udp-local", "direct", "reject", "drop"][route] ?? redactUrl(socks[route - ROUTE_SOCKS]));
-  const isTun = typeof device === "string" && device.startsWith("tun:");
-  return [
-    `device ${typeof device === "string" ? device : "of the caller"}, MTU ${mtu}`,
-    ...(isTun
-      ? addresses.map(
-          ({ own, prefixLength, peer }) => `address ${ip(own)}/${prefixLength}, TCP comes from ${ip(peer)}`,
-        )
-      : []),
-    ...(isTun ? routes.map(({ network, prefixLength }) => `route ${ip(network)}/${prefixLength}`) : []),
-    ...rules.map((rule, index) => `rule ${index + 1}: ${rule.protocol} -> ${way(rule.route)}`),
-    `tcp -> ${way(tcpRoute)}`,
-    `udp -> ${way(udpRoute)}`,
-    ...(usesTunnel
-      ? [`udp-local -> ${tunnel.ways.map((way) => parseCarrierChain(way).description).join(", or ")}`]
-      : []),
-  ];
-}
-
 function isWay(text: string): boolean {
   return ["direct", "reject", "drop"].includes(text) || /^socks:\d{1,2}$/.test(text) || isSocksUrl(text);
 }
 
 function isSocksUrl(text: string): boolean {
   return /^socks5h?:/.test(text) && findHopProblem(text) === undefined;
-}
-
-/** True for a well-formed way that carries TCP, but no datagrams. */
-export function carriesTcpAlone(text: string): boolean {
-  return text.startsWith("ss:") || /\s/.test(text);
 }
 
 function isDevice(text: string): boolean {

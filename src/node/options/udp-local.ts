@@ -9,18 +9,19 @@ import {
   rebaseEndpoint,
   splitZone,
 } from "../../host/addresses/endpoint.ts";
+import { isBehindProxy } from "../../host/carriers/carrier-chain.ts";
 import { rebaseHop } from "../../host/carriers/hop.ts";
 import { rebaseWay, splitWay } from "../../host/carriers/way.ts";
 import { DIALECT_NAMES } from "../../host/dialects/dialect-options.ts";
 import type { ResolvedUdpLocalOptions, ServerWay, UdpLocalSettings } from "../../host/options/udp-local.ts";
 import { parseUdpPorts } from "../../host/socks5/udp-ports.ts";
 import { dialectByName } from "../../wire/dialects/dialects.ts";
-import { findTlsProblem, isBehindProxy } from "../carrier-chain.ts";
 import { MASQUE_FIELD, NOT_WITH_MASQUE } from "../masque/masque-field.ts";
 import { hop, isCarrierUrl, isServer, isUnicastIp, listenText, tcpProxy, way } from "./addresses.ts";
 import { COMMON_FIELDS, MAX_PATH_PREFIX } from "./common.ts";
 import type { NameField, OptionField } from "./fields.ts";
 import { checkFields, integer, libraryName, MAX_COUNT, wrong } from "./fields.ts";
+import { findTlsProblem } from "./tls-files.ts";
 
 /** Makes the connection of one lane: any stream that carries bytes both ways in order. */
 export type Carrier = () => Duplex | Promise<Duplex>;

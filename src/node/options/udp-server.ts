@@ -13,8 +13,8 @@ import {
 import { isExclusive, parseEgress, rebaseEgress } from "../../host/options/egress-option.ts";
 import { parseShadowsocksListen } from "../../host/options/shadowsocks-listen.ts";
 import type { ResolvedUdpServerOptions, UdpServerOptions } from "../../host/options/udp-server.ts";
+import { isBareRelay } from "../../host/udp-paths/socks5.ts";
 import { ATYP_DOMAIN, makeAddress } from "../../wire/socket-address.ts";
-import { isBareRelay } from "../udp-paths/socks5.ts";
 import { findDecoyProblem, parseDecoy, rebaseDecoy } from "../web/decoy.ts";
 import { isCarrierUrl, listenText } from "./addresses.ts";
 import { COMMON_FIELDS, MAX_PATH_PREFIX } from "./common.ts";

@@ -4,8 +4,9 @@ import type { WebSocket } from "ws";
 import { HostError } from "../../core/errors.ts";
 import type { NativeModule } from "../../host/io/native-module.ts";
 import type { ByteStream } from "../../host/stream/byte-stream.ts";
+import { tuneDescriptor } from "../../host/stream/tcp-tuning.ts";
 import { ByteStreamDuplex } from "../byte-stream-duplex.ts";
-import { descriptorOf, tuneDescriptor } from "../tcp-tuning.ts";
+import { descriptorOf } from "../socket-descriptor.ts";
 
 /** For both ends. A peer that exceeds one loses its connection. */
 export const WEB_SOCKET_LIMITS = {

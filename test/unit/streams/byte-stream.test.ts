@@ -6,10 +6,11 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { StreamCoding } from "../../../src/core/stream-coding.ts";
 import type { ByteStream } from "../../../src/host/stream/byte-stream.ts";
 import { CodedByteStream } from "../../../src/host/stream/byte-stream-coded.ts";
+import { DescriptorStream } from "../../../src/host/stream/byte-stream-native.ts";
 import { ByteStreamDuplex, toDuplex } from "../../../src/node/byte-stream-duplex.ts";
-import { DescriptorStream } from "../../../src/node/byte-stream-native.ts";
 import { PlainStream } from "../../../src/node/byte-stream-plain.ts";
 import { nodeLoop } from "../../../src/node/system.ts";
+import { nodeErrors } from "../../../src/node/system-text.ts";
 import { Listener, native, openPair, TCPS } from "./open-stream.ts";
 
 /** More than the system takes at once while nobody reads. */
@@ -335,7 +336,7 @@ describe.skipIf(native instanceof Error)("a stream over a descriptor", () => {
   it("gives its descriptor away open", async () => {
     const { descriptor } = stream.release()!;
     const heard = new Listener();
-    const other = new DescriptorStream(native as never, descriptor, new Uint8Array(64));
+    const other = new DescriptorStream(native as never, descriptor, new Uint8Array(64), nodeErrors);
     other.start(heard);
     peer.write("still there");
     await heard.has("bytes");

@@ -3,15 +3,16 @@ import type { AddressInfo, Socket } from "node:net";
 import { createServer } from "node:net";
 import type { ByteStream, ByteStreamEvents } from "../../../src/host/stream/byte-stream.ts";
 import type { Tcp } from "../../../src/host/stream/tcp.ts";
+import { NativeTcp } from "../../../src/host/stream/tcp-native.ts";
 import { loadNativeModule } from "../../../src/node/load-native-module.ts";
-import { NativeTcp } from "../../../src/node/tcp-native.ts";
+import { nodeErrors } from "../../../src/node/system-text.ts";
 import { plainTcp } from "../../../src/node/tcp-plain.ts";
 
 export const native = loadNativeModule();
 
 /** Connections over node:net, and over the native module where it was built. */
 export const TCPS: [string, Tcp][] = [["plain", plainTcp]];
-if (!(native instanceof Error)) TCPS.push(["native", new NativeTcp(native)]);
+if (!(native instanceof Error)) TCPS.push(["native", new NativeTcp(native, nodeErrors)]);
 else if (process.env.CI !== undefined) throw native;
 
 /** A stream on loopback, and the socket at its other end, which stays open for writing. */

@@ -5,11 +5,11 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { METHODS } from "../../../src/core/shadowsocks/method.ts";
 import type { StreamCoding } from "../../../src/core/stream-coding.ts";
 import { Cancellation } from "../../../src/host/cancellation.ts";
+import { tcpWay } from "../../../src/host/carriers/carrier-chain.ts";
 import type { ByteStream } from "../../../src/host/stream/byte-stream.ts";
 import { CodedByteStream } from "../../../src/host/stream/byte-stream-coded.ts";
 import { relayTcp } from "../../../src/host/stream/tcp-relay.ts";
-import { tcpWay } from "../../../src/node/carrier-chain.ts";
-import { nodeLoop } from "../../../src/node/system.ts";
+import { nodeLoop, nodeSystem } from "../../../src/node/system.ts";
 import { plainUdpIo } from "../../../src/node/udp-io-plain.ts";
 import { makeAddress } from "../../../src/wire/socket-address.ts";
 import { concat } from "../cuts.ts";
@@ -38,7 +38,7 @@ describe.each(TCPS)("a stream through a shadowsocks server, %s", (_, tcp) => {
       native: native instanceof Error ? undefined : native,
       latency: "balanced",
     } as const;
-    const way = tcpWay(`ss://aes-128-gcm:p@127.0.0.1:${port}`, io);
+    const way = tcpWay(`ss://aes-128-gcm:p@127.0.0.1:${port}`, nodeSystem(io));
     stream = await way.connect(makeAddress("a.test", 9)!, new Cancellation());
     [peer] = await accepted;
     peer.on("error", () => {});

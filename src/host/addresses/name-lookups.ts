@@ -1,0 +1,49 @@
+import type { AddressBytes } from "../../wire/socket-address.ts";
+import { makeAddress } from "../../wire/socket-address.ts";
+import type { Logger } from "../log.ts";
+import type { Timer } from "../loop.ts";
+import type { System } from "../system.ts";
+
+const DEADLINE_MS = 5_000;
+/** Most lookups at once; the system continues those that have passed their deadline. */
+const MAX_LOOKUPS = 1_024;
+
+/** Resolves the names of targets by the system's resolver, so many at once and no more. */
+export class NameLookups {
+  readonly #system: System;
+  readonly #log: Logger;
+  #count = 0;
+
+  constructor(system: System, log: Logger) {
+    this.#system = system;
+    this.#log = log;
+  }
+
+  /** @returns IP texts. @throws Error when the name cannot be resolved, or there are too many lookups at once */
+  async lookUp(name: string): Promise<readonly string[]> {
+    if (this.#count >= MAX_LOOKUPS) throw new Error("too many at once");
+    this.#count++;
+    try {
+      return await this.#system.lookUp(name);
+    } finally {
+      this.#count--;
+    }
+  }
+
+  /** @returns the addresses of `name`, with `port`; none when they are not known within 5 s */
+  async resolve(name: string, port: number): Promise<AddressBytes[]> {
+    let timer: Timer | undefined;
+    const deadline = new Promise<never>((_, failed) => {
+      timer = this.#system.after(DEADLINE_MS, () => failed(new Error("deadline")), true);
+    });
+    try {
+      const found = await Promise.race([this.lookUp(name), deadline]);
+      return found.flatMap((ip) => makeAddress(ip, port) ?? []);
+    } catch (error) {
+      this.#log.debug({ error: (error as Error).message }, "cannot resolve a name");
+      return [];
+    } finally {
+      timer?.cancel();
+    }
+  }
+}

@@ -1,0 +1,248 @@
+import { HostError } from "../../core/errors.ts";
+import type { Socks5Credentials } from "../../core/socks5-server.ts";
+import { Socks5ServerConnection } from "../../core/socks5-server.ts";
+import type { Dialect } from "../../wire/dialects/dialect.ts";
+import { DIALECTS } from "../../wire/dialects/dialects.ts";
+import type { AddressBytes } from "../../wire/socket-address.ts";
+import { addressPort, formatAddress, makeAddress, sameBytes } from "../../wire/socket-address.ts";
+import { parseEndpoint, splitZone } from "../addresses/endpoint.ts";
+import { openOnEach } from "../addresses/listen-hosts.ts";
+import { Cancellation } from "../cancellation.ts";
+import { DeadlineTimer } from "../deadline-timer.ts";
+import type { Logger } from "../log.ts";
+import type { Loop } from "../loop.ts";
+import type { ByteStream, ByteStreamEvents } from "../stream/byte-stream.ts";
+import { PatientWriter } from "../stream/patient-writer.ts";
+import type { StreamListener, Tcp } from "../stream/tcp.ts";
+import { joinListeners } from "../stream/tcp.ts";
+import { relayTcp } from "../stream/tcp-relay.ts";
+import type { Socks5Association } from "./udp.ts";
+
+/** Probes start after this idle time; a client that has vanished is noticed some 10 s later. */
+const KEEP_ALIVE_MS = 30_000;
+/** RFC 1928 §6. */
+const SUCCEEDED = 0;
+const GENERAL_FAILURE = 1;
+const HOST_UNREACHABLE = 4;
+
+/** What a listener needs from its program. */
+export interface Socks5ListenerOptions {
+  readonly loop: Loop;
+  readonly credentials: Socks5Credentials | undefined;
+  readonly maxConnections: number;
+  readonly tcp: Tcp;
+  /** True if other threads listen on the same port. */
+  readonly sharesPort: boolean;
+  readonly log: Logger;
+  /**
+   * Begins an association for a client.
+   *
+   * @param client   its IP, and the port that it will send from, or 0
+   * @param localIp  IP text of the local address of its connection, with its zone
+   * @returns undefined if it is refused
+   */
+  readonly associate: (client: AddressBytes, localIp: string) => Promise<Socks5Association | undefined>;
+  /** Connects for a CONNECT. */
+  readonly connect: (target: AddressBytes, cancellation: Cancellation) => Promise<ByteStream>;
+  /** Serves a client that asks for UDP on its own connection, which is to be handed on. */
+  readonly serveDialect: (stream: ByteStream, dialect: Dialect, request: AddressBytes) => void;
+  readonly onRefused: () => void;
+}
+
+/** SOCKS5 over TCP: UDP ASSOCIATE for the tunnel, CONNECT relayed past it. */
+export class Socks5Listener {
+  readonly #options: Socks5ListenerOptions;
+  readonly #streams = new Set<ByteStream>();
+  #listener: StreamListener | undefined;
+
+  constructor(options: Socks5ListenerOptions) {
+    this.#options = options;
+  }
+
+  /** @param hosts  of `text`, see {@link listenHosts}. @throws HostError ERR_LISTEN */
+  async listen(text: string, hosts: readonly string[]): Promise<void> {
+    const { tcp, sharesPort, log } = this.#options;
+    const open = (host: string, port: number) =>
+      tcp.listen(
+        { host, port },
+        {
+          sharesPort,
+          keepAliveMs: KEEP_ALIVE_MS,
+          onStream: (stream) => this.#accept(stream),
+          onError: (error) => log.warn({ error: error.message }, "cannot accept"),
+        },
+      );
+    try {
+      const { port } = parseEndpoint(text) as { port: number };
+      this.#listener = joinListeners(await openOnEach(hosts, port, open));
+    } catch (cause) {
+      throw new HostError("ERR_LISTEN", `${text}: ${(cause as Error).message}`, { cause });
+    }
+  }
+
+  /** Where it listens. */
+  get address(): string {
+    return this.#listener!.address;
+  }
+
+  async close(): Promise<void> {
+    const closed = this.#listener?.close();
+    for (const stream of this.#streams) stream.destroy();
+    await closed;
+  }
+
+  #accept(stream: ByteStream): void {
+    if (this.#streams.size >= this.#options.maxConnections) {
+      stream.destroy();
+      return;
+    }
+    this.#streams.add(stream);
+    new Socks5Connection(stream, this.#options, () => this.#streams.delete(stream)).start();
+  }
+}
+
+/** A client's connection up to where it is handed on, or as long as its association lasts. */
+class Socks5Connection implements ByteStreamEvents {
+  readonly #stream: ByteStream;
+  readonly #writer: PatientWriter;
+  readonly #options: Socks5ListenerOptions;
+  readonly #forget: () => void;
+  readonly #machine: Socks5ServerConnection;
+  readonly #timer: DeadlineTimer;
+  readonly #cancellation = new Cancellation();
+  #association: Socks5Association | undefined;
+  #isLost = false;
+
+  /** @param forget  called when the connection is closed, whoever has it then */
+  constructor(stream: ByteStream, options: Socks5ListenerOptions, forget: () => void) {
+    this.#stream = stream;
+    this.#writer = new PatientWriter(stream);
+    this.#options = options;
+    this.#forget = forget;
+    this.#machine = new Socks5ServerConnection(options.loop.now(), options.credentials, DIALECTS);
+    this.#timer = new DeadlineTimer(options.loop, () => {
+      this.#machine.handleTimeout(this.#options.loop.now());
+      this.#drain();
+    });
+  }
+
+  start(): void {
+    this.#stream.start(this);
+    this.#drain();
+  }
+
+  onBytes(chunk: Uint8Array, length: number): void {
+    this.#machine.handleStream(this.#options.loop.now(), chunk.subarray(0, length));
+    this.#drain();
+  }
+
+  /** The client has not made a request, or ends its association. */
+  onEnd(): void {
+    this.#writer.whenDrained(() => this.#stream.end());
+  }
+
+  onWritten(): void {
+    this.#writer.handleWritten();
+  }
+
+  onClose(): void {
+    this.#isLost = true;
+    this.#timer.stop();
+    this.#cancellation.cancel();
+    this.#association?.end();
+    this.#forget();
+  }
+
+  #drain(): void {
+    const machine = this.#machine;
+    for (let output = machine.pollOutput(); output !== undefined; output = machine.pollOutput()) {
+      switch (output.kind) {
+        case "write":
+          this.#writer.write(output.bytes);
+          break;
+        case "closed":
+          if (output.error !== undefined) this.#options.onRefused();
+          this.#close();
+          break;
+        default:
+          if (output.command === "udp-associate") void this.#associate(output.address);
+          else {
+            this.#stream.pause();
+            if (output.command === "dialect") this.#serveDialect(output.dialect, output.address);
+            else void this.#connect(output.address);
+          }
+      }
+    }
+    this.#timer.arm(machine.nextTimeout());
+  }
+
+  /** Closes it once what was written is through. */
+  #close(): void {
+    this.#writer.whenDrained(() => this.#stream.destroy());
+  }
+
+  async #associate(requested: AddressBytes): Promise<void> {
+    const { localIp, remoteIp } = this.#stream;
+    if (localIp === undefined || remoteIp === undefined) {
+      this.#stream.destroy();
+      return;
+    }
+    const { ip } = splitZone(remoteIp);
+    const named = makeAddress(ip, addressPort(requested))!;
+    // The port is trusted only together with the right IP: a client behind a NAT knows neither.
+    const isOwn = requested.length === named.length && sameBytes(requested, 0, named, 0, named.length);
+    let association: Socks5Association | undefined;
+    try {
+      association = await this.#options.associate(isOwn ? named : makeAddress(ip, 0)!, localIp);
+    } catch (error) {
+      this.#options.log.warn({ error: (error as Error).message }, "cannot open a UDP socket");
+    }
+    if (this.#isLost) {
+      association?.end();
+      return;
+    }
+    this.#association = association;
+    if (association === undefined) this.#machine.reply(GENERAL_FAILURE, makeAddress("0.0.0.0", 0)!);
+    else this.#machine.reply(SUCCEEDED, association.bound);
+    this.#drain();
+  }
+
+  #serveDialect(dialect: Dialect, request: AddressBytes): void {
+    this.#reply(SUCCEEDED);
+    this.#handOn((stream) => this.#options.serveDialect(stream, dialect, request));
+  }
+
+  async #connect(target: AddressBytes): Promise<void> {
+    try {
+      const far = await this.#options.connect(target, this.#cancellation);
+      if (this.#isLost) {
+        far.destroy();
+        return;
+      }
+      this.#reply(SUCCEEDED);
+      this.#handOn((near) => relayTcp(near, far, this.#options.loop, { onClosed: this.#forget }));
+    } catch (error) {
+      this.#options.log.debug(
+        { target: formatAddress(target), error: (error as Error).message },
+        "cannot relay a CONNECT",
+      );
+      if (this.#isLost) return;
+      this.#reply(HOST_UNREACHABLE);
+      this.#close();
+    }
+  }
+
+  #reply(code: number): void {
+    this.#machine.reply(code, makeAddress("0.0.0.0", 0)!);
+    this.#drain();
+  }
+
+  /** Hands the connection on once the reply is through, with what came behind the request. */
+  #handOn(take: (stream: ByteStream) => void): void {
+    this.#writer.whenDrained(() => {
+      this.#timer.stop();
+      this.#stream.unread(this.#machine.surplus);
+      take(this.#stream);
+    });
+  }
+}

@@ -1,0 +1,54 @@
+import type { Loop } from "../loop.ts";
+import type { BatchSource } from "./batch-writer.ts";
+import { BatchWriter } from "./batch-writer.ts";
+import type { ByteStream } from "./byte-stream.ts";
+
+/** A connection of a server, and what writes to it. */
+export interface ConnectionLink {
+  readonly stream: ByteStream;
+  readonly writer: BatchWriter;
+}
+
+/** What happens on a connection, for as long as it is linked. */
+export interface ConnectionEvents {
+  onBytes(chunk: Uint8Array, length: number): void;
+  /** The client has ended; it may still be written to. */
+  onEnded(): void;
+  /** It is closed, and linked no more. */
+  onDisconnected(): void;
+  /** Why it is closed, if it failed, linked or not. */
+  onFailed(error: Error): void;
+}
+
+/** Starts a connection and enters it in `links`, by its number; whoever takes it out of there hears no more of it. */
+export function linkConnection(
+  links: (ConnectionLink | undefined)[],
+  connection: number,
+  stream: ByteStream,
+  source: BatchSource,
+  loop: Loop,
+  events: ConnectionEvents,
+): void {
+  const writer = new BatchWriter(stream, source, loop);
+  const link: ConnectionLink = { stream, writer };
+  links[connection] = link;
+  const isCurrent = () => links[connection] === link;
+  stream.start({
+    onBytes: (chunk, length) => {
+      if (isCurrent()) events.onBytes(chunk, length);
+    },
+    onEnd: () => {
+      if (isCurrent()) events.onEnded();
+    },
+    onWritten: () => {
+      if (isCurrent()) writer.handleWritten();
+    },
+    onClose: (error) => {
+      if (error !== undefined) events.onFailed(error);
+      writer.handleClosed();
+      if (!isCurrent()) return;
+      links[connection] = undefined;
+      events.onDisconnected();
+    },
+  });
+}

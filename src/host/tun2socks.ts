@@ -1,0 +1,400 @@
+import { randomSeed } from "../core/credentials.ts";
+import type { DeviceAddresses } from "../core/tun2socks/options.ts";
+import { TUN2SOCKS_LIMITS } from "../core/tun2socks/options.ts";
+import { ADDRESS_STRIDE } from "../core/tun2socks/packet-batch.ts";
+import { ROUTE_DIRECT, ROUTE_SOCKS, ROUTE_TUNNEL } from "../core/tun2socks/rules.ts";
+import { Tun2Socks } from "../core/tun2socks/tun2socks.ts";
+import type { UnreachableKind } from "../wire/capsule.ts";
+import type { AddressBytes } from "../wire/socket-address.ts";
+import { formatHost, ipAddress } from "../wire/socket-address.ts";
+import type { Outgoing } from "./addresses/outgoing.ts";
+import { outgoingOf } from "./addresses/outgoing.ts";
+import type { Cancellation } from "./cancellation.ts";
+import type { TcpWay } from "./carriers/carrier-chain.ts";
+import { tcpWay } from "./carriers/carrier-chain.ts";
+import type { Device, DeviceEvents } from "./devices/device.ts";
+import { FlowRelay } from "./devices/flow-relay.ts";
+import { Driver } from "./driver.ts";
+import type { Io } from "./io/io.ts";
+import { Listeners } from "./listeners.ts";
+import type { Logger } from "./log.ts";
+import type { Timer } from "./loop.ts";
+import type { ResolvedTun2SocksOptions } from "./options/tun2socks.ts";
+import { carriesTcpAlone, describePlan } from "./options/tun2socks.ts";
+import type { ByteStream } from "./stream/byte-stream.ts";
+import type { System } from "./system.ts";
+import type { Tun2SocksStats } from "./tunnel-stats.ts";
+import { SharedLatency } from "./udp/shared-latency.ts";
+import type { UdpLocalEvents, UdpLocalFeatures } from "./udp-local.ts";
+import { UdpLocalHost } from "./udp-local.ts";
+import { DirectPath } from "./udp-paths/direct.ts";
+import { DnsOverTcpPath } from "./udp-paths/dns-over-tcp.ts";
+import { isBareRelay, Socks5Path } from "./udp-paths/socks5.ts";
+import { TunnelPath } from "./udp-paths/tunnel.ts";
+import type { UdpPath, UdpPathHost } from "./udp-paths/udp-path.ts";
+import { OutgoingDatagram } from "./udp-paths/udp-path.ts";
+
+/** How long applications wait for a session that is down; after that its route counts as down. */
+const TUNNEL_PATIENCE_MS = 3_000;
+
+export interface Tun2SocksEvents extends UdpLocalEvents {
+  /** Its device is gone. */
+  readonly end: Error | undefined;
+}
+
+export interface Tun2SocksAddress {
+  /** `tun:NAME` or similar, with the actual name. */
+  readonly device: string;
+  /** What goes where, one line each, without secrets. */
+  readonly plan: readonly string[];
+}
+
+/** What a tun2socks is given beside its options. */
+export interface Tun2SocksFeatures {
+  /** Opens the device that the options name. @throws HostError */
+  readonly openDevice: (
+    options: ResolvedTun2SocksOptions,
+    io: Io,
+    events: DeviceEvents,
+    log: Logger,
+  ) => Promise<Device>;
+  /** Those of its tunnel. */
+  readonly tunnel?: UdpLocalFeatures;
+}
+
+/** Wires {@link Tun2Socks} to a device, TCP listeners, paths for UDP, and a timer. */
+export class Tun2SocksHost implements UdpPathHost {
+  readonly events = new Listeners<Tun2SocksEvents>();
+  readonly #options: ResolvedTun2SocksOptions;
+  readonly #log: Logger;
+  readonly #system: System;
+  readonly #io: Io;
+  readonly #outgoing: Outgoing | undefined;
+  readonly #driver: Driver;
+  readonly #features: Tun2SocksFeatures;
+  #core!: Tun2Socks;
+  #device: Device | undefined;
+  #flows: FlowRelay | undefined;
+  #tunnel: UdpLocalHost | undefined;
+  #patience: Timer | undefined;
+  /** By route. */
+  readonly #paths: (UdpPath | undefined)[] = [];
+  /** By route, where TCP goes on. */
+  readonly #tcpWays: TcpWay[] = [];
+  /** By association. */
+  readonly #pathOf: (UdpPath | undefined)[] = [];
+  readonly #pathDrops = { send_error: 0, association_limit: 0, malformed: 0, wrong_source: 0 };
+  #deviceDrops = 0;
+  readonly #datagram = new OutgoingDatagram();
+  /** Datagrams that the paths for UDP have reported as not delivered. */
+  readonly #refusals: Record<UnreachableKind, number> = { port: 0, host: 0, prohibited: 0, "too-big": 0 };
+  /** Whether something waits for the end of this turn, and the time of the turn. */
+  #isScheduled = false;
+  #now = 0;
+  #isClosing = false;
+  /** The device is closed. */
+  #isEnded = false;
+
+  constructor(options: ResolvedTun2SocksOptions, log: Logger, system: System, features: Tun2SocksFeatures) {
+    const { io } = system;
+    this.#features = features;
+    this.#driver = new Driver(system, io.udp, {
+      drain: () => this.#carryOut(),
+      handleTimeout: (now) => this.#core.handleTimeout(now),
+      nextTimeout: () => this.#core.nextTimeout(),
+    });
+    this.#system = system;
+    this.#options = options;
+    this.#log = log;
+    this.#io = io;
+    this.#outgoing = outgoingOf(options.tunnel);
+  }
+
+  get address(): Tun2SocksAddress {
+    return { device: this.#device?.description ?? "", plan: describePlan(this.#options) };
+  }
+
+  stats(): Tun2SocksStats {
+    const core = this.#core;
+    const { drops, datagramsIn, datagramsOut, bytesIn, bytesOut, ...counts } = core.counters;
+    const tunnel = this.#tunnel?.stats();
+    const { flowsOpened, associationsOpened, associationsEvicted, flowsEvicted, halfOpenEvicted } = counts;
+    return {
+      sessions: tunnel?.sessions ?? 0,
+      lanes: tunnel?.lanes ?? 0,
+      contexts: tunnel?.contexts ?? 0,
+      rttMs: tunnel?.rttMs,
+      spread: tunnel?.spread ?? { modes: {}, bitsPerSecond: 0, lanesLate: 0, counts: {} },
+      resumed: tunnel?.resumed ?? 0,
+      associations: core.associationCount,
+      flows: core.flowCount,
+      halfOpenFlows: core.halfOpenCount,
+      packetsIn: counts.packetsIn,
+      packetsOut: counts.packetsOut,
+      associationsOpened,
+      flowsOpened,
+      // What goes into the device came out of a tunnel.
+      datagramsIn: datagramsOut,
+      datagramsOut: datagramsIn,
+      bytesIn: bytesOut,
+      bytesOut: bytesIn,
+      drops: { ...sum(tunnel?.drops, drops, this.#pathDrops), device: this.#deviceDrops },
+      refused: { ...tunnel?.refused, associationsEvicted, flowsEvicted, halfOpenEvicted },
+      unreachable: {
+        ...this.#refusals,
+        limited: counts.icmpErrorsLimited + (tunnel?.unreachable.limited ?? 0),
+      },
+    };
+  }
+
+  async open(): Promise<void> {
+    const options = this.#options;
+    this.#tcpWays[ROUTE_DIRECT] = tcpWay(undefined, this.#system, this.#outgoing);
+    for (const [index, url] of options.socks.entries()) {
+      // A bare relay is for UDP alone.
+      if (!isBareRelay(url)) this.#tcpWays[ROUTE_SOCKS + index] = tcpWay(url, this.#system, this.#outgoing);
+    }
+    // Core needs to know whether the device's packets have virtio-net headers.
+    const early: DeviceEvents = {
+      onPackets: (...packets) => this.#handlePackets(...packets),
+      onEnd: (error) => this.#handleEnd(error),
+    };
+    const device = await this.#features.openDevice(options, this.#io, early, this.#log);
+    this.#device = device;
+    this.#core = await this.#makeCore(device);
+    if (leadsInACircle(options, this.#outgoing)) {
+      this.#log.warn(
+        {},
+        "direct traffic would be routed back into the device: set --out-interface or --out-mark",
+      );
+    }
+    if (options.usesTunnel) await this.#startTunnel();
+    const seed = () => randomSeed(this.#system.cryptography);
+    this.#paths[ROUTE_DIRECT] = new DirectPath(this.#io.udp, this, seed(), this.#outgoing);
+    if (options.dnsRoute !== undefined) {
+      this.#paths[options.dnsRoute] = new DnsOverTcpPath(this.#system, this, (server, cancellation) =>
+        this.#connect(options.tcpRoute, server, cancellation),
+      );
+    }
+    for (const [index, url] of options.socks.entries()) {
+      if (carriesTcpAlone(url)) continue;
+      this.#paths[ROUTE_SOCKS + index] = new Socks5Path(
+        url,
+        this.#system,
+        this,
+        this.#log,
+        seed(),
+        this.#outgoing,
+      );
+    }
+  }
+
+  async close(): Promise<void> {
+    if (this.#isClosing) return;
+    this.#isClosing = true;
+    this.#driver.stop();
+    this.#patience?.cancel();
+    await this.#flows?.close();
+    await Promise.all(this.#paths.map((path) => path?.end()));
+    await this.#tunnel?.close();
+    await Promise.all(this.#tcpWays.map((way) => way?.close()));
+    this.#isEnded = true;
+    await this.#device?.close();
+  }
+
+  async #makeCore(device: Device): Promise<Tun2Socks> {
+    const { mtu, addresses, rules, udpRoute, tcpRoute, maxFlows, tunnel } = this.#options;
+    const makeCore = (ports: readonly number[]) => {
+      const of = (bytes: number): DeviceAddresses | undefined => {
+        const index = addresses.findIndex(({ own }) => own.length === bytes);
+        if (index < 0 || !device.hasKernel) return undefined;
+        const { own, peer } = addresses[index];
+        return { own, peer, listenerPort: ports[index] };
+      };
+      return new Tun2Socks({
+        mtu,
+        virtio: device.virtio,
+        uso: device.uso,
+        ipv4: of(4),
+        ipv6: of(16),
+        rules,
+        udpRoute,
+        tcpRoute,
+        limits: {
+          ...TUN2SOCKS_LIMITS,
+          maxFlows,
+          maxHalfOpen: Math.min(maxFlows, TUN2SOCKS_LIMITS.maxHalfOpen),
+          maxAssociations: tunnel.maxAssociations,
+          udpIdleMs: tunnel.idleTimeoutS * 1000,
+          udpActiveIdleMs: tunnel.activeIdleTimeoutS * 1000,
+        },
+        seed: randomSeed(this.#system.cryptography),
+      });
+    };
+    if (!device.hasKernel) return makeCore([]);
+    const relay = new FlowRelay({
+      core: () => this.#core,
+      loop: this.#system,
+      tcp: this.#io.tcp,
+      log: this.#log,
+      connect: ({ route, target }, cancellation) => this.#connect(route, target, cancellation),
+      drain: () => this.#drain(),
+    });
+    this.#flows = relay;
+    const ports: number[] = [];
+    for (const { own } of addresses) ports.push(await relay.listen(ipText(own)));
+    return makeCore(ports);
+  }
+
+  async #startTunnel(): Promise<void> {
+    const tunnel = new UdpLocalHost(this.#options.tunnel, this.#log, this.#system, this.#features.tunnel);
+    this.#tunnel = tunnel;
+    await tunnel.listen();
+    const latency = new SharedLatency(tunnel.latency, (next) => this.#device?.setLatency?.(next));
+    this.#paths[ROUTE_TUNNEL] = new TunnelPath(tunnel, this, latency);
+    const isUp = () => {
+      this.#patience?.cancel();
+      this.#patience = undefined;
+      this.#core.setRouteUp(ROUTE_TUNNEL, true);
+    };
+    const isDown = () => {
+      this.#patience ??= this.#system.after(
+        TUNNEL_PATIENCE_MS,
+        () => this.#core.setRouteUp(ROUTE_TUNNEL, false),
+        true,
+      );
+    };
+    isDown();
+    const { events } = this;
+    for (const name of ["session-up", "session-resumed", "session-renewed"] as const) {
+      tunnel.events.on(name, () => {
+        isUp();
+        events.emit(name, undefined);
+      });
+    }
+    tunnel.events.on("session-down", (error) => {
+      isDown();
+      events.emit("session-down", error);
+    });
+    tunnel.events.on("error", (error) => events.emit("error", error));
+  }
+
+  #connect(route: number, target: AddressBytes, cancellation: Cancellation): Promise<ByteStream> {
+    return this.#tcpWays[route].connect(target, cancellation);
+  }
+
+  // UdpPathHost
+
+  deliver(association: number, remote: AddressBytes, data: Uint8Array, offset: number, length: number): void {
+    const now = this.#turnAt();
+    while (!this.#core.handleDatagram(now, association, remote, data, offset, length)) this.#writeDevice();
+  }
+
+  refuse(association: number, remote: AddressBytes, kind: UnreachableKind, mtu: number): void {
+    const now = this.#turnAt();
+    this.#refusals[kind]++;
+    while (!this.#core.handleUnreachable(now, association, remote, kind, mtu)) this.#writeDevice();
+  }
+
+  drop(reason: "send_error" | "association_limit" | "malformed" | "wrong_source", count: number): void {
+    if (count > 0) this.#pathDrops[reason] += count;
+  }
+
+  // The loop
+
+  #handlePackets(data: Uint8Array, offsets: Int32Array, lengths: Int32Array, count: number): void {
+    if (this.#core === undefined || this.#isClosing) return;
+    const now = this.#system.now();
+    for (let first = 0; first < count; ) {
+      first = this.#core.handlePackets(now, data, offsets, lengths, first, count);
+      this.#writeDevice();
+      this.#drainOutputs();
+      this.#forward();
+    }
+    this.#driver.arm();
+  }
+
+  #forward(): void {
+    const { datagrams } = this.#core;
+    const { count, association, offset, length, dscp, addresses, addressLength } = datagrams;
+    if (count === 0) return;
+    const datagram = this.#datagram;
+    for (let i = 0; i < count; i++) {
+      datagram.setPayload(association[i], datagrams.buffer(i), offset[i], length[i], dscp[i]);
+      datagram.setTarget(addresses, i * ADDRESS_STRIDE, addressLength[i]);
+      this.#pathOf[association[i]]?.send(datagram);
+    }
+    for (const path of this.#paths) path?.flush();
+  }
+
+  #drain(): void {
+    this.#driver.drain();
+  }
+
+  #carryOut(): void {
+    this.#isScheduled = false;
+    this.#writeDevice();
+    this.#drainOutputs();
+  }
+
+  #drainOutputs(): void {
+    const core = this.#core;
+    for (let output = core.pollOutput(); output !== undefined; output = core.pollOutput()) {
+      switch (output.kind) {
+        case "association-open": {
+          const path = this.#paths[output.route];
+          this.#pathOf[output.association] = path;
+          path?.open(output.association, output.source);
+          break;
+        }
+        case "association-closed":
+          this.#pathOf[output.association]?.close(output.association);
+          this.#pathOf[output.association] = undefined;
+          break;
+        case "flow-closed":
+          this.#flows?.forget(output.flow, output.reason);
+      }
+    }
+  }
+
+  #writeDevice(): void {
+    const { toDevice } = this.#core;
+    if (toDevice.count > 0 && !this.#isEnded) this.#deviceDrops += this.#device!.write(toDevice);
+    toDevice.clear();
+  }
+
+  /** The clock, read once per turn of the loop, at whose end everything received is written. */
+  #turnAt(): number {
+    if (this.#isScheduled) return this.#now;
+    this.#isScheduled = true;
+    this.#now = this.#driver.now();
+    this.#driver.schedule();
+    return this.#now;
+  }
+
+  #handleEnd(error: Error | undefined): void {
+    if (this.#isClosing) return;
+    if (error !== undefined) this.#log.error({ error: error.message }, "the device is gone");
+    this.events.emit("end", error);
+  }
+}
+
+/** True if direct traffic would follow a route of the device back into it. */
+function leadsInACircle(options: ResolvedTun2SocksOptions, outgoing: Outgoing | undefined): boolean {
+  const { routes, tcpRoute, udpRoute, rules } = options;
+  const isDirect = [tcpRoute, udpRoute, ...rules.map(({ route }) => route)].includes(ROUTE_DIRECT);
+  return routes.length > 0 && isDirect && outgoing === undefined;
+}
+
+function ipText(ip: Uint8Array): string {
+  return formatHost(ipAddress(ip, 0));
+}
+
+/** Adds counts by name. */
+function sum(...records: (Readonly<Record<string, number>> | undefined)[]): Record<string, number> {
+  const total: Record<string, number> = {};
+  for (const record of records) {
+    for (const [name, count] of Object.entries(record ?? {})) total[name] = (total[name] ?? 0) + count;
+  }
+  return total;
+}

@@ -1,0 +1,69 @@
+import { isWithin, parseTargetRule } from "../../core/target-rule.ts";
+import type { AddressBytes } from "../../wire/socket-address.ts";
+import {
+  ATYP_DOMAIN,
+  addressDomain,
+  addressPort,
+  isLinkLocal,
+  makeAddress,
+} from "../../wire/socket-address.ts";
+import { splitZone } from "../addresses/endpoint.ts";
+import type { System } from "../system.ts";
+
+/** Networks by how far their addresses reach, starting with those that are no host's; all others are public. */
+const REACHES = [
+  ["0.0.0.0/8", "224.0.0.0/3", "::/128", "ff00::/8"],
+  ["127.0.0.0/8", "::1/128"],
+  ["169.254.0.0/16", "fe80::/10"],
+  ["10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7", "fec0::/10"],
+].map((networks) => networks.map((text) => parseTargetRule(text)!));
+
+/** The IPv4 or IPv6 address of a relay, with its zone if it is link-local. */
+export interface RelayAddress {
+  readonly address: AddressBytes;
+  readonly zone: string | undefined;
+}
+
+/**
+ * The relay's address, from a SOCKS5 server's reply (RFC 1928 §6). A server that is behind a NAT, in a container or bound to
+ * any address may reply with an address that is unreachable from here. Its IP is then replaced by that of the server.
+ *
+ * @param bound  BND.ADDR and BND.PORT
+ * @param peer   IP text of the server, from the control connection, with its zone
+ * @throws Error if the reply has no port, or a name that cannot be resolved
+ */
+export async function relayAddress(
+  system: Pick<System, "lookUp">,
+  bound: AddressBytes,
+  peer: string,
+): Promise<RelayAddress> {
+  const port = addressPort(bound);
+  if (port === 0) throw new Error("the server replied with UDP port 0");
+  const { ip, zone } = splitZone(peer);
+  const own = makeAddress(ip, port)!;
+  const named = bound[0] === ATYP_DOMAIN ? await resolve(system, addressDomain(bound), port) : bound;
+  const address = reachOf(named) < reachOf(own) ? own : named;
+  return { address, zone: isLinkLocal(address) ? zone : undefined };
+}
+
+/** The address of a relay that an option names. @param host  a name, or IP text with its zone */
+export async function configuredRelay(
+  system: Pick<System, "lookUp">,
+  host: string,
+  port: number,
+): Promise<RelayAddress> {
+  const { ip, zone } = splitZone(host);
+  const address = makeAddress(ip, port)!;
+  return { address: address[0] === ATYP_DOMAIN ? await resolve(system, ip, port) : address, zone };
+}
+
+async function resolve(system: Pick<System, "lookUp">, name: string, port: number): Promise<AddressBytes> {
+  const [ip] = await system.lookUp(name);
+  return makeAddress(ip, port)!;
+}
+
+function reachOf(address: AddressBytes): number {
+  const ip = address.subarray(1, -2);
+  const reach = REACHES.findIndex((networks) => networks.some((each) => isWithin(each, ip, 0, ip.length, 1)));
+  return reach < 0 ? REACHES.length : reach;
+}

@@ -1,0 +1,624 @@
+import type { ServerOutput } from "../core/server.ts";
+import { TunnelServer } from "../core/server.ts";
+import type { UnreachableKind } from "../wire/capsule.ts";
+import type { AddressBytes } from "../wire/socket-address.ts";
+import { ATYP_IPV6, formatHost, makeAddress } from "../wire/socket-address.ts";
+import { formatEndpoint, splitZone } from "./addresses/endpoint.ts";
+import { listenHosts } from "./addresses/listen-hosts.ts";
+import { NameLookups } from "./addresses/name-lookups.ts";
+import { publicIps } from "./addresses/public-addresses.ts";
+import { TargetPolicy } from "./addresses/target-policy.ts";
+import { tcpWay } from "./carriers/carrier-chain.ts";
+import type { DialectHost } from "./dialects/dialect-host.ts";
+import { parseDialectListen } from "./dialects/dialect-options.ts";
+import type { DialectProtocol } from "./dialects/server-dialects.ts";
+import {
+  dialectLimits,
+  dialectOfConnect,
+  dialectProtocols,
+  hasDialects,
+  openServerDialects,
+} from "./dialects/server-dialects.ts";
+import { Driver } from "./driver.ts";
+import type { Io } from "./io/io.ts";
+import type { UdpSocket } from "./io/udp-io.ts";
+import { Remote } from "./io/udp-io.ts";
+import { Listeners } from "./listeners.ts";
+import type { Logger } from "./log.ts";
+import { parseEgress } from "./options/egress-option.ts";
+import type { ShadowsocksListen } from "./options/shadowsocks-listen.ts";
+import { isTunnelTarget, parseShadowsocksListen } from "./options/shadowsocks-listen.ts";
+import type { ResolvedUdpServerOptions } from "./options/udp-server.ts";
+import { openShadowsocksListener } from "./shadowsocks/shadowsocks-listener.ts";
+import { TargetRelay } from "./shadowsocks/target-relay.ts";
+import type { ByteStream } from "./stream/byte-stream.ts";
+import { CodedByteStream } from "./stream/byte-stream-coded.ts";
+import { DescriptorStream } from "./stream/byte-stream-native.ts";
+import type { ConnectionLink } from "./stream/connection-link.ts";
+import { linkConnection } from "./stream/connection-link.ts";
+import { FirstBytes } from "./stream/first-bytes.ts";
+import type { StreamListener } from "./stream/tcp.ts";
+import type { TunnelListenerOptions } from "./stream/tunnel-listener.ts";
+import { openTunnelListener } from "./stream/tunnel-listener.ts";
+import type { OpenWebServer, WebServer } from "./stream/web-server.ts";
+import type { System } from "./system.ts";
+import { required } from "./system.ts";
+import type { TunnelStats } from "./tunnel-stats.ts";
+import { sumStats, tunnelStats } from "./tunnel-stats.ts";
+import { AssociationSockets } from "./udp/association-sockets.ts";
+import type { OpenPacketEgress } from "./udp-paths/egress.ts";
+import { openEgress } from "./udp-paths/egress.ts";
+import type { UdpPath, UdpPathHost } from "./udp-paths/udp-path.ts";
+import { OutgoingDatagram } from "./udp-paths/udp-path.ts";
+import type { HandedOver, OtherWorkers, WorkerPlace } from "./workers.ts";
+
+/** How long a connection that is being closed may take to send the rest. */
+const CLOSE_MS = 1_000;
+
+type SessionEvent = "session-up" | "session-resumed" | "session-down" | "session-ended";
+
+/** Of sessions. */
+export type UdpServerEvents = {
+  readonly [Kind in SessionEvent]: Omit<Extract<ServerOutput, { readonly kind: Kind }>, "kind">;
+};
+
+/** What a server may be given beside its options. */
+export interface UdpServerFeatures {
+  /** Which of several workers this is. */
+  readonly place?: WorkerPlace | undefined;
+  /** The workers beside the one that listens. */
+  readonly others?: OtherWorkers | undefined;
+  readonly openWebServer?: OpenWebServer;
+  readonly openPacketEgress?: OpenPacketEgress;
+}
+
+/** Wires {@link TunnelServer} to TCP listeners, UDP sockets, a resolver and a timer. */
+export class UdpServerHost implements UdpPathHost {
+  readonly events = new Listeners<UdpServerEvents>();
+  readonly #options: ResolvedUdpServerOptions;
+  readonly #log: Logger;
+  readonly #names: NameLookups;
+  readonly #system: System;
+  readonly #io: Io;
+  readonly #core: TunnelServer;
+  readonly #driver: Driver;
+  readonly #listeners: StreamListener[] = [];
+  /** `HOST:PORT` where tunnels are accepted without shadowsocks. */
+  readonly #tunnelAddresses: string[] = [];
+  readonly #policy: TargetPolicy;
+  readonly #links: (ConnectionLink | undefined)[] = [];
+  readonly #sockets: AssociationSockets;
+  /** By context slot: where to, and for which generation of the slot that holds. */
+  readonly #remotes: (Remote | undefined)[] = [];
+  readonly #remoteGenerations: number[] = [];
+  /** The egress, if it is not our own sockets, once it is open, and the associations that it knows. */
+  #egress: UdpPath | undefined;
+  readonly #datagram = new OutgoingDatagram();
+  readonly #hasEgress: boolean;
+  readonly #egressReady: Promise<void>;
+  readonly #isOpen: boolean[] = [];
+  #isClosing = false;
+
+  #web: WebServer | undefined;
+  #dialects: DialectHost | undefined;
+  readonly #firstBytes: FirstBytes<DialectProtocol>;
+  /** The workers beside the one that listens. */
+  readonly #others: OtherWorkers | undefined;
+  readonly #features: UdpServerFeatures;
+
+  constructor(
+    options: ResolvedUdpServerOptions,
+    log: Logger,
+    system: System,
+    features: UdpServerFeatures = {},
+  ) {
+    const { io } = system;
+    const { place, others, openWebServer } = features;
+    this.#features = features;
+    this.#system = system;
+    this.#others = others;
+    this.#driver = new Driver(system, io.udp, {
+      drain: (now) => this.#carryOut(now),
+      handleTimeout: (now) => this.#core.handleTimeout(now),
+      nextTimeout: () => this.#core.nextTimeout(),
+    });
+    this.#options = options;
+    this.#log = log;
+    this.#names = new NameLookups(system, log);
+    this.#io = io;
+    const { lingerS, idleTimeoutS, allow, deny, wsPath, decoy, ...rest } = this.#options;
+    const policy = new TargetPolicy(allow, deny);
+    this.#policy = policy;
+    this.#core = new TunnelServer({
+      ...rest,
+      worker: place,
+      webSocketPath: wsPath,
+      hasDecoy: decoy !== undefined,
+      // With a key it would serve nobody; strangers shall see one web server.
+      offersHttp2: options.psk === undefined && decoy === undefined && openWebServer !== undefined,
+      crypto: system.cryptography,
+      permits: (target) => policy.permits(target),
+      // Nobody knows here by which address and port the egress sends.
+      offersBind: this.#options.egress === "sockets",
+      lingerMs: lingerS * 1000,
+      idleTimeoutMs: idleTimeoutS * 1000,
+    });
+    this.#sockets = new AssociationSockets(socketLimit(options, system.descriptorLimit(), place?.count ?? 1));
+    this.#firstBytes = new FirstBytes({
+      loop: system,
+      protocols: dialectProtocols(options.dialects),
+      timeoutMs: options.handshakeTimeoutMs,
+      maxWaiting: options.maxHalfOpen,
+      onTold: (stream, acceptedAt, protocol) => this.#accept(stream, acceptedAt, protocol),
+      onRefused: (reason) => this.#core.counters.refused[reason]++,
+    });
+    this.#hasEgress = this.#options.egress !== "sockets";
+    this.#egressReady = this.#openEgress();
+    // Told here for threads, which do not wait for it.
+    this.#egressReady.catch((error: Error) => log.error({ error: error.message }, "cannot open the egress"));
+  }
+
+  async #openEgress(): Promise<void> {
+    const { egress, idleTimeoutS } = this.#options;
+    this.#egress = await openEgress(
+      parseEgress(egress)!,
+      idleTimeoutS,
+      this,
+      this.#system,
+      this.#log,
+      this.#features.openPacketEgress,
+    );
+  }
+
+  get address(): { listen: string[] } {
+    return { listen: this.#listeners.map(({ address }) => address) };
+  }
+
+  stats(): TunnelStats {
+    const core = this.#core;
+    const own = tunnelStats(
+      core.counters,
+      {
+        sessions: core.sessionCount,
+        lanes: core.tunnelCount,
+        associations: core.associationCount,
+        contexts: core.contexts.size,
+        rttMs: core.rttMs,
+      },
+      core.spread,
+    );
+    return this.#others === undefined ? own : sumStats([own, ...this.#others.stats()]);
+  }
+
+  async listen(): Promise<void> {
+    try {
+      await this.#egressReady;
+      const { listen, ipv6Only } = this.#options;
+      this.#web = await this.#openWebServer();
+      const servers = listen.map(parseShadowsocksListen);
+      const owns = listen.map(parseDialectListen);
+      const texts = listen.map((text, index) => servers[index]?.listen ?? owns[index]?.listen ?? text);
+      if (hasDialects(this.#options)) {
+        const { counters } = this.#core;
+        this.#dialects = await openServerDialects(
+          this.#options,
+          this.#policy,
+          this.#names,
+          counters,
+          this.#system,
+          this.#log,
+          this.#features.openPacketEgress,
+        );
+      }
+      for (const [index, text] of texts.entries()) {
+        const hosts = listenHosts(text, texts, ipv6Only);
+        const options: TunnelListenerOptions = {
+          system: this.#system,
+          heartbeatMs: this.#options.heartbeatMs,
+          onConnection: (stream) => this.#firstBytes.accept(stream),
+          onError: (error) => this.#log.warn({ error: error.message }, "cannot accept"),
+        };
+        const server = servers[index];
+        const own = owns[index];
+        if (own !== undefined) {
+          const how = own.dialect;
+          const accept = (stream: ByteStream) => this.#dialects!.accept(stream, how);
+          const listener = await openTunnelListener(text, hosts, { ...options, onConnection: accept });
+          this.#listeners.push({ ...listener, address: `${how.name}://${listener.address}` });
+        } else if (server === undefined) {
+          const listener = await openTunnelListener(text, hosts, options);
+          this.#listeners.push(listener);
+          if (listener.port > 0) this.#tunnelAddresses.push(listener.address);
+        } else this.#listeners.push(await this.#openShadowsocks(server, hosts, options));
+      }
+    } catch (error) {
+      await this.close();
+      throw error;
+    }
+  }
+
+  #openShadowsocks(
+    server: ShadowsocksListen,
+    hosts: readonly string[],
+    options: TunnelListenerOptions,
+  ): Promise<StreamListener> {
+    const { maxHalfOpen, maxTunnels, ssRelay, dialects } = this.#options;
+    const refused = this.#core.counters.refused;
+    return openShadowsocksListener(server, hosts, {
+      ...options,
+      maxHalfOpen,
+      isTunnel: (target) => isTunnelTarget(target, this.#tunnelAddresses),
+      dialectServer: (target) => {
+        const dialect = dialectOfConnect(dialects, target);
+        return dialect && ((stream) => this.#dialects!.accept(stream, dialect, target));
+      },
+      relay: new TargetRelay({
+        loop: this.#system,
+        way: ssRelay === "off" ? undefined : tcpWay(ssRelay === "direct" ? undefined : ssRelay, this.#system),
+        maxRelays: maxTunnels,
+        permits: (target) => this.#policy.permits(target),
+        lookUp: (name) => this.#names.lookUp(name),
+        log: this.#log,
+        onRefused: (reason) => refused[reason]++,
+      }),
+      log: this.#log,
+      onRefused: (reason) => refused[reason]++,
+    });
+  }
+
+  async close(): Promise<void> {
+    if (this.#isClosing) return;
+    this.#isClosing = true;
+    this.#driver.stop();
+    this.#core.close();
+    this.#drain();
+    const ends = this.#links.map((link) => link?.writer.endWithin(CLOSE_MS));
+    const listeners = this.#listeners.map((listener) => listener.close());
+    this.#web?.closeStrangers();
+    this.#firstBytes.close();
+    ends.push(this.#dialects?.close());
+    // The listeners wait for connections of HTTP/2, which have nothing left once their requests have ended.
+    const requests = Promise.all(ends).then(() => this.#web?.close());
+    await Promise.all([requests, ...listeners, this.#others?.close()]);
+    this.#sockets.close();
+    await this.#egress?.end();
+  }
+
+  // UdpPathHost
+
+  deliver(association: number, remote: AddressBytes, data: Uint8Array, offset: number, length: number): void {
+    if (!this.#isOpen[association]) return;
+    this.#core.handleDatagram(this.#driver.now(), association, data, offset, length, remote);
+    this.#driver.schedule();
+  }
+
+  refuse(association: number, remote: AddressBytes, kind: UnreachableKind, mtu: number): void {
+    if (!this.#isOpen[association]) return;
+    this.#core.handleUnreachable(this.#system.now(), association, remote, kind, mtu);
+    this.#driver.schedule();
+  }
+
+  drop(reason: Parameters<UdpPathHost["drop"]>[0], count: number): void {
+    this.#core.counters.drops[reason] += count;
+  }
+
+  /** Takes over a connection whose request another worker has read and accepted. */
+  takeOver({ descriptor, head, surplus }: HandedOver): void {
+    if (this.#isClosing) {
+      this.#io.native!.descriptorClose!(descriptor);
+      return;
+    }
+    const stream = this.#io.tcp.adopt!(descriptor);
+    stream.unread(surplus);
+    this.#attach(stream, this.#core.handleHandedOver(this.#system.now(), head));
+  }
+
+  #accept(stream: ByteStream, acceptedAt: number, protocol: DialectProtocol | undefined): void {
+    if (protocol !== undefined) {
+      this.#dialects!.accept(stream, protocol.how);
+      return;
+    }
+    // The bytes of its descriptor are not the tunnel's, so that no other thread can continue with it.
+    const isNested = stream instanceof CodedByteStream;
+    this.#attach(stream, this.#core.handleAccept(acceptedAt, isNested));
+  }
+
+  #attach(stream: ByteStream, connection: number): void {
+    const core = this.#core;
+    const source = {
+      pollTransmit: (now: number) => core.pollTransmit(now, connection),
+      handleTransmitted: () => core.handleTransmitted(connection),
+      isLimited: (now: number) => core.isLimited(now, connection),
+    };
+    linkConnection(this.#links, connection, stream, source, this.#system, {
+      onBytes: (chunk, length) => this.#handleStream(connection, chunk, length),
+      onEnded: () => {
+        core.handleEnded(this.#system.now(), connection);
+        this.#drain();
+      },
+      onDisconnected: () => {
+        core.handleDisconnected(this.#system.now(), connection);
+        this.#drain();
+      },
+      onFailed: (error) => this.#log.debug({ error: error.message }, "connection failed"),
+    });
+    this.#drain();
+  }
+
+  #handleStream(connection: number, chunk: Uint8Array, end: number): void {
+    const now = this.#driver.now();
+    for (let at = 0; at < end; ) {
+      at = this.#core.handleStream(now, connection, chunk, at, end);
+      this.#sendOutgoing(chunk);
+      // Sockets of what has ended are closed before more are opened.
+      this.#handleOutputs();
+    }
+    this.#drain();
+  }
+
+  /** @param chunk  memory that does not change before it is sent; other memory is copied */
+  #sendOutgoing(chunk: Uint8Array | undefined): void {
+    const { outgoing, contexts, counters } = this.#core;
+    const { count, association, context, offset, length } = outgoing;
+    if (count === 0) return;
+    const data = outgoing.data === chunk ? chunk : outgoing.data.slice();
+    if (this.#hasEgress) {
+      this.#sendByEgress(data);
+      return;
+    }
+    for (let i = 0; i < count; i++) {
+      const slot = context[i];
+      let remote = this.#remotes[slot];
+      if (remote === undefined || this.#remoteGenerations[slot] !== contexts.generation[slot] + 1) {
+        const target = contexts.target[slot];
+        if (target === undefined) continue;
+        remote = new Remote(target);
+        this.#remotes[slot] = remote;
+        // Plus one, so that a slot's first generation differs from no generation.
+        this.#remoteGenerations[slot] = contexts.generation[slot] + 1;
+      }
+      const socket = this.#socketFor(association[i], remote.address);
+      if (socket === undefined) counters.drops.association_limit++;
+      else if (!socket.send(undefined, data, offset[i], length[i], remote)) counters.drops.send_error++;
+    }
+    counters.drops.send_error += this.#io.udp.flush();
+  }
+
+  #sendByEgress(data: Uint8Array): void {
+    const { outgoing, contexts, counters } = this.#core;
+    const { count, association, context, offset, length } = outgoing;
+    const egress = this.#egress;
+    const datagram = this.#datagram;
+    if (egress === undefined) {
+      counters.drops.send_error += count;
+      return;
+    }
+    for (let i = 0; i < count; i++) {
+      const number = association[i];
+      const target = contexts.target[context[i]];
+      if (target === undefined) continue;
+      if (!this.#isOpen[number]) {
+        this.#isOpen[number] = true;
+        egress.open(number, this.#core.source(number));
+      }
+      datagram.setPayload(number, data, offset[i], length[i], this.#core.dscpOf(number));
+      datagram.setTarget(target, 0, target.length);
+      egress.send(datagram);
+    }
+    egress.flush();
+  }
+
+  /** @returns undefined when the limit of sockets is reached and no other association can be evicted */
+  #socketFor(association: number, target: AddressBytes): UdpSocket | undefined {
+    const isIpv6 = target[0] === ATYP_IPV6;
+    const sockets = this.#sockets;
+    const known = sockets.find(association, isIpv6);
+    if (known !== undefined) return known;
+    if (sockets.isFull && !this.#makeRoomForSocket(association)) return undefined;
+    const core = this.#core;
+    const socket = this.#io.udp.open({
+      family: isIpv6 ? 6 : 4,
+      host: undefined,
+      port: 0,
+      reusePort: false,
+      forbidsFragments: core.forbidsFragments(association),
+      latency: core.latencyOf(association),
+      dscp: core.dscpOf(association),
+      onDatagrams: (received, first, end) => {
+        if (sockets.find(association, isIpv6) !== socket) return;
+        core.handleDatagrams(this.#driver.now(), association, received, first, end);
+        this.#driver.schedule();
+      },
+      onUnreachable: (remote, kind, mtu) => {
+        if (sockets.find(association, isIpv6) !== socket) return;
+        core.handleUnreachable(this.#system.now(), association, remote, kind, mtu);
+        this.#driver.schedule();
+      },
+      onBindError: (error) => {
+        this.#log.warn({ error: error.message }, "cannot open a UDP socket");
+        if (sockets.find(association, isIpv6) !== socket) return;
+        core.handleSocketFailed(this.#system.now(), association);
+        this.#drain();
+      },
+    });
+    sockets.add(association, isIpv6, socket);
+    return socket;
+  }
+
+  /** Evicts an association before the system refuses a socket; its sockets are closed at once. */
+  #makeRoomForSocket(association: number): boolean {
+    const isPossible = this.#core.makeRoomForSocket(this.#driver.now(), association);
+    this.#handleOutputs();
+    return isPossible && !this.#sockets.isFull;
+  }
+
+  #handleOutputs(): void {
+    const core = this.#core;
+    for (let output = core.pollOutput(); output !== undefined; output = core.pollOutput()) {
+      this.#handleOutput(output);
+    }
+  }
+
+  #drain(): void {
+    this.#driver.drain();
+  }
+
+  #carryOut(now: number): void {
+    const core = this.#core;
+    this.#handleOutputs();
+    while (core.takeReleased(now)) {
+      this.#sendOutgoing(undefined);
+      this.#handleOutputs();
+    }
+    for (let index = core.pollDirty(now); index >= 0; index = core.pollDirty(now))
+      this.#links[index]?.writer.pump(now);
+  }
+
+  #handleOutput(output: ServerOutput): void {
+    switch (output.kind) {
+      case "close": {
+        const link = this.#links[output.connection];
+        if (output.error !== undefined) {
+          this.#log.info({ code: output.error.code, error: output.error.message }, "closes a connection");
+        }
+        if (output.refusal !== undefined) this.#log.debug(output.refusal, "refuses a connection");
+        if (link === undefined) return;
+        link.writer.end();
+        this.#system.after(CLOSE_MS, () => link.stream.destroy(), true);
+        return;
+      }
+      case "hand-over": {
+        const link = this.#links[output.connection];
+        this.#links[output.connection] = undefined;
+        this.#core.handleDisconnected(this.#system.now(), output.connection);
+        const { worker, head, surplus } = output;
+        const released = link?.stream instanceof DescriptorStream ? link.stream.release() : undefined;
+        if (released === undefined) link?.stream.destroy();
+        else this.#others!.handOver(worker, { descriptor: released.descriptor, head, surplus });
+        return;
+      }
+      case "web-socket": {
+        const stream = this.#takeStream(output.connection);
+        const web = stream && this.#web!.acceptWebSocket(stream, output.key, output.surplus);
+        if (web !== undefined) this.#attachNested(web);
+        return;
+      }
+      case "http2": {
+        const stream = this.#takeStream(output.connection);
+        if (stream !== undefined) this.#web!.serveHttp2(stream, output.head, output.surplus);
+        return;
+      }
+      case "stranger": {
+        const { connection, refusal, head, surplus } = output;
+        this.#log.debug(refusal, "refuses a connection");
+        const stream = this.#takeStream(connection);
+        if (stream !== undefined) this.#web!.answerStranger(stream, head, surplus);
+        return;
+      }
+      case "bind": {
+        const link = this.#links[output.connection];
+        this.#bind(output.association, output.target, link?.stream.localIp);
+        return;
+      }
+      case "release": {
+        if (this.#isOpen[output.association]) {
+          this.#isOpen[output.association] = false;
+          this.#egress?.close(output.association);
+        }
+        this.#sockets.release(output.association);
+        return;
+      }
+      case "latency": {
+        const latency = output.latency ?? this.#io.latency;
+        for (const isIpv6 of [false, true]) {
+          this.#sockets.find(output.association, isIpv6)?.setLatency(latency);
+        }
+        return;
+      }
+      case "dscp":
+        for (const isIpv6 of [false, true]) {
+          this.#sockets.find(output.association, isIpv6)?.setDscp(output.dscp);
+        }
+        return;
+      case "resolve":
+        void this.#resolve(output.query, output.name, output.port);
+        return;
+      default: {
+        const { kind, ...fields } = output;
+        this.#log.info(fields, kind);
+        this.events.emit(kind, fields as never);
+      }
+    }
+  }
+
+  #attachNested(stream: ByteStream): void {
+    this.#attach(stream, this.#core.handleAccept(this.#system.now(), true));
+  }
+
+  async #openWebServer(): Promise<WebServer | undefined> {
+    const { wsPath, decoy, maxHalfOpen, handshakeTimeoutMs } = this.#options;
+    const { openWebServer } = this.#features;
+    if (wsPath !== undefined) required(openWebServer, "a server of WebSockets");
+    if (decoy !== undefined) required(openWebServer, "a decoy");
+    return openWebServer?.({
+      acceptsWebSockets: wsPath !== undefined,
+      decoy,
+      maxHalfOpen,
+      handshakeTimeoutMs,
+      onRequest: (stream) => this.#attachNested(stream),
+      onRefused: (reason) => this.#core.counters.refused[reason]++,
+    });
+  }
+
+  /** Takes a connection out of the core. @returns undefined when it is closed */
+  #takeStream(connection: number): ByteStream | undefined {
+    const link = this.#links[connection];
+    this.#links[connection] = undefined;
+    this.#core.handleDisconnected(this.#system.now(), connection);
+    return link?.stream;
+  }
+
+  /** @param target  undefined: of a bound tunnel, which gets a socket for each family */
+  #bind(association: number, target: AddressBytes | undefined, localIp: string | undefined): void {
+    const now = this.#system.now();
+    if (this.#hasEgress) {
+      this.#core.handleBound(now, association, []);
+      return;
+    }
+    const { publicAddress } = this.#options;
+    // In one form, as a socket for both families has its IPv4 addresses mapped.
+    const local = localIp === undefined ? undefined : makeAddress(splitZone(localIp).ip, 0);
+    const ips =
+      publicAddress.length > 0
+        ? publicAddress
+        : publicIps(local && formatHost(local), this.#system.interfaces());
+    const addresses = target === undefined ? ips.flatMap((ip) => makeAddress(ip, 0) ?? []) : [target];
+    const bound: string[] = [];
+    for (const address of addresses) {
+      // No association is evicted for a second family.
+      if (bound.length > 0 && this.#sockets.isFull) break;
+      const port = this.#socketFor(association, address)?.port ?? 0;
+      if (port > 0) bound.push(formatEndpoint(formatHost(address), port));
+      // It reports later why it failed, and is no longer the association's then.
+      else this.#sockets.remove(association, address[0] === ATYP_IPV6);
+    }
+    this.#core.handleBound(now, association, bound.length === 0 ? undefined : bound);
+  }
+
+  async #resolve(query: number, name: string, port: number): Promise<void> {
+    const addresses = await this.#names.resolve(name, port);
+    this.#core.handleResolved(this.#system.now(), query, addresses);
+    this.#sendOutgoing(undefined);
+    this.#drain();
+  }
+}
+
+/** Sockets that associations of one of so many workers may have: what the system allows less what else needs some. */
+function socketLimit(options: ResolvedUdpServerOptions, descriptors: number, workers: number): number {
+  const { maxTunnels } = options;
+  const dialects = hasDialects(options) ? dialectLimits(options, descriptors) : { connections: 0, flows: 0 };
+  const limit = descriptors - dialects.connections - dialects.flows;
+  const tunnels = Math.min(maxTunnels, limit / 4);
+  const others = Math.min(128, limit / 4);
+  return Math.max(1, Math.floor((limit - tunnels - others) / workers));
+}

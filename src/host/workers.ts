@@ -1,0 +1,24 @@
+import type { TunnelStats } from "./tunnel-stats.ts";
+
+/** Which of several workers a thread is, from 0. */
+export interface WorkerPlace {
+  readonly index: number;
+  readonly count: number;
+}
+
+/** A tunnel's connection for another worker than the one that accepted it. */
+export interface HandedOver {
+  readonly descriptor: number;
+  /** The request that was read from it and accepted. */
+  readonly head: Uint8Array;
+  /** Bytes that were read behind the request. */
+  readonly surplus: Uint8Array;
+}
+
+/** The workers beside the one that listens. */
+export interface OtherWorkers {
+  stats(): TunnelStats[];
+  /** Hands a connection over to another worker. */
+  handOver(worker: number, connection: HandedOver): void;
+  close(): Promise<void>;
+}
