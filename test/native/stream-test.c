@@ -199,6 +199,39 @@ static void a_reset_while_paused_is_reported_to_who_waits_to_write(void **state)
   assert_int_equal(world->server.result, UV_ECONNRESET);
 }
 
+#ifdef __linux__
+static void a_reset_while_paused_is_reported_to_who_waits_for_nothing(void **state) {
+  stream_world *world = *state;
+  io_stream_pause(world->world.io, world->server.descriptor, true);
+  io_stream_reset(world->world.io, world->client.descriptor);
+  RUN_UNTIL(&world->world, world->server.result < 0);
+  assert_int_equal(world->server.result, UV_ECONNRESET);
+}
+
+static void what_came_before_a_reset_while_paused_is_read_first(void **state) {
+  stream_world *world = *state;
+  io_stream_pause(world->world.io, world->server.descriptor, true);
+  write_text(&world->client, "last words");
+  world_settle(&world->world);
+  io_stream_reset(world->world.io, world->client.descriptor);
+  world_settle(&world->world);
+  assert_int_equal(world->server.reads, 0);
+  io_stream_pause(world->world.io, world->server.descriptor, false);
+  RUN_UNTIL(&world->world, world->server.result < 0);
+  assert_int_equal(world->server.received, 10);
+  assert_int_equal(world->server.result, UV_ECONNRESET);
+}
+
+static void a_reset_behind_the_end_is_reported(void **state) {
+  stream_world *world = *state;
+  io_stream_end(world->world.io, world->client.descriptor);
+  RUN_UNTIL(&world->world, world->server.result == 0);
+  io_stream_reset(world->world.io, world->client.descriptor);
+  RUN_UNTIL(&world->world, world->server.result < 0);
+  assert_int_equal(world->server.result, UV_EPIPE);
+}
+#endif
+
 static void close_within(end *end, ssize_t count) {
   (void)count;
   io_stream_close(end->world->world.io, end->descriptor);
@@ -311,6 +344,11 @@ int stream_tests(void) {
       TEST(pausing_within_the_call_ends_its_reads),
       TEST(a_reset_is_an_error_for_the_peer),
       TEST(a_reset_while_paused_is_reported_to_who_waits_to_write),
+#ifdef __linux__
+      TEST(a_reset_while_paused_is_reported_to_who_waits_for_nothing),
+      TEST(what_came_before_a_reset_while_paused_is_read_first),
+      TEST(a_reset_behind_the_end_is_reported),
+#endif
       TEST(a_stream_may_close_within_its_call),
       TEST(a_released_descriptor_is_open_and_the_caller_s),
       TEST(the_context_may_end_within_the_call),

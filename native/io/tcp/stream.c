@@ -24,6 +24,13 @@
 // CPU time; longer reads are those of a flood, in which the system acknowledges by itself.
 #define ACKNOWLEDGED_BYTES 16384
 #define MAX_INDEX (1 << 24)
+// What a stream that neither reads nor has anything to write is watched for: of itself, epoll reports a connection that fails,
+// but only of a descriptor that it has.
+#ifdef __linux__
+#define FAILURE UV_PRIORITIZED
+#else
+#define FAILURE 0
+#endif
 
 typedef struct stream {
   watcher watcher;
@@ -33,6 +40,8 @@ typedef struct stream {
   // The other end has ended, which reading would report again and again.
   bool has_ended;
   bool is_paused;
+  // What FAILURE also stands for has come, urgent data or the end of both directions, and would be reported again and again.
+  bool is_deaf;
   // Not everything was sent.
   bool is_full;
   // The caller writes again soon: what was read is acknowledged with that.
@@ -72,6 +81,7 @@ static void on_ready(uv_poll_t *poll, int status, int events);
 // Waits for what there is to wait for.
 static void watch(stream *stream) {
   int events = (stream->has_ended || stream->is_paused ? 0 : UV_READABLE) | (stream->is_full ? UV_WRITABLE : 0);
+  if (events == 0 && !stream->is_deaf) events = FAILURE;
   if (events == 0) uv_poll_stop(&stream->watcher.poll);
   else uv_poll_start(&stream->watcher.poll, events, on_ready);
 }
@@ -92,21 +102,48 @@ static void acknowledge(stream *stream) {
 #endif
 }
 
-static void report_error(stream *stream) {
+// The error of a connection that has failed, which is then no longer kept; 0 for none.
+static int take_error(stream *stream) {
   int code = 0;
   socklen_t length = sizeof code;
   getsockopt((uv_os_sock_t)stream->watcher.fd, SOL_SOCKET, SO_ERROR, (void *)&code, &length);
+  return code == 0 ? 0 : uv_translate_sys_error(code);
+}
+
+static void report_error(stream *stream, int error) {
   uv_poll_stop(&stream->watcher.poll);
-  stream->callbacks->read(stream->watcher.user_data, code == 0 ? UV_ECONNRESET : uv_translate_sys_error(code));
+  stream->callbacks->read(stream->watcher.user_data, error);
+}
+
+// Something has happened to a stream that is not read. What came before a failure is still to be read, and reading meets it then.
+static void look_for_failure(stream *stream) {
+  char byte;
+  int error = 0;
+  int count = stream->has_ended ? 0 : (int)recv((uv_os_sock_t)stream->watcher.fd, &byte, 1, MSG_PEEK);
+  if (count < 0) error = io_socket_error();
+  if (count == 0) error = take_error(stream);
+  if (error == UV_EAGAIN || error == UV_EINTR) error = 0;
+  if (error != 0) {
+    report_error(stream, error);
+    return;
+  }
+  stream->is_deaf = true;
+  watch(stream);
 }
 
 static void on_ready(uv_poll_t *poll, int status, int events) {
   stream *stream = poll->data;
+  bool is_quiet = stream->is_paused || stream->has_ended;
+  if (is_quiet && !stream->is_full) {
+    look_for_failure(stream);
+    return;
+  }
   if (status < 0) {
     stream->is_full = false;
     // Reading would not find the error.
-    if (stream->is_paused || stream->has_ended) {
-      report_error(stream);
+    if (is_quiet) {
+      int error = take_error(stream);
+      report_error(stream, error == 0 ? UV_ECONNRESET : error);
       return;
     }
     // libuv has stopped watching; the error is read after what arrived before it.

@@ -344,6 +344,26 @@ describe.skipIf(native instanceof Error)("a stream over a descriptor", () => {
     other.destroy();
   });
 
+  it.runIf(process.platform === "linux")(
+    "is closed with an error by a reset while it is paused, and by one behind the other end's FIN",
+    async () => {
+      const heard = new Listener();
+      stream.start(heard);
+      stream.pause();
+      peer.resetAndDestroy();
+      await heard.has("close");
+      expect(heard.error?.message).toMatch(/ECONNRESET/);
+      const other = await openPair(TCPS[1][1]);
+      const next = new Listener();
+      other.stream.start(next);
+      other.peer.end();
+      await next.has("end");
+      other.peer.resetAndDestroy();
+      await next.has("close");
+      expect(next.error?.message).toMatch(/EPIPE/);
+    },
+  );
+
   it("is closed with an error by a reset behind the other end's FIN while something is lent to it", async () => {
     const heard = new Listener();
     peer.pause();
