@@ -2,8 +2,9 @@ import { isAbsolute, join } from "node:path";
 import { Command, CommanderError, Option } from "commander";
 import { UsageError } from "../core/errors.ts";
 import type { InFolder } from "../host/addresses/endpoint.ts";
-import type { NameField, OptionField, OptionFields } from "../node/options/fields.ts";
-import { libraryName } from "../node/options/fields.ts";
+import type { NameField, OptionField, OptionFields } from "../host/options/fields.ts";
+import { libraryName } from "../host/options/fields.ts";
+import { memberValue, typed } from "../host/options/member-value.ts";
 import type { ConfigFile } from "./config-file.ts";
 import { readConfigFile } from "./config-file.ts";
 import { readCredentialsFile, readSecretFile } from "./secret-file.ts";
@@ -102,20 +103,9 @@ function readConfig(path: string, fields: OptionFields): ConfigFile {
 
 /** A member of the config file as a value for the library. */
 function fromConfig(config: ConfigFile | undefined, field: OptionField): unknown {
-  const value = config?.members.get(field.flag!);
-  if (config === undefined || value === undefined) return undefined;
-  const rebased = (item: unknown) => {
-    if (typeof item !== "string") return item;
-    const inFolder: InFolder = (path) => (isAbsolute(path) ? path : join(config.folder, path));
-    return field.isSecretFile ? inFolder(item) : (field.rebase?.(item, inFolder) ?? item);
-  };
-  if (Array.isArray(value)) return value.map(rebased);
-  return field.isList && typeof value === "string" ? [rebased(value)] : rebased(value);
-}
-
-/** A flag's text as the value that a config file would have. An invalid number stays text, so that the check refuses it. */
-function typed(field: OptionField, value: unknown): unknown {
-  return field.isNumber && /^-?\d+(\.\d+)?$/.test(String(value)) ? Number(value) : value;
+  if (config === undefined) return undefined;
+  const inFolder: InFolder = (path) => (isAbsolute(path) ? path : join(config.folder, path));
+  return memberValue(config.members.get(field.flag!), field, inFolder);
 }
 
 function readSecret(option: string, path: unknown): unknown {

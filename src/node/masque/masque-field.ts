@@ -1,17 +1,6 @@
 import * as z from "zod";
-import type { OptionField } from "../options/fields.ts";
+import type { OptionField } from "../../host/options/fields.ts";
 import { findMasqueProblem, rebaseMasqueProxy } from "./masque-option.ts";
-
-/** Options of udp-local that mean something to a udp-server alone. */
-export const NOT_WITH_MASQUE = [
-  "server",
-  "ways",
-  "psk",
-  "pathPrefix",
-  "carrier",
-  "dialect",
-  "lanes",
-] as const;
 
 export const MASQUE_FIELD: OptionField = {
   schema: z

@@ -16,14 +16,14 @@ import { rebaseWay } from "../../host/carriers/way.ts";
 import type { CustomDevice } from "../../host/devices/device.ts";
 import type { InterfaceAddress } from "../../host/devices/interface-address.ts";
 import { isNetwork, parseCidr, parseInterfaceAddress } from "../../host/devices/interface-address.ts";
+import { tcpProxy } from "../../host/options/addresses.ts";
+import type { NameField, OptionField } from "../../host/options/fields.ts";
+import { checkFields, integer, libraryName, wrong } from "../../host/options/fields.ts";
 import type { ResolvedTun2SocksOptions } from "../../host/options/tun2socks.ts";
 import { carriesTcpAlone } from "../../host/options/tun2socks.ts";
 import { isBareRelay } from "../../host/udp-paths/socks5.ts";
 import { makeAddress } from "../../wire/socket-address.ts";
 import { loadNativeModule } from "../load-native-module.ts";
-import { tcpProxy } from "./addresses.ts";
-import type { NameField, OptionField } from "./fields.ts";
-import { checkFields, integer, libraryName, wrong } from "./fields.ts";
 import type { CheckedUdpLocalOptions, UdpLocalOptions } from "./udp-local.ts";
 import { resolveUdpLocalOptions, UDP_LOCAL_FIELDS } from "./udp-local.ts";
 

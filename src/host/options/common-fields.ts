@@ -1,6 +1,6 @@
 import * as z from "zod";
-import type { CommonOptions } from "../../host/options/common.ts";
 import { LATENCY_CLASSES } from "../../wire/latency-class.ts";
+import type { CommonOptions } from "./common.ts";
 import type { OptionField } from "./fields.ts";
 import { integer } from "./fields.ts";
 

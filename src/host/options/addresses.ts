@@ -1,9 +1,8 @@
-import { isIP } from "node:net";
 import * as z from "zod";
-import { endpointOf, formatEndpoint, isHostAndPort } from "../../host/addresses/endpoint.ts";
-import { findHopProblem } from "../../host/carriers/hop.ts";
-import { findTcpWayProblem, findWayProblem } from "../../host/carriers/way.ts";
 import { ATYP_IPV6, isUnspecified, makeAddress } from "../../wire/socket-address.ts";
+import { endpointOf, formatEndpoint, ipFamily, isHostAndPort } from "../addresses/endpoint.ts";
+import { findHopProblem } from "../carriers/hop.ts";
+import { findTcpWayProblem, findWayProblem } from "../carriers/way.ts";
 
 export const listenText = z.string().transform((text, issues) => {
   const endpoint = endpointOf(text);
@@ -18,7 +17,7 @@ export const listenText = z.string().transform((text, issues) => {
 /** @returns the IP to bind, or undefined for another name than localhost */
 function listenHost(host: string): string | undefined {
   if (host === "localhost") return "127.0.0.1";
-  return isIP(host) === 0 ? undefined : host;
+  return ipFamily(host) === undefined ? undefined : host;
 }
 
 export function isServer(text: string): boolean {
@@ -26,7 +25,7 @@ export function isServer(text: string): boolean {
 }
 
 export function isUnicastIp(text: string): boolean {
-  const address = isIP(text) === 0 || text.includes("%") ? undefined : makeAddress(text, 0);
+  const address = ipFamily(text) === undefined || text.includes("%") ? undefined : makeAddress(text, 0);
   if (address === undefined || isUnspecified(address)) return false;
   return address[0] === ATYP_IPV6 ? address[1] !== 0xff : address[1] < 224;
 }

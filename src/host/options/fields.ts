@@ -1,7 +1,7 @@
 import * as z from "zod";
 import { UsageError } from "../../core/errors.ts";
-import type { InFolder } from "../../host/addresses/endpoint.ts";
-import { redactUrl } from "../../host/carriers/hop.ts";
+import type { InFolder } from "../addresses/endpoint.ts";
+import { redactUrl } from "../carriers/hop.ts";
 
 /** How one option is checked, and how programs take it. */
 export interface OptionField {
