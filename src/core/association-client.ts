@@ -33,6 +33,7 @@ export type AssociationClient = Pick<
   /** Lanes from 0 that are to be written in every turn, by default all; of others `pollReady` gives those that have something. */
   readonly steadyLanes?: number;
   isLimited?(now: number, lane: number): boolean;
+  handleNetworkChange?(now: number): void;
   /** The connection requested by a `connect` output has been made. @param isBound  a MASQUE proxy lets this request bind */
   handleConnected(now: number, lane: number, isBound?: boolean): void;
   readonly contexts: Pick<ContextTable, "address" | "size"> & { readonly generation: ArrayLike<number> };

@@ -57,6 +57,12 @@ export class ClientWays {
     this.#arm();
   }
 
+  /** Tries what waits at once. */
+  retry(now: number): void {
+    this.#race.retry(now);
+    this.#arm();
+  }
+
   /** The last lane is lost. */
   handleLost(now: number, hasSession: boolean): void {
     if (!this.#race.isRace) return;

@@ -201,6 +201,19 @@ export class TunnelClient {
     this.#armLane(lane);
   }
 
+  /**
+   * The machine may be on another network: attempts that wait are made at once, however often they have failed. The host ends
+   * connections and attempts that are under way before.
+   */
+  handleNetworkChange(now: number): void {
+    for (const lane of this.#parts.laneByIndex) {
+      if (lane.state !== LANE_WAITING) continue;
+      lane.retry(now);
+      this.#armLane(lane);
+    }
+    this.#ways.retry(now);
+  }
+
   /** Connecting failed, or the connection has ended, for any reason. */
   handleDisconnected(now: number, index: number, error: Error | undefined): void {
     const lane = this.#parts.laneByIndex[index];

@@ -140,6 +140,12 @@ export class Lane {
     this.deadline = now + 4 * this.#options.handshakeTimeoutMs;
   }
 
+  /** Ends the wait before the next attempt, however many have failed. Only while it waits. */
+  retry(now: number): void {
+    this.#attempts = 0;
+    this.deadline = now;
+  }
+
   /** Waits for another lane. */
   hold(): void {
     this.#handle("hold");

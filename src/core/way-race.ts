@@ -105,6 +105,12 @@ export class WayRace {
     if (way === this.#latest) this.dueAt = now;
   }
 
+  /** Ends the wait before the next round, if there is one. */
+  retry(now: number): void {
+    this.#backoffs = 0;
+    if (this.dueAt !== NEVER) this.dueAt = now;
+  }
+
   /** The server has accepted a lane. @returns true when it has come by another way than the one before it */
   handleWorked(now: number, way: number): boolean {
     this.dueAt = NEVER;

@@ -205,6 +205,22 @@ export class UdpLocalHost implements RelayHost {
     this.#drain();
   }
 
+  /** Connects again at once, and does not wait until connections of a network that is gone are found to be dead. */
+  reconnect(): void {
+    if (this.#isClosing) return;
+    const error = new HostError("ERR_CONNECTION_LOST", "the network has changed");
+    const links = this.#links.slice();
+    this.#links.length = 0;
+    for (const [lane, link] of links.entries()) {
+      if (link === undefined) continue;
+      link.cancellation.cancel();
+      link.stream?.destroy();
+      this.core.handleDisconnected(this.#system.now(), lane, error);
+    }
+    this.core.handleNetworkChange?.(this.#system.now());
+    this.#drain();
+  }
+
   async close(): Promise<void> {
     if (this.#isClosing) return;
     this.#isClosing = true;

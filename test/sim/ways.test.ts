@@ -36,6 +36,21 @@ describe("a client with several ways", () => {
     expect(ups(net)).toEqual(["session-up"]);
   });
 
+  it.each([1, 2])(
+    "connects at once when the network has changed, however long it has tried (ways: %d)",
+    (count) => {
+      const net = network(count);
+      net.start();
+      net.advance(100);
+      net.killServer();
+      net.advance(300_000);
+      net.startServer();
+      net.client.handleNetworkChange(net.now);
+      net.advance(200);
+      expect(net.client.isUp).toBe(true);
+    },
+  );
+
   it("gives up the other attempts when one has worked", () => {
     const net = network(3);
     net.ways.set(0, "drop").set(1, "swallow");
