@@ -27,4 +27,5 @@ step("types", "npx", ["tsc", "-p", "tsconfig.core.json", "--noEmit"]);
 step("types", "npx", ["tsc", "-p", "tsconfig.json", "--noEmit"]);
 step("build", "node", ["scripts/build.mjs"]);
 step("native/io", "node", ["scripts/test-native.mjs"]);
+step("C library", "node", ["scripts/build-capi.mjs", "--test"]);
 step("tests", "npx", ["vitest", "run", ...process.argv.slice(2)]);

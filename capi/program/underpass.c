@@ -1,0 +1,280 @@
+// underpass local|server: the two ends as one small program. Exits with 0 after a signal, 1 on failure, 2 for bad options.
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#ifdef _WIN32
+#include <windows.h>
+#else
+#include <pthread.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <unistd.h>
+#endif
+
+#include "arguments.h"
+#include "text.h"
+#include "underpass.h"
+
+enum { EXIT_USAGE = 2 };
+
+static const char USAGE[] =
+    "usage: underpass local|server [--config FILE.json] [--NAME VALUE]...\n"
+    "\n"
+    "  local    takes UDP from applications and sends it over TCP to a server\n"
+    "           --server HOST:PORT  --psk-file FILE  --forward LISTEN=TARGET  --listen IP:PORT (SOCKS5)\n"
+    "  server   takes tunnels over TCP and sends their UDP to its targets\n"
+    "           --listen IP:PORT  --psk-file FILE  --allow CIDR[:PORTS]\n"
+    "\n"
+    "Further options are those of udp-local and udp-server, by the same names, and of both:\n"
+    "  --log-level debug|info|warn|error|silent, --log-format pretty|json, --ready-fd N, --version, --help\n"
+    "\n"
+    "Examples:\n"
+    "  underpass server --psk-file psk --listen 0.0.0.0:3456\n"
+    "  underpass local --psk-file psk --server 192.0.2.1:3456 --forward 127.0.0.1:5353=9.9.9.9:53\n";
+
+typedef struct program {
+  const char *name;
+  program_options options;
+  underpass_local *local;
+  underpass_server *server;
+  // What `stopped` reported.
+  int status;
+  atomic_bool has_stopped;
+} program;
+
+// Output: standard error, as the programs on Node have it.
+
+static void write_time(FILE *out, bool is_json) {
+  struct timespec now;
+  timespec_get(&now, TIME_UTC);
+  long milliseconds = now.tv_nsec / 1000000;
+  if (is_json) {
+    fprintf(out, "%lld%03ld", (long long)now.tv_sec, milliseconds);
+    return;
+  }
+  char text[16];
+  struct tm *local = localtime(&now.tv_sec);
+  strftime(text, sizeof text, "%H:%M:%S", local);
+  fprintf(out, "[%s.%03ld]", text, milliseconds);
+}
+
+static void on_log(void *data, underpass_log_level level, const char *message, const char *fields) {
+  static const char *const NAMES[] = {"DEBUG", "INFO", "WARN", "ERROR"};
+  program *program = data;
+  if ((int)level < program->options.log_level) return;
+  bool is_json = program->options.is_json;
+  bool has_fields = strcmp(fields, "{}") != 0;
+  if (is_json) {
+    text quoted = {0};
+    text_add_json(&quoted, message, strlen(message));
+    fprintf(stderr, "{\"level\":%d,\"time\":", 20 + 10 * (int)level);
+    write_time(stderr, true);
+    fprintf(stderr, ",%.*s%s\"msg\":%s}\n", has_fields ? (int)strlen(fields) - 2 : 0, fields + 1, has_fields ? "," : "",
+            quoted.data == NULL ? "\"\"" : quoted.data);
+    free(quoted.data);
+    return;
+  }
+  write_time(stderr, false);
+  fprintf(stderr, " %s: %s%s%s\n", NAMES[level], message, has_fields ? " " : "", has_fields ? fields : "");
+}
+
+static void on_error(void *data, int status, const char *message) {
+  (void)status;
+  fprintf(stderr, "%s: %s\n", ((program *)data)->name, message);
+}
+
+static text ready_line(const program *program, const underpass_addresses *addresses) {
+  bool is_local = strcmp(program->name, "udp-local") == 0;
+  text line = {0};
+  text_add(&line, "{\"ready\":");
+  text_add_json(&line, program->name, strlen(program->name));
+  if (addresses->socks5 != NULL) {
+    text_add(&line, ",\"socks5\":");
+    text_add_json(&line, addresses->socks5, strlen(addresses->socks5));
+  }
+  text_add(&line, is_local ? ",\"forwards\":[" : ",\"listen\":[");
+  for (size_t i = 0; i < addresses->listen_count; i++) {
+    text_add(&line, i == 0 ? "" : ",");
+    text_add(&line, is_local ? "{\"listen\":" : "");
+    text_add_json(&line, addresses->listen[i], strlen(addresses->listen[i]));
+    text_add(&line, is_local ? "}" : "");
+  }
+  text_add(&line, "]}\n");
+  return line;
+}
+
+static void write_pretty(const program *program, const underpass_addresses *addresses) {
+  fprintf(stderr, "%s ready:", program->name);
+  const char *separator = " ";
+  if (addresses->socks5 != NULL) {
+    fprintf(stderr, " socks5 %s", addresses->socks5);
+    separator = ", ";
+  }
+  for (size_t i = 0; i < addresses->listen_count; i++) {
+    fprintf(stderr, "%s%s %s", separator, strcmp(program->name, "udp-local") == 0 ? "forward" : "listen", addresses->listen[i]);
+    separator = ", ";
+  }
+  fprintf(stderr, "\n");
+}
+
+#ifndef _WIN32
+static void write_ready_fd(int fd, const text *line) {
+  for (size_t at = 0; at < line->length;) {
+    ssize_t written = write(fd, line->data + at, line->length - at);
+    if (written <= 0) break;
+    at += (size_t)written;
+  }
+  // The standard streams stay open: their numbers could be reused, and later output would end up there.
+  if (fd > 2) close(fd);
+}
+
+static void notify_systemd(const char *state) {
+  const char *path = getenv("NOTIFY_SOCKET");
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  if (path == NULL || strlen(path) >= sizeof address.sun_path) return;
+  strcpy(address.sun_path, path);
+  socklen_t length = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
+  // An abstract name begins with a zero.
+  if (path[0] == '@') address.sun_path[0] = 0;
+  int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+  if (fd < 0) return;
+  sendto(fd, state, strlen(state), 0, (struct sockaddr *)&address, length);
+  close(fd);
+}
+#endif
+
+static void on_ready(void *data, const underpass_addresses *addresses) {
+  program *program = data;
+  text line = ready_line(program, addresses);
+  if (line.data == NULL) return;
+  if (program->options.is_json) fputs(line.data, stderr);
+  else write_pretty(program, addresses);
+#ifndef _WIN32
+  if (program->options.ready_fd >= 0) write_ready_fd(program->options.ready_fd, &line);
+  notify_systemd("READY=1");
+#endif
+  free(line.data);
+}
+
+// The end: of the instance, or of the user's patience.
+
+#ifdef _WIN32
+static HANDLE wake;
+static volatile LONG interrupts;
+
+static BOOL WINAPI on_console_event(DWORD event) {
+  (void)event;
+  if (InterlockedIncrement(&interrupts) > 1) return FALSE;
+  SetEvent(wake);
+  return TRUE;
+}
+
+static void handle_signals(void) {
+  wake = CreateEventA(NULL, FALSE, FALSE, NULL);
+  SetConsoleCtrlHandler(on_console_event, TRUE);
+}
+
+static void wake_main(void) { SetEvent(wake); }
+
+// Returns 0 when it was woken, else the number of a signal.
+static int wait_for_event(void) {
+  WaitForSingleObject(wake, INFINITE);
+  return interrupts > 0 ? SIGINT : 0;
+}
+#else
+static sigset_t signals;
+
+static void handle_signals(void) {
+  signal(SIGPIPE, SIG_IGN);
+  signal(SIGHUP, SIG_IGN);
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGUSR2);
+  // Threads that are made later inherit it.
+  pthread_sigmask(SIG_BLOCK, &signals, NULL);
+}
+
+static void wake_main(void) { kill(getpid(), SIGUSR2); }
+
+static int wait_for_event(void) {
+  int number;
+  sigwait(&signals, &number);
+  return number == SIGUSR2 ? 0 : number;
+}
+#endif
+
+static void on_stopped(void *data, int status) {
+  ((program *)data)->status = status;
+  atomic_store(&((program *)data)->has_stopped, true);
+  wake_main();
+}
+
+// The first signal drains, the second ends the program at once.
+static void run(program *program) {
+  bool is_stopping = false;
+  while (!atomic_load(&program->has_stopped)) {
+    int number = wait_for_event();
+    if (number == 0) continue;
+    if (is_stopping) _exit(128 + number);
+    is_stopping = true;
+#ifndef _WIN32
+    notify_systemd("STOPPING=1");
+#endif
+    if (program->local != NULL) underpass_local_stop(program->local);
+    else underpass_server_stop(program->server);
+  }
+}
+
+static int usage(const char *problem) {
+  if (problem == NULL) {
+    fputs(USAGE, stdout);
+    return 0;
+  }
+  fprintf(stderr, "underpass: %s; see --help\n", problem);
+  return EXIT_USAGE;
+}
+
+int main(int argc, char **argv) {
+  const char *command = argc > 1 ? argv[1] : "";
+  bool is_local = strcmp(command, "local") == 0;
+  bool is_server = strcmp(command, "server") == 0;
+  program program = {0};
+  char *config;
+  int skipped = is_local || is_server ? 2 : 1;
+  const char *problem = arguments_read(argc - skipped, argv + skipped, &program.options, &config);
+  if (problem == NULL && program.options.wants_help) return usage(NULL);
+  if (problem == NULL && program.options.wants_version) {
+    printf("%s\n", underpass_version());
+    return 0;
+  }
+  if (!is_local && !is_server) problem = "expected local or server";
+  if (problem != NULL) return usage(problem);
+  program.name = is_local ? "udp-local" : "udp-server";
+
+  handle_signals();
+  const underpass_callbacks callbacks = {
+      .size = sizeof callbacks, .ready = on_ready, .error = on_error, .log = on_log, .stopped = on_stopped};
+  int status;
+  if (is_local) {
+    const underpass_local_options options = {.size = sizeof options, .config = config};
+    status = underpass_local_start(&options, &callbacks, &program, &program.local);
+  } else {
+    const underpass_server_options options = {.size = sizeof options, .config = config};
+    status = underpass_server_start(&options, &callbacks, &program, &program.server);
+  }
+  free(config);
+  if (status != 0) {
+    fprintf(stderr, "%s: %s\n", program.name, underpass_error_text());
+    return EXIT_USAGE;
+  }
+  run(&program);
+  underpass_local_free(program.local);
+  underpass_server_free(program.server);
+  return program.status == 0 ? 0 : 1;
+}

@@ -1,0 +1,187 @@
+// What underpass.h declares, on instances.
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "error-names.h"
+#include "instance.h"
+
+#define LEAST_MEMORY_BYTES (4 * 1024 * 1024)
+
+// Copies a struct of the caller, whose version may be older or newer. Fields that this library does not know must be 0.
+static bool take_struct(void *copy, size_t known, const void *given, size_t given_size, size_t least) {
+  if (given_size < least) return false;
+  for (size_t i = known; i < given_size; i++)
+    if (((const uint8_t *)given)[i] != 0) return false;
+  memcpy(copy, given, given_size < known ? given_size : known);
+  return true;
+}
+
+static int wrong(const char *text) { return set_error(UNDERPASS_ERR_OPTION, text); }
+
+static bool has_null(const char *const *list, size_t count) {
+  for (size_t i = 0; i < count; i++)
+    if (list[i] == NULL) return true;
+  return false;
+}
+
+static int check(const start_options *options) {
+  if (options->psk == NULL && options->psk_bytes != 0) return wrong("psk: NULL with a length");
+  if (options->listen == NULL && options->listen_count != 0) return wrong("listen: NULL with a count");
+  if (options->forwards == NULL && options->forward_count != 0) return wrong("forwards: NULL with a count");
+  if (has_null(options->listen, options->listen_count)) return wrong("listen: one is NULL");
+  if (has_null(options->forwards, options->forward_count)) return wrong("forwards: one is NULL");
+  if (options->memory_bytes != 0 && options->memory_bytes < LEAST_MEMORY_BYTES)
+    return wrong("memory_bytes: at least 4 MiB");
+#ifndef UNDERPASS_SYSTEM_LIBUV
+  // Another libuv's loop may have another layout.
+  if (options->loop != NULL) return wrong("loop: this library was not built with the system's libuv");
+#endif
+  return 0;
+}
+
+static int start(const start_options *options, place place, const underpass_callbacks *given, void *user_data,
+                 instance **result) {
+  *result = NULL;
+  underpass_callbacks callbacks = {0};
+  if (given != NULL && !take_struct(&callbacks, sizeof callbacks, given, given->size, sizeof given->size))
+    return wrong("callbacks: size is wrong");
+  int status = check(options);
+  if (status != 0) return status;
+  if (options->loop != NULL) {
+    if (place == PLACE_CALLING_THREAD) return wrong("loop: there is none to run on the calling thread");
+    place = PLACE_CALLERS_LOOP;
+  }
+  return instance_start(options, place, given == NULL ? NULL : &callbacks, user_data, result);
+}
+
+static int get_stats(instance *instance, underpass_stats *stats) {
+  if (instance == NULL || stats == NULL) return wrong("NULL");
+  if (stats->size < sizeof stats->size) return wrong("stats: size is wrong");
+  double values[STATS];
+  int status = instance_stats(instance, values);
+  if (status != 0) return status;
+  const underpass_stats all = {
+      .size = stats->size,
+      .sessions = (uint64_t)values[STAT_SESSIONS],
+      .lanes = (uint64_t)values[STAT_LANES],
+      .associations = (uint64_t)values[STAT_ASSOCIATIONS],
+      .contexts = (uint64_t)values[STAT_CONTEXTS],
+      .datagrams_in = (uint64_t)values[STAT_DATAGRAMS_IN],
+      .datagrams_out = (uint64_t)values[STAT_DATAGRAMS_OUT],
+      .bytes_in = (uint64_t)values[STAT_BYTES_IN],
+      .bytes_out = (uint64_t)values[STAT_BYTES_OUT],
+      .resumed = (uint64_t)values[STAT_RESUMED],
+      .dropped = (uint64_t)values[STAT_DROPPED],
+      .refused = (uint64_t)values[STAT_REFUSED],
+      .rtt_ms = values[STAT_RTT_MS],
+  };
+  size_t size = stats->size;
+  memcpy(stats, &all, size < sizeof all ? size : sizeof all);
+  return 0;
+}
+
+static int local_start(const underpass_local_options *given, place place, const underpass_callbacks *callbacks,
+                       void *user_data, underpass_local **local) {
+  if (local == NULL) return wrong("local: NULL");
+  *local = NULL;
+  if (given == NULL) return wrong("options: NULL");
+  underpass_local_options options = {0};
+  if (!take_struct(&options, sizeof options, given, given->size, sizeof given->size))
+    return wrong("options: size is wrong");
+  const start_options start_with = {
+      .program = "local",
+      .config = options.config,
+      .server = options.server,
+      .psk = options.psk,
+      .psk_bytes = options.psk_bytes,
+      .listen = &options.listen,
+      .listen_count = options.listen == NULL ? 0 : 1,
+      .forwards = options.forwards,
+      .forward_count = options.forward_count,
+      .memory_bytes = options.memory_bytes,
+      .loop = options.loop,
+  };
+  return start(&start_with, place, callbacks, user_data, (instance **)local);
+}
+
+static int server_start(const underpass_server_options *given, place place, const underpass_callbacks *callbacks,
+                        void *user_data, underpass_server **server) {
+  if (server == NULL) return wrong("server: NULL");
+  *server = NULL;
+  if (given == NULL) return wrong("options: NULL");
+  underpass_server_options options = {0};
+  if (!take_struct(&options, sizeof options, given, given->size, sizeof given->size))
+    return wrong("options: size is wrong");
+  const start_options start_with = {
+      .program = "server",
+      .config = options.config,
+      .psk = options.psk,
+      .psk_bytes = options.psk_bytes,
+      .listen = options.listen,
+      .listen_count = options.listen_count,
+      .memory_bytes = options.memory_bytes,
+      .loop = options.loop,
+  };
+  return start(&start_with, place, callbacks, user_data, (instance **)server);
+}
+
+int underpass_local_start(const underpass_local_options *options, const underpass_callbacks *callbacks, void *user_data,
+                          underpass_local **local) {
+  return local_start(options, PLACE_OWN_THREAD, callbacks, user_data, local);
+}
+
+int underpass_local_run(const underpass_local_options *options, const underpass_callbacks *callbacks, void *user_data,
+                        underpass_local **local) {
+  int status = local_start(options, PLACE_CALLING_THREAD, callbacks, user_data, local);
+  return status != 0 ? status : instance_run((instance *)*local);
+}
+
+int underpass_local_stop(underpass_local *local) {
+  return local == NULL ? wrong("local: NULL") : instance_stop((instance *)local);
+}
+
+int underpass_local_network_changed(underpass_local *local) {
+  return local == NULL ? wrong("local: NULL") : instance_reconnect((instance *)local);
+}
+
+int underpass_local_stats(underpass_local *local, underpass_stats *stats) {
+  return get_stats((instance *)local, stats);
+}
+
+void underpass_local_free(underpass_local *local) {
+  if (local != NULL) instance_free((instance *)local);
+}
+
+int underpass_server_start(const underpass_server_options *options, const underpass_callbacks *callbacks,
+                           void *user_data, underpass_server **server) {
+  return server_start(options, PLACE_OWN_THREAD, callbacks, user_data, server);
+}
+
+int underpass_server_run(const underpass_server_options *options, const underpass_callbacks *callbacks, void *user_data,
+                         underpass_server **server) {
+  int status = server_start(options, PLACE_CALLING_THREAD, callbacks, user_data, server);
+  return status != 0 ? status : instance_run((instance *)*server);
+}
+
+int underpass_server_stop(underpass_server *server) {
+  return server == NULL ? wrong("server: NULL") : instance_stop((instance *)server);
+}
+
+int underpass_server_stats(underpass_server *server, underpass_stats *stats) {
+  return get_stats((instance *)server, stats);
+}
+
+void underpass_server_free(underpass_server *server) {
+  if (server != NULL) instance_free((instance *)server);
+}
+
+const char *underpass_version(void) { return UNDERPASS_VERSION; }
+
+const char *underpass_error_name(int status) {
+  for (size_t i = 0; i < sizeof ERROR_NAMES / sizeof *ERROR_NAMES; i++)
+    if (ERROR_NAMES[i].status == status) return ERROR_NAMES[i].name;
+  return NULL;
+}
+
+const char *underpass_error_text(void) { return error_text(); }

@@ -1,0 +1,227 @@
+#include "host.h"
+
+#include <stdlib.h>
+#include <string.h>
+#ifndef _WIN32
+#include <sys/resource.h>
+#endif
+
+static JSValue now(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
+  (void)self, (void)count, (void)values;
+  return JS_NewFloat64(context, (double)uv_hrtime() / 1e6);
+}
+
+static JSValue unix_ms(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
+  (void)self, (void)count, (void)values;
+  uv_timeval64_t time;
+  if (uv_gettimeofday(&time) != 0) return JS_ThrowInternalError(context, "there is no clock");
+  return JS_NewFloat64(context, (double)time.tv_sec * 1e3 + (double)time.tv_usec / 1e3);
+}
+
+// requestTurn(): calls onTurn in the next turn of the loop
+static JSValue request_turn(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
+  (void)self, (void)count, (void)values;
+  instance_request_turn(instance_of(context));
+  return JS_UNDEFINED;
+}
+
+// setTurn(onTurn)
+static JSValue set_turn(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
+  (void)self, (void)count;
+  instance *instance = instance_of(context);
+  JS_FreeValue(context, instance->on_turn);
+  instance->on_turn = JS_DupValue(context, values[0]);
+  return JS_UNDEFINED;
+}
+
+// lazyMemory(bytes): zeros that take room only where they are used
+static JSValue lazy_memory(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
+  (void)self, (void)count;
+  double bytes = get_number(context, values[0]);
+  if (!(bytes > 0 && bytes <= INT32_MAX)) return JS_ThrowRangeError(context, "lazyMemory");
+  uint8_t *data = calloc(1, (size_t)bytes);
+  return data == NULL ? JS_ThrowOutOfMemory(context) : adopt_bytes(context, data, (size_t)bytes);
+}
+
+// readFile(path): its bytes
+static JSValue read_file(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
+  (void)self, (void)count;
+  const char *path = JS_ToCString(context, values[0]);
+  if (path == NULL) return JS_EXCEPTION;
+  uv_fs_t request;
+  uv_file file = uv_fs_open(NULL, &request, path, UV_FS_O_RDONLY, 0, NULL);
+  uv_fs_req_cleanup(&request);
+  JS_FreeCString(context, path);
+  if (file < 0) return throw_system_error(context, file, "open");
+  size_t length = 0, capacity = 4096;
+  uint8_t *data = malloc(capacity);
+  int result = data == NULL ? UV_ENOMEM : 1;
+  while (result > 0) {
+    if (length == capacity) {
+      uint8_t *larger = realloc(data, capacity *= 2);
+      if (larger == NULL) {
+        result = UV_ENOMEM;
+        break;
+      }
+      data = larger;
+    }
+    uv_buf_t part = uv_buf_init((char *)data + length, (unsigned)(capacity - length));
+    result = (int)uv_fs_read(NULL, &request, file, &part, 1, -1, NULL);
+    uv_fs_req_cleanup(&request);
+    if (result > 0) length += (size_t)result;
+  }
+  uv_fs_close(NULL, &request, file, NULL);
+  uv_fs_req_cleanup(&request);
+  JSValue bytes = result < 0 ? throw_system_error(context, result, "read") : make_bytes(context, data, length);
+  free(data);
+  return bytes;
+}
+
+// descriptorLimit(): how many the process may have open; 0 if unknown
+static JSValue descriptor_limit(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
+  (void)self, (void)count, (void)values;
+#ifndef _WIN32
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY)
+    return JS_NewFloat64(context, (double)limit.rlim_cur);
+#endif
+  return JS_NewInt32(context, 0);
+}
+
+// systemErrorName(error): such as "EPIPE"
+static JSValue system_error_name(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
+  (void)self, (void)count;
+  char name[32];
+  return JS_NewString(context, uv_err_name_r(get_int(context, values[0]), name, sizeof name));
+}
+
+// systemErrorText(error): such as "broken pipe"
+static JSValue system_error_text(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
+  (void)self, (void)count;
+  char text[128];
+  return JS_NewString(context, uv_strerror_r(get_int(context, values[0]), text, sizeof text));
+}
+
+// log(level, message, fields as JSON)
+static JSValue write_log(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
+  (void)self, (void)count;
+  instance *instance = instance_of(context);
+  if (instance->callbacks.log == NULL) return JS_UNDEFINED;
+  const char *message = JS_ToCString(context, values[1]);
+  const char *fields = message == NULL ? NULL : JS_ToCString(context, values[2]);
+  if (fields != NULL)
+    instance->callbacks.log(instance->user_data, (underpass_log_level)get_int(context, values[0]), message, fields);
+  if (fields != NULL) JS_FreeCString(context, fields);
+  if (message != NULL) JS_FreeCString(context, message);
+  return fields == NULL ? JS_EXCEPTION : JS_UNDEFINED;
+}
+
+// ready(addresses of listen, address of SOCKS5)
+static JSValue ready(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
+  (void)self, (void)count;
+  instance *instance = instance_of(context);
+  if (instance->callbacks.ready == NULL) return JS_UNDEFINED;
+  JSValue length_value = JS_GetPropertyStr(context, values[0], "length");
+  size_t length = (size_t)get_int(context, length_value);
+  JS_FreeValue(context, length_value);
+  const char **listen = calloc(length + 1, sizeof *listen);
+  if (listen == NULL) return JS_ThrowOutOfMemory(context);
+  bool is_good = true;
+  for (size_t i = 0; i < length && is_good; i++) {
+    JSValue text = JS_GetPropertyUint32(context, values[0], (uint32_t)i);
+    listen[i] = JS_ToCString(context, text);
+    JS_FreeValue(context, text);
+    is_good = listen[i] != NULL;
+  }
+  const char *socks5 = JS_IsUndefined(values[1]) ? NULL : JS_ToCString(context, values[1]);
+  if (is_good) {
+    underpass_addresses addresses = {
+        .size = sizeof addresses, .listen = listen, .listen_count = length, .socks5 = socks5};
+    instance->callbacks.ready(instance->user_data, &addresses);
+  }
+  for (size_t i = 0; i < length; i++)
+    if (listen[i] != NULL) JS_FreeCString(context, listen[i]);
+  if (socks5 != NULL) JS_FreeCString(context, socks5);
+  free(listen);
+  return is_good ? JS_UNDEFINED : JS_EXCEPTION;
+}
+
+// event(kind, status, text)
+static JSValue event(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
+  (void)self, (void)count;
+  instance *instance = instance_of(context);
+  const underpass_callbacks *callbacks = &instance->callbacks;
+  void *user_data = instance->user_data;
+  int status = get_int(context, values[1]);
+  const char *text = JS_ToCString(context, values[2]);
+  if (text == NULL) return JS_EXCEPTION;
+  const char *kind = JS_ToCString(context, values[0]);
+  if (kind != NULL) {
+    if (strcmp(kind, "session-up") == 0 && callbacks->session_up != NULL) callbacks->session_up(user_data);
+    else if (strcmp(kind, "session-resumed") == 0 && callbacks->session_resumed != NULL)
+      callbacks->session_resumed(user_data);
+    else if (strcmp(kind, "session-down") == 0 && callbacks->session_down != NULL)
+      callbacks->session_down(user_data, status, text);
+    else if (strcmp(kind, "unreachable") == 0 && callbacks->unreachable != NULL)
+      callbacks->unreachable(user_data, status, text);
+    else if (strcmp(kind, "error") == 0 && callbacks->error != NULL) callbacks->error(user_data, status, text);
+    JS_FreeCString(context, kind);
+  }
+  JS_FreeCString(context, text);
+  return kind == NULL ? JS_EXCEPTION : JS_UNDEFINED;
+}
+
+static const JSCFunctionListEntry FUNCTIONS[] = {
+    FUNCTION("now", 0, now),
+    FUNCTION("unixMs", 0, unix_ms),
+    FUNCTION("requestTurn", 0, request_turn),
+    FUNCTION("setTurn", 1, set_turn),
+    FUNCTION("lazyMemory", 1, lazy_memory),
+    FUNCTION("descriptorLimit", 0, descriptor_limit),
+    FUNCTION("systemErrorName", 1, system_error_name),
+    FUNCTION("systemErrorText", 1, system_error_text),
+    FUNCTION("log", 3, write_log),
+    FUNCTION("ready", 2, ready),
+    FUNCTION("event", 3, event),
+};
+
+static const JSCFunctionListEntry FILE_FUNCTIONS[] = {FUNCTION("readFile", 1, read_file)};
+
+JSValue file_host_create(JSContext *context) {
+  JSValue host = JS_NewObject(context);
+  if (!JS_IsException(host)) ADD_FUNCTIONS(context, host, FILE_FUNCTIONS);
+  return host;
+}
+
+JSValue host_create(instance *instance) {
+  JSContext *context = instance->engine.context;
+  JSValue host = file_host_create(context);
+  if (JS_IsException(host)) return host;
+  ADD_FUNCTIONS(context, host, FUNCTIONS);
+  timers_add(context, host);
+  resolver_add(context, host);
+  cryptography_add(context, host);
+  udp_add(context, host);
+  stream_add(context, host);
+  tcp_add(context, host);
+  JS_SetPropertyStr(context, host, "hasLog", JS_NewBool(context, instance->callbacks.log != NULL));
+  return host;
+}
+
+binding *binding_create(JSContext *context, const JSValueConst *values, int count) {
+  binding *binding = calloc(1, sizeof *binding);
+  if (binding == NULL) {
+    JS_ThrowOutOfMemory(context);
+    return NULL;
+  }
+  binding->engine = engine_of(context);
+  for (int i = 0; i < BINDING_VALUES; i++)
+    binding->values[i] = i < count ? JS_DupValue(context, values[i]) : JS_UNDEFINED;
+  return binding;
+}
+
+void binding_free(void *data) {
+  binding *binding = data;
+  for (int i = 0; i < BINDING_VALUES; i++) JS_FreeValue(binding->engine->context, binding->values[i]);
+  free(binding);
+}

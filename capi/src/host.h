@@ -1,0 +1,38 @@
+// The functions that the script gets: what src/capi/c-host.ts declares.
+#ifndef UNDERPASS_HOST_H
+#define UNDERPASS_HOST_H
+
+#include "instance.h"
+
+// An object with all of them, or an exception.
+JSValue host_create(instance *instance);
+
+// One with those alone that checking the options needs, in an engine that has no instance.
+JSValue file_host_create(JSContext *context);
+
+void timers_add(JSContext *context, JSValueConst host);
+void timers_end(instance *instance);
+void resolver_add(JSContext *context, JSValueConst host);
+void resolver_end(instance *instance);
+void cryptography_add(JSContext *context, JSValueConst host);
+void udp_add(JSContext *context, JSValueConst host);
+void stream_add(JSContext *context, JSValueConst host);
+void tcp_add(JSContext *context, JSValueConst host);
+
+#define FUNCTION(name, arguments, function) JS_CFUNC_DEF(name, arguments, function)
+#define ADD_FUNCTIONS(context, host, list) \
+  JS_SetPropertyFunctionList(context, host, list, sizeof(list) / sizeof *(list))
+
+// Functions of the script, and memory that is lent, for a handle of io/. Freed by binding_free when the handle is released.
+#define BINDING_VALUES 6
+typedef struct binding {
+  engine *engine;
+  JSValue values[BINDING_VALUES];
+} binding;
+
+// Holds `count` values. NULL, with an exception pending, if there is no memory.
+binding *binding_create(JSContext *context, const JSValueConst *values, int count);
+// As `released` of io/.
+void binding_free(void *binding);
+
+#endif

@@ -1,0 +1,123 @@
+// One running endpoint: a loop, a script on it, and the callbacks of its owner.
+#ifndef UNDERPASS_INSTANCE_H
+#define UNDERPASS_INSTANCE_H
+
+#include <uv.h>
+
+#include "engine.h"
+#include "io/loop.h"
+#include "underpass.h"
+
+// What the script's `stats` returns, in its order.
+enum {
+  STAT_SESSIONS,
+  STAT_LANES,
+  STAT_ASSOCIATIONS,
+  STAT_CONTEXTS,
+  STAT_DATAGRAMS_IN,
+  STAT_DATAGRAMS_OUT,
+  STAT_BYTES_IN,
+  STAT_BYTES_OUT,
+  STAT_RESUMED,
+  STAT_DROPPED,
+  STAT_REFUSED,
+  STAT_RTT_MS,
+  STATS
+};
+
+typedef enum { PLACE_OWN_THREAD, PLACE_CALLING_THREAD, PLACE_CALLERS_LOOP } place;
+
+struct timers;
+struct lookup;
+
+// A call from another thread that waits for the loop's thread.
+typedef struct stats_request {
+  struct stats_request *next;
+  double *values;
+  bool is_done;
+  int result;
+} stats_request;
+
+// What the script is started with.
+typedef struct start_options {
+  // "local" or "server".
+  const char *program;
+  const char *config;
+  const char *server;
+  const void *psk;
+  size_t psk_bytes;
+  const char *const *listen;
+  size_t listen_count;
+  const char *const *forwards;
+  size_t forward_count;
+  size_t memory_bytes;
+  uv_loop_t *loop;
+} start_options;
+
+typedef struct instance {
+  engine engine;
+  // The script's object, with its functions.
+  JSValue endpoint;
+  uv_loop_t own_loop;
+  uv_loop_t *loop;
+  io_loop *io;
+  place place;
+  underpass_callbacks callbacks;
+  void *user_data;
+
+  struct timers *timers;
+  struct lookup *lookups;
+  uv_check_t turn;
+  uv_idle_t turn_idle;
+  JSValue on_turn;
+
+  // libuv handles and requests of ours that are not closed yet, with 1 for the io_loop.
+  int open_handles;
+  bool is_ending;
+  // 0, or what `stopped` reports.
+  int status;
+
+  // Of the thread that starts it.
+  uv_sem_t started;
+  const start_options *options;
+  int start_status;
+  char start_text[512];
+
+  // As whoever started it knows it, to join it; and as it knows itself.
+  uv_thread_t thread, loop_thread;
+  uv_mutex_t mutex;
+  uv_cond_t changed;
+  uv_async_t wake;
+  // All that follow are guarded by the mutex.
+  bool can_wake;
+  bool wants_stop;
+  bool wants_reconnect;
+  bool is_finished;
+  // Its owner has let go of it: no callback comes, and its memory goes with the last of it.
+  bool is_abandoned;
+  stats_request *requests;
+} instance;
+
+// `*result` is set before any callback. Returns 0, or the negative number of an error, whose text is underpass_error_text().
+int instance_start(const start_options *options, place place, const underpass_callbacks *callbacks, void *user_data,
+                   instance **result);
+// Runs a PLACE_CALLING_THREAD to its end. Returns what `stopped` reported.
+int instance_run(instance *instance);
+int instance_stop(instance *instance);
+int instance_reconnect(instance *instance);
+int instance_stats(instance *instance, double values[STATS]);
+void instance_free(instance *instance);
+
+// To be called when a handle or request that was counted in open_handles is closed.
+void instance_handle_closed(instance *instance);
+
+// Calls the script's `on_turn` in the next turn of the loop.
+void instance_request_turn(instance *instance);
+
+instance *instance_of(JSContext *context);
+
+// The text of the last error in this thread.
+int set_error(int status, const char *text);
+const char *error_text(void);
+
+#endif

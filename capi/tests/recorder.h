@@ -1,0 +1,42 @@
+// Callbacks that write down what happened, for another thread to wait for.
+#ifndef RECORDER_H
+#define RECORDER_H
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+// cmocka wants the four above first.
+#include <cmocka.h>
+
+#include "underpass.h"
+
+typedef struct recorder {
+  pthread_mutex_t mutex;
+  pthread_cond_t changed;
+  int ready, session_up, session_down, session_resumed, unreachable, errors, stopped, protected_sockets;
+  int error_status, stopped_status, unreachable_status;
+  char error_text[256];
+  // Of the first address, and of SOCKS5.
+  char listen[64], socks5[64];
+  size_t listen_count;
+  // What `protect` answers.
+  int protect_answer;
+  // Called within `ready` and `stopped`.
+  void (*on_ready)(struct recorder *recorder);
+  void (*on_stopped)(struct recorder *recorder);
+  // For those two.
+  underpass_local *local;
+} recorder;
+
+void recorder_init(recorder *recorder);
+void recorder_destroy(recorder *recorder);
+underpass_callbacks recorder_callbacks(void);
+// Waits until a count has reached a number. Fails the test after 20 s.
+void recorder_wait(recorder *recorder, const int *count, int number);
+// Reads a count.
+int recorder_get(recorder *recorder, const int *count);
+
+#endif

@@ -1,0 +1,40 @@
+// Builds the C library and its program into build/capi/, with CMake and Ninja. `--test` also runs its tests, as they are and
+// with AddressSanitizer and UndefinedBehaviorSanitizer (build/capi-sanitized/). Machines without the tools are told so, and
+// fail under CI alone.
+import { spawnSync } from "node:child_process";
+import { fileURLToPath } from "node:url";
+
+const ROOT = fileURLToPath(new URL("..", import.meta.url));
+const isTest = process.argv.includes("--test");
+
+/** @param {string} command @param {readonly string[]} args */
+function run(command, args) {
+  const { status } = spawnSync(command, args, { cwd: ROOT, stdio: "inherit" });
+  if (status !== 0) process.exit(1);
+}
+
+/** @param {string} folder @param {readonly string[]} options */
+function build(folder, options) {
+  run("cmake", ["-S", "capi", "-B", folder, "-G", "Ninja", "--log-level=WARNING", "-Wno-dev", ...options]);
+  run("cmake", ["--build", folder, "--", "--quiet"]);
+}
+
+const tools = ["cmake", "ninja", "cc"];
+const missing = tools.filter((tool) => spawnSync("sh", ["-c", `command -v ${tool}`]).status !== 0);
+if (missing.length > 0) {
+  console.warn(`build-capi: no C library, as this machine lacks ${missing.join(", ")}`);
+  process.exit(isTest && process.env.CI === undefined ? 0 : 1);
+}
+run("node", ["scripts/third-party.mjs"]);
+build("build/capi", isTest ? ["-DUNDERPASS_TESTS=ON"] : []);
+if (isTest) {
+  build("build/capi-sanitized", [
+    "-DUNDERPASS_TESTS=ON",
+    "-DUNDERPASS_SANITIZE=address,undefined",
+    "-DCMAKE_BUILD_TYPE=Debug",
+    "-DCMAKE_C_FLAGS=-O1",
+  ]);
+  for (const folder of ["build/capi", "build/capi-sanitized"]) {
+    run("ctest", ["--test-dir", folder, "--output-on-failure", "--timeout", "300"]);
+  }
+}

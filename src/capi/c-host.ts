@@ -1,0 +1,102 @@
+import type { AeadName } from "../core/shadowsocks/method.ts";
+import type { NativeModule } from "../host/io/native-module.ts";
+
+declare const IS_CIPHER: unique symbol;
+
+/** An object of C. */
+export interface Cipher {
+  readonly [IS_CIPHER]: true;
+}
+
+/** Those that checking the options needs. */
+export interface FileHost {
+  /** @throws Error with the system's code */
+  readFile(path: string): Uint8Array;
+}
+
+/** The functions that capi/src/ gives the script, and those of sockets and streams. */
+export interface CHost extends NativeModule, FileHost {
+  /** Monotonic milliseconds with fractions. */
+  now(): number;
+  unixMs(): number;
+  /** @returns a number for {@link timerCancel}, which is given out again once it has called back or was cancelled */
+  timerStart(delayMs: number, callback: () => void): number;
+  timerCancel(timer: number): void;
+  /** Sets what {@link requestTurn} calls. */
+  setTurn(onTurn: () => void): void;
+  /** Has it called once, in the next turn of the loop. */
+  requestTurn(): void;
+  /** HMAC-SHA-256. */
+  hmac(key: Uint8Array, data: Uint8Array): Uint8Array;
+  random(length: number): Uint8Array;
+  md5(data: Uint8Array): Uint8Array;
+  hkdfSha1(key: Uint8Array, salt: Uint8Array, info: Uint8Array, length: number): Uint8Array;
+  /** An AEAD cipher with its key, for the two below. */
+  aead(name: AeadName, key: Uint8Array): Cipher;
+  /** As `seal` of AeadCipher. */
+  aeadSeal(
+    cipher: Cipher,
+    nonce: Uint8Array,
+    plain: Uint8Array,
+    from: number,
+    end: number,
+    to: Uint8Array,
+    at: number,
+  ): number;
+  /** As `open` of AeadCipher. */
+  aeadOpen(
+    cipher: Cipher,
+    nonce: Uint8Array,
+    sealed: Uint8Array,
+    from: number,
+    end: number,
+  ): Uint8Array | undefined;
+  /** @param callback  gets a system error or 0, and IP texts */
+  lookUp(name: string, callback: (error: number, ips: readonly string[]) => void): void;
+  interfaceAddresses(): readonly (readonly [name: string, ip: string, isInternal: boolean])[];
+  /** 0 if unknown. */
+  descriptorLimit(): number;
+  /** Such as "EPIPE". */
+  systemErrorName(error: number): string;
+  /** Such as "broken pipe". */
+  systemErrorText(error: number): string;
+  /** False if nobody reads the log. */
+  readonly hasLog: boolean;
+  /** @param level  0 debug, 1 info, 2 warn, 3 error. @param fields  JSON */
+  log(level: number, message: string, fields: string): void;
+  /** Calls the owner's `ready`. */
+  ready(listen: readonly string[], socks5: string | undefined): void;
+  /** Calls one of the owner's other callbacks. */
+  event(kind: EventKind, status: number, text: string): void;
+  /** Everything is closed: the last call. */
+  stopped(status: number): void;
+}
+
+export type EventKind = "session-up" | "session-down" | "session-resumed" | "unreachable" | "error";
+
+/** What an instance is started with: the fields of the C struct that are set. */
+export interface StartOptions {
+  readonly program: "local" | "server";
+  /** JSON. */
+  readonly config?: string;
+  readonly server?: string;
+  readonly psk?: Uint8Array;
+  readonly listen?: readonly string[];
+  readonly forwards?: readonly string[];
+}
+
+/** The functions of an instance. */
+export interface Instance {
+  stop(): void;
+  /** Of udp-local: connects again at once. */
+  reconnect?(): void;
+  /** As many numbers as capi/src/instance.h lists, in its order. */
+  stats(): Float64Array;
+}
+
+/** Why there is no instance. */
+export interface StartFailure {
+  /** Negative. */
+  readonly status: number;
+  readonly text: string;
+}

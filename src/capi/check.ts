@@ -1,0 +1,46 @@
+import { HostError, UsageError } from "../core/errors.ts";
+import { resolveUdpLocal, UDP_LOCAL_FIELDS } from "../host/options/udp-local-fields.ts";
+import { resolveUdpServer, UDP_SERVER_FIELDS } from "../host/options/udp-server-fields.ts";
+import type { FileHost, StartFailure, StartOptions } from "./c-host.ts";
+import { checkHops, checkOffered, MISSING_OF_LOCAL, MISSING_OF_SERVER } from "./offered.ts";
+import type { FileReader } from "./options.ts";
+import { gatherOptions } from "./options.ts";
+import { readFile } from "./read-file.ts";
+
+/**
+ * What capi/src/instance.c calls first, in an engine that is closed after it: the tables of options are not needed any more then.
+ *
+ * @returns all options with their defaults as JSON, bytes as lists of numbers; or what is wrong with them
+ */
+function underpassCheck(host: FileHost, start: StartOptions): string | StartFailure {
+  try {
+    const check = start.program === "local" ? checkLocal : checkServer;
+    const options = check(start, (path) => readFile(host, path));
+    return JSON.stringify(options, (_, value) => (value instanceof Uint8Array ? [...value] : value));
+  } catch (error) {
+    if (error instanceof UsageError || error instanceof HostError) {
+      return { status: error.status, text: error.message };
+    }
+    throw error;
+  }
+}
+
+function checkLocal(start: StartOptions, readFile: FileReader): object {
+  const { values, nameField } = gatherOptions(UDP_LOCAL_FIELDS, start, readFile, MISSING_OF_LOCAL);
+  const platform = { fields: UDP_LOCAL_FIELDS, findTlsProblem: () => undefined };
+  const options = resolveUdpLocal(platform, values, nameField);
+  checkOffered(options, nameField);
+  for (const { via } of options.ways) checkHops(via, nameField(["via"]));
+  if (options.tcpVia !== undefined) checkHops([options.tcpVia], nameField(["tcpVia"]));
+  return options;
+}
+
+function checkServer(start: StartOptions, readFile: FileReader): object {
+  const { values, nameField } = gatherOptions(UDP_SERVER_FIELDS, start, readFile, MISSING_OF_SERVER);
+  const platform = { fields: UDP_SERVER_FIELDS, findDecoyProblem: () => undefined };
+  const options = resolveUdpServer(platform, values, nameField);
+  checkOffered(options, nameField);
+  return options;
+}
+
+Object.assign(globalThis, { underpassCheck });

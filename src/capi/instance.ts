@@ -1,0 +1,49 @@
+import { ERROR_CODES, HostError, ProtocolError, UsageError } from "../core/errors.ts";
+import type { TunnelStats } from "../host/tunnel-stats.ts";
+import type { CHost, EventKind, Instance } from "./c-host.ts";
+import { statsArray } from "./stats.ts";
+
+/** One end, as this directory uses it. */
+interface End {
+  listen(): Promise<void>;
+  close(): Promise<void>;
+  stats(): TunnelStats;
+}
+
+/** The number that C knows an error by. */
+function statusOf(error: unknown): number {
+  const isOurs = error instanceof HostError || error instanceof ProtocolError || error instanceof UsageError;
+  return isOurs ? error.status : -ERROR_CODES.ERR_INTERNAL.number;
+}
+
+/** Reports an event that has a reason. @param error  undefined for an orderly end */
+export function report(host: CHost, kind: EventKind, error: Error | undefined): void {
+  if (error === undefined) host.event(kind, 0, "");
+  else host.event(kind, statusOf(error), error.message);
+}
+
+/** Has an end listen, and reports that to the owner; and what he may do with it then. */
+export function runEnd(host: CHost, end: End, onReady: () => void): Instance {
+  let isStopping = false;
+  const listening = end.listen().then(
+    () => {
+      if (!isStopping) onReady();
+    },
+    (error: Error) => {
+      if (isStopping) return;
+      isStopping = true;
+      report(host, "error", error);
+      host.stopped(statusOf(error));
+    },
+  );
+  // Whatever fails in it is a fault, which ends the instance.
+  void listening;
+  return {
+    stop: () => {
+      if (isStopping) return;
+      isStopping = true;
+      void end.close().then(() => host.stopped(0));
+    },
+    stats: () => statsArray(end.stats()),
+  };
+}

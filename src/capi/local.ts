@@ -1,0 +1,24 @@
+import type { ResolvedUdpLocalOptions } from "../host/options/udp-local.ts";
+import { UdpLocalHost } from "../host/udp-local.ts";
+import type { CHost, Instance } from "./c-host.ts";
+import { report, runEnd } from "./instance.ts";
+import { cLogger } from "./log.ts";
+import { cSystem } from "./system.ts";
+
+/** Starts a udp-local. @throws HostError ERR_UNSUPPORTED for what this host does not have */
+export function startLocal(host: CHost, options: ResolvedUdpLocalOptions): Instance {
+  const local = new UdpLocalHost(options, cLogger(host), cSystem(host, options.latency));
+  local.events.on("session-up", () => report(host, "session-up", undefined));
+  local.events.on("session-renewed", () => report(host, "session-up", undefined));
+  local.events.on("session-resumed", () => report(host, "session-resumed", undefined));
+  local.events.on("session-down", (error) => report(host, "session-down", error));
+  local.events.on("error", (error) => report(host, "unreachable", error));
+  const instance = runEnd(host, local, () => {
+    const { forwards, socks5 } = local.address;
+    host.ready(
+      forwards.map(({ listen }) => listen),
+      socks5,
+    );
+  });
+  return { ...instance, reconnect: () => local.reconnect() };
+}

@@ -1,0 +1,16 @@
+import type { ResolvedUdpServerOptions } from "../host/options/udp-server.ts";
+import { UdpServerHost } from "../host/udp-server.ts";
+import type { CHost, Instance } from "./c-host.ts";
+import { runEnd } from "./instance.ts";
+import { cLogger } from "./log.ts";
+import { cSystem } from "./system.ts";
+
+/** Starts a udp-server. @throws HostError ERR_UNSUPPORTED for what this host does not have */
+export function startServer(host: CHost, options: ResolvedUdpServerOptions): Instance {
+  const server = new UdpServerHost(options, cLogger(host), cSystem(host, options.latency));
+  server.events.on("session-up", () => host.event("session-up", 0, ""));
+  server.events.on("session-resumed", () => host.event("session-resumed", 0, ""));
+  server.events.on("session-down", ({ session }) => host.event("session-down", 0, session));
+  server.events.on("session-ended", ({ session }) => host.event("session-down", 0, session));
+  return runEnd(host, server, () => host.ready(server.address.listen, undefined));
+}

@@ -1,0 +1,340 @@
+import type { ChildProcess } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
+import type { Socket } from "node:dgram";
+import { createSocket } from "node:dgram";
+import { once } from "node:events";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer as createHttpServer } from "node:http";
+import type { AddressInfo, Server, Socket as TcpSocket } from "node:net";
+import { connect, createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { associate } from "../e2e/socks5-udp-client.mjs";
+import { run } from "./peer-program.ts";
+
+const ROOT = resolve(import.meta.dirname, "../..");
+const BUILD = join(ROOT, "build/capi");
+const PROGRAM = join(BUILD, "bin/underpass");
+const folder = mkdtempSync(join(tmpdir(), "underpass-c-"));
+const keyFile = join(folder, "psk");
+const children = new Set<ChildProcess>();
+let echo: Socket;
+
+type Kind = "C" | "Node";
+
+interface Running {
+  readonly child: ChildProcess;
+  readonly ready: { listen?: string[]; socks5?: string; forwards?: { listen: string }[] };
+  /** All of its standard error. */
+  log(): string;
+  /** Waits until a line of the log contains it, once more than it did at the last call. */
+  logged(text: string): Promise<void>;
+}
+
+/** Starts one end, and waits until it is ready. */
+async function start(kind: Kind, end: "local" | "server", args: readonly string[]): Promise<Running> {
+  const all = ["--psk-file", keyFile, "--log-format", "json", "--log-level", "debug", ...args];
+  const child =
+    kind === "C"
+      ? spawn(PROGRAM, [end, ...all], { stdio: ["ignore", "ignore", "pipe"] })
+      : spawn(process.execPath, [join(ROOT, `dist/cli/udp-${end}.js`), ...all], {
+          stdio: ["ignore", "ignore", "pipe"],
+        });
+  children.add(child);
+  let log = "";
+  child.stderr!.on("data", (data) => {
+    log += data;
+  });
+  let from = 0;
+  const until = async (isDone: () => boolean) => {
+    while (!isDone()) {
+      if (child.exitCode !== null) throw new Error(`ended: ${log}`);
+      await Promise.race([once(child.stderr!, "data"), once(child, "exit")]);
+    }
+  };
+  const readyLine = () => log.split("\n").find((line) => line.startsWith('{"ready":'));
+  await until(() => readyLine() !== undefined);
+  return {
+    child,
+    ready: JSON.parse(readyLine()!),
+    log: () => log,
+    logged: async (text) => {
+      await until(() => log.indexOf(text, from) >= 0);
+      from = log.indexOf(text, from) + text.length;
+    },
+  };
+}
+
+const serverArgs = (port = 0) => ["--listen", `127.0.0.1:${port}`, "--allow", "127.0.0.0/8"];
+
+async function kill(child: ChildProcess, signal: NodeJS.Signals): Promise<number | null> {
+  if (child.exitCode !== null || child.signalCode !== null) return child.exitCode;
+  child.kill(signal);
+  await once(child, "exit");
+  return child.exitCode;
+}
+
+/** Sends until an answer comes, as datagrams are lost while there is no session. @returns who the echo heard it from */
+async function ask(socket: Socket, port: number, text: string): Promise<string> {
+  const timer = setInterval(() => socket.send(text, port, "127.0.0.1"), 200);
+  socket.send(text, port, "127.0.0.1");
+  try {
+    for (;;) {
+      const [answer] = (await once(socket, "message")) as [Buffer];
+      const [source, payload] = answer.toString().split(" ", 2);
+      if (payload === text) return source;
+    }
+  } finally {
+    clearInterval(timer);
+  }
+}
+
+const portOf = (address: string) => Number(address.split(":").at(-1));
+
+beforeAll(async () => {
+  writeFileSync(keyFile, "a key of more than sixteen bytes\n", { mode: 0o600 });
+  // Answers with the port that it was asked from, and what it was asked.
+  echo = createSocket("udp4").bind(0, "127.0.0.1");
+  await once(echo, "listening");
+  echo.on("message", (data, { port, address }) => echo.send(`${port} ${data}`, port, address));
+});
+afterEach(async () => {
+  for (const child of children) await kill(child, "SIGKILL");
+  children.clear();
+});
+afterAll(() => {
+  echo.close();
+  rmSync(folder, { recursive: true, force: true });
+});
+
+const isBuilt = existsSync(PROGRAM);
+const describeBuilt = isBuilt || process.env.CI !== undefined ? describe : describe.skip;
+const suite = isBuilt ? "the C library" : "the C library: it is not built (npm run build:capi)";
+
+describeBuilt(suite, () => {
+  const forward = () => ["--forward", `127.0.0.1:0=127.0.0.1:${echo.address().port}`];
+
+  describe.each<[Kind, Kind]>([
+    ["C", "Node"],
+    ["Node", "C"],
+    ["C", "C"],
+  ])("udp-local in %s, udp-server in %s", (localKind, serverKind) => {
+    it("carry datagrams of every size, in one session and over several lanes", async () => {
+      const server = await start(serverKind, "server", serverArgs());
+      for (const lanes of ["1", "4"]) {
+        const args = ["--server", server.ready.listen![0], "--lanes", lanes, ...forward()];
+        const local = await start(localKind, "local", args);
+        const port = portOf(local.ready.forwards![0].listen);
+        const socket = createSocket("udp4").bind(0, "127.0.0.1");
+        await ask(socket, port, "first");
+        for (const length of [0, 1, 1200, 9000, 65_000]) await ask(socket, port, "x".repeat(length));
+        socket.close();
+        expect(await kill(local.child, "SIGTERM")).toBe(0);
+      }
+      expect(await kill(server.child, "SIGTERM")).toBe(0);
+    });
+
+    it("resume the session with the same source port when the connection is cut", async () => {
+      const server = await start(serverKind, "server", serverArgs());
+      const through = await relay(portOf(server.ready.listen![0]));
+      const local = await start(localKind, "local", [
+        ...["--server", `127.0.0.1:${through.port}`, "--lanes", "1"],
+        ...forward(),
+      ]);
+      const port = portOf(local.ready.forwards![0].listen);
+      const socket = createSocket("udp4").bind(0, "127.0.0.1");
+      const source = await ask(socket, port, "before");
+      await local.logged("session up");
+      through.cut();
+      await local.logged("session resumed");
+      expect(await ask(socket, port, "after")).toBe(source);
+      socket.close();
+      through.close();
+    });
+
+    it("find each other again after the server was killed", async () => {
+      const first = await start(serverKind, "server", serverArgs());
+      const serverPort = portOf(first.ready.listen![0]);
+      const local = await start(localKind, "local", ["--server", `127.0.0.1:${serverPort}`, ...forward()]);
+      const port = portOf(local.ready.forwards![0].listen);
+      const socket = createSocket("udp4").bind(0, "127.0.0.1");
+      await ask(socket, port, "before");
+      await kill(first.child, "SIGKILL");
+      await start(serverKind, "server", serverArgs(serverPort));
+      await ask(socket, port, "after");
+      socket.close();
+    });
+
+    it("serve SOCKS5: UDP ASSOCIATE and CONNECT", async () => {
+      const server = await start(serverKind, "server", serverArgs());
+      const local = await start(localKind, "local", [
+        ...["--server", server.ready.listen![0], "--listen", "127.0.0.1:0"],
+      ]);
+      const proxy = { host: "127.0.0.1", port: portOf(local.ready.socks5!) };
+      const answers: string[] = [];
+      let wake: () => void = () => {};
+      const association = await associate(proxy, (payload: Buffer) => {
+        answers.push(payload.toString());
+        wake();
+      });
+      const target = { host: "127.0.0.1", port: echo.address().port };
+      const timer = setInterval(() => association.send(Buffer.from("by SOCKS5"), target), 200);
+      await new Promise<void>((done) => {
+        wake = done;
+      });
+      clearInterval(timer);
+      expect(answers[0]).toMatch(/^\d+ by SOCKS5$/);
+      association.close();
+
+      const web = createHttpServer((_request, response) => response.end("hello")).listen(0, "127.0.0.1");
+      await once(web, "listening");
+      const { port } = web.address() as AddressInfo;
+      const page = await run("curl", [
+        ...["--silent", "--proxy", `socks5h://127.0.0.1:${proxy.port}`, `http://127.0.0.1:${port}/`],
+      ]);
+      expect(page).toBe("hello");
+      web.close();
+    });
+  });
+
+  it.each([
+    [["local", "--no-such-option", "1"], /no-such-option/],
+    [["local", "--forward", "nonsense"], /nonsense/],
+    [["local", "--masque", "https://proxy.example/"], /MASQUE/],
+    [["local", "--workers", "2", "--forward", "127.0.0.1:0=127.0.0.1:9"], /workers/],
+    [["server", "--decoy", "/tmp"], /web server/],
+    [["server", "--listen", "0.0.0.0:0"], /psk/],
+    [["local", "--psk-file", "/nowhere/psk", "--forward", "127.0.0.1:0=127.0.0.1:9"], /nowhere/],
+    [["neither"], /local or server/],
+  ])("ends with 2 and one line for %j", (args, reason) => {
+    const { status, stderr } = spawnSync(PROGRAM, args, { encoding: "utf8" });
+    expect(status).toBe(2);
+    expect(stderr.trimEnd().split("\n")).toHaveLength(1);
+    expect(stderr).toMatch(reason);
+  });
+
+  it("ends with 1 when the port is taken", async () => {
+    const server = await start("C", "server", serverArgs());
+    const args = ["server", "--psk-file", keyFile, "--listen", server.ready.listen![0]];
+    const { status, stderr } = spawnSync(PROGRAM, args, { encoding: "utf8" });
+    expect(status).toBe(1);
+    expect(stderr).toContain("address already in use");
+  });
+
+  it("reads a config file with comments, whose relative paths start in its folder", async () => {
+    const server = await start("C", "server", serverArgs());
+    const config = join(folder, "local.json");
+    const { port } = echo.address();
+    writeFileSync(
+      config,
+      `{ // to the server\n"server": "${server.ready.listen![0]}", "psk-file": "psk", "forward": "127.0.0.1:0=127.0.0.1:${port}", }`,
+    );
+    const child = spawn(PROGRAM, ["local", "--config", config, "--log-format", "json"], {
+      stdio: ["ignore", "ignore", "pipe"],
+    });
+    children.add(child);
+    let log = "";
+    child.stderr.on("data", (data) => {
+      log += data;
+    });
+    while (!log.includes("session up")) {
+      if (child.exitCode !== null) throw new Error(log);
+      await Promise.race([once(child.stderr, "data"), once(child, "exit")]);
+    }
+  });
+
+  it("takes less than 16 MiB in either role after a thousand associations", async () => {
+    const server = await start("C", "server", serverArgs());
+    const local = await start("C", "local", ["--server", server.ready.listen![0], ...forward()]);
+    const port = portOf(local.ready.forwards![0].listen);
+    for (let i = 0; i < 1000; i++) {
+      const socket = createSocket("udp4").bind(0, "127.0.0.1");
+      await ask(socket, port, `${i}`);
+      socket.close();
+    }
+    for (const { child } of [server, local]) {
+      const [, kib] = /VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${child.pid}/status`, "utf8"))!;
+      expect(Number(kib)).toBeLessThan(16 * 1024);
+    }
+  });
+
+  it("installs: examples/c/forward.c builds with pkg-config, and with find_package, and forwards", async () => {
+    const prefix = join(folder, "installed");
+    const check = (command: string, args: readonly string[], env: Record<string, string> = {}) => {
+      const { status, stdout, stderr } = spawnSync(command, args, {
+        encoding: "utf8",
+        env: { ...process.env, ...env },
+      });
+      if (status !== 0) throw new Error(`${command} ${args.join(" ")}: ${stdout}${stderr}`);
+      return stdout.trim();
+    };
+    check("cmake", ["--install", BUILD, "--prefix", prefix]);
+    const example = join(ROOT, "examples/c/forward.c");
+    const built = join(folder, "forward");
+    const words = check("pkg-config", ["--cflags", "--libs", "underpass"], {
+      PKG_CONFIG_PATH: join(prefix, "lib/pkgconfig"),
+    });
+    check("cc", ["-std=c99", "-Wall", "-Werror", example, "-o", built, ...words.split(/\s+/)]);
+
+    const project = join(folder, "project");
+    check("cmake", ["-E", "make_directory", project]);
+    writeFileSync(
+      join(project, "CMakeLists.txt"),
+      `cmake_minimum_required(VERSION 3.16)\nproject(example C)\nfind_package(underpass REQUIRED)\n` +
+        `add_executable(forward ${example})\ntarget_link_libraries(forward underpass::static)\n`,
+    );
+    check("cmake", ["-S", project, "-B", join(project, "build"), `-DCMAKE_PREFIX_PATH=${prefix}`]);
+    check("cmake", ["--build", join(project, "build")]);
+
+    const server = await start("C", "server", serverArgs());
+    for (const program of [built, join(project, "build/forward")]) {
+      const key = readFileSync(keyFile, "utf8").trim();
+      const target = `127.0.0.1:0=127.0.0.1:${echo.address().port}`;
+      const child = spawn(program, [server.ready.listen![0], key, target], {
+        stdio: ["pipe", "pipe", "inherit"],
+        env: { ...process.env, LD_LIBRARY_PATH: join(prefix, "lib") },
+      });
+      children.add(child);
+      const [line] = (await once(child.stdout, "data")) as [Buffer];
+      const socket = createSocket("udp4").bind(0, "127.0.0.1");
+      await ask(socket, portOf(line.toString().trim()), "example");
+      socket.close();
+      child.stdin.end("\n");
+      const [code] = await once(child, "exit");
+      expect(code).toBe(0);
+    }
+  });
+});
+
+/** A TCP relay that can be cut. */
+async function relay(to: number): Promise<{ readonly port: number; cut(): void; close(): void }> {
+  const sockets = new Set<TcpSocket>();
+  const server: Server = createServer((socket) => {
+    const other = connect(to, "127.0.0.1");
+    for (const [a, b] of [
+      [socket, other],
+      [other, socket],
+    ]) {
+      sockets.add(a);
+      a.on("error", () => {});
+      a.on("close", () => {
+        sockets.delete(a);
+        b.destroy();
+      });
+      a.pipe(b);
+    }
+  }).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const cut = () => {
+    for (const socket of sockets) socket.destroy();
+  };
+  return {
+    port: (server.address() as AddressInfo).port,
+    cut,
+    close: () => {
+      server.close();
+      cut();
+    },
+  };
+}
