@@ -86,6 +86,7 @@ interface Link {
 export class UdpLocalHost implements RelayHost {
   readonly core: AssociationClient;
   readonly events = new Listeners<UdpLocalEvents>();
+  readonly turn: Turn;
 
   readonly #options: ResolvedUdpLocalOptions;
   readonly #log: Logger;
@@ -128,6 +129,7 @@ export class UdpLocalHost implements RelayHost {
       handleTimeout: (now) => this.core.handleTimeout(now),
       nextTimeout: () => this.core.nextTimeout(),
     });
+    this.turn = this.#driver;
     this.#place = place;
     this.#options = options;
     this.#log = log;
@@ -246,10 +248,6 @@ export class UdpLocalHost implements RelayHost {
 
   get latency(): LatencyClass {
     return this.#options.latency;
-  }
-
-  get turn(): Turn {
-    return this.#driver;
   }
 
   register(association: number, relay: Relay | undefined): void {

@@ -30,6 +30,10 @@ export class Http2ProxySession {
       createConnection: () => stream,
       settings: COMMON_SETTINGS,
     });
+    // The session takes what is read, but begins to read nothing.
+    stream.resume();
+    // A connection that the proxy has ended has nothing more to carry.
+    stream.allowHalfOpen = false;
     const session = this.#session;
     session.on("error", () => {});
     session.on("goaway", () => {
