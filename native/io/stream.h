@@ -26,8 +26,8 @@ ssize_t io_stream_write(io_loop *loop, int stream, const uint8_t *bytes, size_t 
 // Nothing more is written.
 void io_stream_end(io_loop *loop, int stream);
 
-// While paused nothing is read, also not the end. Writing goes on; a connection that fails meanwhile is reported by `read` if
-// the stream waits to write.
+// While paused nothing is read, also not the end. Writing goes on. A connection that fails meanwhile is reported by `read`, on
+// Linux at once unless bytes are left to read before, elsewhere if the stream waits to write, else when it is read again.
 void io_stream_pause(io_loop *loop, int stream, bool is_paused);
 
 // Returns the open descriptor to the caller.

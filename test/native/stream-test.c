@@ -232,6 +232,54 @@ static void a_reset_behind_the_end_is_reported(void **state) {
 }
 #endif
 
+
+
+static void count_turn(uv_prepare_t *prepare) {
+  int *turns = prepare->data;
+  ++*turns;
+}
+
+static void on_time(uv_timer_t *timer) {
+  bool *is_over = timer->data;
+  *is_over = true;
+}
+
+// How often the loop turns in a tenth of a second in which nothing is to be done.
+static int idle_turns(stream_world *world) {
+  int turns = 0;
+  bool is_over = false;
+  uv_prepare_t prepare;
+  uv_timer_t timer;
+  uv_prepare_init(&world->world.loop, &prepare);
+  uv_timer_init(&world->world.loop, &timer);
+  prepare.data = &turns;
+  timer.data = &is_over;
+  uv_prepare_start(&prepare, count_turn);
+  uv_timer_start(&timer, on_time, 100, 0);
+  RUN_UNTIL(&world->world, is_over);
+  uv_close((uv_handle_t *)&prepare, NULL);
+  uv_close((uv_handle_t *)&timer, NULL);
+  world_settle(&world->world);
+  return turns;
+}
+
+static void the_loop_sleeps_while_a_stream_is_paused_or_both_sides_have_ended(void **state) {
+  stream_world *world = *state;
+  io_stream_pause(world->world.io, world->server.descriptor, true);
+  write_text(&world->client, "waits");
+  assert_true(idle_turns(world) < 20);
+  io_stream_end(world->world.io, world->client.descriptor);
+  assert_true(idle_turns(world) < 20);
+  io_stream_pause(world->world.io, world->server.descriptor, false);
+  RUN_UNTIL(&world->world, world->server.result == 0);
+  io_stream_end(world->world.io, world->server.descriptor);
+  RUN_UNTIL(&world->world, world->client.result == 0);
+  assert_true(idle_turns(world) < 20);
+  io_stream_pause(world->world.io, world->server.descriptor, true);
+  io_stream_pause(world->world.io, world->client.descriptor, true);
+  assert_true(idle_turns(world) < 20);
+}
+
 static void close_within(end *end, ssize_t count) {
   (void)count;
   io_stream_close(end->world->world.io, end->descriptor);
@@ -349,6 +397,7 @@ int stream_tests(void) {
       TEST(what_came_before_a_reset_while_paused_is_read_first),
       TEST(a_reset_behind_the_end_is_reported),
 #endif
+      TEST(the_loop_sleeps_while_a_stream_is_paused_or_both_sides_have_ended),
       TEST(a_stream_may_close_within_its_call),
       TEST(a_released_descriptor_is_open_and_the_caller_s),
       TEST(the_context_may_end_within_the_call),

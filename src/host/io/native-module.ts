@@ -160,8 +160,8 @@ export interface NativeModule {
   streamRelease?(descriptor: number): void;
   streamClose?(descriptor: number): void;
   /**
-   * While paused nothing is read, also not the end. Writing goes on; a connection that fails meanwhile is reported to `onRead`
-   * if the stream waits to write.
+   * While paused nothing is read, also not the end. Writing goes on. A connection that fails meanwhile is reported to
+   * `onRead`, on Linux at once unless bytes are left to read before.
    */
   streamPause?(descriptor: number, isPaused: boolean): void;
   /** Closes it with a RST. */
