@@ -89,6 +89,8 @@ export class PlainStream extends ListenedStream {
     stream.off("data", this.#onData).off("end", this.#onEnd).off("close", this.#onClose);
     const unread = this.takeUnread();
     if (unread !== undefined) stream.unshift(unread);
+    // A socket that was paused as soon as it was connected does not read yet, for which HTTP/2 would wait.
+    stream.read(0);
     void Promise.resolve().then(() => this.handleClose(undefined));
     return stream;
   }

@@ -302,6 +302,15 @@ describe.each(KINDS)("a stream of bytes, %s", (kind, tcp, wrap) => {
 });
 
 describe("a plain stream", () => {
+  it("is reading when it has become a stream of Node, whose libraries may take the socket's handle", async () => {
+    const { stream, peer } = await openPair(TCPS[0][1]);
+    const duplex = toDuplex(stream);
+    peer.write("x");
+    while (duplex.readableLength === 0) await pause(1);
+    duplex.destroy();
+    peer.destroy();
+  });
+
   it("leaves a socket of the embedder alone, so that either may destroy it", async () => {
     const { stream: connected, peer } = await openPair(TCPS[0][1]);
     const socket = toDuplex(connected);
