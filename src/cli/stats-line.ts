@@ -1,6 +1,16 @@
+import { METRICS, readMetric } from "../core/metrics/table.ts";
 import type { Tun2SocksStats, TunnelStats } from "../host/tunnel-stats.ts";
 
 type Stats = TunnelStats & Partial<Pick<Tun2SocksStats, "flows" | "halfOpenFlows">>;
+
+const RATES = ["datagramsIn", "datagramsOut", "bytesIn", "bytesOut"] as const;
+const COUNTERS = METRICS.filter(({ kind, isOfTun2Socks }) => kind === "counter" && !isOfTun2Socks);
+/** Counts by reason that stand in the line under their own name. */
+const REASONS = COUNTERS.filter(({ label, stat }) => label !== undefined && !stat.includes("."));
+/** Plain counts that are not shown as rates. */
+const OTHERS = COUNTERS.filter(
+  ({ label, stat }) => label === undefined && !RATES.some((name) => name === stat),
+);
 
 /** How datagrams are spread over lanes. */
 export interface StatsSpread {
@@ -29,6 +39,8 @@ export interface StatsSummary {
   /** Only of tun2socks. */
   readonly flows: number | undefined;
   readonly halfOpenFlows: number | undefined;
+  /** Other counts of this interval; only those that occurred. */
+  readonly counts: Readonly<Record<string, number>>;
   /** Counts of this interval; only reasons that occurred. */
   readonly drops: Readonly<Record<string, number>>;
   readonly refused: Readonly<Record<string, number>>;
@@ -37,8 +49,11 @@ export interface StatsSummary {
 
 /** @param seconds  between the readings, more than 0 */
 export function summarize(before: Stats, after: Stats, seconds: number): StatsSummary {
-  const rate = (count: "datagramsIn" | "datagramsOut" | "bytesIn" | "bytesOut") =>
-    Math.round((after[count] - before[count]) / seconds);
+  const rate = (count: (typeof RATES)[number]) => Math.round((after[count] - before[count]) / seconds);
+  const reasons = REASONS.map((metric) => [
+    metric.stat,
+    increases(countsOf(before, metric), countsOf(after, metric)),
+  ]);
   return {
     inPerS: rate("datagramsIn"),
     outPerS: rate("datagramsOut"),
@@ -51,10 +66,17 @@ export function summarize(before: Stats, after: Stats, seconds: number): StatsSu
     spread: spreadOf(before, after),
     flows: after.flows,
     halfOpenFlows: after.halfOpenFlows,
-    drops: increases(before.drops, after.drops),
-    refused: increases(before.refused, after.refused),
-    unreachable: increases(before.unreachable, after.unreachable),
+    counts: increases(othersOf(before), othersOf(after)),
+    ...(Object.fromEntries(reasons) as Pick<StatsSummary, "drops" | "refused" | "unreachable">),
   };
+}
+
+function countsOf(stats: Stats, metric: (typeof METRICS)[number]): Readonly<Record<string, number>> {
+  return readMetric(stats, metric) as Record<string, number>;
+}
+
+function othersOf(stats: Stats): Record<string, number> {
+  return Object.fromEntries(OTHERS.map((metric) => [metric.stat, readMetric(stats, metric) as number]));
 }
 
 function spreadOf(before: Stats, after: Stats): StatsSpread | undefined {
@@ -84,9 +106,8 @@ export function statsLine(summary: StatsSummary): string {
     ...(summary.flows === undefined ? [] : [`flows ${summary.flows}, half-open ${summary.halfOpenFlows}`]),
     ...(spread === undefined ? [] : [`pace ${megabits(spread.bitPerS)} Mbit/s ${modesOf(spread)}`]),
     ...counts("spread", spread?.counts ?? {}),
-    ...counts("drops", summary.drops),
-    ...counts("refused", summary.refused),
-    ...counts("unreachable", summary.unreachable),
+    ...Object.entries(summary.counts).map(([name, count]) => `${name} ${count}`),
+    ...REASONS.flatMap(({ stat }) => counts(stat, summary[stat as "drops"])),
   ].join(", ");
 }
 

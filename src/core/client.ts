@@ -464,6 +464,7 @@ export class TunnelClient {
     const length = Math.max(this.#laneCount.most, this.#options.ways.length);
     return Array.from({ length }, (_, i) => {
       const queue = new SendQueue(pool, this.counters, queueBytes, ageBudgetMs);
+      queue.lane = i;
       const lane = new Lane(firstIndex + i, i, queue, this.counters, this.#tickets, this.#options);
       this.#parts.laneByIndex[lane.index] = lane;
       return lane;

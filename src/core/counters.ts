@@ -1,74 +1,56 @@
-import { UNREACHABLE_KINDS } from "../wire/capsule.ts";
+import { Histograms } from "./metrics/histogram.ts";
+import { DROPS, REFUSALS, type SPREADS, UNREACHABLES } from "./metrics/reasons.ts";
+import { COUNTS, COUNTS_BY_LABEL, HISTOGRAMS } from "./metrics/table.ts";
 
 /** Why datagrams were dropped. Every drop is counted under one of these. */
-export const DROP_REASONS = [
-  "age",
-  "queue_full",
-  "no_lane",
-  "unknown_context",
-  "refused_target",
-  "filtered",
-  "unresolved",
-  "context_limit",
-  "association_limit",
-  "too_long",
-  "fragment",
-  "malformed",
-  "wrong_source",
-  "foreign_source",
-  "send_error",
-] as const;
-export type DropReason = (typeof DROP_REASONS)[number];
+export const DROP_REASONS = keysOf(DROPS);
+export type DropReason = keyof typeof DROPS;
 
 /** Why a peer or a request was refused, or something was evicted for it. */
-export const REFUSAL_REASONS = [
-  "half_open_limit",
-  "tunnel_limit",
-  "session_limit",
-  "session_evicted",
-  "association_limit",
-  "association_evicted",
-  "context_limit",
-  "target_denied",
-  "bad_credentials",
-  "replay",
-  "nonce_limit",
-  "challenged",
-  "not_upgrade",
-  "handshake_timeout",
-  "protocol_error",
-  "socks_refused",
-  "http2_flood",
-] as const;
-export type RefusalReason = (typeof REFUSAL_REASONS)[number];
+export const REFUSAL_REASONS = keysOf(REFUSALS);
+export type RefusalReason = keyof typeof REFUSALS;
 
 /**
  * Reports of datagrams that did not get through: a server counts those to its clients, a client those to its applications.
  * `limited` counts those that the rate limit suppressed.
  */
-export const UNREACHABLE_COUNTS = [...UNREACHABLE_KINDS, "limited"] as const;
-export type UnreachableCount = (typeof UNREACHABLE_COUNTS)[number];
+export const UNREACHABLE_COUNTS = keysOf(UNREACHABLES);
+export type UnreachableCount = keyof typeof UNREACHABLES;
 
 /**
  * What sessions with receipts do besides sending each datagram once: lanes that became late, second copies of sparse flows and of
  * stuck datagrams that were sent, and copies that came and were dropped, by which nothing is lost.
  */
-export const SPREAD_COUNTS = ["late", "copies", "hedges", "duplicates"] as const;
-export type SpreadCount = (typeof SPREAD_COUNTS)[number];
+export type SpreadCount = keyof typeof SPREADS;
 
-/** Counts since the start. `in`: out of a tunnel; `out`: into a tunnel. Bytes are UDP payload. */
-export class Counters {
-  datagramsIn = 0;
-  datagramsOut = 0;
-  bytesIn = 0;
-  bytesOut = 0;
-  resumed = 0;
-  readonly drops: Record<DropReason, number> = zeroes(DROP_REASONS);
-  readonly refused: Record<RefusalReason, number> = zeroes(REFUSAL_REASONS);
-  readonly unreachable: Record<UnreachableCount, number> = zeroes(UNREACHABLE_COUNTS);
-  readonly spread: Record<SpreadCount, number> = zeroes(SPREAD_COUNTS);
+type ByLabel = typeof COUNTS_BY_LABEL;
+
+/** Counts since the start, as the table of metrics has them. `in`: out of a tunnel; `out`: into a tunnel. Bytes are UDP payload. */
+export type Counters = Record<keyof typeof COUNTS, number> & {
+  readonly [Name in keyof ByLabel]: Record<keyof ByLabel[Name]["values"], number>;
+} & { readonly histograms: Readonly<Record<keyof typeof HISTOGRAMS, Histograms>> };
+
+class TableCounters {
+  readonly histograms = mapped(
+    HISTOGRAMS,
+    ({ bounds }: { bounds: readonly number[] }) => new Histograms(bounds),
+  );
+
+  constructor() {
+    Object.assign(
+      this,
+      mapped(COUNTS, () => 0),
+      mapped(COUNTS_BY_LABEL, ({ values }: { values: object }) => mapped(values, () => 0)),
+    );
+  }
 }
 
-function zeroes<Name extends string>(names: readonly Name[]): Record<Name, number> {
-  return Object.fromEntries(names.map((name) => [name, 0])) as Record<Name, number>;
+export const Counters = TableCounters as unknown as new () => Counters;
+
+function keysOf<Key extends string>(rows: Readonly<Record<Key, unknown>>): readonly Key[] {
+  return Object.keys(rows) as Key[];
+}
+
+function mapped<Row, To>(rows: object, to: (row: Row) => To): Record<string, To> {
+  return Object.fromEntries(Object.entries(rows).map(([key, row]: [string, Row]) => [key, to(row)]));
 }

@@ -166,6 +166,8 @@ export class SendPool {
 export class SendQueue {
   /** Queued payload bytes, plus 64 bytes per datagram for its bookkeeping. */
   bytes = 0;
+  /** Number of the lane that it is for, in its session. */
+  lane = 0;
 
   readonly #pool: SendPool;
   readonly #counters: Counters;
@@ -277,6 +279,7 @@ export class SendQueue {
         continue;
       }
       pool.flowCredit[flow] -= length;
+      if (end === at) this.noteBatch(now - pool.entryTime[entry], framing.payloadLength(context, length));
       end = framing.writeHeader(out, end, context, length);
       pool.copyOut(entry, out, end);
       end += length;
@@ -286,6 +289,13 @@ export class SendQueue {
     }
     this.#filledBytes = end - at;
     return end;
+  }
+
+  /** Measures the first datagram of a batch. @param waitedMs  in the program */
+  noteBatch(waitedMs: number, length: number): void {
+    const { queueDelayMs, datagramBytes } = this.#counters.histograms;
+    queueDelayMs.add(this.lane, waitedMs);
+    datagramBytes.add("out", length);
   }
 
   /** Measures the lane, which has accepted the last fill, or it would not be filled again. */

@@ -684,6 +684,8 @@ export class TunnelServer {
     connection.tunnel.writeControl(encodeUpgradeResponse(true, [], { ...answer, mac }));
     const isReturn = session.connections.size === 0 && isResumed;
     connection.lane = extension.lane;
+    // Without receipts it is only a name; there are no more labels than lanes.
+    connection.tunnel.queue.lane = Math.min(extension.lane, MAX_LANES - 1);
     connection.session = session;
     session.connections.add(connection);
     if (predecessor !== undefined) this.#closeConnection(now, predecessor, undefined);

@@ -131,6 +131,20 @@ export class Tunnel {
     batch: DatagramBatch,
     receiver: CapsuleReceiver<Owner>,
   ): number {
+    const at = this.#readCapsules(now, owner, chunk, offset, end, batch, receiver);
+    if (batch.count > 0) this.#counters.histograms.datagramBytes.add("in", batch.length[0]);
+    return at;
+  }
+
+  #readCapsules<Owner>(
+    now: number,
+    owner: Owner,
+    chunk: Uint8Array,
+    offset: number,
+    end: number,
+    batch: DatagramBatch,
+    receiver: CapsuleReceiver<Owner>,
+  ): number {
     const reader = this.#reader!;
     let at = offset;
     batch.data = chunk;
@@ -229,6 +243,7 @@ export class Tunnel {
     this.#unansweredSince = NEVER;
     const sample = now - clock;
     this.#roundTrip = sample;
+    this.#counters.histograms.roundTripMs.add("", sample);
     this.#port?.scheduler.noteRoundTrip(sample);
     this.rttMs = this.rttMs === undefined ? sample : this.rttMs + (sample - this.rttMs) / 8;
   }
@@ -278,9 +293,10 @@ export class Tunnel {
     offset: number,
     length: number,
   ): void {
+    const isFirst = this.#batchLength === 0;
     if (!this.#mayBypassQueue || !this.#append(context, data, offset, length)) {
       this.queue.push(now, flow, context, data, offset, length);
-    }
+    } else if (isFirst) this.queue.noteBatch(0, length);
   }
 
   /** The same for rows `first` to `end - 1` of one flow and context. */
@@ -295,6 +311,7 @@ export class Tunnel {
     const { data } = received;
     let row = first;
     if (this.#mayBypassQueue) {
+      if (this.#batchLength === 0) this.queue.noteBatch(0, received.length(first));
       while (row < end && this.#append(context, data, received.offset(row), received.length(row))) row++;
     }
     if (row < end) this.queue.pushAll(now, flow, context, received, row, end);

@@ -24,6 +24,7 @@ import { carriesTcpAlone, describePlan } from "./options/tun2socks.ts";
 import type { ByteStream } from "./stream/byte-stream.ts";
 import type { System } from "./system.ts";
 import type { Tun2SocksStats } from "./tunnel-stats.ts";
+import { noTunnelStats, sumRecords } from "./tunnel-stats.ts";
 import { SharedLatency } from "./udp/shared-latency.ts";
 import type { UdpLocalEvents, UdpLocalFeatures } from "./udp-local.ts";
 import { UdpLocalHost } from "./udp-local.ts";
@@ -117,33 +118,22 @@ export class Tun2SocksHost implements UdpPathHost {
   stats(): Tun2SocksStats {
     const core = this.#core;
     const { drops, datagramsIn, datagramsOut, bytesIn, bytesOut, ...counts } = core.counters;
-    const tunnel = this.#tunnel?.stats();
-    const { flowsOpened, associationsOpened, associationsEvicted, flowsEvicted, halfOpenEvicted } = counts;
+    const tunnel = this.#tunnel?.stats() ?? noTunnelStats();
+    const { associationsEvicted, flowsEvicted, halfOpenEvicted, icmpErrorsLimited, ...packets } = counts;
     return {
-      sessions: tunnel?.sessions ?? 0,
-      lanes: tunnel?.lanes ?? 0,
-      contexts: tunnel?.contexts ?? 0,
-      rttMs: tunnel?.rttMs,
-      spread: tunnel?.spread ?? { modes: {}, bitsPerSecond: 0, lanesLate: 0, counts: {} },
-      resumed: tunnel?.resumed ?? 0,
+      ...tunnel,
+      ...packets,
       associations: core.associationCount,
       flows: core.flowCount,
       halfOpenFlows: core.halfOpenCount,
-      packetsIn: counts.packetsIn,
-      packetsOut: counts.packetsOut,
-      associationsOpened,
-      flowsOpened,
       // What goes into the device came out of a tunnel.
       datagramsIn: datagramsOut,
       datagramsOut: datagramsIn,
       bytesIn: bytesOut,
       bytesOut: bytesIn,
-      drops: { ...sum(tunnel?.drops, drops, this.#pathDrops), device: this.#deviceDrops },
-      refused: { ...tunnel?.refused, associationsEvicted, flowsEvicted, halfOpenEvicted },
-      unreachable: {
-        ...this.#refusals,
-        limited: counts.icmpErrorsLimited + (tunnel?.unreachable.limited ?? 0),
-      },
+      drops: sumRecords([tunnel.drops, drops, this.#pathDrops, { device: this.#deviceDrops }]),
+      refused: { ...tunnel.refused, associationsEvicted, flowsEvicted, halfOpenEvicted },
+      unreachable: { ...this.#refusals, limited: icmpErrorsLimited + (tunnel.unreachable.limited ?? 0) },
     };
   }
 
@@ -388,13 +378,4 @@ function leadsInACircle(options: ResolvedTun2SocksOptions, outgoing: Outgoing | 
 
 function ipText(ip: Uint8Array): string {
   return formatHost(ipAddress(ip, 0));
-}
-
-/** Adds counts by name. */
-function sum(...records: (Readonly<Record<string, number>> | undefined)[]): Record<string, number> {
-  const total: Record<string, number> = {};
-  for (const record of records) {
-    for (const [name, count] of Object.entries(record ?? {})) total[name] = (total[name] ?? 0) + count;
-  }
-  return total;
 }

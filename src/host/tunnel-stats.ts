@@ -1,24 +1,33 @@
 import type { Counters } from "../core/counters.ts";
+import type { HistogramReading } from "../core/metrics/histogram.ts";
+import { sumHistograms } from "../core/metrics/histogram.ts";
+import type { Metric } from "../core/metrics/table.ts";
+import {
+  COUNTS,
+  type COUNTS_BY_LABEL,
+  type FLOW_STATES,
+  HISTOGRAMS,
+  METRICS,
+  type PACKET_COUNTS,
+  readMetric,
+  type STATES,
+  writeMetric,
+} from "../core/metrics/table.ts";
 import type { SpreadState } from "../core/spread-state.ts";
 
-/** `in`: from a tunnel; `out`: into a tunnel. Counts are since the start; bytes are UDP payload. */
-export interface TunnelStats {
-  /** Sessions now. */
-  readonly sessions: number;
-  /** Tunnels that are up now. */
-  readonly lanes: number;
-  /** Associations now. */
-  readonly associations: number;
-  /** Contexts now. */
-  readonly contexts: number;
-  readonly datagramsIn: number;
-  readonly datagramsOut: number;
-  readonly bytesIn: number;
-  readonly bytesOut: number;
+type Numbers<Rows> = Readonly<Record<keyof Rows, number>>;
+type Records<Name extends string> = Readonly<Record<Name, Readonly<Record<string, number>>>>;
+
+/**
+ * `in`: from a tunnel; `out`: into a tunnel. Counts are since the start; bytes are UDP payload. docs/metrics.md explains each member,
+ * and each reason in `drops`, `refused` and `unreachable`.
+ */
+export interface TunnelStats
+  extends Numbers<typeof STATES>,
+    Numbers<typeof COUNTS>,
+    Records<Exclude<keyof typeof COUNTS_BY_LABEL, "spread">> {
   /** Smoothed round-trip time of the tunnel in milliseconds; undefined before the first heartbeat is answered. */
   readonly rttMs: number | undefined;
-  /** Sessions that were resumed by a new connection. */
-  readonly resumed: number;
   /** Sessions with receipts, whose datagrams are spread over lanes. */
   readonly spread: {
     /** Sessions now by how they find their rate: `start`, not known yet; `delay`; or `compete`, against others that fill queues. */
@@ -33,75 +42,85 @@ export interface TunnelStats {
      */
     readonly counts: Readonly<Record<string, number>>;
   };
-  /** Datagrams dropped, by reason. */
-  readonly drops: Readonly<Record<string, number>>;
-  /** What was refused or evicted, by reason. */
-  readonly refused: Readonly<Record<string, number>>;
-  /** Reports of datagrams that did not get through, by kind, and reports suppressed by the rate limit (`limited`). */
-  readonly unreachable: Readonly<Record<string, number>>;
+  /** Values by size since the start, by the label of each; docs/metrics.md has the bounds. */
+  readonly histograms: Readonly<Record<keyof typeof HISTOGRAMS, Readonly<Record<string, HistogramReading>>>>;
 }
 
 /** Statistics of a running tun2socks; `in` and `out` are those of udp-local: towards and from the applications. */
-export interface Tun2SocksStats extends TunnelStats {
-  /** TCP flows now, and those of them that have not completed their handshake. */
-  readonly flows: number;
-  readonly halfOpenFlows: number;
-  /** IP packets from and to the device. */
-  readonly packetsIn: number;
-  readonly packetsOut: number;
-  readonly associationsOpened: number;
-  readonly flowsOpened: number;
-}
+export interface Tun2SocksStats
+  extends TunnelStats,
+    Numbers<typeof FLOW_STATES>,
+    Numbers<typeof PACKET_COUNTS> {}
 
 /** The current state of an endpoint, with all its counters. */
 export function tunnelStats(
   counters: Counters,
-  now: Pick<TunnelStats, "sessions" | "lanes" | "associations" | "contexts" | "rttMs">,
+  now: Numbers<typeof STATES> & Pick<TunnelStats, "rttMs">,
   spread: SpreadState,
 ): TunnelStats {
-  const { datagramsIn, datagramsOut, bytesIn, bytesOut, resumed } = counters;
-  const { drops, refused, unreachable } = counters;
-  return {
-    ...now,
-    ...{ datagramsIn, datagramsOut, bytesIn, bytesOut, resumed },
-    spread: { ...spread, counts: { ...counters.spread } },
-    drops: { ...drops },
-    refused: { ...refused },
-    unreachable: { ...unreachable },
-  };
+  const stats = { ...now, spread: { ...spread } };
+  for (const metric of METRICS) {
+    const value = counterOf(counters, metric);
+    if (value !== undefined) writeMetric(stats, metric, value);
+  }
+  return stats as unknown as TunnelStats;
+}
+
+function counterOf(counters: Counters, metric: Metric): unknown {
+  if (metric.kind === "gauge" || metric.isOfTun2Socks) return undefined;
+  const name = metric.stat.split(".")[metric.kind === "histogram" ? 1 : 0];
+  if (name in HISTOGRAMS) return counters.histograms[name as keyof typeof HISTOGRAMS].read();
+  if (name in COUNTS) return counters[name as keyof typeof COUNTS];
+  return { ...counters[name as keyof typeof COUNTS_BY_LABEL] };
+}
+
+/** Of an endpoint that has no tunnel. */
+export function noTunnelStats(): TunnelStats {
+  return sumStats([]);
 }
 
 /** Sums the statistics of several workers. */
 export function sumStats(all: readonly TunnelStats[]): TunnelStats {
-  const sum = (pick: (stats: TunnelStats) => number) => all.reduce((total, stats) => total + pick(stats), 0);
-  const times = all.flatMap(({ rttMs }) => rttMs ?? []);
-  return {
-    sessions: sum((stats) => stats.sessions),
-    lanes: sum((stats) => stats.lanes),
-    associations: sum((stats) => stats.associations),
-    contexts: sum((stats) => stats.contexts),
-    datagramsIn: sum((stats) => stats.datagramsIn),
-    datagramsOut: sum((stats) => stats.datagramsOut),
-    bytesIn: sum((stats) => stats.bytesIn),
-    bytesOut: sum((stats) => stats.bytesOut),
-    resumed: sum((stats) => stats.resumed),
-    rttMs: times.length === 0 ? undefined : times.reduce((total, time) => total + time, 0) / times.length,
-    spread: {
-      modes: sumRecords(all.map(({ spread }) => spread.modes)),
-      bitsPerSecond: sum(({ spread }) => spread.bitsPerSecond),
-      lanesLate: sum(({ spread }) => spread.lanesLate),
-      counts: sumRecords(all.map(({ spread }) => spread.counts)),
-    },
-    drops: sumRecords(all.map(({ drops }) => drops)),
-    refused: sumRecords(all.map(({ refused }) => refused)),
-    unreachable: sumRecords(all.map(({ unreachable }) => unreachable)),
-  };
+  const total = {};
+  for (const metric of METRICS) {
+    if (!metric.isOfTun2Socks)
+      writeMetric(
+        total,
+        metric,
+        combine(
+          metric,
+          all.map((stats) => readMetric(stats, metric)),
+        ),
+      );
+  }
+  return total as TunnelStats;
 }
 
-function sumRecords(records: readonly Readonly<Record<string, number>>[]): Record<string, number> {
+/** Those of an endpoint that has gone: its counts stay, its state does not. */
+export function statsOfGone(stats: TunnelStats): TunnelStats {
+  const gone = sumStats([stats]);
+  for (const metric of METRICS) {
+    if (metric.kind === "gauge" && !metric.isOfTun2Socks) writeMetric(gone, metric, combine(metric, []));
+  }
+  return gone;
+}
+
+function combine(metric: Metric, values: readonly unknown[]): unknown {
+  if (metric.kind === "histogram") return sumHistograms(values as Record<string, HistogramReading>[]);
+  if (metric.label !== undefined) return sumRecords(values as Record<string, number>[]);
+  const numbers = values.filter((value) => value !== undefined) as number[];
+  const total = numbers.reduce((sum, value) => sum + value, 0);
+  if (metric.sum === "add") return total;
+  return numbers.length === 0 ? undefined : total / numbers.length;
+}
+
+/** Adds up counts by name. */
+export function sumRecords(
+  records: readonly (Readonly<Record<string, number>> | undefined)[],
+): Record<string, number> {
   const total: Record<string, number> = {};
   for (const record of records) {
-    for (const [name, count] of Object.entries(record)) total[name] = (total[name] ?? 0) + count;
+    for (const [name, count] of Object.entries(record ?? {})) total[name] = (total[name] ?? 0) + count;
   }
   return total;
 }

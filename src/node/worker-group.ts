@@ -6,7 +6,7 @@ import type { Logger } from "../host/log.ts";
 import type { ResolvedUdpLocalOptions } from "../host/options/udp-local.ts";
 import type { ResolvedUdpServerOptions } from "../host/options/udp-server.ts";
 import type { TunnelStats } from "../host/tunnel-stats.ts";
-import { sumStats } from "../host/tunnel-stats.ts";
+import { statsOfGone, sumStats } from "../host/tunnel-stats.ts";
 import type { HandedOver, OtherWorkers, WorkerPlace } from "../host/workers.ts";
 
 /** Delay before a crashed worker is restarted, doubled for each crash up to the second value. */
@@ -168,7 +168,7 @@ export class WorkerGroup implements OtherWorkers {
     member.handedOver.clear();
     if (this.#isClosing) return;
     if (member.stats !== undefined) {
-      const gone = { ...member.stats, sessions: 0, lanes: 0, associations: 0, contexts: 0, rttMs: undefined };
+      const gone = statsOfGone(member.stats);
       this.#past = sumStats(this.#past === undefined ? [gone] : [this.#past, gone]);
       member.stats = undefined;
     }

@@ -646,6 +646,7 @@ export class LaneScheduler {
       end = this.#receipts.write(now, this.#lanes, lane, this.#writer, out, end);
       this.#receiptLane = NONE;
     }
+    const first = lane.written;
     while (lane.written !== lane.assigned) {
       const entry = lane.entry[lane.slot(lane.written)];
       const length = store.length[entry];
@@ -660,7 +661,16 @@ export class LaneScheduler {
       lane.written++;
       lane.unwritten -= length;
     }
+    if (lane.written !== first) this.#noteBatch(now, lane, lane.entry[lane.slot(first)]);
     return end;
+  }
+
+  /** Measures a batch by its first entry. A further copy, which came long ago, has not waited. */
+  #noteBatch(now: number, lane: LaneState, entry: number): void {
+    const { queueDelayMs, datagramBytes } = this.#options.counters.histograms;
+    if (this.#store.holders[entry] !== lane.bit) return;
+    queueDelayMs.add(lane.index, now - this.#store.time[entry]);
+    datagramBytes.add("out", this.#store.length[entry]);
   }
 
   // Receiving
@@ -757,6 +767,7 @@ export class LaneScheduler {
       this.#path.addOfLane(lane, delay);
       if (this.#lateness.isStale(sentAt, this.#path)) continue;
       this.#path.add(lane, sentAt, sentBytes, delay, now - sentAt - reader.age / 1000);
+      this.#options.counters.histograms.standingDelayMs.add("", delay - this.#path.base);
       this.#rates.noteFrame(sentAt, delay - this.#path.base, sentBytes);
     }
     return !reader.isMalformed;

@@ -1,34 +1,8 @@
+import { PACKET_DROPS } from "../metrics/packet-reasons.ts";
+
 /** Why packets were dropped. Every drop is counted under one of these. */
-export const PACKET_DROP_REASONS = [
-  "malformed",
-  "bad_checksum",
-  /** A source or destination that no packet on a wire may have: loopback, unspecified, a multicast source. */
-  "martian",
-  /** From the peer address, which only rewritten packets have. */
-  "own_source",
-  /** To the device's own address, which the kernel would have kept. */
-  "own_destination",
-  "multicast",
-  "hop_limit",
-  "protocol",
-  "icmp",
-  "rule_reject",
-  "rule_drop",
-  "route_down",
-  "no_listener",
-  "unknown_flow",
-  "flow_limit",
-  /** From a new source, when too many others were evicted in the same second. */
-  "association_limit",
-  "association_closed",
-  "family",
-  "too_long",
-  "unroutable",
-  "reassembly_limit",
-  "reassembly_timeout",
-  "reassembly_overlap",
-] as const;
-export type PacketDropReason = (typeof PACKET_DROP_REASONS)[number];
+export type PacketDropReason = keyof typeof PACKET_DROPS;
+export const PACKET_DROP_REASONS = Object.keys(PACKET_DROPS) as readonly PacketDropReason[];
 
 /** Counts since the start. `in`: from the device; `out`: to the device. */
 export class PacketCounters {

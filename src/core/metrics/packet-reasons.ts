@@ -1,0 +1,71 @@
+/** The same as reasons.ts of what only tun2socks counts. */
+import type { Explanation } from "./reasons.ts";
+
+type Explanations = Readonly<Record<string, Explanation>>;
+
+/** Why IP packets were dropped. */
+export const PACKET_DROPS = {
+  malformed: { meaning: "The packet could not be parsed.", remedy: "" },
+  bad_checksum: {
+    meaning: "A checksum of the packet is wrong.",
+    remedy: "Turn off checksum offloading where the packets come from.",
+  },
+  /** A source or destination that no packet on a wire may have: loopback, unspecified, a multicast source. */
+  martian: {
+    meaning: "An address of the packet may not occur on a wire.",
+    remedy: "Check the routes to the device.",
+  },
+  /** From the peer address, which only rewritten packets have. */
+  own_source: { meaning: "The packet claims to come from the device's peer.", remedy: "" },
+  /** To the device's own address, which the kernel would have kept. */
+  own_destination: { meaning: "The packet is for the device's own address.", remedy: "" },
+  multicast: { meaning: "Multicast and broadcast do not go into the tunnel.", remedy: "" },
+  hop_limit: { meaning: "The packet's hop limit was used up.", remedy: "A route may lead in a circle." },
+  protocol: { meaning: "The packet is neither TCP, UDP nor an echo request.", remedy: "" },
+  icmp: { meaning: "An ICMP message that is not answered here.", remedy: "" },
+  rule_reject: { meaning: "A rule rejects the packet, and the sender is told.", remedy: "See --rule." },
+  rule_drop: { meaning: "A rule drops the packet.", remedy: "See --rule." },
+  route_down: {
+    meaning: "The way that the rules choose is down.",
+    remedy: "Check the tunnel's session or the SOCKS5 server.",
+  },
+  no_listener: { meaning: "There is no way for TCP.", remedy: "Set --tcp-via." },
+  unknown_flow: {
+    meaning: "The segment belongs to no TCP flow.",
+    remedy: "A few after a restart are normal.",
+  },
+  flow_limit: { meaning: "The limit of TCP flows was reached.", remedy: "Raise --max-flows." },
+  /** From a new source, when too many others were evicted in the same second. */
+  association_limit: {
+    meaning: "The limit of associations was reached, and too many were evicted in this second.",
+    remedy: "Raise --max-associations, or find the host that sends from so many ports.",
+  },
+  association_closed: { meaning: "The answer came for an association that has ended.", remedy: "" },
+  family: { meaning: "The answer is of a family that the device has no address of.", remedy: "" },
+  too_long: { meaning: "The answer does not fit in an IP packet.", remedy: "" },
+  unroutable: { meaning: "The target is an address that cannot be sent to.", remedy: "" },
+  reassembly_limit: { meaning: "Too many fragments waited for the rest of their packets.", remedy: "" },
+  reassembly_timeout: { meaning: "The rest of a fragmented packet did not come in time.", remedy: "" },
+  reassembly_overlap: { meaning: "Fragments overlap, which is an attack or a fault.", remedy: "" },
+} as const satisfies Explanations;
+
+/** Counted by the host, beside core's reasons. */
+export const DEVICE_DROPS = {
+  device: { meaning: "The device did not take the packet.", remedy: "Raise the device's txqueuelen." },
+} as const satisfies Explanations;
+
+/** What gave way at a bound. */
+export const EVICTIONS = {
+  associationsEvicted: {
+    meaning: "An association ended early to make room for a new one.",
+    remedy: "Raise --max-associations if applications notice.",
+  },
+  flowsEvicted: {
+    meaning: "A TCP flow that was closing or idle ended early to make room.",
+    remedy: "Raise --max-flows if applications notice.",
+  },
+  halfOpenEvicted: {
+    meaning: "A half-open TCP flow ended early to make room.",
+    remedy: "Something may be scanning behind the device.",
+  },
+} as const satisfies Explanations;

@@ -1,0 +1,188 @@
+/** What the labels of counters mean, and what to do about a count that rises. A new reason is a row here. */
+import type { UnreachableKind } from "../../wire/capsule.ts";
+
+export interface Explanation {
+  /** What happened, in one sentence. */
+  readonly meaning: string;
+  /** What an operator can do; "" where there is nothing to do. */
+  readonly remedy: string;
+}
+
+type Explanations = Readonly<Record<string, Explanation>>;
+
+/** Why datagrams were dropped. */
+export const DROPS = {
+  age: {
+    meaning: "The datagram waited longer than the age budget, or came that late behind a lost TCP segment.",
+    remedy:
+      "The path takes less than is sent, or loses segments: use more lanes or a faster path. A larger --age-budget-ms trades delay for loss.",
+  },
+  queue_full: {
+    meaning: "The send queue was full, and the flow that had most in it lost its oldest datagram.",
+    remedy: "More is sent than the path takes: send less, or raise --queue-bytes for bursts.",
+  },
+  no_lane: {
+    meaning: "No connection of the session was up to carry the datagram.",
+    remedy: "Check the way to the server; the log reports why lanes end.",
+  },
+  unknown_context: {
+    meaning: "The datagram came for a context that this end does not have, or has already ended.",
+    remedy: "A few after a reconnection are normal. If it goes on, update both ends.",
+  },
+  refused_target: {
+    meaning: "The server's policy denies the target.",
+    remedy: "If the target is to be reached, add it to --allow of udp-server.",
+  },
+  filtered: {
+    meaning: "The sender had not been sent anything by this association, or may not be answered.",
+    remedy: "Scans and late answers are normal. --filtering of udp-server chooses who is heard.",
+  },
+  unresolved: {
+    meaning: "The name of the target has no address, or could not be looked up in time.",
+    remedy: "Check DNS on the server, and the name that the application asks for.",
+  },
+  context_limit: {
+    meaning: "The limit of contexts was reached, and none could make room.",
+    remedy: "Raise --max-contexts if so many targets are expected.",
+  },
+  association_limit: {
+    meaning: "The limit of associations or of sockets was reached, and none could make room.",
+    remedy: "Raise --max-associations and the limit of descriptors (ulimit -n).",
+  },
+  too_long: {
+    meaning: "The datagram is longer than its protocol, or the next hop, can carry.",
+    remedy: "Lower the largest datagram of the application.",
+  },
+  fragment: {
+    meaning: "A SOCKS5 datagram was a fragment (FRAG is not 0), which is not supported.",
+    remedy: "Turn fragmentation off in the SOCKS5 client.",
+  },
+  malformed: {
+    meaning: "The datagram or its SOCKS5 header could not be parsed.",
+    remedy: "Check which program sends to this port.",
+  },
+  wrong_source: {
+    meaning: "The datagram came to a SOCKS5 relay from an address that its association does not belong to.",
+    remedy: "Check that the client sends from the host that made the request; something may be scanning.",
+  },
+  foreign_source: {
+    meaning: "An answer to a fixed forward came from an address other than its target.",
+    remedy:
+      "Use SOCKS5 or tun2socks for applications whose answers come from elsewhere, or any-port for another port.",
+  },
+  send_error: {
+    meaning: "The system did not send the datagram.",
+    remedy: "Check routes, the firewall, and the size of socket buffers (net.core.wmem_max).",
+  },
+} as const satisfies Explanations;
+
+/** Why a peer or a request was refused, or something was evicted for it. */
+export const REFUSALS = {
+  half_open_limit: {
+    meaning: "Too many connections were still in their handshake.",
+    remedy: "Something may be scanning. Raise --max-half-open if clients are that many.",
+  },
+  tunnel_limit: {
+    meaning: "The limit of tunnels was reached.",
+    remedy: "Raise --max-tunnels, or find the clients that reconnect too often.",
+  },
+  session_limit: { meaning: "The limit of sessions was reached.", remedy: "Raise --max-sessions." },
+  session_evicted: {
+    meaning: "A session that lingered without a connection ended early to make room.",
+    remedy: "Raise --max-sessions, or lower --linger.",
+  },
+  association_limit: {
+    meaning: "The limit of associations was reached, and none could make room.",
+    remedy: "Raise --max-associations.",
+  },
+  association_evicted: {
+    meaning: "An idle association ended early to make room for a new one.",
+    remedy: "Raise --max-associations if applications notice.",
+  },
+  context_limit: {
+    meaning: "The limit of contexts was reached, and a registration was refused.",
+    remedy: "Raise --max-contexts.",
+  },
+  target_denied: {
+    meaning: "The policy denies the target that was asked for.",
+    remedy: "If the target is to be reached, add it to --allow of udp-server.",
+  },
+  bad_credentials: {
+    meaning: "The client has another key, or none.",
+    remedy: "Compare the key files of both ends. Strangers on the internet cause this, too.",
+  },
+  replay: {
+    meaning: "The handshake had been used before.",
+    remedy: "A proxy may repeat requests; otherwise somebody replays what they recorded.",
+  },
+  nonce_limit: {
+    meaning: "So many handshakes came that the server could not remember more.",
+    remedy: "The client tries again by itself. If it goes on, find who connects that often.",
+  },
+  challenged: {
+    meaning: "The client was asked to prove that its handshake is fresh.",
+    remedy: "None: the client answers by itself. If it happens always, compare the clocks of both ends.",
+  },
+  not_upgrade: {
+    meaning: "The connection did not begin with a request for a tunnel.",
+    remedy: "Browsers and scanners cause this. If it is a client of yours, a proxy changes its request.",
+  },
+  handshake_timeout: {
+    meaning: "The connection did not finish its handshake in time.",
+    remedy: "Port scanners cause this; for clients, check the path for loss.",
+  },
+  protocol_error: {
+    meaning: "The peer broke the protocol, and its connection was closed.",
+    remedy: "Update both ends. The log has the code of the error.",
+  },
+  socks_refused: {
+    meaning: "A SOCKS5 request was refused: credentials, command, address or limit.",
+    remedy: "Check the settings of the SOCKS5 client; --log-level debug reports each.",
+  },
+  http2_flood: {
+    meaning: "An HTTP/2 client sent more control frames than is sane, and was cut off.",
+    remedy: "Find out who connects; no proper client does it.",
+  },
+} as const satisfies Explanations;
+
+/** Reports of datagrams that did not get through. */
+export const UNREACHABLES = {
+  port: { meaning: "Nothing listens on the target's port.", remedy: "" },
+  host: {
+    meaning: "The target's host or network cannot be reached.",
+    remedy: "Check routes and IPv6 of the server.",
+  },
+  prohibited: {
+    meaning: "The server's policy, or a firewall, forbids the target.",
+    remedy: "See --allow and --deny of udp-server.",
+  },
+  "too-big": {
+    meaning: "The datagram is too big for a link on its way; the report has the MTU.",
+    remedy: "Applications that heed it send less at a time.",
+  },
+  limited: { meaning: "A report was suppressed by the rate limit.", remedy: "" },
+} as const satisfies Readonly<Record<UnreachableKind | "limited", Explanation>>;
+
+/** What sessions with receipts do besides sending each datagram once. */
+export const SPREADS = {
+  late: {
+    meaning: "A lane became late: a lost segment held up what was behind it.",
+    remedy: "Many show a lossy path; more lanes hide it better.",
+  },
+  copies: { meaning: "A second copy of a sparse flow's datagram was sent.", remedy: "" },
+  hedges: { meaning: "A datagram was sent once more because it was stuck on a late lane.", remedy: "" },
+  duplicates: { meaning: "A copy came and was dropped, by which nothing is lost.", remedy: "" },
+} as const satisfies Explanations;
+
+/** How sessions with receipts find their rate. */
+export const RATE_MODES = {
+  start: { meaning: "The rate is not known yet.", remedy: "" },
+  delay: { meaning: "By delay: the queue is kept short.", remedy: "" },
+  compete: { meaning: "Against others that fill the queue of the path.", remedy: "" },
+} as const satisfies Explanations;
+
+/** The direction of datagrams. */
+export const DIRECTIONS = {
+  in: { meaning: "Out of a tunnel.", remedy: "" },
+  out: { meaning: "Into a tunnel.", remedy: "" },
+} as const satisfies Explanations;
