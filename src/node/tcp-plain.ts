@@ -1,4 +1,4 @@
-import { chmod, unlink } from "node:fs/promises";
+import { chmod, lstat, unlink } from "node:fs/promises";
 import type { AddressInfo, Socket } from "node:net";
 import { connect, createServer } from "node:net";
 import { HostError } from "../core/errors.ts";
@@ -83,8 +83,10 @@ export async function listenForSockets(
   };
 }
 
-/** Removes a Unix socket that a killed process has left, if nothing answers on it. */
+/** Removes a Unix socket that a killed process has left, if nothing answers on it. Any other file stays. */
 async function removeStaleSocket(path: string): Promise<void> {
+  const found = await lstat(path).catch(() => undefined);
+  if (found?.isSocket() !== true) return;
   const code = await new Promise<string | undefined>((done) => {
     const probe = connect({ path });
     probe.once("connect", () => {

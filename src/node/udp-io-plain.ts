@@ -74,10 +74,6 @@ class PlainUdpSocket implements UdpSocket {
     return this.#port === 0 ? 0 : this.#socket.getRecvBufferSize();
   }
 
-  get hasPending(): boolean {
-    return !this.#isClosed && this.#socket.getSendQueueCount() > 0;
-  }
-
   send(
     header: Uint8Array | undefined,
     data: Uint8Array,

@@ -113,7 +113,6 @@ export class MemoryWorld {
     this.#sockets.set(formatAddress(own), options);
     return {
       port,
-      hasPending: false,
       send: (
         header: Uint8Array | undefined,
         data: Uint8Array,

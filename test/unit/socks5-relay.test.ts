@@ -69,7 +69,6 @@ class World {
         this.#onDatagrams = options.onDatagrams;
         return {
           port: 1080,
-          hasPending: false,
           send: (...[, , , , remote]: [unknown, unknown, number, number, Remote]) => {
             this.delivered.push(`${formatAddress(remote.address)} by ${remote.local}`);
             return true;

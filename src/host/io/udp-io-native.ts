@@ -231,7 +231,6 @@ class NativeUdpIo implements UdpIo {
 class NativeUdpSocket implements UdpSocket {
   readonly port: number;
   /** The module copies datagrams that the system does not accept at once. */
-  readonly hasPending = false;
   readonly onDatagrams: OnDatagrams;
   readonly onUnreachable: OnUnreachable | undefined;
   readonly #io: NativeUdpIo;

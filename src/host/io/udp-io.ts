@@ -67,11 +67,9 @@ export interface UdpSocket {
   readonly port: number;
   /** Size of the receive buffer as the system counts it; undefined if it was not requested. */
   readonly receiveBufferBytes?: number;
-  /** True if datagrams that the system has not accepted yet refer to the caller's memory. */
-  readonly hasPending: boolean;
   /**
    * Sends `header` (when given) and the payload as one datagram, at the latest with {@link UdpIo.flush}. The memory is
-   * borrowed until then, and after that until {@link hasPending} is false.
+   * borrowed until then; with node:dgram, which sends later, for longer, so that it must not change at all.
    *
    * @returns false when the datagram was dropped because too many wait
    */

@@ -9,7 +9,7 @@ const NONE = -1;
 
 /** Sends into a session of udp-local in the same thread, without a socket in between. */
 export class TunnelPath implements UdpPath, Relay {
-  readonly socket = { hasPending: false, close: () => {} };
+  readonly socket = { close: () => {} };
   readonly #tunnel: RelayHost;
   readonly #host: UdpPathHost;
   readonly #latency: SharedLatency;

@@ -30,7 +30,7 @@ export interface Relay {
   setLatency?(association: number, latency: LatencyClass): void;
   /** Core has ended the association. */
   forget(association: number): void;
-  readonly socket: Pick<UdpSocket, "hasPending" | "close">;
+  readonly socket: Pick<UdpSocket, "close">;
 }
 
 /**

@@ -2,6 +2,7 @@ import { execFileSync } from "node:child_process";
 import { once } from "node:events";
 import type { Socket } from "node:net";
 import { setTimeout as pause } from "node:timers/promises";
+import { TLSSocket } from "node:tls";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { StreamCoding } from "../../../src/core/stream-coding.ts";
 import type { ByteStream } from "../../../src/host/stream/byte-stream.ts";
@@ -308,6 +309,19 @@ describe("a plain stream", () => {
     peer.write("x");
     while (duplex.readableLength === 0) await pause(1);
     duplex.destroy();
+    peer.destroy();
+  });
+
+  it.each(TCPS)("over TLS, which has no reset, is closed by one, over a %s stream", async (_, tcp) => {
+    const { stream: below, peer } = await openPair(tcp);
+    const stream = new PlainStream(new TLSSocket(toDuplex(below)));
+    const heard = new Listener();
+    stream.start(heard);
+    const gone = new Promise((done) => peer.resume().once("close", done).once("end", done));
+    stream.reset();
+    await heard.has("close");
+    await gone;
+    expect(heard.error).toBe(undefined);
     peer.destroy();
   });
 
