@@ -88,7 +88,7 @@ typedef struct underpass_callbacks {
 typedef struct underpass_local_options {
   /* sizeof(underpass_local_options) */
   size_t size;
-  /* HOST:PORT of udp-server. */
+  /* HOST:PORT of udp-server, as the last carrier reaches it; carriers are `via` in `config`. */
   const char *server;
   /* The pre-shared key, at least 16 bytes; NULL for none. */
   const void *psk;

@@ -189,7 +189,9 @@ static const JSCFunctionListEntry FILE_FUNCTIONS[] = {FUNCTION("readFile", 1, re
 
 JSValue file_host_create(JSContext *context) {
   JSValue host = JS_NewObject(context);
-  if (!JS_IsException(host)) ADD_FUNCTIONS(context, host, FILE_FUNCTIONS);
+  if (JS_IsException(host)) return host;
+  ADD_FUNCTIONS(context, host, FILE_FUNCTIONS);
+  tls_add_check(context, host);
   return host;
 }
 
@@ -204,6 +206,7 @@ JSValue host_create(instance *instance) {
   udp_add(context, host);
   stream_add(context, host);
   tcp_add(context, host);
+  tls_add(context, host);
   JS_SetPropertyStr(context, host, "hasLog", JS_NewBool(context, instance->callbacks.log != NULL));
   return host;
 }

@@ -17,6 +17,9 @@ void resolver_end(instance *instance);
 void cryptography_add(JSContext *context, JSValueConst host);
 void udp_add(JSContext *context, JSValueConst host);
 void stream_add(JSContext *context, JSValueConst host);
+void tls_add(JSContext *context, JSValueConst host);
+// What checks files; to be called first.
+void tls_add_check(JSContext *context, JSValueConst host);
 void tcp_add(JSContext *context, JSValueConst host);
 
 #define FUNCTION(name, arguments, function) JS_CFUNC_DEF(name, arguments, function)

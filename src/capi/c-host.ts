@@ -2,14 +2,22 @@ import type { AeadName } from "../core/shadowsocks/method.ts";
 import type { NativeModule } from "../host/io/native-module.ts";
 
 declare const IS_CIPHER: unique symbol;
+declare const IS_TLS: unique symbol;
 
 /** An object of C. */
 export interface Cipher {
   readonly [IS_CIPHER]: true;
 }
 
+/** An object of C: a client of TLS. */
+export interface Tls {
+  readonly [IS_TLS]: true;
+}
+
 /** Those that checking the options needs. */
 export interface FileHost {
+  /** @throws Error for what is not PEM, and for a key that is another certificate's */
+  tlsCheck(ca: Uint8Array | undefined, cert: Uint8Array | undefined, key: Uint8Array | undefined): void;
   /** @throws Error with the system's code */
   readFile(path: string): Uint8Array;
 }
@@ -51,6 +59,35 @@ export interface CHost extends NativeModule, FileHost {
     from: number,
     end: number,
   ): Uint8Array | undefined;
+  /**
+   * A client of TLS; files in PEM.
+   *
+   * @param name  of the peer, which is checked, and sent unless it is an IP
+   * @param ca    certificates to trust
+   */
+  tlsOpen(
+    name: string,
+    isIp: boolean,
+    ca: Uint8Array | undefined,
+    cert: Uint8Array | undefined,
+    key: Uint8Array | undefined,
+    isInsecure: boolean,
+    protocols: readonly string[] | undefined,
+  ): Tls;
+  /** Takes what came. */
+  tlsReceive(tls: Tls, bytes: Uint8Array, offset: number, end: number): void;
+  /** @returns whether the handshake is complete. @throws Error with the reason for its failure */
+  tlsHandshake(tls: Tls): boolean;
+  /** @returns bytes in the buffer; 0 when more has to come, -1 when the peer has ended */
+  tlsRead(tls: Tls, buffer: Uint8Array): number;
+  /** Encrypts them for {@link tlsOutput}. */
+  tlsWrite(tls: Tls, bytes: Uint8Array): void;
+  /** What is to be sent. */
+  tlsOutput(tls: Tls): Uint8Array;
+  /** What came behind the handshake. */
+  tlsSurplus(tls: Tls): Uint8Array;
+  /** That of ALPN. */
+  tlsProtocol(tls: Tls): string | undefined;
   /** @param callback  gets a system error or 0, and IP texts */
   lookUp(name: string, callback: (error: number, ips: readonly string[]) => void): void;
   interfaceAddresses(): readonly (readonly [name: string, ip: string, isInternal: boolean])[];

@@ -1,11 +1,12 @@
 import { HostError, UsageError } from "../core/errors.ts";
+import { parseHop } from "../host/carriers/hop.ts";
 import { resolveUdpLocal, UDP_LOCAL_FIELDS } from "../host/options/udp-local-fields.ts";
 import { resolveUdpServer, UDP_SERVER_FIELDS } from "../host/options/udp-server-fields.ts";
 import type { FileHost, StartFailure, StartOptions } from "./c-host.ts";
 import { checkHops, checkOffered, MISSING_OF_LOCAL, MISSING_OF_SERVER } from "./offered.ts";
-import type { FileReader } from "./options.ts";
 import { gatherOptions } from "./options.ts";
 import { readFile } from "./read-file.ts";
+import { findTlsFilesProblem } from "./tls-files.ts";
 
 /**
  * What capi/src/instance.c calls first, in an engine that is closed after it: the tables of options are not needed any more then.
@@ -15,7 +16,7 @@ import { readFile } from "./read-file.ts";
 function underpassCheck(host: FileHost, start: StartOptions): string | StartFailure {
   try {
     const check = start.program === "local" ? checkLocal : checkServer;
-    const options = check(start, (path) => readFile(host, path));
+    const options = check(host, start);
     return JSON.stringify(options, (_, value) => (value instanceof Uint8Array ? [...value] : value));
   } catch (error) {
     if (error instanceof UsageError || error instanceof HostError) {
@@ -25,9 +26,14 @@ function underpassCheck(host: FileHost, start: StartOptions): string | StartFail
   }
 }
 
-function checkLocal(start: StartOptions, readFile: FileReader): object {
-  const { values, nameField } = gatherOptions(UDP_LOCAL_FIELDS, start, readFile, MISSING_OF_LOCAL);
-  const platform = { fields: UDP_LOCAL_FIELDS, findTlsProblem: () => undefined };
+function checkLocal(host: FileHost, start: StartOptions): object {
+  const { values, nameField } = gatherOptions(
+    UDP_LOCAL_FIELDS,
+    start,
+    (path) => readFile(host, path),
+    MISSING_OF_LOCAL,
+  );
+  const platform = { fields: UDP_LOCAL_FIELDS, findTlsProblem: (hop: string) => findTlsProblem(host, hop) };
   const options = resolveUdpLocal(platform, values, nameField);
   checkOffered(options, nameField);
   for (const { via } of options.ways) checkHops(via, nameField(["via"]));
@@ -35,8 +41,18 @@ function checkLocal(start: StartOptions, readFile: FileReader): object {
   return options;
 }
 
-function checkServer(start: StartOptions, readFile: FileReader): object {
-  const { values, nameField } = gatherOptions(UDP_SERVER_FIELDS, start, readFile, MISSING_OF_SERVER);
+function findTlsProblem(host: FileHost, text: string): string | undefined {
+  const hop = parseHop(text, 0);
+  return hop.kind === "tls" ? findTlsFilesProblem(host, hop.options) : undefined;
+}
+
+function checkServer(host: FileHost, start: StartOptions): object {
+  const { values, nameField } = gatherOptions(
+    UDP_SERVER_FIELDS,
+    start,
+    (path) => readFile(host, path),
+    MISSING_OF_SERVER,
+  );
   const platform = { fields: UDP_SERVER_FIELDS, findDecoyProblem: () => undefined };
   const options = resolveUdpServer(platform, values, nameField);
   checkOffered(options, nameField);

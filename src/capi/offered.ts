@@ -30,7 +30,6 @@ export function checkOffered(
 /** @param name  of the option. @throws UsageError ERR_OPTION for a hop that needs what this host does not have */
 export function checkHops(texts: readonly string[], name: string): void {
   for (const hop of texts.flatMap((text) => splitWay(text).via).map(parseHop)) {
-    if (hop.kind === "tls" || hop.kind === "ws")
-      throw wrong(name, "the C library has no TLS and no WebSocket");
+    if (hop.kind === "ws") throw wrong(name, "the C library has no WebSocket");
   }
 }

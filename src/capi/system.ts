@@ -7,6 +7,7 @@ import type { LatencyClass } from "../wire/latency-class.ts";
 import type { CHost } from "./c-host.ts";
 import { readFile } from "./read-file.ts";
 import { cShadowsocks } from "./shadowsocks.ts";
+import { wrapInTls } from "./tls.ts";
 
 /** A timer of C, whose number is another's once it is over. */
 class CTimer implements Timer {
@@ -60,6 +61,8 @@ export function cSystem(host: CHost, latency: LatencyClass): System {
     nameservers: () => nameservers(host),
     interfaces: () => interfaces(host),
     descriptorLimit: () => host.descriptorLimit() || Number.POSITIVE_INFINITY,
+    wrapTls: (stream, options, peer, cancellation) =>
+      wrapInTls(host, loop, stream, options, peer, cancellation),
     readFile: (path) => readFile(host, path),
   };
 }

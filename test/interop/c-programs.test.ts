@@ -9,9 +9,10 @@ import type { AddressInfo, Server, Socket as TcpSocket } from "node:net";
 import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { createServer as createTlsServer } from "node:tls";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { associate } from "../e2e/socks5-udp-client.mjs";
-import { run } from "./peer-program.ts";
+import { freePort, run, startPeer } from "./peer-program.ts";
 
 const ROOT = resolve(import.meta.dirname, "../..");
 const BUILD = join(ROOT, "build/capi");
@@ -196,6 +197,88 @@ describeBuilt(suite, () => {
       expect(page).toBe("hello");
       web.close();
     });
+  });
+
+  describe("udp-local in C goes through", () => {
+    it("TLS, and only to who has the certificate", async () => {
+      const files = ["tls.key", "tls.crt"].map((name) => join(folder, name));
+      await run("openssl", [
+        ...["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"],
+        ...["-subj", "/CN=server", "-addext", "subjectAltName=DNS:server.test,IP:127.0.0.1"],
+        ...["-keyout", files[0], "-out", files[1]],
+      ]);
+      const server = await start("Node", "server", serverArgs());
+      const [key, cert] = files.map((file) => readFileSync(file));
+      const proxy = createTlsServer({ key, cert }, (socket) => {
+        const to = connect(portOf(server.ready.listen![0]), "127.0.0.1");
+        socket.pipe(to).pipe(socket);
+        socket.on("error", () => to.destroy());
+        to.on("error", () => socket.destroy());
+      }).listen(0, "127.0.0.1");
+      proxy.on("tlsClientError", () => {});
+      await once(proxy, "listening");
+      const { port } = proxy.address() as AddressInfo;
+      const args = (query: string) => [
+        ...["--via", `tls://127.0.0.1:${port}?${query}`, "--server", "127.0.0.1:1"],
+        ...forward(),
+      ];
+      const ca = `ca=${files[1]}`;
+      for (const query of [`${ca}&servername=server.test`, ca, "insecure=1"]) {
+        const local = await start("C", "local", args(query));
+        await local.logged("session up");
+        const socket = createSocket("udp4").bind(0, "127.0.0.1");
+        const to = portOf(local.ready.forwards![0].listen);
+        for (const length of [1, 1200, 60_000]) await ask(socket, to, "x".repeat(length));
+        socket.close();
+        await kill(local.child, "SIGTERM");
+      }
+      for (const [query, reason] of [
+        [`${ca}&servername=other.test`, "Common Name"],
+        ["servername=server.test", "not correctly signed by the trusted CA"],
+      ]) {
+        const local = await start("C", "local", args(query));
+        await local.logged(reason);
+        expect(local.log()).not.toContain("session up");
+        await kill(local.child, "SIGTERM");
+      }
+      proxy.close();
+      const { status, stderr } = spawnSync(PROGRAM, ["local", ...args(`ca=${keyFile}`)], {
+        encoding: "utf8",
+      });
+      expect([status, stderr]).toEqual([2, expect.stringMatching(/ca: /)]);
+    });
+
+    it.each(["aes-128-gcm", "aes-256-gcm", "chacha20-ietf-poly1305"])(
+      "a shadowsocks server (%s), and to udp-server as one",
+      async (method) => {
+        const port = await freePort();
+        const peer = await startPeer(
+          "ss-server",
+          ["-s", "127.0.0.1", "-p", `${port}`, "-k", "secret", "-m", method],
+          port,
+        );
+        const ownPort = await freePort();
+        const server = await start("C", "server", [
+          ...[...serverArgs(), "--listen", `ss://${method}:secret@127.0.0.1:${ownPort}`],
+        ]);
+        for (const [kind, shadowsocksPort] of [
+          ["C", port],
+          ["C", ownPort],
+          ["Node", ownPort],
+        ] as const) {
+          const local = await start(kind, "local", [
+            ...["--via", `ss://${method}:secret@127.0.0.1:${shadowsocksPort}`],
+            ...["--server", server.ready.listen![0], ...forward()],
+          ]);
+          const socket = createSocket("udp4").bind(0, "127.0.0.1");
+          const to = portOf(local.ready.forwards![0].listen);
+          for (const length of [1, 1200, 60_000]) await ask(socket, to, "x".repeat(length));
+          socket.close();
+          await kill(local.child, "SIGTERM");
+        }
+        await peer.stop();
+      },
+    );
   });
 
   it.each([
