@@ -1,3 +1,4 @@
+import type { EventEmitter } from "node:events";
 import { fstatSync, readFileSync } from "node:fs";
 import { constants } from "node:os";
 import { performance } from "node:perf_hooks";
@@ -8,7 +9,13 @@ import { UsageError } from "../core/errors.ts";
 import type { Logger } from "../host/log.ts";
 import type { NameField, OptionFields } from "../host/options/fields.ts";
 import { checkFields } from "../host/options/fields.ts";
+import type { EndpointStatus } from "../host/status.ts";
 import type { TunnelStats } from "../host/tunnel-stats.ts";
+import type { AdminServer } from "../node/admin/admin-server.ts";
+import { onEvents } from "../node/handles.ts";
+import { ADMIN_COMMANDS, runAdminCommand } from "./admin-client.ts";
+import type { AdminOptions } from "./admin-options.ts";
+import { ADMIN_FIELDS, checkAdmin } from "./admin-options.ts";
 import type { GatheredOptions } from "./option-sources.ts";
 import { gatherOptions } from "./option-sources.ts";
 import { notifySystemd, writeReadyFd } from "./readiness.ts";
@@ -21,8 +28,9 @@ const EXIT_USAGE = 2;
 const MAX_LOG_BYTES = 1_048_576;
 const LOG_LEVELS = ["debug", "info", "warn", "error", "silent"] as const;
 
-interface Handle {
+interface Handle extends EventEmitter {
   stats(): TunnelStats;
+  status(): Promise<EndpointStatus>;
   close(): Promise<void>;
 }
 
@@ -38,10 +46,12 @@ export interface Program<Options extends object, Running extends Handle> {
   /** Members of the ready line in JSON. */
   readonly readyFields: (running: Running) => object;
   readonly readyText: (running: Running) => string;
+  /** Whether it does what it is there for, by its statistics. */
+  readonly isReady: (stats: TunnelStats, options: Options) => boolean;
 }
 
 /** Options of the programs that the library does not have. */
-interface HostOptions {
+interface HostOptions extends AdminOptions {
   readonly logLevel: (typeof LOG_LEVELS)[number];
   readonly logFormat: "pretty" | "json";
   readonly readyFd?: number;
@@ -82,6 +92,7 @@ const HOST_FIELDS: OptionFields = {
     help: "descriptor that gets the ready line in JSON and is then closed",
     isNumber: true,
   },
+  ...ADMIN_FIELDS,
   statsIntervalS: {
     schema: z.int().min(1).max(86_400).optional(),
     expects: "an integer from 1 to 86400",
@@ -100,10 +111,17 @@ export async function runProgram<Options extends object, Running extends Handle>
   process.stderr.on("error", () => {});
   let isStarting = false;
   try {
+    const [command, ...rest] = process.argv.slice(2);
+    const known = ADMIN_COMMANDS.find((name) => name === command);
+    if (known !== undefined) {
+      isStarting = true;
+      await runAdminCommand({ name: program.name, version: packageVersion() }, known, rest);
+      return;
+    }
     const gathered = gatherOptions(
       {
         name: program.name,
-        description: program.description,
+        description: `${program.description} "${program.name} status" and "${program.name} top" show a running one by its --admin.`,
         examples: program.examples,
         version: packageVersion(),
         fields: { ...program.fields, ...HOST_FIELDS },
@@ -133,6 +151,7 @@ async function run<Options extends object, Running extends Handle>(
   ) as HostOptions;
   const options = Object.fromEntries(entries.filter((entry) => !isOfHost(entry))) as Options;
   program.check(options, nameField);
+  checkAdmin(host, nameField);
 
   // Loaded only where it is used.
   const pretty = host.logFormat === "json" ? undefined : (await import("pino-pretty")).default;
@@ -143,15 +162,48 @@ async function run<Options extends object, Running extends Handle>(
     log.warn({ file }, "this secret is readable by others than its owner: chmod 600");
   }
   const running = await program.start(options, log);
+  const admin = await openAdmin(program, running, options, host).catch(async (error: Error) => {
+    await running.close();
+    throw error;
+  });
   const stopStats = reportStats(running, host, log);
-  closeOnSignal(running, stopStats, log);
+  const stop = () => {
+    stopStats();
+    void admin?.close();
+  };
+  closeOnSignal(running, stop, log);
 
-  const readyLine = `${JSON.stringify({ ready: program.name, ...program.readyFields(running) })}\n`;
-  const text =
-    host.logFormat === "json" ? readyLine : `${program.name} ready: ${program.readyText(running)}\n`;
+  const ready = { ready: program.name, ...program.readyFields(running), admin: admin?.address };
+  const readyLine = `${JSON.stringify(ready)}\n`;
+  const readyText = [
+    program.readyText(running),
+    ...(admin === undefined ? [] : [`admin ${admin.address}`]),
+  ].join(", ");
+  const text = host.logFormat === "json" ? readyLine : `${program.name} ready: ${readyText}\n`;
   process.stderr.write(text);
   if (host.readyFd !== undefined) writeReadyFd(host.readyFd, readyLine);
   notifySystemd("READY=1", log);
+}
+
+/** @throws HostError ERR_LISTEN */
+async function openAdmin<Options extends object, Running extends Handle>(
+  program: Program<Options, Running>,
+  running: Running,
+  options: Options,
+  { admin, adminToken }: HostOptions,
+): Promise<AdminServer | undefined> {
+  if (admin === undefined) return undefined;
+  // Loaded only where it is used.
+  const { AdminServer } = await import("../node/admin/admin-server.ts");
+  return AdminServer.listen(admin, adminToken, {
+    program: program.name,
+    version: packageVersion(),
+    address: program.readyFields(running),
+    stats: () => running.stats(),
+    status: () => running.status(),
+    isReady: () => program.isReady(running.stats(), options),
+    onEvent: (listener) => onEvents(running, listener),
+  });
 }
 
 /**

@@ -40,6 +40,8 @@ await runProgram({
     });
     return running;
   },
+  isReady: ({ sessions }, { udpVia, masque, dialect }) =>
+    sessions > 0 || udpVia !== undefined || masque !== undefined || dialect !== undefined,
   readyFields: ({ address }: Tun2SocksHandle) => ({ device: address.device }),
   readyText: ({ address }) => address.plan.join(", "),
 });

@@ -17,6 +17,9 @@ await runProgram({
   fields: UDP_LOCAL_FIELDS,
   check: resolveUdpLocalOptions,
   start: startUdpLocal,
+  // A MASQUE proxy or another dialect's server has no session before datagrams come.
+  isReady: ({ sessions }, { masque, dialect }) =>
+    sessions > 0 || masque !== undefined || dialect !== undefined,
   readyFields: ({ address }: UdpLocal) => ({
     socks5: address.socks5,
     forwards: address.forwards,

@@ -21,6 +21,7 @@ await runProgram({
     const isSingle = findSingleThreadReason(resolveUdpServerOptions(options)) !== undefined;
     return startUdpServer({ workers: isSingle ? 1 : availableParallelism(), ...options }, log);
   },
+  isReady: () => true,
   readyFields: ({ address }: UdpServer) => ({ listen: address.listen }),
   readyText: ({ address }) => `listen ${address.listen.join(", ")}`,
 });

@@ -1,5 +1,6 @@
 import type { TunnelClient } from "./client.ts";
 import type { ContextTable } from "./context-table.ts";
+import type { LaneReport } from "./status.ts";
 
 /** What hosts and relays use of a client: `TunnelClient`, or one that has other connections. */
 export type AssociationClient = Pick<
@@ -32,6 +33,8 @@ export type AssociationClient = Pick<
 > & {
   /** Lanes from 0 that are to be written in every turn, by default all; of others `pollReady` gives those that have something. */
   readonly steadyLanes?: number;
+  /** What its lanes do now, of a client that has a fixed number of them. */
+  laneReports?(): LaneReport[];
   isLimited?(now: number, lane: number): boolean;
   handleNetworkChange?(now: number): void;
   /** The connection requested by a `connect` output has been made. @param isBound  a MASQUE proxy lets this request bind */

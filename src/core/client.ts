@@ -38,6 +38,7 @@ import {
   ASSOCIATION_ENDED,
   ASSOCIATION_FREE,
   CONTEXT_REFUSED,
+  LANE,
   LANE_CONNECTING,
   LANE_HANDSHAKE,
   LANE_HELD,
@@ -46,6 +47,7 @@ import {
 } from "./session-model.ts";
 import type { SpreadState } from "./spread-state.ts";
 import { spreadState } from "./spread-state.ts";
+import type { LaneReport } from "./status.ts";
 
 const NONE = -1;
 /** Share of a session's ids after which a new session replaces it. */
@@ -158,6 +160,18 @@ export class TunnelClient {
   get rttMs(): number | undefined {
     const times = this.#parts.lanes.flatMap((lane) => (lane.isUp ? (lane.tunnel?.rttMs ?? []) : []));
     return times.length === 0 ? undefined : Math.min(...times);
+  }
+
+  /** Its lanes, as they are now. */
+  laneReports(): LaneReport[] {
+    const { lanes, scheduler } = this.#parts;
+    return lanes.map(({ number, state, isUp, tunnel, way }) => ({
+      lane: number,
+      state: LANE.name(state),
+      rttMs: isUp ? tunnel?.rttMs : undefined,
+      isLate: scheduler?.isLate(number) ?? false,
+      way,
+    }));
   }
 
   get spread(): SpreadState {

@@ -53,6 +53,7 @@ import { Session } from "./server-session.ts";
 import { MAX_ID, SESSION } from "./session-model.ts";
 import type { SpreadState } from "./spread-state.ts";
 import { spreadState } from "./spread-state.ts";
+import type { SessionReport } from "./status.ts";
 import { Tunnel } from "./tunnel.ts";
 
 const NONE = -1;
@@ -242,6 +243,28 @@ export class TunnelServer {
       count++;
     }
     return count === 0 ? undefined : sum / count;
+  }
+
+  /** The first `limit` of the sessions that can be resumed, as they are now. */
+  sessionReports(limit: number): SessionReport[] {
+    const reports: SessionReport[] = [];
+    for (const { name, kind, state, associationById, connections, lanes } of this.#sessions.values()) {
+      if (reports.length === limit) break;
+      reports.push({
+        session: name,
+        kind,
+        state: SESSION.name(state),
+        associations: associationById.size,
+        lanes: [...connections].map(({ lane, tunnel, isNested }) => ({
+          lane,
+          state: "up",
+          rttMs: tunnel.rttMs,
+          isLate: lanes?.scheduler.isLate(lane) ?? false,
+          isNested,
+        })),
+      });
+    }
+    return reports;
   }
 
   get spread(): SpreadState {

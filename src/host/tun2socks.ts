@@ -21,6 +21,7 @@ import type { Logger } from "./log.ts";
 import type { Timer } from "./loop.ts";
 import type { ResolvedTun2SocksOptions } from "./options/tun2socks.ts";
 import { carriesTcpAlone, describePlan } from "./options/tun2socks.ts";
+import type { EndpointStatus } from "./status.ts";
 import type { ByteStream } from "./stream/byte-stream.ts";
 import type { System } from "./system.ts";
 import type { Tun2SocksStats } from "./tunnel-stats.ts";
@@ -135,6 +136,11 @@ export class Tun2SocksHost implements UdpPathHost {
       refused: { ...tunnel.refused, associationsEvicted, flowsEvicted, halfOpenEvicted },
       unreachable: { ...this.#refusals, limited: icmpErrorsLimited + (tunnel.unreachable.limited ?? 0) },
     };
+  }
+
+  /** The session of its tunnel; none where there is no tunnel. */
+  async status(): Promise<EndpointStatus> {
+    return (await this.#tunnel?.status()) ?? { sessions: [], sessionsLeftOut: 0 };
   }
 
   async open(): Promise<void> {

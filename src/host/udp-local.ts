@@ -28,6 +28,8 @@ import { Socks5Listener } from "./socks5/listener.ts";
 import type { Socks5UdpOptions } from "./socks5/udp.ts";
 import { Socks5Udp } from "./socks5/udp.ts";
 import { parseUdpPorts } from "./socks5/udp-ports.ts";
+import type { EndpointStatus } from "./status.ts";
+import { joinStatus } from "./status.ts";
 import { BatchWriter } from "./stream/batch-writer.ts";
 import type { ByteStream } from "./stream/byte-stream.ts";
 import type { System } from "./system.ts";
@@ -114,7 +116,7 @@ export class UdpLocalHost implements RelayHost {
   /** Which of several threads on the same ports this is. */
   readonly #place: WorkerPlace | undefined;
   /** The workers in other threads. */
-  others: Pick<OtherWorkers, "stats" | "close"> | undefined;
+  others: Pick<OtherWorkers, "stats" | "status" | "close"> | undefined;
 
   constructor(
     options: ResolvedUdpLocalOptions,
@@ -193,6 +195,26 @@ export class UdpLocalHost implements RelayHost {
       core.spread,
     );
     return this.others === undefined ? own : sumStats([own, ...this.others.stats()]);
+  }
+
+  /** Its session and lanes now, and those of the other workers. */
+  async status(): Promise<EndpointStatus> {
+    const { core } = this;
+    const lanes = (core.laneReports?.() ?? []).map(({ way = 0, ...lane }) => ({
+      ...lane,
+      carrier: this.#carriers[way].description,
+    }));
+    const session = {
+      session: String(this.#place?.index ?? 0),
+      kind: this.#options.masque !== undefined ? "masque" : (this.#options.dialect ?? "native"),
+      state: core.isUp ? "up" : "down",
+      associations: core.associationCount,
+      lanes,
+    };
+    return joinStatus([
+      { sessions: [session], sessionsLeftOut: 0 },
+      ...((await this.others?.status()) ?? []),
+    ]);
   }
 
   async listen(): Promise<void> {

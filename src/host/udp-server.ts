@@ -31,6 +31,8 @@ import { isTunnelTarget, parseShadowsocksListen } from "./options/shadowsocks-li
 import type { ResolvedUdpServerOptions } from "./options/udp-server.ts";
 import { openShadowsocksListener } from "./shadowsocks/shadowsocks-listener.ts";
 import { TargetRelay } from "./shadowsocks/target-relay.ts";
+import type { EndpointStatus } from "./status.ts";
+import { joinStatus, MAX_LISTED_SESSIONS } from "./status.ts";
 import type { ByteStream } from "./stream/byte-stream.ts";
 import { CodedByteStream } from "./stream/byte-stream-coded.ts";
 import { DescriptorStream } from "./stream/byte-stream-native.ts";
@@ -188,6 +190,20 @@ export class UdpServerHost implements UdpPathHost {
       core.spread,
     );
     return this.#others === undefined ? own : sumStats([own, ...this.#others.stats()]);
+  }
+
+  /** Its sessions now, and those of the other workers. */
+  async status(): Promise<EndpointStatus> {
+    const core = this.#core;
+    const sessions = core.sessionReports(MAX_LISTED_SESSIONS).map(({ lanes, ...session }) => ({
+      ...session,
+      lanes: lanes.map(({ isNested, ...lane }) => ({
+        ...lane,
+        carrier: isNested === true ? "nested" : "connection",
+      })),
+    }));
+    const own = { sessions, sessionsLeftOut: Math.max(0, core.sessionCount - sessions.length) };
+    return joinStatus([own, ...((await this.#others?.status()) ?? [])]);
   }
 
   async listen(): Promise<void> {

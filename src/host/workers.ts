@@ -1,3 +1,4 @@
+import type { EndpointStatus } from "./status.ts";
 import type { TunnelStats } from "./tunnel-stats.ts";
 
 /** Which of several workers a thread is, from 0. */
@@ -18,6 +19,8 @@ export interface HandedOver {
 /** The workers beside the one that listens. */
 export interface OtherWorkers {
   stats(): TunnelStats[];
+  /** Of those that answer in time. */
+  status(): Promise<EndpointStatus[]>;
   /** Hands a connection over to another worker. */
   handOver(worker: number, connection: HandedOver): void;
   close(): Promise<void>;

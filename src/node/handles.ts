@@ -1,4 +1,5 @@
 import type { EventEmitter } from "node:events";
+import type { EndpointStatus } from "../host/status.ts";
 import type { Tun2SocksAddress } from "../host/tun2socks.ts";
 import type { Tun2SocksStats, TunnelStats } from "../host/tunnel-stats.ts";
 import type { UdpLocalAddress } from "../host/udp-local.ts";
@@ -11,6 +12,8 @@ export interface UdpLocal extends EventEmitter {
   /** Addresses as they are: a port 0 that was asked for is a real one here. */
   readonly address: UdpLocalAddress;
   stats(): TunnelStats;
+  /** The sessions and their lanes now. */
+  status(): Promise<EndpointStatus>;
   /** Ends the session in an orderly way, and closes all sockets. May be called again. */
   close(): Promise<void>;
 }
@@ -20,6 +23,8 @@ export interface UdpServer extends EventEmitter {
   /** Addresses as they are: a port 0 that was asked for is a real one here. */
   readonly address: { readonly listen: string[] };
   stats(): TunnelStats;
+  /** The sessions and their lanes now. */
+  status(): Promise<EndpointStatus>;
   /** Ends all tunnels in an orderly way, and closes all sockets. May be called again. */
   close(): Promise<void>;
 }
@@ -30,6 +35,8 @@ export interface UdpServer extends EventEmitter {
 export interface Tun2SocksHandle extends EventEmitter {
   readonly address: Tun2SocksAddress;
   stats(): Tun2SocksStats;
+  /** The session of its tunnel, and the lanes of that. */
+  status(): Promise<EndpointStatus>;
   /** Ends everything that it carries, and removes the device if it created it. May be called again. */
   close(): Promise<void>;
 }
@@ -37,4 +44,16 @@ export interface Tun2SocksHandle extends EventEmitter {
 /** Emits an event; an error without a listener is not thrown. */
 export function emitOn(handle: EventEmitter, name: string, value: unknown): void {
   if (name !== "error" || handle.listenerCount("error") > 0) handle.emit(name, value);
+}
+
+/** All events of handles. */
+const EVENTS = ["session-up", "session-down", "session-resumed", "session-renewed", "session-ended", "error"];
+
+/** Calls `listener` at each event of a handle. @returns a function that removes it */
+export function onEvents(handle: EventEmitter, listener: (name: string, value: unknown) => void): () => void {
+  const listeners = EVENTS.map((name) => [name, (value: unknown) => listener(name, value)] as const);
+  for (const [name, one] of listeners) handle.on(name, one);
+  return () => {
+    for (const [name, one] of listeners) handle.off(name, one);
+  };
 }

@@ -1,4 +1,4 @@
-import { chmod, lstat, unlink } from "node:fs/promises";
+import { chmod } from "node:fs/promises";
 import type { AddressInfo, Socket } from "node:net";
 import { connect, createServer } from "node:net";
 import { HostError } from "../core/errors.ts";
@@ -14,6 +14,7 @@ import { makeAddress } from "../wire/socket-address.ts";
 import { socketOf } from "./byte-stream-duplex.ts";
 import { PlainStream } from "./byte-stream-plain.ts";
 import { loadNativeModule } from "./load-native-module.ts";
+import { removeStaleSocket } from "./stale-socket.ts";
 import { nodeErrors, systemText } from "./system-text.ts";
 
 /** Connections over node:net. */
@@ -81,19 +82,4 @@ export async function listenForSockets(
       server.close();
     },
   };
-}
-
-/** Removes a Unix socket that a killed process has left, if nothing answers on it. Any other file stays. */
-async function removeStaleSocket(path: string): Promise<void> {
-  const found = await lstat(path).catch(() => undefined);
-  if (found?.isSocket() !== true) return;
-  const code = await new Promise<string | undefined>((done) => {
-    const probe = connect({ path });
-    probe.once("connect", () => {
-      probe.destroy();
-      done(undefined);
-    });
-    probe.once("error", (error: NodeJS.ErrnoException) => done(error.code));
-  });
-  if (code === "ECONNREFUSED") await unlink(path);
 }

@@ -7,6 +7,7 @@ import type { Io } from "../host/io/io.ts";
 import type { Logger } from "../host/log.ts";
 import { silentLogger } from "../host/log.ts";
 import type { ResolvedTun2SocksOptions } from "../host/options/tun2socks.ts";
+import type { EndpointStatus } from "../host/status.ts";
 import type { Tun2SocksEvents } from "../host/tun2socks.ts";
 import { Tun2SocksHost } from "../host/tun2socks.ts";
 import type { Tun2SocksStats } from "../host/tunnel-stats.ts";
@@ -69,6 +70,10 @@ class Tun2SocksHandleOfNode extends EventEmitter implements Tun2SocksHandle {
 
   stats(): Tun2SocksStats {
     return this.#host.stats();
+  }
+
+  status(): Promise<EndpointStatus> {
+    return this.#host.status();
   }
 
   close(): Promise<void> {

@@ -4,6 +4,7 @@ import type { Io } from "../host/io/io.ts";
 import type { Logger } from "../host/log.ts";
 import { silentLogger } from "../host/log.ts";
 import type { ResolvedUdpLocalOptions } from "../host/options/udp-local.ts";
+import type { EndpointStatus } from "../host/status.ts";
 import type { TunnelStats } from "../host/tunnel-stats.ts";
 import type { UdpLocalEvents, UdpLocalFeatures } from "../host/udp-local.ts";
 import { UdpLocalHost } from "../host/udp-local.ts";
@@ -114,6 +115,10 @@ class UdpLocalHandle extends EventEmitter implements UdpLocal {
 
   stats(): TunnelStats {
     return this.#host.stats();
+  }
+
+  status(): Promise<EndpointStatus> {
+    return this.#host.status();
   }
 
   close(): Promise<void> {

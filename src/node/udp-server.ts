@@ -5,6 +5,7 @@ import { silentLogger } from "../host/log.ts";
 import { isExclusive, parseEgress } from "../host/options/egress-option.ts";
 import { isShadowsocksListen } from "../host/options/shadowsocks-listen.ts";
 import type { ResolvedUdpServerOptions, UdpServerOptions } from "../host/options/udp-server.ts";
+import type { EndpointStatus } from "../host/status.ts";
 import type { TunnelStats } from "../host/tunnel-stats.ts";
 import type { UdpServerEvents } from "../host/udp-server.ts";
 import { UdpServerHost } from "../host/udp-server.ts";
@@ -108,6 +109,10 @@ class UdpServerHandle extends EventEmitter implements UdpServer {
 
   stats(): TunnelStats {
     return this.#host.stats();
+  }
+
+  status(): Promise<EndpointStatus> {
+    return this.#host.status();
   }
 
   takeOver(connection: HandedOver): void {

@@ -5,6 +5,7 @@ import type { NativeModule } from "../host/io/native-module.ts";
 import type { Logger } from "../host/log.ts";
 import type { ResolvedUdpLocalOptions } from "../host/options/udp-local.ts";
 import type { ResolvedUdpServerOptions } from "../host/options/udp-server.ts";
+import type { EndpointStatus } from "../host/status.ts";
 import type { TunnelStats } from "../host/tunnel-stats.ts";
 import { statsOfGone, sumStats } from "../host/tunnel-stats.ts";
 import type { HandedOver, OtherWorkers, WorkerPlace } from "../host/workers.ts";
@@ -15,6 +16,8 @@ const MAX_RESTART_MS = 5_000;
 /** A worker that ran this long counts as healthy: its crashes are forgotten. */
 const HEALTHY_MS = 30_000;
 const CLOSE_MS = 3_000;
+/** How long a thread may take to say what it does. */
+const STATUS_MS = 500;
 
 /** What a thread is given at its start. */
 export interface WorkerTask extends WorkerPlace {
@@ -28,6 +31,8 @@ export type WorkerMessage =
   | { readonly kind: "ready" }
   | { readonly kind: "failed"; readonly code: ErrorCode; readonly detail: string }
   | { readonly kind: "stats"; readonly stats: TunnelStats }
+  /** The answer to a question of the group. */
+  | { readonly kind: "status"; readonly query: number; readonly status: EndpointStatus }
   | { readonly kind: "event"; readonly name: string; readonly fields: unknown }
   | {
       readonly kind: "log";
@@ -41,6 +46,7 @@ export type WorkerMessage =
 /** Messages from a group to one of its workers. */
 export type GroupMessage =
   | { readonly kind: "close" }
+  | { readonly kind: "status"; readonly query: number }
   | { readonly kind: "take-over"; readonly connection: HandedOver };
 
 export interface WorkerGroupOptions {
@@ -72,6 +78,9 @@ export class WorkerGroup implements OtherWorkers {
   /** The first, which is the caller's, stays empty. */
   readonly #members: Member[] = [];
   #isClosing = false;
+  /** Questions that threads have not answered, by number. */
+  readonly #queries = new Map<number, (status: EndpointStatus | undefined) => void>();
+  #nextQuery = 0;
   /** Counters of crashed threads. */
   #past: TunnelStats | undefined;
 
@@ -97,6 +106,26 @@ export class WorkerGroup implements OtherWorkers {
       ...this.#members.flatMap(({ stats }) => stats ?? []),
       ...(this.#past === undefined ? [] : [this.#past]),
     ];
+  }
+
+  async status(): Promise<EndpointStatus[]> {
+    const asked = this.#members.flatMap(({ thread }) => (thread === undefined ? [] : [this.#ask(thread)]));
+    return (await Promise.all(asked)).flatMap((status) => status ?? []);
+  }
+
+  /** @returns undefined when the thread does not answer in time */
+  #ask(thread: Worker): Promise<EndpointStatus | undefined> {
+    const query = this.#nextQuery++;
+    return new Promise((done) => {
+      const end = (status: EndpointStatus | undefined) => {
+        clearTimeout(timer);
+        this.#queries.delete(query);
+        done(status);
+      };
+      const timer = setTimeout(() => end(undefined), STATUS_MS);
+      this.#queries.set(query, end);
+      thread.postMessage({ kind: "status", query } satisfies GroupMessage);
+    });
   }
 
   /** Hands a connection over to another worker, whose thread is started if necessary. */
@@ -145,6 +174,9 @@ export class WorkerGroup implements OtherWorkers {
     switch (message.kind) {
       case "stats":
         this.#members[index].stats = message.stats;
+        return;
+      case "status":
+        this.#queries.get(message.query)?.(message.status);
         return;
       case "taken-over":
         this.#members[index].handedOver.delete(message.descriptor);

@@ -8,12 +8,12 @@ import type { ResolvedUdpServerOptions } from "../host/options/udp-server.ts";
 import type { TunnelStats } from "../host/tunnel-stats.ts";
 import type { HandedOver } from "../host/workers.ts";
 import type { UdpLocal, UdpServer } from "./handles.ts";
+import { onEvents } from "./handles.ts";
 import { startUdpLocalWorker } from "./udp-local.ts";
 import { startUdpServerWorker } from "./udp-server.ts";
 import type { GroupMessage, WorkerMessage, WorkerTask } from "./worker-group.ts";
 
 const STATS_MS = 200;
-const EVENTS = ["session-up", "session-down", "session-resumed", "session-renewed", "session-ended", "error"];
 
 const port = parentPort!;
 const { program, options, index, count } = workerData as WorkerTask;
@@ -34,6 +34,7 @@ let takeOver = (connection: HandedOver): void => void early.push(connection);
 let handle: UdpLocal | UdpServer | undefined;
 port.on("message", (message: GroupMessage) => {
   if (message.kind === "take-over") takeOver(message.connection);
+  else if (message.kind === "status") void report(message.query);
   else void close();
 });
 
@@ -49,9 +50,7 @@ try {
     };
     early.splice(0).forEach(takeOver);
   }
-  for (const name of EVENTS) {
-    handle.on(name, (fields: unknown) => tell({ kind: "event", name, fields }));
-  }
+  onEvents(handle, (name, fields) => tell({ kind: "event", name, fields }));
   tell({ kind: "ready" });
   let last: TunnelStats | undefined;
   setInterval(() => {
@@ -64,6 +63,11 @@ try {
   const { code, message } = error as HostError;
   tell({ kind: "failed", code, detail: message.replace(`${ERROR_CODES[code]?.text}: `, "") });
   port.close();
+}
+
+async function report(query: number): Promise<void> {
+  const status = await handle?.status();
+  if (status !== undefined) tell({ kind: "status", query, status });
 }
 
 async function close(): Promise<void> {

@@ -225,6 +225,12 @@ export class LaneScheduler {
     return this.#lateness.lastAt;
   }
 
+  /** Whether a lane is held up. */
+  isLate(index: number): boolean {
+    const lane = this.#lanes[index];
+    return lane?.isUp === true && lane.isLate;
+  }
+
   /** Whether a lane holds nothing that the other end has not receipted. */
   isIdle(index: number): boolean {
     return this.#lanes[index].inFlight === 0;

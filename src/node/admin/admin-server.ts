@@ -1,0 +1,229 @@
+import { chmodSync } from "node:fs";
+import type { IncomingMessage, Server, ServerResponse } from "node:http";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
+import { HostError } from "../../core/errors.ts";
+import { formatEndpoint, parseEndpoint } from "../../host/addresses/endpoint.ts";
+import type { EndpointStatus } from "../../host/status.ts";
+import type { TunnelStats } from "../../host/tunnel-stats.ts";
+import { removeStaleSocket } from "../stale-socket.ts";
+import { Admission } from "./admission.ts";
+import { EventStreams } from "./event-streams.ts";
+import { explainCounts } from "./explained.ts";
+import { Exposition } from "./exposition.ts";
+
+const MAX_CONNECTIONS = 64;
+const MAX_EVENT_STREAMS = 16;
+const MAX_HEAD_BYTES = 8_192;
+const HEAD_MS = 5_000;
+/** Without a byte in either direction. */
+const SILENCE_MS = 10_000;
+/** For the whole of an answer. */
+const ANSWER_MS = 20_000;
+const STATS_MS = 1_000;
+
+/** The running endpoint that is shown. */
+export interface Shown {
+  readonly program: string;
+  readonly version: string;
+  readonly address: unknown;
+  stats(): TunnelStats;
+  status(): Promise<EndpointStatus>;
+  isReady(): boolean;
+  /** Calls `listener` at each event. @returns a function that removes it */
+  onEvent(listener: (name: string, value: unknown) => void): () => void;
+}
+
+/** What /status has. */
+export interface AdminStatus extends EndpointStatus {
+  readonly program: string;
+  readonly version: string;
+  readonly versions: Readonly<Record<string, string | undefined>>;
+  readonly pid: number;
+  readonly uptimeS: number;
+  readonly isReady: boolean;
+  readonly address: unknown;
+  readonly stats: TunnelStats;
+  /** The reasons that occurred since the start, with what to do. */
+  readonly explained: ReturnType<typeof explainCounts>;
+}
+
+/** HTTP for operators: metrics, health, state and events of a running endpoint. It changes nothing. */
+export class AdminServer {
+  readonly #shown: Shown;
+  readonly #admission: Admission;
+  readonly #exposition: Exposition;
+  readonly #streams = new EventStreams(MAX_EVENT_STREAMS);
+  readonly #server: Server;
+  readonly #startedAt = Date.now() / 1000 - process.uptime();
+  readonly #stopEvents: () => void;
+  readonly #statsTimer: NodeJS.Timeout;
+  #isClosing = false;
+  #address = "";
+
+  private constructor(shown: Shown, token: Uint8Array | undefined) {
+    this.#shown = shown;
+    this.#admission = new Admission(token);
+    const { program, version } = shown;
+    this.#exposition = new Exposition(() => shown.stats(), { program, version, startedAt: this.#startedAt });
+    this.#server = createServer(
+      {
+        maxHeaderSize: MAX_HEAD_BYTES,
+        headersTimeout: HEAD_MS,
+        requestTimeout: HEAD_MS,
+        keepAliveTimeout: HEAD_MS,
+        connectionsCheckingInterval: 1_000,
+      },
+      (request, response) => void this.#answer(request, response),
+    );
+    this.#server.maxConnections = MAX_CONNECTIONS;
+    this.#server.timeout = SILENCE_MS;
+    this.#stopEvents = shown.onEvent((name, value) => this.#streams.send(name, plainValue(value)));
+    this.#statsTimer = setInterval(() => {
+      if (this.#streams.size > 0) this.#streams.send("stats", shown.stats());
+    }, STATS_MS).unref();
+  }
+
+  /**
+   * @param address  `IP:PORT` or `unix:/path`; a socket is for its owner alone
+   * @throws HostError ERR_LISTEN
+   */
+  static async listen(address: string, token: Uint8Array | undefined, shown: Shown): Promise<AdminServer> {
+    const admin = new AdminServer(shown, token);
+    try {
+      await admin.#listen(address);
+    } catch (cause) {
+      await admin.close();
+      throw new HostError("ERR_LISTEN", `admin ${address}: ${(cause as Error).message}`, { cause });
+    }
+    return admin;
+  }
+
+  /** Where it listens: a port 0 that was asked for is a real one here. */
+  get address(): string {
+    return this.#address;
+  }
+
+  async #listen(address: string): Promise<void> {
+    const endpoint = parseEndpoint(address);
+    if (endpoint.path !== undefined) await removeStaleSocket(endpoint.path);
+    await new Promise<void>((done, failed) => {
+      this.#server.once("error", failed);
+      const listening = () => {
+        this.#server.off("error", failed);
+        done();
+      };
+      if (endpoint.path === undefined) this.#server.listen(endpoint, listening);
+      else {
+        // The socket is made within the call, and nobody else may open it.
+        const mask = process.umask(0o177);
+        this.#server.listen(endpoint.path, listening);
+        process.umask(mask);
+      }
+    });
+    if (endpoint.path !== undefined) {
+      chmodSync(endpoint.path, 0o600);
+      this.#address = address;
+    } else this.#address = formatEndpoint(endpoint.host, (this.#server.address() as AddressInfo).port);
+  }
+
+  async close(): Promise<void> {
+    this.#isClosing = true;
+    this.#stopEvents();
+    clearInterval(this.#statsTimer);
+    if (!this.#server.listening) return;
+    const closed = new Promise((done) => this.#server.close(done));
+    this.#server.closeAllConnections();
+    await closed;
+  }
+
+  async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const path = (request.url ?? "/").split("?", 1)[0];
+    response.setHeader("cache-control", "no-store");
+    response.setHeader("x-content-type-options", "nosniff");
+    response.setHeader("content-security-policy", "default-src 'none'");
+    const refusal = this.#admission.refusalOf(request, path === "/healthz" || path === "/readyz");
+    if (refusal !== undefined) {
+      if (refusal.status === 401) response.setHeader("www-authenticate", "Bearer");
+      if (refusal.status === 405) response.setHeader("allow", "GET, HEAD");
+      // What follows the head is not read.
+      response.setHeader("connection", "close");
+      send(response, refusal.status, "text/plain; charset=utf-8", `${refusal.reason}\n`);
+      return;
+    }
+    try {
+      if (path === "/events") this.#stream(request, response);
+      else {
+        const { status, type, body } = await this.#page(path, request);
+        send(response, status, type, body);
+      }
+    } catch {
+      response.destroy();
+    }
+  }
+
+  async #page(path: string, { headers }: IncomingMessage) {
+    const text = (status: number, body: string) => ({
+      status,
+      type: "text/plain; charset=utf-8",
+      body: `${body}\n`,
+    });
+    switch (path) {
+      case "/healthz":
+        return text(200, "ok");
+      case "/readyz":
+        return this.#isReady ? text(200, "ready") : text(503, this.#isClosing ? "closing" : "no session");
+      case "/metrics": {
+        const isOpenMetrics = (headers.accept ?? "").includes("application/openmetrics-text");
+        return { status: 200, ...(await this.#exposition.scrape(isOpenMetrics)) };
+      }
+      case "/status":
+        return { status: 200, type: "application/json", body: JSON.stringify(await this.#status()) };
+      default:
+        return text(404, "/metrics, /healthz, /readyz, /status and /events are here");
+    }
+  }
+
+  get #isReady(): boolean {
+    return !this.#isClosing && this.#shown.isReady();
+  }
+
+  async #status(): Promise<AdminStatus> {
+    const { program, version, address } = this.#shown;
+    const { node, uv, openssl } = process.versions;
+    const stats = this.#shown.stats();
+    return {
+      ...{ program, version, versions: { node, uv, openssl }, pid: process.pid },
+      uptimeS: Math.round(process.uptime()),
+      isReady: this.#isReady,
+      ...{ address, stats, explained: explainCounts(stats) },
+      ...(await this.#shown.status()),
+    };
+  }
+
+  #stream(request: IncomingMessage, response: ServerResponse): void {
+    if (request.method === "HEAD" || !this.#streams.add(response)) {
+      send(
+        response,
+        request.method === "HEAD" ? 200 : 503,
+        "text/plain; charset=utf-8",
+        "too many streams of events\n",
+      );
+      return;
+    }
+    this.#streams.send("stats", this.#shown.stats());
+  }
+}
+
+function send(response: ServerResponse, status: number, type: string, body: string): void {
+  const timer = setTimeout(() => response.destroy(), ANSWER_MS).unref();
+  response.on("close", () => clearTimeout(timer));
+  response.writeHead(status, { "content-type": type, "content-length": Buffer.byteLength(body) });
+  response.end(body);
+}
+
+/** A value of an event as JSON can have it. */
+function plainValue(value: unknown): unknown {
+  if (!(value instanceof Error)) return value ?? {};
+  return { message: value.message, code: (value as Error & { code?: string }).code };
+}

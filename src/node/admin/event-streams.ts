@@ -1,0 +1,37 @@
+import type { ServerResponse } from "node:http";
+
+/** What waits for a client that does not read. */
+const MAX_WAITING_BYTES = 262_144;
+
+/** Clients of server-sent events: each gets what happens from its coming on. */
+export class EventStreams {
+  readonly #clients = new Set<ServerResponse>();
+  readonly #limit: number;
+
+  constructor(limit: number) {
+    this.#limit = limit;
+  }
+
+  get size(): number {
+    return this.#clients.size;
+  }
+
+  /** @returns false at the limit; the response is untouched then */
+  add(response: ServerResponse): boolean {
+    if (this.#clients.size >= this.#limit) return false;
+    this.#clients.add(response);
+    response.on("close", () => this.#clients.delete(response));
+    response.writeHead(200, { "content-type": "text/event-stream; charset=utf-8" });
+    response.flushHeaders();
+    return true;
+  }
+
+  send(event: string, data: unknown): void {
+    if (this.#clients.size === 0) return;
+    const text = `event: ${event}\ndata: ${JSON.stringify(data)}\n\n`;
+    for (const client of this.#clients) {
+      if (client.writableLength > MAX_WAITING_BYTES) client.destroy();
+      else client.write(text);
+    }
+  }
+}
