@@ -31,7 +31,8 @@ export default defineConfig({
         test: {
           name: "interop-plain",
           include: ["test/interop/**/*.test.ts"],
-          exclude: ["test/interop/native-*.test.ts"],
+          // The dashboard has no I/O of ours.
+          exclude: ["test/interop/native-*.test.ts", "test/interop/dashboard.test.ts"],
           env: PLAIN,
           setupFiles,
           ...ONE_BY_ONE,

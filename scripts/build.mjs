@@ -34,6 +34,7 @@ await build({
     js: 'import { createRequire as bundleRequire } from "node:module"; const require = bundleRequire(import.meta.url);',
   },
 });
+run("node", ["scripts/build-dashboard.mjs"]);
 for (const program of programs) chmodSync(`dist/cli/${program}`, 0o755);
 
 // Without a compiler the programs run on plain I/O, and say so.

@@ -61,6 +61,8 @@ export async function runAdminCommand(
     argv,
   );
   if (gathered === undefined) return;
+  // Whoever reads the output may leave, as `head` does.
+  process.stdout.on("error", () => process.exit(0));
   const options = checkFields(FIELDS, gathered.values, gathered.nameField) as ClientOptions;
   if (options.admin === undefined)
     throw new UsageError("ERR_OPTION", "--admin: expected the address of the program");

@@ -195,10 +195,12 @@ async function openAdmin<Options extends object, Running extends Handle>(
   if (admin === undefined) return undefined;
   // Loaded only where it is used.
   const { AdminServer } = await import("../node/admin/admin-server.ts");
+  const { loadDashboard } = await import("../node/admin/dashboard.ts");
   return AdminServer.listen(admin, adminToken, {
     program: program.name,
     version: packageVersion(),
     address: program.readyFields(running),
+    dashboard: loadDashboard(new URL("../dashboard.html", import.meta.url)),
     stats: () => running.stats(),
     status: () => running.status(),
     isReady: () => program.isReady(running.stats(), options),

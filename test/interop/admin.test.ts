@@ -13,6 +13,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, describe, expect, it } from "vitest";
 import type { AdminStatus, Shown } from "../../src/node/admin/admin-server.ts";
 import { AdminServer } from "../../src/node/admin/admin-server.ts";
+import { loadDashboard } from "../../src/node/admin/dashboard.ts";
 import type { UdpLocal, UdpServer } from "../../src/node/handles.ts";
 import { onEvents } from "../../src/node/handles.ts";
 import { startUdpLocal } from "../../src/node/udp-local.ts";
@@ -61,6 +62,7 @@ function shown(program: string, running: UdpLocal | UdpServer): Shown {
     program,
     version: "1.2.3",
     address: running.address,
+    dashboard: loadDashboard(new URL("../../dist/dashboard.html", import.meta.url)),
     stats: () => running.stats(),
     status: () => running.status(),
     isReady: () => running.stats().sessions > 0,

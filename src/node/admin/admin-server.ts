@@ -8,6 +8,7 @@ import type { EndpointStatus } from "../../host/status.ts";
 import type { TunnelStats } from "../../host/tunnel-stats.ts";
 import { removeStaleSocket } from "../stale-socket.ts";
 import { Admission } from "./admission.ts";
+import type { Dashboard } from "./dashboard.ts";
 import { EventStreams } from "./event-streams.ts";
 import { explainCounts } from "./explained.ts";
 import { Exposition } from "./exposition.ts";
@@ -22,6 +23,9 @@ const SILENCE_MS = 10_000;
 const ANSWER_MS = 20_000;
 const STATS_MS = 1_000;
 
+/** They tell nobody more than that a program runs, and need no token; the page asks for it. */
+const OPEN_PATHS = ["/", "/healthz", "/readyz"];
+
 /** The running endpoint that is shown. */
 export interface Shown {
   readonly program: string;
@@ -30,6 +34,8 @@ export interface Shown {
   stats(): TunnelStats;
   status(): Promise<EndpointStatus>;
   isReady(): boolean;
+  /** What `/` shows; undefined for nothing. */
+  readonly dashboard: Dashboard | undefined;
   /** Calls `listener` at each event. @returns a function that removes it */
   onEvent(listener: (name: string, value: unknown) => void): () => void;
 }
@@ -142,7 +148,7 @@ export class AdminServer {
     response.setHeader("cache-control", "no-store");
     response.setHeader("x-content-type-options", "nosniff");
     response.setHeader("content-security-policy", "default-src 'none'");
-    const refusal = this.#admission.refusalOf(request, path === "/healthz" || path === "/readyz");
+    const refusal = this.#admission.refusalOf(request, OPEN_PATHS.includes(path));
     if (refusal !== undefined) {
       if (refusal.status === 401) response.setHeader("www-authenticate", "Bearer");
       if (refusal.status === 405) response.setHeader("allow", "GET, HEAD");
@@ -152,8 +158,12 @@ export class AdminServer {
       return;
     }
     try {
+      const { dashboard } = this.#shown;
       if (path === "/events") this.#stream(request, response);
-      else {
+      else if (path === "/" && dashboard !== undefined) {
+        response.setHeader("content-security-policy", dashboard.policy);
+        send(response, 200, "text/html; charset=utf-8", dashboard.html);
+      } else {
         const { status, type, body } = await this.#page(path, request);
         send(response, status, type, body);
       }
