@@ -2,6 +2,10 @@
 #ifndef UNDERPASS_MBEDTLS_CONFIG_H
 #define UNDERPASS_MBEDTLS_CONFIG_H
 
+#ifdef _WIN32
+// mbedTLS requires it there.
+#define MBEDTLS_PLATFORM_C
+#endif
 #define MBEDTLS_HAVE_ASM
 #define MBEDTLS_HAVE_TIME
 #define MBEDTLS_HAVE_TIME_DATE

@@ -49,18 +49,29 @@ typedef struct program {
 
 // Output: standard error, as the programs on Node have it.
 
-static void write_time(FILE *out, bool is_json) {
+static long long unix_ms(void) {
+#ifdef _WIN32
+  // Of 100 ns, since 1601.
+  FILETIME now;
+  GetSystemTimeAsFileTime(&now);
+  return (long long)(((unsigned long long)now.dwHighDateTime << 32 | now.dwLowDateTime) / 10000) - 11644473600000;
+#else
   struct timespec now;
   timespec_get(&now, TIME_UTC);
-  long milliseconds = now.tv_nsec / 1000000;
+  return (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+#endif
+}
+
+static void write_time(FILE *out, bool is_json) {
+  long long now = unix_ms();
   if (is_json) {
-    fprintf(out, "%lld%03ld", (long long)now.tv_sec, milliseconds);
+    fprintf(out, "%lld", now);
     return;
   }
   char text[16];
-  struct tm *local = localtime(&now.tv_sec);
-  strftime(text, sizeof text, "%H:%M:%S", local);
-  fprintf(out, "[%s.%03ld]", text, milliseconds);
+  time_t seconds = (time_t)(now / 1000);
+  strftime(text, sizeof text, "%H:%M:%S", localtime(&seconds));
+  fprintf(out, "[%s.%03d]", text, (int)(now % 1000));
 }
 
 static void on_log(void *data, underpass_log_level level, const char *message, const char *fields) {
