@@ -253,7 +253,7 @@ describe.each(FAMILIES)("UDP over IPv$family", ({ family, app, target, other }) 
     const slots = device.events.flatMap((event) =>
       event.kind === "association-open" ? event.association : [],
     );
-    expect(Math.max(...slots)).toBeLessThan(2_048);
+    expect(slots.reduce((highest, slot) => Math.max(highest, slot), 0)).toBeLessThan(2_048);
   });
 
   it("drops new sources once 100 have evicted others in a second, so that a storm costs the tunnel no more", () => {

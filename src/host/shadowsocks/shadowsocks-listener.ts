@@ -12,6 +12,7 @@ import { ObfsHttpServer } from "../../core/simple-obfs/server-http.ts";
 import { ObfsTlsServer } from "../../core/simple-obfs/server-tls.ts";
 import type { StreamCoding } from "../../core/stream-coding.ts";
 import { LayeredCoding } from "../../core/stream-coding.ts";
+import { formatHttpDate } from "../../wire/http-date.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { parseEndpoint } from "../addresses/endpoint.ts";
 import { openOnEach } from "../addresses/listen-hosts.ts";
@@ -169,7 +170,7 @@ class Arrivals {
     if (obfs === undefined) return { coding: shadowsocks, shadowsocks };
     const outer =
       obfs.kind === "http"
-        ? new ObfsHttpServer(crypto.random, () => new Date(system.unixMs()).toUTCString())
+        ? new ObfsHttpServer(crypto.random, () => formatHttpDate(system.unixMs()))
         : new ObfsTlsServer(crypto.random, crypto.unixSeconds);
     return { coding: new LayeredCoding(shadowsocks, outer), shadowsocks };
   }
