@@ -1,6 +1,6 @@
 // Compiles src/ to dist/. Installs dependencies first when a fresh clone has none.
 import { spawnSync } from "node:child_process";
-import { chmodSync, existsSync, readdirSync, rmSync } from "node:fs";
+import { chmodSync, existsSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 
 /** @param {string} command @param {string[]} args */
 function run(command, args) {
@@ -14,7 +14,7 @@ rmSync("dist", { recursive: true, force: true });
 run("npx", ["tsc", "-p", "tsconfig.build.json"]);
 // Programs, and the threads that they start, are bundled with what they import: they start sooner and take less memory.
 const programs = readdirSync("dist/cli").filter((name) => /^(udp-|tun2socks).*\.js$/.test(name));
-await build({
+const { metafile } = await build({
   entryPoints: [...programs.map((name) => `dist/cli/${name}`), "dist/node/worker-thread.js"],
   outdir: "dist/cli",
   entryNames: "[name]",
@@ -27,6 +27,7 @@ await build({
   mainFields: ["module", "main"],
   target: "node20",
   sourcemap: true,
+  metafile: true,
   allowOverwrite: true,
   logLevel: "warning",
   // For dependencies in CommonJS.
@@ -35,6 +36,12 @@ await build({
   },
 });
 run("node", ["scripts/build-dashboard.mjs"]);
+// For whoever distributes them: the packages whose terms apply.
+const names = Object.keys(metafile.inputs).flatMap((path) => {
+  const name = /.*node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1];
+  return name ?? [];
+});
+writeFileSync("dist/cli/bundled-packages.json", `${JSON.stringify([...new Set(names)].sort())}\n`);
 for (const program of programs) chmodSync(`dist/cli/${program}`, 0o755);
 
 // Without a compiler the programs run on plain I/O, and say so.

@@ -34,12 +34,16 @@ interface Handle extends EventEmitter {
   close(): Promise<void>;
 }
 
-/** The differences between the programs. */
-export interface Program<Options extends object, Running extends Handle> {
+/** What the command line of a program takes, beside {@link HOST_FIELDS}. */
+export interface ProgramLine {
   readonly name: string;
   readonly description: string;
   readonly examples: readonly string[];
   readonly fields: OptionFields;
+}
+
+/** The differences between the programs. */
+export interface Program<Options extends object, Running extends Handle> extends ProgramLine {
   /** @throws UsageError that names the field with `nameField` */
   readonly check: (options: Options, nameField: NameField) => unknown;
   readonly start: (options: Options, log: Logger) => Promise<Running>;
@@ -58,7 +62,8 @@ interface HostOptions extends AdminOptions {
   readonly statsIntervalS?: number;
 }
 
-const HOST_FIELDS: OptionFields = {
+/** Of all programs. */
+export const HOST_FIELDS: OptionFields = {
   config: {
     schema: z.string().optional(),
     expects: "a path",

@@ -1,32 +1,14 @@
 #!/usr/bin/env node
-import * as z from "zod";
 import { describePlan } from "../host/options/tun2socks.ts";
 import type { Tun2SocksHandle } from "../node/handles.ts";
 import type { Tun2SocksOptions } from "../node/options/tun2socks.ts";
-import { resolveTun2SocksOptions, TUN2SOCKS_FIELDS } from "../node/options/tun2socks.ts";
+import { resolveTun2SocksOptions } from "../node/options/tun2socks.ts";
 import { startTun2Socks } from "../node/tun2socks.ts";
+import { TUN2SOCKS_LINE } from "./command-lines/tun2socks.ts";
 import { runProgram } from "./program.ts";
 
 await runProgram({
-  name: "tun2socks",
-  description:
-    "Takes IP packets from a TUN device: UDP goes into the tunnel to udp-server, TCP to a SOCKS5 server. With all " +
-    "options of udp-local.",
-  examples: [
-    "tun2socks --server 192.0.2.1:3456 --psk-file psk --tcp-via socks5://127.0.0.1:1080 --route 198.51.100.0/24",
-    "tun2socks --udp-via socks5://127.0.0.1:1081 --tcp-via socks5://127.0.0.1:1080",
-    'tun2socks --rule "udp *:443 reject" --rule "any 10.0.0.0/8 direct" --tcp-via socks5://127.0.0.1:1080',
-    "tun2socks --device unix:/run/tun2socks.sock --udp-via socks5://127.0.0.1:1080    for udp-server --egress",
-  ],
-  fields: {
-    ...TUN2SOCKS_FIELDS,
-    dryRun: {
-      schema: z.boolean().optional(),
-      expects: "true or false",
-      flag: "dry-run",
-      help: "print what would be done, and exit",
-    },
-  },
+  ...TUN2SOCKS_LINE,
   check: ({ dryRun, ...options }: Tun2SocksOptions & { dryRun?: boolean }, nameField) => {
     const resolved = resolveTun2SocksOptions(options, nameField);
     if (dryRun !== true) return;

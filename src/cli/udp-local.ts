@@ -1,20 +1,12 @@
 #!/usr/bin/env node
 import type { UdpLocal } from "../node/handles.ts";
-import { resolveUdpLocalOptions, UDP_LOCAL_FIELDS } from "../node/options/udp-local.ts";
+import { resolveUdpLocalOptions } from "../node/options/udp-local.ts";
 import { startUdpLocal } from "../node/udp-local.ts";
+import { UDP_LOCAL_LINE } from "./command-lines/udp-local.ts";
 import { runProgram } from "./program.ts";
 
 await runProgram({
-  name: "udp-local",
-  description: "Takes UDP from applications (SOCKS5, fixed forwards) and sends it over TCP to udp-server.",
-  examples: [
-    "udp-local --server 192.0.2.1:3456 --psk-file psk",
-    "udp-local --forward 127.0.0.1:5353=9.9.9.9:53            DNS, to a server behind ss-tunnel on 127.0.0.1:3456",
-    "udp-local --via socks5://127.0.0.1:1080 --psk-file psk   through ss-local",
-    "udp-local --ss-config config.json --psk-file psk         through a shadowsocks server, without ss-local",
-    "udp-local --config udp-local.json --log-format json",
-  ],
-  fields: UDP_LOCAL_FIELDS,
+  ...UDP_LOCAL_LINE,
   check: resolveUdpLocalOptions,
   start: startUdpLocal,
   // A MASQUE proxy or another dialect's server has no session before datagrams come.

@@ -1,21 +1,13 @@
 #!/usr/bin/env node
 import { availableParallelism } from "node:os";
 import type { UdpServer } from "../node/handles.ts";
-import { resolveUdpServerOptions, UDP_SERVER_FIELDS } from "../node/options/udp-server.ts";
+import { resolveUdpServerOptions } from "../node/options/udp-server.ts";
 import { findSingleThreadReason, startUdpServer } from "../node/udp-server.ts";
+import { UDP_SERVER_LINE } from "./command-lines/udp-server.ts";
 import { runProgram } from "./program.ts";
 
 await runProgram({
-  name: "udp-server",
-  description: "Takes tunnels of udp-local over TCP and sends their UDP to its targets.",
-  examples: [
-    "udp-server --psk-file psk --listen 0.0.0.0:3456",
-    "udp-server                                        behind ss-server on the same host, on 127.0.0.1:3456",
-    "udp-server --listen unix:/run/udp-server.sock --allow 10.0.0.0/8:53",
-    "udp-server --psk-file psk --ss-config config.json --ss-relay direct    as the shadowsocks server",
-    "udp-server --config udp-server.json --log-format json",
-  ],
-  fields: UDP_SERVER_FIELDS,
+  ...UDP_SERVER_LINE,
   check: resolveUdpServerOptions,
   start: (options, log) => {
     const isSingle = findSingleThreadReason(resolveUdpServerOptions(options)) !== undefined;

@@ -1,0 +1,102 @@
+import type { ProgramLine } from "../program.ts";
+import { flagsOf } from "./flags.ts";
+
+/** When and of what a manual page is. */
+export interface Edition {
+  readonly version: string;
+  /** `2026-01-31` */
+  readonly date: string;
+}
+
+/**
+ * A manual page in the macros of man(7).
+ *
+ * @param others  names of the other programs
+ */
+export function manPage(
+  { name, description, examples, fields }: ProgramLine,
+  { version, date }: Edition,
+  others: readonly string[],
+): string {
+  const [summary] = description.split(/[.:] /);
+  const lines = [
+    `.TH ${text(name.toUpperCase())} 1 ${date} "underpass ${text(version)}" "User Commands"`,
+    ".SH NAME",
+    `${text(name)} \\- ${text(lowered(summary.replace(/\.$/, "")))}`,
+    ".SH SYNOPSIS",
+    `.B ${text(name)}`,
+    ".RI [ OPTION ...]",
+    ".SH DESCRIPTION",
+    ...sentences(description),
+    ".SH OPTIONS",
+    ...flagsOf(fields).flatMap(({ name: flag, value, help }) => [
+      ".TP",
+      value === undefined ? `.B \\-\\-${text(flag)}` : `.BI \\-\\-${text(flag)} " ${text(value)}"`,
+      `${textLine(capitalized(help))}.`,
+    ]),
+    ".SH CONFIGURATION FILE",
+    ...paragraph(
+      "The file of --config is an object in JSON, with comments and trailing commas allowed.",
+      "Its members are the names of the options above without the dashes: lists where an option may be repeated, true for a switch.",
+      "Relative paths in it start in its folder.",
+      "Options on the command line win.",
+    ),
+    ".SH SIGNALS",
+    ...paragraph(
+      "SIGTERM and SIGINT end the program once what it holds is sent, with status 0; a second one ends it at once.",
+      "SIGHUP is ignored.",
+    ),
+    ".SH EXIT STATUS",
+    ...[
+      ["0", "It was ended by a signal."],
+      ["1", "It failed while running or starting, such as when an address is in use."],
+      ["2", "An option or the configuration file is wrong; one line on standard error names it."],
+    ].flatMap(([status, meaning]) => [".TP", `.B ${status}`, textLine(meaning)]),
+    ".SH ENVIRONMENT",
+    ".TP",
+    ".B UNDERPASS_IO",
+    textLine("native or plain, if --io is not given."),
+    ".SH EXAMPLES",
+    ".nf",
+    ...examples.map((example) => textLine(example.replace(/\s{2,}/, "    # "))),
+    ".fi",
+    ".SH SEE ALSO",
+    ...others.map((other, index) => `.BR ${text(other)} (1)${index < others.length - 1 ? "," : ""}`),
+    "",
+  ];
+  return lines.join("\n");
+}
+
+function paragraph(...parts: readonly string[]): string[] {
+  return parts.map(textLine);
+}
+
+/** One sentence a line, as roff wants it. */
+function sentences(paragraphText: string): string[] {
+  return paragraph(...paragraphText.split(/(?<=\.) /));
+}
+
+function textLine(line: string): string {
+  const escaped = text(line);
+  return /^[.']/.test(escaped) ? `\\&${escaped}` : escaped;
+}
+
+/** Escapes what roff would read; a hyphen stays what a shell takes. */
+function text(plain: string): string {
+  return plain
+    .replace(/\\/g, "\\e")
+    .replace(/-/g, "\\-")
+    .replace(/"/g, "\\(dq")
+    .replace(/~/g, "\\(ti")
+    .replace(/\^/g, "\\(ha")
+    .replace(/'/g, "\\(aq");
+}
+
+function capitalized(words: string): string {
+  // A name of a value stays as it is typed.
+  return /^[a-z]+ [a-z]/.test(words) ? words[0].toUpperCase() + words.slice(1) : words;
+}
+
+function lowered(words: string): string {
+  return words[0].toLowerCase() + words.slice(1);
+}
