@@ -22,6 +22,10 @@ int io_tcp_listen(io_loop *loop, const uint8_t *address, size_t address_bytes, b
 int io_unix_listen(io_loop *loop, const char *path, int mode, int backlog, const io_listener_callbacks *callbacks,
                    void *user_data);
 
+// Accepts on a listening stream socket that the process was given, and owns it from then on. UV_ENOTSOCK, with the descriptor left
+// alone, if it is none.
+int io_listen_on(io_loop *loop, int descriptor, int backlog, const io_listener_callbacks *callbacks, void *user_data);
+
 // Closes a listener.
 void io_unlisten(io_loop *loop, int listener);
 

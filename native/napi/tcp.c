@@ -53,6 +53,16 @@ static napi_value unix_listen(napi_env env, napi_callback_info info) {
   return opened(env, result, callee, "listen");
 }
 
+// listenOn(descriptor, backlog, onAccept(descriptor)): descriptor of the listener, which is the same
+static napi_value listen_on(napi_env env, napi_callback_info info) {
+  napi_value values[3];
+  if (!get_arguments(env, info, 3, values)) return NULL;
+  callee *callee = callee_new(env, "underpass:listener", values + 2, 1);
+  if (callee == NULL) return NULL;
+  int result = io_listen_on(loop_of(env), get_int(env, values[0]), get_int(env, values[1]), &listener_callbacks, callee);
+  return opened(env, result, callee, "listen");
+}
+
 // tcpUnlisten(descriptor of a listener)
 static napi_value tcp_unlisten(napi_env env, napi_callback_info info) {
   napi_value value;
@@ -146,6 +156,7 @@ static napi_value descriptor_close(napi_env env, napi_callback_info info) {
 void tcp_init(napi_env env, napi_value exports) {
   set_function(env, exports, "tcpListen", tcp_listen);
   set_function(env, exports, "unixListen", unix_listen);
+  set_function(env, exports, "listenOn", listen_on);
   set_function(env, exports, "tcpUnlisten", tcp_unlisten);
   set_function(env, exports, "tcpConnect", tcp_connect);
   set_function(env, exports, "unixConnect", unix_connect);

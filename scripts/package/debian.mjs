@@ -24,6 +24,7 @@ import { HOST_PREBUILD } from "./prebuilds.mjs";
 const LIBRARY = "usr/lib/underpass";
 /** Loaded at run time, so that it is not bundled. */
 const LOADER = "node-gyp-build";
+const DASHBOARD_LIBRARY = "uplot";
 const CONFFILES = ["etc/underpass/udp-local.json", "etc/underpass/udp-server.json"];
 const MAINTAINER = process.env.DEBEMAIL
   ? `${process.env.DEBFULLNAME ?? "Underpass"} <${process.env.DEBEMAIL}>`
@@ -113,6 +114,7 @@ function putPrograms(put, putFile, root) {
     if (isProgram)
       symlinkSync(`../lib/underpass/dist/cli/${name}`, join(root, "usr/bin", name.replace(".js", "")));
   }
+  putFile(`${LIBRARY}/dist/dashboard.html`, "dist/dashboard.html");
   const { name, version, type, license } = JSON.parse(readFileSync("package.json", "utf8"));
   put(`${LIBRARY}/package.json`, `${JSON.stringify({ name, version, type, license })}\n`);
   putFile(`${LIBRARY}/native/prebuilds/${HOST_PREBUILD}`, `native/prebuilds/${HOST_PREBUILD}`);
@@ -241,7 +243,7 @@ function copyright() {
       ? "its authors"
       : lines.map((line) => line.trim().replace(/^\W*copyright *(\(c\)|©)? */i, "")).join("\n           ");
   };
-  const parts = bundledPackages([LOADER]).map(({ name, license, text }) => {
+  const parts = bundledPackages([LOADER, DASHBOARD_LIBRARY]).map(({ name, license, text }) => {
     return `Files: ${LIBRARY}/*\nComment: ${name}, bundled\nCopyright: ${holders(text)}\nLicense: ${license}-of-${name.replace(/[@/]/g, "-").replace(/^-/, "")}\n${body(text)}\n`;
   });
   return `Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/

@@ -1,15 +1,19 @@
 #!/usr/bin/env node
 import { availableParallelism } from "node:os";
+import type { UdpServerOptions } from "../host/options/udp-server.ts";
 import type { UdpServer } from "../node/handles.ts";
 import { resolveUdpServerOptions } from "../node/options/udp-server.ts";
 import { findSingleThreadReason, startUdpServer } from "../node/udp-server.ts";
 import { UDP_SERVER_LINE } from "./command-lines/udp-server.ts";
+import { withInheritedListeners } from "./inherited-listeners.ts";
 import { runProgram } from "./program.ts";
 
 await runProgram({
   ...UDP_SERVER_LINE,
-  check: resolveUdpServerOptions,
-  start: (options, log) => {
+  check: (options: UdpServerOptions, nameField) =>
+    resolveUdpServerOptions(withInheritedListeners(options, nameField), nameField),
+  start: (given, log) => {
+    const options = withInheritedListeners(given);
     const isSingle = findSingleThreadReason(resolveUdpServerOptions(options)) !== undefined;
     return startUdpServer({ workers: isSingle ? 1 : availableParallelism(), ...options }, log);
   },

@@ -1,5 +1,5 @@
 import { chmod } from "node:fs/promises";
-import type { AddressInfo, Socket } from "node:net";
+import type { AddressInfo, ListenOptions as ListenOptionsOfNode, Server, Socket } from "node:net";
 import { connect, createServer } from "node:net";
 import { HostError } from "../core/errors.ts";
 import type { Endpoint } from "../host/addresses/endpoint.ts";
@@ -37,6 +37,18 @@ export const plainTcp: Tcp = {
   },
   listen: (endpoint, { onStream, ...options }) =>
     listenForSockets(endpoint, { ...options, onSocket: (socket) => onStream(new PlainStream(socket)) }),
+  listenOn: async (descriptor, { onStream, onError, keepAliveMs }) => {
+    const server = makeServer(keepAliveMs, (socket) => onStream(new PlainStream(socket)));
+    await listening(server, { fd: descriptor, backlog: BACKLOG });
+    server.on("error", onError);
+    const bound = server.address();
+    const isIp = typeof bound === "object" && bound !== null;
+    return {
+      address: isIp ? formatEndpoint(bound.address, bound.port) : `fd:${descriptor}`,
+      port: isIp ? bound.port : 0,
+      close: closer(server),
+    };
+  },
 };
 
 /** Connects natively even so, since the socket must be restricted before it connects. @throws HostError ERR_NATIVE */
@@ -59,27 +71,43 @@ export async function listenForSockets(
   endpoint: Endpoint,
   options: Pick<ListenOptions, "keepAliveMs" | "onError"> & { readonly onSocket: (socket: Socket) => void },
 ): Promise<StreamListener> {
-  const { keepAliveMs = 0, onSocket, onError } = options;
-  const server = createServer(
-    { allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: keepAliveMs },
-    onSocket,
-  );
+  const { keepAliveMs, onSocket, onError } = options;
+  const server = makeServer(keepAliveMs, onSocket);
   if (endpoint.path !== undefined) await removeStaleSocket(endpoint.path);
-  await new Promise<void>((done, failed) => {
-    server.once("error", failed);
-    server.once("listening", done);
-    // IPv4 has a socket of its own, so that its addresses appear as IPv4.
-    server.listen({ ...endpoint, backlog: BACKLOG, ipv6Only: true });
-  });
+  // IPv4 has a socket of its own, so that its addresses appear as IPv4.
+  await listening(server, { ...endpoint, backlog: BACKLOG, ipv6Only: true });
   if (endpoint.path !== undefined) await chmod(endpoint.path, UNIX_MODE);
   server.on("error", onError);
   const port = endpoint.path === undefined ? (server.address() as AddressInfo).port : 0;
   return {
     address: endpoint.path === undefined ? formatEndpoint(endpoint.host, port) : `unix:${endpoint.path}`,
     port,
-    close: async () => {
-      // It calls back only once its connections are closed, too, which are not its own.
-      server.close();
-    },
+    close: closer(server),
+  };
+}
+
+function makeServer(keepAliveMs: number | undefined, onSocket: (socket: Socket) => void): Server {
+  const keepAlive = { keepAlive: true, keepAliveInitialDelay: keepAliveMs ?? 0 };
+  return createServer({ allowHalfOpen: true, noDelay: true, ...keepAlive }, onSocket);
+}
+
+function listening(
+  server: Server,
+  how: ListenOptionsOfNode | { readonly fd: number; readonly backlog: number },
+): Promise<void> {
+  return new Promise((done, failed) => {
+    server.once("error", failed);
+    server.once("listening", () => {
+      server.off("error", failed);
+      done();
+    });
+    server.listen(how);
+  });
+}
+
+function closer(server: Server): () => Promise<void> {
+  return async () => {
+    // It calls back only once its connections are closed, too, which are not its own.
+    server.close();
   };
 }

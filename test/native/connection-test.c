@@ -294,6 +294,34 @@ static void a_path_that_is_no_path_is_refused(void **state) {
   assert_int_equal(io_unix_listen(io, "/nowhere/at/all", 0600, 4, &listener_callbacks, world), UV_ENOENT);
 }
 
+static void a_listening_socket_that_was_given_is_accepted_on_and_owned(void **state) {
+  connection_world *world = *state;
+  attempt attempt;
+  struct sockaddr_in name = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  int given = socket(AF_INET, SOCK_STREAM, 0);
+  assert_int_equal(bind(given, (struct sockaddr *)&name, sizeof name), 0);
+  assert_int_equal(listen(given, 4), 0);
+  int port = port_of(given);
+  assert_int_equal(io_listen_on(world->world.io, given, 16, &listener_callbacks, world), given);
+  assert_true(fcntl(given, F_GETFD) & FD_CLOEXEC);
+  begin_attempt(world, &attempt, port);
+  RUN_UNTIL(&world->world, attempt.done == 1 && world->accepted == 1);
+  io_unlisten(world->world.io, given);
+  assert_int_equal(world->listener_released, 1);
+  assert_int_equal(fcntl(given, F_GETFD), -1);
+}
+
+static void a_descriptor_of_no_stream_socket_is_left_alone(void **state) {
+  connection_world *world = *state;
+  io_loop *io = world->world.io;
+  int file = open("/dev/null", O_RDONLY), datagrams = socket(AF_INET, SOCK_DGRAM, 0);
+  assert_int_equal(io_listen_on(io, file, 16, &listener_callbacks, world), UV_ENOTSOCK);
+  assert_int_equal(io_listen_on(io, datagrams, 16, &listener_callbacks, world), UV_ENOTSOCK);
+  assert_int_equal(io_listen_on(io, 9999, 16, &listener_callbacks, world), UV_ENOTSOCK);
+  assert_int_equal(close(file), 0);
+  assert_int_equal(close(datagrams), 0);
+}
+
 int connection_tests(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
   const struct CMUnitTest tests[] = {
@@ -309,6 +337,8 @@ int connection_tests(void) {
       TEST(a_unix_socket_has_its_mode_and_goes_with_its_listener),
       TEST(a_socket_that_a_dead_process_left_is_replaced_but_no_other_file),
       TEST(a_path_that_is_no_path_is_refused),
+      TEST(a_listening_socket_that_was_given_is_accepted_on_and_owned),
+      TEST(a_descriptor_of_no_stream_socket_is_left_alone),
   };
   return cmocka_run_group_tests_name("listeners and attempts", tests, NULL, NULL);
 }

@@ -67,6 +67,7 @@ export class MemoryWorld {
       this.#listeners.set(address, options);
       return { address, port, close: async () => void this.#listeners.delete(address) };
     },
+    listenOn: () => Promise.reject(new Error("there are no descriptors in memory")),
   };
 
   readonly system: System = {

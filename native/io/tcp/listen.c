@@ -127,6 +127,15 @@ int io_tcp_listen(io_loop *loop, const uint8_t *address, size_t address_bytes, b
   return begin(loop, bound, NULL, backlog, callbacks, user_data);
 }
 
+int io_listen_on(io_loop *loop, int descriptor, int backlog, const io_listener_callbacks *callbacks, void *user_data) {
+  int type = 0;
+  socklen_t length = sizeof type;
+  uv_os_sock_t given = (uv_os_sock_t)descriptor;
+  if (getsockopt(given, SOL_SOCKET, SO_TYPE, (void *)&type, &length) != 0 || type != SOCK_STREAM) return UV_ENOTSOCK;
+  io_socket_adopt(given);
+  return begin(loop, given, NULL, backlog, callbacks, user_data);
+}
+
 #ifdef _WIN32
 
 int io_unix_listen(io_loop *loop, const char *path, int mode, int backlog, const io_listener_callbacks *callbacks,

@@ -104,6 +104,8 @@ export interface NativeModule {
    * @param mode  permissions, 0o660
    */
   unixListen?(path: string, mode: number, backlog: number, onAccept: (descriptor: number) => void): number;
+  /** Accepts on a listening socket that the process was given. Not in the C library. @returns its descriptor */
+  listenOn?(descriptor: number, backlog: number, onAccept: (descriptor: number) => void): number;
   /** Closes a listener; a Unix socket's path is removed. */
   tcpUnlisten?(listener: number): void;
   /** The local address of an IP socket. */

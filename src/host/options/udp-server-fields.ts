@@ -2,6 +2,7 @@ import * as z from "zod";
 import { parseTargetRule } from "../../core/target-rule.ts";
 import { ATYP_DOMAIN, makeAddress } from "../../wire/socket-address.ts";
 import { endpointOf, ipFamily, isHostAndPort, parseEndpoint, rebaseEndpoint } from "../addresses/endpoint.ts";
+import { parseInherited } from "../addresses/inherited.ts";
 import { TargetPolicy } from "../addresses/target-policy.ts";
 import {
   findDialectsProblem,
@@ -35,11 +36,13 @@ export const UDP_SERVER_FIELDS = {
       .min(1)
       .optional(),
     expects:
-      "IP:PORT, unix:/path, ss://METHOD:PASSWORD@IP:PORT[/?plugin=obfs-server;obfs=http] or DIALECT://IP:PORT to listen " +
+      "IP:PORT, unix:/path, fd:NAME, ss://METHOD:PASSWORD@IP:PORT[/?plugin=obfs-server;obfs=http] or DIALECT://IP:PORT to listen " +
       "on, such as 127.0.0.1:3456 or [::]:3456",
     flag: "listen",
     value: "ADDRESS",
-    help: `IP:PORT, unix:/path, ss:// (shadowsocks) or DIALECT:// for tunnels (repeatable, default ${SERVER_LISTEN})`,
+    help:
+      "IP:PORT, unix:/path, fd:NAME (systemd's sockets of that name), ss:// (shadowsocks) or DIALECT:// for tunnels " +
+      `(repeatable, default ${SERVER_LISTEN})`,
     isList: true,
     rebase: rebaseEndpoint,
   },
@@ -253,7 +256,7 @@ function isSsListen(text: string): boolean {
 
 function isOtherListen(text: string): boolean {
   if (parseDialectListen(text) !== undefined) return true;
-  return endpointOf(text)?.path !== undefined || isSsListen(text);
+  return endpointOf(text)?.path !== undefined || isSsListen(text) || parseInherited(text) !== undefined;
 }
 
 function isEgress(text: string): boolean {

@@ -4,7 +4,7 @@ import type { CommonOptions, Filled } from "./common.ts";
 
 export interface UdpServerOptions extends CommonOptions {
   /**
-   * Each `IP:PORT` or `unix:/path` to listen on, or `ss://` (SIP002) with an IP: a shadowsocks server, where a client that
+   * Each `IP:PORT` or `unix:/path` to listen on, `fd:N` (a listening socket that the process was given), or `ss://` (SIP002) with an IP: a shadowsocks server, where a client that
    * asks for any of the others, or for 127.0.0.1:3456 if there is none, gets a tunnel. Without a key only loopback, Unix
    * sockets and `ss://`. Default 127.0.0.1:3456, or none where `shadowsocks` is given.
    */

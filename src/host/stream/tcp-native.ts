@@ -41,20 +41,9 @@ export class NativeTcp implements Tcp {
 
   async listen(endpoint: Endpoint, options: ListenOptions): Promise<StreamListener> {
     const native = this.#native;
-    const { sharesPort = false, keepAliveMs = 0, onStream, onError } = options;
-    const accept = (descriptor: number) => {
-      if (endpoint.path === undefined) native.tcpKeepAlive!(descriptor, keepAliveMs / 1000);
-      let stream: ByteStream;
-      try {
-        stream = this.adopt(descriptor);
-      } catch (error) {
-        native.descriptorClose!(descriptor);
-        onError(error as Error);
-        return;
-      }
-      onStream(stream);
-    };
+    const { sharesPort = false } = options;
     const { path } = endpoint;
+    const accept = this.#acceptor(options);
     const listener =
       path === undefined
         ? native.tcpListen!(scopedAddress(native, endpoint.host, endpoint.port), sharesPort, BACKLOG, accept)
@@ -64,6 +53,35 @@ export class NativeTcp implements Tcp {
       address: path === undefined ? formatEndpoint(endpoint.host, port) : `unix:${path}`,
       port,
       close: async () => native.tcpUnlisten!(listener),
+    };
+  }
+
+  async listenOn(descriptor: number, options: ListenOptions): Promise<StreamListener> {
+    const native = this.#native;
+    if (native.listenOn === undefined)
+      throw new Error("this host takes no listening socket by its descriptor");
+    const listener = native.listenOn(descriptor, BACKLOG, this.#acceptor(options));
+    const [ip, port] = native.socketName!(listener, false) ?? [undefined, 0];
+    return {
+      address: ip === undefined ? `fd:${descriptor}` : formatEndpoint(ip, port),
+      port,
+      close: async () => native.tcpUnlisten!(listener),
+    };
+  }
+
+  /** @returns what makes a stream of each descriptor that was accepted */
+  #acceptor({ keepAliveMs = 0, onStream, onError }: ListenOptions): (descriptor: number) => void {
+    return (descriptor) => {
+      this.#native.tcpKeepAlive!(descriptor, keepAliveMs / 1000);
+      let stream: ByteStream;
+      try {
+        stream = this.adopt(descriptor);
+      } catch (error) {
+        this.#native.descriptorClose!(descriptor);
+        onError(error as Error);
+        return;
+      }
+      onStream(stream);
     };
   }
 }

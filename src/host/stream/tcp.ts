@@ -5,7 +5,7 @@ import type { ByteStream } from "./byte-stream.ts";
 
 /** Accepts connections on one IP, or on a Unix socket, which has port 0. */
 export interface StreamListener extends Bound {
-  /** `192.0.2.1:3456`, `[::1]:3456` or `unix:/path`, with the actual port. */
+  /** `192.0.2.1:3456`, `[::1]:3456` or `unix:/path`, with the actual port; `fd:N` for a Unix socket that was given. */
   readonly address: string;
   /** Resolves when it is closed; its connections stay. */
   close(): Promise<void>;
@@ -41,6 +41,8 @@ export interface Tcp {
   adopt?(descriptor: number): ByteStream;
   /** Listens on one IP, IPv6 without IPv4; or on a Unix socket, in the place of one that a killed process has left. */
   listen(endpoint: Endpoint, options: ListenOptions): Promise<StreamListener>;
+  /** Accepts on a listening socket that the process was given, which it owns from then on. */
+  listenOn(descriptor: number, options: ListenOptions): Promise<StreamListener>;
 }
 
 /** Probes of connections that this process makes start after this idle time. */

@@ -1,5 +1,6 @@
 import { HostError } from "../../core/errors.ts";
 import { parseEndpoint } from "../addresses/endpoint.ts";
+import { parseInherited } from "../addresses/inherited.ts";
 import { openOnEach } from "../addresses/listen-hosts.ts";
 import type { System } from "../system.ts";
 import type { ByteStream } from "./byte-stream.ts";
@@ -18,8 +19,8 @@ export interface TunnelListenerOptions {
 /**
  * Listens on all hosts of one value of the option.
  *
- * @param text   `IP:PORT` or `unix:/path`
- * @param hosts  see {@link listenHosts}; none for a Unix socket
+ * @param text   `IP:PORT`, `unix:/path` or `fd:N`
+ * @param hosts  see {@link listenHosts}; unused for a Unix socket and a descriptor
  * @throws HostError ERR_LISTEN
  */
 export async function openTunnelListener(
@@ -27,6 +28,7 @@ export async function openTunnelListener(
   hosts: readonly string[],
   { system, heartbeatMs, onConnection, onError }: TunnelListenerOptions,
 ): Promise<StreamListener> {
+  const descriptor = parseInherited(text);
   const endpoint = parseEndpoint(text);
   const options = {
     onStream: (stream: ByteStream) => {
@@ -36,6 +38,7 @@ export async function openTunnelListener(
     onError,
   };
   try {
+    if (descriptor !== undefined) return await system.io.tcp.listenOn(descriptor, options);
     if (endpoint.path !== undefined) return await system.io.tcp.listen(endpoint, options);
     return joinListeners(
       await openOnEach(hosts, endpoint.port, (host, port) => system.io.tcp.listen({ host, port }, options)),

@@ -1,0 +1,86 @@
+import { createSocket } from "node:dgram";
+import { once } from "node:events";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, describe, expect, it } from "vitest";
+import { withInheritedListeners } from "../../src/cli/inherited-listeners.ts";
+import { startUdpLocal } from "../../src/node/udp-local.ts";
+import { programFile } from "../e2e/underpass.ts";
+import { describeWith, freePort, startPeer } from "./peer-program.ts";
+
+describeWith(["systemd-socket-activate"], "udp-server --listen fd:NAME", () => {
+  const folder = mkdtempSync(join(tmpdir(), "underpass-activation-"));
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+  it("serves tunnels on a TCP and a Unix socket that systemd passes under that name", async () => {
+    const psk = Buffer.from("0123456789abcdef0123456789abcdef");
+    const keyFile = join(folder, "psk");
+    writeFileSync(keyFile, psk, { mode: 0o600 });
+    const echo = createSocket("udp4").bind(0, "127.0.0.1");
+    await once(echo, "listening");
+    echo.on("message", (data, { port, address }) => echo.send(data, port, address));
+    const [port, path] = [await freePort(), join(folder, "socket")];
+    const io = process.env.UNDERPASS_IO;
+    const sockets = ["-l", `127.0.0.1:${port}`, "-l", path, "--fdname=tunnels:tunnels"];
+    const options = ["--listen", "fd:tunnels", "--psk-file", keyFile, "--allow", "127.0.0.1/32"];
+    // The first connection starts the server.
+    const activated = await startPeer(
+      "systemd-socket-activate",
+      [
+        ...[...sockets, process.execPath, programFile("udp-server"), ...options],
+        ...(io === undefined ? [] : ["--io", io]),
+      ],
+      port,
+    );
+    try {
+      for (const server of [`127.0.0.1:${port}`, `unix:${path}`]) {
+        const target = `127.0.0.1:${echo.address().port}`;
+        // What waits while the server starts is not lost.
+        const ageBudgetMs = 60_000;
+        const forwards = [{ listen: "127.0.0.1:0", target }];
+        const local = await startUdpLocal({ server, psk, ageBudgetMs, forwards });
+        const application = createSocket("udp4");
+        const answer = once(application, "message");
+        const [, forwardPort] = local.address.forwards[0].listen.split(":");
+        application.send(server, Number(forwardPort), "127.0.0.1");
+        expect(String((await answer)[0])).toBe(server);
+        application.close();
+        await local.close();
+      }
+    } finally {
+      await activated.stop();
+      echo.close();
+    }
+  });
+});
+
+describe("Sockets that systemd passes", () => {
+  const passed = (names: string, pid = process.pid) => ({
+    LISTEN_PID: String(pid),
+    LISTEN_FDS: String(names.split(":").length),
+    LISTEN_FDNAMES: names,
+  });
+
+  it("are taken by their name, all of the same name, beside other values", () => {
+    const given = { listen: ["127.0.0.1:1", "fd:a", "fd:7"], other: 1 };
+    expect(withInheritedListeners(given, undefined, passed("a:b:a"))).toEqual({
+      listen: ["127.0.0.1:1", "fd:3", "fd:5", "fd:7"],
+      other: 1,
+    });
+  });
+
+  it("are refused by the option's name if there is none of that name, or if they are another process's", () => {
+    const named = ([option, index]: readonly PropertyKey[]) => `--${String(option)} ${String(index)}`;
+    for (const environment of [{}, passed("b"), passed("a", process.pid + 1)]) {
+      expect(() => withInheritedListeners({ listen: ["fd:a"] }, named, environment)).toThrow(
+        "--listen 0: fd:a: systemd has passed no socket of this name",
+      );
+    }
+  });
+
+  it("are not looked for in values that are wrong otherwise", () => {
+    const wrong = { listen: 5 };
+    expect(withInheritedListeners(wrong, undefined, passed("a"))).toBe(wrong);
+  });
+});
