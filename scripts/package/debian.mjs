@@ -25,6 +25,7 @@ const LIBRARY = "usr/lib/underpass";
 /** Loaded at run time, so that it is not bundled. */
 const LOADER = "node-gyp-build";
 const DASHBOARD_LIBRARY = "uplot";
+const APACHE = "On Debian systems the whole text is in /usr/share/common-licenses/Apache-2.0.";
 const CONFFILES = ["etc/underpass/udp-local.json", "etc/underpass/udp-server.json"];
 const MAINTAINER = process.env.DEBEMAIL
   ? `${process.env.DEBFULLNAME ?? "Underpass"} <${process.env.DEBEMAIL}>`
@@ -244,7 +245,7 @@ function copyright() {
       : lines.map((line) => line.trim().replace(/^\W*copyright *(\(c\)|©)? */i, "")).join("\n           ");
   };
   const parts = bundledPackages([LOADER, DASHBOARD_LIBRARY]).map(({ name, license, text }) => {
-    return `Files: ${LIBRARY}/*\nComment: ${name}, bundled\nCopyright: ${holders(text)}\nLicense: ${license}-of-${name.replace(/[@/]/g, "-").replace(/^-/, "")}\n${body(text)}\n`;
+    return `Files: ${LIBRARY}/*\nComment: ${name}, bundled\nCopyright: ${holders(text)}\nLicense: ${license}-of-${name.replace(/[@/]/g, "-").replace(/^-/, "")}\n${body(license === "Apache-2.0" ? APACHE : text)}\n`;
   });
   return `Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
 Upstream-Name: underpass
@@ -252,7 +253,7 @@ Upstream-Name: underpass
 Files: *
 Copyright: the authors of Underpass
 License: Apache-2.0
- On Debian systems the whole text is in /usr/share/common-licenses/Apache-2.0.
+ ${APACHE}
 
 ${parts.join("\n")}`;
 }
