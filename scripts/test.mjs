@@ -23,8 +23,7 @@ if (!existsSync("node_modules/typescript")) {
   step("install", "npm", ["ci", "--no-audit", "--no-fund"]);
 }
 step("lint", "npx", ["biome", "check", "--error-on-warnings", "."]);
-step("types", "npx", ["tsc", "-p", "tsconfig.core.json", "--noEmit"]);
-step("types", "npx", ["tsc", "-p", "tsconfig.json", "--noEmit"]);
+step("types", "npm", ["run", "--silent", "types"]);
 step("build", "node", ["scripts/build.mjs"]);
 step("native/io", "node", ["scripts/test-native.mjs"]);
 step("C library", "node", ["scripts/build-capi.mjs", "--test"]);
