@@ -124,6 +124,8 @@ describe.each([
     const answers = apps.map(async (app) => {
       const again = setInterval(() => app.send(text), 200);
       app.send(text);
+      // Closed by the end of a test that has failed: no more is sent then.
+      app.once("close", () => clearInterval(again));
       const [answer] = await once(app, "message");
       clearInterval(again);
       return String(answer);
