@@ -33,9 +33,6 @@ int64_t io_zone_scope(const char *zone);
 // The local address of an IP socket: the bytes written to `out` (at least IO_ADDRESS_MAX_BYTES), or 0.
 size_t io_socket_address(uv_os_sock_t socket, uint8_t *out);
 
-// The address of its peer: likewise.
-size_t io_peer_address(uv_os_sock_t socket, uint8_t *out);
-
 // Room for an IP text with its zone.
 #define IO_IP_TEXT_BYTES 96
 

@@ -12,7 +12,7 @@ import { join, resolve } from "node:path";
 import { createServer as createTlsServer } from "node:tls";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { associate } from "../e2e/socks5-udp-client.mjs";
-import { freePort, run, startPeer } from "./peer-program.ts";
+import { describeUnless, freePort, run, startPeer } from "./peer-program.ts";
 
 const ROOT = resolve(import.meta.dirname, "../..");
 const BUILD = join(ROOT, "build/capi");
@@ -109,11 +109,9 @@ afterAll(() => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-const isBuilt = existsSync(PROGRAM);
-const describeBuilt = isBuilt || process.env.CI !== undefined ? describe : describe.skip;
-const suite = isBuilt ? "the C library" : "the C library: it is not built (npm run build:capi)";
+const lack = existsSync(PROGRAM) ? undefined : "it is not built (npm run build:capi)";
 
-describeBuilt(suite, () => {
+describeUnless(lack, "the C library", () => {
   const forward = () => ["--forward", `127.0.0.1:0=127.0.0.1:${echo.address().port}`];
 
   describe.each<[Kind, Kind]>([

@@ -1,17 +1,13 @@
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
-import { existsSync } from "node:fs";
 import type { Page } from "playwright-core";
 import { chromium } from "playwright-core";
-import { afterEach, describe, expect, it } from "vitest";
+import { afterEach, expect, it } from "vitest";
 import type { Shown } from "../../src/node/admin/admin-server.ts";
 import { AdminServer } from "../../src/node/admin/admin-server.ts";
-import { loadDashboard } from "../../src/node/admin/dashboard.ts";
-import { onEvents } from "../../src/node/handles.ts";
-import { startUdpLocal } from "../../src/node/udp-local.ts";
-import { startUdpServer } from "../../src/node/udp-server.ts";
+import { openTunnel, shown } from "./admin-tunnel.ts";
+import { describeWith } from "./peer-program.ts";
 
-const PSK = Buffer.from("0123456789abcdef0123456789abcdef");
 const CHROMIUM = "/usr/bin/chromium";
 const TOKEN = "a-token-of-enough-characters";
 const cleanups: (() => unknown)[] = [];
@@ -44,43 +40,21 @@ function number(page: Page, name: string) {
 
 /** A client with a forward to an echo, and its admin server. */
 async function open(token: string | undefined, change: (shown: Shown) => Partial<Shown> = () => ({})) {
-  const echo = createSocket("udp4");
-  echo.on("message", (message, { port }) => echo.send(message, port, "127.0.0.1"));
-  echo.bind(0, "127.0.0.1");
-  await once(echo, "listening");
-  cleanups.push(() => echo.close());
-  const server = await startUdpServer({ listen: ["127.0.0.1:0"], psk: PSK, allow: ["127.0.0.0/8"] });
-  cleanups.push(() => server.close());
-  const local = await startUdpLocal({
-    listen: false,
-    server: server.address.listen[0],
-    psk: PSK,
-    forwards: [{ listen: "127.0.0.1:0", target: `127.0.0.1:${echo.address().port}` }],
-  });
-  cleanups.push(() => local.close());
-  const shown: Shown = {
-    program: "udp-local",
-    version: "1.2.3",
-    address: local.address,
-    dashboard: loadDashboard(new URL("../../dist/dashboard.html", import.meta.url)),
-    stats: () => local.stats(),
-    status: () => local.status(),
-    isReady: () => local.stats().sessions > 0,
-    onEvent: (listener) => onEvents(local, listener),
-  };
+  const { server, local } = await openTunnel(cleanups);
+  const ofLocal = shown("udp-local", local);
   const admin = await AdminServer.listen(
     "127.0.0.1:0",
     token === undefined ? undefined : Buffer.from(token),
     {
-      ...shown,
-      ...change(shown),
+      ...ofLocal,
+      ...change(ofLocal),
     },
   );
   cleanups.push(() => admin.close());
   return { local, server, address: admin.address };
 }
 
-describe.skipIf(!existsSync(CHROMIUM))("the dashboard in Debian's chromium", () => {
+describeWith(["chromium"], "the dashboard in Debian's chromium", () => {
   it.each(["light", "dark"] as const)(
     "shows a live tunnel, %s, without a request to elsewhere",
     async (theme) => {

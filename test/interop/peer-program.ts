@@ -22,6 +22,7 @@ const PACKAGES: Readonly<Record<string, string>> = {
   nginx: "nginx-light",
   openssl: "openssl",
   socat: "socat",
+  promtool: "prometheus",
   "/usr/bin/python3": "python3-socks",
   "python:h11": "python3-h11",
   "python:h2": "python3-h2",
@@ -39,16 +40,21 @@ function isPresent(program: string): boolean {
 }
 
 /**
- * `describe` for tests against programs that are not ours. Where one is missing the suite is skipped with the reason in
- * its name; under CI it runs, and fails.
+ * `describe` for tests that want something of this machine. Where it is missing the suite is skipped with the reason in its name; under
+ * CI it runs, and fails.
+ *
+ * @param lack  what is missing, and how to get it; undefined if nothing is
  */
+export function describeUnless(lack: string | undefined, name: string, body: () => void): void {
+  if (lack === undefined || process.env.CI !== undefined) describe(name, body);
+  else describe.skip(`${name}: ${lack}`, body);
+}
+
+/** {@link describeUnless} a program that is not ours is missing. */
 export function describeWith(programs: readonly string[], name: string, body: () => void): void {
   const missing = programs.filter((program) => !isPresent(program));
-  if (missing.length === 0 || process.env.CI !== undefined) describe(name, body);
-  else {
-    const wanted = missing.map((program) => `${program} (apt-get install ${PACKAGES[program] ?? program})`);
-    describe.skip(`${name}: this machine lacks ${wanted.join(", ")}`, body);
-  }
+  const wanted = missing.map((program) => `${program} (apt-get install ${PACKAGES[program] ?? program})`);
+  describeUnless(missing.length === 0 ? undefined : `this machine lacks ${wanted.join(", ")}`, name, body);
 }
 
 /** A TCP port of 127.0.0.1 that the system says is free. */

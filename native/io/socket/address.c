@@ -76,11 +76,6 @@ size_t io_socket_address(uv_os_sock_t socket, uint8_t *out) {
   return get_name(socket, false, &name) == 0 ? io_address_from_sockaddr(&name, out) : 0;
 }
 
-size_t io_peer_address(uv_os_sock_t socket, uint8_t *out) {
-  struct sockaddr_storage name;
-  return get_name(socket, true, &name) == 0 ? io_address_from_sockaddr(&name, out) : 0;
-}
-
 int io_socket_name(uv_os_sock_t socket, bool is_peer, char ip[IO_IP_TEXT_BYTES]) {
   struct sockaddr_storage name;
   int error = get_name(socket, is_peer, &name);
