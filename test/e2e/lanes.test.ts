@@ -1,12 +1,12 @@
 import { fileURLToPath } from "node:url";
-import { expect, it } from "vitest";
+import { expect } from "vitest";
 import type { Service } from "./chain.ts";
+import { itOnOwnHosts } from "./own-hosts.ts";
 import { echoSince, PROBER } from "./prober.ts";
-import { describeOnTwoHosts } from "./requirements.ts";
+import { describeOnOwnHosts } from "./requirements.ts";
 import { startUdpEcho } from "./targets/targets.ts";
 import { monotonicMs, type Program, type TwoHosts } from "./two-hosts.ts";
 import { makeKeyFile, udpLocal, udpServer } from "./underpass.ts";
-import { useTwoHosts } from "./use-two-hosts.ts";
 
 const RELAY = fileURLToPath(new URL("lane-relay.mjs", import.meta.url));
 const FLOWS = fileURLToPath(new URL("flows.mjs", import.meta.url));
@@ -20,12 +20,7 @@ interface Counted {
   readonly twice: number;
 }
 
-describeOnTwoHosts("a session of several lanes", () => {
-  let hosts: TwoHosts;
-  useTwoHosts((made) => {
-    hosts = made;
-  });
-
+describeOnOwnHosts("a session of several lanes", () => {
   interface Tunnel {
     readonly server: Service;
     readonly local: Service;
@@ -33,7 +28,11 @@ describeOnTwoHosts("a session of several lanes", () => {
     readonly forwardPort: number;
   }
 
-  async function startTunnel(lanes: string, commands: readonly string[] = []): Promise<Tunnel> {
+  async function startTunnel(
+    hosts: TwoHosts,
+    lanes: string,
+    commands: readonly string[] = [],
+  ): Promise<Tunnel> {
     const echoPort = await startUdpEcho(hosts.server);
     const keyFile = makeKeyFile(hosts);
     const [serverPort, relayPort, forwardPort] = [
@@ -60,7 +59,7 @@ describeOnTwoHosts("a session of several lanes", () => {
     await relay.waitForLine(new RegExp(`^done ${command}`));
   }
 
-  async function expectAnswers({ forwardPort }: Tunnel): Promise<Program> {
+  async function expectAnswers(hosts: TwoHosts, { forwardPort }: Tunnel): Promise<Program> {
     const prober = hosts.client.spawn([process.execPath, PROBER, `${forwardPort}`]);
     await echoSince(prober, 0, PATIENCE_MS);
     return prober;
@@ -71,12 +70,12 @@ describeOnTwoHosts("a session of several lanes", () => {
     return local.program.waitForLine(pattern, PATIENCE_MS);
   }
 
-  it.each([
+  itOnOwnHosts.for<[string, string, number]>([
     ["stalls for ten seconds", "stall busiest", 22_000],
     ["dies", "kill busiest", 10_000],
     ["is throttled to 100 kbit/s", "throttle busiest 12500", 14_000],
-  ])("loses little when the busiest of 8 lanes %s", async (_, command, durationMs) => {
-    const tunnel = await startTunnel("8");
+  ])("loses little when the busiest of 8 lanes %s", async ([, command, durationMs], { hosts }) => {
+    const tunnel = await startTunnel(hosts, "8");
     await statsWith(tunnel, /"lanes":8/);
     const flows = hosts.client.spawn([process.execPath, FLOWS, `${tunnel.forwardPort}`, `${durationMs}`]);
     await flows.waitForLine(/^half/, durationMs);
@@ -89,28 +88,31 @@ describeOnTwoHosts("a session of several lanes", () => {
     expect([call.twice, bulk.twice]).toEqual([0, 0]);
   });
 
-  it.each(["server", "local"] as const)("carries on after kill -9 of udp-%s", async (end) => {
-    const tunnel = await startTunnel("8");
-    const prober = await expectAnswers(tunnel);
-    await statsWith(tunnel, /"lanes":8/);
-    await tunnel[end].kill();
-    await tunnel[end].start();
-    await echoSince(prober, monotonicMs(), PATIENCE_MS);
-    await statsWith(tunnel, /"lanes":8/);
-  });
+  itOnOwnHosts.for(["server", "local"] as const)(
+    "carries on after kill -9 of udp-%s",
+    async (end, { hosts }) => {
+      const tunnel = await startTunnel(hosts, "8");
+      const prober = await expectAnswers(hosts, tunnel);
+      await statsWith(tunnel, /"lanes":8/);
+      await tunnel[end].kill();
+      await tunnel[end].start();
+      await echoSince(prober, monotonicMs(), PATIENCE_MS);
+      await statsWith(tunnel, /"lanes":8/);
+    },
+  );
 
-  it("has as many lanes as the carrier lets through, with --lanes auto", async () => {
-    const tunnel = await startTunnel("auto", ["most 3"]);
-    const prober = await expectAnswers(tunnel);
+  itOnOwnHosts("has as many lanes as the carrier lets through, with --lanes auto", async ({ hosts }) => {
+    const tunnel = await startTunnel(hosts, "auto", ["most 3"]);
+    const prober = await expectAnswers(hosts, tunnel);
     // The local address turns out to lead far away: a second session begins, with receipts.
     await statsWith(tunnel, /"lanes":[23].*"spread":\{"modes":\{"(start|delay)":1\}/);
     await tunnel.relay.waitForLine(/^refused/, PATIENCE_MS);
     await echoSince(prober, monotonicMs(), PATIENCE_MS);
   });
 
-  it("pins associations to lanes at a server that has no receipts", async () => {
-    const tunnel = await startTunnel("4", ["strip"]);
-    const prober = await expectAnswers(tunnel);
+  itOnOwnHosts("pins associations to lanes at a server that has no receipts", async ({ hosts }) => {
+    const tunnel = await startTunnel(hosts, "4", ["strip"]);
+    const prober = await expectAnswers(hosts, tunnel);
     await statsWith(tunnel, /"lanes":4/);
     expect(tunnel.local.program.lines.some(({ text }) => text.includes('"spread"'))).toBe(false);
     expect(prober.lines.length).toBeGreaterThan(0);

@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { describe, it } from "vitest";
+import { describe, it, type TestOptions } from "vitest";
 
 /** Program to the Debian package that brings it. */
 const PACKAGES: Readonly<Record<string, string>> = {
@@ -81,9 +81,9 @@ export function describeWithTun(name: string, body: () => void): void {
  * `describe` for tests that need two hosts. On a machine that cannot make them the suite is one skipped test
  * that says why; under CI that test fails instead, so that nothing is left out unnoticed.
  */
-export function describeOnTwoHosts(name: string, body: () => void): void {
+export function describeOnTwoHosts(name: string, body: () => void, options: TestOptions = {}): void {
   if (missing.length === 0) {
-    describe(name, body);
+    describe(name, options, body);
     return;
   }
   const reason = `this machine lacks: ${missing.join(", ")}`;
@@ -94,4 +94,9 @@ export function describeOnTwoHosts(name: string, body: () => void): void {
       context.skip(reason);
     });
   });
+}
+
+/** As {@link describeOnTwoHosts}, for tests that mostly wait: they run side by side, each by {@link itOnOwnHosts}. */
+export function describeOnOwnHosts(name: string, body: () => void): void {
+  describeOnTwoHosts(name, body, { concurrent: true });
 }

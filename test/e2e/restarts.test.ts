@@ -1,14 +1,14 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { expect, it } from "vitest";
+import { expect } from "vitest";
 import { type CarrierName, startCarrier } from "./carriers.ts";
 import type { Service } from "./chain.ts";
+import { itOnOwnHosts } from "./own-hosts.ts";
 import { type Echo, echoSince, PROBER } from "./prober.ts";
-import { describeOnTwoHosts } from "./requirements.ts";
+import { describeOnOwnHosts } from "./requirements.ts";
 import { startUdpEcho } from "./targets/targets.ts";
 import { type Line, monotonicMs, type Program, type TwoHosts } from "./two-hosts.ts";
 import { makeKeyFile, udpLocal, udpServer } from "./underpass.ts";
-import { useTwoHosts } from "./use-two-hosts.ts";
 
 const RESUME_MS = 6000;
 /** Long enough for probes to fall into the outage. */
@@ -18,12 +18,7 @@ const LONG_OUTAGE_MS = 10_000;
 const ASSOCIATIONS = 1000;
 const MANY_SOURCES = fileURLToPath(new URL("many-sources.mjs", import.meta.url));
 
-describeOnTwoHosts("when a part dies", () => {
-  let hosts: TwoHosts;
-  useTwoHosts((made) => {
-    hosts = made;
-  });
-
+describeOnOwnHosts("when a part dies", () => {
   interface Tunnel {
     readonly server: Service;
     readonly local: Service;
@@ -36,7 +31,7 @@ describeOnTwoHosts("when a part dies", () => {
     readonly serverPort: number;
   }
 
-  async function startTunnel(carrierName: CarrierName): Promise<Tunnel> {
+  async function startTunnel(hosts: TwoHosts, carrierName: CarrierName): Promise<Tunnel> {
     const echoPort = await startUdpEcho(hosts.server);
     const keyFile = makeKeyFile(hosts);
     const carrier = await startCarrier(hosts, carrierName);
@@ -50,7 +45,7 @@ describeOnTwoHosts("when a part dies", () => {
     return { server, local, ssServer, ssTunnel, forwardPort, serverPort };
   }
 
-  async function startProber(tunnel: Tunnel): Promise<{ prober: Program; source: string }> {
+  async function startProber(hosts: TwoHosts, tunnel: Tunnel): Promise<{ prober: Program; source: string }> {
     const prober = hosts.client.spawn([process.execPath, PROBER, `${tunnel.forwardPort}`]);
     const { source } = await echoSince(prober, 0, RESUME_MS);
     return { prober, source };
@@ -82,7 +77,7 @@ describeOnTwoHosts("when a part dies", () => {
     return echo.source;
   }
 
-  it.each<[string, (tunnel: Tunnel) => (Service | undefined)[]]>([
+  itOnOwnHosts.for<[string, (tunnel: Tunnel) => (Service | undefined)[]]>([
     ["udp-server", ({ server }) => [server]],
     ["udp-local", ({ local }) => [local]],
     ["both, and udp-server is back first", ({ server, local }) => [server, local]],
@@ -91,83 +86,92 @@ describeOnTwoHosts("when a part dies", () => {
       "everything, back from the client's side to the server's",
       (all) => [all.local, all.ssTunnel, all.ssServer, all.server],
     ],
-  ])("traffic resumes within 6 s after kill -9 of %s", async (_, choose) => {
-    const tunnel = await startTunnel("ss-tunnel + obfs");
-    const { prober } = await startProber(tunnel);
+  ])("traffic resumes within 6 s after kill -9 of %s", async ([, choose], { hosts }) => {
+    const tunnel = await startTunnel(hosts, "ss-tunnel + obfs");
+    const { prober } = await startProber(hosts, tunnel);
     await killAndRestart(prober, choose(tunnel) as Service[]);
   });
 
-  it.each<CarrierName>(["ss-tunnel + obfs", "ss:// + obfs", "TCP over IPv4"])(
+  itOnOwnHosts.for<CarrierName>(["ss-tunnel + obfs", "ss:// + obfs", "TCP over IPv4"])(
     "traffic resumes within 6 s by %s after the server was away for 10 s",
-    async (carrierName) => {
-      const tunnel = await startTunnel(carrierName);
-      const { prober } = await startProber(tunnel);
+    async (carrierName, { hosts }) => {
+      const tunnel = await startTunnel(hosts, carrierName);
+      const { prober } = await startProber(hosts, tunnel);
       await killAndRestart(prober, [tunnel.server], LONG_OUTAGE_MS);
     },
   );
 
-  it("udp-server dies again and again, and udp-local needs no restart", async () => {
-    const tunnel = await startTunnel("TCP over IPv4");
-    const { prober } = await startProber(tunnel);
+  itOnOwnHosts("udp-server dies again and again, and udp-local needs no restart", async ({ hosts }) => {
+    const tunnel = await startTunnel(hosts, "TCP over IPv4");
+    const { prober } = await startProber(hosts, tunnel);
     for (let time = 0; time < 3; time++) await killAndRestart(prober, [tunnel.server]);
   });
 
-  it.each<["ssTunnel" | "ssServer"]>([["ssTunnel"], ["ssServer"]])(
+  itOnOwnHosts.for<["ssTunnel" | "ssServer"]>([["ssTunnel"], ["ssServer"]])(
     "traffic resumes within 6 s and from the same source after kill -9 of %s with its plugin",
-    async (hop) => {
-      const tunnel = await startTunnel("ss-tunnel + obfs");
-      const { prober, source } = await startProber(tunnel);
+    async ([hop], { hosts }) => {
+      const tunnel = await startTunnel(hosts, "ss-tunnel + obfs");
+      const { prober, source } = await startProber(hosts, tunnel);
       expect(await killAndRestart(prober, [tunnel[hop]!])).toBe(source);
     },
   );
 
-  it("traffic resumes within 6 s and from the same source after ss-local was killed", async () => {
-    const tunnel = await startTunnel("ss-local + obfs");
-    const { prober, source } = await startProber(tunnel);
-    expect(await killAndRestart(prober, [tunnel.ssTunnel!])).toBe(source);
-  });
+  itOnOwnHosts(
+    "traffic resumes within 6 s and from the same source after ss-local was killed",
+    async ({ hosts }) => {
+      const tunnel = await startTunnel(hosts, "ss-local + obfs");
+      const { prober, source } = await startProber(hosts, tunnel);
+      expect(await killAndRestart(prober, [tunnel.ssTunnel!])).toBe(source);
+    },
+  );
 
-  it("the target sees the same source after each of three cuts of the TCP connection", async () => {
-    const tunnel = await startTunnel("TCP over IPv4");
-    const { prober, source } = await startProber(tunnel);
-    for (let time = 0; time < 3; time++) {
+  itOnOwnHosts(
+    "the target sees the same source after each of three cuts of the TCP connection",
+    async ({ hosts }) => {
+      const tunnel = await startTunnel(hosts, "TCP over IPv4");
+      const { prober, source } = await startProber(hosts, tunnel);
+      for (let time = 0; time < 3; time++) {
+        await hosts.client.cutTcp(tunnel.serverPort);
+        const echo = await echoSince(prober, monotonicMs(), RESUME_MS);
+        expect(echo.source).toBe(source);
+      }
+    },
+  );
+
+  itOnOwnHosts(
+    "1,000 associations recover: with the same sources after a cut, and all answered after the server died",
+    async ({ hosts }) => {
+      const tunnel = await startTunnel(hosts, "TCP over IPv4");
+      const argv = [process.execPath, MANY_SOURCES, `${tunnel.forwardPort}`, `${ASSOCIATIONS}`];
+      const sources = hosts.client.spawn(argv);
+      const askAll = async (): Promise<{ ports: (number | null)[]; atMs: number }> => {
+        const linesBefore = sources.lines.length;
+        sources.stdin.write("\n");
+        const nextLine = (line: Line) => (sources.lines.indexOf(line) >= linesBefore ? line : undefined);
+        const { text } = await sources.waitFor(nextLine, 15_000, "report of a round");
+        const report = JSON.parse(text) as { ports: (number | null)[]; atMs: number };
+        expect(report.ports.filter((port) => port === null).length, "sources without an answer").toBe(0);
+        return report;
+      };
+
+      const first = await askAll();
+      expect(new Set(first.ports).size).toBe(ASSOCIATIONS);
+
       await hosts.client.cutTcp(tunnel.serverPort);
-      const echo = await echoSince(prober, monotonicMs(), RESUME_MS);
-      expect(echo.source).toBe(source);
-    }
-  });
+      const cutAtMs = monotonicMs();
+      const afterCut = await askAll();
+      expect(afterCut.ports).toEqual(first.ports);
+      expect(afterCut.atMs - cutAtMs, "ms from the cut to the last answer").toBeLessThanOrEqual(RESUME_MS);
 
-  it("1,000 associations recover: with the same sources after a cut, and all answered after the server died", async () => {
-    const tunnel = await startTunnel("TCP over IPv4");
-    const argv = [process.execPath, MANY_SOURCES, `${tunnel.forwardPort}`, `${ASSOCIATIONS}`];
-    const sources = hosts.client.spawn(argv);
-    const askAll = async (): Promise<{ ports: (number | null)[]; atMs: number }> => {
-      const linesBefore = sources.lines.length;
-      sources.stdin.write("\n");
-      const nextLine = (line: Line) => (sources.lines.indexOf(line) >= linesBefore ? line : undefined);
-      const { text } = await sources.waitFor(nextLine, 15_000, "report of a round");
-      const report = JSON.parse(text) as { ports: (number | null)[]; atMs: number };
-      expect(report.ports.filter((port) => port === null).length, "sources without an answer").toBe(0);
-      return report;
-    };
-
-    const first = await askAll();
-    expect(new Set(first.ports).size).toBe(ASSOCIATIONS);
-
-    await hosts.client.cutTcp(tunnel.serverPort);
-    const cutAtMs = monotonicMs();
-    const afterCut = await askAll();
-    expect(afterCut.ports).toEqual(first.ports);
-    expect(afterCut.atMs - cutAtMs, "ms from the cut to the last answer").toBeLessThanOrEqual(RESUME_MS);
-
-    await tunnel.server.kill();
-    await delay(OUTAGE_MS);
-    await tunnel.server.start();
-    const returnedAtMs = monotonicMs();
-    const afterDeath = await askAll();
-    expect(new Set(afterDeath.ports).size).toBe(ASSOCIATIONS);
-    expect(afterDeath.atMs - returnedAtMs, "ms from the return to the last answer").toBeLessThanOrEqual(
-      RESUME_MS,
-    );
-  });
+      await tunnel.server.kill();
+      await delay(OUTAGE_MS);
+      await tunnel.server.start();
+      const returnedAtMs = monotonicMs();
+      const afterDeath = await askAll();
+      expect(new Set(afterDeath.ports).size).toBe(ASSOCIATIONS);
+      expect(afterDeath.atMs - returnedAtMs, "ms from the return to the last answer").toBeLessThanOrEqual(
+        RESUME_MS,
+      );
+    },
+  );
 });
