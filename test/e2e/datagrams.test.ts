@@ -117,14 +117,15 @@ describeOnTwoHosts("datagrams through the tunnel", () => {
       expect(await check({ socks5, targets }, [1200], 0)).toMatchObject({ sizes: allSame([1200]) });
     });
 
-    it("socat and nc -u get their line back", async () => {
-      const input = "a line of text\n";
-      const port = `${forwards.ipv4}`;
-      expect(await hosts.client.run(["socat", "-t", "3", "-", `UDP4:127.0.0.1:${port}`], { input })).toEqual([
-        "a line of text",
-      ]);
-      const nc = ["nc", "-u", "-w", "1", "127.0.0.1", port];
-      expect(await hosts.client.run(nc, { input })).toEqual(["a line of text"]);
+    it.each([
+      ["socat", (port: number) => ["socat", "-", `UDP4:127.0.0.1:${port}`]],
+      ["nc -u", (port: number) => ["nc", "-u", "127.0.0.1", `${port}`]],
+    ] as const)("%s gets its line back", async (_, argv) => {
+      const program = hosts.client.spawn(argv(forwards.ipv4));
+      program.stdin.write("a line of text\n");
+      await program.waitForLine(/^a line of text$/);
+      await program.kill();
+      expect(program.lines.map((line) => line.text)).toEqual(["a line of text"]);
     });
 
     it("dig gets its answer from the DNS responder", async () => {
