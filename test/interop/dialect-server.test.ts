@@ -103,6 +103,24 @@ describe("udp-server with dialects, on one port", () => {
     expect(await client.take(15)).toBe(`0005ff01${address}68656c6c6f`);
   });
 
+  it("serves gost's client, which offers TLS inside SOCKS5, and gets no empty datagram", async () => {
+    const client = open();
+    client.send("05020080");
+    expect(await client.take(2)).toBe("0500");
+    client.send("05f30001 00000000 0000");
+    expect(await client.take(10)).toBe("05000001000000000000");
+    client.send(`0000 ff 01 ${address} 0005 ff 01 ${address} 616761696e`);
+    expect(await client.take(15)).toBe(`0005ff01${address}616761696e`);
+    expect(server.stats().drops.too_long).toBe(1);
+  });
+
+  it("serves UDP over TCP of sing-box to a name, request and datagram in one segment", async () => {
+    const client = await socks(`05010003 17 ${hex("sp.v2.udp-over-tcp.arpa")} 0000`);
+    const name = `09 ${hex("localhost")} ${address.slice(8)}`;
+    client.send(`00 03 ${name} 02 ${name} 0005 68656c6c6f`);
+    expect(await client.take(14)).toBe(`00${address}000568656c6c6f`);
+  });
+
   it("serves UDP over TCP of sing-box, versions 1 and 2, connected and not", async () => {
     const one = "sp.udp-over-tcp.arpa";
     const two = "sp.v2.udp-over-tcp.arpa";

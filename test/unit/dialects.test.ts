@@ -164,6 +164,12 @@ describe("dialects", () => {
     );
   });
 
+  it("gost: reads an empty datagram, which its own client sends although its server cannot read it", () => {
+    const reader = new FrameReader(codec("gost", "server"));
+    const bytes = bytesOf("0000 ff 01 cb007105 1e61 0005 ff 01 cb007105 1e61 68656c6c6f");
+    expect(read(reader, [bytes])).toEqual(["203.0.113.5:7777", "203.0.113.5:7777 hello"]);
+  });
+
   it("keep the limits of the programs", () => {
     const limits = (name: string, address = none) => {
       const it = codec(name, "client");
@@ -173,6 +179,8 @@ describe("dialects", () => {
     expect(limits("hev", target6)).toEqual([1, 1_481]);
     expect(limits("gnb")).toEqual([0, 4_092]);
     expect(limits("udpgw")).toEqual([0, 65_507]);
+    expect(limits("gost", target)).toEqual([1, 65_507]);
+    expect(limits("uot", target)).toEqual([0, 16_384]);
     expect(limits("mullvad")).toEqual([0, 65_507]);
     const udptunnel = codec("udptunnel", "client");
     expect(udptunnel.maxPayload(none)).toBe(65_502);

@@ -14,5 +14,6 @@ export const gost: Dialect = {
   keepaliveMs: undefined,
   idleMs: undefined,
   clientIdleMs: undefined,
-  codec: () => new SocksDatagrams({ mark: () => FRAG, minBytes: 0, maxBytes: () => MAX_UDP_BYTES }),
+  // A length of zero makes gost take whatever comes next on the connection for the data.
+  codec: () => new SocksDatagrams({ mark: () => FRAG, minBytes: 1, maxBytes: () => MAX_UDP_BYTES }),
 };

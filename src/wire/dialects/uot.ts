@@ -17,18 +17,13 @@ import {
 import { COMMAND_CONNECT } from "../socks5.ts";
 import { readAddress } from "./address.ts";
 import type { Codec, Dialect, Frame, Role } from "./dialect.ts";
-import {
-  FRAME_MALFORMED,
-  FRAME_OTHER,
-  FRAME_TARGET,
-  incomplete,
-  MAX_UDP_BYTES,
-  setPayload,
-} from "./dialect.ts";
+import { FRAME_MALFORMED, FRAME_OTHER, FRAME_TARGET, incomplete, setPayload } from "./dialect.ts";
 
 const NAME_1 = "sp.udp-over-tcp.arpa";
 const NAME_2 = "sp.v2.udp-over-tcp.arpa";
 const LENGTH_BYTES = 2;
+/** Of both programs, which close a connection on which more comes. */
+const BUFFER_BYTES = 16_384;
 const ATYP_OF_FAMILY = [ATYP_IPV4, ATYP_IPV6, ATYP_DOMAIN];
 /** Not connected. The address is one that cannot be taken for a target: TEST-NET-1, as a router may look at it. */
 const REQUEST = Uint8Array.of(0, ...makeAddress("192.0.2.1", 9)!);
@@ -98,7 +93,7 @@ class UotCodec implements Codec {
   }
 
   maxPayload(): number {
-    return MAX_UDP_BYTES;
+    return BUFFER_BYTES;
   }
 
   writeHeader(
