@@ -84,6 +84,36 @@ typedef struct underpass_callbacks {
   int (*protect)(void *user_data, intptr_t socket);
 } underpass_callbacks;
 
+/*
+ * A stream of yours that carries a connection to the server, over a network library of yours: bytes both ways, in order. There may be
+ * several at once. The functions of underpass_carrier are called on the instance's thread, those of underpass_stream by you, from
+ * any thread and within callbacks.
+ *
+ * Back-pressure: `write` takes less than it was given when it can take no more, and underpass_stream_writable has it called again.
+ * The other way round underpass_stream_received takes less, and `drained` says that it takes more.
+ *
+ * The end: the library calls `close` exactly once for what `open` has opened, whatever happens, and you call
+ * underpass_stream_closed exactly once; in any order. The first is its last word, the second yours.
+ */
+typedef struct underpass_stream underpass_stream;
+
+typedef struct underpass_carrier {
+  /* sizeof(underpass_carrier) */
+  size_t size;
+  /*
+   * A connection to the server is wanted: opens it, or begins to, sets `*connection` to what the functions below get, and returns 0.
+   * Any other number: there is none, and neither of the two is used again. `stream` may be used from now on; the first
+   * underpass_stream_writable means that it is connected, which has to be within 10 s. `user_data`: of the instance.
+   */
+  int (*open)(void *user_data, underpass_stream *stream, void **connection);
+  /* Sends up to `count` bytes. Returns how many it has taken. After less than all it is called only once you report that it is writable. */
+  size_t (*write)(void *connection, const void *bytes, size_t count);
+  /* underpass_stream_received takes more, after it has not taken all. May be NULL if you ask again by yourself. */
+  void (*drained)(void *connection);
+  /* The connection is not wanted any more: send what was taken, and close it. The last call for it. */
+  void (*close)(void *connection);
+} underpass_carrier;
+
 /* Fields that are 0 or NULL have the defaults of the program udp-local; those of `config` are documented with it. */
 typedef struct underpass_local_options {
   /* sizeof(underpass_local_options) */
@@ -96,7 +126,7 @@ typedef struct underpass_local_options {
   /* LISTEN=TARGET each, such as 127.0.0.1:5353=9.9.9.9:53. */
   const char *const *forwards;
   size_t forward_count;
-  /* IP:PORT of a SOCKS5 server for applications. Default: none if there are forwards. */
+  /* IP:PORT of a SOCKS5 server for applications; "" for none. Default: none if there are forwards. */
   const char *listen;
   /* Further options as JSON: an object as in udp-local's config file, without comments. None may be given in both. */
   const char *config;
@@ -104,6 +134,8 @@ typedef struct underpass_local_options {
   void *loop;
   /* What it may allocate for its state, in bytes. Past it, it fails. Default 256 MiB. */
   size_t memory_bytes;
+  /* Makes the connections to the server, in the place of `server` and carriers by URL. Copied. */
+  const underpass_carrier *carrier;
 } underpass_local_options;
 
 typedef struct underpass_server_options {
@@ -169,9 +201,80 @@ UNDERPASS_API int underpass_local_stats(underpass_local *local, underpass_stats 
 
 /*
  * Frees it, stopped before or not: waits until it has stopped. Within one of its own callbacks, or for an instance on a loop of yours, it does not wait:
- * nothing is called back any more, and it goes as soon as it has closed everything. NULL is allowed. Not to be used after it.
+ * nothing is called back any more, but `close` of connections and `closed` of associations, and it goes as soon as it has closed
+ * everything. NULL is allowed. Not to be used after it.
  */
 UNDERPASS_API void underpass_local_free(underpass_local *local);
+
+/*
+ * Bytes that came from the server. Returns how many it has taken, which it copies: less than all when 256 KiB wait, and then `drained`
+ * follows. Errors: UNDERPASS_ERR_OPTION; UNDERPASS_ERR_STATE after `close`.
+ */
+UNDERPASS_API ptrdiff_t underpass_stream_received(underpass_stream *stream, const void *bytes, size_t count);
+
+/* It is connected; or it takes more bytes, after `write` has not taken all. Errors: as above. */
+UNDERPASS_API int underpass_stream_writable(underpass_stream *stream);
+
+/*
+ * It is closed, or could not be connected. What was received before is still read. `reason`: why, for logs and `unreachable`; NULL
+ * when the other end has closed it in an orderly way. `stream` may not be used after it.
+ */
+UNDERPASS_API void underpass_stream_closed(underpass_stream *stream, const char *reason);
+
+/*
+ * An association of a udp-local without a socket: datagrams by function and by callback. Its functions may be called from any thread and
+ * within callbacks; it calls back on the instance's thread.
+ */
+typedef struct underpass_association underpass_association;
+
+typedef struct underpass_datagram {
+  /* At most 65,507 bytes. */
+  const void *data;
+  size_t bytes;
+  /* The target, or the source: 192.0.2.1:53, [2001:db8::1]:53, or of a target a name that the server resolves, example.com:53. */
+  const char *address;
+} underpass_datagram;
+
+/* Why a datagram did not get through. */
+typedef enum underpass_unreachable_reason {
+  UNDERPASS_UNREACHABLE_PORT,
+  UNDERPASS_UNREACHABLE_HOST,
+  UNDERPASS_UNREACHABLE_PROHIBITED,
+  UNDERPASS_UNREACHABLE_TOO_BIG
+} underpass_unreachable_reason;
+
+typedef struct underpass_association_callbacks {
+  /* sizeof(underpass_association_callbacks) */
+  size_t size;
+  /* Datagrams that came, from any of its targets; at least one. */
+  void (*received)(void *user_data, const underpass_datagram *datagrams, size_t count);
+  /* A datagram to `address` did not get through. `mtu`: what does, of UNDERPASS_UNREACHABLE_TOO_BIG; else 0. */
+  void (*unreachable)(void *user_data, const char *address, underpass_unreachable_reason reason, unsigned mtu);
+  /* The last call: it was closed, or its instance has stopped; before `stopped`. */
+  void (*closed)(void *user_data);
+} underpass_association_callbacks;
+
+/*
+ * Opens one. A udp-local of which there is nothing else has `listen` "". `callbacks` is copied; NULL for none.
+ * `*association` is to be closed by underpass_association_close, also when the instance has stopped.
+ * Errors: UNDERPASS_ERR_OPTION, UNDERPASS_ERR_RESOURCE; UNDERPASS_ERR_STATE once the instance has stopped.
+ */
+UNDERPASS_API int underpass_association_open(underpass_local *local, const underpass_association_callbacks *callbacks,
+                                             void *user_data, underpass_association **association);
+
+/*
+ * Sends datagrams, which it copies, to any targets. Returns how many it has taken: less than all when 512 KiB or 4,096 of them wait for
+ * the instance's thread. Datagrams may be lost, as with UDP.
+ * Errors: UNDERPASS_ERR_OPTION for the first of them; UNDERPASS_ERR_STATE when it or its instance has ended.
+ */
+UNDERPASS_API ptrdiff_t underpass_association_send(underpass_association *association, const underpass_datagram *datagrams,
+                                                   size_t count);
+
+/*
+ * Closes it: what was taken is sent. Nothing is received any more unless a callback is under way in another thread; `closed` follows. NULL is allowed.
+ * Not to be used after it.
+ */
+UNDERPASS_API void underpass_association_close(underpass_association *association);
 
 /* The same for a udp-server. */
 UNDERPASS_API int underpass_server_start(const underpass_server_options *options, const underpass_callbacks *callbacks,

@@ -81,6 +81,12 @@ static int get_stats(instance *instance, underpass_stats *stats) {
   return 0;
 }
 
+static int take_carrier(const underpass_carrier *given, underpass_carrier *carrier) {
+  if (!take_struct(carrier, sizeof *carrier, given, given->size, offsetof(underpass_carrier, drained)))
+    return wrong("carrier: size is wrong");
+  return carrier->open == NULL || carrier->write == NULL ? wrong("carrier: open and write are needed") : 0;
+}
+
 static int local_start(const underpass_local_options *given, place place, const underpass_callbacks *callbacks,
                        void *user_data, underpass_local **local) {
   if (local == NULL) return wrong("local: NULL");
@@ -89,8 +95,12 @@ static int local_start(const underpass_local_options *given, place place, const 
   underpass_local_options options = {0};
   if (!take_struct(&options, sizeof options, given, given->size, sizeof given->size))
     return wrong("options: size is wrong");
+  underpass_carrier carrier = {0};
+  int status = options.carrier == NULL ? 0 : take_carrier(options.carrier, &carrier);
+  if (status != 0) return status;
   const start_options start_with = {
       .program = "local",
+      .carrier = options.carrier == NULL ? NULL : &carrier,
       .config = options.config,
       .server = options.server,
       .psk = options.psk,
@@ -151,6 +161,17 @@ int underpass_local_stats(underpass_local *local, underpass_stats *stats) {
 
 void underpass_local_free(underpass_local *local) {
   if (local != NULL) instance_free((instance *)local);
+}
+
+int underpass_association_open(underpass_local *local, const underpass_association_callbacks *given, void *user_data,
+                               underpass_association **association) {
+  if (association == NULL) return wrong("association: NULL");
+  *association = NULL;
+  if (local == NULL) return wrong("local: NULL");
+  underpass_association_callbacks callbacks = {0};
+  if (given != NULL && !take_struct(&callbacks, sizeof callbacks, given, given->size, sizeof given->size))
+    return wrong("callbacks: size is wrong");
+  return association_open((instance *)local, &callbacks, user_data, association);
 }
 
 int underpass_server_start(const underpass_server_options *options, const underpass_callbacks *callbacks,

@@ -138,6 +138,7 @@ JSValue engine_call(engine *engine, JSValueConst function, int count, JSValue *v
     }
     if (engine->depth == 1) run_jobs(engine);
     engine->depth--;
+    if (engine->depth == 0 && engine->after_call != NULL) engine->after_call(engine->data);
   }
   for (int i = 0; i < count; i++) JS_FreeValue(context, values[i]);
   return result;

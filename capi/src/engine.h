@@ -18,6 +18,8 @@ typedef struct engine {
   // After a fault nothing of the script runs any more.
   bool is_broken;
   void (*on_fault)(void *data, const char *text);
+  // NULL, or called when the script has done all that a call into it brought about.
+  void (*after_call)(void *data);
   void *data;
   // Promises that were rejected before anything handled that.
   JSValue rejected[MAX_REJECTED];

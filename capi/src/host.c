@@ -6,6 +6,9 @@
 #include <sys/resource.h>
 #endif
 
+#include "embedder/associations.h"
+#include "embedder/carrier.h"
+
 static JSValue now(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count, (void)values;
   return JS_NewFloat64(context, (double)uv_hrtime() / 1e6);
@@ -207,6 +210,8 @@ JSValue host_create(instance *instance) {
   stream_add(context, host);
   tcp_add(context, host);
   tls_add(context, host);
+  carrier_add(context, host);
+  associations_add(context, host);
   JS_SetPropertyStr(context, host, "hasLog", JS_NewBool(context, instance->callbacks.log != NULL));
   return host;
 }

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "embedder/associations.h"
+#include "embedder/guest.h"
 #include "host.h"
 
 #if UV_VERSION_HEX < 0x013200 && !defined(_WIN32)
@@ -89,6 +91,8 @@ static void end(instance *instance) {
   uv_mutex_unlock(&instance->mutex);
   answer_requests(instance, UNDERPASS_ERR_STATE, NULL);
   JSContext *context = instance->engine.context;
+  guests_leave(instance);
+  associations_end(instance);
   timers_end(instance);
   resolver_end(instance);
   io_loop_end(instance->io, on_io_ended, instance);
@@ -155,7 +159,7 @@ void instance_request_turn(instance *instance) {
 
 // Requests from other threads
 
-static void call_method(instance *instance, const char *name) {
+void instance_call(instance *instance, const char *name) {
   JSContext *context = instance->engine.context;
   JSValue method = JS_GetPropertyStr(context, instance->endpoint, name);
   engine_run(&instance->engine, method, 0, NULL);
@@ -193,8 +197,9 @@ static void on_wake(uv_async_t *wake) {
     int result = read_stats(instance, values);
     answer_requests(instance, result, values);
   }
-  if (wants_reconnect) call_method(instance, "reconnect");
-  if (wants_stop) call_method(instance, "stop");
+  guests_handle(instance);
+  if (wants_reconnect) instance_call(instance, "reconnect");
+  if (wants_stop) instance_call(instance, "stop");
 }
 
 // The start, on the loop's thread
@@ -217,6 +222,7 @@ static JSValue options_value(JSContext *context, const start_options *options) {
     JS_SetPropertyStr(context, value, "psk", make_bytes(context, options->psk, options->psk_bytes));
   if (options->listen_count > 0)
     JS_SetPropertyStr(context, value, "listen", texts(context, options->listen, options->listen_count));
+  if (options->carrier != NULL) JS_SetPropertyStr(context, value, "hasCarrier", JS_TRUE);
   if (options->forward_count > 0)
     JS_SetPropertyStr(context, value, "forwards", texts(context, options->forwards, options->forward_count));
   return value;
@@ -300,6 +306,8 @@ static int protect(void *data, uv_os_sock_t socket) {
   return instance->callbacks.protect(instance->user_data, (intptr_t)socket) == 0 ? 0 : UV_EPERM;
 }
 
+static void flush(void *data) { associations_flush(data); }
+
 // Puts it on its loop. If that fails, `start_status` is set; what has been opened is closed, and `finish` follows.
 static void open_on_loop(instance *instance) {
   uv_loop_t *loop = instance->loop;
@@ -313,6 +321,7 @@ static void open_on_loop(instance *instance) {
     fail_start(instance, UNDERPASS_ERR_RESOURCE, "no memory for the engine");
     return;
   }
+  instance->engine.after_call = flush;
   const io_loop_options io_options = {instance->callbacks.protect == NULL ? NULL : protect, instance};
   int error = io_loop_create(loop, &io_options, &instance->io);
   if (error == 0) {
@@ -378,6 +387,7 @@ int instance_start(const start_options *options, place place, const underpass_ca
   instance *instance = calloc(1, sizeof *instance);
   if (instance == NULL) return set_error(UNDERPASS_ERR_RESOURCE, "no memory");
   if (callbacks != NULL) instance->callbacks = *callbacks;
+  if (options->carrier != NULL) instance->carrier = *options->carrier;
   instance->user_data = user_data;
   instance->options = options;
   instance->place = place;
@@ -489,7 +499,10 @@ void instance_free(instance *instance) {
     free_memory(instance);
     return;
   }
-  if (is_on_loop_thread(instance)) memset(&instance->callbacks, 0, sizeof instance->callbacks);
+  if (is_on_loop_thread(instance)) {
+    memset(&instance->callbacks, 0, sizeof instance->callbacks);
+    instance->is_silent = true;
+  }
   if (is_own_thread) detach(&instance->loop_thread);
   instance_stop(instance);
 }

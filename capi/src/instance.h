@@ -29,6 +29,8 @@ typedef enum { PLACE_OWN_THREAD, PLACE_CALLING_THREAD, PLACE_CALLERS_LOOP } plac
 
 struct timers;
 struct lookup;
+struct guest;
+struct associations;
 
 // A call from another thread that waits for the loop's thread.
 typedef struct stats_request {
@@ -50,6 +52,8 @@ typedef struct start_options {
   size_t listen_count;
   const char *const *forwards;
   size_t forward_count;
+  // NULL for none.
+  const underpass_carrier *carrier;
   size_t memory_bytes;
   uv_loop_t *loop;
 } start_options;
@@ -63,7 +67,12 @@ typedef struct instance {
   io_loop *io;
   place place;
   underpass_callbacks callbacks;
+  // Its `open` is NULL if there is none.
+  underpass_carrier carrier;
   void *user_data;
+  // Its owner has let go of it within a callback, and hears of nothing but the ends of connections and associations.
+  bool is_silent;
+  struct associations *associations;
 
   struct timers *timers;
   struct lookup *lookups;
@@ -96,6 +105,8 @@ typedef struct instance {
   // Its owner has let go of it: no callback comes, and its memory goes with the last of it.
   bool is_abandoned;
   stats_request *requests;
+  // All that its owner holds beside it, and those of which something is to be handled.
+  struct guest *guests, *stirred;
 } instance;
 
 // `*result` is set before any callback. Returns 0, or the negative number of an error, whose text is underpass_error_text().
@@ -114,7 +125,14 @@ void instance_handle_closed(instance *instance);
 // Calls the script's `on_turn` in the next turn of the loop.
 void instance_request_turn(instance *instance);
 
+// Calls a method of the script's object.
+void instance_call(instance *instance, const char *name);
+
 instance *instance_of(JSContext *context);
+
+struct underpass_association;
+int association_open(instance *instance, const underpass_association_callbacks *callbacks, void *user_data,
+                     struct underpass_association **result);
 
 // The text of the last error in this thread.
 int set_error(int status, const char *text);

@@ -1,15 +1,12 @@
 // Starts and stops, from every thread and in every order.
 #include <arpa/inet.h>
-#include <dirent.h>
-#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/time.h>
 #include <unistd.h>
 
-#include "recorder.h"
+#include "tunnel.h"
 
 #ifdef __SANITIZE_ADDRESS__
 // Each takes ten times as long, and LeakSanitizer finds what one of them leaves.
@@ -36,14 +33,6 @@ static underpass_local *start(recorder *recorder) {
   assert_int_equal(underpass_local_start(&options, &callbacks, recorder, &local), 0);
   assert_non_null(local);
   return local;
-}
-
-static int open_descriptors(void) {
-  DIR *folder = opendir("/proc/self/fd");
-  int count = 0;
-  while (readdir(folder) != NULL) count++;
-  closedir(folder);
-  return count;
 }
 
 static void reports_the_port_and_that_the_server_is_unreachable_and_stops_once(void **state) {
@@ -237,52 +226,23 @@ static void runs_on_the_calling_thread_until_it_is_stopped(void **state) {
   recorder_destroy(&runner.recorder);
 }
 
-static const char KEY[] = "sixteen bytes!!!";
-
-// A server on loopback, and a client of it, whose forward leads to `target`.
-static underpass_server *start_server(recorder *recorder, const char *config) {
-  static const char *const listen[] = {"127.0.0.1:0"};
-  underpass_server_options options = {.size = sizeof options,
-                                      .listen = listen,
-                                      .listen_count = 1,
-                                      .psk = KEY,
-                                      .psk_bytes = sizeof KEY - 1,
-                                      .config = config};
-  underpass_callbacks callbacks = recorder_callbacks();
-  underpass_server *server;
-  assert_int_equal(underpass_server_start(&options, &callbacks, recorder, &server), 0);
-  recorder_wait(recorder, &recorder->ready, 1);
-  return server;
-}
-
-static int udp_socket_on_loopback(struct sockaddr_in *address) {
-  int fd = socket(AF_INET, SOCK_DGRAM, 0);
-  const struct timeval second = {.tv_sec = 1};
-  setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &second, sizeof second);
-  *address = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-  socklen_t length = sizeof *address;
-  assert_int_equal(bind(fd, (struct sockaddr *)address, length), 0);
-  getsockname(fd, (struct sockaddr *)address, &length);
-  return fd;
-}
-
 static void sessions_come_up_carry_datagrams_and_resume_when_the_network_has_changed(void **state) {
   (void)state;
   recorder at_server, at_local;
   recorder_init(&at_server);
   recorder_init(&at_local);
-  underpass_server *server = start_server(&at_server, "{\"allow\": \"127.0.0.0/8\"}");
+  underpass_server *server = tunnel_server(&at_server, "{\"allow\": \"127.0.0.0/8\"}");
 
   struct sockaddr_in target_address, own_address, source, forward_address = {.sin_family = AF_INET};
-  int target = udp_socket_on_loopback(&target_address);
-  int application = udp_socket_on_loopback(&own_address);
+  int target = tunnel_socket(&target_address);
+  int application = tunnel_socket(&own_address);
   char forward[64];
   snprintf(forward, sizeof forward, "127.0.0.1:0=127.0.0.1:%u", ntohs(target_address.sin_port));
   const char *const forwards[] = {forward};
   underpass_local_options options = options_of(forwards);
   options.server = at_server.listen;
-  options.psk = KEY;
-  options.psk_bytes = sizeof KEY - 1;
+  options.psk = TUNNEL_KEY;
+  options.psk_bytes = sizeof TUNNEL_KEY - 1;
   underpass_callbacks callbacks = recorder_callbacks();
   underpass_local *local;
   assert_int_equal(underpass_local_start(&options, &callbacks, &at_local, &local), 0);
@@ -360,10 +320,10 @@ static void starts_and_stops_leave_no_descriptor_and_less_than_a_kilobyte(void *
     assert_int_equal(recorder.stopped, 1);
     recorder_destroy(&recorder);
     // The first ones fill what libraries keep.
-    if (i == 10) bytes_before = mallinfo2().uordblks;
+    if (i == 10) bytes_before = allocated_bytes();
   }
   assert_int_equal(open_descriptors(), before);
-  size_t bytes = mallinfo2().uordblks;
+  size_t bytes = allocated_bytes();
   if (bytes > bytes_before + 1024) fail_msg("%zu bytes more", bytes - bytes_before);
 }
 

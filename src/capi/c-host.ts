@@ -1,8 +1,10 @@
 import type { AeadName } from "../core/shadowsocks/method.ts";
 import type { NativeModule } from "../host/io/native-module.ts";
+import type { AddressBytes } from "../wire/socket-address.ts";
 
 declare const IS_CIPHER: unique symbol;
 declare const IS_TLS: unique symbol;
+declare const IS_STREAM: unique symbol;
 
 /** An object of C. */
 export interface Cipher {
@@ -12,6 +14,11 @@ export interface Cipher {
 /** An object of C: a client of TLS. */
 export interface Tls {
   readonly [IS_TLS]: true;
+}
+
+/** An object of C: a stream of the embedder's. */
+export interface EmbedderStream {
+  readonly [IS_STREAM]: true;
 }
 
 /** Those that checking the options needs. */
@@ -88,6 +95,43 @@ export interface CHost extends NativeModule, FileHost {
   tlsSurplus(tls: Tls): Uint8Array;
   /** That of ALPN. */
   tlsProtocol(tls: Tls): string | undefined;
+  /**
+   * Has the embedder open a stream.
+   *
+   * @param onEvent  called when it was reported to be writable, or something is to be read
+   * @throws Error when there is none
+   */
+  carrierOpen(onEvent: (isWritable: boolean) => void): EmbedderStream;
+  /** @returns how many bytes were taken; after less than all, the event of being writable follows */
+  carrierWrite(stream: EmbedderStream, bytes: Uint8Array): number;
+  /** @returns bytes in the buffer; 0 when more has to come, -1 when it is closed */
+  carrierRead(stream: EmbedderStream, buffer: Uint8Array): number;
+  /** Why it was closed; undefined for an orderly end. */
+  carrierReason(stream: EmbedderStream): string | undefined;
+  /** Afterwards no event comes. */
+  carrierClose(stream: EmbedderStream): void;
+  /**
+   * To be called once, when {@link Instance.openAssociations} is.
+   *
+   * @param rows         offset and length in the arena of each datagram's payload, then of its target
+   * @param onDatagrams  gets how many rows of an association are to be sent
+   */
+  associationsSetup(
+    arena: Uint8Array,
+    rows: Int32Array,
+    onDatagrams: (association: number, count: number) => void,
+    onClosed: (association: number) => void,
+  ): void;
+  /** A datagram for the embedder, which is copied. */
+  associationDeliver(
+    association: number,
+    data: Uint8Array,
+    offset: number,
+    length: number,
+    source: AddressBytes,
+  ): void;
+  /** @param kind  as on the wire */
+  associationRefuse(association: number, target: AddressBytes, kind: number, mtu: number): void;
   /** @param callback  gets a system error or 0, and IP texts */
   lookUp(name: string, callback: (error: number, ips: readonly string[]) => void): void;
   interfaceAddresses(): readonly (readonly [name: string, ip: string, isInternal: boolean])[];
@@ -120,6 +164,7 @@ export interface StartOptions {
   readonly psk?: Uint8Array;
   readonly listen?: readonly string[];
   readonly forwards?: readonly string[];
+  readonly hasCarrier?: boolean;
 }
 
 /** The functions of an instance. */
@@ -127,6 +172,8 @@ export interface Instance {
   stop(): void;
   /** Of udp-local: connects again at once. */
   reconnect?(): void;
+  /** Of udp-local: the embedder has an association. */
+  openAssociations?(): void;
   /** As many numbers as capi/src/instance.h lists, in its order. */
   stats(): Float64Array;
 }

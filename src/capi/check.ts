@@ -1,5 +1,6 @@
 import { HostError, UsageError } from "../core/errors.ts";
 import { parseHop } from "../host/carriers/hop.ts";
+import { embeddersOwn } from "../host/options/fields.ts";
 import { resolveUdpLocal, UDP_LOCAL_FIELDS } from "../host/options/udp-local-fields.ts";
 import { resolveUdpServer, UDP_SERVER_FIELDS } from "../host/options/udp-server-fields.ts";
 import type { FileHost, StartFailure, StartOptions } from "./c-host.ts";
@@ -26,15 +27,19 @@ function underpassCheck(host: FileHost, start: StartOptions): string | StartFail
   }
 }
 
+const CARRIER_FIELD = embeddersOwn<true>((value) => value === true, "functions");
+
 function checkLocal(host: FileHost, start: StartOptions): object {
-  const { values, nameField } = gatherOptions(
-    UDP_LOCAL_FIELDS,
-    start,
-    (path) => readFile(host, path),
-    MISSING_OF_LOCAL,
-  );
-  const platform = { fields: UDP_LOCAL_FIELDS, findTlsProblem: (hop: string) => findTlsProblem(host, hop) };
-  const options = resolveUdpLocal(platform, values, nameField);
+  const gathered = gatherOptions(UDP_LOCAL_FIELDS, start, (path) => readFile(host, path), MISSING_OF_LOCAL);
+  const { nameField } = gathered;
+  const values = { ...gathered.values, carrier: start.hasCarrier };
+  const platform = {
+    fields: { ...UDP_LOCAL_FIELDS, carrier: CARRIER_FIELD },
+    findTlsProblem: (hop: string) => findTlsProblem(host, hop),
+  };
+  // Then there may be associations without sockets.
+  const hasAssociations = gathered.values.listen === false;
+  const options = resolveUdpLocal(platform, values, nameField, hasAssociations);
   checkOffered(options, nameField);
   for (const { via } of options.ways) checkHops(via, nameField(["via"]));
   if (options.tcpVia !== undefined) checkHops([options.tcpVia], nameField(["tcpVia"]));

@@ -1,13 +1,20 @@
 import type { ResolvedUdpLocalOptions } from "../host/options/udp-local.ts";
 import { UdpLocalHost } from "../host/udp-local.ts";
+import { Associations } from "./associations.ts";
 import type { CHost, Instance } from "./c-host.ts";
+import { embedderCarrier } from "./carrier.ts";
 import { report, runEnd } from "./instance.ts";
 import { cLogger } from "./log.ts";
 import { cSystem } from "./system.ts";
 
 /** Starts a udp-local. @throws HostError ERR_UNSUPPORTED for what this host does not have */
-export function startLocal(host: CHost, options: ResolvedUdpLocalOptions): Instance {
-  const local = new UdpLocalHost(options, cLogger(host), cSystem(host, options.latency));
+export function startLocal(
+  host: CHost,
+  options: ResolvedUdpLocalOptions & { readonly carrier?: unknown },
+): Instance {
+  const system = cSystem(host, options.latency);
+  const carrier = options.carrier === true ? embedderCarrier(host, system) : undefined;
+  const local = new UdpLocalHost(options, cLogger(host), system, { carrier });
   local.events.on("session-up", () => report(host, "session-up", undefined));
   local.events.on("session-renewed", () => report(host, "session-up", undefined));
   local.events.on("session-resumed", () => report(host, "session-resumed", undefined));
@@ -20,5 +27,11 @@ export function startLocal(host: CHost, options: ResolvedUdpLocalOptions): Insta
       socks5,
     );
   });
-  return { ...instance, reconnect: () => local.reconnect() };
+  return {
+    ...instance,
+    reconnect: () => local.reconnect(),
+    openAssociations: () => {
+      new Associations(host, local);
+    },
+  };
 }

@@ -82,8 +82,9 @@ function structValue(start: StartOptions, option: string, field: OptionField): u
   const name = STRUCT_FIELDS.find((known) => known === option);
   if (name === undefined) return undefined;
   const value = start[name];
-  // One struct's `listen` is a text, the other's a list.
-  return name === "listen" && !field.isList && Array.isArray(value) ? value[0] : value;
+  // One struct's `listen` is a text, and empty for none, the other's a list.
+  if (name !== "listen" || field.isList || !Array.isArray(value)) return value;
+  return value[0] === "" ? false : value[0];
 }
 
 /** A member as a value for the library. The command line's numbers are text. */

@@ -45,6 +45,11 @@ export function integer(
   };
 }
 
+/** What the embedding program gives in code alone. */
+export function embeddersOwn<Value>(isGood: (value: unknown) => boolean, expects: string): OptionField {
+  return { schema: z.custom<Value>(isGood).optional(), expects };
+}
+
 export const MAX_COUNT = 1_000_000;
 
 /** Names a wrong field for the user. @param path  in the library's options */

@@ -1,6 +1,6 @@
 import type { Duplex } from "node:stream";
-import * as z from "zod";
 import type { NameField, OptionField } from "../../host/options/fields.ts";
+import { embeddersOwn } from "../../host/options/fields.ts";
 import type { ResolvedUdpLocalOptions, UdpLocalSettings } from "../../host/options/udp-local.ts";
 import { UDP_LOCAL_FIELDS as HOST_FIELDS, resolveUdpLocal } from "../../host/options/udp-local-fields.ts";
 import { MASQUE_FIELD } from "../masque/masque-field.ts";
@@ -20,10 +20,7 @@ export type CheckedUdpLocalOptions = ResolvedUdpLocalOptions & { readonly carrie
 export const UDP_LOCAL_FIELDS = {
   ...HOST_FIELDS,
   masque: MASQUE_FIELD,
-  carrier: {
-    schema: z.custom<Carrier>((value) => typeof value === "function").optional(),
-    expects: "a function that gives a Duplex",
-  },
+  carrier: embeddersOwn<Carrier>((value) => typeof value === "function", "a function that gives a Duplex"),
 } satisfies Record<keyof UdpLocalOptions, OptionField>;
 
 /**

@@ -1,0 +1,9 @@
+// Streams of the embedder's that carry lanes.
+#ifndef UNDERPASS_CARRIER_H
+#define UNDERPASS_CARRIER_H
+
+#include "../instance.h"
+
+void carrier_add(JSContext *context, JSValueConst host);
+
+#endif

@@ -1,0 +1,30 @@
+// Records of bytes that wait for another thread, bounded. Whoever has one guards it.
+#ifndef UNDERPASS_QUEUE_H
+#define UNDERPASS_QUEUE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct queue {
+  uint8_t *data;
+  // Records that wait are from `first` to `end`, their bytes in one piece.
+  struct queue_record {
+    size_t offset;
+    uint32_t length, tail;
+  } *records;
+  size_t first, end, capacity;
+  size_t bytes_end, bytes_capacity;
+} queue;
+
+// Adds a record of two parts. Returns false if it would be more than `max_records` or `max_bytes`, or there is no memory.
+bool queue_push(queue *queue, size_t max_records, size_t max_bytes, const void *data, size_t length, const void *tail,
+                size_t tail_length);
+
+// The first record, its parts one after the other; NULL if there is none.
+const uint8_t *queue_first(const queue *queue, size_t *length, size_t *tail_length);
+void queue_pop(queue *queue);
+size_t queue_count(const queue *queue);
+void queue_free(queue *queue);
+
+#endif
