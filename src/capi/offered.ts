@@ -3,14 +3,18 @@ import { splitWay } from "../host/carriers/way.ts";
 import type { NameField } from "../host/options/fields.ts";
 import { wrong } from "../host/options/fields.ts";
 
+const NO_TAP = "the C library does not write captures";
+
 /** Options that the C library does not have, by flag. docs/c-library.md has the same list. */
 export const MISSING_OF_LOCAL: ReadonlyMap<string, string> = new Map([
+  ["tap", NO_TAP],
   ["masque", "the C library has no client of MASQUE"],
   ["ss-config", "the C library does not read it: give via"],
 ]);
 
 const NO_HTTP = "the C library has no web server";
 export const MISSING_OF_SERVER: ReadonlyMap<string, string> = new Map([
+  ["tap", NO_TAP],
   ["decoy", NO_HTTP],
   ["ws-path", NO_HTTP],
   ["ss-config", "the C library does not read it: give listen"],

@@ -14,6 +14,7 @@ export type AssociationClient = Pick<
   | "rttMs"
   | "spread"
   | "latencyOf"
+  | "sourceOf"
   | "start"
   | "handleDisconnected"
   | "handleStream"

@@ -55,13 +55,13 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
     now: number,
     lane: Lane,
     id: number,
-    _data: Uint8Array,
+    data: Uint8Array,
     payload: number,
     end: number,
   ): void {
     const context = this.#contextOfDatagram(lane, id);
     if (context === undefined) {
-      this.#parts.counters.drops.unknown_context++;
+      this.#dropUnknown(data, payload, end - payload);
       if (id <= MAX_ID && !this.#isFormer(lane) && this.#unknown.shallAnswer(now, id)) {
         lane.tunnel!.writeControl(encodeCompressionClose(id));
       }
@@ -70,6 +70,12 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
     const association = this.#parts.contexts.association[context];
     if (lane.tunnel!.acceptsDatagram(now, association, id, payload, end))
       this.#receive(now, context, payload, end - payload);
+  }
+
+  #dropUnknown(data: Uint8Array, offset: number, length: number): void {
+    const { drops, tap } = this.#parts.counters;
+    drops.unknown_context++;
+    tap?.record(true, "unknown_context", NONE, undefined, undefined, data, offset, length);
   }
 
   #receive(now: number, context: number, offset: number, length: number): void {
@@ -93,7 +99,7 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
   }
 
   #takeReleasedOf(now: number, scheduler: LaneScheduler, former: FormerSession | undefined): void {
-    const { counters, received } = this.#parts;
+    const { received } = this.#parts;
     const released = this.#released;
     released.begin(received);
     for (let id = scheduler.peekReleased(now); id >= 0; id = scheduler.peekReleased(now)) {
@@ -101,7 +107,7 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
       if (!released.hasRoom(received, length)) break;
       scheduler.takeReleased(released.bytes, released.end);
       const context = this.#contextOf(former, id);
-      if (context === undefined) counters.drops.unknown_context++;
+      if (context === undefined) this.#dropUnknown(released.bytes, released.end, length);
       else {
         this.#receive(now, context, released.end, length);
         released.end += length;

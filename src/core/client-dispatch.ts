@@ -7,6 +7,7 @@ import { FlowTable } from "./lanes/flow-table.ts";
 import { NO_LANE } from "./lanes/lane-bits.ts";
 import { LaneScheduler } from "./lanes/scheduler.ts";
 import type { SendQueue } from "./send-queue.ts";
+import { recordQueued } from "./tap.ts";
 
 const NONE = -1;
 const NEVER = Number.POSITIVE_INFINITY;
@@ -36,8 +37,10 @@ export class ClientDispatch {
   begin(): void {
     const { counters, options, contextById } = this.#parts;
     const before = this.#parts.scheduler;
+    const store = new DatagramStore();
+    store.owner = this.#parts.queueOwner;
     const scheduler = new LaneScheduler({
-      store: new DatagramStore(),
+      store,
       flows: new FlowTable(),
       counters,
       queueBytes: options.queueBytes,
@@ -46,7 +49,7 @@ export class ClientDispatch {
     });
     this.#parts.scheduler = scheduler;
     before?.drainTo((time, flow, id, data, length) => {
-      if (isServersId(id) || !contextById.has(id)) counters.drops.unknown_context++;
+      if (isServersId(id) || !contextById.has(id)) this.#drop(flow, id, data, length);
       else scheduler.push(time, flow, id, NO_LANE, data, 0, length);
     });
     before?.close();
@@ -61,13 +64,21 @@ export class ClientDispatch {
 
   /** Moves what waits for a lane to the scheduler. */
   take(queue: SendQueue): void {
-    const { contexts, contextById, counters } = this.#parts;
+    const { contexts, contextById } = this.#parts;
     const scheduler = this.#parts.scheduler!;
     queue.drainTo((time, flow, id, data, length) => {
       const slot = contextById.get(id);
-      if (slot === undefined) counters.drops.unknown_context++;
+      if (slot === undefined) this.#drop(flow, id, data, length);
       else scheduler.push(time, flow, id, contexts.lanes[slot], data, 0, length);
     });
+  }
+
+  #drop(flow: number, id: number, data: Uint8Array, length: number): void {
+    const { counters, queueOwner } = this.#parts;
+    counters.drops.unknown_context++;
+    if (counters.tap !== undefined) {
+      recordQueued(counters.tap, queueOwner, "unknown_context", flow, id, data, 0, length);
+    }
   }
 
   stir(): void {

@@ -13,6 +13,7 @@ import { IDLE_ANSWERED, IDLE_CLOSING, IDLE_QUIET } from "./client-associations.t
 import type { ClientParts } from "./client-parts.ts";
 import { DEADLINE_ASSOCIATIONS, DEADLINE_CONTEXTS, isServersId, OWN, PEER, REFUSED } from "./client-parts.ts";
 import type { ContextTable } from "./context-table.ts";
+import type { DropReason } from "./counters.ts";
 import type { Lane } from "./lane.ts";
 import { ANY_LANE } from "./lanes/lane-bits.ts";
 import {
@@ -42,6 +43,8 @@ const UNREACHABLE_PER_SECOND = 200;
  * and what expires, and informs the server and the host.
  */
 export class ClientFlows {
+  /** Why {@link usableContext} has found none. */
+  dropped: DropReason = "context_limit";
   readonly #parts: ClientParts;
   readonly #unreachable = new TokenBucket(UNREACHABLE_PER_SECOND);
   /** Addresses of contexts in outputs that the host has not polled yet. */
@@ -51,14 +54,13 @@ export class ClientFlows {
     this.#parts = parts;
   }
 
-  /** The context for `count` datagrams to an address, or -1 when they are dropped and counted. */
+  /** The context for datagrams to an address, or -1 when they are to be dropped for {@link dropped}. */
   usableContext(
     now: number,
     association: number,
     address: Uint8Array,
     addressOffset: number,
     addressLength: number,
-    count: number,
   ): number {
     const { lastContext } = this.#parts.associations;
     this.#parts.associations.handleSent(now, association);
@@ -67,12 +69,12 @@ export class ClientFlows {
       context === NONE ||
       !isAddressOf(this.#parts.contexts, context, address, addressOffset, addressLength)
     ) {
-      context = this.#contextFor(now, association, address, addressOffset, addressLength, count);
+      context = this.#contextFor(now, association, address, addressOffset, addressLength);
       if (context === NONE) return NONE;
       this.#parts.associations.lastContext[association] = context;
     }
     if (this.#parts.contexts.state[context] === CONTEXT_REFUSED) {
-      this.#parts.counters.drops.refused_target += count;
+      this.dropped = "refused_target";
       this.reportUnreachable(now, context, "prohibited", 0);
       return NONE;
     }
@@ -80,27 +82,20 @@ export class ClientFlows {
     return context;
   }
 
-  #contextFor(
-    now: number,
-    association: number,
-    bytes: Uint8Array,
-    offset: number,
-    length: number,
-    count: number,
-  ): number {
+  #contextFor(now: number, association: number, bytes: Uint8Array, offset: number, length: number): number {
     const known = this.#parts.contexts.find(association, bytes, offset, length);
     if (known !== NONE) {
       this.#handleUsed(known);
       return known;
     }
     if (now < this.#parts.associations.reopenAt[association]) {
-      this.#parts.counters.drops.association_limit += count;
+      this.dropped = "association_limit";
       return NONE;
     }
     const isOutOfIds =
       this.#parts.nextContextId > this.#parts.maxId || this.#parts.nextAssociationId > this.#parts.maxId;
     if (isOutOfIds) {
-      this.#parts.counters.drops.context_limit += count;
+      this.dropped = "context_limit";
       return NONE;
     }
     this.#makeRoomForOwn();

@@ -13,6 +13,7 @@ import type { Lane, LaneOptions } from "./lane.ts";
 import type { LaneScheduler } from "./lanes/scheduler.ts";
 import type { LatencyRule } from "./latency-rules.ts";
 import type { SendPool } from "./send-queue.ts";
+import type { QueueOwner } from "./tap.ts";
 
 /** All durations in milliseconds, sizes in bytes. */
 export interface TunnelClientOptions extends LaneOptions {
@@ -103,6 +104,8 @@ export interface ClientParts {
   isUp: boolean;
   /** Ids and queues of the session; a session that replaces it brings new ones. */
   pool: SendPool;
+  /** Of all its queues. */
+  readonly queueOwner: QueueOwner;
   /** Of a session with receipts: where its datagrams wait, in place of the lanes' queues. */
   scheduler: LaneScheduler | undefined;
   contextById: Map<number, number>;

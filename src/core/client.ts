@@ -2,7 +2,7 @@ import { encodeShutdown, MAX_DATAGRAM_BYTES } from "../wire/capsule.ts";
 import type { LatencyClass } from "../wire/latency-class.ts";
 import { LATENCY_CLASSES } from "../wire/latency-class.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
-import { sameBytes } from "../wire/socket-address.ts";
+import { copyAddress, sameBytes } from "../wire/socket-address.ts";
 import type { ExtensionResponse } from "../wire/upgrade.ts";
 import { ClientAssociations } from "./client-associations.ts";
 import { ClientCapsules } from "./client-capsules.ts";
@@ -48,6 +48,7 @@ import {
 import type { SpreadState } from "./spread-state.ts";
 import { spreadState } from "./spread-state.ts";
 import type { LaneReport } from "./status.ts";
+import { recordDroppedRows } from "./tap.ts";
 
 const NONE = -1;
 /** Share of a session's ids after which a new session replaces it. */
@@ -111,6 +112,11 @@ export class TunnelClient {
       laneByIndex,
       isUp: false,
       pool: new SendPool(),
+      queueOwner: {
+        associationOf: (flow) => flow,
+        localOf: (flow) => associations.source[flow],
+        remoteOf: (flow, id) => this.#remoteOf(flow, id),
+      },
       scheduler: undefined,
       contextById: new Map(),
       associationById: new Map(),
@@ -126,6 +132,7 @@ export class TunnelClient {
       failLane: (now, lane, error) => this.#failLane(now, lane, error),
       renewIfDue: (now, serversId) => this.#renewIfDue(now, serversId),
     };
+    this.#parts.pool.owner = this.#parts.queueOwner;
     this.#flows = new ClientFlows(this.#parts);
     this.#capsules = new ClientCapsules(this.#parts, this.#flows);
     this.#dispatch = new ClientDispatch(this.#parts, this.#laneCount);
@@ -193,6 +200,11 @@ export class TunnelClient {
   /** The DSCP of an association, see {@link handleDscp}. */
   dscpOf(association: number): number {
     return this.#parts.dscp.of(association);
+  }
+
+  /** The application's own address, if it is known. */
+  sourceOf(association: number): AddressBytes | undefined {
+    return this.#parts.associations.source[association];
   }
 
   /** Id on the wire of an association, 0 before it has one. */
@@ -395,12 +407,19 @@ export class TunnelClient {
     addressOffset: number,
     addressLength: number,
   ): void {
-    if (length > MAX_DATAGRAM_BYTES) {
-      this.counters.drops.too_long++;
+    const context =
+      length > MAX_DATAGRAM_BYTES
+        ? NONE
+        : this.#flows.usableContext(now, association, address, addressOffset, addressLength);
+    if (context === NONE) {
+      const reason = length > MAX_DATAGRAM_BYTES ? "too_long" : this.#flows.dropped;
+      this.counters.drops[reason]++;
+      const { tap } = this.counters;
+      if (tap === undefined) return;
+      const remote = copyAddress(address, addressOffset, addressLength);
+      tap.record(false, reason, association, this.sourceOf(association), remote, data, offset, length);
       return;
     }
-    const context = this.#flows.usableContext(now, association, address, addressOffset, addressLength, 1);
-    if (context === NONE) return;
     const id = this.contexts.id[context];
     const { scheduler } = this.#parts;
     if (scheduler !== undefined) {
@@ -433,8 +452,14 @@ export class TunnelClient {
     end: number,
     address: AddressBytes,
   ): void {
-    const context = this.#flows.usableContext(now, association, address, 0, address.length, end - first);
-    if (context === NONE) return;
+    const context = this.#flows.usableContext(now, association, address, 0, address.length);
+    if (context === NONE) {
+      const { dropped } = this.#flows;
+      this.counters.drops[dropped] += end - first;
+      const local = this.sourceOf(association);
+      recordDroppedRows(this.counters.tap, dropped, association, local, address, received, first, end);
+      return;
+    }
     const id = this.contexts.id[context];
     const { scheduler } = this.#parts;
     if (scheduler !== undefined) {
@@ -448,6 +473,14 @@ export class TunnelClient {
       lane.queue.pushAll(now, association, id, received, first, end);
       this.#parts.deadlines.setEarlier(deadlineOfQueue(lane.index), lane.queue.expiresAt);
     }
+  }
+
+  #remoteOf(flow: number, id: number): AddressBytes | undefined {
+    const { contextById, former } = this.#parts;
+    const slot = contextById.get(id) ?? former?.contextById.get(id) ?? NONE;
+    return slot !== NONE && this.contexts.association[slot] === flow
+      ? this.contexts.address[slot]
+      : undefined;
   }
 
   /** Ends the session in an orderly way: drain the lanes, then close their connections. */
@@ -755,6 +788,7 @@ export class TunnelClient {
     if (!this.#parts.isUp || this.#closed) return;
     if (this.#renewal !== undefined || this.#parts.former !== undefined) return;
     const pool = new SendPool();
+    pool.owner = this.#parts.queueOwner;
     const firstIndex = this.#parts.lanes[0].index === 0 ? this.#parts.lanes.length : 0;
     const lanes = this.#makeLanes(firstIndex, pool);
     this.#renewal = { lanes, pool };

@@ -1,6 +1,7 @@
 import { Histograms } from "./metrics/histogram.ts";
 import { DROPS, REFUSALS, type SPREADS, UNREACHABLES } from "./metrics/reasons.ts";
 import { COUNTS, COUNTS_BY_LABEL, HISTOGRAMS } from "./metrics/table.ts";
+import type { DatagramTap } from "./tap.ts";
 
 /** Why datagrams were dropped. Every drop is counted under one of these. */
 export const DROP_REASONS = keysOf(DROPS);
@@ -28,9 +29,14 @@ type ByLabel = typeof COUNTS_BY_LABEL;
 /** Counts since the start, as the table of metrics has them. `in`: out of a tunnel; `out`: into a tunnel. Bytes are UDP payload. */
 export type Counters = Record<keyof typeof COUNTS, number> & {
   readonly [Name in keyof ByLabel]: Record<keyof ByLabel[Name]["values"], number>;
-} & { readonly histograms: Readonly<Record<keyof typeof HISTOGRAMS, Histograms>> };
+} & {
+  readonly histograms: Readonly<Record<keyof typeof HISTOGRAMS, Histograms>>;
+  /** Sees the datagrams that are counted. */
+  tap: DatagramTap | undefined;
+};
 
 class TableCounters {
+  tap: DatagramTap | undefined = undefined;
   readonly histograms = mapped(
     HISTOGRAMS,
     ({ bounds }: { bounds: readonly number[] }) => new Histograms(bounds),

@@ -3,6 +3,8 @@ import { copyBytes, LOOP_BYTES } from "./copy-bytes.ts";
 import type { Counters } from "./counters.ts";
 import { grown } from "./grown.ts";
 import type { ReceivedDatagrams } from "./received-datagrams.ts";
+import type { DatagramTap, QueueOwner, TapReason } from "./tap.ts";
+import { recordQueued } from "./tap.ts";
 
 /** A full-sized datagram fits in one. */
 const BLOCK_BYTES = 2048;
@@ -28,6 +30,8 @@ const FATTEST_DROPS = 16;
 export class SendPool {
   /** The queue that each flow waits in; undefined while it has nothing queued. */
   readonly queueOf: (SendQueue | undefined)[] = [];
+  /** Whose datagrams these are, for a tap. */
+  owner: QueueOwner | undefined;
 
   blocks = new Uint8Array(8 * BLOCK_BYTES);
   blockNext = new Int32Array(8);
@@ -231,6 +235,8 @@ export class SendQueue {
     while (start > first && bytes <= this.#byteLimit) bytes += entryCost(received.length(--start));
     if (bytes > this.#byteLimit) start++;
     this.#counters.drops.queue_full += start - first;
+    const { tap } = this.#counters;
+    if (tap !== undefined) this.recordRows(tap, "queue_full", flow, context, received, first, start);
     for (let row = start; row < end; row++) {
       this.push(now, flow, context, received.data, received.offset(row), received.length(row));
     }
@@ -263,6 +269,7 @@ export class SendQueue {
   fill(now: number, out: Uint8Array, at: number): number {
     const pool = this.#pool;
     const framing = this.#framing;
+    const { tap } = this.#counters;
     this.#adaptQuantum(now);
     let end = at;
     while (this.#turn !== NONE) {
@@ -285,6 +292,7 @@ export class SendQueue {
       end += length;
       this.#counters.datagramsOut++;
       this.#counters.bytesOut += framing.payloadLength(context, length);
+      if (tap !== undefined) this.record(tap, undefined, flow, context, out, end - length, length);
       this.#dropHead(flow);
     }
     this.#filledBytes = end - at;
@@ -353,6 +361,7 @@ export class SendQueue {
       if (!hasEnded(pool.entryContext[entry])) before = entry;
       else {
         this.#counters.drops.unknown_context++;
+        this.#recordEntry("unknown_context", flow, entry);
         if (before === NONE) this.#dropHead(flow);
         else {
           const cost = entryCost(pool.entryLength[entry]);
@@ -365,6 +374,49 @@ export class SendQueue {
       }
       entry = next;
     }
+  }
+
+  /** Shows a tap a datagram of a flow that waits here, or is sent past the queue. */
+  record(
+    tap: DatagramTap,
+    reason: TapReason | undefined,
+    flow: number,
+    context: number,
+    data: Uint8Array,
+    offset: number,
+    length: number,
+  ): void {
+    const payload = this.#framing.payloadLength(context, length);
+    const at = offset + length - payload;
+    recordQueued(tap, this.#pool.owner, reason, flow, context, data, at, payload);
+  }
+
+  /** The same for rows `first` to `end - 1`. */
+  recordRows(
+    tap: DatagramTap,
+    reason: TapReason | undefined,
+    flow: number,
+    context: number,
+    received: ReceivedDatagrams,
+    first: number,
+    end: number,
+  ): void {
+    for (let row = first; row < end; row++) {
+      this.record(tap, reason, flow, context, received.data, received.offset(row), received.length(row));
+    }
+  }
+
+  #recordHead(reason: TapReason, flow: number): void {
+    this.#recordEntry(reason, flow, this.#pool.flowHead[flow]);
+  }
+
+  #recordEntry(reason: TapReason, flow: number, entry: number): void {
+    const { tap } = this.#counters;
+    if (tap === undefined) return;
+    const length = this.#pool.entryLength[entry];
+    const data = new Uint8Array(length);
+    this.#pool.copyOut(entry, data, 0);
+    this.record(tap, reason, flow, this.#pool.entryContext[entry], data, 0, length);
   }
 
   /** Hands everything over, each flow in order. @param take  `time` is when the datagram was queued; `data` is borrowed */
@@ -386,8 +438,9 @@ export class SendQueue {
   /** Empties the queue, counting the datagrams as `no_lane`. */
   clear(): void {
     while (this.#turn !== NONE) {
-      this.#dropHead(this.#turn);
       this.#counters.drops.no_lane++;
+      this.#recordHead("no_lane", this.#turn);
+      this.#dropHead(this.#turn);
     }
   }
 
@@ -402,8 +455,10 @@ export class SendQueue {
 
   #dropUntil(bytes: number): void {
     while (this.bytes > bytes && this.#turn !== NONE) {
-      this.#dropHead(this.#fattest());
+      const flow = this.#fattest();
       this.#counters.drops.queue_full++;
+      this.#recordHead("queue_full", flow);
+      this.#dropHead(flow);
     }
   }
 
@@ -411,8 +466,9 @@ export class SendQueue {
     const pool = this.#pool;
     const oldest = now - this.#ageBudget;
     while (pool.flowHead[flow] !== NONE && pool.entryTime[pool.flowHead[flow]] < oldest) {
-      this.#dropHead(flow);
       this.#counters.drops.age++;
+      this.#recordHead("age", flow);
+      this.#dropHead(flow);
     }
   }
 

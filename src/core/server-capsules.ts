@@ -23,6 +23,7 @@ import {
 } from "../wire/capsule.ts";
 import { LATENCY_CLASSES } from "../wire/latency-class.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
+import type { DropReason } from "./counters.ts";
 import { ProtocolError } from "./errors.ts";
 import { ReleasedBatch } from "./lanes/released-batch.ts";
 import type { BoundIds } from "./plain-tunnels.ts";
@@ -53,6 +54,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
   readonly #lanes: ServerLanes;
   readonly #released = new ReleasedBatch();
   readonly #numbers: number[] = [0, 0];
+  #dropped: DropReason = "refused_target";
 
   constructor(parts: ServerParts, flows: ServerFlows, lanes: ServerLanes) {
     this.#parts = parts;
@@ -71,7 +73,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
   ): void {
     const session = connection.session!;
     const { contexts } = this.#table;
-    const { outgoing, counters } = this.#parts;
+    const { outgoing } = this.#parts;
     // Most follow one of their own context.
     const last = outgoing.lastContext;
     let slot = last !== NONE && contexts.id[last] === id ? last : session.contextById.get(id);
@@ -82,7 +84,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
         return;
       }
       if (id === 0 || id !== session.bound?.uncompressed) {
-        counters.drops.unknown_context++;
+        this.#drop("unknown_context", NONE, undefined, data, payload, end - payload);
         if (session.kind === "native" && id <= this.#parts.maxId && session.unknown.shallAnswer(now, id)) {
           // Alone it would refuse a context that its client has no answer for yet.
           this.#parts.port.send(connection, encodeCompressionAck(id));
@@ -95,23 +97,43 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
         connection.tunnel.fail(new ProtocolError("ERR_CAPSULE_MALFORMED", "uncompressed DATAGRAM"));
         return;
       }
-      slot = this.#hiddenContext(now, session, fromIpVersionForm(data, payload, length));
-      if (slot === NONE) return;
+      const remote = fromIpVersionForm(data, payload, length);
+      slot = this.#hiddenContext(now, session, remote);
+      if (slot === NONE) {
+        const association = session.associationById.get(0)!;
+        this.#drop(this.#dropped, association, remote, data, payload + length, end - payload - length);
+        return;
+      }
       at += length;
     }
     const length = end - at;
+    const association = contexts.association[slot];
     if (length > MAX_DATAGRAM_BYTES) {
-      counters.drops.too_long++;
+      this.#drop("too_long", association, contexts.address[slot], data, at, length);
       return;
     }
-    const association = contexts.association[slot];
     const isResolving = contexts.state[slot] === CONTEXT_RESOLVING;
     if (!connection.tunnel.acceptsDatagram(now, isResolving ? NONE : association, id, at, end)) return;
     if (this.#table.connectionOf[association] !== connection) this.#flows.moveTo(connection, association);
     if (isResolving) {
       this.#noteUse(now, slot);
-      if (!this.#parts.names.hold(slot, data, at, length)) counters.drops.unresolved++;
+      if (!this.#parts.names.hold(slot, data, at, length)) {
+        this.#drop("unresolved", association, contexts.address[slot], data, at, length);
+      }
     } else this.#send(now, slot, at, length);
+  }
+
+  #drop(
+    reason: DropReason,
+    association: number,
+    remote: AddressBytes | undefined,
+    data: Uint8Array,
+    offset: number,
+    length: number,
+  ): void {
+    const { drops, tap } = this.#parts.counters;
+    drops[reason]++;
+    tap?.record(true, reason, association, this.#table.source[association], remote, data, offset, length);
   }
 
   #noteUse(now: number, slot: number): void {
@@ -128,7 +150,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
 
   /** See `TunnelServer.takeReleased`. */
   takeReleased(now: number): boolean {
-    const { outgoing, counters } = this.#parts;
+    const { outgoing } = this.#parts;
     const released = this.#released;
     const session = this.#lanes.sessionWithReleased(now);
     outgoing.count = 0;
@@ -140,8 +162,9 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
       if (!released.hasRoom(outgoing, length)) break;
       scheduler.takeReleased(released.bytes, released.end);
       const slot = session.contextById.get(id);
-      if (slot === undefined) counters.drops.unknown_context++;
-      else {
+      if (slot === undefined) {
+        this.#drop("unknown_context", NONE, undefined, released.bytes, released.end, length);
+      } else {
         this.#send(now, slot, released.end, length);
         released.end += length;
       }
@@ -365,17 +388,17 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     else this.#parts.port.send(connection, encodeCompressionAck(id));
   }
 
-  /** The context for the target of an uncompressed datagram, created on first use; -1 when it is refused. */
+  /** The context for the target of an uncompressed datagram, created on first use; -1 when it is refused for {@link #dropped}. */
   #hiddenContext(now: number, session: Session, address: AddressBytes): number {
     const association = session.associationById.get(0)!;
     const known = this.#table.contexts.find(association, address, 0, address.length);
     if (known !== NONE) return known;
     if (!this.#parts.options.permits(address)) {
-      this.#parts.counters.drops.refused_target++;
+      this.#dropped = "refused_target";
       return NONE;
     }
     if (!this.#flows.makeRoomForSenderContext(now, session, false)) {
-      this.#parts.counters.drops.context_limit++;
+      this.#dropped = "context_limit";
       return NONE;
     }
     const slot = this.#flows.addSenderContext(now, session, association, HIDDEN_ID, address);
@@ -397,7 +420,10 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     const held = names.takeHeld(slot);
     if (target === undefined) {
       if (addresses.length > 0) counters.refused.target_denied++;
-      counters.drops[addresses.length > 0 ? "refused_target" : "unresolved"] += held.length;
+      const reason = addresses.length > 0 ? "refused_target" : "unresolved";
+      for (const datagram of held) {
+        this.#drop(reason, association, contexts.address[slot], datagram, 0, datagram.length);
+      }
       this.#table.sessionOf[association]?.unknown.noteRefused(now, contexts.id[slot]);
       if (connection !== undefined) port.send(connection, encodeCompressionClose(contexts.id[slot]));
       this.#flows.releaseContext(slot);

@@ -30,6 +30,7 @@ export class ServerLanes {
 
   makeScheduler(): LaneScheduler {
     const { counters, options } = this.#parts;
+    this.#store.owner = this.#parts.queueOwner;
     const { queueBytes, ageBudgetMs } = options;
     return new LaneScheduler({
       store: this.#store,

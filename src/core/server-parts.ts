@@ -5,6 +5,7 @@ import type { NameLookups } from "./name-lookups.ts";
 import type { SendPool } from "./send-queue.ts";
 import type { AssociationLimits, ServerAssociations } from "./server-associations.ts";
 import type { Connection, Session } from "./server-session.ts";
+import type { QueueOwner } from "./tap.ts";
 
 /** Keys of deadlines: kinds of a connection and of a session, by their index. */
 export const DEADLINE_CONNECTION = 0;
@@ -50,5 +51,7 @@ export interface ServerParts {
   readonly names: NameLookups<Connection>;
   readonly deadlines: Deadlines;
   readonly pool: SendPool;
+  /** Of all its queues. */
+  readonly queueOwner: QueueOwner;
   readonly port: ServerPort;
 }

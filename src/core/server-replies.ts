@@ -2,6 +2,7 @@ import type { UnreachableKind } from "../wire/capsule.ts";
 import { encodeCompressionClose, encodeUnreachable } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { copyAddress } from "../wire/socket-address.ts";
+import type { DropReason } from "./counters.ts";
 import type { BoundIds } from "./plain-tunnels.ts";
 import { UncompressedPayload } from "./plain-tunnels.ts";
 import type { ReceivedDatagrams } from "./received-datagrams.ts";
@@ -11,6 +12,7 @@ import type { ServerFlows } from "./server-flows.ts";
 import type { ServerLanes } from "./server-lanes.ts";
 import type { ServerParts } from "./server-parts.ts";
 import type { Connection } from "./server-session.ts";
+import { recordDroppedRows } from "./tap.ts";
 
 const NONE = -1;
 /** Instead of a context slot: no context of its own, but the uncompressed one of a bound tunnel is usable. */
@@ -23,6 +25,8 @@ export class ServerReplies {
   readonly #flows: ServerFlows;
   readonly #lanes: ServerLanes;
   readonly #uncompressed = new UncompressedPayload();
+  /** Why {@link #contextOfReply} has found none. */
+  #dropped: DropReason = "filtered";
 
   constructor(parts: ServerParts, flows: ServerFlows, lanes: ServerLanes) {
     this.#parts = parts;
@@ -41,7 +45,10 @@ export class ServerReplies {
     remote: AddressBytes,
   ): void {
     const context = this.#contextOfReply(now, association, remote, 0, remote.length, 1);
-    if (context === NONE) return;
+    if (context === NONE) {
+      this.#drop(this.#dropped, association, remote, data, offset, length);
+      return;
+    }
     const id = context === UNCOMPRESSED ? HIDDEN_ID : this.#table.contexts.id[context];
     const session = this.#table.sessionOf[association]!;
     if (session.lanes !== undefined) {
@@ -71,6 +78,7 @@ export class ServerReplies {
       const length = received.addressLength(row);
       const context = this.#contextOfReply(now, association, addresses, at, length, runEnd - row);
       if (context === NONE) {
+        this.#dropRows(association, copyAddress(addresses, at, length), received, row, runEnd);
         row = runEnd;
         continue;
       }
@@ -97,6 +105,33 @@ export class ServerReplies {
     }
   }
 
+  #drop(
+    reason: DropReason,
+    association: number,
+    remote: AddressBytes,
+    data: Uint8Array,
+    offset: number,
+    length: number,
+  ): void {
+    const { drops, tap } = this.#parts.counters;
+    drops[reason]++;
+    tap?.record(false, reason, association, this.#table.source[association], remote, data, offset, length);
+  }
+
+  #dropRows(
+    association: number,
+    remote: AddressBytes,
+    received: ReceivedDatagrams,
+    first: number,
+    end: number,
+  ): void {
+    const { drops, tap } = this.#parts.counters;
+    const reason = this.#dropped;
+    drops[reason] += end - first;
+    const local = this.#table.source[association];
+    recordDroppedRows(tap, reason, association, local, remote, received, first, end);
+  }
+
   /** See `TunnelServer.handleUnreachable`. */
   handleUnreachable(
     now: number,
@@ -118,7 +153,7 @@ export class ServerReplies {
     this.#parts.port.send(connection, encodeUnreachable(this.#table.contexts.id[slot], kind, mtu));
   }
 
-  /** The context of a source, {@link UNCOMPRESSED}, or -1 when its `count` datagrams are dropped and counted. */
+  /** The context of a source, {@link UNCOMPRESSED}, or -1 when its `count` datagrams are to be dropped for {@link #dropped}. */
   #contextOfReply(
     now: number,
     association: number,
@@ -131,49 +166,43 @@ export class ServerReplies {
     const session = associations.sessionOf[association];
     const connection = associations.connectionOf[association];
     if (session === undefined || connection === undefined) {
-      this.#parts.counters.drops.no_lane += count;
-      return NONE;
+      return this.#none("no_lane");
     }
     const known = associations.contextOfReply(now, association, addresses, offset, length, count);
     if (known !== NONE) return known;
     if (session.bound !== undefined) {
-      return this.#strangerOf(now, association, session.bound, copyAddress(addresses, offset, length), count);
+      return this.#strangerOf(now, association, session.bound, copyAddress(addresses, offset, length));
     }
     const sender =
       session.kind === "fixed" ? undefined : associations.hears(association, addresses, offset, length);
     if (sender === undefined) {
-      this.#parts.counters.drops.filtered += count;
-      return NONE;
+      return this.#none("filtered");
     }
     const id = session.nextContextId;
     if (id > this.#parts.maxId) {
-      this.#parts.counters.drops.context_limit += count;
       // The client may not have heard of those before, and replaces the session when it hears of this one.
       if (session.unknown.shallAnswer(now, id)) this.#parts.port.send(connection, encodeCompressionClose(id));
-      return NONE;
+      return this.#none("context_limit");
     }
     const isAnswer = this.#table.contexts.findResolved(association, addresses, offset, length) !== NONE;
     if (!this.#flows.makeRoomForSenderContext(now, session, isAnswer)) {
-      this.#parts.counters.drops.context_limit += count;
-      return NONE;
+      return this.#none("context_limit");
     }
     session.nextContextId += 2;
     this.#lanes.register(this.#flows.addSenderContext(now, session, association, id, sender));
     return associations.contextOfReply(now, association, addresses, offset, length, count);
   }
 
+  #none(reason: DropReason): typeof NONE {
+    this.#dropped = reason;
+    return NONE;
+  }
+
   /** The same for a sender that a bound tunnel's client has not registered: the client opens and closes to all of them. */
-  #strangerOf(
-    now: number,
-    association: number,
-    bound: BoundIds,
-    remote: AddressBytes,
-    count: number,
-  ): number {
+  #strangerOf(now: number, association: number, bound: BoundIds, remote: AddressBytes): number {
     // Senders can be answered, so a forged source must not be a way around the policy.
     if (bound.uncompressed === 0 || !this.#parts.options.permits(remote)) {
-      this.#parts.counters.drops.filtered += count;
-      return NONE;
+      return this.#none("filtered");
     }
     this.#table.idle.refresh(now, association);
     return UNCOMPRESSED;
@@ -190,7 +219,7 @@ export class ServerReplies {
   ): void {
     const { uncompressed } = this.#table.sessionOf[association]!.bound!;
     if (uncompressed === 0) {
-      this.#parts.counters.drops.filtered++;
+      this.#drop("filtered", association, remote, data, offset, length);
       return;
     }
     const size = this.#uncompressed.write(remote, data, offset, length);

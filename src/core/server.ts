@@ -195,6 +195,11 @@ export class TunnelServer {
       names: this.#names,
       deadlines: this.#deadlines,
       pool: this.#pool,
+      queueOwner: {
+        associationOf: (flow) => flow,
+        localOf: (flow) => this.#associations.source[flow],
+        remoteOf: (flow, id) => this.#remoteOf(flow, id),
+      },
       port: {
         send: (connection, bytes) => this.#sendControl(connection, bytes),
         markDirty: (connection) => this.#markDirty(connection),
@@ -209,10 +214,16 @@ export class TunnelServer {
         sessions: () => this.#sessions.values(),
       },
     };
+    this.#pool.owner = parts.queueOwner;
     this.#lanes = new ServerLanes(parts);
     this.#flows = new ServerFlows(parts, this.#lanes);
     this.#capsules = new ServerCapsules(parts, this.#flows, this.#lanes);
     this.#replies = new ServerReplies(parts, this.#flows, this.#lanes);
+  }
+
+  #remoteOf(association: number, id: number): AddressBytes | undefined {
+    const slot = this.#associations.sessionOf[association]?.contextById.get(id);
+    return slot === undefined ? undefined : this.contexts.target[slot];
   }
 
   // Getters

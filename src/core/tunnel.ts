@@ -296,7 +296,11 @@ export class Tunnel {
     const isFirst = this.#batchLength === 0;
     if (!this.#mayBypassQueue || !this.#append(context, data, offset, length)) {
       this.queue.push(now, flow, context, data, offset, length);
-    } else if (isFirst) this.queue.noteBatch(0, length);
+      return;
+    }
+    if (isFirst) this.queue.noteBatch(0, length);
+    const { tap } = this.#counters;
+    if (tap !== undefined) this.queue.record(tap, undefined, flow, context, data, offset, length);
   }
 
   /** The same for rows `first` to `end - 1` of one flow and context. */
@@ -313,6 +317,8 @@ export class Tunnel {
     if (this.#mayBypassQueue) {
       if (this.#batchLength === 0) this.queue.noteBatch(0, received.length(first));
       while (row < end && this.#append(context, data, received.offset(row), received.length(row))) row++;
+      const { tap } = this.#counters;
+      if (tap !== undefined) this.queue.recordRows(tap, undefined, flow, context, received, first, row);
     }
     if (row < end) this.queue.pushAll(now, flow, context, received, row, end);
   }

@@ -9,6 +9,7 @@ import type { WebSocketRequest } from "./carriers/web-socket-request.ts";
 import type { Io } from "./io/io.ts";
 import type { Loop } from "./loop.ts";
 import type { ByteStream } from "./stream/byte-stream.ts";
+import type { OpenRingFile } from "./tap/ring-file.ts";
 
 /** An address of a network interface. */
 export interface InterfaceIp {
@@ -81,6 +82,8 @@ export interface System extends Loop, SystemErrors {
   ): Promise<ByteStream>;
   /** Uses a plugin that is a program. @param server  the shadowsocks server that it connects to */
   usePlugin?(plugin: Plugin, server: { readonly host: string; readonly port: number }): PluginUse;
+  /** Files of a tap. */
+  readonly openRingFile?: OpenRingFile | undefined;
   /** @throws HostError ERR_FILE that names the file */
   readFile(path: string): Uint8Array;
 }

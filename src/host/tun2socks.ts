@@ -1,4 +1,5 @@
 import { randomSeed } from "../core/credentials.ts";
+import type { PacketTap } from "../core/tap.ts";
 import type { DeviceAddresses } from "../core/tun2socks/options.ts";
 import { TUN2SOCKS_LIMITS } from "../core/tun2socks/options.ts";
 import { ADDRESS_STRIDE } from "../core/tun2socks/packet-batch.ts";
@@ -6,7 +7,7 @@ import { ROUTE_DIRECT, ROUTE_SOCKS, ROUTE_TUNNEL } from "../core/tun2socks/rules
 import { Tun2Socks } from "../core/tun2socks/tun2socks.ts";
 import type { UnreachableKind } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
-import { formatHost, ipAddress } from "../wire/socket-address.ts";
+import { copyAddress, formatHost, ipAddress } from "../wire/socket-address.ts";
 import type { Outgoing } from "./addresses/outgoing.ts";
 import { outgoingOf } from "./addresses/outgoing.ts";
 import type { Cancellation } from "./cancellation.ts";
@@ -24,6 +25,9 @@ import { carriesTcpAlone, describePlan } from "./options/tun2socks.ts";
 import type { EndpointStatus } from "./status.ts";
 import type { ByteStream } from "./stream/byte-stream.ts";
 import type { System } from "./system.ts";
+import { HostTap } from "./tap/host-tap.ts";
+import { openTap } from "./tap/open-tap.ts";
+import type { TapWriter } from "./tap/tap-writer.ts";
 import type { Tun2SocksStats } from "./tunnel-stats.ts";
 import { noTunnelStats, sumRecords } from "./tunnel-stats.ts";
 import { SharedLatency } from "./udp/shared-latency.ts";
@@ -78,6 +82,8 @@ export class Tun2SocksHost implements UdpPathHost {
   #device: Device | undefined;
   #flows: FlowRelay | undefined;
   #tunnel: UdpLocalHost | undefined;
+  #tap: TapWriter | undefined;
+  #packetTap: PacketTap | undefined;
   #patience: Timer | undefined;
   /** By route. */
   readonly #paths: (UdpPath | undefined)[] = [];
@@ -134,6 +140,8 @@ export class Tun2SocksHost implements UdpPathHost {
       bytesOut: bytesIn,
       drops: sumRecords([tunnel.drops, drops, this.#pathDrops, { device: this.#deviceDrops }]),
       refused: { ...tunnel.refused, associationsEvicted, flowsEvicted, halfOpenEvicted },
+      tapRecords: this.#tap?.written ?? 0,
+      tapLost: this.#tap?.lost ?? 0,
       unreachable: { ...this.#refusals, limited: icmpErrorsLimited + (tunnel.unreachable.limited ?? 0) },
     };
   }
@@ -158,6 +166,9 @@ export class Tun2SocksHost implements UdpPathHost {
     const device = await this.#features.openDevice(options, this.#io, early, this.#log);
     this.#device = device;
     this.#core = await this.#makeCore(device);
+    this.#tap = openTap(options.tunnel, "tun2socks", this.#system, this.#log, undefined);
+    this.#packetTap = this.#tap && new HostTap(this.#tap, { isServer: false });
+    this.#core.tap = this.#packetTap;
     if (leadsInACircle(options, this.#outgoing)) {
       this.#log.warn(
         {},
@@ -196,6 +207,7 @@ export class Tun2SocksHost implements UdpPathHost {
     await Promise.all(this.#tcpWays.map((way) => way?.close()));
     this.#isEnded = true;
     await this.#device?.close();
+    await this.#tap?.close();
   }
 
   async #makeCore(device: Device): Promise<Tun2Socks> {
@@ -243,7 +255,9 @@ export class Tun2SocksHost implements UdpPathHost {
   }
 
   async #startTunnel(): Promise<void> {
-    const tunnel = new UdpLocalHost(this.#options.tunnel, this.#log, this.#system, this.#features.tunnel);
+    const tap = this.#tap;
+    const features = { ...this.#features.tunnel, tap };
+    const tunnel = new UdpLocalHost(this.#options.tunnel, this.#log, this.#system, features);
     this.#tunnel = tunnel;
     await tunnel.listen();
     const latency = new SharedLatency(tunnel.latency, (next) => this.#device?.setLatency?.(next));
@@ -283,7 +297,12 @@ export class Tun2SocksHost implements UdpPathHost {
 
   deliver(association: number, remote: AddressBytes, data: Uint8Array, offset: number, length: number): void {
     const now = this.#turnAt();
-    while (!this.#core.handleDatagram(now, association, remote, data, offset, length)) this.#writeDevice();
+    const core = this.#core;
+    const before = core.counters.datagramsOut;
+    while (!core.handleDatagram(now, association, remote, data, offset, length)) this.#writeDevice();
+    if (this.#packetTap === undefined || core.counters.datagramsOut === before) return;
+    const source = core.sourceOf(association);
+    this.#packetTap.record(true, undefined, association, source, remote, data, offset, length);
   }
 
   refuse(association: number, remote: AddressBytes, kind: UnreachableKind, mtu: number): void {
@@ -314,6 +333,7 @@ export class Tun2SocksHost implements UdpPathHost {
     const { datagrams } = this.#core;
     const { count, association, offset, length, dscp, addresses, addressLength } = datagrams;
     if (count === 0) return;
+    if (this.#packetTap !== undefined) this.#recordForwarded(this.#packetTap);
     const datagram = this.#datagram;
     for (let i = 0; i < count; i++) {
       datagram.setPayload(association[i], datagrams.buffer(i), offset[i], length[i], dscp[i]);
@@ -321,6 +341,17 @@ export class Tun2SocksHost implements UdpPathHost {
       this.#pathOf[association[i]]?.send(datagram);
     }
     for (const path of this.#paths) path?.flush();
+  }
+
+  #recordForwarded(tap: PacketTap): void {
+    const { datagrams } = this.#core;
+    const { count, association, offset, length, addresses, addressLength } = datagrams;
+    for (let i = 0; i < count; i++) {
+      const source = this.#core.sourceOf(association[i]);
+      const remote = copyAddress(addresses, i * ADDRESS_STRIDE, addressLength[i]);
+      const data = datagrams.buffer(i);
+      tap.record(false, undefined, association[i], source, remote, data, offset[i], length[i]);
+    }
   }
 
   #drain(): void {

@@ -4,6 +4,7 @@ import type { ClientOutput } from "../core/client-parts.ts";
 import { randomSeed } from "../core/credentials.ts";
 import { HostError, ProtocolError, UsageError } from "../core/errors.ts";
 import { parseLatencyRule } from "../core/latency-rules.ts";
+import type { DatagramTap, TapReason } from "../core/tap.ts";
 import type { LatencyClass } from "../wire/latency-class.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { formatAddress, makeAddress } from "../wire/socket-address.ts";
@@ -34,6 +35,9 @@ import { BatchWriter } from "./stream/batch-writer.ts";
 import type { ByteStream } from "./stream/byte-stream.ts";
 import type { System } from "./system.ts";
 import { required } from "./system.ts";
+import { HostTap } from "./tap/host-tap.ts";
+import { openTap } from "./tap/open-tap.ts";
+import type { TapWriter } from "./tap/tap-writer.ts";
 import type { TunnelStats } from "./tunnel-stats.ts";
 import { sumStats, tunnelStats } from "./tunnel-stats.ts";
 import type { Relay, RelayHost } from "./udp/fixed-forward.ts";
@@ -68,6 +72,8 @@ export interface UdpLocalFeatures {
   readonly place?: WorkerPlace | undefined;
   /** Makes the connections of lanes, instead of the ways of the options. */
   readonly carrier?: Carrier | undefined;
+  /** Of the host that this is a part of, which shows it the datagrams that are not dropped. */
+  readonly tap?: TapWriter | undefined;
   /** Opens a client of the proxy that `options.masque` names, and what makes its requests. */
   readonly openMasque?: (
     options: ResolvedUdpLocalOptions & { readonly masque: string },
@@ -115,6 +121,8 @@ export class UdpLocalHost implements RelayHost {
 
   /** Which of several threads on the same ports this is. */
   readonly #place: WorkerPlace | undefined;
+  readonly #tap: TapWriter | undefined;
+  readonly #ownsTap: boolean;
   /** The workers in other threads. */
   others: Pick<OtherWorkers, "stats" | "status" | "close"> | undefined;
 
@@ -122,7 +130,7 @@ export class UdpLocalHost implements RelayHost {
     options: ResolvedUdpLocalOptions,
     log: Logger,
     system: System,
-    { place, carrier, openMasque }: UdpLocalFeatures = {},
+    { place, carrier, openMasque, tap }: UdpLocalFeatures = {},
   ) {
     const { io } = system;
     this.#system = system;
@@ -139,6 +147,8 @@ export class UdpLocalHost implements RelayHost {
     if (options.latencyRules.length > 0 && io.native?.udpLatency === undefined && (place?.index ?? 0) === 0) {
       log.warn({}, "latency-rule: has no effect at this end without native I/O on Linux");
     }
+    this.#ownsTap = tap === undefined;
+    this.#tap = tap ?? openTap(options, "udp-local", system, log, place);
     const { ways, idleTimeoutS, activeIdleTimeoutS, latencyRules, ...rest } = this.#options;
     const outgoing = outgoingOf(options);
     if (options.masque !== undefined) {
@@ -146,12 +156,14 @@ export class UdpLocalHost implements RelayHost {
       const masque = open({ ...options, masque: options.masque }, system, log);
       this.core = masque.core;
       this.#carriers = [masque.carrier];
+      this.#useTap();
       return;
     }
     this.#carriers =
       carrier === undefined ? ways.map((way) => openCarrierChain({ ...way, outgoing }, system)) : [carrier];
     if (options.dialect !== undefined) {
       this.core = openDialectClient(options.dialect, options, this.#carriers.length, HANDSHAKE_MS, system);
+      this.#useTap();
       return;
     }
     const servers = ways.map(({ server }) => server);
@@ -168,6 +180,16 @@ export class UdpLocalHost implements RelayHost {
       idleTimeoutMs: idleTimeoutS * 1000,
       activeIdleTimeoutMs: activeIdleTimeoutS * 1000,
     });
+    this.#useTap();
+  }
+
+  #useTap(): void {
+    if (this.#tap === undefined) return;
+    this.core.counters.tap = new HostTap(this.#tap, {
+      isServer: false,
+      hasOnlyDropped: !this.#ownsTap,
+      localOf: (association) => this.#relays[association]?.sourceOf?.(association),
+    });
   }
 
   get address(): UdpLocalAddress {
@@ -183,6 +205,7 @@ export class UdpLocalHost implements RelayHost {
 
   stats(): TunnelStats {
     const { core } = this;
+    if (this.#ownsTap) this.#tap?.count(core.counters);
     const own = tunnelStats(
       core.counters,
       {
@@ -264,6 +287,7 @@ export class UdpLocalHost implements RelayHost {
       this.others?.close(),
     ]);
     await Promise.all([...this.#carriers.map((carrier) => carrier.close()), this.#tcp?.close()]);
+    if (this.#ownsTap) await this.#tap?.close();
   }
 
   // RelayHost
@@ -529,11 +553,26 @@ export class UdpLocalHost implements RelayHost {
     const { count, association, context, offset, length } = received;
     if (count === 0) return;
     const data = received.data === chunk ? chunk : received.data.slice();
+    if (counters.tap !== undefined) this.#recordReceived(counters.tap, data);
     for (let i = 0; i < count; i++) {
       const relay = this.#relays[association[i]];
       if (relay === undefined) continue;
-      if (!relay.deliver(association[i], context[i], data, offset[i], length[i])) counters.drops.send_error++;
+      if (relay.deliver(association[i], context[i], data, offset[i], length[i])) continue;
+      counters.drops.send_error++;
+      if (counters.tap !== undefined) this.#record(counters.tap, "send_error", data, i);
     }
     counters.drops.send_error += this.#io.udp.flush();
+  }
+
+  #recordReceived(tap: DatagramTap, data: Uint8Array): void {
+    for (let i = 0; i < this.core.received.count; i++) this.#record(tap, undefined, data, i);
+  }
+
+  #record(tap: DatagramTap, reason: TapReason | undefined, data: Uint8Array, index: number): void {
+    const { core } = this;
+    const { association, context, offset, length } = core.received;
+    const local = core.sourceOf(association[index]);
+    const remote = core.contexts.address[context[index]];
+    tap.record(true, reason, association[index], local, remote, data, offset[index], length[index]);
   }
 }

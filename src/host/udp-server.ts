@@ -1,5 +1,6 @@
 import type { ServerOutput } from "../core/server.ts";
 import { TunnelServer } from "../core/server.ts";
+import type { DatagramTap, TapReason } from "../core/tap.ts";
 import type { UnreachableKind } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { ATYP_IPV6, formatHost, makeAddress } from "../wire/socket-address.ts";
@@ -45,6 +46,9 @@ import { openTunnelListener } from "./stream/tunnel-listener.ts";
 import type { OpenWebServer, WebServer } from "./stream/web-server.ts";
 import type { System } from "./system.ts";
 import { required } from "./system.ts";
+import { HostTap } from "./tap/host-tap.ts";
+import { openTap } from "./tap/open-tap.ts";
+import type { TapWriter } from "./tap/tap-writer.ts";
 import type { TunnelStats } from "./tunnel-stats.ts";
 import { sumStats, tunnelStats } from "./tunnel-stats.ts";
 import { AssociationSockets } from "./udp/association-sockets.ts";
@@ -104,6 +108,7 @@ export class UdpServerHost implements UdpPathHost {
   #web: WebServer | undefined;
   #dialects: DialectHost | undefined;
   readonly #firstBytes: FirstBytes<DialectProtocol>;
+  readonly #tap: TapWriter | undefined;
   /** The workers beside the one that listens. */
   readonly #others: OtherWorkers | undefined;
   readonly #features: UdpServerFeatures;
@@ -145,6 +150,8 @@ export class UdpServerHost implements UdpPathHost {
       lingerMs: lingerS * 1000,
       idleTimeoutMs: idleTimeoutS * 1000,
     });
+    this.#tap = openTap(options, "udp-server", system, log, place);
+    if (this.#tap !== undefined) this.#core.counters.tap = new HostTap(this.#tap, { isServer: true });
     this.#sockets = new AssociationSockets(socketLimit(options, system.descriptorLimit(), place?.count ?? 1));
     this.#firstBytes = new FirstBytes({
       loop: system,
@@ -178,6 +185,7 @@ export class UdpServerHost implements UdpPathHost {
 
   stats(): TunnelStats {
     const core = this.#core;
+    this.#tap?.count(core.counters);
     const own = tunnelStats(
       core.counters,
       {
@@ -298,6 +306,7 @@ export class UdpServerHost implements UdpPathHost {
     await Promise.all([requests, ...listeners, this.#others?.close()]);
     this.#sockets.close();
     await this.#egress?.end();
+    await this.#tap?.close();
   }
 
   // UdpPathHost
@@ -378,6 +387,7 @@ export class UdpServerHost implements UdpPathHost {
     const { count, association, context, offset, length } = outgoing;
     if (count === 0) return;
     const data = outgoing.data === chunk ? chunk : outgoing.data.slice();
+    if (counters.tap !== undefined) this.#recordOutgoing(counters.tap, data);
     if (this.#hasEgress) {
       this.#sendByEgress(data);
       return;
@@ -394,10 +404,29 @@ export class UdpServerHost implements UdpPathHost {
         this.#remoteGenerations[slot] = contexts.generation[slot] + 1;
       }
       const socket = this.#socketFor(association[i], remote.address);
-      if (socket === undefined) counters.drops.association_limit++;
-      else if (!socket.send(undefined, data, offset[i], length[i], remote)) counters.drops.send_error++;
+      const dropped =
+        socket === undefined
+          ? "association_limit"
+          : socket.send(undefined, data, offset[i], length[i], remote)
+            ? undefined
+            : "send_error";
+      if (dropped === undefined) continue;
+      counters.drops[dropped]++;
+      if (counters.tap !== undefined) this.#record(counters.tap, dropped, data, i);
     }
     counters.drops.send_error += this.#io.udp.flush();
+  }
+
+  #recordOutgoing(tap: DatagramTap, data: Uint8Array): void {
+    for (let i = 0; i < this.#core.outgoing.count; i++) this.#record(tap, undefined, data, i);
+  }
+
+  #record(tap: DatagramTap, reason: TapReason | undefined, data: Uint8Array, index: number): void {
+    const { outgoing, contexts } = this.#core;
+    const { association, context, offset, length } = outgoing;
+    const local = this.#core.source(association[index]);
+    const remote = contexts.target[context[index]];
+    tap.record(true, reason, association[index], local, remote, data, offset[index], length[index]);
   }
 
   #sendByEgress(data: Uint8Array): void {
@@ -407,6 +436,8 @@ export class UdpServerHost implements UdpPathHost {
     const datagram = this.#datagram;
     if (egress === undefined) {
       counters.drops.send_error += count;
+      if (counters.tap === undefined) return;
+      for (let i = 0; i < count; i++) this.#record(counters.tap, "send_error", data, i);
       return;
     }
     for (let i = 0; i < count; i++) {

@@ -10,6 +10,7 @@ import { wrapInTls } from "./carriers/tls.ts";
 import { openWebSocket } from "./carriers/web-socket.ts";
 import { nodeCryptography } from "./cryptography.ts";
 import { descriptorLimit } from "./descriptor-limit.ts";
+import { openRingFile } from "./ring-file.ts";
 import { shadowsocksCryptography } from "./shadowsocks-cryptography.ts";
 import { nodeErrors } from "./system-text.ts";
 import { readTextFile } from "./text-file.ts";
@@ -48,6 +49,7 @@ export function nodeSystem(io: Io): System {
       wrapInTls(stream, options, host, cancellation, io.native),
     openWebSocket: (stream, request, cancellation) => openWebSocket(stream, request, cancellation, io.native),
     usePlugin,
+    openRingFile,
     readFile: readTextFile,
   };
 }

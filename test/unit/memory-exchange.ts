@@ -19,6 +19,12 @@ const COMMON = {
   latency: "balanced",
   ipv6Only: false,
   workers: 1,
+  tap: undefined,
+  tapFiles: 2,
+  tapFileBytes: 104_857_600,
+  tapPayloadBytes: 65_535,
+  tapFilter: [],
+  tapInterfaces: "one",
 } as const;
 
 export const SERVER: ResolvedUdpServerOptions = {

@@ -38,9 +38,18 @@ function complaint(act: () => unknown): string {
 
 const forward = (target: string) => ({ listen: "127.0.0.1:0", target });
 
+const NO_TAP = {
+  tapFiles: 2,
+  tapFileBytes: 104_857_600,
+  tapPayloadBytes: 65_535,
+  tapFilter: [],
+  tapInterfaces: "one",
+};
+
 describe("defaults", () => {
   it("udp-local has these defaults", () => {
     expect(resolveLocal({})).toEqual({
+      ...NO_TAP,
       listen: "127.0.0.1:1234",
       ways: [{ server: "127.0.0.1:3456", via: [] }],
       forwards: [],
@@ -74,6 +83,7 @@ describe("defaults", () => {
 
   it("udp-server has these defaults", () => {
     expect(resolveServer({})).toEqual({
+      ...NO_TAP,
       listen: ["127.0.0.1:3456"],
       ssRelay: "off",
       insecureOpenRelay: false,

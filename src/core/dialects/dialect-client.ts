@@ -5,6 +5,7 @@ import type { AddressBytes } from "../../wire/socket-address.ts";
 import { ATYP_DOMAIN, copyAddress, sameBytes } from "../../wire/socket-address.ts";
 import type { AssociationClient } from "../association-client.ts";
 import type { ClientOutput } from "../client-parts.ts";
+import type { DropReason } from "../counters.ts";
 import { Counters } from "../counters.ts";
 import { DatagramBatch } from "../datagram-batch.ts";
 import { Deadlines } from "../deadlines.ts";
@@ -15,6 +16,7 @@ import { SendPool } from "../send-queue.ts";
 import { Socks5Client } from "../socks5-client.ts";
 import type { SpreadState } from "../spread-state.ts";
 import { spreadState } from "../spread-state.ts";
+import { recordDroppedRows } from "../tap.ts";
 import type { DialectLinkLimits } from "./dialect-link.ts";
 import { DialectLink } from "./dialect-link.ts";
 import { RemoteTable } from "./remote-table.ts";
@@ -91,6 +93,8 @@ export class DialectClient implements AssociationClient {
   readonly #isInUse: boolean[] = [];
   readonly #answers: number[] = [];
   readonly #freeAssociations: number[] = [];
+  /** By association: the application's address, if it is known. */
+  readonly #sources: (AddressBytes | undefined)[] = [];
   readonly #associations = new IdleLists(IDLE_GRAIN_MS);
   /** By association: the remote that was sent to last. */
   readonly #lastRemote: number[] = [];
@@ -98,12 +102,19 @@ export class DialectClient implements AssociationClient {
   readonly #isNew: boolean[] = [];
   readonly #ready: Lane[] = [];
   #way = 0;
+  #dropped: DropReason = "context_limit";
   #isClosed = false;
 
   constructor(options: DialectClientOptions) {
     this.#options = options;
     this.#isMany = options.dialect.flows > 1;
     this.contexts = new RemoteTable(options.seed);
+    const associationOf = (flow: number) => (this.#isMany ? this.contexts.flow[flow] : flow);
+    this.#pool.owner = {
+      associationOf,
+      localOf: (flow) => this.#sources[associationOf(flow)],
+      remoteOf: (flow) => this.#remoteOf(flow),
+    };
   }
 
   // Getters
@@ -131,6 +142,10 @@ export class DialectClient implements AssociationClient {
 
   get spread(): SpreadState {
     return spreadState([]);
+  }
+
+  sourceOf(association: number): AddressBytes | undefined {
+    return this.#sources[association];
   }
 
   latencyOf(): LatencyClass {
@@ -241,7 +256,7 @@ export class DialectClient implements AssociationClient {
     const { frame } = lane.link.reader;
     const length = frame.dataEnd - frame.dataOffset;
     if (length > MAX_UDP_BYTES) {
-      counters.drops.too_long++;
+      this.#dropIncoming("too_long", lane);
       return true;
     }
     let slot = this.#contextOf(lane);
@@ -259,7 +274,7 @@ export class DialectClient implements AssociationClient {
       );
     }
     if (slot === NONE) {
-      counters.drops.unknown_context++;
+      this.#dropIncoming("unknown_context", lane);
       return true;
     }
     const association = contexts.flow[slot];
@@ -273,6 +288,21 @@ export class DialectClient implements AssociationClient {
     this.#touch(now, lane, association, slot);
     received.add(association, slot, frame.dataOffset, length);
     return true;
+  }
+
+  #dropIncoming(reason: DropReason, lane: Lane): void {
+    const { drops, tap } = this.counters;
+    const { frame, data } = lane.link.reader;
+    drops[reason]++;
+    const length = frame.dataEnd - frame.dataOffset;
+    tap?.record(true, reason, NONE, undefined, undefined, data, frame.dataOffset, length);
+  }
+
+  /** For a tap: the remote address of what a flow has queued, if it has only one. */
+  #remoteOf(flow: number): AddressBytes | undefined {
+    if (this.#isMany) return this.contexts.address[flow];
+    const [context, ...more] = this.contexts.of(flow);
+    return context === undefined || more.length > 0 ? undefined : this.contexts.address[context];
   }
 
   /** The context of the frame that was just read, or -1. */
@@ -383,7 +413,7 @@ export class DialectClient implements AssociationClient {
 
   // Verbs
 
-  openAssociation(now: number, _source: AddressBytes | undefined, expires: boolean): number {
+  openAssociation(now: number, source: AddressBytes | undefined, expires: boolean): number {
     if (this.associationCount >= this.#options.maxAssociations) {
       const lists = this.#associations;
       const idlest = lists.size(UNANSWERED) > 0 ? lists.oldest(UNANSWERED) : lists.oldest(ANSWERED);
@@ -396,6 +426,7 @@ export class DialectClient implements AssociationClient {
     }
     const association = this.#freeAssociations.pop() ?? this.#isInUse.length;
     this.#isInUse[association] = true;
+    this.#sources[association] = source;
     this.#answers[association] = 0;
     this.#lastRemote[association] = NONE;
     this.#associations.touch(now, association, expires ? UNANSWERED : LASTING);
@@ -421,8 +452,14 @@ export class DialectClient implements AssociationClient {
     addressOffset = 0,
     addressLength = address.length,
   ): void {
-    const context = this.#usableContext(now, association, address, addressOffset, addressLength, 1);
-    if (context === NONE) return;
+    const context = this.#usableContext(now, association, address, addressOffset, addressLength);
+    if (context === NONE) {
+      this.counters.drops[this.#dropped]++;
+      const remote = copyAddress(address, addressOffset, addressLength);
+      const local = this.#sources[association];
+      this.counters.tap?.record(false, this.#dropped, association, local, remote, data, offset, length);
+      return;
+    }
     const lane = this.#laneFor(now, association);
     this.#write(now, lane, association, context, data, offset, length);
     this.#afterWrites(now, lane);
@@ -436,8 +473,13 @@ export class DialectClient implements AssociationClient {
     end: number,
     address: AddressBytes,
   ): void {
-    const context = this.#usableContext(now, association, address, 0, address.length, end - first);
-    if (context === NONE) return;
+    const context = this.#usableContext(now, association, address, 0, address.length);
+    if (context === NONE) {
+      this.counters.drops[this.#dropped] += end - first;
+      const local = this.#sources[association];
+      recordDroppedRows(this.counters.tap, this.#dropped, association, local, address, received, first, end);
+      return;
+    }
     const lane = this.#laneFor(now, association);
     for (let row = first; row < end; row++) {
       this.#write(now, lane, association, context, received.data, received.offset(row), received.length(row));
@@ -487,25 +529,24 @@ export class DialectClient implements AssociationClient {
 
   // Contexts
 
-  /** The context for a remote address, opened if need be; -1 when the datagrams are dropped, and counted. */
+  /** The context for a remote address, opened if need be; -1 when the datagrams are to be dropped for {@link #dropped}. */
   #usableContext(
     now: number,
     association: number,
     address: Uint8Array,
     offset: number,
     length: number,
-    count: number,
   ): number {
-    const { contexts, counters } = this;
+    const { contexts } = this;
     let context = contexts.find(association, address, offset, length);
     if (context === NONE) {
       if (address[offset] === ATYP_DOMAIN && this.#options.dialect.addresses === "ip") {
-        counters.drops.unresolved += count;
+        this.#dropped = "unresolved";
         return NONE;
       }
       context = this.#addContext(now, association, copyAddress(address, offset, length));
       if (context === NONE) {
-        counters.drops.context_limit += count;
+        this.#dropped = "context_limit";
         return NONE;
       }
     }

@@ -100,8 +100,10 @@ export class DialectLink {
     length: number,
   ): void {
     const { codec } = this;
+    const { tap } = this.#counters;
     if (length < codec.minPayload() || length > codec.maxPayload(address)) {
       this.#counters.drops.too_long++;
+      if (tap !== undefined) this.queue.record(tap, "too_long", slot, 0, data, offset, length);
       return;
     }
     const size = codec.headerLength(address) + length;
@@ -112,6 +114,7 @@ export class DialectLink {
       this.#length += size;
       this.#counters.datagramsOut++;
       this.#counters.bytesOut += length;
+      if (tap !== undefined) this.queue.record(tap, undefined, slot, 0, data, offset, length);
       return;
     }
     if (assembled.length < size) assembled = new Uint8Array(65_536 + MAX_HEADER_BYTES);

@@ -16,7 +16,7 @@ import {
   makeAddress,
 } from "../../wire/socket-address.ts";
 import { REPLY_COMMAND_UNSUPPORTED, REPLY_SUCCEEDED } from "../../wire/socks5.ts";
-import type { Counters, RefusalReason } from "../counters.ts";
+import type { Counters, DropReason, RefusalReason } from "../counters.ts";
 import { DatagramBatch } from "../datagram-batch.ts";
 import { Deadlines } from "../deadlines.ts";
 import { ProtocolError } from "../errors.ts";
@@ -25,6 +25,7 @@ import { Permissions } from "../permissions.ts";
 import { SendPool } from "../send-queue.ts";
 import type { Filtering } from "../server-associations.ts";
 import { Socks5ServerConnection } from "../socks5-server.ts";
+import type { DatagramTap } from "../tap.ts";
 import type { DialectLinkLimits } from "./dialect-link.ts";
 import { DialectLink } from "./dialect-link.ts";
 import { RemoteTable } from "./remote-table.ts";
@@ -151,6 +152,17 @@ export class DialectServer {
     this.counters = counters;
     this.remotes = new RemoteTable(options.seed);
     this.#permissions = new Permissions(options.seed);
+    this.#pool.owner = {
+      associationOf: numberOf,
+      localOf: () => undefined,
+      remoteOf: (flow) => this.#remoteOf(flow),
+    };
+  }
+
+  /** For a tap: the remote address of what a flow has queued, if it has only one. */
+  #remoteOf(flow: number): AddressBytes | undefined {
+    const [slot, ...more] = this.remotes.of(flow);
+    return slot === undefined || more.length > 0 ? undefined : this.remotes.target[slot];
   }
 
   get connectionCount(): number {
@@ -306,7 +318,7 @@ export class DialectServer {
     const hasAddress = frame.addressLength > 0;
     const address = hasAddress ? frame.addresses : connection.target;
     if (address === undefined || length > MAX_UDP_BYTES) {
-      counters.drops[address === undefined ? "refused_target" : "too_long"]++;
+      this.#dropIncoming(address === undefined ? "refused_target" : "too_long", connection, address);
       return true;
     }
     const addressOffset = hasAddress ? frame.addressOffset : 0;
@@ -325,7 +337,7 @@ export class DialectServer {
       if (outgoing.count > 0 && this.#isFullFor(connection)) return false;
       flow = this.#openFlow(now, connection, isMany ? frame.flow : 0, isMany && frame.isDns);
       if (flow === NONE) {
-        counters.drops.association_limit++;
+        this.#dropIncoming("association_limit", connection, address);
         return true;
       }
     }
@@ -336,13 +348,13 @@ export class DialectServer {
       }
       slot = this.#addRemote(now, connection, flow, copyAddress(address, addressOffset, addressLength));
       if (slot === NONE) {
-        counters.drops.unresolved++;
+        this.#dropIncoming("unresolved", connection, address);
         return true;
       }
     }
     this.#touch(now, connection, flow, slot);
     const state = this.#states[slot];
-    if (state === "denied") counters.drops.refused_target++;
+    if (state === "denied") this.#dropIncoming("refused_target", connection, address);
     else if (state === "asked") this.#hold(slot, data, frame.dataOffset, length);
     else {
       counters.datagramsIn++;
@@ -350,6 +362,40 @@ export class DialectServer {
       outgoing.add(flow, slot, frame.dataOffset, length);
     }
     return true;
+  }
+
+  /** Drops the datagram that was just read. @param address  its own, or that of its connection */
+  #dropIncoming(reason: DropReason, connection: Connection, address: Uint8Array | undefined): void {
+    const { drops, tap } = this.counters;
+    drops[reason]++;
+    if (tap === undefined) return;
+    const { frame, data } = connection.link.reader;
+    const remote =
+      address === frame.addresses
+        ? copyAddress(frame.addresses, frame.addressOffset, frame.addressLength)
+        : connection.target;
+    const length = frame.dataEnd - frame.dataOffset;
+    tap.record(true, reason, NONE, undefined, remote, data, frame.dataOffset, length);
+  }
+
+  #dropHeld(reason: DropReason, slot: number, held: readonly Uint8Array[]): void {
+    const { drops, tap } = this.counters;
+    drops[reason] += held.length;
+    if (tap === undefined) return;
+    const association = numberOf(this.remotes.flow[slot]);
+    const remote = this.remotes.address[slot];
+    for (const data of held) {
+      tap.record(true, reason, association, undefined, remote, data, 0, data.length);
+    }
+  }
+
+  /** For a tap: what is in {@link outgoing}. */
+  recordOutgoing(tap: DatagramTap): void {
+    const { data, count, association, context, offset, length } = this.outgoing;
+    for (let i = 0; i < count; i++) {
+      const remote = this.remotes.target[context[i]];
+      tap.record(true, undefined, numberOf(association[i]), undefined, remote, data, offset[i], length[i]);
+    }
   }
 
   /** A name was looked up. @param addresses  in order of preference; empty when it has none. Send on {@link outgoing}. */
@@ -365,13 +411,13 @@ export class DialectServer {
     const held = this.#takeHeld(slot);
     if (addresses.length === 0) {
       // The next datagram asks again.
-      counters.drops.unresolved += held.length;
+      this.#dropHeld("unresolved", slot, held);
       this.#removeRemote(slot);
       return;
     }
     this.#setTarget(slot, addresses.find(this.#options.permits));
     if (this.#states[slot] === "denied") {
-      counters.drops.refused_target += held.length;
+      this.#dropHeld("refused_target", slot, held);
       return;
     }
     outgoing.data = new Uint8Array(held.reduce((sum, { length }) => sum + length, 0));
@@ -400,7 +446,9 @@ export class DialectServer {
     const slot = this.remotes.findTarget(flow, remote);
     const isAny = connection.dialect!.addresses === "any" && !connection.isConnected;
     if (slot === NONE && !(isAny && this.#hears(flow, remote))) {
-      this.counters.drops.filtered++;
+      const { drops, tap } = this.counters;
+      drops.filtered++;
+      tap?.record(false, "filtered", numberOf(flow), undefined, remote, data, offset, length);
       return;
     }
     this.#touch(now, connection, flow, slot);
@@ -612,14 +660,14 @@ export class DialectServer {
 
   #removeRemote(slot: number): void {
     if (this.#states[slot] === "known") this.#permissions.revoke(this.#grants[slot]);
-    this.counters.drops.unresolved += this.#takeHeld(slot).length;
+    this.#dropHeld("unresolved", slot, this.#takeHeld(slot));
     this.remotes.remove(slot);
   }
 
   #hold(slot: number, data: Uint8Array, offset: number, length: number): void {
     const held = this.#held.get(slot) ?? [];
     if (held.length >= HELD_DATAGRAMS || this.#heldBytes + length > HELD_BYTES) {
-      this.counters.drops.unresolved++;
+      this.#dropHeld("unresolved", slot, [copyOf(data, offset, length)]);
       return;
     }
     held.push(copyOf(data, offset, length));
@@ -678,4 +726,9 @@ function deadlineOf(connection: number): number {
 
 function deadlineOfQueue(connection: number): number {
   return 2 * connection + 1;
+}
+
+/** For a tap: a flow's number among associations, where the tunnels of the process have those from 0. */
+function numberOf(flow: number): number {
+  return -2 - flow;
 }

@@ -7,6 +7,8 @@
  */
 import { copyBytes } from "../copy-bytes.ts";
 import { grown } from "../grown.ts";
+import type { DatagramTap, QueueOwner, TapReason } from "../tap.ts";
+import { recordQueued } from "../tap.ts";
 
 /** A full-sized datagram fits in one. */
 const BLOCK_BYTES = 2048;
@@ -15,6 +17,8 @@ export const NONE = -1;
 export class DatagramStore {
   /** Bytes of payloads held. */
   bytes = 0;
+  /** Whose datagrams these are, for a tap. */
+  owner: QueueOwner | undefined;
 
   /** The next datagram of the same flow that waits. */
   next = new Int32Array(64);
@@ -90,6 +94,13 @@ export class DatagramStore {
       to += size;
       left -= size;
     }
+  }
+
+  /** Shows a tap an entry. */
+  record(tap: DatagramTap, reason: TapReason | undefined, entry: number): void {
+    const data = new Uint8Array(this.length[entry]);
+    this.copyOut(entry, data, 0);
+    recordQueued(tap, this.owner, reason, this.flow[entry], this.context[entry], data, 0, data.length);
   }
 
   retain(entry: number): void {

@@ -563,6 +563,8 @@ export class LaneScheduler {
       store.sequence[entry] = this.#nextSequence;
       this.#options.counters.datagramsOut++;
       this.#options.counters.bytesOut += size;
+      const { tap } = this.#options.counters;
+      if (tap !== undefined) store.record(tap, undefined, entry);
       this.#nextSequence = (this.#nextSequence + 1) % SEQUENCE_MODULUS;
     }
     store.retain(entry);
@@ -718,6 +720,7 @@ export class LaneScheduler {
     const { ageBudgetMs } = this.#options;
     if (this.#arrivals.isStale(now, sequence, ageBudgetMs + REPAIRS * this.#path.minRtt)) {
       this.#options.counters.drops.age++;
+      this.#recordStale(context, flow, data, offset, length);
       this.#order.pass(now, sequence, patience);
       return false;
     }
@@ -726,6 +729,15 @@ export class LaneScheduler {
     }
     this.#order.pass(now, sequence, patience);
     return true;
+  }
+
+  #recordStale(context: number, flow: number, data: Uint8Array, offset: number, length: number): void {
+    const { tap } = this.#options.counters;
+    if (tap === undefined) return;
+    const { owner } = this.#store;
+    const association = owner?.associationOf(flow) ?? flow;
+    const remote = owner?.remoteOf(flow, context);
+    tap.record(true, "age", association, owner?.localOf(flow), remote, data, offset, length);
   }
 
   /** How long a datagram that was overtaken is waited for: it may have been lost with its lane, whatever the age budget. */

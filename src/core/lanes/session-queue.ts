@@ -14,6 +14,8 @@
  */
 import type { Counters } from "../counters.ts";
 import type { ReceivedDatagrams } from "../received-datagrams.ts";
+import type { TapReason } from "../tap.ts";
+import { recordQueued } from "../tap.ts";
 import type { DatagramStore } from "./datagram-store.ts";
 import { NONE } from "./datagram-store.ts";
 import type { FlowTable } from "./flow-table.ts";
@@ -122,9 +124,24 @@ export class SessionQueue {
     while (start > first && bytes <= this.#byteLimit) bytes += entryCost(received.length(--start));
     if (bytes > this.#byteLimit) start++;
     this.#counters.drops.queue_full += start - first;
+    if (this.#counters.tap !== undefined) this.#recordRows(flow, context, received, first, start);
     for (let row = start; row < end; row++) {
       this.push(now, flow, context, allowed, received.data, received.offset(row), received.length(row));
     }
+  }
+
+  #recordRows(flow: number, context: number, received: ReceivedDatagrams, first: number, end: number): void {
+    const tap = this.#counters.tap!;
+    for (let row = first; row < end; row++) {
+      const offset = received.offset(row);
+      const length = received.length(row);
+      recordQueued(tap, this.#store.owner, "queue_full", flow, context, received.data, offset, length);
+    }
+  }
+
+  #recordHead(reason: TapReason, flow: number): void {
+    const { tap } = this.#counters;
+    if (tap !== undefined) this.#store.record(tap, reason, this.#flows.head[flow]);
   }
 
   /** Puts one datagram behind the others of its flow. `data` is copied. @param allowed  bits of the lanes it may go on */
@@ -284,8 +301,11 @@ export class SessionQueue {
   clear(isCounted: boolean): void {
     for (let ring = RING_SPARSE; ring <= RING_BULK; ring++) {
       while (this.#turn[ring] !== NONE) {
+        if (isCounted) {
+          this.#counters.drops.no_lane++;
+          this.#recordHead("no_lane", this.#turn[ring]);
+        }
         this.#dropHead(this.#turn[ring]);
-        if (isCounted) this.#counters.drops.no_lane++;
       }
     }
   }
@@ -300,8 +320,10 @@ export class SessionQueue {
 
   #dropUntil(bytes: number): void {
     while (this.bytes > bytes && !this.isEmpty) {
-      this.#dropHead(this.#fattest());
+      const flow = this.#fattest();
       this.#counters.drops.queue_full++;
+      this.#recordHead("queue_full", flow);
+      this.#dropHead(flow);
     }
   }
 
@@ -313,8 +335,9 @@ export class SessionQueue {
       !isResponsive(this.#flows, flow);
     const oldest = now - (isStanding ? Math.min(this.standingBudget, this.ageBudget) : this.ageBudget);
     while (this.#flows.head[flow] !== NONE && this.#store.time[this.#flows.head[flow]] < oldest) {
-      this.#dropHead(flow);
       this.#counters.drops.age++;
+      this.#recordHead("age", flow);
+      this.#dropHead(flow);
       this.aged++;
     }
   }

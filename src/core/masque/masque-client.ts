@@ -18,6 +18,7 @@ import { ClientAssociations, IDLE_ANSWERED, IDLE_QUIET } from "../client-associa
 import { ClientLatency } from "../client-latency.ts";
 import type { ClientOutput } from "../client-parts.ts";
 import { ContextTable } from "../context-table.ts";
+import type { DropReason } from "../counters.ts";
 import { Counters } from "../counters.ts";
 import type { Cryptography } from "../credentials.ts";
 import { randomSeed } from "../credentials.ts";
@@ -36,6 +37,7 @@ import {
 } from "../session-model.ts";
 import type { SpreadState } from "../spread-state.ts";
 import { spreadState } from "../spread-state.ts";
+import { recordDroppedRows } from "../tap.ts";
 import { TokenBucket } from "../token-bucket.ts";
 import type { CapsuleReceiver } from "../tunnel.ts";
 import { Tunnel } from "../tunnel.ts";
@@ -128,6 +130,7 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
   readonly #wanting = new Set<MasqueRequest>();
   readonly #ready: MasqueRequest[] = [];
   readonly #numbers = [0];
+  #dropped: DropReason = "context_limit";
   #unanswered = 0;
   #failures = 0;
   #connectAfter = 0;
@@ -141,6 +144,11 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
     this.contexts = new ContextTable(randomSeed(options.crypto));
     const fallback = LATENCY_CLASSES.indexOf(options.latency ?? "balanced");
     this.#latency = new ClientLatency(options.latencyRules ?? [], fallback);
+    this.#pool.owner = {
+      associationOf: (flow) => this.#requests[flow]?.association ?? NONE,
+      localOf: (flow) => this.#associations.source[this.#requests[flow]?.association ?? NONE],
+      remoteOf: (flow, id) => this.contexts.address[this.#requests[flow]?.slotById.get(id) ?? NONE],
+    };
   }
 
   get associationCount(): number {
@@ -149,6 +157,10 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
 
   get spread(): SpreadState {
     return spreadState([]);
+  }
+
+  sourceOf(association: number): AddressBytes | undefined {
+    return this.#associations.source[association];
   }
 
   latencyOf(association: number): LatencyClass {
@@ -233,7 +245,7 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
     now: number,
     request: MasqueRequest,
     id: number,
-    _data: Uint8Array,
+    data: Uint8Array,
     payload: number,
     end: number,
   ): void {
@@ -243,6 +255,10 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
     const slot = isSame ? last : request.slotById.get(id);
     if (slot === undefined) {
       counters.drops.unknown_context++;
+      const { association } = request;
+      const local = this.#associations.source[association];
+      const length = end - payload;
+      counters.tap?.record(true, "unknown_context", association, local, undefined, data, payload, length);
       return;
     }
     const association = contexts.association[slot];
@@ -355,12 +371,21 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
     addressOffset: number,
     addressLength: number,
   ): void {
-    if (length > MAX_DATAGRAM_BYTES) {
-      this.counters.drops.too_long++;
+    const slot =
+      length > MAX_DATAGRAM_BYTES
+        ? NONE
+        : this.#usableContext(now, association, address, addressOffset, addressLength);
+    if (slot !== NONE) {
+      this.#send(now, slot, data, offset, length);
       return;
     }
-    const slot = this.#usableContext(now, association, address, addressOffset, addressLength, 1);
-    if (slot !== NONE) this.#send(now, slot, data, offset, length);
+    const reason = length > MAX_DATAGRAM_BYTES ? "too_long" : this.#dropped;
+    const { drops, tap } = this.counters;
+    drops[reason]++;
+    if (tap === undefined) return;
+    const remote = copyAddress(address, addressOffset, addressLength);
+    const local = this.#associations.source[association];
+    tap.record(false, reason, association, local, remote, data, offset, length);
   }
 
   handleDatagrams(
@@ -371,8 +396,13 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
     end: number,
     address: AddressBytes,
   ): void {
-    const slot = this.#usableContext(now, association, address, 0, address.length, end - first);
-    if (slot === NONE) return;
+    const slot = this.#usableContext(now, association, address, 0, address.length);
+    if (slot === NONE) {
+      this.counters.drops[this.#dropped] += end - first;
+      const local = this.#associations.source[association];
+      recordDroppedRows(this.counters.tap, this.#dropped, association, local, address, received, first, end);
+      return;
+    }
     const request = this.#requestOf[slot]!;
     const id = this.contexts.id[slot];
     if (request.state === "open") {
@@ -413,16 +443,15 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
     }
   }
 
-  /** The context for `count` datagrams to an address, or -1 when they are dropped and counted. */
+  /** The context for datagrams to an address, or -1 when they are to be dropped for {@link #dropped}. */
   #usableContext(
     now: number,
     association: number,
     bytes: Uint8Array,
     offset: number,
     length: number,
-    count: number,
   ): number {
-    const { contexts, counters } = this;
+    const { contexts } = this;
     const { lastContext } = this.#associations;
     this.#associations.handleSent(now, association);
     let slot = lastContext[association];
@@ -432,7 +461,7 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
     }
     if (slot !== NONE && contexts.state[slot] === CONTEXT_REFUSED) {
       if (now < this.#refusedUntil[slot]) {
-        counters.drops.refused_target += count;
+        this.#dropped = "refused_target";
         return NONE;
       }
       this.#forgetContext(slot);
@@ -440,7 +469,7 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
     }
     if (slot === NONE) slot = this.#register(now, association, copyAddress(bytes, offset, length));
     if (slot === NONE) {
-      counters.drops.context_limit += count;
+      this.#dropped = "context_limit";
       return NONE;
     }
     lastContext[association] = slot;
@@ -630,7 +659,13 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
       // They had only joined it.
       else this.#forgetContextOf(request, slot);
     }
-    this.counters.drops.refused_target += takeAll(request.waiting).length;
+    const { drops, tap } = this.counters;
+    const { association, target } = request;
+    const local = this.#associations.source[association];
+    for (const { data } of takeAll(request.waiting)) {
+      drops.refused_target++;
+      tap?.record(false, "refused_target", association, local, target, data, 0, data.length);
+    }
     this.#endIfUnused(request);
   }
 

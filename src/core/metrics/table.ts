@@ -73,6 +73,11 @@ export const COUNTS = {
     help: "Sessions that a new connection resumed.",
     c: "resumed",
   },
+  tapRecords: { name: "underpass_tap_records_total", help: "Records that --tap has written." },
+  tapLost: {
+    name: "underpass_tap_lost_records_total",
+    help: "Records that --tap has lost, because the disk was too slow or full.",
+  },
 } as const satisfies Rows;
 
 /** Counted since the start by the values of a label; members of `Counters`. */

@@ -31,4 +31,17 @@ export class PacketCounters {
     PacketDropReason,
     number
   >;
+  #dropped: PacketDropReason | undefined;
+
+  drop(reason: PacketDropReason): void {
+    this.drops[reason]++;
+    this.#dropped = reason;
+  }
+
+  /** The last reason since this was called before. */
+  takeDropped(): PacketDropReason | undefined {
+    const dropped = this.#dropped;
+    this.#dropped = undefined;
+    return dropped;
+  }
 }

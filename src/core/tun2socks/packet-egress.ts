@@ -134,11 +134,11 @@ export class PacketEgress {
     const packet = this.#packet;
     counters.packetsIn++;
     if (!packet.read(bytes, offset, end)) {
-      counters.drops.malformed++;
+      counters.drop("malformed");
       return;
     }
     if (packet.version === 4 && !isIpv4ChecksumRight(bytes, offset)) {
-      counters.drops.bad_checksum++;
+      counters.drop("bad_checksum");
       return;
     }
     if (!packet.isFragment) {
@@ -150,7 +150,7 @@ export class PacketEgress {
     if (length === 0) return;
     const { whole } = this.#reassembler;
     if (packet.read(whole, 0, length) && !packet.isFragment) this.#handleWhole(whole, events);
-    else counters.drops.malformed++;
+    else counters.drop("malformed");
   }
 
   #handleWhole(bytes: Uint8Array, events: PacketEgressEvents): void {

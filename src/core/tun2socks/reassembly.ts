@@ -73,7 +73,7 @@ export class Reassembler {
     const dataEnd = fragmentOffset + length;
     const maxData = version === 4 ? 65_535 - IPV4_HEADER_BYTES : 65_535;
     if (length === 0 || dataEnd > maxData || (moreFragments && length % BLOCK_BYTES !== 0)) {
-      this.#counters.drops.malformed++;
+      this.#counters.drop("malformed");
       return 0;
     }
     if (fragmentOffset === 0 && !moreFragments) {
@@ -90,7 +90,7 @@ export class Reassembler {
     }
     const pending = this.#find(bytes, packet) ?? this.#open(now, bytes, packet);
     if (pending.isRefused) {
-      this.#counters.drops.reassembly_overlap++;
+      this.#counters.drop("reassembly_overlap");
       return 0;
     }
     const isEndWrong = moreFragments
@@ -104,7 +104,7 @@ export class Reassembler {
     if (isRepeated) return 0;
     if (added <= 0) {
       pending.isRefused = true;
-      this.#counters.drops.reassembly_overlap++;
+      this.#counters.drop("reassembly_overlap");
       return 0;
     }
     copy(bytes, transport, pending.buffer, headerBytes + fragmentOffset, length);
@@ -129,7 +129,7 @@ export class Reassembler {
     if (this.#used === 0) return;
     for (const pending of this.#pending) {
       if (!pending.isUsed || now < pending.deadline) continue;
-      if (!pending.isRefused) this.#counters.drops.reassembly_timeout++;
+      if (!pending.isRefused) this.#counters.drop("reassembly_timeout");
       this.#release(pending);
     }
   }
@@ -176,7 +176,7 @@ export class Reassembler {
       this.#pending.push(pending);
       return pending;
     }
-    this.#counters.drops.reassembly_limit++;
+    this.#counters.drop("reassembly_limit");
     this.#release(oldest);
     return oldest;
   }

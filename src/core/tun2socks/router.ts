@@ -32,14 +32,14 @@ export class Router {
     end: number,
   ): number {
     const { rules, tcpRoute, udpRoute } = this.#options;
-    const { drops } = this.#counters;
+    const counters = this.#counters;
     const port = readUint16(bytes, transport + 2);
     const otherwise = protocol === PROTOCOL_TCP ? tcpRoute : udpRoute;
     const route = routeOf(rules, protocol, bytes, destination, addressBytes, port, payload, end, otherwise);
-    if (route === ROUTE_DROP) drops.rule_drop++;
-    else if (route === ROUTE_REJECT) drops.rule_reject++;
+    if (route === ROUTE_DROP) counters.drop("rule_drop");
+    else if (route === ROUTE_REJECT) counters.drop("rule_reject");
     else if (this.#isDown[route] === 1) {
-      drops.route_down++;
+      counters.drop("route_down");
       return ROUTE_REJECT;
     }
     return route;

@@ -104,11 +104,11 @@ export class TcpSegments {
     const { transport, end, source } = this.#packet;
     const headerBytes = end - transport < TCP_HEADER_BYTES ? 0 : tcpHeaderLength(bytes, transport);
     if (headerBytes < TCP_HEADER_BYTES || transport + headerBytes > end) {
-      counters.drops.malformed++;
+      counters.drop("malformed");
       return;
     }
     if (device === undefined || device.listenerPort === 0) {
-      counters.drops.no_listener++;
+      counters.drop("no_listener");
       this.#reset(bytes);
       return;
     }
@@ -120,7 +120,7 @@ export class TcpSegments {
       readUint16(bytes, transport) === device.listenerPort && isAddress(device.own, bytes, source);
     if (isFromListener) this.#handleSegmentOfListener(now, bytes, offset);
     else {
-      counters.drops.unroutable++;
+      counters.drop("unroutable");
       this.#reset(bytes);
     }
   }
@@ -204,7 +204,7 @@ export class TcpSegments {
     }
     if (flow === NONE) {
       if (!isSyn) {
-        counters.drops.unknown_flow++;
+        counters.drop("unknown_flow");
         this.#reset(bytes);
         return;
       }
@@ -231,7 +231,7 @@ export class TcpSegments {
     const { transport, addressBytes } = this.#packet;
     const flow = flows.findPort(addressBytes, readUint16(bytes, transport + 2));
     if (flow === NONE) {
-      this.#counters.drops.unknown_flow++;
+      this.#counters.drop("unknown_flow");
       this.#reset(bytes);
       return;
     }
@@ -269,7 +269,7 @@ export class TcpSegments {
       this.#endFlow(flows.oldest(FLOW_HALF_OPEN), "evicted");
     }
     if (flows.size >= limits.maxFlows && !this.#evictFlow(now)) {
-      counters.drops.flow_limit++;
+      counters.drop("flow_limit");
       this.#reset(bytes);
       return NONE;
     }

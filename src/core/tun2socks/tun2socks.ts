@@ -31,6 +31,7 @@ import {
   writeVirtioNetHeader,
 } from "../../wire/virtio-net.ts";
 import { UsageError } from "../errors.ts";
+import type { PacketTap } from "../tap.ts";
 import { TokenBucket } from "../token-bucket.ts";
 import { IcmpErrors } from "./icmp-errors.ts";
 import type { DeviceAddresses, Tun2SocksOptions } from "./options.ts";
@@ -98,6 +99,8 @@ export type Tun2SocksOutput =
  */
 export class Tun2Socks {
   readonly counters = new PacketCounters();
+  /** Sees the packets that are dropped; the host shows it the datagrams. */
+  tap: PacketTap | undefined;
   /** Packets for the device. Those in `input` are in the `data` given to {@link handlePackets}, until cleared. */
   readonly toDevice = new PacketBatch(BATCH_PACKETS, TO_DEVICE_ARENA_BYTES);
   /**
@@ -188,10 +191,12 @@ export class Tun2Socks {
     toDevice.input = data;
     datagrams.clear();
     datagrams.input = data;
+    this.counters.takeDropped();
     let index = first;
     while (index < end && this.#writer.hasRoom() && datagrams.hasRoom(MAX_SEGMENTS, MAX_UDP_PAYLOAD_BYTES)) {
       this.counters.packetsIn++;
       this.#handlePacket(now, data, offsets[index], offsets[index] + lengths[index]);
+      if (this.tap !== undefined) this.#recordDropped(data, offsets[index], offsets[index] + lengths[index]);
       index++;
     }
     this.#armSweep(now);
@@ -213,17 +218,14 @@ export class Tun2Socks {
     length: number,
   ): boolean {
     const { counters } = this;
-    if (!this.#associations.isOpen(association)) {
-      counters.drops.association_closed++;
-      return true;
-    }
-    const source = this.#associations.source(association);
-    if (remote[0] !== source[0]) {
-      counters.drops.family++;
-      return true;
-    }
-    if (length > MAX_UDP_PAYLOAD_BYTES) {
-      counters.drops.too_long++;
+    const source = this.#associations.isOpen(association)
+      ? this.#associations.source(association)
+      : undefined;
+    const isFamily = remote[0] === source?.[0];
+    if (source === undefined || !isFamily || length > MAX_UDP_PAYLOAD_BYTES) {
+      const reason = source === undefined ? "association_closed" : isFamily ? "too_long" : "family";
+      counters.drop(reason);
+      this.tap?.record(true, reason, association, source, remote, data, offset, length);
       return true;
     }
     if (!this.#writer.hasRoom(length)) return false;
@@ -312,33 +314,45 @@ export class Tun2Socks {
     return this.#tcp.refuse(flow);
   }
 
+  /** The source of an open association. */
+  sourceOf(association: number): AddressBytes | undefined {
+    return this.#associations.isOpen(association) ? this.#associations.source(association) : undefined;
+  }
+
   // Packets
+
+  #recordDropped(data: Uint8Array, offset: number, end: number): void {
+    const reason = this.counters.takeDropped();
+    if (reason === undefined) return;
+    const start = this.#options.virtio ? offset + VIRTIO_NET_HEADER_BYTES : offset;
+    this.tap!.recordPacket(reason, data, Math.min(start, end), end);
+  }
 
   #handlePacket(now: number, data: Uint8Array, offset: number, end: number): void {
     const { counters } = this;
     const packet = this.#packet;
     const start = this.#options.virtio ? offset + VIRTIO_NET_HEADER_BYTES : offset;
     if (start >= end || !packet.read(data, start, end)) {
-      counters.drops.malformed++;
+      counters.drop("malformed");
       return;
     }
     if (packet.version === 4 && !isIpv4ChecksumRight(data, start)) {
-      counters.drops.bad_checksum++;
+      counters.drop("bad_checksum");
       return;
     }
     if (this.#options.virtio && !isOffloadRight(data, offset, packet)) {
-      counters.drops.malformed++;
+      counters.drop("malformed");
       return;
     }
     const device = packet.version === 4 ? this.#options.ipv4 : this.#options.ipv6;
     const fault = findAddressFault(data, packet, device);
     if (fault !== undefined) {
-      counters.drops[fault]++;
+      counters.drop(fault);
       return;
     }
     const isForPeer = isAddress(device?.peer, data, packet.destination);
     if (packet.hopLimit <= 1 && !isForPeer) {
-      counters.drops.hop_limit++;
+      counters.drop("hop_limit");
       if (!isIcmpError(data, packet) && packet.fragmentOffset === 0) {
         this.#icmp.answer(now, data, packet, "hop-limit");
       }
@@ -352,7 +366,7 @@ export class Tun2Socks {
     if (length === 0) return;
     const { whole } = this.#reassembler;
     if (!packet.read(whole, 0, length) || packet.isFragment) {
-      counters.drops.malformed++;
+      counters.drop("malformed");
       return;
     }
     this.#handleWhole(now, whole, NONE, device, isForPeer);
@@ -371,7 +385,7 @@ export class Tun2Socks {
     else if (protocol === PROTOCOL_TCP) this.#tcp.handle(now, bytes, offset, device, isForPeer);
     else if (protocol === (version === 4 ? PROTOCOL_ICMP : PROTOCOL_ICMPV6)) this.#handleIcmp(bytes, offset);
     else {
-      this.counters.drops.protocol++;
+      this.counters.drop("protocol");
       this.#icmp.answer(now, bytes, this.#packet, "protocol");
     }
   }
@@ -385,18 +399,18 @@ export class Tun2Socks {
     const end = udpEnd(bytes, packet);
     const destinationPort = end < 0 ? 0 : readUint16(bytes, transport + 2);
     if (destinationPort === 0 || readUint16(bytes, transport) === 0) {
-      counters.drops.malformed++;
+      counters.drop("malformed");
       return;
     }
     const hasOffload = this.#options.virtio && offset !== NONE;
     const isPartial = hasOffload && isChecksumPartial(bytes, offset);
     if (!isPartial && !isUdpChecksumRight(bytes, packet, end)) {
-      counters.drops.bad_checksum++;
+      counters.drop("bad_checksum");
       return;
     }
     const payload = transport + UDP_HEADER_BYTES;
     if (isForPeer) {
-      counters.drops.unroutable++;
+      counters.drop("unroutable");
       this.#icmp.answer(now, bytes, packet, "port");
       return;
     }
@@ -406,12 +420,12 @@ export class Tun2Socks {
     const isSegmented = hasOffload && virtioGsoType(bytes, offset) === VIRTIO_GSO_UDP_L4;
     const segment = isSegmented ? virtioGsoSize(bytes, offset) : Math.max(1, end - payload);
     if (end - payload > segment * MAX_SEGMENTS) {
-      counters.drops.malformed++;
+      counters.drop("malformed");
       return;
     }
     const association = this.#associationOf(now, bytes, route, source, addressBytes, transport);
     if (association === NONE) {
-      counters.drops.association_limit++;
+      counters.drop("association_limit");
       return;
     }
     let at = payload;
@@ -492,18 +506,18 @@ export class Tun2Socks {
     const request = addressBytes === 4 ? ICMP_ECHO_REQUEST : ICMPV6_ECHO_REQUEST;
     const reply = addressBytes === 4 ? ICMP_ECHO_REPLY : ICMPV6_ECHO_REPLY;
     if (end - transport < ICMP_HEADER_BYTES) {
-      counters.drops.malformed++;
+      counters.drop("malformed");
       return;
     }
     if (bytes[transport] !== request || bytes[transport + 1] !== 0) {
-      counters.drops.icmp++;
+      counters.drop("icmp");
       return;
     }
     const hasOffload = this.#options.virtio && offset !== NONE;
     const isPartial = hasOffload && isChecksumPartial(bytes, offset);
     if (isPartial) writeIcmpChecksum(bytes, transport, end, source, destination, addressBytes);
     else if (icmpSum(bytes, transport, end, source, destination, addressBytes) !== 0xffff) {
-      counters.drops.bad_checksum++;
+      counters.drop("bad_checksum");
       return;
     }
     counters.echoes++;

@@ -133,6 +133,8 @@ export class DialectHost implements UdpPathHost {
     const { count, association, context, offset, length } = outgoing;
     if (count === 0) return;
     const data = outgoing.data === chunk ? chunk : outgoing.data.slice();
+    const { tap } = this.#core.counters;
+    if (tap !== undefined) this.#core.recordOutgoing(tap);
     const datagram = this.#datagram;
     for (let i = 0; i < count; i++) {
       const target = remotes.target[context[i]];

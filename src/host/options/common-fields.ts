@@ -1,4 +1,5 @@
 import * as z from "zod";
+import { parseTargetRule } from "../../core/target-rule.ts";
 import { LATENCY_CLASSES } from "../../wire/latency-class.ts";
 import type { CommonOptions } from "./common.ts";
 import type { OptionField } from "./fields.ts";
@@ -63,5 +64,45 @@ export const COMMON_FIELDS = {
     value: "N",
     help: "threads, with native I/O (default: udp-server one per core, udp-local 1)",
     isNumber: true,
+  },
+  tap: {
+    schema: z.string().min(1).optional(),
+    expects: "the path of a file",
+    flag: "tap",
+    value: "FILE",
+    help: "write the datagrams inside the tunnel, with payloads, to a pcapng file for Wireshark",
+    rebase: (path, inFolder) => inFolder(path),
+  },
+  tapFiles: integer("tap-files", "N", "how many files of --tap are kept, the newest", 1, 100, 2),
+  tapFileBytes: integer(
+    "tap-file-bytes",
+    "N",
+    "size in bytes at which --tap begins the next file",
+    1_048_576,
+    2 ** 40,
+    104_857_600,
+  ),
+  tapPayloadBytes: integer(
+    "tap-payload-bytes",
+    "N",
+    "most bytes of each payload that --tap keeps",
+    0,
+    65_535,
+    65_535,
+  ),
+  tapFilter: {
+    schema: z.array(z.string().refine((text) => parseTargetRule(text) !== undefined)).default([]),
+    expects: "CIDR[:PORTS] or *[:PORTS], such as 192.0.2.0/24:53,1000-2000",
+    flag: "tap-filter",
+    value: "CIDR[:PORTS]",
+    help: "--tap writes only datagrams to and from these targets, or *:PORTS (repeatable; default all)",
+    isList: true,
+  },
+  tapInterfaces: {
+    schema: z.enum(["one", "association"]).default("one"),
+    expects: "one or association",
+    flag: "tap-interfaces",
+    value: "one|association",
+    help: "--tap has one interface (default), or one for each association",
   },
 } satisfies Record<keyof CommonOptions, OptionField>;

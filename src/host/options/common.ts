@@ -1,8 +1,24 @@
 import type { LatencyClass } from "../../wire/latency-class.ts";
 import type { IoKind } from "../io/io.ts";
 
+/** Options of a tap, which writes the datagrams inside the tunnel into a file. */
+export interface TapOptions {
+  /** Path of a pcapng file; it has payloads. Default: none. */
+  readonly tap?: string | undefined;
+  /** How many files are kept; older ones have a number before the last dot of their name. 1 to 100. Default 2. */
+  readonly tapFiles?: number | undefined;
+  /** Size in bytes at which the next file begins. 1 MiB to 1 TiB. Default 100 MiB. */
+  readonly tapFileBytes?: number | undefined;
+  /** Most bytes of a payload that are kept. 0 to 65,535, the default. */
+  readonly tapPayloadBytes?: number | undefined;
+  /** Remote addresses, as of `allow` of udp-server; `*` stands for all. Default: all. */
+  readonly tapFilter?: readonly string[] | undefined;
+  /** `one` interface for all datagrams, or one for each `association`. Default one. */
+  readonly tapInterfaces?: "one" | "association" | undefined;
+}
+
 /** Options of both ends. */
-export interface CommonOptions {
+export interface CommonOptions extends TapOptions {
   /** Pre-shared key, the same at both ends; at least 16 bytes. Default: none. */
   readonly psk?: Uint8Array | undefined;
   /**

@@ -126,6 +126,7 @@ export interface ServerWay {
 export type ResolvedUdpLocalOptions = Filled<
   Omit<UdpLocalSettings, "server" | "via" | "ways" | "shadowsocks">,
   | "psk"
+  | "tap"
   | "listen"
   | "pathPrefix"
   | "masque"
@@ -136,6 +137,7 @@ export type ResolvedUdpLocalOptions = Filled<
   | "io"
   | "outInterface"
 > & {
+  readonly tap: string | undefined;
   /** In the order of preference, at least one. */
   readonly ways: readonly ServerWay[];
   readonly outInterface: string | undefined;

@@ -104,11 +104,12 @@ export interface UdpServerOptions extends CommonOptions {
 /** All options with their defaults; all text is well-formed. */
 export type ResolvedUdpServerOptions = Filled<
   Omit<UdpServerOptions, "shadowsocks">,
-  "psk" | "io" | "wsPath" | "decoy" | "dialectTarget"
+  "psk" | "tap" | "io" | "wsPath" | "decoy" | "dialectTarget"
 > & {
   readonly dialectTarget: string | undefined;
   readonly decoy: string | undefined;
   readonly wsPath: string | undefined;
   readonly io: IoKind | undefined;
+  readonly tap: string | undefined;
   readonly psk: Uint8Array | undefined;
 };

@@ -12,6 +12,7 @@ import { SharedLatency } from "../udp/shared-latency.ts";
 /** After this silence, a source may lose its place to another source with its IP. */
 const SILENCE_MS = 10_000;
 const NEVER = Number.NEGATIVE_INFINITY;
+const NONE = -1;
 
 /** What a UDP ASSOCIATE grants to its IP: one source may send, and has its own association. */
 interface Place {
@@ -130,6 +131,10 @@ export class Socks5Relay implements Relay {
     return this.socket.send(header, data, offset, length, remote);
   }
 
+  sourceOf(association: number): AddressBytes | undefined {
+    return this.#placeOf[association]?.remote?.address;
+  }
+
   /** Not called: core ends only associations that may expire. */
   forget(): void {}
 
@@ -146,11 +151,11 @@ export class Socks5Relay implements Relay {
     // Sources are learned only from valid SOCKS5 datagrams.
     if (place === undefined && headerLength >= 0) place = this.#placeForNew(now, received, row);
     if (place === undefined) {
-      core.counters.drops.wrong_source++;
+      this.#drop("wrong_source", received, row);
       return;
     }
     if (headerLength < 0) {
-      core.counters.drops[headerLength === UDP_HEADER_FRAGMENT ? "fragment" : "malformed"]++;
+      this.#drop(headerLength === UDP_HEADER_FRAGMENT ? "fragment" : "malformed", received, row);
       return;
     }
     place.heardAt = now;
@@ -164,6 +169,17 @@ export class Socks5Relay implements Relay {
       header.addressOffset,
       header.addressLength,
     );
+  }
+
+  /** Drops what a client's datagram, or a stranger's, cannot be used for; its target is not known. */
+  #drop(reason: "wrong_source" | "fragment" | "malformed", received: ReceivedDatagrams, row: number): void {
+    const { drops, tap } = this.#host.core.counters;
+    drops[reason]++;
+    if (tap === undefined) return;
+    const at = received.addressOffset(row);
+    const source = copyAddress(received.addresses, at, received.addressLength(row));
+    const { data } = received;
+    tap.record(false, reason, NONE, source, undefined, data, received.offset(row), received.length(row));
   }
 
   #knownPlace(received: ReceivedDatagrams, row: number): Place | undefined {

@@ -1,6 +1,7 @@
 import { AddressIndex } from "../../core/address-index.ts";
 import type { AssociationClient } from "../../core/association-client.ts";
 import type { ReceivedDatagrams } from "../../core/received-datagrams.ts";
+import { recordDroppedRows } from "../../core/tap.ts";
 import type { UnreachableKind } from "../../wire/capsule.ts";
 import type { LatencyClass } from "../../wire/latency-class.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
@@ -28,6 +29,8 @@ export interface Relay {
   refuse?(association: number, remote: AddressBytes, kind: UnreachableKind, mtu: number): void;
   /** The class of the association, which at first is {@link RelayHost.latency}, is another now. */
   setLatency?(association: number, latency: LatencyClass): void;
+  /** Where the association's application is now, if that is not what core was told. */
+  sourceOf?(association: number): AddressBytes | undefined;
   /** Core has ended the association. */
   forget(association: number): void;
   readonly socket: Pick<UdpSocket, "close">;
@@ -89,6 +92,7 @@ export class FixedForward implements Relay {
     const { contexts, counters } = this.#host.core;
     if (!this.#isTarget(contexts.address[context]!)) {
       counters.drops.foreign_source++;
+      this.#recordForeign(association, contexts.address[context]!, data, offset, length);
       return true;
     }
     const remote = this.#remotes[association];
@@ -126,11 +130,41 @@ export class FixedForward implements Relay {
     for (let row = first; row < end; ) {
       const runEnd = received.endOfRun(row, end);
       const association = this.#associationOf(now, received, row);
-      if (association < 0) core.counters.drops.association_limit += runEnd - row;
+      if (association < 0) this.#dropRows(received, row, runEnd);
       else core.handleDatagrams(now, association, received, row, runEnd, target);
       row = runEnd;
     }
     this.#host.turn.schedule();
+  }
+
+  #recordForeign(
+    association: number,
+    remote: AddressBytes,
+    data: Uint8Array,
+    offset: number,
+    length: number,
+  ): void {
+    const { core } = this.#host;
+    const { tap } = core.counters;
+    tap?.record(
+      true,
+      "foreign_source",
+      association,
+      core.sourceOf(association),
+      remote,
+      data,
+      offset,
+      length,
+    );
+  }
+
+  #dropRows(received: ReceivedDatagrams, first: number, end: number): void {
+    const { drops, tap } = this.#host.core.counters;
+    drops.association_limit += end - first;
+    if (tap === undefined) return;
+    const at = received.addressOffset(first);
+    const source = copyAddress(received.addresses, at, received.addressLength(first));
+    recordDroppedRows(tap, "association_limit", -1, source, this.#target, received, first, end);
   }
 
   #associationOf(now: number, received: ReceivedDatagrams, row: number): number {
