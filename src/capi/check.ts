@@ -42,7 +42,7 @@ function checkLocal(host: FileHost, start: StartOptions): object {
   const options = resolveUdpLocal(platform, values, nameField, hasAssociations);
   checkOffered(options, nameField);
   for (const { via } of options.ways) checkHops(via, nameField(["via"]));
-  if (options.tcpVia !== undefined) checkHops([options.tcpVia], nameField(["tcpVia"]));
+  checkHops(options.tcpVia, nameField(["tcpVia"]));
   return options;
 }
 

@@ -6,8 +6,8 @@
  */
 
 /** For a proxy, TLS and both ends' handshakes over a long path: several round trips. */
-const HEAD_START_MS = 1_000;
-const KEPT_MS = 600_000;
+export const HEAD_START_MS = 1_000;
+export const KEPT_MS = 600_000;
 const FIRST_BACKOFF_MS = 200;
 const MAX_BACKOFF_MS = 5_000;
 const NONE = -1;

@@ -13,6 +13,7 @@ import { outgoingOf } from "./addresses/outgoing.ts";
 import type { Cancellation } from "./cancellation.ts";
 import type { TcpWay } from "./carriers/carrier-chain.ts";
 import { tcpWay } from "./carriers/carrier-chain.ts";
+import { tcpWays } from "./carriers/tcp-ways.ts";
 import type { Device, DeviceEvents } from "./devices/device.ts";
 import { FlowRelay } from "./devices/flow-relay.ts";
 import { Driver } from "./driver.ts";
@@ -156,7 +157,10 @@ export class Tun2SocksHost implements UdpPathHost {
     this.#tcpWays[ROUTE_DIRECT] = tcpWay(undefined, this.#system, this.#outgoing);
     for (const [index, url] of options.socks.entries()) {
       // A bare relay is for UDP alone.
-      if (!isBareRelay(url)) this.#tcpWays[ROUTE_SOCKS + index] = tcpWay(url, this.#system, this.#outgoing);
+      if (isBareRelay(url)) continue;
+      const route = ROUTE_SOCKS + index;
+      const urls = [url, ...(route === options.tcpRoute ? options.otherTcpWays : [])];
+      this.#tcpWays[route] = tcpWays(urls, this.#system, this.#outgoing, this.#log);
     }
     // Core needs to know whether the device's packets have virtio-net headers.
     const early: DeviceEvents = {

@@ -14,7 +14,8 @@ import { outgoingOf } from "./addresses/outgoing.ts";
 import { Cancellation } from "./cancellation.ts";
 import type { Carrier, Connection } from "./carriers/carrier.ts";
 import type { TcpWay } from "./carriers/carrier-chain.ts";
-import { openCarrierChain, tcpWay } from "./carriers/carrier-chain.ts";
+import { openCarrierChain } from "./carriers/carrier-chain.ts";
+import { tcpWays } from "./carriers/tcp-ways.ts";
 import type { DialectHost } from "./dialects/dialect-host.ts";
 import { openDialectClient, openLocalDialects } from "./dialects/local-dialects.ts";
 import type { Turn } from "./driver.ts";
@@ -367,7 +368,7 @@ export class UdpLocalHost implements RelayHost {
         cause,
       });
     });
-    const tcp = tcpWay(this.#options.tcpVia, this.#system, outgoingOf(this.#options));
+    const tcp = tcpWays(this.#options.tcpVia, this.#system, outgoingOf(this.#options), this.#log);
     this.#tcp = tcp;
     this.#socks5 = new Socks5Listener({
       loop: this.#system,

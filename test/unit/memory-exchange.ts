@@ -61,7 +61,7 @@ export const LOCAL: ResolvedUdpLocalOptions = {
   masque: undefined,
   dialect: undefined,
   forwards: [{ listen: "127.0.0.1:5000", target: "192.0.2.1:53" }],
-  tcpVia: undefined,
+  tcpVia: [],
   outInterface: undefined,
   outMark: 0,
   socksAuth: undefined,

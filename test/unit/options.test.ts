@@ -53,6 +53,7 @@ describe("defaults", () => {
       listen: "127.0.0.1:1234",
       ways: [{ server: "127.0.0.1:3456", via: [] }],
       forwards: [],
+      tcpVia: [],
       outMark: 0,
       socksAdvertise: [],
       socksUdpStrict: false,
@@ -243,6 +244,8 @@ describe("an error names the path and the value of the wrong field, and what is 
       { tcpVia: "ss://aes-256-gcm:p@h:1 tls://h:2" },
       /^tcpVia: expected socks5:\/\/ or ss:\/\/ as the last hop/,
     ],
+    [{ tcpVia: ["socks5://h:1", "http://a:1"] }, /^tcpVia\[1\]: expected socks5:\/\//],
+    [{ tcpVia: [] }, /^tcpVia: expected socks5:\/\//],
     [{ dialect: "udpwg" }, /^dialect: expected one of udptunnel, .*, got "udpwg"$/],
     [{ dialect: "hev", psk: KEY }, "psk: hev has no key: leave it out"],
     [{ dialect: "gnb" }, /^dialect: gnb has no addresses, and its server one target: give forwards alone$/],
@@ -340,7 +343,7 @@ describe("listening", () => {
     const way = { server: `${host}:3456`, via: [`tls://${host}:443`] };
     const local = {
       listen: `${host}:1080`,
-      tcpVia: "socks5://[fe80::1%25eth0]:1080",
+      tcpVia: ["socks5://[fe80::1%25eth0]:1080"],
       forwards: [{ listen: `${host}:53`, target: "9.9.9.9:53" }],
     };
     expect(resolveLocal({ ...local, ...way })).toMatchObject({ ...local, ways: [way] });
@@ -698,11 +701,14 @@ describe("command line and config file", () => {
     const url =
       "ss://aes-256-gcm:p%C3%A4%3Ass%40%2F@[::1]:8388/?plugin=obfs-local%3Bobfs%3Dhttp%3Bobfs-host%3Da.test";
     expect(values.shadowsocks).toBe(url);
-    expect(resolveUdpLocalOptions(values)).toMatchObject({ ways: [{ via: ["unix:/a", url] }], tcpVia: url });
+    expect(resolveUdpLocalOptions(values)).toMatchObject({
+      ways: [{ via: ["unix:/a", url] }],
+      tcpVia: [url],
+    });
     const other = { ...values, tcpVia: "socks5://h:1" };
     expect(resolveUdpLocalOptions(other)).toMatchObject({
       ways: [{ via: ["unix:/a", url] }],
-      tcpVia: "socks5://h:1",
+      tcpVia: ["socks5://h:1"],
     });
   });
 
@@ -826,7 +832,7 @@ describe("command line and config file", () => {
     const path = config({ way: ["unix:a tls://?ca=b", "c:1"], "tcp-via": "tls://h:1?ca=b socks5://h:1" });
     expect(gather("--config", path).values).toMatchObject({
       ways: [`unix:${folder}/a tls://?ca=${folder}/b`, "c:1"],
-      tcpVia: `tls://h:1?ca=${folder}/b socks5://h:1`,
+      tcpVia: [`tls://h:1?ca=${folder}/b socks5://h:1`],
     });
   });
 

@@ -48,6 +48,19 @@ describe("options of tun2socks", () => {
     });
   });
 
+  it("several ways for TCP are one route", () => {
+    const options = resolveTun2SocksOptions({
+      socks: ["socks5://127.0.0.1:1"],
+      tcpVia: ["socks5://127.0.0.1:2", "socks5://u:secret@127.0.0.1:3"],
+      dns: "tcp",
+    });
+    expect(options).toMatchObject({ tcpRoute: ROUTE_SOCKS + 1, dnsRoute: ROUTE_SOCKS + 2 });
+    expect(options.otherTcpWays).toEqual(["socks5://u:secret@127.0.0.1:3"]);
+    const tcp = describePlan(options).find((line) => line.startsWith("tcp ->"));
+    expect(tcp).toMatch(/^tcp -> socks5:\/\/127\.0\.0\.1:2, or socks5:\/\/.*127\.0\.0\.1:3$/);
+    expect(tcp).not.toContain("secret");
+  });
+
   it("the option names of badvpn-tun2socks are accepted", () => {
     const options = resolveTun2SocksOptions({
       tundev: "tun7",
@@ -79,6 +92,11 @@ describe("options of tun2socks", () => {
     ],
     [{ routes: ["0.0.0.0/0", "::/0", "2001:db8::/28"] }, "routes[2]: expected"],
     [{ tcpVia: "local:" }, "tcpVia: expected"],
+    [{ tcpVia: ["socks5://h:1", "direct"] }, "tcpVia: direct cannot be one of several"],
+    [
+      { tcpVia: ["socks:0", "socks5://h:1"], socks: ["socks5://h:2"] },
+      "tcpVia: socks:0 cannot be one of several",
+    ],
     [{ tcpVia: "socks:0" }, "tcpVia: socks:0: there are only 0 of socks"],
     [{ rules: ["tcp * socks"] }, 'rules[0]: "tcp * socks": there are only 0 of socks'],
     [{ rules: ["tcp * tunnel"] }, 'rules[0]: "tcp * tunnel": the tunnel carries udp only'],

@@ -79,7 +79,7 @@ export function openCarrierChain(options: CarrierChainOptions, system: System): 
   return {
     ...carrier,
     connect: async (cancellation) => ({
-      stream: await chain.connect(endpoint, cancellation, connectTimeoutMs),
+      stream: await chain.connect(endpoint, cancellation, { timeoutMs: connectTimeoutMs }),
     }),
     close: () => chain.close(),
   };
@@ -122,8 +122,13 @@ function isProxy({ kind }: Hop): boolean {
 
 /** A way to TCP targets. */
 export interface TcpWay {
-  /** Connects. The stream is to be handed on. @throws HostError ERR_CONNECT */
-  connect(target: AddressBytes, cancellation: Cancellation): Promise<ByteStream>;
+  /**
+   * Connects. The stream is to be handed on.
+   *
+   * @param onReached  called when the last proxy has answered, or has the connection where it does not answer by itself
+   * @throws HostError ERR_CONNECT
+   */
+  connect(target: AddressBytes, cancellation: Cancellation, onReached?: () => void): Promise<ByteStream>;
   /** Ends what it has started. */
   close(): Promise<void>;
 }
@@ -134,8 +139,8 @@ export function tcpWay(via: string | undefined, system: System, outgoing?: Outgo
   checkPlugin(hops, outgoing);
   const chain = new HopChain(hops, system, outgoing);
   return {
-    connect: (target, cancellation) =>
-      chain.connect({ host: formatHost(target), port: addressPort(target) }, cancellation),
+    connect: (target, cancellation, onReached) =>
+      chain.connect({ host: formatHost(target), port: addressPort(target) }, cancellation, { onReached }),
     close: () => chain.close(),
   };
 }
@@ -159,7 +164,7 @@ export async function openUdpAssociate(
 ): Promise<UdpAssociate> {
   const hop = parseHop(url, 0);
   if (hop.kind !== "socks5") throw badHop(url, "expected socks5://");
-  const stream = await new HopChain([], system, outgoing).connect(hop.endpoint, cancellation);
+  const stream = await new HopChain([], system, outgoing).connect(hop.endpoint, cancellation, {});
   const unknown = makeAddress("0.0.0.0", 0)!;
   const handshake = new Socks5Client(unknown, hop.credentials, COMMAND_UDP_ASSOCIATE);
   const deadline = cancellation.within(system, CONNECT_MS);
@@ -203,8 +208,16 @@ class HopChain {
     this.#outgoing = outgoing;
   }
 
-  /** @param timeoutMs  for all of it. @throws HostError ERR_CONNECT that names the step */
-  async connect(server: Endpoint, cancellation: Cancellation, timeoutMs = CONNECT_MS): Promise<ByteStream> {
+  /**
+   * @param timeoutMs  for all of it
+   * @param onReached  see {@link TcpWay.connect}
+   * @throws HostError ERR_CONNECT that names the step
+   */
+  async connect(
+    server: Endpoint,
+    cancellation: Cancellation,
+    { timeoutMs = CONNECT_MS, onReached = () => {} }: { timeoutMs?: number; onReached?: () => void },
+  ): Promise<ByteStream> {
     const hops = this.#hops;
     const system = this.#system;
     const deadline = cancellation.within(system, timeoutMs);
@@ -240,10 +253,16 @@ class HopChain {
             );
             break;
           default:
-            await shakeHands(stream, handshakeFor(hop, next), deadline);
+            await shakeHands(
+              stream,
+              handshakeFor(hop, next),
+              deadline,
+              index === hops.length - 1 ? onReached : undefined,
+            );
         }
       }
       if (deadline.isCancelled) throw new Error("given up");
+      onReached();
       return stream;
     } catch (cause) {
       stream?.destroy();

@@ -6,11 +6,16 @@ import { PatientWriter } from "../stream/patient-writer.ts";
 
 const NOTHING = new Uint8Array(0);
 
-/** Runs a handshake on a stream to a proxy. Afterwards the stream leads to the target, to be handed on. */
+/**
+ * Runs a handshake on a stream to a proxy. Afterwards the stream leads to the target, to be handed on.
+ *
+ * @param onAnswer  called when the proxy has sent something
+ */
 export function shakeHands(
   stream: ByteStream,
   handshake: ConnectHandshake,
   cancellation: Cancellation,
+  onAnswer: () => void = () => {},
 ): Promise<void> {
   return new Promise((done, failed) => {
     const writer = new PatientWriter(stream);
@@ -23,6 +28,7 @@ export function shakeHands(
     const leave = cancellation.onCancel(() => fail(new HostError("ERR_CONNECT", "given up")));
     stream.start({
       onBytes: (chunk, length) => {
+        onAnswer();
         let result = handshake.handleStream(chunk.subarray(0, length));
         while (result instanceof Uint8Array) {
           writer.write(result);

@@ -43,6 +43,19 @@ export function tcpProxy(isOther: (text: string) => boolean): z.ZodType {
   });
 }
 
+/** Most ways of one kind. */
+export const MAX_WAYS = 8;
+
+/** One or several of {@link tcpProxy}. */
+export function tcpProxies(isOther: (text: string) => boolean): z.ZodType {
+  return z
+    .preprocess(
+      (value) => (typeof value === "string" ? [value] : value),
+      z.array(tcpProxy(isOther)).min(1).max(MAX_WAYS),
+    )
+    .optional();
+}
+
 /** A carrier. */
 export function hop(): z.ZodType {
   return checked(findHopProblem);

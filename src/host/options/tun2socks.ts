@@ -18,6 +18,8 @@ export interface ResolvedTun2SocksOptions {
   /** URLs of the routes from ROUTE_SOCKS on. */
   readonly socks: readonly string[];
   readonly tcpRoute: number;
+  /** Ways for TCP after that of `tcpRoute`, in the order of preference. */
+  readonly otherTcpWays: readonly string[];
   readonly udpRoute: number;
   /** Ends with a rule for DNS over TCP, if that is enabled. */
   readonly rules: readonly Rule[];
@@ -32,7 +34,7 @@ export interface ResolvedTun2SocksOptions {
 /** The resolved options as lines of text, without secrets. */
 export function describePlan(options: ResolvedTun2SocksOptions): string[] {
   const { device, mtu, addresses, routes, socks, tcpRoute, udpRoute, rules, usesTunnel, tunnel } = options;
-  const { dnsRoute } = options;
+  const { dnsRoute, otherTcpWays } = options;
   const ip = (bytes: Uint8Array) => formatHost(ipAddress(bytes, 0));
   const way = (route: number) =>
     route === dnsRoute
@@ -48,7 +50,7 @@ export function describePlan(options: ResolvedTun2SocksOptions): string[] {
       : []),
     ...(isTun ? routes.map(({ network, prefixLength }) => `route ${ip(network)}/${prefixLength}`) : []),
     ...rules.map((rule, index) => `rule ${index + 1}: ${rule.protocol} -> ${way(rule.route)}`),
-    `tcp -> ${way(tcpRoute)}`,
+    `tcp -> ${[way(tcpRoute), ...otherTcpWays.map(redactUrl)].join(", or ")}`,
     `udp -> ${way(udpRoute)}`,
     ...(usesTunnel
       ? [`udp-local -> ${tunnel.ways.map((way) => parseCarrierChain(way).description).join(", or ")}`]

@@ -8,7 +8,17 @@ import { rebaseHop } from "../carriers/hop.ts";
 import { rebaseWay, splitWay } from "../carriers/way.ts";
 import { DIALECT_NAMES } from "../dialects/dialect-options.ts";
 import { parseUdpPorts } from "../socks5/udp-ports.ts";
-import { hop, isCarrierUrl, isServer, isUnicastIp, listenText, tcpProxy, way } from "./addresses.ts";
+import {
+  hop,
+  isCarrierUrl,
+  isServer,
+  isUnicastIp,
+  listenText,
+  MAX_WAYS,
+  tcpProxies,
+  tcpProxy,
+  way,
+} from "./addresses.ts";
 import { COMMON_FIELDS, MAX_PATH_PREFIX } from "./common-fields.ts";
 import type { NameField, OptionField, OptionFields } from "./fields.ts";
 import { checkFields, integer, libraryName, MAX_COUNT, wrong } from "./fields.ts";
@@ -26,7 +36,6 @@ export interface UdpLocalPlatform {
 const NOT_WITH_MASQUE = ["server", "ways", "psk", "pathPrefix", "carrier", "dialect", "lanes"] as const;
 
 const MAX_LANES = 16;
-const MAX_WAYS = 8;
 const MAX_SOCKS_FIELD_BYTES = 255;
 const LOCAL_LISTEN = "127.0.0.1:1234";
 const DEFAULT_SERVER = "127.0.0.1:3456";
@@ -124,12 +133,15 @@ export const UDP_LOCAL_FIELDS = {
     isList: true,
   },
   tcpVia: {
-    schema: tcpProxy((url) => /^socks5h?:/.test(url) && isCarrierUrl(url)).optional(),
+    schema: tcpProxies((url) => /^socks5h?:/.test(url) && isCarrierUrl(url)),
     expects:
       "socks5://[USER:PASSWORD@]HOST:PORT (percent-encoded) or ss://METHOD:PASSWORD@HOST:PORT (SIP002), if need be behind other hops",
     flag: "tcp-via",
     value: "URL",
-    help: 'SOCKS5 or shadowsocks server for CONNECT requests: socks5:// or ss://, or "HOP ... URL" (default: direct)',
+    help:
+      'SOCKS5 or shadowsocks server for CONNECT requests: socks5:// or ss://, or "HOP ... URL" (repeatable: the first ' +
+      "that can be reached; default: direct)",
+    isList: true,
     rebase: rebaseWay,
   },
   outInterface: {
@@ -281,7 +293,8 @@ export function resolveUdpLocal(
   checkDialect({ ...options, listen }, nameField, hasRelay);
   // An association that was answered is not worth less than one that was not.
   const activeIdleTimeoutS = Math.max(options.activeIdleTimeoutS, options.idleTimeoutS);
-  const { shadowsocks, server: _server, via: _via, tcpVia = shadowsocks, ...rest } = options;
+  const { shadowsocks, server: _server, via: _via, ...rest } = options;
+  const tcpVia = options.tcpVia ?? (shadowsocks === undefined ? [] : [shadowsocks]);
   return { ...rest, listen, activeIdleTimeoutS, tcpVia, ways: waysOf(platform, options, nameField) };
 }
 
@@ -310,7 +323,8 @@ function checkDialect(
   }
 }
 
-type CheckedOptions = Omit<ResolvedUdpLocalOptions, "ways"> & {
+type CheckedOptions = Omit<ResolvedUdpLocalOptions, "ways" | "tcpVia"> & {
+  readonly tcpVia: readonly string[] | undefined;
   readonly carrier: unknown;
   readonly server: readonly string[];
   readonly via: readonly string[];

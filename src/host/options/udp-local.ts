@@ -68,9 +68,9 @@ export interface UdpLocalSettings extends CommonOptions {
   readonly forwards?: readonly ForwardOptions[] | undefined;
   /**
    * `socks5://[user:password@]host:port` or `ss://` for the CONNECT requests, behind other carriers, if any, with blanks between them.
-   * Default: they are connected directly.
+   * Of several the first that can be reached is taken. Default: they are connected directly.
    */
-  readonly tcpVia?: string | undefined;
+  readonly tcpVia?: string | readonly string[] | undefined;
   /** Name of the interface for lanes and direct connections; native I/O only. Default: as routing decides. */
   readonly outInterface?: string | undefined;
   /** Mark (SO_MARK) of lanes and direct connections, 1 to 2^32 - 1; native I/O on Linux only. Default 0: none. */
@@ -124,14 +124,13 @@ export interface ServerWay {
 
 /** All options with their defaults; all text is well-formed. */
 export type ResolvedUdpLocalOptions = Filled<
-  Omit<UdpLocalSettings, "server" | "via" | "ways" | "shadowsocks">,
+  Omit<UdpLocalSettings, "server" | "via" | "ways" | "shadowsocks" | "tcpVia">,
   | "psk"
   | "tap"
   | "listen"
   | "pathPrefix"
   | "masque"
   | "dialect"
-  | "tcpVia"
   | "socksAuth"
   | "socksUdpPorts"
   | "io"
@@ -147,7 +146,8 @@ export type ResolvedUdpLocalOptions = Filled<
   readonly pathPrefix: string | undefined;
   readonly masque: string | undefined;
   readonly dialect: string | undefined;
-  readonly tcpVia: string | undefined;
+  /** In the order of preference; none to connect directly. */
+  readonly tcpVia: readonly string[];
   readonly socksAuth: SocksCredentials | undefined;
   readonly socksUdpPorts: string | undefined;
 };

@@ -16,7 +16,7 @@ import { rebaseWay } from "../../host/carriers/way.ts";
 import type { CustomDevice } from "../../host/devices/device.ts";
 import type { InterfaceAddress } from "../../host/devices/interface-address.ts";
 import { isNetwork, parseCidr, parseInterfaceAddress } from "../../host/devices/interface-address.ts";
-import { tcpProxy } from "../../host/options/addresses.ts";
+import { tcpProxies, tcpProxy } from "../../host/options/addresses.ts";
 import type { NameField, OptionField } from "../../host/options/fields.ts";
 import { checkFields, integer, libraryName, wrong } from "../../host/options/fields.ts";
 import type { ResolvedTun2SocksOptions } from "../../host/options/tun2socks.ts";
@@ -48,9 +48,9 @@ export interface Tun2SocksOptions extends Omit<UdpLocalOptions, "workers" | "tcp
   readonly socks?: readonly string[] | undefined;
   /**
    * Where TCP goes if no rule matches: `socks5://`, `ss://`, hops with blanks between them of which the last is one of these, `socks:N`,
-   * `direct`, `reject` or `drop`. Default `reject`.
+   * `direct`, `reject` or `drop`; of several, all with hops, the first that can be reached. Default `reject`.
    */
-  readonly tcpVia?: string | undefined;
+  readonly tcpVia?: string | readonly string[] | undefined;
   /**
    * Where UDP goes if no rule matches: `local:`, a value of `tcpVia` but `ss://`, or `socks5-udp://host:port`, a relay that needs no UDP
    * ASSOCIATE (`ss-local -U`). Default `local:`.
@@ -138,11 +138,14 @@ export const TUN2SOCKS_FIELDS = {
     isList: true,
   },
   tcpVia: {
-    schema: tcpProxy(isWay).optional(),
+    schema: tcpProxies(isWay),
     expects: TCP_WAY,
     flag: "tcp-via",
     value: "WAY",
-    help: 'where TCP goes: socks5://, ss://, "HOP ... URL", socks:N, direct, reject or drop (default reject)',
+    help:
+      'where TCP goes: socks5://, ss://, "HOP ... URL" (repeatable: the first that can be reached), socks:N, direct, reject or ' +
+      "drop (default reject)",
+    isList: true,
     rebase: rebaseWay,
   },
   udpVia: {
@@ -270,7 +273,14 @@ export function resolveTun2SocksOptions(
     if (problem !== undefined)
       throw wrong(nameField(["rules", index]), `"${options.rules[index]}": ${problem}`);
   }
-  const tcpRoute = routeTo("tcpVia", options.tcpVia ?? stockServer ?? options.shadowsocks ?? "reject");
+  const [firstTcpWay, ...otherTcpWays] = (options.tcpVia as readonly string[]) ?? [
+    stockServer ?? options.shadowsocks ?? "reject",
+  ];
+  const tcpRoute = routeTo("tcpVia", firstTcpWay);
+  const odd = [firstTcpWay, ...otherTcpWays].find((text) => !/[:]\/\//.test(text));
+  if (otherTcpWays.length > 0 && odd !== undefined) {
+    throw wrong(nameField(["tcpVia"]), `${odd} cannot be one of several`);
+  }
   const udpRoute = routeTo("udpVia", options.udpVia ?? (socks5Udp ? stockServer! : "local:"));
   if (carriesOnlyTcp(udpRoute))
     throw wrong(
@@ -297,6 +307,7 @@ export function resolveTun2SocksOptions(
     familyHeader,
     socks,
     tcpRoute,
+    otherTcpWays,
     udpRoute,
     rules,
     dnsRoute,
