@@ -1,5 +1,5 @@
 {
-  "variables": { "sanitize%": "" },
+  "variables": { "sanitize%": "", "lwip%": "" },
   "targets": [
     {
       "target_name": "underpass",
@@ -10,6 +10,8 @@
         "io/udp/udp-linux.c", "io/udp/udp-singly.c", "io/udp/udp-bsd.c", "io/udp/udp-windows.c",
         "io/tcp/listen.c", "io/tcp/connect.c", "io/tcp/stream.c", "io/tcp/options.c",
         "io/tun/tun.c", "io/tun/tun-linux.c", "io/tun/tun-macos.c", "io/tun/interfaces.c", "io/tun/sock-diag.c",
+        "io/lwip/stack.c", "io/lwip/segments.c", "io/lwip/flow.c", "io/lwip/ip-layer.c", "io/lwip/checksum.c",
+        "io/lwip/heap.c", "io/lwip/lock.c", "io/lwip/lwip.c",
         "napi/module.c", "napi/values.c", "napi/udp.c", "napi/tcp.c", "napi/stream.c", "napi/tun.c",
         "napi/interfaces.c"
       ],
@@ -17,6 +19,10 @@
       "cflags": ["-std=c11", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden"],
       "xcode_settings": { "OTHER_CFLAGS": ["-std=c11", "-O2", "-Wall", "-fvisibility=hidden"] },
       "conditions": [
+        ["lwip!=''", {
+          "defines": ["UNDERPASS_LWIP"],
+          "include_dirs": ["lwip", "<(lwip)/src", "<(lwip)/src/include"]
+        }],
         ["OS=='win'", { "libraries": ["ws2_32.lib"] }],
         ["sanitize!=''", {
           "cflags": ["-fsanitize=<(sanitize)", "-fno-omit-frame-pointer", "-fno-sanitize-recover=undefined", "-g", "-O1"],

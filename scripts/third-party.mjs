@@ -1,6 +1,6 @@
-// Gets what capi/ is built from, for each submodule of third_party/ that is not checked out: the same release, from Debian's
-// source packages, by apt as it is configured here but of another suite, into build/third-party/NAME. The upstream archive
-// must have the checksum below; Debian's patches are not applied.
+// Gets what capi/ and native/ are built from, for each submodule of third_party/ that is not checked out: the same release, from
+// Debian's source packages, by apt as it is configured here but of another suite, into build/third-party/NAME. The upstream archive
+// must have the checksum below; Debian's patches are not applied, and its files are not used. `third-party.mjs NAME...`: these alone.
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -33,6 +33,14 @@ const RELEASES = [
     sha256: "8fb65fae8dcae5840f793c0a334860a411f884cc537ea290ce1c52bb64ca007a",
     file: "library/ssl_tls.c",
   },
+  {
+    // Repacked by Debian without C# programs beside it.
+    name: "lwip",
+    source: "lwip",
+    archive: "lwip_2.2.1+dfsg1.orig.tar.xz",
+    sha256: "83729c274c499d3348e9fbbe043a3113f3fa8953e7efddc7c21c7fcbb1f2b7b1",
+    file: "src/core/tcp.c",
+  },
 ];
 const SUITE = "trixie";
 
@@ -47,9 +55,12 @@ function sourceOfSuite() {
   return `Types: deb-src\nURIs: ${uri}\nSuites: ${SUITE}\nComponents: main\n`;
 }
 
+const wanted = process.argv.slice(2);
 const missing = RELEASES.filter(
   ({ name, file }) =>
-    !existsSync(join(ROOT, "third_party", name, file)) && !existsSync(join(UNPACKED, name, file)),
+    (wanted.length === 0 || wanted.includes(name)) &&
+    !existsSync(join(ROOT, "third_party", name, file)) &&
+    !existsSync(join(UNPACKED, name, file)),
 );
 if (missing.length > 0) {
   const folder = mkdtempSync(join(tmpdir(), "underpass-third-party-"));

@@ -247,6 +247,10 @@ function copyright() {
   const parts = bundledPackages([LOADER, DASHBOARD_LIBRARY]).map(({ name, license, text }) => {
     return `Files: ${LIBRARY}/*\nComment: ${name}, bundled\nCopyright: ${holders(text)}\nLicense: ${license}-of-${name.replace(/[@/]/g, "-").replace(/^-/, "")}\n${body(license === "Apache-2.0" ? APACHE : text)}\n`;
   });
+  const lwip = readFileSync("native/lwip/LICENSE.lwip", "utf8");
+  parts.push(
+    `Files: ${LIBRARY}/*\nComment: lwIP, in the native module\nCopyright: ${holders(lwip)}\nLicense: BSD-3-clause-of-lwip\n${body(lwip)}\n`,
+  );
   return `Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
 Upstream-Name: underpass
 

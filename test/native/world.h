@@ -59,5 +59,6 @@ int stream_tests(void);
 int connection_tests(void);
 int device_tests(void);
 int context_tests(void);
+int tcp_stack_tests(void);
 
 #endif

@@ -1,0 +1,8 @@
+// The lock of lwIP's variables.
+#ifndef UNDERPASS_STACK_LOCK_H
+#define UNDERPASS_STACK_LOCK_H
+
+void stack_lock(void);
+void stack_unlock(void);
+
+#endif

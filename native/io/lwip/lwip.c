@@ -1,0 +1,39 @@
+// lwIP itself: its TCP and what that needs, as one unit, so that a build adds two folders and a definition, and nothing else.
+#ifdef UNDERPASS_LWIP
+
+#if defined(__GNUC__)
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#pragma GCC diagnostic ignored "-Wsign-compare"
+#pragma GCC diagnostic ignored "-Waddress"
+#pragma GCC diagnostic ignored "-Wtype-limits"
+#endif
+
+#include "core/def.c"
+#include "core/mem.c"
+#include "core/memp.c"
+#include "core/pbuf.c"
+#include "core/ipv4/ip4_addr.c"
+#include "core/ipv6/ip6_addr.c"
+#include "core/tcp.c"
+#include "core/tcp_out.c"
+// Last, as it names its variables like parameters of others.
+#include "core/tcp_in.c"
+
+#include "lwip-state.h"
+
+// There is none but native/io/lwip/stack.c's.
+void tcp_timer_needed(void) {}
+
+void lwip_tick(struct tcp_pcb *pcb, u32_t ticks) {
+  // One that seems to be done already is left out.
+  pcb->last_timer = tcp_timer_ctr;
+  // It counts up itself.
+  tcp_ticks = ticks - 1;
+  tcp_slowtmr();
+}
+
+#else
+
+typedef int underpass_has_no_lwip;
+
+#endif

@@ -1,0 +1,128 @@
+// TCP connections that end here although no kernel receives their packets: lwIP, for packets from a pipe, a Unix socket or an
+// application's callbacks. Packets come in batches and leave in batches, bytes of connections come as rows over one buffer, and
+// time is an argument: a stack opens nothing, has no timer, and needs no io_loop.
+//
+// Whoever uses it knows each connection by a number that it chooses with the first packet (0 to max_flows - 1), has found it for
+// every later one, and has judged whether there may be another. Any address and port is accepted. IP headers have been checked,
+// and fragments reassembled; TCP is checked here.
+//
+// Threads: a stack is used by one thread at a time. lwIP has variables of its own, so that one lock of the process is held during
+// each call; stacks of several threads take turns.
+//
+// After each call that takes a stack, until both return 0: io_tcp_stack_poll_events, and io_tcp_stack_poll_packets. Then one timer
+// for io_tcp_stack_next_timeout. Nothing is called back.
+//
+// Errors are libuv's numbers. Where it is compiled without lwIP (UNDERPASS_LWIP is not defined), io_tcp_stack_create returns UV_ENOTSUP.
+#ifndef UNDERPASS_IO_TCP_STACK_H
+#define UNDERPASS_IO_TCP_STACK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct io_tcp_stack io_tcp_stack;
+
+// The largest MTU whose packets a stack fills.
+#define IO_TCP_STACK_MAX_MTU 65000
+
+typedef struct io_tcp_stack_options {
+  // Of the device, at least 576; decides the MSS of both directions.
+  int mtu;
+  // Packets are preceded by virtio-net headers, of 10 bytes, both ways: longer ones come, and leave, with their offloads.
+  bool has_virtio;
+  uint32_t max_flows;
+  // For all that waits in either direction, and for connections. Beyond it, segments are dropped, as their senders repeat them, and
+  // nothing is accepted for sending.
+  size_t memory_bytes;
+  // Random bytes, for initial sequence numbers (RFC 6528).
+  uint8_t secret[16];
+} io_tcp_stack_options;
+
+// Lent until io_tcp_stack_free.
+typedef struct io_tcp_stack_memory {
+  // Packets to send: 128 KiB at least, and where each of them is.
+  uint8_t *packets;
+  size_t packet_bytes;
+  int32_t *offsets, *lengths;
+  size_t capacity;
+  // Bytes that connections have received: 128 KiB at least.
+  uint8_t *received;
+  size_t received_bytes;
+  // Events, of IO_TCP_STACK_EVENT_INTS each, 8 at least.
+  int32_t *events;
+  size_t event_capacity;
+} io_tcp_stack_memory;
+
+// A row of events: the flow, what happened, and two numbers.
+#define IO_TCP_STACK_EVENT_INTS 4
+enum {
+  // The handshake is over: the connection exists. It begins paused.
+  IO_TCP_STACK_ACCEPTED,
+  // Bytes came: offset in `received`, and length. They count as consumed: the peer may send as many again.
+  IO_TCP_STACK_BYTES,
+  // The peer has ended, after all that it sent. What is written still goes.
+  IO_TCP_STACK_ENDED,
+  // More can be written, after a write that was not accepted completely.
+  IO_TCP_STACK_WRITABLE,
+  // The connection is gone; no event follows, and the number is free. 0 after an orderly end by both sides, or a system error:
+  // UV_ECONNRESET, UV_ETIMEDOUT, UV_ENOMEM.
+  IO_TCP_STACK_CLOSED
+};
+
+int io_tcp_stack_create(const io_tcp_stack_options *options, const io_tcp_stack_memory *memory, io_tcp_stack **result);
+
+// Forgets all connections, silently.
+void io_tcp_stack_free(io_tcp_stack *stack);
+
+// Rows of segments to handle: flow, offset of the packet (or of its virtio-net header), offset of its TCP header, end.
+#define IO_TCP_STACK_SEGMENT_INTS 4
+
+// `now_ms`, here and below: the caller's clock, in milliseconds, which does not go back.
+// Takes segments, whose memory is changed, and borrowed until the call returns. Rows that are not valid are dropped.
+void io_tcp_stack_handle_segments(io_tcp_stack *stack, double now_ms, uint8_t *data, size_t data_bytes, const int32_t *rows,
+                                  size_t count);
+
+// Returns how many bytes were accepted, or UV_EPIPE when the connection is gone or this side has ended. If not all,
+// IO_TCP_STACK_WRITABLE follows. The bytes are copied.
+int64_t io_tcp_stack_write(io_tcp_stack *stack, double now_ms, uint32_t flow, const uint8_t *bytes, size_t length);
+
+// Nothing more is written.
+void io_tcp_stack_end(io_tcp_stack *stack, double now_ms, uint32_t flow);
+
+// While paused nothing is reported of what comes, and once the window is full the peer has to wait.
+void io_tcp_stack_pause(io_tcp_stack *stack, uint32_t flow, bool is_paused);
+
+// Ends both directions: what was accepted still goes; a peer that sends more gets a RST. IO_TCP_STACK_CLOSED follows, once the
+// peer has acknowledged everything, and nothing else.
+void io_tcp_stack_close(io_tcp_stack *stack, double now_ms, uint32_t flow);
+
+// Forgets a connection at once, with a RST for its peer or silently. No event follows, and the number is free.
+void io_tcp_stack_drop(io_tcp_stack *stack, uint32_t flow, bool has_reset);
+
+void io_tcp_stack_handle_timeout(io_tcp_stack *stack, double now_ms);
+
+// When io_tcp_stack_handle_timeout wants to be called, by the same clock; infinite for never.
+double io_tcp_stack_next_timeout(const io_tcp_stack *stack);
+
+// The number of packets to send. They are valid until the next call of this function, which also sends what found no room.
+int32_t io_tcp_stack_poll_packets(io_tcp_stack *stack);
+
+// The number of events. They and their bytes are valid until the next call of this function.
+int32_t io_tcp_stack_poll_events(io_tcp_stack *stack);
+
+enum {
+  IO_TCP_STACK_COUNT_BAD_CHECKSUM,  // segments with a wrong checksum
+  IO_TCP_STACK_COUNT_MALFORMED,     // segments whose header is not valid
+  IO_TCP_STACK_COUNT_NO_MEMORY,     // segments beyond the bound of memory
+  IO_TCP_STACK_COUNT_RESETS,        // RSTs sent
+  IO_TCP_STACK_COUNT_PACKETS,       // packets sent
+  IO_TCP_STACK_COUNTS
+};
+
+// Fills in the counts since the start.
+void io_tcp_stack_counts(const io_tcp_stack *stack, double counts[IO_TCP_STACK_COUNTS]);
+
+// Bytes that connections and what waits for them take now.
+size_t io_tcp_stack_memory_used(const io_tcp_stack *stack);
+
+#endif

@@ -1,0 +1,84 @@
+// A TCP stack of native/io with one peer that sends segments as the test says, and reads those that come back.
+#ifndef UNDERPASS_TEST_SEGMENT_PEER_H
+#define UNDERPASS_TEST_SEGMENT_PEER_H
+
+#include "../../native/io/tcp-stack.h"
+#include "world.h"
+
+enum { FIN = 1, SYN = 2, RST = 4, PSH = 8, ACK = 16, URG = 32 };
+
+#define PEER_PACKETS 2048
+#define PEER_PACKET_BYTES (1 << 20)
+#define PEER_RECEIVED_BYTES (1 << 20)
+#define PEER_EVENTS 64
+
+// A segment that the stack has sent.
+typedef struct seen_segment {
+  uint8_t flags;
+  uint32_t sequence, acknowledgment;
+  uint32_t window;
+  size_t length;
+  // Options: 0 or -1 for none.
+  int mss, scale, sack_permitted, sacks;
+  uint32_t sack[8];
+  uint8_t data[65536];
+} seen_segment;
+
+typedef struct segment_peer {
+  io_tcp_stack *stack;
+  io_tcp_stack_memory memory;
+  bool is_ipv6, has_virtio;
+  double now;
+  // Of the connection that the helpers below speak for.
+  uint32_t flow;
+  uint16_t port, target_port;
+  // The next of its own, and what it has had of the stack's.
+  uint32_t sequence, acknowledgment;
+  uint16_t window;
+  // Of the stack's window, from its SYN.
+  int scale;
+  // Segments that have not been looked at.
+  seen_segment seen[64];
+  int seen_count, seen_next;
+  // Events of the flow.
+  int accepted, ended, writable, closed, error;
+  size_t received;
+  uint64_t sum;
+  // Rows about other flows.
+  int others;
+} segment_peer;
+
+typedef struct peer_options {
+  int mtu;
+  bool is_ipv6, has_virtio;
+  size_t memory_bytes;
+} peer_options;
+
+segment_peer *peer_new(const peer_options *options);
+void peer_free(segment_peer *peer);
+
+// Sends one segment, with `options_bytes` of options, a multiple of 4; then collects segments and events.
+void peer_send(segment_peer *peer, uint8_t flags, uint32_t sequence, const uint8_t *data, size_t length);
+void peer_send_options(segment_peer *peer, uint8_t flags, uint32_t sequence, const uint8_t *options, size_t options_bytes,
+                       const uint8_t *data, size_t length);
+// The packet that the next call would send; returns its length. The TCP header's offset goes into `transport`.
+size_t peer_build(const segment_peer *peer, uint8_t *packet, uint8_t flags, uint32_t sequence, const uint8_t *options,
+                  size_t options_bytes, const uint8_t *data, size_t length, size_t *transport);
+void peer_give(segment_peer *peer, uint8_t *packet, size_t length, size_t transport);
+
+// Collects what the stack has.
+void peer_collect(segment_peer *peer);
+// Lets time pass, with timers when they are due.
+void peer_pass(segment_peer *peer, double ms);
+
+// The next segment that the stack has sent: fails if there is none.
+#define peer_next(peer) peer_next_at(peer, __FILE__, __LINE__)
+const seen_segment *peer_next_at(segment_peer *peer, const char *file, int line);
+// The last one.
+const seen_segment *peer_last(segment_peer *peer);
+#define peer_expect_nothing(peer) assert_int_equal((peer)->seen_next, (peer)->seen_count)
+
+// A whole handshake with MSS 1460, window scale 0 and SACK; the flow is not paused afterwards.
+void peer_connect(segment_peer *peer);
+
+#endif
