@@ -2,6 +2,8 @@
 #ifndef UNDERPASS_STACK_FLOW_H
 #define UNDERPASS_STACK_FLOW_H
 
+#ifdef UNDERPASS_LWIP
+
 #include "stack-state.h"
 
 // NULL if there is none of that number.
@@ -32,5 +34,7 @@ void flow_listen(flow *flow);
 
 // Counts bytes as consumed, so that the peer may send as many again. While it is selected.
 void flow_consumed(flow *flow, size_t bytes);
+
+#endif
 
 #endif

@@ -3,6 +3,8 @@
 #ifndef UNDERPASS_LWIP_STATE_H
 #define UNDERPASS_LWIP_STATE_H
 
+#ifdef UNDERPASS_LWIP
+
 #include "lwip/priv/tcp_priv.h"
 #include "lwip/tcp.h"
 
@@ -11,5 +13,7 @@
 
 // The slow timer of the one connection in the lists.
 void lwip_tick(struct tcp_pcb *pcb, u32_t ticks);
+
+#endif
 
 #endif

@@ -2,6 +2,8 @@
 #ifndef UNDERPASS_STACK_STATE_H
 #define UNDERPASS_STACK_STATE_H
 
+#ifdef UNDERPASS_LWIP
+
 #include "../tcp-stack.h"
 #include "lwip-state.h"
 #include "lwip/netif.h"
@@ -118,5 +120,7 @@ uint64_t checksum_add(uint64_t sum, const uint8_t *bytes, size_t length);
 uint16_t checksum_fold(uint64_t sum);
 // That of the pseudo header of TCP, from the IP header.
 uint64_t checksum_pseudo(const uint8_t *ip, size_t segment_bytes);
+
+#endif
 
 #endif
