@@ -56,7 +56,6 @@ const RENEW_SHARE = 7 / 8;
 /** How long the former session waits for answers, and then for its connections to end. */
 const FORMER_MS = 2_000;
 const FORMER_END_MS = 1_000;
-const NEVER = Number.POSITIVE_INFINITY;
 
 const deadlineOfLane = (index: number): number => DEADLINE_FIRST_LANE + 2 * index;
 const deadlineOfQueue = (index: number): number => DEADLINE_FIRST_LANE + 2 * index + 1;
@@ -232,6 +231,7 @@ export class TunnelClient {
    * connections and attempts that are under way before.
    */
   handleNetworkChange(now: number): void {
+    if (this.#closed) return;
     for (const lane of this.#parts.laneByIndex) {
       if (lane.state !== LANE_WAITING) continue;
       lane.retry(now);
@@ -489,11 +489,7 @@ export class TunnelClient {
     this.#closed = true;
     for (const lane of this.#parts.laneByIndex) {
       if (lane.isUp) lane.tunnel!.writeControl(encodeShutdown("done"));
-      else if (lane.state === LANE_CONNECTING || lane.state === LANE_HANDSHAKE) {
-        this.#parts.outputs.push({ kind: "disconnect", lane: lane.index, error: undefined });
-        lane.close();
-      }
-      lane.deadline = NEVER;
+      else this.#rest(lane);
       this.#parts.deadlines.clear(deadlineOfLane(lane.index));
     }
     this.#parts.deadlines.clear(DEADLINE_ASSOCIATIONS);
@@ -533,7 +529,7 @@ export class TunnelClient {
     this.#parts.outputs.push({ kind: "connect", lane: lane.index, way });
   }
 
-  /** Holds a lane that is not up, and gives up its attempt to connect. */
+  /** Holds a lane that is not up, and gives up its attempt to connect. One that its session no longer has stays so. */
   #rest(lane: Lane): void {
     if (lane.state === LANE_CONNECTING || lane.state === LANE_HANDSHAKE) {
       this.#parts.outputs.push({ kind: "disconnect", lane: lane.index, error: undefined });
@@ -610,6 +606,7 @@ export class TunnelClient {
 
   /** Connects lanes that were held, until as many as are wanted are up or on their way. */
   #connectHeld(now: number): void {
+    if (this.#closed) return;
     let count = this.#parts.lanes.filter((lane) => lane.state !== LANE_HELD).length;
     for (const lane of this.#parts.lanes) {
       if (lane.state !== LANE_HELD || count >= this.#laneCount.wanted) continue;
@@ -796,14 +793,7 @@ export class TunnelClient {
   }
 
   #giveUpRenewal(): void {
-    for (const lane of this.#renewal?.lanes ?? []) {
-      if (lane.state === LANE_CONNECTING || lane.state === LANE_HANDSHAKE) {
-        this.#parts.outputs.push({ kind: "disconnect", lane: lane.index, error: undefined });
-        lane.close();
-      }
-      lane.deadline = NEVER;
-      this.#armLane(lane);
-    }
+    for (const lane of this.#renewal?.lanes ?? []) this.#rest(lane);
     this.#renewal = undefined;
   }
 
@@ -826,7 +816,7 @@ export class TunnelClient {
       generation: this.contexts.generation.slice(),
       isEnding: false,
     };
-    for (const former of this.#parts.lanes) this.#retire(former);
+    for (const former of this.#parts.lanes) if (!former.isUp) this.#rest(former);
     this.#parts.deadlines.set(DEADLINE_FORMER, now + FORMER_MS);
     this.#parts.lanes = lanes;
     this.#parts.pool = pool;
@@ -851,17 +841,6 @@ export class TunnelClient {
     this.#parts.deadlines.set(DEADLINE_FORMER, now + FORMER_END_MS);
     lane.open(now, undefined);
     lane.tunnel!.writeControl(encodeShutdown("done"));
-    this.#armLane(lane);
-  }
-
-  /** Retires a lane of a session that is being replaced: it is not connected again. */
-  #retire(lane: Lane): void {
-    if (lane.isUp) return;
-    if (lane.state === LANE_CONNECTING || lane.state === LANE_HANDSHAKE) {
-      this.#parts.outputs.push({ kind: "disconnect", lane: lane.index, error: undefined });
-      lane.close();
-    }
-    lane.deadline = NEVER;
     this.#armLane(lane);
   }
 

@@ -233,13 +233,15 @@ export class Lane {
   /**
    * The connection, or the attempt to make it, has ended. Waits, longer each time. If the server has sent a ticket and the
    * connection ended before the answer to it, it connects again at once, one time.
+   *
+   * @param isOver  the session is over, or was replaced: the lane is held instead
    */
-  handleLost(now: number, isClosed: boolean): void {
+  handleLost(now: number, isOver: boolean): void {
     const { crypto } = this.#options;
     const isUnanswered = this.#answer === undefined || this.#answer.kind === "reconnect";
     this.#handle("lost");
     this.tunnel = undefined;
-    if (isClosed) this.deadline = NEVER;
+    if (isOver) this.hold();
     else if (this.#challenges === 1 && isUnanswered && !this.#hasReconnected) {
       this.#hasReconnected = true;
       this.deadline = now;

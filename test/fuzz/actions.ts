@@ -247,6 +247,15 @@ export const ACTIONS: readonly Action[] = [
     },
   },
   {
+    name: "change the network",
+    theme: "lanes",
+    weight: 3,
+    run: (world, a) => {
+      const host = world.clients[a % world.clients.length];
+      if (!host.isClosed) world.changeNetwork(host);
+    },
+  },
+  {
     // A client that reads nothing for a while, on any lane, or whose way back is full.
     name: "stall a client",
     theme: "lanes",

@@ -411,6 +411,22 @@ export class World {
     this.drainClient(link.client);
   }
 
+  /** The client's machine is on another network: its host ends all connections and attempts, then says so. */
+  changeNetwork(host: ClientHost): void {
+    this.trace?.(`client ${host.index} is on another network`);
+    for (const link of host.lanes.splice(0)) {
+      if (link === undefined) continue;
+      if (this.isPending(link)) this.#removeLink(link);
+      else if (link.clientIsOpen) {
+        link.clientIsOpen = false;
+        this.#endClientSide(link);
+      }
+      host.core.handleDisconnected(this.clientNow, link.lane, new Error("the network has changed"));
+    }
+    host.core.handleNetworkChange(this.clientNow);
+    this.drainClient(host);
+  }
+
   /** The server's system says that the connection is over. */
   loseServerSide(link: Link): void {
     link.serverLoses = false;
