@@ -23,7 +23,7 @@ interface ClientOptions extends AdminOptions {
   readonly intervalS: number;
 }
 
-const FIELDS = {
+export const ADMIN_COMMAND_FIELDS = {
   ...ADMIN_FIELDS,
   admin: { ...ADMIN_FIELDS.admin, help: "where the program has its --admin" },
   adminToken: { ...ADMIN_FIELDS.adminToken, help: "file with its token" },
@@ -56,14 +56,14 @@ export async function runAdminCommand(
         command === "status" ? "Shows the state of a running program." : "Shows its state again and again.",
       examples: [`${name} --admin 127.0.0.1:9464`, `${name} --admin unix:/run/${program.name}-admin.sock`],
       version: program.version,
-      fields: FIELDS,
+      fields: ADMIN_COMMAND_FIELDS,
     },
     argv,
   );
   if (gathered === undefined) return;
   // Whoever reads the output may leave, as `head` does.
   process.stdout.on("error", () => process.exit(0));
-  const options = checkFields(FIELDS, gathered.values, gathered.nameField) as ClientOptions;
+  const options = checkFields(ADMIN_COMMAND_FIELDS, gathered.values, gathered.nameField) as ClientOptions;
   if (options.admin === undefined)
     throw new UsageError("ERR_OPTION", "--admin: expected the address of the program");
   if (command === "status") {

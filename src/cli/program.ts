@@ -1,13 +1,15 @@
 import type { EventEmitter } from "node:events";
-import { fstatSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { constants } from "node:os";
 import { performance } from "node:perf_hooks";
 import { destination, pino } from "pino";
 import type prettyStream from "pino-pretty";
-import * as z from "zod";
 import { UsageError } from "../core/errors.ts";
+import type { Step } from "../host/doctor/check.ts";
+import type { Redaction } from "../host/doctor/redaction.ts";
+import type { DoctorSettings } from "../host/doctor/settings.ts";
 import type { Logger } from "../host/log.ts";
-import type { NameField, OptionFields } from "../host/options/fields.ts";
+import type { NameField } from "../host/options/fields.ts";
 import { checkFields } from "../host/options/fields.ts";
 import type { EndpointStatus } from "../host/status.ts";
 import type { TunnelStats } from "../host/tunnel-stats.ts";
@@ -15,9 +17,12 @@ import type { AdminServer } from "../node/admin/admin-server.ts";
 import { onEvents } from "../node/handles.ts";
 import { ADMIN_COMMANDS, runAdminCommand } from "./admin-client.ts";
 import type { AdminOptions } from "./admin-options.ts";
-import { ADMIN_FIELDS, checkAdmin } from "./admin-options.ts";
+import { checkAdmin } from "./admin-options.ts";
 import type { GatheredOptions } from "./option-sources.ts";
 import { gatherOptions } from "./option-sources.ts";
+import type { LogLevel } from "./program-fields.ts";
+import { HOST_FIELDS } from "./program-fields.ts";
+import type { ProgramLine } from "./program-line.ts";
 import { notifySystemd, writeReadyFd } from "./readiness.ts";
 import { isExposed } from "./secret-file.ts";
 import { statsLine, summarize } from "./stats-line.ts";
@@ -26,20 +31,11 @@ const EXIT_FAILURE = 1;
 const EXIT_USAGE = 2;
 /** That wait to be written. */
 const MAX_LOG_BYTES = 1_048_576;
-const LOG_LEVELS = ["debug", "info", "warn", "error", "silent"] as const;
 
 interface Handle extends EventEmitter {
   stats(): TunnelStats;
   status(): Promise<EndpointStatus>;
   close(): Promise<void>;
-}
-
-/** What the command line of a program takes, beside {@link HOST_FIELDS}. */
-export interface ProgramLine {
-  readonly name: string;
-  readonly description: string;
-  readonly examples: readonly string[];
-  readonly fields: OptionFields;
 }
 
 /** The differences between the programs. */
@@ -50,63 +46,24 @@ export interface Program<Options extends object, Running extends Handle> extends
   /** Members of the ready line in JSON. */
   readonly readyFields: (running: Running) => object;
   readonly readyText: (running: Running) => string;
+  /** Of a program that has a doctor. */
+  readonly diagnose?: (
+    options: Options,
+    settings: DoctorSettings,
+    onBegin: (way: string, redaction: Redaction) => void,
+    onStep: (step: Step) => void,
+  ) => Promise<void>;
   /** Whether it does what it is there for, by its statistics. */
   readonly isReady: (stats: TunnelStats, options: Options) => boolean;
 }
 
 /** Options of the programs that the library does not have. */
 interface HostOptions extends AdminOptions {
-  readonly logLevel: (typeof LOG_LEVELS)[number];
+  readonly logLevel: LogLevel;
   readonly logFormat: "pretty" | "json";
   readonly readyFd?: number;
   readonly statsIntervalS?: number;
 }
-
-/** Of all programs. */
-export const HOST_FIELDS: OptionFields = {
-  config: {
-    schema: z.string().optional(),
-    expects: "a path",
-    flag: "config",
-    value: "FILE.json",
-    help: "these options by name, in JSON with comments; flags win",
-  },
-  logLevel: {
-    schema: z.enum(LOG_LEVELS).default("info"),
-    expects: LOG_LEVELS.join(", "),
-    flag: "log-level",
-    value: "LEVEL",
-    help: `${LOG_LEVELS.join(", ")} (default info)`,
-  },
-  logFormat: {
-    schema: z.enum(["pretty", "json"]).default("pretty"),
-    expects: "pretty or json",
-    flag: "log-format",
-    value: "FORMAT",
-    help: "pretty or json, on stderr (default pretty)",
-  },
-  readyFd: {
-    schema: z
-      .int()
-      .min(1)
-      .refine((fd) => isOpen(fd))
-      .optional(),
-    expects: "the number of an open descriptor",
-    flag: "ready-fd",
-    value: "N",
-    help: "descriptor that gets the ready line in JSON and is then closed",
-    isNumber: true,
-  },
-  ...ADMIN_FIELDS,
-  statsIntervalS: {
-    schema: z.int().min(1).max(86_400).optional(),
-    expects: "an integer from 1 to 86400",
-    flag: "stats-interval",
-    value: "S",
-    help: "interval for logging rates, round-trip time and drops",
-    isNumber: true,
-  },
-};
 
 /** Runs a program from its command line to its exit: with 0 after a signal, 1 on failure, 2 for bad options. */
 export async function runProgram<Options extends object, Running extends Handle>(
@@ -122,6 +79,13 @@ export async function runProgram<Options extends object, Running extends Handle>
       isStarting = true;
       await runAdminCommand({ name: program.name, version: packageVersion() }, known, rest);
       return;
+    }
+    const { diagnose } = program;
+    if (command === "doctor" && diagnose !== undefined) {
+      isStarting = true;
+      // Loaded only where it is used.
+      const { runDoctor } = await import("./doctor.ts");
+      process.exit(await runDoctor({ ...program, diagnose, version: packageVersion() }, rest));
     }
     const gathered = gatherOptions(
       {
@@ -272,15 +236,6 @@ function closeOnSignal(running: Handle, stopStats: () => void, log: Logger): voi
   };
   process.on("SIGTERM", onSignal);
   process.on("SIGINT", onSignal);
-}
-
-function isOpen(fd: number): boolean {
-  try {
-    fstatSync(fd);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 function packageVersion(): string {

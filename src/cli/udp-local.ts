@@ -9,6 +9,7 @@ await runProgram({
   ...UDP_LOCAL_LINE,
   check: resolveUdpLocalOptions,
   start: startUdpLocal,
+  diagnose: async (...walk) => (await import("../node/doctor/udp-local.ts")).diagnoseUdpLocal(...walk),
   // A MASQUE proxy or another dialect's server has no session before datagrams come.
   isReady: ({ sessions }, { masque, dialect }) =>
     sessions > 0 || masque !== undefined || dialect !== undefined,

@@ -49,15 +49,33 @@ export const ERROR_CODES = {
 
 export type ErrorCode = keyof typeof ERROR_CODES;
 
+/** What a peer or a proxy answered instead of what was asked of it. */
+export interface PeerAnswer {
+  /** The status of HTTP, or the reply or method of SOCKS5. */
+  readonly status: number;
+  /** What it means, if it is known: such as `other-key` (core/refusal-hint). */
+  readonly kind?: string;
+  /** How the peer names itself, in its own words; at most 100 characters. */
+  readonly server?: string | undefined;
+}
+
+interface Details {
+  readonly cause?: unknown;
+  readonly answer?: PeerAnswer | undefined;
+}
+
 /** Base of all typed errors. `status` is the negative number, which a C library will use for the same code. */
 class CodedError extends Error {
   readonly code: ErrorCode;
   readonly status: number;
+  /** Set where the peer has answered, and refused. */
+  readonly answer: PeerAnswer | undefined;
 
-  constructor(code: ErrorCode, detail: string, options?: { cause?: unknown }) {
+  constructor(code: ErrorCode, detail: string, { answer, ...options }: Details = {}) {
     super(`${ERROR_CODES[code].text}: ${detail}`, options);
     this.code = code;
     this.status = -ERROR_CODES[code].number;
+    this.answer = answer;
   }
 }
 

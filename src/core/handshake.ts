@@ -2,7 +2,12 @@ import { isHttp2Preface } from "../wire/extended-connect.ts";
 import type { HttpHead } from "../wire/http-head.ts";
 import { decodeHead } from "../wire/http-head.ts";
 import type { ExtensionRequest, RefusalStatus, ShownTicket, UpgradeRequest } from "../wire/upgrade.ts";
-import { decodeUpgradeRequest, encodeChallengeResponse, encodeRefusal } from "../wire/upgrade.ts";
+import {
+  decodeUnderpassField,
+  decodeUpgradeRequest,
+  encodeChallengeResponse,
+  encodeRefusal,
+} from "../wire/upgrade.ts";
 import { webSocketKey } from "../wire/websocket-upgrade.ts";
 import type { RefusalReason } from "./counters.ts";
 import type { Cryptography } from "./credentials.ts";
@@ -38,6 +43,8 @@ export type Verdict =
       readonly reason: RefusalReason;
       readonly detail: string;
       readonly response: Uint8Array;
+      /** A client with the key has sent it: it is not for a decoy. */
+      readonly isProven?: boolean;
     }
   /** Send `response` and read one more request. */
   | { readonly kind: "challenge"; readonly response: Uint8Array }
@@ -78,10 +85,13 @@ export class Handshake {
     if (request === undefined) {
       const key = webSocketPath === undefined || isNested ? undefined : webSocketKey(head, webSocketPath);
       if (key !== undefined) return { kind: "web-socket", key };
-      return refusal("not_upgrade", describe(head), 404);
+      return this.#isOwnRequest(head) ? changed(head) : refusal("not_upgrade", describe(head), 404);
     }
     // A server with a key answers strangers like any web server, which does not know such requests.
-    if (request === "malformed") return refusal("not_upgrade", describe(head), psk === undefined ? 400 : 404);
+    if (request === "malformed") {
+      if (this.#isOwnRequest(head)) return changed(head);
+      return refusal("not_upgrade", describe(head), psk === undefined ? 400 : 404);
+    }
     const { extension } = request;
     if (extension === undefined) {
       return psk === undefined
@@ -130,6 +140,14 @@ export class Handshake {
     return owner;
   }
 
+  /** Whether a client with the key has sent it, and something on the way has changed its path or its fields. */
+  #isOwnRequest(head: HttpHead): boolean {
+    const { psk, crypto } = this.#options;
+    const extension = psk === undefined ? undefined : decodeUnderpassField(head);
+    if (extension?.mac === undefined) return false;
+    return constantTimeEqual(extension.mac, requestMac(crypto, psk!, extension));
+  }
+
   /** @returns undefined when they are valid */
   #judgeCredentials(now: number, psk: Uint8Array, extension: ExtensionRequest): Verdict | undefined {
     const { crypto } = this.#options;
@@ -156,6 +174,18 @@ export class Handshake {
 
 function refusal(reason: RefusalReason, detail: string, status: RefusalStatus): Verdict {
   return { kind: "refuse", reason, detail, response: encodeRefusal(status, undefined) };
+}
+
+/** The client has the key, so it may know that something on the way has changed its request. */
+function changed(head: HttpHead): Verdict {
+  const detail = `changed on the way: ${describe(head)}`;
+  return {
+    kind: "refuse",
+    reason: "not_upgrade",
+    detail,
+    response: encodeRefusal(400, undefined),
+    isProven: true,
+  };
 }
 
 /** Describes what arrived instead of an upgrade to connect-udp. */

@@ -50,7 +50,8 @@ export class HttpConnect implements ConnectHandshake {
       if (status >= 200 && status < 300) {
         return { kind: "connected", surplus: copyOf(bytes, at, bytes.length - at) };
       }
-      if (!isInterim(status)) return failed("ERR_PROXY_REFUSED", this.#describeRefusal(status, head!));
+      if (!isInterim(status))
+        return failed("ERR_PROXY_REFUSED", this.#describeRefusal(status, head!), status);
       if (!this.#head.clearInterim()) return failed("ERR_HEAD_TOO_LARGE", "too many interim responses");
     }
   }
@@ -68,6 +69,7 @@ export class HttpConnect implements ConnectHandshake {
   }
 }
 
-function failed(code: ErrorCode, detail: string): ConnectResult {
-  return { kind: "failed", error: new ProtocolError(code, detail) };
+function failed(code: ErrorCode, detail: string, status?: number): ConnectResult {
+  const answer = status === undefined ? undefined : { status };
+  return { kind: "failed", error: new ProtocolError(code, detail, { answer }) };
 }

@@ -17,7 +17,7 @@ import {
 import { ProtocolError } from "./errors.ts";
 import { HeadBuffer } from "./head-buffer.ts";
 import type { LanePort } from "./lanes/lane-port.ts";
-import { refusalHint } from "./refusal-hint.ts";
+import { explainRefusal } from "./refusal-hint.ts";
 import type { SendQueue } from "./send-queue.ts";
 import { LANE, LANE_HELD, LANE_UP } from "./session-model.ts";
 import { Tunnel } from "./tunnel.ts";
@@ -316,8 +316,9 @@ export class Lane {
   #judgeResponse(head: HttpHead, response: UpgradeResponse): Answer {
     const { crypto, psk } = this.#options;
     if (response.status !== 101) {
-      const hint = refusalHint(head, response.status, psk !== undefined, this.#challenges > 0);
-      return failed(new ProtocolError("ERR_UPGRADE_REFUSED", `status ${response.status}: ${hint}`));
+      const { status } = response;
+      const { text, answer } = explainRefusal(head, status, psk !== undefined, this.#challenges > 0);
+      return failed(new ProtocolError("ERR_UPGRADE_REFUSED", `status ${status}: ${text}`, { answer }));
     }
     const { extension } = response;
     if (extension === undefined || !response.bind) {

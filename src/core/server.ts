@@ -653,7 +653,7 @@ export class TunnelServer {
       case "refuse": {
         const { reason, detail } = verdict;
         // Only a client with valid credentials meets that limit.
-        const isStranger = reason !== "nonce_limit";
+        const isStranger = reason !== "nonce_limit" && verdict.isProven !== true;
         if (!this.#options.hasDecoy || connection.isNested || !isStranger) {
           this.#refuse(now, connection, reason, verdict.response, detail);
           return;

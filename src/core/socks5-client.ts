@@ -76,7 +76,7 @@ export class Socks5Client implements ConnectHandshake {
           this.#bound = decoded.value.address;
           return { kind: "connected", surplus: buffer.slice(decoded.length) };
         }
-        return failed("ERR_SOCKS_REPLY", `reply ${code} (${REPLY_TEXTS[code] ?? "unknown"})`);
+        return failed("ERR_SOCKS_REPLY", `reply ${code} (${REPLY_TEXTS[code] ?? "unknown"})`, code);
       }
     }
   }
@@ -87,7 +87,7 @@ export class Socks5Client implements ConnectHandshake {
     if ("need" in decoded) return "need";
     if (decoded.value === METHOD_NONE) return this.#request(decoded.length);
     if (decoded.value !== METHOD_USER_PASSWORD || this.#credentials === undefined) {
-      return failed("ERR_SOCKS_METHOD", `the proxy wants method ${decoded.value}`);
+      return failed("ERR_SOCKS_METHOD", `the proxy wants method ${decoded.value}`, decoded.value);
     }
     this.#buffer = this.#buffer.slice(decoded.length);
     this.#state = "status";
@@ -101,6 +101,7 @@ export class Socks5Client implements ConnectHandshake {
   }
 }
 
-function failed(code: ErrorCode, detail: string): ConnectResult {
-  return { kind: "failed", error: new ProtocolError(code, detail) };
+function failed(code: ErrorCode, detail: string, status?: number): ConnectResult {
+  const answer = status === undefined ? undefined : { status };
+  return { kind: "failed", error: new ProtocolError(code, detail, { answer }) };
 }

@@ -75,6 +75,8 @@ export interface UdpLocalFeatures {
   readonly carrier?: Carrier | undefined;
   /** Of the host that this is a part of, which shows it the datagrams that are not dropped. */
   readonly tap?: TapWriter | undefined;
+  /** How long an upgrade may take. Default 5,000. */
+  readonly handshakeMs?: number | undefined;
   /** Opens a client of the proxy that `options.masque` names, and what makes its requests. */
   readonly openMasque?: (
     options: ResolvedUdpLocalOptions & { readonly masque: string },
@@ -131,7 +133,7 @@ export class UdpLocalHost implements RelayHost {
     options: ResolvedUdpLocalOptions,
     log: Logger,
     system: System,
-    { place, carrier, openMasque, tap }: UdpLocalFeatures = {},
+    { place, carrier, openMasque, tap, handshakeMs = HANDSHAKE_MS }: UdpLocalFeatures = {},
   ) {
     const { io } = system;
     this.#system = system;
@@ -163,7 +165,7 @@ export class UdpLocalHost implements RelayHost {
     this.#carriers =
       carrier === undefined ? ways.map((way) => openCarrierChain({ ...way, outgoing }, system)) : [carrier];
     if (options.dialect !== undefined) {
-      this.core = openDialectClient(options.dialect, options, this.#carriers.length, HANDSHAKE_MS, system);
+      this.core = openDialectClient(options.dialect, options, this.#carriers.length, handshakeMs, system);
       this.#useTap();
       return;
     }
@@ -177,7 +179,7 @@ export class UdpLocalHost implements RelayHost {
       })),
       isLocal: this.#carriers.every(({ isLocal }) => isLocal),
       crypto: system.cryptography,
-      handshakeTimeoutMs: HANDSHAKE_MS,
+      handshakeTimeoutMs: handshakeMs,
       idleTimeoutMs: idleTimeoutS * 1000,
       activeIdleTimeoutMs: activeIdleTimeoutS * 1000,
     });

@@ -190,6 +190,12 @@ export function decodeUpgradeRequest(head: HttpHead): UpgradeRequest | "malforme
   return { target: { host, port: Number(port) }, bind, extension };
 }
 
+/** The extension's field of any request, whatever else has become of it on the way; undefined if there is none. */
+export function decodeUnderpassField(head: HttpHead): ExtensionRequest | undefined {
+  const field = singleField(head, "underpass");
+  return field === undefined ? undefined : decodeExtensionRequest(field);
+}
+
 export function decodeUpgradeResponse(head: HttpHead): UpgradeResponse | undefined {
   const status = statusOf(head);
   if (status === undefined) return undefined;

@@ -8,20 +8,39 @@ const EDITION = { version: "1.2.3", date: "2026-01-31" };
 
 describe.each(PROGRAMS)("$name", (program) => {
   const flags = flagsOf(program.fields);
+  const commands = program.commands ?? [];
 
   it("has a manual page with every option, its value and its help", () => {
     const page = manPage(program, EDITION, ["other"]);
-    for (const { name, value, help } of flags) {
+    const own = commands.flatMap(({ fields, takesAll }) =>
+      flagsOf(fields).filter(({ name }) => !takesAll || !["version", "help"].includes(name)),
+    );
+    for (const { name, value, help } of [...flags, ...own]) {
       expect(help, name).not.toBe("");
       const plain = page.replace(/\\-/g, "-").replace(/\\\(dq/g, '"');
       expect(plain).toContain(value === undefined ? `.B --${name}\n` : `.BI --${name} " ${value}"\n`);
     }
-    expect(page.match(/^\.TP\n\.BI? \\-\\-/gm)).toHaveLength(flags.length);
+    expect(page.match(/^\.TP\n\.BI? \\-\\-/gm)).toHaveLength(flags.length + own.length);
+    for (const { name, help } of commands) {
+      expect(page).toContain(`\n.SS ${program.name.replace(/-/g, "\\-")} ${name}\n`);
+      expect(help).not.toBe("");
+    }
+  });
+
+  it("has its commands in the manual page and in all completions", () => {
+    const [bash, zsh, fish] = [bashCompletion(program), zshCompletion(program), fishCompletion(program)];
+    expect(commands.map(({ name }) => name).slice(0, 2)).toEqual(["status", "top"]);
+    for (const { name, fields } of commands) {
+      expect(bash).toMatch(new RegExp(`\\n {4}${name}\\) words='.*--json`));
+      expect(zsh).toContain(` ${name}\\:`.replace(/^ /, name === "status" ? "((" : " "));
+      expect(fish).toContain(` -a ${name} -d`);
+      for (const flag of flagsOf(fields)) expect(fish).toContain(` -l ${flag.name} `);
+    }
   });
 
   it("has completions with every option for bash, zsh and fish", () => {
     const [bash, zsh, fish] = [bashCompletion(program), zshCompletion(program), fishCompletion(program)];
-    for (const { name } of flags) {
+    for (const { name } of [...flags, ...commands.flatMap(({ fields }) => flagsOf(fields))]) {
       expect(bash).toMatch(new RegExp(`[' ]--${name}[' ]`));
       expect(zsh).toContain(`--${name}[`);
       expect(fish).toContain(` -l ${name} `);

@@ -1,12 +1,12 @@
 import { describe, expect, it } from "vitest";
-import { refusalHint } from "../../src/core/refusal-hint.ts";
+import { explainRefusal } from "../../src/core/refusal-hint.ts";
 import { asciiBytes, decodeHead, findHeadEnd } from "../../src/wire/http-head.ts";
 import { encodeRefusal } from "../../src/wire/upgrade.ts";
 
 function hint(answer: string, { hasKey = true, isProven = false } = {}): string {
   const bytes = asciiBytes(answer);
   const head = decodeHead(bytes, findHeadEnd(bytes, 0, bytes.length))!;
-  return refusalHint(head, Number(answer.slice(9, 12)), hasKey, isProven);
+  return explainRefusal(head, Number(answer.slice(9, 12)), hasKey, isProven).text;
 }
 
 /** A refusal of udp-server's, with fields that a proxy has added. */

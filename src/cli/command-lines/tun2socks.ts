@@ -1,6 +1,6 @@
 import * as z from "zod";
 import { TUN2SOCKS_FIELDS } from "../../node/options/tun2socks.ts";
-import type { ProgramLine } from "../program.ts";
+import type { ProgramLine } from "../program-line.ts";
 
 export const TUN2SOCKS_LINE = {
   name: "tun2socks",

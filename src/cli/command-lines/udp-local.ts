@@ -1,5 +1,5 @@
 import { UDP_LOCAL_FIELDS } from "../../node/options/udp-local.ts";
-import type { ProgramLine } from "../program.ts";
+import type { ProgramLine } from "../program-line.ts";
 
 export const UDP_LOCAL_LINE = {
   name: "udp-local",

@@ -1,5 +1,5 @@
 import { UDP_SERVER_FIELDS } from "../../node/options/udp-server.ts";
-import type { ProgramLine } from "../program.ts";
+import type { ProgramLine } from "../program-line.ts";
 
 export const UDP_SERVER_LINE = {
   name: "udp-server",

@@ -1,10 +1,11 @@
-import type { ProgramLine } from "../program.ts";
+import type { ProgramCommand, ProgramLine } from "../program-line.ts";
 import type { Flag } from "./flags.ts";
 import { flagsOf } from "./flags.ts";
 
 /** Completion for bash (bash-completion is not needed). */
-export function bashCompletion({ name, fields }: ProgramLine): string {
-  const flags = flagsOf(fields);
+export function bashCompletion(program: ProgramLine): string {
+  const { name, fields, commands = [] } = program;
+  const flags = allFlags(program);
   const withValue = flags.filter(({ value }) => value !== undefined);
   const cases = [
     ...withValue
@@ -17,6 +18,10 @@ export function bashCompletion({ name, fields }: ProgramLine): string {
     `    ${pattern(withValue.filter(({ takesPath, choices }) => !takesPath && choices.length === 0))}) return ;;`,
   ];
   const handler = `_${name.replace(/-/g, "_")}`;
+  const own = words(flagsOf(fields));
+  const others = commands.map(
+    (command) => `    ${command.name}) words='${words(commandFlags(program, command))}' ;;\n`,
+  );
   return `# bash completion for ${name}
 ${handler}() {
   local current=\${COMP_WORDS[COMP_CWORD]} previous=\${COMP_WORDS[COMP_CWORD - 1]}
@@ -24,10 +29,28 @@ ${handler}() {
   case $previous in
 ${cases.join("\n")}
   esac
-  COMPREPLY=($(compgen -W '${flags.map((flag) => `--${flag.name}`).join(" ")}' -- "$current"))
+  local words='${own}'
+  case \${COMP_WORDS[1]} in
+${others.join("")}  esac
+  if [[ $COMP_CWORD -eq 1 ]]; then words="$words ${commands.map((command) => command.name).join(" ")}"; fi
+  COMPREPLY=($(compgen -W "$words" -- "$current"))
 }
 complete -o filenames -F ${handler} ${name}
 `;
+}
+
+/** The flags of a program and of its commands, each once. */
+function allFlags({ fields, commands = [] }: ProgramLine): readonly Flag[] {
+  const all = [...flagsOf(fields), ...commands.flatMap((command) => flagsOf(command.fields))];
+  return [...new Map(all.reverse().map((flag) => [flag.name, flag])).values()].reverse();
+}
+
+function commandFlags({ fields }: ProgramLine, command: ProgramCommand): readonly Flag[] {
+  return flagsOf(command.takesAll ? { ...command.fields, ...fields } : command.fields);
+}
+
+function words(flags: readonly Flag[]): string {
+  return flags.map((flag) => `--${flag.name}`).join(" ");
 }
 
 function pattern(flags: readonly Flag[]): string {
@@ -35,15 +58,16 @@ function pattern(flags: readonly Flag[]): string {
 }
 
 /** Completion for zsh, as a file `_NAME` in its `fpath`. */
-export function zshCompletion({ name, fields }: ProgramLine): string {
-  const specs = flagsOf(fields).map((flag) => {
+export function zshCompletion(program: ProgramLine): string {
+  const { name, commands = [] } = program;
+  const specs = allFlags(program).map((flag) => {
     const { value, choices, takesPath } = flag;
     const action = takesPath ? "_files" : choices.length > 0 ? `(${choices.join(" ")})` : " ";
     const argument = value === undefined ? "" : `:${bracketed(value)}:${action}`;
     return `${flag.isRepeatable ? "*" : ""}--${flag.name}[${bracketed(flag.help)}]${argument}`;
   });
   return `#compdef ${name}
-_arguments -S ${specs.map((spec) => `\\\n  ${quoted(spec)}`).join(" ")}
+_arguments -S ${commands.length === 0 ? "" : `\\\n  '1: :((${commands.map((one) => `${one.name}\\:${quotedWord(one.help)}`).join(" ")}))' `}${specs.map((spec) => `\\\n  ${quoted(spec)}`).join(" ")}
 `;
 }
 
@@ -53,13 +77,23 @@ function bracketed(plain: string): string {
 }
 
 /** Completion for fish. */
-export function fishCompletion({ name, fields }: ProgramLine): string {
-  const lines = flagsOf(fields).map(({ name: flag, value, help, choices, takesPath }) => {
+export function fishCompletion(program: ProgramLine): string {
+  const { name, commands = [] } = program;
+  const words = commands.map(
+    (one) =>
+      `complete -c ${name} -n __fish_use_subcommand -a ${one.name} -d '${one.help.replace(/[\\']/g, "\\$&")}'`,
+  );
+  const lines = allFlags(program).map(({ name: flag, value, help, choices, takesPath }) => {
     const how = value === undefined ? "" : takesPath ? " -rF" : " -x";
     const list = choices.length === 0 ? "" : ` -a '${choices.join(" ")}'`;
     return `complete -c ${name} -l ${flag}${how}${list} -d '${help.replace(/[\\']/g, "\\$&")}'`;
   });
-  return `complete -c ${name} -f\n${lines.join("\n")}\n`;
+  return `complete -c ${name} -f\n${[...words, ...lines].join("\n")}\n`;
+}
+
+/** Escapes blanks and what `_arguments` reads in a list of words. */
+function quotedWord(plain: string): string {
+  return plain.replace(/[\\[\]:() ]/g, "\\$&");
 }
 
 /** In single quotes of a POSIX shell. */

@@ -1,4 +1,5 @@
-import type { ProgramLine } from "../program.ts";
+import type { ProgramCommand, ProgramLine } from "../program-line.ts";
+import type { Flag } from "./flags.ts";
 import { flagsOf } from "./flags.ts";
 
 /** When and of what a manual page is. */
@@ -14,7 +15,7 @@ export interface Edition {
  * @param others  names of the other programs
  */
 export function manPage(
-  { name, description, examples, fields }: ProgramLine,
+  { name, description, examples, fields, commands = [] }: ProgramLine,
   { version, date }: Edition,
   others: readonly string[],
 ): string {
@@ -26,14 +27,13 @@ export function manPage(
     ".SH SYNOPSIS",
     `.B ${text(name)}`,
     ".RI [ OPTION ...]",
+    ...commands.flatMap((command) => [".br", `.B ${text(name)} ${command.name}`, ".RI [ OPTION ...]"]),
     ".SH DESCRIPTION",
     ...sentences(description),
     ".SH OPTIONS",
-    ...flagsOf(fields).flatMap(({ name: flag, value, help }) => [
-      ".TP",
-      value === undefined ? `.B \\-\\-${text(flag)}` : `.BI \\-\\-${text(flag)} " ${text(value)}"`,
-      `${textLine(capitalized(help))}.`,
-    ]),
+    ...flagsOf(fields).flatMap(optionLines),
+    ...(commands.length === 0 ? [] : [".SH COMMANDS"]),
+    ...commands.flatMap((command) => commandLines(name, command)),
     ".SH CONFIGURATION FILE",
     ...paragraph(
       "The file of --config is an object in JSON, with comments and trailing commas allowed.",
@@ -49,7 +49,10 @@ export function manPage(
     ".SH EXIT STATUS",
     ...[
       ["0", "It was ended by a signal."],
-      ["1", "It failed while running or starting, such as when an address is in use."],
+      [
+        "1",
+        "It failed while running or starting, such as when an address is in use; doctor has found a fault.",
+      ],
       ["2", "An option or the configuration file is wrong; one line on standard error names it."],
     ].flatMap(([status, meaning]) => [".TP", `.B ${status}`, textLine(meaning)]),
     ".SH ENVIRONMENT",
@@ -68,6 +71,25 @@ export function manPage(
     "",
   ];
   return lines.join("\n");
+}
+
+function optionLines({ name, value, help }: Flag): string[] {
+  return [
+    ".TP",
+    value === undefined ? `.B \\-\\-${text(name)}` : `.BI \\-\\-${text(name)} " ${text(value)}"`,
+    `${textLine(capitalized(help))}.`,
+  ];
+}
+
+function commandLines(program: string, { name, help, fields, takesAll }: ProgramCommand): string[] {
+  return [
+    `.SS ${text(program)} ${text(name)}`,
+    textLine(`${capitalized(help)}.`),
+    ...(takesAll ? [textLine("It takes all options above, and these:")] : []),
+    ...flagsOf(fields)
+      .filter((flag) => !takesAll || !["version", "help"].includes(flag.name))
+      .flatMap(optionLines),
+  ];
 }
 
 function paragraph(...parts: readonly string[]): string[] {

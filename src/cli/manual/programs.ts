@@ -1,10 +1,28 @@
+import { DOCTOR_FIELDS } from "../../host/doctor/settings.ts";
+import { ADMIN_COMMAND_FIELDS } from "../admin-client.ts";
 import { TUN2SOCKS_LINE } from "../command-lines/tun2socks.ts";
 import { UDP_LOCAL_LINE } from "../command-lines/udp-local.ts";
 import { UDP_SERVER_LINE } from "../command-lines/udp-server.ts";
-import type { ProgramLine } from "../program.ts";
-import { HOST_FIELDS } from "../program.ts";
+import { HOST_FIELDS } from "../program-fields.ts";
+import type { ProgramCommand, ProgramLine } from "../program-line.ts";
 
-/** All programs, with all of their options. */
-export const PROGRAMS: readonly ProgramLine[] = [UDP_LOCAL_LINE, UDP_SERVER_LINE, TUN2SOCKS_LINE].map(
-  (line) => ({ ...line, fields: { ...line.fields, ...HOST_FIELDS } }),
-);
+const STATUS: ProgramCommand = {
+  name: "status",
+  help: "shows the state of a running program by its --admin",
+  fields: ADMIN_COMMAND_FIELDS,
+  takesAll: false,
+};
+const TOP: ProgramCommand = { ...STATUS, name: "top", help: "shows it again and again" };
+const DOCTOR: ProgramCommand = {
+  name: "doctor",
+  help: "walks the way to the server with the same options, and says what is wrong and what mends it",
+  fields: DOCTOR_FIELDS,
+  takesAll: true,
+};
+
+/** All programs, with all of their options and commands. */
+export const PROGRAMS: readonly ProgramLine[] = [
+  { ...UDP_LOCAL_LINE, commands: [STATUS, TOP, DOCTOR] },
+  { ...UDP_SERVER_LINE, commands: [STATUS, TOP] },
+  { ...TUN2SOCKS_LINE, commands: [STATUS, TOP, DOCTOR] },
+].map((line) => ({ ...line, fields: { ...line.fields, ...HOST_FIELDS } }));

@@ -38,7 +38,17 @@ export interface CarrierChainOptions {
   readonly connectTimeoutMs?: number;
   /** Interface or mark of the first connection. Default: as routing decides. */
   readonly outgoing?: Outgoing | undefined;
+  /** Hears how far each connection comes. Default: nobody. */
+  readonly trace?: ChainTrace | undefined;
 }
+
+/**
+ * Called when a connection has passed a hop.
+ *
+ * @param hop     its index; -1 for the first connection
+ * @param stream  what has been reached by it
+ */
+export type ChainTrace = (hop: number, stream: ByteStream) => void;
 
 /** A carrier chain that was read: what it leads to, and by which hops. */
 export interface CarrierChain extends Pick<Carrier, "description" | "authority" | "isLocal"> {
@@ -73,9 +83,9 @@ export function parseCarrierChain({ server, via, outgoing }: CarrierChainOptions
 
 /** As {@link parseCarrierChain}, to connect by. */
 export function openCarrierChain(options: CarrierChainOptions, system: System): Carrier {
-  const { outgoing, connectTimeoutMs } = options;
+  const { outgoing, connectTimeoutMs, trace } = options;
   const { endpoint, hops, ...carrier } = parseCarrierChain(options);
-  const chain = new HopChain(hops, system, outgoing);
+  const chain = new HopChain(hops, system, outgoing, trace);
   return {
     ...carrier,
     connect: async (cancellation) => ({
@@ -196,16 +206,18 @@ class HopChain {
   readonly #hops: readonly Hop[];
   readonly #system: System;
   readonly #outgoing: Outgoing | undefined;
+  readonly #trace: ChainTrace | undefined;
   /** The program that the first hop needs, once it was needed. */
   #plugin: PluginUse | undefined;
   #isClosed = false;
 
   /** @throws HostError ERR_UNSUPPORTED */
-  constructor(hops: readonly Hop[], system: System, outgoing: Outgoing | undefined) {
+  constructor(hops: readonly Hop[], system: System, outgoing: Outgoing | undefined, trace?: ChainTrace) {
     for (const hop of hops) checkSupport(hop, system);
     this.#hops = hops;
     this.#system = system;
     this.#outgoing = outgoing;
+    this.#trace = trace;
   }
 
   /**
@@ -228,6 +240,7 @@ class HopChain {
     let stream: ByteStream | undefined;
     try {
       stream = await this.#connectFirst(nextEndpoint(0), deadline);
+      this.#trace?.(-1, stream);
       for (const [index, hop] of hops.entries()) {
         if (hop.kind === "unix") continue;
         if (deadline.isCancelled) break;
@@ -260,6 +273,7 @@ class HopChain {
               index === hops.length - 1 ? onReached : undefined,
             );
         }
+        this.#trace?.(index, stream);
       }
       if (deadline.isCancelled) throw new Error("given up");
       onReached();

@@ -1,0 +1,78 @@
+import type { Bench } from "./bench.ts";
+import { CARRIER_CHECK } from "./carrier-check.ts";
+import type { Check, Step } from "./check.ts";
+import { hasFault, walk } from "./check.ts";
+import { DNS_CHECK } from "./dns-check.ts";
+import { chainOf } from "./examined.ts";
+import type { Finding } from "./findings.ts";
+import { finding } from "./findings.ts";
+import { NAME_CHECK } from "./name-check.ts";
+import { TCP_CHECK } from "./tcp-check.ts";
+import { LANES_CHECK, ROUND_TRIP_CHECK } from "./tunnel-check.ts";
+import { UPGRADE_CHECK } from "./upgrade-check.ts";
+
+/** Of each way, up to a session. */
+const WAY_CHECKS: readonly Check<Bench>[] = [NAME_CHECK, TCP_CHECK, CARRIER_CHECK, UPGRADE_CHECK];
+/** In the session of the first way that works. */
+const SESSION_CHECKS: readonly Check<Bench>[] = [LANES_CHECK, ROUND_TRIP_CHECK, DNS_CHECK];
+
+/**
+ * Walks the way to the server and through the tunnel, up to the first fault. Of several ways one has to work; what is wrong with the
+ * others is a warning.
+ *
+ * @param before  checks of this machine, which come first
+ * @param onStep  called after each check
+ */
+export async function diagnose(
+  before: readonly Check<Bench>[],
+  bench: Bench,
+  onStep: (step: Step) => void,
+): Promise<void> {
+  const now = () => bench.system.now();
+  if (!(await walk(before, bench, now, onStep))) return;
+  const { ways } = bench.options;
+  /** Steps of ways that failed, which are told only once it is known whether another way works. */
+  const failed: Step[] = [];
+  for (const way of ways.keys()) {
+    bench.way = way;
+    const prefix = ways.length === 1 ? "" : `way ${way + 1}: `;
+    const tell = (step: Step) => {
+      const named = { ...step, name: `${prefix}${step.name}` };
+      if (hasFault(step) && ways.length > 1) failed.push(named);
+      else onStep(named);
+    };
+    const isFine = await walk(WAY_CHECKS, bench, now, tell);
+    if (isFine && bench.session !== undefined) break;
+  }
+  try {
+    if (bench.session === undefined) {
+      if (failed.length > 0) onStep(failed[0]);
+      return;
+    }
+    for (const step of failed) onStep(asWarning(step));
+    const made = bench.options.dialect === undefined && bench.options.masque === undefined;
+    const checks = made ? SESSION_CHECKS : SESSION_CHECKS.filter(({ needs }) => !needs.includes("upgrade"));
+    const withoutNeeds = checks.map((check) => ({ ...check, needs: [] }));
+    await walk(withoutNeeds, bench, now, onStep);
+  } finally {
+    await bench.session?.close();
+  }
+}
+
+/** A way that does not work, where another one does. */
+function asWarning(step: Step): Step {
+  const findings = step.findings!.map(
+    ({ code, evidence, mend }): Finding => ({
+      ...finding("way-dead", [`${step.name}: ${code}`, ...evidence]),
+      mend,
+    }),
+  );
+  return { ...step, findings };
+}
+
+/** What the walk is of, for the head of a report. */
+export function describeWays(bench: Bench): string {
+  return bench.options.masque !== undefined
+    ? "MASQUE proxy"
+    : bench.options.ways.map((_, way) => chainOf({ ...bench, way }).description).join(", or ");
+}

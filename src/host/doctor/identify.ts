@@ -1,0 +1,116 @@
+import { utf8Bytes } from "../../wire/http-head.ts";
+import { Cancellation } from "../cancellation.ts";
+import { wait } from "../loop.ts";
+import type { Examined } from "./examined.ts";
+import { openChain } from "./examined.ts";
+
+/** How long a server that speaks first may take, and one that is asked. */
+const BANNER_MS = 500;
+const ANSWER_MS = 1_500;
+const MAX_BYTES = 1_024;
+/** How much of an answer is shown. */
+const MAX_QUOTE = 120;
+const SOCKS5_GREETING = Uint8Array.of(5, 1, 0);
+
+/** What answers where udp-server should, by its first bytes. */
+export interface Identity {
+  readonly what: string;
+  /** What it was known by. */
+  readonly evidence: string;
+  /** A web server, a SOCKS5 proxy. */
+  readonly kind: "banner" | "web" | "socks5" | "tls";
+}
+
+interface Answer {
+  readonly bytes: Uint8Array;
+  readonly isClosed: boolean;
+}
+
+/** Asks what answers at the end of the way. @returns undefined when nothing does */
+export async function identify(examined: Examined): Promise<Identity | undefined> {
+  const banner = await ask(examined, undefined, BANNER_MS);
+  if (banner !== undefined && banner.bytes.length > 0) {
+    const text = printable(banner.bytes);
+    return { kind: "banner", what: nameOf(text), evidence: `it sends first: "${text}"` };
+  }
+  const web = await ask(
+    examined,
+    utf8Bytes("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
+    ANSWER_MS,
+  );
+  if (web !== undefined && web.bytes.length > 0) {
+    if (web.bytes[0] === 0x15)
+      return { kind: "tls", what: "a TLS server", evidence: "it answers GET with a TLS alert" };
+    const text = printable(web.bytes);
+    if (text.startsWith("HTTP/")) {
+      const server = /\bServer: ([^.]*?)(?=\.\.|$)/i.exec(text)?.[1];
+      const status = text.slice(0, 40).split("..")[0];
+      return {
+        kind: "web",
+        what: server === undefined ? "a web server" : `a web server (${server})`,
+        evidence: `it answers GET / with "${status}"`,
+      };
+    }
+    return { kind: "banner", what: nameOf(text), evidence: `it answers GET / with "${text}"` };
+  }
+  const socks = await ask(examined, SOCKS5_GREETING, ANSWER_MS);
+  if (socks?.bytes[0] === 5 && socks.bytes.length === 2) {
+    return { kind: "socks5", what: "a SOCKS5 proxy", evidence: "it answers the greeting of SOCKS5" };
+  }
+  return undefined;
+}
+
+/** @returns what came; undefined when there was no connection */
+async function ask(
+  examined: Examined,
+  request: Uint8Array | undefined,
+  ms: number,
+): Promise<Answer | undefined> {
+  const carrier = openChain(examined);
+  try {
+    const { stream } = await carrier.connect(new Cancellation());
+    const bytes = new Uint8Array(MAX_BYTES);
+    let length = 0;
+    let isClosed = false;
+    let finish = () => {};
+    const ended = new Promise<void>((done) => {
+      finish = done;
+    });
+    const close = () => {
+      isClosed = true;
+      finish();
+    };
+    stream.start({
+      onBytes: (chunk, count) => {
+        const taken = Math.min(count, MAX_BYTES - length);
+        bytes.set(chunk.subarray(0, taken), length);
+        length += taken;
+        finish();
+      },
+      onEnd: close,
+      onWritten: () => {},
+      onClose: close,
+    });
+    if (request !== undefined) stream.write(request);
+    await Promise.race([ended, wait(examined.system, ms)]);
+    stream.destroy();
+    return { bytes: bytes.subarray(0, length), isClosed };
+  } catch {
+    return undefined;
+  } finally {
+    await carrier.close();
+  }
+}
+
+function printable(bytes: Uint8Array): string {
+  const text = String.fromCharCode(...bytes.subarray(0, MAX_QUOTE));
+  return text.replace(/[^\x20-\x7e]/g, ".").trim();
+}
+
+function nameOf(text: string): string {
+  if (text.startsWith("SSH-")) return "an SSH server";
+  if (/^220[ -]/.test(text)) return "a mail or FTP server";
+  if (/^(?:\+OK|\* OK)/.test(text)) return "a mail server";
+  if (/^-(?:ERR|NOAUTH|DENIED)/.test(text)) return "a Redis server";
+  return "another server";
+}

@@ -1,0 +1,161 @@
+import type { UnreachableKind } from "../../wire/capsule.ts";
+import type { AddressBytes } from "../../wire/socket-address.ts";
+import { copyOf } from "../../wire/socket-address.ts";
+import { silentLogger } from "../log.ts";
+import { wait } from "../loop.ts";
+import type { Relay } from "../udp/fixed-forward.ts";
+import { UdpLocalHost } from "../udp-local.ts";
+import type { Examined } from "./examined.ts";
+import { openChain } from "./examined.ts";
+
+/** What an association of the tunnel has heard. */
+export type Heard =
+  | {
+      readonly kind: "datagram";
+      readonly bytes: Uint8Array;
+      readonly from: AddressBytes;
+      readonly at: number;
+    }
+  | {
+      readonly kind: "unreachable";
+      readonly reason: UnreachableKind;
+      readonly mtu: number;
+      readonly at: number;
+    };
+
+const NO_SOURCE = undefined;
+
+/** A session by one way, as udp-local would have it, without anything that listens. */
+export class Session {
+  readonly host: UdpLocalHost;
+  /** Why it has no lane, or has lost one. */
+  readonly errors: Error[] = [];
+  readonly #examined: Examined;
+  readonly #changed = new Set<() => void>();
+
+  /** @param dialect  of the server, instead of that of the options */
+  constructor(examined: Examined, dialect = examined.options.dialect) {
+    this.#examined = examined;
+    const { options, settings, system, openMasque } = examined;
+    const { masque } = options;
+    // Tried only where udp-server did not answer.
+    const isTried = dialect !== options.dialect;
+    this.host = new UdpLocalHost(
+      { ...options, listen: false, forwards: [], dialect, ...(isTried ? { psk: undefined } : {}) },
+      silentLogger,
+      system,
+      {
+        openMasque,
+        handshakeMs: settings.testTimeoutMs,
+        ...(masque === undefined ? { carrier: openChain(examined) } : {}),
+      },
+    );
+    this.host.events.on("error", (error) => {
+      this.errors.push(error);
+      this.#change();
+    });
+    this.host.events.on("session-up", () => this.#change());
+  }
+
+  /** Waits until it is up, or something has failed. */
+  async open(): Promise<boolean> {
+    await this.host.listen();
+    await this.until(
+      () => this.host.core.isUp || this.errors.length > 0,
+      2 * this.#examined.settings.testTimeoutMs,
+    );
+    return this.host.core.isUp;
+  }
+
+  /** Resolves with whether `isDone` was true in time, asked whenever something has changed and every 10 ms. */
+  async until(isDone: () => boolean, timeoutMs: number): Promise<boolean> {
+    const { system } = this.#examined;
+    const end = system.now() + timeoutMs;
+    while (!isDone()) {
+      if (system.now() >= end) return false;
+      await new Promise<void>((done) => {
+        const changed = () => {
+          timer.cancel();
+          this.#changed.delete(changed);
+          done();
+        };
+        const timer = system.after(10, changed);
+        this.#changed.add(changed);
+      });
+    }
+    return true;
+  }
+
+  async sleep(ms: number): Promise<void> {
+    await wait(this.#examined.system, ms);
+  }
+
+  #change(): void {
+    for (const changed of [...this.#changed]) changed();
+  }
+
+  /** Opens an association. */
+  associate(): Association {
+    return new Association(
+      this.host,
+      () => this.#examined.system.now(),
+      () => this.#change(),
+    );
+  }
+
+  close(): Promise<void> {
+    return this.host.close();
+  }
+}
+
+/** One UDP endpoint in the tunnel, whose datagrams come from and go to this process. */
+export class Association implements Relay {
+  readonly socket = { close: () => {} };
+  readonly heard: Heard[] = [];
+  readonly #host: UdpLocalHost;
+  readonly #now: () => number;
+  readonly #onHeard: () => void;
+  #index: number;
+
+  constructor(host: UdpLocalHost, now: () => number, onHeard: () => void) {
+    this.#host = host;
+    this.#now = now;
+    this.#onHeard = onHeard;
+    this.#index = host.core.openAssociation(host.turn.now(), NO_SOURCE, false);
+    host.register(this.#index, this);
+    host.turn.schedule();
+  }
+
+  send(target: AddressBytes, bytes: Uint8Array): void {
+    const { core, turn } = this.#host;
+    if (this.#index < 0) return;
+    core.handleDatagram(turn.now(), this.#index, bytes, 0, bytes.length, target, 0, target.length);
+    turn.schedule();
+  }
+
+  deliver(_association: number, context: number, data: Uint8Array, offset: number, length: number): boolean {
+    const from = this.#host.core.contexts.address[context];
+    if (from === undefined) return false;
+    this.heard.push({ kind: "datagram", bytes: copyOf(data, offset, length), from, at: this.#now() });
+    this.#onHeard();
+    return true;
+  }
+
+  refuse(_association: number, _remote: AddressBytes, reason: UnreachableKind, mtu: number): void {
+    this.heard.push({ kind: "unreachable", reason, mtu, at: this.#now() });
+    this.#onHeard();
+  }
+
+  forget(): void {
+    this.#index = -1;
+  }
+
+  close(): void {
+    if (this.#index < 0) return;
+    const { core, turn } = this.#host;
+    this.#host.register(this.#index, undefined);
+    core.closeAssociation(turn.now(), this.#index);
+    this.#index = -1;
+    turn.schedule();
+  }
+}

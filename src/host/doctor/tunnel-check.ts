@@ -1,0 +1,44 @@
+import type { Bench } from "./bench.ts";
+import type { Check, Result } from "./check.ts";
+import { finding } from "./findings.ts";
+
+const SETTLE_MS = 2_000;
+
+/** Waits for the lanes that are wanted. */
+export const LANES_CHECK: Check<Bench> = {
+  name: "lanes",
+  needs: ["upgrade"],
+  async run({ session, options }): Promise<Result> {
+    const { core } = session!.host;
+    const wanted = options.lanes === "auto" ? 1 : options.lanes;
+    await session!.until(() => core.lanesUp >= wanted, SETTLE_MS);
+    const measured = `${core.lanesUp} of ${options.lanes === "auto" ? `${core.lanesUp} (auto)` : wanted} up`;
+    const error = session!.errors.at(-1);
+    const evidence = [measured, error === undefined ? undefined : `last failure: ${error.message}`];
+    return {
+      measured,
+      data: { up: core.lanesUp, wanted: options.lanes },
+      findings: core.lanesUp < wanted ? [finding("lanes-missing", evidence)] : [],
+    };
+  },
+};
+
+/** A heartbeat to the server and back. */
+export const ROUND_TRIP_CHECK: Check<Bench> = {
+  name: "round trip",
+  needs: ["upgrade"],
+  async run({ session, settings }): Promise<Result> {
+    const { core } = session!.host;
+    const isAnswered = await session!.until(
+      () => core.rttMs !== undefined || session!.errors.length > 0,
+      settings.testTimeoutMs,
+    );
+    if (isAnswered && core.rttMs !== undefined) {
+      const rttMs = Math.round(core.rttMs * 10) / 10;
+      return { measured: `${rttMs} ms to udp-server and back`, data: { rttMs } };
+    }
+    const error = session!.errors.at(-1);
+    const evidence = error?.message ?? `no heartbeat is answered within ${settings.testTimeoutMs} ms`;
+    return { measured: "none", findings: [finding("heartbeat-lost", [evidence])] };
+  },
+};

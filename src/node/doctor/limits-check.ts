@@ -1,0 +1,57 @@
+import { readdirSync, readFileSync } from "node:fs";
+import type { Bench } from "../../host/doctor/bench.ts";
+import type { Check, Result } from "../../host/doctor/check.ts";
+import type { Finding } from "../../host/doctor/findings.ts";
+import { finding } from "../../host/doctor/findings.ts";
+import { UDP_BUFFER_BYTES } from "../../host/io/udp-io.ts";
+
+/** What a process has open before it does anything, and what one connection with its helpers needs. */
+const SPARE = 16;
+/** Enough for lanes, a SOCKS5 server and forwards of few applications. */
+const FEW = 256;
+
+/** What the system allows this process. */
+export const LIMITS_CHECK: Check<Bench> = {
+  name: "limits",
+  needs: [],
+  async run({ system, options }): Promise<Result> {
+    const limit = system.descriptorLimit();
+    const open = openDescriptors();
+    const buffer = sysctl("net/core/rmem_max");
+    const findings: Finding[] = [];
+    const measured = [
+      `descriptors ${open === undefined ? "" : `${open} of `}${limit === Number.POSITIVE_INFINITY ? "any number" : limit}`,
+      ...(buffer === undefined ? [] : [`net.core.rmem_max ${buffer}`]),
+    ].join(", ");
+    const free = limit - (open ?? 0);
+    if (free < SPARE) findings.push(finding("descriptors-full", [`${open} of ${limit} are open`]));
+    else if (free < FEW) {
+      const evidence = `${free} are free; --max-associations is ${options.maxAssociations}`;
+      findings.push(finding("descriptors-few", [evidence]));
+    }
+    if (buffer !== undefined && buffer < UDP_BUFFER_BYTES) {
+      findings.push(finding("udp-buffer-small", [`net.core.rmem_max is ${buffer}`]));
+    }
+    return {
+      measured,
+      data: { limit: Number.isFinite(limit) ? limit : null, open, rmemMax: buffer },
+      findings,
+    };
+  },
+};
+
+function openDescriptors(): number | undefined {
+  try {
+    return readdirSync("/proc/self/fd").length;
+  } catch {
+    return undefined;
+  }
+}
+
+function sysctl(name: string): number | undefined {
+  try {
+    return Number(readFileSync(`/proc/sys/${name}`, "utf8"));
+  } catch {
+    return undefined;
+  }
+}

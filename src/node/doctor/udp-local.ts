@@ -1,0 +1,37 @@
+import type { Bench } from "../../host/doctor/bench.ts";
+import type { Step } from "../../host/doctor/check.ts";
+import { describeWays, diagnose } from "../../host/doctor/diagnose.ts";
+import { Redaction } from "../../host/doctor/redaction.ts";
+import type { DoctorSettings } from "../../host/doctor/settings.ts";
+import { silentLogger } from "../../host/log.ts";
+import { chooseIo } from "../io.ts";
+import { openMasqueClient } from "../masque/open-masque-client.ts";
+import type { UdpLocalOptions } from "../options/udp-local.ts";
+import { resolveUdpLocalOptions } from "../options/udp-local.ts";
+import { nodeSystem } from "../system.ts";
+import { CLOCK_CHECK } from "./clock-check.ts";
+import { findListener } from "./find-listener.ts";
+import { LIMITS_CHECK } from "./limits-check.ts";
+
+/** Examines what udp-local would do with these options. @throws UsageError */
+export async function diagnoseUdpLocal(
+  input: UdpLocalOptions,
+  settings: DoctorSettings,
+  onBegin: (way: string, redaction: Redaction) => void,
+  onStep: (step: Step) => void,
+): Promise<void> {
+  const { carrier: _, ...options } = resolveUdpLocalOptions(input);
+  const system = nodeSystem(chooseIo(options.io, options.latency, silentLogger));
+  const bench: Bench = {
+    options,
+    settings,
+    system,
+    openMasque: openMasqueClient,
+    findListener,
+    way: 0,
+    addresses: [],
+    session: undefined,
+  };
+  onBegin(describeWays(bench), new Redaction(options, settings));
+  await diagnose([LIMITS_CHECK, CLOCK_CHECK], bench, onStep);
+}
