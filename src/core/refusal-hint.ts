@@ -8,7 +8,6 @@ const MAX_QUOTE = 100;
 
 /** What the refusal of an upgrade means. The first five are udp-server's own, the others those of what is before it. */
 export type RefusalKind =
-  /** Of those behind a proxy the last possibility is that it does not pass Upgrade on. */
   | "other-key"
   | "wants-key"
   | "repeated"
@@ -78,23 +77,19 @@ function ownRefusal(
   isProven: boolean,
 ): [RefusalKind, string] {
   switch (status) {
-    case 404: {
+    case 404:
       if (isProven) {
         return [
           "repeated",
           "the server has seen this request before: does something on the way repeat requests?",
         ];
       }
-      const key = hasKey ? "the server has another key" : "the server wants a key";
-      const kind = hasKey ? "other-key" : "wants-key";
-      return [
-        kind,
-        proxy === undefined ? key : `${key}, or ${proxy} does not pass Upgrade and Connection on`,
-      ];
-    }
+      return hasKey ? ["other-key", "the server has another key"] : ["wants-key", "the server wants a key"];
     case 503:
       return ["limit", "the server is at one of its limits"];
-    default:
-      return ["changed", "the request did not arrive as it was sent"];
+    default: {
+      const who = proxy ?? "something on the way";
+      return ["changed", `${who} rewrites the path, or does not pass Upgrade and Connection on`];
+    }
   }
 }

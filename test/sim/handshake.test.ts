@@ -90,6 +90,24 @@ describe("a server with a key", () => {
     expect(server.counters.refused.challenged).toBe(2);
   });
 
+  it("tells a client with the key, and nobody else, that its request was changed on the way", () => {
+    const { server } = new Network({ server: { psk: KEY } });
+    const changes: readonly ((text: string) => string)[] = [
+      (text) => text.replace(BIND_PATH, "/other/place"),
+      (text) => text.replace("Upgrade: connect-udp\r\n", ""),
+      (text) => text.replace("Connection: Upgrade\r\n", "Connection: close\r\n"),
+      (text) => text.replace(" HTTP/1.1", " HTTP/1.0"),
+    ];
+    for (const change of changes) {
+      const changed = (psk: Uint8Array | undefined) =>
+        ask(server, new TextEncoder().encode(change(new TextDecoder().decode(requestOf(psk)))));
+      expect(changed(KEY)).toMatch(/^HTTP\/1.1 400 /);
+      expect(changed(OTHER_KEY)).toMatch(/^HTTP\/1.1 404 /);
+      expect(changed(undefined)).toMatch(/^HTTP\/1.1 404 /);
+    }
+    expect(server.counters.refused.not_upgrade).toBe(3 * changes.length);
+  });
+
   it("answers several clients that a proxy sends over one connection", () => {
     const { server } = new Network({ server: { psk: KEY } });
     const connection = server.handleAccept(1_000);

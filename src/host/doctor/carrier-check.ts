@@ -1,13 +1,16 @@
 import { Cancellation } from "../cancellation.ts";
+import type { Carrier } from "../carriers/carrier.ts";
+import { openCarrierChain } from "../carriers/carrier-chain.ts";
 import type { Hop } from "../carriers/hop.ts";
 import { endpointText, hopText } from "../carriers/hop.ts";
 import type { Bench } from "./bench.ts";
 import type { Check, Result } from "./check.ts";
-import { chainOf, openChain } from "./examined.ts";
+import { chainOf, openChain, outgoing } from "./examined.ts";
 import type { CodedFailure } from "./failures.ts";
 import { asFailure } from "./failures.ts";
 import type { Finding, FindingCode } from "./findings.ts";
 import { finding } from "./findings.ts";
+import { identify } from "./identify.ts";
 
 /** Connects through all hops. */
 export const CARRIER_CHECK: Check<Bench> = {
@@ -37,17 +40,41 @@ export const CARRIER_CHECK: Check<Bench> = {
       const isSilent = system.now() - from >= settings.testTimeoutMs;
       const next = hops.slice(failing + 1).find((one) => one.endpoint !== undefined)?.endpoint ?? endpoint;
       const values = { hop: hopText(hop), next: endpointText(next) };
-      const found = finding(
-        codeOf(hop, asFailure(error), isSilent),
-        evidenceOf(hop, asFailure(error), times),
-        values,
-      );
+      const code = codeOf(hop, asFailure(error), isSilent);
+      const told = evidenceOf(hop, asFailure(error), times);
+      const identity = ["proxy-silent", "proxy-closed"].includes(code)
+        ? await identify(system, () => openTo(bench, failing))
+        : undefined;
+      const found =
+        identity === undefined
+          ? finding(code, told, values)
+          : finding(
+              "proxy-protocol",
+              [`${identity.what} answers there: ${identity.evidence}`, ...told],
+              values,
+            );
       return { measured: `${hopText(hop)} fails`, findings: [found] };
     } finally {
       await carrier.close();
     }
   },
 };
+
+/** To where a hop has its server, by those before it. */
+function openTo(bench: Bench, hop: number): Carrier {
+  const { options, way, settings, system } = bench;
+  const { via } = options.ways[way];
+  const server = endpointText(chainOf(bench).hops[hop].endpoint!);
+  return openCarrierChain(
+    {
+      server,
+      via: via.slice(0, hop),
+      outgoing: outgoing(bench),
+      connectTimeoutMs: settings.testTimeoutMs,
+    },
+    system,
+  );
+}
 
 function evidenceOf(hop: Hop, failure: CodedFailure, times: readonly string[]): Finding["evidence"] {
   return [`${hopText(hop)}: ${failure.text}`, ...times.map((time) => `before it: ${time}`)];

@@ -27,7 +27,7 @@ export const FINDINGS = {
   },
   "descriptors-full": {
     severity: "fault",
-    meaning: "The process may open no further descriptor.",
+    meaning: "The program may open no further descriptor.",
     mend: "ulimit -n 65536 before the start, or LimitNOFILE=65536 in the unit",
   },
   "descriptors-few": {
@@ -269,12 +269,6 @@ export const FINDINGS = {
     meaning: "The upgrade succeeds and then nothing comes back.",
     mend: "check for a proxy on the way that buffers (proxy_buffering off), or inspects what follows",
   },
-  "path-mtu": {
-    severity: "fault",
-    meaning:
-      "Small packets pass and full ones are lost: a link has a smaller MTU, and the ICMP that says so is dropped.",
-    mend: "let ICMP fragmentation-needed through, or nft add rule inet filter forward tcp flags syn tcp option maxseg size set rt mtu",
-  },
   "dns-silent": {
     severity: "fault",
     meaning: "A DNS query through the tunnel is not answered.",
@@ -301,92 +295,10 @@ export const FINDINGS = {
     meaning: "The server has no way to the target, according to ICMP.",
     mend: "on the server: ip route get {host}; check its network and family",
   },
-  "echo-silent": {
-    severity: "fault",
-    meaning: "The UDP target does not answer.",
-    mend: "check that an echo service runs at {target}, and the firewalls between udp-server and it",
-  },
-  "stun-silent": {
-    severity: "warning",
-    meaning: "The STUN server does not answer.",
-    mend: "check its address; it has to be reachable from udp-server by UDP",
-  },
-  "nat-symmetric": {
-    severity: "warning",
-    meaning:
-      "Each target sees another port (address-dependent mapping, RFC 4787): calls and games between peers need a relay.",
-    mend: "give udp-server a public address of its own, or a NAT with endpoint-independent mapping (nft: masquerade persistent)",
-  },
-  "fragments-lost": {
-    severity: "warning",
-    meaning: "Datagrams beyond one packet do not reach the target: fragments are dropped on the way.",
-    mend: "let fragments through behind udp-server; applications: at most {size} bytes a datagram",
-  },
-  "delayed-acks": {
-    severity: "fault",
-    meaning:
-      "A relay on the way holds data back until the ACK for what it sent before, which comes up to 40 ms later (Nagle against delayed ACKs).",
-    mend: "{cure}",
-  },
-  "no-measure": {
-    severity: "note",
-    meaning: "The server does not measure by direction: it is older, or another program.",
-    mend: "update udp-server",
-  },
-  "delay-steps": {
-    severity: "warning",
-    meaning: "Delay varies by more than the age budget, so that datagrams are dropped as too old.",
-    mend: "look for what fills the queue on the way; more --lanes; a larger --age-budget-ms trades loss for delay",
-  },
-  "datagrams-lost": {
-    severity: "warning",
-    meaning: "Datagrams are lost between udp-server and the target, or were dropped in a queue.",
-    mend: "udp-local status and udp-server status have the drops by reason",
-  },
-  "device-missing": {
-    severity: "fault",
-    meaning: "There is no TUN device, and none can be made.",
-    mend: "modprobe tun; in a container: --device /dev/net/tun",
-  },
-  "device-rights": {
-    severity: "fault",
-    meaning: "A TUN device may not be made or set up.",
-    mend: "run as root, or with CAP_NET_ADMIN",
-  },
-  "device-busy": {
-    severity: "fault",
-    meaning: "Another program has this device.",
-    mend: "end that program, or --device tun:OTHER",
-  },
   "interface-missing": {
     severity: "fault",
     meaning: "The interface of --out-interface is not there, or is down.",
     mend: "ip link; give the interface of the default route",
-  },
-  "route-taken": {
-    severity: "fault",
-    meaning: "A route to be set exists already.",
-    mend: "ip route del {route}, or another --route",
-  },
-  "route-loop": {
-    severity: "fault",
-    meaning: "What tun2socks sends itself would enter its own device.",
-    mend: "--out-interface {interface}, or --out-mark with a rule, or a route for {host} past the device",
-  },
-  "route-none": {
-    severity: "note",
-    meaning: "No route leads to the device.",
-    mend: "--route 0.0.0.0/0 --out-interface NAME, or routes of your own",
-  },
-  "dns-leak": {
-    severity: "warning",
-    meaning: "DNS queries of this machine do not enter the device, so that the network sees the names.",
-    mend: "--route {resolver}/32, or name a resolver in /etc/resolv.conf whose route leads to the device",
-  },
-  "ipv6-leak": {
-    severity: "warning",
-    meaning: "All of IPv4 enters the device, and IPv6 does not.",
-    mend: "--route ::/0, or turn IPv6 off",
   },
 } as const satisfies Readonly<Record<string, FindingKind>>;
 

@@ -1,8 +1,8 @@
 import { utf8Bytes } from "../../wire/http-head.ts";
 import { Cancellation } from "../cancellation.ts";
+import type { Carrier } from "../carriers/carrier.ts";
 import { wait } from "../loop.ts";
-import type { Examined } from "./examined.ts";
-import { openChain } from "./examined.ts";
+import type { System } from "../system.ts";
 
 /** How long a server that speaks first may take, and one that is asked. */
 const BANNER_MS = 500;
@@ -26,15 +26,15 @@ interface Answer {
   readonly isClosed: boolean;
 }
 
-/** Asks what answers at the end of the way. @returns undefined when nothing does */
-export async function identify(examined: Examined): Promise<Identity | undefined> {
-  const banner = await ask(examined, undefined, BANNER_MS);
+/** Asks what answers at the end of a way. @returns undefined when nothing does */
+export async function identify(system: System, open: () => Carrier): Promise<Identity | undefined> {
+  const ask = (request: Uint8Array | undefined, ms: number) => askOnce(system, open(), request, ms);
+  const banner = await ask(undefined, BANNER_MS);
   if (banner !== undefined && banner.bytes.length > 0) {
     const text = printable(banner.bytes);
     return { kind: "banner", what: nameOf(text), evidence: `it sends first: "${text}"` };
   }
   const web = await ask(
-    examined,
     utf8Bytes("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
     ANSWER_MS,
   );
@@ -53,7 +53,7 @@ export async function identify(examined: Examined): Promise<Identity | undefined
     }
     return { kind: "banner", what: nameOf(text), evidence: `it answers GET / with "${text}"` };
   }
-  const socks = await ask(examined, SOCKS5_GREETING, ANSWER_MS);
+  const socks = await ask(SOCKS5_GREETING, ANSWER_MS);
   if (socks?.bytes[0] === 5 && socks.bytes.length === 2) {
     return { kind: "socks5", what: "a SOCKS5 proxy", evidence: "it answers the greeting of SOCKS5" };
   }
@@ -61,12 +61,12 @@ export async function identify(examined: Examined): Promise<Identity | undefined
 }
 
 /** @returns what came; undefined when there was no connection */
-async function ask(
-  examined: Examined,
+async function askOnce(
+  system: System,
+  carrier: Carrier,
   request: Uint8Array | undefined,
   ms: number,
 ): Promise<Answer | undefined> {
-  const carrier = openChain(examined);
   try {
     const { stream } = await carrier.connect(new Cancellation());
     const bytes = new Uint8Array(MAX_BYTES);
@@ -92,7 +92,7 @@ async function ask(
       onClose: close,
     });
     if (request !== undefined) stream.write(request);
-    await Promise.race([ended, wait(examined.system, ms)]);
+    await Promise.race([ended, wait(system, ms)]);
     stream.destroy();
     return { bytes: bytes.subarray(0, length), isClosed };
   } catch {

@@ -88,6 +88,8 @@ export class Redaction {
   }
 
   #numbered(ip: string): string {
+    const known = this.#labels.get(ip);
+    if (known !== undefined) return known;
     const count = [...this.#labels.values()].filter((label) => label.startsWith("IP")).length;
     const label = `IP${count + 1}`;
     this.#labels.set(ip, label);

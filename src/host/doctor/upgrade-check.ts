@@ -1,10 +1,12 @@
 import { DIALECTS } from "../../wire/dialects/dialects.ts";
 import { formatHttpDate } from "../../wire/http-date.ts";
+import { Cancellation } from "../cancellation.ts";
 import { endpointText, hopText } from "../carriers/hop.ts";
+import type { TlsOptions } from "../carriers/tls-options.ts";
 import type { Bench } from "./bench.ts";
 import type { Check, Result } from "./check.ts";
 import { skipped } from "./check.ts";
-import { chainOf } from "./examined.ts";
+import { chainOf, openChain } from "./examined.ts";
 import type { CodedFailure } from "./failures.ts";
 import { asFailure } from "./failures.ts";
 import type { Finding, FindingCode } from "./findings.ts";
@@ -29,6 +31,14 @@ const REFUSALS: Readonly<Record<string, FindingCode>> = {
   "no-path": "path-unknown",
   "server-down": "server-down",
   unknown: "upgrade-not-passed",
+};
+
+const ANY_CERTIFICATE: TlsOptions = {
+  serverName: undefined,
+  caFile: undefined,
+  certFile: undefined,
+  keyFile: undefined,
+  isInsecure: true,
 };
 
 /** Opens a session, as udp-local does, by one way. */
@@ -70,7 +80,8 @@ async function judge(bench: Bench, failure: CodedFailure): Promise<Finding> {
       if (failure.status === undefined) {
         return finding(/extension/.test(failure.text) ? "no-extension" : "requests-repeated", [told], values);
       }
-      const code = REFUSALS[failure.kind ?? ""] ?? "upgrade-not-passed";
+      const isTls = failure.kind === "bad-request" && (await speaksTls(bench));
+      const code = isTls ? "tls-expected" : (REFUSALS[failure.kind ?? ""] ?? "upgrade-not-passed");
       const by = failure.server === undefined ? undefined : `it passes ${failure.server}`;
       return finding(code, [told, by], values);
     }
@@ -85,7 +96,7 @@ async function judge(bench: Bench, failure: CodedFailure): Promise<Finding> {
   }
   if (/expects TLS/.test(failure.text)) return finding("tls-expected", [told], values);
   const isSilent = failure.code === "ERR_HANDSHAKE_TIMEOUT";
-  const identity = await identify(bench);
+  const identity = await identify(bench.system, () => openChain(bench));
   if (identity !== undefined) {
     const code = identity.kind === "tls" ? "tls-expected" : "other-server";
     return finding(
@@ -94,6 +105,7 @@ async function judge(bench: Bench, failure: CodedFailure): Promise<Finding> {
       values,
     );
   }
+  if (await speaksTls(bench)) return finding("tls-expected", ["it answers in TLS", told], values);
   const dialect = await findDialect(bench);
   if (dialect !== undefined) {
     const evidence = `a DNS query in the format of ${dialect} is answered`;
@@ -109,22 +121,40 @@ async function judge(bench: Bench, failure: CodedFailure): Promise<Finding> {
   return finding(isSilent ? "no-answer" : "closed-unanswered", [told, relayEvidence(bench)], values);
 }
 
+/** Whether TLS is spoken where it is not asked for. */
+async function speaksTls(bench: Bench): Promise<boolean> {
+  const { system } = bench;
+  const { endpoint } = chainOf(bench);
+  if (system.wrapTls === undefined) return false;
+  const carrier = openChain(bench);
+  const deadline = new Cancellation().within(system, bench.settings.testTimeoutMs);
+  try {
+    const { stream } = await carrier.connect(deadline);
+    const host = endpoint.path === undefined ? endpoint.host : "localhost";
+    const secure = await system.wrapTls(stream, ANY_CERTIFICATE, host, deadline);
+    secure.stream.destroy();
+    return true;
+  } catch {
+    return false;
+  } finally {
+    deadline.release();
+    await carrier.close();
+  }
+}
+
 /** Which program of this machine the first connection reaches. */
 function relayEvidence(bench: Bench): string | undefined {
   const first = firstEndpoint(chainOf(bench));
   if (first.path !== undefined || !/^(?:127\.|::1$|localhost$)/.test(first.host)) return undefined;
   const program = bench.findListener(first.port);
-  return (
-    program && `${program.name} (process ${program.pid}) listens there, and answers for what is behind it`
-  );
+  return program && `${program.name} (PID ${program.pid}) listens there, and answers for what is behind it`;
 }
 
-/** Asks in each dialect in which a target can be named. */
+/** Asks in each dialect; one without addresses asks the target that the server has. */
 async function findDialect(bench: Bench): Promise<string | undefined> {
   const target = dnsTarget(bench);
   if (target === undefined) return undefined;
-  for (const { name, addresses } of DIALECTS) {
-    if (addresses === "none") continue;
+  for (const { name } of DIALECTS) {
     const session = new Session(bench, name);
     try {
       await session.host.listen();

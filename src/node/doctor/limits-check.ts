@@ -6,7 +6,7 @@ import { finding } from "../../host/doctor/findings.ts";
 import { UDP_BUFFER_BYTES } from "../../host/io/udp-io.ts";
 
 /** What a process has open before it does anything, and what one connection with its helpers needs. */
-const SPARE = 16;
+const SPARE = 24;
 /** Enough for lanes, a SOCKS5 server and forwards of few applications. */
 const FEW = 256;
 

@@ -1,0 +1,40 @@
+import { copyFileSync, readFileSync } from "node:fs";
+import { beforeAll, expect, it } from "vitest";
+import { SET_UPS } from "./doctor/set-ups.ts";
+import type { World } from "./doctor/world.ts";
+import { makeWorld, runDoctor } from "./doctor/world.ts";
+import { describeOnTwoHosts } from "./requirements.ts";
+import type { TwoHosts } from "./two-hosts.ts";
+import { useTwoHosts } from "./use-two-hosts.ts";
+
+describeOnTwoHosts("doctor", () => {
+  let hosts: TwoHosts;
+  useTwoHosts(
+    (made) => {
+      hosts = made;
+    },
+    { keepPrograms: true },
+  );
+  let world: World;
+  beforeAll(async () => {
+    world = await makeWorld(hosts);
+    copyFileSync(world.keyFile, `${hosts.directory}/exposed-psk`);
+    // Copies keep the mode.
+    await hosts.client.run(["chmod", "644", `${hosts.directory}/exposed-psk`]);
+  });
+
+  it.concurrent.each(SET_UPS)("finds what is wrong with $name", async (setUp) => {
+    const { fault, warnings = [], options, program = "udp-local", wrap, resolver, exitStatus } = setUp;
+    const report = await runDoctor(world, program, options(world), wrap, resolver);
+    const of = (severity: string) =>
+      report.findings.filter((one) => one.severity === severity).map(({ code }) => code);
+    const told = `${setUp.name}: ${report.text}`;
+    expect(of("fault"), told).toEqual(fault === undefined ? [] : [fault]);
+    expect(of("warning"), told).toEqual(warnings);
+    expect(report.exitStatus, told).toBe(exitStatus ?? (fault === undefined ? 0 : 1));
+    expect(report.isHealthy, told).toBe(fault === undefined);
+    // Nothing that may not stand in a public place.
+    expect(report.text).not.toMatch(/10\.77\.|fd77:|not a secret|wrong-one|user:password/);
+    expect(report.text).not.toContain(readFileSync(world.keyFile, "utf8").trim());
+  });
+});

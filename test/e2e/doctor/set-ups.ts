@@ -1,0 +1,385 @@
+import type { ProgramName } from "../underpass.ts";
+import type { PortName, World } from "./world.ts";
+import { DROPPED_PORT, SS_2022, SS_2022_KEY, SS_METHOD, SS_PASSWORD } from "./world.ts";
+
+/** A set-up, and what doctor is to find. */
+export interface SetUp {
+  readonly name: string;
+  /** Code of the fault; undefined for a healthy one. */
+  readonly fault: string | undefined;
+  /** Codes of the warnings. */
+  readonly warnings?: readonly string[];
+  readonly options: (world: World) => readonly string[];
+  readonly program?: ProgramName;
+  /** A command line that runs doctor. */
+  readonly wrap?: readonly string[];
+  readonly resolver?: string;
+  /** Default 1 for a fault, else 0. */
+  readonly exitStatus?: number;
+}
+
+/** To a port of the server with the right key. */
+function to(port: PortName, ...rest: string[]): (world: World) => readonly string[] {
+  return ({ server, ports, keyFile }) => [
+    "--server",
+    `${server}:${ports[port]}`,
+    "--psk-file",
+    keyFile,
+    ...QUICK,
+    ...rest,
+  ];
+}
+
+/** Through hops to the server's own udp-server. */
+function through(
+  hop: (world: World) => string,
+  target: PortName = "tunnel",
+): (world: World) => readonly string[] {
+  return (world) => [...to(target)(world), "--via", hop(world)];
+}
+
+/** Through shadowsocks to the udp-server beside it. */
+function shadowsocks(
+  port: PortName,
+  target: PortName,
+  { method = SS_METHOD, password = SS_PASSWORD, plugin = "" } = {},
+): (world: World) => readonly string[] {
+  return ({ server, ports, keyFile }) => [
+    // The server's own shadowsocks leads to its tunnels alone.
+    ...[
+      "--server",
+      `127.0.0.1:${port === "ss2022" ? 3456 : ports[target]}`,
+      "--psk-file",
+      keyFile,
+      ...QUICK,
+      "--via",
+    ],
+    `ss://${method}:${encodeURIComponent(password)}@${server}:${ports[port]}${plugin === "" ? "" : `/?plugin=${encodeURIComponent(plugin)}`}`,
+  ];
+}
+
+/** In the tunnel, a name server that udp-server reaches. */
+function asking(dns: (world: World) => string, ...rest: string[]): (world: World) => readonly string[] {
+  return (world) => [...to("tunnel")(world), "--test-dns", dns(world), ...rest];
+}
+
+const QUICK = ["--test-timeout-ms", "1500", "--test-seconds", "0"];
+const proxy =
+  (scheme: string, port: PortName, user = "") =>
+  (world: World) =>
+    `${scheme}://${user}${world.server}:${world.ports[port]}`;
+const secure = (options: (world: World) => string) => (world: World) => [
+  ...["--server", `tunnel.test:${world.ports.secure}`, "--psk-file", world.keyFile, ...QUICK],
+  ...["--path-prefix", "/good", "--via", `tls://?${options(world)}`],
+];
+const ca = ({ caFile }: World) => `ca=${caFile}`;
+
+export const SET_UPS: readonly SetUp[] = [
+  // Healthy.
+  { name: "direct TCP", fault: undefined, options: to("tunnel") },
+  {
+    name: "direct TCP by a name, and DNS",
+    fault: undefined,
+    options: asking(({ ports }) => `127.0.0.1:${ports.dns}`, "--test-name", "example.test", "--lanes", "3"),
+  },
+  {
+    name: "a SOCKS5 proxy",
+    fault: undefined,
+    options: through(proxy("socks5", "authSocks", "user:password@")),
+  },
+  { name: "shadowsocks", fault: undefined, options: shadowsocks("ss", "inner") },
+  {
+    name: "shadowsocks with obfs",
+    fault: undefined,
+    options: shadowsocks("obfs", "inner", { plugin: "obfs-local;obfs=http" }),
+  },
+  {
+    name: "shadowsocks 2022",
+    fault: undefined,
+    options: shadowsocks("ss2022", "inner", { method: SS_2022, password: SS_2022_KEY }),
+  },
+  { name: "TLS and nginx", fault: undefined, options: secure(ca) },
+  {
+    name: "a WebSocket through nginx",
+    fault: undefined,
+    options: through(({ server, ports }) => `ws://${server}:${ports.web}/ws`),
+  },
+  // This machine.
+  {
+    name: "a key file that is missing",
+    fault: "config-bad",
+    exitStatus: 2,
+    options: () => ["--psk-file", "/nonexistent"],
+  },
+  {
+    name: "an option that is wrong",
+    fault: "config-bad",
+    exitStatus: 2,
+    options: () => ["--server", "nowhere"],
+  },
+  {
+    name: "a key that others may read",
+    fault: undefined,
+    warnings: ["key-exposed"],
+    options: ({ server, ports, hosts }) => [
+      "--server",
+      `${server}:${ports.tunnel}`,
+      "--psk-file",
+      `${hosts.directory}/exposed-psk`,
+      ...QUICK,
+    ],
+  },
+  {
+    name: "a full limit of descriptors",
+    fault: "descriptors-full",
+    options: to("tunnel"),
+    wrap: ["sh", "-c", 'ulimit -n 40; exec "$@"', "sh"],
+  },
+  // The name and TCP.
+  {
+    name: "a name that is unknown",
+    fault: "name-unknown",
+    options: ({ keyFile }) => ["--server", "nobody.test:443", "--psk-file", keyFile, ...QUICK],
+  },
+  {
+    name: "a resolver that is silent",
+    fault: "name-server-silent",
+    resolver: "10.77.0.2",
+    options: ({ keyFile }) => ["--server", "nobody.test:443", "--psk-file", keyFile, ...QUICK],
+  },
+  {
+    name: "IPv6 that leads nowhere",
+    fault: undefined,
+    warnings: ["address-dead"],
+    options: ({ keyFile, ports }) => [
+      "--server",
+      `dual.test:${ports.tunnel}`,
+      "--psk-file",
+      keyFile,
+      ...QUICK,
+    ],
+  },
+  { name: "a port where nothing listens", fault: "tcp-refused", options: to("nothing") },
+  {
+    name: "a firewall that drops the port",
+    fault: "tcp-silent",
+    options: ({ server, keyFile }) => [
+      "--server",
+      `${server}:${DROPPED_PORT}`,
+      "--psk-file",
+      keyFile,
+      ...QUICK,
+    ],
+  },
+  {
+    name: "an address without a route",
+    fault: "tcp-unreachable",
+    options: ({ keyFile }) => ["--server", "192.0.2.1:3456", "--psk-file", keyFile, ...QUICK],
+  },
+  {
+    name: "a Unix socket that is missing",
+    fault: "socket-missing",
+    options: ({ keyFile }) => ["--server", "unix:/nonexistent.sock", "--psk-file", keyFile, ...QUICK],
+  },
+  {
+    name: "the first of two ways down",
+    fault: undefined,
+    warnings: ["way-dead"],
+    options: ({ server, ports, keyFile }) => [
+      "--way",
+      `${server}:${ports.nothing}`,
+      "--way",
+      `${server}:${ports.tunnel}`,
+      "--psk-file",
+      keyFile,
+      ...QUICK,
+    ],
+  },
+  // Hops.
+  { name: "a hop that is down", fault: "tcp-refused", options: through(proxy("socks5", "nothing")) },
+  {
+    name: "the second hop down",
+    fault: "proxy-cannot-reach",
+    options: (world) => [
+      ...through(proxy("socks5", "socks"))(world),
+      "--via",
+      proxy("socks5", "nothing")(world),
+    ],
+  },
+  {
+    name: "a server behind a SOCKS5 proxy that is down",
+    fault: "proxy-cannot-reach",
+    options: through(proxy("socks5", "socks"), "nothing"),
+  },
+  {
+    name: "a SOCKS5 proxy without the password",
+    fault: "proxy-credentials",
+    options: through(proxy("socks5", "authSocks")),
+  },
+  {
+    name: "a SOCKS5 proxy with another password",
+    fault: "proxy-credentials",
+    options: through(proxy("socks5", "authSocks", "user:wrong-one@")),
+  },
+  {
+    name: "a web server for a SOCKS5 proxy",
+    fault: "proxy-protocol",
+    options: through(proxy("socks5", "web")),
+  },
+  {
+    name: "an SSH server for an HTTP proxy",
+    fault: "proxy-protocol",
+    options: through(proxy("http", "ssh")),
+  },
+  {
+    name: "an HTTP proxy that refuses the port",
+    fault: "proxy-forbids",
+    options: through(proxy("http", "httpProxy")),
+  },
+  {
+    name: "an HTTP proxy that wants a password (407)",
+    fault: "proxy-credentials",
+    options: through(proxy("http", "authProxy")),
+  },
+  { name: "a proxy that is silent", fault: "proxy-silent", options: through(proxy("socks5", "silent")) },
+  { name: "a proxy that closes", fault: "proxy-closed", options: through(proxy("socks5", "closing")) },
+  {
+    name: "a web server without that WebSocket",
+    fault: "websocket-refused",
+    options: through(({ server, ports }) => `ws://${server}:${ports.web}/elsewhere`),
+  },
+  // TLS.
+  {
+    name: "a certificate for another name",
+    fault: "tls-name",
+    options: secure((world) => `${ca(world)}&servername=other.test`),
+  },
+  { name: "a certificate of an unknown authority", fault: "tls-untrusted", options: secure(() => "") },
+  {
+    name: "a clock that is a year ahead of a certificate",
+    fault: "tls-time",
+    options: secure(ca),
+    wrap: ["faketime", "-f", "+1y"],
+  },
+  {
+    name: "a certificate that is of the future",
+    fault: "tls-time",
+    options: secure(ca),
+    wrap: ["faketime", "-f", "-1y"],
+  },
+  {
+    name: "TLS where none is spoken",
+    fault: "tls-not-spoken",
+    options: (world) => [...to("web")(world), "--via", "tls://?insecure=1"],
+  },
+  { name: "no TLS where nginx wants it", fault: "tls-expected", options: to("secure") },
+  { name: "no TLS where a TLS server wants it", fault: "tls-expected", options: to("tlsOnly") },
+  // shadowsocks.
+  {
+    name: "another password of shadowsocks",
+    fault: "shadowsocks-silent",
+    options: shadowsocks("ss", "inner", { password: "wrong" }),
+  },
+  {
+    name: "another method of shadowsocks",
+    fault: "shadowsocks-silent",
+    options: shadowsocks("ss", "inner", { method: "aes-256-gcm" }),
+  },
+  {
+    name: "obfs where the server has none",
+    fault: "shadowsocks-silent",
+    options: shadowsocks("ss", "inner", { plugin: "obfs-local;obfs=http" }),
+  },
+  {
+    name: "udp-server behind ss-server down",
+    fault: "closed-unanswered",
+    options: shadowsocks("ss", "nothing"),
+  },
+  {
+    name: "shadowsocks 2022 with a clock an hour ahead",
+    fault: "shadowsocks-clock",
+    options: shadowsocks("ss2022", "inner", { method: SS_2022, password: SS_2022_KEY }),
+    wrap: ["faketime", "-f", "+1h"],
+  },
+  {
+    name: "the same where a clock can be compared",
+    fault: "clock-off",
+    options: (world) => [
+      ...shadowsocks("ss2022", "inner", { method: SS_2022, password: SS_2022_KEY })(world),
+      "--test-clock",
+      `http://${world.server}:${world.ports.web}/`,
+    ],
+    wrap: ["faketime", "-f", "+1h"],
+  },
+  {
+    name: "a plugin that is missing",
+    fault: "plugin-failed",
+    options: shadowsocks("ss", "inner", { plugin: "no-such-plugin;x=1" }),
+  },
+  // The upgrade.
+  {
+    name: "another key",
+    fault: "key-wrong",
+    options: ({ server, ports, otherKeyFile }) => [
+      "--server",
+      `${server}:${ports.tunnel}`,
+      "--psk-file",
+      otherKeyFile,
+      ...QUICK,
+    ],
+  },
+  {
+    name: "no key",
+    fault: "key-missing",
+    options: ({ server, ports }) => ["--server", `${server}:${ports.tunnel}`, ...QUICK],
+  },
+  { name: "a server without a key", fault: "key-unproven", options: to("open") },
+  {
+    name: "nginx that rewrites the path",
+    fault: "request-changed",
+    options: to("web", "--path-prefix", "/rewritten"),
+  },
+  {
+    name: "nginx that does not pass Upgrade on",
+    fault: "request-changed",
+    options: to("web", "--path-prefix", "/no-upgrade"),
+  },
+  { name: "nginx without the path", fault: "path-unknown", options: to("web") },
+  {
+    name: "nginx before a server that is down",
+    fault: "server-down",
+    options: to("web", "--path-prefix", "/dead"),
+  },
+  { name: "nginx that redirects", fault: "redirected", options: to("web", "--path-prefix", "/moved") },
+  { name: "nginx that forbids", fault: "web-forbidden", options: to("web", "--path-prefix", "/forbidden") },
+  { name: "an SSH server", fault: "other-server", options: to("ssh") },
+  { name: "a SOCKS5 proxy for a server", fault: "other-server", options: to("socks") },
+  { name: "a server that is silent", fault: "no-answer", options: to("silent") },
+  { name: "a server that closes", fault: "closed-unanswered", options: to("closing") },
+  {
+    name: "a server of another tunnel",
+    fault: "other-dialect",
+    options: (world) => [...to("udpgw")(world), "--test-dns", `127.0.0.1:${world.ports.dns}`],
+  },
+  // Targets.
+  {
+    name: "a target that the server denies",
+    fault: "target-private",
+    options: asking(({ server }) => `${server}:53`),
+  },
+  {
+    name: "a UDP port that is closed",
+    fault: "target-closed",
+    options: asking(({ ports }) => `127.0.0.1:${ports.nothing}`),
+  },
+  {
+    name: "a name server that is silent",
+    fault: "dns-silent",
+    options: asking(({ ports }) => `127.0.0.1:${ports.mute}`),
+  },
+  {
+    name: "a name server that refuses",
+    fault: "dns-error",
+    options: asking(({ ports }) => `127.0.0.1:${ports.dns}`, "--test-name", "unknown.example"),
+  },
+];

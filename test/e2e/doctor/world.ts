@@ -1,0 +1,337 @@
+import { execFileSync } from "node:child_process";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { startDns } from "../targets/targets.ts";
+import type { Host, TwoHosts } from "../two-hosts.ts";
+import type { ProgramName } from "../underpass.ts";
+import { makeKeyFile, programFile } from "../underpass.ts";
+
+export const SS_METHOD = "chacha20-ietf-poly1305";
+export const SS_PASSWORD = "not a secret";
+export const SS_2022 = "2022-blake3-aes-128-gcm";
+export const SS_2022_KEY = Buffer.alloc(16, 7).toString("base64");
+/** IPv6 of the server's network that nobody has. */
+export const DEAD_IPV6 = "fd77::dead";
+/** A port of the server whose packets are dropped. */
+export const DROPPED_PORT = 9;
+
+const UPGRADE = `proxy_http_version 1.1;
+      proxy_set_header Upgrade $http_upgrade;
+      proxy_set_header Connection "upgrade";`;
+
+/** Everything that set-ups use, on the two hosts. Ports are those of the server's address, unless they say otherwise. */
+export interface World {
+  readonly hosts: TwoHosts;
+  readonly keyFile: string;
+  readonly otherKeyFile: string;
+  readonly caFile: string;
+  readonly server: string;
+  readonly ports: Readonly<Record<PortName, number>>;
+}
+
+export type PortName =
+  | "tunnel"
+  | "inner"
+  | "open"
+  | "ss"
+  | "ssDead"
+  | "obfs"
+  | "ss2022"
+  | "web"
+  | "secure"
+  | "ssh"
+  | "silent"
+  | "closing"
+  | "nothing"
+  | "tlsOnly"
+  | "httpProxy"
+  | "authProxy"
+  | "socks"
+  | "authSocks"
+  | "udpgw"
+  | "dns"
+  | "mute";
+
+const TARGETS = ["--allow", "127.0.0.1/32"];
+
+/** Starts all programs. */
+export async function makeWorld(hosts: TwoHosts): Promise<World> {
+  const { server, client, directory } = hosts;
+  const names: readonly PortName[] = [
+    ...([
+      "tunnel",
+      "inner",
+      "open",
+      "ss",
+      "ssDead",
+      "obfs",
+      "ss2022",
+      "web",
+      "secure",
+      "ssh",
+      "silent",
+    ] as const),
+    ...([
+      "closing",
+      "nothing",
+      "tlsOnly",
+      "httpProxy",
+      "authProxy",
+      "socks",
+      "authSocks",
+      "udpgw",
+      "mute",
+    ] as const),
+  ];
+  const ports = Object.fromEntries(names.map((name) => [name, server.port()])) as Record<PortName, number>;
+  const keyFile = makeKeyFile(hosts);
+  const write = (name: string, text: string, mode = 0o600) => {
+    const path = join(directory, name);
+    writeFileSync(path, text, { mode });
+    return path;
+  };
+  const otherKeyFile = write("other-psk", "the key of another server\n");
+  const { ipv4 } = server;
+  const at = (name: PortName) => `${ipv4}:${ports[name]}`;
+  const caFile = makeCertificates(directory);
+  const nginx = write("nginx.conf", nginxConfig(directory, ipv4, ports));
+  const proxies = {
+    httpProxy: "ConnectPort 443",
+    authProxy: "BasicAuth user password",
+  };
+  server.spawn(["nft", `add rule inet fence arriving tcp dport ${DROPPED_PORT} drop`]);
+  write(
+    "hosts",
+    "127.0.0.1 localhost\n10.77.0.2 good.test tunnel.test\n10.77.0.2 dual.test\nfd77::dead dual.test\n",
+    0o644,
+  );
+  const ss = (port: number, rest: readonly string[]) => [
+    ...["ss-server", "-s", ipv4, "-p", `${port}`, "-k", SS_PASSWORD, "-m", SS_METHOD, "--no-delay", ...rest],
+  ];
+  const starts = [
+    underpass(server, "udp-server", [
+      "--listen",
+      at("tunnel"),
+      "--listen",
+      `127.0.0.1:${ports.inner}`,
+      "--psk-file",
+      keyFile,
+      "--ws-path",
+      "/ws",
+      ...TARGETS,
+    ]),
+    underpass(server, "udp-server", ["--listen", at("open"), "--insecure-open-relay", ...TARGETS]),
+    underpass(server, "udp-server", [
+      "--listen",
+      `udpgw://${at("udpgw")}`,
+      "--insecure-open-relay",
+      ...TARGETS,
+    ]),
+    underpass(server, "udp-server", [
+      "--listen",
+      `ss://${SS_2022}:${encodeURIComponent(SS_2022_KEY)}@${at("ss2022")}`,
+      "--psk-file",
+      keyFile,
+      ...TARGETS,
+    ]),
+    listening(server, ss(ports.ss, []), ipv4, ports.ss),
+    listening(
+      server,
+      ss(ports.obfs, ["--plugin", "obfs-server", "--plugin-opts", "obfs=http"]),
+      ipv4,
+      ports.obfs,
+    ),
+    listening(server, ["nginx", "-c", nginx], ipv4, ports.web),
+    listening(
+      server,
+      socat(
+        ipv4,
+        ports.ssh,
+        `SYSTEM:cat ${write("banner", "SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n")} && sleep 5`,
+      ),
+      ipv4,
+      ports.ssh,
+    ),
+    listening(server, socat(ipv4, ports.silent, "SYSTEM:cat >/dev/null"), ipv4, ports.silent),
+    listening(server, socat(ipv4, ports.closing, "SYSTEM:true"), ipv4, ports.closing),
+    listening(
+      server,
+      [
+        "socat",
+        `OPENSSL-LISTEN:${ports.tlsOnly},bind=${ipv4},fork,reuseaddr,verify=0,cert=${join(directory, "tunnel.pem")},key=${join(directory, "tunnel.key")}`,
+        "SYSTEM:cat >/dev/null",
+      ],
+      ipv4,
+      ports.tlsOnly,
+    ),
+    ...(["httpProxy", "authProxy"] as const).map((name) =>
+      listening(
+        server,
+        [
+          "tinyproxy",
+          "-d",
+          "-c",
+          write(`${name}.conf`, `Port ${ports[name]}\nListen ${ipv4}\nUser root\n${proxies[name]}\n`),
+        ],
+        ipv4,
+        ports[name],
+      ),
+    ),
+    listening(server, ["microsocks", "-i", ipv4, "-p", `${ports.socks}`], ipv4, ports.socks),
+    listening(
+      server,
+      ["microsocks", "-i", ipv4, "-p", `${ports.authSocks}`, "-u", "user", "-P", "password"],
+      ipv4,
+      ports.authSocks,
+    ),
+    startDns(server),
+    startClientDns(client),
+  ] as const;
+  const dns = await Promise.all(starts).then((done) => done.at(-2) as number);
+  ports.dns = dns;
+  server.spawn(["socat", "-u", `UDP4-RECVFROM:${ports.mute},bind=127.0.0.1,fork`, "SYSTEM:cat >/dev/null"]);
+  return { hosts, keyFile, otherKeyFile, caFile, server: ipv4, ports };
+}
+
+function socat(address: string, port: number, what: string): string[] {
+  return ["socat", `TCP4-LISTEN:${port},bind=${address},fork,reuseaddr`, what];
+}
+
+async function listening(host: Host, argv: readonly string[], address: string, port: number): Promise<void> {
+  host.spawn(argv);
+  await host.waitForTcp(address, port);
+}
+
+export async function underpass(host: Host, name: ProgramName, options: readonly string[]): Promise<void> {
+  const argv = [process.execPath, programFile(name), "--log-format", "json", ...options];
+  await host.spawn(argv).waitForLine(new RegExp(`"ready":"${name}"`));
+}
+
+/** The resolver of the client, which knows no name. */
+async function startClientDns(client: Host): Promise<void> {
+  await startDns(client, "127.0.0.1", 53, ["--local=/test/"]);
+}
+
+/** An authority, and a certificate of it for tunnel.test. @returns the file of the authority's */
+function makeCertificates(directory: string): string {
+  const path = (name: string) => join(directory, name);
+  const openssl = (...argv: string[]) => execFileSync("openssl", argv, { cwd: directory, stdio: "pipe" });
+  openssl(
+    "req",
+    "-x509",
+    "-newkey",
+    "ec",
+    "-pkeyopt",
+    "ec_paramgen_curve:P-256",
+    "-nodes",
+    "-days",
+    "30",
+    "-keyout",
+    "ca.key",
+    "-out",
+    "ca.pem",
+    "-subj",
+    "/CN=test authority",
+  );
+  openssl(
+    "req",
+    "-newkey",
+    "ec",
+    "-pkeyopt",
+    "ec_paramgen_curve:P-256",
+    "-nodes",
+    "-keyout",
+    "tunnel.key",
+    "-out",
+    "tunnel.csr",
+    "-subj",
+    "/CN=tunnel.test",
+  );
+  writeFileSync(path("names"), "subjectAltName=DNS:tunnel.test\n");
+  openssl(
+    "x509",
+    "-req",
+    "-in",
+    "tunnel.csr",
+    "-CA",
+    "ca.pem",
+    "-CAkey",
+    "ca.key",
+    "-CAcreateserial",
+    "-days",
+    "30",
+    "-extfile",
+    "names",
+    "-out",
+    "tunnel.pem",
+  );
+  return path("ca.pem");
+}
+
+function nginxConfig(directory: string, ip: string, ports: Record<PortName, number>): string {
+  const upstream = `http://127.0.0.1:${ports.inner}`;
+  const locations = `
+    location /good/ { proxy_pass ${upstream}/; ${UPGRADE} }
+    location /ws { proxy_pass ${upstream}; ${UPGRADE} }
+    location /rewritten/ { rewrite ^ /other/place break; proxy_pass ${upstream}; ${UPGRADE} }
+    location /no-upgrade/ { proxy_pass ${upstream}/; }
+    location /dead/ { proxy_pass http://127.0.0.1:${ports.nothing}/; ${UPGRADE} }
+    location /moved/ { return 301 https://elsewhere.test/; }
+    location /forbidden/ { return 403; }`;
+  return `daemon off;
+master_process off;
+pid ${directory}/nginx.pid;
+error_log stderr crit;
+events {}
+http {
+  access_log off;
+  server { listen ${ip}:${ports.web}; ${locations} }
+  server {
+    listen ${ip}:${ports.secure} ssl;
+    ssl_certificate ${directory}/tunnel.pem;
+    ssl_certificate_key ${directory}/tunnel.key;
+    ${locations}
+  }
+}
+`;
+}
+
+/** What doctor reports. */
+export interface Report {
+  readonly exitStatus: number | null;
+  readonly isHealthy: boolean;
+  readonly findings: readonly { readonly code: string; readonly severity: string; readonly mend: string }[];
+  readonly text: string;
+}
+
+/** @param wrap  a command line that runs the one behind it */
+export async function runDoctor(
+  { hosts: { client, directory } }: World,
+  program: ProgramName,
+  options: readonly string[],
+  wrap: readonly string[] = [],
+  resolver = "127.0.0.1",
+): Promise<Report> {
+  const resolv = join(directory, `resolv-${resolver}`);
+  writeFileSync(resolv, `nameserver ${resolver}\noptions timeout:1 attempts:1\n`, { mode: 0o644 });
+  const mounts = `mount --bind ${directory}/hosts /etc/hosts && mount --bind ${resolv} /etc/resolv.conf && exec "$@"`;
+  const argv = [
+    ...["unshare", "-m", "sh", "-c", mounts, "sh"],
+    ...wrap,
+    process.execPath,
+    programFile(program),
+    "doctor",
+    "--json",
+    ...options,
+  ];
+  const run = client.spawn(argv);
+  try {
+    const exitStatus = await run.exit(40_000);
+    const line = run.lines.find(({ text }) => text.startsWith("{"))?.text;
+    if (line === undefined) throw new Error(`no report\n${run.transcript()}`);
+    return { ...JSON.parse(line), exitStatus, text: line };
+  } finally {
+    await run.kill();
+    client.programs.splice(client.programs.indexOf(run), 1);
+  }
+}

@@ -1,0 +1,53 @@
+import { FINDINGS } from "../../src/host/doctor/findings.ts";
+
+const HEAD = `# doctor
+
+\`udp-local doctor\` takes the options and the configuration file of udp-local and walks the way to the server, step by step. It opens
+connections of its own, listens nowhere, and may run beside udp-local. At the first fault it says what it is, why that is believed, and
+what mends it:
+
+    udp-local doctor --config udp-local.json
+    udp-local doctor --server SERVER:3456 --psk-file psk --test-dns 9.9.9.9:53 --test-echo ECHO:7 --test-stun STUN:3478
+
+The report can stand in an issue: it has no key and no password, and addresses and names of hosts are replaced by words, the same word for
+the same address, unless \`--show-addresses\` is given. \`--json\` prints it for programs. The exit status is 0 if there is no fault, 1
+if there is one, 2 for bad options. Warnings and notes do not change it. Of several ways (\`--way\`) one has to work; a fault of another
+one is a warning.
+
+| Step         | What is done                                                                                                      |
+| ------------ | ----------------------------------------------------------------------------------------------------------------- |
+| config       | options, configuration file, key file and its permissions                                                         |
+| limits       | descriptors, \`net.core.rmem_max\`                                                                                |
+| clock        | with \`--test-clock URL\`: this clock against a web server's                                                      |
+| name         | the addresses of the first hop                                                                                    |
+| tcp          | a connection to each address                                                                                      |
+| hops         | a connection through all proxies, TLS and WebSockets                                                              |
+| upgrade      | a session as udp-local has it; if there is none, what answers instead: a web server, SSH, SOCKS5, another tunnel  |
+| lanes        | the connections of \`--lanes\`                                                                                    |
+| round trip   | a heartbeat to udp-server and back                                                                                |
+| dns          | with \`--test-dns\`, or a forward to port 53: a query through the tunnel                                          |
+
+Whether a refused upgrade is because of the key or of a proxy on the way can be told, as a server answers 404 to another key, and 400
+where the key is right and the request has been changed (PROTOCOL.md §2).
+
+## Findings
+
+The codes stay. This page is written by \`npx vitest run --project unit test/unit/doctor.test.ts -u\` from the table in
+\`src/host/doctor/findings.ts\`; words in capitals stand for values of the finding.
+
+`;
+
+/** The text of docs/doctor.md. */
+export function doctorDocument(): string {
+  const rows = Object.entries(FINDINGS).map(([code, { severity, meaning, mend }]) => [
+    `\`${code}\``,
+    severity,
+    meaning,
+    mend.replace(/\{(\w+)\}/g, (_, name: string) => name.toUpperCase()).replaceAll("|", "\\|"),
+  ]);
+  const all = [["Code", "Kind", "Meaning", "What mends it"], ...rows];
+  const widths = all[0].map((_, column) => Math.max(...all.map((row) => row[column].length)));
+  const line = (row: readonly string[]) =>
+    `| ${row.map((cell, column) => cell.padEnd(widths[column])).join(" | ")} |`;
+  return `${HEAD}${[line(all[0]), line(widths.map((width) => "-".repeat(width))), ...all.slice(1).map(line)].join("\n")}\n`;
+}
