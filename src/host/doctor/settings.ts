@@ -74,6 +74,6 @@ export const DOCTOR_FIELDS = {
     expects: "http://HOST[:PORT]/",
     flag: "test-clock",
     value: "URL",
-    help: "web server whose Date the clock of this machine is compared with",
+    help: "web server to compare the clock of this machine with",
   },
 } satisfies Record<keyof DoctorSettings, OptionField>;
