@@ -1,5 +1,22 @@
 import { FINDINGS } from "../../src/host/doctor/findings.ts";
 
+const STEPS = [
+  ["Step", "What is done"],
+  ["config", "options, configuration file, key file and its permissions"],
+  ["limits", "descriptors, `net.core.rmem_max`"],
+  ["clock", "with `--test-clock URL`: this clock against a web server's"],
+  ["name", "the addresses of the first hop"],
+  ["tcp", "a connection to each address"],
+  ["hops", "a connection through all proxies, TLS and WebSockets"],
+  [
+    "upgrade",
+    "a session as udp-local has it; if there is none, what answers instead: a web server, SSH, SOCKS5, another tunnel",
+  ],
+  ["lanes", "the connections of `--lanes`"],
+  ["round trip", "a heartbeat to udp-server and back"],
+  ["dns", "with `--test-dns`, or a forward to port 53: a query through the tunnel"],
+];
+
 const HEAD = `# doctor
 
 \`udp-local doctor\` takes the options and the configuration file of udp-local and walks the way to the server, step by step. It opens
@@ -14,18 +31,7 @@ the same address, unless \`--show-addresses\` is given. \`--json\` prints it for
 if there is one, 2 for bad options. Warnings and notes do not change it. Of several ways (\`--way\`) one has to work; a fault of another
 one is a warning.
 
-| Step         | What is done                                                                                                      |
-| ------------ | ----------------------------------------------------------------------------------------------------------------- |
-| config       | options, configuration file, key file and its permissions                                                         |
-| limits       | descriptors, \`net.core.rmem_max\`                                                                                |
-| clock        | with \`--test-clock URL\`: this clock against a web server's                                                      |
-| name         | the addresses of the first hop                                                                                    |
-| tcp          | a connection to each address                                                                                      |
-| hops         | a connection through all proxies, TLS and WebSockets                                                              |
-| upgrade      | a session as udp-local has it; if there is none, what answers instead: a web server, SSH, SOCKS5, another tunnel  |
-| lanes        | the connections of \`--lanes\`                                                                                    |
-| round trip   | a heartbeat to udp-server and back                                                                                |
-| dns          | with \`--test-dns\`, or a forward to port 53: a query through the tunnel                                          |
+${table(STEPS)}
 
 Whether a refused upgrade is because of the key or of a proxy on the way can be told, as a server answers 404 to another key, and 400
 where the key is right and the request has been changed (PROTOCOL.md §2).
@@ -37,6 +43,16 @@ The codes stay. This page is written by \`npx vitest run --project unit test/uni
 
 `;
 
+/** A table as the formatter of this repository writes it. */
+function table(rows: readonly (readonly string[])[]): string {
+  const widths = rows[0].map((_, column) => Math.max(3, ...rows.map((row) => row[column].length)));
+  const line = (row: readonly string[]) =>
+    `| ${row.map((cell, column) => cell.padEnd(widths[column])).join(" | ")} |`;
+  return [line(rows[0]), line(widths.map((width) => "-".repeat(width))), ...rows.slice(1).map(line)].join(
+    "\n",
+  );
+}
+
 /** The text of docs/doctor.md. */
 export function doctorDocument(): string {
   const rows = Object.entries(FINDINGS).map(([code, { severity, meaning, mend }]) => [
@@ -45,9 +61,5 @@ export function doctorDocument(): string {
     meaning,
     mend.replace(/\{(\w+)\}/g, (_, name: string) => name.toUpperCase()).replaceAll("|", "\\|"),
   ]);
-  const all = [["Code", "Kind", "Meaning", "What mends it"], ...rows];
-  const widths = all[0].map((_, column) => Math.max(...all.map((row) => row[column].length)));
-  const line = (row: readonly string[]) =>
-    `| ${row.map((cell, column) => cell.padEnd(widths[column])).join(" | ")} |`;
-  return `${HEAD}${[line(all[0]), line(widths.map((width) => "-".repeat(width))), ...all.slice(1).map(line)].join("\n")}\n`;
+  return `${HEAD}${table([["Code", "Kind", "Meaning", "What mends it"], ...rows])}\n`;
 }
