@@ -24,8 +24,8 @@ export class Redaction {
   ) {
     this.#hidesAddresses = showAddresses !== true;
     const secrets: (string | undefined)[] = [socksAuth?.user, socksAuth?.password];
-    const hops = [...ways.map(({ via }) => via), ...(tcpVia === undefined ? [] : [splitWay(tcpVia).via])].map(
-      (texts) => texts.map(parseHop),
+    const hops = [...ways.map(({ via }) => via), ...tcpVia.map((text) => splitWay(text).via)].map((texts) =>
+      texts.map(parseHop),
     );
     for (const [way, list] of hops.entries()) {
       for (const [index, hop] of list.entries()) {

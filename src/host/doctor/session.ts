@@ -41,7 +41,14 @@ export class Session {
     // Tried only where udp-server did not answer.
     const isTried = dialect !== options.dialect;
     this.host = new UdpLocalHost(
-      { ...options, listen: false, forwards: [], dialect, ...(isTried ? { psk: undefined } : {}) },
+      {
+        ...options,
+        listen: false,
+        forwards: [],
+        tap: undefined,
+        dialect,
+        ...(isTried ? { psk: undefined } : {}),
+      },
       silentLogger,
       system,
       {
