@@ -1,6 +1,6 @@
 /*
- * Underpass: UDP over TCP. Each instance is one end of a tunnel: a udp-local, which takes datagrams from applications, or a
- * udp-server, which sends them to their targets. docs/c-library.md has a tour.
+ * Underpass: UDP over TCP. Each instance is one end of a tunnel: a udp-local, which takes datagrams from applications; a tun2socks,
+ * which takes IP packets from a device; or a udp-server, which sends datagrams to their targets. docs/c-library.md has a tour.
  *
  * Threads: an instance runs on a thread of its own unless it is said otherwise, and calls back on that thread. Functions
  * that take an instance may be called from any thread and from within callbacks, but for an instance on a loop of yours: there only
@@ -37,6 +37,7 @@ extern "C" {
 
 typedef struct underpass_local underpass_local;
 typedef struct underpass_server underpass_server;
+typedef struct underpass_tun2socks underpass_tun2socks;
 
 typedef enum underpass_log_level {
   UNDERPASS_LOG_DEBUG,
@@ -48,12 +49,18 @@ typedef enum underpass_log_level {
 /* Where an instance listens; a port 0 that was asked for is a real one here. */
 typedef struct underpass_addresses {
   size_t size;
-  /* udp-local: IP:PORT of each forward, in the order of the options. udp-server: of each listener. */
+  /* udp-local: IP:PORT of each forward, in the order of the options. udp-server: of each listener. tun2socks: its device. */
   const char *const *listen;
   size_t listen_count;
   /* IP:PORT of udp-local's SOCKS5 server; NULL if it has none. */
   const char *socks5;
 } underpass_addresses;
+
+/* An IP packet of either version, without anything before it. */
+typedef struct underpass_packet {
+  const void *data;
+  size_t bytes;
+} underpass_packet;
 
 /* Each may be NULL. `user_data` is what was given at the start. */
 typedef struct underpass_callbacks {
@@ -82,6 +89,11 @@ typedef struct underpass_callbacks {
    * number to have it closed. `socket`: a descriptor; on Windows a SOCKET. It must not call any function of this library.
    */
   int (*protect)(void *user_data, intptr_t socket);
+  /*
+   * Of tun2socks: packets for the applications, at least one. If it is set, there is no device, and theirs come by
+   * underpass_tun2socks_packets.
+   */
+  void (*packets)(void *user_data, const underpass_packet *packets, size_t count);
 } underpass_callbacks;
 
 /*
@@ -151,6 +163,26 @@ typedef struct underpass_server_options {
   void *loop;
   size_t memory_bytes;
 } underpass_server_options;
+
+/* As of underpass_local_options. */
+typedef struct underpass_tun2socks_options {
+  /* sizeof(underpass_tun2socks_options) */
+  size_t size;
+  /* Where UDP goes unless `config` has "udp-via": as of udp-local. TCP goes where "tcp-via" says, and is refused by default. */
+  const char *server;
+  const void *psk;
+  size_t psk_bytes;
+  /*
+   * tun:NAME; fd:N, a descriptor with one packet per read, which is the instance's from now on; unix:/path, where consecutive packets
+   * come. To be NULL with the callback `packets`, else by default tun:underpass0.
+   */
+  const char *device;
+  /* As in the config file of tun2socks. */
+  const char *config;
+  void *loop;
+  size_t memory_bytes;
+  const underpass_carrier *carrier;
+} underpass_tun2socks_options;
 
 /* in: from a tunnel; out: into a tunnel. Counts are since the start; bytes are UDP payload. */
 typedef struct underpass_stats {
@@ -275,6 +307,24 @@ UNDERPASS_API ptrdiff_t underpass_association_send(underpass_association *associ
  * Not to be used after it.
  */
 UNDERPASS_API void underpass_association_close(underpass_association *association);
+
+/* The same for a tun2socks. */
+UNDERPASS_API int underpass_tun2socks_start(const underpass_tun2socks_options *options, const underpass_callbacks *callbacks,
+                                            void *user_data, underpass_tun2socks **tun2socks);
+UNDERPASS_API int underpass_tun2socks_run(const underpass_tun2socks_options *options, const underpass_callbacks *callbacks,
+                                          void *user_data, underpass_tun2socks **tun2socks);
+UNDERPASS_API int underpass_tun2socks_stop(underpass_tun2socks *tun2socks);
+UNDERPASS_API int underpass_tun2socks_network_changed(underpass_tun2socks *tun2socks);
+UNDERPASS_API int underpass_tun2socks_stats(underpass_tun2socks *tun2socks, underpass_stats *stats);
+UNDERPASS_API void underpass_tun2socks_free(underpass_tun2socks *tun2socks);
+
+/*
+ * Packets of applications, which it copies, for a tun2socks with the callback `packets`. Returns how many it has taken: less than all
+ * when 4 MiB or 4,096 of them wait for the instance's thread. From any thread and within callbacks.
+ * Errors: UNDERPASS_ERR_OPTION for the first of them; UNDERPASS_ERR_STATE when it has stopped, or has a device.
+ */
+UNDERPASS_API ptrdiff_t underpass_tun2socks_packets(underpass_tun2socks *tun2socks, const underpass_packet *packets,
+                                                    size_t count);
 
 /* The same for a udp-server. */
 UNDERPASS_API int underpass_server_start(const underpass_server_options *options, const underpass_callbacks *callbacks,

@@ -34,6 +34,8 @@ static bool take_own(const char *name, size_t length, const char *value, program
     while (level < 5 && (value == NULL || strcmp(value, LEVELS[level]) != 0)) level++;
     if (level == 5) *error = complain(name, length, "expected debug, info, warn, error or silent");
     options->log_level = level;
+  } else if (is_named(name, length, "device") && value != NULL && strcmp(value, "pipe:") == 0) {
+    options->has_pipe = true;
   } else if (is_named(name, length, "ready-fd")) {
     options->ready_fd = value == NULL ? -1 : atoi(value);
     if (options->ready_fd < 1) *error = complain(name, length, "expected the number of an open descriptor");

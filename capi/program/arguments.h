@@ -12,6 +12,8 @@ typedef struct program_options {
   int log_level;
   // -1 for none.
   int ready_fd;
+  // --device pipe:
+  bool has_pipe;
 } program_options;
 
 // Reads `--name value`, `--name=value` and switches; those of the library become members of `*config`, which is to be freed.

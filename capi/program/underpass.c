@@ -1,4 +1,4 @@
-// underpass local|server: the two ends as one small program. Exits with 0 after a signal, 1 on failure, 2 for bad options.
+// underpass local|server|tun2socks: the ends as one small program. Exits with 0 after a signal, 1 on failure, 2 for bad options.
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -17,34 +17,41 @@
 #endif
 
 #include "arguments.h"
+#include "pipe.h"
 #include "text.h"
 #include "underpass.h"
 
 enum { EXIT_USAGE = 2 };
 
 static const char USAGE[] =
-    "usage: underpass local|server [--config FILE.json] [--NAME VALUE]...\n"
+    "usage: underpass local|server|tun2socks [--config FILE.json] [--NAME VALUE]...\n"
     "\n"
     "  local    takes UDP from applications and sends it over TCP to a server\n"
     "           --server HOST:PORT  --psk-file FILE  --forward LISTEN=TARGET  --listen IP:PORT (SOCKS5)\n"
     "  server   takes tunnels over TCP and sends their UDP to its targets\n"
     "           --listen IP:PORT  --psk-file FILE  --allow CIDR[:PORTS]\n"
+    "  tun2socks  takes IP packets from a device: UDP goes over TCP to a server, TCP to a SOCKS5 server\n"
+    "           --server HOST:PORT  --psk-file FILE  --device tun:NAME  --tcp-via socks5://IP:PORT  --route CIDR\n"
     "\n"
-    "Further options are those of udp-local and udp-server, by the same names, and of both:\n"
+    "Further options are those of udp-local, udp-server and tun2socks, by the same names, and of all:\n"
     "  --log-level debug|info|warn|error|silent, --log-format pretty|json, --ready-fd N, --version, --help\n"
     "\n"
     "Examples:\n"
     "  underpass server --psk-file psk --listen 0.0.0.0:3456\n"
-    "  underpass local --psk-file psk --server 192.0.2.1:3456 --forward 127.0.0.1:5353=9.9.9.9:53\n";
+    "  underpass local --psk-file psk --server 192.0.2.1:3456 --forward 127.0.0.1:5353=9.9.9.9:53\n"
+    "  underpass tun2socks --psk-file psk --server 192.0.2.1:3456 --tcp-via socks5://127.0.0.1:1080 --route 198.51.100.0/24\n";
 
 typedef struct program {
   const char *name;
   program_options options;
   underpass_local *local;
   underpass_server *server;
+  underpass_tun2socks *tun2socks;
   // What `stopped` reported.
   int status;
   atomic_bool has_stopped;
+  // What is not the instance's fault.
+  atomic_bool has_failed;
 } program;
 
 // Output: standard error, as the programs on Node have it.
@@ -99,6 +106,10 @@ static void on_error(void *data, int status, const char *message) {
   fprintf(stderr, "%s: %s\n", ((program *)data)->name, message);
 }
 
+static const char *device_name(const program *program, const underpass_addresses *addresses) {
+  return program->options.has_pipe ? "pipe:" : addresses->listen[0];
+}
+
 static text ready_line(const program *program, const underpass_addresses *addresses) {
   bool is_local = strcmp(program->name, "udp-local") == 0;
   text line = {0};
@@ -107,6 +118,12 @@ static text ready_line(const program *program, const underpass_addresses *addres
   if (addresses->socks5 != NULL) {
     text_add(&line, ",\"socks5\":");
     text_add_json(&line, addresses->socks5, strlen(addresses->socks5));
+  }
+  if (strcmp(program->name, "tun2socks") == 0) {
+    text_add(&line, ",\"device\":");
+    text_add_json(&line, device_name(program, addresses), strlen(device_name(program, addresses)));
+    text_add(&line, "}\n");
+    return line;
   }
   text_add(&line, is_local ? ",\"forwards\":[" : ",\"listen\":[");
   for (size_t i = 0; i < addresses->listen_count; i++) {
@@ -121,6 +138,10 @@ static text ready_line(const program *program, const underpass_addresses *addres
 
 static void write_pretty(const program *program, const underpass_addresses *addresses) {
   fprintf(stderr, "%s ready:", program->name);
+  if (strcmp(program->name, "tun2socks") == 0) {
+    fprintf(stderr, " device %s\n", device_name(program, addresses));
+    return;
+  }
   const char *separator = " ";
   if (addresses->socks5 != NULL) {
     fprintf(stderr, " socks5 %s", addresses->socks5);
@@ -226,6 +247,22 @@ static void on_stopped(void *data, int status) {
   wake_main();
 }
 
+static void stop(program *program) {
+  if (program->local != NULL) underpass_local_stop(program->local);
+  else if (program->server != NULL) underpass_server_stop(program->server);
+  else underpass_tun2socks_stop(program->tun2socks);
+}
+
+// Standard input has ended. In a thread of its own.
+static void on_pipe_ended(void *data, const char *problem) {
+  program *program = data;
+  if (problem != NULL) {
+    fprintf(stderr, "%s: %s\n", program->name, problem);
+    atomic_store(&program->has_failed, true);
+  }
+  stop(program);
+}
+
 // The first signal drains, the second ends the program at once.
 static void run(program *program) {
   bool is_stopping = false;
@@ -237,8 +274,7 @@ static void run(program *program) {
 #ifndef _WIN32
     notify_systemd("STOPPING=1");
 #endif
-    if (program->local != NULL) underpass_local_stop(program->local);
-    else underpass_server_stop(program->server);
+    stop(program);
   }
 }
 
@@ -255,26 +291,37 @@ int main(int argc, char **argv) {
   const char *command = argc > 1 ? argv[1] : "";
   bool is_local = strcmp(command, "local") == 0;
   bool is_server = strcmp(command, "server") == 0;
+  bool is_tun2socks = strcmp(command, "tun2socks") == 0;
   program program = {0};
   char *config;
-  int skipped = is_local || is_server ? 2 : 1;
+  int skipped = is_local || is_server || is_tun2socks ? 2 : 1;
   const char *problem = arguments_read(argc - skipped, argv + skipped, &program.options, &config);
   if (problem == NULL && program.options.wants_help) return usage(NULL);
   if (problem == NULL && program.options.wants_version) {
     printf("%s\n", underpass_version());
     return 0;
   }
-  if (!is_local && !is_server) problem = "expected local or server";
+  if (skipped == 1) problem = "expected local, server or tun2socks";
+  if (problem == NULL && program.options.has_pipe && !is_tun2socks) problem = "unknown option '--device'";
   if (problem != NULL) return usage(problem);
-  program.name = is_local ? "udp-local" : "udp-server";
+  program.name = is_local ? "udp-local" : is_server ? "udp-server" : "tun2socks";
 
   handle_signals();
-  const underpass_callbacks callbacks = {
+  underpass_callbacks callbacks = {
       .size = sizeof callbacks, .ready = on_ready, .error = on_error, .log = on_log, .stopped = on_stopped};
   int status;
   if (is_local) {
     const underpass_local_options options = {.size = sizeof options, .config = config};
     status = underpass_local_start(&options, &callbacks, &program, &program.local);
+  } else if (is_tun2socks) {
+#ifndef _WIN32
+    if (program.options.has_pipe) callbacks.packets = pipe_packets;
+#endif
+    const underpass_tun2socks_options options = {.size = sizeof options, .config = config};
+    status = underpass_tun2socks_start(&options, &callbacks, &program, &program.tun2socks);
+#ifndef _WIN32
+    if (status == 0 && program.options.has_pipe && !pipe_start(program.tun2socks, on_pipe_ended, &program)) stop(&program);
+#endif
   } else {
     const underpass_server_options options = {.size = sizeof options, .config = config};
     status = underpass_server_start(&options, &callbacks, &program, &program.server);
@@ -287,5 +334,7 @@ int main(int argc, char **argv) {
   run(&program);
   underpass_local_free(program.local);
   underpass_server_free(program.server);
-  return program.status == 0 ? 0 : 1;
+  // Threads of the pipe may still use it.
+  if (!program.options.has_pipe) underpass_tun2socks_free(program.tun2socks);
+  return program.status == 0 && !atomic_load(&program.has_failed) ? 0 : 1;
 }

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "embedder/packets.h"
 #include "error-names.h"
 #include "instance.h"
 
@@ -161,6 +162,64 @@ int underpass_local_stats(underpass_local *local, underpass_stats *stats) {
 
 void underpass_local_free(underpass_local *local) {
   if (local != NULL) instance_free((instance *)local);
+}
+
+static int tun2socks_start(const underpass_tun2socks_options *given, place place, const underpass_callbacks *callbacks,
+                           void *user_data, underpass_tun2socks **tun2socks) {
+  if (tun2socks == NULL) return wrong("tun2socks: NULL");
+  *tun2socks = NULL;
+  if (given == NULL) return wrong("options: NULL");
+  underpass_tun2socks_options options = {0};
+  if (!take_struct(&options, sizeof options, given, given->size, sizeof given->size))
+    return wrong("options: size is wrong");
+  underpass_carrier carrier = {0};
+  int status = options.carrier == NULL ? 0 : take_carrier(options.carrier, &carrier);
+  if (status != 0) return status;
+  const start_options start_with = {
+      .program = "tun2socks",
+      .carrier = options.carrier == NULL ? NULL : &carrier,
+      .config = options.config,
+      .server = options.server,
+      .psk = options.psk,
+      .psk_bytes = options.psk_bytes,
+      .device = options.device,
+      .memory_bytes = options.memory_bytes,
+      .loop = options.loop,
+  };
+  return start(&start_with, place, callbacks, user_data, (instance **)tun2socks);
+}
+
+int underpass_tun2socks_start(const underpass_tun2socks_options *options, const underpass_callbacks *callbacks,
+                              void *user_data, underpass_tun2socks **tun2socks) {
+  return tun2socks_start(options, PLACE_OWN_THREAD, callbacks, user_data, tun2socks);
+}
+
+int underpass_tun2socks_run(const underpass_tun2socks_options *options, const underpass_callbacks *callbacks,
+                            void *user_data, underpass_tun2socks **tun2socks) {
+  int status = tun2socks_start(options, PLACE_CALLING_THREAD, callbacks, user_data, tun2socks);
+  return status != 0 ? status : instance_run((instance *)*tun2socks);
+}
+
+ptrdiff_t underpass_tun2socks_packets(underpass_tun2socks *tun2socks, const underpass_packet *packets, size_t count) {
+  if (tun2socks == NULL) return wrong("tun2socks: NULL");
+  if (packets == NULL && count > 0) return wrong("packets: NULL with a count");
+  return packets_send((instance *)tun2socks, packets, count);
+}
+
+int underpass_tun2socks_stop(underpass_tun2socks *tun2socks) {
+  return tun2socks == NULL ? wrong("tun2socks: NULL") : instance_stop((instance *)tun2socks);
+}
+
+int underpass_tun2socks_network_changed(underpass_tun2socks *tun2socks) {
+  return tun2socks == NULL ? wrong("tun2socks: NULL") : instance_reconnect((instance *)tun2socks);
+}
+
+int underpass_tun2socks_stats(underpass_tun2socks *tun2socks, underpass_stats *stats) {
+  return get_stats((instance *)tun2socks, stats);
+}
+
+void underpass_tun2socks_free(underpass_tun2socks *tun2socks) {
+  if (tun2socks != NULL) instance_free((instance *)tun2socks);
 }
 
 int underpass_association_open(underpass_local *local, const underpass_association_callbacks *given, void *user_data,

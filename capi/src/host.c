@@ -8,6 +8,7 @@
 
 #include "embedder/associations.h"
 #include "embedder/carrier.h"
+#include "embedder/packets.h"
 
 static JSValue now(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count, (void)values;
@@ -195,6 +196,7 @@ JSValue file_host_create(JSContext *context) {
   if (JS_IsException(host)) return host;
   ADD_FUNCTIONS(context, host, FILE_FUNCTIONS);
   tls_add_check(context, host);
+  tun_add_check(context, host);
   return host;
 }
 
@@ -212,6 +214,8 @@ JSValue host_create(instance *instance) {
   tls_add(context, host);
   carrier_add(context, host);
   associations_add(context, host);
+  packets_add(context, host);
+  tun_add(context, host);
   JS_SetPropertyStr(context, host, "hasLog", JS_NewBool(context, instance->callbacks.log != NULL));
   return host;
 }

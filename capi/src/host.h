@@ -21,6 +21,9 @@ void tls_add(JSContext *context, JSValueConst host);
 // What checks files; to be called first.
 void tls_add_check(JSContext *context, JSValueConst host);
 void tcp_add(JSContext *context, JSValueConst host);
+void tun_add(JSContext *context, JSValueConst host);
+// What knows interfaces; to be called first.
+void tun_add_check(JSContext *context, JSValueConst host);
 
 #define FUNCTION(name, arguments, function) JS_CFUNC_DEF(name, arguments, function)
 #define ADD_FUNCTIONS(context, host, list) \

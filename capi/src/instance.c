@@ -7,6 +7,7 @@
 
 #include "embedder/associations.h"
 #include "embedder/guest.h"
+#include "embedder/packets.h"
 #include "host.h"
 
 #if UV_VERSION_HEX < 0x013200 && !defined(_WIN32)
@@ -38,6 +39,7 @@ instance *instance_of(JSContext *context) {
 // The end, from the last to the first: io and handles are closed, then the script goes, then the owner is told.
 
 static void free_memory(instance *instance) {
+  packets_free(instance);
   uv_cond_destroy(&instance->changed);
   uv_mutex_destroy(&instance->mutex);
   free(instance);
@@ -211,7 +213,12 @@ static JSValue texts(JSContext *context, const char *const *list, size_t count) 
   return array;
 }
 
-static JSValue options_value(JSContext *context, const start_options *options) {
+static bool takes_packets(const instance *instance) {
+  return instance->callbacks.packets != NULL && strcmp(instance->options->program, "tun2socks") == 0;
+}
+
+static JSValue options_value(JSContext *context, const instance *instance) {
+  const start_options *options = instance->options;
   JSValue value = JS_NewObject(context);
   JS_SetPropertyStr(context, value, "program", JS_NewString(context, options->program));
   if (options->config != NULL)
@@ -222,6 +229,9 @@ static JSValue options_value(JSContext *context, const start_options *options) {
     JS_SetPropertyStr(context, value, "psk", make_bytes(context, options->psk, options->psk_bytes));
   if (options->listen_count > 0)
     JS_SetPropertyStr(context, value, "listen", texts(context, options->listen, options->listen_count));
+  if (options->device != NULL)
+    JS_SetPropertyStr(context, value, "device", JS_NewString(context, options->device));
+  if (takes_packets(instance)) JS_SetPropertyStr(context, value, "hasPackets", JS_TRUE);
   if (options->carrier != NULL) JS_SetPropertyStr(context, value, "hasCarrier", JS_TRUE);
   if (options->forward_count > 0)
     JS_SetPropertyStr(context, value, "forwards", texts(context, options->forwards, options->forward_count));
@@ -262,7 +272,7 @@ static char *check_options(instance *instance) {
   }
   if (engine_load(&engine, check_bytecode, check_bytecode_bytes)) {
     JSContext *context = engine.context;
-    JSValue values[2] = {file_host_create(context), options_value(context, instance->options)};
+    JSValue values[2] = {file_host_create(context), options_value(context, instance)};
     JSValue result = engine_call_global(&engine, "underpassCheck", 2, values);
     if (JS_IsString(result)) {
       const char *text = JS_ToCString(context, result);
@@ -341,7 +351,10 @@ static void open_on_loop(instance *instance) {
   instance->wake.data = instance->turn.data = instance->turn_idle.data = instance;
   instance->open_handles = 4;
   instance->can_wake = true;
-  if (!start_script(instance, checked)) end(instance);
+  if (takes_packets(instance) && !packets_open(instance)) {
+    fail_start(instance, UNDERPASS_ERR_RESOURCE, "no memory");
+    end(instance);
+  } else if (!start_script(instance, checked)) end(instance);
   free(checked);
   instance->options = NULL;
 }

@@ -31,6 +31,7 @@ struct timers;
 struct lookup;
 struct guest;
 struct associations;
+typedef struct packets packets;
 
 // A call from another thread that waits for the loop's thread.
 typedef struct stats_request {
@@ -42,7 +43,7 @@ typedef struct stats_request {
 
 // What the script is started with.
 typedef struct start_options {
-  // "local" or "server".
+  // "local", "server" or "tun2socks".
   const char *program;
   const char *config;
   const char *server;
@@ -54,6 +55,7 @@ typedef struct start_options {
   size_t forward_count;
   // NULL for none.
   const underpass_carrier *carrier;
+  const char *device;
   size_t memory_bytes;
   uv_loop_t *loop;
 } start_options;
@@ -73,6 +75,8 @@ typedef struct instance {
   // Its owner has let go of it within a callback, and hears of nothing but the ends of connections and associations.
   bool is_silent;
   struct associations *associations;
+  // NULL unless it is a tun2socks whose packets come by callback. From the start on.
+  packets *packets;
 
   struct timers *timers;
   struct lookup *lookups;

@@ -44,6 +44,16 @@ static JSValue unix_listen(JSContext *context, JSValueConst self, int count, JSV
   return result_of(context, binding, result, "listen");
 }
 
+// listenOn(descriptor, backlog, onAccept): the descriptor
+static JSValue listen_on(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
+  (void)self, (void)count;
+  binding *binding = binding_create(context, values + 2, 1);
+  if (binding == NULL) return JS_EXCEPTION;
+  int result = io_listen_on(instance_of(context)->io, get_int(context, values[0]), get_int(context, values[1]), &LISTENER,
+                            binding);
+  return result_of(context, binding, result, "listen");
+}
+
 static JSValue tcp_unlisten(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   io_unlisten(instance_of(context)->io, get_int(context, values[0]));
@@ -136,6 +146,7 @@ static JSValue descriptor_close(JSContext *context, JSValueConst self, int count
 
 static const JSCFunctionListEntry FUNCTIONS[] = {
     FUNCTION("tcpListen", 4, tcp_listen),
+    FUNCTION("listenOn", 3, listen_on),
     FUNCTION("tcpUnlisten", 1, tcp_unlisten),
     FUNCTION("tcpConnect", 4, tcp_connect),
     FUNCTION("tcpConnectCancel", 1, connect_cancel),

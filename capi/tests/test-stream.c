@@ -225,7 +225,7 @@ static void stops_while_it_is_not_connected_and_leaves_nothing(void **state) {
   (void)state;
   int before = open_descriptors();
   size_t bytes_before = 0;
-  for (int i = 0; i < 30; i++) {
+  for (int i = 0; i < 20; i++) {
     nowhere nowhere = {.take = 0};
     recorder_init(&nowhere.recorder);
     underpass_local *local = start_with(&nowhere.recorder, &NOWHERE, FORWARDS);

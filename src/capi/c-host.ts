@@ -22,7 +22,7 @@ export interface EmbedderStream {
 }
 
 /** Those that checking the options needs. */
-export interface FileHost {
+export interface FileHost extends Pick<NativeModule, "interfaceIpv4"> {
   /** @throws Error for what is not PEM, and for a key that is another certificate's */
   tlsCheck(ca: Uint8Array | undefined, cert: Uint8Array | undefined, key: Uint8Array | undefined): void;
   /** @throws Error with the system's code */
@@ -132,6 +132,22 @@ export interface CHost extends NativeModule, FileHost {
   ): void;
   /** @param kind  as on the wire */
   associationRefuse(association: number, target: AddressBytes, kind: number, mtu: number): void;
+  /** To be called once: memory for the embedder's packets, and what is called when there are some. */
+  packetsSetup(
+    arena: Uint8Array,
+    offsets: Int32Array,
+    lengths: Int32Array,
+    onPackets: (count: number) => void,
+  ): void;
+  /** Packets for the embedder, as of tunWrite. @returns how many were dropped */
+  packetsWrite(
+    input: Uint8Array,
+    arena: Uint8Array,
+    isInput: Uint8Array,
+    offsets: Int32Array,
+    lengths: Int32Array,
+    count: number,
+  ): number;
   /** @param callback  gets a system error or 0, and IP texts */
   lookUp(name: string, callback: (error: number, ips: readonly string[]) => void): void;
   interfaceAddresses(): readonly (readonly [name: string, ip: string, isInternal: boolean])[];
@@ -157,7 +173,7 @@ export type EventKind = "session-up" | "session-down" | "session-resumed" | "unr
 
 /** What an instance is started with: the fields of the C struct that are set. */
 export interface StartOptions {
-  readonly program: "local" | "server";
+  readonly program: "local" | "server" | "tun2socks";
   /** JSON. */
   readonly config?: string;
   readonly server?: string;
@@ -165,6 +181,9 @@ export interface StartOptions {
   readonly listen?: readonly string[];
   readonly forwards?: readonly string[];
   readonly hasCarrier?: boolean;
+  /** Of tun2socks: text, unless packets come by functions. */
+  readonly device?: string;
+  readonly hasPackets?: boolean;
 }
 
 /** The functions of an instance. */

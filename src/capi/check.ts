@@ -1,10 +1,18 @@
 import { HostError, UsageError } from "../core/errors.ts";
 import { parseHop } from "../host/carriers/hop.ts";
-import { embeddersOwn } from "../host/options/fields.ts";
+import { embeddersOwn, wrong } from "../host/options/fields.ts";
+import { resolveTun2Socks, TUN2SOCKS_FIELDS } from "../host/options/tun2socks-fields.ts";
 import { resolveUdpLocal, UDP_LOCAL_FIELDS } from "../host/options/udp-local-fields.ts";
 import { resolveUdpServer, UDP_SERVER_FIELDS } from "../host/options/udp-server-fields.ts";
 import type { FileHost, StartFailure, StartOptions } from "./c-host.ts";
-import { checkHops, checkOffered, MISSING_OF_LOCAL, MISSING_OF_SERVER } from "./offered.ts";
+import { encodeChecked } from "./checked-options.ts";
+import {
+  checkHops,
+  checkOffered,
+  MISSING_OF_LOCAL,
+  MISSING_OF_SERVER,
+  MISSING_OF_TUN2SOCKS,
+} from "./offered.ts";
 import { gatherOptions } from "./options.ts";
 import { readFile } from "./read-file.ts";
 import { findTlsFilesProblem } from "./tls-files.ts";
@@ -16,9 +24,7 @@ import { findTlsFilesProblem } from "./tls-files.ts";
  */
 function underpassCheck(host: FileHost, start: StartOptions): string | StartFailure {
   try {
-    const check = start.program === "local" ? checkLocal : checkServer;
-    const options = check(host, start);
-    return JSON.stringify(options, (_, value) => (value instanceof Uint8Array ? [...value] : value));
+    return encodeChecked(CHECK[start.program](host, start));
   } catch (error) {
     if (error instanceof UsageError || error instanceof HostError) {
       return { status: error.status, text: error.message };
@@ -45,6 +51,42 @@ function checkLocal(host: FileHost, start: StartOptions): object {
   checkHops(options.tcpVia, nameField(["tcpVia"]));
   return options;
 }
+
+const PACKETS = { start: () => {}, write: () => {} };
+
+function checkTun2Socks(host: FileHost, start: StartOptions): object {
+  const gathered = gatherOptions(
+    TUN2SOCKS_FIELDS,
+    start,
+    (path) => readFile(host, path),
+    MISSING_OF_TUN2SOCKS,
+  );
+  const { nameField } = gathered;
+  const values = {
+    ...gathered.values,
+    carrier: start.hasCarrier,
+    ...(start.hasPackets === true && { device: PACKETS }),
+  };
+  if (start.hasPackets === true && gathered.values.device !== undefined) {
+    throw wrong(nameField(["device"]), "packets come by functions: give one of them");
+  }
+  if (gathered.values.device === "pipe:") {
+    throw wrong(nameField(["device"]), "pipe: is of the program: give packets by functions");
+  }
+  const tunnelFields = { ...UDP_LOCAL_FIELDS, carrier: CARRIER_FIELD };
+  const platform = {
+    fields: { ...TUN2SOCKS_FIELDS, carrier: CARRIER_FIELD },
+    tunnel: { fields: tunnelFields, findTlsProblem: (hop: string) => findTlsProblem(host, hop) },
+    interfaceIpv4: (name: string) => host.interfaceIpv4?.(name),
+  };
+  const options = resolveTun2Socks(platform, values, nameField);
+  checkOffered(options.tunnel, nameField);
+  for (const { via } of options.tunnel.ways) checkHops(via, nameField(["via"]));
+  checkHops(options.socks, nameField(["socks"]));
+  return options;
+}
+
+const CHECK = { local: checkLocal, server: checkServer, tun2socks: checkTun2Socks };
 
 function findTlsProblem(host: FileHost, text: string): string | undefined {
   const hop = parseHop(text, 0);

@@ -1,7 +1,11 @@
 import { HostError } from "../core/errors.ts";
 import type { CHost, Instance, StartFailure, StartOptions } from "./c-host.ts";
+import { decodeChecked } from "./checked-options.ts";
 import { startLocal } from "./local.ts";
 import { startServer } from "./server.ts";
+import { startTun2Socks } from "./tun2socks.ts";
+
+const START = { local: startLocal, server: startServer, tun2socks: startTun2Socks };
 
 /** What capi/src/instance.c calls. @param checked  what underpassCheck returned */
 function underpassStart(
@@ -9,10 +13,8 @@ function underpassStart(
   program: StartOptions["program"],
   checked: string,
 ): Instance | StartFailure {
-  const { psk, ...rest } = JSON.parse(checked);
-  const options = { ...rest, psk: psk && Uint8Array.from(psk) };
   try {
-    return program === "local" ? startLocal(host, options) : startServer(host, options);
+    return START[program](host, decodeChecked(checked));
   } catch (error) {
     if (error instanceof HostError) return { status: error.status, text: error.message };
     throw error;

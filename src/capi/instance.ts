@@ -23,8 +23,12 @@ export function report(host: CHost, kind: EventKind, error: Error | undefined): 
 }
 
 /** Has an end listen, and reports that to the owner; and what he may do with it then. */
-export function runEnd(host: CHost, end: End, onReady: () => void): Instance {
+export function runEnd(host: CHost, end: End, onReady: () => void): Instance & { fail(error: Error): void } {
   let isStopping = false;
+  const stopWith = (status: number) => {
+    isStopping = true;
+    void end.close().then(() => host.stopped(status));
+  };
   const listening = end.listen().then(
     () => {
       if (!isStopping) onReady();
@@ -40,9 +44,12 @@ export function runEnd(host: CHost, end: End, onReady: () => void): Instance {
   void listening;
   return {
     stop: () => {
+      if (!isStopping) stopWith(0);
+    },
+    fail: (error) => {
       if (isStopping) return;
-      isStopping = true;
-      void end.close().then(() => host.stopped(0));
+      report(host, "error", error);
+      stopWith(statusOf(error));
     },
     stats: () => statsArray(end.stats()),
   };

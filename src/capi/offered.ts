@@ -12,6 +12,8 @@ export const MISSING_OF_LOCAL: ReadonlyMap<string, string> = new Map([
   ["ss-config", "the C library does not read it: give via"],
 ]);
 
+export const MISSING_OF_TUN2SOCKS = MISSING_OF_LOCAL;
+
 const NO_HTTP = "the C library has no web server";
 export const MISSING_OF_SERVER: ReadonlyMap<string, string> = new Map([
   ["tap", NO_TAP],

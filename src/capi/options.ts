@@ -15,7 +15,7 @@ export interface GatheredOptions {
 }
 
 /** Fields of the struct by option; each may stand in the config instead. */
-const STRUCT_FIELDS = ["server", "psk", "listen", "forwards"] as const;
+const STRUCT_FIELDS = ["server", "psk", "listen", "forwards", "device"] as const;
 /** The member that names a file with more of them. */
 const FILE_MEMBER = "config";
 

@@ -200,6 +200,11 @@ export class Tun2SocksHost implements UdpPathHost {
     }
   }
 
+  /** Its tunnel connects again at once. */
+  reconnect(): void {
+    this.#tunnel?.reconnect();
+  }
+
   async close(): Promise<void> {
     if (this.#isClosing) return;
     this.#isClosing = true;

@@ -2,21 +2,26 @@ import { randomSeed } from "../core/credentials.ts";
 import type { OnPackets } from "../core/tun2socks/packet-stream-reader.ts";
 import type { CustomDevice } from "../host/devices/device.ts";
 import type { PacketLink } from "../host/devices/packet-link.ts";
+import { connectPackets } from "../host/devices/packet-link.ts";
 import type { Logger } from "../host/log.ts";
 import type { System } from "../host/system.ts";
 import type { OpenPacketEgress } from "../host/udp-paths/egress.ts";
 import { handPackets, PacketPath } from "../host/udp-paths/packets.ts";
 import type { UdpPath, UdpPathHost } from "../host/udp-paths/udp-path.ts";
-import { connectPackets, spawnPackets } from "./devices/packet-link.ts";
+import { spawnPackets } from "./devices/packet-link.ts";
 
 /** @see OpenPacketEgress */
 export const openPacketEgress: OpenPacketEgress = async (egress, idleTimeoutS, host, system, log) => {
   const seed = randomSeed(system.cryptography);
   switch (egress.kind) {
     case "unix":
-      return new PacketPath(host, system, seed, (onPackets) => connectPackets(egress.path, onPackets, log));
+      return new PacketPath(host, system, seed, (onPackets) =>
+        connectPackets(egress.path, system.io.tcp, system, onPackets, log),
+      );
     case "exec":
-      return new PacketPath(host, system, seed, (onPackets) => spawnPackets(egress.argv, onPackets, log));
+      return new PacketPath(host, system, seed, (onPackets) =>
+        spawnPackets(egress.argv, system, onPackets, log),
+      );
     case "tun2socks":
       return openInner(egress.udpVia, idleTimeoutS, host, system, log, seed);
   }

@@ -2,6 +2,7 @@ import { EventEmitter } from "node:events";
 import { HostError } from "../core/errors.ts";
 import type { Device, DeviceEvents } from "../host/devices/device.ts";
 import { openCustomDevice } from "../host/devices/device.ts";
+import { openPacketListener } from "../host/devices/packet-listener.ts";
 import { openDescriptor, openTun } from "../host/devices/tun.ts";
 import type { Io } from "../host/io/io.ts";
 import type { Logger } from "../host/log.ts";
@@ -12,7 +13,7 @@ import type { Tun2SocksEvents } from "../host/tun2socks.ts";
 import { Tun2SocksHost } from "../host/tun2socks.ts";
 import type { Tun2SocksStats } from "../host/tunnel-stats.ts";
 import { nodeTun } from "./devices/node-tun.ts";
-import { openPacketListener, openPipe } from "./devices/packet-stream.ts";
+import { openPipe } from "./devices/packet-stream.ts";
 import type { Tun2SocksHandle } from "./handles.ts";
 import { emitOn } from "./handles.ts";
 import { chooseIo } from "./io.ts";
@@ -91,7 +92,7 @@ async function openDevice(
   const { latency } = options.tunnel;
   if (typeof device !== "string") return openCustomDevice(device, events);
   if (device === "pipe:") return openPipe(events, log);
-  if (device.startsWith("unix:")) return openPacketListener(device.slice(5), events, log);
+  if (device.startsWith("unix:")) return openPacketListener(device.slice(5), io.tcp, events, log);
   if (io.native?.tunWatch === undefined) {
     throw new HostError("ERR_NATIVE", `${device} needs native I/O: build it with "npm run build:native"`);
   }

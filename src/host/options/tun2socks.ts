@@ -5,7 +5,56 @@ import { parseCarrierChain } from "../carriers/carrier-chain.ts";
 import { redactUrl } from "../carriers/hop.ts";
 import type { CustomDevice } from "../devices/device.ts";
 import type { InterfaceAddress } from "../devices/interface-address.ts";
-import type { ResolvedUdpLocalOptions } from "./udp-local.ts";
+import type { ResolvedUdpLocalOptions, UdpLocalSettings } from "./udp-local.ts";
+
+/** Includes all options of udp-local, which `local:` stands for; its SOCKS5 server is off unless `listen` is given. */
+export interface Tun2SocksSettings extends Omit<UdpLocalSettings, "workers" | "tcpVia"> {
+  /**
+   * `tun:NAME` (created, or opened if it exists), `fd:N` (one packet per read and write), `unix:/path` (listens; consecutive
+   * IP packets), `pipe:` (the same on standard input and output), or a device of the caller. Default `tun:underpass0`.
+   */
+  readonly device?: string | CustomDevice | undefined;
+  /** MTU of the device, 1,280 to 65,535. Default 1500. */
+  readonly mtu?: number | undefined;
+  /** `IP/PREFIX` of a TUN device or a descriptor, one per family. Default 198.18.0.1/30 and fd75:6e64:7270::1/126. */
+  readonly addresses?: readonly string[] | undefined;
+  /** `IP/PREFIX` that is routed to the TUN device while it exists. Default: none. */
+  readonly routes?: readonly string[] | undefined;
+  /** Exchanges packets longer than the MTU with the kernel through a TUN device, if the system can. Default on. */
+  readonly offload?: "on" | "off" | undefined;
+  /** True if 4 bytes with the family precede each packet of `fd:N`, as on macOS and iOS. Default false. */
+  readonly familyHeader?: boolean | undefined;
+  /** Servers that rules call `socks:0` and so on: `socks5://[user:password@]host:port`, or for TCP `ss://`. Default: none. */
+  readonly socks?: readonly string[] | undefined;
+  /**
+   * Where TCP goes if no rule matches: `socks5://`, `ss://`, hops with blanks between them of which the last is one of these, `socks:N`,
+   * `direct`, `reject` or `drop`; of several, all with hops, the first that can be reached. Default `reject`.
+   */
+  readonly tcpVia?: string | readonly string[] | undefined;
+  /**
+   * Where UDP goes if no rule matches: `local:`, a value of `tcpVia` but `ss://`, or `socks5-udp://host:port`, a relay that needs no UDP
+   * ASSOCIATE (`ss-local -U`). Default `local:`.
+   */
+  readonly udpVia?: string | undefined;
+  /**
+   * `tcp`: DNS queries (UDP to port 53) that no rule matches go to their servers over TCP, which is routed like other TCP.
+   * Default `udp`: they go like other UDP.
+   */
+  readonly dns?: "udp" | "tcp" | undefined;
+  /** `PROTOCOL TARGET ACTION`, first match (core/tun2socks/rules). Default: none. */
+  readonly rules?: readonly string[] | undefined;
+  /** TCP connections; 1 to 60,000. Default 16,384. */
+  readonly maxFlows?: number | undefined;
+  /** Option of badvpn-tun2socks: the name of a TUN device. */
+  readonly tundev?: string | undefined;
+  /** Option of badvpn-tun2socks: an address on the device's network that no host has. */
+  readonly netifIpaddr?: string | undefined;
+  readonly netifNetmask?: string | undefined;
+  /** Option of badvpn-tun2socks: `HOST:PORT` of the SOCKS5 server for TCP. */
+  readonly socksServerAddr?: string | undefined;
+  /** Sends UDP to that server too. */
+  readonly socks5Udp?: boolean | undefined;
+}
 
 /** All options of tun2socks with their defaults; all text is well-formed. */
 export interface ResolvedTun2SocksOptions {
