@@ -1,24 +1,53 @@
 /** The dashboard: asks /status once a second and draws it. */
+import type { LaneStatus, SessionStatus } from "../src/host/status.ts";
 import type { AdminStatus } from "../src/node/admin/admin-server.ts";
-import { LaneTable } from "./lane-table.ts";
+import type { FlowsAnswer } from "../src/node/admin/flows-as-json.ts";
 import { element, fill } from "./page.ts";
 import { Plots } from "./plots.ts";
+import type { Cell } from "./row-table.ts";
+import { RowTable } from "./row-table.ts";
 
 const INTERVAL_MS = 1_000;
+/** There may be thousands of them. */
+const FLOWS_INTERVAL_MS = 5_000;
 
 /** Lanes that are held are not wanted now. */
 const CLASS_OF: Readonly<Record<string, string>> = { up: "", held: "idle" };
 
 let token: string | undefined;
 const plots = new Plots();
-const table = new LaneTable();
+const LANE_COLUMNS = [
+  ...["Session", "Kind", "State", "Associations"],
+  ...["Lane", "Health", "Round trip", "Carrier"],
+];
+const lanesTable = new RowTable("lane", "lanes", LANE_COLUMNS);
+const flowsTable = new RowTable("flow", "flows", [
+  ...["Session", "Association", "Application", "Target", "Targets", "Idle, s"],
+]);
+
+function ask(path: string): Promise<Response> {
+  return fetch(path, token === undefined ? {} : { headers: { authorization: `Bearer ${token}` } });
+}
+
+async function pollFlows(): Promise<void> {
+  try {
+    const response = await ask("flows");
+    if (response.status === 401) return;
+    const { rows, isCut, hasAddresses } = (await response.json()) as FlowsAnswer;
+    flowsTable.show(rows.map((cells) => cells.map((cell) => cell ?? -1)));
+    element("flow-note").textContent = [
+      hasAddresses ? "" : "Addresses are shown with a token, or on a Unix socket.",
+      isCut ? "There are more than are shown." : "",
+    ].join(" ");
+  } catch {
+    // The state reports it.
+  }
+  setTimeout(pollFlows, FLOWS_INTERVAL_MS);
+}
 
 async function poll(): Promise<void> {
   try {
-    const response = await fetch(
-      "status",
-      token === undefined ? {} : { headers: { authorization: `Bearer ${token}` } },
-    );
+    const response = await ask("status");
     if (response.status === 401) return askForToken();
     if (!response.ok) throw new Error(await response.text());
     show((await response.json()) as AdminStatus);
@@ -40,7 +69,16 @@ element("login").addEventListener("submit", (event) => {
   token = element<HTMLInputElement>("token").value;
   element("login").hidden = true;
   void poll();
+  void pollFlows();
 });
+
+function laneRow(session: SessionStatus, lane: LaneStatus): Cell[] {
+  return [
+    ...[session.session, session.kind, session.state, session.associations],
+    ...[lane.lane, lane.isLate ? "late" : lane.state],
+    ...[lane.rttMs === undefined ? -1 : Math.round(lane.rttMs * 10) / 10, lane.carrier],
+  ];
+}
 
 function show(status: AdminStatus): void {
   const { program, version, isReady, stats, sessions, explained } = status;
@@ -90,8 +128,9 @@ function show(status: AdminStatus): void {
         [of, reason, String(count), meaning, remedy].map((text) => ["td", {}, text] as const),
       ]),
   );
-  table.show(lanes);
+  lanesTable.show(lanes.map(({ session, lane }) => laneRow(session, lane)));
   plots.add(stats, performance.now());
 }
 
 void poll();
+void pollFlows();

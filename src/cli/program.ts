@@ -11,7 +11,7 @@ import type { DoctorSettings } from "../host/doctor/settings.ts";
 import type { Logger } from "../host/log.ts";
 import type { NameField } from "../host/options/fields.ts";
 import { checkFields } from "../host/options/fields.ts";
-import type { EndpointStatus } from "../host/status.ts";
+import type { EndpointStatus, FlowStatus } from "../host/status.ts";
 import type { TunnelStats } from "../host/tunnel-stats.ts";
 import type { AdminServer } from "../node/admin/admin-server.ts";
 import { onEvents } from "../node/handles.ts";
@@ -35,6 +35,7 @@ const MAX_LOG_BYTES = 1_048_576;
 interface Handle extends EventEmitter {
   stats(): TunnelStats;
   status(): Promise<EndpointStatus>;
+  flows(): Promise<FlowStatus>;
   close(): Promise<void>;
 }
 
@@ -72,6 +73,11 @@ export async function runProgram<Options extends object, Running extends Handle>
   // The tunnel survives the loss of whatever reads the log.
   process.stderr.on("error", () => {});
   let isStarting = false;
+  // Whoever reads --help or "top" may have read enough.
+  process.stdout.on("error", () => {
+    if (!isRunning) process.exit(0);
+  });
+  let isRunning = false;
   try {
     const [command, ...rest] = process.argv.slice(2);
     const known = ADMIN_COMMANDS.find((name) => name === command);
@@ -98,6 +104,7 @@ export async function runProgram<Options extends object, Running extends Handle>
       process.argv.slice(2),
     );
     isStarting = true;
+    isRunning = gathered !== undefined;
     if (gathered !== undefined) await run(program, gathered);
   } catch (error) {
     const reason = (error as Error).message.replace(/\s*\n\s*/g, " ");
@@ -172,6 +179,7 @@ async function openAdmin<Options extends object, Running extends Handle>(
     dashboard: loadDashboard(new URL("../dashboard.html", import.meta.url)),
     stats: () => running.stats(),
     status: () => running.status(),
+    flows: () => running.flows(),
     isReady: () => program.isReady(running.stats(), options),
     onEvent: (listener) => onEvents(running, listener),
   });

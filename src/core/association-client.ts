@@ -1,6 +1,6 @@
 import type { TunnelClient } from "./client.ts";
 import type { ContextTable } from "./context-table.ts";
-import type { LaneReport } from "./status.ts";
+import type { AssociationReports, LaneReport } from "./status.ts";
 
 /** What hosts and relays use of a client: `TunnelClient`, or one that has other connections. */
 export type AssociationClient = Pick<
@@ -36,6 +36,8 @@ export type AssociationClient = Pick<
   readonly steadyLanes?: number;
   /** What its lanes do now, of a client that has a fixed number of them. */
   laneReports?(): LaneReport[];
+  /** Its associations, as they are now: those of `slots` slots from `first` on. */
+  associationReports?(now: number, first: number, slots: number): AssociationReports;
   isLimited?(now: number, lane: number): boolean;
   handleNetworkChange?(now: number): void;
   /** The connection requested by a `connect` output has been made. @param isBound  a MASQUE proxy lets this request bind */

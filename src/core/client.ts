@@ -47,7 +47,8 @@ import {
 } from "./session-model.ts";
 import type { SpreadState } from "./spread-state.ts";
 import { spreadState } from "./spread-state.ts";
-import type { LaneReport } from "./status.ts";
+import type { AssociationReports, LaneReport } from "./status.ts";
+import { clientAssociations } from "./status.ts";
 import { recordDroppedRows } from "./tap.ts";
 
 const NONE = -1;
@@ -178,6 +179,10 @@ export class TunnelClient {
       isLate: scheduler?.isLate(number) ?? false,
       way,
     }));
+  }
+
+  associationReports(now: number, first: number, slots: number): AssociationReports {
+    return clientAssociations(now, this.#parts.associations, this.contexts, first, slots);
   }
 
   get spread(): SpreadState {

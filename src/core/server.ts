@@ -3,6 +3,7 @@ import { encodeShutdown } from "../wire/capsule.ts";
 import type { LatencyClass } from "../wire/latency-class.ts";
 import { LATENCY_CLASSES } from "../wire/latency-class.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
+import { formatAddress } from "../wire/socket-address.ts";
 import type { ExtensionRequest } from "../wire/upgrade.ts";
 import { encodeRefusal, encodeUpgradeResponse } from "../wire/upgrade.ts";
 import type { CapsuleSet } from "./capsule-reader.ts";
@@ -53,7 +54,8 @@ import { Session } from "./server-session.ts";
 import { MAX_ID, SESSION } from "./session-model.ts";
 import type { SpreadState } from "./spread-state.ts";
 import { spreadState } from "./spread-state.ts";
-import type { SessionReport } from "./status.ts";
+import type { AssociationReport, AssociationReports, SessionReport } from "./status.ts";
+import { idleSecondsOf, targetsOf } from "./status.ts";
 import { Tunnel } from "./tunnel.ts";
 
 const NONE = -1;
@@ -266,16 +268,34 @@ export class TunnelServer {
         kind,
         state: SESSION.name(state),
         associations: associationById.size,
-        lanes: [...connections].map(({ lane, tunnel, isNested }) => ({
+        lanes: [...connections].map(({ index, lane, tunnel }) => ({
           lane,
           state: "up",
           rttMs: tunnel.rttMs,
           isLate: lanes?.scheduler.isLate(lane) ?? false,
-          isNested,
+          connection: index,
         })),
       });
     }
     return reports;
+  }
+
+  /** Associations of `slots` slots from `first` on. */
+  associationReports(now: number, first: number, slots: number): AssociationReports {
+    const { sessionOf, source, idle } = this.#associations;
+    const end = Math.min(sessionOf.length, first + slots);
+    const reports: AssociationReport[] = [];
+    for (let association = first; association < end; association++) {
+      const session = sessionOf[association];
+      if (session === undefined) continue;
+      const local = source[association];
+      reports.push({
+        ...{ session: session.name, association, local: local && formatAddress(local) },
+        ...targetsOf(this.contexts, association),
+        idleS: idleSecondsOf(now, idle, association),
+      });
+    }
+    return { reports, next: end < sessionOf.length ? end : undefined };
   }
 
   get spread(): SpreadState {

@@ -1,7 +1,9 @@
-import type { LaneReport, SessionReport } from "../core/status.ts";
+import type { AssociationReport, AssociationReports, LaneReport, SessionReport } from "../core/status.ts";
+import type { Loop } from "./loop.ts";
+import { nextTurn } from "./loop.ts";
 
 /** A lane, with the carrier that it takes. */
-export interface LaneStatus extends Omit<LaneReport, "way" | "isNested"> {
+export interface LaneStatus extends Omit<LaneReport, "way" | "connection"> {
   readonly carrier: string;
 }
 
@@ -18,6 +20,38 @@ export interface EndpointStatus {
 
 /** Most sessions that one thread lists. */
 export const MAX_LISTED_SESSIONS = 1_000;
+
+/** The associations of an endpoint now, the first of them if there are many. */
+export interface FlowStatus {
+  readonly flows: readonly AssociationReport[];
+  /** True when there are more. */
+  readonly isCut: boolean;
+}
+
+/** Most associations that one thread lists, and how many slots are looked at in one turn of the loop. */
+const MAX_LISTED_FLOWS = 16_384;
+const SLOTS_A_TURN = 256;
+
+/** Lists associations a few at a time, so that no datagram waits for it. */
+export async function listFlows(
+  loop: Loop,
+  report: (now: number, first: number, slots: number) => AssociationReports,
+): Promise<FlowStatus> {
+  const flows: AssociationReport[] = [];
+  for (let first: number | undefined = 0; first !== undefined; ) {
+    if (flows.length >= MAX_LISTED_FLOWS) return { flows, isCut: true };
+    const { reports, next } = report(loop.now(), first, SLOTS_A_TURN);
+    flows.push(...reports);
+    first = next;
+    if (first !== undefined) await nextTurn(loop);
+  }
+  return { flows, isCut: false };
+}
+
+/** Of several threads. */
+export function joinFlows(all: readonly FlowStatus[]): FlowStatus {
+  return { flows: all.flatMap(({ flows }) => flows), isCut: all.some(({ isCut }) => isCut) };
+}
 
 /** Of several threads. */
 export function joinStatus(all: readonly EndpointStatus[]): EndpointStatus {

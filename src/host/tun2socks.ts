@@ -23,7 +23,7 @@ import type { Logger } from "./log.ts";
 import type { Timer } from "./loop.ts";
 import type { ResolvedTun2SocksOptions } from "./options/tun2socks.ts";
 import { carriesTcpAlone, describePlan } from "./options/tun2socks.ts";
-import type { EndpointStatus } from "./status.ts";
+import type { EndpointStatus, FlowStatus } from "./status.ts";
 import type { ByteStream } from "./stream/byte-stream.ts";
 import type { System } from "./system.ts";
 import { HostTap } from "./tap/host-tap.ts";
@@ -150,6 +150,10 @@ export class Tun2SocksHost implements UdpPathHost {
   /** The session of its tunnel; none where there is no tunnel. */
   async status(): Promise<EndpointStatus> {
     return (await this.#tunnel?.status()) ?? { sessions: [], sessionsLeftOut: 0 };
+  }
+
+  async flows(): Promise<FlowStatus> {
+    return (await this.#tunnel?.flows()) ?? { flows: [], isCut: false };
   }
 
   async open(): Promise<void> {

@@ -30,8 +30,8 @@ import { Socks5Listener } from "./socks5/listener.ts";
 import type { Socks5UdpOptions } from "./socks5/udp.ts";
 import { Socks5Udp } from "./socks5/udp.ts";
 import { parseUdpPorts } from "./socks5/udp-ports.ts";
-import type { EndpointStatus } from "./status.ts";
-import { joinStatus } from "./status.ts";
+import type { EndpointStatus, FlowStatus } from "./status.ts";
+import { joinFlows, joinStatus, listFlows } from "./status.ts";
 import { BatchWriter } from "./stream/batch-writer.ts";
 import type { ByteStream } from "./stream/byte-stream.ts";
 import type { System } from "./system.ts";
@@ -127,7 +127,7 @@ export class UdpLocalHost implements RelayHost {
   readonly #tap: TapWriter | undefined;
   readonly #ownsTap: boolean;
   /** The workers in other threads. */
-  others: Pick<OtherWorkers, "stats" | "status" | "close"> | undefined;
+  others: Pick<OtherWorkers, "stats" | "status" | "flows" | "close"> | undefined;
 
   constructor(
     options: ResolvedUdpLocalOptions,
@@ -241,6 +241,16 @@ export class UdpLocalHost implements RelayHost {
       { sessions: [session], sessionsLeftOut: 0 },
       ...((await this.others?.status()) ?? []),
     ]);
+  }
+
+  /** Its associations now, and those of the other workers; none of a server in another program's dialect. */
+  async flows(): Promise<FlowStatus> {
+    const { core } = this;
+    const own = await listFlows(
+      this.#system,
+      (...part) => core.associationReports?.(...part) ?? { reports: [], next: undefined },
+    );
+    return joinFlows([own, ...((await this.others?.flows()) ?? [])]);
   }
 
   async listen(): Promise<void> {

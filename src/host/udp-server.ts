@@ -32,8 +32,8 @@ import { isTunnelTarget, parseShadowsocksListen } from "./options/shadowsocks-li
 import type { ResolvedUdpServerOptions } from "./options/udp-server.ts";
 import { openShadowsocksListener } from "./shadowsocks/shadowsocks-listener.ts";
 import { TargetRelay } from "./shadowsocks/target-relay.ts";
-import type { EndpointStatus } from "./status.ts";
-import { joinStatus, MAX_LISTED_SESSIONS } from "./status.ts";
+import type { EndpointStatus, FlowStatus } from "./status.ts";
+import { joinFlows, joinStatus, listFlows, MAX_LISTED_SESSIONS } from "./status.ts";
 import type { ByteStream } from "./stream/byte-stream.ts";
 import { CodedByteStream } from "./stream/byte-stream-coded.ts";
 import { DescriptorStream } from "./stream/byte-stream-native.ts";
@@ -93,6 +93,8 @@ export class UdpServerHost implements UdpPathHost {
   readonly #tunnelAddresses: string[] = [];
   readonly #policy: TargetPolicy;
   readonly #links: (ConnectionLink | undefined)[] = [];
+  /** By connection: what it is, for operators. */
+  readonly #carriers: string[] = [];
   readonly #sockets: AssociationSockets;
   /** By context slot: where to, and for which generation of the slot that holds. */
   readonly #remotes: (Remote | undefined)[] = [];
@@ -205,13 +207,16 @@ export class UdpServerHost implements UdpPathHost {
     const core = this.#core;
     const sessions = core.sessionReports(MAX_LISTED_SESSIONS).map(({ lanes, ...session }) => ({
       ...session,
-      lanes: lanes.map(({ isNested, ...lane }) => ({
-        ...lane,
-        carrier: isNested === true ? "nested" : "connection",
-      })),
+      lanes: lanes.map(({ connection, ...lane }) => ({ ...lane, carrier: this.#carriers[connection!] })),
     }));
     const own = { sessions, sessionsLeftOut: Math.max(0, core.sessionCount - sessions.length) };
     return joinStatus([own, ...((await this.#others?.status()) ?? [])]);
+  }
+
+  /** Its associations now, and those of the other workers, but for flows in other programs' dialects. */
+  async flows(): Promise<FlowStatus> {
+    const own = await listFlows(this.#system, (...part) => this.#core.associationReports(...part));
+    return joinFlows([own, ...((await this.#others?.flows()) ?? [])]);
   }
 
   async listen(): Promise<void> {
@@ -335,7 +340,7 @@ export class UdpServerHost implements UdpPathHost {
     }
     const stream = this.#io.tcp.adopt!(descriptor);
     stream.unread(surplus);
-    this.#attach(stream, this.#core.handleHandedOver(this.#system.now(), head));
+    this.#attach(stream, this.#core.handleHandedOver(this.#system.now(), head), carrierOf(stream));
   }
 
   #accept(stream: ByteStream, acceptedAt: number, protocol: DialectProtocol | undefined): void {
@@ -345,11 +350,12 @@ export class UdpServerHost implements UdpPathHost {
     }
     // The bytes of its descriptor are not the tunnel's, so that no other thread can continue with it.
     const isNested = stream instanceof CodedByteStream;
-    this.#attach(stream, this.#core.handleAccept(acceptedAt, isNested));
+    this.#attach(stream, this.#core.handleAccept(acceptedAt, isNested), carrierOf(stream));
   }
 
-  #attach(stream: ByteStream, connection: number): void {
+  #attach(stream: ByteStream, connection: number, carrier: string): void {
     const core = this.#core;
+    this.#carriers[connection] = carrier;
     const source = {
       pollTransmit: (now: number) => core.pollTransmit(now, connection),
       handleTransmitted: () => core.handleTransmitted(connection),
@@ -547,7 +553,7 @@ export class UdpServerHost implements UdpPathHost {
       case "web-socket": {
         const stream = this.#takeStream(output.connection);
         const web = stream && this.#web!.acceptWebSocket(stream, output.key, output.surplus);
-        if (web !== undefined) this.#attachNested(web);
+        if (web !== undefined) this.#attachNested(web, "WebSocket");
         return;
       }
       case "http2": {
@@ -598,8 +604,8 @@ export class UdpServerHost implements UdpPathHost {
     }
   }
 
-  #attachNested(stream: ByteStream): void {
-    this.#attach(stream, this.#core.handleAccept(this.#system.now(), true));
+  #attachNested(stream: ByteStream, carrier: string): void {
+    this.#attach(stream, this.#core.handleAccept(this.#system.now(), true), carrier);
   }
 
   async #openWebServer(): Promise<WebServer | undefined> {
@@ -612,7 +618,7 @@ export class UdpServerHost implements UdpPathHost {
       decoy,
       maxHalfOpen,
       handshakeTimeoutMs,
-      onRequest: (stream) => this.#attachNested(stream),
+      onRequest: (stream) => this.#attachNested(stream, "HTTP/2"),
       onRefused: (reason) => this.#core.counters.refused[reason]++,
     });
   }
@@ -668,4 +674,10 @@ function socketLimit(options: ResolvedUdpServerOptions, descriptors: number, wor
   const tunnels = Math.min(maxTunnels, limit / 4);
   const others = Math.min(128, limit / 4);
   return Math.max(1, Math.floor((limit - tunnels - others) / workers));
+}
+
+/** What a connection is, for operators. */
+function carrierOf(stream: ByteStream): string {
+  if (stream instanceof CodedByteStream) return "shadowsocks";
+  return stream.localIp === undefined ? "Unix socket" : "TCP";
 }

@@ -1,4 +1,4 @@
-import type { EndpointStatus } from "./status.ts";
+import type { EndpointStatus, FlowStatus } from "./status.ts";
 import type { TunnelStats } from "./tunnel-stats.ts";
 
 /** Which of several workers a thread is, from 0. */
@@ -21,6 +21,8 @@ export interface OtherWorkers {
   stats(): TunnelStats[];
   /** Of those that answer in time. */
   status(): Promise<EndpointStatus[]>;
+  /** The same for associations. */
+  flows(): Promise<FlowStatus[]>;
   /** Hands a connection over to another worker. */
   handOver(worker: number, connection: HandedOver): void;
   close(): Promise<void>;

@@ -1,5 +1,5 @@
 import type { EventEmitter } from "node:events";
-import type { EndpointStatus } from "../host/status.ts";
+import type { EndpointStatus, FlowStatus } from "../host/status.ts";
 import type { Tun2SocksAddress } from "../host/tun2socks.ts";
 import type { Tun2SocksStats, TunnelStats } from "../host/tunnel-stats.ts";
 import type { UdpLocalAddress } from "../host/udp-local.ts";
@@ -14,6 +14,8 @@ export interface UdpLocal extends EventEmitter {
   stats(): TunnelStats;
   /** The sessions and their lanes now. */
   status(): Promise<EndpointStatus>;
+  /** Its associations now, with addresses. */
+  flows(): Promise<FlowStatus>;
   /** Ends the session in an orderly way, and closes all sockets. May be called again. */
   close(): Promise<void>;
 }
@@ -25,6 +27,8 @@ export interface UdpServer extends EventEmitter {
   stats(): TunnelStats;
   /** The sessions and their lanes now. */
   status(): Promise<EndpointStatus>;
+  /** Its associations now, with addresses. */
+  flows(): Promise<FlowStatus>;
   /** Ends all tunnels in an orderly way, and closes all sockets. May be called again. */
   close(): Promise<void>;
 }
@@ -37,6 +41,8 @@ export interface Tun2SocksHandle extends EventEmitter {
   stats(): Tun2SocksStats;
   /** The session of its tunnel, and the lanes of that. */
   status(): Promise<EndpointStatus>;
+  /** Its associations now, with addresses. */
+  flows(): Promise<FlowStatus>;
   /** Ends everything that it carries, and removes the device if it created it. May be called again. */
   close(): Promise<void>;
 }

@@ -8,7 +8,7 @@ import type { Io } from "../host/io/io.ts";
 import type { Logger } from "../host/log.ts";
 import { silentLogger } from "../host/log.ts";
 import type { ResolvedTun2SocksOptions } from "../host/options/tun2socks.ts";
-import type { EndpointStatus } from "../host/status.ts";
+import type { EndpointStatus, FlowStatus } from "../host/status.ts";
 import type { Tun2SocksEvents } from "../host/tun2socks.ts";
 import { Tun2SocksHost } from "../host/tun2socks.ts";
 import type { Tun2SocksStats } from "../host/tunnel-stats.ts";
@@ -75,6 +75,10 @@ class Tun2SocksHandleOfNode extends EventEmitter implements Tun2SocksHandle {
 
   status(): Promise<EndpointStatus> {
     return this.#host.status();
+  }
+
+  flows(): Promise<FlowStatus> {
+    return this.#host.flows();
   }
 
   close(): Promise<void> {

@@ -4,7 +4,7 @@ import type { Io } from "../host/io/io.ts";
 import type { Logger } from "../host/log.ts";
 import { silentLogger } from "../host/log.ts";
 import type { ResolvedUdpLocalOptions } from "../host/options/udp-local.ts";
-import type { EndpointStatus } from "../host/status.ts";
+import type { EndpointStatus, FlowStatus } from "../host/status.ts";
 import type { TunnelStats } from "../host/tunnel-stats.ts";
 import type { UdpLocalEvents, UdpLocalFeatures } from "../host/udp-local.ts";
 import { UdpLocalHost } from "../host/udp-local.ts";
@@ -119,6 +119,10 @@ class UdpLocalHandle extends EventEmitter implements UdpLocal {
 
   status(): Promise<EndpointStatus> {
     return this.#host.status();
+  }
+
+  flows(): Promise<FlowStatus> {
+    return this.#host.flows();
   }
 
   close(): Promise<void> {

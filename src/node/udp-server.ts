@@ -5,7 +5,7 @@ import { silentLogger } from "../host/log.ts";
 import { isExclusive, parseEgress } from "../host/options/egress-option.ts";
 import { isShadowsocksListen } from "../host/options/shadowsocks-listen.ts";
 import type { ResolvedUdpServerOptions, UdpServerOptions } from "../host/options/udp-server.ts";
-import type { EndpointStatus } from "../host/status.ts";
+import type { EndpointStatus, FlowStatus } from "../host/status.ts";
 import type { TunnelStats } from "../host/tunnel-stats.ts";
 import type { UdpServerEvents } from "../host/udp-server.ts";
 import { UdpServerHost } from "../host/udp-server.ts";
@@ -113,6 +113,10 @@ class UdpServerHandle extends EventEmitter implements UdpServer {
 
   status(): Promise<EndpointStatus> {
     return this.#host.status();
+  }
+
+  flows(): Promise<FlowStatus> {
+    return this.#host.flows();
   }
 
   takeOver(connection: HandedOver): void {

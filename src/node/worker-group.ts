@@ -5,7 +5,7 @@ import type { NativeModule } from "../host/io/native-module.ts";
 import type { Logger } from "../host/log.ts";
 import type { ResolvedUdpLocalOptions } from "../host/options/udp-local.ts";
 import type { ResolvedUdpServerOptions } from "../host/options/udp-server.ts";
-import type { EndpointStatus } from "../host/status.ts";
+import type { EndpointStatus, FlowStatus } from "../host/status.ts";
 import type { TunnelStats } from "../host/tunnel-stats.ts";
 import { statsOfGone, sumStats } from "../host/tunnel-stats.ts";
 import type { HandedOver, OtherWorkers, WorkerPlace } from "../host/workers.ts";
@@ -26,13 +26,19 @@ export interface WorkerTask extends WorkerPlace {
   readonly options: ResolvedUdpLocalOptions | ResolvedUdpServerOptions;
 }
 
+/** What a thread may be asked about, with its answers. */
+interface Answers {
+  readonly status: EndpointStatus;
+  readonly flows: FlowStatus;
+}
+
 /** Messages from a worker to its group. */
 export type WorkerMessage =
   | { readonly kind: "ready" }
   | { readonly kind: "failed"; readonly code: ErrorCode; readonly detail: string }
   | { readonly kind: "stats"; readonly stats: TunnelStats }
   /** The answer to a question of the group. */
-  | { readonly kind: "status"; readonly query: number; readonly status: EndpointStatus }
+  | { readonly kind: "answer"; readonly query: number; readonly answer: Answers[keyof Answers] }
   | { readonly kind: "event"; readonly name: string; readonly fields: unknown }
   | {
       readonly kind: "log";
@@ -46,7 +52,7 @@ export type WorkerMessage =
 /** Messages from a group to one of its workers. */
 export type GroupMessage =
   | { readonly kind: "close" }
-  | { readonly kind: "status"; readonly query: number }
+  | { readonly kind: "question"; readonly query: number; readonly about: keyof Answers }
   | { readonly kind: "take-over"; readonly connection: HandedOver };
 
 export interface WorkerGroupOptions {
@@ -79,7 +85,7 @@ export class WorkerGroup implements OtherWorkers {
   readonly #members: Member[] = [];
   #isClosing = false;
   /** Questions that threads have not answered, by number. */
-  readonly #queries = new Map<number, (status: EndpointStatus | undefined) => void>();
+  readonly #queries = new Map<number, (answer: Answers[keyof Answers] | undefined) => void>();
   #nextQuery = 0;
   /** Counters of crashed threads. */
   #past: TunnelStats | undefined;
@@ -108,23 +114,32 @@ export class WorkerGroup implements OtherWorkers {
     ];
   }
 
-  async status(): Promise<EndpointStatus[]> {
-    const asked = this.#members.flatMap(({ thread }) => (thread === undefined ? [] : [this.#ask(thread)]));
-    return (await Promise.all(asked)).flatMap((status) => status ?? []);
+  status(): Promise<EndpointStatus[]> {
+    return this.#askAll("status");
+  }
+
+  flows(): Promise<FlowStatus[]> {
+    return this.#askAll("flows");
+  }
+
+  async #askAll<About extends keyof Answers>(about: About): Promise<Answers[About][]> {
+    const threads = this.#members.flatMap(({ thread }) => thread ?? []);
+    const answers = await Promise.all(threads.map((thread) => this.#ask(thread, about)));
+    return answers.flatMap((answer) => answer ?? []) as Answers[About][];
   }
 
   /** @returns undefined when the thread does not answer in time */
-  #ask(thread: Worker): Promise<EndpointStatus | undefined> {
+  #ask(thread: Worker, about: keyof Answers): Promise<Answers[keyof Answers] | undefined> {
     const query = this.#nextQuery++;
     return new Promise((done) => {
-      const end = (status: EndpointStatus | undefined) => {
+      const end = (answer: Answers[keyof Answers] | undefined) => {
         clearTimeout(timer);
         this.#queries.delete(query);
-        done(status);
+        done(answer);
       };
       const timer = setTimeout(() => end(undefined), STATUS_MS);
       this.#queries.set(query, end);
-      thread.postMessage({ kind: "status", query } satisfies GroupMessage);
+      thread.postMessage({ kind: "question", query, about } satisfies GroupMessage);
     });
   }
 
@@ -175,8 +190,8 @@ export class WorkerGroup implements OtherWorkers {
       case "stats":
         this.#members[index].stats = message.stats;
         return;
-      case "status":
-        this.#queries.get(message.query)?.(message.status);
+      case "answer":
+        this.#queries.get(message.query)?.(message.answer);
         return;
       case "taken-over":
         this.#members[index].handedOver.delete(message.descriptor);

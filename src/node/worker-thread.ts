@@ -34,7 +34,7 @@ let takeOver = (connection: HandedOver): void => void early.push(connection);
 let handle: UdpLocal | UdpServer | undefined;
 port.on("message", (message: GroupMessage) => {
   if (message.kind === "take-over") takeOver(message.connection);
-  else if (message.kind === "status") void report(message.query);
+  else if (message.kind === "question") void report(message.query, message.about);
   else void close();
 });
 
@@ -65,9 +65,9 @@ try {
   port.close();
 }
 
-async function report(query: number): Promise<void> {
-  const status = await handle?.status();
-  if (status !== undefined) tell({ kind: "status", query, status });
+async function report(query: number, about: "status" | "flows"): Promise<void> {
+  const answer = await handle?.[about]();
+  if (answer !== undefined) tell({ kind: "answer", query, answer });
 }
 
 async function close(): Promise<void> {

@@ -40,6 +40,7 @@ export function shown(program: string, running: UdpLocal | UdpServer): Shown {
     dashboard: loadDashboard(new URL("../../dist/dashboard.html", import.meta.url)),
     stats: () => running.stats(),
     status: () => running.status(),
+    flows: () => running.flows(),
     isReady: () => running.stats().sessions > 0,
     onEvent: (listener) => onEvents(running, listener),
   };

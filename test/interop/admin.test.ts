@@ -124,6 +124,29 @@ describe("the admin server", () => {
     expect(sample(ofServer.body, "underpass_received_datagrams_total")).toBe(5);
   });
 
+  it.each([undefined, TOKEN])(
+    "lists flows, with addresses only where not everybody may ask: token %j",
+    async (token) => {
+      const { local, admin, adminOfServer } = await open(token);
+      await untilUp(local);
+      await exchange(local, 1);
+      const headers: Record<string, string> = token === undefined ? {} : { authorization: `Bearer ${token}` };
+      const target = local.address.forwards[0].target;
+      for (const address of [admin, adminOfServer]) {
+        const answer = JSON.parse((await ask(address, "/flows", headers)).body);
+        expect(answer).toMatchObject({ isCut: false, hasAddresses: token !== undefined });
+        expect(answer.rows).toHaveLength(1);
+        const [session, association, source, remote, targets, idle] = answer.rows[0];
+        expect([association, targets, idle]).toEqual([0, 1, 0]);
+        expect(session === "").toBe(address === admin);
+        expect(remote).toBe(token === undefined ? null : target);
+        expect(source).toEqual(token === undefined ? null : expect.stringMatching(/^127\.0\.0\.1:\d+$/));
+      }
+      const { sessions } = JSON.parse((await ask(adminOfServer, "/status", headers)).body) as AdminStatus;
+      expect(sessions[0].lanes[0].carrier).toBe("TCP");
+    },
+  );
+
   it("reports the session with its lanes and their carrier, and what each reason means", async () => {
     const { local, server, admin, adminOfServer } = await open();
     await untilUp(local);

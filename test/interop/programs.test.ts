@@ -1,5 +1,5 @@
 import type { ChildProcess } from "node:child_process";
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -154,6 +154,14 @@ it("a config file as editors write it starts a program from any folder", async (
 describe("a program", () => {
   it("prints its version and its options", async () => {
     expect((await run("udp-local", ["--version"])).stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
+    const cut = spawnSync(
+      "sh",
+      ["-c", '"$1" "$2" --help | head -c 1 >/dev/null', "sh", process.execPath, join(DIST, "udp-server.js")],
+      {
+        encoding: "utf8",
+      },
+    );
+    expect([cut.status, cut.stderr]).toEqual([0, ""]);
     const help = await run("udp-server", ["--help"]);
     expect(help.code).toBe(0);
     expect(help.stdout).toMatch(/Examples:/);

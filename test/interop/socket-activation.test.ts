@@ -1,13 +1,19 @@
+import { spawn } from "node:child_process";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
 import { withInheritedListeners } from "../../src/cli/inherited-listeners.ts";
 import { startUdpLocal } from "../../src/node/udp-local.ts";
 import { programFile } from "../e2e/underpass.ts";
 import { describeWith, freePort, startPeer } from "./peer-program.ts";
+
+const HOLDER = fileURLToPath(new URL("socket-holder.py", import.meta.url));
 
 describeWith(["systemd-socket-activate"], "udp-server --listen fd:NAME", () => {
   const folder = mkdtempSync(join(tmpdir(), "underpass-activation-"));
@@ -54,6 +60,73 @@ describeWith(["systemd-socket-activate"], "udp-server --listen fd:NAME", () => {
     }
   });
 });
+
+describeWith(
+  ["/usr/bin/python3"],
+  "udp-server that is restarted while something else keeps its socket",
+  () => {
+    it("is at no time refused to connections, and every flow of a client under load goes on", async () => {
+      const folder = mkdtempSync(join(tmpdir(), "underpass-restart-"));
+      const psk = Buffer.from("0123456789abcdef0123456789abcdef");
+      const keyFile = join(folder, "psk");
+      writeFileSync(keyFile, psk, { mode: 0o600 });
+      const echo = createSocket("udp4").bind(0, "127.0.0.1");
+      await once(echo, "listening");
+      echo.on("message", (data, { port, address }) => echo.send(data, port, address));
+      const options = [
+        "--listen",
+        "fd:tunnels",
+        "--psk-file",
+        keyFile,
+        "--allow",
+        "127.0.0.1/32",
+        "--workers",
+        "1",
+      ];
+      const holder = spawn(
+        "/usr/bin/python3",
+        [HOLDER, process.execPath, programFile("udp-server"), ...options],
+        { stdio: ["ignore", "pipe", "ignore"] },
+      );
+      const lines = createInterface({ input: holder.stdout })[Symbol.asyncIterator]();
+      const next = async () => Number((await lines.next()).value);
+      const [port, first] = [await next(), await next()];
+      const local = await startUdpLocal({
+        ...{ listen: false, server: `127.0.0.1:${port}`, psk, ageBudgetMs: 5_000 },
+        forwards: [{ listen: "127.0.0.1:0", target: `127.0.0.1:${echo.address().port}` }],
+      });
+      const errors: string[] = [];
+      local.on("error", (error: Error) => errors.push(error.message));
+      const forward = Number(local.address.forwards[0].listen.split(":").at(-1));
+      const flows = Array.from({ length: 50 }, () => ({ socket: createSocket("udp4"), answers: 0 }));
+      for (const flow of flows) flow.socket.on("message", () => flow.answers++);
+      const load = setInterval(() => {
+        for (const { socket } of flows) socket.send(Buffer.alloc(200), forward, "127.0.0.1");
+      }, 20);
+      const allAnswered = async () => {
+        const before = flows.map(({ answers }) => answers);
+        while (!flows.every(({ answers }, i) => answers > before[i])) await sleep(20);
+      };
+      try {
+        await allAnswered();
+        process.kill(first, "SIGTERM");
+        await next();
+        await once(local, "session-up");
+        await allAnswered();
+        expect(errors.filter((text) => text.includes("ECONNREFUSED"))).toEqual([]);
+        expect(local.stats()).toMatchObject({ associations: 50, sessions: 1 });
+      } finally {
+        clearInterval(load);
+        for (const { socket } of flows) socket.close();
+        await local.close();
+        holder.kill();
+        await once(holder, "exit");
+        echo.close();
+        rmSync(folder, { recursive: true });
+      }
+    });
+  },
+);
 
 describe("Sockets that systemd passes", () => {
   const passed = (names: string, pid = process.pid) => ({

@@ -37,6 +37,8 @@ import {
 } from "../session-model.ts";
 import type { SpreadState } from "../spread-state.ts";
 import { spreadState } from "../spread-state.ts";
+import type { AssociationReports } from "../status.ts";
+import { clientAssociations } from "../status.ts";
 import { recordDroppedRows } from "../tap.ts";
 import { TokenBucket } from "../token-bucket.ts";
 import type { CapsuleReceiver } from "../tunnel.ts";
@@ -153,6 +155,10 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
 
   get associationCount(): number {
     return this.#associations.count;
+  }
+
+  associationReports(now: number, first: number, slots: number): AssociationReports {
+    return clientAssociations(now, this.#associations, this.contexts, first, slots);
   }
 
   get spread(): SpreadState {

@@ -4,7 +4,7 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { HostError } from "../../core/errors.ts";
 import { formatEndpoint, parseEndpoint } from "../../host/addresses/endpoint.ts";
-import type { EndpointStatus } from "../../host/status.ts";
+import type { EndpointStatus, FlowStatus } from "../../host/status.ts";
 import type { TunnelStats } from "../../host/tunnel-stats.ts";
 import { removeStaleSocket } from "../stale-socket.ts";
 import { Admission } from "./admission.ts";
@@ -12,6 +12,7 @@ import type { Dashboard } from "./dashboard.ts";
 import { EventStreams } from "./event-streams.ts";
 import { explainCounts } from "./explained.ts";
 import { Exposition } from "./exposition.ts";
+import { flowsAsJson } from "./flows-as-json.ts";
 
 const MAX_CONNECTIONS = 64;
 const MAX_EVENT_STREAMS = 16;
@@ -33,6 +34,7 @@ export interface Shown {
   readonly address: unknown;
   stats(): TunnelStats;
   status(): Promise<EndpointStatus>;
+  flows(): Promise<FlowStatus>;
   isReady(): boolean;
   /** What `/` shows; undefined for nothing. */
   readonly dashboard: Dashboard | undefined;
@@ -64,11 +66,14 @@ export class AdminServer {
   readonly #startedAt = Date.now() / 1000 - process.uptime();
   readonly #stopEvents: () => void;
   readonly #statsTimer: NodeJS.Timeout;
+  readonly #hasToken: boolean;
+  #showsAddresses = false;
   #isClosing = false;
   #address = "";
 
   private constructor(shown: Shown, token: Uint8Array | undefined) {
     this.#shown = shown;
+    this.#hasToken = token !== undefined;
     this.#admission = new Admission(token);
     const { program, version } = shown;
     this.#exposition = new Exposition(() => shown.stats(), { program, version, startedAt: this.#startedAt });
@@ -127,6 +132,8 @@ export class AdminServer {
         process.umask(mask);
       }
     });
+    // On loopback everybody on the host may ask.
+    this.#showsAddresses = this.#hasToken || endpoint.path !== undefined;
     if (endpoint.path !== undefined) {
       chmodSync(endpoint.path, 0o600);
       this.#address = address;
@@ -189,8 +196,12 @@ export class AdminServer {
       }
       case "/status":
         return { status: 200, type: "application/json", body: JSON.stringify(await this.#status()) };
+      case "/flows": {
+        const body = await flowsAsJson(await this.#shown.flows(), this.#showsAddresses);
+        return { status: 200, type: "application/json", body };
+      }
       default:
-        return text(404, "/metrics, /healthz, /readyz, /status and /events are here");
+        return text(404, "/metrics, /healthz, /readyz, /status, /flows and /events are here");
     }
   }
 

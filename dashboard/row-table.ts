@@ -1,0 +1,103 @@
+import type { Node } from "./page.ts";
+import { element, fill, make } from "./page.ts";
+
+export type Cell = string | number;
+
+const ROW_PX = 28;
+const MARGIN_ROWS = 10;
+
+/** A table that sorts and filters; only rows in sight are in the page, so that ten thousand are as quick as ten. */
+export class RowTable {
+  readonly #id: string;
+  readonly #what: string;
+  readonly #columns: readonly string[];
+  #rows: readonly (readonly Cell[])[] = [];
+  /** In lower case, what a filter looks for; made when there first is one. */
+  #texts: readonly string[] | undefined;
+  #visible: readonly (readonly Cell[])[] = [];
+  #sortBy = 0;
+  #isDescending = false;
+
+  /** @param id  what the ids of its elements begin with. @param what  its rows are, in the plural */
+  constructor(id: string, what: string, columns: readonly string[]) {
+    this.#id = id;
+    this.#what = what;
+    this.#columns = columns;
+    this.#drawHead();
+    this.#element("filter").addEventListener("input", () => this.#arrange());
+    this.#element("rows").addEventListener("scroll", () => this.#draw());
+  }
+
+  /** @param rows  cells by column; -1 for what is unknown */
+  show(rows: readonly (readonly Cell[])[]): void {
+    this.#rows = rows;
+    this.#texts = undefined;
+    this.#arrange();
+  }
+
+  #element<Kind extends HTMLElement = HTMLElement>(name: string): Kind {
+    return element<Kind>(`${this.#id}-${name}`);
+  }
+
+  #arrange(): void {
+    const wanted = this.#element<HTMLInputElement>("filter").value.toLowerCase();
+    const by = this.#sortBy;
+    const sign = this.#isDescending ? -1 : 1;
+    const rows = this.#rows;
+    if (wanted !== "") this.#texts ??= rows.map((cells) => cells.join(" ").toLowerCase());
+    const texts = this.#texts;
+    this.#visible = (wanted === "" ? [...rows] : rows.filter((_, i) => texts![i].includes(wanted))).sort(
+      (a, b) => sign * compare(a[by], b[by]),
+    );
+    this.#element("shown").textContent = `${this.#visible.length} of ${this.#rows.length} ${this.#what}`;
+    this.#draw();
+  }
+
+  #draw(): void {
+    const { scrollTop, clientHeight } = this.#element("rows");
+    const first = Math.max(0, Math.floor(scrollTop / ROW_PX) - MARGIN_ROWS);
+    const end = Math.min(this.#visible.length, Math.ceil((scrollTop + clientHeight) / ROW_PX) + MARGIN_ROWS);
+    const rows = this.#visible.slice(first, end).map(rowOf);
+    this.#element("body").replaceChildren(gap(first), ...rows.map(make), gap(this.#visible.length - end));
+  }
+
+  #drawHead(): void {
+    fill(
+      `${this.#id}-columns`,
+      this.#columns.map((name, i) => {
+        const order = this.#isDescending ? "descending" : "ascending";
+        const attributes = { scope: "col", "aria-sort": i === this.#sortBy ? order : "none" };
+        return ["th", attributes, [["button", { type: "button" }, name]]];
+      }),
+    );
+    const buttons = this.#element("columns").querySelectorAll("button");
+    for (const [i, button] of buttons.entries()) {
+      button.addEventListener("click", () => {
+        this.#isDescending = i === this.#sortBy && !this.#isDescending;
+        this.#sortBy = i;
+        this.#drawHead();
+        this.#element("columns").querySelectorAll("button")[i].focus();
+        this.#arrange();
+      });
+    }
+  }
+}
+
+function rowOf(cells: readonly Cell[]): Node {
+  return ["tr", {}, cells.map((cell) => ["td", {}, cell === -1 ? "–" : String(cell)] as const)];
+}
+
+/** A row that takes the room of those that are not there. */
+function gap(rows: number): HTMLElement {
+  const row = document.createElement("tr");
+  row.style.height = `${rows * ROW_PX}px`;
+  row.hidden = rows === 0;
+  return row;
+}
+
+/** Numbers within texts by their value. One collator, as a comparison that makes its own takes seconds for ten thousand rows. */
+const collator = new Intl.Collator("en", { numeric: true });
+
+function compare(a: Cell, b: Cell): number {
+  return typeof a === "number" && typeof b === "number" ? a - b : collator.compare(String(a), String(b));
+}
