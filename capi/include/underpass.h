@@ -232,6 +232,12 @@ UNDERPASS_API int underpass_local_network_changed(underpass_local *local);
 UNDERPASS_API int underpass_local_stats(underpass_local *local, underpass_stats *stats);
 
 /*
+ * All counters, by reason where they have reasons, as the JSON object that docs/metrics.md explains; `*json` is to be freed by
+ * underpass_text_free. Waits and fails as underpass_local_stats does.
+ */
+UNDERPASS_API int underpass_local_report(underpass_local *local, char **json);
+
+/*
  * Frees it, stopped before or not: waits until it has stopped. Within one of its own callbacks, or for an instance on a loop of yours, it does not wait:
  * nothing is called back any more, but `close` of connections and `closed` of associations, and it goes as soon as it has closed
  * everything. NULL is allowed. Not to be used after it.
@@ -333,7 +339,11 @@ UNDERPASS_API int underpass_server_run(const underpass_server_options *options, 
                                        void *user_data, underpass_server **server);
 UNDERPASS_API int underpass_server_stop(underpass_server *server);
 UNDERPASS_API int underpass_server_stats(underpass_server *server, underpass_stats *stats);
+UNDERPASS_API int underpass_server_report(underpass_server *server, char **json);
 UNDERPASS_API void underpass_server_free(underpass_server *server);
+
+/* Frees what a function of this library has said is to be freed so. NULL is allowed. */
+UNDERPASS_API void underpass_text_free(char *text);
 
 /* Such as "0.1.0". */
 UNDERPASS_API const char *underpass_version(void);

@@ -1,6 +1,7 @@
 // What underpass.h declares, on instances.
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "embedder/packets.h"
@@ -88,6 +89,12 @@ static int take_carrier(const underpass_carrier *given, underpass_carrier *carri
   return carrier->open == NULL || carrier->write == NULL ? wrong("carrier: open and write are needed") : 0;
 }
 
+static int get_report(instance *instance, char **json) {
+  if (json == NULL) return wrong("NULL");
+  *json = NULL;
+  return instance == NULL ? wrong("NULL") : instance_report(instance, json);
+}
+
 static int local_start(const underpass_local_options *given, place place, const underpass_callbacks *callbacks,
                        void *user_data, underpass_local **local) {
   if (local == NULL) return wrong("local: NULL");
@@ -158,6 +165,10 @@ int underpass_local_network_changed(underpass_local *local) {
 
 int underpass_local_stats(underpass_local *local, underpass_stats *stats) {
   return get_stats((instance *)local, stats);
+}
+
+int underpass_local_report(underpass_local *local, char **json) {
+  return get_report((instance *)local, json);
 }
 
 void underpass_local_free(underpass_local *local) {
@@ -252,9 +263,15 @@ int underpass_server_stats(underpass_server *server, underpass_stats *stats) {
   return get_stats((instance *)server, stats);
 }
 
+int underpass_server_report(underpass_server *server, char **json) {
+  return get_report((instance *)server, json);
+}
+
 void underpass_server_free(underpass_server *server) {
   if (server != NULL) instance_free((instance *)server);
 }
+
+void underpass_text_free(char *text) { free(text); }
 
 const char *underpass_version(void) { return UNDERPASS_VERSION; }
 

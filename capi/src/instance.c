@@ -69,17 +69,21 @@ static void on_io_ended(void *data) { instance_handle_closed(data); }
 
 static void on_closed(uv_handle_t *handle) { instance_handle_closed(handle->data); }
 
-// `values` may be NULL if `result` is an error.
-static void answer_requests(instance *instance, int result, const double *values) {
+static int read_request(instance *instance, stats_request *request);
+
+static void answer_requests(instance *instance) {
   uv_mutex_lock(&instance->mutex);
-  for (stats_request *request = instance->requests; request != NULL; request = request->next) {
-    if (result == 0) memcpy(request->values, values, STATS * sizeof *values);
+  while (instance->requests != NULL) {
+    stats_request *request = instance->requests;
+    instance->requests = request->next;
+    uv_mutex_unlock(&instance->mutex);
+    int result = read_request(instance, request);
+    uv_mutex_lock(&instance->mutex);
     request->result = result;
+    // It is on the stack of a thread that goes on now.
     request->is_done = true;
+    uv_cond_broadcast(&instance->changed);
   }
-  // They are on the stacks of threads that go on now.
-  instance->requests = NULL;
-  uv_cond_broadcast(&instance->changed);
   uv_mutex_unlock(&instance->mutex);
 }
 
@@ -91,7 +95,7 @@ static void end(instance *instance) {
   uv_mutex_lock(&instance->mutex);
   instance->can_wake = false;
   uv_mutex_unlock(&instance->mutex);
-  answer_requests(instance, UNDERPASS_ERR_STATE, NULL);
+  answer_requests(instance);
   JSContext *context = instance->engine.context;
   guests_leave(instance);
   associations_end(instance);
@@ -168,15 +172,23 @@ void instance_call(instance *instance, const char *name) {
   JS_FreeValue(context, method);
 }
 
-static int read_stats(instance *instance, double values[STATS]) {
+static int read_request(instance *instance, stats_request *request) {
   JSContext *context = instance->engine.context;
   if (instance->engine.is_broken) return UNDERPASS_ERR_STATE;
-  JSValue method = JS_GetPropertyStr(context, instance->endpoint, "stats");
+  JSValue method = JS_GetPropertyStr(context, instance->endpoint, request->text == NULL ? "stats" : "report");
   JSValue result = engine_call(&instance->engine, method, 0, NULL);
   JS_FreeValue(context, method);
-  bytes_view bytes = get_bytes(context, result);
-  bool is_good = bytes.bytes == STATS * sizeof(double);
-  if (is_good) memcpy(values, bytes.data, bytes.bytes);
+  bool is_good;
+  if (request->text == NULL) {
+    bytes_view bytes = get_bytes(context, result);
+    is_good = bytes.bytes == STATS * sizeof(double);
+    if (is_good) memcpy(request->values, bytes.data, bytes.bytes);
+  } else {
+    const char *text = JS_IsString(result) ? JS_ToCString(context, result) : NULL;
+    *request->text = text == NULL ? NULL : strdup(text);
+    is_good = *request->text != NULL;
+    if (text != NULL) JS_FreeCString(context, text);
+  }
   JS_FreeValue(context, result);
   return is_good ? 0 : UNDERPASS_ERR_INTERNAL;
 }
@@ -190,15 +202,10 @@ static void on_wake(uv_async_t *wake) {
   uv_mutex_lock(&instance->mutex);
   bool wants_stop = instance->wants_stop;
   bool wants_reconnect = instance->wants_reconnect;
-  bool wants_stats = instance->requests != NULL;
   instance->wants_stop = false;
   instance->wants_reconnect = false;
   uv_mutex_unlock(&instance->mutex);
-  if (wants_stats) {
-    double values[STATS];
-    int result = read_stats(instance, values);
-    answer_requests(instance, result, values);
-  }
+  answer_requests(instance);
   guests_handle(instance);
   if (wants_reconnect) instance_call(instance, "reconnect");
   if (wants_stop) instance_call(instance, "stop");
@@ -468,23 +475,29 @@ int instance_reconnect(instance *instance) {
   return can_wake ? 0 : set_error(UNDERPASS_ERR_STATE, "it has stopped");
 }
 
-int instance_stats(instance *instance, double values[STATS]) {
-  int result;
+static int request_stats(instance *instance, stats_request *request) {
+  request->result = UNDERPASS_ERR_STATE;
   if (is_on_loop_thread(instance)) {
-    result = instance->is_ending ? UNDERPASS_ERR_STATE : read_stats(instance, values);
+    if (!instance->is_ending) request->result = read_request(instance, request);
   } else {
-    stats_request request = {.values = values, .result = UNDERPASS_ERR_STATE};
     uv_mutex_lock(&instance->mutex);
     if (instance->can_wake) {
-      request.next = instance->requests;
-      instance->requests = &request;
+      request->next = instance->requests;
+      instance->requests = request;
       uv_async_send(&instance->wake);
-      while (!request.is_done) uv_cond_wait(&instance->changed, &instance->mutex);
+      while (!request->is_done) uv_cond_wait(&instance->changed, &instance->mutex);
     }
     uv_mutex_unlock(&instance->mutex);
-    result = request.result;
   }
-  return result == 0 ? 0 : set_error(result, "it has stopped");
+  return request->result == 0 ? 0 : set_error(request->result, "it has stopped");
+}
+
+int instance_stats(instance *instance, double values[STATS]) {
+  return request_stats(instance, &(stats_request){.values = values});
+}
+
+int instance_report(instance *instance, char **text) {
+  return request_stats(instance, &(stats_request){.text = text});
 }
 
 static void detach(uv_thread_t *thread) {

@@ -36,7 +36,9 @@ typedef struct packets packets;
 // A call from another thread that waits for the loop's thread.
 typedef struct stats_request {
   struct stats_request *next;
+  // One of the two: numbers, or all of them as JSON, to be freed.
   double *values;
+  char **text;
   bool is_done;
   int result;
 } stats_request;
@@ -121,6 +123,7 @@ int instance_run(instance *instance);
 int instance_stop(instance *instance);
 int instance_reconnect(instance *instance);
 int instance_stats(instance *instance, double values[STATS]);
+int instance_report(instance *instance, char **text);
 void instance_free(instance *instance);
 
 // To be called when a handle or request that was counted in open_handles is closed.

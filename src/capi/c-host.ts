@@ -195,6 +195,8 @@ export interface Instance {
   openAssociations?(): void;
   /** As many numbers as capi/src/instance.h lists, in its order. */
   stats(): Float64Array;
+  /** All of them, in JSON. */
+  report(): string;
 }
 
 /** Why there is no instance. */

@@ -52,5 +52,6 @@ export function runEnd(host: CHost, end: End, onReady: () => void): Instance & {
       stopWith(statusOf(error));
     },
     stats: () => statsArray(end.stats()),
+    report: () => JSON.stringify(end.stats()),
   };
 }

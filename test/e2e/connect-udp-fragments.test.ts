@@ -1,9 +1,9 @@
 import { fileURLToPath } from "node:url";
 import { expect, it } from "vitest";
+import { programCommand } from "../support/hosts.ts";
 import { describeOnTwoHosts } from "./requirements.ts";
 import { startUdpEcho } from "./targets/targets.ts";
 import type { TwoHosts } from "./two-hosts.ts";
-import { programFile } from "./underpass.ts";
 import { useTwoHosts } from "./use-two-hosts.ts";
 
 const CLIENT = fileURLToPath(new URL("connect-udp-sizes.py", import.meta.url));
@@ -25,7 +25,7 @@ describeOnTwoHosts("a tunnel of RFC 9298 over a link of 1,300 bytes", () => {
       await server.run(["ip", "link", "set", "lo", "mtu", String(MTU)]);
       const echo = await startUdpEcho(server);
       const port = server.port();
-      const argv = [process.execPath, programFile("udp-server"), "--log-format", "json"];
+      const argv = [...programCommand("udp-server"), "--log-format", "json"];
       const allow = ["--allow", "127.0.0.0/8", "--allow", "::1/128"];
       const started = server.spawn([...argv, "--listen", `127.0.0.1:${port}`, ...allow]);
       await started.waitForLine(/"ready":"udp-server"/);

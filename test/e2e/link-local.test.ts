@@ -1,10 +1,11 @@
 import { fileURLToPath } from "node:url";
 import { beforeAll, expect, it } from "vitest";
+import { programCommand } from "../support/hosts.ts";
 import { Service } from "./chain.ts";
 import { describeOnTwoHosts } from "./requirements.ts";
 import { startTcpEcho, startUdpEcho } from "./targets/targets.ts";
 import type { Host, TwoHosts } from "./two-hosts.ts";
-import { makeKeyFile, programFile, udpLocal, udpServer } from "./underpass.ts";
+import { makeKeyFile, udpLocal, udpServer } from "./underpass.ts";
 import { useTwoHosts } from "./use-two-hosts.ts";
 
 const ASK = fileURLToPath(new URL("ask-by-socks.mjs", import.meta.url));
@@ -85,15 +86,7 @@ describeOnTwoHosts("on a link whose hosts know each other by link-local addresse
     const { server } = hosts;
     const [listen, forward] = [server.port(), server.port()];
     const command = (name: "udp-server" | "udp-local", options: readonly string[]) => {
-      const argv = [
-        process.execPath,
-        programFile(name),
-        "--log-format",
-        "json",
-        "--psk-file",
-        keyFile,
-        ...options,
-      ];
+      const argv = [...programCommand(name), "--log-format", "json", "--psk-file", keyFile, ...options];
       return new Service(server, argv, (program) => program.waitForLine(/"ready"/));
     };
     const egress = `socks5://[${near.replace("%", "%25")}]:${socksPort}`;

@@ -1,12 +1,13 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
+import { programCommand } from "../support/hosts.ts";
 import { Service } from "./chain.ts";
 import { waitForEcho } from "./echo.ts";
 import { describeOnTwoHosts } from "./requirements.ts";
 import { startTcpEcho, startUdpEcho } from "./targets/targets.ts";
 import type { Program, TwoHosts } from "./two-hosts.ts";
-import { makeKeyFile, programFile, udpServer } from "./underpass.ts";
+import { makeKeyFile, udpServer } from "./underpass.ts";
 import { useTwoHosts } from "./use-two-hosts.ts";
 
 /** Nothing answers here. */
@@ -61,7 +62,7 @@ describeOnTwoHosts("a name with several addresses", () => {
       hosts.client,
       [
         ...["sh", "-ec", script, "sh", join(hosts.directory, "hosts")],
-        ...[process.execPath, programFile("udp-local"), "--log-format", "json", "--psk-file", keyFile],
+        ...[...programCommand("udp-local"), "--log-format", "json", "--psk-file", keyFile],
         // Further lanes would have attempts of their own when the first is up.
         ...["--lanes", "1"],
         ...options,

@@ -2,12 +2,12 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
+import type { ProgramName } from "../support/hosts.ts";
+import { programCommand } from "../support/hosts.ts";
 import { Service } from "./chain.ts";
 import { describeOnTwoHosts } from "./requirements.ts";
 import { startUdpEcho } from "./targets/targets.ts";
 import type { TwoHosts } from "./two-hosts.ts";
-import type { ProgramName } from "./underpass.ts";
-import { programFile } from "./underpass.ts";
 import { useTwoHosts } from "./use-two-hosts.ts";
 
 const CLIENT = fileURLToPath(new URL("socks5-lan.py", import.meta.url));
@@ -44,7 +44,7 @@ describeOnTwoHosts("a SOCKS5 server for other hosts of its LAN", () => {
     socks = gateway.port();
     const server = `127.0.0.1:${gateway.port()}`;
     const start = async (name: ProgramName, ready: RegExp, argv: readonly string[]) => {
-      const all = [process.execPath, programFile(name), "--log-format", "json", ...argv];
+      const all = [...programCommand(name), "--log-format", "json", ...argv];
       await new Service(gateway, all, (program) => program.waitForLine(ready)).start();
     };
     await start("udp-server", /"ready"/, ["--listen", server, "--allow", `${TARGET}/32`]);

@@ -1,11 +1,12 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, expect, it } from "vitest";
+import { programCommand } from "../support/hosts.ts";
 import { Service } from "./chain.ts";
 import { describeOnTwoHosts } from "./requirements.ts";
 import { startUdpEcho } from "./targets/targets.ts";
 import type { TwoHosts } from "./two-hosts.ts";
-import { makeKeyFile, programFile } from "./underpass.ts";
+import { makeKeyFile } from "./underpass.ts";
 import { useTwoHosts } from "./use-two-hosts.ts";
 
 /** Where the client reaches danted, by a NAT of the server host, and where danted believes to be. */
@@ -58,7 +59,7 @@ socks pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }
       const keyFile = makeKeyFile(hosts);
       const [listen, forward] = [client.port(), client.port()];
       const start = async (name: "udp-server" | "udp-local", ready: RegExp, options: readonly string[]) => {
-        const argv = [process.execPath, programFile(name), "--log-format", "json", "--psk-file", keyFile];
+        const argv = [...programCommand(name), "--log-format", "json", "--psk-file", keyFile];
         await new Service(client, [...argv, ...options], (program) => program.waitForLine(ready)).start();
       };
       await start("udp-server", /"ready"/, [

@@ -1,12 +1,13 @@
 import { fileURLToPath } from "node:url";
 import { expect, it } from "vitest";
+import { programCommand } from "../support/hosts.ts";
 import { allSame, checkEcho, SIZES, waitForEcho } from "./echo.ts";
 import { describeWithTun } from "./requirements.ts";
 import { fetchPage, startPage } from "./targets/page.ts";
 import { startUdpEcho } from "./targets/targets.ts";
 import { addAddressesBeyond, BEYOND_NETWORKS, BEYOND_ROUTES, beyond, startSocksWay } from "./transparent.ts";
 import type { TwoHosts } from "./two-hosts.ts";
-import { makeKeyFile, programFile, tun2socks, udpServer } from "./underpass.ts";
+import { makeKeyFile, tun2socks, udpServer } from "./underpass.ts";
 import { useTwoHosts } from "./use-two-hosts.ts";
 
 const WITH_TUN = fileURLToPath(new URL("with-tun-descriptor.py", import.meta.url));
@@ -30,7 +31,7 @@ describeWithTun("devices of tun2socks", () => {
     await udpServer(hosts, listen, keyFile, BEYOND_NETWORKS).start();
     const { url } = await startSocksWay(hosts);
     const program = hosts.client.spawn([
-      ...["python3", WITH_TUN, format, process.execPath, programFile("tun2socks"), "--log-format", "json"],
+      ...["python3", WITH_TUN, format, ...programCommand("tun2socks"), "--log-format", "json"],
       ...["--device", "fd:9", "--server", listen, "--psk-file", keyFile, ...options],
       ...["--tcp-via", url],
     ]);
@@ -45,7 +46,7 @@ describeWithTun("devices of tun2socks", () => {
   });
 
   it("--dry-run prints what would be done, and creates no device", async () => {
-    const argv = [process.execPath, programFile("tun2socks"), "--dry-run", ...BEYOND_ROUTES];
+    const argv = [...programCommand("tun2socks"), "--dry-run", ...BEYOND_ROUTES];
     expect(await hosts.client.run(argv)).toContain("route 203.0.113.0/24");
     await expect(hosts.client.run(["ip", "link", "show", "underpass0"])).rejects.toThrow("does not exist");
   });

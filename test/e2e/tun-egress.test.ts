@@ -1,13 +1,14 @@
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { expect, it } from "vitest";
+import { programCommand } from "../support/hosts.ts";
 import { plainSsLocal, plainSsServer, type Service } from "./chain.ts";
 import { allSame, checkEcho, SIZES, waitForEcho } from "./echo.ts";
 import { describeWithTun } from "./requirements.ts";
 import { startUdpEcho } from "./targets/targets.ts";
 import { addAddressesBeyond, beyond, startTransparent } from "./transparent.ts";
 import type { TwoHosts } from "./two-hosts.ts";
-import { programFile, tun2socks } from "./underpass.ts";
+import { tun2socks } from "./underpass.ts";
 import { useTwoHosts } from "./use-two-hosts.ts";
 
 const OUTAGE_MS = 600;
@@ -53,7 +54,7 @@ describeWithTun("beyond udp-server, a second tun2socks and a second shadowsocks"
     [
       "exec: of a tun2socks on its standard input and output",
       (socks) => {
-        const program = [process.execPath, programFile("tun2socks")];
+        const program = [...programCommand("tun2socks")];
         const argv = [...program, "--device", "pipe:", "--udp-via", socks, "--log-format", "json"];
         return { egress: `exec:${argv.join(" ")}`, beside: undefined };
       },

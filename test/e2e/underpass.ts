@@ -1,15 +1,10 @@
 import { randomBytes } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
+import type { ProgramName } from "../support/hosts.ts";
+import { programCommand } from "../support/hosts.ts";
 import { Service } from "./chain.ts";
 import type { Host, TwoHosts } from "./two-hosts.ts";
-
-export type ProgramName = "udp-local" | "udp-server" | "tun2socks";
-
-export function programFile(name: ProgramName): string {
-  return fileURLToPath(new URL(`../../dist/cli/${name}.js`, import.meta.url));
-}
 
 /** Writes a fresh pre-shared key; the path of its file. */
 export function makeKeyFile(hosts: TwoHosts): string {
@@ -22,7 +17,7 @@ export function makeKeyFile(hosts: TwoHosts): string {
 const AGE_BUDGET = ["--age-budget-ms", "5000"];
 
 function program(host: Host, name: ProgramName, options: readonly string[]): Service {
-  const argv = [process.execPath, programFile(name), "--log-format", "json", ...AGE_BUDGET, ...options];
+  const argv = [...programCommand(name), "--log-format", "json", ...AGE_BUDGET, ...options];
   return new Service(host, argv, (started) => started.waitForLine(new RegExp(`"ready":"${name}"`)));
 }
 

@@ -7,9 +7,8 @@ import type { AddressInfo } from "node:net";
 import { connect } from "node:net";
 import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
 import type { UdpLocal, UdpServer } from "../../src/node/handles.ts";
-import { startUdpLocal } from "../../src/node/udp-local.ts";
-import { startUdpServer } from "../../src/node/udp-server.ts";
 import { associate } from "../e2e/socks5-udp-client.mjs";
+import { startUdpLocal, startUdpServer } from "../support/start.ts";
 import { describeWith, run } from "./peer-program.ts";
 
 const KEY = Buffer.alloc(32, "k");

@@ -1,6 +1,6 @@
 import { fileURLToPath } from "node:url";
 import { expect, it } from "vitest";
-import { startUdpServer } from "../../src/node/udp-server.ts";
+import { startUdpServer } from "../support/start.ts";
 import { useOpenServer } from "./open-server.ts";
 import { describeWith, run } from "./peer-program.ts";
 

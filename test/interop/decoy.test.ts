@@ -10,8 +10,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { UdpServer } from "../../src/node/handles.ts";
 import type { UdpLocalOptions } from "../../src/node/options/udp-local.ts";
-import { startUdpLocal } from "../../src/node/udp-local.ts";
-import { startUdpServer } from "../../src/node/udp-server.ts";
+import { startUdpLocal, startUdpServer } from "../support/start.ts";
 import { describeWith, freePort, run, startPeer } from "./peer-program.ts";
 
 const KEY = Buffer.alloc(32, "k");

@@ -2,9 +2,9 @@ import { spawn } from "node:child_process";
 import type { Socket } from "node:dgram";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
-import { fileURLToPath } from "node:url";
 import { expect, it } from "vitest";
-import { startUdpLocal } from "../../src/node/udp-local.ts";
+import { programCommand } from "../support/hosts.ts";
+import { startUdpLocal } from "../support/start.ts";
 
 const LIMIT = 200;
 const QUERIES = 1_000;
@@ -25,7 +25,6 @@ it(`answers ${QUERIES} one-shot queries with ${LIMIT} descriptors, and keeps the
   echo.on("message", (data, { port }) => echo.send(`${data} from ${port}`, port, "127.0.0.1"));
   echo.bind(0, "127.0.0.1");
   await once(echo, "listening");
-  const program = fileURLToPath(new URL("../../dist/cli/udp-server.js", import.meta.url));
   const options = [
     "--listen",
     "127.0.0.1:0",
@@ -36,7 +35,7 @@ it(`answers ${QUERIES} one-shot queries with ${LIMIT} descriptors, and keeps the
     "--log-format",
     "json",
   ];
-  const argv = ["-c", `ulimit -n ${LIMIT}; exec "$@"`, "sh", process.execPath, program, ...options];
+  const argv = ["-c", `ulimit -n ${LIMIT}; exec "$@"`, "sh", ...programCommand("udp-server"), ...options];
   const child = spawn("sh", argv, { stdio: ["ignore", "ignore", "pipe"] });
   try {
     const [ready] = await once(child.stderr, "data");

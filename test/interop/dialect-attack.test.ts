@@ -5,8 +5,7 @@ import type { Socket } from "node:net";
 import { connect } from "node:net";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { UdpLocal, UdpServer } from "../../src/node/handles.ts";
-import { startUdpLocal } from "../../src/node/udp-local.ts";
-import { startUdpServer } from "../../src/node/udp-server.ts";
+import { startUdpLocal, startUdpServer } from "../support/start.ts";
 import { mutate, seededRandom } from "../unit/random.ts";
 
 /** Connections of an attack; more by hand, where the system allows as many descriptors. */

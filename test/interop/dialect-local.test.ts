@@ -5,9 +5,8 @@ import type { AddressInfo } from "node:net";
 import { createServer } from "node:net";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { UdpLocal, UdpServer } from "../../src/node/handles.ts";
-import { startUdpLocal } from "../../src/node/udp-local.ts";
-import { startUdpServer } from "../../src/node/udp-server.ts";
 import { DIALECTS } from "../../src/wire/dialects/dialects.ts";
+import { startUdpLocal, startUdpServer } from "../support/start.ts";
 import { PlainClient } from "./plain-client.ts";
 
 const hex = (text: string) => Buffer.from(text).toString("hex");

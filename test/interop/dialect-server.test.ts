@@ -3,8 +3,8 @@ import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { UdpServer } from "../../src/node/handles.ts";
-import { startUdpServer } from "../../src/node/udp-server.ts";
 import { makeAddress } from "../../src/wire/socket-address.ts";
+import { startUdpServer } from "../support/start.ts";
 import { openWay } from "./open-way.ts";
 import { PlainClient } from "./plain-client.ts";
 

@@ -3,8 +3,7 @@ import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { UdpLocal, UdpServer } from "../../src/node/handles.ts";
-import { startUdpLocal } from "../../src/node/udp-local.ts";
-import { startUdpServer } from "../../src/node/udp-server.ts";
+import { startUdpLocal, startUdpServer } from "../support/start.ts";
 
 /** Answers what it hears itself, then from another port, then from another address with its own port. */
 class ThreeMouths {

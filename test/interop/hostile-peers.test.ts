@@ -7,11 +7,8 @@ import type { Socket } from "node:net";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, describe, expect, it, onTestFinished, vi } from "vitest";
 import type { UdpLocal, UdpServer } from "../../src/node/handles.ts";
-import { startUdpLocal } from "../../src/node/udp-local.ts";
-import { startUdpServer } from "../../src/node/udp-server.ts";
 import {
   datagramHeaderLength,
   encodeAssociationOpen,
@@ -22,6 +19,8 @@ import {
   writeDatagramHeader,
 } from "../../src/wire/capsule.ts";
 import { makeAddress } from "../../src/wire/socket-address.ts";
+import { programCommand } from "../support/hosts.ts";
+import { startUdpLocal, startUdpServer } from "../support/start.ts";
 
 const KEY = Buffer.alloc(32, "k");
 
@@ -245,9 +244,8 @@ describe.each(["127.0.0.1:0", "unix"])("a server on %s that has no descriptor le
   it("refuses connections while it has none, and serves again when some are free", async () => {
     const directory = mkdtempSync(join(tmpdir(), "underpass-"));
     const listen = where === "unix" ? `unix:${join(directory, "socket")}` : where;
-    const program = fileURLToPath(new URL("../../dist/cli/udp-server.js", import.meta.url));
     const options = ["--listen", listen, "--allow", "127.0.0.1/32", "--workers", "1", "--log-format", "json"];
-    const argv = ["-c", 'ulimit -n 64; exec "$@"', "sh", process.execPath, program, ...options];
+    const argv = ["-c", 'ulimit -n 64; exec "$@"', "sh", ...programCommand("udp-server"), ...options];
     const child = spawn("sh", argv, { stdio: ["ignore", "ignore", "pipe"] });
     onTestFinished(() => void child.kill());
     const echo = createSocket("udp4");

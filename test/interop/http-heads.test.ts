@@ -8,8 +8,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import type { UdpServer } from "../../src/node/handles.ts";
 import type { UdpLocalOptions } from "../../src/node/options/udp-local.ts";
-import { startUdpLocal } from "../../src/node/udp-local.ts";
-import { startUdpServer } from "../../src/node/udp-server.ts";
+import { startUdpLocal, startUdpServer } from "../support/start.ts";
 import type { PeerProgram } from "./peer-program.ts";
 import { describeWith, freePort, startPeer } from "./peer-program.ts";
 

@@ -6,7 +6,7 @@ import { connect as connectTcp } from "node:net";
 import { afterEach, describe, expect, it } from "vitest";
 import type { UdpServerOptions } from "../../src/host/options/udp-server.ts";
 import type { UdpServer } from "../../src/node/handles.ts";
-import { startUdpServer } from "../../src/node/udp-server.ts";
+import { startUdpServer } from "../support/start.ts";
 
 const PREFACE = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const FRAME_SETTINGS = 4;

@@ -3,8 +3,7 @@ import { once } from "node:events";
 import type { AddressInfo, Socket } from "node:net";
 import { connect as connectTcp, createServer } from "node:net";
 import { afterEach, describe, expect, it } from "vitest";
-import { startUdpLocal } from "../../src/node/udp-local.ts";
-import { startUdpServer } from "../../src/node/udp-server.ts";
+import { startUdpLocal, startUdpServer } from "../support/start.ts";
 import {
   CLIENT_HTTP1,
   CLIENT_HTTP2,

@@ -13,10 +13,9 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { UdpServerOptions } from "../../src/host/options/udp-server.ts";
 import type { UdpLocal, UdpServer } from "../../src/node/handles.ts";
 import type { UdpLocalOptions } from "../../src/node/options/udp-local.ts";
-import { startUdpLocal } from "../../src/node/udp-local.ts";
-import { startUdpServer } from "../../src/node/udp-server.ts";
 
 import { associate } from "../e2e/socks5-udp-client.mjs";
+import { startUdpLocal, startUdpServer } from "../support/start.ts";
 import { describeWith, freePort, run, startPeer } from "./peer-program.ts";
 
 const PATH = "/.well-known/masque/udp/{target_host}/{target_port}/";

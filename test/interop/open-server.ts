@@ -3,7 +3,7 @@ import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { afterAll, beforeAll } from "vitest";
 import type { UdpServer } from "../../src/node/handles.ts";
-import { startUdpServer } from "../../src/node/udp-server.ts";
+import { startUdpServer } from "../support/start.ts";
 
 /** A udp-server without a key, and a target that echoes, for the tests of a suite. */
 export interface OpenServer {

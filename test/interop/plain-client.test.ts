@@ -3,7 +3,7 @@ import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { UdpServer } from "../../src/node/handles.ts";
-import { startUdpServer } from "../../src/node/udp-server.ts";
+import { startUdpServer } from "../support/start.ts";
 import { PlainClient } from "./plain-client.ts";
 
 describe("a foreign client of RFC 9298", () => {

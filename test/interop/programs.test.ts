@@ -6,11 +6,11 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import type { AddressInfo } from "node:net";
 import { connect, createServer } from "node:net";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { afterAll, afterEach, describe, expect, it } from "vitest";
+import { programCommand } from "../support/hosts.ts";
 
-const DIST = resolve(import.meta.dirname, "../../dist/cli");
 const folder = mkdtempSync(join(tmpdir(), "underpass-programs-"));
 const children = new Set<ChildProcess>();
 
@@ -41,7 +41,8 @@ function start(
   args: readonly string[],
   env: Record<string, string> = {},
 ) {
-  const child = spawn(process.execPath, [join(DIST, `${program}.js`), ...args], {
+  const [command, ...first] = programCommand(program);
+  const child = spawn(command, [...first, ...args], {
     stdio: ["ignore", "pipe", "pipe", "pipe"],
     env: { ...process.env, ...env },
   });
@@ -266,13 +267,7 @@ describe("a program", () => {
 
   it.each(["pretty", "json"])("goes on when the terminal that it logs to (%s) is closed", async (format) => {
     const args = ["--listen", "127.0.0.1:0", "--log-format", format, "--log-level", "debug"];
-    const terminal = spawn("python3", [
-      "-c",
-      IN_A_TERMINAL,
-      process.execPath,
-      join(DIST, "udp-server.js"),
-      ...args,
-    ]);
+    const terminal = spawn("python3", ["-c", IN_A_TERMINAL, ...programCommand("udp-server"), ...args]);
     children.add(terminal);
     const lines = createInterface({ input: terminal.stdout })[Symbol.asyncIterator]();
     const [pid, port] = String((await lines.next()).value)

@@ -4,18 +4,17 @@ import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { UdpServer } from "../../src/node/handles.ts";
 import type { UdpLocalOptions } from "../../src/node/options/udp-local.ts";
-import { startUdpLocal } from "../../src/node/udp-local.ts";
-import { startUdpServer } from "../../src/node/udp-server.ts";
+import { programCommand } from "../support/hosts.ts";
+import { startUdpLocal, startUdpServer } from "../support/start.ts";
 import type { PeerProgram } from "./peer-program.ts";
 import { describeWith, freePort, startPeer } from "./peer-program.ts";
 
 const KEY = new TextEncoder().encode("sixteen byte key");
-const LOCAL_PROGRAM = resolve(import.meta.dirname, "../../dist/cli/udp-local.js");
 
 /** A reverse proxy before the server, and where it has it. */
 interface ReverseProxy {
@@ -226,7 +225,7 @@ describe.each(PROXIES)("behind $program", (proxy) => {
       const local = spawn(
         "faketime",
         [
-          ...["-f", "-1h", process.execPath, LOCAL_PROGRAM, "--server", server, "--psk-file", psk],
+          ...["-f", "-1h", ...programCommand("udp-local"), "--server", server, "--psk-file", psk],
           ...["--listen", "127.0.0.1:0", "--log-format", "json"],
         ],
         { stdio: ["ignore", "ignore", "pipe"] },

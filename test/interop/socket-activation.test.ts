@@ -9,8 +9,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
 import { withInheritedListeners } from "../../src/cli/inherited-listeners.ts";
-import { startUdpLocal } from "../../src/node/udp-local.ts";
-import { programFile } from "../e2e/underpass.ts";
+import { programCommand } from "../support/hosts.ts";
+import { startUdpLocal } from "../support/start.ts";
 import { describeWith, freePort, startPeer } from "./peer-program.ts";
 
 const HOLDER = fileURLToPath(new URL("socket-holder.py", import.meta.url));
@@ -34,7 +34,7 @@ describeWith(["systemd-socket-activate"], "udp-server --listen fd:NAME", () => {
     const activated = await startPeer(
       "systemd-socket-activate",
       [
-        ...[...sockets, process.execPath, programFile("udp-server"), ...options],
+        ...[...sockets, ...programCommand("udp-server"), ...options],
         ...(io === undefined ? [] : ["--io", io]),
       ],
       port,

@@ -7,7 +7,7 @@ import { tmpdir, userInfo } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import type { UdpLocal } from "../../src/node/handles.ts";
-import { startUdpLocal } from "../../src/node/udp-local.ts";
+import { startUdpLocal } from "../support/start.ts";
 import type { PeerProgram } from "./peer-program.ts";
 import { describeWith, freePort, run, startPeer } from "./peer-program.ts";
 

@@ -7,7 +7,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import type { Socket } from "node:net";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { WebSocket } from "ws";
@@ -15,12 +15,11 @@ import type { UdpServerOptions } from "../../src/host/options/udp-server.ts";
 import type { UdpLocal, UdpServer } from "../../src/node/handles.ts";
 import { loadNativeModule } from "../../src/node/load-native-module.ts";
 import type { UdpLocalOptions } from "../../src/node/options/udp-local.ts";
-import { startUdpLocal } from "../../src/node/udp-local.ts";
-import { startUdpServer } from "../../src/node/udp-server.ts";
+import { programCommand } from "../support/hosts.ts";
+import { startUdpLocal, startUdpServer } from "../support/start.ts";
 import { describeWith, freePort, run, startPeer } from "./peer-program.ts";
 
 const KEY = Buffer.alloc(32, "k");
-const SERVER_PROGRAM = resolve(import.meta.dirname, "../../dist/cli/udp-server.js");
 const PEER = join(import.meta.dirname, "web-socket-peer.py");
 
 let echo: UdpSocket;
@@ -101,10 +100,11 @@ describe("a WebSocket of ours at both ends", () => {
     async () => {
       const folder = mkdtempSync(join(tmpdir(), "underpass-ws-"));
       writeFileSync(join(folder, "psk"), KEY, { mode: 0o600 });
+      const [command, ...first] = programCommand("udp-server");
       const program = spawn(
-        process.execPath,
+        command,
         [
-          ...[SERVER_PROGRAM, "--listen", "127.0.0.1:0", "--ws-path", "/tunnel", "--workers", "3"],
+          ...[...first, "--listen", "127.0.0.1:0", "--ws-path", "/tunnel", "--workers", "3"],
           ...["--psk-file", join(folder, "psk"), "--allow", "127.0.0.0/8", "--log-format", "json"],
         ],
         { stdio: ["ignore", "ignore", "pipe"] },

@@ -1,0 +1,152 @@
+import type { ChildProcess } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
+import { EventEmitter, once } from "node:events";
+import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import type { Logger } from "../../src/host/log.ts";
+import type { OptionFields } from "../../src/host/options/fields.ts";
+import type { EndpointStatus } from "../../src/host/status.ts";
+import type { TunnelStats } from "../../src/host/tunnel-stats.ts";
+import { emitOn } from "../../src/node/handles.ts";
+import { C_DRIVER, type End } from "./hosts.ts";
+
+/** A line of capi/tests/host-driver.c. */
+interface Line {
+  readonly event: string;
+  readonly status: number;
+  readonly code?: string;
+  readonly text: string;
+  readonly listen: string[];
+  readonly socks5?: string;
+  /** Of a line of the log. */
+  readonly level: number;
+  readonly fields: object;
+}
+
+const LOG_LEVELS = ["debug", "info", "warn", "error"] as const;
+
+const running = new Set<ChildProcess>();
+process.on("exit", () => {
+  for (const child of running) child.kill("SIGKILL");
+});
+
+/** One instance of the C library in a process of its own, with the surface of a handle on Node. */
+class CHostHandle extends EventEmitter {
+  readonly #end: End;
+  readonly #child: ChildProcess;
+  readonly #folder: string;
+  /** Read synchronously, as `stats()` is. */
+  readonly #replies: number;
+  readonly #exited: Promise<unknown>;
+  #lastStats: TunnelStats | undefined;
+  #isReleased = false;
+  /** Rejects when it does not start. */
+  readonly started: Promise<Line>;
+
+  constructor(end: End, fields: OptionFields, options: object, log: Logger) {
+    super();
+    this.#end = end;
+    this.#folder = mkdtempSync(join(tmpdir(), "underpass-host-"));
+    const config = JSON.stringify(configOf(fields, options, this.#folder));
+    const fifo = join(this.#folder, "replies");
+    if (spawnSync("mkfifo", [fifo]).status !== 0) throw new Error("mkfifo fails");
+    // Open for both, so that opening does not wait for the other side.
+    this.#replies = openSync(fifo, "r+");
+    this.#child = spawn(C_DRIVER, [end, config], { stdio: ["pipe", "pipe", "inherit", this.#replies] });
+    running.add(this.#child);
+    this.#child.stdin!.on("error", () => {});
+    this.#exited = once(this.#child, "exit");
+    this.started = new Promise((done, failed) => {
+      this.#child.once("error", failed);
+      createInterface({ input: this.#child.stdout! }).on("line", (text) => {
+        const line: Line = JSON.parse(text);
+        if (line.event === "ready") done(line);
+        else if (line.event === "failed") failed(errorOf(line));
+        else if (line.event === "log") log[LOG_LEVELS[line.level]](line.fields, line.text);
+        else emitOn(this, line.event, this.#valueOf(line));
+      });
+    });
+    this.#child.once("exit", (code, signal) => {
+      running.delete(this.#child);
+      // A fault of the library must not pass for anything else.
+      if (signal !== null || (code !== 0 && code !== 2)) {
+        throw new Error(`the C library's udp-${end} ended by itself: ${code ?? signal}`);
+      }
+    });
+  }
+
+  #valueOf(line: Line): unknown {
+    if (line.status !== 0) return errorOf(line);
+    return this.#end === "server" ? { session: line.text } : undefined;
+  }
+
+  stats(): TunnelStats {
+    if (this.#child.exitCode !== null || !this.#child.stdin!.writable) return this.#lastStats!;
+    this.#child.stdin!.write("report\n");
+    let text = "";
+    const bytes = Buffer.alloc(65_536);
+    while (!text.endsWith("\n")) text += bytes.toString("utf8", 0, readSync(this.#replies, bytes));
+    this.#lastStats = JSON.parse(text) ?? this.#lastStats;
+    return this.#lastStats!;
+  }
+
+  status(): Promise<EndpointStatus> {
+    return Promise.reject(new Error("the C library has no status()"));
+  }
+
+  async close(): Promise<void> {
+    if (this.#child.exitCode === null && this.#child.stdin!.writable) {
+      this.#child.stdin!.end("stop\n");
+      await this.#exited;
+    }
+    this.release();
+  }
+
+  release(): void {
+    if (this.#isReleased) return;
+    this.#isReleased = true;
+    rmSync(this.#folder, { recursive: true, force: true });
+    closeSync(this.#replies);
+  }
+}
+
+function errorOf({ text, code, status }: Line): Error {
+  return Object.assign(new Error(text), { code, status });
+}
+
+/** The library's options as members of a config, with files for secrets. */
+function configOf(fields: OptionFields, options: object, folder: string): Record<string, unknown> {
+  const config: Record<string, unknown> = {};
+  for (const [name, value] of Object.entries(options)) {
+    if (value === undefined) continue;
+    const { flag, isSecretFile } = fields[name] ?? {};
+    if (flag === undefined) throw new Error(`${name}: the C library has no such option`);
+    config[flag] = isSecretFile ? secretFile(join(folder, flag), value) : value;
+  }
+  return config;
+}
+
+function secretFile(path: string, value: unknown): string {
+  const isText = typeof value === "string" || value instanceof Uint8Array;
+  const { user, password } = value as { user: string; password: string };
+  writeFileSync(path, isText ? value : `${user}:${password}`, { mode: 0o600 });
+  return path;
+}
+
+/** Starts an instance. @throws what the library complains of, with its code */
+export async function startInC(
+  end: End,
+  fields: OptionFields,
+  options: object,
+  log: Logger,
+): Promise<CHostHandle & { readonly ready: Line }> {
+  const host = new CHostHandle(end, fields, options, log);
+  try {
+    return Object.assign(host, { ready: await host.started });
+  } catch (error) {
+    host.release();
+    throw error;
+  }
+}

@@ -1,0 +1,32 @@
+import { join, resolve } from "node:path";
+
+const ROOT = resolve(import.meta.dirname, "../..");
+const C_BUILD = join(ROOT, "build/capi");
+
+/** What runs an end: Node, or the C library. */
+export type HostKind = "node" | "c";
+export type End = "local" | "server";
+export type ProgramName = "udp-local" | "udp-server" | "tun2socks";
+
+/** What this run of the tests has at an end, as its project in vitest.config.ts says. */
+export function hostOf(end: End): HostKind {
+  return process.env[`UNDERPASS_${end.toUpperCase()}_HOST`] === "c" ? "c" : "node";
+}
+
+/** The C library's program. */
+export const C_PROGRAM = join(C_BUILD, "bin/underpass");
+/** Runs one instance of the C library for a test. */
+export const C_DRIVER = join(C_BUILD, "tests/host-driver");
+
+const END_OF: Readonly<Record<ProgramName, End | undefined>> = {
+  "udp-local": "local",
+  "udp-server": "server",
+  tun2socks: undefined,
+};
+
+/** The command that starts a program on this run's host, to be followed by its options. */
+export function programCommand(name: ProgramName): readonly [string, ...string[]] {
+  const end = END_OF[name];
+  if (end !== undefined && hostOf(end) === "c") return [C_PROGRAM, end];
+  return [process.execPath, join(ROOT, `dist/cli/${name}.js`)];
+}

@@ -1,0 +1,14 @@
+import { defineConfig } from "vitest/config";
+import { cProject } from "./test/support/c-projects.ts";
+
+/** `npm run test:hosts`: all interop and e2e tests with the C library at either end, and at both. */
+export default defineConfig({
+  test: {
+    passWithNoTests: true,
+    projects: (["interop", "e2e"] as const).flatMap((folder) => [
+      cProject(folder, ["local", "server"]),
+      cProject(folder, ["local"]),
+      cProject(folder, ["server"]),
+    ]),
+  },
+});
