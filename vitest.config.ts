@@ -1,11 +1,45 @@
 import { existsSync } from "node:fs";
 import { defineConfig } from "vitest/config";
+import { cProject } from "./test/support/c-projects.ts";
+import { C_DRIVER } from "./test/support/hosts.ts";
 
 /** Interop and e2e start real programs, so their files run one after another; unit and sim run side by side. */
 const ONE_BY_ONE = { testTimeout: 120_000, hookTimeout: 60_000, fileParallelism: false };
+const QUICK_INTEROP = [
+  ...[
+    "both-families",
+    "carriers",
+    "connect-udp-clients",
+    "dialect-attack",
+    "dialect-local",
+    "dialect-server",
+  ],
+  ...[
+    "forward-sources",
+    "hostile-peers",
+    "http-heads",
+    "http2-hostile-clients",
+    "masque-h2o",
+    "plain-client",
+  ],
+  ...["reverse-proxies", "shadowsocks", "socks5-clients", "tcp-relay", "web-sockets"],
+];
+const QUICK_E2E = ["connect-udp-fragments", "link-local", "packet-info", "restarts", "ways"];
 /** Where the module was built it must load: tests that fell back would prove nothing of it. */
 const NATIVE = existsSync("native/build/Release/underpass.node") ? { UNDERPASS_IO: "native" } : {};
 const PLAIN = { UNDERPASS_IO: "plain" };
+
+/**
+ * The C library at both ends, in what takes seconds; `npm run test:hosts` has all files, and C with Node. Where it was not built,
+ * CI alone insists.
+ */
+const C_PROJECTS =
+  existsSync(C_DRIVER) || process.env.CI !== undefined
+    ? [
+        cProject("interop", ["local", "server"], QUICK_INTEROP),
+        cProject("e2e", ["local", "server"], QUICK_E2E),
+      ]
+    : [];
 
 /** The same cases in each run; `SEED=2 npx vitest …` tries others. */
 const setupFiles = ["test/property-seed.ts"];
@@ -54,6 +88,7 @@ export default defineConfig({
           ...ONE_BY_ONE,
         },
       },
+      ...C_PROJECTS,
     ],
   },
 });

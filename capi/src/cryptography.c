@@ -159,11 +159,25 @@ static JSValue aead_open(JSContext *context, JSValueConst self, int count, JSVal
   return JS_UNDEFINED;
 }
 
+// maskBytes(from, start, end, to, at, mask, phase): as src/wire/websocket-frame.ts has it
+static JSValue mask_bytes(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
+  (void)self, (void)count;
+  bytes_view from = get_bytes(context, values[0]), to = get_bytes(context, values[3]), mask = get_bytes(context, values[5]);
+  int64_t start = get_int(context, values[1]), end = get_int(context, values[2]), at = get_int(context, values[4]);
+  uint32_t phase = (uint32_t)get_int(context, values[6]);
+  bool is_good = start >= 0 && start <= end && (size_t)end <= from.bytes && at >= 0 && mask.bytes == 4 &&
+                 (size_t)(at + (end - start)) <= to.bytes;
+  if (!is_good) return JS_ThrowRangeError(context, "maskBytes");
+  // Of the same memory `to` is never ahead of `from`.
+  for (int64_t i = start; i < end; i++) to.data[at++] = from.data[i] ^ mask.data[phase++ & 3];
+  return JS_UNDEFINED;
+}
+
 static const JSCFunctionListEntry FUNCTIONS[] = {
     FUNCTION("hmac", 2, hmac),          FUNCTION("md5", 1, md5),
     FUNCTION("hkdfSha1", 4, hkdf_sha1), FUNCTION("random", 1, random_bytes),
     FUNCTION("aead", 2, aead),          FUNCTION("aeadSeal", 7, aead_seal),
-    FUNCTION("aeadOpen", 5, aead_open),
+    FUNCTION("aeadOpen", 5, aead_open), FUNCTION("maskBytes", 7, mask_bytes),
 };
 
 void cryptography_add(JSContext *context, JSValueConst host) {

@@ -20,8 +20,9 @@ typedef struct tls {
   mbedtls_x509_crt ca, certificate;
   mbedtls_pk_context key;
   char *protocols[MAX_PROTOCOLS + 1];
-  // An IP is checked against the certificate, but never sent as a name (RFC 6066 §3).
-  char *ip;
+  // Whom the certificate must be for. An IP is checked, but never sent as a name (RFC 6066 §3).
+  char *name;
+  bool checks_ip;
   queue input, output;
 } tls;
 
@@ -40,7 +41,7 @@ static void free_tls(JSRuntime *runtime, JSValue value) {
   mbedtls_x509_crt_free(&tls->certificate);
   mbedtls_pk_free(&tls->key);
   for (int i = 0; i < MAX_PROTOCOLS; i++) free(tls->protocols[i]);
-  free(tls->ip);
+  free(tls->name);
   free(tls->input.data);
   free(tls->output.data);
   free(tls);
@@ -125,8 +126,9 @@ static int read_files(JSContext *context, tls *tls, JSValueConst ca, JSValueCons
   error = mbedtls_pk_parse_key(&tls->key, (uint8_t *)pem, length, NULL, 0, random_for_tls, NULL);
   mbedtls_platform_zeroize(pem, length);
   free(pem);
-  if (error == 0) error = mbedtls_pk_check_pair(&tls->certificate.pk, &tls->key, random_for_tls, NULL);
-  return error;
+  if (error != 0) return error;
+  *which = "key: is not the certificate's: ";
+  return mbedtls_pk_check_pair(&tls->certificate.pk, &tls->key, random_for_tls, NULL);
 }
 
 static tls *make_tls(JSContext *context, JSValue *object) {
@@ -170,6 +172,7 @@ static JSValue tls_open(JSContext *context, JSValueConst self, int count, JSValu
     return JS_EXCEPTION;
   }
   bool is_ip = JS_ToBool(context, values[1]) == 1;
+  tls->name = strdup(name);
   const char *which = "";
   int error = read_files(context, tls, values[2], values[3], values[4], &which);
   if (error >= 0) {
@@ -186,7 +189,7 @@ static JSValue tls_open(JSContext *context, JSValueConst self, int count, JSValu
     if (tls->protocols[0] != NULL) mbedtls_ssl_conf_alpn_protocols(&tls->config, (const char **)tls->protocols);
     if (mbedtls_pk_get_type(&tls->key) != MBEDTLS_PK_NONE)
       error = mbedtls_ssl_conf_own_cert(&tls->config, &tls->certificate, &tls->key);
-    if (is_ip && !is_insecure) tls->ip = strdup(name);
+    tls->checks_ip = is_ip && !is_insecure;
   }
   if (error == 0) error = mbedtls_ssl_setup(&tls->ssl, &tls->config);
   if (error == 0) error = mbedtls_ssl_set_hostname(&tls->ssl, is_ip ? NULL : name);
@@ -226,7 +229,7 @@ static JSValue tls_receive(JSContext *context, JSValueConst self, int count, JSV
 static bool is_for_ip(tls *tls) {
   const mbedtls_x509_crt *peer = mbedtls_ssl_get_peer_cert(&tls->ssl);
   uint32_t flags = 0;
-  return peer != NULL && mbedtls_x509_crt_verify((mbedtls_x509_crt *)peer, &tls->ca, NULL, tls->ip, &flags, NULL, NULL) == 0;
+  return peer != NULL && mbedtls_x509_crt_verify((mbedtls_x509_crt *)peer, &tls->ca, NULL, tls->name, &flags, NULL, NULL) == 0;
 }
 
 // tlsHandshake(tls): true when it is complete, false when more has to come
@@ -236,10 +239,10 @@ static JSValue tls_handshake(JSContext *context, JSValueConst self, int count, J
   if (tls == NULL) return JS_EXCEPTION;
   int error = mbedtls_ssl_handshake(&tls->ssl);
   if (error == MBEDTLS_ERR_SSL_WANT_READ) return JS_FALSE;
-  if (error == 0 && tls->ip != NULL && !is_for_ip(tls))
-    return JS_ThrowInternalError(context, "the certificate is not for %s", tls->ip);
+  uint32_t flags = error == MBEDTLS_ERR_X509_CERT_VERIFY_FAILED ? mbedtls_ssl_get_verify_result(&tls->ssl) : 0;
+  if ((error == 0 && tls->checks_ip && !is_for_ip(tls)) || flags == MBEDTLS_X509_BADCERT_CN_MISMATCH)
+    return JS_ThrowInternalError(context, "the certificate is not for %s", tls->name);
   if (error == 0) return JS_TRUE;
-  uint32_t flags = mbedtls_ssl_get_verify_result(&tls->ssl);
   if (error == MBEDTLS_ERR_X509_CERT_VERIFY_FAILED) {
     char text[256];
     mbedtls_x509_crt_verify_info(text, sizeof text, "", flags);

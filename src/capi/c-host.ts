@@ -1,6 +1,7 @@
 import type { AeadName } from "../core/shadowsocks/method.ts";
 import type { NativeModule } from "../host/io/native-module.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
+import type { MaskBytes } from "../wire/websocket-frame.ts";
 
 declare const IS_CIPHER: unique symbol;
 declare const IS_TLS: unique symbol;
@@ -44,6 +45,7 @@ export interface CHost extends NativeModule, FileHost {
   /** HMAC-SHA-256. */
   hmac(key: Uint8Array, data: Uint8Array): Uint8Array;
   random(length: number): Uint8Array;
+  maskBytes: MaskBytes;
   md5(data: Uint8Array): Uint8Array;
   hkdfSha1(key: Uint8Array, salt: Uint8Array, info: Uint8Array, length: number): Uint8Array;
   /** An AEAD cipher with its key, for the two below. */

@@ -1,18 +1,12 @@
 import { HostError, UsageError } from "../core/errors.ts";
-import { parseHop } from "../host/carriers/hop.ts";
+import type { TlsOptions } from "../host/carriers/tls-options.ts";
 import { embeddersOwn, wrong } from "../host/options/fields.ts";
 import { resolveTun2Socks, TUN2SOCKS_FIELDS } from "../host/options/tun2socks-fields.ts";
 import { resolveUdpLocal, UDP_LOCAL_FIELDS } from "../host/options/udp-local-fields.ts";
 import { resolveUdpServer, UDP_SERVER_FIELDS } from "../host/options/udp-server-fields.ts";
 import type { FileHost, StartFailure, StartOptions } from "./c-host.ts";
 import { encodeChecked } from "./checked-options.ts";
-import {
-  checkHops,
-  checkOffered,
-  MISSING_OF_LOCAL,
-  MISSING_OF_SERVER,
-  MISSING_OF_TUN2SOCKS,
-} from "./offered.ts";
+import { checkOffered, MISSING_OF_LOCAL, MISSING_OF_SERVER, MISSING_OF_TUN2SOCKS } from "./offered.ts";
 import { gatherOptions } from "./options.ts";
 import { readFile } from "./read-file.ts";
 import { findTlsFilesProblem } from "./tls-files.ts";
@@ -41,14 +35,12 @@ function checkLocal(host: FileHost, start: StartOptions): object {
   const values = { ...gathered.values, carrier: start.hasCarrier };
   const platform = {
     fields: { ...UDP_LOCAL_FIELDS, carrier: CARRIER_FIELD },
-    findTlsProblem: (hop: string) => findTlsProblem(host, hop),
+    findTlsProblem: (tls: TlsOptions) => findTlsFilesProblem(host, tls),
   };
   // Then there may be associations without sockets.
   const hasAssociations = gathered.values.listen === false;
   const options = resolveUdpLocal(platform, values, nameField, hasAssociations);
   checkOffered(options, nameField);
-  for (const { via } of options.ways) checkHops(via, nameField(["via"]));
-  checkHops(options.tcpVia, nameField(["tcpVia"]));
   return options;
 }
 
@@ -76,22 +68,15 @@ function checkTun2Socks(host: FileHost, start: StartOptions): object {
   const tunnelFields = { ...UDP_LOCAL_FIELDS, carrier: CARRIER_FIELD };
   const platform = {
     fields: { ...TUN2SOCKS_FIELDS, carrier: CARRIER_FIELD },
-    tunnel: { fields: tunnelFields, findTlsProblem: (hop: string) => findTlsProblem(host, hop) },
+    tunnel: { fields: tunnelFields, findTlsProblem: (tls: TlsOptions) => findTlsFilesProblem(host, tls) },
     interfaceIpv4: (name: string) => host.interfaceIpv4?.(name),
   };
   const options = resolveTun2Socks(platform, values, nameField);
   checkOffered(options.tunnel, nameField);
-  for (const { via } of options.tunnel.ways) checkHops(via, nameField(["via"]));
-  checkHops(options.socks, nameField(["socks"]));
   return options;
 }
 
 const CHECK = { local: checkLocal, server: checkServer, tun2socks: checkTun2Socks };
-
-function findTlsProblem(host: FileHost, text: string): string | undefined {
-  const hop = parseHop(text, 0);
-  return hop.kind === "tls" ? findTlsFilesProblem(host, hop.options) : undefined;
-}
 
 function checkServer(host: FileHost, start: StartOptions): object {
   const { values, nameField } = gatherOptions(

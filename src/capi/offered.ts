@@ -1,5 +1,3 @@
-import { parseHop } from "../host/carriers/hop.ts";
-import { splitWay } from "../host/carriers/way.ts";
 import type { NameField } from "../host/options/fields.ts";
 import { wrong } from "../host/options/fields.ts";
 
@@ -8,17 +6,14 @@ const NO_TAP = "the C library does not write captures";
 /** Options that the C library does not have, by flag. docs/c-library.md has the same list. */
 export const MISSING_OF_LOCAL: ReadonlyMap<string, string> = new Map([
   ["tap", NO_TAP],
-  ["masque", "the C library has no client of MASQUE"],
   ["ss-config", "the C library does not read it: give via"],
 ]);
 
 export const MISSING_OF_TUN2SOCKS = MISSING_OF_LOCAL;
 
-const NO_HTTP = "the C library has no web server";
 export const MISSING_OF_SERVER: ReadonlyMap<string, string> = new Map([
   ["tap", NO_TAP],
-  ["decoy", NO_HTTP],
-  ["ws-path", NO_HTTP],
+  ["decoy", "the C library has no web server"],
   ["ss-config", "the C library does not read it: give listen"],
 ]);
 
@@ -30,12 +25,5 @@ export function checkOffered(
   if (options.io === "plain") throw wrong(nameField(["io"]), "the C library has native I/O alone");
   if (options.workers > 1) {
     throw wrong(nameField(["workers"]), "the C library has one thread an instance: start more instances");
-  }
-}
-
-/** @param name  of the option. @throws UsageError ERR_OPTION for a hop that needs what this host does not have */
-export function checkHops(texts: readonly string[], name: string): void {
-  for (const hop of texts.flatMap((text) => splitWay(text).via).map(parseHop)) {
-    if (hop.kind === "ws") throw wrong(name, "the C library has no WebSocket");
   }
 }

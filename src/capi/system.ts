@@ -44,6 +44,8 @@ export function cSystem(host: CHost, latency: LatencyClass): System {
       hmac: (key, data) => host.hmac(key, data),
       random: (length) => host.random(length),
     },
+    maskBytes: (from, start, end, to, at, mask, phase) =>
+      host.maskBytes(from, start, end, to, at, mask, phase),
     shadowsocks: cShadowsocks(host),
     io: {
       udp: withLatency(openNativeUdpIo(host, loop), latency),

@@ -21,6 +21,10 @@ export function findTlsFilesProblem(host: FileHost, options: TlsOptions): string
     host.tlsCheck(ca, cert, key);
     return undefined;
   } catch (error) {
-    return (error as Error).message;
+    const { message } = error as Error;
+    // C names what is wrong by its option.
+    const [, which] = /^(ca|cert|key): /.exec(message) ?? [];
+    const file = { ca: options.caFile, cert: options.certFile, key: options.keyFile }[which ?? ""];
+    return file === undefined ? message : file + message.slice(which.length);
   }
 }

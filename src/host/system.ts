@@ -1,13 +1,14 @@
 import type { Cryptography } from "../core/credentials.ts";
 import { HostError } from "../core/errors.ts";
 import type { ShadowsocksCryptography } from "../core/shadowsocks/cryptography.ts";
+import type { MaskBytes } from "../wire/websocket-frame.ts";
 import type { Cancellation } from "./cancellation.ts";
 import type { Plugin } from "./carriers/plugin-options.ts";
 import type { PluginUse } from "./carriers/plugin-use.ts";
 import type { TlsOptions } from "./carriers/tls-options.ts";
-import type { WebSocketRequest } from "./carriers/web-socket-request.ts";
 import type { Io } from "./io/io.ts";
 import type { Loop } from "./loop.ts";
+import type { OpenMasqueSession } from "./masque/masque-session.ts";
 import type { ByteStream } from "./stream/byte-stream.ts";
 import type { OpenRingFile } from "./tap/ring-file.ts";
 
@@ -69,17 +70,10 @@ export interface System extends Loop, SystemErrors {
     host: string,
     cancellation: Cancellation,
   ): Promise<SecureStream>;
-  /**
-   * Opens a WebSocket on a stream to a web server, which it takes over (RFC 6455 §4.1).
-   *
-   * @returns to be handed on
-   * @throws Error with the reason; the stream is then destroyed
-   */
-  openWebSocket?(
-    stream: ByteStream,
-    request: WebSocketRequest,
-    cancellation: Cancellation,
-  ): Promise<ByteStream>;
+  /** Opens connections of HTTP/2 to MASQUE proxies. */
+  readonly openHttp2?: OpenMasqueSession;
+  /** Masks payloads of WebSockets faster than a script does. */
+  readonly maskBytes?: MaskBytes;
   /** Uses a plugin that is a program. @param server  the shadowsocks server that it connects to */
   usePlugin?(plugin: Plugin, server: { readonly host: string; readonly port: number }): PluginUse;
   /** Files of a tap. */

@@ -25,6 +25,7 @@ import { UDP_BUFFER_BYTES } from "./io/udp-io.ts";
 import { Listeners } from "./listeners.ts";
 import type { Logger } from "./log.ts";
 import { nextTurn } from "./loop.ts";
+import { openMasqueClient } from "./masque/open-masque-client.ts";
 import type { ForwardOptions, ResolvedUdpLocalOptions } from "./options/udp-local.ts";
 import { Socks5Listener } from "./socks5/listener.ts";
 import type { Socks5UdpOptions } from "./socks5/udp.ts";
@@ -35,7 +36,6 @@ import { joinFlows, joinStatus, listFlows } from "./status.ts";
 import { BatchWriter } from "./stream/batch-writer.ts";
 import type { ByteStream } from "./stream/byte-stream.ts";
 import type { System } from "./system.ts";
-import { required } from "./system.ts";
 import { HostTap } from "./tap/host-tap.ts";
 import { openTap } from "./tap/open-tap.ts";
 import type { TapWriter } from "./tap/tap-writer.ts";
@@ -77,12 +77,6 @@ export interface UdpLocalFeatures {
   readonly tap?: TapWriter | undefined;
   /** How long an upgrade may take. Default 5,000. */
   readonly handshakeMs?: number | undefined;
-  /** Opens a client of the proxy that `options.masque` names, and what makes its requests. */
-  readonly openMasque?: (
-    options: ResolvedUdpLocalOptions & { readonly masque: string },
-    system: System,
-    log: Logger,
-  ) => { readonly core: AssociationClient; readonly carrier: Carrier };
 }
 
 /** A lane's connection, or the attempt to make one. */
@@ -133,7 +127,7 @@ export class UdpLocalHost implements RelayHost {
     options: ResolvedUdpLocalOptions,
     log: Logger,
     system: System,
-    { place, carrier, openMasque, tap, handshakeMs = HANDSHAKE_MS }: UdpLocalFeatures = {},
+    { place, carrier, tap, handshakeMs = HANDSHAKE_MS }: UdpLocalFeatures = {},
   ) {
     const { io } = system;
     this.#system = system;
@@ -155,8 +149,7 @@ export class UdpLocalHost implements RelayHost {
     const { ways, idleTimeoutS, activeIdleTimeoutS, latencyRules, ...rest } = this.#options;
     const outgoing = outgoingOf(options);
     if (options.masque !== undefined) {
-      const open = required(openMasque, "MASQUE over HTTP");
-      const masque = open({ ...options, masque: options.masque }, system, log);
+      const masque = openMasqueClient({ ...options, masque: options.masque }, system, log);
       this.core = masque.core;
       this.#carriers = [masque.carrier];
       this.#useTap();

@@ -56,6 +56,7 @@ import type { OpenPacketEgress } from "./udp-paths/egress.ts";
 import { openEgress } from "./udp-paths/egress.ts";
 import type { UdpPath, UdpPathHost } from "./udp-paths/udp-path.ts";
 import { OutgoingDatagram } from "./udp-paths/udp-path.ts";
+import { acceptWebSocket } from "./web-socket/open.ts";
 import type { HandedOver, OtherWorkers, WorkerPlace } from "./workers.ts";
 
 /** How long a connection that is being closed may take to send the rest. */
@@ -552,8 +553,8 @@ export class UdpServerHost implements UdpPathHost {
       }
       case "web-socket": {
         const stream = this.#takeStream(output.connection);
-        const web = stream && this.#web!.acceptWebSocket(stream, output.key, output.surplus);
-        if (web !== undefined) this.#attachNested(web, "WebSocket");
+        if (stream === undefined) return;
+        this.#attachNested(acceptWebSocket(this.#system, stream, output.key, output.surplus), "WebSocket");
         return;
       }
       case "http2": {
@@ -609,12 +610,10 @@ export class UdpServerHost implements UdpPathHost {
   }
 
   async #openWebServer(): Promise<WebServer | undefined> {
-    const { wsPath, decoy, maxHalfOpen, handshakeTimeoutMs } = this.#options;
+    const { decoy, maxHalfOpen, handshakeTimeoutMs } = this.#options;
     const { openWebServer } = this.#features;
-    if (wsPath !== undefined) required(openWebServer, "a server of WebSockets");
     if (decoy !== undefined) required(openWebServer, "a decoy");
     return openWebServer?.({
-      acceptsWebSockets: wsPath !== undefined,
       decoy,
       maxHalfOpen,
       handshakeTimeoutMs,

@@ -7,9 +7,9 @@ import type { Loop } from "../host/loop.ts";
 import type { System } from "../host/system.ts";
 import { usePlugin } from "./carriers/plugin-process.ts";
 import { wrapInTls } from "./carriers/tls.ts";
-import { openWebSocket } from "./carriers/web-socket.ts";
 import { nodeCryptography } from "./cryptography.ts";
 import { descriptorLimit } from "./descriptor-limit.ts";
+import { Http2ProxySession } from "./masque/http2-proxy-session.ts";
 import { openRingFile } from "./ring-file.ts";
 import { shadowsocksCryptography } from "./shadowsocks-cryptography.ts";
 import { nodeErrors } from "./system-text.ts";
@@ -47,7 +47,7 @@ export function nodeSystem(io: Io): System {
     descriptorLimit,
     wrapTls: (stream, options, host, cancellation) =>
       wrapInTls(stream, options, host, cancellation, io.native),
-    openWebSocket: (stream, request, cancellation) => openWebSocket(stream, request, cancellation, io.native),
+    openHttp2: (...args) => Http2ProxySession.open(...args),
     usePlugin,
     openRingFile,
     readFile: readTextFile,

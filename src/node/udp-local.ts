@@ -13,7 +13,6 @@ import { streamCarrier } from "./carriers/stream-carrier.ts";
 import type { UdpLocal } from "./handles.ts";
 import { emitOn } from "./handles.ts";
 import { chooseIo } from "./io.ts";
-import { openMasqueClient } from "./masque/open-masque-client.ts";
 import type { Carrier, CheckedUdpLocalOptions, UdpLocalOptions } from "./options/udp-local.ts";
 import { nodeSystem } from "./system.ts";
 import { WorkerGroup } from "./worker-group.ts";
@@ -94,7 +93,7 @@ export function featuresOf(
   io: Io,
   place: WorkerPlace | undefined,
 ): UdpLocalFeatures {
-  return { place, carrier: carrier && streamCarrier(carrier, io), openMasque: openMasqueClient };
+  return { place, carrier: carrier && streamCarrier(carrier, io) };
 }
 
 /** A client with the events of Node. */

@@ -231,7 +231,7 @@ describeUnless(lack, "the C library", () => {
         await kill(local.child, "SIGTERM");
       }
       for (const [query, reason] of [
-        [`${ca}&servername=other.test`, "Common Name"],
+        [`${ca}&servername=other.test`, "not for other.test"],
         ["servername=server.test", "not correctly signed by the trusted CA"],
       ]) {
         const local = await start("C", "local", args(query));

@@ -250,11 +250,12 @@ BasicAuth user p4ss
   it("refuses TLS files that hold no certificate or do not fit each other, before it starts", async () => {
     writeFileSync(inFolder("empty.pem"), "no certificate\n");
     const pair = (cert: string, key: string) => `tls://?cert=${inFolder(cert)}&key=${inFolder(key)}`;
-    for (const [via, problem] of [
-      [`tls://?ca=${inFolder("empty.pem")}`, "empty.pem: no start line"],
-      [pair("client.pem", "server.key"), "server.key: key values mismatch"],
-      [pair("empty.pem", "client.key"), "client.key: no start line"],
-    ]) {
+    const problems: [string, RegExp][] = [
+      [`tls://?ca=${inFolder("empty.pem")}`, /empty\.pem: (no start line|PEM|X509)/],
+      [pair("client.pem", "server.key"), /server\.key: (key values mismatch|is not the certificate's)/],
+      [pair("empty.pem", "client.key"), /(client\.key|empty\.pem): (no start line|PEM|X509)/],
+    ];
+    for (const [via, problem] of problems) {
       await expect(startUdpLocal({ via: [via], listen: "127.0.0.1:0" })).rejects.toThrow(problem);
     }
   });
@@ -281,7 +282,7 @@ BasicAuth user p4ss
   it("TLS without the client's certificate that the terminator wants never comes up", async () => {
     const via = [`tls://?servername=tunnel.test&${ca()}`];
     await expect(expectEcho({ server: `127.0.0.1:${portOf(mutualTls)}`, via })).rejects.toThrow(
-      /certificate required|closed|ended/i,
+      /certificate required|closed|ended|alert/i,
     );
   });
 

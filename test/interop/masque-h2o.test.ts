@@ -119,11 +119,15 @@ describe("h2o-httpclient as the client, from its bytes", () => {
     const socket = connectTcp(Number(server.address.listen[0].split(":")[1]), "127.0.0.1");
     socket.on("error", () => {});
     cleanups.push(() => socket.destroy());
+    const closed = new Promise<never>((_, failed) => {
+      socket.once("close", () => failed(new Error("closed by the server")));
+    });
+    closed.catch(() => {});
     let received = Buffer.alloc(0);
     const [first, ...others] = steps.map(bytesOf);
     socket.write(first);
     while (!received.includes(text)) {
-      const [data] = (await once(socket, "data")) as [Buffer];
+      const [data] = (await Promise.race([once(socket, "data"), closed])) as [Buffer];
       received = Buffer.concat([received, data]);
       // The answer to the request, by its status: 101, or 200 as an entry of HPACK's static table.
       const isAnswered =

@@ -1,7 +1,7 @@
 import type { ChildProcess } from "node:child_process";
 import { spawn, spawnSync } from "node:child_process";
 import { EventEmitter, once } from "node:events";
-import { closeSync, mkdtempSync, openSync, readSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, readFileSync, readSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -33,7 +33,7 @@ process.on("exit", () => {
 });
 
 /** One instance of the C library in a process of its own, with the surface of a handle on Node. */
-class CHostHandle extends EventEmitter {
+export class CHostHandle extends EventEmitter {
   readonly #end: End;
   readonly #child: ChildProcess;
   readonly #folder: string;
@@ -42,6 +42,8 @@ class CHostHandle extends EventEmitter {
   readonly #exited: Promise<unknown>;
   #lastStats: TunnelStats | undefined;
   #isReleased = false;
+  /** Events that came before its start was over. */
+  #held: Line[] | undefined = [];
   /** Rejects when it does not start. */
   readonly started: Promise<Line>;
 
@@ -62,10 +64,18 @@ class CHostHandle extends EventEmitter {
       this.#child.once("error", failed);
       createInterface({ input: this.#child.stdout! }).on("line", (text) => {
         const line: Line = JSON.parse(text);
-        if (line.event === "ready") done(line);
-        else if (line.event === "failed") failed(errorOf(line));
+        if (line.event === "failed") failed(errorOf(line));
         else if (line.event === "log") log[LOG_LEVELS[line.level]](line.fields, line.text);
-        else emitOn(this, line.event, this.#valueOf(line));
+        else if (line.event === "ready") {
+          done(line);
+          // On Node nothing happens before whoever has started it can listen.
+          setImmediate(() => {
+            const held = this.#held!;
+            this.#held = undefined;
+            for (const each of held) this.#tell(each);
+          });
+        } else if (this.#held === undefined) this.#tell(line);
+        else this.#held.push(line);
       });
     });
     this.#child.once("exit", (code, signal) => {
@@ -77,9 +87,9 @@ class CHostHandle extends EventEmitter {
     });
   }
 
-  #valueOf(line: Line): unknown {
-    if (line.status !== 0) return errorOf(line);
-    return this.#end === "server" ? { session: line.text } : undefined;
+  #tell(line: Line): void {
+    const value = this.#end === "server" ? { session: line.text } : undefined;
+    emitOn(this, line.event, line.status === 0 ? value : errorOf(line));
   }
 
   stats(): TunnelStats {
@@ -90,6 +100,11 @@ class CHostHandle extends EventEmitter {
     while (!text.endsWith("\n")) text += bytes.toString("utf8", 0, readSync(this.#replies, bytes));
     this.#lastStats = JSON.parse(text) ?? this.#lastStats;
     return this.#lastStats!;
+  }
+
+  residentBytes(): number {
+    const [, kib] = /VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${this.#child.pid}/status`, "utf8"))!;
+    return Number(kib) * 1024;
   }
 
   status(): Promise<EndpointStatus> {

@@ -24,9 +24,14 @@ const END_OF: Readonly<Record<ProgramName, End | undefined>> = {
   tun2socks: undefined,
 };
 
+/** A program of Node, for what only that has. */
+export function programFile(name: ProgramName): string {
+  return join(ROOT, `dist/cli/${name}.js`);
+}
+
 /** The command that starts a program on this run's host, to be followed by its options. */
 export function programCommand(name: ProgramName): readonly [string, ...string[]] {
   const end = END_OF[name];
   if (end !== undefined && hostOf(end) === "c") return [C_PROGRAM, end];
-  return [process.execPath, join(ROOT, `dist/cli/${name}.js`)];
+  return [process.execPath, programFile(name)];
 }

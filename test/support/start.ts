@@ -7,7 +7,7 @@ import { UDP_LOCAL_FIELDS } from "../../src/node/options/udp-local.ts";
 import { UDP_SERVER_FIELDS } from "../../src/node/options/udp-server.ts";
 import { startUdpLocal as startOnNode } from "../../src/node/udp-local.ts";
 import { startUdpServer as startServerOnNode } from "../../src/node/udp-server.ts";
-import { startInC } from "./c-host.ts";
+import { CHostHandle, startInC } from "./c-host.ts";
 import { hostOf } from "./hosts.ts";
 
 /** Starts a udp-local on this run's host. */
@@ -27,4 +27,9 @@ export async function startUdpServer(
   if (hostOf("server") === "node") return startServerOnNode(options, log);
   const host = await startInC("server", UDP_SERVER_FIELDS, options, log);
   return Object.assign(host, { address: { listen: [...host.ready.listen] } });
+}
+
+/** Of the process that has this end. */
+export function residentBytes(end: UdpLocal | UdpServer): number {
+  return end instanceof CHostHandle ? end.residentBytes() : process.memoryUsage().rss;
 }

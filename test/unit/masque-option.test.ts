@@ -4,7 +4,7 @@ import {
   findMasqueProblem,
   parseMasqueProxy,
   rebaseMasqueProxy,
-} from "../../src/node/masque/masque-option.ts";
+} from "../../src/host/masque/masque-option.ts";
 import { resolveUdpLocalOptions } from "../../src/node/options/udp-local.ts";
 
 const PATH = "/{target_host}/{target_port}/";
@@ -56,7 +56,8 @@ describe("--masque", () => {
   });
 
   it("a file that is missing is named", () => {
-    expect(findMasqueProblem(`https://a${PATH}#ca=/nowhere/ca.pem`)).toContain("/nowhere/ca.pem");
+    const masque = `https://a${PATH}#ca=/nowhere/ca.pem`;
+    expect(() => resolveUdpLocalOptions({ masque })).toThrow("/nowhere/ca.pem");
   });
 
   it("paths of a config file start in its folder", () => {

@@ -15,9 +15,10 @@ import { wait } from "../loop.ts";
 import type { ByteStream } from "../stream/byte-stream.ts";
 import type { System } from "../system.ts";
 import { required } from "../system.ts";
+import { openWebSocket } from "../web-socket/open.ts";
 import type { Carrier } from "./carrier.ts";
 import type { Hop } from "./hop.ts";
-import { badHop, endpointText, hopText, parseHop } from "./hop.ts";
+import { badHop, endpointText, hopText, parseHop, tlsOf } from "./hop.ts";
 import type { PluginUse } from "./plugin-use.ts";
 import { shakeHands } from "./proxy.ts";
 import { wrapInShadowsocks } from "./shadowsocks.ts";
@@ -193,9 +194,7 @@ export async function openUdpAssociate(
 
 /** @throws HostError ERR_UNSUPPORTED for a hop that the system cannot make */
 function checkSupport(hop: Hop, system: System): void {
-  const hasTls = hop.kind === "tls" || (hop.kind === "ws" && hop.request.tls !== undefined);
-  if (hasTls) required(system.wrapTls, "TLS");
-  if (hop.kind === "ws") required(system.openWebSocket, "a WebSocket");
+  if (tlsOf(hop) !== undefined) required(system.wrapTls, "TLS");
   if (hop.kind !== "ss") return;
   required(system.shadowsocks, "ss://");
   if (hop.shadowsocks.plugin !== undefined) required(system.usePlugin, "a plugin that is a program");
@@ -253,7 +252,7 @@ class HopChain {
           case "ws": {
             const { tls } = hop.request;
             if (tls !== undefined) stream = await this.#wrapTls(stream, tls, hop.endpoint, deadline);
-            stream = await system.openWebSocket!(stream, hop.request, deadline);
+            stream = await openWebSocket(system, stream, hop.request, deadline);
             break;
           }
           case "ss":

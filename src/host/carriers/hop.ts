@@ -118,6 +118,12 @@ export function findHopProblem(text: string): string | undefined {
   }
 }
 
+/** The TLS of a hop; undefined if it has none. */
+export function tlsOf(hop: Hop): TlsOptions | undefined {
+  if (hop.kind === "tls") return hop.options;
+  return hop.kind === "ws" ? hop.request.tls : undefined;
+}
+
 /**
  * Removes user and password, whatever they contain, the path of a WebSocket, which may be a secret, and the values of all
  * options but those for TLS. Of several hops with blanks between them, also what is before the last password.

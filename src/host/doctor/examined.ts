@@ -4,7 +4,6 @@ import type { CarrierChain, ChainTrace } from "../carriers/carrier-chain.ts";
 import { openCarrierChain, parseCarrierChain } from "../carriers/carrier-chain.ts";
 import type { ResolvedUdpLocalOptions } from "../options/udp-local.ts";
 import type { System } from "../system.ts";
-import type { UdpLocalFeatures } from "../udp-local.ts";
 import type { DoctorSettings } from "./settings.ts";
 
 /** A program of this machine that listens somewhere. */
@@ -19,7 +18,6 @@ export interface Examined {
   readonly options: ResolvedUdpLocalOptions;
   readonly settings: DoctorSettings;
   readonly system: System;
-  readonly openMasque: UdpLocalFeatures["openMasque"];
   /** Which program listens at a TCP port of loopback, as far as this user may see; undefined where it is not known. */
   readonly findListener: (port: number) => LocalProgram | undefined;
   /** The way that is walked, by its index in the options. */

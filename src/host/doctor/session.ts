@@ -36,7 +36,7 @@ export class Session {
   /** @param dialect  of the server, instead of that of the options */
   constructor(examined: Examined, dialect = examined.options.dialect) {
     this.#examined = examined;
-    const { options, settings, system, openMasque } = examined;
+    const { options, settings, system } = examined;
     const { masque } = options;
     // Tried only where udp-server did not answer.
     const isTried = dialect !== options.dialect;
@@ -52,7 +52,6 @@ export class Session {
       silentLogger,
       system,
       {
-        openMasque,
         handshakeMs: settings.testTimeoutMs,
         ...(masque === undefined ? { carrier: openChain(examined) } : {}),
       },

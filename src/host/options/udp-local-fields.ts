@@ -4,9 +4,11 @@ import { dialectByName } from "../../wire/dialects/dialects.ts";
 import { utf8Bytes } from "../../wire/http-head.ts";
 import { endpointOf, ipFamily, isHostAndPort, parseEndpoint, rebaseEndpoint } from "../addresses/endpoint.ts";
 import { isBehindProxy } from "../carriers/carrier-chain.ts";
-import { rebaseHop } from "../carriers/hop.ts";
+import { parseHop, rebaseHop, tlsOf } from "../carriers/hop.ts";
+import type { TlsOptions } from "../carriers/tls-options.ts";
 import { rebaseWay, splitWay } from "../carriers/way.ts";
 import { DIALECT_NAMES } from "../dialects/dialect-options.ts";
+import { parseMasqueProxy } from "../masque/masque-option.ts";
 import { parseUdpPorts } from "../socks5/udp-ports.ts";
 import {
   hop,
@@ -22,14 +24,15 @@ import {
 import { COMMON_FIELDS, MAX_PATH_PREFIX } from "./common-fields.ts";
 import type { NameField, OptionField, OptionFields } from "./fields.ts";
 import { checkFields, integer, libraryName, MAX_COUNT, wrong } from "./fields.ts";
+import { MASQUE_FIELD } from "./masque-field.ts";
 import type { ResolvedUdpLocalOptions, ServerWay, UdpLocalSettings } from "./udp-local.ts";
 
 /** What only the program around a host has, or can check. */
 export interface UdpLocalPlatform {
   /** {@link UDP_LOCAL_FIELDS}, with those of that program. */
   readonly fields: OptionFields;
-  /** @returns what is wrong with the files of a hop; undefined if nothing is */
-  findTlsProblem(hop: string): string | undefined;
+  /** @returns what is wrong with the files of a client; undefined if nothing is */
+  findTlsProblem(tls: TlsOptions): string | undefined;
 }
 
 /** Options that mean something to a udp-server alone. */
@@ -112,6 +115,7 @@ export const UDP_LOCAL_FIELDS = {
     help: "config.json of shadowsocks: carries lanes as the last --via, and TCP unless --tcp-via is given",
     isSecretFile: true,
   },
+  masque: MASQUE_FIELD,
   dialect: {
     schema: z
       .string()
@@ -232,7 +236,7 @@ export const UDP_LOCAL_FIELDS = {
     86_400,
     300,
   ),
-} satisfies Record<Exclude<keyof UdpLocalSettings, "masque">, OptionField>;
+} satisfies Record<keyof UdpLocalSettings, OptionField>;
 
 /** Options, with what makes connections in the program around. */
 type UdpLocalInput = UdpLocalSettings & { readonly carrier?: unknown };
@@ -289,6 +293,9 @@ export function resolveUdpLocal(
         `is for a udp-server, and not for the proxy of ${nameField(["masque"])}`,
       );
     }
+    const { tls } = parseMasqueProxy(options.masque);
+    const problem = tls && platform.findTlsProblem(tls);
+    if (problem !== undefined) throw wrong(nameField(["masque"]), problem);
   }
   checkDialect({ ...options, listen }, nameField, hasRelay);
   // An association that was answered is not worth less than one that was not.
@@ -354,7 +361,8 @@ function waysOf(
   const given = texts.length === 0 ? [single] : texts.map(splitWay);
   for (const [index, { via: hops }] of given.entries()) {
     for (const [position, hop] of hops.entries()) {
-      const problem = platform.findTlsProblem(hop);
+      const tls = tlsOf(parseHop(hop, 0));
+      const problem = tls && platform.findTlsProblem(tls);
       const path = texts.length === 0 ? ["via", position] : ["ways", index];
       if (problem !== undefined) throw wrong(nameField(path), problem);
     }

@@ -3,8 +3,6 @@ import type { ByteStream } from "./byte-stream.ts";
 
 /** What is done with connections that core leaves to a web server. Each belongs to it from then on. */
 export interface WebServer {
-  /** Makes a WebSocket of a connection whose request had this key. @returns undefined when it is closed */
-  acceptWebSocket(stream: ByteStream, key: string, surplus: Uint8Array): ByteStream | undefined;
   /** Serves a connection that begins HTTP/2. @param read  what was read from it */
   serveHttp2(stream: ByteStream, ...read: readonly Uint8Array[]): void;
   /** Answers a stranger's request. @param read  what was read from the connection */
@@ -16,7 +14,6 @@ export interface WebServer {
 }
 
 export interface WebServerOptions {
-  readonly acceptsWebSockets: boolean;
   /** What strangers see; undefined where none are left to it. */
   readonly decoy: string | undefined;
   /** Bound of strangers, and of connections of HTTP/2 without requests. */

@@ -5,7 +5,6 @@ import { Redaction } from "../../host/doctor/redaction.ts";
 import type { DoctorSettings } from "../../host/doctor/settings.ts";
 import { silentLogger } from "../../host/log.ts";
 import { chooseIo } from "../io.ts";
-import { openMasqueClient } from "../masque/open-masque-client.ts";
 import type { UdpLocalOptions } from "../options/udp-local.ts";
 import { resolveUdpLocalOptions } from "../options/udp-local.ts";
 import { nodeSystem } from "../system.ts";
@@ -26,7 +25,6 @@ export async function diagnoseUdpLocal(
     options,
     settings,
     system,
-    openMasque: openMasqueClient,
     findListener,
     way: 0,
     addresses: [],

@@ -6,15 +6,19 @@ import { HostError } from "../../core/errors.ts";
 import type { ConnectUdpRequest } from "../../core/masque/connect-udp-upgrade.ts";
 import { masqueRefusal } from "../../core/masque/connect-udp-upgrade.ts";
 import type { Cancellation } from "../../host/cancellation.ts";
+import type { MasqueSession } from "../../host/masque/masque-session.ts";
+import type { ByteStream } from "../../host/stream/byte-stream.ts";
 import type { Http2Fields } from "../../wire/extended-connect.ts";
 import { extendedConnectFields, headOfHttp2 } from "../../wire/extended-connect.ts";
 import { hasBind } from "../../wire/upgrade.ts";
+import { toDuplex } from "../byte-stream-duplex.ts";
+import { PlainStream } from "../byte-stream-plain.ts";
 import { COMMON_SETTINGS, CONNECTION_WINDOW_BYTES, SESSION_LIMITS } from "./http2-settings.ts";
 
 const MISSED_PINGS = 3;
 
 /** A connection to a MASQUE proxy over HTTP/2, with many requests. */
-export class Http2ProxySession {
+export class Http2ProxySession implements MasqueSession {
   readonly #session: ClientHttp2Session;
   readonly #scheme: "http" | "https";
   readonly #timer: NodeJS.Timeout;
@@ -50,13 +54,13 @@ export class Http2ProxySession {
    * @returns undefined if the other end does not have extended CONNECT (RFC 8441 §3)
    */
   static async open(
-    stream: Duplex,
+    stream: ByteStream,
     scheme: "http" | "https",
     authority: string,
     heartbeatMs: number,
     cancellation: Cancellation,
   ): Promise<Http2ProxySession | undefined> {
-    const opened = new Http2ProxySession(stream, scheme, authority, heartbeatMs);
+    const opened = new Http2ProxySession(toDuplex(stream), scheme, authority, heartbeatMs);
     try {
       if ((await settingsOf(opened.#session, cancellation)).enableConnectProtocol === true) return opened;
     } catch (error) {
@@ -80,7 +84,7 @@ export class Http2ProxySession {
   async request(
     request: ConnectUdpRequest,
     cancellation: Cancellation,
-  ): Promise<{ readonly stream: ClientHttp2Stream; readonly isBound: boolean }> {
+  ): Promise<{ readonly stream: ByteStream; readonly isBound: boolean }> {
     const { authority, path, bind, fields } = request;
     const stream = this.#session.request(
       {
@@ -98,7 +102,8 @@ export class Http2ProxySession {
     const answer = (await answerOf(stream, cancellation)) as Http2Fields;
     const status = Number(answer[":status"]);
     const head = headOfHttp2(answer);
-    if (status >= 200 && status < 300) return { stream, isBound: bind && hasBind(head) };
+    if (status >= 200 && status < 300)
+      return { stream: new PlainStream(stream), isBound: bind && hasBind(head) };
     stream.on("error", () => {});
     stream.close(constants.NGHTTP2_CANCEL);
     throw masqueRefusal(status, head);

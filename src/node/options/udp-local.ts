@@ -3,7 +3,6 @@ import type { NameField, OptionField } from "../../host/options/fields.ts";
 import { embeddersOwn } from "../../host/options/fields.ts";
 import type { ResolvedUdpLocalOptions, UdpLocalSettings } from "../../host/options/udp-local.ts";
 import { UDP_LOCAL_FIELDS as HOST_FIELDS, resolveUdpLocal } from "../../host/options/udp-local-fields.ts";
-import { MASQUE_FIELD } from "../masque/masque-field.ts";
 import { findTlsProblem } from "./tls-files.ts";
 
 /** Makes the connection of one lane: any stream that carries bytes both ways in order. */
@@ -19,7 +18,6 @@ export type CheckedUdpLocalOptions = ResolvedUdpLocalOptions & { readonly carrie
 
 export const UDP_LOCAL_FIELDS = {
   ...HOST_FIELDS,
-  masque: MASQUE_FIELD,
   carrier: embeddersOwn<Carrier>((value) => typeof value === "function", "a function that gives a Duplex"),
 } satisfies Record<keyof UdpLocalOptions, OptionField>;
 

@@ -3,39 +3,23 @@ import type { ByteStream } from "../../host/stream/byte-stream.ts";
 import type { WebServer, WebServerOptions } from "../../host/stream/web-server.ts";
 import { releaseSocket } from "../byte-stream-duplex.ts";
 import { MasqueHttp2Server } from "../masque/http2-server.ts";
-import { WebSocketByteStream } from "./byte-stream-web-socket.ts";
 import { StrangerServer } from "./stranger-server.ts";
-import type { AcceptWebSocket } from "./web-socket-acceptor.ts";
-import { loadWebSocketAcceptor } from "./web-socket-acceptor.ts";
 
 /** The web server of Node's and npm's libraries. */
 export class NodeWebServer implements WebServer {
   readonly #options: WebServerOptions;
-  readonly #accept: AcceptWebSocket | undefined;
   readonly #strangers: StrangerServer | undefined;
   #http2: MasqueHttp2Server | undefined;
 
-  private constructor(
-    options: WebServerOptions,
-    accept: AcceptWebSocket | undefined,
-    strangers: StrangerServer | undefined,
-  ) {
+  private constructor(options: WebServerOptions, strangers: StrangerServer | undefined) {
     this.#options = options;
-    this.#accept = accept;
     this.#strangers = strangers;
   }
 
   static async open(options: WebServerOptions): Promise<NodeWebServer> {
-    const { acceptsWebSockets, decoy, maxHalfOpen } = options;
-    const accept = acceptsWebSockets ? await loadWebSocketAcceptor() : undefined;
+    const { decoy, maxHalfOpen } = options;
     const strangers = decoy === undefined ? undefined : await StrangerServer.open(decoy, maxHalfOpen);
-    return new NodeWebServer(options, accept, strangers);
-  }
-
-  acceptWebSocket(stream: ByteStream, key: string, surplus: Uint8Array): ByteStream | undefined {
-    const socket = take(stream);
-    const web = socket && this.#accept!(socket, key, surplus);
-    return web && new WebSocketByteStream(web);
+    return new NodeWebServer(options, strangers);
   }
 
   serveHttp2(stream: ByteStream, ...read: readonly Uint8Array[]): void {

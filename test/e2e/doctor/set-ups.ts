@@ -1,4 +1,4 @@
-import type { ProgramName } from "../underpass.ts";
+import type { ProgramName } from "../../support/hosts.ts";
 import type { PortName, World } from "./world.ts";
 import { DROPPED_PORT, SS_2022, SS_2022_KEY, SS_METHOD, SS_PASSWORD } from "./world.ts";
 

@@ -1,10 +1,11 @@
 import { execFileSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
+import type { ProgramName } from "../../support/hosts.ts";
+import { programFile } from "../../support/hosts.ts";
 import { startDns } from "../targets/targets.ts";
 import type { Host, TwoHosts } from "../two-hosts.ts";
-import type { ProgramName } from "../underpass.ts";
-import { makeKeyFile, programFile } from "../underpass.ts";
+import { makeKeyFile } from "../underpass.ts";
 
 export const SS_METHOD = "chacha20-ietf-poly1305";
 export const SS_PASSWORD = "not a secret";

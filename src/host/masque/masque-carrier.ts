@@ -2,19 +2,17 @@ import { HostError } from "../../core/errors.ts";
 import type { ConnectUdpRequest } from "../../core/masque/connect-udp-upgrade.ts";
 import { ConnectUdpUpgrade } from "../../core/masque/connect-udp-upgrade.ts";
 import type { MasqueTarget } from "../../core/masque/masque-client.ts";
-import { splitZone } from "../../host/addresses/endpoint.ts";
-import { Cancellation } from "../../host/cancellation.ts";
-import type { Carrier, Connection } from "../../host/carriers/carrier.ts";
-import { shakeHands } from "../../host/carriers/proxy.ts";
-import type { Logger } from "../../host/log.ts";
-import type { ByteStream } from "../../host/stream/byte-stream.ts";
-import type { System } from "../../host/system.ts";
 import { addressPort, formatHost } from "../../wire/socket-address.ts";
-import { toDuplex } from "../byte-stream-duplex.ts";
-import { PlainStream } from "../byte-stream-plain.ts";
-import { wrapInTls } from "../carriers/tls.ts";
-import { Http2ProxySession } from "./http2-proxy-session.ts";
+import { splitZone } from "../addresses/endpoint.ts";
+import { Cancellation } from "../cancellation.ts";
+import type { Carrier, Connection } from "../carriers/carrier.ts";
+import { shakeHands } from "../carriers/proxy.ts";
+import type { Logger } from "../log.ts";
+import type { ByteStream } from "../stream/byte-stream.ts";
+import type { System } from "../system.ts";
+import { required } from "../system.ts";
 import type { MasqueProxyOption } from "./masque-option.ts";
+import type { MasqueSession } from "./masque-session.ts";
 
 /** For a request, with the connection if it needs one. */
 const REQUEST_MS = 10_000;
@@ -42,21 +40,26 @@ export class MasqueCarrier implements Carrier {
   readonly #options: MasqueCarrierOptions;
   /** Undefined until TLS has agreed on one. */
   #version: "1.1" | "2" | undefined;
-  readonly #sessions = new Set<Http2ProxySession>();
+  readonly #sessions = new Set<MasqueSession>();
   /** The connection that is being made for requests over HTTP/2, or for the first one. */
   #opening: Promise<void> | undefined;
   /** A connection on which HTTP/1.1 was agreed, and that no request has yet. */
   #spare: ByteStream | undefined;
   readonly #end = new Cancellation();
 
+  /** @throws HostError ERR_UNSUPPORTED */
   constructor(options: MasqueCarrierOptions) {
     this.#options = options;
-    const { proxy, chain } = options;
+    const { proxy, chain, system } = options;
     const { version, template, authority } = proxy;
     this.authority = authority;
     const via = /(?: via .*)?$/s.exec(chain.description)![0];
     this.description = `MASQUE proxy ${template.scheme}://${authority}${via}`;
-    this.#version = version === "negotiated" ? undefined : version;
+    if (proxy.tls !== undefined) required(system.wrapTls, "TLS");
+    if (version === "2") required(system.openHttp2, "HTTP/2");
+    // What cannot be spoken is not offered.
+    const isOpen = version === "negotiated" && system.openHttp2 !== undefined;
+    this.#version = isOpen ? undefined : version === "2" ? "2" : "1.1";
   }
 
   async connect(cancellation: Cancellation, lane?: number): Promise<Connection> {
@@ -78,8 +81,7 @@ export class MasqueCarrier implements Carrier {
         if (this.#version === "1.1") return await this.#upgrade(request, deadline);
         const session = this.#usableSession();
         if (session !== undefined) {
-          const { stream, isBound } = await session.request(request, deadline);
-          return { stream: new PlainStream(stream), isBound };
+          return await session.request(request, deadline);
         }
         await this.#openShared();
       }
@@ -107,7 +109,7 @@ export class MasqueCarrier implements Carrier {
   }
 
   /** A session with room for a request; one that is closed is forgotten. */
-  #usableSession(): Http2ProxySession | undefined {
+  #usableSession(): MasqueSession | undefined {
     for (const session of this.#sessions) {
       if (session.hasRoom) return session;
       if (session.isClosed) this.#sessions.delete(session);
@@ -129,10 +131,10 @@ export class MasqueCarrier implements Carrier {
   }
 
   async #open(): Promise<void> {
-    const { proxy, heartbeatMs, log } = this.#options;
+    const { proxy, heartbeatMs, system, log } = this.#options;
     const isNegotiated = proxy.version === "negotiated";
-    const deadline = this.#end.within(this.#options.system, REQUEST_MS);
-    let session: Http2ProxySession | undefined;
+    const deadline = this.#end.within(system, REQUEST_MS);
+    let session: MasqueSession | undefined;
     try {
       const { stream, protocol } = await this.#connectProxy(
         isNegotiated ? [HTTP2, HTTP1] : [HTTP2],
@@ -144,8 +146,7 @@ export class MasqueCarrier implements Carrier {
         return;
       }
       const { scheme } = proxy.template;
-      const duplex = toDuplex(stream);
-      session = await Http2ProxySession.open(duplex, scheme, proxy.authority, heartbeatMs, deadline);
+      session = await system.openHttp2!(stream, scheme, proxy.authority, heartbeatMs, deadline);
     } finally {
       deadline.release();
     }
@@ -171,13 +172,7 @@ export class MasqueCarrier implements Carrier {
     if (proxy.tls === undefined) return { stream, protocol: undefined };
     const { host } = proxy.endpoint;
     try {
-      return await wrapInTls(
-        stream,
-        { ...proxy.tls, protocols },
-        splitZone(host).ip,
-        cancellation,
-        system.io.native,
-      );
+      return await system.wrapTls!(stream, { ...proxy.tls, protocols }, splitZone(host).ip, cancellation);
     } catch (cause) {
       throw new HostError("ERR_CONNECT", `${this.authority}: ${(cause as Error).message}`, { cause });
     }

@@ -1,6 +1,10 @@
 import type { HeaderField } from "../../core/http-connect.ts";
-import type { InFolder } from "../../host/addresses/endpoint.ts";
-import type { ProxyEndpoint } from "../../host/carriers/hop.ts";
+import { encodeBase64 } from "../../wire/base64.ts";
+import { utf8Bytes } from "../../wire/http-head.ts";
+import type { UdpProxyTemplate } from "../../wire/uri-template.ts";
+import { parseUdpProxyTemplate } from "../../wire/uri-template.ts";
+import type { InFolder } from "../addresses/endpoint.ts";
+import type { ProxyEndpoint } from "../carriers/hop.ts";
 import {
   badHop,
   makeTlsOptions,
@@ -9,13 +13,8 @@ import {
   parseHopEndpoint,
   parseQuery,
   rebaseFiles,
-} from "../../host/carriers/hop.ts";
-import type { TlsOptions } from "../../host/carriers/tls-options.ts";
-import { encodeBase64 } from "../../wire/base64.ts";
-import { utf8Bytes } from "../../wire/http-head.ts";
-import type { UdpProxyTemplate } from "../../wire/uri-template.ts";
-import { parseUdpProxyTemplate } from "../../wire/uri-template.ts";
-import { checkTlsFiles } from "../carriers/tls.ts";
+} from "../carriers/hop.ts";
+import type { TlsOptions } from "../carriers/tls-options.ts";
 
 /** Which HTTP is spoken: what TLS agrees on (ALPN), or one version alone. */
 export type HttpVersion = "negotiated" | "1.1" | "2";
@@ -97,8 +96,7 @@ function versionOf(text: string, asked: string | undefined, scheme: "http" | "ht
 /** @returns what is wrong with a text that is no MASQUE proxy; undefined for a good one */
 export function findMasqueProblem(text: string): string | undefined {
   try {
-    const { tls } = parseMasqueProxy(text);
-    if (tls !== undefined) checkTlsFiles(tls);
+    parseMasqueProxy(text);
     return undefined;
   } catch (error) {
     const { cause, message } = error as Error;

@@ -1,12 +1,12 @@
 import { parseLatencyRule } from "../../core/latency-rules.ts";
 import { MasqueClient } from "../../core/masque/masque-client.ts";
-import { formatEndpoint } from "../../host/addresses/endpoint.ts";
-import { outgoingOf } from "../../host/addresses/outgoing.ts";
-import type { Carrier } from "../../host/carriers/carrier.ts";
-import { openCarrierChain } from "../../host/carriers/carrier-chain.ts";
-import type { Logger } from "../../host/log.ts";
-import type { ResolvedUdpLocalOptions } from "../../host/options/udp-local.ts";
-import type { System } from "../../host/system.ts";
+import { formatEndpoint } from "../addresses/endpoint.ts";
+import { outgoingOf } from "../addresses/outgoing.ts";
+import type { Carrier } from "../carriers/carrier.ts";
+import { openCarrierChain } from "../carriers/carrier-chain.ts";
+import type { Logger } from "../log.ts";
+import type { ResolvedUdpLocalOptions } from "../options/udp-local.ts";
+import type { System } from "../system.ts";
 import { MasqueCarrier } from "./masque-carrier.ts";
 import { parseMasqueProxy } from "./masque-option.ts";
 

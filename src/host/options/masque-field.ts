@@ -1,6 +1,6 @@
 import * as z from "zod";
-import type { OptionField } from "../../host/options/fields.ts";
-import { findMasqueProblem, rebaseMasqueProxy } from "./masque-option.ts";
+import { findMasqueProblem, rebaseMasqueProxy } from "../masque/masque-option.ts";
+import type { OptionField } from "./fields.ts";
 
 export const MASQUE_FIELD: OptionField = {
   schema: z
