@@ -243,7 +243,7 @@ describeUnless(lack, "the C library", () => {
       const { status, stderr } = spawnSync(PROGRAM, ["local", ...args(`ca=${keyFile}`)], {
         encoding: "utf8",
       });
-      expect([status, stderr]).toEqual([2, expect.stringMatching(/ca: /)]);
+      expect([status, stderr]).toEqual([2, expect.stringMatching(/psk: X509/)]);
     });
 
     it.each(["aes-128-gcm", "aes-256-gcm", "chacha20-ietf-poly1305"])(
@@ -282,7 +282,7 @@ describeUnless(lack, "the C library", () => {
   it.each([
     [["local", "--no-such-option", "1"], /no-such-option/],
     [["local", "--forward", "nonsense"], /nonsense/],
-    [["local", "--masque", "https://proxy.example/"], /MASQUE/],
+    [["local", "--masque", "https://proxy.example/"], /target_host/],
     [["local", "--workers", "2", "--forward", "127.0.0.1:0=127.0.0.1:9"], /workers/],
     [["server", "--decoy", "/tmp"], /web server/],
     [["server", "--listen", "0.0.0.0:0"], /psk/],

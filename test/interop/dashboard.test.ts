@@ -14,7 +14,7 @@ import { chromium } from "playwright-core";
 import { afterEach, expect, it } from "vitest";
 import type { Shown } from "../../src/node/admin/admin-server.ts";
 import { AdminServer } from "../../src/node/admin/admin-server.ts";
-import { programFile } from "../e2e/underpass.ts";
+import { programFile } from "../support/hosts.ts";
 import { openTunnel, PSK, shown } from "./admin-tunnel.ts";
 import { describeWith } from "./peer-program.ts";
 

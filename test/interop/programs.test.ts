@@ -157,7 +157,7 @@ describe("a program", () => {
     expect((await run("udp-local", ["--version"])).stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
     const cut = spawnSync(
       "sh",
-      ["-c", '"$1" "$2" --help | head -c 1 >/dev/null', "sh", process.execPath, join(DIST, "udp-server.js")],
+      ["-c", '"$@" --help | head -c 1 >/dev/null', "sh", ...programCommand("udp-server")],
       {
         encoding: "utf8",
       },

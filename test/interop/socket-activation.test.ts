@@ -83,11 +83,9 @@ describeWith(
         "--workers",
         "1",
       ];
-      const holder = spawn(
-        "/usr/bin/python3",
-        [HOLDER, process.execPath, programFile("udp-server"), ...options],
-        { stdio: ["ignore", "pipe", "ignore"] },
-      );
+      const holder = spawn("/usr/bin/python3", [HOLDER, ...programCommand("udp-server"), ...options], {
+        stdio: ["ignore", "pipe", "ignore"],
+      });
       const lines = createInterface({ input: holder.stdout })[Symbol.asyncIterator]();
       const next = async () => Number((await lines.next()).value);
       const [port, first] = [await next(), await next()];

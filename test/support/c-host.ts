@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Logger } from "../../src/host/log.ts";
 import type { OptionFields } from "../../src/host/options/fields.ts";
-import type { EndpointStatus } from "../../src/host/status.ts";
+import type { EndpointStatus, FlowStatus } from "../../src/host/status.ts";
 import type { TunnelStats } from "../../src/host/tunnel-stats.ts";
 import { emitOn } from "../../src/node/handles.ts";
 import { C_DRIVER, type End } from "./hosts.ts";
@@ -109,6 +109,10 @@ export class CHostHandle extends EventEmitter {
 
   status(): Promise<EndpointStatus> {
     return Promise.reject(new Error("the C library has no status()"));
+  }
+
+  flows(): Promise<FlowStatus> {
+    return Promise.reject(new Error("the C library has no flows()"));
   }
 
   async close(): Promise<void> {

@@ -5,13 +5,13 @@ import { MemoryWorld } from "./memory-system.ts";
 
 const CODE = "ERR_UNSUPPORTED";
 
-describe("a host without TLS, WebSockets, shadowsocks, programs and HTTP", () => {
+describe("a host without TLS, shadowsocks, programs and HTTP/2", () => {
   const { system } = new MemoryWorld();
 
   it.each([
     ["tls://", "TLS"],
     ["wss://127.0.0.1/tunnel", "TLS"],
-    ["ws://127.0.0.1/tunnel", "a WebSocket"],
+    ["wss://127.0.0.1/tunnel", "a WebSocket"],
     ["ss://aes-128-gcm:secret@127.0.0.1:8388", "ss://"],
   ])("refuses the carrier %s at its start", (hop, what) => {
     const ways = [{ server: "127.0.0.1:3456", via: [hop] }];
@@ -20,15 +20,16 @@ describe("a host without TLS, WebSockets, shadowsocks, programs and HTTP", () =>
     );
   });
 
-  it("refuses a MASQUE proxy at its start", () => {
-    const masque = "http://127.0.0.1/{target_host}/{target_port}/";
+  it.each([
+    "https://127.0.0.1/{target_host}/{target_port}/",
+    "http://127.0.0.1/{target_host}/{target_port}/#http=2",
+  ])("refuses the MASQUE proxy %s at its start", (masque) => {
     expect(() => new UdpLocalHost({ ...LOCAL, masque }, silentLogger, system)).toThrow(
       expect.objectContaining({ code: CODE }),
     );
   });
 
   it.each([
-    [{ wsPath: "/tunnel" }, "a server of WebSockets"],
     [{ decoy: "http://127.0.0.1/" }, "a decoy"],
     [{ listen: ["ss://aes-128-gcm:secret@127.0.0.1:8388"] }, "ss://"],
     [{ egress: "exec:tun2socks" }, "the egress exec:"],
