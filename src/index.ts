@@ -7,6 +7,7 @@ export type { OnPackets } from "./core/tun2socks/packet-stream-reader.ts";
 export type { CustomDevice } from "./host/devices/device.ts";
 export type { Logger, LogMethod } from "./host/log.ts";
 export type { CommonOptions } from "./host/options/common.ts";
+export type { KeyOption } from "./host/options/keys.ts";
 export type { ForwardOptions, SocksCredentials } from "./host/options/udp-local.ts";
 export type { UdpServerOptions } from "./host/options/udp-server.ts";
 export type { Tun2SocksStats, TunnelStats } from "./host/tunnel-stats.ts";

@@ -3,6 +3,8 @@ import type { ConfigText } from "../host/options/config-text.ts";
 import { parseConfigText } from "../host/options/config-text.ts";
 import type { NameField, OptionField, OptionFields } from "../host/options/fields.ts";
 import { libraryName, wrong } from "../host/options/fields.ts";
+import type { KeyOption } from "../host/options/keys.ts";
+import { parseKeys } from "../host/options/keys.ts";
 import { memberValue, typed } from "../host/options/member-value.ts";
 import { utf8Text } from "../wire/http-head.ts";
 import type { StartOptions } from "./c-host.ts";
@@ -93,15 +95,25 @@ function valueIn(source: Source, field: OptionField, readFile: FileReader): unkn
     source.folder === "" || path.startsWith("/") ? path : `${source.folder}/${path}`;
   const value = memberValue(source.members.get(field.flag!), field, inFolder);
   const isText = typeof value === "string";
+  if (isText && field.flag === "keys") return readKeys(value, readFile);
   if (isText && field.isSecretFile) return readSecret(value, field, readFile);
   return isText ? typed(field, value) : value;
 }
 
 function readConfig(path: string, names: ReadonlySet<string>, readFile: FileReader): Source {
+  const slash = path.lastIndexOf("/");
+  const config = parseConfigText(path, readText(path, readFile), names);
+  return { ...config, folder: slash < 0 ? "" : path.slice(0, slash) };
+}
+
+function readKeys(path: string, readFile: FileReader): KeyOption[] {
+  return parseKeys(path, readText(path, readFile));
+}
+
+function readText(path: string, readFile: FileReader): string {
   const text = utf8Text(withoutMark(readFile(path)));
   if (text === undefined) throw new UsageError("ERR_OPTION", `${path}: is not UTF-8`);
-  const slash = path.lastIndexOf("/");
-  return { ...parseConfigText(path, text, names), folder: slash < 0 ? "" : path.slice(0, slash) };
+  return text;
 }
 
 /** Without the byte-order mark that some editors put first. */

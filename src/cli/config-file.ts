@@ -17,11 +17,12 @@ export interface ConfigFile extends ConfigText {
  * @throws UsageError ERR_OPTION with file, line and column; HostError ERR_FILE when the file cannot be read
  */
 export function readConfigFile(path: string, names: ReadonlySet<string> | undefined): ConfigFile {
-  const text = decode(path, readTextFile(path));
+  const text = decodeText(path, readTextFile(path));
   return { ...parseConfigText(path, text, names), folder: dirname(path) };
 }
 
-function decode(path: string, bytes: Uint8Array): string {
+/** @throws UsageError ERR_OPTION that names the file */
+export function decodeText(path: string, bytes: Uint8Array): string {
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch {

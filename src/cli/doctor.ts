@@ -79,16 +79,14 @@ export async function runDoctor<Options extends object>(
     );
     const options = pick((option) => !(option in DOCTOR_FIELDS) && !(option in HOST_FIELDS)) as Options;
     patient.check(options, nameField);
-    const exposed = secretFiles.filter(isExposed);
+    const exposed = [...secretFiles.values()].filter(isExposed);
     const steps = (way: string, redaction: Redaction) => {
       report.begin(way, redaction);
       report.add({
         name: "config",
         ms: 0,
         measured:
-          secretFiles.length === 0
-            ? "options are well-formed, no key"
-            : "options and key file are well-formed",
+          secretFiles.size === 0 ? "options are well-formed, no key" : "options and key file are well-formed",
         findings: exposed.map((file) => finding("key-exposed", [`others may read ${file}`], { file })),
       });
     };

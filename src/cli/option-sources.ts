@@ -7,6 +7,7 @@ import { libraryName } from "../host/options/fields.ts";
 import { memberValue, typed } from "../host/options/member-value.ts";
 import type { ConfigFile } from "./config-file.ts";
 import { readConfigFile } from "./config-file.ts";
+import { readKeysFile } from "./keys-file.ts";
 import { readCredentialsFile, readSecretFile } from "./secret-file.ts";
 import { readShadowsocksConfig } from "./shadowsocks-config.ts";
 
@@ -15,8 +16,8 @@ export interface GatheredOptions {
   readonly values: Record<string, unknown>;
   /** Names a field as the user wrote it: as a flag, or by its place in the config file. */
   readonly nameField: NameField;
-  /** Files that hold secrets. */
-  readonly secretFiles: readonly string[];
+  /** Files that hold secrets, by option. */
+  readonly secretFiles: ReadonlyMap<string, string>;
 }
 
 /** The description of a program's command line. */
@@ -42,13 +43,13 @@ export function gatherOptions(line: CommandLine, argv: readonly string[]): Gathe
   const configPath = flags.get("config") as string | undefined;
   const config = configPath === undefined ? undefined : readConfig(configPath, line.fields);
   const values: Record<string, unknown> = {};
-  const secretFiles: string[] = [];
+  const secretFiles = new Map<string, string>();
   for (const [option, field] of Object.entries(line.fields)) {
     if (field.flag === undefined) continue;
     const fromFlag = flags.get(field.flag);
     const value = fromFlag === undefined ? fromConfig(config, field) : typed(field, fromFlag);
     if (value === undefined) continue;
-    if (field.isSecretFile && typeof value === "string") secretFiles.push(value);
+    if (field.isSecretFile && typeof value === "string") secretFiles.set(option, value);
     values[option] = field.isSecretFile ? readSecret(option, value) : value;
   }
   const nameField: NameField = ([option, ...inner]) => {
@@ -111,5 +112,6 @@ function fromConfig(config: ConfigFile | undefined, field: OptionField): unknown
 function readSecret(option: string, path: unknown): unknown {
   if (typeof path !== "string") return path;
   if (option === "shadowsocks") return readShadowsocksConfig(path);
+  if (option === "keys") return readKeysFile(path);
   return option === "socksAuth" ? readCredentialsFile(path) : readSecretFile(path);
 }

@@ -44,6 +44,14 @@ export interface Program<Options extends object, Running extends Handle> extends
   /** @throws UsageError that names the field with `nameField` */
   readonly check: (options: Options, nameField: NameField) => unknown;
   readonly start: (options: Options, log: Logger) => Promise<Running>;
+  /**
+   * What SIGHUP does, of a program that has something to reload.
+   *
+   * @param secretFiles  by option
+   * @returns what was reloaded, for the log; undefined for nothing
+   * @throws UsageError, HostError; what was there before stays then
+   */
+  readonly reload?: (running: Running, secretFiles: ReadonlyMap<string, string>) => object | undefined;
   /** Members of the ready line in JSON. */
   readonly readyFields: (running: Running) => object;
   readonly readyText: (running: Running) => string;
@@ -54,6 +62,8 @@ export interface Program<Options extends object, Running extends Handle> extends
     onBegin: (way: string, redaction: Redaction) => void,
     onStep: (step: Step) => void,
   ) => Promise<void>;
+  /** What it does for commands of its own, with the arguments behind them. */
+  readonly runCommand?: Readonly<Record<string, (argv: readonly string[]) => void>>;
   /** Whether it does what it is there for, by its statistics. */
   readonly isReady: (stats: TunnelStats, options: Options) => boolean;
 }
@@ -92,6 +102,10 @@ export async function runProgram<Options extends object, Running extends Handle>
       // Loaded only where it is used.
       const { runDoctor } = await import("./doctor.ts");
       process.exit(await runDoctor({ ...program, diagnose, version: packageVersion() }, rest));
+    }
+    if (command !== undefined && Object.hasOwn(program.runCommand ?? {}, command)) {
+      program.runCommand![command](rest);
+      return;
     }
     const gathered = gatherOptions(
       {
@@ -133,11 +147,11 @@ async function run<Options extends object, Running extends Handle>(
   const pretty = host.logFormat === "json" ? undefined : (await import("pino-pretty")).default;
   const log = openLog(host, pretty);
   // The signal comes when a terminal is closed, too, which is no reason to end.
-  process.on("SIGHUP", () => log.info({}, "there is nothing to reload on SIGHUP"));
-  for (const file of secretFiles.filter(isExposed)) {
-    log.warn({ file }, "this secret is readable by others than its owner: chmod 600");
-  }
+  let reload = (): void => log.info({}, "nothing is reloaded on SIGHUP before the start");
+  process.on("SIGHUP", () => reload());
+  warnOfExposed(secretFiles, log);
   const running = await program.start(options, log);
+  reload = () => reloadOnSignal(program, running, secretFiles, log);
   const admin = await openAdmin(program, running, options, host).catch(async (error: Error) => {
     await running.close();
     throw error;
@@ -159,6 +173,30 @@ async function run<Options extends object, Running extends Handle>(
   process.stderr.write(text);
   if (host.readyFd !== undefined) writeReadyFd(host.readyFd, readyLine);
   notifySystemd("READY=1", log);
+}
+
+function warnOfExposed(secretFiles: ReadonlyMap<string, string>, log: Logger): void {
+  for (const file of new Set(secretFiles.values())) {
+    if (isExposed(file)) log.warn({ file }, "this secret is readable by others than its owner: chmod 600");
+  }
+}
+
+function reloadOnSignal<Options extends object, Running extends Handle>(
+  { reload }: Program<Options, Running>,
+  running: Running,
+  secretFiles: ReadonlyMap<string, string>,
+  log: Logger,
+): void {
+  try {
+    const reloaded = reload?.(running, secretFiles);
+    if (reloaded === undefined) log.info({}, "there is nothing to reload on SIGHUP");
+    else {
+      warnOfExposed(secretFiles, log);
+      log.info(reloaded, "reloaded");
+    }
+  } catch (error) {
+    log.error({ error: (error as Error).message }, "cannot reload, and goes on with what was there before");
+  }
 }
 
 /** @throws HostError ERR_LISTEN */

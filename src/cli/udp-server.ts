@@ -6,6 +6,8 @@ import { resolveUdpServerOptions } from "../node/options/udp-server.ts";
 import { findSingleThreadReason, startUdpServer } from "../node/udp-server.ts";
 import { UDP_SERVER_LINE } from "./command-lines/udp-server.ts";
 import { withInheritedListeners } from "./inherited-listeners.ts";
+import { runKeygen } from "./keygen.ts";
+import { readKeysFile } from "./keys-file.ts";
 import { runProgram } from "./program.ts";
 
 await runProgram({
@@ -16,6 +18,14 @@ await runProgram({
     const options = withInheritedListeners(given);
     const isSingle = findSingleThreadReason(resolveUdpServerOptions(options)) !== undefined;
     return startUdpServer({ workers: isSingle ? 1 : availableParallelism(), ...options }, log);
+  },
+  runCommand: { keygen: runKeygen },
+  reload: (server: UdpServer, secretFiles) => {
+    const path = secretFiles.get("keys");
+    if (path === undefined) return undefined;
+    const keys = readKeysFile(path);
+    server.replaceKeys(keys);
+    return { file: path, keys: keys.length };
   },
   isReady: () => true,
   readyFields: ({ address }: UdpServer) => ({ listen: address.listen }),

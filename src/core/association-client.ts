@@ -40,6 +40,7 @@ export type AssociationClient = Pick<
   associationReports?(now: number, first: number, slots: number): AssociationReports;
   isLimited?(now: number, lane: number): boolean;
   handleNetworkChange?(now: number): void;
+  handleWallClock?(now: number, unixMs: number): void;
   /** The connection requested by a `connect` output has been made. @param isBound  a MASQUE proxy lets this request bind */
   handleConnected(now: number, lane: number, isBound?: boolean): void;
   readonly contexts: Pick<ContextTable, "address" | "size"> & { readonly generation: ArrayLike<number> };

@@ -13,6 +13,7 @@ import {
   encodeCompressionClose,
   MAX_MTU,
   readNumbers,
+  shutdownReason,
   unreachableKind,
 } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
@@ -152,7 +153,7 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
     }
     const [first, second, third] = numbers;
     if (type === CAPSULE_SHUTDOWN) {
-      this.#parts.failLane(now, lane, new ProtocolError("ERR_PEER_SHUTDOWN", closeReason(first)));
+      this.#parts.failLane(now, lane, new ProtocolError("ERR_PEER_SHUTDOWN", shutdownReason(first)));
       return false;
     }
     // Capsules of a session that was replaced no longer change anything.

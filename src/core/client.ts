@@ -6,6 +6,7 @@ import { copyAddress, sameBytes } from "../wire/socket-address.ts";
 import type { ExtensionResponse } from "../wire/upgrade.ts";
 import { ClientAssociations } from "./client-associations.ts";
 import { ClientCapsules } from "./client-capsules.ts";
+import { ClientClock } from "./client-clock.ts";
 import { ClientDispatch } from "./client-dispatch.ts";
 import { ClientDscp } from "./client-dscp.ts";
 import { ClientFlows } from "./client-flows.ts";
@@ -84,6 +85,7 @@ export class TunnelClient {
   /** Lanes of the session that will replace this one. */
   #renewal: { readonly lanes: readonly Lane[]; readonly pool: SendPool } | undefined;
   readonly #tickets: Tickets = new Map();
+  readonly #clock = new ClientClock();
   readonly #laneCount: LaneCount;
   readonly #ways: ClientWays;
   readonly #dispatch: ClientDispatch;
@@ -221,6 +223,14 @@ export class TunnelClient {
   /** Connects for the first time. */
   start(now: number): void {
     this.#ways.start(now);
+  }
+
+  /**
+   * The system's time is `unixMs`, in milliseconds since 1970, at `now`. Only for a client with a key that has a name: to be called
+   * before {@link handleConnected}.
+   */
+  handleWallClock(now: number, unixMs: number): void {
+    this.#clock.handleWallClock(now, unixMs);
   }
 
   /** The connection requested by a `connect` output has been made. */
@@ -513,7 +523,15 @@ export class TunnelClient {
     return Array.from({ length }, (_, i) => {
       const queue = new SendQueue(pool, this.counters, queueBytes, ageBudgetMs);
       queue.lane = i;
-      const lane = new Lane(firstIndex + i, i, queue, this.counters, this.#tickets, this.#options);
+      const lane = new Lane(
+        firstIndex + i,
+        i,
+        queue,
+        this.counters,
+        this.#tickets,
+        this.#clock,
+        this.#options,
+      );
       this.#parts.laneByIndex[lane.index] = lane;
       return lane;
     });

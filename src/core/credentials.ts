@@ -1,6 +1,6 @@
 import { asciiBytes } from "../wire/http-head.ts";
-import type { ExtensionResponse, ShownTicket } from "../wire/upgrade.ts";
-import { BIND_PATH } from "../wire/upgrade.ts";
+import type { ExtensionResponse, KeyRefusalCause, ShownTicket } from "../wire/upgrade.ts";
+import { BIND_PATH, KEY_ID_BYTES } from "../wire/upgrade.ts";
 
 /** What the host provides, as core has neither a hash nor randomness of its own. */
 export interface Cryptography {
@@ -68,14 +68,48 @@ export function resumeMac(crypto: Cryptography, sessionKey: Uint8Array, transcri
   return crypto.hmac(sessionKey, transcriptInput("underpass/1 resume", transcript));
 }
 
-/** The server's proof in a challenge, so that only it can make a client sign again. */
+/**
+ * The server's proof in a challenge, so that only it can make a client sign again. Its clock is one more field where it is sent, so
+ * that a proof without it is the same as that of a server which never sends it.
+ */
 export function challengeMac(
   crypto: Cryptography,
   psk: Uint8Array,
   clientNonce: Uint8Array,
   ticket: Uint8Array,
+  unixS?: number,
 ): Uint8Array {
-  return crypto.hmac(psk, macInput("underpass/1 challenge", clientNonce, ticket));
+  const fields = [clientNonce, ticket];
+  if (unixS !== undefined) fields.push(asciiBytes(String(unixS)));
+  return crypto.hmac(psk, macInput("underpass/1 challenge", ...fields));
+}
+
+/** The server's proof in the refusal of a key, bound to the client's whole request by that request's MAC. */
+export function keyRefusalMac(
+  crypto: Cryptography,
+  key: Uint8Array,
+  clientMac: Uint8Array,
+  cause: KeyRefusalCause,
+): Uint8Array {
+  return crypto.hmac(key, macInput("underpass/1 refusal", clientMac, asciiBytes(cause)));
+}
+
+/** Milliseconds for which the id of a key is the same. */
+const KEY_EPOCH_MS = 3_600_000;
+
+/** The number of the hour in which a key has a certain id. */
+export function keyEpoch(unixMs: number): number {
+  return Math.floor(unixMs / KEY_EPOCH_MS);
+}
+
+/**
+ * What the server finds a named key by: it shows the name to nobody who lacks the key, and is another one each hour.
+ *
+ * @returns {@link KEY_ID_BYTES} bytes
+ */
+export function keyId(crypto: Cryptography, key: Uint8Array, name: string, epoch: number): Uint8Array {
+  const input = macInput("underpass/1 key", asciiBytes(name), asciiBytes(String(epoch)));
+  return crypto.hmac(key, input).slice(0, KEY_ID_BYTES);
 }
 
 /**

@@ -1,14 +1,23 @@
 import { MAX_CONTROL_CAPSULE_BYTES } from "../wire/capsule.ts";
 import type { HttpHead } from "../wire/http-head.ts";
 import { decodeHead, isInterim } from "../wire/http-head.ts";
-import type { ExtensionChallenge, ExtensionResponse, UpgradeResponse } from "../wire/upgrade.ts";
+import type {
+  ExtensionChallenge,
+  ExtensionResponse,
+  KeyRefusalCause,
+  UpgradeResponse,
+} from "../wire/upgrade.ts";
 import { BIND_PATH, decodeUpgradeResponse, encodeUpgradeRequest } from "../wire/upgrade.ts";
+import type { ClientClock } from "./client-clock.ts";
 import type { Counters } from "./counters.ts";
 import type { Cryptography, Transcript } from "./credentials.ts";
 import {
   challengeMac,
   constantTimeEqual,
   deriveSessionKey,
+  keyEpoch,
+  keyId,
+  keyRefusalMac,
   NONCE_BYTES,
   requestMac,
   responseMac,
@@ -38,6 +47,8 @@ export interface LaneOptions {
   readonly pathPrefix?: string | undefined;
   /** Pre-shared key, or undefined for none. */
   readonly psk: Uint8Array | undefined;
+  /** Name that the server knows the key by, if it has several. Default: none, and the server has to try all. */
+  readonly keyName?: string | undefined;
   readonly crypto: Cryptography;
   readonly heartbeatMs: number;
   readonly handshakeTimeoutMs: number;
@@ -84,6 +95,7 @@ export class Lane {
   readonly #options: LaneOptions;
   readonly #counters: Counters;
   readonly #tickets: Tickets;
+  readonly #clock: ClientClock;
   readonly #head = new HeadBuffer();
   #transcript: Transcript | undefined;
   #requestMac: Uint8Array | undefined;
@@ -95,13 +107,14 @@ export class Lane {
   /** Offset where {@link handleHead} stopped. */
   #answer: Answer | undefined;
 
-  /** @param tickets  shared by all lanes of the client */
+  /** @param tickets  shared by all lanes of the client, as is `clock` */
   constructor(
     index: number,
     number: number,
     queue: SendQueue,
     counters: Counters,
     tickets: Tickets,
+    clock: ClientClock,
     options: LaneOptions,
   ) {
     this.index = index;
@@ -109,6 +122,7 @@ export class Lane {
     this.queue = queue;
     this.#counters = counters;
     this.#tickets = tickets;
+    this.#clock = clock;
     this.#options = options;
   }
 
@@ -253,8 +267,9 @@ export class Lane {
   }
 
   #sendRequest(now: number, session: SessionCredentials | undefined): void {
-    const { crypto, psk, ways, pathPrefix = "" } = this.#options;
+    const { crypto, psk, keyName, ways, pathPrefix = "" } = this.#options;
     const { authority, server } = ways[this.way];
+    const epoch = keyEpoch(this.#clock.unixMs(now, server));
     const ticket = this.#tickets.get(server);
     const transcript: Transcript = {
       nonce: crypto.random(NONCE_BYTES),
@@ -267,6 +282,7 @@ export class Lane {
     this.tunnel!.writeControl(
       encodeUpgradeRequest(authority, pathPrefix + BIND_PATH, true, {
         ...transcript,
+        keyId: psk === undefined || keyName === undefined ? undefined : keyId(crypto, psk, keyName, epoch),
         receipts: this.#offersReceipts,
         mac: this.#requestMac,
         resumeMac: session === undefined ? undefined : resumeMac(crypto, session.key, transcript),
@@ -294,14 +310,16 @@ export class Lane {
   #answerChallenge(
     now: number,
     session: SessionCredentials | undefined,
-    { ticket, mac }: ExtensionChallenge,
+    { ticket, unixS, mac }: ExtensionChallenge,
     keepsConnection: boolean,
   ): Answer | undefined {
     const { crypto, psk, ways } = this.#options;
-    if (!constantTimeEqual(mac, challengeMac(crypto, psk!, this.#transcript!.nonce, ticket))) {
+    if (!constantTimeEqual(mac, challengeMac(crypto, psk!, this.#transcript!.nonce, ticket, unixS))) {
       return failed(new ProtocolError("ERR_SERVER_PROOF", "in its challenge"));
     }
-    this.#tickets.set(ways[this.way].server, { bytes: ticket, receivedAt: now });
+    const { server } = ways[this.way];
+    this.#tickets.set(server, { bytes: ticket, receivedAt: now });
+    if (unixS !== undefined) this.#clock.handleServerTime(now, server, unixS * 1000);
     this.#challenges++;
     if (this.#challenges > 1) {
       const detail = "it challenges each request anew: are there several servers behind one address?";
@@ -313,8 +331,23 @@ export class Lane {
     return undefined;
   }
 
+  #handleKeyRefused(cause: KeyRefusalCause): Answer {
+    const { server } = this.#options.ways[this.way];
+    // Without a ticket the next attempt gets the server's time, in case that one of the clocks has been set.
+    this.#tickets.delete(server);
+    this.#clock.forgetServerTime(server);
+    return failed(new ProtocolError("ERR_KEY_REFUSED", KEY_REFUSALS[cause]));
+  }
+
   #judgeResponse(head: HttpHead, response: UpgradeResponse): Answer {
     const { crypto, psk } = this.#options;
+    const { refusal } = response;
+    if (refusal !== undefined && psk !== undefined) {
+      const { cause } = refusal;
+      if (constantTimeEqual(refusal.mac, keyRefusalMac(crypto, psk, this.#requestMac!, cause))) {
+        return this.#handleKeyRefused(cause);
+      }
+    }
     if (response.status !== 101) {
       const { status } = response;
       const { text, answer } = explainRefusal(head, status, psk !== undefined, this.#challenges > 0);
@@ -338,6 +371,11 @@ export class Lane {
     return failed(new ProtocolError("ERR_SERVER_PROOF", detail));
   }
 }
+
+const KEY_REFUSALS: Readonly<Record<KeyRefusalCause, string>> = {
+  expired: "it has expired there",
+  name: "it knows this key by another name",
+};
 
 function failed(error: ProtocolError): Answer {
   return { kind: "failed", error };

@@ -120,7 +120,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
       if (!this.#parts.names.hold(slot, data, at, length)) {
         this.#drop("unresolved", association, contexts.address[slot], data, at, length);
       }
-    } else this.#send(now, slot, at, length);
+    } else this.#send(now, slot, data, at, length);
   }
 
   #drop(
@@ -142,9 +142,9 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     this.#table.handleSent(now, contexts.association[slot]);
   }
 
-  #send(now: number, slot: number, offset: number, length: number): void {
+  #send(now: number, slot: number, data: Uint8Array, offset: number, length: number): void {
     this.#noteUse(now, slot);
-    this.#countIn(length);
+    if (!this.#admit(now, slot, data, offset, length)) return;
     this.#parts.outgoing.add(this.#table.contexts.association[slot], slot, offset, length);
   }
 
@@ -165,7 +165,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
       if (slot === undefined) {
         this.#drop("unknown_context", NONE, undefined, released.bytes, released.end, length);
       } else {
-        this.#send(now, slot, released.end, length);
+        this.#send(now, slot, released.bytes, released.end, length);
         released.end += length;
       }
     }
@@ -173,9 +173,18 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     return true;
   }
 
-  #countIn(length: number): void {
-    this.#parts.counters.datagramsIn++;
-    this.#parts.counters.bytesIn += length;
+  /** Counts a datagram. @returns false when it is over its key's rate, and is dropped */
+  #admit(now: number, slot: number, data: Uint8Array, offset: number, length: number): boolean {
+    const { counters } = this.#parts;
+    const { contexts, sessionOf } = this.#table;
+    const association = contexts.association[slot];
+    if (sessionOf[association]?.holder?.admitIn(now, length) === false) {
+      this.#drop("rate_limit", association, contexts.address[slot], data, offset, length);
+      return false;
+    }
+    counters.datagramsIn++;
+    counters.bytesIn += length;
+    return true;
   }
 
   handleControlCapsule(now: number, connection: Connection): boolean {
@@ -312,6 +321,11 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
       return;
     }
     if (session.lanes?.closedAssociations.has(2 * id)) return;
+    if (session.holder?.hasRoomForAssociation === false) {
+      this.#parts.counters.refused.key_association_limit++;
+      this.#parts.port.send(connection, encodeAssociationClose(id, "limit"));
+      return;
+    }
     if (this.#flows.openAssociation(now, session, connection, id, source) !== NONE) return;
     this.#parts.counters.refused.association_limit++;
     this.#parts.port.send(connection, encodeAssociationClose(id, "limit"));
@@ -437,8 +451,8 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     outgoing.data = new Uint8Array(total);
     let at = 0;
     for (const datagram of held) {
+      if (!this.#admit(now, slot, datagram, 0, datagram.length)) continue;
       outgoing.data.set(datagram, at);
-      this.#countIn(datagram.length);
       outgoing.add(association, slot, at, datagram.length);
       at += datagram.length;
     }

@@ -40,6 +40,7 @@ export class ServerFlows {
     if (victim === "refused") return NONE;
     if (victim !== NONE) this.evict(now, victim);
     const slot = this.#table.open(now, session, connection, id, source);
+    if (session.holder !== undefined) session.holder.associations++;
     this.armAssociations(session);
     return slot;
   }
@@ -63,7 +64,8 @@ export class ServerFlows {
       this.#parts.names.forget(session.lookups, context);
     }
     this.#parts.pool.removeFlow(slot);
-    this.#table.sessionOf[slot]!.lanes?.scheduler.removeFlow(slot);
+    session.lanes?.scheduler.removeFlow(slot);
+    if (session.holder !== undefined) session.holder.associations--;
     this.#table.close(slot);
     this.#parts.port.release(slot);
   }

@@ -14,7 +14,9 @@ export const DEADLINE_LINGER = 2;
 export const DEADLINE_ASSOCIATIONS = 3;
 export const DEADLINE_CONTEXTS = 4;
 export const DEADLINE_DISPATCH = 5;
-export const DEADLINE_KINDS = 6;
+/** Of the first key that expires; there is one. */
+export const DEADLINE_KEYS = 6;
+export const DEADLINE_KINDS = 7;
 
 export function deadlineOf(index: number, kind: number): number {
   return DEADLINE_KINDS * index + kind;

@@ -51,6 +51,10 @@ export class ServerReplies {
     }
     const id = context === UNCOMPRESSED ? HIDDEN_ID : this.#table.contexts.id[context];
     const session = this.#table.sessionOf[association]!;
+    if (session.holder?.admitOut(now, length) === false) {
+      this.#drop("rate_limit", association, remote, data, offset, length);
+      return;
+    }
     if (session.lanes !== undefined) {
       const allowed = this.#table.contexts.lanes[context];
       session.lanes.scheduler.push(now, association, id, allowed, data, offset, length);
@@ -78,22 +82,34 @@ export class ServerReplies {
       const length = received.addressLength(row);
       const context = this.#contextOfReply(now, association, addresses, at, length, runEnd - row);
       if (context === NONE) {
-        this.#dropRows(association, copyAddress(addresses, at, length), received, row, runEnd);
+        const remote = copyAddress(addresses, at, length);
+        this.#dropRows(this.#dropped, association, remote, received, row, runEnd);
         row = runEnd;
         continue;
       }
       const id = context === UNCOMPRESSED ? HIDDEN_ID : this.#table.contexts.id[context];
       const session = this.#table.sessionOf[association]!;
+      const { holder } = session;
+      const admittedEnd = holder === undefined ? runEnd : holder.admitRun(now, received, row, runEnd);
+      if (admittedEnd < runEnd) {
+        const remote = copyAddress(addresses, at, length);
+        this.#dropRows("rate_limit", association, remote, received, admittedEnd, runEnd);
+        if (admittedEnd === row) {
+          row = runEnd;
+          continue;
+        }
+      }
       if (session.lanes !== undefined) {
         const allowed = this.#table.contexts.lanes[context];
-        session.lanes.scheduler.pushAll(now, association, id, allowed, received, row, runEnd);
+        session.lanes.scheduler.pushAll(now, association, id, allowed, received, row, admittedEnd);
         this.#lanes.stir(session);
         row = runEnd;
         continue;
       }
       const connection = this.#table.connectionOf[association]!;
-      if (id !== HIDDEN_ID) connection.tunnel.writeDatagrams(now, association, id, received, row, runEnd);
-      else {
+      if (id !== HIDDEN_ID) {
+        connection.tunnel.writeDatagrams(now, association, id, received, row, admittedEnd);
+      } else {
         const remote = copyAddress(addresses, at, length);
         for (let one = row; one < runEnd; one++) {
           const offset = received.offset(one);
@@ -119,6 +135,7 @@ export class ServerReplies {
   }
 
   #dropRows(
+    reason: DropReason,
     association: number,
     remote: AddressBytes,
     received: ReceivedDatagrams,
@@ -126,7 +143,6 @@ export class ServerReplies {
     end: number,
   ): void {
     const { drops, tap } = this.#parts.counters;
-    const reason = this.#dropped;
     drops[reason] += end - first;
     const local = this.#table.source[association];
     recordDroppedRows(tap, reason, association, local, remote, received, first, end);

@@ -1,5 +1,6 @@
 import type { UpgradeRequest } from "../wire/upgrade.ts";
 import type { HeadBuffer } from "./head-buffer.ts";
+import type { NamedKey } from "./keys/named-key.ts";
 import { MAX_LANES } from "./lanes/lane-bits.ts";
 import type { LaneScheduler } from "./lanes/scheduler.ts";
 import { LookupTurns } from "./name-lookups.ts";
@@ -70,6 +71,8 @@ export class Session {
   readonly lookups = new LookupTurns();
   /** Of a native one with receipts. */
   readonly lanes: SessionLanes | undefined;
+  /** Whose session it is; undefined where the key is that of everybody, or there is none. */
+  readonly holder: NamedKey | undefined;
 
   constructor(
     index: number,
@@ -78,6 +81,7 @@ export class Session {
     id: Uint8Array,
     key: Uint8Array,
     scheduler: LaneScheduler | undefined,
+    holder?: NamedKey,
   ) {
     this.index = index;
     this.name = name;
@@ -86,6 +90,7 @@ export class Session {
     this.id = id;
     this.key = key;
     this.lanes = scheduler && new SessionLanes(scheduler);
+    this.holder = holder;
   }
 
   /** False once it has ended. */

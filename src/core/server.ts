@@ -22,9 +22,11 @@ import {
 import { DatagramBatch } from "./datagram-batch.ts";
 import { Deadlines } from "./deadlines.ts";
 import { ProtocolError } from "./errors.ts";
-import type { HandshakeOptions, Verdict } from "./handshake.ts";
+import type { HandshakeOptions, ProvenKey, Verdict } from "./handshake.ts";
 import { Handshake } from "./handshake.ts";
 import { HeadBuffer } from "./head-buffer.ts";
+import { KeyTable } from "./keys/key-table.ts";
+import type { KeyEntry, NamedKey } from "./keys/named-key.ts";
 import { MAX_LANES } from "./lanes/lane-bits.ts";
 import type { LanePort } from "./lanes/lane-port.ts";
 import { NameLookups } from "./name-lookups.ts";
@@ -43,6 +45,7 @@ import {
   DEADLINE_CONNECTION,
   DEADLINE_CONTEXTS,
   DEADLINE_DISPATCH,
+  DEADLINE_KEYS,
   DEADLINE_KINDS,
   DEADLINE_LINGER,
   DEADLINE_QUEUE,
@@ -61,6 +64,8 @@ import { Tunnel } from "./tunnel.ts";
 const NONE = -1;
 /** How long a tunnel whose client has ended its side lasts after the last answer. */
 const HALF_CLOSED_MS = 10_000;
+/** The system's clock may be set, so no key is waited for longer. */
+const MAX_EXPIRY_WAIT_MS = 3_600_000;
 /** Share of the tunnels that may be further lanes of sessions. */
 const SPARE_SHARE = 3 / 4;
 /** Bytes of control capsules that may wait for a client that does not read. */
@@ -68,6 +73,8 @@ const CONTROL_BYTES = 1_048_576;
 
 /** All durations in milliseconds, sizes in bytes. */
 export interface TunnelServerOptions extends HandshakeOptions, AssociationLimits, PlainPolicy {
+  /** Keys of single clients, beside that of everybody. Default: none, and {@link TunnelServer.replaceKeys} gives it none. */
+  readonly keys?: readonly KeyEntry[] | undefined;
   readonly heartbeatMs: number;
   readonly handshakeTimeoutMs: number;
   readonly lingerMs: number;
@@ -90,7 +97,7 @@ export interface TunnelServerOptions extends HandshakeOptions, AssociationLimits
 /** What the host does with a connection that it is given. */
 type WhatFor =
   /** Its client has valid credentials, and its session is another worker's: {@link TunnelServer.handleHandedOver} there. */
-  | { readonly kind: "hand-over"; readonly worker: number }
+  | { readonly kind: "hand-over"; readonly worker: number; readonly holder: string | undefined }
   /** Make it a WebSocket, by an answer to the request with `key`, and accept what that carries as a nested connection. */
   | { readonly kind: "web-socket"; readonly key: string }
   /** Go on with it as HTTP/2, and accept each of its requests as a nested connection. */
@@ -164,6 +171,7 @@ export class TunnelServer {
   readonly #associations: ServerAssociations;
   readonly #deadlines = new Deadlines();
   readonly #handshake: Handshake;
+  readonly #keys: KeyTable | undefined;
   readonly #connections: (Connection | undefined)[] = [];
   readonly #freeConnections: number[] = [];
   readonly #halfOpen = new Set<Connection>();
@@ -187,7 +195,8 @@ export class TunnelServer {
     this.#names = new NameLookups(this.contexts, (query, name, port) => {
       this.#outputs.push({ kind: "resolve", query, name, port });
     });
-    this.#handshake = new Handshake(options);
+    this.#keys = options.keys && new KeyTable(options.crypto, options.keys);
+    this.#handshake = new Handshake(options, this.#keys);
     const parts: ServerParts = {
       options,
       maxId: options.maxId ?? MAX_ID,
@@ -261,12 +270,14 @@ export class TunnelServer {
   /** The first `limit` of the sessions that can be resumed, as they are now. */
   sessionReports(limit: number): SessionReport[] {
     const reports: SessionReport[] = [];
-    for (const { name, kind, state, associationById, connections, lanes } of this.#sessions.values()) {
+    for (const session of this.#sessions.values()) {
+      const { name, kind, state, holder, associationById, connections, lanes } = session;
       if (reports.length === limit) break;
       reports.push({
         session: name,
         kind,
         state: SESSION.name(state),
+        ...(holder === undefined ? {} : { key: holder.name }),
         associations: associationById.size,
         lanes: [...connections].map(({ index, lane, tunnel }) => ({
           lane,
@@ -311,6 +322,11 @@ export class TunnelServer {
     return this.#halfOpen.size;
   }
 
+  /** The keys of single clients, with what each does here; undefined where there are none. */
+  get keys(): Iterable<NamedKey> | undefined {
+    return this.#keys?.keys;
+  }
+
   /** The latency class that the client gave an association; undefined if it gave none. */
   latencyOf(association: number): LatencyClass | undefined {
     return LATENCY_CLASSES[this.#associations.latency[association]];
@@ -353,12 +369,13 @@ export class TunnelServer {
   /**
    * A connection that another worker has accepted and handed over, with the request that it has judged.
    *
-   * @param head  the whole head of the request
+   * @param head    the whole head of the request
+   * @param holder  name of the key that the client has proved; undefined for that of everybody, or none
    * @returns its number, for all later calls
    */
-  handleHandedOver(now: number, head: Uint8Array): number {
+  handleHandedOver(now: number, head: Uint8Array, holder?: string): number {
     const connection = this.#addConnection(now, false);
-    this.#follow(now, connection, this.#handshake.judgeHandedOver(head), new Uint8Array(0));
+    this.#follow(now, connection, this.#handshake.judgeHandedOver(head, holder), new Uint8Array(0));
     return connection.index;
   }
 
@@ -567,6 +584,43 @@ export class TunnelServer {
     this.#capsules.handleResolved(now, lookup.slot, addresses);
   }
 
+  /**
+   * The system's time is `unixMs`, in milliseconds since 1970, at `now`: by it keys expire, and have other ids each hour. To be
+   * called before the first connection, and again from time to time, as that clock may be set.
+   */
+  handleWallClock(now: number, unixMs: number): void {
+    this.#keys?.handleWallClock(now, unixMs);
+    this.#endExpired(now);
+  }
+
+  /**
+   * Other keys of single clients from now on. Sessions of a name whose key stays are not touched, and have the new limits; those of
+   * others end.
+   */
+  replaceKeys(now: number, entries: readonly KeyEntry[]): void {
+    const gone = new Set(this.#keys?.replace(entries));
+    if (gone.size > 0) this.#endSessionsOf(now, (holder) => gone.has(holder));
+    this.#endExpired(now);
+  }
+
+  #endExpired(now: number): void {
+    const keys = this.#keys;
+    if (keys === undefined) return;
+    this.#endSessionsOf(now, (holder) => keys.isExpired(now, holder));
+    // A millisecond later where rounding puts it at this moment.
+    const next = Math.max(now + 1, Math.min(keys.nextExpiry(now), now + MAX_EXPIRY_WAIT_MS));
+    this.#deadlines.set(deadlineOf(0, DEADLINE_KEYS), next);
+  }
+
+  #endSessionsOf(now: number, isGone: (holder: NamedKey) => boolean): void {
+    for (const session of [...this.#sessions.values()]) {
+      if (session.holder === undefined || !isGone(session.holder)) continue;
+      for (const connection of session.connections) this.#sendControl(connection, encodeShutdown("key"));
+      this.counters.refused.key_session_ended++;
+      this.#endSession(now, session, "key");
+    }
+  }
+
   handleTimeout(now: number): void {
     for (let key = this.#deadlines.takeDue(now); key !== NONE; key = this.#deadlines.takeDue(now)) {
       const index = Math.floor(key / DEADLINE_KINDS);
@@ -574,6 +628,7 @@ export class TunnelServer {
       if (kind === DEADLINE_CONNECTION) this.#handleConnectionTimeout(now, this.#connections[index]!);
       else if (kind === DEADLINE_QUEUE) this.#expireQueue(now, this.#connections[index]!);
       else if (kind === DEADLINE_DISPATCH) this.#lanes.stir(this.#sessionByIndex[index]);
+      else if (kind === DEADLINE_KEYS) this.#endExpired(now);
       else if (kind === DEADLINE_LINGER) this.#endSession(now, this.#sessionByIndex[index]!, "linger");
       else if (kind === DEADLINE_ASSOCIATIONS)
         this.#flows.expireAssociations(now, this.#sessionByIndex[index]!);
@@ -692,10 +747,10 @@ export class TunnelServer {
         this.#sendControl(connection, verdict.response);
         return;
       case "hand-over":
-        this.#giveAway(now, connection, surplus, verdict);
+        this.#giveAway(now, connection, surplus, { ...verdict, holder: verdict.holder?.name });
         return;
       case "lane":
-        this.#acceptLane(now, connection, verdict.extension);
+        this.#acceptLane(now, connection, verdict.extension, verdict.proven);
         return;
       case "plain":
         connection.request = verdict.request;
@@ -703,8 +758,15 @@ export class TunnelServer {
     }
   }
 
-  #acceptLane(now: number, connection: Connection, extension: ExtensionRequest): void {
-    const { psk, crypto } = this.#options;
+  #acceptLane(
+    now: number,
+    connection: Connection,
+    extension: ExtensionRequest,
+    proven: ProvenKey | undefined,
+  ): void {
+    const { crypto } = this.#options;
+    const psk = proven?.key;
+    const holder = proven?.holder;
     const nonce = crypto.random(NONCE_BYTES);
     const receipts = extension.receipts && this.#options.hasReceipts !== false;
     if (receipts && extension.lane >= MAX_LANES) {
@@ -715,6 +777,7 @@ export class TunnelServer {
     const isResumed =
       known !== undefined &&
       (known.lanes !== undefined) === receipts &&
+      known.holder === holder &&
       constantTimeEqual(extension.resumeMac, resumeMac(crypto, known.key, extension));
     let session = isResumed ? known : undefined;
     // The client has given up that lane, although its end has not reached us.
@@ -731,7 +794,7 @@ export class TunnelServer {
       }
       const id = this.#handshake.newSessionId();
       const key = deriveSessionKey(crypto, psk ?? new Uint8Array(0), extension.nonce, nonce, id);
-      session = this.#beginSession("native", id, key, receipts);
+      session = this.#beginSession("native", id, key, receipts, holder);
     }
     const answer = { nonce, session: session.id, resumed: isResumed, receipts };
     const mac = psk === undefined ? undefined : responseMac(crypto, psk, extension.mac!, answer);
@@ -786,10 +849,17 @@ export class TunnelServer {
     return true;
   }
 
-  #beginSession(kind: Session["kind"], id: Uint8Array, key: Uint8Array, receipts: boolean): Session {
+  #beginSession(
+    kind: Session["kind"],
+    id: Uint8Array,
+    key: Uint8Array,
+    receipts: boolean,
+    holder: NamedKey | undefined,
+  ): Session {
     const index = this.#freeSessions.pop() ?? this.#sessionByIndex.length;
     const scheduler = receipts ? this.#lanes.makeScheduler() : undefined;
-    const session = new Session(index, `s${this.#nextName++}`, kind, id, key, scheduler);
+    const session = new Session(index, `s${this.#nextName++}`, kind, id, key, scheduler, holder);
+    if (holder !== undefined) holder.sessions++;
     this.#sessionByIndex[index] = session;
     this.#sessions.set(hexKey(id), session);
     return session;
@@ -815,6 +885,7 @@ export class TunnelServer {
       this.#options.crypto.random(SESSION_ID_BYTES),
       new Uint8Array(0),
       false,
+      undefined,
     );
     connection.session = session;
     session.connections.add(connection);
@@ -933,6 +1004,7 @@ export class TunnelServer {
   #endSession(now: number, session: Session, reason: string): void {
     if (!this.#sessions.delete(hexKey(session.id))) return;
     session.state = SESSION.after(session.state, "end");
+    if (session.holder !== undefined) session.holder.sessions--;
     this.#lingering.delete(session);
     for (const kind of [DEADLINE_LINGER, DEADLINE_ASSOCIATIONS, DEADLINE_CONTEXTS, DEADLINE_DISPATCH]) {
       this.#deadlines.clear(deadlineOf(session.index, kind));

@@ -26,6 +26,8 @@ export interface SessionReport {
   /** native: can be resumed; bound and fixed: RFC 9298 without our extension. */
   readonly kind: string;
   readonly state: string;
+  /** Whose key it has; absent where that is the key of everybody, or there is none. */
+  readonly key?: string;
   readonly associations: number;
   readonly lanes: readonly LaneReport[];
 }

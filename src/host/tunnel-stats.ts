@@ -7,6 +7,8 @@ import {
   type COUNTS_BY_LABEL,
   type FLOW_STATES,
   HISTOGRAMS,
+  type KEY_COUNTS,
+  type KEY_STATES,
   METRICS,
   type PACKET_COUNTS,
   readMetric,
@@ -44,7 +46,12 @@ export interface TunnelStats
   };
   /** Values by size since the start, by the label of each; docs/metrics.md has the bounds. */
   readonly histograms: Readonly<Record<keyof typeof HISTOGRAMS, Readonly<Record<string, HistogramReading>>>>;
+  /** Only of a server with keys of single clients: the first of them, and the sums of the others under `(others)`. */
+  readonly keys?: KeyStats;
 }
+
+/** What the keys of single clients have and had, by the name of the key. */
+export type KeyStats = Records<keyof typeof KEY_STATES | keyof typeof KEY_COUNTS>;
 
 /** Statistics of a running tun2socks; `in` and `out` are those of udp-local: towards and from the applications. */
 export interface Tun2SocksStats
@@ -57,8 +64,9 @@ export function tunnelStats(
   counters: Counters,
   now: Numbers<typeof STATES> & Pick<TunnelStats, "rttMs">,
   spread: SpreadState,
+  keys?: KeyStats,
 ): TunnelStats {
-  const stats = { ...now, spread: { ...spread } };
+  const stats = { ...now, spread: { ...spread }, ...(keys === undefined ? {} : { keys }) };
   for (const metric of METRICS) {
     const value = counterOf(counters, metric);
     if (value !== undefined) writeMetric(stats, metric, value);
@@ -67,7 +75,7 @@ export function tunnelStats(
 }
 
 function counterOf(counters: Counters, metric: Metric): unknown {
-  if (metric.kind === "gauge" || metric.isOfTun2Socks) return undefined;
+  if (metric.kind === "gauge" || metric.isOfTun2Socks || metric.isOfKeys) return undefined;
   const name = metric.stat.split(".")[metric.kind === "histogram" ? 1 : 0];
   if (name in HISTOGRAMS) return counters.histograms[name as keyof typeof HISTOGRAMS].read();
   if (name in COUNTS) return counters[name as keyof typeof COUNTS];
@@ -82,8 +90,9 @@ export function noTunnelStats(): TunnelStats {
 /** Sums the statistics of several workers. */
 export function sumStats(all: readonly TunnelStats[]): TunnelStats {
   const total = {};
+  const hasKeys = all.some(({ keys }) => keys !== undefined);
   for (const metric of METRICS) {
-    if (!metric.isOfTun2Socks)
+    if (!metric.isOfTun2Socks && (hasKeys || !metric.isOfKeys))
       writeMetric(
         total,
         metric,
@@ -100,7 +109,8 @@ export function sumStats(all: readonly TunnelStats[]): TunnelStats {
 export function statsOfGone(stats: TunnelStats): TunnelStats {
   const gone = sumStats([stats]);
   for (const metric of METRICS) {
-    if (metric.kind === "gauge" && !metric.isOfTun2Socks) writeMetric(gone, metric, combine(metric, []));
+    const isState = metric.kind === "gauge" && !metric.isOfTun2Socks;
+    if (isState && readMetric(gone, metric) !== undefined) writeMetric(gone, metric, combine(metric, []));
   }
   return gone;
 }

@@ -522,6 +522,9 @@ export class UdpLocalHost implements RelayHost {
     const writer = new BatchWriter(stream, source, this.#system);
     link.stream = stream;
     link.writer = writer;
+    if (this.#options.keyName !== undefined) {
+      core.handleWallClock?.(this.#system.now(), this.#system.unixMs());
+    }
     core.handleConnected(this.#system.now(), lane, connection.isBound);
     stream.start({
       onBytes: (chunk, length) => {

@@ -1,3 +1,4 @@
+import { UsageError } from "../core/errors.ts";
 import type { ServerOutput } from "../core/server.ts";
 import { TunnelServer } from "../core/server.ts";
 import type { DatagramTap, TapReason } from "../core/tap.ts";
@@ -24,9 +25,13 @@ import { Driver } from "./driver.ts";
 import type { Io } from "./io/io.ts";
 import type { UdpSocket } from "./io/udp-io.ts";
 import { Remote } from "./io/udp-io.ts";
+import { keyEntries } from "./key-entries.ts";
+import { keyStats } from "./key-stats.ts";
 import { Listeners } from "./listeners.ts";
 import type { Logger } from "./log.ts";
+import type { Timer } from "./loop.ts";
 import { parseEgress } from "./options/egress-option.ts";
+import type { KeyOption } from "./options/keys.ts";
 import type { ShadowsocksListen } from "./options/shadowsocks-listen.ts";
 import { isTunnelTarget, parseShadowsocksListen } from "./options/shadowsocks-listen.ts";
 import type { ResolvedUdpServerOptions } from "./options/udp-server.ts";
@@ -61,6 +66,8 @@ import type { HandedOver, OtherWorkers, WorkerPlace } from "./workers.ts";
 
 /** How long a connection that is being closed may take to send the rest. */
 const CLOSE_MS = 1_000;
+/** How often keys are judged by the system's clock anew, as it may have been set. */
+const WALL_CLOCK_MS = 30_000;
 
 type SessionEvent = "session-up" | "session-resumed" | "session-down" | "session-ended";
 
@@ -107,6 +114,7 @@ export class UdpServerHost implements UdpPathHost {
   readonly #egressReady: Promise<void>;
   readonly #isOpen: boolean[] = [];
   #isClosing = false;
+  #wallClock: Timer | undefined;
 
   #web: WebServer | undefined;
   #dialects: DialectHost | undefined;
@@ -141,11 +149,12 @@ export class UdpServerHost implements UdpPathHost {
     this.#policy = policy;
     this.#core = new TunnelServer({
       ...rest,
+      keys: options.keys && keyEntries(options.keys),
       worker: place,
       webSocketPath: wsPath,
       hasDecoy: decoy !== undefined,
       // With a key it would serve nobody; strangers shall see one web server.
-      offersHttp2: options.psk === undefined && decoy === undefined && openWebServer !== undefined,
+      offersHttp2: !hasKey(options) && decoy === undefined && openWebServer !== undefined,
       crypto: system.cryptography,
       permits: (target) => policy.permits(target),
       // Nobody knows here by which address and port the egress sends.
@@ -155,6 +164,7 @@ export class UdpServerHost implements UdpPathHost {
     });
     this.#tap = openTap(options, "udp-server", system, log, place);
     if (this.#tap !== undefined) this.#core.counters.tap = new HostTap(this.#tap, { isServer: true });
+    if (options.keys !== undefined) this.#handleWallClock();
     this.#sockets = new AssociationSockets(socketLimit(options, system.descriptorLimit(), place?.count ?? 1));
     this.#firstBytes = new FirstBytes({
       loop: system,
@@ -199,6 +209,7 @@ export class UdpServerHost implements UdpPathHost {
         rttMs: core.rttMs,
       },
       core.spread,
+      core.keys && keyStats(core.keys),
     );
     return this.#others === undefined ? own : sumStats([own, ...this.#others.stats()]);
   }
@@ -218,6 +229,34 @@ export class UdpServerHost implements UdpPathHost {
   async flows(): Promise<FlowStatus> {
     const own = await listFlows(this.#system, (...part) => this.#core.associationReports(...part));
     return joinFlows([own, ...((await this.#others?.flows()) ?? [])]);
+  }
+
+  #handleWallClock(): void {
+    this.#core.handleWallClock(this.#system.now(), this.#system.unixMs());
+    this.#wallClock = this.#system.after(
+      WALL_CLOCK_MS,
+      () => {
+        this.#handleWallClock();
+        this.#drain();
+      },
+      true,
+    );
+  }
+
+  /**
+   * Other keys of single clients from now on. Sessions of names whose keys stay go on, and those of others end at once.
+   *
+   * @param keys  checked
+   * @throws UsageError ERR_STATE when the server was started without such keys
+   */
+  replaceKeys(keys: readonly KeyOption[]): void {
+    if (this.#options.keys === undefined) {
+      throw new UsageError("ERR_STATE", "keys: the server was started without them");
+    }
+    if (this.#isClosing) return;
+    this.#core.replaceKeys(this.#system.now(), keyEntries(keys));
+    this.#others?.replaceKeys(keys);
+    this.#drain();
   }
 
   async listen(): Promise<void> {
@@ -299,6 +338,7 @@ export class UdpServerHost implements UdpPathHost {
   async close(): Promise<void> {
     if (this.#isClosing) return;
     this.#isClosing = true;
+    this.#wallClock?.cancel();
     this.#driver.stop();
     this.#core.close();
     this.#drain();
@@ -334,14 +374,15 @@ export class UdpServerHost implements UdpPathHost {
   }
 
   /** Takes over a connection whose request another worker has read and accepted. */
-  takeOver({ descriptor, head, surplus }: HandedOver): void {
+  takeOver({ descriptor, head, holder, surplus }: HandedOver): void {
     if (this.#isClosing) {
       this.#io.native!.descriptorClose!(descriptor);
       return;
     }
     const stream = this.#io.tcp.adopt!(descriptor);
     stream.unread(surplus);
-    this.#attach(stream, this.#core.handleHandedOver(this.#system.now(), head), carrierOf(stream));
+    const connection = this.#core.handleHandedOver(this.#system.now(), head, holder);
+    this.#attach(stream, connection, carrierOf(stream));
   }
 
   #accept(stream: ByteStream, acceptedAt: number, protocol: DialectProtocol | undefined): void {
@@ -545,10 +586,10 @@ export class UdpServerHost implements UdpPathHost {
         const link = this.#links[output.connection];
         this.#links[output.connection] = undefined;
         this.#core.handleDisconnected(this.#system.now(), output.connection);
-        const { worker, head, surplus } = output;
+        const { worker, head, holder, surplus } = output;
         const released = link?.stream instanceof DescriptorStream ? link.stream.release() : undefined;
         if (released === undefined) link?.stream.destroy();
-        else this.#others!.handOver(worker, { descriptor: released.descriptor, head, surplus });
+        else this.#others!.handOver(worker, { descriptor: released.descriptor, head, holder, surplus });
         return;
       }
       case "web-socket": {
@@ -663,6 +704,11 @@ export class UdpServerHost implements UdpPathHost {
     this.#sendOutgoing(undefined);
     this.#drain();
   }
+}
+
+/** Whether clients need a key. */
+function hasKey({ psk, keys }: ResolvedUdpServerOptions): boolean {
+  return psk !== undefined || keys !== undefined;
 }
 
 /** Sockets that associations of one of so many workers may have: what the system allows less what else needs some. */

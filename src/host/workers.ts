@@ -1,3 +1,4 @@
+import type { KeyOption } from "./options/keys.ts";
 import type { EndpointStatus, FlowStatus } from "./status.ts";
 import type { TunnelStats } from "./tunnel-stats.ts";
 
@@ -12,6 +13,8 @@ export interface HandedOver {
   readonly descriptor: number;
   /** The request that was read from it and accepted. */
   readonly head: Uint8Array;
+  /** Name of the key that its client has proved; undefined for the key of everybody, or none. */
+  readonly holder: string | undefined;
   /** Bytes that were read behind the request. */
   readonly surplus: Uint8Array;
 }
@@ -25,5 +28,7 @@ export interface OtherWorkers {
   flows(): Promise<FlowStatus[]>;
   /** Hands a connection over to another worker. */
   handOver(worker: number, connection: HandedOver): void;
+  /** They have other keys of single clients from now on. */
+  replaceKeys(keys: readonly KeyOption[]): void;
   close(): Promise<void>;
 }

@@ -1,4 +1,5 @@
 import type { EventEmitter } from "node:events";
+import type { KeyOption } from "../host/options/keys.ts";
 import type { EndpointStatus, FlowStatus } from "../host/status.ts";
 import type { Tun2SocksAddress } from "../host/tun2socks.ts";
 import type { Tun2SocksStats, TunnelStats } from "../host/tunnel-stats.ts";
@@ -22,6 +23,13 @@ export interface UdpLocal extends EventEmitter {
 
 /** A running udp-server, with the events of {@link UdpLocal}. */
 export interface UdpServer extends EventEmitter {
+  /**
+   * Other keys of single clients from now on. Sessions of names whose keys stay go on, with the new limits; those of others end at
+   * once.
+   *
+   * @throws UsageError ERR_OPTION when one is wrong, and ERR_STATE when the server was started without keys; it has the old ones then
+   */
+  replaceKeys(keys: readonly KeyOption[]): void;
   /** Addresses as they are: a port 0 that was asked for is a real one here. */
   readonly address: { readonly listen: string[] };
   stats(): TunnelStats;

@@ -3,6 +3,7 @@ import type { Io } from "../host/io/io.ts";
 import type { Logger } from "../host/log.ts";
 import { silentLogger } from "../host/log.ts";
 import { isExclusive, parseEgress } from "../host/options/egress-option.ts";
+import type { KeyOption } from "../host/options/keys.ts";
 import { isShadowsocksListen } from "../host/options/shadowsocks-listen.ts";
 import type { ResolvedUdpServerOptions, UdpServerOptions } from "../host/options/udp-server.ts";
 import type { EndpointStatus, FlowStatus } from "../host/status.ts";
@@ -30,7 +31,7 @@ export async function startUdpServer(
   log: Logger = silentLogger,
 ): Promise<UdpServer> {
   // Loaded only here: threads get checked options.
-  const { resolveUdpServerOptions } = await import("./options/udp-server.ts");
+  const { checkKeys, resolveUdpServerOptions } = await import("./options/udp-server.ts");
   const resolved = resolveUdpServerOptions(options);
   const io = chooseIo(options.io, resolved.latency, log);
   const reason = findSingleThreadReason(resolved);
@@ -42,7 +43,7 @@ export async function startUdpServer(
   if (workers === 1 || io.native?.tcpListen === undefined) {
     const host = makeHost(resolved, log, io, undefined, undefined);
     await host.listen();
-    return new UdpServerHandle(host);
+    return new UdpServerHandle(host, checkKeys);
   }
   // Only this thread listens. The others are started when the first session is theirs.
   const group = new WorkerGroup({
@@ -54,7 +55,7 @@ export async function startUdpServer(
     onEvent: (name, fields) => server.emit(name, fields),
   });
   const host = makeHost(resolved, log, io, { index: 0, count: workers }, group);
-  const server = new UdpServerHandle(host);
+  const server = new UdpServerHandle(host, checkKeys);
   await host.listen();
   return server;
 }
@@ -73,7 +74,7 @@ export function startUdpServerWorker(
   place: WorkerPlace,
 ): UdpServer & { takeOver(connection: HandedOver): void } {
   const io = chooseIo(options.io, options.latency, log);
-  return new UdpServerHandle(makeHost(options, log, io, place, undefined));
+  return new UdpServerHandle(makeHost(options, log, io, place, undefined), (keys) => keys);
 }
 
 function makeHost(
@@ -91,13 +92,18 @@ function makeHost(
   });
 }
 
+type CheckKeys = (keys: readonly KeyOption[]) => readonly KeyOption[];
+
 /** A server with the events of Node. */
 class UdpServerHandle extends EventEmitter implements UdpServer {
   readonly #host: UdpServerHost;
+  readonly #checkKeys: CheckKeys;
 
-  constructor(host: UdpServerHost) {
+  /** @param checkKeys  @throws UsageError ERR_OPTION when one is wrong */
+  constructor(host: UdpServerHost, checkKeys: CheckKeys) {
     super();
     this.#host = host;
+    this.#checkKeys = checkKeys;
     for (const name of Object.keys(EVENTS) as (keyof UdpServerEvents)[]) {
       host.events.on(name, (fields) => this.emit(name, fields));
     }
@@ -117,6 +123,10 @@ class UdpServerHandle extends EventEmitter implements UdpServer {
 
   flows(): Promise<FlowStatus> {
     return this.#host.flows();
+  }
+
+  replaceKeys(keys: readonly KeyOption[]): void {
+    this.#host.replaceKeys(this.#checkKeys(keys));
   }
 
   takeOver(connection: HandedOver): void {

@@ -3,6 +3,7 @@ import type { ErrorCode } from "../core/errors.ts";
 import { HostError } from "../core/errors.ts";
 import type { NativeModule } from "../host/io/native-module.ts";
 import type { Logger } from "../host/log.ts";
+import type { KeyOption } from "../host/options/keys.ts";
 import type { ResolvedUdpLocalOptions } from "../host/options/udp-local.ts";
 import type { ResolvedUdpServerOptions } from "../host/options/udp-server.ts";
 import type { EndpointStatus, FlowStatus } from "../host/status.ts";
@@ -53,7 +54,8 @@ export type WorkerMessage =
 export type GroupMessage =
   | { readonly kind: "close" }
   | { readonly kind: "question"; readonly query: number; readonly about: keyof Answers }
-  | { readonly kind: "take-over"; readonly connection: HandedOver };
+  | { readonly kind: "take-over"; readonly connection: HandedOver }
+  | { readonly kind: "keys"; readonly keys: readonly KeyOption[] };
 
 export interface WorkerGroupOptions {
   readonly program: WorkerTask["program"];
@@ -87,6 +89,8 @@ export class WorkerGroup implements OtherWorkers {
   /** Questions that threads have not answered, by number. */
   readonly #queries = new Map<number, (answer: Answers[keyof Answers] | undefined) => void>();
   #nextQuery = 0;
+  /** Those that threads began with may have been replaced. */
+  #keys: readonly KeyOption[] | undefined;
   /** Counters of crashed threads. */
   #past: TunnelStats | undefined;
 
@@ -156,6 +160,13 @@ export class WorkerGroup implements OtherWorkers {
     member.thread!.postMessage({ kind: "take-over", connection } satisfies GroupMessage);
   }
 
+  replaceKeys(keys: readonly KeyOption[]): void {
+    this.#keys = keys;
+    for (const { thread } of this.#members) {
+      thread?.postMessage({ kind: "keys", keys } satisfies GroupMessage);
+    }
+  }
+
   async close(): Promise<void> {
     this.#isClosing = true;
     await Promise.all(this.#members.map(({ thread }) => thread && ended(thread)));
@@ -164,7 +175,8 @@ export class WorkerGroup implements OtherWorkers {
   /** @param isEager  true if it is restarted after a crash, and the caller gets its failure to start */
   #startMember(index: number, isEager: boolean): Promise<void> {
     const member = this.#members[index];
-    const { program, count, options, log } = this.#options;
+    const { program, count, log } = this.#options;
+    const options = { ...this.#options.options, ...(this.#keys === undefined ? {} : { keys: this.#keys }) };
     const task: WorkerTask = { program, options, index, count };
     const thread = new Worker(new URL("./worker-thread.js", import.meta.url), { workerData: task });
     member.thread = thread;

@@ -3,6 +3,7 @@ import { parentPort, workerData } from "node:worker_threads";
 import type { HostError } from "../core/errors.ts";
 import { ERROR_CODES } from "../core/errors.ts";
 import type { Logger, LogMethod } from "../host/log.ts";
+import type { KeyOption } from "../host/options/keys.ts";
 import type { ResolvedUdpLocalOptions } from "../host/options/udp-local.ts";
 import type { ResolvedUdpServerOptions } from "../host/options/udp-server.ts";
 import type { TunnelStats } from "../host/tunnel-stats.ts";
@@ -30,11 +31,13 @@ const log: Logger = {
 };
 
 const early: HandedOver[] = [];
+let replaceKeys = (_keys: readonly KeyOption[]): void => {};
 let takeOver = (connection: HandedOver): void => void early.push(connection);
 let handle: UdpLocal | UdpServer | undefined;
 port.on("message", (message: GroupMessage) => {
   if (message.kind === "take-over") takeOver(message.connection);
   else if (message.kind === "question") void report(message.query, message.about);
+  else if (message.kind === "keys") replaceKeys(message.keys);
   else void close();
 });
 
@@ -48,6 +51,7 @@ try {
       tell({ kind: "taken-over", descriptor: connection.descriptor });
       server.takeOver(connection);
     };
+    replaceKeys = (keys) => server.replaceKeys(keys);
     early.splice(0).forEach(takeOver);
   }
   onEvents(handle, (name, fields) => tell({ kind: "event", name, fields }));

@@ -40,9 +40,13 @@ export const MAX_CONTROL_VALUE_BYTES = 300;
 /** Such a capsule with its type and length. */
 export const MAX_CONTROL_CAPSULE_BYTES = MAX_CONTROL_VALUE_BYTES + 6;
 
-/** Reasons in ASSOCIATION_CLOSE and SHUTDOWN. */
+/** Reasons in ASSOCIATION_CLOSE. */
 export const CLOSE_REASONS = ["done", "idle", "limit", "evicted", "failed"] as const;
 export type CloseReason = (typeof CLOSE_REASONS)[number];
+
+/** Reasons in SHUTDOWN. `key`: the key of the session is not valid any more. */
+export const SHUTDOWN_REASONS = [...CLOSE_REASONS, "key"] as const;
+export type ShutdownReason = (typeof SHUTDOWN_REASONS)[number];
 
 /** Largest value of a DSCP, RFC 2474 §3. */
 export const MAX_DSCP = 63;
@@ -122,8 +126,8 @@ export function encodeContextAssign(
   return encodeCapsule(CAPSULE_CONTEXT_ASSIGN, [contextId, associationId], address);
 }
 
-export function encodeShutdown(reason: CloseReason): Uint8Array {
-  return encodeCapsule(CAPSULE_SHUTDOWN, [CLOSE_REASONS.indexOf(reason)], undefined);
+export function encodeShutdown(reason: ShutdownReason): Uint8Array {
+  return encodeCapsule(CAPSULE_SHUTDOWN, [SHUTDOWN_REASONS.indexOf(reason)], undefined);
 }
 
 /** @param mtu  for too-big: the largest IP packet that would get through, 0 if unknown */
@@ -155,6 +159,10 @@ export function unreachableKind(number: number): UnreachableKind {
 /** Name of a reason number; "failed" for one that this version does not know. */
 export function closeReason(number: number): CloseReason {
   return CLOSE_REASONS[number] ?? "failed";
+}
+
+export function shutdownReason(number: number): ShutdownReason {
+  return SHUTDOWN_REASONS[number] ?? "failed";
 }
 
 /** `IP version 4 | 6, address, port`, the form of draft-ietf-masque-connect-udp-listen. */

@@ -6,6 +6,29 @@ const [DAYS_400, DAYS_100, DAYS_4, DAYS_1] = [146_097, 36_524, 1_461, 365];
 /** From 1 March of the year 0, with which 400 years begin, to 1970. */
 const DAYS_TO_1970 = 719_468;
 
+/**
+ * A time as RFC 3339 has it, in UTC: `2027-01-31`, its beginning, or `2027-01-31T12:00:00Z`.
+ *
+ * @returns seconds since 1970; undefined for other texts, and for years before 1970
+ */
+export function parseUtcTime(text: string): number | undefined {
+  const match = /^(\d{4})-(\d\d)-(\d\d)(?:T(\d\d):(\d\d):(\d\d)Z)?$/.exec(text);
+  if (match === null) return undefined;
+  const [year, month, day, hour = 0, minute = 0, second = 0] = match
+    .slice(1)
+    .map((part) => (part === undefined ? undefined : Number(part))) as number[];
+  const isLeapYear = year % 4 === 0 && (year % 100 !== 0 || year % 400 === 0);
+  const daysOfMonth = month === 2 ? (isLeapYear ? 29 : 28) : [4, 6, 9, 11].includes(month) ? 30 : 31;
+  if (year < 1970 || month < 1 || month > 12 || day < 1 || day > daysOfMonth) return undefined;
+  if (hour > 23 || minute > 59 || second > 59) return undefined;
+  // Years are counted from March, so that a leap day is the last one.
+  const since = month > 2 ? year : year - 1;
+  const ofYear = Math.floor((153 * ((month + 9) % 12) + 2) / 5) + day - 1;
+  const leapDays = Math.floor(since / 4) - Math.floor(since / 100) + Math.floor(since / 400);
+  const days = DAYS_1 * since + leapDays + ofYear - DAYS_TO_1970;
+  return days * (DAY_MS / 1000) + hour * 3600 + minute * 60 + second;
+}
+
 /** Text of a time for the field Date (IMF-fixdate, RFC 9110 §5.6.7). @param unixMs  from 1970 to 9999 */
 export function formatHttpDate(unixMs: number): string {
   const days = Math.floor(unixMs / DAY_MS);

@@ -22,9 +22,14 @@ export interface ShownTicket {
   readonly age: number;
 }
 
-/** What the client says in the `Underpass` field. Sizes in bytes: nonce 16, session 16, MACs 32. */
+/** Bytes of {@link ExtensionRequest.keyId}. */
+export const KEY_ID_BYTES = 8;
+
+/** What the client says in the `Underpass` field. Sizes in bytes: nonce 16, key id 8, session 16, MACs 32. */
 export interface ExtensionRequest {
   readonly nonce: Uint8Array;
+  /** What the server finds a named key by (member `k`). */
+  readonly keyId?: Uint8Array | undefined;
   readonly lane: number;
   readonly ticket: ShownTicket | undefined;
   readonly session: Uint8Array | undefined;
@@ -47,7 +52,18 @@ export interface ExtensionResponse {
 /** What the server says in the `Underpass` field of a 401. */
 export interface ExtensionChallenge {
   readonly ticket: Uint8Array;
+  /** The server's clock in seconds since 1970, if it did not know the request's key id (member `u`). */
+  readonly unixS?: number | undefined;
   readonly mac: Uint8Array | undefined;
+}
+
+/** Why a key that a client has proved is refused. */
+export type KeyRefusalCause = "expired" | "name";
+
+/** What the server says in the `Underpass` field of a 403. */
+export interface ExtensionRefusal {
+  readonly cause: KeyRefusalCause;
+  readonly mac: Uint8Array;
 }
 
 export interface UpgradeRequest {
@@ -62,6 +78,7 @@ export interface UpgradeResponse {
   readonly bind: boolean;
   readonly extension: ExtensionResponse | undefined;
   readonly challenge: ExtensionChallenge | undefined;
+  readonly refusal: ExtensionRefusal | undefined;
   /** Whether another request may be sent on the same connection, behind this head. */
   readonly keepsConnection: boolean;
 }
@@ -82,6 +99,7 @@ export function encodeUpgradeRequest(
   if (extension !== undefined) {
     text += `Underpass: v=${EXTENSION_VERSION}, n=${byteSequence(extension.nonce)}, l=${extension.lane}`;
     const { ticket } = extension;
+    if (extension.keyId !== undefined) text += `, k=${byteSequence(extension.keyId)}`;
     if (ticket !== undefined) text += `, c=${byteSequence(ticket.bytes)}, t=${ticket.age}`;
     if (extension.session !== undefined) text += `, s=${byteSequence(extension.session)}`;
     if (extension.receipts) text += ", q=1";
@@ -116,6 +134,7 @@ export function encodeUpgradeResponse(
 /** A 401 that asks the client to try again with the ticket. RFC 9110 §15.5.2 requires a scheme. */
 export function encodeChallengeResponse(challenge: ExtensionChallenge): Uint8Array {
   let text = `HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Underpass\r\nContent-Length: 0\r\nUnderpass: v=${EXTENSION_VERSION}, c=${byteSequence(challenge.ticket)}`;
+  if (challenge.unixS !== undefined) text += `, u=${challenge.unixS}`;
   if (challenge.mac !== undefined) text += `, m=${byteSequence(challenge.mac)}`;
   return asciiBytes(`${text}\r\n\r\n`);
 }
@@ -138,16 +157,26 @@ function refusalPage(status: RefusalStatus): string {
   return `<html><head><title>${title}</title></head><body><h1>${title}</h1></body></html>\n`;
 }
 
+/** The refusal of a key that the client has proved; the connection is closed after it. */
+export function encodeKeyRefusal({ cause, mac }: ExtensionRefusal): Uint8Array {
+  const field = `Underpass: v=${EXTENSION_VERSION}, e=${cause}, m=${byteSequence(mac)}\r\n`;
+  return asciiBytes(`${refusalHead(403)}${field}\r\n${refusalPage(403)}`);
+}
+
+function refusalHead(status: RefusalStatus): string {
+  const { length } = refusalPage(status);
+  return `HTTP/1.1 ${status} ${REASON_PHRASES[status]}\r\nContent-Type: text/html\r\nContent-Length: ${length}\r\nConnection: close\r\n`;
+}
+
 /**
  * A refusal after which the connection is closed.
  *
  * @param proxyStatus  error token of RFC 9209, sent only to a client that may know what listens here
  */
 export function encodeRefusal(status: RefusalStatus, proxyStatus: string | undefined): Uint8Array {
-  const page = refusalPage(status);
-  let text = `HTTP/1.1 ${status} ${REASON_PHRASES[status]}\r\nContent-Type: text/html\r\nContent-Length: ${page.length}\r\nConnection: close\r\n`;
+  let text = refusalHead(status);
   if (proxyStatus !== undefined) text += `Proxy-Status: udp; error=${proxyStatus}\r\n`;
-  return asciiBytes(`${text}\r\n${page}`);
+  return asciiBytes(`${text}\r\n${refusalPage(status)}`);
 }
 
 /** Whether an answer has the body that {@link encodeRefusal} writes, as far as its head shows, proxies between or not. */
@@ -204,6 +233,7 @@ export function decodeUpgradeResponse(head: HttpHead): UpgradeResponse | undefin
   const fields = decodeDictionary(singleField(head, "underpass"));
   let extension: ExtensionResponse | undefined;
   let challenge: ExtensionChallenge | undefined;
+  let refusal: ExtensionRefusal | undefined;
   if (status === 101) {
     if (!isHttp11 || !fieldHasToken(head, "upgrade", "connect-udp")) return undefined;
     const nonce = bytesOf(fields, "n", 16);
@@ -219,11 +249,17 @@ export function decodeUpgradeResponse(head: HttpHead): UpgradeResponse | undefin
     }
   } else if (status === 401) {
     const ticket = bytesOf(fields, "c", MIN_TICKET_BYTES, MAX_TICKET_BYTES);
-    if (ticket !== undefined) challenge = { ticket, mac: bytesOf(fields, "m", 32) };
+    if (ticket !== undefined) {
+      challenge = { ticket, unixS: integerOf(fields, "u"), mac: bytesOf(fields, "m", 32) };
+    }
+  } else if (status === 403) {
+    const cause = fields?.get("e");
+    const mac = bytesOf(fields, "m", 32);
+    if ((cause === "expired" || cause === "name") && mac !== undefined) refusal = { cause, mac };
   }
   const keepsConnection =
     isHttp11 && singleField(head, "content-length") === "0" && !fieldHasToken(head, "connection", "close");
-  return { status, bind, extension, challenge, keepsConnection };
+  return { status, bind, extension, challenge, refusal, keepsConnection };
 }
 
 function decodeExtensionRequest(field: string): ExtensionRequest | undefined {
@@ -236,6 +272,7 @@ function decodeExtensionRequest(field: string): ExtensionRequest | undefined {
   const age = integerOf(fields, "t");
   return {
     nonce,
+    keyId: bytesOf(fields, "k", KEY_ID_BYTES),
     lane,
     ticket: bytes === undefined || age === undefined ? undefined : { bytes, age },
     session: bytesOf(fields, "s", 16),

@@ -402,7 +402,8 @@ export class Network {
       const index = this.#wires.findIndex((wire) => wire.connection === output.connection);
       const wire = index < 0 ? undefined : this.#wires.splice(index, 1)[0];
       if (wire !== undefined && !this.isStalled) {
-        const last = this.server.pollTransmit(this.now, wire.connection);
+        const rest = this.server.pollTransmit(this.now, wire.connection);
+        const last = rest && this.tamper(rest.slice(), true);
         if (last !== undefined) {
           for (let at = 0; at < last.length; ) {
             at = this.client.handleStream(this.now, wire.lane, last, at, last.length);

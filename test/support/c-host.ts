@@ -47,6 +47,10 @@ export class CHostHandle extends EventEmitter {
   /** Rejects when it does not start. */
   readonly started: Promise<Line>;
 
+  replaceKeys(): never {
+    throw new Error("the C library does not replace keys");
+  }
+
   constructor(end: End, fields: OptionFields, options: object, log: Logger) {
     super();
     this.#end = end;

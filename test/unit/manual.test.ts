@@ -31,7 +31,7 @@ describe.each(PROGRAMS)("$name", (program) => {
     const [bash, zsh, fish] = [bashCompletion(program), zshCompletion(program), fishCompletion(program)];
     expect(commands.map(({ name }) => name).slice(0, 2)).toEqual(["status", "top"]);
     for (const { name, fields } of commands) {
-      expect(bash).toMatch(new RegExp(`\\n {4}${name}\\) words='.*--json`));
+      expect(bash).toMatch(new RegExp(`\\n {4}${name}\\) words='.*--help`));
       expect(zsh).toContain(` ${name}\\:`.replace(/^ /, name === "status" ? "((" : " "));
       expect(fish).toContain(` -a ${name} -d`);
       for (const flag of flagsOf(fields)) expect(fish).toContain(` -l ${flag.name} `);

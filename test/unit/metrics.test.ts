@@ -2,9 +2,11 @@ import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { STATS_MEMBERS, statsArray } from "../../src/capi/stats.ts";
 import { Counters } from "../../src/core/counters.ts";
+import { NamedKey } from "../../src/core/keys/named-key.ts";
 import { Histograms } from "../../src/core/metrics/histogram.ts";
 import { METRICS, PACKET_COUNTS, readMetric } from "../../src/core/metrics/table.ts";
 import { PacketCounters } from "../../src/core/tun2socks/packet-counters.ts";
+import { keyStats } from "../../src/host/key-stats.ts";
 import { noTunnelStats, statsOfGone, sumStats, tunnelStats } from "../../src/host/tunnel-stats.ts";
 import { TUN2SOCKS_FIELDS } from "../../src/node/options/tun2socks.ts";
 import { UDP_LOCAL_FIELDS } from "../../src/node/options/udp-local.ts";
@@ -36,11 +38,15 @@ describe("the table of metrics", () => {
   it("has a place in stats() for every metric, and a metric for every number there", () => {
     const counters = new Counters();
     counters.histograms.datagramBytes.add("in", 100);
-    const stats = tunnelStats(counters, NOW, SPREAD);
+    const alice = new NamedKey({
+      ...{ name: "alice", key: new Uint8Array(16), expiresAt: undefined, maxAssociations: undefined },
+      ...{ bitsPerSecond: undefined, datagramsPerSecond: undefined },
+    });
+    const stats = tunnelStats(counters, NOW, SPREAD, keyStats([alice]));
     const own = METRICS.filter(({ isOfTun2Socks }) => !isOfTun2Socks);
     for (const metric of own) expect(readMetric(stats, metric), metric.stat).toBeDefined();
     const members = Object.entries(stats).flatMap(([name, value]) =>
-      name === "spread" || name === "histograms"
+      ["spread", "histograms", "keys"].includes(name)
         ? Object.keys(value).map((inner) => `${name}.${inner}`)
         : name,
     );
@@ -116,4 +122,33 @@ it("A thread that has gone leaves its counts, and none of its state", () => {
   expect(gone).toMatchObject({ sessions: 0, lanes: 0, datagramsIn: 5, rttMs: undefined });
   expect(gone.spread).toMatchObject({ bitsPerSecond: 0, lanesLate: 0, modes: {} });
   expect(gone.drops.age).toBe(2);
+});
+
+describe("the statistics of keys", () => {
+  const keyOf = (name: string) =>
+    new NamedKey({
+      ...{ name, key: new Uint8Array(16), expiresAt: undefined, maxAssociations: undefined },
+      ...{ bitsPerSecond: undefined, datagramsPerSecond: undefined },
+    });
+
+  it("have a bounded number of names, and the sums of the others", () => {
+    const keys = Array.from({ length: 1_000 }, (_, i) => keyOf(`k${i}`));
+    for (const key of keys) key.admitIn(0, 10);
+    const { bytesIn } = keyStats(keys);
+    expect(Object.keys(bytesIn)).toHaveLength(257);
+    expect(bytesIn).toMatchObject({ k0: 10, k255: 10, "(others)": 7_440 });
+  });
+
+  it("are added up over threads, and stay when a thread has gone, without its sessions", () => {
+    const alice = keyOf("alice");
+    alice.sessions = 2;
+    alice.admitOut(0, 5);
+    const one = tunnelStats(new Counters(), NOW, SPREAD, keyStats([alice]));
+    expect(sumStats([one, one, noTunnelStats()]).keys).toMatchObject({
+      sessions: { alice: 4 },
+      bytesOut: { alice: 10 },
+    });
+    expect(statsOfGone(one).keys).toMatchObject({ sessions: {}, bytesOut: { alice: 5 } });
+    expect(sumStats([noTunnelStats()]).keys).toBeUndefined();
+  });
 });

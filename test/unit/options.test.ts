@@ -457,7 +457,7 @@ describe("listening", () => {
     (listen) => {
       const lists = ["127.0.0.1:0", listen];
       expect(complaint(() => resolveServer({ listen: lists }))).toBe(
-        `listen[1]: ${listen} would let anybody send through this server: give psk, listen on loopback, ` +
+        `listen[1]: ${listen} would let anybody send through this server: give psk or keys, listen on loopback, ` +
           "or set insecureOpenRelay",
       );
       expect(() => resolveServer({ listen: lists, psk: KEY })).not.toThrow();
@@ -639,10 +639,10 @@ describe("command line and config file", () => {
     const fromFlags = gather("--psk-file", key, "--socks-auth-file", auth);
     const expected = { psk: Buffer.from(KEY), socksAuth: { user: "alice", password: "pass:word" } };
     expect(fromFlags.values).toEqual(expected);
-    expect(new Set(fromFlags.secretFiles)).toEqual(new Set([key, auth]));
+    expect(new Set(fromFlags.secretFiles.values())).toEqual(new Set([key, auth]));
     const fromFile = gather("--config", config({ "psk-file": key, "socks-auth-file": auth }));
     expect(fromFile.values).toMatchObject(expected);
-    expect(new Set(fromFile.secretFiles)).toEqual(new Set([key, auth]));
+    expect(new Set(fromFile.secretFiles.values())).toEqual(new Set([key, auth]));
   });
 
   it("udp-server listens as the server of shadowsocks' config.json, beside what else it listens on", () => {
@@ -697,7 +697,7 @@ describe("command line and config file", () => {
     };
     const path = file("ss.json", `// comment\n${JSON.stringify(config)}`);
     const { values, secretFiles } = gather("--ss-config", path, "--via", "unix:/a");
-    expect(secretFiles).toEqual([path]);
+    expect([...secretFiles.values()]).toEqual([path]);
     const url =
       "ss://aes-256-gcm:p%C3%A4%3Ass%40%2F@[::1]:8388/?plugin=obfs-local%3Bobfs%3Dhttp%3Bobfs-host%3Da.test";
     expect(values.shadowsocks).toBe(url);

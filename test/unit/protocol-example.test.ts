@@ -3,7 +3,15 @@ import { readFileSync } from "node:fs";
 import { resolve } from "node:path";
 import { describe, expect, it } from "vitest";
 import type { Transcript } from "../../src/core/credentials.ts";
-import { challengeMac, deriveSessionKey, requestMac, responseMac } from "../../src/core/credentials.ts";
+import {
+  challengeMac,
+  deriveSessionKey,
+  keyEpoch,
+  keyId,
+  keyRefusalMac,
+  requestMac,
+  responseMac,
+} from "../../src/core/credentials.ts";
 import {
   datagramHeaderLength,
   encodeAssociationClose,
@@ -32,6 +40,7 @@ import {
   decodeUpgradeRequest,
   decodeUpgradeResponse,
   encodeChallengeResponse,
+  encodeKeyRefusal,
   encodeUpgradeRequest,
   encodeUpgradeResponse,
 } from "../../src/wire/upgrade.ts";
@@ -130,6 +139,21 @@ describe("the worked example of PROTOCOL.md", () => {
     expect(decodeUpgradeResponse(head("challenge"))?.challenge).toEqual({ ticket, mac: proofOfTicket });
     expect(decodeUpgradeRequest(head("request"))).toMatchObject({ extension: { ...transcript, mac } });
     expect(decodeUpgradeResponse(head("response"))?.extension).toEqual(accepted);
+  });
+
+  it("has the id of a key with a name, and the answers that only its holder gets", () => {
+    const id = keyId(crypto, psk, "alice", keyEpoch(1_800_000_000_000));
+    expect(id).toEqual(hex("key-id"));
+    const request = { ...first, keyId: id, receipts: false, resumeMac: undefined };
+    const signed = { ...request, mac: requestMac(crypto, psk, first) };
+    expect(encodeUpgradeRequest("server.example:3456", BIND_PATH, true, signed)).toEqual(
+      http("first-request-with-key"),
+    );
+    const unixS = 1_800_010_800;
+    const proofOfTime = challengeMac(crypto, psk, firstNonce, ticket, unixS);
+    expect(encodeChallengeResponse({ ticket, unixS, mac: proofOfTime })).toEqual(http("challenge-with-time"));
+    const refusal = encodeKeyRefusal({ cause: "expired", mac: keyRefusalMac(crypto, psk, mac, "expired") });
+    expect(new TextDecoder().decode(refusal)).toContain(new TextDecoder().decode(http("key-refusal")));
   });
 
   it.each([

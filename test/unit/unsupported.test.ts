@@ -11,7 +11,6 @@ describe("a host without TLS, shadowsocks, programs and HTTP/2", () => {
   it.each([
     ["tls://", "TLS"],
     ["wss://127.0.0.1/tunnel", "TLS"],
-    ["wss://127.0.0.1/tunnel", "a WebSocket"],
     ["ss://aes-128-gcm:secret@127.0.0.1:8388", "ss://"],
   ])("refuses the carrier %s at its start", (hop, what) => {
     const ways = [{ server: "127.0.0.1:3456", via: [hop] }];

@@ -6,6 +6,7 @@ import {
   decodeUpgradeRequest,
   decodeUpgradeResponse,
   encodeChallengeResponse,
+  encodeKeyRefusal,
   encodeRefusal,
   encodeUpgradeRequest,
   encodeUpgradeResponse,
@@ -15,6 +16,7 @@ import {
 const runs = { seed: 71, numRuns: 500 };
 const exactly = (length: number) => fc.uint8Array({ minLength: length, maxLength: length });
 const maybe = (length: number) => fc.option(exactly(length), { nil: undefined });
+const maybeTime = fc.option(fc.nat(2 ** 40), { nil: undefined });
 
 /** Reads a head that stands alone, or before the body of a refusal. */
 function headOf(bytes: Uint8Array) {
@@ -39,6 +41,7 @@ describe("an upgrade request", () => {
     receipts: fc.boolean(),
     mac: maybe(32),
     resumeMac: maybe(32),
+    keyId: maybe(8),
   });
 
   it("decodes to what was encoded", () => {
@@ -186,18 +189,38 @@ describe("an upgrade response", () => {
 
   it("401 decodes to its challenge, and keeps its connection", () => {
     fc.assert(
-      fc.property(fc.uint8Array({ minLength: 16, maxLength: 64 }), maybe(32), (ticket, mac) => {
-        const head = headOf(encodeChallengeResponse({ ticket, mac }));
-        expect(decodeUpgradeResponse(head)).toEqual({
-          status: 401,
-          bind: false,
-          extension: undefined,
-          challenge: { ticket, mac },
-          keepsConnection: true,
-        });
-      }),
+      fc.property(
+        fc.uint8Array({ minLength: 16, maxLength: 64 }),
+        maybe(32),
+        maybeTime,
+        (ticket, mac, unixS) => {
+          const head = headOf(encodeChallengeResponse({ ticket, unixS, mac }));
+          expect(decodeUpgradeResponse(head)).toEqual({
+            status: 401,
+            bind: false,
+            extension: undefined,
+            challenge: { ticket, unixS, mac },
+            keepsConnection: true,
+          });
+        },
+      ),
       runs,
     );
+  });
+
+  it("403 to a client that has proved its key decodes to the cause, and any other 403 to none", () => {
+    fc.assert(
+      fc.property(
+        fc.constantFrom("expired" as const, "name" as const),
+        fc.uint8Array({ minLength: 32, maxLength: 32 }),
+        (cause, mac) => {
+          const head = headOf(encodeKeyRefusal({ cause, mac }));
+          expect(decodeUpgradeResponse(head)).toMatchObject({ status: 403, refusal: { cause, mac } });
+        },
+      ),
+      runs,
+    );
+    expect(decodeUpgradeResponse(headOf(encodeRefusal(403, undefined)))?.refusal).toBeUndefined();
   });
 
   it.each([

@@ -19,10 +19,16 @@ const DOCTOR: ProgramCommand = {
   fields: DOCTOR_FIELDS,
   takesAll: true,
 };
+const KEYGEN: ProgramCommand = {
+  name: "keygen",
+  help: "prints a new key; with a NAME behind it, as a row for the file of --keys",
+  fields: {},
+  takesAll: false,
+};
 
 /** All programs, with all of their options and commands. */
 export const PROGRAMS: readonly ProgramLine[] = [
   { ...UDP_LOCAL_LINE, commands: [STATUS, TOP, DOCTOR] },
-  { ...UDP_SERVER_LINE, commands: [STATUS, TOP] },
+  { ...UDP_SERVER_LINE, commands: [STATUS, TOP, KEYGEN] },
   { ...TUN2SOCKS_LINE, commands: [STATUS, TOP, DOCTOR] },
 ].map((line) => ({ ...line, fields: { ...line.fields, ...HOST_FIELDS } }));

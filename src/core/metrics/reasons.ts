@@ -70,6 +70,11 @@ export const DROPS = {
     remedy:
       "Use SOCKS5 or tun2socks for applications whose answers come from elsewhere, or any-port for another port.",
   },
+  rate_limit: {
+    meaning: "More was sent than the rate of its key allows.",
+    remedy:
+      "Raise bits-per-second or datagrams-per-second of that key in the file of --keys, if it should have more.",
+  },
   send_error: {
     meaning: "The system did not send the datagram.",
     remedy: "Check routes, the firewall, and the size of socket buffers (net.core.wmem_max).",
@@ -110,6 +115,26 @@ export const REFUSALS = {
   bad_credentials: {
     meaning: "The client has another key, or none.",
     remedy: "Compare the key files of both ends. Strangers on the internet cause this, too.",
+  },
+  key_expired: {
+    meaning: "The client has a key that has expired.",
+    remedy: "Give it a later date, or a new key, in the file of --keys.",
+  },
+  key_name: {
+    meaning: "The client has a key that is known by another name here, or a clock that is hours off.",
+    remedy: "Compare --key-name of the client with the file of --keys.",
+  },
+  key_search_limit: {
+    meaning: "Requests without the id of a key came faster than all keys can be tried.",
+    remedy: "Strangers cause this. Clients with --key-name are not affected.",
+  },
+  key_association_limit: {
+    meaning: "The holder of a key has as many associations as max-associations of it allows.",
+    remedy: "Raise it in the file of --keys, if the key should have more.",
+  },
+  key_session_ended: {
+    meaning: "A session ended because its key had expired, or was removed or changed.",
+    remedy: "",
   },
   replay: {
     meaning: "The handshake had been used before.",

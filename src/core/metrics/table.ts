@@ -18,7 +18,7 @@ interface Row {
   readonly c?: string;
 }
 
-/** A label of a metric. `values` is undefined where they are numbers. */
+/** A label of a metric. `values` is undefined where they are numbers, or the names of keys. */
 export interface MetricLabel {
   readonly name: string;
   readonly values: Readonly<Record<string, Explanation>> | undefined;
@@ -34,6 +34,8 @@ export interface Metric extends Row {
   readonly sum: "add" | "mean";
   /** Only tun2socks has it. */
   readonly isOfTun2Socks: boolean;
+  /** Only a server with keys of single clients has it. */
+  readonly isOfKeys: boolean;
 }
 
 type Rows<Extra = object> = Readonly<Record<string, Row & Extra>>;
@@ -178,6 +180,33 @@ const MORE_STATES = {
   readonly values?: Readonly<Record<string, Explanation>>;
 }>;
 
+/** Of the keys of single clients, by name: what is now, ... */
+export const KEY_STATES = {
+  sessions: { name: "underpass_key_sessions", help: "Sessions now, by key." },
+  associations: { name: "underpass_key_associations", help: "Associations now, by key." },
+} as const satisfies Rows;
+
+/** ... and what was counted; members of `KeyCounts`. */
+export const KEY_COUNTS = {
+  datagramsIn: {
+    name: "underpass_key_received_datagrams_total",
+    help: "Datagrams out of the tunnels of a key.",
+  },
+  datagramsOut: {
+    name: "underpass_key_sent_datagrams_total",
+    help: "Datagrams into the tunnels of a key.",
+  },
+  bytesIn: {
+    name: "underpass_key_received_bytes_total",
+    help: "UDP payload out of the tunnels of a key.",
+  },
+  bytesOut: { name: "underpass_key_sent_bytes_total", help: "UDP payload into the tunnels of a key." },
+  limited: {
+    name: "underpass_key_limited_datagrams_total",
+    help: "Datagrams over the rate of a key, which were dropped.",
+  },
+} as const satisfies Rows;
+
 /** What tun2socks has besides. */
 export const FLOW_STATES = {
   flows: { name: "underpass_tcp_flows", help: "TCP flows now." },
@@ -225,6 +254,7 @@ function metrics(
   kind: Metric["kind"],
   rows: Readonly<Record<string, AnyRow>>,
   isOfTun2Socks = false,
+  isOfKeys = false,
 ): Metric[] {
   return Object.entries(rows).map(([key, { label, values, ...row }]) => ({
     ...row,
@@ -235,6 +265,16 @@ function metrics(
       : { label: { name: label, values: values && { ...values, ...MORE_VALUES[key], ...values } } }),
     sum: key === "rttMs" ? "mean" : "add",
     isOfTun2Socks,
+    isOfKeys,
+  }));
+}
+
+/** Rows of the keys of single clients, which have the names of the keys for labels. */
+function keyMetrics(kind: Metric["kind"], rows: Rows): Metric[] {
+  return metrics(kind, rows, false, true).map((metric) => ({
+    ...metric,
+    stat: `keys.${metric.stat}`,
+    label: { name: "key", values: undefined },
   }));
 }
 
@@ -245,6 +285,8 @@ export const METRICS: readonly Metric[] = [
   ...metrics("counter", COUNTS_BY_LABEL),
   ...metrics("gauge", MORE_STATES),
   ...metrics("histogram", HISTOGRAMS),
+  ...keyMetrics("gauge", KEY_STATES),
+  ...keyMetrics("counter", KEY_COUNTS),
   ...metrics("gauge", FLOW_STATES, true),
   ...metrics("counter", PACKET_COUNTS, true),
 ];

@@ -6,7 +6,7 @@ import type { OptionField } from "./fields.ts";
 import { integer } from "./fields.ts";
 
 export const MAX_PATH_PREFIX = 1_000;
-const MIN_PSK_BYTES = 16;
+export const MIN_PSK_BYTES = 16;
 
 export const COMMON_FIELDS = {
   psk: {

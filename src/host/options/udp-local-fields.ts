@@ -24,6 +24,7 @@ import {
 import { COMMON_FIELDS, MAX_PATH_PREFIX } from "./common-fields.ts";
 import type { NameField, OptionField, OptionFields } from "./fields.ts";
 import { checkFields, integer, libraryName, MAX_COUNT, wrong } from "./fields.ts";
+import { isKeyName, KEY_NAME_EXPECTS } from "./keys.ts";
 import { MASQUE_FIELD } from "./masque-field.ts";
 import type { ResolvedUdpLocalOptions, ServerWay, UdpLocalSettings } from "./udp-local.ts";
 
@@ -36,7 +37,16 @@ export interface UdpLocalPlatform {
 }
 
 /** Options that mean something to a udp-server alone. */
-const NOT_WITH_MASQUE = ["server", "ways", "psk", "pathPrefix", "carrier", "dialect", "lanes"] as const;
+const NOT_WITH_MASQUE = [
+  "server",
+  "ways",
+  "psk",
+  "keyName",
+  "pathPrefix",
+  "carrier",
+  "dialect",
+  "lanes",
+] as const;
 
 const MAX_LANES = 16;
 const MAX_SOCKS_FIELD_BYTES = 255;
@@ -209,6 +219,13 @@ export const UDP_LOCAL_FIELDS = {
     help: "latency class of targets, PORTS or CIDR[:PORTS], and in tun2socks of dscp=N[,N] (repeatable, first match)",
     isList: true,
   },
+  keyName: {
+    schema: z.string().refine(isKeyName).optional(),
+    expects: KEY_NAME_EXPECTS,
+    flag: "key-name",
+    value: "NAME",
+    help: "name that a server with --keys knows the key by; it is not sent",
+  },
   lanes: {
     schema: z.union([z.literal("auto"), z.int().min(1).max(MAX_LANES)]).default("auto"),
     expects: `auto or an integer from 1 to ${MAX_LANES}`,
@@ -296,6 +313,9 @@ export function resolveUdpLocal(
     const { tls } = parseMasqueProxy(options.masque);
     const problem = tls && platform.findTlsProblem(tls);
     if (problem !== undefined) throw wrong(nameField(["masque"]), problem);
+  }
+  if (options.keyName !== undefined && options.psk === undefined) {
+    throw wrong(nameField(["keyName"]), `there is no key: give ${nameField(["psk"])}`);
   }
   checkDialect({ ...options, listen }, nameField, hasRelay);
   // An association that was answered is not worth less than one that was not.

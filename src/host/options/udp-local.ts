@@ -101,6 +101,11 @@ export interface UdpLocalSettings extends CommonOptions {
    * association. Default: all have `latency`.
    */
   readonly latencyRules?: readonly string[] | undefined;
+  /**
+   * Name that a server with keys of single clients (`keys`) has for `psk`. It is not sent, but lets the server find the key at once.
+   * Default: none.
+   */
+  readonly keyName?: string | undefined;
   /** TCP connections of the session, 1 to 16; "auto": as many as help, up to 16, and 1 where the path is short. Default auto. */
   readonly lanes?: number | "auto" | undefined;
   /** Past it the idlest association of a forward ends, or a new one is refused; 1 to 1,000,000. Default 4,096. */
@@ -127,6 +132,7 @@ export type ResolvedUdpLocalOptions = Filled<
   Omit<UdpLocalSettings, "server" | "via" | "ways" | "shadowsocks" | "tcpVia">,
   | "psk"
   | "tap"
+  | "keyName"
   | "listen"
   | "pathPrefix"
   | "masque"
@@ -142,6 +148,7 @@ export type ResolvedUdpLocalOptions = Filled<
   readonly outInterface: string | undefined;
   readonly io: IoKind | undefined;
   readonly psk: Uint8Array | undefined;
+  readonly keyName?: string | undefined;
   readonly listen: string | false;
   readonly pathPrefix: string | undefined;
   readonly masque: string | undefined;

@@ -16,6 +16,7 @@ import { COMMON_FIELDS, MAX_PATH_PREFIX } from "./common-fields.ts";
 import { isExclusive, parseEgress } from "./egress-option.ts";
 import type { NameField, OptionField, OptionFields } from "./fields.ts";
 import { checkFields, integer, libraryName, MAX_COUNT, wrong } from "./fields.ts";
+import { KEYS_EXPECTS, KEYS_SCHEMA } from "./keys.ts";
 import { parseShadowsocksListen } from "./shadowsocks-listen.ts";
 import type { ResolvedUdpServerOptions, UdpServerOptions } from "./udp-server.ts";
 
@@ -65,6 +66,14 @@ export const UDP_SERVER_FIELDS = {
     flag: "ss-relay",
     value: "WAY",
     help: "where clients of ss:// get to that ask for anything but the tunnel: off (default), direct or socks5://",
+  },
+  keys: {
+    schema: KEYS_SCHEMA.optional(),
+    expects: KEYS_EXPECTS,
+    flag: "keys",
+    value: "FILE",
+    help: "file with the keys of single clients, in JSON, which is read again on SIGHUP (docs/keys.md)",
+    isSecretFile: true,
   },
   insecureOpenRelay: {
     schema: z.boolean().default(false),
@@ -190,13 +199,13 @@ export function resolveUdpServer(
   const listed = rest.listen ?? (shadowsocks === undefined ? [SERVER_LISTEN] : []);
   const listen = shadowsocks === undefined ? listed : [...listed, shadowsocks];
   const options = { ...rest, listen } as ResolvedUdpServerOptions;
-  if (options.psk === undefined && !options.insecureOpenRelay) {
+  if (options.psk === undefined && options.keys === undefined && !options.insecureOpenRelay) {
     const index = options.listen.findIndex((text) => !isPrivateListen(text));
     if (index >= 0) {
       throw wrong(
         nameField(["listen", index]),
         `${options.listen[index]} would let anybody send through this server: give ` +
-          `${nameField(["psk"])}, listen on loopback, or set ${nameField(["insecureOpenRelay"])}`,
+          `${nameField(["psk"])} or ${nameField(["keys"])}, listen on loopback, or set ${nameField(["insecureOpenRelay"])}`,
       );
     }
   }

@@ -1,6 +1,7 @@
 import type { Filtering } from "../../core/server-associations.ts";
 import type { IoKind } from "../io/io.ts";
 import type { CommonOptions, Filled } from "./common.ts";
+import type { KeyOption } from "./keys.ts";
 
 export interface UdpServerOptions extends CommonOptions {
   /**
@@ -16,6 +17,12 @@ export interface UdpServerOptions extends CommonOptions {
    * `socks5://[user:password@]host:port` or `off`. Default `off`: their connections end.
    */
   readonly ssRelay?: string | undefined;
+  /**
+   * Keys of single clients, beside `psk`, which is everybody's: with names, expiry and limits. The holders of a key that is known by a
+   * name should give that name (`keyName`), or else the server has to try all keys. At most 4,096. Default: none, which cannot be
+   * changed later, as the keys can.
+   */
+  readonly keys?: readonly KeyOption[] | undefined;
   /** Listens anywhere without a key, so that anyone who reaches the server can send through it. Default false. */
   readonly insecureOpenRelay?: boolean | undefined;
   /** `CIDR[:ports]` that are permitted although the defaults deny them. Default: none. */
@@ -104,8 +111,9 @@ export interface UdpServerOptions extends CommonOptions {
 /** All options with their defaults; all text is well-formed. */
 export type ResolvedUdpServerOptions = Filled<
   Omit<UdpServerOptions, "shadowsocks">,
-  "psk" | "tap" | "io" | "wsPath" | "decoy" | "dialectTarget"
+  "psk" | "tap" | "keys" | "io" | "wsPath" | "decoy" | "dialectTarget"
 > & {
+  readonly keys?: readonly KeyOption[] | undefined;
   readonly dialectTarget: string | undefined;
   readonly decoy: string | undefined;
   readonly wsPath: string | undefined;

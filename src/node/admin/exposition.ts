@@ -68,7 +68,8 @@ export class Exposition {
   }
 
   #has(metric: Metric): boolean {
-    return !metric.isOfTun2Socks || readMetric(this.#stats, metric) !== undefined;
+    const isOptional = metric.isOfTun2Socks || metric.isOfKeys;
+    return !isOptional || readMetric(this.#stats, metric) !== undefined;
   }
 }
 

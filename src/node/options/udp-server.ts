@@ -4,6 +4,9 @@ import { rebaseEgress } from "../../host/options/egress-option.ts";
 import type { NameField, OptionField } from "../../host/options/fields.ts";
 import type { ResolvedUdpServerOptions, UdpServerOptions } from "../../host/options/udp-server.ts";
 import { UDP_SERVER_FIELDS as HOST_FIELDS, resolveUdpServer } from "../../host/options/udp-server-fields.ts";
+
+export { checkKeys } from "../../host/options/keys.ts";
+
 import { findDecoyProblem, parseDecoy, rebaseDecoy } from "../web/decoy.ts";
 
 export const UDP_SERVER_FIELDS = {

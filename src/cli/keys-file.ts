@@ -1,0 +1,9 @@
+import type { KeyOption } from "../host/options/keys.ts";
+import { parseKeys } from "../host/options/keys.ts";
+import { readTextFile } from "../node/text-file.ts";
+import { decodeText } from "./config-file.ts";
+
+/** Reads the file of `--keys`. @throws UsageError ERR_OPTION with file, line and column; HostError ERR_FILE when it cannot be read */
+export function readKeysFile(path: string): KeyOption[] {
+  return parseKeys(path, decodeText(path, readTextFile(path)));
+}
