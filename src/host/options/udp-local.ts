@@ -84,7 +84,7 @@ export interface UdpLocalSettings extends CommonOptions {
   readonly socksAdvertise?: readonly string[] | undefined;
   /**
    * UDP ports of the SOCKS5 server: `FROM-TO`, one for each association, which is refused if none is free, or `PORT`,
-   * shared by all associations, with one worker; the README has what this means for clients that share an IP. Default: the
+   * shared by all associations, with one worker; docs/applications.md has what this means for clients that share an IP. Default: the
    * system chooses.
    */
   readonly socksUdpPorts?: string | undefined;
