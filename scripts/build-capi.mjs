@@ -36,5 +36,6 @@ if (isTest) {
   ]);
   for (const folder of ["build/capi", "build/capi-sanitized"]) {
     run("ctest", ["--test-dir", folder, "--output-on-failure", "--timeout", "300"]);
+    run("node", ["scripts/fuzz-datapath.mjs", "--rows", "300000", "--runner", `${folder}/tests/run-script`]);
   }
 }

@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 #endif
 
+#include "datapath.h"
 #include "embedder/associations.h"
 #include "embedder/carrier.h"
 #include "embedder/packets.h"
@@ -205,6 +206,7 @@ JSValue host_create(instance *instance) {
   JSValue host = file_host_create(context);
   if (JS_IsException(host)) return host;
   ADD_FUNCTIONS(context, host, FUNCTIONS);
+  JS_SetPropertyStr(context, host, "datapath", datapath_create(context));
   timers_add(context, host);
   resolver_add(context, host);
   cryptography_add(context, host);

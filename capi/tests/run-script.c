@@ -1,9 +1,10 @@
-// Runs a script in QuickJS, with all that ECMAScript has and three functions: print(text), readText(path), exit(status). When no
-// job is left, it calls the global function onIdle(), and ends if that returns false.
+// Runs a script in QuickJS, with all that ECMAScript has, three functions: print(text), readText(path), exit(status), and the
+// library's `datapath`. When no job is left, it calls the global function onIdle(), and ends if that returns false.
 //   run-script SCRIPT.js
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "datapath.h"
 #include "quickjs.h"
 
 static int status = 0;
@@ -89,6 +90,7 @@ int main(int argc, char **argv) {
   JS_SetPropertyStr(context, global, "print", JS_NewCFunction(context, js_print, "print", 1));
   JS_SetPropertyStr(context, global, "readText", JS_NewCFunction(context, js_read_text, "readText", 1));
   JS_SetPropertyStr(context, global, "exit", JS_NewCFunction(context, js_exit, "exit", 1));
+  JS_SetPropertyStr(context, global, "datapath", datapath_create(context));
   JS_FreeValue(context, global);
   JSValue result = JS_Eval(context, text, length, argv[1], JS_EVAL_TYPE_MODULE);
   free(text);

@@ -1,3 +1,4 @@
+import type { Datapath } from "../core/datapath/datapath.ts";
 import type { AeadName } from "../core/shadowsocks/method.ts";
 import type { NativeModule } from "../host/io/native-module.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
@@ -32,6 +33,7 @@ export interface FileHost extends Pick<NativeModule, "interfaceIpv4"> {
 
 /** The functions that capi/src/ gives the script, and those of sockets and streams. */
 export interface CHost extends NativeModule, FileHost {
+  readonly datapath: Datapath;
   /** Monotonic milliseconds with fractions. */
   now(): number;
   unixMs(): number;

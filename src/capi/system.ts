@@ -48,11 +48,12 @@ export function cSystem(host: CHost, latency: LatencyClass): System {
       host.maskBytes(from, start, end, to, at, mask, phase),
     shadowsocks: cShadowsocks(host),
     io: {
-      udp: withLatency(openNativeUdpIo(host, loop), latency),
+      udp: withLatency(openNativeUdpIo(host, loop, host.datapath), latency),
       tcp: new NativeTcp(host, errors),
       native: host,
       latency,
     },
+    datapath: host.datapath,
     lookUp: (name) =>
       new Promise((done, failed) =>
         host.lookUp(name, (error, ips) => {

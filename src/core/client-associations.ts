@@ -83,11 +83,17 @@ export class ClientAssociations {
     this.idle.refresh(now, slot);
   }
 
-  /** A datagram arrived for the application. */
-  handleAnswer(now: number, slot: number): void {
-    if (this.#answers[slot] < 2 && ++this.#answers[slot] === 2 && this.idle.listOf(slot) === IDLE_QUIET) {
-      this.idle.touch(now, slot, IDLE_ANSWERED);
-    } else this.idle.refresh(now, slot);
+  /** So many datagrams arrived for the application. */
+  handleAnswers(now: number, slot: number, count: number): void {
+    const before = this.#answers[slot];
+    if (before < 2) {
+      this.#answers[slot] = Math.min(2, before + count);
+      if (before + count > 1 && this.idle.listOf(slot) === IDLE_QUIET) {
+        this.idle.touch(now, slot, IDLE_ANSWERED);
+        return;
+      }
+    }
+    this.idle.refresh(now, slot);
   }
 
   /** The idlest association that may expire, or -1. */

@@ -20,6 +20,7 @@ import type { AddressBytes } from "../wire/socket-address.ts";
 import type { ClientFlows } from "./client-flows.ts";
 import type { ClientParts, FormerSession } from "./client-parts.ts";
 import { isServersId, OWN, PEER, REFUSED } from "./client-parts.ts";
+import type { DatagramBatch } from "./datagram-batch.ts";
 import { ProtocolError } from "./errors.ts";
 import type { Lane } from "./lane.ts";
 import { ReleasedBatch } from "./lanes/released-batch.ts";
@@ -79,14 +80,40 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
     tap?.record(true, "unknown_context", NONE, undefined, undefined, data, offset, length);
   }
 
+  handleDatagramRun(
+    now: number,
+    lane: Lane,
+    id: number,
+    batch: DatagramBatch,
+    first: number,
+    end: number,
+    bytes: number,
+  ): void {
+    const context = this.#contextOfDatagram(lane, id);
+    if (context !== undefined) {
+      batch.addRun(this.#noteReceived(now, context, end - first, bytes), context, first, end);
+      return;
+    }
+    const { offset, length } = batch;
+    for (let i = first; i < end && lane.tunnel!.error === undefined; i++) {
+      this.handleDatagramCapsule(now, lane, id, batch.data, offset[i], offset[i] + length[i]);
+    }
+  }
+
   #receive(now: number, context: number, offset: number, length: number): void {
-    const { contexts, associations, counters, received } = this.#parts;
+    const association = this.#noteReceived(now, context, 1, length);
+    this.#parts.received.add(association, context, offset, length);
+  }
+
+  /** @returns the association of the context */
+  #noteReceived(now: number, context: number, count: number, bytes: number): number {
+    const { contexts, associations, counters } = this.#parts;
     const association = contexts.association[context];
     contexts.idle.refresh(now, context);
-    associations.handleAnswer(now, association);
-    counters.datagramsIn++;
-    counters.bytesIn += length;
-    received.add(association, context, offset, length);
+    associations.handleAnswers(now, association, count);
+    counters.datagramsIn += count;
+    counters.bytesIn += bytes;
+    return association;
   }
 
   /** See `TunnelClient.takeReleased`. */

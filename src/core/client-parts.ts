@@ -7,6 +7,7 @@ import type { ClientLatency } from "./client-latency.ts";
 import type { ContextTable } from "./context-table.ts";
 import type { Counters } from "./counters.ts";
 import type { DatagramBatch } from "./datagram-batch.ts";
+import type { Datapath } from "./datapath/datapath.ts";
 import type { Deadlines } from "./deadlines.ts";
 import type { ProtocolError } from "./errors.ts";
 import type { Lane, LaneOptions } from "./lane.ts";
@@ -24,6 +25,8 @@ export interface TunnelClientOptions extends LaneOptions {
   readonly ageBudgetMs: number;
   /** Bound of each lane's send queue. */
   readonly queueBytes: number;
+  /** Default: in TypeScript. */
+  readonly datapath?: Datapath | undefined;
   /** For associations that may expire: idle time, ... */
   readonly idleTimeoutMs: number;
   /** ... and idle time after more than one answer. */

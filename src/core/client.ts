@@ -113,7 +113,7 @@ export class TunnelClient {
       dscp: new ClientDscp(),
       laneByIndex,
       isUp: false,
-      pool: new SendPool(),
+      pool: new SendPool(options.datapath),
       queueOwner: {
         associationOf: (flow) => flow,
         localOf: (flow) => associations.source[flow],
@@ -807,7 +807,7 @@ export class TunnelClient {
   #renew(now: number): void {
     if (!this.#parts.isUp || this.#closed) return;
     if (this.#renewal !== undefined || this.#parts.former !== undefined) return;
-    const pool = new SendPool();
+    const pool = new SendPool(this.#options.datapath);
     pool.owner = this.#parts.queueOwner;
     const firstIndex = this.#parts.lanes[0].index === 0 ? this.#parts.lanes.length : 0;
     const lanes = this.#makeLanes(firstIndex, pool);

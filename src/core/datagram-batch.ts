@@ -1,3 +1,5 @@
+import { RUN_INTS } from "./datapath/datapath.ts";
+
 /**
  * Datagrams from a stream, which the host sends on before it hands in more bytes. All payloads are in `data`: the chunk
  * that was handed in, or the reader's own memory.
@@ -10,8 +12,11 @@ export class DatagramBatch {
   readonly context: Int32Array;
   readonly offset: Int32Array;
   readonly length: Int32Array;
+  /** Of `Datapath.readRuns`. */
+  readonly runs: Int32Array;
 
   constructor(capacity: number) {
+    this.runs = new Int32Array(RUN_INTS * capacity);
     this.association = new Int32Array(capacity);
     this.context = new Int32Array(capacity);
     this.offset = new Int32Array(capacity);
@@ -33,5 +38,23 @@ export class DatagramBatch {
     this.context[index] = context;
     this.offset[index] = offset;
     this.length[index] = length;
+  }
+
+  /** Adds datagrams whose offsets and lengths are in place, from index `first`, which is not below {@link count}, to `end - 1`. */
+  addRun(association: number, context: number, first: number, end: number): void {
+    const at = this.count;
+    const count = end - first;
+    if (first > at) {
+      this.offset.copyWithin(at, first, end);
+      this.length.copyWithin(at, first, end);
+    }
+    this.count = at + count;
+    if (count === 1) {
+      this.association[at] = association;
+      this.context[at] = context;
+    } else {
+      this.association.fill(association, at, at + count);
+      this.context.fill(context, at, at + count);
+    }
   }
 }

@@ -1,3 +1,6 @@
+import type { Datapath } from "./datapath/datapath.ts";
+import { TYPESCRIPT_DATAPATH } from "./datapath/typescript-datapath.ts";
+
 /** Integers of one row, and their positions. */
 export const ROW_INTS = 6;
 const ROW_SOCKET = 0;
@@ -16,8 +19,15 @@ export class ReceivedDatagrams {
   data: Uint8Array;
   addresses: Uint8Array;
   readonly rows: Int32Array;
+  readonly #datapath: Datapath;
 
-  constructor(data: Uint8Array, addresses: Uint8Array, rows: Int32Array) {
+  constructor(
+    data: Uint8Array,
+    addresses: Uint8Array,
+    rows: Int32Array,
+    datapath: Datapath = TYPESCRIPT_DATAPATH,
+  ) {
+    this.#datapath = datapath;
     this.data = data;
     this.addresses = addresses;
     this.rows = rows;
@@ -50,10 +60,17 @@ export class ReceivedDatagrams {
 
   /** The first row after `first`, or `end`, whose source or local address differs from that of `first`. */
   endOfRun(first: number, end: number): number {
-    const source = this.addressOffset(first);
-    let row = first + 1;
-    while (row < end && this.addressOffset(row) === source) row++;
-    return row;
+    return end - first === 1 ? end : this.#datapath.endOfEqual(this.rows, ROW_INTS, ROW_ADDRESS, first, end);
+  }
+
+  /** The same for the socket. */
+  endOfSocket(first: number, end: number): number {
+    return end - first === 1 ? end : this.#datapath.endOfEqual(this.rows, ROW_INTS, ROW_SOCKET, first, end);
+  }
+
+  /** Bytes of the payloads of rows `first` to `end - 1`. */
+  bytes(first: number, end: number): number {
+    return this.#datapath.sum(this.rows, ROW_INTS, ROW_LENGTH, first, end);
   }
 
   /** Sets the only row, for a socket that delivers single datagrams. @param local  see {@link local} */

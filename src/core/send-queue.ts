@@ -1,13 +1,21 @@
 import { datagramHeaderLength, writeDatagramHeader } from "../wire/capsule.ts";
 import { copyBytes, LOOP_BYTES } from "./copy-bytes.ts";
 import type { Counters } from "./counters.ts";
+import type { Datapath, QueueMemory } from "./datapath/datapath.ts";
+import {
+  BLOCK_BYTES,
+  BLOCKS_USED,
+  ENTRIES_USED,
+  ENTRY_COST,
+  FREE_BLOCK,
+  FREE_ENTRY,
+} from "./datapath/datapath.ts";
+import { TYPESCRIPT_DATAPATH } from "./datapath/typescript-datapath.ts";
 import { grown } from "./grown.ts";
 import type { ReceivedDatagrams } from "./received-datagrams.ts";
 import type { DatagramTap, QueueOwner, TapReason } from "./tap.ts";
 import { recordQueued } from "./tap.ts";
 
-/** A full-sized datagram fits in one. */
-const BLOCK_BYTES = 2048;
 const NONE = -1;
 /**
  * Bytes that a flow may send per turn: what the lane has recently accepted in TURN_MS, so that no flow waits long, and
@@ -21,6 +29,8 @@ const EXPIRY_MS = 1_000;
 /** How many flows are compared to find one with a long queue, and how many drops it gets before they are compared again. */
 const FATTEST_SEARCH = 64;
 const FATTEST_DROPS = 16;
+/** How many rows room is made for at once, so that it is made among those that have most. */
+const PUSH_ROWS = 16;
 
 /**
  * Memory of all send queues of an endpoint: blocks for payloads, entries for datagrams, and the list heads of each
@@ -37,16 +47,14 @@ export class SendPool {
   blockNext = new Int32Array(8);
   /** Views of the payloads last copied out of each block, as another of that size often follows. */
   #views = new Array<Uint8Array | undefined>(8);
-  #freeBlock = NONE;
-  #blockCount = 0;
 
   entryNext = new Int32Array(64);
   entryBlock = new Int32Array(64);
   entryLength = new Int32Array(64);
   entryContext = new Int32Array(64);
   entryTime = new Float64Array(64);
-  #freeEntry = NONE;
-  #entryCount = 0;
+  readonly #heads = Int32Array.of(NONE, 0, NONE, 0);
+  #memory: QueueMemory | undefined;
 
   flowHead = new Int32Array(0);
   flowTail = new Int32Array(0);
@@ -55,6 +63,28 @@ export class SendPool {
   /** Neighbours in the ring of flows that wait in the same queue. */
   flowNext = new Int32Array(0);
   flowPrevious = new Int32Array(0);
+
+  /** What the loops over many datagrams run in. */
+  readonly datapath: Datapath;
+
+  constructor(datapath: Datapath = TYPESCRIPT_DATAPATH) {
+    this.datapath = datapath;
+  }
+
+  /** Its arrays, as a {@link Datapath} has them. */
+  get memory(): QueueMemory {
+    this.#memory ??= [
+      this.blocks,
+      this.blockNext,
+      this.entryNext,
+      this.entryBlock,
+      this.entryLength,
+      this.entryContext,
+      this.entryTime,
+      this.#heads,
+    ];
+    return this.#memory;
+  }
 
   /** Drops everything of a flow whose association has ended, wherever it waits, without counting. */
   removeFlow(flow: number): void {
@@ -120,46 +150,51 @@ export class SendPool {
   }
 
   release(entry: number): void {
+    const heads = this.#heads;
     for (let block = this.entryBlock[entry]; block !== NONE; ) {
       const next = this.blockNext[block];
-      this.blockNext[block] = this.#freeBlock;
-      this.#freeBlock = block;
+      this.blockNext[block] = heads[FREE_BLOCK];
+      heads[FREE_BLOCK] = block;
       block = next;
     }
-    this.entryNext[entry] = this.#freeEntry;
-    this.#freeEntry = entry;
+    this.entryNext[entry] = heads[FREE_ENTRY];
+    heads[FREE_ENTRY] = entry;
   }
 
   #takeBlock(): number {
-    const block = this.#freeBlock;
+    const heads = this.#heads;
+    const block = heads[FREE_BLOCK];
     if (block !== NONE) {
-      this.#freeBlock = this.blockNext[block];
+      heads[FREE_BLOCK] = this.blockNext[block];
       return block;
     }
-    if (this.#blockCount === this.blockNext.length) {
+    if (heads[BLOCKS_USED] === this.blockNext.length) {
       const size = this.blockNext.length * 2;
       this.blockNext = grown(this.blockNext, new Int32Array(size));
       this.blocks = grown(this.blocks, new Uint8Array(size * BLOCK_BYTES));
       this.#views = new Array(size);
+      this.#memory = undefined;
     }
-    return this.#blockCount++;
+    return heads[BLOCKS_USED]++;
   }
 
   #takeEntry(): number {
-    const entry = this.#freeEntry;
+    const heads = this.#heads;
+    const entry = heads[FREE_ENTRY];
     if (entry !== NONE) {
-      this.#freeEntry = this.entryNext[entry];
+      heads[FREE_ENTRY] = this.entryNext[entry];
       return entry;
     }
-    if (this.#entryCount === this.entryNext.length) {
+    if (heads[ENTRIES_USED] === this.entryNext.length) {
       const size = this.entryNext.length * 2;
       this.entryNext = grown(this.entryNext, new Int32Array(size));
       this.entryBlock = grown(this.entryBlock, new Int32Array(size));
       this.entryLength = grown(this.entryLength, new Int32Array(size));
       this.entryContext = grown(this.entryContext, new Int32Array(size));
       this.entryTime = grown(this.entryTime, new Float64Array(size));
+      this.#memory = undefined;
     }
-    return this.#entryCount++;
+    return heads[ENTRIES_USED]++;
   }
 }
 
@@ -213,6 +248,11 @@ export class SendQueue {
     return this.#turn === NONE;
   }
 
+  /** That of its pool. */
+  get datapath(): Datapath {
+    return this.#pool.datapath;
+  }
+
   /** When {@link expire} wants to be called; Infinity while nothing is queued. */
   get expiresAt(): number {
     return this.isEmpty ? Number.POSITIVE_INFINITY : this.#expireAt;
@@ -230,33 +270,86 @@ export class SendQueue {
     first: number,
     end: number,
   ): void {
-    let start = end;
-    let bytes = 0;
-    while (start > first && bytes <= this.#byteLimit) bytes += entryCost(received.length(--start));
-    if (bytes > this.#byteLimit) start++;
+    const start = this.#firstThatFits(received, first, end);
     this.#counters.drops.queue_full += start - first;
     const { tap } = this.#counters;
     if (tap !== undefined) this.recordRows(tap, "queue_full", flow, context, received, first, start);
-    for (let row = start; row < end; row++) {
+    for (let row = start; row < end; row += PUSH_ROWS) {
+      this.#pushRows(now, flow, context, received, row, Math.min(end, row + PUSH_ROWS));
+    }
+  }
+
+  #firstThatFits(received: ReceivedDatagrams, first: number, end: number): number {
+    const limit = this.#byteLimit;
+    if (received.bytes(first, end) + ENTRY_COST * (end - first) <= limit) return first;
+    let start = end;
+    let bytes = 0;
+    while (start > first && bytes <= limit) bytes += entryCost(received.length(--start));
+    return bytes > limit ? start + 1 : start;
+  }
+
+  #pushRows(
+    now: number,
+    flow: number,
+    context: number,
+    received: ReceivedDatagrams,
+    first: number,
+    end: number,
+  ): void {
+    const pool = this.#pool;
+    const { datapath } = pool;
+    this.#admit(now, flow);
+    this.#dropUntil(this.#byteLimit - received.bytes(first, end) - ENTRY_COST * (end - first));
+    const isEmpty = pool.flowHead[flow] === NONE;
+    const tail = isEmpty ? NONE : pool.flowTail[flow];
+    const room = this.#byteLimit - this.bytes;
+    const cost = datapath.queueRows(
+      pool.memory,
+      now,
+      context,
+      received.rows,
+      first,
+      end,
+      received.data,
+      tail,
+      room,
+    );
+    const { results } = datapath;
+    const behind = results[0];
+    if (behind > first) this.#append(flow, results[1], results[2], cost);
+    // Those for which there is no memory yet.
+    for (let row = behind; row < end; row++) {
       this.push(now, flow, context, received.data, received.offset(row), received.length(row));
     }
   }
 
   /** Appends one datagram to its flow, which moves here if it waits elsewhere. `data` is copied. */
   push(now: number, flow: number, context: number, data: Uint8Array, offset: number, length: number): void {
+    this.#admit(now, flow);
+    const cost = entryCost(length);
+    this.#dropUntil(this.#byteLimit - cost);
     const pool = this.#pool;
-    pool.reserveFlow(flow);
+    const entry = pool.allocate(now, context, data, offset, length);
+    if (pool.flowHead[flow] !== NONE) pool.entryNext[pool.flowTail[flow]] = entry;
+    this.#append(flow, entry, entry, cost);
+  }
+
+  /** A flow gets datagrams here. */
+  #admit(now: number, flow: number): void {
+    this.#pool.reserveFlow(flow);
     this.takeFlow(flow);
     if (this.isEmpty) this.#expireAt = now + EXPIRY_MS;
     this.#dropStale(now, flow);
-    const cost = entryCost(length);
-    this.#dropUntil(this.#byteLimit - cost);
-    const entry = pool.allocate(now, context, data, offset, length);
+  }
+
+  /** Adds entries to a flow, which are linked to each other, and to what the flow has. @param cost  bytes of all of them */
+  #append(flow: number, head: number, tail: number, cost: number): void {
+    const pool = this.#pool;
     if (pool.flowHead[flow] === NONE) {
-      pool.flowHead[flow] = entry;
+      pool.flowHead[flow] = head;
       this.#link(flow);
-    } else pool.entryNext[pool.flowTail[flow]] = entry;
-    pool.flowTail[flow] = entry;
+    }
+    pool.flowTail[flow] = tail;
     pool.flowBytes[flow] += cost;
     this.bytes += cost;
   }
@@ -285,8 +378,12 @@ export class SendQueue {
         this.#turn = pool.flowNext[flow];
         continue;
       }
-      pool.flowCredit[flow] -= length;
       if (end === at) this.noteBatch(now - pool.entryTime[entry], framing.payloadLength(context, length));
+      if (framing === CAPSULES && tap === undefined) {
+        end = this.#takeEntries(now, flow, out, end);
+        continue;
+      }
+      pool.flowCredit[flow] -= length;
       end = framing.writeHeader(out, end, context, length);
       pool.copyOut(entry, out, end);
       end += length;
@@ -296,6 +393,27 @@ export class SendQueue {
       this.#dropHead(flow);
     }
     this.#filledBytes = end - at;
+    return end;
+  }
+
+  /** As many of a flow's entries as it has credit for. */
+  #takeEntries(now: number, flow: number, out: Uint8Array, at: number): number {
+    const pool = this.#pool;
+    const { datapath, flowCredit } = pool;
+    const oldest = now - this.#ageBudget;
+    const end = datapath.takeEntries(pool.memory, oldest, pool.flowHead[flow], flowCredit[flow], out, at);
+    const { results } = datapath;
+    const next = results[0];
+    const count = results[1];
+    const bytes = results[2];
+    const cost = bytes + count * ENTRY_COST;
+    flowCredit[flow] -= bytes;
+    pool.flowHead[flow] = next;
+    pool.flowBytes[flow] -= cost;
+    this.bytes -= cost;
+    this.#counters.datagramsOut += count;
+    this.#counters.bytesOut += bytes;
+    if (next === NONE) this.#unlink(flow);
     return end;
   }
 
@@ -556,5 +674,5 @@ const CAPSULES: QueueFraming = {
 };
 
 function entryCost(length: number): number {
-  return length + 64;
+  return length + ENTRY_COST;
 }

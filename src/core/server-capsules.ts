@@ -24,6 +24,7 @@ import {
 import { LATENCY_CLASSES } from "../wire/latency-class.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import type { DropReason } from "./counters.ts";
+import type { DatagramBatch } from "./datagram-batch.ts";
 import { ProtocolError } from "./errors.ts";
 import { ReleasedBatch } from "./lanes/released-batch.ts";
 import type { BoundIds } from "./plain-tunnels.ts";
@@ -136,6 +137,34 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     tap?.record(true, reason, association, this.#table.source[association], remote, data, offset, length);
   }
 
+  handleDatagramRun(
+    now: number,
+    connection: Connection,
+    id: number,
+    batch: DatagramBatch,
+    first: number,
+    end: number,
+    bytes: number,
+  ): void {
+    const { contexts } = this.#table;
+    const last = batch.lastContext;
+    const { contextById, holder } = connection.session!;
+    const slot = last !== NONE && contexts.id[last] === id ? last : contextById.get(id);
+    // A key may have a rate, which may end within the run.
+    if (slot !== undefined && contexts.state[slot] !== CONTEXT_RESOLVING && holder === undefined) {
+      const association = contexts.association[slot];
+      if (this.#table.connectionOf[association] !== connection) this.#flows.moveTo(connection, association);
+      this.#noteUse(now, slot);
+      this.#countIn(end - first, bytes);
+      batch.addRun(association, slot, first, end);
+      return;
+    }
+    const { offset, length } = batch;
+    for (let i = first; i < end && connection.tunnel.error === undefined; i++) {
+      this.handleDatagramCapsule(now, connection, id, batch.data, offset[i], offset[i] + length[i]);
+    }
+  }
+
   #noteUse(now: number, slot: number): void {
     const { contexts } = this.#table;
     contexts.idle.refresh(now, slot);
@@ -175,16 +204,19 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
 
   /** Counts a datagram. @returns false when it is over its key's rate, and is dropped */
   #admit(now: number, slot: number, data: Uint8Array, offset: number, length: number): boolean {
-    const { counters } = this.#parts;
     const { contexts, sessionOf } = this.#table;
     const association = contexts.association[slot];
     if (sessionOf[association]?.holder?.admitIn(now, length) === false) {
       this.#drop("rate_limit", association, contexts.address[slot], data, offset, length);
       return false;
     }
-    counters.datagramsIn++;
-    counters.bytesIn += length;
+    this.#countIn(1, length);
     return true;
+  }
+
+  #countIn(count: number, bytes: number): void {
+    this.#parts.counters.datagramsIn += count;
+    this.#parts.counters.bytesIn += bytes;
   }
 
   handleControlCapsule(now: number, connection: Connection): boolean {

@@ -20,6 +20,7 @@ import {
   SESSION_ID_BYTES,
 } from "./credentials.ts";
 import { DatagramBatch } from "./datagram-batch.ts";
+import type { Datapath } from "./datapath/datapath.ts";
 import { Deadlines } from "./deadlines.ts";
 import { ProtocolError } from "./errors.ts";
 import type { HandshakeOptions, ProvenKey, Verdict } from "./handshake.ts";
@@ -82,6 +83,8 @@ export interface TunnelServerOptions extends HandshakeOptions, AssociationLimits
   readonly ageBudgetMs: number;
   /** Bound of each tunnel's send queue. */
   readonly queueBytes: number;
+  /** Default: in TypeScript. */
+  readonly datapath?: Datapath | undefined;
   readonly maxHalfOpen: number;
   readonly maxTunnels: number;
   readonly maxSessions: number;
@@ -167,7 +170,7 @@ export class TunnelServer {
   readonly #options: TunnelServerOptions;
   readonly #outputs: ServerOutput[] = [];
   readonly #dirty: number[] = [];
-  readonly #pool = new SendPool();
+  readonly #pool: SendPool;
   readonly #associations: ServerAssociations;
   readonly #deadlines = new Deadlines();
   readonly #handshake: Handshake;
@@ -191,6 +194,7 @@ export class TunnelServer {
 
   constructor(options: TunnelServerOptions) {
     this.#options = options;
+    this.#pool = new SendPool(options.datapath);
     this.#associations = new ServerAssociations(options, options.crypto);
     this.#names = new NameLookups(this.contexts, (query, name, port) => {
       this.#outputs.push({ kind: "resolve", query, name, port });

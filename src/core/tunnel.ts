@@ -15,9 +15,10 @@ import { CAPSULE_RECEIPT, readSequence, SEQUENCE_BYTES } from "../wire/receipt.t
 import { varintLengthFrom } from "../wire/varint.ts";
 import type { CapsuleSet } from "./capsule-reader.ts";
 import { CapsuleReader, READ_CAPSULE, READ_NEED } from "./capsule-reader.ts";
-import { copyBytes } from "./copy-bytes.ts";
 import type { Counters } from "./counters.ts";
 import type { DatagramBatch } from "./datagram-batch.ts";
+import type { Datapath } from "./datapath/datapath.ts";
+import { RUN_INTS } from "./datapath/datapath.ts";
 import { ProtocolError } from "./errors.ts";
 import type { LanePort } from "./lanes/lane-port.ts";
 import type { ReceivedDatagrams } from "./received-datagrams.ts";
@@ -51,6 +52,19 @@ export interface CapsuleReceiver<Owner> {
     payload: number,
     end: number,
   ): void;
+  /**
+   * Datagrams of context `id`, whose payloads are at `batch.offset` and `batch.length` from index `first` to `end - 1`, and have so
+   * many bytes together: the same as one by one, which is done where it is undefined. Not in a session with receipts.
+   */
+  handleDatagramRun?(
+    now: number,
+    owner: Owner,
+    id: number,
+    batch: DatagramBatch,
+    first: number,
+    end: number,
+    bytes: number,
+  ): void;
   /** Any other capsule, in the tunnel's `reader`. @returns false when the owner has given up the tunnel */
   handleControlCapsule(now: number, owner: Owner): boolean;
 }
@@ -66,6 +80,7 @@ export class Tunnel {
   /** Why the tunnel has failed; the owner closes it. */
   error: ProtocolError | undefined;
 
+  readonly #datapath: Datapath;
   readonly #limits: TunnelLimits;
   readonly #counters: Counters;
   #reader: CapsuleReader | undefined;
@@ -92,6 +107,7 @@ export class Tunnel {
 
   constructor(queue: SendQueue, counters: Counters, limits: TunnelLimits) {
     this.queue = queue;
+    this.#datapath = queue.datapath;
     this.#counters = counters;
     this.#limits = limits;
   }
@@ -147,8 +163,15 @@ export class Tunnel {
   ): number {
     const reader = this.#reader!;
     let at = offset;
+    const readsRuns = this.#port === undefined && receiver.handleDatagramRun !== undefined;
     batch.data = chunk;
-    while (!batch.isFull && this.#next(now, chunk, at, end)) {
+    while (!batch.isFull) {
+      if (readsRuns && reader.atBoundary) {
+        at = this.#readRuns(now, owner, chunk, at, end, batch, receiver);
+        if (at === end || this.error !== undefined) return end;
+        if (batch.isFull) break;
+      }
+      if (!this.#next(now, chunk, at, end)) break;
       if (reader.type !== CAPSULE_DATAGRAM) {
         // It may end contexts of earlier rows, which are therefore sent on first.
         if (batch.count > 0 && reader.type !== CAPSULE_COMPRESSION_ACK) return reader.start;
@@ -173,6 +196,30 @@ export class Tunnel {
       }
     }
     return batch.isFull && this.error === undefined ? at : end;
+  }
+
+  /** Reads the datagrams at the beginning of what has come, which are most of it. @returns the offset behind them */
+  #readRuns<Owner>(
+    now: number,
+    owner: Owner,
+    chunk: Uint8Array,
+    offset: number,
+    end: number,
+    batch: DatagramBatch,
+    receiver: CapsuleReceiver<Owner>,
+  ): number {
+    const { results } = this.#datapath;
+    const { runs } = batch;
+    let first = batch.count;
+    const count = this.#datapath.readRuns(chunk, offset, end, batch.offset, batch.length, first, runs);
+    const at = results[0];
+    if (count > 0) this.#receivedAt = now;
+    for (let run = 0; run < RUN_INTS * count && this.error === undefined; run += RUN_INTS) {
+      const behind = runs[run + 1];
+      receiver.handleDatagramRun!(now, owner, runs[run], batch, first, behind, runs[run + 2]);
+      first = behind;
+    }
+    return at;
   }
 
   /** @returns the offset behind the sequence number, or -1 when the capsule is too short for one */
@@ -312,11 +359,10 @@ export class Tunnel {
     first: number,
     end: number,
   ): void {
-    const { data } = received;
     let row = first;
     if (this.#mayBypassQueue) {
       if (this.#batchLength === 0) this.queue.noteBatch(0, received.length(first));
-      while (row < end && this.#append(context, data, received.offset(row), received.length(row))) row++;
+      row = this.#appendRows(context, received, first, end);
       const { tap } = this.#counters;
       if (tap !== undefined) this.queue.recordRows(tap, undefined, flow, context, received, first, row);
     }
@@ -332,11 +378,30 @@ export class Tunnel {
     if (!this.#reserve(datagramHeaderLength(context, length) + length)) return false;
     const batch = this.#batch!;
     const at = writeDatagramHeader(batch, this.#batchLength, context, length);
-    copyBytes(data, offset, length, batch, at);
+    this.#datapath.copy(data, offset, length, batch, at);
     this.#batchLength = at + length;
     this.#counters.datagramsOut++;
     this.#counters.bytesOut += length;
     return true;
+  }
+
+  /** Adds rows to the batch, as many as fit. @returns the row behind them */
+  #appendRows(context: number, received: ReceivedDatagrams, first: number, end: number): number {
+    const datapath = this.#datapath;
+    const { results } = datapath;
+    const { rows, data } = received;
+    let row = first;
+    let bytes = 0;
+    while (row < end) {
+      const length = received.length(row);
+      if (!this.#reserve(datagramHeaderLength(context, length) + length)) break;
+      this.#batchLength = datapath.writeRows(rows, row, end, data, context, this.#batch!, this.#batchLength);
+      row = results[0];
+      bytes += results[1];
+    }
+    this.#counters.datagramsOut += row - first;
+    this.#counters.bytesOut += bytes;
+    return row;
   }
 
   /** Whether more is to be sent in its session with receipts than the path takes. */

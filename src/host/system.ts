@@ -1,4 +1,5 @@
 import type { Cryptography } from "../core/credentials.ts";
+import type { Datapath } from "../core/datapath/datapath.ts";
 import { HostError } from "../core/errors.ts";
 import type { ShadowsocksCryptography } from "../core/shadowsocks/cryptography.ts";
 import type { MaskBytes } from "../wire/websocket-frame.ts";
@@ -45,6 +46,8 @@ export interface System extends Loop, SystemErrors {
   readonly cryptography: Cryptography;
   readonly shadowsocks: ShadowsocksCryptography | undefined;
   readonly io: Io;
+  /** The loops over datagrams, where there is something faster than the engine. */
+  readonly datapath?: Datapath;
   /**
    * The system's resolver.
    *

@@ -2,6 +2,8 @@ import type { AssociationClient } from "../core/association-client.ts";
 import { TunnelClient } from "../core/client.ts";
 import type { ClientOutput } from "../core/client-parts.ts";
 import { randomSeed } from "../core/credentials.ts";
+import type { Datapath } from "../core/datapath/datapath.ts";
+import { TYPESCRIPT_DATAPATH } from "../core/datapath/typescript-datapath.ts";
 import { HostError, ProtocolError, UsageError } from "../core/errors.ts";
 import { parseLatencyRule } from "../core/latency-rules.ts";
 import type { DatagramTap, TapReason } from "../core/tap.ts";
@@ -99,6 +101,7 @@ export class UdpLocalHost implements RelayHost {
   readonly #io: Io;
   /** By way. */
   readonly #carriers: readonly Carrier[];
+  readonly #datapath: Datapath;
   readonly #driver: Driver;
   readonly #links: (Link | undefined)[] = [];
   readonly #relays: (Relay | undefined)[] = [];
@@ -131,6 +134,7 @@ export class UdpLocalHost implements RelayHost {
   ) {
     const { io } = system;
     this.#system = system;
+    this.#datapath = system.datapath ?? TYPESCRIPT_DATAPATH;
     this.#driver = new Driver(system, io.udp, {
       drain: (now) => this.#carryOut(now),
       handleTimeout: (now) => this.core.handleTimeout(now),
@@ -172,6 +176,7 @@ export class UdpLocalHost implements RelayHost {
       })),
       isLocal: this.#carriers.every(({ isLocal }) => isLocal),
       crypto: system.cryptography,
+      datapath: system.datapath,
       handshakeTimeoutMs: handshakeMs,
       idleTimeoutMs: idleTimeoutS * 1000,
       activeIdleTimeoutMs: activeIdleTimeoutS * 1000,
@@ -556,19 +561,29 @@ export class UdpLocalHost implements RelayHost {
     this.#drain();
   }
 
+  #endOfRun(contexts: Int32Array, first: number, end: number): number {
+    return end - first === 1 ? end : this.#datapath.endOfEqual(contexts, 1, 0, first, end);
+  }
+
   /** @param chunk  memory that does not change before it is sent; other memory is copied */
   #deliver(chunk: Uint8Array | undefined): void {
     const { received, counters } = this.core;
     const { count, association, context, offset, length } = received;
     if (count === 0) return;
     const data = received.data === chunk ? chunk : received.data.slice();
-    if (counters.tap !== undefined) this.#recordReceived(counters.tap, data);
-    for (let i = 0; i < count; i++) {
-      const relay = this.#relays[association[i]];
-      if (relay === undefined) continue;
-      if (relay.deliver(association[i], context[i], data, offset[i], length[i])) continue;
-      counters.drops.send_error++;
-      if (counters.tap !== undefined) this.#record(counters.tap, "send_error", data, i);
+    const { tap } = counters;
+    if (tap !== undefined) this.#recordReceived(tap, data);
+    for (let first = 0; first < count; ) {
+      // A tap has to know which one was dropped.
+      const end = tap !== undefined ? first + 1 : this.#endOfRun(context, first, count);
+      const relay = this.#relays[association[first]];
+      const dropped =
+        relay?.deliver(association[first], context[first], data, offset, length, first, end) ?? 0;
+      if (dropped > 0) {
+        counters.drops.send_error += dropped;
+        if (tap !== undefined) this.#record(tap, "send_error", data, first);
+      }
+      first = end;
     }
     counters.drops.send_error += this.#io.udp.flush();
   }

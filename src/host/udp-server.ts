@@ -1,3 +1,5 @@
+import type { Datapath } from "../core/datapath/datapath.ts";
+import { TYPESCRIPT_DATAPATH } from "../core/datapath/typescript-datapath.ts";
 import { UsageError } from "../core/errors.ts";
 import type { ServerOutput } from "../core/server.ts";
 import { TunnelServer } from "../core/server.ts";
@@ -111,6 +113,7 @@ export class UdpServerHost implements UdpPathHost {
   #egress: UdpPath | undefined;
   readonly #datagram = new OutgoingDatagram();
   readonly #hasEgress: boolean;
+  readonly #datapath: Datapath;
   readonly #egressReady: Promise<void>;
   readonly #isOpen: boolean[] = [];
   #isClosing = false;
@@ -134,6 +137,7 @@ export class UdpServerHost implements UdpPathHost {
     const { place, others, openWebServer } = features;
     this.#features = features;
     this.#system = system;
+    this.#datapath = system.datapath ?? TYPESCRIPT_DATAPATH;
     this.#others = others;
     this.#driver = new Driver(system, io.udp, {
       drain: (now) => this.#carryOut(now),
@@ -156,6 +160,7 @@ export class UdpServerHost implements UdpPathHost {
       // With a key it would serve nobody; strangers shall see one web server.
       offersHttp2: !hasKey(options) && decoy === undefined && openWebServer !== undefined,
       crypto: system.cryptography,
+      datapath: system.datapath,
       permits: (target) => policy.permits(target),
       // Nobody knows here by which address and port the egress sends.
       offersBind: this.#options.egress === "sockets",
@@ -435,13 +440,18 @@ export class UdpServerHost implements UdpPathHost {
     const { count, association, context, offset, length } = outgoing;
     if (count === 0) return;
     const data = outgoing.data === chunk ? chunk : outgoing.data.slice();
-    if (counters.tap !== undefined) this.#recordOutgoing(counters.tap, data);
+    const { tap } = counters;
+    if (tap !== undefined) this.#recordOutgoing(tap, data);
     if (this.#hasEgress) {
       this.#sendByEgress(data);
       return;
     }
-    for (let i = 0; i < count; i++) {
-      const slot = context[i];
+    for (let first = 0; first < count; ) {
+      // A tap has to know which one was dropped.
+      const end = tap !== undefined ? first + 1 : this.#endOfRun(context, first, count);
+      const at = first;
+      const slot = context[at];
+      first = end;
       let remote = this.#remotes[slot];
       if (remote === undefined || this.#remoteGenerations[slot] !== contexts.generation[slot] + 1) {
         const target = contexts.target[slot];
@@ -451,18 +461,19 @@ export class UdpServerHost implements UdpPathHost {
         // Plus one, so that a slot's first generation differs from no generation.
         this.#remoteGenerations[slot] = contexts.generation[slot] + 1;
       }
-      const socket = this.#socketFor(association[i], remote.address);
+      const socket = this.#socketFor(association[at], remote.address);
       const dropped =
-        socket === undefined
-          ? "association_limit"
-          : socket.send(undefined, data, offset[i], length[i], remote)
-            ? undefined
-            : "send_error";
-      if (dropped === undefined) continue;
-      counters.drops[dropped]++;
-      if (counters.tap !== undefined) this.#record(counters.tap, dropped, data, i);
+        socket === undefined ? end - at : socket.sendAll(undefined, data, offset, length, at, end, remote);
+      if (dropped === 0) continue;
+      const reason = socket === undefined ? "association_limit" : "send_error";
+      counters.drops[reason] += dropped;
+      if (tap !== undefined) this.#record(tap, reason, data, at);
     }
     counters.drops.send_error += this.#io.udp.flush();
+  }
+
+  #endOfRun(contexts: Int32Array, first: number, end: number): number {
+    return end - first === 1 ? end : this.#datapath.endOfEqual(contexts, 1, 0, first, end);
   }
 
   #recordOutgoing(tap: DatagramTap, data: Uint8Array): void {

@@ -89,6 +89,20 @@ class PlainUdpSocket implements UdpSocket {
     return true;
   }
 
+  sendAll(
+    header: Uint8Array | undefined,
+    data: Uint8Array,
+    offsets: Int32Array,
+    lengths: Int32Array,
+    first: number,
+    end: number,
+    remote: Remote,
+  ): number {
+    let dropped = 0;
+    for (let i = first; i < end; i++) if (!this.send(header, data, offsets[i], lengths[i], remote)) dropped++;
+    return dropped;
+  }
+
   setLatency(): void {}
 
   setDscp(): void {}

@@ -112,22 +112,35 @@ export class MemoryWorld {
     const port = options.port === 0 ? this.#nextPort++ : options.port;
     const own = makeAddress(host, port)!;
     this.#sockets.set(formatAddress(own), options);
+    const send = (
+      header: Uint8Array | undefined,
+      data: Uint8Array,
+      offset: number,
+      length: number,
+      to: Remote,
+    ) => {
+      const sent = Uint8Array.of(...(header ?? NO_BYTES), ...data.subarray(offset, offset + length));
+      this.nextTurn(() => {
+        const received = new ReceivedDatagrams(NO_BYTES, NO_BYTES, new Int32Array(ROW_INTS));
+        received.setOnly(sent, 0, sent.length, own, 0);
+        this.#sockets.get(formatAddress(to.address))?.onDatagrams(received, 0, 1);
+      });
+      return true;
+    };
     return {
       port,
-      send: (
+      send,
+      sendAll: (
         header: Uint8Array | undefined,
         data: Uint8Array,
-        offset: number,
-        length: number,
+        offsets: Int32Array,
+        lengths: Int32Array,
+        first: number,
+        end: number,
         to: Remote,
       ) => {
-        const sent = Uint8Array.of(...(header ?? NO_BYTES), ...data.subarray(offset, offset + length));
-        this.nextTurn(() => {
-          const received = new ReceivedDatagrams(NO_BYTES, NO_BYTES, new Int32Array(ROW_INTS));
-          received.setOnly(sent, 0, sent.length, own, 0);
-          this.#sockets.get(formatAddress(to.address))?.onDatagrams(received, 0, 1);
-        });
-        return true;
+        for (let i = first; i < end; i++) send(header, data, offsets[i], lengths[i], to);
+        return 0;
       },
       setLatency() {},
       setDscp() {},

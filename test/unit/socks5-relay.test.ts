@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { beforeEach, describe, expect, it } from "vitest";
 import { Counters } from "../../src/core/counters.ts";
 import { ReceivedDatagrams, ROW_INTS } from "../../src/core/received-datagrams.ts";
-import type { OnDatagrams, Remote, UdpIo, UdpSocketOptions } from "../../src/host/io/udp-io.ts";
+import type { OnDatagrams, UdpIo, UdpSocket, UdpSocketOptions } from "../../src/host/io/udp-io.ts";
 import { Socks5Relay } from "../../src/host/socks5/relay.ts";
 import type { RelayHost } from "../../src/host/udp/fixed-forward.ts";
 import { formatAddress, formatHost, makeAddress } from "../../src/wire/socket-address.ts";
@@ -69,9 +69,9 @@ class World {
         this.#onDatagrams = options.onDatagrams;
         return {
           port: 1080,
-          send: (...[, , , , remote]: [unknown, unknown, number, number, Remote]) => {
+          sendAll: (...[, , , , , , remote]: Parameters<UdpSocket["sendAll"]>) => {
             this.delivered.push(`${formatAddress(remote.address)} by ${remote.local}`);
-            return true;
+            return 0;
           },
           close: () => {},
         };
@@ -104,7 +104,7 @@ class World {
   /** An answer of an association. @returns where it goes, or undefined when it is dropped */
   answer(association: number): string | undefined {
     const before = this.delivered.length;
-    this.relay.deliver(association, 0, new Uint8Array(3), 0, 3);
+    this.relay.deliver(association, 0, new Uint8Array(3), Int32Array.of(0), Int32Array.of(3), 0, 1);
     return this.delivered[before];
   }
 

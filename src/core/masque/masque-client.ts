@@ -269,7 +269,7 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
     }
     const association = contexts.association[slot];
     contexts.idle.refresh(now, slot);
-    this.#associations.handleAnswer(now, association);
+    this.#associations.handleAnswers(now, association, 1);
     counters.datagramsIn++;
     counters.bytesIn += end - payload;
     received.add(association, slot, payload, end - payload);

@@ -1,3 +1,5 @@
+import type { Datapath } from "../../core/datapath/datapath.ts";
+import { TYPESCRIPT_DATAPATH } from "../../core/datapath/typescript-datapath.ts";
 import { ReceivedDatagrams, ROW_INTS } from "../../core/received-datagrams.ts";
 import { unreachableKind } from "../../wire/capsule.ts";
 import type { LatencyClass } from "../../wire/latency-class.ts";
@@ -21,6 +23,7 @@ class NativeUdpIo implements UdpIo {
   readonly kind = "native";
   readonly #native: NativeModule;
   readonly #loop: Loop;
+  readonly #datapath: Datapath;
   readonly #received: ReceivedDatagrams;
   readonly #sockets: (NativeUdpSocket | undefined)[] = [];
   #isDelivering = false;
@@ -44,7 +47,8 @@ class NativeUdpIo implements UdpIo {
   readonly #errorBytes: Uint8Array;
   #willTell = false;
 
-  constructor(native: NativeModule, loop: Loop) {
+  constructor(native: NativeModule, loop: Loop, datapath: Datapath) {
+    this.#datapath = datapath;
     this.#native = native;
     this.#loop = loop;
     const [arenaBytes, rows, addressBytes, sendRows, errorRows] = native.udpSizes();
@@ -52,6 +56,7 @@ class NativeUdpIo implements UdpIo {
       lazyMemory(native, arenaBytes),
       lazyMemory(native, addressBytes),
       new Int32Array(rows * ROW_INTS),
+      datapath,
     );
     this.#maxRows = sendRows;
     this.#rows = new Int32Array(sendRows * SEND_ROW_INTS);
@@ -131,6 +136,51 @@ class NativeUdpIo implements UdpIo {
     length: number,
     remote: Remote,
   ): void {
+    this.#begin(header, data, remote);
+    const rows = this.#rows;
+    const row = this.#count++ * SEND_ROW_INTS;
+    rows[row] = id;
+    rows[row + 1] = header === undefined ? 0 : this.#lastHeaderOffset;
+    rows[row + 2] = header === undefined ? 0 : header.length;
+    rows[row + 3] = offset;
+    rows[row + 4] = length;
+    rows[row + 5] = remote.batchOffset;
+    rows[row + 6] = remote.local;
+  }
+
+  addAll(
+    id: number,
+    header: Uint8Array | undefined,
+    data: Uint8Array,
+    offsets: Int32Array,
+    lengths: Int32Array,
+    first: number,
+    end: number,
+    remote: Remote,
+  ): void {
+    for (let from = first; from < end; ) {
+      this.#begin(header, data, remote);
+      const to = Math.min(end, from + this.#maxRows - this.#count);
+      this.#datapath.addSendRows(
+        this.#rows,
+        this.#count,
+        id,
+        header === undefined ? 0 : this.#lastHeaderOffset,
+        header === undefined ? 0 : header.length,
+        offsets,
+        lengths,
+        from,
+        to,
+        remote.batchOffset,
+        remote.local,
+      );
+      this.#count += to - from;
+      from = to;
+    }
+  }
+
+  /** Has room for a row, with the address and the header in place. */
+  #begin(header: Uint8Array | undefined, data: Uint8Array, remote: Remote): void {
     if (this.#count > 0 && (this.#data !== data || this.#isFull(header))) this.#dropped += this.#send();
     this.#data = data;
     if (remote.batch !== this.#batch) {
@@ -139,24 +189,11 @@ class NativeUdpIo implements UdpIo {
       this.#addresses.set(remote.address, this.#addressEnd);
       this.#addressEnd += ADDRESS_BYTES;
     }
-    const rows = this.#rows;
-    const row = this.#count++ * SEND_ROW_INTS;
-    rows[row] = id;
-    rows[row + 1] = 0;
-    rows[row + 2] = 0;
-    rows[row + 3] = offset;
-    rows[row + 4] = length;
-    rows[row + 5] = remote.batchOffset;
-    rows[row + 6] = remote.local;
-    if (header === undefined) return;
-    if (header !== this.#lastHeader) {
-      this.#lastHeader = header;
-      this.#lastHeaderOffset = this.#headerEnd;
-      this.#headers.set(header, this.#headerEnd);
-      this.#headerEnd += header.length;
-    }
-    rows[row + 1] = this.#lastHeaderOffset;
-    rows[row + 2] = header.length;
+    if (header === undefined || header === this.#lastHeader) return;
+    this.#lastHeader = header;
+    this.#lastHeaderOffset = this.#headerEnd;
+    this.#headers.set(header, this.#headerEnd);
+    this.#headerEnd += header.length;
   }
 
   flush(): number {
@@ -216,8 +253,7 @@ class NativeUdpIo implements UdpIo {
     this.#isDelivering = true;
     for (let first = 0; first < count; ) {
       const id = received.socket(first);
-      let end = first + 1;
-      while (end < count && received.socket(end) === id) end++;
+      const end = received.endOfSocket(first, count);
       this.#sockets[id]?.onDatagrams(received, first, end);
       first = end;
     }
@@ -260,6 +296,21 @@ class NativeUdpSocket implements UdpSocket {
     return true;
   }
 
+  sendAll(
+    header: Uint8Array | undefined,
+    data: Uint8Array,
+    offsets: Int32Array,
+    lengths: Int32Array,
+    first: number,
+    end: number,
+    remote: Remote,
+  ): number {
+    if (this.#id < 0) return end - first;
+    if (end - first === 1) this.#io.add(this.#id, header, data, offsets[first], lengths[first], remote);
+    else this.#io.addAll(this.#id, header, data, offsets, lengths, first, end, remote);
+    return 0;
+  }
+
   setLatency(latency: LatencyClass): void {
     if (this.#id >= 0) this.#io.setLatency(this.#id, latency);
   }
@@ -276,6 +327,10 @@ class NativeUdpSocket implements UdpSocket {
 }
 
 /** To be called once per thread, as the module has one arena. */
-export function openNativeUdpIo(native: NativeModule, loop: Loop): UdpIo {
-  return new NativeUdpIo(native, loop);
+export function openNativeUdpIo(
+  native: NativeModule,
+  loop: Loop,
+  datapath: Datapath = TYPESCRIPT_DATAPATH,
+): UdpIo {
+  return new NativeUdpIo(native, loop, datapath);
 }

@@ -80,6 +80,16 @@ export interface UdpSocket {
     length: number,
     remote: Remote,
   ): boolean;
+  /** The same for payloads `first` to `end - 1`, all to one remote. @returns how many were dropped */
+  sendAll(
+    header: Uint8Array | undefined,
+    data: Uint8Array,
+    offsets: Int32Array,
+    lengths: Int32Array,
+    first: number,
+    end: number,
+    remote: Remote,
+  ): number;
   /**
    * `interactive`: the thread polls for some tens of microseconds after the socket's traffic before it sleeps. `bulk`: after a
    * read the socket is not read again for up to a millisecond. Native I/O on Linux only.

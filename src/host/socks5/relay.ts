@@ -116,9 +116,17 @@ export class Socks5Relay implements Relay {
 
   // Relay
 
-  deliver(association: number, context: number, data: Uint8Array, offset: number, length: number): boolean {
+  deliver(
+    association: number,
+    context: number,
+    data: Uint8Array,
+    offsets: Int32Array,
+    lengths: Int32Array,
+    first: number,
+    end: number,
+  ): number {
     const remote = this.#placeOf[association]?.remote;
-    if (remote === undefined) return false;
+    if (remote === undefined) return end - first;
     const { contexts } = this.#host.core;
     let header = this.#headers[context];
     if (header === undefined || this.#generations[context] !== contexts.generation[context]) {
@@ -128,7 +136,7 @@ export class Socks5Relay implements Relay {
       this.#headers[context] = header;
       this.#generations[context] = contexts.generation[context];
     }
-    return this.socket.send(header, data, offset, length, remote);
+    return this.socket.sendAll(header, data, offsets, lengths, first, end, remote);
   }
 
   sourceOf(association: number): AddressBytes | undefined {

@@ -65,10 +65,20 @@ export class TunnelPath implements UdpPath, Relay {
 
   // Relay
 
-  deliver(inner: number, context: number, data: Uint8Array, offset: number, length: number): boolean {
+  deliver(
+    inner: number,
+    context: number,
+    data: Uint8Array,
+    offsets: Int32Array,
+    lengths: Int32Array,
+    first: number,
+    end: number,
+  ): number {
     const remote = this.#tunnel.core.contexts.address[context];
-    if (remote !== undefined) this.#host.deliver(this.#outer[inner], remote, data, offset, length);
-    return remote !== undefined;
+    if (remote === undefined) return end - first;
+    const outer = this.#outer[inner];
+    for (let i = first; i < end; i++) this.#host.deliver(outer, remote, data, offsets[i], lengths[i]);
+    return 0;
   }
 
   refuse(inner: number, remote: AddressBytes, kind: UnreachableKind, mtu: number): void {

@@ -23,8 +23,21 @@ export interface RelayHost {
 
 /** The application's end of an association. */
 export interface Relay {
-  /** A datagram for the application. @param context  slot that has its source */
-  deliver(association: number, context: number, data: Uint8Array, offset: number, length: number): boolean;
+  /**
+   * Datagrams for the application: payloads `first` to `end - 1`.
+   *
+   * @param context  slot that has their source
+   * @returns how many could not be sent
+   */
+  deliver(
+    association: number,
+    context: number,
+    data: Uint8Array,
+    offsets: Int32Array,
+    lengths: Int32Array,
+    first: number,
+    end: number,
+  ): number;
   /** A datagram of the association did not reach `remote`. @param mtu  for too-big, else 0 */
   refuse?(association: number, remote: AddressBytes, kind: UnreachableKind, mtu: number): void;
   /** The class of the association, which at first is {@link RelayHost.latency}, is another now. */
@@ -88,15 +101,26 @@ export class FixedForward implements Relay {
     this.socket.close();
   }
 
-  deliver(association: number, context: number, data: Uint8Array, offset: number, length: number): boolean {
+  deliver(
+    association: number,
+    context: number,
+    data: Uint8Array,
+    offsets: Int32Array,
+    lengths: Int32Array,
+    first: number,
+    end: number,
+  ): number {
     const { contexts, counters } = this.#host.core;
     if (!this.#isTarget(contexts.address[context]!)) {
-      counters.drops.foreign_source++;
-      this.#recordForeign(association, contexts.address[context]!, data, offset, length);
-      return true;
+      counters.drops.foreign_source += end - first;
+      for (let i = first; i < end; i++) {
+        this.#recordForeign(association, contexts.address[context]!, data, offsets[i], lengths[i]);
+      }
+      return 0;
     }
     const remote = this.#remotes[association];
-    return remote !== undefined && this.socket.send(undefined, data, offset, length, remote);
+    if (remote === undefined) return end - first;
+    return this.socket.sendAll(undefined, data, offsets, lengths, first, end, remote);
   }
 
   setLatency(_association: number, latency: LatencyClass): void {

@@ -1,0 +1,314 @@
+#include "datapath-loops.h"
+
+#include <string.h>
+
+#define NONE (-1)
+#define CAPSULE_DATAGRAM 0
+// RFC 9298 §5, and the largest UDP payload over IPv4.
+#define MAX_PAYLOAD_BYTES 65527
+#define MAX_DATAGRAM_BYTES 65507
+#define ROW_OFFSET 1
+#define ROW_LENGTH 2
+
+// Integers of variable length, RFC 9000 §16
+
+static size_t varint_length(uint32_t value) { return value < 0x40 ? 1 : value < 0x4000 ? 2 : value < 0x40000000 ? 4 : 8; }
+
+static uint8_t *write_varint(uint8_t *to, uint32_t value) {
+  switch (varint_length(value)) {
+    case 1:
+      *to++ = (uint8_t)value;
+      return to;
+    case 2:
+      *to++ = (uint8_t)(0x40 | value >> 8);
+      *to++ = (uint8_t)value;
+      return to;
+    case 4:
+      *to++ = (uint8_t)(0x80 | value >> 24);
+      break;
+    default:
+      *to++ = 0xc0;
+      *to++ = 0;
+      *to++ = 0;
+      *to++ = 0;
+      *to++ = (uint8_t)(value >> 24);
+  }
+  *to++ = (uint8_t)(value >> 16);
+  *to++ = (uint8_t)(value >> 8);
+  *to++ = (uint8_t)value;
+  return to;
+}
+
+// The length of the one whose first byte is `first`.
+static size_t varint_length_from(uint8_t first) { return (size_t)1 << (first >> 6); }
+
+// All of it is there.
+static uint64_t read_varint(const uint8_t *at) {
+  uint64_t value = *at & 0x3f;
+  for (size_t i = 1; i < varint_length_from(*at); i++) value = value << 8 | at[i];
+  return value;
+}
+
+// Bytes of a DATAGRAM capsule.
+static size_t capsule_bytes(uint32_t context, size_t payload_bytes) {
+  size_t value_bytes = varint_length(context) + payload_bytes;
+  return 1 + varint_length((uint32_t)value_bytes) + value_bytes;
+}
+
+static uint8_t *write_header(uint8_t *to, uint32_t context, size_t payload_bytes) {
+  *to++ = CAPSULE_DATAGRAM;
+  to = write_varint(to, (uint32_t)(varint_length(context) + payload_bytes));
+  return write_varint(to, context);
+}
+
+// Rows
+
+// Whether rows `first` to `end - 1` are there.
+static bool has_rows(datapath_ints rows, int32_t row_ints, int32_t first, int32_t end) {
+  return first >= 0 && first <= end && (size_t)end <= rows.count / (size_t)row_ints;
+}
+
+static bool has_column(datapath_ints numbers, int32_t stride, int32_t column, int32_t first, int32_t end) {
+  return stride > 0 && column >= 0 && column < stride && has_rows(numbers, stride, first, end);
+}
+
+int64_t datapath_end_of_equal(datapath_ints numbers, int32_t stride, int32_t column, int32_t first, int32_t end) {
+  if (first >= end || !has_column(numbers, stride, column, first, end)) return -1;
+  const int32_t *at = numbers.data + (size_t)first * (size_t)stride + column;
+  int32_t value = *at;
+  int32_t row = first + 1;
+  for (; row < end; row++) {
+    at += stride;
+    if (*at != value) break;
+  }
+  return row;
+}
+
+int64_t datapath_sum(datapath_ints numbers, int32_t stride, int32_t column, int32_t first, int32_t end, int64_t *sum) {
+  if (!has_column(numbers, stride, column, first, end)) return -1;
+  const int32_t *at = numbers.data + (size_t)first * (size_t)stride + column;
+  int64_t total = 0;
+  for (int32_t row = first; row < end; row++, at += stride) total += *at;
+  *sum = total;
+  return 0;
+}
+
+int64_t datapath_write_rows(datapath_ints rows, int32_t first, int32_t end, datapath_bytes data, int32_t context,
+                            datapath_bytes out, int32_t at, int32_t results[DATAPATH_RESULTS]) {
+  if (!has_rows(rows, DATAPATH_ROW_INTS, first, end) || context < 0 || !datapath_is_within(at, 0, out.count)) return -1;
+  uint8_t *to = out.data + at;
+  size_t room = out.count - (size_t)at;
+  int64_t bytes = 0;
+  int32_t row = first;
+  for (; row < end; row++) {
+    const int32_t *fields = rows.data + (size_t)row * DATAPATH_ROW_INTS;
+    int32_t offset = fields[ROW_OFFSET], length = fields[ROW_LENGTH];
+    if (!datapath_is_within(offset, length, data.count)) return -1;
+    size_t needed = capsule_bytes((uint32_t)context, (size_t)length);
+    if (needed > room) break;
+    room -= needed;
+    to = write_header(to, (uint32_t)context, (size_t)length);
+    memcpy(to, data.data + offset, (size_t)length);
+    to += length;
+    bytes += length;
+  }
+  results[0] = row;
+  results[1] = (int32_t)bytes;
+  return to - out.data;
+}
+
+int64_t datapath_read_runs(datapath_bytes chunk, int32_t offset, int32_t end, datapath_ints offsets, datapath_ints lengths,
+                           int32_t from, datapath_ints runs, int32_t results[DATAPATH_RESULTS]) {
+  if (!datapath_is_within(offset, 0, chunk.count) || end < offset || (size_t)end > chunk.count) return -1;
+  if (from < 0 || lengths.count < offsets.count || offsets.count > INT32_MAX) return -1;
+  const uint8_t *bytes = chunk.data;
+  // All that follow are offsets in the chunk.
+  size_t at = (size_t)offset, stop = (size_t)end, row = (size_t)from;
+  size_t count = 0;
+  int32_t last = NONE;
+  int32_t *run = NULL;
+  while (row < offsets.count && at + 1 < stop && bytes[at] == CAPSULE_DATAGRAM) {
+    size_t value = at + 1 + varint_length_from(bytes[at + 1]);
+    if (value >= stop) break;
+    uint64_t length = read_varint(bytes + at + 1);
+    if (length < 1 || length > MAX_PAYLOAD_BYTES + 8 || length > stop - value) break;
+    size_t payload = value + varint_length_from(bytes[value]);
+    size_t value_end = value + (size_t)length;
+    if (payload > value_end || value_end - payload > MAX_DATAGRAM_BYTES) break;
+    uint64_t context = read_varint(bytes + value);
+    if (context > INT32_MAX) break;
+    int32_t payload_bytes = (int32_t)(value_end - payload);
+    if (run == NULL || (int32_t)context != last) {
+      if (DATAPATH_RUN_INTS * (count + 1) > runs.count) break;
+      run = runs.data + DATAPATH_RUN_INTS * count++;
+      run[0] = last = (int32_t)context;
+      run[2] = 0;
+    }
+    offsets.data[row] = (int32_t)payload;
+    lengths.data[row] = payload_bytes;
+    row++;
+    run[1] = (int32_t)row;
+    run[2] += payload_bytes;
+    at = value_end;
+  }
+  results[0] = (int32_t)at;
+  return (int64_t)count;
+}
+
+int64_t datapath_add_send_rows(datapath_ints rows, int32_t at, const datapath_send *send, datapath_ints offsets,
+                               datapath_ints lengths, int32_t first, int32_t end) {
+  if (!has_rows(offsets, 1, first, end) || !has_rows(lengths, 1, first, end)) return -1;
+  if (at < 0 || end - first > INT32_MAX - at || !has_rows(rows, DATAPATH_SEND_ROW_INTS, at, at + (end - first))) return -1;
+  int32_t *row = rows.data + (size_t)at * DATAPATH_SEND_ROW_INTS;
+  for (int32_t i = first; i < end; i++, row += DATAPATH_SEND_ROW_INTS) {
+    row[0] = send->socket;
+    row[1] = send->header_offset;
+    row[2] = send->header_length;
+    row[3] = offsets.data[i];
+    row[4] = lengths.data[i];
+    row[5] = send->address_offset;
+    row[6] = send->local;
+  }
+  return 0;
+}
+
+// Queues
+
+static size_t min_of(size_t a, size_t b) { return a < b ? a : b; }
+
+static size_t block_capacity(const datapath_queue *queue) {
+  return min_of(queue->block_next.count, queue->blocks.count / DATAPATH_BLOCK_BYTES);
+}
+
+static size_t entry_capacity(const datapath_queue *queue) {
+  size_t count = min_of(queue->entry_next.count, queue->entry_block.count);
+  count = min_of(count, min_of(queue->entry_length.count, queue->entry_context.count));
+  return min_of(min_of(count, queue->entry_times), INT32_MAX);
+}
+
+static bool is_index(int32_t index, size_t count) { return index >= 0 && (size_t)index < count; }
+
+static bool is_link(int32_t index, size_t count) { return index == NONE || is_index(index, count); }
+
+// The heads are what this, and the script, have made of them.
+static bool has_heads(const datapath_queue *queue, size_t blocks, size_t entries) {
+  if (queue->heads.count < DATAPATH_HEADS) return false;
+  const int32_t *heads = queue->heads.data;
+  return is_link(heads[DATAPATH_FREE_BLOCK], blocks) && is_link(heads[DATAPATH_FREE_ENTRY], entries) &&
+         heads[DATAPATH_BLOCKS_USED] >= 0 && (size_t)heads[DATAPATH_BLOCKS_USED] <= blocks &&
+         heads[DATAPATH_ENTRIES_USED] >= 0 && (size_t)heads[DATAPATH_ENTRIES_USED] <= entries;
+}
+
+// Whether there are an entry and so many blocks. Returns -1 for a list that leads out of its array.
+static int has_room(const datapath_queue *queue, size_t blocks, size_t entries, size_t needed) {
+  const int32_t *heads = queue->heads.data;
+  if (heads[DATAPATH_FREE_ENTRY] == NONE && (size_t)heads[DATAPATH_ENTRIES_USED] == entries) return 0;
+  size_t unused = blocks - (size_t)heads[DATAPATH_BLOCKS_USED];
+  for (int32_t block = heads[DATAPATH_FREE_BLOCK]; needed > unused && block != NONE; needed--) {
+    block = queue->block_next.data[block];
+    if (!is_link(block, blocks)) return -1;
+  }
+  return needed <= unused;
+}
+
+// Takes a free one, or one that was never used; there is one. Returns -1 for a list that leads out of its array.
+static int32_t take_free(int32_t *heads, int free_head, int used, datapath_ints next, size_t count) {
+  int32_t taken = heads[free_head];
+  if (taken == NONE) return (size_t)heads[used] < count ? heads[used]++ : NONE;
+  if (!is_link(next.data[taken], count)) return NONE;
+  heads[free_head] = next.data[taken];
+  return taken;
+}
+
+int64_t datapath_queue_rows(const datapath_queue *queue, double now, int32_t context, datapath_ints rows, int32_t first,
+                            int32_t end, datapath_bytes data, int32_t tail, int32_t room,
+                            int32_t results[DATAPATH_RESULTS]) {
+  size_t blocks = block_capacity(queue), entries = entry_capacity(queue);
+  if (!has_rows(rows, DATAPATH_ROW_INTS, first, end) || !has_heads(queue, blocks, entries) || !is_link(tail, entries))
+    return -1;
+  int32_t *heads = queue->heads.data;
+  int64_t cost = 0;
+  int32_t head = NONE, last = tail, row = first;
+  for (; row < end; row++) {
+    const int32_t *fields = rows.data + (size_t)row * DATAPATH_ROW_INTS;
+    int32_t offset = fields[ROW_OFFSET], length = fields[ROW_LENGTH];
+    if (!datapath_is_within(offset, length, data.count)) return -1;
+    if (cost + length + DATAPATH_ENTRY_COST > room) break;
+    int is_room = has_room(queue, blocks, entries, ((size_t)length + DATAPATH_BLOCK_BYTES - 1) / DATAPATH_BLOCK_BYTES);
+    if (is_room < 0) return -1;
+    if (is_room == 0) break;
+    int32_t entry = take_free(heads, DATAPATH_FREE_ENTRY, DATAPATH_ENTRIES_USED, queue->entry_next, entries);
+    if (entry == NONE) return -1;
+    const uint8_t *from = data.data + offset;
+    int32_t before = NONE;
+    queue->entry_block.data[entry] = NONE;
+    for (size_t left = (size_t)length; left > 0;) {
+      int32_t block = take_free(heads, DATAPATH_FREE_BLOCK, DATAPATH_BLOCKS_USED, queue->block_next, blocks);
+      if (block == NONE) return -1;
+      size_t size = min_of(left, DATAPATH_BLOCK_BYTES);
+      memcpy(queue->blocks.data + (size_t)block * DATAPATH_BLOCK_BYTES, from, size);
+      if (before == NONE) queue->entry_block.data[entry] = block;
+      else queue->block_next.data[before] = block;
+      queue->block_next.data[block] = NONE;
+      before = block;
+      from += size;
+      left -= size;
+    }
+    queue->entry_length.data[entry] = length;
+    queue->entry_context.data[entry] = context;
+    queue->entry_time[entry] = now;
+    queue->entry_next.data[entry] = NONE;
+    if (last != NONE) queue->entry_next.data[last] = entry;
+    if (head == NONE) head = entry;
+    last = entry;
+    cost += length + DATAPATH_ENTRY_COST;
+  }
+  results[0] = row;
+  results[1] = head;
+  results[2] = head == NONE ? NONE : last;
+  return cost;
+}
+
+int64_t datapath_take_entries(const datapath_queue *queue, double oldest, int32_t head, int32_t credit, datapath_bytes out,
+                              int32_t at, int32_t results[DATAPATH_RESULTS]) {
+  size_t blocks = block_capacity(queue), entries = entry_capacity(queue);
+  if (!has_heads(queue, blocks, entries) || !is_link(head, entries) || !datapath_is_within(at, 0, out.count)) return -1;
+  int32_t *heads = queue->heads.data;
+  uint8_t *to = out.data + at;
+  size_t room = out.count - (size_t)at;
+  int32_t entry = head, left = credit, count = 0;
+  while (entry != NONE && queue->entry_time[entry] >= oldest) {
+    int32_t length = queue->entry_length.data[entry], context = queue->entry_context.data[entry];
+    if (length < 0 || length > MAX_PAYLOAD_BYTES || context < 0) return -1;
+    size_t needed = capsule_bytes((uint32_t)context, (size_t)length);
+    if (length > left || needed > room) break;
+    room -= needed;
+    to = write_header(to, (uint32_t)context, (size_t)length);
+    size_t missing = (size_t)length;
+    for (int32_t block = queue->entry_block.data[entry]; block != NONE;) {
+      if (!is_index(block, blocks)) return -1;
+      size_t size = min_of(missing, DATAPATH_BLOCK_BYTES);
+      memcpy(to, queue->blocks.data + (size_t)block * DATAPATH_BLOCK_BYTES, size);
+      to += size;
+      missing -= size;
+      int32_t next = queue->block_next.data[block];
+      queue->block_next.data[block] = heads[DATAPATH_FREE_BLOCK];
+      heads[DATAPATH_FREE_BLOCK] = block;
+      block = next;
+      // One that is longer than its datagram may have no end.
+      if (missing == 0 && block != NONE) return -1;
+    }
+    if (missing > 0) return -1;
+    left -= length;
+    count++;
+    int32_t next = queue->entry_next.data[entry];
+    if (!is_link(next, entries)) return -1;
+    queue->entry_next.data[entry] = heads[DATAPATH_FREE_ENTRY];
+    heads[DATAPATH_FREE_ENTRY] = entry;
+    entry = next;
+  }
+  results[0] = entry;
+  results[1] = count;
+  results[2] = credit - left;
+  return to - out.data;
+}

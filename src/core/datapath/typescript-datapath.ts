@@ -1,0 +1,216 @@
+import {
+  CAPSULE_DATAGRAM,
+  datagramHeaderLength,
+  MAX_DATAGRAM_BYTES,
+  MAX_PAYLOAD_BYTES,
+  writeDatagramHeader,
+} from "../../wire/capsule.ts";
+import { sameBytes } from "../../wire/socket-address.ts";
+import { readVarint, varintLengthFrom } from "../../wire/varint.ts";
+import { copyBytes } from "../copy-bytes.ts";
+import type { Datapath, QueueMemory } from "./datapath.ts";
+import {
+  BLOCK_BYTES,
+  BLOCKS_USED,
+  ENTRIES_USED,
+  ENTRY_COST,
+  FREE_BLOCK,
+  FREE_ENTRY,
+  RUN_INTS,
+} from "./datapath.ts";
+
+const NONE = -1;
+const MAX_CONTEXT = 0x7fff_ffff;
+/** Of rows of received datagrams, and of those to send. */
+const ROW_INTS = 6;
+const ROW_OFFSET = 1;
+const ROW_LENGTH = 2;
+const SEND_ROW_INTS = 7;
+
+const results = new Int32Array(4);
+
+/** The loops as they are defined. */
+export const TYPESCRIPT_DATAPATH: Datapath = {
+  results,
+  copy: copyBytes,
+  areSame: sameBytes,
+
+  endOfEqual(numbers, stride, column, first, end) {
+    const value = numbers[first * stride + column];
+    let at = first + 1;
+    while (at < end && numbers[at * stride + column] === value) at++;
+    return at;
+  },
+
+  sum(numbers, stride, column, first, end) {
+    let sum = 0;
+    for (let row = first; row < end; row++) sum += numbers[row * stride + column];
+    return sum;
+  },
+
+  writeRows(rows, first, end, data, context, out, at) {
+    let to = at;
+    let bytes = 0;
+    let row = first;
+    for (; row < end; row++) {
+      const length = rows[row * ROW_INTS + ROW_LENGTH];
+      if (to + datagramHeaderLength(context, length) + length > out.length) break;
+      to = writeDatagramHeader(out, to, context, length);
+      copyBytes(data, rows[row * ROW_INTS + ROW_OFFSET], length, out, to);
+      to += length;
+      bytes += length;
+    }
+    results[0] = row;
+    results[1] = bytes;
+    return to;
+  },
+
+  readRuns(chunk, offset, end, offsets, lengths, from, runs) {
+    let at = offset;
+    let row = from;
+    let count = 0;
+    let run = 0;
+    let last = NONE;
+    while (row < offsets.length && at + 1 < end && chunk[at] === CAPSULE_DATAGRAM) {
+      const valueOffset = at + 1 + varintLengthFrom(chunk[at + 1]);
+      if (valueOffset >= end) break;
+      const length = readVarint(chunk, at + 1);
+      if (length < 1 || length > MAX_PAYLOAD_BYTES + 8 || valueOffset + length > end) break;
+      const payload = valueOffset + varintLengthFrom(chunk[valueOffset]);
+      const valueEnd = valueOffset + length;
+      if (payload > valueEnd || valueEnd - payload > MAX_DATAGRAM_BYTES) break;
+      const context = readVarint(chunk, valueOffset);
+      if (context < 0 || context > MAX_CONTEXT) break;
+      if (context !== last) {
+        if (RUN_INTS * (count + 1) > runs.length) break;
+        run = RUN_INTS * count++;
+        runs[run] = context;
+        runs[run + 2] = 0;
+        last = context;
+      }
+      offsets[row] = payload;
+      lengths[row] = valueEnd - payload;
+      row++;
+      runs[run + 1] = row;
+      runs[run + 2] += valueEnd - payload;
+      at = valueEnd;
+    }
+    results[0] = at;
+    return count;
+  },
+
+  addSendRows(
+    rows,
+    at,
+    socket,
+    headerOffset,
+    headerLength,
+    offsets,
+    lengths,
+    first,
+    end,
+    addressOffset,
+    local,
+  ) {
+    let to = at * SEND_ROW_INTS;
+    for (let i = first; i < end; i++, to += SEND_ROW_INTS) {
+      rows[to] = socket;
+      rows[to + 1] = headerOffset;
+      rows[to + 2] = headerLength;
+      rows[to + 3] = offsets[i];
+      rows[to + 4] = lengths[i];
+      rows[to + 5] = addressOffset;
+      rows[to + 6] = local;
+    }
+  },
+
+  queueRows(memory, now, context, rows, first, end, data, tail, room) {
+    const [blocks, blockNext, entryNext, entryBlock, entryLength, entryContext, entryTime, heads] = memory;
+    let cost = 0;
+    let head = NONE;
+    let last = tail;
+    let row = first;
+    for (; row < end; row++) {
+      const length = rows[row * ROW_INTS + ROW_LENGTH];
+      if (cost + length + ENTRY_COST > room || !hasRoom(memory, length)) break;
+      const entry = takeFree(heads, FREE_ENTRY, ENTRIES_USED, entryNext);
+      let from = rows[row * ROW_INTS + ROW_OFFSET];
+      let left = length;
+      let before = NONE;
+      entryBlock[entry] = NONE;
+      while (left > 0) {
+        const block = takeFree(heads, FREE_BLOCK, BLOCKS_USED, blockNext);
+        const size = Math.min(BLOCK_BYTES, left);
+        copyBytes(data, from, size, blocks, block * BLOCK_BYTES);
+        if (before === NONE) entryBlock[entry] = block;
+        else blockNext[before] = block;
+        blockNext[block] = NONE;
+        before = block;
+        from += size;
+        left -= size;
+      }
+      entryLength[entry] = length;
+      entryContext[entry] = context;
+      entryTime[entry] = now;
+      entryNext[entry] = NONE;
+      if (last !== NONE) entryNext[last] = entry;
+      if (head === NONE) head = entry;
+      last = entry;
+      cost += length + ENTRY_COST;
+    }
+    results[0] = row;
+    results[1] = head;
+    results[2] = head === NONE ? NONE : last;
+    return cost;
+  },
+
+  takeEntries(memory, oldest, head, credit, out, at) {
+    const [blocks, blockNext, entryNext, entryBlock, entryLength, entryContext, entryTime, heads] = memory;
+    let entry = head;
+    let left = credit;
+    let to = at;
+    let count = 0;
+    while (entry !== NONE && entryTime[entry] >= oldest) {
+      const length = entryLength[entry];
+      const context = entryContext[entry];
+      if (length > left || to + datagramHeaderLength(context, length) + length > out.length) break;
+      to = writeDatagramHeader(out, to, context, length);
+      const end = to + length;
+      for (let block = entryBlock[entry]; block !== NONE; ) {
+        const size = Math.min(BLOCK_BYTES, end - to);
+        copyBytes(blocks, block * BLOCK_BYTES, size, out, to);
+        to += size;
+        const next = blockNext[block];
+        blockNext[block] = heads[FREE_BLOCK];
+        heads[FREE_BLOCK] = block;
+        block = next;
+      }
+      left -= length;
+      count++;
+      const next = entryNext[entry];
+      entryNext[entry] = heads[FREE_ENTRY];
+      heads[FREE_ENTRY] = entry;
+      entry = next;
+    }
+    results[0] = entry;
+    results[1] = count;
+    results[2] = credit - left;
+    return to;
+  },
+};
+
+/** Whether there are an entry and blocks for a datagram. */
+function hasRoom([, blockNext, entryNext, , , , , heads]: QueueMemory, length: number): boolean {
+  if (heads[FREE_ENTRY] === NONE && heads[ENTRIES_USED] === entryNext.length) return false;
+  let missing = Math.ceil(length / BLOCK_BYTES) - (blockNext.length - heads[BLOCKS_USED]);
+  for (let block = heads[FREE_BLOCK]; missing > 0 && block !== NONE; block = blockNext[block]) missing--;
+  return missing <= 0;
+}
+
+/** Takes a free one, or one that was never used. */
+function takeFree(heads: Int32Array, free: number, used: number, next: Int32Array): number {
+  const taken = heads[free];
+  if (taken === NONE) return heads[used]++;
+  heads[free] = next[taken];
+  return taken;
+}
