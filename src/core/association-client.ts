@@ -39,6 +39,8 @@ export type AssociationClient = Pick<
   /** Its associations, as they are now: those of `slots` slots from `first` on. */
   associationReports?(now: number, first: number, slots: number): AssociationReports;
   isLimited?(now: number, lane: number): boolean;
+  /** Whether it is worth asking for what a lane has to write, by default always. */
+  mayTransmit?(now: number, lane: number): boolean;
   handleNetworkChange?(now: number): void;
   handleWallClock?(now: number, unixMs: number): void;
   /** The connection requested by a `connect` output has been made. @param isBound  a MASQUE proxy lets this request bind */

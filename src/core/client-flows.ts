@@ -8,11 +8,10 @@ import {
   encodeLatencyClass,
 } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
-import { copyAddress, sameBytes } from "../wire/socket-address.ts";
+import { copyAddress } from "../wire/socket-address.ts";
 import { IDLE_ANSWERED, IDLE_CLOSING, IDLE_QUIET } from "./client-associations.ts";
 import type { ClientParts } from "./client-parts.ts";
 import { DEADLINE_ASSOCIATIONS, DEADLINE_CONTEXTS, isServersId, OWN, PEER, REFUSED } from "./client-parts.ts";
-import type { ContextTable } from "./context-table.ts";
 import type { DropReason } from "./counters.ts";
 import type { Lane } from "./lane.ts";
 import { ANY_LANE } from "./lanes/lane-bits.ts";
@@ -65,10 +64,7 @@ export class ClientFlows {
     const { lastContext } = this.#parts.associations;
     this.#parts.associations.handleSent(now, association);
     let context = lastContext[association];
-    if (
-      context === NONE ||
-      !isAddressOf(this.#parts.contexts, context, address, addressOffset, addressLength)
-    ) {
+    if (context === NONE || !this.#isAddressOf(context, address, addressOffset, addressLength)) {
       context = this.#contextFor(now, association, address, addressOffset, addressLength);
       if (context === NONE) return NONE;
       this.#parts.associations.lastContext[association] = context;
@@ -80,6 +76,11 @@ export class ClientFlows {
     }
     this.#parts.contexts.idle.refresh(now, context);
     return context;
+  }
+
+  #isAddressOf(slot: number, bytes: Uint8Array, offset: number, length: number): boolean {
+    const address = this.#parts.contexts.address[slot]!;
+    return address.length === length && this.#parts.pool.datapath.areSame(address, 0, bytes, offset, length);
   }
 
   #contextFor(now: number, association: number, bytes: Uint8Array, offset: number, length: number): number {
@@ -479,15 +480,4 @@ export class ClientFlows {
       this.#numberContext(slot);
     }
   }
-}
-
-function isAddressOf(
-  contexts: ContextTable,
-  slot: number,
-  bytes: Uint8Array,
-  offset: number,
-  length: number,
-): boolean {
-  const address = contexts.address[slot]!;
-  return address.length === length && sameBytes(address, 0, bytes, offset, length);
 }

@@ -295,7 +295,8 @@ export class TunnelClient {
    * @returns true when {@link received} has some: send them on, then call again
    */
   takeReleased(now: number): boolean {
-    return this.#capsules.takeReleased(now);
+    const { scheduler, former } = this.#parts;
+    return (scheduler !== undefined || former !== undefined) && this.#capsules.takeReleased(now);
   }
 
   #sampleRoundTrip(now: number, { tunnel }: Lane): void {
@@ -309,10 +310,10 @@ export class TunnelClient {
     if (this.#laneCount.isSampling) tunnel!.sendHeartbeat(now);
   }
 
-  /** A batch from {@link pollTransmit} is written. */
-  handleTransmitted(index: number): void {
-    this.#parts.laneByIndex[index].tunnel?.handleTransmitted();
+  /** A batch from {@link pollTransmit} is written. @returns whether there may be another */
+  handleTransmitted(index: number): boolean {
     this.#dispatch.stir();
+    return this.#parts.laneByIndex[index].tunnel?.handleTransmitted() ?? false;
   }
 
   handleTimeout(now: number): void {
@@ -340,6 +341,7 @@ export class TunnelClient {
   }
 
   pollOutput(): ClientOutput | undefined {
+    if (this.#parts.outputs.length === 0) return undefined;
     const output = this.#parts.outputs.shift();
     if (output?.kind === "association-closed") {
       const { association } = output;
@@ -348,6 +350,12 @@ export class TunnelClient {
     }
     if (output?.kind === "unreachable") this.#flows.handleReported(output.remote);
     return output;
+  }
+
+  /** Whether {@link pollTransmit} may have something for a lane's connection. */
+  mayTransmit(now: number, index: number): boolean {
+    this.#dispatch.dispatch(now);
+    return !(this.#parts.laneByIndex[index].tunnel?.isDrained ?? true);
   }
 
   /** Bytes for a lane's connection, on loan until {@link handleTransmitted}. */

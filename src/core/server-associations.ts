@@ -4,6 +4,8 @@ import { copyAddress, sameBytes } from "../wire/socket-address.ts";
 import { ContextTable } from "./context-table.ts";
 import type { Cryptography } from "./credentials.ts";
 import { randomSeed } from "./credentials.ts";
+import type { Datapath } from "./datapath/datapath.ts";
+import { TYPESCRIPT_DATAPATH } from "./datapath/typescript-datapath.ts";
 import { grown } from "./grown.ts";
 import { IdleLists } from "./idle-lists.ts";
 import { Permissions } from "./permissions.ts";
@@ -37,6 +39,8 @@ export interface AssociationLimits {
    * the bound the idlest makes room: of the senders' while those have more than a quarter, or else of the client's.
    */
   readonly maxContextsPerSession: number;
+  /** Default: in TypeScript. */
+  readonly datapath?: Datapath | undefined;
 }
 
 /** List of {@link ContextTable.idle} with a session's contexts that the client registered, ... */
@@ -68,6 +72,7 @@ export class ServerAssociations {
   readonly idle = new IdleLists(IDLE_GRAIN_MS);
 
   readonly #limits: AssociationLimits;
+  readonly #datapath: Datapath;
   readonly #permissions: Permissions;
   /** Permission that a context granted, by context slot. */
   readonly #permissionOf: number[] = [];
@@ -78,6 +83,7 @@ export class ServerAssociations {
 
   constructor(limits: AssociationLimits, crypto: Cryptography) {
     this.#limits = limits;
+    this.#datapath = limits.datapath ?? TYPESCRIPT_DATAPATH;
     this.contexts = new ContextTable(randomSeed(crypto));
     this.#permissions = new Permissions(randomSeed(crypto));
   }
@@ -257,6 +263,11 @@ export class ServerAssociations {
     this.contexts.release(slot);
   }
 
+  #isTarget(slot: number, addresses: Uint8Array, offset: number, length: number): boolean {
+    const target = this.contexts.target[slot]!;
+    return target.length === length && this.#datapath.areSame(target, 0, addresses, offset, length);
+  }
+
   /** The context of a source, for which `count` answers are recorded; -1 for none. */
   contextOfReply(
     now: number,
@@ -267,7 +278,7 @@ export class ServerAssociations {
     count: number,
   ): number {
     let context = this.#lastReply[association];
-    if (context === NONE || !isAddress(this.contexts.target[context]!, addresses, offset, length)) {
+    if (context === NONE || !this.#isTarget(context, addresses, offset, length)) {
       context = this.contexts.find(association, addresses, offset, length);
       if (context === NONE) return NONE;
       this.#lastReply[association] = context;

@@ -28,6 +28,11 @@ export class ServerLanes {
     return this.#store.bytes;
   }
 
+  /** Something of a session with receipts waits for {@link dispatch}. */
+  get isStirred(): boolean {
+    return this.#stirred.length > 0;
+  }
+
   makeScheduler(): LaneScheduler {
     const { counters, options } = this.#parts;
     this.#store.owner = this.#parts.queueOwner;

@@ -20,7 +20,6 @@ import {
   SESSION_ID_BYTES,
 } from "./credentials.ts";
 import { DatagramBatch } from "./datagram-batch.ts";
-import type { Datapath } from "./datapath/datapath.ts";
 import { Deadlines } from "./deadlines.ts";
 import { ProtocolError } from "./errors.ts";
 import type { HandshakeOptions, ProvenKey, Verdict } from "./handshake.ts";
@@ -83,8 +82,6 @@ export interface TunnelServerOptions extends HandshakeOptions, AssociationLimits
   readonly ageBudgetMs: number;
   /** Bound of each tunnel's send queue. */
   readonly queueBytes: number;
-  /** Default: in TypeScript. */
-  readonly datapath?: Datapath | undefined;
   readonly maxHalfOpen: number;
   readonly maxTunnels: number;
   readonly maxSessions: number;
@@ -431,7 +428,7 @@ export class TunnelServer {
       this.#lanes.stir(connection.session);
       at = connection.tunnel.readCapsules(now, connection, chunk, at, end, this.outgoing, this.#capsules);
       if (!this.#isOpen(connection)) return end;
-      this.#markDirty(connection);
+      if (!connection.tunnel.isDrained) this.#markDirty(connection);
       this.#checkTunnel(now, connection);
       return at;
     }
@@ -449,7 +446,7 @@ export class TunnelServer {
    * @returns true when {@link outgoing} may have some: send them on, then call again
    */
   takeReleased(now: number): boolean {
-    return this.#capsules.takeReleased(now);
+    return this.#lanes.isStirred && this.#capsules.takeReleased(now);
   }
 
   /**
@@ -490,13 +487,14 @@ export class TunnelServer {
     connection.state = "closing";
   }
 
-  /** A batch from {@link pollTransmit} is written. */
-  handleTransmitted(index: number): void {
+  /** A batch from {@link pollTransmit} is written. @returns whether there may be another */
+  handleTransmitted(index: number): boolean {
     const connection = this.#connections[index];
-    if (connection === undefined) return;
-    connection.tunnel.handleTransmitted();
-    this.#lanes.stir(connection.session);
-    this.#markDirty(connection);
+    if (connection === undefined) return false;
+    if (connection.session?.lanes !== undefined) this.#lanes.stir(connection.session);
+    const hasMore = connection.tunnel.handleTransmitted();
+    if (hasMore) this.#markDirty(connection);
+    return hasMore;
   }
 
   /**
@@ -674,6 +672,7 @@ export class TunnelServer {
   }
 
   pollOutput(): ServerOutput | undefined {
+    if (this.#outputs.length === 0) return undefined;
     const output = this.#outputs.shift();
     // The slot may be reused only now that the host closes its sockets.
     if (output?.kind === "release") this.#associations.handleReleased(output.association);

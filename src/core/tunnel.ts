@@ -91,6 +91,8 @@ export class Tunnel {
   #datagramSequence = 0;
   #batch: Uint8Array | undefined;
   #batchLength = 0;
+  /** The bytes of the batch that were lent last. */
+  #view: Uint8Array | undefined;
   #lent = false;
   /** Queued control capsules, packed into blocks, as single ones would take many times their size. */
   readonly #control: Uint8Array[] = [];
@@ -392,12 +394,16 @@ export class Tunnel {
     const { rows, data } = received;
     let row = first;
     let bytes = 0;
-    while (row < end) {
+    for (;;) {
+      const batch = this.#batch;
+      if (batch !== undefined) {
+        this.#batchLength = datapath.writeRows(rows, row, end, data, context, batch, this.#batchLength);
+        row = results[0];
+        bytes += results[1];
+        if (row === end) break;
+      }
       const length = received.length(row);
       if (!this.#reserve(datagramHeaderLength(context, length) + length)) break;
-      this.#batchLength = datapath.writeRows(rows, row, end, data, context, this.#batch!, this.#batchLength);
-      row = results[0];
-      bytes += results[1];
     }
     this.#counters.datagramsOut += row - first;
     this.#counters.bytesOut += bytes;
@@ -415,7 +421,7 @@ export class Tunnel {
    */
   pollTransmit(now: number): Uint8Array | undefined {
     if (this.#lent) return undefined;
-    while (this.#control.length > 0) {
+    while (this.#controlLength > 0) {
       const [first] = this.#control;
       const bytes = this.#control.length === 1 ? first.subarray(0, this.#lastBlockLength) : first;
       if (!this.#reserve(bytes.length)) break;
@@ -430,7 +436,9 @@ export class Tunnel {
     if (this.#batchLength === 0) return undefined;
     this.#lent = true;
     this.#port?.scheduler.setBusy(this.#port.number, true);
-    return this.#batch!.subarray(0, this.#batchLength);
+    // Many batches are as long as the one before, and a view costs an engine more than a small batch.
+    if (this.#view?.length !== this.#batchLength) this.#view = this.#batch!.subarray(0, this.#batchLength);
+    return this.#view;
   }
 
   #takeDatagrams(now: number): void {
@@ -454,11 +462,12 @@ export class Tunnel {
     return this.#lent;
   }
 
-  /** The bytes of the last {@link pollTransmit} are no longer needed. */
-  handleTransmitted(): void {
+  /** The bytes of the last {@link pollTransmit} are no longer needed. @returns whether there may be more */
+  handleTransmitted(): boolean {
     this.#lent = false;
     this.#batchLength = 0;
     this.#port?.scheduler.setBusy(this.#port.number, false);
+    return this.#port !== undefined || this.#controlLength > 0 || !this.queue.isEmpty;
   }
 
   /** True if nothing is left to send. */
@@ -508,6 +517,7 @@ export class Tunnel {
     const larger = new Uint8Array(Math.max(FIRST_BATCH_BYTES, 2 ** Math.ceil(Math.log2(wanted))));
     if (this.#batch !== undefined) larger.set(this.#batch.subarray(0, this.#batchLength));
     this.#batch = larger;
+    this.#view = undefined;
     return true;
   }
 }

@@ -94,6 +94,7 @@ export class UdpLocalHost implements RelayHost {
   readonly core: AssociationClient;
   readonly events = new Listeners<UdpLocalEvents>();
   readonly turn: Turn;
+  readonly datapath: Datapath;
 
   readonly #options: ResolvedUdpLocalOptions;
   readonly #log: Logger;
@@ -101,7 +102,6 @@ export class UdpLocalHost implements RelayHost {
   readonly #io: Io;
   /** By way. */
   readonly #carriers: readonly Carrier[];
-  readonly #datapath: Datapath;
   readonly #driver: Driver;
   readonly #links: (Link | undefined)[] = [];
   readonly #relays: (Relay | undefined)[] = [];
@@ -134,7 +134,7 @@ export class UdpLocalHost implements RelayHost {
   ) {
     const { io } = system;
     this.#system = system;
-    this.#datapath = system.datapath ?? TYPESCRIPT_DATAPATH;
+    this.datapath = system.datapath ?? TYPESCRIPT_DATAPATH;
     this.#driver = new Driver(system, io.udp, {
       drain: (now) => this.#carryOut(now),
       handleTimeout: (now) => this.core.handleTimeout(now),
@@ -412,7 +412,10 @@ export class UdpLocalHost implements RelayHost {
     this.#handleOutputs();
     while (core.takeReleased(now)) this.#deliver(undefined);
     const steadyLanes = core.steadyLanes ?? this.#links.length;
-    for (let lane = 0; lane < steadyLanes; lane++) this.#links[lane]?.writer?.pump(now);
+    for (let lane = 0; lane < steadyLanes; lane++) {
+      const writer = this.#links[lane]?.writer;
+      if (writer !== undefined && (core.mayTransmit?.(now, lane) ?? true)) writer.pump(now);
+    }
     for (let lane = core.pollReady(now); lane >= 0; lane = core.pollReady(now)) {
       this.#links[lane]?.writer?.pump(now);
     }
@@ -517,9 +520,7 @@ export class UdpLocalHost implements RelayHost {
     const isCurrent = () => this.#links[lane] === link;
     const source = {
       pollTransmit: (now: number) => (isCurrent() ? core.pollTransmit(now, lane) : undefined),
-      handleTransmitted: () => {
-        if (isCurrent()) core.handleTransmitted(lane);
-      },
+      handleTransmitted: () => isCurrent() && core.handleTransmitted(lane),
       isLimited: (now: number) => core.isLimited?.(now, lane) ?? false,
     };
     const { stream } = connection;
@@ -562,7 +563,7 @@ export class UdpLocalHost implements RelayHost {
   }
 
   #endOfRun(contexts: Int32Array, first: number, end: number): number {
-    return end - first === 1 ? end : this.#datapath.endOfEqual(contexts, 1, 0, first, end);
+    return end - first === 1 ? end : this.datapath.endOfEqual(contexts, 1, 0, first, end);
   }
 
   /** @param chunk  memory that does not change before it is sent; other memory is copied */

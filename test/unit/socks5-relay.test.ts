@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { beforeEach, describe, expect, it } from "vitest";
 import { Counters } from "../../src/core/counters.ts";
+import { TYPESCRIPT_DATAPATH } from "../../src/core/datapath/typescript-datapath.ts";
 import { ReceivedDatagrams, ROW_INTS } from "../../src/core/received-datagrams.ts";
 import type { OnDatagrams, UdpIo, UdpSocket, UdpSocketOptions } from "../../src/host/io/udp-io.ts";
 import { Socks5Relay } from "../../src/host/socks5/relay.ts";
@@ -58,6 +59,7 @@ class World {
     };
     const host = {
       core,
+      datapath: TYPESCRIPT_DATAPATH,
       turn: { now: () => this.now, schedule: () => {} },
       register: (association: number, relay: unknown) => {
         if (relay === undefined) this.registered.delete(association);

@@ -322,8 +322,9 @@ export class DialectClient implements AssociationClient {
     return false;
   }
 
-  handleTransmitted(index: number): void {
+  handleTransmitted(index: number): boolean {
     this.#lanes[index]?.link.handleTransmitted();
+    return true;
   }
 
   handleTimeout(now: number): void {

@@ -558,8 +558,9 @@ export class DialectServer {
     return this.#connections[index]?.link.pollTransmit(now);
   }
 
-  handleTransmitted(index: number): void {
+  handleTransmitted(index: number): boolean {
     this.#connections[index]?.link.handleTransmitted();
+    return true;
   }
 
   /** Closes all connections. */

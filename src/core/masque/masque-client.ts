@@ -308,10 +308,11 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
     return false;
   }
 
-  handleTransmitted(lane: number): void {
+  handleTransmitted(lane: number): boolean {
     const tunnel = this.#requests[lane]?.tunnel;
     // The batch of a connection before the present one is nobody's.
     if (tunnel?.isLent) tunnel.handleTransmitted();
+    return true;
   }
 
   handleTimeout(now: number): void {

@@ -5,10 +5,22 @@ export interface HistogramReading {
   readonly sum: number;
 }
 
+interface LabelCounts {
+  readonly label: string | number;
+  readonly counts: number[];
+  sum: number;
+  /** That of the last value, and what is in it. */
+  bucket: number;
+  above: number;
+  most: number;
+}
+
 /** A histogram for each value of a label, made when it is first used. */
 export class Histograms {
   readonly #bounds: readonly number[];
-  readonly #byLabel = new Map<string | number, { counts: number[]; sum: number }>();
+  readonly #byLabel = new Map<string | number, LabelCounts>();
+  /** Of the value before, as many have the same label, and are in the same bucket. */
+  #last: LabelCounts | undefined;
 
   /** @param bounds  upper ones, ascending */
   constructor(bounds: readonly number[]) {
@@ -17,15 +29,34 @@ export class Histograms {
 
   /** @param label  from a small, fixed set; "" where the histogram has none */
   add(label: string | number, value: number): void {
+    let of = this.#last;
+    if (of?.label !== label) {
+      of = this.#countsOf(label);
+      this.#last = of;
+    }
+    if (value > of.above && value <= of.most) of.counts[of.bucket]++;
+    else this.#addElsewhere(of, value);
+    of.sum += value;
+  }
+
+  #countsOf(label: string | number): LabelCounts {
     let of = this.#byLabel.get(label);
     if (of === undefined) {
-      of = { counts: new Array(this.#bounds.length + 1).fill(0), sum: 0 };
+      const counts = new Array(this.#bounds.length + 1).fill(0);
+      of = { label, counts, sum: 0, bucket: 0, above: Number.NaN, most: Number.NaN };
       this.#byLabel.set(label, of);
     }
+    return of;
+  }
+
+  #addElsewhere(of: LabelCounts, value: number): void {
+    const bounds = this.#bounds;
     let bucket = 0;
-    while (bucket < this.#bounds.length && value > this.#bounds[bucket]) bucket++;
+    while (bucket < bounds.length && value > bounds[bucket]) bucket++;
     of.counts[bucket]++;
-    of.sum += value;
+    of.bucket = bucket;
+    of.above = bucket === 0 ? Number.NEGATIVE_INFINITY : bounds[bucket - 1];
+    of.most = bucket === bounds.length ? Number.POSITIVE_INFINITY : bounds[bucket];
   }
 
   /** A copy, by label. */

@@ -60,7 +60,7 @@ class NativeUdpIo implements UdpIo {
     );
     this.#maxRows = sendRows;
     this.#rows = new Int32Array(sendRows * SEND_ROW_INTS);
-    this.#addresses = lazyMemory(native, sendRows * ADDRESS_BYTES);
+    this.#addresses = lazyMemory(native, (sendRows + 1) * ADDRESS_BYTES);
     this.#headers = lazyMemory(native, HEADER_ARENA_BYTES);
     this.#errors = new Int32Array(errorRows * ERROR_ROW_INTS);
     this.#errorBytes = new Uint8Array(this.#errors.buffer);
@@ -218,10 +218,13 @@ class NativeUdpIo implements UdpIo {
     const count = this.#count;
     const data = this.#data;
     this.#count = 0;
-    this.#addressEnd = 0;
+    // The one remote of most batches stays where it is, and is next time's first.
+    if (this.#addressEnd > ADDRESS_BYTES) {
+      this.#addressEnd = 0;
+      this.#batch++;
+    }
     this.#headerEnd = 0;
     this.#lastHeader = undefined;
-    this.#batch++;
     this.#data = NO_BYTES;
     const dropped = this.#native.udpSend(data, this.#rows, count, this.#addresses, this.#headers);
     // Otherwise the loop may wait for long before it reports these errors.

@@ -2,7 +2,7 @@ import { AddressIndex } from "../../core/address-index.ts";
 import type { ReceivedDatagrams } from "../../core/received-datagrams.ts";
 import type { LatencyClass } from "../../wire/latency-class.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
-import { addressPort, copyAddress, formatHost, sameBytes } from "../../wire/socket-address.ts";
+import { addressPort, copyAddress, formatHost } from "../../wire/socket-address.ts";
 import { UDP_HEADER_FRAGMENT, UdpHeader, writeUdpHeader } from "../../wire/socks5.ts";
 import type { UdpIo, UdpSocket, UdpSocketOptions } from "../io/udp-io.ts";
 import { Remote } from "../io/udp-io.ts";
@@ -196,7 +196,7 @@ export class Socks5Relay implements Relay {
     const length = received.addressLength(row);
     let place = this.#last;
     const last = place?.remote?.address;
-    if (last?.length !== length || !sameBytes(last, 0, addresses, at, length)) {
+    if (last?.length !== length || !this.#host.datapath.areSame(last, 0, addresses, at, length)) {
       place = this.#placeOf[this.#bySource.find(0, addresses, at, length)];
       if (place === undefined) return undefined;
       this.#last = place;

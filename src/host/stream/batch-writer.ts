@@ -5,7 +5,8 @@ import type { ByteStream } from "./byte-stream.ts";
 export interface BatchSource {
   /** The next bytes, on loan until {@link handleTransmitted}. @param now  by the clock of the loop */
   pollTransmit(now: number): Uint8Array | undefined;
-  handleTransmitted(): void;
+  /** @returns whether there may be more */
+  handleTransmitted(): boolean;
   /** Whether more is to be sent than the path takes, by default not. */
   isLimited?(now: number): boolean;
 }
@@ -32,7 +33,7 @@ export class BatchWriter {
       const batch = this.#source.pollTransmit(now);
       if (batch === undefined) break;
       this.#isWaiting = !stream.isClosed && !stream.write(batch, this.#source.isLimited?.(now));
-      if (!this.#isWaiting) this.#source.handleTransmitted();
+      if (!this.#isWaiting && !this.#source.handleTransmitted()) break;
     }
     if (this.#isEnding && !this.#isWaiting) stream.end();
   }

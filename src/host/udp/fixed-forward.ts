@@ -1,5 +1,6 @@
 import { AddressIndex } from "../../core/address-index.ts";
 import type { AssociationClient } from "../../core/association-client.ts";
+import type { Datapath } from "../../core/datapath/datapath.ts";
 import type { ReceivedDatagrams } from "../../core/received-datagrams.ts";
 import { recordDroppedRows } from "../../core/tap.ts";
 import type { UnreachableKind } from "../../wire/capsule.ts";
@@ -13,6 +14,7 @@ import { Remote } from "../io/udp-io.ts";
 /** What a relay needs from its host. */
 export interface RelayHost {
   readonly core: AssociationClient;
+  readonly datapath: Datapath;
   /** Class of associations without a context. */
   readonly latency: LatencyClass;
   /** In which the core is called; a schedule follows. */
@@ -200,7 +202,7 @@ export class FixedForward implements Relay {
     if (
       last?.local === local &&
       last.address.length === length &&
-      sameBytes(last.address, 0, addresses, at, length)
+      this.#host.datapath.areSame(last.address, 0, addresses, at, length)
     ) {
       return this.#lastAssociation;
     }
