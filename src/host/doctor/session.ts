@@ -139,12 +139,23 @@ export class Association implements Relay {
     turn.schedule();
   }
 
-  deliver(_association: number, context: number, data: Uint8Array, offset: number, length: number): boolean {
+  deliver(
+    _association: number,
+    context: number,
+    data: Uint8Array,
+    offsets: Int32Array,
+    lengths: Int32Array,
+    first: number,
+    end: number,
+  ): number {
     const from = this.#host.core.contexts.address[context];
-    if (from === undefined) return false;
-    this.heard.push({ kind: "datagram", bytes: copyOf(data, offset, length), from, at: this.#now() });
+    if (from === undefined) return end - first;
+    const at = this.#now();
+    for (let i = first; i < end; i++) {
+      this.heard.push({ kind: "datagram", bytes: copyOf(data, offsets[i], lengths[i]), from, at });
+    }
     this.#onHeard();
-    return true;
+    return 0;
   }
 
   refuse(_association: number, _remote: AddressBytes, reason: UnreachableKind, mtu: number): void {
