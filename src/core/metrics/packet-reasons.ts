@@ -23,7 +23,7 @@ export const PACKET_DROPS = {
   hop_limit: { meaning: "The packet's hop limit was used up.", remedy: "A route may lead in a circle." },
   protocol: { meaning: "The packet is neither TCP, UDP nor an echo request.", remedy: "" },
   icmp: { meaning: "An ICMP message that is not answered here.", remedy: "" },
-  rule_reject: { meaning: "A rule rejects the packet, and the sender is told.", remedy: "See --rule." },
+  rule_reject: { meaning: "A rule rejects the packet, and the sender is informed.", remedy: "See --rule." },
   rule_drop: { meaning: "A rule drops the packet.", remedy: "See --rule." },
   route_down: {
     meaning: "The way that the rules choose is down.",

@@ -196,7 +196,7 @@ export const SPREADS = {
   },
   copies: { meaning: "A second copy of a sparse flow's datagram was sent.", remedy: "" },
   hedges: { meaning: "A datagram was sent once more because it was stuck on a late lane.", remedy: "" },
-  duplicates: { meaning: "A copy came and was dropped, by which nothing is lost.", remedy: "" },
+  duplicates: { meaning: "A copy arrived and was dropped; nothing is lost.", remedy: "" },
 } as const satisfies Explanations;
 
 /** How sessions with receipts find their rate. */
