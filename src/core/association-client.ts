@@ -38,6 +38,8 @@ export type AssociationClient = Pick<
   laneReports?(): LaneReport[];
   /** Its associations, as they are now: those of `slots` slots from `first` on. */
   associationReports?(now: number, first: number, slots: number): AssociationReports;
+  /** See {@link TunnelClient.measure}. */
+  measure?: TunnelClient["measure"];
   isLimited?(now: number, lane: number): boolean;
   /** Whether it is worth asking for what a lane has to write, by default always. */
   mayTransmit?(now: number, lane: number): boolean;

@@ -16,6 +16,7 @@ import {
   shutdownReason,
   unreachableKind,
 } from "../wire/capsule.ts";
+import { CAPSULE_PROBE } from "../wire/probe.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import type { ClientFlows } from "./client-flows.ts";
 import type { ClientParts, FormerSession } from "./client-parts.ts";
@@ -169,6 +170,10 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
   handleControlCapsule(now: number, lane: Lane): boolean {
     const tunnel = lane.tunnel!;
     const { type, data, valueOffset, valueEnd } = tunnel.reader;
+    if (type === CAPSULE_PROBE) {
+      tunnel.handleProbe(now);
+      return true;
+    }
     const numbers = this.#numbers;
     const fields = CONTROL_FIELDS.get(type);
     const at = fields === undefined ? -1 : readNumbers(data, valueOffset, valueEnd, fields, numbers);

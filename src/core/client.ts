@@ -1,6 +1,8 @@
 import { encodeShutdown, MAX_DATAGRAM_BYTES } from "../wire/capsule.ts";
 import type { LatencyClass } from "../wire/latency-class.ts";
 import { LATENCY_CLASSES } from "../wire/latency-class.ts";
+import type { ProbePattern } from "../wire/probe.ts";
+import { boundedPattern, encodeMeasure } from "../wire/probe.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { copyAddress, sameBytes } from "../wire/socket-address.ts";
 import type { ExtensionResponse } from "../wire/upgrade.ts";
@@ -32,6 +34,7 @@ import type { SessionCredentials, Tickets } from "./lane.ts";
 import { Lane } from "./lane.ts";
 import { LaneCount } from "./lane-count.ts";
 import type { LanePort } from "./lanes/lane-port.ts";
+import { Measurement } from "./probe-train.ts";
 import type { ReceivedDatagrams } from "./received-datagrams.ts";
 import { SendPool, SendQueue } from "./send-queue.ts";
 import {
@@ -185,6 +188,23 @@ export class TunnelClient {
 
   associationReports(now: number, first: number, slots: number): AssociationReports {
     return clientAssociations(now, this.#parts.associations, this.contexts, first, slots);
+  }
+
+  /**
+   * Measures delay on a lane, in place of an earlier measurement there; a server that cannot do that sends no PROBE.
+   *
+   * @param own    the PROBEs of this end
+   * @param peers  those that the server is to send
+   * @returns what is learnt, or undefined when no lane is up
+   */
+  measure(now: number, own: ProbePattern, peers: ProbePattern): Measurement | undefined {
+    const lane = this.#parts.lanes.find(({ isUp }) => isUp);
+    if (lane === undefined) return undefined;
+    const measurement = new Measurement(now, own);
+    lane.tunnel!.probes = measurement;
+    lane.tunnel!.writeControl(encodeMeasure(boundedPattern(peers)));
+    this.#armLane(lane);
+    return measurement;
   }
 
   get spread(): SpreadState {

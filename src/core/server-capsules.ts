@@ -22,6 +22,7 @@ import {
   readNumbers,
 } from "../wire/capsule.ts";
 import { LATENCY_CLASSES } from "../wire/latency-class.ts";
+import { CAPSULE_MEASURE, CAPSULE_PROBE } from "../wire/probe.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import type { DropReason } from "./counters.ts";
 import type { DatagramBatch } from "./datagram-batch.ts";
@@ -29,6 +30,7 @@ import { ProtocolError } from "./errors.ts";
 import { ReleasedBatch } from "./lanes/released-batch.ts";
 import type { BoundIds } from "./plain-tunnels.ts";
 import { decodeCompressionAssign } from "./plain-tunnels.ts";
+import { ProbeTrain } from "./probe-train.ts";
 import type { ServerAssociations } from "./server-associations.ts";
 import { HIDDEN_ID, isAddress } from "./server-associations.ts";
 import type { ServerFlows } from "./server-flows.ts";
@@ -54,7 +56,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
   readonly #flows: ServerFlows;
   readonly #lanes: ServerLanes;
   readonly #released = new ReleasedBatch();
-  readonly #numbers: number[] = [0, 0];
+  readonly #numbers: number[] = [0, 0, 0, 0, 0];
   #dropped: DropReason = "refused_target";
 
   constructor(parts: ServerParts, flows: ServerFlows, lanes: ServerLanes) {
@@ -223,8 +225,12 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     const session = connection.session!;
     const { tunnel } = connection;
     const { type, data, valueOffset, valueEnd } = tunnel.reader;
+    if (type === CAPSULE_PROBE) {
+      tunnel.handleProbe(now);
+      return true;
+    }
     const numbers = this.#numbers;
-    const count = PAIRS.has(type) ? 2 : 1;
+    const count = type === CAPSULE_MEASURE ? 5 : PAIRS.has(type) ? 2 : 1;
     const at = readNumbers(data, valueOffset, valueEnd, count, numbers);
     const isWhole = at === valueEnd;
     const [id, second] = numbers;
@@ -293,6 +299,16 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
         const association = session.associationById.get(id);
         if (!isWhole) fault = "DSCP";
         else if (association !== undefined) this.#setDscp(association, second > MAX_DSCP ? 0 : second);
+        break;
+      }
+      case CAPSULE_MEASURE: {
+        const [periodMs, leadMs, gapMs, probes, bytes] = numbers;
+        if (!isWhole) fault = "MEASURE";
+        else {
+          const pattern = { periodMs, leadMs, gapMs, count: probes, bytes };
+          tunnel.probes = probes === 0 ? undefined : new ProbeTrain(now, pattern);
+          this.#parts.port.arm(connection);
+        }
         break;
       }
       case CAPSULE_SHUTDOWN:

@@ -28,6 +28,8 @@ export interface ServerPort {
   send(connection: Connection, bytes: Uint8Array): void;
   /** The connection may have something to write. */
   markDirty(connection: Connection): void;
+  /** Its tunnel has another deadline. */
+  arm(connection: Connection): void;
   /** The association has ended, and the host closes its sockets. */
   release(association: number): void;
   /** The client has given the association another latency class. */

@@ -215,6 +215,7 @@ export class TunnelServer {
       port: {
         send: (connection, bytes) => this.#sendControl(connection, bytes),
         markDirty: (connection) => this.#markDirty(connection),
+        arm: (connection) => this.#armTunnel(connection),
         release: (association) => this.#outputs.push({ kind: "release", association }),
         handleLatency: (association) => {
           this.#outputs.push({ kind: "latency", association, latency: this.latencyOf(association) });

@@ -11,6 +11,7 @@ import {
   readNumbers,
   writeDatagramHeader,
 } from "../wire/capsule.ts";
+import { decodeProbe } from "../wire/probe.ts";
 import { CAPSULE_RECEIPT, readSequence, SEQUENCE_BYTES } from "../wire/receipt.ts";
 import { varintLengthFrom } from "../wire/varint.ts";
 import type { CapsuleSet } from "./capsule-reader.ts";
@@ -21,6 +22,7 @@ import type { Datapath } from "./datapath/datapath.ts";
 import { RUN_INTS } from "./datapath/datapath.ts";
 import { ProtocolError } from "./errors.ts";
 import type { LanePort } from "./lanes/lane-port.ts";
+import type { ProbeTrain } from "./probe-train.ts";
 import type { ReceivedDatagrams } from "./received-datagrams.ts";
 import type { SendQueue } from "./send-queue.ts";
 
@@ -79,6 +81,8 @@ export class Tunnel {
   readonly queue: SendQueue;
   /** Why the tunnel has failed; the owner closes it. */
   error: ProtocolError | undefined;
+  /** A measurement of delay, which is sent and answered here. Its owner arms its timer anew when it sets it. */
+  probes: ProbeTrain | undefined;
 
   readonly #datapath: Datapath;
   readonly #limits: TunnelLimits;
@@ -477,6 +481,8 @@ export class Tunnel {
 
   handleTimeout(now: number): void {
     if (!this.#extension) return;
+    const probe = this.probes?.take(now);
+    if (probe !== undefined) this.writeControl(probe);
     if (now >= this.#silentAt) {
       const silent = now - Math.min(this.#receivedAt, this.#unansweredSince);
       this.fail(new ProtocolError("ERR_HEARTBEAT_LOST", `silent for ${Math.round(silent)} ms`));
@@ -490,6 +496,15 @@ export class Tunnel {
     this.#heartbeatAt = now + this.#limits.heartbeatMs;
     this.#unansweredSince = Math.min(this.#unansweredSince, now);
     this.writeControl(encodeHeartbeat(this.#sequence++, Math.floor(now)));
+  }
+
+  /** A PROBE, in {@link reader}; one outside of a measurement is ignored. */
+  handleProbe(now: number): void {
+    const { data, valueOffset, valueEnd } = this.reader;
+    const probe = decodeProbe(data, valueOffset, valueEnd);
+    const answer = probe && this.probes?.handleProbe(now, probe);
+    if (answer !== undefined) this.writeControl(answer);
+    if (probe === undefined) this.fail(new ProtocolError("ERR_CAPSULE_MALFORMED", "PROBE"));
   }
 
   /** The round trip of the last heartbeat in milliseconds, once after each. */
@@ -506,7 +521,8 @@ export class Tunnel {
 
   /** When {@link handleTimeout} wants to be called; Infinity for never. Received bytes only postpone it. */
   nextTimeout(): number {
-    return this.#extension ? Math.min(this.#heartbeatAt, this.#silentAt) : NEVER;
+    if (!this.#extension) return NEVER;
+    return Math.min(this.#heartbeatAt, this.#silentAt, this.probes?.nextAt ?? NEVER);
   }
 
   /** Makes room for `size` more bytes in the batch. @returns false when it may not grow that far */

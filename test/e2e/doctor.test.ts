@@ -2,7 +2,7 @@ import { copyFileSync, readFileSync } from "node:fs";
 import { beforeAll, expect, it } from "vitest";
 import { SET_UPS } from "./doctor/set-ups.ts";
 import type { World } from "./doctor/world.ts";
-import { makeWorld, runDoctor } from "./doctor/world.ts";
+import { makeWorld, runDoctor, startSsTunnel } from "./doctor/world.ts";
 import { describeOnTwoHosts } from "./requirements.ts";
 import type { TwoHosts } from "./two-hosts.ts";
 import { useTwoHosts } from "./use-two-hosts.ts";
@@ -33,8 +33,25 @@ describeOnTwoHosts("doctor", () => {
     expect(of("warning"), told).toEqual(warnings);
     expect(report.exitStatus, told).toBe(exitStatus ?? (fault === undefined ? 0 : 1));
     expect(report.isHealthy, told).toBe(fault === undefined);
+    expect(
+      report.findings.every(({ mend }) => !/[{}]/.test(mend)),
+      told,
+    ).toBe(true);
     // Nothing that may not stand in a public place.
-    expect(report.text).not.toMatch(/10\.77\.|fd77:|not a secret|wrong-one|user:password/);
+    expect(report.text).not.toMatch(/10\.77\.|198\.51\.|fd77:|not a secret|wrong-one|user:password/);
     expect(report.text).not.toContain(readFileSync(world.keyFile, "utf8").trim());
+  });
+
+  it.concurrent.each([
+    ["ss", [], "delayed-acks", /start ss-tunnel and ss-server with --no-delay/],
+    ["ss", ["--no-delay"], undefined, /^$/],
+    ["ssWaits", ["--no-delay"], "delayed-acks", /start ss-server with --no-delay/],
+  ] as const)("names the hop that waits, with ss-tunnel to %s %j", async (remote, options, fault, cure) => {
+    const port = await startSsTunnel(world, remote, ...options);
+    const common = ["--psk-file", world.keyFile, "--test-seconds", "1", "--test-timeout-ms", "1500"];
+    const report = await runDoctor(world, "udp-local", ["--server", `127.0.0.1:${port}`, ...common]);
+    const found = report.findings.find(({ severity }) => severity === "fault");
+    expect(found?.code, report.text).toBe(fault);
+    expect(found?.mend ?? "").toMatch(cure);
   });
 });

@@ -15,6 +15,16 @@ const STEPS = [
   ["lanes", "the connections of `--lanes`"],
   ["round trip", "a heartbeat to udp-server and back"],
   ["dns", "with `--test-dns`, or a forward to port 53: a query through the tunnel"],
+  ["stun", "with `--test-stun`: mapping and filtering of the NAT before udp-server (RFC 5780)"],
+  [
+    "echo",
+    "with `--test-echo`: sizes, round trips and loss at a UDP echo service (RFC 862), and what ICMP says",
+  ],
+  ["full packets", "packets of 1,400 bytes, both ways"],
+  [
+    "delay",
+    "50 probes a second both ways for `--test-seconds`, each direction by itself; then groups that a relay which waits for ACKs holds back",
+  ],
 ];
 
 const HEAD = `# doctor
@@ -35,6 +45,15 @@ ${table(STEPS)}
 
 Whether a refused upgrade is because of the key or of a proxy on the way can be told, as a server answers 404 to another key, and 400
 where the key is right and the request has been changed (PROTOCOL.md §2).
+
+## Relays that wait
+
+A relay with Nagle's algorithm on keeps a small write back until what it sent before is acknowledged, and its receiver acknowledges up to
+40 ms later where it expects to answer. doctor provokes that in one direction at a time: a probe that is answered, one that is not, and
+5 or 17 ms behind it another one. What waits until about 40 ms after the one before, whichever the gap, waits for an ACK: queues and busy
+machines make delays that do not shrink as the gap grows. Towards the server it is a relay at the near end, such as ss-tunnel; from the
+server one at the far end. Of a relay on this machine it names the program and whether it has \`--no-delay\`. Next to a
+native end of ours nothing waits, as that acknowledges at once (docs/where-the-time-goes.md).
 
 ## Findings
 

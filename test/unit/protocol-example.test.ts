@@ -28,6 +28,7 @@ import {
 } from "../../src/wire/capsule.ts";
 import { decodeHead } from "../../src/wire/http-head.ts";
 import { LATENCY_CLASSES } from "../../src/wire/latency-class.ts";
+import { encodeMeasure, encodeProbe } from "../../src/wire/probe.ts";
 import {
   MAX_RECEIPT_BYTES,
   ReceiptWriter,
@@ -169,6 +170,15 @@ describe("the worked example of PROTOCOL.md", () => {
     ["unreachable-too-big", encodeUnreachable(1, "too-big", 1300)],
     ["latency-class", encodeLatencyClass(1, LATENCY_CLASSES.indexOf("interactive"))],
     ["dscp", encodeDscp(1, 46)],
+    ["measure", encodeMeasure({ periodMs: 20, leadMs: 0, gapMs: 0, count: 500, bytes: 0 })],
+    ["probe", encodeProbe({ clock: 1_000_000, wantsAnswer: false, sequence: 0, arrivals: [] }, 0)],
+    [
+      "probe-with-arrival",
+      encodeProbe(
+        { clock: 2_000_000, wantsAnswer: false, sequence: 0, arrivals: [{ sequence: 0, clock: 1_995_000 }] },
+        0,
+      ),
+    ],
     ["heartbeat", encodeHeartbeat(7, 123_456)],
     ["heartbeat-echo", encodeHeartbeatEcho(7, 123_456)],
     ["association-close", encodeAssociationClose(1, "done")],

@@ -33,6 +33,7 @@ export function hasFault({ findings = [] }: Result): boolean {
  * Makes checks in turn, up to the first fault. A check whose needs were skipped is left out.
  *
  * @param onStep  called after each
+ * @param before  names of the checks that were made before
  * @returns false if there was a fault
  */
 export async function walk<Bench>(
@@ -40,8 +41,9 @@ export async function walk<Bench>(
   bench: Bench,
   now: () => number,
   onStep: (step: Step) => void,
+  before: readonly string[] = [],
 ): Promise<boolean> {
-  const made = new Set<string>();
+  const made = new Set(before);
   for (const check of checks) {
     if (check.needs.some((name) => !made.has(name))) continue;
     const from = now();

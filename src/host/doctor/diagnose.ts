@@ -2,11 +2,14 @@ import type { Bench } from "./bench.ts";
 import { CARRIER_CHECK } from "./carrier-check.ts";
 import type { Check, Step } from "./check.ts";
 import { hasFault, walk } from "./check.ts";
+import { DELAY_CHECK, FULL_PACKETS_CHECK } from "./delay-check.ts";
 import { DNS_CHECK } from "./dns-check.ts";
+import { ECHO_CHECK } from "./echo-check.ts";
 import { chainOf } from "./examined.ts";
 import type { Finding } from "./findings.ts";
 import { finding } from "./findings.ts";
 import { NAME_CHECK } from "./name-check.ts";
+import { STUN_CHECK } from "./stun-check.ts";
 import { TCP_CHECK } from "./tcp-check.ts";
 import { LANES_CHECK, ROUND_TRIP_CHECK } from "./tunnel-check.ts";
 import { UPGRADE_CHECK } from "./upgrade-check.ts";
@@ -14,7 +17,10 @@ import { UPGRADE_CHECK } from "./upgrade-check.ts";
 /** Of each way, up to a session. */
 const WAY_CHECKS: readonly Check<Bench>[] = [NAME_CHECK, TCP_CHECK, CARRIER_CHECK, UPGRADE_CHECK];
 /** In the session of the first way that works. */
-const SESSION_CHECKS: readonly Check<Bench>[] = [LANES_CHECK, ROUND_TRIP_CHECK, DNS_CHECK];
+const SESSION_CHECKS: readonly Check<Bench>[] = [
+  ...[LANES_CHECK, ROUND_TRIP_CHECK, DNS_CHECK, STUN_CHECK, ECHO_CHECK],
+  ...[FULL_PACKETS_CHECK, DELAY_CHECK],
+];
 
 /**
  * Walks the way to the server and through the tunnel, up to the first fault. Of several ways one has to work; what is wrong with the
@@ -51,9 +57,7 @@ export async function diagnose(
     }
     for (const step of failed) onStep(asWarning(step));
     const made = bench.options.dialect === undefined && bench.options.masque === undefined;
-    const checks = made ? SESSION_CHECKS : SESSION_CHECKS.filter(({ needs }) => !needs.includes("upgrade"));
-    const withoutNeeds = checks.map((check) => ({ ...check, needs: [] }));
-    await walk(withoutNeeds, bench, now, onStep);
+    await walk(SESSION_CHECKS, bench, now, onStep, made ? ["upgrade"] : []);
   } finally {
     await bench.session?.close();
   }

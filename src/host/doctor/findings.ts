@@ -300,6 +300,54 @@ export const FINDINGS = {
     meaning: "The interface of --out-interface is not there, or is down.",
     mend: "ip link; give the interface of the default route",
   },
+  "path-mtu": {
+    severity: "fault",
+    meaning:
+      "Small packets pass and full ones are lost: a link has a smaller MTU, and the ICMP that says so is dropped.",
+    mend: "let ICMP fragmentation-needed through, or nft add rule inet filter forward tcp flags syn tcp option maxseg size set rt mtu",
+  },
+  "echo-silent": {
+    severity: "fault",
+    meaning: "The UDP target does not answer.",
+    mend: "check that an echo service runs at {target}, and the firewalls between udp-server and it",
+  },
+  "stun-silent": {
+    severity: "warning",
+    meaning: "The STUN server does not answer.",
+    mend: "check its address; it has to be reachable from udp-server by UDP",
+  },
+  "nat-symmetric": {
+    severity: "warning",
+    meaning:
+      "Each target sees another port (address-dependent mapping, RFC 4787): calls and games between peers need a relay.",
+    mend: "give udp-server a public address of its own, or a NAT with endpoint-independent mapping (nft: masquerade persistent)",
+  },
+  "fragments-lost": {
+    severity: "warning",
+    meaning: "Datagrams beyond one packet do not reach the target: fragments are dropped on the way.",
+    mend: "let fragments through behind udp-server; applications: at most {size} bytes a datagram",
+  },
+  "delayed-acks": {
+    severity: "fault",
+    meaning:
+      "A relay on the way holds data back until the ACK for what it sent before, which comes up to 40 ms later (Nagle against delayed ACKs).",
+    mend: "{cure}",
+  },
+  "no-measure": {
+    severity: "note",
+    meaning: "The server does not measure by direction: it is older, or another program.",
+    mend: "update udp-server",
+  },
+  "delay-steps": {
+    severity: "warning",
+    meaning: "Delay varies by more than the age budget, so that datagrams are dropped as too old.",
+    mend: "look for what fills the queue on the way; more --lanes; a larger --age-budget-ms trades loss for delay",
+  },
+  "datagrams-lost": {
+    severity: "warning",
+    meaning: "Datagrams are lost between udp-server and the target, or were dropped in a queue.",
+    mend: "udp-local status and udp-server status have the drops by reason",
+  },
 } as const satisfies Readonly<Record<string, FindingKind>>;
 
 export type FindingCode = keyof typeof FINDINGS;

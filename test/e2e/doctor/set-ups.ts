@@ -63,6 +63,12 @@ function asking(dns: (world: World) => string, ...rest: string[]): (world: World
   return (world) => [...to("tunnel")(world), "--test-dns", dns(world), ...rest];
 }
 
+function echoing(echo: (world: World) => string): (world: World) => readonly string[] {
+  return (world) => [...to("tunnel")(world), "--test-echo", echo(world)];
+}
+
+/** The last value of an option counts. */
+const MEASURED = ["--test-seconds", "1"];
 const QUICK = ["--test-timeout-ms", "1500", "--test-seconds", "0"];
 const proxy =
   (scheme: string, port: PortName, user = "") =>
@@ -381,5 +387,70 @@ export const SET_UPS: readonly SetUp[] = [
     name: "a name server that refuses",
     fault: "dns-error",
     options: asking(({ ports }) => `127.0.0.1:${ports.dns}`, "--test-name", "unknown.example"),
+  },
+  {
+    name: "a network that the server has no route to",
+    fault: "target-unreachable",
+    options: asking(() => "192.0.2.5:53"),
+  },
+  {
+    name: "an echo service that is silent",
+    fault: "echo-silent",
+    options: echoing(({ ports }) => `127.0.0.1:${ports.mute}`),
+  },
+  {
+    name: "an echo service",
+    fault: undefined,
+    options: echoing(({ internet }) => `${internet.first}:${internet.echo}`),
+  },
+  {
+    name: "fragments that are lost",
+    fault: undefined,
+    warnings: ["fragments-lost"],
+    options: echoing(({ internet }) => `${internet.second}:${internet.noFragments}`),
+  },
+  {
+    name: "one datagram in four lost",
+    fault: undefined,
+    warnings: ["datagrams-lost"],
+    options: echoing(({ internet }) => `${internet.first}:${internet.lossy}`),
+  },
+  {
+    name: "a STUN server",
+    fault: undefined,
+    options: (world) => [...to("tunnel")(world), "--test-stun", world.internet.stun],
+  },
+  {
+    name: "a symmetric NAT",
+    fault: undefined,
+    warnings: ["nat-symmetric"],
+    options: (world) => [...to("tunnel")(world), "--test-stun", world.internet.stunSymmetric],
+  },
+  {
+    name: "a STUN server that is silent",
+    fault: undefined,
+    warnings: ["stun-silent"],
+    options: (world) => [...to("tunnel")(world), "--test-stun", `127.0.0.1:${world.ports.mute}`],
+  },
+  // The path.
+  { name: "an MTU of 1,280 in the middle, without ICMP", fault: "path-mtu", options: to("narrow") },
+  { name: "delay over direct TCP", fault: undefined, options: to("tunnel", ...MEASURED) },
+  {
+    name: "delay over shadowsocks that does not wait",
+    fault: undefined,
+    options: (world) => [...shadowsocks("ss", "inner")(world), ...MEASURED],
+  },
+  {
+    name: "ss-server without --no-delay, which our end acknowledges at once",
+    fault: undefined,
+    options: (world) => [...shadowsocks("ssWaits", "inner")(world), ...MEASURED],
+  },
+  {
+    name: "obfs-server, which always waits",
+    fault: "delayed-acks",
+    options: (world) => [
+      ...shadowsocks("obfs", "inner", { plugin: "obfs-local;obfs=http" })(world),
+      ...MEASURED,
+    ],
   },
 ];

@@ -6,13 +6,18 @@ import { programFile } from "../../support/hosts.ts";
 import { startDns } from "../targets/targets.ts";
 import type { Host, TwoHosts } from "../two-hosts.ts";
 import { makeKeyFile } from "../underpass.ts";
+import type { Internet } from "./internet.ts";
+import { makeInternet } from "./internet.ts";
 
 export const SS_METHOD = "chacha20-ietf-poly1305";
 export const SS_PASSWORD = "not a secret";
+const CIPHER = ["-k", SS_PASSWORD, "-m", SS_METHOD];
 export const SS_2022 = "2022-blake3-aes-128-gcm";
 export const SS_2022_KEY = Buffer.alloc(16, 7).toString("base64");
 /** IPv6 of the server's network that nobody has. */
 export const DEAD_IPV6 = "fd77::dead";
+/** To which the server has no route. */
+const UNREACHABLE_NETWORK = "192.0.2.0/24";
 /** A port of the server whose packets are dropped. */
 export const DROPPED_PORT = 9;
 
@@ -28,63 +33,26 @@ export interface World {
   readonly caFile: string;
   readonly server: string;
   readonly ports: Readonly<Record<PortName, number>>;
+  readonly internet: Internet;
 }
 
-export type PortName =
-  | "tunnel"
-  | "inner"
-  | "open"
-  | "ss"
-  | "ssDead"
-  | "obfs"
-  | "ss2022"
-  | "web"
-  | "secure"
-  | "ssh"
-  | "silent"
-  | "closing"
-  | "nothing"
-  | "tlsOnly"
-  | "httpProxy"
-  | "authProxy"
-  | "socks"
-  | "authSocks"
-  | "udpgw"
-  | "dns"
-  | "mute";
+const PORT_NAMES = [
+  ...(["tunnel", "inner", "open", "narrow", "udpgw", "ss", "ssWaits", "obfs", "ss2022"] as const),
+  ...(["web", "secure", "ssh", "silent", "closing", "nothing", "tlsOnly"] as const),
+  ...(["httpProxy", "authProxy", "socks", "authSocks", "dns", "mute"] as const),
+] as const;
 
-const TARGETS = ["--allow", "127.0.0.1/32"];
+export type PortName = (typeof PORT_NAMES)[number];
+
+const TARGETS = ["--allow", "127.0.0.1/32", "--allow", "192.0.2.0/24", "--allow", "198.51.100.0/24"];
 
 /** Starts all programs. */
 export async function makeWorld(hosts: TwoHosts): Promise<World> {
   const { server, client, directory } = hosts;
-  const names: readonly PortName[] = [
-    ...([
-      "tunnel",
-      "inner",
-      "open",
-      "ss",
-      "ssDead",
-      "obfs",
-      "ss2022",
-      "web",
-      "secure",
-      "ssh",
-      "silent",
-    ] as const),
-    ...([
-      "closing",
-      "nothing",
-      "tlsOnly",
-      "httpProxy",
-      "authProxy",
-      "socks",
-      "authSocks",
-      "udpgw",
-      "mute",
-    ] as const),
-  ];
-  const ports = Object.fromEntries(names.map((name) => [name, server.port()])) as Record<PortName, number>;
+  const ports = Object.fromEntries(PORT_NAMES.map((name) => [name, server.port()])) as Record<
+    PortName,
+    number
+  >;
   const keyFile = makeKeyFile(hosts);
   const write = (name: string, text: string, mode = 0o600) => {
     const path = join(directory, name);
@@ -100,19 +68,24 @@ export async function makeWorld(hosts: TwoHosts): Promise<World> {
     httpProxy: "ConnectPort 443",
     authProxy: "BasicAuth user password",
   };
-  server.spawn(["nft", `add rule inet fence arriving tcp dport ${DROPPED_PORT} drop`]);
+  await server.run(["nft", `add rule inet fence arriving tcp dport ${DROPPED_PORT} drop`]);
+  // A link with an MTU of 1,280 on the way, and nothing that says so.
+  await server.run(["nft", `add rule inet fence arriving tcp dport ${ports.narrow} meta length > 1280 drop`]);
+  await client.run(["nft", `add rule inet fence arriving tcp sport ${ports.narrow} meta length > 1280 drop`]);
+  await server.run(["ip", "route", "add", "unreachable", UNREACHABLE_NETWORK]);
   write(
     "hosts",
     "127.0.0.1 localhost\n10.77.0.2 good.test tunnel.test\n10.77.0.2 dual.test\nfd77::dead dual.test\n",
     0o644,
   );
-  const ss = (port: number, rest: readonly string[]) => [
-    ...["ss-server", "-s", ipv4, "-p", `${port}`, "-k", SS_PASSWORD, "-m", SS_METHOD, "--no-delay", ...rest],
-  ];
+  const ss = (port: number, ...rest: readonly string[]) =>
+    listening(server, ["ss-server", "-s", ipv4, "-p", `${port}`, ...CIPHER, ...rest], ipv4, port);
   const starts = [
     underpass(server, "udp-server", [
       "--listen",
       at("tunnel"),
+      "--listen",
+      at("narrow"),
       "--listen",
       `127.0.0.1:${ports.inner}`,
       "--psk-file",
@@ -135,13 +108,9 @@ export async function makeWorld(hosts: TwoHosts): Promise<World> {
       keyFile,
       ...TARGETS,
     ]),
-    listening(server, ss(ports.ss, []), ipv4, ports.ss),
-    listening(
-      server,
-      ss(ports.obfs, ["--plugin", "obfs-server", "--plugin-opts", "obfs=http"]),
-      ipv4,
-      ports.obfs,
-    ),
+    ss(ports.ss, "--no-delay"),
+    ss(ports.ssWaits),
+    ss(ports.obfs, "--no-delay", "--plugin", "obfs-server", "--plugin-opts", "obfs=http"),
     listening(server, ["nginx", "-c", nginx], ipv4, ports.web),
     listening(
       server,
@@ -191,7 +160,20 @@ export async function makeWorld(hosts: TwoHosts): Promise<World> {
   const dns = await Promise.all(starts).then((done) => done.at(-2) as number);
   ports.dns = dns;
   server.spawn(["socat", "-u", `UDP4-RECVFROM:${ports.mute},bind=127.0.0.1,fork`, "SYSTEM:cat >/dev/null"]);
-  return { hosts, keyFile, otherKeyFile, caFile, server: ipv4, ports };
+  const internet = await makeInternet(server);
+  return { hosts, keyFile, otherKeyFile, caFile, server: ipv4, ports, internet };
+}
+
+/** ss-tunnel on the client, to a port of the server's shadowsocks and on to its own udp-server. @returns its port */
+export async function startSsTunnel(
+  { hosts: { client }, server, ports }: World,
+  remote: PortName,
+  ...rest: readonly string[]
+): Promise<number> {
+  const port = client.port();
+  const argv = ["ss-tunnel", "-s", server, "-p", `${ports[remote]}`, "-l", `${port}`, ...CIPHER];
+  await listening(client, [...argv, "-L", `127.0.0.1:${ports.inner}`, ...rest], "127.0.0.1", port);
+  return port;
 }
 
 function socat(address: string, port: number, what: string): string[] {

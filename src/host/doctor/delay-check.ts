@@ -1,0 +1,169 @@
+import type { Measurement, ProbeSample } from "../../core/probe-train.ts";
+import { GROUP } from "../../core/probe-train.ts";
+import type { ProbePattern } from "../../wire/probe.ts";
+import type { Bench } from "./bench.ts";
+import type { Check, Result } from "./check.ts";
+import { skipped } from "./check.ts";
+import type { Delays } from "./delays.ts";
+import { delaysOf, heldUntil, isHeld, summarizeDelays } from "./delays.ts";
+import type { Finding } from "./findings.ts";
+import { finding } from "./findings.ts";
+import type { Session } from "./session.ts";
+import { waitingHop } from "./waiting-hop.ts";
+
+/** As a call sends: 50 a second. */
+const PERIOD_MS = 20;
+const PROBE_BYTES = 200;
+/** The other direction while one is measured for delayed ACKs: so few that they carry no ACKs for it. */
+const REPORT_MS = 250;
+const ANSWER_MS = 1_000;
+const FULL_PROBES = 5;
+const FULL_BYTES = 1_400;
+/** Groups of three by which a relay that waits for ACKs is found, and the gap between the last two of each. */
+const GROUPS = 8;
+const GAPS_MS = [5, 17];
+/** From the answer to the first of a group to the second, and from the last to the next group. */
+const LEAD_MS = 15;
+const REST_MS = 60;
+/** What may be older than the age budget without a warning. */
+const LATE_SHARE = 0.01;
+
+type Direction = "up" | "down";
+
+const QUIET: ProbePattern = { periodMs: REPORT_MS, leadMs: 0, gapMs: 0, count: 1, bytes: 0 };
+
+/** Sends packets as large as a path of Ethernet takes, in both directions. */
+export const FULL_PACKETS_CHECK: Check<Bench> = {
+  name: "full packets",
+  needs: ["round trip"],
+  async run({ session, settings }): Promise<Result> {
+    const pattern = { periodMs: PERIOD_MS, leadMs: 0, gapMs: 0, count: FULL_PROBES, bytes: FULL_BYTES };
+    const small = start(session!, { ...QUIET, count: 4 }, { ...QUIET, count: 4 });
+    if (small === undefined) return skipped("this server is not measured");
+    const isMeasured = await session!.until(() => small.down.length > 0, ANSWER_MS);
+    if (!isMeasured) {
+      return {
+        ...skipped("the server does not measure"),
+        findings: [finding("no-measure", ["no PROBE comes"])],
+      };
+    }
+    const full = start(session!, pattern, { ...pattern, count: 3 * FULL_PROBES })!;
+    const isThrough = () => full.down.length >= FULL_PROBES && full.up.length >= FULL_PROBES;
+    if (await session!.until(isThrough, settings.testTimeoutMs)) {
+      return { measured: `packets of ${FULL_BYTES} bytes pass both ways` };
+    }
+    const ways = [
+      full.up.length < FULL_PROBES ? "to" : undefined,
+      full.down.length < FULL_PROBES ? "from" : undefined,
+    ];
+    const evidence = [
+      `small ones pass; ${FULL_PROBES} of ${FULL_BYTES} bytes do not within ${settings.testTimeoutMs} ms ${ways.filter(Boolean).join(" and ")} the server`,
+      session!.errors.at(-1)?.message,
+    ];
+    return { measured: "full packets are lost", findings: [finding("path-mtu", evidence)] };
+  },
+};
+
+/** Delay of each direction by itself, at 50 probes a second, and whether a relay on the way waits for ACKs. */
+export const DELAY_CHECK: Check<Bench> = {
+  name: "delay",
+  needs: ["full packets"],
+  async run(bench): Promise<Result> {
+    const { session, settings, options } = bench;
+    if (settings.testSeconds === 0) return skipped("left out: --test-seconds 0");
+    const count = Math.round(settings.testSeconds * (1_000 / PERIOD_MS));
+    const pattern = { periodMs: PERIOD_MS, leadMs: 0, gapMs: 0, count, bytes: PROBE_BYTES };
+    const measurement = start(session!, pattern, pattern);
+    const isDone = () =>
+      measurement === undefined ||
+      (measurement.up.length >= count && measurement.down.length >= count) ||
+      session!.errors.length > 0;
+    await session!.until(isDone, count * PERIOD_MS + ANSWER_MS);
+    const delays = {
+      up: summarizeDelays([...delaysOf(measurement?.up ?? []).values()], options.ageBudgetMs),
+      down: summarizeDelays([...delaysOf(measurement?.down ?? []).values()], options.ageBudgetMs),
+    };
+    const measured = (["up", "down"] as const)
+      .map((direction) => describe(direction, delays[direction]))
+      .join("; ");
+    const found: Finding[] = [];
+    for (const direction of ["up", "down"] as const) {
+      const acks = await findDelayedAcks(bench, direction);
+      if (acks !== undefined) found.push(acks);
+    }
+    const late = (["up", "down"] as const).filter((direction) => {
+      const { count, late: number } = delays[direction];
+      return number > LATE_SHARE * count;
+    });
+    if (late.length > 0 && found.length === 0) {
+      const evidence = late.map((direction) => {
+        const { count, late: number } = delays[direction];
+        return `${number} of ${count} ${direction} are later than ${options.ageBudgetMs} ms`;
+      });
+      found.push(finding("delay-steps", evidence));
+    }
+    return { measured, data: delays, findings: found.slice(0, 1) };
+  },
+};
+
+function describe(direction: Direction, { count, p50, p99, max }: Delays): string {
+  const ms = (value: number) => value.toFixed(1);
+  return `${direction} p50 ${ms(p50)}, p99 ${ms(p99)}, most ${ms(max)} ms above the least, ${count} probes`;
+}
+
+/**
+ * Sends groups of three in one direction. The first is answered at once, after which the receiver of a TCP connection expects to answer
+ * further data, too, and delays their ACKs; the second is not answered; the third then waits in a relay for the ACK of the second.
+ */
+async function findDelayedAcks(bench: Bench, direction: Direction): Promise<Finding | undefined> {
+  const waits = new Map<number, readonly number[]>();
+  const rttMs = bench.session!.host.core.rttMs ?? 0;
+  for (const gapMs of GAPS_MS) {
+    const leadMs = LEAD_MS + Math.ceil(rttMs);
+    const periodMs = leadMs + gapMs + REST_MS + Math.ceil(rttMs);
+    const pattern = { periodMs, leadMs, gapMs, count: GROUP * GROUPS, bytes: PROBE_BYTES };
+    const delays = delaysOf(await train(bench.session!, direction, pattern));
+    const own: number[] = [];
+    for (let group = 0; group < GROUPS; group++) {
+      const [second, third] = [delays.get(GROUP * group + 1), delays.get(GROUP * group + 2)];
+      if (second !== undefined && third !== undefined) own.push(third - second);
+    }
+    waits.set(gapMs, own);
+    if (!isHeld(own)) return undefined;
+  }
+  const release = heldUntil(waits, rttMs);
+  if (release === undefined) return undefined;
+  const { hop, cure } = waitingHop(bench);
+  const held = [...waits].map(([gap, own]) => {
+    const sorted = own.toSorted((one, other) => one - other);
+    return `${sorted[sorted.length >> 1].toFixed(0)} ms where it came ${gap} ms later`;
+  });
+  const evidence = [
+    `${direction === "up" ? "to" : "from"} the server the second of two packets waits until ${release.toFixed(0)} ms after the first: ${held.join(", ")}`,
+    hop,
+  ];
+  return finding("delayed-acks", evidence, { cure });
+}
+
+/** Sends or asks for a train. @returns what arrived of it */
+async function train(
+  session: Session,
+  direction: Direction,
+  pattern: ProbePattern,
+): Promise<readonly ProbeSample[]> {
+  const { periodMs, gapMs, count } = pattern;
+  const durationMs = periodMs * (gapMs > 0 ? Math.ceil(count / GROUP) : count);
+  // The last of them are reported later.
+  const quiet = { ...QUIET, count: Math.ceil(durationMs / REPORT_MS) + 3 };
+  const measurement = direction === "up" ? start(session, pattern, quiet) : start(session, quiet, pattern);
+  if (measurement === undefined) return [];
+  const samples = direction === "up" ? measurement.up : measurement.down;
+  await session.until(() => samples.length >= count || session.errors.length > 0, durationMs + 4 * REPORT_MS);
+  return samples;
+}
+
+function start({ host }: Session, own: ProbePattern, peers: ProbePattern): Measurement | undefined {
+  const measurement = host.core.measure?.(host.turn.now(), own, peers);
+  host.turn.schedule();
+  return measurement;
+}

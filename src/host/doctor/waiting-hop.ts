@@ -1,0 +1,61 @@
+import { hopText } from "../carriers/hop.ts";
+import type { Examined } from "./examined.ts";
+import { chainOf } from "./examined.ts";
+import { firstEndpoint } from "./name-check.ts";
+
+/** Relays whose option it is not to wait. */
+const SHADOWSOCKS = /^ss-(?:tunnel|local|redir|server)$/;
+
+/** Which hop waits for ACKs, as far as it can be told from here, and what has it not wait. */
+export function waitingHop(examined: Examined): { readonly hop: string; readonly cure: string } {
+  const chain = chainOf(examined);
+  const first = firstEndpoint(chain);
+  const isHere = first.path === undefined && /^(?:127\.|::1$|localhost$)/.test(first.host);
+  const program = isHere ? examined.findListener(first.port) : undefined;
+  if (program !== undefined && SHADOWSOCKS.test(program.name)) {
+    const who = `${program.name} (PID ${program.pid})`;
+    if (!program.arguments.includes("--no-delay")) {
+      return {
+        hop: `${who} on this machine runs without --no-delay`,
+        cure: `start ${program.name} and ss-server with --no-delay, or let --via ss://... take the place of ${program.name}`,
+      };
+    }
+    const hasPlugin = program.arguments.includes("--plugin");
+    return hasPlugin
+      ? {
+          hop: `${who} runs with --no-delay, its plugin has no such option`,
+          cure: `leave the plugin out at both ends, or let --via ss://... take the place of ${program.name}`,
+        }
+      : {
+          hop: `${who} runs with --no-delay, so it is the server behind it`,
+          cure: "start ss-server with --no-delay, or let udp-server --listen ss://... take its place",
+        };
+  }
+  const shadowsocks = chain.hops.findLast((hop) => hop.kind === "ss");
+  if (shadowsocks?.kind === "ss") {
+    const { obfs, plugin } = shadowsocks.shadowsocks;
+    return obfs !== undefined || plugin !== undefined
+      ? {
+          hop: `the plugin of ${hopText(shadowsocks)} at the server has no option against it`,
+          cure: "udp-server --listen ss://... in the place of ss-server and its plugin, or no plugin at both ends",
+        }
+      : {
+          hop: `${hopText(shadowsocks)} is the only relay on the way`,
+          cure: "start ss-server with --no-delay, or let udp-server --listen ss://... take its place",
+        };
+  }
+  const last = chain.hops.findLast((hop) => hop.endpoint !== undefined);
+  if (last !== undefined) {
+    return {
+      hop: `${hopText(last)} is the last relay on the way`,
+      cure: `have ${hopText(last)} set TCP_NODELAY, or go past it`,
+    };
+  }
+  return {
+    hop:
+      program === undefined
+        ? "what the connection passes"
+        : `${program.name} (PID ${program.pid}) on this machine`,
+    cure: "have that relay set TCP_NODELAY (ss-tunnel and ss-server: --no-delay), or speak to the server by --via ss://...",
+  };
+}
