@@ -22,6 +22,8 @@ await runProgram({
     });
     return running;
   },
+  diagnose: async ({ dryRun, ...options }, ...walk) =>
+    (await import("../node/doctor/tun2socks.ts")).diagnoseTun2Socks(options, ...walk),
   isReady: ({ sessions }, { udpVia, masque, dialect }) =>
     sessions > 0 || udpVia !== undefined || masque !== undefined || dialect !== undefined,
   readyFields: ({ address }: Tun2SocksHandle) => ({ device: address.device }),

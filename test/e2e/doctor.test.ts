@@ -3,11 +3,11 @@ import { beforeAll, expect, it } from "vitest";
 import { SET_UPS } from "./doctor/set-ups.ts";
 import type { World } from "./doctor/world.ts";
 import { makeWorld, runDoctor, startSsTunnel } from "./doctor/world.ts";
-import { describeOnTwoHosts } from "./requirements.ts";
+import { describeWithTun } from "./requirements.ts";
 import type { TwoHosts } from "./two-hosts.ts";
 import { useTwoHosts } from "./use-two-hosts.ts";
 
-describeOnTwoHosts("doctor", () => {
+describeWithTun("doctor", () => {
   let hosts: TwoHosts;
   useTwoHosts(
     (made) => {

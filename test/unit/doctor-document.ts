@@ -4,6 +4,8 @@ const STEPS = [
   ["Step", "What is done"],
   ["config", "options, configuration file, key file and its permissions"],
   ["limits", "descriptors, `net.core.rmem_max`"],
+  ["device", "tun2socks: `/dev/net/tun`, the rights for it, who has the device, `--out-interface`"],
+  ["routes", "tun2socks: routes that exist, loops, DNS and IPv6 that do not enter the device"],
   ["clock", "with `--test-clock URL`: this clock against a web server's"],
   ["name", "the addresses of the first hop"],
   ["tcp", "a connection to each address"],
@@ -45,6 +47,10 @@ ${table(STEPS)}
 
 Whether a refused upgrade is because of the key or of a proxy on the way can be told, as a server answers 404 to another key, and 400
 where the key is right and the request has been changed (PROTOCOL.md §2).
+
+\`tun2socks doctor\`, with the options of tun2socks, examines this machine first: whether the TUN device can be made and its routes be
+set, whether the way to the server would enter the device itself, and, where all traffic enters it, whether DNS and IPv6 do too. It makes a
+device of another name for an instant, and changes nothing else. It may run beside tun2socks.
 
 ## Relays that wait
 

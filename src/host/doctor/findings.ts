@@ -348,6 +348,51 @@ export const FINDINGS = {
     meaning: "Datagrams are lost between udp-server and the target, or were dropped in a queue.",
     mend: "udp-local status and udp-server status have the drops by reason",
   },
+  "native-missing": {
+    severity: "fault",
+    meaning: "A TUN device needs the native module, which was not built.",
+    mend: "npm run build:native, with a C compiler",
+  },
+  "device-missing": {
+    severity: "fault",
+    meaning: "There is no TUN device, and none can be made.",
+    mend: "modprobe tun; in a container: --device /dev/net/tun",
+  },
+  "device-rights": {
+    severity: "fault",
+    meaning: "A TUN device may not be made or set up.",
+    mend: "run as root, or with CAP_NET_ADMIN",
+  },
+  "device-busy": {
+    severity: "fault",
+    meaning: "Another program has this device.",
+    mend: "end that program, or --device tun:OTHER",
+  },
+  "route-taken": {
+    severity: "fault",
+    meaning: "A route to be set exists already.",
+    mend: "ip route del {route}, or another --route",
+  },
+  "route-loop": {
+    severity: "fault",
+    meaning: "What tun2socks sends itself would enter its own device.",
+    mend: "--out-interface {interface}, or --out-mark with a rule, or a route for {host} past the device",
+  },
+  "route-none": {
+    severity: "note",
+    meaning: "No route leads to the device.",
+    mend: "--route 0.0.0.0/0 --out-interface NAME, or routes of your own",
+  },
+  "dns-leak": {
+    severity: "warning",
+    meaning: "DNS queries of this machine do not enter the device, so that the network sees the names.",
+    mend: "--route {resolver}/32, or name a resolver in /etc/resolv.conf whose route leads to the device",
+  },
+  "ipv6-leak": {
+    severity: "warning",
+    meaning: "All of IPv4 enters the device, and IPv6 does not.",
+    mend: "--route ::/0, or turn IPv6 off",
+  },
 } as const satisfies Readonly<Record<string, FindingKind>>;
 
 export type FindingCode = keyof typeof FINDINGS;

@@ -1,10 +1,13 @@
+import { formatEndpoint } from "../../host/addresses/endpoint.ts";
 import type { Bench } from "../../host/doctor/bench.ts";
 import type { Step } from "../../host/doctor/check.ts";
 import { describeWays, diagnose } from "../../host/doctor/diagnose.ts";
 import { Redaction } from "../../host/doctor/redaction.ts";
 import type { DoctorSettings } from "../../host/doctor/settings.ts";
 import { silentLogger } from "../../host/log.ts";
+import type { ResolvedUdpLocalOptions, ServerWay } from "../../host/options/udp-local.ts";
 import { chooseIo } from "../io.ts";
+import { parseMasqueProxy } from "../../host/masque/masque-option.ts";
 import type { UdpLocalOptions } from "../options/udp-local.ts";
 import { resolveUdpLocalOptions } from "../options/udp-local.ts";
 import { nodeSystem } from "../system.ts";
@@ -20,16 +23,26 @@ export async function diagnoseUdpLocal(
   onStep: (step: Step) => void,
 ): Promise<void> {
   const { carrier: _, ...options } = resolveUdpLocalOptions(input);
-  const system = nodeSystem(chooseIo(options.io, options.latency, silentLogger));
-  const bench: Bench = {
-    options,
+  const bench = makeBench(options, settings);
+  onBegin(describeWays(bench), new Redaction(options, settings));
+  await diagnose([LIMITS_CHECK, CLOCK_CHECK], bench, onStep);
+}
+
+/** What the checks share, on Node. */
+export function makeBench(options: ResolvedUdpLocalOptions, settings: DoctorSettings): Bench {
+  return {
+    options: { ...options, ways: options.masque === undefined ? options.ways : [wayToProxy(options)] },
     settings,
-    system,
+    system: nodeSystem(chooseIo(options.io, options.latency, silentLogger)),
     findListener,
     way: 0,
     addresses: [],
     session: undefined,
   };
-  onBegin(describeWays(bench), new Redaction(options, settings));
-  await diagnose([LIMITS_CHECK, CLOCK_CHECK], bench, onStep);
+}
+
+/** A MASQUE proxy is where the server would be. */
+function wayToProxy({ masque, ways }: ResolvedUdpLocalOptions): ServerWay {
+  const { host, port } = parseMasqueProxy(masque!).endpoint;
+  return { via: ways[0].via, server: formatEndpoint(host, port) };
 }

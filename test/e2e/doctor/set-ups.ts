@@ -1,6 +1,14 @@
 import type { ProgramName } from "../../support/hosts.ts";
 import type { PortName, World } from "./world.ts";
-import { DROPPED_PORT, SS_2022, SS_2022_KEY, SS_METHOD, SS_PASSWORD } from "./world.ts";
+import {
+  BUSY_DEVICE,
+  DROPPED_PORT,
+  SS_2022,
+  SS_2022_KEY,
+  SS_METHOD,
+  SS_PASSWORD,
+  TAKEN_NETWORK,
+} from "./world.ts";
 
 /** A set-up, and what doctor is to find. */
 export interface SetUp {
@@ -67,6 +75,7 @@ function echoing(echo: (world: World) => string): (world: World) => readonly str
   return (world) => [...to("tunnel")(world), "--test-echo", echo(world)];
 }
 
+const TEMPLATE = "/.well-known/masque/udp/{target_host}/{target_port}/";
 /** The last value of an option counts. */
 const MEASURED = ["--test-seconds", "1"];
 const QUICK = ["--test-timeout-ms", "1500", "--test-seconds", "0"];
@@ -109,6 +118,52 @@ export const SET_UPS: readonly SetUp[] = [
     name: "a WebSocket through nginx",
     fault: undefined,
     options: through(({ server, ports }) => `ws://${server}:${ports.web}/ws`),
+  },
+  {
+    name: "a MASQUE proxy",
+    fault: undefined,
+    options: ({ server, ports }) => [
+      "--masque",
+      `http://${server}:${ports.open}${TEMPLATE}`,
+      "--test-dns",
+      `127.0.0.1:${ports.dns}`,
+      "--test-name",
+      "example.test",
+      ...QUICK,
+    ],
+  },
+  {
+    name: "a MASQUE proxy that is down",
+    fault: "tcp-refused",
+    options: ({ server, ports }) => ["--masque", `http://${server}:${ports.nothing}${TEMPLATE}`, ...QUICK],
+  },
+  {
+    name: "a server of another tunnel, in its dialect",
+    fault: undefined,
+    options: ({ server, ports }) => [
+      "--dialect",
+      "udpgw",
+      "--server",
+      `${server}:${ports.udpgw}`,
+      "--test-dns",
+      `127.0.0.1:${ports.dns}`,
+      "--test-name",
+      "example.test",
+      ...QUICK,
+    ],
+  },
+  {
+    name: "udp-server where another tunnel's is expected",
+    fault: "dns-silent",
+    options: ({ server, ports }) => [
+      "--dialect",
+      "udpgw",
+      "--server",
+      `${server}:${ports.tunnel}`,
+      "--test-dns",
+      `127.0.0.1:${ports.dns}`,
+      ...QUICK,
+    ],
   },
   // This machine.
   {
@@ -452,5 +507,71 @@ export const SET_UPS: readonly SetUp[] = [
       ...shadowsocks("obfs", "inner", { plugin: "obfs-local;obfs=http" })(world),
       ...MEASURED,
     ],
+  },
+  // tun2socks.
+  {
+    name: "tun2socks on a network behind the server",
+    fault: undefined,
+    program: "tun2socks",
+    options: to("tunnel", "--route", "198.51.100.0/24"),
+  },
+  {
+    name: "no /dev/net/tun",
+    fault: "device-missing",
+    program: "tun2socks",
+    wrap: ["sh", "-c", 'mount -t tmpfs none /dev/net && exec "$@"', "sh"],
+    options: to("tunnel"),
+  },
+  {
+    name: "no right to make a device",
+    fault: "device-rights",
+    program: "tun2socks",
+    wrap: ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"],
+    options: to("tunnel"),
+  },
+  {
+    name: "a device of another program",
+    fault: "device-busy",
+    program: "tun2socks",
+    options: to("tunnel", "--device", `tun:${BUSY_DEVICE}`),
+  },
+  {
+    name: "an interface that is missing",
+    fault: "interface-missing",
+    program: "tun2socks",
+    options: to("tunnel", "--out-interface", "nope0"),
+  },
+  {
+    name: "a route that exists",
+    fault: "route-taken",
+    program: "tun2socks",
+    options: to("tunnel", "--route", TAKEN_NETWORK),
+  },
+  {
+    name: "a route that leads the tunnel into its own device",
+    fault: "route-loop",
+    program: "tun2socks",
+    options: to("tunnel", "--route", "10.77.0.2/32"),
+  },
+  {
+    name: "the same past the device",
+    fault: undefined,
+    program: "tun2socks",
+    options: to("tunnel", "--route", "10.77.0.2/32", "--out-interface", "veth0"),
+  },
+  {
+    name: "a resolver that is not reached by the device",
+    fault: undefined,
+    warnings: ["dns-leak"],
+    program: "tun2socks",
+    resolver: "10.77.0.2",
+    options: to("tunnel", "--route", "0.0.0.0/0", "--route", "::/0"),
+  },
+  {
+    name: "IPv6 that does not enter the device",
+    fault: undefined,
+    warnings: ["ipv6-leak"],
+    program: "tun2socks",
+    options: to("tunnel", "--route", "0.0.0.0/0"),
   },
 ];

@@ -16,6 +16,9 @@ export const SS_2022 = "2022-blake3-aes-128-gcm";
 export const SS_2022_KEY = Buffer.alloc(16, 7).toString("base64");
 /** IPv6 of the server's network that nobody has. */
 export const DEAD_IPV6 = "fd77::dead";
+/** A TUN device of the client that another program has, and a network that is routed elsewhere. */
+export const BUSY_DEVICE = "busy0";
+export const TAKEN_NETWORK = "10.99.8.0/24";
 /** To which the server has no route. */
 const UNREACHABLE_NETWORK = "192.0.2.0/24";
 /** A port of the server whose packets are dropped. */
@@ -73,6 +76,10 @@ export async function makeWorld(hosts: TwoHosts): Promise<World> {
   await server.run(["nft", `add rule inet fence arriving tcp dport ${ports.narrow} meta length > 1280 drop`]);
   await client.run(["nft", `add rule inet fence arriving tcp sport ${ports.narrow} meta length > 1280 drop`]);
   await server.run(["ip", "route", "add", "unreachable", UNREACHABLE_NETWORK]);
+  await client.run(["ip", "route", "add", TAKEN_NETWORK, "dev", "veth0"]);
+  await client.run(["ip", "-6", "route", "add", "default", "via", server.ipv6, "dev", "veth0"]);
+  client.spawn(["socat", `TUN:10.99.9.1/30,tun-name=${BUSY_DEVICE},iff-up`, "SYSTEM:cat >/dev/null"]);
+  await client.run(["sh", "-c", `until ip link show ${BUSY_DEVICE} >/dev/null 2>&1; do sleep 0.02; done`]);
   write(
     "hosts",
     "127.0.0.1 localhost\n10.77.0.2 good.test tunnel.test\n10.77.0.2 dual.test\nfd77::dead dual.test\n",
