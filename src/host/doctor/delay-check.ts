@@ -27,6 +27,7 @@ const LEAD_MS = 15;
 const REST_MS = 60;
 /** What may be older than the age budget without a warning. */
 const LATE_SHARE = 0.01;
+const LATE_LEAST = 5;
 
 type Direction = "up" | "down";
 
@@ -93,7 +94,7 @@ export const DELAY_CHECK: Check<Bench> = {
     }
     const late = (["up", "down"] as const).filter((direction) => {
       const { count, late: number } = delays[direction];
-      return number > LATE_SHARE * count;
+      return number >= Math.max(LATE_LEAST, LATE_SHARE * count);
     });
     if (late.length > 0 && found.length === 0) {
       const evidence = late.map((direction) => {

@@ -76,8 +76,8 @@ function echoing(echo: (world: World) => string): (world: World) => readonly str
 }
 
 const TEMPLATE = "/.well-known/masque/udp/{target_host}/{target_port}/";
-/** The last value of an option counts. */
-const MEASURED = ["--test-seconds", "1"];
+/** The last value of an option counts. A machine that is busy with other tests is no queue on the way. */
+const MEASURED = ["--test-seconds", "1", "--age-budget-ms", "5000"];
 const QUICK = ["--test-timeout-ms", "1500", "--test-seconds", "0"];
 const proxy =
   (scheme: string, port: PortName, user = "") =>
