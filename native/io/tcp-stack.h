@@ -69,6 +69,9 @@ enum {
   IO_TCP_STACK_CLOSED
 };
 
+// Whether there are stacks: it is compiled with lwIP. May be called from any thread.
+bool io_tcp_stack_is_there(void);
+
 int io_tcp_stack_create(const io_tcp_stack_options *options, const io_tcp_stack_memory *memory, io_tcp_stack **result);
 
 // Forgets all connections, silently.

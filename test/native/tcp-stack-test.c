@@ -392,6 +392,27 @@ static void repeats_a_segment_after_three_duplicate_acknowledgments(void **state
   assert_int_equal(peer_next(peer)->sequence, first);
 }
 
+// RFC 6582: an acknowledgment of a part has the next segment repeated at once.
+static void repeats_each_of_several_lost_segments_without_its_timer(void **state) {
+  segment_peer *peer = *state;
+  peer_connect(peer);
+  assert_int_equal(io_tcp_stack_write(peer->stack, peer->now, 0, ZEROS, 9 * 1440), 9 * 1440);
+  peer_collect(peer);
+  uint32_t first = peer->seen[peer->seen_next].sequence;
+  size_t bytes = peer->seen[peer->seen_next].length;
+  peer->seen_next = peer->seen_count;
+  for (int i = 0; i < 3; i++) peer_send(peer, ACK, peer->sequence, NULL, 0);
+  assert_int_equal(peer_next(peer)->sequence, first);
+  for (uint32_t lost = 2; lost < 5; lost += 2) {
+    peer->acknowledgment = first + lost * (uint32_t)bytes;
+    peer_send(peer, ACK, peer->sequence, NULL, 0);
+    assert_int_equal(peer_next(peer)->sequence, peer->acknowledgment);
+  }
+  peer->acknowledgment = first + 9 * 1440;
+  peer_send(peer, ACK, peer->sequence, NULL, 0);
+  peer_expect_nothing(peer);
+}
+
 // RFC 6928, RFC 5681 §3.1: ten segments at first, and more with each acknowledgment.
 static void begins_with_ten_segments(void **state) {
   segment_peer *peer = *state;
@@ -509,6 +530,20 @@ static void bounds_a_tiny_mss(void **state) {
   peer_collect(peer);
   assert_int_equal(peer_next(peer)->length, 48);
   assert_true(io_tcp_stack_memory_used(peer->stack) < 2 << 20);
+}
+
+// §3.2: the MSS is agreed on in the SYN; one that comes later, or with a SYN that comes again, does not lead beyond the MTU.
+static void takes_no_other_mss_later(void **state) {
+  segment_peer *peer = *state;
+  static const uint8_t large[] = {2, 4, 0xff, 0xff};
+  peer_send_options(peer, SYN, peer->sequence, large, 4, NULL, 0);
+  acknowledge(peer, peer_next(peer));
+  peer_send_options(peer, SYN, peer->sequence, large, 4, NULL, 0);
+  peer_send_options(peer, ACK, ++peer->sequence, large, 4, NULL, 0);
+  peer->seen_next = peer->seen_count;
+  assert_int_equal(io_tcp_stack_write(peer->stack, peer->now, 0, ZEROS, 6000), 6000);
+  peer_collect(peer);
+  assert_int_equal(peer_next(peer)->length, peer->is_ipv6 ? 1440 : 1460);
 }
 
 // §3.8.4: a connection that is idle for two hours is asked whether it is there, and ends if it is not.
@@ -713,11 +748,13 @@ int tcp_stack_tests(void) {
       BOTH(drops_a_connection_with_a_rst_or_silently),
       BOTH(repeats_data_until_it_gives_up),
       BOTH(repeats_a_segment_after_three_duplicate_acknowledgments),
+      BOTH(repeats_each_of_several_lost_segments_without_its_timer),
       cmocka_unit_test_setup_teardown(begins_with_ten_segments, setup, teardown),
       BOTH(probes_a_closed_window),
       BOTH(closes_its_window_while_nobody_reads),
       BOTH(accepts_no_more_for_sending_than_its_buffer),
       BOTH(bounds_a_tiny_mss),
+      BOTH(takes_no_other_mss_later),
       BOTH(asks_an_idle_peer_whether_it_is_there),
       BOTH(drops_what_is_not_valid),
       cmocka_unit_test(survives_options_that_are_cut_off),

@@ -28,12 +28,14 @@ static uint32_t read32(const uint8_t *from) {
 }
 
 // Options that end before they are complete: lwIP 2.2.1 reads their length behind the header. What follows the last complete one
-// becomes the end of the list.
+// becomes the end of the list. Options of a SYN are for a SYN alone (RFC 9293 §3.2), where lwIP takes them at any time.
 static void check_options(const segment *segment) {
   uint8_t *at = segment->tcp + TCP_HLEN, *end = segment->tcp + segment->header_bytes;
   while (at < end && *at != LWIP_TCP_OPT_EOL) {
     size_t bytes = *at == LWIP_TCP_OPT_NOP ? 1 : end - at >= 2 && at[1] >= 2 ? at[1] : (size_t)(end - at) + 1;
     if (bytes > (size_t)(end - at)) break;
+    bool is_for_syn = *at == LWIP_TCP_OPT_MSS || *at == LWIP_TCP_OPT_WS || *at == LWIP_TCP_OPT_SACK_PERM;
+    if (is_for_syn && (segment->flags & TCP_SYN) == 0) memset(at, LWIP_TCP_OPT_NOP, bytes);
     at += bytes;
   }
   memset(at, LWIP_TCP_OPT_EOL, (size_t)(end - at));
@@ -94,10 +96,39 @@ static bool is_passed_on(const struct tcp_pcb *pcb, const segment *segment) {
   return is_receiving && pcb->ooseq == NULL && pcb->refused_data == NULL && segment->sequence == pcb->rcv_nxt;
 }
 
+// RFC 6582: of several segments that are lost in one window, lwIP repeats the first, and waits for its timer for each of the others.
+// An acknowledgment of a part means that the next one is lost, too.
+static void repeat_next(flow *flow, bool was_recovering, uint32_t acknowledged) {
+  struct tcp_pcb *pcb = flow->pcb;
+  if (pcb == NULL || pcb->state == TIME_WAIT) return;
+  bool is_recovering = (pcb->flags & TF_INFR) != 0;
+  if (is_recovering && !was_recovering) flow->recovery_end = pcb->snd_nxt;
+  bool is_partial = was_recovering && !is_recovering && pcb->lastack != acknowledged &&
+                    TCP_SEQ_LT(pcb->lastack, flow->recovery_end) && pcb->unacked != NULL;
+  if (!is_partial || tcp_rexmit(pcb) != ERR_OK) return;
+  // Progress, not another loss.
+  pcb->nrtx = 0;
+  pcb->rtime = 0;
+  tcp_set_flags(pcb, TF_INFR);
+  tcp_output(pcb);
+}
+
+// A SYN that is repeated may name another MSS, which lwIP then takes as it is.
+static void limit_mss(const io_tcp_stack *stack, struct tcp_pcb *pcb) {
+  if (pcb == NULL) return;
+  u16_t most = (u16_t)(stack->options.mtu - (IP_IS_V6_VAL(pcb->remote_ip) ? 60 : 40));
+  if (pcb->mss > most) pcb->mss = most;
+  if (pcb->mss < MIN_MSS) pcb->mss = MIN_MSS;
+}
+
 static void give(io_tcp_stack *stack, flow *flow, const segment *first, struct pbuf *p) {
+  bool was_recovering = flow->pcb != NULL && (flow->pcb->flags & TF_INFR) != 0;
+  uint32_t acknowledged = flow->pcb == NULL ? 0 : flow->pcb->lastack;
   ip_layer_receive(stack, first->ip);
   tcp_input(p, &stack->netif);
   flow->pcb = tcp_active_pcbs != NULL ? tcp_active_pcbs : tcp_tw_pcbs;
+  limit_mss(stack, flow->pcb);
+  repeat_next(flow, was_recovering, acknowledged);
   if (stack->inputs_used == 0) return;
   // lwIP has kept what it would not: the memory is about to be gone.
   if (flow->pcb != NULL) tcp_abandon(flow->pcb, 1);
@@ -114,7 +145,6 @@ static void open_flow(io_tcp_stack *stack, flow *flow, const segment *segment, s
   if (flow->pcb == NULL) return;
   flow->has_begun = true;
   flow_listen(flow);
-  if (flow->pcb->mss < MIN_MSS) flow->pcb->mss = MIN_MSS;
 }
 
 static void take_one(io_tcp_stack *stack, flow *flow, const segment *segment) {
@@ -138,7 +168,7 @@ static void take_one(io_tcp_stack *stack, flow *flow, const segment *segment) {
     return;
   }
   bool is_syn = (segment->flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN;
-  if (!is_open && is_syn && !flow->is_closed) open_flow(stack, flow, segment, p);
+  if (!is_open && is_syn && !flow->has_begun) open_flow(stack, flow, segment, p);
   else give(stack, flow, segment, p);
   if (flow->was_accepted && flow->pcb != NULL && flow->pcb->cwnd < flow->pcb->mss * INITIAL_SEGMENTS && flow->pcb->unacked == NULL)
     flow->pcb->cwnd = flow->pcb->mss * INITIAL_SEGMENTS;

@@ -53,6 +53,8 @@ typedef struct flow {
   // Bytes in `received` that have not been told, and how many of them count as consumed.
   size_t gathered_at, gathered, consumed;
   held *first_held, *last_held;
+  // Up to which a loss is being repaired.
+  uint32_t recovery_end;
   // Received since the last segment that acknowledged something.
   size_t unacknowledged;
   // Rows of it in the batch that is being handled.

@@ -45,6 +45,10 @@ static err_t on_accepted(void *argument, struct tcp_pcb *pcb, err_t error) {
   return ERR_OK;
 }
 
+bool io_tcp_stack_is_there(void) {
+  return true;
+}
+
 int io_tcp_stack_create(const io_tcp_stack_options *options, const io_tcp_stack_memory *memory, io_tcp_stack **result) {
   bool is_valid = options->mtu >= MIN_MTU && options->max_flows > 0 && options->max_flows <= INT32_MAX &&
                   memory->packet_bytes >= MIN_MEMORY_BYTES && memory->packet_bytes <= INT32_MAX && memory->capacity > 0 &&
@@ -351,6 +355,10 @@ size_t io_tcp_stack_memory_used(const io_tcp_stack *stack) {
 }
 
 #else
+
+bool io_tcp_stack_is_there(void) {
+  return false;
+}
 
 int io_tcp_stack_create(const io_tcp_stack_options *options, const io_tcp_stack_memory *memory, io_tcp_stack **result) {
   (void)options, (void)memory, (void)result;
