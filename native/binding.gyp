@@ -12,7 +12,7 @@
         "io/tun/tun.c", "io/tun/tun-linux.c", "io/tun/tun-macos.c", "io/tun/interfaces.c", "io/tun/sock-diag.c",
         "io/lwip/stack.c", "io/lwip/segments.c", "io/lwip/flow.c", "io/lwip/ip-layer.c", "io/lwip/checksum.c",
         "io/lwip/heap.c", "io/lwip/lock.c", "io/lwip/lwip.c",
-        "napi/module.c", "napi/values.c", "napi/udp.c", "napi/tcp.c", "napi/stream.c", "napi/tun.c",
+        "napi/module.c", "napi/values.c", "napi/udp.c", "napi/tcp.c", "napi/stream.c", "napi/tun.c", "napi/tcp-stack.c",
         "napi/interfaces.c"
       ],
       "defines": ["NAPI_VERSION=8", "_GNU_SOURCE"],

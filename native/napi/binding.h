@@ -9,9 +9,14 @@
 
 #include "../io/loop.h"
 
+// tcp-stack.c's; the first of a list.
+typedef struct tcp_stacks tcp_stacks;
+
 typedef struct environment {
   napi_env env;
   io_loop *loop;
+  tcp_stacks *tcp_stacks;
+  int32_t last_tcp_stack;
   napi_async_cleanup_hook_handle cleanup;
 } environment;
 
@@ -70,6 +75,8 @@ void callee_free(void *callee);
 void udp_init(napi_env env, napi_value exports);
 void tcp_init(napi_env env, napi_value exports);
 void stream_init(napi_env env, napi_value exports);
+void tcp_stack_init(napi_env env, napi_value exports);
+void tcp_stacks_end(environment *environment);
 void tun_init(napi_env env, napi_value exports);
 void interfaces_init(napi_env env, napi_value exports);
 

@@ -24,6 +24,7 @@ static void on_ended(void *data) {
 static void environment_end(napi_async_cleanup_hook_handle handle, void *data) {
   (void)handle;
   environment *environment = data;
+  tcp_stacks_end(environment);
   io_loop_end(environment->loop, on_ended, environment);
 }
 
@@ -55,6 +56,7 @@ NAPI_MODULE_INIT() {
   tcp_init(env, exports);
   stream_init(env, exports);
   tun_init(env, exports);
+  tcp_stack_init(env, exports);
   interfaces_init(env, exports);
   return exports;
 }

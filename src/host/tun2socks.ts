@@ -1,4 +1,5 @@
 import { randomSeed } from "../core/credentials.ts";
+import { HostError } from "../core/errors.ts";
 import type { PacketTap } from "../core/tap.ts";
 import type { DeviceAddresses } from "../core/tun2socks/options.ts";
 import { TUN2SOCKS_LIMITS } from "../core/tun2socks/options.ts";
@@ -15,14 +16,18 @@ import type { TcpWay } from "./carriers/carrier-chain.ts";
 import { tcpWay } from "./carriers/carrier-chain.ts";
 import { tcpWays } from "./carriers/tcp-ways.ts";
 import type { Device, DeviceEvents } from "./devices/device.ts";
-import { FlowRelay } from "./devices/flow-relay.ts";
+import type { ConnectFlow } from "./devices/flow-relay.ts";
+import { KernelFlows } from "./devices/kernel-flows.ts";
+import { StackFlows } from "./devices/stack-flows.ts";
+import { STACK_COUNTS, TcpStack } from "./devices/tcp-stack.ts";
 import { Driver } from "./driver.ts";
 import type { Io } from "./io/io.ts";
+import type { NativeModule } from "./io/native-module.ts";
 import { Listeners } from "./listeners.ts";
 import type { Logger } from "./log.ts";
 import type { Timer } from "./loop.ts";
 import type { ResolvedTun2SocksOptions } from "./options/tun2socks.ts";
-import { carriesTcpAlone, describePlan } from "./options/tun2socks.ts";
+import { carriesTcp, carriesTcpAlone, describePlan } from "./options/tun2socks.ts";
 import type { EndpointStatus, FlowStatus } from "./status.ts";
 import type { ByteStream } from "./stream/byte-stream.ts";
 import type { System } from "./system.ts";
@@ -40,6 +45,10 @@ import { isBareRelay, Socks5Path } from "./udp-paths/socks5.ts";
 import { TunnelPath } from "./udp-paths/tunnel.ts";
 import type { UdpPath, UdpPathHost } from "./udp-paths/udp-path.ts";
 import { OutgoingDatagram } from "./udp-paths/udp-path.ts";
+
+const NO_STACK_COUNTS = Object.fromEntries(STACK_COUNTS.map((name) => [name, 0])) as ReturnType<
+  TcpStack["counts"]
+>;
 
 /** How long applications wait for a session that is down; after that its route counts as down. */
 const TUNNEL_PATIENCE_MS = 3_000;
@@ -81,7 +90,9 @@ export class Tun2SocksHost implements UdpPathHost {
   readonly #features: Tun2SocksFeatures;
   #core!: Tun2Socks;
   #device: Device | undefined;
-  #flows: FlowRelay | undefined;
+  #flows: KernelFlows | undefined;
+  #stackFlows: StackFlows | undefined;
+  #stack: TcpStack | undefined;
   #tunnel: UdpLocalHost | undefined;
   #tap: TapWriter | undefined;
   #packetTap: PacketTap | undefined;
@@ -109,8 +120,12 @@ export class Tun2SocksHost implements UdpPathHost {
     this.#features = features;
     this.#driver = new Driver(system, io.udp, {
       drain: () => this.#carryOut(),
-      handleTimeout: (now) => this.#core.handleTimeout(now),
-      nextTimeout: () => this.#core.nextTimeout(),
+      handleTimeout: (now) => {
+        this.#core.handleTimeout(now);
+        this.#stackFlows?.handleTimeout(now);
+      },
+      nextTimeout: () =>
+        Math.min(this.#core.nextTimeout(), this.#stackFlows?.nextTimeout() ?? Number.POSITIVE_INFINITY),
     });
     this.#system = system;
     this.#options = options;
@@ -128,9 +143,12 @@ export class Tun2SocksHost implements UdpPathHost {
     const { drops, datagramsIn, datagramsOut, bytesIn, bytesOut, ...counts } = core.counters;
     const tunnel = this.#tunnel?.stats() ?? noTunnelStats();
     const { associationsEvicted, flowsEvicted, halfOpenEvicted, icmpErrorsLimited, ...packets } = counts;
+    const { resets, packetsOut, ...stackDrops } = this.#stack?.counts() ?? NO_STACK_COUNTS;
     return {
       ...tunnel,
       ...packets,
+      resets: packets.resets + resets,
+      packetsOut: packets.packetsOut + packetsOut,
       associations: core.associationCount,
       flows: core.flowCount,
       halfOpenFlows: core.halfOpenCount,
@@ -139,7 +157,13 @@ export class Tun2SocksHost implements UdpPathHost {
       datagramsOut: datagramsIn,
       bytesIn: bytesOut,
       bytesOut: bytesIn,
-      drops: sumRecords([tunnel.drops, drops, this.#pathDrops, { device: this.#deviceDrops }]),
+      drops: sumRecords([
+        tunnel.drops,
+        drops,
+        stackDrops,
+        this.#pathDrops,
+        { device: this.#deviceDropCount() },
+      ]),
       refused: { ...tunnel.refused, associationsEvicted, flowsEvicted, halfOpenEvicted },
       tapRecords: this.#tap?.written ?? 0,
       tapLost: this.#tap?.lost ?? 0,
@@ -169,6 +193,9 @@ export class Tun2SocksHost implements UdpPathHost {
     // Core needs to know whether the device's packets have virtio-net headers.
     const early: DeviceEvents = {
       onPackets: (...packets) => this.#handlePackets(...packets),
+      onWritable: () => {
+        if (!this.#isClosing) this.#stackFlows?.flush();
+      },
       onEnd: (error) => this.#handleEnd(error),
     };
     const device = await this.#features.openDevice(options, this.#io, early, this.#log);
@@ -215,6 +242,7 @@ export class Tun2SocksHost implements UdpPathHost {
     this.#driver.stop();
     this.#patience?.cancel();
     await this.#flows?.close();
+    this.#stackFlows?.close();
     await Promise.all(this.#paths.map((path) => path?.end()));
     await this.#tunnel?.close();
     await Promise.all(this.#tcpWays.map((way) => way?.close()));
@@ -225,17 +253,19 @@ export class Tun2SocksHost implements UdpPathHost {
 
   async #makeCore(device: Device): Promise<Tun2Socks> {
     const { mtu, addresses, rules, udpRoute, tcpRoute, maxFlows, tunnel } = this.#options;
+    const native = this.#stackModule(device);
     const makeCore = (ports: readonly number[]) => {
       const of = (bytes: number): DeviceAddresses | undefined => {
         const index = addresses.findIndex(({ own }) => own.length === bytes);
         if (index < 0 || !device.hasKernel) return undefined;
         const { own, peer } = addresses[index];
-        return { own, peer, listenerPort: ports[index] };
+        return { own, peer, listenerPort: ports[index] ?? 0 };
       };
       return new Tun2Socks({
         mtu,
         virtio: device.virtio,
         uso: device.uso,
+        hasTcpStack: native !== undefined,
         ipv4: of(4),
         ipv6: of(16),
         rules,
@@ -252,19 +282,60 @@ export class Tun2SocksHost implements UdpPathHost {
         seed: randomSeed(this.#system.cryptography),
       });
     };
+    const core = () => this.#core;
+    const connect: ConnectFlow = ({ route, target }, cancellation) =>
+      this.#connect(route, target, cancellation);
+    const log = this.#log;
+    if (native !== undefined) {
+      const { virtio } = device;
+      const secret = this.#system.cryptography.random(16);
+      const stack = new TcpStack(native, {
+        mtu,
+        virtio,
+        maxFlows,
+        memoryBytes: this.#options.tcpMemoryBytes,
+        secret,
+      });
+      this.#stack = stack;
+      const turnAt = () => this.#turnAt();
+      this.#stackFlows = new StackFlows({ core, stack, device, system: this.#system, log, connect, turnAt });
+      return makeCore([]);
+    }
     if (!device.hasKernel) return makeCore([]);
-    const relay = new FlowRelay({
-      core: () => this.#core,
+    const relay = new KernelFlows({
+      core,
       loop: this.#system,
       tcp: this.#io.tcp,
-      log: this.#log,
-      connect: ({ route, target }, cancellation) => this.#connect(route, target, cancellation),
+      log,
+      connect,
       drain: () => this.#drain(),
     });
     this.#flows = relay;
     const ports: number[] = [];
     for (const { own } of addresses) ports.push(await relay.listen(ipText(own)));
     return makeCore(ports);
+  }
+
+  /** The module whose stack terminates TCP; undefined where the kernel does, or nobody. @throws HostError */
+  #stackModule(device: Device): NativeModule | undefined {
+    const { native } = this.#io;
+    const { tcpStack } = this.#options;
+    if (tcpStack === "kernel" && !device.hasKernel)
+      throw new HostError("ERR_DEVICE", `${device.description}: no kernel is behind it to terminate TCP`);
+    if (tcpStack === "kernel" || (tcpStack === undefined && device.hasKernel) || !carriesTcp(this.#options))
+      return undefined;
+    if (native?.tcpStackOpen !== undefined) return native;
+    const reason = native === undefined ? "it needs native I/O" : "the native module was built without lwIP";
+    if (tcpStack === "lwip") throw new HostError("ERR_NATIVE", `there is no TCP stack: ${reason}`);
+    this.#log.warn(
+      {},
+      `TCP is refused, as no kernel is behind the device, and there is no TCP stack: ${reason}`,
+    );
+    return undefined;
+  }
+
+  #deviceDropCount(): number {
+    return this.#deviceDrops + (this.#stackFlows?.deviceDrops ?? 0);
   }
 
   async #startTunnel(): Promise<void> {
@@ -335,10 +406,12 @@ export class Tun2SocksHost implements UdpPathHost {
     const now = this.#system.now();
     for (let first = 0; first < count; ) {
       first = this.#core.handlePackets(now, data, offsets, lengths, first, count);
+      this.#stackFlows?.handleSegments(now, data);
       this.#writeDevice();
       this.#drainOutputs();
       this.#forward();
     }
+    this.#stackFlows?.flush();
     this.#driver.arm();
   }
 
@@ -375,6 +448,7 @@ export class Tun2SocksHost implements UdpPathHost {
     this.#isScheduled = false;
     this.#writeDevice();
     this.#drainOutputs();
+    this.#stackFlows?.flush();
   }
 
   #drainOutputs(): void {
@@ -393,6 +467,7 @@ export class Tun2SocksHost implements UdpPathHost {
           break;
         case "flow-closed":
           this.#flows?.forget(output.flow, output.reason);
+          this.#stackFlows?.forget(output.flow, output.reason);
       }
     }
   }

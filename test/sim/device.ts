@@ -48,6 +48,7 @@ export class Device {
       ipv6: { own: ip(OWN[6]), peer: ip(PEER[6]), listenerPort: LISTENER_PORT },
       virtio: false,
       uso: false,
+      hasTcpStack: false,
       rules: [],
       udpRoute: ROUTE_TUNNEL,
       tcpRoute: ROUTE_SOCKS,

@@ -34,6 +34,10 @@ export const PACKET_DROPS = {
     meaning: "The segment belongs to no TCP flow.",
     remedy: "A few after a restart are normal.",
   },
+  stack_memory: {
+    meaning: "What waits in lwIP had reached its bound; the segment is sent again by its application.",
+    remedy: "Raise --tcp-memory, or find the flows whose servers do not read.",
+  },
   flow_limit: { meaning: "The limit of TCP flows was reached.", remedy: "Raise --max-flows." },
   /** From a new source, when too many others were evicted in the same second. */
   association_limit: {

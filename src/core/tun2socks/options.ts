@@ -15,7 +15,7 @@ export interface DeviceAddresses {
    * device, and is the source of a router's ICMP errors.
    */
   readonly peer: Uint8Array;
-  /** Port of the listener; 0 for none, which refuses TCP. */
+  /** Port of the listener; 0 for none, which refuses TCP unless the host has a stack. */
   readonly listenerPort: number;
 }
 
@@ -68,6 +68,8 @@ export interface Tun2SocksOptions {
    * to one application then leave as one packet.
    */
   readonly uso: boolean;
+  /** True if the host has a TCP stack, which gets the segments; the kernel's listener is then not used. */
+  readonly hasTcpStack: boolean;
   /** The first match decides. */
   readonly rules: readonly Rule[];
   /** ROUTE_… if no rule matches. */

@@ -14,25 +14,13 @@ import {
   tcpSequence,
 } from "../../wire/tcp.ts";
 import type { DeviceAddresses, Tun2SocksOptions } from "./options.ts";
-import { isAddress, isChecksumPartial } from "./packet-checks.ts";
 import type { PacketCounters } from "./packet-counters.ts";
 import type { PacketWriter } from "./packet-writer.ts";
 import type { Router } from "./router.ts";
 import { ROUTE_DROP, ROUTE_REJECT } from "./rules.ts";
-import { rewriteSegment } from "./segment-rewrite.ts";
-import {
-  FIN_OF_LISTENER,
-  FIN_OF_SOURCE,
-  FLOW_CLOSING,
-  FLOW_HALF_OPEN,
-  FLOW_OPEN,
-  SYN_OF_LISTENER,
-  TcpFlows,
-} from "./tcp-flows.ts";
+import { FLOW_CLOSING, FLOW_HALF_OPEN, FLOW_OPEN, TcpFlows } from "./tcp-flows.ts";
 
 const NONE = -1;
-/** How long a flow is kept after both FINs or a RST, for segments still in flight: as TIME-WAIT of Linux. */
-const CLOSING_MS = 60_000;
 /** An open flow that has been idle for this long may be evicted when there are too many. */
 const SPARE_IDLE_MS = 600_000;
 
@@ -47,15 +35,15 @@ export interface AcceptedFlow {
 /** Why an accepted flow was forgotten. `finished`: the host's connection ends, or has ended, by itself. */
 export type FlowEnd = "finished" | "idle" | "evicted";
 
-/** The TCP part of {@link Tun2Socks}: finds the flow of each segment and rewrites it. */
-export class TcpSegments {
-  readonly #options: Tun2SocksOptions;
-  readonly #packet: IpPacket;
-  readonly #writer: PacketWriter;
+/** The TCP part of {@link Tun2Socks}: finds or opens the flow of each segment. What becomes of it is up to who terminates TCP. */
+export abstract class TcpSegments {
+  protected readonly options: Tun2SocksOptions;
+  protected readonly packet: IpPacket;
+  protected readonly writer: PacketWriter;
+  protected readonly counters: PacketCounters;
+  protected readonly flows: TcpFlows;
   readonly #router: Router;
-  readonly #counters: PacketCounters;
   readonly #onClosed: (flow: number, reason: FlowEnd) => void;
-  readonly #flows: TcpFlows;
   readonly #key = new Uint8Array(36);
 
   /**
@@ -70,21 +58,21 @@ export class TcpSegments {
     counters: PacketCounters,
     onClosed: (flow: number, reason: FlowEnd) => void,
   ) {
-    this.#options = options;
-    this.#packet = packet;
-    this.#writer = writer;
+    this.options = options;
+    this.packet = packet;
+    this.writer = writer;
     this.#router = router;
-    this.#counters = counters;
+    this.counters = counters;
     this.#onClosed = onClosed;
-    this.#flows = new TcpFlows(options.seed);
+    this.flows = new TcpFlows(options.seed);
   }
 
   get size(): number {
-    return this.#flows.size;
+    return this.flows.size;
   }
 
   get halfOpenCount(): number {
-    return this.#flows.sizeOf(FLOW_HALF_OPEN);
+    return this.flows.sizeOf(FLOW_HALF_OPEN);
   }
 
   /**
@@ -100,94 +88,44 @@ export class TcpSegments {
     device: DeviceAddresses | undefined,
     isForPeer: boolean,
   ): void {
-    const counters = this.#counters;
-    const { transport, end, source } = this.#packet;
+    const { transport, end } = this.packet;
     const headerBytes = end - transport < TCP_HEADER_BYTES ? 0 : tcpHeaderLength(bytes, transport);
-    if (headerBytes < TCP_HEADER_BYTES || transport + headerBytes > end) {
-      counters.drop("malformed");
-      return;
-    }
-    if (device === undefined || device.listenerPort === 0) {
-      counters.drop("no_listener");
-      this.#reset(bytes);
-      return;
-    }
-    if (!isForPeer) {
-      this.#handleSegmentOfSource(now, bytes, offset, device);
-      return;
-    }
-    const isFromListener =
-      readUint16(bytes, transport) === device.listenerPort && isAddress(device.own, bytes, source);
-    if (isFromListener) this.#handleSegmentOfListener(now, bytes, offset);
-    else {
-      counters.drop("unroutable");
-      this.#reset(bytes);
-    }
+    if (headerBytes < TCP_HEADER_BYTES || transport + headerBytes > end) this.counters.drop("malformed");
+    else this.handleSegment(now, bytes, offset, device, isForPeer);
   }
 
-  /** As {@link Tun2Socks.acceptFlow}. */
-  accept(now: number, family: 4 | 6, peerPort: number): AcceptedFlow | undefined {
-    const flow = this.#flows.findPort(family === 4 ? 4 : 16, peerPort);
-    if (flow === undefined || flow === NONE || this.#flows.accepted[flow] === 1) return undefined;
-    this.#flows.accepted[flow] = 1;
-    if (this.#flows.state(flow) === FLOW_HALF_OPEN) this.#flows.move(now, flow, FLOW_OPEN);
-    return {
-      flow,
-      source: this.#flows.source(flow),
-      target: this.#flows.target(flow),
-      route: this.#flows.route[flow],
-    };
-  }
+  /** The same for a segment whose header is as long as it says. */
+  protected abstract handleSegment(
+    now: number,
+    bytes: Uint8Array,
+    offset: number,
+    device: DeviceAddresses | undefined,
+    isForPeer: boolean,
+  ): void;
 
   /** As {@link Tun2Socks.endFlow}. */
   end(now: number, flow: number): void {
-    if (this.#flows.state(flow) === NONE || this.#flows.accepted[flow] === 0) return;
-    this.#flows.accepted[flow] = 0;
-    this.#flows.move(now, flow, FLOW_CLOSING);
-  }
-
-  /** As {@link Tun2Socks.refuseFlow}. */
-  refuse(flow: number): boolean {
-    if (this.#flows.state(flow) === NONE || this.#flows.accepted[flow] === 0) return true;
-    if (!this.#writer.hasRoom()) return false;
-    const key = this.#flows.key(flow);
-    const addressBytes = this.#flows.addressBytes(flow);
-    const ports = 2 * addressBytes;
-    this.#counters.resets++;
-    this.#writer.writeSegment(
-      addressBytes,
-      key,
-      addressBytes,
-      readUint16(key, ports + 2),
-      key,
-      0,
-      readUint16(key, ports),
-      this.#flows.expected[flow],
-      0,
-      TCP_RST,
-    );
-    this.#flows.end(flow);
-    this.#flows.release(flow);
-    return true;
+    if (this.flows.state(flow) === NONE || this.flows.accepted[flow] === 0) return;
+    this.flows.accepted[flow] = 0;
+    this.flows.move(now, flow, FLOW_CLOSING);
   }
 
   /** Frees the slot of a flow that was reported as closed. */
   release(flow: number): void {
-    this.#flows.release(flow);
+    this.flows.release(flow);
   }
 
   /** Forgets flows that have timed out. */
   sweep(now: number): void {
-    const { halfOpenMs, tcpIdleMs } = this.#options.limits;
-    this.#endIdleFlows(now, FLOW_HALF_OPEN, halfOpenMs, "idle");
-    this.#endIdleFlows(now, FLOW_CLOSING, CLOSING_MS, "finished");
-    this.#endIdleFlows(now, FLOW_OPEN, tcpIdleMs, "idle");
+    const { halfOpenMs, tcpIdleMs } = this.options.limits;
+    this.endIdleFlows(now, FLOW_HALF_OPEN, halfOpenMs, "idle");
+    this.endIdleFlows(now, FLOW_OPEN, tcpIdleMs, "idle");
   }
 
-  #handleSegmentOfSource(now: number, bytes: Uint8Array, offset: number, device: DeviceAddresses): void {
-    const counters = this.#counters;
-    const flows = this.#flows;
-    const { transport, source, addressBytes } = this.#packet;
+  /** The flow of a segment from an application, or -1 when there is none, which was answered and counted. */
+  protected findFlow(now: number, bytes: Uint8Array): number {
+    const { flows } = this;
+    const { transport, source, addressBytes } = this.packet;
     const flags = tcpFlags(bytes, transport);
     const isSyn = (flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) === TCP_SYN;
     const hasKey = transport === source + 2 * addressBytes;
@@ -197,80 +135,41 @@ export class TcpSegments {
       for (let i = 0; i < 2 * addressBytes; i++) key[i] = bytes[source + i];
       for (let i = 0; i < 4; i++) key[2 * addressBytes + i] = bytes[transport + i];
     }
-    let flow = flows.find(key, keyAt, addressBytes);
-    if (flow !== NONE && isSyn && flows.state(flow) === FLOW_CLOSING) {
-      this.#endFlow(flow, "finished");
-      flow = NONE;
-    }
-    if (flow === NONE) {
-      if (!isSyn) {
-        counters.drop("unknown_flow");
-        this.#reset(bytes);
-        return;
-      }
-      flow = this.#openFlow(now, bytes, key, keyAt);
-      if (flow === NONE) return;
-    }
-    if ((flags & TCP_ACK) !== 0) {
-      const acknowledgment = tcpAcknowledgment(bytes, transport);
-      // Knowing its number proves that the listener's SYN arrived: the kernel's own test of a handshake.
-      const isHandshake =
-        flows.state(flow) === FLOW_HALF_OPEN &&
-        (flows.seen[flow] & SYN_OF_LISTENER) !== 0 &&
-        flows.expected[flow] === acknowledgment;
-      if (isHandshake) flows.move(now, flow, FLOW_OPEN);
-      flows.expected[flow] = acknowledgment;
-    }
-    this.#follow(now, flow, flags, FIN_OF_SOURCE);
-    const { own, peer, listenerPort } = device;
-    this.#rewrite(bytes, offset, peer, 0, flows.port[flow], own, 0, listenerPort);
+    const flow = flows.find(key, keyAt, addressBytes);
+    const isNew = flow !== NONE && isSyn && flows.state(flow) === FLOW_CLOSING;
+    if (flow !== NONE && !isNew) return flow;
+    if (isNew) this.endFlow(flow, "finished");
+    if (isSyn) return this.#openFlow(now, bytes, key, keyAt);
+    this.counters.drop("unknown_flow");
+    this.reset(bytes);
+    return NONE;
   }
 
-  #handleSegmentOfListener(now: number, bytes: Uint8Array, offset: number): void {
-    const flows = this.#flows;
-    const { transport, addressBytes } = this.#packet;
-    const flow = flows.findPort(addressBytes, readUint16(bytes, transport + 2));
-    if (flow === NONE) {
-      this.#counters.drop("unknown_flow");
-      this.#reset(bytes);
-      return;
-    }
-    const flags = tcpFlags(bytes, transport);
-    if ((flags & TCP_SYN) !== 0) {
-      flows.seen[flow] |= SYN_OF_LISTENER;
-      flows.expected[flow] = tcpSequence(bytes, transport) + 1;
-    }
-    this.#follow(now, flow, flags, FIN_OF_LISTENER);
-    const key = flows.key(flow);
-    const ports = 2 * addressBytes;
-    this.#rewrite(
-      bytes,
-      offset,
-      key,
-      addressBytes,
-      readUint16(key, ports + 2),
-      key,
-      0,
-      readUint16(key, ports),
-    );
+  /** Gives an open or half-open flow to the host, unless it has it already. */
+  protected acceptFlow(now: number, flow: number): AcceptedFlow | undefined {
+    const { flows } = this;
+    if (flows.state(flow) === NONE || flows.accepted[flow] === 1) return undefined;
+    flows.accepted[flow] = 1;
+    if (flows.state(flow) === FLOW_HALF_OPEN) flows.move(now, flow, FLOW_OPEN);
+    return { flow, source: flows.source(flow), target: flows.target(flow), route: flows.route[flow] };
   }
 
   /** @returns the slot, or -1 when the SYN was refused or dropped */
   #openFlow(now: number, bytes: Uint8Array, key: Uint8Array, keyAt: number): number {
-    const counters = this.#counters;
-    const flows = this.#flows;
-    const { limits } = this.#options;
-    const { addressBytes, transport, end } = this.#packet;
-    const route = this.#router.choose(PROTOCOL_TCP, bytes, this.#packet, transport, end);
-    if (route === ROUTE_REJECT) this.#reset(bytes);
+    const counters = this.counters;
+    const flows = this.flows;
+    const { limits } = this.options;
+    const { addressBytes, transport, end } = this.packet;
+    const route = this.#router.choose(PROTOCOL_TCP, bytes, this.packet, transport, end);
+    if (route === ROUTE_REJECT) this.reset(bytes);
     if (route === ROUTE_REJECT || route === ROUTE_DROP) return NONE;
     if (flows.sizeOf(FLOW_HALF_OPEN) >= limits.maxHalfOpen) {
       counters.halfOpenEvicted++;
-      this.#endFlow(flows.oldest(FLOW_HALF_OPEN), "evicted");
+      this.endFlow(flows.oldest(FLOW_HALF_OPEN), "evicted");
     }
     if (flows.size >= limits.maxFlows && !this.#evictFlow(now)) {
       counters.drop("flow_limit");
-      this.#reset(bytes);
+      this.reset(bytes);
       return NONE;
     }
     counters.flowsOpened++;
@@ -278,87 +177,32 @@ export class TcpSegments {
   }
 
   #evictFlow(now: number): boolean {
-    const flows = this.#flows;
+    const flows = this.flows;
     let spare = flows.oldest(FLOW_CLOSING);
     if (spare === NONE) spare = flows.oldest(FLOW_HALF_OPEN);
     if (spare === NONE) spare = flows.idle(now, FLOW_OPEN, SPARE_IDLE_MS);
     if (spare === NONE) return false;
-    this.#counters.flowsEvicted++;
-    this.#endFlow(spare, flows.state(spare) === FLOW_CLOSING ? "finished" : "evicted");
+    this.counters.flowsEvicted++;
+    this.endFlow(spare, flows.state(spare) === FLOW_CLOSING ? "finished" : "evicted");
     return true;
   }
 
-  /** Updates a flow's state from a segment's flags. */
-  #follow(now: number, flow: number, flags: number, fin: number): void {
-    const flows = this.#flows;
-    if ((flags & TCP_FIN) !== 0) flows.seen[flow] |= fin;
-    const isOver =
-      (flows.seen[flow] & (FIN_OF_SOURCE | FIN_OF_LISTENER)) === (FIN_OF_SOURCE | FIN_OF_LISTENER);
-    if (isOver || (flags & TCP_RST) !== 0) flows.move(now, flow, FLOW_CLOSING);
-    else flows.used(now, flow);
+  /** Forgets a flow, which is reported if someone else has it. */
+  protected endFlow(flow: number, reason: FlowEnd): void {
+    const isKnown = this.isKnownElsewhere(flow);
+    this.flows.end(flow);
+    if (isKnown) this.#onClosed(flow, reason);
+    else this.flows.release(flow);
   }
 
-  #endFlow(flow: number, reason: FlowEnd): void {
-    const isAccepted = this.#flows.accepted[flow] === 1;
-    this.#flows.end(flow);
-    if (isAccepted) this.#onClosed(flow, reason);
-    else this.#flows.release(flow);
-  }
-
-  #rewrite(
-    bytes: Uint8Array,
-    offset: number,
-    source: Uint8Array,
-    sourceAt: number,
-    sourcePort: number,
-    destination: Uint8Array,
-    destinationAt: number,
-    destinationPort: number,
-  ): void {
-    const { start, transport, end, addressBytes } = this.#packet;
-    if (offset !== NONE) {
-      const isPartial = this.#options.virtio && isChecksumPartial(bytes, offset);
-      rewriteSegment(
-        bytes,
-        start,
-        transport,
-        addressBytes,
-        isPartial,
-        source,
-        sourceAt,
-        sourcePort,
-        destination,
-        destinationAt,
-        destinationPort,
-      );
-      this.#counters.packetsOut++;
-      this.#writer.batch.add(1, offset, end - offset);
-      return;
-    }
-    const writer = this.#writer;
-    const { arena } = writer.batch;
-    const to = writer.begin(addressBytes, bytes, this.#packet.source, bytes, this.#packet.destination);
-    arena.set(bytes.subarray(transport, end), to);
-    // finish() writes the IP header; only its addresses are in place.
-    rewriteSegment(
-      arena,
-      writer.start,
-      to,
-      addressBytes,
-      false,
-      source,
-      sourceAt,
-      sourcePort,
-      destination,
-      destinationAt,
-      destinationPort,
-    );
-    writer.finish(addressBytes, PROTOCOL_TCP, to + end - transport, NONE);
+  /** Whether the host has to hear that a flow has ended. */
+  protected isKnownElsewhere(flow: number): boolean {
+    return this.flows.accepted[flow] === 1;
   }
 
   /** Answers a segment outside any flow, RFC 9293 §3.10.7.1; the caller has checked its header. */
-  #reset(bytes: Uint8Array): void {
-    const { transport, end, source, destination, addressBytes } = this.#packet;
+  protected reset(bytes: Uint8Array): void {
+    const { transport, end, source, destination, addressBytes } = this.packet;
     const flags = tcpFlags(bytes, transport);
     if ((flags & TCP_RST) !== 0) return;
     const hasAck = (flags & TCP_ACK) !== 0;
@@ -368,8 +212,8 @@ export class TcpSegments {
       tcpHeaderLength(bytes, transport) +
       ((flags & TCP_SYN) !== 0 ? 1 : 0) +
       ((flags & TCP_FIN) !== 0 ? 1 : 0);
-    this.#counters.resets++;
-    this.#writer.writeSegment(
+    this.counters.resets++;
+    this.writer.writeSegment(
       addressBytes,
       bytes,
       destination,
@@ -383,10 +227,10 @@ export class TcpSegments {
     );
   }
 
-  #endIdleFlows(now: number, state: number, idleMs: number, reason: FlowEnd): void {
-    const flows = this.#flows;
+  protected endIdleFlows(now: number, state: number, idleMs: number, reason: FlowEnd): void {
+    const flows = this.flows;
     for (let flow = flows.idle(now, state, idleMs); flow !== NONE; flow = flows.idle(now, state, idleMs)) {
-      this.#endFlow(flow, reason);
+      this.endFlow(flow, reason);
     }
   }
 }

@@ -34,6 +34,7 @@ import { UsageError } from "../errors.ts";
 import type { PacketTap } from "../tap.ts";
 import { TokenBucket } from "../token-bucket.ts";
 import { IcmpErrors } from "./icmp-errors.ts";
+import { KernelSegments } from "./kernel-segments.ts";
 import type { DeviceAddresses, Tun2SocksOptions } from "./options.ts";
 import { checkOptions } from "./options.ts";
 import { ADDRESS_STRIDE, InnerDatagramBatch, PacketBatch } from "./packet-batch.ts";
@@ -49,8 +50,9 @@ import { PacketWriter } from "./packet-writer.ts";
 import { Reassembler } from "./reassembly.ts";
 import { Router } from "./router.ts";
 import { ROUTE_DROP, ROUTE_REJECT } from "./rules.ts";
+import { SegmentBatch } from "./segment-batch.ts";
+import { StackSegments } from "./stack-segments.ts";
 import type { AcceptedFlow, FlowEnd } from "./tcp-segments.ts";
-import { TcpSegments } from "./tcp-segments.ts";
 import { UdpAssociations } from "./udp-associations.ts";
 
 const NONE = -1;
@@ -79,8 +81,8 @@ export type Tun2SocksOutput =
       readonly reason: "idle" | "evicted";
     }
   /**
-   * An accepted flow has been forgotten, and its slot may be reused. `finished`: the host's connection ends, or has ended,
-   * by itself; otherwise the host should destroy it.
+   * A flow that was accepted, or that a stack of the host has, has been forgotten, and its slot may be reused. `finished`: the
+   * host's connection ends, or has ended, by itself; otherwise the host should destroy it.
    */
   | {
       readonly kind: "flow-closed";
@@ -91,10 +93,11 @@ export type Tun2SocksOutput =
 /**
  * Turns the IP packets of a device into UDP associations and TCP flows, and back. TCP is left to the kernel: a packet from
  * `source` to `target` is written back to the device as one from `peer:port` to the listener on the device's own address,
- * with a port that stands for the flow; the listener's answers get the real addresses again.
+ * with a port that stands for the flow; the listener's answers get the real addresses again. Or it is left to a stack of the host,
+ * which gets {@link segments}, each with the number of its flow, and sends its own packets to the device.
  *
- * Does no I/O and reads no clock. After each `handle*` and verb: write {@link toDevice} to the device and clear it, drain
- * {@link pollOutput}, then send {@link datagrams} on; then arm one timer for {@link nextTimeout}. Nothing that comes from
+ * Does no I/O and reads no clock. After each `handle*` and verb: give {@link segments} to the stack and clear them, write
+ * {@link toDevice} to the device and clear it, drain {@link pollOutput}, then send {@link datagrams} on; then arm one timer for {@link nextTimeout}. Nothing that comes from
  * the device makes it throw.
  */
 export class Tun2Socks {
@@ -109,6 +112,9 @@ export class Tun2Socks {
    */
   readonly datagrams = new InnerDatagramBatch(BATCH_PACKETS, DATAGRAM_ARENA_BYTES);
 
+  /** Segments from the last {@link handlePackets} for a stack of the host; it clears them. */
+  readonly segments: SegmentBatch;
+
   readonly #options: Tun2SocksOptions;
   readonly #outputs: Tun2SocksOutput[] = [];
   readonly #associations: UdpAssociations;
@@ -117,7 +123,7 @@ export class Tun2Socks {
   readonly #writer: PacketWriter;
   readonly #icmp: IcmpErrors;
   readonly #router: Router;
-  readonly #tcp: TcpSegments;
+  readonly #tcp: KernelSegments | StackSegments;
   readonly #packet = new IpPacket();
   readonly #source = new Uint8Array(ADDRESS_STRIDE);
   #lastAssociation = NONE;
@@ -137,14 +143,13 @@ export class Tun2Socks {
       ipv6?.peer,
     ]);
     this.#router = new Router(options, this.counters);
-    this.#tcp = new TcpSegments(
-      options,
-      this.#packet,
-      this.#writer,
-      this.#router,
-      this.counters,
-      (flow, reason) => this.#outputs.push({ kind: "flow-closed", flow, reason }),
-    );
+    this.segments = new SegmentBatch(BATCH_PACKETS, options.hasTcpStack);
+    const onClosed = (flow: number, reason: FlowEnd) =>
+      void this.#outputs.push({ kind: "flow-closed", flow, reason });
+    const parts = [options, this.#packet, this.#writer, this.#router, this.counters, onClosed] as const;
+    this.#tcp = options.hasTcpStack
+      ? new StackSegments(...parts, this.segments)
+      : new KernelSegments(...parts);
   }
 
   // Getters
@@ -193,7 +198,12 @@ export class Tun2Socks {
     datagrams.input = data;
     this.counters.takeDropped();
     let index = first;
-    while (index < end && this.#writer.hasRoom() && datagrams.hasRoom(MAX_SEGMENTS, MAX_UDP_PAYLOAD_BYTES)) {
+    while (
+      index < end &&
+      this.#writer.hasRoom() &&
+      this.segments.hasRoom() &&
+      datagrams.hasRoom(MAX_SEGMENTS, MAX_UDP_PAYLOAD_BYTES)
+    ) {
       this.counters.packetsIn++;
       this.#handlePacket(now, data, offsets[index], offsets[index] + lengths[index]);
       if (this.tap !== undefined) this.#recordDropped(data, offsets[index], offsets[index] + lengths[index]);
@@ -296,22 +306,33 @@ export class Tun2Socks {
    * @returns undefined when no flow has that port: the host then destroys the connection
    */
   acceptFlow(now: number, family: 4 | 6, peerPort: number): AcceptedFlow | undefined {
-    return this.#tcp.accept(now, family, peerPort);
+    return this.#tcp instanceof KernelSegments ? this.#tcp.accept(now, family, peerPort) : undefined;
   }
 
-  /** The host's connection of an accepted flow has ended; segments that the kernel still sends are passed on for a while. */
+  /** The stack has completed the handshake of a flow. @returns undefined when there is none: the host then drops it */
+  acceptStackFlow(now: number, flow: number): AcceptedFlow | undefined {
+    return this.#tcp instanceof StackSegments ? this.#tcp.accept(now, flow) : undefined;
+  }
+
+  /** The stack has forgotten a flow, whose slot may be reused. */
+  forgetFlow(flow: number): void {
+    if (this.#tcp instanceof StackSegments) this.#tcp.forget(flow);
+  }
+
+  /** The host's connection of an accepted flow has ended; segments that the kernel still sends are passed on for a while, and those
+   * for a stack until {@link forgetFlow}. */
   endFlow(now: number, flow: number): void {
     this.#tcp.end(now, flow);
     this.#armSweep(now);
   }
 
   /**
-   * Ends an accepted flow with a RST for the application, and forgets it: the host destroys its connection.
+   * Ends a flow that the kernel has accepted with a RST for the application, and forgets it: the host destroys its connection.
    *
    * @returns false when {@link toDevice} has no room: drain it, then call again
    */
   refuseFlow(flow: number): boolean {
-    return this.#tcp.refuse(flow);
+    return this.#tcp instanceof KernelSegments ? this.#tcp.refuse(flow) : true;
   }
 
   /** The source of an open association. */

@@ -22,10 +22,13 @@ export async function openPacketListener(
       {
         onStream: (stream) => {
           current?.close();
-          const packets = new PacketStream(stream, events.onPackets, (reason) => {
+          const onEnd = (reason: string) => {
             log.debug({ reason }, "a connection of packets has ended");
-            if (current === packets) current = undefined;
-          });
+            if (current !== packets) return;
+            current = undefined;
+            events.onWritable();
+          };
+          const packets = new PacketStream(stream, events.onPackets, onEnd, events.onWritable);
           current = packets;
         },
         onError: (error) => log.warn({ error: error.message }, "cannot accept"),
@@ -39,6 +42,7 @@ export async function openPacketListener(
     virtio: false,
     uso: false,
     hasKernel: false,
+    isBlocked: () => current?.isBlocked === true,
     write: (packets) => current?.write(packets) ?? packets.count,
     close: () => {
       current?.close();

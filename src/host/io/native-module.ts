@@ -207,6 +207,49 @@ export interface NativeModule {
   tunLatency?(descriptor: number, latency: number): void;
   /** Stops watching the descriptor and closes it. */
   tunClose?(descriptor: number): void;
+  /**
+   * Opens a TCP stack (native/io/tcp-stack.h); undefined, like all that follow, where the module was built without lwIP. The arrays
+   * are lent until {@link tcpStackFree}.
+   *
+   * @param secret  16 random bytes
+   * @param packets  where packets for the device come, at `offsets` and with `lengths`
+   * @param received  bytes that flows have received
+   * @param events  rows of 4: flow, what happened (accepted, bytes, ended, writable, closed), and two numbers
+   * @returns the stack's number
+   */
+  tcpStackOpen?(
+    mtu: number,
+    hasVirtio: boolean,
+    maxFlows: number,
+    memoryBytes: number,
+    secret: Uint8Array,
+    packets: Uint8Array,
+    offsets: Int32Array,
+    lengths: Int32Array,
+    received: Uint8Array,
+    events: Int32Array,
+  ): number;
+  tcpStackFree?(stack: number): void;
+  /** @param rows  of 4: flow, offset of the packet or its virtio-net header in `data`, offset of its TCP header, end */
+  tcpStackSegments?(stack: number, now: number, data: Uint8Array, rows: Int32Array, count: number): void;
+  /** @returns how many bytes were accepted, or a system error, which is negative */
+  tcpStackWrite?(stack: number, now: number, flow: number, bytes: Uint8Array, length: number): number;
+  /** Nothing more is written. */
+  tcpStackEnd?(stack: number, now: number, flow: number): void;
+  tcpStackPause?(stack: number, flow: number, isPaused: boolean): void;
+  /** Ends both directions; the only event that follows is that it is closed. */
+  tcpStackClose?(stack: number, now: number, flow: number): void;
+  /** Forgets a flow at once; no event follows. */
+  tcpStackDrop?(stack: number, flow: number, hasReset: boolean): void;
+  tcpStackTimeout?(stack: number, now: number): void;
+  /** @returns Infinity for never */
+  tcpStackNextTimeout?(stack: number): number;
+  /** @returns the number of packets, valid until the next call */
+  tcpStackPollPackets?(stack: number): number;
+  /** @returns the number of events, valid with their bytes until the next call */
+  tcpStackPollEvents?(stack: number): number;
+  /** Fills in: wrong checksums, malformed, beyond the bound of memory, RSTs sent, packets sent. */
+  tcpStackCounts?(stack: number, counts: Float64Array): void;
   /** Linux only, like all that follow. @param address  4 or 16 bytes */
   interfaceAddress?(name: string, address: Uint8Array, prefixLength: number): void;
   interfaceRoute?(name: string, address: Uint8Array, prefixLength: number): void;

@@ -126,6 +126,14 @@ export const TUN2SOCKS_FIELDS = {
   ...TUNNEL_FIELDS,
   listen: { ...TUNNEL_FIELDS.listen, help: "additional SOCKS5 server for applications (default: none)" },
   maxFlows: integer("max-flows", "N", "limit of TCP connections", 1, 60_000, TUN2SOCKS_LIMITS.maxFlows),
+  tcpStack: {
+    schema: z.enum(["kernel", "lwip"]).optional(),
+    expects: "kernel or lwip",
+    flag: "tcp-stack",
+    value: "kernel|lwip",
+    help: "who terminates TCP (default: the kernel where one is behind the device, else lwip)",
+  },
+  tcpMemory: integer("tcp-memory", "MIB", "memory for TCP that waits in lwIP", 4, 65_536, 256),
   tundev: {
     schema: z
       .string()
@@ -191,7 +199,7 @@ export function resolveTun2Socks(
   nameField: NameField = libraryName,
 ): ResolvedTun2SocksOptions {
   const options = checkFields(platform.fields, input, nameField) as Checked;
-  const { tundev, socksServerAddr, socks5Udp, mtu, offload, familyHeader, maxFlows } = options;
+  const { tundev, socksServerAddr, socks5Udp, mtu, offload, familyHeader, maxFlows, tcpStack } = options;
   for (const [stock, own] of [
     ["tundev", "device"],
     ["netifIpaddr", "addresses"],
@@ -270,6 +278,8 @@ export function resolveTun2Socks(
     rules,
     dnsRoute,
     maxFlows,
+    tcpStack,
+    tcpMemoryBytes: options.tcpMemory * 1024 * 1024,
     usesTunnel: udpRoute === ROUTE_TUNNEL || rules.some(({ route }) => route === ROUTE_TUNNEL),
     tunnel: resolveUdpLocal(platform.tunnel, tunnelInput, nameField, true),
   };

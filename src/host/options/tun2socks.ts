@@ -1,5 +1,5 @@
 import type { Rule } from "../../core/tun2socks/rules.ts";
-import { ROUTE_SOCKS } from "../../core/tun2socks/rules.ts";
+import { ROUTE_DROP, ROUTE_REJECT, ROUTE_SOCKS } from "../../core/tun2socks/rules.ts";
 import { formatHost, ipAddress } from "../../wire/socket-address.ts";
 import { parseCarrierChain } from "../carriers/carrier-chain.ts";
 import { redactUrl } from "../carriers/hop.ts";
@@ -45,6 +45,13 @@ export interface Tun2SocksSettings extends Omit<UdpLocalSettings, "workers" | "t
   readonly rules?: readonly string[] | undefined;
   /** TCP connections; 1 to 60,000. Default 16,384. */
   readonly maxFlows?: number | undefined;
+  /**
+   * Who terminates TCP: `kernel`, by a listener on the device's address, for a TUN device or a descriptor; `lwip`, in the native
+   * module, for any device. Default: `kernel` where one is behind the device, else `lwip`.
+   */
+  readonly tcpStack?: "kernel" | "lwip" | undefined;
+  /** Memory for TCP that waits in lwIP, and for its connections, in MiB; 4 to 65,536. Default 256. */
+  readonly tcpMemory?: number | undefined;
   /** Option of badvpn-tun2socks: the name of a TUN device. */
   readonly tundev?: string | undefined;
   /** Option of badvpn-tun2socks: an address on the device's network that no host has. */
@@ -75,6 +82,10 @@ export interface ResolvedTun2SocksOptions {
   /** The route of DNS over TCP, one more than those of `socks`; undefined for none. */
   readonly dnsRoute: number | undefined;
   readonly maxFlows: number;
+  /** Who terminates TCP; undefined: the kernel, if one is behind the device, else lwIP. */
+  readonly tcpStack: "kernel" | "lwip" | undefined;
+  /** Bound of what waits in lwIP. */
+  readonly tcpMemoryBytes: number;
   /** True if any route leads into the tunnel. */
   readonly usesTunnel: boolean;
   readonly tunnel: ResolvedUdpLocalOptions;
@@ -83,7 +94,8 @@ export interface ResolvedTun2SocksOptions {
 /** The resolved options as lines of text, without secrets. */
 export function describePlan(options: ResolvedTun2SocksOptions): string[] {
   const { device, mtu, addresses, routes, socks, tcpRoute, udpRoute, rules, usesTunnel, tunnel } = options;
-  const { dnsRoute, otherTcpWays } = options;
+  const { dnsRoute, otherTcpWays, tcpStack } = options;
+  const terminated = tcpStack === undefined ? "" : `, terminated by ${tcpStack}`;
   const ip = (bytes: Uint8Array) => formatHost(ipAddress(bytes, 0));
   const way = (route: number) =>
     route === dnsRoute
@@ -99,7 +111,7 @@ export function describePlan(options: ResolvedTun2SocksOptions): string[] {
       : []),
     ...(isTun ? routes.map(({ network, prefixLength }) => `route ${ip(network)}/${prefixLength}`) : []),
     ...rules.map((rule, index) => `rule ${index + 1}: ${rule.protocol} -> ${way(rule.route)}`),
-    `tcp -> ${[way(tcpRoute), ...otherTcpWays.map(redactUrl)].join(", or ")}`,
+    `tcp -> ${[way(tcpRoute), ...otherTcpWays.map(redactUrl)].join(", or ")}${terminated}`,
     `udp -> ${way(udpRoute)}`,
     ...(usesTunnel
       ? [`udp-local -> ${tunnel.ways.map((way) => parseCarrierChain(way).description).join(", or ")}`]
@@ -110,4 +122,13 @@ export function describePlan(options: ResolvedTun2SocksOptions): string[] {
 /** True for a well-formed way that carries TCP, but no datagrams. */
 export function carriesTcpAlone(text: string): boolean {
   return text.startsWith("ss:") || /\s/.test(text);
+}
+
+/** Whether any TCP is carried, by a rule or without. */
+export function carriesTcp({
+  tcpRoute,
+  rules,
+}: Pick<ResolvedTun2SocksOptions, "tcpRoute" | "rules">): boolean {
+  const isCarried = (route: number) => route !== ROUTE_REJECT && route !== ROUTE_DROP;
+  return isCarried(tcpRoute) || rules.some(({ protocol, route }) => protocol !== "udp" && isCarried(route));
 }

@@ -16,6 +16,11 @@ export function writePackets(stream: Writable | undefined, packets: PacketBatch)
   return 0;
 }
 
+/** Whether a stream has not taken yet what was written last. */
+function isBlocked(stream: Writable | undefined): boolean {
+  return stream?.writableNeedDrain === true;
+}
+
 /** Reads packets from a stream, which is destroyed if it contains anything else. */
 export function readPackets(stream: Readable, onPackets: OnPackets, log: Logger): void {
   const reader = new PacketStreamReader(onPackets);
@@ -31,6 +36,7 @@ export function openPipe(events: DeviceEvents, log: Logger): Device {
   const { stdin, stdout } = process;
   stdout.on("error", () => {});
   stdin.on("error", () => {});
+  stdout.on("drain", events.onWritable);
   stdin.once("close", () => events.onEnd(undefined));
   stdin.once("end", () => stdin.destroy());
   readPackets(stdin, events.onPackets, log);
@@ -39,6 +45,7 @@ export function openPipe(events: DeviceEvents, log: Logger): Device {
     virtio: false,
     uso: false,
     hasKernel: false,
+    isBlocked: () => isBlocked(stdout),
     write: (packets) => writePackets(stdout, packets),
     close: async () => void stdin.destroy(),
   };
