@@ -86,7 +86,9 @@ static void on_log(void *data, underpass_log_level level, const char *message, c
   program *program = data;
   if ((int)level < program->options.log_level) return;
   bool is_json = program->options.is_json;
-  bool has_fields = strcmp(fields, "{}") != 0;
+  // The line of statistics has them all in its text.
+  bool is_stats = !is_json && strncmp(fields, "{\"stats\":", 9) == 0;
+  bool has_fields = !is_stats && strcmp(fields, "{}") != 0;
   if (is_json) {
     text quoted = {0};
     text_add_json(&quoted, message, strlen(message));

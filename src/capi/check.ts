@@ -1,6 +1,7 @@
 import { HostError, UsageError } from "../core/errors.ts";
 import type { TlsOptions } from "../host/carriers/tls-options.ts";
-import { embeddersOwn, wrong } from "../host/options/fields.ts";
+import type { OptionFields } from "../host/options/fields.ts";
+import { checkFields, embeddersOwn, wrong } from "../host/options/fields.ts";
 import { resolveTun2Socks, TUN2SOCKS_FIELDS } from "../host/options/tun2socks-fields.ts";
 import { resolveUdpLocal, UDP_LOCAL_FIELDS } from "../host/options/udp-local-fields.ts";
 import { resolveUdpServer, UDP_SERVER_FIELDS } from "../host/options/udp-server-fields.ts";
@@ -9,6 +10,7 @@ import { encodeChecked } from "./checked-options.ts";
 import { checkOffered, MISSING_OF_LOCAL, MISSING_OF_SERVER, MISSING_OF_TUN2SOCKS } from "./offered.ts";
 import { gatherOptions } from "./options.ts";
 import { readFile } from "./read-file.ts";
+import { STATS_INTERVAL_FIELD } from "./stats-field.ts";
 import { findTlsFilesProblem } from "./tls-files.ts";
 
 /**
@@ -27,11 +29,30 @@ function underpassCheck(host: FileHost, start: StartOptions): string | StartFail
   }
 }
 
+const OWN_FIELDS = { statsIntervalS: STATS_INTERVAL_FIELD };
+
+/** The options of one start, without those that this library has of its own, which are checked. */
+function gather(
+  host: FileHost,
+  start: StartOptions,
+  fields: OptionFields,
+  missing: ReadonlyMap<string, string>,
+) {
+  const { values: all, nameField } = gatherOptions(
+    { ...fields, ...OWN_FIELDS },
+    start,
+    (path) => readFile(host, path),
+    missing,
+  );
+  const { statsIntervalS, ...values } = all;
+  return { values, nameField, own: checkFields(OWN_FIELDS, { statsIntervalS }, nameField) };
+}
+
 const CARRIER_FIELD = embeddersOwn<true>((value) => value === true, "functions");
 
 function checkLocal(host: FileHost, start: StartOptions): object {
-  const gathered = gatherOptions(UDP_LOCAL_FIELDS, start, (path) => readFile(host, path), MISSING_OF_LOCAL);
-  const { nameField } = gathered;
+  const gathered = gather(host, start, UDP_LOCAL_FIELDS, MISSING_OF_LOCAL);
+  const { nameField, own } = gathered;
   const values = { ...gathered.values, carrier: start.hasCarrier };
   const platform = {
     fields: { ...UDP_LOCAL_FIELDS, carrier: CARRIER_FIELD },
@@ -41,19 +62,14 @@ function checkLocal(host: FileHost, start: StartOptions): object {
   const hasAssociations = gathered.values.listen === false;
   const options = resolveUdpLocal(platform, values, nameField, hasAssociations);
   checkOffered(options, nameField);
-  return options;
+  return { ...options, ...own };
 }
 
 const PACKETS = { start: () => {}, write: () => {} };
 
 function checkTun2Socks(host: FileHost, start: StartOptions): object {
-  const gathered = gatherOptions(
-    TUN2SOCKS_FIELDS,
-    start,
-    (path) => readFile(host, path),
-    MISSING_OF_TUN2SOCKS,
-  );
-  const { nameField } = gathered;
+  const gathered = gather(host, start, TUN2SOCKS_FIELDS, MISSING_OF_TUN2SOCKS);
+  const { nameField, own } = gathered;
   const values = {
     ...gathered.values,
     carrier: start.hasCarrier,
@@ -73,22 +89,17 @@ function checkTun2Socks(host: FileHost, start: StartOptions): object {
   };
   const options = resolveTun2Socks(platform, values, nameField);
   checkOffered(options.tunnel, nameField);
-  return options;
+  return { ...options, ...own };
 }
 
 const CHECK = { local: checkLocal, server: checkServer, tun2socks: checkTun2Socks };
 
 function checkServer(host: FileHost, start: StartOptions): object {
-  const { values, nameField } = gatherOptions(
-    UDP_SERVER_FIELDS,
-    start,
-    (path) => readFile(host, path),
-    MISSING_OF_SERVER,
-  );
+  const { values, nameField, own } = gather(host, start, UDP_SERVER_FIELDS, MISSING_OF_SERVER);
   const platform = { fields: UDP_SERVER_FIELDS, findDecoyProblem: () => undefined };
   const options = resolveUdpServer(platform, values, nameField);
   checkOffered(options, nameField);
-  return options;
+  return { ...options, ...own };
 }
 
 Object.assign(globalThis, { underpassCheck });

@@ -3,6 +3,7 @@ import type { CHost, Instance, StartFailure, StartOptions } from "./c-host.ts";
 import { decodeChecked } from "./checked-options.ts";
 import { startLocal } from "./local.ts";
 import { startServer } from "./server.ts";
+import { withStatsLog } from "./stats-log.ts";
 import { startTun2Socks } from "./tun2socks.ts";
 
 const START = { local: startLocal, server: startServer, tun2socks: startTun2Socks };
@@ -14,7 +15,9 @@ function underpassStart(
   checked: string,
 ): Instance | StartFailure {
   try {
-    return START[program](host, decodeChecked(checked));
+    const { statsIntervalS, ...options } = decodeChecked(checked);
+    const instance = START[program](host, options);
+    return statsIntervalS === undefined ? instance : withStatsLog(host, instance, statsIntervalS);
   } catch (error) {
     if (error instanceof HostError) return { status: error.status, text: error.message };
     throw error;

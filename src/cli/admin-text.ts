@@ -1,5 +1,5 @@
+import { statsLine, summarize } from "../host/stats-line.ts";
 import type { AdminStatus } from "../node/admin/admin-server.ts";
-import { statsLine, summarize } from "./stats-line.ts";
 
 /** What `status` prints. @param before  an earlier answer, for rates; undefined for none */
 export function statusText(

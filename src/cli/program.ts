@@ -11,6 +11,7 @@ import type { DoctorSettings } from "../host/doctor/settings.ts";
 import type { Logger } from "../host/log.ts";
 import type { NameField } from "../host/options/fields.ts";
 import { checkFields } from "../host/options/fields.ts";
+import { statsLine, summarize } from "../host/stats-line.ts";
 import type { EndpointStatus, FlowStatus } from "../host/status.ts";
 import type { TunnelStats } from "../host/tunnel-stats.ts";
 import type { AdminServer } from "../node/admin/admin-server.ts";
@@ -25,7 +26,6 @@ import { HOST_FIELDS } from "./program-fields.ts";
 import type { ProgramLine } from "./program-line.ts";
 import { notifySystemd, writeReadyFd } from "./readiness.ts";
 import { isExposed } from "./secret-file.ts";
-import { statsLine, summarize } from "./stats-line.ts";
 
 const EXIT_FAILURE = 1;
 const EXIT_USAGE = 2;

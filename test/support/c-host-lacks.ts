@@ -17,7 +17,6 @@ const HTTP2 = "HTTP/2 is a library of Node";
 const DECOY = "decoys are served by libraries of Node";
 const PLUGIN = "plugins of shadowsocks that are programs";
 const TEXTS = "the C library names options by their place in its config";
-const STATS = "--stats-interval";
 const WORKERS = "an instance has one thread";
 
 /** All of it. A test that is listed and passes makes the run fail, and so does one that fails for another reason. */
@@ -142,25 +141,11 @@ export const LACKS: readonly Lack[] = [
     why: "lines of the program's log, and its options in a config file",
   },
   {
-    file: "test/interop/programs.test.ts",
-    test: /--stats-interval$/,
-    ends: ["server"],
-    error: /stats-interval/,
-    why: STATS,
-  },
-  {
     file: "test/interop/web-sockets.test.ts",
     test: /keeps sessions on the thread that listens/,
     ends: ["server"],
     error: /is not valid JSON/,
     why: WORKERS,
-  },
-  {
-    file: "test/e2e/lanes.test.ts",
-    test: /./,
-    ends: ["local"],
-    error: /ended before line/,
-    why: STATS,
   },
   {
     file: "test/e2e/masque.test.ts",

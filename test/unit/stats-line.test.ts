@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
-import { statsLine, summarize } from "../../src/cli/stats-line.ts";
 import { Counters } from "../../src/core/counters.ts";
 import type { SpreadState } from "../../src/core/spread-state.ts";
+import { statsLine, summarize } from "../../src/host/stats-line.ts";
 import { sumStats, tunnelStats } from "../../src/host/tunnel-stats.ts";
 
 const NOW = { sessions: 1, lanes: 4, associations: 7, contexts: 9, rttMs: 51.234 };

@@ -1,5 +1,5 @@
 import { METRICS, readMetric } from "../core/metrics/table.ts";
-import type { Tun2SocksStats, TunnelStats } from "../host/tunnel-stats.ts";
+import type { Tun2SocksStats, TunnelStats } from "./tunnel-stats.ts";
 
 type Stats = TunnelStats & Partial<Pick<Tun2SocksStats, "flows" | "halfOpenFlows">>;
 
