@@ -75,6 +75,8 @@
 // A small write takes this much more, for the next one to join it.
 #define TCP_OVERSIZE 1024
 #define TCP_QUEUE_OOSEQ 1
+// The same for what came early, which is searched for each such segment.
+#define TCP_OOSEQ_MAX_PBUFS 2048
 #define LWIP_TCP_SACK_OUT 1
 #define LWIP_TCP_MAX_SACK_NUM 4
 #define LWIP_TCP_TIMESTAMPS 0
