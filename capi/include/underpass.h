@@ -54,6 +54,9 @@ typedef struct underpass_addresses {
   size_t listen_count;
   /* IP:PORT of udp-local's SOCKS5 server; NULL if it has none. */
   const char *socks5;
+  /* Of udp-local: the target of each forward, and the servers with what leads to them, for a person; else NULL. */
+  const char *const *targets;
+  const char *server;
 } underpass_addresses;
 
 /* An IP packet of either version, without anything before it. */

@@ -4,7 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "program-members.h"
 #include "text.h"
+#ifndef _WIN32
+#include <unistd.h>
+#endif
 
 static const char *const LEVELS[] = {"debug", "info", "warn", "error", "silent"};
 
@@ -55,8 +59,36 @@ static bool is_same(const flags *all, int a, int b) {
   return all->lengths[a] == all->lengths[b] && memcmp(all->names[a], all->names[b], all->lengths[a]) == 0;
 }
 
-// One member for each name; of a name that is repeated, a list.
-static void write_config(const flags *all, text *config) {
+// Writes the value of --listen: fd:NAME as the descriptors of that name that systemd has passed (sd_listen_fds(3)). Returns how many
+// values that makes; 0 if there is none of the name.
+static int write_listen(text *config, const char *value) {
+  int written = 0;
+#ifndef _WIN32
+  const char *name = strncmp(value, "fd:", 3) == 0 ? value + 3 : "";
+  if (name[strspn(name, "0123456789")] != 0) {
+    const char *pid = getenv("LISTEN_PID"), *fds = getenv("LISTEN_FDS"), *names = getenv("LISTEN_FDNAMES");
+    // They may have been meant for a parent of this process.
+    int count = pid != NULL && fds != NULL && atoi(pid) == getpid() ? atoi(fds) : 0;
+    for (int i = 0; i < count; i++) {
+      size_t length = names == NULL ? 0 : strcspn(names, ":");
+      bool is_it = length == 0 ? strcmp(name, "unknown") == 0 : is_named(names, length, name);
+      char number[24];
+      snprintf(number, sizeof number, "fd:%d", 3 + i);
+      if (is_it) text_add(config, written++ == 0 ? "" : ",");
+      if (is_it) text_add_json(config, number, strlen(number));
+      if (names != NULL) names += length + (names[length] == ':');
+    }
+    return written;
+  }
+#endif
+  text_add_json(config, value, strlen(value));
+  return 1;
+}
+
+// One member for each name, which is written as a flag so that errors name it so; of a name that is repeated, a list. Returns what
+// is wrong, or NULL.
+static const char *write_config(const flags *all, text *config) {
+  const char *error = NULL;
   text_add(config, "{");
   for (int i = 0; i < all->count; i++) {
     int first = 0, times = 0;
@@ -64,22 +96,43 @@ static void write_config(const flags *all, text *config) {
     if (first < i) continue;
     for (int other = i; other < all->count; other++) times += is_same(all, other, i);
     text_add(config, i == 0 ? "" : ",");
-    text_add_json(config, all->names[i], all->lengths[i]);
-    text_add(config, times > 1 ? ":[" : ":");
+    // `names` point behind the dashes.
+    text_add_json(config, all->names[i] - 2, all->lengths[i] + 2);
+    bool is_listen = is_named(all->names[i], all->lengths[i], "listen");
+    bool is_list = times > 1 || (is_listen && all->values[i] != NULL && strncmp(all->values[i], "fd:", 3) == 0);
+    text_add(config, is_list ? ":[" : ":");
     for (int other = i; other < all->count; other++) {
       if (!is_same(all, other, i)) continue;
       text_add(config, other == i ? "" : ",");
       const char *value = all->values[other];
       if (value == NULL) text_add(config, "true");
-      else text_add_json(config, value, strlen(value));
+      else if (!is_listen) text_add_json(config, value, strlen(value));
+      else if (write_listen(config, value) == 0) error = complain("listen", 6, "systemd has passed no socket of this name");
     }
-    if (times > 1) text_add(config, "]");
+    if (is_list) text_add(config, "]");
   }
   text_add(config, "}");
+  return error;
+}
+
+// A member of the config file. Returns what is wrong with it.
+static const char *take_member(const char *name, const char *value, void *data) {
+  const char *error = NULL;
+  // `ready-fd` is of the command line alone, as descriptors are of who starts it.
+  if (strcmp(name, "log-format") == 0 || strcmp(name, "log-level") == 0)
+    take_own(name, strlen(name), value, data, &error);
+  return error;
 }
 
 const char *arguments_read(int count, char **words, program_options *options, char **config) {
   *options = (program_options){.log_level = 1, .ready_fd = -1};
+  // Those of the file first: flags win.
+  for (int i = 0; i < count; i++) {
+    bool is_next = strcmp(words[i], "--config") == 0 && i + 1 < count;
+    const char *path = is_next ? words[i + 1] : strncmp(words[i], "--config=", 9) == 0 ? words[i] + 9 : NULL;
+    const char *wrong = path == NULL ? NULL : program_members_read(path, take_member, options);
+    if (wrong != NULL) return wrong;
+  }
   *config = NULL;
   size_t room = (size_t)count + 1;
   flags all = {calloc(room, sizeof *all.names), calloc(room, sizeof *all.lengths), calloc(room, sizeof *all.values), 0};
@@ -88,7 +141,10 @@ const char *arguments_read(int count, char **words, program_options *options, ch
     const char *word = strcmp(words[i], "-h") == 0 ? "--help" : words[i];
     if (!is_flag(word)) {
       // It may be a secret.
-      error = "expected --NAME VALUE";
+      int others = 0;
+      for (int j = i; j < count; j++) others += !is_flag(words[j]);
+      snprintf(problem, sizeof problem, "too many arguments. Expected 0 arguments but got %d", others);
+      error = problem;
       break;
     }
     const char *name = word + 2;
@@ -103,9 +159,9 @@ const char *arguments_read(int count, char **words, program_options *options, ch
   }
   if (error == NULL) {
     text text = {0};
-    write_config(&all, &text);
+    error = write_config(&all, &text);
     *config = text.data;
-    if (text.data == NULL) error = "no memory";
+    if (text.data == NULL && error == NULL) error = "no memory";
   }
   free(all.names);
   free(all.lengths);

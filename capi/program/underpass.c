@@ -132,9 +132,18 @@ static text ready_line(const program *program, const underpass_addresses *addres
     text_add(&line, i == 0 ? "" : ",");
     text_add(&line, is_local ? "{\"listen\":" : "");
     text_add_json(&line, addresses->listen[i], strlen(addresses->listen[i]));
+    if (is_local && addresses->targets != NULL) {
+      text_add(&line, ",\"target\":");
+      text_add_json(&line, addresses->targets[i], strlen(addresses->targets[i]));
+    }
     text_add(&line, is_local ? "}" : "");
   }
-  text_add(&line, "]}\n");
+  text_add(&line, "]");
+  if (addresses->server != NULL) {
+    text_add(&line, ",\"server\":");
+    text_add_json(&line, addresses->server, strlen(addresses->server));
+  }
+  text_add(&line, "}\n");
   return line;
 }
 
@@ -149,10 +158,13 @@ static void write_pretty(const program *program, const underpass_addresses *addr
     fprintf(stderr, " socks5 %s", addresses->socks5);
     separator = ", ";
   }
+  bool is_local = strcmp(program->name, "udp-local") == 0;
   for (size_t i = 0; i < addresses->listen_count; i++) {
-    fprintf(stderr, "%s%s %s", separator, strcmp(program->name, "udp-local") == 0 ? "forward" : "listen", addresses->listen[i]);
+    fprintf(stderr, "%s%s %s", separator, is_local ? "forward" : "listen", addresses->listen[i]);
+    if (addresses->targets != NULL) fprintf(stderr, " -> %s", addresses->targets[i]);
     separator = ", ";
   }
+  if (addresses->server != NULL) fprintf(stderr, "%sserver %s", separator, addresses->server);
   fprintf(stderr, "\n");
 }
 
@@ -225,10 +237,11 @@ static sigset_t signals;
 
 static void handle_signals(void) {
   signal(SIGPIPE, SIG_IGN);
-  signal(SIGHUP, SIG_IGN);
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
+  // Comes when a terminal is closed, too, which is no reason to end.
+  sigaddset(&signals, SIGHUP);
   sigaddset(&signals, SIGUSR2);
   // Threads that are made later inherit it.
   pthread_sigmask(SIG_BLOCK, &signals, NULL);
@@ -271,8 +284,15 @@ static void run(program *program) {
   while (!atomic_load(&program->has_stopped)) {
     int number = wait_for_event();
     if (number == 0) continue;
+#ifndef _WIN32
+    if (number == SIGHUP) {
+      on_log(program, UNDERPASS_LOG_INFO, "there is nothing to reload on SIGHUP", "{}");
+      continue;
+    }
+#endif
     if (is_stopping) _exit(128 + number);
     is_stopping = true;
+    on_log(program, UNDERPASS_LOG_INFO, "closes", number == SIGTERM ? "{\"signal\":\"SIGTERM\"}" : "{\"signal\":\"SIGINT\"}");
 #ifndef _WIN32
     notify_systemd("STOPPING=1");
 #endif

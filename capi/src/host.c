@@ -121,34 +121,53 @@ static JSValue write_log(JSContext *context, JSValueConst self, int count, JSVal
   return fields == NULL ? JS_EXCEPTION : JS_UNDEFINED;
 }
 
-// ready(addresses of listen, address of SOCKS5)
+// The texts of a list, to be freed by free_texts; NULL, with an exception pending or not, if there is no memory.
+static const char **get_texts(JSContext *context, JSValueConst list, size_t *count) {
+  *count = 0;
+  JSValue length_value = JS_GetPropertyStr(context, list, "length");
+  size_t length = (size_t)get_int(context, length_value);
+  JS_FreeValue(context, length_value);
+  const char **texts = calloc(length + 1, sizeof *texts);
+  for (size_t i = 0; i < length && texts != NULL; i++) {
+    JSValue text = JS_GetPropertyUint32(context, list, (uint32_t)i);
+    texts[i] = JS_ToCString(context, text);
+    JS_FreeValue(context, text);
+    if (texts[i] == NULL) break;
+    *count = i + 1;
+  }
+  return texts;
+}
+
+static void free_texts(JSContext *context, const char **texts, size_t count) {
+  for (size_t i = 0; i < count; i++) JS_FreeCString(context, texts[i]);
+  free(texts);
+}
+
+static const char *text_or_null(JSContext *context, JSValueConst value) {
+  return JS_IsString(value) ? JS_ToCString(context, value) : NULL;
+}
+
+// ready(addresses of listen, address of SOCKS5, targets of forwards, description of the server)
 static JSValue ready(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   instance *instance = instance_of(context);
   if (instance->callbacks.ready == NULL) return JS_UNDEFINED;
-  JSValue length_value = JS_GetPropertyStr(context, values[0], "length");
-  size_t length = (size_t)get_int(context, length_value);
-  JS_FreeValue(context, length_value);
-  const char **listen = calloc(length + 1, sizeof *listen);
-  if (listen == NULL) return JS_ThrowOutOfMemory(context);
-  bool is_good = true;
-  for (size_t i = 0; i < length && is_good; i++) {
-    JSValue text = JS_GetPropertyUint32(context, values[0], (uint32_t)i);
-    listen[i] = JS_ToCString(context, text);
-    JS_FreeValue(context, text);
-    is_good = listen[i] != NULL;
-  }
-  const char *socks5 = JS_IsUndefined(values[1]) ? NULL : JS_ToCString(context, values[1]);
-  if (is_good) {
-    underpass_addresses addresses = {
-        .size = sizeof addresses, .listen = listen, .listen_count = length, .socks5 = socks5};
-    instance->callbacks.ready(instance->user_data, &addresses);
-  }
-  for (size_t i = 0; i < length; i++)
-    if (listen[i] != NULL) JS_FreeCString(context, listen[i]);
+  size_t listen_count, target_count = 0;
+  const char **listen = get_texts(context, values[0], &listen_count);
+  const char **targets = JS_IsObject(values[2]) ? get_texts(context, values[2], &target_count) : NULL;
+  const char *socks5 = text_or_null(context, values[1]), *server = text_or_null(context, values[3]);
+  const underpass_addresses addresses = {.size = sizeof addresses,
+                                         .listen = listen,
+                                         .listen_count = listen_count,
+                                         .socks5 = socks5,
+                                         .targets = target_count == listen_count ? targets : NULL,
+                                         .server = server};
+  instance->callbacks.ready(instance->user_data, &addresses);
+  free_texts(context, listen, listen_count);
+  free_texts(context, targets, target_count);
   if (socks5 != NULL) JS_FreeCString(context, socks5);
-  free(listen);
-  return is_good ? JS_UNDEFINED : JS_EXCEPTION;
+  if (server != NULL) JS_FreeCString(context, server);
+  return JS_UNDEFINED;
 }
 
 // event(kind, status, text)
@@ -186,7 +205,7 @@ static const JSCFunctionListEntry FUNCTIONS[] = {
     FUNCTION("systemErrorName", 1, system_error_name),
     FUNCTION("systemErrorText", 1, system_error_text),
     FUNCTION("log", 3, write_log),
-    FUNCTION("ready", 2, ready),
+    FUNCTION("ready", 4, ready),
     FUNCTION("event", 3, event),
 };
 
@@ -218,6 +237,7 @@ JSValue host_create(instance *instance) {
   associations_add(context, host);
   packets_add(context, host);
   tun_add(context, host);
+  process_add(context, host);
   JS_SetPropertyStr(context, host, "hasLog", JS_NewBool(context, instance->callbacks.log != NULL));
   return host;
 }

@@ -13,7 +13,6 @@ JSValue file_host_create(JSContext *context);
 void timers_add(JSContext *context, JSValueConst host);
 void timers_end(instance *instance);
 void resolver_add(JSContext *context, JSValueConst host);
-void resolver_end(instance *instance);
 void cryptography_add(JSContext *context, JSValueConst host);
 void udp_add(JSContext *context, JSValueConst host);
 void stream_add(JSContext *context, JSValueConst host);
@@ -21,6 +20,9 @@ void tls_add(JSContext *context, JSValueConst host);
 // What checks files; to be called first.
 void tls_add_check(JSContext *context, JSValueConst host);
 void tcp_add(JSContext *context, JSValueConst host);
+// Programs that are started, not on Windows.
+void process_add(JSContext *context, JSValueConst host);
+void process_end(instance *instance);
 void tun_add(JSContext *context, JSValueConst host);
 // What knows interfaces; to be called first.
 void tun_add_check(JSContext *context, JSValueConst host);

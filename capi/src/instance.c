@@ -99,8 +99,8 @@ static void end(instance *instance) {
   JSContext *context = instance->engine.context;
   guests_leave(instance);
   associations_end(instance);
+  process_end(instance);
   timers_end(instance);
-  resolver_end(instance);
   io_loop_end(instance->io, on_io_ended, instance);
   JS_FreeValue(context, instance->endpoint);
   JS_FreeValue(context, instance->on_turn);
@@ -450,6 +450,14 @@ int instance_run(instance *instance) {
   return status;
 }
 
+void instance_detach(uv_thread_t *thread) {
+#if UV_VERSION_HEX >= 0x013200
+  uv_thread_detach(thread);
+#elif !defined(_WIN32)
+  pthread_detach(*thread);
+#endif
+}
+
 // From any thread
 
 static bool is_on_loop_thread(instance *instance) {
@@ -500,14 +508,6 @@ int instance_report(instance *instance, char **text) {
   return request_stats(instance, &(stats_request){.text = text});
 }
 
-static void detach(uv_thread_t *thread) {
-#if UV_VERSION_HEX >= 0x013200
-  uv_thread_detach(thread);
-#elif !defined(_WIN32)
-  pthread_detach(*thread);
-#endif
-}
-
 void instance_free(instance *instance) {
   bool is_own_thread = instance->place == PLACE_OWN_THREAD;
   bool waits = is_own_thread && !is_on_loop_thread(instance);
@@ -529,6 +529,6 @@ void instance_free(instance *instance) {
     memset(&instance->callbacks, 0, sizeof instance->callbacks);
     instance->is_silent = true;
   }
-  if (is_own_thread) detach(&instance->loop_thread);
+  if (is_own_thread) instance_detach(&instance->loop_thread);
   instance_stop(instance);
 }

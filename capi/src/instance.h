@@ -28,6 +28,7 @@ enum {
 typedef enum { PLACE_OWN_THREAD, PLACE_CALLING_THREAD, PLACE_CALLERS_LOOP } place;
 
 struct timers;
+struct process;
 struct lookup;
 struct guest;
 struct associations;
@@ -81,7 +82,14 @@ typedef struct instance {
   packets *packets;
 
   struct timers *timers;
-  struct lookup *lookups;
+  // Programs that run, and the number of the last.
+  struct process *processes;
+  int32_t process_number;
+  // Look-ups: the first that waits, and how many have a thread.
+  struct {
+    struct lookup *first;
+    int running;
+  } lookups;
   uv_check_t turn;
   uv_idle_t turn_idle;
   JSValue on_turn;
@@ -134,6 +142,9 @@ void instance_request_turn(instance *instance);
 
 // Calls a method of the script's object.
 void instance_call(instance *instance, const char *name);
+
+// Has nobody wait for a thread.
+void instance_detach(uv_thread_t *thread);
 
 instance *instance_of(JSContext *context);
 

@@ -1,16 +1,58 @@
-// The system's resolver, on libuv's pool of threads, and the addresses of this machine.
+// The system's resolver, and the addresses of this machine.
 #include <stdlib.h>
 #include <string.h>
 
+#include "embedder/guest.h"
 #include "host.h"
 
+// At a time; the others wait for their turn.
+#define MAX_RUNNING 8
+
+// A look-up blocks its thread until the resolver has answered, which may take long and cannot be called off: so it has a thread of
+// its own, for which nobody waits.
 typedef struct lookup {
-  uv_getaddrinfo_t request;
-  instance *instance;
-  // JS_UNDEFINED once nobody waits for it.
+  guest guest;
+  JSContext *context;
   JSValue callback;
-  struct lookup *next, **link;
+  char *name;
+  // Of the instance's thread: the next one that waits, and whether it has a thread.
+  struct lookup *next;
+  bool is_running;
+
+  // Of its thread, until `is_done`, which the mutex of the guest guards.
+  struct addrinfo *first;
+  int error;
+  bool is_done;
 } lookup;
+
+static void run(void *data) {
+  lookup *lookup = data;
+  const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
+  uv_getaddrinfo_t request = {0};
+  uv_loop_t loop;
+  int error = uv_loop_init(&loop);
+  if (error == 0) {
+    // Without a callback it is done in this thread.
+    error = uv_getaddrinfo(&loop, &request, NULL, lookup->name, NULL, &hints);
+    uv_loop_close(&loop);
+  }
+  uv_mutex_lock(&lookup->guest.mutex);
+  lookup->error = error;
+  lookup->first = error == 0 ? request.addrinfo : NULL;
+  lookup->is_done = true;
+  guest_stir(&lookup->guest);
+  uv_mutex_unlock(&lookup->guest.mutex);
+  guest_release(&lookup->guest);
+}
+
+static bool start(lookup *lookup) {
+  uv_thread_t thread;
+  if (uv_thread_create(&thread, run, lookup) != 0) return false;
+  lookup->is_running = true;
+  instance_detach(&thread);
+  lookup->guest.instance->lookups.running++;
+  return true;
+}
 
 static JSValue list_of(JSContext *context, const struct addrinfo *first) {
   JSValue list = JS_NewArray(context);
@@ -27,48 +69,83 @@ static JSValue list_of(JSContext *context, const struct addrinfo *first) {
   return list;
 }
 
-static void on_resolved(uv_getaddrinfo_t *request, int status, struct addrinfo *first) {
-  lookup *lookup = request->data;
-  instance *instance = lookup->instance;
-  JSContext *context = instance->engine.context;
-  *lookup->link = lookup->next;
-  if (lookup->next != NULL) lookup->next->link = lookup->link;
-  if (!JS_IsUndefined(lookup->callback)) {
-    JSValue values[2] = {JS_NewInt32(context, status), list_of(context, status == 0 ? first : NULL)};
-    engine_run(&instance->engine, lookup->callback, 2, values);
-    JS_FreeValue(context, lookup->callback);
-  }
-  uv_freeaddrinfo(first);
-  free(lookup);
-  instance_handle_closed(instance);
+static void answer(lookup *lookup, int error, const struct addrinfo *first) {
+  JSContext *context = lookup->context;
+  JSValue values[2] = {JS_NewInt32(context, error), list_of(context, first)};
+  engine_run(engine_of(context), lookup->callback, 2, values);
 }
+
+// Those that wait, as far as there is room.
+static void start_waiting(instance *instance) {
+  while (instance->lookups.first != NULL && instance->lookups.running < MAX_RUNNING) {
+    lookup *lookup = instance->lookups.first;
+    instance->lookups.first = lookup->next;
+    if (start(lookup)) continue;
+    answer(lookup, UV_EAGAIN, NULL);
+    guest_leave(&lookup->guest);
+  }
+}
+
+static void handle(guest *guest) {
+  lookup *lookup = (struct lookup *)guest;
+  instance *instance = guest->instance;
+  uv_mutex_lock(&guest->mutex);
+  bool is_done = lookup->is_done;
+  uv_mutex_unlock(&guest->mutex);
+  if (!is_done) return;
+  instance->lookups.running--;
+  answer(lookup, lookup->error, lookup->first);
+  guest_leave(guest);
+  start_waiting(instance);
+}
+
+static void leave(guest *guest) {
+  lookup *lookup = (struct lookup *)guest;
+  JS_FreeValue(lookup->context, lookup->callback);
+  // It has no thread that would do so.
+  if (!lookup->is_running) guest_release(guest);
+}
+
+static void destroy(guest *guest) {
+  lookup *lookup = (struct lookup *)guest;
+  if (lookup->first != NULL) uv_freeaddrinfo(lookup->first);
+  free(lookup->name);
+  free(lookup);
+}
+
+static const guest_kind LOOKUP = {handle, leave, destroy};
 
 // lookUp(name, callback(error, list of IP texts))
 static JSValue look_up(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   instance *instance = instance_of(context);
-  if (instance->is_ending) return throw_system_error(context, UV_ECANCELED, "getaddrinfo");
   const char *name = JS_ToCString(context, values[0]);
   if (name == NULL) return JS_EXCEPTION;
   lookup *lookup = calloc(1, sizeof *lookup);
-  int error = UV_ENOMEM;
-  if (lookup != NULL) {
-    lookup->request.data = lookup;
-    const struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
-    error = uv_getaddrinfo(instance->loop, &lookup->request, on_resolved, name, NULL, &hints);
-  }
+  if (lookup != NULL) lookup->name = strdup(name);
   JS_FreeCString(context, name);
-  if (error != 0) {
+  if (lookup == NULL || lookup->name == NULL) {
     free(lookup);
-    return throw_system_error(context, error, "getaddrinfo");
+    return throw_system_error(context, UV_ENOMEM, "getaddrinfo");
   }
-  lookup->instance = instance;
+  lookup->context = context;
+  if (!guest_join(&lookup->guest, &LOOKUP, instance)) {
+    free(lookup->name);
+    free(lookup);
+    return throw_system_error(context, UV_ECANCELED, "getaddrinfo");
+  }
   lookup->callback = JS_DupValue(context, values[1]);
-  lookup->next = instance->lookups;
-  lookup->link = &instance->lookups;
-  if (lookup->next != NULL) lookup->next->link = &lookup->next;
-  instance->lookups = lookup;
-  instance->open_handles++;
+  struct lookup **last = &instance->lookups.first;
+  while (*last != NULL) last = &(*last)->next;
+  *last = lookup;
+  // Not within this call, as a failure calls back.
+  if (instance->lookups.running < MAX_RUNNING) {
+    *last = NULL;
+    if (!start(lookup)) {
+      guest_leave(&lookup->guest);
+      return throw_system_error(context, UV_EAGAIN, "getaddrinfo");
+    }
+  }
   return JS_UNDEFINED;
 }
 
@@ -101,12 +178,3 @@ static const JSCFunctionListEntry FUNCTIONS[] = {
 };
 
 void resolver_add(JSContext *context, JSValueConst host) { ADD_FUNCTIONS(context, host, FUNCTIONS); }
-
-void resolver_end(instance *instance) {
-  for (lookup *lookup = instance->lookups; lookup != NULL; lookup = lookup->next) {
-    JS_FreeValue(instance->engine.context, lookup->callback);
-    lookup->callback = JS_UNDEFINED;
-    // Fails for one that a thread is at; it ends by itself.
-    uv_cancel((uv_req_t *)&lookup->request);
-  }
-}

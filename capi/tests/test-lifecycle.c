@@ -231,7 +231,7 @@ static void sessions_come_up_carry_datagrams_and_resume_when_the_network_has_cha
   recorder at_server, at_local;
   recorder_init(&at_server);
   recorder_init(&at_local);
-  underpass_server *server = tunnel_server(&at_server, "{\"allow\": \"127.0.0.0/8\"}");
+  underpass_server *server = tunnel_server(&at_server, "{\"allow\": \"127.0.0.0/8\", \"age-budget-ms\": 10000}");
 
   struct sockaddr_in target_address, own_address, source, forward_address = {.sin_family = AF_INET};
   int target = tunnel_socket(&target_address);
@@ -241,6 +241,8 @@ static void sessions_come_up_carry_datagrams_and_resume_when_the_network_has_cha
   const char *const forwards[] = {forward};
   underpass_local_options options = options_of(forwards);
   options.server = at_server.listen;
+  // Where a machine is slow the session would be replaced by one with more lanes, whose source port is another one.
+  options.config = "{\"lanes\": 1, \"age-budget-ms\": 10000}";
   options.psk = TUNNEL_KEY;
   options.psk_bytes = sizeof TUNNEL_KEY - 1;
   underpass_callbacks callbacks = recorder_callbacks();

@@ -152,6 +152,20 @@ export interface CHost extends NativeModule, FileHost {
     lengths: Int32Array,
     count: number,
   ): number;
+  /**
+   * Starts a program.
+   *
+   * @param argv     program and arguments, without a shell
+   * @param onExit   gets how it has ended, once
+   * @returns its number, and a descriptor of a stream to its standard input and from its output
+   * @throws Error with the system's code
+   */
+  processSpawn?(
+    argv: readonly string[],
+    onExit: (text: string) => void,
+  ): [process: number, descriptor: number];
+  /** Asks it to end. */
+  processKill?(process: number): void;
   /** @param callback  gets a system error or 0, and IP texts */
   lookUp(name: string, callback: (error: number, ips: readonly string[]) => void): void;
   interfaceAddresses(): readonly (readonly [name: string, ip: string, isInternal: boolean])[];
@@ -166,7 +180,12 @@ export interface CHost extends NativeModule, FileHost {
   /** @param level  0 debug, 1 info, 2 warn, 3 error. @param fields  JSON */
   log(level: number, message: string, fields: string): void;
   /** Calls the owner's `ready`. */
-  ready(listen: readonly string[], socks5: string | undefined): void;
+  ready(
+    listen: readonly string[],
+    socks5: string | undefined,
+    targets?: readonly string[],
+    server?: string,
+  ): void;
   /** Calls one of the owner's other callbacks. */
   event(kind: EventKind, status: number, text: string): void;
   /** Everything is closed: the last call. */

@@ -21,10 +21,12 @@ export function startLocal(
   local.events.on("session-down", (error) => report(host, "session-down", error));
   local.events.on("error", (error) => report(host, "unreachable", error));
   const instance = runEnd(host, local, () => {
-    const { forwards, socks5 } = local.address;
+    const { forwards, socks5, server } = local.address;
     host.ready(
       forwards.map(({ listen }) => listen),
       socks5,
+      forwards.map(({ target }) => target),
+      server,
     );
   });
   return {

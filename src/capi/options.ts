@@ -27,7 +27,12 @@ export type FileReader = (path: string) => Uint8Array;
 /** A config, and the folder in which its relative paths start. */
 interface Source extends ConfigText {
   readonly folder: string;
+  /** Those that are written as flags, `--listen`, and are named so where they are wrong. */
+  readonly flags: ReadonlySet<string>;
 }
+
+/** Members of a config file that are for a program, and not for what it starts. */
+const PROGRAM_MEMBERS = ["log-level", "log-format", "ready-fd"];
 
 /**
  * Reads the struct, its JSON, and the file that this may name; the JSON wins over the file. Values are not checked here.
@@ -44,15 +49,16 @@ export function gatherOptions(
   const flags = Object.values(fields).flatMap(({ flag }) => flag ?? []);
   const names = new Set([...flags, ...missing.keys()]);
   const json =
-    start.config === undefined
-      ? undefined
-      : { ...parseConfigText("config", start.config, new Set([...names, FILE_MEMBER])), folder: "" };
+    start.config === undefined ? undefined : readJson(start.config, new Set([...names, FILE_MEMBER]));
   const path = json?.members.get(FILE_MEMBER);
-  const file = typeof path === "string" ? readConfig(path, names, readFile) : undefined;
+  const file =
+    typeof path === "string"
+      ? readConfig(path, new Set([...names, ...PROGRAM_MEMBERS]), readFile)
+      : undefined;
   const sources = [json, file].filter((source) => source !== undefined);
   for (const source of sources) {
     const name = [...source.members.keys()].find((member) => missing.has(member));
-    if (name !== undefined) throw wrong(`${source.place([name])}: ${name}`, missing.get(name)!);
+    if (name !== undefined) throw wrong(nameIn(source, [name]), missing.get(name)!);
   }
 
   const values: Record<string, unknown> = {};
@@ -71,11 +77,12 @@ export function gatherOptions(
   const nameField: NameField = ([option, ...inner]) => {
     const source = sourceOf.get(String(option));
     const { flag } = fields[String(option)] ?? {};
-    if (source === undefined) return libraryName([option, ...inner]);
+    const isCommandLine = json !== undefined && json.flags.size > 0;
+    if (source === undefined) return isCommandLine ? `--${flag}` : libraryName([option, ...inner]);
     // A list of one that was written without brackets has no index.
     const isBare = typeof inner[0] === "number" && !Array.isArray(source.members.get(flag!));
     const path = [flag!, ...(isBare ? inner.slice(1) : inner)] as (string | number)[];
-    return `${source.place(path)}: ${libraryName(path)}`;
+    return nameIn(source, path);
   };
   return { values, nameField };
 }
@@ -100,10 +107,35 @@ function valueIn(source: Source, field: OptionField, readFile: FileReader): unkn
   return isText ? typed(field, value) : value;
 }
 
+/** Names what stands at a place, as it is written there. */
+function nameIn(source: Source, path: readonly (string | number)[]): string {
+  const isFlag = source.flags.has(String(path[0]));
+  return isFlag ? `--${path[0]}` : `${source.place(path)}: ${libraryName(path)}`;
+}
+
+function readJson(text: string, names: ReadonlySet<string>): Source {
+  const { members: written, place } = parseConfigText("config", text, undefined);
+  const members = new Map<string, unknown>();
+  const flags = new Set<string>();
+  for (const [name, value] of written) {
+    const isFlag = name.startsWith("--");
+    const member = isFlag ? name.slice(2) : name;
+    if (!names.has(member)) {
+      if (isFlag) throw new UsageError("ERR_OPTION", `unknown option '${name}'; see --help`);
+      // Says where it is.
+      parseConfigText("config", text, names);
+    }
+    if (members.has(member)) throw wrong(name, "is given twice");
+    members.set(member, value);
+    if (isFlag) flags.add(member);
+  }
+  return { members, place, flags, folder: "" };
+}
+
 function readConfig(path: string, names: ReadonlySet<string>, readFile: FileReader): Source {
   const slash = path.lastIndexOf("/");
   const config = parseConfigText(path, readText(path, readFile), names);
-  return { ...config, folder: slash < 0 ? "" : path.slice(0, slash) };
+  return { ...config, folder: slash < 0 ? "" : path.slice(0, slash), flags: new Set() };
 }
 
 function readKeys(path: string, readFile: FileReader): KeyOption[] {

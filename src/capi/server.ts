@@ -1,13 +1,16 @@
 import type { ResolvedUdpServerOptions } from "../host/options/udp-server.ts";
 import { UdpServerHost } from "../host/udp-server.ts";
 import type { CHost, Instance } from "./c-host.ts";
+import { packetEgress } from "./egress.ts";
 import { runEnd } from "./instance.ts";
 import { cLogger } from "./log.ts";
 import { cSystem } from "./system.ts";
 
 /** Starts a udp-server. @throws HostError ERR_UNSUPPORTED for what this host does not have */
 export function startServer(host: CHost, options: ResolvedUdpServerOptions): Instance {
-  const server = new UdpServerHost(options, cLogger(host), cSystem(host, options.latency));
+  const server = new UdpServerHost(options, cLogger(host), cSystem(host, options.latency), {
+    openPacketEgress: packetEgress(host),
+  });
   server.events.on("session-up", () => host.event("session-up", 0, ""));
   server.events.on("session-resumed", () => host.event("session-resumed", 0, ""));
   server.events.on("session-down", ({ session }) => host.event("session-down", 0, session));

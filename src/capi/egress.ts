@@ -1,0 +1,58 @@
+import { randomSeed } from "../core/credentials.ts";
+import { HostError } from "../core/errors.ts";
+import type { OnPackets } from "../core/tun2socks/packet-stream-reader.ts";
+import type { PacketLink } from "../host/devices/packet-link.ts";
+import { connectPackets, RevivedLink } from "../host/devices/packet-link.ts";
+import { PacketStream } from "../host/devices/packet-stream.ts";
+import type { Logger } from "../host/log.ts";
+import type { System } from "../host/system.ts";
+import { required } from "../host/system.ts";
+import type { OpenPacketEgress } from "../host/udp-paths/egress.ts";
+import { PacketPath } from "../host/udp-paths/packets.ts";
+import type { CHost } from "./c-host.ts";
+
+/** The ways out of udp-server that lead to a tun2socks elsewhere. @see OpenPacketEgress */
+export function packetEgress(host: CHost): OpenPacketEgress {
+  return async (egress, _idleTimeoutS, pathHost, system, log) => {
+    const seed = randomSeed(system.cryptography);
+    switch (egress.kind) {
+      case "unix":
+        return new PacketPath(pathHost, system, seed, (onPackets) =>
+          connectPackets(egress.path, system.io.tcp, system, onPackets, log),
+        );
+      case "exec":
+        required(host.processSpawn, "programs");
+        return new PacketPath(pathHost, system, seed, (onPackets) =>
+          spawnPackets(host, egress.argv, system, onPackets, log),
+        );
+      case "tun2socks":
+        throw new HostError("ERR_UNSUPPORTED", "the egress tun2socks: in the same process");
+    }
+  };
+}
+
+/** Starts a program with a device on its standard input and output for the first packet, and again when it has ended. */
+function spawnPackets(
+  host: CHost,
+  argv: readonly string[],
+  system: System,
+  onPackets: OnPackets,
+  log: Logger,
+): PacketLink {
+  return new RevivedLink(argv[0], system, log, (onEnd) => {
+    try {
+      let packets: PacketStream | undefined;
+      const [process, descriptor] = host.processSpawn!(argv, (text) => {
+        packets?.close();
+        onEnd(text);
+      });
+      const stop = () => host.processKill!(process);
+      // Anything but packets ends it, like a closed pipe.
+      packets = new PacketStream(system.io.tcp.adopt!(descriptor), onPackets, stop);
+      return { write: (batch) => packets!.write(batch), end: stop };
+    } catch (error) {
+      system.nextTurn(() => onEnd((error as Error).message));
+      return { write: ({ count }) => count, end: () => {} };
+    }
+  });
+}
