@@ -7,7 +7,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "no
 import { createServer as createHttpServer } from "node:http";
 import type { AddressInfo, Server, Socket as TcpSocket } from "node:net";
 import { connect, createServer } from "node:net";
-import { tmpdir } from "node:os";
+import { networkInterfaces, tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { createServer as createTlsServer } from "node:tls";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
@@ -287,7 +287,7 @@ describeUnless(lack, "the C library", () => {
     [["server", "--decoy", "/tmp"], /web server/],
     [["server", "--listen", "0.0.0.0:0"], /psk/],
     [["local", "--psk-file", "/nowhere/psk", "--forward", "127.0.0.1:0=127.0.0.1:9"], /nowhere/],
-    [["neither"], /local or server/],
+    [["neither"], /local, server or tun2socks/],
   ])("ends with 2 and one line for %j", (args, reason) => {
     const { status, stderr } = spawnSync(PROGRAM, args, { encoding: "utf8" });
     expect(status).toBe(2);
@@ -340,7 +340,7 @@ describeUnless(lack, "the C library", () => {
     }
   });
 
-  it("installs: examples/c/forward.c builds with pkg-config, and with find_package, and forwards", async () => {
+  it("installs: the examples build with pkg-config and with find_package, and one runs in Python", async () => {
     const prefix = join(folder, "installed");
     const check = (command: string, args: readonly string[], env: Record<string, string> = {}) => {
       const { status, stdout, stderr } = spawnSync(command, args, {
@@ -351,12 +351,17 @@ describeUnless(lack, "the C library", () => {
       return stdout.trim();
     };
     check("cmake", ["--install", BUILD, "--prefix", prefix]);
-    const example = join(ROOT, "examples/c/forward.c");
-    const built = join(folder, "forward");
     const words = check("pkg-config", ["--cflags", "--libs", "underpass"], {
       PKG_CONFIG_PATH: join(prefix, "lib/pkgconfig"),
     });
-    check("cc", ["-std=c99", "-Wall", "-Werror", example, "-o", built, ...words.split(/\s+/)]);
+    const build = (name: string) => {
+      const built = join(folder, name);
+      const source = join(ROOT, `examples/c/${name}.c`);
+      check("cc", ["-std=gnu99", "-pthread", "-Wall", "-Werror", source, "-o", built, ...words.split(/\s+/)]);
+      return built;
+    };
+    const example = join(ROOT, "examples/c/forward.c");
+    build("packets");
 
     const project = join(folder, "project");
     check("cmake", ["-E", "make_directory", project]);
@@ -369,12 +374,13 @@ describeUnless(lack, "the C library", () => {
     check("cmake", ["--build", join(project, "build")]);
 
     const server = await start("C", "server", serverArgs());
-    for (const program of [built, join(project, "build/forward")]) {
-      const key = readFileSync(keyFile, "utf8").trim();
+    const key = readFileSync(keyFile, "utf8").trim();
+    const env = { ...process.env, LD_LIBRARY_PATH: join(prefix, "lib") };
+    for (const program of [build("forward"), build("stream"), join(project, "build/forward")]) {
       const target = `127.0.0.1:0=127.0.0.1:${echo.address().port}`;
       const child = spawn(program, [server.ready.listen![0], key, target], {
         stdio: ["pipe", "pipe", "inherit"],
-        env: { ...process.env, LD_LIBRARY_PATH: join(prefix, "lib") },
+        env,
       });
       children.add(child);
       const [line] = (await once(child.stdout, "data")) as [Buffer];
@@ -385,6 +391,59 @@ describeUnless(lack, "the C library", () => {
       const [code] = await once(child, "exit");
       expect(code).toBe(0);
     }
+    const target = `127.0.0.1:${echo.address().port}`;
+    const paths = `LD_LIBRARY_PATH=${join(prefix, "lib")}`;
+    const asked = await run("env", [
+      paths,
+      build("association"),
+      server.ready.listen![0],
+      key,
+      target,
+      target,
+    ]);
+    expect(asked).toMatch(new RegExp(`^(\\d+ bytes from ${target}\n){2}$`));
+    const script = join(ROOT, "examples/python/association.py");
+    const library = `UNDERPASS_LIBRARY=${join(prefix, "lib/libunderpass.so")}`;
+    const answer = await run("env", [
+      library,
+      "python3",
+      script,
+      server.ready.listen![0],
+      key,
+      target,
+      "by ctypes",
+    ]);
+    expect(answer).toMatch(new RegExp(`^${target} \\d+ by ctypes\n$`));
+  });
+
+  const own = Object.values(networkInterfaces())
+    .flatMap((addresses) => addresses ?? [])
+    .find(({ family, internal }) => family === "IPv4" && !internal)?.address;
+
+  describeUnless(own === undefined ? "this machine has no address" : undefined, "udp-server in C", () => {
+    it.each(["exec:", "unix:"])("sends by packets to a tun2socks in C: --egress %s", async (kind) => {
+      const target = createSocket("udp4").bind(0, own);
+      await once(target, "listening");
+      target.on("message", (data, { port, address }) => target.send(`${port} ${data}`, port, address));
+      const path = join(folder, "packets.sock");
+      const way = [PROGRAM, "tun2socks", "--udp-via", "direct", "--log-level", "error"];
+      if (kind === "unix:") {
+        const args = [...way.slice(1), "--device", `unix:${path}`];
+        const child = spawn(PROGRAM, args, { stdio: ["ignore", "ignore", "pipe"] });
+        children.add(child);
+        await once(child.stderr, "data");
+      }
+      const egress = kind === "exec:" ? JSON.stringify([...way, "--device", "pipe:"]) : path;
+      const allow = ["--allow", `${own}/32`, "--egress", `${kind}${egress}`];
+      const server = await start("C", "server", ["--listen", "127.0.0.1:0", ...allow]);
+      const args = ["--forward", `127.0.0.1:0=${own}:${target.address().port}`];
+      const local = await start("C", "local", ["--server", server.ready.listen![0], ...args]);
+      const socket = createSocket("udp4").bind(0, "127.0.0.1");
+      await ask(socket, portOf(local.ready.forwards![0].listen), "by-packets");
+      expect(await kill(server.child, "SIGTERM")).toBe(0);
+      socket.close();
+      target.close();
+    });
   });
 });
 
