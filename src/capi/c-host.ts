@@ -160,12 +160,9 @@ export interface CHost extends NativeModule, FileHost {
    * @returns its number, and a descriptor of a stream to its standard input and from its output
    * @throws Error with the system's code
    */
-  processSpawn?(
-    argv: readonly string[],
-    onExit: (text: string) => void,
-  ): [process: number, descriptor: number];
+  processSpawn?(argv: readonly string[], onExit: (text: string) => void): [child: number, descriptor: number];
   /** Asks it to end. */
-  processKill?(process: number): void;
+  processKill?(child: number): void;
   /** @param callback  gets a system error or 0, and IP texts */
   lookUp(name: string, callback: (error: number, ips: readonly string[]) => void): void;
   interfaceAddresses(): readonly (readonly [name: string, ip: string, isInternal: boolean])[];

@@ -26,7 +26,7 @@ export function packetEgress(host: CHost): OpenPacketEgress {
           spawnPackets(host, egress.argv, system, onPackets, log),
         );
       case "tun2socks":
-        throw new HostError("ERR_UNSUPPORTED", "the egress tun2socks: in the same process");
+        throw new HostError("ERR_UNSUPPORTED", "the egress tun2socks: within udp-server");
     }
   };
 }
@@ -42,11 +42,11 @@ function spawnPackets(
   return new RevivedLink(argv[0], system, log, (onEnd) => {
     try {
       let packets: PacketStream | undefined;
-      const [process, descriptor] = host.processSpawn!(argv, (text) => {
+      const [child, descriptor] = host.processSpawn!(argv, (text) => {
         packets?.close();
         onEnd(text);
       });
-      const stop = () => host.processKill!(process);
+      const stop = () => host.processKill!(child);
       // Anything but packets ends it, like a closed pipe.
       packets = new PacketStream(system.io.tcp.adopt!(descriptor), onPackets, stop);
       return { write: (batch) => packets!.write(batch), end: stop };
