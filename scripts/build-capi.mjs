@@ -38,4 +38,13 @@ if (isTest) {
     run("ctest", ["--test-dir", folder, "--output-on-failure", "--timeout", "300"]);
     run("node", ["scripts/fuzz-datapath.mjs", "--rows", "300000", "--runner", `${folder}/tests/run-script`]);
   }
+  // With the system's libuv callers may lend their loop.
+  build("build/capi-system", [
+    "-DUNDERPASS_TESTS=ON",
+    "-DUNDERPASS_SYSTEM_LIBUV=ON",
+    "-DCMAKE_BUILD_TYPE=Debug",
+    "-DCMAKE_C_FLAGS=-O0",
+  ]);
+  const tests = ["--tests-regex", "^(loop|associations)$"];
+  run("ctest", ["--test-dir", "build/capi-system", ...tests, "--output-on-failure", "--timeout", "300"]);
 }

@@ -238,6 +238,7 @@ JSValue host_create(instance *instance) {
   packets_add(context, host);
   tun_add(context, host);
   process_add(context, host);
+  tcp_stack_add(context, host);
   JS_SetPropertyStr(context, host, "hasLog", JS_NewBool(context, instance->callbacks.log != NULL));
   return host;
 }

@@ -20,6 +20,9 @@ void tls_add(JSContext *context, JSValueConst host);
 // What checks files; to be called first.
 void tls_add_check(JSContext *context, JSValueConst host);
 void tcp_add(JSContext *context, JSValueConst host);
+// TCP where no kernel has it.
+void tcp_stack_add(JSContext *context, JSValueConst host);
+void tcp_stacks_end(instance *instance);
 // Programs that are started, not on Windows.
 void process_add(JSContext *context, JSValueConst host);
 void process_end(instance *instance);

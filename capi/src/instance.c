@@ -100,6 +100,7 @@ static void end(instance *instance) {
   guests_leave(instance);
   associations_end(instance);
   process_end(instance);
+  tcp_stacks_end(instance);
   timers_end(instance);
   io_loop_end(instance->io, on_io_ended, instance);
   JS_FreeValue(context, instance->endpoint);

@@ -29,6 +29,7 @@ typedef enum { PLACE_OWN_THREAD, PLACE_CALLING_THREAD, PLACE_CALLERS_LOOP } plac
 
 struct timers;
 struct process;
+struct tcp_stack;
 struct lookup;
 struct guest;
 struct associations;
@@ -84,6 +85,8 @@ typedef struct instance {
   struct timers *timers;
   // Programs that run, and the number of the last.
   struct process *processes;
+  struct tcp_stack *tcp_stacks;
+  int32_t last_tcp_stack;
   int32_t process_number;
   // Look-ups: the first that waits, and how many have a thread.
   struct {

@@ -191,6 +191,27 @@ static underpass_tun2socks *start_device(recorder *recorder, const char *name, c
   return tun2socks;
 }
 
+static void tcp_is_terminated_without_a_kernel(void **state) {
+  (void)state;
+  open_application();
+  underpass_tun2socks *tun2socks =
+      start("127.0.0.1:1", TUNNEL_KEY, "{\"tcp-via\": \"direct\", \"udp-via\": \"reject\"}");
+  assert_non_null(tun2socks);
+  pthread_t reader;
+  assert_int_equal(pthread_create(&reader, NULL, read_packets, tun2socks), 0);
+  unsigned char packet[1500];
+  assert_true(write(application, packet, make_syn(packet, ip("203.0.113.2"))) > 0);
+  // SYN and ACK, of what was sent.
+  expect(packet, TCP, ip("203.0.113.2"));
+  assert_int_equal(packet[33], 0x12);
+  assert_memory_equal(packet + 28, "\0\0\0\1", 4);
+  assert_int_equal(underpass_tun2socks_stop(tun2socks), 0);
+  close(application);
+  pthread_join(reader, NULL);
+  underpass_tun2socks_free(tun2socks);
+  close(device);
+}
+
 static void packets_come_over_a_unix_socket(void **state) {
   (void)state;
   char name[64];
@@ -330,6 +351,7 @@ int main(void) {
   const struct CMUnitTest tests[] = {
       cmocka_unit_test(refuses_null_wrong_sizes_and_devices_that_do_not_fit),
       cmocka_unit_test(packets_go_both_ways_by_functions),
+      cmocka_unit_test(tcp_is_terminated_without_a_kernel),
       cmocka_unit_test(packets_come_over_a_unix_socket),
       cmocka_unit_test(ends_with_its_device),
       cmocka_unit_test(stops_before_it_is_ready_and_within_its_callback_and_leaves_nothing),

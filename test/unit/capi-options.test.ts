@@ -53,6 +53,13 @@ describe("options of the C library", () => {
     expect(gather({}, { listen: [""] }).values).toEqual({ listen: false });
   });
 
+  it("of the struct and the config are not mixed: each is given in one of them", () => {
+    expect(gather({}, { server: "192.0.2.1:1" }).values).toEqual({ server: "192.0.2.1:1" });
+    expect(() => gather({ server: "192.0.2.2:1" }, { server: "192.0.2.1:1" })).toThrow(
+      "server: is also in config:1:11",
+    );
+  });
+
   it("pass from the engine that checks to the one that runs, bytes included", () => {
     const options = {
       psk: Uint8Array.of(1, 2),
