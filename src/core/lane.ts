@@ -336,7 +336,9 @@ export class Lane {
     // Without a ticket the next attempt gets the server's time, in case that one of the clocks has been set.
     this.#tickets.delete(server);
     this.#clock.forgetServerTime(server);
-    return failed(new ProtocolError("ERR_KEY_REFUSED", KEY_REFUSALS[cause]));
+    return failed(
+      new ProtocolError("ERR_KEY_REFUSED", KEY_REFUSALS[cause], { answer: { status: 403, kind: cause } }),
+    );
   }
 
   #judgeResponse(head: HttpHead, response: UpgradeResponse): Answer {

@@ -183,6 +183,16 @@ export const FINDINGS = {
     meaning: "The server answers, and has another key.",
     mend: "copy the key file of udp-server here; sha256sum of both must agree",
   },
+  "key-expired": {
+    severity: "fault",
+    meaning: "The server knows the key, and it has expired.",
+    mend: "have a new key made: udp-server keygen NAME, and its row put into the server's keys.json (docs/keys.md)",
+  },
+  "key-name": {
+    severity: "fault",
+    meaning: "The server knows the key by another name.",
+    mend: "correct --key-name to the name of the row in the server's keys.json, or leave it out",
+  },
   "key-missing": {
     severity: "fault",
     meaning: "The server wants a key, and none is given.",

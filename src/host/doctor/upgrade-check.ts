@@ -85,6 +85,8 @@ async function judge(bench: Bench, failure: CodedFailure): Promise<Finding> {
       const by = failure.server === undefined ? undefined : `it passes ${failure.server}`;
       return finding(code, [told, by], values);
     }
+    case "ERR_KEY_REFUSED":
+      return finding(failure.kind === "expired" ? "key-expired" : "key-name", [told], values);
     case "ERR_SERVER_PROOF":
       return finding("key-unproven", [told], values);
     case "ERR_SHADOWSOCKS_TAG":

@@ -75,6 +75,17 @@ function echoing(echo: (world: World) => string): (world: World) => readonly str
   return (world) => [...to("tunnel")(world), "--test-echo", echo(world)];
 }
 
+/** With one of the keys for people. */
+function person(
+  file: "aliceKeyFile" | "expiredKeyFile" | "otherKeyFile",
+  ...rest: string[]
+): (world: World) => readonly string[] {
+  return (world) => {
+    const { server, ports, [file]: keyFile } = world;
+    return ["--server", `${server}:${ports.keys}`, "--psk-file", keyFile, ...QUICK, ...rest];
+  };
+}
+
 const TEMPLATE = "/.well-known/masque/udp/{target_host}/{target_port}/";
 /** The last value of an option counts. A machine that is busy with other tests is no queue on the way. */
 const MEASURED = ["--test-seconds", "1", "--age-budget-ms", "5000"];
@@ -389,6 +400,23 @@ export const SET_UPS: readonly SetUp[] = [
       ...QUICK,
     ],
   },
+  { name: "a key of a person", fault: undefined, options: person("aliceKeyFile", "--key-name", "alice") },
+  {
+    name: "a key that has expired",
+    fault: "key-expired",
+    options: person("expiredKeyFile", "--key-name", "bob"),
+  },
+  {
+    name: "a key with another name",
+    fault: "key-name",
+    options: person("aliceKeyFile", "--key-name", "bob"),
+  },
+  {
+    name: "a key that nobody has",
+    fault: "key-wrong",
+    options: person("otherKeyFile", "--key-name", "alice"),
+  },
+  { name: "a server at its limit", fault: "server-limit", options: to("limited") },
   {
     name: "no key",
     fault: "key-missing",

@@ -33,6 +33,8 @@ export interface World {
   readonly hosts: TwoHosts;
   readonly keyFile: string;
   readonly otherKeyFile: string;
+  readonly expiredKeyFile: string;
+  readonly aliceKeyFile: string;
   readonly caFile: string;
   readonly server: string;
   readonly ports: Readonly<Record<PortName, number>>;
@@ -40,7 +42,19 @@ export interface World {
 }
 
 const PORT_NAMES = [
-  ...(["tunnel", "inner", "open", "narrow", "udpgw", "ss", "ssWaits", "obfs", "ss2022"] as const),
+  ...([
+    "tunnel",
+    "inner",
+    "open",
+    "keys",
+    "limited",
+    "narrow",
+    "udpgw",
+    "ss",
+    "ssWaits",
+    "obfs",
+    "ss2022",
+  ] as const),
   ...(["web", "secure", "ssh", "silent", "closing", "nothing", "tlsOnly"] as const),
   ...(["httpProxy", "authProxy", "socks", "authSocks", "dns", "mute"] as const),
 ] as const;
@@ -63,6 +77,13 @@ export async function makeWorld(hosts: TwoHosts): Promise<World> {
     return path;
   };
   const otherKeyFile = write("other-psk", "the key of another server\n");
+  const expiredKeyFile = write("expired-psk", "the key of somebody who has left\n");
+  const aliceKeyFile = write("alice-psk", "the key of somebody who stays\n");
+  const rows = {
+    alice: { key: "the key of somebody who stays" },
+    bob: { key: "the key of somebody who has left", expires: "2020-01-01" },
+  };
+  const keysFile = write("keys.json", JSON.stringify(rows));
   const { ipv4 } = server;
   const at = (name: PortName) => `${ipv4}:${ports[name]}`;
   const caFile = makeCertificates(directory);
@@ -99,6 +120,18 @@ export async function makeWorld(hosts: TwoHosts): Promise<World> {
       keyFile,
       "--ws-path",
       "/ws",
+      ...TARGETS,
+    ]),
+    underpass(server, "udp-server", ["--listen", at("keys"), "--keys", keysFile, ...TARGETS]),
+    underpass(server, "udp-server", [
+      "--listen",
+      at("limited"),
+      "--psk-file",
+      keyFile,
+      "--max-tunnels",
+      "1",
+      "--workers",
+      "1",
       ...TARGETS,
     ]),
     underpass(server, "udp-server", ["--listen", at("open"), "--insecure-open-relay", ...TARGETS]),
@@ -168,7 +201,31 @@ export async function makeWorld(hosts: TwoHosts): Promise<World> {
   ports.dns = dns;
   server.spawn(["socat", "-u", `UDP4-RECVFROM:${ports.mute},bind=127.0.0.1,fork`, "SYSTEM:cat >/dev/null"]);
   const internet = await makeInternet(server);
-  return { hosts, keyFile, otherKeyFile, caFile, server: ipv4, ports, internet };
+  await occupy(client, at("limited"), keyFile);
+  return {
+    hosts,
+    keyFile,
+    otherKeyFile,
+    expiredKeyFile,
+    aliceKeyFile,
+    caFile,
+    server: ipv4,
+    ports,
+    internet,
+  };
+}
+
+/** Takes the one session that a server has. */
+async function occupy(client: Host, server: string, keyFile: string): Promise<void> {
+  const argv = [
+    process.execPath,
+    programFile("udp-local"),
+    "--log-format",
+    "json",
+    "--listen",
+    "127.0.0.1:0",
+  ];
+  await client.spawn([...argv, "--server", server, "--psk-file", keyFile]).waitForLine(/"session up"/);
 }
 
 /** ss-tunnel on the client, to a port of the server's shadowsocks and on to its own udp-server. @returns its port */
