@@ -67,6 +67,36 @@ describe("lanes over 20 Mbit/s, 50 ms and 1 % loss", () => {
   });
 });
 
+describe("four sessions over one link", () => {
+  const FOUR = { ...OURS, sessions: 4, loads: [OVERLOAD] } satisfies Partial<Scenario>;
+
+  /** Of all sessions, the least share in Mbit/s and the longest median of the round trip. */
+  function worst(scenario: Scenario): { leastMbit: number; p50: number } {
+    const { loads } = run(scenario);
+    const leastMbit = Math.min(...loads.map(({ upMbit }) => upMbit));
+    return { leastMbit, p50: Math.max(...loads.map(({ p50 }) => p50)) };
+  }
+
+  // With these seeds they filled the queue for each other before there were truces, here and below.
+  it.each([
+    [0.01, 2023],
+    [0.01, 2114],
+    [0, 1108],
+  ])("that start at once with a loss of %s do not compete with each other (seed %i)", (loss, seed) => {
+    const { leastMbit, p50 } = worst({ ...FOUR, loss, duration: 12_000, warmup: 5_000, seed });
+    expect(leastMbit).toBeGreaterThan(19 / 4 / 2);
+    expect(p50).toBeLessThan(LINK.rtt + LINK.queue - 25);
+  });
+
+  it("keep the queue short again once a CUBIC flow has gone that they competed with", () => {
+    const competitors = [{ congestion: "cubic", from: 2_000, until: 10_000 }] as const;
+    const scenario = { ...FOUR, loss: 0, competitors, duration: 26_000, warmup: 20_000, seed: 411 };
+    const { leastMbit, p50 } = worst(scenario);
+    expect(leastMbit).toBeGreaterThan(19 / 4 / 2);
+    expect(p50).toBeLessThan(LINK.rtt + LINK.queue - 25);
+  });
+});
+
 describe("a call beside a CUBIC flow, which keeps the queue of the link full", () => {
   it.each([
     [120, "down"],

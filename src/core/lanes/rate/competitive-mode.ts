@@ -8,6 +8,11 @@
  * losses while it is long. The aim is a little more than one connection's half, as a session has many flows.
  *
  * It ends when two pauses say that nobody else is there, or when the queue is empty: nobody fills it any more.
+ *
+ * Several sessions that compete would hold the queue filled for each other for ever, be it that they mistook each other for rivals, or
+ * that the rival has gone. So there are *truces*: little is sent for two round trips, at the beginning and then at fixed times since
+ * the queue was last short. All sessions have seen that at the same time, and so they yield at the same time: if the queue is empty
+ * then, there was nobody else. (The same for one sender, at times of its own: BBR's ProbeRTT, which its flows come to share, too.)
  */
 import { targetFor } from "./delay-mode.ts";
 import type { Interval, Measures } from "./measures.ts";
@@ -25,6 +30,8 @@ const DECREASE = 0.8;
 /** Parts of the longest queue above which it is about to overflow, and below which it may again. */
 const NEAR_FULL = 0.85;
 const FAR_FROM_FULL = 0.7;
+/** A queue that others fill and drain in turns is longer at its peak than on average, by at most so much. */
+const PEAK_TO_MEAN = 1.25;
 const PEAK_PERIOD_MS = 5_000;
 const PEAK_MIN_MS = 500;
 /** Part of the link that the session begins with. */
@@ -32,6 +39,15 @@ const FIRST_SHARE = 0.4;
 const SMOOTHING = 0.1;
 const MIN_STAY_MS = 1_000;
 const EMPTY_MS = 60;
+/** Part of what the bottleneck serves that is sent in a truce, and how much longer it lasts than the queue then takes to drain. */
+const TRUCE_RATE = 0.7;
+const TRUCE_LENGTH = 1.2;
+const TRUCE_EXTRA_MS = 50;
+/** Part of what who does not compete accepts, that counts as empty: those who have ended the truce before hold the queue at that. */
+const TRUCE_SLACK = 0.5;
+/** When there are truces, since the queue was short: the second, and how long after it the others. */
+const TRUCE_AT_MS = 4_000;
+const TRUCE_INTERVAL_MS = 8_000;
 
 export class CompetitiveMode {
   /** Bytes per millisecond. */
@@ -51,12 +67,22 @@ export class CompetitiveMode {
   #peak = 0;
   #peakBefore = 0;
   #peakAt = 0;
+  #truceAt = 0;
+  #truceUntil = 0;
 
   /**
+   * @param longSince  when the queue was short for the last time
    * @param capacity  rate at which the bottleneck serves us now
    * @param ceiling   and at which it did before the others came
    */
-  begin(now: number, measures: Measures, probe: ShareProbe, capacity: number, ceiling: number): void {
+  begin(
+    now: number,
+    longSince: number,
+    measures: Measures,
+    probe: ShareProbe,
+    capacity: number,
+    ceiling: number,
+  ): void {
     this.rate = Math.max(capacity, FIRST_SHARE * ceiling);
     this.#standing = measures.standing;
     this.#window = (this.rate * (measures.minRtt + measures.standing)) / PACKET_BYTES;
@@ -69,6 +95,13 @@ export class CompetitiveMode {
     this.#peak = measures.standing;
     this.#peakBefore = 0;
     this.#peakAt = now;
+    this.#truceAt = longSince + TRUCE_AT_MS;
+    while (this.#truceAt < now) this.#truceAt += TRUCE_INTERVAL_MS;
+    this.#beginTruce(now, measures);
+  }
+
+  get isTruce(): boolean {
+    return this.#truceUntil > 0;
   }
 
   /** Rate of the whole link. */
@@ -76,15 +109,27 @@ export class CompetitiveMode {
     return this.#total;
   }
 
-  /** @returns false when nobody competes any more */
-  tick(interval: Interval, measures: Measures, probe: ShareProbe, isJudged: boolean): boolean {
+  /**
+   * @param slack  milliseconds of queue that who does not compete accepts on top of the target, see demand-slack.ts
+   * @returns false when nobody competes any more
+   */
+  tick(interval: Interval, measures: Measures, probe: ShareProbe, isJudged: boolean, slack: number): boolean {
     const { now, length } = interval;
     const { standing } = measures;
+    if (this.isTruce) {
+      if (this.#isEmpty(now, measures, TRUCE_SLACK * slack)) return false;
+      if (now < this.#truceUntil) return true;
+      this.#truceUntil = 0;
+    } else if (now >= this.#truceAt) {
+      this.#truceAt += TRUCE_INTERVAL_MS;
+      this.#beginTruce(now, measures);
+      return true;
+    }
     if (isJudged) this.#total += 0.3 * (this.#own / Math.max(0.1, 1 - probe.others) - this.#total);
     if (measures.capacity > 0) this.#own += SMOOTHING * (measures.capacity - this.#own);
     this.share = Math.min(1, this.#own / this.#total);
     this.#standing += SMOOTHING * (standing - this.#standing);
-    if ((isJudged && probe.alone >= 2) || this.#isEmpty(now, measures)) return false;
+    if ((isJudged && probe.alone >= 2) || this.#isEmpty(now, measures, 0)) return false;
     const rtt = measures.minRtt + this.#standing;
     if (interval.isLimited && this.#isOverflowing(now, measures, rtt)) {
       this.#decreasedAt = now;
@@ -98,10 +143,17 @@ export class CompetitiveMode {
     return true;
   }
 
-  #isEmpty(now: number, { standing, minRtt }: Measures): boolean {
-    if (standing >= targetFor(this.rate) + 2) this.#emptySince = Number.POSITIVE_INFINITY;
+  #beginTruce(now: number, { minRtt, standing }: Measures): void {
+    const drain = (TRUCE_LENGTH * standing) / (1 - TRUCE_RATE);
+    this.#truceUntil = now + drain + standing + minRtt + Math.max(EMPTY_MS, minRtt) + TRUCE_EXTRA_MS;
+    this.rate = Math.min(this.rate, TRUCE_RATE * this.#own);
+  }
+
+  #isEmpty(now: number, { standing, minRtt }: Measures, slack: number): boolean {
+    if (standing >= targetFor(this.rate) + 2 + slack) this.#emptySince = Number.POSITIVE_INFINITY;
     else this.#emptySince = Math.min(this.#emptySince, now);
-    return now - this.#emptySince > Math.max(EMPTY_MS, minRtt) && now - this.#beganAt > MIN_STAY_MS;
+    const hasStayed = this.isTruce || now - this.#beganAt > MIN_STAY_MS;
+    return now - this.#emptySince > Math.max(EMPTY_MS, minRtt) && hasStayed;
   }
 
   #isOverflowing(now: number, { standing, surges }: Measures, rtt: number): boolean {
@@ -114,6 +166,8 @@ export class CompetitiveMode {
     const peak = Math.max(this.#peak, this.#peakBefore);
     const isFull = this.#isArmed && standing > NEAR_FULL * peak && now - this.#peakAt > PEAK_MIN_MS;
     if (standing < FAR_FROM_FULL * peak) this.#isArmed = true;
-    return (isFull || (surges && standing > FAR_FROM_FULL * peak)) && now - this.#decreasedAt > 2 * rtt;
+    // Repairs of losses may have made the peak longer than the queue can be.
+    const isLossy = surges && standing > FAR_FROM_FULL * Math.min(peak, PEAK_TO_MEAN * this.#standing);
+    return (isFull || isLossy) && now - this.#decreasedAt > 2 * rtt;
   }
 }

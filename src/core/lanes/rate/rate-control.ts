@@ -131,7 +131,7 @@ export class RateControl {
     if (interval.hasSamples) {
       if (this.#isCrowdedOut(now)) {
         this.mode = "compete";
-        this.#compete.begin(now, this.#measures, this.#probe, delay.capacity, this.#ceiling);
+        this.#compete.begin(now, this.#longSince, this.#measures, this.#probe, delay.capacity, this.#ceiling);
         this.#probe.reset();
         this.rate = this.#compete.rate;
         return;
@@ -170,14 +170,14 @@ export class RateControl {
   #tickCompete(interval: Interval): void {
     const { now } = interval;
     const probe = this.#probe;
-    if (!this.#compete.tick(interval, this.#measures, probe, this.#isJudged)) {
+    if (!this.#compete.tick(interval, this.#measures, probe, this.#isJudged, this.#slack.value)) {
       probe.reset();
       this.#yield(this.#measures.capacity > 0 ? this.#measures.capacity : this.rate);
       this.#drain(now);
       return;
     }
     this.rate = this.#compete.rate;
-    const mayPause = !probe.isRunning && now - probe.lastAt > COMPETE_INTERVAL_MS;
+    const mayPause = !probe.isRunning && !this.#compete.isTruce && now - probe.lastAt > COMPETE_INTERVAL_MS;
     if (mayPause && this.standing > COMPETE_QUEUE_MS) {
       this.#beginPause(now, probe.pauseFor(this.standing, this.rate));
     }
