@@ -78,7 +78,7 @@ function cLoop(host: CHost): Loop {
     for (const callback of callbacks) callback();
   });
   return {
-    now: () => host.now(),
+    now: host.now,
     after: (delayMs, callback) => new CTimer(host, delayMs, callback),
     nextTurn: (callback) => {
       if (turn.push(callback) === 1) host.requestTurn();

@@ -41,6 +41,8 @@ export type AssociationClient = Pick<
   /** See {@link TunnelClient.measure}. */
   measure?: TunnelClient["measure"];
   isLimited?(now: number, lane: number): boolean;
+  /** There is nothing to poll but what lanes transmit, by default never. */
+  readonly isPlain?: boolean;
   /** Whether it is worth asking for what a lane has to write, by default always. */
   mayTransmit?(now: number, lane: number): boolean;
   handleNetworkChange?(now: number): void;

@@ -372,9 +372,18 @@ export class TunnelClient {
     return output;
   }
 
+  /**
+   * There is nothing to poll but {@link pollTransmit}: no output, and no session whose datagrams are spread over its lanes. That
+   * it is so is what most turns begin and end with.
+   */
+  get isPlain(): boolean {
+    const { outputs, scheduler, former } = this.#parts;
+    return outputs.length === 0 && scheduler === undefined && former === undefined;
+  }
+
   /** Whether {@link pollTransmit} may have something for a lane's connection. */
   mayTransmit(now: number, index: number): boolean {
-    this.#dispatch.dispatch(now);
+    if (this.#parts.scheduler !== undefined || this.#parts.former !== undefined) this.#dispatch.dispatch(now);
     return !(this.#parts.laneByIndex[index].tunnel?.isDrained ?? true);
   }
 

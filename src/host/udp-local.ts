@@ -409,15 +409,19 @@ export class UdpLocalHost implements RelayHost {
 
   #carryOut(now: number): void {
     const { core } = this;
-    this.#handleOutputs();
-    while (core.takeReleased(now)) this.#deliver(undefined);
-    const steadyLanes = core.steadyLanes ?? this.#links.length;
+    if (core.isPlain !== true) {
+      this.#handleOutputs();
+      while (core.takeReleased(now)) this.#deliver(undefined);
+    }
+    const links = this.#links;
+    const steadyLanes = core.steadyLanes ?? links.length;
     for (let lane = 0; lane < steadyLanes; lane++) {
-      const writer = this.#links[lane]?.writer;
+      const writer = links[lane]?.writer;
       if (writer !== undefined && (core.mayTransmit?.(now, lane) ?? true)) writer.pump(now);
     }
+    if (core.isPlain === true) return;
     for (let lane = core.pollReady(now); lane >= 0; lane = core.pollReady(now)) {
-      this.#links[lane]?.writer?.pump(now);
+      links[lane]?.writer?.pump(now);
     }
     // Where lanes were late, more are wanted; where they rest, fewer.
     this.#handleOutputs();

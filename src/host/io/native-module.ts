@@ -270,6 +270,12 @@ export function lazyMemory(native: NativeModule, bytes: number): Uint8Array {
   return native.lazyMemory?.(bytes) ?? new Uint8Array(bytes);
 }
 
+/** The same for integers. */
+export function lazyInts(native: NativeModule, count: number): Int32Array {
+  const { buffer, byteOffset } = lazyMemory(native, count * Int32Array.BYTES_PER_ELEMENT);
+  return new Int32Array(buffer, byteOffset, count);
+}
+
 /**
  * An address to bind or to connect to: with the number of its interface behind it where the host has a zone.
  *

@@ -9,7 +9,7 @@ import { splitZone } from "../addresses/endpoint.ts";
 import type { Outgoing } from "../addresses/outgoing.ts";
 import type { Loop } from "../loop.ts";
 import type { NativeModule } from "./native-module.ts";
-import { ERROR_ROW_ADDRESS, ERROR_ROW_INTS, lazyMemory, scopedAddress } from "./native-module.ts";
+import { ERROR_ROW_ADDRESS, ERROR_ROW_INTS, lazyInts, lazyMemory, scopedAddress } from "./native-module.ts";
 import type { OnDatagrams, OnUnreachable, Remote, UdpIo, UdpSocket, UdpSocketOptions } from "./udp-io.ts";
 import { UDP_BUFFER_BYTES } from "./udp-io.ts";
 
@@ -55,11 +55,11 @@ class NativeUdpIo implements UdpIo {
     this.#received = new ReceivedDatagrams(
       lazyMemory(native, arenaBytes),
       lazyMemory(native, addressBytes),
-      new Int32Array(rows * ROW_INTS),
+      lazyInts(native, rows * ROW_INTS),
       datapath,
     );
     this.#maxRows = sendRows;
-    this.#rows = new Int32Array(sendRows * SEND_ROW_INTS);
+    this.#rows = lazyInts(native, sendRows * SEND_ROW_INTS);
     this.#addresses = lazyMemory(native, (sendRows + 1) * ADDRESS_BYTES);
     this.#headers = lazyMemory(native, HEADER_ARENA_BYTES);
     this.#errors = new Int32Array(errorRows * ERROR_ROW_INTS);
