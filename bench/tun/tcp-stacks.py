@@ -1,7 +1,7 @@
 # TCP through tun2socks by who terminates it, side by side: the kernel, lwIP (with and without the device's offloads, and with packets
 # by a Unix socket), and other programs where they are given. Prints three tables. As root, with iperf3, danted and microsocks:
 #
-#     python3 bench/tun/tcp-stacks.py [--hev PROGRAM] [--badvpn PROGRAM] [--seconds 2] [--mtus 1500,9000,65000] [--only NAME,NAME]
+#     python3 bench/tun/tcp-stacks.py [--hev PROGRAM] [--badvpn PROGRAM] [--seconds 2] [--mtus 1500,9000,65000] [--only "NAME;NAME"]
 #
 # All of them connect to one danted in another network namespace, or, for the idle flows, to a microsocks. CPU is that of the tun2socks
 # alone, user and system.
@@ -137,7 +137,7 @@ if options.hev:
 if options.badvpn:
     VARIANTS["badvpn"] = badvpn
 if options.only:
-    VARIANTS = {name: VARIANTS[name] for name in options.only.split(",")}
+    VARIANTS = {name: VARIANTS[name] for name in options.only.split(";")}
 
 
 def cpu(process):
@@ -164,8 +164,10 @@ def measure(process, streams, way):
     argv = ["iperf3", "-J", "-c", TARGET, "-t", f"{options.seconds}", "-P", f"{streams}", *way]
     text = subprocess.run(["ip", "netns", "exec", HERE, "timeout", "20", *argv], capture_output=True, text=True).stdout
     try:
-        bits = json.loads(text)["end"]["sum_received"]
+        report = json.loads(text)
+        bits = report["end"]["sum_received"]
     except (ValueError, KeyError):
+        print(f"iperf3 failed: {text[-300:]}", file=sys.stderr)
         return None
     gigabits = bits["bytes"] * 8 / 1e9
     return bits["bits_per_second"] / 1e9, (cpu(process) - before) / gigabits

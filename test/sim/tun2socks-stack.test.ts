@@ -50,6 +50,7 @@ describe.each(FAMILIES)("TCP for a stack of the host, over IPv$family", ({ famil
       { flow: 0, segment: 27 },
     ]);
     expect(device.written).toEqual([]);
+    expect(device.core.counters.packetsOut).toBe(0);
     expect(device.core.halfOpenCount).toBe(2);
   });
 
