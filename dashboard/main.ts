@@ -9,7 +9,7 @@ import { RowTable } from "./row-table.ts";
 
 const INTERVAL_MS = 1_000;
 /** There may be thousands of them. */
-const FLOWS_INTERVAL_MS = 5_000;
+const FLOWS_INTERVAL_MS = 10_000;
 
 /** Lanes that are held are not wanted now. */
 const CLASS_OF: Readonly<Record<string, string>> = { up: "", held: "idle" };
@@ -29,10 +29,23 @@ function ask(path: string): Promise<Response> {
   return fetch(path, token === undefined ? {} : { headers: { authorization: `Bearer ${token}` } });
 }
 
+/** Whether the table of flows is in sight; otherwise nothing is asked for it. */
+let showsFlows = false;
+let isPollingFlows = false;
+new IntersectionObserver((entries) => {
+  showsFlows = entries.some(({ isIntersecting }) => isIntersecting);
+  if (showsFlows && !isPollingFlows) void pollFlows();
+}).observe(element("flow-rows"));
+
 async function pollFlows(): Promise<void> {
+  isPollingFlows = showsFlows && !document.hidden;
+  if (!isPollingFlows) return;
   try {
     const response = await ask("flows");
-    if (response.status === 401) return;
+    if (response.status === 401) {
+      isPollingFlows = false;
+      return;
+    }
     const { rows, isCut, hasAddresses } = (await response.json()) as FlowsAnswer;
     flowsTable.show(rows.map((cells) => cells.map((cell) => cell ?? -1)));
     element("flow-note").textContent = [
@@ -42,7 +55,7 @@ async function pollFlows(): Promise<void> {
   } catch {
     // The state reports it.
   }
-  setTimeout(pollFlows, FLOWS_INTERVAL_MS);
+  setTimeout(() => void pollFlows(), FLOWS_INTERVAL_MS);
 }
 
 async function poll(): Promise<void> {
@@ -69,7 +82,6 @@ element("login").addEventListener("submit", (event) => {
   token = element<HTMLInputElement>("token").value;
   element("login").hidden = true;
   void poll();
-  void pollFlows();
 });
 
 function laneRow(session: SessionStatus, lane: LaneStatus): Cell[] {
@@ -133,4 +145,6 @@ function show(status: AdminStatus): void {
 }
 
 void poll();
-void pollFlows();
+document.addEventListener("visibilitychange", () => {
+  if (showsFlows && !isPollingFlows) void pollFlows();
+});

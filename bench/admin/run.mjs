@@ -12,7 +12,7 @@ const { values } = parseArgs({
   options: {
     only: { type: "string", default: "cost,scrape,frames" },
     rounds: { type: "string", default: "5" },
-    associations: { type: "string", default: "10000" },
+    associations: { type: "string", default: "12500" },
   },
 });
 const TOKEN = "a-token-of-enough-characters";
@@ -32,10 +32,19 @@ try {
   const [tcp, many, one] = [await freeTcpPort(), await freeUdpPort(), await freeUdpPort()];
   const log = ["--log-format", "json", "--max-associations", "32768"];
   const server = start("node", [
-    ...["dist/cli/udp-server.js", ...log, "--max-associations-per-session", "32768", "--workers", "1"],
+    ...[
+      "dist/cli/udp-server.js",
+      ...log,
+      "--max-associations-per-session",
+      "32768",
+      "--max-tunnels",
+      "64",
+      "--workers",
+      "1",
+    ],
     ...["--listen", `127.0.0.1:${tcp}`, "--allow", "127.0.0.1/32"],
   ]);
-  cleanups.push(() => stop(server));
+  cleanups.push(() => stop([server]));
   await ready(server);
   const local = start("node", [
     ...["dist/cli/udp-local.js", ...log, "--server", `127.0.0.1:${tcp}`, "--idle-timeout", "3600"],
@@ -43,7 +52,7 @@ try {
     ...["--forward", `127.0.0.1:${one}=127.0.0.1:${sink.port}`],
     ...["--admin", "127.0.0.1:0", "--admin-token-file", token],
   ]);
-  cleanups.push(() => stop(local));
+  cleanups.push(() => stop([local]));
   const { admin } = await ready(local);
   const pid = /** @type {number} */ (local.pid);
   await sleep(500);
@@ -79,7 +88,7 @@ async function measureCost(ask, pid, port, sink) {
         await sleep(everyMs);
       }
     };
-    const polls = isWatched ? [poll("/status", 1_000), poll("/flows", 5_000)] : [];
+    const polls = isWatched ? [poll("/status", 1_000), poll("/flows", 10_000)] : [];
     await sink.report();
     const before = cpuNs(pid);
     await flood(port, { size: 1200, sockets: 1, burst: 1, rate: RATE, seconds: 5 });
@@ -124,7 +133,9 @@ async function measureFrames(admin) {
     await page.goto(`http://${admin}/`);
     await page.getByLabel("Admin token").fill(TOKEN);
     await page.getByRole("button", { name: "Show" }).click();
-    await page.locator("#flow-shown", { hasText: `${associations}` }).waitFor();
+    await page.locator("#flow-rows").scrollIntoViewIfNeeded();
+    await page.locator("#flow-shown", { hasText: /^[1-9]\d{3,} of/ }).waitFor();
+    console.log(`shown: ${await page.locator("#flow-shown").textContent()}`);
     await page.locator("#rates canvas").waitFor();
     const { frames, longest, seconds } = await page.evaluate(`new Promise((done) => {
       const rows = document.getElementById("flow-rows");

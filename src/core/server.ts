@@ -3,7 +3,6 @@ import { encodeShutdown } from "../wire/capsule.ts";
 import type { LatencyClass } from "../wire/latency-class.ts";
 import { LATENCY_CLASSES } from "../wire/latency-class.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
-import { formatAddress } from "../wire/socket-address.ts";
 import type { ExtensionRequest } from "../wire/upgrade.ts";
 import { encodeRefusal, encodeUpgradeResponse } from "../wire/upgrade.ts";
 import type { CapsuleSet } from "./capsule-reader.ts";
@@ -58,7 +57,7 @@ import { MAX_ID, SESSION } from "./session-model.ts";
 import type { SpreadState } from "./spread-state.ts";
 import { spreadState } from "./spread-state.ts";
 import type { AssociationReport, AssociationReports, SessionReport } from "./status.ts";
-import { idleSecondsOf, targetsOf } from "./status.ts";
+import { reportOf } from "./status.ts";
 import { Tunnel } from "./tunnel.ts";
 
 const NONE = -1;
@@ -301,12 +300,7 @@ export class TunnelServer {
     for (let association = first; association < end; association++) {
       const session = sessionOf[association];
       if (session === undefined) continue;
-      const local = source[association];
-      reports.push({
-        ...{ session: session.name, association, local: local && formatAddress(local) },
-        ...targetsOf(this.contexts, association),
-        idleS: idleSecondsOf(now, idle, association),
-      });
+      reports.push(reportOf(now, session.name, association, source[association], this.contexts, idle));
     }
     return { reports, next: end < sessionOf.length ? end : undefined };
   }

@@ -1,4 +1,5 @@
 /** What there is now, for operators: no secrets, and nothing that a datagram pays for. */
+import type { AddressBytes } from "../wire/socket-address.ts";
 import { formatAddress } from "../wire/socket-address.ts";
 import type { ClientAssociations } from "./client-associations.ts";
 import type { ContextTable } from "./context-table.ts";
@@ -56,20 +57,27 @@ export interface AssociationReports {
   readonly next: number | undefined;
 }
 
-/** What is known of an association's targets. */
-export function targetsOf(
-  contexts: ContextTable,
+/** What is known of an association. */
+export function reportOf(
+  now: number,
+  session: string,
   association: number,
-): Pick<AssociationReport, "remote" | "targets"> {
+  source: AddressBytes | undefined,
+  contexts: ContextTable,
+  idle: IdleLists,
+): AssociationReport {
   const first = contexts.first(association);
   let targets = 0;
   for (let slot = first; slot >= 0 && targets < MAX_COUNTED_TARGETS; slot = contexts.next(slot)) targets++;
-  return { remote: first < 0 ? undefined : formatAddress(contexts.address[first]!), targets };
-}
-
-/** Whole seconds since a slot of these lists was used. */
-export function idleSecondsOf(now: number, idle: IdleLists, slot: number): number | undefined {
-  return idle.listOf(slot) < 0 ? undefined : Math.max(0, Math.round((now - idle.lastUsed(slot)) / 1000));
+  const hasIdle = idle.listOf(association) >= 0;
+  return {
+    session,
+    association,
+    local: source && formatAddress(source),
+    remote: first < 0 ? undefined : formatAddress(contexts.address[first]!),
+    targets,
+    idleS: hasIdle ? Math.max(0, Math.round((now - idle.lastUsed(association)) / 1000)) : undefined,
+  };
 }
 
 /** Of a client: those of `slots` slots from `first` on. */
@@ -84,12 +92,9 @@ export function clientAssociations(
   const reports: AssociationReport[] = [];
   for (let association = first; association < end; association++) {
     if (!associations.isLive(association)) continue;
-    const source = associations.source[association];
-    reports.push({
-      ...{ session: "", association, local: source && formatAddress(source) },
-      ...targetsOf(contexts, association),
-      idleS: idleSecondsOf(now, associations.idle, association),
-    });
+    reports.push(
+      reportOf(now, "", association, associations.source[association], contexts, associations.idle),
+    );
   }
   return { reports, next: end < associations.used ? end : undefined };
 }

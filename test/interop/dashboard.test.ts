@@ -208,6 +208,9 @@ describeWith(["chromium"], "the dashboard in Debian's chromium", () => {
       await page.locator("#rates canvas").waitFor();
       expect(await page.locator("canvas").count()).toBe(4);
       await shownRate(page);
+      await page
+        .locator("#flow-rows")
+        .evaluate((rows) => (rows as unknown as { scrollIntoView(): void }).scrollIntoView());
       await page.locator("#flow-shown", { hasText: "2 of 2 flows" }).waitFor();
       const [first] = senders.map((sender) => `127.0.0.1:${sender.address().port}`);
       await page.getByLabel("Filter flows").fill(first);
@@ -252,6 +255,9 @@ describeWith(["chromium"], "the dashboard in Debian's chromium", () => {
     await page.locator("#lane-body tr", { hasText: "s9999" }).waitFor();
     await page.getByLabel("Filter sessions").fill("s1234");
     await page.locator("#lane-shown", { hasText: "1 of 10000 lanes" }).waitFor();
+    await page
+      .locator("#flow-rows")
+      .evaluate((rows) => (rows as unknown as { scrollIntoView(): void }).scrollIntoView());
     await page.locator("#flow-shown", { hasText: "10000 of 10000 flows" }).waitFor();
     expect(await page.locator("#flow-body tr").count()).toBeLessThan(60);
     // Everybody on the host may ask.
