@@ -5,10 +5,13 @@ import { cProject } from "./test/support/c-projects.ts";
 export default defineConfig({
   test: {
     passWithNoTests: true,
-    projects: (["interop", "e2e"] as const).flatMap((folder) => [
-      cProject(folder, ["local", "server"]),
-      cProject(folder, ["local"]),
-      cProject(folder, ["server"]),
-    ]),
+    projects: [
+      ...(["interop", "e2e"] as const).flatMap((folder) => [
+        cProject(folder, ["local", "server", "tun2socks"]),
+        cProject(folder, ["local"]),
+        cProject(folder, ["server"]),
+      ]),
+      cProject("e2e", ["tun2socks"], ["tun-*"]),
+    ],
   },
 });

@@ -10,7 +10,7 @@ export function cProject(
 ): TestProjectConfiguration {
   return {
     test: {
-      name: `${folder}-c${ends.length === 2 ? "" : `-${ends[0]}`}`,
+      name: `${folder}-c${ends.length > 1 ? "" : `-${ends[0]}`}`,
       include: (files ?? ["**/*"]).map((name) => `test/${folder}/${name}.test.ts`),
       exclude: NOT_OF_C.flatMap(({ files }) => [...files]),
       env: Object.fromEntries(ends.map((end) => [`UNDERPASS_${end.toUpperCase()}_HOST`, "c"])),

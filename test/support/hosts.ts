@@ -5,7 +5,7 @@ const C_BUILD = join(ROOT, "build/capi");
 
 /** What runs an end: Node, or the C library. */
 export type HostKind = "node" | "c";
-export type End = "local" | "server";
+export type End = "local" | "server" | "tun2socks";
 export type ProgramName = "udp-local" | "udp-server" | "tun2socks";
 
 /** What this run of the tests has at an end, as its project in vitest.config.ts says. */
@@ -18,10 +18,10 @@ export const C_PROGRAM = join(C_BUILD, "bin/underpass");
 /** Runs one instance of the C library for a test. */
 export const C_DRIVER = join(C_BUILD, "tests/host-driver");
 
-const END_OF: Readonly<Record<ProgramName, End | undefined>> = {
+const END_OF: Readonly<Record<ProgramName, End>> = {
   "udp-local": "local",
   "udp-server": "server",
-  tun2socks: undefined,
+  tun2socks: "tun2socks",
 };
 
 /** A program of Node, for what only that has. */
@@ -32,6 +32,6 @@ export function programFile(name: ProgramName): string {
 /** The command that starts a program on this run's host, to be followed by its options. */
 export function programCommand(name: ProgramName): readonly [string, ...string[]] {
   const end = END_OF[name];
-  if (end !== undefined && hostOf(end) === "c") return [C_PROGRAM, end];
+  if (hostOf(end) === "c") return [C_PROGRAM, end];
   return [process.execPath, programFile(name)];
 }
