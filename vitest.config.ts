@@ -6,14 +6,7 @@ import { C_DRIVER } from "./test/support/hosts.ts";
 /** Interop and e2e start real programs, so their files run one after another; unit and sim run side by side. */
 const ONE_BY_ONE = { testTimeout: 120_000, hookTimeout: 60_000, fileParallelism: false };
 const QUICK_INTEROP = [
-  ...[
-    "both-families",
-    "carriers",
-    "connect-udp-clients",
-    "dialect-attack",
-    "dialect-local",
-    "dialect-server",
-  ],
+  ...["both-families", "carriers", "connect-udp-clients", "dialect-local", "dialect-server"],
   ...[
     "forward-sources",
     "hostile-peers",
@@ -24,7 +17,7 @@ const QUICK_INTEROP = [
   ],
   ...["reverse-proxies", "shadowsocks", "socks5-clients", "tcp-relay", "web-sockets"],
 ];
-const QUICK_E2E = ["connect-udp-fragments", "link-local", "packet-info", "restarts", "ways"];
+const QUICK_E2E = ["connect-udp-fragments", "link-local", "packet-info", "ways"];
 /** Where the module was built it must load: tests that fell back would prove nothing of it. */
 const NATIVE = existsSync("native/build/Release/underpass.node") ? { UNDERPASS_IO: "native" } : {};
 const PLAIN = { UNDERPASS_IO: "plain" };

@@ -28,7 +28,17 @@ const LEFT_OUT = [
   // Ciphers.
   ...["unit/shadowsocks", "unit/shadowsocks-server", "unit/shadowsocks-2022-vectors"],
   // Files, processes, and contexts of V8.
-  ...["unit/layers", "unit/options", "unit/masque-option", "unit/tun2socks-options", "unit/native-io"],
+  ...[
+    "unit/doctor",
+    "unit/documents",
+    "unit/manual",
+    "unit/metrics",
+    "unit/layers",
+    "unit/options",
+    "unit/masque-option",
+    "unit/tun2socks-options",
+    "unit/native-io",
+  ],
   ...["unit/state-diagrams", "sim/agreement", "sim/session-fuzz", "sim/steady-state"],
   // Minutes of an interpreter.
   ...["unit/fuzz", "sim/handshake", "sim/lanes", "sim/packet-fuzz", "sim/receipts"],

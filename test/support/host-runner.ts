@@ -21,6 +21,15 @@ function fullName(task: RunnerTask): string {
 export default class HostRunner extends TestRunner {
   readonly #used = new Set<Lack>();
 
+  override async onBeforeRunTask(test: RunnerTestCase): Promise<void> {
+    await super.onBeforeRunTask(test);
+    const lack = lackOf(test);
+    if (lack?.isSkipped === true && test.mode === "run") {
+      test.mode = "skip";
+      this.#used.add(lack);
+    }
+  }
+
   override onAfterRunTask(test: RunnerTestCase): void {
     super.onAfterRunTask(test);
     if (test.result?.state === "skip" || test.mode === "skip" || test.mode === "todo") return;
