@@ -158,6 +158,13 @@ export const LACKS: readonly Lack[] = [
     why: WORKERS,
   },
   {
+    file: "test/e2e/tun-masque.test.ts",
+    test: /HTTP\/2/,
+    ends: ["tun2socks", "server"],
+    error: /ended before line|no answer|exit/,
+    why: HTTP2,
+  },
+  {
     file: "test/e2e/tun-devices.test.ts",
     test: /--dry-run prints what would be done/,
     ends: ["tun2socks"],
