@@ -35,6 +35,12 @@ function joined(parts: readonly Uint8Array[]): Uint8Array {
   return bytes;
 }
 
+/** Where two of them begin to differ, or -1. */
+function firstDifference(a: Uint8Array, b: Uint8Array): number {
+  if (a.length !== b.length) return Math.min(a.length, b.length);
+  return a.findIndex((byte, i) => byte !== b[i]);
+}
+
 describe("frames of WebSockets", () => {
   it("are those of RFC 6455 §5.7", () => {
     const server = new WebSocketReader(true, maskBytes);
@@ -61,15 +67,15 @@ describe("frames of WebSockets", () => {
           (lengths, cuts) => {
             const writer = new WebSocketWriter(isServer, random, maskBytes);
             const reader = new WebSocketReader(!isServer, maskBytes);
-            const sent: number[] = [];
-            const bytes: number[] = [];
+            const sent: Uint8Array[] = [];
+            const bytes: Uint8Array[] = [];
             for (const length of lengths) {
               const payload = random(length);
-              sent.push(...payload);
-              bytes.push(...writer.message(payload, 0, length));
+              sent.push(payload);
+              bytes.push(writer.message(payload, 0, length).slice());
             }
-            bytes.push(...writer.close(1000), 1, 2, 3);
-            expect(readAll(reader, Uint8Array.from(bytes), cuts)).toEqual(Uint8Array.from(sent));
+            bytes.push(writer.close(1000), Uint8Array.of(1, 2, 3));
+            expect(firstDifference(readAll(reader, joined(bytes), cuts), joined(sent))).toBe(-1);
             expect([reader.closeCode, reader.fault]).toEqual([1000, undefined]);
           },
         ),
