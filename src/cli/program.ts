@@ -152,16 +152,21 @@ async function run<Options extends object, Running extends Handle>(
   warnOfExposed(secretFiles, log);
   const running = await program.start(options, log);
   reload = () => reloadOnSignal(program, running, secretFiles, log);
-  const admin = await openAdmin(program, running, options, host).catch(async (error: Error) => {
+  const state = { isClosing: false };
+  const isReady = () => !state.isClosing && program.isReady(running.stats(), options);
+  const admin = await openAdmin(program, running, isReady, host).catch(async (error: Error) => {
     await running.close();
     throw error;
   });
   const stopStats = reportStats(running, host, log);
-  const stop = () => {
+  const close = async () => {
+    state.isClosing = true;
     stopStats();
-    void admin?.close();
+    // Until then it reports that the program is not ready.
+    await running.close();
+    await admin?.close();
   };
-  closeOnSignal(running, stop, log);
+  closeOnSignal(close, log);
 
   const ready = { ready: program.name, ...program.readyFields(running), admin: admin?.address };
   const readyLine = `${JSON.stringify(ready)}\n`;
@@ -203,7 +208,7 @@ function reloadOnSignal<Options extends object, Running extends Handle>(
 async function openAdmin<Options extends object, Running extends Handle>(
   program: Program<Options, Running>,
   running: Running,
-  options: Options,
+  isReady: () => boolean,
   { admin, adminToken }: HostOptions,
 ): Promise<AdminServer | undefined> {
   if (admin === undefined) return undefined;
@@ -218,7 +223,7 @@ async function openAdmin<Options extends object, Running extends Handle>(
     stats: () => running.stats(),
     status: () => running.status(),
     flows: () => running.flows(),
-    isReady: () => program.isReady(running.stats(), options),
+    isReady,
     onEvent: (listener) => onEvents(running, listener),
   });
 }
@@ -264,15 +269,14 @@ function reportStats(running: Handle, { statsIntervalS, logFormat }: HostOptions
 }
 
 /** The first signal drains and exits with 0; the second exits at once. */
-function closeOnSignal(running: Handle, stopStats: () => void, log: Logger): void {
+function closeOnSignal(close: () => Promise<void>, log: Logger): void {
   let isClosing = false;
   const onSignal = (signal: NodeJS.Signals) => {
     if (isClosing) process.exit(128 + constants.signals[signal]);
     isClosing = true;
     log.info({ signal }, "closes");
     notifySystemd("STOPPING=1", log);
-    stopStats();
-    running.close().then(
+    close().then(
       () => process.exit(0),
       (error: Error) => {
         log.error({ error: error.message }, "cannot shut down cleanly");

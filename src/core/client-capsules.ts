@@ -184,6 +184,10 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
       return true;
     }
     const [first, second, third] = numbers;
+    if (type === CAPSULE_SHUTDOWN && shutdownReason(first) === "moving") {
+      if (!this.#isFormer(lane)) this.#parts.moveAway(now);
+      return true;
+    }
     if (type === CAPSULE_SHUTDOWN) {
       this.#parts.failLane(now, lane, new ProtocolError("ERR_PEER_SHUTDOWN", shutdownReason(first)));
       return false;

@@ -43,10 +43,14 @@ export type ClientOutput =
   /** `way`: index in the options. */
   | { readonly kind: "connect"; readonly lane: number; readonly way: number }
   | { readonly kind: "disconnect"; readonly lane: number; readonly error: ProtocolError | undefined }
-  | { readonly kind: "session-up" }
+  /** `isAnother`: the server did not know the former session; associations now use other source ports. */
+  | { readonly kind: "session-up"; readonly isAnother: boolean }
   | { readonly kind: "session-resumed" }
-  /** A new session has replaced one whose ids were nearly used up; associations now use other source ports. */
-  | { readonly kind: "session-renewed" }
+  /**
+   * A new session has replaced one that was in use; associations now use other source ports. `ids`: its ids were nearly used up;
+   * `receipts`: it should have receipts and had none, or the other way round; `moved`: its server is being shut down.
+   */
+  | { readonly kind: "session-renewed"; readonly reason: "ids" | "receipts" | "moved" }
   | { readonly kind: "session-down"; readonly error: Error | undefined }
   | { readonly kind: "association-closed"; readonly association: number; readonly reason: CloseReason }
   /** {@link TunnelClient.latencyOf} the association, at first that of the options, is another now. */
@@ -129,6 +133,8 @@ export interface ClientParts {
   removeFlow(association: number): void;
   failLane(now: number, lane: Lane, error: ProtocolError): void;
   /** @param serversId  an id that the server has assigned */
+  /** The server is being shut down, and wants its clients to go to another one. */
+  moveAway(now: number): void;
   renewIfDue(now: number, serversId?: number): void;
 }
 

@@ -85,6 +85,8 @@ export class TunnelClient {
   #closed = false;
   /** The session should have receipts and has none, or the other way round. */
   #isUnsuited = false;
+  /** The server is being shut down. */
+  #isMoving = false;
   /** Lanes of the session that will replace this one. */
   #renewal: { readonly lanes: readonly Lane[]; readonly pool: SendPool } | undefined;
   readonly #tickets: Tickets = new Map();
@@ -135,6 +137,10 @@ export class TunnelClient {
       endUnwantedLanes: (now) => this.#endUnwantedLanes(now),
       removeFlow: (association) => this.#removeFlow(association),
       failLane: (now, lane, error) => this.#failLane(now, lane, error),
+      moveAway: (now) => {
+        this.#isMoving = true;
+        this.#renewIfDue(now);
+      },
       renewIfDue: (now, serversId) => this.#renewIfDue(now, serversId),
     };
     this.#parts.pool.owner = this.#parts.queueOwner;
@@ -605,7 +611,7 @@ export class TunnelClient {
       this.#checkTunnel(now, lane);
       // Those that held something when fewer lanes were wanted.
       if (this.#parts.scheduler !== undefined) this.#endUnwantedLanes(now);
-    } else if (lane.state === LANE_WAITING) this.#connect(now, lane, this.#ways.ofRetry(lane));
+    } else if (lane.state === LANE_WAITING) this.#connect(now, lane, this.#wayOfRetry(lane));
     else this.#failLane(now, lane, new ProtocolError("ERR_HANDSHAKE_TIMEOUT", "connecting again"));
     this.#armLane(lane);
   }
@@ -650,7 +656,9 @@ export class TunnelClient {
     if (!wasUp) {
       this.#registerAll(now, lane);
       if (this.#everUp && !isNew) this.counters.resumed++;
-      this.#parts.outputs.push({ kind: isNew ? "session-up" : "session-resumed" });
+      this.#parts.outputs.push(
+        isNew ? { kind: "session-up", isAnother: this.#everUp } : { kind: "session-resumed" },
+      );
       this.#everUp = true;
       this.#connectHeld(now);
     } else if (this.#parts.scheduler === undefined) this.#rebalance(now, lane);
@@ -679,6 +687,7 @@ export class TunnelClient {
   #beginSession(now: number, lane: Lane, answer: ExtensionResponse): void {
     this.#session = this.#credentialsOf(lane, answer);
     this.#isUnsuited = false;
+    this.#isMoving = false;
     this.#laneCount.begin(now, answer.receipts);
     this.#parts.associations.isConfirmed.fill(0);
     // In the new session these ids may stand for other addresses.
@@ -833,7 +842,7 @@ export class TunnelClient {
   /** Connects the first lane of the session that will take over, while this one stays in use. */
   #renewIfDue(now: number, serversId = 0): void {
     const highest = Math.max(this.#parts.nextAssociationId, this.#parts.nextContextId, serversId);
-    if (this.#isUnsuited || highest >= this.#parts.maxId * RENEW_SHARE) this.#renew(now);
+    if (this.#isMoving || this.#isUnsuited || highest >= this.#parts.maxId * RENEW_SHARE) this.#renew(now);
   }
 
   /** Without receipts a session is only cheaper, which is not worth other source ports for what is in use. */
@@ -849,7 +858,25 @@ export class TunnelClient {
     const firstIndex = this.#parts.lanes[0].index === 0 ? this.#parts.lanes.length : 0;
     const lanes = this.#makeLanes(firstIndex, pool);
     this.#renewal = { lanes, pool };
-    this.#connect(now, lanes[0]);
+    this.#connect(now, lanes[0], this.#wayOfRenewal(this.#ways.kept));
+  }
+
+  /** By which way the next session connects, after `last`: that of this one, unless its server is being shut down. */
+  #wayOfRenewal(last: number): number {
+    const { kept } = this.#ways;
+    const { ways } = this.#options;
+    if (!this.#isMoving) return kept;
+    for (let step = 1; step <= ways.length; step++) {
+      const way = (last + step) % ways.length;
+      if (ways[way].server !== ways[kept].server) return way;
+    }
+    // There may be others behind the same address.
+    return kept;
+  }
+
+  #wayOfRetry(lane: Lane): number {
+    const isOfRenewal = this.#renewal?.lanes.includes(lane) ?? false;
+    return isOfRenewal ? this.#wayOfRenewal(lane.way) : this.#ways.ofRetry(lane);
   }
 
   #giveUpRenewal(): void {
@@ -864,7 +891,7 @@ export class TunnelClient {
   #switchSession(now: number, lane: Lane, answer: ExtensionResponse): void {
     const { lanes, pool } = this.#renewal!;
     this.#renewal = undefined;
-    if (this.#isUnsuited && !this.#isWorthSwitching) {
+    if (!this.#isMoving && this.#isUnsuited && !this.#isWorthSwitching) {
       this.#isUnsuited = false;
       this.#endUnused(now, lane, lanes);
       return;
@@ -882,13 +909,16 @@ export class TunnelClient {
     this.#parts.pool = pool;
     this.#session = this.#credentialsOf(lane, answer);
     this.#parts.scheduler = undefined;
+    const reason = this.#isMoving ? "moved" : this.#isUnsuited ? "receipts" : "ids";
     this.#isUnsuited = false;
+    this.#isMoving = false;
+    if (lane.way !== this.#ways.kept) this.#ways.handleWorked(now, lane);
     if (answer.receipts) this.#dispatch.begin();
     this.#laneCount.begin(now, answer.receipts);
     this.#flows.giveNewIds();
     lane.open(now, this.#portOf(lane));
     this.#registerAll(now, lane);
-    this.#parts.outputs.push({ kind: "session-renewed" });
+    this.#parts.outputs.push({ kind: "session-renewed", reason });
     this.#connectHeld(now);
     lane.tunnel!.handleTimeout(now);
     this.#armLane(lane);

@@ -29,12 +29,14 @@ import type { HeadBuffer } from "./head-buffer.ts";
 import type { KeyTable } from "./keys/key-table.ts";
 import type { NamedKey } from "./keys/named-key.ts";
 import { ReplayGuard } from "./replay-guard.ts";
-import { Tickets } from "./tickets.ts";
+import { serverIdBytes, Tickets } from "./tickets.ts";
 
 /** How far the age of a ticket, as measured by its client, may differ from its age here. */
 const AGE_WINDOW_MS = 30_000;
 /** How long a request stays within {@link AGE_WINDOW_MS}, from the earliest to the latest. */
 const NONCE_CAPACITY = 65_536;
+/** Of the server's number in the id of a session: characters 5 to 8 in base64, so that a pattern finds it there. */
+const SERVER_ID_OFFSET = 3;
 /** How much of a stranger's request the detail of a refusal shows, in characters. */
 const MAX_DETAIL = 200;
 
@@ -42,7 +44,9 @@ export interface HandshakeOptions {
   /** Pre-shared key of everybody, or undefined for none. */
   readonly psk: Uint8Array | undefined;
   readonly crypto: Cryptography;
-  /** Which of several servers behind one address this is; undefined if it is the only one. */
+  /** Number of this server among several behind one address, 0 to 2^24 - 1, which the ids of its sessions show. Default: none. */
+  readonly serverId?: number | undefined;
+  /** Which of several threads of this server this is; undefined if it is the only one. */
   readonly worker: { readonly index: number; readonly count: number } | undefined;
   /** Path whose WebSockets carry tunnels. Default: none. */
   readonly webSocketPath?: string | undefined;
@@ -98,7 +102,7 @@ export class Handshake {
   constructor(options: HandshakeOptions, keys?: KeyTable) {
     this.#options = options;
     this.#keys = keys;
-    this.#tickets = new Tickets(options.crypto);
+    this.#tickets = new Tickets(options.crypto, options.serverId);
   }
 
   /**
@@ -170,11 +174,12 @@ export class Handshake {
     return this.#options.psk !== undefined || this.#keys !== undefined;
   }
 
-  /** Unpredictable except for its first byte, which names the worker. */
+  /** Unpredictable except for its first byte, which names the worker, and the fourth to sixth, which name the server. */
   newSessionId(): Uint8Array {
-    const { crypto, worker } = this.#options;
+    const { crypto, worker, serverId } = this.#options;
     const id = crypto.random(SESSION_ID_BYTES);
     if (worker !== undefined) id[0] = worker.index;
+    if (serverId !== undefined) id.set(serverIdBytes(serverId), SERVER_ID_OFFSET);
     return id;
   }
 

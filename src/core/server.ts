@@ -162,6 +162,7 @@ export class TunnelServer {
   /** Datagrams for targets, filled by {@link handleStream} and {@link handleResolved}. */
   readonly outgoing = new DatagramBatch(1024);
   tunnelCount = 0;
+  #isDraining = false;
 
   readonly #options: TunnelServerOptions;
   readonly #outputs: ServerOutput[] = [];
@@ -710,6 +711,18 @@ export class TunnelServer {
     return this.#connections[index]?.tunnel.isLimited(now) ?? false;
   }
 
+  /**
+   * Asks every client to begin a session at another server, and accepts no more lanes. Those that are up go on. A client takes some
+   * seconds, after which {@link sessionCount} no longer includes its session.
+   */
+  drain(): void {
+    this.#isDraining = true;
+    for (const connection of this.#connections) {
+      if (connection?.state !== "open" || connection.session?.kind !== "native") continue;
+      this.#sendControl(connection, encodeShutdown("moving"));
+    }
+  }
+
   /** Announces to every client that this server shuts down; then drain and close. */
   close(): void {
     for (const connection of this.#connections) {
@@ -745,6 +758,10 @@ export class TunnelServer {
         this.#sendControl(connection, verdict.response);
         return;
       case "hand-over":
+        if (this.#isDraining) {
+          this.#refuse(now, connection, "draining", encodeRefusal(503, undefined));
+          return;
+        }
         this.#giveAway(now, connection, surplus, { ...verdict, holder: verdict.holder?.name });
         return;
       case "lane":
@@ -762,6 +779,10 @@ export class TunnelServer {
     extension: ExtensionRequest,
     proven: ProvenKey | undefined,
   ): void {
+    if (this.#isDraining) {
+      this.#refuse(now, connection, "draining", encodeRefusal(503, undefined));
+      return;
+    }
     const { crypto } = this.#options;
     const psk = proven?.key;
     const holder = proven?.holder;
@@ -874,6 +895,10 @@ export class TunnelServer {
 
   /** RFC 9298 without our extension: one association, which begins and ends with the tunnel. */
   #bindPlain(now: number, connection: Connection, target: AddressBytes | undefined, bind: boolean): void {
+    if (this.#isDraining) {
+      this.#refuse(now, connection, "draining", encodeRefusal(503, undefined));
+      return;
+    }
     if (!this.#makeRoomForTunnel(now) || !this.#makeRoomForSession(now)) {
       this.#refuse(now, connection, "tunnel_limit", encodeRefusal(503, undefined));
       return;

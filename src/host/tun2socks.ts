@@ -361,9 +361,9 @@ export class Tun2SocksHost implements UdpPathHost {
     isDown();
     const { events } = this;
     for (const name of ["session-up", "session-resumed", "session-renewed"] as const) {
-      tunnel.events.on(name, () => {
+      tunnel.events.on(name, (value) => {
         isUp();
-        events.emit(name, undefined);
+        events.emit(name, value as never);
       });
     }
     tunnel.events.on("session-down", (error) => {

@@ -53,10 +53,12 @@ const CLOSE_MS = 1_000;
 
 /** Of the session and the way to the server. */
 export interface UdpLocalEvents {
-  readonly "session-up": undefined;
+  /** `isAnother`: the server did not know the former session, and targets see other source ports. */
+  readonly "session-up": { readonly isAnother: boolean };
   readonly "session-down": Error | undefined;
   readonly "session-resumed": undefined;
-  readonly "session-renewed": undefined;
+  /** A new session has replaced one that was in use, and targets see other source ports; `moved`: at another server. */
+  readonly "session-renewed": { readonly reason: "ids" | "receipts" | "moved" };
   /** A lane, or the attempt to connect one, has failed; it is tried again. */
   readonly error: Error;
 }
@@ -468,14 +470,24 @@ export class UdpLocalHost implements RelayHost {
         this.#log.warn({ error: output.error?.message }, "session down");
         this.events.emit("session-down", output.error);
         return;
+      case "session-up":
+        this.#reportSession(output.kind, output.isAnother ? { sourcePorts: "new" } : {});
+        this.events.emit(output.kind, { isAnother: output.isAnother });
+        return;
+      case "session-renewed":
+        this.#reportSession(output.kind, { reason: output.reason, sourcePorts: "new" });
+        this.events.emit(output.kind, { reason: output.reason });
+        return;
       default:
-        this.#saidFailures.length = 0;
-        this.#log.info(
-          { rttMs: this.core.rttMs, ...this.#wayField(this.core.way) },
-          output.kind.replace("-", " "),
-        );
+        this.#reportSession(output.kind, {});
         this.events.emit(output.kind, undefined);
     }
+  }
+
+  #reportSession(kind: string, fields: object): void {
+    this.#saidFailures.length = 0;
+    const { rttMs, way } = this.core;
+    this.#log.info({ rttMs, ...this.#wayField(way), ...fields }, kind.replace("-", " "));
   }
 
   /** For logs, where there are several. */

@@ -68,6 +68,8 @@ import type { HandedOver, OtherWorkers, WorkerPlace } from "./workers.ts";
 
 /** How long a connection that is being closed may take to send the rest. */
 const CLOSE_MS = 1_000;
+/** How often a server that waits for its clients to go looks whether they have gone. */
+const DRAIN_CHECK_MS = 20;
 /** How often keys are judged by the system's clock anew, as it may have been set. */
 const WALL_CLOCK_MS = 30_000;
 
@@ -116,6 +118,7 @@ export class UdpServerHost implements UdpPathHost {
   readonly #datapath: Datapath;
   readonly #egressReady: Promise<void>;
   readonly #isOpen: boolean[] = [];
+  #isEnding = false;
   #isClosing = false;
   #wallClock: Timer | undefined;
 
@@ -264,6 +267,17 @@ export class UdpServerHost implements UdpPathHost {
     this.#drain();
   }
 
+  /** Has clients begin sessions at other servers, if there is time for that. */
+  async #waitForClients(): Promise<void> {
+    const endsAt = this.#system.now() + (this.#options.drainS ?? 0) * 1000;
+    if (this.#core.tunnelCount === 0 || this.#system.now() >= endsAt) return;
+    this.#core.drain();
+    this.#drain();
+    while (this.#core.tunnelCount > 0 && this.#system.now() < endsAt) {
+      await new Promise<void>((done) => void this.#system.after(DRAIN_CHECK_MS, done));
+    }
+  }
+
   async listen(): Promise<void> {
     try {
       await this.#egressReady;
@@ -341,7 +355,11 @@ export class UdpServerHost implements UdpPathHost {
   }
 
   async close(): Promise<void> {
-    if (this.#isClosing) return;
+    if (this.#isEnding) return;
+    this.#isEnding = true;
+    // Threads do the same.
+    const others = this.#others?.close();
+    await this.#waitForClients();
     this.#isClosing = true;
     this.#wallClock?.cancel();
     this.#driver.stop();
@@ -354,7 +372,7 @@ export class UdpServerHost implements UdpPathHost {
     ends.push(this.#dialects?.close());
     // The listeners wait for connections of HTTP/2, which have nothing left once their requests have ended.
     const requests = Promise.all(ends).then(() => this.#web?.close());
-    await Promise.all([requests, ...listeners, this.#others?.close()]);
+    await Promise.all([requests, ...listeners, others]);
     this.#sockets.close();
     await this.#egress?.end();
     await this.#tap?.close();

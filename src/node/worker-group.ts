@@ -169,7 +169,9 @@ export class WorkerGroup implements OtherWorkers {
 
   async close(): Promise<void> {
     this.#isClosing = true;
-    await Promise.all(this.#members.map(({ thread }) => thread && ended(thread)));
+    const { options } = this.#options;
+    const drainMs = "drainS" in options ? (options.drainS ?? 0) * 1000 : 0;
+    await Promise.all(this.#members.map(({ thread }) => thread && ended(thread, drainMs + CLOSE_MS)));
   }
 
   /** @param isEager  true if it is restarted after a crash, and the caller gets its failure to start */
@@ -241,10 +243,10 @@ export class WorkerGroup implements OtherWorkers {
   }
 }
 
-/** Lets a thread drain and end; terminates it when it does not. */
-function ended(thread: Worker): Promise<void> {
+/** Lets a thread drain and end; terminates it when it does not within `ms`. */
+function ended(thread: Worker, ms: number): Promise<void> {
   return new Promise((done) => {
-    const timer = setTimeout(() => void thread.terminate(), CLOSE_MS);
+    const timer = setTimeout(() => void thread.terminate(), ms);
     thread.once("exit", () => {
       clearTimeout(timer);
       done();

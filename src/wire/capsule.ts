@@ -44,8 +44,11 @@ export const MAX_CONTROL_CAPSULE_BYTES = MAX_CONTROL_VALUE_BYTES + 6;
 export const CLOSE_REASONS = ["done", "idle", "limit", "evicted", "failed"] as const;
 export type CloseReason = (typeof CLOSE_REASONS)[number];
 
-/** Reasons in SHUTDOWN. `key`: the key of the session is not valid any more. */
-export const SHUTDOWN_REASONS = [...CLOSE_REASONS, "key"] as const;
+/**
+ * Reasons in SHUTDOWN. `key`: the key of the session is not valid any more; `moving`: the lane goes on, but the client shall begin a
+ * session at another server.
+ */
+export const SHUTDOWN_REASONS = [...CLOSE_REASONS, "key", "moving"] as const;
 export type ShutdownReason = (typeof SHUTDOWN_REASONS)[number];
 
 /** Largest value of a DSCP, RFC 2474 §3. */

@@ -88,6 +88,7 @@ describe("defaults", () => {
       listen: ["127.0.0.1:3456"],
       ssRelay: "off",
       insecureOpenRelay: false,
+      drainS: 0,
       allow: [],
       deny: [],
       dialects: [],

@@ -156,7 +156,7 @@ export class DialectClient implements AssociationClient {
 
   /** Associations connect by themselves: there is nothing to wait for. */
   start(): void {
-    this.#outputs.push({ kind: "session-up" });
+    this.#outputs.push({ kind: "session-up", isAnother: false });
   }
 
   handleConnected(now: number, index: number): void {

@@ -215,7 +215,7 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
     if (!this.isUp) {
       this.isUp = true;
       this.#hasFailed = false;
-      this.#outputs.push({ kind: "session-up" });
+      this.#outputs.push({ kind: "session-up", isAnother: false });
     }
     this.#markReady(request);
     this.#connectWanting(now);

@@ -136,6 +136,10 @@ export const REFUSALS = {
     meaning: "A session ended because its key had expired, or was removed or changed.",
     remedy: "",
   },
+  draining: {
+    meaning: "The server is being shut down, and takes no more lanes.",
+    remedy: "None: the client goes to another server, if there is one.",
+  },
   replay: {
     meaning: "The handshake had been used before.",
     remedy: "A proxy may repeat requests; otherwise somebody replays what they recorded.",

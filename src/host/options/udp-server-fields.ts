@@ -107,6 +107,19 @@ export const UDP_SERVER_FIELDS = {
     help: "accepted senders, RFC 4787: endpoint-independent, address-dependent (default) or address-and-port-dependent",
   },
   lingerS: integer("linger", "S", "how long a session without a connection may resume", 0, 86_400, 60),
+  serverId: {
+    schema: z
+      .int()
+      .min(0)
+      .max(2 ** 24 - 1)
+      .optional(),
+    expects: "an integer from 0 to 16777215",
+    flag: "server-id",
+    value: "N",
+    help: "number of this server among several behind a load balancer, which the ids of its sessions show",
+    isNumber: true,
+  },
+  drainS: integer("drain", "S", "how long the end waits for clients to go to another server", 0, 600, 0),
   egress: {
     schema: z.string().refine(isEgress).default("sockets"),
     expects:

@@ -49,6 +49,16 @@ export interface UdpServerOptions extends CommonOptions {
    */
   readonly publicAddress?: readonly string[] | undefined;
   /**
+   * Number of this server among several behind a load balancer, 0 to 16,777,215, which the ids of its sessions show, so that their
+   * lanes can be sent to it (docs/many-servers.md). Default: none.
+   */
+  readonly serverId?: number | undefined;
+  /**
+   * How long the end of the server waits for its clients to begin sessions at others, 0 to 600 s. It takes no more lanes meanwhile.
+   * Default 0: it does not wait.
+   */
+  readonly drainS?: number | undefined;
+  /**
    * Path, such as `/tunnel`, at which a WebSocket carries a tunnel's connection. Such sessions stay with the thread that
    * listens. Default: none.
    */
@@ -111,9 +121,11 @@ export interface UdpServerOptions extends CommonOptions {
 /** All options with their defaults; all text is well-formed. */
 export type ResolvedUdpServerOptions = Filled<
   Omit<UdpServerOptions, "shadowsocks">,
-  "psk" | "tap" | "keys" | "io" | "wsPath" | "decoy" | "dialectTarget"
+  "psk" | "tap" | "keys" | "serverId" | "drainS" | "io" | "wsPath" | "decoy" | "dialectTarget"
 > & {
   readonly keys?: readonly KeyOption[] | undefined;
+  readonly serverId?: number | undefined;
+  readonly drainS?: number | undefined;
   readonly dialectTarget: string | undefined;
   readonly decoy: string | undefined;
   readonly wsPath: string | undefined;
