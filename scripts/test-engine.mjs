@@ -17,31 +17,31 @@ const TIMEOUT_MS = 300_000;
 const LEFT_OUT = [
   // Sockets.
   ...[
-    "unit/carrier-chain",
-    "unit/happy-eyeballs",
-    "unit/relay-address",
-    "unit/udp-paths",
-    "unit/udp-io-native",
+    "unit/host/carrier-chain",
+    "unit/host/happy-eyeballs",
+    "unit/host/relay-address",
+    "unit/host/udp-paths",
+    "unit/host/udp-io-native",
   ],
   ...["unit/streams/byte-stream", "unit/streams/shadowsocks-stream", "unit/streams/tcp-relay"],
   ...["unit/streams/web-socket-stream"],
   // Ciphers.
-  ...["unit/shadowsocks", "unit/shadowsocks-server", "unit/shadowsocks-2022-vectors"],
+  ...["unit/core/shadowsocks", "unit/core/shadowsocks-server", "unit/core/shadowsocks-2022-vectors"],
   // Files, processes, and contexts of V8.
   ...[
-    "unit/doctor",
-    "unit/documents",
-    "unit/manual",
-    "unit/metrics",
+    "unit/node/doctor",
+    "unit/cli/documents",
+    "unit/cli/manual",
+    "unit/node/metrics",
     "unit/layers",
-    "unit/options",
-    "unit/masque-option",
-    "unit/tun2socks-options",
+    "unit/cli/options",
+    "unit/node/masque-option",
+    "unit/node/tun2socks-options",
     "unit/native-io",
   ],
-  ...["unit/state-diagrams", "sim/agreement", "sim/session-fuzz", "sim/steady-state"],
+  ...["unit/core/state-diagrams", "sim/agreement", "sim/session-fuzz", "sim/steady-state"],
   // Minutes of an interpreter.
-  ...["unit/fuzz", "sim/handshake", "sim/lanes", "sim/packet-fuzz", "sim/receipts"],
+  ...["unit/core/fuzz", "sim/handshake", "sim/lanes", "sim/packet-fuzz", "sim/receipts"],
 ].map((name) => `test/${name}.test.ts`);
 
 const STAND_INS = {

@@ -1,7 +1,7 @@
 /** UDP over TCP by any carrier: the two ends as a library. */
 export type { ErrorCode } from "./core/errors.ts";
 export { ERROR_CODES, HostError, ProtocolError, UsageError } from "./core/errors.ts";
-export type { Filtering } from "./core/server-associations.ts";
+export type { Filtering } from "./core/server/server-associations.ts";
 export type { PacketBatch } from "./core/tun2socks/packet-batch.ts";
 export type { OnPackets } from "./core/tun2socks/packet-stream-reader.ts";
 export type { CustomDevice } from "./host/devices/device.ts";

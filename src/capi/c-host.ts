@@ -1,8 +1,8 @@
 import type { Datapath } from "../core/datapath/datapath.ts";
 import type { AeadName } from "../core/shadowsocks/method.ts";
 import type { NativeModule } from "../host/io/native-module.ts";
+import type { MaskBytes } from "../wire/http/websocket-frame.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
-import type { MaskBytes } from "../wire/websocket-frame.ts";
 
 declare const IS_CIPHER: unique symbol;
 declare const IS_TLS: unique symbol;

@@ -1,5 +1,5 @@
-import { randomSeed } from "../core/credentials.ts";
 import { HostError } from "../core/errors.ts";
+import { randomSeed } from "../core/handshakes/credentials.ts";
 import type { OnPackets } from "../core/tun2socks/packet-stream-reader.ts";
 import type { PacketLink } from "../host/devices/packet-link.ts";
 import { connectPackets, RevivedLink } from "../host/devices/packet-link.ts";

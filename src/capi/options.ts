@@ -6,7 +6,7 @@ import { libraryName, wrong } from "../host/options/fields.ts";
 import type { KeyOption } from "../host/options/keys.ts";
 import { parseKeys } from "../host/options/keys.ts";
 import { memberValue, typed } from "../host/options/member-value.ts";
-import { utf8Text } from "../wire/http-head.ts";
+import { utf8Text } from "../wire/http/http-head.ts";
 import type { StartOptions } from "./c-host.ts";
 
 /** The options of one start, in the form of the library. */

@@ -1,7 +1,7 @@
 import { blake3 } from "@noble/hashes/blake3.js";
 import type { AeadCipher, ShadowsocksCryptography } from "../core/shadowsocks/cryptography.ts";
 import type { AeadName } from "../core/shadowsocks/method.ts";
-import { asciiBytes } from "../wire/http-head.ts";
+import { asciiBytes } from "../wire/http/http-head.ts";
 import type { CHost, Cipher } from "./c-host.ts";
 
 /** What shadowsocks needs, by mbedTLS, and BLAKE3 by \@noble/hashes. */

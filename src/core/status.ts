@@ -1,9 +1,9 @@
 /** What there is now, for operators: no secrets, and nothing that a datagram pays for. */
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { formatAddress } from "../wire/socket-address.ts";
-import type { ClientAssociations } from "./client-associations.ts";
-import type { ContextTable } from "./context-table.ts";
+import type { ClientAssociations } from "./client/client-associations.ts";
 import type { IdleLists } from "./idle-lists.ts";
+import type { ContextTable } from "./session/context-table.ts";
 
 /** One connection of a session. */
 export interface LaneReport {

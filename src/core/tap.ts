@@ -1,7 +1,7 @@
 import type { AddressBytes } from "../wire/socket-address.ts";
 import type { PACKET_DROPS } from "./metrics/packet-reasons.ts";
 import type { DROPS } from "./metrics/reasons.ts";
-import type { ReceivedDatagrams } from "./received-datagrams.ts";
+import type { ReceivedDatagrams } from "./session/received-datagrams.ts";
 
 /** Why a datagram went no further, as the counters have it. */
 export type TapReason = keyof typeof DROPS | keyof typeof PACKET_DROPS;

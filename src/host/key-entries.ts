@@ -1,5 +1,5 @@
 import type { KeyEntry } from "../core/keys/named-key.ts";
-import { utf8Bytes } from "../wire/http-head.ts";
+import { utf8Bytes } from "../wire/http/http-head.ts";
 import type { KeyOption } from "./options/keys.ts";
 
 /** Keys as core has them. */

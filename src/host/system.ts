@@ -1,8 +1,8 @@
-import type { Cryptography } from "../core/credentials.ts";
 import type { Datapath } from "../core/datapath/datapath.ts";
 import { HostError } from "../core/errors.ts";
+import type { Cryptography } from "../core/handshakes/credentials.ts";
 import type { ShadowsocksCryptography } from "../core/shadowsocks/cryptography.ts";
-import type { MaskBytes } from "../wire/websocket-frame.ts";
+import type { MaskBytes } from "../wire/http/websocket-frame.ts";
 import type { Cancellation } from "./cancellation.ts";
 import type { Plugin } from "./carriers/plugin-options.ts";
 import type { PluginUse } from "./carriers/plugin-use.ts";

@@ -1,5 +1,5 @@
-import { randomSeed } from "../core/credentials.ts";
 import { HostError } from "../core/errors.ts";
+import { randomSeed } from "../core/handshakes/credentials.ts";
 import type { PacketTap } from "../core/tap.ts";
 import type { DeviceAddresses } from "../core/tun2socks/options.ts";
 import { TUN2SOCKS_LIMITS } from "../core/tun2socks/options.ts";

@@ -15,7 +15,7 @@ import {
   type STATES,
   writeMetric,
 } from "../core/metrics/table.ts";
-import type { SpreadState } from "../core/spread-state.ts";
+import type { SpreadState } from "../core/session/spread-state.ts";
 
 type Numbers<Rows> = Readonly<Record<keyof Rows, number>>;
 type Records<Name extends string> = Readonly<Record<Name, Readonly<Record<string, number>>>>;

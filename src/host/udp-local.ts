@@ -1,11 +1,11 @@
-import type { AssociationClient } from "../core/association-client.ts";
-import { TunnelClient } from "../core/client.ts";
-import type { ClientOutput } from "../core/client-parts.ts";
-import { randomSeed } from "../core/credentials.ts";
+import type { AssociationClient } from "../core/client/association-client.ts";
+import { TunnelClient } from "../core/client/client.ts";
+import type { ClientOutput } from "../core/client/client-parts.ts";
 import type { Datapath } from "../core/datapath/datapath.ts";
 import { TYPESCRIPT_DATAPATH } from "../core/datapath/typescript-datapath.ts";
 import { HostError, ProtocolError, UsageError } from "../core/errors.ts";
-import { parseLatencyRule } from "../core/latency-rules.ts";
+import { randomSeed } from "../core/handshakes/credentials.ts";
+import { parseLatencyRule } from "../core/session/latency-rules.ts";
 import type { DatagramTap, TapReason } from "../core/tap.ts";
 import type { LatencyClass } from "../wire/latency-class.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";

@@ -1,8 +1,8 @@
 import type { Datapath } from "../core/datapath/datapath.ts";
 import { TYPESCRIPT_DATAPATH } from "../core/datapath/typescript-datapath.ts";
 import { UsageError } from "../core/errors.ts";
-import type { ServerOutput } from "../core/server.ts";
-import { TunnelServer } from "../core/server.ts";
+import type { ServerOutput } from "../core/server/server.ts";
+import { TunnelServer } from "../core/server/server.ts";
 import type { DatagramTap, TapReason } from "../core/tap.ts";
 import type { UnreachableKind } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";

@@ -1,5 +1,5 @@
 import { createHmac, randomBytes } from "node:crypto";
-import type { Cryptography } from "../core/credentials.ts";
+import type { Cryptography } from "../core/handshakes/credentials.ts";
 
 /** What core needs from node:crypto. */
 export const nodeCryptography: Cryptography = {

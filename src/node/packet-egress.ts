@@ -1,4 +1,4 @@
-import { randomSeed } from "../core/credentials.ts";
+import { randomSeed } from "../core/handshakes/credentials.ts";
 import type { OnPackets } from "../core/tun2socks/packet-stream-reader.ts";
 import type { CustomDevice } from "../host/devices/device.ts";
 import type { PacketLink } from "../host/devices/packet-link.ts";

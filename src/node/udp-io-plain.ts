@@ -1,6 +1,6 @@
 import type { RemoteInfo, Socket } from "node:dgram";
 import { createSocket } from "node:dgram";
-import { ReceivedDatagrams, ROW_INTS } from "../core/received-datagrams.ts";
+import { ReceivedDatagrams, ROW_INTS } from "../core/session/received-datagrams.ts";
 import { splitZone } from "../host/addresses/endpoint.ts";
 import type { Remote, UdpIo, UdpSocket, UdpSocketOptions } from "../host/io/udp-io.ts";
 import { UDP_BUFFER_BYTES } from "../host/io/udp-io.ts";

@@ -5,7 +5,7 @@
 import type { Datapath, QueueMemory } from "../../src/core/datapath/datapath.ts";
 import { BLOCK_BYTES, ENTRY_COST, RUN_INTS } from "../../src/core/datapath/datapath.ts";
 import { TYPESCRIPT_DATAPATH } from "../../src/core/datapath/typescript-datapath.ts";
-import { ROW_INTS } from "../../src/core/received-datagrams.ts";
+import { ROW_INTS } from "../../src/core/session/received-datagrams.ts";
 import { writeVarint } from "../../src/wire/varint.ts";
 
 const SEND_ROW_INTS = 7;

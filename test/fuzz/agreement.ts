@@ -1,5 +1,5 @@
-import type { ContextTable } from "../../src/core/context-table.ts";
-import { CONTEXT_REFUSED } from "../../src/core/session-model.ts";
+import type { ContextTable } from "../../src/core/session/context-table.ts";
+import { CONTEXT_REFUSED } from "../../src/core/session/session-model.ts";
 import { formatAddress } from "../../src/wire/socket-address.ts";
 import { check } from "./failure.ts";
 import { flowOf } from "./flow-source.ts";

@@ -1,4 +1,4 @@
-import type { Cryptography } from "../../src/core/credentials.ts";
+import type { Cryptography } from "../../src/core/handshakes/credentials.ts";
 
 /** Repeatable bytes, and a MAC that is quick and serves nobody else. */
 export function cheapCryptography(seed: number): Cryptography {

@@ -1,5 +1,5 @@
-import type { TunnelClient } from "../../src/core/client.ts";
-import type { TunnelServer } from "../../src/core/server.ts";
+import type { TunnelClient } from "../../src/core/client/client.ts";
+import type { TunnelServer } from "../../src/core/server/server.ts";
 
 /** Bytes on their way in one direction of a TCP connection. */
 export class Pipe {

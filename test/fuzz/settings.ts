@@ -1,4 +1,4 @@
-import type { Filtering } from "../../src/core/server-associations.ts";
+import type { Filtering } from "../../src/core/server/server-associations.ts";
 
 /** What stays the same during one episode. Durations in milliseconds, sizes in bytes. */
 export interface Settings {

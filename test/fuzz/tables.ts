@@ -1,5 +1,5 @@
-import type { TunnelClient } from "../../src/core/client.ts";
-import type { ContextTable } from "../../src/core/context-table.ts";
+import type { TunnelClient } from "../../src/core/client/client.ts";
+import type { ContextTable } from "../../src/core/session/context-table.ts";
 import { check } from "./failure.ts";
 import { flowOf } from "./flow-source.ts";
 import type { ClientHost, Link } from "./link.ts";

@@ -1,10 +1,10 @@
-import { TunnelClient } from "../../src/core/client.ts";
-import type { ClientOutput } from "../../src/core/client-parts.ts";
-import type { Cryptography } from "../../src/core/credentials.ts";
-import { parseLatencyRule } from "../../src/core/latency-rules.ts";
-import { ReceivedDatagrams, ROW_INTS } from "../../src/core/received-datagrams.ts";
-import type { ServerOutput } from "../../src/core/server.ts";
-import { TunnelServer } from "../../src/core/server.ts";
+import { TunnelClient } from "../../src/core/client/client.ts";
+import type { ClientOutput } from "../../src/core/client/client-parts.ts";
+import type { Cryptography } from "../../src/core/handshakes/credentials.ts";
+import type { ServerOutput } from "../../src/core/server/server.ts";
+import { TunnelServer } from "../../src/core/server/server.ts";
+import { parseLatencyRule } from "../../src/core/session/latency-rules.ts";
+import { ReceivedDatagrams, ROW_INTS } from "../../src/core/session/received-datagrams.ts";
 import type { AddressBytes } from "../../src/wire/socket-address.ts";
 import { formatAddress, makeAddress } from "../../src/wire/socket-address.ts";
 import { cheapCryptography } from "./cheap-cryptography.ts";

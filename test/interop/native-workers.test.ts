@@ -13,7 +13,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { UdpLocal } from "../../src/node/handles.ts";
 import { loadNativeModule } from "../../src/node/load-native-module.ts";
 import { startUdpLocal } from "../../src/node/udp-local.ts";
-import { BIND_PATH, encodeUpgradeRequest } from "../../src/wire/upgrade.ts";
+import { BIND_PATH, encodeUpgradeRequest } from "../../src/wire/http/upgrade.ts";
 
 const PROGRAM = resolve(import.meta.dirname, "../../dist/cli/udp-server.js");
 const LOCAL_PROGRAM = resolve(import.meta.dirname, "../../dist/cli/udp-local.js");

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { parseLatencyRule } from "../../src/core/latency-rules.ts";
+import { parseLatencyRule } from "../../src/core/session/latency-rules.ts";
 import { encodeAssociationOpen, encodeDscp } from "../../src/wire/capsule.ts";
 import type { NetworkOptions } from "./network.ts";
 import { Network } from "./network.ts";

@@ -1,19 +1,19 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import type { Transcript } from "../../src/core/credentials.ts";
-import { requestMac, resumeMac } from "../../src/core/credentials.ts";
-import type { Verdict } from "../../src/core/handshake.ts";
-import { Handshake } from "../../src/core/handshake.ts";
-import { HeadBuffer } from "../../src/core/head-buffer.ts";
-import type { ServerOutput, TunnelServer } from "../../src/core/server.ts";
-import { decodeHead, findHeadEnd } from "../../src/wire/http-head.ts";
-import type { ExtensionRequest, ShownTicket } from "../../src/wire/upgrade.ts";
+import type { Transcript } from "../../src/core/handshakes/credentials.ts";
+import { requestMac, resumeMac } from "../../src/core/handshakes/credentials.ts";
+import { HeadBuffer } from "../../src/core/handshakes/head-buffer.ts";
+import type { Verdict } from "../../src/core/server/handshake.ts";
+import { Handshake } from "../../src/core/server/handshake.ts";
+import type { ServerOutput, TunnelServer } from "../../src/core/server/server.ts";
+import { decodeHead, findHeadEnd } from "../../src/wire/http/http-head.ts";
+import type { ExtensionRequest, ShownTicket } from "../../src/wire/http/upgrade.ts";
 import {
   BIND_PATH,
   decodeUpgradeResponse,
   encodeRefusal,
   encodeUpgradeRequest,
-} from "../../src/wire/upgrade.ts";
+} from "../../src/wire/http/upgrade.ts";
 import { Network, seededCryptography } from "./network.ts";
 
 const KEY = new TextEncoder().encode("sixteen byte key");

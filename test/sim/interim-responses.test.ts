@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import type { ClientOutput } from "../../src/core/client-parts.ts";
-import { asciiBytes } from "../../src/wire/http-head.ts";
-import { encodeUpgradeResponse } from "../../src/wire/upgrade.ts";
+import type { ClientOutput } from "../../src/core/client/client-parts.ts";
+import { asciiBytes } from "../../src/wire/http/http-head.ts";
+import { encodeUpgradeResponse } from "../../src/wire/http/upgrade.ts";
 import { concat, cut, cutLengths } from "../unit/cuts.ts";
 import { Network } from "./network.ts";
 

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import type { TunnelClientOptions } from "../../src/core/client-parts.ts";
+import type { TunnelClientOptions } from "../../src/core/client/client-parts.ts";
 import type { KeyEntry } from "../../src/core/keys/named-key.ts";
 import { Network } from "./network.ts";
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { parseLatencyRule } from "../../src/core/latency-rules.ts";
+import { parseLatencyRule } from "../../src/core/session/latency-rules.ts";
 import { encodeAssociationOpen, encodeLatencyClass } from "../../src/wire/capsule.ts";
 import { Network } from "./network.ts";
 

@@ -1,9 +1,9 @@
 import { createHash, createHmac } from "node:crypto";
-import { TunnelClient } from "../../src/core/client.ts";
-import type { ClientOutput, TunnelClientOptions } from "../../src/core/client-parts.ts";
-import type { Cryptography } from "../../src/core/credentials.ts";
-import type { ServerOutput, TunnelServerOptions } from "../../src/core/server.ts";
-import { TunnelServer } from "../../src/core/server.ts";
+import { TunnelClient } from "../../src/core/client/client.ts";
+import type { ClientOutput, TunnelClientOptions } from "../../src/core/client/client-parts.ts";
+import type { Cryptography } from "../../src/core/handshakes/credentials.ts";
+import type { ServerOutput, TunnelServerOptions } from "../../src/core/server/server.ts";
+import { TunnelServer } from "../../src/core/server/server.ts";
 import type { UnreachableKind } from "../../src/wire/capsule.ts";
 import type { AddressBytes } from "../../src/wire/socket-address.ts";
 import { formatAddress, makeAddress } from "../../src/wire/socket-address.ts";

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { parseRule } from "../../src/core/tun2socks/rules.ts";
-import { writeIpv4Checksum } from "../../src/wire/ipv4.ts";
+import { writeIpv4Checksum } from "../../src/wire/ip/ipv4.ts";
 import { writeUint16 } from "../../src/wire/network-order.ts";
 import {
   echoPacket,

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
-import { CapsuleReader, READ_CAPSULE } from "../../src/core/capsule-reader.ts";
-import { deriveSessionKey, resumeMac } from "../../src/core/credentials.ts";
-import type { TunnelServer } from "../../src/core/server.ts";
+import { deriveSessionKey, resumeMac } from "../../src/core/handshakes/credentials.ts";
+import type { TunnelServer } from "../../src/core/server/server.ts";
+import { CapsuleReader, READ_CAPSULE } from "../../src/core/session/capsule-reader.ts";
 import {
   CAPSULE_ASSOCIATION_OPEN,
   CAPSULE_CONTEXT_ASSIGN,
@@ -10,10 +10,10 @@ import {
   encodeAssociationOpen,
   encodeContextAssign,
 } from "../../src/wire/capsule.ts";
-import { decodeHead, findHeadEnd } from "../../src/wire/http-head.ts";
+import { decodeHead, findHeadEnd } from "../../src/wire/http/http-head.ts";
+import { BIND_PATH, decodeUpgradeResponse, encodeUpgradeRequest } from "../../src/wire/http/upgrade.ts";
 import { CAPSULE_RECEIPT, readSequence } from "../../src/wire/receipt.ts";
 import { makeAddress } from "../../src/wire/socket-address.ts";
-import { BIND_PATH, decodeUpgradeResponse, encodeUpgradeRequest } from "../../src/wire/upgrade.ts";
 import { readVarint, varintLengthFrom } from "../../src/wire/varint.ts";
 import { seededRandom } from "../unit/random.ts";
 import type { NetworkOptions } from "./network.ts";

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { Counters } from "../../src/core/counters.ts";
-import { resumeMac } from "../../src/core/credentials.ts";
-import type { TunnelServer } from "../../src/core/server.ts";
+import { resumeMac } from "../../src/core/handshakes/credentials.ts";
+import type { TunnelServer } from "../../src/core/server/server.ts";
 import {
   encodeAssociationClose,
   encodeAssociationOpen,
@@ -12,9 +12,9 @@ import {
   encodeHeartbeatEcho,
   encodeShutdown,
 } from "../../src/wire/capsule.ts";
-import { decodeHead, findHeadEnd } from "../../src/wire/http-head.ts";
+import { decodeHead, findHeadEnd } from "../../src/wire/http/http-head.ts";
+import { BIND_PATH, decodeUpgradeResponse, encodeUpgradeRequest } from "../../src/wire/http/upgrade.ts";
 import { makeAddress } from "../../src/wire/socket-address.ts";
-import { BIND_PATH, decodeUpgradeResponse, encodeUpgradeRequest } from "../../src/wire/upgrade.ts";
 import { Network, seededCryptography } from "./network.ts";
 
 const KEY = new TextEncoder().encode("a key of at least sixteen bytes");

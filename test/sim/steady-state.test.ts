@@ -1,7 +1,7 @@
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { expect, it } from "vitest";
-import { ReceivedDatagrams, ROW_INTS } from "../../src/core/received-datagrams.ts";
+import { ReceivedDatagrams, ROW_INTS } from "../../src/core/session/received-datagrams.ts";
 import { makeAddress } from "../../src/wire/socket-address.ts";
 import { Network } from "./network.ts";
 

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { encodeCompressionClose, encodeUnreachable } from "../../src/wire/capsule.ts";
+import { BIND_PATH, encodeUpgradeRequest } from "../../src/wire/http/upgrade.ts";
 import { formatAddress } from "../../src/wire/socket-address.ts";
-import { BIND_PATH, encodeUpgradeRequest } from "../../src/wire/upgrade.ts";
 import { Network } from "./network.ts";
 
 const TARGET = "192.0.2.1:53";

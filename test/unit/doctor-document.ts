@@ -63,7 +63,7 @@ native end of ours nothing waits, as that acknowledges at once (docs/where-the-t
 
 ## Findings
 
-The codes stay. This page is written by \`npx vitest run --project unit test/unit/doctor.test.ts -u\` from the table in
+The codes stay. This page is written by \`npx vitest run --project unit test/unit/node/doctor.test.ts -u\` from the table in
 \`src/host/doctor/findings.ts\`; words in capitals stand for values of the finding.
 
 `;

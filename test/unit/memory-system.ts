@@ -1,4 +1,4 @@
-import { ReceivedDatagrams, ROW_INTS } from "../../src/core/received-datagrams.ts";
+import { ReceivedDatagrams, ROW_INTS } from "../../src/core/session/received-datagrams.ts";
 import type { UdpIo, UdpSocketOptions } from "../../src/host/io/udp-io.ts";
 import { Remote } from "../../src/host/io/udp-io.ts";
 import { ListenedStream } from "../../src/host/stream/byte-stream.ts";

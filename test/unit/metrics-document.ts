@@ -6,7 +6,7 @@ const HEAD = `# Metrics
 What an endpoint measures, from the table in \`src/core/metrics/table.ts\`. Prometheus has the names of the first column; the second is
 the member of \`stats()\`, in milliseconds and bits where Prometheus has seconds and bytes. Counts are since the start; \`in\` and
 _received_ mean out of a tunnel, \`out\` and _sent_ into a tunnel. This page is written by
-\`npx vitest run --project unit test/unit/metrics.test.ts -u\`.
+\`npx vitest run --project unit test/unit/node/metrics.test.ts -u\`.
 
 Histograms are sampled once a batch, a receipt or a heartbeat, so that no datagram pays for them.
 `;

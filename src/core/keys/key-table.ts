@@ -1,6 +1,6 @@
-import type { ExtensionRequest } from "../../wire/upgrade.ts";
-import type { Cryptography } from "../credentials.ts";
-import { constantTimeEqual, hexKey, keyEpoch, keyId, requestMac } from "../credentials.ts";
+import type { ExtensionRequest } from "../../wire/http/upgrade.ts";
+import type { Cryptography } from "../handshakes/credentials.ts";
+import { constantTimeEqual, hexKey, keyEpoch, keyId, requestMac } from "../handshakes/credentials.ts";
 import { TokenBucket } from "../token-bucket.ts";
 import type { KeyEntry } from "./named-key.ts";
 import { NamedKey } from "./named-key.ts";

@@ -1,4 +1,4 @@
-import type { ReceivedDatagrams } from "../received-datagrams.ts";
+import type { ReceivedDatagrams } from "../session/received-datagrams.ts";
 import { RateLimit } from "./rate-limit.ts";
 
 /** What the holder of a key may do; undefined: as much as anybody. */

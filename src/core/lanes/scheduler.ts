@@ -29,7 +29,7 @@ import {
   writeSequencedHeader,
 } from "../../wire/receipt.ts";
 import type { Counters } from "../counters.ts";
-import type { ReceivedDatagrams } from "../received-datagrams.ts";
+import type { ReceivedDatagrams } from "../session/received-datagrams.ts";
 import { ArrivalHistory } from "./arrival-history.ts";
 import type { DatagramStore } from "./datagram-store.ts";
 import { NONE } from "./datagram-store.ts";

@@ -13,7 +13,7 @@
  * the most.
  */
 import type { Counters } from "../counters.ts";
-import type { ReceivedDatagrams } from "../received-datagrams.ts";
+import type { ReceivedDatagrams } from "../session/received-datagrams.ts";
 import type { TapReason } from "../tap.ts";
 import { recordQueued } from "../tap.ts";
 import type { DatagramStore } from "./datagram-store.ts";

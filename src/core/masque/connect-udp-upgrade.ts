@@ -1,4 +1,4 @@
-import type { HttpHead } from "../../wire/http-head.ts";
+import type { HttpHead } from "../../wire/http/http-head.ts";
 import {
   asciiBytes,
   authenticationSchemes,
@@ -6,14 +6,14 @@ import {
   isInterim,
   singleField,
   statusOf,
-} from "../../wire/http-head.ts";
+} from "../../wire/http/http-head.ts";
+import { decodeUpgradeResponse } from "../../wire/http/upgrade.ts";
 import { copyOf } from "../../wire/socket-address.ts";
-import { decodeUpgradeResponse } from "../../wire/upgrade.ts";
-import type { ConnectHandshake, ConnectResult } from "../connect-handshake.ts";
 import type { ErrorCode } from "../errors.ts";
 import { ProtocolError } from "../errors.ts";
-import { HeadBuffer } from "../head-buffer.ts";
-import type { HeaderField } from "../http-connect.ts";
+import type { ConnectHandshake, ConnectResult } from "../handshakes/connect-handshake.ts";
+import { HeadBuffer } from "../handshakes/head-buffer.ts";
+import type { HeaderField } from "../handshakes/http-connect.ts";
 
 /** How much of a Proxy-Status is shown. */
 const MAX_PROXY_STATUS = 200;

@@ -13,36 +13,36 @@ import type { LatencyClass } from "../../wire/latency-class.ts";
 import { LATENCY_CLASSES } from "../../wire/latency-class.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { copyAddress, sameBytes } from "../../wire/socket-address.ts";
-import type { AssociationClient } from "../association-client.ts";
-import { ClientAssociations, IDLE_ANSWERED, IDLE_QUIET } from "../client-associations.ts";
-import { ClientLatency } from "../client-latency.ts";
-import type { ClientOutput } from "../client-parts.ts";
-import { ContextTable } from "../context-table.ts";
+import type { AssociationClient } from "../client/association-client.ts";
+import { ClientAssociations, IDLE_ANSWERED, IDLE_QUIET } from "../client/client-associations.ts";
+import { ClientLatency } from "../client/client-latency.ts";
+import type { ClientOutput } from "../client/client-parts.ts";
 import type { DropReason } from "../counters.ts";
 import { Counters } from "../counters.ts";
-import type { Cryptography } from "../credentials.ts";
-import { randomSeed } from "../credentials.ts";
-import { DatagramBatch } from "../datagram-batch.ts";
 import { Deadlines } from "../deadlines.ts";
 import { ProtocolError } from "../errors.ts";
-import type { LatencyRule } from "../latency-rules.ts";
-import type { ReceivedDatagrams } from "../received-datagrams.ts";
-import { SendPool, SendQueue } from "../send-queue.ts";
+import type { Cryptography } from "../handshakes/credentials.ts";
+import { randomSeed } from "../handshakes/credentials.ts";
+import { ContextTable } from "../session/context-table.ts";
+import { DatagramBatch } from "../session/datagram-batch.ts";
+import type { LatencyRule } from "../session/latency-rules.ts";
+import type { ReceivedDatagrams } from "../session/received-datagrams.ts";
+import { SendPool, SendQueue } from "../session/send-queue.ts";
 import {
   ASSOCIATION_ENDED,
   CONTEXT_ACKED,
   CONTEXT_REFUSED,
   CONTEXT_UNACKED,
   MAX_ID,
-} from "../session-model.ts";
-import type { SpreadState } from "../spread-state.ts";
-import { spreadState } from "../spread-state.ts";
+} from "../session/session-model.ts";
+import type { SpreadState } from "../session/spread-state.ts";
+import { spreadState } from "../session/spread-state.ts";
+import type { CapsuleReceiver } from "../session/tunnel.ts";
+import { Tunnel } from "../session/tunnel.ts";
 import type { AssociationReports } from "../status.ts";
 import { clientAssociations } from "../status.ts";
 import { recordDroppedRows } from "../tap.ts";
 import { TokenBucket } from "../token-bucket.ts";
-import type { CapsuleReceiver } from "../tunnel.ts";
-import { Tunnel } from "../tunnel.ts";
 import { MasqueRefusal } from "./connect-udp-upgrade.ts";
 import type { MasqueRequest } from "./masque-request.ts";
 

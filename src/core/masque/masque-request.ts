@@ -1,6 +1,6 @@
 import type { AddressBytes } from "../../wire/socket-address.ts";
-import type { SendQueue } from "../send-queue.ts";
-import type { Tunnel } from "../tunnel.ts";
+import type { SendQueue } from "../session/send-queue.ts";
+import type { Tunnel } from "../session/tunnel.ts";
 
 /** One request to a proxy: for one target, or for all targets of an association where the proxy lets it bind. */
 export interface MasqueRequest {

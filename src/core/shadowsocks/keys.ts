@@ -1,5 +1,5 @@
 import { decodeBase64 } from "../../wire/base64.ts";
-import { asciiBytes, utf8Bytes } from "../../wire/http-head.ts";
+import { asciiBytes, utf8Bytes } from "../../wire/http/http-head.ts";
 import type { AeadCipher, ShadowsocksCryptography } from "./cryptography.ts";
 import type { Method } from "./method.ts";
 

@@ -1,4 +1,4 @@
-import { hexKey } from "../credentials.ts";
+import { hexKey } from "../handshakes/credentials.ts";
 
 /**
  * Remembers the salts of authenticated clients, so that no recorded connection is accepted again. SIP004 has no time in it:

@@ -1,7 +1,7 @@
 import { encodeBase64 } from "../../wire/base64.ts";
-import { asciiBytes, decodeHead, statusOf } from "../../wire/http-head.ts";
+import { asciiBytes, decodeHead, statusOf } from "../../wire/http/http-head.ts";
 import type { ProtocolError } from "../errors.ts";
-import { HeadBuffer } from "../head-buffer.ts";
+import { HeadBuffer } from "../handshakes/head-buffer.ts";
 import type { Deliver, StreamCoding } from "../stream-coding.ts";
 import { obfsError } from "./obfs-error.ts";
 

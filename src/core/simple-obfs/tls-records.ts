@@ -1,4 +1,4 @@
-import { asciiBytes } from "../../wire/http-head.ts";
+import { asciiBytes } from "../../wire/http/http-head.ts";
 import { readUint16, writeUint16, writeUint32 } from "../../wire/network-order.ts";
 
 /** The TLS 1.2 records that simple-obfs imitates (RFC 5246 §6.2.1, §7.4.1). */

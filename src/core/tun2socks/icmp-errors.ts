@@ -20,10 +20,10 @@ import {
   ICMPV6_TIME_EXCEEDED,
   ICMPV6_TOO_BIG,
   ICMPV6_UNREACHABLE,
-} from "../../wire/icmp.ts";
-import type { IpPacket } from "../../wire/ip-packet.ts";
-import { IPV4_MIN_MTU } from "../../wire/ipv4.ts";
-import { IPV6_MIN_MTU } from "../../wire/ipv6.ts";
+} from "../../wire/ip/icmp.ts";
+import type { IpPacket } from "../../wire/ip/ip-packet.ts";
+import { IPV4_MIN_MTU } from "../../wire/ip/ipv4.ts";
+import { IPV6_MIN_MTU } from "../../wire/ip/ipv6.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { TokenBucket } from "../token-bucket.ts";
 import type { PacketCounters } from "./packet-counters.ts";

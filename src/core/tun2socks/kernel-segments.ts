@@ -1,5 +1,4 @@
-import { PROTOCOL_TCP } from "../../wire/ip-packet.ts";
-import { readUint16 } from "../../wire/network-order.ts";
+import { PROTOCOL_TCP } from "../../wire/ip/ip-packet.ts";
 import {
   TCP_ACK,
   TCP_FIN,
@@ -8,7 +7,8 @@ import {
   tcpAcknowledgment,
   tcpFlags,
   tcpSequence,
-} from "../../wire/tcp.ts";
+} from "../../wire/ip/tcp.ts";
+import { readUint16 } from "../../wire/network-order.ts";
 import type { DeviceAddresses } from "./options.ts";
 import { isAddress, isChecksumPartial } from "./packet-checks.ts";
 import { rewriteSegment } from "./segment-rewrite.ts";

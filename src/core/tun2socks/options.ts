@@ -1,4 +1,4 @@
-import { IPV6_MIN_MTU } from "../../wire/ipv6.ts";
+import { IPV6_MIN_MTU } from "../../wire/ip/ipv6.ts";
 import { sameBytes } from "../../wire/socket-address.ts";
 import { UsageError } from "../errors.ts";
 import type { Rule } from "./rules.ts";

@@ -1,9 +1,8 @@
-import { ICMP_ECHO_REPLY, ICMP_ECHO_REQUEST } from "../../wire/icmp.ts";
-import type { IpPacket } from "../../wire/ip-packet.ts";
-import { PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP } from "../../wire/ip-packet.ts";
-import { isIpv4Mapped, sameBytes } from "../../wire/socket-address.ts";
-import { TCP_CHECKSUM } from "../../wire/tcp.ts";
-import { UDP_CHECKSUM } from "../../wire/udp.ts";
+import { ICMP_ECHO_REPLY, ICMP_ECHO_REQUEST } from "../../wire/ip/icmp.ts";
+import type { IpPacket } from "../../wire/ip/ip-packet.ts";
+import { PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP } from "../../wire/ip/ip-packet.ts";
+import { TCP_CHECKSUM } from "../../wire/ip/tcp.ts";
+import { UDP_CHECKSUM } from "../../wire/ip/udp.ts";
 import {
   VIRTIO_GSO_NONE,
   VIRTIO_GSO_TCPV4,
@@ -17,7 +16,8 @@ import {
   virtioGsoSize,
   virtioGsoType,
   virtioHeaderLength,
-} from "../../wire/virtio-net.ts";
+} from "../../wire/ip/virtio-net.ts";
+import { isIpv4Mapped, sameBytes } from "../../wire/socket-address.ts";
 import type { DeviceAddresses } from "./options.ts";
 import type { PacketDropReason } from "./packet-counters.ts";
 

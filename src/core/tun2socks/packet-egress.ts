@@ -1,7 +1,7 @@
 import type { UnreachableKind } from "../../wire/capsule.ts";
 import { MAX_MTU } from "../../wire/capsule.ts";
-import { ICMP_HEADER_BYTES, icmpSum } from "../../wire/icmp.ts";
-import { IpPacket, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_UDP } from "../../wire/ip-packet.ts";
+import { ICMP_HEADER_BYTES, icmpSum } from "../../wire/ip/icmp.ts";
+import { IpPacket, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_UDP } from "../../wire/ip/ip-packet.ts";
 import {
   IPV4_FRAGMENT_OFFSET,
   IPV4_HEADER_BYTES,
@@ -9,8 +9,9 @@ import {
   ipv4Flags,
   ipv4Protocol,
   isIpv4ChecksumRight,
-} from "../../wire/ipv4.ts";
-import { IPV6_HEADER_BYTES, IPV6_SOURCE, ipv6NextHeader } from "../../wire/ipv6.ts";
+} from "../../wire/ip/ipv4.ts";
+import { IPV6_HEADER_BYTES, IPV6_SOURCE, ipv6NextHeader } from "../../wire/ip/ipv6.ts";
+import { isUdpChecksumRight, UDP_HEADER_BYTES, udpEnd } from "../../wire/ip/udp.ts";
 import { readUint16, readUint32 } from "../../wire/network-order.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import {
@@ -24,7 +25,6 @@ import {
   sameBytes,
   writeAddress,
 } from "../../wire/socket-address.ts";
-import { isUdpChecksumRight, UDP_HEADER_BYTES, udpEnd } from "../../wire/udp.ts";
 import { AddressIndex } from "../address-index.ts";
 import { unreachableKindOf } from "./icmp-errors.ts";
 import { PacketBatch } from "./packet-batch.ts";

@@ -1,4 +1,4 @@
-import { MAX_IP_PACKET_BYTES, PACKET_INVALID, packetLength } from "../../wire/ip-packet.ts";
+import { MAX_IP_PACKET_BYTES, PACKET_INVALID, packetLength } from "../../wire/ip/ip-packet.ts";
 
 /** Receives packets as {@link Tun2Socks.handlePackets} does: packet i is `data[offsets[i] .. offsets[i] + lengths[i])`. */
 export type OnPackets = (data: Uint8Array, offsets: Int32Array, lengths: Int32Array, count: number) => void;

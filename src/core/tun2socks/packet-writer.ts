@@ -1,6 +1,6 @@
-import { pseudoHeaderSum, sumBytes } from "../../wire/checksum.ts";
-import { ICMP_HEADER_BYTES, writeIcmpChecksum, writeIcmpHeader } from "../../wire/icmp.ts";
-import { PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP } from "../../wire/ip-packet.ts";
+import { pseudoHeaderSum, sumBytes } from "../../wire/ip/checksum.ts";
+import { ICMP_HEADER_BYTES, writeIcmpChecksum, writeIcmpHeader } from "../../wire/ip/icmp.ts";
+import { PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, PROTOCOL_UDP } from "../../wire/ip/ip-packet.ts";
 import {
   IPV4_DESTINATION,
   IPV4_DONT_FRAGMENT,
@@ -8,7 +8,7 @@ import {
   IPV4_MORE_FRAGMENTS,
   IPV4_SOURCE,
   writeIpv4Header,
-} from "../../wire/ipv4.ts";
+} from "../../wire/ip/ipv4.ts";
 import {
   HEADER_FRAGMENT,
   IPV6_DESTINATION,
@@ -18,19 +18,19 @@ import {
   IPV6_SOURCE,
   writeIpv6FragmentHeader,
   writeIpv6Header,
-} from "../../wire/ipv6.ts";
-import { writeUint16 } from "../../wire/network-order.ts";
-import type { AddressBytes } from "../../wire/socket-address.ts";
-import { addressPort, sameBytes } from "../../wire/socket-address.ts";
-import { TCP_HEADER_BYTES, writeTcpChecksum, writeTcpHeader } from "../../wire/tcp.ts";
-import { UDP_CHECKSUM, UDP_HEADER_BYTES, udpChecksumOf, writeUdpHeader } from "../../wire/udp.ts";
+} from "../../wire/ip/ipv6.ts";
+import { TCP_HEADER_BYTES, writeTcpChecksum, writeTcpHeader } from "../../wire/ip/tcp.ts";
+import { UDP_CHECKSUM, UDP_HEADER_BYTES, udpChecksumOf, writeUdpHeader } from "../../wire/ip/udp.ts";
 import {
   VIRTIO_GSO_NONE,
   VIRTIO_GSO_UDP_L4,
   VIRTIO_NEEDS_CHECKSUM,
   VIRTIO_NET_HEADER_BYTES,
   writeVirtioNetHeader,
-} from "../../wire/virtio-net.ts";
+} from "../../wire/ip/virtio-net.ts";
+import { writeUint16 } from "../../wire/network-order.ts";
+import type { AddressBytes } from "../../wire/socket-address.ts";
+import { addressPort, sameBytes } from "../../wire/socket-address.ts";
 import type { PacketBatch } from "./packet-batch.ts";
 import type { PacketCounters } from "./packet-counters.ts";
 

@@ -1,7 +1,7 @@
-import type { IpPacket } from "../../wire/ip-packet.ts";
-import { MAX_IP_PACKET_BYTES } from "../../wire/ip-packet.ts";
-import { IPV4_HEADER_BYTES, IPV4_SOURCE, writeIpv4Header } from "../../wire/ipv4.ts";
-import { IPV6_HEADER_BYTES, IPV6_SOURCE, writeIpv6Header } from "../../wire/ipv6.ts";
+import type { IpPacket } from "../../wire/ip/ip-packet.ts";
+import { MAX_IP_PACKET_BYTES } from "../../wire/ip/ip-packet.ts";
+import { IPV4_HEADER_BYTES, IPV4_SOURCE, writeIpv4Header } from "../../wire/ip/ipv4.ts";
+import { IPV6_HEADER_BYTES, IPV6_SOURCE, writeIpv6Header } from "../../wire/ip/ipv6.ts";
 import { sameBytes } from "../../wire/socket-address.ts";
 import type { PacketCounters } from "./packet-counters.ts";
 

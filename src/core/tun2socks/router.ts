@@ -1,5 +1,5 @@
-import type { IpPacket } from "../../wire/ip-packet.ts";
-import { PROTOCOL_TCP, type PROTOCOL_UDP } from "../../wire/ip-packet.ts";
+import type { IpPacket } from "../../wire/ip/ip-packet.ts";
+import { PROTOCOL_TCP, type PROTOCOL_UDP } from "../../wire/ip/ip-packet.ts";
 import { readUint16 } from "../../wire/network-order.ts";
 import type { Tun2SocksOptions } from "./options.ts";
 import type { PacketCounters } from "./packet-counters.ts";

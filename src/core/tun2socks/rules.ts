@@ -1,5 +1,5 @@
 import { encodeDnsName, isQueryWithin } from "../../wire/dns-name.ts";
-import { PROTOCOL_TCP, type PROTOCOL_UDP } from "../../wire/ip-packet.ts";
+import { PROTOCOL_TCP, type PROTOCOL_UDP } from "../../wire/ip/ip-packet.ts";
 import { UsageError } from "../errors.ts";
 import type { TargetRule } from "../target-rule.ts";
 import { isWithin, parseTargetRule } from "../target-rule.ts";

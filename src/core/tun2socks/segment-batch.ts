@@ -1,4 +1,4 @@
-import { MAX_IP_PACKET_BYTES } from "../../wire/ip-packet.ts";
+import { MAX_IP_PACKET_BYTES } from "../../wire/ip/ip-packet.ts";
 
 /** Numbers of a row: flow, offset of the packet or its virtio-net header, offset of its TCP header, end. */
 export const SEGMENT_ROW_INTS = 4;

@@ -1,8 +1,8 @@
-import { fold, sumBytes, updateChecksum } from "../../wire/checksum.ts";
-import { IPV4_SOURCE, updateIpv4Checksum } from "../../wire/ipv4.ts";
-import { IPV6_SOURCE } from "../../wire/ipv6.ts";
+import { fold, sumBytes, updateChecksum } from "../../wire/ip/checksum.ts";
+import { IPV4_SOURCE, updateIpv4Checksum } from "../../wire/ip/ipv4.ts";
+import { IPV6_SOURCE } from "../../wire/ip/ipv6.ts";
+import { TCP_CHECKSUM } from "../../wire/ip/tcp.ts";
 import { readUint16, writeUint16 } from "../../wire/network-order.ts";
-import { TCP_CHECKSUM } from "../../wire/tcp.ts";
 
 /**
  * Replaces the addresses and ports of a TCP packet in place and updates its checksums; a wrong checksum stays wrong.

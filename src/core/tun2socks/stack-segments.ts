@@ -1,5 +1,5 @@
-import type { IpPacket } from "../../wire/ip-packet.ts";
-import { VIRTIO_NET_HEADER_BYTES } from "../../wire/virtio-net.ts";
+import type { IpPacket } from "../../wire/ip/ip-packet.ts";
+import { VIRTIO_NET_HEADER_BYTES } from "../../wire/ip/virtio-net.ts";
 import type { DeviceAddresses, Tun2SocksOptions } from "./options.ts";
 import type { PacketCounters } from "./packet-counters.ts";
 import type { PacketWriter } from "./packet-writer.ts";

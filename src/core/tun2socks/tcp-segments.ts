@@ -1,7 +1,5 @@
-import type { IpPacket } from "../../wire/ip-packet.ts";
-import { PROTOCOL_TCP } from "../../wire/ip-packet.ts";
-import { readUint16 } from "../../wire/network-order.ts";
-import type { AddressBytes } from "../../wire/socket-address.ts";
+import type { IpPacket } from "../../wire/ip/ip-packet.ts";
+import { PROTOCOL_TCP } from "../../wire/ip/ip-packet.ts";
 import {
   TCP_ACK,
   TCP_FIN,
@@ -12,7 +10,9 @@ import {
   tcpFlags,
   tcpHeaderLength,
   tcpSequence,
-} from "../../wire/tcp.ts";
+} from "../../wire/ip/tcp.ts";
+import { readUint16 } from "../../wire/network-order.ts";
+import type { AddressBytes } from "../../wire/socket-address.ts";
 import type { DeviceAddresses, Tun2SocksOptions } from "./options.ts";
 import type { PacketCounters } from "./packet-counters.ts";
 import type { PacketWriter } from "./packet-writer.ts";

@@ -1,5 +1,5 @@
 import type { UnreachableKind } from "../../wire/capsule.ts";
-import { updateChecksum } from "../../wire/checksum.ts";
+import { updateChecksum } from "../../wire/ip/checksum.ts";
 import {
   ICMP_CHECKSUM,
   ICMP_ECHO_REPLY,
@@ -9,19 +9,16 @@ import {
   ICMPV6_ECHO_REQUEST,
   icmpSum,
   writeIcmpChecksum,
-} from "../../wire/icmp.ts";
+} from "../../wire/ip/icmp.ts";
 import {
   IpPacket,
   PROTOCOL_ICMP,
   PROTOCOL_ICMPV6,
   PROTOCOL_TCP,
   PROTOCOL_UDP,
-} from "../../wire/ip-packet.ts";
-import { isIpv4ChecksumRight, writeIpv4Checksum } from "../../wire/ipv4.ts";
-import { readUint16, writeUint16 } from "../../wire/network-order.ts";
-import type { AddressBytes } from "../../wire/socket-address.ts";
-import { copyAddress, sameBytes, writeAddress } from "../../wire/socket-address.ts";
-import { isUdpChecksumRight, MAX_UDP_PAYLOAD_BYTES, UDP_HEADER_BYTES, udpEnd } from "../../wire/udp.ts";
+} from "../../wire/ip/ip-packet.ts";
+import { isIpv4ChecksumRight, writeIpv4Checksum } from "../../wire/ip/ipv4.ts";
+import { isUdpChecksumRight, MAX_UDP_PAYLOAD_BYTES, UDP_HEADER_BYTES, udpEnd } from "../../wire/ip/udp.ts";
 import {
   VIRTIO_GSO_NONE,
   VIRTIO_GSO_UDP_L4,
@@ -29,7 +26,10 @@ import {
   virtioGsoSize,
   virtioGsoType,
   writeVirtioNetHeader,
-} from "../../wire/virtio-net.ts";
+} from "../../wire/ip/virtio-net.ts";
+import { readUint16, writeUint16 } from "../../wire/network-order.ts";
+import type { AddressBytes } from "../../wire/socket-address.ts";
+import { copyAddress, sameBytes, writeAddress } from "../../wire/socket-address.ts";
 import { UsageError } from "../errors.ts";
 import type { PacketTap } from "../tap.ts";
 import { TokenBucket } from "../token-bucket.ts";

@@ -1,10 +1,10 @@
-import { decodeHead, isInterim, singleField, statusOf } from "../../wire/http-head.ts";
+import { decodeHead, isInterim, singleField, statusOf } from "../../wire/http/http-head.ts";
+import { encodeWebSocketRequest, opensWebSocket } from "../../wire/http/websocket-upgrade.ts";
 import { copyOf } from "../../wire/socket-address.ts";
-import { encodeWebSocketRequest, opensWebSocket } from "../../wire/websocket-upgrade.ts";
-import type { ConnectHandshake, ConnectResult } from "../connect-handshake.ts";
 import { ProtocolError } from "../errors.ts";
-import { HeadBuffer } from "../head-buffer.ts";
-import type { HeaderField } from "../http-connect.ts";
+import type { ConnectHandshake, ConnectResult } from "../handshakes/connect-handshake.ts";
+import { HeadBuffer } from "../handshakes/head-buffer.ts";
+import type { HeaderField } from "../handshakes/http-connect.ts";
 
 const MAX_SERVER_LENGTH = 64;
 

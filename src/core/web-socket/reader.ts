@@ -18,7 +18,7 @@ import {
   OPCODE_PONG,
   OPCODE_TEXT,
   RESERVED_BITS,
-} from "../../wire/websocket-frame.ts";
+} from "../../wire/http/websocket-frame.ts";
 import { copyBytes, copyOf } from "../copy-bytes.ts";
 import { ProtocolError } from "../errors.ts";
 

@@ -7,7 +7,7 @@ import {
   OPCODE_CLOSE,
   OPCODE_PONG,
   writeFrameHeader,
-} from "../../wire/websocket-frame.ts";
+} from "../../wire/http/websocket-frame.ts";
 import { copyBytes } from "../copy-bytes.ts";
 
 /** How much of what is written goes into one message. */

@@ -1,7 +1,7 @@
-import type { ConnectHandshake } from "../../core/connect-handshake.ts";
 import { HostError, UsageError } from "../../core/errors.ts";
-import { HttpConnect } from "../../core/http-connect.ts";
-import { Socks5Client } from "../../core/socks5-client.ts";
+import type { ConnectHandshake } from "../../core/handshakes/connect-handshake.ts";
+import { HttpConnect } from "../../core/handshakes/http-connect.ts";
+import { Socks5Client } from "../../core/handshakes/socks5-client.ts";
 import { isDomain } from "../../wire/capsule.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { addressPort, formatHost, makeAddress } from "../../wire/socket-address.ts";

@@ -1,7 +1,7 @@
 import { UsageError } from "../../core/errors.ts";
-import type { HeaderField } from "../../core/http-connect.ts";
-import type { Socks5Credentials } from "../../core/socks5-server.ts";
-import { isToken, trimBlanks, utf8Bytes } from "../../wire/http-head.ts";
+import type { HeaderField } from "../../core/handshakes/http-connect.ts";
+import type { Socks5Credentials } from "../../core/handshakes/socks5-server.ts";
+import { isToken, trimBlanks, utf8Bytes } from "../../wire/http/http-head.ts";
 import { makeAddress } from "../../wire/socket-address.ts";
 import type { Endpoint, InFolder } from "../addresses/endpoint.ts";
 import {

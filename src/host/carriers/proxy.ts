@@ -1,5 +1,5 @@
-import type { ConnectHandshake } from "../../core/connect-handshake.ts";
 import { HostError } from "../../core/errors.ts";
+import type { ConnectHandshake } from "../../core/handshakes/connect-handshake.ts";
 import type { Cancellation } from "../cancellation.ts";
 import type { ByteStream } from "../stream/byte-stream.ts";
 import { PatientWriter } from "../stream/patient-writer.ts";

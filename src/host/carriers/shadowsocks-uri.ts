@@ -1,5 +1,5 @@
 import { decodeBase64 } from "../../wire/base64.ts";
-import { utf8Text } from "../../wire/http-head.ts";
+import { utf8Text } from "../../wire/http/http-head.ts";
 import type { Plugin } from "./plugin-options.ts";
 import { parsePlugin } from "./plugin-options.ts";
 

@@ -4,9 +4,10 @@
  * after it. What a proxy then says of the target holds, as the target is the same by every way: a flow falls to another way
  * only before the application's first byte is sent.
  */
+
+import { HEAD_START_MS, KEPT_MS } from "../../core/client/way-race.ts";
 import type { ProtocolError } from "../../core/errors.ts";
 import { HostError } from "../../core/errors.ts";
-import { HEAD_START_MS, KEPT_MS } from "../../core/way-race.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import type { Outgoing } from "../addresses/outgoing.ts";
 import { Cancellation } from "../cancellation.ts";

@@ -1,4 +1,4 @@
-import type { HeaderField } from "../../core/http-connect.ts";
+import type { HeaderField } from "../../core/handshakes/http-connect.ts";
 import type { TlsOptions } from "./tls-options.ts";
 
 /** What a client requests of a web server, besides its address. */

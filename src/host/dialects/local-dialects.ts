@@ -1,5 +1,5 @@
-import { randomSeed } from "../../core/credentials.ts";
 import { DialectClient } from "../../core/dialects/dialect-client.ts";
+import { randomSeed } from "../../core/handshakes/credentials.ts";
 import { dialectByName } from "../../wire/dialects/dialects.ts";
 import { NameLookups } from "../addresses/name-lookups.ts";
 import type { Logger } from "../log.ts";

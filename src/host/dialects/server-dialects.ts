@@ -1,8 +1,8 @@
 import type { Counters } from "../../core/counters.ts";
-import { randomSeed } from "../../core/credentials.ts";
+import { randomSeed } from "../../core/handshakes/credentials.ts";
 import type { Dialect } from "../../wire/dialects/dialect.ts";
 import { sniffSocks5 } from "../../wire/dialects/dialects.ts";
-import type { FirstBytesProtocol } from "../../wire/first-bytes.ts";
+import type { FirstBytesProtocol } from "../../wire/http/first-bytes.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { makeAddress } from "../../wire/socket-address.ts";
 import { COMMAND_CONNECT } from "../../wire/socks5.ts";

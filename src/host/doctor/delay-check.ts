@@ -1,5 +1,5 @@
-import type { Measurement, ProbeSample } from "../../core/probe-train.ts";
-import { GROUP } from "../../core/probe-train.ts";
+import type { Measurement, ProbeSample } from "../../core/session/probe-train.ts";
+import { GROUP } from "../../core/session/probe-train.ts";
 import type { ProbePattern } from "../../wire/probe.ts";
 import type { Bench } from "./bench.ts";
 import type { Check, Result } from "./check.ts";

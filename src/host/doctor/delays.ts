@@ -1,4 +1,4 @@
-import type { ProbeSample } from "../../core/probe-train.ts";
+import type { ProbeSample } from "../../core/session/probe-train.ts";
 import { CLOCK_MODULUS } from "../../wire/probe.ts";
 
 /** Delays above the least one, in milliseconds. */

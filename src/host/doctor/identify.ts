@@ -1,4 +1,4 @@
-import { utf8Bytes } from "../../wire/http-head.ts";
+import { utf8Bytes } from "../../wire/http/http-head.ts";
 import { Cancellation } from "../cancellation.ts";
 import type { Carrier } from "../carriers/carrier.ts";
 import { wait } from "../loop.ts";

@@ -1,4 +1,4 @@
-import { utf8Bytes } from "../../wire/http-head.ts";
+import { utf8Bytes } from "../../wire/http/http-head.ts";
 import { writeUint16 } from "../../wire/network-order.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { addressPort, makeAddress } from "../../wire/socket-address.ts";

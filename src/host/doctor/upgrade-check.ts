@@ -1,5 +1,5 @@
 import { DIALECTS } from "../../wire/dialects/dialects.ts";
-import { formatHttpDate } from "../../wire/http-date.ts";
+import { formatHttpDate } from "../../wire/http/http-date.ts";
 import { Cancellation } from "../cancellation.ts";
 import { endpointText, hopText } from "../carriers/hop.ts";
 import type { TlsOptions } from "../carriers/tls-options.ts";

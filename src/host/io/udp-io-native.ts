@@ -1,6 +1,6 @@
 import type { Datapath } from "../../core/datapath/datapath.ts";
 import { TYPESCRIPT_DATAPATH } from "../../core/datapath/typescript-datapath.ts";
-import { ReceivedDatagrams, ROW_INTS } from "../../core/received-datagrams.ts";
+import { ReceivedDatagrams, ROW_INTS } from "../../core/session/received-datagrams.ts";
 import { unreachableKind } from "../../wire/capsule.ts";
 import type { LatencyClass } from "../../wire/latency-class.ts";
 import { LATENCY_CLASSES } from "../../wire/latency-class.ts";

@@ -1,4 +1,4 @@
-import type { ReceivedDatagrams } from "../../core/received-datagrams.ts";
+import type { ReceivedDatagrams } from "../../core/session/received-datagrams.ts";
 import type { UnreachableKind } from "../../wire/capsule.ts";
 import type { LatencyClass } from "../../wire/latency-class.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";

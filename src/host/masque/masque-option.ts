@@ -1,8 +1,8 @@
-import type { HeaderField } from "../../core/http-connect.ts";
+import type { HeaderField } from "../../core/handshakes/http-connect.ts";
 import { encodeBase64 } from "../../wire/base64.ts";
-import { utf8Bytes } from "../../wire/http-head.ts";
-import type { UdpProxyTemplate } from "../../wire/uri-template.ts";
-import { parseUdpProxyTemplate } from "../../wire/uri-template.ts";
+import { utf8Bytes } from "../../wire/http/http-head.ts";
+import type { UdpProxyTemplate } from "../../wire/http/uri-template.ts";
+import { parseUdpProxyTemplate } from "../../wire/http/uri-template.ts";
 import type { InFolder } from "../addresses/endpoint.ts";
 import type { ProxyEndpoint } from "../carriers/hop.ts";
 import {

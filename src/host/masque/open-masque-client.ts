@@ -1,5 +1,5 @@
-import { parseLatencyRule } from "../../core/latency-rules.ts";
 import { MasqueClient } from "../../core/masque/masque-client.ts";
+import { parseLatencyRule } from "../../core/session/latency-rules.ts";
 import { formatEndpoint } from "../addresses/endpoint.ts";
 import { outgoingOf } from "../addresses/outgoing.ts";
 import type { Carrier } from "../carriers/carrier.ts";

@@ -1,6 +1,6 @@
 import * as z from "zod";
-import { parseUtcTime } from "../../wire/http-date.ts";
-import { utf8Bytes } from "../../wire/http-head.ts";
+import { parseUtcTime } from "../../wire/http/http-date.ts";
+import { utf8Bytes } from "../../wire/http/http-head.ts";
 import { MIN_PSK_BYTES } from "./common-fields.ts";
 import { parseConfigText } from "./config-text.ts";
 import { checkFields, libraryName, MAX_COUNT, wrong } from "./fields.ts";

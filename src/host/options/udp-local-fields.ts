@@ -1,7 +1,7 @@
 import * as z from "zod";
-import { isDscpRule, parseLatencyRule } from "../../core/latency-rules.ts";
+import { isDscpRule, parseLatencyRule } from "../../core/session/latency-rules.ts";
 import { dialectByName } from "../../wire/dialects/dialects.ts";
-import { utf8Bytes } from "../../wire/http-head.ts";
+import { utf8Bytes } from "../../wire/http/http-head.ts";
 import { endpointOf, ipFamily, isHostAndPort, parseEndpoint, rebaseEndpoint } from "../addresses/endpoint.ts";
 import { isBehindProxy } from "../carriers/carrier-chain.ts";
 import { parseHop, rebaseHop, tlsOf } from "../carriers/hop.ts";

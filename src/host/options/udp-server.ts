@@ -1,4 +1,4 @@
-import type { Filtering } from "../../core/server-associations.ts";
+import type { Filtering } from "../../core/server/server-associations.ts";
 import type { IoKind } from "../io/io.ts";
 import type { CommonOptions, Filled } from "./common.ts";
 import type { KeyOption } from "./keys.ts";

@@ -1,7 +1,7 @@
 import { copyOf } from "../../core/copy-bytes.ts";
 import type { ProtocolError } from "../../core/errors.ts";
 import { HostError } from "../../core/errors.ts";
-import { ReplayGuard } from "../../core/replay-guard.ts";
+import { ReplayGuard } from "../../core/server/replay-guard.ts";
 import type { ShadowsocksCryptography } from "../../core/shadowsocks/cryptography.ts";
 import { masterKey } from "../../core/shadowsocks/keys.ts";
 import { SaltHistory } from "../../core/shadowsocks/salt-history.ts";
@@ -12,7 +12,7 @@ import { ObfsHttpServer } from "../../core/simple-obfs/server-http.ts";
 import { ObfsTlsServer } from "../../core/simple-obfs/server-tls.ts";
 import type { StreamCoding } from "../../core/stream-coding.ts";
 import { LayeredCoding } from "../../core/stream-coding.ts";
-import { formatHttpDate } from "../../wire/http-date.ts";
+import { formatHttpDate } from "../../wire/http/http-date.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { parseEndpoint } from "../addresses/endpoint.ts";
 import { openOnEach } from "../addresses/listen-hosts.ts";

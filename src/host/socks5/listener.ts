@@ -1,6 +1,6 @@
 import { HostError } from "../../core/errors.ts";
-import type { Socks5Credentials } from "../../core/socks5-server.ts";
-import { Socks5ServerConnection } from "../../core/socks5-server.ts";
+import type { Socks5Credentials } from "../../core/handshakes/socks5-server.ts";
+import { Socks5ServerConnection } from "../../core/handshakes/socks5-server.ts";
 import type { Dialect } from "../../wire/dialects/dialect.ts";
 import { DIALECTS } from "../../wire/dialects/dialects.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";

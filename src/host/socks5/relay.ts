@@ -1,5 +1,5 @@
 import { AddressIndex } from "../../core/address-index.ts";
-import type { ReceivedDatagrams } from "../../core/received-datagrams.ts";
+import type { ReceivedDatagrams } from "../../core/session/received-datagrams.ts";
 import type { LatencyClass } from "../../wire/latency-class.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { addressPort, copyAddress, formatHost } from "../../wire/socket-address.ts";

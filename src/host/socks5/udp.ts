@@ -1,4 +1,4 @@
-import { randomSeed } from "../../core/credentials.ts";
+import { randomSeed } from "../../core/handshakes/credentials.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { ATYP_IPV6, makeAddress } from "../../wire/socket-address.ts";
 import { ipFamily, splitZone } from "../addresses/endpoint.ts";

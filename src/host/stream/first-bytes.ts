@@ -1,5 +1,5 @@
-import type { FirstBytesProtocol } from "../../wire/first-bytes.ts";
-import { judgeFirstBytes } from "../../wire/first-bytes.ts";
+import type { FirstBytesProtocol } from "../../wire/http/first-bytes.ts";
+import { judgeFirstBytes } from "../../wire/http/first-bytes.ts";
 import type { Loop, Timer } from "../loop.ts";
 import type { ByteStream } from "./byte-stream.ts";
 

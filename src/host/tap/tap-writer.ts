@@ -1,9 +1,10 @@
 import type { TargetRule } from "../../core/target-rule.ts";
 import { isWithin } from "../../core/target-rule.ts";
-import { fold, pseudoHeaderSum, sumBytes } from "../../wire/checksum.ts";
-import { PROTOCOL_UDP } from "../../wire/ip-packet.ts";
-import { IPV4_DESTINATION, IPV4_HEADER_BYTES, IPV4_SOURCE, writeIpv4Header } from "../../wire/ipv4.ts";
-import { IPV6_DESTINATION, IPV6_HEADER_BYTES, IPV6_SOURCE, writeIpv6Header } from "../../wire/ipv6.ts";
+import { fold, pseudoHeaderSum, sumBytes } from "../../wire/ip/checksum.ts";
+import { PROTOCOL_UDP } from "../../wire/ip/ip-packet.ts";
+import { IPV4_DESTINATION, IPV4_HEADER_BYTES, IPV4_SOURCE, writeIpv4Header } from "../../wire/ip/ipv4.ts";
+import { IPV6_DESTINATION, IPV6_HEADER_BYTES, IPV6_SOURCE, writeIpv6Header } from "../../wire/ip/ipv6.ts";
+import { UDP_CHECKSUM, UDP_HEADER_BYTES, udpChecksumOf, writeUdpHeader } from "../../wire/ip/udp.ts";
 import { readUint16, writeUint16 } from "../../wire/network-order.ts";
 import {
   asciiBytes,
@@ -26,7 +27,6 @@ import {
   addressPort,
   formatAddress,
 } from "../../wire/socket-address.ts";
-import { UDP_CHECKSUM, UDP_HEADER_BYTES, udpChecksumOf, writeUdpHeader } from "../../wire/udp.ts";
 import type { Loop, Timer } from "../loop.ts";
 import type { RingFile } from "./ring-file.ts";
 

@@ -1,4 +1,4 @@
-import type { ReceivedDatagrams } from "../../core/received-datagrams.ts";
+import type { ReceivedDatagrams } from "../../core/session/received-datagrams.ts";
 import { ATYP_IPV6 } from "../../wire/socket-address.ts";
 import type { Outgoing } from "../addresses/outgoing.ts";
 import type { UdpIo, UdpSocket } from "../io/udp-io.ts";

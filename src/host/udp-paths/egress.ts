@@ -1,4 +1,4 @@
-import { randomSeed } from "../../core/credentials.ts";
+import { randomSeed } from "../../core/handshakes/credentials.ts";
 import type { Logger } from "../log.ts";
 import type { Egress } from "../options/egress-option.ts";
 import type { System } from "../system.ts";

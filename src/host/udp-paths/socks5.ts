@@ -1,4 +1,4 @@
-import type { ReceivedDatagrams } from "../../core/received-datagrams.ts";
+import type { ReceivedDatagrams } from "../../core/session/received-datagrams.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { ATYP_DOMAIN, ATYP_IPV6, copyAddress, sameBytes } from "../../wire/socket-address.ts";
 import { UdpHeader } from "../../wire/socks5.ts";

@@ -1,7 +1,7 @@
 import { AddressIndex } from "../../core/address-index.ts";
-import type { AssociationClient } from "../../core/association-client.ts";
+import type { AssociationClient } from "../../core/client/association-client.ts";
 import type { Datapath } from "../../core/datapath/datapath.ts";
-import type { ReceivedDatagrams } from "../../core/received-datagrams.ts";
+import type { ReceivedDatagrams } from "../../core/session/received-datagrams.ts";
 import { recordDroppedRows } from "../../core/tap.ts";
 import type { UnreachableKind } from "../../wire/capsule.ts";
 import type { LatencyClass } from "../../wire/latency-class.ts";

@@ -1,7 +1,7 @@
 import { sha1 } from "@noble/hashes/legacy.js";
 import { encodeBase64 } from "../../wire/base64.ts";
-import { asciiBytes } from "../../wire/http-head.ts";
-import { ACCEPT_SUFFIX } from "../../wire/websocket-upgrade.ts";
+import { asciiBytes } from "../../wire/http/http-head.ts";
+import { ACCEPT_SUFFIX } from "../../wire/http/websocket-upgrade.ts";
 
 /** What the server of a WebSocket answers to a client's key (RFC 6455 §4.2.2). */
 export function acceptOf(key: string): string {

@@ -8,7 +8,7 @@ import {
   CLOSE_NONE,
   CLOSE_NORMAL,
   maskBytes,
-} from "../../wire/websocket-frame.ts";
+} from "../../wire/http/websocket-frame.ts";
 import type { Timer } from "../loop.ts";
 import type { ByteStream } from "../stream/byte-stream.ts";
 import { ListenedStream } from "../stream/byte-stream.ts";

@@ -1,6 +1,6 @@
 import { WebSocketHandshake } from "../../core/web-socket/client-handshake.ts";
 import { encodeBase64 } from "../../wire/base64.ts";
-import { encodeWebSocketAnswer } from "../../wire/websocket-upgrade.ts";
+import { encodeWebSocketAnswer } from "../../wire/http/websocket-upgrade.ts";
 import type { Cancellation } from "../cancellation.ts";
 import { shakeHands } from "../carriers/proxy.ts";
 import type { WebSocketRequest } from "../carriers/web-socket-request.ts";

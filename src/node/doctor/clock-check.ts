@@ -5,8 +5,8 @@ import type { Check, Result } from "../../host/doctor/check.ts";
 import { skipped } from "../../host/doctor/check.ts";
 import { chainOf, outgoing } from "../../host/doctor/examined.ts";
 import { finding } from "../../host/doctor/findings.ts";
-import { formatHttpDate } from "../../wire/http-date.ts";
-import { decodeHead, singleField, utf8Bytes } from "../../wire/http-head.ts";
+import { formatHttpDate } from "../../wire/http/http-date.ts";
+import { decodeHead, singleField, utf8Bytes } from "../../wire/http/http-head.ts";
 
 /** What shadowsocks 2022 bears (SIP022 §3.1.3). */
 const MOST_SECONDS = 30;

@@ -1,10 +1,10 @@
 import type { OutgoingHttpHeaders, ServerHttp2Stream } from "node:http2";
 import { constants } from "node:http2";
 import { copyOf } from "../../core/copy-bytes.ts";
-import { HeadBuffer } from "../../core/head-buffer.ts";
+import { HeadBuffer } from "../../core/handshakes/head-buffer.ts";
 import { ListenedStream } from "../../host/stream/byte-stream.ts";
-import { answerOfHttp1 } from "../../wire/extended-connect.ts";
-import { decodeHead } from "../../wire/http-head.ts";
+import { answerOfHttp1 } from "../../wire/http/extended-connect.ts";
+import { decodeHead } from "../../wire/http/http-head.ts";
 
 const STATUS_OK = 200;
 

@@ -5,8 +5,8 @@ import { performance } from "node:perf_hooks";
 import type { RefusalReason } from "../../core/counters.ts";
 import { TokenBucket } from "../../core/token-bucket.ts";
 import type { ByteStream } from "../../host/stream/byte-stream.ts";
-import type { Http2Fields } from "../../wire/extended-connect.ts";
-import { encodeRequestOfHttp2 } from "../../wire/extended-connect.ts";
+import type { Http2Fields } from "../../wire/http/extended-connect.ts";
+import { encodeRequestOfHttp2 } from "../../wire/http/extended-connect.ts";
 import { Http2RequestStream } from "./http2-request-stream.ts";
 import { COMMON_SETTINGS, CONNECTION_WINDOW_BYTES, SESSION_LIMITS } from "./http2-settings.ts";
 

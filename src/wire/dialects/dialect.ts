@@ -1,5 +1,5 @@
 /** What is common to the wire formats of other UDP-over-TCP programs. */
-import type { Sniffed } from "../first-bytes.ts";
+import type { Sniffed } from "../http/first-bytes.ts";
 import type { AddressBytes } from "../socket-address.ts";
 
 /** How a server knows that a connection speaks a dialect. */

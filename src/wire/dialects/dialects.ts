@@ -1,5 +1,5 @@
 /** All dialects. Another one is a file of its own, and a line here. */
-import type { Sniffed } from "../first-bytes.ts";
+import type { Sniffed } from "../http/first-bytes.ts";
 import type { Dialect } from "./dialect.ts";
 import { gnb } from "./gnb.ts";
 import { gost } from "./gost.ts";

@@ -1,9 +1,9 @@
-import { CapsuleReader, READ_CAPSULE } from "../../../src/core/capsule-reader.ts";
 import { Counters } from "../../../src/core/counters.ts";
 import { DatagramStore } from "../../../src/core/lanes/datagram-store.ts";
 import { FlowTable } from "../../../src/core/lanes/flow-table.ts";
 import { ANY_LANE } from "../../../src/core/lanes/lane-bits.ts";
 import { LaneScheduler } from "../../../src/core/lanes/scheduler.ts";
+import { CapsuleReader, READ_CAPSULE } from "../../../src/core/session/capsule-reader.ts";
 import { CAPSULE_DATAGRAM, readNumbers } from "../../../src/wire/capsule.ts";
 import { CAPSULE_RECEIPT, readSequence, SEQUENCE_BYTES } from "../../../src/wire/receipt.ts";
 import type { End, EndOptions } from "./end.ts";

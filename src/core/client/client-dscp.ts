@@ -1,0 +1,58 @@
+import { grown } from "../grown.ts";
+
+/** What the server has, if what it was told may be forgotten or lost. */
+const UNKNOWN = 255;
+/** A DSCP is kept at least this long, so that an application that alternates between two costs few capsules. */
+const HOLD_MS = 250;
+
+/** DSCPs of a client's associations (RFC 2474): each has that of its application's last datagrams. */
+export class ClientDscp {
+  #current = new Uint8Array(64);
+  /** From when on it may change. */
+  #freeAt = new Float64Array(64);
+  /** What the server has. */
+  #told = new Uint8Array(64);
+  /** 1: the server was told of another than 0. */
+  #hasTold = new Uint8Array(64);
+
+  handleOpened(association: number): void {
+    if (association >= this.#current.length) {
+      const size = 2 * association;
+      this.#current = grown(this.#current, new Uint8Array(size));
+      this.#freeAt = grown(this.#freeAt, new Float64Array(size));
+      this.#told = grown(this.#told, new Uint8Array(size));
+      this.#hasTold = grown(this.#hasTold, new Uint8Array(size));
+    }
+    this.#current[association] = 0;
+    this.#freeAt[association] = Number.NEGATIVE_INFINITY;
+    this.#told[association] = 0;
+    this.#hasTold[association] = 0;
+  }
+
+  /** An ASSOCIATION_OPEN was written, or a DSCP may have been lost. @param isNew  false if the server may know it already, with the DSCP that it was told */
+  handleRegistered(association: number, isNew: boolean): void {
+    if (isNew) this.#hasTold[association] = 0;
+    this.#told[association] = this.#hasTold[association] === 1 ? UNKNOWN : 0;
+  }
+
+  of(association: number): number {
+    return this.#current[association];
+  }
+
+  /** The application sends a datagram with a DSCP. @returns true if it is another than before, and not too soon */
+  handleSent(now: number, association: number, dscp: number): boolean {
+    if (this.#current[association] === dscp || now < this.#freeAt[association]) return false;
+    this.#current[association] = dscp;
+    this.#freeAt[association] = now + HOLD_MS;
+    return true;
+  }
+
+  /** @returns true if the server has another DSCP of the association, and must get this one */
+  takeTold(association: number): boolean {
+    const before = this.#told[association];
+    const dscp = this.#current[association];
+    this.#told[association] = dscp;
+    if (dscp !== 0) this.#hasTold[association] = 1;
+    return before !== dscp;
+  }
+}

@@ -1,0 +1,106 @@
+import { LATENCY_CLASSES } from "../../wire/latency-class.ts";
+import { grown } from "../grown.ts";
+import type { LatencyRule } from "../session/latency-rules.ts";
+import { isDscpRule, latencyOf } from "../session/latency-rules.ts";
+
+const CLASSES = LATENCY_CLASSES.length;
+const BALANCED = LATENCY_CLASSES.indexOf("balanced");
+/** What the server has, if what it was told may be forgotten or lost. */
+const UNKNOWN = 255;
+/** Of a context that the application has not sent to. */
+const UNUSED = 255;
+
+/**
+ * Latency classes of a client's associations: each has that of the most sensitive context that its application has sent to.
+ * Classes are numbers of the wire.
+ */
+export class ClientLatency {
+  readonly #rules: readonly LatencyRule[];
+  readonly #fallback: number;
+  /** True if the class of a context changes with the DSCP of its association. */
+  readonly dependsOnDscp: boolean;
+  /** By context slot. */
+  #ofContext = new Uint8Array(64).fill(UNUSED);
+  /** Contexts by association and class. */
+  #counts = new Int32Array(64 * CLASSES);
+  /** By association: the class that the host has, ... */
+  #shown = new Uint8Array(64);
+  /** ... and the one that the server has. */
+  #told = new Uint8Array(64);
+  /** 1: the server was told of another class than balanced. */
+  #hasTold = new Uint8Array(64);
+
+  /** @param fallback  class of targets that no rule matches, and of associations without a context */
+  constructor(rules: readonly LatencyRule[], fallback: number) {
+    this.#rules = rules;
+    this.#fallback = fallback;
+    this.dependsOnDscp = rules.some(isDscpRule);
+  }
+
+  handleOpened(association: number): void {
+    if (association >= this.#shown.length) {
+      const size = 2 * association;
+      this.#shown = grown(this.#shown, new Uint8Array(size));
+      this.#told = grown(this.#told, new Uint8Array(size));
+      this.#hasTold = grown(this.#hasTold, new Uint8Array(size));
+      this.#counts = grown(this.#counts, new Int32Array(size * CLASSES));
+    }
+    this.#shown[association] = this.#fallback;
+    this.#told[association] = BALANCED;
+    this.#hasTold[association] = 0;
+  }
+
+  /** An ASSOCIATION_OPEN was written, or a class may have been lost. @param isNew  false if the server may know it already, with the class that it was told */
+  handleRegistered(association: number, isNew: boolean): void {
+    if (isNew) this.#hasTold[association] = 0;
+    this.#told[association] = this.#hasTold[association] === 1 ? UNKNOWN : BALANCED;
+  }
+
+  /** The application sends to a context. @returns true if it did not before */
+  handleUsed(context: number, association: number, address: Uint8Array, dscp: number): boolean {
+    if (context >= this.#ofContext.length) {
+      this.#ofContext = grown(this.#ofContext, new Uint8Array(2 * context).fill(UNUSED));
+    }
+    if (this.#ofContext[context] !== UNUSED) return false;
+    const latency = latencyOf(this.#rules, this.#fallback, address, dscp);
+    this.#ofContext[context] = latency;
+    this.#counts[association * CLASSES + latency]++;
+    return true;
+  }
+
+  /** The DSCP of a context's association has changed. */
+  handleDscp(context: number, association: number, address: Uint8Array, dscp: number): void {
+    if (context >= this.#ofContext.length || this.#ofContext[context] === UNUSED) return;
+    this.handleReleased(context, association);
+    this.handleUsed(context, association, address, dscp);
+  }
+
+  handleReleased(context: number, association: number): void {
+    if (context >= this.#ofContext.length || this.#ofContext[context] === UNUSED) return;
+    this.#counts[association * CLASSES + this.#ofContext[context]]--;
+    this.#ofContext[context] = UNUSED;
+  }
+
+  of(association: number): number {
+    for (let latency = 0; latency < CLASSES; latency++) {
+      if (this.#counts[association * CLASSES + latency] > 0) return latency;
+    }
+    return this.#fallback;
+  }
+
+  /** @returns true if the host has another class of the association, and must get this one */
+  takeShown(association: number): boolean {
+    const before = this.#shown[association];
+    this.#shown[association] = this.of(association);
+    return before !== this.#shown[association];
+  }
+
+  /** @returns true if the server has another class of the association, and must get this one */
+  takeTold(association: number): boolean {
+    const before = this.#told[association];
+    const latency = this.of(association);
+    this.#told[association] = latency;
+    if (latency !== BALANCED) this.#hasTold[association] = 1;
+    return before !== latency;
+  }
+}

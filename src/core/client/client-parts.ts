@@ -1,0 +1,144 @@
+import type { CloseReason, UnreachableKind } from "../../wire/capsule.ts";
+import type { LatencyClass } from "../../wire/latency-class.ts";
+import type { AddressBytes } from "../../wire/socket-address.ts";
+import type { Counters } from "../counters.ts";
+import type { Datapath } from "../datapath/datapath.ts";
+import type { Deadlines } from "../deadlines.ts";
+import type { ProtocolError } from "../errors.ts";
+import type { LaneScheduler } from "../lanes/scheduler.ts";
+import type { ContextTable } from "../session/context-table.ts";
+import type { DatagramBatch } from "../session/datagram-batch.ts";
+import type { Lane, LaneOptions } from "../session/lane.ts";
+import type { LatencyRule } from "../session/latency-rules.ts";
+import type { SendPool } from "../session/send-queue.ts";
+import type { QueueOwner } from "../tap.ts";
+import type { ClientAssociations } from "./client-associations.ts";
+import type { ClientDscp } from "./client-dscp.ts";
+import type { ClientLatency } from "./client-latency.ts";
+
+/** All durations in milliseconds, sizes in bytes. */
+export interface TunnelClientOptions extends LaneOptions {
+  /** Number of lanes; "auto": as many as help, see {@link LaneCount}. */
+  readonly lanes: number | "auto";
+  /** For "auto": all ways go to an address on this machine, so that the server is near unless a relay listens there. Default false. */
+  readonly isLocal?: boolean;
+  readonly ageBudgetMs: number;
+  /** Bound of each lane's send queue. */
+  readonly queueBytes: number;
+  /** Default: in TypeScript. */
+  readonly datapath?: Datapath | undefined;
+  /** For associations that may expire: idle time, ... */
+  readonly idleTimeoutMs: number;
+  /** ... and idle time after more than one answer. */
+  readonly activeIdleTimeoutMs: number;
+  /** Class of targets that no rule matches. Default balanced. */
+  readonly latency?: LatencyClass;
+  /** Classes of targets or DSCPs, first match. Default none. */
+  readonly latencyRules?: readonly LatencyRule[];
+  /** Largest id of an association or context; only tests lower it. */
+  readonly maxId?: number;
+}
+
+export type ClientOutput =
+  /** `way`: index in the options. */
+  | { readonly kind: "connect"; readonly lane: number; readonly way: number }
+  | { readonly kind: "disconnect"; readonly lane: number; readonly error: ProtocolError | undefined }
+  /** `isAnother`: the server did not know the former session; associations now use other source ports. */
+  | { readonly kind: "session-up"; readonly isAnother: boolean }
+  | { readonly kind: "session-resumed" }
+  /**
+   * A new session has replaced one that was in use; associations now use other source ports. `ids`: its ids were nearly used up;
+   * `receipts`: it should have receipts and had none, or the other way round; `moved`: its server is being shut down.
+   */
+  | { readonly kind: "session-renewed"; readonly reason: "ids" | "receipts" | "moved" }
+  | { readonly kind: "session-down"; readonly error: Error | undefined }
+  | { readonly kind: "association-closed"; readonly association: number; readonly reason: CloseReason }
+  /** {@link TunnelClient.latencyOf} the association, at first that of the options, is another now. */
+  | { readonly kind: "latency"; readonly association: number }
+  /**
+   * A datagram of the association did not reach `remote`, which may be a name.
+   * `mtu`: for too-big, the largest IP packet that would, according to the server; 0 if unknown.
+   */
+  | {
+      readonly kind: "unreachable";
+      readonly association: number;
+      readonly remote: AddressBytes;
+      readonly reason: UnreachableKind;
+      readonly mtu: number;
+    };
+
+/** Lists of idle contexts: the client's own, the server's, and those that the server refused. */
+export const OWN = 0;
+export const PEER = 1;
+export const REFUSED = 2;
+
+/** Keys of deadlines: the machine's own, then two for each lane. */
+export const DEADLINE_ASSOCIATIONS = 0;
+export const DEADLINE_CONTEXTS = 1;
+export const DEADLINE_FORMER = 2;
+export const DEADLINE_DISPATCH = 3;
+export const DEADLINE_RACE = 4;
+export const DEADLINE_FIRST_LANE = 5;
+
+/** A session that was replaced by a new one; its lanes deliver the last answers. */
+export interface FormerSession {
+  readonly lanes: readonly Lane[];
+  readonly contextById: ReadonlyMap<number, number>;
+  /** Generation of each context's slot at that time; a slot that has been reused is unknown. */
+  readonly generation: Int32Array;
+  readonly scheduler: LaneScheduler | undefined;
+  isEnding: boolean;
+}
+
+/** State that the parts of a client share. */
+export interface ClientParts {
+  readonly options: TunnelClientOptions;
+  /** Largest id of an association or context. */
+  readonly maxId: number;
+  readonly counters: Counters;
+  readonly received: DatagramBatch;
+  readonly outputs: ClientOutput[];
+  readonly deadlines: Deadlines;
+  readonly contexts: ContextTable;
+  readonly associations: ClientAssociations;
+  /** Lanes of this session, by number. */
+  lanes: readonly Lane[];
+  readonly latency: ClientLatency;
+  readonly dscp: ClientDscp;
+  /** By index: lanes of this session, of the one that will replace it, and of the former one. */
+  readonly laneByIndex: Lane[];
+  /** At least one lane is up. */
+  isUp: boolean;
+  /** Ids and queues of the session; a session that replaces it brings new ones. */
+  pool: SendPool;
+  /** Of all its queues. */
+  readonly queueOwner: QueueOwner;
+  /** Of a session with receipts: where its datagrams wait, in place of the lanes' queues. */
+  scheduler: LaneScheduler | undefined;
+  contextById: Map<number, number>;
+  associationById: Map<number, number>;
+  nextAssociationId: number;
+  nextContextId: number;
+  former: FormerSession | undefined;
+  laneOf(association: number): Lane;
+  /** The lane for a control capsule about an association; it may be down. */
+  controlLaneOf(association: number): Lane;
+  /** Bits of the numbers of the lanes on which to register something of an association; 0 while its lane is down. */
+  registrationLanes(association: number): number;
+  /** Connects as many of the lanes that wait for it as are wanted. */
+  connectHeld(now: number): void;
+  /** Ends lanes of a session with receipts that are no longer wanted. */
+  endUnwantedLanes(now: number): void;
+  /** Drops what waits of an association. */
+  removeFlow(association: number): void;
+  failLane(now: number, lane: Lane, error: ProtocolError): void;
+  /** @param serversId  an id that the server has assigned */
+  /** The server is being shut down, and wants its clients to go to another one. */
+  moveAway(now: number): void;
+  renewIfDue(now: number, serversId?: number): void;
+}
+
+/** True if a context's id was assigned by the server. */
+export function isServersId(id: number): boolean {
+  return id % 2 === 1;
+}

@@ -1,0 +1,95 @@
+import type { HttpHead } from "../../wire/http/http-head.ts";
+import { singleField } from "../../wire/http/http-head.ts";
+import { isOwnRefusal } from "../../wire/http/upgrade.ts";
+import type { PeerAnswer } from "../errors.ts";
+
+/** How much of a field of the answer is shown, in characters. */
+const MAX_QUOTE = 100;
+
+/** What the refusal of an upgrade means. The first five are udp-server's own, the others those of what is before it. */
+export type RefusalKind =
+  | "other-key"
+  | "wants-key"
+  | "repeated"
+  | "limit"
+  | "changed"
+  | "no-upgrade"
+  | "redirect"
+  | "bad-request"
+  | "wants-password"
+  | "forbidden"
+  | "no-path"
+  | "server-down"
+  | "unknown";
+
+/** A refusal, in words and as a kind. */
+export interface Refusal {
+  readonly text: string;
+  readonly answer: PeerAnswer & { readonly kind: RefusalKind };
+}
+
+/**
+ * Why an upgrade was refused, as far as the head of the answer shows, as the server reveals no more than any web server.
+ *
+ * @param hasKey    whether the request had a MAC
+ * @param isProven  whether the server has shown that it accepts this key
+ */
+export function explainRefusal(head: HttpHead, status: number, hasKey: boolean, isProven: boolean): Refusal {
+  const server = (singleField(head, "server") ?? singleField(head, "via"))?.slice(0, MAX_QUOTE);
+  const refusal = isOwnRefusal(head, status)
+    ? ownRefusal(status, server, hasKey, isProven)
+    : foreignRefusal(head, status, server ?? "what answers there");
+  return { text: refusal[1], answer: { status, kind: refusal[0], server } };
+}
+
+function foreignRefusal(head: HttpHead, status: number, who: string): [RefusalKind, string] {
+  if (status < 300) {
+    return ["no-upgrade", `${who} does not upgrade: it is no udp-server, or does not pass Upgrade on to one`];
+  }
+  if (status < 400) {
+    return [
+      "redirect",
+      `${who} redirects to ${(singleField(head, "location") ?? "nowhere").slice(0, MAX_QUOTE)}`,
+    ];
+  }
+  switch (status) {
+    case 400:
+      return ["bad-request", `${who} does not take the request: does it expect TLS (tls://)?`];
+    case 401:
+      return ["wants-password", `${who} asks for a user name and a password`];
+    case 403:
+      return ["forbidden", `${who} forbids it`];
+    case 404:
+      return ["no-path", `${who} has no udp-server at this path`];
+    case 502:
+    case 503:
+    case 504:
+      return ["server-down", `${who} does not reach udp-server`];
+    default:
+      return ["unknown", `${who} does not pass the upgrade on`];
+  }
+}
+
+function ownRefusal(
+  status: number,
+  proxy: string | undefined,
+  hasKey: boolean,
+  isProven: boolean,
+): [RefusalKind, string] {
+  switch (status) {
+    case 404:
+      if (isProven) {
+        return [
+          "repeated",
+          "the server has seen this request before: does something on the way repeat requests?",
+        ];
+      }
+      return hasKey ? ["other-key", "the server has another key"] : ["wants-key", "the server wants a key"];
+    case 503:
+      return ["limit", "the server is at one of its limits"];
+    default: {
+      const who = proxy ?? "something on the way";
+      return ["changed", `${who} rewrites the path, or does not pass Upgrade and Connection on`];
+    }
+  }
+}

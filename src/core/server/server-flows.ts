@@ -1,0 +1,186 @@
+import type { CloseReason } from "../../wire/capsule.ts";
+import { encodeAssociationClose, encodeCompressionAck, encodeCompressionClose } from "../../wire/capsule.ts";
+import { encodeRefusal } from "../../wire/http/upgrade.ts";
+import type { AddressBytes } from "../../wire/socket-address.ts";
+import { CONTEXT_RESOLVING } from "../session/session-model.ts";
+import type { ServerAssociations } from "./server-associations.ts";
+import { answeredAssociations, HIDDEN_ID, quietAssociations, senderContexts } from "./server-associations.ts";
+import type { ServerLanes } from "./server-lanes.ts";
+import type { ServerParts } from "./server-parts.ts";
+import { DEADLINE_ASSOCIATIONS, DEADLINE_CONTEXTS, deadlineOf } from "./server-parts.ts";
+import type { Connection, Session } from "./server-session.ts";
+
+const NONE = -1;
+const CONTEXT_IDLE_MS = 300_000;
+
+/**
+ * Opens and ends associations and contexts of a server: decides what is evicted at a bound and what expires, and informs the
+ * clients.
+ */
+export class ServerFlows {
+  readonly #parts: ServerParts;
+  readonly #table: ServerAssociations;
+  readonly #lanes: ServerLanes;
+
+  constructor(parts: ServerParts, lanes: ServerLanes) {
+    this.#parts = parts;
+    this.#table = parts.associations;
+    this.#lanes = lanes;
+  }
+
+  /** @returns -1 when there is no room */
+  openAssociation(
+    now: number,
+    session: Session,
+    connection: Connection,
+    id: number,
+    source: AddressBytes | undefined,
+  ): number {
+    const victim = this.#table.victimFor(session, this.#parts.port.sessions());
+    if (victim === "refused") return NONE;
+    if (victim !== NONE) this.evict(now, victim);
+    const slot = this.#table.open(now, session, connection, id, source);
+    if (session.holder !== undefined) session.holder.associations++;
+    this.armAssociations(session);
+    return slot;
+  }
+
+  evict(now: number, association: number): void {
+    this.#parts.counters.refused.association_evicted++;
+    this.dismiss(now, association, "evicted");
+  }
+
+  /** Moves answers to an association, including queued ones, to `connection`, unless its session spreads them. */
+  moveTo(connection: Connection, association: number): void {
+    if (connection.session!.lanes !== undefined) return;
+    this.#table.connectionOf[association] = connection;
+    connection.tunnel.queue.takeFlow(association);
+  }
+
+  closeAssociation(slot: number): void {
+    const session = this.#table.sessionOf[slot]!;
+    const { contexts } = this.#table;
+    for (let context = contexts.first(slot); context !== NONE; context = contexts.next(context)) {
+      this.#parts.names.forget(session.lookups, context);
+    }
+    this.#parts.pool.removeFlow(slot);
+    session.lanes?.scheduler.removeFlow(slot);
+    if (session.holder !== undefined) session.holder.associations--;
+    this.#table.close(slot);
+    this.#parts.port.release(slot);
+  }
+
+  /** See `TunnelServer.makeRoomForSocket`. */
+  makeRoomForSocket(now: number, association: number): boolean {
+    const session = this.#table.sessionOf[association];
+    if (session === undefined) return false;
+    const victim = this.#table.victimAmong(session, this.#parts.port.sessions());
+    if (victim === "refused" || victim === association) {
+      this.#parts.counters.refused.association_limit++;
+      this.dismiss(now, association, "limit");
+      return false;
+    }
+    this.evict(now, victim);
+    return true;
+  }
+
+  /** See `TunnelServer.handleSocketFailed`. */
+  handleSocketFailed(now: number, association: number): void {
+    if (this.#table.sessionOf[association] !== undefined) this.dismiss(now, association, "failed");
+  }
+
+  /** Ends an association that the client still has, and sends it the reason. */
+  dismiss(now: number, association: number, reason: CloseReason): void {
+    const connection = this.#lanes.connectionFor(association);
+    const session = this.#table.sessionOf[association]!;
+    if (session.kind !== "native") {
+      if (connection?.state === "binding") this.#parts.port.send(connection, encodeRefusal(503, undefined));
+      this.#parts.port.endSession(now, session, reason);
+      return;
+    }
+    if (connection !== undefined) {
+      this.#parts.port.send(connection, encodeAssociationClose(this.#table.wireId[association], reason));
+    }
+    this.closeAssociation(association);
+  }
+
+  armAssociations(session: Session): void {
+    const { idle } = this.#table;
+    const { idleTimeoutMs } = this.#parts.options;
+    const quietAt = idle.expiresAt(quietAssociations(session), idleTimeoutMs);
+    const answeredAt = idle.expiresAt(answeredAssociations(session), idleTimeoutMs);
+    const key = deadlineOf(session.index, DEADLINE_ASSOCIATIONS);
+    this.#parts.deadlines.setEarlier(key, Math.min(quietAt, answeredAt));
+  }
+
+  expireAssociations(now: number, session: Session): void {
+    const { idle } = this.#table;
+    const { idleTimeoutMs } = this.#parts.options;
+    for (const list of [quietAssociations(session), answeredAssociations(session)]) {
+      for (;;) {
+        const slot = idle.expired(now, list, idleTimeoutMs);
+        if (slot === NONE) break;
+        this.dismiss(now, slot, "idle");
+      }
+    }
+    if (session.isLive) this.armAssociations(session);
+  }
+
+  /** Expires contexts that this end created; the client expires its own. */
+  expireContexts(now: number, session: Session): void {
+    const { idle } = this.#table.contexts;
+    const list = senderContexts(session);
+    for (;;) {
+      const slot = idle.expired(now, list, CONTEXT_IDLE_MS);
+      if (slot === NONE) break;
+      this.closeContext(slot);
+    }
+    const key = deadlineOf(session.index, DEADLINE_CONTEXTS);
+    this.#parts.deadlines.setEarlier(key, idle.expiresAt(list, CONTEXT_IDLE_MS));
+  }
+
+  makeRoomForClientContext(session: Session): void {
+    const victim = this.#table.victimForClient(session);
+    if (victim !== NONE) this.closeContext(victim);
+  }
+
+  makeRoomForSenderContext(now: number, session: Session, isAnswer: boolean): boolean {
+    const victim = this.#table.victimForSender(now, session, isAnswer);
+    if (victim === "refused") return false;
+    if (victim !== NONE) this.closeContext(victim);
+    return true;
+  }
+
+  /** Releases a context, and closes it at the client if that knows it. */
+  closeContext(slot: number): void {
+    const id = this.#table.contexts.id[slot];
+    const connection = this.#lanes.connectionFor(this.#table.contexts.association[slot]);
+    if (id !== HIDDEN_ID && connection !== undefined) {
+      // Without an acknowledgment the client would take it for refused.
+      if (this.#table.contexts.state[slot] === CONTEXT_RESOLVING)
+        this.#parts.port.send(connection, encodeCompressionAck(id));
+      this.#parts.port.send(connection, encodeCompressionClose(id));
+    }
+    this.releaseContext(slot);
+  }
+
+  addSenderContext(
+    now: number,
+    session: Session,
+    association: number,
+    id: number,
+    address: AddressBytes,
+  ): number {
+    const slot = this.#table.addSenderContext(now, session, association, id, address);
+    const expiresAt = this.#table.contexts.idle.expiresAt(senderContexts(session), CONTEXT_IDLE_MS);
+    this.#parts.deadlines.setEarlier(deadlineOf(session.index, DEADLINE_CONTEXTS), expiresAt);
+    return slot;
+  }
+
+  releaseContext(slot: number): void {
+    const session = this.#table.sessionOf[this.#table.contexts.association[slot]];
+    this.#parts.names.forget(session?.lookups, slot);
+    if (session !== undefined) this.#lanes.allowAnyLane(session, slot);
+    this.#table.releaseContext(slot);
+  }
+}

@@ -1,0 +1,60 @@
+import { RUN_INTS } from "../datapath/datapath.ts";
+
+/**
+ * Datagrams from a stream, which the host sends on before it hands in more bytes. All payloads are in `data`: the chunk
+ * that was handed in, or the reader's own memory.
+ */
+export class DatagramBatch {
+  data: Uint8Array = new Uint8Array(0);
+  count = 0;
+  readonly association: Int32Array;
+  /** Slot in the context table, which has the remote address. */
+  readonly context: Int32Array;
+  readonly offset: Int32Array;
+  readonly length: Int32Array;
+  /** Of `Datapath.readRuns`. */
+  readonly runs: Int32Array;
+
+  constructor(capacity: number) {
+    this.runs = new Int32Array(RUN_INTS * capacity);
+    this.association = new Int32Array(capacity);
+    this.context = new Int32Array(capacity);
+    this.offset = new Int32Array(capacity);
+    this.length = new Int32Array(capacity);
+  }
+
+  get isFull(): boolean {
+    return this.count === this.offset.length;
+  }
+
+  /** Context of the last datagram, or -1. No context ends while the batch holds its datagrams. */
+  get lastContext(): number {
+    return this.count === 0 ? -1 : this.context[this.count - 1];
+  }
+
+  add(association: number, context: number, offset: number, length: number): void {
+    const index = this.count++;
+    this.association[index] = association;
+    this.context[index] = context;
+    this.offset[index] = offset;
+    this.length[index] = length;
+  }
+
+  /** Adds datagrams whose offsets and lengths are in place, from index `first`, which is not below {@link count}, to `end - 1`. */
+  addRun(association: number, context: number, first: number, end: number): void {
+    const at = this.count;
+    const count = end - first;
+    if (first > at) {
+      this.offset.copyWithin(at, first, end);
+      this.length.copyWithin(at, first, end);
+    }
+    this.count = at + count;
+    if (count === 1) {
+      this.association[at] = association;
+      this.context[at] = context;
+    } else {
+      this.association.fill(association, at, at + count);
+      this.context.fill(context, at, at + count);
+    }
+  }
+}

@@ -1,0 +1,678 @@
+import { datagramHeaderLength, writeDatagramHeader } from "../../wire/capsule.ts";
+import { copyBytes, LOOP_BYTES } from "../copy-bytes.ts";
+import type { Counters } from "../counters.ts";
+import type { Datapath, QueueMemory } from "../datapath/datapath.ts";
+import {
+  BLOCK_BYTES,
+  BLOCKS_USED,
+  ENTRIES_USED,
+  ENTRY_COST,
+  FREE_BLOCK,
+  FREE_ENTRY,
+} from "../datapath/datapath.ts";
+import { TYPESCRIPT_DATAPATH } from "../datapath/typescript-datapath.ts";
+import { grown } from "../grown.ts";
+import type { DatagramTap, QueueOwner, TapReason } from "../tap.ts";
+import { recordQueued } from "../tap.ts";
+import type { ReceivedDatagrams } from "./received-datagrams.ts";
+
+const NONE = -1;
+/**
+ * Bytes that a flow may send per turn: what the lane has recently accepted in TURN_MS, so that no flow waits long, and
+ * datagrams to one destination stay together where that delays nothing. At least one full-sized datagram.
+ */
+const MIN_QUANTUM_BYTES = 1500;
+const MAX_QUANTUM_BYTES = 32_768;
+const TURN_MS = 0.25;
+/** How often the whole queue is checked for datagrams past the age budget; those taken out are always checked. */
+const EXPIRY_MS = 1_000;
+/** How many flows are compared to find one with a long queue, and how many drops it gets before they are compared again. */
+const FATTEST_SEARCH = 64;
+const FATTEST_DROPS = 16;
+/** How many rows room is made for at once, so that it is made among those that have most. */
+const PUSH_ROWS = 16;
+
+/**
+ * Memory of all send queues of an endpoint: blocks for payloads, entries for datagrams, and the list heads of each
+ * flow (an association, by its slot). Only this records where a flow waits, so no two queues can hold it. Doubles its memory
+ * up to what the queues' byte limits require, and then reuses it.
+ */
+export class SendPool {
+  /** The queue that each flow waits in; undefined while it has nothing queued. */
+  readonly queueOf: (SendQueue | undefined)[] = [];
+  /** Whose datagrams these are, for a tap. */
+  owner: QueueOwner | undefined;
+
+  blocks = new Uint8Array(8 * BLOCK_BYTES);
+  blockNext = new Int32Array(8);
+  /** Views of the payloads last copied out of each block, as another of that size often follows. */
+  #views = new Array<Uint8Array | undefined>(8);
+
+  entryNext = new Int32Array(64);
+  entryBlock = new Int32Array(64);
+  entryLength = new Int32Array(64);
+  entryContext = new Int32Array(64);
+  entryTime = new Float64Array(64);
+  readonly #heads = Int32Array.of(NONE, 0, NONE, 0);
+  #memory: QueueMemory | undefined;
+
+  flowHead = new Int32Array(0);
+  flowTail = new Int32Array(0);
+  flowBytes = new Int32Array(0);
+  flowCredit = new Int32Array(0);
+  /** Neighbours in the ring of flows that wait in the same queue. */
+  flowNext = new Int32Array(0);
+  flowPrevious = new Int32Array(0);
+
+  /** What the loops over many datagrams run in. */
+  readonly datapath: Datapath;
+
+  constructor(datapath: Datapath = TYPESCRIPT_DATAPATH) {
+    this.datapath = datapath;
+  }
+
+  /** Its arrays, as a {@link Datapath} has them. */
+  get memory(): QueueMemory {
+    this.#memory ??= [
+      this.blocks,
+      this.blockNext,
+      this.entryNext,
+      this.entryBlock,
+      this.entryLength,
+      this.entryContext,
+      this.entryTime,
+      this.#heads,
+    ];
+    return this.#memory;
+  }
+
+  /** Drops everything of a flow whose association has ended, wherever it waits, without counting. */
+  removeFlow(flow: number): void {
+    this.queueOf[flow]?.dropFlow(flow);
+  }
+
+  reserveFlow(flow: number): void {
+    if (flow < this.flowHead.length) return;
+    const size = Math.max(64, 2 ** Math.ceil(Math.log2(flow + 1)));
+    const before = this.flowHead.length;
+    this.flowHead = grown(this.flowHead, new Int32Array(size)).fill(NONE, before);
+    this.flowTail = grown(this.flowTail, new Int32Array(size));
+    this.flowBytes = grown(this.flowBytes, new Int32Array(size));
+    this.flowCredit = grown(this.flowCredit, new Int32Array(size));
+    this.flowNext = grown(this.flowNext, new Int32Array(size));
+    this.flowPrevious = grown(this.flowPrevious, new Int32Array(size));
+  }
+
+  /** Copies a payload into blocks and adds an entry for it. */
+  allocate(now: number, context: number, data: Uint8Array, offset: number, length: number): number {
+    const entry = this.#takeEntry();
+    let first = NONE;
+    let last = NONE;
+    for (let at = 0; at < length; at += BLOCK_BYTES) {
+      const block = this.#takeBlock();
+      const size = Math.min(BLOCK_BYTES, length - at);
+      copyBytes(data, offset + at, size, this.blocks, block * BLOCK_BYTES);
+      if (first === NONE) first = block;
+      else this.blockNext[last] = block;
+      this.blockNext[block] = NONE;
+      last = block;
+    }
+    this.entryBlock[entry] = first;
+    this.entryLength[entry] = length;
+    this.entryContext[entry] = context;
+    this.entryTime[entry] = now;
+    this.entryNext[entry] = NONE;
+    return entry;
+  }
+
+  /** Copies the payload of an entry to `out[at]`. */
+  copyOut(entry: number, out: Uint8Array, at: number): void {
+    let to = at;
+    let left = this.entryLength[entry];
+    for (let block = this.entryBlock[entry]; block !== NONE; block = this.blockNext[block]) {
+      const size = Math.min(BLOCK_BYTES, left);
+      if (size < LOOP_BYTES) copyBytes(this.blocks, block * BLOCK_BYTES, size, out, to);
+      else out.set(this.#payload(block, size), to);
+      to += size;
+      left -= size;
+    }
+  }
+
+  /** A view of the first `size` bytes of a block; a new one would cost more than the copy. */
+  #payload(block: number, size: number): Uint8Array {
+    let view = this.#views[block];
+    if (view?.length !== size) {
+      const from = block * BLOCK_BYTES;
+      view = this.blocks.subarray(from, from + size);
+      this.#views[block] = view;
+    }
+    return view;
+  }
+
+  release(entry: number): void {
+    const heads = this.#heads;
+    for (let block = this.entryBlock[entry]; block !== NONE; ) {
+      const next = this.blockNext[block];
+      this.blockNext[block] = heads[FREE_BLOCK];
+      heads[FREE_BLOCK] = block;
+      block = next;
+    }
+    this.entryNext[entry] = heads[FREE_ENTRY];
+    heads[FREE_ENTRY] = entry;
+  }
+
+  #takeBlock(): number {
+    const heads = this.#heads;
+    const block = heads[FREE_BLOCK];
+    if (block !== NONE) {
+      heads[FREE_BLOCK] = this.blockNext[block];
+      return block;
+    }
+    if (heads[BLOCKS_USED] === this.blockNext.length) {
+      const size = this.blockNext.length * 2;
+      this.blockNext = grown(this.blockNext, new Int32Array(size));
+      this.blocks = grown(this.blocks, new Uint8Array(size * BLOCK_BYTES));
+      this.#views = new Array(size);
+      this.#memory = undefined;
+    }
+    return heads[BLOCKS_USED]++;
+  }
+
+  #takeEntry(): number {
+    const heads = this.#heads;
+    const entry = heads[FREE_ENTRY];
+    if (entry !== NONE) {
+      heads[FREE_ENTRY] = this.entryNext[entry];
+      return entry;
+    }
+    if (heads[ENTRIES_USED] === this.entryNext.length) {
+      const size = this.entryNext.length * 2;
+      this.entryNext = grown(this.entryNext, new Int32Array(size));
+      this.entryBlock = grown(this.entryBlock, new Int32Array(size));
+      this.entryLength = grown(this.entryLength, new Int32Array(size));
+      this.entryContext = grown(this.entryContext, new Int32Array(size));
+      this.entryTime = grown(this.entryTime, new Float64Array(size));
+      this.#memory = undefined;
+    }
+    return heads[ENTRIES_USED]++;
+  }
+}
+
+/**
+ * Datagrams that wait for one lane: fair between flows (deficit round robin), bounded in bytes and in age. Datagrams that
+ * are too old, or that exceed the byte limit when newer ones arrive, are dropped from the head and counted.
+ */
+export class SendQueue {
+  /** Queued payload bytes, plus 64 bytes per datagram for its bookkeeping. */
+  bytes = 0;
+  /** Number of the lane that it is for, in its session. */
+  lane = 0;
+
+  readonly #pool: SendPool;
+  readonly #counters: Counters;
+  readonly #byteLimit: number;
+  readonly #ageBudget: number;
+  readonly #framing: QueueFraming;
+  /** When {@link expire} is due, if anything is queued. */
+  #expireAt = Number.NEGATIVE_INFINITY;
+  /** The flow whose turn it is. */
+  #turn = NONE;
+  #quantum = MIN_QUANTUM_BYTES;
+  #filledAt = Number.NEGATIVE_INFINITY;
+  #filledBytes = 0;
+  /** The flow that was found to have the most queued, how many more drops it gets, and what the next one had. */
+  #fat = NONE;
+  #fatDrops = 0;
+  #nextFatBytes = 0;
+
+  /**
+   * @param byteLimit  most bytes that may be queued
+   * @param ageBudget  most milliseconds that a datagram may wait
+   * @param framing    default: DATAGRAM capsules
+   */
+  constructor(
+    pool: SendPool,
+    counters: Counters,
+    byteLimit: number,
+    ageBudget: number,
+    framing: QueueFraming = CAPSULES,
+  ) {
+    this.#framing = framing;
+    this.#pool = pool;
+    this.#counters = counters;
+    this.#byteLimit = byteLimit;
+    this.#ageBudget = ageBudget;
+  }
+
+  get isEmpty(): boolean {
+    return this.#turn === NONE;
+  }
+
+  /** That of its pool. */
+  get datapath(): Datapath {
+    return this.#pool.datapath;
+  }
+
+  /** When {@link expire} wants to be called; Infinity while nothing is queued. */
+  get expiresAt(): number {
+    return this.isEmpty ? Number.POSITIVE_INFINITY : this.#expireAt;
+  }
+
+  /**
+   * Appends rows `first` to `end - 1` to a flow, like {@link push}. Rows that would be dropped for a later one are dropped
+   * at once, without a copy.
+   */
+  pushAll(
+    now: number,
+    flow: number,
+    context: number,
+    received: ReceivedDatagrams,
+    first: number,
+    end: number,
+  ): void {
+    const start = this.#firstThatFits(received, first, end);
+    this.#counters.drops.queue_full += start - first;
+    const { tap } = this.#counters;
+    if (tap !== undefined) this.recordRows(tap, "queue_full", flow, context, received, first, start);
+    for (let row = start; row < end; row += PUSH_ROWS) {
+      this.#pushRows(now, flow, context, received, row, Math.min(end, row + PUSH_ROWS));
+    }
+  }
+
+  #firstThatFits(received: ReceivedDatagrams, first: number, end: number): number {
+    const limit = this.#byteLimit;
+    if (received.bytes(first, end) + ENTRY_COST * (end - first) <= limit) return first;
+    let start = end;
+    let bytes = 0;
+    while (start > first && bytes <= limit) bytes += entryCost(received.length(--start));
+    return bytes > limit ? start + 1 : start;
+  }
+
+  #pushRows(
+    now: number,
+    flow: number,
+    context: number,
+    received: ReceivedDatagrams,
+    first: number,
+    end: number,
+  ): void {
+    const pool = this.#pool;
+    const { datapath } = pool;
+    this.#admit(now, flow);
+    this.#dropUntil(this.#byteLimit - received.bytes(first, end) - ENTRY_COST * (end - first));
+    const isEmpty = pool.flowHead[flow] === NONE;
+    const tail = isEmpty ? NONE : pool.flowTail[flow];
+    const room = this.#byteLimit - this.bytes;
+    const cost = datapath.queueRows(
+      pool.memory,
+      now,
+      context,
+      received.rows,
+      first,
+      end,
+      received.data,
+      tail,
+      room,
+    );
+    const { results } = datapath;
+    const behind = results[0];
+    if (behind > first) this.#append(flow, results[1], results[2], cost);
+    // Those for which there is no memory yet.
+    for (let row = behind; row < end; row++) {
+      this.push(now, flow, context, received.data, received.offset(row), received.length(row));
+    }
+  }
+
+  /** Appends one datagram to its flow, which moves here if it waits elsewhere. `data` is copied. */
+  push(now: number, flow: number, context: number, data: Uint8Array, offset: number, length: number): void {
+    this.#admit(now, flow);
+    const cost = entryCost(length);
+    this.#dropUntil(this.#byteLimit - cost);
+    const pool = this.#pool;
+    const entry = pool.allocate(now, context, data, offset, length);
+    if (pool.flowHead[flow] !== NONE) pool.entryNext[pool.flowTail[flow]] = entry;
+    this.#append(flow, entry, entry, cost);
+  }
+
+  /** A flow gets datagrams here. */
+  #admit(now: number, flow: number): void {
+    this.#pool.reserveFlow(flow);
+    this.takeFlow(flow);
+    if (this.isEmpty) this.#expireAt = now + EXPIRY_MS;
+    this.#dropStale(now, flow);
+  }
+
+  /** Adds entries to a flow, which are linked to each other, and to what the flow has. @param cost  bytes of all of them */
+  #append(flow: number, head: number, tail: number, cost: number): void {
+    const pool = this.#pool;
+    if (pool.flowHead[flow] === NONE) {
+      pool.flowHead[flow] = head;
+      this.#link(flow);
+    }
+    pool.flowTail[flow] = tail;
+    pool.flowBytes[flow] += cost;
+    this.bytes += cost;
+  }
+
+  /**
+   * Removes datagrams in fair order and writes them.
+   *
+   * @returns the offset in `out` behind the last one; datagrams that did not fit stay queued
+   */
+  fill(now: number, out: Uint8Array, at: number): number {
+    const pool = this.#pool;
+    const framing = this.#framing;
+    const { tap } = this.#counters;
+    this.#adaptQuantum(now);
+    let end = at;
+    while (this.#turn !== NONE) {
+      const flow = this.#turn;
+      this.#dropStale(now, flow);
+      if (pool.flowHead[flow] === NONE) continue;
+      const entry = pool.flowHead[flow];
+      const length = pool.entryLength[entry];
+      const context = pool.entryContext[entry];
+      if (end + framing.headerLength(context, length) + length > out.length) break;
+      if (pool.flowCredit[flow] < length) {
+        pool.flowCredit[flow] += this.#quantum;
+        this.#turn = pool.flowNext[flow];
+        continue;
+      }
+      if (end === at) this.noteBatch(now - pool.entryTime[entry], framing.payloadLength(context, length));
+      if (framing === CAPSULES && tap === undefined) {
+        end = this.#takeEntries(now, flow, out, end);
+        continue;
+      }
+      pool.flowCredit[flow] -= length;
+      end = framing.writeHeader(out, end, context, length);
+      pool.copyOut(entry, out, end);
+      end += length;
+      this.#counters.datagramsOut++;
+      this.#counters.bytesOut += framing.payloadLength(context, length);
+      if (tap !== undefined) this.record(tap, undefined, flow, context, out, end - length, length);
+      this.#dropHead(flow);
+    }
+    this.#filledBytes = end - at;
+    return end;
+  }
+
+  /** As many of a flow's entries as it has credit for. */
+  #takeEntries(now: number, flow: number, out: Uint8Array, at: number): number {
+    const pool = this.#pool;
+    const { datapath, flowCredit } = pool;
+    const oldest = now - this.#ageBudget;
+    const end = datapath.takeEntries(pool.memory, oldest, pool.flowHead[flow], flowCredit[flow], out, at);
+    const { results } = datapath;
+    const next = results[0];
+    const count = results[1];
+    const bytes = results[2];
+    const cost = bytes + count * ENTRY_COST;
+    flowCredit[flow] -= bytes;
+    pool.flowHead[flow] = next;
+    pool.flowBytes[flow] -= cost;
+    this.bytes -= cost;
+    this.#counters.datagramsOut += count;
+    this.#counters.bytesOut += bytes;
+    if (next === NONE) this.#unlink(flow);
+    return end;
+  }
+
+  /** Measures the first datagram of a batch. @param waitedMs  in the program */
+  noteBatch(waitedMs: number, length: number): void {
+    const { queueDelayMs, datagramBytes } = this.#counters.histograms;
+    queueDelayMs.add(this.lane, waitedMs);
+    datagramBytes.add("out", length);
+  }
+
+  /** Measures the lane, which has accepted the last fill, or it would not be filled again. */
+  #adaptQuantum(now: number): void {
+    const taken = (this.#filledBytes / Math.max(now - this.#filledAt, 0.001)) * TURN_MS;
+    this.#quantum = Math.min(MAX_QUANTUM_BYTES, Math.max(MIN_QUANTUM_BYTES, Math.floor(taken)));
+    this.#filledAt = now;
+  }
+
+  /** Drops everything of a flow that waits here, without counting. */
+  dropFlow(flow: number): void {
+    while (this.#pool.queueOf[flow] === this) this.#dropHead(flow);
+  }
+
+  /** Moves a flow here, behind the others, from whichever queue holds it; what then exceeds the limit is dropped. */
+  takeFlow(flow: number): void {
+    const pool = this.#pool;
+    const from = pool.queueOf[flow];
+    if (from === undefined || from === this) return;
+    const bytes = pool.flowBytes[flow];
+    from.#unlink(flow);
+    from.bytes -= bytes;
+    this.#link(flow);
+    this.bytes += bytes;
+    this.#dropUntil(this.#byteLimit);
+  }
+
+  /** Drops datagrams past the age budget in all flows. */
+  expire(now: number): void {
+    this.#expireAt = now + EXPIRY_MS;
+    let left = this.#count();
+    for (let flow = this.#turn; left > 0; left--) {
+      const next = this.#pool.flowNext[flow];
+      this.#dropStale(now, flow);
+      flow = next;
+    }
+  }
+
+  /** Drops the datagrams of contexts that have ended, counted as `unknown_context`. Visits the whole queue. */
+  dropContexts(hasEnded: (context: number) => boolean): void {
+    const pool = this.#pool;
+    let left = this.#count();
+    for (let flow = this.#turn; left > 0; left--) {
+      const next = pool.flowNext[flow];
+      this.#dropContextsOf(flow, hasEnded);
+      flow = next;
+    }
+  }
+
+  #dropContextsOf(flow: number, hasEnded: (context: number) => boolean): void {
+    const pool = this.#pool;
+    let before = NONE;
+    for (let entry = pool.flowHead[flow]; entry !== NONE; ) {
+      const next = pool.entryNext[entry];
+      if (!hasEnded(pool.entryContext[entry])) before = entry;
+      else {
+        this.#counters.drops.unknown_context++;
+        this.#recordEntry("unknown_context", flow, entry);
+        if (before === NONE) this.#dropHead(flow);
+        else {
+          const cost = entryCost(pool.entryLength[entry]);
+          pool.entryNext[before] = next;
+          if (next === NONE) pool.flowTail[flow] = before;
+          pool.flowBytes[flow] -= cost;
+          this.bytes -= cost;
+          pool.release(entry);
+        }
+      }
+      entry = next;
+    }
+  }
+
+  /** Shows a tap a datagram of a flow that waits here, or is sent past the queue. */
+  record(
+    tap: DatagramTap,
+    reason: TapReason | undefined,
+    flow: number,
+    context: number,
+    data: Uint8Array,
+    offset: number,
+    length: number,
+  ): void {
+    const payload = this.#framing.payloadLength(context, length);
+    const at = offset + length - payload;
+    recordQueued(tap, this.#pool.owner, reason, flow, context, data, at, payload);
+  }
+
+  /** The same for rows `first` to `end - 1`. */
+  recordRows(
+    tap: DatagramTap,
+    reason: TapReason | undefined,
+    flow: number,
+    context: number,
+    received: ReceivedDatagrams,
+    first: number,
+    end: number,
+  ): void {
+    for (let row = first; row < end; row++) {
+      this.record(tap, reason, flow, context, received.data, received.offset(row), received.length(row));
+    }
+  }
+
+  #recordHead(reason: TapReason, flow: number): void {
+    this.#recordEntry(reason, flow, this.#pool.flowHead[flow]);
+  }
+
+  #recordEntry(reason: TapReason, flow: number, entry: number): void {
+    const { tap } = this.#counters;
+    if (tap === undefined) return;
+    const length = this.#pool.entryLength[entry];
+    const data = new Uint8Array(length);
+    this.#pool.copyOut(entry, data, 0);
+    this.record(tap, reason, flow, this.#pool.entryContext[entry], data, 0, length);
+  }
+
+  /** Hands everything over, each flow in order. @param take  `time` is when the datagram was queued; `data` is borrowed */
+  drainTo(
+    take: (time: number, flow: number, context: number, data: Uint8Array, length: number) => void,
+  ): void {
+    const pool = this.#pool;
+    while (this.#turn !== NONE) {
+      const flow = this.#turn;
+      const entry = pool.flowHead[flow];
+      const length = pool.entryLength[entry];
+      const data = new Uint8Array(length);
+      pool.copyOut(entry, data, 0);
+      take(pool.entryTime[entry], flow, pool.entryContext[entry], data, length);
+      this.#dropHead(flow);
+    }
+  }
+
+  /** Empties the queue, counting the datagrams as `no_lane`. */
+  clear(): void {
+    while (this.#turn !== NONE) {
+      this.#counters.drops.no_lane++;
+      this.#recordHead("no_lane", this.#turn);
+      this.#dropHead(this.#turn);
+    }
+  }
+
+  #count(): number {
+    if (this.#turn === NONE) return 0;
+    let count = 1;
+    for (let flow = this.#pool.flowNext[this.#turn]; flow !== this.#turn; flow = this.#pool.flowNext[flow]) {
+      count++;
+    }
+    return count;
+  }
+
+  #dropUntil(bytes: number): void {
+    while (this.bytes > bytes && this.#turn !== NONE) {
+      const flow = this.#fattest();
+      this.#counters.drops.queue_full++;
+      this.#recordHead("queue_full", flow);
+      this.#dropHead(flow);
+    }
+  }
+
+  #dropStale(now: number, flow: number): void {
+    const pool = this.#pool;
+    const oldest = now - this.#ageBudget;
+    while (pool.flowHead[flow] !== NONE && pool.entryTime[pool.flowHead[flow]] < oldest) {
+      this.#counters.drops.age++;
+      this.#recordHead("age", flow);
+      this.#dropHead(flow);
+    }
+  }
+
+  #dropHead(flow: number): void {
+    const pool = this.#pool;
+    const entry = pool.flowHead[flow];
+    const cost = entryCost(pool.entryLength[entry]);
+    const next = pool.entryNext[entry];
+    pool.flowHead[flow] = next;
+    pool.flowBytes[flow] -= cost;
+    this.bytes -= cost;
+    pool.release(entry);
+    if (next === NONE) this.#unlink(flow);
+  }
+
+  /** The flow with the most bytes among the next few in turn, as of a few drops ago. */
+  #fattest(): number {
+    const pool = this.#pool;
+    if (this.#fat !== NONE && this.#fatDrops-- > 0 && pool.flowBytes[this.#fat] >= this.#nextFatBytes) {
+      return this.#fat;
+    }
+    let fattest = this.#turn;
+    let next = 0;
+    let flow = pool.flowNext[this.#turn];
+    for (let i = 0; i < FATTEST_SEARCH && flow !== this.#turn; i++) {
+      const bytes = pool.flowBytes[flow];
+      const most = pool.flowBytes[fattest];
+      next = Math.max(next, Math.min(bytes, most));
+      if (bytes > most) fattest = flow;
+      flow = pool.flowNext[flow];
+    }
+    this.#fat = fattest;
+    this.#fatDrops = FATTEST_DROPS;
+    this.#nextFatBytes = next;
+    return fattest;
+  }
+
+  #link(flow: number): void {
+    const { flowNext, flowPrevious, flowCredit, queueOf } = this.#pool;
+    queueOf[flow] = this;
+    flowCredit[flow] = this.#quantum;
+    if (this.#turn === NONE) {
+      flowNext[flow] = flow;
+      flowPrevious[flow] = flow;
+      this.#turn = flow;
+      return;
+    }
+    const last = flowPrevious[this.#turn];
+    flowNext[last] = flow;
+    flowPrevious[flow] = last;
+    flowNext[flow] = this.#turn;
+    flowPrevious[this.#turn] = flow;
+  }
+
+  #unlink(flow: number): void {
+    const { flowNext, flowPrevious, queueOf } = this.#pool;
+    queueOf[flow] = undefined;
+    if (flow === this.#fat) this.#fat = NONE;
+    const next = flowNext[flow];
+    if (next === flow) {
+      this.#turn = NONE;
+      return;
+    }
+    const previous = flowPrevious[flow];
+    flowNext[previous] = next;
+    flowPrevious[next] = previous;
+    if (this.#turn === flow) this.#turn = next;
+  }
+}
+
+/** How datagrams are written that come out of a queue. */
+export interface QueueFraming {
+  /** Bytes before an entry of `length` bytes. @param context  the number that was given with the entry */
+  headerLength(context: number, length: number): number;
+  /** @returns the offset behind it */
+  writeHeader(to: Uint8Array, at: number, context: number, length: number): number;
+  /** How many bytes of the entry are UDP payload. */
+  payloadLength(context: number, length: number): number;
+}
+
+const CAPSULES: QueueFraming = {
+  headerLength: datagramHeaderLength,
+  writeHeader: writeDatagramHeader,
+  payloadLength: (_, length) => length,
+};
+
+function entryCost(length: number): number {
+  return length + ENTRY_COST;
+}

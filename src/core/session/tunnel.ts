@@ -1,0 +1,539 @@
+import {
+  CAPSULE_COMPRESSION_ACK,
+  CAPSULE_DATAGRAM,
+  CAPSULE_HEARTBEAT,
+  CAPSULE_HEARTBEAT_ECHO,
+  datagramHeaderLength,
+  encodeHeartbeat,
+  encodeHeartbeatEcho,
+  MAX_PAYLOAD_BYTES,
+  readNumber,
+  readNumbers,
+  writeDatagramHeader,
+} from "../../wire/capsule.ts";
+import { decodeProbe } from "../../wire/probe.ts";
+import { CAPSULE_RECEIPT, readSequence, SEQUENCE_BYTES } from "../../wire/receipt.ts";
+import { varintLengthFrom } from "../../wire/varint.ts";
+import type { Counters } from "../counters.ts";
+import type { Datapath } from "../datapath/datapath.ts";
+import { RUN_INTS } from "../datapath/datapath.ts";
+import { ProtocolError } from "../errors.ts";
+import type { LanePort } from "../lanes/lane-port.ts";
+import type { CapsuleSet } from "./capsule-reader.ts";
+import { CapsuleReader, READ_CAPSULE, READ_NEED } from "./capsule-reader.ts";
+import type { DatagramBatch } from "./datagram-batch.ts";
+import type { ProbeTrain } from "./probe-train.ts";
+import type { ReceivedDatagrams } from "./received-datagrams.ts";
+import type { SendQueue } from "./send-queue.ts";
+
+const FIRST_BATCH_BYTES = 16_384;
+const MAX_BATCH_BYTES = 262_144;
+const MISSED_HEARTBEATS = 3;
+const NEVER = Number.POSITIVE_INFINITY;
+const FIRST_CONTROL_BLOCK_BYTES = 512;
+const MAX_CONTROL_BLOCK_BYTES = 16_384;
+
+export interface TunnelLimits {
+  /** Milliseconds between heartbeats. */
+  readonly heartbeatMs: number;
+  /** Most bytes of control capsules that may wait for a peer that does not read. */
+  readonly controlBytes: number;
+}
+
+/** Interprets the capsules of a tunnel. `owner` is the connection or lane of the tunnel. */
+export interface CapsuleReceiver<Owner> {
+  /**
+   * A datagram of context `id`, whose payload is `data[payload..end)`: adds it to the batch, or drops and counts it. Calls
+   * the tunnel's `fail` if the peer broke the rules.
+   */
+  handleDatagramCapsule(
+    now: number,
+    owner: Owner,
+    id: number,
+    data: Uint8Array,
+    payload: number,
+    end: number,
+  ): void;
+  /**
+   * Datagrams of context `id`, whose payloads are at `batch.offset` and `batch.length` from index `first` to `end - 1`, and have so
+   * many bytes together: the same as one by one, which is done where it is undefined. Not in a session with receipts.
+   */
+  handleDatagramRun?(
+    now: number,
+    owner: Owner,
+    id: number,
+    batch: DatagramBatch,
+    first: number,
+    end: number,
+    bytes: number,
+  ): void;
+  /** Any other capsule, in the tunnel's `reader`. @returns false when the owner has given up the tunnel */
+  handleControlCapsule(now: number, owner: Owner): boolean;
+}
+
+/**
+ * The protocol over one TCP connection, from the upgrade on, the same for both ends: splits input into capsules, gathers
+ * output into batches, and keeps heartbeats. The session interprets the capsules.
+ */
+export class Tunnel {
+  /** Smoothed round-trip time in milliseconds, once a heartbeat has been answered. */
+  rttMs: number | undefined;
+  readonly queue: SendQueue;
+  /** Why the tunnel has failed; the owner closes it. */
+  error: ProtocolError | undefined;
+  /** A measurement of delay, which is sent and answered here. Its owner arms its timer anew when it sets it. */
+  probes: ProbeTrain | undefined;
+
+  readonly #datapath: Datapath;
+  readonly #limits: TunnelLimits;
+  readonly #counters: Counters;
+  #reader: CapsuleReader | undefined;
+  #extension = false;
+  /** Set in a session with receipts, where datagrams come from its scheduler and {@link queue} stays empty. */
+  #port: LanePort | undefined;
+  /** Of the last DATAGRAM capsule, in a session with receipts. */
+  #datagramSequence = 0;
+  #batch: Uint8Array | undefined;
+  #batchLength = 0;
+  /** The bytes of the batch that were lent last. */
+  #view: Uint8Array | undefined;
+  #lent = false;
+  /** Queued control capsules, packed into blocks, as single ones would take many times their size. */
+  readonly #control: Uint8Array[] = [];
+  #controlLength = 0;
+  /** Bytes used in the last block; the others are full. */
+  #lastBlockLength = 0;
+  #sequence = 0;
+  #roundTrip: number | undefined;
+  #heartbeatAt = NEVER;
+  #receivedAt = 0;
+  /** When the oldest unanswered heartbeat was sent. */
+  #unansweredSince = NEVER;
+  readonly #numbers: number[] = [0, 0];
+
+  constructor(queue: SendQueue, counters: Counters, limits: TunnelLimits) {
+    this.queue = queue;
+    this.#datapath = queue.datapath;
+    this.#counters = counters;
+    this.#limits = limits;
+  }
+
+  /**
+   * The handshake is done; capsules follow.
+   *
+   * @param known  the types that were negotiated
+   * @param port   set for "receipts"
+   */
+  open(now: number, known: CapsuleSet, port?: LanePort): void {
+    this.#reader = new CapsuleReader(known);
+    this.#extension = known === "extension" || known === "receipts";
+    this.#port = port;
+    port?.scheduler.setBusy(port.number, this.#lent);
+    this.#receivedAt = now;
+    if (this.#extension) this.#heartbeatAt = now;
+  }
+
+  /** The type of the capsule that {@link next} has read. */
+  get reader(): CapsuleReader {
+    return this.#reader!;
+  }
+
+  /**
+   * Reads capsules of `chunk[offset..end)` into a batch until it is full, contains something that cannot be combined with
+   * the rest, or {@link error} is set. `chunk` is borrowed until the batch has been sent on.
+   *
+   * @returns the offset up to which bytes were consumed; call again with the rest once the batch has been sent on
+   */
+  readCapsules<Owner>(
+    now: number,
+    owner: Owner,
+    chunk: Uint8Array,
+    offset: number,
+    end: number,
+    batch: DatagramBatch,
+    receiver: CapsuleReceiver<Owner>,
+  ): number {
+    const at = this.#readCapsules(now, owner, chunk, offset, end, batch, receiver);
+    if (batch.count > 0) this.#counters.histograms.datagramBytes.add("in", batch.length[0]);
+    return at;
+  }
+
+  #readCapsules<Owner>(
+    now: number,
+    owner: Owner,
+    chunk: Uint8Array,
+    offset: number,
+    end: number,
+    batch: DatagramBatch,
+    receiver: CapsuleReceiver<Owner>,
+  ): number {
+    const reader = this.#reader!;
+    let at = offset;
+    const readsRuns = this.#port === undefined && receiver.handleDatagramRun !== undefined;
+    batch.data = chunk;
+    while (!batch.isFull) {
+      if (readsRuns && reader.atBoundary) {
+        at = this.#readRuns(now, owner, chunk, at, end, batch, receiver);
+        if (at === end || this.error !== undefined) return end;
+        if (batch.isFull) break;
+      }
+      if (!this.#next(now, chunk, at, end)) break;
+      if (reader.type !== CAPSULE_DATAGRAM) {
+        // It may end contexts of earlier rows, which are therefore sent on first.
+        if (batch.count > 0 && reader.type !== CAPSULE_COMPRESSION_ACK) return reader.start;
+        at = reader.offset;
+        if (!receiver.handleControlCapsule(now, owner) || this.error !== undefined) return end;
+        continue;
+      }
+      at = reader.offset;
+      const { data, valueOffset, valueEnd } = reader;
+      const id = readNumber(data, valueOffset, valueEnd);
+      let payload = valueOffset + varintLengthFrom(data[valueOffset]);
+      if (this.#port !== undefined && id >= 0) payload = this.#takeSequence(now, this.#port, payload);
+      if (id < 0 || payload < 0 || valueEnd - payload > MAX_PAYLOAD_BYTES) {
+        this.fail(new ProtocolError("ERR_CAPSULE_MALFORMED", "DATAGRAM"));
+        return end;
+      }
+      receiver.handleDatagramCapsule(now, owner, id, data, payload, valueEnd);
+      if (data !== chunk && batch.count > 0) {
+        // It was assembled from two chunks, and is alone in the batch, which has one buffer.
+        batch.data = data;
+        return at;
+      }
+    }
+    return batch.isFull && this.error === undefined ? at : end;
+  }
+
+  /** Reads the datagrams at the beginning of what has come, which are most of it. @returns the offset behind them */
+  #readRuns<Owner>(
+    now: number,
+    owner: Owner,
+    chunk: Uint8Array,
+    offset: number,
+    end: number,
+    batch: DatagramBatch,
+    receiver: CapsuleReceiver<Owner>,
+  ): number {
+    const { results } = this.#datapath;
+    const { runs } = batch;
+    let first = batch.count;
+    const count = this.#datapath.readRuns(chunk, offset, end, batch.offset, batch.length, first, runs);
+    const at = results[0];
+    if (count > 0) this.#receivedAt = now;
+    for (let run = 0; run < RUN_INTS * count && this.error === undefined; run += RUN_INTS) {
+      const behind = runs[run + 1];
+      receiver.handleDatagramRun!(now, owner, runs[run], batch, first, behind, runs[run + 2]);
+      first = behind;
+    }
+    return at;
+  }
+
+  /** @returns the offset behind the sequence number, or -1 when the capsule is too short for one */
+  #takeSequence(now: number, { scheduler, number }: LanePort, offset: number): number {
+    const { data, valueEnd } = this.#reader!;
+    if (valueEnd - offset < SEQUENCE_BYTES) return -1;
+    this.#datagramSequence = readSequence(data, offset);
+    scheduler.noteFrame(now, number);
+    return offset + SEQUENCE_BYTES;
+  }
+
+  /**
+   * False if the datagram that was just read, of context `id`, is not to be delivered now: it is a copy, late, or held for order.
+   *
+   * @param flow  that of the context, which is known; -1 if it is not to be held
+   */
+  acceptsDatagram(now: number, flow: number, id: number, payload: number, end: number): boolean {
+    if (this.#port === undefined) return true;
+    const { data } = this.#reader!;
+    return this.#port.scheduler.accept(now, this.#datagramSequence, flow, id, data, payload, end - payload);
+  }
+
+  /**
+   * The next capsule that is neither a heartbeat nor a receipt.
+   *
+   * @returns true when `reader` holds one; false when the chunk is used up, or {@link error} is set
+   */
+  #next(now: number, chunk: Uint8Array, offset: number, end: number): boolean {
+    const reader = this.#reader!;
+    this.#receivedAt = now;
+    let at = offset;
+    for (;;) {
+      const status = reader.next(chunk, at, end);
+      if (status === READ_NEED) return false;
+      if (status !== READ_CAPSULE) {
+        this.fail(new ProtocolError("ERR_CAPSULE_LENGTH", "close this tunnel"));
+        return false;
+      }
+      const type = reader.type;
+      if (type === CAPSULE_RECEIPT) this.#handleReceipt(now);
+      else if (type === CAPSULE_HEARTBEAT || type === CAPSULE_HEARTBEAT_ECHO)
+        this.#handleHeartbeat(now, type);
+      else return true;
+      if (this.error !== undefined) return false;
+      at = reader.offset;
+    }
+  }
+
+  #handleReceipt(now: number): void {
+    const { data, valueOffset, valueEnd } = this.reader;
+    if (!this.#port!.scheduler.handleReceipt(now, data, valueOffset, valueEnd)) {
+      this.fail(new ProtocolError("ERR_CAPSULE_MALFORMED", "RECEIPT"));
+    }
+  }
+
+  #handleHeartbeat(now: number, type: number): void {
+    const { data, valueOffset, valueEnd } = this.reader;
+    if (readNumbers(data, valueOffset, valueEnd, 2, this.#numbers) < 0) {
+      this.fail(new ProtocolError("ERR_CAPSULE_MALFORMED", "HEARTBEAT"));
+      return;
+    }
+    const [sequence, clock] = this.#numbers;
+    if (type === CAPSULE_HEARTBEAT) {
+      this.writeControl(encodeHeartbeatEcho(sequence, clock));
+      return;
+    }
+    if (sequence >= this.#sequence || clock > now) return;
+    this.#unansweredSince = NEVER;
+    const sample = now - clock;
+    this.#roundTrip = sample;
+    this.#counters.histograms.roundTripMs.add("", sample);
+    this.#port?.scheduler.noteRoundTrip(sample);
+    this.rttMs = this.rttMs === undefined ? sample : this.rttMs + (sample - this.rttMs) / 8;
+  }
+
+  fail(error: ProtocolError): void {
+    this.error ??= error;
+  }
+
+  /** Sends a capsule (or a head) before all datagrams that are not in a batch yet. `bytes` is copied. */
+  writeControl(bytes: Uint8Array): void {
+    if (this.#controlLength === 0 && !this.#lent && this.#reserve(bytes.length)) {
+      this.#batch!.set(bytes, this.#batchLength);
+      this.#batchLength += bytes.length;
+      return;
+    }
+    if (this.#controlLength + bytes.length > this.#limits.controlBytes) {
+      this.fail(new ProtocolError("ERR_CONTROL_OVERFLOW", `${this.#controlLength} bytes wait`));
+      return;
+    }
+    this.#appendControl(bytes);
+  }
+
+  #appendControl(bytes: Uint8Array): void {
+    const blocks = this.#control;
+    let last = blocks.at(-1);
+    if (last === undefined || this.#lastBlockLength + bytes.length > last.length) {
+      let size = FIRST_CONTROL_BLOCK_BYTES;
+      if (last !== undefined) {
+        size = Math.min(MAX_CONTROL_BLOCK_BYTES, 2 * last.length);
+        blocks[blocks.length - 1] = last.subarray(0, this.#lastBlockLength);
+      }
+      last = new Uint8Array(Math.max(size, bytes.length));
+      blocks.push(last);
+      this.#lastBlockLength = 0;
+    }
+    last.set(bytes, this.#lastBlockLength);
+    this.#lastBlockLength += bytes.length;
+    this.#controlLength += bytes.length;
+  }
+
+  /** Sends one datagram, or queues it while a batch is on loan. `data` is copied. */
+  writeDatagram(
+    now: number,
+    flow: number,
+    context: number,
+    data: Uint8Array,
+    offset: number,
+    length: number,
+  ): void {
+    const isFirst = this.#batchLength === 0;
+    if (!this.#mayBypassQueue || !this.#append(context, data, offset, length)) {
+      this.queue.push(now, flow, context, data, offset, length);
+      return;
+    }
+    if (isFirst) this.queue.noteBatch(0, length);
+    const { tap } = this.#counters;
+    if (tap !== undefined) this.queue.record(tap, undefined, flow, context, data, offset, length);
+  }
+
+  /** The same for rows `first` to `end - 1` of one flow and context. */
+  writeDatagrams(
+    now: number,
+    flow: number,
+    context: number,
+    received: ReceivedDatagrams,
+    first: number,
+    end: number,
+  ): void {
+    let row = first;
+    if (this.#mayBypassQueue) {
+      if (this.#batchLength === 0) this.queue.noteBatch(0, received.length(first));
+      row = this.#appendRows(context, received, first, end);
+      const { tap } = this.#counters;
+      if (tap !== undefined) this.queue.recordRows(tap, undefined, flow, context, received, first, row);
+    }
+    if (row < end) this.queue.pushAll(now, flow, context, received, row, end);
+  }
+
+  get #mayBypassQueue(): boolean {
+    return !this.#lent && this.queue.isEmpty && this.#controlLength === 0 && this.#reader !== undefined;
+  }
+
+  /** Adds a DATAGRAM capsule to the batch. @returns false when it does not fit */
+  #append(context: number, data: Uint8Array, offset: number, length: number): boolean {
+    if (!this.#reserve(datagramHeaderLength(context, length) + length)) return false;
+    const batch = this.#batch!;
+    const at = writeDatagramHeader(batch, this.#batchLength, context, length);
+    this.#datapath.copy(data, offset, length, batch, at);
+    this.#batchLength = at + length;
+    this.#counters.datagramsOut++;
+    this.#counters.bytesOut += length;
+    return true;
+  }
+
+  /** Adds rows to the batch, as many as fit. @returns the row behind them */
+  #appendRows(context: number, received: ReceivedDatagrams, first: number, end: number): number {
+    const datapath = this.#datapath;
+    const { results } = datapath;
+    const { rows, data } = received;
+    let row = first;
+    let bytes = 0;
+    for (;;) {
+      const batch = this.#batch;
+      if (batch !== undefined) {
+        this.#batchLength = datapath.writeRows(rows, row, end, data, context, batch, this.#batchLength);
+        row = results[0];
+        bytes += results[1];
+        if (row === end) break;
+      }
+      const length = received.length(row);
+      if (!this.#reserve(datagramHeaderLength(context, length) + length)) break;
+    }
+    this.#counters.datagramsOut += row - first;
+    this.#counters.bytesOut += bytes;
+    return row;
+  }
+
+  /** Whether more is to be sent in its session with receipts than the path takes. */
+  isLimited(now: number): boolean {
+    return this.#port?.scheduler.isLimited(now) ?? false;
+  }
+
+  /**
+   * The next bytes for the connection, on loan until {@link handleTransmitted}; undefined when there are none, or the last
+   * are still on loan.
+   */
+  pollTransmit(now: number): Uint8Array | undefined {
+    if (this.#lent) return undefined;
+    while (this.#controlLength > 0) {
+      const [first] = this.#control;
+      const bytes = this.#control.length === 1 ? first.subarray(0, this.#lastBlockLength) : first;
+      if (!this.#reserve(bytes.length)) break;
+      this.#control.shift();
+      this.#batch!.set(bytes, this.#batchLength);
+      this.#batchLength += bytes.length;
+      this.#controlLength -= bytes.length;
+    }
+    if (this.#reader !== undefined && this.#controlLength === 0 && this.#hasDatagrams) {
+      this.#takeDatagrams(now);
+    }
+    if (this.#batchLength === 0) return undefined;
+    this.#lent = true;
+    this.#port?.scheduler.setBusy(this.#port.number, true);
+    // Many batches are as long as the one before, and a view costs an engine more than a small batch.
+    if (this.#view?.length !== this.#batchLength) this.#view = this.#batch!.subarray(0, this.#batchLength);
+    return this.#view;
+  }
+
+  #takeDatagrams(now: number): void {
+    const room = MAX_BATCH_BYTES / 2 - this.#batchLength;
+    if (this.#port === undefined) {
+      this.#reserve(room);
+      this.#batchLength = this.queue.fill(now, this.#batch!, this.#batchLength);
+      return;
+    }
+    const { scheduler, number } = this.#port;
+    this.#reserve(Math.min(room, scheduler.outputBytes(number)));
+    this.#batchLength = scheduler.fill(now, number, this.#batch!, this.#batchLength);
+  }
+
+  get #hasDatagrams(): boolean {
+    return this.#port === undefined ? !this.queue.isEmpty : this.#port.scheduler.hasOutput(this.#port.number);
+  }
+
+  /** The bytes of the last {@link pollTransmit} are not taken yet. */
+  get isLent(): boolean {
+    return this.#lent;
+  }
+
+  /** The bytes of the last {@link pollTransmit} are no longer needed. @returns whether there may be more */
+  handleTransmitted(): boolean {
+    this.#lent = false;
+    this.#batchLength = 0;
+    this.#port?.scheduler.setBusy(this.#port.number, false);
+    return this.#port !== undefined || this.#controlLength > 0 || !this.queue.isEmpty;
+  }
+
+  /** True if nothing is left to send. */
+  get isDrained(): boolean {
+    return !this.#lent && this.#batchLength === 0 && this.#controlLength === 0 && !this.#hasDatagrams;
+  }
+
+  handleTimeout(now: number): void {
+    if (!this.#extension) return;
+    const probe = this.probes?.take(now);
+    if (probe !== undefined) this.writeControl(probe);
+    if (now >= this.#silentAt) {
+      const silent = now - Math.min(this.#receivedAt, this.#unansweredSince);
+      this.fail(new ProtocolError("ERR_HEARTBEAT_LOST", `silent for ${Math.round(silent)} ms`));
+      return;
+    }
+    if (now < this.#heartbeatAt) return;
+    this.sendHeartbeat(now);
+  }
+
+  sendHeartbeat(now: number): void {
+    this.#heartbeatAt = now + this.#limits.heartbeatMs;
+    this.#unansweredSince = Math.min(this.#unansweredSince, now);
+    this.writeControl(encodeHeartbeat(this.#sequence++, Math.floor(now)));
+  }
+
+  /** A PROBE, in {@link reader}; one outside of a measurement is ignored. */
+  handleProbe(now: number): void {
+    const { data, valueOffset, valueEnd } = this.reader;
+    const probe = decodeProbe(data, valueOffset, valueEnd);
+    const answer = probe && this.probes?.handleProbe(now, probe);
+    if (answer !== undefined) this.writeControl(answer);
+    if (probe === undefined) this.fail(new ProtocolError("ERR_CAPSULE_MALFORMED", "PROBE"));
+  }
+
+  /** The round trip of the last heartbeat in milliseconds, once after each. */
+  takeRoundTrip(): number | undefined {
+    const roundTrip = this.#roundTrip;
+    this.#roundTrip = undefined;
+    return roundTrip;
+  }
+
+  /** When the peer counts as gone, if nothing more arrives from it. */
+  get #silentAt(): number {
+    return Math.min(this.#receivedAt, this.#unansweredSince) + MISSED_HEARTBEATS * this.#limits.heartbeatMs;
+  }
+
+  /** When {@link handleTimeout} wants to be called; Infinity for never. Received bytes only postpone it. */
+  nextTimeout(): number {
+    if (!this.#extension) return NEVER;
+    return Math.min(this.#heartbeatAt, this.#silentAt, this.probes?.nextAt ?? NEVER);
+  }
+
+  /** Makes room for `size` more bytes in the batch. @returns false when it may not grow that far */
+  #reserve(size: number): boolean {
+    const wanted = this.#batchLength + size;
+    if (this.#batch !== undefined && wanted <= this.#batch.length) return true;
+    if (wanted > MAX_BATCH_BYTES) return false;
+    const larger = new Uint8Array(Math.max(FIRST_BATCH_BYTES, 2 ** Math.ceil(Math.log2(wanted))));
+    if (this.#batch !== undefined) larger.set(this.#batch.subarray(0, this.#batchLength));
+    this.#batch = larger;
+    this.#view = undefined;
+    return true;
+  }
+}

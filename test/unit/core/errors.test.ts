@@ -1,0 +1,12 @@
+import { expect, it } from "vitest";
+import { ERROR_CODES } from "../../../src/core/errors.ts";
+
+/** Published once, and never to stand for anything else. */
+const RETIRED = { ERR_DATAGRAM_LENGTH: 42 };
+
+it("gives every error code a number of its own, and none of a retired code", () => {
+  const numbers = Object.values(ERROR_CODES).map(({ number }) => number as number);
+  const all = [...numbers, ...Object.values(RETIRED)];
+  expect(new Set(all).size).toBe(all.length);
+  for (const code of Object.keys(RETIRED)) expect(ERROR_CODES).not.toHaveProperty(code);
+});
