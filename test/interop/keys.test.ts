@@ -151,7 +151,7 @@ describe.each([1, 3])("a udp-server with a file of keys and %i threads", (worker
   it("loses no datagram of a key that stays, while others come and go under load", async () => {
     const local = await startUp(KEYS.alice.key, "alice");
     const datagrams = flow(local);
-    for (let round = 0; round < 20; round++) {
+    for (let round = 0; round < 20 || datagrams.sent < 200; round++) {
       const others = Object.fromEntries(
         Array.from({ length: 200 }, (_, i) => [`k${round}-${i}`, { key: `key ${i} of round ${round}` }]),
       );
@@ -159,7 +159,6 @@ describe.each([1, 3])("a udp-server with a file of keys and %i threads", (worker
       expect((await reload()).keys).toBe(202);
     }
     await datagrams.stop();
-    expect(datagrams.sent).toBeGreaterThan(100);
     expect(datagrams.answered.size).toBe(datagrams.sent);
     write(KEYS);
     await reload();
