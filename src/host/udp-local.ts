@@ -559,10 +559,9 @@ export class UdpLocalHost implements RelayHost {
         if (!isCurrent()) return;
         this.#links[lane] = undefined;
         const error = new HostError("ERR_CONNECTION_LOST", failure?.message ?? "closed by the other end");
-        // The request of a target that was silent for long ends, which is no loss.
-        if (this.#options.masque === undefined) this.#reportFailure(error, lane, link.way);
-        else this.#log.debug({ lane, error: error.message }, "a request has ended");
-        core.handleDisconnected(this.#system.now(), lane, error);
+        if (core.handleDisconnected(this.#system.now(), lane, error)) {
+          this.#log.debug({ lane, error: error.message }, "a connection has ended as expected");
+        } else this.#reportFailure(error, lane, link.way);
         this.#drain();
       },
     });

@@ -66,6 +66,8 @@ export class Network {
   /** What targets got: `port of the association > target: payload`. */
   readonly atTargets: string[] = [];
   readonly clientEvents: ClientOutput[] = [];
+  /** Connections that the server closed without having been asked to. */
+  unexpectedCloses = 0;
   readonly serverEvents: ServerOutput[] = [];
   serverIsUp = true;
   /** While true, no byte arrives anywhere, and nobody is told. */
@@ -409,7 +411,8 @@ export class Network {
             at = this.client.handleStream(this.now, wire.lane, last, at, last.length);
           }
         }
-        this.client.handleDisconnected(this.now, wire.lane, new Error("closed by the server"));
+        const error = new Error("closed by the server");
+        if (!this.client.handleDisconnected(this.now, wire.lane, error)) this.unexpectedCloses++;
       }
       this.server.handleDisconnected(this.now, output.connection);
     } else if (output.kind === "release") {

@@ -489,6 +489,7 @@ describe("--lanes auto", () => {
     network.advance(10_000);
     expect(kinds(network)).toEqual(["session-up", "session-renewed"]);
     expect(network.client.lanesUp).toBe(1);
+    expect(network.unexpectedCloses).toBe(0);
   });
 
   it.each([0, 0.5, 1, 1.5, 2, 2.5, 3, 4, 6, 10])(
@@ -505,6 +506,7 @@ describe("--lanes auto", () => {
       expect(new Set(payloads(network)).size).toBe(100);
       expect(kinds(network).slice(before)).toEqual([]);
       expect([network.server.sessionCount, network.server.lingeringCount]).toEqual([1, 0]);
+      expect(network.unexpectedCloses).toBe(0);
     },
   );
 

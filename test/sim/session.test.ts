@@ -716,6 +716,7 @@ describe("a session whose ids run out", () => {
       const renewals = network.clientEvents.filter(({ kind }) => kind === "session-renewed").length;
       expect(renewals).toBeGreaterThan(5);
       expect(new Set(payloads(network)).size).toBe(2_334);
+      expect(network.unexpectedCloses).toBe(0);
       expect(network.client.counters.drops).toEqual(new Counters().drops);
       expect(network.server.counters.drops).toEqual(new Counters().drops);
       // The former sessions have ended, with their connections.

@@ -281,11 +281,18 @@ export class TunnelClient {
     this.#ways.retry(now);
   }
 
-  /** Connecting failed, or the connection has ended, for any reason. */
-  handleDisconnected(now: number, index: number, error: Error | undefined): void {
+  /**
+   * Connecting failed, or the connection has ended, for any reason.
+   *
+   * @returns whether that was expected, and so is no failure: this client has asked the server to end the session
+   */
+  handleDisconnected(now: number, index: number, error: Error | undefined): boolean {
     const lane = this.#parts.laneByIndex[index];
-    if (lane.state === LANE_WAITING || lane.state === LANE_HELD) return;
+    if (lane.state === LANE_WAITING || lane.state === LANE_HELD) return false;
+    const { former } = this.#parts;
+    const isExpected = former?.isEnding === true && former.lanes.includes(lane);
     this.#laneLost(now, lane, error);
+    return isExpected;
   }
 
   /**

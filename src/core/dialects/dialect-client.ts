@@ -172,10 +172,12 @@ export class DialectClient implements AssociationClient {
     this.#markReady(lane);
   }
 
-  handleDisconnected(now: number, index: number, error: Error | undefined): void {
+  /** @returns false: a dialect ends no connection by asking for it */
+  handleDisconnected(now: number, index: number, error: Error | undefined): boolean {
     const lane = this.#lanes[index];
-    if (lane === undefined || lane.state === "idle" || lane.state === "closed") return;
+    if (lane === undefined || lane.state === "idle" || lane.state === "closed") return false;
     this.#lose(now, lane, error);
+    return false;
   }
 
   handleStream(now: number, index: number, chunk: Uint8Array, offset: number, end: number): number {

@@ -221,16 +221,20 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
     this.#connectWanting(now);
   }
 
-  /** @param error  a {@link MasqueRefusal} when the proxy has answered with one */
-  handleDisconnected(now: number, lane: number, error: Error | undefined): void {
+  /**
+   * @param error  a {@link MasqueRefusal} when the proxy has answered with one
+   * @returns whether it was open: proxies end the request of a target that was silent for long, which is no failure
+   */
+  handleDisconnected(now: number, lane: number, error: Error | undefined): boolean {
     const request = this.#requests[lane];
-    if (request === undefined || request.state === "idle") return;
+    if (request === undefined || request.state === "idle") return false;
     const before = request.state;
     this.#disconnect(request);
     if (error instanceof MasqueRefusal) this.#handleRefusal(now, request, error);
     else if (before === "connecting") this.#handleFailure(now, error);
     if (this.#requests[lane] !== undefined) this.#dropIdle(now, request);
     this.#connectWanting(now);
+    return before === "open";
   }
 
   handleStream(now: number, lane: number, chunk: Uint8Array, offset: number, end: number): number {
