@@ -49,8 +49,8 @@ async function pollFlows(): Promise<void> {
     const { rows, isCut, hasAddresses } = (await response.json()) as FlowsAnswer;
     flowsTable.show(rows.map((cells) => cells.map((cell) => cell ?? -1)));
     element("flow-note").textContent = [
-      hasAddresses ? "" : "Addresses are shown with a token, or on a Unix socket.",
-      isCut ? "There are more than are shown." : "",
+      hasAddresses ? "" : "Addresses are visible only with a token or on a Unix socket.",
+      isCut ? "The table does not show all flows." : "",
     ].join(" ");
   } catch {
     // The state reports it.

@@ -2,14 +2,14 @@
  * Underpass: UDP over TCP. Each instance is one end of a tunnel: a udp-local, which takes datagrams from applications; a tun2socks,
  * which takes IP packets from a device; or a udp-server, which sends datagrams to their targets. docs/c-library.md has a tour.
  *
- * Threads: an instance runs on a thread of its own unless it is said otherwise, and calls back on that thread. Functions
- * that take an instance may be called from any thread and from within callbacks, but for an instance on a loop of yours: there only
- * on that loop's thread. Instances share nothing. A callback must not block: while it runs, nothing else of its instance does.
+ * Threads: unless stated otherwise, an instance runs on a thread of its own and makes its callbacks there. Functions that take an
+ * instance may be called from any thread and from callbacks. The exception is an instance on a loop of yours, whose functions may
+ * only be called on that loop's thread. Instances share nothing. A callback must not block, because it stops its whole instance.
  *
- * Memory: what you pass is read or copied during the call. What callbacks get is valid until they return. Strings are UTF-8.
+ * Memory: arguments are read or copied during the call. What a callback receives is valid until it returns. Strings are UTF-8.
  *
- * Errors: functions return 0, or the negative number of an error (underpass-errors.h). underpass_error_name() has its name, which
- * never changes, and underpass_error_text() what was wrong, for a person.
+ * Errors: functions return 0, or the negative number of an error (underpass-errors.h). underpass_error_name() returns its name, which
+ * never changes, and underpass_error_text() a description for people.
  */
 #ifndef UNDERPASS_H
 #define UNDERPASS_H
@@ -46,7 +46,7 @@ typedef enum underpass_log_level {
   UNDERPASS_LOG_ERROR
 } underpass_log_level;
 
-/* Where an instance listens; a port 0 that was asked for is a real one here. */
+/* Where an instance listens. In place of port 0 it has the port that the system chose. */
 typedef struct underpass_addresses {
   size_t size;
   /* udp-local: IP:PORT of each forward, in the order of the options. udp-server: of each listener. tun2socks: its device. */
@@ -54,7 +54,7 @@ typedef struct underpass_addresses {
   size_t listen_count;
   /* IP:PORT of udp-local's SOCKS5 server; NULL if it has none. */
   const char *socks5;
-  /* Of udp-local: the target of each forward, and the servers with what leads to them, for a person; else NULL. */
+  /* udp-local: the target of each forward, and the servers with the carriers to them, as text for people. Otherwise NULL. */
   const char *const *targets;
   const char *server;
 } underpass_addresses;
@@ -65,50 +65,50 @@ typedef struct underpass_packet {
   size_t bytes;
 } underpass_packet;
 
-/* Each may be NULL. `user_data` is what was given at the start. */
+/* Each may be NULL. `user_data` is the argument of the start. */
 typedef struct underpass_callbacks {
   /* sizeof(underpass_callbacks) */
   size_t size;
-  /* It listens. Once at most. */
+  /* The instance listens. Called at most once. */
   void (*ready)(void *user_data, const underpass_addresses *addresses);
-  /* There is a session with the server; of udp-server: with a client. */
+  /* A session with the server is up; for udp-server, with a client. */
   void (*session_up)(void *user_data);
   /*
-   * The session has lost its last connection, and tries to resume; of udp-server: or it has ended. `status` and `text`: why;
-   * 0 where no error is the reason, and then the text of udp-server is the session's number.
+   * The session has lost its last connection and tries to resume; for udp-server, it may also have ended. `status` and `text` give
+   * the reason. `status` is 0 if no error is the reason; the text of udp-server is then the session's number.
    */
   void (*session_down)(void *user_data, int status, const char *text);
   void (*session_resumed)(void *user_data);
-  /* Of udp-local: a connection to the server failed or was not made; another attempt follows by itself. */
+  /* udp-local: a connection to the server failed or could not be made. The library tries again by itself. */
   void (*unreachable)(void *user_data, int status, const char *text);
-  /* What ends the instance: `stopped` follows, with the same status. */
+  /* The error that ends the instance. `stopped` follows with the same status. */
   void (*error)(void *user_data, int status, const char *text);
-  /* One line. `fields`: its data as a JSON object, without secrets. */
+  /* One line of the log. `fields` has its data as a JSON object, without secrets. */
   void (*log)(void *user_data, underpass_log_level level, const char *message, const char *fields);
-  /* The last call. `status`: 0 after a stop, else that of the error. */
+  /* The last call. `status` is 0 after a stop, otherwise that of the error. */
   void (*stopped)(void *user_data, int status);
   /*
-   * A socket, before it is bound or connected: for Android's VpnService.protect, marks and the like. Returns 0, or another
-   * number to have it closed. `socket`: a descriptor; on Windows a SOCKET. It must not call any function of this library.
+   * Receives each socket before it is bound or connected: for Android's VpnService.protect, marks and the like. Return 0, or any
+   * other number to close the socket. `socket` is a descriptor, or a SOCKET on Windows. Must not call functions of this library.
    */
   int (*protect)(void *user_data, intptr_t socket);
   /*
-   * Of tun2socks: packets for the applications, at least one. If it is set, there is no device, and theirs come by
-   * underpass_tun2socks_packets.
+   * tun2socks: packets for the applications, at least one. If this is set, the instance has no device, and you pass packets of the
+   * applications to underpass_tun2socks_packets.
    */
   void (*packets)(void *user_data, const underpass_packet *packets, size_t count);
 } underpass_callbacks;
 
 /*
- * A stream of yours that carries a connection to the server, over a network library of yours: bytes both ways, in order. There may be
- * several at once. The functions of underpass_carrier are called on the instance's thread, those of underpass_stream by you, from
- * any thread and within callbacks.
+ * A stream of your own network library that carries a connection to the server: bytes both ways, in order. Several may exist at once.
+ * The library calls the functions of underpass_carrier on the instance's thread. You call those of underpass_stream, from any thread
+ * and from callbacks.
  *
- * Back-pressure: `write` takes less than it was given when it can take no more, and underpass_stream_writable has it called again.
- * The other way round underpass_stream_received takes less, and `drained` says that it takes more.
+ * Back-pressure: `write` accepts fewer bytes than it is given when it can take no more; underpass_stream_writable makes the library call
+ * it again. In the other direction underpass_stream_received accepts fewer bytes, and `drained` reports that it accepts more.
  *
- * The end: the library calls `close` exactly once for what `open` has opened, whatever happens, and you call
- * underpass_stream_closed exactly once; in any order. The first is its last word, the second yours.
+ * The end: for each connection that `open` has opened, the library calls `close` exactly once, whatever happens, and you call
+ * underpass_stream_closed exactly once, in either order. After its call, neither side makes another one for that connection.
  */
 typedef struct underpass_stream underpass_stream;
 
@@ -116,24 +116,24 @@ typedef struct underpass_carrier {
   /* sizeof(underpass_carrier) */
   size_t size;
   /*
-   * A connection to the server is wanted: opens it, or begins to, sets `*connection` to what the functions below get, and returns 0.
-   * Any other number: there is none, and neither of the two is used again. `stream` may be used from now on; the first
-   * underpass_stream_writable means that it is connected, which has to be within 10 s. `user_data`: of the instance.
+   * Opens a connection to the server, or begins to, sets `*connection` to the argument of the functions below, and returns 0. Any other
+   * number means that it could not; then neither `stream` nor `*connection` is used again. You may use `stream` from now on. The first
+   * underpass_stream_writable, which has to come within 10 s, reports that it is connected. `user_data` is that of the instance.
    */
   int (*open)(void *user_data, underpass_stream *stream, void **connection);
-  /* Sends up to `count` bytes. Returns how many it has taken. After less than all it is called only once you report that it is writable. */
+  /* Sends up to `count` bytes and returns how many it accepted. If not all, the next call follows your underpass_stream_writable. */
   size_t (*write)(void *connection, const void *bytes, size_t count);
-  /* underpass_stream_received takes more, after it has not taken all. May be NULL if you ask again by yourself. */
+  /* underpass_stream_received accepts more, after it did not accept all. May be NULL if you try again by yourself. */
   void (*drained)(void *connection);
-  /* The connection is not wanted any more: send what was taken, and close it. The last call for it. */
+  /* The connection is no longer needed: send what was accepted, and close it. The last call for it. */
   void (*close)(void *connection);
 } underpass_carrier;
 
-/* Fields that are 0 or NULL have the defaults of the program udp-local; those of `config` are documented with it. */
+/* Fields that are 0 or NULL have the defaults of udp-local, which also documents the members of `config`. */
 typedef struct underpass_local_options {
   /* sizeof(underpass_local_options) */
   size_t size;
-  /* HOST:PORT of udp-server, as the last carrier reaches it; carriers are `via` in `config`. */
+  /* HOST:PORT of udp-server, as seen from the last carrier; carriers are `via` in `config`. */
   const char *server;
   /* The pre-shared key, at least 16 bytes; NULL for none. */
   const void *psk;
@@ -143,13 +143,13 @@ typedef struct underpass_local_options {
   size_t forward_count;
   /* IP:PORT of a SOCKS5 server for applications; "" for none. Default: none if there are forwards. */
   const char *listen;
-  /* Further options as JSON: an object as in udp-local's config file, without comments. None may be given in both. */
+  /* Further options: a JSON object as in udp-local's config file, without comments. No option may be given in both places. */
   const char *config;
-  /* A uv_loop_t to run on instead of a thread of its own; only in a library that was built with the system's libuv. */
+  /* A uv_loop_t to run on instead of its own thread; only in a library built with the system's libuv. */
   void *loop;
-  /* What it may allocate for its state, in bytes. Past it, it fails. Default 256 MiB. */
+  /* Limit in bytes for the memory of its state. Past this, the instance fails. Default 256 MiB. */
   size_t memory_bytes;
-  /* Makes the connections to the server, in the place of `server` and carriers by URL. Copied. */
+  /* Makes the connections to the server, instead of `server` and carriers by URL. Copied. */
   const underpass_carrier *carrier;
 } underpass_local_options;
 
@@ -167,17 +167,17 @@ typedef struct underpass_server_options {
   size_t memory_bytes;
 } underpass_server_options;
 
-/* As of underpass_local_options. */
+/* Fields without a comment are as in underpass_local_options. */
 typedef struct underpass_tun2socks_options {
   /* sizeof(underpass_tun2socks_options) */
   size_t size;
-  /* Where UDP goes unless `config` has "udp-via": as of udp-local. TCP goes where "tcp-via" says, and is refused by default. */
+  /* The udp-server for UDP, unless `config` has "udp-via". TCP goes to the "tcp-via" of `config`, and is refused by default. */
   const char *server;
   const void *psk;
   size_t psk_bytes;
   /*
-   * tun:NAME; fd:N, a descriptor with one packet per read, which is the instance's from now on; unix:/path, where consecutive packets
-   * come. To be NULL with the callback `packets`, else by default tun:underpass0.
+   * tun:NAME; fd:N, a descriptor with one packet per read, which the instance owns from now on; or unix:/path, which receives
+   * consecutive packets. Must be NULL with the callback `packets`. Default tun:underpass0.
    */
   const char *device;
   /* As in the config file of tun2socks. */
@@ -189,45 +189,44 @@ typedef struct underpass_tun2socks_options {
 
 /* in: from a tunnel; out: into a tunnel. Counts are since the start; bytes are UDP payload. */
 typedef struct underpass_stats {
-  /* To be set by the caller: sizeof(underpass_stats). */
+  /* Set by the caller: sizeof(underpass_stats). */
   size_t size;
-  /* Now: sessions, connections that carry them, sources of datagrams, and addresses they talk to. */
+  /* Current numbers of sessions, connections that carry them, sources of datagrams, and addresses that they talk to. */
   uint64_t sessions, lanes, associations, contexts;
   uint64_t datagrams_in, datagrams_out, bytes_in, bytes_out;
   /* Sessions that a new connection resumed. */
   uint64_t resumed;
-  /* Datagrams dropped, and what was refused or evicted, for any reason. */
+  /* Datagrams dropped, and refusals and evictions, for any reason. */
   uint64_t dropped, refused;
-  /* Smoothed round-trip time of the tunnel in milliseconds; negative if it is not known. */
+  /* Smoothed round-trip time of the tunnel in milliseconds; negative if unknown. */
   double rtt_ms;
 } underpass_stats;
 
 /*
  * Starts a udp-local. Returns when its options have been checked; `ready` follows when it listens, or `error` and `stopped`.
- * `callbacks` is copied; NULL for none. `*local` is set before the first callback, and is to be freed by
- * underpass_local_free.
- * Errors: UNDERPASS_ERR_OPTION, UNDERPASS_ERR_FILE, UNDERPASS_ERR_RESOURCE; then nothing has been started, `*local` is NULL and
- * nothing is called back.
+ * `callbacks` is copied; NULL for none. `*local` is set before the first callback; free it with underpass_local_free.
+ * Errors: UNDERPASS_ERR_OPTION, UNDERPASS_ERR_FILE, UNDERPASS_ERR_RESOURCE; then nothing has started, `*local` is NULL, and no
+ * callback is made.
  */
 UNDERPASS_API int underpass_local_start(const underpass_local_options *options, const underpass_callbacks *callbacks,
                                         void *user_data, underpass_local **local);
 
 /*
- * The same on the calling thread. Returns when it has been stopped, what `stopped` reported. `*local`, which is set before
- * the first callback, remains to be freed. `options->loop` must be NULL.
+ * The same on the calling thread. Returns the status that `stopped` reported once the instance has stopped. `*local` is set before
+ * the first callback and must still be freed. `options->loop` must be NULL.
  */
 UNDERPASS_API int underpass_local_run(const underpass_local_options *options, const underpass_callbacks *callbacks,
                                       void *user_data, underpass_local **local);
 
 /*
- * Ends the session in an orderly way and closes everything; `stopped` is called when that is done, within a second or so.
+ * Ends the session in an orderly way and closes everything; `stopped` follows when that is done, within about a second.
  * Returns at once. May be called at any time and more than once.
  */
 UNDERPASS_API int underpass_local_stop(underpass_local *local);
 
 /*
- * To be called when the machine has another network or address: ends all connections and connects again at once, without
- * waiting until they are found to be dead. The session resumes. Errors: UNDERPASS_ERR_OPTION, UNDERPASS_ERR_STATE.
+ * Call this when the network or address of the machine has changed: ends all connections and connects again at once, instead of
+ * waiting until they prove dead. The session resumes. Errors: UNDERPASS_ERR_OPTION, UNDERPASS_ERR_STATE.
  */
 UNDERPASS_API int underpass_local_network_changed(underpass_local *local);
 
@@ -235,36 +234,36 @@ UNDERPASS_API int underpass_local_network_changed(underpass_local *local);
 UNDERPASS_API int underpass_local_stats(underpass_local *local, underpass_stats *stats);
 
 /*
- * All counters, by reason where they have reasons, as the JSON object that docs/metrics.md explains; `*json` is to be freed by
+ * All counters, by reason where they have reasons, as the JSON object that docs/metrics.md explains. Free `*json` with
  * underpass_text_free. Waits and fails as underpass_local_stats does.
  */
 UNDERPASS_API int underpass_local_report(underpass_local *local, char **json);
 
 /*
- * Frees it, stopped before or not: waits until it has stopped. Within one of its own callbacks, or for an instance on a loop of yours, it does not wait:
- * nothing is called back any more, but `close` of connections and `closed` of associations, and it goes as soon as it has closed
- * everything. NULL is allowed. Not to be used after it.
+ * Frees the instance, stopping it first if necessary, and waits until it has stopped. Within one of its own callbacks, or for an
+ * instance on a loop of yours, it does not wait. The only callbacks after that are `close` of connections and `closed` of
+ * associations, and the instance is freed once it has closed everything. NULL is allowed. Do not use the instance afterwards.
  */
 UNDERPASS_API void underpass_local_free(underpass_local *local);
 
 /*
- * Bytes that came from the server. Returns how many it has taken, which it copies: less than all when 256 KiB wait, and then `drained`
- * follows. Errors: UNDERPASS_ERR_OPTION; UNDERPASS_ERR_STATE after `close`.
+ * Passes in bytes from the server, which are copied. Returns how many were accepted: fewer than all when 256 KiB wait, and then
+ * `drained` follows. Errors: UNDERPASS_ERR_OPTION; UNDERPASS_ERR_STATE after `close`.
  */
 UNDERPASS_API ptrdiff_t underpass_stream_received(underpass_stream *stream, const void *bytes, size_t count);
 
-/* It is connected; or it takes more bytes, after `write` has not taken all. Errors: as above. */
+/* The stream is connected, or accepts more bytes after `write` did not accept all. Errors as above. */
 UNDERPASS_API int underpass_stream_writable(underpass_stream *stream);
 
 /*
- * It is closed, or could not be connected. What was received before is still read. `reason`: why, for logs and `unreachable`; NULL
- * when the other end has closed it in an orderly way. `stream` may not be used after it.
+ * The stream has closed, or could not connect. Bytes received before are still read. `reason` explains why, for logs and
+ * `unreachable`; NULL if the other end closed it in an orderly way. Do not use `stream` afterwards.
  */
 UNDERPASS_API void underpass_stream_closed(underpass_stream *stream, const char *reason);
 
 /*
- * An association of a udp-local without a socket: datagrams by function and by callback. Its functions may be called from any thread and
- * within callbacks; it calls back on the instance's thread.
+ * An association of a udp-local without a socket: datagrams go in by function and come out by callback. Its functions may be called
+ * from any thread and from callbacks; its callbacks run on the instance's thread.
  */
 typedef struct underpass_association underpass_association;
 
@@ -272,11 +271,11 @@ typedef struct underpass_datagram {
   /* At most 65,507 bytes. */
   const void *data;
   size_t bytes;
-  /* The target, or the source: 192.0.2.1:53, [2001:db8::1]:53, or of a target a name that the server resolves, example.com:53. */
+  /* The target or the source: 192.0.2.1:53, [2001:db8::1]:53, or for a target a name that the server resolves, example.com:53. */
   const char *address;
 } underpass_datagram;
 
-/* Why a datagram did not get through. */
+/* Why a datagram did not reach its target. */
 typedef enum underpass_unreachable_reason {
   UNDERPASS_UNREACHABLE_PORT,
   UNDERPASS_UNREACHABLE_HOST,
@@ -287,33 +286,33 @@ typedef enum underpass_unreachable_reason {
 typedef struct underpass_association_callbacks {
   /* sizeof(underpass_association_callbacks) */
   size_t size;
-  /* Datagrams that came, from any of its targets; at least one. */
+  /* Datagrams that arrived from any of its targets; at least one. */
   void (*received)(void *user_data, const underpass_datagram *datagrams, size_t count);
-  /* A datagram to `address` did not get through. `mtu`: what does, of UNDERPASS_UNREACHABLE_TOO_BIG; else 0. */
+  /* A datagram did not reach `address`. `mtu`: largest packet that does, for UNDERPASS_UNREACHABLE_TOO_BIG; otherwise 0. */
   void (*unreachable)(void *user_data, const char *address, underpass_unreachable_reason reason, unsigned mtu);
-  /* The last call: it was closed, or its instance has stopped; before `stopped`. */
+  /* The last call: the association was closed, or its instance has stopped; comes before `stopped`. */
   void (*closed)(void *user_data);
 } underpass_association_callbacks;
 
 /*
- * Opens one. A udp-local of which there is nothing else has `listen` "". `callbacks` is copied; NULL for none.
- * `*association` is to be closed by underpass_association_close, also when the instance has stopped.
+ * Opens an association. Set `listen` to "" for a udp-local that serves nothing else. `callbacks` is copied; NULL for none.
+ * Close `*association` with underpass_association_close, even if the instance has stopped.
  * Errors: UNDERPASS_ERR_OPTION, UNDERPASS_ERR_RESOURCE; UNDERPASS_ERR_STATE once the instance has stopped.
  */
 UNDERPASS_API int underpass_association_open(underpass_local *local, const underpass_association_callbacks *callbacks,
                                              void *user_data, underpass_association **association);
 
 /*
- * Sends datagrams, which it copies, to any targets. Returns how many it has taken: less than all when 512 KiB or 4,096 of them wait for
- * the instance's thread. Datagrams may be lost, as with UDP.
+ * Sends datagrams, which are copied, to any targets. Returns how many were accepted: fewer than all when 512 KiB or 4,096 datagrams wait
+ * for the instance's thread. Datagrams may be lost, as with UDP.
  * Errors: UNDERPASS_ERR_OPTION for the first of them; UNDERPASS_ERR_STATE when it or its instance has ended.
  */
 UNDERPASS_API ptrdiff_t underpass_association_send(underpass_association *association, const underpass_datagram *datagrams,
                                                    size_t count);
 
 /*
- * Closes it: what was taken is sent. Nothing is received any more unless a callback is under way in another thread; `closed` follows. NULL is allowed.
- * Not to be used after it.
+ * Closes an association after sending what was accepted. No datagram is received afterwards, except by a callback that already runs in
+ * another thread; `closed` follows. NULL is allowed. Do not use the association afterwards.
  */
 UNDERPASS_API void underpass_association_close(underpass_association *association);
 
@@ -328,8 +327,8 @@ UNDERPASS_API int underpass_tun2socks_stats(underpass_tun2socks *tun2socks, unde
 UNDERPASS_API void underpass_tun2socks_free(underpass_tun2socks *tun2socks);
 
 /*
- * Packets of applications, which it copies, for a tun2socks with the callback `packets`. Returns how many it has taken: less than all
- * when 4 MiB or 4,096 of them wait for the instance's thread. From any thread and within callbacks.
+ * Passes in packets of applications, which are copied, for a tun2socks with the callback `packets`. Returns how many were accepted:
+ * fewer than all when 4 MiB or 4,096 packets wait for the instance's thread. May be called from any thread and from callbacks.
  * Errors: UNDERPASS_ERR_OPTION for the first of them; UNDERPASS_ERR_STATE when it has stopped, or has a device.
  */
 UNDERPASS_API ptrdiff_t underpass_tun2socks_packets(underpass_tun2socks *tun2socks, const underpass_packet *packets,
@@ -345,16 +344,16 @@ UNDERPASS_API int underpass_server_stats(underpass_server *server, underpass_sta
 UNDERPASS_API int underpass_server_report(underpass_server *server, char **json);
 UNDERPASS_API void underpass_server_free(underpass_server *server);
 
-/* Frees what a function of this library has said is to be freed so. NULL is allowed. */
+/* Frees text that a function of this library returned for this purpose. NULL is allowed. */
 UNDERPASS_API void underpass_text_free(char *text);
 
 /* Such as "0.1.0". */
 UNDERPASS_API const char *underpass_version(void);
 
-/* Such as "ERR_OPTION" for UNDERPASS_ERR_OPTION; NULL for a number that is none. From any thread. */
+/* The name, such as "ERR_OPTION" for UNDERPASS_ERR_OPTION; NULL for an unknown number. From any thread. */
 UNDERPASS_API const char *underpass_error_name(int status);
 
-/* What was wrong in the last call of this thread that returned an error; valid until its next call. Never NULL. */
+/* Describes the error that this thread's last failing call returned; valid until its next call. Never NULL. */
 UNDERPASS_API const char *underpass_error_text(void);
 
 #ifdef __cplusplus

@@ -286,13 +286,13 @@ static void run(program *program) {
     if (number == 0) continue;
 #ifndef _WIN32
     if (number == SIGHUP) {
-      on_log(program, UNDERPASS_LOG_INFO, "there is nothing to reload on SIGHUP", "{}");
+      on_log(program, UNDERPASS_LOG_INFO, "nothing to reload on SIGHUP", "{}");
       continue;
     }
 #endif
     if (is_stopping) _exit(128 + number);
     is_stopping = true;
-    on_log(program, UNDERPASS_LOG_INFO, "closes", number == SIGTERM ? "{\"signal\":\"SIGTERM\"}" : "{\"signal\":\"SIGINT\"}");
+    on_log(program, UNDERPASS_LOG_INFO, "closing", number == SIGTERM ? "{\"signal\":\"SIGTERM\"}" : "{\"signal\":\"SIGINT\"}");
 #ifndef _WIN32
     notify_systemd("STOPPING=1");
 #endif

@@ -25,15 +25,15 @@ interface ClientOptions extends AdminOptions {
 
 export const ADMIN_COMMAND_FIELDS = {
   ...ADMIN_FIELDS,
-  admin: { ...ADMIN_FIELDS.admin, help: "where the program has its --admin" },
-  adminToken: { ...ADMIN_FIELDS.adminToken, help: "file with its token" },
+  admin: { ...ADMIN_FIELDS.admin, help: "address of the program's --admin" },
+  adminToken: { ...ADMIN_FIELDS.adminToken, help: "file with the token of --admin" },
   json: { schema: z.boolean().optional(), expects: "true or false", flag: "json", help: "print JSON" },
   intervalS: {
     schema: z.int().min(1).max(3_600).default(1),
     expects: "an integer from 1 to 3600",
     flag: "interval",
     value: "S",
-    help: "of top: seconds between two readings (default 1)",
+    help: "for top: seconds between two readings (default 1)",
     isNumber: true,
   },
 };

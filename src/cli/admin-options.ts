@@ -20,7 +20,7 @@ export const ADMIN_FIELDS: OptionFields = {
     expects: "IP:PORT or unix:/path",
     flag: "admin",
     value: "ADDRESS",
-    help: "serve metrics, health, state and events by HTTP: loopback, unix:/path, or elsewhere with a token",
+    help: "serve metrics, health, state and events over HTTP: on loopback, unix:/path, or elsewhere with a token",
     rebase: rebaseEndpoint,
   },
   adminToken: {

@@ -68,7 +68,7 @@ function parseFlags(line: CommandLine, argv: readonly string[]): Map<string, unk
   const command = new Command(line.name)
     .description(line.description)
     .version(line.version)
-    .helpOption("-h, --help", "show this")
+    .helpOption("-h, --help", "show this help")
     .exitOverride()
     .configureOutput({ outputError: () => {} })
     .addHelpText("after", `\nExamples:\n${line.examples.map((example) => `  ${example}\n`).join("")}`);

@@ -13,7 +13,7 @@ export const HOST_FIELDS: OptionFields = {
     expects: "a path",
     flag: "config",
     value: "FILE.json",
-    help: "these options by name, in JSON with comments; flags win",
+    help: "file with these options by name, in JSON with comments; flags override it",
   },
   logLevel: {
     schema: z.enum(LOG_LEVELS).default("info"),

@@ -147,7 +147,7 @@ async function run<Options extends object, Running extends Handle>(
   const pretty = host.logFormat === "json" ? undefined : (await import("pino-pretty")).default;
   const log = openLog(host, pretty);
   // The signal comes when a terminal is closed, too, which is no reason to end.
-  let reload = (): void => log.info({}, "nothing is reloaded on SIGHUP before the start");
+  let reload = (): void => log.info({}, "ignoring SIGHUP during the start");
   process.on("SIGHUP", () => reload());
   warnOfExposed(secretFiles, log);
   const running = await program.start(options, log);
@@ -182,7 +182,7 @@ async function run<Options extends object, Running extends Handle>(
 
 function warnOfExposed(secretFiles: ReadonlyMap<string, string>, log: Logger): void {
   for (const file of new Set(secretFiles.values())) {
-    if (isExposed(file)) log.warn({ file }, "this secret is readable by others than its owner: chmod 600");
+    if (isExposed(file)) log.warn({ file }, "users other than its owner can read this secret: chmod 600");
   }
 }
 
@@ -194,13 +194,13 @@ function reloadOnSignal<Options extends object, Running extends Handle>(
 ): void {
   try {
     const reloaded = reload?.(running, secretFiles);
-    if (reloaded === undefined) log.info({}, "there is nothing to reload on SIGHUP");
+    if (reloaded === undefined) log.info({}, "nothing to reload on SIGHUP");
     else {
       warnOfExposed(secretFiles, log);
       log.info(reloaded, "reloaded");
     }
   } catch (error) {
-    log.error({ error: (error as Error).message }, "cannot reload, and goes on with what was there before");
+    log.error({ error: (error as Error).message }, "cannot reload; the previous settings stay in effect");
   }
 }
 
@@ -274,7 +274,7 @@ function closeOnSignal(close: () => Promise<void>, log: Logger): void {
   const onSignal = (signal: NodeJS.Signals) => {
     if (isClosing) process.exit(128 + constants.signals[signal]);
     isClosing = true;
-    log.info({ signal }, "closes");
+    log.info({ signal }, "closing");
     notifySystemd("STOPPING=1", log);
     close().then(
       () => process.exit(0),

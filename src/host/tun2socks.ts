@@ -329,7 +329,7 @@ export class Tun2SocksHost implements UdpPathHost {
     if (tcpStack === "lwip") throw new HostError("ERR_NATIVE", `there is no TCP stack: ${reason}`);
     this.#log.warn(
       {},
-      `TCP is refused, as no kernel is behind the device, and there is no TCP stack: ${reason}`,
+      `TCP is refused because the device has no kernel behind it and no TCP stack is available: ${reason}`,
     );
     return undefined;
   }

@@ -603,9 +603,9 @@ export class UdpServerHost implements UdpPathHost {
       case "close": {
         const link = this.#links[output.connection];
         if (output.error !== undefined) {
-          this.#log.info({ code: output.error.code, error: output.error.message }, "closes a connection");
+          this.#log.info({ code: output.error.code, error: output.error.message }, "closing a connection");
         }
-        if (output.refusal !== undefined) this.#log.debug(output.refusal, "refuses a connection");
+        if (output.refusal !== undefined) this.#log.debug(output.refusal, "refused a connection");
         if (link === undefined) return;
         link.writer.end();
         this.#system.after(CLOSE_MS, () => link.stream.destroy(), true);
@@ -634,7 +634,7 @@ export class UdpServerHost implements UdpPathHost {
       }
       case "stranger": {
         const { connection, refusal, head, surplus } = output;
-        this.#log.debug(refusal, "refuses a connection");
+        this.#log.debug(refusal, "refused a connection");
         const stream = this.#takeStream(connection);
         if (stream !== undefined) this.#web!.answerStranger(stream, head, surplus);
         return;

@@ -10,34 +10,33 @@ import type { UdpLocalAddress } from "../host/udp-local.ts";
  * without a listener is not thrown.
  */
 export interface UdpLocal extends EventEmitter {
-  /** Addresses as they are: a port 0 that was asked for is a real one here. */
+  /** The actual addresses: in place of port 0, the port that the system chose. */
   readonly address: UdpLocalAddress;
   stats(): TunnelStats;
-  /** The sessions and their lanes now. */
+  /** The current sessions and their lanes. */
   status(): Promise<EndpointStatus>;
-  /** Its associations now, with addresses. */
+  /** The current associations, with addresses. */
   flows(): Promise<FlowStatus>;
-  /** Ends the session in an orderly way, and closes all sockets. May be called again. */
+  /** Ends the session in an orderly way and closes all sockets. May be called more than once. */
   close(): Promise<void>;
 }
 
 /** A running udp-server, with the events of {@link UdpLocal}. */
 export interface UdpServer extends EventEmitter {
   /**
-   * Other keys of single clients from now on. Sessions of names whose keys stay go on, with the new limits; those of others end at
-   * once.
+   * Replaces the keys of single clients. Sessions continue if their name keeps its key, with its new limits; all others end at once.
    *
-   * @throws UsageError ERR_OPTION when one is wrong, and ERR_STATE when the server was started without keys; it has the old ones then
+   * @throws UsageError ERR_OPTION if a key is wrong, ERR_STATE if the server was started without keys; the old keys then stay
    */
   replaceKeys(keys: readonly KeyOption[]): void;
-  /** Addresses as they are: a port 0 that was asked for is a real one here. */
+  /** The actual addresses: in place of port 0, the port that the system chose. */
   readonly address: { readonly listen: string[] };
   stats(): TunnelStats;
-  /** The sessions and their lanes now. */
+  /** The current sessions and their lanes. */
   status(): Promise<EndpointStatus>;
-  /** Its associations now, with addresses. */
+  /** The current associations, with addresses. */
   flows(): Promise<FlowStatus>;
-  /** Ends all tunnels in an orderly way, and closes all sockets. May be called again. */
+  /** Ends all tunnels in an orderly way and closes all sockets. May be called more than once. */
   close(): Promise<void>;
 }
 
@@ -47,11 +46,11 @@ export interface UdpServer extends EventEmitter {
 export interface Tun2SocksHandle extends EventEmitter {
   readonly address: Tun2SocksAddress;
   stats(): Tun2SocksStats;
-  /** The session of its tunnel, and the lanes of that. */
+  /** The session of its tunnel and that session's lanes. */
   status(): Promise<EndpointStatus>;
-  /** Its associations now, with addresses. */
+  /** The current associations, with addresses. */
   flows(): Promise<FlowStatus>;
-  /** Ends everything that it carries, and removes the device if it created it. May be called again. */
+  /** Ends everything that it carries and removes the device if it created it. May be called more than once. */
   close(): Promise<void>;
 }
 

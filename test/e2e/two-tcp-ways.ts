@@ -27,7 +27,7 @@ export class TwoWays {
 
   /** What the log says when flows take a way. */
   isTaken(index: number): RegExp {
-    return new RegExp(`"way":"[^"]*:${this.#ports[index]}[^"]*","msg":"TCP goes by another way"`);
+    return new RegExp(`"way":"[^"]*:${this.#ports[index]}[^"]*","msg":"TCP takes another way"`);
   }
 
   /** Loses all that goes to one of them, or resets it. */

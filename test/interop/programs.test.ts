@@ -220,7 +220,7 @@ describe("a program", () => {
     await until(() => local.output.stderr.includes("session up"), local.child, local.output);
     local.child.kill("SIGTERM");
     expect((await once(local.child, "close"))[0]).toBe(0);
-    expect(local.output.stderr).toContain("closes");
+    expect(local.output.stderr).toContain("closing");
     expect(local.output.stderr).not.toContain("cannot reach");
   });
 

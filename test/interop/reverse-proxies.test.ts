@@ -168,7 +168,7 @@ describe.each(PROXIES)("behind $program", (proxy) => {
         {
           ...{ info: quiet, warn: quiet, error: quiet },
           debug: (fields, message) => {
-            if (message === "refuses a connection") refusals.push((fields as { detail: string }).detail);
+            if (message === "refused a connection") refusals.push((fields as { detail: string }).detail);
           },
         },
       );

@@ -3,12 +3,12 @@ import { METRICS } from "../../src/core/metrics/table.ts";
 
 const HEAD = `# Metrics
 
-What an endpoint measures, from the table in \`src/core/metrics/table.ts\`. Prometheus has the names of the first column; the second is
-the member of \`stats()\`, in milliseconds and bits where Prometheus has seconds and bytes. Counts are since the start; \`in\` and
-_received_ mean out of a tunnel, \`out\` and _sent_ into a tunnel. This page is written by
-\`npx vitest run --project unit test/unit/node/metrics.test.ts -u\`.
+This page lists what an endpoint measures. The first column has the names for Prometheus; the second has the members of \`stats()\`, which are in
+milliseconds and bits where Prometheus uses seconds and bytes. Counts begin at the start of the program; \`in\` and _received_ mean out of a
+tunnel, \`out\` and _sent_ into a tunnel. \`npx vitest run --project unit test/unit/node/metrics.test.ts -u\` generates this page from
+\`src/core/metrics/table.ts\`.
 
-Histograms are sampled once a batch, a receipt or a heartbeat, so that no datagram pays for them.
+Histograms are sampled once per batch, receipt or heartbeat, so they cost nothing per datagram.
 `;
 
 /** A table as the formatter of this repository writes it. */

@@ -19,7 +19,7 @@ export const TUN2SOCKS_LINE = {
       schema: z.boolean().optional(),
       expects: "true or false",
       flag: "dry-run",
-      help: "print what would be done, and exit",
+      help: "print what it would do, and exit",
     },
   },
 } satisfies ProgramLine;

@@ -8,20 +8,24 @@ import type { ProgramCommand, ProgramLine } from "../program-line.ts";
 
 const STATUS: ProgramCommand = {
   name: "status",
-  help: "shows the state of a running program by its --admin",
+  help: "shows the state of a running program through its --admin",
   fields: ADMIN_COMMAND_FIELDS,
   takesAll: false,
 };
-const TOP: ProgramCommand = { ...STATUS, name: "top", help: "shows it again and again" };
+const TOP: ProgramCommand = {
+  ...STATUS,
+  name: "top",
+  help: "shows the state and the rates of a running program, every second",
+};
 const DOCTOR: ProgramCommand = {
   name: "doctor",
-  help: "walks the way to the server with the same options, and says what is wrong and what mends it",
+  help: "checks the way to the server with the same options, names the first fault and shows how to fix it",
   fields: DOCTOR_FIELDS,
   takesAll: true,
 };
 const KEYGEN: ProgramCommand = {
   name: "keygen",
-  help: "prints a new key; with a NAME behind it, as a row for the file of --keys",
+  help: "prints a new key; with a NAME, as a row for the file of --keys",
   fields: {},
   takesAll: false,
 };

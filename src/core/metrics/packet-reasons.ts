@@ -12,7 +12,7 @@ export const PACKET_DROPS = {
   },
   /** A source or destination that no packet on a wire may have: loopback, unspecified, a multicast source. */
   martian: {
-    meaning: "An address of the packet may not occur on a wire.",
+    meaning: "The packet has an address that must not occur on a network.",
     remedy: "Check the routes to the device.",
   },
   /** From the peer address, which only rewritten packets have. */
@@ -20,36 +20,36 @@ export const PACKET_DROPS = {
   /** To the device's own address, which the kernel would have kept. */
   own_destination: { meaning: "The packet is for the device's own address.", remedy: "" },
   multicast: { meaning: "Multicast and broadcast do not go into the tunnel.", remedy: "" },
-  hop_limit: { meaning: "The packet's hop limit was used up.", remedy: "A route may lead in a circle." },
+  hop_limit: { meaning: "The packet's hop limit was used up.", remedy: "Check for a routing loop." },
   protocol: { meaning: "The packet is neither TCP, UDP nor an echo request.", remedy: "" },
   icmp: { meaning: "An ICMP message that is not answered here.", remedy: "" },
   rule_reject: { meaning: "A rule rejects the packet, and the sender is informed.", remedy: "See --rule." },
   rule_drop: { meaning: "A rule drops the packet.", remedy: "See --rule." },
   route_down: {
-    meaning: "The way that the rules choose is down.",
+    meaning: "The way that the rules select is down.",
     remedy: "Check the tunnel's session or the SOCKS5 server.",
   },
-  no_listener: { meaning: "There is no way for TCP.", remedy: "Set --tcp-via." },
+  no_listener: { meaning: "No way for TCP is configured.", remedy: "Set --tcp-via." },
   unknown_flow: {
     meaning: "The segment belongs to no TCP flow.",
     remedy: "A few after a restart are normal.",
   },
   stack_memory: {
-    meaning: "What waits in lwIP had reached its bound; the segment is sent again by its application.",
-    remedy: "Raise --tcp-memory, or find the flows whose servers do not read.",
+    meaning: "TCP in lwIP had reached its memory limit; the application's system sends the segment again.",
+    remedy: "Raise --tcp-memory, or find the flows with servers that do not read.",
   },
   flow_limit: { meaning: "The limit of TCP flows was reached.", remedy: "Raise --max-flows." },
   /** From a new source, when too many others were evicted in the same second. */
   association_limit: {
-    meaning: "The limit of associations was reached, and too many were evicted in this second.",
+    meaning: "The limit of associations was reached, and too many had been evicted within the second.",
     remedy: "Raise --max-associations, or find the host that sends from so many ports.",
   },
-  association_closed: { meaning: "The answer came for an association that has ended.", remedy: "" },
-  family: { meaning: "The answer is of a family that the device has no address of.", remedy: "" },
+  association_closed: { meaning: "The answer arrived for an association that has ended.", remedy: "" },
+  family: { meaning: "The answer is of an address family that the device does not have.", remedy: "" },
   too_long: { meaning: "The answer does not fit in an IP packet.", remedy: "" },
-  unroutable: { meaning: "The target is an address that cannot be sent to.", remedy: "" },
+  unroutable: { meaning: "Nothing can be sent to the target's address.", remedy: "" },
   reassembly_limit: { meaning: "Too many fragments waited for the rest of their packets.", remedy: "" },
-  reassembly_timeout: { meaning: "The rest of a fragmented packet did not come in time.", remedy: "" },
+  reassembly_timeout: { meaning: "The rest of a fragmented packet did not arrive in time.", remedy: "" },
   reassembly_overlap: { meaning: "Fragments overlap, which is an attack or a fault.", remedy: "" },
 } as const satisfies Explanations;
 

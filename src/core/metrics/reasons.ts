@@ -13,12 +13,12 @@ type Explanations = Readonly<Record<string, Explanation>>;
 /** Why datagrams were dropped. */
 export const DROPS = {
   age: {
-    meaning: "The datagram waited longer than the age budget, or came that late behind a lost TCP segment.",
+    meaning: "The datagram waited longer than the age budget, or arrived too late behind a lost TCP segment.",
     remedy:
       "The path takes less than is sent, or loses segments: use more lanes or a faster path. A larger --age-budget-ms trades delay for loss.",
   },
   queue_full: {
-    meaning: "The send queue was full, and the flow that had most in it lost its oldest datagram.",
+    meaning: "The send queue was full, and the flow with most in it lost its oldest datagram.",
     remedy: "More is sent than the path takes: send less, or raise --queue-bytes for bursts.",
   },
   no_lane: {
@@ -26,16 +26,17 @@ export const DROPS = {
     remedy: "Check the way to the server; the log reports why lanes end.",
   },
   unknown_context: {
-    meaning: "The datagram came for a context that this end does not have, or has already ended.",
-    remedy: "A few after a reconnection are normal. If it goes on, update both ends.",
+    meaning: "The datagram arrived for a context that this end does not have, or has already ended.",
+    remedy: "A few after a reconnection are normal. If it continues, update both ends.",
   },
   refused_target: {
     meaning: "The server's policy denies the target.",
-    remedy: "If the target is to be reached, add it to --allow of udp-server.",
+    remedy: "To permit the target, add it to --allow of udp-server.",
   },
   filtered: {
-    meaning: "The sender had not been sent anything by this association, or may not be answered.",
-    remedy: "Scans and late answers are normal. --filtering of udp-server chooses who is heard.",
+    meaning: "The association had not sent anything to this sender, or the policy denies the sender.",
+    remedy:
+      "Scans and late answers are normal. --filtering of udp-server decides which senders are accepted.",
   },
   unresolved: {
     meaning: "The name of the target has no address, or could not be looked up in time.",
@@ -43,7 +44,7 @@ export const DROPS = {
   },
   context_limit: {
     meaning: "The limit of contexts was reached, and none could make room.",
-    remedy: "Raise --max-contexts if so many targets are expected.",
+    remedy: "Raise --max-contexts if you expect so many targets.",
   },
   association_limit: {
     meaning: "The limit of associations or of sockets was reached, and none could make room.",
@@ -51,7 +52,7 @@ export const DROPS = {
   },
   too_long: {
     meaning: "The datagram is longer than its protocol, or the next hop, can carry.",
-    remedy: "Lower the largest datagram of the application.",
+    remedy: "Make the application send smaller datagrams.",
   },
   fragment: {
     meaning: "A SOCKS5 datagram was a fragment (FRAG is not 0), which is not supported.",
@@ -62,18 +63,18 @@ export const DROPS = {
     remedy: "Check which program sends to this port.",
   },
   wrong_source: {
-    meaning: "The datagram came to a SOCKS5 relay from an address that its association does not belong to.",
+    meaning: "The datagram arrived at a SOCKS5 relay from an address other than the client's.",
     remedy: "Check that the client sends from the host that made the request; something may be scanning.",
   },
   foreign_source: {
     meaning: "An answer to a fixed forward came from an address other than its target.",
     remedy:
-      "Use SOCKS5 or tun2socks for applications whose answers come from elsewhere, or any-port for another port.",
+      "If answers come from another address, use SOCKS5 or tun2socks; if only from another port, any-port.",
   },
   rate_limit: {
     meaning: "More was sent than the rate of its key allows.",
     remedy:
-      "Raise bits-per-second or datagrams-per-second of that key in the file of --keys, if it should have more.",
+      "If the key should have more, raise its bits-per-second or datagrams-per-second in the file of --keys.",
   },
   send_error: {
     meaning: "The system did not send the datagram.",
@@ -85,7 +86,7 @@ export const DROPS = {
 export const REFUSALS = {
   half_open_limit: {
     meaning: "Too many connections were still in their handshake.",
-    remedy: "Something may be scanning. Raise --max-half-open if clients are that many.",
+    remedy: "Something may be scanning. Raise --max-half-open if you have that many clients.",
   },
   tunnel_limit: {
     meaning: "The limit of tunnels was reached.",
@@ -110,7 +111,7 @@ export const REFUSALS = {
   },
   target_denied: {
     meaning: "The policy denies the target that was asked for.",
-    remedy: "If the target is to be reached, add it to --allow of udp-server.",
+    remedy: "To permit the target, add it to --allow of udp-server.",
   },
   bad_credentials: {
     meaning: "The client has another key, or none.",
@@ -121,40 +122,40 @@ export const REFUSALS = {
     remedy: "Give it a later date, or a new key, in the file of --keys.",
   },
   key_name: {
-    meaning: "The client has a key that is known by another name here, or a clock that is hours off.",
+    meaning: "The client's key has another name here, or its clock is hours off.",
     remedy: "Compare --key-name of the client with the file of --keys.",
   },
   key_search_limit: {
-    meaning: "Requests without the id of a key came faster than all keys can be tried.",
-    remedy: "Strangers cause this. Clients with --key-name are not affected.",
+    meaning: "Requests without the id of a key arrived faster than the server can try all keys.",
+    remedy: "Strangers cause this. It does not affect clients with --key-name.",
   },
   key_association_limit: {
-    meaning: "The holder of a key has as many associations as max-associations of it allows.",
-    remedy: "Raise it in the file of --keys, if the key should have more.",
+    meaning: "The holder of a key has as many associations as its max-associations allows.",
+    remedy: "If the key should have more, raise it in the file of --keys.",
   },
   key_session_ended: {
     meaning: "A session ended because its key had expired, or was removed or changed.",
     remedy: "",
   },
   draining: {
-    meaning: "The server is being shut down, and takes no more lanes.",
-    remedy: "None: the client goes to another server, if there is one.",
+    meaning: "The server is shutting down and accepts no more lanes.",
+    remedy: "None: the client moves to another server if it has one.",
   },
   replay: {
     meaning: "The handshake had been used before.",
     remedy: "A proxy may repeat requests; otherwise somebody replays what they recorded.",
   },
   nonce_limit: {
-    meaning: "So many handshakes came that the server could not remember more.",
-    remedy: "The client tries again by itself. If it goes on, find who connects that often.",
+    meaning: "More handshakes arrived than the server can remember.",
+    remedy: "The client tries again by itself. If it continues, find out who connects that often.",
   },
   challenged: {
     meaning: "The client was asked to prove that its handshake is fresh.",
-    remedy: "None: the client answers by itself. If it happens always, compare the clocks of both ends.",
+    remedy: "None: the client answers by itself. If it happens every time, compare the clocks of both ends.",
   },
   not_upgrade: {
     meaning: "The connection did not begin with a request for a tunnel.",
-    remedy: "Browsers and scanners cause this. If it is a client of yours, a proxy changes its request.",
+    remedy: "Browsers and scanners cause this. If it is one of your clients, a proxy changes its request.",
   },
   handshake_timeout: {
     meaning: "The connection did not finish its handshake in time.",
@@ -170,7 +171,7 @@ export const REFUSALS = {
   },
   http2_flood: {
     meaning: "An HTTP/2 client sent more control frames than is sane, and was cut off.",
-    remedy: "Find out who connects; no proper client does it.",
+    remedy: "Find out who connects; no well-behaved client does this.",
   },
 } as const satisfies Explanations;
 
@@ -187,7 +188,7 @@ export const UNREACHABLES = {
   },
   "too-big": {
     meaning: "The datagram is too big for a link on its way; the report has the MTU.",
-    remedy: "Applications that heed it send less at a time.",
+    remedy: "Applications that heed the report send smaller datagrams.",
   },
   limited: { meaning: "A report was suppressed by the rate limit.", remedy: "" },
 } as const satisfies Readonly<Record<UnreachableKind | "limited", Explanation>>;
@@ -196,7 +197,7 @@ export const UNREACHABLES = {
 export const SPREADS = {
   late: {
     meaning: "A lane became late: a lost segment held up what was behind it.",
-    remedy: "Many show a lossy path; more lanes hide it better.",
+    remedy: "Many of these indicate a lossy path; more lanes hide it better.",
   },
   copies: { meaning: "A second copy of a sparse flow's datagram was sent.", remedy: "" },
   hedges: { meaning: "A datagram was sent once more because it was stuck on a late lane.", remedy: "" },

@@ -100,7 +100,7 @@ export const COUNTS_BY_LABEL = {
   },
   unreachable: {
     name: "underpass_unreachable_reports_total",
-    help: "Reports of datagrams that did not get through: of a server to its clients, of a client to its applications.",
+    help: "Reports of datagrams that did not get through: from a server to its clients, from a client to its applications.",
     label: "kind",
     values: UNREACHABLES,
   },
@@ -132,7 +132,7 @@ export const HISTOGRAMS = {
   },
   standingDelayMs: {
     name: "underpass_standing_delay_seconds",
-    help: "One-way delay of the newest datagram in each receipt, above the least of late, as clocks differ; late lanes are left out.",
+    help: "One-way delay of the newest datagram in each receipt, above the recent minimum, as clocks differ; without late lanes.",
     scale: 0.001,
     bounds: DELAY_BOUNDS_MS,
   },
@@ -166,7 +166,7 @@ const MORE_STATES = {
   },
   rate: {
     name: "underpass_rate_bytes_per_second",
-    help: "What sessions with receipts may send now, together.",
+    help: "What all sessions with receipts together may send now.",
     scale: 1 / 8,
     stat: "spread.bitsPerSecond",
   },

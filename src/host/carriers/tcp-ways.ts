@@ -127,7 +127,7 @@ export class TcpWays implements TcpWay {
     const isOther = way !== this.#kept;
     if (isOther || now - this.#keptAt >= KEPT_MS) this.#keptAt = now;
     this.#kept = way;
-    if (isOther) this.#log.info({ way: this.#ways[way].name }, "TCP goes by another way");
+    if (isOther) this.#log.info({ way: this.#ways[way].name }, "TCP takes another way");
   }
 }
 

@@ -176,7 +176,7 @@ export class DialectHost implements UdpPathHost {
       case "close": {
         const link = this.#links[output.connection];
         if (output.error !== undefined) {
-          this.#log.info({ code: output.error.code, error: output.error.message }, "closes a connection");
+          this.#log.info({ code: output.error.code, error: output.error.message }, "closing a connection");
         }
         if (link === undefined) return;
         link.writer.end();

@@ -50,14 +50,14 @@ export const ECHO_CHECK: Check<Bench> = {
       const mtu = told?.kind === "unreachable" ? told.mtu : 0;
       const { back, p50, p99 } = await measureLoss(bench, association, target);
       const data = { largest, mtu, sent: LOSS_DATAGRAMS, back, p50, p99 };
-      const icmp = mtu > 0 ? `, ICMP tells an MTU of ${mtu}` : "";
+      const icmp = mtu > 0 ? `, ICMP reports an MTU of ${mtu}` : "";
       const measured = `${back} of ${LOSS_DATAGRAMS} back, p50 ${p50.toFixed(1)}, p99 ${p99.toFixed(1)} ms; ${largest} bytes pass${icmp}`;
       const findings: Finding[] = [];
       if (largest < SIZES.at(-1)! && largest < 2_000) {
         const next = SIZES[SIZES.indexOf(largest) + 1];
         const evidence = [
           `${largest} bytes come back, ${next} do not in ${ATTEMPTS} attempts`,
-          icmp === "" ? "no ICMP tells why" : icmp.slice(2),
+          icmp === "" ? "no ICMP error explains it" : icmp.slice(2),
         ];
         findings.push(finding("fragments-lost", evidence, { size: String(Math.max(largest, ONE_PACKET)) }));
       }

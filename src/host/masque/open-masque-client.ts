@@ -36,7 +36,7 @@ export function openMasqueClient(
   });
   log.info(
     { proxy: carrier.description },
-    "standard MASQUE has no sessions: what a lost connection carried is asked for anew, with other source ports",
+    "standard MASQUE has no sessions: after a lost connection, targets see new source ports",
   );
   return { core, carrier };
 }

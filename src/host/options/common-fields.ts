@@ -73,7 +73,7 @@ export const COMMON_FIELDS = {
     help: "write the datagrams inside the tunnel, with payloads, to a pcapng file for Wireshark",
     rebase: (path, inFolder) => inFolder(path),
   },
-  tapFiles: integer("tap-files", "N", "how many files of --tap are kept, the newest", 1, 100, 2),
+  tapFiles: integer("tap-files", "N", "how many files --tap keeps, including the current one", 1, 100, 2),
   tapFileBytes: integer(
     "tap-file-bytes",
     "N",
@@ -103,6 +103,6 @@ export const COMMON_FIELDS = {
     expects: "one or association",
     flag: "tap-interfaces",
     value: "one|association",
-    help: "--tap has one interface (default), or one for each association",
+    help: "--tap writes one interface (default), or one for each association",
   },
 } satisfies Record<keyof CommonOptions, OptionField>;

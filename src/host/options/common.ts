@@ -3,15 +3,15 @@ import type { IoKind } from "../io/io.ts";
 
 /** Options of a tap, which writes the datagrams inside the tunnel into a file. */
 export interface TapOptions {
-  /** Path of a pcapng file; it has payloads. Default: none. */
+  /** Path of a pcapng file, which will contain payloads. Default: none. */
   readonly tap?: string | undefined;
-  /** How many files are kept; older ones have a number before the last dot of their name. 1 to 100. Default 2. */
+  /** How many files to keep; older ones have a number before the last dot of their name. 1 to 100. Default 2. */
   readonly tapFiles?: number | undefined;
   /** Size in bytes at which the next file begins. 1 MiB to 1 TiB. Default 100 MiB. */
   readonly tapFileBytes?: number | undefined;
   /** Most bytes of a payload that are kept. 0 to 65,535, the default. */
   readonly tapPayloadBytes?: number | undefined;
-  /** Remote addresses, as of `allow` of udp-server; `*` stands for all. Default: all. */
+  /** Remote addresses, in the form of `allow` of udp-server; `*` stands for all. Default: all. */
   readonly tapFilter?: readonly string[] | undefined;
   /** `one` interface for all datagrams, or one for each `association`. Default one. */
   readonly tapInterfaces?: "one" | "association" | undefined;
@@ -22,13 +22,13 @@ export interface CommonOptions extends TapOptions {
   /** Pre-shared key, the same at both ends; at least 16 bytes. Default: none. */
   readonly psk?: Uint8Array | undefined;
   /**
-   * Datagrams that were held up longer are dropped: in a send queue, or on their way behind a lost segment, beyond TCP's repairs of
-   * it. 1 to 60,000 ms. Default 100.
+   * Datagrams that were held up longer are dropped, whether in a send queue or behind a lost segment (beyond the time that TCP takes
+   * to repair it). 1 to 60,000 ms. Default 100.
    */
   readonly ageBudgetMs?: number | undefined;
   /**
-   * Bound in bytes of what waits to be sent, on a lane or in a session with receipts. Past it, the association that has most waiting loses its oldest datagram.
-   * 128 KiB to 1 GiB. Default 1 MiB.
+   * Bytes that may wait to be sent, on a lane or in a session with receipts. Past this, the association with most of them loses its
+   * oldest datagram. 128 KiB to 1 GiB. Default 1 MiB.
    */
   readonly queueBytes?: number | undefined;
   /** Time between heartbeats; a lane is dead after 3 without an answer. 100 to 60,000 ms. Default 5,000. */
@@ -39,9 +39,9 @@ export interface CommonOptions extends TapOptions {
    */
   readonly io?: IoKind | undefined;
   /**
-   * `interactive`: after datagrams the thread polls for some tens of microseconds before it sleeps, which saves it the time
-   * to wake up and costs CPU. `bulk`: sockets are read at most once a millisecond or so, which saves CPU and costs that delay.
-   * Native I/O on Linux only. Default balanced: neither.
+   * `interactive`: after datagrams the thread polls for some tens of microseconds before it sleeps, which saves the time to wake up
+   * but costs CPU. `bulk`: sockets are read about once a millisecond, which saves CPU but adds that delay. Native I/O on Linux only.
+   * Default balanced: neither.
    */
   readonly latency?: LatencyClass | undefined;
   /** True if listening on `[::]` excludes IPv4. Default false: `[::]` means every address of both families. */

@@ -83,7 +83,7 @@ export const TUN2SOCKS_FIELDS = {
       "socks5://[USER:PASSWORD@]HOST:PORT (percent-encoded) or ss://METHOD:PASSWORD@HOST:PORT (SIP002)",
     flag: "socks",
     value: "URL",
-    help: "SOCKS5 server, or shadowsocks server for TCP, which rules call socks:0, socks:1 and so on (repeatable)",
+    help: "SOCKS5 server, or shadowsocks server for TCP; rules refer to it as socks:0, socks:1 and so on (repeatable)",
     rebase: rebaseWay,
     isList: true,
   },
@@ -106,7 +106,7 @@ export const TUN2SOCKS_FIELDS = {
     expects: `local:, socks5-udp://HOST:PORT, ${WAY}`,
     flag: "udp-via",
     value: "WAY",
-    help: "where UDP goes: local: (the tunnel, default), as for TCP, or socks5-udp://HOST:PORT (ss-local -U)",
+    help: "where UDP goes: local: (the tunnel, default), any value for TCP but ss://, or socks5-udp://HOST:PORT (ss-local -U)",
   },
   dns: {
     schema: z.enum(["udp", "tcp"]).default("udp"),
@@ -120,7 +120,7 @@ export const TUN2SOCKS_FIELDS = {
     expects: "PROTOCOL TARGET ACTION",
     flag: "rule",
     value: "RULE",
-    help: 'PROTOCOL TARGET ACTION, first match, such as "udp *:443 reject", "any 10.0.0.0/8 direct" (repeatable)',
+    help: 'PROTOCOL TARGET ACTION, such as "udp *:443 reject" or "any 10.0.0.0/8 direct" (repeatable, the first match applies)',
     isList: true,
   },
   ...TUNNEL_FIELDS,
@@ -131,7 +131,7 @@ export const TUN2SOCKS_FIELDS = {
     expects: "kernel or lwip",
     flag: "tcp-stack",
     value: "kernel|lwip",
-    help: "who terminates TCP (default: the kernel where one is behind the device, else lwip)",
+    help: "what terminates TCP (default: the kernel if the device has one, otherwise lwip)",
   },
   tcpMemory: integer("tcp-memory", "MIB", "memory for TCP that waits in lwIP", 4, 65_536, 256),
   tundev: {
@@ -149,7 +149,7 @@ export const TUN2SOCKS_FIELDS = {
     expects: "an IPv4 address",
     flag: "netif-ipaddr",
     value: "IP",
-    help: "an address of the device's network that no host has (option of badvpn-tun2socks)",
+    help: "an unused address in the device's network (option of badvpn-tun2socks)",
   },
   netifNetmask: {
     schema: z.ipv4().optional(),
@@ -172,7 +172,7 @@ export const TUN2SOCKS_FIELDS = {
     schema: z.boolean().default(false),
     expects: "true or false",
     flag: "socks5-udp",
-    help: "with --socks-server-addr: UDP goes there too",
+    help: "with --socks-server-addr: send UDP there too",
   },
 } satisfies Record<Exclude<keyof Tun2SocksSettings, "masque">, OptionField>;
 

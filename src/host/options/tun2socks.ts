@@ -7,10 +7,10 @@ import type { CustomDevice } from "../devices/device.ts";
 import type { InterfaceAddress } from "../devices/interface-address.ts";
 import type { ResolvedUdpLocalOptions, UdpLocalSettings } from "./udp-local.ts";
 
-/** Includes all options of udp-local, which `local:` stands for; its SOCKS5 server is off unless `listen` is given. */
+/** Includes all options of the udp-local behind `local:`. Its SOCKS5 server is off unless `listen` is given. */
 export interface Tun2SocksSettings extends Omit<UdpLocalSettings, "workers" | "tcpVia"> {
   /**
-   * `tun:NAME` (created, or opened if it exists), `fd:N` (one packet per read and write), `unix:/path` (listens; consecutive
+   * `tun:NAME` (created, or opened if it exists), `fd:N` (one packet per read and write), `unix:/path` (listens there for consecutive
    * IP packets), `pipe:` (the same on standard input and output), or a device of the caller. Default `tun:underpass0`.
    */
   readonly device?: string | CustomDevice | undefined;
@@ -24,16 +24,16 @@ export interface Tun2SocksSettings extends Omit<UdpLocalSettings, "workers" | "t
   readonly offload?: "on" | "off" | undefined;
   /** True if 4 bytes with the family precede each packet of `fd:N`, as on macOS and iOS. Default false. */
   readonly familyHeader?: boolean | undefined;
-  /** Servers that rules call `socks:0` and so on: `socks5://[user:password@]host:port`, or for TCP `ss://`. Default: none. */
+  /** Servers that rules refer to as `socks:0` and so on: `socks5://[user:password@]host:port`, or for TCP `ss://`. Default: none. */
   readonly socks?: readonly string[] | undefined;
   /**
-   * Where TCP goes if no rule matches: `socks5://`, `ss://`, hops with blanks between them of which the last is one of these, `socks:N`,
-   * `direct`, `reject` or `drop`; of several, all with hops, the first that can be reached. Default `reject`.
+   * Where TCP goes if no rule matches: `socks5://`, `ss://`, hops separated by blanks that end with one of these, `socks:N`,
+   * `direct`, `reject` or `drop`. Of several ways, all with hops, the first reachable one is used. Default `reject`.
    */
   readonly tcpVia?: string | readonly string[] | undefined;
   /**
-   * Where UDP goes if no rule matches: `local:`, a value of `tcpVia` but `ss://`, or `socks5-udp://host:port`, a relay that needs no UDP
-   * ASSOCIATE (`ss-local -U`). Default `local:`.
+   * Where UDP goes if no rule matches: `local:`, any value of `tcpVia` except `ss://`, or `socks5-udp://host:port`, a relay that needs no
+   * UDP ASSOCIATE (`ss-local -U`). Default `local:`.
    */
   readonly udpVia?: string | undefined;
   /**
@@ -41,20 +41,20 @@ export interface Tun2SocksSettings extends Omit<UdpLocalSettings, "workers" | "t
    * Default `udp`: they go like other UDP.
    */
   readonly dns?: "udp" | "tcp" | undefined;
-  /** `PROTOCOL TARGET ACTION`, first match (core/tun2socks/rules). Default: none. */
+  /** Rules `PROTOCOL TARGET ACTION`; the first match applies (core/tun2socks/rules). Default: none. */
   readonly rules?: readonly string[] | undefined;
-  /** TCP connections; 1 to 60,000. Default 16,384. */
+  /** Limit of TCP connections, 1 to 60,000. Default 16,384. */
   readonly maxFlows?: number | undefined;
   /**
-   * Who terminates TCP: `kernel`, by a listener on the device's address, for a TUN device or a descriptor; `lwip`, in the native
-   * module, for any device. Default: `kernel` where one is behind the device, else `lwip`.
+   * What terminates TCP: `kernel`, by a listener on the device's address, for a TUN device or a descriptor; `lwip`, in the native
+   * module, for any device. Default: `kernel` if the device has one behind it, otherwise `lwip`.
    */
   readonly tcpStack?: "kernel" | "lwip" | undefined;
-  /** Memory for TCP that waits in lwIP, and for its connections, in MiB; 4 to 65,536. Default 256. */
+  /** Memory for lwIP's connections and the TCP that waits in them, in MiB; 4 to 65,536. Default 256. */
   readonly tcpMemory?: number | undefined;
   /** Option of badvpn-tun2socks: the name of a TUN device. */
   readonly tundev?: string | undefined;
-  /** Option of badvpn-tun2socks: an address on the device's network that no host has. */
+  /** Option of badvpn-tun2socks: an unused address in the device's network. */
   readonly netifIpaddr?: string | undefined;
   readonly netifNetmask?: string | undefined;
   /** Option of badvpn-tun2socks: `HOST:PORT` of the SOCKS5 server for TCP. */

@@ -113,7 +113,7 @@ export const UDP_LOCAL_FIELDS = {
     expects: `at most ${MAX_WAYS} ways`,
     flag: "way",
     value: '"HOP ... [SERVER]"',
-    help: "hops as of --via, nearest first, and if it is not --server, HOST:PORT; repeatable: the first way that works",
+    help: "hops as in --via, nearest first, then HOST:PORT of the server unless --server gives it (repeatable: the first way that works)",
     isList: true,
     rebase: rebaseWay,
   },
@@ -122,7 +122,7 @@ export const UDP_LOCAL_FIELDS = {
     expects: "ss://METHOD:PASSWORD@HOST:PORT[/?plugin=...] (SIP002)",
     flag: "ss-config",
     value: "FILE",
-    help: "config.json of shadowsocks: carries lanes as the last --via, and TCP unless --tcp-via is given",
+    help: "config.json of shadowsocks, whose server carries lanes as the last --via, and TCP unless --tcp-via is given",
     isSecretFile: true,
   },
   masque: MASQUE_FIELD,
@@ -134,7 +134,7 @@ export const UDP_LOCAL_FIELDS = {
     expects: `one of ${DIALECT_NAMES}`,
     flag: "dialect",
     value: "NAME",
-    help: `the server is another program: ${DIALECT_NAMES}`,
+    help: `dialect of a server that is another program: ${DIALECT_NAMES}`,
   },
   forwards: {
     schema: z.array(forward).default([]),
@@ -142,8 +142,8 @@ export const UDP_LOCAL_FIELDS = {
     flag: "forward",
     value: "LISTEN=TARGET",
     help:
-      "fixed forward, such as 127.0.0.1:5353=9.9.9.9:53; with ,any-port behind it also what other ports of the target " +
-      "answer (repeatable)",
+      "fixed forward, such as 127.0.0.1:5353=9.9.9.9:53; ,any-port at the end accepts answers from other ports of the " +
+      "target (repeatable)",
     isList: true,
   },
   tcpVia: {
@@ -181,7 +181,7 @@ export const UDP_LOCAL_FIELDS = {
     expects: "USER:PASSWORD, each 1 to 255 bytes",
     flag: "socks-auth-file",
     value: "FILE",
-    help: "file with one line USER:PASSWORD that SOCKS5 clients must present",
+    help: "file with one line, USER:PASSWORD, that SOCKS5 clients must present",
     isSecretFile: true,
   },
   socksAdvertise: {
@@ -216,7 +216,7 @@ export const UDP_LOCAL_FIELDS = {
     expects: "CLASS:PORTS or CLASS:CIDR[:PORTS], such as interactive:3478 or bulk:10.0.0.0/8",
     flag: "latency-rule",
     value: "CLASS:MATCH",
-    help: "latency class of targets, PORTS or CIDR[:PORTS], and in tun2socks of dscp=N[,N] (repeatable, first match)",
+    help: "latency class of targets: PORTS or CIDR[:PORTS], or dscp=N[,N] in tun2socks (repeatable, the first match applies)",
     isList: true,
   },
   keyName: {
@@ -224,7 +224,7 @@ export const UDP_LOCAL_FIELDS = {
     expects: KEY_NAME_EXPECTS,
     flag: "key-name",
     value: "NAME",
-    help: "name that a server with --keys knows the key by; it is not sent",
+    help: "name of the key in the server's --keys; it is not sent",
   },
   lanes: {
     schema: z.union([z.literal("auto"), z.int().min(1).max(MAX_LANES)]).default("auto"),

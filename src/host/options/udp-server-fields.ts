@@ -52,7 +52,7 @@ export const UDP_SERVER_FIELDS = {
     expects: "a server's config.json, with an IP, and obfs-server as its plugin if any",
     flag: "ss-config",
     value: "FILE",
-    help: "config.json of shadowsocks: listen as that server, too",
+    help: "config.json of shadowsocks: also listen as that server",
     isSecretFile: true,
   },
   ssRelay: {
@@ -65,14 +65,14 @@ export const UDP_SERVER_FIELDS = {
     expects: "off, direct or socks5://[USER:PASSWORD@]HOST:PORT (percent-encoded)",
     flag: "ss-relay",
     value: "WAY",
-    help: "where clients of ss:// get to that ask for anything but the tunnel: off (default), direct or socks5://",
+    help: "way to the other targets of ss:// clients: off (default), direct or socks5://",
   },
   keys: {
     schema: KEYS_SCHEMA.optional(),
     expects: KEYS_EXPECTS,
     flag: "keys",
     value: "FILE",
-    help: "file with the keys of single clients, in JSON, which is read again on SIGHUP (docs/keys.md)",
+    help: "JSON file with the keys of single clients, reloaded on SIGHUP (docs/keys.md)",
     isSecretFile: true,
   },
   insecureOpenRelay: {
@@ -116,10 +116,17 @@ export const UDP_SERVER_FIELDS = {
     expects: "an integer from 0 to 16777215",
     flag: "server-id",
     value: "N",
-    help: "number of this server among several behind a load balancer, which the ids of its sessions show",
+    help: "number of this server behind a load balancer, shown in the ids of its sessions",
     isNumber: true,
   },
-  drainS: integer("drain", "S", "how long the end waits for clients to go to another server", 0, 600, 0),
+  drainS: integer(
+    "drain",
+    "S",
+    "how long to wait on shutdown for clients to move to another server",
+    0,
+    600,
+    0,
+  ),
   egress: {
     schema: z.string().refine(isEgress).default("sockets"),
     expects:
@@ -162,7 +169,7 @@ export const UDP_SERVER_FIELDS = {
     expects: `names from ${TOLD_DIALECT_NAMES}`,
     flag: "dialects",
     value: "NAMES",
-    help: `other programs' clients to serve: ${TOLD_DIALECT_NAMES} (with commas; default none)`,
+    help: `clients of other programs to serve: ${TOLD_DIALECT_NAMES} (separated by commas; default none)`,
     isList: true,
   },
   dialectTarget: {
@@ -170,7 +177,7 @@ export const UDP_SERVER_FIELDS = {
     expects: "HOST:PORT, such as 10.0.0.1:51820",
     flag: "dialect-target",
     value: "HOST:PORT",
-    help: "where datagrams of udptunnel, mullvad and gnb go, which have no addresses",
+    help: "target of datagrams of udptunnel, mullvad and gnb, which have no addresses",
   },
   ...COMMON_FIELDS,
   maxTunnels: integer("max-tunnels", "N", "limit of tunnels", 1, MAX_COUNT, 8_192),

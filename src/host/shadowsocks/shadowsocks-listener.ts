@@ -131,7 +131,7 @@ class Arrivals {
         if (error !== undefined) {
           isStranger = true;
           onRefused(refusalOf(error));
-          log.debug({ code: error.code, error: error.message }, "throws away what a client of ss:// sends");
+          log.debug({ code: error.code, error: error.message }, "discarding the bytes of an ss:// client");
         } else if (shadowsocks.target !== undefined) {
           leave();
           const decoded = new CodedByteStream(system, stream, coding);

@@ -113,7 +113,7 @@ export class Socks5Udp {
     const { first, last } = this.#options.ports!;
     const level = this.#isExhausted ? "debug" : "warn";
     this.#isExhausted = true;
-    this.#log[level]({ first, last }, "no port of socks-udp-ports is free: a SOCKS5 client was refused");
+    this.#log[level]({ first, last }, "refused a SOCKS5 client: no port of socks-udp-ports is free");
     return undefined;
   }
 
