@@ -80,6 +80,9 @@ export const DEADLINE_DISPATCH = 3;
 export const DEADLINE_RACE = 4;
 export const DEADLINE_FIRST_LANE = 5;
 
+export const deadlineOfLane = (index: number): number => DEADLINE_FIRST_LANE + 2 * index;
+export const deadlineOfQueue = (index: number): number => DEADLINE_FIRST_LANE + 2 * index + 1;
+
 /** A session that was replaced by a new one; its lanes deliver the last answers. */
 export interface FormerSession {
   readonly lanes: readonly Lane[];
@@ -109,6 +112,8 @@ export interface ClientParts {
   readonly laneByIndex: Lane[];
   /** At least one lane is up. */
   isUp: boolean;
+  /** The client has ended. */
+  isClosed: boolean;
   /** Ids and queues of the session; a session that replaces it brings new ones. */
   pool: SendPool;
   /** Of all its queues. */
@@ -132,9 +137,9 @@ export interface ClientParts {
   /** Drops what waits of an association. */
   removeFlow(association: number): void;
   failLane(now: number, lane: Lane, error: ProtocolError): void;
-  /** @param serversId  an id that the server has assigned */
   /** The server is being shut down, and wants its clients to go to another one. */
   moveAway(now: number): void;
+  /** Replaces the session if its ids run out. @param serversId  an id that the server has assigned */
   renewIfDue(now: number, serversId?: number): void;
 }
 

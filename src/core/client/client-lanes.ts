@@ -1,0 +1,360 @@
+import { encodeShutdown } from "../../wire/capsule.ts";
+import type { ExtensionResponse } from "../../wire/http/upgrade.ts";
+import { sameBytes } from "../../wire/socket-address.ts";
+import { ProtocolError } from "../errors.ts";
+import type { LanePort } from "../lanes/lane-port.ts";
+import type { SessionCredentials, Tickets } from "../session/lane.ts";
+import { Lane } from "../session/lane.ts";
+import type { LaneCount } from "../session/lane-count.ts";
+import type { SendPool } from "../session/send-queue.ts";
+import { SendQueue } from "../session/send-queue.ts";
+import {
+  ASSOCIATION_CLOSING,
+  ASSOCIATION_FREE,
+  CONTEXT_REFUSED,
+  LANE_CONNECTING,
+  LANE_HANDSHAKE,
+  LANE_HELD,
+  LANE_WAITING,
+} from "../session/session-model.ts";
+import type { ClientClock } from "./client-clock.ts";
+import type { ClientDispatch } from "./client-dispatch.ts";
+import type { ClientFlows } from "./client-flows.ts";
+import type { ClientParts } from "./client-parts.ts";
+import { deadlineOfLane, deadlineOfQueue, isServersId } from "./client-parts.ts";
+import type { RenewalActions } from "./client-renewal.ts";
+import { ClientRenewal } from "./client-renewal.ts";
+import { ClientWays } from "./client-ways.ts";
+
+const NONE = -1;
+
+/** The lanes of a client's session: connects them, takes them into the session when they are up, and does without those that are lost. */
+export class ClientLanes implements RenewalActions {
+  readonly ways: ClientWays;
+  readonly renewal: ClientRenewal;
+  /** By which further lanes join the session; undefined before the first one was up. */
+  session: SessionCredentials | undefined;
+
+  readonly #parts: ClientParts;
+  readonly #flows: ClientFlows;
+  readonly #dispatch: ClientDispatch;
+  readonly #count: LaneCount;
+  readonly #clock: ClientClock;
+  readonly #tickets: Tickets = new Map();
+  #everUp = false;
+
+  constructor(
+    parts: ClientParts,
+    flows: ClientFlows,
+    dispatch: ClientDispatch,
+    count: LaneCount,
+    clock: ClientClock,
+  ) {
+    this.#parts = parts;
+    this.#flows = flows;
+    this.#dispatch = dispatch;
+    this.#count = count;
+    this.#clock = clock;
+    this.ways = new ClientWays(parts, count, this);
+    this.renewal = new ClientRenewal(parts, this, this.ways, count);
+    parts.lanes = this.make(0, parts.pool);
+  }
+
+  get upCount(): number {
+    return this.#parts.lanes.filter((lane) => lane.isUp).length;
+  }
+
+  make(firstIndex: number, pool: SendPool): readonly Lane[] {
+    const { queueBytes, ageBudgetMs } = this.#parts.options;
+    // In a race each way has a lane of its own.
+    const length = Math.max(this.#count.most, this.#parts.options.ways.length);
+    return Array.from({ length }, (_, i) => {
+      const queue = new SendQueue(pool, this.#parts.counters, queueBytes, ageBudgetMs);
+      queue.lane = i;
+      const lane = new Lane(
+        firstIndex + i,
+        i,
+        queue,
+        this.#parts.counters,
+        this.#tickets,
+        this.#clock,
+        this.#parts.options,
+      );
+      this.#parts.laneByIndex[lane.index] = lane;
+      return lane;
+    });
+  }
+
+  /** The session that a lane joins; undefined for a new one. */
+  credentialsFor(lane: Lane): SessionCredentials | undefined {
+    return this.renewal.hasLane(lane) ? undefined : this.session;
+  }
+
+  arm(lane: Lane): void {
+    this.#parts.deadlines.set(deadlineOfLane(lane.index), lane.nextTimeout());
+  }
+
+  connect(now: number, lane: Lane, way = this.ways.kept): void {
+    lane.connect(now, way);
+    this.arm(lane);
+    this.#parts.outputs.push({ kind: "connect", lane: lane.index, way });
+  }
+
+  /** Holds a lane that is not up, and gives up its attempt to connect. One that its session no longer has stays so. */
+  rest(lane: Lane): void {
+    if (lane.state === LANE_CONNECTING || lane.state === LANE_HANDSHAKE) {
+      this.#parts.outputs.push({ kind: "disconnect", lane: lane.index, error: undefined });
+      lane.close();
+    } else if (lane.state === LANE_WAITING) lane.hold();
+    this.arm(lane);
+  }
+
+  handleTimeout(now: number, lane: Lane): void {
+    if (lane.isUp) {
+      this.#handleProven(lane);
+      lane.tunnel!.handleTimeout(now);
+      this.checkTunnel(now, lane);
+      // Those that held something when fewer lanes were wanted.
+      if (this.#parts.scheduler !== undefined) this.endUnwanted(now);
+    } else if (lane.state === LANE_WAITING) this.connect(now, lane, this.renewal.wayOfRetry(lane));
+    else this.fail(now, lane, new ProtocolError("ERR_HANDSHAKE_TIMEOUT", "connecting again"));
+    this.arm(lane);
+  }
+
+  #handleProven(lane: Lane): void {
+    if (lane.isProven) return;
+    lane.isProven = true;
+    this.#count.handleProven();
+  }
+
+  expireQueue(now: number, lane: Lane): void {
+    lane.queue.expire(now);
+    this.#parts.deadlines.set(deadlineOfQueue(lane.index), lane.queue.expiresAt);
+  }
+
+  /** The server has taken the lane into a session. */
+  handleAccepted(now: number, lane: Lane, answer: ExtensionResponse): void {
+    if (this.renewal.hasLane(lane)) {
+      this.renewal.handleUp(now, lane, answer);
+      return;
+    }
+    const { session, resumed } = answer;
+    const isOurs = this.session !== undefined && sameBytes(session, 0, this.session.id, 0, session.length);
+    if (!(resumed && isOurs) && this.#parts.isUp) {
+      // The server has put this lane into another session than the one that other lanes are in.
+      lane.tunnel!.open(now, "extension");
+      lane.tunnel!.writeControl(encodeShutdown("done"));
+      const error = new ProtocolError("ERR_UPGRADE_REFUSED", "the lane did not join its session");
+      this.fail(now, lane, error);
+      return;
+    }
+    const isNew = !(resumed && isOurs);
+    if (!isNew && answer.receipts !== this.session!.receipts) {
+      const detail = "the session has receipts, or has none, at one end alone";
+      this.fail(now, lane, new ProtocolError("ERR_UPGRADE_REFUSED", detail));
+      return;
+    }
+    if (!this.#parts.isUp) this.ways.handleWorked(now, lane);
+    if (isNew) this.#beginSession(now, lane, answer);
+    lane.open(now, this.#portOf(lane));
+    const wasUp = this.#parts.isUp;
+    this.#parts.isUp = true;
+    if (!wasUp) {
+      this.#registerAll(now, lane);
+      if (this.#everUp && !isNew) this.#parts.counters.resumed++;
+      this.#parts.outputs.push(
+        isNew ? { kind: "session-up", isAnother: this.#everUp } : { kind: "session-resumed" },
+      );
+      this.#everUp = true;
+      this.connectHeld(now);
+    } else if (this.#parts.scheduler === undefined) this.#rebalance(now, lane);
+    lane.tunnel!.handleTimeout(now);
+    this.arm(lane);
+    this.renewal.renewIfDue(now);
+  }
+
+  #portOf(lane: Lane): LanePort | undefined {
+    const { scheduler } = this.#parts;
+    return scheduler && { scheduler, number: lane.number };
+  }
+
+  /** Connects lanes that were held, until as many as are wanted are up or on their way. */
+  connectHeld(now: number): void {
+    if (this.#parts.isClosed) return;
+    let count = this.#parts.lanes.filter((lane) => lane.state !== LANE_HELD).length;
+    for (const lane of this.#parts.lanes) {
+      if (lane.state !== LANE_HELD || count >= this.#count.wanted) continue;
+      this.connect(now, lane);
+      count++;
+    }
+  }
+
+  takeOver(now: number, lane: Lane, answer: ExtensionResponse): void {
+    this.session = this.#credentialsOf(lane, answer);
+    if (answer.receipts) this.#dispatch.begin();
+    this.#count.begin(now, answer.receipts);
+    this.#flows.giveNewIds();
+    lane.open(now, this.#portOf(lane));
+    this.#registerAll(now, lane);
+  }
+
+  /** Starts a session that the server does not know: even contexts keep their ids, odd ones belonged to the old server. */
+  #beginSession(now: number, lane: Lane, answer: ExtensionResponse): void {
+    this.session = this.#credentialsOf(lane, answer);
+    this.renewal.reset();
+    this.#count.begin(now, answer.receipts);
+    this.#parts.associations.isConfirmed.fill(0);
+    // In the new session these ids may stand for other addresses.
+    for (const { queue } of this.#parts.lanes) queue.dropContexts(isServersId);
+    for (const [id, slot] of [...this.#parts.contextById]) {
+      if (isServersId(id) || this.#parts.contexts.state[slot] === CONTEXT_REFUSED)
+        this.#flows.releaseContext(slot);
+      else this.#parts.contexts.handle(slot, "new session");
+    }
+    for (let slot = 0; slot < this.#parts.associations.used; slot++) {
+      if (this.#parts.associations.state[slot] === ASSOCIATION_CLOSING)
+        this.#flows.forget(slot, "new session");
+    }
+    if (answer.receipts) this.#dispatch.begin();
+    else this.#dispatch.end();
+  }
+
+  #credentialsOf(lane: Lane, answer: ExtensionResponse): SessionCredentials {
+    return { id: answer.session, key: lane.deriveSessionKey(answer), receipts: answer.receipts };
+  }
+
+  /** Pins every association to a lane and opens it at the server there. */
+  #registerAll(now: number, lane: Lane): void {
+    for (let slot = 0; slot < this.#parts.associations.used; slot++) {
+      if (this.#parts.associations.state[slot] === ASSOCIATION_FREE) continue;
+      this.#pin(slot, lane);
+      this.#flows.register(now, slot, lane);
+    }
+    if (this.#parts.scheduler !== undefined) {
+      // They waited when it was not known whether the session would have receipts.
+      for (const { queue } of this.#parts.lanes) this.#dispatch.take(queue);
+    }
+    this.#flows.armAssociations();
+  }
+
+  controlLaneOf(association: number): Lane {
+    const { scheduler, lanes } = this.#parts;
+    const number = scheduler === undefined ? NONE : scheduler.controlLane();
+    return number === NONE ? this.#parts.laneOf(association) : lanes[number];
+  }
+
+  registrationLanes(association: number): number {
+    const { scheduler } = this.#parts;
+    if (scheduler !== undefined) return scheduler.registrationLanes();
+    const lane = this.#parts.laneOf(association);
+    return lane.isUp ? 1 << lane.number : 0;
+  }
+
+  removeFlow(association: number): void {
+    this.#parts.pool.removeFlow(association);
+    this.#parts.scheduler?.removeFlow(association);
+    this.#parts.former?.scheduler?.removeFlow(association);
+  }
+
+  #pin(slot: number, lane: Lane): void {
+    const before = this.#parts.laneOf(slot);
+    if (before === lane) return;
+    before.load--;
+    lane.load++;
+    this.#parts.associations.lane[slot] = lane.index;
+    lane.queue.takeFlow(slot);
+  }
+
+  /** Moves a fair share of associations to this lane from the others that are up. */
+  #rebalance(now: number, lane: Lane): void {
+    const share = Math.floor(this.#parts.associations.count / this.upCount);
+    for (let slot = 0; slot < this.#parts.associations.used && lane.load < share; slot++) {
+      if (this.#parts.associations.state[slot] === ASSOCIATION_FREE || this.#parts.laneOf(slot).load <= share)
+        continue;
+      this.#pin(slot, lane);
+      this.#flows.register(now, slot, lane);
+    }
+  }
+
+  leastLoaded(): Lane {
+    let best = this.#parts.lanes[0];
+    for (const lane of this.#parts.lanes) {
+      const isBetter = lane.isUp === best.isUp ? lane.load < best.load : lane.isUp;
+      if (isBetter) best = lane;
+    }
+    return best;
+  }
+
+  /** Ends the connection of a lane, and reports why. */
+  fail(now: number, lane: Lane, error: ProtocolError): void {
+    this.#parts.outputs.push({ kind: "disconnect", lane: lane.index, error });
+    this.handleLost(now, lane, error);
+  }
+
+  handleLost(now: number, lane: Lane, error: Error | undefined): void {
+    const wasUp = lane.isUp;
+    const isProven = wasUp && lane.isProven;
+    const { former } = this.#parts;
+    const isFormer = former?.lanes.includes(lane) ?? false;
+    lane.handleLost(now, this.#parts.isClosed || isFormer);
+    if (!isProven && !isFormer) this.#count.handleFailed(now, this.upCount);
+    this.#holdIfNotWanted(lane);
+    this.arm(lane);
+    const scheduler = isFormer ? former?.scheduler : this.#parts.scheduler;
+    if (wasUp) scheduler?.laneDown(now, lane.number);
+    this.#dispatch.stir();
+    if (!wasUp && !this.#parts.isClosed && !isFormer) this.ways.handleFailed(now, lane);
+    if (!wasUp || isFormer) return;
+    if (this.leastLoaded().isUp) {
+      if (scheduler === undefined) this.#moveAssociations(now, lane);
+      else this.#flows.registerAgain(lane.number);
+      return;
+    }
+    this.#parts.isUp = false;
+    this.renewal.giveUp();
+    for (const other of this.#parts.lanes) {
+      // One lane finds out whether the session still exists; the others wait for it.
+      if (other === lane || other.state !== LANE_WAITING) continue;
+      other.hold();
+      this.arm(other);
+    }
+    if (!this.#parts.isClosed) this.ways.handleLost(now, this.session !== undefined);
+    if (!this.#parts.isClosed) this.#parts.outputs.push({ kind: "session-down", error });
+  }
+
+  /** Ends lanes that are not wanted any more and hold nothing. */
+  endUnwanted(now: number): void {
+    const { lanes, scheduler } = this.#parts;
+    for (let i = lanes.length - 1; i >= 0 && this.upCount > this.#count.wanted; i--) {
+      if (lanes[i].isUp && scheduler!.isIdle(i)) this.failSilently(now, lanes[i]);
+    }
+  }
+
+  /** Pins the associations of a lost lane to others that are up. */
+  #moveAssociations(now: number, lost: Lane): void {
+    for (let slot = 0; slot < this.#parts.associations.used; slot++) {
+      if (this.#parts.associations.state[slot] === ASSOCIATION_FREE || this.#parts.laneOf(slot) !== lost)
+        continue;
+      const target = this.leastLoaded();
+      this.#pin(slot, target);
+      this.#flows.register(now, slot, target);
+    }
+  }
+
+  /** A lane that waits to connect again is held when enough others are up, or on their way. */
+  #holdIfNotWanted(lane: Lane): void {
+    if (lane.state !== LANE_WAITING || this.upCount === 0 || !this.#parts.lanes.includes(lane)) return;
+    const others = this.#parts.lanes.filter((other) => other !== lane && other.state !== LANE_HELD).length;
+    if (others >= this.#count.wanted) lane.hold();
+  }
+
+  checkTunnel(now: number, lane: Lane): void {
+    const error = lane.tunnel?.error;
+    if (error !== undefined) this.fail(now, lane, error);
+  }
+
+  failSilently(now: number, lane: Lane): void {
+    this.#parts.outputs.push({ kind: "disconnect", lane: lane.index, error: undefined });
+    this.handleLost(now, lane, undefined);
+  }
+}

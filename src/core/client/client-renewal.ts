@@ -1,0 +1,188 @@
+import { encodeShutdown } from "../../wire/capsule.ts";
+import type { ExtensionResponse } from "../../wire/http/upgrade.ts";
+import type { Lane, SessionCredentials } from "../session/lane.ts";
+import type { LaneCount } from "../session/lane-count.ts";
+import { SendPool } from "../session/send-queue.ts";
+import type { ClientParts } from "./client-parts.ts";
+import { DEADLINE_FORMER } from "./client-parts.ts";
+import type { ClientWays, LaneActions } from "./client-ways.ts";
+
+/** Share of a session's ids after which a new session replaces it. */
+const RENEW_SHARE = 7 / 8;
+/** How long the former session waits for answers, and then for its connections to end. */
+const FORMER_MS = 2_000;
+const FORMER_END_MS = 1_000;
+
+/** What replacing a session does with lanes. */
+export interface RenewalActions extends LaneActions {
+  /** Of the session in use. */
+  readonly session: Pick<SessionCredentials, "receipts"> | undefined;
+  /** Lanes that have `pool`, held, by their indices from `firstIndex` on. */
+  make(firstIndex: number, pool: SendPool): readonly Lane[];
+  /** Makes the session of a lane that is up that of the client, in place of one that is in use. */
+  takeOver(now: number, lane: Lane, answer: ExtensionResponse): void;
+  /** Ends the connection of a lane. */
+  failSilently(now: number, lane: Lane): void;
+  /** Its deadline may have changed. */
+  arm(lane: Lane): void;
+}
+
+/**
+ * Replaces a session whose ids run out, whose server is being shut down, or which should have receipts and has none, or the other
+ * way round: the next session connects while this one stays in use.
+ */
+export class ClientRenewal {
+  readonly #parts: ClientParts;
+  readonly #lanes: RenewalActions;
+  readonly #ways: ClientWays;
+  readonly #count: LaneCount;
+  /** Lanes of the session that will replace this one. */
+  #next: { readonly lanes: readonly Lane[]; readonly pool: SendPool } | undefined;
+  /** The session should have receipts and has none, or the other way round. */
+  #isUnsuited = false;
+  /** The server is being shut down. */
+  #isMoving = false;
+
+  constructor(parts: ClientParts, lanes: RenewalActions, ways: ClientWays, count: LaneCount) {
+    this.#parts = parts;
+    this.#lanes = lanes;
+    this.#ways = ways;
+    this.#count = count;
+  }
+
+  /** Whether it is one of the session that will replace this one. */
+  hasLane(lane: Lane): boolean {
+    return this.#next?.lanes.includes(lane) ?? false;
+  }
+
+  /** Whether the server has been asked to end the session of a lane, and with it the lane's connection. */
+  hasEnded(lane: Lane): boolean {
+    const { former } = this.#parts;
+    return former?.isEnding === true && former.lanes.includes(lane);
+  }
+
+  /** The server is being shut down, and wants its clients to go to another one. */
+  moveAway(now: number): void {
+    this.#isMoving = true;
+    this.renewIfDue(now);
+  }
+
+  /** The path is known now, and with it whether a session is better with receipts or without. */
+  handlePath(now: number): void {
+    this.#isUnsuited = this.#lanes.session?.receipts !== this.#count.offersReceipts;
+    if (this.#isUnsuited && this.#isWorthSwitching) this.renewIfDue(now);
+    else this.#isUnsuited = false;
+  }
+
+  /** Another session has begun: what was wrong with the one before no longer counts. */
+  reset(): void {
+    this.#isUnsuited = false;
+    this.#isMoving = false;
+  }
+
+  /** Connects the first lane of the session that will take over, if there is a reason to. @param serversId  an id that the server has assigned */
+  renewIfDue(now: number, serversId = 0): void {
+    const highest = Math.max(this.#parts.nextAssociationId, this.#parts.nextContextId, serversId);
+    if (this.#isMoving || this.#isUnsuited || highest >= this.#parts.maxId * RENEW_SHARE) this.#renew(now);
+  }
+
+  /** Without receipts a session is only cheaper, which is not worth other source ports for what is in use. */
+  get #isWorthSwitching(): boolean {
+    return this.#count.offersReceipts || this.#parts.associations.count === 0;
+  }
+
+  #renew(now: number): void {
+    if (!this.#parts.isUp || this.#parts.isClosed) return;
+    if (this.#next !== undefined || this.#parts.former !== undefined) return;
+    const pool = new SendPool(this.#parts.options.datapath);
+    pool.owner = this.#parts.queueOwner;
+    const firstIndex = this.#parts.lanes[0].index === 0 ? this.#parts.lanes.length : 0;
+    const lanes = this.#lanes.make(firstIndex, pool);
+    this.#next = { lanes, pool };
+    this.#lanes.connect(now, lanes[0], this.#wayOfRenewal(this.#ways.kept));
+  }
+
+  /** By which way the next session connects, after `last`: that of this one, unless its server is being shut down. */
+  #wayOfRenewal(last: number): number {
+    const { kept } = this.#ways;
+    const { ways } = this.#parts.options;
+    if (!this.#isMoving) return kept;
+    for (let step = 1; step <= ways.length; step++) {
+      const way = (last + step) % ways.length;
+      if (ways[way].server !== ways[kept].server) return way;
+    }
+    // There may be others behind the same address.
+    return kept;
+  }
+
+  /** By which way a lane tries again. */
+  wayOfRetry(lane: Lane): number {
+    return this.hasLane(lane) ? this.#wayOfRenewal(lane.way) : this.#ways.ofRetry(lane);
+  }
+
+  /** The session in use is down: the next one is not waited for. */
+  giveUp(): void {
+    for (const lane of this.#next?.lanes ?? []) this.#lanes.rest(lane);
+    this.#next = undefined;
+  }
+
+  /**
+   * The new session is up: associations and contexts get new ids there. The former one sends what is queued, delivers what
+   * still arrives, and ends soon. Contexts with ids of its server are left behind.
+   */
+  handleUp(now: number, lane: Lane, answer: ExtensionResponse): void {
+    const { lanes, pool } = this.#next!;
+    this.#next = undefined;
+    if (!this.#isMoving && this.#isUnsuited && !this.#isWorthSwitching) {
+      this.#isUnsuited = false;
+      this.#endUnused(now, lane, lanes);
+      return;
+    }
+    this.#parts.former = {
+      lanes: this.#parts.lanes,
+      scheduler: this.#parts.scheduler,
+      contextById: this.#parts.contextById,
+      generation: this.#parts.contexts.generation.slice(),
+      isEnding: false,
+    };
+    for (const former of this.#parts.lanes) if (!former.isUp) this.#lanes.rest(former);
+    this.#parts.deadlines.set(DEADLINE_FORMER, now + FORMER_MS);
+    this.#parts.lanes = lanes;
+    this.#parts.pool = pool;
+    this.#parts.scheduler = undefined;
+    const reason = this.#isMoving ? "moved" : this.#isUnsuited ? "receipts" : "ids";
+    this.reset();
+    if (lane.way !== this.#ways.kept) this.#ways.handleWorked(now, lane);
+    this.#lanes.takeOver(now, lane, answer);
+    this.#parts.outputs.push({ kind: "session-renewed", reason });
+    this.#parts.connectHeld(now);
+    lane.tunnel!.handleTimeout(now);
+    this.#lanes.arm(lane);
+  }
+
+  /** Ends a session that is up, but was opened for nothing, like a former one. */
+  #endUnused(now: number, lane: Lane, lanes: readonly Lane[]): void {
+    const generation = this.#parts.contexts.generation.slice();
+    this.#parts.former = { lanes, scheduler: undefined, contextById: new Map(), generation, isEnding: true };
+    this.#parts.deadlines.set(DEADLINE_FORMER, now + FORMER_END_MS);
+    lane.open(now, undefined);
+    lane.tunnel!.writeControl(encodeShutdown("done"));
+    this.#lanes.arm(lane);
+  }
+
+  /** Ends the former session, or its connections if the server has not done so in time. */
+  handleTimeout(now: number): void {
+    const former = this.#parts.former!;
+    if (former.isEnding) {
+      for (const lane of former.lanes) if (lane.isUp) this.#lanes.failSilently(now, lane);
+      former.scheduler?.dropQueued();
+      former.scheduler?.close();
+      this.#parts.former = undefined;
+      this.renewIfDue(now);
+      return;
+    }
+    former.isEnding = true;
+    for (const lane of former.lanes) if (lane.isUp) lane.tunnel!.writeControl(encodeShutdown("done"));
+    this.#parts.deadlines.set(DEADLINE_FORMER, now + FORMER_END_MS);
+  }
+}
