@@ -24,13 +24,17 @@ describeWithTun("doctor", () => {
   });
 
   it.concurrent.each(SET_UPS)("finds what is wrong with $name", async (setUp) => {
-    const { fault, warnings = [], options, program = "udp-local", wrap, resolver, exitStatus } = setUp;
-    const report = await runDoctor(world, program, options(world), wrap, resolver);
+    const { fault, warnings = [], notes = [], data = {}, options, program = "udp-local", exitStatus } = setUp;
+    const report = await runDoctor(world, program, options(world), setUp);
     const of = (severity: string) =>
       report.findings.filter((one) => one.severity === severity).map(({ code }) => code);
     const told = `${setUp.name}: ${report.text}`;
     expect(of("fault"), told).toEqual(fault === undefined ? [] : [fault]);
     expect(of("warning"), told).toEqual(warnings);
+    expect(of("note"), told).toEqual(notes);
+    for (const [name, measured] of Object.entries(data)) {
+      expect(report.steps.find((step) => step.name === name)?.data, told).toMatchObject(measured);
+    }
     expect(report.exitStatus, told).toBe(exitStatus ?? (fault === undefined ? 0 : 1));
     expect(report.isHealthy, told).toBe(fault === undefined);
     expect(
@@ -38,7 +42,7 @@ describeWithTun("doctor", () => {
       told,
     ).toBe(true);
     // Nothing that may not stand in a public place.
-    expect(report.text).not.toMatch(/10\.77\.|198\.51\.|fd77:|not a secret|wrong-one|user:password/);
+    expect(report.text).not.toMatch(/10\.7[78]\.|198\.51\.|fd77:|not a secret|wrong-one|user:password/);
     expect(report.text).not.toContain(readFileSync(world.keyFile, "utf8").trim());
   });
 

@@ -22,7 +22,7 @@ const STEPS = [
     "echo",
     "with `--test-echo`: sizes, round trips and loss at a UDP echo service (RFC 862), and what ICMP says",
   ],
-  ["full packets", "packets of 1,400 bytes, both ways"],
+  ["full packets", "packets of 1,400 bytes, both ways; a smaller MTU that ICMP reports is no fault"],
   [
     "delay",
     "50 probes a second both ways for `--test-seconds`, each direction by itself; then groups that a relay which waits for ACKs holds back",
@@ -45,8 +45,13 @@ one is a warning.
 
 ${table(STEPS)}
 
+While these steps use the session, its connections are watched. If the last one ends, the finding is \`session-broken\`, with how long the
+session had been up, and what the step itself found stands behind it as a possible consequence. If one of several ends, that is the
+warning \`lane-broken\`.
+
 Whether a refused upgrade is because of the key or of a proxy on the way can be told, as a server answers 404 to another key, and 400
-where the key is right and the request has been changed (PROTOCOL.md §2).
+where the key is right and the request has been changed (PROTOCOL.md §2). A shadowsocks server that does not answer is asked for port 1 of
+its own loopback: only one that takes the password closes that connection.
 
 \`tun2socks doctor\`, with the options of tun2socks, examines this machine first: whether the TUN device can be made and its routes be
 set, whether the way to the server would enter the device itself, and, where all traffic enters it, whether DNS and IPv6 do too. It makes a

@@ -43,7 +43,7 @@ export const CARRIER_CHECK: Check<Bench> = {
       const code = codeOf(hop, asFailure(error), isSilent);
       const told = evidenceOf(hop, asFailure(error), times);
       const identity = ["proxy-silent", "proxy-closed"].includes(code)
-        ? await identify(system, () => openTo(bench, failing))
+        ? await identify(system, () => openTo(bench, failing, endpointText(hop.endpoint!)))
         : undefined;
       const found =
         identity === undefined
@@ -60,15 +60,13 @@ export const CARRIER_CHECK: Check<Bench> = {
   },
 };
 
-/** To where a hop has its server, by those before it. */
-function openTo(bench: Bench, hop: number): Carrier {
+/** To a server by the first hops alone. */
+export function openTo(bench: Bench, hops: number, server: string): Carrier {
   const { options, way, settings, system } = bench;
-  const { via } = options.ways[way];
-  const server = endpointText(chainOf(bench).hops[hop].endpoint!);
   return openCarrierChain(
     {
       server,
-      via: via.slice(0, hop),
+      via: options.ways[way].via.slice(0, hops),
       outgoing: outgoing(bench),
       connectTimeoutMs: settings.testTimeoutMs,
     },

@@ -9,6 +9,7 @@ import { chainOf } from "./examined.ts";
 import type { Finding } from "./findings.ts";
 import { finding } from "./findings.ts";
 import { NAME_CHECK } from "./name-check.ts";
+import { watched } from "./session-losses.ts";
 import { STUN_CHECK } from "./stun-check.ts";
 import { TCP_CHECK } from "./tcp-check.ts";
 import { LANES_CHECK, ROUND_TRIP_CHECK } from "./tunnel-check.ts";
@@ -20,7 +21,7 @@ const WAY_CHECKS: readonly Check<Bench>[] = [NAME_CHECK, TCP_CHECK, CARRIER_CHEC
 const SESSION_CHECKS: readonly Check<Bench>[] = [
   ...[LANES_CHECK, ROUND_TRIP_CHECK, DNS_CHECK, STUN_CHECK, ECHO_CHECK],
   ...[FULL_PACKETS_CHECK, DELAY_CHECK],
-];
+].map(watched);
 
 /**
  * Walks the way to the server and through the tunnel, up to the first fault. Of several ways one has to work; what is wrong with the

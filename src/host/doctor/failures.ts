@@ -1,3 +1,10 @@
+import { ERROR_CODES } from "../../core/errors.ts";
+
+/** Errors of the parts of a connection, of which only the text is left where the connection is lost for them. */
+const LOST_FOR = ["ERR_SHADOWSOCKS_TAG", "ERR_SHADOWSOCKS_MALFORMED", "ERR_OBFS_MALFORMED"] as const;
+/** In place of OpenSSL's code, of which there is one for each alert. */
+export const TLS_ALERT = "ERR_SSL_ALERT";
+
 /** An error as the checks judge it: that of the innermost cause that has a code. */
 export interface CodedFailure {
   readonly code: string;
@@ -18,6 +25,18 @@ export function asFailure(error: unknown): CodedFailure {
   while (inner.cause instanceof Error) inner = inner.cause as Coded;
   const { code = "", answer, message } = inner;
   // OpenSSL's texts: NUMBER:error:...:REASON:FILE:LINE:
-  const text = message.replace(/^[0-9A-F]+:error:[0-9A-F]+:[^:]*:[^:]*:([^:]*):.*/s, "$1").trim();
-  return { code, status: answer?.status, kind: answer?.kind, server: answer?.server, text };
+  const text = message.replace(/[0-9A-F]+:error:[0-9A-F]+:[^:]*:[^:]*:([^:]*):.*/s, "$1").trim();
+  return {
+    code: lostFor(message) ?? code,
+    status: answer?.status,
+    kind: answer?.kind,
+    server: answer?.server,
+    text,
+  };
+}
+
+function lostFor(message: string): string | undefined {
+  if (!message.startsWith(ERROR_CODES.ERR_CONNECTION_LOST.text)) return undefined;
+  if (/:SSL alert number \d+/.test(message)) return TLS_ALERT;
+  return LOST_FOR.find((code) => message.includes(ERROR_CODES[code].text));
 }

@@ -146,8 +146,9 @@ export const FINDINGS = {
   },
   "shadowsocks-silent": {
     severity: "fault",
-    meaning: "The shadowsocks server does not answer, as it does when the password or the method is another.",
-    mend: "compare method and password with the config.json of the server",
+    meaning:
+      "The shadowsocks server does not answer, as when the password, the method or the plugin is another.",
+    mend: "compare method, password and plugin with the config.json of the server",
   },
   "shadowsocks-clock": {
     severity: "fault",
@@ -158,8 +159,8 @@ export const FINDINGS = {
   "shadowsocks-key": {
     severity: "fault",
     meaning:
-      "What the shadowsocks server answers cannot be decrypted: the password or the method is another.",
-    mend: "compare method and password with the config.json of the server",
+      "What the shadowsocks server answers cannot be decrypted: the method or the password is another, or bytes are changed on the way.",
+    mend: "compare method and password with the config.json of the server; pass what changes the bytes by, such as a proxy that inspects them",
   },
   "obfs-mismatch": {
     severity: "fault",
@@ -261,8 +262,9 @@ export const FINDINGS = {
   },
   "no-extension": {
     severity: "fault",
-    meaning: "The server is a standard MASQUE proxy.",
-    mend: "--masque TEMPLATE instead of --server",
+    meaning:
+      "The server answers as a standard MASQUE proxy (RFC 9298): it is one, or what is before it removes the field Underpass.",
+    mend: "--masque TEMPLATE instead of --server, or have the proxy pass the field Underpass on",
   },
   "way-dead": {
     severity: "warning",
@@ -278,6 +280,16 @@ export const FINDINGS = {
     severity: "fault",
     meaning: "The upgrade succeeds and then nothing comes back.",
     mend: "check for a proxy on the way that buffers (proxy_buffering off), or inspects what follows",
+  },
+  "session-broken": {
+    severity: "fault",
+    meaning: "The session was up and broke while it was examined.",
+    mend: "raise the time-outs and limits of long connections at the hops (nginx: proxy_read_timeout, HAProxy: timeout tunnel); the log of udp-server may say why it ended",
+  },
+  "lane-broken": {
+    severity: "warning",
+    meaning: "One of several connections broke while the session was examined; what was on it came late.",
+    mend: "raise the time-outs and limits of long connections at the hops (nginx: proxy_read_timeout, HAProxy: timeout tunnel)",
   },
   "dns-silent": {
     severity: "fault",

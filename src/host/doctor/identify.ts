@@ -19,6 +19,8 @@ export interface Identity {
   readonly evidence: string;
   /** A web server, a SOCKS5 proxy. */
   readonly kind: "banner" | "web" | "socks5" | "tls";
+  /** The beginning of the answer. */
+  readonly answer: string;
 }
 
 interface Answer {
@@ -29,18 +31,18 @@ interface Answer {
 /** Asks what answers at the end of a way. @returns undefined when nothing does */
 export async function identify(system: System, open: () => Carrier): Promise<Identity | undefined> {
   const ask = (request: Uint8Array | undefined, ms: number) => askOnce(system, open(), request, ms);
-  const banner = await ask(undefined, BANNER_MS);
+  const [banner, web, socks] = await Promise.all([
+    ask(undefined, BANNER_MS),
+    ask(utf8Bytes("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"), ANSWER_MS),
+    ask(SOCKS5_GREETING, ANSWER_MS),
+  ]);
   if (banner !== undefined && banner.bytes.length > 0) {
     const text = printable(banner.bytes);
-    return { kind: "banner", what: nameOf(text), evidence: `it sends first: "${text}"` };
+    return { kind: "banner", what: nameOf(text), evidence: `it sends first: "${text}"`, answer: text };
   }
-  const web = await ask(
-    utf8Bytes("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
-    ANSWER_MS,
-  );
   if (web !== undefined && web.bytes.length > 0) {
     if (web.bytes[0] === 0x15)
-      return { kind: "tls", what: "a TLS server", evidence: "it answers GET with a TLS alert" };
+      return { kind: "tls", what: "a TLS server", evidence: "it answers GET with a TLS alert", answer: "" };
     const text = printable(web.bytes);
     if (text.startsWith("HTTP/")) {
       const server = /\bServer: ([^.]*?)(?=\.\.|$)/i.exec(text)?.[1];
@@ -49,15 +51,26 @@ export async function identify(system: System, open: () => Carrier): Promise<Ide
         kind: "web",
         what: server === undefined ? "a web server" : `a web server (${server})`,
         evidence: `it answers GET / with "${status}"`,
+        answer: printable(web.bytes, MAX_BYTES),
       };
     }
-    return { kind: "banner", what: nameOf(text), evidence: `it answers GET / with "${text}"` };
+    return { kind: "banner", what: nameOf(text), evidence: `it answers GET / with "${text}"`, answer: text };
   }
-  const socks = await ask(SOCKS5_GREETING, ANSWER_MS);
   if (socks?.bytes[0] === 5 && socks.bytes.length === 2) {
-    return { kind: "socks5", what: "a SOCKS5 proxy", evidence: "it answers the greeting of SOCKS5" };
+    return {
+      kind: "socks5",
+      what: "a SOCKS5 proxy",
+      evidence: "it answers the greeting of SOCKS5",
+      answer: "",
+    };
   }
   return undefined;
+}
+
+/** Whether a connection is closed, without an answer, on which something is sent. */
+export async function closes(system: System, carrier: Carrier): Promise<boolean> {
+  const answer = await askOnce(system, carrier, SOCKS5_GREETING, ANSWER_MS);
+  return answer?.isClosed === true && answer.bytes.length === 0;
 }
 
 /** @returns what came; undefined when there was no connection */
@@ -102,8 +115,8 @@ async function askOnce(
   }
 }
 
-function printable(bytes: Uint8Array): string {
-  const text = String.fromCharCode(...bytes.subarray(0, MAX_QUOTE));
+function printable(bytes: Uint8Array, most = MAX_QUOTE): string {
+  const text = String.fromCharCode(...bytes.subarray(0, most));
   return text.replace(/[^\x20-\x7e]/g, ".").trim();
 }
 

@@ -25,12 +25,30 @@ export type Heard =
 
 const NO_SOURCE = undefined;
 
+/** The loss of a connection that was up. */
+export interface Loss {
+  readonly error: Error | undefined;
+  /** By the clock of the system. */
+  readonly at: number;
+  /** How long the session had been up. */
+  readonly upMs: number;
+}
+
 /** A session by one way, as udp-local would have it, without anything that listens. */
 export class Session {
   readonly host: UdpLocalHost;
   /** Why it has no lane, or has lost one. */
   readonly errors: Error[] = [];
+  /** One of ours, which goes on on other connections; not one in a dialect, nor with a MASQUE proxy. */
+  readonly isResumable: boolean;
+  /** Each time that it has lost its last lane, or a connection of one that is not resumable. */
+  readonly breaks: Loss[] = [];
+  /** Each time that it has lost a lane while it had others. */
+  readonly lostLanes: Loss[] = [];
   readonly #examined: Examined;
+  #upAt = 0;
+  #lanesUp = 0;
+  #errorsSeen = 0;
   readonly #changed = new Set<() => void>();
 
   /** @param dialect  of the server, instead of that of the options */
@@ -56,11 +74,30 @@ export class Session {
         ...(masque === undefined ? { carrier: openChain(examined) } : {}),
       },
     );
-    this.host.events.on("error", (error) => {
+    this.isResumable = dialect === undefined && masque === undefined;
+    const { events } = this.host;
+    events.on("error", (error) => {
       this.errors.push(error);
+      if (dialect !== undefined) this.breaks.push(this.#loss(error));
       this.#change();
     });
-    this.host.events.on("session-up", () => this.#change());
+    for (const kind of ["session-up", "session-resumed", "session-renewed"] as const) {
+      events.on(kind, () => {
+        this.#upAt = system.now();
+        this.#lanesUp = 0;
+        this.#change();
+      });
+    }
+    events.on("session-down", (error) => {
+      this.breaks.push(this.#loss(error));
+      this.#lanesUp = 0;
+      this.#change();
+    });
+  }
+
+  #loss(error: Error | undefined): Loss {
+    const at = this.#examined.system.now();
+    return { error, at, upMs: at - this.#upAt };
   }
 
   /** Waits until it is up, or something has failed. */
@@ -73,12 +110,18 @@ export class Session {
     return this.host.core.isUp;
   }
 
-  /** Resolves with whether `isDone` was true in time, asked whenever something has changed and every 10 ms. */
+  /**
+   * Resolves with whether `isDone` was true in time, asked whenever something has changed and every 10 ms. A session of ours that
+   * breaks meanwhile ends it.
+   */
   async until(isDone: () => boolean, timeoutMs: number): Promise<boolean> {
     const { system } = this.#examined;
     const end = system.now() + timeoutMs;
-    while (!isDone()) {
-      if (system.now() >= end) return false;
+    const breaks = this.breaks.length;
+    for (;;) {
+      this.#noteLanes();
+      if (isDone()) return true;
+      if (system.now() >= end || (this.isResumable && this.breaks.length > breaks)) return false;
       await new Promise<void>((done) => {
         const changed = () => {
           timer.cancel();
@@ -89,11 +132,22 @@ export class Session {
         this.#changed.add(changed);
       });
     }
-    return true;
   }
 
   async sleep(ms: number): Promise<void> {
     await wait(this.#examined.system, ms);
+    this.#noteLanes();
+  }
+
+  /** A lane that ends without an error is not wanted any more. */
+  #noteLanes(): void {
+    const { lanesUp } = this.host.core;
+    const hasFailed = this.errors.length > this.#errorsSeen;
+    if (this.isResumable && hasFailed && lanesUp > 0 && lanesUp < this.#lanesUp) {
+      this.lostLanes.push(this.#loss(this.errors.at(-1)));
+    }
+    this.#errorsSeen = this.errors.length;
+    this.#lanesUp = lanesUp;
   }
 
   #change(): void {

@@ -1,18 +1,21 @@
 import { DIALECTS } from "../../wire/dialects/dialects.ts";
 import { formatHttpDate } from "../../wire/http/http-date.ts";
 import { Cancellation } from "../cancellation.ts";
+import type { Hop } from "../carriers/hop.ts";
 import { endpointText, hopText } from "../carriers/hop.ts";
 import type { TlsOptions } from "../carriers/tls-options.ts";
 import type { Bench } from "./bench.ts";
+import { openTo } from "./carrier-check.ts";
 import type { Check, Result } from "./check.ts";
 import { skipped } from "./check.ts";
 import { chainOf, openChain } from "./examined.ts";
 import type { CodedFailure } from "./failures.ts";
-import { asFailure } from "./failures.ts";
+import { asFailure, TLS_ALERT } from "./failures.ts";
 import type { Finding, FindingCode } from "./findings.ts";
 import { finding } from "./findings.ts";
-import { identify } from "./identify.ts";
+import { closes, identify } from "./identify.ts";
 import { firstEndpoint } from "./name-check.ts";
+import type { Target } from "./queries.ts";
 import { dnsTarget, queryName } from "./queries.ts";
 import { Session } from "./session.ts";
 
@@ -32,6 +35,9 @@ const REFUSALS: Readonly<Record<string, FindingCode>> = {
   "server-down": "server-down",
   unknown: "upgrade-not-passed",
 };
+
+/** Where no machine listens, seen from itself (RFC 6335: tcpmux, port 1). */
+const NOWHERE = "127.0.0.1:1";
 
 const ANY_CERTIFICATE: TlsOptions = {
   serverName: undefined,
@@ -80,8 +86,13 @@ async function judge(bench: Bench, failure: CodedFailure): Promise<Finding> {
       if (failure.status === undefined) {
         return finding(/extension/.test(failure.text) ? "no-extension" : "requests-repeated", [told], values);
       }
-      const isTls = failure.kind === "bad-request" && (await speaksTls(bench));
-      const code = isTls ? "tls-expected" : (REFUSALS[failure.kind ?? ""] ?? "upgrade-not-passed");
+      const isBad = failure.kind === "bad-request";
+      const code =
+        isBad && (await speaksTls(bench))
+          ? "tls-expected"
+          : isBad && (await wantsCertificate(bench))
+            ? "tls-refused"
+            : (REFUSALS[failure.kind ?? ""] ?? "upgrade-not-passed");
       const by = failure.server === undefined ? undefined : `it passes ${failure.server}`;
       return finding(code, [told, by], values);
     }
@@ -91,14 +102,24 @@ async function judge(bench: Bench, failure: CodedFailure): Promise<Finding> {
       return finding("key-unproven", [told], values);
     case "ERR_SHADOWSOCKS_TAG":
     case "ERR_SHADOWSOCKS_MALFORMED":
-      return finding("shadowsocks-key", [told], values);
-    case "ERR_OBFS_MALFORMED":
-      return finding("obfs-mismatch", [told], values);
+    case "ERR_OBFS_MALFORMED": {
+      const code = failure.code === "ERR_OBFS_MALFORMED" ? "obfs-mismatch" : "shadowsocks-key";
+      return (await identifyHop(bench, shadowsocks!, told)) ?? finding(code, [told], values);
+    }
+    // Of TLS 1.3 the refusal of a certificate comes after the handshake.
+    case TLS_ALERT:
+      return finding("tls-refused", [told], values);
     default:
   }
   if (/expects TLS/.test(failure.text)) return finding("tls-expected", [told], values);
   const isSilent = failure.code === "ERR_HANDSHAKE_TIMEOUT";
-  const identity = await identify(bench.system, () => openChain(bench));
+  const silent = isSilent && shadowsocks?.kind === "ss" ? shadowsocks : undefined;
+  const [identity, isTls, other, isPassed] = await Promise.all([
+    identify(bench.system, () => openChain(bench)),
+    speaksTls(bench),
+    silent && identifyHop(bench, silent, told),
+    silent && passes(bench, silent),
+  ]);
   if (identity !== undefined) {
     const code = identity.kind === "tls" ? "tls-expected" : "other-server";
     return finding(
@@ -107,20 +128,50 @@ async function judge(bench: Bench, failure: CodedFailure): Promise<Finding> {
       values,
     );
   }
-  if (await speaksTls(bench)) return finding("tls-expected", ["it answers in TLS", told], values);
+  if (isTls) return finding("tls-expected", ["it answers in TLS", told], values);
+  if (other !== undefined) return other;
   const dialect = await findDialect(bench);
   if (dialect !== undefined) {
     const evidence = `a DNS query in the format of ${dialect} is answered`;
     return finding("other-dialect", [evidence, told], { ...values, dialect });
   }
-  if (shadowsocks?.kind === "ss" && isSilent) {
-    const { method } = shadowsocks.shadowsocks;
+  if (silent !== undefined && isPassed === false) {
+    const { method } = silent.shadowsocks;
     const clock = `the clock of this machine: ${formatHttpDate(bench.system.unixMs())}`;
+    const nothing = `nothing comes back from ${hopText(silent)}`;
     return method.is2022
-      ? finding("shadowsocks-clock", [`nothing comes back from ${hopText(shadowsocks)}`, clock], values)
-      : finding("shadowsocks-silent", [`nothing comes back from ${hopText(shadowsocks)}`], values);
+      ? finding("shadowsocks-clock", [nothing, clock], values)
+      : finding("shadowsocks-silent", [nothing], values);
   }
   return finding(isSilent ? "no-answer" : "closed-unanswered", [told, relayEvidence(bench)], values);
+}
+
+/** Whether a web server behind TLS refuses requests without a certificate, as nginx does after the handshake. */
+async function wantsCertificate(bench: Bench): Promise<boolean> {
+  const { hops } = chainOf(bench);
+  if (!hops.some((hop) => hop.kind === "tls" || hop.kind === "ws")) return false;
+  const identity = await identify(bench.system, () => openChain(bench));
+  return /SSL certificate/i.test(identity?.answer ?? "");
+}
+
+function indexOf(bench: Bench, hop: Hop): number {
+  return chainOf(bench).hops.findLastIndex(({ kind }) => kind === hop.kind);
+}
+
+/** Whether another program than the hop's answers where that should. */
+async function identifyHop(bench: Bench, hop: Hop, told: string): Promise<Finding | undefined> {
+  const index = indexOf(bench, hop);
+  const server = endpointText(hop.endpoint!);
+  const identity = await identify(bench.system, () => openTo(bench, index, server));
+  if (identity === undefined) return undefined;
+  const evidence = [`${identity.what} answers there: ${identity.evidence}`, told];
+  return finding("proxy-protocol", evidence, { hop: hopText(hop) });
+}
+
+/** Whether a shadowsocks server takes what is sent to it: one that does not stays silent, whatever its target does. */
+async function passes(bench: Bench, hop: Hop): Promise<boolean> {
+  const index = indexOf(bench, hop);
+  return closes(bench.system, openTo(bench, index + 1, NOWHERE));
 }
 
 /** Whether TLS is spoken where it is not asked for. */
@@ -156,18 +207,20 @@ function relayEvidence(bench: Bench): string | undefined {
 async function findDialect(bench: Bench): Promise<string | undefined> {
   const target = dnsTarget(bench);
   if (target === undefined) return undefined;
-  for (const { name } of DIALECTS) {
-    const session = new Session(bench, name);
-    try {
-      await session.host.listen();
-      const association = session.associate();
-      association.send(target.address, queryName(bench, 1));
-      const isAnswered = () => association.heard.some(({ kind }) => kind === "datagram");
-      await session.until(() => isAnswered() || session.errors.length > 0, 1_000);
-      if (isAnswered()) return name;
-    } finally {
-      await session.close();
-    }
+  const answers = await Promise.all(DIALECTS.map(({ name }) => answersIn(bench, name, target)));
+  return DIALECTS.find((_, index) => answers[index])?.name;
+}
+
+async function answersIn(bench: Bench, dialect: string, target: Target): Promise<boolean> {
+  const session = new Session(bench, dialect);
+  try {
+    await session.host.listen();
+    const association = session.associate();
+    association.send(target.address, queryName(bench, 1));
+    const isAnswered = () => association.heard.some(({ kind }) => kind === "datagram");
+    await session.until(() => isAnswered() || session.errors.length > 0, 1_000);
+    return isAnswered();
+  } finally {
+    await session.close();
   }
-  return undefined;
 }

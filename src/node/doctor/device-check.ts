@@ -1,4 +1,4 @@
-import { closeSync, existsSync, readdirSync, readFileSync } from "node:fs";
+import { closeSync, existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import type { Bench } from "../../host/doctor/bench.ts";
 import type { Check, Result } from "../../host/doctor/check.ts";
 import { skipped } from "../../host/doctor/check.ts";
@@ -9,6 +9,9 @@ import { systemErrorCode } from "../../host/system-error.ts";
 
 /** A device that is made to see whether one can be, and is gone at once; the kernel fills the number in. */
 const TRIAL = "up-doctor%d";
+
+/** What runs tun2socks. */
+const OUR_PROGRAMS: readonly string[] = ["node", "underpass"];
 
 /** Whether the TUN device can be had. */
 export function deviceCheck({ device, tunnel }: ResolvedTun2SocksOptions): Check<Bench> {
@@ -39,7 +42,8 @@ export function deviceCheck({ device, tunnel }: ResolvedTun2SocksOptions): Check
       if (holder !== undefined) {
         const who = `${holder.name} (PID ${holder.pid})`;
         // Of a running one of ours, beside which doctor may be asked.
-        const isOurs = holder.name === "node" && holder.arguments.some((word) => /tun2socks/.test(word));
+        const isOurs =
+          OUR_PROGRAMS.includes(holder.name) && holder.arguments.some((word) => /tun2socks/.test(word));
         return {
           measured: `${name} is held by ${who}`,
           findings: isOurs ? [] : [finding("device-busy", [`${name} is held by ${who}`])],
@@ -75,10 +79,12 @@ function isUp(interfaceName: string): boolean {
   }
 }
 
-/** Which program has a TUN device open; undefined where the system does not show it to this user. */
+/** Which program of this network namespace has a TUN device open; undefined where the system does not show it to this user. */
 function findHolder(device: string): LocalProgram | undefined {
+  const ownNamespace = link("/proc/self/ns/net");
   for (const pid of list("/proc")) {
-    if (!/^\d+$/.test(pid)) continue;
+    // Each namespace has its own devices, of any name.
+    if (!/^\d+$/.test(pid) || link(`/proc/${pid}/ns/net`) !== ownNamespace) continue;
     for (const descriptor of list(`/proc/${pid}/fdinfo`)) {
       if (!text(`/proc/${pid}/fdinfo/${descriptor}`).split("\n").includes(`iff:\t${device}`)) continue;
       const words = text(`/proc/${pid}/cmdline`)
@@ -95,6 +101,14 @@ function list(folder: string): string[] {
     return readdirSync(folder);
   } catch {
     return [];
+  }
+}
+
+function link(path: string): string {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return "";
   }
 }
 

@@ -1,13 +1,14 @@
 import { execFileSync } from "node:child_process";
-import { writeFileSync } from "node:fs";
+import { mkdtempSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import type { ProgramName } from "../../support/hosts.ts";
 import { programFile } from "../../support/hosts.ts";
 import { startDns } from "../targets/targets.ts";
 import type { Host, TwoHosts } from "../two-hosts.ts";
 import { makeKeyFile } from "../underpass.ts";
 import type { Internet } from "./internet.ts";
-import { makeInternet } from "./internet.ts";
+import { makeInternet, makeRouter, NARROW_CLIENT, NARROW_SERVER } from "./internet.ts";
 
 export const SS_METHOD = "chacha20-ietf-poly1305";
 export const SS_PASSWORD = "not a secret";
@@ -37,9 +38,21 @@ export interface World {
   readonly aliceKeyFile: string;
   readonly caFile: string;
   readonly server: string;
+  /** Its address behind a router, from which a link with an MTU of 1,280 leads on. */
+  readonly narrowServer: string;
+  /** An echo behind the same router. */
+  readonly narrowEcho: string;
   readonly ports: Readonly<Record<PortName, number>>;
   readonly internet: Internet;
 }
+
+/** Hops of relay.mjs, by the port that they lead to. */
+const FAULTY_RELAYS = {
+  ...({ deaf: "inner", unmeasured: "inner", stalling: "inner", cutting: "inner" } as const),
+  ...({ altering: "ss", alteringObfs: "obfs" } as const),
+};
+type RelayName = keyof typeof FAULTY_RELAYS;
+const RELAY_NAMES = Object.keys(FAULTY_RELAYS) as readonly RelayName[];
 
 const PORT_NAMES = [
   ...([
@@ -57,11 +70,24 @@ const PORT_NAMES = [
   ] as const),
   ...(["web", "secure", "ssh", "silent", "closing", "nothing", "tlsOnly"] as const),
   ...(["httpProxy", "authProxy", "socks", "authSocks", "dns", "mute"] as const),
+  ...(["obfsTls", "wantsCertificate", "wantsOldCertificate", "nginxWantsCertificate"] as const),
+  ...(["noName", "oneWay", "cut", "outsiders", "strict"] as const),
+  ...RELAY_NAMES,
 ] as const;
 
 export type PortName = (typeof PORT_NAMES)[number];
 
-const TARGETS = ["--allow", "127.0.0.1/32", "--allow", "192.0.2.0/24", "--allow", "198.51.100.0/24"];
+const TARGETS = [
+  "--allow",
+  "127.0.0.1/32",
+  "--allow",
+  "192.0.2.0/24",
+  "--allow",
+  "198.51.100.0/24",
+  "--allow",
+  `${NARROW_CLIENT}/32`,
+];
+const RELAY = fileURLToPath(new URL("relay.mjs", import.meta.url));
 
 /** Starts all programs. */
 export async function makeWorld(hosts: TwoHosts): Promise<World> {
@@ -108,12 +134,15 @@ export async function makeWorld(hosts: TwoHosts): Promise<World> {
   );
   const ss = (port: number, ...rest: readonly string[]) =>
     listening(server, ["ss-server", "-s", ipv4, "-p", `${port}`, ...CIPHER, ...rest], ipv4, port);
+  const narrowEcho = await makeRouter(hosts);
   const starts = [
     underpass(server, "udp-server", [
       "--listen",
       at("tunnel"),
       "--listen",
       at("narrow"),
+      "--listen",
+      `${NARROW_SERVER}:${ports.tunnel}`,
       "--listen",
       `127.0.0.1:${ports.inner}`,
       "--psk-file",
@@ -135,6 +164,17 @@ export async function makeWorld(hosts: TwoHosts): Promise<World> {
       ...TARGETS,
     ]),
     underpass(server, "udp-server", ["--listen", at("open"), "--insecure-open-relay", ...TARGETS]),
+    ...(
+      [
+        ["outsiders", "endpoint-independent"],
+        ["strict", "address-and-port-dependent"],
+      ] as const
+    ).map(([name, filtering]) =>
+      underpass(server, "udp-server", [
+        ...["--listen", at(name), "--psk-file", keyFile, "--workers", "1", "--filtering", filtering],
+        ...TARGETS,
+      ]),
+    ),
     underpass(server, "udp-server", [
       "--listen",
       `udpgw://${at("udpgw")}`,
@@ -151,6 +191,7 @@ export async function makeWorld(hosts: TwoHosts): Promise<World> {
     ss(ports.ss, "--no-delay"),
     ss(ports.ssWaits),
     ss(ports.obfs, "--no-delay", "--plugin", "obfs-server", "--plugin-opts", "obfs=http"),
+    ss(ports.obfsTls, "--no-delay", "--plugin", "obfs-server", "--plugin-opts", "obfs=tls"),
     listening(server, ["nginx", "-c", nginx], ipv4, ports.web),
     listening(
       server,
@@ -164,16 +205,38 @@ export async function makeWorld(hosts: TwoHosts): Promise<World> {
     ),
     listening(server, socat(ipv4, ports.silent, "SYSTEM:cat >/dev/null"), ipv4, ports.silent),
     listening(server, socat(ipv4, ports.closing, "SYSTEM:true"), ipv4, ports.closing),
+    ...(
+      [
+        ["tlsOnly", "verify=0"],
+        ["wantsCertificate", `verify=1,cafile=${caFile}`],
+        ["wantsOldCertificate", `verify=1,cafile=${caFile},openssl-max-proto-version=TLS1.2`],
+      ] as const
+    ).map(([name, options]) =>
+      listening(
+        server,
+        [
+          "socat",
+          `OPENSSL-LISTEN:${ports[name]},bind=${ipv4},fork,reuseaddr,cert=${join(directory, "tunnel.pem")},key=${join(directory, "tunnel.key")},${options}`,
+          "SYSTEM:cat >/dev/null",
+        ],
+        ipv4,
+        ports[name],
+      ),
+    ),
+    // A hop from which nothing comes back, and one that ends each connection after a second.
     listening(
       server,
-      [
-        "socat",
-        `OPENSSL-LISTEN:${ports.tlsOnly},bind=${ipv4},fork,reuseaddr,verify=0,cert=${join(directory, "tunnel.pem")},key=${join(directory, "tunnel.key")}`,
-        "SYSTEM:cat >/dev/null",
-      ],
-      ipv4,
-      ports.tlsOnly,
+      ["socat", "-u", `TCP4-LISTEN:${ports.oneWay},bind=127.0.0.1,fork`, `TCP4:127.0.0.1:${ports.inner}`],
+      "127.0.0.1",
+      ports.oneWay,
     ),
+    listening(
+      server,
+      socat(ipv4, ports.cut, `EXEC:timeout 1 socat STDIO TCP4\\:127.0.0.1\\:${ports.inner}`),
+      ipv4,
+      ports.cut,
+    ),
+    startRelays(server, ports),
     ...(["httpProxy", "authProxy"] as const).map((name) =>
       listening(
         server,
@@ -210,6 +273,8 @@ export async function makeWorld(hosts: TwoHosts): Promise<World> {
     aliceKeyFile,
     caFile,
     server: ipv4,
+    narrowServer: NARROW_SERVER,
+    narrowEcho,
     ports,
     internet,
   };
@@ -252,6 +317,16 @@ async function listening(host: Host, argv: readonly string[], address: string, p
 export async function underpass(host: Host, name: ProgramName, options: readonly string[]): Promise<void> {
   const argv = [process.execPath, programFile(name), "--log-format", "json", ...options];
   await host.spawn(argv).waitForLine(new RegExp(`"ready":"${name}"`));
+}
+
+async function startRelays(server: Host, ports: Readonly<Record<PortName, number>>): Promise<void> {
+  const hops = RELAY_NAMES.map((name) => {
+    const upstream = FAULTY_RELAYS[name];
+    const host = upstream === "inner" ? "127.0.0.1" : server.ipv4;
+    return [name.replace("Obfs", ""), ports[name], host, ports[upstream]].join(" ");
+  });
+  const relay = server.spawn([process.execPath, RELAY, server.ipv4, ...hops]);
+  await relay.waitForLine(/^ready$/);
 }
 
 /** The resolver of the client, which knows no name. */
@@ -324,7 +399,12 @@ function nginxConfig(directory: string, ip: string, ports: Record<PortName, numb
     location /no-upgrade/ { proxy_pass ${upstream}/; }
     location /dead/ { proxy_pass http://127.0.0.1:${ports.nothing}/; ${UPGRADE} }
     location /moved/ { return 301 https://elsewhere.test/; }
-    location /forbidden/ { return 403; }`;
+    location /forbidden/ { return 403; }
+    location /page/ { return 200 "a page"; }
+    location /stripped/ { proxy_pass http://${ip}:${ports.open}/; ${UPGRADE} proxy_set_header Underpass ""; }
+    location /few/ { limit_conn one 1; proxy_pass ${upstream}/; ${UPGRADE} }
+    location /repeated/ { proxy_pass http://twice/; ${UPGRADE} proxy_read_timeout 1s; }`;
+  const certificate = `ssl_certificate ${directory}/tunnel.pem; ssl_certificate_key ${directory}/tunnel.key;`;
   return `daemon off;
 master_process off;
 pid ${directory}/nginx.pid;
@@ -333,12 +413,21 @@ events {}
 http {
   access_log off;
   server { listen ${ip}:${ports.web}; ${locations} }
+  limit_conn_zone $binary_remote_addr zone=one:32k;
+  # What the first gets and does not answer in time, the second gets again.
+  upstream twice {
+    server 127.0.0.1:${ports.oneWay} max_fails=0;
+    server 127.0.0.1:${ports.inner} backup;
+  }
+  server { listen ${ip}:${ports.secure} ssl; ${certificate} ${locations} }
   server {
-    listen ${ip}:${ports.secure} ssl;
-    ssl_certificate ${directory}/tunnel.pem;
-    ssl_certificate_key ${directory}/tunnel.key;
+    listen ${ip}:${ports.nginxWantsCertificate} ssl;
+    ${certificate}
+    ssl_client_certificate ${directory}/ca.pem;
+    ssl_verify_client on;
     ${locations}
   }
+  server { listen ${ip}:${ports.noName} ssl; ssl_reject_handshake on; }
 }
 `;
 }
@@ -348,22 +437,36 @@ export interface Report {
   readonly exitStatus: number | null;
   readonly isHealthy: boolean;
   readonly findings: readonly { readonly code: string; readonly severity: string; readonly mend: string }[];
+  readonly steps: readonly { readonly name: string; readonly measured: string; readonly data?: object }[];
   readonly text: string;
 }
 
-/** @param wrap  a command line that runs the one behind it */
+/** Where doctor runs. */
+export interface Surroundings {
+  /** A command line that runs the one behind it. */
+  readonly wrap?: readonly string[];
+  readonly resolver?: string;
+  readonly rmemMax?: number;
+}
+
+/** Its resolver, its names of hosts and the limit of its receive buffers are its own. */
 export async function runDoctor(
   { hosts: { client, directory } }: World,
   program: ProgramName,
   options: readonly string[],
-  wrap: readonly string[] = [],
-  resolver = "127.0.0.1",
+  { wrap = [], resolver = "127.0.0.1", rmemMax = 4_194_304 }: Surroundings = {},
 ): Promise<Report> {
-  const resolv = join(directory, `resolv-${resolver}`);
-  writeFileSync(resolv, `nameserver ${resolver}\noptions timeout:1 attempts:1\n`, { mode: 0o644 });
-  const mounts = `mount --bind ${directory}/hosts /etc/hosts && mount --bind ${resolv} /etc/resolv.conf && exec "$@"`;
+  // Of this run alone: others read theirs meanwhile.
+  const own = mkdtempSync(join(directory, "run-"));
+  writeFileSync(join(own, "resolv.conf"), `nameserver ${resolver}\noptions timeout:1 attempts:1\n`);
+  writeFileSync(join(own, "rmem_max"), `${rmemMax}\n`);
+  const mounts = [
+    [`${directory}/hosts`, "/etc/hosts"],
+    [`${own}/resolv.conf`, "/etc/resolv.conf"],
+    [`${own}/rmem_max`, "/proc/sys/net/core/rmem_max"],
+  ].map(([from, at]) => `mount --bind ${from} ${at}`);
   const argv = [
-    ...["unshare", "-m", "sh", "-c", mounts, "sh"],
+    ...["unshare", "-m", "sh", "-c", `${mounts.join(" && ")} && exec "$@"`, "sh"],
     ...wrap,
     process.execPath,
     programFile(program),

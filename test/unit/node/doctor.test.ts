@@ -9,6 +9,7 @@ import { DOCTOR_FIELDS } from "../../../src/host/doctor/settings.ts";
 import { TUN2SOCKS_FIELDS } from "../../../src/node/options/tun2socks.ts";
 import type { UdpLocalOptions } from "../../../src/node/options/udp-local.ts";
 import { resolveUdpLocalOptions } from "../../../src/node/options/udp-local.ts";
+import { SET_UPS } from "../../e2e/doctor/set-ups.ts";
 import { doctorDocument } from "../doctor-document.ts";
 
 const SETTINGS = { testTimeoutMs: 1, testSeconds: 0, testName: "example.com" };
@@ -33,6 +34,16 @@ describe("the table of findings", () => {
       .map((file) => readFileSync(file, "utf8"))
       .join("\n");
     for (const name of Object.keys(FINDINGS)) expect(code, name).toContain(`"${name}"`);
+  });
+
+  it("has a set-up for each code, which provokes it with real programs", () => {
+    const provoked = SET_UPS.flatMap(({ fault, warnings = [], notes = [] }) => [
+      fault,
+      ...warnings,
+      ...notes,
+    ]);
+    expect(Object.keys(FINDINGS).filter((code) => !provoked.includes(code))).toEqual([]);
+    expect(provoked.filter((code) => code !== undefined && !(code in FINDINGS))).toEqual([]);
   });
 
   it("fills in what mends it", () => {

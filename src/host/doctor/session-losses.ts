@@ -1,0 +1,52 @@
+import type { Bench } from "./bench.ts";
+import type { Check, Result } from "./check.ts";
+import { hasFault } from "./check.ts";
+import type { Finding } from "./findings.ts";
+import { finding } from "./findings.ts";
+import type { Loss } from "./session.ts";
+
+/** Faults that silence a session, so that it may end in their course. */
+const SILENCING: readonly string[] = ["heartbeat-lost", "path-mtu"];
+/** After so many heartbeats the other end may have taken the silence for a loss. */
+const SILENT_HEARTBEATS = 2;
+
+/** The same check, which also reports connections of the session that ended since the last one. */
+export function watched(check: Check<Bench>): Check<Bench> {
+  return {
+    ...check,
+    async run(bench): Promise<Result> {
+      const from = bench.system.now();
+      const result = await check.run(bench);
+      const { breaks, lostLanes, isResumable } = bench.session!;
+      const [broken] = breaks.splice(0);
+      const [lost] = lostLanes.splice(0);
+      const { findings = [] } = result;
+      if (broken !== undefined) {
+        const silentMs = SILENT_HEARTBEATS * bench.options.heartbeatMs;
+        const isCourse =
+          findings.some(({ code }) => SILENCING.includes(code)) &&
+          (codeOf(broken) === "ERR_HEARTBEAT_LOST" || broken.at - from >= silentMs);
+        // Where each target has connections of its own, the fault of a target ends them.
+        if (isCourse || (hasFault(result) && !isResumable)) return result;
+        return { ...result, findings: [finding("session-broken", evidenceOf(check, broken, findings))] };
+      }
+      if (lost === undefined || hasFault(result)) return result;
+      return { ...result, findings: [...findings, finding("lane-broken", evidenceOf(check, lost, []))] };
+    },
+  };
+}
+
+function codeOf({ error }: Loss): string | undefined {
+  return (error as { readonly code?: string } | undefined)?.code;
+}
+
+function evidenceOf(
+  { name }: Check<Bench>,
+  { error, upMs }: Loss,
+  consequences: readonly Finding[],
+): readonly string[] {
+  return [
+    `it ended ${(upMs / 1_000).toFixed(1)} s after it was up, at the step "${name}": ${error?.message ?? "no reason given"}`,
+    ...consequences.map(({ code, evidence }) => `${code} may be a consequence: ${evidence.join("; ")}`),
+  ];
+}
