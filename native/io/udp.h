@@ -72,6 +72,13 @@ typedef struct io_udp_options {
 // Opens and binds a socket. Returns its number, which is given out again only in a later turn of the loop, or a system error.
 int32_t io_udp_open(io_loop *loop, const io_udp_options *options);
 
+// The same with a bound UDP socket that the process was given, which belongs to the context from then on; with an error it is left
+// alone. The address in `options` and `reuse_port` are not used. Not on Windows: UV_ENOTSUP.
+int32_t io_udp_adopt(io_loop *loop, int descriptor, const io_udp_options *options);
+
+// Another descriptor of a socket, which is the caller's and outlives it, or a system error. Not on Windows: UV_ENOTSUP.
+int io_udp_descriptor(io_loop *loop, int32_t socket);
+
 // What had to wait for the system to accept it is dropped.
 void io_udp_close(io_loop *loop, int32_t socket);
 

@@ -78,6 +78,7 @@ void stream_init(napi_env env, napi_value exports);
 void tcp_stack_init(napi_env env, napi_value exports);
 void tcp_stacks_end(environment *environment);
 void tun_init(napi_env env, napi_value exports);
+void service_init(napi_env env, napi_value exports);
 void interfaces_init(napi_env env, napi_value exports);
 
 #endif

@@ -57,6 +57,7 @@ NAPI_MODULE_INIT() {
   stream_init(env, exports);
   tun_init(env, exports);
   tcp_stack_init(env, exports);
+  service_init(env, exports);
   interfaces_init(env, exports);
   return exports;
 }

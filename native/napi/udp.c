@@ -64,6 +64,25 @@ static napi_value udp_open(napi_env env, napi_callback_info info) {
   return id < 0 ? throw_system_error(env, id, "bind") : make_int(env, id);
 }
 
+#ifndef _WIN32
+// udpAdopt(descriptor, receiveBytes, sendBytes): id
+static napi_value udp_adopt(napi_env env, napi_callback_info info) {
+  napi_value values[3];
+  if (!get_arguments(env, info, 3, values)) return NULL;
+  io_udp_options options = {.receive_bytes = get_int(env, values[1]), .send_bytes = get_int(env, values[2])};
+  int32_t id = io_udp_adopt(loop_of(env), get_int(env, values[0]), &options);
+  return id < 0 ? throw_system_error(env, id, "udpAdopt") : make_int(env, id);
+}
+
+// udpDescriptor(id): another descriptor of its
+static napi_value udp_descriptor(napi_env env, napi_callback_info info) {
+  napi_value value;
+  if (!get_arguments(env, info, 1, &value)) return NULL;
+  int fd = io_udp_descriptor(loop_of(env), get_int(env, value));
+  return fd < 0 ? throw_system_error(env, fd, "udpDescriptor") : make_int(env, fd);
+}
+#endif
+
 // udpClose(id)
 static napi_value udp_close(napi_env env, napi_callback_info info) {
   napi_value value;
@@ -175,6 +194,8 @@ void udp_init(napi_env env, napi_value exports) {
   set_function(env, exports, "udpLatency", udp_latency);
 #endif
 #ifndef _WIN32
+  set_function(env, exports, "udpAdopt", udp_adopt);
+  set_function(env, exports, "udpDescriptor", udp_descriptor);
   set_function(env, exports, "udpRestrict", udp_restrict);
   set_function(env, exports, "udpDscp", udp_dscp);
 #endif

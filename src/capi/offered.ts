@@ -13,6 +13,7 @@ export const MISSING_OF_TUN2SOCKS = MISSING_OF_LOCAL;
 
 export const MISSING_OF_SERVER: ReadonlyMap<string, string> = new Map([
   ["tap", NO_TAP],
+  ["keep-sessions", "the C library hands no sockets on"],
   ["decoy", "the C library has no web server"],
   ["ss-config", "the C library does not read it: give listen"],
 ]);

@@ -47,6 +47,7 @@ export const ERROR_CODES = {
   ERR_DEVICE: { number: 65, fault: "host", text: "a device cannot be used" },
   ERR_UNSUPPORTED: { number: 66, fault: "host", text: "not available in this program" },
   ERR_RESOURCE: { number: 67, fault: "host", text: "memory, threads or descriptors have run out" },
+  ERR_KEPT_SESSIONS: { number: 69, fault: "host", text: "the state of sessions cannot be read" },
   ERR_INTERNAL: { number: 68, fault: "host", text: "a fault of this library itself" },
 } as const;
 

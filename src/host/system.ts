@@ -43,6 +43,8 @@ export interface SecureStream {
 export interface System extends Loop, SystemErrors {
   /** Milliseconds since 1970, UTC. */
   unixMs(): number;
+  /** Milliseconds by a clock that never goes back, and is the same in all processes of the machine. */
+  sharedMs?(): number;
   readonly cryptography: Cryptography;
   readonly shadowsocks: ShadowsocksCryptography | undefined;
   readonly io: Io;

@@ -1,8 +1,8 @@
 import type { Datapath } from "../core/datapath/datapath.ts";
 import { TYPESCRIPT_DATAPATH } from "../core/datapath/typescript-datapath.ts";
 import { UsageError } from "../core/errors.ts";
-import type { ServerOutput } from "../core/server/server.ts";
 import { TunnelServer } from "../core/server/server.ts";
+import type { ServerOutput } from "../core/server/server-output.ts";
 import type { DatagramTap, TapReason } from "../core/tap.ts";
 import type { UnreachableKind } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
@@ -37,6 +37,9 @@ import type { KeyOption } from "./options/keys.ts";
 import type { ShadowsocksListen } from "./options/shadowsocks-listen.ts";
 import { isTunnelTarget, parseShadowsocksListen } from "./options/shadowsocks-listen.ts";
 import type { ResolvedUdpServerOptions } from "./options/udp-server.ts";
+import type { HandingOn } from "./restart/hand-on.ts";
+import { restoreState, saveState } from "./restart/hand-on.ts";
+import type { KeptState } from "./restart/kept-state.ts";
 import { openShadowsocksListener } from "./shadowsocks/shadowsocks-listener.ts";
 import { TargetRelay } from "./shadowsocks/target-relay.ts";
 import type { EndpointStatus, FlowStatus } from "./status.ts";
@@ -68,6 +71,8 @@ import type { HandedOver, OtherWorkers, WorkerPlace } from "./workers.ts";
 
 /** How long a connection that is being closed may take to send the rest. */
 const CLOSE_MS = 1_000;
+/** The same when another process goes on with the sessions, whose clients wait meanwhile. */
+const HAND_ON_MS = 250;
 /** How often a server that waits for its clients to go looks whether they have gone. */
 const DRAIN_CHECK_MS = 20;
 /** How often keys are judged by the system's clock anew, as it may have been set. */
@@ -355,27 +360,65 @@ export class UdpServerHost implements UdpPathHost {
   }
 
   async close(): Promise<void> {
-    if (this.#isEnding) return;
+    await this.#end(false);
+  }
+
+  /**
+   * As {@link close}, but clients are not told to end, as another process goes on with their sessions.
+   *
+   * @returns these, of this thread and the others; the sockets are the caller's
+   */
+  handOn(): Promise<readonly KeptState[]> {
+    return this.#end(true);
+  }
+
+  async #end(keeps: boolean): Promise<readonly KeptState[]> {
+    if (this.#isEnding) return [];
     this.#isEnding = true;
     // Threads do the same.
-    const others = this.#others?.close();
-    await this.#waitForClients();
+    const others = keeps ? this.#others?.handOn() : this.#others?.close();
+    if (!keeps) await this.#waitForClients();
     this.#isClosing = true;
     this.#wallClock?.cancel();
     this.#driver.stop();
-    this.#core.close();
+    if (keeps) this.#core.suspend(this.#system.now());
+    else this.#core.close();
     this.#drain();
-    const ends = this.#links.map((link) => link?.writer.endWithin(CLOSE_MS));
+    const ends = this.#links.map((link) => link?.writer.endWithin(keeps ? HAND_ON_MS : CLOSE_MS));
     const listeners = this.#listeners.map((listener) => listener.close());
     this.#web?.closeStrangers();
     this.#firstBytes.close();
     ends.push(this.#dialects?.close());
     // The listeners wait for connections of HTTP/2, which have nothing left once their requests have ended.
     const requests = Promise.all(ends).then(() => this.#web?.close());
-    await Promise.all([requests, ...listeners, others]);
+    await Promise.all([requests, ...listeners]);
+    const kept = keeps ? [this.#save()] : [];
+    kept.push(...((await others) ?? []));
     this.#sockets.close();
     await this.#egress?.end();
     await this.#tap?.close();
+    return kept;
+  }
+
+  #save(): KeptState {
+    // What was held for order goes before.
+    this.#drain();
+    this.#io.udp.flush();
+    return saveState(this.#handingOn);
+  }
+
+  /** Goes on with sessions that another process has handed on. To be called before {@link listen}. */
+  restore(states: readonly KeptState[]): void {
+    for (const state of states) {
+      restoreState(this.#handingOn, state, (association, isIpv6, descriptor) => {
+        this.#openSocket(association, isIpv6, descriptor);
+      });
+    }
+    this.#drain();
+  }
+
+  get #handingOn(): HandingOn {
+    return { core: this.#core, sockets: this.#sockets, system: this.#system, log: this.#log };
   }
 
   // UdpPathHost
@@ -539,12 +582,19 @@ export class UdpServerHost implements UdpPathHost {
     const known = sockets.find(association, isIpv6);
     if (known !== undefined) return known;
     if (sockets.isFull && !this.#makeRoomForSocket(association)) return undefined;
+    return this.#openSocket(association, isIpv6, undefined);
+  }
+
+  /** @param descriptor  of a socket that another process had; undefined for a new one */
+  #openSocket(association: number, isIpv6: boolean, descriptor: number | undefined): UdpSocket {
+    const sockets = this.#sockets;
     const core = this.#core;
     const socket = this.#io.udp.open({
       family: isIpv6 ? 6 : 4,
       host: undefined,
       port: 0,
       reusePort: false,
+      descriptor,
       forbidsFragments: core.forbidsFragments(association),
       latency: core.latencyOf(association),
       dscp: core.dscpOf(association),

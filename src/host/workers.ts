@@ -1,4 +1,5 @@
 import type { KeyOption } from "./options/keys.ts";
+import type { KeptState } from "./restart/kept-state.ts";
 import type { EndpointStatus, FlowStatus } from "./status.ts";
 import type { TunnelStats } from "./tunnel-stats.ts";
 
@@ -31,4 +32,6 @@ export interface OtherWorkers {
   /** They have other keys of single clients from now on. */
   replaceKeys(keys: readonly KeyOption[]): void;
   close(): Promise<void>;
+  /** Ends them, and returns their sessions, with which another process goes on. */
+  handOn(): Promise<readonly KeptState[]>;
 }

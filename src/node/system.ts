@@ -32,6 +32,7 @@ export function nodeSystem(io: Io): System {
     ...nodeLoop,
     ...nodeErrors,
     unixMs: () => Date.now(),
+    sharedMs: () => Number(process.hrtime.bigint()) / 1e6,
     cryptography: nodeCryptography,
     shadowsocks: shadowsocksCryptography,
     io,

@@ -6,6 +6,8 @@ import { isExclusive, parseEgress } from "../host/options/egress-option.ts";
 import type { KeyOption } from "../host/options/keys.ts";
 import { isShadowsocksListen } from "../host/options/shadowsocks-listen.ts";
 import type { ResolvedUdpServerOptions, UdpServerOptions } from "../host/options/udp-server.ts";
+import type { KeptState } from "../host/restart/kept-state.ts";
+import { distribute } from "../host/restart/kept-state.ts";
 import type { EndpointStatus, FlowStatus } from "../host/status.ts";
 import type { TunnelStats } from "../host/tunnel-stats.ts";
 import type { UdpServerEvents } from "../host/udp-server.ts";
@@ -14,6 +16,7 @@ import type { HandedOver, OtherWorkers, WorkerPlace } from "../host/workers.ts";
 import type { UdpServer } from "./handles.ts";
 import { chooseIo } from "./io.ts";
 import { openPacketEgress } from "./packet-egress.ts";
+import { DescriptorStore } from "./restart/descriptor-store.ts";
 import { nodeSystem } from "./system.ts";
 import { NodeWebServer } from "./web/node-web-server.ts";
 import { WorkerGroup } from "./worker-group.ts";
@@ -40,12 +43,15 @@ export async function startUdpServer(
   if (workers > 1 && resolved.wsPath !== undefined) {
     log.info({}, "sessions in WebSockets are served by the thread that listens");
   }
+  const store = resolved.keepSessions ? DescriptorStore.open(io.native, log) : undefined;
+  const kept = store?.take() ?? [];
   if (workers === 1 || io.native?.tcpListen === undefined) {
     const host = makeHost(resolved, log, io, undefined, undefined);
+    if (store !== undefined) host.restore(distribute(store.native, kept, 1)[0]);
     await host.listen();
-    return new UdpServerHandle(host, checkKeys);
+    return new UdpServerHandle(host, checkKeys, store);
   }
-  // Only this thread listens. The others are started when the first session is theirs.
+  // Only this thread listens. The others are started when the first session is theirs, or was.
   const group = new WorkerGroup({
     program: "udp-server",
     count: workers,
@@ -55,7 +61,12 @@ export async function startUdpServer(
     onEvent: (name, fields) => server.emit(name, fields),
   });
   const host = makeHost(resolved, log, io, { index: 0, count: workers }, group);
-  const server = new UdpServerHandle(host, checkKeys);
+  const server = new UdpServerHandle(host, checkKeys, store);
+  const parts = store === undefined ? [] : distribute(store.native, kept, workers);
+  for (const [worker, states] of parts.entries()) {
+    if (worker === 0) host.restore(states);
+    else if (states.length > 0) group.restore(worker, states);
+  }
   await host.listen();
   return server;
 }
@@ -72,9 +83,9 @@ export function startUdpServerWorker(
   options: ResolvedUdpServerOptions,
   log: Logger,
   place: WorkerPlace,
-): UdpServer & { takeOver(connection: HandedOver): void } {
+): UdpServerHandle {
   const io = chooseIo(options.io, options.latency, log);
-  return new UdpServerHandle(makeHost(options, log, io, place, undefined), (keys) => keys);
+  return new UdpServerHandle(makeHost(options, log, io, place, undefined), (keys) => keys, undefined);
 }
 
 function makeHost(
@@ -99,9 +110,13 @@ class UdpServerHandle extends EventEmitter implements UdpServer {
   readonly #host: UdpServerHost;
   readonly #checkKeys: CheckKeys;
 
+  /** Where its sessions go when it is closed; undefined if they end. */
+  readonly #store: DescriptorStore | undefined;
+
   /** @param checkKeys  @throws UsageError ERR_OPTION when one is wrong */
-  constructor(host: UdpServerHost, checkKeys: CheckKeys) {
+  constructor(host: UdpServerHost, checkKeys: CheckKeys, store: DescriptorStore | undefined) {
     super();
+    this.#store = store;
     this.#host = host;
     this.#checkKeys = checkKeys;
     for (const name of Object.keys(EVENTS) as (keyof UdpServerEvents)[]) {
@@ -133,7 +148,17 @@ class UdpServerHandle extends EventEmitter implements UdpServer {
     this.#host.takeOver(connection);
   }
 
-  close(): Promise<void> {
-    return this.#host.close();
+  restore(states: readonly KeptState[]): void {
+    this.#host.restore(states);
+  }
+
+  handOn(): Promise<readonly KeptState[]> {
+    return this.#host.handOn();
+  }
+
+  async close(): Promise<void> {
+    if (this.#store === undefined) return this.#host.close();
+    const states = await this.#host.handOn();
+    if (states.length > 0) this.#store.put(states);
   }
 }

@@ -6,6 +6,7 @@ import type { Logger } from "../host/log.ts";
 import type { KeyOption } from "../host/options/keys.ts";
 import type { ResolvedUdpLocalOptions } from "../host/options/udp-local.ts";
 import type { ResolvedUdpServerOptions } from "../host/options/udp-server.ts";
+import type { KeptState } from "../host/restart/kept-state.ts";
 import type { EndpointStatus, FlowStatus } from "../host/status.ts";
 import type { TunnelStats } from "../host/tunnel-stats.ts";
 import { statsOfGone, sumStats } from "../host/tunnel-stats.ts";
@@ -48,11 +49,16 @@ export type WorkerMessage =
       readonly message: string;
     }
   /** The thread is about to take this descriptor, and closes it itself from now on. */
-  | { readonly kind: "taken-over"; readonly descriptor: number };
+  | { readonly kind: "taken-over"; readonly descriptor: number }
+  /** The sessions and sockets of a thread that ends; what is in it is the group's. */
+  | { readonly kind: "handed-on"; readonly states: readonly KeptState[] };
 
 /** Messages from a group to one of its workers. */
 export type GroupMessage =
-  | { readonly kind: "close" }
+  /** `keeps`: the thread hands its sessions on. */
+  | { readonly kind: "close"; readonly keeps: boolean }
+  /** Before any connection. */
+  | { readonly kind: "restore"; readonly states: readonly KeptState[] }
   | { readonly kind: "question"; readonly query: number; readonly about: keyof Answers }
   | { readonly kind: "take-over"; readonly connection: HandedOver }
   | { readonly kind: "keys"; readonly keys: readonly KeyOption[] };
@@ -93,6 +99,7 @@ export class WorkerGroup implements OtherWorkers {
   #keys: readonly KeyOption[] | undefined;
   /** Counters of crashed threads. */
   #past: TunnelStats | undefined;
+  readonly #handedOn: KeptState[] = [];
 
   constructor(options: WorkerGroupOptions) {
     this.#options = options;
@@ -160,6 +167,12 @@ export class WorkerGroup implements OtherWorkers {
     member.thread!.postMessage({ kind: "take-over", connection } satisfies GroupMessage);
   }
 
+  /** Has a worker, whose thread is started, go on with sessions of another process. To be called before any connection. */
+  restore(worker: number, states: readonly KeptState[]): void {
+    void this.#startMember(worker, false);
+    this.#members[worker].thread!.postMessage({ kind: "restore", states } satisfies GroupMessage);
+  }
+
   replaceKeys(keys: readonly KeyOption[]): void {
     this.#keys = keys;
     for (const { thread } of this.#members) {
@@ -171,7 +184,17 @@ export class WorkerGroup implements OtherWorkers {
     this.#isClosing = true;
     const { options } = this.#options;
     const drainMs = "drainS" in options ? (options.drainS ?? 0) * 1000 : 0;
-    await Promise.all(this.#members.map(({ thread }) => thread && ended(thread, drainMs + CLOSE_MS)));
+    await this.#endAll(drainMs + CLOSE_MS, false);
+  }
+
+  async handOn(): Promise<readonly KeptState[]> {
+    this.#isClosing = true;
+    await this.#endAll(CLOSE_MS, true);
+    return this.#handedOn;
+  }
+
+  async #endAll(ms: number, keeps: boolean): Promise<void> {
+    await Promise.all(this.#members.map(({ thread }) => thread && ended(thread, ms, keeps)));
   }
 
   /** @param isEager  true if it is restarted after a crash, and the caller gets its failure to start */
@@ -210,6 +233,9 @@ export class WorkerGroup implements OtherWorkers {
       case "taken-over":
         this.#members[index].handedOver.delete(message.descriptor);
         return;
+      case "handed-on":
+        this.#handedOn.push(...message.states);
+        return;
       case "event":
         this.#options.onEvent(message.name, message.fields);
         return;
@@ -244,13 +270,13 @@ export class WorkerGroup implements OtherWorkers {
 }
 
 /** Lets a thread drain and end; terminates it when it does not within `ms`. */
-function ended(thread: Worker, ms: number): Promise<void> {
+function ended(thread: Worker, ms: number, keeps: boolean): Promise<void> {
   return new Promise((done) => {
     const timer = setTimeout(() => void thread.terminate(), ms);
     thread.once("exit", () => {
       clearTimeout(timer);
       done();
     });
-    thread.postMessage({ kind: "close" } satisfies GroupMessage);
+    thread.postMessage({ kind: "close", keeps } satisfies GroupMessage);
   });
 }

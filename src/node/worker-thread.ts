@@ -6,6 +6,7 @@ import type { Logger, LogMethod } from "../host/log.ts";
 import type { KeyOption } from "../host/options/keys.ts";
 import type { ResolvedUdpLocalOptions } from "../host/options/udp-local.ts";
 import type { ResolvedUdpServerOptions } from "../host/options/udp-server.ts";
+import type { KeptState } from "../host/restart/kept-state.ts";
 import type { TunnelStats } from "../host/tunnel-stats.ts";
 import type { HandedOver } from "../host/workers.ts";
 import type { UdpLocal, UdpServer } from "./handles.ts";
@@ -33,12 +34,16 @@ const log: Logger = {
 const early: HandedOver[] = [];
 let replaceKeys = (_keys: readonly KeyOption[]): void => {};
 let takeOver = (connection: HandedOver): void => void early.push(connection);
+const earlyStates: KeptState[] = [];
+let restore = (states: readonly KeptState[]): void => void earlyStates.push(...states);
+let handOn: (() => Promise<readonly KeptState[]>) | undefined;
 let handle: UdpLocal | UdpServer | undefined;
 port.on("message", (message: GroupMessage) => {
   if (message.kind === "take-over") takeOver(message.connection);
   else if (message.kind === "question") void report(message.query, message.about);
   else if (message.kind === "keys") replaceKeys(message.keys);
-  else void close();
+  else if (message.kind === "restore") restore(message.states);
+  else void close(message.keeps);
 });
 
 try {
@@ -52,6 +57,9 @@ try {
       server.takeOver(connection);
     };
     replaceKeys = (keys) => server.replaceKeys(keys);
+    restore = (states) => server.restore(states);
+    handOn = () => server.handOn();
+    restore(earlyStates);
     early.splice(0).forEach(takeOver);
   }
   onEvents(handle, (name, fields) => tell({ kind: "event", name, fields }));
@@ -74,8 +82,10 @@ async function report(query: number, about: "status" | "flows"): Promise<void> {
   if (answer !== undefined) tell({ kind: "answer", query, answer });
 }
 
-async function close(): Promise<void> {
-  await handle?.close();
+async function close(keeps: boolean): Promise<void> {
+  const states = keeps ? await handOn?.() : undefined;
+  if (states === undefined) await handle?.close();
+  else tell({ kind: "handed-on", states });
   if (handle !== undefined) tell({ kind: "stats", stats: handle.stats() });
   // Messages that were posted are delivered before the thread ends.
   port.close();

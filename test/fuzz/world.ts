@@ -1,8 +1,8 @@
 import { TunnelClient } from "../../src/core/client/client.ts";
 import type { ClientOutput } from "../../src/core/client/client-parts.ts";
 import type { Cryptography } from "../../src/core/handshakes/credentials.ts";
-import type { ServerOutput } from "../../src/core/server/server.ts";
 import { TunnelServer } from "../../src/core/server/server.ts";
+import type { ServerOutput } from "../../src/core/server/server-output.ts";
 import { parseLatencyRule } from "../../src/core/session/latency-rules.ts";
 import { ReceivedDatagrams, ROW_INTS } from "../../src/core/session/received-datagrams.ts";
 import type { AddressBytes } from "../../src/wire/socket-address.ts";

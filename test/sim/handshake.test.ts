@@ -5,7 +5,8 @@ import { requestMac, resumeMac } from "../../src/core/handshakes/credentials.ts"
 import { HeadBuffer } from "../../src/core/handshakes/head-buffer.ts";
 import type { Verdict } from "../../src/core/server/handshake.ts";
 import { Handshake } from "../../src/core/server/handshake.ts";
-import type { ServerOutput, TunnelServer } from "../../src/core/server/server.ts";
+import type { TunnelServer } from "../../src/core/server/server.ts";
+import type { ServerOutput } from "../../src/core/server/server-output.ts";
 import { decodeHead, findHeadEnd } from "../../src/wire/http/http-head.ts";
 import type { ExtensionRequest, ShownTicket } from "../../src/wire/http/upgrade.ts";
 import {

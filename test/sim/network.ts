@@ -2,8 +2,10 @@ import { createHash, createHmac } from "node:crypto";
 import { TunnelClient } from "../../src/core/client/client.ts";
 import type { ClientOutput, TunnelClientOptions } from "../../src/core/client/client-parts.ts";
 import type { Cryptography } from "../../src/core/handshakes/credentials.ts";
-import type { ServerOutput, TunnelServerOptions } from "../../src/core/server/server.ts";
+import { decodeKeptSessions, encodeKeptSessions } from "../../src/core/server/restart/kept-sessions.ts";
 import { TunnelServer } from "../../src/core/server/server.ts";
+import type { TunnelServerOptions } from "../../src/core/server/server-options.ts";
+import type { ServerOutput } from "../../src/core/server/server-output.ts";
 import type { UnreachableKind } from "../../src/wire/capsule.ts";
 import type { AddressBytes } from "../../src/wire/socket-address.ts";
 import { formatAddress, makeAddress } from "../../src/wire/socket-address.ts";
@@ -114,7 +116,7 @@ export class Network {
     this.server = this.#makeServer();
   }
 
-  #makeServer(): TunnelServer {
+  #makeServer(options: Partial<TunnelServerOptions> = {}): TunnelServer {
     return new TunnelServer({
       psk: undefined,
       crypto: seededCryptography(100 + this.#servers++),
@@ -136,6 +138,7 @@ export class Network {
       maxAssociationsPerSession: 4096,
       maxContextsPerSession: 65_536,
       ...this.#options.server,
+      ...options,
     });
   }
 
@@ -217,6 +220,36 @@ export class Network {
   startServer(): void {
     this.server = this.#makeServer();
     this.serverIsUp = true;
+  }
+
+  /**
+   * The server ends, and another goes on with its sessions: with its state as bytes, which `change` may change, and with the ports of
+   * associations. What is on its way is lost.
+   *
+   * @param elapsedMs  without a server
+   * @param options    that the next server has besides
+   */
+  restartServer(
+    elapsedMs = 0,
+    change = (bytes: Uint8Array) => bytes,
+    options: Partial<TunnelServerOptions> = {},
+  ): void {
+    this.server.suspend(this.now);
+    this.settle();
+    const portsOf = (association: number) => [this.#ports.get(association) ?? 0, 0] as const;
+    const bytes = encodeKeptSessions({
+      clock: this.now,
+      sessions: this.server.saveSessions(this.now, portsOf),
+    });
+    this.killServer();
+    this.advance(elapsedMs);
+    this.server = this.#makeServer(options);
+    this.serverIsUp = true;
+    const { clock, sessions } = decodeKeptSessions(change(bytes));
+    const restored = this.server.restoreSessions(this.now, sessions, this.now - clock);
+    for (const { association, ports } of restored) {
+      if (ports[0] > 0) this.#ports.set(association, ports[0]);
+    }
   }
 
   get openConnections(): number {

@@ -1,5 +1,5 @@
-import type { TunnelServerOptions } from "../../src/core/server/server.ts";
 import { TunnelServer } from "../../src/core/server/server.ts";
+import type { TunnelServerOptions } from "../../src/core/server/server-options.ts";
 import { formatAddress, makeAddress } from "../../src/wire/socket-address.ts";
 import { seededCryptography } from "./network.ts";
 

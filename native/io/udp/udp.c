@@ -1,4 +1,5 @@
 // The sockets: opened, watched, set, closed.
+#include "../tcp.h"
 #include "../udp.h"
 
 #include <stdlib.h>
@@ -97,24 +98,16 @@ static int bind_socket(uv_os_sock_t fd, const struct sockaddr_storage *address, 
   return error;
 }
 
-int32_t io_udp_open(io_loop *loop, const io_udp_options *options) {
+// Watches a socket that is bound. Returns its number, or a system error, with the socket left alone.
+static int32_t add_socket(io_loop *loop, uv_os_sock_t fd, const struct sockaddr_storage *address,
+                          const io_udp_options *options) {
   udp *udp = loop->udp;
-  struct sockaddr_storage address;
-  socklen_t length =
-      options->address == NULL ? 0 : io_scoped_address_to_sockaddr(options->address, options->address_bytes, &address);
-  if (loop->is_ending) return UV_ECANCELED;
-  if (udp == NULL || length == 0) return UV_EINVAL;
   udp_socket *socket = calloc(1, sizeof *socket);
   if (socket == NULL || !reserve_id(udp)) {
     free(socket);
     return UV_ENOMEM;
   }
-  int error = io_socket_new(loop, address.ss_family, SOCK_DGRAM, &socket->fd);
-  if (error == 0) {
-    error = bind_socket(socket->fd, &address, length, options->reuse_port);
-    if (error == 0) error = uv_poll_init_socket(loop->uv, &socket->poll, socket->fd);
-    if (error != 0) io_socket_close(socket->fd);
-  }
+  int error = uv_poll_init_socket(loop->uv, &socket->poll, fd);
   if (error != 0) {
     free(socket);
     return error;
@@ -122,11 +115,12 @@ int32_t io_udp_open(io_loop *loop, const io_udp_options *options) {
   loop->open_handles++;
   udp->open_handles++;
   socket->udp = udp;
-  socket->family = address.ss_family;
-  io_udp_system_set_buffer(socket->fd, true, options->receive_bytes);
-  io_udp_system_set_buffer(socket->fd, false, options->send_bytes);
+  socket->fd = fd;
+  socket->family = address->ss_family;
+  io_udp_system_set_buffer(fd, true, options->receive_bytes);
+  io_udp_system_set_buffer(fd, false, options->send_bytes);
   io_udp_system_opened(socket);
-  if (socket->family == AF_INET6) socket->scope_id = ((struct sockaddr_in6 *)&address)->sin6_scope_id;
+  if (socket->family == AF_INET6) socket->scope_id = ((const struct sockaddr_in6 *)address)->sin6_scope_id;
   if (options->tells_locals) io_udp_system_tell_locals(socket);
   socket->first_row = socket->last_row = NONE;
   socket->latency = IO_LATENCY_BALANCED;
@@ -136,6 +130,46 @@ int32_t io_udp_open(io_loop *loop, const io_udp_options *options) {
   udp->sockets[socket->id] = socket;
   io_udp_watch(socket);
   return socket->id;
+}
+
+int32_t io_udp_open(io_loop *loop, const io_udp_options *options) {
+  struct sockaddr_storage address;
+  socklen_t length =
+      options->address == NULL ? 0 : io_scoped_address_to_sockaddr(options->address, options->address_bytes, &address);
+  if (loop->is_ending) return UV_ECANCELED;
+  if (loop->udp == NULL || length == 0) return UV_EINVAL;
+  uv_os_sock_t fd;
+  int32_t result = io_socket_new(loop, address.ss_family, SOCK_DGRAM, &fd);
+  if (result != 0) return result;
+  result = bind_socket(fd, &address, length, options->reuse_port);
+  if (result == 0) result = add_socket(loop, fd, &address, options);
+  if (result < 0) io_socket_close(fd);
+  return result;
+}
+
+int32_t io_udp_adopt(io_loop *loop, int descriptor, const io_udp_options *options) {
+#ifdef _WIN32
+  (void)loop, (void)descriptor, (void)options;
+  return UV_ENOTSUP;
+#else
+  struct sockaddr_storage address;
+  socklen_t length = sizeof address;
+  int type = 0;
+  socklen_t type_bytes = sizeof type;
+  if (loop->is_ending) return UV_ECANCELED;
+  if (loop->udp == NULL) return UV_EINVAL;
+  if (getsockopt(descriptor, SOL_SOCKET, SO_TYPE, &type, &type_bytes) != 0) return io_socket_error();
+  if (getsockname(descriptor, (struct sockaddr *)&address, &length) != 0) return io_socket_error();
+  bool is_ip = address.ss_family == AF_INET || address.ss_family == AF_INET6;
+  if (type != SOCK_DGRAM || !is_ip) return UV_EINVAL;
+  io_socket_adopt(descriptor);
+  return add_socket(loop, descriptor, &address, options);
+#endif
+}
+
+int io_udp_descriptor(io_loop *loop, int32_t id) {
+  udp_socket *socket = io_udp_socket_of(loop, id);
+  return socket == NULL ? UV_EINVAL : io_descriptor_duplicate((int)socket->fd);
 }
 
 static void on_socket_closed(uv_handle_t *handle) {

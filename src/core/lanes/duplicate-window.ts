@@ -3,9 +3,13 @@
  * 4303 §3.4.3, RFC 6479), over numbers that come truncated to 24 bits. What is older than the window is taken for a copy: at
  * 60,000 a second it is a second late.
  */
-import { sequenceDistance } from "../../wire/receipt.ts";
+import { SEQUENCE_MODULUS, sequenceDistance } from "../../wire/receipt.ts";
+import type { Arrived, Hole } from "./lane-progress.ts";
 
-const WINDOW = 65_536;
+/** So many numbers are remembered. */
+export const WINDOW = 65_536;
+/** Holes that {@link DuplicateWindow.arrived} lists, the latest ones. */
+export const MAX_HOLES = 256;
 
 export class DuplicateWindow {
   /** Datagrams that came after a later one; and how many later ones at most. */
@@ -44,6 +48,36 @@ export class DuplicateWindow {
       if (-ahead > this.farthest) this.farthest = -ahead;
     }
     return true;
+  }
+
+  /** What has arrived, for {@link restore}. */
+  get arrived(): Arrived | undefined {
+    if (this.#highest < 0) return undefined;
+    const holes: Hole[] = [];
+    let length = 0;
+    for (let distance = 1; distance <= WINDOW && holes.length < MAX_HOLES; distance++) {
+      const bit = (this.#highest - distance) & (WINDOW - 1);
+      const word = this.#seen[bit >> 5];
+      const isMissing = distance < WINDOW && (word & (1 << (bit & 31))) === 0;
+      if (isMissing) length++;
+      else if (length > 0) {
+        holes.push({ distance: distance - 1, length });
+        length = 0;
+      } else if (word === -1 && (bit & 31) === 31) distance += 31;
+    }
+    return { highest: this.#highest, holes };
+  }
+
+  /** To be called before anything else. */
+  restore({ highest, holes }: Arrived): void {
+    this.#highest = highest;
+    this.#seen.fill(-1);
+    for (const { distance, length } of holes) {
+      for (let i = 0; i < length; i++) {
+        const bit = (highest - distance + i + SEQUENCE_MODULUS) & (WINDOW - 1);
+        this.#seen[bit >> 5] &= ~(1 << (bit & 31));
+      }
+    }
   }
 
   /** Makes the window end with `sequence`, which is so many ahead. */

@@ -24,6 +24,8 @@ export class ReceiptSchedule {
   /** When the next receipt is due; Infinity while there are no news. */
   dueAt = NEVER;
   sent = 0;
+  /** What is added to `now` for the clock of receipts, in milliseconds. */
+  clockOffset = 0;
   sentBytes = 0;
   #lastAt = Number.NEGATIVE_INFINITY;
   #lastLane = -1;
@@ -73,7 +75,7 @@ export class ReceiptSchedule {
     at: number,
   ): number {
     this.dueAt = NEVER;
-    writer.begin(out, at, microseconds(now));
+    writer.begin(out, at, microseconds(now + this.clockOffset));
     let isLeft = false;
     for (const lane of lanes) {
       if (lane.news === 0) continue;

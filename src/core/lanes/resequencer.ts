@@ -47,6 +47,11 @@ export class Resequencer {
     this.#byteLimit = byteLimit;
   }
 
+  /** Numbers before `next` have come, or are not waited for. To be called before anything else. */
+  begin(next: number): void {
+    this.#next = next;
+  }
+
   /** The entry that is released next, or -1. */
   get released(): number {
     return this.#first;

@@ -38,6 +38,7 @@ import type { FlowTable } from "./flow-table.ts";
 import { HEDGE_AGE_MS, HedgeBudget } from "./hedging.ts";
 import { ANY_LANE } from "./lane-bits.ts";
 import { expressLanes, LaneChoice } from "./lane-choice.ts";
+import type { LaneProgress } from "./lane-progress.ts";
 import { LaneState } from "./lane-state.ts";
 import { Lateness } from "./lateness.ts";
 import type { Interval } from "./rate/measures.ts";
@@ -249,6 +250,30 @@ export class LaneScheduler {
   /** Whether more is to be sent than the path takes, or was a moment ago. */
   isLimited(now: number): boolean {
     return now < this.#limitedUntil;
+  }
+
+  // Another process
+
+  /** What another scheduler needs to go on where this one is, but for what waits and what is on its way. */
+  progress(now: number): LaneProgress {
+    return {
+      nextSequence: this.#nextSequence,
+      clock: now + this.#receipts.clockOffset,
+      arrived: this.#window.arrived,
+    };
+  }
+
+  /**
+   * Goes on where another one was. To be called before anything else.
+   *
+   * @param elapsedMs  since its {@link progress} was asked for
+   */
+  resume(now: number, { nextSequence, clock, arrived }: LaneProgress, elapsedMs: number): void {
+    this.#nextSequence = nextSequence;
+    this.#receipts.clockOffset = clock + elapsedMs - now;
+    if (arrived === undefined) return;
+    this.#window.restore(arrived);
+    this.#order.begin((arrived.highest + 1) % SEQUENCE_MODULUS);
   }
 
   // Lanes

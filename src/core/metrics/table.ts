@@ -75,6 +75,10 @@ export const COUNTS = {
     help: "Sessions that a new connection resumed.",
     c: "resumed",
   },
+  restored: {
+    name: "underpass_restored_sessions_total",
+    help: "Sessions that a server went on with after a restart (--keep-sessions).",
+  },
   tapRecords: { name: "underpass_tap_records_total", help: "Records that --tap has written." },
   tapLost: {
     name: "underpass_tap_lost_records_total",

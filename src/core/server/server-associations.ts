@@ -90,11 +90,11 @@ export class ServerAssociations {
 
   // Associations
 
-  /** Creates an association; the caller has checked that there is room. */
+  /** Creates an association, last used at `now`; the caller has checked that there is room. */
   open(
     now: number,
     session: Session,
-    connection: Connection,
+    connection: Connection | undefined,
     id: number,
     source: AddressBytes | undefined,
   ): number {
@@ -166,6 +166,16 @@ export class ServerAssociations {
   /** The client sent a datagram. */
   handleSent(now: number, slot: number): void {
     this.idle.refresh(now, slot);
+  }
+
+  /** How many answers it has had, up to 2. */
+  answersOf(slot: number): number {
+    return this.#answers[slot];
+  }
+
+  /** Answers arrived before `now`, in which it was last used, in another process. */
+  restoreAnswers(now: number, slot: number, count: number): void {
+    this.#handleAnswers(now, slot, count);
   }
 
   /** Answers arrived. */

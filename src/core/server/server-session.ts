@@ -52,14 +52,16 @@ export class SessionLanes {
 export class Session {
   /** A reusable number, for tables. */
   readonly index: number;
-  /** Short name for logs; not a secret. */
-  readonly name: string;
+  /** Of its name. */
+  readonly number: number;
   readonly id: Uint8Array;
   readonly key: Uint8Array;
   /** native: ours, resumable. bound, fixed: RFC 9298 without our extension, one association, ends with its tunnel. */
   readonly kind: "native" | "bound" | "fixed";
   /** A state of {@link SESSION}. */
   state = SESSION.after(SESSION.number("none"), "create");
+  /** When it ends, while it has no lane. */
+  lingersUntil = 0;
   readonly connections = new Set<Connection>();
   readonly associationById = new Map<number, number>();
   readonly contextById = new Map<number, number>();
@@ -76,7 +78,7 @@ export class Session {
 
   constructor(
     index: number,
-    name: string,
+    number: number,
     kind: Session["kind"],
     id: Uint8Array,
     key: Uint8Array,
@@ -84,13 +86,18 @@ export class Session {
     holder?: NamedKey,
   ) {
     this.index = index;
-    this.name = name;
+    this.number = number;
     this.kind = kind;
     this.bound = kind === "bound" ? new BoundIds() : undefined;
     this.id = id;
     this.key = key;
     this.lanes = scheduler && new SessionLanes(scheduler);
     this.holder = holder;
+  }
+
+  /** Short, for logs; not a secret. */
+  get name(): string {
+    return `s${this.number}`;
   }
 
   /** False once it has ended. */

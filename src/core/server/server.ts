@@ -12,7 +12,6 @@ import { ProtocolError } from "../errors.ts";
 import {
   constantTimeEqual,
   deriveSessionKey,
-  hexKey,
   NONCE_BYTES,
   responseMac,
   resumeMac,
@@ -35,15 +34,19 @@ import { spreadState } from "../session/spread-state.ts";
 import { Tunnel } from "../session/tunnel.ts";
 import type { AssociationReport, AssociationReports, SessionReport } from "../status.ts";
 import { reportOf } from "../status.ts";
-import type { HandshakeOptions, ProvenKey, Verdict } from "./handshake.ts";
+import type { ProvenKey, Verdict } from "./handshake.ts";
 import { Handshake } from "./handshake.ts";
-import type { PlainPolicy, PlainVerdict } from "./plain-tunnels.ts";
+import type { PlainVerdict } from "./plain-tunnels.ts";
 import { judgePlainRequest, judgeResolvedTarget } from "./plain-tunnels.ts";
-import type { AssociationLimits } from "./server-associations.ts";
+import type { KeptSession } from "./restart/kept-sessions.ts";
+import type { Ports, RestoredAssociation } from "./restart/session-keeper.ts";
+import { SessionKeeper } from "./restart/session-keeper.ts";
 import { ServerAssociations } from "./server-associations.ts";
 import { ServerCapsules } from "./server-capsules.ts";
 import { ServerFlows } from "./server-flows.ts";
 import { ServerLanes } from "./server-lanes.ts";
+import type { TunnelServerOptions } from "./server-options.ts";
+import type { ServerOutput, WhatFor } from "./server-output.ts";
 import type { ServerParts } from "./server-parts.ts";
 import {
   DEADLINE_ASSOCIATIONS,
@@ -57,8 +60,8 @@ import {
   deadlineOf,
 } from "./server-parts.ts";
 import { ServerReplies } from "./server-replies.ts";
-import type { Connection } from "./server-session.ts";
-import { Session } from "./server-session.ts";
+import type { Connection, Session } from "./server-session.ts";
+import { ServerSessions } from "./server-sessions.ts";
 
 const NONE = -1;
 /** How long a tunnel whose client has ended its side lasts after the last answer. */
@@ -69,88 +72,6 @@ const MAX_EXPIRY_WAIT_MS = 3_600_000;
 const SPARE_SHARE = 3 / 4;
 /** Bytes of control capsules that may wait for a client that does not read. */
 const CONTROL_BYTES = 1_048_576;
-
-/** All durations in milliseconds, sizes in bytes. */
-export interface TunnelServerOptions extends HandshakeOptions, AssociationLimits, PlainPolicy {
-  /** Keys of single clients, beside that of everybody. Default: none, and {@link TunnelServer.replaceKeys} gives it none. */
-  readonly keys?: readonly KeyEntry[] | undefined;
-  readonly heartbeatMs: number;
-  readonly handshakeTimeoutMs: number;
-  readonly lingerMs: number;
-  readonly idleTimeoutMs: number;
-  readonly ageBudgetMs: number;
-  /** Bound of each tunnel's send queue. */
-  readonly queueBytes: number;
-  readonly maxHalfOpen: number;
-  readonly maxTunnels: number;
-  readonly maxSessions: number;
-  readonly maxLingering: number;
-  /** Largest id of an association or context; only tests lower it. */
-  readonly maxId?: number;
-  /** Whether the host answers what strangers request, as a `stranger` output, instead of a refusal. Default false. */
-  readonly hasDecoy?: boolean;
-  /** Whether clients may have receipts. Default true; false is for tests, as a server that lacks them. */
-  readonly hasReceipts?: boolean;
-}
-
-/** What the host does with a connection that it is given. */
-type WhatFor =
-  /** Its client has valid credentials, and its session is another worker's: {@link TunnelServer.handleHandedOver} there. */
-  | { readonly kind: "hand-over"; readonly worker: number; readonly holder: string | undefined }
-  /** Make it a WebSocket, by an answer to the request with `key`, and accept what that carries as a nested connection. */
-  | { readonly kind: "web-socket"; readonly key: string }
-  /** Go on with it as HTTP/2, and accept each of its requests as a nested connection. */
-  | { readonly kind: "http2" }
-  /** Answer the request like a web server that knows nothing of tunnels; it would have been refused for `refusal`. */
-  | {
-      readonly kind: "stranger";
-      readonly refusal: { readonly reason: RefusalReason; readonly detail: string };
-    };
-
-export type ServerOutput =
-  /** Write the remaining batches of `connection`, then close it. */
-  | {
-      readonly kind: "close";
-      readonly connection: number;
-      /** The client's error in an open tunnel. */
-      readonly error: ProtocolError | undefined;
-      /** Why it got no tunnel; only for this end. */
-      readonly refusal: { readonly reason: RefusalReason; readonly detail: string } | undefined;
-    }
-  /** Leaves a connection to the host. Call {@link TunnelServer.handleDisconnected} here. */
-  | (WhatFor & {
-      readonly connection: number;
-      /** The whole head of its request. */
-      readonly head: Uint8Array;
-      /** Bytes that were read behind the head. */
-      readonly surplus: Uint8Array;
-    })
-  /**
-   * Open the association's UDP sockets now and call {@link TunnelServer.handleBound}: the one for `target`, or, for a bound
-   * tunnel, which has no target, one for each family that the server has.
-   */
-  | {
-      readonly kind: "bind";
-      readonly association: number;
-      readonly connection: number;
-      readonly target: AddressBytes | undefined;
-    }
-  /** The class of the association's sockets; undefined for that of the host. */
-  | {
-      readonly kind: "latency";
-      readonly association: number;
-      readonly latency: LatencyClass | undefined;
-    }
-  /** The DSCP of datagrams from the association's sockets, 0 until then. */
-  | { readonly kind: "dscp"; readonly association: number; readonly dscp: number }
-  /** The association has ended: close its sockets. */
-  | { readonly kind: "release"; readonly association: number }
-  /** Look up a name and call {@link TunnelServer.handleResolved}. */
-  | { readonly kind: "resolve"; readonly query: number; readonly name: string; readonly port: number }
-  | { readonly kind: "session-up"; readonly session: string; readonly lane: number }
-  | { readonly kind: "session-resumed"; readonly session: string; readonly lane: number }
-  | { readonly kind: "session-down"; readonly session: string }
-  | { readonly kind: "session-ended"; readonly session: string; readonly reason: string };
 
 /**
  * The server end of all tunnels and sessions of a process. Does no I/O and reads no clock: after each `handle*`, send
@@ -163,6 +84,7 @@ export class TunnelServer {
   readonly outgoing = new DatagramBatch(1024);
   tunnelCount = 0;
   #isDraining = false;
+  #isSuspending = false;
 
   readonly #options: TunnelServerOptions;
   readonly #outputs: ServerOutput[] = [];
@@ -177,17 +99,14 @@ export class TunnelServer {
   readonly #halfOpen = new Set<Connection>();
   /** Open tunnels whose clients have ended their side, oldest first. */
   readonly #halfClosed = new Set<Connection>();
-  readonly #sessions = new Map<string, Session>();
-  readonly #lingering = new Set<Session>();
-  readonly #sessionByIndex: (Session | undefined)[] = [];
-  readonly #freeSessions: number[] = [];
+  readonly #sessions = new ServerSessions();
   readonly #names: NameLookups<Connection>;
-  #nextName = 1;
 
   readonly #lanes: ServerLanes;
   readonly #flows: ServerFlows;
   readonly #capsules: ServerCapsules;
   readonly #replies: ServerReplies;
+  readonly #keeper: SessionKeeper;
 
   constructor(options: TunnelServerOptions) {
     this.#options = options;
@@ -232,6 +151,7 @@ export class TunnelServer {
     this.#flows = new ServerFlows(parts, this.#lanes);
     this.#capsules = new ServerCapsules(parts, this.#flows, this.#lanes);
     this.#replies = new ServerReplies(parts, this.#flows, this.#lanes);
+    this.#keeper = new SessionKeeper(parts, options, this.#sessions, this.#lanes, this.#flows, this.#keys);
   }
 
   #remoteOf(association: number, id: number): AddressBytes | undefined {
@@ -254,7 +174,7 @@ export class TunnelServer {
   }
 
   get lingeringCount(): number {
-    return this.#lingering.size;
+    return this.#sessions.lingering.size;
   }
 
   /** Mean of the tunnels' smoothed round-trip times in milliseconds. */
@@ -271,26 +191,7 @@ export class TunnelServer {
 
   /** The first `limit` of the sessions that can be resumed, as they are now. */
   sessionReports(limit: number): SessionReport[] {
-    const reports: SessionReport[] = [];
-    for (const session of this.#sessions.values()) {
-      const { name, kind, state, holder, associationById, connections, lanes } = session;
-      if (reports.length === limit) break;
-      reports.push({
-        session: name,
-        kind,
-        state: SESSION.name(state),
-        ...(holder === undefined ? {} : { key: holder.name }),
-        associations: associationById.size,
-        lanes: [...connections].map(({ index, lane, tunnel }) => ({
-          lane,
-          state: "up",
-          rttMs: tunnel.rttMs,
-          isLate: lanes?.scheduler.isLate(lane) ?? false,
-          connection: index,
-        })),
-      });
-    }
-    return reports;
+    return this.#sessions.reports(limit);
   }
 
   /** Associations of `slots` slots from `first` on. */
@@ -625,12 +526,12 @@ export class TunnelServer {
       const kind = key % DEADLINE_KINDS;
       if (kind === DEADLINE_CONNECTION) this.#handleConnectionTimeout(now, this.#connections[index]!);
       else if (kind === DEADLINE_QUEUE) this.#expireQueue(now, this.#connections[index]!);
-      else if (kind === DEADLINE_DISPATCH) this.#lanes.stir(this.#sessionByIndex[index]);
+      else if (kind === DEADLINE_DISPATCH) this.#lanes.stir(this.#sessions.byIndex[index]);
       else if (kind === DEADLINE_KEYS) this.#endExpired(now);
-      else if (kind === DEADLINE_LINGER) this.#endSession(now, this.#sessionByIndex[index]!, "linger");
+      else if (kind === DEADLINE_LINGER) this.#endSession(now, this.#sessions.byIndex[index]!, "linger");
       else if (kind === DEADLINE_ASSOCIATIONS)
-        this.#flows.expireAssociations(now, this.#sessionByIndex[index]!);
-      else this.#flows.expireContexts(now, this.#sessionByIndex[index]!);
+        this.#flows.expireAssociations(now, this.#sessions.byIndex[index]!);
+      else this.#flows.expireContexts(now, this.#sessions.byIndex[index]!);
     }
   }
 
@@ -723,6 +624,36 @@ export class TunnelServer {
     }
   }
 
+  /**
+   * Another process is about to go on with the sessions: no more lanes are accepted, and connections without a lane are closed.
+   * Those that are up go on until the host has ended them; then {@link saveSessions}.
+   */
+  suspend(now: number): void {
+    this.#isSuspending = true;
+    for (const connection of [...this.#halfOpen]) this.#closeConnection(now, connection, undefined);
+  }
+
+  /**
+   * The sessions that can be resumed, with their associations and contexts, for {@link restoreSessions}. Lost are what waits in
+   * queues, what lanes have not delivered, and what names were being resolved for.
+   *
+   * @param portsOf  the ports of an association's sockets
+   */
+  saveSessions(now: number, portsOf: (association: number) => Ports): KeptSession[] {
+    return this.#keeper.save(now, portsOf);
+  }
+
+  /**
+   * Goes on with sessions of another process, each until the end of its linger time at the latest, as far as keys, policy and
+   * bounds permit. To be called before the first connection.
+   *
+   * @param elapsedMs  since they were saved
+   * @returns their associations, whose sockets are the host's to find
+   */
+  restoreSessions(now: number, kept: readonly KeptSession[], elapsedMs: number): RestoredAssociation[] {
+    return this.#keeper.restore(now, kept, elapsedMs);
+  }
+
   /** Announces to every client that this server shuts down; then drain and close. */
   close(): void {
     for (const connection of this.#connections) {
@@ -779,6 +710,11 @@ export class TunnelServer {
     extension: ExtensionRequest,
     proven: ProvenKey | undefined,
   ): void {
+    if (this.#isSuspending) {
+      // It is to ask again, at the next process.
+      this.#refuse(now, connection, "draining", undefined);
+      return;
+    }
     if (this.#isDraining) {
       this.#refuse(now, connection, "draining", encodeRefusal(503, undefined));
       return;
@@ -792,7 +728,7 @@ export class TunnelServer {
       this.#refuse(now, connection, "protocol_error", encodeRefusal(400, undefined), "lane over 31");
       return;
     }
-    const known = extension.session === undefined ? undefined : this.#sessions.get(hexKey(extension.session));
+    const known = extension.session === undefined ? undefined : this.#sessions.find(extension.session);
     const isResumed =
       known !== undefined &&
       (known.lanes !== undefined) === receipts &&
@@ -826,7 +762,7 @@ export class TunnelServer {
     session.connections.add(connection);
     if (predecessor !== undefined) this.#closeConnection(now, predecessor, undefined);
     session.state = SESSION.after(session.state, "join");
-    this.#lingering.delete(session);
+    this.#sessions.lingering.delete(session);
     this.#deadlines.clear(deadlineOf(session.index, DEADLINE_LINGER));
     if (isReturn) this.counters.resumed++;
     this.#outputs.push({
@@ -861,7 +797,7 @@ export class TunnelServer {
 
   #makeRoomForSession(now: number): boolean {
     if (this.#sessions.size < this.#options.maxSessions) return true;
-    const [oldest] = this.#lingering;
+    const [oldest] = this.#sessions.lingering;
     if (oldest === undefined) return false;
     this.counters.refused.session_evicted++;
     this.#endSession(now, oldest, "evicted");
@@ -875,13 +811,8 @@ export class TunnelServer {
     receipts: boolean,
     holder: NamedKey | undefined,
   ): Session {
-    const index = this.#freeSessions.pop() ?? this.#sessionByIndex.length;
     const scheduler = receipts ? this.#lanes.makeScheduler() : undefined;
-    const session = new Session(index, `s${this.#nextName++}`, kind, id, key, scheduler, holder);
-    if (holder !== undefined) holder.sessions++;
-    this.#sessionByIndex[index] = session;
-    this.#sessions.set(hexKey(id), session);
-    return session;
+    return this.#sessions.begin(kind, id, key, scheduler, holder);
   }
 
   #followPlain(now: number, connection: Connection, verdict: PlainVerdict): void {
@@ -1005,7 +936,7 @@ export class TunnelServer {
     if (heir !== undefined) {
       this.#lanes.registerLost(session);
       this.#markDirty(heir);
-    } else if (this.#sessions.has(hexKey(session.id))) this.#linger(now, session);
+    } else if (session.isLive) this.#linger(now, session);
   }
 
   #linger(now: number, session: Session): void {
@@ -1015,20 +946,18 @@ export class TunnelServer {
       this.#endSession(now, session, "empty");
       return;
     }
-    if (this.#lingering.size >= this.#options.maxLingering) {
-      const [oldest] = this.#lingering;
+    if (!this.#isSuspending && this.#sessions.lingering.size >= this.#options.maxLingering) {
+      const [oldest] = this.#sessions.lingering;
       this.counters.refused.session_evicted++;
       this.#endSession(now, oldest, "evicted");
     }
-    this.#deadlines.set(deadlineOf(session.index, DEADLINE_LINGER), now + this.#options.lingerMs);
-    this.#lingering.add(session);
+    session.lingersUntil = now + this.#options.lingerMs;
+    this.#deadlines.set(deadlineOf(session.index, DEADLINE_LINGER), session.lingersUntil);
+    this.#sessions.lingering.add(session);
   }
 
   #endSession(now: number, session: Session, reason: string): void {
-    if (!this.#sessions.delete(hexKey(session.id))) return;
-    session.state = SESSION.after(session.state, "end");
-    if (session.holder !== undefined) session.holder.sessions--;
-    this.#lingering.delete(session);
+    if (!this.#sessions.end(session)) return;
     for (const kind of [DEADLINE_LINGER, DEADLINE_ASSOCIATIONS, DEADLINE_CONTEXTS, DEADLINE_DISPATCH]) {
       this.#deadlines.clear(deadlineOf(session.index, kind));
     }
@@ -1040,8 +969,6 @@ export class TunnelServer {
       this.#closeConnection(now, connection, undefined);
     }
     session.lanes?.scheduler.close();
-    this.#sessionByIndex[session.index] = undefined;
-    this.#freeSessions.push(session.index);
     this.#outputs.push({ kind: "session-ended", session: session.name, reason });
   }
 

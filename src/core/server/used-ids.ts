@@ -1,5 +1,11 @@
 /** Past it the lowest ids are forgotten: a peer whose ids have that many gaps may reuse those unnoticed. */
-const MAX_RANGES = 1_024;
+export const MAX_RANGES = 1_024;
+
+/** First and last half of an id. */
+export interface IdRange {
+  readonly first: number;
+  readonly last: number;
+}
 
 /** The even ids that a peer has used, as ranges, so that ids used in ascending order take no memory. */
 export class UsedIds {
@@ -30,6 +36,19 @@ export class UsedIds {
       this.#last.shift();
     }
     return true;
+  }
+
+  /** Ascending, with a gap before each. */
+  get ranges(): IdRange[] {
+    return this.#first.map((first, i) => ({ first, last: this.#last[i] }));
+  }
+
+  /** To be called before anything else. @param ranges  as {@link ranges} has them */
+  restore(ranges: readonly IdRange[]): void {
+    for (const { first, last } of ranges) {
+      this.#first.push(first);
+      this.#last.push(last);
+    }
   }
 
   has(id: number): boolean {

@@ -61,6 +61,13 @@ export interface NativeModule {
     sendBytes: number,
     tellLocals: boolean,
   ): number;
+  /**
+   * The same for a bound UDP socket that the process was given, which belongs to the module from then on; an error leaves it alone.
+   * Not in the C library, nor on Windows.
+   */
+  udpAdopt?(descriptor: number, receiveBytes: number, sendBytes: number): number;
+  /** Another descriptor of a socket, the caller's, which outlives it. Where {@link udpAdopt} is. */
+  udpDescriptor?(socket: number): number;
   udpClose(socket: number): void;
   /** Enables reports of datagrams that did not get through: ICMP errors and missing routes. Linux only. */
   udpTellErrors?(socket: number): void;
@@ -90,6 +97,18 @@ export interface NativeModule {
     headers: Uint8Array,
   ): number;
   udpCounts(counts: Float64Array): void;
+
+  /**
+   * Sends a message to the service manager (sd_notify(3)), and waits for room for it. Linux only, and not in the C library.
+   *
+   * @param socket       as in NOTIFY_SOCKET
+   * @param descriptors  at most 253, which stay open
+   */
+  serviceNotify?(socket: string, message: string, descriptors: Int32Array, timeoutMs: number): void;
+  /** Waits until the manager has handled all earlier messages. @throws ETIMEDOUT */
+  serviceBarrier?(socket: string, timeoutMs: number): void;
+  /** Memory that nobody can change any more. @returns its descriptor */
+  sealedMemory?(bytes: Uint8Array): number;
 
   /** Undefined on Windows. @returns the listener's descriptor */
   tcpListen?(

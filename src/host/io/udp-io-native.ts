@@ -77,6 +77,7 @@ class NativeUdpIo implements UdpIo {
   open(options: UdpSocketOptions): UdpSocket {
     const { family, host, port, reusePort, outgoing, tellsLocal, onBindError } = options;
     try {
+      if (options.descriptor !== undefined) return this.#adopt(options.descriptor, options);
       const bound = host ?? (family === 4 ? "0.0.0.0" : "::");
       const address = scopedAddress(this.#native, bound, port);
       const isAny = isUnspecified(makeAddress(splitZone(bound).ip, 0)!);
@@ -90,16 +91,36 @@ class NativeUdpIo implements UdpIo {
       if (outgoing !== undefined) this.#restrict(id, outgoing);
       if (options.onUnreachable !== undefined) this.#native.udpTellErrors?.(id);
       if (options.forbidsFragments) this.#native.udpForbidFragments?.(id);
-      const socket = new NativeUdpSocket(this, id, this.#native.udpPort(id), options);
-      this.#sockets[id] = socket;
-      if (options.latency !== undefined) this.setLatency(id, options.latency);
-      if (options.dscp) this.setDscp(id, options.dscp);
-      return socket;
+      return this.#add(id, options);
     } catch (error) {
       // Not before the caller has the socket that this is about.
       void Promise.resolve().then(() => onBindError(error as Error));
       return new NativeUdpSocket(this, -1, 0, options);
     }
+  }
+
+  #adopt(descriptor: number, options: UdpSocketOptions): UdpSocket {
+    let id: number;
+    try {
+      id = this.#native.udpAdopt!(descriptor, UDP_BUFFER_BYTES, UDP_BUFFER_BYTES);
+    } catch (error) {
+      this.#native.descriptorClose?.(descriptor);
+      throw error;
+    }
+    if (options.onUnreachable !== undefined) this.#native.udpTellErrors?.(id);
+    return this.#add(id, options);
+  }
+
+  #add(id: number, options: UdpSocketOptions): UdpSocket {
+    const socket = new NativeUdpSocket(this, id, this.#native.udpPort(id), options);
+    this.#sockets[id] = socket;
+    if (options.latency !== undefined) this.setLatency(id, options.latency);
+    if (options.dscp) this.setDscp(id, options.dscp);
+    return socket;
+  }
+
+  descriptor(id: number): number | undefined {
+    return this.#native.udpDescriptor?.(id);
   }
 
   receiveBufferBytes(id: number): number {
@@ -320,6 +341,12 @@ class NativeUdpSocket implements UdpSocket {
 
   setDscp(dscp: number): void {
     if (this.#id >= 0) this.#io.setDscp(this.#id, dscp);
+  }
+
+  release(): number | undefined {
+    const descriptor = this.#id < 0 ? undefined : this.#io.descriptor(this.#id);
+    this.close();
+    return descriptor;
   }
 
   close(): void {

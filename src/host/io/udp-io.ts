@@ -53,6 +53,11 @@ export interface UdpSocketOptions {
   readonly forbidsFragments?: boolean | undefined;
   /** See {@link UdpSocket.setLatency}. Default: that of the {@link UdpIo}. */
   readonly latency?: LatencyClass | undefined;
+  /**
+   * A bound socket that another process had, instead of a new one, whatever `host`, `port` and `reusePort` say; native I/O only, not on
+   * Windows. It is closed if it cannot be used.
+   */
+  readonly descriptor?: number | undefined;
   /** See {@link UdpSocket.setDscp}. Default: 0. */
   readonly dscp?: number | undefined;
   readonly onDatagrams: OnDatagrams;
@@ -97,6 +102,8 @@ export interface UdpSocket {
   setLatency(latency: LatencyClass): void;
   /** Sets the DSCP of what is sent from now on (RFC 2474), 0 to 63; native I/O only, not on Windows. */
   setDscp(dscp: number): void;
+  /** Closes it, and leaves its port to a descriptor for another process; native I/O only, not on Windows. */
+  release?(): number | undefined;
   close(): void;
 }
 

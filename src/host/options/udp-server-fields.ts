@@ -203,7 +203,7 @@ export const UDP_SERVER_FIELDS = {
   ),
   handshakeTimeoutMs: integer("handshake-timeout-ms", "MS", "deadline of a handshake", 100, 60_000, 5_000),
   idleTimeoutS: integer("idle-timeout", "S", "idle time after which an association ends", 1, 86_400, 600),
-} satisfies Record<Exclude<keyof UdpServerOptions, "decoy">, OptionField>;
+} satisfies Record<Exclude<keyof UdpServerOptions, "decoy" | "keepSessions">, OptionField>;
 
 /**
  * Fills the defaults in and checks every field, and that no open relay is made by mistake.
@@ -230,9 +230,21 @@ export function resolveUdpServer(
     }
   }
   checkDialects(options, nameField);
+  if (options.keepSessions) checkKeepSessions(options, nameField);
   const problem = options.decoy === undefined ? undefined : platform.findDecoyProblem(options.decoy);
   if (problem !== undefined) throw wrong(nameField(["decoy"]), problem);
   return options;
+}
+
+/** @throws UsageError ERR_OPTION when sessions cannot be kept, or clients are to go elsewhere */
+function checkKeepSessions({ egress, drainS }: ResolvedUdpServerOptions, nameField: NameField): void {
+  const name = nameField(["keepSessions"]);
+  if (egress !== "sockets") {
+    throw wrong(name, `only sockets can be kept, and ${nameField(["egress"])} is ${egress.split(":", 1)[0]}`);
+  }
+  if (drainS !== undefined && drainS > 0) {
+    throw wrong(name, `clients would stay, and ${nameField(["drainS"])} has them go to another server`);
+  }
 }
 
 /** @throws UsageError ERR_OPTION when strangers could use a dialect, or it has no target */

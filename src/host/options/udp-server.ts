@@ -60,6 +60,12 @@ export interface UdpServerOptions extends CommonOptions {
    */
   readonly drainS?: number | undefined;
   /**
+   * Keeps sessions and the UDP sockets of their associations while systemd restarts the service, in its file descriptor store
+   * (docs/operating.md): clients resume, and targets see the same ports. Linux with native I/O; `egress` must be sockets. Default
+   * false.
+   */
+  readonly keepSessions?: boolean | undefined;
+  /**
    * Path, such as `/tunnel`, at which a WebSocket carries a tunnel's connection. Such sessions stay in the thread that listens.
    * Default: none.
    */
@@ -122,11 +128,21 @@ export interface UdpServerOptions extends CommonOptions {
 /** All options with their defaults; all text is well-formed. */
 export type ResolvedUdpServerOptions = Filled<
   Omit<UdpServerOptions, "shadowsocks">,
-  "psk" | "tap" | "keys" | "serverId" | "drainS" | "io" | "wsPath" | "decoy" | "dialectTarget"
+  | "psk"
+  | "tap"
+  | "keys"
+  | "serverId"
+  | "drainS"
+  | "keepSessions"
+  | "io"
+  | "wsPath"
+  | "decoy"
+  | "dialectTarget"
 > & {
   readonly keys?: readonly KeyOption[] | undefined;
   readonly serverId?: number | undefined;
   readonly drainS?: number | undefined;
+  readonly keepSessions?: boolean | undefined;
   readonly dialectTarget: string | undefined;
   readonly decoy: string | undefined;
   readonly wsPath: string | undefined;

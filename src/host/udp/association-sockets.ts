@@ -25,6 +25,18 @@ export class AssociationSockets {
     this.#count++;
   }
 
+  /** Ports of an association's, IPv4 and IPv6; 0 where it has none. */
+  ports(association: number): [number, number] {
+    return [this.find(association, false)?.port ?? 0, this.find(association, true)?.port ?? 0];
+  }
+
+  /** Closes all, and leaves their ports to descriptors for another process. */
+  releaseAll(): number[] {
+    const sockets = [...this.#sockets4.splice(0), ...this.#sockets6.splice(0)];
+    this.#count = 0;
+    return sockets.flatMap((socket) => socket?.release?.() ?? []);
+  }
+
   /** Closes one of an association's, if it is open. */
   remove(association: number, isIpv6: boolean): void {
     const sockets = isIpv6 ? this.#sockets6 : this.#sockets4;

@@ -15,6 +15,12 @@ export const UDP_SERVER_FIELDS = {
     ...HOST_FIELDS.egress,
     rebase: (text, inFolder) => rebaseEgress(text, inFolder, resolve),
   },
+  keepSessions: {
+    schema: z.boolean().optional(),
+    expects: "true or false",
+    flag: "keep-sessions",
+    help: "keep sessions and source ports while systemd restarts the service (FileDescriptorStoreMax=, docs/operating.md)",
+  },
   decoy: {
     schema: z
       .string()

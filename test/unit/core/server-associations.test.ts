@@ -33,7 +33,7 @@ function setUp(limits: {
     session: () => {
       const session = new Session(
         sessions.length,
-        "s",
+        sessions.length + 1,
         "native",
         new Uint8Array(16),
         new Uint8Array(32),

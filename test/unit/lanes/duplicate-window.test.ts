@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { DuplicateWindow } from "../../../src/core/lanes/duplicate-window.ts";
+import { DuplicateWindow, MAX_HOLES } from "../../../src/core/lanes/duplicate-window.ts";
 import { seededRandom } from "../random.ts";
 
 describe("DuplicateWindow", () => {
@@ -33,5 +33,36 @@ describe("DuplicateWindow", () => {
       seen.add(sequence);
       highest = Math.max(highest, sequence);
     }
+  });
+
+  it("goes on in another window, which takes what it no longer lists for arrived", () => {
+    const random = seededRandom(3);
+    const window = new DuplicateWindow();
+    let highest = 0xff_0000;
+    for (let i = 0; i < 20_000; i++) {
+      highest += random() % 300 === 0 ? random() % 3_000 : random() % 3;
+      window.accept((highest - (random() % 50)) & 0xff_ffff);
+    }
+    const { arrived } = window;
+    const other = new DuplicateWindow();
+    other.restore(arrived!);
+    expect(arrived!.holes).toHaveLength(MAX_HOLES);
+    expect(other.highest).toBe(window.highest);
+    const reach = arrived!.holes.at(-1)!.distance;
+    const wrong = Array.from({ length: 70_000 }, (_, behind) => behind).filter((behind) => {
+      const sequence = (window.highest - behind) & 0xff_ffff;
+      return other.has(sequence) !== (behind > reach || window.has(sequence));
+    });
+    expect(wrong).toEqual([]);
+    expect(other.accept((window.highest + 1) & 0xff_ffff)).toBe(true);
+  });
+
+  it("goes on from its beginning, with all that has not come yet", () => {
+    const window = new DuplicateWindow();
+    expect(window.arrived).toBeUndefined();
+    for (const sequence of [0, 5, 3]) window.accept(sequence);
+    const other = new DuplicateWindow();
+    other.restore(window.arrived!);
+    expect([0, 1, 2, 3, 4, 5, 6].filter((sequence) => other.accept(sequence))).toEqual([1, 2, 4, 6]);
   });
 });

@@ -14,10 +14,11 @@ function optionsOf({ counters, store }: { counters: Counters; store: DatagramSto
   return { store, flows, counters, queueBytes: 1_048_576, inFlightBytes: 1_048_576, ageBudgetMs: 20 };
 }
 
-function makeEnd(lanes: number) {
+function makeEnd(lanes: number, prepare = (_scheduler: LaneScheduler) => {}) {
   const counters = new Counters();
   const store = new DatagramStore();
   const scheduler = new LaneScheduler(optionsOf({ counters, store }));
+  prepare(scheduler);
   for (let lane = 0; lane < lanes; lane++)
     scheduler.laneUp(0, lane, 65_530 + lane > 65_535 ? lane : 65_530 + lane);
   return { scheduler, counters, store };
@@ -37,6 +38,22 @@ function write(end: ReturnType<typeof makeEnd>, now: number): { lane: number; by
     written.push({ lane, bytes: out.slice(0, end.scheduler.fill(now, lane, out, 0)) });
   }
   return written;
+}
+
+function accept(end: ReturnType<typeof makeEnd>, now: number, sequence: number): boolean {
+  return end.scheduler.accept(now, sequence, -1, 1, new Uint8Array(1), 0, 1);
+}
+
+/** What the first receipt tells as the time, in microseconds. */
+function receiptClock(written: { bytes: Uint8Array }[]): number {
+  for (const { bytes } of written) {
+    const reader = new CapsuleReader("receipts");
+    for (let at = 0; reader.next(bytes, at, bytes.length) === READ_CAPSULE; at = reader.offset) {
+      const { data, type, valueOffset } = reader;
+      if (type === CAPSULE_RECEIPT) return new DataView(data.buffer, data.byteOffset).getUint32(valueOffset);
+    }
+  }
+  throw new Error("no receipt");
 }
 
 /** Takes in what a lane brought. @returns the sequence numbers of the datagrams that are not copies */
@@ -96,6 +113,26 @@ describe("LaneScheduler", () => {
     const fresh = written.flatMap(({ lane, bytes }) => read(other, 25, lane, bytes));
     expect(fresh).toEqual([0]);
     expect(other.scheduler.stats.duplicates).toBe(1);
+  });
+
+  it("goes on in another process with its numbers, and with a clock of receipts that does not leap", () => {
+    const [one, other] = [makeEnd(2), makeEnd(2)];
+    push(one, 1_000_000, 0, 3);
+    for (const { lane, bytes } of write(one, 1_000_000)) read(other, 2_000, lane, bytes);
+    const before = receiptClock(write(other, 2_002));
+    push(other, 2_003, 0, 1);
+    expect(write(other, 2_003).flatMap(({ lane, bytes }) => read(one, 0, lane, bytes))).toEqual([0]);
+    // The clock of the next process begins anew, and 400 ms have passed.
+    const next = makeEnd(2, (scheduler) => scheduler.resume(5, other.scheduler.progress(2_010), 400));
+    expect([...Array(3).keys()].map((number) => accept(next, 5, number))).toEqual([false, false, false]);
+    for (const lane of [0, 1]) one.scheduler.laneUp(1_000_500, lane, 65_530 + lane);
+    push(one, 1_000_500, 0, 3);
+    const sent = write(one, 1_000_500);
+    const fresh = sent.flatMap(({ lane, bytes }) => read(next, 6, lane, bytes));
+    expect(fresh).toEqual([3, 4, 5]);
+    expect(receiptClock(write(next, 8)) - before).toBe(1_000 * (8 + 400 + 3));
+    push(next, 9, 0, 1);
+    expect(write(next, 9).flatMap(({ lane, bytes }) => read(one, 0, lane, bytes))).toEqual([1]);
   });
 
   it("lets go of all memory once receipts have come", () => {

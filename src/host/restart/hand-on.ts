@@ -1,0 +1,60 @@
+import type { TunnelServer } from "../../core/server/server.ts";
+import type { Logger } from "../log.ts";
+import type { System } from "../system.ts";
+import { required } from "../system.ts";
+import type { AssociationSockets } from "../udp/association-sockets.ts";
+import type { HandingOnModule, KeptState } from "./kept-state.ts";
+import { KeptSockets } from "./kept-state.ts";
+
+/** What a server's host lends. */
+export interface HandingOn {
+  readonly core: TunnelServer;
+  readonly sockets: AssociationSockets;
+  readonly system: System;
+  readonly log: Logger;
+}
+
+/** The sessions of a server that accepts nothing any more, and their sockets, which are the caller's from then on. */
+export function saveState({ core, sockets, system }: HandingOn): KeptState {
+  const sessions = core.saveSessions(system.now(), (association) => sockets.ports(association));
+  return { clock: sharedMs(system), sessions, sockets: sockets.releaseAll() };
+}
+
+/** Goes on with what {@link saveState} has saved in another process. */
+export function restoreState(
+  { core, sockets, system, log }: HandingOn,
+  { clock, sessions, sockets: descriptors }: KeptState,
+  openSocket: (association: number, isIpv6: boolean, descriptor: number) => void,
+): void {
+  const found = new KeptSockets(system.io.native as HandingOnModule, descriptors);
+  const elapsedMs = Math.max(0, sharedMs(system) - clock);
+  const before = core.sessionCount;
+  const restored = core.restoreSessions(system.now(), sessions, elapsedMs);
+  // Of such an association the next datagram leaves by another port.
+  let missing = 0;
+  for (const { association, ports } of restored) {
+    for (const [place, port] of ports.entries()) {
+      if (port === 0) continue;
+      const descriptor = sockets.isFull ? undefined : found.take(place === 1, port);
+      if (descriptor === undefined) missing++;
+      else openSocket(association, place === 1, descriptor);
+    }
+  }
+  found.close();
+  const count = core.sessionCount - before;
+  const left = sessions.length - count;
+  log.info(
+    {
+      sessions: count,
+      associations: restored.length,
+      ...(left > 0 ? { ended: left } : {}),
+      ...(missing > 0 ? { socketsMissing: missing } : {}),
+      afterMs: Math.round(elapsedMs),
+    },
+    "goes on with earlier sessions",
+  );
+}
+
+function sharedMs(system: System): number {
+  return required(system.sharedMs, "a clock that all programs share")();
+}
