@@ -81,8 +81,8 @@ static void start(receiver *receiver) {
                                      .server = at_server.listen,
                                      .psk = TUNNEL_KEY,
                                      .psk_bytes = sizeof TUNNEL_KEY - 1,
-                                     // A busy machine is slow.
-                                     .config = "{\"age-budget-ms\": 10000}",
+                                     // A busy machine is slow, and a slow path gets more lanes, with descriptors of their own.
+                                     .config = "{\"lanes\": 1, \"age-budget-ms\": 10000}",
                                      .listen = ""};
   underpass_callbacks callbacks = recorder_callbacks();
   int status = underpass_local_start(&options, &callbacks, receiver, &receiver->local);
