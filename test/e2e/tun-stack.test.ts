@@ -223,12 +223,13 @@ describeWithTun("TCP of packets that no kernel receives", () => {
 
   it("a target that refuses, and one that a rule rejects, are reported at once", async () => {
     const { client, server } = hosts;
-    for (const [address, status] of [
-      [TARGET.IPv4, 56],
-      [REJECTED.IPv4, 7],
+    for (const [address, statuses] of [
+      // Connected first; curl may hear of that and of the reset at once.
+      [TARGET.IPv4, [7, 56]],
+      [REJECTED.IPv4, [7]],
     ] as const) {
       const refused = client.spawn(["curl", "-sS", "-m", "10", `http://${address}:${server.port()}/`]);
-      expect(await refused.exit(15_000)).toBe(status);
+      expect(statuses).toContain(await refused.exit(15_000));
     }
   });
 
