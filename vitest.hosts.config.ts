@@ -5,6 +5,7 @@ import { cProject } from "./test/support/c-projects.ts";
 export default defineConfig({
   test: {
     passWithNoTests: true,
+    reporters: ["default", "./test/support/lacks-reporter.ts"],
     projects: [
       ...(["interop", "e2e"] as const).flatMap((folder) => [
         cProject(folder, ["local", "server", "tun2socks"]),

@@ -4,6 +4,13 @@ import { TestRunner } from "vitest";
 import { LACKS, type Lack } from "./c-host-lacks.ts";
 import { hostOf } from "./hosts.ts";
 
+declare module "vitest" {
+  interface TaskMeta {
+    /** Why the C library lacks what the test is about; see {@link LACKS}. */
+    lack?: string;
+  }
+}
+
 const ROOT = resolve(import.meta.dirname, "../..");
 
 /** Names from the file's on, as the list has them. */
@@ -26,6 +33,7 @@ export default class HostRunner extends TestRunner {
     const lack = lackOf(test);
     if (lack?.isSkipped === true && test.mode === "run") {
       test.mode = "skip";
+      test.meta.lack = lack.why;
       this.#used.add(lack);
     }
   }
@@ -57,6 +65,7 @@ export default class HostRunner extends TestRunner {
     if (messages.some((message) => lack.error.test(message))) {
       result.state = "pass";
       result.errors = undefined;
+      for (const test of task.type === "suite" ? allTests(task) : [task]) test.meta.lack = lack.why;
     } else fail(task, `fails, but not with ${lack.error}: ${messages.join("; ")}`);
   }
 
