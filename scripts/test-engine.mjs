@@ -1,17 +1,20 @@
 // Runs the unit and simulation tests of wire/, core/ and host/ in QuickJS, the engine of the C library; `npm run test:engine -- NAME`
-// those whose path contains NAME. What needs Node itself is listed below, and nothing else is left out.
+// runs those whose path contains NAME, and `-- --long` those that take minutes, which are otherwise left out. What needs Node itself
+// is listed below, and nothing else is left out.
 import { execFile } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
 import { build } from "esbuild";
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
 const RUNNER = join(ROOT, "build/capi/tests/run-script");
 const OUTPUT = join(ROOT, "build/engine");
-const TIMEOUT_MS = 300_000;
+const { values, positionals } = parseArgs({ options: { long: { type: "boolean" } }, allowPositionals: true });
+const TIMEOUT_MS = values.long ? 3_600_000 : 300_000;
 
 /** Files that need what the engine does not have. */
 const LEFT_OUT = [
@@ -40,9 +43,15 @@ const LEFT_OUT = [
     "unit/native-io",
   ],
   ...["unit/core/state-diagrams", "sim/agreement", "sim/session-fuzz", "sim/steady-state"],
-  // Minutes of an interpreter.
-  ...["unit/core/fuzz", "sim/handshake", "sim/lanes", "sim/packet-fuzz", "sim/receipts"],
-].map((name) => `test/${name}.test.ts`);
+].map(pathOf);
+
+/** Files that take an interpreter minutes. */
+const LONG = ["unit/core/fuzz", "sim/handshake", "sim/lanes", "sim/packet-fuzz", "sim/receipts"].map(pathOf);
+
+/** @param {string} name */
+function pathOf(name) {
+  return `test/${name}.test.ts`;
+}
 
 const STAND_INS = {
   vitest: "vitest.ts",
@@ -112,13 +121,18 @@ if (!existsSync(RUNNER)) {
 }
 rmSync(OUTPUT, { recursive: true, force: true });
 mkdirSync(OUTPUT, { recursive: true });
-const wanted = process.argv[2] ?? "";
+const wanted = positionals[0] ?? "";
 const files = ["test/unit", "test/sim"].flatMap((folder) =>
   readdirSync(join(ROOT, folder), { recursive: true, encoding: "utf8" })
     .filter((name) => name.endsWith(".test.ts"))
     .map((name) => `${folder}/${name}`),
 );
-const waiting = files.filter((file) => file.includes(wanted) && !LEFT_OUT.includes(file));
+const left = [...LEFT_OUT, ...LONG].filter((file) => !files.includes(file));
+if (left.length > 0) throw new Error(`test-engine: no such file: ${left.join(", ")}`);
+const waiting = files.filter(
+  (file) =>
+    file.includes(wanted) && !LEFT_OUT.includes(file) && LONG.includes(file) === (values.long === true),
+);
 const sums = { passed: 0, failed: 0, skipped: 0, files: 0 };
 let isGood = true;
 const work = async () => {
