@@ -1,15 +1,19 @@
 # TCP through tun2socks by who terminates it, side by side: the kernel, lwIP (with and without the device's offloads, and with packets
-# by a Unix socket), and other programs where they are given. Prints three tables. As root, with iperf3, danted and microsocks:
+# by a Unix socket), and other programs where they are given. Prints three tables; with several rounds, in which the variants take
+# turns, the medians. As root, with iperf3, danted and microsocks:
 #
-#     python3 bench/tun/tcp-stacks.py [--hev PROGRAM] [--badvpn PROGRAM] [--seconds 2] [--mtus 1500,9000,65000] [--only "NAME;NAME"]
+#     python3 bench/tun/tcp-stacks.py [--hev PROGRAM] [--badvpn PROGRAM] [--seconds 2] [--rounds 1] [--mtus 1500,9000,65000]
+#       [--only "NAME;NAME"] [--no-idle]
 #
 # All of them connect to one danted in another network namespace, or, for the idle flows, to a microsocks. CPU is that of the tun2socks
 # alone, user and system.
 import argparse
+import itertools
 import json
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -29,11 +33,14 @@ client pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 }}
 socks pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 }}
 """
 IDLE_FLOWS = 2000
+IPERF3_PORT = 5201
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--hev")
 parser.add_argument("--badvpn")
 parser.add_argument("--seconds", type=int, default=2)
+parser.add_argument("--rounds", type=int, default=1)
+parser.add_argument("--no-idle", action="store_true")
 parser.add_argument("--mtus", default="1500,9000,65000")
 parser.add_argument("--only")
 options = parser.parse_args()
@@ -159,18 +166,28 @@ def end(processes):
     until(lambda: not has_device(), "end of the device")
 
 
+def listens(port):
+    return f":{port} " in sh("ip", "netns", "exec", THERE, "ss", "-Hltn")
+
+
 def measure(process, streams, way):
+    # A server of its own: one that serves run after run may still be busy with the last, whose end is on its way, and refuse this one.
+    server = spawn(THERE, "iperf3", "-s", "-1", "-B", TARGET, "-p", f"{IPERF3_PORT}")
+    until(lambda: listens(IPERF3_PORT), "iperf3 server")
     before = cpu(process)
-    argv = ["iperf3", "-J", "-c", TARGET, "-t", f"{options.seconds}", "-P", f"{streams}", *way]
-    text = subprocess.run(["ip", "netns", "exec", HERE, "timeout", "20", *argv], capture_output=True, text=True).stdout
+    argv = ["iperf3", "-J", "-c", TARGET, "-p", f"{IPERF3_PORT}", "-t", f"{options.seconds}", "-P", f"{streams}", *way]
+    run = subprocess.run(["ip", "netns", "exec", HERE, "timeout", "20", *argv], capture_output=True, text=True)
+    used = cpu(process) - before
+    stop(server)
     try:
-        report = json.loads(text)
-        bits = report["end"]["sum_received"]
-    except (ValueError, KeyError):
-        print(f"iperf3 failed: {text[-300:]}", file=sys.stderr)
-        return None
+        report = json.loads(run.stdout)
+    except ValueError:
+        raise SystemExit(f"iperf3 ended with {run.returncode} and no report: {run.stdout[-300:]}{run.stderr[-300:]}")
+    if "error" in report:
+        raise SystemExit(f"iperf3 failed: {report['error']}")
+    bits = report["end"]["sum_received"]
     gigabits = bits["bytes"] * 8 / 1e9
-    return bits["bits_per_second"] / 1e9, (cpu(process) - before) / gigabits
+    return bits["bits_per_second"] / 1e9, used / gigabits
 
 
 def hold(process):
@@ -207,29 +224,26 @@ try:
         file.write(DANTED_CONFIG)
     spawn(THERE, "danted", "-f", config, "-p", os.path.join(directory, "danted.pid"))
     spawn(THERE, "microsocks", "-i", SOCKS, "-p", f"{MICROSOCKS}")
-    spawn(THERE, "iperf3", "-s", "-B", TARGET)
     spawn(THERE, "python3", os.path.join(ROOT, "test/e2e/targets/tcp-target.py"), TARGET, "7", "echo")
     time.sleep(1)
     results, held = {}, {}
     ways = [("up", 1, []), ("up", 8, []), ("down", 1, ["-R"]), ("down", 8, ["-R"])]
-    for mtu in options.mtus.split(","):
-        for name, start in VARIANTS.items():
-            processes = start(int(mtu), DANTED)
+    for mtu, _, (name, start) in itertools.product(options.mtus.split(","), range(options.rounds), VARIANTS.items()):
+        processes = start(int(mtu), DANTED)
+        time.sleep(0.3)
+        for way, streams, flags in ways:
+            results.setdefault((name, f"MTU {mtu}, {streams} {way}"), []).append(measure(processes[0], streams, flags))
+        end(processes)
+        if mtu == "1500" and name not in held and not options.no_idle:
+            processes = start(1500, MICROSOCKS)
             time.sleep(0.3)
-            for way, streams, flags in ways:
-                results[name, f"MTU {mtu}, {streams} {way}"] = measure(processes[0], streams, flags)
+            held[name] = hold(processes[0])
             end(processes)
-            if mtu == "1500":
-                processes = start(1500, MICROSOCKS)
-                time.sleep(0.3)
-                held[name] = hold(processes[0])
-                end(processes)
-            print(f"{mtu} {name}", file=sys.stderr, flush=True)
+        print(f"{mtu} {name}", file=sys.stderr, flush=True)
     rows = [f"MTU {mtu}, {streams} {way}" for mtu in options.mtus.split(",") for way, streams, _ in ways]
 
     def of(name, row, index):
-        result = results[name, row]
-        return "-" if result is None else f"{result[index]:.2f}"
+        return f"{statistics.median(result[index] for result in results[name, row]):.2f}"
 
     table("Gbit/s", rows, lambda name, row: of(name, row, 0))
     table("CPU of tun2socks, seconds a gigabit", rows, lambda name, row: of(name, row, 1))

@@ -108,6 +108,13 @@ static JSValue stack_write(JSContext *context, JSValueConst self, int count, JSV
                                                  bytes.data, (size_t)length));
 }
 
+// tcpStackIsFull(stack, flow): whether a STACK_WRITABLE is to come
+static JSValue stack_is_full(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
+  (void)self, (void)count;
+  const io_tcp_stack *stack = stack_of(context, values[0]);
+  return JS_NewBool(context, stack != NULL && io_tcp_stack_is_full(stack, (uint32_t)get_int(context, values[1])));
+}
+
 // tcpStackEnd(stack, now, flow); tcpStackClose(stack, now, flow)
 static JSValue end_by(JSContext *context, JSValueConst *values, void (*how)(io_tcp_stack *, double, uint32_t)) {
   io_tcp_stack *stack = stack_of(context, values[0]);
@@ -186,6 +193,7 @@ static const JSCFunctionListEntry FUNCTIONS[] = {
     FUNCTION("tcpStackFree", 1, stack_free),
     FUNCTION("tcpStackSegments", 5, stack_segments),
     FUNCTION("tcpStackWrite", 5, stack_write),
+    FUNCTION("tcpStackIsFull", 2, stack_is_full),
     FUNCTION("tcpStackEnd", 3, stack_end),
     FUNCTION("tcpStackClose", 3, stack_close),
     FUNCTION("tcpStackPause", 3, stack_pause),

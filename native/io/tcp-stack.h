@@ -62,7 +62,7 @@ enum {
   IO_TCP_STACK_BYTES,
   // The peer has ended, after all that it sent. What is written still goes.
   IO_TCP_STACK_ENDED,
-  // More can be written, after a write that was not accepted completely.
+  // More can be written, after the flow was full.
   IO_TCP_STACK_WRITABLE,
   // The connection is gone; no event follows, and the number is free. 0 after an orderly end by both sides, or a system error:
   // UV_ECONNRESET, UV_ETIMEDOUT, UV_ENOMEM.
@@ -85,9 +85,11 @@ void io_tcp_stack_free(io_tcp_stack *stack);
 void io_tcp_stack_handle_segments(io_tcp_stack *stack, double now_ms, uint8_t *data, size_t data_bytes, const int32_t *rows,
                                   size_t count);
 
-// Returns how many bytes were accepted, or UV_EPIPE when the connection is gone or this side has ended. If not all,
-// IO_TCP_STACK_WRITABLE follows. The bytes are copied.
+// Returns how many bytes were accepted, or UV_EPIPE when the connection is gone or this side has ended. The bytes are copied.
 int64_t io_tcp_stack_write(io_tcp_stack *stack, double now_ms, uint32_t flow, const uint8_t *bytes, size_t length);
+
+// Whether the last write was not accepted completely, or the next one may not be: IO_TCP_STACK_WRITABLE follows.
+bool io_tcp_stack_is_full(const io_tcp_stack *stack, uint32_t flow);
 
 // Nothing more is written.
 void io_tcp_stack_end(io_tcp_stack *stack, double now_ms, uint32_t flow);

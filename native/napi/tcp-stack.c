@@ -120,6 +120,14 @@ static napi_value tcp_stack_write(napi_env env, napi_callback_info info) {
   return make_int(env, io_tcp_stack_write(stack, get_number(env, values[1]), flow, bytes.data, (size_t)length));
 }
 
+// tcpStackIsFull(stack, flow): whether a STACK_WRITABLE is to come
+static napi_value tcp_stack_is_full(napi_env env, napi_callback_info info) {
+  napi_value values[2];
+  if (!get_arguments(env, info, 2, values)) return NULL;
+  io_tcp_stack *stack = stack_of(env, values[0]);
+  return make_bool(env, stack != NULL && io_tcp_stack_is_full(stack, (uint32_t)get_int(env, values[1])));
+}
+
 // tcpStackEnd(stack, now, flow); tcpStackClose(stack, now, flow)
 static napi_value end_by(napi_env env, napi_callback_info info, void (*how)(io_tcp_stack *, double, uint32_t)) {
   napi_value values[3];
@@ -207,6 +215,7 @@ void tcp_stack_init(napi_env env, napi_value exports) {
   set_function(env, exports, "tcpStackFree", tcp_stack_free);
   set_function(env, exports, "tcpStackSegments", tcp_stack_segments);
   set_function(env, exports, "tcpStackWrite", tcp_stack_write);
+  set_function(env, exports, "tcpStackIsFull", tcp_stack_is_full);
   set_function(env, exports, "tcpStackEnd", tcp_stack_end);
   set_function(env, exports, "tcpStackClose", tcp_stack_close);
   set_function(env, exports, "tcpStackPause", tcp_stack_pause);

@@ -503,6 +503,7 @@ static void accepts_no_more_for_sending_than_its_buffer(void **state) {
   while ((part = io_tcp_stack_write(peer->stack, peer->now, 0, ZEROS, sizeof ZEROS)) == (int64_t)sizeof ZEROS) written += sizeof ZEROS;
   written += (size_t)part;
   assert_in_range(written, 1 << 19, 1 << 20);
+  assert_true(io_tcp_stack_is_full(peer->stack, 0));
   assert_int_equal(peer->writable, 0);
   size_t acknowledged = 0;
   for (int i = 0; i < 4000 && acknowledged < written; i++) {
@@ -516,6 +517,45 @@ static void accepts_no_more_for_sending_than_its_buffer(void **state) {
   }
   assert_int_equal(acknowledged, written);
   assert_int_equal(peer->writable, 1);
+  assert_false(io_tcp_stack_is_full(peer->stack, 0));
+}
+
+// Before a write is refused the flow is full, so that a relay has nothing left over.
+static void is_full_while_the_next_write_may_not_fit(void **state) {
+  segment_peer *peer = *state;
+  peer_connect(peer);
+  assert_int_equal(io_tcp_stack_write(peer->stack, peer->now, 0, ZEROS, 1000), 1000);
+  assert_false(io_tcp_stack_is_full(peer->stack, 0));
+  size_t written = 1000;
+  while (!io_tcp_stack_is_full(peer->stack, 0)) {
+    assert_int_equal(io_tcp_stack_write(peer->stack, peer->now, 0, ZEROS, 65535), 65535);
+    written += 65535;
+  }
+  assert_in_range(written, 1 << 19, 1 << 20);
+  assert_false(io_tcp_stack_is_full(peer->stack, 1));
+}
+
+// A segment that was lost, of an odd length, and what joined it before it could be repeated.
+static void sums_bytes_that_join_an_odd_segment(void **state) {
+  segment_peer *peer = *state;
+  uint8_t bytes[378];
+  for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (uint8_t)(7 * i + 1);
+  peer_connect(peer);
+  assert_int_equal(io_tcp_stack_write(peer->stack, peer->now, 0, ZEROS, 1000), 1000);
+  assert_int_equal(io_tcp_stack_write(peer->stack, peer->now, 0, bytes, 301), 301);
+  peer_collect(peer);
+  acknowledge(peer, peer_next(peer));
+  assert_int_equal(peer_next(peer)->length, 301);
+  // Only with an acknowledgment a window may become smaller.
+  peer->window = 0;
+  peer_send(peer, ACK, peer->sequence, NULL, 0);
+  peer_pass(peer, 1500);
+  assert_int_equal(io_tcp_stack_write(peer->stack, peer->now, 0, bytes + 301, 77), 77);
+  peer->window = 65535;
+  peer_send(peer, ACK, peer->sequence, NULL, 0);
+  const seen_segment *seen = peer_last(peer);
+  assert_int_equal(seen->length, sizeof bytes);
+  assert_memory_equal(seen->data, bytes, sizeof bytes);
 }
 
 // RFC 9293 §3.7.1 and CVE-2019-11479: a tiny MSS does not make the sender tiny segments without end.
@@ -753,6 +793,8 @@ int tcp_stack_tests(void) {
       BOTH(probes_a_closed_window),
       BOTH(closes_its_window_while_nobody_reads),
       BOTH(accepts_no_more_for_sending_than_its_buffer),
+      BOTH(is_full_while_the_next_write_may_not_fit),
+      BOTH(sums_bytes_that_join_an_odd_segment),
       BOTH(bounds_a_tiny_mss),
       BOTH(takes_no_other_mss_later),
       BOTH(asks_an_idle_peer_whether_it_is_there),

@@ -4,25 +4,62 @@
 
 #include "stack-state.h"
 
-uint64_t checksum_add(uint64_t sum, const uint8_t *bytes, size_t length) {
+#define BLOCK_BYTES 32
+
+static uint64_t load(const uint8_t *from) {
   uint64_t word;
-  for (; length >= 32; bytes += 32, length -= 32) {
-    uint64_t words[4];
-    memcpy(words, bytes, sizeof words);
-    for (int i = 0; i < 4; i++) {
-      sum += words[i];
-      sum += sum < words[i];
-    }
-  }
-  for (; length > 0; bytes += sizeof word) {
+  memcpy(&word, from, sizeof word);
+  return word;
+}
+
+static void store(uint8_t *to, uint64_t word) {
+  memcpy(to, &word, sizeof word);
+}
+
+// Both halves of a word: without carries, which the bytes of a packet are too few for, several sums go on at once.
+static uint64_t halves(uint64_t word) {
+  return (uint32_t)word + (word >> 32);
+}
+
+static uint64_t with_carry(uint64_t sum, uint64_t word) {
+  sum += word;
+  return sum + (sum < word);
+}
+
+static uint64_t add_rest(uint64_t sum, const uint8_t *bytes, size_t length) {
+  while (length > 0) {
+    uint64_t word = 0;
     size_t count = length < sizeof word ? length : sizeof word;
-    word = 0;
     memcpy(&word, bytes, count);
-    sum += word;
-    sum += sum < word;
+    sum = with_carry(sum, word);
+    bytes += count;
     length -= count;
   }
   return sum;
+}
+
+uint64_t checksum_add(uint64_t sum, const uint8_t *bytes, size_t length) {
+  uint64_t even = 0, odd = 0;
+  for (; length >= BLOCK_BYTES; bytes += BLOCK_BYTES, length -= BLOCK_BYTES) {
+    even += halves(load(bytes)) + halves(load(bytes + 16));
+    odd += halves(load(bytes + 8)) + halves(load(bytes + 24));
+  }
+  return add_rest(with_carry(sum, even + odd), bytes, length);
+}
+
+uint64_t checksum_copy(uint64_t sum, uint8_t *to, const uint8_t *from, size_t length) {
+  uint64_t even = 0, odd = 0;
+  for (; length >= BLOCK_BYTES; to += BLOCK_BYTES, from += BLOCK_BYTES, length -= BLOCK_BYTES) {
+    uint64_t first = load(from), second = load(from + 8), third = load(from + 16), fourth = load(from + 24);
+    store(to, first);
+    store(to + 8, second);
+    store(to + 16, third);
+    store(to + 24, fourth);
+    even += halves(first) + halves(third);
+    odd += halves(second) + halves(fourth);
+  }
+  memcpy(to, from, length);
+  return add_rest(with_carry(sum, even + odd), from, length);
 }
 
 uint16_t checksum_fold(uint64_t sum) {

@@ -1,4 +1,4 @@
-// lwIP's memory: the system's, counted for the stack whose call it is.
+// lwIP's memory: the system's, counted for the stack whose call it is. Some of what is freed is kept for the next of its size.
 #ifdef UNDERPASS_LWIP
 
 #include <stdlib.h>
@@ -8,19 +8,51 @@
 
 // What is larger is data.
 #define SMALL_BYTES 512
+// What is kept for the next of its size, at most.
+#define KEPT_BYTES (8 * 1024 * 1024)
 
 // Before each piece; keeps its alignment.
 typedef union header {
-  size_t bytes;
+  struct {
+    size_t bytes;
+    // Of the pieces that it is kept with, while it is free.
+    union header *next;
+  } piece;
   max_align_t alignment;
 } header;
 
+// Sizes are rounded up by an eighth at most, for pieces of one size to take each other's place. Returns HEAP_SIZES for what is
+// larger than any of them.
+static size_t size_of(size_t bytes, size_t *rounded) {
+  size_t octave = 0;
+  while (octave < HEAP_OCTAVES && bytes > (size_t)128 << octave) octave++;
+  size_t step = (size_t)8 << octave, steps = (bytes + step - 1) / step;
+  *rounded = steps * step;
+  return octave == HEAP_OCTAVES ? HEAP_SIZES : octave * 16 + steps - 1;
+}
+
 static void *take(size_t bytes) {
-  header *made = malloc(sizeof *made + bytes);
+  io_tcp_stack *stack = stack_current;
+  size_t all = sizeof(header) + bytes, rounded, size = size_of(all, &rounded);
+  header *made = size < HEAP_SIZES ? stack->kept[size] : NULL;
+  if (made != NULL) {
+    stack->kept[size] = made->piece.next;
+    stack->kept_bytes -= rounded;
+  } else made = malloc(rounded);
   if (made == NULL) return NULL;
-  made->bytes = sizeof *made + bytes;
-  stack_current->used += made->bytes;
+  made->piece.bytes = all;
+  stack->used += all;
   return made + 1;
+}
+
+void heap_close(io_tcp_stack *stack) {
+  for (size_t size = 0; size < HEAP_SIZES; size++) {
+    for (header *next = stack->kept[size]; next != NULL;) {
+      header *piece = next;
+      next = piece->piece.next;
+      free(piece);
+    }
+  }
 }
 
 bool heap_has_room(const io_tcp_stack *stack, size_t bytes) {
@@ -45,11 +77,30 @@ void *heap_calloc(size_t count, size_t bytes) {
   return made;
 }
 
+static bool may_keep(const io_tcp_stack *stack, size_t bytes) {
+#ifdef __SANITIZE_ADDRESS__
+  // What is used after it was freed is to be found.
+  (void)stack, (void)bytes;
+  return false;
+#else
+  size_t most = stack->options.memory_bytes / 16;
+  return stack->kept_bytes + bytes <= (most < KEPT_BYTES ? most : KEPT_BYTES);
+#endif
+}
+
 void heap_free(void *memory) {
   if (memory == NULL) return;
-  header *made = (header *)memory - 1;
-  stack_current->used -= made->bytes;
-  free(made);
+  io_tcp_stack *stack = stack_current;
+  header *piece = (header *)memory - 1;
+  size_t rounded, size = size_of(piece->piece.bytes, &rounded);
+  stack->used -= piece->piece.bytes;
+  if (size == HEAP_SIZES || !may_keep(stack, rounded)) {
+    free(piece);
+    return;
+  }
+  piece->piece.next = stack->kept[size];
+  stack->kept[size] = piece;
+  stack->kept_bytes += rounded;
 }
 
 #else

@@ -92,6 +92,20 @@ static bool join(io_tcp_stack *stack, const struct pbuf *p, size_t header_bytes,
   return true;
 }
 
+// Copies a segment, whose checksum lwIP has left 0, and adds it to a sum.
+static uint64_t copy_summed(uint64_t sum, uint8_t *to, const struct pbuf *p) {
+  bool is_odd = false;
+  for (; p != NULL; p = p->next) {
+    if (is_odd) {
+      uint16_t part = checksum_fold(checksum_copy(0, to, p->payload, p->len));
+      sum = checksum_fold(sum) + (uint16_t)(part << 8 | part >> 8);
+    } else sum = checksum_copy(sum, to, p->payload, p->len);
+    is_odd ^= p->len & 1;
+    to += p->len;
+  }
+  return sum;
+}
+
 static err_t output(struct pbuf *p, const ip_addr_t *source, const ip_addr_t *destination, u8_t hop_limit) {
   io_tcp_stack *stack = stack_current;
   io_tcp_stack_memory *memory = &stack->memory;
@@ -132,11 +146,10 @@ static err_t output(struct pbuf *p, const ip_addr_t *source, const ip_addr_t *de
     memcpy(ip + 8, ip_2_ip6(source)->addr, 16);
     memcpy(ip + 24, ip_2_ip6(destination)->addr, 16);
   }
-  pbuf_copy_partial(p, out, (u16_t)segment, 0);
-  memset(out + TCP_CHECKSUM_AT, 0, 2);
   uint64_t sum = checksum_pseudo(ip, segment);
   stack->joinable.flow = NULL;
   if (virtio_bytes > 0) {
+    pbuf_copy_partial(p, out, (u16_t)segment, 0);
     uint16_t partial = checksum_fold(sum), native[2] = {(uint16_t)header_bytes, TCP_CHECKSUM_AT};
     memset(packet, 0, virtio_bytes);
     packet[0] = VIRTIO_NEEDS_CHECKSUM;
@@ -146,7 +159,7 @@ static err_t output(struct pbuf *p, const ip_addr_t *source, const ip_addr_t *de
       stack->joinable = (joinable){stack->selected, read32(tcp + 4) + (uint32_t)(segment - TCP_HLEN), segment - TCP_HLEN};
     }
   } else {
-    uint16_t whole = (uint16_t)~checksum_fold(checksum_add(sum, out, segment));
+    uint16_t whole = (uint16_t)~checksum_fold(copy_summed(sum, out, p));
     memcpy(out + TCP_CHECKSUM_AT, &whole, 2);
   }
   memory->offsets[stack->packet_count] = (int32_t)stack->packet_end;

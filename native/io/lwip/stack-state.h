@@ -10,6 +10,9 @@
 
 // Packets of one connection that lwIP gets as one segment.
 #define MERGED_SEGMENTS 64
+// Sizes of pieces of memory (heap.c), in eighths of powers of two, to 128 KiB.
+#define HEAP_OCTAVES 11
+#define HEAP_SIZES (HEAP_OCTAVES * 16)
 
 // Bytes that came while nobody read.
 typedef struct held {
@@ -42,7 +45,7 @@ typedef struct flow {
   bool is_paused;
   // Events that have not been told.
   bool was_accepted, is_writable, is_closed;
-  // A write was not accepted completely.
+  // A write was not accepted completely, or the next one may not be.
   bool wants_to_write;
   // The peer's FIN, and whether it was told.
   bool has_ended, has_told_end;
@@ -95,6 +98,9 @@ struct io_tcp_stack {
   // Connections with bytes there that have not been told.
   size_t gathering;
   size_t used;
+  // Free pieces, by their size.
+  union header *kept[HEAP_SIZES];
+  size_t kept_bytes;
   double counts[IO_TCP_STACK_COUNTS];
   struct pbuf_custom inputs[MERGED_SEGMENTS];
   // Of them, those that lwIP has.
@@ -111,6 +117,8 @@ void stack_leave(void);
 bool heap_has_room(const io_tcp_stack *stack, size_t bytes);
 // Memory that must be there, as it takes the place of what is about to be freed; counted, too.
 void *heap_take(size_t bytes);
+// Frees what is kept.
+void heap_close(io_tcp_stack *stack);
 
 // ip-layer.c: prepares the interface that lwIP sees.
 void ip_layer_open(io_tcp_stack *stack);
@@ -119,6 +127,8 @@ void ip_layer_receive(io_tcp_stack *stack, const uint8_t *ip);
 
 // checksum.c: the sum of RFC 1071, not folded, in the byte order of memory.
 uint64_t checksum_add(uint64_t sum, const uint8_t *bytes, size_t length);
+// The same of bytes that are copied.
+uint64_t checksum_copy(uint64_t sum, uint8_t *to, const uint8_t *from, size_t length);
 uint16_t checksum_fold(uint64_t sum);
 // That of the pseudo header of TCP, from the IP header.
 uint64_t checksum_pseudo(const uint8_t *ip, size_t segment_bytes);

@@ -17,6 +17,8 @@
 #define FLOW_EVENTS 6
 // Bytes of a flow in one row, so that others have their turn.
 #define CHUNK_BYTES (256 * 1024)
+// With less room than that a flow is full: what is read at once from the other connection finds room until then.
+#define FULL_BYTES (256 * 1024)
 // A stack that was not called for long catches up with no more than this.
 #define MAX_TICKS_AT_ONCE 8
 
@@ -89,6 +91,7 @@ void io_tcp_stack_free(io_tcp_stack *stack) {
     if (stack->flows[i] != NULL) drop(stack, stack->flows[i], false);
   }
   stack_leave();
+  heap_close(stack);
   free(stack->flows);
   free(stack);
 }
@@ -116,11 +119,17 @@ int64_t io_tcp_stack_write(io_tcp_stack *stack, double now_ms, uint32_t number, 
     if (error != ERR_OK) break;
     written += part;
   }
-  flow->wants_to_write = written < length;
+  bool has_room = pcb->snd_buf >= FULL_BYTES && pcb->snd_queuelen <= TCP_SND_QUEUELEN / 4 * 3 && heap_has_room(stack, FULL_BYTES);
+  flow->wants_to_write = written < length || !has_room;
   tcp_output(pcb);
   flow_deselect(stack);
   stack_leave();
   return (int64_t)written;
+}
+
+bool io_tcp_stack_is_full(const io_tcp_stack *stack, uint32_t number) {
+  const flow *flow = flow_of(stack, number);
+  return flow != NULL && flow->wants_to_write;
 }
 
 void io_tcp_stack_end(io_tcp_stack *stack, double now_ms, uint32_t number) {
@@ -377,6 +386,11 @@ void io_tcp_stack_handle_segments(io_tcp_stack *stack, double now_ms, uint8_t *d
 int64_t io_tcp_stack_write(io_tcp_stack *stack, double now_ms, uint32_t flow, const uint8_t *bytes, size_t length) {
   (void)stack, (void)now_ms, (void)flow, (void)bytes, (void)length;
   return UV__ENOTSUP;
+}
+
+bool io_tcp_stack_is_full(const io_tcp_stack *stack, uint32_t flow) {
+  (void)stack, (void)flow;
+  return false;
 }
 
 void io_tcp_stack_end(io_tcp_stack *stack, double now_ms, uint32_t flow) {

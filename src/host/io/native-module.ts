@@ -253,6 +253,8 @@ export interface NativeModule {
   tcpStackSegments?(stack: number, now: number, data: Uint8Array, rows: Int32Array, count: number): void;
   /** @returns how many bytes were accepted, or a system error, which is negative */
   tcpStackWrite?(stack: number, now: number, flow: number, bytes: Uint8Array, length: number): number;
+  /** Whether the last write was not accepted completely, or the next one may not be: an event follows when it is. */
+  tcpStackIsFull?(stack: number, flow: number): boolean;
   /** Nothing more is written. */
   tcpStackEnd?(stack: number, now: number, flow: number): void;
   tcpStackPause?(stack: number, flow: number, isPaused: boolean): void;

@@ -13,6 +13,8 @@ export interface StackTurn {
   onDropped(flow: number): void;
 }
 
+const NOTHING = new Uint8Array(0);
+
 /** A byte stream over a connection of a {@link TcpStack}. */
 export class StackStream extends ListenedStream {
   readonly reusesMemory = true;
@@ -23,7 +25,7 @@ export class StackStream extends ListenedStream {
   readonly #flow: number;
   readonly #turn: StackTurn;
   readonly #errors: SystemErrors;
-  /** Bytes on loan until the stack accepts them. */
+  /** Bytes on loan until the stack accepts them; none of them where it has all, but no room for more. */
   #unwritten: Uint8Array | undefined;
   #state: "open" | "ended" | "closed" = "open";
 
@@ -54,7 +56,12 @@ export class StackStream extends ListenedStream {
     const { native, id } = this.#stack;
     const written = native.tcpStackWrite!(id, this.#turn.now(), this.#flow, bytes, bytes.length);
     // If it is gone, that is about to be reported.
-    if (written === bytes.length || written < 0) return true;
+    if (written < 0) return true;
+    if (written === bytes.length) {
+      if (!native.tcpStackIsFull!(id, this.#flow)) return true;
+      this.#unwritten = NOTHING;
+      return false;
+    }
     const rest = bytes.subarray(written);
     this.#unwritten = isBorrowed ? copyOf(rest) : rest;
     return false;
@@ -107,7 +114,7 @@ export class StackStream extends ListenedStream {
   handleWritable(): void {
     const bytes = this.#unwritten;
     this.#unwritten = undefined;
-    if (bytes !== undefined && this.write(bytes)) this.handleWritten();
+    if (bytes !== undefined && (bytes.length === 0 || this.write(bytes))) this.handleWritten();
   }
 
   /** The connection is gone. @param error  a system error, or 0 */
