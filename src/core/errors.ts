@@ -24,7 +24,11 @@ export const ERROR_CODES = {
   ERR_SOCKS_MALFORMED: { number: 24, fault: "peer", text: "a SOCKS5 message cannot be read" },
   ERR_SOCKS_REPLY: { number: 25, fault: "peer", text: "the SOCKS5 server refused the request" },
   ERR_PROXY_REFUSED: { number: 26, fault: "peer", text: "the HTTP proxy refused the CONNECT" },
-  ERR_SHADOWSOCKS_TAG: { number: 27, fault: "peer", text: "what the shadowsocks peer sent is not authentic" },
+  ERR_SHADOWSOCKS_TAG: {
+    number: 27,
+    fault: "peer",
+    text: "the data of the shadowsocks peer is not authentic",
+  },
   ERR_SHADOWSOCKS_MALFORMED: { number: 28, fault: "peer", text: "the shadowsocks peer broke the protocol" },
   ERR_OBFS_MALFORMED: { number: 29, fault: "peer", text: "the answer is not that of an obfs server" },
   ERR_SHADOWSOCKS_REPLAY: {
@@ -32,7 +36,7 @@ export const ERROR_CODES = {
     fault: "peer",
     text: "the shadowsocks client sent a salt that was used before",
   },
-  ERR_DIALECT_MALFORMED: { number: 31, fault: "peer", text: "what the peer sent is not of its dialect" },
+  ERR_DIALECT_MALFORMED: { number: 31, fault: "peer", text: "the data of the peer does not fit its dialect" },
   ERR_MASQUE_REFUSED: { number: 32, fault: "peer", text: "the MASQUE proxy refused the request" },
   ERR_WEB_SOCKET_REFUSED: { number: 33, fault: "peer", text: "the web server opened no WebSocket" },
   ERR_WEB_SOCKET_MALFORMED: { number: 34, fault: "peer", text: "the WebSocket's peer broke the protocol" },
@@ -42,13 +46,13 @@ export const ERROR_CODES = {
   ERR_LISTEN: { number: 60, fault: "host", text: "cannot listen" },
   ERR_CONNECT: { number: 61, fault: "host", text: "cannot connect" },
   ERR_CONNECTION_LOST: { number: 62, fault: "host", text: "the connection ended" },
-  ERR_NATIVE: { number: 64, fault: "host", text: "the native module is not there" },
+  ERR_NATIVE: { number: 64, fault: "host", text: "the native module is not available" },
   ERR_FILE: { number: 63, fault: "host", text: "a file cannot be read" },
   ERR_DEVICE: { number: 65, fault: "host", text: "a device cannot be used" },
   ERR_UNSUPPORTED: { number: 66, fault: "host", text: "not available in this program" },
   ERR_RESOURCE: { number: 67, fault: "host", text: "memory, threads or descriptors have run out" },
   ERR_KEPT_SESSIONS: { number: 69, fault: "host", text: "the state of sessions cannot be read" },
-  ERR_INTERNAL: { number: 68, fault: "host", text: "a fault of this library itself" },
+  ERR_INTERNAL: { number: 68, fault: "host", text: "an internal error of this library" },
 } as const;
 
 export type ErrorCode = keyof typeof ERROR_CODES;
@@ -68,7 +72,7 @@ interface Details {
   readonly answer?: PeerAnswer | undefined;
 }
 
-/** Base of all typed errors. `status` is the negative number, which a C library will use for the same code. */
+/** Base of all typed errors. `status` is the negative number, that the C library uses for the same code. */
 class CodedError extends Error {
   readonly code: ErrorCode;
   readonly status: number;

@@ -1,4 +1,4 @@
-/** What there is now, for operators: no secrets, and nothing that a datagram pays for. */
+/** The current state for operators, without secrets and at no cost per datagram. */
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { formatAddress } from "../wire/socket-address.ts";
 import type { ClientAssociations } from "./client/client-associations.ts";
@@ -27,13 +27,13 @@ export interface SessionReport {
   /** native: can be resumed; bound and fixed: RFC 9298 without our extension. */
   readonly kind: string;
   readonly state: string;
-  /** Whose key it has; absent where that is the key of everybody, or there is none. */
+  /** Name of its key; absent for the shared key, or without a key. */
   readonly key?: string;
   readonly associations: number;
   readonly lanes: readonly LaneReport[];
 }
 
-/** An association, as it is now. */
+/** The current state of an association. */
 export interface AssociationReport {
   /** As in the log; at a client empty. */
   readonly session: string;

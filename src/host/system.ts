@@ -16,7 +16,7 @@ import type { OpenRingFile } from "./tap/ring-file.ts";
 /** An address of a network interface. */
 export interface InterfaceIp {
   readonly ip: string;
-  /** It is of loopback. */
+  /** True for loopback. */
   readonly isInternal: boolean;
 }
 
@@ -32,13 +32,13 @@ export interface SystemErrors {
 export interface SecureStream {
   /** To be handed on. */
   readonly stream: ByteStream;
-  /** The protocol that ALPN agreed on. */
+  /** The protocol that ALPN negotiated. */
   readonly protocol: string | undefined;
 }
 
 /**
- * What a host gets from the program around it: Node, or the C library. What one of them lacks is undefined, and whoever needs it
- * reports that with an error.
+ * What a host gets from its program: Node, or the C library. A member that a program lacks is undefined; code that needs it reports
+ * an error.
  */
 export interface System extends Loop, SystemErrors {
   /** Milliseconds since 1970, UTC. */
@@ -48,7 +48,7 @@ export interface System extends Loop, SystemErrors {
   readonly cryptography: Cryptography;
   readonly shadowsocks: ShadowsocksCryptography | undefined;
   readonly io: Io;
-  /** The loops over datagrams, where there is something faster than the engine. */
+  /** The loops over datagrams, if something faster than the engine is available. */
   readonly datapath?: Datapath;
   /**
    * The system's resolver.
@@ -88,10 +88,10 @@ export interface System extends Loop, SystemErrors {
 }
 
 /**
- * What a host may lack.
+ * Requires a member that a program may lack.
  *
- * @param what  names it for the user
- * @throws HostError ERR_UNSUPPORTED when it does
+ * @param what  its name for the user
+ * @throws HostError ERR_UNSUPPORTED if it is undefined
  */
 export function required<Feature>(feature: Feature | undefined, what: string): Feature {
   if (feature === undefined) throw new HostError("ERR_UNSUPPORTED", what);

@@ -34,23 +34,23 @@ export interface TunnelStats
   readonly spread: {
     /** Sessions now by how they find their rate: `start`, not known yet; `delay`; or `compete`, against others that fill queues. */
     readonly modes: Readonly<Record<string, number>>;
-    /** What they may send now, together. */
+    /** What all of them together may send now. */
     readonly bitsPerSecond: number;
     /** Lanes that are held up now. */
     readonly lanesLate: number;
     /**
-     * Since the start: how often a lane became `late`; datagrams sent in a second copy (`copies`) and once more because they were
-     * stuck (`hedges`); copies that came and were dropped (`duplicates`), by which nothing is lost.
+     * Since the start: how often a lane became `late`; datagrams sent in a second copy (`copies`), or once more because they were
+     * stuck (`hedges`); copies that arrived and were dropped without loss (`duplicates`).
      */
     readonly counts: Readonly<Record<string, number>>;
   };
   /** Values by size since the start, by the label of each; docs/metrics.md has the bounds. */
   readonly histograms: Readonly<Record<keyof typeof HISTOGRAMS, Readonly<Record<string, HistogramReading>>>>;
-  /** Only of a server with keys of single clients: the first of them, and the sums of the others under `(others)`. */
+  /** Only for a server with keys of single clients: the first keys by name, and the sums of the others as `(others)`. */
   readonly keys?: KeyStats;
 }
 
-/** What the keys of single clients have and had, by the name of the key. */
+/** Current and past counts of the keys of single clients, by name. */
 export type KeyStats = Records<keyof typeof KEY_STATES | keyof typeof KEY_COUNTS>;
 
 /** Statistics of a running tun2socks; `in` and `out` are those of udp-local: towards and from the applications. */
@@ -82,7 +82,7 @@ function counterOf(counters: Counters, metric: Metric): unknown {
   return { ...counters[name as keyof typeof COUNTS_BY_LABEL] };
 }
 
-/** Of an endpoint that has no tunnel. */
+/** The statistics of an endpoint without a tunnel. */
 export function noTunnelStats(): TunnelStats {
   return sumStats([]);
 }
@@ -105,7 +105,7 @@ export function sumStats(all: readonly TunnelStats[]): TunnelStats {
   return total as TunnelStats;
 }
 
-/** Those of an endpoint that has gone: its counts stay, its state does not. */
+/** The statistics of an endpoint that has ended: its counts stay, its state does not. */
 export function statsOfGone(stats: TunnelStats): TunnelStats {
   const gone = sumStats([stats]);
   for (const metric of METRICS) {

@@ -1,6 +1,6 @@
 /**
- * What lanes need on the wire (proposed in docs/lanes.md): the sequence number in the DATAGRAM capsules of a session that negotiated it, and
- * the RECEIPT capsule, which tells the sender what has arrived on which lane, and when.
+ * What lanes send (PROTOCOL.md §4.6): the sequence number in the DATAGRAM capsules of a session that negotiated it, and
+ * the RECEIPT capsule, which reports to the sender what has arrived on which lane, and when.
  *
  *     DATAGRAM   00 | varint length | varint context | sequence 3 | payload
  *     RECEIPT    80 55 50 07 | varint length | clock 4 | (lane 1 | count 2 | varint age)*

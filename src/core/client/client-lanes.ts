@@ -178,7 +178,7 @@ export class ClientLanes implements RenewalActions {
     return scheduler && { scheduler, number: lane.number };
   }
 
-  /** Connects lanes that were held, until as many as are wanted are up or on their way. */
+  /** Connects held lanes until the wanted number is up or connecting. */
   connectHeld(now: number): void {
     if (this.#parts.isClosed) return;
     let count = this.#parts.lanes.filter((lane) => lane.state !== LANE_HELD).length;
@@ -322,7 +322,7 @@ export class ClientLanes implements RenewalActions {
     if (!this.#parts.isClosed) this.#parts.outputs.push({ kind: "session-down", error });
   }
 
-  /** Ends lanes that are not wanted any more and hold nothing. */
+  /** Ends surplus lanes that hold nothing. */
   endUnwanted(now: number): void {
     const { lanes, scheduler } = this.#parts;
     for (let i = lanes.length - 1; i >= 0 && this.upCount > this.#count.wanted; i--) {

@@ -20,12 +20,12 @@ import type { ClientLatency } from "./client-latency.ts";
 export interface TunnelClientOptions extends LaneOptions {
   /** Number of lanes; "auto": as many as help, see {@link LaneCount}. */
   readonly lanes: number | "auto";
-  /** For "auto": all ways go to an address on this machine, so that the server is near unless a relay listens there. Default false. */
+  /** For "auto": all ways lead to an address on this machine, so the server is near unless a relay listens there. Default false. */
   readonly isLocal?: boolean;
   readonly ageBudgetMs: number;
   /** Bound of each lane's send queue. */
   readonly queueBytes: number;
-  /** Default: in TypeScript. */
+  /** Default: the one in TypeScript. */
   readonly datapath?: Datapath | undefined;
   /** For associations that may expire: idle time, ... */
   readonly idleTimeoutMs: number;
@@ -33,7 +33,7 @@ export interface TunnelClientOptions extends LaneOptions {
   readonly activeIdleTimeoutMs: number;
   /** Class of targets that no rule matches. Default balanced. */
   readonly latency?: LatencyClass;
-  /** Classes of targets or DSCPs, first match. Default none. */
+  /** Classes of targets or DSCPs; the first match applies. Default: none. */
   readonly latencyRules?: readonly LatencyRule[];
   /** Largest id of an association or context; only tests lower it. */
   readonly maxId?: number;
@@ -48,12 +48,12 @@ export type ClientOutput =
   | { readonly kind: "session-resumed" }
   /**
    * A new session has replaced one that was in use; associations now use other source ports. `ids`: its ids were nearly used up;
-   * `receipts`: it should have receipts and had none, or the other way round; `moved`: its server is being shut down.
+   * `receipts`: it should have receipts and had none, or the other way round; `moved`: its server is shutting down.
    */
   | { readonly kind: "session-renewed"; readonly reason: "ids" | "receipts" | "moved" }
   | { readonly kind: "session-down"; readonly error: Error | undefined }
   | { readonly kind: "association-closed"; readonly association: number; readonly reason: CloseReason }
-  /** {@link TunnelClient.latencyOf} the association, at first that of the options, is another now. */
+  /** {@link TunnelClient.latencyOf} the association has changed; initially it is that of the options. */
   | { readonly kind: "latency"; readonly association: number }
   /**
    * A datagram of the association did not reach `remote`, which may be a name.
@@ -130,14 +130,14 @@ export interface ClientParts {
   controlLaneOf(association: number): Lane;
   /** Bits of the numbers of the lanes on which to register something of an association; 0 while its lane is down. */
   registrationLanes(association: number): number;
-  /** Connects as many of the lanes that wait for it as are wanted. */
+  /** Connects held lanes up to the wanted number. */
   connectHeld(now: number): void;
-  /** Ends lanes of a session with receipts that are no longer wanted. */
+  /** Ends surplus lanes of a session with receipts. */
   endUnwantedLanes(now: number): void;
-  /** Drops what waits of an association. */
+  /** Drops the queued datagrams of an association. */
   removeFlow(association: number): void;
   failLane(now: number, lane: Lane, error: ProtocolError): void;
-  /** The server is being shut down, and wants its clients to go to another one. */
+  /** The server is shutting down and asks its clients to move to another one. */
   moveAway(now: number): void;
   /** Replaces the session if its ids run out. @param serversId  an id that the server has assigned */
   renewIfDue(now: number, serversId?: number): void;

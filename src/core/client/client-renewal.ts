@@ -28,7 +28,7 @@ export interface RenewalActions extends LaneActions {
 }
 
 /**
- * Replaces a session whose ids run out, whose server is being shut down, or which should have receipts and has none, or the other
+ * Replaces a session whose ids run out, whose server is shutting down, or which should have receipts and has none, or the other
  * way round: the next session connects while this one stays in use.
  */
 export class ClientRenewal {
@@ -40,7 +40,7 @@ export class ClientRenewal {
   #next: { readonly lanes: readonly Lane[]; readonly pool: SendPool } | undefined;
   /** The session should have receipts and has none, or the other way round. */
   #isUnsuited = false;
-  /** The server is being shut down. */
+  /** The server is shutting down. */
   #isMoving = false;
 
   constructor(parts: ClientParts, lanes: RenewalActions, ways: ClientWays, count: LaneCount) {
@@ -61,7 +61,7 @@ export class ClientRenewal {
     return former?.isEnding === true && former.lanes.includes(lane);
   }
 
-  /** The server is being shut down, and wants its clients to go to another one. */
+  /** The server is shutting down and asks its clients to move to another one. */
   moveAway(now: number): void {
     this.#isMoving = true;
     this.renewIfDue(now);
@@ -86,7 +86,7 @@ export class ClientRenewal {
     if (this.#isMoving || this.#isUnsuited || highest >= this.#parts.maxId * RENEW_SHARE) this.#renew(now);
   }
 
-  /** Without receipts a session is only cheaper, which is not worth other source ports for what is in use. */
+  /** A session without receipts is only cheaper, which does not justify new source ports while it is in use. */
   get #isWorthSwitching(): boolean {
     return this.#count.offersReceipts || this.#parts.associations.count === 0;
   }
@@ -102,7 +102,7 @@ export class ClientRenewal {
     this.#lanes.connect(now, lanes[0], this.#wayOfRenewal(this.#ways.kept));
   }
 
-  /** By which way the next session connects, after `last`: that of this one, unless its server is being shut down. */
+  /** The way by which the next session connects, after `last`: that of this one, unless its server is shutting down. */
   #wayOfRenewal(last: number): number {
     const { kept } = this.#ways;
     const { ways } = this.#parts.options;

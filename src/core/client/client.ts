@@ -54,11 +54,11 @@ const NONE = -1;
 /**
  * The client end of a session: lanes come and go, associations and contexts stay. Does no I/O and reads no clock: after each
  * `handle*` or verb, drain {@link pollOutput}, each lane's {@link pollTransmit}, {@link pollReady}, and {@link pollOutput} again, as
- * lanes may be wanted or no longer wanted; then arm one timer for {@link nextTimeout}. Bytes passed in are borrowed until the call returns.
+ * the number of lanes may have changed; then arm one timer for {@link nextTimeout}. Bytes passed in are borrowed until the call returns.
  */
 export class TunnelClient {
   readonly counters = new Counters();
-  /** Filled by {@link handleStream}; to be sent on before its next call. */
+  /** Filled by {@link handleStream}; send it on before the next call. */
   readonly received = new DatagramBatch(1024);
   readonly contexts: ContextTable;
 
@@ -139,7 +139,7 @@ export class TunnelClient {
     return this.#lanes.upCount;
   }
 
-  /** The way, by its index in the options, that has worked last, and that lanes of the session take. */
+  /** Index in the options of the way that worked last, which the session's lanes take. */
   get way(): number {
     return this.#lanes.ways.kept;
   }
@@ -150,7 +150,7 @@ export class TunnelClient {
     return times.length === 0 ? undefined : Math.min(...times);
   }
 
-  /** Its lanes, as they are now. */
+  /** The current state of its lanes. */
   laneReports(): LaneReport[] {
     const { lanes, scheduler } = this.#parts;
     return lanes.map(({ number, state, isUp, tunnel, way }) => ({
@@ -167,11 +167,11 @@ export class TunnelClient {
   }
 
   /**
-   * Measures delay on a lane, in place of an earlier measurement there; a server that cannot do that sends no PROBE.
+   * Measures delay on a lane and replaces any earlier measurement there. A server without this feature sends no PROBE.
    *
    * @param own    the PROBEs of this end
-   * @param peers  those that the server is to send
-   * @returns what is learnt, or undefined when no lane is up
+   * @param peers  the PROBEs that the server should send
+   * @returns the results, or undefined if no lane is up
    */
   measure(now: number, own: ProbePattern, peers: ProbePattern): Measurement | undefined {
     const lane = this.#parts.lanes.find(({ isUp }) => isUp);
@@ -222,8 +222,8 @@ export class TunnelClient {
   }
 
   /**
-   * The system's time is `unixMs`, in milliseconds since 1970, at `now`. Only for a client with a key that has a name: to be called
-   * before {@link handleConnected}.
+   * Sets the system's time at `now` to `unixMs`, in milliseconds since 1970. A client with a named key needs it before
+   * {@link handleConnected}.
    */
   handleWallClock(now: number, unixMs: number): void {
     this.#clock.handleWallClock(now, unixMs);
@@ -238,8 +238,8 @@ export class TunnelClient {
   }
 
   /**
-   * The machine may be on another network: attempts that wait are made at once, however often they have failed. The host ends
-   * connections and attempts that are under way before.
+   * The machine may be on another network: makes waiting attempts at once, however often they have failed. The host first ends
+   * existing connections and current attempts.
    */
   handleNetworkChange(now: number): void {
     if (this.#parts.isClosed) return;
@@ -265,8 +265,8 @@ export class TunnelClient {
   }
 
   /**
-   * Bytes of a lane's connection, cut anywhere. Stops when {@link received} is full, or contains something that cannot be
-   * combined with the rest.
+   * Handles bytes of a lane's connection, in chunks of any size. Stops when {@link received} is full, or contains something that
+   * cannot be combined with the rest.
    *
    * @returns the offset up to which they were consumed: send on `received`, then call again with the rest
    */
@@ -291,8 +291,8 @@ export class TunnelClient {
   }
 
   /**
-   * In a session with receipts: datagrams that were held until it was their turn. To be called after the batches of
-   * {@link handleStream} and after {@link handleTimeout}, before anything is polled for sending.
+   * Releases datagrams of a session with receipts that were held until their turn. Call it after the batches of
+   * {@link handleStream} and after {@link handleTimeout}, before polling anything to send.
    *
    * @returns true when {@link received} has some: send them on, then call again
    */
@@ -351,8 +351,8 @@ export class TunnelClient {
   }
 
   /**
-   * There is nothing to poll but {@link pollTransmit}: no output, and no session whose datagrams are spread over its lanes. That
-   * it is so is what most turns begin and end with.
+   * True if only {@link pollTransmit} has to be polled: no output is pending, and no session spreads datagrams over its lanes. Most
+   * turns begin and end this way.
    */
   get isPlain(): boolean {
     const { outputs, scheduler, former } = this.#parts;
@@ -374,14 +374,14 @@ export class TunnelClient {
     return bytes;
   }
 
-  /** Whether more is to be sent in the lane's session than the path takes. */
+  /** Whether the lane's session has more to send than the path takes. */
   isLimited(now: number, index: number): boolean {
     return this.#parts.laneByIndex[index].tunnel?.isLimited(now) ?? false;
   }
 
   /**
-   * In a session with receipts: the next lane that has become able to write while others wrote, or -1. To be called until then,
-   * after {@link pollTransmit} of every lane.
+   * The next lane of a session with receipts that became able to write while others wrote, or -1. After {@link pollTransmit} of every
+   * lane, call it until it returns -1.
    */
   pollReady(now: number): number {
     this.#dispatch.dispatch(now);
@@ -466,8 +466,8 @@ export class TunnelClient {
   }
 
   /**
-   * The datagrams that follow have a DSCP (RFC 2474), 0 to 63, at first 0, which the server gives to all that the association
-   * sends. A change within 250 ms of the one before has no effect: repeat the call for each datagram.
+   * Sets the DSCP (RFC 2474) of the datagrams that follow, 0 to 63, initially 0. The server sets it on everything that the association
+   * sends. A change within 250 ms of the previous one has no effect, so repeat the call for each datagram.
    */
   handleDscp(now: number, association: number, dscp: number): void {
     this.#flows.handleDscp(now, association, dscp);

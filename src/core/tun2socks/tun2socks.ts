@@ -91,14 +91,14 @@ export type Tun2SocksOutput =
     };
 
 /**
- * Turns the IP packets of a device into UDP associations and TCP flows, and back. TCP is left to the kernel: a packet from
+ * Turns the IP packets of a device into UDP associations and TCP flows, and back. The kernel terminates TCP: a packet from
  * `source` to `target` is written back to the device as one from `peer:port` to the listener on the device's own address,
- * with a port that stands for the flow; the listener's answers get the real addresses again. Or it is left to a stack of the host,
- * which gets {@link segments}, each with the number of its flow, and sends its own packets to the device.
+ * with a port that stands for the flow; the listener's answers get the real addresses again. Alternatively a stack of the host does; it
+ * gets {@link segments}, each with the number of its flow, and sends its own packets to the device.
  *
  * Does no I/O and reads no clock. After each `handle*` and verb: give {@link segments} to the stack and clear them, write
- * {@link toDevice} to the device and clear it, drain {@link pollOutput}, then send {@link datagrams} on; then arm one timer for {@link nextTimeout}. Nothing that comes from
- * the device makes it throw.
+ * {@link toDevice} to the device and clear it, drain {@link pollOutput}, send {@link datagrams} on, and arm one timer for
+ * {@link nextTimeout}. It never throws because of packets from the device.
  */
 export class Tun2Socks {
   readonly counters = new PacketCounters();
@@ -247,7 +247,7 @@ export class Tun2Socks {
   }
 
   /**
-   * Sends an association's application an ICMP error, as its datagrams do not reach `remote`.
+   * Sends an association's application an ICMP error because its datagrams do not reach `remote`.
    *
    * @param mtu  for `too-big`: the largest packet that would get through; see {@link IcmpErrors.answerDatagram}
    * @returns false when {@link toDevice} has no room: drain it, then call again

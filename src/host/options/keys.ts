@@ -18,9 +18,9 @@ export interface KeyOption {
    * Default: no limit.
    */
   readonly bitsPerSecond?: number | undefined;
-  /** The same for datagrams. */
+  /** The same limit in datagrams. */
   readonly datagramsPerSecond?: number | undefined;
-  /** Past it, associations of the key are refused. Default: only the limits of the server. */
+  /** Limit of associations of the key; further ones are refused. Default: only the limits of the server. */
   readonly maxAssociations?: number | undefined;
 }
 
@@ -49,7 +49,7 @@ const ROW = {
       .min(0)
       .max(2 ** 40)
       .optional(),
-    expects: "seconds since 1970, or a time as 2027-01-31 or 2027-01-31T12:00:00Z",
+    expects: "seconds since 1970, or a time such as 2027-01-31 or 2027-01-31T12:00:00Z",
   },
   bitsPerSecond: {
     inFile: "bits-per-second",
@@ -72,7 +72,7 @@ type Member = keyof typeof ROW;
 const MEMBERS = Object.keys(ROW) as Member[];
 
 export const KEYS_EXPECTS =
-  "keys with name, key, and if need be expires, bitsPerSecond, datagramsPerSecond and maxAssociations";
+  "keys with name, key, and optionally expires, bitsPerSecond, datagramsPerSecond and maxAssociations";
 
 /** Checks the library's value. */
 export const KEYS_SCHEMA = z
@@ -89,7 +89,7 @@ export const KEYS_SCHEMA = z
     const twin = findTwin(keys);
     if (twin === undefined) return;
     const { index, member, other } = twin;
-    const problem = member === "name" ? "is there twice" : `is that of ${keys[other].name}, too`;
+    const problem = member === "name" ? "occurs twice" : `is also that of ${keys[other].name}`;
     context.addIssue({ code: "custom", path: [index, member], params: { problem } });
   });
 
@@ -117,7 +117,7 @@ function findTwin(
 export function parseKeys(source: string, text: string): KeyOption[] {
   const { members, place } = parseConfigText(source, text, undefined);
   const at = (path: readonly string[]) => `${place(path)}: ${libraryName(path)}`;
-  if (members.size > MAX_KEYS) throw wrong(source, `has ${members.size} keys, and ${MAX_KEYS} are the most`);
+  if (members.size > MAX_KEYS) throw wrong(source, `has ${members.size} keys; the limit is ${MAX_KEYS}`);
   const keys = [...members].map(([name, row]): KeyOption => {
     if (!NAME.test(name))
       throw wrong(`${place([name])}: ${JSON.stringify(name)}`, `expected ${KEY_NAME_EXPECTS}`);
@@ -126,7 +126,7 @@ export function parseKeys(source: string, text: string): KeyOption[] {
     }
     const values = row as Readonly<Record<string, unknown>>;
     const stranger = Object.keys(values).find((key) => !MEMBERS.some((member) => ROW[member].inFile === key));
-    if (stranger !== undefined) throw wrong(at([name, stranger]), "there is no such member");
+    if (stranger !== undefined) throw wrong(at([name, stranger]), "unknown member");
     const parsed = MEMBERS.flatMap((member) => {
       const { inFile, schema, expects } = ROW[member];
       const value = member === "expires" ? secondsOf(values[inFile]) : values[inFile];
@@ -137,7 +137,7 @@ export function parseKeys(source: string, text: string): KeyOption[] {
   });
   const twin = findTwin(keys);
   if (twin !== undefined) {
-    throw wrong(at([keys[twin.index].name, "key"]), `is that of ${keys[twin.other].name}, too`);
+    throw wrong(at([keys[twin.index].name, "key"]), `is also that of ${keys[twin.other].name}`);
   }
   return keys;
 }

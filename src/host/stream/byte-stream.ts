@@ -1,6 +1,6 @@
-/** What the owner of a byte stream hears. */
+/** Events for the owner of a byte stream. */
 export interface ByteStreamEvents {
-  /** Bytes that came: the first `length` of `chunk`, which is borrowed until the call returns. Never while it is paused. */
+  /** Bytes that arrived: the first `length` of `chunk`, which is borrowed until the call returns. Never while it is paused. */
   onBytes(chunk: Uint8Array, length: number): void;
   /**
    * The other end has ended, and no more bytes come. What is written still goes, until {@link ByteStream.end}. Never while it is
@@ -22,15 +22,15 @@ export interface ByteStreamEvents {
  * A connection: bytes both ways. It is TCP, a Unix socket, or carried by another one in TLS, a WebSocket, a request of HTTP/2, or
  * in the coded form of shadowsocks.
  *
- * - **Reading.** It begins paused. A chunk is borrowed, and a reader that cannot go on pauses the stream before it returns:
- *   nothing more is read then, so that the other end has to wait. A connection that is lost while it is paused may be noticed only
- *   once it is resumed, or written to.
- * - **Writing.** What is not taken at once is lent until `onWritten`, and the writer waits until then.
- * - **Ending.** Each direction ends by itself: `end` ends the one that is written, `onEnd` is the end of the other. When both have
- *   ended it closes by itself. Where the carrier knows no half-closed state, the other end's close is `onEnd`, and what is written
- *   from then on is lost.
- * - **Handing on.** Whoever has the stream may give it to another listener at any time, with what it has read too much
- *   ({@link unread}). The former listener hears nothing more, not even of the close.
+ * - **Reading.** It begins paused. A chunk is borrowed, and a reader that cannot go on pauses the stream before it returns.
+ *   Nothing more is read then, so the other end has to wait. The loss of a connection that is paused may be noticed only once it is
+ *   resumed or written to.
+ * - **Writing.** Bytes that are not taken at once are lent until `onWritten`, and the writer waits until then.
+ * - **Ending.** Each direction ends separately: `end` ends the written direction, `onEnd` reports the end of the other. When both have
+ *   ended, the stream closes by itself. If the carrier has no half-closed state, the other end's close is `onEnd`, and bytes written
+ *   from then on are lost.
+ * - **Handing on.** The owner of the stream may give it to another listener at any time, along with surplus bytes already read
+ *   ({@link unread}). The former listener gets no more events, not even the close.
  */
 export interface ByteStream {
   /** True once {@link end} was called or it is closed: nothing can be written any more. */
@@ -71,7 +71,7 @@ export interface ByteStream {
   tune(heartbeatMs: number): void;
 }
 
-/** What the byte streams have in common: who listens, and what is kept for who does so next. */
+/** The common part of byte streams: the listener, and what is kept for the next one. */
 export abstract class ListenedStream implements ByteStream {
   abstract readonly isClosed: boolean;
   abstract readonly localIp: string | undefined;

@@ -42,12 +42,12 @@ describe("a file of keys", () => {
     [`{ "a": null }`, "keys.json:1:8: a: expected an object"],
     [`{ "a b": { "key": "${KEY}" } }`, 'keys.json:1:10: "a b": expected a name of 1 to 64'],
     [`{ "": { "key": "${KEY}" } }`, 'keys.json:1:7: "": expected a name of 1 to 64'],
-    [`{ "a": { "key": "${KEY}", "rate": 1 } }`, "a.rate: there is no such member"],
+    [`{ "a": { "key": "${KEY}", "rate": 1 } }`, "a.rate: unknown member"],
     [`{ "a": { "key": "${KEY}", "expires": "2027-02-30" } }`, "a.expires: expected seconds since 1970"],
     [`{ "a": { "key": "${KEY}", "max-associations": 0 } }`, "a.max-associations: expected an integer"],
     [`{ "a": { "key": "${KEY}", "bits-per-second": "1M" } }`, "a.bits-per-second: expected an integer"],
     [`{ "a": { "key": "${KEY}" }, "a": {} }`, '"a" is given twice'],
-    [`{ "a": { "key": "${KEY}" },\n "b": { "key": "${KEY}" } }`, "b.key: is that of a, too"],
+    [`{ "a": { "key": "${KEY}" },\n "b": { "key": "${KEY}" } }`, "b.key: is also that of a"],
     ["[]", "keys.json:1:1: expected one object"],
     ["{", "not JSON"],
   ])("%s is refused with its place, and without a key in the message", (text, problem) => {
@@ -62,7 +62,7 @@ describe("a file of keys", () => {
     const rows = (count: number) =>
       JSON.stringify(Object.fromEntries(Array.from({ length: count }, (_, i) => row(i))));
     expect(parseKeys("keys.json", rows(MAX_KEYS))).toHaveLength(MAX_KEYS);
-    expect(complaint(rows(MAX_KEYS + 1))).toContain("4097 keys, and 4096 are the most");
+    expect(complaint(rows(MAX_KEYS + 1))).toContain("4097 keys; the limit is 4096");
   });
 
   it("gives what the library's option takes, whatever is in it, or a complaint of one line", () => {
@@ -95,14 +95,14 @@ describe("the library's keys", () => {
         { name: "a", key: KEY },
         { name: "a", key: `${KEY}2` },
       ],
-      /keys\[1\]\.name: is there twice/,
+      /keys\[1\]\.name: occurs twice/,
     ],
     [
       [
         { name: "a", key: KEY },
         { name: "b", key: KEY },
       ],
-      /keys\[1\]\.key: is that of a, too/,
+      /keys\[1\]\.key: is also that of a/,
     ],
   ])("%j are refused", (keys, message) => {
     expect(() => checkKeys(keys as never)).toThrow(message);
