@@ -1,6 +1,6 @@
 // Builds the C library's program for other platforms, where their compilers are there, and runs a tunnel on loopback by it:
 // with itself, and with Node's programs as either end. Windows runs under wine, aarch64 under qemu-user.
-// `node scripts/check-platforms.mjs [musl,aarch64-linux-gnu,mingw-w64]`; what is missing is named. docs/platforms.md has the results.
+// `node scripts/check-platforms.mjs [musl,aarch64-linux-gnu,mingw-w64]`; what is missing is named. docs/reference/platforms.md has the results.
 import { spawn, spawnSync } from "node:child_process";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";

@@ -1,4 +1,4 @@
-// What --admin costs, and how quick its page is, beside 10,000 associations. Prints one line a figure; see docs/operating.md.
+// What --admin costs, and how quick its page is, beside 10,000 associations. Prints one line a figure; see docs/operate/operating.md.
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -1,6 +1,6 @@
 /*
  * Underpass: UDP over TCP. Each instance is one end of a tunnel: a udp-local, which takes datagrams from applications; a tun2socks,
- * which takes IP packets from a device; or a udp-server, which sends datagrams to their targets. docs/c-library.md has a tour.
+ * which takes IP packets from a device; or a udp-server, which sends datagrams to their targets. docs/embed/c-library.md has a tour.
  *
  * Threads: unless stated otherwise, an instance runs on a thread of its own and makes its callbacks there. Functions that take an
  * instance may be called from any thread and from callbacks. The exception is an instance on a loop of yours, whose functions may
@@ -234,7 +234,7 @@ UNDERPASS_API int underpass_local_network_changed(underpass_local *local);
 UNDERPASS_API int underpass_local_stats(underpass_local *local, underpass_stats *stats);
 
 /*
- * All counters, by reason where they have reasons, as the JSON object that docs/metrics.md explains. Free `*json` with
+ * All counters, by reason where they have reasons, as the JSON object that docs/reference/metrics.md explains. Free `*json` with
  * underpass_text_free. Waits and fails as underpass_local_stats does.
  */
 UNDERPASS_API int underpass_local_report(underpass_local *local, char **json);

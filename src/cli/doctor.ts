@@ -53,7 +53,7 @@ export async function runDoctor<Options extends object>(
         name,
         description:
           "Walks the way to the server step by step, and says at the first fault what it is, why, and what mends it " +
-          "(docs/doctor.md). Exits with 0 if there is none, 1 if there is one, 2 for bad options.",
+          "(docs/operate/doctor.md). Exits with 0 if there is none, 1 if there is one, 2 for bad options.",
         examples: [
           `${name} --config ${patient.name}.json`,
           `${name} --server 192.0.2.1:3456 --psk-file psk --test-dns 9.9.9.9:53 --json`,

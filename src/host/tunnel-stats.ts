@@ -21,7 +21,7 @@ type Numbers<Rows> = Readonly<Record<keyof Rows, number>>;
 type Records<Name extends string> = Readonly<Record<Name, Readonly<Record<string, number>>>>;
 
 /**
- * `in`: from a tunnel; `out`: into a tunnel. Counts are since the start; bytes are UDP payload. docs/metrics.md explains each member,
+ * `in`: from a tunnel; `out`: into a tunnel. Counts are since the start; bytes are UDP payload. docs/reference/metrics.md explains each member,
  * and each reason in `drops`, `refused` and `unreachable`.
  */
 export interface TunnelStats
@@ -44,7 +44,7 @@ export interface TunnelStats
      */
     readonly counts: Readonly<Record<string, number>>;
   };
-  /** Values by size since the start, by the label of each; docs/metrics.md has the bounds. */
+  /** Values by size since the start, by the label of each; docs/reference/metrics.md has the bounds. */
   readonly histograms: Readonly<Record<keyof typeof HISTOGRAMS, Readonly<Record<string, HistogramReading>>>>;
   /** Only for a server with keys of single clients: the first keys by name, and the sums of the others as `(others)`. */
   readonly keys?: KeyStats;

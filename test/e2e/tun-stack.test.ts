@@ -10,7 +10,7 @@ import type { Host, Program, TwoHosts } from "./two-hosts.ts";
 import { tun2socks } from "./underpass.ts";
 import { useTwoHosts } from "./use-two-hosts.ts";
 
-/** `UNDERPASS_LONG=1 npx vitest run --project e2e test/e2e/tun-stack.test.ts`: with the numbers of docs/tcp-stack.md, in minutes. */
+/** `UNDERPASS_LONG=1 npx vitest run --project e2e test/e2e/tun-stack.test.ts`: with the numbers of docs/reference/tcp-stack.md, in minutes. */
 const IS_LONG = process.env.UNDERPASS_LONG !== undefined;
 const RATE = IS_LONG ? { perSecond: 1000, seconds: 10 } : { perSecond: 200, seconds: 1 };
 const IDLE_FLOWS = IS_LONG ? 10_000 : 1000;

@@ -750,7 +750,7 @@ static void keeps_stacks_apart(void **state) {
   peer_free(second);
 }
 
-// Ten thousand connections that do nothing take no timers, and no more memory than docs/tcp-stack.md says.
+// Ten thousand connections that do nothing take no timers, and no more memory than docs/reference/tcp-stack.md says.
 static void holds_ten_thousand_idle_connections(void **state) {
   segment_peer *peer = *state;
   for (uint32_t flow = 0; flow < 10000; flow++) {

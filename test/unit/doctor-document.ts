@@ -64,7 +64,7 @@ A relay with Nagle's algorithm on keeps a small write back until what it sent be
 5 or 17 ms behind it another one. What waits until about 40 ms after the one before, whichever the gap, waits for an ACK: queues and busy
 machines make delays that do not shrink as the gap grows. Towards the server it is a relay at the near end, such as ss-tunnel; from the
 server one at the far end. Of a relay on this machine it names the program and whether it has \`--no-delay\`. Next to a
-native end of ours nothing waits, as that acknowledges at once (docs/where-the-time-goes.md).
+native end of ours nothing waits, as that acknowledges at once (docs/measure/where-the-time-goes.md).
 
 ## Findings
 
@@ -83,7 +83,7 @@ function table(rows: readonly (readonly string[])[]): string {
   );
 }
 
-/** The text of docs/doctor.md. */
+/** The text of docs/operate/doctor.md. */
 export function doctorDocument(): string {
   const rows = Object.entries(FINDINGS).map(([code, { severity, meaning, mend }]) => [
     `\`${code}\``,

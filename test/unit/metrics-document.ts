@@ -45,7 +45,7 @@ function explanations({ name, label, bounds }: Metric): string {
   return lines.join("\n");
 }
 
-/** The text of docs/metrics.md. */
+/** The text of docs/reference/metrics.md. */
 export function metricsDocument(): string {
   const own = METRICS.filter(({ isOfTun2Socks }) => !isOfTun2Socks);
   return [

@@ -1,6 +1,6 @@
 /**
  * The one table of what an endpoint measures. `Counters`, `stats()`, the sums of threads, the numbers of the C library, Prometheus
- * and docs/metrics.md come from it: a new counter is a row here. Names are those of Prometheus, by its conventions: base units,
+ * and docs/reference/metrics.md come from it: a new counter is a row here. Names are those of Prometheus, by its conventions: base units,
  * `_total` behind counters.
  */
 import { DEVICE_DROPS, EVICTIONS, PACKET_DROPS } from "./packet-reasons.ts";

@@ -8,7 +8,7 @@ interface FindingKind {
   readonly mend: string;
 }
 
-/** Every finding of doctor by its code, which is never given another meaning. docs/doctor.md is written from this table. */
+/** Every finding of doctor by its code, which is never given another meaning. docs/operate/doctor.md is written from this table. */
 export const FINDINGS = {
   "config-bad": {
     severity: "fault",
@@ -142,7 +142,7 @@ export const FINDINGS = {
   "websocket-refused": {
     severity: "fault",
     meaning: "The web server has no WebSocket at that path.",
-    mend: "udp-server --ws-path with the same path as ws://HOST/PATH, passed on by the web server (docs/reverse-proxies.md)",
+    mend: "udp-server --ws-path with the same path as ws://HOST/PATH, passed on by the web server (docs/use/reverse-proxies.md)",
   },
   "shadowsocks-silent": {
     severity: "fault",
@@ -187,7 +187,7 @@ export const FINDINGS = {
   "key-expired": {
     severity: "fault",
     meaning: "The server knows the key, and it has expired.",
-    mend: "have a new key made: udp-server keygen NAME, and its row put into the server's keys.json (docs/keys.md)",
+    mend: "have a new key made: udp-server keygen NAME, and its row put into the server's keys.json (docs/operate/keys.md)",
   },
   "key-name": {
     severity: "fault",
@@ -208,12 +208,12 @@ export const FINDINGS = {
     severity: "fault",
     meaning:
       "The key is right, but the request arrived changed: a proxy rewrites the path, or does not pass Upgrade and Connection on.",
-    mend: "nginx: proxy_pass http://HOST:PORT; without a path, proxy_http_version 1.1, proxy_set_header Upgrade and Connection (docs/reverse-proxies.md)",
+    mend: "nginx: proxy_pass http://HOST:PORT; without a path, proxy_http_version 1.1, proxy_set_header Upgrade and Connection (docs/use/reverse-proxies.md)",
   },
   "upgrade-not-passed": {
     severity: "fault",
     meaning: "A web server answers and does not upgrade.",
-    mend: "have it pass the path on to udp-server, with Upgrade and Connection (docs/reverse-proxies.md); --path-prefix if it has one",
+    mend: "have it pass the path on to udp-server, with Upgrade and Connection (docs/use/reverse-proxies.md); --path-prefix if it has one",
   },
   "path-unknown": {
     severity: "fault",
@@ -238,7 +238,7 @@ export const FINDINGS = {
   "server-limit": {
     severity: "fault",
     meaning: "The server is at one of its limits.",
-    mend: "udp-server --max-tunnels, --max-sessions; its log and docs/metrics.md name the limit",
+    mend: "udp-server --max-tunnels, --max-sessions; its log and docs/reference/metrics.md name the limit",
   },
   "requests-repeated": {
     severity: "fault",

@@ -83,7 +83,7 @@ export interface UdpLocalSettings extends CommonOptions {
   readonly socksAdvertise?: readonly string[] | undefined;
   /**
    * UDP ports of the SOCKS5 server: `FROM-TO`, one for each association, which is refused if none is free, or `PORT`,
-   * shared by all associations, with one worker; docs/applications.md explains what this means for clients that share an IP.
+   * shared by all associations, with one worker; docs/use/applications.md explains what this means for clients that share an IP.
    * Default: the system chooses.
    */
   readonly socksUdpPorts?: string | undefined;

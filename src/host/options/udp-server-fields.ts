@@ -72,7 +72,7 @@ export const UDP_SERVER_FIELDS = {
     expects: KEYS_EXPECTS,
     flag: "keys",
     value: "FILE",
-    help: "JSON file with the keys of single clients, reloaded on SIGHUP (docs/keys.md)",
+    help: "JSON file with the keys of single clients, reloaded on SIGHUP (docs/operate/keys.md)",
     isSecretFile: true,
   },
   insecureOpenRelay: {

@@ -51,7 +51,7 @@ export interface UdpServerOptions extends CommonOptions {
   readonly publicAddress?: readonly string[] | undefined;
   /**
    * Number of this server behind a load balancer, 0 to 16,777,215. The ids of its sessions contain it, so that a balancer can send their
-   * lanes to this server (docs/many-servers.md). Default: none.
+   * lanes to this server (docs/operate/many-servers.md). Default: none.
    */
   readonly serverId?: number | undefined;
   /**
@@ -61,7 +61,7 @@ export interface UdpServerOptions extends CommonOptions {
   readonly drainS?: number | undefined;
   /**
    * Keeps sessions and the UDP sockets of their associations while systemd restarts the service, in its file descriptor store
-   * (docs/operating.md): clients resume, and targets see the same ports. Linux with native I/O; `egress` must be sockets. Default
+   * (docs/operate/operating.md): clients resume, and targets see the same ports. Linux with native I/O; `egress` must be sockets. Default
    * false.
    */
   readonly keepSessions?: boolean | undefined;

@@ -19,7 +19,7 @@ export const UDP_SERVER_FIELDS = {
     schema: z.boolean().optional(),
     expects: "true or false",
     flag: "keep-sessions",
-    help: "keep sessions and source ports while systemd restarts the service (FileDescriptorStoreMax=, docs/operating.md)",
+    help: "keep sessions and source ports while systemd restarts the service (FileDescriptorStoreMax=, docs/operate/operating.md)",
   },
   decoy: {
     schema: z

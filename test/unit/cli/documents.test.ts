@@ -6,7 +6,7 @@ import { PROGRAMS } from "../../../src/cli/manual/programs.ts";
 const ROOT = join(import.meta.dirname, "../../..");
 const DOCUMENTS = [
   ...readdirSync(ROOT).filter((name) => name.endsWith(".md")),
-  ...readdirSync(join(ROOT, "docs"))
+  ...readdirSync(join(ROOT, "docs"), { recursive: true, encoding: "utf8" })
     .filter((name) => name.endsWith(".md"))
     .map((name) => join("docs", name)),
   "bench/README.md",

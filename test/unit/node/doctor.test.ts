@@ -20,8 +20,8 @@ function redaction(options: UdpLocalOptions, rest: object = {}): Redaction {
 }
 
 describe("the table of findings", () => {
-  it("is what docs/doctor.md says", async () => {
-    await expect(doctorDocument()).toMatchFileSnapshot("../../../docs/doctor.md");
+  it("is what docs/operate/doctor.md says", async () => {
+    await expect(doctorDocument()).toMatchFileSnapshot("../../../docs/operate/doctor.md");
   });
 
   it("has each code in a check", () => {

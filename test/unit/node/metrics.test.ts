@@ -90,8 +90,8 @@ describe("the table of metrics", () => {
     ]);
   });
 
-  it("is documented in docs/metrics.md", async () => {
-    await expect(metricsDocument()).toMatchFileSnapshot("../../../docs/metrics.md");
+  it("is documented in docs/reference/metrics.md", async () => {
+    await expect(metricsDocument()).toMatchFileSnapshot("../../../docs/reference/metrics.md");
   });
 });
 
