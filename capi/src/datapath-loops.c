@@ -312,3 +312,37 @@ int64_t datapath_take_entries(const datapath_queue *queue, double oldest, int32_
   results[2] = credit - left;
   return to - out.data;
 }
+
+int64_t datapath_drop_entries(const datapath_queue *queue, double oldest, int32_t head, int32_t cost, int32_t most,
+                              int32_t results[DATAPATH_RESULTS]) {
+  size_t blocks = block_capacity(queue), entries = entry_capacity(queue);
+  if (!has_heads(queue, blocks, entries) || !is_link(head, entries)) return -1;
+  int32_t *heads = queue->heads.data;
+  int64_t dropped = 0;
+  int32_t entry = head, count = 0;
+  // A ring of entries has no end.
+  if (most > (int64_t)entries) most = (int32_t)entries;
+  while (entry != NONE && count < most && (dropped < cost || queue->entry_time[entry] < oldest)) {
+    int32_t length = queue->entry_length.data[entry];
+    if (length < 0 || length > MAX_PAYLOAD_BYTES) return -1;
+    // One that has more blocks than its datagram may have no end.
+    size_t left = ((size_t)length + DATAPATH_BLOCK_BYTES - 1) / DATAPATH_BLOCK_BYTES;
+    for (int32_t block = queue->entry_block.data[entry]; block != NONE; left--) {
+      if (!is_index(block, blocks) || left == 0) return -1;
+      int32_t next = queue->block_next.data[block];
+      queue->block_next.data[block] = heads[DATAPATH_FREE_BLOCK];
+      heads[DATAPATH_FREE_BLOCK] = block;
+      block = next;
+    }
+    dropped += length + DATAPATH_ENTRY_COST;
+    count++;
+    int32_t next = queue->entry_next.data[entry];
+    if (!is_link(next, entries)) return -1;
+    queue->entry_next.data[entry] = heads[DATAPATH_FREE_ENTRY];
+    heads[DATAPATH_FREE_ENTRY] = entry;
+    entry = next;
+  }
+  results[0] = entry;
+  results[1] = count;
+  return dropped;
+}

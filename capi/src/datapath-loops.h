@@ -66,4 +66,7 @@ int64_t datapath_queue_rows(const datapath_queue *queue, double now, int32_t con
 int64_t datapath_take_entries(const datapath_queue *queue, double oldest, int32_t head, int32_t credit, datapath_bytes out,
                               int32_t at, int32_t results[DATAPATH_RESULTS]);
 
+int64_t datapath_drop_entries(const datapath_queue *queue, double oldest, int32_t head, int32_t cost, int32_t most,
+                              int32_t results[DATAPATH_RESULTS]);
+
 #endif

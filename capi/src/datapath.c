@@ -173,6 +173,17 @@ static JSValue take_entries(JSContext *context, JSValueConst self, int count, JS
   return count_or_throw(context, result, "takeEntries");
 }
 
+// dropEntries(memory, oldest, head, cost, most)
+static JSValue drop_entries(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
+  (void)count;
+  int32_t *results = results_of(context, self);
+  if (results == NULL) return JS_EXCEPTION;
+  datapath_queue queue = queue_of(context, values[0]);
+  int64_t result = datapath_drop_entries(&queue, get_number(context, values[1]), int_of(context, values[2]),
+                                         int_of(context, values[3]), int_of(context, values[4]), results);
+  return count_or_throw(context, result, "dropEntries");
+}
+
 static const JSCFunctionListEntry FUNCTIONS[] = {
     JS_CFUNC_DEF("copy", 5, copy),
     JS_CFUNC_DEF("areSame", 5, are_same),
@@ -183,6 +194,7 @@ static const JSCFunctionListEntry FUNCTIONS[] = {
     JS_CFUNC_DEF("addSendRows", 11, add_send_rows),
     JS_CFUNC_DEF("queueRows", 9, queue_rows),
     JS_CFUNC_DEF("takeEntries", 6, take_entries),
+    JS_CFUNC_DEF("dropEntries", 5, drop_entries),
 };
 
 JSValue datapath_create(JSContext *context) {

@@ -167,6 +167,7 @@ static void links_that_lead_out_of_a_queue_are_refused(void **state) {
     datapath_queue queue = queue_of(memory);
     assert_int_equal(datapath_queue_rows(&queue, 1, 2, rows, 0, 1, data, BAD[i], 10000, results), -1);
     assert_int_equal(datapath_take_entries(&queue, 0, BAD[i], 1000, out, 0, results), -1);
+    assert_int_equal(datapath_drop_entries(&queue, 0, BAD[i], 1000, 1, results), -1);
     // Lists of free ones, of blocks of an entry, and of entries.
     memory->heads[DATAPATH_FREE_BLOCK] = 0;
     memory->block_next[0] = BAD[i];
@@ -175,10 +176,12 @@ static void links_that_lead_out_of_a_queue_are_refused(void **state) {
     memory->entry_length[0] = 10;
     memory->entry_block[0] = BAD[i];
     assert_int_equal(datapath_take_entries(&queue, 0, 0, 1000, out, 0, results), -1);
+    assert_int_equal(datapath_drop_entries(&queue, 0, 0, 1000, 1, results), -1);
     queue = queue_of(memory);
     memory->entry_block[0] = -1;
     memory->entry_next[0] = BAD[i];
     assert_int_equal(datapath_take_entries(&queue, 0, 0, 1000, out, 0, results), -1);
+    assert_int_equal(datapath_drop_entries(&queue, 0, 0, 1000, 1, results), -1);
   }
   free(rows.data), free(data.data), free(out.data), free(memory);
 }
@@ -201,8 +204,29 @@ static void entries_and_their_blocks_have_the_same_length(void **state) {
     queue = queue_of(memory);
     memory->entry_length[0] = LENGTHS[i];
     assert_int_equal(datapath_take_entries(&queue, 0, 0, INT32_MAX, out, 0, results), -1);
+    assert_int_equal(datapath_drop_entries(&queue, 0, 0, INT32_MAX, INT32_MAX, results), -1);
   }
+  // More blocks than the datagram has.
+  queue = queue_of(memory);
+  memory->entry_length[0] = 10;
+  memory->block_next[0] = 1;
+  assert_int_equal(datapath_drop_entries(&queue, 0, 0, 1000, 1, results), -1);
   free(out.data), free(memory);
+}
+
+static void dropping_from_a_ring_of_entries_ends(void **state) {
+  (void)state;
+  int32_t results[DATAPATH_RESULTS];
+  queue_memory *memory = malloc(sizeof *memory);
+  datapath_queue queue = queue_of(memory);
+  for (size_t i = 0; i < 3; i++) {
+    memory->entry_block[i] = -1;
+    memory->entry_length[i] = 10;
+    memory->entry_next[i] = (int32_t)(i + 1) % 3;
+  }
+  assert_true(datapath_drop_entries(&queue, 0, 0, INT32_MAX, INT32_MAX, results) > 0);
+  assert_true(results[1] <= 3);
+  free(memory);
 }
 
 int main(void) {
@@ -215,6 +239,7 @@ int main(void) {
       cmocka_unit_test(a_queue_ends_where_its_memory_does),
       cmocka_unit_test(links_that_lead_out_of_a_queue_are_refused),
       cmocka_unit_test(entries_and_their_blocks_have_the_same_length),
+      cmocka_unit_test(dropping_from_a_ring_of_entries_ends),
   };
   return cmocka_run_group_tests(tests, NULL, NULL);
 }

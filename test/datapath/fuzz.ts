@@ -298,7 +298,7 @@ export class Fuzz {
       new Float64Array(entries),
       Int32Array.of(-1, 0, -1, 0),
     ];
-    const copy = memory.map((array) => array.slice()) as unknown as QueueMemory;
+    const copy = arraysOf(memory).map((array) => array.slice()) as unknown as QueueMemory;
     const flows = Array.from({ length: 3 }, () => ({ head: -1, tail: -1 }));
     for (let step = 2 + random.below(20); step > 0; step--) {
       const flow = random.pick(flows);
@@ -316,6 +316,14 @@ export class Fuzz {
         if (head === -1) continue;
         if (flow.head === -1) flow.head = head;
         flow.tail = last;
+      } else if (random.isOneOf(4)) {
+        const oldest = random.isOneOf(2) ? now - random.below(10) : Number.NEGATIVE_INFINITY;
+        const cost = random.isOneOf(2) ? 0 : random.below(20 * (1500 + ENTRY_COST));
+        const most = random.isOneOf(3) ? random.below(8) : 0x7fff_ffff;
+        this.#compareIn("dropEntries", memory, copy, [], 2, (loops, queue) =>
+          loops.dropEntries(queue, oldest, flow.head, cost, most),
+        );
+        flow.head = TYPESCRIPT_DATAPATH.results[0];
       } else {
         const out = new Uint8Array(random.below(random.isOneOf(10) ? 262_144 : 20_000));
         const at = random.below(Math.min(out.length + 1, 300));
@@ -341,8 +349,17 @@ export class Fuzz {
     this.#compare(name, arrays, results, (loops, own) =>
       call(loops, loops === TYPESCRIPT_DATAPATH ? memory : copy, own),
     );
-    for (const [i, array] of memory.entries()) this.#compareArray(`${name}, memory ${i}`, array, copy[i]);
+    const copies = arraysOf(copy);
+    for (const [i, array] of arraysOf(memory).entries()) {
+      this.#compareArray(`${name}, memory ${i}`, array, copies[i]);
+    }
   }
+}
+
+/** Without the views, which are of TypeScript alone, and not used here. */
+function arraysOf(memory: QueueMemory): Bytes[] {
+  const [blocks, blockNext, entryNext, entryBlock, entryLength, entryContext, entryTime, heads] = memory;
+  return [blocks, blockNext, entryNext, entryBlock, entryLength, entryContext, entryTime, heads];
 }
 
 function bytesOf(array: Bytes): Uint8Array {

@@ -105,6 +105,14 @@ export interface Datapath {
     out: Uint8Array,
     at: number,
   ): number;
+
+  /**
+   * Releases entries, at most `most`, from `head` on: those older than `oldest`, and others until all have cost `cost`, see
+   * `entryCost`. `results`: the next entry, or -1; how many were released.
+   *
+   * @returns what they cost
+   */
+  dropEntries(memory: QueueMemory, oldest: number, head: number, cost: number, most: number): number;
 }
 
 /** Integers of a run. */
@@ -136,4 +144,6 @@ export type QueueMemory = readonly [
   /** When it was queued. */
   entryTime: Float64Array,
   heads: Int32Array,
+  /** Of the loops in TypeScript: what they last copied out of each block. */
+  views?: (Uint8Array | undefined)[],
 ];

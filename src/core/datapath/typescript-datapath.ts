@@ -7,7 +7,7 @@ import {
 } from "../../wire/capsule.ts";
 import { sameBytes } from "../../wire/socket-address.ts";
 import { readVarint, varintLengthFrom } from "../../wire/varint.ts";
-import { copyBytes } from "../copy-bytes.ts";
+import { copyBytes, LOOP_BYTES } from "../copy-bytes.ts";
 import type { Datapath, QueueMemory } from "./datapath.ts";
 import {
   BLOCK_BYTES,
@@ -26,6 +26,8 @@ const ROW_INTS = 6;
 const ROW_OFFSET = 1;
 const ROW_LENGTH = 2;
 const SEND_ROW_INTS = 7;
+/** Smaller memory is that of single datagrams, which is new each time. */
+const KEPT_BYTES = 65_536;
 
 const results = new Int32Array(4);
 
@@ -56,7 +58,7 @@ export const TYPESCRIPT_DATAPATH: Datapath = {
       const length = rows[row * ROW_INTS + ROW_LENGTH];
       if (to + datagramHeaderLength(context, length) + length > out.length) break;
       to = writeDatagramHeader(out, to, context, length);
-      copyBytes(data, rows[row * ROW_INTS + ROW_OFFSET], length, out, to);
+      copyRow(data, row, rows[row * ROW_INTS + ROW_OFFSET], length, out, to);
       to += length;
       bytes += length;
     }
@@ -141,7 +143,7 @@ export const TYPESCRIPT_DATAPATH: Datapath = {
       while (left > 0) {
         const block = takeFree(heads, FREE_BLOCK, BLOCKS_USED, blockNext);
         const size = Math.min(BLOCK_BYTES, left);
-        copyBytes(data, from, size, blocks, block * BLOCK_BYTES);
+        copyRow(data, row, from, size, blocks, block * BLOCK_BYTES);
         if (before === NONE) entryBlock[entry] = block;
         else blockNext[before] = block;
         blockNext[block] = NONE;
@@ -165,7 +167,8 @@ export const TYPESCRIPT_DATAPATH: Datapath = {
   },
 
   takeEntries(memory, oldest, head, credit, out, at) {
-    const [blocks, blockNext, entryNext, entryBlock, entryLength, entryContext, entryTime, heads] = memory;
+    const [blocks, blockNext, entryNext, entryBlock, entryLength, entryContext, entryTime, heads, views] =
+      memory;
     let entry = head;
     let left = credit;
     let to = at;
@@ -178,7 +181,7 @@ export const TYPESCRIPT_DATAPATH: Datapath = {
       const end = to + length;
       for (let block = entryBlock[entry]; block !== NONE; ) {
         const size = Math.min(BLOCK_BYTES, end - to);
-        copyBytes(blocks, block * BLOCK_BYTES, size, out, to);
+        copyBlock(blocks, block, size, out, to, views);
         to += size;
         const next = blockNext[block];
         blockNext[block] = heads[FREE_BLOCK];
@@ -197,7 +200,84 @@ export const TYPESCRIPT_DATAPATH: Datapath = {
     results[2] = credit - left;
     return to;
   },
+
+  dropEntries(memory, oldest, head, cost, most) {
+    const [, blockNext, entryNext, entryBlock, entryLength, , entryTime, heads] = memory;
+    let entry = head;
+    let dropped = 0;
+    let count = 0;
+    while (entry !== NONE && count < most && (dropped < cost || entryTime[entry] < oldest)) {
+      for (let block = entryBlock[entry]; block !== NONE; ) {
+        const next = blockNext[block];
+        blockNext[block] = heads[FREE_BLOCK];
+        heads[FREE_BLOCK] = block;
+        block = next;
+      }
+      dropped += entryLength[entry] + ENTRY_COST;
+      count++;
+      const next = entryNext[entry];
+      entryNext[entry] = heads[FREE_ENTRY];
+      heads[FREE_ENTRY] = entry;
+      entry = next;
+    }
+    results[0] = entry;
+    results[1] = count;
+    return dropped;
+  },
 };
+
+// A view costs an engine more than the copy of a datagram, and most are where, and as long as, those before.
+
+/** Views by row of `viewed`. */
+const rowViews: (Uint8Array | undefined)[] = [];
+let viewed: Uint8Array | undefined;
+
+/** Copies the payload of a row, or a part of it. */
+function copyRow(
+  data: Uint8Array,
+  row: number,
+  offset: number,
+  length: number,
+  out: Uint8Array,
+  at: number,
+): void {
+  if (length < LOOP_BYTES || data.length < KEPT_BYTES) {
+    copyBytes(data, offset, length, out, at);
+    return;
+  }
+  if (data !== viewed) {
+    viewed = data;
+    rowViews.length = 0;
+  }
+  let view = rowViews[row];
+  if (view?.length !== length || view.byteOffset - data.byteOffset !== offset) {
+    view = data.subarray(offset, offset + length);
+    rowViews[row] = view;
+  }
+  out.set(view, at);
+}
+
+/** Copies the first `size` bytes of a block. */
+function copyBlock(
+  blocks: Uint8Array,
+  block: number,
+  size: number,
+  out: Uint8Array,
+  at: number,
+  views: (Uint8Array | undefined)[] | undefined,
+): void {
+  const from = block * BLOCK_BYTES;
+  if (size < LOOP_BYTES || views === undefined) {
+    copyBytes(blocks, from, size, out, at);
+    return;
+  }
+  let view = views[block];
+  if (view?.length !== size) {
+    view = blocks.subarray(from, from + size);
+    views[block] = view;
+  }
+  out.set(view, at);
+}
 
 /** Whether there are an entry and blocks for a datagram. */
 function hasRoom([, blockNext, entryNext, , , , , heads]: QueueMemory, length: number): boolean {

@@ -17,6 +17,8 @@ import { recordQueued } from "../tap.ts";
 import type { ReceivedDatagrams } from "./received-datagrams.ts";
 
 const NONE = -1;
+/** As many entries as there are. */
+const ALL = 0x7fff_ffff;
 /**
  * Bytes that a flow may send per turn: what the lane has recently accepted in TURN_MS, so that no flow waits long, and
  * datagrams to one destination stay together where that delays nothing. At least one full-sized datagram.
@@ -30,7 +32,7 @@ const EXPIRY_MS = 1_000;
 const FATTEST_SEARCH = 64;
 const FATTEST_DROPS = 16;
 /** How many rows room is made for at once, so that it is made among those that have most. */
-const PUSH_ROWS = 16;
+const PUSH_ROWS = 64;
 
 /**
  * Memory of all send queues of an endpoint: blocks for payloads, entries for datagrams, and the list heads of each
@@ -82,6 +84,7 @@ export class SendPool {
       this.entryContext,
       this.entryTime,
       this.#heads,
+      this.#views,
     ];
     return this.#memory;
   }
@@ -572,9 +575,18 @@ export class SendQueue {
   }
 
   #dropUntil(bytes: number): void {
+    const { drops, tap } = this.#counters;
     while (this.bytes > bytes && this.#turn !== NONE) {
       const flow = this.#fattest();
-      this.#counters.drops.queue_full++;
+      if (tap === undefined) {
+        const more = this.#pool.flowBytes[flow] - this.#nextFatBytes + 1;
+        const cost = Math.min(this.bytes - bytes, more);
+        const dropped = this.#dropEntries(Number.NEGATIVE_INFINITY, flow, cost, this.#fatDrops + 1);
+        this.#fatDrops -= dropped - 1;
+        drops.queue_full += dropped;
+        continue;
+      }
+      drops.queue_full++;
       this.#recordHead("queue_full", flow);
       this.#dropHead(flow);
     }
@@ -584,10 +596,29 @@ export class SendQueue {
     const pool = this.#pool;
     const oldest = now - this.#ageBudget;
     while (pool.flowHead[flow] !== NONE && pool.entryTime[pool.flowHead[flow]] < oldest) {
+      if (this.#counters.tap === undefined) {
+        this.#counters.drops.age += this.#dropEntries(oldest, flow, 0, ALL);
+        return;
+      }
       this.#counters.drops.age++;
       this.#recordHead("age", flow);
       this.#dropHead(flow);
     }
+  }
+
+  /** Drops entries from the head of a flow, see `Datapath.dropEntries`. @returns how many */
+  #dropEntries(oldest: number, flow: number, cost: number, most: number): number {
+    const pool = this.#pool;
+    const { datapath } = pool;
+    const dropped = datapath.dropEntries(pool.memory, oldest, pool.flowHead[flow], cost, most);
+    const { results } = datapath;
+    const next = results[0];
+    const count = results[1];
+    pool.flowHead[flow] = next;
+    pool.flowBytes[flow] -= dropped;
+    this.bytes -= dropped;
+    if (next === NONE) this.#unlink(flow);
+    return count;
   }
 
   #dropHead(flow: number): void {
