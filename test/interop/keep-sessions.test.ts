@@ -36,13 +36,20 @@ class Service {
   readonly #manager;
   readonly #lines;
 
-  constructor(options: readonly string[], capacity = 1_000) {
+  /** @param states  contents of what an earlier process has left */
+  constructor(options: readonly string[], capacity = 1_000, states: readonly Uint8Array[] = []) {
     const keyFile = join(this.#folder, "psk");
     writeFileSync(keyFile, PSK, { mode: 0o600 });
     const fixed = ["--listen", "fd:tunnels", "--psk-file", keyFile, "--allow", "127.0.0.1/32"];
     const command = [...programCommand("udp-server"), ...fixed, "--log-format", "json", ...options];
+    const files = states.map((bytes, i) => {
+      const file = join(this.#folder, `state${i}`);
+      writeFileSync(file, bytes);
+      return file;
+    });
     this.#manager = spawn("/usr/bin/python3", [MANAGER, String(capacity), ...command], {
       stdio: ["pipe", "pipe", "pipe"],
+      env: { ...process.env, SERVICE_MANAGER_STORE: files.join(":") },
     });
     this.#lines = createInterface({ input: this.#manager.stdout })[Symbol.asyncIterator]();
     createInterface({ input: this.#manager.stderr }).on("line", (line) => {
@@ -264,6 +271,23 @@ describe.skipIf(isPlain)("with native I/O", () => {
         await Promise.all(locals.map((local) => local.close()));
         await service.stop();
         target.socket.close();
+      }
+    });
+
+    it("starts without what it cannot read, says so once for each, and does not get it again", async () => {
+      const garbage = [Buffer.from("UDPKEPT\n\x02"), Buffer.alloc(0), Buffer.alloc(1_000_000, 0xff)];
+      const service = new Service(["--keep-sessions", "--workers", "1"], 10, garbage);
+      await service.start();
+      try {
+        expect(await service.restart("SIGKILL")).toEqual([]);
+        const refused = service.log.filter(({ msg }) => msg === "does not go on with earlier sessions");
+        expect(refused.map(({ error }) => error)).toEqual([
+          "the state of sessions cannot be read: version 2, and this program reads 1",
+          "the state of sessions cannot be read: it is cut off",
+          "the state of sessions cannot be read: it does not begin like one",
+        ]);
+      } finally {
+        await service.stop();
       }
     });
 

@@ -25,7 +25,12 @@ folder = tempfile.TemporaryDirectory(prefix="underpass-manager-")
 path = os.path.join(folder.name, "notify")
 notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 notify.bind(path)
-store = []
+# Files that are in the store as "sessions" from the start.
+store = [
+    {"name": "sessions", "fd": os.open(name, os.O_RDONLY), "polled": False}
+    for name in os.environ.get("SERVICE_MANAGER_STORE", "").split(":")
+    if name
+]
 child = 0
 
 

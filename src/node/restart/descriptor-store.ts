@@ -10,6 +10,7 @@ const STATE_NAME = "sessions";
 const SOCKET_NAME = "udp";
 /** Of one message, as Linux bounds them (SCM_MAX_FD). */
 const MAX_DESCRIPTORS = 253;
+const NOT_RESTORED = "does not go on with earlier sessions";
 const TIMEOUT_MS = 5_000;
 const MAX_STATE_BYTES = 1 << 30;
 
@@ -52,7 +53,13 @@ export class DescriptorStore {
     const memories = passedDescriptors(STATE_NAME);
     const sockets = passedDescriptors(SOCKET_NAME);
     if (memories.length === 0 && sockets.length === 0) return [];
-    for (const name of [STATE_NAME, SOCKET_NAME]) this.#notify(`FDSTOREREMOVE=1\nFDNAME=${name}`, []);
+    try {
+      for (const name of [STATE_NAME, SOCKET_NAME]) this.#notify(`FDSTOREREMOVE=1\nFDNAME=${name}`, []);
+    } catch (error) {
+      this.#log.warn({ error: (error as Error).message }, NOT_RESTORED);
+      for (const descriptor of [...memories, ...sockets]) this.#native.descriptorClose(descriptor);
+      return [];
+    }
     const states = memories.flatMap((descriptor) => this.#read(descriptor) ?? []);
     return [{ clock: 0, sessions: [], sockets }, ...states.map((state) => ({ ...state, sockets: [] }))];
   }
@@ -61,7 +68,7 @@ export class DescriptorStore {
     try {
       return decodeKeptSessions(readAll(descriptor));
     } catch (error) {
-      this.#log.warn({ error: (error as Error).message }, "does not go on with earlier sessions");
+      this.#log.warn({ error: (error as Error).message }, NOT_RESTORED);
       return undefined;
     } finally {
       closeSync(descriptor);
