@@ -8,7 +8,8 @@ import { cpuNs, sleep } from "../processes.mjs";
 import { distinct, median, select } from "../statistics.mjs";
 import { debianVersion } from "../subjects.mjs";
 import { asMarkdown, asText, format } from "../tables.mjs";
-import { METHOD_WAYS, WAYS } from "./subjects.mjs";
+import { compareEchoes, PATIENT, startEcho } from "./integrity.mjs";
+import { INTEGRITY_WAYS, METHOD_WAYS, WAYS } from "./subjects.mjs";
 
 /** @typedef {import("./subjects.mjs").Way} Way */
 /** @typedef {import("../measure.mjs").BenchRecord} BenchRecord */
@@ -21,7 +22,8 @@ shadowsocks and simple-obfs, ours and stock programs, through WebSocket, standar
 
   --rounds N         default 3
   --seconds S        of each window of round trips, default 8
-  --only LIST        of latency,throughput (default: both)
+  --only LIST        of latency,throughput (default: both), integrity: bytes through each way, compared, once
+  --megabytes N      of integrity, default 1000
   --match TEXT       ways whose name contains it
   --json             one JSON record on a line instead of text
   --markdown FILE    writes the tables
@@ -49,6 +51,7 @@ const { values: options } = parseArgs({
     rounds: { type: "string", default: "3" },
     seconds: { type: "string", default: "8" },
     only: { type: "string", default: "latency,throughput" },
+    megabytes: { type: "string", default: "1000" },
     match: { type: "string", default: "" },
     json: { type: "boolean", default: false },
     markdown: { type: "string" },
@@ -112,6 +115,23 @@ async function measureThroughput(way, round, record) {
   }
 }
 
+/** One way, once. @param {Way} way @param {number} round @param {(record: BenchRecord) => void} record */
+async function measureIntegrity(way, round, record) {
+  if (round > 0) return;
+  const echo = await startEcho();
+  const running = await way.start(echo.port, PATIENT);
+  try {
+    const result = await compareEchoes(running.port, Number(options.megabytes) * 1e6);
+    record({ measure: "integrity", subject: way.name, method: way.method, round, ...result });
+    const { sent, lost, twice, wrong } = result;
+    if (lost + twice + wrong > 0)
+      throw new Error(`${way.name} ${way.method}: of ${sent} ${lost} lost, ${twice} twice, ${wrong} wrong`);
+  } finally {
+    await running.stop();
+    echo.stop();
+  }
+}
+
 /** @param {BenchRecord[]} records @returns {[subject: string, method: string][]} */
 function waysIn(records) {
   return distinct(
@@ -134,7 +154,7 @@ function tables(records) {
     });
     return [subject, method, ...cells];
   });
-  const bulk = records.filter(({ measure }) => measure !== "latency");
+  const bulk = records.filter(({ measure }) => measure === "flood" || measure === "cpu");
   const throughputRows = waysIn(bulk).map(([subject, method]) => {
     const floods = select(bulk, { subject, method, measure: "flood" });
     const fixed = select(bulk, { subject, method, measure: "cpu" });
@@ -147,7 +167,18 @@ function tables(records) {
       `${format(of(fixed, "delivered"))}/s`,
     ];
   });
+  const integrityRows = select(records, { measure: "integrity" }).map((record) => [
+    String(record.subject),
+    String(record.method),
+    ...["sent", "lost", "twice", "wrong"].map((field) => format(Number(record[field]))),
+    format(Number(record.seconds), 1),
+  ]);
   return [
+    {
+      title: `${options.megabytes} MB of datagrams of 4 to 60,000 bytes, echoed and compared`,
+      header: ["way", "method", "datagrams", "lost", "twice", "wrong", "s"],
+      rows: integrityRows,
+    },
     {
       title: "Round trips of 1,200 bytes, ms: p50 / p99",
       header: ["way", "method", ...LOADS.map(({ name }) => name)],
@@ -175,6 +206,7 @@ async function main() {
   const plans = [
     { name: "latency", ways: WAYS, measure: measureLatency },
     { name: "throughput", ways: METHOD_WAYS, measure: measureThroughput },
+    { name: "integrity", ways: INTEGRITY_WAYS, measure: measureIntegrity },
   ].filter(({ name }) => only.includes(name));
   for (const { ways, measure } of plans) {
     const present = ways.filter((way) => way.name.includes(options.match) && isInstalled(way));

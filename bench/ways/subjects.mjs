@@ -15,7 +15,7 @@ import { freeTcpPort, ready } from "../subjects.mjs";
  * @property {string} name
  * @property {string} method  of shadowsocks; empty for none
  * @property {string[]} needs  programs that have to be installed
- * @property {(target: number) => Promise<Running>} start  towards a UDP port
+ * @property {(target: number, extra?: string[]) => Promise<Running>} start  towards a UDP port, with more options for both ends
  */
 
 export const METHODS = ["chacha20-ietf-poly1305", "aes-256-gcm", "aes-128-gcm"];
@@ -69,10 +69,11 @@ async function stockServer(method, obfs, isPrompt) {
  *
  * @param {number} target @param {string[]} listen  what udp-server listens on @param {string[]} options  of udp-server
  * @param {(address: string) => Promise<{ options: string[], relays: ChildProcess[] }>} lead  to the first address
+ * @param {string[]} [extra]  of both ends
  * @returns {Promise<Running>}
  */
-async function ours(target, listen, options, lead) {
-  const common = ["--log-format", "json", "--log-level", "warn"];
+async function ours(target, listen, options, lead, extra = []) {
+  const common = ["--log-format", "json", "--log-level", "warn", ...extra];
   const server = startIn(undefined, [
     process.execPath,
     "dist/cli/udp-server.js",
@@ -102,8 +103,14 @@ const DIRECT = {
   name: "direct TCP",
   method: "",
   needs: [],
-  start: (target) =>
-    ours(target, [`${HOST}:0`], [], async (address) => ({ options: ["--server", address], relays: [] })),
+  start: (target, extra) =>
+    ours(
+      target,
+      [`${HOST}:0`],
+      [],
+      async (address) => ({ options: ["--server", address], relays: [] }),
+      extra,
+    ),
 };
 
 /** The stock programs at both ends, between ours. @param {Obfs} obfs @param {boolean} isPrompt @returns {Way} */
@@ -114,15 +121,21 @@ function chain(obfs, isPrompt) {
     name: `${count} stock programs${obfs === undefined ? "" : `, obfs=${obfs}`}${delay}`,
     method: CHACHA,
     needs: ["ss-server", "ss-tunnel", ...(obfs === undefined ? [] : ["obfs-local", "obfs-server"])],
-    start: (target) =>
-      ours(target, [`${HOST}:0`], [], async (address) => {
-        const far = await stockServer(CHACHA, obfs, isPrompt);
-        const port = await freeTcpPort();
-        const options = ["-s", HOST, "-p", far.port, "-b", HOST, "-l", port, "-L", address];
-        const near = await stock("ss-tunnel", options, CHACHA, obfs, isPrompt);
-        await bound(port, near);
-        return { options: ["--server", `${HOST}:${port}`], relays: [far.child, near] };
-      }),
+    start: (target, extra) =>
+      ours(
+        target,
+        [`${HOST}:0`],
+        [],
+        async (address) => {
+          const far = await stockServer(CHACHA, obfs, isPrompt);
+          const port = await freeTcpPort();
+          const options = ["-s", HOST, "-p", far.port, "-b", HOST, "-l", port, "-L", address];
+          const near = await stock("ss-tunnel", options, CHACHA, obfs, isPrompt);
+          await bound(port, near);
+          return { options: ["--server", `${HOST}:${port}`], relays: [far.child, near] };
+        },
+        extra,
+      ),
   };
 }
 
@@ -133,12 +146,18 @@ function toStock(obfs, method = CHACHA) {
     name: `ss:// to ${behind}`,
     method,
     needs: ["ss-server", ...(obfs === undefined ? [] : ["obfs-server"])],
-    start: (target) =>
-      ours(target, [`${HOST}:0`], [], async (address) => {
-        const far = await stockServer(method, obfs, true);
-        const via = url(method, far.port, "obfs-local", obfs);
-        return { options: ["--via", via, "--server", address], relays: [far.child] };
-      }),
+    start: (target, extra) =>
+      ours(
+        target,
+        [`${HOST}:0`],
+        [],
+        async (address) => {
+          const far = await stockServer(method, obfs, true);
+          const via = url(method, far.port, "obfs-local", obfs);
+          return { options: ["--via", via, "--server", address], relays: [far.child] };
+        },
+        extra,
+      ),
   };
 }
 
@@ -148,12 +167,18 @@ function bothEnds(obfs, method = CHACHA) {
     name: `ss:// at both ends${obfs === undefined ? "" : `, obfs=${obfs}`}`,
     method,
     needs: [],
-    start: async (target) => {
+    start: async (target, extra) => {
       const port = await freeTcpPort();
-      return ours(target, [url(method, port, "obfs-server", obfs)], [], async () => ({
-        options: ["--via", url(method, port, "obfs-local", obfs)],
-        relays: [],
-      }));
+      return ours(
+        target,
+        [url(method, port, "obfs-server", obfs)],
+        [],
+        async () => ({
+          options: ["--via", url(method, port, "obfs-local", obfs)],
+          relays: [],
+        }),
+        extra,
+      );
     },
   };
 }
@@ -163,11 +188,17 @@ const WS = {
   name: "ws://",
   method: "",
   needs: [],
-  start: (target) =>
-    ours(target, [`${HOST}:0`], ["--ws-path", "/tunnel"], async (address) => ({
-      options: ["--via", `ws://${address}/tunnel`],
-      relays: [],
-    })),
+  start: (target, extra) =>
+    ours(
+      target,
+      [`${HOST}:0`],
+      ["--ws-path", "/tunnel"],
+      async (address) => ({
+        options: ["--via", `ws://${address}/tunnel`],
+        relays: [],
+      }),
+      extra,
+    ),
 };
 
 /** @type {Way} */
@@ -175,7 +206,7 @@ const WSS = {
   name: "wss:// through nginx",
   method: "",
   needs: ["nginx", "openssl"],
-  start: async (target) => {
+  start: async (target, extra) => {
     const folder = mkdtempSync(join(tmpdir(), "underpass-bench-"));
     const port = await freeTcpPort();
     const [certificate, key] = ["c.pem", "k.pem"].map((name) => join(folder, name));
@@ -183,29 +214,35 @@ const WSS = {
     const curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"];
     const files = ["-keyout", key, "-out", certificate];
     spawnSync("openssl", ["req", "-x509", "-nodes", "-days", "2", ...curve, ...subject, ...files]);
-    const running = await ours(target, [`${HOST}:0`], ["--ws-path", "/tunnel"], async (address) => {
-      const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map((name) => `${name}_temp_path ${folder}/${name};`)
-        .join(" ");
-      writeFileSync(
-        join(folder, "nginx.conf"),
-        `daemon off; master_process off; pid ${folder}/pid; events {} http { access_log off; ${temporary}
+    const running = await ours(
+      target,
+      [`${HOST}:0`],
+      ["--ws-path", "/tunnel"],
+      async (address) => {
+        const temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+          .map((name) => `${name}_temp_path ${folder}/${name};`)
+          .join(" ");
+        writeFileSync(
+          join(folder, "nginx.conf"),
+          `daemon off; master_process off; pid ${folder}/pid; events {} http { access_log off; ${temporary}
           server { listen ${HOST}:${port} ssl; ssl_certificate ${certificate}; ssl_certificate_key ${key};
             location / { proxy_pass http://${address}; proxy_http_version 1.1;
               proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade"; } } }`,
-      );
-      const nginx = startIn(undefined, [
-        "nginx",
-        "-c",
-        join(folder, "nginx.conf"),
-        "-e",
-        join(folder, "log"),
-      ]);
-      nginx.stdout.resume();
-      await bound(port, nginx);
-      const via = `wss://${HOST}:${port}/tunnel?sni=bench.test&ca=${certificate}`;
-      return { options: ["--via", via, "--server", address], relays: [nginx] };
-    });
+        );
+        const nginx = startIn(undefined, [
+          "nginx",
+          "-c",
+          join(folder, "nginx.conf"),
+          "-e",
+          join(folder, "log"),
+        ]);
+        nginx.stdout.resume();
+        await bound(port, nginx);
+        const via = `wss://${HOST}:${port}/tunnel?sni=bench.test&ca=${certificate}`;
+        return { options: ["--via", via, "--server", address], relays: [nginx] };
+      },
+      extra,
+    );
     return {
       ...running,
       stop: async () => {
@@ -224,11 +261,17 @@ function masque(version) {
     name: `--masque, HTTP/${version}`,
     method: "",
     needs: [],
-    start: (target) =>
-      ours(target, [`${HOST}:0`], [], async (address) => ({
-        options: ["--masque", template(address)],
-        relays: [],
-      })),
+    start: (target, extra) =>
+      ours(
+        target,
+        [`${HOST}:0`],
+        [],
+        async (address) => ({
+          options: ["--masque", template(address)],
+          relays: [],
+        }),
+        extra,
+      ),
   };
 }
 
@@ -259,4 +302,48 @@ export const METHOD_WAYS = [
   WS,
   masque("1.1"),
   masque("2"),
+];
+
+/** ss-tunnel to our ss:// listener. @param {Obfs} obfs @returns {Way} */
+function fromStock(obfs) {
+  const method = METHODS[1];
+  return {
+    name: `ss-tunnel${obfs === undefined ? "" : ` and obfs-local (${obfs})`} to ss://`,
+    method,
+    needs: ["ss-tunnel", ...(obfs === undefined ? [] : ["obfs-local"])],
+    start: async (target, extra) => {
+      const far = await freeTcpPort();
+      const listen = [`${HOST}:0`, url(method, far, "obfs-server", obfs)];
+      return ours(
+        target,
+        listen,
+        [],
+        async (address) => {
+          const port = await freeTcpPort();
+          const options = ["-s", HOST, "-p", far, "-b", HOST, "-l", port, "-L", address];
+          const near = await stock("ss-tunnel", options, method, obfs, true);
+          await bound(port, near);
+          return { options: ["--server", `${HOST}:${port}`], relays: [near] };
+        },
+        extra,
+      );
+    },
+  };
+}
+
+const AES_192 = "aes-192-gcm";
+const OBFS = /** @type {const} */ (["http", "tls"]);
+
+/** What carries the bytes that are compared. @type {Way[]} */
+export const INTEGRITY_WAYS = [
+  DIRECT,
+  WS,
+  WSS,
+  masque("1.1"),
+  masque("2"),
+  ...[...METHODS, AES_192].map((method) => toStock(undefined, method)),
+  ...[CHACHA, METHODS[2]].flatMap((method) => OBFS.map((obfs) => toStock(obfs, method))),
+  ...[...METHODS, AES_192, ...METHODS_2022].map((method) => bothEnds(undefined, method)),
+  ...[METHODS[2], METHODS_2022[2]].flatMap((method) => OBFS.map((obfs) => bothEnds(obfs, method))),
+  ...[undefined, ...OBFS].map(fromStock),
 ];
