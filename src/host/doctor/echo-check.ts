@@ -15,6 +15,13 @@ const SIZES = [32, 1_200, 1_232, 1_452, 1_472, 2_000, 9_000, 65_507];
 /** A datagram of this size fits into one packet nearly everywhere. */
 const ONE_PACKET = 1_200;
 const ATTEMPTS = 3;
+/** Of the smallest, as nothing is known yet of what the path loses. */
+const FIRST_ATTEMPTS = 8;
+/** The largest of {@link SIZES} that tells about fragments, of which it has two. */
+const TWO_FRAGMENTS = 2_000;
+/** The chance that all attempts are lost to chance. */
+const CHANCE = 1e-6;
+const MAX_ATTEMPTS = 30;
 const LOSS_DATAGRAMS = 50;
 const PERIOD_MS = 20;
 
@@ -31,12 +38,13 @@ export const ECHO_CHECK: Check<Bench> = {
       const passed: number[] = [];
       let number = 0;
       for (const size of SIZES) {
-        const isBack = await attempt(bench, association, target, size, () => number++);
+        const attempts = size === SIZES[0] ? FIRST_ATTEMPTS : ATTEMPTS;
+        const isBack = await attempt(bench, association, target, size, attempts, () => number++);
         const refusal = refusalOf(association.heard);
         if (refusal !== undefined)
           return { measured: `${target.text} refused`, findings: [unreachable(refusal, target)] };
         if (!isBack && passed.length === 0) {
-          const evidence = `${ATTEMPTS} datagrams of ${size} bytes to ${target.text}, none came back`;
+          const evidence = `${FIRST_ATTEMPTS} datagrams of ${size} bytes to ${target.text}, none came back`;
           return {
             measured: `no answer from ${target.text}`,
             findings: [finding("echo-silent", [evidence], { target: target.text })],
@@ -45,18 +53,26 @@ export const ECHO_CHECK: Check<Bench> = {
         if (!isBack) break;
         passed.push(size);
       }
-      const largest = passed.at(-1)!;
       const told = association.heard.filter((heard) => heard.kind === "unreachable").at(-1);
       const mtu = told?.kind === "unreachable" ? told.mtu : 0;
       const { back, p50, p99 } = await measureLoss(bench, association, target);
+      let tried = ATTEMPTS;
+      // One that did not come back may have been lost like any other.
+      for (const size of SIZES.slice(passed.length)) {
+        if (back === LOSS_DATAGRAMS || size > TWO_FRAGMENTS) break;
+        tried = attemptsAgainst(1 - back / LOSS_DATAGRAMS);
+        if (!(await attempt(bench, association, target, size, tried, () => number++))) break;
+        passed.push(size);
+      }
+      const largest = passed.at(-1)!;
       const data = { largest, mtu, sent: LOSS_DATAGRAMS, back, p50, p99 };
       const icmp = mtu > 0 ? `, ICMP reports an MTU of ${mtu}` : "";
       const measured = `${back} of ${LOSS_DATAGRAMS} back, p50 ${p50.toFixed(1)}, p99 ${p99.toFixed(1)} ms; ${largest} bytes pass${icmp}`;
       const findings: Finding[] = [];
-      if (largest < SIZES.at(-1)! && largest < 2_000) {
+      if (largest < SIZES.at(-1)! && largest < TWO_FRAGMENTS) {
         const next = SIZES[SIZES.indexOf(largest) + 1];
         const evidence = [
-          `${largest} bytes come back, ${next} do not in ${ATTEMPTS} attempts`,
+          `${largest} bytes come back, ${next} do not in ${tried} attempts`,
           icmp === "" ? "no ICMP error explains it" : icmp.slice(2),
         ];
         findings.push(finding("fragments-lost", evidence, { size: String(Math.max(largest, ONE_PACKET)) }));
@@ -75,22 +91,29 @@ export const ECHO_CHECK: Check<Bench> = {
   },
 };
 
+/** How many datagrams of two packets are sent, where packets are lost by chance, so that one of them arrives. */
+function attemptsAgainst(loss: number): number {
+  const lost = 1 - (1 - loss) ** 2;
+  return Math.min(MAX_ATTEMPTS, Math.max(ATTEMPTS, Math.ceil(Math.log(CHANCE) / Math.log(lost))));
+}
+
 async function attempt(
   { session, settings }: Bench,
   association: Association,
   { address }: Target,
   size: number,
+  attempts: number,
   next: () => number,
 ): Promise<boolean> {
   const isBack = () =>
     association.heard.some((heard) => heard.kind === "datagram" && heard.bytes.length === size);
-  for (let i = 0; i < ATTEMPTS && !isBack() && refusalOf(association.heard) === undefined; i++) {
+  for (let i = 0; i < attempts && !isBack() && refusalOf(association.heard) === undefined; i++) {
     const bytes = new Uint8Array(size);
     writeUint32(bytes, 0, next());
     association.send(address, bytes);
     await session!.until(
       () => isBack() || refusalOf(association.heard) !== undefined,
-      Math.min(1_000, settings.testTimeoutMs / ATTEMPTS),
+      Math.min(1_000, settings.testTimeoutMs / attempts),
     );
   }
   return isBack();

@@ -20,13 +20,13 @@ export const SESSION: readonly SetUp[] = [
   {
     name: "a hop that ends connections after a second, while delay is measured",
     fault: "session-broken",
-    options: to("cut", "--age-budget-ms", "5000", "--test-seconds", "3"),
+    options: to("cut", "--lanes", "1", "--age-budget-ms", "5000", "--test-seconds", "3"),
   },
   {
     name: "the same while a name server is asked that is silent",
     fault: "session-broken",
     options: (world) => [
-      ...to("cut")(world),
+      ...to("cut", "--lanes", "1")(world),
       ...["--test-dns", `127.0.0.1:${world.ports.mute}`, "--test-timeout-ms", "6000"],
     ],
   },
@@ -34,7 +34,7 @@ export const SESSION: readonly SetUp[] = [
     name: "the same while an echo service answers",
     fault: "session-broken",
     options: (world) => [
-      ...to("cut")(world),
+      ...to("cut", "--lanes", "1")(world),
       ...["--test-echo", `${world.internet.first}:${world.internet.echo}`],
     ],
   },
