@@ -6,16 +6,16 @@ import { C_DRIVER } from "./test/support/hosts.ts";
 /** Interop and e2e start real programs, so their files run one after another; unit and sim run side by side. */
 const ONE_BY_ONE = { testTimeout: 120_000, hookTimeout: 60_000, fileParallelism: false };
 const QUICK_INTEROP = [
-  ...["both-families", "carriers", "connect-udp-clients", "dialect-local", "dialect-server"],
+  ...["both-families", "carriers", "http/connect-udp-clients", "dialects/local", "dialects/server"],
   ...[
     "forward-sources",
     "hostile-peers",
-    "http-heads",
-    "http2-hostile-clients",
-    "masque-h2o",
+    "http/http-heads",
+    "http/http2-hostile-clients",
+    "http/masque-h2o",
     "plain-client",
   ],
-  ...["reverse-proxies", "shadowsocks", "socks5-clients", "tcp-relay", "web-sockets"],
+  ...["http/reverse-proxies", "shadowsocks", "socks5-clients", "tcp-relay", "http/web-sockets"],
 ];
 const QUICK_E2E = ["connect-udp-fragments", "link-local", "packet-info", "ways"];
 /** Where the module was built it must load: tests that fell back would prove nothing of it. */
@@ -59,7 +59,7 @@ export default defineConfig({
           name: "interop-plain",
           include: ["test/interop/**/*.test.ts"],
           // The dashboard has no I/O of ours.
-          exclude: ["test/interop/native-*.test.ts", "test/interop/dashboard.test.ts"],
+          exclude: ["test/interop/native/*.test.ts", "test/interop/operation/dashboard.test.ts"],
           env: PLAIN,
           setupFiles,
           ...ONE_BY_ONE,
@@ -72,9 +72,9 @@ export default defineConfig({
           // doctor finds the same with either.
           // A TUN device is native, and so is the address that was spoken to; the benchmarks' link has no I/O of ours.
           exclude: [
-            ...["test/e2e/tun*.test.ts", "test/e2e/nat-contract.test.ts", "test/e2e/packet-info.test.ts"],
+            ...["test/e2e/tun/*.test.ts", "test/e2e/nat-contract.test.ts", "test/e2e/packet-info.test.ts"],
             "test/e2e/doctor.test.ts",
-            ...["test/e2e/bench-link.test.ts", "test/e2e/connect-udp-fragments.test.ts"],
+            ...["test/e2e/network/bench-link.test.ts", "test/e2e/connect-udp-fragments.test.ts"],
           ],
           env: PLAIN,
           setupFiles,

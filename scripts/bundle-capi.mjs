@@ -10,7 +10,7 @@ const source = (/** @type {string} */ path) => fileURLToPath(new URL(`../src/${p
 mkdirSync(folder, { recursive: true });
 
 await build({
-  entryPoints: { check: source("capi/check.ts"), run: source("capi/index.ts") },
+  entryPoints: { check: source("capi/options/check.ts"), run: source("capi/index.ts") },
   outdir: folder,
   bundle: true,
   format: "esm",

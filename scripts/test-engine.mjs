@@ -42,11 +42,17 @@ const LEFT_OUT = [
     "unit/node/tun2socks-options",
     "unit/native-io",
   ],
-  ...["unit/core/state-diagrams", "sim/agreement", "sim/session-fuzz", "sim/steady-state"],
+  ...["unit/core/state-diagrams", "sim/agreement", "sim/session/session-fuzz", "sim/steady-state"],
 ].map(pathOf);
 
 /** Files that take an interpreter minutes. */
-const LONG = ["unit/core/fuzz", "sim/handshake", "sim/lanes", "sim/packet-fuzz", "sim/receipts"].map(pathOf);
+const LONG = [
+  "unit/core/fuzz",
+  "sim/session/handshake",
+  "sim/lanes",
+  "sim/tun2socks/packet-fuzz",
+  "sim/session/receipts",
+].map(pathOf);
 
 /** @param {string} name */
 function pathOf(name) {

@@ -1,9 +1,9 @@
 import { HostError } from "../core/errors.ts";
 import type { CHost, Instance, StartFailure, StartOptions } from "./c-host.ts";
-import { decodeChecked } from "./checked-options.ts";
 import { startLocal } from "./local.ts";
+import { decodeChecked } from "./options/checked-options.ts";
 import { startServer } from "./server.ts";
-import { withStatsLog } from "./stats-log.ts";
+import { withStatsLog } from "./stats/stats-log.ts";
 import { startTun2Socks } from "./tun2socks.ts";
 
 const START = { local: startLocal, server: startServer, tun2socks: startTun2Socks };

@@ -1,7 +1,7 @@
 import { ERROR_CODES, HostError, ProtocolError, UsageError } from "../core/errors.ts";
 import type { TunnelStats } from "../host/tunnel-stats.ts";
 import type { CHost, EventKind, Instance } from "./c-host.ts";
-import { statsArray } from "./stats.ts";
+import { statsArray } from "./stats/stats.ts";
 
 /** One end, as this directory uses it. */
 interface End {

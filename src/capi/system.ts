@@ -5,7 +5,7 @@ import { NativeTcp } from "../host/stream/tcp-native.ts";
 import type { InterfaceIp, System, SystemErrors } from "../host/system.ts";
 import type { LatencyClass } from "../wire/latency-class.ts";
 import type { CHost } from "./c-host.ts";
-import { readFile } from "./read-file.ts";
+import { readFile } from "./options/read-file.ts";
 import { cShadowsocks } from "./shadowsocks.ts";
 import { wrapInTls } from "./tls.ts";
 

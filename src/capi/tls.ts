@@ -8,7 +8,7 @@ import type { ByteStream } from "../host/stream/byte-stream.ts";
 import { CodedByteStream } from "../host/stream/byte-stream-coded.ts";
 import type { SecureStream } from "../host/system.ts";
 import type { CHost, Tls } from "./c-host.ts";
-import { readTlsFiles } from "./tls-files.ts";
+import { readTlsFiles } from "./options/tls-files.ts";
 
 const READ_BYTES = 65_536;
 /** Where systems keep the certificates that they trust. */

@@ -16,7 +16,7 @@ import { nodeTun } from "./devices/node-tun.ts";
 import { openPipe } from "./devices/packet-stream.ts";
 import type { Tun2SocksHandle } from "./handles.ts";
 import { emitOn } from "./handles.ts";
-import { chooseIo } from "./io.ts";
+import { chooseIo } from "./io/io.ts";
 import type { Tun2SocksOptions } from "./options/tun2socks.ts";
 import { resolveTun2SocksOptions } from "./options/tun2socks.ts";
 import { nodeSystem } from "./system.ts";

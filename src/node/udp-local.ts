@@ -12,7 +12,7 @@ import type { WorkerPlace } from "../host/workers.ts";
 import { streamCarrier } from "./carriers/stream-carrier.ts";
 import type { UdpLocal } from "./handles.ts";
 import { emitOn } from "./handles.ts";
-import { chooseIo } from "./io.ts";
+import { chooseIo } from "./io/io.ts";
 import type { Carrier, CheckedUdpLocalOptions, UdpLocalOptions } from "./options/udp-local.ts";
 import { nodeSystem } from "./system.ts";
 import { WorkerGroup } from "./worker-group.ts";

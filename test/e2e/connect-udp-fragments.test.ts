@@ -1,12 +1,12 @@
 import { fileURLToPath } from "node:url";
 import { expect, it } from "vitest";
 import { programCommand } from "../support/hosts.ts";
-import { describeOnTwoHosts } from "./requirements.ts";
+import { describeOnTwoHosts } from "./network/requirements.ts";
+import type { TwoHosts } from "./network/two-hosts.ts";
+import { useTwoHosts } from "./network/use-two-hosts.ts";
 import { startUdpEcho } from "./targets/targets.ts";
-import type { TwoHosts } from "./two-hosts.ts";
-import { useTwoHosts } from "./use-two-hosts.ts";
 
-const CLIENT = fileURLToPath(new URL("connect-udp-sizes.py", import.meta.url));
+const CLIENT = fileURLToPath(new URL("peers/connect-udp-sizes.py", import.meta.url));
 const MTU = 1300;
 
 describeOnTwoHosts("a tunnel of RFC 9298 over a link of 1,300 bytes", () => {

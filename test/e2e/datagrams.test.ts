@@ -1,11 +1,11 @@
 import { beforeAll, describe, expect, it } from "vitest";
-import { type CarrierName, startCarrier } from "./carriers.ts";
-import { allSame, checkEcho, type EchoReport, SIZES, waitForEcho } from "./echo.ts";
-import { describeOnTwoHosts } from "./requirements.ts";
+import { describeOnTwoHosts } from "./network/requirements.ts";
+import type { TwoHosts } from "./network/two-hosts.ts";
+import { useTwoHosts } from "./network/use-two-hosts.ts";
+import { type CarrierName, startCarrier } from "./programs/carriers.ts";
+import { allSame, checkEcho, type EchoReport, SIZES, waitForEcho } from "./programs/echo.ts";
+import { makeKeyFile, udpLocal, udpServer } from "./programs/underpass.ts";
 import { startDns, startUdpEcho } from "./targets/targets.ts";
-import type { TwoHosts } from "./two-hosts.ts";
-import { makeKeyFile, udpLocal, udpServer } from "./underpass.ts";
-import { useTwoHosts } from "./use-two-hosts.ts";
 
 const CARRIERS: CarrierName[] = [
   "ss-tunnel + obfs",

@@ -3,9 +3,9 @@ import { beforeAll, expect, it } from "vitest";
 import { SET_UPS } from "./doctor/set-ups.ts";
 import type { World } from "./doctor/world.ts";
 import { makeWorld, runDoctor, startSsTunnel } from "./doctor/world.ts";
-import { describeWithTun } from "./requirements.ts";
-import type { TwoHosts } from "./two-hosts.ts";
-import { useTwoHosts } from "./use-two-hosts.ts";
+import { describeWithTun } from "./network/requirements.ts";
+import type { TwoHosts } from "./network/two-hosts.ts";
+import { useTwoHosts } from "./network/use-two-hosts.ts";
 
 describeWithTun("doctor", () => {
   let hosts: TwoHosts;

@@ -1,15 +1,15 @@
 import { fileURLToPath } from "node:url";
 import { expect } from "vitest";
-import type { Service } from "./chain.ts";
-import { itOnOwnHosts } from "./own-hosts.ts";
-import { echoSince, PROBER } from "./prober.ts";
-import { describeOnOwnHosts } from "./requirements.ts";
+import { itOnOwnHosts } from "./network/own-hosts.ts";
+import { describeOnOwnHosts } from "./network/requirements.ts";
+import { monotonicMs, type Program, type TwoHosts } from "./network/two-hosts.ts";
+import type { Service } from "./programs/chain.ts";
+import { echoSince, PROBER } from "./programs/prober.ts";
+import { makeKeyFile, udpLocal, udpServer } from "./programs/underpass.ts";
 import { startUdpEcho } from "./targets/targets.ts";
-import { monotonicMs, type Program, type TwoHosts } from "./two-hosts.ts";
-import { makeKeyFile, udpLocal, udpServer } from "./underpass.ts";
 
-const RELAY = fileURLToPath(new URL("lane-relay.mjs", import.meta.url));
-const FLOWS = fileURLToPath(new URL("flows.mjs", import.meta.url));
+const RELAY = fileURLToPath(new URL("peers/lane-relay.mjs", import.meta.url));
+const FLOWS = fileURLToPath(new URL("peers/flows.mjs", import.meta.url));
 /** Of the path, one way. */
 const DELAY_MS = 20;
 const PATIENCE_MS = 20_000;

@@ -1,14 +1,14 @@
 import { fileURLToPath } from "node:url";
 import { beforeAll, expect, it } from "vitest";
 import { programCommand } from "../support/hosts.ts";
-import { Service } from "./chain.ts";
-import { describeOnTwoHosts } from "./requirements.ts";
+import { describeOnTwoHosts } from "./network/requirements.ts";
+import type { Host, TwoHosts } from "./network/two-hosts.ts";
+import { useTwoHosts } from "./network/use-two-hosts.ts";
+import { Service } from "./programs/chain.ts";
+import { makeKeyFile, udpLocal, udpServer } from "./programs/underpass.ts";
 import { startTcpEcho, startUdpEcho } from "./targets/targets.ts";
-import type { Host, TwoHosts } from "./two-hosts.ts";
-import { makeKeyFile, udpLocal, udpServer } from "./underpass.ts";
-import { useTwoHosts } from "./use-two-hosts.ts";
 
-const ASK = fileURLToPath(new URL("ask-by-socks.mjs", import.meta.url));
+const ASK = fileURLToPath(new URL("peers/ask-by-socks.mjs", import.meta.url));
 
 /** The address that the kernel gave to the end of the link, once nobody else can have it, with its zone. */
 async function linkLocal(host: Host): Promise<string> {

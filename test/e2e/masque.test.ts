@@ -1,11 +1,11 @@
 import { expect, it } from "vitest";
-import { echoSince, PROBER } from "./prober.ts";
-import { describeOnTwoHosts } from "./requirements.ts";
+import { describeOnTwoHosts } from "./network/requirements.ts";
+import type { TwoHosts } from "./network/two-hosts.ts";
+import { monotonicMs } from "./network/two-hosts.ts";
+import { useTwoHosts } from "./network/use-two-hosts.ts";
+import { echoSince, PROBER } from "./programs/prober.ts";
+import { masqueLocal, masqueProxy } from "./programs/underpass.ts";
 import { startUdpEcho } from "./targets/targets.ts";
-import type { TwoHosts } from "./two-hosts.ts";
-import { monotonicMs } from "./two-hosts.ts";
-import { masqueLocal, masqueProxy } from "./underpass.ts";
-import { useTwoHosts } from "./use-two-hosts.ts";
 
 const SECOND_MS = 15_000;
 

@@ -1,11 +1,11 @@
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { beforeAll, describe, expect, it } from "vitest";
-import { describeWithTun } from "./requirements.ts";
+import { describeWithTun } from "./network/requirements.ts";
+import { addAddressesBeyond, beyond, FAMILIES, startTransparent } from "./network/transparent.ts";
+import type { TwoHosts } from "./network/two-hosts.ts";
+import { useTwoHosts } from "./network/use-two-hosts.ts";
 import { startUdpEcho } from "./targets/targets.ts";
-import { addAddressesBeyond, beyond, FAMILIES, startTransparent } from "./transparent.ts";
-import type { TwoHosts } from "./two-hosts.ts";
-import { useTwoHosts } from "./use-two-hosts.ts";
 
 /** What turnutils_natdiscovery says of each of udp-server's modes. */
 const VERDICTS = {
@@ -16,7 +16,7 @@ const VERDICTS = {
 const MAPPING_VERDICT = "NAT with Endpoint Independent Mapping!";
 /** Asked without having sent to the server's own address, so that only one kind of filtering lets it in. */
 const HAIRPIN_VERDICT = "Received a request (maybe a successful hairpinning)";
-const HAIRPIN = fileURLToPath(new URL("hairpin.py", import.meta.url));
+const HAIRPIN = fileURLToPath(new URL("peers/hairpin.py", import.meta.url));
 /** The server's address for targets, to which the client's route leads into the device. */
 const EXTERNAL = beyond(9);
 /** Each question that is not answered, as filtering has it, costs some seconds. */

@@ -1,9 +1,9 @@
 import { beforeAll, expect, it } from "vitest";
-import { describeOnTwoHosts } from "./requirements.ts";
+import { describeOnTwoHosts } from "./network/requirements.ts";
+import type { TwoHosts } from "./network/two-hosts.ts";
+import { useTwoHosts } from "./network/use-two-hosts.ts";
+import { makeKeyFile, udpLocal, udpServer } from "./programs/underpass.ts";
 import { startDns, startUdpEcho } from "./targets/targets.ts";
-import type { TwoHosts } from "./two-hosts.ts";
-import { makeKeyFile, udpLocal, udpServer } from "./underpass.ts";
-import { useTwoHosts } from "./use-two-hosts.ts";
 
 /** Second addresses of the client host. */
 const SECOND = { IPv4: "10.77.0.11", IPv6: "fd77::11" };

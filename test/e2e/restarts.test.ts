@@ -1,14 +1,14 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { expect } from "vitest";
-import { type CarrierName, startCarrier } from "./carriers.ts";
-import type { Service } from "./chain.ts";
-import { itOnOwnHosts } from "./own-hosts.ts";
-import { type Echo, echoSince, PROBER } from "./prober.ts";
-import { describeOnOwnHosts } from "./requirements.ts";
+import { itOnOwnHosts } from "./network/own-hosts.ts";
+import { describeOnOwnHosts } from "./network/requirements.ts";
+import { type Line, monotonicMs, type Program, type TwoHosts } from "./network/two-hosts.ts";
+import { type CarrierName, startCarrier } from "./programs/carriers.ts";
+import type { Service } from "./programs/chain.ts";
+import { type Echo, echoSince, PROBER } from "./programs/prober.ts";
+import { makeKeyFile, udpLocal, udpServer } from "./programs/underpass.ts";
 import { startUdpEcho } from "./targets/targets.ts";
-import { type Line, monotonicMs, type Program, type TwoHosts } from "./two-hosts.ts";
-import { makeKeyFile, udpLocal, udpServer } from "./underpass.ts";
 
 const RESUME_MS = 6000;
 /** Long enough for probes to fall into the outage. */
@@ -16,7 +16,7 @@ const OUTAGE_MS = 600;
 /** Long enough for the client's pause between attempts to reach its maximum. */
 const LONG_OUTAGE_MS = 10_000;
 const ASSOCIATIONS = 1000;
-const MANY_SOURCES = fileURLToPath(new URL("many-sources.mjs", import.meta.url));
+const MANY_SOURCES = fileURLToPath(new URL("peers/many-sources.mjs", import.meta.url));
 
 describeOnOwnHosts("when a part dies", () => {
   interface Tunnel {

@@ -2,13 +2,13 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import { programCommand } from "../support/hosts.ts";
-import { Service } from "./chain.ts";
-import { waitForEcho } from "./echo.ts";
-import { describeOnTwoHosts } from "./requirements.ts";
+import { describeOnTwoHosts } from "./network/requirements.ts";
+import type { Program, TwoHosts } from "./network/two-hosts.ts";
+import { useTwoHosts } from "./network/use-two-hosts.ts";
+import { Service } from "./programs/chain.ts";
+import { waitForEcho } from "./programs/echo.ts";
+import { makeKeyFile, udpServer } from "./programs/underpass.ts";
 import { startTcpEcho, startUdpEcho } from "./targets/targets.ts";
-import type { Program, TwoHosts } from "./two-hosts.ts";
-import { makeKeyFile, udpServer } from "./underpass.ts";
-import { useTwoHosts } from "./use-two-hosts.ts";
 
 /** Nothing answers here. */
 const BLACK_HOLES = { IPv4: "10.77.0.66", IPv6: "2001:db8:77::66" };

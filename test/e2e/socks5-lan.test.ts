@@ -4,13 +4,13 @@ import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import type { ProgramName } from "../support/hosts.ts";
 import { programCommand } from "../support/hosts.ts";
-import { Service } from "./chain.ts";
-import { describeOnTwoHosts } from "./requirements.ts";
+import { describeOnTwoHosts } from "./network/requirements.ts";
+import type { TwoHosts } from "./network/two-hosts.ts";
+import { useTwoHosts } from "./network/use-two-hosts.ts";
+import { Service } from "./programs/chain.ts";
 import { startUdpEcho } from "./targets/targets.ts";
-import type { TwoHosts } from "./two-hosts.ts";
-import { useTwoHosts } from "./use-two-hosts.ts";
 
-const CLIENT = fileURLToPath(new URL("socks5-lan.py", import.meta.url));
+const CLIENT = fileURLToPath(new URL("peers/socks5-lan.py", import.meta.url));
 /** The gateway's, to which the clients have no route: dante's client goes to neighbours by itself. */
 const TARGET = "198.51.100.77";
 /** The first of the gateway's UDP ports for them: below those that the system gives out, and free in a namespace of ours. */

@@ -2,12 +2,12 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, expect, it } from "vitest";
 import { programCommand } from "../support/hosts.ts";
-import { Service } from "./chain.ts";
-import { describeOnTwoHosts } from "./requirements.ts";
+import { describeOnTwoHosts } from "./network/requirements.ts";
+import type { TwoHosts } from "./network/two-hosts.ts";
+import { useTwoHosts } from "./network/use-two-hosts.ts";
+import { Service } from "./programs/chain.ts";
+import { makeKeyFile } from "./programs/underpass.ts";
 import { startUdpEcho } from "./targets/targets.ts";
-import type { TwoHosts } from "./two-hosts.ts";
-import { makeKeyFile } from "./underpass.ts";
-import { useTwoHosts } from "./use-two-hosts.ts";
 
 /** Where the client reaches danted, by a NAT of the server host, and where danted believes to be. */
 const OUTSIDE = "203.0.113.5";

@@ -1,10 +1,10 @@
 import { expect, it } from "vitest";
-import { describeOnTwoHosts } from "./requirements.ts";
+import { describeOnTwoHosts } from "./network/requirements.ts";
+import type { TwoHosts } from "./network/two-hosts.ts";
+import { useTwoHosts } from "./network/use-two-hosts.ts";
+import { TwoWays } from "./programs/two-tcp-ways.ts";
+import { makeKeyFile, udpLocal } from "./programs/underpass.ts";
 import { startPage } from "./targets/page.ts";
-import type { TwoHosts } from "./two-hosts.ts";
-import { TwoWays } from "./two-tcp-ways.ts";
-import { makeKeyFile, udpLocal } from "./underpass.ts";
-import { useTwoHosts } from "./use-two-hosts.ts";
 
 const SECOND_MS = 10_000;
 

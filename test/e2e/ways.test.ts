@@ -1,12 +1,12 @@
 import { expect, it } from "vitest";
-import { ssServer, ssUrl } from "./chain.ts";
-import { echoSince, PROBER } from "./prober.ts";
-import { describeOnTwoHosts } from "./requirements.ts";
+import { describeOnTwoHosts } from "./network/requirements.ts";
+import type { Host, Program, TwoHosts } from "./network/two-hosts.ts";
+import { monotonicMs } from "./network/two-hosts.ts";
+import { useTwoHosts } from "./network/use-two-hosts.ts";
+import { ssServer, ssUrl } from "./programs/chain.ts";
+import { echoSince, PROBER } from "./programs/prober.ts";
+import { makeKeyFile, udpLocal, udpServer } from "./programs/underpass.ts";
 import { startUdpEcho } from "./targets/targets.ts";
-import type { Host, Program, TwoHosts } from "./two-hosts.ts";
-import { monotonicMs } from "./two-hosts.ts";
-import { makeKeyFile, udpLocal, udpServer } from "./underpass.ts";
-import { useTwoHosts } from "./use-two-hosts.ts";
 
 const SECOND_MS = 15_000;
 

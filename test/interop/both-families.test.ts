@@ -7,9 +7,9 @@ import type { AddressInfo } from "node:net";
 import { connect } from "node:net";
 import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
 import type { UdpLocal, UdpServer } from "../../src/node/handles.ts";
-import { associate } from "../e2e/socks5-udp-client.mjs";
+import { associate } from "../e2e/peers/socks5-udp-client.mjs";
 import { startUdpLocal, startUdpServer } from "../support/start.ts";
-import { describeWith, run } from "./peer-program.ts";
+import { describeWith, run } from "./peers/peer-program.ts";
 
 const KEY = Buffer.alloc(32, "k");
 const LOOPBACKS = ["127.0.0.1", "::1"];

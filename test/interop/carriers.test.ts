@@ -15,8 +15,8 @@ import { afterAll, beforeAll, expect, it } from "vitest";
 import type { UdpServer } from "../../src/node/handles.ts";
 import type { UdpLocalOptions } from "../../src/node/options/udp-local.ts";
 import { startUdpLocal, startUdpServer } from "../support/start.ts";
-import type { PeerProgram } from "./peer-program.ts";
-import { describeWith, freePort, startPeer } from "./peer-program.ts";
+import type { PeerProgram } from "./peers/peer-program.ts";
+import { describeWith, freePort, startPeer } from "./peers/peer-program.ts";
 
 const KEY = Buffer.alloc(32, "k");
 

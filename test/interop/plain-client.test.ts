@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { UdpServer } from "../../src/node/handles.ts";
 import { startUdpServer } from "../support/start.ts";
-import { PlainClient } from "./plain-client.ts";
+import { PlainClient } from "./peers/plain-client.ts";
 
 describe("a foreign client of RFC 9298", () => {
   let server: UdpServer;

@@ -15,9 +15,9 @@ import { makeAddress } from "../../src/wire/socket-address.ts";
 import { startUdpLocal, startUdpServer } from "../support/start.ts";
 import { concat } from "../unit/cuts.ts";
 import { passwordKey, ReferenceDirection } from "../unit/shadowsocks-reference.ts";
-import { openWay } from "./open-way.ts";
-import type { PeerProgram } from "./peer-program.ts";
-import { describeWith, freePort, startPeer } from "./peer-program.ts";
+import { openWay } from "./peers/open-way.ts";
+import type { PeerProgram } from "./peers/peer-program.ts";
+import { describeWith, freePort, startPeer } from "./peers/peer-program.ts";
 
 const KEY = Buffer.alloc(32, "k");
 const PASSWORD = "pä:ss/w@rd";

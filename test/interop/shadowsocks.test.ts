@@ -11,9 +11,9 @@ import type { UdpServer } from "../../src/node/handles.ts";
 import type { UdpLocalOptions } from "../../src/node/options/udp-local.ts";
 import { makeAddress } from "../../src/wire/socket-address.ts";
 import { startUdpLocal, startUdpServer } from "../support/start.ts";
-import { openWay } from "./open-way.ts";
-import type { PeerProgram } from "./peer-program.ts";
-import { describeWith, freePort, startPeer } from "./peer-program.ts";
+import { openWay } from "./peers/open-way.ts";
+import type { PeerProgram } from "./peers/peer-program.ts";
+import { describeWith, freePort, startPeer } from "./peers/peer-program.ts";
 
 const KEY = Buffer.alloc(32, "k");
 const PASSWORD = "pä:ss/w@rd";

@@ -7,7 +7,7 @@ import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import type { UdpLocal, UdpServer } from "../../src/node/handles.ts";
 import { startUdpLocal, startUdpServer } from "../support/start.ts";
-import { describeWith, freePort, run, startPeer } from "./peer-program.ts";
+import { describeWith, freePort, run, startPeer } from "./peers/peer-program.ts";
 
 const KEY = Buffer.alloc(32, "k");
 const AUTH = { user: "jürgen", password: "p:w" };

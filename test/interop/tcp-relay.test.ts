@@ -8,8 +8,8 @@ import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import type { UdpLocal } from "../../src/node/handles.ts";
 import { startUdpLocal } from "../support/start.ts";
-import type { PeerProgram } from "./peer-program.ts";
-import { describeWith, freePort, run, startPeer } from "./peer-program.ts";
+import type { PeerProgram } from "./peers/peer-program.ts";
+import { describeWith, freePort, run, startPeer } from "./peers/peer-program.ts";
 
 const BIG_BYTES = 3_000_000;
 

@@ -6,7 +6,7 @@ import { HostError } from "../../core/errors.ts";
 import { formatEndpoint, parseEndpoint } from "../../host/addresses/endpoint.ts";
 import type { EndpointStatus, FlowStatus } from "../../host/status.ts";
 import type { TunnelStats } from "../../host/tunnel-stats.ts";
-import { removeStaleSocket } from "../stale-socket.ts";
+import { removeStaleSocket } from "../io/stale-socket.ts";
 import { Admission } from "./admission.ts";
 import type { Dashboard } from "./dashboard.ts";
 import { EventStreams } from "./event-streams.ts";

@@ -1,7 +1,7 @@
 import type { Duplex } from "node:stream";
 import type { Carrier } from "../../host/carriers/carrier.ts";
 import type { Io } from "../../host/io/io.ts";
-import { PlainStream } from "../byte-stream-plain.ts";
+import { PlainStream } from "../io/byte-stream-plain.ts";
 
 /** A carrier that the embedding program makes. */
 export function streamCarrier(

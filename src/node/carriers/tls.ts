@@ -6,8 +6,8 @@ import type { Cancellation } from "../../host/cancellation.ts";
 import type { TlsOptions } from "../../host/carriers/tls-options.ts";
 import type { NativeModule } from "../../host/io/native-module.ts";
 import type { ByteStream } from "../../host/stream/byte-stream.ts";
-import { toDuplex } from "../byte-stream-duplex.ts";
-import { PlainStream } from "../byte-stream-plain.ts";
+import { toDuplex } from "../io/byte-stream-duplex.ts";
+import { PlainStream } from "../io/byte-stream-plain.ts";
 import { readTextFile } from "../text-file.ts";
 
 /**

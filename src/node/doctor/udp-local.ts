@@ -7,7 +7,7 @@ import type { DoctorSettings } from "../../host/doctor/settings.ts";
 import { silentLogger } from "../../host/log.ts";
 import { parseMasqueProxy } from "../../host/masque/masque-option.ts";
 import type { ResolvedUdpLocalOptions, ServerWay } from "../../host/options/udp-local.ts";
-import { chooseIo } from "../io.ts";
+import { chooseIo } from "../io/io.ts";
 import type { UdpLocalOptions } from "../options/udp-local.ts";
 import { resolveUdpLocalOptions } from "../options/udp-local.ts";
 import { nodeSystem } from "../system.ts";

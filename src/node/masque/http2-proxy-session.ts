@@ -11,8 +11,8 @@ import type { ByteStream } from "../../host/stream/byte-stream.ts";
 import type { Http2Fields } from "../../wire/http/extended-connect.ts";
 import { extendedConnectFields, headOfHttp2 } from "../../wire/http/extended-connect.ts";
 import { hasBind } from "../../wire/http/upgrade.ts";
-import { toDuplex } from "../byte-stream-duplex.ts";
-import { PlainStream } from "../byte-stream-plain.ts";
+import { toDuplex } from "../io/byte-stream-duplex.ts";
+import { PlainStream } from "../io/byte-stream-plain.ts";
 import { COMMON_SETTINGS, CONNECTION_WINDOW_BYTES, SESSION_LIMITS } from "./http2-settings.ts";
 
 const MISSED_PINGS = 3;

@@ -1,7 +1,7 @@
 import type { Socket } from "node:net";
 import type { ByteStream } from "../../host/stream/byte-stream.ts";
 import type { WebServer, WebServerOptions } from "../../host/stream/web-server.ts";
-import { releaseSocket } from "../byte-stream-duplex.ts";
+import { releaseSocket } from "../io/byte-stream-duplex.ts";
 import { MasqueHttp2Server } from "../masque/http2-server.ts";
 import { StrangerServer } from "./stranger-server.ts";
 

@@ -1,5 +1,5 @@
 import { fileURLToPath } from "node:url";
-import type { Host, TwoHosts } from "../two-hosts.ts";
+import type { Host, TwoHosts } from "../network/two-hosts.ts";
 
 /** Behind the server, in a namespace of its own: UDP passes here, as nft has it by port. */
 export interface Internet {

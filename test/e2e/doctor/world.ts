@@ -4,9 +4,9 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { ProgramName } from "../../support/hosts.ts";
 import { programFile } from "../../support/hosts.ts";
+import type { Host, TwoHosts } from "../network/two-hosts.ts";
+import { makeKeyFile } from "../programs/underpass.ts";
 import { startDns } from "../targets/targets.ts";
-import type { Host, TwoHosts } from "../two-hosts.ts";
-import { makeKeyFile } from "../underpass.ts";
 import type { Internet } from "./internet.ts";
 import { makeInternet, makeRouter, NARROW_CLIENT, NARROW_SERVER } from "./internet.ts";
 

@@ -1,6 +1,6 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { TwoHosts } from "../two-hosts.ts";
+import type { TwoHosts } from "../network/two-hosts.ts";
 
 const PAGE_BYTES = 10 * 1024 * 1024;
 

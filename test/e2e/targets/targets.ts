@@ -1,5 +1,5 @@
 import { fileURLToPath } from "node:url";
-import type { Host } from "../two-hosts.ts";
+import type { Host } from "../network/two-hosts.ts";
 
 /** Starts the UDP echo on all addresses of `host`, or on one of each family; its port. */
 export async function startUdpEcho(

@@ -12,7 +12,7 @@ import {
 } from "../../../src/host/carriers/carrier-chain.ts";
 import { redactUrl } from "../../../src/host/carriers/hop.ts";
 import { silentLogger } from "../../../src/host/log.ts";
-import { chooseIo } from "../../../src/node/io.ts";
+import { chooseIo } from "../../../src/node/io/io.ts";
 import { nodeSystem } from "../../../src/node/system.ts";
 import { makeAddress } from "../../../src/wire/socket-address.ts";
 

@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Cancellation } from "../../../src/host/cancellation.ts";
 import { connectFirst, interleaveFamilies, resolveHost } from "../../../src/host/carriers/happy-eyeballs.ts";
 import { silentLogger } from "../../../src/host/log.ts";
-import { chooseIo } from "../../../src/node/io.ts";
+import { chooseIo } from "../../../src/node/io/io.ts";
 import { nodeLoop, nodeSystem } from "../../../src/node/system.ts";
 
 const IPV4 = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];

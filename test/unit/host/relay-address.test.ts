@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { silentLogger } from "../../../src/host/log.ts";
 import { configuredRelay, relayAddress } from "../../../src/host/udp-paths/relay-address.ts";
-import { chooseIo } from "../../../src/node/io.ts";
+import { chooseIo } from "../../../src/node/io/io.ts";
 import { nodeSystem } from "../../../src/node/system.ts";
 import { formatAddress, makeAddress } from "../../../src/wire/socket-address.ts";
 

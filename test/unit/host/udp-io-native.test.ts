@@ -7,8 +7,8 @@ import type { ReceivedDatagrams } from "../../../src/core/session/received-datag
 import { NATIVE_DROP_REASONS } from "../../../src/host/io/native-module.ts";
 import type { OnUnreachable, UdpSocket } from "../../../src/host/io/udp-io.ts";
 import { Remote } from "../../../src/host/io/udp-io.ts";
+import { nativeUdpIo } from "../../../src/node/io/native-udp-io.ts";
 import { loadNativeModule } from "../../../src/node/load-native-module.ts";
-import { nativeUdpIo } from "../../../src/node/native-udp-io.ts";
 import type { LatencyClass } from "../../../src/wire/latency-class.ts";
 import { LATENCY_CLASSES } from "../../../src/wire/latency-class.ts";
 import type { AddressBytes } from "../../../src/wire/socket-address.ts";
@@ -489,7 +489,7 @@ describe.skipIf(!isThere)("native UDP", () => {
   });
 
   it("closes its sockets with the thread that opened them", async () => {
-    const url = new URL("../../../dist/node/native-udp-io.js", import.meta.url);
+    const url = new URL("../../../dist/node/io/native-udp-io.js", import.meta.url);
     const loader = new URL("../../../dist/node/load-native-module.js", import.meta.url);
     const files = readdirSync("/proc/self/fd").length;
     for (let i = 0; i < 20; i++) {

@@ -4,9 +4,9 @@ import { DirectPath } from "../../../src/host/udp-paths/direct.ts";
 import { Socks5Path } from "../../../src/host/udp-paths/socks5.ts";
 import type { UdpPath, UdpPathHost } from "../../../src/host/udp-paths/udp-path.ts";
 import { OutgoingDatagram } from "../../../src/host/udp-paths/udp-path.ts";
-import { chooseIo } from "../../../src/node/io.ts";
+import { chooseIo } from "../../../src/node/io/io.ts";
+import { nativeUdpIo } from "../../../src/node/io/native-udp-io.ts";
 import { loadNativeModule } from "../../../src/node/load-native-module.ts";
-import { nativeUdpIo } from "../../../src/node/native-udp-io.ts";
 import { nodeSystem } from "../../../src/node/system.ts";
 import { formatAddress, makeAddress } from "../../../src/wire/socket-address.ts";
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { decodeChecked, encodeChecked } from "../../../src/capi/checked-options.ts";
-import { gatherOptions } from "../../../src/capi/options.ts";
+import { decodeChecked, encodeChecked } from "../../../src/capi/options/checked-options.ts";
+import { gatherOptions } from "../../../src/capi/options/options.ts";
 import { UDP_LOCAL_FIELDS } from "../../../src/host/options/udp-local-fields.ts";
 
 const FILE =

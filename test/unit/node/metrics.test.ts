@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { STATS_MEMBERS, statsArray } from "../../../src/capi/stats.ts";
+import { STATS_MEMBERS, statsArray } from "../../../src/capi/stats/stats.ts";
 import { Counters } from "../../../src/core/counters.ts";
 import { NamedKey } from "../../../src/core/keys/named-key.ts";
 import { Histograms } from "../../../src/core/metrics/histogram.ts";

@@ -4,9 +4,9 @@ import { createServer } from "node:net";
 import type { ByteStream, ByteStreamEvents } from "../../../src/host/stream/byte-stream.ts";
 import type { Tcp } from "../../../src/host/stream/tcp.ts";
 import { NativeTcp } from "../../../src/host/stream/tcp-native.ts";
+import { plainTcp } from "../../../src/node/io/tcp-plain.ts";
 import { loadNativeModule } from "../../../src/node/load-native-module.ts";
 import { nodeErrors } from "../../../src/node/system-text.ts";
-import { plainTcp } from "../../../src/node/tcp-plain.ts";
 
 export const native = loadNativeModule();
 

@@ -9,8 +9,8 @@ import { silentLogger } from "../../../src/host/log.ts";
 import type { ByteStream } from "../../../src/host/stream/byte-stream.ts";
 import { WebSocketByteStream } from "../../../src/host/web-socket/byte-stream-web-socket.ts";
 import { openWebSocket } from "../../../src/host/web-socket/open.ts";
-import { PlainStream } from "../../../src/node/byte-stream-plain.ts";
-import { chooseIo } from "../../../src/node/io.ts";
+import { PlainStream } from "../../../src/node/io/byte-stream-plain.ts";
+import { chooseIo } from "../../../src/node/io/io.ts";
 import { nodeSystem } from "../../../src/node/system.ts";
 import { Listener } from "./open-stream.ts";
 

@@ -1,0 +1,105 @@
+import { HostError, UsageError } from "../../core/errors.ts";
+import type { TlsOptions } from "../../host/carriers/tls-options.ts";
+import type { OptionFields } from "../../host/options/fields.ts";
+import { checkFields, embeddersOwn, wrong } from "../../host/options/fields.ts";
+import { resolveTun2Socks, TUN2SOCKS_FIELDS } from "../../host/options/tun2socks-fields.ts";
+import { resolveUdpLocal, UDP_LOCAL_FIELDS } from "../../host/options/udp-local-fields.ts";
+import { resolveUdpServer, UDP_SERVER_FIELDS } from "../../host/options/udp-server-fields.ts";
+import type { FileHost, StartFailure, StartOptions } from "../c-host.ts";
+import { STATS_INTERVAL_FIELD } from "../stats/stats-field.ts";
+import { encodeChecked } from "./checked-options.ts";
+import { checkOffered, MISSING_OF_LOCAL, MISSING_OF_SERVER, MISSING_OF_TUN2SOCKS } from "./offered.ts";
+import { gatherOptions } from "./options.ts";
+import { readFile } from "./read-file.ts";
+import { findTlsFilesProblem } from "./tls-files.ts";
+
+/**
+ * What capi/src/instance.c calls first, in an engine that is closed after it: the tables of options are not needed any more then.
+ *
+ * @returns all options with their defaults as JSON, bytes as lists of numbers; or what is wrong with them
+ */
+function underpassCheck(host: FileHost, start: StartOptions): string | StartFailure {
+  try {
+    return encodeChecked(CHECK[start.program](host, start));
+  } catch (error) {
+    if (error instanceof UsageError || error instanceof HostError) {
+      return { status: error.status, text: error.message };
+    }
+    throw error;
+  }
+}
+
+const OWN_FIELDS = { statsIntervalS: STATS_INTERVAL_FIELD };
+
+/** The options of one start, without those that this library has of its own, which are checked. */
+function gather(
+  host: FileHost,
+  start: StartOptions,
+  fields: OptionFields,
+  missing: ReadonlyMap<string, string>,
+) {
+  const { values: all, nameField } = gatherOptions(
+    { ...fields, ...OWN_FIELDS },
+    start,
+    (path) => readFile(host, path),
+    missing,
+  );
+  const { statsIntervalS, ...values } = all;
+  return { values, nameField, own: checkFields(OWN_FIELDS, { statsIntervalS }, nameField) };
+}
+
+const CARRIER_FIELD = embeddersOwn<true>((value) => value === true, "functions");
+
+function checkLocal(host: FileHost, start: StartOptions): object {
+  const gathered = gather(host, start, UDP_LOCAL_FIELDS, MISSING_OF_LOCAL);
+  const { nameField, own } = gathered;
+  const values = { ...gathered.values, carrier: start.hasCarrier };
+  const platform = {
+    fields: { ...UDP_LOCAL_FIELDS, carrier: CARRIER_FIELD },
+    findTlsProblem: (tls: TlsOptions) => findTlsFilesProblem(host, tls),
+  };
+  // Then there may be associations without sockets.
+  const hasAssociations = gathered.values.listen === false;
+  const options = resolveUdpLocal(platform, values, nameField, hasAssociations);
+  checkOffered(options, nameField);
+  return { ...options, ...own };
+}
+
+const PACKETS = { start: () => {}, write: () => {} };
+
+function checkTun2Socks(host: FileHost, start: StartOptions): object {
+  const gathered = gather(host, start, TUN2SOCKS_FIELDS, MISSING_OF_TUN2SOCKS);
+  const { nameField, own } = gathered;
+  const values = {
+    ...gathered.values,
+    carrier: start.hasCarrier,
+    ...(start.hasPackets === true && { device: PACKETS }),
+  };
+  if (start.hasPackets === true && gathered.values.device !== undefined) {
+    throw wrong(nameField(["device"]), "packets come by functions: give one of them");
+  }
+  if (gathered.values.device === "pipe:") {
+    throw wrong(nameField(["device"]), "pipe: is of the program: give packets by functions");
+  }
+  const tunnelFields = { ...UDP_LOCAL_FIELDS, carrier: CARRIER_FIELD };
+  const platform = {
+    fields: { ...TUN2SOCKS_FIELDS, carrier: CARRIER_FIELD },
+    tunnel: { fields: tunnelFields, findTlsProblem: (tls: TlsOptions) => findTlsFilesProblem(host, tls) },
+    interfaceIpv4: (name: string) => host.interfaceIpv4?.(name),
+  };
+  const options = resolveTun2Socks(platform, values, nameField);
+  checkOffered(options.tunnel, nameField);
+  return { ...options, ...own };
+}
+
+const CHECK = { local: checkLocal, server: checkServer, tun2socks: checkTun2Socks };
+
+function checkServer(host: FileHost, start: StartOptions): object {
+  const { values, nameField, own } = gather(host, start, UDP_SERVER_FIELDS, MISSING_OF_SERVER);
+  const platform = { fields: UDP_SERVER_FIELDS, findDecoyProblem: () => undefined };
+  const options = resolveUdpServer(platform, values, nameField);
+  checkOffered(options, nameField);
+  return { ...options, ...own };
+}
+
+Object.assign(globalThis, { underpassCheck });

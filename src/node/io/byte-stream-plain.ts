@@ -1,0 +1,140 @@
+import { Socket } from "node:net";
+import type { Duplex } from "node:stream";
+import { TLSSocket } from "node:tls";
+import { copyOf } from "../../core/copy-bytes.ts";
+import type { NativeModule } from "../../host/io/native-module.ts";
+import { ListenedStream } from "../../host/stream/byte-stream.ts";
+import { tuneDescriptor } from "../../host/stream/tcp-tuning.ts";
+import { descriptorOf } from "./socket-descriptor.ts";
+
+/** A byte stream over any stream of Node. */
+export class PlainStream extends ListenedStream {
+  readonly reusesMemory = false;
+  readonly #stream: Duplex;
+  readonly #native: NativeModule | undefined;
+  /** A stream that is not a socket may keep the memory that it was given. */
+  readonly #mustCopy: boolean;
+  #isWaiting = false;
+  #isReleased = false;
+  #failure: Error | undefined;
+
+  /** @param native  sets options of the socket that node:net cannot set */
+  constructor(stream: Duplex, native?: NativeModule) {
+    super();
+    this.#stream = stream;
+    this.#native = native;
+    this.#mustCopy = !(stream instanceof Socket);
+    stream.pause();
+    // Otherwise Node ends its side as well.
+    stream.allowHalfOpen = true;
+    stream
+      .on("data", this.#onData)
+      .on("end", this.#onEnd)
+      .on("error", this.#onError)
+      .on("close", this.#onClose);
+    if (stream.destroyed) void Promise.resolve().then(this.#onClose);
+  }
+
+  get isClosed(): boolean {
+    return this.#isReleased || this.#stream.destroyed || this.#stream.writableEnded;
+  }
+
+  get localIp(): string | undefined {
+    return this.#stream instanceof Socket ? this.#stream.localAddress : undefined;
+  }
+
+  get remoteIp(): string | undefined {
+    return this.#stream instanceof Socket ? this.#stream.remoteAddress : undefined;
+  }
+
+  get remotePort(): number | undefined {
+    return this.#stream instanceof Socket ? this.#stream.remotePort : undefined;
+  }
+
+  write(bytes: Uint8Array, _hasMore = false, isBorrowed = false): boolean {
+    if (this.isClosed) return true;
+    this.#isWaiting = true;
+    this.#stream.write(this.#mustCopy || isBorrowed ? copyOf(bytes) : bytes, this.#onWritten);
+    if (this.#stream.writableLength === 0) this.#isWaiting = false;
+    return !this.#isWaiting;
+  }
+
+  end(): void {
+    if (this.isClosed) return;
+    this.#stream.end(() => this.#closeIfOver());
+  }
+
+  destroy(): void {
+    if (!this.#isReleased) this.#stream.destroy();
+  }
+
+  reset(): void {
+    const stream = this.#stream;
+    if (this.#isReleased) return;
+    if (stream instanceof Socket && !(stream instanceof TLSSocket) && !stream.destroyed && hasTcp(stream)) {
+      stream.resetAndDestroy();
+    } else stream.destroy();
+  }
+
+  tune(heartbeatMs: number): void {
+    tuneDescriptor(descriptorOf(this.#stream), this.#native, heartbeatMs);
+  }
+
+  /** Gives the open stream away, paused. @returns undefined when it is closed */
+  release(): Duplex | undefined {
+    const stream = this.#stream;
+    if (this.isClosed) return undefined;
+    this.pause();
+    this.#isReleased = true;
+    stream.off("data", this.#onData).off("end", this.#onEnd).off("close", this.#onClose);
+    const unread = this.takeUnread();
+    if (unread !== undefined) stream.unshift(unread);
+    // A socket that was paused as soon as it was connected does not read yet, for which HTTP/2 would wait.
+    stream.read(0);
+    void Promise.resolve().then(() => this.handleClose(undefined));
+    return stream;
+  }
+
+  protected override setReading(isReading: boolean): void {
+    if (this.#isReleased) return;
+    if (isReading) {
+      this.#stream.resume();
+      this.#closeIfOver();
+    } else this.#stream.pause();
+  }
+
+  /** Not every kind of stream closes by itself. */
+  #closeIfOver(): void {
+    const stream = this.#stream;
+    if (stream.readableEnded && stream.writableEnded && this.hasHeardEnd) stream.destroy();
+  }
+
+  readonly #onData = (chunk: Uint8Array): void => {
+    this.handleBytes(chunk, chunk.length);
+  };
+
+  readonly #onEnd = (): void => {
+    this.handleEnd();
+    this.#closeIfOver();
+  };
+
+  readonly #onError = (error: Error): void => {
+    this.#failure ??= error;
+  };
+
+  readonly #onClose = (): void => {
+    this.handleClose(this.#failure);
+  };
+
+  readonly #onWritten = (error?: Error | null): void => {
+    // Called on the next tick for a write that was done at once, too: only an empty stream ends the wait.
+    if (error || !this.#isWaiting || this.#stream.writableLength > 0) return;
+    this.#isWaiting = false;
+    this.handleWritten();
+  };
+}
+
+/** Whether a socket is one of TCP: there is no reset of a Unix socket. */
+function hasTcp(socket: Socket): boolean {
+  return socket.remoteAddress !== undefined;
+}

@@ -1,0 +1,65 @@
+import { HostError } from "../../core/errors.ts";
+import type { Io, IoKind } from "../../host/io/io.ts";
+import type { UdpIo } from "../../host/io/udp-io.ts";
+import { withLatency } from "../../host/io/udp-io.ts";
+import type { Logger } from "../../host/log.ts";
+import { NativeTcp } from "../../host/stream/tcp-native.ts";
+import type { LatencyClass } from "../../wire/latency-class.ts";
+import { loadNativeModule } from "../load-native-module.ts";
+import { nodeErrors } from "../system-text.ts";
+import { nativeUdpIo } from "./native-udp-io.ts";
+import { plainTcp } from "./tcp-plain.ts";
+import { plainUdpIo } from "./udp-io-plain.ts";
+
+let isTold = false;
+/** Of this thread: all its connections are read into one buffer. */
+let tcp: NativeTcp | undefined;
+
+/**
+ * Chooses the requested kind, else that of the environment variable UNDERPASS_IO, else native if it can be loaded.
+ *
+ * @param latency  class of the sockets that are opened with it, unless they have their own
+ * @throws HostError ERR_NATIVE when native I/O was requested and is not available
+ */
+export function chooseIo(asked: IoKind | undefined, latency: LatencyClass, log: Logger): Io {
+  const io = chooseKind(asked, latency, log);
+  if (latency !== "balanced" && io.native?.udpLatency === undefined) {
+    log.warn({ latency }, "latency: has no effect without native I/O on Linux");
+  }
+  return io;
+}
+
+function chooseKind(asked: IoKind | undefined, latency: LatencyClass, log: Logger): Io {
+  const kind = asked ?? process.env.UNDERPASS_IO;
+  if (kind === "plain") return { udp: plainUdpIo, tcp: plainTcp, native: undefined, latency };
+  const native = loadNativeModule();
+  if (!(native instanceof Error)) {
+    let udp: UdpIo | undefined;
+    tcp ??= new NativeTcp(native, nodeErrors);
+    return {
+      native,
+      tcp,
+      latency,
+      // Created on first use: a thread that only supervises others does not need its memory.
+      get udp() {
+        udp ??= withLatency(nativeUdpIo(native), latency);
+        return udp;
+      },
+    };
+  }
+  const reason = native.message.split("\n")[0];
+  if (kind === "native") {
+    throw new HostError(
+      "ERR_NATIVE",
+      `native I/O cannot be loaded (${reason}): build it with "npm run build:native"`,
+    );
+  }
+  if (!isTold) {
+    isTold = true;
+    log.warn(
+      { reason },
+      'plain I/O, at a third of the native speed or less: build the module with "npm run build:native"',
+    );
+  }
+  return { udp: plainUdpIo, tcp: plainTcp, native: undefined, latency };
+}

@@ -1,0 +1,186 @@
+import { createSocket } from "node:dgram";
+import { once } from "node:events";
+import type { ClientHttp2Session, ClientHttp2Stream } from "node:http2";
+import { connect, constants } from "node:http2";
+import { connect as connectTcp } from "node:net";
+import { afterEach, describe, expect, it } from "vitest";
+import type { UdpServerOptions } from "../../../src/host/options/udp-server.ts";
+import type { UdpServer } from "../../../src/node/handles.ts";
+import { startUdpServer } from "../../support/start.ts";
+
+const PREFACE = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const FRAME_SETTINGS = 4;
+const FRAME_PING = 6;
+
+/** A frame of RFC 9113 §4.1. */
+function frame(type: number, flags: number, stream: number, payload: Uint8Array): Buffer {
+  const head = Buffer.alloc(9);
+  head.writeUIntBE(payload.length, 0, 3);
+  head[3] = type;
+  head[4] = flags;
+  head.writeUInt32BE(stream, 5);
+  return Buffer.concat([head, payload]);
+}
+
+describe("HTTP/2 of hostile clients", () => {
+  const cleanups: (() => unknown)[] = [];
+
+  afterEach(async () => {
+    for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+  });
+
+  async function serve(options: UdpServerOptions = {}): Promise<{ server: UdpServer; port: number }> {
+    const server = await startUdpServer({ listen: ["127.0.0.1:0"], allow: ["127.0.0.1/32"], ...options });
+    cleanups.push(() => server.close());
+    return { server, port: Number(server.address.listen[0].split(":")[1]) };
+  }
+
+  async function target(onMessage: (data: Buffer, answer: (data: Buffer) => void) => void): Promise<number> {
+    const socket = createSocket("udp4");
+    socket.on("message", (data, remote) =>
+      onMessage(data, (answer) => socket.send(answer, remote.port, remote.address)),
+    );
+    socket.bind(0, "127.0.0.1");
+    await once(socket, "listening");
+    cleanups.push(() => socket.close());
+    return socket.address().port;
+  }
+
+  async function session(port: number, settings = {}): Promise<ClientHttp2Session> {
+    const client = connect(`http://127.0.0.1:${port}`, { settings });
+    client.on("error", () => {});
+    cleanups.push(() => client.destroy());
+    await once(client, "remoteSettings");
+    return client;
+  }
+
+  function ask(client: ClientHttp2Session, target: number | string): ClientHttp2Stream {
+    const stream = client.request(
+      {
+        ":method": "CONNECT",
+        ":protocol": "connect-udp",
+        ":path": `/.well-known/masque/udp/127.0.0.1/${target}/`,
+      },
+      { endStream: false },
+    );
+    stream.on("error", () => {});
+    return stream;
+  }
+
+  async function tunnel(client: ClientHttp2Session, target: number): Promise<ClientHttp2Stream> {
+    const stream = ask(client, target);
+    const [headers] = await once(stream, "response");
+    expect(headers[":status"]).toBe(200);
+    return stream;
+  }
+
+  async function echoes(stream: ClientHttp2Stream, text: string): Promise<void> {
+    const payload = Buffer.from(text);
+    stream.write(Buffer.concat([Buffer.of(0, payload.length + 1, 0), payload]));
+    let received = Buffer.alloc(0);
+    while (!received.includes(payload)) {
+      const [data] = (await once(stream, "data")) as [Buffer];
+      received = Buffer.concat([received, data]);
+    }
+  }
+
+  it("who does not read one stream loses datagrams of it, counted, and no other stream waits", async () => {
+    const { server, port } = await serve({ queueBytes: 131_072 });
+    const echo = await target((data, answer) => answer(data));
+    const flood = await target((_, answer) => {
+      for (let i = 0; i < 400; i++) answer(Buffer.alloc(1200));
+    });
+    const client = await session(port, { initialWindowSize: 65_535 });
+    const slow = await tunnel(client, flood);
+    slow.pause();
+    const quick = await tunnel(client, echo);
+    const dropped = () => server.stats().drops.queue_full + server.stats().drops.age;
+    for (let round = 0; dropped() < 1_000; round++) {
+      slow.write(Buffer.of(0, 2, 0, round & 255));
+      await echoes(quick, `round ${round}`);
+    }
+    expect(dropped()).toBeGreaterThanOrEqual(1_000);
+  });
+
+  it("who resets requests as fast as it makes them loses its connection, and another one goes on", async () => {
+    const { server, port } = await serve();
+    const echo = await target((data, answer) => answer(data));
+    const other = await tunnel(await session(port), echo);
+    const hostile = await session(port);
+    const closed = new Promise((done) => hostile.once("close", done));
+    let made = 0;
+    while (!hostile.destroyed && !hostile.closed) {
+      for (let i = 0; i < 100 && !hostile.closed; i++, made++)
+        ask(hostile, 9).close(constants.NGHTTP2_CANCEL);
+      await new Promise((done) => setImmediate(done));
+    }
+    await closed;
+    expect(made).toBeLessThan(10_000);
+    await echoes(other, "still here");
+    expect(server.stats().lanes).toBe(1);
+  });
+
+  it.each([
+    ["PING", frame(FRAME_PING, 0, 0, Buffer.alloc(8))],
+    ["SETTINGS", frame(FRAME_SETTINGS, 0, 0, Buffer.alloc(0))],
+  ])("a flood of %s whose answers are not read ends its own connection", async (_, flood) => {
+    const { port } = await serve();
+    const echo = await target((data, answer) => answer(data));
+    const other = await tunnel(await session(port), echo);
+    const socket = connectTcp(port, "127.0.0.1");
+    cleanups.push(() => socket.destroy());
+    socket.on("error", () => {});
+    socket.pause();
+    socket.write(Buffer.concat([Buffer.from(PREFACE), frame(FRAME_SETTINGS, 0, 0, Buffer.alloc(0))]));
+    const many = Buffer.concat(Array.from({ length: 4_096 }, () => flood));
+    const closed = new Promise((done) => socket.once("close", done));
+    const write = (error?: Error | null) => {
+      if (error === undefined || error === null) socket.write(many, write);
+    };
+    write();
+    await closed;
+    await echoes(other, "still here");
+  });
+
+  it("who begins HTTP/2 and makes no request is closed by the deadline of handshakes", async () => {
+    const { server, port } = await serve({ handshakeTimeoutMs: 200 });
+    for (const bytes of [PREFACE, PREFACE.slice(0, 18)]) {
+      const socket = connectTcp(port, "127.0.0.1", () => socket.write(bytes));
+      cleanups.push(() => socket.destroy());
+      socket.resume();
+      await once(socket, "close");
+    }
+    expect(server.stats().refused.handshake_timeout).toBe(2);
+  });
+
+  it("connections without a request are bounded, and the oldest goes", async () => {
+    const { server, port } = await serve({ maxHalfOpen: 4 });
+    const first = await session(port);
+    const closed = new Promise((done) => first.once("close", done));
+    for (let i = 0; i < 4; i++) await session(port);
+    await closed;
+    expect(server.stats().refused.half_open_limit).toBe(1);
+  });
+
+  it("a head over 8 KiB, in the count of HTTP/2, ends its request alone", async () => {
+    const { port } = await serve();
+    const echo = await target((data, answer) => answer(data));
+    const client = await session(port);
+    const stream = client.request({ ":path": "/", "x-long": "a".repeat(9_000) });
+    stream.on("error", () => {});
+    await new Promise((done) => stream.once("close", done));
+    expect(stream.rstCode).not.toBe(constants.NGHTTP2_NO_ERROR);
+    await echoes(await tunnel(client, echo), "still here");
+  });
+
+  it.each([
+    ["a key", { psk: new TextEncoder().encode("sixteen byte key") }],
+    ["a decoy", { decoy: "test/interop" }],
+  ])("a server with %s does not speak HTTP/2", async (_, options) => {
+    const { port } = await serve(options);
+    const socket = connectTcp(port, "127.0.0.1", () => socket.write(PREFACE));
+    cleanups.push(() => socket.destroy());
+    const [answer] = (await once(socket, "data")) as [Buffer];
+    expect(answer.toString("latin1")).toMatch(/^HTTP\/1\.1 4\d\d /);
+  });
+});

@@ -1,0 +1,242 @@
+import { spawn } from "node:child_process";
+import { createSocket } from "node:dgram";
+import { EventEmitter, once } from "node:events";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { createInterface } from "node:readline";
+import { setTimeout as wait } from "node:timers/promises";
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
+import type { UdpLocal } from "../../../src/node/handles.ts";
+import { startUdpLocal } from "../../../src/node/udp-local.ts";
+
+const SERVER_PROGRAM = resolve(import.meta.dirname, "../../../dist/cli/udp-server.js");
+const KEYS = {
+  alice: { key: "the key of alice" },
+  bob: { key: "the key of bob.." },
+};
+/** After a reload a session whose key is gone ends within this time. */
+const END_MS = 1_000;
+/** Long enough for a client to have tried to come back several times. */
+const RETRIES_MS = 1_500;
+
+interface LogLine {
+  readonly msg?: string;
+  readonly ready?: string;
+  readonly listen?: readonly string[];
+  readonly error?: string;
+  readonly keys?: number;
+}
+
+describe.each([1, 3])("a udp-server with a file of keys and %i threads", (workers) => {
+  const folder = mkdtempSync(join(tmpdir(), "underpass-keys-"));
+  const file = join(folder, "keys.json");
+  const echo = createSocket("udp4");
+  const lines: LogLine[] = [];
+  const logged = new EventEmitter();
+  let address = "";
+  let child: ReturnType<typeof spawn>;
+  const psk = join(folder, "psk");
+
+  const write = (keys: object) => writeFileSync(file, JSON.stringify(keys), { mode: 0o600 });
+
+  /** The first such line of the log behind the first `count`. */
+  async function lineAfter(count: number, isWanted: (line: LogLine) => boolean): Promise<LogLine> {
+    for (;;) {
+      const found = lines.slice(count).find(isWanted);
+      if (found !== undefined) return found;
+      await once(logged, "line");
+    }
+  }
+
+  beforeAll(async () => {
+    echo.on("message", (data, { port }) => echo.send(data, port, "127.0.0.1"));
+    echo.bind(0, "127.0.0.1");
+    await once(echo, "listening");
+    write(KEYS);
+    writeFileSync(psk, "the key of everybody", { mode: 0o600 });
+    const options = ["--listen", "127.0.0.1:0", "--allow", "127.0.0.1/32", "--workers", `${workers}`];
+    const argv = [SERVER_PROGRAM, ...options, "--keys", file, "--psk-file", psk, "--log-format", "json"];
+    child = spawn(process.execPath, argv, { stdio: ["ignore", "ignore", "pipe"] });
+    createInterface({ input: child.stderr! }).on("line", (line) => {
+      lines.push(JSON.parse(line));
+      logged.emit("line");
+    });
+    address = (await lineAfter(0, ({ ready }) => ready !== undefined)).listen![0];
+  });
+
+  afterAll(async () => {
+    child.kill("SIGTERM");
+    await once(child, "exit");
+    echo.close();
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  /** Sends the signal, and waits for what the program says of it. */
+  async function reload(): Promise<LogLine> {
+    const before = lines.length;
+    child.kill("SIGHUP");
+    return lineAfter(before, ({ msg = "" }) => /^(reloaded|cannot reload)/.test(msg));
+  }
+
+  async function startLocal(key: string, keyName?: string): Promise<UdpLocal> {
+    const local = await startUdpLocal({
+      ...{ server: address, psk: Buffer.from(key), lanes: 2 },
+      ...(keyName === undefined ? {} : { keyName }),
+      forwards: [{ listen: "127.0.0.1:0", target: `127.0.0.1:${echo.address().port}` }],
+    });
+    onTestFinished(() => local.close());
+    return local;
+  }
+
+  async function startUp(key: string, keyName?: string): Promise<UdpLocal> {
+    const local = await startLocal(key, keyName);
+    await once(local, "session-up");
+    return local;
+  }
+
+  /** The first error that a client reports. */
+  async function complaintOf(key: string, keyName?: string): Promise<string> {
+    const local = await startLocal(key, keyName);
+    const [error] = await once(local, "error").catch((cause: Error) => [cause]);
+    return (error as Error).message;
+  }
+
+  /** Numbers the datagrams of an application, one a millisecond. @returns those that came back, and how many were sent */
+  function flow(local: UdpLocal): { readonly answered: Set<number>; sent: number; stop(): Promise<void> } {
+    const app = createSocket("udp4");
+    const port = Number(local.address.forwards[0].listen.split(":")[1]);
+    const answered = new Set<number>();
+    app.on("message", (data) => answered.add(data.readUInt32BE(0)));
+    const timer = setInterval(() => {
+      const data = Buffer.alloc(200);
+      data.writeUInt32BE(result.sent++);
+      app.send(data, port, "127.0.0.1");
+    }, 1);
+    const result = {
+      answered,
+      sent: 0,
+      stop: async () => {
+        clearInterval(timer);
+        await expect
+          .poll(() => answered.size, { timeout: 800 })
+          .toBe(result.sent)
+          .catch(() => {});
+        app.close();
+      },
+    };
+    return result;
+  }
+
+  it("serves each by name, clients without names, and the key of everybody", async () => {
+    for (const [key, name] of [
+      [KEYS.alice.key, "alice"],
+      [KEYS.bob.key, undefined],
+      ["the key of everybody", undefined],
+      ["the key of everybody", "somebody"],
+    ]) {
+      const local = await startUp(key!, name);
+      await local.close();
+    }
+  });
+
+  it.each([
+    ["nobody's key is this", "alice", /another key/],
+    ["the key of alice", "bob", /it knows this key by another name/],
+    ["the key of alice", "carol", /it knows this key by another name/],
+  ])("refuses the key %j of %s", async (key, name, message) => {
+    expect(await complaintOf(key, name)).toMatch(message);
+  });
+
+  it("loses no datagram of a key that stays, while others come and go under load", async () => {
+    const local = await startUp(KEYS.alice.key, "alice");
+    const datagrams = flow(local);
+    for (let round = 0; round < 20 || datagrams.sent < 200; round++) {
+      const others = Object.fromEntries(
+        Array.from({ length: 200 }, (_, i) => [`k${round}-${i}`, { key: `key ${i} of round ${round}` }]),
+      );
+      write({ ...others, ...KEYS });
+      expect((await reload()).keys).toBe(202);
+    }
+    await datagrams.stop();
+    expect(datagrams.answered.size).toBe(datagrams.sent);
+    write(KEYS);
+    await reload();
+  });
+
+  it("ends the session of a key that is removed, which cannot come back, and of no other", async () => {
+    const gone = await startUp(KEYS.bob.key, "bob");
+    const stays = await startUp(KEYS.alice.key, "alice");
+    const events: string[] = [];
+    for (const name of ["session-down", "session-up", "session-resumed"]) {
+      gone.on(name, () => events.push(name));
+      stays.on(name, () => events.push(`alice: ${name}`));
+    }
+    const datagrams = flow(gone);
+    await expect.poll(() => datagrams.answered.size).toBeGreaterThan(0);
+    write({ alice: KEYS.alice });
+    const at = performance.now();
+    await reload();
+    await expect.poll(() => events).toEqual(["session-down"]);
+    expect(performance.now() - at).toBeLessThan(END_MS);
+    const answered = datagrams.answered.size;
+    await wait(RETRIES_MS);
+    expect(events).toEqual(["session-down"]);
+    expect(datagrams.answered.size).toBeLessThanOrEqual(answered + 1);
+    await datagrams.stop();
+    write(KEYS);
+    await reload();
+    await expect.poll(() => events, { timeout: 10_000 }).toEqual(["session-down", "session-up"]);
+  });
+
+  it("refuses a key that has expired, and ends its session then", async () => {
+    const expires = Math.floor(Date.now() / 1000) + 2;
+    write({ alice: { ...KEYS.alice, expires } });
+    await reload();
+    const local = await startUp(KEYS.alice.key, "alice");
+    const errors: string[] = [];
+    local.on("error", (error: Error) => errors.push(error.message));
+    await once(local, "session-down").catch(() => {});
+    await expect.poll(() => errors.join("; "), { timeout: 10_000 }).toContain("it has expired there");
+    expect(Date.now() / 1000).toBeGreaterThanOrEqual(expires);
+    write(KEYS);
+    await reload();
+  });
+
+  it("keeps the old keys when the file is wrong, and names the row in one line", async () => {
+    const local = await startUp(KEYS.alice.key, "alice");
+    const downs: string[] = [];
+    local.on("session-down", () => downs.push("down"));
+    writeFileSync(file, `{\n  "alice": { "key": "the key of alice" },\n  "bob": { "key": "short" }\n}`);
+    const { msg, error } = await reload();
+    expect(msg).toMatch(/^cannot reload/);
+    expect(error).toMatch(/keys\.json:3:19: bob\.key: expected a text of at least 16 bytes/);
+    expect(error).not.toContain("short");
+    rmSync(file);
+    expect((await reload()).error).toContain("ENOENT");
+    await (await startUp(KEYS.bob.key, "bob")).close();
+    expect(downs).toEqual([]);
+    write(KEYS);
+    await reload();
+  });
+
+  it("limits associations and rate over all sessions of a key", async () => {
+    write({ ...KEYS, bob: { ...KEYS.bob, "max-associations": 4, "datagrams-per-second": 200 } });
+    await reload();
+    const locals = [await startUp(KEYS.bob.key, "bob"), await startUp(KEYS.bob.key, "bob")];
+    const startedAt = performance.now();
+    const flows = locals.flatMap((local) => Array.from({ length: 4 }, () => flow(local)));
+    await wait(1_000);
+    const stopped = flows.map(({ stop }) => stop());
+    const seconds = (performance.now() - startedAt) / 1000;
+    await Promise.all(stopped);
+    const served = flows.filter(({ answered }) => answered.size > 0);
+    expect(served).toHaveLength(4);
+    const sum = served.reduce((total, { answered }) => total + answered.size, 0);
+    expect(sum).toBeGreaterThan(50);
+    // What is on its way when they stop counts by its arrival.
+    expect(sum).toBeLessThanOrEqual(200 * (seconds + 0.5) + 50);
+    write(KEYS);
+    await reload();
+  });
+});

@@ -1,0 +1,47 @@
+import { createSocket } from "node:dgram";
+import { once } from "node:events";
+import type { Shown } from "../../../src/node/admin/admin-server.ts";
+import { loadDashboard } from "../../../src/node/admin/dashboard.ts";
+import type { UdpLocal, UdpServer } from "../../../src/node/handles.ts";
+import { onEvents } from "../../../src/node/handles.ts";
+import { startUdpLocal } from "../../../src/node/udp-local.ts";
+import { startUdpServer } from "../../../src/node/udp-server.ts";
+
+export const PSK = Buffer.from("0123456789abcdef0123456789abcdef");
+
+/** A server, and a client with a forward to an echo. @param cleanups  gets what ends them, to be called from the last to the first */
+export async function openTunnel(
+  cleanups: (() => unknown)[],
+): Promise<{ readonly server: UdpServer; readonly local: UdpLocal }> {
+  const echo = createSocket("udp4");
+  echo.on("message", (message, { port }) => echo.send(message, port, "127.0.0.1"));
+  echo.bind(0, "127.0.0.1");
+  await once(echo, "listening");
+  cleanups.push(() => echo.close());
+  const server = await startUdpServer({ listen: ["127.0.0.1:0"], psk: PSK, allow: ["127.0.0.0/8"] });
+  cleanups.push(() => server.close());
+  const local = await startUdpLocal({
+    listen: false,
+    server: server.address.listen[0],
+    psk: PSK,
+    forwards: [{ listen: "127.0.0.1:0", target: `127.0.0.1:${echo.address().port}` }],
+    ageBudgetMs: 5_000,
+  });
+  cleanups.push(() => local.close());
+  return { server, local };
+}
+
+/** What an admin server shows of one end. */
+export function shown(program: string, running: UdpLocal | UdpServer): Shown {
+  return {
+    program,
+    version: "1.2.3",
+    address: running.address,
+    dashboard: loadDashboard(new URL("../../../dist/dashboard.html", import.meta.url)),
+    stats: () => running.stats(),
+    status: () => running.status(),
+    flows: () => running.flows(),
+    isReady: () => running.stats().sessions > 0,
+    onEvent: (listener) => onEvents(running, listener),
+  };
+}

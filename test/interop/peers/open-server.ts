@@ -1,0 +1,37 @@
+import type { Socket as UdpSocket } from "node:dgram";
+import { createSocket } from "node:dgram";
+import { once } from "node:events";
+import { afterAll, beforeAll } from "vitest";
+import type { UdpServer } from "../../../src/node/handles.ts";
+import { startUdpServer } from "../../support/start.ts";
+
+/** A udp-server without a key, and a target that echoes, for the tests of a suite. */
+export interface OpenServer {
+  /** Ports of 127.0.0.1. */
+  readonly port: string;
+  readonly echoPort: number;
+}
+
+export function useOpenServer(): OpenServer {
+  let server: UdpServer;
+  let echo: UdpSocket;
+  beforeAll(async () => {
+    echo = createSocket("udp4");
+    echo.on("message", (data, remote) => echo.send(data, remote.port, remote.address));
+    echo.bind(0, "127.0.0.1");
+    await once(echo, "listening");
+    server = await startUdpServer({ listen: ["127.0.0.1:0"], allow: ["127.0.0.1/32"] });
+  });
+  afterAll(async () => {
+    echo.close();
+    await server.close();
+  });
+  return {
+    get port() {
+      return server.address.listen[0].split(":")[1];
+    },
+    get echoPort() {
+      return echo.address().port;
+    },
+  };
+}

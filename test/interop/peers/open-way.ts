@@ -1,0 +1,17 @@
+import { Cancellation } from "../../../src/host/cancellation.ts";
+import { tcpWay } from "../../../src/host/carriers/carrier-chain.ts";
+import { silentLogger } from "../../../src/host/log.ts";
+import { ByteStreamDuplex } from "../../../src/node/io/byte-stream-duplex.ts";
+import { chooseIo } from "../../../src/node/io/io.ts";
+import { nodeSystem } from "../../../src/node/system.ts";
+import type { AddressBytes } from "../../../src/wire/socket-address.ts";
+
+/** A way to TCP targets, see {@link tcpWay}, for tests that read and write streams of Node. */
+export function openWay(via?: string) {
+  const way = tcpWay(via, nodeSystem(chooseIo(undefined, "balanced", silentLogger)));
+  return {
+    connect: async (target: AddressBytes) =>
+      new ByteStreamDuplex(await way.connect(target, new Cancellation())),
+    close: () => way.close(),
+  };
+}
