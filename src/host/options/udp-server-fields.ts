@@ -183,7 +183,7 @@ export const UDP_SERVER_FIELDS = {
   maxTunnels: integer("max-tunnels", "N", "limit of tunnels", 1, MAX_COUNT, 8_192),
   maxHalfOpen: integer("max-half-open", "N", "limit of connections in their handshake", 1, MAX_COUNT, 256),
   maxSessions: integer("max-sessions", "N", "limit of sessions", 1, MAX_COUNT, 1_024),
-  maxLingering: integer("max-lingering", "N", "limit of sessions without a connection", 0, MAX_COUNT, 256),
+  maxLingering: integer("max-lingering", "N", "limit of sessions without a connection", 0, MAX_COUNT, 1_024),
   maxAssociations: integer("max-associations", "N", "limit of associations", 1, MAX_COUNT, 16_384),
   maxAssociationsPerSession: integer(
     "max-associations-per-session",

@@ -105,7 +105,7 @@ describe("defaults", () => {
       maxTunnels: 8_192,
       maxHalfOpen: 256,
       maxSessions: 1_024,
-      maxLingering: 256,
+      maxLingering: 1_024,
       maxAssociations: 16_384,
       maxAssociationsPerSession: 4_096,
       maxContextsPerSession: 65_536,
