@@ -179,10 +179,12 @@ describe.each([1, 3])("a udp-server with a file of keys and %i threads", (worker
     await reload();
     await expect.poll(() => events).toEqual(["session-down"]);
     expect(performance.now() - at).toBeLessThan(END_MS);
-    const answered = datagrams.answered.size;
+    // Answers to earlier ones may be on their way to the application.
+    const { sent } = datagrams;
     await wait(RETRIES_MS);
     expect(events).toEqual(["session-down"]);
-    expect(datagrams.answered.size).toBeLessThanOrEqual(answered + 1);
+    expect(datagrams.sent).toBeGreaterThan(sent + 10);
+    expect([...datagrams.answered].filter((number) => number >= sent)).toEqual([]);
     await datagrams.stop();
     write(KEYS);
     await reload();
