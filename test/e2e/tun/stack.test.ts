@@ -12,6 +12,7 @@ import { fetchPage, startPage } from "../targets/page.ts";
 
 /** `UNDERPASS_LONG=1 npx vitest run --project e2e test/e2e/tun/stack.test.ts`: with the numbers of docs/reference/tcp-stack.md, in minutes. */
 const IS_LONG = process.env.UNDERPASS_LONG !== undefined;
+type Family = (typeof FAMILIES)[number];
 const RATE = IS_LONG ? { perSecond: 1000, seconds: 10 } : { perSecond: 200, seconds: 1 };
 const IDLE_FLOWS = IS_LONG ? 10_000 : 1000;
 /** Of the whole program for each idle flow: sockets of both sides, streams, and the connection itself. */
@@ -51,6 +52,20 @@ async function startStack(
     ...options,
   ]);
   await device.start();
+  await startPeer(client, path, impairment);
+  return device;
+}
+
+/** The same with an application that has the library, in the place of tun2socks: its packets come and go by callbacks. */
+async function startCallbacks({ client, server, directory }: TwoHosts): Promise<void> {
+  const path = join(directory, `packets-${server.port()}`);
+  const argv = [process.execPath, script("../peers/packets-by-callback.mjs"), path, `${MTU}`];
+  await server.spawn(argv).waitForLine(/^ready/);
+  await startPeer(client, path);
+}
+
+/** Starts the kernel's side: a device whose packets go through the Unix socket at `path`. */
+async function startPeer(client: Host, path: string, impairment?: Impairment): Promise<void> {
   const { seed, loss, duplicates, reordered } = impairment ?? {
     seed: 0,
     loss: 0,
@@ -71,7 +86,6 @@ async function startStack(
   await client.spawn(argv).waitForLine(/^ready/);
   for (const network of ["203.0.113.0/24", "2001:db8:5::/48"])
     await client.run(["ip", "route", "replace", network, "dev", "tun-peer"]);
-  return device;
 }
 
 async function startTarget(host: Host, address: string, mode: readonly string[]): Promise<number> {
@@ -100,6 +114,44 @@ async function upload(
   expect(readFileSync(join(directory, "digest"), "utf8")).toBe(digest);
 }
 
+/** A page of 10 MB comes down, and 20 MB go up. */
+async function transferBothWays(hosts: TwoHosts, family: Family): Promise<void> {
+  await fetchPage(hosts, TARGET[family], await startPage(hosts));
+  const file = join(hosts.directory, "up");
+  writeFileSync(file, Buffer.alloc(STALLED_BYTES, "0123456789abcdef-"));
+  await upload(hosts, TARGET[family], await startTarget(hosts.server, TARGET[family], ["hash"]), file);
+}
+
+/** @param way  options of iperf3 */
+async function runEightStreams({ client, server }: TwoHosts, way: readonly string[]): Promise<void> {
+  const port = server.port();
+  server.spawn(["iperf3", "-s", "-B", TARGET.IPv4, "-p", `${port}`]);
+  await server.waitForTcp(TARGET.IPv4, port);
+  const argv = ["iperf3", "-J", "-c", TARGET.IPv4, "-p", `${port}`, "-t", "2", "-P", "8", ...way];
+  const { end } = JSON.parse((await client.run(argv, { timeoutMs: 30_000 })).join("\n")) as {
+    readonly end: { readonly streams: readonly { readonly receiver: { readonly bytes: number } }[] };
+  };
+  expect(end.streams).toHaveLength(8);
+  for (const { receiver } of end.streams) expect(receiver.bytes).toBeGreaterThan(0);
+}
+
+async function closeByHalvesAndReset({ client, server }: TwoHosts, family: Family): Promise<void> {
+  for (const [mode, ...outcomes] of [
+    ["ask-fin", "300000 FIN", "200000 FIN"],
+    ["serve-fin", "300000 FIN", "200000 FIN"],
+    ["ask-reset", "0 RST"],
+    ["serve-reset", "0 RST"],
+  ]) {
+    const at = [TARGET[family], `${server.port()}`, mode];
+    const target = server.spawn(["python3", HALF_CLOSE, "serve", ...at]);
+    await target.waitForLine(/^listening$/);
+    const application = client.spawn(["python3", HALF_CLOSE, "ask", ...at]);
+    expect([await target.exit(15_000), await application.exit(15_000)]).toEqual([0, 0]);
+    const printed = [target, application].flatMap(({ lines }) => lines.map(({ text }) => text));
+    expect(printed.sort().slice(0, -1), `${mode} ${family}`).toEqual(outcomes.sort());
+  }
+}
+
 /** Bytes of memory that a program has now. */
 function memoryOf({ pid }: Program): number {
   const kilobytes = /^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
@@ -125,46 +177,19 @@ describeWithTun("TCP of packets that no kernel receives", () => {
   });
 
   it.each(FAMILIES)("curl downloads 10 MB, and 20 MB go up, over %s", async (family) => {
-    const page = await startPage(hosts);
-    await fetchPage(hosts, TARGET[family], page);
-    await fetchPage(hosts, BY_SOCKS[family], page);
-    const file = join(hosts.directory, "up");
-    writeFileSync(file, Buffer.alloc(STALLED_BYTES, "0123456789abcdef-"));
-    await upload(hosts, TARGET[family], await startTarget(hosts.server, TARGET[family], ["hash"]), file);
+    await transferBothWays(hosts, family);
+    await fetchPage(hosts, BY_SOCKS[family], await startPage(hosts));
   });
 
   it.each([
     ["up", []],
     ["down", ["-R"]],
   ])("carries eight streams of iperf3, %s", async (_, way) => {
-    const { client, server } = hosts;
-    const port = server.port();
-    server.spawn(["iperf3", "-s", "-B", TARGET.IPv4, "-p", `${port}`]);
-    await server.waitForTcp(TARGET.IPv4, port);
-    const argv = ["iperf3", "-J", "-c", TARGET.IPv4, "-p", `${port}`, "-t", "2", "-P", "8", ...way];
-    const { end } = JSON.parse((await client.run(argv, { timeoutMs: 30_000 })).join("\n")) as {
-      readonly end: { readonly streams: readonly { readonly receiver: { readonly bytes: number } }[] };
-    };
-    expect(end.streams).toHaveLength(8);
-    for (const { receiver } of end.streams) expect(receiver.bytes).toBeGreaterThan(0);
+    await runEightStreams(hosts, way);
   });
 
   it.each(FAMILIES)("half-closes and resets get through both ways, over %s", async (family) => {
-    const { client, server } = hosts;
-    for (const [mode, ...outcomes] of [
-      ["ask-fin", "300000 FIN", "200000 FIN"],
-      ["serve-fin", "300000 FIN", "200000 FIN"],
-      ["ask-reset", "0 RST"],
-      ["serve-reset", "0 RST"],
-    ]) {
-      const at = [TARGET[family], `${server.port()}`, mode];
-      const target = server.spawn(["python3", HALF_CLOSE, "serve", ...at]);
-      await target.waitForLine(/^listening$/);
-      const application = client.spawn(["python3", HALF_CLOSE, "ask", ...at]);
-      expect([await target.exit(15_000), await application.exit(15_000)]).toEqual([0, 0]);
-      const printed = [target, application].flatMap(({ lines }) => lines.map(({ text }) => text));
-      expect(printed.sort().slice(0, -1), `${mode} ${family}`).toEqual(outcomes.sort());
-    }
+    await closeByHalvesAndReset(hosts, family);
   });
 
   it(`a target that reads nothing for ${STALL_S} s closes the window, and then gets every byte`, async () => {
@@ -255,6 +280,36 @@ describeWithTun("TCP of packets that no kernel receives", () => {
     expect(memoryOf(stack.program) - before).toBeLessThan(64 * 1024 * 1024);
     expect(await slow.exit(PAGE_TIMEOUT_MS)).toBe(0);
     await fetchPage(hosts, TARGET.IPv4, port);
+  });
+});
+
+describeWithTun("TCP of packets that come and go by callbacks", () => {
+  let hosts: TwoHosts;
+  useTwoHosts(
+    (made) => {
+      hosts = made;
+    },
+    { keepPrograms: true },
+  );
+
+  beforeAll(async () => {
+    await addAddressesBeyond(hosts);
+    await startCallbacks(hosts);
+  });
+
+  it.each(FAMILIES)("curl downloads 10 MB, and 20 MB go up, over %s", async (family) => {
+    await transferBothWays(hosts, family);
+  });
+
+  it.each([
+    ["up", []],
+    ["down", ["-R"]],
+  ])("carries eight streams of iperf3, %s", async (_, way) => {
+    await runEightStreams(hosts, way);
+  });
+
+  it.each(FAMILIES)("half-closes and resets get through both ways, over %s", async (family) => {
+    await closeByHalvesAndReset(hosts, family);
   });
 });
 
