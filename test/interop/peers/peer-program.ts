@@ -4,7 +4,7 @@ import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import { connect, createServer } from "node:net";
 import { setTimeout as wait } from "node:timers/promises";
-import { describe } from "vitest";
+import { afterAll, describe } from "vitest";
 
 /** Debian package that brings a program. */
 const PACKAGES: Readonly<Record<string, string>> = {
@@ -72,6 +72,12 @@ export interface PeerProgram {
   stop(): Promise<void>;
 }
 
+const running = new Set<PeerProgram>();
+/** For those of a test that failed before it came to stop them. */
+afterAll(async () => {
+  await Promise.all([...running].map((peer) => peer.stop()));
+});
+
 /** Starts a program and waits until `port` accepts. */
 export async function startPeer(
   program: string,
@@ -87,10 +93,13 @@ export async function startPeer(
   }
   const exited = once(child, "exit");
   const stop = async () => {
+    running.delete(peer);
     if (child.exitCode !== null || child.signalCode !== null) return;
     child.kill("SIGKILL");
     await exited;
   };
+  const peer = { child, stop };
+  running.add(peer);
   for (let tries = 0; tries < 250; tries++) {
     if (child.exitCode !== null) throw new Error(`${program} ended: ${output}`);
     const probe = connect(port, "127.0.0.1");
@@ -99,7 +108,7 @@ export async function startPeer(
       probe.once("error", () => done(false));
     });
     probe.destroy();
-    if (isOpen) return { child, stop };
+    if (isOpen) return peer;
     await wait(20);
   }
   await stop();
