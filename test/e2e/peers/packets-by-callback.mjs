@@ -2,10 +2,10 @@
 // `node packets-by-callback.mjs UNIX-PATH MTU`. TCP is connected directly. Prints "ready".
 import { rmSync } from "node:fs";
 import { createServer } from "node:net";
+import { PacketStreamReader } from "../../../dist/core/tun2socks/packet-stream-reader.js";
 import { startTun2Socks } from "../../../dist/index.js";
 
 const [path, mtu] = process.argv.slice(2);
-const MAX_BATCH = 512;
 
 /** @type {import("../../../dist/index.js").OnPackets | undefined} */
 let onPackets;
@@ -30,37 +30,12 @@ const tun = await startTun2Socks({
   udpVia: "reject",
 });
 
-/** Gives the packets that are whole. @param {Buffer} data @returns what is left */
-function give(data) {
-  const offsets = new Int32Array(MAX_BATCH);
-  const lengths = new Int32Array(MAX_BATCH);
-  let at = 0;
-  for (let count = 0; ; count++) {
-    const isShort = data.length - at < 6;
-    const bytes = isShort
-      ? 0
-      : data[at] >> 4 === 4
-        ? data.readUInt16BE(at + 2)
-        : 40 + data.readUInt16BE(at + 4);
-    const isLast = isShort || data.length - at < bytes;
-    if (count > 0 && (isLast || count === MAX_BATCH)) {
-      onPackets?.(data, offsets, lengths, count);
-      count = 0;
-    }
-    if (isLast) return data.subarray(at);
-    offsets[count] = at;
-    lengths[count] = bytes;
-    at += bytes;
-  }
-}
-
 const listener = createServer((accepted) => {
   socket = accepted;
-  /** @type {Buffer} */
-  let part = Buffer.alloc(0);
+  const reader = new PacketStreamReader((...packets) => onPackets?.(...packets));
   accepted.on("error", () => {});
   accepted.on("data", (chunk) => {
-    part = Buffer.from(give(part.length === 0 ? chunk : Buffer.concat([part, chunk])));
+    if (!reader.handleStream(chunk, chunk.length)) accepted.destroy();
   });
 }).listen(path, () => console.log("ready"));
 
