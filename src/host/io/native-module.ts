@@ -19,6 +19,8 @@ export const NATIVE_DROP_REASONS = [
  */
 export const ERROR_ROW_INTS = 9;
 export const ERROR_ROW_ADDRESS = 4;
+/** Numbers of a row of {@link NativeModule.shortcutCounts}. */
+export const SHORTCUT_ROW_NUMBERS = 6;
 
 /**
  * The module in `native/`: sockets on descriptors, in batches. Addresses are in the program's form of IPv4 and IPv6; those
@@ -187,6 +189,57 @@ export interface NativeModule {
   streamPause?(descriptor: number, isPaused: boolean): void;
   /** Closes it with a RST. */
   streamReset?(descriptor: number): void;
+
+  /**
+   * A shortcut (native/io/shortcut.h): datagrams that a socket receives from one address at one local address, and that begin with
+   * `prefix`, go without it to a stream, as DATAGRAM capsules. They do not come to `onBatch`. One that exists for the same datagrams ends.
+   *
+   * All that begin with `shortcut` are there, or none is.
+   *
+   * @param local    number of the local address, as rows have it
+   * @param prefix   at most 22 bytes. If several begin a datagram, the longest counts
+   * @param context  0 to 2^31 - 1
+   * @returns its number, 0 to 1,023; -1 if the table is full, or an argument is not open or not valid
+   */
+  shortcutOut?(
+    socket: number,
+    address: Uint8Array,
+    local: number,
+    prefix: Uint8Array,
+    stream: number,
+    context: number,
+  ): number;
+  /**
+   * The way back: DATAGRAM capsules of a context leave on a socket behind `header`, once {@link shortcutResume} permits it. They do not
+   * come to `onRead`. One that exists for the same context ends.
+   *
+   * @param header  at most 22 bytes
+   * @param local   number of the local address to send from; 0 leaves the choice to routing
+   * @returns as {@link shortcutOut}
+   */
+  shortcutIn?(
+    stream: number,
+    context: number,
+    socket: number,
+    header: Uint8Array,
+    address: Uint8Array,
+    local: number,
+  ): number;
+  /** Ends all of a stream. Closing a stream or a socket does so by itself. */
+  shortcutEnd?(stream: number): void;
+  /**
+   * What `onRead` got last, and everything before, ended at the end of a capsule and has been handled: shortcuts may read on, until
+   * `onRead` is called again. To be called within `onRead`, or later.
+   */
+  shortcutResume?(stream: number): void;
+  /**
+   * Fetches what shortcuts have carried since the last call. Those that have carried nothing for 10 seconds end here.
+   *
+   * @param rows  of {@link SHORTCUT_ROW_NUMBERS}: number; datagrams; bytes of payload, without prefix or header; milliseconds since the
+   *   last datagram; bytes of the last payload; 1 if it has ended. A number is free once its row with 1 has been returned
+   * @returns the rows written; to be called again until that is 0
+   */
+  shortcutCounts?(rows: Float64Array): number;
 
   /**
    * Creates or opens a TUN device: Linux, and utun on macOS.
