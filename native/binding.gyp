@@ -9,12 +9,13 @@
         "io/udp/udp.c", "io/udp/receive.c", "io/udp/send.c", "io/udp/errors.c", "io/udp/locals.c", "io/udp/packet-info.c",
         "io/udp/udp-linux.c", "io/udp/udp-singly.c", "io/udp/udp-bsd.c", "io/udp/udp-windows.c",
         "io/tcp/listen.c", "io/tcp/connect.c", "io/tcp/stream.c", "io/tcp/options.c",
+        "io/shortcut/table.c", "io/shortcut/out.c", "io/shortcut/in.c",
         "io/service/notify.c", "io/service/sealed-memory.c",
         "io/tun/tun.c", "io/tun/tun-linux.c", "io/tun/tun-macos.c", "io/tun/interfaces.c", "io/tun/sock-diag.c",
         "io/lwip/stack.c", "io/lwip/segments.c", "io/lwip/flow.c", "io/lwip/ip-layer.c", "io/lwip/checksum.c",
         "io/lwip/heap.c", "io/lwip/lock.c", "io/lwip/lwip.c",
-        "napi/module.c", "napi/values.c", "napi/udp.c", "napi/tcp.c", "napi/stream.c", "napi/tun.c", "napi/tcp-stack.c",
-        "napi/interfaces.c", "napi/service.c"
+        "napi/module.c", "napi/values.c", "napi/udp.c", "napi/tcp.c", "napi/stream.c", "napi/shortcut.c", "napi/tun.c",
+        "napi/tcp-stack.c", "napi/interfaces.c", "napi/service.c"
       ],
       "defines": ["NAPI_VERSION=8", "_GNU_SOURCE"],
       "cflags": ["-std=c11", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden"],

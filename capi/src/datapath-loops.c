@@ -2,64 +2,11 @@
 
 #include <string.h>
 
+#include "io/shortcut/capsule.h"
+
 #define NONE (-1)
-#define CAPSULE_DATAGRAM 0
-// RFC 9298 §5, and the largest UDP payload over IPv4.
-#define MAX_PAYLOAD_BYTES 65527
-#define MAX_DATAGRAM_BYTES 65507
 #define ROW_OFFSET 1
 #define ROW_LENGTH 2
-
-// Integers of variable length, RFC 9000 §16
-
-static size_t varint_length(uint32_t value) { return value < 0x40 ? 1 : value < 0x4000 ? 2 : value < 0x40000000 ? 4 : 8; }
-
-static uint8_t *write_varint(uint8_t *to, uint32_t value) {
-  switch (varint_length(value)) {
-    case 1:
-      *to++ = (uint8_t)value;
-      return to;
-    case 2:
-      *to++ = (uint8_t)(0x40 | value >> 8);
-      *to++ = (uint8_t)value;
-      return to;
-    case 4:
-      *to++ = (uint8_t)(0x80 | value >> 24);
-      break;
-    default:
-      *to++ = 0xc0;
-      *to++ = 0;
-      *to++ = 0;
-      *to++ = 0;
-      *to++ = (uint8_t)(value >> 24);
-  }
-  *to++ = (uint8_t)(value >> 16);
-  *to++ = (uint8_t)(value >> 8);
-  *to++ = (uint8_t)value;
-  return to;
-}
-
-// The length of the one whose first byte is `first`.
-static size_t varint_length_from(uint8_t first) { return (size_t)1 << (first >> 6); }
-
-// All of it is there.
-static uint64_t read_varint(const uint8_t *at) {
-  uint64_t value = *at & 0x3f;
-  for (size_t i = 1; i < varint_length_from(*at); i++) value = value << 8 | at[i];
-  return value;
-}
-
-// Bytes of a DATAGRAM capsule.
-static size_t capsule_bytes(uint32_t context, size_t payload_bytes) {
-  size_t value_bytes = varint_length(context) + payload_bytes;
-  return 1 + varint_length((uint32_t)value_bytes) + value_bytes;
-}
-
-static uint8_t *write_header(uint8_t *to, uint32_t context, size_t payload_bytes) {
-  *to++ = CAPSULE_DATAGRAM;
-  to = write_varint(to, (uint32_t)(varint_length(context) + payload_bytes));
-  return write_varint(to, context);
-}
 
 // Rows
 
@@ -107,7 +54,7 @@ int64_t datapath_write_rows(datapath_ints rows, int32_t first, int32_t end, data
     size_t needed = capsule_bytes((uint32_t)context, (size_t)length);
     if (needed > room) break;
     room -= needed;
-    to = write_header(to, (uint32_t)context, (size_t)length);
+    to = capsule_write_header(to, (uint32_t)context, (size_t)length);
     memcpy(to, data.data + offset, (size_t)length);
     to += length;
     bytes += length;
@@ -127,29 +74,22 @@ int64_t datapath_read_runs(datapath_bytes chunk, int32_t offset, int32_t end, da
   size_t count = 0;
   int32_t last = NONE;
   int32_t *run = NULL;
-  while (row < offsets.count && at + 1 < stop && bytes[at] == CAPSULE_DATAGRAM) {
-    size_t value = at + 1 + varint_length_from(bytes[at + 1]);
-    if (value >= stop) break;
-    uint64_t length = read_varint(bytes + at + 1);
-    if (length < 1 || length > MAX_PAYLOAD_BYTES + 8 || length > stop - value) break;
-    size_t payload = value + varint_length_from(bytes[value]);
-    size_t value_end = value + (size_t)length;
-    if (payload > value_end || value_end - payload > MAX_DATAGRAM_BYTES) break;
-    uint64_t context = read_varint(bytes + value);
-    if (context > INT32_MAX) break;
-    int32_t payload_bytes = (int32_t)(value_end - payload);
-    if (run == NULL || (int32_t)context != last) {
+  datagram_capsule capsule;
+  while (row < offsets.count && at < stop && capsule_read(bytes, at, stop, &capsule) == CAPSULE_WHOLE) {
+    int32_t context = (int32_t)capsule.context;
+    int32_t payload_bytes = (int32_t)(capsule.end - capsule.payload);
+    if (run == NULL || context != last) {
       if (DATAPATH_RUN_INTS * (count + 1) > runs.count) break;
       run = runs.data + DATAPATH_RUN_INTS * count++;
-      run[0] = last = (int32_t)context;
+      run[0] = last = context;
       run[2] = 0;
     }
-    offsets.data[row] = (int32_t)payload;
+    offsets.data[row] = (int32_t)capsule.payload;
     lengths.data[row] = payload_bytes;
     row++;
     run[1] = (int32_t)row;
     run[2] += payload_bytes;
-    at = value_end;
+    at = capsule.end;
   }
   results[0] = (int32_t)at;
   return (int64_t)count;
@@ -279,11 +219,11 @@ int64_t datapath_take_entries(const datapath_queue *queue, double oldest, int32_
   int32_t entry = head, left = credit, count = 0;
   while (entry != NONE && queue->entry_time[entry] >= oldest) {
     int32_t length = queue->entry_length.data[entry], context = queue->entry_context.data[entry];
-    if (length < 0 || length > MAX_PAYLOAD_BYTES || context < 0) return -1;
+    if (length < 0 || length > CAPSULE_MAX_PAYLOAD_BYTES || context < 0) return -1;
     size_t needed = capsule_bytes((uint32_t)context, (size_t)length);
     if (length > left || needed > room) break;
     room -= needed;
-    to = write_header(to, (uint32_t)context, (size_t)length);
+    to = capsule_write_header(to, (uint32_t)context, (size_t)length);
     size_t missing = (size_t)length;
     for (int32_t block = queue->entry_block.data[entry]; block != NONE;) {
       if (!is_index(block, blocks)) return -1;
@@ -324,7 +264,7 @@ int64_t datapath_drop_entries(const datapath_queue *queue, double oldest, int32_
   if (most > (int64_t)entries) most = (int32_t)entries;
   while (entry != NONE && count < most && (dropped < cost || queue->entry_time[entry] < oldest)) {
     int32_t length = queue->entry_length.data[entry];
-    if (length < 0 || length > MAX_PAYLOAD_BYTES) return -1;
+    if (length < 0 || length > CAPSULE_MAX_PAYLOAD_BYTES) return -1;
     // One that has more blocks than its datagram may have no end.
     size_t left = ((size_t)length + DATAPATH_BLOCK_BYTES - 1) / DATAPATH_BLOCK_BYTES;
     for (int32_t block = queue->entry_block.data[entry]; block != NONE; left--) {

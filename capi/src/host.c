@@ -231,6 +231,7 @@ JSValue host_create(instance *instance) {
   cryptography_add(context, host);
   udp_add(context, host);
   stream_add(context, host);
+  shortcut_add(context, host);
   tcp_add(context, host);
   tls_add(context, host);
   carrier_add(context, host);

@@ -16,6 +16,7 @@ void resolver_add(JSContext *context, JSValueConst host);
 void cryptography_add(JSContext *context, JSValueConst host);
 void udp_add(JSContext *context, JSValueConst host);
 void stream_add(JSContext *context, JSValueConst host);
+void shortcut_add(JSContext *context, JSValueConst host);
 void tls_add(JSContext *context, JSValueConst host);
 // What checks files; to be called first.
 void tls_add_check(JSContext *context, JSValueConst host);

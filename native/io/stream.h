@@ -19,18 +19,19 @@ typedef struct io_stream_callbacks {
 int io_stream_open(io_loop *loop, int descriptor, uint8_t *buffer, size_t buffer_bytes, const io_stream_callbacks *callbacks,
                    void *user_data);
 
-// Returns how many bytes the system accepted, or a system error. If not all, `writable` is called later. The bytes are only
+// Returns how many bytes the system accepted, or a system error. If not all, `writable` is called later. A shortcut may be
+// writing (shortcut.h), so that none are accepted. The bytes are only
 // read during the call. `has_more`: more is written soon; what was read is acknowledged with that, not by itself.
 ssize_t io_stream_write(io_loop *loop, int stream, const uint8_t *bytes, size_t length, bool has_more);
 
-// Nothing more is written.
+// Nothing more is written. Ends the stream's shortcuts.
 void io_stream_end(io_loop *loop, int stream);
 
-// While paused nothing is read, also not the end. Writing goes on. A connection that fails meanwhile is reported by `read`, on
+// While paused nothing is read, also not the end. Writing goes on, but not by shortcuts, which end. A connection that fails meanwhile is reported by `read`, on
 // Linux at once unless bytes are left to read before, elsewhere if the stream waits to write, else when it is read again.
 void io_stream_pause(io_loop *loop, int stream, bool is_paused);
 
-// Returns the open descriptor to the caller.
+// Returns the open descriptor to the caller. What shortcuts have kept of the stream is lost.
 void io_stream_release(io_loop *loop, int stream);
 
 void io_stream_close(io_loop *loop, int stream);

@@ -75,6 +75,7 @@ void callee_free(void *callee);
 void udp_init(napi_env env, napi_value exports);
 void tcp_init(napi_env env, napi_value exports);
 void stream_init(napi_env env, napi_value exports);
+void shortcut_init(napi_env env, napi_value exports);
 void tcp_stack_init(napi_env env, napi_value exports);
 void tcp_stacks_end(environment *environment);
 void tun_init(napi_env env, napi_value exports);

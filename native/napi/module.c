@@ -55,6 +55,7 @@ NAPI_MODULE_INIT() {
   udp_init(env, exports);
   tcp_init(env, exports);
   stream_init(env, exports);
+  shortcut_init(env, exports);
   tun_init(env, exports);
   tcp_stack_init(env, exports);
   service_init(env, exports);

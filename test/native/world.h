@@ -60,5 +60,6 @@ int connection_tests(void);
 int device_tests(void);
 int context_tests(void);
 int tcp_stack_tests(void);
+int shortcut_tests(void);
 
 #endif

@@ -10,6 +10,7 @@ struct attempt;
 struct stream_table;
 struct tun;
 struct latency;
+struct shortcut_table;
 
 struct io_loop {
   uv_loop_t *uv;
@@ -20,6 +21,7 @@ struct io_loop {
   struct stream_table *streams;
   struct tun *tuns;
   struct latency *latency;
+  struct shortcut_table *shortcuts;
   // Never active; closed last, so that the end is always reported by the loop.
   uv_idle_t anchor;
   // libuv handles that are not closed yet; the context is freed with the last.
@@ -38,5 +40,6 @@ void io_attempts_end(io_loop *loop);
 void io_streams_end(io_loop *loop);
 void io_tuns_end(io_loop *loop);
 void io_latency_end(io_loop *loop);
+void io_shortcuts_end(io_loop *loop);
 
 #endif

@@ -1,9 +1,9 @@
-#include "../stream.h"
+#include "stream-state.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "../loop/watcher.h"
+#include "../shortcut/table.h"
 #include "../socket/socket.h"
 
 #ifdef _WIN32
@@ -32,31 +32,13 @@
 #define FAILURE 0
 #endif
 
-typedef struct stream {
-  watcher watcher;
-  const io_stream_callbacks *callbacks;
-  uint8_t *data;
-  size_t length;
-  // The other end has ended, which reading would report again and again.
-  bool has_ended;
-  bool is_paused;
-  // What FAILURE also stands for has come, urgent data or the end of both directions, and would be reported again and again.
-  bool is_deaf;
-  // Not everything was sent.
-  bool is_full;
-  // The caller writes again soon: what was read is acknowledged with that.
-  bool has_more;
-  // Milliseconds of the loop's clock.
-  uint64_t acknowledged_at;
-} stream;
-
 typedef struct stream_table {
   // By descriptor.
   stream **streams;
   int capacity;
 } stream_table;
 
-static stream *stream_of(io_loop *loop, int descriptor) {
+stream *io_stream_of(io_loop *loop, int descriptor) {
   stream_table *table = loop->streams;
   int index = INDEX_OF(descriptor);
   return table != NULL && index >= 0 && index < table->capacity ? table->streams[index] : NULL;
@@ -78,9 +60,11 @@ static bool reserve(io_loop *loop, int index) {
 
 static void on_ready(uv_poll_t *poll, int status, int events);
 
+static bool waits_to_write(const stream *stream) { return stream->is_full || stream->rest != NULL; }
+
 // Waits for what there is to wait for.
 static void watch(stream *stream) {
-  int events = (stream->has_ended || stream->is_paused ? 0 : UV_READABLE) | (stream->is_full ? UV_WRITABLE : 0);
+  int events = (stream->has_ended || stream->is_paused ? 0 : UV_READABLE) | (waits_to_write(stream) ? UV_WRITABLE : 0);
   if (events == 0 && !stream->is_deaf) events = FAILURE;
   if (events == 0) uv_poll_stop(&stream->watcher.poll);
   else uv_poll_start(&stream->watcher.poll, events, on_ready);
@@ -115,6 +99,21 @@ static void report_error(stream *stream, int error) {
   stream->callbacks->read(stream->watcher.user_data, error);
 }
 
+// Gives the memory of a rest back.
+static void drop_rest(stream *stream) {
+  shortcut_table *table = stream->watcher.loop->shortcuts;
+  if (table != NULL && table->batch == NULL) table->batch = stream->rest;
+  else free(stream->rest);
+  stream->rest = NULL;
+}
+
+// Writing what shortcuts had begun has failed, which no write of the caller would find.
+static void fail(stream *stream, int error) {
+  io_shortcut_end_stream(stream->watcher.loop, stream);
+  drop_rest(stream);
+  report_error(stream, error);
+}
+
 // Something has happened to a stream that is not read. What came before a failure is still to be read, and reading meets it then.
 static void look_for_failure(stream *stream) {
   char byte;
@@ -131,15 +130,123 @@ static void look_for_failure(stream *stream) {
   watch(stream);
 }
 
+static void finish(const stream *stream) { shutdown((uv_os_sock_t)stream->watcher.fd, SHUT_WR); }
+
+// Goes on writing what shortcuts have begun. Returns 0, or a negative system error.
+static int write_rest(stream *stream) {
+  ssize_t written = io_socket_write((uv_os_sock_t)stream->watcher.fd, stream->rest + stream->rest_start,
+                                    stream->rest_end - stream->rest_start);
+  if (written == UV_EAGAIN) return 0;
+  if (written < 0) return (int)written;
+  stream->rest_start += (size_t)written;
+  if (stream->rest_start < stream->rest_end) return 0;
+  drop_rest(stream);
+  if (stream->has_end_to_send) finish(stream);
+  return 0;
+}
+
+bool io_stream_may_carry(const stream *stream) {
+  return stream->watcher.fd >= 0 && !stream->is_owed && stream->rest == NULL && !stream->is_finished;
+}
+
+int io_stream_carry(stream *stream, uint8_t *bytes, size_t length, bool *is_kept) {
+  ssize_t written = io_socket_write((uv_os_sock_t)stream->watcher.fd, bytes, length);
+  if (written <= 0) {
+    // They are the caller's, which is to write before those that follow.
+    stream->is_owed = true;
+    return written == 0 ? UV_EAGAIN : (int)written;
+  }
+  stream->has_more = false;
+  if ((size_t)written == length) return 0;
+  stream->rest = bytes;
+  stream->rest_start = (size_t)written;
+  stream->rest_end = length;
+  *is_kept = true;
+  watch(stream);
+  return 0;
+}
+
+// The system accepts more. Returns false if the stream is no longer to be read.
+static bool on_writable(stream *stream) {
+  if (stream->rest != NULL) {
+    int error = write_rest(stream);
+    if (error < 0) {
+      fail(stream, error);
+      return false;
+    }
+    if (stream->rest != NULL) return true;
+  }
+  bool was_full = stream->is_full;
+  stream->is_full = false;
+  watch(stream);
+  if (was_full) stream->callbacks->writable(stream->watcher.user_data);
+  return true;
+}
+
+// Keeps the beginning of a capsule for the next read. Returns false if there is no memory, or it is too long.
+static bool keep(stream *stream, const uint8_t *bytes, size_t count) {
+  if (count > SHORTCUT_KEPT_BYTES) return false;
+  if (stream->kept == NULL) stream->kept = malloc(SHORTCUT_KEPT_BYTES);
+  if (stream->kept == NULL) return false;
+  memcpy(stream->kept, bytes, count);
+  stream->kept_bytes = count;
+  return true;
+}
+
+// Passes on what is in the buffer: to shortcuts as far as they may have it, the rest to the caller.
+static void pass_on(stream *stream, size_t count) {
+  io_loop *loop = stream->watcher.loop;
+  if (stream->is_resumed && stream->first_shortcut != SHORTCUT_NONE) {
+    bool may_keep;
+    size_t taken = io_shortcut_carry_in(loop, stream, stream->data, count, &may_keep);
+    count -= taken;
+    if (count == 0 || (may_keep && keep(stream, stream->data + taken, count))) return;
+    memmove(stream->data, stream->data + taken, count);
+  }
+  stream->is_resumed = false;
+  stream->callbacks->read(stream->watcher.user_data, (ssize_t)count);
+}
+
+static bool is_read(const stream *stream) { return stream->watcher.fd >= 0 && !stream->is_paused; }
+
+// Reads once, behind what was kept. Returns false if nothing more is to be read now.
+static bool read_once(stream *stream) {
+  size_t kept = stream->kept_bytes;
+  if (kept > 0) memcpy(stream->data, stream->kept, kept);
+  ssize_t count = io_socket_read((uv_os_sock_t)stream->watcher.fd, stream->data + kept, stream->length - kept);
+  if (count == UV_EAGAIN) return false;
+  stream->kept_bytes = 0;
+  if (count > 0) {
+    pass_on(stream, kept + (size_t)count);
+    if (count <= ACKNOWLEDGED_BYTES && stream->watcher.fd >= 0) acknowledge(stream);
+    return count >= MUCH_BYTES && is_read(stream);
+  }
+  if (count == 0 && kept > 0) {
+    stream->is_resumed = false;
+    stream->callbacks->read(stream->watcher.user_data, (ssize_t)kept);
+    // The end is read again.
+    if (!is_read(stream)) return false;
+  }
+  if (count < 0) uv_poll_stop(&stream->watcher.poll);
+  if (count == 0) {
+    stream->has_ended = true;
+    watch(stream);
+  }
+  stream->callbacks->read(stream->watcher.user_data, count);
+  return false;
+}
+
 static void on_ready(uv_poll_t *poll, int status, int events) {
   stream *stream = poll->data;
   bool is_quiet = stream->is_paused || stream->has_ended;
-  if (is_quiet && !stream->is_full) {
+  if (is_quiet && !waits_to_write(stream)) {
     look_for_failure(stream);
     return;
   }
   if (status < 0) {
     stream->is_full = false;
+    io_shortcut_end_stream(stream->watcher.loop, stream);
+    if (stream->rest != NULL) drop_rest(stream);
     // Reading would not find the error.
     if (is_quiet) {
       int error = take_error(stream);
@@ -150,23 +257,10 @@ static void on_ready(uv_poll_t *poll, int status, int events) {
     watch(stream);
     events = UV_READABLE;
   }
-  if (events & UV_WRITABLE) {
-    stream->is_full = false;
-    watch(stream);
-    stream->callbacks->writable(stream->watcher.user_data);
-  }
+  if ((events & UV_WRITABLE) && !on_writable(stream)) return;
   if (!(events & UV_READABLE)) return;
-  for (int round = 0; round < READ_ROUNDS && stream->watcher.fd >= 0 && !stream->is_paused; round++) {
-    ssize_t count = io_socket_read((uv_os_sock_t)stream->watcher.fd, stream->data, stream->length);
-    if (count == UV_EAGAIN) return;
-    if (count < 0) uv_poll_stop(poll);
-    if (count == 0) {
-      stream->has_ended = true;
-      watch(stream);
-    }
-    stream->callbacks->read(stream->watcher.user_data, count);
-    if (count > 0 && count <= ACKNOWLEDGED_BYTES && stream->watcher.fd >= 0) acknowledge(stream);
-    if (count < MUCH_BYTES) return;
+  for (int round = 0; round < READ_ROUNDS && is_read(stream); round++) {
+    if (!read_once(stream)) return;
   }
 }
 
@@ -174,12 +268,13 @@ int io_stream_open(io_loop *loop, int descriptor, uint8_t *buffer, size_t buffer
                    const io_stream_callbacks *callbacks, void *user_data) {
   if (loop->is_ending) return UV_ECANCELED;
   if (descriptor < 0) return UV_EBADF;
-  if (buffer_bytes == 0 || stream_of(loop, descriptor) != NULL) return UV_EINVAL;
+  if (buffer_bytes == 0 || io_stream_of(loop, descriptor) != NULL) return UV_EINVAL;
   stream *stream = reserve(loop, INDEX_OF(descriptor)) ? calloc(1, sizeof *stream) : NULL;
   if (stream == NULL) return UV_ENOMEM;
   stream->callbacks = callbacks;
   stream->data = buffer;
   stream->length = buffer_bytes;
+  stream->first_shortcut = SHORTCUT_NONE;
 #ifdef SO_NOSIGPIPE
   io_socket_set(descriptor, SOL_SOCKET, SO_NOSIGPIPE, 1);
 #endif
@@ -193,45 +288,59 @@ int io_stream_open(io_loop *loop, int descriptor, uint8_t *buffer, size_t buffer
 }
 
 ssize_t io_stream_write(io_loop *loop, int descriptor, const uint8_t *bytes, size_t length, bool has_more) {
-  stream *stream = stream_of(loop, descriptor);
+  stream *stream = io_stream_of(loop, descriptor);
   if (stream == NULL) return UV_EINVAL;
   stream->has_more = has_more;
-  ssize_t written = io_socket_write((uv_os_sock_t)descriptor, bytes, length);
+  stream->is_owed = true;
+  ssize_t written = stream->rest != NULL ? 0 : io_socket_write((uv_os_sock_t)descriptor, bytes, length);
   if (written == UV_EAGAIN) written = 0;
   if (written < 0) return written;
   if ((size_t)written < length) {
     stream->is_full = true;
     watch(stream);
+  } else {
+    stream->is_owed = has_more;
   }
   return written;
 }
 
 void io_stream_end(io_loop *loop, int descriptor) {
-  if (stream_of(loop, descriptor) != NULL) shutdown((uv_os_sock_t)descriptor, SHUT_WR);
+  stream *stream = io_stream_of(loop, descriptor);
+  if (stream == NULL) return;
+  io_shortcut_end_stream(loop, stream);
+  stream->is_finished = true;
+  if (stream->rest == NULL) finish(stream);
+  else stream->has_end_to_send = true;
 }
 
 void io_stream_pause(io_loop *loop, int descriptor, bool is_paused) {
-  stream *stream = stream_of(loop, descriptor);
+  stream *stream = io_stream_of(loop, descriptor);
   if (stream == NULL || stream->is_paused == is_paused) return;
   stream->is_paused = is_paused;
+  if (is_paused) io_shortcut_end_stream(loop, stream);
   watch(stream);
 }
 
 // Stops watching the descriptor, which stays open. `released` is left to do.
 static watcher *forget(stream *stream) {
   watcher *watcher = &stream->watcher;
+  io_shortcut_end_stream(watcher->loop, stream);
+  if (stream->rest != NULL) drop_rest(stream);
+  free(stream->kept);
+  stream->kept = NULL;
+  stream->kept_bytes = 0;
   watcher->loop->streams->streams[INDEX_OF(watcher->fd)] = NULL;
   io_watcher_stop(watcher);
   return watcher;
 }
 
 void io_stream_release(io_loop *loop, int descriptor) {
-  stream *stream = stream_of(loop, descriptor);
+  stream *stream = io_stream_of(loop, descriptor);
   if (stream != NULL) io_watcher_release(forget(stream));
 }
 
 void io_stream_close(io_loop *loop, int descriptor) {
-  stream *stream = stream_of(loop, descriptor);
+  stream *stream = io_stream_of(loop, descriptor);
   if (stream == NULL) return;
   watcher *watcher = forget(stream);
   io_socket_close((uv_os_sock_t)descriptor);
@@ -240,7 +349,7 @@ void io_stream_close(io_loop *loop, int descriptor) {
 
 void io_stream_reset(io_loop *loop, int descriptor) {
   struct linger now = {.l_onoff = 1, .l_linger = 0};
-  if (stream_of(loop, descriptor) == NULL) return;
+  if (io_stream_of(loop, descriptor) == NULL) return;
   setsockopt((uv_os_sock_t)descriptor, SOL_SOCKET, SO_LINGER, (const void *)&now, sizeof now);
   io_stream_close(loop, descriptor);
 }

@@ -1,5 +1,6 @@
 #include <string.h>
 
+#include "../shortcut/table.h"
 #include "udp-state.h"
 
 // A socket under load yields to the others after this many reads.
@@ -7,7 +8,9 @@
 
 void io_udp_deliver(udp *udp) {
   if (udp->row_count == 0) return;
-  udp->callbacks->received(udp->user_data, udp->row_count);
+  const io_udp_memory *memory = &udp->memory;
+  int32_t left = io_shortcut_carry_out(udp->loop, memory->rows, udp->row_count, memory->arena, memory->addresses);
+  if (left > 0) udp->callbacks->received(udp->user_data, left);
   udp->row_count = 0;
   udp->slot_count = 0;
 }

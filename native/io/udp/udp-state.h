@@ -64,6 +64,9 @@ typedef struct udp_socket {
   size_t pending_bytes;
   // NULL for a socket that does not distinguish them.
   local_table *locals;
+  // Shortcuts of this socket; those out, and one bit for each length of their prefixes.
+  int32_t shortcuts, shortcuts_out;
+  uint32_t prefix_lengths;
   // The interface for link-local addresses; 0 if the socket itself or a local address determines it.
   uint32_t scope_id;
 } udp_socket;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../shortcut/table.h"
 #include "udp-state.h"
 
 udp_socket *io_udp_socket_of(io_loop *loop, int32_t id) {
@@ -186,6 +187,7 @@ static void on_socket_closed(uv_handle_t *handle) {
 static void close_socket(udp_socket *socket) {
   udp *udp = socket->udp;
   socket->is_closing = true;
+  io_shortcut_end_socket(udp->loop, socket);
   udp->sockets[socket->id] = NULL;
   // Its number may belong to another socket by the time they are reported.
   for (int32_t i = 0; i < udp->error_count; i++) {

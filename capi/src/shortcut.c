@@ -1,0 +1,64 @@
+// Shortcuts, as src/host/io/native-module.ts declares them, over native/io/shortcut.h.
+#include "io/shortcut.h"
+
+#include "host.h"
+
+// shortcutOut(socket, address, local, prefix, stream, context): its number, or -1
+static JSValue shortcut_out(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
+  (void)self, (void)count;
+  bytes_view address = get_bytes(context, values[1]), prefix = get_bytes(context, values[3]);
+  const io_shortcut_flow flow = {.socket = get_int(context, values[0]),
+                                 .address = address.data,
+                                 .address_bytes = address.bytes,
+                                 .local = get_int(context, values[2]),
+                                 .header = prefix.data,
+                                 .header_bytes = prefix.bytes,
+                                 .stream = get_int(context, values[4]),
+                                 .context = get_int(context, values[5])};
+  return JS_NewInt32(context, io_shortcut_out(instance_of(context)->io, &flow));
+}
+
+// shortcutIn(stream, context, socket, header, address, local): its number, or -1
+static JSValue shortcut_in(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
+  (void)self, (void)count;
+  bytes_view header = get_bytes(context, values[3]), address = get_bytes(context, values[4]);
+  const io_shortcut_flow flow = {.socket = get_int(context, values[2]),
+                                 .address = address.data,
+                                 .address_bytes = address.bytes,
+                                 .local = get_int(context, values[5]),
+                                 .header = header.data,
+                                 .header_bytes = header.bytes,
+                                 .stream = get_int(context, values[0]),
+                                 .context = get_int(context, values[1])};
+  return JS_NewInt32(context, io_shortcut_in(instance_of(context)->io, &flow));
+}
+
+// shortcutEnd(stream): ends all of it
+static JSValue shortcut_end(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
+  (void)self, (void)count;
+  io_shortcut_end(instance_of(context)->io, get_int(context, values[0]));
+  return JS_UNDEFINED;
+}
+
+// shortcutResume(stream): they may read on
+static JSValue shortcut_resume(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
+  (void)self, (void)count;
+  io_shortcut_resume(instance_of(context)->io, get_int(context, values[0]));
+  return JS_UNDEFINED;
+}
+
+// shortcutCounts(Float64Array): rows written
+static JSValue shortcut_counts(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
+  (void)self, (void)count;
+  bytes_view rows = get_bytes(context, values[0]);
+  int32_t capacity = (int32_t)(rows.bytes / (IO_SHORTCUT_COUNT_NUMBERS * sizeof(double)));
+  return JS_NewInt32(context, io_shortcut_counts(instance_of(context)->io, (double *)(void *)rows.data, capacity));
+}
+
+static const JSCFunctionListEntry FUNCTIONS[] = {
+    FUNCTION("shortcutOut", 6, shortcut_out), FUNCTION("shortcutIn", 6, shortcut_in),
+    FUNCTION("shortcutEnd", 1, shortcut_end), FUNCTION("shortcutResume", 1, shortcut_resume),
+    FUNCTION("shortcutCounts", 1, shortcut_counts),
+};
+
+void shortcut_add(JSContext *context, JSValueConst host) { ADD_FUNCTIONS(context, host, FUNCTIONS); }

@@ -1,0 +1,217 @@
+// Which shortcuts there are: given, found, ended, counted.
+#include "table.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "../udp/udp-state.h"
+#include "capsule.h"
+
+// NULL if there is no memory.
+static shortcut_table *table_of(io_loop *loop) {
+  if (loop->shortcuts != NULL || loop->is_ending) return loop->shortcuts;
+  shortcut_table *table = calloc(1, sizeof *table);
+  if (table == NULL) return NULL;
+  if (uv_random(NULL, NULL, &table->seed, sizeof table->seed, 0, NULL) != 0) table->seed = uv_hrtime();
+  memset(table->buckets, 0xff, sizeof table->buckets);
+  table->first_free = SHORTCUT_NONE;
+  loop->shortcuts = table;
+  return table;
+}
+
+void io_shortcuts_end(io_loop *loop) {
+  shortcut_table *table = loop->shortcuts;
+  if (table == NULL) return;
+  loop->shortcuts = NULL;
+  free(table->batch);
+  free(table);
+}
+
+static uint64_t mix(uint64_t hash, uint64_t word) {
+  hash = (hash ^ word) * 0x9e3779b97f4a7c15u;
+  return hash ^ hash >> 32;
+}
+
+static uint64_t mix_bytes(uint64_t hash, const uint8_t *bytes, size_t count) {
+  for (size_t at = 0; at < count; at += sizeof(uint64_t)) {
+    uint64_t word = 0;
+    size_t left = count - at;
+    memcpy(&word, bytes + at, left < sizeof word ? left : sizeof word);
+    hash = mix(hash, word);
+  }
+  return hash;
+}
+
+static uint32_t hash_out(const shortcut_table *table, int32_t socket, const uint8_t *address, size_t address_bytes,
+                         int32_t local, const uint8_t *header, size_t header_bytes) {
+  uint64_t hash = mix(table->seed, (uint64_t)(uint32_t)socket << 32 | (uint64_t)(uint32_t)local << 8 | header_bytes);
+  hash = mix_bytes(hash, address, address_bytes);
+  return (uint32_t)mix_bytes(hash, header, header_bytes);
+}
+
+static uint32_t hash_in(const shortcut_table *table, int stream, int32_t context) {
+  return (uint32_t)mix(mix(table->seed, (uint32_t)stream), (uint32_t)context);
+}
+
+static int16_t *bucket_of(shortcut_table *table, uint32_t hash) { return &table->buckets[hash & (SHORTCUT_BUCKETS - 1)]; }
+
+shortcut *io_shortcut_find_out(shortcut_table *table, int32_t socket, const uint8_t *address, size_t address_bytes,
+                               int32_t local, const uint8_t *header, size_t header_bytes) {
+  uint32_t hash = hash_out(table, socket, address, address_bytes, local, header, header_bytes);
+  for (int16_t number = *bucket_of(table, hash); number != SHORTCUT_NONE; number = table->shortcuts[number].next) {
+    shortcut *each = &table->shortcuts[number];
+    if (each->hash == hash && each->state == SHORTCUT_OUT && each->socket == socket && each->local == local &&
+        each->address_bytes == address_bytes && memcmp(each->address, address, address_bytes) == 0 &&
+        each->header_bytes == header_bytes && memcmp(each->header, header, header_bytes) == 0)
+      return each;
+  }
+  return NULL;
+}
+
+shortcut *io_shortcut_find_in(shortcut_table *table, int stream, int32_t context) {
+  uint32_t hash = hash_in(table, stream, context);
+  for (int16_t number = *bucket_of(table, hash); number != SHORTCUT_NONE; number = table->shortcuts[number].next) {
+    shortcut *each = &table->shortcuts[number];
+    if (each->hash == hash && each->state == SHORTCUT_IN && each->stream == stream && each->context == context) return each;
+  }
+  return NULL;
+}
+
+// Takes one out of a list of numbers that it is in.
+static void unlink_from(shortcut_table *table, int16_t *link, int16_t number, bool is_of_stream) {
+  while (*link != number) {
+    shortcut *each = &table->shortcuts[*link];
+    link = is_of_stream ? &each->next_of_stream : &each->next;
+  }
+  const shortcut *found = &table->shortcuts[number];
+  *link = is_of_stream ? found->next_of_stream : found->next;
+}
+
+// Its place is kept until it has been counted.
+static void end(io_loop *loop, shortcut *shortcut) {
+  shortcut_table *table = loop->shortcuts;
+  int16_t number = io_shortcut_number(table, shortcut);
+  unlink_from(table, bucket_of(table, shortcut->hash), number, false);
+  stream *stream = io_stream_of(loop, shortcut->stream);
+  if (stream != NULL) unlink_from(table, &stream->first_shortcut, number, true);
+  udp_socket *socket = io_udp_socket_of(loop, shortcut->socket);
+  if (socket != NULL) {
+    socket->shortcuts--;
+    if (shortcut->state == SHORTCUT_OUT && --socket->shortcuts_out == 0) socket->prefix_lengths = 0;
+  }
+  shortcut->state = SHORTCUT_ENDED;
+}
+
+static int32_t take_place(shortcut_table *table) {
+  int16_t number = table->first_free;
+  if (number != SHORTCUT_NONE) table->first_free = table->shortcuts[number].next;
+  else if (table->used < IO_SHORTCUTS) number = table->used++;
+  return number;
+}
+
+static bool is_address(const io_shortcut_flow *flow, const udp_socket *socket) {
+  struct sockaddr_storage address;
+  bool is_whole = flow->address_bytes == IO_ADDRESS_IPV4_BYTES || flow->address_bytes == IO_ADDRESS_IPV6_BYTES;
+  if (!is_whole || io_address_to_sockaddr(flow->address, flow->address_bytes, &address) == 0) return false;
+  bool is_ipv6 = address.ss_family == AF_INET6;
+  return address.ss_family == socket->family &&
+         flow->address_bytes == (is_ipv6 ? IO_ADDRESS_IPV6_BYTES : IO_ADDRESS_IPV4_BYTES);
+}
+
+static int32_t add(io_loop *loop, const io_shortcut_flow *flow, shortcut_state state) {
+  udp_socket *socket = io_udp_socket_of(loop, flow->socket);
+  stream *stream = io_stream_of(loop, flow->stream);
+  if (socket == NULL || stream == NULL || !is_address(flow, socket)) return SHORTCUT_NONE;
+  if (flow->context < 0 || flow->local < 0 || flow->local > MAX_LOCALS || flow->header_bytes > IO_SHORTCUT_HEADER_BYTES)
+    return SHORTCUT_NONE;
+  // What is read has to be longer than what is kept before it.
+  if (stream->length < 2 * SHORTCUT_KEPT_BYTES) return SHORTCUT_NONE;
+  shortcut_table *table = table_of(loop);
+  if (table == NULL) return SHORTCUT_NONE;
+  shortcut *former = state == SHORTCUT_IN
+                         ? io_shortcut_find_in(table, flow->stream, flow->context)
+                         : io_shortcut_find_out(table, flow->socket, flow->address, flow->address_bytes, flow->local,
+                                                flow->header, flow->header_bytes);
+  if (former != NULL) end(loop, former);
+  int32_t number = take_place(table);
+  if (number == SHORTCUT_NONE) return SHORTCUT_NONE;
+  shortcut *made = &table->shortcuts[number];
+  *made = (shortcut){.state = state,
+                     .socket = flow->socket,
+                     .local = flow->local,
+                     .context = flow->context,
+                     .stream = flow->stream,
+                     .header_bytes = (uint8_t)flow->header_bytes,
+                     .address_bytes = (uint8_t)flow->address_bytes,
+                     .last_at = uv_now(loop->uv)};
+  memcpy(made->address, flow->address, flow->address_bytes);
+  if (flow->header_bytes > 0) memcpy(made->header, flow->header, flow->header_bytes);
+  made->hash = state == SHORTCUT_IN ? hash_in(table, made->stream, made->context)
+                                    : hash_out(table, made->socket, made->address, made->address_bytes, made->local,
+                                               made->header, made->header_bytes);
+  int16_t *bucket = bucket_of(table, made->hash);
+  made->next = *bucket;
+  made->next_of_stream = stream->first_shortcut;
+  *bucket = stream->first_shortcut = (int16_t)number;
+  socket->shortcuts++;
+  if (state == SHORTCUT_OUT) {
+    socket->shortcuts_out++;
+    socket->prefix_lengths |= 1u << made->header_bytes;
+  }
+  return number;
+}
+
+int32_t io_shortcut_out(io_loop *loop, const io_shortcut_flow *flow) { return add(loop, flow, SHORTCUT_OUT); }
+
+int32_t io_shortcut_in(io_loop *loop, const io_shortcut_flow *flow) { return add(loop, flow, SHORTCUT_IN); }
+
+void io_shortcut_end_stream(io_loop *loop, stream *stream) {
+  while (stream->first_shortcut != SHORTCUT_NONE) end(loop, &loop->shortcuts->shortcuts[stream->first_shortcut]);
+}
+
+void io_shortcut_end(io_loop *loop, int descriptor) {
+  stream *stream = io_stream_of(loop, descriptor);
+  if (stream != NULL) io_shortcut_end_stream(loop, stream);
+}
+
+void io_shortcut_end_socket(io_loop *loop, const udp_socket *socket) {
+  shortcut_table *table = loop->shortcuts;
+  if (table == NULL) return;
+  for (int16_t number = 0; socket->shortcuts > 0 && number < table->used; number++) {
+    shortcut *each = &table->shortcuts[number];
+    if ((each->state == SHORTCUT_OUT || each->state == SHORTCUT_IN) && each->socket == socket->id) end(loop, each);
+  }
+}
+
+void io_shortcut_resume(io_loop *loop, int descriptor) {
+  stream *stream = io_stream_of(loop, descriptor);
+  if (stream != NULL) stream->is_resumed = true;
+}
+
+int32_t io_shortcut_counts(io_loop *loop, double *rows, int32_t capacity) {
+  shortcut_table *table = loop->shortcuts;
+  if (table == NULL) return 0;
+  int32_t count = 0;
+  double now = (double)uv_hrtime() / 1e6;
+  for (int16_t number = 0; number < table->used && count < capacity; number++) {
+    shortcut *each = &table->shortcuts[number];
+    if (each->state == SHORTCUT_FREE) continue;
+    double age = now - (double)each->last_at;
+    if (each->state != SHORTCUT_ENDED && age >= IO_SHORTCUT_IDLE_MS) end(loop, each);
+    bool has_ended = each->state == SHORTCUT_ENDED;
+    if (each->datagrams == 0 && !has_ended) continue;
+    double *row = rows + (size_t)count++ * IO_SHORTCUT_COUNT_NUMBERS;
+    row[0] = number;
+    row[1] = (double)each->datagrams;
+    row[2] = (double)each->bytes;
+    row[3] = age < 0 ? 0 : age;
+    row[4] = (double)each->last_bytes;
+    row[5] = has_ended;
+    each->datagrams = each->bytes = 0;
+    if (!has_ended) continue;
+    each->state = SHORTCUT_FREE;
+    each->next = table->first_free;
+    table->first_free = number;
+  }
+  return count;
+}

@@ -1,0 +1,80 @@
+// The shortcuts of a context, and what carries their datagrams.
+#ifndef UNDERPASS_IO_SHORTCUT_TABLE_H
+#define UNDERPASS_IO_SHORTCUT_TABLE_H
+
+#include "../address.h"
+#include "../loop/loop-state.h"
+#include "../shortcut.h"
+#include "../tcp/stream-state.h"
+#include "../udp.h"
+
+// A power of two.
+#define SHORTCUT_BUCKETS 2048
+// What is written to a stream at once: several of the largest datagrams.
+#define SHORTCUT_BATCH_BYTES 262144
+#define SHORTCUT_NONE (-1)
+
+typedef enum { SHORTCUT_FREE, SHORTCUT_OUT, SHORTCUT_IN, SHORTCUT_ENDED } shortcut_state;
+
+typedef struct shortcut {
+  shortcut_state state;
+  int32_t socket, local, context;
+  int stream;
+  // Of what it is found by.
+  uint32_t hash;
+  // The next in its bucket, or of those that are free; and of its stream.
+  int16_t next, next_of_stream;
+  uint8_t header_bytes, address_bytes;
+  uint8_t header[IO_SHORTCUT_HEADER_BYTES];
+  uint8_t address[IO_ADDRESS_MAX_BYTES];
+  // Since the last row of counts.
+  uint64_t datagrams, bytes;
+  size_t last_bytes;
+  // By uv_now.
+  uint64_t last_at;
+} shortcut;
+
+typedef struct shortcut_table {
+  // Unpredictable, as sources of datagrams are others' choice.
+  uint64_t seed;
+  // Places that have ever been used, and the first that is free again.
+  int16_t used, first_free;
+  int16_t buckets[SHORTCUT_BUCKETS];
+  shortcut shortcuts[IO_SHORTCUTS];
+  // Which shortcut carries a row of what was received.
+  int16_t carriers[IO_UDP_RECEIVE_ROWS];
+  // Capsules to write; NULL while a stream keeps that memory.
+  uint8_t *batch;
+  // Datagrams to send.
+  int32_t send_rows[IO_UDP_MAX_SEND_ROWS * IO_UDP_SEND_ROW_INTS];
+} shortcut_table;
+
+// The one that carries such a datagram, or such capsules; NULL for none. `header` has to be equal.
+shortcut *io_shortcut_find_out(shortcut_table *table, int32_t socket, const uint8_t *address, size_t address_bytes,
+                               int32_t local, const uint8_t *header, size_t header_bytes);
+shortcut *io_shortcut_find_in(shortcut_table *table, int stream, int32_t context);
+
+static inline void io_shortcut_count(shortcut *shortcut, uint64_t now, size_t bytes) {
+  shortcut->datagrams++;
+  shortcut->bytes += bytes;
+  shortcut->last_bytes = bytes;
+  shortcut->last_at = now;
+}
+
+static inline int16_t io_shortcut_number(const shortcut_table *table, const shortcut *shortcut) {
+  return (int16_t)(shortcut - table->shortcuts);
+}
+
+// For sockets and streams that are closed.
+struct udp_socket;
+void io_shortcut_end_socket(io_loop *loop, const struct udp_socket *socket);
+void io_shortcut_end_stream(io_loop *loop, stream *stream);
+
+// out.c: carries what it can of the rows that have been received, and takes them out. Returns how many are left, from the first on.
+int32_t io_shortcut_carry_out(io_loop *loop, int32_t *rows, int32_t count, const uint8_t *arena, const uint8_t *addresses);
+
+// in.c: carries what it can of the bytes that a stream has received from the beginning of a capsule on. Returns how many bytes that took.
+// `may_keep`: whether the rest is the beginning of a capsule that may be a shortcut's.
+size_t io_shortcut_carry_in(io_loop *loop, const stream *stream, const uint8_t *bytes, size_t count, bool *may_keep);
+
+#endif

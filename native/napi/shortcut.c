@@ -1,0 +1,76 @@
+#include "../io/shortcut.h"
+
+#include "binding.h"
+
+#ifdef _WIN32
+
+void shortcut_init(napi_env env, napi_value exports) {
+  (void)env, (void)exports;
+}
+
+#else
+
+// shortcutOut(socket, address, local, prefix, stream, context): its number, or -1
+static napi_value shortcut_out(napi_env env, napi_callback_info info) {
+  napi_value values[6];
+  if (!get_arguments(env, info, 6, values)) return NULL;
+  bytes_view address = get_bytes(env, values[1]), prefix = get_bytes(env, values[3]);
+  io_shortcut_flow flow = {.socket = get_int(env, values[0]),
+                           .address = address.data,
+                           .address_bytes = address.bytes,
+                           .local = get_int(env, values[2]),
+                           .header = prefix.data,
+                           .header_bytes = prefix.bytes,
+                           .stream = get_int(env, values[4]),
+                           .context = get_int(env, values[5])};
+  return make_int(env, io_shortcut_out(loop_of(env), &flow));
+}
+
+// shortcutIn(stream, context, socket, header, address, local): its number, or -1
+static napi_value shortcut_in(napi_env env, napi_callback_info info) {
+  napi_value values[6];
+  if (!get_arguments(env, info, 6, values)) return NULL;
+  bytes_view header = get_bytes(env, values[3]), address = get_bytes(env, values[4]);
+  io_shortcut_flow flow = {.socket = get_int(env, values[2]),
+                           .address = address.data,
+                           .address_bytes = address.bytes,
+                           .local = get_int(env, values[5]),
+                           .header = header.data,
+                           .header_bytes = header.bytes,
+                           .stream = get_int(env, values[0]),
+                           .context = get_int(env, values[1])};
+  return make_int(env, io_shortcut_in(loop_of(env), &flow));
+}
+
+// shortcutEnd(stream): ends all of it
+static napi_value shortcut_end(napi_env env, napi_callback_info info) {
+  napi_value value;
+  if (get_arguments(env, info, 1, &value)) io_shortcut_end(loop_of(env), get_int(env, value));
+  return NULL;
+}
+
+// shortcutResume(stream): they may read on
+static napi_value shortcut_resume(napi_env env, napi_callback_info info) {
+  napi_value value;
+  if (get_arguments(env, info, 1, &value)) io_shortcut_resume(loop_of(env), get_int(env, value));
+  return NULL;
+}
+
+// shortcutCounts(Float64Array): rows written
+static napi_value shortcut_counts(napi_env env, napi_callback_info info) {
+  napi_value value;
+  if (!get_arguments(env, info, 1, &value)) return NULL;
+  bytes_view rows = get_bytes(env, value);
+  int32_t capacity = (int32_t)(rows.bytes / (IO_SHORTCUT_COUNT_NUMBERS * sizeof(double)));
+  return make_int(env, io_shortcut_counts(loop_of(env), (double *)(void *)rows.data, capacity));
+}
+
+void shortcut_init(napi_env env, napi_value exports) {
+  set_function(env, exports, "shortcutOut", shortcut_out);
+  set_function(env, exports, "shortcutIn", shortcut_in);
+  set_function(env, exports, "shortcutEnd", shortcut_end);
+  set_function(env, exports, "shortcutResume", shortcut_resume);
+  set_function(env, exports, "shortcutCounts", shortcut_counts);
+}
+
+#endif
