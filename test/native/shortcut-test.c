@@ -832,7 +832,7 @@ static void what_two_writers_write_to_a_stream_that_is_often_full_is_whole(void 
       uv_run(&world->world.loop, UV_RUN_NOWAIT);
       assert_false(world->world.is_late);
     }
-    datagram_capsule capsule;
+    datagram_capsule capsule = {0};
     if (capsule_read(got, at, received, &capsule) == CAPSULE_CUT) continue;
     assert_int_equal(capsule_read(got, at, received, &capsule), CAPSULE_WHOLE);
     assert_true(capsule.context == 1 || capsule.context == 2);
