@@ -719,7 +719,16 @@ typedef struct reader {
 
 static reader caller;
 
+// Those that went to the program.
+static void app_reads(shortcut_world *world, uint8_t context) {
+  uint8_t got[8192];
+  for (ssize_t count; (count = app_receives(world, got, sizeof got)) > 0;)
+    assert_int_equal(got[count - 1], caller.next[context]++);
+}
+
 static void read_capsules(shortcut_world *world) {
+  // What came before went there.
+  app_reads(world, 1);
   while (caller.at < world->read_bytes) {
     const uint8_t *bytes = world->read;
     size_t stop = world->read_bytes;
@@ -736,12 +745,6 @@ static void read_capsules(shortcut_world *world) {
     caller.at = end;
   }
   if (next_random(&caller.random) % 8 != 0) io_shortcut_resume(world->world.io, world->stream);
-}
-
-static void app_reads(shortcut_world *world, uint8_t context) {
-  uint8_t got[8192];
-  for (ssize_t count; (count = app_receives(world, got, sizeof got)) > 0;)
-    assert_int_equal(got[count - 1], caller.next[context]++);
 }
 
 // Capsules of one context with a shortcut and of others, and of another type, in pieces of any size: each context's datagrams
