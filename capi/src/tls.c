@@ -5,6 +5,8 @@
 #include "host.h"
 #include "mbedtls/error.h"
 #include "mbedtls/ssl.h"
+#include "mbedtls/threading.h"
+#include "psa/crypto.h"
 
 #define MAX_PROTOCOLS 8
 
@@ -26,10 +28,54 @@ typedef struct tls {
   queue input, output;
 } tls;
 
-static JSClassID tls_class;
-static uv_once_t class_once = UV_ONCE_INIT;
+#if defined(MBEDTLS_USE_PSA_CRYPTO) && !defined(MBEDTLS_THREADING_C)
+#error "instances on several threads would share the keys of this mbedTLS without locks"
+#endif
+// With TLS 1.3, keys are in a store that instances share. With mbedTLS 3.6.6 as it is, a client of TLS 1.3 cannot reach many servers of
+// TLS 1.2 (mbedtls/tls12-client.c).
+#if defined(UNDERPASS_OWN_MBEDTLS) || \
+    (defined(MBEDTLS_SSL_PROTO_TLS1_3) && defined(MBEDTLS_THREADING_C) && MBEDTLS_VERSION_NUMBER != 0x03060600)
+#define HAS_TLS_1_3 true
+#else
+#define HAS_TLS_1_3 false
+#endif
 
-static void make_class_id(void) { JS_NewClassID(&tls_class); }
+static JSClassID tls_class;
+static uv_once_t process_once = UV_ONCE_INIT;
+
+#ifdef UNDERPASS_OWN_MBEDTLS
+// As with libuv's locks, a failure is beyond recovery: later calls could not report it.
+static void create_mutex(mbedtls_threading_mutex_t *mutex) {
+  if (uv_mutex_init(mutex) != 0) abort();
+}
+
+static int lock_mutex(mbedtls_threading_mutex_t *mutex) {
+  uv_mutex_lock(mutex);
+  return 0;
+}
+
+static int unlock_mutex(mbedtls_threading_mutex_t *mutex) {
+  uv_mutex_unlock(mutex);
+  return 0;
+}
+#endif
+
+#ifdef MBEDTLS_PSA_CRYPTO_EXTERNAL_RNG
+psa_status_t mbedtls_psa_external_get_random(mbedtls_psa_external_random_context_t *context, uint8_t *output, size_t size,
+                                             size_t *length) {
+  (void)context;
+  if (uv_random(NULL, NULL, output, size, 0, NULL) != 0) return PSA_ERROR_INSUFFICIENT_ENTROPY;
+  *length = size;
+  return PSA_SUCCESS;
+}
+#endif
+
+static void prepare_process(void) {
+  JS_NewClassID(&tls_class);
+#ifdef UNDERPASS_OWN_MBEDTLS
+  mbedtls_threading_set_alt(create_mutex, uv_mutex_destroy, lock_mutex, unlock_mutex);
+#endif
+}
 
 static void free_tls(JSRuntime *runtime, JSValue value) {
   (void)runtime;
@@ -175,6 +221,10 @@ static JSValue tls_open(JSContext *context, JSValueConst self, int count, JSValu
   tls->name = strdup(name);
   const char *which = "";
   int error = read_files(context, tls, values[2], values[3], values[4], &which);
+#ifdef MBEDTLS_PSA_CRYPTO_C
+  // It stays, as nothing shows whether others still use it.
+  if (error >= 0 && psa_crypto_init() != PSA_SUCCESS) error = MBEDTLS_ERR_SSL_ALLOC_FAILED;
+#endif
   if (error >= 0) {
     which = "";
     error = mbedtls_ssl_config_defaults(&tls->config, MBEDTLS_SSL_IS_CLIENT, MBEDTLS_SSL_TRANSPORT_STREAM,
@@ -185,6 +235,7 @@ static JSValue tls_open(JSContext *context, JSValueConst self, int count, JSValu
     mbedtls_ssl_conf_authmode(&tls->config, is_insecure ? MBEDTLS_SSL_VERIFY_NONE : MBEDTLS_SSL_VERIFY_REQUIRED);
     mbedtls_ssl_conf_ca_chain(&tls->config, &tls->ca, NULL);
     mbedtls_ssl_conf_rng(&tls->config, random_for_tls, NULL);
+    if (!HAS_TLS_1_3) mbedtls_ssl_conf_max_tls_version(&tls->config, MBEDTLS_SSL_VERSION_TLS1_2);
     take_protocols(context, tls, values[6]);
     if (tls->protocols[0] != NULL) mbedtls_ssl_conf_alpn_protocols(&tls->config, (const char **)tls->protocols);
     if (mbedtls_pk_get_type(&tls->key) != MBEDTLS_PK_NONE)
@@ -258,7 +309,11 @@ static JSValue tls_read(JSContext *context, JSValueConst self, int count, JSValu
   tls *tls = tls_of(context, values[0]);
   if (tls == NULL) return JS_EXCEPTION;
   bytes_view buffer = get_bytes(context, values[1]);
-  int result = mbedtls_ssl_read(&tls->ssl, buffer.data, buffer.bytes);
+  int result;
+  // Messages without data, such as tickets and warnings, may have data behind them that came with them.
+  do result = mbedtls_ssl_read(&tls->ssl, buffer.data, buffer.bytes);
+  while (result == MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET ||
+         (result == MBEDTLS_ERR_SSL_WANT_READ && tls->input.at < tls->input.length));
   if (result == MBEDTLS_ERR_SSL_WANT_READ) return JS_NewInt32(context, 0);
   if (result == 0 || result == MBEDTLS_ERR_SSL_PEER_CLOSE_NOTIFY) return JS_NewInt32(context, -1);
   return result > 0 ? JS_NewInt32(context, result) : throw_tls(context, "", result);
@@ -311,8 +366,8 @@ static const JSCFunctionListEntry FUNCTIONS[] = {
 static const JSCFunctionListEntry CHECKS[] = {FUNCTION("tlsCheck", 3, tls_check)};
 
 static void add_class(JSContext *context) {
-  // Numbers of classes are the process's, and given out without a lock.
-  uv_once(&class_once, make_class_id);
+  // Numbers of classes are the process's, and given out without a lock. No mutex is used before.
+  uv_once(&process_once, prepare_process);
   JS_NewClass(JS_GetRuntime(context), tls_class, &TLS_CLASS);
 }
 

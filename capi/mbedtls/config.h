@@ -1,6 +1,9 @@
-// What of mbedTLS the library uses: hashes, ciphers, and clients of TLS 1.2.
+// What of mbedTLS the library uses: hashes, ciphers, and clients of TLS 1.2 and 1.3.
 #ifndef UNDERPASS_MBEDTLS_CONFIG_H
 #define UNDERPASS_MBEDTLS_CONFIG_H
+
+// This build belongs to the library alone, so tls.c supplies its mutexes.
+#define UNDERPASS_OWN_MBEDTLS
 
 #ifdef _WIN32
 // mbedTLS requires it there.
@@ -47,6 +50,14 @@
 #define MBEDTLS_PKCS1_V15
 #define MBEDTLS_PKCS1_V21
 
+// TLS 1.3 requires PSA's interface. Its keys are in one store for the process, which the mutexes protect; by default it would have
+// room for 32 of them.
+#define MBEDTLS_PSA_CRYPTO_C
+#define MBEDTLS_PSA_CRYPTO_EXTERNAL_RNG
+#define MBEDTLS_PSA_KEY_STORE_DYNAMIC
+#define MBEDTLS_THREADING_C
+#define MBEDTLS_THREADING_ALT
+
 #define MBEDTLS_ASN1_PARSE_C
 #define MBEDTLS_ASN1_WRITE_C
 #define MBEDTLS_OID_C
@@ -61,6 +72,9 @@
 #define MBEDTLS_SSL_TLS_C
 #define MBEDTLS_SSL_CLI_C
 #define MBEDTLS_SSL_PROTO_TLS1_2
+#define MBEDTLS_SSL_PROTO_TLS1_3
+#define MBEDTLS_SSL_TLS1_3_COMPATIBILITY_MODE
+#define MBEDTLS_SSL_TLS1_3_KEY_EXCHANGE_MODE_EPHEMERAL_ENABLED
 #define MBEDTLS_SSL_SERVER_NAME_INDICATION
 #define MBEDTLS_SSL_ALPN
 #define MBEDTLS_SSL_EXTENDED_MASTER_SECRET
