@@ -4,7 +4,8 @@
  *
  * Threads: unless stated otherwise, an instance runs on a thread of its own and makes its callbacks there. Functions that take an
  * instance may be called from any thread and from callbacks. The exception is an instance on a loop of yours, whose functions may
- * only be called on that loop's thread. Instances share nothing. A callback must not block, because it stops its whole instance.
+ * only be called on that loop's thread. Instances share nothing but mbedTLS's store of keys, which has locks. A callback must not
+ * block, because it stops its whole instance.
  *
  * Memory: arguments are read or copied during the call. What a callback receives is valid until it returns. Strings are UTF-8.
  *

@@ -198,23 +198,36 @@ describeUnless(lack, "the C library", () => {
   });
 
   describe("udp-local in C goes through", () => {
-    it("TLS, and only to who has the certificate", async () => {
+    /** @returns files of its key and of itself */
+    async function makeCertificate(): Promise<string[]> {
       const files = ["tls.key", "tls.crt"].map((name) => join(folder, name));
       await run("openssl", [
         ...["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"],
         ...["-subj", "/CN=server", "-addext", "subjectAltName=DNS:server.test,IP:127.0.0.1"],
         ...["-keyout", files[0], "-out", files[1]],
       ]);
-      const server = await start("Node", "server", serverArgs());
+      return files;
+    }
+
+    /** TLS in front of a udp-server. */
+    async function startTerminator(files: readonly string[], server: Running): Promise<Server> {
       const [key, cert] = files.map((file) => readFileSync(file));
-      const proxy = createTlsServer({ key, cert }, (socket) => {
+      const terminator = createTlsServer({ key, cert }, (socket) => {
         const to = connect(portOf(server.ready.listen![0]), "127.0.0.1");
         socket.pipe(to).pipe(socket);
         socket.on("error", () => to.destroy());
         to.on("error", () => socket.destroy());
+        socket.once("close", () => to.destroy());
       }).listen(0, "127.0.0.1");
-      proxy.on("tlsClientError", () => {});
-      await once(proxy, "listening");
+      terminator.on("tlsClientError", () => {});
+      await once(terminator, "listening");
+      return terminator;
+    }
+
+    it("TLS, and only to who has the certificate", async () => {
+      const files = await makeCertificate();
+      const server = await start("Node", "server", serverArgs());
+      const proxy = await startTerminator(files, server);
       const { port } = proxy.address() as AddressInfo;
       const args = (query: string) => [
         ...["--via", `tls://127.0.0.1:${port}?${query}`, "--server", "127.0.0.1:1"],
@@ -244,6 +257,25 @@ describeUnless(lack, "the C library", () => {
         encoding: "utf8",
       });
       expect([status, stderr]).toEqual([2, expect.stringMatching(/psk: X509/)]);
+    });
+
+    it("TLS on many threads of one process at once", async () => {
+      const files = await makeCertificate();
+      const server = await start("Node", "server", serverArgs());
+      const terminator = await startTerminator(files, server);
+      const { port } = terminator.address() as AddressInfo;
+      const via = `tls://127.0.0.1:${port}?ca=${files[1]}`;
+      const config = JSON.stringify({ server: "127.0.0.1:1", via, "psk-file": keyFile, lanes: 1 });
+      const library = `UNDERPASS_LIBRARY=${join(BUILD, "libunderpass.so")}`;
+      await run("env", [
+        library,
+        "python3",
+        join(ROOT, "test/interop/peers/many-locals.py"),
+        "24",
+        "3",
+        config,
+      ]);
+      terminator.close();
     });
 
     it.each(["aes-128-gcm", "aes-256-gcm", "chacha20-ietf-poly1305"])(
