@@ -5,6 +5,18 @@
 #include <string.h>
 #include <uv.h>
 
+#include "pages.h"
+#include "scripts.h"
+
+// AddressSanitizer watches only what is allocated singly.
+#if defined(__has_feature)
+#define HAS_SCRIPT_MEMORY !__has_feature(address_sanitizer)
+#elif defined(__SANITIZE_ADDRESS__)
+#define HAS_SCRIPT_MEMORY 0
+#else
+#define HAS_SCRIPT_MEMORY 1
+#endif
+
 // What one call may take of its thread's stack.
 #define STACK_BYTES (256 * 1024)
 
@@ -29,7 +41,11 @@ bool engine_open(engine *engine, size_t memory_bytes, void (*on_fault)(void *dat
   memset(engine, 0, sizeof *engine);
   engine->on_fault = on_fault;
   engine->data = data;
+#if HAS_SCRIPT_MEMORY
+  engine->runtime = JS_NewRuntime2(&SCRIPT_MEMORY_FUNCTIONS, &engine->memory);
+#else
   engine->runtime = JS_NewRuntime();
+#endif
   if (engine->runtime == NULL) return false;
   JS_SetMaxStackSize(engine->runtime, STACK_BYTES);
   JS_SetHostPromiseRejectionTracker(engine->runtime, on_rejection, engine);
@@ -46,6 +62,7 @@ bool engine_open(engine *engine, size_t memory_bytes, void (*on_fault)(void *dat
   JS_AddIntrinsicMapSet(engine->context);
   JS_AddIntrinsicTypedArrays(engine->context);
   JS_AddIntrinsicPromise(engine->context);
+  scripts_add(engine->context);
   // The engine does not survive a lack of memory in what it has done so far.
   JS_SetMemoryLimit(engine->runtime, memory_bytes);
   return true;
@@ -82,16 +99,10 @@ static void forget_rejected(engine *engine) {
   while (engine->rejected_count > 0) JS_FreeValue(engine->context, engine->rejected[--engine->rejected_count]);
 }
 
-bool engine_load(engine *engine, const uint8_t *bytecode, size_t bytes) {
+bool engine_load(engine *engine, const char *script) {
   JSContext *context = engine->context;
-  JSValue module = JS_ReadObject(context, bytecode, bytes, JS_READ_OBJ_BYTECODE);
-  if (JS_IsException(module) || JS_ResolveModule(context, module) < 0) {
-    JS_FreeValue(context, module);
-    engine_fail(engine);
-    return false;
-  }
-  // A module's result is a promise, which is settled already as the script does not wait.
-  JSValue result = JS_EvalFunction(context, module);
+  JSModuleDef *module;
+  JSValue result = scripts_run(context, script, &module);
   if (JS_IsException(result)) engine_fail(engine);
   else if (JS_PromiseState(context, result) == JS_PROMISE_REJECTED) fail_by(engine, JS_PromiseResult(context, result));
   JS_FreeValue(context, result);
@@ -105,6 +116,7 @@ void engine_close(engine *engine) {
     JS_FreeContext(engine->context);
   }
   if (engine->runtime != NULL) JS_FreeRuntime(engine->runtime);
+  script_memory_free(&engine->memory);
   engine->context = NULL;
   engine->runtime = NULL;
 }
@@ -209,6 +221,19 @@ static void free_adopted(JSRuntime *runtime, void *opaque, void *data) {
 JSValue adopt_bytes(JSContext *context, uint8_t *data, size_t bytes) {
   JSValue buffer = JS_NewArrayBuffer(context, data, bytes, free_adopted, NULL, false);
   if (JS_IsException(buffer)) free(data);
+  return bytes_over(context, buffer);
+}
+
+static void unmap(JSRuntime *runtime, void *opaque, void *data) {
+  (void)runtime;
+  pages_unmap(data, (size_t)(uintptr_t)opaque);
+}
+
+JSValue map_bytes(JSContext *context, size_t bytes) {
+  uint8_t *data = pages_map(bytes);
+  if (data == NULL) return JS_ThrowOutOfMemory(context);
+  JSValue buffer = JS_NewArrayBuffer(context, data, bytes, unmap, (void *)(uintptr_t)bytes, false);
+  if (JS_IsException(buffer)) pages_unmap(data, bytes);
   return bytes_over(context, buffer);
 }
 

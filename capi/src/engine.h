@@ -7,12 +7,14 @@
 #include <stdint.h>
 
 #include "quickjs.h"
+#include "script-memory.h"
 
 #define MAX_REJECTED 16
 
 typedef struct engine {
   JSRuntime *runtime;
   JSContext *context;
+  script_memory memory;
   // Calls into the script that are under way.
   int depth;
   // After a fault nothing of the script runs any more.
@@ -28,8 +30,8 @@ typedef struct engine {
 
 // Returns false if there is no memory for it. `on_fault` is called once at most: the script threw what nothing caught.
 bool engine_open(engine *engine, size_t memory_bytes, void (*on_fault)(void *data, const char *text), void *data);
-// Runs a script that is linked in.
-bool engine_load(engine *engine, const uint8_t *bytecode, size_t bytes);
+// Runs one of the SCRIPTS.
+bool engine_load(engine *engine, const char *script);
 // All values must have been freed.
 void engine_close(engine *engine);
 
@@ -58,6 +60,8 @@ double get_number(JSContext *context, JSValueConst value);
 JSValue make_bytes(JSContext *context, const uint8_t *data, size_t bytes);
 // A Uint8Array over memory that is freed with it.
 JSValue adopt_bytes(JSContext *context, uint8_t *data, size_t bytes);
+// A Uint8Array of zeros, of which only what is used takes room.
+JSValue map_bytes(JSContext *context, size_t bytes);
 
 // Throws an Error whose `code` is the name of a system error (negative, of libuv).
 JSValue throw_system_error(JSContext *context, int error, const char *call);

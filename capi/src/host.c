@@ -44,8 +44,7 @@ static JSValue lazy_memory(JSContext *context, JSValueConst self, int count, JSV
   (void)self, (void)count;
   double bytes = get_number(context, values[0]);
   if (!(bytes > 0 && bytes <= INT32_MAX)) return JS_ThrowRangeError(context, "lazyMemory");
-  uint8_t *data = calloc(1, (size_t)bytes);
-  return data == NULL ? JS_ThrowOutOfMemory(context) : adopt_bytes(context, data, (size_t)bytes);
+  return map_bytes(context, (size_t)bytes);
 }
 
 // readFile(path): its bytes

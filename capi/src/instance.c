@@ -18,10 +18,6 @@
 #define THREAD_STACK_BYTES (1024 * 1024)
 #define DEFAULT_MEMORY_BYTES (256 * 1024 * 1024)
 
-// The scripts, compiled when the library is built.
-extern const uint8_t check_bytecode[], run_bytecode[];
-extern const size_t check_bytecode_bytes, run_bytecode_bytes;
-
 static _Thread_local char last_error[512];
 
 int set_error(int status, const char *text) {
@@ -278,7 +274,7 @@ static char *check_options(instance *instance) {
     fail_start(instance, UNDERPASS_ERR_RESOURCE, "no memory for the engine");
     return NULL;
   }
-  if (engine_load(&engine, check_bytecode, check_bytecode_bytes)) {
+  if (engine_load(&engine, "check.js")) {
     JSContext *context = engine.context;
     JSValue values[2] = {file_host_create(context), options_value(context, instance)};
     JSValue result = engine_call_global(&engine, "underpassCheck", 2, values);
@@ -296,7 +292,9 @@ static char *check_options(instance *instance) {
 
 static bool start_script(instance *instance, const char *checked) {
   engine *engine = &instance->engine;
-  if (!engine_load(engine, run_bytecode, run_bytecode_bytes)) return false;
+  char script[32];
+  snprintf(script, sizeof script, "%s.js", instance->options->program);
+  if (!engine_load(engine, script)) return false;
   JSContext *context = engine->context;
   JSValue host = host_create(instance);
   if (JS_IsException(host)) {
@@ -304,8 +302,8 @@ static bool start_script(instance *instance, const char *checked) {
     return false;
   }
   JS_SetPropertyStr(context, host, "stopped", JS_NewCFunction(context, script_stopped, "stopped", 1));
-  JSValue values[3] = {host, JS_NewString(context, instance->options->program), JS_NewString(context, checked)};
-  JSValue endpoint = engine_call_global(engine, "underpassStart", 3, values);
+  JSValue values[2] = {host, JS_NewString(context, checked)};
+  JSValue endpoint = engine_call_global(engine, "underpassStart", 2, values);
   bool is_good = instance->start_status == 0;
   if (is_good) {
     JSValue status = JS_GetPropertyStr(context, endpoint, "status");

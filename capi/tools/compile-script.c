@@ -1,11 +1,26 @@
-// Compiles a script, a module without imports, to QuickJS' bytecode, without its source and debug information, and writes that as C.
-//   compile-script SCRIPT.js NAME OUTPUT.c [--swap]      --swap: for a machine of the other byte order
+// Compiles scripts, modules that import each other alone, to QuickJS' bytecode, without their sources and debug information, and
+// writes that as C (capi/src/scripts.h).
+//   compile-script LIST.txt OUTPUT.c [--swap]      LIST.txt: names of files in the folder `scripts` beside it, one a line
+//                                                  --swap: for a machine of the other byte order
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "quickjs.h"
+
+#define MAX_SCRIPTS 1024
+
+typedef struct compiled {
+  char *name;
+  JSModuleDef *module;
+  uint8_t *code;
+  size_t bytes;
+} compiled;
+
+static const char *list_path;
+static compiled scripts[MAX_SCRIPTS];
+static int script_count;
 
 static char *read_file(const char *path, size_t *length) {
   FILE *file = fopen(path, "rb");
@@ -26,47 +41,84 @@ static char *read_file(const char *path, size_t *length) {
   return text;
 }
 
+static void fail(const char *what, const char *why) {
+  fprintf(stderr, "compile-script: %s: %s\n", what, why);
+  exit(1);
+}
+
+static void fail_by_exception(JSContext *context, const char *what) {
+  const char *text = JS_ToCString(context, JS_GetException(context));
+  fail(what, text == NULL ? "?" : text);
+}
+
+// Of the list, and of what another script imports: both know it by the same name, and each is compiled once.
+static JSModuleDef *compile(JSContext *context, const char *name, void *opaque) {
+  (void)opaque;
+  for (int i = 0; i < script_count; i++)
+    if (strcmp(scripts[i].name, name) == 0) return scripts[i].module;
+  if (script_count == MAX_SCRIPTS) fail(name, "too many scripts");
+  const char *slash = strrchr(list_path, '/');
+  char path[4096];
+  snprintf(path, sizeof path, "%.*sscripts/%s", slash == NULL ? 0 : (int)(slash - list_path + 1), list_path, name);
+  size_t length;
+  char *text = read_file(path, &length);
+  if (text == NULL) fail(path, "cannot be read");
+  // Its imports are compiled within this call.
+  JSValue value = JS_Eval(context, text, length, name, JS_EVAL_TYPE_MODULE | JS_EVAL_FLAG_COMPILE_ONLY);
+  if (JS_IsException(value)) fail_by_exception(context, path);
+  free(text);
+  scripts[script_count++] = (compiled){.name = strdup(name), .module = JS_VALUE_GET_PTR(value)};
+  // The context has it as well.
+  JS_FreeValue(context, value);
+  return scripts[script_count - 1].module;
+}
+
+static int compare(const void *a, const void *b) { return strcmp(((const compiled *)a)->name, ((const compiled *)b)->name); }
+
+static void write_table(FILE *output) {
+  fprintf(output, "#include \"scripts.h\"\n\nconst uint8_t script_bytecode[] = {");
+  for (int i = 0; i < script_count; i++)
+    for (size_t at = 0; at < scripts[i].bytes; at++) fprintf(output, "%s%u,", at % 32 == 0 ? "\n" : "", scripts[i].code[at]);
+  fprintf(output, "\n};\n\nconst size_t SCRIPT_COUNT = %d;\nconst script SCRIPTS[] = {\n", script_count);
+  size_t offset = 0;
+  for (int i = 0; i < script_count; i++) {
+    fprintf(output, "    {\"%s\", %zu, %zu},\n", scripts[i].name, offset, scripts[i].bytes);
+    offset += scripts[i].bytes;
+  }
+  fprintf(output, "};\n");
+}
+
 int main(int argc, char **argv) {
-  if (argc < 4) {
-    fprintf(stderr, "usage: compile-script SCRIPT.js NAME OUTPUT.c [--swap]\n");
+  if (argc < 3) {
+    fprintf(stderr, "usage: compile-script LIST.txt OUTPUT.c [--swap]\n");
     return 2;
   }
-  bool is_swapped = argc > 4 && strcmp(argv[4], "--swap") == 0;
-  size_t length, bytes;
-  char *text = read_file(argv[1], &length);
-  if (text == NULL) {
-    perror(argv[1]);
-    return 1;
-  }
+  bool is_swapped = argc > 3 && strcmp(argv[3], "--swap") == 0;
+  list_path = argv[1];
   JSRuntime *runtime = JS_NewRuntime();
   JSContext *context = JS_NewContext(runtime);
-  // A module's variables are found at once by each function that uses them, those of a function by a search.
   JS_SetStripInfo(runtime, JS_STRIP_SOURCE | JS_STRIP_DEBUG);
-  JSValue script = JS_Eval(context, text, length, "underpass", JS_EVAL_TYPE_MODULE | JS_EVAL_FLAG_COMPILE_ONLY);
-  if (JS_IsException(script)) {
-    JSValue error = JS_GetException(context);
-    fprintf(stderr, "%s: %s\n", argv[1], JS_ToCString(context, error));
-    return 1;
+  JS_SetModuleLoaderFunc(runtime, NULL, compile, NULL);
+  size_t length;
+  char *list = read_file(list_path, &length);
+  if (list == NULL) fail(list_path, "cannot be read");
+  for (char *name = strtok(list, "\r\n"); name != NULL; name = strtok(NULL, "\r\n")) compile(context, name, NULL);
+  for (int i = 0; i < script_count; i++) {
+    scripts[i].code = JS_WriteObject(context, &scripts[i].bytes, JS_MKPTR(JS_TAG_MODULE, scripts[i].module),
+                                     JS_WRITE_OBJ_BYTECODE | (is_swapped ? JS_WRITE_OBJ_BSWAP : 0));
+    if (scripts[i].code == NULL) fail_by_exception(context, scripts[i].name);
   }
-  uint8_t *code = JS_WriteObject(context, &bytes, script, JS_WRITE_OBJ_BYTECODE | (is_swapped ? JS_WRITE_OBJ_BSWAP : 0));
-  FILE *output = code == NULL ? NULL : fopen(argv[3], "w");
-  if (output == NULL) {
-    perror(argv[3]);
-    return 1;
+  qsort(scripts, (size_t)script_count, sizeof *scripts, compare);
+  FILE *output = fopen(argv[2], "w");
+  if (output == NULL) fail(argv[2], "cannot be written");
+  write_table(output);
+  if (fclose(output) != 0) fail(argv[2], "cannot be written");
+  for (int i = 0; i < script_count; i++) {
+    js_free(context, scripts[i].code);
+    free(scripts[i].name);
   }
-  fprintf(output, "#include <stddef.h>\n#include <stdint.h>\n\nconst size_t %s_bytecode_bytes = %zu;\n",
-          argv[2], bytes);
-  fprintf(output, "const uint8_t %s_bytecode[] = {", argv[2]);
-  for (size_t i = 0; i < bytes; i++) fprintf(output, "%s%u,", i % 32 == 0 ? "\n" : "", code[i]);
-  fprintf(output, "\n};\n");
-  if (fclose(output) != 0) {
-    perror(argv[3]);
-    return 1;
-  }
-  js_free(context, code);
-  JS_FreeValue(context, script);
+  free(list);
   JS_FreeContext(context);
   JS_FreeRuntime(runtime);
-  free(text);
   return 0;
 }

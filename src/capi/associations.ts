@@ -12,8 +12,13 @@ const ARENA_BYTES = 256 * 1024;
 const ROWS = 256;
 const ROW_INTS = 4;
 
+/** Has a local serve the embedder's associations. */
+export function openAssociations(host: CHost, local: UdpLocalHost): void {
+  new Associations(host, local);
+}
+
 /** Associations of the embedder's, which have numbers and no sockets. */
-export class Associations implements UdpPathHost {
+class Associations implements UdpPathHost {
   readonly #host: CHost;
   readonly #path: TunnelPath;
   readonly #local: UdpLocalHost;

@@ -1,14 +1,15 @@
 import type { ResolvedUdpLocalOptions } from "../host/options/udp-local.ts";
 import { UdpLocalHost } from "../host/udp-local.ts";
-import { Associations } from "./associations.ts";
+import { openAssociations } from "./associations.ts";
 import type { CHost, Instance } from "./c-host.ts";
 import { embedderCarrier } from "./carrier.ts";
 import { report, runEnd } from "./instance.ts";
 import { cLogger } from "./log.ts";
+import { offerStart } from "./start.ts";
 import { cSystem } from "./system.ts";
 
 /** Starts a udp-local. @throws HostError ERR_UNSUPPORTED for what this host does not have */
-export function startLocal(
+function startLocal(
   host: CHost,
   options: ResolvedUdpLocalOptions & { readonly carrier?: unknown },
 ): Instance {
@@ -32,8 +33,8 @@ export function startLocal(
   return {
     ...instance,
     reconnect: () => local.reconnect(),
-    openAssociations: () => {
-      new Associations(host, local);
-    },
+    openAssociations: () => openAssociations(host, local),
   };
 }
+
+offerStart(startLocal);

@@ -4,12 +4,13 @@ import type { CHost, Instance } from "./c-host.ts";
 import { packetEgress } from "./egress.ts";
 import { runEnd } from "./instance.ts";
 import { cLogger } from "./log.ts";
+import { offerStart } from "./start.ts";
 import { cSystem } from "./system.ts";
 
 /** Starts a udp-server. @throws HostError ERR_UNSUPPORTED for what this host does not have */
-export function startServer(host: CHost, options: ResolvedUdpServerOptions): Instance {
+function startServer(host: CHost, options: ResolvedUdpServerOptions): Instance {
   const server = new UdpServerHost(options, cLogger(host), cSystem(host, options.latency), {
-    openPacketEgress: packetEgress(host),
+    openPacketEgress: (...egress) => packetEgress(host)(...egress),
   });
   server.events.on("session-up", () => host.event("session-up", 0, ""));
   server.events.on("session-resumed", () => host.event("session-resumed", 0, ""));
@@ -17,3 +18,5 @@ export function startServer(host: CHost, options: ResolvedUdpServerOptions): Ins
   server.events.on("session-ended", ({ session }) => host.event("session-down", 0, session));
   return runEnd(host, server, () => host.ready(server.address.listen, undefined));
 }
+
+offerStart(startServer);

@@ -1,7 +1,6 @@
-import { blake3 } from "@noble/hashes/blake3.js";
 import type { AeadCipher, ShadowsocksCryptography } from "../core/shadowsocks/cryptography.ts";
 import type { AeadName } from "../core/shadowsocks/method.ts";
-import { asciiBytes } from "../wire/http/http-head.ts";
+import { blake3DeriveKey } from "./blake3.ts";
 import type { CHost, Cipher } from "./c-host.ts";
 
 /** What shadowsocks needs, by mbedTLS, and BLAKE3 by \@noble/hashes. */
@@ -12,8 +11,7 @@ export function cShadowsocks(host: CHost): ShadowsocksCryptography {
     aead: (name, key) => new CAead(host, name, key),
     md5: (data) => host.md5(data),
     hkdfSha1: (key, salt, info, length) => host.hkdfSha1(key, salt, info, length),
-    blake3DeriveKey: (context, material, length) =>
-      blake3(material, { context: asciiBytes(context), dkLen: length }),
+    blake3DeriveKey,
   };
 }
 

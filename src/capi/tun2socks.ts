@@ -14,6 +14,7 @@ import type { CHost, Instance } from "./c-host.ts";
 import { embedderCarrier } from "./carrier.ts";
 import { report, runEnd } from "./instance.ts";
 import { cLogger } from "./log.ts";
+import { offerStart } from "./start.ts";
 import { cSystem } from "./system.ts";
 
 /** Of what is handed over in one turn. */
@@ -21,7 +22,7 @@ const ARENA_BYTES = 1024 * 1024;
 const ARENA_PACKETS = 192;
 
 /** Starts a tun2socks. @throws HostError ERR_UNSUPPORTED for what this host does not have */
-export function startTun2Socks(
+function startTun2Socks(
   host: CHost,
   options: ResolvedTun2SocksOptions & { readonly tunnel: { readonly carrier?: unknown } },
 ): Instance {
@@ -59,6 +60,8 @@ export function startTun2Socks(
   events.on("end", (error) => fail(error ?? new HostError("ERR_DEVICE", "the device is gone")));
   return { ...instance, reconnect: () => tun2socks.reconnect() };
 }
+
+offerStart(startTun2Socks);
 
 async function openDevice(
   host: CHost,

@@ -201,9 +201,12 @@ export class Tun2SocksHost implements UdpPathHost {
     const device = await this.#features.openDevice(options, this.#io, early, this.#log);
     this.#device = device;
     this.#core = await this.#makeCore(device);
-    this.#tap = openTap(options.tunnel, "tun2socks", this.#system, this.#log, undefined);
-    this.#packetTap = this.#tap && new HostTap(this.#tap, { isServer: false });
-    this.#core.tap = this.#packetTap;
+    const { tap } = options.tunnel;
+    if (tap !== undefined) {
+      this.#tap = openTap(options.tunnel, tap, "tun2socks", this.#system, this.#log, undefined);
+      this.#packetTap = new HostTap(this.#tap, { isServer: false });
+      this.#core.tap = this.#packetTap;
+    }
     if (leadsInACircle(options, this.#outgoing)) {
       this.#log.warn(
         {},

@@ -29,10 +29,9 @@ import type { Logger } from "./log.ts";
 import { nextTurn } from "./loop.ts";
 import { openMasqueClient } from "./masque/open-masque-client.ts";
 import type { ForwardOptions, ResolvedUdpLocalOptions } from "./options/udp-local.ts";
-import { Socks5Listener } from "./socks5/listener.ts";
-import type { Socks5UdpOptions } from "./socks5/udp.ts";
-import { Socks5Udp } from "./socks5/udp.ts";
-import { parseUdpPorts } from "./socks5/udp-ports.ts";
+import type { Socks5Listener } from "./socks5/listener.ts";
+import { makeSocks5Listener, makeSocks5Udp } from "./socks5/make-socks5.ts";
+import type { Socks5Udp } from "./socks5/udp.ts";
 import type { EndpointStatus, FlowStatus } from "./status.ts";
 import { joinFlows, joinStatus, listFlows } from "./status.ts";
 import { BatchWriter } from "./stream/batch-writer.ts";
@@ -151,7 +150,11 @@ export class UdpLocalHost implements RelayHost {
       log.warn({}, "latency-rule: has no effect at this end without native I/O on Linux");
     }
     this.#ownsTap = tap === undefined;
-    this.#tap = tap ?? openTap(options, "udp-local", system, log, place);
+    this.#tap =
+      tap ??
+      (options.tap === undefined
+        ? undefined
+        : openTap(options, options.tap, "udp-local", system, log, place));
     const { ways, idleTimeoutS, activeIdleTimeoutS, latencyRules, ...rest } = this.#options;
     const outgoing = outgoingOf(options);
     if (options.masque !== undefined) {
@@ -367,13 +370,8 @@ export class UdpLocalHost implements RelayHost {
     const { socksAuth, maxAssociations, socksAdvertise, socksUdpStrict } = this.#options;
     const { socksUdpPorts, ipv6Only } = this.#options;
     const hosts = listenHosts(listen, [listen], ipv6Only);
-    const udpOptions: Socks5UdpOptions = {
-      advertise: socksAdvertise,
-      ports: socksUdpPorts === undefined ? undefined : parseUdpPorts(socksUdpPorts),
-      isStrict: socksUdpStrict,
-      place: this.#place,
-    };
-    const udp = new Socks5Udp(this, this.#system, udpOptions, this.#log);
+    const udpOptions = { advertise: socksAdvertise, isStrict: socksUdpStrict, place: this.#place };
+    const udp = makeSocks5Udp(this, this.#system, udpOptions, socksUdpPorts, this.#log);
     this.#socks5Udp = udp;
     await udp.open(hosts).catch((cause: Error) => {
       throw new HostError("ERR_LISTEN", `udp port ${socksUdpPorts} of ${listen}: ${cause.message}`, {
@@ -382,7 +380,7 @@ export class UdpLocalHost implements RelayHost {
     });
     const tcp = tcpWays(this.#options.tcpVia, this.#system, outgoingOf(this.#options), this.#log);
     this.#tcp = tcp;
-    this.#socks5 = new Socks5Listener({
+    this.#socks5 = makeSocks5Listener({
       loop: this.#system,
       credentials: socksAuth,
       tcp: this.#io.tcp,

@@ -7,22 +7,16 @@ import type { DatagramTap, TapReason } from "../core/tap.ts";
 import type { UnreachableKind } from "../wire/capsule.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { ATYP_IPV6, formatHost, makeAddress } from "../wire/socket-address.ts";
-import { formatEndpoint, splitZone } from "./addresses/endpoint.ts";
+import { formatEndpoint, hasScheme, splitZone } from "./addresses/endpoint.ts";
 import { listenHosts } from "./addresses/listen-hosts.ts";
 import { NameLookups } from "./addresses/name-lookups.ts";
 import { publicIps } from "./addresses/public-addresses.ts";
 import { TargetPolicy } from "./addresses/target-policy.ts";
-import { tcpWay } from "./carriers/carrier-chain.ts";
 import type { DialectHost } from "./dialects/dialect-host.ts";
-import { parseDialectListen } from "./dialects/dialect-options.ts";
+import { dialectLimits, hasDialects } from "./dialects/dialect-limits.ts";
+import { parseDialectListen } from "./dialects/dialect-listen.ts";
 import type { DialectProtocol } from "./dialects/server-dialects.ts";
-import {
-  dialectLimits,
-  dialectOfConnect,
-  dialectProtocols,
-  hasDialects,
-  openServerDialects,
-} from "./dialects/server-dialects.ts";
+import { dialectOfConnect, dialectProtocols, openServerDialects } from "./dialects/server-dialects.ts";
 import { Driver } from "./driver.ts";
 import type { Io } from "./io/io.ts";
 import type { UdpSocket } from "./io/udp-io.ts";
@@ -41,7 +35,6 @@ import type { HandingOn } from "./restart/hand-on.ts";
 import { restoreState, saveState } from "./restart/hand-on.ts";
 import type { KeptState } from "./restart/kept-state.ts";
 import { openShadowsocksListener } from "./shadowsocks/shadowsocks-listener.ts";
-import { TargetRelay } from "./shadowsocks/target-relay.ts";
 import type { EndpointStatus, FlowStatus } from "./status.ts";
 import { joinFlows, joinStatus, listFlows, MAX_LISTED_SESSIONS } from "./status.ts";
 import type { ByteStream } from "./stream/byte-stream.ts";
@@ -130,7 +123,7 @@ export class UdpServerHost implements UdpPathHost {
   #web: WebServer | undefined;
   #dialects: DialectHost | undefined;
   readonly #firstBytes: FirstBytes<DialectProtocol>;
-  readonly #tap: TapWriter | undefined;
+  #tap: TapWriter | undefined;
   /** The workers beside the one that listens. */
   readonly #others: OtherWorkers | undefined;
   readonly #features: UdpServerFeatures;
@@ -175,13 +168,14 @@ export class UdpServerHost implements UdpPathHost {
       lingerMs: lingerS * 1000,
       idleTimeoutMs: idleTimeoutS * 1000,
     });
-    this.#tap = openTap(options, "udp-server", system, log, place);
+    if (options.tap !== undefined)
+      this.#tap = openTap(options, options.tap, "udp-server", system, log, place);
     if (this.#tap !== undefined) this.#core.counters.tap = new HostTap(this.#tap, { isServer: true });
     if (options.keys !== undefined) this.#handleWallClock();
     this.#sockets = new AssociationSockets(socketLimit(options, system.descriptorLimit(), place?.count ?? 1));
     this.#firstBytes = new FirstBytes({
       loop: system,
-      protocols: dialectProtocols(options.dialects),
+      protocols: options.dialects.length === 0 ? [] : dialectProtocols(options.dialects),
       timeoutMs: options.handshakeTimeoutMs,
       maxWaiting: options.maxHalfOpen,
       onTold: (stream, acceptedAt, protocol) => this.#accept(stream, acceptedAt, protocol),
@@ -194,6 +188,7 @@ export class UdpServerHost implements UdpPathHost {
   }
 
   async #openEgress(): Promise<void> {
+    if (!this.#hasEgress) return;
     const { egress, idleTimeoutS } = this.#options;
     this.#egress = await openEgress(
       parseEgress(egress)!,
@@ -288,8 +283,8 @@ export class UdpServerHost implements UdpPathHost {
       await this.#egressReady;
       const { listen, ipv6Only } = this.#options;
       this.#web = await this.#openWebServer();
-      const servers = listen.map(parseShadowsocksListen);
-      const owns = listen.map(parseDialectListen);
+      const servers = listen.map((text) => (hasScheme(text) ? parseShadowsocksListen(text) : undefined));
+      const owns = listen.map((text) => (hasScheme(text) ? parseDialectListen(text) : undefined));
       const texts = listen.map((text, index) => servers[index]?.listen ?? owns[index]?.listen ?? text);
       if (hasDialects(this.#options)) {
         const { counters } = this.#core;
@@ -345,15 +340,15 @@ export class UdpServerHost implements UdpPathHost {
         const dialect = dialectOfConnect(dialects, target);
         return dialect && ((stream) => this.#dialects!.accept(stream, dialect, target));
       },
-      relay: new TargetRelay({
+      relaysBy: ssRelay,
+      relay: {
         loop: this.#system,
-        way: ssRelay === "off" ? undefined : tcpWay(ssRelay === "direct" ? undefined : ssRelay, this.#system),
         maxRelays: maxTunnels,
         permits: (target) => this.#policy.permits(target),
         lookUp: (name) => this.#names.lookUp(name),
         log: this.#log,
         onRefused: (reason) => refused[reason]++,
-      }),
+      },
       log: this.#log,
       onRefused: (reason) => refused[reason]++,
     });

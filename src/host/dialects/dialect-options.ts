@@ -1,6 +1,5 @@
 import type { Dialect } from "../../wire/dialects/dialect.ts";
 import { DIALECTS, dialectByName } from "../../wire/dialects/dialects.ts";
-import { formatEndpoint, ipFamily, parseUrlEndpoint } from "../addresses/endpoint.ts";
 
 const NAMES = DIALECTS.map(({ name }) => name);
 const TOLD = DIALECTS.filter(({ opening }) => opening.kind !== "listener").map(({ name }) => name);
@@ -23,25 +22,4 @@ export function findDialectsProblem(text: string): string | undefined {
   return (
     own && `no first bytes tell ${own.name}: give it a listener of its own, --listen ${own.name}://IP:PORT`
   );
-}
-
-/** A listener for one dialect alone. */
-export interface DialectListen {
-  readonly dialect: Dialect;
-  /** `IP:PORT` to listen on. */
-  readonly listen: string;
-}
-
-/** Reads `DIALECT://IP:PORT`. @returns undefined for anything else */
-export function parseDialectListen(text: string): DialectListen | undefined {
-  const [, name, rest] = /^([a-z0-9]+):\/\/(.*)$/.exec(text) ?? [];
-  const dialect = name === undefined ? undefined : dialectByName(name);
-  if (dialect === undefined) return undefined;
-  try {
-    const endpoint = parseUrlEndpoint(rest);
-    if (endpoint.path !== undefined || ipFamily(endpoint.host) === undefined) return undefined;
-    return { dialect, listen: formatEndpoint(endpoint.host, endpoint.port) };
-  } catch {
-    return undefined;
-  }
 }

@@ -18,7 +18,8 @@ import { DirectPath } from "../udp-paths/direct.ts";
 import type { OpenPacketEgress } from "../udp-paths/egress.ts";
 import { openEgress } from "../udp-paths/egress.ts";
 import { DialectHost } from "./dialect-host.ts";
-import { parseDialectListen, parseDialects } from "./dialect-options.ts";
+import { dialectLimits } from "./dialect-limits.ts";
+import { parseDialects } from "./dialect-options.ts";
 
 const DNS_PORT = 53;
 
@@ -48,22 +49,6 @@ export function dialectOfConnect(texts: readonly string[], target: AddressBytes)
       ({ opening }) =>
         opening.kind === "socks5" && opening.command === COMMAND_CONNECT && opening.matches(target),
     );
-}
-
-/** True if any dialect is served. */
-export function hasDialects({ dialects, listen }: ResolvedUdpServerOptions): boolean {
-  return dialects.length > 0 || listen.some((text) => parseDialectListen(text) !== undefined);
-}
-
-/** Connections and flows that so many descriptors allow beside those of tunnels. */
-export function dialectLimits(
-  { maxTunnels, maxAssociations }: ResolvedUdpServerOptions,
-  limit: number,
-): { readonly connections: number; readonly flows: number } {
-  return {
-    connections: Math.max(1, Math.min(maxTunnels, Math.floor(limit / 8))),
-    flows: Math.max(1, Math.min(maxAssociations, Math.floor(limit / 4))),
-  };
 }
 
 /** The dialects of a udp-server, with a way out of their own. @throws HostError when the egress cannot be opened */

@@ -4,12 +4,8 @@ import { ATYP_DOMAIN, makeAddress } from "../../wire/socket-address.ts";
 import { endpointOf, ipFamily, isHostAndPort, parseEndpoint, rebaseEndpoint } from "../addresses/endpoint.ts";
 import { parseInherited } from "../addresses/inherited.ts";
 import { TargetPolicy } from "../addresses/target-policy.ts";
-import {
-  findDialectsProblem,
-  parseDialectListen,
-  parseDialects,
-  TOLD_DIALECT_NAMES,
-} from "../dialects/dialect-options.ts";
+import { parseDialectListen } from "../dialects/dialect-listen.ts";
+import { findDialectsProblem, parseDialects, TOLD_DIALECT_NAMES } from "../dialects/dialect-options.ts";
 import { isBareRelay } from "../udp-paths/socks5.ts";
 import { isCarrierUrl, listenText } from "./addresses.ts";
 import { COMMON_FIELDS, MAX_PATH_PREFIX } from "./common-fields.ts";

@@ -16,6 +16,7 @@ import { formatHttpDate } from "../../wire/http/http-date.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { parseEndpoint } from "../addresses/endpoint.ts";
 import { openOnEach } from "../addresses/listen-hosts.ts";
+import { tcpWay } from "../carriers/carrier-chain.ts";
 import type { Shadowsocks } from "../carriers/shadowsocks-parameters.ts";
 import type { Logger } from "../log.ts";
 import type { ShadowsocksListen } from "../options/shadowsocks-listen.ts";
@@ -25,7 +26,8 @@ import type { StreamListener } from "../stream/tcp.ts";
 import { joinListeners } from "../stream/tcp.ts";
 import type { TunnelListenerOptions } from "../stream/tunnel-listener.ts";
 import { required } from "../system.ts";
-import type { TargetRelay } from "./target-relay.ts";
+import type { TargetRelayOptions } from "./target-relay.ts";
+import { TargetRelay } from "./target-relay.ts";
 
 /** For a client's head, and for how long what a stranger sends is read and thrown away: the time-out of ss-server. */
 const HEAD_MS = 60_000;
@@ -45,7 +47,9 @@ export interface ShadowsocksListenerOptions extends TunnelListenerOptions {
   /** Who serves a connection whose target stands for a dialect; undefined for a target of another kind. */
   readonly dialectServer: (target: AddressBytes) => ((stream: ByteStream) => void) | undefined;
   /** Where all other targets go. */
-  readonly relay: TargetRelay;
+  readonly relay: Omit<TargetRelayOptions, "way">;
+  /** How they are reached: "direct", hops as of {@link tcpWay}, or "off". */
+  readonly relaysBy: string;
   readonly log: Logger;
   readonly onRefused: (reason: Refusal) => void;
 }
@@ -56,7 +60,10 @@ export async function openShadowsocksListener(
   hosts: readonly string[],
   options: ShadowsocksListenerOptions,
 ): Promise<StreamListener> {
-  const arrivals = new Arrivals(shadowsocks, options);
+  const { relaysBy, system } = options;
+  const way = relaysBy === "off" ? undefined : tcpWay(relaysBy === "direct" ? undefined : relaysBy, system);
+  const relay = new TargetRelay({ ...options.relay, way });
+  const arrivals = new Arrivals(shadowsocks, relay, options);
   const { port } = parseEndpoint(listen) as { port: number };
   const open = (host: string, boundPort: number) =>
     options.system.io.tcp.listen(
@@ -71,7 +78,7 @@ export async function openShadowsocksListener(
       close: async () => {
         const closed = listener.close();
         arrivals.close();
-        await options.relay.close();
+        await relay.close();
         await closed;
       },
     };
@@ -83,14 +90,16 @@ export async function openShadowsocksListener(
 /** Connections up to where their target is known. Nothing is answered to a client that does not prove its key. */
 class Arrivals {
   readonly #shadowsocks: Shadowsocks;
+  readonly #relay: TargetRelay;
   readonly #options: ShadowsocksListenerOptions;
   readonly #crypto: ShadowsocksCryptography;
   readonly #admit: AdmitSalt;
   /** The oldest first. */
   readonly #halfOpen = new Set<ByteStream>();
 
-  constructor(shadowsocks: Shadowsocks, options: ShadowsocksListenerOptions) {
+  constructor(shadowsocks: Shadowsocks, relay: TargetRelay, options: ShadowsocksListenerOptions) {
     this.#shadowsocks = shadowsocks;
+    this.#relay = relay;
     this.#options = options;
     this.#crypto = required(options.system.shadowsocks, "ss://");
     if (shadowsocks.method.is2022) {
@@ -150,10 +159,10 @@ class Arrivals {
   }
 
   #forward(stream: ByteStream, target: AddressBytes): void {
-    const { isTunnel, dialectServer, relay, onConnection, heartbeatMs } = this.#options;
+    const { isTunnel, dialectServer, onConnection, heartbeatMs } = this.#options;
     const serve = isTunnel(target) ? onConnection : dialectServer(target);
     if (serve === undefined) {
-      void relay.relay(stream, target);
+      void this.#relay.relay(stream, target);
       return;
     }
     stream.tune(heartbeatMs);

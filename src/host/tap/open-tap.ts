@@ -8,24 +8,25 @@ import { numbered } from "./ring-file.ts";
 import { TapWriter } from "./tap-writer.ts";
 
 /** Options of a tap with their defaults. */
-type ResolvedTapOptions = Readonly<Required<Omit<TapOptions, "tap">>> & Pick<TapOptions, "tap">;
+type ResolvedTapOptions = Readonly<Required<Omit<TapOptions, "tap">>>;
 
 /**
  * Opens the tap that options ask for.
  *
+ * @param tap    path of the file
+ *
  * @param place  each further thread has a file of its own
- * @returns undefined when they ask for none
  * @throws HostError ERR_FILE, or ERR_UNSUPPORTED
  */
 export function openTap(
   options: ResolvedTapOptions,
+  tap: string,
   program: string,
   system: System,
   log: Logger,
   place: WorkerPlace | undefined,
-): TapWriter | undefined {
-  const { tap, tapFiles, tapFileBytes, tapPayloadBytes, tapFilter, tapInterfaces } = options;
-  if (tap === undefined) return undefined;
+): TapWriter {
+  const { tapFiles, tapFileBytes, tapPayloadBytes, tapFilter, tapInterfaces } = options;
   const open = required(system.openRingFile, "a tap");
   const path = place === undefined || place.index === 0 ? tap : numbered(tap, `thread${place.index}`);
   const startMs = system.unixMs() - system.now();
