@@ -4,6 +4,8 @@ import type { Loop } from "./loop.ts";
 
 /** A machine of core, with what connects it with sockets. */
 export interface Driven {
+  /** A turn begins, before anything is handled in it. */
+  begin?(now: number): void;
   /** Carries out what the machine wants. */
   drain(now: number): void;
   handleTimeout(now: number): void;
@@ -40,7 +42,10 @@ export class Driver implements Turn {
   }
 
   now(): number {
-    if (this.#now === 0) this.#now = this.#loop.now();
+    if (this.#now === 0) {
+      this.#now = this.#loop.now();
+      this.#driven.begin?.(this.#now);
+    }
     return this.#now;
   }
 

@@ -23,6 +23,7 @@ import { openDialectClient, openLocalDialects } from "./dialects/local-dialects.
 import type { Turn } from "./driver.ts";
 import { Driver } from "./driver.ts";
 import type { Io } from "./io/io.ts";
+import { HostShortcuts } from "./io/shortcuts.ts";
 import { UDP_BUFFER_BYTES } from "./io/udp-io.ts";
 import { Listeners } from "./listeners.ts";
 import type { Logger } from "./log.ts";
@@ -122,6 +123,7 @@ export class UdpLocalHost implements RelayHost {
 
   /** Which of several threads on the same ports this is. */
   readonly #place: WorkerPlace | undefined;
+  readonly #shortcuts: HostShortcuts | undefined;
   readonly #tap: TapWriter | undefined;
   readonly #ownsTap: boolean;
   /** The workers in other threads. */
@@ -137,8 +139,12 @@ export class UdpLocalHost implements RelayHost {
     this.#system = system;
     this.datapath = system.datapath ?? TYPESCRIPT_DATAPATH;
     this.#driver = new Driver(system, io.udp, {
+      begin: (now) => this.#shortcuts?.refresh(now),
       drain: (now) => this.#carryOut(now),
-      handleTimeout: (now) => this.core.handleTimeout(now),
+      handleTimeout: (now) => {
+        this.#shortcuts?.collect(now);
+        this.core.handleTimeout(now);
+      },
       nextTimeout: () => this.core.nextTimeout(),
     });
     this.turn = this.#driver;
@@ -187,6 +193,13 @@ export class UdpLocalHost implements RelayHost {
       activeIdleTimeoutMs: activeIdleTimeoutS * 1000,
     });
     this.#useTap();
+    this.#shortcuts =
+      io.udp.shortcuts &&
+      new HostShortcuts(io.udp.shortcuts, this.core as TunnelClient, {
+        flowEnd: ({ association, context }) => this.#relays[association]?.flowEnd?.(association, context),
+        stream: (lane) => this.#links[lane]?.stream,
+        handleSent: (time, association) => this.#relays[association]?.handleSent?.(time, association),
+      });
   }
 
   #useTap(): void {
@@ -211,6 +224,7 @@ export class UdpLocalHost implements RelayHost {
 
   stats(): TunnelStats {
     const { core } = this;
+    this.#shortcuts?.collect(this.#system.now());
     if (this.#ownsTap) this.#tap?.count(core.counters);
     const own = tunnelStats(
       core.counters,
@@ -249,10 +263,10 @@ export class UdpLocalHost implements RelayHost {
   /** Its associations now, and those of the other workers; none of a server in another program's dialect. */
   async flows(): Promise<FlowStatus> {
     const { core } = this;
-    const own = await listFlows(
-      this.#system,
-      (...part) => core.associationReports?.(...part) ?? { reports: [], next: undefined },
-    );
+    const own = await listFlows(this.#system, (now, ...part) => {
+      this.#shortcuts?.collect(now);
+      return core.associationReports?.(now, ...part) ?? { reports: [], next: undefined };
+    });
     return joinFlows([own, ...((await this.others?.flows()) ?? [])]);
   }
 
@@ -419,6 +433,7 @@ export class UdpLocalHost implements RelayHost {
       const writer = links[lane]?.writer;
       if (writer !== undefined && (core.mayTransmit?.(now, lane) ?? true)) writer.pump(now);
     }
+    this.#shortcuts?.give();
     if (core.isPlain === true) return;
     for (let lane = core.pollReady(now); lane >= 0; lane = core.pollReady(now)) {
       links[lane]?.writer?.pump(now);
@@ -573,6 +588,7 @@ export class UdpLocalHost implements RelayHost {
       this.#deliver(chunk);
     }
     this.#drain();
+    this.#shortcuts?.resume(lane);
   }
 
   #endOfRun(contexts: Int32Array, first: number, end: number): number {

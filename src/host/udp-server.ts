@@ -19,6 +19,8 @@ import type { DialectProtocol } from "./dialects/server-dialects.ts";
 import { dialectOfConnect, dialectProtocols, openServerDialects } from "./dialects/server-dialects.ts";
 import { Driver } from "./driver.ts";
 import type { Io } from "./io/io.ts";
+import type { FlowEnd } from "./io/shortcuts.ts";
+import { HostShortcuts } from "./io/shortcuts.ts";
 import type { UdpSocket } from "./io/udp-io.ts";
 import { Remote } from "./io/udp-io.ts";
 import { keyEntries } from "./key-entries.ts";
@@ -113,6 +115,7 @@ export class UdpServerHost implements UdpPathHost {
   #egress: UdpPath | undefined;
   readonly #datagram = new OutgoingDatagram();
   readonly #hasEgress: boolean;
+  readonly #shortcuts: HostShortcuts | undefined;
   readonly #datapath: Datapath;
   readonly #egressReady: Promise<void>;
   readonly #isOpen: boolean[] = [];
@@ -141,8 +144,12 @@ export class UdpServerHost implements UdpPathHost {
     this.#datapath = system.datapath ?? TYPESCRIPT_DATAPATH;
     this.#others = others;
     this.#driver = new Driver(system, io.udp, {
+      begin: (now) => this.#shortcuts?.refresh(now),
       drain: (now) => this.#carryOut(now),
-      handleTimeout: (now) => this.#core.handleTimeout(now),
+      handleTimeout: (now) => {
+        this.#shortcuts?.collect(now);
+        this.#core.handleTimeout(now);
+      },
       nextTimeout: () => this.#core.nextTimeout(),
     });
     this.#options = options;
@@ -182,6 +189,13 @@ export class UdpServerHost implements UdpPathHost {
       onRefused: (reason) => this.#core.counters.refused[reason]++,
     });
     this.#hasEgress = this.#options.egress !== "sockets";
+    this.#shortcuts =
+      this.#hasEgress || io.udp.shortcuts === undefined
+        ? undefined
+        : new HostShortcuts(io.udp.shortcuts, this.#core, {
+            flowEnd: ({ association, context }) => this.#flowEnd(association, context),
+            stream: (connection) => this.#links[connection]?.stream,
+          });
     this.#egressReady = this.#openEgress();
     // Told here for threads, which do not wait for it.
     this.#egressReady.catch((error: Error) => log.error({ error: error.message }, "cannot open the egress"));
@@ -206,6 +220,7 @@ export class UdpServerHost implements UdpPathHost {
 
   stats(): TunnelStats {
     const core = this.#core;
+    this.#shortcuts?.collect(this.#system.now());
     this.#tap?.count(core.counters);
     const own = tunnelStats(
       core.counters,
@@ -235,7 +250,10 @@ export class UdpServerHost implements UdpPathHost {
 
   /** Its associations now, and those of the other workers, but for flows in other programs' dialects. */
   async flows(): Promise<FlowStatus> {
-    const own = await listFlows(this.#system, (...part) => this.#core.associationReports(...part));
+    const own = await listFlows(this.#system, (now, ...part) => {
+      this.#shortcuts?.collect(now);
+      return this.#core.associationReports(now, ...part);
+    });
     return joinFlows([own, ...((await this.#others?.flows()) ?? [])]);
   }
 
@@ -399,6 +417,7 @@ export class UdpServerHost implements UdpPathHost {
     // What was held for order goes before.
     this.#drain();
     this.#io.udp.flush();
+    this.#shortcuts?.collect(this.#system.now());
     return saveState(this.#handingOn);
   }
 
@@ -488,6 +507,7 @@ export class UdpServerHost implements UdpPathHost {
       this.#handleOutputs();
     }
     this.#drain();
+    this.#shortcuts?.resume(connection);
   }
 
   /** @param chunk  memory that does not change before it is sent; other memory is copied */
@@ -526,6 +546,12 @@ export class UdpServerHost implements UdpPathHost {
       if (tap !== undefined) this.#record(tap, reason, data, at);
     }
     counters.drops.send_error += this.#io.udp.flush();
+  }
+
+  #flowEnd(association: number, context: number): FlowEnd | undefined {
+    const target = this.#core.contexts.target[context];
+    const socket = target && this.#sockets.find(association, target[0] === ATYP_IPV6);
+    return socket && { socket, remote: new Remote(target!), header: undefined };
   }
 
   #endOfRun(contexts: Int32Array, first: number, end: number): number {
@@ -641,6 +667,7 @@ export class UdpServerHost implements UdpPathHost {
     }
     for (let index = core.pollDirty(now); index >= 0; index = core.pollDirty(now))
       this.#links[index]?.writer.pump(now);
+    this.#shortcuts?.give();
   }
 
   #handleOutput(output: ServerOutput): void {

@@ -71,8 +71,9 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
       return;
     }
     const association = this.#parts.contexts.association[context];
-    if (lane.tunnel!.acceptsDatagram(now, association, id, payload, end))
-      this.#receive(now, context, payload, end - payload);
+    if (!lane.tunnel!.acceptsDatagram(now, association, id, payload, end)) return;
+    this.#receive(now, context, payload, end - payload);
+    this.#parts.contexts.shortcuts.noteBatch(lane.tunnel!, context, false);
   }
 
   #dropUnknown(data: Uint8Array, offset: number, length: number): void {
@@ -92,7 +93,8 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
   ): void {
     const context = this.#contextOfDatagram(lane, id);
     if (context !== undefined) {
-      batch.addRun(this.#noteReceived(now, context, end - first, bytes), context, first, end);
+      batch.addRun(this.noteReceived(now, context, end - first, bytes), context, first, end);
+      this.#parts.contexts.shortcuts.noteBatch(lane.tunnel!, context, false);
       return;
     }
     const { offset, length } = batch;
@@ -102,18 +104,19 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
   }
 
   #receive(now: number, context: number, offset: number, length: number): void {
-    const association = this.#noteReceived(now, context, 1, length);
+    const association = this.noteReceived(now, context, 1, length);
     this.#parts.received.add(association, context, offset, length);
   }
 
-  /** @returns the association of the context */
-  #noteReceived(now: number, context: number, count: number, bytes: number): number {
+  /** Datagrams of a context have come. @param context  -1 if it has ended since. @returns its association */
+  noteReceived(now: number, context: number, count: number, bytes: number): number {
     const { contexts, associations, counters } = this.#parts;
+    counters.datagramsIn += count;
+    counters.bytesIn += bytes;
+    if (context === NONE) return NONE;
     const association = contexts.association[context];
     contexts.idle.refresh(now, context);
     associations.handleAnswers(now, association, count);
-    counters.datagramsIn += count;
-    counters.bytesIn += bytes;
     return association;
   }
 

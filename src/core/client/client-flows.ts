@@ -78,6 +78,13 @@ export class ClientFlows {
     return context;
   }
 
+  /** The application has sent to a context. */
+  noteSent(now: number, context: number): void {
+    const { associations, contexts } = this.#parts;
+    associations.handleSent(now, contexts.association[context]);
+    contexts.idle.refresh(now, context);
+  }
+
   #isAddressOf(slot: number, bytes: Uint8Array, offset: number, length: number): boolean {
     const address = this.#parts.contexts.address[slot]!;
     return address.length === length && this.#parts.pool.datapath.areSame(address, 0, bytes, offset, length);

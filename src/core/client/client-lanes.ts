@@ -155,6 +155,8 @@ export class ClientLanes implements RenewalActions {
       return;
     }
     if (!this.#parts.isUp) this.ways.handleWorked(now, lane);
+    // Only the single lane of a session has shortcuts.
+    for (const other of this.#parts.lanes) other.tunnel?.endShortcuts();
     if (isNew) this.#beginSession(now, lane, answer);
     lane.open(now, this.#portOf(lane));
     const wasUp = this.#parts.isUp;

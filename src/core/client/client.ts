@@ -17,6 +17,8 @@ import type { ReceivedDatagrams } from "../session/received-datagrams.ts";
 import { SendPool } from "../session/send-queue.ts";
 import {
   ASSOCIATION_ENDED,
+  ASSOCIATION_OPEN,
+  CONTEXT_ACKED,
   LANE,
   LANE_CONNECTING,
   LANE_HANDSHAKE,
@@ -24,6 +26,7 @@ import {
   LANE_WAITING,
   MAX_ID,
 } from "../session/session-model.ts";
+import type { Shortcut, Shortcuts } from "../session/shortcuts.ts";
 import type { SpreadState } from "../session/spread-state.ts";
 import { spreadState } from "../session/spread-state.ts";
 import type { AssociationReports, LaneReport } from "../status.ts";
@@ -125,6 +128,10 @@ export class TunnelClient {
   }
 
   // Getters
+
+  get shortcuts(): Shortcuts {
+    return this.contexts.shortcuts;
+  }
 
   /** True when at least one lane is up. */
   get isUp(): boolean {
@@ -365,6 +372,70 @@ export class TunnelClient {
     return !(this.#parts.laneByIndex[index].tunnel?.isDrained ?? true);
   }
 
+  /**
+   * The next flow that may be carried by native I/O alone. To be called when nothing is left to write. A host that cannot do that for it
+   * calls `shortcuts.decline`.
+   */
+  pollShortcut(): Shortcut | undefined {
+    for (let offer = this.shortcuts.takeOffer(); offer !== undefined; offer = this.shortcuts.takeOffer()) {
+      const { epoch, context } = offer;
+      const association = this.contexts.association[context];
+      const lane = this.#parts.laneOf(association);
+      if (lane.tunnel === epoch.tunnel && this.#mayCutShort(lane, association, context)) {
+        const [generation, id] = [this.contexts.generation[context], this.contexts.id[context]];
+        return { ...offer, connection: lane.index, association, generation, id };
+      }
+      this.shortcuts.decline(offer);
+    }
+    return undefined;
+  }
+
+  #mayCutShort(lane: Lane, association: number, context: number): boolean {
+    const { scheduler, former, isClosed, associations } = this.#parts;
+    return (
+      !isClosed &&
+      scheduler === undefined &&
+      former === undefined &&
+      this.counters.tap === undefined &&
+      lane.isUp &&
+      lane.tunnel!.error === undefined &&
+      this.lanesUp === 1 &&
+      this.contexts.state[context] === CONTEXT_ACKED &&
+      associations.state[association] === ASSOCIATION_OPEN &&
+      associations.isDoubtful[association] === 0
+    );
+  }
+
+  /** Whether what a lane's connection reads next may go to shortcuts. Only when all that it has read has been handled. */
+  mayReadShortcuts(index: number): boolean {
+    return this.#parts.laneByIndex[index].tunnel?.mayReadShortcuts ?? false;
+  }
+
+  /**
+   * A shortcut has carried datagrams, which are as if they had come here. To be called before time passes here, or anything is counted.
+   *
+   * @param time    of the last one
+   * @param length  bytes of its payload; `bytes`: of all
+   */
+  handleShortcut(time: number, shortcut: Shortcut, count: number, bytes: number, length: number): void {
+    const { epoch, isOut, context, generation } = shortcut;
+    const isKnown = this.contexts.generation[context] === generation;
+    if (isOut) {
+      epoch.tunnel.handleShortcutSent(count, bytes, length);
+      if (isKnown) this.#flows.noteSent(time, context);
+    } else {
+      epoch.tunnel.handleShortcutReceived(time, length);
+      this.#capsules.noteReceived(time, isKnown ? context : NONE, count, bytes);
+    }
+  }
+
+  /** The application of an association is elsewhere now: its shortcuts end. */
+  handleMoved(association: number): void {
+    for (let slot = this.contexts.first(association); slot !== NONE; slot = this.contexts.next(slot)) {
+      this.shortcuts.endOf(slot);
+    }
+  }
+
   /** Bytes for a lane's connection, on loan until {@link handleTransmitted}. */
   pollTransmit(now: number, index: number): Uint8Array | undefined {
     const lane = this.#parts.laneByIndex[index];
@@ -458,8 +529,10 @@ export class TunnelClient {
       return;
     }
     const lane = this.#parts.laneOf(association);
-    if (lane.isUp) lane.tunnel!.writeDatagram(now, association, id, data, offset, length);
-    else {
+    if (lane.isUp) {
+      lane.tunnel!.writeDatagram(now, association, id, data, offset, length);
+      this.shortcuts.noteBatch(lane.tunnel!, context, true);
+    } else {
       lane.queue.push(now, association, id, data, offset, length);
       this.#parts.deadlines.setEarlier(deadlineOfQueue(lane.index), lane.queue.expiresAt);
     }
@@ -498,8 +571,10 @@ export class TunnelClient {
       return;
     }
     const lane = this.#parts.laneOf(association);
-    if (lane.isUp) lane.tunnel!.writeDatagrams(now, association, id, received, first, end);
-    else {
+    if (lane.isUp) {
+      lane.tunnel!.writeDatagrams(now, association, id, received, first, end);
+      this.shortcuts.noteBatch(lane.tunnel!, context, true);
+    } else {
       lane.queue.pushAll(now, association, id, received, first, end);
       this.#parts.deadlines.setEarlier(deadlineOfQueue(lane.index), lane.queue.expiresAt);
     }

@@ -293,9 +293,14 @@ export class ServerAssociations {
       if (context === NONE) return NONE;
       this.#lastReply[association] = context;
     }
-    this.contexts.idle.refresh(now, context);
-    this.#handleAnswers(now, association, count);
+    this.noteReplies(now, context, count);
     return context;
+  }
+
+  /** So many answers came from the address of a context. */
+  noteReplies(now: number, context: number, count: number): void {
+    this.contexts.idle.refresh(now, context);
+    this.#handleAnswers(now, this.contexts.association[context], count);
   }
 
   /** True if the filter and the target policy accept a sender without a context. */

@@ -123,7 +123,10 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
       if (!this.#parts.names.hold(slot, data, at, length)) {
         this.#drop("unresolved", association, contexts.address[slot], data, at, length);
       }
-    } else this.#send(now, slot, data, at, length);
+    } else {
+      this.#send(now, slot, data, at, length);
+      contexts.shortcuts.noteBatch(connection.tunnel, slot, false);
+    }
   }
 
   #drop(
@@ -156,15 +159,21 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     if (slot !== undefined && contexts.state[slot] !== CONTEXT_RESOLVING && holder === undefined) {
       const association = contexts.association[slot];
       if (this.#table.connectionOf[association] !== connection) this.#flows.moveTo(connection, association);
-      this.#noteUse(now, slot);
-      this.#countIn(end - first, bytes);
+      this.noteReceived(now, slot, end - first, bytes);
       batch.addRun(association, slot, first, end);
+      contexts.shortcuts.noteBatch(connection.tunnel, slot, false);
       return;
     }
     const { offset, length } = batch;
     for (let i = first; i < end && connection.tunnel.error === undefined; i++) {
       this.handleDatagramCapsule(now, connection, id, batch.data, offset[i], offset[i] + length[i]);
     }
+  }
+
+  /** Datagrams of a context have come. @param slot  -1 if it has ended since */
+  noteReceived(now: number, slot: number, count: number, bytes: number): void {
+    this.#countIn(count, bytes);
+    if (slot !== NONE) this.#noteUse(now, slot);
   }
 
   #noteUse(now: number, slot: number): void {

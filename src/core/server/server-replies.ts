@@ -109,6 +109,7 @@ export class ServerReplies {
       const connection = this.#table.connectionOf[association]!;
       if (id !== HIDDEN_ID) {
         connection.tunnel.writeDatagrams(now, association, id, received, row, admittedEnd);
+        this.#table.contexts.shortcuts.noteBatch(connection.tunnel, context, true);
       } else {
         const remote = copyAddress(addresses, at, length);
         for (let one = row; one < runEnd; one++) {

@@ -28,7 +28,8 @@ import { DatagramBatch } from "../session/datagram-batch.ts";
 import { NameLookups } from "../session/name-lookups.ts";
 import type { ReceivedDatagrams } from "../session/received-datagrams.ts";
 import { SendPool, SendQueue } from "../session/send-queue.ts";
-import { MAX_ID, SESSION } from "../session/session-model.ts";
+import { CONTEXT_ACKED, MAX_ID, SESSION } from "../session/session-model.ts";
+import type { Shortcut, Shortcuts } from "../session/shortcuts.ts";
 import type { SpreadState } from "../session/spread-state.ts";
 import { spreadState } from "../session/spread-state.ts";
 import { Tunnel } from "../session/tunnel.ts";
@@ -85,6 +86,7 @@ export class TunnelServer {
   tunnelCount = 0;
   #isDraining = false;
   #isSuspending = false;
+  #isClosed = false;
 
   readonly #options: TunnelServerOptions;
   readonly #outputs: ServerOutput[] = [];
@@ -160,6 +162,10 @@ export class TunnelServer {
   }
 
   // Getters
+
+  get shortcuts(): Shortcuts {
+    return this.contexts.shortcuts;
+  }
 
   get contexts(): ContextTable {
     return this.#associations.contexts;
@@ -607,6 +613,54 @@ export class TunnelServer {
     return bytes;
   }
 
+  /** As {@link TunnelClient.pollShortcut}. */
+  pollShortcut(): Shortcut | undefined {
+    for (let offer = this.shortcuts.takeOffer(); offer !== undefined; offer = this.shortcuts.takeOffer()) {
+      const { epoch, context } = offer;
+      const association = this.contexts.association[context];
+      const connection = this.#associations.connectionOf[association];
+      if (connection?.tunnel === epoch.tunnel && this.#mayCutShort(connection, context)) {
+        const [generation, id] = [this.contexts.generation[context], this.contexts.id[context]];
+        return { ...offer, connection: connection.index, association, generation, id };
+      }
+      this.shortcuts.decline(offer);
+    }
+    return undefined;
+  }
+
+  #mayCutShort({ session, state, hasEnded, tunnel }: Connection, context: number): boolean {
+    return (
+      !(this.#isDraining || this.#isSuspending || this.#isClosed) &&
+      session?.kind === "native" &&
+      session.lanes === undefined &&
+      session.holder === undefined &&
+      session.connections.size === 1 &&
+      this.counters.tap === undefined &&
+      state === "open" &&
+      !hasEnded &&
+      tunnel.error === undefined &&
+      this.contexts.state[context] === CONTEXT_ACKED
+    );
+  }
+
+  /** Whether what a connection reads next may go to shortcuts. Only when all that it has read has been handled. */
+  mayReadShortcuts(index: number): boolean {
+    return this.#connections[index]?.tunnel.mayReadShortcuts ?? false;
+  }
+
+  /** As {@link TunnelClient.handleShortcut}. */
+  handleShortcut(time: number, shortcut: Shortcut, count: number, bytes: number, length: number): void {
+    const { epoch, isOut, context, generation } = shortcut;
+    const isKnown = this.contexts.generation[context] === generation;
+    if (isOut) {
+      epoch.tunnel.handleShortcutSent(count, bytes, length);
+      if (isKnown) this.#associations.noteReplies(time, context, count);
+    } else {
+      epoch.tunnel.handleShortcutReceived(time, length);
+      this.#capsules.noteReceived(time, isKnown ? context : NONE, count, bytes);
+    }
+  }
+
   /** Whether more is to be sent in the connection's session than the path takes. */
   isLimited(now: number, index: number): boolean {
     return this.#connections[index]?.tunnel.isLimited(now) ?? false;
@@ -630,6 +684,7 @@ export class TunnelServer {
    */
   suspend(now: number): void {
     this.#isSuspending = true;
+    for (const connection of this.#connections) connection?.tunnel.endShortcuts();
     for (const connection of [...this.#halfOpen]) this.#closeConnection(now, connection, undefined);
   }
 
@@ -656,6 +711,7 @@ export class TunnelServer {
 
   /** Announces to every client that this server shuts down; then drain and close. */
   close(): void {
+    this.#isClosed = true;
     for (const connection of this.#connections) {
       if (connection?.state !== "open" || connection.session?.kind !== "native") continue;
       this.#sendControl(connection, encodeShutdown("done"));
@@ -759,6 +815,8 @@ export class TunnelServer {
     // Without receipts it is only a name; there are no more labels than lanes.
     connection.tunnel.queue.lane = Math.min(extension.lane, MAX_LANES - 1);
     connection.session = session;
+    // Only the single lane of a session has shortcuts.
+    for (const other of session.connections) other.tunnel.endShortcuts();
     session.connections.add(connection);
     if (predecessor !== undefined) this.#closeConnection(now, predecessor, undefined);
     session.state = SESSION.after(session.state, "join");
@@ -915,6 +973,7 @@ export class TunnelServer {
 
   /** Removes a connection from its session. */
   #detach(now: number, connection: Connection): void {
+    connection.tunnel.endShortcuts();
     this.#halfOpen.delete(connection);
     this.#halfClosed.delete(connection);
     if (connection.state === "open") this.tunnelCount--;

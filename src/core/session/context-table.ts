@@ -4,6 +4,7 @@ import { grown } from "../grown.ts";
 import { IdleLists } from "../idle-lists.ts";
 import { ANY_LANE } from "../lanes/lane-bits.ts";
 import { CONTEXT, CONTEXT_FREE } from "./session-model.ts";
+import { Shortcuts } from "./shortcuts.ts";
 
 const NONE = -1;
 
@@ -25,6 +26,8 @@ export class ContextTable {
   generation = new Int32Array(64);
   size = 0;
   readonly idle = new IdleLists(IDLE_GRAIN_MS);
+  /** Of its contexts; a change of one ends its shortcuts. */
+  readonly shortcuts = new Shortcuts();
 
   /** Remote address as it was registered. */
   readonly address: (AddressBytes | undefined)[] = [];
@@ -45,6 +48,7 @@ export class ContextTable {
   constructor(seed: number) {
     this.#index = new AddressIndex(seed);
     this.#resolved = new AddressIndex(seed);
+    this.shortcuts.reserve(this.id.length);
   }
 
   /** The slot for an address of an association, or -1. */
@@ -92,6 +96,7 @@ export class ContextTable {
     this.lanes[slot] = ANY_LANE;
     this.idle.touch(now, slot, list);
     this.generation[slot]++;
+    this.shortcuts.begin(slot);
     this.address[slot] = address;
     this.target[slot] = address;
     this.#indexed[slot] = indexed ? 1 : 0;
@@ -107,6 +112,7 @@ export class ContextTable {
 
   /** Transfers the address of an older slot to `slot`, which {@link find} returns from now on. */
   takeIndex(slot: number, from: number): void {
+    this.shortcuts.endOf(from);
     this.#index.remove(from);
     this.#indexed[from] = 0;
     this.#index.add(slot, this.association[slot], this.address[slot]!);
@@ -115,6 +121,7 @@ export class ContextTable {
 
   /** Handles an event of {@link CONTEXT} that does not release the slot. */
   handle(slot: number, event: "ack" | "close" | "new session"): void {
+    this.shortcuts.endOf(slot);
     this.state[slot] = CONTEXT.after(this.state[slot], event);
   }
 
@@ -126,6 +133,7 @@ export class ContextTable {
   }
 
   release(slot: number): void {
+    this.shortcuts.endOf(slot);
     if (this.target[slot] !== this.address[slot]) this.#resolved.remove(slot);
     this.state[slot] = CONTEXT_FREE;
     this.idle.remove(slot);
@@ -152,5 +160,6 @@ export class ContextTable {
     this.#indexed = grown(this.#indexed, new Uint8Array(size));
     this.#next = grown(this.#next, new Int32Array(size));
     this.#previous = grown(this.#previous, new Int32Array(size));
+    this.shortcuts.reserve(size);
   }
 }

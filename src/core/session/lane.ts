@@ -143,6 +143,7 @@ export class Lane {
   close(): void {
     this.#handle("close");
     this.deadline = NEVER;
+    this.tunnel?.endShortcuts();
     this.tunnel = undefined;
   }
 
@@ -254,6 +255,7 @@ export class Lane {
     const { crypto } = this.#options;
     const isUnanswered = this.#answer === undefined || this.#answer.kind === "reconnect";
     this.#handle("lost");
+    this.tunnel?.endShortcuts();
     this.tunnel = undefined;
     if (isOver) this.hold();
     else if (this.#challenges === 1 && isUnanswered && !this.#hasReconnected) {

@@ -25,6 +25,7 @@ import type { DatagramBatch } from "./datagram-batch.ts";
 import type { ProbeTrain } from "./probe-train.ts";
 import type { ReceivedDatagrams } from "./received-datagrams.ts";
 import type { SendQueue } from "./send-queue.ts";
+import { ShortcutEpoch } from "./shortcuts.ts";
 
 const FIRST_BATCH_BYTES = 16_384;
 const MAX_BATCH_BYTES = 262_144;
@@ -83,6 +84,8 @@ export class Tunnel {
   error: ProtocolError | undefined;
   /** A measurement of delay, which is sent and answered here. Its owner arms its timer anew when it sets it. */
   probes: ProbeTrain | undefined;
+  /** Ends with whatever is written or read that is not a datagram. */
+  epoch = new ShortcutEpoch(this);
 
   readonly #datapath: Datapath;
   readonly #limits: TunnelLimits;
@@ -265,6 +268,7 @@ export class Tunnel {
         return false;
       }
       const type = reader.type;
+      if (type !== CAPSULE_DATAGRAM) this.endShortcuts();
       if (type === CAPSULE_RECEIPT) this.#handleReceipt(now);
       else if (type === CAPSULE_HEARTBEAT || type === CAPSULE_HEARTBEAT_ECHO)
         this.#handleHeartbeat(now, type);
@@ -302,11 +306,39 @@ export class Tunnel {
   }
 
   fail(error: ProtocolError): void {
+    this.endShortcuts();
     this.error ??= error;
+  }
+
+  /** Ends the shortcuts of all its flows: what the host hears of them from now on is what they carried before. */
+  endShortcuts(): void {
+    const { epoch } = this;
+    if (!epoch.isUsed) return;
+    this.epoch = new ShortcutEpoch(this);
+    epoch.end();
+  }
+
+  /** Whether what comes next may go to shortcuts: they have flows of this tunnel, and nothing of a capsule is kept here. */
+  get mayReadShortcuts(): boolean {
+    return this.epoch.hasIn && this.error === undefined && this.#reader!.atBoundary;
+  }
+
+  /** A shortcut has sent datagrams. @param length  of the last one */
+  handleShortcutSent(count: number, bytes: number, length: number): void {
+    this.#counters.datagramsOut += count;
+    this.#counters.bytesOut += bytes;
+    this.queue.noteBatch(0, length);
+  }
+
+  /** A shortcut has received datagrams, the last one, of `length` bytes, at `time`. */
+  handleShortcutReceived(time: number, length: number): void {
+    this.#receivedAt = Math.max(this.#receivedAt, time);
+    this.#counters.histograms.datagramBytes.add("in", length);
   }
 
   /** Sends a capsule (or a head) before all datagrams that are not in a batch yet. `bytes` is copied. */
   writeControl(bytes: Uint8Array): void {
+    this.endShortcuts();
     if (this.#controlLength === 0 && !this.#lent && this.#reserve(bytes.length)) {
       this.#batch!.set(bytes, this.#batchLength);
       this.#batchLength += bytes.length;

@@ -10,6 +10,7 @@ import type { Outgoing } from "../addresses/outgoing.ts";
 import type { Loop } from "../loop.ts";
 import type { NativeModule } from "./native-module.ts";
 import { ERROR_ROW_ADDRESS, ERROR_ROW_INTS, lazyInts, lazyMemory, scopedAddress } from "./native-module.ts";
+import { hasShortcuts, NativeShortcuts } from "./shortcuts.ts";
 import type { OnDatagrams, OnUnreachable, Remote, UdpIo, UdpSocket, UdpSocketOptions } from "./udp-io.ts";
 import { UDP_BUFFER_BYTES } from "./udp-io.ts";
 
@@ -21,6 +22,7 @@ const NO_BYTES: Uint8Array = new Uint8Array(0);
 /** UDP over the native module: one call for everything that a turn of the loop receives, and one for what it sends. */
 class NativeUdpIo implements UdpIo {
   readonly kind = "native";
+  readonly shortcuts: NativeShortcuts | undefined;
   readonly #native: NativeModule;
   readonly #loop: Loop;
   readonly #datapath: Datapath;
@@ -51,6 +53,7 @@ class NativeUdpIo implements UdpIo {
     this.#datapath = datapath;
     this.#native = native;
     this.#loop = loop;
+    this.shortcuts = hasShortcuts(native) ? new NativeShortcuts(native) : undefined;
     const [arenaBytes, rows, addressBytes, sendRows, errorRows] = native.udpSizes();
     this.#received = new ReceivedDatagrams(
       lazyMemory(native, arenaBytes),
@@ -302,6 +305,10 @@ class NativeUdpSocket implements UdpSocket {
     this.port = port;
     this.onDatagrams = options.onDatagrams;
     this.onUnreachable = options.onUnreachable;
+  }
+
+  get number(): number {
+    return this.#id;
   }
 
   get receiveBufferBytes(): number {

@@ -4,6 +4,7 @@ import type { LatencyClass } from "../../wire/latency-class.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { addressPort, formatHost } from "../../wire/socket-address.ts";
 import type { Outgoing } from "../addresses/outgoing.ts";
+import type { NativeShortcuts } from "./shortcuts.ts";
 
 /** A remote IPv4 or IPv6 endpoint, in the forms that implementations of {@link UdpIo} need. */
 export class Remote {
@@ -72,6 +73,8 @@ export interface UdpSocket {
   readonly port: number;
   /** Size of the receive buffer as the system counts it; undefined if it was not requested. */
   readonly receiveBufferBytes?: number;
+  /** The native module's number of it, negative once it is closed; native I/O only. */
+  readonly number?: number;
   /**
    * Sends `header` (when given) and the payload as one datagram, at the latest with {@link UdpIo.flush}. The memory is
    * borrowed until then; with node:dgram, which sends later, for longer, so that it must not change at all.
@@ -113,6 +116,8 @@ export const UDP_BUFFER_BYTES = 4_194_304;
 /** An implementation of UDP sockets. */
 export interface UdpIo {
   readonly kind: "native" | "plain";
+  /** What native I/O carries by itself, where it can. */
+  readonly shortcuts?: NativeShortcuts | undefined;
   /** @returns a socket that is bound, being bound, or has failed and will report it */
   open(options: UdpSocketOptions): UdpSocket;
   /** Sends the datagrams that were given to the sockets. @returns how many of them were dropped */
@@ -126,6 +131,7 @@ export function withLatency(udp: UdpIo, latency: LatencyClass): UdpIo {
   if (latency === "balanced") return udp;
   return {
     kind: udp.kind,
+    shortcuts: udp.shortcuts,
     open: (options) => udp.open({ ...options, latency: options.latency ?? latency }),
     flush: () => udp.flush(),
     afterTurn: (callback) => udp.afterTurn(callback),

@@ -4,6 +4,7 @@ import type { LatencyClass } from "../../wire/latency-class.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { addressPort, copyAddress, formatHost } from "../../wire/socket-address.ts";
 import { UDP_HEADER_FRAGMENT, UdpHeader, writeUdpHeader } from "../../wire/socks5.ts";
+import type { FlowEnd } from "../io/shortcuts.ts";
 import type { UdpIo, UdpSocket, UdpSocketOptions } from "../io/udp-io.ts";
 import { Remote } from "../io/udp-io.ts";
 import type { Relay, RelayHost } from "../udp/fixed-forward.ts";
@@ -127,6 +128,21 @@ export class Socks5Relay implements Relay {
   ): number {
     const remote = this.#placeOf[association]?.remote;
     if (remote === undefined) return end - first;
+    return this.socket.sendAll(this.#headerOf(context), data, offsets, lengths, first, end, remote);
+  }
+
+  flowEnd(association: number, context: number): FlowEnd | undefined {
+    const remote = this.#placeOf[association]?.remote;
+    return remote && { socket: this.socket, remote, header: this.#headerOf(context) };
+  }
+
+  handleSent(time: number, association: number): void {
+    const place = this.#placeOf[association];
+    if (place !== undefined) place.heardAt = Math.max(place.heardAt, time);
+  }
+
+  /** The UDP header for a context's address. */
+  #headerOf(context: number): Uint8Array {
     const { contexts } = this.#host.core;
     let header = this.#headers[context];
     if (header === undefined || this.#generations[context] !== contexts.generation[context]) {
@@ -136,7 +152,7 @@ export class Socks5Relay implements Relay {
       this.#headers[context] = header;
       this.#generations[context] = contexts.generation[context];
     }
-    return this.socket.sendAll(header, data, offsets, lengths, first, end, remote);
+    return header;
   }
 
   sourceOf(association: number): AddressBytes | undefined {
@@ -203,7 +219,7 @@ export class Socks5Relay implements Relay {
     }
     // Answers come from the local address that the source sends to now.
     const { address, local } = place!.remote!;
-    if (local !== received.local(row)) place!.remote = new Remote(address, received.local(row));
+    if (local !== received.local(row)) this.#setRemote(place!, new Remote(address, received.local(row)));
     return place;
   }
 
@@ -251,9 +267,14 @@ export class Socks5Relay implements Relay {
 
   #move(place: Place, remote: Remote | undefined): void {
     if (place.remote !== undefined) this.#bySource.remove(place.association);
-    place.remote = remote;
+    this.#setRemote(place, remote);
     if (remote !== undefined) this.#bySource.add(place.association, 0, remote.address);
     this.#last = undefined;
+  }
+
+  #setRemote(place: Place, remote: Remote | undefined): void {
+    place.remote = remote;
+    this.#host.core.handleMoved?.(place.association);
   }
 
   /** Removes the source of a place, and gives the place a new association. */

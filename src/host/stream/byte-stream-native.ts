@@ -35,6 +35,10 @@ export class DescriptorStream extends ListenedStream {
     return this.#state !== "open";
   }
 
+  get descriptor(): number | undefined {
+    return this.#state === "closed" ? undefined : this.#descriptor;
+  }
+
   get localIp(): string | undefined {
     return this.#name(false)?.[0];
   }

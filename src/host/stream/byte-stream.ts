@@ -41,6 +41,8 @@ export interface ByteStream {
   readonly remotePort: number | undefined;
   /** Whether the memory of a chunk is used again for the next one. If not, a listener may keep it. */
   readonly reusesMemory: boolean;
+  /** That of the native module, if its bytes are those of the stream; undefined once it is closed. */
+  readonly descriptor?: number | undefined;
   /**
    * Has another listener hear what happens from now on, and pauses. Only while nothing is lent. What the former one has not heard is kept for it: bytes, the
    * end, or, if the stream is closed already, the close.

@@ -8,6 +8,7 @@ import type { LatencyClass } from "../../wire/latency-class.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { ATYP_DOMAIN, addressPort, copyAddress, sameBytes } from "../../wire/socket-address.ts";
 import type { Turn } from "../driver.ts";
+import type { FlowEnd } from "../io/shortcuts.ts";
 import type { UdpIo, UdpSocket, UdpSocketOptions } from "../io/udp-io.ts";
 import { Remote } from "../io/udp-io.ts";
 
@@ -44,6 +45,10 @@ export interface Relay {
   refuse?(association: number, remote: AddressBytes, kind: UnreachableKind, mtu: number): void;
   /** The class of the association, which at first is {@link RelayHost.latency}, is another now. */
   setLatency?(association: number, latency: LatencyClass): void;
+  /** The socket and address at the other end of a context, if it is one; see {@link Shortcut}. */
+  flowEnd?(association: number, context: number): FlowEnd | undefined;
+  /** The application has sent past the relay, the last time at `time`. */
+  handleSent?(time: number, association: number): void;
   /** Where the association's application is now, if that is not what core was told. */
   sourceOf?(association: number): AddressBytes | undefined;
   /** Core has ended the association. */
@@ -123,6 +128,12 @@ export class FixedForward implements Relay {
     const remote = this.#remotes[association];
     if (remote === undefined) return end - first;
     return this.socket.sendAll(undefined, data, offsets, lengths, first, end, remote);
+  }
+
+  flowEnd(association: number, context: number): FlowEnd | undefined {
+    const remote = this.#remotes[association];
+    const isTarget = this.#isTarget(this.#host.core.contexts.address[context]!);
+    return remote && isTarget ? { socket: this.socket, remote, header: undefined } : undefined;
   }
 
   setLatency(_association: number, latency: LatencyClass): void {

@@ -1,0 +1,126 @@
+import { grown } from "../grown.ts";
+
+/** Batches of a flow that the machine handles itself before it offers a shortcut, so that a lone query costs nothing, ... */
+const FIRST_BATCHES = 4;
+/** ... and before it offers one again that could not be given. */
+const LATER_BATCHES = 64;
+
+/** What shortcuts have to do with a tunnel. */
+export interface ShortcutTunnel {
+  readonly epoch: ShortcutEpoch;
+  /** Begins another epoch, if there are shortcuts. */
+  endShortcuts(): void;
+  handleShortcutSent(count: number, bytes: number, length: number): void;
+  handleShortcutReceived(time: number, length: number): void;
+}
+
+/** A time in which nothing but datagrams passes on a tunnel. Shortcuts are given in it, and all of them end with it. */
+export class ShortcutEpoch {
+  readonly tunnel: ShortcutTunnel;
+  /** Whether datagrams from the tunnel have shortcuts, too. */
+  hasIn = false;
+  #end: (() => void) | undefined;
+
+  constructor(tunnel: ShortcutTunnel) {
+    this.tunnel = tunnel;
+  }
+
+  /** Whether a shortcut was given in it. */
+  get isUsed(): boolean {
+    return this.#end !== undefined;
+  }
+
+  /** The host has given a shortcut. @param end  ends all of the tunnel; called at once when the epoch is over, and only then */
+  begin({ isOut }: Pick<Shortcut, "isOut">, end: () => void): void {
+    this.#end = end;
+    if (!isOut) this.hasIn = true;
+  }
+
+  /** For the tunnel alone. */
+  end(): void {
+    this.#end?.();
+  }
+}
+
+/** A flow that native I/O may carry by itself, from a UDP socket to a connection (out) or back, until its epoch ends. */
+export interface Shortcut {
+  readonly epoch: ShortcutEpoch;
+  readonly isOut: boolean;
+  /** The machine's number of the connection. */
+  readonly connection: number;
+  readonly association: number;
+  /** Slot in the table of contexts, its generation, and its id on the wire. */
+  readonly context: number;
+  readonly generation: number;
+  readonly id: number;
+}
+
+/** What flows are offered shortcuts, and which have one. Of the contexts of an endpoint, by their slots. */
+export class Shortcuts {
+  /** Whether the host can give any. Otherwise nothing is offered. */
+  isWanted = false;
+  /** By flow (two for each slot, in and out): the epoch that it was offered one in, unless that could not be given, or has ended. */
+  readonly #epochs: (ShortcutEpoch | undefined)[] = [];
+  /** By flow: batches before the next offer. */
+  #left = new Uint8Array(0);
+  readonly #offers: Pick<Shortcut, "epoch" | "isOut" | "context">[] = [];
+
+  /** The table of contexts has so many slots. */
+  reserve(slots: number): void {
+    this.#left = grown(this.#left, new Uint8Array(2 * slots));
+    while (this.#epochs.length < 2 * slots) this.#epochs.push(undefined);
+  }
+
+  /** A slot has another context. */
+  begin(context: number): void {
+    this.#left.fill(FIRST_BATCHES, 2 * context, 2 * context + 2);
+  }
+
+  /** The machine has handled a batch of a context, into a tunnel (out) or from it. */
+  noteBatch(tunnel: ShortcutTunnel, context: number, isOut: boolean): void {
+    if (!this.isWanted) return;
+    const flow = flowOf(context, isOut);
+    if (this.#epochs[flow] === tunnel.epoch || --this.#left[flow] > 0) return;
+    this.#left[flow] = FIRST_BATCHES;
+    this.#epochs[flow] = tunnel.epoch;
+    this.#offers.push({ epoch: tunnel.epoch, isOut, context });
+  }
+
+  /** The next offer that still stands. */
+  takeOffer(): Pick<Shortcut, "epoch" | "isOut" | "context"> | undefined {
+    for (let offer = this.#offers.pop(); offer !== undefined; offer = this.#offers.pop()) {
+      const { epoch, isOut, context } = offer;
+      if (epoch === epoch.tunnel.epoch && epoch === this.#epochs[flowOf(context, isOut)]) return offer;
+    }
+    return undefined;
+  }
+
+  /** An offer could not be given. */
+  decline(offer: Pick<Shortcut, "epoch" | "isOut" | "context">): void {
+    this.handleEnded(offer);
+    this.#left[flowOf(offer.context, offer.isOut)] = LATER_BATCHES;
+  }
+
+  /** Native I/O has ended a shortcut, perhaps as it was idle. */
+  handleEnded({ epoch, isOut, context }: Pick<Shortcut, "epoch" | "isOut" | "context">): void {
+    const flow = flowOf(context, isOut);
+    if (this.#epochs[flow] === epoch) this.#epochs[flow] = undefined;
+  }
+
+  /** A context is no longer what it was: its shortcuts end, and with them all of that tunnel. */
+  endOf(context: number): void {
+    this.#endFlow(2 * context);
+    this.#endFlow(2 * context + 1);
+  }
+
+  #endFlow(flow: number): void {
+    const epoch = this.#epochs[flow];
+    if (epoch === undefined) return;
+    this.#epochs[flow] = undefined;
+    if (epoch.tunnel.epoch === epoch) epoch.tunnel.endShortcuts();
+  }
+}
+
+function flowOf(context: number, isOut: boolean): number {
+  return isOut ? 2 * context + 1 : 2 * context;
+}

@@ -1,0 +1,214 @@
+import type { Shortcut, Shortcuts } from "../../core/session/shortcuts.ts";
+import type { AddressBytes } from "../../wire/socket-address.ts";
+import type { ByteStream } from "../stream/byte-stream.ts";
+import type { NativeModule } from "./native-module.ts";
+import { SHORTCUT_ROW_NUMBERS } from "./native-module.ts";
+
+/** Bytes before a payload: the SOCKS5 header of an IP address. */
+const MAX_HEADER_BYTES = 22;
+const MAX_SHORTCUTS = 1_024;
+/** How often a turn that has no need of exact counts asks for them; the order of idleness is exact to a second. */
+const COLLECT_MS = 100;
+const NO_BYTES: Uint8Array = new Uint8Array(0);
+const NO_ROWS = new Int32Array(0);
+
+/** The calls of {@link NativeModule} for shortcuts. */
+export type ShortcutModule = NativeModule &
+  Required<
+    Pick<NativeModule, "shortcutOut" | "shortcutIn" | "shortcutEnd" | "shortcutResume" | "shortcutCounts">
+  >;
+
+export function hasShortcuts(native: NativeModule): native is ShortcutModule {
+  return native.shortcutOut !== undefined;
+}
+
+/** The UDP end of a flow. */
+export interface FlowEnd {
+  readonly socket: { readonly number?: number };
+  readonly remote: { readonly address: AddressBytes; readonly local: number };
+  /** Before each payload, both ways; undefined for nothing. */
+  readonly header: Uint8Array | undefined;
+}
+
+/** Hears what a shortcut has carried, or that it has ended, once. */
+interface Listener {
+  readonly shortcut: Shortcut;
+  handleCarried(time: number, shortcut: Shortcut, count: number, bytes: number, length: number): void;
+  handleEnded(shortcut: Shortcut): void;
+}
+
+/** The shortcuts of a thread, whose hosts share the native module. */
+export class NativeShortcuts {
+  readonly #native: ShortcutModule;
+  /** By number. */
+  readonly #listeners: (Listener | undefined)[] = [];
+  #count = 0;
+  #rows: Float64Array | undefined;
+  #collectedAt = Number.NEGATIVE_INFINITY;
+
+  constructor(native: ShortcutModule) {
+    this.#native = native;
+  }
+
+  /** @returns false if it cannot be given */
+  give(listener: Listener, { socket, remote, header = NO_BYTES }: FlowEnd, stream: ByteStream): boolean {
+    const { shortcut } = listener;
+    const id = socket.number ?? -1;
+    const { descriptor } = stream;
+    if (id < 0 || descriptor === undefined || stream.isClosed || header.length > MAX_HEADER_BYTES)
+      return false;
+    const { address, local } = remote;
+    const native = this.#native;
+    const number = shortcut.isOut
+      ? native.shortcutOut(id, address, local, header, descriptor, shortcut.id)
+      : native.shortcutIn(descriptor, shortcut.id, id, header, address, local);
+    if (number < 0) return false;
+    this.#rows ??= new Float64Array(MAX_SHORTCUTS * SHORTCUT_ROW_NUMBERS);
+    this.#listeners[number] = listener;
+    this.#count++;
+    return true;
+  }
+
+  end(stream: ByteStream): void {
+    const { descriptor } = stream;
+    if (descriptor !== undefined) this.#native.shortcutEnd(descriptor);
+  }
+
+  resume(stream: ByteStream): void {
+    const { descriptor } = stream;
+    if (descriptor !== undefined) this.#native.shortcutResume(descriptor);
+  }
+
+  /** {@link collect}, if that was long ago. */
+  refresh(now: number): void {
+    if (this.#count > 0 && now - this.#collectedAt >= COLLECT_MS) this.collect(now);
+  }
+
+  /** Whether any was ever given. */
+  get isUsed(): boolean {
+    return this.#rows !== undefined;
+  }
+
+  /** Reports what has been carried until now, in the order of time. */
+  collect(now: number): void {
+    if (this.#count === 0) return;
+    this.#collectedAt = now;
+    const rows = this.#rows!;
+    for (let count = MAX_SHORTCUTS; count === MAX_SHORTCUTS; ) {
+      count = this.#native.shortcutCounts(rows);
+      if (count === 1) this.#report(now, rows, 0);
+      else for (const at of byAge(rows, count)) this.#report(now, rows, at);
+    }
+  }
+
+  #report(now: number, rows: Float64Array, at: number): void {
+    const number = rows[at];
+    const listener = this.#listeners[number];
+    if (listener === undefined) return;
+    const count = rows[at + 1];
+    if (count > 0) {
+      listener.handleCarried(now - rows[at + 3], listener.shortcut, count, rows[at + 2], rows[at + 4]);
+    }
+    if (rows[at + 5] === 0) return;
+    this.#listeners[number] = undefined;
+    this.#count--;
+    listener.handleEnded(listener.shortcut);
+  }
+
+  /** @returns how many datagrams were dropped that had been taken before, and were not reported */
+  takeDropped(): number {
+    return this.#native.udpSend(NO_BYTES, NO_ROWS, 0, NO_BYTES, NO_BYTES);
+  }
+}
+
+/** Offsets of rows, those first whose last datagram is oldest. */
+function byAge(rows: Float64Array, count: number): number[] {
+  const offsets = Array.from({ length: count }, (_, row) => row * SHORTCUT_ROW_NUMBERS);
+  return offsets.sort((a, b) => rows[b + 3] - rows[a + 3]);
+}
+
+/** What a machine of core has to do with shortcuts. */
+export interface ShortcutCore {
+  readonly shortcuts: Shortcuts;
+  readonly counters: { readonly drops: { send_error: number } };
+  pollShortcut(): Shortcut | undefined;
+  mayReadShortcuts(connection: number): boolean;
+  handleShortcut(time: number, shortcut: Shortcut, count: number, bytes: number, length: number): void;
+}
+
+/** What a host has to do with them. */
+export interface ShortcutEnds {
+  /** The UDP end of a flow, if it is a socket. */
+  flowEnd(shortcut: Shortcut): FlowEnd | undefined;
+  stream(connection: number): ByteStream | undefined;
+  /** The application has sent, the last time at `time`. */
+  handleSent?(time: number, association: number): void;
+}
+
+/** The shortcuts of one host: connects what core permits with sockets and streams. */
+export class HostShortcuts {
+  readonly #native: NativeShortcuts;
+  readonly #core: ShortcutCore;
+  readonly #ends: ShortcutEnds;
+
+  constructor(native: NativeShortcuts, core: ShortcutCore, ends: ShortcutEnds) {
+    this.#native = native;
+    this.#core = core;
+    this.#ends = ends;
+    core.shortcuts.isWanted = true;
+  }
+
+  /** Gives what core offers. To be called when everything has been written. */
+  give(): void {
+    const core = this.#core;
+    for (let shortcut = core.pollShortcut(); shortcut !== undefined; shortcut = core.pollShortcut()) {
+      const stream = this.#ends.stream(shortcut.connection);
+      const end = this.#ends.flowEnd(shortcut);
+      if (stream === undefined || end === undefined || !this.#giveOne(shortcut, end, stream)) {
+        core.shortcuts.decline(shortcut);
+      }
+    }
+  }
+
+  #giveOne(shortcut: Shortcut, end: FlowEnd, stream: ByteStream): boolean {
+    const { shortcuts } = this.#core;
+    const listener: Listener = {
+      shortcut,
+      handleCarried: this.#handleCarried,
+      handleEnded: (ended) => shortcuts.handleEnded(ended),
+    };
+    if (!this.#native.give(listener, end, stream)) return false;
+    shortcut.epoch.begin(shortcut, () => this.#native.end(stream));
+    return true;
+  }
+
+  readonly #handleCarried = (
+    time: number,
+    shortcut: Shortcut,
+    count: number,
+    bytes: number,
+    length: number,
+  ): void => {
+    this.#core.handleShortcut(time, shortcut, count, bytes, length);
+    if (shortcut.isOut) this.#ends.handleSent?.(time, shortcut.association);
+  };
+
+  /** To be called when all that a connection has read has been handled, and {@link give}. */
+  resume(connection: number): void {
+    if (!this.#core.mayReadShortcuts(connection)) return;
+    const stream = this.#ends.stream(connection);
+    if (stream !== undefined) this.#native.resume(stream);
+  }
+
+  /** A turn begins: core learns what has been carried, unless it has learnt that lately. */
+  refresh(now: number): void {
+    this.#native.refresh(now);
+  }
+
+  /** Core learns what has been carried until now. To be called before time passes there, or its state is read. */
+  collect(now: number): void {
+    if (!this.#native.isUsed) return;
+    this.#native.collect(now);
+    this.#core.counters.drops.send_error += this.#native.takeDropped();
+  }
+}

@@ -1,0 +1,619 @@
+import { NativeTcp, openNativeUdpIo } from "../../src/host/index.ts";
+import type { NativeModule } from "../../src/host/io/native-module.ts";
+import { SHORTCUT_ROW_NUMBERS } from "../../src/host/io/native-module.ts";
+import type { System } from "../../src/host/system.ts";
+import {
+  CAPSULE_DATAGRAM,
+  datagramHeaderLength,
+  MAX_DATAGRAM_BYTES,
+  writeDatagramHeader,
+} from "../../src/wire/capsule.ts";
+import type { AddressBytes } from "../../src/wire/socket-address.ts";
+import {
+  ATYP_IPV4,
+  addressPort,
+  copyAddress,
+  formatAddress,
+  formatHost,
+  makeAddress,
+} from "../../src/wire/socket-address.ts";
+import { readVarint, varintLengthFrom } from "../../src/wire/varint.ts";
+
+const ROW_INTS = 6;
+const SEND_ROW_INTS = 7;
+const ROWS = 64;
+const KEPT_BYTES = 2_048;
+const MAX_SHORTCUTS = 1_024;
+const IDLE_MS = 10_000;
+const EAGAIN_LATER = 0;
+/** For {@link MemoryNet.chunkBytes}: reads are not cut. */
+export const WHOLE = 65_536;
+
+type OnBytes = (bytes: Uint8Array, from: AddressBytes) => void;
+
+interface Datagram {
+  readonly to: AddressBytes;
+  readonly from: AddressBytes;
+  readonly bytes: Uint8Array;
+  readonly toText: string;
+  readonly fromText: string;
+}
+
+/** Several processes with native I/O, and sockets of a test, in one memory and one time. */
+export class MemoryNet {
+  now = 1_000;
+  readonly random: () => number;
+  /** Without, native modules have no shortcuts. */
+  readonly hasShortcuts: boolean;
+  /** Bytes that a connection holds in one direction, and most that are read at once. */
+  pipeBytes = 65_536;
+  chunkBytes = WHOLE;
+  readonly listeners = new Map<string, { native: MemoryNative; onAccept: (descriptor: number) => void }>();
+  readonly #natives: MemoryNative[] = [];
+  readonly #plain = new Map<string, OnBytes>();
+  #turns: (() => void)[] = [];
+  #datagrams: Datagram[] = [];
+  readonly #timers = new Set<{ readonly at: number; readonly callback: () => void }>();
+  nextPort = 40_000;
+
+  constructor(seed: number, hasShortcuts: boolean) {
+    this.hasShortcuts = hasShortcuts;
+    let state = seed >>> 0;
+    this.random = () => {
+      state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+      return state / 4_294_967_296;
+    };
+  }
+
+  /** A process. @param ip  that it sends from, unless a socket is bound to another */
+  process(ip: string): { readonly native: MemoryNative; readonly system: System } {
+    const native = new MemoryNative(this, ip);
+    this.#natives.push(native);
+    return { native, system: systemOf(this, native) };
+  }
+
+  readonly nextTurn = (callback: () => void): void => void this.#turns.push(callback);
+
+  after(delayMs: number, callback: () => void) {
+    const timer = { at: this.now + Math.max(0, delayMs), callback };
+    this.#timers.add(timer);
+    return { cancel: () => void this.#timers.delete(timer) };
+  }
+
+  /** A socket of the test. */
+  open(host: string, port: number, onBytes: OnBytes): (bytes: Uint8Array, to: AddressBytes) => void {
+    const from = makeAddress(host, port)!;
+    this.#plain.set(formatAddress(from), onBytes);
+    return (bytes, to) => this.send(from, to, bytes);
+  }
+
+  send(from: AddressBytes, to: AddressBytes, bytes: Uint8Array): void {
+    this.#datagrams.push({ from, to, bytes, fromText: formatAddress(from), toText: formatAddress(to) });
+  }
+
+  /** Carries out what can be without time passing. */
+  async settle(): Promise<void> {
+    for (let idle = 0; idle < 3; ) {
+      for (let i = 0; i < 8; i++) await Promise.resolve();
+      idle = this.#step() ? 0 : idle + 1;
+    }
+  }
+
+  async advance(ms: number): Promise<void> {
+    const end = this.now + ms;
+    await this.settle();
+    for (;;) {
+      const due = [...this.#timers].sort((a, b) => a.at - b.at)[0];
+      if (due === undefined || due.at > end) break;
+      this.now = Math.max(this.now, due.at);
+      this.#timers.delete(due);
+      due.callback();
+      await this.settle();
+    }
+    this.now = end;
+  }
+
+  #step(): boolean {
+    const turns = this.#turns;
+    this.#turns = [];
+    for (const turn of turns) turn();
+    const datagrams = this.#datagrams;
+    this.#datagrams = [];
+    for (const { toText, from, bytes } of datagrams) this.#plain.get(toText)?.(bytes, from);
+    let moved = turns.length > 0 || datagrams.length > 0;
+    for (const native of this.#natives) moved = native.step(datagrams) || moved;
+    return moved;
+  }
+}
+
+function systemOf(net: MemoryNet, native: MemoryNative): System {
+  const errors = { errorName: String, errorText: String };
+  const loop = {
+    now: () => net.now,
+    after: (delayMs: number, callback: () => void) => net.after(delayMs, callback),
+    nextTurn: net.nextTurn,
+  };
+  const udp = openNativeUdpIo(native.module, loop);
+  return {
+    ...loop,
+    ...errors,
+    unixMs: () => net.now,
+    cryptography: {
+      random: (length) => Uint8Array.from({ length }, () => Math.floor(256 * net.random())),
+      hmac: (key, data) => {
+        const mac = new Uint8Array(32);
+        for (const [i, byte] of [...key, ...data].entries()) mac[i % 32] = mac[i % 32] * 31 + byte;
+        return mac;
+      },
+    },
+    shadowsocks: undefined,
+    io: { udp, tcp: new NativeTcp(native.module, errors), native: native.module, latency: "balanced" },
+    lookUp: async (name) => {
+      throw new Error(`no such name: ${name}`);
+    },
+    nameservers: () => [],
+    interfaces: () => [],
+    descriptorLimit: () => Number.POSITIVE_INFINITY,
+    readFile: (path) => {
+      throw new Error(`no such file: ${path}`);
+    },
+  };
+}
+
+interface Socket {
+  readonly id: number;
+  readonly address: AddressBytes;
+}
+
+interface Stream {
+  readonly descriptor: number;
+  readonly name: AddressBytes;
+  peer: Stream | undefined;
+  /** What has come and was not read. */
+  inbox: number[];
+  hasEnd: boolean;
+  /** It has been read to its end. */
+  hasEnded: boolean;
+  isPaused: boolean;
+  buffer: Uint8Array;
+  onRead: (count: number) => void;
+  onWritable: () => void;
+  /** The system has not taken all of the script's last write: `onWritable` is due. */
+  owes: boolean;
+  /** Of a shortcut's write. */
+  rest: Uint8Array;
+  endsAfterRest: boolean;
+  /** Shortcuts may read. */
+  mayRead: boolean;
+  kept: number[];
+}
+
+interface Shortcut {
+  readonly isOut: boolean;
+  readonly stream: number;
+  readonly context: number;
+  readonly socket: number;
+  readonly address: string;
+  readonly addressBytes: AddressBytes;
+  readonly header: Uint8Array;
+  count: number;
+  bytes: number;
+  at: number;
+  length: number;
+  hasEnded: boolean;
+}
+
+/** The native module of a process: the rules of native/io/shortcut.h, in the clear. */
+export class MemoryNative {
+  readonly module: NativeModule;
+  readonly #net: MemoryNet;
+  readonly #ip: string;
+  readonly #sockets = new Map<number, Socket>();
+  readonly #byAddress = new Map<string, Socket>();
+  readonly #streams = new Map<number, Stream>();
+  readonly #shortcuts = new Map<number, Shortcut>();
+  #next = 3;
+  #arena: Uint8Array = new Uint8Array(0);
+  #rows: Int32Array = new Int32Array(0);
+  #addresses: Uint8Array = new Uint8Array(0);
+  #onBatch: (count: number) => void = () => {};
+  /** Datagrams that shortcuts have carried, and rows and reads that the script was entered for. */
+  carried = 0;
+  entered = 0;
+  /** `TIME PORT` of each socket that was closed. */
+  readonly closed: string[] = [];
+
+  constructor(net: MemoryNet, ip: string) {
+    this.#net = net;
+    this.#ip = ip;
+    this.module = this.#makeModule();
+  }
+
+  get active(): number {
+    return [...this.#shortcuts.values()].filter(({ hasEnded }) => !hasEnded).length;
+  }
+
+  get descriptors(): readonly number[] {
+    return [...this.#streams.keys()];
+  }
+
+  /** @param datagrams  those of this step, to whomever */
+  step(datagrams: readonly Datagram[]): boolean {
+    let moved = this.#receive(datagrams);
+    for (const stream of [...this.#streams.values()]) {
+      moved = this.#write(stream) || moved;
+      moved = this.#read(stream) || moved;
+    }
+    return moved;
+  }
+
+  // UDP
+
+  #receive(datagrams: readonly Datagram[]): boolean {
+    let rows: [Socket, Datagram][] = [];
+    for (const datagram of datagrams) {
+      const socket = this.#byAddress.get(datagram.toText);
+      if (socket !== undefined) rows.push([socket, datagram]);
+    }
+    const moved = rows.length > 0;
+    while (rows.length > 0) {
+      this.#receiveRows(rows.slice(0, ROWS));
+      rows = rows.slice(ROWS);
+    }
+    return moved;
+  }
+
+  #receiveRows(rows: [Socket, Datagram][]): void {
+    const outputs = new Map<Stream, number[]>();
+    const left = rows.filter(([socket, { fromText, bytes }]) => {
+      const shortcut = this.#findOut(socket.id, fromText, bytes);
+      const stream = shortcut && this.#streams.get(shortcut.stream);
+      if (shortcut === undefined || stream === undefined || stream.owes || stream.rest.length > 0)
+        return true;
+      const payload = bytes.subarray(shortcut.header.length);
+      const output = outputs.get(stream) ?? [];
+      outputs.set(stream, output);
+      const header = new Uint8Array(datagramHeaderLength(shortcut.context, payload.length));
+      writeDatagramHeader(header, 0, shortcut.context, payload.length);
+      output.push(...header, ...payload);
+      this.#count(shortcut, payload.length);
+      return false;
+    });
+    for (const [stream, output] of outputs) {
+      const bytes = Uint8Array.from(output);
+      stream.rest = bytes.slice(this.#accept(stream, bytes));
+    }
+    if (left.length === 0) return;
+    let at = 0;
+    let addressAt = 0;
+    for (const [row, [socket, { from, fromText, bytes }]] of left.entries()) {
+      const isSame = row > 0 && left[row - 1][0] === socket && left[row - 1][1].fromText === fromText;
+      if (!isSame) {
+        addressAt = row * 19;
+        this.#addresses.set(from, addressAt);
+      }
+      this.#arena.set(bytes, at);
+      this.#rows.set([socket.id, at, bytes.length, addressAt, from.length, 0], row * ROW_INTS);
+      at += bytes.length;
+    }
+    this.entered++;
+    this.#onBatch(left.length);
+  }
+
+  #findOut(socket: number, from: string, bytes: Uint8Array): Shortcut | undefined {
+    return [...this.#shortcuts.values()].find(
+      (one) =>
+        one.isOut &&
+        !one.hasEnded &&
+        one.socket === socket &&
+        one.address === from &&
+        bytes.length >= one.header.length &&
+        bytes.length - one.header.length <= MAX_DATAGRAM_BYTES &&
+        one.header.every((byte, i) => byte === bytes[i]),
+    );
+  }
+
+  #count(shortcut: Shortcut, length: number): void {
+    shortcut.count++;
+    shortcut.bytes += length;
+    shortcut.length = length;
+    shortcut.at = this.#net.now;
+    this.carried++;
+  }
+
+  #sendFrom(socket: number, to: AddressBytes, bytes: Uint8Array): void {
+    const from = this.#sockets.get(socket)?.address;
+    if (from !== undefined) this.#net.send(from, to, bytes);
+  }
+
+  // Streams
+
+  /** @returns how many bytes the other end has room for */
+  #accept({ peer }: Stream, bytes: Uint8Array): number {
+    if (peer === undefined) return bytes.length;
+    const count = Math.max(0, Math.min(bytes.length, this.#net.pipeBytes - peer.inbox.length));
+    peer.inbox.push(...bytes.subarray(0, count));
+    return count;
+  }
+
+  #write(stream: Stream): boolean {
+    if (stream.rest.length === 0 && !stream.owes) return false;
+    const { peer } = stream;
+    if (peer !== undefined && peer.inbox.length >= this.#net.pipeBytes) return false;
+    if (stream.rest.length > 0) {
+      stream.rest = stream.rest.slice(this.#accept(stream, stream.rest));
+      if (stream.rest.length > 0) return true;
+      if (stream.endsAfterRest && peer !== undefined) peer.hasEnd = true;
+    }
+    if (stream.owes) {
+      stream.owes = false;
+      stream.onWritable();
+    }
+    return true;
+  }
+
+  #read(stream: Stream): boolean {
+    if (stream.isPaused || stream.hasEnded) return false;
+    if (stream.inbox.length === 0) {
+      if (!stream.hasEnd) return false;
+      stream.hasEnded = true;
+      stream.onRead(0);
+      return true;
+    }
+    const { chunkBytes, random } = this.#net;
+    const most = Math.min(stream.inbox.length, chunkBytes);
+    const came = stream.inbox.splice(0, chunkBytes === WHOLE ? most : 1 + Math.floor(random() * most));
+    const bytes = Uint8Array.from([...stream.kept, ...came]);
+    stream.kept = [];
+    const at = stream.mayRead ? this.#carryIn(stream, bytes) : 0;
+    const rest = bytes.subarray(at);
+    if (rest.length === 0) return true;
+    if (stream.mayRead && this.#isBeginning(stream, rest)) {
+      stream.kept = [...rest];
+      return true;
+    }
+    stream.mayRead = false;
+    stream.buffer.set(rest);
+    this.entered++;
+    stream.onRead(rest.length);
+    return true;
+  }
+
+  /** @returns the offset behind the capsules that shortcuts have carried */
+  #carryIn(stream: Stream, bytes: Uint8Array): number {
+    let at = 0;
+    for (;;) {
+      const capsule = this.#capsuleAt(stream, bytes, at);
+      if (capsule?.end === undefined || capsule.end > bytes.length) return at;
+      const { shortcut, payload, end } = capsule;
+      const datagram = Uint8Array.from([...shortcut.header, ...bytes.subarray(payload, end)]);
+      this.#sendFrom(shortcut.socket, shortcut.addressBytes, datagram);
+      this.#count(shortcut, end - payload);
+      at = end;
+    }
+  }
+
+  /** A DATAGRAM capsule in shortest form, whose context has a shortcut. */
+  #capsuleAt(
+    stream: Stream,
+    bytes: Uint8Array,
+    at: number,
+  ): { shortcut: Shortcut; payload: number; end: number } | undefined {
+    if (at + 3 > bytes.length || bytes[at] !== CAPSULE_DATAGRAM) return undefined;
+    const valueAt = at + 1 + varintLengthFrom(bytes[at + 1]);
+    if (valueAt >= bytes.length) return undefined;
+    const payload = valueAt + varintLengthFrom(bytes[valueAt]);
+    if (payload > bytes.length) return undefined;
+    const end = valueAt + readVarint(bytes, at + 1);
+    const context = readVarint(bytes, valueAt);
+    const length = end - payload;
+    if (length < 0 || length > MAX_DATAGRAM_BYTES) return undefined;
+    if (payload - at !== datagramHeaderLength(context, length)) return undefined;
+    const shortcut = [...this.#shortcuts.values()].find(
+      (one) => !one.isOut && !one.hasEnded && one.stream === stream.descriptor && one.context === context,
+    );
+    return shortcut && { shortcut, payload, end };
+  }
+
+  #isBeginning(stream: Stream, rest: Uint8Array): boolean {
+    return rest.length <= KEPT_BYTES && this.#capsuleAt(stream, rest, 0) !== undefined;
+  }
+
+  #endOf(isOf: (shortcut: Shortcut) => boolean): void {
+    for (const shortcut of this.#shortcuts.values()) if (isOf(shortcut)) shortcut.hasEnded = true;
+  }
+
+  /** Ends a connection without a word, as a crash of the other end does. */
+  cut(descriptor: number): void {
+    const stream = this.#streams.get(descriptor)!;
+    this.#endOf((one) => one.stream === descriptor);
+    stream.onRead(-104);
+  }
+
+  connectionTo(address: string): number {
+    const listener = this.#net.listeners.get(address);
+    if (listener === undefined) return -111;
+    const [near, far] = [this.#addStream(), listener.native.#addStream()];
+    near.peer = far;
+    far.peer = near;
+    this.#net.nextTurn(() => listener.onAccept(far.descriptor));
+    return near.descriptor;
+  }
+
+  #addStream(): Stream {
+    const descriptor = this.#next++;
+    const stream: Stream = {
+      descriptor,
+      name: makeAddress("127.0.0.1", 1)!,
+      peer: undefined,
+      inbox: [],
+      hasEnd: false,
+      hasEnded: false,
+      isPaused: true,
+      buffer: new Uint8Array(0),
+      onRead: () => {},
+      onWritable: () => {},
+      owes: false,
+      rest: new Uint8Array(0),
+      endsAfterRest: false,
+      mayRead: false,
+      kept: [],
+    };
+    this.#streams.set(descriptor, stream);
+    return stream;
+  }
+
+  #closeStream(descriptor: number): void {
+    const stream = this.#streams.get(descriptor);
+    if (stream === undefined) return;
+    this.#streams.delete(descriptor);
+    this.#endOf((one) => one.stream === descriptor);
+    if (stream.peer === undefined) return;
+    stream.peer.hasEnd = true;
+    stream.peer.peer = undefined;
+  }
+
+  // The calls
+
+  #makeModule(): NativeModule {
+    const net = this.#net;
+    const streamOf = (descriptor: number) => this.#streams.get(descriptor)!;
+    const give = (shortcut: Shortcut, isSame: (other: Shortcut) => boolean): number => {
+      if (!this.#streams.has(shortcut.stream) || !this.#sockets.has(shortcut.socket)) return -1;
+      if (shortcut.header.length > 22) return -1;
+      this.#endOf((other) => other.isOut === shortcut.isOut && isSame(other));
+      for (let number = 0; number < MAX_SHORTCUTS; number++) {
+        if (this.#shortcuts.has(number)) continue;
+        this.#shortcuts.set(number, shortcut);
+        return number;
+      }
+      return -1;
+    };
+    const make = (
+      isOut: boolean,
+      stream: number,
+      context: number,
+      socket: number,
+      header: Uint8Array,
+      address: Uint8Array,
+    ): Shortcut => {
+      const own = copyAddress(address, 0, address.length);
+      const carried = { count: 0, bytes: 0, at: net.now, length: 0, hasEnded: false };
+      const ends = { isOut, stream, context, socket, address: formatAddress(own), addressBytes: own };
+      return { ...ends, header: header.slice(), ...carried };
+    };
+    const shortcuts: Partial<NativeModule> = {
+      shortcutOut: (socket, address, _local, prefix, stream, context) => {
+        const one = make(true, stream, context, socket, prefix, address);
+        const isSame = (other: Shortcut) =>
+          other.socket === socket && other.address === one.address && `${other.header}` === `${one.header}`;
+        return give(one, isSame);
+      },
+      shortcutIn: (stream, context, socket, header, address) => {
+        const one = make(false, stream, context, socket, header, address);
+        return give(one, (other) => other.stream === stream && other.context === context);
+      },
+      shortcutEnd: (stream) => this.#endOf((one) => one.stream === stream),
+      shortcutResume: (stream) => {
+        streamOf(stream).mayRead = true;
+      },
+      shortcutCounts: (rows) => {
+        let row = 0;
+        for (const [number, one] of this.#shortcuts) {
+          if (net.now - one.at > IDLE_MS) one.hasEnded = true;
+          if (one.count === 0 && !one.hasEnded) continue;
+          if ((row + 1) * SHORTCUT_ROW_NUMBERS > rows.length) break;
+          const age = net.now - one.at;
+          const ended = one.hasEnded ? 1 : 0;
+          rows.set([number, one.count, one.bytes, age, one.length, ended], row++ * SHORTCUT_ROW_NUMBERS);
+          one.count = 0;
+          one.bytes = 0;
+          if (one.hasEnded) this.#shortcuts.delete(number);
+        }
+        return row;
+      },
+    };
+    return {
+      ...(net.hasShortcuts ? shortcuts : {}),
+      zoneScope: () => 0,
+      udpSizes: () => [ROWS * 65_536, ROWS, ROWS * 19, ROWS, 1],
+      udpSetup: (arena, rows, addresses, onBatch) => {
+        this.#arena = arena;
+        this.#rows = rows;
+        this.#addresses = addresses;
+        this.#onBatch = onBatch;
+      },
+      udpOpen: (address) => {
+        const host = formatHost(copyAddress(address, 0, address.length));
+        const port = addressPort(copyAddress(address, 0, address.length)) || net.nextPort++;
+        const own = makeAddress(host === "0.0.0.0" ? this.#ip : host, port)!;
+        const socket: Socket = { id: this.#next++, address: own };
+        this.#sockets.set(socket.id, socket);
+        this.#byAddress.set(formatAddress(own), socket);
+        return socket.id;
+      },
+      udpClose: (id) => {
+        const { address } = this.#sockets.get(id)!;
+        this.closed.push(`${net.now} ${addressPort(address)}`);
+        this.#sockets.delete(id);
+        this.#byAddress.delete(formatAddress(address));
+        this.#endOf((one) => one.socket === id);
+      },
+      udpErrors: () => 0,
+      udpPort: (id) => addressPort(this.#sockets.get(id)!.address),
+      udpReceiveBuffer: () => 1 << 24,
+      udpSend: (data, rows, count, addresses, headers) => {
+        for (let row = 0; row < count; row++) {
+          const [id, headerAt, headerLength, at, length, addressAt] = rows.subarray(row * SEND_ROW_INTS);
+          const to = copyAddress(addresses, addressAt, addresses[addressAt] === ATYP_IPV4 ? 7 : 19);
+          const header = headers.subarray(headerAt, headerAt + headerLength);
+          this.#sendFrom(id, to, Uint8Array.from([...header, ...data.subarray(at, at + length)]));
+        }
+        return 0;
+      },
+      udpCounts: () => {},
+      tcpListen: (address, _reusePort, _backlog, onAccept) => {
+        const stream = this.#addStream();
+        net.listeners.set(formatAddress(copyAddress(address, 0, address.length)), { native: this, onAccept });
+        return stream.descriptor;
+      },
+      tcpUnlisten: () => {},
+      socketName: () => ["127.0.0.1", 1],
+      socketAddress: () => makeAddress("127.0.0.1", 1),
+      tcpTune: () => true,
+      tcpKeepAlive: () => {},
+      tcpConnect: (address, _interface, _mark, onDone) => {
+        const to = formatAddress(copyAddress(address, 0, address.length));
+        net.nextTurn(() => onDone(this.connectionTo(to)));
+        return 1;
+      },
+      tcpConnectCancel: () => {},
+      descriptorClose: (descriptor) => this.#closeStream(descriptor),
+      streamOpen: (descriptor, buffer, onRead, onWritable) => {
+        Object.assign(streamOf(descriptor), { buffer, onRead, onWritable });
+      },
+      streamWrite: (descriptor, bytes, length) => {
+        const stream = streamOf(descriptor);
+        if (stream.rest.length > 0) {
+          stream.owes = true;
+          return EAGAIN_LATER;
+        }
+        const accepted = this.#accept(stream, bytes.subarray(0, length));
+        stream.owes = accepted < length;
+        return accepted;
+      },
+      streamEnd: (descriptor) => {
+        const stream = streamOf(descriptor);
+        this.#endOf((one) => one.stream === descriptor);
+        if (stream.rest.length > 0) stream.endsAfterRest = true;
+        else if (stream.peer !== undefined) stream.peer.hasEnd = true;
+      },
+      streamRelease: () => {},
+      streamClose: (descriptor) => this.#closeStream(descriptor),
+      streamReset: (descriptor) => this.#closeStream(descriptor),
+      streamPause: (descriptor, isPaused) => {
+        streamOf(descriptor).isPaused = isPaused;
+      },
+    };
+  }
+}
