@@ -1,11 +1,43 @@
 // Compiles src/ to dist/. Installs dependencies first when a fresh clone has none.
 import { spawnSync } from "node:child_process";
 import { chmodSync, existsSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, resolve } from "node:path";
 
 /** @param {string} command @param {string[]} args */
 function run(command, args) {
   const { status } = spawnSync(command, args, { stdio: "inherit" });
   if (status !== 0) process.exit(status ?? 1);
+}
+
+/**
+ * Puts all that a program loads at its start into one chunk. By itself esbuild makes one of each set of modules that the same entries
+ * and dynamic imports share: so many that V8 finds it worthwhile to compile the resolver of modules, whose compiler takes 3 MB.
+ * Here everything that is loaded later imports the whole program, which is there by then, so that there is one set. A program that
+ * awaited at its top level would then wait for itself.
+ *
+ * @param {string} entry
+ * @returns {import("esbuild").Plugin}
+ */
+function oneChunkAtStart(entry) {
+  const name = "one-chunk-at-start";
+  return {
+    name,
+    setup(building) {
+      building.onResolve({ filter: /./ }, async ({ path, kind, importer, resolveDir, pluginData }) => {
+        if (kind !== "dynamic-import" || pluginData === name) return undefined;
+        const found = await building.resolve(path, { kind, importer, resolveDir, pluginData: name });
+        return found.external || found.errors.length > 0 ? found : { path: found.path, namespace: name };
+      });
+      building.onLoad({ filter: /./, namespace: name }, ({ path }) => {
+        const from = JSON.stringify(path);
+        const isPackage = path.includes("node_modules");
+        return {
+          contents: `import ${JSON.stringify(entry)}; export ${isPackage ? "{ default }" : "*"} from ${from};`,
+          resolveDir: dirname(path),
+        };
+      });
+    },
+  };
 }
 
 if (!existsSync("node_modules/typescript")) run("npm", ["ci", "--no-audit", "--no-fund"]);
@@ -14,30 +46,40 @@ rmSync("dist", { recursive: true, force: true });
 run("npx", ["tsc", "-p", "tsconfig.build.json"]);
 // Programs, and the threads that they start, are bundled with what they import: they start sooner and take less memory.
 const programs = readdirSync("dist/cli").filter((name) => /^(udp-|tun2socks).*\.js$/.test(name));
-const { metafile } = await build({
-  entryPoints: [...programs.map((name) => `dist/cli/${name}`), "dist/node/worker-thread.js"],
-  outdir: "dist/cli",
-  entryNames: "[name]",
-  chunkNames: "chunk-[hash]",
-  bundle: true,
-  splitting: true,
-  format: "esm",
-  platform: "node",
-  // Modules are preferred: esbuild cannot follow the imports of a UMD file, as jsonc-parser's is.
-  mainFields: ["module", "main"],
-  target: "node20",
-  sourcemap: true,
-  metafile: true,
-  allowOverwrite: true,
-  logLevel: "warning",
-  // For dependencies in CommonJS.
-  banner: {
-    js: 'import { createRequire as bundleRequire } from "node:module"; const require = bundleRequire(import.meta.url);',
-  },
-});
+/** @type {Set<string>} */
+const inputs = new Set();
+for (const entry of [...programs.map((name) => `dist/cli/${name}`), "dist/node/worker-thread.js"]) {
+  const { metafile } = await build({
+    entryPoints: [entry],
+    outdir: "dist/cli",
+    entryNames: "[name]",
+    chunkNames: "chunk-[hash]",
+    plugins: [oneChunkAtStart(resolve(entry))],
+    bundle: true,
+    // Past 1,031,912 bytes Node keeps a module's text with two bytes for each character. Lines are for stack traces.
+    minifyWhitespace: true,
+    lineLimit: 160,
+    splitting: true,
+    format: "esm",
+    platform: "node",
+    // Modules are preferred: esbuild cannot follow the imports of a UMD file, as jsonc-parser's is.
+    mainFields: ["module", "main"],
+    target: "node20",
+    supported: { "top-level-await": false },
+    sourcemap: true,
+    metafile: true,
+    allowOverwrite: true,
+    logLevel: "warning",
+    // For dependencies in CommonJS.
+    banner: {
+      js: 'import { createRequire as bundleRequire } from "node:module"; const require = bundleRequire(import.meta.url);',
+    },
+  });
+  for (const path of Object.keys(metafile.inputs)) inputs.add(path);
+}
 run("node", ["scripts/build-dashboard.mjs"]);
 // For whoever distributes them: the packages whose terms apply.
-const names = Object.keys(metafile.inputs).flatMap((path) => {
+const names = [...inputs].flatMap((path) => {
   const name = /.*node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1];
   return name ?? [];
 });

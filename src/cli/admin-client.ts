@@ -6,14 +6,10 @@ import { HostError, UsageError } from "../core/errors.ts";
 import { parseEndpoint } from "../host/addresses/endpoint.ts";
 import { checkFields } from "../host/options/fields.ts";
 import type { AdminStatus } from "../node/admin/admin-server.ts";
-import type { AdminOptions } from "./admin-options.ts";
+import type { AdminCommand, AdminOptions } from "./admin-options.ts";
 import { ADMIN_FIELDS } from "./admin-options.ts";
 import { statusText } from "./admin-text.ts";
 import { gatherOptions } from "./option-sources.ts";
-
-/** Subcommands that ask a running program by its admin server. */
-export const ADMIN_COMMANDS = ["status", "top"] as const;
-export type AdminCommand = (typeof ADMIN_COMMANDS)[number];
 
 const ANSWER_MS = 5_000;
 const MAX_ANSWER_BYTES = 16_777_216;

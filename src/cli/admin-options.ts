@@ -8,6 +8,10 @@ import { makeAddress } from "../wire/socket-address.ts";
 
 const MIN_TOKEN_BYTES = 16;
 
+/** Subcommands that ask a running program by its admin server. */
+export const ADMIN_COMMANDS = ["status", "top"] as const;
+export type AdminCommand = (typeof ADMIN_COMMANDS)[number];
+
 /** Options of whoever offers the admin server, and of who asks it. */
 export interface AdminOptions {
   readonly admin?: string;

@@ -16,9 +16,8 @@ import type { EndpointStatus, FlowStatus } from "../host/status.ts";
 import type { TunnelStats } from "../host/tunnel-stats.ts";
 import type { AdminServer } from "../node/admin/admin-server.ts";
 import { onEvents } from "../node/handles.ts";
-import { ADMIN_COMMANDS, runAdminCommand } from "./admin-client.ts";
 import type { AdminOptions } from "./admin-options.ts";
-import { checkAdmin } from "./admin-options.ts";
+import { ADMIN_COMMANDS, checkAdmin } from "./admin-options.ts";
 import type { GatheredOptions } from "./option-sources.ts";
 import { gatherOptions } from "./option-sources.ts";
 import type { LogLevel } from "./program-fields.ts";
@@ -93,6 +92,8 @@ export async function runProgram<Options extends object, Running extends Handle>
     const known = ADMIN_COMMANDS.find((name) => name === command);
     if (known !== undefined) {
       isStarting = true;
+      // Loaded only where it is used.
+      const { runAdminCommand } = await import("./admin-client.ts");
       await runAdminCommand({ name: program.name, version: packageVersion() }, known, rest);
       return;
     }

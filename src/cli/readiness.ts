@@ -1,4 +1,3 @@
-import { execFile } from "node:child_process";
 import { closeSync, writeSync } from "node:fs";
 import { HostError } from "../core/errors.ts";
 import type { Logger } from "../host/log.ts";
@@ -20,6 +19,7 @@ export function writeReadyFd(fd: number, line: string): void {
  */
 export function notifySystemd(state: "READY=1" | "STOPPING=1", log: Logger): void {
   if (!process.env.NOTIFY_SOCKET) return;
+  const { execFile } = process.getBuiltinModule("node:child_process");
   execFile("systemd-notify", [state], { timeout: 10_000 }, (error) => {
     if (error !== null) log.warn({ state, error: error.message }, "cannot notify systemd");
   });

@@ -7,7 +7,7 @@ import { startTun2Socks } from "../node/tun2socks.ts";
 import { TUN2SOCKS_LINE } from "./command-lines/tun2socks.ts";
 import { runProgram } from "./program.ts";
 
-await runProgram({
+void runProgram({
   ...TUN2SOCKS_LINE,
   check: ({ dryRun, ...options }: Tun2SocksOptions & { dryRun?: boolean }, nameField) => {
     const resolved = resolveTun2SocksOptions(options, nameField);

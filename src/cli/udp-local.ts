@@ -5,7 +5,7 @@ import { startUdpLocal } from "../node/udp-local.ts";
 import { UDP_LOCAL_LINE } from "./command-lines/udp-local.ts";
 import { runProgram } from "./program.ts";
 
-await runProgram({
+void runProgram({
   ...UDP_LOCAL_LINE,
   check: resolveUdpLocalOptions,
   start: startUdpLocal,

@@ -10,7 +10,7 @@ import { runKeygen } from "./keygen.ts";
 import { readKeysFile } from "./keys-file.ts";
 import { runProgram } from "./program.ts";
 
-await runProgram({
+void runProgram({
   ...UDP_SERVER_LINE,
   check: (options: UdpServerOptions, nameField) =>
     resolveUdpServerOptions(withInheritedListeners(options, nameField), nameField),

@@ -15,7 +15,6 @@ import { UdpServerHost } from "../host/udp-server.ts";
 import type { HandedOver, OtherWorkers, WorkerPlace } from "../host/workers.ts";
 import type { UdpServer } from "./handles.ts";
 import { chooseIo } from "./io/io.ts";
-import { openPacketEgress } from "./io/packet-egress.ts";
 import { DescriptorStore } from "./restart/descriptor-store.ts";
 import { nodeSystem } from "./system.ts";
 import { NodeWebServer } from "./web/node-web-server.ts";
@@ -99,7 +98,8 @@ function makeHost(
     place,
     others,
     openWebServer: NodeWebServer.open,
-    openPacketEgress,
+    // Loaded only where it is used.
+    openPacketEgress: async (...args) => (await import("./io/packet-egress.ts")).openPacketEgress(...args),
   });
 }
 

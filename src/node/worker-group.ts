@@ -1,4 +1,4 @@
-import { Worker } from "node:worker_threads";
+import type { Worker } from "node:worker_threads";
 import type { ErrorCode } from "../core/errors.ts";
 import { HostError } from "../core/errors.ts";
 import type { NativeModule } from "../host/io/native-module.ts";
@@ -203,6 +203,7 @@ export class WorkerGroup implements OtherWorkers {
     const { program, count, log } = this.#options;
     const options = { ...this.#options.options, ...(this.#keys === undefined ? {} : { keys: this.#keys }) };
     const task: WorkerTask = { program, options, index, count };
+    const { Worker } = process.getBuiltinModule("node:worker_threads");
     const thread = new Worker(new URL("./worker-thread.js", import.meta.url), { workerData: task });
     member.thread = thread;
     member.startedAt = performance.now();

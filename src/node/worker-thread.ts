@@ -46,35 +46,39 @@ port.on("message", (message: GroupMessage) => {
   else void close(message.keeps);
 });
 
-try {
-  if (program === "udp-local")
-    handle = await startUdpLocalWorker(options as ResolvedUdpLocalOptions, log, { index, count });
-  else {
-    const server = startUdpServerWorker(options as ResolvedUdpServerOptions, log, { index, count });
-    handle = server;
-    takeOver = (connection) => {
-      tell({ kind: "taken-over", descriptor: connection.descriptor });
-      server.takeOver(connection);
-    };
-    replaceKeys = (keys) => server.replaceKeys(keys);
-    restore = (states) => server.restore(states);
-    handOn = () => server.handOn();
-    restore(earlyStates);
-    early.splice(0).forEach(takeOver);
+void run();
+
+async function run(): Promise<void> {
+  try {
+    if (program === "udp-local")
+      handle = await startUdpLocalWorker(options as ResolvedUdpLocalOptions, log, { index, count });
+    else {
+      const server = startUdpServerWorker(options as ResolvedUdpServerOptions, log, { index, count });
+      handle = server;
+      takeOver = (connection) => {
+        tell({ kind: "taken-over", descriptor: connection.descriptor });
+        server.takeOver(connection);
+      };
+      replaceKeys = (keys) => server.replaceKeys(keys);
+      restore = (states) => server.restore(states);
+      handOn = () => server.handOn();
+      restore(earlyStates);
+      early.splice(0).forEach(takeOver);
+    }
+    onEvents(handle, (name, fields) => tell({ kind: "event", name, fields }));
+    tell({ kind: "ready" });
+    let last: TunnelStats | undefined;
+    setInterval(() => {
+      const stats = handle?.stats();
+      if (stats === undefined || JSON.stringify(stats) === JSON.stringify(last)) return;
+      last = stats;
+      tell({ kind: "stats", stats });
+    }, STATS_MS).unref();
+  } catch (error) {
+    const { code, message } = error as HostError;
+    tell({ kind: "failed", code, detail: message.replace(`${ERROR_CODES[code]?.text}: `, "") });
+    port.close();
   }
-  onEvents(handle, (name, fields) => tell({ kind: "event", name, fields }));
-  tell({ kind: "ready" });
-  let last: TunnelStats | undefined;
-  setInterval(() => {
-    const stats = handle?.stats();
-    if (stats === undefined || JSON.stringify(stats) === JSON.stringify(last)) return;
-    last = stats;
-    tell({ kind: "stats", stats });
-  }, STATS_MS).unref();
-} catch (error) {
-  const { code, message } = error as HostError;
-  tell({ kind: "failed", code, detail: message.replace(`${ERROR_CODES[code]?.text}: `, "") });
-  port.close();
 }
 
 async function report(query: number, about: "status" | "flows"): Promise<void> {

@@ -62,7 +62,8 @@ export type NameField = (path: readonly PropertyKey[]) => string;
  */
 export function checkFields(fields: OptionFields, input: object, nameField: NameField): object {
   const shape = Object.fromEntries(Object.entries(fields).map(([name, { schema }]) => [name, schema]));
-  const result = z.strictObject(shape).safeParse(input);
+  // A function compiled for one call would cost more than it saves.
+  const result = z.strictObject(shape).safeParse(input, { jitless: true });
   if (result.success) return result.data;
   const { code, path: inner, ...rest } = result.error.issues[0];
   // A list of one that was given without a list has no index.

@@ -1,5 +1,4 @@
 import type { ChildProcess } from "node:child_process";
-import { spawn } from "node:child_process";
 import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import { createServer } from "node:net";
@@ -89,6 +88,7 @@ class PluginProcess implements PluginUse {
     this.#isAccepting = false;
     this.#port = await freePort();
     const { program, options } = this.#plugin;
+    const { spawn } = process.getBuiltinModule("node:child_process");
     const child = spawn(program, [], {
       // What it says is for whoever started us; our standard output is not its own.
       stdio: ["ignore", STANDARD_ERROR, STANDARD_ERROR],

@@ -1,7 +1,6 @@
 import { X509Certificate } from "node:crypto";
 import { isIP } from "node:net";
 import type { ConnectionOptions } from "node:tls";
-import { connect, createSecureContext } from "node:tls";
 import type { Cancellation } from "../../host/cancellation.ts";
 import type { TlsOptions } from "../../host/carriers/tls-options.ts";
 import type { NativeModule } from "../../host/io/native-module.ts";
@@ -24,6 +23,7 @@ export async function wrapInTls(
   cancellation: Cancellation,
   native: NativeModule | undefined,
 ): Promise<{ readonly stream: ByteStream; readonly protocol: string | undefined }> {
+  const { connect } = process.getBuiltinModule("node:tls");
   const socket = toDuplex(stream);
   const name = options.serverName ?? host;
   const tlsOptions: ConnectionOptions = {
@@ -61,6 +61,7 @@ export async function wrapInTls(
 
 /** @throws Error that names a file that is missing, is not PEM or does not match the other */
 export function checkTlsFiles(options: TlsOptions): void {
+  const { createSecureContext } = process.getBuiltinModule("node:tls");
   const { ca, cert, key } = readFiles(options);
   // createSecureContext() accepts anything for `ca`.
   if (ca !== undefined) explain(options.caFile!, () => new X509Certificate(ca));

@@ -1,6 +1,5 @@
 import { Socket } from "node:net";
 import type { Duplex } from "node:stream";
-import { TLSSocket } from "node:tls";
 import { copyOf } from "../../core/copy-bytes.ts";
 import type { NativeModule } from "../../host/io/native-module.ts";
 import { ListenedStream } from "../../host/stream/byte-stream.ts";
@@ -71,7 +70,7 @@ export class PlainStream extends ListenedStream {
   reset(): void {
     const stream = this.#stream;
     if (this.#isReleased) return;
-    if (stream instanceof Socket && !(stream instanceof TLSSocket) && !stream.destroyed && hasTcp(stream)) {
+    if (stream instanceof Socket && !isTls(stream) && !stream.destroyed && hasTcp(stream)) {
       stream.resetAndDestroy();
     } else stream.destroy();
   }
@@ -132,6 +131,11 @@ export class PlainStream extends ListenedStream {
     this.#isWaiting = false;
     this.handleWritten();
   };
+}
+
+/** Without node:tls, which costs a program that has no TLS its memory. */
+function isTls(socket: Socket): boolean {
+  return "encrypted" in socket;
 }
 
 /** Whether a socket is one of TCP: there is no reset of a Unix socket. */

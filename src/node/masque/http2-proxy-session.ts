@@ -1,5 +1,4 @@
 import type { ClientHttp2Session, ClientHttp2Stream, IncomingHttpHeaders, Settings } from "node:http2";
-import { connect, constants } from "node:http2";
 import { performance } from "node:perf_hooks";
 import type { Duplex } from "node:stream";
 import { HostError } from "../../core/errors.ts";
@@ -13,7 +12,12 @@ import { extendedConnectFields, headOfHttp2 } from "../../wire/http/extended-con
 import { hasBind } from "../../wire/http/upgrade.ts";
 import { toDuplex } from "../io/byte-stream-duplex.ts";
 import { PlainStream } from "../io/byte-stream-plain.ts";
-import { COMMON_SETTINGS, CONNECTION_WINDOW_BYTES, SESSION_LIMITS } from "./http2-settings.ts";
+import {
+  COMMON_SETTINGS,
+  CONNECTION_WINDOW_BYTES,
+  NGHTTP2_CANCEL,
+  SESSION_LIMITS,
+} from "./http2-settings.ts";
 
 const MISSED_PINGS = 3;
 
@@ -29,7 +33,7 @@ export class Http2ProxySession implements MasqueSession {
   /** @param stream  which the session owns. @param heartbeatMs  time between PINGs; without an answer for three, it is dead */
   private constructor(stream: Duplex, scheme: "http" | "https", authority: string, heartbeatMs: number) {
     this.#scheme = scheme;
-    this.#session = connect(`${scheme}://${authority}`, {
+    this.#session = process.getBuiltinModule("node:http2").connect(`${scheme}://${authority}`, {
       ...SESSION_LIMITS,
       createConnection: () => stream,
       settings: COMMON_SETTINGS,
@@ -105,7 +109,7 @@ export class Http2ProxySession implements MasqueSession {
     if (status >= 200 && status < 300)
       return { stream: new PlainStream(stream), isBound: bind && hasBind(head) };
     stream.on("error", () => {});
-    stream.close(constants.NGHTTP2_CANCEL);
+    stream.close(NGHTTP2_CANCEL);
     throw masqueRefusal(status, head);
   }
 
@@ -154,7 +158,7 @@ function answerOf(stream: ClientHttp2Stream, cancellation: Cancellation): Promis
         return;
       }
       stream.on("error", () => {});
-      stream.close(constants.NGHTTP2_CANCEL);
+      stream.close(NGHTTP2_CANCEL);
       failed(error);
     };
     const handleResponse = (headers: IncomingHttpHeaders) => finish(undefined, headers);

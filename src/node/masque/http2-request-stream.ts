@@ -1,10 +1,10 @@
 import type { OutgoingHttpHeaders, ServerHttp2Stream } from "node:http2";
-import { constants } from "node:http2";
 import { copyOf } from "../../core/copy-bytes.ts";
 import { HeadBuffer } from "../../core/handshakes/head-buffer.ts";
 import { ListenedStream } from "../../host/stream/byte-stream.ts";
 import { answerOfHttp1 } from "../../wire/http/extended-connect.ts";
 import { decodeHead } from "../../wire/http/http-head.ts";
+import { NGHTTP2_CANCEL, NGHTTP2_NO_ERROR } from "./http2-settings.ts";
 
 const STATUS_OK = 200;
 
@@ -68,7 +68,7 @@ export class Http2RequestStream extends ListenedStream {
 
   destroy(): void {
     const stream = this.#stream;
-    const code = stream.writableFinished ? constants.NGHTTP2_NO_ERROR : constants.NGHTTP2_CANCEL;
+    const code = stream.writableFinished ? NGHTTP2_NO_ERROR : NGHTTP2_CANCEL;
     if (!stream.closed) stream.close(code);
     stream.destroy();
   }

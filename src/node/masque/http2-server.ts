@@ -1,5 +1,4 @@
 import type { Http2Server, ServerHttp2Session, ServerHttp2Stream } from "node:http2";
-import { constants, createServer } from "node:http2";
 import type { Socket } from "node:net";
 import { performance } from "node:perf_hooks";
 import type { RefusalReason } from "../../core/counters.ts";
@@ -8,7 +7,13 @@ import type { ByteStream } from "../../host/stream/byte-stream.ts";
 import type { Http2Fields } from "../../wire/http/extended-connect.ts";
 import { encodeRequestOfHttp2 } from "../../wire/http/extended-connect.ts";
 import { Http2RequestStream } from "./http2-request-stream.ts";
-import { COMMON_SETTINGS, CONNECTION_WINDOW_BYTES, SESSION_LIMITS } from "./http2-settings.ts";
+import {
+  COMMON_SETTINGS,
+  CONNECTION_WINDOW_BYTES,
+  NGHTTP2_ENHANCE_YOUR_CALM,
+  NGHTTP2_NO_ERROR,
+  SESSION_LIMITS,
+} from "./http2-settings.ts";
 
 /** Requests of a connection at the same time. */
 export const MAX_STREAMS = 1_024;
@@ -45,7 +50,7 @@ export class MasqueHttp2Server {
 
   constructor(options: Http2ServerOptions) {
     this.#options = options;
-    this.#server = createServer({
+    this.#server = process.getBuiltinModule("node:http2").createServer({
       ...SESSION_LIMITS,
       settings: { ...COMMON_SETTINGS, enableConnectProtocol: true, maxConcurrentStreams: MAX_STREAMS },
     });
@@ -109,7 +114,7 @@ export class MasqueHttp2Server {
     }
     if (!entry.bucket.take(performance.now())) {
       this.#options.onRefused("http2_flood");
-      entry.session.destroy(undefined, constants.NGHTTP2_ENHANCE_YOUR_CALM);
+      entry.session.destroy(undefined, NGHTTP2_ENHANCE_YOUR_CALM);
       return;
     }
     this.#use(entry, stream);
@@ -117,7 +122,7 @@ export class MasqueHttp2Server {
     if (request === undefined) {
       this.#options.onRefused("not_upgrade");
       stream.respond({ ":status": 400 }, { endStream: true });
-      stream.close(constants.NGHTTP2_NO_ERROR);
+      stream.close(NGHTTP2_NO_ERROR);
       return;
     }
     this.#options.onRequest(new Http2RequestStream(stream, request, fields[":method"] === "HEAD"));

@@ -5,6 +5,11 @@ export const CONNECTION_WINDOW_BYTES = 4_194_304;
 /** Longest head of a message, in the count of RFC 9113 §6.5.2; as over HTTP/1.1. */
 const MAX_HEADER_LIST_BYTES = 8_192;
 
+/** Codes of RFC 9113 §7. node:http2 has them too, but is loaded with the first connection only. */
+export const NGHTTP2_NO_ERROR = 0;
+export const NGHTTP2_CANCEL = 8;
+export const NGHTTP2_ENHANCE_YOUR_CALM = 11;
+
 /** SETTINGS of either end. */
 export const COMMON_SETTINGS = {
   enablePush: false,

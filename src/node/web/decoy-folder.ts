@@ -1,5 +1,5 @@
 import type { AnswerStranger } from "./decoy.ts";
-import { answerStatus } from "./decoy.ts";
+import { answerStatus } from "./status-page.ts";
 
 /**
  * Serves the files of a folder, `index.html` for a folder in it. Hidden files do not exist. Symbolic links are followed, since

@@ -3,7 +3,7 @@ import { request as requestHttp } from "node:http";
 import { request as requestHttps } from "node:https";
 import { pipeline } from "node:stream";
 import type { AnswerStranger } from "./decoy.ts";
-import { answerStatus } from "./decoy.ts";
+import { answerStatus } from "./status-page.ts";
 
 /** How long the web server may be silent, in milliseconds. */
 const SILENCE_MS = 15_000;

@@ -1,6 +1,5 @@
 import { statSync } from "node:fs";
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { STATUS_CODES } from "node:http";
 import type { InFolder } from "../../host/addresses/endpoint.ts";
 
 /** What strangers see. */
@@ -35,16 +34,4 @@ export function findDecoyProblem(text: string): string | undefined {
   } catch (error) {
     return (error as Error).message;
   }
-}
-
-/** Answers with a page that says no more than the status, as core's refusals do. */
-export function answerStatus(response: ServerResponse, status: number): void {
-  if (response.headersSent) {
-    response.destroy();
-    return;
-  }
-  const title = `${status} ${STATUS_CODES[status]}`;
-  const page = `<html><head><title>${title}</title></head><body><h1>${title}</h1></body></html>\n`;
-  response.writeHead(status, { "Content-Type": "text/html", "Content-Length": page.length });
-  response.end(page);
 }

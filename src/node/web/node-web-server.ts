@@ -3,7 +3,7 @@ import type { ByteStream } from "../../host/stream/byte-stream.ts";
 import type { WebServer, WebServerOptions } from "../../host/stream/web-server.ts";
 import { releaseSocket } from "../io/byte-stream-duplex.ts";
 import { MasqueHttp2Server } from "../masque/http2-server.ts";
-import { StrangerServer } from "./stranger-server.ts";
+import type { StrangerServer } from "./stranger-server.ts";
 
 /** The web server of Node's and npm's libraries. */
 export class NodeWebServer implements WebServer {
@@ -18,8 +18,10 @@ export class NodeWebServer implements WebServer {
 
   static async open(options: WebServerOptions): Promise<NodeWebServer> {
     const { decoy, maxHalfOpen } = options;
-    const strangers = decoy === undefined ? undefined : await StrangerServer.open(decoy, maxHalfOpen);
-    return new NodeWebServer(options, strangers);
+    if (decoy === undefined) return new NodeWebServer(options, undefined);
+    // Loaded only where it is used.
+    const { StrangerServer } = await import("./stranger-server.ts");
+    return new NodeWebServer(options, await StrangerServer.open(decoy, maxHalfOpen));
   }
 
   serveHttp2(stream: ByteStream, ...read: readonly Uint8Array[]): void {

@@ -1,0 +1,14 @@
+import type { ServerResponse } from "node:http";
+import { STATUS_CODES } from "node:http";
+
+/** Answers with a page that says no more than the status, as core's refusals do. */
+export function answerStatus(response: ServerResponse, status: number): void {
+  if (response.headersSent) {
+    response.destroy();
+    return;
+  }
+  const title = `${status} ${STATUS_CODES[status]}`;
+  const page = `<html><head><title>${title}</title></head><body><h1>${title}</h1></body></html>\n`;
+  response.writeHead(status, { "Content-Type": "text/html", "Content-Length": page.length });
+  response.end(page);
+}
