@@ -17,8 +17,12 @@ export interface ConfigFile extends ConfigText {
  * @throws UsageError ERR_OPTION with file, line and column; HostError ERR_FILE when the file cannot be read
  */
 export function readConfigFile(path: string, names: ReadonlySet<string> | undefined): ConfigFile {
-  const text = decodeText(path, readTextFile(path));
-  return { ...parseConfigText(path, text, names), folder: dirname(path) };
+  return { ...parseConfigText(path, readConfigText(path), names), folder: dirname(path) };
+}
+
+/** @throws UsageError ERR_OPTION when it is not UTF-8; HostError ERR_FILE when the file cannot be read */
+export function readConfigText(path: string): string {
+  return decodeText(path, readTextFile(path));
 }
 
 /** @throws UsageError ERR_OPTION that names the file */

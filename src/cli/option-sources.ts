@@ -5,11 +5,11 @@ import type { InFolder } from "../host/addresses/endpoint.ts";
 import type { NameField, OptionField, OptionFields } from "../host/options/fields.ts";
 import { libraryName } from "../host/options/fields.ts";
 import { memberValue, typed } from "../host/options/member-value.ts";
+import { parseShadowsocksConfig } from "../host/options/shadowsocks-config.ts";
 import type { ConfigFile } from "./config-file.ts";
-import { readConfigFile } from "./config-file.ts";
+import { readConfigFile, readConfigText } from "./config-file.ts";
 import { readKeysFile } from "./keys-file.ts";
 import { readCredentialsFile, readSecretFile } from "./secret-file.ts";
-import { readShadowsocksConfig } from "./shadowsocks-config.ts";
 
 /** The options of one start, in the form of the library. */
 export interface GatheredOptions {
@@ -111,7 +111,7 @@ function fromConfig(config: ConfigFile | undefined, field: OptionField): unknown
 
 function readSecret(option: string, path: unknown): unknown {
   if (typeof path !== "string") return path;
-  if (option === "shadowsocks") return readShadowsocksConfig(path);
+  if (option === "shadowsocks") return parseShadowsocksConfig(path, readConfigText(path));
   if (option === "keys") return readKeysFile(path);
   return option === "socksAuth" ? readCredentialsFile(path) : readSecretFile(path);
 }

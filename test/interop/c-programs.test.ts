@@ -278,6 +278,26 @@ describeUnless(lack, "the C library", () => {
       terminator.close();
     });
 
+    it("the server of a shadowsocks config.json, and at the other end it is that server", async () => {
+      const port = await freePort();
+      const config = join(folder, "config.json");
+      const members = { server: "127.0.0.1", server_port: port, method: "aes-256-gcm", password: "secret" };
+      writeFileSync(config, JSON.stringify(members));
+      const server = await start("C", "server", [...serverArgs(), "--ss-config", config]);
+      const peer = ["--server", server.ready.listen![0], ...forward()];
+      for (const kind of ["C", "Node"] as const) {
+        const local = await start(kind, "local", ["--ss-config", config, ...peer]);
+        const socket = createSocket("udp4").bind(0, "127.0.0.1");
+        await ask(socket, portOf(local.ready.forwards![0].listen), "through-shadowsocks");
+        socket.close();
+        await kill(local.child, "SIGTERM");
+      }
+      writeFileSync(config, JSON.stringify({ ...members, server_port: undefined }));
+      const { status, stderr } = spawnSync(PROGRAM, ["local", "--ss-config", config], { encoding: "utf8" });
+      expect([status, stderr]).toEqual([2, expect.stringMatching(/config\.json:1:1: server_port: /)]);
+      expect(stderr).not.toContain("secret");
+    });
+
     it.each(["aes-128-gcm", "aes-256-gcm", "chacha20-ietf-poly1305"])(
       "a shadowsocks server (%s), and to udp-server as one",
       async (method) => {

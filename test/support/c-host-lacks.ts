@@ -103,20 +103,6 @@ export const LACKS: readonly Lack[] = [
   },
   {
     file: "test/interop/programs.test.ts",
-    test: /udp-local names the file that cannot be read: \["--ss-config"/,
-    ends: ["local"],
-    error: /to contain '\/does\/not\/exist'/,
-    why: "--ss-config",
-  },
-  {
-    file: "test/interop/programs.test.ts",
-    test: /udp-server names the file that cannot be read: \["--ss-config"/,
-    ends: ["server"],
-    error: /to contain '\/does\/not\/exist'/,
-    why: "--ss-config",
-  },
-  {
-    file: "test/interop/programs.test.ts",
     test: /names the file that cannot be read: \["--decoy"/,
     ends: ["server"],
     error: /to contain '\/does\/not\/exist'/,

@@ -4,10 +4,7 @@ import { wrong } from "../../host/options/fields.ts";
 const NO_TAP = "the C library does not write captures";
 
 /** Options that the C library does not have, by flag. docs/embed/c-library.md has the same list. */
-export const MISSING_OF_LOCAL: ReadonlyMap<string, string> = new Map([
-  ["tap", NO_TAP],
-  ["ss-config", "the C library does not read it: give via"],
-]);
+export const MISSING_OF_LOCAL: ReadonlyMap<string, string> = new Map([["tap", NO_TAP]]);
 
 export const MISSING_OF_TUN2SOCKS = MISSING_OF_LOCAL;
 
@@ -15,7 +12,6 @@ export const MISSING_OF_SERVER: ReadonlyMap<string, string> = new Map([
   ["tap", NO_TAP],
   ["keep-sessions", "the C library hands no sockets on"],
   ["decoy", "the C library has no web server"],
-  ["ss-config", "the C library does not read it: give listen"],
 ]);
 
 /** @throws UsageError ERR_OPTION for a value that only another host has */

@@ -6,6 +6,7 @@ import { libraryName, wrong } from "../../host/options/fields.ts";
 import type { KeyOption } from "../../host/options/keys.ts";
 import { parseKeys } from "../../host/options/keys.ts";
 import { memberValue, typed } from "../../host/options/member-value.ts";
+import { parseShadowsocksConfig } from "../../host/options/shadowsocks-config.ts";
 import { utf8Text } from "../../wire/http/http-head.ts";
 import type { StartOptions } from "../c-host.ts";
 
@@ -103,6 +104,7 @@ function valueIn(source: Source, field: OptionField, readFile: FileReader): unkn
   const value = memberValue(source.members.get(field.flag!), field, inFolder);
   const isText = typeof value === "string";
   if (isText && field.flag === "keys") return readKeys(value, readFile);
+  if (isText && field.flag === "ss-config") return parseShadowsocksConfig(value, readText(value, readFile));
   if (isText && field.isSecretFile) return readSecret(value, field, readFile);
   return isText ? typed(field, value) : value;
 }

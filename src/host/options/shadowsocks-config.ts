@@ -1,16 +1,17 @@
-import { UsageError } from "../core/errors.ts";
-import { formatEndpoint } from "../host/addresses/endpoint.ts";
-import { formatShadowsocksUri } from "../host/carriers/shadowsocks-uri.ts";
-import { readConfigFile } from "./config-file.ts";
+import { UsageError } from "../../core/errors.ts";
+import { formatEndpoint } from "../addresses/endpoint.ts";
+import { formatShadowsocksUri } from "../carriers/shadowsocks-uri.ts";
+import { parseConfigText } from "./config-text.ts";
 
 /**
  * Reads the config.json of shadowsocks' programs. What it says of their own ports and sockets is ignored.
  *
+ * @param source  where the text is from, for messages
  * @returns the server as `ss://`, which is not checked yet
- * @throws UsageError ERR_OPTION with file, line and column; HostError ERR_FILE when the file cannot be read
+ * @throws UsageError ERR_OPTION with source, line and column
  */
-export function readShadowsocksConfig(path: string): string {
-  const { members, place } = readConfigFile(path, undefined);
+export function parseShadowsocksConfig(source: string, config: string): string {
+  const { members, place } = parseConfigText(source, config, undefined);
   const wrong = (name: string, expected: string) =>
     new UsageError("ERR_OPTION", `${place([name])}: ${name}: expected ${expected}`);
   const text = (name: string): string => {
