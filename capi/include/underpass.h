@@ -322,6 +322,12 @@ UNDERPASS_API int underpass_tun2socks_start(const underpass_tun2socks_options *o
                                             void *user_data, underpass_tun2socks **tun2socks);
 UNDERPASS_API int underpass_tun2socks_run(const underpass_tun2socks_options *options, const underpass_callbacks *callbacks,
                                           void *user_data, underpass_tun2socks **tun2socks);
+/*
+ * Checks the options and describes in lines of text, without secrets, what a tun2socks with them would do: its device, addresses and
+ * routes, its rules and ways. Opens nothing. Only `packets` of the callbacks matters. Free `*plan` with underpass_text_free.
+ */
+UNDERPASS_API int underpass_tun2socks_plan(const underpass_tun2socks_options *options, const underpass_callbacks *callbacks,
+                                           char **plan);
 UNDERPASS_API int underpass_tun2socks_stop(underpass_tun2socks *tun2socks);
 UNDERPASS_API int underpass_tun2socks_network_changed(underpass_tun2socks *tun2socks);
 UNDERPASS_API int underpass_tun2socks_stats(underpass_tun2socks *tun2socks, underpass_stats *stats);

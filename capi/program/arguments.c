@@ -29,6 +29,7 @@ static bool is_named(const char *name, size_t length, const char *other) {
 static bool take_own(const char *name, size_t length, const char *value, program_options *options, const char **error) {
   if (is_named(name, length, "help")) options->wants_help = true;
   else if (is_named(name, length, "version")) options->wants_version = true;
+  else if (is_named(name, length, "dry-run")) options->wants_plan = true;
   else if (is_named(name, length, "log-format")) {
     bool is_json = value != NULL && strcmp(value, "json") == 0;
     if (!is_json && (value == NULL || strcmp(value, "pretty") != 0)) *error = complain(name, length, "expected pretty or json");

@@ -7,6 +7,8 @@
 // What the program itself takes.
 typedef struct program_options {
   bool wants_help, wants_version;
+  // --dry-run
+  bool wants_plan;
   bool is_json;
   // Of underpass_log_level, or one more for nothing.
   int log_level;

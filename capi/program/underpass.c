@@ -33,6 +33,8 @@ static const char USAGE[] =
     "  tun2socks  takes IP packets from a device: UDP goes over TCP to a server, TCP to a SOCKS5 server\n"
     "           --server HOST:PORT  --psk-file FILE  --device tun:NAME  --tcp-via socks5://IP:PORT  --route CIDR\n"
     "\n"
+    "  tun2socks --dry-run prints what it would do, and exits.\n"
+    "\n"
     "Further options are those of udp-local, udp-server and tun2socks, by the same names, and of all:\n"
     "  --log-level debug|info|warn|error|silent, --log-format pretty|json, --ready-fd N, --version, --help\n"
     "\n"
@@ -309,6 +311,17 @@ static int usage(const char *problem) {
   return EXIT_USAGE;
 }
 
+static int show_plan(const program *program, const underpass_tun2socks_options *options, const underpass_callbacks *callbacks) {
+  char *plan;
+  if (underpass_tun2socks_plan(options, callbacks, &plan) != 0) {
+    fprintf(stderr, "%s: %s\n", program->name, underpass_error_text());
+    return EXIT_USAGE;
+  }
+  printf("%s\n", plan);
+  underpass_text_free(plan);
+  return 0;
+}
+
 int main(int argc, char **argv) {
   const char *command = argc > 1 ? argv[1] : "";
   bool is_local = strcmp(command, "local") == 0;
@@ -325,6 +338,7 @@ int main(int argc, char **argv) {
   }
   if (skipped == 1) problem = "expected local, server or tun2socks";
   if (problem == NULL && program.options.has_pipe && !is_tun2socks) problem = "unknown option '--device'";
+  if (problem == NULL && program.options.wants_plan && !is_tun2socks) problem = "unknown option '--dry-run'";
   if (problem != NULL) return usage(problem);
   program.name = is_local ? "udp-local" : is_server ? "udp-server" : "tun2socks";
 
@@ -340,6 +354,11 @@ int main(int argc, char **argv) {
     if (program.options.has_pipe) callbacks.packets = pipe_packets;
 #endif
     const underpass_tun2socks_options options = {.size = sizeof options, .config = config};
+    if (program.options.wants_plan) {
+      int shown = show_plan(&program, &options, &callbacks);
+      free(config);
+      return shown;
+    }
     status = underpass_tun2socks_start(&options, &callbacks, &program, &program.tun2socks);
 #ifndef _WIN32
     if (status == 0 && program.options.has_pipe && !pipe_start(program.tun2socks, on_pipe_ended, &program)) stop(&program);

@@ -42,13 +42,17 @@ static int check(const start_options *options) {
   return 0;
 }
 
+static int take_callbacks(const underpass_callbacks *given, underpass_callbacks *callbacks) {
+  bool is_good = given == NULL || take_struct(callbacks, sizeof *callbacks, given, given->size, sizeof given->size);
+  return is_good ? 0 : wrong("callbacks: size is wrong");
+}
+
 static int start(const start_options *options, place place, const underpass_callbacks *given, void *user_data,
                  instance **result) {
   *result = NULL;
   underpass_callbacks callbacks = {0};
-  if (given != NULL && !take_struct(&callbacks, sizeof callbacks, given, given->size, sizeof given->size))
-    return wrong("callbacks: size is wrong");
-  int status = check(options);
+  int status = take_callbacks(given, &callbacks);
+  if (status == 0) status = check(options);
   if (status != 0) return status;
   if (options->loop != NULL) {
     if (place == PLACE_CALLING_THREAD) return wrong("loop: there is none to run on the calling thread");
@@ -175,20 +179,17 @@ void underpass_local_free(underpass_local *local) {
   if (local != NULL) instance_free((instance *)local);
 }
 
-static int tun2socks_start(const underpass_tun2socks_options *given, place place, const underpass_callbacks *callbacks,
-                           void *user_data, underpass_tun2socks **tun2socks) {
-  if (tun2socks == NULL) return wrong("tun2socks: NULL");
-  *tun2socks = NULL;
+// `carrier` has the room for that of the options.
+static int take_tun2socks(const underpass_tun2socks_options *given, underpass_carrier *carrier, start_options *result) {
   if (given == NULL) return wrong("options: NULL");
   underpass_tun2socks_options options = {0};
   if (!take_struct(&options, sizeof options, given, given->size, sizeof given->size))
     return wrong("options: size is wrong");
-  underpass_carrier carrier = {0};
-  int status = options.carrier == NULL ? 0 : take_carrier(options.carrier, &carrier);
+  int status = options.carrier == NULL ? 0 : take_carrier(options.carrier, carrier);
   if (status != 0) return status;
-  const start_options start_with = {
+  *result = (start_options){
       .program = "tun2socks",
-      .carrier = options.carrier == NULL ? NULL : &carrier,
+      .carrier = options.carrier == NULL ? NULL : carrier,
       .config = options.config,
       .server = options.server,
       .psk = options.psk,
@@ -197,7 +198,29 @@ static int tun2socks_start(const underpass_tun2socks_options *given, place place
       .memory_bytes = options.memory_bytes,
       .loop = options.loop,
   };
-  return start(&start_with, place, callbacks, user_data, (instance **)tun2socks);
+  return 0;
+}
+
+static int tun2socks_start(const underpass_tun2socks_options *given, place place, const underpass_callbacks *callbacks,
+                           void *user_data, underpass_tun2socks **tun2socks) {
+  if (tun2socks == NULL) return wrong("tun2socks: NULL");
+  *tun2socks = NULL;
+  underpass_carrier carrier = {0};
+  start_options options;
+  int status = take_tun2socks(given, &carrier, &options);
+  return status != 0 ? status : start(&options, place, callbacks, user_data, (instance **)tun2socks);
+}
+
+int underpass_tun2socks_plan(const underpass_tun2socks_options *given, const underpass_callbacks *given_callbacks, char **plan) {
+  if (plan == NULL) return wrong("plan: NULL");
+  *plan = NULL;
+  underpass_carrier carrier = {0};
+  underpass_callbacks callbacks = {0};
+  start_options options;
+  int status = take_tun2socks(given, &carrier, &options);
+  if (status == 0) status = take_callbacks(given_callbacks, &callbacks);
+  if (status == 0) status = check(&options);
+  return status != 0 ? status : instance_plan(&options, &callbacks, plan);
 }
 
 int underpass_tun2socks_start(const underpass_tun2socks_options *options, const underpass_callbacks *callbacks,

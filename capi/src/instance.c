@@ -236,6 +236,7 @@ static JSValue options_value(JSContext *context, const instance *instance) {
   if (options->device != NULL)
     JS_SetPropertyStr(context, value, "device", JS_NewString(context, options->device));
   if (takes_packets(instance)) JS_SetPropertyStr(context, value, "hasPackets", JS_TRUE);
+  if (options->wants_plan) JS_SetPropertyStr(context, value, "wantsPlan", JS_TRUE);
   if (options->carrier != NULL) JS_SetPropertyStr(context, value, "hasCarrier", JS_TRUE);
   if (options->forward_count > 0)
     JS_SetPropertyStr(context, value, "forwards", texts(context, options->forwards, options->forward_count));
@@ -266,7 +267,7 @@ static void take_failure(instance *instance, JSContext *context, JSValue failure
 }
 
 // Checks the options, in an engine of its own, which takes the memory for their tables with it. Returns all of them as JSON, to
-// be freed; NULL after a failure.
+// be freed, or the plan as text; NULL after a failure.
 static char *check_options(instance *instance) {
   engine engine;
   char *checked = NULL;
@@ -288,6 +289,20 @@ static char *check_options(instance *instance) {
   }
   engine_close(&engine);
   return checked;
+}
+
+int instance_plan(start_options *options, const underpass_callbacks *callbacks, char **plan) {
+  // As far as checking the options needs one.
+  instance *instance = calloc(1, sizeof *instance);
+  if (instance == NULL) return set_error(UNDERPASS_ERR_RESOURCE, "no memory");
+  options->wants_plan = true;
+  instance->options = options;
+  instance->callbacks = *callbacks;
+  *plan = check_options(instance);
+  int status = instance->start_status;
+  if (status != 0) set_error(status, instance->start_text);
+  free(instance);
+  return status;
 }
 
 static bool start_script(instance *instance, const char *checked) {

@@ -62,6 +62,8 @@ typedef struct start_options {
   const char *device;
   size_t memory_bytes;
   uv_loop_t *loop;
+  // Of a tun2socks: checking them gives its plan.
+  bool wants_plan;
 } start_options;
 
 typedef struct instance {
@@ -129,6 +131,8 @@ typedef struct instance {
 // `*result` is set before any callback. Returns 0, or the negative number of an error, whose text is underpass_error_text().
 int instance_start(const start_options *options, place place, const underpass_callbacks *callbacks, void *user_data,
                    instance **result);
+// Checks the options of a tun2socks. Returns as instance_start does; `*plan` is to be freed.
+int instance_plan(start_options *options, const underpass_callbacks *callbacks, char **plan);
 // Runs a PLACE_CALLING_THREAD to its end. Returns what `stopped` reported.
 int instance_run(instance *instance);
 int instance_stop(instance *instance);

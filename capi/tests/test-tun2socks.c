@@ -347,8 +347,27 @@ static void refuses_null_wrong_sizes_and_devices_that_do_not_fit(void **state) {
   underpass_tun2socks_free(none);
 }
 
+static void describes_its_plan_and_opens_nothing(void **state) {
+  (void)state;
+  const char *config = "{\"udp-via\": \"direct\", \"tcp-via\": \"socks5://user:secret@127.0.0.1:1080\"}";
+  underpass_tun2socks_options options = {.size = sizeof options, .device = "unix:/does/not/exist/socket", .config = config};
+  char *plan;
+  assert_int_equal(underpass_tun2socks_plan(&options, NULL, &plan), 0);
+  assert_non_null(strstr(plan, "device unix:/does/not/exist/socket"));
+  assert_non_null(strstr(plan, "\nudp -> direct"));
+  assert_null(strstr(plan, "secret"));
+  underpass_text_free(plan);
+  options.device = "nonsense:";
+  assert_int_equal(underpass_tun2socks_plan(&options, NULL, &plan), UNDERPASS_ERR_OPTION);
+  assert_null(plan);
+  assert_non_null(strstr(underpass_error_text(), "device"));
+  assert_int_equal(underpass_tun2socks_plan(NULL, NULL, &plan), UNDERPASS_ERR_OPTION);
+  assert_int_equal(underpass_tun2socks_plan(&options, NULL, NULL), UNDERPASS_ERR_OPTION);
+}
+
 int main(void) {
   const struct CMUnitTest tests[] = {
+      cmocka_unit_test(describes_its_plan_and_opens_nothing),
       cmocka_unit_test(refuses_null_wrong_sizes_and_devices_that_do_not_fit),
       cmocka_unit_test(packets_go_both_ways_by_functions),
       cmocka_unit_test(tcp_is_terminated_without_a_kernel),

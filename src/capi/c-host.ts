@@ -204,6 +204,8 @@ export interface StartOptions {
   /** Of tun2socks: text, unless packets come by functions. */
   readonly device?: string;
   readonly hasPackets?: boolean;
+  /** Of tun2socks: checking them gives its plan. */
+  readonly wantsPlan?: boolean;
 }
 
 /** The functions of an instance. */

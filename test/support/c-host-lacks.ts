@@ -158,13 +158,6 @@ export const LACKS: readonly Lack[] = [
     why: HTTP2,
   },
   {
-    file: "test/e2e/tun/devices.test.ts",
-    test: /--dry-run prints what would be done/,
-    ends: ["tun2socks"],
-    error: /exit status 2/,
-    why: "--dry-run",
-  },
-  {
     file: "test/e2e/tun/abuse.test.ts",
     test: /100000 UDP sources stay within the bounds/,
     ends: ["tun2socks"],

@@ -2,6 +2,8 @@ import { HostError, UsageError } from "../../core/errors.ts";
 import type { TlsOptions } from "../../host/carriers/tls-options.ts";
 import type { OptionFields } from "../../host/options/fields.ts";
 import { checkFields, embeddersOwn, wrong } from "../../host/options/fields.ts";
+import type { ResolvedTun2SocksOptions } from "../../host/options/tun2socks.ts";
+import { describePlan } from "../../host/options/tun2socks.ts";
 import { resolveTun2Socks, TUN2SOCKS_FIELDS } from "../../host/options/tun2socks-fields.ts";
 import { resolveUdpLocal, UDP_LOCAL_FIELDS } from "../../host/options/udp-local-fields.ts";
 import { resolveUdpServer, UDP_SERVER_FIELDS } from "../../host/options/udp-server-fields.ts";
@@ -16,10 +18,12 @@ import { findTlsFilesProblem } from "./tls-files.ts";
 /**
  * What capi/src/instance.c calls first, in an engine that is closed after it: the tables of options are not needed any more then.
  *
- * @returns all options with their defaults as JSON, bytes as lists of numbers; or what is wrong with them
+ * @returns all options with their defaults as JSON, bytes as lists of numbers; or the plan as lines of text, if it is wanted; or what
+ *   is wrong with them
  */
 function underpassCheck(host: FileHost, start: StartOptions): string | StartFailure {
   try {
+    if (start.wantsPlan === true) return describePlan(checkTun2Socks(host, start)).join("\n");
     return encodeChecked(CHECK[start.program](host, start));
   } catch (error) {
     if (error instanceof UsageError || error instanceof HostError) {
@@ -67,7 +71,7 @@ function checkLocal(host: FileHost, start: StartOptions): object {
 
 const PACKETS = { start: () => {}, write: () => {} };
 
-function checkTun2Socks(host: FileHost, start: StartOptions): object {
+function checkTun2Socks(host: FileHost, start: StartOptions): ResolvedTun2SocksOptions {
   const gathered = gather(host, start, TUN2SOCKS_FIELDS, MISSING_OF_TUN2SOCKS);
   const { nameField, own } = gathered;
   const values = {
