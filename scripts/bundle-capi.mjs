@@ -23,6 +23,7 @@ const PARTS = [
   "capi/blake3.ts",
   "capi/carrier.ts",
   "capi/egress.ts",
+  "capi/inner-tun2socks.ts",
   "capi/stats/stats-log.ts",
   "capi/tls.ts",
   "host/carriers/shadowsocks.ts",

@@ -1,18 +1,25 @@
-import { HostError } from "../core/errors.ts";
 import { randomSeed } from "../core/handshakes/credentials.ts";
 import type { OnPackets } from "../core/tun2socks/packet-stream-reader.ts";
 import type { PacketLink } from "../host/devices/packet-link.ts";
 import { connectPackets, RevivedLink } from "../host/devices/packet-link.ts";
 import { PacketStream } from "../host/devices/packet-stream.ts";
 import type { Logger } from "../host/log.ts";
+import type { ResolvedTun2SocksOptions } from "../host/options/tun2socks.ts";
 import type { System } from "../host/system.ts";
 import { required } from "../host/system.ts";
 import type { OpenPacketEgress } from "../host/udp-paths/egress.ts";
+import { openInner } from "../host/udp-paths/inner.ts";
 import { PacketPath } from "../host/udp-paths/packets.ts";
 import type { CHost } from "./c-host.ts";
+import { startInnerTun2Socks } from "./inner-tun2socks.ts";
 
-/** The ways out of udp-server that lead to a tun2socks elsewhere. @see OpenPacketEgress */
-export function packetEgress(host: CHost): OpenPacketEgress {
+/**
+ * The ways out of udp-server that lead to a tun2socks.
+ *
+ * @param inner  options of the one in this instance, if the egress is that
+ * @see OpenPacketEgress
+ */
+export function packetEgress(host: CHost, inner: ResolvedTun2SocksOptions | undefined): OpenPacketEgress {
   return async (egress, _idleTimeoutS, pathHost, system, log) => {
     const seed = randomSeed(system.cryptography);
     switch (egress.kind) {
@@ -26,7 +33,9 @@ export function packetEgress(host: CHost): OpenPacketEgress {
           spawnPackets(host, egress.argv, system, onPackets, log),
         );
       case "tun2socks":
-        throw new HostError("ERR_UNSUPPORTED", "the egress tun2socks: within udp-server");
+        return openInner(pathHost, system, seed, (device) =>
+          startInnerTun2Socks(inner!, device, system, log),
+        );
     }
   };
 }

@@ -1,3 +1,4 @@
+import type { ResolvedTun2SocksOptions } from "../host/options/tun2socks.ts";
 import type { ResolvedUdpServerOptions } from "../host/options/udp-server.ts";
 import { UdpServerHost } from "../host/udp-server.ts";
 import type { CHost, Instance } from "./c-host.ts";
@@ -8,9 +9,12 @@ import { offerStart } from "./start.ts";
 import { cSystem } from "./system.ts";
 
 /** Starts a udp-server. @throws HostError ERR_UNSUPPORTED for what this host does not have */
-function startServer(host: CHost, options: ResolvedUdpServerOptions): Instance {
+function startServer(
+  host: CHost,
+  { inner, ...options }: ResolvedUdpServerOptions & { readonly inner?: ResolvedTun2SocksOptions },
+): Instance {
   const server = new UdpServerHost(options, cLogger(host), cSystem(host, options.latency), {
-    openPacketEgress: (...egress) => packetEgress(host)(...egress),
+    openPacketEgress: (...egress) => packetEgress(host, inner)(...egress),
   });
   server.events.on("session-up", () => host.event("session-up", 0, ""));
   server.events.on("session-resumed", () => host.event("session-resumed", 0, ""));

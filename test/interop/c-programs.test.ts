@@ -473,29 +473,33 @@ describeUnless(lack, "the C library", () => {
     .find(({ family, internal }) => family === "IPv4" && !internal)?.address;
 
   describeUnless(own === undefined ? "this machine has no address" : undefined, "udp-server in C", () => {
-    it.each(["exec:", "unix:"])("sends by packets to a tun2socks in C: --egress %s", async (kind) => {
-      const target = createSocket("udp4").bind(0, own);
-      await once(target, "listening");
-      target.on("message", (data, { port, address }) => target.send(`${port} ${data}`, port, address));
-      const path = join(folder, "packets.sock");
-      const way = [PROGRAM, "tun2socks", "--udp-via", "direct", "--log-level", "error"];
-      if (kind === "unix:") {
-        const args = [...way.slice(1), "--device", `unix:${path}`];
-        const child = spawn(PROGRAM, args, { stdio: ["ignore", "ignore", "pipe"] });
-        children.add(child);
-        await once(child.stderr, "data");
-      }
-      const egress = kind === "exec:" ? JSON.stringify([...way, "--device", "pipe:"]) : path;
-      const allow = ["--allow", `${own}/32`, "--egress", `${kind}${egress}`];
-      const server = await start("C", "server", ["--listen", "127.0.0.1:0", ...allow]);
-      const args = ["--forward", `127.0.0.1:0=${own}:${target.address().port}`];
-      const local = await start("C", "local", ["--server", server.ready.listen![0], ...args]);
-      const socket = createSocket("udp4").bind(0, "127.0.0.1");
-      await ask(socket, portOf(local.ready.forwards![0].listen), "by-packets");
-      expect(await kill(server.child, "SIGTERM")).toBe(0);
-      socket.close();
-      target.close();
-    });
+    it.each(["exec:", "unix:", "tun2socks:"])(
+      "sends by packets to a tun2socks in C: --egress %s",
+      async (kind) => {
+        const target = createSocket("udp4").bind(0, own);
+        await once(target, "listening");
+        target.on("message", (data, { port, address }) => target.send(`${port} ${data}`, port, address));
+        const path = join(folder, "packets.sock");
+        const way = [PROGRAM, "tun2socks", "--udp-via", "direct", "--log-level", "error"];
+        if (kind === "unix:") {
+          const args = [...way.slice(1), "--device", `unix:${path}`];
+          const child = spawn(PROGRAM, args, { stdio: ["ignore", "ignore", "pipe"] });
+          children.add(child);
+          await once(child.stderr, "data");
+        }
+        const argv = JSON.stringify([...way, "--device", "pipe:"]);
+        const egress = { "exec:": argv, "unix:": path, "tun2socks:": "direct" }[kind];
+        const allow = ["--allow", `${own}/32`, "--egress", `${kind}${egress}`];
+        const server = await start("C", "server", ["--listen", "127.0.0.1:0", ...allow]);
+        const args = ["--forward", `127.0.0.1:0=${own}:${target.address().port}`];
+        const local = await start("C", "local", ["--server", server.ready.listen![0], ...args]);
+        const socket = createSocket("udp4").bind(0, "127.0.0.1");
+        await ask(socket, portOf(local.ready.forwards![0].listen), "by-packets");
+        expect(await kill(server.child, "SIGTERM")).toBe(0);
+        socket.close();
+        target.close();
+      },
+    );
   });
 });
 

@@ -19,7 +19,6 @@ const HTTP2 = "HTTP/2 is a library of Node";
 const DECOY = "decoys are served by libraries of Node";
 const PLUGIN = "plugins of shadowsocks that are programs";
 const WORKERS = "an instance has one thread";
-const EGRESS = "an egress by tun2socks in the same process";
 
 /** All of it. A test that is listed and passes makes the run fail, and so does one that fails for another reason. */
 export const LACKS: readonly Lack[] = [
@@ -128,27 +127,6 @@ export const LACKS: readonly Lack[] = [
     ends: ["server"],
     error: /is not valid JSON/,
     why: WORKERS,
-  },
-  {
-    file: "test/e2e/tun/egress.test.ts",
-    test: /with --egress tun2socks: in the same process$|--egress tun2socks: without a way/,
-    ends: ["server"],
-    error: /the egress tun2socks: within udp-server/,
-    why: EGRESS,
-  },
-  {
-    file: "test/e2e/tun/dscp.test.ts",
-    test: /with --egress tun2socks:/,
-    ends: ["server"],
-    error: /the egress tun2socks: within udp-server/,
-    why: EGRESS,
-  },
-  {
-    file: "test/e2e/tun/unreachable.test.ts",
-    test: /with --egress tun2socks:/,
-    ends: ["server"],
-    error: /the egress tun2socks: within udp-server/,
-    why: EGRESS,
   },
   {
     file: "test/e2e/tun/masque.test.ts",

@@ -1,11 +1,13 @@
 import { HostError, UsageError } from "../../core/errors.ts";
 import type { TlsOptions } from "../../host/carriers/tls-options.ts";
+import { INNER_MTU, parseEgress } from "../../host/options/egress-option.ts";
 import type { OptionFields } from "../../host/options/fields.ts";
 import { checkFields, embeddersOwn, wrong } from "../../host/options/fields.ts";
 import type { ResolvedTun2SocksOptions } from "../../host/options/tun2socks.ts";
 import { describePlan } from "../../host/options/tun2socks.ts";
 import { resolveTun2Socks, TUN2SOCKS_FIELDS } from "../../host/options/tun2socks-fields.ts";
 import { resolveUdpLocal, UDP_LOCAL_FIELDS } from "../../host/options/udp-local-fields.ts";
+import type { ResolvedUdpServerOptions } from "../../host/options/udp-server.ts";
 import { resolveUdpServer, UDP_SERVER_FIELDS } from "../../host/options/udp-server-fields.ts";
 import type { FileHost, StartFailure, StartOptions } from "../c-host.ts";
 import { STATS_INTERVAL_FIELD } from "../stats/stats-field.ts";
@@ -69,7 +71,17 @@ function checkLocal(host: FileHost, start: StartOptions): object {
   return { ...options, ...own };
 }
 
+/** Stands for functions of the embedder's, or of the instance's own. */
 const PACKETS = { start: () => {}, write: () => {} };
+
+function tun2SocksPlatform(host: FileHost) {
+  const tunnelFields = { ...UDP_LOCAL_FIELDS, carrier: CARRIER_FIELD };
+  return {
+    fields: { ...TUN2SOCKS_FIELDS, carrier: CARRIER_FIELD },
+    tunnel: { fields: tunnelFields, findTlsProblem: (tls: TlsOptions) => findTlsFilesProblem(host, tls) },
+    interfaceIpv4: (name: string) => host.interfaceIpv4?.(name),
+  };
+}
 
 function checkTun2Socks(host: FileHost, start: StartOptions): ResolvedTun2SocksOptions {
   const gathered = gather(host, start, TUN2SOCKS_FIELDS, MISSING_OF_TUN2SOCKS);
@@ -85,13 +97,7 @@ function checkTun2Socks(host: FileHost, start: StartOptions): ResolvedTun2SocksO
   if (gathered.values.device === "pipe:") {
     throw wrong(nameField(["device"]), "pipe: is of the program: give packets by functions");
   }
-  const tunnelFields = { ...UDP_LOCAL_FIELDS, carrier: CARRIER_FIELD };
-  const platform = {
-    fields: { ...TUN2SOCKS_FIELDS, carrier: CARRIER_FIELD },
-    tunnel: { fields: tunnelFields, findTlsProblem: (tls: TlsOptions) => findTlsFilesProblem(host, tls) },
-    interfaceIpv4: (name: string) => host.interfaceIpv4?.(name),
-  };
-  const options = resolveTun2Socks(platform, values, nameField);
+  const options = resolveTun2Socks(tun2SocksPlatform(host), values, nameField);
   checkOffered(options.tunnel, nameField);
   return { ...options, ...own };
 }
@@ -103,7 +109,18 @@ function checkServer(host: FileHost, start: StartOptions): object {
   const platform = { fields: UDP_SERVER_FIELDS, findDecoyProblem: () => undefined };
   const options = resolveUdpServer(platform, values, nameField);
   checkOffered(options, nameField);
-  return { ...options, ...own };
+  return { ...options, ...own, inner: innerTun2Socks(host, options) };
+}
+
+/** The options of the tun2socks that the egress has in the same instance; undefined for any other egress. */
+function innerTun2Socks(
+  host: FileHost,
+  { egress, idleTimeoutS, latency }: ResolvedUdpServerOptions,
+): ResolvedTun2SocksOptions | undefined {
+  const way = parseEgress(egress);
+  if (way?.kind !== "tun2socks") return undefined;
+  const input = { device: PACKETS, udpVia: way.udpVia, mtu: INNER_MTU, idleTimeoutS, latency };
+  return resolveTun2Socks(tun2SocksPlatform(host), input);
 }
 
 Object.assign(globalThis, { underpassCheck });

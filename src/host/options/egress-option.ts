@@ -10,6 +10,9 @@ export type Egress =
   /** Within the process; `udpVia` is the option of tun2socks of that name. */
   | { readonly kind: "tun2socks"; readonly udpVia: string };
 
+/** Of the device between udp-server and a tun2socks in its process: no packet is too large for memory. */
+export const INNER_MTU = 65_535;
+
 /**
  * Reads `sockets`, `socks5://[user:password@]host:port`, `socks5-udp://host:port`, `unix:/path`,
  * `exec:PROGRAM ARGUMENT...` (split at blanks, or a JSON array of strings) or `tun2socks:WAY` (by default `direct`).
