@@ -433,7 +433,7 @@ export class UdpLocalHost implements RelayHost {
       const writer = links[lane]?.writer;
       if (writer !== undefined && (core.mayTransmit?.(now, lane) ?? true)) writer.pump(now);
     }
-    this.#shortcuts?.give();
+    this.#shortcuts?.give(now);
     if (core.isPlain === true) return;
     for (let lane = core.pollReady(now); lane >= 0; lane = core.pollReady(now)) {
       links[lane]?.writer?.pump(now);

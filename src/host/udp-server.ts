@@ -667,7 +667,7 @@ export class UdpServerHost implements UdpPathHost {
     }
     for (let index = core.pollDirty(now); index >= 0; index = core.pollDirty(now))
       this.#links[index]?.writer.pump(now);
-    this.#shortcuts?.give();
+    this.#shortcuts?.give(now);
   }
 
   #handleOutput(output: ServerOutput): void {

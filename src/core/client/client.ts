@@ -27,6 +27,7 @@ import {
   MAX_ID,
 } from "../session/session-model.ts";
 import type { Shortcut, Shortcuts } from "../session/shortcuts.ts";
+import { MAX_SHORTCUT_CONTEXTS } from "../session/shortcuts.ts";
 import type { SpreadState } from "../session/spread-state.ts";
 import { spreadState } from "../session/spread-state.ts";
 import type { AssociationReports, LaneReport } from "../status.ts";
@@ -400,6 +401,7 @@ export class TunnelClient {
       lane.isUp &&
       lane.tunnel!.error === undefined &&
       this.lanesUp === 1 &&
+      this.contexts.size <= MAX_SHORTCUT_CONTEXTS &&
       this.contexts.state[context] === CONTEXT_ACKED &&
       associations.state[association] === ASSOCIATION_OPEN &&
       associations.isDoubtful[association] === 0

@@ -30,6 +30,7 @@ import type { ReceivedDatagrams } from "../session/received-datagrams.ts";
 import { SendPool, SendQueue } from "../session/send-queue.ts";
 import { CONTEXT_ACKED, MAX_ID, SESSION } from "../session/session-model.ts";
 import type { Shortcut, Shortcuts } from "../session/shortcuts.ts";
+import { MAX_SHORTCUT_CONTEXTS } from "../session/shortcuts.ts";
 import type { SpreadState } from "../session/spread-state.ts";
 import { spreadState } from "../session/spread-state.ts";
 import { Tunnel } from "../session/tunnel.ts";
@@ -635,6 +636,7 @@ export class TunnelServer {
       session.lanes === undefined &&
       session.holder === undefined &&
       session.connections.size === 1 &&
+      session.contextById.size <= MAX_SHORTCUT_CONTEXTS &&
       this.counters.tap === undefined &&
       state === "open" &&
       !hasEnded &&

@@ -5,6 +5,12 @@ const FIRST_BATCHES = 4;
 /** ... and before it offers one again that could not be given. */
 const LATER_BATCHES = 64;
 
+/**
+ * Most contexts of a session that has shortcuts. Under a flood of 1,000 flows, looking each of them up takes longer than the script
+ * takes for all in one batch. As a context is registered by a capsule, all end when there are more.
+ */
+export const MAX_SHORTCUT_CONTEXTS = 256;
+
 /** What shortcuts have to do with a tunnel. */
 export interface ShortcutTunnel {
   readonly epoch: ShortcutEpoch;

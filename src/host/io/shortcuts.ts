@@ -6,7 +6,8 @@ import { SHORTCUT_ROW_NUMBERS } from "./native-module.ts";
 
 /** Bytes before a payload: the SOCKS5 header of an IP address. */
 const MAX_HEADER_BYTES = 22;
-const MAX_SHORTCUTS = 1_024;
+/** Rows fetched at once. */
+const MAX_ROWS = 1_024;
 /** How often a turn that has no need of exact counts asks for them; the order of idleness is exact to a second. */
 const COLLECT_MS = 100;
 const NO_BYTES: Uint8Array = new Uint8Array(0);
@@ -45,32 +46,42 @@ export class NativeShortcuts {
   #count = 0;
   #rows: Float64Array | undefined;
   #collectedAt = Number.NEGATIVE_INFINITY;
+  /** Some have ended since they were counted last. */
+  #hasEnded = false;
 
   constructor(native: ShortcutModule) {
     this.#native = native;
   }
 
   /** @returns false if it cannot be given */
-  give(listener: Listener, { socket, remote, header = NO_BYTES }: FlowEnd, stream: ByteStream): boolean {
-    const { shortcut } = listener;
-    const id = socket.number ?? -1;
-    const { descriptor } = stream;
-    if (id < 0 || descriptor === undefined || stream.isClosed || header.length > MAX_HEADER_BYTES)
-      return false;
-    const { address, local } = remote;
-    const native = this.#native;
-    const number = shortcut.isOut
-      ? native.shortcutOut(id, address, local, header, descriptor, shortcut.id)
-      : native.shortcutIn(descriptor, shortcut.id, id, header, address, local);
+  give(now: number, listener: Listener, end: FlowEnd, stream: ByteStream): boolean {
+    let number = this.#tryToGive(listener.shortcut, end, stream);
+    if (number < 0 && this.#hasEnded) {
+      // Those that have ended keep their places until they have been counted.
+      this.collect(now);
+      number = this.#tryToGive(listener.shortcut, end, stream);
+    }
     if (number < 0) return false;
-    this.#rows ??= new Float64Array(MAX_SHORTCUTS * SHORTCUT_ROW_NUMBERS);
+    this.#rows ??= new Float64Array(MAX_ROWS * SHORTCUT_ROW_NUMBERS);
     this.#listeners[number] = listener;
     this.#count++;
     return true;
   }
 
+  /** @returns its number, or a negative one */
+  #tryToGive(shortcut: Shortcut, { socket, remote, header = NO_BYTES }: FlowEnd, stream: ByteStream): number {
+    const id = socket.number ?? -1;
+    const { descriptor } = stream;
+    if (id < 0 || descriptor === undefined || stream.isClosed || header.length > MAX_HEADER_BYTES) return -1;
+    const { address, local } = remote;
+    return shortcut.isOut
+      ? this.#native.shortcutOut(id, address, local, header, descriptor, shortcut.id)
+      : this.#native.shortcutIn(descriptor, shortcut.id, id, header, address, local);
+  }
+
   end(stream: ByteStream): void {
     const { descriptor } = stream;
+    this.#hasEnded = true;
     if (descriptor !== undefined) this.#native.shortcutEnd(descriptor);
   }
 
@@ -93,8 +104,9 @@ export class NativeShortcuts {
   collect(now: number): void {
     if (this.#count === 0) return;
     this.#collectedAt = now;
+    this.#hasEnded = false;
     const rows = this.#rows!;
-    for (let count = MAX_SHORTCUTS; count === MAX_SHORTCUTS; ) {
+    for (let count = MAX_ROWS; count === MAX_ROWS; ) {
       count = this.#native.shortcutCounts(rows);
       if (count === 1) this.#report(now, rows, 0);
       else for (const at of byAge(rows, count)) this.#report(now, rows, at);
@@ -159,25 +171,25 @@ export class HostShortcuts {
   }
 
   /** Gives what core offers. To be called when everything has been written. */
-  give(): void {
+  give(now: number): void {
     const core = this.#core;
     for (let shortcut = core.pollShortcut(); shortcut !== undefined; shortcut = core.pollShortcut()) {
       const stream = this.#ends.stream(shortcut.connection);
       const end = this.#ends.flowEnd(shortcut);
-      if (stream === undefined || end === undefined || !this.#giveOne(shortcut, end, stream)) {
+      if (stream === undefined || end === undefined || !this.#giveOne(now, shortcut, end, stream)) {
         core.shortcuts.decline(shortcut);
       }
     }
   }
 
-  #giveOne(shortcut: Shortcut, end: FlowEnd, stream: ByteStream): boolean {
+  #giveOne(now: number, shortcut: Shortcut, end: FlowEnd, stream: ByteStream): boolean {
     const { shortcuts } = this.#core;
     const listener: Listener = {
       shortcut,
       handleCarried: this.#handleCarried,
       handleEnded: (ended) => shortcuts.handleEnded(ended),
     };
-    if (!this.#native.give(listener, end, stream)) return false;
+    if (!this.#native.give(now, listener, end, stream)) return false;
     shortcut.epoch.begin(shortcut, () => this.#native.end(stream));
     return true;
   }

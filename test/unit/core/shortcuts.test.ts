@@ -144,6 +144,14 @@ describe("core", () => {
     expect(ends.ended).toEqual(expected);
   });
 
+  it("offers no flow of a session with more than 256 contexts, and ends those that there are", () => {
+    given();
+    for (let port = 1; port <= 256; port++) ends.exchange(flow, 1, `192.0.2.2:${port}`);
+    expect(ends.ended).toEqual({ client: 1, server: 1 });
+    ends.exchange(flow, 70);
+    expect([ends.give("client"), ends.give("server")]).toEqual([[], []]);
+  });
+
   it("offers nothing while the server shuts down, or has asked its clients to move", () => {
     ends.network.server.drain();
     ends.exchange(flow, 10);
