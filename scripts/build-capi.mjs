@@ -1,11 +1,18 @@
 // Builds the C library and its program into build/capi/, with CMake and Ninja. `--test` also runs its tests, as they are and
-// with AddressSanitizer and UndefinedBehaviorSanitizer (build/capi-sanitized/). Machines without the tools are told so, and
-// fail under CI alone.
+// with AddressSanitizer and UndefinedBehaviorSanitizer (build/capi-sanitized/). `--test thread` and `--test valgrind` run them under
+// ThreadSanitizer (build/capi-thread/) and under valgrind (build/capi-valgrind/) instead, which takes minutes. Without the tools it
+// says so, and fails under CI alone.
 import { spawnSync } from "node:child_process";
+import { readdirSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
 const isTest = process.argv.includes("--test");
+const checker = isTest ? process.argv[process.argv.indexOf("--test") + 1] : undefined;
+if (checker !== undefined && checker !== "thread" && checker !== "valgrind") {
+  console.error(`build-capi: --test takes "thread", "valgrind" or nothing, not ${JSON.stringify(checker)}`);
+  process.exit(2);
+}
 
 /** @param {string} command @param {readonly string[]} args */
 function run(command, args) {
@@ -19,13 +26,37 @@ function build(folder, options) {
   run("cmake", ["--build", folder, "--", "--quiet"]);
 }
 
-const tools = ["cmake", "ninja", "cc"];
+const tools = ["cmake", "ninja", "cc", ...(checker === "valgrind" ? ["valgrind"] : [])];
 const missing = tools.filter((tool) => spawnSync("sh", ["-c", `command -v ${tool}`]).status !== 0);
 if (missing.length > 0) {
   console.warn(`build-capi: no C library, as this machine lacks ${missing.join(", ")}`);
   process.exit(isTest && process.env.CI === undefined ? 0 : 1);
 }
 run("node", ["scripts/third-party.mjs"]);
+if (checker !== undefined) {
+  const folder = `build/capi-${checker}`;
+  const flags = checker === "valgrind" ? " -DUNDERPASS_TEST_INSTANCES=20 -DUNDERPASS_TEST_STARTS=20" : "";
+  build(folder, [
+    "-DUNDERPASS_TESTS=ON",
+    `-DUNDERPASS_SANITIZE=${checker === "thread" ? "thread" : ""}`,
+    "-DCMAKE_BUILD_TYPE=Debug",
+    `-DCMAKE_C_FLAGS=-O1${flags}`,
+  ]);
+  if (checker === "thread") run("ctest", ["--test-dir", folder, "--output-on-failure", "--timeout", "600"]);
+  else {
+    for (const name of readdirSync(`${ROOT}${folder}/tests`).filter((name) =>
+      /^test-[a-z0-9]+$/.test(name),
+    )) {
+      const kinds = [
+        "--leak-check=full",
+        "--show-leak-kinds=definite,indirect",
+        "--errors-for-leak-kinds=definite,indirect",
+      ];
+      run("valgrind", ["--quiet", "--error-exitcode=1", ...kinds, `${folder}/tests/${name}`]);
+    }
+  }
+  process.exit(0);
+}
 build("build/capi", isTest ? ["-DUNDERPASS_TESTS=ON"] : []);
 if (isTest) {
   build("build/capi-sanitized", [
