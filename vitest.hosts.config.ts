@@ -1,5 +1,11 @@
+import { existsSync } from "node:fs";
 import { defineConfig } from "vitest/config";
 import { cProject } from "./test/support/c-projects.ts";
+import { C_DRIVER, C_PROGRAM } from "./test/support/hosts.ts";
+
+for (const program of [C_PROGRAM, C_DRIVER]) {
+  if (!existsSync(program)) throw new Error(`there is no ${program}: npm run build:capi -- --test`);
+}
 
 /** `npm run test:hosts`: all interop and e2e tests with the C library at either end, and at both. */
 export default defineConfig({

@@ -122,15 +122,18 @@ describeOnTwoHosts("a name with several addresses", () => {
 
     it("keeps no descriptor of a connection whose application resets it", async () => {
       const socksPort = hosts.client.port();
-      const listen = ["--server", `127.0.0.1:${hosts.client.port()}`, "--listen", `127.0.0.1:${socksPort}`];
-      const local = await startLocal([...listen, ...out]);
-      const countDescriptors = async () => (await hosts.client.run(["ls", `/proc/${local.pid}/fd`])).length;
-      const before = await countDescriptors();
+      const server = `${hosts.server.ipv4}:${await startServer(hosts.server.ipv4)}`;
+      const local = await startLocal(["--server", server, "--listen", `127.0.0.1:${socksPort}`, ...out]);
+      // Attempts to reach the server have descriptors, too.
+      await local.waitForLine(/"msg":"session up"/, 5_000);
+      const folder = `/proc/${local.pid}/fd`;
+      const before = (await hosts.client.run(["ls", folder])).length;
       const application = hosts.client.spawn(["python3", "-c", GIVE_UP, `${socksPort}`, "holes.test"]);
       await waitForSynSent(2);
       application.stdin.end();
       await waitForSynSent(0);
-      expect(await countDescriptors()).toBe(before);
+      const poll = `until [ $(ls ${folder} | wc -l) = ${before} ]; do sleep 0.02; done`;
+      await hosts.client.run(["sh", "-c", poll], { timeoutMs: 5_000 });
     });
 
     it("is what a SOCKS5 client reaches by CONNECT, past a black hole", async () => {

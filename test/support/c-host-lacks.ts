@@ -136,13 +136,6 @@ export const LACKS: readonly Lack[] = [
     why: HTTP2,
   },
   {
-    file: "test/e2e/tun/abuse.test.ts",
-    test: /100000 UDP sources stay within the bounds/,
-    ends: ["tun2socks"],
-    error: /still running/,
-    why: "the interpreter takes more than a minute for 100,000 associations",
-  },
-  {
     file: "test/e2e/masque.test.ts",
     test: /HTTP\/2/,
     ends: ["local", "server"],
