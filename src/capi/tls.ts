@@ -50,7 +50,7 @@ class TlsCoding implements StreamCoding {
         deliver(this.#buffer.slice(0, count), 0, count);
       }
     } catch (cause) {
-      this.#error = new ProtocolError("ERR_HEAD_MALFORMED", `TLS: ${(cause as Error).message}`, { cause });
+      this.#error = new ProtocolError("ERR_TLS", (cause as Error).message, { cause });
       return this.#error;
     }
   }

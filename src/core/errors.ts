@@ -40,6 +40,7 @@ export const ERROR_CODES = {
   ERR_MASQUE_REFUSED: { number: 32, fault: "peer", text: "the MASQUE proxy refused the request" },
   ERR_WEB_SOCKET_REFUSED: { number: 33, fault: "peer", text: "the web server opened no WebSocket" },
   ERR_WEB_SOCKET_MALFORMED: { number: 34, fault: "peer", text: "the WebSocket's peer broke the protocol" },
+  ERR_TLS: { number: 35, fault: "peer", text: "TLS failed after its handshake" },
   ERR_OPTION: { number: 40, fault: "caller", text: "an option is missing or wrong" },
   ERR_STATE: { number: 41, fault: "caller", text: "called in a state that does not allow it" },
   // 42 is retired.
