@@ -9,6 +9,7 @@
 #include "embedder/guest.h"
 #include "embedder/packets.h"
 #include "host.h"
+#include "scripts.h"
 
 #if UV_VERSION_HEX < 0x013200 && !defined(_WIN32)
 #include <pthread.h>
@@ -376,6 +377,7 @@ static void open_on_loop(instance *instance) {
     fail_start(instance, UNDERPASS_ERR_RESOURCE, "no memory");
     end(instance);
   } else if (!start_script(instance, checked)) end(instance);
+  scripts_drop_pages();
   free(checked);
   instance->options = NULL;
 }

@@ -7,6 +7,8 @@
 
 #ifndef _WIN32
 
+#include <unistd.h>
+
 #define MAX_WORDS 256
 
 typedef struct process {

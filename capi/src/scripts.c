@@ -1,8 +1,13 @@
 #include "scripts.h"
 
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
 
 static int compare(const void *name, const void *entry) { return strcmp(name, ((const script *)entry)->name); }
 
@@ -56,4 +61,34 @@ void scripts_add(JSContext *context) {
   JSValue global = JS_GetGlobalObject(context);
   JS_SetPropertyStr(context, global, "underpassPart", JS_NewCFunction(context, load_part, "underpassPart", 1));
   JS_FreeValue(context, global);
+}
+
+#ifdef __linux__
+// True if a file has what is there, unchanged. That of a packed program, for one, is in memory alone, and would be lost.
+static bool is_of_file(uintptr_t start, uintptr_t end) {
+  FILE *maps = fopen("/proc/self/maps", "re");
+  if (maps == NULL) return false;
+  char line[512];
+  bool is_good = false, is_line_start = true;
+  while (!is_good && fgets(line, sizeof line, maps) != NULL) {
+    unsigned long from, to, inode;
+    char write;
+    // A line that is longer than the buffer goes on with its path.
+    if (is_line_start && sscanf(line, "%lx-%lx %*c%c%*2c %*s %*s %lu", &from, &to, &write, &inode) == 4)
+      is_good = from <= start && end <= to && write == '-' && inode != 0;
+    is_line_start = strchr(line, '\n') != NULL;
+  }
+  fclose(maps);
+  return is_good;
+}
+#endif
+
+void scripts_drop_pages(void) {
+#ifdef __linux__
+  const script *last = &SCRIPTS[SCRIPT_COUNT - 1];
+  uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), start = (uintptr_t)script_bytecode;
+  uintptr_t end = (start + last->offset + last->bytes) & ~(page - 1);
+  start = (start + page - 1) & ~(page - 1);
+  if (start < end && is_of_file(start, end)) madvise((void *)start, end - start, MADV_DONTNEED);
+#endif
 }

@@ -24,5 +24,8 @@ void scripts_add(JSContext *context);
 // Loads one with all that it imports, and runs it. Returns a promise, which is settled as no script waits, or an exception;
 // `*module` is valid unless that is one.
 JSValue scripts_run(JSContext *context, const char *name, JSModuleDef **module);
+// Has the process not hold the pages of the bytecode, of which each engine has made its own form, until they are read again. Any thread
+// may read them meanwhile.
+void scripts_drop_pages(void);
 
 #endif
