@@ -22,14 +22,14 @@
 // 5. Datagrams of a flow that arrive together are not reordered: within one batch a flow only goes over from shortcut to caller.
 //
 // How nothing dangles: a shortcut refers to its socket and stream by number; closing either, or the context, ends it within that call. No
-// callback is called while datagrams are carried, so that nothing can end meanwhile. A table has 1,024 places, of fixed size; nothing is
+// callback is called while datagrams are carried, so that nothing can end meanwhile. A table has 4,096 places, of fixed size; nothing is
 // allocated for a datagram. What has ended is counted still, until io_shortcut_counts has returned it; only then is its number free.
 #ifndef UNDERPASS_IO_SHORTCUT_H
 #define UNDERPASS_IO_SHORTCUT_H
 
 #include "loop.h"
 
-#define IO_SHORTCUTS 1024
+#define IO_SHORTCUTS 4096
 // Of a prefix or header: a SOCKS5 header with an IPv6 address (RFC 1928 §7).
 #define IO_SHORTCUT_HEADER_BYTES 22
 // After so long without a datagram io_shortcut_counts ends one, so that idle flows do not fill the table.

@@ -54,7 +54,7 @@ size_t io_shortcut_carry_in(io_loop *loop, const stream *stream, const uint8_t *
     row[4] = (int32_t)payload_bytes;
     row[5] = (int32_t)(place + offsetof(shortcut, address));
     row[6] = last->local;
-    io_shortcut_count(last, now, payload_bytes);
+    io_shortcut_count(table, last, now, payload_bytes);
     at = capsule.end;
   }
   send_rows(loop, bytes, count, row_count);

@@ -9,7 +9,7 @@
 // Fields of a row.
 enum { SOCKET, OFFSET, LENGTH, ADDRESS, ADDRESS_BYTES, LOCAL };
 
-// Rows that are carried together: those before `end` of the rows, from `first` on.
+// Rows that are carried together: those with a carrier before `end` of the rows, from `first` on.
 typedef struct batch {
   stream *stream;
   int32_t first, end;
@@ -21,8 +21,6 @@ typedef struct carrying {
   shortcut_table *table;
   int32_t *rows;
   const uint8_t *arena, *addresses;
-  // Rows that are left, at the beginning.
-  int32_t left;
   batch batch;
 } carrying;
 
@@ -52,14 +50,7 @@ static shortcut *find(const carrying *carrying, const int32_t *row, const int32_
   return NULL;
 }
 
-static void leave(carrying *carrying, int32_t first, int32_t end) {
-  size_t row_bytes = IO_UDP_RECEIVE_ROW_INTS * sizeof(int32_t);
-  int32_t *to = carrying->rows + (size_t)carrying->left * IO_UDP_RECEIVE_ROW_INTS;
-  if (carrying->left != first) memmove(to, row_of(carrying, first), (size_t)(end - first) * row_bytes);
-  carrying->left += end - first;
-}
-
-// Writes the batch, or leaves its rows. Returns false if the stream takes no more.
+// Writes the batch, or leaves its rows to the caller. Returns false if the stream takes no more.
 static bool flush(carrying *carrying) {
   batch *batch = &carrying->batch;
   shortcut_table *table = carrying->table;
@@ -67,14 +58,13 @@ static bool flush(carrying *carrying) {
   bool is_kept = false;
   int error = io_stream_carry(batch->stream, table->batch, batch->bytes, &is_kept);
   if (is_kept) table->batch = NULL;
-  if (error == 0) {
-    uint64_t now = uv_now(carrying->loop->uv);
-    for (int32_t row = batch->first; row < batch->end; row++) {
-      shortcut *shortcut = &table->shortcuts[table->carriers[row]];
-      io_shortcut_count(shortcut, now, (size_t)row_of(carrying, row)[LENGTH] - shortcut->header_bytes);
-    }
-  } else {
-    leave(carrying, batch->first, batch->end);
+  uint64_t now = uv_now(carrying->loop->uv);
+  for (int32_t row = batch->first; row < batch->end; row++) {
+    int16_t number = table->carriers[row];
+    if (number == SHORTCUT_NONE) continue;
+    shortcut *shortcut = &table->shortcuts[number];
+    if (error != 0) table->carriers[row] = SHORTCUT_NONE;
+    else io_shortcut_count(table, shortcut, now, (size_t)row_of(carrying, row)[LENGTH] - shortcut->header_bytes);
   }
   batch->first = batch->end;
   batch->bytes = 0;
@@ -104,22 +94,33 @@ static bool add(carrying *carrying, int32_t row, const shortcut *shortcut, strea
   return true;
 }
 
+// Moves the rows that are left to the beginning. Returns how many.
+static int32_t compact(carrying *carrying, int32_t count) {
+  int32_t left = 0;
+  for (int32_t row = 0; row < count; row++) {
+    if (carrying->table->carriers[row] != SHORTCUT_NONE) continue;
+    int32_t *to = carrying->rows + (size_t)left++ * IO_UDP_RECEIVE_ROW_INTS;
+    if (left <= row) memcpy(to, row_of(carrying, row), IO_UDP_RECEIVE_ROW_INTS * sizeof *to);
+  }
+  return left;
+}
+
 int32_t io_shortcut_carry_out(io_loop *loop, int32_t *rows, int32_t count, const uint8_t *arena, const uint8_t *addresses) {
-  carrying carrying = {loop, loop->shortcuts, rows, arena, addresses, 0, {NULL, 0, 0, 0}};
+  carrying carrying = {loop, loop->shortcuts, rows, arena, addresses, {NULL, 0, 0, 0}};
   if (carrying.table == NULL) return count;
   shortcut *last = NULL;
   for (int32_t row = 0; row < count; row++) {
     const int32_t *fields = row_of(&carrying, row);
-    // The row before is where it was: rows are left over it only after it was not carried.
     shortcut *found = find(&carrying, fields, row_of(&carrying, row > 0 ? row - 1 : 0), last);
-    stream *stream = found == NULL ? NULL : io_stream_of(loop, found->stream);
+    last = found;
+    carrying.table->carriers[row] = SHORTCUT_NONE;
+    if (found == NULL) continue;
+    stream *stream = io_stream_of(loop, found->stream);
     bool is_carried = stream != NULL && (size_t)fields[LENGTH] - found->header_bytes <= CAPSULE_MAX_DATAGRAM_BYTES;
-    // Those of another stream, or that are left, come behind the batch.
+    // What is left of a flow comes behind what was carried of it.
     if (!is_carried || stream != carrying.batch.stream) flush(&carrying);
-    is_carried = is_carried && io_stream_may_carry(stream) && add(&carrying, row, found, stream);
-    if (!is_carried) leave(&carrying, row, row + 1);
-    last = is_carried ? found : NULL;
+    if (is_carried && io_stream_may_carry(stream)) add(&carrying, row, found, stream);
   }
   flush(&carrying);
-  return carrying.left;
+  return compact(&carrying, count);
 }

@@ -5,7 +5,8 @@
 #include <string.h>
 
 #include "../udp/udp-state.h"
-#include "capsule.h"
+
+#define IDLE_CHECK_MS 1000
 
 // NULL if there is no memory.
 static shortcut_table *table_of(io_loop *loop) {
@@ -14,7 +15,7 @@ static shortcut_table *table_of(io_loop *loop) {
   if (table == NULL) return NULL;
   if (uv_random(NULL, NULL, &table->seed, sizeof table->seed, 0, NULL) != 0) table->seed = uv_hrtime();
   memset(table->buckets, 0xff, sizeof table->buckets);
-  table->first_free = SHORTCUT_NONE;
+  table->first_free = table->first_news = SHORTCUT_NONE;
   loop->shortcuts = table;
   return table;
 }
@@ -100,6 +101,7 @@ static void end(io_loop *loop, shortcut *shortcut) {
     if (shortcut->state == SHORTCUT_OUT && --socket->shortcuts_out == 0) socket->prefix_lengths = 0;
   }
   shortcut->state = SHORTCUT_ENDED;
+  io_shortcut_note(table, shortcut);
 }
 
 static int32_t take_place(shortcut_table *table) {
@@ -188,19 +190,30 @@ void io_shortcut_resume(io_loop *loop, int descriptor) {
   if (stream != NULL) stream->is_resumed = true;
 }
 
+// Not more often than once a second, as it looks at all.
+static void end_idle(io_loop *loop, double now) {
+  shortcut_table *table = loop->shortcuts;
+  if (now - (double)table->looked_at < IDLE_CHECK_MS) return;
+  table->looked_at = uv_now(loop->uv);
+  for (int16_t number = 0; number < table->used; number++) {
+    shortcut *each = &table->shortcuts[number];
+    bool is_open = each->state == SHORTCUT_OUT || each->state == SHORTCUT_IN;
+    if (is_open && now - (double)each->last_at >= IO_SHORTCUT_IDLE_MS) end(loop, each);
+  }
+}
+
 int32_t io_shortcut_counts(io_loop *loop, double *rows, int32_t capacity) {
   shortcut_table *table = loop->shortcuts;
   if (table == NULL) return 0;
   int32_t count = 0;
   double now = (double)uv_hrtime() / 1e6;
-  for (int16_t number = 0; number < table->used && count < capacity; number++) {
+  end_idle(loop, now);
+  while (table->first_news != SHORTCUT_NONE && count < capacity) {
+    int16_t number = table->first_news;
     shortcut *each = &table->shortcuts[number];
-    if (each->state == SHORTCUT_FREE) continue;
-    double age = now - (double)each->last_at;
-    if (each->state != SHORTCUT_ENDED && age >= IO_SHORTCUT_IDLE_MS) end(loop, each);
     bool has_ended = each->state == SHORTCUT_ENDED;
-    if (each->datagrams == 0 && !has_ended) continue;
     double *row = rows + (size_t)count++ * IO_SHORTCUT_COUNT_NUMBERS;
+    double age = now - (double)each->last_at;
     row[0] = number;
     row[1] = (double)each->datagrams;
     row[2] = (double)each->bytes;
@@ -208,6 +221,8 @@ int32_t io_shortcut_counts(io_loop *loop, double *rows, int32_t capacity) {
     row[4] = (double)each->last_bytes;
     row[5] = has_ended;
     each->datagrams = each->bytes = 0;
+    each->has_news = false;
+    table->first_news = each->next_of_news;
     if (!has_ended) continue;
     each->state = SHORTCUT_FREE;
     each->next = table->first_free;

@@ -9,7 +9,7 @@
 #include "../udp.h"
 
 // A power of two.
-#define SHORTCUT_BUCKETS 2048
+#define SHORTCUT_BUCKETS 8192
 // What is written to a stream at once: several of the largest datagrams.
 #define SHORTCUT_BATCH_BYTES 262144
 #define SHORTCUT_NONE (-1)
@@ -22,8 +22,9 @@ typedef struct shortcut {
   int stream;
   // Of what it is found by.
   uint32_t hash;
-  // The next in its bucket, or of those that are free; and of its stream.
-  int16_t next, next_of_stream;
+  // The next in its bucket, or of those that are free; of its stream; and of those with something to count.
+  int16_t next, next_of_stream, next_of_news;
+  bool has_news;
   uint8_t header_bytes, address_bytes;
   uint8_t header[IO_SHORTCUT_HEADER_BYTES];
   uint8_t address[IO_ADDRESS_MAX_BYTES];
@@ -39,9 +40,13 @@ typedef struct shortcut_table {
   uint64_t seed;
   // Places that have ever been used, and the first that is free again.
   int16_t used, first_free;
+  // Those with something to count, in the order in which they got it.
+  int16_t first_news, last_news;
+  // When idle ones were last looked for, by uv_now.
+  uint64_t looked_at;
   int16_t buckets[SHORTCUT_BUCKETS];
   shortcut shortcuts[IO_SHORTCUTS];
-  // Which shortcut carries a row of what was received.
+  // Which shortcut carries a row of what was received; SHORTCUT_NONE for the caller's.
   int16_t carriers[IO_UDP_RECEIVE_ROWS];
   // Capsules to write; NULL while a stream keeps that memory.
   uint8_t *batch;
@@ -54,15 +59,27 @@ shortcut *io_shortcut_find_out(shortcut_table *table, int32_t socket, const uint
                                int32_t local, const uint8_t *header, size_t header_bytes);
 shortcut *io_shortcut_find_in(shortcut_table *table, int stream, int32_t context);
 
-static inline void io_shortcut_count(shortcut *shortcut, uint64_t now, size_t bytes) {
+static inline int16_t io_shortcut_number(const shortcut_table *table, const shortcut *shortcut) {
+  return (int16_t)(shortcut - table->shortcuts);
+}
+
+// It has something to count.
+static inline void io_shortcut_note(shortcut_table *table, shortcut *shortcut) {
+  if (shortcut->has_news) return;
+  int16_t number = io_shortcut_number(table, shortcut);
+  shortcut->has_news = true;
+  shortcut->next_of_news = SHORTCUT_NONE;
+  if (table->first_news == SHORTCUT_NONE) table->first_news = number;
+  else table->shortcuts[table->last_news].next_of_news = number;
+  table->last_news = number;
+}
+
+static inline void io_shortcut_count(shortcut_table *table, shortcut *shortcut, uint64_t now, size_t bytes) {
+  io_shortcut_note(table, shortcut);
   shortcut->datagrams++;
   shortcut->bytes += bytes;
   shortcut->last_bytes = bytes;
   shortcut->last_at = now;
-}
-
-static inline int16_t io_shortcut_number(const shortcut_table *table, const shortcut *shortcut) {
-  return (int16_t)(shortcut - table->shortcuts);
 }
 
 // For sockets and streams that are closed.

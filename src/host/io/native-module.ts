@@ -199,7 +199,7 @@ export interface NativeModule {
    * @param local    number of the local address, as rows have it
    * @param prefix   at most 22 bytes. If several begin a datagram, the longest counts
    * @param context  0 to 2^31 - 1
-   * @returns its number, 0 to 1,023; -1 if the table is full, or an argument is not open or not valid
+   * @returns its number, 0 to 4,095; -1 if the table is full, or an argument is not open or not valid
    */
   shortcutOut?(
     socket: number,
