@@ -67,6 +67,20 @@ describe("lanes over 20 Mbit/s, 50 ms and 1 % loss", () => {
   });
 });
 
+describe("lanes over a link that loses what it has sent, as a radio does,", () => {
+  /** Mean loss over a few seeds. */
+  function meanLoss(base: typeof OURS | typeof BEFORE, link: Partial<Scenario>, perSecond: number): number {
+    const loads = [{ flow: 1, perSecond }];
+    const scenario = { ...base, losesSent: true, ...link, loads, duration: 10_000, warmup: 4_000 };
+    return mean([111, 112, 113].map((seed) => run({ ...scenario, seed }).loads[0].loss));
+  }
+
+  it("deliver as much of 120 % of 2 Mbit/s as one lane, whose queue is several times as long", () => {
+    const before = meanLoss(BEFORE, { mbit: 2 }, 250);
+    expect(meanLoss(OURS, { mbit: 2 }, 250)).toBeLessThan(1.05 * before);
+  });
+});
+
 describe("four sessions over one link", () => {
   const FOUR = { ...OURS, sessions: 4, loads: [OVERLOAD] } satisfies Partial<Scenario>;
 

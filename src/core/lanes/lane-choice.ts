@@ -8,6 +8,9 @@
  * Spreading makes a loss hit few datagrams, but lets datagrams overtake each other when a lane is late. So a flow keeps its lane as
  * long as no lane has been late for a while and that lane takes what is given to it: over a clean path nothing is reordered.
  *
+ * Over a slow path a lane that gets a packet now and then is a bad deal: each packet is acknowledged by itself, and a hole is found by
+ * a timer, as nothing follows. So there are no more lanes in use than have two packets under way each, unless these do not take it.
+ *
  * Where datagrams are put back in order at the other end, all wait for the slowest repair: such a flow goes over few lanes as long as
  * these take it, so that much follows on each, and TCP finds a hole by the third segment behind it, not by a timer.
  *
@@ -19,6 +22,11 @@ import type { PathDelay } from "./rate/path-delay.ts";
 
 /** Bytes that may be assigned to a lane and not written. */
 const MAX_UNWRITTEN = 65_536;
+/** Rate in bytes per millisecond below which a path is slow: 3.2 Mbit/s. */
+const SLOW_RATE = 400;
+/** What is under way on each lane in use, two packets; and how many lanes are in use however slow the path is. */
+const LANE_BYTES = 2_500;
+const LEAST_LANES = 4;
 /** How many lanes a flow has whose datagrams wait for each other. */
 const FEW_LANES = 4;
 
@@ -32,6 +40,11 @@ export class LaneChoice {
   readonly #path: PathDelay;
   /** Bytes per millisecond of the session, by which a lane's longer way is charged. */
   rate = 0;
+
+  /** Whether the path is known to be slow. */
+  get isSlow(): boolean {
+    return this.rate > 0 && this.rate < SLOW_RATE;
+  }
 
   constructor(lanes: readonly LaneState[], path: PathDelay) {
     this.#lanes = lanes;
@@ -49,7 +62,13 @@ export class LaneChoice {
 
   /** For a bulk datagram: the best of the lanes that are not express and not late. @returns its index, or -1 to wait */
   bulk(express: number, allowed: number): number {
-    const best = this.#best(express, this.#lanes.length, allowed);
+    const inUse = Math.max(LEAST_LANES, Math.ceil((this.rate * this.#path.minRtt) / LANE_BYTES));
+    const all = this.#lanes.length;
+    if (this.isSlow && express + inUse < all) {
+      const best = this.#best(express, express + inUse, allowed);
+      if (best !== NONE && this.isPrompt(this.#lanes[best])) return best;
+    }
+    const best = this.#best(express, all, allowed);
     return best === NONE || this.#lanes[best].isLate ? NONE : best;
   }
 

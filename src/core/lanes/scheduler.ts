@@ -463,14 +463,18 @@ export class LaneScheduler {
       this.#dispatchSparse(now);
       this.#dispatchBulk(now);
     }
-    if (now >= this.#receipts.dueAt && this.#receiptLane === NONE) {
-      const lane = this.#receipts.choose(this.#lanes, this.#express);
-      if (lane !== undefined) {
-        this.#receiptLane = lane.index;
-        this.#dirty |= lane.bit;
-      }
-    }
+    if (now >= this.#receipts.dueAt && this.#receiptLane === NONE) this.#dispatchReceipt(now);
     return this.#dirty;
+  }
+
+  #dispatchReceipt(now: number): void {
+    const { isSlow, rate } = this.#choice;
+    const carrying = isSlow ? this.#dirty : 0;
+    if (isSlow && carrying === 0 && this.#isActive && now < this.#receipts.waitsUntil(rate)) return;
+    const lane = this.#receipts.choose(this.#lanes, this.#express, carrying);
+    if (lane === undefined) return;
+    this.#receiptLane = lane.index;
+    this.#dirty |= lane.bit;
   }
 
   #dispatchSparse(now: number): void {
@@ -906,14 +910,21 @@ export class LaneScheduler {
       : Math.max(STANDING_MS, STANDING_RTT_SHARE * this.#path.minRtt);
   }
 
+  /** One that is due waits for a datagram, and then, where it has no lane, for one that can be written again. */
+  #nextReceiptAt(now: number): number {
+    if (this.#receipts.dueAt > now) return this.#receipts.dueAt;
+    const { isSlow, rate } = this.#choice;
+    const until = isSlow ? this.#receipts.waitsUntil(rate) : now;
+    return until > now ? Math.max(now + TIMER_MS, until) : NEVER;
+  }
+
   /**
    * When {@link dispatch} wants to be called if nothing happens before; Infinity for never. At least a millisecond from now, unless
    * it is over already.
    */
   nextTimeout(now: number): number {
     let next = this.#order.dueAt === NEVER ? NEVER : Math.max(now + TIMER_MS, this.#order.dueAt);
-    // One that is due and has no lane waits for one that can be written again.
-    if (this.#receipts.dueAt > now) next = Math.min(next, this.#receipts.dueAt);
+    next = Math.min(next, this.#nextReceiptAt(now));
     next = Math.min(next, Math.max(now + TIMER_MS, this.#pacedUntil));
     if (this.#isActive) next = Math.min(next, Math.max(now + TIMER_MS, this.#tickAt));
     return next;

@@ -14,11 +14,15 @@ export interface LinkOptions {
   readonly queue: number;
   /** Share of packets lost before the queue, 0 to 1. */
   readonly loss: number;
+  /** Packets are lost behind the transmitter instead, as on a radio: a lost one has used the link. */
+  readonly losesSent?: boolean;
   /** Mean number of packets lost in a row (Gilbert's model); 1 for independent losses. */
   readonly burst?: number;
   /** Longest extra delay of a packet, uniform; packets stay in order. */
   readonly jitter?: number;
 }
+
+const NOBODY: Packet["to"] = { receive: () => {} };
 
 /** One direction of a bottleneck: random loss, a drop-tail queue, a rate, a delay. */
 export class Link implements Wakeable {
@@ -58,16 +62,15 @@ export class Link implements Wakeable {
   }
 
   send(packet: Packet): void {
-    if (this.#isLost()) {
-      this.lost++;
-      return;
-    }
+    const isLost = this.#isLost();
+    if (isLost) this.lost++;
+    if (isLost && this.#options.losesSent !== true) return;
     if (this.#queuedBytes + packet.size > this.#limit) {
       this.dropped++;
       return;
     }
     this.#queuedBytes += packet.size;
-    this.#queue.push(packet);
+    this.#queue.push(isLost ? { size: packet.size, to: NOBODY } : packet);
     if (!this.#isBusy) this.#serve(this.#loop.now);
   }
 

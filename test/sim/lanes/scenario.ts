@@ -53,6 +53,8 @@ export interface Scenario {
   readonly queue: number;
   readonly loss: number;
   readonly burst?: number;
+  /** See LinkOptions. */
+  readonly losesSent?: boolean;
   readonly jitter?: number;
   readonly congestion: CongestionName;
   readonly lanes: number;
@@ -171,10 +173,22 @@ class Every implements Wakeable {
 
 /** Runs one scenario in virtual time: an echo of each load's datagrams over two symmetric links. */
 export function run(scenario: Scenario): Result {
-  const { mbit, rtt, queue, loss, burst, jitter, duration, warmup = 1000, lanes, lowat = 16_384 } = scenario;
+  const {
+    mbit,
+    rtt,
+    queue,
+    loss,
+    burst,
+    losesSent,
+    jitter,
+    duration,
+    warmup = 1000,
+    lanes,
+    lowat = 16_384,
+  } = scenario;
   const loop = new EventLoop();
   const random = seededRandom(scenario.seed);
-  const linkOptions = { rate: mbit * 125, delay: rtt / 2, queue, loss, burst, jitter };
+  const linkOptions = { rate: mbit * 125, delay: rtt / 2, queue, loss, burst, losesSent, jitter };
   const up = new Link(loop, seededRandom(random()), linkOptions);
   const down = new Link(loop, seededRandom(random()), linkOptions);
   const ends: End[] = [];
