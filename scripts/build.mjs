@@ -1,7 +1,7 @@
 // Compiles src/ to dist/. Installs dependencies first when a fresh clone has none.
 import { spawnSync } from "node:child_process";
 import { chmodSync, existsSync, readdirSync, rmSync, writeFileSync } from "node:fs";
-import { dirname, resolve } from "node:path";
+import { dirname, relative, resolve } from "node:path";
 
 /** @param {string} command @param {string[]} args */
 function run(command, args) {
@@ -30,7 +30,7 @@ function oneChunkAtStart(entry) {
       });
       building.onLoad({ filter: /./, namespace: name }, ({ path }) => {
         const from = JSON.stringify(path);
-        const isPackage = path.includes("node_modules");
+        const isPackage = relative(process.cwd(), path).includes("node_modules");
         return {
           contents: `import ${JSON.stringify(entry)}; export ${isPackage ? "{ default }" : "*"} from ${from};`,
           resolveDir: dirname(path),

@@ -204,7 +204,7 @@ export interface StartOptions {
   /** Of tun2socks: text, unless packets come by functions. */
   readonly device?: string;
   readonly hasPackets?: boolean;
-  /** Of tun2socks: checking them gives its plan. */
+  /** Of tun2socks: checking the options returns the plan. */
   readonly wantsPlan?: boolean;
 }
 

@@ -178,7 +178,7 @@ export class UdpLocalHost implements RelayHost {
       return;
     }
     const servers = ways.map(({ server }) => server);
-    this.core = new TunnelClient({
+    const core = new TunnelClient({
       ...rest,
       latencyRules: latencyRules.map((text) => parseLatencyRule(text)!),
       ways: this.#carriers.map(({ authority }, way) => ({
@@ -192,10 +192,11 @@ export class UdpLocalHost implements RelayHost {
       idleTimeoutMs: idleTimeoutS * 1000,
       activeIdleTimeoutMs: activeIdleTimeoutS * 1000,
     });
+    this.core = core;
     this.#useTap();
     this.#shortcuts =
       io.udp.shortcuts &&
-      new HostShortcuts(io.udp.shortcuts, this.core as TunnelClient, {
+      new HostShortcuts(io.udp.shortcuts, core, {
         flowEnd: ({ association, context }) => this.#relays[association]?.flowEnd?.(association, context),
         stream: (lane) => this.#links[lane]?.stream,
         handleSent: (time, association) => this.#relays[association]?.handleSent?.(time, association),

@@ -126,7 +126,7 @@ export class UdpServerHost implements UdpPathHost {
   #web: WebServer | undefined;
   #dialects: DialectHost | undefined;
   readonly #firstBytes: FirstBytes<DialectProtocol>;
-  #tap: TapWriter | undefined;
+  readonly #tap: TapWriter | undefined;
   /** The workers beside the one that listens. */
   readonly #others: OtherWorkers | undefined;
   readonly #features: UdpServerFeatures;

@@ -8,7 +8,8 @@ milliseconds and bits where Prometheus uses seconds and bytes. Counts begin at t
 tunnel, \`out\` and _sent_ into a tunnel. \`npx vitest run --project unit test/unit/node/metrics.test.ts -u\` generates this page from
 \`src/core/metrics/table.ts\`.
 
-Histograms are sampled once per batch, receipt or heartbeat, so they cost nothing per datagram.
+Histograms are sampled once per batch, receipt or heartbeat, so they cost nothing per datagram. Datagrams that native I/O carries by itself
+add one value per flow and report, at most ten times per second: the size of the last one, and no delay.
 `;
 
 /** A table as the formatter of this repository writes it. */

@@ -1,5 +1,4 @@
 import type { ContextTable } from "../session/context-table.ts";
-import type { Shortcuts } from "../session/shortcuts.ts";
 import type { AssociationReports, LaneReport } from "../status.ts";
 import type { TunnelClient } from "./client.ts";
 
@@ -47,11 +46,6 @@ export type AssociationClient = Pick<
   /** Whether it is worth asking for what a lane has to write, by default always. */
   mayTransmit?(now: number, lane: number): boolean;
   handleNetworkChange?(now: number): void;
-  /** What native I/O may carry by itself; see {@link TunnelClient.pollShortcut}. All of these, or none. */
-  readonly shortcuts?: Shortcuts;
-  pollShortcut?: TunnelClient["pollShortcut"];
-  mayReadShortcuts?: TunnelClient["mayReadShortcuts"];
-  handleShortcut?: TunnelClient["handleShortcut"];
   handleMoved?: TunnelClient["handleMoved"];
   handleWallClock?(now: number, unixMs: number): void;
   /** The connection requested by a `connect` output has been made. @param isBound  a MASQUE proxy lets this request bind */

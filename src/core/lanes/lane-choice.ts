@@ -9,7 +9,8 @@
  * long as no lane has been late for a while and that lane takes what is given to it: over a clean path nothing is reordered.
  *
  * Over a slow path a lane that gets a packet now and then is a bad deal: each packet is acknowledged by itself, and a hole is found by
- * a timer, as nothing follows. So there are no more lanes in use than have two packets under way each, unless these do not take it.
+ * a timer, as nothing follows. So there are no more lanes in use than have two packets under way each, unless these cannot take the
+ * datagram.
  *
  * Where datagrams are put back in order at the other end, all wait for the slowest repair: such a flow goes over few lanes as long as
  * these take it, so that much follows on each, and TCP finds a hole by the third segment behind it, not by a timer.
@@ -41,14 +42,18 @@ export class LaneChoice {
   /** Bytes per millisecond of the session, by which a lane's longer way is charged. */
   rate = 0;
 
-  /** Whether the path is known to be slow. */
-  get isSlow(): boolean {
-    return this.rate > 0 && this.rate < SLOW_RATE;
-  }
+  /** Whether the path is known to be slow; see {@link judge}. */
+  isSlow = false;
 
   constructor(lanes: readonly LaneState[], path: PathDelay) {
     this.#lanes = lanes;
     this.#path = path;
+  }
+
+  /** @param rate  in bytes per millisecond @param isMeasured  false at the start, when it only follows from the round trip */
+  judge(rate: number, isMeasured: boolean): void {
+    this.rate = rate;
+    this.isSlow = isMeasured && rate < SLOW_RATE;
   }
 
   canTake(lane: LaneState): boolean {

@@ -5,7 +5,7 @@
  * receipt in five milliseconds, less than one byte in a hundred), and each news twice on different lanes: the receipt itself may
  * stand behind a hole. Like QUIC's ACK frequency (RFC 9000 §13.2), with a timer in place of a packet count.
  *
- * A receipt that travels with a datagram costs its own bytes; one that travels alone costs a packet, and mostly another one that
+ * A receipt that travels with a datagram costs its own bytes; one that travels alone costs a packet, and usually another one that
  * acknowledges it. Over 2 Mbit/s these were three per cent of the link. So over a slow path a receipt goes on a lane that has a
  * datagram to write, and waits for one as long as a packet takes (QUIC bundles ACKs likewise, RFC 9000 §13.2.1). Over a fast one it
  * costs little, and is safer alone: a lane that carries much is late more often.
@@ -55,8 +55,8 @@ export class ReceiptSchedule {
 
   /**
    * The lane for the next receipt: one that can be written now, is not late, did not carry the last one, and has a datagram to go with,
-   * or else carries little. Now and then a receipt goes where none has been for longest: an end that sends nothing else does not notice that a lane is held up,
-   * and no few lanes may take all receipts with them.
+   * or else carries little. Now and then a receipt goes where none has been for longest: an end that sends nothing else does not notice
+   * that a lane is held up, and no few lanes may take all receipts with them.
    *
    * @param express   how many of the lanes, from the first, are kept for what is small
    * @param carrying  bits of the lanes that have datagrams to go with

@@ -901,9 +901,9 @@ export class LaneScheduler {
     rates.tick(this.#interval);
     this.#pacer.rate = rates.rate;
     if (rates.pause > 0) this.#pacer.pause(rates.pause);
-    this.#choice.rate = rates.rate;
-    this.#queue.adaptQuantum(rates.rate);
     const isStart = rates.mode === "start";
+    this.#choice.judge(rates.rate, !isStart);
+    this.#queue.adaptQuantum(rates.rate);
     this.#queue.ageBudget = isStart ? Math.max(ageBudgetMs, START_AGE_MS) : ageBudgetMs;
     this.#queue.standingBudget = isStart
       ? this.#queue.ageBudget

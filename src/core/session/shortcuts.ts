@@ -11,7 +11,7 @@ const LATER_BATCHES = 64;
  */
 export const MAX_SHORTCUT_CONTEXTS = 256;
 
-/** What shortcuts have to do with a tunnel. */
+/** What shortcuts need from a tunnel. */
 export interface ShortcutTunnel {
   readonly epoch: ShortcutEpoch;
   /** Begins another epoch, if there are shortcuts. */
@@ -61,11 +61,11 @@ export interface Shortcut {
   readonly id: number;
 }
 
-/** What flows are offered shortcuts, and which have one. Of the contexts of an endpoint, by their slots. */
+/** Which flows are offered shortcuts, and which have one. Of the contexts of an endpoint, by their slots. */
 export class Shortcuts {
   /** Whether the host can give any. Otherwise nothing is offered. */
   isWanted = false;
-  /** By flow (two for each slot, in and out): the epoch that it was offered one in, unless that could not be given, or has ended. */
+  /** By flow (two for each slot, in and out): the epoch that it was last offered one in, unless that could not be given, or has ended. */
   readonly #epochs: (ShortcutEpoch | undefined)[] = [];
   /** By flow: batches before the next offer. */
   #left = new Uint8Array(0);
@@ -74,7 +74,6 @@ export class Shortcuts {
   /** The table of contexts has so many slots. */
   reserve(slots: number): void {
     this.#left = grown(this.#left, new Uint8Array(2 * slots));
-    while (this.#epochs.length < 2 * slots) this.#epochs.push(undefined);
   }
 
   /** A slot has another context. */

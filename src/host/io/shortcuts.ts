@@ -139,7 +139,7 @@ function byAge(rows: Float64Array, count: number): number[] {
   return offsets.sort((a, b) => rows[b + 3] - rows[a + 3]);
 }
 
-/** What a machine of core has to do with shortcuts. */
+/** What shortcuts need from a machine of core. */
 export interface ShortcutCore {
   readonly shortcuts: Shortcuts;
   readonly counters: { readonly drops: { send_error: number } };
@@ -148,7 +148,7 @@ export interface ShortcutCore {
   handleShortcut(time: number, shortcut: Shortcut, count: number, bytes: number, length: number): void;
 }
 
-/** What a host has to do with them. */
+/** What they need from a host. */
 export interface ShortcutEnds {
   /** The UDP end of a flow, if it is a socket. */
   flowEnd(shortcut: Shortcut): FlowEnd | undefined;

@@ -73,7 +73,7 @@ export interface UdpSocket {
   readonly port: number;
   /** Size of the receive buffer as the system counts it; undefined if it was not requested. */
   readonly receiveBufferBytes?: number;
-  /** The native module's number of it, negative once it is closed; native I/O only. */
+  /** Its number in the native module, negative once it is closed; native I/O only. */
   readonly number?: number;
   /**
    * Sends `header` (when given) and the payload as one datagram, at the latest with {@link UdpIo.flush}. The memory is

@@ -133,7 +133,7 @@ export class PlainStream extends ListenedStream {
   };
 }
 
-/** Without node:tls, which costs a program that has no TLS its memory. */
+/** Does not load node:tls, whose memory a program without TLS does not need. */
 function isTls(socket: Socket): boolean {
   return "encrypted" in socket;
 }
