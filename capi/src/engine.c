@@ -46,7 +46,12 @@ bool engine_open(engine *engine, size_t memory_bytes, void (*on_fault)(void *dat
 #else
   engine->runtime = JS_NewRuntime();
 #endif
-  if (engine->runtime == NULL) return false;
+  if (engine->runtime == NULL) {
+#if HAS_SCRIPT_MEMORY
+    script_memory_free(&engine->memory);
+#endif
+    return false;
+  }
   JS_SetMaxStackSize(engine->runtime, STACK_BYTES);
   JS_SetHostPromiseRejectionTracker(engine->runtime, on_rejection, engine);
   engine->context = JS_NewContextRaw(engine->runtime);

@@ -57,11 +57,14 @@ static void give_back(script_memory *memory, void *block, size_t bytes) {
   *list = block;
 }
 
+// Larger sizes would wrap around.
+#define MOST_BYTES (SIZE_MAX / 2)
+
 // Of a block with its head.
 static size_t rounded(size_t size) { return (size + HEAD_BYTES + GRAIN_BYTES - 1) & ~(size_t)(GRAIN_BYTES - 1); }
 
 static void *allocate(JSMallocState *state, size_t size) {
-  if (state->malloc_size + size > state->malloc_limit) return NULL;
+  if (size == 0 || size > MOST_BYTES || state->malloc_size + size > state->malloc_limit) return NULL;
   size_t bytes = rounded(size);
   void *block = take(state->opaque, bytes);
   if (block == NULL) return NULL;
@@ -84,6 +87,7 @@ static void *reallocate(JSMallocState *state, void *block, size_t size) {
     release(state, block);
     return NULL;
   }
+  if (size > MOST_BYTES) return NULL;
   size_t old_bytes = (size_t)*head_of(block), bytes = rounded(size);
   if (bytes == old_bytes) return block;
   if (state->malloc_size + size - old_bytes > state->malloc_limit) return NULL;

@@ -43,6 +43,14 @@ typedef struct tls {
 static JSClassID tls_class;
 static uv_once_t process_once = UV_ONCE_INIT;
 
+#ifdef MBEDTLS_PSA_CRYPTO_C
+static uv_once_t psa_once = UV_ONCE_INIT;
+static psa_status_t psa_status;
+
+// It stays, as nothing shows whether others still use it. Once alone, as an mbedTLS of the system may do it without locks.
+static void start_psa(void) { psa_status = psa_crypto_init(); }
+#endif
+
 #ifdef UNDERPASS_OWN_MBEDTLS
 // As with libuv's locks, a failure is beyond recovery: later calls could not report it.
 static void create_mutex(mbedtls_threading_mutex_t *mutex) {
@@ -154,6 +162,12 @@ static char *pem_of(JSContext *context, JSValueConst value, size_t *length) {
 // Reads the files of a client. Returns 0, or an error of mbedTLS, and in which of them it is.
 static int read_files(JSContext *context, tls *tls, JSValueConst ca, JSValueConst certificate, JSValueConst key,
                       const char **which) {
+#ifdef MBEDTLS_PSA_CRYPTO_C
+  // Before keys are read, which may be handed to it.
+  uv_once(&psa_once, start_psa);
+  *which = "";
+  if (psa_status != PSA_SUCCESS) return MBEDTLS_ERR_SSL_ALLOC_FAILED;
+#endif
   size_t length;
   char *pem = pem_of(context, ca, &length);
   *which = "ca: ";
@@ -221,10 +235,6 @@ static JSValue tls_open(JSContext *context, JSValueConst self, int count, JSValu
   tls->name = strdup(name);
   const char *which = "";
   int error = read_files(context, tls, values[2], values[3], values[4], &which);
-#ifdef MBEDTLS_PSA_CRYPTO_C
-  // It stays, as nothing shows whether others still use it.
-  if (error >= 0 && psa_crypto_init() != PSA_SUCCESS) error = MBEDTLS_ERR_SSL_ALLOC_FAILED;
-#endif
   if (error >= 0) {
     which = "";
     error = mbedtls_ssl_config_defaults(&tls->config, MBEDTLS_SSL_IS_CLIENT, MBEDTLS_SSL_TRANSPORT_STREAM,

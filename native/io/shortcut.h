@@ -32,8 +32,10 @@
 #define IO_SHORTCUTS 4096
 // Of a prefix or header: a SOCKS5 header with an IPv6 address (RFC 1928 §7).
 #define IO_SHORTCUT_HEADER_BYTES 22
-// After so long without a datagram io_shortcut_counts ends one, so that idle flows do not fill the table.
+// After so long without a datagram io_shortcut_counts ends one, so that idle flows do not fill the table; and when three quarters of its
+// places are taken, so that flows with hardly any datagrams do not keep others out.
 #define IO_SHORTCUT_IDLE_MS 10000
+#define IO_SHORTCUT_CROWDED_IDLE_MS 1000
 
 typedef struct io_shortcut_flow {
   // Number of a UDP socket.

@@ -27,11 +27,12 @@ ssize_t io_stream_write(io_loop *loop, int stream, const uint8_t *bytes, size_t 
 // Nothing more is written. Ends the stream's shortcuts.
 void io_stream_end(io_loop *loop, int stream);
 
-// While paused nothing is read, also not the end. Writing goes on, but not by shortcuts, which end. A connection that fails meanwhile is reported by `read`, on
-// Linux at once unless bytes are left to read before, elsewhere if the stream waits to write, else when it is read again.
+// While paused nothing is read, also not the end. Writing goes on, but not by shortcuts, which end. A connection that fails meanwhile is
+// reported by `read`, on Linux at once unless bytes are left to read before, elsewhere if the stream waits to write, else when it is read
+// again.
 void io_stream_pause(io_loop *loop, int stream, bool is_paused);
 
-// Returns the open descriptor to the caller. What shortcuts have kept of the stream is lost.
+// Returns the open descriptor to the caller. What shortcuts have kept of the stream, or have still to write, is lost.
 void io_stream_release(io_loop *loop, int stream);
 
 void io_stream_close(io_loop *loop, int stream);

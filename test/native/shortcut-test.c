@@ -662,6 +662,20 @@ static void one_that_has_carried_nothing_for_10_seconds_ends_when_they_are_count
   RUN_UNTIL(&world->world, world->heard == 1);
 }
 
+static void in_a_crowded_table_those_idle_for_a_second_end(void **state) {
+  shortcut_world *world = *state;
+  static double rows[IO_SHORTCUTS][IO_SHORTCUT_COUNT_NUMBERS];
+  const int32_t most = IO_SHORTCUTS / 4 * 3;
+  for (int32_t i = 0; i < most; i++) assert_int_equal(give_in(world, i, 0), i);
+  shortcut_table *table = world->world.io->shortcuts;
+  for (int32_t i = 0; i < 10; i++) table->shortcuts[i].last_at -= IO_SHORTCUT_CROWDED_IDLE_MS + 1;
+  table->looked_at = 0;
+  assert_int_equal(counts(world, rows, IO_SHORTCUTS), 0);
+  assert_int_equal(give_in(world, most, 0), most);
+  table->looked_at = 0;
+  assert_int_equal(counts(world, rows, IO_SHORTCUTS), 10);
+}
+
 static void what_is_not_valid_gets_no_shortcut(void **state) {
   shortcut_world *world = *state;
   io_loop *io = world->world.io;
@@ -876,6 +890,7 @@ int shortcut_tests(void) {
       TEST(pausing_ends_them),
       TEST(the_table_holds_4096_and_has_room_again_when_those_that_ended_have_been_counted),
       TEST(one_that_has_carried_nothing_for_10_seconds_ends_when_they_are_counted),
+      TEST(in_a_crowded_table_those_idle_for_a_second_end),
       TEST(what_is_not_valid_gets_no_shortcut),
       TEST(what_could_not_be_sent_is_reported_with_the_caller_s_next_datagrams),
       TEST(capsules_in_random_pieces_all_arrive_in_order),

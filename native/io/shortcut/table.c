@@ -30,6 +30,7 @@ void io_shortcuts_end(io_loop *loop) {
 
 static uint64_t mix(uint64_t hash, uint64_t word) {
   hash = (hash ^ word) * 0x9e3779b97f4a7c15u;
+  hash = (hash ^ hash >> 32) * 0xd6e8feb86659fd93u;
   return hash ^ hash >> 32;
 }
 
@@ -63,7 +64,7 @@ shortcut *io_shortcut_find_out(shortcut_table *table, int32_t socket, const uint
     shortcut *each = &table->shortcuts[number];
     if (each->hash == hash && each->state == SHORTCUT_OUT && each->socket == socket && each->local == local &&
         each->address_bytes == address_bytes && memcmp(each->address, address, address_bytes) == 0 &&
-        each->header_bytes == header_bytes && memcmp(each->header, header, header_bytes) == 0)
+        each->header_bytes == header_bytes && (header_bytes == 0 || memcmp(each->header, header, header_bytes) == 0))
       return each;
   }
   return NULL;
@@ -176,12 +177,14 @@ void io_shortcut_end(io_loop *loop, int descriptor) {
   if (stream != NULL) io_shortcut_end_stream(loop, stream);
 }
 
+static bool is_open(const shortcut *shortcut) { return shortcut->state == SHORTCUT_OUT || shortcut->state == SHORTCUT_IN; }
+
 void io_shortcut_end_socket(io_loop *loop, const udp_socket *socket) {
   shortcut_table *table = loop->shortcuts;
   if (table == NULL) return;
   for (int16_t number = 0; socket->shortcuts > 0 && number < table->used; number++) {
     shortcut *each = &table->shortcuts[number];
-    if ((each->state == SHORTCUT_OUT || each->state == SHORTCUT_IN) && each->socket == socket->id) end(loop, each);
+    if (is_open(each) && each->socket == socket->id) end(loop, each);
   }
 }
 
@@ -195,10 +198,14 @@ static void end_idle(io_loop *loop, double now) {
   shortcut_table *table = loop->shortcuts;
   if (now - (double)table->looked_at < IDLE_CHECK_MS) return;
   table->looked_at = uv_now(loop->uv);
+  int32_t open = 0;
+  for (int16_t number = 0; number < table->used; number++) {
+    if (is_open(&table->shortcuts[number])) open++;
+  }
+  double most = open > IO_SHORTCUTS / 4 * 3 ? IO_SHORTCUT_CROWDED_IDLE_MS : IO_SHORTCUT_IDLE_MS;
   for (int16_t number = 0; number < table->used; number++) {
     shortcut *each = &table->shortcuts[number];
-    bool is_open = each->state == SHORTCUT_OUT || each->state == SHORTCUT_IN;
-    if (is_open && now - (double)each->last_at >= IO_SHORTCUT_IDLE_MS) end(loop, each);
+    if (is_open(each) && now - (double)each->last_at >= most) end(loop, each);
   }
 }
 

@@ -342,6 +342,8 @@ void io_stream_release(io_loop *loop, int descriptor) {
 void io_stream_close(io_loop *loop, int descriptor) {
   stream *stream = io_stream_of(loop, descriptor);
   if (stream == NULL) return;
+  // As far as the system takes it: a capsule should not be cut.
+  if (stream->rest != NULL) write_rest(stream);
   watcher *watcher = forget(stream);
   io_socket_close((uv_os_sock_t)descriptor);
   io_watcher_release(watcher);
@@ -349,7 +351,9 @@ void io_stream_close(io_loop *loop, int descriptor) {
 
 void io_stream_reset(io_loop *loop, int descriptor) {
   struct linger now = {.l_onoff = 1, .l_linger = 0};
-  if (io_stream_of(loop, descriptor) == NULL) return;
+  stream *stream = io_stream_of(loop, descriptor);
+  if (stream == NULL) return;
+  if (stream->rest != NULL) drop_rest(stream);
   setsockopt((uv_os_sock_t)descriptor, SOL_SOCKET, SO_LINGER, (const void *)&now, sizeof now);
   io_stream_close(loop, descriptor);
 }
