@@ -390,14 +390,22 @@ static void run_own_loop(instance *instance) {
   finish(instance);
 }
 
+static bool init_own_loop(instance *instance) {
+  int error = uv_loop_init(instance->loop);
+  if (error != 0) fail_start(instance, UNDERPASS_ERR_RESOURCE, uv_strerror(error));
+  return error == 0;
+}
+
 static void thread_main(void *data) {
   instance *instance = data;
   instance->loop_thread = uv_thread_self();
-  open_on_loop(instance);
+  // Not in the caller's thread: when libuv closes its io_uring, Linux interrupts what the thread is waiting for that has set it up.
+  bool has_loop = init_own_loop(instance);
+  if (has_loop) open_on_loop(instance);
   bool has_failed = instance->start_status != 0;
   // With a failed start, whoever started it joins this thread.
   uv_sem_post(&instance->started);
-  run_own_loop(instance);
+  if (has_loop) run_own_loop(instance);
   if (has_failed) return;
   uv_mutex_lock(&instance->mutex);
   bool is_abandoned = instance->is_abandoned;
@@ -432,11 +440,10 @@ int instance_start(const start_options *options, place place, const underpass_ca
   uv_cond_init(&instance->changed);
   *result = instance;
   int status = 0;
-  int error = place == PLACE_CALLERS_LOOP ? 0 : uv_loop_init(instance->loop);
-  if (error != 0) {
-    status = fail_start(instance, UNDERPASS_ERR_RESOURCE, uv_strerror(error));
-  } else if (place == PLACE_OWN_THREAD) {
+  if (place == PLACE_OWN_THREAD) {
     status = start_thread(instance);
+  } else if (place == PLACE_CALLING_THREAD && !init_own_loop(instance)) {
+    status = instance->start_status;
   } else {
     instance->loop_thread = uv_thread_self();
     open_on_loop(instance);

@@ -1,4 +1,5 @@
 // Associations without sockets.
+#include <errno.h>
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -104,7 +105,11 @@ static void answer(int target, const char *with) {
   struct sockaddr_in source;
   socklen_t length = sizeof source;
   char text[64];
-  assert_true(recvfrom(target, text, sizeof text, 0, (struct sockaddr *)&source, &length) >= 0);
+  ssize_t count;
+  do {
+    count = recvfrom(target, text, sizeof text, 0, (struct sockaddr *)&source, &length);
+  } while (count < 0 && errno == EINTR);
+  assert_true(count >= 0);
   sendto(target, with, strlen(with), 0, (struct sockaddr *)&source, length);
 }
 
