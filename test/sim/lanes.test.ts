@@ -79,6 +79,10 @@ describe("lanes over a link that loses what it has sent, as a radio does,", () =
     const before = meanLoss(BEFORE, { mbit: 2 }, 250);
     expect(meanLoss(OURS, { mbit: 2 }, 250)).toBeLessThan(1.05 * before);
   });
+
+  it("lose next to nothing of 60 % where 5 % of the packets are lost, repairs among them", () => {
+    expect(meanLoss(OURS, { loss: 0.05 }, 1_200)).toBeLessThan(0.0025);
+  });
 });
 
 describe("four sessions over one link", () => {

@@ -35,8 +35,8 @@ export class DatagramStore {
   holders = new Int32Array(64);
   /** 1 when a copy has been receipted. */
   isDone = new Uint8Array(64);
-  /** 1 when it was sent once more because all its lanes were late. */
-  isHedged = new Uint8Array(64);
+  /** How often it was sent again because all its lanes were late. */
+  hedges = new Uint8Array(64);
 
   #references = new Int32Array(64);
   #block = new Int32Array(64);
@@ -79,7 +79,7 @@ export class DatagramStore {
     this.sequence[entry] = NONE;
     this.holders[entry] = 0;
     this.isDone[entry] = 0;
-    this.isHedged[entry] = 0;
+    this.hedges[entry] = 0;
     this.bytes += length;
     return entry;
   }
@@ -154,7 +154,7 @@ export class DatagramStore {
     this.sequence = grown(this.sequence, new Int32Array(size));
     this.holders = grown(this.holders, new Int32Array(size));
     this.isDone = grown(this.isDone, new Uint8Array(size));
-    this.isHedged = grown(this.isHedged, new Uint8Array(size));
+    this.hedges = grown(this.hedges, new Uint8Array(size));
     this.#references = grown(this.#references, new Int32Array(size));
     this.#block = grown(this.#block, new Int32Array(size));
   }

@@ -35,7 +35,7 @@ import type { DatagramStore } from "./datagram-store.ts";
 import { NONE } from "./datagram-store.ts";
 import { DuplicateWindow } from "./duplicate-window.ts";
 import type { FlowTable } from "./flow-table.ts";
-import { HEDGE_AGE_MS, HedgeBudget } from "./hedging.ts";
+import { HEDGE_AGE_MS, HedgeBudget, MAX_HEDGES } from "./hedging.ts";
 import { ANY_LANE } from "./lane-bits.ts";
 import { expressLanes, LaneChoice } from "./lane-choice.ts";
 import type { LaneProgress } from "./lane-progress.ts";
@@ -70,8 +70,10 @@ const LIMITED_SHARE = 0.2;
 const PROMPT_MS = 1;
 /** With fewer bulk lanes, how many are late says nothing. */
 const MANY_LANES = 4;
-/** Round trips that TCP gets for repairs before a datagram that has been overtaken counts as too old. */
-const REPAIRS = 2;
+/** Round trips that repairs get before a datagram that has been overtaken counts as too old: see arrival-history.ts. */
+const REPAIRS = 3;
+/** The same while others are held for it: one repair by TCP. */
+const HOLD_REPAIRS = 2;
 /** Most that is added to that for one that others are held for. */
 const MAX_HOLD_MS = 100;
 /** Timers are not asked for sooner than this. */
@@ -607,21 +609,24 @@ export class LaneScheduler {
     this.#frames++;
   }
 
-  /** Sends once more what only late lanes hold, if TCP's own repair is overdue, cannot be quick, or copies harm nobody. */
+  /** Sends again what only late lanes hold, if TCP's own repair is overdue, cannot be quick, or copies harm nobody. */
   #hedge(now: number): void {
     const store = this.#store;
     const overdue = OVERDUE * (this.#path.minRtt + this.#lateness.margin(this.#path));
     const isCalm = now >= this.#limitedUntil;
+    const { rate } = this.#pacer;
     for (const lane of this.#lanes) {
       if (!lane.isUp || !lane.isLate) continue;
       lane.hedged = Math.max(lane.hedged, lane.receipted);
       // With nothing behind the hole, nothing tells TCP of it before its timer.
       const isAlone = lane.written - lane.receipted === 1;
-      const mayHedgeBulk = isCalm || isAlone || now - lane.lateSince > overdue;
+      const isOverdue = now - lane.lateSince > overdue;
+      const most = isOverdue ? MAX_HEDGES : 1;
       for (; lane.hedged !== lane.written; lane.hedged++) {
         const entry = lane.entry[lane.slot(lane.hedged)];
-        if (store.isDone[entry] === 1 || store.isHedged[entry] === 1) continue;
+        if (store.isDone[entry] === 1 || store.hedges[entry] >= most) continue;
         if (this.#isHeldInTime(entry)) continue;
+        const mayHedgeBulk = isOverdue || isAlone || (isCalm && this.#budget.hasSpare(rate));
         if (!mayHedgeBulk && !this.#queue.isSparse(store.flow[entry])) break;
         if (!this.#resend(now, entry)) return;
       }
@@ -637,7 +642,7 @@ export class LaneScheduler {
   /** @returns false when nothing more can be sent again now */
   #resend(now: number, entry: number): boolean {
     const store = this.#store;
-    if (store.isDone[entry] === 1 || store.isHedged[entry] === 1) return true;
+    if (store.isDone[entry] === 1 || store.hedges[entry] >= MAX_HEDGES) return true;
     if (now - store.time[entry] > HEDGE_AGE_MS + this.#path.minRtt) return true;
     const allowed = store.allowed[entry] & ~store.holders[entry];
     const lane = this.#queue.isSparse(store.flow[entry])
@@ -645,7 +650,7 @@ export class LaneScheduler {
       : this.#choice.bulk(this.#express, allowed);
     if (lane === NONE || this.#lanes[lane].isLate) return false;
     if (!this.#budget.spend(store.length[entry])) return false;
-    store.isHedged[entry] = 1;
+    store.hedges[entry]++;
     this.#hedges++;
     this.#options.counters.spread.hedges++;
     this.#send(now, lane, entry);
@@ -771,7 +776,7 @@ export class LaneScheduler {
 
   /** How long a datagram that was overtaken is waited for: it may have been lost with its lane, whatever the age budget. */
   get #patience(): number {
-    return Math.min(MAX_HOLD_MS, this.#options.ageBudgetMs) + REPAIRS * this.#path.minRtt;
+    return Math.min(MAX_HOLD_MS, this.#options.ageBudgetMs) + HOLD_REPAIRS * this.#path.minRtt;
   }
 
   /**

@@ -73,6 +73,16 @@ function read(end: ReturnType<typeof makeEnd>, now: number, lane: number, bytes:
   return fresh;
 }
 
+/** Numbers of the datagrams in what a lane wrote. */
+function sequencesOf(bytes: Uint8Array): number[] {
+  const reader = new CapsuleReader("receipts");
+  const numbers: number[] = [];
+  for (let at = 0; reader.next(bytes, at, bytes.length) === READ_CAPSULE; at = reader.offset) {
+    if (reader.type !== CAPSULE_RECEIPT) numbers.push(readSequence(reader.data, reader.valueOffset + 1));
+  }
+  return numbers;
+}
+
 describe("LaneScheduler", () => {
   it("keeps a bulk flow on one lane while no lane is late", () => {
     const end = makeEnd(8);
@@ -154,6 +164,28 @@ describe("LaneScheduler", () => {
     end.scheduler.laneDown(2, second.lane);
     expect(end.scheduler.stats.hedges).toBeLessThanOrEqual(1);
     expect(end.scheduler.stats.lanesUp).toBe(2);
+  });
+
+  it("sends an overdue datagram a third time when its copy is held up as well, and not a fourth", () => {
+    const [one, other] = [makeEnd(8), makeEnd(8)];
+    /** Lanes that carry `stuck` stand before a hole from then on; what others carry arrives and is receipted. */
+    const holes = new Set<number>();
+    let stuck = -1;
+    let times = 0;
+    for (let now = 0; now < 1_200; now += 5) {
+      push(one, now, BULK, 2);
+      for (const { lane, bytes } of write(one, now)) {
+        const numbers = sequencesOf(bytes);
+        if (now >= 500 && stuck === -1) stuck = numbers[0];
+        if (numbers.includes(stuck)) {
+          holes.add(lane);
+          times++;
+        }
+        if (!holes.has(lane)) read(other, now + 25, lane, bytes);
+      }
+      for (const { lane, bytes } of write(other, now + 27)) read(one, now + 52, lane, bytes);
+    }
+    expect(times).toBe(3);
   });
 
   it("sends what is put back in order over few lanes, and holds it at the other end until its turn", () => {

@@ -1,0 +1,33 @@
+import { describe, expect, it } from "vitest";
+import { HedgeBudget } from "../../../src/core/lanes/hedging.ts";
+
+/** Spends as long as there is more than what is kept at a rate. @returns bytes */
+function spendSpare(budget: HedgeBudget, rate: number): number {
+  let spent = 0;
+  while (budget.hasSpare(rate) && budget.spend(100)) spent += 100;
+  return spent;
+}
+
+describe("HedgeBudget", () => {
+  it("keeps for overdue datagrams what the session sends in 40 ms, at most three quarters of the budget", () => {
+    for (const [rate, kept] of [
+      [0, 0],
+      [250, 10_000],
+      [2_500, 75_000],
+      [25_000, 75_000],
+    ]) {
+      const budget = new HedgeBudget();
+      budget.earn(10_000_000);
+      expect(spendSpare(budget, rate)).toBe(100_000 - kept);
+      expect(budget.spend(kept)).toBe(true);
+      expect(budget.spend(100)).toBe(false);
+    }
+  });
+
+  it("is a share of what is sent", () => {
+    const budget = new HedgeBudget();
+    budget.earn(100_000);
+    expect(budget.spend(15_100)).toBe(false);
+    expect(budget.spend(15_000)).toBe(true);
+  });
+});
