@@ -9,13 +9,14 @@
  *
  * TCP repairs most holes before a copy is worth much. What it has not repaired within two round trips has lost its repair as well, and
  * is soon too old for the other end (arrival-history.ts). Where losses are many, copies of the former would leave nothing for the
- * latter, so that part of the budget is kept for what is overdue. That may be sent a third time, as a copy can be lost like anything else.
+ * latter, so that part of the budget is kept for what is overdue; flows that are put back in order may use that too, as all of such a
+ * flow waits for the slowest repair. An overdue datagram may be sent a third time, since a copy can be lost like anything else.
  */
 
 /** Share of what is sent that may be hedged. */
 const SHARE = 0.15;
 const MAX_BUDGET_BYTES = 100_000;
-/** What is kept for overdue datagrams: as much as the session sends in this time, at most this share of the largest budget. */
+/** What is kept: as much as the session sends in this time, at most this share of the largest budget. */
 const RESERVE_MS = 40;
 const RESERVE_SHARE = 0.75;
 /** How often a datagram is sent again at most, once before it is overdue. */
@@ -30,7 +31,7 @@ export class HedgeBudget {
     this.#bytes = Math.min(MAX_BUDGET_BYTES, this.#bytes + SHARE * bytes);
   }
 
-  /** Whether there is more than what is kept for overdue datagrams. @param rate  bytes per millisecond of the session */
+  /** Whether there is more than what is kept. @param rate  bytes per millisecond of the session */
   hasSpare(rate: number): boolean {
     return this.#bytes > Math.min(RESERVE_MS * rate, RESERVE_SHARE * MAX_BUDGET_BYTES);
   }

@@ -626,8 +626,10 @@ export class LaneScheduler {
         const entry = lane.entry[lane.slot(lane.hedged)];
         if (store.isDone[entry] === 1 || store.hedges[entry] >= most) continue;
         if (this.#isHeldInTime(entry)) continue;
-        const mayHedgeBulk = isOverdue || isAlone || (isCalm && this.#budget.hasSpare(rate));
-        if (!mayHedgeBulk && !this.#queue.isSparse(store.flow[entry])) break;
+        const flow = store.flow[entry];
+        const mayHedgeBulk =
+          isOverdue || isAlone || (isCalm && (this.#budget.hasSpare(rate) || isOrdered(this.#flows, flow)));
+        if (!mayHedgeBulk && !this.#queue.isSparse(flow)) break;
         if (!this.#resend(now, entry)) return;
       }
     }
