@@ -26,7 +26,7 @@ import {
   LANE_WAITING,
   MAX_ID,
 } from "../session/session-model.ts";
-import type { Shortcut, Shortcuts } from "../session/shortcuts.ts";
+import type { ConnectionOfOffer, Shortcut, Shortcuts } from "../session/shortcuts.ts";
 import { MAX_SHORTCUT_CONTEXTS } from "../session/shortcuts.ts";
 import type { SpreadState } from "../session/spread-state.ts";
 import { spreadState } from "../session/spread-state.ts";
@@ -378,18 +378,14 @@ export class TunnelClient {
    * calls `shortcuts.decline`.
    */
   pollShortcut(): Shortcut | undefined {
-    for (let offer = this.shortcuts.takeOffer(); offer !== undefined; offer = this.shortcuts.takeOffer()) {
-      const { epoch, context } = offer;
-      const association = this.contexts.association[context];
-      const lane = this.#parts.laneOf(association);
-      if (lane.tunnel === epoch.tunnel && this.#mayCutShort(lane, association, context)) {
-        const [generation, id] = [this.contexts.generation[context], this.contexts.id[context]];
-        return { ...offer, connection: lane.index, association, generation, id };
-      }
-      this.shortcuts.decline(offer);
-    }
-    return undefined;
+    return this.contexts.pollShortcut(this.#connectionOfOffer);
   }
+
+  readonly #connectionOfOffer: ConnectionOfOffer = ({ epoch, context }, association) => {
+    const lane = this.#parts.laneOf(association);
+    const isGiven = lane.tunnel === epoch.tunnel && this.#mayCutShort(lane, association, context);
+    return isGiven ? lane.index : undefined;
+  };
 
   #mayCutShort(lane: Lane, association: number, context: number): boolean {
     const { scheduler, former, isClosed, associations } = this.#parts;

@@ -29,7 +29,7 @@ import { NameLookups } from "../session/name-lookups.ts";
 import type { ReceivedDatagrams } from "../session/received-datagrams.ts";
 import { SendPool, SendQueue } from "../session/send-queue.ts";
 import { CONTEXT_ACKED, MAX_ID, SESSION } from "../session/session-model.ts";
-import type { Shortcut, Shortcuts } from "../session/shortcuts.ts";
+import type { ConnectionOfOffer, Shortcut, Shortcuts } from "../session/shortcuts.ts";
 import { MAX_SHORTCUT_CONTEXTS } from "../session/shortcuts.ts";
 import type { SpreadState } from "../session/spread-state.ts";
 import { spreadState } from "../session/spread-state.ts";
@@ -616,18 +616,14 @@ export class TunnelServer {
 
   /** As {@link TunnelClient.pollShortcut}. */
   pollShortcut(): Shortcut | undefined {
-    for (let offer = this.shortcuts.takeOffer(); offer !== undefined; offer = this.shortcuts.takeOffer()) {
-      const { epoch, context } = offer;
-      const association = this.contexts.association[context];
-      const connection = this.#associations.connectionOf[association];
-      if (connection?.tunnel === epoch.tunnel && this.#mayCutShort(connection, context)) {
-        const [generation, id] = [this.contexts.generation[context], this.contexts.id[context]];
-        return { ...offer, connection: connection.index, association, generation, id };
-      }
-      this.shortcuts.decline(offer);
-    }
-    return undefined;
+    return this.contexts.pollShortcut(this.#connectionOfOffer);
   }
+
+  readonly #connectionOfOffer: ConnectionOfOffer = ({ epoch, context }, association) => {
+    const connection = this.#associations.connectionOf[association];
+    const isGiven = connection?.tunnel === epoch.tunnel && this.#mayCutShort(connection, context);
+    return isGiven ? connection.index : undefined;
+  };
 
   #mayCutShort({ session, state, hasEnded, tunnel }: Connection, context: number): boolean {
     return (

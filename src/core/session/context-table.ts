@@ -4,6 +4,7 @@ import { grown } from "../grown.ts";
 import { IdleLists } from "../idle-lists.ts";
 import { ANY_LANE } from "../lanes/lane-bits.ts";
 import { CONTEXT, CONTEXT_FREE } from "./session-model.ts";
+import type { ConnectionOfOffer, Shortcut } from "./shortcuts.ts";
 import { Shortcuts } from "./shortcuts.ts";
 
 const NONE = -1;
@@ -148,6 +149,21 @@ export class ContextTable {
     this.generation[slot]++;
     this.#free.push(slot);
     this.size--;
+  }
+
+  /** The next shortcut that was offered and may be given; the others are declined. */
+  pollShortcut(connectionOf: ConnectionOfOffer): Shortcut | undefined {
+    for (let offer = this.shortcuts.takeOffer(); offer !== undefined; offer = this.shortcuts.takeOffer()) {
+      const { context } = offer;
+      const association = this.association[context];
+      const connection = connectionOf(offer, association);
+      if (connection !== undefined) {
+        const [generation, id] = [this.generation[context], this.id[context]];
+        return { ...offer, connection, association, generation, id };
+      }
+      this.shortcuts.decline(offer);
+    }
+    return undefined;
   }
 
   #grow(): void {

@@ -61,6 +61,12 @@ export interface Shortcut {
   readonly id: number;
 }
 
+/** A flow that has had enough batches for one. */
+export type ShortcutOffer = Pick<Shortcut, "epoch" | "isOut" | "context">;
+
+/** The machine's number of the connection that carries an offered flow; undefined if the flow may have no shortcut. */
+export type ConnectionOfOffer = (offer: ShortcutOffer, association: number) => number | undefined;
+
 /** Which flows are offered shortcuts, and which have one. Of the contexts of an endpoint, by their slots. */
 export class Shortcuts {
   /** Whether the host can give any. Otherwise nothing is offered. */
@@ -69,7 +75,7 @@ export class Shortcuts {
   readonly #epochs: (ShortcutEpoch | undefined)[] = [];
   /** By flow: batches before the next offer. */
   #left = new Uint8Array(0);
-  readonly #offers: Pick<Shortcut, "epoch" | "isOut" | "context">[] = [];
+  readonly #offers: ShortcutOffer[] = [];
 
   /** The table of contexts has so many slots. */
   reserve(slots: number): void {
@@ -92,7 +98,7 @@ export class Shortcuts {
   }
 
   /** The next offer that still stands. */
-  takeOffer(): Pick<Shortcut, "epoch" | "isOut" | "context"> | undefined {
+  takeOffer(): ShortcutOffer | undefined {
     for (let offer = this.#offers.pop(); offer !== undefined; offer = this.#offers.pop()) {
       const { epoch, isOut, context } = offer;
       if (epoch === epoch.tunnel.epoch && epoch === this.#epochs[flowOf(context, isOut)]) return offer;
@@ -101,13 +107,13 @@ export class Shortcuts {
   }
 
   /** An offer could not be given. */
-  decline(offer: Pick<Shortcut, "epoch" | "isOut" | "context">): void {
+  decline(offer: ShortcutOffer): void {
     this.handleEnded(offer);
     this.#left[flowOf(offer.context, offer.isOut)] = LATER_BATCHES;
   }
 
   /** Native I/O has ended a shortcut, perhaps as it was idle. */
-  handleEnded({ epoch, isOut, context }: Pick<Shortcut, "epoch" | "isOut" | "context">): void {
+  handleEnded({ epoch, isOut, context }: ShortcutOffer): void {
     const flow = flowOf(context, isOut);
     if (this.#epochs[flow] === epoch) this.#epochs[flow] = undefined;
   }
