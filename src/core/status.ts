@@ -3,6 +3,7 @@ import type { AddressBytes } from "../wire/socket-address.ts";
 import { formatAddress } from "../wire/socket-address.ts";
 import type { ClientAssociations } from "./client/client-associations.ts";
 import type { IdleLists } from "./idle-lists.ts";
+import type { ServerAssociations } from "./server/server-associations.ts";
 import type { ContextTable } from "./session/context-table.ts";
 
 /** One connection of a session. */
@@ -57,29 +58,6 @@ export interface AssociationReports {
   readonly next: number | undefined;
 }
 
-/** What is known of an association. */
-export function reportOf(
-  now: number,
-  session: string,
-  association: number,
-  source: AddressBytes | undefined,
-  contexts: ContextTable,
-  idle: IdleLists,
-): AssociationReport {
-  const first = contexts.first(association);
-  let targets = 0;
-  for (let slot = first; slot >= 0 && targets < MAX_COUNTED_TARGETS; slot = contexts.next(slot)) targets++;
-  const hasIdle = idle.listOf(association) >= 0;
-  return {
-    session,
-    association,
-    local: source && formatAddress(source),
-    remote: first < 0 ? undefined : formatAddress(contexts.address[first]!),
-    targets,
-    idleS: hasIdle ? Math.max(0, Math.round((now - idle.lastUsed(association)) / 1000)) : undefined,
-  };
-}
-
 /** Of a client: those of `slots` slots from `first` on. */
 export function clientAssociations(
   now: number,
@@ -88,13 +66,65 @@ export function clientAssociations(
   first: number,
   slots: number,
 ): AssociationReports {
+  const { used, source, idle } = associations;
+  const sessionName = (slot: number) => (associations.isLive(slot) ? "" : undefined);
+  return reportsOf(now, { used, source, idle, contexts, sessionName }, first, slots);
+}
+
+/** Of a server: those of `slots` slots from `first` on. */
+export function serverAssociations(
+  now: number,
+  { sessionOf, source, idle, contexts }: ServerAssociations,
+  first: number,
+  slots: number,
+): AssociationReports {
+  const sessionName = (slot: number) => sessionOf[slot]?.name;
+  return reportsOf(now, { used: sessionOf.length, source, idle, contexts, sessionName }, first, slots);
+}
+
+/** What {@link reportsOf} reads of either end's associations. */
+interface ReportedAssociations {
+  /** Slots from here on are free. */
+  readonly used: number;
+  /** The session of the association in a slot; undefined if the slot is free. */
+  readonly sessionName: (slot: number) => string | undefined;
+  readonly source: readonly (AddressBytes | undefined)[];
+  readonly contexts: ContextTable;
+  readonly idle: IdleLists;
+}
+
+function reportsOf(
+  now: number,
+  associations: ReportedAssociations,
+  first: number,
+  slots: number,
+): AssociationReports {
   const end = Math.min(associations.used, first + slots);
   const reports: AssociationReport[] = [];
-  for (let association = first; association < end; association++) {
-    if (!associations.isLive(association)) continue;
-    reports.push(
-      reportOf(now, "", association, associations.source[association], contexts, associations.idle),
-    );
+  for (let slot = first; slot < end; slot++) {
+    const session = associations.sessionName(slot);
+    if (session !== undefined) reports.push(reportOf(now, associations, slot, session));
   }
   return { reports, next: end < associations.used ? end : undefined };
+}
+
+function reportOf(
+  now: number,
+  { source, contexts, idle }: ReportedAssociations,
+  association: number,
+  session: string,
+): AssociationReport {
+  const first = contexts.first(association);
+  let targets = 0;
+  for (let slot = first; slot >= 0 && targets < MAX_COUNTED_TARGETS; slot = contexts.next(slot)) targets++;
+  const hasIdle = idle.listOf(association) >= 0;
+  const local = source[association];
+  return {
+    session,
+    association,
+    local: local && formatAddress(local),
+    remote: first < 0 ? undefined : formatAddress(contexts.address[first]!),
+    targets,
+    idleS: hasIdle ? Math.max(0, Math.round((now - idle.lastUsed(association)) / 1000)) : undefined,
+  };
 }

@@ -31,8 +31,8 @@ import type { DatagramBatch } from "../session/datagram-batch.ts";
 import { ProbeTrain } from "../session/probe-train.ts";
 import { CONTEXT_RESOLVING } from "../session/session-model.ts";
 import type { CapsuleReceiver } from "../session/tunnel.ts";
-import type { BoundIds } from "./plain-tunnels.ts";
-import { decodeCompressionAssign } from "./plain-tunnels.ts";
+import type { BoundIds } from "./bound-tunnels.ts";
+import { decodeCompressionAssign } from "./bound-tunnels.ts";
 import type { ServerAssociations } from "./server-associations.ts";
 import { HIDDEN_ID, isAddress } from "./server-associations.ts";
 import type { ServerFlows } from "./server-flows.ts";
@@ -391,13 +391,13 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
   #setLatency(association: number, latency: number): void {
     if (this.#table.latency[association] === latency) return;
     this.#table.latency[association] = latency;
-    this.#parts.port.handleLatency(association);
+    this.#parts.outputs.push({ kind: "latency", association, latency: LATENCY_CLASSES[latency] });
   }
 
   #setDscp(association: number, dscp: number): void {
     if (this.#table.dscp[association] === dscp) return;
     this.#table.dscp[association] = dscp;
-    this.#parts.port.handleDscp(association);
+    this.#parts.outputs.push({ kind: "dscp", association, dscp });
   }
 
   /** @returns false when the id is already in use for something else */

@@ -36,7 +36,7 @@ export class ServerFlows {
     id: number,
     source: AddressBytes | undefined,
   ): number {
-    const victim = this.#table.victimFor(session, this.#parts.port.sessions());
+    const victim = this.#table.victimFor(session, this.#parts.sessions.values());
     if (victim === "refused") return NONE;
     if (victim !== NONE) this.evict(now, victim);
     const slot = this.#table.open(now, session, connection, id, source);
@@ -67,14 +67,14 @@ export class ServerFlows {
     session.lanes?.scheduler.removeFlow(slot);
     if (session.holder !== undefined) session.holder.associations--;
     this.#table.close(slot);
-    this.#parts.port.release(slot);
+    this.#parts.outputs.push({ kind: "release", association: slot });
   }
 
   /** See `TunnelServer.makeRoomForSocket`. */
   makeRoomForSocket(now: number, association: number): boolean {
     const session = this.#table.sessionOf[association];
     if (session === undefined) return false;
-    const victim = this.#table.victimAmong(session, this.#parts.port.sessions());
+    const victim = this.#table.victimAmong(session, this.#parts.sessions.values());
     if (victim === "refused" || victim === association) {
       this.#parts.counters.refused.association_limit++;
       this.dismiss(now, association, "limit");

@@ -1,6 +1,6 @@
 import type { KeyEntry } from "../keys/named-key.ts";
-import type { HandshakeOptions } from "./handshake.ts";
-import type { PlainPolicy } from "./plain-tunnels.ts";
+import type { HandshakeOptions } from "./admission/handshake.ts";
+import type { PlainPolicy } from "./admission/plain-requests.ts";
 import type { AssociationLimits } from "./server-associations.ts";
 
 /** All durations in milliseconds, sizes in bytes. */

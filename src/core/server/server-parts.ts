@@ -4,8 +4,11 @@ import type { DatagramBatch } from "../session/datagram-batch.ts";
 import type { NameLookups } from "../session/name-lookups.ts";
 import type { SendPool } from "../session/send-queue.ts";
 import type { QueueOwner } from "../tap.ts";
-import type { AssociationLimits, ServerAssociations } from "./server-associations.ts";
+import type { ServerAssociations } from "./server-associations.ts";
+import type { TunnelServerOptions } from "./server-options.ts";
+import type { ServerOutput } from "./server-output.ts";
 import type { Connection, Session } from "./server-session.ts";
+import type { ServerSessions } from "./server-sessions.ts";
 
 /** Keys of deadlines: kinds of a connection and of a session, by their index. */
 export const DEADLINE_CONNECTION = 0;
@@ -14,7 +17,7 @@ export const DEADLINE_LINGER = 2;
 export const DEADLINE_ASSOCIATIONS = 3;
 export const DEADLINE_CONTEXTS = 4;
 export const DEADLINE_DISPATCH = 5;
-/** Of the first key that expires; there is one. */
+/** Of the first key that expires, with index 0. */
 export const DEADLINE_KEYS = 6;
 export const DEADLINE_KINDS = 7;
 
@@ -22,40 +25,43 @@ export function deadlineOf(index: number, kind: number): number {
   return DEADLINE_KINDS * index + kind;
 }
 
-/** Services of the server for its parts. */
+/** What the parts of a server do with connections and sessions. */
 export interface ServerPort {
   /** Sends control capsules on a connection. */
   send(connection: Connection, bytes: Uint8Array): void;
   /** The connection may have something to write. */
   markDirty(connection: Connection): void;
-  /** Its tunnel has another deadline. */
+  /** The deadline of the connection's tunnel has changed. */
   arm(connection: Connection): void;
-  /** The association has ended, and the host closes its sockets. */
-  release(association: number): void;
-  /** The client has given the association another latency class. */
-  handleLatency(association: number): void;
-  /** Its client's datagrams have another DSCP now. */
-  handleDscp(association: number): void;
+  close(now: number, connection: Connection): void;
   endSession(now: number, session: Session, reason: string): void;
-  sessions(): Iterable<Session>;
+}
+
+/** How far the server has shut down. */
+export interface Shutdown {
+  /** No lane is accepted any more, and clients move to another server. */
+  isDraining: boolean;
+  /** No lane is accepted any more, and another process continues the sessions. */
+  isSuspending: boolean;
+  /** Clients know that the server ends. */
+  isClosed: boolean;
 }
 
 /** State that the parts of a server share. */
 export interface ServerParts {
-  readonly options: AssociationLimits & {
-    readonly idleTimeoutMs: number;
-    readonly queueBytes: number;
-    readonly ageBudgetMs: number;
-  };
+  readonly options: TunnelServerOptions;
   /** Largest id of an association or context. */
   readonly maxId: number;
   readonly counters: Counters;
   readonly outgoing: DatagramBatch;
+  readonly outputs: ServerOutput[];
   readonly associations: ServerAssociations;
+  readonly sessions: ServerSessions;
   readonly names: NameLookups<Connection>;
   readonly deadlines: Deadlines;
   readonly pool: SendPool;
   /** Of all its queues. */
   readonly queueOwner: QueueOwner;
+  readonly shutdown: Shutdown;
   readonly port: ServerPort;
 }

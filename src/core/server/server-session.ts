@@ -8,7 +8,7 @@ import { SESSION } from "../session/session-model.ts";
 import type { Tunnel } from "../session/tunnel.ts";
 import { UnknownContexts } from "../session/unknown-contexts.ts";
 import { TokenBucket } from "../token-bucket.ts";
-import { BoundIds } from "./plain-tunnels.ts";
+import { BoundIds } from "./bound-tunnels.ts";
 import { UsedIds } from "./used-ids.ts";
 
 /** UNREACHABLE capsules that a client gets per second. */

@@ -1,7 +1,7 @@
 import { copyOf } from "../../core/copy-bytes.ts";
 import type { ProtocolError } from "../../core/errors.ts";
 import { HostError } from "../../core/errors.ts";
-import { ReplayGuard } from "../../core/server/replay-guard.ts";
+import { ReplayGuard } from "../../core/server/admission/replay-guard.ts";
 import type { ShadowsocksCryptography } from "../../core/shadowsocks/cryptography.ts";
 import { masterKey } from "../../core/shadowsocks/keys.ts";
 import { SaltHistory } from "../../core/shadowsocks/salt-history.ts";

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { ReplayGuard } from "../../../src/core/server/replay-guard.ts";
+import { ReplayGuard } from "../../../src/core/server/admission/replay-guard.ts";
 
 const VALID_MS = 60_000;
 const nonce = (number: number) => Uint8Array.from({ length: 16 }, (_, i) => (number >> (8 * (i % 4))) & 0xff);

@@ -1,6 +1,5 @@
 import { isDomain } from "../../../wire/capsule.ts";
 import { asciiBytes } from "../../../wire/http/http-head.ts";
-import type { Cryptography } from "../../handshakes/credentials.ts";
 import { constantTimeEqual } from "../../handshakes/credentials.ts";
 import type { KeyTable } from "../../keys/key-table.ts";
 import type { NamedKey } from "../../keys/named-key.ts";
@@ -10,23 +9,10 @@ import type { ServerLanes } from "../server-lanes.ts";
 import type { ServerParts } from "../server-parts.ts";
 import { DEADLINE_LINGER, deadlineOf } from "../server-parts.ts";
 import type { Session } from "../server-session.ts";
-import type { ServerSessions } from "../server-sessions.ts";
 import type { KeptAssociation, KeptContext, KeptReceipts, KeptSession } from "./kept-sessions.ts";
 import { PROOF_BYTES } from "./kept-sessions.ts";
 
 const LABEL = asciiBytes("underpass/1 kept session");
-
-/** What decides whether a session may be restored. */
-export interface KeeperOptions {
-  readonly psk: Uint8Array | undefined;
-  readonly crypto: Cryptography;
-  readonly lingerMs: number;
-  readonly maxSessions: number;
-  readonly maxAssociations: number;
-  readonly maxAssociationsPerSession: number;
-  readonly maxContextsPerSession: number;
-  readonly hasReceipts?: boolean;
-}
 
 /** Ports of an association's sockets, IPv4 and IPv6; 0 where it has none. */
 export type Ports = readonly [number, number];
@@ -40,23 +26,12 @@ export interface RestoredAssociation {
 /** Saves the sessions that can be resumed, and restores them in another process. */
 export class SessionKeeper {
   readonly #parts: ServerParts;
-  readonly #options: KeeperOptions;
-  readonly #sessions: ServerSessions;
   readonly #lanes: ServerLanes;
   readonly #flows: ServerFlows;
   readonly #keys: KeyTable | undefined;
 
-  constructor(
-    parts: ServerParts,
-    options: KeeperOptions,
-    sessions: ServerSessions,
-    lanes: ServerLanes,
-    flows: ServerFlows,
-    keys: KeyTable | undefined,
-  ) {
+  constructor(parts: ServerParts, lanes: ServerLanes, flows: ServerFlows, keys: KeyTable | undefined) {
     this.#parts = parts;
-    this.#options = options;
-    this.#sessions = sessions;
     this.#lanes = lanes;
     this.#flows = flows;
     this.#keys = keys;
@@ -65,7 +40,7 @@ export class SessionKeeper {
   /** See `TunnelServer.saveSessions`. */
   save(now: number, portsOf: (association: number) => Ports): KeptSession[] {
     const kept: KeptSession[] = [];
-    for (const session of this.#sessions.values()) {
+    for (const session of this.#parts.sessions.values()) {
       if (session.kind === "native" && session.associationById.size > 0) {
         kept.push(this.#saveSession(now, session, portsOf));
       }
@@ -81,7 +56,7 @@ export class SessionKeeper {
       ...{ id, key, number, nextContextId },
       proof: this.#proof(id, holder),
       holder: holder?.name,
-      lingerMs: isLingering ? Math.max(0, session.lingersUntil - now) : this.#options.lingerMs,
+      lingerMs: isLingering ? Math.max(0, session.lingersUntil - now) : this.#parts.options.lingerMs,
       receipts: lanes && {
         progress: lanes.scheduler.progress(now),
         closedAssociations: lanes.closedAssociations.ranges,
@@ -124,18 +99,18 @@ export class SessionKeeper {
   }
 
   #restoreSession(now: number, kept: KeptSession, elapsedMs: number): RestoredAssociation[] {
-    const { lingerMs, maxSessions } = this.#options;
+    const { lingerMs, maxSessions } = this.#parts.options;
     const { id, key, receipts, number } = kept;
     const endsAt = now + Math.min(kept.lingerMs, lingerMs) - elapsedMs;
-    if (endsAt <= now || this.#sessions.size >= maxSessions) return [];
-    if (this.#sessions.find(id) !== undefined) return [];
-    if (receipts !== undefined && this.#options.hasReceipts === false) return [];
+    if (endsAt <= now || this.#parts.sessions.size >= maxSessions) return [];
+    if (this.#parts.sessions.find(id) !== undefined) return [];
+    if (receipts !== undefined && this.#parts.options.hasReceipts === false) return [];
     const holder = kept.holder === undefined ? undefined : this.#keys?.byName(kept.holder);
     if (kept.holder !== undefined && (holder === undefined || this.#keys!.isExpired(now, holder))) return [];
     if (!constantTimeEqual(kept.proof, this.#proof(id, holder))) return [];
 
     const scheduler = receipts && this.#lanes.makeScheduler();
-    const session = this.#sessions.begin("native", id, key, scheduler, holder, number);
+    const session = this.#parts.sessions.begin("native", id, key, scheduler, holder, number);
     session.state = SESSION.after(session.state, "last lane lost");
     session.nextContextId = kept.nextContextId;
     if (receipts !== undefined) this.#restoreReceipts(now, session, receipts, elapsedMs);
@@ -146,7 +121,7 @@ export class SessionKeeper {
     this.#flows.armAssociations(session);
     session.lingersUntil = endsAt;
     this.#parts.deadlines.set(deadlineOf(session.index, DEADLINE_LINGER), endsAt);
-    this.#sessions.lingering.add(session);
+    this.#parts.sessions.lingering.add(session);
     this.#parts.counters.restored++;
     return restored;
   }
@@ -164,7 +139,7 @@ export class SessionKeeper {
     kept: KeptAssociation,
     elapsedMs: number,
   ): RestoredAssociation | [] {
-    const { maxAssociations, maxAssociationsPerSession } = this.#options;
+    const { maxAssociations, maxAssociationsPerSession } = this.#parts.options;
     const { associations } = this.#parts;
     const { holder } = session;
     if (associations.count >= maxAssociations) return [];
@@ -181,7 +156,7 @@ export class SessionKeeper {
 
   /** Leaves out what the policy does not permit any more, and what has no room: the client hears that it is unknown, and asks again. */
   #restoreContext(now: number, session: Session, kept: KeptContext, elapsedMs: number): void {
-    const { maxContextsPerSession } = this.#options;
+    const { maxContextsPerSession } = this.#parts.options;
     const { associations, options } = this.#parts;
     const { contexts } = associations;
     const { id, address, target, isAcked } = kept;
@@ -203,7 +178,7 @@ export class SessionKeeper {
   }
 
   #proof(id: Uint8Array, holder: NamedKey | undefined): Uint8Array {
-    const { crypto, psk } = this.#options;
+    const { crypto, psk } = this.#parts.options;
     const input = new Uint8Array(LABEL.length + id.length);
     input.set(LABEL);
     input.set(id, LABEL.length);

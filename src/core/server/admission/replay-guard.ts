@@ -1,4 +1,4 @@
-import { hexKey } from "../handshakes/credentials.ts";
+import { hexKey } from "../../handshakes/credentials.ts";
 
 /** The verdict on a request's nonce. `full`: no more can be remembered, so none may be accepted. */
 export type Novelty = "new" | "replayed" | "full";

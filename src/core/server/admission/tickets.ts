@@ -1,6 +1,6 @@
-import { asciiBytes } from "../../wire/http/http-head.ts";
-import type { Cryptography } from "../handshakes/credentials.ts";
-import { constantTimeEqual } from "../handshakes/credentials.ts";
+import { asciiBytes } from "../../../wire/http/http-head.ts";
+import type { Cryptography } from "../../handshakes/credentials.ts";
+import { constantTimeEqual } from "../../handshakes/credentials.ts";
 
 /** A server's number, 0 to 2^24 - 1, as bytes. */
 export function serverIdBytes(id: number): Uint8Array {

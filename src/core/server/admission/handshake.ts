@@ -1,33 +1,33 @@
-import { isHttp2Preface } from "../../wire/http/extended-connect.ts";
-import type { HttpHead } from "../../wire/http/http-head.ts";
-import { decodeHead } from "../../wire/http/http-head.ts";
+import { isHttp2Preface } from "../../../wire/http/extended-connect.ts";
+import type { HttpHead } from "../../../wire/http/http-head.ts";
+import { decodeHead } from "../../../wire/http/http-head.ts";
 import type {
   ExtensionRequest,
   KeyRefusalCause,
   RefusalStatus,
   ShownTicket,
   UpgradeRequest,
-} from "../../wire/http/upgrade.ts";
+} from "../../../wire/http/upgrade.ts";
 import {
   decodeUnderpassField,
   decodeUpgradeRequest,
   encodeChallengeResponse,
   encodeKeyRefusal,
   encodeRefusal,
-} from "../../wire/http/upgrade.ts";
-import { webSocketKey } from "../../wire/http/websocket-upgrade.ts";
-import type { RefusalReason } from "../counters.ts";
-import type { Cryptography } from "../handshakes/credentials.ts";
+} from "../../../wire/http/upgrade.ts";
+import { webSocketKey } from "../../../wire/http/websocket-upgrade.ts";
+import type { RefusalReason } from "../../counters.ts";
+import type { Cryptography } from "../../handshakes/credentials.ts";
 import {
   challengeMac,
   constantTimeEqual,
   keyRefusalMac,
   requestMac,
   SESSION_ID_BYTES,
-} from "../handshakes/credentials.ts";
-import type { HeadBuffer } from "../handshakes/head-buffer.ts";
-import type { KeyTable } from "../keys/key-table.ts";
-import type { NamedKey } from "../keys/named-key.ts";
+} from "../../handshakes/credentials.ts";
+import type { HeadBuffer } from "../../handshakes/head-buffer.ts";
+import type { KeyTable } from "../../keys/key-table.ts";
+import type { NamedKey } from "../../keys/named-key.ts";
 import { ReplayGuard } from "./replay-guard.ts";
 import { serverIdBytes, Tickets } from "./tickets.ts";
 
