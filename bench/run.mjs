@@ -176,7 +176,7 @@ async function main() {
     const facts = describe(about).map(
       ([name, value]) => `- ${name}: ${name === "command" ? `\`${value}\`` : value}\n`,
     );
-    const text = `# Benchmarks\n\nMedians of runs on one machine over loopback. [bench/README.md](../../bench/README.md) explains what is measured and how to read it.\n\n${facts.join("")}`;
+    const text = `# Benchmarks\n\nThis page compares Underpass with other tunnels over loopback, in medians of runs on one machine. [bench/README.md](../../bench/README.md)\nexplains what is measured and how to read it.\n\n${facts.join("")}`;
     writeFileSync(options.markdown, text + all.map(asMarkdown).join(""));
   }
   if (options.report !== undefined) writeFileSync(options.report, reportPage(about, records));

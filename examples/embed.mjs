@@ -1,4 +1,4 @@
-// Both ends in one program, a datagram there and back: node examples/embed.mjs, after npm run build.
+// Runs both ends in one program and sends a datagram there and back: node examples/embed.mjs, after npm run build.
 import { randomBytes } from "node:crypto";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";

@@ -267,6 +267,6 @@ function markdown(about, records, all) {
     ],
   ].map(([name, value]) => `- ${name}: ${name === "command" ? `\`${value}\`` : value}\n`);
   const intro =
-    "Medians of runs on one machine over an emulated link. [bench/README.md](../../bench/README.md) explains what is measured and how to read it.";
+    "This page shows delay and loss over an emulated link, in medians of runs on one machine. [bench/README.md](../../bench/README.md) explains what\nis measured and how to read it.";
   return `# Latency\n\n${intro}\n\n${facts.join("")}${all.map(asMarkdown).join("")}`;
 }

@@ -1,4 +1,4 @@
-// Asks DNS servers for the address of a name through a tunnel, without a socket of UDP: association SERVER:PORT PSK [TARGET...]
+// Asks DNS servers for the address of a name through a tunnel, without a UDP socket: association SERVER:PORT PSK [TARGET...]
 //   cc association.c -o association -pthread $(pkg-config --cflags --libs underpass)
 #include <pthread.h>
 #include <stdio.h>
@@ -23,7 +23,7 @@ static void add(int *count, int more) {
   pthread_mutex_unlock(&mutex);
 }
 
-// Returns whether the count has been reached in time.
+// Returns whether the count was reached in time.
 static int wait_for(const int *count, int number) {
   struct timespec end = {.tv_sec = time(NULL) + WAIT_S};
   int error = 0;

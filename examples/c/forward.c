@@ -1,4 +1,4 @@
-// UDP port 5353 of this machine as DNS of 9.9.9.9, through a tunnel: forward SERVER:PORT PSK [LISTEN=TARGET]
+// Forwards UDP port 5353 of this machine through a tunnel to the DNS server 9.9.9.9: forward SERVER:PORT PSK [LISTEN=TARGET]
 //   cc forward.c -o forward $(pkg-config --cflags --libs underpass)
 #include <stdio.h>
 #include <string.h>

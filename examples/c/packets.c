@@ -1,5 +1,5 @@
-// IP packets by functions, as of iOS's NEPacketTunnelProvider: packets SERVER:PORT PSK TUN-NAME [SOCKS5-URL]. Here they come from a
-// TUN device that this program opens itself (Linux, as root); addresses and routes of that are the caller's.
+// Passes IP packets to the library and back by functions, as iOS's NEPacketTunnelProvider does: packets SERVER:PORT PSK TUN-NAME [SOCKS5-URL].
+// The packets come from a TUN device that this program opens (Linux, as root); the caller sets its addresses and routes.
 //   cc packets.c -o packets -pthread $(pkg-config --cflags --libs underpass)
 #include <errno.h>
 #include <fcntl.h>
@@ -14,12 +14,12 @@
 
 #define PACKET_BYTES 65535
 
-// One packet for each read and write.
+// Each read and write carries one packet.
 static int device = -1;
 
 static void on_packets(void *user_data, const underpass_packet *packets, size_t count) {
   (void)user_data;
-  // As with any network, a packet that the device does not take is lost.
+  // A packet that the device does not accept is lost, as on any network.
   for (size_t i = 0; i < count; i++)
     if (write(device, packets[i].data, packets[i].bytes) < 0 && errno == EBADF) return;
 }
@@ -30,7 +30,7 @@ static void *read_packets(void *data) {
     ssize_t count = read(device, bytes, sizeof bytes);
     if (count <= 0) return NULL;
     underpass_packet packet = {bytes, (size_t)count};
-    // Less than one: it has stopped, or more waits than it takes. `packets` of several is cheaper where several are there.
+    // Less than one: the instance has stopped, or its queue is full. One call with several packets is cheaper than several calls.
     if (underpass_tun2socks_packets(data, &packet, 1) < 0) return NULL;
   }
 }
@@ -72,7 +72,7 @@ int main(int argc, char **argv) {
   pthread_t reader;
   if (tun2socks == NULL || pthread_create(&reader, NULL, read_packets, tun2socks) != 0) return 1;
   getchar();
-  // First the thread that uses it.
+  // The thread that uses the device ends first.
   pthread_cancel(reader);
   pthread_join(reader, NULL);
   underpass_tun2socks_free(tun2socks);

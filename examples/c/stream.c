@@ -1,5 +1,5 @@
-// A tunnel over connections of this program's own: stream SERVER-IP:PORT PSK [LISTEN=TARGET]. A thread with a socket stands for
-// the network library that a program has anyway.
+// Runs a tunnel over connections that this program makes: stream SERVER-IP:PORT PSK [LISTEN=TARGET]. A thread with a socket stands in
+// for the network library that a program already has.
 //   cc stream.c -o stream -pthread $(pkg-config --cflags --libs underpass)
 #include <arpa/inet.h>
 #include <errno.h>
@@ -14,7 +14,7 @@
 #include <underpass.h>
 #include <unistd.h>
 
-// What is taken and not sent yet.
+// Capacity for bytes that `write` accepted and that are not sent yet.
 #define OUTPUT_BYTES 16384
 #define INPUT_BYTES 16384
 
@@ -23,15 +23,15 @@ static struct sockaddr_in server = {.sin_family = AF_INET};
 typedef struct connection {
   underpass_stream *stream;
   pthread_mutex_t mutex;
-  // Written to when one of the following has changed.
+  // A byte is written here when one of the following changes.
   int wake[2];
   unsigned char output[OUTPUT_BYTES];
   size_t output_count;
-  // `write` did not take all; the library takes more; it has closed the connection.
+  // `write` did not accept everything; the library accepts more; the library has closed the connection.
   bool was_full, is_drained, is_closed;
 } connection;
 
-// How many there are, for the end of the program.
+// How many connections exist, for the end of the program.
 static pthread_mutex_t count_mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t count_changed = PTHREAD_COND_INITIALIZER;
 static int connection_count;
@@ -50,7 +50,7 @@ static void wait_for_connections(void) {
 }
 
 static void wake(connection *connection) {
-  // A full pipe wakes it as well.
+  // A full pipe wakes the thread too.
   if (write(connection->wake[1], "", 1) < 0) return;
 }
 
@@ -67,7 +67,7 @@ static void send_output(connection *connection, int fd) {
   if (is_writable) underpass_stream_writable(connection->stream);
 }
 
-// Carries bytes until the end. Returns why it came.
+// Carries bytes until the connection ends. Returns the reason.
 static const char *carry(connection *connection, int fd) {
   unsigned char input[INPUT_BYTES];
   size_t input_start = 0, input_end = 0;
@@ -112,7 +112,7 @@ static void *run(void *data) {
   }
   underpass_stream_closed(connection->stream, reason);
   if (fd >= 0) close(fd);
-  // It is the library's until `close`.
+  // The library owns the connection until `close`.
   for (;;) {
     pthread_mutex_lock(&connection->mutex);
     bool is_closed = connection->is_closed;
@@ -128,7 +128,7 @@ static void *run(void *data) {
   return NULL;
 }
 
-// What the library calls
+// The functions that the library calls
 
 static int open_connection(void *user_data, underpass_stream *stream, void **result) {
   (void)user_data;
@@ -190,7 +190,7 @@ static const underpass_carrier carrier = {.size = sizeof carrier,
                                           .drained = drained_connection,
                                           .close = close_connection};
 
-// Returns whether the text is IPv4 and a port.
+// Returns whether the text is an IPv4 address and a port.
 static bool set_server(const char *text) {
   char ip[INET_ADDRSTRLEN];
   int port;

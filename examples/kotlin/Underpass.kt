@@ -1,5 +1,5 @@
-// The Kotlin side of underpass_jni.c: a VPN service of Android whose UDP goes through a tunnel, and whose TCP to a SOCKS5 server.
-// NOT COMPILED: no Kotlin compiler and no SDK of Android were at hand. underpass_jni.c was compiled.
+// The Kotlin side of underpass_jni.c: an Android VPN service that sends UDP through a tunnel and TCP to a SOCKS5 server.
+// NOT COMPILED: no Kotlin compiler and no Android SDK were available. underpass_jni.c was compiled.
 package example
 
 import android.content.Intent
@@ -12,12 +12,12 @@ object Underpass {
         System.loadLibrary("underpass_jni")
     }
 
-    /** Takes the descriptor over. @return a handle. @throws IllegalStateException with what is wrong */
+    /** Takes ownership of the descriptor. @return a handle. @throws IllegalStateException with the reason */
     external fun start(service: VpnService, descriptor: Int, server: String, key: ByteArray, config: String): Long
 
     external fun networkChanged(handle: Long)
 
-    /** Waits until it has stopped. */
+    /** Waits until the instance has stopped. */
     external fun stop(handle: Long)
 }
 
@@ -32,7 +32,7 @@ class TunnelService : VpnService() {
 
     override fun onStartCommand(intent: Intent?, flags: Int, startId: Int): Int {
         val device = Builder()
-            // The address that tun2socks expects.
+            // tun2socks expects this address.
             .addAddress("198.18.0.1", 30)
             .addAddress("fd75:6e64:7270::1", 126)
             .addRoute("0.0.0.0", 0)

@@ -1,4 +1,4 @@
-// The C side of Underpass.kt: a tun2socks on the descriptor of Android's VpnService.
+// The C side of Underpass.kt: runs tun2socks on the descriptor of Android's VpnService.
 //   cc -shared -fPIC -I$JAVA_HOME/include -I$JAVA_HOME/include/linux underpass_jni.c -o libunderpass_jni.so -lunderpass
 #include <fcntl.h>
 #include <jni.h>
@@ -14,7 +14,7 @@ typedef struct tunnel {
   jmethodID protect;
 } tunnel;
 
-// Called on the instance's thread, which is one of Java from then on until it ends.
+// The library calls this on the instance's thread, which stays attached to Java from then until it ends.
 static int on_protect(void *data, intptr_t socket) {
   tunnel *tunnel = data;
   JNIEnv *env;
@@ -30,7 +30,7 @@ static int on_protect(void *data, intptr_t socket) {
 static void on_stopped(void *data, int status) {
   tunnel *tunnel = data;
   (void)status;
-  // It has been attached if it has opened any socket.
+  // The thread was attached if it opened any socket.
   (*tunnel->machine)->DetachCurrentThread(tunnel->machine);
 }
 
@@ -76,7 +76,7 @@ JNIEXPORT void JNICALL Java_example_Underpass_networkChanged(JNIEnv *env, jobjec
   underpass_tun2socks_network_changed(((tunnel *)(intptr_t)handle)->tun2socks);
 }
 
-// Waits until it has stopped.
+// Waits until the instance has stopped.
 JNIEXPORT void JNICALL Java_example_Underpass_stop(JNIEnv *env, jobject self, jlong handle) {
   (void)self;
   tunnel *tunnel = (struct tunnel *)(intptr_t)handle;

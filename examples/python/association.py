@@ -1,6 +1,6 @@
-"""Sends a datagram through a tunnel and prints the answer, by ctypes: association.py SERVER:PORT PSK TARGET TEXT
+"""Sends a datagram through a tunnel and prints the answer, using ctypes: association.py SERVER:PORT PSK TARGET TEXT
 
-The library is looked for as the system does it, or is the file that UNDERPASS_LIBRARY names.
+Loads the library from the system's paths, or from the file that UNDERPASS_LIBRARY names.
 """
 
 import ctypes
@@ -25,7 +25,7 @@ Stopped = CFUNCTYPE(None, c_void_p, c_int)
 
 
 class Callbacks(Structure):
-    """The fields up to `stopped`: a struct may end before those that came later."""
+    """The fields up to `stopped`: a struct may end before fields of later versions."""
 
     _fields_ = [
         ("size", c_size_t),
@@ -90,7 +90,7 @@ def main(server, psk, target, text):
             sys.exit(library.underpass_error_text().decode())
 
     is_up, is_answered = threading.Event(), threading.Event()
-    # Python keeps these until the end of this function: the library calls them until `stopped`.
+    # These variables keep the callbacks alive: the library calls them until `stopped`.
     session_up = Event(lambda data: is_up.set())
     unreachable = Failure(lambda data, status, reason: print(reason.decode(), file=sys.stderr))
 

@@ -1,5 +1,5 @@
-// A packet tunnel of iOS and macOS on the C library: UDP goes through the tunnel, TCP to a SOCKS5 server.
-// NOT COMPILED: no Swift compiler was at hand. A module map makes the library a module:
+// A packet tunnel for iOS and macOS on the C library: UDP goes through the tunnel, TCP to a SOCKS5 server.
+// NOT COMPILED: no Swift compiler was available. A module map makes the library a module:
 //   module CUnderpass { header "underpass.h" link "underpass" export * }
 import CUnderpass
 import Network
@@ -25,11 +25,11 @@ final class PacketTunnelProvider: NEPacketTunnelProvider {
   private func start() -> Error? {
     var callbacks = underpass_callbacks()
     callbacks.size = MemoryLayout<underpass_callbacks>.size
-    // A C function cannot capture: `user_data` is the provider, which outlives the tunnel.
+    // A C function cannot capture variables, so `user_data` is the provider, which outlives the tunnel.
     callbacks.packets = { userData, packets, count in
       let provider = Unmanaged<PacketTunnelProvider>.fromOpaque(userData!).takeUnretainedValue()
       let batch = UnsafeBufferPointer(start: packets, count: count)
-      // They are valid until this returns, so they are copied.
+      // The packets are valid only until this returns, so copy them.
       let datas = batch.map { Data(bytes: $0.data, count: $0.bytes) }
       let families = datas.map { NSNumber(value: $0.first! >> 4 == 6 ? AF_INET6 : AF_INET) }
       provider.packetFlow.writePackets(datas, withProtocols: families)
@@ -58,7 +58,7 @@ final class PacketTunnelProvider: NEPacketTunnelProvider {
     readPackets()
     monitor.pathUpdateHandler = { [weak self] _ in
       guard let self, let tunnel = self.tunnel else { return }
-      // The first is the one that it began with.
+      // The first path is the one that the tunnel started on.
       if !self.isFirstPath { underpass_tun2socks_network_changed(tunnel) }
       self.isFirstPath = false
     }
@@ -69,7 +69,7 @@ final class PacketTunnelProvider: NEPacketTunnelProvider {
   private func readPackets() {
     packetFlow.readPackets { [weak self] datas, _ in
       guard let self, let tunnel = self.tunnel else { return }
-      // One memory for all of them.
+      // All packets share one buffer.
       let all = datas.reduce(into: Data()) { $0.append($1) }
       all.withUnsafeBytes { (bytes: UnsafeRawBufferPointer) in
         var offset = 0
@@ -77,7 +77,7 @@ final class PacketTunnelProvider: NEPacketTunnelProvider {
           defer { offset += data.count }
           return underpass_packet(data: bytes.baseAddress! + offset, bytes: data.count)
         }
-        // What it does not take is lost, as with any network.
+        // Packets that the library does not accept are lost, as on any network.
         _ = underpass_tun2socks_packets(tunnel, packets, packets.count)
       }
       self.readPackets()
@@ -88,7 +88,7 @@ final class PacketTunnelProvider: NEPacketTunnelProvider {
     monitor.cancel()
     let ended = tunnel
     tunnel = nil
-    // Waits until it has stopped.
+    // Waits until the instance has stopped.
     DispatchQueue.global().async {
       underpass_tun2socks_free(ended)
       completionHandler()
