@@ -17,13 +17,13 @@ const EXIT_FAULT = 1;
 const EXIT_USAGE = 2;
 const MARKS = { fault: "FAULT", warning: "warn", note: "note", skipped: "-", ok: "ok" } as const;
 
-/** What doctor needs of a program. */
+/** What doctor needs from a program. */
 export interface Patient<Options extends object> extends ProgramLine {
   readonly version: string;
   /** @throws UsageError that names the field with `nameField` */
   readonly check: (options: Options, nameField: NameField) => unknown;
   /**
-   * Walks the way, see host/doctor/diagnose.
+   * Checks the way to the server, see host/doctor/diagnose.
    *
    * @param onBegin  called once, before the first step
    */
@@ -52,8 +52,8 @@ export async function runDoctor<Options extends object>(
       {
         name,
         description:
-          "Walks the way to the server step by step, and says at the first fault what it is, why, and what mends it " +
-          "(docs/operate/doctor.md). Exits with 0 if there is none, 1 if there is one, 2 for bad options.",
+          "Checks the way to the server step by step, stops at the first fault, and reports the evidence for it and the fix " +
+          "(docs/operate/doctor.md). Exits with 0 without a fault, 1 with one, 2 for bad options.",
         examples: [
           `${name} --config ${patient.name}.json`,
           `${name} --server 192.0.2.1:3456 --psk-file psk --test-dns 9.9.9.9:53 --json`,
@@ -93,7 +93,7 @@ export async function runDoctor<Options extends object>(
     await patient.diagnose(options, settings, steps, (step) => report.add(step));
     return report.end();
   } catch (error) {
-    // What fails before the first step is a bad option: a file that cannot be read, too.
+    // A failure before the first step is a bad option, such as a file that cannot be read.
     if (report.hasBegun && !(error instanceof UsageError)) throw error;
     const text = (error as Error).message.replace(/\s*\n\s*/g, " ");
     report.add({ name: "config", ms: 0, measured: text, findings: [finding("config-bad", [text])] });
@@ -102,7 +102,7 @@ export async function runDoctor<Options extends object>(
   }
 }
 
-/** Prints steps as they come, or all at the end as JSON. */
+/** Prints each step as it ends, or all at the end as JSON. */
 class Report {
   readonly #name: string;
   readonly #version: string;
@@ -136,7 +136,7 @@ class Report {
       this.#print([
         `      ${severity === "fault" ? "" : `${severity}: `}${code}: ${meaning}`,
         ...evidence.map((line) => `      why:   ${line}`),
-        `      mends: ${mend}`,
+        `      fix:   ${mend}`,
       ]);
     }
   }
@@ -155,14 +155,14 @@ class Report {
       };
       const clean = this.#redaction?.cleanValue(report) ?? report;
       process.stdout.write(`${JSON.stringify(clean)}\n`);
-    } else this.#print([isHealthy ? "healthy" : "ends at this fault"]);
+    } else this.#print([isHealthy ? "healthy" : "stopped at this fault"]);
     return isHealthy ? 0 : EXIT_FAULT;
   }
 
   #print(lines: readonly string[]): void {
     if (this.#isJson) return;
     const clean = (line: string) => this.#redaction?.clean(line) ?? redactText(line);
-    // Nothing that a server sends may drive the terminal.
+    // A server's bytes must not control the terminal.
     process.stdout.write(lines.map((line) => `${clean(line).replace(/[^\x20-\x7e]/g, "?")}\n`).join(""));
   }
 }

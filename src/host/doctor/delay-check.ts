@@ -44,7 +44,7 @@ export const FULL_PACKETS_CHECK: Check<Bench> = {
       return session!.until(() => small !== undefined && small.down.length > 0, settings.testTimeoutMs);
     });
     if (!isMeasured) {
-      const evidence = `no PROBE comes within ${settings.testTimeoutMs} ms, and heartbeats do`;
+      const evidence = `heartbeats are answered, but no PROBE arrives within ${settings.testTimeoutMs} ms`;
       return { ...skipped("the server does not measure"), findings: [finding("no-measure", [evidence])] };
     }
     const pattern = { periodMs: PERIOD_MS, leadMs: 0, gapMs: 0, count: FULL_PROBES, bytes: FULL_BYTES };
@@ -60,7 +60,7 @@ export const FULL_PACKETS_CHECK: Check<Bench> = {
     if (isThrough) return { measured: `packets of ${FULL_BYTES} bytes pass both ways` };
     const missing = [...(has(full?.up ?? []) ? [] : ["to"]), ...(has(full?.down ?? []) ? [] : ["from"])];
     const evidence = [
-      `small ones pass; ${FULL_PROBES} of ${FULL_BYTES} bytes do not within ${settings.testTimeoutMs} ms ${missing.join(" and ")} the server`,
+      `small packets pass; ${FULL_PROBES} of ${FULL_BYTES} bytes ${missing.join(" and ")} the server did not within ${settings.testTimeoutMs} ms`,
       session!.errors.at(-1)?.message,
     ];
     return { measured: "full packets are lost", findings: [finding("path-mtu", evidence)] };
@@ -108,7 +108,7 @@ export const DELAY_CHECK: Check<Bench> = {
     if (late.length > 0 && found.length === 0) {
       const evidence = late.map((direction) => {
         const { count, late: number } = delays[direction];
-        return `${number} of ${count} ${direction} are later than ${options.ageBudgetMs} ms`;
+        return `${number} of ${count} probes ${direction} took more than ${options.ageBudgetMs} ms longer than the fastest`;
       });
       found.push(finding("delay-steps", evidence));
     }
@@ -118,7 +118,7 @@ export const DELAY_CHECK: Check<Bench> = {
 
 function describe(direction: Direction, { count, p50, p99, max }: Delays): string {
   const ms = (value: number) => value.toFixed(1);
-  return `${direction} p50 ${ms(p50)}, p99 ${ms(p99)}, most ${ms(max)} ms above the least, ${count} probes`;
+  return `${direction} p50 ${ms(p50)}, p99 ${ms(p99)}, max ${ms(max)} ms above the fastest, ${count} probes`;
 }
 
 /**
@@ -146,10 +146,10 @@ async function findDelayedAcks(bench: Bench, direction: Direction): Promise<Find
   const { hop, cure } = waitingHop(bench);
   const held = [...waits].map(([gap, own]) => {
     const sorted = own.toSorted((one, other) => one - other);
-    return `${sorted[sorted.length >> 1].toFixed(0)} ms where it came ${gap} ms later`;
+    return `${sorted[sorted.length >> 1].toFixed(0)} ms if sent ${gap} ms later`;
   });
   const evidence = [
-    `${direction === "up" ? "to" : "from"} the server the second of two packets waits until ${release.toFixed(0)} ms after the first: ${held.join(", ")}`,
+    `${direction === "up" ? "to" : "from"} the server, the second of two packets waits until ${release.toFixed(0)} ms after the first: ${held.join(", ")}`,
     hop,
   ];
   return finding("delayed-acks", evidence, { cure });

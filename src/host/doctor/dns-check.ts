@@ -51,7 +51,7 @@ export const DNS_CHECK: Check<Bench> = {
         };
       }
       const evidence = [
-        `${ATTEMPTS} queries to ${target.text} within ${settings.testTimeoutMs} ms, none answered`,
+        `none of ${ATTEMPTS} queries to ${target.text} was answered within ${settings.testTimeoutMs} ms`,
         session!.host.core.rttMs === undefined
           ? undefined
           : "the tunnel itself works: heartbeats are answered",

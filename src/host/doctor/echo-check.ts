@@ -44,7 +44,7 @@ export const ECHO_CHECK: Check<Bench> = {
         if (refusal !== undefined)
           return { measured: `${target.text} refused`, findings: [unreachable(refusal, target)] };
         if (!isBack && passed.length === 0) {
-          const evidence = `${FIRST_ATTEMPTS} datagrams of ${size} bytes to ${target.text}, none came back`;
+          const evidence = `none of ${FIRST_ATTEMPTS} datagrams of ${size} bytes to ${target.text} came back`;
           return {
             measured: `no answer from ${target.text}`,
             findings: [finding("echo-silent", [evidence], { target: target.text })],
@@ -72,14 +72,14 @@ export const ECHO_CHECK: Check<Bench> = {
       if (largest < SIZES.at(-1)! && largest < TWO_FRAGMENTS) {
         const next = SIZES[SIZES.indexOf(largest) + 1];
         const evidence = [
-          `${largest} bytes come back, ${next} do not in ${tried} attempts`,
+          `datagrams of ${largest} bytes come back, those of ${next} do not in ${tried} attempts`,
           icmp === "" ? "no ICMP error explains it" : icmp.slice(2),
         ];
         findings.push(finding("fragments-lost", evidence, { size: String(Math.max(largest, ONE_PACKET)) }));
       }
       if (back < LOSS_DATAGRAMS * 0.98) {
         const evidence = [
-          `${back} of ${LOSS_DATAGRAMS} came back within the time for them`,
+          `${back} of ${LOSS_DATAGRAMS} came back in time`,
           `the age budget is ${options.ageBudgetMs} ms`,
         ];
         findings.push(finding("datagrams-lost", evidence));

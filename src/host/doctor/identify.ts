@@ -38,7 +38,7 @@ export async function identify(system: System, open: () => Carrier): Promise<Ide
   ]);
   if (banner !== undefined && banner.bytes.length > 0) {
     const text = printable(banner.bytes);
-    return { kind: "banner", what: nameOf(text), evidence: `it sends first: "${text}"`, answer: text };
+    return { kind: "banner", what: nameOf(text), evidence: `it begins with "${text}"`, answer: text };
   }
   if (web !== undefined && web.bytes.length > 0) {
     if (web.bytes[0] === 0x15)
@@ -60,7 +60,7 @@ export async function identify(system: System, open: () => Carrier): Promise<Ide
     return {
       kind: "socks5",
       what: "a SOCKS5 proxy",
-      evidence: "it answers the greeting of SOCKS5",
+      evidence: "it answers a SOCKS5 greeting",
       answer: "",
     };
   }

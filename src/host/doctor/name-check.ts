@@ -37,7 +37,7 @@ export const NAME_CHECK: Check<Bench> = {
         measured: `${first.host} has no address`,
         findings: [
           finding(isSilent ? "name-server-silent" : "name-unknown", [
-            `looking up ${first.host}: ${deadline.isExpired ? `nothing within ${bench.settings.testTimeoutMs} ms` : message}`,
+            `looking up ${first.host}: ${deadline.isExpired ? `no answer within ${bench.settings.testTimeoutMs} ms` : message}`,
             `resolvers of this machine: ${servers}`,
           ]),
         ],

@@ -46,7 +46,7 @@ function evidenceOf(
   consequences: readonly Finding[],
 ): readonly string[] {
   return [
-    `it ended ${(upMs / 1_000).toFixed(1)} s after it was up, at the step "${name}": ${error?.message ?? "no reason given"}`,
+    `it ended after ${(upMs / 1_000).toFixed(1)} s, during the step "${name}": ${error?.message ?? "no reason given"}`,
     ...consequences.map(({ code, evidence }) => `${code} may be a consequence: ${evidence.join("; ")}`),
   ];
 }

@@ -26,23 +26,23 @@ export const DOCTOR_FIELDS = {
     schema: z.boolean().optional(),
     expects: "true or false",
     flag: "show-addresses",
-    help: "do not hide addresses and names of hosts",
+    help: "show the addresses and names of hosts",
   },
   testTimeoutMs: integer(
     "test-timeout-ms",
     "MS",
-    "how long each step of connecting may take",
+    "time limit for each step of connecting",
     100,
     60_000,
     5_000,
   ),
-  testSeconds: integer("test-seconds", "S", "how long to measure delay; 0 for not at all", 0, 600, 10),
+  testSeconds: integer("test-seconds", "S", "how long to measure delay; 0 skips the measurement", 0, 600, 10),
   testDns: {
     schema: target,
     expects: "HOST:PORT",
     flag: "test-dns",
     value: "HOST:PORT",
-    help: "name server to ask through the tunnel (default: a target of --forward with port 53)",
+    help: "name server to query through the tunnel (default: a --forward target with port 53)",
   },
   testName: {
     schema: z
@@ -53,7 +53,7 @@ export const DOCTOR_FIELDS = {
     expects: "a name",
     flag: "test-name",
     value: "NAME",
-    help: "name to ask it for (default example.com)",
+    help: "name to query (default example.com)",
   },
   testEcho: {
     schema: target,
@@ -67,13 +67,13 @@ export const DOCTOR_FIELDS = {
     expects: "HOST:PORT",
     flag: "test-stun",
     value: "HOST:PORT",
-    help: "STUN server (RFC 5780): the NAT before udp-server as targets see it",
+    help: "STUN server (RFC 5780): the NAT in front of udp-server, as targets see it",
   },
   testClock: {
     schema: z.url({ protocol: /^http$/ }).optional(),
     expects: "http://HOST[:PORT]/",
     flag: "test-clock",
     value: "URL",
-    help: "web server to compare the clock of this machine with",
+    help: "web server to compare this machine's clock with",
   },
 } satisfies Record<keyof DoctorSettings, OptionField>;

@@ -32,7 +32,7 @@ export const STUN_CHECK: Check<Bench> = {
     try {
       const first = await ask(bench, association, address, 0);
       if (first === undefined) {
-        const evidence = `${ATTEMPTS} requests to ${text}, none answered`;
+        const evidence = `none of ${ATTEMPTS} requests to ${text} was answered`;
         return { measured: `no answer from ${text}`, findings: [finding("stun-silent", [evidence])] };
       }
       const mapping = await findMapping(bench, association, address, first);

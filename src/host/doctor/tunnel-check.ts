@@ -35,7 +35,7 @@ export const ROUND_TRIP_CHECK: Check<Bench> = {
       return { measured: `${rttMs} ms to udp-server and back`, data: { rttMs } };
     }
     const evidence = [
-      `no heartbeat is answered within ${settings.testTimeoutMs} ms`,
+      `no heartbeat was answered within ${settings.testTimeoutMs} ms`,
       session!.errors.at(-1)?.message,
     ];
     return { measured: "none", findings: [finding("heartbeat-lost", evidence)] };

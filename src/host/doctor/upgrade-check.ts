@@ -57,7 +57,7 @@ export const UPGRADE_CHECK: Check<Bench> = {
     if (options.dialect !== undefined || options.masque !== undefined) {
       await session.host.listen();
       bench.session = session;
-      return skipped(`none before datagrams go (${options.dialect ?? "MASQUE"})`);
+      return skipped(`none before the first datagram (${options.dialect ?? "MASQUE"})`);
     }
     const from = system.now();
     if (await session.open()) {
@@ -93,7 +93,7 @@ async function judge(bench: Bench, failure: CodedFailure): Promise<Finding> {
           : isBad && (await wantsCertificate(bench))
             ? "tls-refused"
             : (REFUSALS[failure.kind ?? ""] ?? "upgrade-not-passed");
-      const by = failure.server === undefined ? undefined : `it passes ${failure.server}`;
+      const by = failure.server === undefined ? undefined : `it passes through ${failure.server}`;
       return finding(code, [told, by], values);
     }
     case "ERR_KEY_REFUSED":
@@ -128,11 +128,11 @@ async function judge(bench: Bench, failure: CodedFailure): Promise<Finding> {
       values,
     );
   }
-  if (isTls) return finding("tls-expected", ["it answers in TLS", told], values);
+  if (isTls) return finding("tls-expected", ["it answers with TLS", told], values);
   if (other !== undefined) return other;
   const dialect = await findDialect(bench);
   if (dialect !== undefined) {
-    const evidence = `a DNS query in the format of ${dialect} is answered`;
+    const evidence = `it answers a DNS query in the format of ${dialect}`;
     return finding("other-dialect", [evidence, told], { ...values, dialect });
   }
   if (silent !== undefined && isPassed === false) {
@@ -200,7 +200,7 @@ function relayEvidence(bench: Bench): string | undefined {
   const first = firstEndpoint(chainOf(bench));
   if (first.path !== undefined || !/^(?:127\.|::1$|localhost$)/.test(first.host)) return undefined;
   const program = bench.findListener(first.port);
-  return program && `${program.name} (PID ${program.pid}) listens there, and answers for what is behind it`;
+  return program && `${program.name} (PID ${program.pid}) listens there, and relays to whatever is behind it`;
 }
 
 /** Asks in each dialect; one without addresses asks the target that the server has. */

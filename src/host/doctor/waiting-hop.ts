@@ -17,18 +17,18 @@ export function waitingHop(examined: Examined): { readonly hop: string; readonly
     if (!program.arguments.includes("--no-delay")) {
       return {
         hop: `${who} on this machine runs without --no-delay`,
-        cure: `start ${program.name} and ss-server with --no-delay, or let --via ss://... take the place of ${program.name}`,
+        cure: `start ${program.name} and ss-server with --no-delay, or replace ${program.name} by --via ss://...`,
       };
     }
     const hasPlugin = program.arguments.includes("--plugin");
     return hasPlugin
       ? {
-          hop: `${who} runs with --no-delay, its plugin has no such option`,
-          cure: `leave the plugin out at both ends, or let --via ss://... take the place of ${program.name}`,
+          hop: `${who} runs with --no-delay, but its plugin has no such option`,
+          cure: `leave the plugin out at both ends, or replace ${program.name} by --via ss://...`,
         }
       : {
-          hop: `${who} runs with --no-delay, so it is the server behind it`,
-          cure: "start ss-server with --no-delay, or let udp-server --listen ss://... take its place",
+          hop: `${who} runs with --no-delay, so the server behind it is the one that waits`,
+          cure: "start ss-server with --no-delay, or replace it by udp-server --listen ss://...",
         };
   }
   const shadowsocks = chain.hops.findLast((hop) => hop.kind === "ss");
@@ -36,26 +36,26 @@ export function waitingHop(examined: Examined): { readonly hop: string; readonly
     const { obfs, plugin } = shadowsocks.shadowsocks;
     return obfs !== undefined || plugin !== undefined
       ? {
-          hop: `the plugin of ${hopText(shadowsocks)} at the server has no option against it`,
-          cure: "udp-server --listen ss://... in the place of ss-server and its plugin, or no plugin at both ends",
+          hop: `the server's plugin of ${hopText(shadowsocks)} has no option to turn that off`,
+          cure: "replace ss-server and its plugin by udp-server --listen ss://..., or leave the plugin out at both ends",
         }
       : {
           hop: `${hopText(shadowsocks)} is the only relay on the way`,
-          cure: "start ss-server with --no-delay, or let udp-server --listen ss://... take its place",
+          cure: "start ss-server with --no-delay, or replace it by udp-server --listen ss://...",
         };
   }
   const last = chain.hops.findLast((hop) => hop.endpoint !== undefined);
   if (last !== undefined) {
     return {
       hop: `${hopText(last)} is the last relay on the way`,
-      cure: `have ${hopText(last)} set TCP_NODELAY, or go past it`,
+      cure: `have ${hopText(last)} set TCP_NODELAY, or bypass it`,
     };
   }
   return {
     hop:
       program === undefined
-        ? "what the connection passes"
+        ? "some relay on the way"
         : `${program.name} (PID ${program.pid}) on this machine`,
-    cure: "have that relay set TCP_NODELAY (ss-tunnel and ss-server: --no-delay), or speak to the server by --via ss://...",
+    cure: "have that relay set TCP_NODELAY (ss-tunnel and ss-server: --no-delay), or reach the server by --via ss://...",
   };
 }

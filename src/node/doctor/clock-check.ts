@@ -19,13 +19,12 @@ export const CLOCK_CHECK: Check<Bench> = {
   async run(bench): Promise<Result> {
     const { settings, system } = bench;
     const now = formatHttpDate(system.unixMs());
-    if (settings.testClock === undefined)
-      return skipped(`${now}, compared with nothing: --test-clock http://HOST/`);
+    if (settings.testClock === undefined) return skipped(`${now}, not compared: --test-clock http://HOST/`);
     const [, bracketed, plain, port = "80"] =
       /^http:\/\/(?:[^/@]*@)?(?:\[([^\]]*)\]|([^/:]+))(?::(\d+))?/.exec(settings.testClock) ?? [];
     const host = bracketed ?? plain;
     const date = await askDate(bench, host, Number(port)).catch(() => undefined);
-    if (date === undefined) return skipped(`${now}; ${settings.testClock} does not say its date`);
+    if (date === undefined) return skipped(`${now}; ${settings.testClock} sends no date`);
     const offset = Math.round((system.unixMs() - date) / 1000);
     const measured = `${now}, ${offset} s from that of ${host}`;
     const isOff = Math.abs(offset) > MOST_SECONDS;

@@ -54,7 +54,7 @@ export function deviceCheck({ device, tunnel }: ResolvedTun2SocksOptions): Check
         closeSync(descriptor);
         return {
           measured: existsSync(`/sys/class/net/${name}`)
-            ? `${name} is there and free`
+            ? `${name} exists and is free`
             : `${name} can be made`,
         };
       } catch (error) {

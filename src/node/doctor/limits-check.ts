@@ -20,7 +20,7 @@ export const LIMITS_CHECK: Check<Bench> = {
     const buffer = sysctl("net/core/rmem_max");
     const findings: Finding[] = [];
     const measured = [
-      `descriptors ${open === undefined ? "" : `${open} of `}${limit === Number.POSITIVE_INFINITY ? "any number" : limit}`,
+      `descriptors ${open === undefined ? "" : `${open} of `}${limit === Number.POSITIVE_INFINITY ? "unlimited" : limit}`,
       ...(buffer === undefined ? [] : [`net.core.rmem_max ${buffer}`]),
     ].join(", ");
     const free = limit - (open ?? 0);
