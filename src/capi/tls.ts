@@ -143,5 +143,8 @@ function systemStore(host: CHost): Uint8Array {
       // The next one.
     }
   }
-  throw new HostError("ERR_FILE", `none of ${SYSTEM_STORES.join(", ")} is there: name certificates to trust`);
+  throw new HostError(
+    "ERR_FILE",
+    `none of ${SYSTEM_STORES.join(", ")} exists: give the certificates to trust`,
+  );
 }

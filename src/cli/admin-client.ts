@@ -49,7 +49,9 @@ export async function runAdminCommand(
     {
       name,
       description:
-        command === "status" ? "Shows the state of a running program." : "Shows its state again and again.",
+        command === "status"
+          ? "Shows the state of a running program."
+          : "Shows the state of a running program every second.",
       examples: [`${name} --admin 127.0.0.1:9464`, `${name} --admin unix:/run/${program.name}-admin.sock`],
       version: program.version,
       fields: ADMIN_COMMAND_FIELDS,

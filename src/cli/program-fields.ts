@@ -13,7 +13,7 @@ export const HOST_FIELDS: OptionFields = {
     expects: "a path",
     flag: "config",
     value: "FILE.json",
-    help: "file with these options by name, in JSON with comments; flags override it",
+    help: "JSON file with these options by name, comments allowed; flags override it",
   },
   logLevel: {
     schema: z.enum(LOG_LEVELS).default("info"),

@@ -111,7 +111,7 @@ export async function runProgram<Options extends object, Running extends Handle>
     const gathered = gatherOptions(
       {
         name: program.name,
-        description: `${program.description} "${program.name} status" and "${program.name} top" show a running one by its --admin.`,
+        description: `${program.description} "${program.name} status" and "${program.name} top" show the state of a running program through its --admin.`,
         examples: program.examples,
         version: packageVersion(),
         fields: { ...program.fields, ...HOST_FIELDS },
@@ -148,7 +148,7 @@ async function run<Options extends object, Running extends Handle>(
   const pretty = host.logFormat === "json" ? undefined : (await import("pino-pretty")).default;
   const log = openLog(host, pretty);
   // The signal comes when a terminal is closed, too, which is no reason to end.
-  let reload = (): void => log.info({}, "ignoring SIGHUP during the start");
+  let reload = (): void => log.info({}, "ignoring SIGHUP during startup");
   process.on("SIGHUP", () => reload());
   warnOfExposed(secretFiles, log);
   const running = await program.start(options, log);

@@ -336,7 +336,7 @@ export class UdpLocalHost implements RelayHost {
   async #openForward({ listen, target: targetText, anyPort }: ForwardOptions): Promise<void> {
     const target = parseEndpoint(targetText) as { host: string; port: number };
     const address = makeAddress(target.host, target.port);
-    if (address === undefined) throw new UsageError("ERR_OPTION", `forward: "${targetText}" is no target`);
+    if (address === undefined) throw new UsageError("ERR_OPTION", `forward: "${targetText}" is not a target`);
     const { forwards, ipv6Only } = this.#options;
     const values = forwards.map((forward) => forward.listen);
     const { port } = parseEndpoint(listen) as { port: number };
@@ -574,7 +574,7 @@ export class UdpLocalHost implements RelayHost {
         this.#links[lane] = undefined;
         const error = new HostError("ERR_CONNECTION_LOST", failure?.message ?? "closed by the other end");
         if (core.handleDisconnected(this.#system.now(), lane, error)) {
-          this.#log.debug({ lane, error: error.message }, "a connection has ended as expected");
+          this.#log.debug({ lane, error: error.message }, "a connection ended as expected");
         } else this.#reportFailure(error, lane, link.way);
         this.#drain();
       },

@@ -112,7 +112,7 @@ function create(path: string): number {
     }
     // A pipe would hold up the thread, and a link may lead anywhere.
     if (found?.isFile() === false)
-      throw Object.assign(new Error("not a file"), { code: "is no regular file" });
+      throw Object.assign(new Error("not a file"), { code: "is not a regular file" });
     const descriptor = openSync(path, "w", 0o600);
     fchmodSync(descriptor, 0o600);
     return descriptor;

@@ -40,7 +40,7 @@ export async function startUdpServer(
   const workers = reason === undefined ? resolved.workers : 1;
   if (resolved.workers > workers) log.warn({}, `workers: has no effect: ${reason}`);
   if (workers > 1 && resolved.wsPath !== undefined) {
-    log.info({}, "sessions in WebSockets are served by the thread that listens");
+    log.info({}, "the listening thread serves sessions over WebSockets");
   }
   const store = resolved.keepSessions ? DescriptorStore.open(io.native, log) : undefined;
   const kept = store?.take() ?? [];

@@ -92,7 +92,7 @@ function checkTun2Socks(host: FileHost, start: StartOptions): ResolvedTun2SocksO
     ...(start.hasPackets === true && { device: PACKETS }),
   };
   if (start.hasPackets === true && gathered.values.device !== undefined) {
-    throw wrong(nameField(["device"]), "packets come by functions: give one of them");
+    throw wrong(nameField(["device"]), "packets come by functions: give only one");
   }
   if (gathered.values.device === "pipe:") {
     throw wrong(nameField(["device"]), "pipe: is of the program: give packets by functions");

@@ -69,7 +69,7 @@ export function gatherOptions(
     const source = sources.find(({ members }) => members.has(field.flag!));
     const given = structValue(start, option, field);
     if (given !== undefined && source !== undefined) {
-      throw wrong(option, `is also in ${source.place([field.flag])}: give one of them`);
+      throw wrong(option, `is also in ${source.place([field.flag])}: give only one`);
     }
     if (source !== undefined) sourceOf.set(option, source);
     const value = given ?? (source && valueIn(source, field, readFile));

@@ -5,7 +5,7 @@ import type { ProgramLine } from "../program-line.ts";
 export const TUN2SOCKS_LINE = {
   name: "tun2socks",
   description:
-    "Takes IP packets from a TUN device: UDP goes into the tunnel to udp-server, TCP to a SOCKS5 server. With all " +
+    "Takes IP packets from a TUN device, and sends UDP through the tunnel to udp-server and TCP to a SOCKS5 server. Has all " +
     "options of udp-local.",
   examples: [
     "tun2socks --server 192.0.2.1:3456 --psk-file psk --tcp-via socks5://127.0.0.1:1080 --route 198.51.100.0/24",
@@ -19,7 +19,7 @@ export const TUN2SOCKS_LINE = {
       schema: z.boolean().optional(),
       expects: "true or false",
       flag: "dry-run",
-      help: "print what it would do, and exit",
+      help: "print what tun2socks would do, and exit",
     },
   },
 } satisfies ProgramLine;

@@ -36,29 +36,29 @@ export function manPage(
     ...commands.flatMap((command) => commandLines(name, command)),
     ".SH CONFIGURATION FILE",
     ...paragraph(
-      "The file of --config is an object in JSON, with comments and trailing commas allowed.",
-      "Its members are the names of the options above without the dashes: lists where an option may be repeated, true for a switch.",
-      "Relative paths in it start in its folder.",
-      "Options on the command line win.",
+      "The file of --config contains one JSON object; comments and trailing commas are allowed.",
+      "Its members are the names of the options above without the dashes. Repeatable options take lists, and switches take true.",
+      "Relative paths in it start in the file's folder.",
+      "Options on the command line override it.",
     ),
     ".SH SIGNALS",
     ...paragraph(
-      "SIGTERM and SIGINT end the program once what it holds is sent, with status 0; a second one ends it at once.",
+      "SIGTERM and SIGINT end the program with status 0 once queued data is sent; a second signal ends it at once.",
       "SIGHUP is ignored.",
     ),
     ".SH EXIT STATUS",
     ...[
-      ["0", "It was ended by a signal."],
+      ["0", "A signal ended the program."],
       [
         "1",
-        "It failed while running or starting, such as when an address is in use; doctor has found a fault.",
+        "The program failed to start or while running, for example because an address is in use; or doctor found a fault.",
       ],
       ["2", "An option or the configuration file is wrong; one line on standard error names it."],
     ].flatMap(([status, meaning]) => [".TP", `.B ${status}`, textLine(meaning)]),
     ".SH ENVIRONMENT",
     ".TP",
     ".B UNDERPASS_IO",
-    textLine("native or plain, if --io is not given."),
+    textLine("native or plain; applies if --io is not given."),
     ".TP",
     '.BR LISTEN_PID , " " LISTEN_FDS , " " LISTEN_FDNAMES',
     textLine("Sockets that systemd passes, for udp-server --listen fd:NAME."),
@@ -85,7 +85,7 @@ function commandLines(program: string, { name, help, fields, takesAll }: Program
   return [
     `.SS ${text(program)} ${text(name)}`,
     textLine(`${capitalized(help)}.`),
-    ...(takesAll ? [textLine("It takes all options above, and these:")] : []),
+    ...(takesAll ? [textLine("Takes all options above, and these:")] : []),
     ...flagsOf(fields)
       .filter((flag) => !takesAll || !["version", "help"].includes(flag.name))
       .flatMap(optionLines),

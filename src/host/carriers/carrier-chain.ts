@@ -116,7 +116,10 @@ function checkZones(hops: readonly Hop[], server: Endpoint): void {
     const next = ways[index + 1]?.endpoint ?? server;
     if (!isProxy(hop) || next.path !== undefined || splitZone(next.host).zone === undefined) continue;
     const text = formatEndpoint(next.host, next.port);
-    throw new UsageError("ERR_OPTION", `via: no proxy can reach ${text}, as its zone is of this machine`);
+    throw new UsageError(
+      "ERR_OPTION",
+      `via: no proxy can reach ${text}, as its zone belongs to this machine`,
+    );
   }
 }
 
@@ -341,6 +344,6 @@ function handshakeFor(hop: Extract<Hop, { kind: "socks5" | "http" }>, next: Endp
 function proxiedAddress(next: Endpoint): AddressBytes {
   if (next.path !== undefined) throw new UsageError("ERR_OPTION", "a proxy cannot reach a Unix socket");
   const address = makeAddress(next.host, next.port);
-  if (address === undefined) throw new UsageError("ERR_OPTION", `"${next.host}" is no host`);
+  if (address === undefined) throw new UsageError("ERR_OPTION", `"${next.host}" is not a host`);
   return address;
 }

@@ -23,7 +23,7 @@ export async function openPacketListener(
         onStream: (stream) => {
           current?.close();
           const onEnd = (reason: string) => {
-            log.debug({ reason }, "a connection of packets has ended");
+            log.debug({ reason }, "a packet connection ended");
             if (current !== packets) return;
             current = undefined;
             events.onWritable();

@@ -121,7 +121,7 @@ export class MasqueCarrier implements Carrier {
   async #openShared(): Promise<void> {
     if (this.#opening === undefined) {
       if (this.#sessions.size >= MAX_SESSIONS) {
-        throw new HostError("ERR_CONNECT", `${this.authority}: its ${MAX_SESSIONS} connections have no room`);
+        throw new HostError("ERR_CONNECT", `${this.authority}: all ${MAX_SESSIONS} connections are full`);
       }
       this.#opening = this.#open().finally(() => {
         this.#opening = undefined;

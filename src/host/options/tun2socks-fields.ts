@@ -55,7 +55,7 @@ export const TUN2SOCKS_FIELDS = {
   },
   routes: {
     schema: z.array(z.string().refine(isNetwork)).default([]),
-    expects: "IP/PREFIX, a network without bits of a host, such as 192.0.2.0/24",
+    expects: "IP/PREFIX of a network, with all host bits 0, such as 192.0.2.0/24",
     flag: "route",
     value: "IP/PREFIX",
     help: "network to route to the TUN device while it exists (repeatable)",
@@ -66,7 +66,7 @@ export const TUN2SOCKS_FIELDS = {
     expects: "on or off",
     flag: "offload",
     value: "on|off",
-    help: "exchange packets longer than the MTU with the kernel, if it can (default on)",
+    help: "exchange packets longer than the MTU with the kernel if it supports that (default on)",
   },
   familyHeader: {
     schema: z.boolean().default(false),
@@ -133,7 +133,7 @@ export const TUN2SOCKS_FIELDS = {
     value: "kernel|lwip",
     help: "what terminates TCP (default: the kernel if the device has one, otherwise lwip)",
   },
-  tcpMemory: integer("tcp-memory", "MIB", "memory for TCP that waits in lwIP", 4, 65_536, 256),
+  tcpMemory: integer("tcp-memory", "MIB", "memory in MiB for TCP data that waits in lwIP", 4, 65_536, 256),
   tundev: {
     schema: z
       .string()
@@ -206,7 +206,7 @@ export function resolveTun2Socks(
     ["socksServerAddr", "tcpVia"],
   ] as const) {
     if (options[stock] !== undefined && options[own] !== undefined) {
-      throw wrong(nameField([stock]), `stands for ${nameField([own])}: give one of them`);
+      throw wrong(nameField([stock]), `is the same as ${nameField([own])}: give only one`);
     }
   }
   if (socks5Udp && socksServerAddr === undefined) {
@@ -217,7 +217,7 @@ export function resolveTun2Socks(
   const routeTo = (field: "tcpVia" | "udpVia", text: string): number => {
     const route = routeOf(text, socks);
     if (route !== undefined) return route;
-    throw wrong(nameField([field]), `${text}: there are only ${socks.length} of ${nameField(["socks"])}`);
+    throw wrong(nameField([field]), `${text}: only ${socks.length} given with ${nameField(["socks"])}`);
   };
   const rules = options.rules.map((text, index) => {
     const rule = readRule(text);
@@ -230,9 +230,9 @@ export function resolveTun2Socks(
   for (const [index, { route, protocol }] of rules.entries()) {
     const problem =
       route >= ROUTE_SOCKS + configured
-        ? `there are only ${configured} of ${nameField(["socks"])}`
+        ? `only ${configured} given with ${nameField(["socks"])}`
         : carriesOnlyTcp(route) && protocol !== "tcp"
-          ? "ss:// and several hops carry tcp only"
+          ? "ss:// and several hops carry only tcp"
           : undefined;
     if (problem !== undefined)
       throw wrong(nameField(["rules", index]), `"${options.rules[index]}": ${problem}`);
@@ -249,7 +249,7 @@ export function resolveTun2Socks(
   if (carriesOnlyTcp(udpRoute))
     throw wrong(
       nameField(["udpVia"]),
-      `${redactUrl(options.udpVia!)}: ss:// and several hops carry tcp only`,
+      `${redactUrl(options.udpVia!)}: ss:// and several hops carry only tcp`,
     );
   const dnsRoute = options.dns === "tcp" ? ROUTE_SOCKS + socks.length : undefined;
   if (dnsRoute !== undefined) {
@@ -298,7 +298,7 @@ function addressesOf(
   const addresses = (options.addresses ?? ADDRESSES).map((text) => parseInterfaceAddress(text)!);
   for (const bytes of [4, 16]) {
     if (addresses.filter(({ own }) => own.length === bytes).length > 1) {
-      throw wrong(nameField(["addresses"]), "more than one of a family");
+      throw wrong(nameField(["addresses"]), "more than one address of a family");
     }
   }
   return addresses;
@@ -313,11 +313,11 @@ function stockAddress(
   const mask = makeAddress(netifNetmask ?? "255.255.255.0", 0)!;
   const bits = [...mask.subarray(1, 5)].map((byte) => byte.toString(2).padStart(8, "0")).join("");
   const prefixLength = bits.lastIndexOf("1") + 1;
-  if (bits.slice(0, prefixLength).includes("0")) throw wrong(nameField(["netifNetmask"]), "is no netmask");
+  if (bits.slice(0, prefixLength).includes("0")) throw wrong(nameField(["netifNetmask"]), "is not a netmask");
   const standing = interfaceIpv4(tundev ?? "");
   const found = parseInterfaceAddress(`${netifIpaddr}/${prefixLength}`);
   if (found === undefined) {
-    throw wrong(nameField(["netifIpaddr"]), `no host of a network with ${prefixLength} bits`);
+    throw wrong(nameField(["netifIpaddr"]), `is not a host address in a /${prefixLength} network`);
   }
   return { own: standing ?? found.peer, prefixLength, peer: found.own };
 }

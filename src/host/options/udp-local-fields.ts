@@ -149,7 +149,7 @@ export const UDP_LOCAL_FIELDS = {
   tcpVia: {
     schema: tcpProxies((url) => /^socks5h?:/.test(url) && isCarrierUrl(url)),
     expects:
-      "socks5://[USER:PASSWORD@]HOST:PORT (percent-encoded) or ss://METHOD:PASSWORD@HOST:PORT (SIP002), if need be behind other hops",
+      "socks5://[USER:PASSWORD@]HOST:PORT (percent-encoded) or ss://METHOD:PASSWORD@HOST:PORT (SIP002), optionally after other hops",
     flag: "tcp-via",
     value: "URL",
     help:
@@ -274,7 +274,7 @@ export function resolveUdpLocal(
   const hasForwards = options.forwards.length > 0;
   const listen = options.listen ?? (hasForwards || hasRelay ? false : LOCAL_LISTEN);
   if (listen === false && !hasForwards && !hasRelay) {
-    throw wrong(nameField(["listen"]), "is off and there are no forwards: give at least one of them");
+    throw wrong(nameField(["listen"]), "is off and there are no forwards: give at least one");
   }
   const isSocksOption = options.socksAdvertise.length > 0 || options.socksUdpPorts !== undefined;
   if (listen === false && isSocksOption) {
@@ -285,13 +285,13 @@ export function resolveUdpLocal(
   if (workers > 1 && socksUdpPorts !== undefined && parseUdpPorts(socksUdpPorts)!.isShared) {
     throw wrong(
       nameField(["socksUdpPorts"]),
-      `${socksUdpPorts}: a shared port needs ${nameField(["workers"])} 1: give FROM-TO, or leave that at 1`,
+      `${socksUdpPorts}: a shared port needs ${nameField(["workers"])} 1: give FROM-TO, or use 1 worker`,
     );
   }
   const zoned = options.forwards.findIndex(({ target }) => target.includes("%"));
   if (zoned >= 0) {
     const { target } = options.forwards[zoned];
-    throw wrong(nameField(["forwards", zoned]), `${target}: the server cannot know a zone of this machine`);
+    throw wrong(nameField(["forwards", zoned]), `${target}: the server does not know this machine's zones`);
   }
   const marked = hasRelay
     ? -1
@@ -307,7 +307,7 @@ export function resolveUdpLocal(
     if (other !== undefined) {
       throw wrong(
         nameField([other]),
-        `is for a udp-server, and not for the proxy of ${nameField(["masque"])}`,
+        `applies to a udp-server, not to the proxy of ${nameField(["masque"])}`,
       );
     }
     const { tls } = parseMasqueProxy(options.masque);
@@ -336,8 +336,8 @@ function checkDialect(
   if (psk !== undefined) throw wrong(nameField(["psk"]), `${name} has no key: leave it out`);
   const targets = forwards.map(({ target }) => target);
   if (dialect.addresses === "none") {
-    const fault = `${name} has no addresses, and its server one target`;
-    if (listen !== false || hasRelay) throw wrong(nameField(["dialect"]), `${fault}: give forwards alone`);
+    const fault = `${name} has no addresses, and its server has one target`;
+    if (listen !== false || hasRelay) throw wrong(nameField(["dialect"]), `${fault}: give only forwards`);
     const other = targets.findIndex((target) => target !== targets[0]);
     if (other >= 0)
       throw wrong(nameField(["forwards", other]), `${targets[other]}: ${fault}, not ${targets[0]} too`);
@@ -346,7 +346,10 @@ function checkDialect(
     (target) => ipFamily((parseEndpoint(target) as { host: string }).host) === undefined,
   );
   if (dialect.addresses === "ip" && named >= 0) {
-    throw wrong(nameField(["forwards", named]), `${targets[named]}: ${name} has no names, give an IP`);
+    throw wrong(
+      nameField(["forwards", named]),
+      `${targets[named]}: ${name} does not carry names: give an IP`,
+    );
   }
 }
 
@@ -368,13 +371,13 @@ function waysOf(
   const { server: servers, via, ways: texts, shadowsocks, carrier } = options;
   for (const name of ["via", "shadowsocks"] as const) {
     if (texts.length > 0 && (options[name]?.length ?? 0) > 0) {
-      throw wrong(nameField(["ways"]), `cannot stand together with ${nameField([name])}: give one of them`);
+      throw wrong(nameField(["ways"]), `cannot be combined with ${nameField([name])}: give only one`);
     }
   }
   if (carrier !== undefined && via.length + texts.length + servers.length > 1) {
     throw wrong(
       nameField(["carrier"]),
-      "cannot stand together with via, ways or several servers: give one of them",
+      "cannot be combined with via, ways or several servers: give only one",
     );
   }
   const single = { server: undefined, via: shadowsocks === undefined ? via : [...via, shadowsocks] };
@@ -394,7 +397,7 @@ function waysOf(
       .map((way) => ({ via: way.via, server: way.server ?? server })),
   );
   if (ways.length > MAX_WAYS) {
-    throw wrong(nameField(["ways"]), `${ways.length} of all servers together: at most ${MAX_WAYS}`);
+    throw wrong(nameField(["ways"]), `${ways.length} ways to all servers together: at most ${MAX_WAYS}`);
   }
   const local = ways.find((way) => endpointOf(way.server)?.path !== undefined && isBehindProxy(way.via));
   if (local !== undefined) {

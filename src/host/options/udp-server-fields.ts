@@ -239,7 +239,10 @@ function checkKeepSessions({ egress, drainS }: ResolvedUdpServerOptions, nameFie
     throw wrong(name, `only sockets can be kept, and ${nameField(["egress"])} is ${egress.split(":", 1)[0]}`);
   }
   if (drainS !== undefined && drainS > 0) {
-    throw wrong(name, `clients would stay, and ${nameField(["drainS"])} has them go to another server`);
+    throw wrong(
+      name,
+      `cannot be combined with ${nameField(["drainS"])}, which moves clients to another server`,
+    );
   }
 }
 
@@ -264,7 +267,7 @@ function checkDialects(options: ResolvedUdpServerOptions, nameField: NameField):
     );
   }
   if (isExclusive(parseEgress(egress)!)) {
-    throw wrong(name, `dialects do not leave by ${nameField(["egress"])} ${egress.split(":", 1)[0]}:`);
+    throw wrong(name, `dialects cannot use ${nameField(["egress"])} ${egress.split(":", 1)[0]}:`);
   }
   const bare = used.find(({ addresses }) => addresses === "none");
   if (bare !== undefined && dialectTarget === undefined) {

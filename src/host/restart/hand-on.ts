@@ -51,7 +51,7 @@ export function restoreState(
       ...(missing > 0 ? { socketsMissing: missing } : {}),
       afterMs: Math.round(elapsedMs),
     },
-    "goes on with earlier sessions",
+    "restored earlier sessions",
   );
 }
 

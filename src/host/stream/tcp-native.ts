@@ -58,8 +58,7 @@ export class NativeTcp implements Tcp {
 
   async listenOn(descriptor: number, options: ListenOptions): Promise<StreamListener> {
     const native = this.#native;
-    if (native.listenOn === undefined)
-      throw new Error("this host takes no listening socket by its descriptor");
+    if (native.listenOn === undefined) throw new Error("this host cannot listen on a descriptor");
     const listener = native.listenOn(descriptor, BACKLOG, this.#acceptor(options));
     const [ip, port] = native.socketName!(listener, false) ?? [undefined, 0];
     return {

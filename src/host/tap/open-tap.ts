@@ -38,7 +38,7 @@ export function openTap(
       isByAssociation: tapInterfaces === "association",
       unixMs: () => startMs + system.now(),
       after: (...timer) => system.after(...timer),
-      onLoss: () => log.warn({ file: path }, "the tap loses records: the disk is too slow, or full"),
+      onLoss: () => log.warn({ file: path }, "the tap is losing records: the disk is too slow or full"),
     },
     open(path, tapFiles),
   );

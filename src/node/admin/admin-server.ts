@@ -228,7 +228,7 @@ export class AdminServer {
         response,
         request.method === "HEAD" ? 200 : 503,
         "text/plain; charset=utf-8",
-        "too many streams of events\n",
+        "too many event streams\n",
       );
       return;
     }

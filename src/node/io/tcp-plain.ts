@@ -59,7 +59,7 @@ function connectRestricted(
 ): () => void {
   const native = loadNativeModule();
   if (native instanceof Error || native.tcpConnect === undefined) {
-    throw new HostError("ERR_NATIVE", "an interface or a mark to leave by needs native I/O");
+    throw new HostError("ERR_NATIVE", "an outgoing interface or mark needs native I/O");
   }
   return connectNatively(native, nodeErrors, endpoint, outgoing, (result) =>
     onDone(typeof result === "string" ? result : new PlainStream(socketOf(result))),

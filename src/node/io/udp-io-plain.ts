@@ -63,7 +63,7 @@ class PlainUdpSocket implements UdpSocket {
       }
     });
     if (outgoing === undefined) socket.bind({ port, address: host, exclusive: true });
-    else setImmediate(onBindError, new Error("an interface or a mark to leave by needs native I/O"));
+    else setImmediate(onBindError, new Error("an outgoing interface or mark needs native I/O"));
   }
 
   get port(): number {

@@ -38,7 +38,7 @@ export class DescriptorStore {
     const isAble = native?.udpAdopt !== undefined && native.sealedMemory !== undefined;
     if (isAble && NOTIFY_SOCKET) return new DescriptorStore(native as StoringModule, NOTIFY_SOCKET, log);
     const reason = isAble
-      ? "this is no service of systemd (NOTIFY_SOCKET is not set)"
+      ? "this is not a systemd service (NOTIFY_SOCKET is not set)"
       : "it needs native I/O on Linux";
     log.warn({}, `keep-sessions: has no effect: ${reason}`);
     return undefined;
@@ -93,7 +93,7 @@ export class DescriptorStore {
       }
       native.serviceBarrier(this.#manager, TIMEOUT_MS);
       const sessions = states.reduce((sum, state) => sum + state.sessions.length, 0);
-      this.#log.info({ sessions, sockets: sockets.length }, "has left its sessions to the next process");
+      this.#log.info({ sessions, sockets: sockets.length }, "left its sessions to the next process");
     } catch (error) {
       this.#log.warn({ error: (error as Error).message }, "cannot leave its sessions to the next process");
     } finally {

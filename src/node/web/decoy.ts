@@ -30,7 +30,7 @@ export function findDecoyProblem(text: string): string | undefined {
   const decoy = parseDecoy(text)!;
   if (decoy.kind === "server") return undefined;
   try {
-    return statSync(decoy.path).isDirectory() ? undefined : `${text} is no folder`;
+    return statSync(decoy.path).isDirectory() ? undefined : `${text} is not a folder`;
   } catch (error) {
     return (error as Error).message;
   }

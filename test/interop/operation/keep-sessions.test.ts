@@ -81,9 +81,7 @@ class Service {
 
   /** Sessions that the processes after the first went on with. */
   get restored(): unknown[] {
-    return this.log
-      .filter(({ msg }) => msg === "goes on with earlier sessions")
-      .map(({ sessions }) => sessions);
+    return this.log.filter(({ msg }) => msg === "restored earlier sessions").map(({ sessions }) => sessions);
   }
 
   async stop(): Promise<void> {

@@ -264,7 +264,7 @@ it("a tap is not written through a link, nor is its start a surprise", async () 
   writeFileSync(join(path, "other"), "");
   symlinkSync(join(path, "other"), join(path, "tap.pcapng"));
   await expect(startUdpServer({ listen: ["127.0.0.1:0"], tap: join(path, "tap.pcapng") })).rejects.toThrow(
-    /tap\.pcapng: is no regular file/,
+    /tap\.pcapng: is not a regular file/,
   );
   await expect(startUdpServer({ listen: ["127.0.0.1:0"], tap: join(path, "none/tap") })).rejects.toThrow(
     /none\/tap: ENOENT/,

@@ -215,17 +215,14 @@ describe("an error names the path and the value of the wrong field, and what is 
       'server: "unix:/a" is a socket of this machine: no proxy of via can reach it',
     ],
     [{ server: "unix:/a", via: ["tls://h:1", "socks5://h:1", "tls://"] }, /^server: "unix:\/a" is a socket/],
-    [{ carrier: () => {}, via: ["unix:/a"] }, /^carrier: cannot stand together with via/],
-    [
-      { carrier: () => {}, server: ["a:1", "b:1"] },
-      /^carrier: cannot stand together with .* several servers/,
-    ],
+    [{ carrier: () => {}, via: ["unix:/a"] }, /^carrier: cannot be combined with via/],
+    [{ carrier: () => {}, server: ["a:1", "b:1"] }, /^carrier: cannot be combined with .* several servers/],
     [{ server: ["a:1", "nowhere"] }, /^server\[1\]: expected HOST:PORT, .*, got "nowhere"$/],
     [{ server: [] }, /^server: expected HOST:PORT/],
-    [{ ways: ["a:1"], via: ["unix:/a"] }, "ways: cannot stand together with via: give one of them"],
+    [{ ways: ["a:1"], via: ["unix:/a"] }, "ways: cannot be combined with via: give only one"],
     [
       { ways: ["a:1"], shadowsocks: "ss://aes-256-gcm:p@h:1" },
-      "ways: cannot stand together with shadowsocks: give one of them",
+      "ways: cannot be combined with shadowsocks: give only one",
     ],
     [{ ways: ["a:1", " "] }, /^ways\[1\]: expected hops, a server, or both, got " "$/],
     [{ ways: ["a:1 b:1"] }, /^ways\[0\]: expected socks5:\/\/.*, got "a:1 b:1"$/],
@@ -237,7 +234,7 @@ describe("an error names the path and the value of the wrong field, and what is 
     [{ ways: Array.from({ length: 9 }, () => "a:1") }, /^ways: expected at most 8 ways/],
     [
       { ways: Array.from({ length: 5 }, () => "tls://"), server: ["a:1", "b:1"] },
-      "ways: 10 of all servers together: at most 8",
+      "ways: 10 ways to all servers together: at most 8",
     ],
     [{ ways: ["socks5://h:1"], server: "unix:/a" }, /^server: "unix:\/a" .*: no proxy of ways can reach it$/],
     [{ tcpVia: "socks5://h:1 h:2" }, /^tcpVia: expected hops alone, got /],
@@ -249,12 +246,18 @@ describe("an error names the path and the value of the wrong field, and what is 
     [{ tcpVia: [] }, /^tcpVia: expected socks5:\/\//],
     [{ dialect: "udpwg" }, /^dialect: expected one of udptunnel, .*, got "udpwg"$/],
     [{ dialect: "hev", psk: KEY }, "psk: hev has no key: leave it out"],
-    [{ dialect: "gnb" }, /^dialect: gnb has no addresses, and its server one target: give forwards alone$/],
+    [
+      { dialect: "gnb" },
+      /^dialect: gnb has no addresses, and its server has one target: give only forwards$/,
+    ],
     [
       { dialect: "gnb", forwards: [forward("192.0.2.1:1"), forward("192.0.2.1:1"), forward("192.0.2.2:1")] },
       /^forwards\[2\]: 192.0.2.2:1: gnb has no addresses, .*, not 192.0.2.1:1 too$/,
     ],
-    [{ dialect: "udpgw", forwards: [forward("a:1")] }, "forwards[0]: a:1: udpgw has no names, give an IP"],
+    [
+      { dialect: "udpgw", forwards: [forward("a:1")] },
+      "forwards[0]: a:1: udpgw does not carry names: give an IP",
+    ],
     [null, "options: expected an object"],
   ] as const)("udp-local refuses %j", (input, message) => {
     expect(complaint(() => resolveLocal(input))).toMatch(message);
@@ -289,7 +292,7 @@ describe("an error names the path and the value of the wrong field, and what is 
       { dialects: ["gnb"], dialectTarget: "169.254.169.254:53" },
       "dialectTarget: 169.254.169.254:53 is denied: see allow",
     ],
-    [{ dialects: ["udpgw"], egress: "unix:/run/a" }, "dialects: dialects do not leave by egress unix:"],
+    [{ dialects: ["udpgw"], egress: "unix:/run/a" }, "dialects: dialects cannot use egress unix:"],
     [
       { dialects: ["udpgw"], listen: ["127.0.0.1:1", "192.0.2.1:1"], psk: KEY },
       "dialects: a dialect proves no key, and anybody could send through 192.0.2.1:1: listen on loopback, " +
@@ -399,12 +402,12 @@ describe("listening", () => {
   it("refuses a zone where another machine would have to know it", () => {
     const target = "[fe80::1%eth0]:53";
     expect(complaint(() => resolveLocal({ forwards: [`127.0.0.1:53=${target}`] }))).toBe(
-      `forwards[0]: ${target}: the server cannot know a zone of this machine`,
+      `forwards[0]: ${target}: the server does not know this machine's zones`,
     );
     for (const via of [["socks5://h:1"], ["http://h:1", "tls://"], ["socks5://h:1", `tls://${target}`]]) {
       const server = via.length > 1 && via[1] !== "tls://" ? "h:2" : target;
       expect(complaint(() => parseCarrierChain({ server, via }))).toBe(
-        `via: no proxy can reach ${target}, as its zone is of this machine`,
+        `via: no proxy can reach ${target}, as its zone belongs to this machine`,
       );
     }
     expect(complaint(() => resolveServer({ publicAddress: ["fe80::1%eth0"] }))).toMatch(/without a zone/);
@@ -881,7 +884,7 @@ describe("what strangers see", () => {
     [{ decoy: "http://u:p@a" }, /^decoy: expected a folder.*, got "http:\/\/\*\*\*@a"$/],
     [{ decoy: "http://a/?b" }, /^decoy: expected a folder/],
     [{ decoy: "/no/such/folder" }, /^decoy: ENOENT: .*\/no\/such\/folder/],
-    [{ decoy: import.meta.filename }, /^decoy: .* is no folder$/],
+    [{ decoy: import.meta.filename }, /^decoy: .* is not a folder$/],
     [{ wsPath: "tunnel" }, /^wsPath: expected a path/],
     [{ wsPath: "/a b" }, /^wsPath: expected a path/],
     [{ wsPath: "/a?b" }, /^wsPath: expected a path/],

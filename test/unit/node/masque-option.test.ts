@@ -80,8 +80,8 @@ describe("--masque", () => {
     ["dialect", "uot"],
     ["lanes", 2],
     ["ways", ["socks5://127.0.0.1:1"]],
-  ])("does not stand together with %s, which means nothing to a proxy", (name, value) => {
+  ])("cannot be combined with %s, which applies only to a udp-server", (name, value) => {
     const options = { masque: `https://a${PATH}`, [name]: value };
-    expect(() => resolveUdpLocalOptions(options)).toThrow(`${name}: is for a udp-server`);
+    expect(() => resolveUdpLocalOptions(options)).toThrow(`${name}: applies to a udp-server`);
   });
 });

@@ -85,10 +85,10 @@ describe("options of tun2socks", () => {
     [{ device: "tun:a-name-of-16-byt" }, "device: expected"],
     [{ mtu: 1279 }, "mtu: expected an integer from 1280 to 65535, got 1279"],
     [{ addresses: ["10.0.0.1/32"] }, "addresses[0]: expected"],
-    [{ addresses: ["10.0.0.1/24", "10.0.1.1/24"] }, "addresses: more than one of a family"],
+    [{ addresses: ["10.0.0.1/24", "10.0.1.1/24"] }, "addresses: more than one address of a family"],
     [
       { routes: ["10.0.0.0/8", "10.0.0.1/8"] },
-      "routes[1]: expected IP/PREFIX, a network without bits of a host",
+      "routes[1]: expected IP/PREFIX of a network, with all host bits 0",
     ],
     [{ routes: ["0.0.0.0/0", "::/0", "2001:db8::/28"] }, "routes[2]: expected"],
     [{ tcpVia: "local:" }, "tcpVia: expected"],
@@ -97,13 +97,13 @@ describe("options of tun2socks", () => {
       { tcpVia: ["socks:0", "socks5://h:1"], socks: ["socks5://h:2"] },
       "tcpVia: socks:0 cannot be one of several",
     ],
-    [{ tcpVia: "socks:0" }, "tcpVia: socks:0: there are only 0 of socks"],
-    [{ rules: ["tcp * socks"] }, 'rules[0]: "tcp * socks": there are only 0 of socks'],
+    [{ tcpVia: "socks:0" }, "tcpVia: socks:0: only 0 given with socks"],
+    [{ rules: ["tcp * socks"] }, 'rules[0]: "tcp * socks": only 0 given with socks'],
     [{ rules: ["tcp * tunnel"] }, 'rules[0]: "tcp * tunnel": the tunnel carries udp only'],
-    [{ tundev: "tun0", device: "tun:tun1" }, "tundev: stands for device: give one of them"],
+    [{ tundev: "tun0", device: "tun:tun1" }, "tundev: is the same as device: give only one"],
     [{ dns: "tcp" }, "dns: tcp needs tcpVia"],
     [{ socks5Udp: true }, "socks5Udp: needs socksServerAddr"],
-    [{ netifIpaddr: "10.0.0.2", netifNetmask: "255.0.255.0" }, "netifNetmask: is no netmask"],
+    [{ netifIpaddr: "10.0.0.2", netifNetmask: "255.0.255.0" }, "netifNetmask: is not a netmask"],
   ])("refuses %o", (options, expected) => {
     expect(complaint(options)).toContain(expected);
   });
@@ -116,12 +116,12 @@ describe("options of tun2socks", () => {
     expect(plan).toContain("tcp -> ss://***@h:8388/?plugin=***");
     expect(complaint({ ...options, udpVia: ss })).toMatch(/^udpVia: /);
     expect(complaint({ ...options, udpVia: "socks:0" })).toBe(
-      "udpVia: socks:0: ss:// and several hops carry tcp only",
+      "udpVia: socks:0: ss:// and several hops carry only tcp",
     );
     for (const protocol of ["any", "udp"]) {
       const rule = `${protocol} 192.0.2.0/24 socks:0`;
       expect(complaint({ ...options, rules: [rule] })).toBe(
-        `rules[0]: "${rule}": ss:// and several hops carry tcp only`,
+        `rules[0]: "${rule}": ss:// and several hops carry only tcp`,
       );
     }
     for (const wrong of [
