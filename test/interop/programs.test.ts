@@ -204,7 +204,7 @@ describe("a program", () => {
     ],
     [
       ["--listen", "127.0.0.1:0", "--ws-path", "/t", "--workers", "2"],
-      "sessions in WebSockets are served by the thread",
+      "the listening thread serves sessions over WebSockets",
     ],
   ])("warns when threads were asked for in vain: %j", async (args, message) => {
     const { child, output } = start("udp-server", args);

@@ -289,7 +289,7 @@ describe.skipIf(isPlain)("with native I/O", () => {
       }
     });
 
-    it("goes on by other ports for associations whose sockets the store had no room for", async () => {
+    it("continues from other ports with associations whose sockets did not fit into the store", async () => {
       const service = new Service(["--keep-sessions", "--workers", "1"], 4);
       const target = new Target();
       await Promise.all([service.start(), target.open()]);
@@ -307,7 +307,7 @@ describe.skipIf(isPlain)("with native I/O", () => {
         await allAnswer(flows);
         const kept = flows.filter(({ name }) => target.ports.get(name)!.size === 1);
         expect(kept).toHaveLength(3);
-        const [line] = service.log.filter(({ msg }) => msg?.startsWith("goes on"));
+        const [line] = service.log.filter(({ msg }) => msg?.startsWith("restored"));
         expect(line).toMatchObject({ sessions: 1, associations: FLOWS, socketsMissing: FLOWS - 3 });
       } finally {
         clearInterval(load);
