@@ -19,7 +19,7 @@ import {
 import { CAPSULE_PROBE } from "../../wire/probe.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { ProtocolError } from "../errors.ts";
-import { ReleasedBatch } from "../lanes/released-batch.ts";
+import { ReleasedBatch } from "../lanes/receiving/released-batch.ts";
 import type { LaneScheduler } from "../lanes/scheduler.ts";
 import type { DatagramBatch } from "../session/datagram-batch.ts";
 import type { Lane } from "../session/lane.ts";

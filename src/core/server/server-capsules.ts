@@ -26,7 +26,7 @@ import { CAPSULE_MEASURE, CAPSULE_PROBE } from "../../wire/probe.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import type { DropReason } from "../counters.ts";
 import { ProtocolError } from "../errors.ts";
-import { ReleasedBatch } from "../lanes/released-batch.ts";
+import { ReleasedBatch } from "../lanes/receiving/released-batch.ts";
 import type { DatagramBatch } from "../session/datagram-batch.ts";
 import { ProbeTrain } from "../session/probe-train.ts";
 import { CONTEXT_RESOLVING } from "../session/session-model.ts";

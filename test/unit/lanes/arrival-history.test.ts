@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { ArrivalHistory } from "../../../src/core/lanes/arrival-history.ts";
+import { ArrivalHistory } from "../../../src/core/lanes/receiving/arrival-history.ts";
 import { seededRandom } from "../random.ts";
 
 const BUDGET = 100;

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { DuplicateWindow, MAX_HOLES } from "../../../src/core/lanes/duplicate-window.ts";
+import { DuplicateWindow, MAX_HOLES } from "../../../src/core/lanes/receiving/duplicate-window.ts";
 import { seededRandom } from "../random.ts";
 
 describe("DuplicateWindow", () => {

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { LaneChoice } from "../../../src/core/lanes/lane-choice.ts";
 import { PathDelay } from "../../../src/core/lanes/rate/path-delay.ts";
+import { LaneChoice } from "../../../src/core/lanes/sending/lane-choice.ts";
 
 describe("LaneChoice", () => {
   it.each([

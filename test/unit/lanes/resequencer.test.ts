@@ -1,9 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { ArrivalHistory } from "../../../src/core/lanes/arrival-history.ts";
 import { DatagramStore } from "../../../src/core/lanes/datagram-store.ts";
-import { DuplicateWindow } from "../../../src/core/lanes/duplicate-window.ts";
-import { Resequencer } from "../../../src/core/lanes/resequencer.ts";
+import { ArrivalHistory } from "../../../src/core/lanes/receiving/arrival-history.ts";
+import { DuplicateWindow } from "../../../src/core/lanes/receiving/duplicate-window.ts";
+import { Resequencer } from "../../../src/core/lanes/receiving/resequencer.ts";
 import { SEQUENCE_MODULUS } from "../../../src/wire/receipt.ts";
 
 const PATIENCE = 200;

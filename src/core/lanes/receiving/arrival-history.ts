@@ -6,9 +6,9 @@
  * sent it again. This makes the budget hold from end to end, where a lane stalls after the datagram has left the queue. The bound is
  * on the safe side: a datagram that is too old, but overtaken by none, is delivered. TCP's own repairs of a loss take round trips,
  * which the scheduler grants on top of the budget: over a long path most of what a hole holds up would be lost otherwise. It grants
- * three: where a repair is lost as well, the copy that is sent then (hedging.ts) arrives after two and a half.
+ * three: where a repair is lost as well, the copy that is sent then (sending/hedge-budget.ts) arrives after two and a half.
  */
-import { sequenceDistance } from "../../wire/receipt.ts";
+import { sequenceDistance } from "../../../wire/receipt.ts";
 
 /** Together they reach back a little further than the budget. */
 const MARKS = 32;

@@ -10,8 +10,8 @@
  * datagram to write, and waits for one as long as a packet takes (QUIC bundles ACKs likewise, RFC 9000 §13.2.1). Over a fast one it
  * costs little, and is safer alone: a lane that carries much is late more often.
  */
-import { MAX_RECEIPT_ITEMS, type ReceiptWriter } from "../../wire/receipt.ts";
-import type { LaneState } from "./lane-state.ts";
+import { MAX_RECEIPT_ITEMS, type ReceiptWriter } from "../../../wire/receipt.ts";
+import type { LaneState } from "../lane-state.ts";
 
 /** From the first news to its receipt, and between two receipts. */
 const DELAY_MS = 1;

@@ -17,9 +17,9 @@
  *
  * The first few of many lanes are *express*: they carry sparse flows and receipts alone, so that a call never stands behind a flood.
  */
-import { NONE } from "./datagram-store.ts";
-import type { LaneState } from "./lane-state.ts";
-import type { PathDelay } from "./rate/path-delay.ts";
+import { NONE } from "../datagram-store.ts";
+import type { LaneState } from "../lane-state.ts";
+import type { PathDelay } from "../rate/path-delay.ts";
 
 /** Bytes that may be assigned to a lane and not written. */
 const MAX_UNWRITTEN = 65_536;

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { HedgeBudget } from "../../../src/core/lanes/hedging.ts";
+import { HedgeBudget } from "../../../src/core/lanes/sending/hedge-budget.ts";
 
 /** Spends as long as there is more than what is kept at a rate. @returns bytes */
 function spendSpare(budget: HedgeBudget, rate: number): number {

@@ -7,13 +7,15 @@
  * given to it meanwhile. A lane with a longer way of its own is given that much more time. Where all lanes stand still nothing is
  * later than anything else, and time alone tells.
  */
-import type { LaneState } from "./lane-state.ts";
-import type { PathDelay } from "./rate/path-delay.ts";
+import type { LaneState } from "../lane-state.ts";
+import type { PathDelay } from "../rate/path-delay.ts";
 
 /** Reordering that is let pass: receipts come every five milliseconds. */
 const MARGIN_MS = 5;
 /** As RACK's quarter, but of many lanes. */
 const MARGIN_SHARE = 0.1;
+/** So long after a lane was late, flows are spread over all of them. */
+const SPREAD_MS = 5_000;
 /** Beyond two round trips, before a lane without any news counts as late. */
 const PATIENCE_MS = 50;
 
@@ -25,6 +27,11 @@ export class Lateness {
   count = 0;
   /** When the newest frame with a receipt was sent. */
   newest = Number.NEGATIVE_INFINITY;
+
+  /** Whether a lane has become late in the last few seconds. */
+  isRecent(now: number): boolean {
+    return now - this.lastAt < SPREAD_MS;
+  }
 
   noteReceipt(sentAt: number): void {
     if (sentAt > this.newest) this.newest = sentAt;

@@ -3,8 +3,8 @@
  * 4303 §3.4.3, RFC 6479), over numbers that come truncated to 24 bits. What is older than the window is taken for a copy: at
  * 60,000 a second it is a second late.
  */
-import { SEQUENCE_MODULUS, sequenceDistance } from "../../wire/receipt.ts";
-import type { Arrived, Hole } from "./lane-progress.ts";
+import { SEQUENCE_MODULUS, sequenceDistance } from "../../../wire/receipt.ts";
+import type { Arrived, Hole } from "../lane-progress.ts";
 
 /** So many numbers are remembered. */
 export const WINDOW = 65_536;

@@ -11,10 +11,10 @@
  *     held ── by number, beyond next           (ring of entries)
  *     released ── below next, not taken yet    (list of entries): goes on before anything else of these flows
  */
-import { SEQUENCE_MODULUS, sequenceDistance } from "../../wire/receipt.ts";
+import { SEQUENCE_MODULUS, sequenceDistance } from "../../../wire/receipt.ts";
+import type { DatagramStore } from "../datagram-store.ts";
+import { NONE } from "../datagram-store.ts";
 import type { ArrivalHistory } from "./arrival-history.ts";
-import type { DatagramStore } from "./datagram-store.ts";
-import { NONE } from "./datagram-store.ts";
 import type { DuplicateWindow } from "./duplicate-window.ts";
 
 /** How far ahead a number may be that is held: 200 ms at 400 Mbit/s. */

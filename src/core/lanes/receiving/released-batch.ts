@@ -1,5 +1,5 @@
 /** Memory for datagrams that were held for order (resequencer.ts) while the host sends them on. */
-import type { DatagramBatch } from "../session/datagram-batch.ts";
+import type { DatagramBatch } from "../../session/datagram-batch.ts";
 
 /** Room for any datagram, and for many of the usual size. */
 const BYTES = 131_072;

@@ -1,0 +1,141 @@
+/**
+ * Cuts time into intervals of half a round trip. At the end of each, it tells the law of the rate what was seen in it, and passes what
+ * that decides to the pacer, the queue and the choice of lanes.
+ */
+import type { LaneSet } from "../lane-set.ts";
+import type { LaneChoice } from "../sending/lane-choice.ts";
+import type { Lateness } from "../sending/lateness.ts";
+import type { LaneSender } from "../sending/sender.ts";
+import type { SendingParts } from "../sending/sending-parts.ts";
+import type { SessionQueue } from "../session-queue.ts";
+import type { Demand } from "./demand.ts";
+import type { Interval } from "./measures.ts";
+import type { Pacer } from "./pacer.ts";
+import type { PathDelay } from "./path-delay.ts";
+import type { RateControl } from "./rate-control.ts";
+
+const MIN_INTERVAL_MS = 10;
+/** Samples that an interval needs; and how many intervals may go by without. */
+const ENOUGH_SAMPLES = 4;
+const STARVED_INTERVALS = 4;
+const MAX_STARVED_INTERVALS = 8;
+/** Share of an interval for which bulk has waited when it counts as limited. */
+const LIMITED_SHARE = 0.2;
+/** How long datagrams wait in a queue that stands: this, or a share of the round trip, which an inner TCP needs to fill the link. */
+const STANDING_MS = 20;
+const STANDING_RTT_SHARE = 0.25;
+/** Most milliseconds in the queue while the rate is not known. */
+const START_AGE_MS = 100;
+
+export class RateIntervals {
+  /** When the interval ends. */
+  endsAt = 0;
+
+  readonly #lanes: LaneSet;
+  readonly #queue: SessionQueue;
+  readonly #path: PathDelay;
+  readonly #lateness: Lateness;
+  readonly #choice: LaneChoice;
+  readonly #rates: RateControl;
+  readonly #pacer: Pacer;
+  readonly #demand: Demand;
+  readonly #sender: LaneSender;
+  readonly #ageBudget: number;
+
+  /** Intervals in a row without enough samples. */
+  #starved = 0;
+  /** Counts at the begin of the interval. */
+  #deliveredBefore = 0;
+  #framesBefore = 0;
+  #latesBefore = 0;
+  #agedBefore = 0;
+  readonly #interval: Interval = {
+    now: 0,
+    length: MIN_INTERVAL_MS,
+    isLimited: false,
+    isFilled: false,
+    hasSamples: false,
+    delivered: 0,
+    sentBytes: 0,
+    dropped: 0,
+    frames: 0,
+    lates: 0,
+    lateShare: 0,
+    newest: 0,
+  };
+
+  /** @param ageBudget  most milliseconds that a datagram waits, by the session's options */
+  constructor(parts: SendingParts, ageBudget: number) {
+    this.#lanes = parts.lanes;
+    this.#queue = parts.queue;
+    this.#path = parts.path;
+    this.#lateness = parts.lateness;
+    this.#choice = parts.choice;
+    this.#rates = parts.rates;
+    this.#pacer = parts.pacer;
+    this.#demand = parts.demand;
+    this.#sender = parts.sender;
+    this.#ageBudget = ageBudget;
+    this.#queue.ageBudget = this.#startAge;
+    this.#queue.standingBudget = this.#startAge;
+  }
+
+  /** Bytes receipted in this interval, up to now. */
+  get delivered(): number {
+    return this.#sender.deliveredBytes - this.#deliveredBefore;
+  }
+
+  get #startAge(): number {
+    return Math.max(this.#ageBudget, START_AGE_MS);
+  }
+
+  /** Ends the interval, and begins the next one. */
+  end(now: number): void {
+    const path = this.#path;
+    const demand = this.#demand;
+    const sender = this.#sender;
+    const interval = this.#interval;
+    const length = now - interval.now;
+    path.turn(now, this.#lanes.all, this.#rates.mode === "compete");
+    const wanted = Math.max(MIN_INTERVAL_MS, path.minRtt / 2);
+    this.endsAt = now + wanted;
+    const isSpread = this.#lanes.up > 1 && this.#lateness.isRecent(now);
+    const isEnough = path.samples >= ENOUGH_SAMPLES && (!isSpread || path.isOfManyLanes);
+    interval.hasSamples = path.samples > 0 && (isEnough || this.#starved >= STARVED_INTERVALS);
+    this.#starved = interval.hasSamples ? 0 : this.#starved + 1;
+    const aged = this.#queue.aged - this.#agedBefore;
+    interval.now = now;
+    interval.length = length;
+    interval.isLimited = demand.heldMs > LIMITED_SHARE * length || (aged > 0 && demand.heldMs > 0);
+    interval.isFilled = demand.isFilled;
+    interval.delivered = this.delivered;
+    interval.sentBytes = sender.sentBytes;
+    interval.dropped = aged;
+    interval.frames = sender.frames - this.#framesBefore;
+    interval.lates = this.#lateness.count - this.#latesBefore;
+    interval.lateShare = this.#lanes.lateShare;
+    interval.newest = this.#lateness.newest;
+    demand.end(now, interval.isLimited);
+    // After a rest there is nothing to learn from how long it was.
+    if (length > 0 && length < MAX_STARVED_INTERVALS * wanted) this.#adapt();
+    if (interval.hasSamples || this.#starved > MAX_STARVED_INTERVALS) path.clear();
+    this.#deliveredBefore = sender.deliveredBytes;
+    this.#framesBefore = sender.frames;
+    this.#latesBefore = this.#lateness.count;
+    this.#agedBefore = this.#queue.aged;
+  }
+
+  #adapt(): void {
+    const rates = this.#rates;
+    rates.tick(this.#interval);
+    this.#pacer.rate = rates.rate;
+    if (rates.pause > 0) this.#pacer.pause(rates.pause);
+    const isStart = rates.mode === "start";
+    this.#choice.judge(rates.rate, !isStart);
+    this.#queue.adaptQuantum(rates.rate);
+    this.#queue.ageBudget = isStart ? this.#startAge : this.#ageBudget;
+    this.#queue.standingBudget = isStart
+      ? this.#queue.ageBudget
+      : Math.max(STANDING_MS, STANDING_RTT_SHARE * this.#path.minRtt);
+  }
+}

@@ -1,0 +1,173 @@
+/**
+ * Takes datagrams from the queue while the pacer, the window and the lanes allow it.
+ *
+ * Sparse flows go first: each of their datagrams is sent twice, on two lanes, so that the loss of one does not delay it. Bulk follows,
+ * once each, at the pacer's rate.
+ */
+import type { Counters } from "../../counters.ts";
+import type { DatagramStore } from "../datagram-store.ts";
+import { NONE } from "../datagram-store.ts";
+import type { FlowTable } from "../flow-table.ts";
+import { ANY_LANE } from "../lane-bits.ts";
+import type { LaneSet } from "../lane-set.ts";
+import type { Demand } from "../rate/demand.ts";
+import type { Pacer } from "../rate/pacer.ts";
+import type { RateControl } from "../rate/rate-control.ts";
+import { isOrdered } from "../responsive.ts";
+import type { SessionQueue } from "../session-queue.ts";
+import type { LaneChoice } from "./lane-choice.ts";
+import type { Lateness } from "./lateness.ts";
+import type { LaneSender } from "./sender.ts";
+import type { SendingParts } from "./sending-parts.ts";
+
+/** A bulk datagram that has waited for less than this does not wait for the pacer. */
+const PROMPT_MS = 1;
+const NEVER = Number.POSITIVE_INFINITY;
+
+export class Dispatcher {
+  /** When the pacer lets the next datagram go that waits for it; Infinity if none does. */
+  pacedUntil = NEVER;
+  /** Second copies of sparse datagrams since the start. */
+  copies = 0;
+
+  readonly #store: DatagramStore;
+  readonly #flows: FlowTable;
+  readonly #counters: Counters;
+  readonly #lanes: LaneSet;
+  readonly #queue: SessionQueue;
+  readonly #lateness: Lateness;
+  readonly #choice: LaneChoice;
+  readonly #rates: RateControl;
+  readonly #pacer: Pacer;
+  readonly #demand: Demand;
+  readonly #sender: LaneSender;
+
+  constructor(parts: SendingParts) {
+    this.#store = parts.store;
+    this.#flows = parts.flows;
+    this.#counters = parts.counters;
+    this.#lanes = parts.lanes;
+    this.#queue = parts.queue;
+    this.#lateness = parts.lateness;
+    this.#choice = parts.choice;
+    this.#rates = parts.rates;
+    this.#pacer = parts.pacer;
+    this.#demand = parts.demand;
+    this.#sender = parts.sender;
+  }
+
+  /** Gives lanes what they may take. @param delivered  bytes receipted in this interval, up to now */
+  dispatch(now: number, delivered: number): void {
+    this.pacedUntil = NEVER;
+    this.#demand.begin();
+    this.#pacer.refill(now);
+    if (this.#queue.isEmpty || this.#lanes.up === 0) return;
+    const isSpread = this.#lateness.isRecent(now);
+    this.#dispatchSparse(now, isSpread);
+    this.#dispatchBulk(now, isSpread, delivered);
+  }
+
+  #dispatchSparse(now: number, isSpread: boolean): void {
+    const { allowed, flow } = this.#store;
+    /** The first that was passed over: when it comes again, all have been. */
+    let passed = NONE;
+    for (;;) {
+      const entry = this.#queue.peekSparse(now);
+      if (entry === NONE || entry === passed || this.#sender.isOverfull) return;
+      if (!this.#pacer.maySendSparse) {
+        this.pacedUntil = this.#pacer.sparseReadyAt;
+        this.#demand.isHeld = true;
+        return;
+      }
+      const first = this.#sparseLaneFor(flow[entry], allowed[entry], isSpread);
+      if (first === NONE) {
+        if (passed === NONE) passed = entry;
+        this.#queue.pass(entry);
+        continue;
+      }
+      passed = NONE;
+      this.#queue.take(now, entry);
+      this.#sender.send(now, first, entry);
+      const second = this.#secondLaneFor(flow[entry], allowed[entry], isSpread, first);
+      if (second !== NONE && this.#pacer.maySendSparse) {
+        this.copies++;
+        this.#counters.spread.copies++;
+        this.#sender.send(now, second, entry);
+      }
+      this.#store.release(entry);
+    }
+  }
+
+  /** As bulk does, a flow keeps its lanes while none is late, so that over a clean path nothing overtakes. */
+  #sparseLaneFor(flow: number, allowed: number, isSpread: boolean): number {
+    const { express } = this.#lanes;
+    const kept = this.#flows.lane[flow];
+    if (!isSpread && kept < (express || this.#lanes.all.length) && this.#suits(kept, allowed)) return kept;
+    const lane = this.#choice.sparse(express, allowed);
+    if (lane !== NONE) this.#flows.lane[flow] = lane;
+    return lane;
+  }
+
+  /** The lane for the second copy: always the same beside the first, where that is possible. */
+  #secondLaneFor(flow: number, allowed: number, isSpread: boolean, first: number): number {
+    const { express } = this.#lanes;
+    const others = allowed & ~(1 << first);
+    const count = express > 1 ? express : this.#lanes.all.length;
+    const second = (first + 1 + (flow % Math.max(1, count - 1))) % count;
+    return !isSpread && this.#suits(second, others) ? second : this.#choice.sparse(express, others);
+  }
+
+  /** Whether a lane may be used, takes something, and sends that at once. */
+  #suits(index: number, allowed: number): boolean {
+    const { all } = this.#lanes;
+    if (index < 0 || index >= all.length || (allowed & (1 << index)) === 0) return false;
+    const lane = all[index];
+    return this.#choice.isPrompt(lane) && this.#choice.canTake(lane);
+  }
+
+  #dispatchBulk(now: number, isSpread: boolean, delivered: number): void {
+    const store = this.#store;
+    const demand = this.#demand;
+    let room = this.#rates.window(delivered);
+    for (const lane of this.#lanes.all) if (lane.isUp && !lane.isLate) room -= lane.inFlight;
+    let passed = NONE;
+    for (;;) {
+      const entry = this.#queue.peekBulk(now);
+      if (entry === NONE || entry === passed) return;
+      if (!this.#pacer.maySend) {
+        this.pacedUntil = Math.min(this.pacedUntil, this.#pacer.readyAt);
+        demand.isHeld ||= now - store.time[entry] > PROMPT_MS;
+        if (demand.isHeld) demand.isFilled = true;
+        return;
+      }
+      if (room <= 0 || this.#sender.isOverfull) {
+        demand.isBlocked = true;
+        demand.isFilled = true;
+        return;
+      }
+      const lane = this.#bulkLaneFor(store.flow[entry], store.allowed[entry], isSpread);
+      if (lane === NONE) {
+        if (passed === NONE) passed = entry;
+        this.#queue.pass(entry);
+        demand.isBlocked = true;
+        continue;
+      }
+      passed = NONE;
+      this.#queue.take(now, entry);
+      room -= store.length[entry];
+      this.#sender.send(now, lane, entry);
+      store.release(entry);
+    }
+  }
+
+  #bulkLaneFor(flow: number, allowed: number, isSpread: boolean): number {
+    const { express } = this.#lanes;
+    const kept = this.#flows.lane[flow];
+    if (!isSpread && kept >= express && this.#suits(kept, allowed)) return kept;
+    let lane = NONE;
+    if (allowed === ANY_LANE && isOrdered(this.#flows, flow)) lane = this.#choice.ordered(express, flow);
+    if (lane === NONE) lane = this.#choice.bulk(allowed === ANY_LANE ? express : 0, allowed);
+    if (lane !== NONE) this.#flows.lane[flow] = lane;
+    return lane;
+  }
+}

@@ -1,0 +1,174 @@
+/**
+ * What is on the lanes: gives datagrams to lanes, writes them into the lanes' batches, and takes back what is receipted or lost.
+ *
+ * It decides nothing. Which datagram goes on which lane, and when, is decided in dispatcher.ts and hedger.ts.
+ */
+import {
+  MAX_SEQUENCED_HEADER_BYTES,
+  SEQUENCE_MODULUS,
+  sequencedHeaderLength,
+  writeSequencedHeader,
+} from "../../../wire/receipt.ts";
+import type { Counters } from "../../counters.ts";
+import { type DatagramStore, NONE } from "../datagram-store.ts";
+import { ANY_LANE } from "../lane-bits.ts";
+import type { LaneSet } from "../lane-set.ts";
+import type { LaneState } from "../lane-state.ts";
+import type { Demand } from "../rate/demand.ts";
+import type { Pacer } from "../rate/pacer.ts";
+import type { HedgeBudget } from "./hedge-budget.ts";
+
+/** Share of the usual income of the hedge budget while the session is limited. */
+const LIMITED_HEDGE_SHARE = 0.2;
+
+export class LaneSender {
+  /** Bits of the lanes that have something to write. */
+  dirty = 0;
+  /** Bytes on lanes that are not receipted. */
+  inFlight = 0;
+  /** Since the start: bytes sent and receipted, and datagrams sent, each copy counted. */
+  sentBytes = 0;
+  deliveredBytes = 0;
+  frames = 0;
+  nextSequence = 0;
+
+  readonly #lanes: readonly LaneState[];
+  readonly #store: DatagramStore;
+  readonly #counters: Counters;
+  readonly #inFlightLimit: number;
+  readonly #pacer: Pacer;
+  readonly #budget: HedgeBudget;
+  readonly #demand: Demand;
+
+  /** @param inFlightLimit  in bytes, beyond which {@link isOverfull} */
+  constructor(
+    lanes: LaneSet,
+    store: DatagramStore,
+    counters: Counters,
+    inFlightLimit: number,
+    pacer: Pacer,
+    budget: HedgeBudget,
+    demand: Demand,
+  ) {
+    this.#lanes = lanes.all;
+    this.#store = store;
+    this.#counters = counters;
+    this.#inFlightLimit = inFlightLimit;
+    this.#pacer = pacer;
+    this.#budget = budget;
+    this.#demand = demand;
+  }
+
+  /** Whether lanes hold more than memory is meant for. */
+  get isOverfull(): boolean {
+    return this.inFlight > this.#inFlightLimit;
+  }
+
+  /** Gives an entry to a lane. The lane holds its own reference; the caller's stays the caller's. */
+  send(now: number, index: number, entry: number): void {
+    const lane = this.#lanes[index];
+    const store = this.#store;
+    const size = store.length[entry];
+    if (store.sequence[entry] === NONE) {
+      store.sequence[entry] = this.nextSequence;
+      this.#counters.datagramsOut++;
+      this.#counters.bytesOut += size;
+      const { tap } = this.#counters;
+      if (tap !== undefined) store.record(tap, undefined, entry);
+      this.nextSequence = (this.nextSequence + 1) % SEQUENCE_MODULUS;
+    }
+    store.retain(entry);
+    store.holders[entry] |= lane.bit;
+    this.sentBytes += size;
+    this.inFlight += size;
+    lane.assign(now, entry, size, this.sentBytes);
+    this.#pacer.spend(size);
+    this.#budget.earn(this.#demand.isLimited(now) ? LIMITED_HEDGE_SHARE * size : size);
+    this.dirty |= lane.bit;
+    this.frames++;
+  }
+
+  /** Most bytes that {@link write} would write for a lane. */
+  outputBytes(lane: LaneState): number {
+    return lane.unwritten + (lane.assigned - lane.written) * MAX_SEQUENCED_HEADER_BYTES;
+  }
+
+  /** Writes what a lane was given, as capsules. What does not fit leaves the lane dirty. @returns the offset behind the last */
+  write(now: number, lane: LaneState, out: Uint8Array, at: number): number {
+    const store = this.#store;
+    const first = lane.written;
+    let end = at;
+    while (lane.written !== lane.assigned) {
+      const entry = lane.entry[lane.slot(lane.written)];
+      const length = store.length[entry];
+      const context = store.context[entry];
+      if (end + sequencedHeaderLength(context, length) + length > out.length) {
+        this.dirty |= lane.bit;
+        break;
+      }
+      end = writeSequencedHeader(out, end, context, store.sequence[entry], length);
+      store.copyOut(entry, out, end);
+      end += length;
+      lane.written++;
+      lane.unwritten -= length;
+    }
+    if (lane.written !== first) this.#noteBatch(now, lane, lane.entry[lane.slot(first)]);
+    return end;
+  }
+
+  /** Measures a batch by its first entry. A further copy of an earlier datagram has not waited. */
+  #noteBatch(now: number, lane: LaneState, entry: number): void {
+    const { queueDelayMs, datagramBytes } = this.#counters.histograms;
+    if (this.#store.holders[entry] !== lane.bit) return;
+    queueDelayMs.add(lane.index, now - this.#store.time[entry]);
+    datagramBytes.add("out", this.#store.length[entry]);
+  }
+
+  /** The other end has receipted so many more frames of a lane. */
+  takeReceipted(lane: LaneState, frames: number): void {
+    const store = this.#store;
+    const before = lane.inFlight;
+    for (let i = 0; i < frames; i++) {
+      const entry = lane.entry[lane.slot(lane.receipted++)];
+      lane.inFlight -= store.length[entry];
+      store.holders[entry] &= ~lane.bit;
+      store.isDone[entry] = 1;
+      store.release(entry);
+    }
+    const bytes = before - lane.inFlight;
+    this.inFlight -= bytes;
+    this.deliveredBytes += bytes;
+    lane.openWindow(bytes, before);
+  }
+
+  /** Takes the oldest entry from a lane that has ended. Its reference is the caller's from now on. @returns -1 when none is left */
+  takeBack(lane: LaneState): number {
+    if (lane.receipted === lane.assigned) return NONE;
+    const entry = lane.entry[lane.slot(lane.receipted++)];
+    this.inFlight -= this.#store.length[entry];
+    this.#store.holders[entry] &= ~lane.bit;
+    return entry;
+  }
+
+  /** Takes a lane from what is on lanes and may go only on some. @param bit  the lane's */
+  forbid(bit: number): void {
+    const { allowed } = this.#store;
+    for (const lane of this.#lanes) {
+      for (let frame = lane.receipted; frame !== lane.assigned; frame++) {
+        const entry = lane.entry[lane.slot(frame)];
+        if (allowed[entry] !== ANY_LANE) allowed[entry] &= ~bit;
+      }
+    }
+  }
+
+  /** Releases everything: the session has ended. */
+  close(): void {
+    this.dirty = 0;
+    for (const lane of this.#lanes) {
+      lane.isUp = false;
+      while (lane.receipted !== lane.assigned) {
+        this.#store.release(lane.entry[lane.slot(lane.receipted++)]);
+      }
+    }
+  }
+}

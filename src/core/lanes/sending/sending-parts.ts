@@ -1,0 +1,30 @@
+import type { Counters } from "../../counters.ts";
+import type { DatagramStore } from "../datagram-store.ts";
+import type { FlowTable } from "../flow-table.ts";
+import type { LaneSet } from "../lane-set.ts";
+import type { Demand } from "../rate/demand.ts";
+import type { Pacer } from "../rate/pacer.ts";
+import type { PathDelay } from "../rate/path-delay.ts";
+import type { RateControl } from "../rate/rate-control.ts";
+import type { SessionQueue } from "../session-queue.ts";
+import type { HedgeBudget } from "./hedge-budget.ts";
+import type { LaneChoice } from "./lane-choice.ts";
+import type { Lateness } from "./lateness.ts";
+import type { LaneSender } from "./sender.ts";
+
+/** What the sending half of one end of a session consists of, for those parts that use several others. */
+export interface SendingParts {
+  readonly store: DatagramStore;
+  readonly flows: FlowTable;
+  readonly counters: Counters;
+  readonly lanes: LaneSet;
+  readonly queue: SessionQueue;
+  readonly path: PathDelay;
+  readonly lateness: Lateness;
+  readonly choice: LaneChoice;
+  readonly rates: RateControl;
+  readonly pacer: Pacer;
+  readonly budget: HedgeBudget;
+  readonly demand: Demand;
+  readonly sender: LaneSender;
+}
