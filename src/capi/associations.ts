@@ -12,12 +12,12 @@ const ARENA_BYTES = 256 * 1024;
 const ROWS = 256;
 const ROW_INTS = 4;
 
-/** Has a local serve the embedder's associations. */
+/** Makes a local serve the embedder's associations. */
 export function openAssociations(host: CHost, local: UdpLocalHost): void {
   new Associations(host, local);
 }
 
-/** Associations of the embedder's, which have numbers and no sockets. */
+/** Associations of the embedder, which have numbers instead of sockets. */
 class Associations implements UdpPathHost {
   readonly #host: CHost;
   readonly #path: TunnelPath;

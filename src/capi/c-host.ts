@@ -8,24 +8,24 @@ declare const IS_CIPHER: unique symbol;
 declare const IS_TLS: unique symbol;
 declare const IS_STREAM: unique symbol;
 
-/** An object of C. */
+/** An object in C. */
 export interface Cipher {
   readonly [IS_CIPHER]: true;
 }
 
-/** An object of C: a client of TLS. */
+/** An object in C: a TLS client. */
 export interface Tls {
   readonly [IS_TLS]: true;
 }
 
-/** An object of C: a stream of the embedder's. */
+/** An object in C: a stream of the embedder. */
 export interface EmbedderStream {
   readonly [IS_STREAM]: true;
 }
 
-/** Those that checking the options needs. */
+/** The functions that checking the options needs. */
 export interface FileHost extends Pick<NativeModule, "interfaceIpv4"> {
-  /** @throws Error for what is not PEM, and for a key that is another certificate's */
+  /** @throws Error for a file that is not PEM, and for a key that belongs to another certificate */
   tlsCheck(ca: Uint8Array | undefined, cert: Uint8Array | undefined, key: Uint8Array | undefined): void;
   /** @throws Error with the system's code */
   readFile(path: string): Uint8Array;
@@ -37,12 +37,12 @@ export interface CHost extends NativeModule, FileHost {
   /** Monotonic milliseconds with fractions. */
   now(): number;
   unixMs(): number;
-  /** @returns a number for {@link timerCancel}, which is given out again once it has called back or was cancelled */
+  /** @returns a number for {@link timerCancel}, which is reused after the timer has called back or was cancelled */
   timerStart(delayMs: number, callback: () => void): number;
   timerCancel(timer: number): void;
   /** Sets what {@link requestTurn} calls. */
   setTurn(onTurn: () => void): void;
-  /** Has it called once, in the next turn of the loop. */
+  /** Requests one call in the next turn of the loop. */
   requestTurn(): void;
   /** HMAC-SHA-256. */
   hmac(key: Uint8Array, data: Uint8Array): Uint8Array;
@@ -52,7 +52,7 @@ export interface CHost extends NativeModule, FileHost {
   hkdfSha1(key: Uint8Array, salt: Uint8Array, info: Uint8Array, length: number): Uint8Array;
   /** An AEAD cipher with its key, for the two below. */
   aead(name: AeadName, key: Uint8Array): Cipher;
-  /** As `seal` of AeadCipher. */
+  /** Like `seal` of AeadCipher. */
   aeadSeal(
     cipher: Cipher,
     nonce: Uint8Array,
@@ -62,7 +62,7 @@ export interface CHost extends NativeModule, FileHost {
     to: Uint8Array,
     at: number,
   ): number;
-  /** As `open` of AeadCipher. */
+  /** Like `open` of AeadCipher. */
   aeadOpen(
     cipher: Cipher,
     nonce: Uint8Array,
@@ -71,7 +71,7 @@ export interface CHost extends NativeModule, FileHost {
     end: number,
   ): Uint8Array | undefined;
   /**
-   * A client of TLS; files in PEM.
+   * Opens a TLS client; files are PEM.
    *
    * @param name  of the peer, which is checked, and sent unless it is an IP
    * @param ca    certificates to trust
@@ -85,40 +85,40 @@ export interface CHost extends NativeModule, FileHost {
     isInsecure: boolean,
     protocols: readonly string[] | undefined,
   ): Tls;
-  /** Takes what came. */
+  /** Takes bytes that arrived. */
   tlsReceive(tls: Tls, bytes: Uint8Array, offset: number, end: number): void;
   /** @returns whether the handshake is complete. @throws Error with the reason for its failure */
   tlsHandshake(tls: Tls): boolean;
-  /** @returns bytes in the buffer; 0 when more has to come, -1 when the peer has ended */
+  /** @returns bytes in the buffer; 0 if more has to arrive, -1 when the peer has ended */
   tlsRead(tls: Tls, buffer: Uint8Array): number;
-  /** Encrypts them for {@link tlsOutput}. */
+  /** Encrypts bytes for {@link tlsOutput}. */
   tlsWrite(tls: Tls, bytes: Uint8Array): void;
-  /** What is to be sent. */
+  /** Bytes to send. */
   tlsOutput(tls: Tls): Uint8Array;
-  /** What came behind the handshake. */
+  /** Bytes that arrived after the handshake. */
   tlsSurplus(tls: Tls): Uint8Array;
-  /** That of ALPN. */
+  /** The protocol that ALPN selected. */
   tlsProtocol(tls: Tls): string | undefined;
   /**
-   * Has the embedder open a stream.
+   * Asks the embedder to open a stream.
    *
-   * @param onEvent  called when it was reported to be writable, or something is to be read
-   * @throws Error when there is none
+   * @param onEvent  called when the embedder reports that the stream is writable, or that bytes can be read
+   * @throws Error when the embedder opens none
    */
   carrierOpen(onEvent: (isWritable: boolean) => void): EmbedderStream;
-  /** @returns how many bytes were taken; after less than all, the event of being writable follows */
+  /** @returns how many bytes were accepted; if not all, an event reports when the stream is writable */
   carrierWrite(stream: EmbedderStream, bytes: Uint8Array): number;
-  /** @returns bytes in the buffer; 0 when more has to come, -1 when it is closed */
+  /** @returns bytes in the buffer; 0 if more has to arrive, -1 when the stream is closed */
   carrierRead(stream: EmbedderStream, buffer: Uint8Array): number;
   /** Why it was closed; undefined for an orderly end. */
   carrierReason(stream: EmbedderStream): string | undefined;
-  /** Afterwards no event comes. */
+  /** No event follows. */
   carrierClose(stream: EmbedderStream): void;
   /**
-   * To be called once, when {@link Instance.openAssociations} is.
+   * Called once, with {@link Instance.openAssociations}.
    *
    * @param rows         offset and length in the arena of each datagram's payload, then of its target
-   * @param onDatagrams  gets how many rows of an association are to be sent
+   * @param onDatagrams  gets the number of rows to send for an association
    */
   associationsSetup(
     arena: Uint8Array,
@@ -126,7 +126,7 @@ export interface CHost extends NativeModule, FileHost {
     onDatagrams: (association: number, count: number) => void,
     onClosed: (association: number) => void,
   ): void;
-  /** A datagram for the embedder, which is copied. */
+  /** Copies a datagram for the embedder. */
   associationDeliver(
     association: number,
     data: Uint8Array,
@@ -136,14 +136,14 @@ export interface CHost extends NativeModule, FileHost {
   ): void;
   /** @param kind  as on the wire */
   associationRefuse(association: number, target: AddressBytes, kind: number, mtu: number): void;
-  /** To be called once: memory for the embedder's packets, and what is called when there are some. */
+  /** Called once: memory for the embedder's packets, and a callback for when some have arrived. */
   packetsSetup(
     arena: Uint8Array,
     offsets: Int32Array,
     lengths: Int32Array,
     onPackets: (count: number) => void,
   ): void;
-  /** Packets for the embedder, as of tunWrite. @returns how many were dropped */
+  /** Passes packets to the embedder, like tunWrite. @returns how many were dropped */
   packetsWrite(
     input: Uint8Array,
     arena: Uint8Array,
@@ -155,13 +155,13 @@ export interface CHost extends NativeModule, FileHost {
   /**
    * Starts a program.
    *
-   * @param argv     program and arguments, without a shell
-   * @param onExit   gets how it has ended, once
+   * @param argv    program and arguments, without a shell
+   * @param onExit  called once with the way it ended
    * @returns its number, and a descriptor of a stream to its standard input and from its output
    * @throws Error with the system's code
    */
   processSpawn?(argv: readonly string[], onExit: (text: string) => void): [child: number, descriptor: number];
-  /** Asks it to end. */
+  /** Asks the program to end. */
   processKill?(child: number): void;
   /** @param callback  gets a system error or 0, and IP texts */
   lookUp(name: string, callback: (error: number, ips: readonly string[]) => void): void;
@@ -172,7 +172,7 @@ export interface CHost extends NativeModule, FileHost {
   systemErrorName(error: number): string;
   /** Such as "broken pipe". */
   systemErrorText(error: number): string;
-  /** False if nobody reads the log. */
+  /** False if nothing reads the log. */
   readonly hasLog: boolean;
   /** @param level  0 debug, 1 info, 2 warn, 3 error. @param fields  JSON */
   log(level: number, message: string, fields: string): void;
@@ -185,13 +185,13 @@ export interface CHost extends NativeModule, FileHost {
   ): void;
   /** Calls one of the owner's other callbacks. */
   event(kind: EventKind, status: number, text: string): void;
-  /** Everything is closed: the last call. */
+  /** Reports that everything is closed: the last call. */
   stopped(status: number): void;
 }
 
 export type EventKind = "session-up" | "session-down" | "session-resumed" | "unreachable" | "error";
 
-/** What an instance is started with: the fields of the C struct that are set. */
+/** The options to start an instance: the fields of the C struct that are set. */
 export interface StartOptions {
   readonly program: "local" | "server" | "tun2socks";
   /** JSON. */
@@ -201,23 +201,23 @@ export interface StartOptions {
   readonly listen?: readonly string[];
   readonly forwards?: readonly string[];
   readonly hasCarrier?: boolean;
-  /** Of tun2socks: text, unless packets come by functions. */
+  /** For tun2socks: text, unless functions pass the packets. */
   readonly device?: string;
   readonly hasPackets?: boolean;
-  /** Of tun2socks: checking the options returns the plan. */
+  /** For tun2socks: checking the options returns the plan. */
   readonly wantsPlan?: boolean;
 }
 
 /** The functions of an instance. */
 export interface Instance {
   stop(): void;
-  /** Of udp-local: connects again at once. */
+  /** For udp-local: connects again at once. */
   reconnect?(): void;
-  /** Of udp-local: the embedder has an association. */
+  /** For udp-local: reports that the embedder has an association. */
   openAssociations?(): void;
-  /** As many numbers as capi/src/instance.h lists, in its order. */
+  /** The numbers that capi/src/instance.h lists, in its order. */
   stats(): Float64Array;
-  /** All of them, in JSON. */
+  /** All numbers, as JSON. */
   report(): string;
 }
 

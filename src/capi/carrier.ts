@@ -6,10 +6,10 @@ import type { CHost, EmbedderStream } from "./c-host.ts";
 
 const CONNECT_MS = 10_000;
 const READ_BYTES = 65_536;
-/** A stream under load yields to the others after this many reads. */
+/** A busy stream yields to the others after this many reads. */
 const READ_ROUNDS = 4;
 
-/** The carrier that the embedder's functions make: each connection is a stream of his. */
+/** A carrier over the embedder's functions: each connection is one of the embedder's streams. */
 export function embedderCarrier(host: CHost, loop: Loop): Carrier {
   const buffer = new Uint8Array(READ_BYTES);
   return {
@@ -47,7 +47,7 @@ export function embedderCarrier(host: CHost, loop: Loop): Carrier {
   };
 }
 
-/** A stream of the embedder's. It knows no half-closed state. */
+/** A stream of the embedder. It has no half-closed state. */
 class CarrierStream extends ListenedStream {
   readonly localIp = undefined;
   readonly remoteIp = undefined;
@@ -57,9 +57,13 @@ class CarrierStream extends ListenedStream {
   readonly #loop: Loop;
   readonly #buffer: Uint8Array;
   readonly #stream: EmbedderStream;
-  /** Until it is connected, or is closed before that. @param reason  of the latter */
+  /**
+   * Called once the stream is connected, or closed before that.
+   *
+   * @param reason  why it was closed
+   */
   #onConnected: ((reason?: string) => void) | undefined;
-  /** Bytes on loan until they are taken. */
+  /** Bytes on loan until the embedder accepts them. */
   #unwritten: Uint8Array | undefined;
   #isClosed = false;
   #isScheduled = false;

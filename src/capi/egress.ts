@@ -14,9 +14,9 @@ import type { CHost } from "./c-host.ts";
 import { startInnerTun2Socks } from "./inner-tun2socks.ts";
 
 /**
- * The ways out of udp-server that lead to a tun2socks.
+ * Those ways out of udp-server that lead to a tun2socks.
  *
- * @param inner  options of the one in this instance, if the egress is that
+ * @param inner  options of the tun2socks in this instance, if the egress is that one
  * @see OpenPacketEgress
  */
 export function packetEgress(host: CHost, inner: ResolvedTun2SocksOptions | undefined): OpenPacketEgress {
@@ -40,7 +40,7 @@ export function packetEgress(host: CHost, inner: ResolvedTun2SocksOptions | unde
   };
 }
 
-/** Starts a program with a device on its standard input and output for the first packet, and again when it has ended. */
+/** Starts a program with a device on its standard input and output for the first packet, and again after it has ended. */
 function spawnPackets(
   host: CHost,
   argv: readonly string[],
@@ -56,7 +56,7 @@ function spawnPackets(
         onEnd(text);
       });
       const stop = () => host.processKill!(child);
-      // Anything but packets ends it, like a closed pipe.
+      // Anything but packets ends the stream, like a closed pipe.
       packets = new PacketStream(system.io.tcp.adopt!(descriptor), onPackets, stop);
       return { write: (batch) => packets!.write(batch), end: stop };
     } catch (error) {

@@ -5,7 +5,7 @@ import type { ResolvedTun2SocksOptions } from "../host/options/tun2socks.ts";
 import type { System } from "../host/system.ts";
 import { Tun2SocksHost } from "../host/tun2socks.ts";
 
-/** Starts the tun2socks of udp-server's egress, whose device is this one. @throws HostError */
+/** Starts the tun2socks of udp-server's egress on this device. @throws HostError */
 export async function startInnerTun2Socks(
   options: ResolvedTun2SocksOptions,
   device: CustomDevice,

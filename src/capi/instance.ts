@@ -10,7 +10,7 @@ interface End {
   stats(): TunnelStats;
 }
 
-/** The number that C knows an error by. */
+/** The number by which C knows an error. */
 function statusOf(error: unknown): number {
   const isOurs = error instanceof HostError || error instanceof ProtocolError || error instanceof UsageError;
   return isOurs ? error.status : -ERROR_CODES.ERR_INTERNAL.number;
@@ -22,7 +22,7 @@ export function report(host: CHost, kind: EventKind, error: Error | undefined): 
   else host.event(kind, statusOf(error), error.message);
 }
 
-/** Has an end listen, and reports that to the owner; and what he may do with it then. */
+/** Starts listening, reports that to the owner, and returns what the owner may do with the end. */
 export function runEnd(host: CHost, end: End, onReady: () => void): Instance & { fail(error: Error): void } {
   let isStopping = false;
   const stopWith = (status: number) => {
@@ -40,7 +40,7 @@ export function runEnd(host: CHost, end: End, onReady: () => void): Instance & {
       host.stopped(statusOf(error));
     },
   );
-  // Whatever fails in it is a fault, which ends the instance.
+  // Any failure in it is a fault, which ends the instance.
   void listening;
   return {
     stop: () => {

@@ -8,7 +8,7 @@ import { cLogger } from "./log.ts";
 import { offerStart } from "./start.ts";
 import { cSystem } from "./system.ts";
 
-/** Starts a udp-local. @throws HostError ERR_UNSUPPORTED for what this host does not have */
+/** Starts a udp-local. @throws HostError ERR_UNSUPPORTED for a feature that this host lacks */
 function startLocal(
   host: CHost,
   options: ResolvedUdpLocalOptions & { readonly carrier?: unknown },

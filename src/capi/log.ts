@@ -2,7 +2,7 @@ import type { Logger } from "../host/log.ts";
 import { silentLogger } from "../host/log.ts";
 import type { CHost } from "./c-host.ts";
 
-/** Lines go to the owner of the instance, if it has a callback for them. */
+/** Passes log lines to the owner of the instance, if it has a callback for them. */
 export function cLogger(host: CHost): Logger {
   if (!host.hasLog) return silentLogger;
   const atLevel = (level: number) => (fields: object, message: string) =>

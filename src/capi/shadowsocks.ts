@@ -3,7 +3,7 @@ import type { AeadName } from "../core/shadowsocks/method.ts";
 import { blake3DeriveKey } from "./blake3.ts";
 import type { CHost, Cipher } from "./c-host.ts";
 
-/** What shadowsocks needs, by mbedTLS, and BLAKE3 by \@noble/hashes. */
+/** The cryptography for shadowsocks, from mbedTLS, and BLAKE3 from \@noble/hashes. */
 export function cShadowsocks(host: CHost): ShadowsocksCryptography {
   return {
     random: (length) => host.random(length),

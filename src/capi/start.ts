@@ -3,9 +3,9 @@ import type { CHost, Instance, StartFailure } from "./c-host.ts";
 import { decodeChecked } from "./options/checked-options.ts";
 import { withStatsLog } from "./stats/stats-log.ts";
 
-/** Makes a program what capi/src/instance.c starts: each is a script of its own. */
+/** Makes a program available to capi/src/instance.c; each program is a script of its own. */
 export function offerStart<Options>(start: (host: CHost, options: Options) => Instance): void {
-  /** @param checked  what underpassCheck returned */
+  /** @param checked  the result of underpassCheck */
   const underpassStart = (host: CHost, checked: string): Instance | StartFailure => {
     try {
       const { statsIntervalS, ...options } = decodeChecked(checked);

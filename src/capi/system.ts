@@ -9,7 +9,7 @@ import { readFile } from "./options/read-file.ts";
 import { cShadowsocks } from "./shadowsocks.ts";
 import { wrapInTls } from "./tls.ts";
 
-/** A timer of C, whose number is another's once it is over. */
+/** A timer in C, whose number another timer may get once this one is over. */
 class CTimer implements Timer {
   readonly #host: CHost;
   #number: number;
@@ -29,7 +29,11 @@ class CTimer implements Timer {
   }
 }
 
-/** The {@link System} of an instance of the C library. @param latency  class of sockets that do not have their own */
+/**
+ * The {@link System} of an instance of the C library.
+ *
+ * @param latency  class of sockets without their own
+ */
 export function cSystem(host: CHost, latency: LatencyClass): System {
   const loop = cLoop(host);
   const errors: SystemErrors = {
@@ -96,7 +100,7 @@ function interfaces(host: CHost): readonly (readonly InterfaceIp[])[] {
   return [...byName.values()];
 }
 
-/** Of resolv.conf; none where there is no such file. */
+/** The name servers of resolv.conf; none without such a file. */
 function nameservers(host: CHost): readonly string[] {
   try {
     const text = String.fromCharCode(...host.readFile("/etc/resolv.conf"));

@@ -11,7 +11,7 @@ import type { CHost, Tls } from "./c-host.ts";
 import { readTlsFiles } from "./options/tls-files.ts";
 
 const READ_BYTES = 65_536;
-/** Where systems keep the certificates that they trust. */
+/** Where systems keep their trusted certificates. */
 const SYSTEM_STORES = [
   "/etc/ssl/certs/ca-certificates.crt",
   "/etc/pki/tls/certs/ca-bundle.crt",
@@ -19,10 +19,10 @@ const SYSTEM_STORES = [
   "/etc/ssl/cert.pem",
 ];
 
-/** The bytes of a connection within TLS, once its handshake is complete. */
+/** The bytes of a connection inside TLS, after its handshake. */
 class TlsCoding implements StreamCoding {
   readonly hasStarted = true;
-  /** As with Node: the protocols inside know by themselves whether something is missing. */
+  /** As on Node: the protocols inside TLS detect missing bytes themselves. */
   readonly mayEnd = true;
   readonly #host: CHost;
   readonly #tls: Tls;
@@ -46,7 +46,7 @@ class TlsCoding implements StreamCoding {
       for (;;) {
         const count = this.#host.tlsRead(this.#tls, this.#buffer);
         if (count <= 0) return undefined;
-        // What is delivered may be kept.
+        // The receiver may keep the bytes.
         deliver(this.#buffer.slice(0, count), 0, count);
       }
     } catch (cause) {
@@ -108,7 +108,7 @@ function shakeHands(host: CHost, tls: Tls, stream: ByteStream, cancellation: Can
       try {
         isComplete = host.tlsHandshake(tls);
       } catch (error) {
-        // An alert says why.
+        // Sends the alert that explains the failure.
         if (!isWriting) send();
         finish(error as Error);
         return;
@@ -140,7 +140,7 @@ function systemStore(host: CHost): Uint8Array {
     try {
       return host.readFile(path);
     } catch {
-      // The next one.
+      // Try the next one.
     }
   }
   throw new HostError(

@@ -17,7 +17,7 @@ import { cLogger } from "./log.ts";
 import { offerStart } from "./start.ts";
 import { cSystem } from "./system.ts";
 
-/** Of what is handed over in one turn. */
+/** For the packets handed over in one turn. */
 const ARENA_BYTES = 1024 * 1024;
 const ARENA_PACKETS = 192;
 
@@ -50,7 +50,7 @@ function startTun2Socks(
         throw error;
       }),
     close: async () => {
-      // What it opens meanwhile would be left.
+      // Otherwise the device that is being opened would leak.
       await opening.catch(() => {});
       await tun2socks.close();
     },
@@ -81,7 +81,7 @@ async function openDevice(
   return openTun({ ...options, latency, name, hasOffload: offload === "on" }, host, events, log);
 }
 
-/** Packets by functions of the embedder's. */
+/** A device whose packets pass through functions of the embedder. */
 class CallersDevice implements CustomDevice {
   readonly #host: CHost;
 

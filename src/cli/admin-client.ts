@@ -35,7 +35,7 @@ export const ADMIN_COMMAND_FIELDS = {
 };
 
 /**
- * Shows the state of a running program: once, or again and again until a signal.
+ * Shows the state of a running program once, or repeatedly until a signal.
  *
  * @throws UsageError ERR_OPTION; HostError ERR_CONNECT when the program does not answer
  */
@@ -59,7 +59,7 @@ export async function runAdminCommand(
     argv,
   );
   if (gathered === undefined) return;
-  // Whoever reads the output may leave, as `head` does.
+  // The reader of the output may exit early, like `head`.
   process.stdout.on("error", () => process.exit(0));
   const options = checkFields(ADMIN_COMMAND_FIELDS, gathered.values, gathered.nameField) as ClientOptions;
   if (options.admin === undefined)
@@ -79,7 +79,7 @@ async function watch(options: ClientOptions): Promise<never> {
     const at = performance.now();
     const earlier = before && { status: before.status, seconds: (at - before.at) / 1000 };
     const text = options.json ? `${JSON.stringify(status)}\n` : statusText(status, earlier);
-    // A terminal is cleared; a file or a pipe gets one reading after another.
+    // Clears a terminal; a file or a pipe gets one reading after another.
     process.stdout.write(process.stdout.isTTY && !options.json ? `\x1b[H\x1b[2J${text}` : `${text}\n`);
     before = { status, at };
     await sleep(options.intervalS * 1000);

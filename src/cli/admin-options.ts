@@ -8,11 +8,11 @@ import { makeAddress } from "../wire/socket-address.ts";
 
 const MIN_TOKEN_BYTES = 16;
 
-/** Subcommands that ask a running program by its admin server. */
+/** Subcommands that query a running program through its admin server. */
 export const ADMIN_COMMANDS = ["status", "top"] as const;
 export type AdminCommand = (typeof ADMIN_COMMANDS)[number];
 
-/** Options of whoever offers the admin server, and of who asks it. */
+/** Options for offering the admin server, and for querying it. */
 export interface AdminOptions {
   readonly admin?: string;
   readonly adminToken?: Uint8Array;
@@ -40,7 +40,7 @@ export const ADMIN_FIELDS: OptionFields = {
   },
 };
 
-/** Checks that nobody is let in by mistake. @throws UsageError ERR_OPTION */
+/** Checks that the admin server is not open to others by mistake. @throws UsageError ERR_OPTION */
 export function checkAdmin({ admin, adminToken }: AdminOptions, nameField: NameField): void {
   if (admin === undefined) {
     if (adminToken !== undefined) throw wrong(nameField(["adminToken"]), "has no effect without --admin");

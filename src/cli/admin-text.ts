@@ -53,7 +53,7 @@ function duration(seconds: number): string {
   return hours < 48 ? `${hours} h` : `${Math.floor(hours / 24)} days`;
 }
 
-/** Nothing that a server sends may drive the terminal. */
+/** A server's bytes must not control the terminal. */
 function printable(line: string): string {
   return line.replace(/[^\x20-\x7e]/g, "?");
 }

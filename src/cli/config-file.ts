@@ -20,7 +20,7 @@ export function readConfigFile(path: string, names: ReadonlySet<string> | undefi
   return { ...parseConfigText(path, readConfigText(path), names), folder: dirname(path) };
 }
 
-/** @throws UsageError ERR_OPTION when it is not UTF-8; HostError ERR_FILE when the file cannot be read */
+/** @throws UsageError ERR_OPTION when the file is not UTF-8; HostError ERR_FILE when it cannot be read */
 export function readConfigText(path: string): string {
   return decodeText(path, readTextFile(path));
 }

@@ -3,9 +3,9 @@ import { libraryName, wrong } from "../host/options/fields.ts";
 import { passedDescriptors } from "../node/passed-descriptors.ts";
 
 /**
- * Replaces each `fd:NAME` among the values of `listen` by the sockets of that name that systemd has passed, as `fd:N`.
+ * Replaces each `fd:NAME` among the values of `listen` by the sockets of that name that systemd passed, as `fd:N`.
  *
- * @throws UsageError ERR_OPTION for a name of which there is none
+ * @throws UsageError ERR_OPTION for a name without sockets
  */
 export function withInheritedListeners<Options extends { readonly listen?: unknown }>(
   options: Options,

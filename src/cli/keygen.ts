@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { UsageError } from "../core/errors.ts";
 import { isKeyName, KEY_NAME_EXPECTS } from "../host/options/keys.ts";
 
-/** 256 bits of chance, as text that any editor and shell leaves alone. */
+/** 256 random bits, as text that editors and shells leave unchanged. */
 const KEY_BYTES = 32;
 
 const HELP = `Usage: udp-server keygen [NAME]

@@ -11,7 +11,7 @@ import { readConfigFile, readConfigText } from "./config-file.ts";
 import { readKeysFile } from "./keys-file.ts";
 import { readCredentialsFile, readSecretFile } from "./secret-file.ts";
 
-/** The options of one start, in the form of the library. */
+/** The options of one start, in the library's form. */
 export interface GatheredOptions {
   readonly values: Record<string, unknown>;
   /** Names a field as the user wrote it: as a flag, or by its place in the config file. */
@@ -30,8 +30,9 @@ export interface CommandLine {
 }
 
 /**
- * Reads the command line and the file given by `--config`; flags win, lists replace lists. In the file a list of one may be
- * written without brackets, and relative paths start in the file's folder. Values are not checked here.
+ * Reads the command line and the file given by `--config`; flags override the file, and lists replace lists. In the file, a list
+ * with one
+ * element may be written without brackets, and relative paths start in the file's folder. Does not check values.
  *
  * @param argv  without the interpreter and the script
  * @returns undefined after `--help` or `--version`
@@ -55,7 +56,7 @@ export function gatherOptions(line: CommandLine, argv: readonly string[]): Gathe
   const nameField: NameField = ([option, ...inner]) => {
     const { flag } = line.fields[String(option)];
     if (config === undefined || !config.members.has(flag!) || flags.has(flag!)) return `--${flag}`;
-    // A list of one that was written without brackets has no index.
+    // A list with one element, written without brackets, has no index.
     const isBare = typeof inner[0] === "number" && !Array.isArray(config.members.get(flag!));
     const path = [flag!, ...(isBare ? inner.slice(1) : inner)] as (string | number)[];
     return `${config.place(path)}: ${libraryName(path)}`;
@@ -85,7 +86,7 @@ function parseFlags(line: CommandLine, argv: readonly string[]): Map<string, unk
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
     if (error.exitCode === 0) return undefined;
-    // The text behind "=" after a mistyped name may be a key.
+    // The text after "=" of a mistyped name may be a key.
     const problem = error.message
       .replace(/^error: /, "")
       .replace(/'(--[^'=]*)=.*'/s, "'$1'")
@@ -102,7 +103,7 @@ function readConfig(path: string, fields: OptionFields): ConfigFile {
   return readConfigFile(path, new Set(flags.filter((flag) => flag !== "config")));
 }
 
-/** A member of the config file as a value for the library. */
+/** Converts a member of the config file to a value for the library. */
 function fromConfig(config: ConfigFile | undefined, field: OptionField): unknown {
   if (config === undefined) return undefined;
   const inFolder: InFolder = (path) => (isAbsolute(path) ? path : join(config.folder, path));

@@ -6,7 +6,7 @@ import { ADMIN_FIELDS } from "./admin-options.ts";
 const LOG_LEVELS = ["debug", "info", "warn", "error", "silent"] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];
 
-/** Options of all programs that the library does not have. */
+/** Options that all programs have and the library lacks. */
 export const HOST_FIELDS: OptionFields = {
   config: {
     schema: z.string().optional(),

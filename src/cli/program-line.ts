@@ -1,21 +1,21 @@
 import type { OptionFields } from "../host/options/fields.ts";
 
-/** What the command line of a program takes, beside those of all programs. */
+/** What a program's command line accepts, apart from the options that all programs have. */
 export interface ProgramLine {
   readonly name: string;
   readonly description: string;
   readonly examples: readonly string[];
   readonly fields: OptionFields;
-  /** Words that may stand in the place of options. */
+  /** Words that may come instead of options. */
   readonly commands?: readonly ProgramCommand[];
 }
 
-/** Something else that a program does, as in `udp-local status`. */
+/** Another function of a program, such as `udp-local status`. */
 export interface ProgramCommand {
   readonly name: string;
   readonly help: string;
-  /** The options of its own. */
+  /** Its own options. */
   readonly fields: OptionFields;
-  /** It takes those of the program too. */
+  /** Whether it accepts the program's options too. */
   readonly takesAll: boolean;
 }

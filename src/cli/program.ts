@@ -28,7 +28,7 @@ import { isExposed } from "./secret-file.ts";
 
 const EXIT_FAILURE = 1;
 const EXIT_USAGE = 2;
-/** That wait to be written. */
+/** Limit of log bytes that wait to be written. */
 const MAX_LOG_BYTES = 1_048_576;
 
 interface Handle extends EventEmitter {
@@ -44,30 +44,30 @@ export interface Program<Options extends object, Running extends Handle> extends
   readonly check: (options: Options, nameField: NameField) => unknown;
   readonly start: (options: Options, log: Logger) => Promise<Running>;
   /**
-   * What SIGHUP does, of a program that has something to reload.
+   * What SIGHUP does in a program that can reload something.
    *
    * @param secretFiles  by option
    * @returns what was reloaded, for the log; undefined for nothing
-   * @throws UsageError, HostError; what was there before stays then
+   * @throws UsageError, HostError; the previous settings then stay in effect
    */
   readonly reload?: (running: Running, secretFiles: ReadonlyMap<string, string>) => object | undefined;
   /** Members of the ready line in JSON. */
   readonly readyFields: (running: Running) => object;
   readonly readyText: (running: Running) => string;
-  /** Of a program that has a doctor. */
+  /** For a program that has a doctor. */
   readonly diagnose?: (
     options: Options,
     settings: DoctorSettings,
     onBegin: (way: string, redaction: Redaction) => void,
     onStep: (step: Step) => void,
   ) => Promise<void>;
-  /** What it does for commands of its own, with the arguments behind them. */
+  /** Runs the program's own commands, with the arguments after them. */
   readonly runCommand?: Readonly<Record<string, (argv: readonly string[]) => void>>;
-  /** Whether it does what it is there for, by its statistics. */
+  /** Whether the program does its work, judged by its statistics. */
   readonly isReady: (stats: TunnelStats, options: Options) => boolean;
 }
 
-/** Options of the programs that the library does not have. */
+/** Options of the programs that the library lacks. */
 interface HostOptions extends AdminOptions {
   readonly logLevel: LogLevel;
   readonly logFormat: "pretty" | "json";
@@ -79,10 +79,10 @@ interface HostOptions extends AdminOptions {
 export async function runProgram<Options extends object, Running extends Handle>(
   program: Program<Options, Running>,
 ): Promise<void> {
-  // The tunnel survives the loss of whatever reads the log.
+  // The tunnel survives if the reader of the log goes away.
   process.stderr.on("error", () => {});
   let isStarting = false;
-  // Whoever reads --help or "top" may have read enough.
+  // The reader of --help or "top" may exit early.
   process.stdout.on("error", () => {
     if (!isRunning) process.exit(0);
   });
@@ -92,7 +92,7 @@ export async function runProgram<Options extends object, Running extends Handle>
     const known = ADMIN_COMMANDS.find((name) => name === command);
     if (known !== undefined) {
       isStarting = true;
-      // Loaded only where it is used.
+      // Loaded only if it is used.
       const { runAdminCommand } = await import("./admin-client.ts");
       await runAdminCommand({ name: program.name, version: packageVersion() }, known, rest);
       return;
@@ -100,7 +100,7 @@ export async function runProgram<Options extends object, Running extends Handle>
     const { diagnose } = program;
     if (command === "doctor" && diagnose !== undefined) {
       isStarting = true;
-      // Loaded only where it is used.
+      // Loaded only if it is used.
       const { runDoctor } = await import("./doctor.ts");
       process.exit(await runDoctor({ ...program, diagnose, version: packageVersion() }, rest));
     }
@@ -124,7 +124,7 @@ export async function runProgram<Options extends object, Running extends Handle>
   } catch (error) {
     const reason = (error as Error).message.replace(/\s*\n\s*/g, " ");
     process.stderr.write(`${program.name}: ${reason}\n`);
-    // Before the start whatever fails is a bad option: a file that cannot be read, too.
+    // Any failure before the start is a bad option, such as a file that cannot be read.
     process.exit(error instanceof UsageError || !isStarting ? EXIT_USAGE : EXIT_FAILURE);
   }
 }
@@ -144,10 +144,10 @@ async function run<Options extends object, Running extends Handle>(
   program.check(options, nameField);
   checkAdmin(host, nameField);
 
-  // Loaded only where it is used.
+  // Loaded only if it is used.
   const pretty = host.logFormat === "json" ? undefined : (await import("pino-pretty")).default;
   const log = openLog(host, pretty);
-  // The signal comes when a terminal is closed, too, which is no reason to end.
+  // Closing a terminal also sends this signal, which is no reason to exit.
   let reload = (): void => log.info({}, "ignoring SIGHUP during startup");
   process.on("SIGHUP", () => reload());
   warnOfExposed(secretFiles, log);
@@ -163,7 +163,7 @@ async function run<Options extends object, Running extends Handle>(
   const close = async () => {
     state.isClosing = true;
     stopStats();
-    // Until then it reports that the program is not ready.
+    // Until the program has closed, the admin server reports that it is not ready.
     await running.close();
     await admin?.close();
   };
@@ -213,7 +213,7 @@ async function openAdmin<Options extends object, Running extends Handle>(
   { admin, adminToken }: HostOptions,
 ): Promise<AdminServer | undefined> {
   if (admin === undefined) return undefined;
-  // Loaded only where it is used.
+  // Loaded only if it is used.
   const { AdminServer } = await import("../node/admin/admin-server.ts");
   const { loadDashboard } = await import("../node/admin/dashboard.ts");
   return AdminServer.listen(admin, adminToken, {
@@ -238,7 +238,7 @@ function openLog({ logLevel }: HostOptions, pretty: typeof prettyStream | undefi
   const options = { level: logLevel, base: null };
   if (pretty === undefined) {
     const stderr = destination({ dest: 2, sync: true, maxLength: MAX_LOG_BYTES });
-    // A terminal that was closed does not end the program: lines are lost then.
+    // A closed terminal does not end the program; it only loses log lines.
     stderr.on("error", () => {});
     return pino(options, stderr);
   }
@@ -252,7 +252,7 @@ function openLog({ logLevel }: HostOptions, pretty: typeof prettyStream | undefi
   return pino(options, stream);
 }
 
-/** @returns a function that stops it */
+/** @returns a function that stops the reports */
 function reportStats(running: Handle, { statsIntervalS, logFormat }: HostOptions, log: Logger): () => void {
   if (statsIntervalS === undefined) return () => {};
   let before = running.stats();

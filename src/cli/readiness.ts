@@ -6,7 +6,7 @@ import type { Logger } from "../host/log.ts";
 export function writeReadyFd(fd: number, line: string): void {
   try {
     writeSync(fd, line);
-    // The standard streams stay open: their numbers could be reused, and later output would end up there.
+    // The standard streams stay open: otherwise their numbers could be reused, and later output would go to the wrong file.
     if (fd > 2) closeSync(fd);
   } catch (cause) {
     throw new HostError("ERR_FILE", `--ready-fd ${fd}: ${(cause as Error).message}`, { cause });
@@ -14,8 +14,9 @@ export function writeReadyFd(fd: number, line: string): void {
 }
 
 /**
- * Notifies systemd if it waits for that. Node has no datagram sockets in the Unix domain, so systemd's own program does it,
- * for which the unit needs `NotifyAccess=all`.
+ * Notifies systemd if it waits for that. Node has no Unix datagram sockets, so systemd's own program sends the notification, for
+ * which the
+ * unit needs `NotifyAccess=all`.
  */
 export function notifySystemd(state: "READY=1" | "STOPPING=1", log: Logger): void {
   if (!process.env.NOTIFY_SOCKET) return;

@@ -19,7 +19,7 @@ export function readSecretFile(path: string): Uint8Array {
 }
 
 /**
- * Reads one line `USER:PASSWORD`; the password may hold colons.
+ * Reads one line `USER:PASSWORD`; the password may contain colons.
  *
  * @throws HostError ERR_FILE when the file cannot be read, UsageError ERR_OPTION when there is no colon
  */
@@ -32,7 +32,7 @@ export function readCredentialsFile(path: string): { user: string; password: str
   return { user: text.slice(0, colon), password: text.slice(colon + 1) };
 }
 
-/** True if anyone but the owner may read or write the file. */
+/** True if anyone but the owner can read or write the file. */
 export function isExposed(path: string): boolean {
   // The mode of a systemd credential shows the mask of its access list as the group's permission.
   if (dirname(path) === process.env.CREDENTIALS_DIRECTORY) return false;

@@ -10,7 +10,7 @@ void runProgram({
   check: resolveUdpLocalOptions,
   start: startUdpLocal,
   diagnose: async (...walk) => (await import("../node/doctor/udp-local.ts")).diagnoseUdpLocal(...walk),
-  // A MASQUE proxy or another dialect's server has no session before datagrams come.
+  // With a MASQUE proxy or another dialect's server, no session exists before the first datagram.
   isReady: ({ sessions }, { masque, dialect }) =>
     sessions > 0 || masque !== undefined || dialect !== undefined,
   readyFields: ({ address }: UdpLocal) => ({

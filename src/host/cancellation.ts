@@ -1,8 +1,9 @@
 import type { Loop, Timer } from "./loop.ts";
 
 /**
- * Ends what has been begun and is no longer wanted: an attempt to connect, a handshake, a look-up. Whoever has begun it cancels;
- * whoever does it listens, or asks.
+ * Cancels work that is no longer needed: an attempt to connect, a handshake, a look-up. The caller that started the work cancels
+ * it; the
+ * code that does the work listens or checks.
  */
 export class Cancellation {
   readonly #callbacks = new Set<() => void>();
@@ -11,7 +12,7 @@ export class Cancellation {
   #leave: () => void = () => {};
   #timer: Timer | undefined;
 
-  /** True for good once {@link cancel} was called, here or at a parent, or the time was up. */
+  /** True from the time that {@link cancel} was called, here or on a parent, or the time was up. */
   get isCancelled(): boolean {
     return this.#isCancelled;
   }
@@ -31,12 +32,12 @@ export class Cancellation {
   }
 
   /**
-   * Calls back once it is cancelled, within {@link cancel}; never within this call, also where it is cancelled already.
+   * Calls back once it is cancelled, within {@link cancel}; never within this call, even if it is cancelled already.
    *
-   * @returns a function after which `callback` is not called any more
+   * @returns a function that removes the callback
    */
   onCancel(callback: () => void): () => void {
-    // The same function may listen twice.
+    // The same function may be registered twice.
     const own = () => callback();
     this.#callbacks.add(own);
     if (this.#isCancelled) {
@@ -47,9 +48,7 @@ export class Cancellation {
     return () => this.#callbacks.delete(own);
   }
 
-  /**
-   * One that is cancelled with this one, and by itself after a time. It has to be released once what it is for has ended.
-   */
+  /** Returns a cancellation that is cancelled with this one, or after a time. Release it when its work has ended. */
   within(loop: Loop, timeoutMs: number): Cancellation {
     const child = new Cancellation();
     if (this.#isCancelled) {
@@ -68,7 +67,7 @@ export class Cancellation {
     return child;
   }
 
-  /** Parts it from its parent and stops its time. It can still be cancelled by itself. */
+  /** Detaches it from its parent and stops its timer. It can still be cancelled by itself. */
   release(): void {
     this.#leave();
     this.#timer?.cancel();

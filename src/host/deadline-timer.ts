@@ -1,6 +1,6 @@
 import type { Loop, Timer } from "./loop.ts";
 
-/** One timer for a machine of core: armed for its next deadline, and left alone when that is postponed. */
+/** One timer for a machine of core. It is armed for the next deadline, and left alone when that is postponed. */
 export class DeadlineTimer {
   readonly #loop: Loop;
   readonly #onDeadline: () => void;

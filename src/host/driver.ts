@@ -2,22 +2,22 @@ import { DeadlineTimer } from "./deadline-timer.ts";
 import type { UdpIo } from "./io/udp-io.ts";
 import type { Loop } from "./loop.ts";
 
-/** A machine of core, with what connects it with sockets. */
+/** A machine of core, with the code that connects it to sockets. */
 export interface Driven {
   /** A turn begins, before anything is handled in it. */
   begin?(now: number): void;
-  /** Carries out what the machine wants. */
+  /** Carries out the machine's outputs. */
   drain(now: number): void;
   handleTimeout(now: number): void;
   /** @returns Infinity for never */
   nextTimeout(): number;
 }
 
-/** A turn of the loop, as those see it who have something for a machine. */
+/** A turn of the loop, for code that has input for a machine. */
 export interface Turn {
   /** The clock, read once per turn; {@link schedule}, or a drain, follows. */
   now(): number;
-  /** Drains once everything that this turn receives has been handled. */
+  /** Drains once all events of this turn have been handled. */
   schedule(): void;
 }
 
@@ -62,12 +62,12 @@ export class Driver implements Turn {
     this.arm();
   }
 
-  /** Wakes it for its next deadline; to be called by who has handled an event without a drain. */
+  /** Wakes it for its next deadline; called by code that handled an event without a drain. */
   arm(): void {
     if (!this.#isStopped) this.#timer.arm(this.#driven.nextTimeout());
   }
 
-  /** Wakes it no more. What is scheduled or drained still is. */
+  /** Stops waking it. Anything scheduled or drained still happens. */
   stop(): void {
     this.#isStopped = true;
     this.#timer.stop();

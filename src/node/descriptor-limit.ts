@@ -1,6 +1,6 @@
 import { readFileSync } from "node:fs";
 
-/** How many descriptors this process may have open; Infinity if unknown (on any system but Linux). */
+/** The number of descriptors that this process may have open; Infinity if unknown (on any system but Linux). */
 export function descriptorLimit(): number {
   try {
     const row = /^Max open files\s+(\d+|unlimited)/m.exec(readFileSync("/proc/self/limits", "utf8"));

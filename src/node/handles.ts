@@ -10,7 +10,7 @@ import type { UdpLocalAddress } from "../host/udp-local.ts";
  * without a listener is not thrown.
  */
 export interface UdpLocal extends EventEmitter {
-  /** The actual addresses: in place of port 0, the port that the system chose. */
+  /** The actual addresses, with the port that the system chose instead of port 0. */
   readonly address: UdpLocalAddress;
   stats(): TunnelStats;
   /** The current sessions and their lanes. */
@@ -24,12 +24,12 @@ export interface UdpLocal extends EventEmitter {
 /** A running udp-server, with the events of {@link UdpLocal}. */
 export interface UdpServer extends EventEmitter {
   /**
-   * Replaces the keys of single clients. Sessions continue if their name keeps its key, with its new limits; all others end at once.
+   * Replaces the keys of single clients. Sessions whose name keeps its key continue, with its new limits; all others end at once.
    *
    * @throws UsageError ERR_OPTION if a key is wrong, ERR_STATE if the server was started without keys; the old keys then stay
    */
   replaceKeys(keys: readonly KeyOption[]): void;
-  /** The actual addresses: in place of port 0, the port that the system chose. */
+  /** The actual addresses, with the port that the system chose instead of port 0. */
   readonly address: { readonly listen: string[] };
   stats(): TunnelStats;
   /** The current sessions and their lanes. */
@@ -46,7 +46,7 @@ export interface UdpServer extends EventEmitter {
 export interface Tun2SocksHandle extends EventEmitter {
   readonly address: Tun2SocksAddress;
   stats(): Tun2SocksStats;
-  /** The session of its tunnel and that session's lanes. */
+  /** The session of its tunnel, and that session's lanes. */
   status(): Promise<EndpointStatus>;
   /** The current associations, with addresses. */
   flows(): Promise<FlowStatus>;
@@ -62,7 +62,7 @@ export function emitOn(handle: EventEmitter, name: string, value: unknown): void
 /** All events of handles. */
 const EVENTS = ["session-up", "session-down", "session-resumed", "session-renewed", "session-ended", "error"];
 
-/** Calls `listener` at each event of a handle. @returns a function that removes it */
+/** Calls `listener` for each event of a handle. @returns a function that removes it */
 export function onEvents(handle: EventEmitter, listener: (name: string, value: unknown) => void): () => void {
   const listeners = EVENTS.map((name) => [name, (value: unknown) => listener(name, value)] as const);
   for (const [name, one] of listeners) handle.on(name, one);

@@ -1,7 +1,7 @@
-/** Of the descriptors that systemd passes (sd_listen_fds(3)). */
+/** The first descriptor that systemd passes (sd_listen_fds(3)). */
 const FIRST_DESCRIPTOR = 3;
 
-/** The descriptors that systemd has passed to this process under a name, in their order. */
+/** The descriptors that systemd passed to this process under a name, in their order. */
 export function passedDescriptors(name: string, environment: NodeJS.ProcessEnv = process.env): number[] {
   const { LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES = "" } = environment;
   // They may have been meant for a parent of this process.

@@ -13,12 +13,12 @@ export function openRingFile(path: string, files: number): RingFile {
   return new NodeRingFile(path, files);
 }
 
-/** Writes one chunk after another, so that no more than one write is under way. */
+/** Writes one chunk after another, with at most one write in progress. */
 class NodeRingFile implements RingFile {
   readonly #path: string;
   readonly #files: number;
   #descriptor: number;
-  /** Chunks to write; undefined: the next file begins. */
+  /** Chunks to write; undefined starts the next file. */
   #waiting: (Uint8Array | undefined)[] = [];
   #waitingBytes = 0;
   #working: Promise<void> | undefined;
@@ -69,7 +69,7 @@ class NodeRingFile implements RingFile {
         i = -1;
       }
     } catch {
-      // Nothing more is written, as half a block would spoil the file; what is lost is counted.
+      // Writes nothing more, because half a block would spoil the file; lost records are counted.
       this.#hasFailed = true;
     }
     this.#waiting = [];
@@ -108,9 +108,9 @@ function create(path: string): number {
     try {
       found = lstatSync(path);
     } catch {
-      // There is none.
+      // The file does not exist.
     }
-    // A pipe would hold up the thread, and a link may lead anywhere.
+    // A pipe would block the thread, and a link may lead anywhere.
     if (found?.isFile() === false)
       throw Object.assign(new Error("not a file"), { code: "is not a regular file" });
     const descriptor = openSync(path, "w", 0o600);

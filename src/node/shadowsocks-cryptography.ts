@@ -7,7 +7,7 @@ import { TAG_BYTES } from "../core/shadowsocks/method.ts";
 
 const OPTIONS = { authTagLength: TAG_BYTES };
 
-/** What shadowsocks needs, by node:crypto, and BLAKE3 by \@noble/hashes. */
+/** The cryptography for shadowsocks, from node:crypto, and BLAKE3 from \@noble/hashes. */
 export const shadowsocksCryptography: ShadowsocksCryptography = {
   random: (length) => randomBytes(length),
   unixSeconds: () => Math.floor(Date.now() / 1000),
@@ -19,7 +19,7 @@ export const shadowsocksCryptography: ShadowsocksCryptography = {
 };
 
 class NodeAead implements AeadCipher {
-  // All four names are taken by the same overload: the types of Node know ChaCha20 as another kind.
+  // The same overload accepts all four names; Node's types list ChaCha20 under another kind.
   readonly #name: CipherGCMTypes;
   readonly #key: Uint8Array;
 

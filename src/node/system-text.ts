@@ -1,7 +1,12 @@
 import { getSystemErrorMap } from "node:util";
 import type { SystemErrors } from "../host/system.ts";
 
-/** `connection refused (ECONNREFUSED)`. @param errno  negative. @returns undefined for a number that is no system error */
+/**
+ * Describes an error as in `connection refused (ECONNREFUSED)`.
+ *
+ * @param errno  negative
+ * @returns undefined for a number that is not a system error
+ */
 export function systemText(errno: number | undefined): string | undefined {
   const known = errno === undefined ? undefined : getSystemErrorMap().get(errno);
   return known && `${known[1]} (${known[0]})`;

@@ -26,7 +26,7 @@ export const nodeLoop: Loop = {
   nextTurn: (callback) => void setImmediate(callback),
 };
 
-/** Node, as a host sees it. */
+/** Node as the system of a host. */
 export function nodeSystem(io: Io): System {
   return {
     ...nodeLoop,

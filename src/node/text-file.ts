@@ -17,7 +17,7 @@ export function readTextFile(path: string): Buffer {
   return bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf ? bytes.subarray(3) : bytes;
 }
 
-/** UTF-16 is what PowerShell writes by default. A random key may begin with its mark, so the next letter is checked too. */
+/** PowerShell writes UTF-16 by default. A random key may begin with the same mark, so the next letter is checked too. */
 function isUtf16(bytes: Uint8Array): boolean {
   const isLittle = bytes[0] === 0xff && bytes[1] === 0xfe && bytes[3] === 0;
   const isBig = bytes[0] === 0xfe && bytes[1] === 0xff && bytes[2] === 0;

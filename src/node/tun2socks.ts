@@ -53,7 +53,7 @@ export async function startTun2Socks(
   return handle;
 }
 
-/** A tun2socks with the events of Node. */
+/** A tun2socks that emits Node's events. */
 class Tun2SocksHandleOfNode extends EventEmitter implements Tun2SocksHandle {
   readonly #host: Tun2SocksHost;
 

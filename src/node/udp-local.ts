@@ -27,7 +27,7 @@ const EVENTS = {
 
 /** Starts a client. @throws UsageError for options, HostError when it cannot listen */
 export async function startUdpLocal(options: UdpLocalOptions, log: Logger = silentLogger): Promise<UdpLocal> {
-  // Loaded only here: threads get checked options.
+  // Loaded only here, because worker threads get checked options.
   const { resolveUdpLocalOptions } = await import("./options/udp-local.ts");
   const resolved = resolveUdpLocalOptions(options);
   const { workers, carrier } = resolved;
@@ -87,7 +87,7 @@ function makeHost(
   return new UdpLocalHost(options, log, nodeSystem(io), featuresOf(carrier, io, place));
 }
 
-/** What Node adds to a client. */
+/** The features that Node adds to a client. */
 export function featuresOf(
   carrier: Carrier | undefined,
   io: Io,
@@ -96,7 +96,7 @@ export function featuresOf(
   return { place, carrier: carrier && streamCarrier(carrier, io) };
 }
 
-/** A client with the events of Node. */
+/** A client that emits Node's events. */
 class UdpLocalHandle extends EventEmitter implements UdpLocal {
   readonly #host: UdpLocalHost;
 

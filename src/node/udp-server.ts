@@ -32,7 +32,7 @@ export async function startUdpServer(
   options: UdpServerOptions,
   log: Logger = silentLogger,
 ): Promise<UdpServer> {
-  // Loaded only here: threads get checked options.
+  // Loaded only here, because worker threads get checked options.
   const { checkKeys, resolveUdpServerOptions } = await import("./options/udp-server.ts");
   const resolved = resolveUdpServerOptions(options);
   const io = chooseIo(options.io, resolved.latency, log);
@@ -50,7 +50,7 @@ export async function startUdpServer(
     await host.listen();
     return new UdpServerHandle(host, checkKeys, store);
   }
-  // Only this thread listens. The others are started when the first session is theirs, or was.
+  // Only this thread listens. The others start with the first session that belongs to them.
   const group = new WorkerGroup({
     program: "udp-server",
     count: workers,
@@ -70,14 +70,14 @@ export async function startUdpServer(
   return server;
 }
 
-/** @returns why such a server has one thread; undefined when it may have more */
+/** @returns why such a server has one thread; undefined if it may have more */
 export function findSingleThreadReason({ egress, listen }: ResolvedUdpServerOptions): string | undefined {
-  // What decodes a connection stays in its thread.
+  // The code that decodes a connection stays in the connection's thread.
   if (listen.some(isShadowsocksListen)) return "a server with ss:// has one thread";
   return isExclusive(parseEgress(egress)!) ? "a server with this egress has one thread" : undefined;
 }
 
-/** Starts the part of a server that runs in another thread, which accepts connections that are handed over. */
+/** Starts the part of a server that runs in another thread, and accepts connections that are handed over. */
 export function startUdpServerWorker(
   options: ResolvedUdpServerOptions,
   log: Logger,
@@ -98,19 +98,19 @@ function makeHost(
     place,
     others,
     openWebServer: NodeWebServer.open,
-    // Loaded only where it is used.
+    // Loaded only if it is used.
     openPacketEgress: async (...args) => (await import("./io/packet-egress.ts")).openPacketEgress(...args),
   });
 }
 
 type CheckKeys = (keys: readonly KeyOption[]) => readonly KeyOption[];
 
-/** A server with the events of Node. */
+/** A server that emits Node's events. */
 class UdpServerHandle extends EventEmitter implements UdpServer {
   readonly #host: UdpServerHost;
   readonly #checkKeys: CheckKeys;
 
-  /** Where its sessions go when it is closed; undefined if they end. */
+  /** Receives its sessions when it closes; undefined if they end. */
   readonly #store: DescriptorStore | undefined;
 
   /** @param checkKeys  @throws UsageError ERR_OPTION when one is wrong */

@@ -18,17 +18,17 @@ const MAX_RESTART_MS = 5_000;
 /** A worker that ran this long counts as healthy: its crashes are forgotten. */
 const HEALTHY_MS = 30_000;
 const CLOSE_MS = 3_000;
-/** How long a thread may take to say what it does. */
+/** Time limit for a thread's answer about its state. */
 const STATUS_MS = 500;
 
-/** What a thread is given at its start. */
+/** What a thread gets when it starts. */
 export interface WorkerTask extends WorkerPlace {
   readonly program: "udp-local" | "udp-server";
-  /** Of the library, checked. */
+  /** Checked options of the library. */
   readonly options: ResolvedUdpLocalOptions | ResolvedUdpServerOptions;
 }
 
-/** What a thread may be asked about, with its answers. */
+/** The questions that a thread answers, with their answers. */
 interface Answers {
   readonly status: EndpointStatus;
   readonly flows: FlowStatus;
@@ -39,7 +39,7 @@ export type WorkerMessage =
   | { readonly kind: "ready" }
   | { readonly kind: "failed"; readonly code: ErrorCode; readonly detail: string }
   | { readonly kind: "stats"; readonly stats: TunnelStats }
-  /** The answer to a question of the group. */
+  /** The answer to a question from the group. */
   | { readonly kind: "answer"; readonly query: number; readonly answer: Answers[keyof Answers] }
   | { readonly kind: "event"; readonly name: string; readonly fields: unknown }
   | {
@@ -48,16 +48,16 @@ export type WorkerMessage =
       readonly fields: object;
       readonly message: string;
     }
-  /** The thread is about to take this descriptor, and closes it itself from now on. */
+  /** The thread is about to take this descriptor, and will close it itself. */
   | { readonly kind: "taken-over"; readonly descriptor: number }
-  /** The sessions and sockets of a thread that ends; what is in it is the group's. */
+  /** The sessions and sockets of a thread that ends, which the group then owns. */
   | { readonly kind: "handed-on"; readonly states: readonly KeptState[] };
 
 /** Messages from a group to one of its workers. */
 export type GroupMessage =
-  /** `keeps`: the thread hands its sessions on. */
+  /** `keeps`: the thread hands on its sessions. */
   | { readonly kind: "close"; readonly keeps: boolean }
-  /** Before any connection. */
+  /** Sent before any connection. */
   | { readonly kind: "restore"; readonly states: readonly KeptState[] }
   | { readonly kind: "question"; readonly query: number; readonly about: keyof Answers }
   | { readonly kind: "take-over"; readonly connection: HandedOver }
@@ -76,7 +76,7 @@ export interface WorkerGroupOptions {
 
 interface Member {
   thread: Worker | undefined;
-  /** Descriptors on their way to the thread, which must be closed here if it ends before it takes them. */
+  /** Descriptors in transit to the thread, which must be closed here if it ends before it takes them. */
   readonly handedOver: Set<number>;
   stats: TunnelStats | undefined;
   startedAt: number;
@@ -89,13 +89,13 @@ interface Member {
  */
 export class WorkerGroup implements OtherWorkers {
   readonly #options: WorkerGroupOptions;
-  /** The first, which is the caller's, stays empty. */
+  /** The first, for the caller's thread, stays empty. */
   readonly #members: Member[] = [];
   #isClosing = false;
-  /** Questions that threads have not answered, by number. */
+  /** Questions that threads have not answered yet, by number. */
   readonly #queries = new Map<number, (answer: Answers[keyof Answers] | undefined) => void>();
   #nextQuery = 0;
-  /** Those that threads began with may have been replaced. */
+  /** The current keys, which may have replaced those that threads started with. */
   #keys: readonly KeyOption[] | undefined;
   /** Counters of crashed threads. */
   #past: TunnelStats | undefined;
@@ -139,7 +139,7 @@ export class WorkerGroup implements OtherWorkers {
     return answers.flatMap((answer) => answer ?? []) as Answers[About][];
   }
 
-  /** @returns undefined when the thread does not answer in time */
+  /** @returns undefined if the thread does not answer in time */
   #ask(thread: Worker, about: keyof Answers): Promise<Answers[keyof Answers] | undefined> {
     const query = this.#nextQuery++;
     return new Promise((done) => {
@@ -154,7 +154,7 @@ export class WorkerGroup implements OtherWorkers {
     });
   }
 
-  /** Hands a connection over to another worker, whose thread is started if necessary. */
+  /** Hands a connection over to another worker, and starts its thread if necessary. */
   handOver(worker: number, connection: HandedOver): void {
     const member = this.#members[worker];
     if (this.#isClosing) {
@@ -167,7 +167,7 @@ export class WorkerGroup implements OtherWorkers {
     member.thread!.postMessage({ kind: "take-over", connection } satisfies GroupMessage);
   }
 
-  /** Has a worker, whose thread is started, go on with sessions of another process. To be called before any connection. */
+  /** Has a worker continue sessions of another process, and starts its thread. Called before any connection. */
   restore(worker: number, states: readonly KeptState[]): void {
     void this.#startMember(worker, false);
     this.#members[worker].thread!.postMessage({ kind: "restore", states } satisfies GroupMessage);
@@ -197,7 +197,7 @@ export class WorkerGroup implements OtherWorkers {
     await Promise.all(this.#members.map(({ thread }) => thread && ended(thread, ms, keeps)));
   }
 
-  /** @param isEager  true if it is restarted after a crash, and the caller gets its failure to start */
+  /** @param isEager  true if it is restarted after a crash, and its failure to start is reported to the caller */
   #startMember(index: number, isEager: boolean): Promise<void> {
     const member = this.#members[index];
     const { program, count, log } = this.#options;
@@ -270,7 +270,7 @@ export class WorkerGroup implements OtherWorkers {
   }
 }
 
-/** Lets a thread drain and end; terminates it when it does not within `ms`. */
+/** Lets a thread drain and end; terminates it if it has not ended within `ms`. */
 function ended(thread: Worker, ms: number, keeps: boolean): Promise<void> {
   return new Promise((done) => {
     const timer = setTimeout(() => void thread.terminate(), ms);

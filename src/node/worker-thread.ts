@@ -1,4 +1,4 @@
-// The entry point of a thread of a WorkerGroup: runs one udp-local or udp-server, and reports to the group.
+// The entry point of a WorkerGroup's thread: runs one udp-local or udp-server, and reports to the group.
 import { parentPort, workerData } from "node:worker_threads";
 import type { HostError } from "../core/errors.ts";
 import { ERROR_CODES } from "../core/errors.ts";
@@ -91,7 +91,7 @@ async function close(keeps: boolean): Promise<void> {
   if (states === undefined) await handle?.close();
   else tell({ kind: "handed-on", states });
   if (handle !== undefined) tell({ kind: "stats", stats: handle.stats() });
-  // Messages that were posted are delivered before the thread ends.
+  // Posted messages are delivered before the thread ends.
   port.close();
   setTimeout(() => process.exit(0), 100).unref();
 }

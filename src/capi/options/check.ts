@@ -18,10 +18,10 @@ import { readFile } from "./read-file.ts";
 import { findTlsFilesProblem } from "./tls-files.ts";
 
 /**
- * What capi/src/instance.c calls first, in an engine that is closed after it: the tables of options are not needed any more then.
+ * capi/src/instance.c calls this first, in an engine that it closes afterwards, because the option tables are not needed any more.
  *
- * @returns all options with their defaults as JSON, bytes as lists of numbers; or the plan as lines of text, if it is wanted; or what
- *   is wrong with them
+ * @returns all options with their defaults as JSON, bytes as lists of numbers; the plan as lines of text, if it is wanted; or the
+ * problem with the options
  */
 function underpassCheck(host: FileHost, start: StartOptions): string | StartFailure {
   try {
@@ -37,7 +37,7 @@ function underpassCheck(host: FileHost, start: StartOptions): string | StartFail
 
 const OWN_FIELDS = { statsIntervalS: STATS_INTERVAL_FIELD };
 
-/** The options of one start, without those that this library has of its own, which are checked. */
+/** Checks the options of one start, and removes those that only this library has. */
 function gather(
   host: FileHost,
   start: StartOptions,
@@ -64,14 +64,14 @@ function checkLocal(host: FileHost, start: StartOptions): object {
     fields: { ...UDP_LOCAL_FIELDS, carrier: CARRIER_FIELD },
     findTlsProblem: (tls: TlsOptions) => findTlsFilesProblem(host, tls),
   };
-  // Then there may be associations without sockets.
+  // Without a SOCKS5 server, there may still be associations without sockets.
   const hasAssociations = gathered.values.listen === false;
   const options = resolveUdpLocal(platform, values, nameField, hasAssociations);
   checkOffered(options, nameField);
   return { ...options, ...own };
 }
 
-/** Stands for functions of the embedder's, or of the instance's own. */
+/** Stands in for functions of the embedder or of the instance. */
 const PACKETS = { start: () => {}, write: () => {} };
 
 function tun2SocksPlatform(host: FileHost) {
@@ -112,7 +112,7 @@ function checkServer(host: FileHost, start: StartOptions): object {
   return { ...options, ...own, inner: innerTun2Socks(host, options) };
 }
 
-/** The options of the tun2socks that the egress has in the same instance; undefined for any other egress. */
+/** The options of the egress's tun2socks in the same instance; undefined for any other egress. */
 function innerTun2Socks(
   host: FileHost,
   { egress, idleTimeoutS, latency }: ResolvedUdpServerOptions,

@@ -1,4 +1,4 @@
-/** Checked options as text, from the engine that checks them to the one that runs: JSON, and in it bytes as lists of numbers. */
+/** Passes checked options as text from the engine that checks them to the one that runs: JSON, with bytes as lists of numbers. */
 export function encodeChecked(options: object): string {
   return JSON.stringify(options, (_, value: unknown) => {
     if (value instanceof Uint8Array) return { bytes8: [...value] };
@@ -6,7 +6,7 @@ export function encodeChecked(options: object): string {
   });
 }
 
-// biome-ignore lint/suspicious/noExplicitAny: whoever has encoded them knows what they are.
+// biome-ignore lint/suspicious/noExplicitAny: the code that encoded the options knows their type.
 export function decodeChecked(text: string): any {
   return JSON.parse(text, (_, value) => {
     if (Array.isArray(value?.bytes8)) return Uint8Array.from(value.bytes8);

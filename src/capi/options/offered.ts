@@ -3,7 +3,7 @@ import { wrong } from "../../host/options/fields.ts";
 
 const NO_TAP = "the C library does not write captures";
 
-/** Options that the C library does not have, by flag. docs/embed/c-library.md has the same list. */
+/** Options that the C library lacks, by flag. docs/embed/c-library.md has the same list. */
 export const MISSING_OF_LOCAL: ReadonlyMap<string, string> = new Map([["tap", NO_TAP]]);
 
 export const MISSING_OF_TUN2SOCKS = MISSING_OF_LOCAL;

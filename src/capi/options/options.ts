@@ -10,16 +10,16 @@ import { parseShadowsocksConfig } from "../../host/options/shadowsocks-config.ts
 import { utf8Text } from "../../wire/http/http-head.ts";
 import type { StartOptions } from "../c-host.ts";
 
-/** The options of one start, in the form of the library. */
+/** The options of one start, in the library's form. */
 export interface GatheredOptions {
   readonly values: Readonly<Record<string, unknown>>;
-  /** Names a field as the caller wrote it: a field of the struct, or a place in the config. */
+  /** Names a field as the caller wrote it: as a field of the struct, or by its place in the config. */
   readonly nameField: NameField;
 }
 
-/** Fields of the struct by option; each may stand in the config instead. */
+/** Fields of the struct, by option; the config may contain each instead. */
 const STRUCT_FIELDS = ["server", "psk", "listen", "forwards", "device"] as const;
-/** The member that names a file with more of them. */
+/** The member that names a file with further options. */
 const FILE_MEMBER = "config";
 
 /** @throws HostError ERR_FILE that names the file */
@@ -28,17 +28,17 @@ export type FileReader = (path: string) => Uint8Array;
 /** A config, and the folder in which its relative paths start. */
 interface Source extends ConfigText {
   readonly folder: string;
-  /** Those that are written as flags, `--listen`, and are named so where they are wrong. */
+  /** Options that are written as flags, such as `--listen`; errors name them that way. */
   readonly flags: ReadonlySet<string>;
 }
 
-/** Members of a config file that are for a program, and not for what it starts. */
+/** Members of a config file that apply to a program, not to what the program starts. */
 const PROGRAM_MEMBERS = ["log-level", "log-format", "ready-fd"];
 
 /**
- * Reads the struct, its JSON, and the file that this may name; the JSON wins over the file. Values are not checked here.
+ * Reads the struct, its JSON, and the file that the JSON may name; the JSON overrides the file. Does not check values.
  *
- * @param missing  options that this host does not have, by flag, with the reason
+ * @param missing  options that this host lacks, by flag, with the reason
  * @throws UsageError ERR_OPTION; HostError ERR_FILE when a file cannot be read
  */
 export function gatherOptions(
@@ -80,7 +80,7 @@ export function gatherOptions(
     const { flag } = fields[String(option)] ?? {};
     const isCommandLine = json !== undefined && json.flags.size > 0;
     if (source === undefined) return isCommandLine ? `--${flag}` : libraryName([option, ...inner]);
-    // A list of one that was written without brackets has no index.
+    // A list with one element, written without brackets, has no index.
     const isBare = typeof inner[0] === "number" && !Array.isArray(source.members.get(flag!));
     const path = [flag!, ...(isBare ? inner.slice(1) : inner)] as (string | number)[];
     return nameIn(source, path);
@@ -92,12 +92,12 @@ function structValue(start: StartOptions, option: string, field: OptionField): u
   const name = STRUCT_FIELDS.find((known) => known === option);
   if (name === undefined) return undefined;
   const value = start[name];
-  // One struct's `listen` is a text, and empty for none, the other's a list.
+  // `listen` is a text in one struct, empty for none, and a list in the other.
   if (name !== "listen" || field.isList || !Array.isArray(value)) return value;
   return value[0] === "" ? false : value[0];
 }
 
-/** A member as a value for the library. The command line's numbers are text. */
+/** Converts a member to a value for the library. The command line's numbers are text. */
 function valueIn(source: Source, field: OptionField, readFile: FileReader): unknown {
   const inFolder = (path: string) =>
     source.folder === "" || path.startsWith("/") ? path : `${source.folder}/${path}`;
@@ -109,7 +109,7 @@ function valueIn(source: Source, field: OptionField, readFile: FileReader): unkn
   return isText ? typed(field, value) : value;
 }
 
-/** Names what stands at a place, as it is written there. */
+/** Names the option at a place as the caller wrote it. */
 function nameIn(source: Source, path: readonly (string | number)[]): string {
   const isFlag = source.flags.has(String(path[0]));
   return isFlag ? `--${path[0]}` : `${source.place(path)}: ${libraryName(path)}`;
@@ -124,7 +124,7 @@ function readJson(text: string, names: ReadonlySet<string>): Source {
     const member = isFlag ? name.slice(2) : name;
     if (!names.has(member)) {
       if (isFlag) throw new UsageError("ERR_OPTION", `unknown option '${name}'; see --help`);
-      // Says where it is.
+      // Throws with the place of the error.
       parseConfigText("config", text, names);
     }
     if (members.has(member)) throw wrong(name, "is given twice");
@@ -150,12 +150,12 @@ function readText(path: string, readFile: FileReader): string {
   return text;
 }
 
-/** Without the byte-order mark that some editors put first. */
+/** Removes the byte-order mark that some editors put first. */
 function withoutMark(bytes: Uint8Array): Uint8Array {
   return bytes[0] === 0xef && bytes[1] === 0xbb && bytes[2] === 0xbf ? bytes.subarray(3) : bytes;
 }
 
-/** A key, without what editors add at the end; or credentials. */
+/** Reads a key, without what editors add at the end; or credentials. */
 function readSecret(path: string, { flag }: OptionField, readFile: FileReader): unknown {
   const bytes = withoutMark(readFile(path));
   let end = bytes.length;

@@ -14,7 +14,7 @@ export function readTlsFiles(host: FileHost, { caFile, certFile, keyFile }: TlsO
   return { ca: read(caFile), cert: read(certFile), key: read(keyFile) };
 }
 
-/** @returns what is wrong with the files of a client; undefined if nothing is */
+/** @returns the problem with a client's files; undefined if there is none */
 export function findTlsFilesProblem(host: FileHost, options: TlsOptions): string | undefined {
   try {
     const { ca, cert, key } = readTlsFiles(host, options);
@@ -22,7 +22,7 @@ export function findTlsFilesProblem(host: FileHost, options: TlsOptions): string
     return undefined;
   } catch (error) {
     const { message } = error as Error;
-    // C names what is wrong by its option.
+    // C names the wrong file by its option.
     const [, which] = /^(ca|cert|key): /.exec(message) ?? [];
     const file = { ca: options.caFile, cert: options.certFile, key: options.keyFile }[which ?? ""];
     return file === undefined ? message : file + message.slice(which.length);

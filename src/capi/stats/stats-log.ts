@@ -2,7 +2,7 @@ import { statsLine, summarize } from "../../host/stats-line.ts";
 import type { CHost, Instance } from "../c-host.ts";
 import { cLogger } from "../log.ts";
 
-/** Logs rates and drops every so many seconds, until it stops. */
+/** Logs rates and drops at an interval in seconds, until the instance stops. */
 export function withStatsLog(host: CHost, instance: Instance, intervalS: number): Instance {
   const log = cLogger(host);
   let timer = 0;

@@ -5,7 +5,7 @@ const ROWS = METRICS.filter(({ c }) => c !== undefined);
 /** Members of `underpass_stats`, in the order of {@link statsArray} and of capi/src/instance.h. */
 export const STATS_MEMBERS = ROWS.map(({ c }) => c!);
 
-/** What the C library reports: numbers, sums of those with a label, and -1 for what is not known. */
+/** What the C library reports: numbers, sums of metrics with a label, and -1 for unknown ones. */
 export function statsArray(stats: TunnelStats): Float64Array {
   return Float64Array.from(ROWS, (row) => {
     const value = readMetric(stats, row);

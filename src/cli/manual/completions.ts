@@ -2,7 +2,7 @@ import type { ProgramCommand, ProgramLine } from "../program-line.ts";
 import type { Flag } from "./flags.ts";
 import { flagsOf } from "./flags.ts";
 
-/** Completion for bash (bash-completion is not needed). */
+/** Completion for bash, which does not need bash-completion. */
 export function bashCompletion(program: ProgramLine): string {
   const { name, fields, commands = [] } = program;
   const flags = allFlags(program);
@@ -57,7 +57,7 @@ function pattern(flags: readonly Flag[]): string {
   return flags.map((flag) => `--${flag.name}`).join("|");
 }
 
-/** Completion for zsh, as a file `_NAME` in its `fpath`. */
+/** Completion for zsh, for a file `_NAME` in its `fpath`. */
 export function zshCompletion(program: ProgramLine): string {
   const { name, commands = [] } = program;
   const specs = allFlags(program).map((flag) => {
@@ -96,7 +96,7 @@ function quotedWord(plain: string): string {
   return plain.replace(/[\\[\]:() ]/g, "\\$&");
 }
 
-/** In single quotes of a POSIX shell. */
+/** Puts text into single quotes for a POSIX shell. */
 function quoted(plain: string): string {
   return `'${plain.replace(/'/g, "'\\''")}'`;
 }

@@ -1,20 +1,20 @@
 import type * as z from "zod";
 import type { OptionFields } from "../../host/options/fields.ts";
 
-/** An option as manuals and shells know it. */
+/** An option in the form that manuals and shells use. */
 export interface Flag {
   /** Without the dashes. */
   readonly name: string;
-  /** Stands for the value; undefined for a switch. */
+  /** The placeholder of the value; undefined for a switch. */
   readonly value: string | undefined;
   readonly help: string;
   readonly isRepeatable: boolean;
-  /** All values that it takes, if they are few. */
+  /** All allowed values, if they are few. */
   readonly choices: readonly string[];
   readonly takesPath: boolean;
 }
 
-/** The options of a program in the order of its table, then those that every program has. */
+/** The options of a program in the order of its table, then those that all programs have. */
 export function flagsOf(fields: OptionFields): readonly Flag[] {
   const own = Object.values(fields).flatMap(({ flag, value, help = "", isList = false, schema }) =>
     flag === undefined

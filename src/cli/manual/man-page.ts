@@ -2,7 +2,7 @@ import type { ProgramCommand, ProgramLine } from "../program-line.ts";
 import type { Flag } from "./flags.ts";
 import { flagsOf } from "./flags.ts";
 
-/** When and of what a manual page is. */
+/** The version and date of a manual page. */
 export interface Edition {
   readonly version: string;
   /** `2026-01-31` */
@@ -96,7 +96,7 @@ function paragraph(...parts: readonly string[]): string[] {
   return parts.map(textLine);
 }
 
-/** One sentence a line, as roff wants it. */
+/** Splits text into lines of one sentence, the style of roff. */
 function sentences(paragraphText: string): string[] {
   return paragraph(...paragraphText.split(/(?<=\.) /));
 }
@@ -106,7 +106,7 @@ function textLine(line: string): string {
   return /^[.']/.test(escaped) ? `\\&${escaped}` : escaped;
 }
 
-/** Escapes what roff would read; a hyphen stays what a shell takes. */
+/** Escapes the characters that roff interprets. A hyphen stays one that a shell accepts. */
 function text(plain: string): string {
   return plain
     .replace(/\\/g, "\\e")
@@ -118,7 +118,7 @@ function text(plain: string): string {
 }
 
 function capitalized(words: string): string {
-  // A name of a value stays as it is typed.
+  // The placeholder of a value stays as the user types it.
   return /^[a-z]+ [a-z]/.test(words) ? words[0].toUpperCase() + words.slice(1) : words;
 }
 

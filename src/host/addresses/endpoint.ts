@@ -36,18 +36,18 @@ export function parseEndpoint(text: string): Endpoint {
   return { host, port };
 }
 
-/** As {@link parseEndpoint}, for URLs, where the `%` before a zone may be percent-encoded (RFC 6874). */
+/** Like {@link parseEndpoint}, for URLs, where the `%` before a zone may be percent-encoded (RFC 6874). */
 export function parseUrlEndpoint(text: string): Endpoint {
   return parseEndpoint(text.replace(/^(\[[^\]%]*)%25/, "$1%"));
 }
 
-/** IPv4 text for an IPv4-mapped address; other text unchanged. */
+/** Returns IPv4 text for an IPv4-mapped address, and other text unchanged. */
 function inOneForm(ipv6: string): string {
   const address = makeAddress(ipv6, 0);
   return address?.[0] === ATYP_IPV4 ? formatHost(address) : ipv6;
 }
 
-/** @returns undefined for text that is no endpoint */
+/** @returns undefined for text that is not an endpoint */
 export function endpointOf(text: string): Endpoint | undefined {
   try {
     return parseEndpoint(text);
@@ -56,7 +56,7 @@ export function endpointOf(text: string): Endpoint | undefined {
   }
 }
 
-/** True for a host and a port, both of which can be connected to. */
+/** True for a host and a port that a connection can be made to. */
 export function isHostAndPort(text: string): boolean {
   const endpoint = endpointOf(text);
   if (endpoint === undefined || endpoint.path !== undefined || endpoint.port === 0) return false;

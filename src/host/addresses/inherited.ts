@@ -1,7 +1,7 @@
-/** Those below are the standard streams. */
+/** Lower descriptors are the standard streams. */
 const FIRST_DESCRIPTOR = 3;
 
-/** Reads `fd:N`, a listening socket that the process was given when it was started. @returns undefined for other text */
+/** Reads `fd:N`, a listening socket that the process got when it started. @returns undefined for other text */
 export function parseInherited(text: string): number | undefined {
   const descriptor = Number(/^fd:(\d{1,5})$/.exec(text)?.[1]);
   return descriptor >= FIRST_DESCRIPTOR ? descriptor : undefined;

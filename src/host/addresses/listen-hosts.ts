@@ -15,12 +15,13 @@ export interface Bound {
 }
 
 /**
- * The IPs that a listen option is bound to, each by its own socket. `[::]` stands for every address of both families,
- * unless `0.0.0.0` with the same port is also a value of the option.
+ * The IPs that a listen option binds to, each with its own socket. `[::]` stands for all addresses of both families, unless
+ * `0.0.0.0`
+ * with the same port is also a value of the option.
  *
- * @param text     `IP:PORT`
- * @param values   all values of the option
- * @param ipv6Only true if `[::]` stands for IPv6 alone
+ * @param text      `IP:PORT`
+ * @param values    all values of the option
+ * @param ipv6Only  true if `[::]` stands only for IPv6
  */
 export function listenHosts(text: string, values: readonly string[], ipv6Only: boolean): readonly string[] {
   const { host } = parseEndpoint(text) as { host: string };
@@ -30,7 +31,7 @@ export function listenHosts(text: string, values: readonly string[], ipv6Only: b
 }
 
 /**
- * Opens something on each of several hosts, with the same port. A machine without IPv6 gets it on IPv4 alone.
+ * Opens something on each of several hosts, with the same port. On a machine without IPv6, it opens only on IPv4.
  *
  * @param port  0 for one that the system chooses
  * @throws what `open` throws, after closing what was opened

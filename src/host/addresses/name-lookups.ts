@@ -5,10 +5,10 @@ import type { Timer } from "../loop.ts";
 import type { System } from "../system.ts";
 
 const DEADLINE_MS = 5_000;
-/** Most lookups at once; the system continues those that have passed their deadline. */
+/** Limit of concurrent look-ups; the system continues those that have passed their deadline. */
 const MAX_LOOKUPS = 1_024;
 
-/** Resolves the names of targets by the system's resolver, so many at once and no more. */
+/** Resolves the names of targets with the system's resolver, within a limit of concurrent look-ups. */
 export class NameLookups {
   readonly #system: System;
   readonly #log: Logger;
@@ -19,7 +19,7 @@ export class NameLookups {
     this.#log = log;
   }
 
-  /** @returns IP texts. @throws Error when the name cannot be resolved, or there are too many lookups at once */
+  /** @returns IP texts. @throws Error when the name cannot be resolved, or there are too many concurrent look-ups */
   async lookUp(name: string): Promise<readonly string[]> {
     if (this.#count >= MAX_LOOKUPS) throw new Error("too many at once");
     this.#count++;
@@ -30,7 +30,7 @@ export class NameLookups {
     }
   }
 
-  /** @returns the addresses of `name`, with `port`; none when they are not known within 5 s */
+  /** @returns the addresses of `name`, with `port`; none if they are not known within 5 s */
   async resolve(name: string, port: number): Promise<AddressBytes[]> {
     let timer: Timer | undefined;
     const deadline = new Promise<never>((_, failed) => {

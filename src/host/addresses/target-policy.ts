@@ -3,7 +3,7 @@ import { isWithin, parseTargetRule } from "../../core/target-rule.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { ATYP_DOMAIN, addressPort } from "../../wire/socket-address.ts";
 
-/** NAT64 (RFC 6052): judged as the IPv4 target in its last four bytes. */
+/** NAT64 (RFC 6052), judged as the IPv4 target in its last four bytes. */
 const NAT64 = mustParse("64:ff9b::/96");
 
 /** Targets inside a private network, or not unicast hosts at all (RFC 6890, IANA's special-purpose registries). */
@@ -21,7 +21,7 @@ const DEFAULT_DENIED = [
   "240.0.0.0/4",
   // ::, ::1 and the IPv4-compatible forms.
   "::/96",
-  // SIIT, RFC 2765, and local NAT64, RFC 8215: only the network knows which IPv4 host is behind them.
+  // SIIT (RFC 2765) and local NAT64 (RFC 8215): only the network knows which IPv4 host is behind such an address.
   "::ffff:0:0:0/96",
   "64:ff9b:1::/48",
   "2001::/32",
@@ -33,10 +33,11 @@ const DEFAULT_DENIED = [
 ].map(mustParse);
 
 /**
- * The targets that datagrams may be sent to. Applied after resolution, to the address that is sent to. Deny rules come
- * first, then allow rules, which override the defaults, then the defaults: private, loopback, link-local, CGNAT,
- * protocol assignment, benchmarking, multicast, broadcast, reserved and tunnelling ranges are denied. Everything else
- * is permitted.
+ * Decides which targets datagrams may be sent to. It applies after resolution, to the address that is sent to. Deny rules come
+ * first,
+ * then allow rules, which override the defaults, then the defaults. They deny private, loopback, link-local, CGNAT, protocol
+ * assignment,
+ * benchmarking, multicast, broadcast, reserved and tunnelling ranges. Everything else is permitted.
  */
 export class TargetPolicy {
   readonly #allow: readonly TargetRule[];

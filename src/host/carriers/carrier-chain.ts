@@ -27,7 +27,7 @@ import type { TlsOptions } from "./tls-options.ts";
 import { splitWay } from "./way.ts";
 
 const CONNECT_MS = 10_000;
-/** Time between attempts to connect to a plugin that has been started. */
+/** Time between attempts to connect to a plugin that has just started. */
 const PLUGIN_POLL_MS = 20;
 
 export interface CarrierChainOptions {
@@ -35,11 +35,11 @@ export interface CarrierChainOptions {
   readonly server: string;
   /** Hops, nearest first: `socks5://`, `http://`, `ss://`, `tls://`, `ws://`, `wss://`, `unix:`. */
   readonly via: readonly string[];
-  /** For the whole chain, in milliseconds. Default 10,000. */
+  /** Time limit for the whole chain, in milliseconds. Default 10,000. */
   readonly connectTimeoutMs?: number;
-  /** Interface or mark of the first connection. Default: as routing decides. */
+  /** Interface or mark of the first connection. By default, routing decides. */
   readonly outgoing?: Outgoing | undefined;
-  /** Hears how far each connection comes. Default: nobody. */
+  /** Hears how far each connection gets. Default: nobody. */
   readonly trace?: ChainTrace | undefined;
 }
 
@@ -47,20 +47,20 @@ export interface CarrierChainOptions {
  * Called when a connection has passed a hop.
  *
  * @param hop     its index; -1 for the first connection
- * @param stream  what has been reached by it
+ * @param stream  the stream through that hop
  */
 export type ChainTrace = (hop: number, stream: ByteStream) => void;
 
-/** A carrier chain that was read: what it leads to, and by which hops. */
+/** A parsed carrier chain: its destination and its hops. */
 export interface CarrierChain extends Pick<Carrier, "description" | "authority" | "isLocal"> {
   readonly endpoint: Endpoint;
   readonly hops: readonly Hop[];
 }
 
 /**
- * Parses `--server` and the `--via` list. A proxy is reached through the hops before it and asked to connect to the next
- * address; `tls://` wraps the connection to the next address, or, with its own address, connects to that and wraps it. A
- * WebSocket's server decides itself where it leads, which should be the next address.
+ * Parses `--server` and the `--via` list. A proxy is reached through the hops before it, and asked to connect to the next address.
+ * `tls://` wraps the connection to the next address or, with an address of its own, connects to that and wraps it. The server of a
+ * WebSocket decides itself where it leads, which should be the next address.
  *
  * @throws UsageError ERR_OPTION that names the value, without its password
  */
@@ -82,7 +82,7 @@ export function parseCarrierChain({ server, via, outgoing }: CarrierChainOptions
   };
 }
 
-/** As {@link parseCarrierChain}, to connect by. */
+/** Like {@link parseCarrierChain}, and opens it for connections. */
 export function openCarrierChain(options: CarrierChainOptions, system: System): Carrier {
   const { outgoing, connectTimeoutMs, trace } = options;
   const { endpoint, hops, ...carrier } = parseCarrierChain(options);
@@ -96,7 +96,7 @@ export function openCarrierChain(options: CarrierChainOptions, system: System): 
   };
 }
 
-/** @throws UsageError ERR_OPTION when a program would have to leave by `outgoing` */
+/** @throws UsageError ERR_OPTION when a program would have to connect through `outgoing` */
 function checkPlugin([first]: readonly Hop[], outgoing: Outgoing | undefined): void {
   if (first?.kind !== "ss" || first.shadowsocks.plugin === undefined || outgoing === undefined) return;
   const problem = `the plugin ${first.shadowsocks.plugin.program} would not leave by the interface or mark`;
@@ -123,13 +123,13 @@ function checkZones(hops: readonly Hop[], server: Endpoint): void {
   }
 }
 
-/** True if a proxy is the last hop with an address, and so connects to the server. @param via  well-formed */
+/** True if the last hop with an address is a proxy, which then connects to the server. @param via  well-formed */
 export function isBehindProxy(via: readonly string[]): boolean {
   const last = via.map(parseHop).findLast((hop) => hop.endpoint !== undefined);
   return last !== undefined && isProxy(last);
 }
 
-/** True if the hop connects to the next address, wherever that is. */
+/** True if the hop connects to the next address, whatever that is. */
 function isProxy({ kind }: Hop): boolean {
   return kind === "socks5" || kind === "http" || kind === "ss";
 }
@@ -139,15 +139,15 @@ export interface TcpWay {
   /**
    * Connects. The stream is to be handed on.
    *
-   * @param onReached  called when the last proxy has answered, or has the connection where it does not answer by itself
+   * @param onReached  called when the last proxy has answered, or, if it does not answer by itself, has accepted the connection
    * @throws HostError ERR_CONNECT
    */
   connect(target: AddressBytes, cancellation: Cancellation, onReached?: () => void): Promise<ByteStream>;
-  /** Ends what it has started. */
+  /** Ends what it started. */
   close(): Promise<void>;
 }
 
-/** @param via  hops with blanks between them, nearest first, the last `socks5://` or `ss://`; undefined to connect directly */
+/** @param via  hops separated by blanks, nearest first, the last `socks5://` or `ss://`; undefined to connect directly */
 export function tcpWay(via: string | undefined, system: System, outgoing?: Outgoing): TcpWay {
   const hops = via === undefined ? [] : splitWay(via).via.map(parseHop);
   checkPlugin(hops, outgoing);
@@ -195,7 +195,7 @@ export async function openUdpAssociate(
   return { stream, bound: handshake.bound!, peer: remoteIp };
 }
 
-/** @throws HostError ERR_UNSUPPORTED for a hop that the system cannot make */
+/** @throws HostError ERR_UNSUPPORTED for a hop that the system does not support */
 function checkSupport(hop: Hop, system: System): void {
   if (tlsOf(hop) !== undefined) required(system.wrapTls, "TLS");
   if (hop.kind !== "ss") return;
@@ -209,7 +209,7 @@ class HopChain {
   readonly #system: System;
   readonly #outgoing: Outgoing | undefined;
   readonly #trace: ChainTrace | undefined;
-  /** The program that the first hop needs, once it was needed. */
+  /** The program that the first hop needs, after its first use. */
   #plugin: PluginUse | undefined;
   #isClosed = false;
 
@@ -223,7 +223,7 @@ class HopChain {
   }
 
   /**
-   * @param timeoutMs  for all of it
+   * @param timeoutMs  for the whole chain
    * @param onReached  see {@link TcpWay.connect}
    * @throws HostError ERR_CONNECT that names the step
    */
@@ -235,7 +235,7 @@ class HopChain {
     const hops = this.#hops;
     const system = this.#system;
     const deadline = cancellation.within(system, timeoutMs);
-    /** The next address from a hop on, as some hops have none. */
+    /** The next address from a hop on, because some hops have none. */
     const nextEndpoint = (index: number): Endpoint =>
       hops.slice(index).find((hop) => hop.endpoint !== undefined)?.endpoint ?? server;
     let step = endpointText(nextEndpoint(0));
@@ -329,7 +329,7 @@ class HopChain {
   }
 }
 
-/** The name that a peer's certificate must be for. */
+/** The name that a peer's certificate must have. */
 function tlsName(peer: Endpoint): string {
   return peer.path === undefined ? splitZone(peer.host).ip : "localhost";
 }

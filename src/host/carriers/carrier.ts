@@ -5,7 +5,7 @@ import type { ByteStream } from "../stream/byte-stream.ts";
 export interface Connection {
   /** To be handed on. */
   readonly stream: ByteStream;
-  /** Of a request to a MASQUE proxy: the proxy lets it bind. */
+  /** For a request to a MASQUE proxy: true if the proxy lets it bind. */
   readonly isBound?: boolean;
 }
 
@@ -15,7 +15,7 @@ export interface Carrier {
   readonly description: string;
   /** The server's `HOST:PORT`, for the Host field. */
   readonly authority: string;
-  /** It connects to this machine, where either the server or a relay listens. */
+  /** True if it connects to this machine, where either the server or a relay listens. */
   readonly isLocal: boolean;
   /**
    * Connects.
@@ -25,6 +25,6 @@ export interface Carrier {
    * @throws HostError ERR_CONNECT that names the step
    */
   connect(cancellation: Cancellation, lane?: number): Promise<Connection>;
-  /** Ends what it has started. */
+  /** Ends what it started. */
   close(): Promise<void>;
 }

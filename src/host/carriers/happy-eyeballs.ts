@@ -5,7 +5,7 @@ import type { System } from "../system.ts";
 
 /** Time after which the next attempt starts in parallel (Connection Attempt Delay, RFC 8305 §5). */
 const ATTEMPT_DELAY_MS = 250;
-/** How many addresses of one name are tried. */
+/** Limit of addresses that are tried for one name. */
 const MAX_ADDRESSES = 16;
 
 /**
@@ -51,10 +51,11 @@ export function interleaveFamilies(addresses: readonly string[]): string[] {
 }
 
 /**
- * Connects to the address that answers first (RFC 8305 §5). The next attempt starts as soon as one fails, or after 250 ms.
- * The first success cancels the others; when `cancellation` is cancelled, all are.
+ * Connects to the address that answers first (RFC 8305 §5). The next attempt starts when one fails, or after 250 ms. The first
+ * success
+ * cancels the others; cancelling `cancellation` cancels all.
  *
- * @throws Error with the reason for the failure; where there are several addresses, with each one tried and its reason
+ * @throws Error with the reason; for several addresses, with each address and its reason
  */
 export function connectFirst<T extends object>(
   addresses: readonly string[],
@@ -112,7 +113,7 @@ export function connectFirst<T extends object>(
       }
     };
     const leave = cancellation.onCancel(fail);
-    // Cancelled already: nothing begins, and it fails at once.
+    // If it was cancelled before, nothing starts, and it fails at once.
     if (!cancellation.isCancelled) beginNext();
   });
 }

@@ -35,7 +35,7 @@ export type ProxyEndpoint = Exclude<Endpoint, { readonly path: string }>;
 
 /** Fields that decide where a request goes or ends: with a second one, a proxy might read a different request. */
 const OWN_FIELDS = ["host", "content-length", "transfer-encoding"];
-/** Those that a WebSocket's handshake sets. */
+/** Fields that the WebSocket handshake sets itself. */
 const OWN_WEB_SOCKET_FIELDS = /^(?:connection|upgrade|sec-websocket-.*)$/;
 const TLS_FILE_OPTIONS = ["ca", "cert", "key", "insecure"];
 const MAX_WEB_SOCKET_PATH = 1_024;
@@ -107,13 +107,13 @@ export function badHop(text: string, problem: string): UsageError {
   });
 }
 
-/** @returns what is wrong with a malformed hop, without its text; undefined for a well-formed one */
+/** @returns the problem with a malformed hop, without its text; undefined for a well-formed one */
 export function findHopProblem(text: string): string | undefined {
   try {
     parseHop(text, 0);
     return undefined;
   } catch (error) {
-    // The error of parseEndpoint has no cause.
+    // An error of parseEndpoint has no cause.
     return ((error as Error).cause as string | undefined) ?? "expected unix:/path";
   }
 }
@@ -125,17 +125,18 @@ export function tlsOf(hop: Hop): TlsOptions | undefined {
 }
 
 /**
- * Removes user and password, whatever they contain, the path of a WebSocket, which may be a secret, and the values of all
- * options but those for TLS. Of several hops with blanks between them, also what is before the last password.
+ * Removes user and password, whatever they contain, the path of a WebSocket, which may be a secret, and the values of all options
+ * except
+ * those for TLS. For several hops separated by blanks, also removes everything before the last password.
  */
 export function redactUrl(text: string): string {
   if (/^https?:.*\{/s.test(text)) {
-    // A template of a MASQUE proxy.
+    // The template of a MASQUE proxy.
     return text.replace(/^(https?:\/\/)?[^/]*@/i, "$1***@").replace(/([#&]header=)[^&]*/g, "$1***");
   }
   const hidden = text
     .replace(/^([a-z0-9+.-]+:\/\/)?.*@/is, "$1***@")
-    // Without a server the password may be anywhere: before SIP002 all of it was base64.
+    // Without a server, the password may be anywhere: before SIP002, all of it was base64.
     .replace(/(^|\s)ss:[^@]*$/is, "$1ss://***");
   return hidden
     .split(/(?<=\s)/)
@@ -240,7 +241,7 @@ export function parseField(text: string, field: string): HeaderField {
   const name = field.slice(0, Math.max(colon, 0));
   const value = trimBlanks(field.slice(colon + 1));
   if (!isToken(name)) throw badHop(text, "expected header=Name:%20value");
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are the ones to refuse.
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are the characters to refuse.
   if (/[\x00-\x08\x0a-\x1f\x7f]/.test(value)) throw badHop(text, `a control character in ${name}`);
   if (OWN_FIELDS.includes(name.toLowerCase())) throw badHop(text, `${name} is not for a header option`);
   return [name, value];
@@ -257,7 +258,7 @@ function parseTlsOptions(text: string, query: string): TlsOptions {
   return makeTlsOptions(text, known, "servername");
 }
 
-/** @param nameOption  the option that has the server's name */
+/** @param nameOption  the option that contains the server's name */
 export function makeTlsOptions(
   text: string,
   known: ReadonlyMap<string, string>,
@@ -295,7 +296,7 @@ function rebasePath(encoded: string, inFolder: InFolder): string {
   try {
     return encodeURIComponent(inFolder(decodeURIComponent(encoded))).replaceAll("%2F", "/");
   } catch {
-    // Parsing reports it.
+    // The parser reports the error.
     return encoded;
   }
 }

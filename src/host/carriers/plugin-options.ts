@@ -1,10 +1,10 @@
-/** A plugin of shadowsocks (SIP003): a program, and options that only it understands. */
+/** A shadowsocks plugin (SIP003): a program, and options that only it understands. */
 export interface Plugin {
   readonly program: string;
   readonly options: string;
 }
 
-/** Splits `NAME;OPTIONS` of a URI (SIP002). A backslash makes the character behind it an ordinary one. */
+/** Splits `NAME;OPTIONS` of a URI (SIP002). A backslash escapes the character after it. */
 export function parsePlugin(text: string): Plugin {
   const end = splitAt(text, ";");
   const program = withoutEscapes(end < 0 ? text : text.slice(0, end));
@@ -26,7 +26,7 @@ export function parsePluginOptions(text: string): Map<string, string> {
   return options;
 }
 
-/** Where a character first stands without a backslash before it; -1 if nowhere. */
+/** The first position of a character without a backslash before it; -1 if there is none. */
 function splitAt(text: string, character: string): number {
   for (let i = 0; i < text.length; i++) {
     if (text[i] === "\\") i++;

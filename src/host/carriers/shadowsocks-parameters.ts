@@ -4,7 +4,7 @@ import { METHODS } from "../../core/shadowsocks/method.ts";
 import type { Plugin } from "./plugin-options.ts";
 import { parsePluginOptions } from "./plugin-options.ts";
 
-/** simple-obfs, spoken by ourselves. */
+/** simple-obfs, built in. */
 export interface Obfs {
   readonly kind: "http" | "tls";
   readonly host: string;
@@ -12,21 +12,21 @@ export interface Obfs {
   readonly method: string;
 }
 
-/** What a client has to know of its shadowsocks server, besides the address. */
+/** What a client needs to know about its shadowsocks server, besides the address. */
 export interface Shadowsocks {
   readonly method: Method;
   readonly password: string;
   readonly obfs: Obfs | undefined;
-  /** A plugin that is a program, which connects to the server itself. */
+  /** A plugin that runs as a program and connects to the server itself. */
   readonly plugin: Plugin | undefined;
 }
 
-/** What obfs-local sends when it is given no host. */
+/** The host that obfs-local sends by default. */
 const DEFAULT_OBFS_HOST = "cloudfront.net";
 /** Options of obfs-local that do not change what it sends. */
 const OBFS_LOCAL_ALONE = ["fast-open", "mptcp", "nofile", "reuse-port"];
 
-/** @returns what is wrong with the values, without them */
+/** @returns the problem with the values, without quoting them */
 export function readShadowsocks(
   methodName: string,
   password: string,

@@ -12,7 +12,7 @@ export interface ShadowsocksUri {
   readonly plugin: Plugin | undefined;
 }
 
-/** @returns what is wrong with the text, without quoting it */
+/** @returns the problem with the text, without quoting it */
 export function parseShadowsocksUri(text: string): ShadowsocksUri | string {
   const match = /^ss:\/\/([^@?#]*)@([^@/?#]*)\/?(?:\?([^#]*))?(?:#.*)?$/s.exec(text);
   if (match === null)
@@ -50,7 +50,7 @@ function decodeUserInfo(text: string): string | undefined {
   try {
     const plain = decodeURIComponent(text);
     if (text.includes(":")) return plain;
-    // Base64 of either alphabet, with and without padding.
+    // Base64 in either alphabet, with or without padding.
     const base64 = plain.replaceAll("-", "+").replaceAll("_", "/").replace(/=+$/, "");
     const bytes = decodeBase64(base64.padEnd(Math.ceil(base64.length / 4) * 4, "="));
     if (bytes === undefined) return undefined;

@@ -14,7 +14,7 @@ import { required } from "../system.ts";
 import type { Obfs, Shadowsocks } from "./shadowsocks-parameters.ts";
 
 /**
- * Has the stream to a shadowsocks server lead to `target`.
+ * Makes the stream to a shadowsocks server lead to `target`.
  *
  * @param port  of the server
  * @throws HostError ERR_UNSUPPORTED

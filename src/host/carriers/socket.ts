@@ -6,9 +6,9 @@ import type { System } from "../system.ts";
 import { connectFirst, resolveHost } from "./happy-eyeballs.ts";
 
 /**
- * Connects to a Unix socket, or over TCP to whichever address of the host answers first.
+ * Connects to a Unix socket, or over TCP to the address of the host that answers first.
  *
- * @param outgoing      interface or mark to leave by
+ * @param outgoing      interface or mark for the connection
  * @param cancellation  ends the attempt; it has no effect once the stream is connected
  * @throws Error with the reason for each address; HostError ERR_NATIVE
  */

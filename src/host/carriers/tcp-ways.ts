@@ -1,8 +1,10 @@
 /**
- * Several ways for TCP flows. Each flow tries them in order, each with a head start before the next (RFC 8305 §5), until the last proxy
- * of one has answered, or, where that does not answer by itself (`ss://`), has taken the connection. That way is kept for the flows
- * after it. What a proxy then says of the target holds, as the target is the same by every way: a flow falls to another way
- * only before the application's first byte is sent.
+ * Several ways for TCP flows. Each flow tries them in order, and each way has a head start before the next (RFC 8305 §5). A way
+ * works when
+ * its last proxy has answered or, if that does not answer by itself (`ss://`), has accepted the connection. Later flows keep that
+ * way. A
+ * proxy's answer about the target is final, because the target is the same by every way: a flow changes its way only before the
+ * application's first byte is sent.
  */
 
 import { HEAD_START_MS, KEPT_MS } from "../../core/client/way-race.ts";
@@ -19,7 +21,7 @@ import type { TcpWay } from "./carrier-chain.ts";
 import { tcpWay } from "./carrier-chain.ts";
 import { redactUrl } from "./hop.ts";
 
-/** @param texts  ways in the order of preference, each hops with blanks between them; none to connect directly */
+/** @param texts  ways in order of preference, each with hops separated by blanks; none to connect directly */
 export function tcpWays(
   texts: readonly string[],
   system: System,
@@ -52,7 +54,7 @@ export class TcpWays implements TcpWay {
   connect(target: AddressBytes, cancellation: Cancellation): Promise<ByteStream> {
     return new Promise((done, failed) => {
       const waiting = this.#order();
-      /** Attempts under way. */
+      /** Attempts in progress. */
       const attempts = new Map<number, Cancellation>();
       const reasons: string[] = [];
       let timer: Timer | undefined;

@@ -1,6 +1,6 @@
-/** What a client of TLS presents and accepts; files are in PEM. */
+/** What a TLS client presents and accepts; files are PEM. */
 export interface TlsOptions {
-  /** Name that the certificate must be valid for, and that is sent (SNI). Default: the host of the next address. */
+  /** The name that the certificate must be valid for, and that is sent (SNI). Default: the host of the next address. */
   readonly serverName: string | undefined;
   /** Certificates to trust instead of the system's. */
   readonly caFile: string | undefined;

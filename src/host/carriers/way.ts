@@ -3,10 +3,10 @@ import { isHostAndPort } from "../addresses/endpoint.ts";
 import type { Hop } from "./hop.ts";
 import { parseHop, rebaseHop } from "./hop.ts";
 
-/** A way in one text: hops with blanks between them, nearest first, and then, for lanes, the server. */
+/** A way in one text: hops separated by blanks, nearest first, and then, for lanes, the server. */
 export interface WayText {
   readonly via: readonly string[];
-  /** `HOST:PORT`; undefined where the text ends with a hop. */
+  /** `HOST:PORT`; undefined if the text ends with a hop. */
   readonly server: string | undefined;
 }
 
@@ -18,17 +18,17 @@ export function splitWay(text: string): WayText {
   return isServer ? { via: parts.slice(0, -1), server: last } : { via: parts, server: undefined };
 }
 
-/** @returns the hops, or what is wrong with them, without their text */
+/** @returns the hops, or the problem with them, without their text */
 export function parseHops(texts: readonly string[]): readonly Hop[] | string {
   try {
     return texts.map(parseHop);
   } catch (error) {
-    // The error of parseEndpoint has no cause.
+    // An error of parseEndpoint has no cause.
     return ((error as Error).cause as string | undefined) ?? "expected unix:/path";
   }
 }
 
-/** @returns what is wrong with a way for lanes, without its text */
+/** @returns the problem with a way for lanes, without its text */
 export function findWayProblem(text: string): string | undefined {
   const { via, server } = splitWay(text);
   if (via.length === 0 && server === undefined) return "expected hops, a server, or both";
@@ -37,7 +37,7 @@ export function findWayProblem(text: string): string | undefined {
   return server === undefined || isHostAndPort(server) ? undefined : "expected HOST:PORT behind the last hop";
 }
 
-/** @returns what is wrong with two or more hops for TCP, without their text */
+/** @returns the problem with two or more hops for TCP, without their text */
 export function findTcpWayProblem(text: string): string | undefined {
   const { via, server } = splitWay(text);
   if (server !== undefined) return "expected hops alone";

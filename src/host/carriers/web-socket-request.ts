@@ -1,13 +1,13 @@
 import type { HeaderField } from "../../core/handshakes/http-connect.ts";
 import type { TlsOptions } from "./tls-options.ts";
 
-/** What a client requests of a web server, besides its address. */
+/** What a client asks a web server for, besides its address. */
 export interface WebSocketRequest {
   /** Absolute, without a query. */
   readonly path: string;
   /** Value of Host. */
   readonly host: string;
   readonly fields: readonly HeaderField[];
-  /** Of `wss://`. */
+  /** For `wss://`. */
   readonly tls: TlsOptions | undefined;
 }

@@ -14,9 +14,11 @@ export interface Device {
   readonly hasKernel: boolean;
   /** Writes all packets, whose memory is borrowed until it returns. @returns how many were dropped */
   write(packets: PacketBatch): number;
-  /** True while it should get no packets that can wait; {@link DeviceEvents.onWritable} follows. Undefined where it always takes them. */
+  /**
+   * True while packets that can wait should wait; {@link DeviceEvents.onWritable} follows. Undefined if it always accepts packets.
+   */
   isBlocked?(): boolean;
-  /** Undefined where it has no effect. */
+  /** Undefined if it has no effect. */
   setLatency?(latency: LatencyClass): void;
   close(): Promise<void>;
 }
@@ -24,7 +26,7 @@ export interface Device {
 export interface DeviceEvents {
   /** Packets, in writable memory that is borrowed until the call returns. */
   readonly onPackets: OnPackets;
-  /** It is not blocked any more. */
+  /** The device is no longer blocked. */
   readonly onWritable: () => void;
   /** The device is gone for good. */
   readonly onEnd: (error: Error | undefined) => void;

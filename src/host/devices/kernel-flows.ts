@@ -9,7 +9,7 @@ import type { ConnectFlow } from "./flow-relay.ts";
 import { FlowRelay } from "./flow-relay.ts";
 
 export interface KernelFlowsOptions {
-  /** Called at each use, as core is created once the listeners' ports are known. */
+  /** Called for each use, because core is created once the ports of the listeners are known. */
   readonly core: () => Tun2Socks;
   readonly loop: Loop;
   readonly tcp: Tcp;
@@ -61,7 +61,7 @@ export class KernelFlows {
     return listener.port;
   }
 
-  /** Core has forgotten a flow before its connection ended. */
+  /** Core forgot a flow before its connection ended. */
   forget(flow: number, reason: FlowEnd): void {
     const stream = this.#relay.forget(flow);
     if (reason !== "finished") stream?.destroy();

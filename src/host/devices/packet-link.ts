@@ -7,7 +7,7 @@ import { PacketStream } from "./packet-stream.ts";
 
 const FIRST_PAUSE_MS = 100;
 const LAST_PAUSE_MS = 5_000;
-/** A link that lasted this long counts as good: the next attempt follows soon. */
+/** A link that lasted this long counts as good, so the next attempt follows soon. */
 const GOOD_MS = 10_000;
 const END_MS = 1_000;
 
@@ -18,14 +18,14 @@ export interface PacketLink {
   close(): Promise<void>;
 }
 
-/** One life of a link. */
+/** One run of a link. */
 export interface OpenLink {
   write(packets: PacketBatch): number;
-  /** Called once, when it is no longer needed; `onEnd` follows. */
+  /** Called once, when the link is no longer needed; `onEnd` follows. */
   end(): void;
 }
 
-/** A link that is opened with the first packet, and again whenever it ends. */
+/** A link that opens with the first packet, and again after it ends. */
 export class RevivedLink implements PacketLink {
   readonly #open: (onEnd: (reason: string) => void) => OpenLink;
   readonly #loop: Loop;
@@ -87,7 +87,7 @@ export class RevivedLink implements PacketLink {
   }
 }
 
-/** Connects to a device that listens on a Unix socket, and connects again whenever that ends. */
+/** Connects to a device that listens on a Unix socket, and reconnects when the connection ends. */
 export function connectPackets(
   path: string,
   tcp: Tcp,

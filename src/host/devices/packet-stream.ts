@@ -9,15 +9,15 @@ export const MAX_WAITING_BYTES = 4 * 1024 * 1024;
 /** Consecutive IP packets on a byte stream, both ways. */
 export class PacketStream {
   readonly #stream: ByteStream;
-  /** What is to be written once the stream takes more. */
+  /** Bytes to write once the stream accepts more. */
   #waiting: Uint8Array[] = [];
   #waitingBytes = 0;
   #isWaiting = false;
   #reason: string | undefined;
 
   /**
-   * @param onEnd       called once, later, when it is closed
-   * @param onWritable  called when it is not {@link isBlocked} any more
+   * @param onEnd       called once, later, when the stream is closed
+   * @param onWritable  called when it is no longer {@link isBlocked}
    */
   constructor(
     stream: ByteStream,
@@ -29,7 +29,7 @@ export class PacketStream {
     const reader = new PacketStreamReader(onPackets);
     stream.start({
       onBytes: (chunk, length) => {
-        // The reader lends the chunk to who may write to it, and keeps nothing of it.
+        // The reader lends the chunk to code that may write to it, and keeps nothing of it.
         if (reader.handleStream(chunk, length)) return;
         this.#reason = "it sent something other than IP packets";
         stream.destroy();
@@ -43,7 +43,7 @@ export class PacketStream {
     });
   }
 
-  /** Whether what was written waits for the other end. */
+  /** Whether written bytes wait for the other end. */
   get isBlocked(): boolean {
     return this.#isWaiting;
   }

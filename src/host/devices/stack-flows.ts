@@ -33,7 +33,7 @@ export interface StackFlowsOptions {
 export class StackFlows implements StackTurn {
   readonly #options: StackFlowsOptions;
   readonly #relay: FlowRelay;
-  /** By flow, while events of it may come. */
+  /** By flow, as long as events of it may come. */
   readonly #streams: (StackStream | undefined)[] = [];
   #isDelivering = false;
   #isWriting = false;
@@ -62,7 +62,7 @@ export class StackFlows implements StackTurn {
     this.#options.core().forgetFlow(flow);
   }
 
-  /** Takes the segments that core has for the stack, which are in `input`. */
+  /** Gives the stack core's segments, which are in `input`. */
   handleSegments(now: number, input: Uint8Array): void {
     const { core, stack } = this.#options;
     stack.handleSegments(now, core().segments, input);
@@ -76,19 +76,19 @@ export class StackFlows implements StackTurn {
     return this.#isClosed ? Number.POSITIVE_INFINITY : this.#options.stack.nextTimeout();
   }
 
-  /** Reports what has happened to flows, and writes the stack's packets to the device while that takes any. */
+  /** Reports events of flows, and writes the stack's packets to the device as long as that accepts them. */
   flush(): void {
     this.#deliver();
     this.#write();
   }
 
-  /** Core has forgotten a flow before the stack did. */
+  /** Core forgot a flow before the stack did. */
   forget(flow: number, reason: FlowEnd): void {
     const stream = this.#streams[flow];
     this.#streams[flow] = undefined;
     this.#relay.forget(flow);
     if (this.#isClosed) return;
-    // One that nobody has accepted yet may be a scan, which is not answered.
+    // A flow that nobody has accepted yet may be a scan, which gets no answer.
     this.#options.stack.drop(flow, stream !== undefined && reason !== "finished");
     stream?.handleDropped();
   }

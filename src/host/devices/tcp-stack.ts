@@ -24,13 +24,13 @@ export interface TcpStackOptions {
   /** Packets have virtio-net headers. */
   readonly virtio: boolean;
   readonly maxFlows: number;
-  /** For all that waits in it, and its connections. */
+  /** Limit for its connections and all data that waits in it. */
   readonly memoryBytes: number;
   /** 16 random bytes. */
   readonly secret: Uint8Array;
 }
 
-/** The native module's TCP, which terminates the connections of a device that no kernel is behind. */
+/** The native module's TCP. It terminates the connections of a device that has no kernel behind it. */
 export class TcpStack {
   readonly native: NativeModule;
   readonly id: number;
@@ -62,7 +62,7 @@ export class TcpStack {
     );
   }
 
-  /** Takes the segments of a batch, whose memory is changed, and clears it. */
+  /** Takes the segments of a batch, changes their memory, and clears the batch. */
   handleSegments(now: number, segments: SegmentBatch, input: Uint8Array): void {
     const { native, id } = this;
     const { rows, count, copyRows, copyCount, copies } = segments;
@@ -80,7 +80,7 @@ export class TcpStack {
     return this.native.tcpStackNextTimeout!(this.id);
   }
 
-  /** Puts packets into {@link packets}, in the place of those of the last call. @returns their number */
+  /** Puts packets into {@link packets}, in place of those of the last call. @returns their number */
   pollPackets(): number {
     const count = this.native.tcpStackPollPackets!(this.id);
     this.packets.count = count;
@@ -92,7 +92,7 @@ export class TcpStack {
     return this.native.tcpStackPollEvents!(this.id);
   }
 
-  /** Forgets a flow at once; there are no events of it any more. */
+  /** Forgets a flow at once; no more events of it follow. */
   drop(flow: number, hasReset: boolean): void {
     this.native.tcpStackDrop!(this.id, flow, hasReset);
   }

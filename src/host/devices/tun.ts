@@ -9,8 +9,9 @@ import type { Device, DeviceEvents } from "./device.ts";
 import type { InterfaceAddress } from "./interface-address.ts";
 
 /**
- * What one turn of the loop may read: a few packets of maximum size, or many small ones. Not more than fits into one batch
- * of a lane (256 KiB), as the rest would be copied to its queue, or dropped beyond that, while it could wait in the device.
+ * Limit for one turn of the loop: a few packets of maximum size, or many small ones. No more than fits into one batch of a lane
+ * (256 KiB),
+ * because the rest would be copied to the lane's queue or dropped, while it could wait in the device.
  */
 const ARENA_BYTES = 2 * 1024 * 1024;
 const ARENA_PACKETS = 192;
@@ -23,15 +24,15 @@ export interface TunOptions {
   readonly routes: readonly { readonly network: Uint8Array; readonly prefixLength: number }[];
   /** True to exchange packets longer than the MTU with the kernel, if the system can. */
   readonly hasOffload: boolean;
-  /** As of sockets; native I/O on Linux only. */
+  /** Like that of sockets; native I/O on Linux only. */
   readonly latency: LatencyClass;
 }
 
 /** What a TUN device needs from the program besides the native module. */
 export interface TunSystem {
-  /** Sets a device up where the native module cannot. @throws Error */
+  /** Sets up a device if the native module cannot. @throws Error */
   readonly setUp?: (name: string, options: TunOptions) => void;
-  /** @returns why there are no TUN devices, if it is known */
+  /** @returns why there are no TUN devices, if known */
   readonly explainNoDevice?: () => string | undefined;
 }
 
@@ -131,9 +132,11 @@ function hint(error: Error, { explainNoDevice }: TunSystem): string {
 }
 
 /**
- * Ends the connections from an address that is new to the system. They are left over from a device that disappeared with
- * its process, and would notice only when they send. Done after the routes are set, so that the kernel's RSTs to their
- * peers go into the device instead of out through the default route.
+ * Ends the connections from an address that is new to the system. They remain from a device that disappeared with its process, and
+ * would
+ * notice only when they send. This runs after the routes are set, so that the kernel's RSTs to their peers enter the device instead
+ * of
+ * leaving through the default route.
  */
 function endLeftConnections(own: Uint8Array, native: NativeModule, log: Logger): void {
   try {

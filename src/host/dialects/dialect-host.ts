@@ -13,10 +13,10 @@ import type { System } from "../system.ts";
 import type { UdpPath, UdpPathHost } from "../udp-paths/udp-path.ts";
 import { OutgoingDatagram } from "../udp-paths/udp-path.ts";
 
-/** How long a connection that is being closed may take to send the rest. */
+/** Time limit for a closing connection to send the rest. */
 const CLOSE_MS = 1_000;
 
-/** Wires {@link DialectServer} to connections, a way out for their datagrams, a resolver and a timer. */
+/** Connects {@link DialectServer} with connections, a way out for datagrams, a resolver and a timer. */
 export class DialectHost implements UdpPathHost {
   readonly #core: DialectServer;
   readonly #names: NameLookups;
@@ -47,7 +47,7 @@ export class DialectHost implements UdpPathHost {
     this.#system = system;
   }
 
-  /** Sets the way out, which delivers here. To be called before the first connection. */
+  /** Sets the way out, which delivers here. Call this before the first connection. */
   use(path: UdpPath): void {
     this.#path = path;
   }
@@ -64,7 +64,7 @@ export class DialectHost implements UdpPathHost {
    * Serves a connection.
    *
    * @param how      see {@link DialectServer.handleAccept}
-   * @param request  the address of the SOCKS5 request that has opened it
+   * @param request  the address of the SOCKS5 request that opened it
    */
   accept(stream: ByteStream, how: Dialect | readonly Dialect[], request?: AddressBytes): void {
     const core = this.#core;
@@ -120,7 +120,7 @@ export class DialectHost implements UdpPathHost {
     const now = this.#driver.now();
     for (let at = 0; at < end; ) {
       at = this.#core.handleStream(now, connection, chunk, at, end);
-      // None that is to be sent is of a flow that has ended.
+      // No output belongs to a flow that has ended.
       this.#handleOutputs();
       this.#sendOutgoing(chunk);
     }

@@ -9,7 +9,7 @@ export function hasDialects({ dialects, listen }: ResolvedUdpServerOptions): boo
   );
 }
 
-/** Connections and flows that so many descriptors allow beside those of tunnels. */
+/** The connections and flows that a number of descriptors allows besides those of tunnels. */
 export function dialectLimits(
   { maxTunnels, maxAssociations }: ResolvedUdpServerOptions,
   limit: number,

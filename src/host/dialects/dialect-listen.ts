@@ -2,7 +2,7 @@ import type { Dialect } from "../../wire/dialects/dialect.ts";
 import { dialectByName } from "../../wire/dialects/dialects.ts";
 import { formatEndpoint, ipFamily, parseUrlEndpoint } from "../addresses/endpoint.ts";
 
-/** A listener for one dialect alone. */
+/** A listener for a single dialect. */
 export interface DialectListen {
   readonly dialect: Dialect;
   /** `IP:PORT` to listen on. */

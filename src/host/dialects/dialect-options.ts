@@ -8,13 +8,13 @@ const TOLD = DIALECTS.filter(({ opening }) => opening.kind !== "listener").map((
 export const DIALECT_NAMES = NAMES.join(", ");
 export const TOLD_DIALECT_NAMES = TOLD.join(", ");
 
-/** Reads names separated by commas. @returns undefined when there is another one */
+/** Reads names separated by commas. @returns undefined if one is unknown */
 export function parseDialects(text: string): readonly Dialect[] | undefined {
   const found = text.split(",").map((name) => dialectByName(name.trim()));
   return found.includes(undefined) ? undefined : (found as Dialect[]);
 }
 
-/** @returns what is wrong with names of `--dialects` */
+/** @returns the problem with names of `--dialects` */
 export function findDialectsProblem(text: string): string | undefined {
   const dialects = parseDialects(text);
   if (dialects === undefined) return `expected names from ${TOLD_DIALECT_NAMES}, with commas between them`;

@@ -11,7 +11,7 @@ import { SharedLatency } from "../udp/shared-latency.ts";
 import { TunnelPath } from "../udp-paths/tunnel.ts";
 import { DialectHost } from "./dialect-host.ts";
 
-/** A client of the server that `--dialect` names. @param ways  how many there are to it */
+/** Opens a client of the server that `--dialect` names. @param ways  number of ways to it */
 export function openDialectClient(
   name: string,
   options: ResolvedUdpLocalOptions,
@@ -31,7 +31,7 @@ export function openDialectClient(
   });
 }
 
-/** Serves clients of udp-local's SOCKS5 server that ask for UDP on their own connection: into the tunnel. */
+/** Serves clients of udp-local's SOCKS5 server that ask for UDP on their own connection, through the tunnel. */
 export function openLocalDialects(
   options: ResolvedUdpLocalOptions,
   tunnel: RelayHost,

@@ -23,12 +23,12 @@ import { parseDialects } from "./dialect-options.ts";
 
 const DNS_PORT = 53;
 
-/** A protocol of udp-server's port: one dialect, or SOCKS5 for those that begin with it. */
+/** A protocol on udp-server's port: one dialect, or SOCKS5 for the dialects that begin with it. */
 export interface DialectProtocol extends FirstBytesProtocol {
   readonly how: Dialect | readonly Dialect[];
 }
 
-/** Those of `--dialects`, as a listener tells them, in order of precedence. */
+/** The protocols of `--dialects`, as a listener distinguishes them, in order of precedence. */
 export function dialectProtocols(texts: readonly string[]): readonly DialectProtocol[] {
   const dialects = new Set(texts.flatMap((text) => parseDialects(text)!));
   const bySocks = [...dialects].filter(({ opening }) => opening.kind === "socks5");
@@ -101,7 +101,7 @@ export async function openServerDialects(
   return host;
 }
 
-/** The address of a `HOST:PORT` that the options have checked. */
+/** The address of a `HOST:PORT` that the options checked. */
 function targetOf(text: string): AddressBytes {
   const { host, port } = parseEndpoint(text) as { host: string; port: number };
   return makeAddress(host, port)!;

@@ -18,16 +18,16 @@ const MAX_CONNECTIONS = 64;
 const MAX_EVENT_STREAMS = 16;
 const MAX_HEAD_BYTES = 8_192;
 const HEAD_MS = 5_000;
-/** Without a byte in either direction. */
+/** How long a connection may be silent in both directions. */
 const SILENCE_MS = 10_000;
-/** For the whole of an answer. */
+/** Time limit for a whole answer. */
 const ANSWER_MS = 20_000;
 const STATS_MS = 1_000;
 
-/** They tell nobody more than that a program runs, and need no token; the page asks for it. */
+/** These paths reveal only that a program runs, and need no token; the page asks for it. */
 const OPEN_PATHS = ["/", "/healthz", "/readyz"];
 
-/** The running endpoint that is shown. */
+/** The running endpoint that the server shows. */
 export interface Shown {
   readonly program: string;
   readonly version: string;
@@ -36,13 +36,13 @@ export interface Shown {
   status(): Promise<EndpointStatus>;
   flows(): Promise<FlowStatus>;
   isReady(): boolean;
-  /** What `/` shows; undefined for nothing. */
+  /** The page at `/`; undefined for none. */
   readonly dashboard: Dashboard | undefined;
-  /** Calls `listener` at each event. @returns a function that removes it */
+  /** Calls `listener` for each event. @returns a function that removes it */
   onEvent(listener: (name: string, value: unknown) => void): () => void;
 }
 
-/** What /status has. */
+/** The contents of /status. */
 export interface AdminStatus extends EndpointStatus {
   readonly program: string;
   readonly version: string;
@@ -52,11 +52,11 @@ export interface AdminStatus extends EndpointStatus {
   readonly isReady: boolean;
   readonly address: unknown;
   readonly stats: TunnelStats;
-  /** The reasons that occurred since the start, with what to do. */
+  /** The reasons that have occurred since the start, with what to do. */
   readonly explained: ReturnType<typeof explainCounts>;
 }
 
-/** HTTP for operators: metrics, health, state and events of a running endpoint. It changes nothing. */
+/** Serves operators over HTTP: metrics, health, state and events of a running endpoint. It changes nothing. */
 export class AdminServer {
   readonly #shown: Shown;
   readonly #admission: Admission;
@@ -96,7 +96,7 @@ export class AdminServer {
   }
 
   /**
-   * @param address  `IP:PORT` or `unix:/path`; a socket is for its owner alone
+   * @param address  `IP:PORT` or `unix:/path`; only the owner can open the socket
    * @throws HostError ERR_LISTEN
    */
   static async listen(address: string, token: Uint8Array | undefined, shown: Shown): Promise<AdminServer> {
@@ -110,7 +110,7 @@ export class AdminServer {
     return admin;
   }
 
-  /** Where it listens: a port 0 that was asked for is a real one here. */
+  /** The address it listens on, with the real port instead of a port 0. */
   get address(): string {
     return this.#address;
   }
@@ -126,13 +126,13 @@ export class AdminServer {
       };
       if (endpoint.path === undefined) this.#server.listen(endpoint, listening);
       else {
-        // The socket is made within the call, and nobody else may open it.
+        // The call makes the socket, which nobody else may open.
         const mask = process.umask(0o177);
         this.#server.listen(endpoint.path, listening);
         process.umask(mask);
       }
     });
-    // On loopback everybody on the host may ask.
+    // On loopback, every user of the host may ask.
     this.#showsAddresses = this.#hasToken || endpoint.path !== undefined;
     if (endpoint.path !== undefined) {
       chmodSync(endpoint.path, 0o600);
@@ -159,7 +159,7 @@ export class AdminServer {
     if (refusal !== undefined) {
       if (refusal.status === 401) response.setHeader("www-authenticate", "Bearer");
       if (refusal.status === 405) response.setHeader("allow", "GET, HEAD");
-      // What follows the head is not read.
+      // Bytes after the head are not read.
       response.setHeader("connection", "close");
       send(response, refusal.status, "text/plain; charset=utf-8", `${refusal.reason}\n`);
       return;
@@ -243,7 +243,7 @@ function send(response: ServerResponse, status: number, type: string, body: stri
   response.end(body);
 }
 
-/** A value of an event as JSON can have it. */
+/** Converts a value of an event to one that JSON can express. */
 function plainValue(value: unknown): unknown {
   if (!(value instanceof Error)) return value ?? {};
   return { message: value.message, code: (value as Error & { code?: string }).code };

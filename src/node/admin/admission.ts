@@ -2,7 +2,7 @@ import { createHash, timingSafeEqual } from "node:crypto";
 import type { IncomingMessage } from "node:http";
 import { ipFamily } from "../../host/addresses/endpoint.ts";
 
-/** Why a request is refused: the status of its answer, and a line for whoever sent it. */
+/** Why a request is refused: the status of the answer, and a line for its sender. */
 export interface Refusal {
   readonly status: 401 | 403 | 405;
   readonly reason: string;
@@ -18,12 +18,12 @@ export class Admission {
   }
 
   /**
-   * @param isOpen  what needs no token
-   * @returns undefined for a request that is to be answered
+   * @param isOpen  whether the path needs no token
+   * @returns undefined for a request to answer
    */
   refusalOf({ method, headers, socket }: IncomingMessage, isOpen: boolean): Refusal | undefined {
     if (method !== "GET" && method !== "HEAD") return { status: 405, reason: "only GET and HEAD" };
-    // A page on another site that has its name resolve to us (DNS rebinding) sends that name. A Unix socket is out of its reach.
+    // A page of another site whose name resolves to this host (DNS rebinding) sends that name. It cannot reach a Unix socket.
     const isReachable = socket.remoteAddress !== undefined;
     if (this.#tokenHash === undefined) {
       if (isReachable && !isOwnName(headers.host))

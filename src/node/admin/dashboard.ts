@@ -1,13 +1,13 @@
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 
-/** The page of the admin server, and the policy that lets it run nothing else. */
+/** The page of the admin server, and the policy that forbids the page to run anything else. */
 export interface Dashboard {
   readonly html: string;
   readonly policy: string;
 }
 
-/** Reads the page that the build has made. @returns undefined where there is none */
+/** Reads the page that the build made. @returns undefined if there is none */
 export function loadDashboard(file: URL): Dashboard | undefined {
   let html: string;
   try {

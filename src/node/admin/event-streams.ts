@@ -1,9 +1,9 @@
 import type { ServerResponse } from "node:http";
 
-/** What waits for a client that does not read. */
+/** Limit of bytes that wait for a client that does not read. */
 const MAX_WAITING_BYTES = 262_144;
 
-/** Clients of server-sent events: each gets what happens from its coming on. */
+/** Clients of server-sent events; each gets the events after it connects. */
 export class EventStreams {
   readonly #clients = new Set<ServerResponse>();
   readonly #limit: number;
@@ -16,7 +16,7 @@ export class EventStreams {
     return this.#clients.size;
   }
 
-  /** @returns false at the limit; the response is untouched then */
+  /** @returns false at the limit, and leaves the response untouched */
   add(response: ServerResponse): boolean {
     if (this.#clients.size >= this.#limit) return false;
     this.#clients.add(response);

@@ -1,7 +1,7 @@
 import type { Explanation } from "../../core/metrics/reasons.ts";
 import { METRICS, readMetric } from "../../core/metrics/table.ts";
 
-/** A count by a reason, with what it means and what to do. */
+/** A count by reason, with its meaning and what to do. */
 export interface ExplainedCount extends Explanation {
   /** `drops`, `refused`, … */
   readonly of: string;

@@ -6,15 +6,15 @@ import { METRICS, readMetric } from "../../core/metrics/table.ts";
 interface Sample {
   readonly value: number;
   readonly labels: Readonly<Record<string, string>>;
-  /** If not that of the metric. */
+  /** If it differs from the metric's. */
   readonly metricName?: string;
 }
 
-/** What is the same for the whole run. */
+/** Values that stay the same for the whole run. */
 export interface BuildInfo {
   readonly program: string;
   readonly version: string;
-  /** Of the process, in seconds since 1970. */
+  /** Start of the process, in seconds since 1970. */
   readonly startedAt: number;
 }
 
@@ -22,7 +22,7 @@ export interface BuildInfo {
 export class Exposition {
   readonly #read: () => object;
   readonly #info: BuildInfo;
-  /** Of the scrape under way. */
+  /** Stats of the current scrape. */
   #stats: object = {};
   #registries: Promise<{ readonly text: Registry; readonly openMetrics: Registry }> | undefined;
 
@@ -41,14 +41,14 @@ export class Exposition {
   }
 
   async #open() {
-    // Loaded with the first scrape: most runs have none.
+    // Loaded with the first scrape, because most runs have none.
     const { Registry } = (await import("prom-client")).default;
     const text = new Registry();
     const openMetrics = new Registry();
     openMetrics.setContentType(Registry.OPENMETRICS_CONTENT_TYPE as never);
     for (const registry of [text, openMetrics]) {
       const add = (name: string, help: string, kind: string, samples: () => readonly Sample[]) => {
-        // In OpenMetrics the registry changes the name.
+        // The registry changes the name for OpenMetrics.
         const metric = { name, help, type: kind, get: async () => ({ ...metric, values: samples() }) };
         registry.registerMetric(metric as unknown as PromMetric<string>);
       };

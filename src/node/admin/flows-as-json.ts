@@ -1,23 +1,23 @@
 import { setImmediate } from "node:timers/promises";
 import type { FlowStatus } from "../../host/status.ts";
 
-/** Rows that are written in one turn of the loop. */
+/** Rows written in one turn of the loop. */
 const ROWS_A_TURN = 512;
 
 /** The members of a row in {@link FlowsAnswer}, in order. */
 export const FLOW_COLUMNS = ["session", "association", "local", "remote", "targets", "idleS"] as const;
 
-/** What /flows has; a row has null for what is unknown or not shown. */
+/** The contents of /flows; a row has null for a value that is unknown or hidden. */
 export interface FlowsAnswer {
   readonly columns: typeof FLOW_COLUMNS;
   readonly rows: readonly (readonly (string | number | null)[])[];
-  /** There are more. */
+  /** True if there are more flows. */
   readonly isCut: boolean;
-  /** Whether who asked may see addresses. */
+  /** Whether the client may see addresses. */
   readonly hasAddresses: boolean;
 }
 
-/** Flows as a compact table, made a part at a time, so that no datagram waits for it. */
+/** Writes flows as a compact table, one part at a time, so that no datagram waits for it. */
 export async function flowsAsJson({ flows, isCut }: FlowStatus, hasAddresses: boolean): Promise<string> {
   const parts: string[] = [];
   for (let first = 0; first < flows.length; first += ROWS_A_TURN) {

@@ -9,9 +9,9 @@ import type { PluginUse } from "../../host/carriers/plugin-use.ts";
 
 const STANDARD_ERROR = 2;
 const LOOPBACK = "127.0.0.1";
-/** Time between two starts of a program that ends at once. */
+/** Time between two starts of a program that exits at once. */
 const RESTART_MS = 1_000;
-/** How long a program that was told to end may take. */
+/** Time limit for a program to exit after it was told to. */
 const END_MS = 1_000;
 
 const processes = new Map<string, PluginProcess>();
@@ -31,7 +31,7 @@ export function usePlugin(
   return shared;
 }
 
-/** The program of a plugin (SIP003), started for the first connection, and again for one that finds it ended. */
+/** The program of a plugin (SIP003). It starts with the first connection, and again with a connection that finds it ended. */
 class PluginProcess implements PluginUse {
   uses = 0;
   readonly #plugin: Plugin;
@@ -42,7 +42,7 @@ class PluginProcess implements PluginUse {
   #starting: Promise<void> | undefined;
   #startedAt = 0;
   #isAccepting = false;
-  /** Why it ended last. */
+  /** Why it last ended. */
   #reason: string | undefined;
 
   constructor(plugin: Plugin, server: { readonly host: string; readonly port: number }, forget: () => void) {
@@ -90,7 +90,7 @@ class PluginProcess implements PluginUse {
     const { program, options } = this.#plugin;
     const { spawn } = process.getBuiltinModule("node:child_process");
     const child = spawn(program, [], {
-      // What it says is for whoever started us; our standard output is not its own.
+      // Its output goes to whoever started us; our standard output is not for the plugin.
       stdio: ["ignore", STANDARD_ERROR, STANDARD_ERROR],
       env: {
         ...process.env,

@@ -3,7 +3,7 @@ import type { Carrier } from "../../host/carriers/carrier.ts";
 import type { Io } from "../../host/io/io.ts";
 import { PlainStream } from "../io/byte-stream-plain.ts";
 
-/** A carrier that the embedding program makes. */
+/** A carrier that the embedding program provides. */
 export function streamCarrier(
   open: (signal: AbortSignal) => Duplex | Promise<Duplex>,
   { native }: Io,

@@ -13,8 +13,8 @@ import { readTextFile } from "../text-file.ts";
  * Wraps a stream in TLS.
  *
  * @param host    name of the peer, unless the options have one
- * @param native  sets options of the socket that node:net cannot set
- * @returns `protocol` is the one that was agreed upon (ALPN)
+ * @param native  sets socket options that node:net cannot set
+ * @returns `protocol` is the one that ALPN selected
  */
 export async function wrapInTls(
   stream: ByteStream,
@@ -59,7 +59,7 @@ export async function wrapInTls(
   });
 }
 
-/** @throws Error that names a file that is missing, is not PEM or does not match the other */
+/** @throws Error that names a file that is missing, is not PEM, or does not match the other */
 export function checkTlsFiles(options: TlsOptions): void {
   const { createSecureContext } = process.getBuiltinModule("node:tls");
   const { ca, cert, key } = readFiles(options);
@@ -72,7 +72,7 @@ function explain(files: string, act: () => unknown): void {
   try {
     act();
   } catch (cause) {
-    // OpenSSL's texts: error:NUMBER:LIBRARY::REASON.
+    // OpenSSL's messages have the form error:NUMBER:LIBRARY::REASON.
     throw new Error(`${files}: ${(cause as Error).message.replace(/^error:.*:/, "")}`, { cause });
   }
 }

@@ -24,7 +24,7 @@ export function spawnPackets(
       failure = error;
     });
     child.stdin.on("error", () => {});
-    // Anything but packets ends it, like a closed pipe.
+    // Anything but packets ends the stream, like a closed pipe.
     child.stdout.once("close", () => child.kill());
     child.once("close", (status, signal) => onEnd(failure?.message ?? `exit ${status ?? signal}`));
     readPackets(child.stdout, onPackets, log);

@@ -6,7 +6,7 @@ import type { Device, DeviceEvents } from "../../host/devices/device.ts";
 import { joinPackets, MAX_WAITING_BYTES } from "../../host/devices/packet-stream.ts";
 import type { Logger } from "../../host/log.ts";
 
-/** Writes packets one after another. @returns how many were dropped */
+/** Writes packets, one after another. @returns how many were dropped */
 export function writePackets(stream: Writable | undefined, packets: PacketBatch): number {
   const { count } = packets;
   if (stream === undefined || stream.destroyed || stream.writableEnded) return count;
@@ -16,12 +16,12 @@ export function writePackets(stream: Writable | undefined, packets: PacketBatch)
   return 0;
 }
 
-/** Whether a stream has not taken yet what was written last. */
+/** Whether a stream has not yet accepted the last write. */
 function isBlocked(stream: Writable | undefined): boolean {
   return stream?.writableNeedDrain === true;
 }
 
-/** Reads packets from a stream, which is destroyed if it contains anything else. */
+/** Reads packets from a stream. Destroys the stream if it contains anything else. */
 export function readPackets(stream: Readable, onPackets: OnPackets, log: Logger): void {
   const reader = new PacketStreamReader(onPackets);
   stream.on("data", (chunk: Uint8Array) => {

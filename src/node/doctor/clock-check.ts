@@ -8,11 +8,11 @@ import { finding } from "../../host/doctor/findings.ts";
 import { formatHttpDate } from "../../wire/http/http-date.ts";
 import { decodeHead, singleField, utf8Bytes } from "../../wire/http/http-head.ts";
 
-/** What shadowsocks 2022 bears (SIP022 §3.1.3). */
+/** Clock difference that shadowsocks 2022 tolerates (SIP022 §3.1.3). */
 const MOST_SECONDS = 30;
 const MAX_HEAD = 8_192;
 
-/** Compares the clock of this machine with a web server's, as shadowsocks 2022 and certificates need it. */
+/** Compares this machine's clock with a web server's, because shadowsocks 2022 and certificates need the right time. */
 export const CLOCK_CHECK: Check<Bench> = {
   name: "clock",
   needs: [],
@@ -36,7 +36,7 @@ export const CLOCK_CHECK: Check<Bench> = {
   },
 };
 
-/** Whether any way has a part that needs a right clock. */
+/** Whether any way has a part that needs the right time. */
 function needsClock(bench: Bench): boolean {
   return bench.options.ways.some((_, way) =>
     chainOf({ ...bench, way }).hops.some(
@@ -84,7 +84,7 @@ async function askDate(bench: Bench, host: string, port: number): Promise<number
   }
 }
 
-/** Offset behind the empty line. */
+/** @returns the offset after the empty line; -1 if there is none */
 function endOfHead(bytes: Uint8Array, length: number): number {
   for (let i = 3; i < length; i++) {
     if (bytes[i] === 10 && bytes[i - 2] === 10) return i + 1;

@@ -7,13 +7,13 @@ import { finding } from "../../host/doctor/findings.ts";
 import type { ResolvedTun2SocksOptions } from "../../host/options/tun2socks.ts";
 import { systemErrorCode } from "../../host/system-error.ts";
 
-/** A device that is made to see whether one can be, and is gone at once; the kernel fills the number in. */
+/** Name of a device that is made to see whether that works, and removed at once; the kernel fills in the number. */
 const TRIAL = "up-doctor%d";
 
-/** What runs tun2socks. */
+/** Programs that run tun2socks. */
 const OUR_PROGRAMS: readonly string[] = ["node", "underpass"];
 
-/** Whether the TUN device can be had. */
+/** Checks whether tun2socks can get its TUN device. */
 export function deviceCheck({ device, tunnel }: ResolvedTun2SocksOptions): Check<Bench> {
   return {
     name: "device",
@@ -41,7 +41,7 @@ export function deviceCheck({ device, tunnel }: ResolvedTun2SocksOptions): Check
       const holder = findHolder(name);
       if (holder !== undefined) {
         const who = `${holder.name} (PID ${holder.pid})`;
-        // Of a running one of ours, beside which doctor may be asked.
+        // The holder is a running tun2socks of ours, and doctor may run beside it.
         const isOurs =
           OUR_PROGRAMS.includes(holder.name) && holder.arguments.some((word) => /tun2socks/.test(word));
         return {
@@ -79,7 +79,7 @@ function isUp(interfaceName: string): boolean {
   }
 }
 
-/** Which program of this network namespace has a TUN device open; undefined where the system does not show it to this user. */
+/** The program of this network namespace that has a TUN device open; undefined if the system does not show it to this user. */
 function findHolder(device: string): LocalProgram | undefined {
   const ownNamespace = link("/proc/self/ns/net");
   for (const pid of list("/proc")) {

@@ -1,10 +1,10 @@
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import type { LocalProgram } from "../../host/doctor/examined.ts";
 
-/** State LISTEN in /proc/net/tcp. */
+/** The state LISTEN in /proc/net/tcp. */
 const LISTENING = "0A";
 
-/** Which program listens at a TCP port of this machine; undefined where the system does not show it to this user. */
+/** The program that listens on a TCP port of this machine; undefined if the system does not show it to this user. */
 export function findListener(port: number): LocalProgram | undefined {
   const inodes = new Set(["tcp", "tcp6"].flatMap((table) => inodesOf(table, port)));
   if (inodes.size === 0) return undefined;

@@ -5,12 +5,12 @@ import type { Finding } from "../../host/doctor/findings.ts";
 import { finding } from "../../host/doctor/findings.ts";
 import { UDP_BUFFER_BYTES } from "../../host/io/udp-io.ts";
 
-/** What a process has open before it does anything, and what one connection with its helpers needs. */
+/** Descriptors that a process has open from the start, and those that one connection with its helpers needs. */
 const SPARE = 24;
-/** Enough for lanes, a SOCKS5 server and forwards of few applications. */
+/** Enough for lanes, a SOCKS5 server and a few applications' forwards. */
 const FEW = 256;
 
-/** What the system allows this process. */
+/** Checks the system's limits for this process. */
 export const LIMITS_CHECK: Check<Bench> = {
   name: "limits",
   needs: [],

@@ -13,10 +13,13 @@ import type { ResolvedTun2SocksOptions } from "../../host/options/tun2socks.ts";
 import type { Route } from "./route-table.ts";
 import { readRoutes, routeText, routeTo } from "./route-table.ts";
 
-/** Of systemd-resolved, behind its stub at 127.0.0.53. */
+/** The file of systemd-resolved, whose stub is at 127.0.0.53. */
 const RESOLVED_CONF = "/run/systemd/resolve/resolv.conf";
 
-/** Whether routes can be set, whether what tun2socks sends enters its own device, and what does not enter it. */
+/**
+ * Checks whether the routes can be set, whether packets that tun2socks sends would enter its own device, and what does not enter
+ * it.
+ */
 export function routeCheck(options: ResolvedTun2SocksOptions): Check<Bench> {
   const { device, routes: wanted } = options;
   const name = typeof device === "string" && device.startsWith("tun:") ? device.slice(4) : undefined;
@@ -73,7 +76,7 @@ async function findLoop(
   device: string,
 ): Promise<Finding | undefined> {
   const { outInterface, outMark } = tunnel;
-  // Their sockets are bound to the interface, or have a mark, for which the rules are the user's.
+  // Their sockets are bound to the interface, or have a mark, for which the user sets the rules.
   if (!usesTunnel || (outInterface !== undefined && outInterface !== device) || outMark > 0) return undefined;
   for (const way of tunnel.ways.keys()) {
     const first = firstEndpoint(chainOf({ ...bench, way }));
@@ -99,14 +102,14 @@ async function addressesOf(bench: Bench, host: string): Promise<readonly string[
   try {
     return await resolveHost(bench.system, host, deadline);
   } catch {
-    // The check of names tells.
+    // The check of names reports the failure.
     return [];
   } finally {
     deadline.release();
   }
 }
 
-/** What does not enter the device where nearly everything does. */
+/** Finds what bypasses the device although nearly everything enters it. */
 function findLeaks(
   bench: Bench,
   table: readonly Route[],

@@ -15,7 +15,7 @@ const FLAG_UP = 0x1;
 const FLAG_REJECT = 0x200;
 const LOOPBACK = "lo";
 
-/** The routes of both families; none where the system does not show them. Linux. */
+/** The routes of both families on Linux; none if the system does not show them. */
 export function readRoutes(): readonly Route[] {
   return [
     ...lines("/proc/net/route").slice(1).flatMap(ipv4Route),
@@ -27,7 +27,7 @@ function ipv4Route(columns: readonly string[]): Route[] {
   const [interfaceName, destination, , flags, , , metric, mask] = columns;
   if (mask === undefined || (Number.parseInt(flags, 16) & FLAG_UP) === 0) return [];
   const bits = Number.parseInt(mask, 16).toString(2).replaceAll("0", "").length;
-  // In the order of bytes of the machine, which is little endian wherever Node runs.
+  // In the machine's byte order, which is little endian wherever Node runs.
   return [
     { network: bytesOf(destination).reverse(), prefixLength: bits, metric: Number(metric), interfaceName },
   ];
@@ -63,7 +63,7 @@ function lines(path: string): string[][] {
   }
 }
 
-/** The route of an address: the one with the longest prefix, then the least metric. @param ip  text */
+/** The route for an address: the one with the longest prefix, then the lowest metric. @param ip  text */
 export function routeTo(routes: readonly Route[], ip: string): Route | undefined {
   const bytes = parseIp(ip);
   if (bytes === undefined) return undefined;

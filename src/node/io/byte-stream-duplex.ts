@@ -6,16 +6,16 @@ import type { ByteStream } from "../../host/stream/byte-stream.ts";
 import { DescriptorStream } from "../../host/stream/byte-stream-native.ts";
 import { PlainStream } from "./byte-stream-plain.ts";
 
-/** A byte stream as a stream of Node, for its libraries. */
+/** A byte stream as a stream of Node, for Node's libraries. */
 export class ByteStreamDuplex extends Duplex {
   readonly stream: ByteStream;
   #done: ((error?: Error | null) => void) | undefined;
 
-  /** @param stream  which it owns */
+  /** @param stream  which it then owns */
   constructor(stream: ByteStream) {
     super({ allowHalfOpen: true });
     this.stream = stream;
-    // Whoever has it may not listen yet; `errored` keeps the reason.
+    // The owner may not listen yet; `errored` keeps the reason.
     this.on("error", () => {});
     stream.handTo({
       onBytes: (chunk, length) => {
@@ -57,7 +57,7 @@ export class ByteStreamDuplex extends Duplex {
     done?.();
   }
 
-  /** What was read before is still to be read from here. */
+  /** Bytes that were read before can still be read from here. */
   #handleClosed(): void {
     if (this.writableEnded && this.readableLength > 0) this.once("end", () => this.destroy());
     else this.destroy();
@@ -65,9 +65,9 @@ export class ByteStreamDuplex extends Duplex {
 }
 
 /**
- * Takes a connection away from a byte stream, for node:net.
+ * Takes the connection from a byte stream, for node:net.
  *
- * @returns paused; undefined when it is closed, or has no socket at its surface
+ * @returns it paused; undefined if it is closed, or the outermost stream is not a socket
  */
 export function releaseSocket(stream: ByteStream): Socket | undefined {
   if (stream instanceof PlainStream) {
@@ -87,13 +87,13 @@ export function releaseSocket(stream: ByteStream): Socket | undefined {
   }
 }
 
-/** A socket of node:net over a connected descriptor, paused. @throws Error when it cannot be one */
+/** Makes a node:net socket over a connected descriptor, paused. @throws Error when the descriptor cannot become one */
 export function socketOf(descriptor: number): Socket {
   return new Socket({ fd: descriptor, readable: true, writable: true, allowHalfOpen: true }).pause();
 }
 
 /**
- * The stream of Node in a byte stream or over it, paused, for a library that then owns it.
+ * The stream of Node inside a byte stream, or over it, paused, for a library that then owns it.
  *
  * @throws HostError ERR_CONNECTION_LOST when it is closed
  */

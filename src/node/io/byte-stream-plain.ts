@@ -11,20 +11,20 @@ export class PlainStream extends ListenedStream {
   readonly reusesMemory = false;
   readonly #stream: Duplex;
   readonly #native: NativeModule | undefined;
-  /** A stream that is not a socket may keep the memory that it was given. */
+  /** A stream that is not a socket may keep the memory that it gets. */
   readonly #mustCopy: boolean;
   #isWaiting = false;
   #isReleased = false;
   #failure: Error | undefined;
 
-  /** @param native  sets options of the socket that node:net cannot set */
+  /** @param native  sets socket options that node:net cannot set */
   constructor(stream: Duplex, native?: NativeModule) {
     super();
     this.#stream = stream;
     this.#native = native;
     this.#mustCopy = !(stream instanceof Socket);
     stream.pause();
-    // Otherwise Node ends its side as well.
+    // Otherwise Node also ends our side.
     stream.allowHalfOpen = true;
     stream
       .on("data", this.#onData)
@@ -79,7 +79,7 @@ export class PlainStream extends ListenedStream {
     tuneDescriptor(descriptorOf(this.#stream), this.#native, heartbeatMs);
   }
 
-  /** Gives the open stream away, paused. @returns undefined when it is closed */
+  /** Gives the open stream away, paused. @returns undefined if it is closed */
   release(): Duplex | undefined {
     const stream = this.#stream;
     if (this.isClosed) return undefined;
@@ -88,7 +88,7 @@ export class PlainStream extends ListenedStream {
     stream.off("data", this.#onData).off("end", this.#onEnd).off("close", this.#onClose);
     const unread = this.takeUnread();
     if (unread !== undefined) stream.unshift(unread);
-    // A socket that was paused as soon as it was connected does not read yet, for which HTTP/2 would wait.
+    // A socket that was paused as soon as it was connected has not begun to read, and HTTP/2 would wait for that.
     stream.read(0);
     void Promise.resolve().then(() => this.handleClose(undefined));
     return stream;
@@ -102,7 +102,7 @@ export class PlainStream extends ListenedStream {
     } else this.#stream.pause();
   }
 
-  /** Not every kind of stream closes by itself. */
+  /** Some kinds of streams do not close by themselves. */
   #closeIfOver(): void {
     const stream = this.#stream;
     if (stream.readableEnded && stream.writableEnded && this.hasHeardEnd) stream.destroy();
@@ -126,19 +126,19 @@ export class PlainStream extends ListenedStream {
   };
 
   readonly #onWritten = (error?: Error | null): void => {
-    // Called on the next tick for a write that was done at once, too: only an empty stream ends the wait.
+    // Also called on the next tick for a write that completed at once; only an empty stream ends the wait.
     if (error || !this.#isWaiting || this.#stream.writableLength > 0) return;
     this.#isWaiting = false;
     this.handleWritten();
   };
 }
 
-/** Does not load node:tls, whose memory a program without TLS does not need. */
+/** Does not load node:tls, to save its memory in a program without TLS. */
 function isTls(socket: Socket): boolean {
   return "encrypted" in socket;
 }
 
-/** Whether a socket is one of TCP: there is no reset of a Unix socket. */
+/** Whether a socket is a TCP socket; Unix sockets have no reset. */
 function hasTcp(socket: Socket): boolean {
   return socket.remoteAddress !== undefined;
 }

@@ -12,13 +12,13 @@ import { plainTcp } from "./tcp-plain.ts";
 import { plainUdpIo } from "./udp-io-plain.ts";
 
 let isTold = false;
-/** Of this thread: all its connections are read into one buffer. */
+/** One for this thread, so that all its connections read into one buffer. */
 let tcp: NativeTcp | undefined;
 
 /**
- * Chooses the requested kind, else that of the environment variable UNDERPASS_IO, else native if it can be loaded.
+ * Chooses the requested kind, otherwise that of the environment variable UNDERPASS_IO, otherwise native if it can be loaded.
  *
- * @param latency  class of the sockets that are opened with it, unless they have their own
+ * @param latency  class of the sockets that it opens, unless they have their own
  * @throws HostError ERR_NATIVE when native I/O was requested and is not available
  */
 export function chooseIo(asked: IoKind | undefined, latency: LatencyClass, log: Logger): Io {
@@ -40,7 +40,7 @@ function chooseKind(asked: IoKind | undefined, latency: LatencyClass, log: Logge
       native,
       tcp,
       latency,
-      // Created on first use: a thread that only supervises others does not need its memory.
+      // Created on first use, because a thread that only supervises others does not need its memory.
       get udp() {
         udp ??= withLatency(nativeUdpIo(native), latency);
         return udp;

@@ -20,7 +20,7 @@ export const openPacketEgress: OpenPacketEgress = async (egress, idleTimeoutS, h
       );
     case "tun2socks":
       return openInner(host, system, seed, async (device) => {
-        // Loaded only where it is used.
+        // Loaded only if it is used.
         const { startTun2Socks } = await import("../tun2socks.ts");
         const { udp, latency } = system.io;
         const { udpVia } = egress;

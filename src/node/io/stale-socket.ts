@@ -1,7 +1,7 @@
 import { lstat, unlink } from "node:fs/promises";
 import { connect } from "node:net";
 
-/** Removes a Unix socket that a killed process has left, if nothing answers on it. Any other file stays. */
+/** Removes a Unix socket that a killed process left, if nothing answers on it. Any other file stays. */
 export async function removeStaleSocket(path: string): Promise<void> {
   const found = await lstat(path).catch(() => undefined);
   if (found?.isSocket() !== true) return;

@@ -51,7 +51,7 @@ export const plainTcp: Tcp = {
   },
 };
 
-/** Connects natively even so, since the socket must be restricted before it connects. @throws HostError ERR_NATIVE */
+/** Connects natively nevertheless, because the socket must be restricted before it connects. @throws HostError ERR_NATIVE */
 function connectRestricted(
   endpoint: Endpoint,
   outgoing: Outgoing,
@@ -66,7 +66,7 @@ function connectRestricted(
   );
 }
 
-/** As {@link Tcp.listen}, for sockets of node:net. */
+/** Like {@link Tcp.listen}, for sockets of node:net. */
 export async function listenForSockets(
   endpoint: Endpoint,
   options: Pick<ListenOptions, "keepAliveMs" | "onError"> & { readonly onSocket: (socket: Socket) => void },
@@ -107,7 +107,7 @@ function listening(
 
 function closer(server: Server): () => Promise<void> {
   return async () => {
-    // It calls back only once its connections are closed, too, which are not its own.
+    // Its callback also waits for its connections to close, but those belong to others.
     server.close();
   };
 }

@@ -50,7 +50,7 @@ class PlainUdpSocket implements UdpSocket {
       onDatagrams(this.#received, 0, 1);
     });
     socket.on("error", (error) => {
-      // Not before the caller has the socket that this is about.
+      // Not before the caller has the socket that the error is about.
       if (this.#port === 0 && !this.#isClosed) queueMicrotask(() => onBindError(error));
     });
     socket.once("listening", () => {
@@ -122,7 +122,7 @@ class PlainUdpSocket implements UdpSocket {
     return this.#zones.length < MAX_ZONES ? this.#zones.push(zone) : 0;
   }
 
-  /** Adds the zone to a link-local remote: the one that it was heard in, or that of this socket. */
+  /** Adds a zone to a link-local remote: the zone in which it was heard, or that of this socket. */
   #hostOf({ host, address, local }: Remote): string {
     const zone = this.#zones[local - 1] ?? this.#zone;
     return zone !== undefined && isLinkLocal(address) ? `${host}%${zone}` : host;

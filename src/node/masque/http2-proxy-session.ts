@@ -30,7 +30,10 @@ export class Http2ProxySession implements MasqueSession {
   #isDraining = false;
   #heardAt = performance.now();
 
-  /** @param stream  which the session owns. @param heartbeatMs  time between PINGs; without an answer for three, it is dead */
+  /**
+   * @param stream       which the session owns
+   * @param heartbeatMs  time between PINGs; the session is dead after three without an answer
+   */
   private constructor(stream: Duplex, scheme: "http" | "https", authority: string, heartbeatMs: number) {
     this.#scheme = scheme;
     this.#session = process.getBuiltinModule("node:http2").connect(`${scheme}://${authority}`, {
@@ -38,9 +41,9 @@ export class Http2ProxySession implements MasqueSession {
       createConnection: () => stream,
       settings: COMMON_SETTINGS,
     });
-    // The session takes what is read, but begins to read nothing.
+    // Lets the session take the bytes that were read; it does not start reading by itself.
     stream.resume();
-    // A connection that the proxy has ended has nothing more to carry.
+    // A connection that the proxy has ended carries nothing more.
     stream.allowHalfOpen = false;
     const session = this.#session;
     session.on("error", () => {});
@@ -75,7 +78,7 @@ export class Http2ProxySession implements MasqueSession {
     return undefined;
   }
 
-  /** True if it may take another request. */
+  /** True if it can take another request. */
   get hasRoom(): boolean {
     return !this.isClosed && this.#requests < (this.#session.remoteSettings.maxConcurrentStreams ?? 100);
   }
@@ -100,7 +103,7 @@ export class Http2ProxySession implements MasqueSession {
     this.#requests++;
     stream.once("close", () => {
       this.#requests--;
-      // Nothing else ends a connection that the other end wants to be rid of.
+      // Nothing else ends a connection that the proxy wants to close.
       if (this.#isDraining && this.#requests === 0) this.#session.close();
     });
     const answer = (await answerOf(stream, cancellation)) as Http2Fields;
@@ -130,7 +133,7 @@ export class Http2ProxySession implements MasqueSession {
   }
 }
 
-/** The other end's settings, which are the first that it sends. */
+/** The other end's settings, which it sends first. */
 function settingsOf(session: ClientHttp2Session, cancellation: Cancellation): Promise<Settings> {
   return new Promise((done, failed) => {
     const leave = cancellation.onCancel(() => failed(new HostError("ERR_CONNECT", "given up")));

@@ -9,15 +9,15 @@ import { NGHTTP2_CANCEL, NGHTTP2_NO_ERROR } from "./http2-settings.ts";
 const STATUS_OK = 200;
 
 /**
- * One request of HTTP/2 as a byte stream that begins like a connection of HTTP/1.1: with the head of the request, and an answer to
- * it. What follows are the stream's own bytes. Nothing is read from the client before the answer, so that flow control bounds
- * what it sends until then.
+ * One HTTP/2 request as a byte stream that begins like an HTTP/1.1 connection: with the head of the request, and an answer to it.
+ * The
+ * stream's own bytes follow. Nothing is read from the client before the answer, so flow control bounds what it sends until then.
  */
 export class Http2RequestStream extends ListenedStream {
   readonly #stream: ServerHttp2Stream;
   readonly reusesMemory = false;
   readonly #isHead: boolean;
-  /** The head of the answer; undefined once that is sent. */
+  /** The head of the answer; undefined once it is sent. */
   #answer: HeadBuffer | undefined = new HeadBuffer();
   #isWaiting = false;
   #failure: Error | undefined;
@@ -36,7 +36,7 @@ export class Http2RequestStream extends ListenedStream {
   }
 
   get isClosed(): boolean {
-    // Node ends the side of the answer to a HEAD before there is one.
+    // Node ends the answer's side of a HEAD before there is an answer.
     return this.#stream.destroyed || (this.#stream.writableEnded && !this.#isHead);
   }
 
@@ -55,13 +55,13 @@ export class Http2RequestStream extends ListenedStream {
   write(bytes: Uint8Array): boolean {
     const from = this.#answer === undefined ? 0 : this.#takeAnswer(this.#answer, bytes);
     if (from === bytes.length || this.isClosed) return true;
-    // The stream may keep the memory after it has called back.
+    // The stream may keep the memory after it called back.
     return this.#send(copyOf(bytes.subarray(from)));
   }
 
   end(): void {
     if (this.isClosed) return;
-    // The stream closes by itself once both sides have ended. Without an answer there is nothing to end.
+    // The stream closes by itself once both sides have ended. Without an answer, there is nothing to end.
     if (this.#answer === undefined) this.#stream.end();
     else this.destroy();
   }
@@ -73,12 +73,12 @@ export class Http2RequestStream extends ListenedStream {
     stream.destroy();
   }
 
-  /** A request can be reset without its connection. */
+  /** Resets a request without its connection. */
   reset(): void {
     this.destroy();
   }
 
-  /** The connection is shared, and was tuned before. */
+  /** Does nothing: the connection is shared, and was tuned before. */
   tune(): void {}
 
   protected override setReading(isReading: boolean): void {
@@ -87,7 +87,7 @@ export class Http2RequestStream extends ListenedStream {
     else this.#stream.pause();
   }
 
-  /** @returns the offset behind the head of the answer, or behind all */
+  /** @returns the offset after the head of the answer, or after all bytes */
   #takeAnswer(answer: HeadBuffer, bytes: Uint8Array): number {
     const end = answer.take(bytes, 0, bytes.length);
     if (end === -1) return bytes.length;

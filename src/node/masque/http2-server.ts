@@ -15,24 +15,24 @@ import {
   SESSION_LIMITS,
 } from "./http2-settings.ts";
 
-/** Requests of a connection at the same time. */
+/** Concurrent requests of a connection. */
 export const MAX_STREAMS = 1_024;
-/** Requests of a connection that may begin in a second, whether they are reset at once or not (CVE-2023-44487). */
+/** Requests of a connection that may begin per second, including those that are reset at once (CVE-2023-44487). */
 const REQUESTS_PER_SECOND = 1_024;
-/** How long a connection without requests lasts, once it has had one. */
+/** How long a connection without requests lasts, after its first one. */
 const IDLE_MS = 60_000;
 
 export interface Http2ServerOptions {
-  /** How long a connection may take to its first request. */
+  /** Time limit for a connection's first request. */
   readonly handshakeTimeoutMs: number;
-  /** Connections without requests; past it the one that has been so longest is closed. */
+  /** Limit of connections without requests; beyond it, the one that has been idle longest is closed. */
   readonly maxIdle: number;
   /** A request, to be started at once; see {@link Http2RequestStream}. */
   readonly onRequest: (stream: ByteStream) => void;
   readonly onRefused: (reason: RefusalReason) => void;
 }
 
-/** What is kept of a connection. */
+/** The state of a connection. */
 interface Session {
   readonly session: ServerHttp2Session;
   readonly bucket: TokenBucket;
@@ -45,7 +45,7 @@ export class MasqueHttp2Server {
   readonly #options: Http2ServerOptions;
   readonly #server: Http2Server;
   readonly #sessions = new Map<ServerHttp2Session, Session>();
-  /** Those without requests, the one that has been so longest first. */
+  /** Connections without requests, the one that has been idle longest first. */
   readonly #idle = new Set<Session>();
 
   constructor(options: Http2ServerOptions) {
@@ -56,19 +56,19 @@ export class MasqueHttp2Server {
     });
     this.#server.on("session", (session) => this.#handleSession(session));
     this.#server.on("stream", (stream, headers) => this.#handleRequest(stream, headers as Http2Fields));
-    // A connection's error ends that connection, which is all there is to do.
+    // An error of a connection ends that connection, and needs no further action.
     this.#server.on("sessionError", () => {});
   }
 
-  /** Connections now. */
+  /** The current number of connections. */
   get count(): number {
     return this.#sessions.size;
   }
 
-  /** Takes a connection over. @param read  what was read from it, beginning with the preface */
+  /** Takes over a connection. @param read  bytes that were read from it, beginning with the preface */
   take(socket: Socket, ...read: readonly Uint8Array[]): void {
     socket.on("error", () => {});
-    // A connection that the client has ended has nothing more to carry.
+    // A connection that the client has ended carries nothing more.
     socket.allowHalfOpen = false;
     socket.unshift(Buffer.concat(read));
     this.#server.emit("connection", socket);

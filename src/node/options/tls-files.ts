@@ -1,7 +1,7 @@
 import type { TlsOptions } from "../../host/carriers/tls-options.ts";
 import { checkTlsFiles } from "../carriers/tls.ts";
 
-/** Checks the files of a client, which are read again for each connection. @returns what is wrong with them */
+/** Checks a client's files, which are read again for each connection. @returns the problem with them */
 export function findTlsProblem(options: TlsOptions): string | undefined {
   try {
     checkTlsFiles(options);

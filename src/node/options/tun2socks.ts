@@ -16,7 +16,7 @@ export const TUN2SOCKS_FIELDS = {
   carrier,
 } satisfies Record<keyof Tun2SocksOptions, OptionField>;
 
-/** {@link ResolvedTun2SocksOptions}, with what only Node has. */
+/** {@link ResolvedTun2SocksOptions}, with the options that only Node has. */
 export interface CheckedTun2SocksOptions extends ResolvedTun2SocksOptions {
   readonly tunnel: CheckedUdpLocalOptions;
 }
@@ -38,7 +38,7 @@ export function resolveTun2SocksOptions(
   return resolveTun2Socks(platform, input, nameField) as CheckedTun2SocksOptions;
 }
 
-/** os.networkInterfaces() leaves out a device that nobody has opened yet. */
+/** os.networkInterfaces() omits a device that nobody has opened yet. */
 function interfaceIpv4(name: string): Uint8Array | undefined {
   const native = loadNativeModule();
   return native instanceof Error ? undefined : native.interfaceIpv4?.(name);

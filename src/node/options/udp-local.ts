@@ -13,7 +13,7 @@ export interface UdpLocalOptions extends UdpLocalSettings {
   readonly carrier?: Carrier | undefined;
 }
 
-/** All options with their defaults; all text is well-formed. */
+/** All options with their defaults; every text is well-formed. */
 export type CheckedUdpLocalOptions = ResolvedUdpLocalOptions & { readonly carrier: Carrier | undefined };
 
 export const UDP_LOCAL_FIELDS = {

@@ -35,7 +35,7 @@ export const UDP_SERVER_FIELDS = {
 } satisfies Record<keyof UdpServerOptions, OptionField>;
 
 /**
- * Fills the defaults in and checks every field, and that no open relay is made by mistake.
+ * Fills the defaults in, checks every field, and prevents an open relay by mistake.
  *
  * @throws UsageError ERR_OPTION: one line with the field's path, its value unless it is secret, and what is wanted
  */

@@ -5,10 +5,10 @@ import type { Logger } from "../../host/log.ts";
 import type { HandingOnModule, KeptState } from "../../host/restart/kept-state.ts";
 import { passedDescriptors } from "../passed-descriptors.ts";
 
-/** Names of descriptors in the store. They are short, as LISTEN_FDNAMES, with one for each, has at most 128 KiB. */
+/** Names of descriptors in the store. They are short because LISTEN_FDNAMES, which contains one for each, is limited to 128 KiB. */
 const STATE_NAME = "sessions";
 const SOCKET_NAME = "udp";
-/** Of one message, as Linux bounds them (SCM_MAX_FD). */
+/** Limit of descriptors in one message on Linux (SCM_MAX_FD). */
 const MAX_DESCRIPTORS = 253;
 const NOT_RESTORED = "does not go on with earlier sessions";
 const TIMEOUT_MS = 5_000;
@@ -18,8 +18,9 @@ type StoringModule = HandingOnModule &
   Required<Pick<NativeModule, "serviceNotify" | "serviceBarrier" | "sealedMemory">>;
 
 /**
- * The file descriptor store of systemd (sd_pid_notify_with_fds(3), FileDescriptorStoreMax=), which keeps descriptors while a service is
- * restarted: what the sessions of a server are, in sealed memory, and the UDP sockets of their associations.
+ * The file descriptor store of systemd (sd_pid_notify_with_fds(3), FileDescriptorStoreMax=), which keeps descriptors while a
+ * service
+ * restarts: the state of a server's sessions, in sealed memory, and the UDP sockets of their associations.
  */
 export class DescriptorStore {
   readonly #native: StoringModule;
@@ -32,7 +33,7 @@ export class DescriptorStore {
     this.#log = log;
   }
 
-  /** @returns undefined, and logs why, when there is none */
+  /** @returns undefined, and logs the reason, if there is no store */
   static open(native: NativeModule | undefined, log: Logger): DescriptorStore | undefined {
     const { NOTIFY_SOCKET } = process.env;
     const isAble = native?.udpAdopt !== undefined && native.sealedMemory !== undefined;
@@ -48,7 +49,7 @@ export class DescriptorStore {
     return this.#native;
   }
 
-  /** What the process before has left. Only one process gets it, even if this one fails over it. */
+  /** Takes the state that the previous process left. Only one process gets it, even if this one crashes because of it. */
   take(): KeptState[] {
     const memories = passedDescriptors(STATE_NAME);
     const sockets = passedDescriptors(SOCKET_NAME);
@@ -81,14 +82,14 @@ export class DescriptorStore {
     const sockets = states.flatMap((state) => state.sockets);
     const memories: number[] = [];
     try {
-      // Before the sockets, of which the store may not take all.
+      // Before the sockets, because the store may not accept all of those.
       for (const { clock, sessions } of states) {
         if (sessions.length === 0) continue;
         memories.push(native.sealedMemory(encodeKeptSessions({ clock, sessions })));
         this.#notify(`FDSTORE=1\nFDNAME=${STATE_NAME}\nFDPOLL=0`, memories.slice(-1));
       }
       for (let at = 0; at < sockets.length; at += MAX_DESCRIPTORS) {
-        // Unless told not to, the manager would take a socket with an ICMP error for one that has ended.
+        // By default, the manager takes a socket with an ICMP error for one that has ended.
         this.#notify(`FDSTORE=1\nFDNAME=${SOCKET_NAME}\nFDPOLL=0`, sockets.slice(at, at + MAX_DESCRIPTORS));
       }
       native.serviceBarrier(this.#manager, TIMEOUT_MS);
@@ -101,13 +102,13 @@ export class DescriptorStore {
     }
   }
 
-  /** @throws Error of the system */
+  /** @throws the system's error */
   #notify(message: string, descriptors: readonly number[]): void {
     this.#native.serviceNotify(this.#manager, message, Int32Array.from(descriptors), TIMEOUT_MS);
   }
 }
 
-/** @throws Error when it is too long, or cannot be read */
+/** @throws Error when the file is too long, or cannot be read */
 function readAll(descriptor: number): Uint8Array {
   const { size } = fstatSync(descriptor);
   if (size > MAX_STATE_BYTES) throw new RangeError(`${size} bytes`);

@@ -7,7 +7,7 @@ import { answerStatus } from "./status-page.ts";
 
 /** How long the web server may be silent, in milliseconds. */
 const SILENCE_MS = 15_000;
-/** Fields that are for one connection alone (RFC 9110 §7.6.1), besides those that Connection names. */
+/** Fields that apply to one connection (RFC 9110 §7.6.1), besides those that Connection names. */
 const HOP_BY_HOP = [
   ...["connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"],
   ...["proxy-authorization", "proxy-authenticate", "expect"],
@@ -33,7 +33,7 @@ export function serverDecoy(url: URL): AnswerStranger {
     };
     outgoing.on("error", fail);
     outgoing.on("timeout", fail);
-    // A server that would upgrade was not asked to.
+    // A server that upgrades was not asked to.
     outgoing.on("upgrade", fail);
     outgoing.on("response", (answer) => {
       response.writeHead(answer.statusCode!, answer.statusMessage, endToEnd(answer.headers));

@@ -5,7 +5,7 @@ import { releaseSocket } from "../io/byte-stream-duplex.ts";
 import { MasqueHttp2Server } from "../masque/http2-server.ts";
 import type { StrangerServer } from "./stranger-server.ts";
 
-/** The web server of Node's and npm's libraries. */
+/** The web server, from the libraries of Node and npm. */
 export class NodeWebServer implements WebServer {
   readonly #options: WebServerOptions;
   readonly #strangers: StrangerServer | undefined;
@@ -19,7 +19,7 @@ export class NodeWebServer implements WebServer {
   static async open(options: WebServerOptions): Promise<NodeWebServer> {
     const { decoy, maxHalfOpen } = options;
     if (decoy === undefined) return new NodeWebServer(options, undefined);
-    // Loaded only where it is used.
+    // Loaded only if it is used.
     const { StrangerServer } = await import("./stranger-server.ts");
     return new NodeWebServer(options, await StrangerServer.open(decoy, maxHalfOpen));
   }
@@ -45,7 +45,7 @@ export class NodeWebServer implements WebServer {
   }
 }
 
-/** @returns undefined when it is closed */
+/** @returns undefined if it is closed */
 function take(stream: ByteStream): Socket | undefined {
   const socket = releaseSocket(stream);
   if (socket === undefined) stream.destroy();

@@ -1,7 +1,7 @@
 import type { ServerResponse } from "node:http";
 import { STATUS_CODES } from "node:http";
 
-/** Answers with a page that says no more than the status, as core's refusals do. */
+/** Answers with a page that reveals only the status, like core's refusals. */
 export function answerStatus(response: ServerResponse, status: number): void {
   if (response.headersSent) {
     response.destroy();

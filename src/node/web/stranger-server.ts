@@ -7,7 +7,7 @@ import { serverDecoy } from "./decoy-server.ts";
 
 /** How long a stranger may be silent. */
 const SILENCE_MS = 15_000;
-/** How long a stranger's connection lasts at most, whatever is sent. */
+/** Longest duration of a stranger's connection, whatever it sends. */
 const LIFE_MS = 300_000;
 
 /** Answers strangers' requests, one on each connection, like a web server. It does not listen. */
@@ -23,14 +23,14 @@ export class StrangerServer {
   }
 
   /**
-   * @param decoy         see {@link parseDecoy}
-   * @param maxStrangers  past it the oldest connection is closed
+   * @param decoy        see {@link parseDecoy}
+   * @param maxStrangers  beyond it, the oldest connection is closed
    */
   static async open(decoy: string, maxStrangers: number): Promise<StrangerServer> {
     const what = parseDecoy(decoy)!;
     const answer = what.kind === "folder" ? await loadFolderDecoy(what.path) : serverDecoy(what.url);
     const server = createServer((request, response) => {
-      // A proxy must not send a tunnel's request, or a WebSocket's, behind this one.
+      // A proxy must not send the request for a tunnel or a WebSocket on this connection after this one.
       response.setHeader("Connection", "close");
       answer(request, response);
     });
@@ -45,10 +45,10 @@ export class StrangerServer {
     return this.#sockets.size;
   }
 
-  /** Takes a connection over. @param read  what was read from it */
+  /** Takes over a connection. @param read  bytes that were read from it */
   take(socket: Socket, ...read: readonly Uint8Array[]): void {
     if (this.#sockets.size >= this.#maxStrangers) {
-      // The oldest is the most likely to be slow on purpose.
+      // The oldest stranger is the most likely to be slow on purpose.
       const [oldest] = this.#sockets;
       oldest.destroy();
       this.#sockets.delete(oldest);
