@@ -1,12 +1,12 @@
 import type { NamedKey } from "../core/keys/named-key.ts";
 import type { KeyStats } from "./tunnel-stats.ts";
 
-/** Keys that are listed by name. There may be thousands, and each would be several series in a database of metrics. */
+/** Limit of keys that are listed by name. There may be thousands, and each would add several series to a metrics database. */
 const MAX_LISTED_KEYS = 256;
 /** Not a possible name. */
 const OTHERS = "(others)";
 
-/** What keys have and had. @param keys  in the order of their file */
+/** The current and past counts of keys. @param keys  in the order of their file */
 export function keyStats(keys: Iterable<NamedKey>): KeyStats {
   const stats: Record<keyof KeyStats, Record<string, number>> = {
     ...{ sessions: {}, associations: {}, limited: {} },

@@ -1,12 +1,8 @@
-/** Who listens to the events of something, by name. */
+/** Listeners to the events of an object, by name. */
 export class Listeners<Events extends object> {
   readonly #lists = new Map<keyof Events, ((value: never) => void)[]>();
 
-  /**
-   * Calls `listener` at each event of that name, after those that were added before it.
-   *
-   * @returns a function that removes it
-   */
+  /** Calls `listener` for each event of that name, after those that were added before it. @returns a function that removes it */
   on<Name extends keyof Events>(name: Name, listener: (value: Events[Name]) => void): () => void {
     this.#lists.set(name, [...(this.#lists.get(name) ?? []), listener]);
     return () => {
@@ -16,7 +12,7 @@ export class Listeners<Events extends object> {
   }
 
   emit<Name extends keyof Events>(name: Name, value: Events[Name]): void {
-    // A listener that is added or removed meanwhile has its effect on the next event.
+    // Adding or removing a listener meanwhile takes effect with the next event.
     for (const listener of this.#lists.get(name) ?? []) listener(value as never);
   }
 }

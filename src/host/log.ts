@@ -1,7 +1,7 @@
 /** Writes one line. @param fields  its data; never a secret */
 export type LogMethod = (fields: object, message: string) => void;
 
-/** What the library requires of a logger; pino's fit. */
+/** The logger that the library requires; those of pino fit. */
 export interface Logger {
   readonly debug: LogMethod;
   readonly info: LogMethod;

@@ -1,17 +1,17 @@
-/** A call that is due at some time. */
+/** A call that is due at a certain time. */
 export interface Timer {
-  /** Does nothing once it was called back. */
+  /** Does nothing after the call. */
   cancel(): void;
 }
 
-/** The loop that everything of one host runs on, and its clock. */
+/** The loop that runs everything of one host, and its clock. */
 export interface Loop {
   /** Time that never goes back, in milliseconds with fractions. */
   now(): number;
   /**
    * Calls back once, at least `delayMs` later.
    *
-   * @param isOptional  true if the program may end before; default false
+   * @param isOptional  true if the program may exit before that; default false
    */
   after(delayMs: number, callback: () => void, isOptional?: boolean): Timer;
   /** Calls back in the next turn of the loop, in the order of the calls. */

@@ -5,7 +5,7 @@ type Stats = TunnelStats & Partial<Pick<Tun2SocksStats, "flows" | "halfOpenFlows
 
 const RATES = ["datagramsIn", "datagramsOut", "bytesIn", "bytesOut"] as const;
 const COUNTERS = METRICS.filter(({ kind, isOfTun2Socks }) => kind === "counter" && !isOfTun2Socks);
-/** Counts by reason that stand in the line under their own name. */
+/** Counts by reason that appear in the line under their own name. */
 const REASONS = COUNTERS.filter(({ label, stat }) => label !== undefined && !stat.includes("."));
 /** Plain counts that are not shown as rates. */
 const OTHERS = COUNTERS.filter(
@@ -14,7 +14,7 @@ const OTHERS = COUNTERS.filter(
 
 /** How datagrams are spread over lanes. */
 export interface StatsSpread {
-  /** Sessions by how they find their rate, and what they may send, in bits per second. */
+  /** Sessions by the way they find their rate, and the rate that they may send, in bits per second. */
   readonly modes: Readonly<Record<string, number>>;
   readonly bitPerS: number;
   /** Lanes that are held up now. */
@@ -34,9 +34,9 @@ export interface StatsSummary {
   readonly sessions: number;
   readonly lanes: number;
   readonly associations: number;
-  /** Of sessions with receipts; undefined where there are none. */
+  /** For sessions with receipts; undefined if there are none. */
   readonly spread: StatsSpread | undefined;
-  /** Only of tun2socks. */
+  /** Only for tun2socks. */
   readonly flows: number | undefined;
   readonly halfOpenFlows: number | undefined;
   /** Other counts of this interval; only those that occurred. */
@@ -111,7 +111,7 @@ export function statsLine(summary: StatsSummary): string {
   ].join(", ");
 }
 
-/** `delay`, or `delay 3 start 1` of several sessions. */
+/** `delay`, or `delay 3 start 1` for several sessions. */
 function modesOf({ modes }: StatsSpread): string {
   const entries = Object.entries(modes);
   const isOne = entries.length === 1 && entries[0][1] === 1;

@@ -2,7 +2,7 @@ import type { AssociationReport, AssociationReports, LaneReport, SessionReport }
 import type { Loop } from "./loop.ts";
 import { nextTurn } from "./loop.ts";
 
-/** A lane, with the carrier that it takes. */
+/** A lane, with its carrier. */
 export interface LaneStatus extends Omit<LaneReport, "way" | "connection"> {
   readonly carrier: string;
 }
@@ -11,28 +11,28 @@ export interface SessionStatus extends Omit<SessionReport, "lanes"> {
   readonly lanes: readonly LaneStatus[];
 }
 
-/** The sessions of an endpoint now, the first of them if there are many. */
+/** The current sessions of an endpoint, or the first of them if there are many. */
 export interface EndpointStatus {
   readonly sessions: readonly SessionStatus[];
   /** How many more there are. */
   readonly sessionsLeftOut: number;
 }
 
-/** Most sessions that one thread lists. */
+/** Limit of sessions that one thread lists. */
 export const MAX_LISTED_SESSIONS = 1_000;
 
-/** The associations of an endpoint now, the first of them if there are many. */
+/** The current associations of an endpoint, or the first of them if there are many. */
 export interface FlowStatus {
   readonly flows: readonly AssociationReport[];
-  /** True when there are more. */
+  /** True if there are more. */
   readonly isCut: boolean;
 }
 
-/** Most associations that one thread lists, and how many slots are looked at in one turn of the loop. */
+/** Limit of associations that one thread lists, and of slots that it checks in one turn of the loop. */
 const MAX_LISTED_FLOWS = 16_384;
 const SLOTS_A_TURN = 256;
 
-/** Lists associations a few at a time, so that no datagram waits for it. */
+/** Lists associations a few at a time, so that no datagram waits for the list. */
 export async function listFlows(
   loop: Loop,
   report: (now: number, first: number, slots: number) => AssociationReports,
@@ -48,12 +48,12 @@ export async function listFlows(
   return { flows, isCut: false };
 }
 
-/** Of several threads. */
+/** Joins the flows of several threads. */
 export function joinFlows(all: readonly FlowStatus[]): FlowStatus {
   return { flows: all.flatMap(({ flows }) => flows), isCut: all.some(({ isCut }) => isCut) };
 }
 
-/** Of several threads. */
+/** Joins the status of several threads. */
 export function joinStatus(all: readonly EndpointStatus[]): EndpointStatus {
   return {
     sessions: all.flatMap(({ sessions }) => sessions),

@@ -28,7 +28,7 @@ export interface SystemErrors {
   errorText(error: number): string;
 }
 
-/** A connection within TLS. */
+/** A connection inside TLS. */
 export interface SecureStream {
   /** To be handed on. */
   readonly stream: ByteStream;
@@ -43,7 +43,7 @@ export interface SecureStream {
 export interface System extends Loop, SystemErrors {
   /** Milliseconds since 1970, UTC. */
   unixMs(): number;
-  /** Milliseconds by a clock that never goes back, and is the same in all processes of the machine. */
+  /** Milliseconds on a clock that never goes back, and is the same in all processes of the machine. */
   sharedMs?(): number;
   readonly cryptography: Cryptography;
   readonly shadowsocks: ShadowsocksCryptography | undefined;
@@ -57,7 +57,7 @@ export interface System extends Loop, SystemErrors {
    * @throws Error when the name cannot be resolved
    */
   lookUp(name: string): Promise<readonly string[]>;
-  /** IP texts of the system's resolvers, in its order. */
+  /** IP texts of the system's resolvers, in the system's order. */
   nameservers(): readonly string[];
   /** The addresses of each network interface. */
   interfaces(): readonly (readonly InterfaceIp[])[];
@@ -75,13 +75,13 @@ export interface System extends Loop, SystemErrors {
     host: string,
     cancellation: Cancellation,
   ): Promise<SecureStream>;
-  /** Opens connections of HTTP/2 to MASQUE proxies. */
+  /** Opens HTTP/2 connections to MASQUE proxies. */
   readonly openHttp2?: OpenMasqueSession;
-  /** Masks payloads of WebSockets faster than a script does. */
+  /** Masks WebSocket payloads faster than a script does. */
   readonly maskBytes?: MaskBytes;
-  /** Uses a plugin that is a program. @param server  the shadowsocks server that it connects to */
+  /** Uses a plugin that runs as a program. @param server  the shadowsocks server that the plugin connects to */
   usePlugin?(plugin: Plugin, server: { readonly host: string; readonly port: number }): PluginUse;
-  /** Files of a tap. */
+  /** Opens the files of a tap. */
   readonly openRingFile?: OpenRingFile | undefined;
   /** @throws HostError ERR_FILE that names the file */
   readFile(path: string): Uint8Array;

@@ -32,9 +32,12 @@ export interface TunnelStats
   readonly rttMs: number | undefined;
   /** Sessions with receipts, whose datagrams are spread over lanes. */
   readonly spread: {
-    /** Sessions now by how they find their rate: `start`, not known yet; `delay`; or `compete`, against others that fill queues. */
+    /**
+     * Current sessions by the way they find their rate: `start`, not known yet; `delay`; or `compete`, against others that fill
+     * queues.
+     */
     readonly modes: Readonly<Record<string, number>>;
-    /** What all of them together may send now. */
+    /** The rate that all of them together may send now. */
     readonly bitsPerSecond: number;
     /** Lanes that are held up now. */
     readonly lanesLate: number;

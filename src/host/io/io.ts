@@ -7,9 +7,9 @@ import type { UdpIo } from "./udp-io.ts";
 export interface Io {
   readonly udp: UdpIo;
   readonly tcp: Tcp;
-  /** Sockets and streams on descriptors; undefined where the system offers none. */
+  /** Sockets and streams on descriptors; undefined if the system offers none. */
   readonly native: NativeModule | undefined;
-  /** Class of sockets that do not have their own. */
+  /** Class of sockets without their own. */
   readonly latency: LatencyClass;
 }
 

@@ -3,8 +3,9 @@ import { makeAddress } from "../../wire/socket-address.ts";
 import { splitZone } from "../addresses/endpoint.ts";
 
 /**
- * The counts of {@link NativeModule.udpCounts}, in its order: why the system dropped datagrams, and, last, errors that were
- * not reported because there were too many at once.
+ * The counts of {@link NativeModule.udpCounts}, in its order: the reasons why the system dropped datagrams and, last, the errors
+ * that were
+ * not reported because too many came at once.
  */
 export const NATIVE_DROP_REASONS = [
   "refused",
@@ -23,12 +24,12 @@ export const ERROR_ROW_ADDRESS = 4;
 export const SHORTCUT_ROW_NUMBERS = 6;
 
 /**
- * The module in `native/`: sockets on descriptors, in batches. Addresses are in the program's form of IPv4 and IPv6; those
- * to bind and to connect to may be {@link scopedAddress}es.
- * Calls that fail throw an Error whose `code` is the system's.
+ * The module in `native/`: batched sockets on descriptors. Addresses have the program's form of IPv4 and IPv6; those to bind or
+ * connect to
+ * may be {@link scopedAddress}es. Calls that fail throw an Error whose `code` is the system's.
  */
 export interface NativeModule {
-  /** Zeroed memory that takes room only where it is used, for an engine whose arrays take all of it at once. */
+  /** Zeroed memory that takes space only where it is used, for an engine whose arrays take all their space at once. */
   lazyMemory?(bytes: number): Uint8Array;
   /** The number of the interface that a zone of IPv6 addresses names. @throws ENODEV */
   zoneScope(zone: string): number;
@@ -38,9 +39,9 @@ export interface NativeModule {
    */
   udpSizes(): [arenaBytes: number, rows: number, addressBytes: number, sendRows: number, errorRows: number];
   /**
-   * To be called once per thread. What arrives is in the arrays when `onBatch` is called, and only until it returns.
+   * Called once per thread. What arrives is in the arrays when `onBatch` is called, and only until it returns.
    *
-   * @param rows  socket, offset, length, address offset, address length, number of the local address
+   * @param rows      socket, offset, length, address offset, address length, number of the local address
    * @param onErrors  gets the number of rows of `errors` at the end of a turn
    */
   udpSetup(
@@ -64,22 +65,23 @@ export interface NativeModule {
     tellLocals: boolean,
   ): number;
   /**
-   * The same for a bound UDP socket that the process was given, which belongs to the module from then on; an error leaves it alone.
-   * Not in the C library, nor on Windows.
+   * Opens a bound UDP socket that the process was given, and then owns it; after an error it leaves the socket alone. Not in the C
+   * library,
+   * nor on Windows.
    */
   udpAdopt?(descriptor: number, receiveBytes: number, sendBytes: number): number;
-  /** Another descriptor of a socket, the caller's, which outlives it. Where {@link udpAdopt} is. */
+  /** Another descriptor of a socket, which the caller owns and which outlives the socket. Available where {@link udpAdopt} is. */
   udpDescriptor?(socket: number): number;
   udpClose(socket: number): void;
   /** Enables reports of datagrams that did not get through: ICMP errors and missing routes. Linux only. */
   udpTellErrors?(socket: number): void;
-  /** Has datagrams of a socket dropped that would have to be fragmented. Linux only. */
+  /** Makes a socket drop datagrams that would have to be fragmented. Linux only. */
   udpForbidFragments?(socket: number): void;
   /** Sets the class of a socket, by its number on the wire. Linux only. */
   udpLatency?(socket: number, latency: number): void;
   /** Sets the DSCP of what a socket sends, 0 to 63. Not on Windows. */
   udpDscp?(socket: number, dscp: number): void;
-  /** @returns the number of rows of errors that have not been reported, which the caller then does */
+  /** @returns the number of rows of errors that have not been reported; the caller reports them */
   udpErrors(): number;
   /** Restricts a socket to an interface or gives it a mark; "" and 0 for none. Not on Windows. */
   udpRestrict?(socket: number, interfaceName: string, mark: number): void;
@@ -101,7 +103,8 @@ export interface NativeModule {
   udpCounts(counts: Float64Array): void;
 
   /**
-   * Sends a message to the service manager (sd_notify(3)), and waits for room for it. Linux only, and not in the C library.
+   * Sends a message to the service manager (sd_notify(3)), and waits until there is room for it. Linux only, and not in the C
+   * library.
    *
    * @param socket       as in NOTIFY_SOCKET
    * @param descriptors  at most 253, which stay open
@@ -109,7 +112,7 @@ export interface NativeModule {
   serviceNotify?(socket: string, message: string, descriptors: Int32Array, timeoutMs: number): void;
   /** Waits until the manager has handled all earlier messages. @throws ETIMEDOUT */
   serviceBarrier?(socket: string, timeoutMs: number): void;
-  /** Memory that nobody can change any more. @returns its descriptor */
+  /** Makes memory that nobody can change any more. @returns its descriptor */
   sealedMemory?(bytes: Uint8Array): number;
 
   /** Undefined on Windows. @returns the listener's descriptor */
@@ -120,29 +123,29 @@ export interface NativeModule {
     onAccept: (descriptor: number) => void,
   ): number;
   /**
-   * Listens on a Unix socket. A socket at the path on which nothing answers is replaced.
+   * Listens on a Unix socket. Replaces a socket at the path on which nothing answers.
    *
    * @param mode  permissions, 0o660
    */
   unixListen?(path: string, mode: number, backlog: number, onAccept: (descriptor: number) => void): number;
   /** Accepts on a listening socket that the process was given. Not in the C library. @returns its descriptor */
   listenOn?(descriptor: number, backlog: number, onAccept: (descriptor: number) => void): number;
-  /** Closes a listener; a Unix socket's path is removed. */
+  /** Closes a listener, and removes the path of a Unix socket. */
   tcpUnlisten?(listener: number): void;
   /** The local address of an IP socket. */
   socketAddress?(descriptor: number): AddressBytes | undefined;
-  /** The address of an IP socket or of its peer, as text, a link-local one with its zone. */
+  /** The address of an IP socket or of its peer as text, with its zone if it is link-local. */
   socketName?(descriptor: number, isPeer: boolean): [ip: string, port: number] | undefined;
   /** Sets these two, TCP_NODELAY and keepalive. @returns false if the system lacks one of the two */
   tcpTune?(descriptor: number, notSentLowWaterBytes: number, userTimeoutMs: number): boolean;
-  /** Sets TCP_NODELAY and keepalive, unless 0 after so many seconds. Does nothing on a Unix socket. */
+  /** Sets TCP_NODELAY, and keepalive after so many seconds unless 0. Does nothing on a Unix socket. */
   tcpKeepAlive?(descriptor: number, idleSeconds: number): void;
   /**
    * Connects.
    *
-   * @param interfaceName  to leave by; "" for any
+   * @param interfaceName  interface for the connection; "" for any
    * @param mark           0 for none
-   * @param onDone  gets the descriptor, or a system error, which is negative
+   * @param onDone         gets the descriptor, or a system error, which is negative
    * @returns the attempt's number
    */
   tcpConnect?(
@@ -173,18 +176,19 @@ export interface NativeModule {
     onWritable: () => void,
   ): void;
   /**
-   * @param hasMore  more is written soon: what was read is acknowledged with that, not by itself
+   * @param hasMore  more follows soon, so received bytes are acknowledged with that, and not separately
    * @returns how many bytes the system accepted, or a system error, which is negative
    */
   streamWrite?(descriptor: number, bytes: Uint8Array, length: number, hasMore: boolean): number;
-  /** Nothing more is written. */
+  /** Ends writing. */
   streamEnd?(descriptor: number): void;
   /** Returns the open descriptor to the caller. */
   streamRelease?(descriptor: number): void;
   streamClose?(descriptor: number): void;
   /**
-   * While paused nothing is read, also not the end. Writing goes on. A connection that fails meanwhile is reported to
-   * `onRead`, on Linux at once unless bytes are left to read before.
+   * While paused, nothing is read, not even the end; writing continues. A connection that fails meanwhile is reported to `onRead`,
+   * on Linux at
+   * once unless bytes are left to read first.
    */
   streamPause?(descriptor: number, isPaused: boolean): void;
   /** Closes it with a RST. */
@@ -225,11 +229,12 @@ export interface NativeModule {
     address: Uint8Array,
     local: number,
   ): number;
-  /** Ends all of a stream. Closing a stream or a socket does so by itself. */
+  /** Ends all shortcuts of a stream. Closing a stream or a socket also ends them. */
   shortcutEnd?(stream: number): void;
   /**
-   * What `onRead` got last, and everything before, ended at the end of a capsule and has been handled: shortcuts may read on, until
-   * `onRead` is called again. To be called within `onRead`, or later.
+   * Reports that what `onRead` got last, and everything before, ended at the end of a capsule and has been handled. Shortcuts may
+   * then read on,
+   * until `onRead` is called again. Called within `onRead`, or later.
    */
   shortcutResume?(stream: number): void;
   /**
@@ -306,12 +311,12 @@ export interface NativeModule {
   tcpStackSegments?(stack: number, now: number, data: Uint8Array, rows: Int32Array, count: number): void;
   /** @returns how many bytes were accepted, or a system error, which is negative */
   tcpStackWrite?(stack: number, now: number, flow: number, bytes: Uint8Array, length: number): number;
-  /** Whether the last write was not accepted completely, or the next one may not be: an event follows when it is. */
+  /** True if the last write was not accepted completely, or the next one may not be; an event follows when there is room. */
   tcpStackIsFull?(stack: number, flow: number): boolean;
-  /** Nothing more is written. */
+  /** Ends writing. */
   tcpStackEnd?(stack: number, now: number, flow: number): void;
   tcpStackPause?(stack: number, flow: number, isPaused: boolean): void;
-  /** Ends both directions; the only event that follows is that it is closed. */
+  /** Ends both directions; the only event that follows reports that the flow is closed. */
   tcpStackClose?(stack: number, now: number, flow: number): void;
   /** Forgets a flow at once; no event follows. */
   tcpStackDrop?(stack: number, flow: number, hasReset: boolean): void;
@@ -322,7 +327,7 @@ export interface NativeModule {
   tcpStackPollPackets?(stack: number): number;
   /** @returns the number of events, valid with their bytes until the next call */
   tcpStackPollEvents?(stack: number): number;
-  /** Fills in: wrong checksums, malformed, beyond the bound of memory, RSTs sent, packets sent. */
+  /** Fills in the numbers of wrong checksums, malformed segments, segments beyond the memory limit, RSTs sent, and packets sent. */
   tcpStackCounts?(stack: number, counts: Float64Array): void;
   /** Linux only, like all that follow. @param address  4 or 16 bytes */
   interfaceAddress?(name: string, address: Uint8Array, prefixLength: number): void;
@@ -339,7 +344,7 @@ export interface NativeModule {
   tcpDestroyFrom?(address: Uint8Array): number;
 }
 
-/** Memory of which perhaps little is used. */
+/** Memory of which little may be used. */
 export function lazyMemory(native: NativeModule, bytes: number): Uint8Array {
   return native.lazyMemory?.(bytes) ?? new Uint8Array(bytes);
 }
@@ -351,7 +356,7 @@ export function lazyInts(native: NativeModule, count: number): Int32Array {
 }
 
 /**
- * An address to bind or to connect to: with the number of its interface behind it where the host has a zone.
+ * An address to bind or connect to; if the host has a zone, the number of its interface follows.
  *
  * @param host  IP text
  * @throws Error when there is no such interface

@@ -19,7 +19,7 @@ const ADDRESS_BYTES = 19;
 const HEADER_ARENA_BYTES = 65_536;
 const NO_BYTES: Uint8Array = new Uint8Array(0);
 
-/** UDP over the native module: one call for everything that a turn of the loop receives, and one for what it sends. */
+/** UDP over the native module: one call for everything that a turn of the loop receives, and one for everything it sends. */
 class NativeUdpIo implements UdpIo {
   readonly kind = "native";
   readonly shortcuts: NativeShortcuts | undefined;
@@ -96,7 +96,7 @@ class NativeUdpIo implements UdpIo {
       if (options.forbidsFragments) this.#native.udpForbidFragments?.(id);
       return this.#add(id, options);
     } catch (error) {
-      // Not before the caller has the socket that this is about.
+      // Not before the caller has the socket that the error is about.
       void Promise.resolve().then(() => onBindError(error as Error));
       return new NativeUdpSocket(this, -1, 0, options);
     }
@@ -203,7 +203,7 @@ class NativeUdpIo implements UdpIo {
     }
   }
 
-  /** Has room for a row, with the address and the header in place. */
+  /** Makes room for a row, with the address and the header in place. */
   #begin(header: Uint8Array | undefined, data: Uint8Array, remote: Remote): void {
     if (this.#count > 0 && (this.#data !== data || this.#isFull(header))) this.#dropped += this.#send();
     this.#data = data;
@@ -242,7 +242,7 @@ class NativeUdpIo implements UdpIo {
     const count = this.#count;
     const data = this.#data;
     this.#count = 0;
-    // The one remote of most batches stays where it is, and is next time's first.
+    // Most batches have one remote, whose address stays in place for the next batch.
     if (this.#addressEnd > ADDRESS_BYTES) {
       this.#addressEnd = 0;
       this.#batch++;
@@ -251,7 +251,7 @@ class NativeUdpIo implements UdpIo {
     this.#lastHeader = undefined;
     this.#data = NO_BYTES;
     const dropped = this.#native.udpSend(data, this.#rows, count, this.#addresses, this.#headers);
-    // Otherwise the loop may wait for long before it reports these errors.
+    // Otherwise the loop might wait long before it reports these errors.
     if (dropped > 0 && !this.#willTell) {
       this.#willTell = true;
       this.#loop.nextTurn(this.#tellNow);
@@ -363,7 +363,7 @@ class NativeUdpSocket implements UdpSocket {
   }
 }
 
-/** To be called once per thread, as the module has one arena. */
+/** Called once per thread, because the module has one arena. */
 export function openNativeUdpIo(
   native: NativeModule,
   loop: Loop,

@@ -29,21 +29,21 @@ export class Remote {
 export type OnDatagrams = (received: ReceivedDatagrams, first: number, end: number) => void;
 
 /**
- * A datagram to `remote` did not get through, according to an ICMP error or to the system itself.
+ * A datagram to `remote` did not get through, according to an ICMP error or the system.
  *
- * @param mtu  for too-big: the largest IP packet that would, 0 if unknown; at most 65,535
+ * @param mtu  for too-big: the largest IP packet that would get through, 0 if unknown; at most 65,535
  */
 export type OnUnreachable = (remote: AddressBytes, kind: UnreachableKind, mtu: number) => void;
 
 export interface UdpSocketOptions {
   readonly family: 4 | 6;
-  /** IP to bind, undefined for any. A zone behind it is that of link-local addresses, whose datagrams it sends, too. */
+  /** IP to bind, undefined for any. A zone after it also applies to the link-local addresses that it sends to. */
   readonly host: string | undefined;
   /** 0 to let the system choose. */
   readonly port: number;
   /** True if sockets of other threads may be bound to the same port. */
   readonly reusePort: boolean;
-  /** Interface or mark for datagrams; native I/O only. Default: as routing decides. */
+  /** Interface or mark for datagrams; native I/O only. By default, routing decides. */
   readonly outgoing?: Outgoing | undefined;
   /**
    * True if rows carry the local address that they arrived at, for a socket bound to any address; native I/O only, not on
@@ -55,7 +55,8 @@ export interface UdpSocketOptions {
   /** See {@link UdpSocket.setLatency}. Default: that of the {@link UdpIo}. */
   readonly latency?: LatencyClass | undefined;
   /**
-   * A bound socket that another process had, instead of a new one, whatever `host`, `port` and `reusePort` say; native I/O only, not on
+   * A bound socket from another process, used instead of a new one whatever `host`, `port` and `reusePort` are; native I/O only,
+   * not on
    * Windows. It is closed if it cannot be used.
    */
   readonly descriptor?: number | undefined;
@@ -76,8 +77,9 @@ export interface UdpSocket {
   /** Its number in the native module, negative once it is closed; native I/O only. */
   readonly number?: number;
   /**
-   * Sends `header` (when given) and the payload as one datagram, at the latest with {@link UdpIo.flush}. The memory is
-   * borrowed until then; with node:dgram, which sends later, for longer, so that it must not change at all.
+   * Sends `header` (if given) and the payload as one datagram, no later than {@link UdpIo.flush}. The memory is borrowed until
+   * then; node:dgram
+   * sends later and borrows it for longer, so it must not change at all.
    *
    * @returns false when the datagram was dropped because too many wait
    */
@@ -103,30 +105,30 @@ export interface UdpSocket {
    * read the socket is not read again for up to a millisecond. Native I/O on Linux only.
    */
   setLatency(latency: LatencyClass): void;
-  /** Sets the DSCP of what is sent from now on (RFC 2474), 0 to 63; native I/O only, not on Windows. */
+  /** Sets the DSCP of datagrams sent from now on (RFC 2474), 0 to 63; native I/O only, not on Windows. */
   setDscp(dscp: number): void;
-  /** Closes it, and leaves its port to a descriptor for another process; native I/O only, not on Windows. */
+  /** Closes the socket, and keeps its port open in a descriptor for another process; native I/O only, not on Windows. */
   release?(): number | undefined;
   close(): void;
 }
 
-/** Size requested for the buffers of each socket. */
+/** Size that is requested for the buffers of each socket. */
 export const UDP_BUFFER_BYTES = 4_194_304;
 
 /** An implementation of UDP sockets. */
 export interface UdpIo {
   readonly kind: "native" | "plain";
-  /** What native I/O carries by itself, where it can. */
+  /** The flows that native I/O carries by itself, if it can. */
   readonly shortcuts?: NativeShortcuts | undefined;
   /** @returns a socket that is bound, being bound, or has failed and will report it */
   open(options: UdpSocketOptions): UdpSocket;
-  /** Sends the datagrams that were given to the sockets. @returns how many of them were dropped */
+  /** Sends the datagrams that the sockets were given. @returns how many of them were dropped */
   flush(): number;
   /** Calls back once everything that this turn of the loop receives has been delivered. */
   afterTurn(callback: () => void): void;
 }
 
-/** The same with another class of sockets that do not have their own; balanced is that of `udp` itself. */
+/** The same, with another class for sockets without their own; balanced returns `udp` itself. */
 export function withLatency(udp: UdpIo, latency: LatencyClass): UdpIo {
   if (latency === "balanced") return udp;
   return {

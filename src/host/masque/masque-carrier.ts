@@ -14,9 +14,9 @@ import { required } from "../system.ts";
 import type { MasqueProxyOption } from "./masque-option.ts";
 import type { MasqueSession } from "./masque-session.ts";
 
-/** For a request, with the connection if it needs one. */
+/** Time limit for a request, including the connection if it needs one. */
 const REQUEST_MS = 10_000;
-/** Connections of HTTP/2, each with as many requests as the proxy permits. */
+/** Limit of HTTP/2 connections, each with as many requests as the proxy permits. */
 const MAX_SESSIONS = 16;
 const HTTP2 = "h2";
 const HTTP1 = "http/1.1";
@@ -25,14 +25,14 @@ export interface MasqueCarrierOptions {
   readonly proxy: MasqueProxyOption;
   /** Leads to the proxy's address. */
   readonly chain: Carrier;
-  /** What the request of a lane is for. */
+  /** The target of a lane's request. */
   readonly targetOf: (lane: number) => MasqueTarget | undefined;
   readonly heartbeatMs: number;
   readonly system: System;
   readonly log: Logger;
 }
 
-/** Makes the requests of a MASQUE client: each on a connection of its own over HTTP/1.1, many on one over HTTP/2. */
+/** Makes the requests of a MASQUE client: over HTTP/1.1 each on a connection of its own, over HTTP/2 many on one connection. */
 export class MasqueCarrier implements Carrier {
   readonly description: string;
   readonly authority: string;
@@ -41,9 +41,9 @@ export class MasqueCarrier implements Carrier {
   /** Undefined until TLS has agreed on one. */
   #version: "1.1" | "2" | undefined;
   readonly #sessions = new Set<MasqueSession>();
-  /** The connection that is being made for requests over HTTP/2, or for the first one. */
+  /** The connection being made for requests over HTTP/2, or for the first request. */
   #opening: Promise<void> | undefined;
-  /** A connection on which HTTP/1.1 was agreed, and that no request has yet. */
+  /** A connection that negotiated HTTP/1.1 and has no request yet. */
   #spare: ByteStream | undefined;
   readonly #end = new Cancellation();
 
@@ -57,7 +57,7 @@ export class MasqueCarrier implements Carrier {
     this.description = `MASQUE proxy ${template.scheme}://${authority}${via}`;
     if (proxy.tls !== undefined) required(system.wrapTls, "TLS");
     if (version === "2") required(system.openHttp2, "HTTP/2");
-    // What cannot be spoken is not offered.
+    // Offers only a version that it can speak.
     const isOpen = version === "negotiated" && system.openHttp2 !== undefined;
     this.#version = isOpen ? undefined : version === "2" ? "2" : "1.1";
   }
@@ -108,7 +108,7 @@ export class MasqueCarrier implements Carrier {
     return { stream, isBound: handshake.isBound };
   }
 
-  /** A session with room for a request; one that is closed is forgotten. */
+  /** A session with room for a request; closed sessions are forgotten. */
   #usableSession(): MasqueSession | undefined {
     for (const session of this.#sessions) {
       if (session.hasRoom) return session;

@@ -16,14 +16,14 @@ import {
 } from "../carriers/hop.ts";
 import type { TlsOptions } from "../carriers/tls-options.ts";
 
-/** Which HTTP is spoken: what TLS agrees on (ALPN), or one version alone. */
+/** The version of HTTP: the one that TLS negotiates (ALPN), or a fixed one. */
 export type HttpVersion = "negotiated" | "1.1" | "2";
 
-/** A MASQUE proxy, as the option has it. */
+/** A MASQUE proxy, parsed from its option. */
 export interface MasqueProxyOption {
   readonly template: UdpProxyTemplate;
   readonly endpoint: ProxyEndpoint;
-  /** For the Host field or `:authority`: without the user, and without a port that is the scheme's own. */
+  /** For the Host field or `:authority`: without the user, and without the scheme's default port. */
   readonly authority: string;
   /** Undefined for `http://`. */
   readonly tls: TlsOptions | undefined;
@@ -33,15 +33,15 @@ export interface MasqueProxyOption {
 }
 
 const PORTS = { http: 80, https: 443 } as const;
-/** Fields that a request has by itself. */
+/** Fields that a request sets itself. */
 const OWN_FIELDS = /^(?:connection|upgrade|capsule-protocol|connect-udp-bind)$/;
 const TLS_OPTIONS = ["sni", "ca", "cert", "key", "insecure"];
 
 /**
- * Parses a template of RFC 9298 §2, behind which a fragment may have options of this end, which are not sent: `http=1.1|2`,
+ * Parses a template of RFC 9298 §2. A fragment after it may contain options for this end, which are not sent: `http=1.1|2`,
  * `header=Name:%20value`, and for https `sni`, `ca`, `cert`, `key`, `insecure=1`.
  *
- * @throws UsageError ERR_OPTION whose cause is what is wrong
+ * @throws UsageError ERR_OPTION whose cause is the problem
  */
 export function parseMasqueProxy(text: string): MasqueProxyOption {
   const at = fragmentAt(text);
@@ -87,13 +87,13 @@ export function parseMasqueProxy(text: string): MasqueProxyOption {
 }
 
 function versionOf(text: string, asked: string | undefined, scheme: "http" | "https"): HttpVersion {
-  // Without TLS there is nothing to agree on a version with, and HTTP/1.1 is what every server of http:// speaks.
+  // Without TLS, nothing negotiates a version, and every http:// server speaks HTTP/1.1.
   if (asked === undefined) return scheme === "https" ? "negotiated" : "1.1";
   if (asked !== "1.1" && asked !== "2") throw badHop(text, "http is 1.1 or 2");
   return asked;
 }
 
-/** @returns what is wrong with a text that is no MASQUE proxy; undefined for a good one */
+/** @returns the problem with a text that is not a MASQUE proxy; undefined for a valid one */
 export function findMasqueProblem(text: string): string | undefined {
   try {
     parseMasqueProxy(text);
@@ -110,7 +110,7 @@ export function rebaseMasqueProxy(text: string, inFolder: InFolder): string {
   return at < 0 ? text : `${text.slice(0, at + 1)}${rebaseFiles(text.slice(at + 1), inFolder)}`;
 }
 
-/** Where the fragment begins, or -1; `{#name}` is an expression. */
+/** The position at which the fragment begins, or -1; `{#name}` is an expression. */
 function fragmentAt(text: string): number {
   return text.search(/#(?![^{}]*\})/);
 }

@@ -4,7 +4,7 @@ import type { ByteStream } from "../stream/byte-stream.ts";
 
 /** A connection to a MASQUE proxy that takes many requests: HTTP/2. */
 export interface MasqueSession {
-  /** True if it may take another request. */
+  /** True if it can take another request. */
   readonly hasRoom: boolean;
   readonly isClosed: boolean;
   /** @throws MasqueRefusal, HostError ERR_CONNECTION_LOST */
@@ -16,10 +16,10 @@ export interface MasqueSession {
 }
 
 /**
- * Begins HTTP/2 on a stream, which it takes over.
+ * Starts HTTP/2 on a stream, which it takes over.
  *
- * @param heartbeatMs  time between PINGs; without an answer for three, it is dead
- * @returns undefined if the other end does not have extended CONNECT (RFC 8441 §3); the stream is then destroyed
+ * @param heartbeatMs  time between PINGs; the session is dead after three without an answer
+ * @returns undefined if the other end does not support extended CONNECT (RFC 8441 §3); the stream is then destroyed
  */
 export type OpenMasqueSession = (
   stream: ByteStream,

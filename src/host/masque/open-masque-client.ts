@@ -10,7 +10,7 @@ import type { System } from "../system.ts";
 import { MasqueCarrier } from "./masque-carrier.ts";
 import { parseMasqueProxy } from "./masque-option.ts";
 
-/** A client of the proxy that `options.masque` names, and what makes its requests. */
+/** Opens a client of the proxy that `options.masque` names, and the carrier for its requests. */
 export function openMasqueClient(
   options: ResolvedUdpLocalOptions & { readonly masque: string },
   system: System,

@@ -14,7 +14,7 @@ export const listenText = z.string().transform((text, issues) => {
   return formatEndpoint(host, (endpoint as { port: number }).port);
 });
 
-/** @returns the IP to bind, or undefined for another name than localhost */
+/** @returns the IP to bind, or undefined for any name except localhost */
 function listenHost(host: string): string | undefined {
   if (host === "localhost") return "127.0.0.1";
   return ipFamily(host) === undefined ? undefined : host;
@@ -34,7 +34,7 @@ export function isCarrierUrl(text: string): boolean {
   return findHopProblem(text) === undefined;
 }
 
-/** A way for TCP: what `isOther` accepts, `ss://`, or hops with blanks between them. */
+/** A way for TCP: one that `isOther` accepts, `ss://`, or hops separated by blanks. */
 export function tcpProxy(isOther: (text: string) => boolean): z.ZodType {
   return checked((text) => {
     if (/\S\s+\S/.test(text)) return findTcpWayProblem(text);
@@ -43,7 +43,7 @@ export function tcpProxy(isOther: (text: string) => boolean): z.ZodType {
   });
 }
 
-/** Most ways of one kind. */
+/** Limit of ways of one kind. */
 export const MAX_WAYS = 8;
 
 /** One or several of {@link tcpProxy}. */
@@ -66,7 +66,11 @@ export function way(): z.ZodType {
   return checked(findWayProblem);
 }
 
-/** Text that has more than one way to be wrong. @param findProblem  returns which; empty for that of the option */
+/**
+ * Text that can be wrong in more than one way.
+ *
+ * @param findProblem  returns the problem; empty for the option's own
+ */
 function checked(findProblem: (text: string) => string | undefined): z.ZodType {
   return z.string().superRefine((text, context) => {
     const problem = findProblem(text);

@@ -27,7 +27,8 @@ export interface CommonOptions extends TapOptions {
    */
   readonly ageBudgetMs?: number | undefined;
   /**
-   * Bytes that may wait to be sent, on a lane or in a session with receipts. Past this, the association with most of them loses its
+   * Limit of bytes that wait to be sent, on a lane or in a session with receipts. Beyond it, the association with the most of them
+   * loses its
    * oldest datagram. 128 KiB to 1 GiB. Default 1 MiB.
    */
   readonly queueBytes?: number | undefined;

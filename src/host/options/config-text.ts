@@ -6,14 +6,14 @@ import { UsageError } from "../../core/errors.ts";
 export interface ConfigText {
   /** Values by name, as written. */
   readonly members: ReadonlyMap<string, unknown>;
-  /** `SOURCE:LINE:COLUMN` of what stands at `path`, or of the innermost value around it. */
+  /** `SOURCE:LINE:COLUMN` of the value at `path`, or of the innermost value around it. */
   place(path: readonly (string | number)[]): string;
 }
 
 /**
  * Reads options: JSON with comments (line and block) and trailing commas.
  *
- * @param source  where the text is from, for messages
+ * @param source  name of the text's source, for messages
  * @param names   the members it may have; undefined for any
  * @throws UsageError ERR_OPTION with source, line and column
  */
@@ -29,7 +29,7 @@ export function parseConfigText(
   const errors: ParseError[] = [];
   const root = parseTree(text, errors, { allowTrailingComma: true });
   if (errors.length > 0) {
-    // The text itself is not quoted: a URL in it may hold a password.
+    // The text itself is not quoted, because a URL in it may contain a password.
     const { error, offset } = errors[0];
     const problem = printParseErrorCode(error).replace(/\B[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
     throw wrong(offset, `not JSON: ${problem.toLowerCase()}`);

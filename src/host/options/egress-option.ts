@@ -10,7 +10,7 @@ export type Egress =
   /** Within the process; `udpVia` is the option of tun2socks of that name. */
   | { readonly kind: "tun2socks"; readonly udpVia: string };
 
-/** Of the device between udp-server and a tun2socks in its process: no packet is too large for memory. */
+/** MTU of the device between udp-server and a tun2socks in its process; no packet is too large for memory. */
 export const INNER_MTU = 65_535;
 
 /**
@@ -40,7 +40,7 @@ export function rebaseEgress(text: string, inFolder: InFolder, makeAbsolute: InF
   return program.includes("/") ? `exec:${JSON.stringify([makeAbsolute(inFolder(program)), ...rest])}` : text;
 }
 
-/** True if only one thread can have it, as there is only one other end of a stream of packets. */
+/** True if only one thread can use it, because a stream of packets has only one other end. */
 export function isExclusive({ kind }: Egress): boolean {
   return kind === "unix" || kind === "exec";
 }

@@ -3,23 +3,23 @@ import { UsageError } from "../../core/errors.ts";
 import type { InFolder } from "../addresses/endpoint.ts";
 import { redactUrl } from "../carriers/hop.ts";
 
-/** How one option is checked, and how programs take it. */
+/** Describes how one option is checked, and how programs accept it. */
 export interface OptionField {
-  /** Checks the library's value, and gives the default. */
+  /** Checks the library's value, and supplies the default. */
   readonly schema: z.ZodType;
-  /** What a good value is, for messages. */
+  /** Description of a valid value, for messages. */
   readonly expects: string;
-  /** Name of the flag and of the member of a config file; undefined for options of the library alone. */
+  /** Name of the flag and of the member of a config file; undefined for an option that only the library has. */
   readonly flag?: string;
-  /** Stands for the value in `--help`; undefined for a switch. */
+  /** Placeholder of the value in `--help`; undefined for a switch. */
   readonly value?: string;
   readonly help?: string;
   /** The flag may be repeated; a config file has an array. */
   readonly isList?: boolean;
   readonly isNumber?: boolean;
-  /** Programs take the path of a file that holds the value. The value is never shown. */
+  /** Programs accept the path of a file that contains the value, which is never shown. */
   readonly isSecretFile?: boolean;
-  /** Rewrites the paths of files in one text of the value; undefined where there are none. */
+  /** Rewrites the file paths in one text of the value; undefined if there are none. */
   readonly rebase?: (text: string, inFolder: InFolder) => string;
 }
 
@@ -45,7 +45,7 @@ export function integer(
   };
 }
 
-/** What the embedding program gives in code alone. */
+/** A value that only code of the embedding program can give. */
 export function embeddersOwn<Value>(isGood: (value: unknown) => boolean, expects: string): OptionField {
   return { schema: z.custom<Value>(isGood).optional(), expects };
 }
@@ -62,11 +62,11 @@ export type NameField = (path: readonly PropertyKey[]) => string;
  */
 export function checkFields(fields: OptionFields, input: object, nameField: NameField): object {
   const shape = Object.fromEntries(Object.entries(fields).map(([name, { schema }]) => [name, schema]));
-  // A function compiled for one call would cost more than it saves.
+  // Compiling a function for one call would cost more than it saves.
   const result = z.strictObject(shape).safeParse(input, { jitless: true });
   if (result.success) return result.data;
   const { code, path: inner, ...rest } = result.error.issues[0];
-  // A list of one that was given without a list has no index.
+  // A list with one element, given without a list, has no index.
   const isBare = typeof (input as Record<PropertyKey, unknown> | null)?.[inner[0]] === "string";
   const path = isBare ? inner.slice(0, 1) : inner;
   if (code === "unrecognized_keys") {
@@ -91,7 +91,7 @@ export function wrong(name: string, problem: string): UsageError {
   return new UsageError("ERR_OPTION", `${name}: ${problem}`);
 }
 
-/** What stands at `path`, or the last text on the way there. */
+/** Describes the value at `path`, or the last text on the way there. */
 function got(input: unknown, path: readonly PropertyKey[]): string {
   let value = input;
   for (const part of path) {

@@ -7,9 +7,9 @@ import { checkFields, libraryName, MAX_COUNT, wrong } from "./fields.ts";
 
 /** The key of one client of a server. */
 export interface KeyOption {
-  /** 1 to 64 letters, digits and `._@-`. No two have the same. */
+  /** 1 to 64 letters, digits and `._@-`, different for each key. */
   readonly name: string;
-  /** The text that the client has in its key file, at least 16 bytes of UTF-8. No two have the same. */
+  /** The text of the client's key file, at least 16 bytes of UTF-8, different for each key. */
   readonly key: string;
   /** When it expires, in seconds since 1970. Default: never. */
   readonly expires?: number | undefined;
@@ -35,7 +35,7 @@ export function isKeyName(text: string): boolean {
 
 const count = (high: number) => z.int().min(1).max(high).optional();
 
-/** How each member is checked. `inFile`: its name in a file of keys. */
+/** How each member is checked. `inFile` is its name in a file of keys. */
 const ROW = {
   key: {
     inFile: "key",
@@ -93,7 +93,7 @@ export const KEYS_SCHEMA = z
     context.addIssue({ code: "custom", path: [index, member], params: { problem } });
   });
 
-/** The first two that have the same name, or the same key. */
+/** Finds the first two keys with the same name or the same key. */
 function findTwin(
   keys: readonly KeyOption[],
 ): { readonly index: number; readonly member: "name" | "key"; readonly other: number } | undefined {
@@ -109,10 +109,10 @@ function findTwin(
 }
 
 /**
- * Reads a file of keys: an object with a member for each name, JSON with comments and trailing commas.
+ * Reads a file of keys: an object with a member for each name, as JSON with comments and trailing commas.
  *
  * @param source  its path, for messages
- * @throws UsageError ERR_OPTION with path, line, column and the name of the row; no key is quoted
+ * @throws UsageError ERR_OPTION with path, line, column and the name of the row, but without any key
  */
 export function parseKeys(source: string, text: string): KeyOption[] {
   const { members, place } = parseConfigText(source, text, undefined);
@@ -142,12 +142,12 @@ export function parseKeys(source: string, text: string): KeyOption[] {
   return keys;
 }
 
-/** A time as text in seconds since 1970; any other value as it is. */
+/** Converts a time from text to seconds since 1970; returns any other value unchanged. */
 function secondsOf(value: unknown): unknown {
   return typeof value === "string" ? (parseUtcTime(value) ?? value) : value;
 }
 
-/** @throws UsageError ERR_OPTION with the place of what is wrong */
+/** @throws UsageError ERR_OPTION with the place of the error */
 export function checkKeys(keys: readonly KeyOption[]): readonly KeyOption[] {
   const field = { schema: KEYS_SCHEMA, expects: KEYS_EXPECTS, isSecretFile: true };
   return (checkFields({ keys: field }, { keys }, libraryName) as { keys: readonly KeyOption[] }).keys;

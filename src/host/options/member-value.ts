@@ -2,7 +2,7 @@ import type { InFolder } from "../addresses/endpoint.ts";
 import type { OptionField } from "./fields.ts";
 
 /**
- * What stands in a config file as a value for the library: a list of one may be written without brackets.
+ * Converts a member of a config file to a value for the library. A list with one element may be written without brackets.
  *
  * @param inFolder  resolves relative paths
  */
@@ -16,7 +16,9 @@ export function memberValue(value: unknown, field: OptionField, inFolder: InFold
   return field.isList && typeof value === "string" ? [rebased(value)] : rebased(value);
 }
 
-/** A flag's text as the value that a config file would have. An invalid number stays text, so that the check refuses it. */
+/**
+ * Converts a flag's text to the value that a config file would have. An invalid number stays text, so that the check refuses it.
+ */
 export function typed(field: OptionField, value: unknown): unknown {
   return field.isNumber && /^-?\d+(\.\d+)?$/.test(String(value)) ? Number(value) : value;
 }

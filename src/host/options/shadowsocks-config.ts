@@ -4,10 +4,10 @@ import { formatShadowsocksUri } from "../carriers/shadowsocks-uri.ts";
 import { parseConfigText } from "./config-text.ts";
 
 /**
- * Reads the config.json of shadowsocks' programs. What it says of their own ports and sockets is ignored.
+ * Reads the config.json of the shadowsocks programs. Ignores what it says about their own ports and sockets.
  *
- * @param source  where the text is from, for messages
- * @returns the server as `ss://`, which is not checked yet
+ * @param source  name of the text's source, for messages
+ * @returns the server as `ss://`, not yet checked
  * @throws UsageError ERR_OPTION with source, line and column
  */
 export function parseShadowsocksConfig(source: string, config: string): string {

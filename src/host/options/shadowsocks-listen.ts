@@ -5,7 +5,7 @@ import type { Shadowsocks } from "../carriers/shadowsocks-parameters.ts";
 import { readShadowsocks } from "../carriers/shadowsocks-parameters.ts";
 import { parseShadowsocksUri } from "../carriers/shadowsocks-uri.ts";
 
-/** A shadowsocks server of ours. */
+/** A built-in shadowsocks server. */
 export interface ShadowsocksListen {
   /** `IP:PORT` to listen on. */
   readonly listen: string;
@@ -22,7 +22,7 @@ export function parseShadowsocksListen(text: string): ShadowsocksListen | undefi
   const uri = parseShadowsocksUri(text);
   if (typeof uri === "string") return undefined;
   const { server, method, password, plugin } = uri;
-  // A client's URL with obfs-local serves as well.
+  // A client's URL with obfs-local is accepted too.
   const isObfs = plugin?.program === "obfs-server";
   const shadowsocks = readShadowsocks(
     method,
@@ -43,7 +43,7 @@ export function isShadowsocksListen(text: string): boolean {
   return text.startsWith("ss:");
 }
 
-/** Where clients expect a udp-server that listens nowhere else. */
+/** The address at which clients expect a udp-server that listens nowhere else. */
 const DEFAULT_TUNNEL = "127.0.0.1:3456";
 const LOOPBACK = ["127.0.0.1", "::1", "localhost"];
 const ANY = ["0.0.0.0", "::"];
@@ -51,7 +51,7 @@ const ANY = ["0.0.0.0", "::"];
 /**
  * True if a client that asks for `target` means the tunnels of this server.
  *
- * @param addresses  `HOST:PORT` where it listens for them
+ * @param addresses  `HOST:PORT` on which it listens for tunnels
  */
 export function isTunnelTarget(target: AddressBytes, addresses: readonly string[]): boolean {
   const host = formatHost(target);

@@ -176,13 +176,13 @@ export const TUN2SOCKS_FIELDS = {
   },
 } satisfies Record<Exclude<keyof Tun2SocksSettings, "masque">, OptionField>;
 
-/** What differs between hosts. */
+/** The differences between hosts. */
 export interface Tun2SocksPlatform {
-  /** The table of options, with those that only one host has. */
+  /** The table of options, including those that only one host has. */
   readonly fields: OptionFields;
-  /** The options of its tunnel alone. */
+  /** The options of only its tunnel. */
   readonly tunnel: UdpLocalPlatform;
-  /** The address of an interface, which need not be up; undefined if it is not known. */
+  /** The address of an interface, which need not be up; undefined if unknown. */
   readonly interfaceIpv4: (name: string) => Uint8Array | undefined;
 }
 
@@ -304,7 +304,7 @@ function addressesOf(
   return addresses;
 }
 
-/** With badvpn the user chooses the device's own address; `netifIpaddr` is the one that stands for all others. */
+/** With badvpn, the user chooses the device's own address; `netifIpaddr` is the peer address, which represents all other hosts. */
 function stockAddress(
   { interfaceIpv4 }: Tun2SocksPlatform,
   { netifIpaddr, netifNetmask, tundev }: Checked,

@@ -7,7 +7,7 @@ import type { CustomDevice } from "../devices/device.ts";
 import type { InterfaceAddress } from "../devices/interface-address.ts";
 import type { ResolvedUdpLocalOptions, UdpLocalSettings } from "./udp-local.ts";
 
-/** Includes all options of the udp-local behind `local:`. Its SOCKS5 server is off unless `listen` is given. */
+/** Includes all options of the udp-local behind `local:`, whose SOCKS5 server is off unless `listen` is given. */
 export interface Tun2SocksSettings extends Omit<UdpLocalSettings, "workers" | "tcpVia"> {
   /**
    * `tun:NAME` (created, or opened if it exists), `fd:N` (one packet per read and write), `unix:/path` (listens there for consecutive
@@ -20,7 +20,7 @@ export interface Tun2SocksSettings extends Omit<UdpLocalSettings, "workers" | "t
   readonly addresses?: readonly string[] | undefined;
   /** `IP/PREFIX` that is routed to the TUN device while it exists. Default: none. */
   readonly routes?: readonly string[] | undefined;
-  /** Exchanges packets longer than the MTU with the kernel through a TUN device, if the system can. Default on. */
+  /** Exchanges packets longer than the MTU with the kernel through a TUN device, if the system supports it. Default on. */
   readonly offload?: "on" | "off" | undefined;
   /** True if 4 bytes with the family precede each packet of `fd:N`, as on macOS and iOS. Default false. */
   readonly familyHeader?: boolean | undefined;
@@ -50,7 +50,7 @@ export interface Tun2SocksSettings extends Omit<UdpLocalSettings, "workers" | "t
    * module, for any device. Default: `kernel` if the device has one behind it, otherwise `lwip`.
    */
   readonly tcpStack?: "kernel" | "lwip" | undefined;
-  /** Memory for lwIP's connections and the TCP that waits in them, in MiB; 4 to 65,536. Default 256. */
+  /** Memory for lwIP's connections and the TCP data that waits in them, in MiB; 4 to 65,536. Default 256. */
   readonly tcpMemory?: number | undefined;
   /** Option of badvpn-tun2socks: the name of a TUN device. */
   readonly tundev?: string | undefined;
@@ -63,7 +63,7 @@ export interface Tun2SocksSettings extends Omit<UdpLocalSettings, "workers" | "t
   readonly socks5Udp?: boolean | undefined;
 }
 
-/** All options of tun2socks with their defaults; all text is well-formed. */
+/** All options of tun2socks with their defaults; every text is well-formed. */
 export interface ResolvedTun2SocksOptions {
   readonly device: string | CustomDevice;
   readonly mtu: number;
@@ -82,9 +82,9 @@ export interface ResolvedTun2SocksOptions {
   /** The route of DNS over TCP, one more than those of `socks`; undefined for none. */
   readonly dnsRoute: number | undefined;
   readonly maxFlows: number;
-  /** Who terminates TCP; undefined: the kernel, if one is behind the device, else lwIP. */
+  /** What terminates TCP; undefined: the kernel if one is behind the device, otherwise lwIP. */
   readonly tcpStack: "kernel" | "lwip" | undefined;
-  /** Bound of what waits in lwIP. */
+  /** Limit of the memory in lwIP. */
   readonly tcpMemoryBytes: number;
   /** True if any route leads into the tunnel. */
   readonly usesTunnel: boolean;
@@ -119,12 +119,12 @@ export function describePlan(options: ResolvedTun2SocksOptions): string[] {
   ];
 }
 
-/** True for a well-formed way that carries TCP, but no datagrams. */
+/** True for a well-formed way that carries TCP, but not datagrams. */
 export function carriesTcpAlone(text: string): boolean {
   return text.startsWith("ss:") || /\s/.test(text);
 }
 
-/** Whether any TCP is carried, by a rule or without. */
+/** Whether any TCP is carried, by a rule or by default. */
 export function carriesTcp({
   tcpRoute,
   rules,

@@ -28,15 +28,15 @@ import { isKeyName, KEY_NAME_EXPECTS } from "./keys.ts";
 import { MASQUE_FIELD } from "./masque-field.ts";
 import type { ResolvedUdpLocalOptions, ServerWay, UdpLocalSettings } from "./udp-local.ts";
 
-/** What only the program around a host has, or can check. */
+/** The parts that only the surrounding program has, or can check. */
 export interface UdpLocalPlatform {
-  /** {@link UDP_LOCAL_FIELDS}, with those of that program. */
+  /** {@link UDP_LOCAL_FIELDS}, and those of the surrounding program. */
   readonly fields: OptionFields;
-  /** @returns what is wrong with the files of a client; undefined if nothing is */
+  /** @returns the problem with a client's files; undefined if there is none */
   findTlsProblem(tls: TlsOptions): string | undefined;
 }
 
-/** Options that mean something to a udp-server alone. */
+/** Options that apply only to a udp-server. */
 const NOT_WITH_MASQUE = [
   "server",
   "ways",
@@ -255,7 +255,7 @@ export const UDP_LOCAL_FIELDS = {
   ),
 } satisfies Record<keyof UdpLocalSettings, OptionField>;
 
-/** Options, with what makes connections in the program around. */
+/** Options, and the surrounding program's function that makes connections. */
 type UdpLocalInput = UdpLocalSettings & { readonly carrier?: unknown };
 
 /**
@@ -318,14 +318,14 @@ export function resolveUdpLocal(
     throw wrong(nameField(["keyName"]), `there is no key: give ${nameField(["psk"])}`);
   }
   checkDialect({ ...options, listen }, nameField, hasRelay);
-  // An association that was answered is not worth less than one that was not.
+  // An answered association is worth at least as much as an unanswered one.
   const activeIdleTimeoutS = Math.max(options.activeIdleTimeoutS, options.idleTimeoutS);
   const { shadowsocks, server: _server, via: _via, ...rest } = options;
   const tcpVia = options.tcpVia ?? (shadowsocks === undefined ? [] : [shadowsocks]);
   return { ...rest, listen, activeIdleTimeoutS, tcpVia, ways: waysOf(platform, options, nameField) };
 }
 
-/** @throws UsageError ERR_OPTION for what the server's dialect has no room for */
+/** @throws UsageError ERR_OPTION for options that the server's dialect cannot express */
 function checkDialect(
   { dialect: name, psk, listen, forwards }: CheckedOptions,
   nameField: NameField,
@@ -391,7 +391,7 @@ function waysOf(
     }
   }
   const ways = servers.flatMap((server, index) =>
-    // A way with a server of its own stands once.
+    // A way with its own server appears once.
     given
       .filter((way) => index === 0 || way.server === undefined)
       .map((way) => ({ via: way.via, server: way.server ?? server })),

@@ -4,8 +4,9 @@ import type { CommonOptions, Filled } from "./common.ts";
 /** A fixed forward. */
 export interface ForwardOptions {
   /**
-   * `IP:PORT` of the UDP socket that applications send to; port 0 lets the system choose. A socket bound to any address
-   * answers from the address that was asked; with plain I/O, and on Windows, from the one that routing chooses.
+   * `IP:PORT` of the UDP socket that applications send to; port 0 lets the system choose. A socket bound to any address answers
+   * from the
+   * address that received the datagram; with plain I/O, and on Windows, from the one that routing chooses.
    */
   readonly listen: string;
   /** `HOST:PORT` of the target; the server resolves a domain name. */
@@ -70,7 +71,7 @@ export interface UdpLocalSettings extends CommonOptions {
    * reachable one of several is used. Default: direct connections.
    */
   readonly tcpVia?: string | readonly string[] | undefined;
-  /** Name of the interface for lanes and direct connections; native I/O only. Default: as routing decides. */
+  /** Name of the interface for lanes and direct connections; native I/O only. By default, routing decides. */
   readonly outInterface?: string | undefined;
   /** Mark (SO_MARK) of lanes and direct connections, 1 to 2^32 - 1; native I/O on Linux only. Default 0: none. */
   readonly outMark?: number | undefined;
@@ -125,7 +126,7 @@ export interface ServerWay {
   readonly via: readonly string[];
 }
 
-/** All options with their defaults; all text is well-formed. */
+/** All options with their defaults; every text is well-formed. */
 export type ResolvedUdpLocalOptions = Filled<
   Omit<UdpLocalSettings, "server" | "via" | "ways" | "shadowsocks" | "tcpVia">,
   | "psk"

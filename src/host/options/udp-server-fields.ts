@@ -18,11 +18,11 @@ import type { ResolvedUdpServerOptions, UdpServerOptions } from "./udp-server.ts
 
 const SERVER_LISTEN = "127.0.0.1:3456";
 
-/** What only the program around a host has, or can check. */
+/** The parts that only the surrounding program has, or can check. */
 export interface UdpServerPlatform {
-  /** {@link UDP_SERVER_FIELDS}, with those of that program. */
+  /** {@link UDP_SERVER_FIELDS}, and those of the surrounding program. */
   readonly fields: OptionFields;
-  /** @returns what is wrong with the folder of a decoy; undefined if nothing is */
+  /** @returns the problem with a decoy's folder; undefined if there is none */
   findDecoyProblem(decoy: string): string | undefined;
 }
 
@@ -202,7 +202,7 @@ export const UDP_SERVER_FIELDS = {
 } satisfies Record<Exclude<keyof UdpServerOptions, "decoy" | "keepSessions">, OptionField>;
 
 /**
- * Fills the defaults in and checks every field, and that no open relay is made by mistake.
+ * Fills the defaults in, checks every field, and prevents an open relay by mistake.
  *
  * @throws UsageError ERR_OPTION: one line with the field's path, its value unless it is secret, and what is wanted
  */
@@ -232,7 +232,7 @@ export function resolveUdpServer(
   return options;
 }
 
-/** @throws UsageError ERR_OPTION when sessions cannot be kept, or clients are to go elsewhere */
+/** @throws UsageError ERR_OPTION when sessions cannot be kept, or clients should move elsewhere */
 function checkKeepSessions({ egress, drainS }: ResolvedUdpServerOptions, nameField: NameField): void {
   const name = nameField(["keepSessions"]);
   if (egress !== "sockets") {
@@ -246,7 +246,7 @@ function checkKeepSessions({ egress, drainS }: ResolvedUdpServerOptions, nameFie
   }
 }
 
-/** @throws UsageError ERR_OPTION when strangers could use a dialect, or it has no target */
+/** @throws UsageError ERR_OPTION when strangers could use a dialect, or a dialect has no target */
 function checkDialects(options: ResolvedUdpServerOptions, nameField: NameField): void {
   const { listen, dialects, dialectTarget, insecureOpenRelay, allow, deny, egress } = options;
   const own = listen.map(parseDialectListen);
@@ -280,7 +280,7 @@ function checkDialects(options: ResolvedUdpServerOptions, nameField: NameField):
   }
 }
 
-/** True for an address whose clients are no strangers: of this machine, or with a password. */
+/** True for an address that strangers cannot use: on this machine, or with a password. */
 function isPrivateListen(text: string): boolean {
   if (text.startsWith("ss:")) return true;
   const endpoint = parseEndpoint(parseDialectListen(text)?.listen ?? text);

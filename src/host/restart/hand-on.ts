@@ -6,7 +6,7 @@ import type { AssociationSockets } from "../udp/association-sockets.ts";
 import type { HandingOnModule, KeptState } from "./kept-state.ts";
 import { KeptSockets } from "./kept-state.ts";
 
-/** What a server's host lends. */
+/** The parts of a server's host that handing on needs. */
 export interface HandingOn {
   readonly core: TunnelServer;
   readonly sockets: AssociationSockets;
@@ -14,13 +14,13 @@ export interface HandingOn {
   readonly log: Logger;
 }
 
-/** The sessions of a server that accepts nothing any more, and their sockets, which are the caller's from then on. */
+/** Takes the sessions of a server that has stopped accepting, and their sockets, which the caller then owns. */
 export function saveState({ core, sockets, system }: HandingOn): KeptState {
   const sessions = core.saveSessions(system.now(), (association) => sockets.ports(association));
   return { clock: sharedMs(system), sessions, sockets: sockets.releaseAll() };
 }
 
-/** Goes on with what {@link saveState} has saved in another process. */
+/** Continues, in another process, the sessions that {@link saveState} saved. */
 export function restoreState(
   { core, sockets, system, log }: HandingOn,
   { clock, sessions, sockets: descriptors }: KeptState,
@@ -30,7 +30,7 @@ export function restoreState(
   const elapsedMs = Math.max(0, sharedMs(system) - clock);
   const before = core.sessionCount;
   const restored = core.restoreSessions(system.now(), sessions, elapsedMs);
-  // Of such an association the next datagram leaves by another port.
+  // The next datagram of such an association leaves from another port.
   let missing = 0;
   for (const { association, ports } of restored) {
     for (const [place, port] of ports.entries()) {

@@ -1,12 +1,12 @@
 import type { KeptSession } from "../../core/server/restart/kept-sessions.ts";
 import type { NativeModule } from "../io/native-module.ts";
 
-/** What one thread of a server leaves for the next process. */
+/** The state that one thread of a server leaves for the next process. */
 export interface KeptState {
-  /** When it was saved, see `System.sharedMs`. */
+  /** Time of saving, see `System.sharedMs`. */
   readonly clock: number;
   readonly sessions: readonly KeptSession[];
-  /** Descriptors of the UDP sockets of their associations, in any order: a socket is recognised by its port. */
+  /** Descriptors of the UDP sockets of their associations, in any order: a socket is identified by its port. */
   readonly sockets: readonly number[];
 }
 
@@ -14,7 +14,7 @@ export interface KeptState {
 export type HandingOnModule = NativeModule &
   Required<Pick<NativeModule, "udpAdopt" | "udpDescriptor" | "socketName" | "descriptorClose">>;
 
-/** Sockets that were handed on, until somebody asks for them. */
+/** Sockets that were handed on, until they are taken. */
 export class KeptSockets {
   readonly #native: HandingOnModule;
   readonly #byPort = new Map<string, number>();
@@ -29,7 +29,7 @@ export class KeptSockets {
     }
   }
 
-  /** The descriptor of the socket with that port, the caller's from now on. */
+  /** The descriptor of the socket with that port, which the caller then owns. */
   take(isIpv6: boolean, port: number): number | undefined {
     const name = nameOf(isIpv6, port);
     const descriptor = this.#byPort.get(name);
@@ -37,7 +37,7 @@ export class KeptSockets {
     return descriptor;
   }
 
-  /** Closes those that nobody has asked for. @returns how many */
+  /** Closes the sockets that were not taken. @returns how many */
   close(): number {
     const { size } = this.#byPort;
     for (const descriptor of this.#byPort.values()) this.#native.descriptorClose(descriptor);
@@ -50,7 +50,7 @@ function nameOf(isIpv6: boolean, port: number): string {
   return `${isIpv6 ? 6 : 4} ${port}`;
 }
 
-/** Gives each of `count` workers what is its own: the sessions whose id names it, and their sockets. */
+/** Gives each of `count` workers its share: the sessions whose id names it, and their sockets. */
 export function distribute(
   native: HandingOnModule,
   states: readonly KeptState[],

@@ -29,26 +29,26 @@ import { required } from "../system.ts";
 import type { TargetRelayOptions } from "./target-relay.ts";
 import { TargetRelay } from "./target-relay.ts";
 
-/** For a client's head, and for how long what a stranger sends is read and thrown away: the time-out of ss-server. */
+/** Time limit for a client's head, and for reading and discarding a stranger's bytes: the time-out of ss-server. */
 const HEAD_MS = 60_000;
-/** Salts of SIP004 that are remembered, at least. */
+/** Minimum number of SIP004 salts that are remembered. */
 const SALTS_2017 = 65_536;
-/** SIP022 §3.1.4: for 60 s; at most so many connections in them. */
+/** SIP022 §3.1.4: salts are remembered for 60 s, with a limit of connections in that time. */
 const SALTS_2022_MS = 60_000;
 const SALTS_2022 = 65_536;
 
 type Refusal = "half_open_limit" | "bad_credentials" | "replay" | "protocol_error" | "handshake_timeout";
 
 export interface ShadowsocksListenerOptions extends TunnelListenerOptions {
-  /** Connections whose target is not known yet, strangers among them. Past it, the oldest is closed. */
+  /** Limit of connections whose target is not known yet, including strangers. Beyond it, the oldest is closed. */
   readonly maxHalfOpen: number;
   /** True for the address of this server's tunnels. */
   readonly isTunnel: (target: AddressBytes) => boolean;
-  /** Who serves a connection whose target stands for a dialect; undefined for a target of another kind. */
+  /** Returns what serves a connection whose target stands for a dialect; undefined for any other target. */
   readonly dialectServer: (target: AddressBytes) => ((stream: ByteStream) => void) | undefined;
-  /** Where all other targets go. */
+  /** Carries connections to all other targets. */
   readonly relay: Omit<TargetRelayOptions, "way">;
-  /** How they are reached: "direct", hops as of {@link tcpWay}, or "off". */
+  /** How they are reached: "direct", hops as in {@link tcpWay}, or "off". */
   readonly relaysBy: string;
   readonly log: Logger;
   readonly onRefused: (reason: Refusal) => void;
@@ -87,14 +87,14 @@ export async function openShadowsocksListener(
   }
 }
 
-/** Connections up to where their target is known. Nothing is answered to a client that does not prove its key. */
+/** Connections whose target is not known yet. A client that does not prove its key gets no answer. */
 class Arrivals {
   readonly #shadowsocks: Shadowsocks;
   readonly #relay: TargetRelay;
   readonly #options: ShadowsocksListenerOptions;
   readonly #crypto: ShadowsocksCryptography;
   readonly #admit: AdmitSalt;
-  /** The oldest first. */
+  /** Oldest first. */
   readonly #halfOpen = new Set<ByteStream>();
 
   constructor(shadowsocks: Shadowsocks, relay: TargetRelay, options: ShadowsocksListenerOptions) {

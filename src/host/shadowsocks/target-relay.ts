@@ -19,9 +19,9 @@ const CONNECT_MS = 10_000;
 
 export interface TargetRelayOptions {
   readonly loop: Loop;
-  /** Undefined: no target is permitted. */
+  /** Undefined if no target is permitted. */
   readonly way: TcpWay | undefined;
-  /** Past it, further connections are refused. */
+  /** Beyond it, further connections are refused. */
   readonly maxRelays: number;
   /** Judges an address, not a name. */
   readonly permits: (target: AddressBytes) => boolean;
@@ -30,7 +30,7 @@ export interface TargetRelayOptions {
   readonly onRefused: (reason: "target_denied" | "tunnel_limit") => void;
 }
 
-/** Relays TCP of clients to targets that the policy permits. Names are resolved here, so that their addresses are judged. */
+/** Relays clients' TCP to targets that the policy permits. Names are resolved here, so that the policy judges their addresses. */
 export class TargetRelay {
   readonly #options: TargetRelayOptions;
   readonly #near = new Set<ByteStream>();
@@ -50,7 +50,7 @@ export class TargetRelay {
     this.#near.add(near);
     const cancellation = new Cancellation();
     const forget = () => void this.#near.delete(near);
-    // Nothing is read from it until its target is connected.
+    // Reads nothing from it until its target is connected.
     near.handTo({
       onBytes: () => {},
       onEnd: () => {},

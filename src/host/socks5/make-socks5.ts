@@ -7,7 +7,7 @@ import type { Socks5UdpOptions } from "./udp.ts";
 import { Socks5Udp } from "./udp.ts";
 import { parseUdpPorts } from "./udp-ports.ts";
 
-/** The UDP of a SOCKS5 server. @param ports  a range, checked; undefined for any */
+/** Makes the UDP part of a SOCKS5 server. @param ports  a range, checked; undefined for any */
 export function makeSocks5Udp(
   host: RelayHost,
   system: System,
@@ -23,7 +23,7 @@ export function makeSocks5Udp(
   );
 }
 
-/** Its TCP. */
+/** Makes the TCP part of a SOCKS5 server. */
 export function makeSocks5Listener(options: Socks5ListenerOptions): Socks5Listener {
   return new Socks5Listener(options);
 }

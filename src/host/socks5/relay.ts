@@ -10,12 +10,12 @@ import { Remote } from "../io/udp-io.ts";
 import type { Relay, RelayHost } from "../udp/fixed-forward.ts";
 import { SharedLatency } from "../udp/shared-latency.ts";
 
-/** After this silence, a source may lose its place to another source with its IP. */
+/** After this much silence, a source may lose its place to another source with its IP. */
 const SILENCE_MS = 10_000;
 const NEVER = Number.NEGATIVE_INFINITY;
 const NONE = -1;
 
-/** What a UDP ASSOCIATE grants to its IP: one source may send, and has its own association. */
+/** What a UDP ASSOCIATE grants its IP: one source may send, and has its own association. */
 interface Place {
   association: number;
   /** True if the request named the source's port. */
@@ -26,12 +26,15 @@ interface Place {
 }
 
 /**
- * A UDP port of the SOCKS5 server (RFC 1928 §7), for one client or shared by all. It accepts only the IPs of its clients,
- * and from each IP as many sources as it has UDP ASSOCIATEs. If a request names no port, the client's source is learned
- * from its first datagram: a new source gets a place that no source has yet. If there is none, and the IP has one client,
- * that client's port has changed, and its association goes on. If the IP has several clients, the new source replaces the
- * one that has been silent longest, with a new association, so that it receives no answers to the old source. IPs are
- * compared without their zones.
+ * A UDP port of the SOCKS5 server (RFC 1928 §7), for one client or shared by all. It accepts only the IPs of its clients, and from
+ * each IP as
+ * many sources as it has UDP ASSOCIATEs. If a request names no port, the client's source is learned from its first datagram: a new
+ * source
+ * gets a place that no source has yet. If there is none and the IP has one client, that client's port has changed, and its
+ * association
+ * continues. If the IP has several clients, the new source replaces the one that has been silent longest, with a new association,
+ * so that it
+ * receives no answers to the old source. IPs are compared without their zones.
  */
 export class Socks5Relay implements Relay {
   readonly socket: UdpSocket;
@@ -85,7 +88,7 @@ export class Socks5Relay implements Relay {
     this.#latency.set(association, latency);
   }
 
-  /** The port that it is bound to; 0 before that. */
+  /** The port that the relay is bound to; 0 before that. */
   get port(): number {
     return this.socket.port;
   }
@@ -195,7 +198,7 @@ export class Socks5Relay implements Relay {
     );
   }
 
-  /** Drops what a client's datagram, or a stranger's, cannot be used for; its target is not known. */
+  /** Drops a datagram, of a client or a stranger, that cannot be used; its target is unknown. */
   #drop(reason: "wrong_source" | "fragment" | "malformed", received: ReceivedDatagrams, row: number): void {
     const { drops, tap } = this.#host.core.counters;
     drops[reason]++;
@@ -217,7 +220,7 @@ export class Socks5Relay implements Relay {
       if (place === undefined) return undefined;
       this.#last = place;
     }
-    // Answers come from the local address that the source sends to now.
+    // Answers come from the local address to which the source sends now.
     const { address, local } = place!.remote!;
     if (local !== received.local(row)) this.#setRemote(place!, new Remote(address, received.local(row)));
     return place;
@@ -246,7 +249,7 @@ export class Socks5Relay implements Relay {
   #giveName(now: number, place: Place, source: AddressBytes): void {
     const other = this.#placeOf[this.#bySource.find(0, source, 0, source.length)];
     if (other !== undefined) {
-      // The client that named or used this port before has gone, or has lost the port.
+      // The client that named or used this port before is gone, or has lost the port.
       this.#renew(now, other);
       other.isNamed = false;
       other.heardAt = NEVER;
@@ -282,7 +285,7 @@ export class Socks5Relay implements Relay {
     const address = place.remote?.address;
     this.#move(place, undefined);
     this.#end(place);
-    // This is within the limit, as one has just been closed.
+    // This stays within the limit, because one was just closed.
     place.association = this.#host.core.openAssociation(now, address, false);
     this.#enter(place);
   }

@@ -20,7 +20,7 @@ export interface Socks5UdpOptions {
   readonly ports: UdpPortsOption | undefined;
   /** See {@link Socks5Relay}. */
   readonly isStrict: boolean;
-  /** Which of several threads on the same ports this is. */
+  /** The place of this thread among several on the same ports. */
   readonly place: { readonly index: number; readonly count: number } | undefined;
 }
 
@@ -31,7 +31,7 @@ export interface Socks5Association {
   end(): void;
 }
 
-/** UDP of the SOCKS5 server: a relay for each association, or one that is shared. */
+/** The UDP part of the SOCKS5 server: a relay for each association, or a shared one. */
 export class Socks5Udp {
   readonly #host: RelayHost;
   readonly #system: System;
@@ -50,7 +50,7 @@ export class Socks5Udp {
     const { ports, place } = options;
     if (ports === undefined || ports.isShared) return;
     const { first, last } = ports;
-    // Threads start at different ports, so that they rarely try a port that another has taken.
+    // Threads start at different ports, so they rarely try a port that another has taken.
     const start = place === undefined ? 0 : Math.floor(((last - first + 1) * place.index) / place.count);
     this.#range = new PortRange(first, last, start);
   }
@@ -67,7 +67,7 @@ export class Socks5Udp {
   }
 
   /**
-   * Begins an association.
+   * Opens an association.
    *
    * @param client   its IP, and the port that it will send from, or 0
    * @param localIp  IP text of the local address of its connection, with its zone

@@ -1,17 +1,17 @@
 import type { Loop } from "../loop.ts";
 import type { ByteStream } from "./byte-stream.ts";
 
-/** Where batches come from: an endpoint of core, for one connection. */
+/** The source of batches: an endpoint of core, for one connection. */
 export interface BatchSource {
   /** The next bytes, on loan until {@link handleTransmitted}. @param now  by the clock of the loop */
   pollTransmit(now: number): Uint8Array | undefined;
   /** @returns whether there may be more */
   handleTransmitted(): boolean;
-  /** Whether more is to be sent than the path takes, by default not. */
+  /** Whether more is to be sent than the path carries; by default not. */
   isLimited?(now: number): boolean;
 }
 
-/** Writes batches to a stream, one write per batch, and the next only when the system has accepted the last. */
+/** Writes batches to a stream, one write per batch, and the next one only after the system has accepted the last. */
 export class BatchWriter {
   readonly #stream: ByteStream;
   readonly #source: BatchSource;
@@ -44,7 +44,7 @@ export class BatchWriter {
     this.pump(this.#loop.now());
   }
 
-  /** As {@link end}, but destroys the stream after `timeoutMs`. Resolves when it is closed, which it must not be yet. */
+  /** Like {@link end}, but destroys the stream after `timeoutMs`. Resolves when the stream is closed, which it must not be yet. */
   endWithin(timeoutMs: number): Promise<void> {
     return new Promise((done) => {
       const timer = this.#loop.after(timeoutMs, () => this.#stream.destroy());
@@ -56,12 +56,12 @@ export class BatchWriter {
     });
   }
 
-  /** To be called when the stream is closed. */
+  /** Call this when the stream is closed. */
   handleClosed(): void {
     this.#onClosed?.();
   }
 
-  /** To be called when the stream has accepted what it did not accept at once. */
+  /** Call this when the stream has accepted what it did not accept at once. */
   handleWritten(): void {
     if (!this.#isWaiting) return;
     this.#isWaiting = false;

@@ -7,17 +7,19 @@ import { ListenedStream } from "./byte-stream.ts";
 
 const NOTHING = new Uint8Array(0);
 /**
- * Time within which data is expected that can go together with what precedes it. Where the target speaks first, this is how
- * much later it hears of the connection.
+ * Time in which data is expected that can go together with the bytes before it. If the target speaks first, it hears of the
+ * connection this
+ * much later.
  */
 const FIRST_DATA_MS = 20;
 
-/** Memory of this thread for what is decoded from one read of a descriptor, and lent until the event for it returns. */
+/** This thread's memory for bytes decoded from one read of a descriptor, lent until the event for it returns. */
 let lent = new Uint8Array(65_536);
 
 /**
- * A byte stream whose bytes are coded on their way over another one, which it owns. What is decoded from one read comes in one
- * event: with one for each chunk, it would be answered chunk by chunk.
+ * A byte stream whose bytes travel coded over another stream, which it owns. All bytes decoded from one read arrive in one event;
+ * with an
+ * event for each chunk, they would also be answered chunk by chunk.
  */
 export class CodedByteStream extends ListenedStream {
   readonly #inner: ByteStream;
@@ -26,11 +28,11 @@ export class CodedByteStream extends ListenedStream {
   readonly #mayLend: boolean;
   readonly #timer: Timer;
   #failure: Error | undefined;
-  /** Whether what precedes any data is lent to the stream below; what is to follow it waits. */
+  /** Whether the bytes before any data are lent to the stream below; what follows them waits. */
   #isOpening = false;
   #waiting: Uint8Array | undefined;
   #isEnding = false;
-  /** What is decoded of the current read: one run where it is, or several one after the other. */
+  /** The bytes decoded from the current read: one run in place, or several one after the other. */
   #decoded: Uint8Array = NOTHING;
   #length = 0;
   #runs = 0;
@@ -111,7 +113,7 @@ export class CodedByteStream extends ListenedStream {
     else this.#inner.pause();
   }
 
-  /** Sends what precedes any data. */
+  /** Sends the bytes before any data. */
   #open(): void {
     this.#timer.cancel();
     if (this.#coding.hasStarted || this.isClosed) return;

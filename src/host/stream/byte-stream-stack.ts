@@ -5,11 +5,11 @@ import type { TcpStack } from "../devices/tcp-stack.ts";
 import type { SystemErrors } from "../system.ts";
 import { ListenedStream } from "./byte-stream.ts";
 
-/** What a stream needs of the stack's owner. */
+/** What a stream needs from the stack's owner. */
 export interface StackTurn {
   /** The time of this turn of the loop, at whose end the stack's packets and events are polled. */
   now(): number;
-  /** A flow was dropped: its number may be used again. */
+  /** A flow was dropped, and its number may be reused. */
   onDropped(flow: number): void;
 }
 
@@ -25,7 +25,7 @@ export class StackStream extends ListenedStream {
   readonly #flow: number;
   readonly #turn: StackTurn;
   readonly #errors: SystemErrors;
-  /** Bytes on loan until the stack accepts them; none of them where it has all, but no room for more. */
+  /** Bytes on loan until the stack accepts them; empty if it has accepted all but has no room for more. */
   #unwritten: Uint8Array | undefined;
   #state: "open" | "ended" | "closed" = "open";
 
@@ -55,7 +55,7 @@ export class StackStream extends ListenedStream {
     if (this.#state === "closed") return true;
     const { native, id } = this.#stack;
     const written = native.tcpStackWrite!(id, this.#turn.now(), this.#flow, bytes, bytes.length);
-    // If it is gone, that is about to be reported.
+    // If the flow is gone, that is about to be reported.
     if (written < 0) return true;
     if (written === bytes.length) {
       if (!native.tcpStackIsFull!(id, this.#flow)) return true;
@@ -70,7 +70,7 @@ export class StackStream extends ListenedStream {
   end(): void {
     if (this.#state !== "open") return;
     if (this.hasPeerEnded) {
-      // The stack sends what it has taken.
+      // The stack sends what it has accepted.
       this.destroy();
       return;
     }
@@ -94,12 +94,12 @@ export class StackStream extends ListenedStream {
 
   tune(): void {}
 
-  /** The flow was dropped by others. */
+  /** The flow was dropped by something else. */
   handleDropped(): void {
     this.#leave();
   }
 
-  /** Bytes came; they are borrowed. */
+  /** Bytes arrived; they are borrowed. */
   handleReceived(bytes: Uint8Array): void {
     if (this.#state !== "closed") this.handleBytes(bytes, bytes.length);
   }
@@ -132,7 +132,7 @@ export class StackStream extends ListenedStream {
 
   protected override setReading(isReading: boolean): void {
     if (this.#state === "closed") return;
-    // What it has is reported at the end of this turn.
+    // The stack's packets and events are reported at the end of this turn.
     this.#turn.now();
     const { native, id } = this.#stack;
     native.tcpStackPause!(id, this.#flow, !isReading);

@@ -3,24 +3,24 @@ import type { BatchSource } from "./batch-writer.ts";
 import { BatchWriter } from "./batch-writer.ts";
 import type { ByteStream } from "./byte-stream.ts";
 
-/** A connection of a server, and what writes to it. */
+/** A connection of a server, and its writer. */
 export interface ConnectionLink {
   readonly stream: ByteStream;
   readonly writer: BatchWriter;
 }
 
-/** What happens on a connection, for as long as it is linked. */
+/** Events of a connection, as long as it is linked. */
 export interface ConnectionEvents {
   onBytes(chunk: Uint8Array, length: number): void;
-  /** The client has ended; it may still be written to. */
+  /** The client has ended its side; it can still be written to. */
   onEnded(): void;
-  /** It is closed, and linked no more. */
+  /** The connection is closed, and no longer linked. */
   onDisconnected(): void;
-  /** Why it is closed, if it failed, linked or not. */
+  /** Why the connection closed, if it failed, linked or not. */
   onFailed(error: Error): void;
 }
 
-/** Starts a connection and enters it in `links`, by its number; whoever takes it out of there hears no more of it. */
+/** Starts a connection and enters it in `links` under its number; a connection that is removed from there has no more events. */
 export function linkConnection(
   links: (ConnectionLink | undefined)[],
   connection: number,

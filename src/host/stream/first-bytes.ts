@@ -7,15 +7,15 @@ export interface FirstBytesOptions<Protocol> {
   readonly loop: Loop;
   /** In order of precedence. */
   readonly protocols: readonly Protocol[];
-  /** For a client's first bytes; then it is judged by what came. */
+  /** Time limit for a client's first bytes, after which the bytes that arrived decide. */
   readonly timeoutMs: number;
-  /** Connections that may wait for their first bytes. Past it, the oldest is closed. */
+  /** Limit of connections that wait for their first bytes. Beyond it, the oldest is closed. */
   readonly maxWaiting: number;
   /**
    * A connection whose protocol is known, to be handed on.
    *
    * @param acceptedAt  by the clock of the loop
-   * @param protocol    undefined for none of them
+   * @param protocol    undefined if it is none of them
    */
   readonly onTold: (stream: ByteStream, acceptedAt: number, protocol: Protocol | undefined) => void;
   readonly onRefused: (reason: "half_open_limit" | "handshake_timeout") => void;
@@ -26,10 +26,10 @@ interface Waiting {
   readonly timer: Timer;
 }
 
-/** The one place where a listener looks at first bytes: several protocols on one port. */
+/** The one place where a listener examines first bytes, for several protocols on one port. */
 export class FirstBytes<Protocol extends FirstBytesProtocol> {
   readonly #options: FirstBytesOptions<Protocol>;
-  /** The oldest first. */
+  /** Oldest first. */
   readonly #waiting = new Set<Waiting>();
 
   constructor(options: FirstBytesOptions<Protocol>) {

@@ -1,7 +1,7 @@
 import { copyOf } from "../../core/copy-bytes.ts";
 import type { ByteStream } from "./byte-stream.ts";
 
-/** Writes the few bytes of a handshake, of which a stream need not take each at once. */
+/** Writes the few bytes of a handshake, which a stream may not accept at once. */
 export class PatientWriter {
   readonly #stream: ByteStream;
   readonly #waiting: Uint8Array[] = [];
@@ -12,19 +12,19 @@ export class PatientWriter {
     this.#stream = stream;
   }
 
-  /** @param bytes  which are copied if they have to wait */
+  /** @param bytes  copied if they have to wait */
   write(bytes: Uint8Array): void {
     if (this.#isLent) this.#waiting.push(copyOf(bytes));
     else this.#isLent = !this.#stream.write(bytes, false, true);
   }
 
-  /** Calls back once all is taken, perhaps before it returns; not if the stream is closed before. */
+  /** Calls back once everything is accepted, perhaps before it returns; not if the stream closes first. */
   whenDrained(callback: () => void): void {
     if (this.#isLent) this.#onDrained = callback;
     else callback();
   }
 
-  /** To be called when the stream has taken what it did not take at once. */
+  /** Call this when the stream has accepted what it did not accept at once. */
   handleWritten(): void {
     this.#isLent = false;
     for (let next = this.#waiting.shift(); next !== undefined; next = this.#waiting.shift()) {

@@ -13,7 +13,7 @@ import { BACKLOG, KEEP_ALIVE_MS, UNIX_MODE } from "./tcp.ts";
 
 const READ_BUFFER_BYTES = 262_144;
 
-/** Connections over the native module: each is a descriptor from its beginning, and all are read into one buffer. */
+/** Connections over the native module. Each is a descriptor from the start, and all are read into one buffer. */
 export class NativeTcp implements Tcp {
   readonly #native: NativeModule;
   readonly #errors: SystemErrors;
@@ -68,7 +68,7 @@ export class NativeTcp implements Tcp {
     };
   }
 
-  /** @returns what makes a stream of each descriptor that was accepted */
+  /** @returns a function that makes a stream of each accepted descriptor */
   #acceptor({ keepAliveMs = 0, onStream, onError }: ListenOptions): (descriptor: number) => void {
     return (descriptor) => {
       this.#native.tcpKeepAlive!(descriptor, keepAliveMs / 1000);
@@ -85,7 +85,7 @@ export class NativeTcp implements Tcp {
   }
 }
 
-/** As {@link Tcp.connect}, with a connected descriptor as the result. */
+/** Like {@link Tcp.connect}, with a connected descriptor as the result. */
 export function connectNatively(
   native: NativeModule,
   errors: SystemErrors,

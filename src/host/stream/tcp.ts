@@ -7,7 +7,7 @@ import type { ByteStream } from "./byte-stream.ts";
 export interface StreamListener extends Bound {
   /** `192.0.2.1:3456`, `[::1]:3456` or `unix:/path`, with the actual port; `fd:N` for a Unix socket that was given. */
   readonly address: string;
-  /** Resolves when it is closed; its connections stay. */
+  /** Resolves when the listener is closed; its connections stay. */
   close(): Promise<void>;
 }
 
@@ -17,20 +17,20 @@ export interface ListenOptions {
   /** Idle time after which a connection is probed. Default: the system's. */
   readonly keepAliveMs?: number;
   readonly onStream: (stream: ByteStream) => void;
-  /** Accepting failed; the listener goes on. */
+  /** Accepting failed; the listener continues. */
   readonly onError: (error: Error) => void;
 }
 
 /** Connections over TCP and Unix sockets, as byte streams. */
 export interface Tcp {
   /**
-   * Begins to connect.
+   * Starts connecting.
    *
    * @param endpoint  an IP with its zone, not a name; or the path of a Unix socket
-   * @param outgoing  interface or mark to leave by, which loopback and Unix sockets do not
+   * @param outgoing  interface or mark for the connection, which does not apply to loopback and Unix sockets
    * @param onDone    called once, asynchronously, with the connection or with the reason for its failure
    * @returns a function that cancels the attempt; `onDone` is not called after that
-   * @throws Error when the attempt fails at once; HostError ERR_NATIVE where `outgoing` needs native I/O
+   * @throws Error when the attempt fails at once; HostError ERR_NATIVE if `outgoing` needs native I/O
    */
   connect(
     endpoint: Endpoint,
@@ -39,7 +39,7 @@ export interface Tcp {
   ): () => void;
   /** A stream over a connected descriptor, which it owns. Only with native I/O. */
   adopt?(descriptor: number): ByteStream;
-  /** Listens on one IP, IPv6 without IPv4; or on a Unix socket, in the place of one that a killed process has left. */
+  /** Listens on one IP, on IPv6 without IPv4; or on a Unix socket, replacing one that a killed process left. */
   listen(endpoint: Endpoint, options: ListenOptions): Promise<StreamListener>;
   /** Accepts on a listening socket that the process was given, which it owns from then on. */
   listenOn(descriptor: number, options: ListenOptions): Promise<StreamListener>;

@@ -12,7 +12,7 @@ export interface TunnelListenerOptions {
   readonly heartbeatMs: number;
   /** A connection was accepted. */
   readonly onConnection: (stream: ByteStream) => void;
-  /** Accepting failed; the listener goes on. */
+  /** Accepting failed; the listener continues. */
   readonly onError: (error: Error) => void;
 }
 

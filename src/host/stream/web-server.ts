@@ -1,26 +1,26 @@
 import type { RefusalReason } from "../../core/counters.ts";
 import type { ByteStream } from "./byte-stream.ts";
 
-/** What is done with connections that core leaves to a web server. Each belongs to it from then on. */
+/** Takes over the connections that core leaves to a web server. */
 export interface WebServer {
-  /** Serves a connection that begins HTTP/2. @param read  what was read from it */
+  /** Serves a connection that begins HTTP/2. @param read  bytes that were read from it */
   serveHttp2(stream: ByteStream, ...read: readonly Uint8Array[]): void;
-  /** Answers a stranger's request. @param read  what was read from the connection */
+  /** Answers a stranger's request. @param read  bytes that were read from the connection */
   answerStranger(stream: ByteStream, ...read: readonly Uint8Array[]): void;
   /** Closes the connections of strangers. */
   closeStrangers(): void;
-  /** Ends the connections of HTTP/2. */
+  /** Ends the HTTP/2 connections. */
   close(): void;
 }
 
 export interface WebServerOptions {
-  /** What strangers see; undefined where none are left to it. */
+  /** What strangers see; undefined if the web server does not answer strangers. */
   readonly decoy: string | undefined;
-  /** Bound of strangers, and of connections of HTTP/2 without requests. */
+  /** Limit of strangers, and of HTTP/2 connections without requests. */
   readonly maxHalfOpen: number;
-  /** For the first request of HTTP/2. */
+  /** Time limit for the first HTTP/2 request. */
   readonly handshakeTimeoutMs: number;
-  /** A request of HTTP/2, to be started at once. */
+  /** An HTTP/2 request, to be started at once. */
   readonly onRequest: (stream: ByteStream) => void;
   readonly onRefused: (reason: RefusalReason) => void;
 }

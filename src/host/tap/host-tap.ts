@@ -3,11 +3,11 @@ import type { AddressBytes } from "../../wire/socket-address.ts";
 import type { TapWriter } from "./tap-writer.ts";
 
 export interface HostTapOptions {
-  /** True where what comes out of the tunnel goes to targets: at a server. */
+  /** True for a server, where datagrams out of the tunnel go to targets. */
   readonly isServer: boolean;
-  /** Another host of the same writer has the datagrams that are not dropped. */
+  /** Another host with the same writer records the datagrams that are not dropped. */
   readonly hasOnlyDropped?: boolean;
-  /** Knows the application's address better than core, or returns undefined. */
+  /** Returns the application's address if it knows it better than core, otherwise undefined. */
   readonly localOf?: (association: number) => AddressBytes | undefined;
 }
 

@@ -14,7 +14,7 @@ type ResolvedTapOptions = Readonly<Required<Omit<TapOptions, "tap">>>;
  * Opens the tap that options ask for.
  *
  * @param tap    path of the file
- * @param place  each further thread has a file of its own
+ * @param place  each further thread has its own file
  * @throws HostError ERR_FILE, or ERR_UNSUPPORTED
  */
 export function openTap(

@@ -1,10 +1,10 @@
-/** A file that is written in the background and bounded: when it is full it becomes an older one, and the oldest goes. */
+/** A bounded file, written in the background. A full file becomes an older one, and the oldest is removed. */
 export interface RingFile {
-  /** More waits to be written than memory is meant for, or the file cannot be written any more. */
+  /** True if too many bytes wait to be written, or the file cannot be written any more. */
   readonly isFull: boolean;
-  /** Appends bytes, which from then on belong to the file. */
+  /** Appends bytes, which the file then owns. */
   write(bytes: Uint8Array): void;
-  /** What is written from now on begins a new file. */
+  /** Starts a new file for what is written from now on. */
   rotate(): void;
   /** Writes the rest. */
   close(): Promise<void>;

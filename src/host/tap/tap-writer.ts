@@ -30,7 +30,7 @@ import {
 import type { Loop, Timer } from "../loop.ts";
 import type { RingFile } from "./ring-file.ts";
 
-/** What is gathered before it is handed to the file. */
+/** Bytes that are gathered before the file gets them. */
 const CHUNK_BYTES = 262_144;
 /** How long a record may wait for others. */
 const FLUSH_MS = 100;
@@ -43,7 +43,7 @@ export interface TapWriterOptions {
   readonly program: string;
   /** Size at which the next file begins. */
   readonly fileBytes: number;
-  /** Most bytes of a payload that are kept. */
+  /** Limit of the bytes that are kept of a payload. */
   readonly payloadBytes: number;
   /** Only these remote addresses; empty for all. */
   readonly filter: readonly TargetRule[];
@@ -52,11 +52,11 @@ export interface TapWriterOptions {
   /** Milliseconds since 1970. */
   readonly unixMs: () => number;
   readonly after: Loop["after"];
-  /** The first record is lost. */
+  /** The first record was lost. */
   readonly onLoss: () => void;
 }
 
-/** A datagram's addresses as IP packets have them. */
+/** A datagram's addresses, as IP packets contain them. */
 interface Ends {
   readonly isIpv6: boolean;
   readonly local: Uint8Array;
@@ -65,7 +65,7 @@ interface Ends {
   readonly remotePort: number;
 }
 
-/** Writes what taps see into pcapng files, as IP packets: one record for each datagram that is counted. */
+/** Writes the datagrams that taps see into pcapng files, as IP packets: one record for each counted datagram. */
 export class TapWriter {
   /** Records since the start: written, and lost because the disk was too slow or full. */
   written = 0;
@@ -75,10 +75,10 @@ export class TapWriter {
   readonly #file: RingFile;
   #chunk: Uint8Array | undefined;
   #used = 0;
-  /** Bytes of the present file that were handed over. */
+  /** Bytes of the current file that were handed over. */
   #fileBytes = 0;
   #interfaceCount = 0;
-  /** By the application's address, whose object is the association's, or by number where that is unknown. */
+  /** By the application's address, which is the association's own object, or by number if that is unknown. */
   readonly #interfaces = new Map<AddressBytes | number, number>();
   readonly #comments = new Map<string, Uint8Array>();
   #timer: Timer | undefined;
@@ -122,7 +122,7 @@ export class TapWriter {
     this.#finish(id, headers + kept, headers + length, isInbound, comment);
   }
 
-  /** A packet that was dropped, on its way from the application into a tunnel. */
+  /** A packet that was dropped on its way from the application into a tunnel. */
   writePacket(reason: string, data: Uint8Array, start: number, end: number): void {
     if (!this.#isWantedPacket(data, start, end)) return;
     const kept = Math.min(end - start, this.#options.payloadBytes + IPV6_HEADER_BYTES + UDP_HEADER_BYTES);
@@ -133,7 +133,7 @@ export class TapWriter {
     this.#finish(id, kept, end - start, false, comment);
   }
 
-  /** Hands over what was gathered. */
+  /** Hands over the gathered bytes. */
   flush(): void {
     this.#timer?.cancel();
     this.#timer = undefined;
@@ -144,14 +144,14 @@ export class TapWriter {
     this.#used = 0;
   }
 
-  /** Puts its counts among those of its host. */
+  /** Adds its counts to those of its host. */
   count(counters: { tapRecords: number; tapLost: number }): void {
     counters.tapRecords = this.written;
     counters.tapLost = this.lost;
   }
 
   async close(): Promise<void> {
-    // A tap that saw nothing is an empty file of the format.
+    // A tap that saw nothing still writes a valid, empty file.
     if (this.#interfaceCount === 0) this.#begin(0, -1, undefined);
     this.#endFile();
     await this.#file.close();
@@ -180,11 +180,7 @@ export class TapWriter {
     return filter.some((rule) => isWithin(rule, data, at, isIpv6 ? 16 : 4, port));
   }
 
-  /**
-   * Makes room for a record, in the next file if the present one is full.
-   *
-   * @returns its interface; -1 when the record is lost
-   */
+  /** Makes room for a record, in the next file if the current one is full. @returns its interface; -1 when the record is lost */
   #begin(bytes: number, association: number, local: AddressBytes | undefined): number {
     const size = PACKET_BLOCK_BYTES + COMMENT_BYTES + bytes + 8;
     const needed = size + 3 * MAX_OTHER_BLOCK_BYTES;
@@ -275,13 +271,13 @@ function writeIpv6(
   const size = Math.min(MAX_PACKET_BYTES, UDP_HEADER_BYTES + length);
   writeIpv6Header(chunk, start, size, HOP_LIMIT, PROTOCOL_UDP);
   placeEnds(chunk, start + IPV6_SOURCE, start + IPV6_DESTINATION, udp, ends, toRemote, size);
-  // Over the whole payload, whatever is kept of it.
+  // Over the whole payload, however much of it is kept.
   const head = pseudoHeaderSum(chunk, start + IPV6_SOURCE, start + IPV6_DESTINATION, 16, PROTOCOL_UDP, size);
   const sum = sumBytes(data, offset, offset + length, sumBytes(chunk, udp, udp + UDP_HEADER_BYTES, head));
   writeUint16(chunk, udp + UDP_CHECKSUM, udpChecksumOf(fold(sum)));
 }
 
-/** Without a checksum of UDP, which IPv4 allows. */
+/** Without a UDP checksum, which IPv4 allows. */
 function writeIpv4(chunk: Uint8Array, start: number, ends: Ends, toRemote: boolean, length: number): void {
   const udp = start + IPV4_HEADER_BYTES;
   const total = Math.min(MAX_PACKET_BYTES, IPV4_HEADER_BYTES + UDP_HEADER_BYTES + length);
@@ -304,7 +300,7 @@ function placeEnds(
   writeUdpHeader(chunk, udp, toRemote ? localPort : remotePort, toRemote ? remotePort : localPort, size);
 }
 
-/** The addresses of a datagram in one family. Unknown and named ones get addresses that stand for them. */
+/** The addresses of a datagram in one family. Stand-in addresses replace unknown and named ones. */
 function endsOf(
   association: number,
   local: AddressBytes | undefined,
@@ -332,7 +328,7 @@ function ipOf(address: AddressBytes): Uint8Array {
   return address.subarray(1, address.length - 2);
 }
 
-/** An address of 198.18.0.0/15 (RFC 2544), of which 198.18 is for names and 198.19 for applications. */
+/** An address of 198.18.0.0/15 (RFC 2544): 198.18 for names, 198.19 for applications. */
 function standIn(second: number, number: number): Uint8Array {
   return Uint8Array.of(198, second, (number >> 8) & 0xff, number & 0xff);
 }
@@ -343,7 +339,7 @@ function hashOf(text: string): number {
   return (hash ^ (hash >>> 16)) & 0xffff;
 }
 
-/** An IPv4 address beside one of IPv6 is mapped (RFC 4291 §2.5.5.2). */
+/** An IPv4 address next to an IPv6 one is mapped (RFC 4291 §2.5.5.2). */
 function inBytes(ip: Uint8Array, bytes: 4 | 16): Uint8Array {
   if (ip.length === bytes) return ip;
   const mapped = new Uint8Array(16);

@@ -31,7 +31,7 @@ export class DirectPath implements UdpPath {
     const place = placeOf(association, family);
     const socket = this.#sockets[place] ?? this.#openSocket(association, family);
     if (this.#dscps[place] !== dscp) {
-      // What waits was sent with the one before.
+      // Waiting datagrams were sent with the class before.
       this.flush();
       socket.setDscp(dscp);
       this.#dscps[place] = dscp;

@@ -10,7 +10,7 @@ import type { OutgoingDatagram, UdpPath, UdpPathHost } from "./udp-path.ts";
 const MAX_QUERIES = 512;
 const DEADLINE_MS = 10_000;
 
-/** Sends each DNS query to its server over its own TCP connection (RFC 7766), where no UDP gets out. */
+/** Sends each DNS query to its server over its own TCP connection (RFC 7766), for networks that let no UDP out. */
 export class DnsOverTcpPath implements UdpPath {
   readonly #loop: Loop;
   readonly #host: UdpPathHost;

@@ -6,10 +6,10 @@ import { required } from "../system.ts";
 import { Socks5Path } from "./socks5.ts";
 import type { UdpPath, UdpPathHost } from "./udp-path.ts";
 
-/** The ways that lead to a tun2socks. */
+/** The egress options that lead to a tun2socks. */
 export type PacketEgressOption = Exclude<Egress, { readonly kind: "sockets" | "socks5" }>;
 
-/** Opens one of them. */
+/** Opens an egress to a tun2socks. */
 export type OpenPacketEgress = (
   egress: PacketEgressOption,
   idleTimeoutS: number,

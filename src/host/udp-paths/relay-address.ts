@@ -10,7 +10,7 @@ import {
 import { splitZone } from "../addresses/endpoint.ts";
 import type { System } from "../system.ts";
 
-/** Networks by how far their addresses reach, starting with those that are no host's; all others are public. */
+/** Networks by how far their addresses reach, starting with those that no host has; all others are public. */
 const REACHES = [
   ["0.0.0.0/8", "224.0.0.0/3", "::/128", "ff00::/8"],
   ["127.0.0.0/8", "::1/128"],
@@ -25,8 +25,9 @@ export interface RelayAddress {
 }
 
 /**
- * The relay's address, from a SOCKS5 server's reply (RFC 1928 §6). A server that is behind a NAT, in a container or bound to
- * any address may reply with an address that is unreachable from here. Its IP is then replaced by that of the server.
+ * The relay's address, from a SOCKS5 server's reply (RFC 1928 §6). A server behind a NAT, in a container or bound to any address
+ * may reply
+ * with an address that is unreachable from here. The server's own IP then replaces it.
  *
  * @param bound  BND.ADDR and BND.PORT
  * @param peer   IP text of the server, from the control connection, with its zone

@@ -18,7 +18,7 @@ export class HeadedRemote extends Remote {
   }
 }
 
-/** Remotes by their address, so that a known one needs no allocation. Forgets all when there are too many. */
+/** Remotes by address, so that a known one needs no allocation. The cache forgets all when there are too many. */
 export class RemoteCache {
   readonly #seed: number;
   #index: AddressIndex;

@@ -23,7 +23,7 @@ import { OutgoingDatagram } from "./udp-path.ts";
 const MAX_WAITING = 16;
 /** How many of an association's latest targets are reported as unreachable when its relay is gone. */
 const MAX_LAST_TARGETS = 4;
-/** Time after a refusal in which datagrams are refused without asking again. */
+/** Time after a refusal in which datagrams are refused without another request. */
 const RETRY_MS = 1_000;
 
 interface Waiting {
@@ -177,7 +177,7 @@ export class Socks5Path implements UdpPath {
       onEnd: () => stream.destroy(),
       onWritten: () => {},
       onClose: () => {
-        // The next datagram asks anew.
+        // The next datagram asks again.
         if (isCurrent() && isOpen) this.close(number);
       },
     });

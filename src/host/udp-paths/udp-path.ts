@@ -35,9 +35,9 @@ export class OutgoingDatagram {
   }
 }
 
-/** A way out for the datagrams of associations: each route of tun2socks has one, and the egress of udp-server is one. */
+/** A way out for the datagrams of associations: each route of tun2socks has one, and udp-server's egress is one. */
 export interface UdpPath {
-  /** @param source  the application's own address, if it is known */
+  /** @param source  the application's own address, if known */
   open(association: number, source: AddressBytes | undefined): void;
   /** Sends a datagram, at the latest on {@link flush}. */
   send(datagram: OutgoingDatagram): void;
@@ -47,7 +47,7 @@ export interface UdpPath {
   end(): Promise<void>;
 }
 
-/** Receives what comes back from a path. */
+/** Receives the datagrams and errors that come back from a path. */
 export interface UdpPathHost {
   /** A datagram for an association's application; `data` is copied. @param remote  a whole address */
   deliver(association: number, remote: AddressBytes, data: Uint8Array, offset: number, length: number): void;

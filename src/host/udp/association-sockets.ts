@@ -1,13 +1,13 @@
 import type { UdpSocket } from "../io/udp-io.ts";
 
-/** The sockets of udp-server's associations, opened on first use, one per address family, up to a bound. */
+/** The sockets of udp-server's associations, opened on first use, one per address family, up to a limit. */
 export class AssociationSockets {
   readonly #limit: number;
   readonly #sockets4: (UdpSocket | undefined)[] = [];
   readonly #sockets6: (UdpSocket | undefined)[] = [];
   #count = 0;
 
-  /** @param limit  most sockets that may be open at the same time */
+  /** @param limit  how many sockets may be open at the same time */
   constructor(limit: number) {
     this.#limit = limit;
   }
@@ -25,19 +25,19 @@ export class AssociationSockets {
     this.#count++;
   }
 
-  /** Ports of an association's, IPv4 and IPv6; 0 where it has none. */
+  /** The ports of an association's sockets, IPv4 and IPv6; 0 for none. */
   ports(association: number): [number, number] {
     return [this.find(association, false)?.port ?? 0, this.find(association, true)?.port ?? 0];
   }
 
-  /** Closes all, and leaves their ports to descriptors for another process. */
+  /** Closes all sockets, and leaves their ports to descriptors for another process. */
   releaseAll(): number[] {
     const sockets = [...this.#sockets4.splice(0), ...this.#sockets6.splice(0)];
     this.#count = 0;
     return sockets.flatMap((socket) => socket?.release?.() ?? []);
   }
 
-  /** Closes one of an association's, if it is open. */
+  /** Closes one socket of an association, if it is open. */
   remove(association: number, isIpv6: boolean): void {
     const sockets = isIpv6 ? this.#sockets6 : this.#sockets4;
     if (sockets[association] === undefined) return;

@@ -18,7 +18,7 @@ export interface RelayHost {
   readonly datapath: Datapath;
   /** Class of associations without a context. */
   readonly latency: LatencyClass;
-  /** In which the core is called; a schedule follows. */
+  /** The turn in which core is called; a schedule follows. */
   readonly turn: Turn;
   /** Sets the relay of an association; undefined before the relay itself closes it. */
   register(association: number, relay: Relay | undefined): void;
@@ -43,13 +43,13 @@ export interface Relay {
   ): number;
   /** A datagram of the association did not reach `remote`. @param mtu  for too-big, else 0 */
   refuse?(association: number, remote: AddressBytes, kind: UnreachableKind, mtu: number): void;
-  /** The class of the association, which at first is {@link RelayHost.latency}, is another now. */
+  /** The class of the association, at first {@link RelayHost.latency}, has changed. */
   setLatency?(association: number, latency: LatencyClass): void;
-  /** The socket and address at the other end of a context, if it is one; see {@link Shortcut}. */
+  /** The socket and address at the other end of a context, if there is exactly one; see {@link Shortcut}. */
   flowEnd?(association: number, context: number): FlowEnd | undefined;
-  /** The application has sent past the relay, the last time at `time`. */
+  /** The application has sent datagrams that bypassed the relay, most recently at `time`. */
   handleSent?(time: number, association: number): void;
-  /** Where the association's application is now, if that is not what core was told. */
+  /** The current address of the association's application, if it is not the one that core knows. */
   sourceOf?(association: number): AddressBytes | undefined;
   /** Core has ended the association. */
   forget(association: number): void;
@@ -57,20 +57,21 @@ export interface Relay {
 }
 
 /**
- * A UDP port whose datagrams all go to one target. Each source address has its own association; on a socket bound to any
- * address it has one for each local address that it sends to, which then is the source of the answers.
+ * A UDP port whose datagrams all go to one target. Each source address has its own association. On a socket bound to any address,
+ * it has one
+ * for each local address that it sends to, from which the answers then come.
  */
 export class FixedForward implements Relay {
   readonly socket: UdpSocket;
   readonly #host: RelayHost;
   readonly #target: AddressBytes;
   readonly #anyPort: boolean;
-  /** A context's address that is known to be the target's. */
+  /** A context's address that is known to belong to the target. */
   #known: AddressBytes | undefined;
   /** (number of the local address, source) → association. */
   readonly #bySource: AddressIndex;
   readonly #remotes: (Remote | undefined)[] = [];
-  /** The association that sent last. */
+  /** The most recent sender. */
   #last: Remote | undefined;
   #lastAssociation = -1;
 
@@ -99,7 +100,7 @@ export class FixedForward implements Relay {
     });
   }
 
-  /** The port that it is bound to; 0 before that. */
+  /** The port that the socket is bound to; 0 before that. */
   get port(): number {
     return this.socket.port;
   }
@@ -137,7 +138,7 @@ export class FixedForward implements Relay {
   }
 
   setLatency(_association: number, latency: LatencyClass): void {
-    // All have the same target, and so the same class.
+    // All have the same target, and therefore the same class.
     this.socket.setLatency(latency);
   }
 
@@ -148,7 +149,7 @@ export class FixedForward implements Relay {
     this.#last = undefined;
   }
 
-  /** True if a source is the target. Only the server knows what a name was resolved to, and its filter has accepted this. */
+  /** True if a source is the target. Only the server knows how a name was resolved, and its filter has accepted this source. */
   #isTarget(source: AddressBytes): boolean {
     if (source === this.#known) return true;
     const target = this.#target;

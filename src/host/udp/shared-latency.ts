@@ -3,7 +3,10 @@ import { LATENCY_CLASSES } from "../../wire/latency-class.ts";
 
 const NONE = -1;
 
-/** The class of a socket or a device that associations share: that of the most sensitive, or the given one if there is none. */
+/**
+ * The class of a socket or a device that associations share: that of the most sensitive association, or the given one if there is
+ * none.
+ */
 export class SharedLatency {
   readonly #fallback: LatencyClass;
   readonly #apply: (latency: LatencyClass) => void;
@@ -13,7 +16,7 @@ export class SharedLatency {
   readonly #counts = LATENCY_CLASSES.map(() => 0);
   #current: LatencyClass;
 
-  /** @param apply  gets the class when it changes */
+  /** @param apply  gets the class whenever it changes */
   constructor(fallback: LatencyClass, apply: (latency: LatencyClass) => void) {
     this.#fallback = fallback;
     this.#current = fallback;

@@ -3,7 +3,7 @@ import { encodeBase64 } from "../../wire/base64.ts";
 import { asciiBytes } from "../../wire/http/http-head.ts";
 import { ACCEPT_SUFFIX } from "../../wire/http/websocket-upgrade.ts";
 
-/** What the server of a WebSocket answers to a client's key (RFC 6455 §4.2.2). */
+/** The server's answer to a WebSocket client's key (RFC 6455 §4.2.2). */
 export function acceptOf(key: string): string {
   return encodeBase64(sha1(asciiBytes(key + ACCEPT_SUFFIX)));
 }

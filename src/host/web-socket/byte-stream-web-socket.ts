@@ -14,18 +14,18 @@ import type { ByteStream } from "../stream/byte-stream.ts";
 import { ListenedStream } from "../stream/byte-stream.ts";
 import type { System } from "../system.ts";
 
-/** How long the peer's close frame, and the end of the connection below, are waited for. */
+/** Time limit for the peer's close frame, and for the end of the connection below. */
 const CLOSE_MS = 2_000;
 const ORDERLY: readonly number[] = [CLOSE_NORMAL, CLOSE_GOING_AWAY, CLOSE_NONE];
 const NOTHING = new Uint8Array(0);
 
-/** Memory of this thread for payloads, lent until the event for them returns. */
+/** This thread's memory for payloads, lent until the event for them returns. */
 let lent = new Uint8Array(65_536);
 
-/** What this end of a WebSocket does. */
+/** The phase of this end of a WebSocket. */
 type Phase =
   | "open"
-  /** This end has closed it, or found it broken: the close frame and the end of the connection below are under way. */
+  /** This end has closed the WebSocket, or found it broken: the close frame and the end of the connection below are in progress. */
   | "closing"
   | "destroyed";
 
@@ -40,9 +40,9 @@ export class WebSocketByteStream extends ListenedStream {
   #isOver = false;
   #isInnerClosed = false;
   #failure: Error | undefined;
-  /** Whether a frame is lent to the stream below; what is to follow it waits in the three below. */
+  /** Whether a frame is lent to the stream below; what follows it waits in the three fields below. */
   #isLent = false;
-  /** What is left of a write, and whether whoever wrote it waits. */
+  /** The rest of a write, and whether the writer waits. */
   #rest: Uint8Array = NOTHING;
   #isAwaited = false;
   #pong: Uint8Array | undefined;
@@ -52,8 +52,8 @@ export class WebSocketByteStream extends ListenedStream {
   #timer: Timer | undefined;
 
   /**
-   * @param inner     behind the handshake
-   * @param isServer  of this end
+   * @param inner     after the handshake
+   * @param isServer  whether this end is the server
    * @param opening   to be written first
    */
   constructor(system: System, inner: ByteStream, isServer: boolean, opening: Uint8Array = NOTHING) {
@@ -119,7 +119,7 @@ export class WebSocketByteStream extends ListenedStream {
     else this.#inner.destroy();
   }
 
-  /** A WebSocket has no reset. */
+  /** WebSockets have no reset. */
   reset(): void {
     this.destroy();
   }
@@ -129,7 +129,7 @@ export class WebSocketByteStream extends ListenedStream {
   }
 
   protected override setReading(isReading: boolean): void {
-    // The peer's close frame is read whoever listens.
+    // The peer's close frame is read even if nobody listens.
     if (isReading || this.#hasClosed) this.#inner.resume();
     else this.#inner.pause();
   }
@@ -174,7 +174,7 @@ export class WebSocketByteStream extends ListenedStream {
     this.#isInnerClosed = true;
     this.#timer?.cancel();
     if (this.#failure === undefined && this.#phase === "open") {
-      // Until the owner has closed it, too.
+      // Until the owner has closed it too.
       if (this.#isOver) return;
       this.#failure = error ?? lost(CLOSE_ABNORMAL);
     }
@@ -199,7 +199,7 @@ export class WebSocketByteStream extends ListenedStream {
     if (!this.#isInnerClosed) this.#inner.resume();
   }
 
-  /** Writes what waits, as long as the stream below takes it. */
+  /** Writes waiting bytes, as long as the stream below accepts them. */
   #flush(hasMore = false): void {
     const writer = this.#writer;
     while (!this.#isLent && !this.#isInnerClosed) {
@@ -221,7 +221,7 @@ export class WebSocketByteStream extends ListenedStream {
       this.#isAwaited = false;
       this.handleWritten();
     }
-    // Once both have closed it, or it is broken.
+    // Once both ends have closed it, or it is broken.
     const { fault, closeCode } = this.#reader;
     if (
       this.#hasSentClose &&

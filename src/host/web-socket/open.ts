@@ -14,7 +14,7 @@ const KEY_BYTES = 16;
 /**
  * Opens a WebSocket on a stream to a web server, which it takes over.
  *
- * @returns to be handed on
+ * @returns a stream to be handed on
  * @throws Error with the reason; the stream is then destroyed
  */
 export async function openWebSocket(
@@ -29,10 +29,10 @@ export async function openWebSocket(
 }
 
 /**
- * Makes a WebSocket of a connection, which it takes over.
+ * Makes a WebSocket from a connection, which it takes over.
  *
  * @param key      that of the request
- * @param surplus  what came behind it
+ * @param surplus  bytes after the request
  */
 export function acceptWebSocket(
   system: System,
