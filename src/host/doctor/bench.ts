@@ -3,6 +3,6 @@ import type { Session } from "./session.ts";
 
 /** What the checks share. */
 export interface Bench extends Examined {
-  /** Once a way works. */
+  /** Undefined until a way works. */
   session: Session | undefined;
 }

@@ -60,7 +60,7 @@ export const CARRIER_CHECK: Check<Bench> = {
   },
 };
 
-/** To a server by the first hops alone. */
+/** Opens a carrier to a server through only the first hops. */
 export function openTo(bench: Bench, hops: number, server: string): Carrier {
   const { options, way, settings, system } = bench;
   return openCarrierChain(
@@ -107,7 +107,7 @@ function codeOf(hop: Hop, failure: CodedFailure, isSilent: boolean): FindingCode
   return "proxy-closed";
 }
 
-/** By the codes of Node and OpenSSL. */
+/** Maps the error codes of Node and OpenSSL. */
 function tlsCode(code: string, text: string): FindingCode | undefined {
   if (code === "ERR_TLS_CERT_ALTNAME_INVALID") return "tls-name";
   if (code === "CERT_HAS_EXPIRED" || code === "CERT_NOT_YET_VALID") return "tls-time";

@@ -1,25 +1,25 @@
 import type { Finding } from "./findings.ts";
 
-/** What a check has measured. */
+/** What a check measured. */
 export interface Result {
   /** One line. */
   readonly measured: string;
   /** The same for programs. */
   readonly data?: Readonly<Record<string, unknown>>;
   readonly findings?: readonly Finding[];
-  /** Nothing was measured, and `measured` says why. */
+  /** True if nothing was measured; `measured` then gives the reason. */
   readonly isSkipped?: boolean;
 }
 
-/** One step of the walk. */
+/** One step of the examination. */
 export interface Check<Bench> {
   readonly name: string;
-  /** Names of the checks without whose success it makes no sense. */
+  /** Names of the checks that must have succeeded before. */
   readonly needs: readonly string[];
   run(bench: Bench): Promise<Result>;
 }
 
-/** A check that was made. */
+/** A completed check. */
 export interface Step extends Result {
   readonly name: string;
   readonly ms: number;
@@ -30,10 +30,10 @@ export function hasFault({ findings = [] }: Result): boolean {
 }
 
 /**
- * Makes checks in turn, up to the first fault. A check whose needs were skipped is left out.
+ * Runs checks in turn, up to the first fault. A check is left out if one that it needs was skipped.
  *
  * @param onStep  called after each
- * @param before  names of the checks that were made before
+ * @param before  names of the checks that ran before
  * @returns false if there was a fault
  */
 export async function walk<Bench>(

@@ -11,22 +11,22 @@ import { finding } from "./findings.ts";
 import type { Session } from "./session.ts";
 import { waitingHop } from "./waiting-hop.ts";
 
-/** As a call sends: 50 a second. */
+/** The rate of a call, 50 a second. */
 const PERIOD_MS = 20;
 const PROBE_BYTES = 200;
-/** The other direction while one is measured for delayed ACKs: so few that they carry no ACKs for it. */
+/** The other direction while one is measured for delayed ACKs: slow enough that its packets carry no ACKs for it. */
 const REPORT_MS = 250;
 const ANSWER_MS = 1_000;
 const FULL_PROBES = 5;
 const FULL_BYTES = 1_400;
 const MAX_ATTEMPTS = 3;
-/** Groups of three by which a relay that waits for ACKs is found, and the gap between the last two of each. */
+/** The number of groups of three that reveal a relay waiting for ACKs, and the gaps between the last two probes of each. */
 const GROUPS = 8;
 const GAPS_MS = [5, 17];
-/** From the answer to the first of a group to the second, and from the last to the next group. */
+/** From the answer to the first probe of a group to the second probe, and from the last probe to the next group. */
 const LEAD_MS = 15;
 const REST_MS = 60;
-/** What may be older than the age budget without a warning. */
+/** How many may exceed the age budget without a warning. */
 const LATE_SHARE = 0.01;
 const LATE_LEAST = 5;
 
@@ -34,7 +34,7 @@ type Direction = "up" | "down";
 
 const QUIET: ProbePattern = { periodMs: REPORT_MS, leadMs: 0, gapMs: 0, count: 1, bytes: 0 };
 
-/** Sends packets as large as a path of Ethernet takes, in both directions. */
+/** Sends packets as large as an Ethernet path carries, in both directions. */
 export const FULL_PACKETS_CHECK: Check<Bench> = {
   name: "full packets",
   needs: ["round trip"],
@@ -67,7 +67,7 @@ export const FULL_PACKETS_CHECK: Check<Bench> = {
   },
 };
 
-/** Repeats what has failed while a lane was lost, as it may have been on that one. */
+/** Repeats a measurement that failed while a lane was lost, because its packets may have been on that lane. */
 async function onOneLane(session: Session, measure: () => Promise<boolean>): Promise<boolean> {
   for (let attempt = 1; ; attempt++) {
     const { length } = session.lostLanes;
@@ -76,7 +76,7 @@ async function onOneLane(session: Session, measure: () => Promise<boolean>): Pro
   }
 }
 
-/** Delay of each direction by itself, at 50 probes a second, and whether a relay on the way waits for ACKs. */
+/** Measures the delay of each direction, at 50 probes a second, and checks whether a relay on the way waits for ACKs. */
 export const DELAY_CHECK: Check<Bench> = {
   name: "delay",
   needs: ["full packets"],
@@ -122,8 +122,9 @@ function describe(direction: Direction, { count, p50, p99, max }: Delays): strin
 }
 
 /**
- * Sends groups of three in one direction. The first is answered at once, after which the receiver of a TCP connection expects to answer
- * further data, too, and delays their ACKs; the second is not answered; the third then waits in a relay for the ACK of the second.
+ * Sends groups of three probes in one direction. The first is answered at once, so the receiver of the TCP connection expects to
+ * answer
+ * further data too, and delays its ACKs. The second is not answered, and the third then waits in a relay for the ACK of the second.
  */
 async function findDelayedAcks(bench: Bench, direction: Direction): Promise<Finding | undefined> {
   const waits = new Map<number, readonly number[]>();
@@ -155,7 +156,7 @@ async function findDelayedAcks(bench: Bench, direction: Direction): Promise<Find
   return finding("delayed-acks", evidence, { cure });
 }
 
-/** Sends or asks for a train. @returns what arrived of it */
+/** Sends or requests a train. @returns what arrived of it */
 async function train(
   session: Session,
   direction: Direction,
@@ -163,7 +164,7 @@ async function train(
 ): Promise<readonly ProbeSample[]> {
   const { periodMs, gapMs, count } = pattern;
   const durationMs = periodMs * (gapMs > 0 ? Math.ceil(count / GROUP) : count);
-  // The last of them are reported later.
+  // The last samples are reported later.
   const quiet = { ...QUIET, count: Math.ceil(durationMs / REPORT_MS) + 3 };
   const measurement = direction === "up" ? start(session, pattern, quiet) : start(session, quiet, pattern);
   if (measurement === undefined) return [];

@@ -1,19 +1,19 @@
 import type { ProbeSample } from "../../core/session/probe-train.ts";
 import { CLOCK_MODULUS } from "../../wire/probe.ts";
 
-/** Delays above the least one, in milliseconds. */
+/** Delays above the lowest one, in milliseconds. */
 export interface Delays {
   readonly count: number;
   readonly p50: number;
   readonly p99: number;
   readonly max: number;
-  /** How many are larger than a bound. */
+  /** How many exceed a limit. */
   readonly late: number;
 }
 
 const MODULUS_MS = CLOCK_MODULUS / 1_000;
 
-/** Delay of each sample above the least one, by sequence. */
+/** The delay of each sample above the lowest one, by sequence. */
 export function delaysOf(samples: readonly ProbeSample[]): Map<number, number> {
   if (samples.length === 0) return new Map();
   const [first] = samples;
@@ -26,13 +26,13 @@ export function delaysOf(samples: readonly ProbeSample[]): Map<number, number> {
   return new Map(raw.map(([sequence, delay]) => [sequence, delay - least]));
 }
 
-/** Into half of the clocks' range on either side of 0. */
+/** Wraps a time into half of the clocks' range on either side of 0. */
 function wrapped(ms: number): number {
   const within = ((ms % MODULUS_MS) + MODULUS_MS) % MODULUS_MS;
   return within >= MODULUS_MS / 2 ? within - MODULUS_MS : within;
 }
 
-/** @param lateMs  the bound for `late` */
+/** @param lateMs  the limit for `late` */
 export function summarizeDelays(values: readonly number[], lateMs: number): Delays {
   const sorted = values.toSorted((one, other) => one - other);
   return {
@@ -44,24 +44,28 @@ export function summarizeDelays(values: readonly number[], lateMs: number): Dela
   };
 }
 
-/** @param sorted  ascending. @returns 0 of none */
+/**
+ * @param sorted  ascending
+ * @returns 0 if it is empty
+ */
 export function quantile(sorted: readonly number[], share: number): number {
   return sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))] ?? 0;
 }
 
-/** Whether waits come again and again; some of them may be short, as the ACK for the first segments of a burst is not delayed. */
+/** Whether long waits recur. Some waits may be short, because the ACK for the first segments of a burst is not delayed. */
 export function isHeld(waits: readonly number[]): boolean {
   const long = waits.filter((wait) => wait > MIN_WAIT_MS);
   return long.length >= Math.max(MIN_HELD, waits.length / 3);
 }
 
 /**
- * Whether what was sent a gap after something else was held until a fixed time after that, as by Nagle's algorithm until a delayed
- * ACK, and not for a time of its own: the larger the gap, the shorter the wait.
+ * Whether probes sent a gap after another were held until a fixed time after that one, as by Nagle's algorithm until a delayed ACK.
+ * Their waits
+ * then shrink as the gap grows.
  *
- * @param waits  by gap: how much longer each was delayed than what was sent before
- * @param rttMs  of the path, which an ACK takes, too
- * @returns that fixed time in milliseconds; undefined if they are not held
+ * @param waits  by gap: how much longer each probe was delayed than the one before it
+ * @param rttMs  of the path, which an ACK also takes
+ * @returns that fixed time in milliseconds; undefined if the probes are not held
  */
 export function heldUntil(waits: ReadonlyMap<number, readonly number[]>, rttMs: number): number | undefined {
   const releases: number[] = [];
@@ -77,10 +81,10 @@ export function heldUntil(waits: ReadonlyMap<number, readonly number[]>, rttMs: 
     : undefined;
 }
 
-/** A wait that no scheduling of a busy machine makes again and again. */
+/** The scheduling of a busy machine does not cause waits this long again and again. */
 const MIN_WAIT_MS = 8;
 const MIN_HELD = 3;
-/** How far the fixed times of two gaps may differ. */
+/** Largest difference between the fixed times of two gaps. */
 const MAX_SPREAD_MS = 8;
-/** The longest that an ACK is delayed (RFC 9293 §3.8.6.3 allows 500 ms; systems wait 40 to 200). */
+/** Longest delay of an ACK (RFC 9293 §3.8.6.3 allows 500 ms; systems wait 40 to 200). */
 const MAX_ACK_DELAY_MS = 260;

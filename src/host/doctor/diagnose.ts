@@ -15,17 +15,18 @@ import { TCP_CHECK } from "./tcp-check.ts";
 import { LANES_CHECK, ROUND_TRIP_CHECK } from "./tunnel-check.ts";
 import { UPGRADE_CHECK } from "./upgrade-check.ts";
 
-/** Of each way, up to a session. */
+/** Checks of each way, up to a session. */
 const WAY_CHECKS: readonly Check<Bench>[] = [NAME_CHECK, TCP_CHECK, CARRIER_CHECK, UPGRADE_CHECK];
-/** In the session of the first way that works. */
+/** Checks in the session of the first way that works. */
 const SESSION_CHECKS: readonly Check<Bench>[] = [
   ...[LANES_CHECK, ROUND_TRIP_CHECK, DNS_CHECK, STUN_CHECK, ECHO_CHECK],
   ...[FULL_PACKETS_CHECK, DELAY_CHECK],
 ].map(watched);
 
 /**
- * Walks the way to the server and through the tunnel, up to the first fault. Of several ways one has to work; what is wrong with the
- * others is a warning.
+ * Checks the way to the server and through the tunnel, up to the first fault. One of several ways has to work; faults of the others
+ * are
+ * warnings.
  *
  * @param before  checks of this machine, which come first
  * @param onStep  called after each check
@@ -38,7 +39,7 @@ export async function diagnose(
   const now = () => bench.system.now();
   if (!(await walk(before, bench, now, onStep))) return;
   const { ways } = bench.options;
-  /** Steps of ways that failed, which are told only once it is known whether another way works. */
+  /** Steps of failed ways, which are reported only once it is known whether another way works. */
   const failed: Step[] = [];
   for (const way of ways.keys()) {
     bench.way = way;
@@ -64,7 +65,7 @@ export async function diagnose(
   }
 }
 
-/** A way that does not work, where another one does. */
+/** Turns the fault of a way into a warning, because another way works. */
 function asWarning(step: Step): Step {
   const findings = step.findings!.map(
     ({ code, evidence, mend }): Finding => ({
@@ -75,7 +76,7 @@ function asWarning(step: Step): Step {
   return { ...step, findings };
 }
 
-/** What the walk is of, for the head of a report. */
+/** Describes what is examined, for the head of a report. */
 export function describeWays(bench: Bench): string {
   return bench.options.masque !== undefined
     ? "MASQUE proxy"

@@ -42,7 +42,7 @@ export const DNS_CHECK: Check<Bench> = {
         const rcode = found.bytes[3] & 0x0f;
         const name = RCODES[rcode] ?? String(rcode);
         const measured = `${target.text} answers ${name} for ${settings.testName} in ${ms} ms`;
-        // That there is no such name is an answer as well.
+        // An answer that the name does not exist is an answer too.
         const isFine = rcode === 0 || rcode === 3;
         return {
           measured,
@@ -73,13 +73,13 @@ function isAnswer(heard: Heard): heard is Extract<Heard, { kind: "datagram" }> {
   return id >= 1 && id <= ATTEMPTS && (heard.bytes[2] & 0x80) !== 0;
 }
 
-/** Why datagrams do not reach the target; too-big is no refusal. */
+/** Why datagrams do not reach the target; too-big is not a refusal. */
 export function refusalOf(heard: readonly Heard[]): UnreachableKind | undefined {
   for (const one of heard) if (one.kind === "unreachable" && one.reason !== "too-big") return one.reason;
   return undefined;
 }
 
-/** The finding for it. */
+/** The finding for such a refusal. */
 export function unreachable(reason: UnreachableKind, { text }: Target): Finding {
   const code: FindingCode =
     reason === "prohibited" ? "target-private" : reason === "port" ? "target-closed" : "target-unreachable";

@@ -10,22 +10,22 @@ import type { Target } from "./queries.ts";
 import { targetOf } from "./queries.ts";
 import type { Association } from "./session.ts";
 
-/** Payloads: of one packet with an MTU of 1,280, of 1,500, of two fragments, and the largest of UDP. */
+/** Payload sizes: one packet with an MTU of 1,280 or 1,500, two fragments, and the largest of UDP. */
 const SIZES = [32, 1_200, 1_232, 1_452, 1_472, 2_000, 9_000, 65_507];
 /** A datagram of this size fits into one packet nearly everywhere. */
 const ONE_PACKET = 1_200;
 const ATTEMPTS = 3;
-/** Of the smallest, as nothing is known yet of what the path loses. */
+/** For the smallest size, while the path's loss is still unknown. */
 const FIRST_ATTEMPTS = 8;
-/** The largest of {@link SIZES} that tells about fragments, of which it has two. */
+/** The largest of {@link SIZES} that fits into two fragments. */
 const TWO_FRAGMENTS = 2_000;
-/** The chance that all attempts are lost to chance. */
+/** The accepted probability that random loss takes all attempts. */
 const CHANCE = 1e-6;
 const MAX_ATTEMPTS = 30;
 const LOSS_DATAGRAMS = 50;
 const PERIOD_MS = 20;
 
-/** Asks a UDP echo service: which sizes come back, what ICMP says, and how much is lost. */
+/** Asks a UDP echo service: which sizes come back, what ICMP reports, and how many datagrams are lost. */
 export const ECHO_CHECK: Check<Bench> = {
   name: "echo",
   needs: [],
@@ -57,7 +57,7 @@ export const ECHO_CHECK: Check<Bench> = {
       const mtu = told?.kind === "unreachable" ? told.mtu : 0;
       const { back, p50, p99 } = await measureLoss(bench, association, target);
       let tried = ATTEMPTS;
-      // One that did not come back may have been lost like any other.
+      // A size that did not come back may have been lost like any other datagram.
       for (const size of SIZES.slice(passed.length)) {
         if (back === LOSS_DATAGRAMS || size > TWO_FRAGMENTS) break;
         tried = attemptsAgainst(1 - back / LOSS_DATAGRAMS);
@@ -91,7 +91,7 @@ export const ECHO_CHECK: Check<Bench> = {
   },
 };
 
-/** How many datagrams of two packets are sent, where packets are lost by chance, so that one of them arrives. */
+/** How many datagrams of two packets to send so that one arrives in spite of random loss. */
 function attemptsAgainst(loss: number): number {
   const lost = 1 - (1 - loss) ** 2;
   return Math.min(MAX_ATTEMPTS, Math.max(ATTEMPTS, Math.ceil(Math.log(CHANCE) / Math.log(lost))));

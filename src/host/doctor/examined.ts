@@ -13,14 +13,14 @@ export interface LocalProgram {
   readonly arguments: readonly string[];
 }
 
-/** What is examined, and which way of it. */
+/** What is examined, and by which way. */
 export interface Examined {
   readonly options: ResolvedUdpLocalOptions;
   readonly settings: DoctorSettings;
   readonly system: System;
-  /** Which program listens at a TCP port of loopback, as far as this user may see; undefined where it is not known. */
+  /** The program that listens on a loopback TCP port, if this user may see it; otherwise undefined. */
   readonly findListener: (port: number) => LocalProgram | undefined;
-  /** The way that is walked, by its index in the options. */
+  /** The index of the examined way in the options. */
   way: number;
   /** The addresses of the first hop, in the order in which they are tried. */
   addresses: readonly string[];
@@ -30,12 +30,12 @@ export function outgoing({ options }: Examined): Outgoing | undefined {
   return outgoingOf(options);
 }
 
-/** The hops and the server of the way that is walked. */
+/** The hops and the server of the examined way. */
 export function chainOf(examined: Examined): CarrierChain {
   return parseCarrierChain({ ...examined.options.ways[examined.way], outgoing: outgoing(examined) });
 }
 
-/** To connect by that way. */
+/** Opens a carrier for the examined way. */
 export function openChain(examined: Examined, trace?: ChainTrace) {
   const { options, way, settings, system } = examined;
   return openCarrierChain(

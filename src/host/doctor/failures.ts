@@ -1,11 +1,11 @@
 import { ERROR_CODES } from "../../core/errors.ts";
 
-/** Errors of the parts of a connection, of which only the text is left where the connection is lost for them. */
+/** Errors in parts of a connection. If they end the connection, only their text is left. */
 const LOST_FOR = ["ERR_SHADOWSOCKS_TAG", "ERR_SHADOWSOCKS_MALFORMED", "ERR_OBFS_MALFORMED"] as const;
-/** In place of OpenSSL's code, of which there is one for each alert. */
+/** Replaces OpenSSL's code, which differs for each alert. */
 export const TLS_ALERT = "ERR_SSL_ALERT";
 
-/** An error as the checks judge it: that of the innermost cause that has a code. */
+/** An error as the checks judge it: the innermost cause that has a code. */
 export interface CodedFailure {
   readonly code: string;
   /** What a peer answered instead: HTTP status, SOCKS5 reply. */
@@ -24,7 +24,7 @@ export function asFailure(error: unknown): CodedFailure {
   let inner = error as Coded;
   while (inner.cause instanceof Error) inner = inner.cause as Coded;
   const { code = "", answer, message } = inner;
-  // OpenSSL's texts: NUMBER:error:...:REASON:FILE:LINE:
+  // OpenSSL's messages have the form NUMBER:error:...:REASON:FILE:LINE:
   const text = message.replace(/[0-9A-F]+:error:[0-9A-F]+:[^:]*:[^:]*:([^:]*):.*/s, "$1").trim();
   return {
     code: lostFor(message) ?? code,

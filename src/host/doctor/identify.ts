@@ -4,18 +4,18 @@ import type { Carrier } from "../carriers/carrier.ts";
 import { wait } from "../loop.ts";
 import type { System } from "../system.ts";
 
-/** How long a server that speaks first may take, and one that is asked. */
+/** Time limits for a server that speaks first, and for one that is asked. */
 const BANNER_MS = 500;
 const ANSWER_MS = 1_500;
 const MAX_BYTES = 1_024;
-/** How much of an answer is shown. */
+/** Limit of the quoted part of an answer. */
 const MAX_QUOTE = 120;
 const SOCKS5_GREETING = Uint8Array.of(5, 1, 0);
 
-/** What answers where udp-server should, by its first bytes. */
+/** The program that answers in udp-server's place, identified by its first bytes. */
 export interface Identity {
   readonly what: string;
-  /** What it was known by. */
+  /** How it was recognised. */
   readonly evidence: string;
   /** A web server, a SOCKS5 proxy. */
   readonly kind: "banner" | "web" | "socks5" | "tls";
@@ -28,7 +28,7 @@ interface Answer {
   readonly isClosed: boolean;
 }
 
-/** Asks what answers at the end of a way. @returns undefined when nothing does */
+/** Identifies the program at the end of a way. @returns undefined if nothing answers */
 export async function identify(system: System, open: () => Carrier): Promise<Identity | undefined> {
   const ask = (request: Uint8Array | undefined, ms: number) => askOnce(system, open(), request, ms);
   const [banner, web, socks] = await Promise.all([
@@ -67,13 +67,13 @@ export async function identify(system: System, open: () => Carrier): Promise<Ide
   return undefined;
 }
 
-/** Whether a connection is closed, without an answer, on which something is sent. */
+/** Whether the other end closes a connection without an answer after something is sent. */
 export async function closes(system: System, carrier: Carrier): Promise<boolean> {
   const answer = await askOnce(system, carrier, SOCKS5_GREETING, ANSWER_MS);
   return answer?.isClosed === true && answer.bytes.length === 0;
 }
 
-/** @returns what came; undefined when there was no connection */
+/** @returns the bytes that arrived; undefined if there was no connection */
 async function askOnce(
   system: System,
   carrier: Carrier,

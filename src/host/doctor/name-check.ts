@@ -7,7 +7,7 @@ import type { Check, Result } from "./check.ts";
 import { chainOf } from "./examined.ts";
 import { finding } from "./findings.ts";
 
-/** Where the first connection of a way goes. */
+/** The destination of a way's first connection. */
 export function firstEndpoint({ hops, endpoint }: CarrierChain) {
   return hops.find((hop) => hop.endpoint !== undefined)?.endpoint ?? endpoint;
 }

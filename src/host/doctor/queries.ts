@@ -21,7 +21,7 @@ export function targetOf(text: string): Target {
   return { text, address: makeAddress(host, port)! };
 }
 
-/** The name server to ask: the one that was given, else that of a forward. */
+/** The name server to ask: the given one, otherwise that of a forward. */
 export function dnsTarget({ settings, options }: Examined): Target | undefined {
   if (settings.testDns !== undefined) return targetOf(settings.testDns);
   return options.forwards
@@ -29,7 +29,7 @@ export function dnsTarget({ settings, options }: Examined): Target | undefined {
     .find(({ address }) => addressPort(address) === DNS_PORT);
 }
 
-/** A DNS query for the addresses of the test's name, RFC 1035 §4.1. */
+/** A DNS query for the addresses of the test's name (RFC 1035 §4.1). */
 export function queryName({ settings }: Examined, id: number): Uint8Array {
   const labels = settings.testName.replace(/\.$/, "").split(".");
   const name = labels.flatMap((label) => [label.length, ...utf8Bytes(label)]);

@@ -5,15 +5,15 @@ import { splitWay } from "../carriers/way.ts";
 import type { ResolvedUdpLocalOptions } from "../options/udp-local.ts";
 import type { DoctorSettings } from "./settings.ts";
 
-/** Texts that look like addresses: IPv4, and IPv6 of at least two colons. */
+/** Matches text that looks like an address: IPv4, and IPv6 with at least two colons. */
 const IPV4 = /(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]*\d*\.\d)(?!\w)/g;
 const IPV6 =
   /(?<![\w:.])(?:[0-9a-f]{0,4}:){2,7}(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9a-f]{0,4})(?:%[\w.-]+)?(?![\w:])/gi;
 const SHORTEST_SECRET = 4;
 
-/** Hides what a report must not show when others read it. */
+/** Removes what a report must not reveal to others. */
 export class Redaction {
-  /** What stands for a text; the longest text first. */
+  /** The replacement for each text; the longest text first. */
   readonly #labels = new Map<string, string>();
   readonly #secrets: readonly string[];
   readonly #hidesAddresses: boolean;
@@ -67,7 +67,7 @@ export class Redaction {
     this.#labels.set(text, label);
   }
 
-  /** The text without secrets, and without addresses unless they are shown. */
+  /** Removes secrets from a text, and addresses unless they are shown. */
   clean(text: string): string {
     let clean = text;
     for (const secret of this.#secrets) clean = clean.replaceAll(secret, "***");
@@ -97,7 +97,7 @@ export class Redaction {
   }
 }
 
-/** The text of which nothing is known, without IPs. */
+/** Removes IPs from a text when no names are known yet. */
 export function redactText(text: string): string {
   return replaceIps(text, () => "IP");
 }
@@ -115,13 +115,13 @@ function hostOf(server: string): string | undefined {
     .find((part) => part !== undefined);
 }
 
-/** Addresses that say nothing of anybody: loopback and unspecified. */
+/** True for addresses that reveal nothing about anyone: loopback and unspecified. */
 function isKept(text: string): boolean {
   const address = makeAddress(text, 0);
   return address !== undefined && (isLoopback(address) || /^[0:.]+$/.test(text)) && /[.:]/.test(text);
 }
 
-/** Matches a host that is not a part of another name. */
+/** Matches a host unless it is a part of another name. */
 function wordOf(host: string): RegExp {
   const escaped = host.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
   return new RegExp(`(?<![\\w.:-])${escaped}(?![\\w-]|\\.\\w)`, "g");

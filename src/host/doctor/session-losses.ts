@@ -5,12 +5,12 @@ import type { Finding } from "./findings.ts";
 import { finding } from "./findings.ts";
 import type { Loss } from "./session.ts";
 
-/** Faults that silence a session, so that it may end in their course. */
+/** Faults that silence a session, which may therefore end. */
 const SILENCING: readonly string[] = ["heartbeat-lost", "path-mtu"];
-/** After so many heartbeats the other end may have taken the silence for a loss. */
+/** After this many heartbeats, the other end may have mistaken the silence for a loss. */
 const SILENT_HEARTBEATS = 2;
 
-/** The same check, which also reports connections of the session that ended since the last one. */
+/** Wraps a check so that it also reports connections of the session that have ended since the previous check. */
 export function watched(check: Check<Bench>): Check<Bench> {
   return {
     ...check,
@@ -26,7 +26,7 @@ export function watched(check: Check<Bench>): Check<Bench> {
         const isCourse =
           findings.some(({ code }) => SILENCING.includes(code)) &&
           (codeOf(broken) === "ERR_HEARTBEAT_LOST" || broken.at - from >= silentMs);
-        // Where each target has connections of its own, the fault of a target ends them.
+        // If each target has connections of its own, a fault of the target ends them.
         if (isCourse || (hasFault(result) && !isResumable)) return result;
         return { ...result, findings: [finding("session-broken", evidenceOf(check, broken, findings))] };
       }

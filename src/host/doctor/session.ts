@@ -8,7 +8,7 @@ import { UdpLocalHost } from "../udp-local.ts";
 import type { Examined } from "./examined.ts";
 import { openChain } from "./examined.ts";
 
-/** What an association of the tunnel has heard. */
+/** What an association in the tunnel received. */
 export type Heard =
   | {
       readonly kind: "datagram";
@@ -34,16 +34,16 @@ export interface Loss {
   readonly upMs: number;
 }
 
-/** A session by one way, as udp-local would have it, without anything that listens. */
+/** A session by one way, like udp-local's, that listens nowhere. */
 export class Session {
   readonly host: UdpLocalHost;
-  /** Why it has no lane, or has lost one. */
+  /** The reasons why it has no lane, or has lost one. */
   readonly errors: Error[] = [];
-  /** One of ours, which goes on on other connections; not one in a dialect, nor with a MASQUE proxy. */
+  /** True for a session of our protocol, which continues on other connections; false for a dialect or a MASQUE proxy. */
   readonly isResumable: boolean;
-  /** Each time that it has lost its last lane, or a connection of one that is not resumable. */
+  /** Each loss of its last lane or, if it is not resumable, of a connection. */
   readonly breaks: Loss[] = [];
-  /** Each time that it has lost a lane while it had others. */
+  /** Each loss of a lane while it had others. */
   readonly lostLanes: Loss[] = [];
   readonly #examined: Examined;
   #upAt = 0;
@@ -51,12 +51,12 @@ export class Session {
   #errorsSeen = 0;
   readonly #changed = new Set<() => void>();
 
-  /** @param dialect  of the server, instead of that of the options */
+  /** @param dialect  of the server, instead of the options' dialect */
   constructor(examined: Examined, dialect = examined.options.dialect) {
     this.#examined = examined;
     const { options, settings, system } = examined;
     const { masque } = options;
-    // Tried only where udp-server did not answer.
+    // Tried only if udp-server did not answer.
     const isTried = dialect !== options.dialect;
     this.host = new UdpLocalHost(
       {
@@ -100,7 +100,7 @@ export class Session {
     return { error, at, upMs: at - this.#upAt };
   }
 
-  /** Waits until it is up, or something has failed. */
+  /** Waits until the session is up, or something has failed. */
   async open(): Promise<boolean> {
     await this.host.listen();
     await this.until(
@@ -111,8 +111,8 @@ export class Session {
   }
 
   /**
-   * Resolves with whether `isDone` was true in time, asked whenever something has changed and every 10 ms. A session of ours that
-   * breaks meanwhile ends it.
+   * Resolves with whether `isDone` was true in time. It is asked after each change and every 10 ms. The break of a resumable
+   * session ends the wait.
    */
   async until(isDone: () => boolean, timeoutMs: number): Promise<boolean> {
     const { system } = this.#examined;
@@ -139,7 +139,7 @@ export class Session {
     this.#noteLanes();
   }
 
-  /** A lane that ends without an error is not wanted any more. */
+  /** A lane that ends without an error was no longer needed. */
   #noteLanes(): void {
     const { lanesUp } = this.host.core;
     const hasFailed = this.errors.length > this.#errorsSeen;
@@ -168,7 +168,7 @@ export class Session {
   }
 }
 
-/** One UDP endpoint in the tunnel, whose datagrams come from and go to this process. */
+/** A UDP endpoint in the tunnel, whose datagrams come from and go to this process. */
 export class Association implements Relay {
   readonly socket = { close: () => {} };
   readonly heard: Heard[] = [];

@@ -3,13 +3,13 @@ import { isHostAndPort } from "../addresses/endpoint.ts";
 import type { OptionField } from "../options/fields.ts";
 import { integer } from "../options/fields.ts";
 
-/** What doctor takes beside the options of its program. */
+/** The options of doctor in addition to those of its program. */
 export interface DoctorSettings {
   readonly json?: boolean | undefined;
   readonly showAddresses?: boolean | undefined;
-  /** For each step of connecting, in milliseconds. */
+  /** Time limit for each step of connecting, in milliseconds. */
   readonly testTimeoutMs: number;
-  /** Of the measurement of jitter; 0 leaves it out. */
+  /** Duration of the delay measurement; 0 skips it. */
   readonly testSeconds: number;
   readonly testDns?: string | undefined;
   readonly testName: string;

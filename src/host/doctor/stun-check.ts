@@ -20,7 +20,7 @@ const ATTEMPT_MS = 400;
 
 type Behaviour = "endpoint-independent" | "address-dependent" | "address-and-port-dependent" | "unknown";
 
-/** The NAT before udp-server, and its own filter, as targets see them (RFC 5780 §4.3, §4.4). */
+/** Examines the NAT in front of udp-server, and its own filter, as targets see them (RFC 5780 §4.3, §4.4). */
 export const STUN_CHECK: Check<Bench> = {
   name: "stun",
   needs: [],
@@ -66,7 +66,7 @@ async function findMapping(
   return isSame(second.mapped, third.mapped) ? "address-dependent" : "address-and-port-dependent";
 }
 
-/** From an association of its own, which has sent nowhere else. */
+/** Uses an association of its own, which has sent nowhere else. */
 async function findFiltering(bench: Bench, server: AddressBytes): Promise<Behaviour> {
   const association = bench.session!.associate();
   try {

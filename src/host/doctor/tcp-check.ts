@@ -16,7 +16,7 @@ interface Attempt {
   readonly isSilent: boolean;
 }
 
-/** Connects to each address by itself. */
+/** Connects to each address separately. */
 export const TCP_CHECK: Check<Bench> = {
   name: "tcp",
   needs: ["name"],
@@ -66,7 +66,7 @@ function describe({ address, ms, failure }: Attempt): string {
   return failure === undefined ? `${address} connects in ${ms} ms` : `${address}: ${failure}`;
 }
 
-/** Nothing connects. */
+/** The finding if nothing connects. */
 function failureOf(one: Attempt, all: readonly Attempt[], isUnix: boolean): Finding {
   const code = isUnix ? "socket-missing" : codeOf(one);
   const port = /\d+$/.exec(one.address)?.[0] ?? "";

@@ -4,7 +4,7 @@ import { finding } from "./findings.ts";
 
 const SETTLE_MS = 2_000;
 
-/** Waits for the lanes that are wanted. */
+/** Waits for the requested lanes. */
 export const LANES_CHECK: Check<Bench> = {
   name: "lanes",
   needs: ["upgrade"],

@@ -19,7 +19,7 @@ import type { Target } from "./queries.ts";
 import { dnsTarget, queryName } from "./queries.ts";
 import { Session } from "./session.ts";
 
-/** What a refusal means, by its kind (core/refusal-hint). */
+/** The finding for each kind of refusal (core/refusal-hint). */
 const REFUSALS: Readonly<Record<string, FindingCode>> = {
   "other-key": "key-wrong",
   "wants-key": "key-missing",
@@ -36,7 +36,7 @@ const REFUSALS: Readonly<Record<string, FindingCode>> = {
   unknown: "upgrade-not-passed",
 };
 
-/** Where no machine listens, seen from itself (RFC 6335: tcpmux, port 1). */
+/** An address on which no machine listens for itself (RFC 6335: tcpmux, port 1). */
 const NOWHERE = "127.0.0.1:1";
 
 const ANY_CERTIFICATE: TlsOptions = {
@@ -47,7 +47,7 @@ const ANY_CERTIFICATE: TlsOptions = {
   isInsecure: true,
 };
 
-/** Opens a session, as udp-local does, by one way. */
+/** Opens a session by one way, as udp-local does. */
 export const UPGRADE_CHECK: Check<Bench> = {
   name: "upgrade",
   needs: ["hops"],
@@ -106,7 +106,7 @@ async function judge(bench: Bench, failure: CodedFailure): Promise<Finding> {
       const code = failure.code === "ERR_OBFS_MALFORMED" ? "obfs-mismatch" : "shadowsocks-key";
       return (await identifyHop(bench, shadowsocks!, told)) ?? finding(code, [told], values);
     }
-    // Of TLS 1.3 the refusal of a certificate comes after the handshake.
+    // In TLS 1.3, the refusal of a certificate comes after the handshake.
     case TLS_ALERT:
       return finding("tls-refused", [told], values);
     default:
@@ -146,7 +146,7 @@ async function judge(bench: Bench, failure: CodedFailure): Promise<Finding> {
   return finding(isSilent ? "no-answer" : "closed-unanswered", [told, relayEvidence(bench)], values);
 }
 
-/** Whether a web server behind TLS refuses requests without a certificate, as nginx does after the handshake. */
+/** Whether a web server behind TLS refuses requests without a client certificate, as nginx does after the handshake. */
 async function wantsCertificate(bench: Bench): Promise<boolean> {
   const { hops } = chainOf(bench);
   if (!hops.some((hop) => hop.kind === "tls" || hop.kind === "ws")) return false;
@@ -158,7 +158,7 @@ function indexOf(bench: Bench, hop: Hop): number {
   return chainOf(bench).hops.findLastIndex(({ kind }) => kind === hop.kind);
 }
 
-/** Whether another program than the hop's answers where that should. */
+/** Identifies a program that answers in place of the hop's own. */
 async function identifyHop(bench: Bench, hop: Hop, told: string): Promise<Finding | undefined> {
   const index = indexOf(bench, hop);
   const server = endpointText(hop.endpoint!);
@@ -168,13 +168,13 @@ async function identifyHop(bench: Bench, hop: Hop, told: string): Promise<Findin
   return finding("proxy-protocol", evidence, { hop: hopText(hop) });
 }
 
-/** Whether a shadowsocks server takes what is sent to it: one that does not stays silent, whatever its target does. */
+/** Whether a shadowsocks server accepts what is sent to it: one that does not stays silent, whatever its target does. */
 async function passes(bench: Bench, hop: Hop): Promise<boolean> {
   const index = indexOf(bench, hop);
   return closes(bench.system, openTo(bench, index + 1, NOWHERE));
 }
 
-/** Whether TLS is spoken where it is not asked for. */
+/** Whether the server speaks TLS although the options do not ask for it. */
 async function speaksTls(bench: Bench): Promise<boolean> {
   const { system } = bench;
   const { endpoint } = chainOf(bench);
@@ -195,7 +195,7 @@ async function speaksTls(bench: Bench): Promise<boolean> {
   }
 }
 
-/** Which program of this machine the first connection reaches. */
+/** The program of this machine that the first connection reaches. */
 function relayEvidence(bench: Bench): string | undefined {
   const first = firstEndpoint(chainOf(bench));
   if (first.path !== undefined || !/^(?:127\.|::1$|localhost$)/.test(first.host)) return undefined;
@@ -203,7 +203,7 @@ function relayEvidence(bench: Bench): string | undefined {
   return program && `${program.name} (PID ${program.pid}) listens there, and relays to whatever is behind it`;
 }
 
-/** Asks in each dialect; one without addresses asks the target that the server has. */
+/** Tries each dialect; one without addresses asks the server's own target. */
 async function findDialect(bench: Bench): Promise<string | undefined> {
   const target = dnsTarget(bench);
   if (target === undefined) return undefined;

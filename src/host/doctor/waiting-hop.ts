@@ -3,10 +3,10 @@ import type { Examined } from "./examined.ts";
 import { chainOf } from "./examined.ts";
 import { firstEndpoint } from "./name-check.ts";
 
-/** Relays whose option it is not to wait. */
+/** Relays that have an option not to wait. */
 const SHADOWSOCKS = /^ss-(?:tunnel|local|redir|server)$/;
 
-/** Which hop waits for ACKs, as far as it can be told from here, and what has it not wait. */
+/** The hop that waits for ACKs, as far as this end can know, and how to stop it from waiting. */
 export function waitingHop(examined: Examined): { readonly hop: string; readonly cure: string } {
   const chain = chainOf(examined);
   const first = firstEndpoint(chain);
