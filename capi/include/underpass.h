@@ -47,7 +47,7 @@ typedef enum underpass_log_level {
   UNDERPASS_LOG_ERROR
 } underpass_log_level;
 
-/* Where an instance listens. In place of port 0 it has the port that the system chose. */
+/* The addresses on which an instance listens, with the port that the system chose instead of port 0. */
 typedef struct underpass_addresses {
   size_t size;
   /* udp-local: IP:PORT of each forward, in the order of the options. udp-server: of each listener. tun2socks: its device. */
@@ -66,7 +66,7 @@ typedef struct underpass_packet {
   size_t bytes;
 } underpass_packet;
 
-/* Each may be NULL. `user_data` is the argument of the start. */
+/* Any of these may be NULL. `user_data` is the argument given at the start. */
 typedef struct underpass_callbacks {
   /* sizeof(underpass_callbacks) */
   size_t size;
@@ -76,7 +76,7 @@ typedef struct underpass_callbacks {
   void (*session_up)(void *user_data);
   /*
    * The session has lost its last connection and tries to resume; for udp-server, it may also have ended. `status` and `text` give
-   * the reason. `status` is 0 if no error is the reason; the text of udp-server is then the session's number.
+   * the reason. Without an error, `status` is 0, and the text of udp-server is the session's number.
    */
   void (*session_down)(void *user_data, int status, const char *text);
   void (*session_resumed)(void *user_data);
@@ -86,16 +86,16 @@ typedef struct underpass_callbacks {
   void (*error)(void *user_data, int status, const char *text);
   /* One line of the log. `fields` has its data as a JSON object, without secrets. */
   void (*log)(void *user_data, underpass_log_level level, const char *message, const char *fields);
-  /* The last call. `status` is 0 after a stop, otherwise that of the error. */
+  /* The last call. `status` is 0 after a stop, otherwise the error's. */
   void (*stopped)(void *user_data, int status);
   /*
-   * Receives each socket before it is bound or connected: for Android's VpnService.protect, marks and the like. Return 0, or any
+   * Receives each socket before it is bound or connected, for Android's VpnService.protect, for marks and the like. Return 0, or any
    * other number to close the socket. `socket` is a descriptor, or a SOCKET on Windows. Must not call functions of this library.
    */
   int (*protect)(void *user_data, intptr_t socket);
   /*
-   * tun2socks: packets for the applications, at least one. If this is set, the instance has no device, and you pass packets of the
-   * applications to underpass_tun2socks_packets.
+   * tun2socks: packets for the applications, at least one. If this is set, the instance has no device, and you pass the packets that
+   * come from the applications to underpass_tun2socks_packets.
    */
   void (*packets)(void *user_data, const underpass_packet *packets, size_t count);
 } underpass_callbacks;
@@ -105,11 +105,11 @@ typedef struct underpass_callbacks {
  * The library calls the functions of underpass_carrier on the instance's thread. You call those of underpass_stream, from any thread
  * and from callbacks.
  *
- * Back-pressure: `write` accepts fewer bytes than it is given when it can take no more; underpass_stream_writable makes the library call
- * it again. In the other direction underpass_stream_received accepts fewer bytes, and `drained` reports that it accepts more.
+ * Back-pressure: `write` accepts fewer bytes than it is given when it can take no more, and underpass_stream_writable makes the library
+ * call it again. In the other direction, underpass_stream_received accepts fewer bytes, and `drained` reports that it accepts more.
  *
- * The end: for each connection that `open` has opened, the library calls `close` exactly once, whatever happens, and you call
- * underpass_stream_closed exactly once, in either order. After its call, neither side makes another one for that connection.
+ * The end: for each connection that `open` opened, the library calls `close` exactly once, whatever happens, and you call
+ * underpass_stream_closed exactly once, in either order. After its own call, neither side makes another call for that connection.
  */
 typedef struct underpass_stream underpass_stream;
 
@@ -117,8 +117,8 @@ typedef struct underpass_carrier {
   /* sizeof(underpass_carrier) */
   size_t size;
   /*
-   * Opens a connection to the server, or begins to, sets `*connection` to the argument of the functions below, and returns 0. Any other
-   * number means that it could not; then neither `stream` nor `*connection` is used again. You may use `stream` from now on. The first
+   * Opens a connection to the server, or begins to, sets `*connection` to the argument for the functions below, and returns 0. Any
+   * other number reports a failure; then neither `stream` nor `*connection` is used again. You may use `stream` from now on. Your first
    * underpass_stream_writable, which has to come within 10 s, reports that it is connected. `user_data` is that of the instance.
    */
   int (*open)(void *user_data, underpass_stream *stream, void **connection);
@@ -162,7 +162,7 @@ typedef struct underpass_server_options {
   size_t listen_count;
   const void *psk;
   size_t psk_bytes;
-  /* As in udp-server's config file. */
+  /* Further options: a JSON object as in udp-server's config file. */
   const char *config;
   void *loop;
   size_t memory_bytes;
@@ -181,7 +181,7 @@ typedef struct underpass_tun2socks_options {
    * consecutive packets. Must be NULL with the callback `packets`. Default tun:underpass0.
    */
   const char *device;
-  /* As in the config file of tun2socks. */
+  /* Further options: a JSON object as in tun2socks' config file. */
   const char *config;
   void *loop;
   size_t memory_bytes;
@@ -289,9 +289,9 @@ typedef struct underpass_association_callbacks {
   size_t size;
   /* Datagrams that arrived from any of its targets; at least one. */
   void (*received)(void *user_data, const underpass_datagram *datagrams, size_t count);
-  /* A datagram did not reach `address`. `mtu`: largest packet that does, for UNDERPASS_UNREACHABLE_TOO_BIG; otherwise 0. */
+  /* A datagram did not reach `address`. `mtu` is the largest packet that would, for UNDERPASS_UNREACHABLE_TOO_BIG; otherwise 0. */
   void (*unreachable)(void *user_data, const char *address, underpass_unreachable_reason reason, unsigned mtu);
-  /* The last call: the association was closed, or its instance has stopped; comes before `stopped`. */
+  /* The last call: the association was closed, or its instance is stopping; it comes before `stopped`. */
   void (*closed)(void *user_data);
 } underpass_association_callbacks;
 
@@ -306,7 +306,7 @@ UNDERPASS_API int underpass_association_open(underpass_local *local, const under
 /*
  * Sends datagrams, which are copied, to any targets. Returns how many were accepted: fewer than all when 512 KiB or 4,096 datagrams wait
  * for the instance's thread. Datagrams may be lost, as with UDP.
- * Errors: UNDERPASS_ERR_OPTION for the first of them; UNDERPASS_ERR_STATE when it or its instance has ended.
+ * Errors: UNDERPASS_ERR_OPTION if the first datagram is not valid; UNDERPASS_ERR_STATE if the association or its instance has ended.
  */
 UNDERPASS_API ptrdiff_t underpass_association_send(underpass_association *association, const underpass_datagram *datagrams,
                                                    size_t count);
@@ -336,7 +336,7 @@ UNDERPASS_API void underpass_tun2socks_free(underpass_tun2socks *tun2socks);
 /*
  * Passes in packets of applications, which are copied, for a tun2socks with the callback `packets`. Returns how many were accepted:
  * fewer than all when 4 MiB or 4,096 packets wait for the instance's thread. May be called from any thread and from callbacks.
- * Errors: UNDERPASS_ERR_OPTION for the first of them; UNDERPASS_ERR_STATE when it has stopped, or has a device.
+ * Errors: UNDERPASS_ERR_OPTION if the first packet is not valid; UNDERPASS_ERR_STATE if the instance has stopped, or has a device.
  */
 UNDERPASS_API ptrdiff_t underpass_tun2socks_packets(underpass_tun2socks *tun2socks, const underpass_packet *packets,
                                                     size_t count);

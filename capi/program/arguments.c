@@ -25,7 +25,7 @@ static bool is_named(const char *name, size_t length, const char *other) {
   return strlen(other) == length && memcmp(name, other, length) == 0;
 }
 
-// Takes those of the program. Returns false for any other.
+// Reads the program's own options. Returns false for any other.
 static bool take_own(const char *name, size_t length, const char *value, program_options *options, const char **error) {
   if (is_named(name, length, "help")) options->wants_help = true;
   else if (is_named(name, length, "version")) options->wants_version = true;
@@ -48,7 +48,7 @@ static bool take_own(const char *name, size_t length, const char *value, program
   return true;
 }
 
-// Flags of the library, in the order of the command line; the value of a switch is NULL.
+// The library's flags, in the order of the command line; a switch has the value NULL.
 typedef struct flags {
   const char **names;
   size_t *lengths;
@@ -60,8 +60,8 @@ static bool is_same(const flags *all, int a, int b) {
   return all->lengths[a] == all->lengths[b] && memcmp(all->names[a], all->names[b], all->lengths[a]) == 0;
 }
 
-// Writes the value of --listen: fd:NAME as the descriptors of that name that systemd has passed (sd_listen_fds(3)). Returns how many
-// values that makes; 0 if there is none of the name.
+// Writes the value of --listen, with fd:NAME as the descriptors that systemd passed under that name (sd_listen_fds(3)). Returns the
+// number of values; 0 if there are none of that name.
 static int write_listen(text *config, const char *value) {
   int written = 0;
 #ifndef _WIN32
@@ -86,8 +86,8 @@ static int write_listen(text *config, const char *value) {
   return 1;
 }
 
-// One member for each name, which is written as a flag so that errors name it so; of a name that is repeated, a list. Returns what
-// is wrong, or NULL.
+// Writes one member for each name, in the form of a flag so that errors name it that way; a repeated name becomes a list. Returns
+// the problem, or NULL.
 static const char *write_config(const flags *all, text *config) {
   const char *error = NULL;
   text_add(config, "{");
@@ -116,10 +116,10 @@ static const char *write_config(const flags *all, text *config) {
   return error;
 }
 
-// A member of the config file. Returns what is wrong with it.
+// Reads a member of the config file. Returns the problem with it.
 static const char *take_member(const char *name, const char *value, void *data) {
   const char *error = NULL;
-  // `ready-fd` is of the command line alone, as descriptors are of who starts it.
+  // Only the command line has `ready-fd`, because descriptors belong to whoever starts the program.
   if (strcmp(name, "log-format") == 0 || strcmp(name, "log-level") == 0)
     take_own(name, strlen(name), value, data, &error);
   return error;
@@ -127,7 +127,7 @@ static const char *take_member(const char *name, const char *value, void *data) 
 
 const char *arguments_read(int count, char **words, program_options *options, char **config) {
   *options = (program_options){.log_level = 1, .ready_fd = -1};
-  // Those of the file first: flags win.
+  // The file's options come first, so that flags override them.
   for (int i = 0; i < count; i++) {
     bool is_next = strcmp(words[i], "--config") == 0 && i + 1 < count;
     const char *path = is_next ? words[i + 1] : strncmp(words[i], "--config=", 9) == 0 ? words[i] + 9 : NULL;
@@ -141,7 +141,7 @@ const char *arguments_read(int count, char **words, program_options *options, ch
   for (int i = 0; i < count && error == NULL; i++) {
     const char *word = strcmp(words[i], "-h") == 0 ? "--help" : words[i];
     if (!is_flag(word)) {
-      // It may be a secret.
+      // The value may be a secret.
       int others = 0;
       for (int j = i; j < count; j++) others += !is_flag(words[j]);
       snprintf(problem, sizeof problem, "too many arguments. Expected 0 arguments but got %d", others);

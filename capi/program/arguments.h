@@ -1,16 +1,16 @@
-// The command line as the JSON of a config.
+// Converts the command line to the JSON of a config.
 #ifndef ARGUMENTS_H
 #define ARGUMENTS_H
 
 #include <stdbool.h>
 
-// What the program itself takes.
+// The program's own options.
 typedef struct program_options {
   bool wants_help, wants_version;
   // --dry-run
   bool wants_plan;
   bool is_json;
-  // Of underpass_log_level, or one more for nothing.
+  // A value of underpass_log_level, or one more for no log.
   int log_level;
   // -1 for none.
   int ready_fd;
@@ -18,8 +18,8 @@ typedef struct program_options {
   bool has_pipe;
 } program_options;
 
-// Reads `--name value`, `--name=value` and switches; those of the library become members of `*config`, which is to be freed.
-// Returns NULL, or what is wrong.
+// Reads `--name value`, `--name=value` and switches. The library's options become members of `*config`, which the caller frees.
+// Returns NULL, or the problem.
 const char *arguments_read(int count, char **words, program_options *options, char **config);
 
 #endif

@@ -54,7 +54,7 @@ static void *write_output(void *data) {
     for (size_t at = 0; at < count;) {
       ssize_t written = write(STDOUT_FILENO, taken + at, count - at);
       if (written < 0 && errno == EINTR) continue;
-      // Nobody reads it any more; standard input ends, too.
+      // The reader is gone, so standard input ends too.
       if (written <= 0) break;
       at += (size_t)written;
     }
@@ -63,14 +63,14 @@ static void *write_output(void *data) {
   return NULL;
 }
 
-// The length of the packet that begins here; 0 if none does.
+// The length of the packet at this position; 0 if there is none.
 static size_t length_of(const unsigned char *bytes) {
   size_t header = bytes[0] >> 4 == 4 ? 20 : 40;
   size_t length = (size_t)(header == 20 ? bytes[2] << 8 | bytes[3] : bytes[4] << 8 | bytes[5]) + (header == 20 ? 0 : 40);
   return (bytes[0] >> 4 == 4 || bytes[0] >> 4 == 6) && length >= header ? length : 0;
 }
 
-// Hands whole packets over. Returns how many bytes they took; SIZE_MAX if something is no packet.
+// Hands over whole packets. Returns how many bytes they took; SIZE_MAX for anything but a packet.
 static size_t hand_over(const unsigned char *input, size_t end) {
   size_t at = 0;
   for (;;) {
@@ -84,7 +84,7 @@ static size_t hand_over(const unsigned char *input, size_t end) {
       at += length;
     }
     if (count == 0) return at;
-    // What it does not take is dropped, as a device drops what nobody reads.
+    // Packets that the instance does not accept are dropped, as a device drops packets that nobody reads.
     underpass_tun2socks_packets(running, batch, count);
   }
 }

@@ -1,4 +1,4 @@
-// Consecutive IP packets on standard input and output, as a device of tun2socks. Not on Windows.
+// A device for tun2socks: consecutive IP packets on standard input and output. Not on Windows.
 #ifndef PIPE_H
 #define PIPE_H
 
@@ -6,10 +6,10 @@
 
 #include "underpass.h"
 
-// Writes packets in a thread of its own, as the pipe may be full. What waits is bounded; more is dropped.
+// Writes packets on a thread of its own, because the pipe may be full. Waiting packets are bounded; further ones are dropped.
 void pipe_packets(void *user_data, const underpass_packet *packets, size_t count);
 
-// Starts the threads. `ended` is called by one of them when standard input has ended, or has something else than packets.
+// Starts the threads. One of them calls `ended` when standard input has ended, or contains something other than packets.
 bool pipe_start(underpass_tun2socks *tun2socks, void (*ended)(void *data, const char *problem), void *data);
 
 #endif

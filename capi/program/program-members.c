@@ -7,7 +7,7 @@
 
 #define MAX_FILE_BYTES (1024 * 1024)
 
-// Behind blanks and comments.
+// Skips blanks and comments.
 static char *skip(char *at) {
   for (;;) {
     at += strspn(at, " \t\r\n");
@@ -18,7 +18,7 @@ static char *skip(char *at) {
   }
 }
 
-// Behind the string that begins here.
+// Skips the string that begins here.
 static char *skip_string(char *at) {
   for (at++; *at != 0 && *at != '"'; at++)
     if (*at == '\\' && at[1] != 0) at++;
@@ -43,7 +43,7 @@ static const char *read_members(char *text, const char *(*take)(const char *name
     if (*at != '"') continue;
     char *value = at + 1, *value_end = skip_string(at);
     at = value_end;
-    // Both end with a quote, unless the file ends before.
+    // Both end with a quote, unless the file ends first.
     if (name_end[-1] != '"' || value_end[-1] != '"') break;
     name_end[-1] = value_end[-1] = 0;
     problem = take(name, value, data);

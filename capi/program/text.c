@@ -11,7 +11,7 @@ static void append(text *text, const char *more, size_t length) {
     if (data == NULL) {
       free(text->data);
       text->data = NULL;
-      // What follows fails, too.
+      // Later additions fail too.
       text->length = 1;
       text->capacity = 0;
       return;

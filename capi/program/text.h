@@ -5,13 +5,13 @@
 #include <stddef.h>
 
 typedef struct text {
-  // NULL while it is empty, and when memory has run out.
+  // NULL while it is empty, and after memory has run out.
   char *data;
   size_t length, capacity;
 } text;
 
 void text_add(text *text, const char *more);
-// As a JSON string, in quotes.
+// Adds text as a JSON string, in quotes.
 void text_add_json(text *text, const char *more, size_t length);
 
 #endif

@@ -1,4 +1,4 @@
-// underpass local|server|tun2socks: the ends as one small program. Exits with 0 after a signal, 1 on failure, 2 for bad options.
+// underpass local|server|tun2socks: all ends as one small program. Exits with 0 after a signal, 1 on failure, 2 for bad options.
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -49,18 +49,18 @@ typedef struct program {
   underpass_local *local;
   underpass_server *server;
   underpass_tun2socks *tun2socks;
-  // What `stopped` reported.
+  // The status that `stopped` reported.
   int status;
   atomic_bool has_stopped;
-  // What is not the instance's fault.
+  // A failure outside the instance.
   atomic_bool has_failed;
 } program;
 
-// Output: standard error, as the programs on Node have it.
+// Output on standard error, in the format of the programs on Node.
 
 static long long unix_ms(void) {
 #ifdef _WIN32
-  // Of 100 ns, since 1601.
+  // In units of 100 ns, since 1601.
   FILETIME now;
   GetSystemTimeAsFileTime(&now);
   return (long long)(((unsigned long long)now.dwHighDateTime << 32 | now.dwLowDateTime) / 10000) - 11644473600000;
@@ -88,7 +88,7 @@ static void on_log(void *data, underpass_log_level level, const char *message, c
   program *program = data;
   if ((int)level < program->options.log_level) return;
   bool is_json = program->options.is_json;
-  // The line of statistics has them all in its text.
+  // The text of the statistics line contains all its fields.
   bool is_stats = !is_json && strncmp(fields, "{\"stats\":", 9) == 0;
   bool has_fields = !is_stats && strcmp(fields, "{}") != 0;
   if (is_json) {
@@ -177,7 +177,7 @@ static void write_ready_fd(int fd, const text *line) {
     if (written <= 0) break;
     at += (size_t)written;
   }
-  // The standard streams stay open: their numbers could be reused, and later output would end up there.
+  // The standard streams stay open: otherwise their numbers could be reused, and later output would go to the wrong file.
   if (fd > 2) close(fd);
 }
 
@@ -209,7 +209,7 @@ static void on_ready(void *data, const underpass_addresses *addresses) {
   free(line.data);
 }
 
-// The end: of the instance, or of the user's patience.
+// The end of the instance, or of the user's patience.
 
 #ifdef _WIN32
 static HANDLE wake;
@@ -229,7 +229,7 @@ static void handle_signals(void) {
 
 static void wake_main(void) { SetEvent(wake); }
 
-// Returns 0 when it was woken, else the number of a signal.
+// Returns 0 when it was woken, otherwise the number of a signal.
 static int wait_for_event(void) {
   WaitForSingleObject(wake, INFINITE);
   return interrupts > 0 ? SIGINT : 0;
@@ -242,10 +242,10 @@ static void handle_signals(void) {
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
-  // Comes when a terminal is closed, too, which is no reason to end.
+  // Closing a terminal also sends this signal, which is no reason to exit.
   sigaddset(&signals, SIGHUP);
   sigaddset(&signals, SIGUSR2);
-  // Threads that are made later inherit it.
+  // Threads that start later inherit the mask.
   pthread_sigmask(SIG_BLOCK, &signals, NULL);
 }
 
@@ -270,7 +270,7 @@ static void stop(program *program) {
   else underpass_tun2socks_stop(program->tun2socks);
 }
 
-// Standard input has ended. In a thread of its own.
+// Standard input has ended. Called on the pipe's thread.
 static void on_pipe_ended(void *data, const char *problem) {
   program *program = data;
   if (problem != NULL) {
@@ -280,7 +280,7 @@ static void on_pipe_ended(void *data, const char *problem) {
   stop(program);
 }
 
-// The first signal drains, the second ends the program at once.
+// The first signal drains; the second ends the program at once.
 static void run(program *program) {
   bool is_stopping = false;
   while (!atomic_load(&program->has_stopped)) {
@@ -375,7 +375,7 @@ int main(int argc, char **argv) {
   run(&program);
   underpass_local_free(program.local);
   underpass_server_free(program.server);
-  // Threads of the pipe may still use it.
+  // Threads of the pipe may still use the instance.
   if (!program.options.has_pipe) underpass_tun2socks_free(program.tun2socks);
   return program.status == 0 && !atomic_load(&program.has_failed) ? 0 : 1;
 }

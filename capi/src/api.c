@@ -1,4 +1,4 @@
-// What underpass.h declares, on instances.
+// Implements underpass.h with instances.
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -179,7 +179,7 @@ void underpass_local_free(underpass_local *local) {
   if (local != NULL) instance_free((instance *)local);
 }
 
-// `carrier` has the room for that of the options.
+// `carrier` provides the memory for the carrier of the options.
 static int take_tun2socks(const underpass_tun2socks_options *given, underpass_carrier *carrier, start_options *result) {
   if (given == NULL) return wrong("options: NULL");
   underpass_tun2socks_options options = {0};

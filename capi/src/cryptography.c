@@ -1,4 +1,4 @@
-// Hashes, ciphers and randomness, by mbedTLS and the system.
+// Hashes, ciphers and random bytes, from mbedTLS and the system.
 #include <stdlib.h>
 #include <string.h>
 
@@ -114,7 +114,8 @@ static JSValue aead(JSContext *context, JSValueConst self, int count, JSValueCon
   return JS_ThrowRangeError(context, "aead: a key of the wrong length");
 }
 
-// aeadSeal(cipher, nonce, plain, from, end, to, at): encrypts plain[from..end), appends the tag; the offset in `to` behind it
+// aeadSeal(cipher, nonce, plain, from, end, to, at): encrypts plain[from..end), appends the tag; returns the offset in `to` after
+// it
 static JSValue aead_seal(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   cipher *cipher = JS_GetOpaque2(context, values[0], cipher_class);
@@ -159,7 +160,7 @@ static JSValue aead_open(JSContext *context, JSValueConst self, int count, JSVal
   return JS_UNDEFINED;
 }
 
-// maskBytes(from, start, end, to, at, mask, phase): as src/wire/websocket-frame.ts has it
+// maskBytes(from, start, end, to, at, mask, phase): as in src/wire/http/websocket-frame.ts
 static JSValue mask_bytes(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   bytes_view from = get_bytes(context, values[0]), to = get_bytes(context, values[3]), mask = get_bytes(context, values[5]);
@@ -168,7 +169,7 @@ static JSValue mask_bytes(JSContext *context, JSValueConst self, int count, JSVa
   bool is_good = start >= 0 && start <= end && (size_t)end <= from.bytes && at >= 0 && mask.bytes == 4 &&
                  (size_t)(at + (end - start)) <= to.bytes;
   if (!is_good) return JS_ThrowRangeError(context, "maskBytes");
-  // Of the same memory `to` is never ahead of `from`.
+  // In the same memory, `to` is never ahead of `from`.
   for (int64_t i = start; i < end; i++) to.data[at++] = from.data[i] ^ mask.data[phase++ & 3];
   return JS_UNDEFINED;
 }
@@ -181,7 +182,7 @@ static const JSCFunctionListEntry FUNCTIONS[] = {
 };
 
 void cryptography_add(JSContext *context, JSValueConst host) {
-  // Numbers of classes are the process's, and given out without a lock.
+  // Class numbers belong to the process, and QuickJS assigns them without a lock.
   uv_once(&class_once, make_class_id);
   JS_NewClass(JS_GetRuntime(context), cipher_class, &CIPHER_CLASS);
   ADD_FUNCTIONS(context, host, FUNCTIONS);

@@ -10,7 +10,7 @@
 
 // Rows
 
-// Whether rows `first` to `end - 1` are there.
+// Whether rows `first` to `end - 1` exist.
 static bool has_rows(datapath_ints rows, int32_t row_ints, int32_t first, int32_t end) {
   return first >= 0 && first <= end && (size_t)end <= rows.count / (size_t)row_ints;
 }
@@ -69,7 +69,7 @@ int64_t datapath_read_runs(datapath_bytes chunk, int32_t offset, int32_t end, da
   if (!datapath_is_within(offset, 0, chunk.count) || end < offset || (size_t)end > chunk.count) return -1;
   if (from < 0 || lengths.count < offsets.count || offsets.count > INT32_MAX) return -1;
   const uint8_t *bytes = chunk.data;
-  // All that follow are offsets in the chunk.
+  // All of these are offsets in the chunk.
   size_t at = (size_t)offset, stop = (size_t)end, row = (size_t)from;
   size_t count = 0;
   int32_t last = NONE;
@@ -130,7 +130,7 @@ static bool is_index(int32_t index, size_t count) { return index >= 0 && (size_t
 
 static bool is_link(int32_t index, size_t count) { return index == NONE || is_index(index, count); }
 
-// The heads are what this, and the script, have made of them.
+// The heads contain what this code and the script have written.
 static bool has_heads(const datapath_queue *queue, size_t blocks, size_t entries) {
   if (queue->heads.count < DATAPATH_HEADS) return false;
   const int32_t *heads = queue->heads.data;
@@ -139,7 +139,7 @@ static bool has_heads(const datapath_queue *queue, size_t blocks, size_t entries
          heads[DATAPATH_ENTRIES_USED] >= 0 && (size_t)heads[DATAPATH_ENTRIES_USED] <= entries;
 }
 
-// Whether there are an entry and so many blocks. Returns -1 for a list that leads out of its array.
+// Checks for an entry and a number of blocks. Returns -1 for a list that leads out of its array.
 static int has_room(const datapath_queue *queue, size_t blocks, size_t entries, size_t needed) {
   const int32_t *heads = queue->heads.data;
   if (heads[DATAPATH_FREE_ENTRY] == NONE && (size_t)heads[DATAPATH_ENTRIES_USED] == entries) return 0;
@@ -151,7 +151,7 @@ static int has_room(const datapath_queue *queue, size_t blocks, size_t entries, 
   return needed <= unused;
 }
 
-// Takes a free one, or one that was never used; there is one. Returns -1 for a list that leads out of its array.
+// Takes a free item, or one that was never used; one must exist. Returns -1 for a list that leads out of its array.
 static int32_t take_free(int32_t *heads, int free_head, int used, datapath_ints next, size_t count) {
   int32_t taken = heads[free_head];
   if (taken == NONE) return (size_t)heads[used] < count ? heads[used]++ : NONE;
@@ -235,7 +235,7 @@ int64_t datapath_take_entries(const datapath_queue *queue, double oldest, int32_
       queue->block_next.data[block] = heads[DATAPATH_FREE_BLOCK];
       heads[DATAPATH_FREE_BLOCK] = block;
       block = next;
-      // One that is longer than its datagram may have no end.
+      // A list longer than its datagram may be endless.
       if (missing == 0 && block != NONE) return -1;
     }
     if (missing > 0) return -1;
@@ -260,12 +260,12 @@ int64_t datapath_drop_entries(const datapath_queue *queue, double oldest, int32_
   int32_t *heads = queue->heads.data;
   int64_t dropped = 0;
   int32_t entry = head, count = 0;
-  // A ring of entries has no end.
+  // A ring of entries is endless.
   if (most > (int64_t)entries) most = (int32_t)entries;
   while (entry != NONE && count < most && (dropped < cost || queue->entry_time[entry] < oldest)) {
     int32_t length = queue->entry_length.data[entry];
     if (length < 0 || length > CAPSULE_MAX_PAYLOAD_BYTES) return -1;
-    // One that has more blocks than its datagram may have no end.
+    // A list with more blocks than its datagram may be endless.
     size_t left = ((size_t)length + DATAPATH_BLOCK_BYTES - 1) / DATAPATH_BLOCK_BYTES;
     for (int32_t block = queue->entry_block.data[entry]; block != NONE; left--) {
       if (!is_index(block, blocks) || left == 0) return -1;

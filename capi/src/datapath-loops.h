@@ -1,6 +1,6 @@
-// The loops of src/core/datapath/datapath.ts, without an engine. What they do is what typescript-datapath.ts does; here every offset
-// and length is checked as well, as they come from scripts: a call that would reach beyond an array returns -1, and has then written
-// nothing beyond it.
+// The loops of src/core/datapath/datapath.ts, without an engine. They do what typescript-datapath.ts does, but also check every
+// offset and length, because these come from scripts: a call that would reach beyond an array returns -1, and has written nothing
+// beyond it.
 #ifndef UNDERPASS_DATAPATH_LOOPS_H
 #define UNDERPASS_DATAPATH_LOOPS_H
 
@@ -25,7 +25,7 @@ typedef struct datapath_ints {
   size_t count;
 } datapath_ints;
 
-// As QueueMemory has it. All arrays of blocks, and all of entries, are used as far as the shortest goes.
+// The same as QueueMemory. All block arrays are used up to the length of the shortest, and so are all entry arrays.
 typedef struct datapath_queue {
   datapath_bytes blocks;
   datapath_ints block_next, entry_next, entry_block, entry_length, entry_context;
@@ -36,14 +36,14 @@ typedef struct datapath_queue {
 
 enum { DATAPATH_FREE_BLOCK, DATAPATH_BLOCKS_USED, DATAPATH_FREE_ENTRY, DATAPATH_ENTRIES_USED, DATAPATH_HEADS };
 
-// Whether `length` bytes from `offset` on are within so many.
+// Whether `length` bytes from `offset` are within the given size.
 static inline bool datapath_is_within(int64_t offset, int64_t length, size_t count) {
   return offset >= 0 && length >= 0 && offset <= (int64_t)count && length <= (int64_t)count - offset;
 }
 
 int64_t datapath_end_of_equal(datapath_ints numbers, int32_t stride, int32_t column, int32_t first, int32_t end);
 
-// The sum goes to `*sum`.
+// Writes the sum to `*sum`.
 int64_t datapath_sum(datapath_ints numbers, int32_t stride, int32_t column, int32_t first, int32_t end, int64_t *sum);
 
 int64_t datapath_write_rows(datapath_ints rows, int32_t first, int32_t end, datapath_bytes data, int32_t context,

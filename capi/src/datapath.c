@@ -6,7 +6,7 @@
 #include "datapath-loops.h"
 #include "engine.h"
 
-// Of the object with the functions, whose opaque pointer is to its `results`.
+// The class of the object with the functions, whose opaque pointer refers to its `results`.
 static JSClassID datapath_class;
 static uv_once_t class_once = UV_ONCE_INIT;
 
@@ -18,13 +18,13 @@ static JSValue out_of_range(JSContext *context, const char *name) {
   return JS_ThrowRangeError(context, "%s: beyond the end of an array", name);
 }
 
-// Arguments, which are numbers and arrays; anything else is 0, or an array without elements.
+// Arguments are numbers and arrays; anything else counts as 0, or as an empty array.
 
 static int32_t int_of(JSContext *context, JSValueConst value) {
   return JS_VALUE_GET_TAG(value) == JS_TAG_INT ? JS_VALUE_GET_INT(value) : get_int(context, value);
 }
 
-// A typed array with elements of so many bytes.
+// A typed array with elements of the given size.
 static datapath_bytes array_of(JSContext *context, JSValueConst value, size_t element_bytes) {
   size_t offset, length, element, whole;
   JSValue buffer = JS_GetTypedArrayBuffer(context, value, &offset, &length, &element);
@@ -45,7 +45,7 @@ static datapath_ints ints_of(JSContext *context, JSValueConst value) {
   return (datapath_ints){(int32_t *)(void *)array.data, array.count / sizeof(int32_t)};
 }
 
-// NULL, with an exception pending, for another object.
+// Returns NULL, with an exception pending, for any other object.
 static int32_t *results_of(JSContext *context, JSValueConst self) { return JS_GetOpaque2(context, self, datapath_class); }
 
 static JSValue count_or_throw(JSContext *context, int64_t result, const char *name) {
@@ -126,7 +126,7 @@ static JSValue add_send_rows(JSContext *context, JSValueConst self, int count, J
   return result < 0 ? out_of_range(context, "addSendRows") : JS_UNDEFINED;
 }
 
-// The arrays stay while the list does, which is the caller's.
+// The arrays live as long as the list, which the caller owns.
 static datapath_queue queue_of(JSContext *context, JSValueConst memory) {
   datapath_queue queue;
   memset(&queue, 0, sizeof queue);
@@ -198,14 +198,14 @@ static const JSCFunctionListEntry FUNCTIONS[] = {
 };
 
 JSValue datapath_create(JSContext *context) {
-  // Numbers of classes are the process's, and given out without a lock.
+  // Class numbers belong to the process, and QuickJS assigns them without a lock.
   uv_once(&class_once, make_class_id);
   JS_NewClass(JS_GetRuntime(context), datapath_class, &DATAPATH_CLASS);
   JSValue datapath = JS_NewObjectClass(context, (int)datapath_class);
   if (JS_IsException(datapath)) return datapath;
   JS_SetPropertyFunctionList(context, datapath, FUNCTIONS, sizeof FUNCTIONS / sizeof *FUNCTIONS);
   static const uint8_t zeros[DATAPATH_RESULTS * sizeof(int32_t)];
-  // It reads all three, whatever the count.
+  // The function reads all three, whatever the count.
   JSValueConst values[3] = {JS_NewArrayBufferCopy(context, zeros, sizeof zeros), JS_UNDEFINED, JS_UNDEFINED};
   JSValue results = JS_IsException(values[0]) ? JS_EXCEPTION : JS_NewTypedArray(context, 3, values, JS_TYPED_ARRAY_INT32);
   JS_FreeValue(context, values[0]);

@@ -8,7 +8,7 @@
 #include "pages.h"
 #include "scripts.h"
 
-// AddressSanitizer watches only what is allocated singly.
+// AddressSanitizer checks only blocks that are allocated separately.
 #if defined(__has_feature)
 #define HAS_SCRIPT_MEMORY !__has_feature(address_sanitizer)
 #elif defined(__SANITIZE_ADDRESS__)
@@ -17,7 +17,7 @@
 #define HAS_SCRIPT_MEMORY 1
 #endif
 
-// What one call may take of its thread's stack.
+// Limit of its thread's stack for one call.
 #define STACK_BYTES (256 * 1024)
 
 static void on_rejection(JSContext *context, JSValueConst promise, JSValueConst reason, JS_BOOL is_handled,
@@ -60,7 +60,7 @@ bool engine_open(engine *engine, size_t memory_bytes, void (*on_fault)(void *dat
     return false;
   }
   JS_SetContextOpaque(engine->context, engine);
-  // Neither Eval, so that no text is ever run, nor what the script has no use for.
+  // Includes neither Eval, so that text never runs as code, nor anything else that the script does not use.
   JS_AddIntrinsicBaseObjects(engine->context);
   JS_AddIntrinsicRegExp(engine->context);
   JS_AddIntrinsicJSON(engine->context);
@@ -68,14 +68,14 @@ bool engine_open(engine *engine, size_t memory_bytes, void (*on_fault)(void *dat
   JS_AddIntrinsicTypedArrays(engine->context);
   JS_AddIntrinsicPromise(engine->context);
   scripts_add(engine->context);
-  // The engine does not survive a lack of memory in what it has done so far.
+  // The engine does not survive running out of memory before this point.
   JS_SetMemoryLimit(engine->runtime, memory_bytes);
   return true;
 }
 
 engine *engine_of(JSContext *context) { return JS_GetContextOpaque(context); }
 
-// The text of what was thrown, and where, in at most `size` bytes.
+// Writes the text of the exception, and its place, in at most `size` bytes.
 static void describe(JSContext *context, JSValueConst thrown, char *text, size_t size) {
   const char *message = JS_ToCString(context, thrown);
   JSValue stack_value = JS_IsObject(thrown) ? JS_GetPropertyStr(context, thrown, "stack") : JS_UNDEFINED;
@@ -91,7 +91,7 @@ static void fail_by(engine *engine, JSValue thrown) {
   char text[1024];
   describe(engine->context, thrown, text, sizeof text);
   JS_FreeValue(engine->context, thrown);
-  // Describing it may have failed as well.
+  // Describing the exception may have failed too.
   JS_FreeValue(engine->context, JS_GetException(engine->context));
   if (engine->is_broken) return;
   engine->is_broken = true;
@@ -142,10 +142,10 @@ JSValue engine_call(engine *engine, JSValueConst function, int count, JSValue *v
   JSContext *context = engine->context;
   JSValue result = JS_UNDEFINED;
   if (!engine->is_broken) {
-    // The caller's loop may be run from any depth of the stack.
+    // The caller may run its loop at any stack depth.
     if (engine->depth == 0) JS_UpdateStackTop(engine->runtime);
     engine->depth++;
-    // It may be freed by what it does.
+    // The call may free the function.
     JSValue held = JS_DupValue(context, function);
     result = JS_Call(context, held, JS_UNDEFINED, count, values);
     JS_FreeValue(context, held);
@@ -206,7 +206,7 @@ double get_number(JSContext *context, JSValueConst value) {
 
 static JSValue bytes_over(JSContext *context, JSValue buffer) {
   if (JS_IsException(buffer)) return buffer;
-  // It reads all three, whatever the count.
+  // The function reads all three, whatever the count.
   JSValueConst values[3] = {buffer, JS_UNDEFINED, JS_UNDEFINED};
   JSValue array = JS_NewTypedArray(context, 3, values, JS_TYPED_ARRAY_UINT8);
   JS_FreeValue(context, buffer);

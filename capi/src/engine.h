@@ -1,4 +1,4 @@
-// QuickJS with a script of this library, and what the bindings need of it. An engine belongs to the thread of its loop.
+// QuickJS with a script of this library, and the functions that the bindings need. An engine belongs to the thread of its loop.
 #ifndef UNDERPASS_ENGINE_H
 #define UNDERPASS_ENGINE_H
 
@@ -15,20 +15,20 @@ typedef struct engine {
   JSRuntime *runtime;
   JSContext *context;
   script_memory memory;
-  // Calls into the script that are under way.
+  // Calls into the script that are in progress.
   int depth;
-  // After a fault nothing of the script runs any more.
+  // After a fault, nothing of the script runs any more.
   bool is_broken;
   void (*on_fault)(void *data, const char *text);
-  // NULL, or called when the script has done all that a call into it brought about.
+  // NULL, or called when the script has finished everything that a call into it caused.
   void (*after_call)(void *data);
   void *data;
-  // Promises that were rejected before anything handled that.
+  // Promises that were rejected before anything handled them.
   JSValue rejected[MAX_REJECTED];
   int rejected_count;
 } engine;
 
-// Returns false if there is no memory for it. `on_fault` is called once at most: the script threw what nothing caught.
+// Returns false if there is no memory. `on_fault` is called at most once, when the script throws something that nothing catches.
 bool engine_open(engine *engine, size_t memory_bytes, void (*on_fault)(void *data, const char *text), void *data);
 // Runs one of the SCRIPTS.
 bool engine_load(engine *engine, const char *script);
@@ -37,15 +37,16 @@ void engine_close(engine *engine);
 
 engine *engine_of(JSContext *context);
 
-// Calls a function, then what is due after it. Takes the arguments. Returns its result, or JS_UNDEFINED after a fault.
+// Calls a function, then runs the jobs that are due after it. Takes ownership of the arguments. Returns its result, or JS_UNDEFINED
+// after a fault.
 JSValue engine_call(engine *engine, JSValueConst function, int count, JSValue *values);
-// The same of a function that the script has made global.
+// The same for a function that the script made global.
 JSValue engine_call_global(engine *engine, const char *name, int count, JSValue *values);
 // The same without a result.
 void engine_run(engine *engine, JSValueConst function, int count, JSValue *values);
 void engine_run_number(engine *engine, JSValueConst function, int64_t number);
 
-// Reports the exception that is pending, and stops the script for good.
+// Reports the pending exception, and stops the script for good.
 void engine_fail(engine *engine);
 
 typedef struct bytes_view {
@@ -53,19 +54,19 @@ typedef struct bytes_view {
   size_t bytes;
 } bytes_view;
 
-// The memory of a typed array, for as long as that exists; {NULL, 0} for anything else.
+// The memory of a typed array, valid as long as the array exists; {NULL, 0} for anything else.
 bytes_view get_bytes(JSContext *context, JSValueConst value);
 int32_t get_int(JSContext *context, JSValueConst value);
 double get_number(JSContext *context, JSValueConst value);
 JSValue make_bytes(JSContext *context, const uint8_t *data, size_t bytes);
-// A Uint8Array over memory that is freed with it.
+// Makes a Uint8Array over memory, which is freed with it.
 JSValue adopt_bytes(JSContext *context, uint8_t *data, size_t bytes);
-// A Uint8Array of zeros, of which only what is used takes room.
+// Makes a Uint8Array of zeros, of which only the used pages take memory.
 JSValue map_bytes(JSContext *context, size_t bytes);
 
 // Throws an Error whose `code` is the name of a system error (negative, of libuv).
 JSValue throw_system_error(JSContext *context, int error, const char *call);
-// A count, or a system error to throw.
+// Returns a count, or throws a system error.
 JSValue number_or_throw(JSContext *context, int64_t result, const char *call);
 
 #endif

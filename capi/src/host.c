@@ -39,7 +39,7 @@ static JSValue set_turn(JSContext *context, JSValueConst self, int count, JSValu
   return JS_UNDEFINED;
 }
 
-// lazyMemory(bytes): zeros that take room only where they are used
+// lazyMemory(bytes): zeros, of which only the used pages take memory
 static JSValue lazy_memory(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   double bytes = get_number(context, values[0]);
@@ -81,7 +81,7 @@ static JSValue read_file(JSContext *context, JSValueConst self, int count, JSVal
   return bytes;
 }
 
-// descriptorLimit(): how many the process may have open; 0 if unknown
+// descriptorLimit(): how many descriptors the process may have open; 0 if unknown
 static JSValue descriptor_limit(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count, (void)values;
 #ifndef _WIN32
@@ -120,7 +120,7 @@ static JSValue write_log(JSContext *context, JSValueConst self, int count, JSVal
   return fields == NULL ? JS_EXCEPTION : JS_UNDEFINED;
 }
 
-// The texts of a list, to be freed by free_texts; NULL, with an exception pending or not, if there is no memory.
+// Returns the texts of a list, to be freed by free_texts; NULL if there is no memory, with or without a pending exception.
 static const char **get_texts(JSContext *context, JSValueConst list, size_t *count) {
   *count = 0;
   JSValue length_value = JS_GetPropertyStr(context, list, "length");
@@ -146,7 +146,7 @@ static const char *text_or_null(JSContext *context, JSValueConst value) {
   return JS_IsString(value) ? JS_ToCString(context, value) : NULL;
 }
 
-// ready(addresses of listen, address of SOCKS5, targets of forwards, description of the server)
+// ready(listen addresses, SOCKS5 address, targets of forwards, description of the server)
 static JSValue ready(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   instance *instance = instance_of(context);

@@ -1,13 +1,13 @@
-// The functions that the script gets: what src/capi/c-host.ts declares.
+// The functions for the script, as src/capi/c-host.ts declares them.
 #ifndef UNDERPASS_HOST_H
 #define UNDERPASS_HOST_H
 
 #include "instance.h"
 
-// An object with all of them, or an exception.
+// Returns an object with all of them, or an exception.
 JSValue host_create(instance *instance);
 
-// One with those alone that checking the options needs, in an engine that has no instance.
+// Returns an object with only those that checking the options needs, in an engine without an instance.
 JSValue file_host_create(JSContext *context);
 
 void timers_add(JSContext *context, JSValueConst host);
@@ -18,24 +18,24 @@ void udp_add(JSContext *context, JSValueConst host);
 void stream_add(JSContext *context, JSValueConst host);
 void shortcut_add(JSContext *context, JSValueConst host);
 void tls_add(JSContext *context, JSValueConst host);
-// What checks files; to be called first.
+// Adds the functions that check files; call it first.
 void tls_add_check(JSContext *context, JSValueConst host);
 void tcp_add(JSContext *context, JSValueConst host);
-// TCP where no kernel has it.
+// Adds TCP for packets that no kernel receives.
 void tcp_stack_add(JSContext *context, JSValueConst host);
 void tcp_stacks_end(instance *instance);
-// Programs that are started, not on Windows.
+// Adds functions that start programs; not on Windows.
 void process_add(JSContext *context, JSValueConst host);
 void process_end(instance *instance);
 void tun_add(JSContext *context, JSValueConst host);
-// What knows interfaces; to be called first.
+// Adds the functions that know interfaces; call it first.
 void tun_add_check(JSContext *context, JSValueConst host);
 
 #define FUNCTION(name, arguments, function) JS_CFUNC_DEF(name, arguments, function)
 #define ADD_FUNCTIONS(context, host, list) \
   JS_SetPropertyFunctionList(context, host, list, sizeof(list) / sizeof *(list))
 
-// Functions of the script, and memory that is lent, for a handle of io/. Freed by binding_free when the handle is released.
+// Functions of the script, and lent memory, for a handle of io/. binding_free frees them when the handle is released.
 #define BINDING_VALUES 6
 typedef struct binding {
   engine *engine;
@@ -44,7 +44,7 @@ typedef struct binding {
 
 // Holds `count` values. NULL, with an exception pending, if there is no memory.
 binding *binding_create(JSContext *context, const JSValueConst *values, int count);
-// As `released` of io/.
+// A `released` callback of io/.
 void binding_free(void *binding);
 
 #endif

@@ -15,7 +15,7 @@
 #include <pthread.h>
 #endif
 
-// Of a thread of an instance: the engine takes 256 KiB at most, and callbacks the rest.
+// For an instance's own thread: the engine takes at most 256 KiB, and callbacks the rest.
 #define THREAD_STACK_BYTES (1024 * 1024)
 #define DEFAULT_MEMORY_BYTES (256 * 1024 * 1024)
 
@@ -33,7 +33,7 @@ instance *instance_of(JSContext *context) {
   return (instance *)engine_of(context);
 }
 
-// The end, from the last to the first: io and handles are closed, then the script goes, then the owner is told.
+// The end goes backwards: first io and handles are closed, then the script is freed, then the owner is told.
 
 static void free_memory(instance *instance) {
   packets_free(instance);
@@ -42,7 +42,7 @@ static void free_memory(instance *instance) {
   free(instance);
 }
 
-// The last thing that the loop's thread does with an instance.
+// The last action of the loop's thread for an instance.
 static void finish(instance *instance) {
   engine_close(&instance->engine);
   if (instance->callbacks.stopped != NULL && instance->start_status == 0)
@@ -52,13 +52,13 @@ static void finish(instance *instance) {
   bool is_abandoned = instance->is_abandoned;
   uv_cond_broadcast(&instance->changed);
   uv_mutex_unlock(&instance->mutex);
-  // A thread of its own is joined, or frees it when it ends.
+  // An instance's own thread is joined, or frees the instance when it ends.
   if (is_abandoned && instance->place == PLACE_CALLERS_LOOP) free_memory(instance);
 }
 
 void instance_handle_closed(instance *instance) {
   if (--instance->open_handles > 0) return;
-  // On a loop of its own this is the last that happens there, once uv_run has returned.
+  // On a loop of its own, this is the last thing that happens after uv_run has returned.
   if (instance->place == PLACE_CALLERS_LOOP) finish(instance);
 }
 
@@ -77,7 +77,7 @@ static void answer_requests(instance *instance) {
     int result = read_request(instance, request);
     uv_mutex_lock(&instance->mutex);
     request->result = result;
-    // It is on the stack of a thread that goes on now.
+    // The request is on the stack of a thread that continues now.
     request->is_done = true;
     uv_cond_broadcast(&instance->changed);
   }
@@ -109,7 +109,7 @@ static void end(instance *instance) {
   uv_close((uv_handle_t *)&instance->wake, on_closed);
 }
 
-// Ends it in a later turn of the loop, as the script or io may be in a call now.
+// Ends it in a later turn of the loop, because the script or io may be in a call now.
 static void end_soon(instance *instance) {
   uv_mutex_lock(&instance->mutex);
   if (instance->can_wake) uv_async_send(&instance->wake);
@@ -130,7 +130,7 @@ static JSValue script_stopped(JSContext *context, JSValueConst self, int count, 
 static void on_fault(void *data, const char *text) {
   instance *instance = data;
   if (instance->start_status == 0 && instance->options != NULL) {
-    // Still within the start.
+    // The start has not finished yet.
     instance->start_status = UNDERPASS_ERR_INTERNAL;
     snprintf(instance->start_text, sizeof instance->start_text, "%s", text);
     return;
@@ -157,7 +157,7 @@ static void on_turn(uv_check_t *check) {
 void instance_request_turn(instance *instance) {
   if (instance->is_ending) return;
   uv_check_start(&instance->turn, on_turn);
-  // Keeps the loop from waiting.
+  // Prevents the loop from waiting.
   uv_idle_start(&instance->turn_idle, on_idle);
 }
 
@@ -250,10 +250,10 @@ static int fail_start(instance *instance, int status, const char *text) {
   return status;
 }
 
-// Notes the status and the text of an object that stands for a failure. Frees it.
+// Stores the status and the text of an object that represents a failure, and frees it.
 static void take_failure(instance *instance, JSContext *context, JSValue failure) {
   if (instance->start_status != 0) {
-    // It is the result of a fault, which has been noted.
+    // It is the result of a fault, which has been stored.
     JS_FreeValue(context, failure);
     return;
   }
@@ -267,7 +267,7 @@ static void take_failure(instance *instance, JSContext *context, JSValue failure
   JS_FreeValue(context, failure);
 }
 
-// Checks the options, in an engine of its own, which takes the memory for their tables with it. Returns all of them as JSON, to
+// Checks the options in an engine of its own, which releases the memory for their tables with it. Returns all options as JSON, to
 // be freed, or the plan as text; NULL after a failure.
 static char *check_options(instance *instance) {
   engine engine;
@@ -293,7 +293,7 @@ static char *check_options(instance *instance) {
 }
 
 int instance_plan(start_options *options, const underpass_callbacks *callbacks, char **plan) {
-  // As far as checking the options needs one.
+  // Only the parts that checking the options needs.
   instance *instance = calloc(1, sizeof *instance);
   if (instance == NULL) return set_error(UNDERPASS_ERR_RESOURCE, "no memory");
   options->wants_plan = true;
@@ -333,14 +333,14 @@ static bool start_script(instance *instance, const char *checked) {
 
 static int protect(void *data, uv_os_sock_t socket) {
   instance *instance = data;
-  // An owner who has let go of it cannot protect what it opens before it has stopped.
+  // After its owner has released it, nobody can protect the sockets that it opens until it has stopped.
   if (instance->callbacks.protect == NULL) return UV_ECANCELED;
   return instance->callbacks.protect(instance->user_data, (intptr_t)socket) == 0 ? 0 : UV_EPERM;
 }
 
 static void flush(void *data) { associations_flush(data); }
 
-// Puts it on its loop. If that fails, `start_status` is set; what has been opened is closed, and `finish` follows.
+// Puts the instance on its loop. If that fails, `start_status` is set, everything opened is closed, and `finish` follows.
 static void open_on_loop(instance *instance) {
   uv_loop_t *loop = instance->loop;
   instance->endpoint = JS_UNDEFINED;
@@ -399,11 +399,11 @@ static bool init_own_loop(instance *instance) {
 static void thread_main(void *data) {
   instance *instance = data;
   instance->loop_thread = uv_thread_self();
-  // Not in the caller's thread: when libuv closes its io_uring, Linux interrupts what the thread is waiting for that has set it up.
+  // Not on the caller's thread: when libuv closes its io_uring, Linux interrupts whatever the thread that set it up is waiting for.
   bool has_loop = init_own_loop(instance);
   if (has_loop) open_on_loop(instance);
   bool has_failed = instance->start_status != 0;
-  // With a failed start, whoever started it joins this thread.
+  // After a failed start, the thread that started it joins this one.
   uv_sem_post(&instance->started);
   if (has_loop) run_own_loop(instance);
   if (has_failed) return;
@@ -453,7 +453,7 @@ int instance_start(const start_options *options, place place, const underpass_ca
   if (status == 0) return 0;
   set_error(status, instance->start_text);
   *result = NULL;
-  // On the caller's loop its handles close only later.
+  // On the caller's loop, its handles close later.
   if (place == PLACE_CALLERS_LOOP && instance->open_handles > 0) {
     instance->is_abandoned = true;
     return status;

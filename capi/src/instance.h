@@ -1,4 +1,4 @@
-// One running endpoint: a loop, a script on it, and the callbacks of its owner.
+// A running endpoint: a loop, a script on it, and the callbacks of its owner.
 #ifndef UNDERPASS_INSTANCE_H
 #define UNDERPASS_INSTANCE_H
 
@@ -8,7 +8,7 @@
 #include "io/loop.h"
 #include "underpass.h"
 
-// What the script's `stats` returns, in its order.
+// The numbers that the script's `stats` returns, in its order.
 enum {
   STAT_SESSIONS,
   STAT_LANES,
@@ -38,14 +38,14 @@ typedef struct packets packets;
 // A call from another thread that waits for the loop's thread.
 typedef struct stats_request {
   struct stats_request *next;
-  // One of the two: numbers, or all of them as JSON, to be freed.
+  // Only one of the two: numbers, or all of them as JSON, to be freed.
   double *values;
   char **text;
   bool is_done;
   int result;
 } stats_request;
 
-// What the script is started with.
+// The arguments for starting the script.
 typedef struct start_options {
   // "local", "server" or "tun2socks".
   const char *program;
@@ -62,13 +62,13 @@ typedef struct start_options {
   const char *device;
   size_t memory_bytes;
   uv_loop_t *loop;
-  // Of a tun2socks: checking them gives its plan.
+  // For a tun2socks: checking the options returns its plan.
   bool wants_plan;
 } start_options;
 
 typedef struct instance {
   engine engine;
-  // The script's object, with its functions.
+  // The script's object with its functions.
   JSValue endpoint;
   uv_loop_t own_loop;
   uv_loop_t *loop;
@@ -78,14 +78,14 @@ typedef struct instance {
   // Its `open` is NULL if there is none.
   underpass_carrier carrier;
   void *user_data;
-  // Its owner has let go of it within a callback, and hears of nothing but the ends of connections and associations.
+  // Its owner has released it within a callback, and is told only when connections and associations end.
   bool is_silent;
   struct associations *associations;
-  // NULL unless it is a tun2socks whose packets come by callback. From the start on.
+  // NULL unless it is a tun2socks whose packets come by callback. Set from the start.
   packets *packets;
 
   struct timers *timers;
-  // Programs that run, and the number of the last.
+  // Running programs, and the number of the latest.
   struct process *processes;
   struct tcp_stack *tcp_stacks;
   int32_t last_tcp_stack;
@@ -99,41 +99,41 @@ typedef struct instance {
   uv_idle_t turn_idle;
   JSValue on_turn;
 
-  // libuv handles and requests of ours that are not closed yet, with 1 for the io_loop.
+  // libuv handles and requests of ours that are not closed yet, plus 1 for the io_loop.
   int open_handles;
   bool is_ending;
-  // 0, or what `stopped` reports.
+  // 0, or the status that `stopped` will report.
   int status;
 
-  // Of the thread that starts it.
+  // For the thread that starts it.
   uv_sem_t started;
   const start_options *options;
   int start_status;
   char start_text[512];
 
-  // As whoever started it knows it, to join it; and as it knows itself.
+  // The thread as its starter knows it, for joining, and as it knows itself.
   uv_thread_t thread, loop_thread;
   uv_mutex_t mutex;
   uv_cond_t changed;
   uv_async_t wake;
-  // All that follow are guarded by the mutex.
+  // The mutex guards all fields that follow.
   bool can_wake;
   bool wants_stop;
   bool wants_reconnect;
   bool is_finished;
-  // Its owner has let go of it: no callback comes, and its memory goes with the last of it.
+  // Its owner has released it: no callback follows, and its memory is freed with its last part.
   bool is_abandoned;
   stats_request *requests;
-  // All that its owner holds beside it, and those of which something is to be handled.
+  // Everything that its owner holds besides it, and the guests that have something to handle.
   struct guest *guests, *stirred;
 } instance;
 
-// `*result` is set before any callback. Returns 0, or the negative number of an error, whose text is underpass_error_text().
+// Sets `*result` before any callback. Returns 0, or the negative number of an error, whose text underpass_error_text() returns.
 int instance_start(const start_options *options, place place, const underpass_callbacks *callbacks, void *user_data,
                    instance **result);
-// Checks the options of a tun2socks. Returns as instance_start does; `*plan` is to be freed.
+// Checks the options of a tun2socks. Returns like instance_start; `*plan` is to be freed.
 int instance_plan(start_options *options, const underpass_callbacks *callbacks, char **plan);
-// Runs a PLACE_CALLING_THREAD to its end. Returns what `stopped` reported.
+// Runs a PLACE_CALLING_THREAD instance to its end. Returns the status that `stopped` reported.
 int instance_run(instance *instance);
 int instance_stop(instance *instance);
 int instance_reconnect(instance *instance);
@@ -141,7 +141,7 @@ int instance_stats(instance *instance, double values[STATS]);
 int instance_report(instance *instance, char **text);
 void instance_free(instance *instance);
 
-// To be called when a handle or request that was counted in open_handles is closed.
+// Call this when a handle or request that was counted in open_handles is closed.
 void instance_handle_closed(instance *instance);
 
 // Calls the script's `on_turn` in the next turn of the loop.
@@ -150,7 +150,7 @@ void instance_request_turn(instance *instance);
 // Calls a method of the script's object.
 void instance_call(instance *instance, const char *name);
 
-// Has nobody wait for a thread.
+// Detaches a thread, so that nothing waits for it.
 void instance_detach(uv_thread_t *thread);
 
 instance *instance_of(JSContext *context);
@@ -159,7 +159,7 @@ struct underpass_association;
 int association_open(instance *instance, const underpass_association_callbacks *callbacks, void *user_data,
                      struct underpass_association **result);
 
-// The text of the last error in this thread.
+// Sets the text of the last error in this thread.
 int set_error(int status, const char *text);
 const char *error_text(void);
 

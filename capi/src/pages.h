@@ -1,10 +1,10 @@
-// Memory from the system in whole pages: zeros, of which only what is used takes room.
+// Whole pages of memory from the system: zeros, of which only the used pages take memory.
 #ifndef UNDERPASS_PAGES_H
 #define UNDERPASS_PAGES_H
 
 #include <stddef.h>
 
-// Returns NULL if there is none.
+// Returns NULL if there is no memory.
 void *pages_map(size_t bytes);
 void pages_unmap(void *pages, size_t bytes);
 

@@ -46,7 +46,7 @@ static void on_exit_of(uv_process_t *handle, int64_t status, int signal) {
   JS_FreeValue(engine->context, on_exit);
 }
 
-// Reads a list of texts. Returns how many there are; they are to be freed.
+// Reads a list of texts, which are to be freed. Returns their number.
 static int take_words(JSContext *context, JSValueConst list, char *words[MAX_WORDS + 1]) {
   int count = 0;
   for (; count < MAX_WORDS; count++) {
@@ -91,7 +91,7 @@ static JSValue process_spawn(JSContext *context, JSValueConst self, int count, J
   process->instance = instance;
   process->on_exit = JS_UNDEFINED;
   if (error != 0) {
-    // libuv has made a handle of it, unless there was no socket.
+    // libuv made a handle of it, unless there was no socket.
     if (process->handle.data == NULL) {
       free(process);
       return throw_system_error(context, error, "spawn");

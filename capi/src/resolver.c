@@ -5,21 +5,21 @@
 #include "embedder/guest.h"
 #include "host.h"
 
-// At a time; the others wait for their turn.
+// Limit of concurrent look-ups; the others wait.
 #define MAX_RUNNING 8
 
-// A look-up blocks its thread until the resolver has answered, which may take long and cannot be called off: so it has a thread of
-// its own, for which nobody waits.
+// A look-up blocks its thread until the resolver has answered, which may take long and cannot be cancelled. It therefore has a
+// thread of its own, for which nothing waits.
 typedef struct lookup {
   guest guest;
   JSContext *context;
   JSValue callback;
   char *name;
-  // Of the instance's thread: the next one that waits, and whether it has a thread.
+  // Used by the instance's thread: the next one that waits, and whether it has a thread.
   struct lookup *next;
   bool is_running;
 
-  // Of its thread, until `is_done`, which the mutex of the guest guards.
+  // Used by its own thread until `is_done`, which the guest's mutex guards.
   struct addrinfo *first;
   int error;
   bool is_done;
@@ -32,7 +32,7 @@ static void run(void *data) {
   uv_loop_t loop;
   int error = uv_loop_init(&loop);
   if (error == 0) {
-    // Without a callback it is done in this thread.
+    // Without a callback, the call completes in this thread.
     error = uv_getaddrinfo(&loop, &request, NULL, lookup->name, NULL, &hints);
     uv_loop_close(&loop);
   }
@@ -75,7 +75,7 @@ static void answer(lookup *lookup, int error, const struct addrinfo *first) {
   engine_run(engine_of(context), lookup->callback, 2, values);
 }
 
-// Those that wait, as far as there is room.
+// Starts waiting look-ups, as far as the limit allows.
 static void start_waiting(instance *instance) {
   while (instance->lookups.first != NULL && instance->lookups.running < MAX_RUNNING) {
     lookup *lookup = instance->lookups.first;
@@ -102,7 +102,7 @@ static void handle(guest *guest) {
 static void leave(guest *guest) {
   lookup *lookup = (struct lookup *)guest;
   JS_FreeValue(lookup->context, lookup->callback);
-  // It has no thread that would do so.
+  // Without a thread, nothing else releases it.
   if (!lookup->is_running) guest_release(guest);
 }
 
@@ -138,7 +138,7 @@ static JSValue look_up(JSContext *context, JSValueConst self, int count, JSValue
   struct lookup **last = &instance->lookups.first;
   while (*last != NULL) last = &(*last)->next;
   *last = lookup;
-  // Not within this call, as a failure calls back.
+  // Not within this call, because a failure calls back.
   if (instance->lookups.running < MAX_RUNNING) {
     *last = NULL;
     if (!start(lookup)) {
@@ -149,13 +149,13 @@ static JSValue look_up(JSContext *context, JSValueConst self, int count, JSValue
   return JS_UNDEFINED;
 }
 
-// interfaceAddresses(): list of [name of the interface, IP text, whether it is of loopback]
+// interfaceAddresses(): list of [name of the interface, IP text, whether it is loopback]
 static JSValue interface_addresses(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count, (void)values;
   uv_interface_address_t *addresses;
   int found = 0;
   JSValue list = JS_NewArray(context);
-  // Where the system forbids that, as on some Androids, there are none.
+  // Some systems forbid this, such as some Androids; then there are none.
   if (uv_interface_addresses(&addresses, &found) != 0) return list;
   for (int i = 0; i < found; i++) {
     const uv_interface_address_t *address = &addresses[i];

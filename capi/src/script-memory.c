@@ -9,11 +9,11 @@
 
 typedef struct chunk {
   struct chunk *next;
-  // As blocks begin with 8 bytes of their own, it ends like one.
+  // Ends like a block, because blocks begin with 8 bytes of their own.
   uint64_t padding;
 } chunk;
 
-// Before each block: its bytes with this.
+// Bytes before each block, which contain its size including them.
 #define HEAD_BYTES sizeof(uint64_t)
 
 static uint64_t *head_of(const void *block) { return (uint64_t *)block - 1; }
@@ -60,7 +60,7 @@ static void give_back(script_memory *memory, void *block, size_t bytes) {
 // Larger sizes would wrap around.
 #define MOST_BYTES (SIZE_MAX / 2)
 
-// Of a block with its head.
+// The size of a block with its head.
 static size_t rounded(size_t size) { return (size + HEAD_BYTES + GRAIN_BYTES - 1) & ~(size_t)(GRAIN_BYTES - 1); }
 
 static void *allocate(JSMallocState *state, size_t size) {

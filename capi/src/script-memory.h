@@ -1,5 +1,5 @@
-// The memory of one engine. An engine has many small blocks: they are in pages of its own, which are all given back when it is closed,
-// so that what one leaves behind never keeps the next from doing so.
+// The memory of one engine. An engine has many small blocks. They are in pages of its own, which are all released when it is
+// closed, so that remains of one engine never keep another's pages in use.
 #ifndef UNDERPASS_SCRIPT_MEMORY_H
 #define UNDERPASS_SCRIPT_MEMORY_H
 
@@ -14,14 +14,14 @@
 typedef struct script_memory {
   // Free blocks by size.
   void *free[SMALL_BYTES / GRAIN_BYTES + 1];
-  // What no block has had yet of the newest chunk.
+  // The part of the newest chunk that no block has used yet.
   uint8_t *next, *end;
   struct chunk *chunks;
 } script_memory;
 
-// What JS_NewRuntime2 wants; its opaque is a script_memory of zeros.
+// The functions for JS_NewRuntime2; its opaque pointer refers to a zeroed script_memory.
 extern const JSMallocFunctions SCRIPT_MEMORY_FUNCTIONS;
-// After the runtime.
+// Call this after freeing the runtime.
 void script_memory_free(script_memory *memory);
 
 #endif

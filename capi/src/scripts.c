@@ -11,7 +11,7 @@
 
 static int compare(const void *name, const void *entry) { return strcmp(name, ((const script *)entry)->name); }
 
-// Reads one. Returns NULL with an exception pending.
+// Reads a script. Returns NULL with an exception pending.
 static JSModuleDef *read_script(JSContext *context, const char *name, JSValue *value) {
   const script *found = bsearch(name, SCRIPTS, SCRIPT_COUNT, sizeof *SCRIPTS, compare);
   if (found == NULL) {
@@ -26,7 +26,7 @@ static JSModuleDef *load_import(JSContext *context, const char *name, void *opaq
   (void)opaque;
   JSValue value;
   JSModuleDef *module = read_script(context, name, &value);
-  // The context has it as well.
+  // The context holds a reference too.
   if (module != NULL) JS_FreeValue(context, value);
   return module;
 }
@@ -50,7 +50,7 @@ static JSValue load_part(JSContext *context, JSValueConst self, int count, JSVal
   JSValue result = scripts_run(context, name, &module);
   JS_FreeCString(context, name);
   if (JS_IsException(result)) return result;
-  // That it was rejected is reported like any promise that nobody handles, and ends the instance.
+  // A rejection is reported like that of any promise that nothing handles, and ends the instance.
   bool is_good = JS_PromiseState(context, result) == JS_PROMISE_FULFILLED;
   JS_FreeValue(context, result);
   return is_good ? JS_GetModuleNamespace(context, module) : JS_ThrowInternalError(context, "a script cannot be loaded");
@@ -64,7 +64,7 @@ void scripts_add(JSContext *context) {
 }
 
 #ifdef __linux__
-// True if a file has what is there, unchanged. That of a packed program, for one, is in memory alone, and would be lost.
+// True if a file contains these bytes unchanged. Those of a packed program, for example, are only in memory, and would be lost.
 static bool is_of_file(uintptr_t start, uintptr_t end) {
   FILE *maps = fopen("/proc/self/maps", "re");
   if (maps == NULL) return false;
@@ -73,7 +73,7 @@ static bool is_of_file(uintptr_t start, uintptr_t end) {
   while (!is_good && fgets(line, sizeof line, maps) != NULL) {
     unsigned long from, to, inode;
     char write;
-    // A line that is longer than the buffer goes on with its path.
+    // The rest of a line longer than the buffer is its path.
     if (is_line_start && sscanf(line, "%lx-%lx %*c%c%*2c %*s %*s %lu", &from, &to, &write, &inode) == 4)
       is_good = from <= start && end <= to && write == '-' && inode != 0;
     is_line_start = strchr(line, '\n') != NULL;

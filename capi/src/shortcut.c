@@ -33,14 +33,14 @@ static JSValue shortcut_in(JSContext *context, JSValueConst self, int count, JSV
   return JS_NewInt32(context, io_shortcut_in(instance_of(context)->io, &flow));
 }
 
-// shortcutEnd(stream): ends all of it
+// shortcutEnd(stream): ends all shortcuts of the stream
 static JSValue shortcut_end(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   io_shortcut_end(instance_of(context)->io, get_int(context, values[0]));
   return JS_UNDEFINED;
 }
 
-// shortcutResume(stream): they may read on
+// shortcutResume(stream): its shortcuts may read on
 static JSValue shortcut_resume(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   io_shortcut_resume(instance_of(context)->io, get_int(context, values[0]));

@@ -7,7 +7,7 @@
 
 #include "host.h"
 
-// Values of the binding, which has no functions: the memory that is lent.
+// Values of the binding: the lent memory; it has no functions.
 enum { PACKETS, OFFSETS, LENGTHS, RECEIVED, EVENTS, LENT };
 
 typedef struct tcp_stack {
@@ -108,7 +108,7 @@ static JSValue stack_write(JSContext *context, JSValueConst self, int count, JSV
                                                  bytes.data, (size_t)length));
 }
 
-// tcpStackIsFull(stack, flow): whether a STACK_WRITABLE is to come
+// tcpStackIsFull(stack, flow): whether a STACK_WRITABLE follows
 static JSValue stack_is_full(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   const io_tcp_stack *stack = stack_of(context, values[0]);

@@ -12,13 +12,13 @@ static void on_number(void *data, int number) {
 static const io_listener_callbacks LISTENER = {on_number, binding_free};
 static const io_connect_callbacks CONNECT = {on_number, binding_free};
 
-// What a call that got a binding returned.
+// The result of a call that got a binding.
 static JSValue result_of(JSContext *context, binding *binding, int result, const char *call) {
   if (result < 0) binding_free(binding);
   return number_or_throw(context, result, call);
 }
 
-// tcpListen(address, reusePort, backlog, onAccept): its descriptor
+// tcpListen(address, reusePort, backlog, onAccept): the listener's descriptor
 static JSValue tcp_listen(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   bytes_view address = get_bytes(context, values[0]);
@@ -29,7 +29,7 @@ static JSValue tcp_listen(JSContext *context, JSValueConst self, int count, JSVa
   return result_of(context, binding, result, "listen");
 }
 
-// unixListen(path, mode, backlog, onAccept): its descriptor
+// unixListen(path, mode, backlog, onAccept): the listener's descriptor
 static JSValue unix_listen(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   const char *path = JS_ToCString(context, values[0]);

@@ -61,7 +61,7 @@ static timer *take(instance *instance) {
   return timer;
 }
 
-// timerStart(milliseconds, callback): a number, until it has called back or is cancelled
+// timerStart(milliseconds, callback): a number, valid until it has called back or is cancelled
 static JSValue timer_start(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   instance *instance = instance_of(context);
@@ -71,7 +71,7 @@ static JSValue timer_start(JSContext *context, JSValueConst self, int count, JSV
   double delay = get_number(context, values[0]);
   if (!(delay > 0)) delay = 0;
   timer->callback = JS_DupValue(context, values[1]);
-  // The loop's clock is that of its last wake-up.
+  // The loop's clock shows the time of its last wake-up.
   uv_update_time(instance->loop);
   uint64_t whole = delay < 1e15 ? (uint64_t)delay : (uint64_t)1e15;
   uv_timer_start(&timer->handle, on_timer, whole < delay ? whole + 1 : whole, 0);

@@ -1,4 +1,4 @@
-// Clients of TLS, by mbedTLS, without I/O: the script feeds what came, and takes what is to be sent.
+// TLS clients from mbedTLS, without I/O: the script passes in the bytes that arrived, and takes the bytes to send.
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,7 +10,7 @@
 
 #define MAX_PROTOCOLS 8
 
-// Bytes that wait, from `at` on.
+// Waiting bytes, from `at` on.
 typedef struct queue {
   uint8_t *data;
   size_t at, length, capacity;
@@ -22,7 +22,7 @@ typedef struct tls {
   mbedtls_x509_crt ca, certificate;
   mbedtls_pk_context key;
   char *protocols[MAX_PROTOCOLS + 1];
-  // Whom the certificate must be for. An IP is checked, but never sent as a name (RFC 6066 §3).
+  // The name that the certificate must have. An IP is checked, but never sent as a name (RFC 6066 §3).
   char *name;
   bool checks_ip;
   queue input, output;
@@ -31,8 +31,8 @@ typedef struct tls {
 #if defined(MBEDTLS_USE_PSA_CRYPTO) && !defined(MBEDTLS_THREADING_C)
 #error "instances on several threads would share the keys of this mbedTLS without locks"
 #endif
-// With TLS 1.3, keys are in a store that instances share. With mbedTLS 3.6.6 as it is, a client of TLS 1.3 cannot reach many servers of
-// TLS 1.2 (mbedtls/tls12-client.c).
+// With TLS 1.3, keys are in a store that instances share. In an unmodified mbedTLS 3.6.6, a TLS 1.3 client cannot reach many TLS
+// 1.2 servers (mbedtls/tls12-client.c).
 #if defined(UNDERPASS_OWN_MBEDTLS) || \
     (defined(MBEDTLS_SSL_PROTO_TLS1_3) && defined(MBEDTLS_THREADING_C) && MBEDTLS_VERSION_NUMBER != 0x03060600)
 #define HAS_TLS_1_3 true
@@ -47,12 +47,12 @@ static uv_once_t process_once = UV_ONCE_INIT;
 static uv_once_t psa_once = UV_ONCE_INIT;
 static psa_status_t psa_status;
 
-// It stays, as nothing shows whether others still use it. Once alone, as an mbedTLS of the system may do it without locks.
+// The store stays, because nothing shows whether others still use it. Called once, because a system's mbedTLS may not lock here.
 static void start_psa(void) { psa_status = psa_crypto_init(); }
 #endif
 
 #ifdef UNDERPASS_OWN_MBEDTLS
-// As with libuv's locks, a failure is beyond recovery: later calls could not report it.
+// A failure is fatal, as with libuv's locks, because later calls could not report it.
 static void create_mutex(mbedtls_threading_mutex_t *mutex) {
   if (uv_mutex_init(mutex) != 0) abort();
 }
@@ -148,7 +148,7 @@ static JSValue throw_tls(JSContext *context, const char *what, int error) {
   return JS_ThrowInternalError(context, "%s%s", what, text);
 }
 
-// PEM in bytes of the script, with the 0 behind it that the parsers want; to be freed. NULL for none.
+// Copies PEM bytes of the script, with the terminating 0 that the parsers require; to be freed. NULL for none.
 static char *pem_of(JSContext *context, JSValueConst value, size_t *length) {
   bytes_view bytes = get_bytes(context, value);
   char *pem = bytes.data == NULL ? NULL : malloc(bytes.bytes + 1);
@@ -159,11 +159,11 @@ static char *pem_of(JSContext *context, JSValueConst value, size_t *length) {
   return pem;
 }
 
-// Reads the files of a client. Returns 0, or an error of mbedTLS, and in which of them it is.
+// Reads a client's files. Returns 0, or an mbedTLS error and the file that caused it.
 static int read_files(JSContext *context, tls *tls, JSValueConst ca, JSValueConst certificate, JSValueConst key,
                       const char **which) {
 #ifdef MBEDTLS_PSA_CRYPTO_C
-  // Before keys are read, which may be handed to it.
+  // Before keys are read, because those may go into the store.
   uv_once(&psa_once, start_psa);
   *which = "";
   if (psa_status != PSA_SUCCESS) return MBEDTLS_ERR_SSL_ALLOC_FAILED;
@@ -171,7 +171,7 @@ static int read_files(JSContext *context, tls *tls, JSValueConst ca, JSValueCons
   size_t length;
   char *pem = pem_of(context, ca, &length);
   *which = "ca: ";
-  // A positive result counts those of a system's store that it does not understand.
+  // A positive result counts certificates of a system's store that mbedTLS does not support.
   int error = pem == NULL ? 0 : mbedtls_x509_crt_parse(&tls->ca, (uint8_t *)pem, length);
   free(pem);
   if (error < 0) return error;
@@ -261,7 +261,7 @@ static JSValue tls_open(JSContext *context, JSValueConst self, int count, JSValu
   return throw_tls(context, which, error);
 }
 
-// tlsCheck(ca, cert, key): throws for what is not PEM, and for a key that is another certificate's
+// tlsCheck(ca, cert, key): throws for a file that is not PEM, and for a key that belongs to another certificate
 static JSValue tls_check(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   JSValue object;
@@ -275,7 +275,7 @@ static JSValue tls_check(JSContext *context, JSValueConst self, int count, JSVal
 
 static tls *tls_of(JSContext *context, JSValueConst value) { return JS_GetOpaque2(context, value, tls_class); }
 
-// tlsReceive(tls, bytes, offset, end): what came from the peer
+// tlsReceive(tls, bytes, offset, end): passes in bytes from the peer
 static JSValue tls_receive(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   tls *tls = tls_of(context, values[0]);
@@ -286,14 +286,14 @@ static JSValue tls_receive(JSContext *context, JSValueConst self, int count, JSV
   return queue_add(&tls->input, bytes.data + offset, (size_t)(end - offset)) ? JS_UNDEFINED : JS_ThrowOutOfMemory(context);
 }
 
-// The certificate of a peer that is known by its IP.
+// Checks the certificate of a peer that is known by its IP.
 static bool is_for_ip(tls *tls) {
   const mbedtls_x509_crt *peer = mbedtls_ssl_get_peer_cert(&tls->ssl);
   uint32_t flags = 0;
   return peer != NULL && mbedtls_x509_crt_verify((mbedtls_x509_crt *)peer, &tls->ca, NULL, tls->name, &flags, NULL, NULL) == 0;
 }
 
-// tlsHandshake(tls): true when it is complete, false when more has to come
+// tlsHandshake(tls): true when it is complete, false if more has to arrive
 static JSValue tls_handshake(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   tls *tls = tls_of(context, values[0]);
@@ -313,14 +313,14 @@ static JSValue tls_handshake(JSContext *context, JSValueConst self, int count, J
   return throw_tls(context, "", error);
 }
 
-// tlsRead(tls, buffer): decrypted bytes; 0 when more has to come, -1 when the peer has ended
+// tlsRead(tls, buffer): decrypted bytes; 0 if more has to arrive, -1 when the peer has ended
 static JSValue tls_read(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   tls *tls = tls_of(context, values[0]);
   if (tls == NULL) return JS_EXCEPTION;
   bytes_view buffer = get_bytes(context, values[1]);
   int result;
-  // Messages without data, such as tickets and warnings, may have data behind them that came with them.
+  // After messages without data, such as tickets and warnings, data may follow that arrived with them.
   do result = mbedtls_ssl_read(&tls->ssl, buffer.data, buffer.bytes);
   while (result == MBEDTLS_ERR_SSL_RECEIVED_NEW_SESSION_TICKET ||
          (result == MBEDTLS_ERR_SSL_WANT_READ && tls->input.at < tls->input.length));
@@ -329,7 +329,7 @@ static JSValue tls_read(JSContext *context, JSValueConst self, int count, JSValu
   return result > 0 ? JS_NewInt32(context, result) : throw_tls(context, "", result);
 }
 
-// tlsWrite(tls, bytes): encrypts them all
+// tlsWrite(tls, bytes): encrypts all of them
 static JSValue tls_write(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   tls *tls = tls_of(context, values[0]);
@@ -343,21 +343,21 @@ static JSValue tls_write(JSContext *context, JSValueConst self, int count, JSVal
   return JS_UNDEFINED;
 }
 
-// tlsOutput(tls): what is to be sent
+// tlsOutput(tls): the bytes to send
 static JSValue tls_output(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   tls *tls = tls_of(context, values[0]);
   return tls == NULL ? JS_EXCEPTION : queue_take(context, &tls->output);
 }
 
-// tlsSurplus(tls): what came behind the handshake, and is not read yet
+// tlsSurplus(tls): bytes that arrived after the handshake, and are not read yet
 static JSValue tls_surplus(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   tls *tls = tls_of(context, values[0]);
   return tls == NULL ? JS_EXCEPTION : queue_take(context, &tls->input);
 }
 
-// tlsProtocol(tls): that of ALPN, or undefined
+// tlsProtocol(tls): the protocol that ALPN selected, or undefined
 static JSValue tls_protocol(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   tls *tls = tls_of(context, values[0]);
@@ -376,7 +376,7 @@ static const JSCFunctionListEntry FUNCTIONS[] = {
 static const JSCFunctionListEntry CHECKS[] = {FUNCTION("tlsCheck", 3, tls_check)};
 
 static void add_class(JSContext *context) {
-  // Numbers of classes are the process's, and given out without a lock. No mutex is used before.
+  // Class numbers belong to the process, and QuickJS assigns them without a lock. No mutex is used before this.
   uv_once(&process_once, prepare_process);
   JS_NewClass(JS_GetRuntime(context), tls_class, &TLS_CLASS);
 }

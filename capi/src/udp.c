@@ -19,7 +19,7 @@ static void on_errors(void *data, int32_t count) {
 
 static const io_udp_callbacks CALLBACKS = {on_received, on_errors, binding_free};
 
-// zoneScope(zone): the number of the interface that it names
+// zoneScope(zone): the number of the interface
 static JSValue zone_scope(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   const char *zone = JS_ToCString(context, values[0]);
@@ -59,7 +59,7 @@ static JSValue udp_setup(JSContext *context, JSValueConst self, int count, JSVal
   return throw_system_error(context, error, "udpSetup");
 }
 
-// udpOpen(address, reusePort, receiveBytes, sendBytes, tellLocals): its number
+// udpOpen(address, reusePort, receiveBytes, sendBytes, tellLocals): the socket's number
 static JSValue udp_open(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   bytes_view address = get_bytes(context, values[0]);
@@ -130,7 +130,7 @@ static JSValue udp_receive_buffer(JSContext *context, JSValueConst self, int cou
   return JS_NewInt32(context, io_udp_receive_buffer(instance_of(context)->io, get_int(context, values[0])));
 }
 
-// udpSend(data, rows, count, addresses, headers): datagrams that were dropped
+// udpSend(data, rows, count, addresses, headers): how many datagrams were dropped
 static JSValue udp_send(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   bytes_view data = get_bytes(context, values[0]);

@@ -1,5 +1,5 @@
-// Compiles scripts, modules that import each other alone, to QuickJS' bytecode, without their sources and debug information, and
-// writes that as C (capi/src/scripts.h).
+// Compiles scripts, modules that import only each other, to QuickJS bytecode without sources and debug information, and writes the
+// bytecode as C (capi/src/scripts.h).
 //   compile-script LIST.txt OUTPUT.c [--swap]      LIST.txt: names of files in the folder `scripts` beside it, one a line
 //                                                  --swap: for a machine of the other byte order
 #include <stdbool.h>
@@ -35,7 +35,7 @@ static char *read_file(const char *path, size_t *length) {
     if (larger == NULL) free(text);
     text = larger;
   }
-  // JS_Eval wants a 0 behind the text.
+  // JS_Eval requires a terminating 0.
   if (text != NULL) text[*length] = 0;
   fclose(file);
   return text;
@@ -51,7 +51,7 @@ static void fail_by_exception(JSContext *context, const char *what) {
   fail(what, text == NULL ? "?" : text);
 }
 
-// Of the list, and of what another script imports: both know it by the same name, and each is compiled once.
+// Compiles a script of the list, or one that another script imports. Both know it by the same name, and each is compiled once.
 static JSModuleDef *compile(JSContext *context, const char *name, void *opaque) {
   (void)opaque;
   for (int i = 0; i < script_count; i++)
@@ -63,12 +63,12 @@ static JSModuleDef *compile(JSContext *context, const char *name, void *opaque) 
   size_t length;
   char *text = read_file(path, &length);
   if (text == NULL) fail(path, "cannot be read");
-  // Its imports are compiled within this call.
+  // This call also compiles its imports.
   JSValue value = JS_Eval(context, text, length, name, JS_EVAL_TYPE_MODULE | JS_EVAL_FLAG_COMPILE_ONLY);
   if (JS_IsException(value)) fail_by_exception(context, path);
   free(text);
   scripts[script_count++] = (compiled){.name = strdup(name), .module = JS_VALUE_GET_PTR(value)};
-  // The context has it as well.
+  // The context holds a reference too.
   JS_FreeValue(context, value);
   return scripts[script_count - 1].module;
 }

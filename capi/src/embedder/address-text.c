@@ -36,7 +36,7 @@ size_t address_parse(const char *text, uint8_t bytes[ADDRESS_MAX_BYTES]) {
     end = 17;
     static const uint8_t MAPPED[12] = {[10] = 0xff, [11] = 0xff};
     if (memcmp(bytes + 1, MAPPED, sizeof MAPPED) == 0) {
-      // It has one form.
+      // Each address has one form, so an IPv4-mapped one becomes IPv4.
       memmove(bytes + 1, bytes + 13, 4);
       bytes[0] = ATYP_IPV4;
       end = 5;

@@ -1,4 +1,4 @@
-// HOST:PORT as the script has addresses: ATYP ADDR PORT (RFC 1928 §5).
+// HOST:PORT in the script's form of addresses: ATYP ADDR PORT (RFC 1928 §5).
 #ifndef UNDERPASS_ADDRESS_TEXT_H
 #define UNDERPASS_ADDRESS_TEXT_H
 
@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 #define ADDRESS_MAX_BYTES (4 + 255)
-// With brackets, port and end.
+// Including brackets, port and terminator.
 #define ADDRESS_TEXT_BYTES (255 + 9)
 
 // Reads 192.0.2.1:53, [2001:db8::1]:53 or a name and a port. Returns the length; 0 if it is none of these.

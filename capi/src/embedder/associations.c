@@ -8,13 +8,13 @@
 #include "guest.h"
 #include "queue.h"
 
-// What waits of one association for the instance's thread.
+// Limit of what one association holds for the instance's thread.
 #define MAX_WAITING_BYTES (512 * 1024)
 #define MAX_WAITING 4096
 #define MAX_DATAGRAM_BYTES 65507
-// What the script takes in one call, in memory that it lends.
+// Limit of what the script takes in one call, in memory that it lends.
 #define ROW_INTS 4
-// What its owner gets in one call.
+// Limit of what the owner gets in one call.
 #define MAX_DELIVERED 128
 #define DELIVERED_BYTES (256 * 1024)
 
@@ -22,30 +22,30 @@ struct underpass_association {
   guest guest;
   underpass_association_callbacks callbacks;
   void *user_data;
-  // In the table, from its first datagram on. Of the instance's thread.
+  // In the table, from its first datagram on. Used on the instance's thread.
   int32_t number;
 
-  // Guarded by the mutex of the guest.
+  // Guarded by the guest's mutex.
   queue queue;
   // Its owner has closed it.
   bool is_closed;
 };
 
-// Those of one instance, on its thread.
+// The associations of one instance, on its thread.
 typedef struct associations {
   underpass_association **all;
   int32_t count;
-  // All before it are in use.
+  // All numbers below it are in use.
   int32_t first_free;
-  // Of the script: memory for what is sent, and its functions.
+  // From the script: memory for datagrams to send, and its functions.
   JSValue arena, rows, on_datagrams, on_closed;
 
-  // What is being delivered, all to one.
+  // Datagrams being delivered, all to one receiver.
   underpass_association *receiver;
   underpass_datagram delivered[MAX_DELIVERED];
   size_t delivered_count, delivered_bytes;
   uint8_t *memory;
-  // One after another; the last is that of `last_address`.
+  // One after another; the last belongs to `last_address`.
   char (*texts)[ADDRESS_TEXT_BYTES];
   size_t text_count;
   uint8_t last_address[ADDRESS_MAX_BYTES];
@@ -67,7 +67,7 @@ void associations_flush(instance *instance) {
   if (associations == NULL || associations->delivered_count == 0 || associations->is_flushing) return;
   underpass_association *receiver = associations->receiver;
   if (!instance->is_silent && receiver->callbacks.received != NULL && !is_closed(receiver)) {
-    // Within it the script may be called, which is not to begin this again.
+    // The owner may call the script during this, which must not start it again.
     associations->is_flushing = true;
     receiver->callbacks.received(receiver->user_data, associations->delivered, associations->delivered_count);
     associations->is_flushing = false;
@@ -131,7 +131,7 @@ static JSValue association_refuse(JSContext *context, JSValueConst self, int cou
   return JS_UNDEFINED;
 }
 
-// What its owner gives
+// Datagrams from the owner
 
 // associationsSetup(arena, rows, onDatagrams(number, count), onClosed(number))
 static JSValue associations_setup(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
@@ -174,7 +174,7 @@ static bool enter(instance *instance, underpass_association *association) {
   return true;
 }
 
-// Moves datagrams that wait into the script's memory. Returns how many.
+// Moves waiting datagrams into the script's memory. Returns how many.
 static int32_t take(underpass_association *association, bytes_view arena, bytes_view rows) {
   int32_t *row = (int32_t *)rows.data;
   int32_t max = (int32_t)(rows.bytes / (ROW_INTS * sizeof *row)), count = 0;
@@ -191,7 +191,7 @@ static int32_t take(underpass_association *association, bytes_view arena, bytes_
     at += length + address;
     queue_pop(&association->queue);
   }
-  // What is left has the next turn.
+  // The rest waits for the next turn.
   if (queue_count(&association->queue) > 0) guest_stir(&association->guest);
   uv_mutex_unlock(&association->guest.mutex);
   return count;

@@ -5,7 +5,7 @@
 #include "../instance.h"
 
 void associations_add(JSContext *context, JSValueConst host);
-// Hands over what the script has delivered during the last call.
+// Hands over the datagrams that the script delivered during the last call.
 void associations_flush(instance *instance);
 void associations_end(instance *instance);
 

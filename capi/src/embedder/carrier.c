@@ -6,7 +6,7 @@
 #include "../host.h"
 #include "guest.h"
 
-// What came and was not read yet.
+// Limit of bytes that arrived and were not read yet.
 #define ROOM_BYTES (256 * 1024)
 #define FIRST_BYTES (16 * 1024)
 
@@ -14,10 +14,10 @@ struct underpass_stream {
   guest guest;
   underpass_carrier carrier;
   void *connection;
-  // The script's, and the function that it has called when something has happened.
+  // The script's object, and the function that it calls on events.
   JSValue object, on_event;
   JSContext *context;
-  // Whether `close` was called, or nothing was opened. Of the instance's thread, like those above.
+  // Whether `close` was called, or nothing was opened. Used on the instance's thread, like the fields above.
   bool is_closed;
 
   // Guarded by the mutex of the guest.
@@ -86,14 +86,14 @@ static JSValue carrier_open(JSContext *context, JSValueConst self, int count, JS
   JS_SetOpaque(stream->object, stream);
   int result = instance->carrier.open(instance->user_data, stream, &stream->connection);
   if (result == 0) return JS_DupValue(context, stream->object);
-  // Nothing is open, and its owner does not have it.
+  // Nothing is open, and the owner does not hold it.
   stream->is_closed = true;
   guest_leave(&stream->guest);
   guest_release(&stream->guest);
   return JS_ThrowInternalError(context, "the carrier's open returned %d", result);
 }
 
-// carrierWrite(stream, bytes): how many were taken
+// carrierWrite(stream, bytes): how many were accepted
 static JSValue carrier_write(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   underpass_stream *stream = stream_of(values[0]);
@@ -104,7 +104,7 @@ static JSValue carrier_write(JSContext *context, JSValueConst self, int count, J
   return JS_NewInt64(context, (int64_t)(taken < bytes.bytes ? taken : bytes.bytes));
 }
 
-// carrierRead(stream, buffer): bytes in it; 0 when more has to come, -1 when it is closed
+// carrierRead(stream, buffer): bytes in it; 0 if more has to arrive, -1 when it is closed
 static JSValue carrier_read(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   underpass_stream *stream = stream_of(values[0]);
@@ -128,7 +128,7 @@ static JSValue carrier_read(JSContext *context, JSValueConst self, int count, JS
 static JSValue carrier_reason(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   underpass_stream *stream = stream_of(values[0]);
-  // It is not written again once `has_ended`.
+  // The reason does not change after `has_ended`.
   return stream == NULL || stream->reason == NULL ? JS_UNDEFINED : JS_NewString(context, stream->reason);
 }
 
@@ -146,7 +146,7 @@ static const JSCFunctionListEntry FUNCTIONS[] = {
 };
 
 void carrier_add(JSContext *context, JSValueConst host) {
-  // Numbers of classes are the process's, and given out without a lock.
+  // Class numbers belong to the process, and QuickJS assigns them without a lock.
   uv_once(&class_once, make_class_id);
   JS_NewClass(JS_GetRuntime(context), stream_class, &STREAM_CLASS);
   ADD_FUNCTIONS(context, host, FUNCTIONS);

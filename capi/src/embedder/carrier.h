@@ -1,4 +1,4 @@
-// Streams of the embedder's that carry lanes.
+// Streams of the embedder that carry lanes.
 #ifndef UNDERPASS_CARRIER_H
 #define UNDERPASS_CARRIER_H
 

@@ -71,7 +71,7 @@ void guest_leave(guest *guest) {
 }
 
 void guests_handle(instance *instance) {
-  // Those that are stirred meanwhile have the next turn.
+  // Guests that are stirred meanwhile wait for the next turn.
   guest *due = NULL;
   uv_mutex_lock(&instance->mutex);
   while (instance->stirred != NULL) {

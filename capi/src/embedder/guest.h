@@ -1,5 +1,5 @@
-// What an embedder holds beside the instance: a stream, an association, a way for packets. Any thread may give it something, and it
-// calls back on the instance's thread. It outlives the instance for as long as its owner has it.
+// Something that the embedder holds besides the instance: a stream, an association, a way for packets. Any thread may pass
+// something to it, and it calls back on the instance's thread. It outlives the instance for as long as its owner holds it.
 #ifndef UNDERPASS_GUEST_H
 #define UNDERPASS_GUEST_H
 
@@ -8,36 +8,36 @@
 typedef struct guest guest;
 
 typedef struct guest_kind {
-  // Something was given since the last call. On the instance's thread.
+  // Something was passed in since the last call. Called on the instance's thread.
   void (*handle)(guest *guest);
-  // The instance lets go of it. Calls its owner back for the last time. On the instance's thread, once.
+  // The instance releases the guest. Calls its owner back for the last time. Called once, on the instance's thread.
   void (*leave)(guest *guest);
-  // Frees it.
+  // Frees the guest.
   void (*destroy)(guest *guest);
 } guest_kind;
 
 struct guest {
   const guest_kind *kind;
-  // Guards the next three, and what the threads share of its kind. Locked before that of the instance.
+  // Guards the next three fields, and what threads share of its kind. Locked before the instance's mutex.
   uv_mutex_t mutex;
-  // Its owner's, and the instance's.
+  // One of the owner, and one of the instance.
   int references;
-  // NULL once it has let go.
+  // NULL once the instance has released it.
   instance *instance;
   bool is_stirred;
-  // Guarded by the instance: all of it, and those that are stirred.
+  // Guarded by the instance: links of the list of all guests, and of the stirred ones.
   guest *next, **link;
   guest *next_stirred, **stirred_link;
 };
 
-// Makes it one of the instance's, with two references. Returns false if the instance ends or there is no memory; then nothing is
-// to be destroyed. From any thread.
+// Adds the guest to an instance, with two references. Returns false if the instance is ending or there is no memory; then nothing
+// has to be destroyed. May be called from any thread.
 bool guest_join(guest *guest, const guest_kind *kind, instance *instance);
-// Has it handled. With its mutex locked.
+// Schedules the guest to be handled. Its mutex must be locked.
 void guest_stir(guest *guest);
-// The owner's last word. From any thread.
+// Releases the owner's reference, as the owner's last call. May be called from any thread.
 void guest_release(guest *guest);
-// On the instance's thread: has the instance let go of it.
+// Makes the instance release the guest. On the instance's thread.
 void guest_leave(guest *guest);
 
 // On the instance's thread.

@@ -6,7 +6,7 @@
 #include "guest.h"
 #include "queue.h"
 
-// What waits for the instance's thread.
+// Limit of packets that wait for the instance's thread.
 #define MAX_WAITING_BYTES (4 * 1024 * 1024)
 #define MAX_WAITING 4096
 #define MAX_PACKET_BYTES 65535
@@ -14,10 +14,10 @@
 
 struct packets {
   guest guest;
-  // Memory of the script, and what it is called with.
+  // Memory of the script, and the function to call for it.
   JSValue arena, offsets, lengths, on_packets;
   JSContext *context;
-  // Guarded by the mutex of the guest.
+  // Guarded by the guest's mutex.
   queue queue;
 };
 
@@ -37,7 +37,7 @@ static int32_t take(packets *packets) {
     at += length;
     queue_pop(&packets->queue);
   }
-  // What is left has the next turn.
+  // The rest waits for the next turn.
   if (queue_count(&packets->queue) > 0) guest_stir(&packets->guest);
   uv_mutex_unlock(&packets->guest.mutex);
   return count;
@@ -45,7 +45,7 @@ static int32_t take(packets *packets) {
 
 static void handle(guest *guest) {
   packets *packets = (struct packets *)guest;
-  // Until the script has its memory they wait.
+  // Packets wait until the script provides its memory.
   if (JS_IsUndefined(packets->on_packets)) return;
   int32_t count = take(packets);
   if (count > 0) engine_run_number(engine_of(packets->context), packets->on_packets, count);

@@ -6,11 +6,11 @@
 
 void packets_add(JSContext *context, JSValueConst host);
 
-// Opens the way for packets of an instance that has `callbacks.packets`. Returns false if there is no memory.
+// Opens the packet queue of an instance that has `callbacks.packets`. Returns false if there is no memory.
 bool packets_open(instance *instance);
-// From any thread: how many were taken, or an error.
+// Returns how many were accepted, or an error. May be called from any thread.
 ptrdiff_t packets_send(instance *instance, const underpass_packet *packets, size_t count);
-// The instance's memory goes.
+// Frees the memory of the instance's packets.
 void packets_free(instance *instance);
 
 #endif

@@ -9,7 +9,7 @@ size_t queue_count(const queue *queue) { return queue->end - queue->first; }
 
 static size_t bytes_start(const queue *queue) { return queue->records[queue->first].offset; }
 
-// Moves what waits to the front.
+// Moves the waiting records to the front.
 static void compact(queue *queue) {
   size_t start = queue_count(queue) == 0 ? queue->bytes_end : bytes_start(queue);
   if (start > 0) memmove(queue->data, queue->data + start, queue->bytes_end - start);
@@ -29,7 +29,7 @@ bool queue_push(queue *queue, size_t max_records, size_t max_bytes, const void *
   size_t waiting = count == 0 ? 0 : queue->bytes_end - bytes_start(queue);
   if (count >= max_records || waiting + size > max_bytes) return false;
   if (queue->end == queue->capacity || queue->bytes_end + size > queue->bytes_capacity) {
-    // Half of the room at least is free then, or it grows: each record is moved once or so.
+    // After this, at least half of the memory is free, or it grows, so each record is moved about once.
     compact(queue);
     if (queue->end * 2 >= queue->capacity) {
       size_t capacity = queue->capacity == 0 ? 16 : queue->capacity * 2;

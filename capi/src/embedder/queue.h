@@ -1,4 +1,4 @@
-// Records of bytes that wait for another thread, bounded. Whoever has one guards it.
+// Bounded records of bytes that wait for another thread. The owner guards them.
 #ifndef UNDERPASS_QUEUE_H
 #define UNDERPASS_QUEUE_H
 
@@ -8,7 +8,7 @@
 
 typedef struct queue {
   uint8_t *data;
-  // Records that wait are from `first` to `end`, their bytes in one piece.
+  // Waiting records are from `first` to `end`, with their bytes in one piece.
   struct queue_record {
     size_t offset;
     uint32_t length, tail;
@@ -17,11 +17,11 @@ typedef struct queue {
   size_t bytes_end, bytes_capacity;
 } queue;
 
-// Adds a record of two parts. Returns false if it would be more than `max_records` or `max_bytes`, or there is no memory.
+// Adds a record of two parts. Returns false if that would exceed `max_records` or `max_bytes`, or there is no memory.
 bool queue_push(queue *queue, size_t max_records, size_t max_bytes, const void *data, size_t length, const void *tail,
                 size_t tail_length);
 
-// The first record, its parts one after the other; NULL if there is none.
+// Returns the first record, its parts one after the other; NULL if there is none.
 const uint8_t *queue_first(const queue *queue, size_t *length, size_t *tail_length);
 void queue_pop(queue *queue);
 size_t queue_count(const queue *queue);
