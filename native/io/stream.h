@@ -1,13 +1,13 @@
-// Connected stream sockets, by their descriptors: received bytes go into the caller's buffer, bytes to send go to the system at
-// once. For threads, callbacks and `released` see loop.h.
+// Connected stream sockets, identified by their descriptors. Received bytes go into the caller's buffer, and bytes to send go to
+// the system at once. For threads, callbacks and `released` see loop.h.
 #ifndef UNDERPASS_IO_STREAM_H
 #define UNDERPASS_IO_STREAM_H
 
 #include "loop.h"
 
 typedef struct io_stream_callbacks {
-  // `count` bytes are in the buffer, valid until the call returns; 0: the peer has ended, and nothing more comes, while writing
-  // goes on; negative: a system error, after which neither comes: to be closed.
+  // `count` bytes are in the buffer, valid until the call returns. 0: the peer has ended, and nothing more arrives, but writing
+  // continues. Negative: a system error, after which the stream only has to be closed.
   void (*read)(void *user_data, ssize_t count);
   // The system accepts more, after a write that it did not accept completely.
   void (*writable)(void *user_data);

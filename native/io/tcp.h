@@ -1,36 +1,36 @@
-// TCP and Unix stream sockets until they are connected: listeners that share a port and hand out descriptors, connection
-// attempts, options. For threads, callbacks and `released` see loop.h. On Windows a descriptor is a SOCKET, which fits an int;
-// Unix sockets are UV_ENOTSUP there.
+// TCP and Unix stream sockets until they are connected: listeners that share a port and hand out descriptors, connection attempts,
+// options. For threads, callbacks and `released` see loop.h. On Windows, a descriptor is a SOCKET, which fits an int; Unix sockets
+// are UV_ENOTSUP there.
 #ifndef UNDERPASS_IO_TCP_H
 #define UNDERPASS_IO_TCP_H
 
 #include "loop.h"
 
 typedef struct io_listener_callbacks {
-  // A connection: non-blocking, close-on-exec, the callee's to close.
+  // A new connection: non-blocking, close-on-exec. The callee closes it.
   void (*accepted)(void *user_data, int descriptor);
   void (*released)(void *user_data);
 } io_listener_callbacks;
 
-// Returns the listener's descriptor, or a system error. IPv6 sockets accept no IPv4.
-// `reuse_port`: others listen on the same port; UV_ENOTSUP on Windows.
+// Returns the listener's descriptor, or a system error. IPv6 sockets do not accept IPv4. `reuse_port`: others listen on the same
+// port; UV_ENOTSUP on Windows.
 int io_tcp_listen(io_loop *loop, const uint8_t *address, size_t address_bytes, bool reuse_port, int backlog,
                   const io_listener_callbacks *callbacks, void *user_data);
 
-// Listens on a Unix socket with the given permissions (0660). A socket at that path on which nothing answers is replaced. Closing
-// the listener removes the path.
+// Listens on a Unix socket with the given permissions (0660). Replaces a socket at that path on which nothing answers. Closing the
+// listener removes the path.
 int io_unix_listen(io_loop *loop, const char *path, int mode, int backlog, const io_listener_callbacks *callbacks,
                    void *user_data);
 
-// Accepts on a listening stream socket that the process was given, and owns it from then on. UV_ENOTSOCK, with the descriptor left
-// alone, if it is none.
+// Accepts on a listening stream socket that the process was given, and then owns it. If the descriptor is not one, returns
+// UV_ENOTSOCK and leaves it alone.
 int io_listen_on(io_loop *loop, int descriptor, int backlog, const io_listener_callbacks *callbacks, void *user_data);
 
 // Closes a listener.
 void io_unlisten(io_loop *loop, int listener);
 
 typedef struct io_connect_callbacks {
-  // The attempt has ended: a connected descriptor (non-blocking, close-on-exec), the callee's to close, or a system error.
+  // The attempt has ended: a connected descriptor (non-blocking, close-on-exec), which the callee closes, or a system error.
   // `released` follows. Not called after io_connect_cancel or io_loop_end.
   void (*done)(void *user_data, int result);
   void (*released)(void *user_data);
@@ -45,11 +45,11 @@ int io_unix_connect(io_loop *loop, const char *path, const io_connect_callbacks 
 // Aborts an attempt, unless it has ended, and closes its descriptor.
 void io_connect_cancel(io_loop *loop, int attempt);
 
-// Sets these two, TCP_NODELAY and keepalive. Returns UV_ENOTSUP if the system lacks one of the two, else 0.
+// Sets the two given values, TCP_NODELAY and keepalive. Returns UV_ENOTSUP if the system lacks one of the two, otherwise 0.
 int io_tcp_tune(int descriptor, int not_sent_low_water_bytes, int user_timeout_ms);
 
-// Sets TCP_NODELAY and keepalive; after `idle_seconds`, unless they are 0, it asks ten times, once a second. Does nothing on a
-// Unix socket.
+// Sets TCP_NODELAY and, unless `idle_seconds` is 0, keepalive: after that many seconds the system probes ten times, once a second.
+// Does nothing on a Unix socket.
 void io_tcp_keep_alive(int descriptor, int idle_seconds);
 
 // Another descriptor of the same connection, which outlives the first. Not on Windows: UV_ENOTSUP.

@@ -1,5 +1,5 @@
-// TUN devices, and descriptors that carry one IP packet per read in the same way. The packets that a device has in one turn of
-// the loop are reported in one call, as offsets and lengths over one arena; packets to write come the same way. Not on Windows:
+// TUN devices, and descriptors that carry one IP packet per read in the same way. The packets that a device has in one turn of the
+// loop are reported in one call, as offsets and lengths over one arena; packets to write are passed the same way. Not on Windows:
 // UV_ENOTSUP. For threads, callbacks and `released` see loop.h.
 #ifndef UNDERPASS_IO_TUN_H
 #define UNDERPASS_IO_TUN_H
@@ -7,7 +7,7 @@
 #include "address.h"
 #include "loop.h"
 
-// The least arena: room for the largest packet.
+// Minimum size of an arena: the largest packet fits.
 #define IO_TUN_SLOT_BYTES 65600
 
 typedef struct io_tun_device {
@@ -21,29 +21,29 @@ typedef struct io_tun_device {
   bool has_uso;
 } io_tun_device;
 
-// Creates or opens a TUN device: Linux, and utun on macOS ("utun", "utun5"), else UV_ENOTSUP. The descriptor is the caller's,
-// to be watched or closed. May be called from any thread. `offload`: requests virtio-net headers, if the system supports them.
+// Creates or opens a TUN device: Linux, and utun on macOS ("utun", "utun5"), otherwise UV_ENOTSUP. The caller owns the descriptor,
+// and watches or closes it. May be called from any thread. `offload`: requests virtio-net headers, if the system supports them.
 int io_tun_open(const char *name, bool offload, io_tun_device *result);
 
 typedef struct io_tun_callbacks {
-  // `count` packets have been read, or, at the end and once, a system error: the device is gone. What memory contains is valid
-  // until the call returns.
+  // `count` packets have been read, or, once at the end, a system error reports that the device is gone. The memory's contents are
+  // valid until the call returns.
   void (*packets)(void *user_data, int count);
   void (*released)(void *user_data);
 } io_tun_callbacks;
 
 // Lent until `released`; devices of one context may share it.
 typedef struct io_tun_memory {
-  // Of IO_TUN_SLOT_BYTES at least, INT32_MAX at most.
+  // At least IO_TUN_SLOT_BYTES, at most INT32_MAX.
   uint8_t *arena;
   size_t arena_bytes;
-  // Of `capacity` each, at least 1: where packets are, behind the family if there is one.
+  // `capacity` each, at least 1: the places of packets, after the family if there is one.
   int32_t *offsets;
   int32_t *lengths;
   size_t capacity;
 } io_tun_memory;
 
-// Reads a non-blocking descriptor, which is the context's from now on, until io_tun_close.
+// Reads a non-blocking descriptor, which the context owns until io_tun_close.
 int io_tun_watch(io_loop *loop, int descriptor, bool has_family, const io_tun_memory *memory,
                  const io_tun_callbacks *callbacks, void *user_data);
 
@@ -57,7 +57,7 @@ typedef struct io_tun_batch {
   size_t count;
 } io_tun_batch;
 
-// Returns how many were dropped: rows that are not valid, and what the device did not accept.
+// Returns how many were dropped: rows that are not valid, and packets that the device did not accept.
 size_t io_tun_write(io_loop *loop, int device, const io_tun_batch *batch);
 
 // Sets the class of a device (IO_LATENCY_…). Linux only, else UV_ENOTSUP.

@@ -1,7 +1,7 @@
-// The UDP sockets of one context, in batches. What arrives on any of them in one turn of the loop is reported in one call, as
-// rows over one arena. Datagrams to send come as rows over one buffer, and leave in as few system calls as there are sockets:
-// runs of equal size to one destination as one segmented send, the rest by sendmmsg (Linux; singly elsewhere).
-// For threads, callbacks and `released` see loop.h.
+// The UDP sockets of one context, in batches. Everything that arrives in one turn of the loop is reported in one call, as rows over
+// one arena. Datagrams to send are rows over one buffer, and leave in as few system calls as there are sockets: runs of equal size
+// to one destination as one segmented send, the rest by sendmmsg (Linux; singly elsewhere). For threads, callbacks and `released`
+// see loop.h.
 #ifndef UNDERPASS_IO_UDP_H
 #define UNDERPASS_IO_UDP_H
 
@@ -18,22 +18,22 @@
 #define IO_UDP_ADDRESSES_BYTES (IO_UDP_SLOTS * 19)
 #define IO_UDP_ERROR_ROWS 128
 #define IO_UDP_ERROR_ROW_INTS 9
-// Of io_udp_send.
+// Limit of rows for io_udp_send.
 #define IO_UDP_MAX_SEND_ROWS 4096
 #define IO_UDP_SEND_ROW_INTS 7
 
-// Memory that the caller lends until `released`; only what is used of it is touched. What it contains is valid while
-// `received` or `errors` is called, and only until that returns.
+// Memory that the caller lends until `released`; only the used part is touched. Its contents are valid while `received` or `errors`
+// is called, and only until that returns.
 typedef struct io_udp_memory {
   // IO_UDP_ARENA_BYTES
   uint8_t *arena;
-  // IO_UDP_RECEIVE_ROWS of: socket, offset in the arena, length, offset in the addresses, length of the address, number of the
-  // local address. Rows in a row with one source and local address have the same offset in the addresses.
+  // IO_UDP_RECEIVE_ROWS rows of: socket, offset in the arena, length, offset in the addresses, length of the address, number of the
+  // local address. Consecutive rows with the same source and local address have the same offset in the addresses.
   int32_t *rows;
   // IO_UDP_ADDRESSES_BYTES
   uint8_t *addresses;
-  // IO_UDP_ERROR_ROWS of: socket (-1 if it has been closed), kind (IO_UDP_UNREACHABLE_…), MTU or 0, length of the address; the
-  // address in the 20 bytes behind.
+  // IO_UDP_ERROR_ROWS rows of: socket (-1 if it has been closed), kind (IO_UDP_UNREACHABLE_…), MTU or 0, length of the address;
+  // then the address, in 20 bytes.
   int32_t *errors;
 } io_udp_memory;
 
@@ -46,15 +46,16 @@ enum {
 };
 
 typedef struct io_udp_callbacks {
-  // `count` rows have been received. May be called more than once a turn. Of a socket that is closed within the call, rows may
-  // follow in the same batch, none in later ones.
+  // `count` rows have been received. May be called more than once per turn. If a socket is closed within the call, rows of it may
+  // follow in the same batch, but not in later ones.
   void (*received)(void *user_data, int32_t count);
   // At the end of a turn: `count` rows of errors.
   void (*errors)(void *user_data, int32_t count);
   void (*released)(void *user_data);
 } io_udp_callbacks;
 
-// To be called once for a context, before any other call here: UV_EALREADY otherwise. It stays until the context ends.
+// Call this once per context, before any other call here; a second call returns UV_EALREADY. The setup lasts until the context
+// ends.
 int io_udp_setup(io_loop *loop, const io_udp_memory *memory, const io_udp_callbacks *callbacks, void *user_data);
 
 typedef struct io_udp_options {
@@ -69,23 +70,24 @@ typedef struct io_udp_options {
   int receive_bytes, send_bytes;
 } io_udp_options;
 
-// Opens and binds a socket. Returns its number, which is given out again only in a later turn of the loop, or a system error.
+// Opens and binds a socket. Returns its number, which is reused only in a later turn of the loop, or a system error.
 int32_t io_udp_open(io_loop *loop, const io_udp_options *options);
 
-// The same with a bound UDP socket that the process was given, which belongs to the context from then on; with an error it is left
-// alone. The address in `options` and `reuse_port` are not used. Not on Windows: UV_ENOTSUP.
+// The same with a bound UDP socket that the process was given. The context then owns it; after an error it is left alone. The
+// address in `options` and `reuse_port` are not used. Not on Windows: UV_ENOTSUP.
 int32_t io_udp_adopt(io_loop *loop, int descriptor, const io_udp_options *options);
 
-// Another descriptor of a socket, which is the caller's and outlives it, or a system error. Not on Windows: UV_ENOTSUP.
+// Returns another descriptor of a socket, which the caller owns and which outlives the socket, or a system error. Not on Windows:
+// UV_ENOTSUP.
 int io_udp_descriptor(io_loop *loop, int32_t socket);
 
-// What had to wait for the system to accept it is dropped.
+// Closes a socket. Datagrams that still wait for the system are dropped.
 void io_udp_close(io_loop *loop, int32_t socket);
 
 // Enables reports of datagrams that did not get through: ICMP errors and missing routes. Linux only, else UV_ENOTSUP.
 int io_udp_tell_errors(io_loop *loop, int32_t socket);
 
-// Has datagrams dropped that would have to be fragmented, here or on their way. Linux only, else UV_ENOTSUP.
+// Drops datagrams that would have to be fragmented, here or on their way. Linux only, otherwise UV_ENOTSUP.
 int io_udp_forbid_fragments(io_loop *loop, int32_t socket);
 
 // Sets the class of a socket (IO_LATENCY_…). Linux only, else UV_ENOTSUP.
@@ -103,10 +105,10 @@ int io_udp_port(io_loop *loop, int32_t socket);
 // Size of the receive buffer, as the system counts it.
 int io_udp_receive_buffer(io_loop *loop, int32_t socket);
 
-// Datagrams to send; each is a header, if that has a length, and its data. Only read during the call.
+// Datagrams to send; each is a header, if its length is not 0, and data. Only read during the call.
 typedef struct io_udp_batch {
-  // Of: socket, offset in the headers, length of the header, offset in the data, length, offset in the addresses, number of the
-  // local address to send from; 0, or an address that the machine no longer has, leaves the choice to routing.
+  // Rows of: socket, offset in the headers, length of the header, offset in the data, length, offset in the addresses, number of
+  // the local address to send from; 0, or an address that the machine no longer has, leaves the choice to routing.
   const int32_t *rows;
   int32_t count;
   const uint8_t *data;
@@ -117,12 +119,12 @@ typedef struct io_udp_batch {
   size_t address_bytes;
 } io_udp_batch;
 
-// Sends them; copies what the system does not accept at once. Rows that are not valid are dropped. Returns how many datagrams
-// were dropped, now or since the last call, or UV_EINVAL if `count` is not within 0 and IO_UDP_MAX_SEND_ROWS.
+// Sends them, and copies what the system does not accept at once. Rows that are not valid are dropped. Returns how many datagrams
+// were dropped, now or since the last call, or UV_EINVAL if `count` is not between 0 and IO_UDP_MAX_SEND_ROWS.
 int64_t io_udp_send(io_loop *loop, const io_udp_batch *batch);
 
-// The number of rows of errors that have not been reported, which the caller then does. Worth a call after a send with drops:
-// `errors` is only called when the loop wakes up.
+// The number of rows of errors that have not been reported; the caller then reports them. Call this after a send with drops,
+// because `errors` is only called when the loop wakes up.
 int32_t io_udp_errors(io_loop *loop);
 
 // Why datagrams were dropped.

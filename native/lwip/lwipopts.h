@@ -1,9 +1,9 @@
-// How lwIP is compiled here: its TCP alone, without an operating system, on the IP layer of native/io/lwip/ip-layer.c. The flow
-// table, fragments and checks of IP headers are the caller's. Written for this project from lwIP's own opt.h.
+// The configuration of lwIP: only TCP, without an operating system, on the IP layer of native/io/lwip/ip-layer.c. The caller has
+// the flow table, reassembles fragments and checks IP headers. Written for this project from lwIP's own opt.h.
 #ifndef UNDERPASS_LWIPOPTS_H
 #define UNDERPASS_LWIPOPTS_H
 
-// A name that native/napi has, too.
+// native/napi has a function of the same name.
 #define tcp_init lwip_tcp_init
 
 // No threads, no timers of its own, no sockets: native/io/lwip calls it under one lock, with one connection in its lists.
@@ -27,7 +27,7 @@
 #define MEMP_MEM_MALLOC 1
 #define MEM_ALIGNMENT 8
 #define LWIP_SUPPORT_CUSTOM_PBUF 1
-// Whole segments only: there is no Ethernet below.
+// Only whole segments: there is no Ethernet below.
 #define PBUF_LINK_HLEN 0
 #define PBUF_LINK_ENCAPSULATION_HLEN 0
 #define LWIP_NETIF_TX_SINGLE_PBUF 0
@@ -51,7 +51,7 @@
 #define LWIP_IPV6_FRAG 0
 #define LWIP_IPV6_REASS 0
 
-// Sums are checked before lwIP, and written behind it, in one pass with the copy.
+// Checksums are verified before lwIP and written after it, in one pass with the copy.
 #define CHECKSUM_GEN_IP 0
 #define CHECKSUM_GEN_TCP 0
 #define CHECKSUM_CHECK_IP 0
@@ -61,21 +61,21 @@
 #define LWIP_TCP 1
 #define LWIP_CALLBACK_API 1
 #define TCP_LISTEN_BACKLOG 0
-// The most; what a connection uses follows from the device's MTU (ip-layer.c).
+// The maximum; a connection's actual MSS follows from the device's MTU (ip-layer.c).
 #define TCP_MSS 64960
 #define TCP_CALCULATE_EFF_SEND_MSS 1
 #define LWIP_WND_SCALE 1
 #define TCP_RCV_SCALE 5
 #define TCP_WND (1024 * 1024)
 #define TCP_SND_BUF (1024 * 1024)
-// Buffers of one connection, so that a peer with a tiny MSS cannot have more of them than bytes.
+// Limit of a connection's buffers, so that a peer with a tiny MSS cannot occupy more of them than bytes.
 #define TCP_SND_QUEUELEN 4096
 #define TCP_SNDLOWAT (TCP_SND_BUF / 2)
 #define TCP_SNDQUEUELOWAT (TCP_SND_QUEUELEN / 2)
-// A small write takes this much more, for the next one to join it.
+// A small write allocates this much more, so that the next one can join it.
 #define TCP_OVERSIZE 1024
 #define TCP_QUEUE_OOSEQ 1
-// The same for what came early, which is searched for each such segment.
+// The same for segments that arrived early, which are searched for each such segment.
 #define TCP_OOSEQ_MAX_PBUFS 2048
 #define LWIP_TCP_SACK_OUT 1
 #define LWIP_TCP_MAX_SACK_NUM 4
@@ -90,7 +90,7 @@
 #define TCP_MSL 30000UL
 #define TCP_SYNMAXRTX 5
 
-// The kernel's defaults, which udp-local's and tun2socks' other connections have.
+// The kernel's defaults, as for other connections of udp-local and tun2socks.
 #define LWIP_TCP_KEEPALIVE 0
 #define TCP_KEEPIDLE_DEFAULT 7200000UL
 

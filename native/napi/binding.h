@@ -1,5 +1,5 @@
-// Shared by the bindings: native/io for one Node environment, the main thread's or a worker's, in the form of
-// src/node/native-module.ts.
+// Shared by the bindings: native/io for one Node environment, of the main thread or a worker, as src/host/io/native-module.ts
+// declares it.
 #ifndef UNDERPASS_BINDING_H
 #define UNDERPASS_BINDING_H
 
@@ -9,7 +9,7 @@
 
 #include "../io/loop.h"
 
-// tcp-stack.c's; the first of a list.
+// Defined in tcp-stack.c; the first of a list.
 typedef struct tcp_stacks tcp_stacks;
 
 typedef struct environment {
@@ -26,14 +26,14 @@ io_loop *loop_of(napi_env env);
 // Throws an Error whose `code` is the name of a system error, and returns NULL.
 napi_value throw_system_error(napi_env env, int error, const char *call);
 
-// Arguments of a call; false, with an exception pending, when there are fewer than `count`.
+// Gets the arguments of a call. Returns false, with an exception pending, if there are fewer than `count`.
 bool get_arguments(napi_env env, napi_callback_info info, size_t count, napi_value *values);
 int32_t get_int(napi_env env, napi_value value);
 double get_number(napi_env env, napi_value value);
 bool get_bool(napi_env env, napi_value value);
 
-// Reads the name of an interface, or anything else of up to `bytes` with its end; false, with an exception pending, if it is
-// invalid.
+// Reads the name of an interface, or any other text of up to `bytes` with its terminator. Returns false, with an exception pending,
+// if it is invalid.
 bool get_name(napi_env env, napi_value value, char *name, size_t bytes, const char *what);
 
 typedef struct {
@@ -47,14 +47,14 @@ int32_t *ints_of(bytes_view view);
 
 napi_value make_int(napi_env env, int64_t value);
 napi_value make_bool(napi_env env, bool value);
-// A copy.
+// Returns a copy.
 napi_value make_bytes(napi_env env, const uint8_t *bytes, size_t count);
 
 void set_function(napi_env env, napi_value exports, const char *name, napi_callback function);
 
 #define CALLEE_REFERENCES 6
 
-// What the callbacks of a handle of native/io need: their `user_data`.
+// The `user_data` of callbacks of a native/io handle.
 typedef struct callee {
   napi_env env;
   napi_async_context context;
@@ -62,14 +62,14 @@ typedef struct callee {
   napi_ref references[CALLEE_REFERENCES];
 } callee;
 
-// NULL if there is no memory, with an exception pending.
+// Returns NULL, with an exception pending, if there is no memory.
 callee *callee_new(napi_env env, const char *name, const napi_value *values, size_t count);
 
-// Calls one of the functions with a number, or with nothing when argc is 0; anything that it throws becomes an uncaught
+// Calls one of the functions with a number, or without arguments if argc is 0. Anything that it throws becomes an uncaught
 // exception.
 void callee_call(callee *callee, int function, size_t argc, int64_t number);
 
-// For `released`.
+// A `released` callback.
 void callee_free(void *callee);
 
 void udp_init(napi_env env, napi_value exports);

@@ -25,7 +25,7 @@ static napi_value add(napi_env env, napi_callback_info info, int (*how)(const ch
   return error == 0 ? NULL : throw_system_error(env, error, what);
 }
 
-// interfaceAddress(name, 4 or 16 bytes, prefix length); an address that it already has is not an error
+// interfaceAddress(name, 4 or 16 bytes, prefix length); an address that the interface already has is not an error
 static napi_value interface_address(napi_env env, napi_callback_info info) {
   return add(env, info, io_interface_address, "address");
 }

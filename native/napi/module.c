@@ -1,5 +1,5 @@
-// Batched socket I/O for Node: UDP sockets that receive and send many datagrams in one call, TCP listeners on
-// descriptors, socket options that node:net lacks, and TUN devices. It knows nothing about the protocols above.
+// Batched socket I/O for Node: UDP sockets that receive and send many datagrams in one call, TCP listeners on descriptors, socket
+// options that node:net lacks, and TUN devices. It knows nothing about the protocols above.
 #include <stdlib.h>
 
 #include "../io/address.h"
@@ -28,7 +28,7 @@ static void environment_end(napi_async_cleanup_hook_handle handle, void *data) {
   io_loop_end(environment->loop, on_ended, environment);
 }
 
-// zoneScope(zone): number of the interface that it names, as libuv and with it Node reads it
+// zoneScope(zone): number of the interface, as libuv and therefore Node reads it
 static napi_value zone_scope(napi_env env, napi_callback_info info) {
   napi_value value;
   char zone[64];

@@ -42,14 +42,14 @@ static napi_value shortcut_in(napi_env env, napi_callback_info info) {
   return make_int(env, io_shortcut_in(loop_of(env), &flow));
 }
 
-// shortcutEnd(stream): ends all of it
+// shortcutEnd(stream): ends all shortcuts of the stream
 static napi_value shortcut_end(napi_env env, napi_callback_info info) {
   napi_value value;
   if (get_arguments(env, info, 1, &value)) io_shortcut_end(loop_of(env), get_int(env, value));
   return NULL;
 }
 
-// shortcutResume(stream): they may read on
+// shortcutResume(stream): its shortcuts may read on
 static napi_value shortcut_resume(napi_env env, napi_callback_info info) {
   napi_value value;
   if (get_arguments(env, info, 1, &value)) io_shortcut_resume(loop_of(env), get_int(env, value));

@@ -56,14 +56,14 @@ static napi_value stream_pause(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
-// Calls that take the descriptor alone.
+// Calls that take only the descriptor.
 static napi_value call(napi_env env, napi_callback_info info, void (*what)(io_loop *, int)) {
   napi_value value;
   if (get_arguments(env, info, 1, &value)) what(loop_of(env), get_int(env, value));
   return NULL;
 }
 
-// streamEnd(descriptor): nothing more is written
+// streamEnd(descriptor): ends writing
 static napi_value stream_finish(napi_env env, napi_callback_info info) {
   return call(env, info, io_stream_end);
 }

@@ -6,7 +6,7 @@
 
 #include "binding.h"
 
-// References of its callee, which has no functions: the memory that is lent.
+// References of its callee, which has no functions: the lent memory.
 enum { PACKETS, OFFSETS, LENGTHS, RECEIVED, EVENTS, REFERENCES };
 
 struct tcp_stacks {
@@ -120,7 +120,7 @@ static napi_value tcp_stack_write(napi_env env, napi_callback_info info) {
   return make_int(env, io_tcp_stack_write(stack, get_number(env, values[1]), flow, bytes.data, (size_t)length));
 }
 
-// tcpStackIsFull(stack, flow): whether a STACK_WRITABLE is to come
+// tcpStackIsFull(stack, flow): whether a STACK_WRITABLE follows
 static napi_value tcp_stack_is_full(napi_env env, napi_callback_info info) {
   napi_value values[2];
   if (!get_arguments(env, info, 2, values)) return NULL;

@@ -1,4 +1,4 @@
-// On Windows Node's sockets have no descriptors that this could exchange with node:net.
+// On Windows, Node's sockets have no descriptors that this could exchange with node:net.
 #include "../io/tcp.h"
 
 #include "../io/address.h"
@@ -12,7 +12,7 @@ void tcp_init(napi_env env, napi_value exports) {
 
 #else
 
-// With its end; more than a Unix socket's may have.
+// Including the terminator; longer than a Unix socket's path may be.
 #define PATH_BYTES 256
 
 static void on_result(void *user_data, int result) {
@@ -22,7 +22,7 @@ static void on_result(void *user_data, int result) {
 static const io_listener_callbacks listener_callbacks = {on_result, callee_free};
 static const io_connect_callbacks connect_callbacks = {on_result, callee_free};
 
-// What a call that takes a callee has returned: a number, or a system error.
+// The result of a call that takes a callee: a number, or a system error.
 static napi_value opened(napi_env env, int result, callee *callee, const char *call) {
   if (result >= 0) return make_int(env, result);
   callee_free(callee);
@@ -131,15 +131,15 @@ static napi_value tcp_keep_alive(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
-// tcpTune(descriptor, not-sent low-water mark in bytes, user timeout in ms): sets these two, TCP_NODELAY and keepalive; false
-// if the system lacks one of the two
+// tcpTune(descriptor, not-sent low-water mark in bytes, user timeout in ms): sets both, TCP_NODELAY and keepalive; false if the
+// system lacks one of the two
 static napi_value tcp_tune(napi_env env, napi_callback_info info) {
   napi_value values[3];
   if (!get_arguments(env, info, 3, values)) return NULL;
   return make_bool(env, io_tcp_tune(get_int(env, values[0]), get_int(env, values[1]), get_int(env, values[2])) == 0);
 }
 
-// descriptorDuplicate(descriptor): another one for the same connection, which outlives the first
+// descriptorDuplicate(descriptor): another descriptor of the same connection, which outlives the first
 static napi_value descriptor_duplicate(napi_env env, napi_callback_info info) {
   napi_value value;
   if (!get_arguments(env, info, 1, &value)) return NULL;

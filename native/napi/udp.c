@@ -74,7 +74,7 @@ static napi_value udp_adopt(napi_env env, napi_callback_info info) {
   return id < 0 ? throw_system_error(env, id, "udpAdopt") : make_int(env, id);
 }
 
-// udpDescriptor(id): another descriptor of its
+// udpDescriptor(id): another descriptor of the socket
 static napi_value udp_descriptor(napi_env env, napi_callback_info info) {
   napi_value value;
   if (!get_arguments(env, info, 1, &value)) return NULL;
@@ -114,7 +114,7 @@ static napi_value udp_latency(napi_env env, napi_callback_info info) {
 #endif
 
 #ifndef _WIN32
-// udpDscp(id, dscp): of what it sends from now on, with ECN 0
+// udpDscp(id, dscp): sets the DSCP of what it sends from now on, with ECN 0
 static napi_value udp_dscp(napi_env env, napi_callback_info info) {
   napi_value values[2];
   if (get_arguments(env, info, 2, values)) io_udp_dscp(loop_of(env), get_int(env, values[0]), get_int(env, values[1]));
@@ -132,7 +132,7 @@ static napi_value udp_restrict(napi_env env, napi_callback_info info) {
 }
 #endif
 
-// udpErrors(): number of rows of errors that have not been reported, which the caller then does
+// udpErrors(): number of rows of errors that have not been reported; the caller then reports them
 static napi_value udp_errors(napi_env env, napi_callback_info info) {
   (void)info;
   return make_int(env, io_udp_errors(loop_of(env)));
@@ -150,7 +150,7 @@ static napi_value udp_receive_buffer(napi_env env, napi_callback_info info) {
   return make_int(env, io_udp_receive_buffer(loop_of(env), get_int(env, value)));
 }
 
-// udpSend(data, rows, count, addresses, headers): datagrams that were dropped, now or since the last call
+// udpSend(data, rows, count, addresses, headers): how many datagrams were dropped, now or since the last call
 static napi_value udp_send(napi_env env, napi_callback_info info) {
   napi_value values[5];
   if (!get_arguments(env, info, 5, values)) return NULL;

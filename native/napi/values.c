@@ -1,4 +1,4 @@
-// JavaScript values to C and back.
+// Converts JavaScript values to C and back.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -122,7 +122,7 @@ static void call(callee *callee, int function, size_t argc, int64_t number) {
 }
 
 void callee_call(callee *callee, int function, size_t argc, int64_t number) {
-  // It may be gone after the call.
+  // The callee may be gone after the call.
   napi_env env = callee->env;
   napi_handle_scope scope;
   napi_open_handle_scope(env, &scope);

@@ -8,10 +8,10 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-// How long the loop polls on: about as long as an answer takes that the other end has at hand.
+// How long the loop keeps polling: about as long as the other end takes for an answer that it has ready.
 #define SPIN_NS 80000
-// How long reading waits at most; it waits for less if more than so many messages came in that time, as waiting for more gains
-// little and may overflow the buffer of a socket.
+// Longest time without reading. It is shorter if more than this many messages arrived in that time, because waiting longer gains
+// little and may overflow a socket's buffer.
 #define HOLD_NS 1000000
 #define HOLD_MESSAGES 64
 #define MIN_HOLD_NS 50000
@@ -25,7 +25,7 @@ struct latency {
   // True while the timer runs.
   bool is_armed;
   uint64_t hold_ns, hold_start;
-  // What was read since the timer last expired.
+  // Messages read since the timer last expired.
   size_t messages;
   held *held;
   int open_handles;
@@ -41,7 +41,7 @@ static void on_closed(uv_handle_t *handle) {
 static void on_idle(uv_idle_t *idle) {
   struct latency *latency = idle->data;
   if (uv_hrtime() >= latency->spin_end) uv_idle_stop(idle);
-  // Whoever else wants this processor is likely to be the one that is waited for.
+  // Another thread that wants this processor is likely to be the one that the loop waits for.
   else sched_yield();
 }
 
@@ -62,7 +62,7 @@ static void on_timer(uv_poll_t *poll, int status, int events) {
   held *ended = latency->held;
   latency->held = NULL;
   if (ended != NULL) ended->link = &ended;
-  // It still counts as armed, as the next time depends on what is read now.
+  // The timer still counts as armed, because its next interval depends on what is read now.
   while (ended != NULL) {
     held *each = ended;
     io_latency_release(each);

@@ -1,4 +1,4 @@
-// What the parts of a context share.
+// The parts of a context that its files share.
 #ifndef UNDERPASS_IO_LOOP_STATE_H
 #define UNDERPASS_IO_LOOP_STATE_H
 
@@ -22,7 +22,7 @@ struct io_loop {
   struct tun *tuns;
   struct latency *latency;
   struct shortcut_table *shortcuts;
-  // Never active; closed last, so that the end is always reported by the loop.
+  // Never active; closed last, so that the loop always reports the end.
   uv_idle_t anchor;
   // libuv handles that are not closed yet; the context is freed with the last.
   int open_handles;
@@ -31,7 +31,7 @@ struct io_loop {
   void *ended_data;
 };
 
-// To be called in the close callback of every handle that was counted in open_handles.
+// Call this in the close callback of every handle that was counted in open_handles.
 void io_loop_handle_closed(io_loop *loop);
 
 void io_udp_end(io_loop *loop);

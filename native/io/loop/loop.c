@@ -37,7 +37,7 @@ void io_loop_end(io_loop *loop, void (*on_ended)(void *user_data), void *user_da
   io_attempts_end(loop);
   io_streams_end(loop);
   io_latency_end(loop);
-  // After the sockets and streams, which end theirs.
+  // After the sockets and streams, which end their own.
   io_shortcuts_end(loop);
   uv_close((uv_handle_t *)&loop->anchor, on_anchor_closed);
 }

@@ -16,7 +16,7 @@ static void store(uint8_t *to, uint64_t word) {
   memcpy(to, &word, sizeof word);
 }
 
-// Both halves of a word: without carries, which the bytes of a packet are too few for, several sums go on at once.
+// Adds both halves of a word. Sums cannot overflow, because a packet has too few bytes, so several sums can proceed at once.
 static uint64_t halves(uint64_t word) {
   return (uint32_t)word + (word >> 32);
 }

@@ -8,10 +8,10 @@
 
 #include <uv/errno.h>
 
-// A tick more than until lwIP asks whether the peer is still there.
+// One tick longer than lwIP waits before it probes whether the peer still exists.
 #define IDLE_MS (TCP_KEEPIDLE_DEFAULT + 2.0 * LWIP_TICK_MS)
 #define TIME_WAIT_MS (2.0 * TCP_MSL + 2.0 * LWIP_TICK_MS)
-// As in Linux.
+// As on Linux.
 #define ACKNOWLEDGE_MS 40
 
 flow *flow_of(const io_tcp_stack *stack, uint32_t number) {
@@ -55,7 +55,7 @@ static void list(io_tcp_stack *stack, flow *flow, flow_list list) {
   stack->tails[list] = flow;
 }
 
-// Queues that a flow is in at most once, and taken out of one after another.
+// Queues that contain a flow at most once, from which flows are taken one after another.
 static void remove_from(flow **first, flow **last, flow *of, size_t link) {
   flow *previous = NULL;
   for (flow **at = first; *at != NULL; previous = *at, at = (flow **)(void *)((char *)*at + link)) {
@@ -153,7 +153,7 @@ void flow_select(io_tcp_stack *stack, flow *flow) {
 
 static bool needs_ticks(const flow *flow) {
   const struct tcp_pcb *pcb = flow->pcb;
-  // A flow that waits for memory has nothing in flight that would report room.
+  // Nothing in flight would report room for a flow that waits for memory.
   if (flow->wants_to_write || pcb->unsent != NULL || pcb->unacked != NULL || pcb->ooseq != NULL) return true;
   if (pcb->rtime >= 0 || pcb->persist_backoff > 0 || pcb->keep_cnt_sent > 0) return true;
   if ((pcb->flags & (TF_CLOSEPEND | TF_NAGLEMEMERR)) != 0) return true;
@@ -170,7 +170,7 @@ void flow_deselect(io_tcp_stack *stack) {
   if (flow->pcb == NULL) {
     list(stack, flow, LIST_NONE);
     if (!flow->has_begun) return;
-    // What lwIP did not report is an orderly end.
+    // An end that lwIP did not report is an orderly one.
     flow->is_closed = true;
     flow_ready(stack, flow);
     return;
@@ -193,7 +193,7 @@ void flow_deselect(io_tcp_stack *stack) {
 }
 
 void flow_consumed(flow *flow, size_t bytes) {
-  // lwIP may have forgotten it, or be about to.
+  // lwIP may have forgotten the connection, or be about to.
   while (bytes > 0 && flow->pcb != NULL && flow->error == 0) {
     u16_t part = (u16_t)(bytes < 0xffff ? bytes : 0xffff);
     tcp_recved(flow->pcb, part);
@@ -201,7 +201,7 @@ void flow_consumed(flow *flow, size_t bytes) {
   }
 }
 
-// Adds what a buffer has to what waits for a reader.
+// Adds a buffer's bytes to those that wait for a reader.
 static bool hold(flow *flow, const struct pbuf *p, size_t length) {
   held *made = heap_take(sizeof *made + length);
   if (made == NULL) return false;

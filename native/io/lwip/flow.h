@@ -6,33 +6,33 @@
 
 #include "stack-state.h"
 
-// NULL if there is none of that number.
+// NULL if no flow has that number.
 flow *flow_of(const io_tcp_stack *stack, uint32_t number);
-// NULL without memory.
+// NULL if there is no memory.
 flow *flow_new(io_tcp_stack *stack, uint32_t number);
-// Forgets it; lwIP has forgotten it before.
+// Frees a flow that lwIP has already forgotten.
 void flow_free(io_tcp_stack *stack, flow *flow);
 
-// Bytes that came and that nobody will read.
+// Discards received bytes that nobody will read.
 void flow_discard(io_tcp_stack *stack, flow *flow);
 
-// Between these two lwIP sees this connection alone. The second finds out what became of it, and which timer it waits for.
+// Between these two calls, lwIP sees only this connection. The second finds out what became of it, and which timer it waits for.
 void flow_select(io_tcp_stack *stack, flow *flow);
 void flow_deselect(io_tcp_stack *stack);
 
-// There is something to tell.
+// Marks a flow that has something to report.
 void flow_ready(io_tcp_stack *stack, flow *flow);
 flow *flow_next_ready(io_tcp_stack *stack);
-// It found no room for a segment.
+// A flow that found no room for a segment.
 flow *flow_next_blocked(io_tcp_stack *stack);
 
-// Delayed acknowledgments that are due: NULL if none is.
+// A flow whose delayed acknowledgment is due; NULL if there is none.
 flow *flow_next_acknowledging(io_tcp_stack *stack);
 
-// Has lwIP tell the flow what happens.
+// Makes lwIP report events to the flow.
 void flow_listen(flow *flow);
 
-// Counts bytes as consumed, so that the peer may send as many again. While it is selected.
+// Counts bytes as consumed, so that the peer may send as many again. The flow must be selected.
 void flow_consumed(flow *flow, size_t bytes);
 
 #endif

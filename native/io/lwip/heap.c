@@ -1,4 +1,5 @@
-// lwIP's memory: the system's, counted for the stack whose call it is. Some of what is freed is kept for the next of its size.
+// Memory for lwIP from the system, counted for the stack that is called. Some freed pieces are kept for the next request of their
+// size.
 #ifdef UNDERPASS_LWIP
 
 #include <stdlib.h>
@@ -6,23 +7,23 @@
 
 #include "stack-state.h"
 
-// What is larger is data.
+// Larger pieces are data.
 #define SMALL_BYTES 512
-// What is kept for the next of its size, at most.
+// Limit of freed bytes that are kept.
 #define KEPT_BYTES (8 * 1024 * 1024)
 
-// Before each piece; keeps its alignment.
+// Precedes each piece, and keeps its alignment.
 typedef union header {
   struct {
     size_t bytes;
-    // Of the pieces that it is kept with, while it is free.
+    // The next free piece of its size.
     union header *next;
   } piece;
   max_align_t alignment;
 } header;
 
-// Sizes are rounded up by an eighth at most, for pieces of one size to take each other's place. Returns HEAP_SIZES for what is
-// larger than any of them.
+// Rounds sizes up by at most an eighth, so that pieces of one size can replace each other. Returns HEAP_SIZES for a size larger
+// than all of them.
 static size_t size_of(size_t bytes, size_t *rounded) {
   size_t octave = 0;
   while (octave < HEAP_OCTAVES && bytes > (size_t)128 << octave) octave++;
@@ -79,7 +80,7 @@ void *heap_calloc(size_t count, size_t bytes) {
 
 static bool may_keep(const io_tcp_stack *stack, size_t bytes) {
 #ifdef __SANITIZE_ADDRESS__
-  // What is used after it was freed is to be found.
+  // Lets the sanitizer find use after free.
   (void)stack, (void)bytes;
   return false;
 #else

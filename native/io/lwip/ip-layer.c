@@ -1,5 +1,5 @@
-// The IP layer that lwIP's TCP stands on: one interface for any address, packets into the caller's memory. lwIP's own would look
-// for an interface that has the destination, and reassemble and route what the caller already has.
+// The IP layer under lwIP's TCP: one interface for any address, with packets written into the caller's memory. lwIP's own would
+// look for an interface that has the destination, and repeat the reassembly and routing that the caller has done.
 #ifdef UNDERPASS_LWIP
 
 #include <string.h>
@@ -16,7 +16,7 @@
 #define VIRTIO_GSO_TCPV6 4
 #define TCP_CHECKSUM_AT 16
 #define DO_NOT_FRAGMENT 0x40
-// More is left out of an IP packet's length.
+// Limit of an IP packet's length field.
 #define MAX_PACKET_BYTES 65535
 
 struct ip_globals ip_data;
@@ -54,7 +54,7 @@ void ip_layer_receive(io_tcp_stack *stack, const uint8_t *ip) {
   }
 }
 
-// A packet that continues the last one becomes part of it, which the kernel cuts again.
+// Appends a packet that continues the last one to it; the kernel splits it again.
 static bool join(io_tcp_stack *stack, const struct pbuf *p, size_t header_bytes, const uint8_t *tcp) {
   joinable *joinable = &stack->joinable;
   size_t data = (size_t)p->tot_len - TCP_HLEN;
@@ -68,7 +68,7 @@ static bool join(io_tcp_stack *stack, const struct pbuf *p, size_t header_bytes,
   uint8_t *packet = stack->memory.packets + stack->memory.offsets[row], *ip = packet + VIRTIO_HEADER_BYTES;
   uint8_t *joined = ip + header_bytes;
   pbuf_copy_partial(p, packet + length, (u16_t)data, TCP_HLEN);
-  // The latest acknowledgment and window; PSH where the last one has it.
+  // The latest acknowledgment and window, and PSH if the last one has it.
   memcpy(joined + 8, tcp + 8, 8);
   length += data;
   stack->packet_end += data;
@@ -92,7 +92,7 @@ static bool join(io_tcp_stack *stack, const struct pbuf *p, size_t header_bytes,
   return true;
 }
 
-// Copies a segment, whose checksum lwIP has left 0, and adds it to a sum.
+// Copies a segment, whose checksum lwIP left 0, and adds it to a sum.
 static uint64_t copy_summed(uint64_t sum, uint8_t *to, const struct pbuf *p) {
   bool is_odd = false;
   for (; p != NULL; p = p->next) {
@@ -169,7 +169,7 @@ static err_t output(struct pbuf *p, const ip_addr_t *source, const ip_addr_t *de
   return ERR_OK;
 }
 
-// What lwIP calls.
+// The functions that lwIP calls.
 
 err_t ip4_output_if(struct pbuf *p, const ip4_addr_t *src, const ip4_addr_t *dest, u8_t ttl, u8_t tos, u8_t proto,
                     struct netif *netif) {
@@ -204,7 +204,7 @@ struct netif *netif_get_by_index(u8_t index) {
   return &stack_current->netif;
 }
 
-// For connections to others, which there are none of.
+// For connections to others, of which there are none.
 const ip_addr_t *ip6_select_source_address(struct netif *netif, const ip6_addr_t *dest) {
   (void)netif, (void)dest;
   return NULL;
@@ -224,7 +224,7 @@ static void round_of(uint64_t v[4]) {
   v[2] += v[1], v[1] = ROTATE(v[1], 17) ^ v[2], v[2] = ROTATE(v[2], 32);
 }
 
-// SipHash-2-4 of whole words.
+// SipHash-2-4 over whole words.
 static uint64_t sip_hash(const uint8_t key[16], const uint64_t *words, size_t count) {
   uint64_t k[2];
   memcpy(k, key, sizeof k);
@@ -241,7 +241,7 @@ static uint64_t sip_hash(const uint8_t key[16], const uint64_t *words, size_t co
   return v[0] ^ v[1] ^ v[2] ^ v[3];
 }
 
-// RFC 6528 §3: a clock of 4 µs, and a secret function of the connection.
+// RFC 6528 §3: a clock with 4 µs ticks, and a secret function of the connection.
 u32_t ip_layer_sequence_number(const ip_addr_t *local_ip, u16_t local_port, const ip_addr_t *remote_ip, u16_t remote_port) {
   uint64_t words[5] = {0};
   size_t bytes = IP_IS_V4(local_ip) ? 4 : 16;

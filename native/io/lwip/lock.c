@@ -1,4 +1,4 @@
-// By itself, as libuv's headers and lwIP's do not go together.
+// In a file of its own, because the headers of libuv and lwIP conflict.
 #include "lock.h"
 
 #include <uv.h>

@@ -1,4 +1,4 @@
-// The lock of lwIP's variables.
+// The lock for lwIP's variables.
 #ifndef UNDERPASS_STACK_LOCK_H
 #define UNDERPASS_STACK_LOCK_H
 

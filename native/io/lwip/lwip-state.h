@@ -1,5 +1,6 @@
-// lwIP's own state, and how it is used: each call sees one connection in its lists, or a listener when there is none yet, so that no
-// list is searched, a timer visits only who waits for it, and stacks share nothing. All under the lock of the process.
+// lwIP's own state, and how it is used. During each call, its lists contain one connection, or a listener if there is no connection
+// yet. No list is searched, a timer visits only the connections that wait for it, and stacks share nothing. The process's lock
+// protects all of it.
 #ifndef UNDERPASS_LWIP_STATE_H
 #define UNDERPASS_LWIP_STATE_H
 
@@ -11,7 +12,7 @@
 // Milliseconds of a tick.
 #define LWIP_TICK_MS TCP_SLOW_INTERVAL
 
-// The slow timer of the one connection in the lists.
+// Runs the slow timer of the one connection in the lists.
 void lwip_tick(struct tcp_pcb *pcb, u32_t ticks);
 
 #endif

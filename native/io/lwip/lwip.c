@@ -1,4 +1,4 @@
-// lwIP itself: its TCP and what that needs, as one unit, so that a build adds two folders and a definition, and nothing else.
+// lwIP itself: its TCP and what that needs, as one unit, so that a build only adds two folders and a definition.
 #ifdef UNDERPASS_LWIP
 
 #if defined(__GNUC__)
@@ -16,12 +16,12 @@
 #include "core/ipv6/ip6_addr.c"
 #include "core/tcp.c"
 #include "core/tcp_out.c"
-// Last, as it names its variables like parameters of others.
+// Last, because it names its variables like parameters of the others.
 #include "core/tcp_in.c"
 
 #include "lwip-state.h"
 
-// There is none but native/io/lwip/stack.c's.
+// The only timer is that of native/io/lwip/stack.c.
 void tcp_timer_needed(void) {}
 
 void lwip_tick(struct tcp_pcb *pcb, u32_t ticks) {

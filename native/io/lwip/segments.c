@@ -1,4 +1,4 @@
-// Segments into lwIP: checked, by connection, and consecutive ones as one.
+// Passes segments to lwIP: checks them, sorts them by connection, and merges consecutive ones.
 #ifdef UNDERPASS_LWIP
 
 #include <string.h>
@@ -9,9 +9,9 @@
 
 #define VIRTIO_HEADER_BYTES 10
 #define VIRTIO_NEEDS_CHECKSUM 1
-// Rows at a time.
+// Rows handled at a time.
 #define BATCH_ROWS 1024
-// The least MSS that a peer gets, as in Linux (tcp_min_snd_mss): smaller segments cost more than what they carry.
+// The minimum MSS for a peer, as on Linux (tcp_min_snd_mss): smaller segments cost more than they carry.
 #define MIN_MSS 48
 // RFC 6928.
 #define INITIAL_SEGMENTS 10
@@ -27,8 +27,9 @@ static uint32_t read32(const uint8_t *from) {
   return (uint32_t)from[0] << 24 | (uint32_t)from[1] << 16 | (uint32_t)from[2] << 8 | from[3];
 }
 
-// Options that end before they are complete: lwIP 2.2.1 reads their length behind the header. What follows the last complete one
-// becomes the end of the list. Options of a SYN are for a SYN alone (RFC 9293 §3.2), where lwIP takes them at any time.
+// Handles options that end before they are complete, whose length lwIP 2.2.1 would read beyond the header: everything after the
+// last complete option becomes the end of the list. Also removes SYN options from other segments: they belong only in a SYN (RFC
+// 9293 §3.2), but lwIP accepts them at any time.
 static void check_options(const segment *segment) {
   uint8_t *at = segment->tcp + TCP_HLEN, *end = segment->tcp + segment->header_bytes;
   while (at < end && *at != LWIP_TCP_OPT_EOL) {
@@ -41,7 +42,7 @@ static void check_options(const segment *segment) {
   memset(at, LWIP_TCP_OPT_EOL, (size_t)(end - at));
 }
 
-// Reads a row; false if it is dropped.
+// Reads a row. Returns false if it is dropped.
 static bool read_segment(io_tcp_stack *stack, uint8_t *data, size_t data_bytes, const int32_t *row, segment *result) {
   bool has_virtio = stack->options.has_virtio;
   int64_t start = (int64_t)row[1] + (has_virtio ? VIRTIO_HEADER_BYTES : 0), transport = row[2], end = row[3];
@@ -75,7 +76,7 @@ static void on_input_freed(struct pbuf *p) {
   stack_current->inputs_used--;
 }
 
-// Lends memory to lwIP as a buffer, until it has returned.
+// Lends memory to lwIP as a buffer, until lwIP has returned.
 static struct pbuf *lend(io_tcp_stack *stack, int index, uint8_t *bytes, size_t length) {
   struct pbuf_custom *custom = &stack->inputs[index];
   custom->custom_free_function = on_input_freed;
@@ -87,8 +88,8 @@ static bool is_data_alone(const segment *segment) {
   return segment->header_bytes == TCP_HLEN && (segment->flags & ~TCP_PSH) == TCP_ACK && segment->length > 0;
 }
 
-// Whether lwIP passes it on at once, so that nothing of it is needed when that returns: the next in order with nothing waiting behind,
-// or one that takes no sequence number.
+// Whether lwIP passes it on at once and keeps nothing of it: the next segment in order with nothing waiting behind it, or one
+// without sequence numbers.
 static bool is_passed_on(const struct tcp_pcb *pcb, const segment *segment) {
   if (segment->length == 0 && (segment->flags & (TCP_FIN | TCP_SYN)) == 0) return true;
   if (pcb == NULL) return true;
@@ -96,8 +97,8 @@ static bool is_passed_on(const struct tcp_pcb *pcb, const segment *segment) {
   return is_receiving && pcb->ooseq == NULL && pcb->refused_data == NULL && segment->sequence == pcb->rcv_nxt;
 }
 
-// RFC 6582: of several segments that are lost in one window, lwIP repeats the first, and waits for its timer for each of the others.
-// An acknowledgment of a part means that the next one is lost, too.
+// RFC 6582: if several segments of one window are lost, lwIP repeats the first, and waits for its timer for each of the others. A
+// partial acknowledgment means that the next one is lost too.
 static void repeat_next(flow *flow, bool was_recovering, uint32_t acknowledged) {
   struct tcp_pcb *pcb = flow->pcb;
   if (pcb == NULL || pcb->state == TIME_WAIT) return;
@@ -106,14 +107,14 @@ static void repeat_next(flow *flow, bool was_recovering, uint32_t acknowledged) 
   bool is_partial = was_recovering && !is_recovering && pcb->lastack != acknowledged &&
                     TCP_SEQ_LT(pcb->lastack, flow->recovery_end) && pcb->unacked != NULL;
   if (!is_partial || tcp_rexmit(pcb) != ERR_OK) return;
-  // Progress, not another loss.
+  // This is progress, not another loss.
   pcb->nrtx = 0;
   pcb->rtime = 0;
   tcp_set_flags(pcb, TF_INFR);
   tcp_output(pcb);
 }
 
-// A SYN that is repeated may name another MSS, which lwIP then takes as it is.
+// A repeated SYN may name another MSS, which lwIP then accepts unchanged.
 static void limit_mss(const io_tcp_stack *stack, struct tcp_pcb *pcb) {
   if (pcb == NULL) return;
   u16_t most = (u16_t)(stack->options.mtu - (IP_IS_V6_VAL(pcb->remote_ip) ? 60 : 40));
@@ -130,14 +131,14 @@ static void give(io_tcp_stack *stack, flow *flow, const segment *first, struct p
   limit_mss(stack, flow->pcb);
   repeat_next(flow, was_recovering, acknowledged);
   if (stack->inputs_used == 0) return;
-  // lwIP has kept what it would not: the memory is about to be gone.
+  // lwIP kept a buffer that it should not have, and the memory is about to be freed.
   if (flow->pcb != NULL) tcp_abandon(flow->pcb, 1);
   flow->pcb = NULL;
   stack->inputs_used = 0;
 }
 
 static void open_flow(io_tcp_stack *stack, flow *flow, const segment *segment, struct pbuf *p) {
-  // Any port is listened on: this one's.
+  // The stack listens on any port: now on this one's.
   stack->listener.local_port = (u16_t)(segment->tcp[2] << 8 | segment->tcp[3]);
   tcp_listen_pcbs.listen_pcbs = &stack->listener;
   give(stack, flow, segment, p);
@@ -157,7 +158,7 @@ static void take_one(io_tcp_stack *stack, flow *flow, const segment *segment) {
     p = pbuf_alloc(PBUF_RAW, (u16_t)bytes, PBUF_RAM);
     if (p != NULL) pbuf_take(p, segment->tcp, (u16_t)bytes);
   }
-  // What would have to wait for its reader finds no room.
+  // Data that would have to wait for its reader finds no room.
   bool waits = segment->length > 0 && (flow->is_paused || flow->first_held != NULL);
   if (p != NULL && waits && !heap_has_room(stack, segment->length)) {
     pbuf_free(p);
@@ -174,7 +175,7 @@ static void take_one(io_tcp_stack *stack, flow *flow, const segment *segment) {
     flow->pcb->cwnd = flow->pcb->mss * INITIAL_SEGMENTS;
 }
 
-// Consecutive data as one segment. Its header is the first one's, with the last acknowledgment and window.
+// Passes consecutive data as one segment, with the header of the first and the last acknowledgment and window.
 static void take_run(io_tcp_stack *stack, flow *flow, const segment *run, int count) {
   const segment *first = &run[0], *last = &run[count - 1];
   size_t bytes = 0;
@@ -192,7 +193,7 @@ static void take_run(io_tcp_stack *stack, flow *flow, const segment *run, int co
   give(stack, flow, first, p);
 }
 
-// All rows of one connection, in their order.
+// Handles all rows of one connection, in their order.
 static void take_rows(io_tcp_stack *stack, flow *flow, uint8_t *data, size_t data_bytes, const int32_t *rows,
                       const int32_t *next) {
   segment run[MERGED_SEGMENTS];
@@ -219,7 +220,7 @@ static void take_rows(io_tcp_stack *stack, flow *flow, uint8_t *data, size_t dat
   flow_deselect(stack);
   if (flow->pcb == NULL) return;
   flow_select(stack, flow);
-  // Only this batch's: what was there before is consumed.
+  // Only those of this batch: earlier bytes are consumed already.
   flow_consumed(flow, flow->gathered - flow->consumed);
   flow->consumed = flow->gathered;
   bool is_much = flow->unacknowledged >= 2 * (size_t)(stack->options.mtu - 40);
@@ -230,7 +231,7 @@ static void take_rows(io_tcp_stack *stack, flow *flow, uint8_t *data, size_t dat
   flow_deselect(stack);
 }
 
-// A segment of no connection that begins none: a RST answers it.
+// Answers a segment that belongs to no connection and begins none with a RST.
 static void refuse(io_tcp_stack *stack, const segment *segment) {
   tcp_active_pcbs = tcp_tw_pcbs = NULL;
   check_options(segment);
@@ -271,7 +272,7 @@ static void take_batch(io_tcp_stack *stack, uint8_t *data, size_t data_bytes, co
     flow *flow = stack->flows[flows[i]];
     take_rows(stack, flow, data, data_bytes, rows, next);
     flow->first_row = flow->last_row = -1;
-    // Its SYN found no memory: as if it had not come.
+    // There was no memory for its SYN, which is treated as if it had not arrived.
     if (flow->pcb == NULL && !flow->has_begun) flow_free(stack, flow);
   }
 }

@@ -13,13 +13,13 @@
 
 #define MIN_MTU 576
 #define MIN_MEMORY_BYTES (128 * 1024)
-// Rows of one flow at once: accepted, bytes twice, ended, writable, closed.
+// Rows that one flow may produce at once: accepted, bytes twice, ended, writable, closed.
 #define FLOW_EVENTS 6
-// Bytes of a flow in one row, so that others have their turn.
+// Limit of a flow's bytes in one row, so that other flows get their turn.
 #define CHUNK_BYTES (256 * 1024)
-// With less room than that a flow is full: what is read at once from the other connection finds room until then.
+// A flow with less room than this counts as full: bytes that are already being read from the other connection still fit.
 #define FULL_BYTES (256 * 1024)
-// A stack that was not called for long catches up with no more than this.
+// Limit of ticks to catch up after a stack was not called for long.
 #define MAX_TICKS_AT_ONCE 8
 
 io_tcp_stack *stack_current;
@@ -28,7 +28,7 @@ void stack_enter(io_tcp_stack *stack, double now_ms) {
   stack_lock();
   stack_current = stack;
   if (now_ms > stack->now_ms) stack->now_ms = now_ms;
-  // 0 is lwIP's mark for none.
+  // 0 means none in lwIP.
   stack->ticks = (uint32_t)(uint64_t)(stack->now_ms / LWIP_TICK_MS) + 1;
   tcp_ticks = stack->ticks;
 }
@@ -74,7 +74,7 @@ int io_tcp_stack_create(const io_tcp_stack_options *options, const io_tcp_stack_
   return 0;
 }
 
-// Ends a connection now; lwIP and everyone else forget it.
+// Ends a connection now; lwIP and everything else forget it.
 static void drop(io_tcp_stack *stack, flow *flow, bool has_reset) {
   flow_select(stack, flow);
   if (flow->pcb != NULL) {
@@ -112,7 +112,7 @@ int64_t io_tcp_stack_write(io_tcp_stack *stack, double now_ms, uint32_t number, 
     if (part == 0 || !heap_has_room(stack, part)) break;
     err_t error = tcp_write(pcb, bytes + written, (u16_t)part, TCP_WRITE_FLAG_COPY);
     if (error != ERR_OK && part > pcb->mss) {
-      // Too many buffers, perhaps, for all of it.
+      // All of it may need too many buffers.
       part = pcb->mss;
       error = tcp_write(pcb, bytes + written, (u16_t)part, TCP_WRITE_FLAG_COPY);
     }
@@ -137,7 +137,7 @@ void io_tcp_stack_end(io_tcp_stack *stack, double now_ms, uint32_t number) {
   if (flow == NULL || flow->pcb == NULL || flow->is_detached) return;
   stack_enter(stack, now_ms);
   flow_select(stack, flow);
-  // lwIP measures how long LAST-ACK lasts from the last segment that came.
+  // lwIP measures the time in LAST-ACK from the last segment that arrived.
   flow->pcb->tmr = stack->ticks;
   tcp_shutdown(flow->pcb, 0, 1);
   flow_deselect(stack);
@@ -161,7 +161,7 @@ void io_tcp_stack_close(io_tcp_stack *stack, double now_ms, uint32_t number) {
   if (flow->pcb != NULL) {
     flow_select(stack, flow);
     flow->pcb->tmr = stack->ticks;
-    // With bytes that nobody has read this is a RST.
+    // With unread bytes, this sends a RST.
     tcp_close(flow->pcb);
     flow_deselect(stack);
   }
@@ -223,7 +223,7 @@ void io_tcp_stack_handle_timeout(io_tcp_stack *stack, double now_ms) {
 
 double io_tcp_stack_next_timeout(const io_tcp_stack *stack) {
   double due = INFINITY;
-  // The next tick after the one that was handled last.
+  // The next tick after the last one that was handled.
   if (stack->heads[LIST_TICKING] != NULL) due = stack->last_ticks * (double)LWIP_TICK_MS;
   for (flow_list list = LIST_IDLE; list < LISTS; list++) {
     if (stack->heads[list] != NULL && stack->heads[list]->due_ms < due) due = stack->heads[list]->due_ms;
@@ -235,7 +235,7 @@ double io_tcp_stack_next_timeout(const io_tcp_stack *stack) {
 int32_t io_tcp_stack_poll_packets(io_tcp_stack *stack) {
   io_tcp_stack_memory *memory = &stack->memory;
   int32_t left = stack->packet_count - stack->polled_packets;
-  // Packets that came while these were written.
+  // Packets that arrived while these were written.
   memmove(memory->offsets, memory->offsets + stack->polled_packets, (size_t)left * sizeof *memory->offsets);
   memmove(memory->lengths, memory->lengths + stack->polled_packets, (size_t)left * sizeof *memory->lengths);
   stack->packet_count = left;
@@ -258,7 +258,7 @@ int32_t io_tcp_stack_poll_packets(io_tcp_stack *stack) {
     stack_leave();
   }
   stack->polled_packets = stack->packet_count;
-  // What is sent must not be joined any more.
+  // Nothing more may be joined to a packet that was handed out.
   stack->joinable.flow = NULL;
   return stack->packet_count;
 }
@@ -272,7 +272,7 @@ static void add_event(io_tcp_stack *stack, int32_t *count, const flow *flow, int
   ++*count;
 }
 
-// Moves what was held to `received`, as far as there is room.
+// Moves held bytes to `received`, as far as there is room.
 static size_t take_held(io_tcp_stack *stack, flow *flow) {
   size_t room = stack->memory.received_bytes - stack->received_end, taken = 0;
   if (room > CHUNK_BYTES) room = CHUNK_BYTES;
@@ -297,14 +297,14 @@ static size_t take_held(io_tcp_stack *stack, flow *flow) {
   return taken;
 }
 
-// Returns false when there is no room for all that the flow has.
+// Returns false if there is no room for all events of the flow.
 static bool tell_flow(io_tcp_stack *stack, int32_t *count, flow *flow) {
   if (flow->is_detached) {
     if (!flow->is_closed) return true;
   } else {
     if (flow->was_accepted) add_event(stack, count, flow, IO_TCP_STACK_ACCEPTED, 0, 0);
     flow->was_accepted = false;
-    // Bytes that came before it was paused.
+    // Bytes that arrived before it was paused.
     if (flow->gathered > 0) {
       add_event(stack, count, flow, IO_TCP_STACK_BYTES, (int32_t)flow->gathered_at, (int32_t)flow->gathered);
       flow->gathered = flow->consumed = 0;
@@ -324,7 +324,7 @@ static bool tell_flow(io_tcp_stack *stack, int32_t *count, flow *flow) {
     }
     if (flow->is_writable) add_event(stack, count, flow, IO_TCP_STACK_WRITABLE, 0, 0);
     flow->is_writable = false;
-    // Who has ended in order is read to the end first.
+    // A connection that ended in an orderly way is first read to its end.
     bool is_read = flow->first_held == NULL && (!flow->has_ended || flow->has_told_end);
     if (!flow->is_closed || (!is_lost && !is_read)) return true;
   }

@@ -20,7 +20,7 @@ static int address_of(const char *socket, struct sockaddr_un *address) {
   address->sun_family = AF_UNIX;
   memcpy(address->sun_path, socket, length);
   if (socket[0] == '@') address->sun_path[0] = 0;
-  // An abstract name ends with the address.
+  // An abstract name extends to the end of the address.
   return (int)(offsetof(struct sockaddr_un, sun_path) + length + (socket[0] == '@' ? 0 : 1));
 }
 
@@ -59,7 +59,7 @@ int io_service_notify(const char *socket_name, const char *message, const int *d
   return error == UV_EAGAIN ? UV_ETIMEDOUT : error;
 }
 
-// The manager closes the other end of a pipe once it has come to this message.
+// The manager closes the other end of a pipe when it reaches this message.
 int io_service_barrier(const char *socket, int timeout_ms) {
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) return -errno;

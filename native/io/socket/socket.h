@@ -1,4 +1,4 @@
-// Sockets, by what differs between systems.
+// Socket functions that differ between systems.
 #ifndef UNDERPASS_IO_SOCKET_H
 #define UNDERPASS_IO_SOCKET_H
 
@@ -15,7 +15,7 @@
 
 #define IO_NO_SOCKET ((uv_os_sock_t)-1)
 
-// A non-blocking, close-on-exec socket that the context has had protected. Returns 0, or a negative system error.
+// Makes a non-blocking, close-on-exec socket, and passes it to the context's `protect`. Returns 0, or a negative system error.
 int io_socket_new(io_loop *loop, int family, int type, uv_os_sock_t *result);
 
 // Makes a socket non-blocking and close-on-exec.
@@ -23,7 +23,7 @@ void io_socket_adopt(uv_os_sock_t socket);
 
 void io_socket_close(uv_os_sock_t socket);
 
-// The error of the socket call that has just failed: negative.
+// The error of the socket call that just failed: negative.
 int io_socket_error(void);
 
 // Returns 0, or a negative system error.
@@ -37,7 +37,7 @@ int io_socket_restrict(uv_os_sock_t socket, int family, const char *interface_na
 int io_unix_address(const char *path, struct sockaddr_un *result);
 #endif
 
-// Reads or writes what is possible at once. Return the count, or a negative system error.
+// Reads or writes as much as possible at once. Returns the count, or a negative system error.
 ssize_t io_socket_read(uv_os_sock_t socket, uint8_t *to, size_t bytes);
 ssize_t io_socket_write(uv_os_sock_t socket, const uint8_t *from, size_t bytes);
 

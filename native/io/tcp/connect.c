@@ -45,7 +45,7 @@ static void on_connected(uv_poll_t *poll, int status, int events) {
   io_watcher_release(watcher);
 }
 
-// Connects a socket, which is closed if that fails.
+// Connects a socket. Closes it if that fails.
 static int begin(io_loop *loop, uv_os_sock_t socket, const struct sockaddr *to, socklen_t length,
                  const io_connect_callbacks *callbacks, void *user_data) {
   int error = connect(socket, to, length) == 0 ? 0 : io_socket_error();

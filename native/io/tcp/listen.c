@@ -20,9 +20,9 @@ typedef struct listener {
   watcher watcher;
   struct listener *next;
   const io_listener_callbacks *callbacks;
-  // Given up for a moment to turn a connection away when the process has no descriptor left.
+  // Closed for a moment to turn a connection away when the process has no descriptor left.
   int reserve;
-  // Of a Unix socket, else NULL.
+  // The path of a Unix socket, otherwise NULL.
   char *path;
 } listener;
 
@@ -76,7 +76,7 @@ static void on_connections(uv_poll_t *poll, int status, int events) {
   }
 }
 
-// Listens on a bound socket, which is closed if that fails. `path` is the listener's to free.
+// Listens on a bound socket. Closes it if that fails. The listener frees `path`.
 static int begin(io_loop *loop, uv_os_sock_t bound, char *path, int backlog, const io_listener_callbacks *callbacks,
                  void *user_data) {
   int error = listen(bound, backlog) == 0 ? 0 : io_socket_error();

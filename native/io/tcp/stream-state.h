@@ -1,11 +1,11 @@
-// A stream, as it and shortcuts see it.
+// The state of a stream, for itself and for shortcuts.
 #ifndef UNDERPASS_IO_STREAM_STATE_H
 #define UNDERPASS_IO_STREAM_STATE_H
 
 #include "../loop/watcher.h"
 #include "../stream.h"
 
-// What a stream keeps of a capsule that is not complete yet.
+// Limit of an incomplete capsule's bytes that a stream keeps.
 #define SHORTCUT_KEPT_BYTES 2048
 
 typedef struct stream {
@@ -13,41 +13,41 @@ typedef struct stream {
   const io_stream_callbacks *callbacks;
   uint8_t *data;
   size_t length;
-  // The other end has ended, which reading would report again and again.
+  // The other end has ended; reading would report this again and again.
   bool has_ended;
   bool is_paused;
-  // What FAILURE also stands for has come, urgent data or the end of both directions, and would be reported again and again.
+  // The other reason for FAILURE has occurred, urgent data or the end of both directions; it would be reported again and again.
   bool is_deaf;
   // Not everything that the caller wrote was sent.
   bool is_full;
-  // The caller writes again soon: what was read is acknowledged with that.
+  // The caller writes again soon, and that write acknowledges what was read.
   bool has_more;
-  // Of the caller's last write something is still to be written, or more comes.
+  // Part of the caller's last write is still unwritten, or more follows.
   bool is_owed;
-  // The caller writes nothing more; it is still to be reported to the other end.
+  // The caller has finished writing; the other end has not been told yet.
   bool is_finished, has_end_to_send;
   // The caller stands at the beginning of a capsule: shortcuts may read.
   bool is_resumed;
-  // The first of its shortcuts, by number.
+  // The number of the first of its shortcuts.
   int16_t first_shortcut;
-  // The beginning of a capsule, which comes before what is read next. NULL until there was one.
+  // The beginning of a capsule, which precedes the next bytes that are read. NULL before the first one.
   uint8_t *kept;
   size_t kept_bytes;
-  // The rest of what shortcuts have written; NULL for none.
+  // The rest of what shortcuts wrote; NULL for none.
   uint8_t *rest;
   size_t rest_start, rest_end;
-  // Milliseconds of the loop's clock.
+  // In milliseconds of the loop's clock.
   uint64_t acknowledged_at;
 } stream;
 
-// NULL if there is none.
+// NULL if there is no such stream.
 stream *io_stream_of(io_loop *loop, int descriptor);
 
 // Whether shortcuts may write.
 bool io_stream_may_carry(const stream *stream);
 
-// Writes whole capsules for shortcuts. Returns 0 if they are on their way; if the stream has kept `bytes`, of malloc, for that, *is_kept is
-// set. A negative system error if nothing was written: UV_EAGAIN if the stream takes nothing now.
+// Writes whole capsules for shortcuts. Returns 0 if they are being sent; if the stream keeps `bytes`, allocated by malloc, for
+// that, it sets *is_kept. Returns a negative system error if nothing was written: UV_EAGAIN if the stream accepts nothing now.
 int io_stream_carry(stream *stream, uint8_t *bytes, size_t length, bool *is_kept);
 
 #endif

@@ -69,7 +69,7 @@ static int control(unsigned long request, int family, void *argument) {
   return error;
 }
 
-// By netlink, since only there duplicate address detection can be turned off: until it has finished, nothing can listen on the
+// By netlink, because only there can duplicate address detection be turned off: until it has finished, nothing can listen on the
 // address, even on a device without neighbours.
 static int add_ipv6_address(const char *name, const uint8_t *address, int prefix_length) {
   struct {
@@ -104,7 +104,7 @@ static int add_ipv6_address(const char *name, const uint8_t *address, int prefix
   return is_answer ? answer.result.error : UV_EPROTO;
 }
 
-// A request about an interface. UV_EINVAL if there can be none of that name.
+// A request about an interface. UV_EINVAL if the name cannot be one.
 static int begin(struct ifreq *request, const char *name) {
   size_t length = strlen(name);
   memset(request, 0, sizeof *request);

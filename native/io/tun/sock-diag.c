@@ -1,5 +1,5 @@
-// Ends TCP connections of this network namespace by their local address, through the kernel's sock_diag(7): those left over
-// from a TUN device that is gone. Nothing else ends the wait of an application that only receives.
+// Ends TCP connections of this network namespace by their local address, through the kernel's sock_diag(7): those left over from a
+// TUN device that is gone. Nothing else would end the wait of an application that only receives.
 #include "../interfaces.h"
 
 #ifndef __linux__
@@ -28,7 +28,7 @@ int64_t io_tcp_destroy_from(const uint8_t *address, size_t address_bytes) {
 #include <sys/time.h>
 #include <unistd.h>
 
-// More than a namespace can have from one address to one target, as there are no more ports.
+// More than a namespace can have from one address to one target, because there are not more ports.
 #define MAX_CONNECTIONS 65536
 // The kernel answers such requests within the call; this limits the wait for one that does not.
 #define ANSWER_TIMEOUT_MS 500

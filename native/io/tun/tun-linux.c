@@ -31,7 +31,7 @@ int io_tun_open(const char *name, bool offload, io_tun_device *result) {
     int header_bytes = VIRTIO_HEADER_BYTES, little_endian = 1;
     is_good = ioctl(fd, TUNSETVNETHDRSZ, &header_bytes) == 0 && ioctl(fd, TUNSETVNETLE, &little_endian) == 0;
     unsigned long offloads = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
-    // Kernels before 6.2 know no USO.
+    // Kernels before 6.2 do not support USO.
     has_uso = is_good && ioctl(fd, TUNSETOFFLOAD, offloads | TUN_F_USO4 | TUN_F_USO6) == 0;
     if (is_good && !has_uso) is_good = ioctl(fd, TUNSETOFFLOAD, offloads) == 0;
   } else if (is_good) ioctl(fd, TUNSETOFFLOAD, 0UL);

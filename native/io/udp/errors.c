@@ -1,4 +1,4 @@
-// What did not get through: reports to the caller, and counts.
+// Datagrams that did not get through: reports to the caller, and counts.
 #include <errno.h>
 #include <string.h>
 

@@ -7,7 +7,7 @@ int32_t io_udp_number_local(local_table *locals, const uint8_t *bytes, size_t le
   memcpy(met.bytes, bytes, length);
   int32_t number = locals->last;
   for (int32_t tried = 0; tried <= locals->count; tried++) {
-    // The latest first, then all.
+    // First the most recent, then all.
     if (tried > 0) number = tried;
     if (number == 0) continue;
     local_address *known = &locals->addresses[number - 1];

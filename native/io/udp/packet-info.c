@@ -1,5 +1,5 @@
 #ifdef __APPLE__
-// For IPV6_RECVPKTINFO.
+// Required for IPV6_RECVPKTINFO.
 #define __APPLE_USE_RFC_3542
 #endif
 

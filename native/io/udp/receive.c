@@ -3,7 +3,7 @@
 #include "../shortcut/table.h"
 #include "udp-state.h"
 
-// A socket under load yields to the others after this many reads.
+// A busy socket yields to the others after this many reads.
 #define READ_ROUNDS 4
 
 void io_udp_deliver(udp *udp) {
@@ -57,7 +57,7 @@ void io_udp_read_all(udp_socket *socket) {
   udp *udp = socket->udp;
   bool is_more = true;
   size_t messages = 0;
-  // If several datagrams came at once, more arrive while they are handled, and reading again is cheaper than waiting. A single
+  // If several datagrams arrived at once, more arrive while they are handled, and reading again is cheaper than waiting. A single
   // one is delivered at the end of the turn, together with those of other sockets.
   for (int round = 0; round < READ_ROUNDS && is_more; round++) {
     int32_t rows_before = udp->row_count, slots_before = udp->slot_count == IO_UDP_SLOTS ? 0 : udp->slot_count;

@@ -31,7 +31,7 @@ int io_udp_send_from(udp_socket *socket, const struct sockaddr_storage *to, sock
   local_address *local = io_udp_local_of(socket, number);
   int error = io_udp_system_send_once(socket, to, to_length, parts, part_count, segment_bytes, local);
   if (local == NULL || !may_be_gone(error)) return error;
-  // May be the error of an earlier datagram.
+  // This may be the error of an earlier datagram.
   error = io_udp_system_send_once(socket, to, to_length, parts, part_count, segment_bytes, local);
   if (!may_be_gone(error)) return error;
   int other_error = io_udp_system_send_once(socket, to, to_length, parts, part_count, segment_bytes, NULL);
@@ -126,13 +126,14 @@ static size_t send_singly(udp_socket *socket, const message *whole, const part *
 // Handles a message that the system refused. Returns how many datagrams were dropped.
 static size_t refused(udp_socket *socket, const message *message, const part *parts, int error) {
   if (io_udp_is_news(socket, error) || (may_be_gone(error) && io_udp_local_of(socket, message->local) != NULL)) {
-    // May be the error of an earlier datagram, or about the address to send from: after one more try it is this one's.
+    // This may be the error of an earlier datagram, or concern the address to send from: after one more try, it belongs to this
+    // one.
     error = io_udp_send_from(socket, &message->to, message->to_length, parts, message->part_count,
                       message->segments > 1 ? message->segment_bytes : 0, message->local);
     if (error == 0) return 0;
     if (is_full(error)) return keep(socket, message, parts);
   }
-  // Without a route, single datagrams would fail as well.
+  // Without a route, single datagrams would fail too.
   if (message->segments > 1 && io_udp_kind_of_error(error) == NONE) {
     // The MTU is smaller than a segment, or the device does not support it: such sizes are sent singly from now on.
     if (error == UV_EMSGSIZE || error == UV_EINVAL) socket->segment_limit = message->segment_bytes - 1;
@@ -255,7 +256,7 @@ int64_t io_udp_send(io_loop *loop, const io_udp_batch *batch) {
     udp_socket *socket = udp->sockets[udp->order[i]];
     dropped += send_socket(socket, batch);
     socket->first_row = socket->last_row = NONE;
-    // The answer comes soon.
+    // The answer is expected soon.
     if (socket->latency == IO_LATENCY_INTERACTIVE) io_latency_spin(loop);
   }
   return (int64_t)dropped;

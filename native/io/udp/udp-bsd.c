@@ -1,6 +1,6 @@
 // macOS and the BSDs: recvmsg and sendmsg.
 #ifdef __APPLE__
-// For IPV6_RECVPKTINFO.
+// Required for IPV6_RECVPKTINFO.
 #define __APPLE_USE_RFC_3542
 #endif
 

@@ -2,7 +2,7 @@
 #ifdef __linux__
 
 #include <errno.h>
-// For linux/errqueue.h, which lacks it.
+// For linux/errqueue.h, which does not include it.
 #include <time.h>
 
 #include <linux/errqueue.h>
@@ -22,7 +22,7 @@
 #define UDP_GRO 104
 #endif
 
-// Errors that are read from one socket per turn, while the rest wait.
+// Limit of errors that are read from one socket per turn; the rest waits.
 #define ERROR_READS 64
 
 struct system_messages {
@@ -35,7 +35,7 @@ struct system_messages {
   struct iovec sent_parts[SEND_PARTS];
 };
 
-// The system has changed these fields of slots that hold a message.
+// The system has changed these fields of slots that contain a message.
 static void prepare_slot(struct system_messages *system, int32_t slot) {
   struct msghdr *header = &system->received[slot].msg_hdr;
   header->msg_namelen = sizeof system->received_from[slot];
@@ -134,7 +134,7 @@ bool io_udp_system_read_errors(udp_socket *socket) {
       struct sock_extended_err error;
       if (!is_error || cmsg->cmsg_len < CMSG_LEN(sizeof error)) continue;
       memcpy(&error, CMSG_DATA(cmsg), sizeof error);
-      // The send that failed has counted a local error.
+      // The failed send has already counted a local error.
       if (error.ee_origin != SO_EE_ORIGIN_LOCAL) socket->udp->counts[IO_UDP_COUNT_REFUSED]++;
       if (header.msg_namelen > 0) io_udp_add_error(socket, &to, kind_of_icmp(&error), error.ee_info);
     }
@@ -153,8 +153,8 @@ bool io_udp_system_receive(udp_socket *socket) {
   while (count < 0 &&
          (errno == EINTR || (socket->tells_errors && io_udp_is_news(socket, -errno) && tries++ < NEWS_TRIES)));
   if (count < 0) {
-    // An ICMP error for an earlier datagram appears here once, and is harmless. If errors are reported, the error queue has it
-    // too, and it is counted there.
+    // An ICMP error for an earlier datagram appears here once, and is harmless. If errors are reported, the error queue also
+    // contains it, and it is counted there.
     if (errno == EAGAIN || errno == EWOULDBLOCK || socket->tells_errors) return false;
     udp->counts[IO_UDP_COUNT_REFUSED]++;
     return false;
@@ -244,7 +244,7 @@ int io_udp_forbid_fragments(io_loop *loop, int32_t id) {
 int io_udp_latency(io_loop *loop, int32_t id, int latency) {
   udp_socket *socket = io_udp_socket_of(loop, id);
   if (socket == NULL) return UV_EINVAL;
-  // A hold ends when it was going to, and is the last.
+  // A hold in progress ends as planned, and is the last.
   socket->latency = latency;
   return 0;
 }

@@ -1,4 +1,4 @@
-// What macOS, the BSDs and Windows share: one message per call, and no reports of errors.
+// The code that macOS, the BSDs and Windows share: one message per call, and no error reports.
 #ifndef __linux__
 
 #include "udp-state.h"

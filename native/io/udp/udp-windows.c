@@ -2,7 +2,7 @@
 
 #include "udp-state.h"
 
-// After the headers that it builds on.
+// After the headers that it depends on.
 #include <mswsock.h>
 
 void io_udp_system_opened(udp_socket *socket) {

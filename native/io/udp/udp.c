@@ -1,4 +1,4 @@
-// The sockets: opened, watched, set, closed.
+// Opens, watches, configures and closes the sockets.
 #include "../tcp.h"
 #include "../udp.h"
 
@@ -99,7 +99,7 @@ static int bind_socket(uv_os_sock_t fd, const struct sockaddr_storage *address, 
   return error;
 }
 
-// Watches a socket that is bound. Returns its number, or a system error, with the socket left alone.
+// Watches a bound socket. Returns its number, or a system error, and then leaves the socket alone.
 static int32_t add_socket(io_loop *loop, uv_os_sock_t fd, const struct sockaddr_storage *address,
                           const io_udp_options *options) {
   udp *udp = loop->udp;
@@ -176,7 +176,7 @@ int io_udp_descriptor(io_loop *loop, int32_t id) {
 static void on_socket_closed(uv_handle_t *handle) {
   udp_socket *socket = handle->data;
   udp *udp = socket->udp;
-  // Not earlier, as rows of this turn may still refer to it.
+  // Not earlier, because rows of this turn may still refer to it.
   udp->free_ids[udp->free_count++] = socket->id;
   io_udp_drop_pending(socket);
   free(socket->locals);
@@ -189,7 +189,7 @@ static void close_socket(udp_socket *socket) {
   socket->is_closing = true;
   io_shortcut_end_socket(udp->loop, socket);
   udp->sockets[socket->id] = NULL;
-  // Its number may belong to another socket by the time they are reported.
+  // Its number may belong to another socket when they are reported.
   for (int32_t i = 0; i < udp->error_count; i++) {
     int32_t *row = udp->memory.errors + (size_t)i * IO_UDP_ERROR_ROW_INTS;
     if (row[0] == socket->id) row[0] = NONE;

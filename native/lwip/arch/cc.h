@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 
-// Without checks, what a check would have caught goes on; with them, in tests, it ends the program.
+// Without checks, the program continues past a failed one; with checks, in tests, it aborts.
 #define LWIP_PLATFORM_ASSERT(message) abort()
 #define LWIP_PLATFORM_DIAG(message)
 
