@@ -19,7 +19,7 @@ describeOnTwoHosts("a tunnel of RFC 9298 over a link of 1,300 bytes", () => {
     ["127.0.0.1", MTU - 28],
     ["::1", MTU - 48],
   ])(
-    "carries what fits a packet to %s, and drops what would have to be fragmented",
+    "carries datagrams to %s that fit into a packet, and drops those that would have to be fragmented",
     async (target, largest) => {
       const { server } = hosts;
       await server.run(["ip", "link", "set", "lo", "mtu", String(MTU)]);

@@ -92,7 +92,7 @@ describeOnTwoHosts("datagrams through the tunnel", () => {
       ["IPv4", "127.0.0.1"],
       ["IPv6", "::1"],
     ] as const)(
-      "SOCKS5 UDP ASSOCIATE to %s carries 0 bytes to the most that fits with the header, from one source",
+      "SOCKS5 UDP ASSOCIATE to %s carries 0 bytes up to the most that fit with the header, from one source",
       async (family, host) => {
         const longestPacket = socks5.host === "::1" ? 65_527 : 65_507;
         const longest = Math.min(65_507, longestPacket - SOCKS5_HEADER[family]);
@@ -133,7 +133,7 @@ describeOnTwoHosts("datagrams through the tunnel", () => {
       expect(await hosts.client.run(["dig", ...server, "example.test", "A"])).toEqual(["192.0.2.7"]);
     });
 
-    it("and no UDP packet ever tried to cross from host to host", () => {
+    it("no UDP packet ever tried to cross from host to host", () => {
       expect(hosts.udpDropped()).toBe(0);
     });
   });

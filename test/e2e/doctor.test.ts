@@ -23,7 +23,7 @@ describeWithTun("doctor", () => {
     await hosts.client.run(["chmod", "644", `${hosts.directory}/exposed-psk`]);
   });
 
-  it.concurrent.each(SET_UPS)("finds what is wrong with $name", async (setUp) => {
+  it.concurrent.each(SET_UPS)("finds the fault of $name", async (setUp) => {
     const { fault, warnings = [], notes = [], data = {}, options, program = "udp-local", exitStatus } = setUp;
     const report = await runDoctor(world, program, options(world), setUp);
     const of = (severity: string) =>

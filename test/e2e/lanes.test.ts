@@ -89,7 +89,7 @@ describeOnOwnHosts("a session of several lanes", () => {
   });
 
   itOnOwnHosts.for(["server", "local"] as const)(
-    "carries on after kill -9 of udp-%s",
+    "continues after kill -9 of udp-%s",
     async (end, { hosts }) => {
       const tunnel = await startTunnel(hosts, "8");
       const prober = await expectAnswers(hosts, tunnel);

@@ -82,7 +82,7 @@ describeOnTwoHosts("on a link whose hosts know each other by link-local addresse
     },
   );
 
-  it("--egress reaches a SOCKS5 server there, and hears its relay", async () => {
+  it("--egress reaches a SOCKS5 server there, and gets answers from its relay", async () => {
     const { server } = hosts;
     const [listen, forward] = [server.port(), server.port()];
     const command = (name: "udp-server" | "udp-local", options: readonly string[]) => {

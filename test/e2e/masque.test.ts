@@ -21,7 +21,7 @@ for (const [version, fragment] of [
     const templateOf = (port: number) =>
       `http://${hosts.server.ipv4}:${port}/.well-known/masque/udp/{target_host}/{target_port}/${fragment}`;
 
-    it("a forward goes on after the proxy was killed and started again, from another source port", async () => {
+    it("a forward continues from another source port after the proxy was killed and restarted", async () => {
       const { client, server } = hosts;
       const echoPort = await startUdpEcho(server);
       const [port, forwardPort] = [server.port(), client.port()];

@@ -68,7 +68,7 @@ describeWithTun("what a STUN client learns of the NAT", () => {
     });
 
     it.each(FAMILIES)(
-      "two associations hear each other by their external addresses over %s (REQ-9)",
+      "two associations reach each other by their external addresses over %s (REQ-9)",
       async (family) => {
         const argv = ["python3", HAIRPIN, beyond(3)[family], `${echoPort}`];
         const [line] = await hosts.client.run(argv, { timeoutMs: DISCOVERY_MS });

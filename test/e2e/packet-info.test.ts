@@ -42,7 +42,7 @@ describeOnTwoHosts("a fixed forward bound to any address", () => {
   });
 
   it.each(["IPv4", "IPv6"] as const)(
-    "answers dig, which asks one address over %s from another, from the one that was asked",
+    "answers dig over %s from the address that it asked, although it asks from another",
     async (family) => {
       const own = family === "IPv4" ? hosts.client.ipv4 : hosts.client.ipv6;
       for (const [from, to] of [
@@ -55,7 +55,7 @@ describeOnTwoHosts("a fixed forward bound to any address", () => {
     },
   );
 
-  it("answers nc, which accepts only the address that it asked, on each loopback address in turn from one port", async () => {
+  it("answers nc from each loopback address in turn, on one port; nc accepts only the address that it asked", async () => {
     const source = `${hosts.client.port()}`;
     for (const host of ["127.0.0.2", "127.0.0.3", "127.0.0.2", SECOND.IPv4]) {
       const nc = ["nc", "-u", "-w", "1", "-s", "127.0.0.1", "-p", source, host, `${echoPort}`];

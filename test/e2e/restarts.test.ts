@@ -93,7 +93,7 @@ describeOnOwnHosts("when a part dies", () => {
   });
 
   itOnOwnHosts.for<CarrierName>(["ss-tunnel + obfs", "ss:// + obfs", "TCP over IPv4"])(
-    "traffic resumes within 6 s by %s after the server was away for 10 s",
+    "traffic resumes within 6 s through %s after the server was down for 10 s",
     async (carrierName, { hosts }) => {
       const tunnel = await startTunnel(hosts, carrierName);
       const { prober } = await startProber(hosts, tunnel);

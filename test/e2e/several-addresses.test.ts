@@ -103,7 +103,7 @@ describeOnTwoHosts("a name with several addresses", () => {
       expect(local.lines.filter(({ text }) => /cannot reach/.test(text))).toEqual([]);
     }
 
-    it("is reached at its second address when the first is a black hole, and the attempt at the first is cancelled", async () => {
+    it("is reached at its second address when the first is a black hole, and the first attempt is cancelled", async () => {
       await expectTunnel(`hole-and-server.test:${await startServer(hosts.server.ipv4)}`);
       expect(await synSent()).toEqual([]);
     });
@@ -112,7 +112,7 @@ describeOnTwoHosts("a name with several addresses", () => {
       await expectTunnel(`server.test:${await startServer(hosts.server.ipv4)}`);
     });
 
-    it("that refuses on all of them is reported with each address and its reason", async () => {
+    it("that refuses on all of them is reported with each address and the reason", async () => {
       const port = hosts.server.port();
       const local = await startLocal(["--server", `server.test:${port}`, ...out]);
       const refused = (address: string) => `${address}: connection refused \\(ECONNREFUSED\\)`;
@@ -136,7 +136,7 @@ describeOnTwoHosts("a name with several addresses", () => {
       await hosts.client.run(["sh", "-c", poll], { timeoutMs: 5_000 });
     });
 
-    it("is what a SOCKS5 client reaches by CONNECT, past a black hole", async () => {
+    it("is reached by a SOCKS5 client's CONNECT, past a black hole", async () => {
       const port = await startTcpEcho(hosts.server, hosts.server.ipv4);
       const socksPort = hosts.client.port();
       const listen = ["--server", `127.0.0.1:${hosts.client.port()}`, "--listen", `127.0.0.1:${socksPort}`];

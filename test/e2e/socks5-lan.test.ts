@@ -59,7 +59,7 @@ describeOnTwoHosts("a SOCKS5 server for other hosts of its LAN", () => {
     return lines.map((line) => JSON.parse(line));
   }
 
-  it("gives each client a port of --socks-udp-ports FROM-TO, refuses those past them, and uses a port again", async () => {
+  it("gives each client a port of --socks-udp-ports FROM-TO, refuses clients beyond the range, and reuses ports", async () => {
     await startLan(["--socks-udp-ports", `${UDP}-${UDP + 2}`], 3);
     const [answers, ports, isOldest] = await run("relays", 4);
     expect(answers).toEqual(["hello", "hello", "hello", 1]);
@@ -67,7 +67,7 @@ describeOnTwoHosts("a SOCKS5 server for other hosts of its LAN", () => {
     expect(isOldest).toBe(true);
   });
 
-  it("has one UDP port for all clients, which it tells apart though they share an IP (PySocks)", async () => {
+  it("has one UDP port for all clients, and distinguishes them although they share an IP (PySocks)", async () => {
     await startLan(["--socks-udp-ports", `${UDP}`], 1);
     expect(await run("several")).toEqual([["left 1", "left 2", "left 3"]]);
     const [answers, ports] = await run("relays", 3);
@@ -83,12 +83,12 @@ describeOnTwoHosts("a SOCKS5 server for other hosts of its LAN", () => {
   ])("a client with %s", (_, count) => {
     const ports = () => (count === 1 ? `${UDP}` : `${UDP}-${UDP + count - 1}`);
 
-    it("is followed when its port moves, and no other IP is heard", async () => {
+    it("is followed when its port changes, and no other IP is accepted", async () => {
       await startLan(["--socks-udp-ports", ports()], count);
       expect(await run("moves", SECOND)).toEqual([["first", "second", null, "first again"]]);
     });
 
-    it("is heard on one port alone with --socks-udp-strict", async () => {
+    it("is accepted from only one port with --socks-udp-strict", async () => {
       await startLan(["--socks-udp-ports", ports(), "--socks-udp-strict"], count);
       expect(await run("moves", SECOND)).toEqual([["first", null, null, "first again"]]);
     });
@@ -126,7 +126,7 @@ describeOnTwoHosts("a SOCKS5 server for other hosts of its LAN", () => {
       expect(bound).toEqual([OUTSIDE, expect.any(Number)]);
     });
 
-    it("without it sends them where they cannot get", async () => {
+    it("without it, sends them to an address that they cannot reach", async () => {
       expect(await startNat([])).toEqual([]);
       const [bound] = await run("bound");
       expect(bound).toEqual([hosts.client.ipv4, expect.any(Number)]);

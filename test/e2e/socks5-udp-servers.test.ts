@@ -54,7 +54,7 @@ socks pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }
       await server.waitForTcp(INSIDE, dantePort);
     });
 
-    it("has its relay at the address where it is reached: --egress sends through it", async () => {
+    it("has its relay at the address where it is reachable, so --egress sends through it", async () => {
       const { client } = hosts;
       const keyFile = makeKeyFile(hosts);
       const [listen, forward] = [client.port(), client.port()];

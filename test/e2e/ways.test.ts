@@ -79,7 +79,7 @@ describeOnTwoHosts("several ways to the server", () => {
     },
   );
 
-  it("a way that connects and never answers, and one that is dropped, are passed over at the start", async () => {
+  it("a way that connects but never answers, and one that is dropped, are skipped at the start", async () => {
     const { client, server } = hosts;
     const echoPort = await startUdpEcho(server);
     const keyFile = makeKeyFile(hosts);
@@ -98,7 +98,7 @@ describeOnTwoHosts("several ways to the server", () => {
     }
   });
 
-  it("another server is taken when the first is gone, with a new session, and the first again when the other is gone", async () => {
+  it("the client moves to another server, with a new session, when the first is gone, and back when the other is gone", async () => {
     const { server } = hosts;
     const echoPort = await startUdpEcho(server);
     const keyFile = makeKeyFile(hosts);

@@ -65,7 +65,7 @@ describeWith(["curl", "socat"], "listening on [::]", () => {
     return result;
   }
 
-  it("udp-server takes tunnels over IPv4 and IPv6 on one port", async () => {
+  it("udp-server accepts tunnels over IPv4 and IPv6 on one port", async () => {
     const server = await startServer(["[::]:0"]);
     expect(server.address.listen).toEqual([expect.stringMatching(/^\[::\]:[1-9]\d*$/)]);
     for (const host of LOOPBACKS) {
@@ -77,7 +77,7 @@ describeWith(["curl", "socat"], "listening on [::]", () => {
     expect(server.stats().sessions).toBe(2);
   });
 
-  it("udp-server leaves IPv4 out with ipv6Only, and to an 0.0.0.0 that is named beside it", async () => {
+  it("udp-server leaves IPv4 out with ipv6Only, and leaves it to 0.0.0.0 if that is listed too", async () => {
     const alone = portOf((await startServer(["[::]:0"], true)).address.listen[0]);
     expect([await probe("::1", alone), await probe("127.0.0.1", alone)]).toEqual(["accepts", "ECONNREFUSED"]);
     const port = portOf((await startServer(["0.0.0.0:0"])).address.listen[0]);
@@ -87,7 +87,7 @@ describeWith(["curl", "socat"], "listening on [::]", () => {
     expect([await probe("::1", port), await probe("127.0.0.1", port)]).toEqual(["accepts", "accepts"]);
   });
 
-  it("forwards and the SOCKS5 server do: socat, curl and a SOCKS5 client by UDP get answers", async () => {
+  it("forwards and the SOCKS5 server accept both: socat, curl and a UDP client of SOCKS5 get answers", async () => {
     const server = await startServer(["127.0.0.1:0"]);
     const target = { host: "127.0.0.1", port: echo.address().port };
     const local = await startLocal({

@@ -152,7 +152,7 @@ describeUnless(lack, "the C library", () => {
       through.close();
     });
 
-    it("find each other again after the server was killed", async () => {
+    it("reconnect after the server was killed", async () => {
       const first = await start(serverKind, "server", serverArgs());
       const serverPort = portOf(first.ready.listen![0]);
       const local = await start(localKind, "local", ["--server", `127.0.0.1:${serverPort}`, ...forward()]);
@@ -224,7 +224,7 @@ describeUnless(lack, "the C library", () => {
       return terminator;
     }
 
-    it("TLS, and only to who has the certificate", async () => {
+    it("TLS, and only to the holder of the certificate", async () => {
       const files = await makeCertificate();
       const server = await start("Node", "server", serverArgs());
       const proxy = await startTerminator(files, server);
@@ -278,7 +278,7 @@ describeUnless(lack, "the C library", () => {
       terminator.close();
     });
 
-    it("the server of a shadowsocks config.json, and at the other end it is that server", async () => {
+    it("the server of a shadowsocks config.json, and at the other end acts as that server", async () => {
       const port = await freePort();
       const config = join(folder, "config.json");
       const members = { server: "127.0.0.1", server_port: port, method: "aes-256-gcm", password: "secret" };
@@ -340,14 +340,14 @@ describeUnless(lack, "the C library", () => {
     [["server", "--listen", "0.0.0.0:0"], /psk/],
     [["local", "--psk-file", "/nowhere/psk", "--forward", "127.0.0.1:0=127.0.0.1:9"], /nowhere/],
     [["neither"], /local, server or tun2socks/],
-  ])("ends with 2 and one line for %j", (args, reason) => {
+  ])("exits with 2 and one line for %j", (args, reason) => {
     const { status, stderr } = spawnSync(PROGRAM, args, { encoding: "utf8" });
     expect(status).toBe(2);
     expect(stderr.trimEnd().split("\n")).toHaveLength(1);
     expect(stderr).toMatch(reason);
   });
 
-  it("ends with 1 when the port is taken", async () => {
+  it("exits with 1 when the port is taken", async () => {
     const server = await start("C", "server", serverArgs());
     const args = ["server", "--psk-file", keyFile, "--listen", server.ready.listen![0]];
     const { status, stderr } = spawnSync(PROGRAM, args, { encoding: "utf8" });

@@ -279,7 +279,7 @@ BasicAuth user p4ss
     await expect(expectEcho({ server: `127.0.0.1:${portOf(tls)}`, via: [via()] })).rejects.toThrow(message);
   });
 
-  it("TLS without the client's certificate that the terminator wants never comes up", async () => {
+  it("TLS without the client certificate that the terminator requires never comes up", async () => {
     const via = [`tls://?servername=tunnel.test&${ca()}`];
     await expect(expectEcho({ server: `127.0.0.1:${portOf(mutualTls)}`, via })).rejects.toThrow(
       /certificate required|closed|ended|alert/i,

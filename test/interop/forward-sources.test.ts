@@ -31,7 +31,7 @@ class ThreeMouths {
   }
 }
 
-describe("a fixed forward whose server lets in whoever sends", () => {
+describe("a fixed forward whose server accepts every sender", () => {
   let server: UdpServer;
   let target: ThreeMouths;
   let targetPort: number;
@@ -73,18 +73,18 @@ describe("a fixed forward whose server lets in whoever sends", () => {
     return [new Set(heard), dropped()];
   }
 
-  it("passes on what its target sends, and counts what others send as foreign_source", async () => {
+  it("passes on its target's datagrams, and counts others' as foreign_source", async () => {
     expect(await ask({ target: `127.0.0.1:${targetPort}` })).toEqual([new Set(["itself"]), 2]);
     // They are all dropped at the client: nothing else is lost.
     expect(local!.stats().drops.send_error).toBe(0);
   });
 
-  it("passes on what other ports of its target send, too, with anyPort", async () => {
+  it("also passes on datagrams from other ports of its target with anyPort", async () => {
     const expected = new Set(["itself", "another port"]);
     expect(await ask({ target: `127.0.0.1:${targetPort}`, anyPort: true })).toEqual([expected, 1]);
   });
 
-  it("whose target is a name, passes on what comes from that port of what the name was resolved to", async () => {
+  it("whose target is a name, passes on datagrams from that port of the resolved address", async () => {
     const [answers, dropped] = await ask({ target: `localhost:${targetPort}` });
     // Where the name has led to, only the server knows, and this one lets everybody in.
     expect([answers, dropped]).toEqual([new Set(["itself", "another host"]), 1]);

@@ -25,7 +25,7 @@ import { residentBytes, startUdpLocal, startUdpServer } from "../support/start.t
 const KEY = Buffer.alloc(32, "k");
 
 /** A tunnel with an honest user, against which each hostile peer is set. */
-describe("the traffic of others flows beside a hostile peer", () => {
+describe("other traffic continues beside a hostile peer", () => {
   let server: UdpServer;
   let local: UdpLocal;
   let echo: UdpSocket;
@@ -84,7 +84,7 @@ describe("the traffic of others flows beside a hostile peer", () => {
     expect(data.toString()).toBe(text);
   }
 
-  it("that sends its head one byte at a time and is cut off at the deadline", async () => {
+  it("that sends its head one byte at a time, and is closed at the deadline", async () => {
     const socket = attack();
     const drip = setInterval(() => socket.write("G"), 20);
     const closed = once(socket, "close");
@@ -106,7 +106,7 @@ describe("the traffic of others flows beside a hostile peer", () => {
     await expectFlow("after an endless head");
   });
 
-  it("that does not speak HTTP, or asks for something else, and gets a web server's answer", async () => {
+  it("that does not speak HTTP or asks for something else, and gets a web server's answer", async () => {
     for (const [request, status] of [
       ["\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400],
       ["GET / HTTP/1.1\r\nHost: a\r\n\r\n", 404],
@@ -197,7 +197,7 @@ describe("a peer with the key that breaks the protocol", () => {
     expect(server.stats().refused.protocol_error).toBe(1);
   });
 
-  it("registers 1,000 contexts where 100 have room, and is told of each that made room", async () => {
+  it("registers 1,000 contexts within a limit of 100, and is told of each that was evicted", async () => {
     const server = await start({ maxContextsPerSession: 100 });
     const socket = await upgraded(server);
     socket.write(Buffer.from("80555002020100", "hex"));
@@ -222,7 +222,7 @@ describe("a peer with the key that breaks the protocol", () => {
     socket.destroy();
   });
 
-  it("is cut off when it never reads and 1 MiB of answers wait", async () => {
+  it("is disconnected when it never reads and 1 MiB of answers wait", async () => {
     const server = await start({});
     const socket = await upgraded(server);
     socket.pause();
@@ -239,7 +239,7 @@ describe("a peer with the key that breaks the protocol", () => {
 });
 
 describe.each(["127.0.0.1:0", "unix"])("a server on %s that has no descriptor left", (where) => {
-  it("refuses connections while it has none, and serves again when some are free", async () => {
+  it("refuses connections meanwhile, and serves again when some are free", async () => {
     const directory = mkdtempSync(join(tmpdir(), "underpass-"));
     const listen = where === "unix" ? `unix:${join(directory, "socket")}` : where;
     const options = ["--listen", listen, "--allow", "127.0.0.1/32", "--workers", "1", "--log-format", "json"];

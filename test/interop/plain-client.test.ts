@@ -64,7 +64,7 @@ describe("a foreign client of RFC 9298", () => {
     bound.socket.destroy();
   });
 
-  it("may send capsules of unknown types, which are skipped", async () => {
+  it("may send capsules of unknown types, which the server skips", async () => {
     await client.request(`/.well-known/masque/udp/127.0.0.1/${echo.address().port}/`);
     client.send("17 04 ff ff ff ff 80 55 50 00 02 00 00 00 03 00 68 69");
     expect(await client.take(5)).toBe("0003006869");
@@ -92,7 +92,7 @@ describe("a foreign client of RFC 9298", () => {
     expect(source.port).toBe(Number(publicAddress![1]));
   });
 
-  it("hears strangers on both public addresses while its uncompressed context is open", async () => {
+  it("receives from strangers on both public addresses while its uncompressed context is open", async () => {
     const head = await client.request("/.well-known/masque/udp/%2A/%2A/", ["Connect-UDP-Bind: ?1"]);
     const [, port4, port6] = /"127\.0\.0\.1:(\d+)", "\[::1\]:(\d+)"/.exec(head)!;
     client.send("11 02 02 00");
@@ -107,7 +107,7 @@ describe("a foreign client of RFC 9298", () => {
     stranger.close();
   });
 
-  it("is told the public addresses that the server is given, one of each family", async () => {
+  it("gets the public addresses that the server was given, one of each family", async () => {
     const other = await startUdpServer({
       listen: ["127.0.0.1:0"],
       publicAddress: ["2001:db8::7", "192.0.2.7"],
@@ -119,7 +119,7 @@ describe("a foreign client of RFC 9298", () => {
     await other.close();
   });
 
-  it("may not bind where datagrams leave by an egress, and gets the tunnel to its target instead", async () => {
+  it("cannot bind if datagrams leave through an egress, and gets a tunnel to its target instead", async () => {
     const other = await startUdpServer({
       listen: ["127.0.0.1:0"],
       allow: ["127.0.0.1/32"],
@@ -147,13 +147,13 @@ describe("a foreign client of RFC 9298", () => {
     ["the 101", "192.0.2.1/53", 101],
     ["a refusal", "192.0.2.1/0", 400],
     ["the refusal of a name", "nowhere.invalid/53", 502],
-  ])("gets %s though it ended its side behind its request", async (_, target, status) => {
+  ])("gets %s although it ended its side after its request", async (_, target, status) => {
     const answer = client.request(`/.well-known/masque/udp/${target}/`);
     client.socket.end();
     expect(await answer).toMatch(new RegExp(`^HTTP/1.1 ${status} `));
   });
 
-  it("is disconnected where it ends inside a capsule", async () => {
+  it("is disconnected when it ends inside a capsule", async () => {
     await client.request(`/.well-known/masque/udp/127.0.0.1/${echo.address().port}/`);
     client.send("00 03 00 68");
     client.socket.end();
@@ -166,7 +166,7 @@ describe("a foreign client of RFC 9298", () => {
     await client.ended();
   });
 
-  it("is refused a denied target, and a name without address, by Proxy-Status", async () => {
+  it("gets a refusal with Proxy-Status for a denied target, and for a name without address", async () => {
     expect(await client.request("/.well-known/masque/udp/127.0.0.2/53/")).toMatch(
       /^HTTP\/1.1 403 [\s\S]*proxy-status: [^\r]*error=destination_ip_prohibited/i,
     );

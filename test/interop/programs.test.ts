@@ -224,7 +224,7 @@ describe("a program", () => {
     expect(local.output.stderr).not.toContain("cannot reach");
   });
 
-  it("reports that the server shuts down when the server has announced it", async () => {
+  it("reports that the server shuts down if the server has announced it", async () => {
     const server = start("udp-server", ["--listen", "127.0.0.1:0", "--ready-fd", "3"]);
     await once(server.child.stdio[3]!, "end");
     const [address] = JSON.parse(server.output.ready).listen;
@@ -237,7 +237,7 @@ describe("a program", () => {
     expect(beforeDown).not.toContain("cannot reach");
   });
 
-  it("reports its real addresses when it is ready, on stderr and on --ready-fd, and exits with 0 on SIGTERM", async () => {
+  it("reports its actual addresses when it is ready, on stderr and on --ready-fd, and exits with 0 on SIGTERM", async () => {
     const { child, output } = start("udp-server", [
       "--listen",
       "127.0.0.1:0",
@@ -265,27 +265,30 @@ describe("a program", () => {
     expect((await once(child, "close"))[0]).toBe(0);
   });
 
-  it.each(["pretty", "json"])("goes on when the terminal that it logs to (%s) is closed", async (format) => {
-    const args = ["--listen", "127.0.0.1:0", "--log-format", format, "--log-level", "debug"];
-    const terminal = spawn("python3", ["-c", IN_A_TERMINAL, ...programCommand("udp-server"), ...args]);
-    children.add(terminal);
-    const lines = createInterface({ input: terminal.stdout })[Symbol.asyncIterator]();
-    const [pid, port] = String((await lines.next()).value)
-      .split(" ")
-      .map(Number);
-    try {
-      // Each connection that is refused is logged.
-      for (let i = 0; i < 3; i++) {
-        const socket = connect(port, "127.0.0.1");
-        socket.write("no HTTP\r\n\r\n");
-        const [answer] = await once(socket, "data");
-        expect(String(answer)).toMatch(/^HTTP\/1.1 404 /);
-        socket.destroy();
+  it.each(["pretty", "json"])(
+    "continues when the terminal that it logs to (%s) is closed",
+    async (format) => {
+      const args = ["--listen", "127.0.0.1:0", "--log-format", format, "--log-level", "debug"];
+      const terminal = spawn("python3", ["-c", IN_A_TERMINAL, ...programCommand("udp-server"), ...args]);
+      children.add(terminal);
+      const lines = createInterface({ input: terminal.stdout })[Symbol.asyncIterator]();
+      const [pid, port] = String((await lines.next()).value)
+        .split(" ")
+        .map(Number);
+      try {
+        // Each connection that is refused is logged.
+        for (let i = 0; i < 3; i++) {
+          const socket = connect(port, "127.0.0.1");
+          socket.write("no HTTP\r\n\r\n");
+          const [answer] = await once(socket, "data");
+          expect(String(answer)).toMatch(/^HTTP\/1.1 404 /);
+          socket.destroy();
+        }
+      } finally {
+        process.kill(pid, "SIGKILL");
       }
-    } finally {
-      process.kill(pid, "SIGKILL");
-    }
-  });
+    },
+  );
 
   it("reports once why it has no connection, and again when the reason changes", async () => {
     const socket = createServer().listen(0, "127.0.0.1");
@@ -302,7 +305,7 @@ describe("a program", () => {
     expect(output.stderr.split("ECONNREFUSED")).toHaveLength(2);
   });
 
-  it("reports once that the server is unreachable at the start, and goes on", async () => {
+  it("reports once that the server is unreachable at the start, and continues", async () => {
     const { child, output } = start("udp-local", ["--server", "127.0.0.1:1", "--listen", "127.0.0.1:0"]);
     await until(() => output.stderr.includes("ECONNREFUSED"), child, output);
     expect(output.stderr).toMatch(/udp-local ready: socks5 127\.0\.0\.1:\d+, server 127\.0\.0\.1:1/);
@@ -310,7 +313,7 @@ describe("a program", () => {
     expect((await once(child, "close"))[0]).toBe(0);
   });
 
-  it("takes its options from a file, and flags win over it", async () => {
+  it("takes its options from a file, which flags override", async () => {
     const config = file("good.json", JSON.stringify({ listen: "127.0.0.1:1", "log-format": "json" }));
     const { child, output } = start("udp-local", ["--config", config, "--listen", "127.0.0.1:0"]);
     await until(() => output.stderr.includes("\n"), child, output);

@@ -133,13 +133,13 @@ describeWith(
       ["aes-256-gcm", "http"],
       ["aes-128-gcm", "tls"],
       ["aes-192-gcm", undefined],
-    ])("takes tunnels by ss-tunnel, %s, obfs %s", async (method, obfs) => {
+    ])("accepts tunnels from ss-tunnel, %s, obfs %s", async (method, obfs) => {
       const port = await startServer(method, obfs);
       const own = await startClient("ss-tunnel", port, method, ["-L", "127.0.0.1:3456", ...plugin(obfs)]);
       await expectEcho({ server: `127.0.0.1:${own}` });
     });
 
-    it.each([undefined, "http", "tls"])("takes tunnels and TCP by ss-local, obfs %s", async (obfs) => {
+    it.each([undefined, "http", "tls"])("accepts tunnels and TCP from ss-local, obfs %s", async (obfs) => {
       const port = await startServer("chacha20-ietf-poly1305", obfs, { ssRelay: "direct" });
       const own = await startClient("ss-local", port, "chacha20-ietf-poly1305", plugin(obfs));
       const via = `socks5://127.0.0.1:${own}`;
@@ -189,7 +189,7 @@ describe("udp-server that listens on ss://", () => {
     ["off", { ssRelay: "off" }, "closed"],
     ["direct, to an address that is not allowed", { ssRelay: "direct", allow: [] }, "closed"],
     ["direct", { ssRelay: "direct" }, "echoed"],
-  ])("relays TCP where that is %s: %s, %s", async (_, options, wanted) => {
+  ])("relays TCP if that is %s: %s, %s", async (_, options, wanted) => {
     const port = await startServer("aes-256-gcm", undefined, options);
     for (const host of ["127.0.0.1", "localhost"]) {
       expect(await outcome(url("aes-256-gcm", port), host)).toBe(wanted);
@@ -197,7 +197,7 @@ describe("udp-server that listens on ss://", () => {
     expect(server!.stats().refused.target_denied).toBe(wanted === "closed" ? 2 : 0);
   });
 
-  it("relays TCP by a SOCKS5 server", async () => {
+  it("relays TCP through a SOCKS5 server", async () => {
     const local = await startUdpLocal({ psk: KEY, listen: "127.0.0.1:0" });
     const port = await startServer("aes-256-gcm", undefined, { ssRelay: `socks5://${local.address.socks5}` });
     expect(await outcome(url("aes-256-gcm", port), "localhost")).toBe("echoed");
@@ -269,7 +269,7 @@ describe("udp-server that listens on ss://", () => {
     expect(server!.stats().refused.replay).toBe(2);
   });
 
-  it("closes the oldest of more strangers than it may have, and serves clients", async () => {
+  it("closes the oldest stranger beyond its limit, and serves clients", async () => {
     const port = await startServer("aes-128-gcm", undefined, { maxHalfOpen: 4 });
     const strangers = Array.from({ length: 6 }, () => connect(port, "127.0.0.1").on("error", () => {}));
     const gone = Promise.all(strangers.slice(0, 2).map((socket) => once(socket.resume(), "close")));

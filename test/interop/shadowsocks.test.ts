@@ -123,7 +123,7 @@ describeWith(["ss-server", "obfs-server", "ss-v2ray-plugin"], "ss:// to a server
     await expectEcho({ via: [url(method, await startServer(method))] });
   });
 
-  it.each(["http", "tls"])("carries lanes with obfs=%s, which it speaks itself", async (kind) => {
+  it.each(["http", "tls"])("carries lanes with built-in obfs=%s", async (kind) => {
     const port = await startServer("chacha20-ietf-poly1305", `obfs=${kind}`);
     const plugin = `obfs-local;obfs=${kind};obfs-host=example.com`;
     await expectEcho({ via: [url("chacha20-ietf-poly1305", port, plugin)] });
@@ -158,7 +158,7 @@ describeWith(["ss-server", "obfs-server", "ss-v2ray-plugin"], "ss:// to a server
   );
 
   it.each([undefined, "obfs=http", "obfs=tls"])(
-    "hears a target that speaks first, with %s",
+    "receives from a target that speaks first, with %s",
     async (options) => {
       const port = await startServer("aes-128-gcm", options);
       const via = url("aes-128-gcm", port, options && `obfs-local;${options}`);
@@ -169,7 +169,7 @@ describeWith(["ss-server", "obfs-server", "ss-v2ray-plugin"], "ss:// to a server
     },
   );
 
-  it("starts any other plugin once for all lanes, starts it again when it has ended, and ends it", async () => {
+  it("starts any other plugin once for all lanes, restarts it when it has ended, and ends it", async () => {
     const port = await startServer("aes-256-gcm", "obfs=tls");
     // With its path it is a program like any other.
     const via = url("aes-256-gcm", port, "/usr/bin/obfs-local;obfs=tls;obfs-host=a\\;b.test");

@@ -107,7 +107,7 @@ describeWith(["curl", "/usr/bin/python3", "microsocks"], "SOCKS5 clients that ar
     ).rejects.toThrow(/exits with 97/);
   });
 
-  it("curl's CONNECT goes by another SOCKS5 server with --tcp-via", async () => {
+  it("curl's CONNECT goes through another SOCKS5 server with --tcp-via", async () => {
     const microsocksPort = await freePort();
     const microsocks = await startPeer(
       "microsocks",

@@ -147,7 +147,7 @@ socks pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }
       expect(await late).toBe("late");
     });
 
-    it("data and a FIN that come with the request are passed on", async () => {
+    it("data and a FIN that arrive with the request are passed on", async () => {
       handleTarget = (socket) => socket.pipe(socket);
       expect(await python(ALL_AT_ONCE, proxies[way], targetPort)).toBe("question\n");
     });

@@ -188,7 +188,7 @@ describeWith(["openssl", "haproxy"], "udp-local over TLS", () => {
       ["another name", "rsa", () => `servername=other.test&ca=${inFolder("ca.pem")}`, /other\.test/],
       ["an unknown authority", "rsa", () => "servername=tunnel.test", /certificate/],
       ["a time that is over", "expired", () => `ca=${inFolder("ca.pem")}`, /expired/],
-    ])("does not connect by a certificate for %s", async (_what, certificate, query, message) => {
+    ])("does not connect with a certificate for %s", async (_what, certificate, query, message) => {
       const { port, connections } = await startTerminator(only, certificate);
       const failure = isUp(await startLocal(port, query()));
       await expect(failure).rejects.toMatchObject({
@@ -199,14 +199,14 @@ describeWith(["openssl", "haproxy"], "udp-local over TLS", () => {
       expect(connections.reduce((sum, { raw }) => sum + raw.bytesRead, 0)).toBeLessThan(3_000);
     });
 
-    it("connects by any certificate with insecure=1", async () => {
+    it("connects with any certificate with insecure=1", async () => {
       const { port } = await startTerminator(only, "expired");
       const local = await startLocal(port, "insecure=1&servername=other.test");
       await isUp(local);
       await expectEcho(local);
     });
 
-    it("reports the alert of a server that wants a certificate of the client", async () => {
+    it("reports the alert of a server that requires a client certificate", async () => {
       const { port } = await startTerminator({ ...only, requestCert: true, rejectUnauthorized: true });
       await expect(isUp(await startLocal(port))).rejects.toMatchObject({
         // With TLS 1.3 the handshake is over before the server has seen the client's part.
@@ -239,14 +239,14 @@ describeWith(["openssl", "haproxy"], "udp-local over TLS", () => {
     ["knows ChaCha20 alone", ["-tls1_3", "-ciphersuites", "TLS_CHACHA20_POLY1305_SHA256"], "p256"],
     ["sends no tickets", ["-tls1_3", "-num_tickets", "0"], "p256"],
     ["knows ChaCha20 alone, in TLS 1.2", ["-tls1_2", "-cipher", "ECDHE-RSA-CHACHA20-POLY1305"], "rsa"],
-  ])("OpenSSL's server carries the tunnel where it %s", async (_what, args, certificate) => {
+  ])("OpenSSL's server carries the tunnel if it %s", async (_what, args, certificate) => {
     const port = await startOpenSsl(args, certificate);
     const local = await startLocal(port);
     await isUp(local);
     await expectEcho(local);
   });
 
-  it("HAProxy carries the tunnel with TLS 1.3 alone", async () => {
+  it("HAProxy carries the tunnel with only TLS 1.3", async () => {
     const port = await freePort();
     const pem = ["p256.pem", "p256.key"].map((file) => readFileSync(inFolder(file), "utf8")).join("");
     writeFileSync(inFolder("haproxy.pem"), pem);

@@ -44,7 +44,7 @@ describeWithTun("the link emulator of the benchmarks", () => {
   }
 
   describe("in virtual time", () => {
-    it("sends 20 Mbit/s of 24 offered, waits for 100 ms at most, and drops the rest", () => {
+    it("sends 20 Mbit/s of 24 offered, delays packets by at most 100 ms, and drops the rest", () => {
       const { delays, arrived } = replay(["up.rate=20", "up.delay=25", "up.queue=100"], 20_000, 400, 1200);
       // 8 s at 20 Mbit/s, and a queue of 100 ms.
       expect(arrived).toBeGreaterThanOrEqual(16_666);
@@ -55,7 +55,7 @@ describeWithTun("the link emulator of the benchmarks", () => {
       expect(Math.max(...known)).toBeGreaterThan(124_000);
     });
 
-    it("loses 1 % of 100,000 packets by chance, within four standard deviations, and other ones for another seed", () => {
+    it("loses 1 % of 100,000 packets at random, within four standard deviations, and different ones for another seed", () => {
       const lost = [1, 2].map((seed) => {
         const { delays } = replay([`seed=${seed}`, "up.loss=0.01"], 100_000, 100, 100);
         return delays.flatMap((delay, i) => (delay === undefined ? [i] : []));
@@ -74,7 +74,7 @@ describeWithTun("the link emulator of the benchmarks", () => {
       expect(lost / bursts).toBeLessThan(9);
     });
 
-    it("changes the rate at the second that was asked for, and keeps the queue's bytes", () => {
+    it("changes the rate at the requested second, and keeps the queue's bytes", () => {
       const commands = ["after 2 up.rate=5"];
       const { delays } = replay(["up.rate=20", "up.queue=100"], 10_000, 400, 1000, commands);
       // Each packet takes 400 µs before, and four times as long after.
@@ -86,7 +86,7 @@ describeWithTun("the link emulator of the benchmarks", () => {
       expect(Math.max(...known)).toBeLessThanOrEqual(400_000);
     });
 
-    it("wanders within the jitter without reordering, and overtakes only what is held back", () => {
+    it("varies the delay within the jitter without reordering, and lets packets overtake only those that are held back", () => {
       const jittered = replay(["up.delay=25", "up.jitter=10"], 10_000, 1000, 100);
       const delays = jittered.delays.map((delay) => delay ?? 0);
       expect(jittered.order).toEqual(jittered.order.toSorted((a, b) => a - b));
@@ -114,7 +114,7 @@ describeWithTun("the link emulator of the benchmarks", () => {
         await host.run(["sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1"]);
     });
 
-    it("loses exactly the packets that the model says, keeps each for the delay, and never exceeds the rate", async () => {
+    it("loses exactly the packets that the model predicts, delays the others as configured, and never exceeds the rate", async () => {
       const [count, size] = [1500, 500];
       const words = ["seed=7", "up.rate=8", "up.delay=20", "up.loss=0.05", "up.burst=4"];
       const { delays } = replay(words, count, 500, size + HEADERS);

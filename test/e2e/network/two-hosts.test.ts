@@ -80,7 +80,7 @@ describeOnTwoHosts("two hosts, by Debian's programs alone", () => {
     },
   );
 
-  it("a killed hop takes its plugin down with it, and serves again when restarted", async () => {
+  it("a killed hop takes its plugin down with it, and works again after a restart", async () => {
     const { hop, askEcho } = await makeChain("ss-tunnel");
     const countPlugins = ["sh", "-c", "ss -Htnlp | grep -c obfs-local || true"];
     expect(await hosts.client.run(countPlugins)).toEqual(["1"]);

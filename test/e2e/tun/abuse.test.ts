@@ -99,7 +99,7 @@ describeWithTun("a flood of packets on a TUN device", () => {
     return stats;
   }
 
-  it(`${SOURCES} UDP sources stay within the bounds, and existing flows go on from the same source`, async () => {
+  it(`${SOURCES} UDP sources stay within the bounds, and existing flows continue from the same source`, async () => {
     const { associations } = await storm("udp", 9, SOURCES);
     expect(associations).toBe(MAX_ASSOCIATIONS);
     const seen = counted("refused", "associationsEvicted") + counted("drops", "association_limit");
@@ -108,7 +108,7 @@ describeWithTun("a flood of packets on a TUN device", () => {
     expect(new Set(sources).size).toBe(1);
   });
 
-  it(`${SYNS} SYNs stay within the bounds, existing flows go on, and a new one gets through`, async () => {
+  it(`${SYNS} SYNs stay within the bounds, existing flows continue, and a new one gets through`, async () => {
     const { halfOpenFlows } = await storm("syn", tcpPort, SYNS);
     expect(halfOpenFlows).toBe(MAX_HALF_OPEN);
     expect(counted("refused", "halfOpenEvicted")).toBeGreaterThanOrEqual(SYNS - MAX_HALF_OPEN);

@@ -291,7 +291,7 @@ describeWithTun("applications through a TUN device", () => {
     });
   });
 
-  it("and no UDP packet ever tried to cross from host to host", () => {
+  it("no UDP packet ever tried to cross from host to host", () => {
     expect(hosts.udpDropped()).toBe(0);
   });
 });

@@ -51,7 +51,7 @@ describeWithTun("devices of tun2socks", () => {
     }
   });
 
-  it("--dry-run prints what would be done, and creates no device", async () => {
+  it("--dry-run prints what tun2socks would do, and creates no device", async () => {
     const argv = [...programCommand("tun2socks"), "--dry-run", ...BEYOND_ROUTES];
     expect(await hosts.client.run(argv)).toContain("route 203.0.113.0/24");
     await expect(hosts.client.run(["ip", "link", "show", "underpass0"])).rejects.toThrow("does not exist");

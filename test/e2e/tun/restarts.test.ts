@@ -93,7 +93,7 @@ describeWithTun("when a part of the transparent chain dies", () => {
     return lines.map((line) => line.replace(/fe80::[0-9a-f:]+\/\d+/g, "").trim());
   }
 
-  it("idle TCP connections end when tun2socks returns, others of the host do not", async () => {
+  it("idle TCP connections end when tun2socks restarts; others of the host do not", async () => {
     await addAddressesBeyond(hosts);
     const ports = await startEchoes();
     const chain = await startTransparent(hosts);

@@ -192,7 +192,7 @@ describeWithTun("TCP of packets that no kernel receives", () => {
     await closeByHalvesAndReset(hosts, family);
   });
 
-  it(`a target that reads nothing for ${STALL_S} s closes the window, and then gets every byte`, async () => {
+  it(`a target that reads nothing for ${STALL_S} s closes the window, and gets every byte afterwards`, async () => {
     const { server } = hosts;
     const before = memoryOf(stack.program);
     const port = await startTarget(server, TARGET.IPv4, ["stall", `${STALL_S}`]);
@@ -258,7 +258,7 @@ describeWithTun("TCP of packets that no kernel receives", () => {
     }
   });
 
-  it("a connection goes on during a flood of SYNs, whose memory is bounded, and new ones come after it", async () => {
+  it("a connection continues during a flood of SYNs, whose memory is bounded, and new ones open after it", async () => {
     const { client, directory } = hosts;
     const port = await startPage(hosts);
     const before = memoryOf(stack.program);

@@ -72,7 +72,7 @@ describeWithTun("UDP through ss-tunnel and udp-server, TCP through ss-local", ()
     await fetchPage(hosts, TARGET.IPv4, pagePort);
   });
 
-  it("and no UDP packet ever tried to cross from host to host", () => {
+  it("no UDP packet ever tried to cross from host to host", () => {
     expect(hosts.udpDropped()).toBe(0);
   });
 });

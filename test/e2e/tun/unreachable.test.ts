@@ -125,7 +125,7 @@ describeWithTun("what applications are told of targets that cannot be reached", 
       });
     });
 
-    it("and no UDP packet ever tried to cross from host to host", () => {
+    it("no UDP packet ever tried to cross from host to host", () => {
       expect(hosts.udpDropped()).toBe(0);
     });
   });

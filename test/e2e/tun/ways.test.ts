@@ -44,7 +44,7 @@ describeWithTun("the ways that tun2socks sends UDP and TCP", () => {
     expect(hosts.udpDropped()).toBe(0);
   });
 
-  it("TCP goes through one ss-local for TCP alone, UDP through another for UDP alone", async () => {
+  it("TCP goes through an ss-local for only TCP, UDP through another for only UDP", async () => {
     await addAddressesBeyond(hosts);
     const echoPort = await startUdpEcho(hosts.server, TARGET);
     const pagePort = await startPage(hosts);
@@ -160,7 +160,7 @@ describeWithTun("the ways that tun2socks sends UDP and TCP", () => {
     }
   });
 
-  it("with --dns tcp, queries over UDP are answered although no UDP gets out", async () => {
+  it("with --dns tcp, UDP queries are answered although no UDP gets out", async () => {
     await addAddressesBeyond(hosts);
     const port = await startDns(hosts.server, TARGET.IPv4, 53);
     expect(port).toBe(53);

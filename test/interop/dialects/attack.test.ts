@@ -59,7 +59,7 @@ const isProbe = (attacker: number) => attacker % 4 === 3;
 describe.each([
   ["with a key", { psk: KEY }],
   ["without a key", {}],
-])("a listener that has everything on one port, and one of shadowsocks beside it, %s", (_, key) => {
+])("a listener with all protocols on one port, and a shadowsocks listener beside it, %s", (_, key) => {
   const beginnings = "psk" in key ? AMBIGUOUS : [...AMBIGUOUS, HTTP2.subarray(0, 24).toString("hex")];
   const frames = "psk" in key ? FRAMES : [...FRAMES, HTTP2];
   let server: UdpServer;
@@ -156,7 +156,7 @@ describe.each([
 
   const lanesLost = () => honest.map((local) => local.stats().refused.protocol_error);
 
-  it("serves everyone beside half-open connections, slow and ambiguous beginnings, and bounds them", async () => {
+  it("serves all clients beside half-open connections and slow or ambiguous beginnings, and bounds those", async () => {
     const before = residentBytes(server);
     const errors: unknown[] = [];
     for (const local of honest) local.on("session-down", (error) => errors.push(error));
@@ -177,7 +177,7 @@ describe.each([
     expect(residentBytes(server) - before).toBeLessThan(64 * MIB + CONNECTIONS * 16_384);
   });
 
-  it("serves everyone beside malformed frames of every dialect", async () => {
+  it("serves all clients beside malformed frames of every dialect", async () => {
     const random = seededRandom(12);
     await attack(16, (i) =>
       Buffer.concat([frames[i % frames.length], mutate(random, frames[i % frames.length])]),
@@ -193,7 +193,7 @@ describe.each([
     expect(server.stats().refused.protocol_error).toBeGreaterThan(0);
   });
 
-  it("serves everyone beside clients that send and never read", async () => {
+  it("serves all clients beside clients that send and never read", async () => {
     await attack(16, (i) => Buffer.concat([FRAMES[2], Buffer.alloc(i % 2 === 0 ? 0 : 16_384, FRAMES[2])]));
     for (const socket of attackers) socket.pause();
     await askAll("between");

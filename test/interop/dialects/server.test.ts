@@ -160,7 +160,7 @@ describe("udp-server with dialects, on one port", () => {
     expect(await client.take(9)).toBe("000568656c6c6f0000");
   });
 
-  it("still takes tunnels, and answers strangers by HTTP", async () => {
+  it("still accepts tunnels, and answers strangers over HTTP", async () => {
     const client = open();
     expect(await client.request(`/.well-known/masque/udp/127.0.0.1/${echo.address().port}/`)).toMatch(
       /^HTTP\/1.1 101 /,
@@ -170,7 +170,7 @@ describe("udp-server with dialects, on one port", () => {
     await stranger.until(() => stranger.received.includes("404"));
   });
 
-  it("takes a beginning byte by byte, and closes after the deadline when none follows", async () => {
+  it("accepts first bytes one by one, and closes after the deadline when none follow", async () => {
     const slow = open();
     for (const byte of UDPTUNNEL_HELLO.replaceAll(" ", "").match(/../g)!) {
       slow.send(byte);
@@ -184,7 +184,7 @@ describe("udp-server with dialects, on one port", () => {
     expect(silent.received.toString()).toMatch(/^$|^HTTP\/1.1 4/);
   });
 
-  it("sends nothing to targets that the policy denies, of any dialect", async () => {
+  it("sends nothing to denied targets, in any dialect", async () => {
     const denied = "7f00000206ff";
     const client = await socks("05050001 00000000 0000");
     client.send(`0001 0a 01 ${denied} 61 0001 0a 01 a9fea9fe 0050 61 0001 0a 01 ${address} 62`);
@@ -205,7 +205,7 @@ describe("udp-server with dialects, on one port", () => {
     expect(server.stats().refused.protocol_error).toBe(2);
   });
 
-  it("refuses SOCKS5 requests that are of no dialect", async () => {
+  it("refuses SOCKS5 requests that belong to no dialect", async () => {
     for (const request of ["05010001 7f000001 0050", "05030001 00000000 0000"]) {
       const client = open();
       client.send(`050100 ${request}`);

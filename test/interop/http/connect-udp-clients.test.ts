@@ -24,7 +24,7 @@ describeWith(["curl", "nc", "python:h11"], "connect-udp by HTTP clients that are
     expect(await run("curl", ["-s", "-o", "/dev/null", "-w", "%{http_code}", ...fields, url])).toBe(status);
   });
 
-  it("nc -N, which ends its side behind the request, gets the answer", async () => {
+  it("nc -N, which ends its side after the request, gets the answer", async () => {
     const ask = (target: string) =>
       run("sh", [
         "-c",

@@ -14,13 +14,13 @@ describeWith(["curl", "python:h2"], "connect-udp over HTTP/2 by clients that are
     expect(output.trim().split("\n")).toHaveLength(4);
   });
 
-  it("curl --http2-prior-knowledge gets the refusal of what is no tunnel", async () => {
+  it("curl --http2-prior-knowledge gets the refusal for a request that is not a tunnel", async () => {
     const url = `http://127.0.0.1:${open.port}/`;
     const args = ["-s", "-o", "/dev/null", "-w", "%{http_version} %{http_code}", "--http2-prior-knowledge"];
     expect(await run("curl", [...args, url])).toBe("2 404");
   });
 
-  it("HTTP/2 is told from dialects on the same port", async () => {
+  it("HTTP/2 is distinguished from dialects on the same port", async () => {
     const dialects = ["udptunnel", "gnb", "udpgw", "hev", "gost", "uot"];
     const other = await startUdpServer({
       ...{ listen: ["127.0.0.1:0"], allow: ["127.0.0.1/32"] },

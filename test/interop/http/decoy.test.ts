@@ -81,12 +81,12 @@ describe("a folder as decoy", () => {
 
   afterAll(() => server.close());
 
-  it("leaves tunnels as they are, with a WebSocket and without", async () => {
+  it("leaves tunnels unchanged, with and without a WebSocket", async () => {
     await expectEcho({ server: `127.0.0.1:${port}` });
     await expectEcho({ via: [`ws://127.0.0.1:${port}/tunnel`] });
   });
 
-  it("is what strangers see: files, types, index.html, HEAD, ranges, not modified", async () => {
+  it(`answers strangers with files, types, index.html, HEAD, ranges and "not modified"`, async () => {
     const root = await fetch(`http://127.0.0.1:${port}/`);
     expect(root.headers.get("content-type")).toMatch(/^text\/html/);
     expect(root.headers.get("connection")).toBe("close");
@@ -131,7 +131,7 @@ describe("a folder as decoy", () => {
       "/..;/secret",
       "/....//secret",
     ],
-  ])("gives nothing from outside or hidden for %s", async (path) => {
+  ])("serves nothing hidden or from outside for %s", async (path) => {
     const answer = await get(port, path);
     expect(answer).toMatch(/^HTTP\/1\.1 /);
     expect(answer).not.toMatch(/outside|hidden\n/);
@@ -152,7 +152,7 @@ describe("a folder as decoy", () => {
     expect(await get(port, "/tunnel")).toMatch(/^HTTP\/1\.1 404 /);
   });
 
-  it("refuses other methods, CONNECT and what is no HTTP", async () => {
+  it("refuses other methods, CONNECT and anything but HTTP", async () => {
     expect(await raw(port, "DELETE / HTTP/1.1\r\nHost: a\r\n\r\n")).toMatch(/^HTTP\/1\.1 405 /);
     expect(await raw(port, "CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n")).toMatch(/^HTTP\/1\.1 405 /);
     expect(await raw(port, "gibberish\r\n\r\n")).toMatch(/^HTTP\/1\.1 400 /);
@@ -161,13 +161,13 @@ describe("a folder as decoy", () => {
     );
   });
 
-  it("answers one request on a connection, so that none is smuggled behind it", async () => {
+  it("answers one request per connection, so that none can be smuggled behind it", async () => {
     const one = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     const answer = await raw(port, one + one);
     expect(answer.match(/HTTP\/1\.1 200 /g)).toHaveLength(1);
   });
 
-  it("survives requests that are cut off or changed anywhere", async () => {
+  it("survives requests that are truncated or changed anywhere", async () => {
     const requests = [
       'GET /sub/index.html HTTP/1.1\r\nHost: a\r\nRange: bytes=0-1\r\nIf-None-Match: "x"\r\n\r\n',
       "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
@@ -193,7 +193,7 @@ describe("a folder as decoy", () => {
     await expectEcho({ server: `127.0.0.1:${port}` });
   });
 
-  it("keeps at most so many strangers, the latest; tunnels go on", async () => {
+  it("keeps at most the configured number of strangers, the latest; tunnels continue", async () => {
     // They do not read, so that their answers do not end.
     const slow = Array.from({ length: 24 }, () => {
       const socket = connect(port, "127.0.0.1");
@@ -218,7 +218,7 @@ describe("a folder as decoy", () => {
 });
 
 describe("a web server as decoy", () => {
-  it("gets the requests with their bodies, but nothing that is for one connection", async () => {
+  it("gets the requests with their bodies, but no fields of a single connection", async () => {
     const seen: IncomingMessage[] = [];
     const web = createServer((incoming, response) => {
       seen.push(incoming);
@@ -253,7 +253,7 @@ describe("a web server as decoy", () => {
     }
   });
 
-  it("that is down is 502; one that breaks off breaks the answer off", async () => {
+  it("gives 502 when it is down, and truncates the answer when it breaks off", async () => {
     const dead = await startServer(`http://127.0.0.1:${await freePort()}`);
     expect((await fetch(`http://127.0.0.1:${dead.port}/`)).status).toBe(502);
     await dead.server.close();
@@ -273,7 +273,7 @@ describe("a web server as decoy", () => {
 });
 
 describeWith(["nginx", "curl"], "nginx as decoy", () => {
-  it("is what curl sees, with HTTP/1.0, HTTP/1.1, a large file and an offer of HTTP/2", async () => {
+  it("answers curl, with HTTP/1.0, HTTP/1.1, a large file and an offer of HTTP/2", async () => {
     const webPort = await freePort();
     writeFileSync(
       join(folder, "nginx.conf"),

@@ -108,7 +108,7 @@ exec socat - TCP:127.0.0.1:${upstream}
     }
   }
 
-  it("haproxy sends a 103 first, and a byte that is not ASCII", async () => {
+  it("haproxy first sends a 103, with a byte that is not ASCII", async () => {
     const socket = connect(ports.reverse, "127.0.0.1").setEncoding("latin1");
     socket.write("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     let text = "";
@@ -116,13 +116,13 @@ exec socat - TCP:127.0.0.1:${upstream}
     expect(text).toMatch(/^HTTP\/1\.1 103 .*\r\n\r\nHTTP\/1\.1 404 .*\r\nx-name: caf\xe9\r\n/s);
   });
 
-  it("haproxy carries the tunnel to tinyproxy when the URL has the field that it asks for, past a 103", () =>
+  it("haproxy carries the tunnel to tinyproxy, past a 103, if the URL has the field that it requires", () =>
     expectEcho({
       server: direct,
       via: [`http://user:p4ss@127.0.0.1:${ports.gate}?header=X-Gate:%20open,%20please&header=X-Other:%20a`],
     }));
 
-  it("haproxy refuses the CONNECT when the URL has another value of that field", () =>
+  it("haproxy refuses the CONNECT if the URL has another value of that field", () =>
     expect(
       expectEcho({ server: direct, via: [`http://user:p4ss@127.0.0.1:${ports.gate}?header=X-Gate:%20no`] }),
     ).rejects.toThrow(/status 403$/));
@@ -130,7 +130,7 @@ exec socat - TCP:127.0.0.1:${upstream}
   it("udp-server behind haproxy accepts the tunnel, past a 103", () =>
     expectEcho({ server: `127.0.0.1:${ports.reverse}` }));
 
-  it("a proxy whose lines end with LF alone carries the tunnel", () =>
+  it("a proxy whose lines end with only LF carries the tunnel", () =>
     expectEcho({ server: direct, via: [`http://127.0.0.1:${ports.lineFeeds}`] }));
 
   it("a 407 of tinyproxy is reported with what to use", async () => {

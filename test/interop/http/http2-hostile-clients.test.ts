@@ -22,7 +22,7 @@ function frame(type: number, flags: number, stream: number, payload: Uint8Array)
   return Buffer.concat([head, payload]);
 }
 
-describe("HTTP/2 of hostile clients", () => {
+describe("hostile clients of HTTP/2", () => {
   const cleanups: (() => unknown)[] = [];
 
   afterEach(async () => {
@@ -84,7 +84,7 @@ describe("HTTP/2 of hostile clients", () => {
     }
   }
 
-  it("who does not read one stream loses datagrams of it, counted, and no other stream waits", async () => {
+  it("a client that does not read one stream loses and counts datagrams of it, and no other stream waits", async () => {
     const { server, port } = await serve({ queueBytes: 131_072 });
     const echo = await target((data, answer) => answer(data));
     const flood = await target((_, answer) => {
@@ -102,7 +102,7 @@ describe("HTTP/2 of hostile clients", () => {
     expect(dropped()).toBeGreaterThanOrEqual(1_000);
   });
 
-  it("who resets requests as fast as it makes them loses its connection, and another one goes on", async () => {
+  it("a client that resets requests as fast as it makes them loses its connection, and another's continues", async () => {
     const { server, port } = await serve();
     const echo = await target((data, answer) => answer(data));
     const other = await tunnel(await session(port), echo);
@@ -123,7 +123,7 @@ describe("HTTP/2 of hostile clients", () => {
   it.each([
     ["PING", frame(FRAME_PING, 0, 0, Buffer.alloc(8))],
     ["SETTINGS", frame(FRAME_SETTINGS, 0, 0, Buffer.alloc(0))],
-  ])("a flood of %s whose answers are not read ends its own connection", async (_, flood) => {
+  ])("a flood of %s with unread answers ends its own connection", async (_, flood) => {
     const { port } = await serve();
     const echo = await target((data, answer) => answer(data));
     const other = await tunnel(await session(port), echo);
@@ -142,7 +142,7 @@ describe("HTTP/2 of hostile clients", () => {
     await echoes(other, "still here");
   });
 
-  it("who begins HTTP/2 and makes no request is closed by the deadline of handshakes", async () => {
+  it("a client that begins HTTP/2 but makes no request is closed at the handshake deadline", async () => {
     const { server, port } = await serve({ handshakeTimeoutMs: 200 });
     for (const bytes of [PREFACE, PREFACE.slice(0, 18)]) {
       const socket = connectTcp(port, "127.0.0.1", () => socket.write(bytes));
@@ -153,7 +153,7 @@ describe("HTTP/2 of hostile clients", () => {
     expect(server.stats().refused.handshake_timeout).toBe(2);
   });
 
-  it("connections without a request are bounded, and the oldest goes", async () => {
+  it("connections without a request are bounded, and the oldest is closed", async () => {
     const { server, port } = await serve({ maxHalfOpen: 4 });
     const first = await session(port);
     const closed = new Promise((done) => first.once("close", done));
@@ -162,7 +162,7 @@ describe("HTTP/2 of hostile clients", () => {
     expect(server.stats().refused.half_open_limit).toBe(1);
   });
 
-  it("a head over 8 KiB, in the count of HTTP/2, ends its request alone", async () => {
+  it("a head over 8 KiB, as HTTP/2 counts it, ends only its request", async () => {
     const { port } = await serve();
     const echo = await target((data, answer) => answer(data));
     const client = await session(port);

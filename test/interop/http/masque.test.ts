@@ -106,7 +106,7 @@ describe.each([
     app = await udp("127.0.0.1");
   });
 
-  it("forwards reach IPv4, IPv6 and a name, by one request each", async () => {
+  it("forwards reach IPv4, IPv6 and a name, with one request each", async () => {
     const server = await serve();
     const four = await echo();
     const six = await echo("::1");
@@ -122,7 +122,7 @@ describe.each([
     expect(local.stats().lanes).toBe(3);
   });
 
-  it("where the proxy binds, a SOCKS5 association has one request and one source port for all targets", async () => {
+  it("if the proxy binds, a SOCKS5 association has one request and one source port for all targets", async () => {
     const server = await serve();
     const ports = (await Promise.all([echo(), echo(), echo()])).map((socket) => socket.address().port);
     const local = await connect({ masque: template(server), listen: "127.0.0.1:0" });
@@ -134,7 +134,7 @@ describe.each([
     expect(server.stats().lanes).toBe(1);
   });
 
-  it("where it does not bind, each target has a request and a source port", async () => {
+  it("if it does not bind, each target has its own request and source port", async () => {
     const behind = await serve();
     const relay = await connect({ server: behind.address.listen[0], listen: "127.0.0.1:0" });
     // The egress knows no address to bind to.
@@ -145,7 +145,7 @@ describe.each([
     expect(server.stats().lanes).toBe(3);
   });
 
-  it("a denied target is refused, counted and not asked for again at once", async () => {
+  it("a denied target is refused and counted, and not requested again at once", async () => {
     const server = await serve({ allow: [] });
     const local = await connect({ masque: template(server), forwards: forwardsTo("10.0.0.1:9") });
     const [, port] = /:(\d+)$/.exec(local.address.forwards[0].listen)!;
@@ -157,7 +157,7 @@ describe.each([
     expect(local.stats().unreachable.prohibited).toBe(1);
   });
 
-  it("after a restart of the server its targets are asked for anew", async () => {
+  it("after a restart of the server, its targets are requested again", async () => {
     const target = await echo();
     const server = await startUdpServer({ listen: ["127.0.0.1:0"], allow: ["127.0.0.1/32"] });
     const local = await connect({
@@ -171,7 +171,7 @@ describe.each([
     expect(sourceIn(await ask(app, forward, "after"))).not.toBe(sourceIn(before));
   });
 
-  it("datagrams of 0 to 60,000 bytes pass unharmed", async () => {
+  it("datagrams of 0 to 60,000 bytes arrive unchanged", async () => {
     const target = await udp("127.0.0.1", (socket) =>
       socket.on("message", (data, remote) => socket.send(data, remote.port, remote.address)),
     );
@@ -208,7 +208,7 @@ describe.each([
   });
 });
 
-describe("proxies of --masque that fail", () => {
+describe("proxies of --masque that misbehave", () => {
   async function flood(local: UdpLocal, until: () => boolean): Promise<void> {
     const app = await udp("127.0.0.1");
     const [, port] = /:(\d+)$/.exec(local.address.forwards[0].listen)!;
@@ -218,7 +218,7 @@ describe("proxies of --masque that fail", () => {
     }
   }
 
-  it("who does not read its tunnel over HTTP/1.1 costs datagrams, which are counted", async () => {
+  it("a proxy that does not read its tunnel over HTTP/1.1 loses datagrams, which are counted", async () => {
     const proxy = createServer((socket) => {
       socket.on("error", () => {});
       cleanups.push(() => socket.destroy());
@@ -239,7 +239,7 @@ describe("proxies of --masque that fail", () => {
     await flood(local, () => local.stats().drops.age + local.stats().drops.queue_full > 1_000);
   });
 
-  it("who does not read its tunnel over HTTP/2 costs datagrams of that tunnel, which are counted", async () => {
+  it("a proxy that does not read its tunnel over HTTP/2 loses datagrams of that tunnel, which are counted", async () => {
     const proxy = createHttp2Server({ settings: { enableConnectProtocol: true } });
     proxy.on("stream", (stream) => {
       stream.on("error", () => {});
@@ -257,7 +257,7 @@ describe("proxies of --masque that fail", () => {
     await flood(local, () => local.stats().drops.age + local.stats().drops.queue_full > 1_000);
   });
 
-  it("a connection of HTTP/2 that falls silent is given up after four heartbeats, and another made", async () => {
+  it("a connection of HTTP/2 that falls silent is closed after four heartbeats, and another is opened", async () => {
     const target = await echo();
     const server = await serve();
     const upstream = Number(server.address.listen[0].split(":")[1]);

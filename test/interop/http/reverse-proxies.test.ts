@@ -211,14 +211,14 @@ describe.each(PROXIES)("behind $program", (proxy) => {
 
     it("carries four lanes", () => expectEcho({ lanes: 4 }));
 
-    it("carries it when each answer ends the client's connection", () =>
+    it("carries the tunnel when each answer ends the client's connection", () =>
       expectEcho({ server: `127.0.0.1:${ports.closing}` }));
 
-    it.each(["/stripped", "/kept"])("carries it at a path of its own, %s", (pathPrefix) =>
+    it.each(["/stripped", "/kept"])("carries the tunnel at a path of its own, %s", (pathPrefix) =>
       expectEcho({ pathPrefix }),
     );
 
-    it("carries it for a client whose clock is an hour off", async () => {
+    it("carries the tunnel for a client whose clock is an hour off", async () => {
       const psk = join(folder, "psk");
       writeFileSync(psk, KEY, { mode: 0o600 });
       const server = `127.0.0.1:${ports.listen}`;
@@ -264,7 +264,7 @@ describe.each(PROXIES)("behind $program", (proxy) => {
       );
     });
 
-    it("names a proxy that does not pass the upgrade on, where it can, and the server's log has what came", async () => {
+    it("names a proxy that does not pass the upgrade on, if it can, and the server logs the request", async () => {
       refusals.length = 0;
       const failure = expectEcho({ pathPrefix: "/no-upgrade" });
       const name = proxy.name?.source ?? "something on the way";
@@ -276,7 +276,7 @@ describe.each(PROXIES)("behind $program", (proxy) => {
       );
     });
 
-    it("resumes after the proxy was started again", async () => {
+    it("resumes after the proxy was restarted", async () => {
       const target = `127.0.0.1:${echo.address().port}`;
       const local = await startUdpLocal({
         ...{ server: `127.0.0.1:${ports.listen}`, psk: KEY },

@@ -70,7 +70,7 @@ async function expectEcho(options: UdpLocalOptions): Promise<void> {
   }
 }
 
-describe("a WebSocket of ours at both ends", () => {
+describe("our own WebSocket at both ends", () => {
   let server: UdpServer;
   let port: number;
 
@@ -80,7 +80,7 @@ describe("a WebSocket of ours at both ends", () => {
 
   afterAll(() => server.close());
 
-  it("carries the tunnel by --via alone", () => expectEcho({ via: [`ws://127.0.0.1:${port}/tunnel`] }));
+  it("carries the tunnel with only --via", () => expectEcho({ via: [`ws://127.0.0.1:${port}/tunnel`] }));
 
   it("carries four lanes", () => expectEcho({ via: [`ws://127.0.0.1:${port}/tunnel`], lanes: 4 }));
 
@@ -132,7 +132,7 @@ describe("a WebSocket of ours at both ends", () => {
   it("still serves tunnels without a WebSocket on the same port", () =>
     expectEcho({ server: `127.0.0.1:${port}` }));
 
-  it("carries a burst both ways unharmed, in more than one message at once", async () => {
+  it("carries a burst both ways unchanged, in more than one message at once", async () => {
     const local = await startLocal({ via: [`ws://127.0.0.1:${port}/tunnel`], queueBytes: 2 ** 24 });
     const app = createSocket({ type: "udp4", recvBufferSize: 2 ** 22 });
     try {
@@ -193,7 +193,7 @@ describe("a WebSocket of ours at both ends", () => {
     }
   });
 
-  it("registers anew after the server was started again", async () => {
+  it("registers everything again after the server was restarted", async () => {
     const first = await startServer();
     const local = await startLocal({ via: [`ws://127.0.0.1:${first.port}/tunnel`] });
     const app = createSocket("udp4");
@@ -326,7 +326,7 @@ describe("a hostile WebSocket loses only its own connection", () => {
     await ask(local, app, "still flows");
   });
 
-  it("a flood of pings whose answers nobody reads", async () => {
+  it("a flood of pings with unread answers", async () => {
     const socket = await openRaw(port);
     socket.pause();
     const pings = Buffer.concat(Array(2_000).fill(short(9, Buffer.alloc(125, "p"))));
@@ -339,13 +339,13 @@ describe("a hostile WebSocket loses only its own connection", () => {
     await ask(local, app, "still flows");
   });
 
-  it("silence within a frame, or behind an opened WebSocket, has the deadline of a handshake", async () => {
+  it("silence within a frame, or after opening a WebSocket, ends at the handshake deadline", async () => {
     const sockets = await Promise.all([openRaw(port), openRaw(port, frame(2, Buffer.from("GET"), 1_000))]);
     await Promise.all(sockets.map((socket) => once(socket.resume(), "close")));
     await ask(local, app, "still flows");
   });
 
-  it("a thousand WebSockets that say nothing", async () => {
+  it("a thousand silent WebSockets", async () => {
     const sockets = Array.from({ length: 1_000 }, () => {
       const socket = connect(port, "127.0.0.1");
       socket.on("error", () => {});
@@ -357,7 +357,7 @@ describe("a hostile WebSocket loses only its own connection", () => {
     await ask(local, app, "still flows");
   });
 
-  it("bytes cut off or changed anywhere, of a WebSocket's opening and its first request", async () => {
+  it("bytes truncated or changed anywhere in a WebSocket's opening and first request", async () => {
     const inner =
       "GET /.well-known/masque/udp/%2A/%2A/ HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: connect-udp\r\n\r\n";
     const whole = Buffer.concat([
@@ -385,7 +385,7 @@ describe("a hostile WebSocket loses only its own connection", () => {
 });
 
 describeWith(["python:websockets"], "a WebSocket of python3-websockets", () => {
-  it("carries RFC 9298 of a client that is not ours", async () => {
+  it("carries RFC 9298 for a foreign client", async () => {
     const { server, port } = await startServer({ psk: undefined });
     try {
       const answer = await run("/usr/bin/python3", [
@@ -401,7 +401,7 @@ describeWith(["python:websockets"], "a WebSocket of python3-websockets", () => {
     }
   });
 
-  it("carries our tunnel to a server behind a gateway that is not ours", async () => {
+  it("carries our tunnel to a server behind a foreign gateway", async () => {
     const { server, port } = await startServer({ wsPath: undefined });
     const gatewayPort = await freePort();
     const gateway = await startPeer(
@@ -544,10 +544,10 @@ describe.each(WEB_SERVERS)("wss:// through $program", ({ program, command, confi
     const url = (gate = "open%20sesame") =>
       `wss://127.0.0.1:${ports.tls}/tunnel?sni=tunnel.test&host=tunnel.test&ca=${folder}/cert.pem&header=X-Gate:%20${gate}`;
 
-    it("carries four lanes, with Host, SNI and a header of choice", () =>
+    it("carries four lanes, with Host, SNI and a chosen header", () =>
       expectEcho({ via: [url()], lanes: 4 }));
 
-    it("carries it inside SOCKS5, inside CONNECT, and inside both", async () => {
+    it("carries the tunnel inside SOCKS5, inside CONNECT, and inside both", async () => {
       const socks = `socks5://127.0.0.1:${ports.microsocks}`;
       const http = `http://127.0.0.1:${ports.tinyproxy}`;
       for (const hops of [[socks], [http], [socks, http]]) await expectEcho({ via: [...hops, url()] });
@@ -573,7 +573,7 @@ describe.each(WEB_SERVERS)("wss:// through $program", ({ program, command, confi
         /other\.test|alert/,
       ));
 
-    it("resumes after the web server was started again", async () => {
+    it("resumes after the web server was restarted", async () => {
       const local = await startLocal({ via: [url()] });
       const app = createSocket("udp4");
       try {

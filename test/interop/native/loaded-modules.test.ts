@@ -47,7 +47,7 @@ afterEach(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-it("programs that nothing but a session is asked of load no module for more", async () => {
+it("programs that only have a session load no modules for other features", async () => {
   const server = start("udp-server", "--listen", "127.0.0.1:0", "--allow", "127.0.0.0/8");
   const { listen } = await server.nextLine<{ listen: string[] }>('"ready"');
   const local = start("udp-local", "--server", listen[0], "--listen", "127.0.0.1:0");

@@ -77,7 +77,7 @@ describe("npm run package", () => {
   describe.skipIf(!hasDebianTools)("the Debian package", () => {
     const file = (path: string) => readFileSync(join(root, path));
 
-    it("has the programs, whose native module works", async () => {
+    it("contains the programs, whose native module works", async () => {
       const { version } = readJson<Manifest>("package.json");
       for (const name of NAMES) {
         expect(file(`usr/bin/${name}`).toString()).toMatch(/^#!\/usr\/bin\/node\n/);
@@ -86,7 +86,7 @@ describe("npm run package", () => {
       expect(await startServer(join(root, "usr/bin/udp-server"))).toContain('"ready":"udp-server"');
     });
 
-    it("declares all that it has: checksums, configuration, and what it depends on", () => {
+    it("declares checksums, configuration files and dependencies", () => {
       run("md5sum", ["--check", "--quiet", "DEBIAN/md5sums"], root);
       const control = file("DEBIAN/control").toString();
       expect(control).toMatch(/^Depends: libc6 \(>= 2\.\d+\), nodejs \(>= 20\.19\), /m);
@@ -94,7 +94,7 @@ describe("npm run package", () => {
       for (const script of ["postinst", "prerm", "postrm"]) run("sh", ["-n", join(root, "DEBIAN", script)]);
     });
 
-    it("has the terms of all that is bundled", () => {
+    it("contains the licences of everything that is bundled", () => {
       const copyright = file("usr/share/doc/underpass/copyright").toString();
       const bundled = readJson<string[]>("dist/cli/bundled-packages.json");
       expect(bundled).toContain("zod");
@@ -134,7 +134,7 @@ describe("npm run package", () => {
       }
     });
 
-    it("has options of its units that the programs accept", () => {
+    it("has units whose options the programs accept", () => {
       const key = join(folder, "psk");
       writeFileSync(key, "0123456789abcdef0123456789abcdef\n", { mode: 0o600 });
       for (const name of ["udp-local", "udp-server"]) {
@@ -157,7 +157,7 @@ describe("npm run package", () => {
     });
   });
 
-  it("makes an npm tarball that installs without a network and a compiler, and runs natively", async () => {
+  it("makes an npm tarball that installs without network and compiler, and runs natively", async () => {
     const project = join(folder, "project");
     mkdirSync(project);
     const tarball = `file:${fileOf(".tgz")}`;

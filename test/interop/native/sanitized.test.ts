@@ -37,7 +37,7 @@ describe.skipIf(!hasSanitizer)("the native module under AddressSanitizer and UBS
     expect(build.status).toBe(0);
   }, 120_000);
 
-  it("survives random batches, false rows, and sockets that close halfway", () => {
+  it("survives random batches, invalid rows, and sockets that close halfway", () => {
     const seen = run([], []);
     expect(seen.bad).toBe(0);
     expect(seen.datagrams).toBeGreaterThan(5_000);
@@ -50,7 +50,7 @@ describe.skipIf(!hasSanitizer)("the native module under AddressSanitizer and UBS
   });
 
   it.skipIf(!isRoot && process.env.CI === undefined)(
-    "keeps what a slow link does not take, and drops past the bound",
+    "keeps what a slow link does not accept, and drops beyond the bound",
     () => {
       const name = `under-slow-${process.pid}`;
       const script = `
@@ -77,7 +77,7 @@ describe.skipIf(!hasSanitizer)("the native module under AddressSanitizer and UBS
   );
 
   it.skipIf(!isRoot && process.env.CI === undefined)(
-    "answers from the address it was spoken to at, in runs too, and from another when that has gone",
+    "answers from the address that was asked, also in runs, and from another when that is gone",
     () => {
       const name = `under-locals-${process.pid}`;
       const script = `

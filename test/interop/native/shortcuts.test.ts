@@ -10,7 +10,7 @@ import { startUdpLocal, startUdpServer } from "../../support/start.ts";
 const native = loadNativeModule();
 const isNative = !(native instanceof Error) && process.env.UNDERPASS_IO !== "plain";
 
-describe("a flow that goes on", () => {
+describe("a flow that continues", () => {
   let echo: Socket;
   let application: Socket;
   let server: UdpServer;
@@ -48,7 +48,7 @@ describe("a flow that goes on", () => {
     return `${answer}`;
   }
 
-  it("is counted to the datagram, whoever carries it, in each of 300 round trips", async () => {
+  it("is counted to the datagram in each of 300 round trips, whatever carries it", async () => {
     const ends = hostOf("local") === "node" && hostOf("server") === "node" && isNative ? 2 : 0;
     const given = ends > 0 ? vi.spyOn(native as Exclude<typeof native, Error>, "shortcutOut") : undefined;
     for (let i = 0; i < 300; i++) {
@@ -60,7 +60,7 @@ describe("a flow that goes on", () => {
     expect(given?.mock.results.filter(({ value }) => value >= 0).length ?? 0).toBeGreaterThanOrEqual(ends);
   });
 
-  it("stays whole where larger bursts fill the connection", async () => {
+  it("stays whole when larger bursts fill the connection", async () => {
     await exchange("first");
     const heard: string[] = [];
     application.on("message", (data) => heard.push(`${data}`.trimEnd()));

@@ -117,7 +117,7 @@ describe.each(FAMILIES)("TCP of an embedder's device, over $family", ({ source, 
     },
   );
 
-  it("is refused with a RST with plain I/O, which has no stack", async () => {
+  it("is refused with a RST by plain I/O, which has no stack", async () => {
     await start("plain");
     segment(SYN, 100, 0);
     await next(RST);
@@ -126,7 +126,7 @@ describe.each(FAMILIES)("TCP of an embedder's device, over $family", ({ source, 
 });
 
 it.skipIf(loadNativeModule() instanceof Error && process.env.CI === undefined)(
-  "--tcp-stack kernel ends with an error where no kernel is behind the device",
+  "--tcp-stack kernel fails if no kernel is behind the device",
   async () => {
     const options = { device: new CallbackDevice(), tcpVia: "direct", udpVia: "reject" } as const;
     await expect(startTun2Socks({ ...options, tcpStack: "kernel" })).rejects.toThrow(

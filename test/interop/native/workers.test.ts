@@ -122,7 +122,7 @@ describe.skipIf(loadNativeModule() instanceof Error && process.env.CI === undefi
 
     const upInWorker = () => lines.filter(({ msg }) => msg === "session-up").map(({ worker }) => worker ?? 0);
 
-    it("spreads sessions over its workers, and sums what they count", async () => {
+    it("spreads sessions over its workers, and sums their counts", async () => {
       const all = [];
       while (new Set(upInWorker()).size < WORKERS && all.length < 40) all.push(await startClient());
       expect(new Set(upInWorker())).toEqual(new Set([0, 1, 2]));
@@ -189,7 +189,7 @@ describe.skipIf(loadNativeModule() instanceof Error && process.env.CI === undefi
       expect(new Set(upInWorker()).size).toBeGreaterThan(1);
     });
 
-    it("restarts a worker that crashed: its sessions register anew, those of the others go on", async () => {
+    it("restarts a crashed worker: its sessions register again, those of the others continue", async () => {
       const asks: ReturnType<typeof application>[] = [];
       while (new Set(upInWorker()).size < WORKERS && asks.length < 40)
         asks.push(application(await startClient()));

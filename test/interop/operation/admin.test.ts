@@ -125,7 +125,7 @@ describe("the admin server", () => {
   });
 
   it.each([undefined, TOKEN])(
-    "lists flows, with addresses only where not everybody may ask: token %j",
+    "lists flows, with addresses only if access is restricted: token %j",
     async (token) => {
       const { local, admin, adminOfServer } = await open(token);
       await untilUp(local);
@@ -182,7 +182,7 @@ describe("the admin server", () => {
     expect(await ask(admin, "/healthz")).toMatchObject({ status: 200, body: "ok\n" });
   });
 
-  it("sends events and statistics as they come", async () => {
+  it("sends events and statistics as they occur", async () => {
     const { local, admin, server } = await open();
     await untilUp(local);
     const port = Number(admin.split(":").at(-1));
@@ -203,7 +203,7 @@ describe("the admin server", () => {
     await closing;
   });
 
-  it("answers only who has the token, except whether it is alive and ready", async () => {
+  it("answers only with the token, except whether it is alive and ready", async () => {
     const { admin } = await open(TOKEN);
     for (const authorization of [
       undefined,
@@ -222,7 +222,7 @@ describe("the admin server", () => {
     expect((await ask(admin, "/healthz")).status).toBe(200);
   });
 
-  it("refuses names of other hosts, which a page elsewhere may have rebound to it", async () => {
+  it("refuses names of other hosts, which a foreign page may have rebound to it", async () => {
     const { admin } = await open();
     for (const host of [
       "evil.example",
@@ -247,7 +247,7 @@ describe("the admin server", () => {
     expect((await ask(admin, "/../etc/passwd")).status).toBe(404);
   });
 
-  it("drops who does not finish a request, and keeps no more than 64 connections", async () => {
+  it("drops clients that do not finish a request, and keeps at most 64 connections", async () => {
     const { admin } = await open();
     const port = Number(admin.split(":").at(-1));
     const sockets: Socket[] = [];
@@ -294,7 +294,7 @@ describe("the admin server", () => {
     expect(before).toBeGreaterThan(0);
   });
 
-  it("listens on a Unix socket that only its owner may open, and removes it", async () => {
+  it("listens on a Unix socket that only its owner can open, and removes it", async () => {
     const folder = mkdtempSync(join(tmpdir(), "underpass-admin-"));
     cleanups.push(() => rmSync(folder, { recursive: true, force: true }));
     const path = join(folder, "socket");
@@ -336,7 +336,7 @@ describe("the programs", () => {
       timeout: 60_000,
     });
 
-  it("show their state by `status` and `top`, also of several threads", async () => {
+  it("show their state with `status` and `top`, also of several threads", async () => {
     const at = folder();
     const [key, token] = [join(at, "psk"), join(at, "token")];
     writeFileSync(key, PSK, { mode: 0o600 });
@@ -397,7 +397,7 @@ describe("the programs", () => {
     expect(status).toBe(2);
   });
 
-  it("say in one line that nothing answers, or that the address is in use", async () => {
+  it("report in one line that nothing answers, or that the address is in use", async () => {
     const nobody = run("udp-local", ["status", "--admin", "127.0.0.1:1"]);
     expect([nobody.status, nobody.stderr]).toEqual([
       1,

@@ -185,7 +185,7 @@ async function open(token: string | undefined, change: (shown: Shown) => Partial
 
 describeWith(["chromium"], "the dashboard in Debian's chromium", () => {
   it.each(["light", "dark"] as const)(
-    "shows a live tunnel that is cut, %s: rates, the lane, the reason of drops, flows; without a request to elsewhere",
+    "shows a live tunnel that is cut, %s: rates, the lane, the reason for drops, flows; without requests to other hosts",
     async (theme) => {
       const { address, forward, relay } = await startPrograms();
       const { page, complaints } = await browse(address, theme);
@@ -266,7 +266,7 @@ describeWith(["chromium"], "the dashboard in Debian's chromium", () => {
     expect(complaints).toEqual([]);
   });
 
-  it("asks for the token, and shows nothing before", async () => {
+  it("asks for the token, and shows nothing without it", async () => {
     const { address } = await open(TOKEN);
     const { page, complaints } = await browse(address);
     await page.getByLabel("Admin token").fill("wrong");

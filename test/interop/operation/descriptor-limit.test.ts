@@ -20,7 +20,7 @@ async function ask(socket: Socket, port: number, text: string): Promise<string> 
   return data.toString();
 }
 
-it(`answers ${QUERIES} one-shot queries with ${LIMIT} descriptors, and keeps the flow that goes on`, async () => {
+it(`answers ${QUERIES} one-shot queries with ${LIMIT} descriptors, and keeps the continuing flow`, async () => {
   const echo = createSocket("udp4");
   echo.on("message", (data, { port }) => echo.send(`${data} from ${port}`, port, "127.0.0.1"));
   echo.bind(0, "127.0.0.1");

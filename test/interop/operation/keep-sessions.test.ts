@@ -154,7 +154,7 @@ const isPlain = process.env.UNDERPASS_IO === "plain";
 
 describe.skipIf(isPlain)("with native I/O", () => {
   describeWith(["/usr/bin/python3", "systemd-notify"], "udp-server --keep-sessions", () => {
-    it("keeps sessions and source ports over restarts under load, and loses only what is on its way meanwhile", async () => {
+    it("keeps sessions and source ports over restarts under load, and loses only datagrams in flight", async () => {
       const shadowsocks = `ss://aes-256-gcm:a%20password@127.0.0.1:${await freePort()}`;
       const service = new Service(["--keep-sessions", "--listen", shadowsocks, "--workers", "1"]);
       const target = new Target();
@@ -232,7 +232,7 @@ describe.skipIf(isPlain)("with native I/O", () => {
       }
     });
 
-    it("keeps those of all workers", async () => {
+    it("keeps the sessions of all workers", async () => {
       const service = new Service(["--keep-sessions", "--workers", "3"]);
       const target = new Target();
       await Promise.all([service.start(), target.open()]);
@@ -272,7 +272,7 @@ describe.skipIf(isPlain)("with native I/O", () => {
       }
     });
 
-    it("starts without what it cannot read, says so once for each, and does not get it again", async () => {
+    it("starts without state that it cannot read, logs each once, and does not get it again", async () => {
       const garbage = [Buffer.from("UDPKEPT\n\x02"), Buffer.alloc(0), Buffer.alloc(1_000_000, 0xff)];
       const service = new Service(["--keep-sessions", "--workers", "1"], 10, garbage);
       await service.start();

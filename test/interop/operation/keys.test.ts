@@ -28,7 +28,7 @@ interface LogLine {
   readonly keys?: number;
 }
 
-describe.each([1, 3])("a udp-server with a file of keys and %i threads", (workers) => {
+describe.each([1, 3])("a udp-server with a key file and %i threads", (workers) => {
   const folder = mkdtempSync(join(tmpdir(), "underpass-keys-"));
   const file = join(folder, "keys.json");
   const echo = createSocket("udp4");
@@ -128,7 +128,7 @@ describe.each([1, 3])("a udp-server with a file of keys and %i threads", (worker
     return result;
   }
 
-  it("serves each by name, clients without names, and the key of everybody", async () => {
+  it("serves clients by name, without names, and with the common key", async () => {
     for (const [key, name] of [
       [KEYS.alice.key, "alice"],
       [KEYS.bob.key, undefined],
@@ -164,7 +164,7 @@ describe.each([1, 3])("a udp-server with a file of keys and %i threads", (worker
     await reload();
   });
 
-  it("ends the session of a key that is removed, which cannot come back, and of no other", async () => {
+  it("ends the session of a removed key for good, and no other", async () => {
     const gone = await startUp(KEYS.bob.key, "bob");
     const stays = await startUp(KEYS.alice.key, "alice");
     const events: string[] = [];
@@ -191,7 +191,7 @@ describe.each([1, 3])("a udp-server with a file of keys and %i threads", (worker
     await expect.poll(() => events, { timeout: 10_000 }).toEqual(["session-down", "session-up"]);
   });
 
-  it("refuses a key that has expired, and ends its session then", async () => {
+  it("refuses an expired key, and ends its session when it expires", async () => {
     const expires = Math.floor(Date.now() / 1000) + 2;
     write({ alice: { ...KEYS.alice, expires } });
     await reload();
@@ -205,7 +205,7 @@ describe.each([1, 3])("a udp-server with a file of keys and %i threads", (worker
     await reload();
   });
 
-  it("keeps the old keys when the file is wrong, and names the row in one line", async () => {
+  it("keeps the old keys if the file is wrong, and names the row in one line", async () => {
     const local = await startUp(KEYS.alice.key, "alice");
     const downs: string[] = [];
     local.on("session-down", () => downs.push("down"));

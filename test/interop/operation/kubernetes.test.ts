@@ -67,14 +67,14 @@ describeWith(["haproxy", "openssl"], "the manifests for Kubernetes", () => {
     async (_, manifest) => await validate(manifest),
   );
 
-  it("would not be valid with a member of another type", async () => {
+  it("are not valid with a member of another type", async () => {
     const set = structuredClone(byKind("StatefulSet"));
     await expect(validate({ ...set, spec: { ...set.spec, replicas: "3" as never } })).rejects.toThrow(
       /replicas/,
     );
   });
 
-  it("have HAProxy do what deploy/haproxy does, for the numbers of the servers, by a configuration that it accepts", () => {
+  it("configure HAProxy like deploy/haproxy, for the servers' numbers, in a form that it accepts", () => {
     const config = byKind("ConfigMap").data!["haproxy.cfg"];
     expect(common(config)).toEqual(common(readFileSync(join(DEPLOY, "haproxy/haproxy.cfg"), "utf8")));
     const { replicas, ordinals } = byKind("StatefulSet").spec;
@@ -93,7 +93,7 @@ describeWith(["haproxy", "openssl"], "the manifests for Kubernetes", () => {
     execFileSync("haproxy", ["-c", "-f", file], { stdio: "pipe" });
   });
 
-  it("start udp-server with options that it takes", async () => {
+  it("start udp-server with options that it accepts", async () => {
     for (const name of ["psk", "token"]) {
       writeFileSync(join(folder, name), "twenty-four-characters..", { mode: 0o600 });
     }

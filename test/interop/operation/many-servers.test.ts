@@ -178,7 +178,7 @@ describeWith(["haproxy"], "three udp-servers behind HAProxy as in deploy/", () =
     rmSync(folder, { recursive: true, force: true });
   });
 
-  it("spreads sessions, and brings all lanes of a session to one server", async () => {
+  it("spreads sessions, and sends all lanes of a session to one server", async () => {
     await expect.poll(() => hasAllAfter(1), { timeout: 10_000 }).toBe(true);
     const counts: number[] = [];
     for (const server of servers) {
@@ -191,7 +191,7 @@ describeWith(["haproxy"], "three udp-servers behind HAProxy as in deploy/", () =
     expect(clients.every(({ events }) => events.length === 1)).toBe(true);
   });
 
-  it("lets no recorded handshake in, at any of them", async () => {
+  it("accepts no recorded handshake at any of them", async () => {
     const recordings = recorder.recordings.slice(0, 6);
     for (const { port } of servers) {
       for (const pieces of recordings) {
@@ -200,7 +200,7 @@ describeWith(["haproxy"], "three udp-servers behind HAProxy as in deploy/", () =
     }
   });
 
-  it("moves the sessions of a server that is drained to others within two seconds, and it ends", async () => {
+  it("moves the sessions of a drained server to others within two seconds, after which it exits", async () => {
     const [server] = servers;
     const { sessions } = await statusOf(server);
     const at = performance.now();
@@ -230,7 +230,7 @@ describeWith(["haproxy"], "three udp-servers behind HAProxy as in deploy/", () =
     }
   });
 
-  it("goes on with the sessions of a server that was killed at others, within its heartbeats' patience", async () => {
+  it("replaces the sessions of a killed server at others, within the time that heartbeats allow", async () => {
     const before = clients.map(({ events }) => events.length);
     const at = performance.now();
     servers[1].child.kill("SIGKILL");

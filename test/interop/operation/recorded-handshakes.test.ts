@@ -11,7 +11,7 @@ const KEY = Buffer.alloc(32, "k");
 
 const portOf = (server: UdpServer) => Number(server.address.listen[0].split(":")[1]);
 
-describe("a handshake that was recorded on the way to one server", () => {
+describe("a handshake recorded on the way to one server", () => {
   let servers: UdpServer[];
   let recorder: Recorder;
   let local: UdpLocal;
@@ -67,7 +67,7 @@ describe("a handshake that was recorded on the way to one server", () => {
     }
   });
 
-  it("opens nothing at the server that was started anew on the same port", async () => {
+  it("opens nothing at a restarted server on the same port", async () => {
     const { recordings } = recorder;
     const port = portOf(servers[0]);
     await local.close();

@@ -19,7 +19,7 @@ describeWith(["systemd-socket-activate"], "udp-server --listen fd:NAME", () => {
   const folder = mkdtempSync(join(tmpdir(), "underpass-activation-"));
   afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-  it("serves tunnels on a TCP and a Unix socket that systemd passes under that name", async () => {
+  it("serves tunnels on a TCP and a Unix socket that systemd passes under a name", async () => {
     const psk = Buffer.from("0123456789abcdef0123456789abcdef");
     const keyFile = join(folder, "psk");
     writeFileSync(keyFile, psk, { mode: 0o600 });
@@ -65,7 +65,7 @@ describeWith(
   ["/usr/bin/python3"],
   "udp-server that is restarted while something else keeps its socket",
   () => {
-    it("is at no time refused to connections, and every flow of a client under load goes on", async () => {
+    it("never refuses connections, and every flow of a client under load continues", async () => {
       const folder = mkdtempSync(join(tmpdir(), "underpass-restart-"));
       const psk = Buffer.from("0123456789abcdef0123456789abcdef");
       const keyFile = join(folder, "psk");
@@ -133,7 +133,7 @@ describe("Sockets that systemd passes", () => {
     LISTEN_FDNAMES: names,
   });
 
-  it("are taken by their name, all of the same name, beside other values", () => {
+  it("are used by name, all of the same name, beside other values", () => {
     const given = { listen: ["127.0.0.1:1", "fd:a", "fd:7"], other: 1 };
     expect(withInheritedListeners(given, undefined, passed("a:b:a"))).toEqual({
       listen: ["127.0.0.1:1", "fd:3", "fd:5", "fd:7"],
@@ -141,7 +141,7 @@ describe("Sockets that systemd passes", () => {
     });
   });
 
-  it("are refused by the option's name if there is none of that name, or if they are another process's", () => {
+  it("are refused with the option's name if none has that name, or they belong to another process", () => {
     const named = ([option, index]: readonly PropertyKey[]) => `--${String(option)} ${String(index)}`;
     for (const environment of [{}, passed("b"), passed("a", process.pid + 1)]) {
       expect(() => withInheritedListeners({ listen: ["fd:a"] }, named, environment)).toThrow(
@@ -150,7 +150,7 @@ describe("Sockets that systemd passes", () => {
     }
   });
 
-  it("are not looked for in values that are wrong otherwise", () => {
+  it("are not looked for in values that are otherwise wrong", () => {
     const wrong = { listen: 5 };
     expect(withInheritedListeners(wrong, undefined, passed("a"))).toBe(wrong);
   });

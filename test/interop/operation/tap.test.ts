@@ -102,7 +102,7 @@ async function until(condition: () => boolean): Promise<void> {
 }
 
 describeWith(["tshark"], "a tap, read by tshark", () => {
-  it("has each datagram once, with its direction, and those that were dropped with the reason that was counted", async () => {
+  it("contains each datagram once, with its direction, and dropped ones with the counted reason", async () => {
     const [local4, local6] = [await echoOf("udp4", "127.0.0.1"), await echoOf("udp6", "::1")];
     const path = folder();
     const files = { local: join(path, "local.pcapng"), server: join(path, "server.pcapng") };
@@ -167,7 +167,7 @@ describeWith(["tshark"], "a tap, read by tshark", () => {
     expect(statSync(files.local).mode & 0o777).toBe(0o600);
   });
 
-  it("keeps the newest files, each for itself, of what its filter wants, without payloads if told so", async () => {
+  it("keeps the newest files, each complete, with what its filter selects, and without payloads on request", async () => {
     const target = await echoOf("udp4", "127.0.0.1");
     const other = await echoOf("udp4", "127.0.0.1");
     const path = folder();
@@ -211,7 +211,7 @@ describeWith(["tshark"], "a tap, read by tshark", () => {
       expect(statSync(join(path, name)).size).toBeLessThanOrEqual(1_048_576);
   });
 
-  it("of tun2socks has its packets as they were where one was dropped, and its datagrams", async () => {
+  it("of tun2socks contains dropped packets unchanged, and its datagrams", async () => {
     const target = await echoOf("udp4", "127.0.0.1");
     const file = join(folder(), "tun.pcapng");
     const server = await startUdpServer({ listen: ["127.0.0.1:0"], psk: PSK, allow: ["127.0.0.1/32"] });
@@ -259,7 +259,7 @@ describeWith(["tshark"], "a tap, read by tshark", () => {
   });
 });
 
-it("a tap is not written through a link, nor is its start a surprise", async () => {
+it("a tap is not written through a link, and the log announces its start", async () => {
   const path = folder();
   writeFileSync(join(path, "other"), "");
   symlinkSync(join(path, "other"), join(path, "tap.pcapng"));
