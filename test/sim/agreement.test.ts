@@ -232,7 +232,7 @@ describe("after a resume every flow gets through with at most one datagram lost,
   });
 });
 
-describe("an association whose datagrams come on one lane while its answers wait for another", () => {
+describe("an association whose datagrams arrive on one lane while its answers wait for another", () => {
   /** A DATAGRAM capsule of the client's first context. */
   function datagram(world: World, flow: number): Uint8Array {
     world.ledger.stampUp(flow, 0, SHORTEST_PAYLOAD);
@@ -285,7 +285,7 @@ describe("an association whose datagrams come on one lane while its answers wait
     settle(world, links);
   });
 
-  it.each([0, 1])("goes on when lane %i ends while neither can be written", (lane) => {
+  it.each([0, 1])("continues when lane %i ends while neither can be written", (lane) => {
     const { world, links } = answersOnBothLanes();
     links[lane].isCut = true;
     world.loseServerSide(links[lane]);
@@ -311,7 +311,7 @@ describe("an association whose datagrams come on one lane while its answers wait
   });
 });
 
-describe("strangers without number, past all that a session may hold,", () => {
+describe("countless strangers, beyond all limits of a session,", () => {
   const MANY = 500;
   const settings: Partial<Settings> = { strangers: MANY, maxContextsPerSession: 64, addresses: 12 };
 
@@ -323,7 +323,7 @@ describe("strangers without number, past all that a session may hold,", () => {
     attend(world);
   }
 
-  it("keep no application from a new target", () => {
+  it("do not keep an application from a new target", () => {
     const { world, host, socket } = upAndRunning(settings);
     flood(world, socket);
     const other = world.openAssociation(host, false);
@@ -336,7 +336,7 @@ describe("strangers without number, past all that a session may hold,", () => {
     checkTables(world);
   });
 
-  it("keep the targets of nobody from answering", () => {
+  it("do not keep anyone's targets from answering", () => {
     const { world, host, association, socket } = upAndRunning(settings);
     for (let address = 0; address < 12; address++) world.send(host, association, address, SHORTEST_PAYLOAD);
     attend(world);
@@ -348,7 +348,7 @@ describe("strangers without number, past all that a session may hold,", () => {
     expect(numbers.filter((number) => world.ledger.hasArrived(number))).toHaveLength(12);
   });
 
-  it("keep the address of a name from answering no more than those of targets", () => {
+  it("do not keep the address of a name from answering", () => {
     const { world, host, association, socket } = upAndRunning(settings);
     const name = 12;
     // An address that nothing else goes to.

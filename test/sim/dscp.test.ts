@@ -27,7 +27,7 @@ const heard = (network: Network) =>
   network.serverEvents.flatMap((event) => (event.kind === "dscp" ? [event.dscp] : []));
 
 describe("the DSCP of an association", () => {
-  it("is 0, and not told, until the application sends with another", () => {
+  it("is 0, and not sent to the server, until the application uses another", () => {
     const network = started();
     send(network, 0);
     expect([heard(network), network.server.dscpOf(0)]).toEqual([[], 0]);
@@ -47,7 +47,7 @@ describe("the DSCP of an association", () => {
     expect(bytes.indexOf(Buffer.from("00020278", "hex"))).toBeGreaterThan(at);
   });
 
-  it("is told once, and again when it changes", () => {
+  it("is sent once, and again when it changes", () => {
     const network = started();
     for (const dscp of [EF, EF, AF21, AF21, 0, 0]) {
       send(network, dscp);
@@ -56,7 +56,7 @@ describe("the DSCP of an association", () => {
     expect(heard(network)).toEqual([EF, AF21, 0]);
   });
 
-  it("changes at most four times a second, and is that of the last datagrams in the end", () => {
+  it("changes at most four times a second, and finally is that of the last datagrams", () => {
     const network = started();
     for (let ms = 0; ms < 1_000; ms++) {
       send(network, ms % 2 === 0 ? EF : AF21);
@@ -71,7 +71,7 @@ describe("the DSCP of an association", () => {
     expect(network.server.dscpOf(0)).toBe(0);
   });
 
-  it("is told to a server that has started anew", () => {
+  it("is sent to a restarted server", () => {
     const network = started();
     send(network, EF);
     network.killServer();
@@ -81,7 +81,7 @@ describe("the DSCP of an association", () => {
     expect(network.server.dscpOf(0)).toBe(EF);
   });
 
-  it("is that of a new association alone", () => {
+  it("belongs only to a new association", () => {
     const network = started();
     send(network, EF);
     network.client.closeAssociation(network.now, 0);
@@ -92,7 +92,7 @@ describe("the DSCP of an association", () => {
     expect([network.server.associationCount, network.server.dscpOf(0)]).toEqual([1, 0]);
   });
 
-  it("stays what it is when its association is opened again, and is 0 for a value that no packet has", () => {
+  it("stays unchanged when its association is opened again, and is 0 for a value that no packet has", () => {
     const network = started();
     send(network, EF);
     network.carryToServer(encodeAssociationOpen(1, undefined));
@@ -119,7 +119,7 @@ describe("the DSCP of an association", () => {
     expect(network.server.dscpOf(0)).toBe(AF21);
   });
 
-  it("in a session with receipts is told when it changes before the association is known to be open", () => {
+  it("in a session with receipts is sent when it changes before the association is known to be open", () => {
     const network = started({ client: { lanes: 4 }, latencyMs: 200 });
     network.client.handleDscp(network.now, 0, EF);
     network.send(0, TARGET, "x");
@@ -139,7 +139,7 @@ describe("a latency rule with DSCPs", () => {
     (text) => parseLatencyRule(text)!,
   );
 
-  it("gives the class to whatever the application sends while it has one of them", () => {
+  it("gives its class to all datagrams of the application while they have one of them", () => {
     const network = started({ client: { latencyRules } });
     const other = "198.51.100.1:53";
     send(network, 0, other);
@@ -154,7 +154,7 @@ describe("a latency rule with DSCPs", () => {
     expect([network.client.latencyOf(0), network.server.latencyOf(0)]).toEqual(["balanced", "balanced"]);
   });
 
-  it("stands behind those before it", () => {
+  it("applies after those before it", () => {
     const network = started({ client: { latencyRules } });
     send(network, EF);
     expect(network.client.latencyOf(0)).toBe("bulk");

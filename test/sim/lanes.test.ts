@@ -44,14 +44,14 @@ function mean(values: readonly number[]): number {
 
 /** Virtual time: the numbers are the same on every machine. The seeds are none of those that the laws were tuned on. */
 describe("lanes over 20 Mbit/s, 50 ms and 1 % loss", () => {
-  it("lose no datagram of a voice flow beside an overload, and delay the 99th percentile less than half as long as one lane", () => {
+  it("lose no datagram of a voice flow beside an overload, with a 99th percentile below half of one lane's", () => {
     const [voice] = run({ ...OURS, loads: [VOICE, OVERLOAD], seed: 101 }).loads;
     const [before] = run({ ...BEFORE, loads: [VOICE, OVERLOAD], seed: 101 }).loads;
     expect(voice.loss).toBe(0);
     expect(voice.p99).toBeLessThan(before.p99 / 2);
   });
 
-  it("deliver at 60 % load what one lane does, with a shorter 99th percentile", () => {
+  it("deliver as much as one lane at 60 % load, with a shorter 99th percentile", () => {
     const loads = [{ flow: 0, perSecond: 1_200 }];
     const [ours] = run({ ...OURS, loads, seed: 102 }).loads;
     const [before] = run({ ...BEFORE, loads, seed: 102 }).loads;
@@ -80,7 +80,7 @@ describe("lanes over a link that loses what it has sent, as a radio does,", () =
     expect(meanLoss(OURS, { mbit: 2 }, 250)).toBeLessThan(1.05 * before);
   });
 
-  it("lose next to nothing of 60 % where 5 % of the packets are lost, repairs among them", () => {
+  it("lose next to nothing at 60 % load when 5 % of the packets are lost, including repairs", () => {
     expect(meanLoss(OURS, { loss: 0.05 }, 1_200)).toBeLessThan(0.001);
   });
 });
@@ -100,13 +100,13 @@ describe("four sessions over one link", () => {
     [0.01, 2023],
     [0.01, 2114],
     [0, 1108],
-  ])("that start at once with a loss of %s do not compete with each other (seed %i)", (loss, seed) => {
+  ])("that start together with a loss of %s do not compete with each other (seed %i)", (loss, seed) => {
     const { leastMbit, p50 } = worst({ ...FOUR, loss, duration: 12_000, warmup: 5_000, seed });
     expect(leastMbit).toBeGreaterThan(19 / 4 / 2);
     expect(p50).toBeLessThan(LINK.rtt + LINK.queue - 25);
   });
 
-  it("keep the queue short again once a CUBIC flow has gone that they competed with", () => {
+  it("keep the queue short again after a CUBIC flow that they competed with has ended", () => {
     const competitors = [{ congestion: "cubic", from: 2_000, until: 10_000 }] as const;
     const scenario = { ...FOUR, loss: 0, competitors, duration: 26_000, warmup: 20_000, seed: 411 };
     const { leastMbit, p50 } = worst(scenario);
@@ -121,7 +121,7 @@ describe("a call beside a CUBIC flow, which keeps the queue of the link full", (
     [150, "up"],
     [200, "down"],
   ] as const)(
-    "of %i ms in the direction %s loses next to nothing and is as fast as over bare UDP",
+    "of %i ms in the direction %s loses next to nothing and is as fast as bare UDP",
     (queue, direction) => {
       const scenario = {
         ...OURS,

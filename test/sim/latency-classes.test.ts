@@ -31,7 +31,7 @@ describe("the latency class of an association", () => {
     [[BACKUP, PLAIN, VOICE], "interactive", "interactive"],
     [[VOICE, BACKUP], "interactive", "interactive"],
     [["192.0.2.1:5060"], "interactive", "interactive"],
-  ] as const)("for targets %j is %s at the client, and the server was told %s", (targets, own, theirs) => {
+  ] as const)("for targets %j is %s at the client, and %s at the server", (targets, own, theirs) => {
     const network = started(targets);
     expect(network.client.latencyOf(0)).toBe(own);
     expect(network.server.latencyOf(0)).toBe(theirs);
@@ -45,7 +45,7 @@ describe("the latency class of an association", () => {
     expect(network.server.latencyOf(0)).toBe("interactive");
   });
 
-  it("is told only when it changes", () => {
+  it("is sent only when it changes", () => {
     const network = started([BACKUP]);
     for (let i = 0; i < 10; i++) network.send(0, `192.0.2.${i + 1}:${i + 60}`, "x");
     network.settle();
@@ -66,12 +66,12 @@ describe("the latency class of an association", () => {
     expect([network.client.latencyOf(0), network.server.latencyOf(0)]).toEqual(["bulk", "bulk"]);
   });
 
-  it("is that of --latency where no rule matches, and told as well", () => {
+  it("is that of --latency if no rule matches, and is sent too", () => {
     const network = started([PLAIN], { latency: "bulk" });
     expect([told(network), network.server.latencyOf(0)]).toEqual([0, "bulk"]);
   });
 
-  it("is told to a server that has started anew", () => {
+  it("is sent to a restarted server", () => {
     const network = started([VOICE]);
     network.killServer();
     network.startServer();
@@ -81,7 +81,7 @@ describe("the latency class of an association", () => {
     expect(network.server.latencyOf(0)).toBe("interactive");
   });
 
-  it("stays what it is when its association is opened again, and is balanced for a number that has no name", () => {
+  it("stays unchanged when its association is opened again, and is balanced for a number without a name", () => {
     const network = started([VOICE]);
     network.carryToServer(encodeAssociationOpen(1, undefined));
     expect(network.server.latencyOf(0)).toBe("interactive");

@@ -45,7 +45,7 @@ describe("a bound tunnel", () => {
     peer.bind();
   });
 
-  it("hears strangers while its uncompressed context is open, whatever the filter", () => {
+  it("receives from strangers while its uncompressed context is open, whatever the filter", () => {
     world.receive(0, "198.51.100.7:53", "early");
     expect(peer.take()).toBe("");
     peer.send(UNCOMPRESSED_2);
@@ -60,13 +60,13 @@ describe("a bound tunnel", () => {
     expect(peer.isClosed).toBe(false);
   });
 
-  it("hears strangers without a context for each of them", () => {
+  it("receives from strangers without a context for each of them", () => {
     peer.send(UNCOMPRESSED_2);
     for (let port = 1; port <= 1_000; port++) world.receive(0, `198.51.100.7:${port}`, "x");
     expect(world.server.contexts.size).toBe(0);
   });
 
-  it("hears no stranger that the target policy denies", () => {
+  it("receives from no stranger that the target policy denies", () => {
     peer.send(UNCOMPRESSED_2);
     peer.take();
     world.receive(0, "10.0.0.1:53", "x");
@@ -74,7 +74,7 @@ describe("a bound tunnel", () => {
     expect(world.server.counters.drops.filtered).toBe(1);
   });
 
-  it("stays alive by what strangers send", () => {
+  it("stays alive when only strangers send", () => {
     peer.send(UNCOMPRESSED_2);
     for (let i = 0; i < 3; i++) {
       world.pass(400_000);
@@ -85,7 +85,7 @@ describe("a bound tunnel", () => {
     expect(peer.isClosed).toBe(true);
   });
 
-  it("still hears what it registered once its uncompressed context is closed, on the compressed one", () => {
+  it("still receives from registered targets on compressed contexts once its uncompressed context is closed", () => {
     peer.send(`${UNCOMPRESSED_2} 11 08 04 ${TARGET} 13 01 02`);
     expect(peer.take()).toBe("120102120104");
     world.receive(0, "198.51.100.7:53", "hi");
@@ -100,14 +100,14 @@ describe("a bound tunnel", () => {
     expect(world.atTargets).toEqual(["0 > 198.51.100.7:53: hi"]);
   });
 
-  it("drops datagrams of a context that was closed, without a word", () => {
+  it("silently drops datagrams of a closed context", () => {
     peer.send(`11 08 02 ${TARGET} 13 01 02 00 03 02 68 69`);
     expect(peer.take()).toBe(ACK_2);
     expect(world.atTargets).toEqual([]);
     expect(peer.isClosed).toBe(false);
   });
 
-  it("has a denied target, and an id past 2^30, closed; neither may come again", () => {
+  it("gets a denied target, and an id past 2^30, closed; neither may be used again", () => {
     peer.send("11 08 02 04 0a000001 0035");
     expect(peer.take()).toBe("130102");
     peer.send(`11 0f c0 00 00 00 40 00 00 00 ${TARGET}`);
@@ -117,7 +117,7 @@ describe("a bound tunnel", () => {
     expect(peer.isClosed).toBe(true);
   });
 
-  it("takes its ids in any order", () => {
+  it("accepts ids in any order", () => {
     peer.send("11 08 06 04 c6336407 0001 11 08 02 04 c6336407 0002 11 08 04 04 c6336407 0003");
     expect(peer.take()).toBe("120106120102120104");
   });
@@ -147,7 +147,7 @@ describe("a bound tunnel", () => {
     expect(world.server.counters.refused.protocol_error).toBe(1);
   });
 
-  it("has an IPv4-mapped target as IPv4, whose answers come from there", () => {
+  it("treats an IPv4-mapped target as IPv4, and gets its answers from there", () => {
     peer.send(`${UNCOMPRESSED_2} 00 16 02 06 00000000000000000000ffffc6336407 0035 6869`);
     expect(world.atTargets).toEqual(["0 > 198.51.100.7:53: hi"]);
     peer.take();
@@ -190,7 +190,7 @@ describe("a tunnel whose client has ended its side", () => {
     expect(world.server.nextTimeout()).toBe(Number.POSITIVE_INFINITY);
   });
 
-  it("makes room for a new one at the bound, and one that is open does not", () => {
+  it("makes room for a new one at the limit, unlike an open one", () => {
     const second = world.connect();
     second.request("198.51.100.7/53");
     const third = world.connect();
@@ -210,7 +210,7 @@ describe("a tunnel whose client has ended its side", () => {
     expect(world.server.counters.refused.protocol_error).toBe(1);
   });
 
-  it("ends at once when it has sent no whole request", () => {
+  it("ends at once if it has sent no complete request", () => {
     const other = world.connect();
     other.sendBytes(new TextEncoder().encode("GET / HTTP/1.1\r\n"));
     other.end();

@@ -23,7 +23,7 @@ function started(): Network {
 }
 
 describe("a measurement of delay", () => {
-  it("has every probe of both directions, with the time between them", () => {
+  it("includes every probe of both directions, with the time between them", () => {
     const network = started();
     const measurement = network.client.measure(network.now, SINGLE, SINGLE)!;
     network.settle();
@@ -37,7 +37,7 @@ describe("a measurement of delay", () => {
     }
   });
 
-  it("tells the direction that is not asked for by the few probes of the other", () => {
+  it("measures the direction that was not requested with few probes", () => {
     const network = started();
     const measurement = network.client.measure(network.now, SINGLE, QUIET)!;
     network.settle();
@@ -45,7 +45,7 @@ describe("a measurement of delay", () => {
     expect([measurement.up.length, measurement.down.length]).toEqual([50, 10]);
   });
 
-  it("has the first of three answered at once, which counts as no probe", () => {
+  it("gets the first of three answered at once, which does not count as a probe", () => {
     const network = started();
     const groups = { periodMs: 100, leadMs: 20, gapMs: 5, count: 9, bytes: 0 };
     const measurement = network.client.measure(network.now, groups, { ...QUIET, count: 1 })!;
@@ -58,7 +58,7 @@ describe("a measurement of delay", () => {
     expect(measurement.down.length).toBe(1);
   });
 
-  it("ends with its count, with its lane, and where another begins", () => {
+  it("ends with its count, with its lane, and when another begins", () => {
     const network = started();
     network.client.measure(network.now, { ...SINGLE, count: 1 }, { ...SINGLE, count: 30_000 });
     network.settle();
@@ -74,7 +74,7 @@ describe("a measurement of delay", () => {
     expect(network.client.isUp).toBe(true);
   });
 
-  it("costs an end that is measured beyond the bounds no more than at the bounds", () => {
+  it("beyond the bounds costs the measured end no more than at the bounds", () => {
     const network = started();
     const greedy = { periodMs: 0, leadMs: 0, gapMs: 0, count: 2 ** 40, bytes: 2 ** 40 };
     network.carryToServer(encodeMeasure(greedy));
@@ -86,7 +86,7 @@ describe("a measurement of delay", () => {
     expect(boundedPattern(greedy)).toEqual({ ...greedy, periodMs: 5, count: MAX_PROBES, bytes: 1_400 });
   });
 
-  it("is not had without a lane", () => {
+  it("is not made without a lane", () => {
     const network = new Network();
     expect(network.client.measure(0, SINGLE, SINGLE)).toBeUndefined();
   });

@@ -50,7 +50,7 @@ describe.each([
   { lanes: 1, what: "a session without receipts" },
   { lanes: 4, what: "a session with receipts" },
 ])("$what over a restart of its server", ({ lanes }) => {
-  it("is resumed, with the source ports of its associations and without registering anything again", () => {
+  it("resumes with the source ports of its associations, and registers nothing again", () => {
     const network = started(lanes);
     const [a, b] = [open(network), open(network)];
     exchange(network, a, "a");
@@ -68,7 +68,7 @@ describe.each([
     expect(network.client.counters.drops.unknown_context).toBe(0);
   });
 
-  it("loses what was on its way, and delivers nothing twice, wherever restarts fall", () => {
+  it("loses only datagrams in flight, and delivers nothing twice, whenever restarts happen", () => {
     const gaps = fc.array(fc.tuple(fc.integer({ min: 1, max: 150 }), fc.integer({ min: 0, max: 400 })), {
       minLength: 1,
       maxLength: 6,
@@ -111,7 +111,7 @@ describe.each([
     );
   });
 
-  it("stays ended when its client has ended it, or when its linger time is over", () => {
+  it("stays ended if its client has ended it, or its linger time has passed", () => {
     const network = started(lanes);
     const a = open(network);
     exchange(network, a, "a");
@@ -151,7 +151,7 @@ describe.each([
     expect(network.server.associationCount).toBe(0);
   });
 
-  it("loses only what is beyond a bound that is lower than before", () => {
+  it("loses only what exceeds a lowered limit", () => {
     const network = started(lanes);
     const associations = [open(network), open(network), open(network)];
     for (const each of associations) {
@@ -204,7 +204,7 @@ describe("the state of sessions as bytes", () => {
     expect(encodeKeptSessions(decoded)).toEqual(bytes);
   });
 
-  it("is refused with a typed error when it is cut off, longer, of another version, or something else", () => {
+  it("is refused with a typed error when it is truncated, longer, of another version, or something else", () => {
     const refuse = (wrong: Uint8Array, text = "the state of sessions cannot be read") => {
       expect(() => decodeKeptSessions(wrong)).toThrow(HostError);
       expect(() => decodeKeptSessions(wrong)).toThrow(text);

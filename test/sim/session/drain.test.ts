@@ -5,37 +5,34 @@ const PSK = new TextEncoder().encode("sixteen byte key");
 const kinds = (net: Network) =>
   net.clientEvents.map(({ kind }) => kind).filter((kind) => kind.startsWith("session"));
 
-describe("a server that is drained", () => {
-  it.each([1, 3])(
-    "keeps what is up, takes nothing more, and gets its clients to go, with %i lanes",
-    (lanes) => {
-      const net = new Network({ client: { psk: PSK, lanes }, server: { psk: PSK } });
-      net.start();
-      const association = net.client.openAssociation(net.now, undefined, true);
-      net.send(association, "192.0.2.1:53", "a");
-      net.advance(1_000);
-      net.server.drain();
-      net.advance(3_000);
-      net.send(association, "192.0.2.1:53", "b");
-      net.settle();
-      expect(net.arrived.map(({ payload }) => payload)).toEqual(["a", "b"]);
-      expect(net.client.isUp).toBe(true);
-      expect(net.server.counters.refused.draining).toBeGreaterThan(0);
-      expect(kinds(net)).toEqual(["session-up"]);
-      // It is gone before another one has taken the client.
-      net.killServer();
-      net.startServer();
-      net.advance(2_000);
-      net.send(association, "192.0.2.1:53", "c");
-      net.settle();
-      expect(net.arrived).toHaveLength(3);
-      expect(net.clientEvents.filter(({ kind }) => kind === "session-up").at(-1)).toMatchObject({
-        isAnother: true,
-      });
-    },
-  );
+describe("a drained server", () => {
+  it.each([1, 3])("keeps its lanes, accepts no more, and makes its clients leave, with %i lanes", (lanes) => {
+    const net = new Network({ client: { psk: PSK, lanes }, server: { psk: PSK } });
+    net.start();
+    const association = net.client.openAssociation(net.now, undefined, true);
+    net.send(association, "192.0.2.1:53", "a");
+    net.advance(1_000);
+    net.server.drain();
+    net.advance(3_000);
+    net.send(association, "192.0.2.1:53", "b");
+    net.settle();
+    expect(net.arrived.map(({ payload }) => payload)).toEqual(["a", "b"]);
+    expect(net.client.isUp).toBe(true);
+    expect(net.server.counters.refused.draining).toBeGreaterThan(0);
+    expect(kinds(net)).toEqual(["session-up"]);
+    // It is gone before another one has taken the client.
+    net.killServer();
+    net.startServer();
+    net.advance(2_000);
+    net.send(association, "192.0.2.1:53", "c");
+    net.settle();
+    expect(net.arrived).toHaveLength(3);
+    expect(net.clientEvents.filter(({ kind }) => kind === "session-up").at(-1)).toMatchObject({
+      isAnother: true,
+    });
+  });
 
-  it("gets its clients to another server that they know, without a gap", () => {
+  it("moves its clients to another server that they know, without a gap", () => {
     const ways = [0, 1].map((server) => ({ authority: `server${server}.test:1`, server }));
     const net = new Network({ client: { psk: PSK, ways }, server: { psk: PSK } });
     net.start();

@@ -78,7 +78,7 @@ function ticketFrom(server: TunnelServer, now = 1_000): ShownTicket {
 }
 
 describe("a server with a key", () => {
-  it("asks a client that it has not met to try again, and takes that on any connection", () => {
+  it("challenges an unknown client, and accepts its answer on any connection", () => {
     const { server } = new Network({ server: { psk: KEY } });
     const ticket = ticketFrom(server);
     expect(ask(server, requestOf(KEY, { ticket }))).toMatch(/^HTTP\/1.1 101 /);
@@ -91,7 +91,7 @@ describe("a server with a key", () => {
     expect(server.counters.refused.challenged).toBe(2);
   });
 
-  it("tells a client with the key, and nobody else, that its request was changed on the way", () => {
+  it("reports only to a client with the key that its request was changed on the way", () => {
     const { server } = new Network({ server: { psk: KEY } });
     const changes: readonly ((text: string) => string)[] = [
       (text) => text.replace(BIND_PATH, "/other/place"),
@@ -109,7 +109,7 @@ describe("a server with a key", () => {
     expect(server.counters.refused.not_upgrade).toBe(3 * changes.length);
   });
 
-  it("answers several clients that a proxy sends over one connection", () => {
+  it("answers several clients whose requests a proxy sends over one connection", () => {
     const { server } = new Network({ server: { psk: KEY } });
     const connection = server.handleAccept(1_000);
     for (let client = 0; client < 5; client++) {
@@ -117,7 +117,7 @@ describe("a server with a key", () => {
     }
   });
 
-  it("takes a ticket for as long as its age is right within 30 s, and asks again otherwise", () => {
+  it("accepts a ticket if its age is right within 30 s, and challenges the client otherwise", () => {
     const { server } = new Network({ server: { psk: KEY } });
     const { bytes } = ticketFrom(server);
     const week = 7 * 86_400_000;
@@ -130,7 +130,7 @@ describe("a server with a key", () => {
     expect(statusAt(1_000 + week, week + 30_001)).toBe(401);
   });
 
-  it("takes no ticket of another process, none that was changed, and none of another length", () => {
+  it("accepts no ticket of another process, no changed ticket, and none of another length", () => {
     const { server } = new Network({ server: { psk: KEY } });
     const other = new Network({ server: { psk: KEY, crypto: seededCryptography(5) } }).server;
     const { bytes } = ticketFrom(server);
@@ -145,7 +145,7 @@ describe("a server with a key", () => {
     expect(statusOf(bytes)).toBe(101);
   });
 
-  it("accepts no request twice, whatever is recorded, spliced and sent again, to it or to the one started after it", () => {
+  it("accepts no request twice, whatever is recorded, spliced and repeated, before or after a restart", () => {
     /** A request that was sent, counted from the last one. */
     const recorded = fc.nat(5);
     const steps = fc.array(
@@ -236,7 +236,7 @@ describe("a server with a key", () => {
     for (const count of Object.values(counts)) expect(count).toBeGreaterThan(200);
   });
 
-  it("takes no more than 65,536 requests of a minute, and answers 503 to the others", () => {
+  it("accepts at most 65,536 requests a minute, and answers 503 to the others", () => {
     // Cheap, as 65,536 requests have to be signed.
     const sum = (data: Uint8Array) => data.reduce((total, byte) => Math.imul(total, 31) + byte, 7);
     const cheap = {
@@ -262,7 +262,7 @@ describe("a server with a key", () => {
     expect(judge(60_000, { bytes, age: 60_000 }).kind).toBe("lane");
   });
 
-  it("says the same to a stranger whatever is wrong, and why only in its own output", () => {
+  it("gives a stranger the same answer whatever is wrong, and reports the reason only in its own output", () => {
     const { server } = new Network({ server: { psk: KEY } });
     const wrong = requestOf(OTHER_KEY);
     const strangers = {
@@ -281,7 +281,7 @@ describe("a server with a key", () => {
 });
 
 describe("a server without a key", () => {
-  it("takes a request at once: nothing in it proves anything", () => {
+  it("accepts a request at once, because nothing in it is a proof", () => {
     const { server } = new Network();
     const request = requestOf(undefined);
     expect(ask(server, request)).toMatch(/^HTTP\/1.1 101 /);
@@ -320,7 +320,7 @@ describe("a server of several workers", () => {
     expect(server.counters.refused.replay).toBe(1);
   });
 
-  it("closes a connection that proves nothing at its first deadline, though it was asked to try again", () => {
+  it("closes a connection without a proof at its first deadline, even after a challenge", () => {
     const server = workerServer();
     const connection = server.handleAccept(1_000);
     expect(ask(server, requestOf(KEY), 3_000, connection)).toMatch(/^HTTP\/1.1 401 /);
@@ -332,7 +332,7 @@ describe("a server of several workers", () => {
     expect(server.halfOpenCount).toBe(0);
   });
 
-  it("hands a proven connection over with its request and what came behind it, and keeps nothing of it", () => {
+  it("hands a proven connection over with its request and the bytes after it, and keeps nothing of it", () => {
     const server = workerServer();
     const ticket = ticketFrom(server);
     const halfOpen = server.halfOpenCount;
@@ -344,7 +344,7 @@ describe("a server of several workers", () => {
     expect(server.tunnelCount).toBe(0);
   });
 
-  it("opens a lane at once where a connection is handed over, without a second deadline", () => {
+  it("opens a lane at once on a connection that is handed over, without a second deadline", () => {
     const server = workerServer();
     const session = Uint8Array.of(2, ...crypto.random(15));
     const [output] = send(server, requestOf(KEY, { session, ticket: ticketFrom(server) }));
@@ -369,7 +369,7 @@ describe("a server of several workers", () => {
 describe("a client with a key", () => {
   const keys = { client: { psk: KEY }, server: { psk: KEY } };
 
-  it("is asked to try again once, on the connection that it has, for all its lanes and later connections", () => {
+  it("is challenged once, on its first connection, for all its lanes and later connections", () => {
     const network = new Network({ ...keys, client: { psk: KEY, lanes: 4 } });
     network.start();
     expect(network.client.lanesUp).toBe(4);
@@ -381,7 +381,7 @@ describe("a client with a key", () => {
     expect(network.server.counters.refused.challenged).toBe(1);
   });
 
-  it("is asked again by a server that was started again, and then has a session", () => {
+  it("is challenged again by a restarted server, and then has a session", () => {
     const network = new Network(keys);
     network.start();
     network.killServer();
@@ -432,7 +432,7 @@ describe("a client with a key", () => {
     expect(client.isUp).toBe(true);
   });
 
-  it("answers a 401 again, at once and on another connection, when the one that it had ends", () => {
+  it("answers a 401 again, at once and on another connection, if the first one ends", () => {
     const { client, now, ask, hear, reconnects } = byHand();
     hear(ask());
     expect(client.pollTransmit(now, 0)).toBeDefined();
@@ -443,7 +443,7 @@ describe("a client with a key", () => {
     expect(client.isUp).toBe(true);
   });
 
-  it("waits as ever once the second connection has failed, too", () => {
+  it("waits as usual once the second connection has failed too", () => {
     const { client, now, ask, hear, reconnects } = byHand();
     hear(ask());
     client.handleDisconnected(now, 0, new Error("closed"));
@@ -452,7 +452,7 @@ describe("a client with a key", () => {
     expect(client.nextTimeout()).toBeGreaterThan(now + 90);
   });
 
-  it("gives up for a while when each request is answered by 401, and tells why", () => {
+  it("gives up for a while if each request is answered by 401, and reports why", () => {
     const { client, now, ask: askServer, hear } = byHand();
     hear(askServer());
     const request = client.pollTransmit(now, 0)!.slice();
@@ -466,7 +466,7 @@ describe("a client with a key", () => {
     expect(client.nextTimeout()).toBeGreaterThan(now + 90);
   });
 
-  it("names TLS where it gets an alert of TLS, without waiting for more", () => {
+  it("names TLS when it gets a TLS alert, without waiting for more", () => {
     const { client, ask, hear } = byHand();
     ask();
     hear("\x15\x03\x01\x00\x02\x02\x46");
@@ -530,12 +530,12 @@ describe("a server with a path for WebSockets", () => {
     expect(outputFor(newServer(), request(LINES.with(index, line)))?.kind).toBe("close");
   });
 
-  it("refuses one on a WebSocket, and one where there is no such path", () => {
+  it("refuses one inside a WebSocket, and one at an unknown path", () => {
     expect(outputFor(newServer(), request(), true)?.kind).toBe("close");
     expect(outputFor(newServer({ webSocketPath: undefined }), request())?.kind).toBe("close");
   });
 
-  it("has the session of a WebSocket stay with the worker that it came to, and others take turns", () => {
+  it("keeps the session of a WebSocket in the worker that accepted it, and spreads others", () => {
     const server = newServer({ worker: { index: 0, count: 3 } });
     const ticket = ticketFrom(server);
     const kinds = [false, false, false, true, true, true].map(
@@ -544,7 +544,7 @@ describe("a server with a path for WebSockets", () => {
     expect(kinds).toEqual(["session-up", "hand-over", "hand-over", "session-up", "session-up", "session-up"]);
   });
 
-  it("with a decoy gives the host what strangers send, and nothing that is on a WebSocket", () => {
+  it("with a decoy passes the host what strangers send, except inside a WebSocket", () => {
     const server = newServer({ hasDecoy: true });
     const hello = new TextEncoder().encode("GET / HTTP/1.1\r\n\r\nbody");
     const output = outputFor(server, hello);

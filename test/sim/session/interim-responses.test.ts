@@ -34,7 +34,7 @@ describe("a client that receives other responses before the final one", () => {
     return outputs;
   }
 
-  it("skips interim ones, however they are cut", () => {
+  it("skips interim responses, however they are cut", () => {
     const interim = asciiBytes(
       "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\nLink: <\xe9>\n\nHTTP/1.1 102 x\r\n\r\n",
     );
@@ -47,7 +47,7 @@ describe("a client that receives other responses before the final one", () => {
     );
   });
 
-  it("disconnects from a server that sends 17 interim ones", () => {
+  it("disconnects from a server that sends 17 interim responses", () => {
     const interim = (count: number) => asciiBytes("HTTP/1.1 100 Continue\r\n\r\n".repeat(count));
     expect(outputsFor([concat(interim(16), accepted)])).toMatchObject([{ kind: "session-up" }]);
     expect(outputsFor([concat(interim(17), accepted)])).toMatchObject([

@@ -50,7 +50,7 @@ const holders = (net: Network) => net.server.sessionReports(10).map(({ key }) =>
 const alice = { psk: ALICE, keyName: "alice" };
 
 describe("a server with keys of single clients", () => {
-  it("finds the key by its id, and knows whose session it is", () => {
+  it("finds the key by its id, and knows the session's owner", () => {
     const net = network(alice);
     net.start();
     expect(net.client.isUp).toBe(true);
@@ -72,14 +72,14 @@ describe("a server with keys of single clients", () => {
     expect(idOf(upgrades(net).at(-1)!)).not.toBe(idOf(now[0]));
   });
 
-  it("serves a client that knows nothing of names", () => {
+  it("serves a client that does not know names", () => {
     const net = network({ psk: BOB });
     net.start();
     expect(holders(net)).toEqual(["bob"]);
     expect(upgrades(net).join()).not.toContain(" k=:");
   });
 
-  it("serves the key of everybody beside them, to a client with a name, too", () => {
+  it("serves the common key beside them, also to a client with a name", () => {
     const everybody = bytes("everybody's key.");
     for (const keyName of [undefined, "alice"]) {
       const net = network({ psk: everybody, keyName }, KEYS, { psk: everybody });
@@ -89,7 +89,7 @@ describe("a server with keys of single clients", () => {
     }
   });
 
-  it("serves a client with a name at a server that has one key, or an older one", () => {
+  it("serves a client with a name at a server with one key, or an older server", () => {
     const net = new Network({ client: alice, server: { psk: ALICE } });
     net.start();
     expect(net.client.isUp).toBe(true);
@@ -112,7 +112,7 @@ describe("a server with keys of single clients", () => {
     expect(answers.join()).not.toContain("Underpass");
   });
 
-  it.each(["bob", "carol"])("tells the holder of a key that it is not that of %s", (keyName) => {
+  it.each(["bob", "carol"])("reports to the holder of a key that it is not that of %s", (keyName) => {
     const net = network({ psk: ALICE, keyName });
     net.start();
     net.advance(3_000);
@@ -123,7 +123,7 @@ describe("a server with keys of single clients", () => {
     expect(net.server.counters.refused.key_name).toBe(errorsOf(net).length);
   });
 
-  it("tells the holder of a key that it has expired, but nobody who repeats a request of that holder", () => {
+  it("reports to the holder of a key that it has expired, but not to someone who repeats a request", () => {
     const net = network(alice, [entry("alice", ALICE, { expiresAt: UNIX_MS - 1 })]);
     net.start();
     expect(errorsOf(net)).toEqual(["the server does not accept this key: it has expired there"]);
@@ -138,7 +138,7 @@ describe("a server with keys of single clients", () => {
     }
   });
 
-  it("refuses what looks like the refusal of a key and is not the server's", () => {
+  it("rejects a forged refusal of a key", () => {
     const net = network(alice, [entry("alice", ALICE, { expiresAt: UNIX_MS - 1 })]);
     net.tamper = (sent, isFromServer) => {
       const text = new TextDecoder("latin1").decode(sent);
@@ -174,7 +174,7 @@ describe("a server with keys of single clients", () => {
     expect(errorsOf(net)).toHaveLength(1);
   });
 
-  it("has a bound for requests whose key it has to search, which does not touch those with an id", () => {
+  it("limits requests whose key it has to search, but not those with an id", () => {
     const many = Array.from({ length: 1_000 }, (_, i) => entry(`k${i}`, bytes(`key number ${i} of many`)));
     const net = network(alice, [...many, entry("alice", ALICE)]);
     const stranger = new Network({ client: { psk: bytes("nobody's key is this") } });
@@ -192,7 +192,7 @@ describe("a server with keys of single clients", () => {
     expect(net.client.isUp).toBe(true);
   });
 
-  it("does not let one holder resume the session of another", () => {
+  it("does not let one key's holder resume the session of another", () => {
     const net = network(alice);
     net.start();
     const association = net.client.openAssociation(net.now, undefined, true);
@@ -205,7 +205,7 @@ describe("a server with keys of single clients", () => {
   });
 });
 
-describe("keys that are replaced", () => {
+describe("replaced keys", () => {
   function withSession(keys = KEYS): { net: Network; association: number } {
     const net = network(alice, keys);
     net.start();
@@ -216,7 +216,7 @@ describe("keys that are replaced", () => {
     return { net, association };
   }
 
-  it("do not touch a session whose key stays, in another place and with other limits", () => {
+  it("do not affect a session whose key stays, at another position and with other limits", () => {
     const { net, association } = withSession();
     net.server.replaceKeys(net.now, [entry("carol", BOB), entry("alice", ALICE, { maxAssociations: 7 })]);
     net.send(association, "192.0.2.1:53", "second");
@@ -233,7 +233,7 @@ describe("keys that are replaced", () => {
     ["removed", [entry("bob", BOB)]],
     ["changed", [entry("alice", bytes("a new key for alice"))]],
     ["renamed", [entry("alison", ALICE)]],
-  ])("end the session of a key that was %s at once, and it does not come back", (_, keys) => {
+  ])("end the session of a key that was %s at once and for good", (_, keys) => {
     const { net, association } = withSession();
     net.server.replaceKeys(net.now, keys);
     net.settle();
@@ -248,7 +248,7 @@ describe("keys that are replaced", () => {
     expect(net.arrived).toHaveLength(1);
   });
 
-  it("end a session without lanes, too, which cannot be resumed then", () => {
+  it("also end a session without lanes, which then cannot be resumed", () => {
     const { net } = withSession();
     net.ways.set(0, "refuse");
     net.cutConnections();
@@ -260,7 +260,7 @@ describe("keys that are replaced", () => {
     expect(net.client.isUp).toBe(false);
   });
 
-  it("do not touch sessions with the key of everybody", () => {
+  it("do not affect sessions with the common key", () => {
     const everybody = bytes("everybody's key.");
     const net = network({ psk: everybody }, KEYS, { psk: everybody });
     net.start();
@@ -269,7 +269,7 @@ describe("keys that are replaced", () => {
     expect(net.client.isUp).toBe(true);
   });
 
-  it("bring a client back that is given its key again", () => {
+  it("let a client return once it has its key again", () => {
     const { net } = withSession();
     net.server.replaceKeys(net.now, []);
     net.advance(10_000);
@@ -304,7 +304,7 @@ describe("a key that expires", () => {
     expect(net.server.sessionCount).toBe(0);
   });
 
-  it("is given more time", () => {
+  it("may get more time", () => {
     const net = network(alice, keys);
     net.start();
     net.advance(10_000);
@@ -317,7 +317,7 @@ describe("a key that expires", () => {
 });
 
 describe("limits of a key", () => {
-  it("refuse associations beyond them, over all of its sessions, and take others when some have ended", () => {
+  it("refuse associations beyond them, over all of its sessions, and accept others when some have ended", () => {
     const net = network(alice, [entry("alice", ALICE, { maxAssociations: 3 })]);
     net.start();
     const all = Array.from({ length: 5 }, () => net.client.openAssociation(net.now, undefined, true));
@@ -357,7 +357,7 @@ describe("limits of a key", () => {
     },
   );
 
-  it("keep their counts of associations right, whatever opens, ends, expires and is replaced", () => {
+  it("count associations correctly, whatever opens, ends, expires and is replaced", () => {
     const step = fc.oneof(
       fc.constant("open" as const),
       fc.constant("close" as const),

@@ -84,7 +84,7 @@ function kinds(network: Network): string[] {
 }
 
 describe("a session with receipts", () => {
-  it("sends datagrams of a context only behind its registration, until that is acknowledged", () => {
+  it("sends datagrams of a context only after its registration, until that is acknowledged", () => {
     const network = started(6);
     const [a, b] = [open(network), open(network)];
     const size = network.records.length;
@@ -117,7 +117,7 @@ describe("a session with receipts", () => {
     expect(network.client.counters.drops.unknown_context).toBe(0);
   });
 
-  it("uses a server's context only behind its registration, too", () => {
+  it("uses a server's context only after its registration, too", () => {
     const network = started(6, { server: { filtering: "endpoint-independent" } });
     network.echoes = false;
     network.send(open(network), TARGET, "x");
@@ -139,7 +139,7 @@ describe("a session with receipts", () => {
     expect(new Set(payloads(network)).size).toBe(40);
   });
 
-  it("delivers once what it sends in two copies", () => {
+  it("delivers a datagram with two copies once", () => {
     const network = started(4);
     sendSteadily(network, open(network), 50);
     network.advance(100);
@@ -157,7 +157,7 @@ describe("a session with receipts", () => {
     expect(client.spread.bitsPerSecond).toBeGreaterThan(0);
   });
 
-  it("does not open again what a registration on a slower lane follows the end of", () => {
+  it("does not reopen an association for a registration that arrives late on a slower lane", () => {
     const network = started(2);
     const address = makeAddress("192.0.2.1", 53)!;
     network.carryToServer(
@@ -174,7 +174,7 @@ describe("a session with receipts", () => {
     expect(network.client.lanesUp).toBe(2);
   });
 
-  it("loses no more than what was on its way when lanes go one by one", () => {
+  it("loses only datagrams in flight when lanes end one by one", () => {
     const network = started(4);
     const a = open(network);
     sendSteadily(network, a, 20);
@@ -193,7 +193,7 @@ describe("a session with receipts", () => {
     expect(network.client.lanesUp).toBe(4);
   });
 
-  it("goes on with its numbers and its sockets after all lanes were lost", () => {
+  it("continues with its numbers and its sockets after all lanes were lost", () => {
     const network = started(3);
     const a = open(network);
     sendSteadily(network, a, 10);
@@ -210,7 +210,7 @@ describe("a session with receipts", () => {
     expect(Math.min(...sequences)).toBe(10);
   });
 
-  it("begins with new numbers at a server that has restarted, and takes along what waits", () => {
+  it("begins with new numbers at a restarted server, and keeps waiting datagrams", () => {
     const network = started(3, { client: { ageBudgetMs: 5_000 } });
     const a = open(network);
     sendSteadily(network, a, 10);
@@ -228,7 +228,7 @@ describe("a session with receipts", () => {
     expect(network.client.storedBytes).toBe(0);
   });
 
-  it("keeps what waits while no lane is up for the whole age budget", () => {
+  it("keeps waiting datagrams for the whole age budget while no lane is up", () => {
     const network = started(3, { client: { ageBudgetMs: 5_000 } });
     const a = open(network);
     // Long enough for the rate to be known.
@@ -251,7 +251,7 @@ describe("a session with receipts", () => {
     [8, [2, 3, 4], false],
     [16, [0, 1, 2], false],
   ])(
-    "goes on while of %d lanes these stall for ten seconds: %o; with answers: %s",
+    "continues while of %d lanes these stall for ten seconds: %o; with answers: %s",
     (lanes, stalled, echoes) => {
       const network = started(lanes);
       network.echoes = echoes;
@@ -276,7 +276,7 @@ describe("a session with receipts", () => {
     },
   );
 
-  it("opens an association again whose end was lost with a lane, by whichever context that is noticed", () => {
+  it("reopens an association whose end was lost with a lane, whichever context reveals it", () => {
     const network = started(4, { server: { filtering: "endpoint-independent" } });
     const a = open(network);
     network.send(a, TARGET, "one");
@@ -296,7 +296,7 @@ describe("a session with receipts", () => {
     expect(network.atTargets.at(-1)).toContain("198.51.100.1:9: arrives");
   });
 
-  it("is replaced before its ids run out, and its answers still come", () => {
+  it("is replaced before its ids run out, and its answers still arrive", () => {
     const network = started(4, { client: { maxId: 64 }, latencyMs: 30 });
     for (let i = 0; i < 40; i++) {
       const a = open(network);
@@ -334,7 +334,7 @@ describe("a session with receipts", () => {
     }
   });
 
-  it("survives receipts that lie, and goes on once they end", () => {
+  it("survives false receipts, and continues once they end", () => {
     const random = seededRandom(7);
     for (let round = 0; round < 20; round++) {
       const network = started(4);
@@ -409,7 +409,7 @@ describe("whether a session has receipts", () => {
     expect(server.sessionCount).toBe(has === asks ? 1 : 2);
   });
 
-  it("decides which lanes there may be", () => {
+  it("decides which lanes may exist", () => {
     const { server } = new Network();
     expect(ask(server, request(31, true).bytes).status).toBe(101);
     expect(ask(server, request(32, true).bytes).status).toBe(400);
@@ -419,7 +419,7 @@ describe("whether a session has receipts", () => {
     expect([answer.status, answer.extension?.receipts]).toEqual([101, false]);
   });
 
-  it("is up to the server, too: without them each association has its lane", () => {
+  it("depends on the server too: without them each association has its lane", () => {
     const network = started(3, { server: { hasReceipts: false } });
     expect(network.client.lanesUp).toBe(3);
     for (const a of [open(network), open(network), open(network)]) sendSteadily(network, a, 5);
@@ -440,7 +440,7 @@ describe("whether a session has receipts", () => {
       event.kind === "disconnect" && event.error ? [event.error.code] : [],
     )[0];
 
-  it("cannot be said by a server that was not asked", () => {
+  it("cannot be decided by a server that was not asked", () => {
     const network = new Network({ client: { lanes: 1 } });
     network.tamper = (bytes, isFromServer) => (isFromServer ? swap("r=?0", "r=?0, q=1")(bytes) : bytes);
     network.start();
@@ -448,7 +448,7 @@ describe("whether a session has receipts", () => {
     expect(refusal(network)).toBe("ERR_UPGRADE_REFUSED");
   });
 
-  it("cannot be changed on the way unnoticed where there is a key", () => {
+  it("cannot be changed on the way unnoticed if there is a key", () => {
     const options = { client: { psk: KEY, lanes: 2 }, server: { psk: KEY } };
     const stripped = new Network(options);
     stripped.tamper = (bytes, isFromServer) => (isFromServer ? swap(", q=1", "")(bytes) : bytes);
@@ -474,7 +474,7 @@ describe("--lanes auto", () => {
     expect(network.client.lanesUp).toBe(1);
   });
 
-  it("begins anew with receipts where a local address leads far away", () => {
+  it("starts a new session with receipts if a local address leads far away", () => {
     const network = started("auto", { latencyMs: 20, client: { isLocal: true } });
     const a = open(network);
     sendSteadily(network, a, 100);
@@ -484,7 +484,7 @@ describe("--lanes auto", () => {
     expect(new Set(payloads(network)).size).toBe(100);
   });
 
-  it("begins anew without receipts where the server is near", () => {
+  it("starts a new session without receipts if the server is near", () => {
     const network = started("auto", { latencyMs: 0 });
     network.advance(10_000);
     expect(kinds(network)).toEqual(["session-up", "session-renewed"]);
@@ -517,7 +517,7 @@ describe("--lanes auto", () => {
     expect(network.client.lanesUp).toBe(1);
   });
 
-  it("does not forget to begin anew when that fails", () => {
+  it("still starts a new session after a failed attempt", () => {
     const network = new Network({ latencyMs: 20, client: { lanes: "auto", isLocal: true } });
     network.maxConnections = 1;
     network.start();
@@ -533,7 +533,7 @@ describe("--lanes auto", () => {
     expect(network.client.lanesUp).toBe(4);
   });
 
-  it("is content with the lanes that the carrier lets through", () => {
+  it("accepts the number of lanes that the carrier lets through", () => {
     const network = started("auto");
     network.maxConnections = 3;
     network.cutConnections(3);
@@ -549,7 +549,7 @@ describe("--lanes auto", () => {
     expect(new Set(payloads(network)).size).toBe(1_000);
   });
 
-  it("connects again whenever the last lane is lost, also while others are being given up", () => {
+  it("connects again whenever the last lane is lost, also while others are being closed", () => {
     for (let ms = 0; ms < 4_000; ms += 50) {
       const network = started("auto");
       network.maxConnections = 1;
@@ -562,7 +562,7 @@ describe("--lanes auto", () => {
     }
   });
 
-  it("is content, too, where the carrier ends a lane for each further one", () => {
+  it("accepts that number even if the carrier ends a lane for each further one", () => {
     const network = started("auto");
     const endOldest = () => {
       if (network.openConnections > 3) network.cutOldest();

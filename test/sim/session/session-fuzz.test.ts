@@ -4,7 +4,7 @@ import { fuzz } from "../../fuzz/main.ts";
 const STEPS = 100_000;
 
 describe("both ends of a session, whatever happens to them,", () => {
-  it.each([1, 2])("neither hang nor throw, and agree once it is quiet: 100,000 steps of seed %i", (seed) => {
+  it.each([1, 2])("neither hang nor throw, and agree at the end: 100,000 steps of seed %i", (seed) => {
     const lines: string[] = [];
     const isSound = fuzz({ seeds: [seed], steps: STEPS }, (line) => lines.push(line));
     expect(isSound, lines.join("\n")).toBe(true);

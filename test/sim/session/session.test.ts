@@ -104,7 +104,7 @@ describe("a server", () => {
     return connection;
   };
 
-  it("begins nothing for a connection that is gone when its target's name is resolved", () => {
+  it("starts nothing for a connection that is gone when its target's name is resolved", () => {
     const { server, now } = new Network();
     const connection = plain(server, now, "a.test");
     const output = server.pollOutput();
@@ -115,7 +115,7 @@ describe("a server", () => {
     expect([server.sessionCount, server.associationCount, server.tunnelCount]).toEqual([0, 0, 0]);
   });
 
-  it("keeps within its bound of sessions when the names of many targets are resolved late", () => {
+  it("stays within its limit of sessions when the names of many targets are resolved late", () => {
     const { server, now } = new Network({ server: { maxSessions: 2 } });
     for (let i = 0; i < 5; i++) plain(server, now, `${i}.test`);
     for (let output = server.pollOutput(); output !== undefined; output = server.pollOutput()) {
@@ -153,7 +153,7 @@ describe("a server", () => {
 });
 
 describe("names", () => {
-  it("are looked up 64 at a time for a session, in turn, and not at all once their context is closed", () => {
+  it("are looked up 64 at a time per session, in turn, and not at all once their context is closed", () => {
     const network = started();
     const { server } = network;
     network.answersNames = false;
@@ -170,7 +170,7 @@ describe("names", () => {
     expect(asked().map(({ name }) => name)).toEqual(Array.from({ length: 100 }, (_, i) => `${i}.test`));
   });
 
-  it("of a client that registers and closes them endlessly are not looked up endlessly", () => {
+  it("that a client endlessly registers and closes are not looked up endlessly", () => {
     const network = started();
     network.answersNames = false;
     const a = open(network);
@@ -255,7 +255,7 @@ describe("datagrams", () => {
     expect(network.client.counters.drops.refused_target).toBe(1);
   });
 
-  it("of a steady flow of 1,200 bytes cost 4 more bytes each", () => {
+  it("of a steady flow of 1,200 bytes cost 4 bytes more each", () => {
     const network = started();
     const a = open(network);
     const payload = "x".repeat(1200);
@@ -282,7 +282,7 @@ describe("an association that begins in the chunk in which another ends", () => 
     expect(payloads(network)).toEqual(["first", "second"]);
   });
 
-  it("is not forgotten by the host in place of the one that was evicted for it", () => {
+  it("is not confused by the host with the one that was evicted for it", () => {
     const network = started({ client: { maxAssociations: 1 } });
     const first = open(network);
     const second = open(network);
@@ -379,7 +379,7 @@ describe("heartbeats", () => {
     expect(network.server.rttMs).toBeGreaterThanOrEqual(40);
   });
 
-  it("of a peer that reads late are all echoed, in order, as long as no more than 1 MiB waits", () => {
+  it("from a peer that reads late are all echoed, in order, as long as at most 1 MiB waits", () => {
     const { client, now } = started();
     const count = 80_000;
     const asked = Buffer.concat(Array.from({ length: count }, (_, i) => encodeHeartbeat(i, 1)));
@@ -394,7 +394,7 @@ describe("heartbeats", () => {
     expect(client.isUp).toBe(true);
   });
 
-  it("of a server that does not read are echoed up to 1 MiB beyond what registers all there is; then its lane ends", () => {
+  it("from a server that does not read are echoed up to 1 MiB beyond all registrations; then its lane ends", () => {
     const { client, now } = started({ client: { maxAssociations: 16, maxContexts: 16 } });
     const asked = Buffer.concat(Array.from({ length: 10_000 }, () => encodeHeartbeat(1, 1)));
     let sent = 0;
@@ -452,7 +452,7 @@ describe("a resumed session", () => {
     expect(payloads(network)).toEqual(["x", "unasked"]);
   });
 
-  it("registers 1,000 associations anew with a server that has restarted", () => {
+  it("registers 1,000 associations again with a restarted server", () => {
     const network = started(KEYS);
     const all = Array.from({ length: 1000 }, () => open(network));
     for (const a of all) network.send(a, "192.0.2.1:53", `a${a}`);
@@ -525,7 +525,7 @@ describe("a resumed session", () => {
     expect(network.atTargets.map((line) => line.split(" ")[0])).toEqual(["40000", "40001"]);
   });
 
-  it("drops what waited longer than the age budget while the session was down", () => {
+  it("drops datagrams that waited longer than the age budget while the session was down", () => {
     const network = started();
     const a = open(network);
     network.killServer();
@@ -604,7 +604,7 @@ describe("bounds", () => {
     expect(network.client.counters.drops.association_limit).toBe(9);
   });
 
-  it("a lane that comes back before its end was noticed takes its own place at the bound of tunnels", () => {
+  it("a lane that returns before its end was noticed takes its own place at the limit of tunnels", () => {
     const network = started({ server: { maxTunnels: 1, heartbeatMs: 60_000 } });
     network.isStalled = true;
     network.advance(20_500);
@@ -740,7 +740,7 @@ describe("a session whose ids run out", () => {
     expect(network.server.sessionCount).toBe(1);
   });
 
-  it("is replaced for the server's ids as well", () => {
+  it("is replaced when the server's ids run out, too", () => {
     const network = started({ ...few, server: { maxId, filtering: "endpoint-independent" } });
     const call = open(network, false);
     network.send(call, "192.0.2.9:5060", "hello");
@@ -754,7 +754,7 @@ describe("a session whose ids run out", () => {
     expect(payloads(network)).toHaveLength(strangers + 1);
   });
 
-  it("keeps the association whose new id was that of one that is being closed", () => {
+  it("keeps an association whose new id belonged to one that is being closed", () => {
     const network = started({ ...few, latencyMs: 30 });
     const [call, closing] = [open(network, false), open(network, false)];
     network.send(closing, "192.0.2.1:53", "takes id 1");
@@ -805,7 +805,7 @@ describe("a session whose ids run out", () => {
     expect(payloads(network).at(-1)).toBe("hello again");
   });
 
-  it("is resumed if it is lost meanwhile, and replaced then", () => {
+  it("is resumed if it is lost meanwhile, and then replaced", () => {
     const network = started(few);
     const call = open(network, false);
     useIds(network, (count) => count === 170);

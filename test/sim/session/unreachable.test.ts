@@ -83,7 +83,7 @@ describe("a target that cannot be reached", () => {
     expect(network.told).toEqual(["0 example.test:53 host 0"]);
   });
 
-  it("is reported for a sender that was answered, by the server's own context", () => {
+  it("is reported for an answered sender, with the server's own context", () => {
     const network = started();
     network.receive(0, "192.0.2.1:54", "hello");
     network.settle();
@@ -93,7 +93,7 @@ describe("a target that cannot be reached", () => {
     expect(network.told).toEqual(["0 192.0.2.1:54 port 0"]);
   });
 
-  it("is not reported if nobody sent there, nor without a lane", () => {
+  it("is not reported if nobody sent there, or without a lane", () => {
     const network = started();
     network.unreachable(0, "192.0.2.99:53", "port");
     network.unreachable(77, TARGET, "port");

@@ -26,7 +26,7 @@ describe("a client with several ways", () => {
     expect(ups(net)).toEqual(["session-up"]);
   });
 
-  it("tries the next at once where one is refused, and after a second of head start where one is silent", () => {
+  it("tries the next at once if one is refused, and after a second if one is silent", () => {
     const net = network(4);
     net.ways.set(0, "refuse").set(1, "drop").set(2, "swallow");
     net.start();
@@ -51,7 +51,7 @@ describe("a client with several ways", () => {
     },
   );
 
-  it("gives up the other attempts when one has worked", () => {
+  it("cancels the other attempts when one has worked", () => {
     const net = network(3);
     net.ways.set(0, "drop").set(1, "swallow");
     net.start();
@@ -61,7 +61,7 @@ describe("a client with several ways", () => {
     expect(net.attempts).toHaveLength(3);
   });
 
-  it("takes what connects, is silent, and speaks in the end, if that is first", () => {
+  it("takes a way that connects, stays silent, and finally answers, if it is the first to do so", () => {
     const net = network(2);
     net.ways.set(0, "swallow").set(1, "drop");
     net.start();
@@ -109,7 +109,7 @@ describe("a client with several ways", () => {
     expect(new Set(net.attempts.slice(2).map((text) => text.split(" ")[1]))).toEqual(new Set(["1"]));
   });
 
-  it("keeps trying all of them while none works, the first one first, at most five seconds apart", () => {
+  it("keeps trying all ways while none works, the first one first, at most five seconds apart", () => {
     const net = network(2);
     net.ways.set(1, "drop");
     net.serverIsUp = false;

@@ -240,7 +240,7 @@ describe.each([false, true])("half a million random and mutated packets (virtio:
     }
   }
 
-  it("throw nothing, stay within all bounds, are never reflected for more than four rounds, and what comes out is well-formed", () => {
+  it("cause no exception, stay within all bounds, bounce for at most four rounds, and produce only well-formed packets", () => {
     let rounds = 0;
     for (let made = 0; made < PACKETS; made += BATCH) {
       device.now += 40;

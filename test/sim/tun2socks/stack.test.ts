@@ -77,7 +77,7 @@ describe.each(FAMILIES)("TCP for a stack of the host, over IPv$family", ({ famil
     expect(device.core.segments.count).toBe(0);
   });
 
-  it("reports each half-open flow that gives way at the bound, as the stack has it", () => {
+  it("reports to the stack each half-open flow that is evicted at the limit", () => {
     const device = make({ maxHalfOpen: 2 });
     for (let port = 1; port <= 4; port++) {
       device.send(segment(app, port, target, SYN));
@@ -90,7 +90,7 @@ describe.each(FAMILIES)("TCP for a stack of the host, over IPv$family", ({ famil
     expect(device.core.halfOpenCount).toBe(2);
   });
 
-  it("keeps a flow that the host has closed until the stack forgets it, unless its port comes again", () => {
+  it("keeps a flow that the host has closed until the stack forgets it, unless its port is used again", () => {
     const device = make();
     device.send(segment(app, 5000, target, SYN));
     takeSegments(device.core);

@@ -65,30 +65,27 @@ describe.each(FAMILIES)("UDP over IPv$family", ({ family, app, target, other }) 
     expect(device.written).toEqual([]);
   });
 
-  it.each([false, true])(
-    "gives a reply the source that it has, also one never sent to (virtio: %s)",
-    (virtio) => {
-      const device = new Device({ virtio });
-      device.send(udpPacket(app, 5000, target, 53, HELLO));
-      for (const remote of [target, other]) {
-        const [packet] = device.reply(0, at(remote, 53), Buffer.from("odd answer"));
-        expect(packet).toMatchObject({
-          source: remote,
-          sourcePort: 53,
-          destination: app,
-          destinationPort: 5000,
-        });
-        expect(String(packet.payload)).toBe("odd answer");
-        expect(packet.virtio[0]).toBe(virtio ? 1 : undefined);
-      }
-      expect(device.core.counters).toMatchObject({
-        datagramsIn: 1,
-        datagramsOut: 2,
-        bytesOut: 20,
-        packetsOut: 2,
+  it.each([false, true])("gives a reply its own source, even one never sent to (virtio: %s)", (virtio) => {
+    const device = new Device({ virtio });
+    device.send(udpPacket(app, 5000, target, 53, HELLO));
+    for (const remote of [target, other]) {
+      const [packet] = device.reply(0, at(remote, 53), Buffer.from("odd answer"));
+      expect(packet).toMatchObject({
+        source: remote,
+        sourcePort: 53,
+        destination: app,
+        destinationPort: 5000,
       });
-    },
-  );
+      expect(String(packet.payload)).toBe("odd answer");
+      expect(packet.virtio[0]).toBe(virtio ? 1 : undefined);
+    }
+    expect(device.core.counters).toMatchObject({
+      datagramsIn: 1,
+      datagramsOut: 2,
+      bytesOut: 20,
+      packetsOut: 2,
+    });
+  });
 
   it.each([
     [1_500, 9_000],
@@ -274,7 +271,7 @@ describe.each(FAMILIES)("UDP over IPv$family", ({ family, app, target, other }) 
     expect(device.core.counters).toMatchObject({ associationsEvicted: 150 });
   });
 
-  it("joins replies in a row into one USO packet, whose last datagram alone may be shorter", () => {
+  it("joins consecutive replies into one USO packet, in which only the last datagram may be shorter", () => {
     const device = new Device({ virtio: true, uso: true });
     device.send(udpPacket(app, 5000, target, 53, HELLO), udpPacket(app, 5001, target, 53, HELLO));
     const bytes = Buffer.from(randomBytes(seededRandom(12), 100_000));
@@ -314,7 +311,7 @@ describe.each(FAMILIES)("UDP over IPv$family", ({ family, app, target, other }) 
     expect(back.sent.map(({ payload }) => payload.length)).toEqual([1_000, 1_000, 1_000, 400]);
   });
 
-  it("cuts a USO packet into its datagrams, and completes no checksum that it does not need", () => {
+  it("splits a USO packet into its datagrams, and completes only the checksums that it needs", () => {
     const device = new Device({ virtio: true });
     const payload = Buffer.from(randomBytes(seededRandom(8), 2_900));
     const packet = udpPacket(app, 5000, target, 443, payload);
@@ -423,7 +420,7 @@ describe.each(FAMILIES)("TCP over IPv$family", ({ family, app, target }) => {
     return { device, kernel, send, flow, sequence: synAck.sequence + 1 };
   }
 
-  it("a handshake, data and both FINs go through the kernel's listener and back, by the addresses that each end expects", () => {
+  it("a handshake, data and both FINs go through the kernel's listener and back, with the addresses that each end expects", () => {
     const { device, send, flow, sequence, kernel } = connected();
     expect([formatAddress(flow.source), formatAddress(flow.target)]).toEqual([
       at(app, 5000),
@@ -526,7 +523,7 @@ describe.each(FAMILIES)("TCP over IPv$family", ({ family, app, target }) => {
     expect(device.core.flowCount).toBe(0);
   });
 
-  it("SYNs to what a rule rejects, a route that is down, the peer address, or without a listener get a RST at once", () => {
+  it("SYNs for a rejected target, a route that is down, the peer address, or without a listener get a RST at once", () => {
     const rules = ["tcp *:443 socks:1", "tcp *:25 reject", "tcp *:26 drop"].map(parseRule);
     const device = new Device({ rules });
     const syn = (destination: string, destinationPort: number) =>
@@ -552,7 +549,7 @@ describe.each(FAMILIES)("TCP over IPv$family", ({ family, app, target }) => {
     expect(device.core.acceptFlow(device.now, family, rewritten.sourcePort)?.route).toBe(ROUTE_SOCKS + 1);
   });
 
-  it("a flood of 100,000 SYNs stays within its bound while an open flow goes on", () => {
+  it("a flood of 100,000 SYNs stays within its bound while an open flow continues", () => {
     const { device, send, sequence } = connected({ limits: { maxHalfOpen: 200, maxFlows: 500 } });
     let made = 0;
     while (made < 100_000) {
@@ -665,7 +662,7 @@ describe.each(FAMILIES)("ICMP over IPv$family", ({ family, app, target }) => {
     }
   });
 
-  it("answers an echo request of 3,000 bytes, which came and goes in fragments", () => {
+  it("answers an echo request of 3,000 bytes, fragmented both ways", () => {
     const device = new Device();
     const payload = Buffer.from(randomBytes(seededRandom(9), 3_000));
     const { message } = inspect(echoPacket(app, target, payload));
@@ -732,7 +729,7 @@ describe.each(FAMILIES)("ICMP over IPv$family", ({ family, app, target }) => {
     expect(device.core.counters.icmpErrors).toBe(0);
   });
 
-  it("says of other protocols that there are none", () => {
+  it("reports other protocols as unreachable", () => {
     const device = new Device();
     const packet = ipPacket({ source: app, destination: target, protocol: 132 }, Buffer.alloc(20));
     const [answer] = device.send(packet);
@@ -754,7 +751,7 @@ describe.each(FAMILIES)("ICMP over IPv$family", ({ family, app, target }) => {
     expect(device.core.counters).toMatchObject({ icmpErrors: 1_500, icmpErrorsLimited: 4_100 });
   });
 
-  it("drops what would go in a circle or belongs to no host, without an answer", () => {
+  it("silently drops packets that would loop or belong to no host", () => {
     const device = new Device();
     const from = (source: string, destination: string) => udpPacket(source, 5000, destination, 53, HELLO);
     const syn = (source: string, destination: string) =>
@@ -802,7 +799,7 @@ describe("Tun2Socks", () => {
     expect(device.core.counters.drops).toMatchObject({ family: 1, too_long: 1 });
   });
 
-  it("takes as many packets as the batches hold, and the rest when they are drained", () => {
+  it("accepts as many packets as the batches hold, and the rest after a drain", () => {
     const device = new Device();
     device.send(
       ...Array.from({ length: 5_000 }, (_, i) => udpPacket("10.0.0.9", 1 + i, "192.0.2.7", 53, HELLO)),
@@ -811,7 +808,7 @@ describe("Tun2Socks", () => {
     expect(new Set(device.sent.map(({ association }) => association)).size).toBe(5_000);
   });
 
-  it("says no to a reply that finds no room, and to packets in another buffer before the last were written", () => {
+  it("refuses a reply without room, and packets in another buffer before the last were written", () => {
     const device = new Device();
     device.send(udpPacket("10.0.0.9", 5000, "192.0.2.7", 53, HELLO));
     const remote = address("192.0.2.7:53");

@@ -51,7 +51,7 @@ it("shows lanes with their health, and every reason that occurred with what to d
   expect(text).not.toContain("queue_full");
 });
 
-it("lets no answer drive the terminal", () => {
+it("lets no answer control the terminal", () => {
   const text = statusText(status(new Counters(), "\x1b]0;x\x07\x9b2J"));
   expect(text).toContain("?]0;x??2J");
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for

@@ -54,7 +54,7 @@ describe.each(DOCUMENTS)("%s", (path) => {
     expect(broken).toEqual([]);
   });
 
-  it("has only commands of programs and scripts that there are, with options that they have", () => {
+  it("has only commands of existing programs and scripts, with existing options", () => {
     const { scripts } = JSON.parse(read("package.json")) as { scripts: Record<string, string> };
     const wrong: string[] = [];
     for (const command of commandsOf(text)) {

@@ -47,7 +47,7 @@ describe.each(PROGRAMS)("$name", (program) => {
     }
   });
 
-  it("completes the values of an option that has few", () => {
+  it("completes the values of an option with few values", () => {
     expect(flags.find(({ name }) => name === "io")?.choices).toEqual(["native", "plain"]);
     expect(flags.find(({ name }) => name === "latency")?.choices).toEqual([
       "interactive",
@@ -70,7 +70,7 @@ describe("A manual page", () => {
       [],
     );
 
-  it("shows text that roff would read as it is", () => {
+  it("shows text unchanged that roff would interpret", () => {
     expect(page(".dot")).toContain("\n\\&.dot.\n");
     expect(page("a\\b 'c' ~d \"e\"")).toContain("a\\eb \\(aqc\\(aq \\(tid \\(dqe\\(dq");
   });

@@ -305,7 +305,7 @@ describe("an error names the path and the value of the wrong field, and what is 
 });
 
 describe("ways", () => {
-  it("end with their own server, or take each of the servers that are given, those of the first one first", () => {
+  it("end with their own server, or use each given server, those of the first one first", () => {
     const { ways } = resolveLocal({
       server: ["a:1", "b:1"],
       ways: ["tls://", " ss://aes-256-gcm:p@h:1  tls://  c:1 ", "d:1"],
@@ -342,7 +342,7 @@ describe("listening", () => {
     expect(resolveLocal({ forwards, listen: "[::1]:0" })).toMatchObject({ listen: "[::1]:0" });
   });
 
-  it("takes a link-local address with its zone wherever an address of this machine's links may stand", () => {
+  it("accepts a link-local address with its zone wherever an address of this machine's links is allowed", () => {
     const host = "[fe80::1%eth0]";
     const way = { server: `${host}:3456`, via: [`tls://${host}:443`] };
     const local = {
@@ -359,7 +359,7 @@ describe("listening", () => {
     }
   });
 
-  it("takes ports and addresses for SOCKS5 clients' datagrams", () => {
+  it("accepts ports and addresses for SOCKS5 clients' datagrams", () => {
     const listen = "[::]:1080";
     for (const socksUdpPorts of ["1080", "40000-40999", "65535", "1-65535", "7-7"]) {
       expect(resolveLocal({ listen, socksUdpPorts })).toMatchObject({ socksUdpPorts });
@@ -399,7 +399,7 @@ describe("listening", () => {
     expect(complaint(() => resolveLocal({ listen: "[::]:1080", forwards, ...options }))).toMatch(pattern);
   });
 
-  it("refuses a zone where another machine would have to know it", () => {
+  it("refuses a zone that another machine would have to know", () => {
     const target = "[fe80::1%eth0]:53";
     expect(complaint(() => resolveLocal({ forwards: [`127.0.0.1:53=${target}`] }))).toBe(
       `forwards[0]: ${target}: the server does not know this machine's zones`,
@@ -413,7 +413,7 @@ describe("listening", () => {
     expect(complaint(() => resolveServer({ publicAddress: ["fe80::1%eth0"] }))).toMatch(/without a zone/);
   });
 
-  it("takes what follows a forward's target for its flags", () => {
+  it("reads the words after a forward's target as its flags", () => {
     expect(resolveLocal({ forwards: ["127.0.0.1:69=192.0.2.1:69,any-port"] })).toMatchObject({
       forwards: [{ listen: "127.0.0.1:69", target: "192.0.2.1:69", anyPort: true }],
     });
@@ -544,14 +544,14 @@ describe("secrets", () => {
     expect(readSecretFile(file("key", key))).toEqual(key);
   });
 
-  it("a file with USER:PASSWORD loses its byte-order mark and the newlines behind the password", () => {
+  it("a file with USER:PASSWORD loses its byte-order mark and the newlines after the password", () => {
     expect(readCredentialsFile(file("auth", "\ufeffalice:pass:word \r\n\r\n"))).toEqual({
       user: "alice",
       password: "pass:word",
     });
   });
 
-  it("a file is exposed when others than its owner can read it", () => {
+  it("a file is exposed if anyone but its owner can read it", () => {
     const path = file("key", "0123456789abcdef");
     const exposed = [0o600, 0o400, 0o640, 0o604].map((mode) => {
       chmodSync(path, mode);
@@ -565,13 +565,16 @@ describe("one table", () => {
   it.each([
     ["udp-local", UDP_LOCAL_FIELDS, ["carrier"]],
     ["udp-server", UDP_SERVER_FIELDS, []],
-  ])("every option of %s has a flag in kebab-case, except those of the library alone", (_, table, alone) => {
-    const fields = Object.entries(table as OptionFields);
-    const flags = fields.flatMap(([, { flag }]) => flag ?? []);
-    expect(fields.filter(([, { flag }]) => flag === undefined).map(([name]) => name)).toEqual(alone);
-    expect(new Set(flags).size).toBe(flags.length);
-    for (const flag of flags) expect(flag).toMatch(/^[a-z][a-z0-9]*(-[a-z]+)*$/);
-  });
+  ])(
+    "every option of %s has a flag in kebab-case, except those that only the library has",
+    (_, table, alone) => {
+      const fields = Object.entries(table as OptionFields);
+      const flags = fields.flatMap(([, { flag }]) => flag ?? []);
+      expect(fields.filter(([, { flag }]) => flag === undefined).map(([name]) => name)).toEqual(alone);
+      expect(new Set(flags).size).toBe(flags.length);
+      for (const flag of flags) expect(flag).toMatch(/^[a-z][a-z0-9]*(-[a-z]+)*$/);
+    },
+  );
 });
 
 describe("command line and config file", () => {
@@ -588,7 +591,7 @@ describe("command line and config file", () => {
   const gather = (...argv: string[]) => gatherOptions(local, argv)!;
   const config = (members: unknown) => file("config.json", JSON.stringify(members));
 
-  it("the command line and the file take the library's options under the names of the flags", () => {
+  it("the command line and the file accept the library's options under the names of the flags", () => {
     const { values } = gather(
       "--age-budget-ms",
       "50",
@@ -608,7 +611,7 @@ describe("command line and config file", () => {
     });
   });
 
-  it("flags win over the file, and lists replace lists", () => {
+  it("flags override the file, and lists replace lists", () => {
     const path = config({ lanes: 2, "queue-bytes": 200_000, via: ["unix:/a", "unix:/b"] });
     const { values } = gather("--config", path, "--lanes", "3", "--via", "unix:/c");
     expect(values).toMatchObject({ lanes: 3, queueBytes: 200_000, via: ["unix:/c"] });
@@ -630,7 +633,7 @@ describe("command line and config file", () => {
     );
   });
 
-  it.each(["1e1", "0x10", " 2", "2 ", "", "Infinity", "2,0"])("%j is not taken for a number", (text) => {
+  it.each(["1e1", "0x10", " 2", "2 ", "", "Infinity", "2,0"])("%j is not read as a number", (text) => {
     const { values, nameField } = gather("--lanes", text);
     expect(complaint(() => resolveUdpLocalOptions(values, nameField))).toBe(
       `--lanes: expected auto or an integer from 1 to 16, got ${JSON.stringify(text)}`,
@@ -649,7 +652,7 @@ describe("command line and config file", () => {
     expect(new Set(fromFile.secretFiles.values())).toEqual(new Set([key, auth]));
   });
 
-  it("udp-server listens as the server of shadowsocks' config.json, beside what else it listens on", () => {
+  it("udp-server listens as the server of shadowsocks' config.json, besides its other listeners", () => {
     const config = {
       server: "0.0.0.0",
       server_port: 8388,
@@ -689,7 +692,7 @@ describe("command line and config file", () => {
     expect(text).not.toContain("hunter2");
   });
 
-  it("shadowsocks' config.json is one carrier more, and carries TCP unless something else is to", () => {
+  it("shadowsocks' config.json adds a carrier, which also carries TCP unless another way is given", () => {
     const config = {
       server: ["::1"],
       server_port: 8388,
@@ -869,7 +872,7 @@ function file(name: string, content: string | Uint8Array): string {
   return path;
 }
 
-describe("what strangers see", () => {
+describe("the decoy for strangers", () => {
   it.each(["https://www.example.com", "http://127.0.0.1:8080/base/", import.meta.dirname])(
     "may be %s",
     (decoy) => {

@@ -62,7 +62,7 @@ describe("CapsuleReader", () => {
     );
   });
 
-  it("skips our own types where the extension was not negotiated", () => {
+  it("skips our own types if the extension was not negotiated", () => {
     const stream = encode([
       [0x55_5000, [1, 2]],
       [0, [0, 104, 105]],
@@ -83,7 +83,7 @@ describe("CapsuleReader", () => {
     expect(read(new CapsuleReader("bind"), ack(301), [])).toBe(READ_TOO_LONG);
   });
 
-  it("skips capsules of the bind draft where that was not negotiated", () => {
+  it("skips capsules of the bind draft if that was not negotiated", () => {
     const stream = encode([
       [0x11, [2, 0]],
       [0x12, new Array(301).fill(0)],

@@ -25,7 +25,7 @@ function linked(table: ContextTable, association: number): number[] {
 }
 
 describe("ContextTable", () => {
-  it("agrees with Maps through any allocations, handovers of an address, and releases", () => {
+  it("agrees with Maps through any allocations, transfers of an address, and releases", () => {
     const step = fc.record({
       action: fc.constantFrom("allocate", "allocate", "allocate", "release", "take"),
       association: fc.constantFrom(...ASSOCIATIONS),
@@ -95,7 +95,7 @@ describe("ContextTable", () => {
     expect([table.first(4), table.first(5), table.first(6), table.first(1_000_000)]).toEqual([-1, 0, -1, -1]);
   });
 
-  it("finds what a name was resolved to as long as a context of that name exists", () => {
+  it("finds the address of a name as long as a context of that name exists", () => {
     const table = new ContextTable(7);
     const target = makeAddress("192.0.2.7", 53)!;
     const other = makeAddress("192.0.2.8", 53)!;

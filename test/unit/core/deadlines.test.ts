@@ -3,14 +3,14 @@ import { describe, expect, it } from "vitest";
 import { Deadlines } from "../../../src/core/deadlines.ts";
 
 describe("deadlines", () => {
-  it("has none when nothing is set", () => {
+  it("are none if nothing is set", () => {
     const deadlines = new Deadlines();
     expect(deadlines.next()).toBe(Number.POSITIVE_INFINITY);
     expect(deadlines.of(1000)).toBe(Number.POSITIVE_INFINITY);
     expect(deadlines.takeDue(1e9)).toBe(-1);
   });
 
-  it("agrees with a map that is searched whole, whatever is set and cleared", () => {
+  it("agree with a fully searched map, whatever is set and cleared", () => {
     const command = fc.record({
       kind: fc.constantFrom("set", "set", "earlier", "clear", "take"),
       key: fc.nat(60),

@@ -95,23 +95,20 @@ describe("dialects", () => {
     expect(write(name, role, target, true)).toBe(hex.replaceAll(" ", ""));
   });
 
-  it.each(CAPTURES)(
-    "%s: what a program's %s sends is read by the other end, cut anywhere",
-    (name, role, hex) => {
-      const other = role === "client" ? "server" : "client";
-      const hasAddress = dialectByName(name)!.addresses !== "none";
-      const expected = hasAddress ? "203.0.113.5:7777 hello" : "hello";
-      const frames = bytesOf(hex + (name === "udptunnel" && role === "client" ? hex.slice(-15) : hex));
-      fc.assert(
-        fc.property(cutLengths, (lengths) => {
-          const reader = new FrameReader(codec(name, other));
-          expect(read(reader, cut(frames, lengths))).toEqual([expected, expected]);
-          expect(reader.isBetweenFrames).toBe(true);
-        }),
-        { numRuns: 50 },
-      );
-    },
-  );
+  it.each(CAPTURES)("%s: the other end reads what a program's %s sends, cut anywhere", (name, role, hex) => {
+    const other = role === "client" ? "server" : "client";
+    const hasAddress = dialectByName(name)!.addresses !== "none";
+    const expected = hasAddress ? "203.0.113.5:7777 hello" : "hello";
+    const frames = bytesOf(hex + (name === "udptunnel" && role === "client" ? hex.slice(-15) : hex));
+    fc.assert(
+      fc.property(cutLengths, (lengths) => {
+        const reader = new FrameReader(codec(name, other));
+        expect(read(reader, cut(frames, lengths))).toEqual([expected, expected]);
+        expect(reader.isBetweenFrames).toBe(true);
+      }),
+      { numRuns: 50 },
+    );
+  });
 
   it("gnb: keepalives and their answers have the bytes that were seen", () => {
     expect(hexOf(codec("gnb", "client").keepalive(GNB_TIME)!)).toBe(GNB_KEEPALIVE.replaceAll(" ", ""));
@@ -120,7 +117,7 @@ describe("dialects", () => {
     expect(codec("udpgw", "client").keepalive(0)).toEqual(bytesOf("0300 01 0000"));
   });
 
-  it("udpgw: reads and writes IPv6, and a flow's later datagrams without REBIND", () => {
+  it("udpgw: reads and writes IPv6, and later datagrams of a flow without REBIND", () => {
     expect(write("udpgw", "client", target6, false)).toBe(
       "1a00080000 20010db8000000000000000000000001 0035 68656c6c6f".replaceAll(" ", ""),
     );
@@ -136,7 +133,7 @@ describe("dialects", () => {
     expect(read(reader, [bytes])).toEqual(["203.0.113.5:7777 hello"]);
   });
 
-  it("hev: reads an IPv4-mapped address as the IPv4 address that it is, and a name", () => {
+  it("hev: reads an IPv4-mapped address as IPv4, and a name", () => {
     const mapped = bytesOf("0002 16 04 00000000000000000000ffffcb007105 1e61 6869");
     const named = bytesOf("0002 08 03 01 61 1e61 6869");
     const reader = new FrameReader(codec("hev", "server"));
@@ -170,7 +167,7 @@ describe("dialects", () => {
     expect(read(reader, [bytes])).toEqual(["203.0.113.5:7777", "203.0.113.5:7777 hello"]);
   });
 
-  it("keep the limits of the programs", () => {
+  it("observe the limits of the programs", () => {
     const limits = (name: string, address = none) => {
       const it = codec(name, "client");
       return [it.minPayload(), it.maxPayload(address)];
@@ -206,7 +203,7 @@ describe("dialects", () => {
     expect(read(new FrameReader(codec(name, "server")), [bytesOf(hex)])).toEqual(["malformed"]);
   });
 
-  it("a frame that is cut keeps no more memory than came of it", () => {
+  it("a truncated frame keeps no more memory than arrived of it", () => {
     const reader = new FrameReader(codec("mullvad", "server"));
     expect(reader.next(bytesOf("fffe 00"), 0, 3)).toBe(FRAME_INCOMPLETE);
     expect(reader.data.length).toBeLessThan(1_000);
@@ -246,7 +243,7 @@ describe("first bytes", () => {
     ["ffffffff", undefined],
     ["050101", undefined],
     ["050000", undefined],
-  ])("%s are told", (hex, name) => {
+  ])("%s are recognised", (hex, name) => {
     expect(judge(hex)).toBe(name);
     // Whatever it is, it is told from some length on, and before that only more bytes are wanted, or it is the same.
     const bytes = bytesOf(hex);
@@ -257,7 +254,7 @@ describe("first bytes", () => {
     }
   });
 
-  it("that are of no protocol are told within 3 bytes, unless they are a greeting's", () => {
+  it("of no protocol are recognised within 3 bytes, unless they belong to a greeting", () => {
     fc.assert(
       fc.property(fc.uint8Array({ minLength: 3, maxLength: 3 }), (bytes) => {
         const found = judgeFirstBytes(protocols, bytes, 3, false);
@@ -266,7 +263,7 @@ describe("first bytes", () => {
     );
   });
 
-  it("are judged at the deadline by what came", () => {
+  it("are judged at the deadline by what arrived", () => {
     expect(judge("7564")).toBe("more");
     expect(judge("7564", true)).toBe(undefined);
     expect(judge("05ff")).toBe("more");

@@ -4,7 +4,7 @@ import { ERROR_CODES } from "../../../src/core/errors.ts";
 /** Published once, and never to stand for anything else. */
 const RETIRED = { ERR_DATAGRAM_LENGTH: 42 };
 
-it("gives every error code a number of its own, and none of a retired code", () => {
+it("gives every error code its own number, and never a retired one", () => {
   const numbers = Object.values(ERROR_CODES).map(({ number }) => number as number);
   const all = [...numbers, ...Object.values(RETIRED)];
   expect(new Set(all).size).toBe(all.length);

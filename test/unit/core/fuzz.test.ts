@@ -101,7 +101,7 @@ const responses = [
   head("HTTP/1.1 401 Unauthorized\nUnderpass: v=1, c=:AQEBAQEBAQEBAQEBAQEBAQ==:\n\n"),
 ];
 
-describe("a million random and mutated inputs neither throw nor hang nor are read past their end in", () => {
+describe("a million random and mutated inputs neither throw, nor hang, nor are read past their end in", () => {
   it("the decoders of varints and numbers", () => {
     const numbers = [0, 0, 0];
     inputs(1, MILLION, [], (bytes) => {
@@ -178,7 +178,7 @@ describe("a million random and mutated inputs neither throw nor hang nor are rea
     });
   });
 
-  it("the parser of URI templates, and requests of HTTP/2 in terms of HTTP/1.1", () => {
+  it("the parser of URI templates, and of HTTP/2 requests in terms of HTTP/1.1", () => {
     const templates = [
       "https://a/{target_host}/{target_port}/",
       "http://a:1/b{?target_host,target_port}{&c}",
@@ -345,7 +345,7 @@ function controlCapsules(): Uint8Array[] {
 }
 
 describe("200,000 chunks of random and mutated capsules after the handshake", () => {
-  it("leave both ends within their bounds, and the datagrams of others get through", () => {
+  it("leave both ends within their bounds, and let others' datagrams through", () => {
     const network = new Network({
       server: { maxAssociationsPerSession: 50, maxContextsPerSession: 200, idleTimeoutMs: Number.MAX_VALUE },
       client: { maxContexts: 200 },

@@ -227,7 +227,7 @@ describe("authentication schemes", () => {
     expect(schemesOf(...values)).toEqual(schemes);
   });
 
-  it("are none where the field is absent", () => {
+  it("are none if the field is absent", () => {
     expect(authenticationSchemes({ startLine: "", fields: new Map() }, "a")).toEqual([]);
   });
 });
@@ -258,7 +258,7 @@ describe("HeadBuffer", () => {
     return { end, head: buffer.bytes.slice(0, buffer.length) };
   }
 
-  it("ends at the same byte however the stream is cut, and consumes none behind it", () => {
+  it("ends at the same byte however the stream is cut, and consumes none after it", () => {
     const text = fc.string({
       unit: fc.constantFrom("\r", "\n", "\r\n", "\r\n\r\n", "a", "bcd"),
       maxLength: 60,
@@ -333,7 +333,7 @@ describe("bytes of text", () => {
     );
   });
 
-  it("have no end of a head before all of its empty line is there", () => {
+  it("have no end of a head before its empty line is complete", () => {
     const ends = (text: string) =>
       Array.from({ length: text.length }, (_, i) => findHeadEnd(asciiBytes(text), 0, i + 1));
     expect(ends("a\r\n\r\n")).toEqual([-1, -1, -1, -1, 5]);

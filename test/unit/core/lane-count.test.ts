@@ -27,7 +27,7 @@ describe("a fixed number of lanes", () => {
 });
 
 describe("as many lanes as help", () => {
-  it("begin with one, without receipts where the server is local", () => {
+  it("begin with one, without receipts if the server is local", () => {
     for (const isLocal of [true, false]) {
       const count = new LaneCount("auto", isLocal);
       expect([count.wanted, count.offersReceipts]).toEqual([1, !isLocal]);
@@ -64,7 +64,7 @@ describe("as many lanes as help", () => {
     expect(count.wanted).toBe(4);
   });
 
-  it("are those that are up once more were refused four times in a row, for five minutes", () => {
+  it("stay at the current number for five minutes after four refusals in a row", () => {
     const count = begun();
     for (let i = 0; i < 3; i++) count.handleFailed(i, 3);
     count.handleProven();
@@ -105,7 +105,7 @@ describe("as many lanes as help", () => {
     expect(count.isSampling).toBe(false);
   });
 
-  it("do not measure at a server without receipts, which cannot be had with them", () => {
+  it("do not measure at a server that does not support receipts", () => {
     const count = new LaneCount("auto", false);
     count.begin(0, false);
     expect(count.isSampling).toBe(false);

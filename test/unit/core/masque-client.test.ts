@@ -89,7 +89,7 @@ describe("a client of standard MASQUE", () => {
     return from;
   }
 
-  it("asks when there is a datagram, which waits for the answer", () => {
+  it("sends a request when there is a datagram, which waits for the answer", () => {
     expect(outputs()).toEqual([]);
     send(one, "a");
     expect(lanesOf("connect")).toEqual([0]);
@@ -102,7 +102,7 @@ describe("a client of standard MASQUE", () => {
     expect(received(0, datagram(0, "answer"))).toEqual([one]);
   });
 
-  it("where the proxy binds, further targets are contexts of one request, and names have their own", () => {
+  it("if the proxy binds, further targets are contexts of one request, and names have their own", () => {
     for (const target of [one, two, name]) send(target, "x");
     expect(lanesOf("connect")).toEqual([0, 1]);
     expect(client.targetOf(1)).toEqual({ target: name, bind: false });
@@ -116,7 +116,7 @@ describe("a client of standard MASQUE", () => {
     expect(client.lanesUp).toBe(1);
   });
 
-  it("where it does not bind, targets that waited get requests of their own", () => {
+  it("if it does not bind, waiting targets get requests of their own", () => {
     for (const target of [one, two, three]) send(target, "x");
     expect(lanesOf("connect")).toEqual([0]);
     client.handleConnected(now, 0, false);
@@ -148,7 +148,7 @@ describe("a client of standard MASQUE", () => {
     expect(written(0)).toBe(hex(encodeCompressionAssign(6, two), datagram(6, "z")));
   });
 
-  it("declines contexts of the proxy, as it hears only whom it has sent to", () => {
+  it("declines contexts of the proxy, because it receives only from targets that it has sent to", () => {
     send(one, "x");
     client.handleConnected(now, 0, true);
     written(0);
@@ -156,7 +156,7 @@ describe("a client of standard MASQUE", () => {
     expect(written(0)).toBe(hex(encodeCompressionClose(3)));
   });
 
-  it("after a loss the next datagram asks anew, with all contexts, and what is too old is dropped and counted", () => {
+  it("after a loss, the next datagram sends a new request with all contexts, and old ones are dropped and counted", () => {
     for (const target of [one, two]) send(target, "x");
     client.handleConnected(now, 0, true);
     written(0);
@@ -260,7 +260,7 @@ describe("a client of standard MASQUE", () => {
     expect(client.contexts.size).toBe(8);
   });
 
-  it("at most 64 requests are without an answer at a time", () => {
+  it("at most 64 requests wait for an answer at a time", () => {
     open({ maxAssociations: 200, maxContexts: 200 });
     for (let i = 0; i < 100; i++) send(one, "x", client.openAssociation(now, undefined, false));
     const asked = lanesOf("connect");
@@ -269,7 +269,7 @@ describe("a client of standard MASQUE", () => {
     expect(lanesOf("connect")).toHaveLength(1);
   });
 
-  it("random and mutated streams of 200 proxies neither throw nor leave anything behind", () => {
+  it("random and mutated streams from 200 proxies neither throw nor leave anything behind", () => {
     const random = seededRandom(12);
     const valid = [
       datagram(0, "a"),
@@ -317,14 +317,14 @@ describe("the request over HTTP/1.1", () => {
   const text = (bytes: Uint8Array) => Buffer.from(bytes).toString("latin1");
   const answer = (lines: string) => asciiBytes(lines.replaceAll("\n", "\r\n"));
 
-  it("is an upgrade with the fields that were asked for", () => {
+  it("is an upgrade with the requested fields", () => {
     expect(text(new ConnectUdpUpgrade(request).start())).toBe(
       "GET /udp/192.0.2.1/53/ HTTP/1.1\r\nHost: proxy.example:4443\r\nConnection: Upgrade\r\nUpgrade: connect-udp\r\n" +
         "Capsule-Protocol: ?1\r\nConnect-UDP-Bind: ?1\r\nAuthorization: Basic eA==\r\n\r\n",
     );
   });
 
-  it("succeeds with a 101 behind interim responses; what follows belongs to the tunnel", () => {
+  it("succeeds with a 101 after interim responses; later bytes belong to the tunnel", () => {
     const upgrade = new ConnectUdpUpgrade(request);
     const bytes = answer(
       "HTTP/1.1 103 Early Hints\n\nHTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: connect-udp\nConnect-UDP-Bind: ?1\n\nabc",
@@ -352,7 +352,7 @@ describe("the request over HTTP/1.1", () => {
       /a 101, but not to connect-udp$/,
     ],
     ["SSH-2.0-OpenSSH\n\n", /is this a MASQUE proxy/],
-  ])("%s is a failure that says why", (lines, message) => {
+  ])("%s fails with the reason", (lines, message) => {
     const result = new ConnectUdpUpgrade(request).handleStream(answer(lines));
     expect(result).toMatchObject({ kind: "failed", error: { message: expect.stringMatching(message) } });
   });

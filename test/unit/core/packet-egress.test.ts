@@ -250,7 +250,7 @@ describe("ICMP errors that come back to PacketEgress", () => {
   it.each([
     ["IPv4", TARGET4],
     ["IPv6", TARGET6],
-  ])("are not believed over %s if nobody sent the datagram, or it is cut short or changed", (_, target) => {
+  ])("are ignored over %s if nobody sent the datagram, or it is truncated or changed", (_, target) => {
     const { egress, packets } = egressAndPackets(target);
     const isIpv4 = target === TARGET4;
     const [type, code] = isIpv4 ? [3, 3] : [1, 4];
@@ -290,7 +290,7 @@ describe("ICMP errors that come back to PacketEgress", () => {
     expect(told(egress, [good])).toEqual([]);
   });
 
-  it("are read within their bounds whatever their length", () => {
+  it("are never read past their end, whatever their length", () => {
     const random = seededRandom(11);
     const { egress, packets } = egressAndPackets(TARGET4);
     const six = egressAndPackets(TARGET6);

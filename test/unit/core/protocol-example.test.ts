@@ -99,13 +99,13 @@ describe("the worked example of PROTOCOL.md", () => {
   const answer = { nonce: serverNonce, session, resumed: false, receipts: false };
   const proof = responseMac(crypto, psk, mac, answer);
 
-  it("has the MACs and the session key that the code computes", () => {
+  it("has the same MACs and session key as the code", () => {
     expect(mac).toEqual(hex("request-mac"));
     expect(proof).toEqual(hex("response-mac"));
     expect(deriveSessionKey(crypto, psk, nonce, serverNonce, session)).toEqual(hex("session-key"));
   });
 
-  it("has a request MAC over the fields that §3.1 lists, each behind its length in two bytes", () => {
+  it("has a request MAC over the fields that §3.1 lists, each after its length in two bytes", () => {
     const fields = ["underpass/1 request", BIND_PATH, nonce, "0", ticket, "40", ""].map((field) =>
       Buffer.from(field),
     );
@@ -117,7 +117,7 @@ describe("the worked example of PROTOCOL.md", () => {
     );
   });
 
-  it("has the heads that the code writes, and reads", () => {
+  it("has the heads that the code writes and reads", () => {
     const requestOf = (fields: Transcript) =>
       encodeUpgradeRequest("server.example:3456", BIND_PATH, true, {
         ...fields,
@@ -142,7 +142,7 @@ describe("the worked example of PROTOCOL.md", () => {
     expect(decodeUpgradeResponse(head("response"))?.extension).toEqual(accepted);
   });
 
-  it("has the id of a key with a name, and the answers that only its holder gets", () => {
+  it("has the id of a named key, and the answers that only its holder gets", () => {
     const id = keyId(crypto, psk, "alice", keyEpoch(1_800_000_000_000));
     expect(id).toEqual(hex("key-id"));
     const request = { ...first, keyId: id, receipts: false, resumeMac: undefined };

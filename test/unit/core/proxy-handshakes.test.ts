@@ -63,7 +63,7 @@ describe("Socks5Client", () => {
   const withPassword = () => new Socks5Client(target, CREDENTIALS);
   const granted = concat(encodeMessage(0, bound), asciiBytes("hello"));
 
-  it("connects without a password, and hands over the bytes behind the reply", () => {
+  it("connects without a password, and hands over the bytes after the reply", () => {
     expect(shake(open(), [concat(Uint8Array.of(5, 0), granted)])).toEqual({
       written: concat(encodeGreeting([0]), encodeMessage(1, target)),
       end: "connected",
@@ -71,7 +71,7 @@ describe("Socks5Client", () => {
     });
   });
 
-  it("sends its password only when it is asked for it", () => {
+  it("sends its password only when asked for it", () => {
     const password = encodeUserPassword(utf8Bytes(CREDENTIALS.user), utf8Bytes(CREDENTIALS.password));
     expect(shake(withPassword(), [Uint8Array.of(5, 2), Uint8Array.of(1, 0), granted])).toEqual({
       written: concat(encodeGreeting([0, 2]), password, encodeMessage(1, target)),
@@ -100,7 +100,7 @@ describe("Socks5Client", () => {
     expect(shake(withPassword(), [Uint8Array.from(answer)]).end).toBe(code);
   });
 
-  it("fails when it is asked for a password and has none", () => {
+  it("fails if it is asked for a password and has none", () => {
     expect(shake(open(), [Uint8Array.of(5, 2)]).end).toBe("ERR_SOCKS_METHOD");
   });
 
@@ -145,14 +145,14 @@ describe("HttpConnect", () => {
     "HTTP/1.1 204\n\n",
     "HTTP/1.1 200 \xd6K\nX: \xe9\n\n",
     "HTTP/1.1 100 Continue\n\nHTTP/1.1 103 Early Hints\nLink: x\n\nHTTP/1.1 200 OK\n\n",
-  ])("connects after %j, and hands over the bytes behind it", (head) => {
+  ])("connects after %j, and hands over the bytes after it", (head) => {
     expect(shake(open(), [concat(answer(head), asciiBytes("\r\n\r\nhello"))])).toMatchObject({
       end: "connected",
       behind: asciiBytes("\r\n\r\nhello"),
     });
   });
 
-  it("accepts lines that end with LF alone", () => {
+  it("accepts lines that end with only LF", () => {
     const head = "\nHTTP/1.0 200 OK\nVia: x\n\n";
     expect(shake(open(), [asciiBytes(`${head}\n\nhello`)])).toMatchObject({
       end: "connected",
@@ -179,7 +179,7 @@ describe("HttpConnect", () => {
       "NTLM",
       "status 407: the proxy does not accept Basic credentials (NTLM): use http://HOST:PORT?header=Proxy-Authorization:%20...",
     ],
-  ])("reports a 407 to credentials %j with schemes %j, and what to use", (credentials, challenge, text) => {
+  ])("reports a 407 for credentials %j with schemes %j, and what to use", (credentials, challenge, text) => {
     const handshake = new HttpConnect("a:1", credentials);
     handshake.start();
     const head = `HTTP/1.1 407 x\nProxy-Authenticate: ${challenge}\n\n`;

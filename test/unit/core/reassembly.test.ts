@@ -107,7 +107,7 @@ describe.each([4, 6])("reassembly of IPv%i", (version) => {
     ["shares its first block with another", 8, true, 16],
     ["lies within another and differs", 8, true, 8],
     ["is shorter than the furthest end and says it is the last", 0, false, 8],
-  ])("discards the whole packet for a fragment that %s", (_name, offset, more, length) => {
+  ])("discards the whole packet because of a fragment that %s", (_name, offset, more, length) => {
     const { add, counters } = machine();
     add(fragment(version, 0, true, Buffer.alloc(16, 1)));
     expect(add(fragment(version, offset || 8, more, Buffer.alloc(length, 2)))).toBeUndefined();
@@ -153,7 +153,7 @@ describe.each([4, 6])("reassembly of IPv%i", (version) => {
     expect(counters.drops.reassembly_timeout).toBe(1);
   });
 
-  it("drops the oldest packet when one more would be over the bound of 256 KiB", () => {
+  it("drops the oldest packet when one more would exceed 256 KiB", () => {
     const { add, counters, reassembler } = machine(256 * 1024);
     for (let i = 0; i < 100; i++) add(fragment(version, 0, true, Buffer.alloc(8), i), i);
     expect(reassembler.size).toBe(3);

@@ -6,7 +6,7 @@ const VALID_MS = 60_000;
 const nonce = (number: number) => Uint8Array.from({ length: 16 }, (_, i) => (number >> (8 * (i % 4))) & 0xff);
 
 describe("ReplayGuard", () => {
-  it("calls a nonce new once, and replayed after that", () => {
+  it("reports a nonce as new once, and as replayed after that", () => {
     const guard = new ReplayGuard(VALID_MS, 10);
     expect(guard.admit(0, nonce(1))).toBe("new");
     expect(guard.admit(0, nonce(1))).toBe("replayed");
@@ -14,7 +14,7 @@ describe("ReplayGuard", () => {
     expect(guard.admit(1, nonce(2))).toBe("new");
   });
 
-  it("takes no new nonces when it is full, still knows the old ones, and has room again later", () => {
+  it("accepts no new nonces when it is full, still knows the old ones, and has room again later", () => {
     const guard = new ReplayGuard(VALID_MS, 3);
     const admit = (now: number, numbers: number[]) =>
       numbers.map((number) => guard.admit(now, nonce(number)));
@@ -33,7 +33,7 @@ describe("ReplayGuard", () => {
     }
   });
 
-  it("calls no nonce new twice while its request is valid, at whatever times it comes", () => {
+  it("reports no nonce as new twice while its request is valid, whenever it arrives", () => {
     const steps = fc.array(
       fc.record({
         wait: fc.oneof(fc.nat(1_000), fc.nat(VALID_MS / 2), fc.nat(3 * VALID_MS)),

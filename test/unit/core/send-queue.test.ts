@@ -64,7 +64,7 @@ describe("SendQueue", () => {
     expect(counters.drops.age).toBe(1);
   });
 
-  it("drops the datagrams of contexts that have ended, wherever they stand in their flow, and counts them", () => {
+  it("drops the datagrams of contexts that have ended, wherever they are in their flow, and counts them", () => {
     const { queue, counters } = setUp();
     for (const [flow, contexts] of [
       [0, [1, 2, 1, 4, 1]],
@@ -120,7 +120,7 @@ describe("SendQueue", () => {
     expect(Math.abs(sent[0] - sent[1])).toBeLessThan(3000);
   });
 
-  it("gives longer turns on a lane that takes much per millisecond, and short turns on a slow one", () => {
+  it("gives longer turns on a fast lane, and short turns on a slow one", () => {
     const longestRun = (msBetweenBatches: number) => {
       const { queue } = setUp();
       for (let i = 0; i < 400; i++) push(queue, 0, i % 4, new Uint8Array(1200));

@@ -75,7 +75,7 @@ describe("an association for which there is no room", () => {
     expect(victim(own)).toBe("refused");
   });
 
-  it("replaces one of the session that has most when all sessions together have too many", () => {
+  it("replaces one of the session with the most when all sessions together have too many", () => {
     const { session, open, victim } = setUp({ maxAssociations: 6 });
     const [rich, poor] = [session(), session()];
     const first = open(rich, 9);
@@ -89,7 +89,7 @@ describe("an association for which there is no room", () => {
     expect(first).not.toBe(quiet);
   });
 
-  it("replaces even an active one of the session that has most, and never one of a session that has fewer", () => {
+  it("replaces even an active one of the session with the most, and never one of a session with fewer", () => {
     const { session, open, victim } = setUp({ maxAssociations: 6 });
     const [rich, poor] = [session(), session()];
     const idlest = open(rich, 9);
@@ -116,7 +116,7 @@ describe("a context for which there is no room", () => {
     expect(associations.victimForClient(own)).toBe(senders[0]);
   });
 
-  it("takes the place of the client's own idlest where senders have no more than a quarter", () => {
+  it("replaces the client's own idlest if senders have at most a quarter", () => {
     const { associations, session, open } = setUp({ maxContextsPerSession: 8 });
     const own = session();
     const slot = open(own, 1);
@@ -130,7 +130,7 @@ describe("a context for which there is no room", () => {
     expect(associations.victimForSender(30_000, own, false)).toBe(first);
   });
 
-  it("is refused to senders that hold half of all until one of theirs has been idle for 10 s", () => {
+  it("is refused to senders that hold half of all contexts until one of theirs has been idle for 10 s", () => {
     const { associations, session, open } = setUp({ maxContextsPerSession: 10 });
     const own = session();
     const slot = open(own, 1);

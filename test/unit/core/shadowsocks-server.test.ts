@@ -98,7 +98,7 @@ describe.each(CASES)("a client and a server with %s, obfs %s", (name, obfs) => {
     );
   });
 
-  it("agree on the target when there is no data yet, and on nothing of a mutant that differs by its cuts", () => {
+  it("agree on the target without data, and on a mutant however it is cut", () => {
     const { client, server, bare } = makePair(name, obfs);
     const request = client.encode(EMPTY).slice();
     expect(decodeAll(server, [request])).toEqual({ bytes: EMPTY, error: undefined });
@@ -119,7 +119,7 @@ describe.each(CASES)("a client and a server with %s, obfs %s", (name, obfs) => {
 describe.each(Object.keys(METHODS))("a server with %s", (name) => {
   const method = METHODS[name];
 
-  it("refuses random bytes, and remembers no salt of them", () => {
+  it("refuses random bytes, and does not remember their salt", () => {
     const random = seededRandom(84);
     let admitted = 0;
     for (let i = 0; i < 200; i++) {
@@ -134,7 +134,7 @@ describe.each(Object.keys(METHODS))("a server with %s", (name) => {
     expect(admitted).toBe(0);
   });
 
-  it("asks once whether a salt is new, and delivers nothing when it is not", () => {
+  it("asks once whether a salt is new, and delivers nothing if it is not", () => {
     const { client } = makePair(name, undefined);
     const request = client.encode(asciiBytes("hello")).slice();
     const asked: Uint8Array[] = [];

@@ -90,7 +90,7 @@ describe("masterKey", () => {
     }
   });
 
-  it("takes a key in base64 for the 2022 edition, and nothing that has another length", () => {
+  it("accepts a base64 key for the 2022 edition, and none of another length", () => {
     for (const name of OF_2022) {
       const { keyBytes } = METHODS[name];
       const of = (length: number) => Buffer.from(bytesOf(length)).toString("base64");
@@ -107,7 +107,7 @@ describe("masterKey", () => {
     }
   });
 
-  it("derives keys by BLAKE3 as its published vectors have it", () => {
+  it("derives keys with BLAKE3 as its published vectors do", () => {
     const context = "BLAKE3 2019-12-27 16:29:52 test vectors context";
     const derived = shadowsocksCryptography.blake3DeriveKey(context, EMPTY, 32);
     expect(Buffer.from(derived).toString("hex")).toBe(
@@ -117,7 +117,7 @@ describe("masterKey", () => {
 });
 
 describe("ShadowsocksClient", () => {
-  it.each(OF_2017)("with %s asks for its target in front of the first data, in one piece", (name) => {
+  it.each(OF_2017)("with %s sends its target before the first data, in one piece", (name) => {
     const { client, key, salt } = makeClient(name);
     expect(client.hasStarted).toBe(false);
     const first = client.encode(asciiBytes("hello")).slice();
@@ -129,7 +129,7 @@ describe("ShadowsocksClient", () => {
     expect(direction.openChunks(second)).toEqual([asciiBytes("world")]);
   });
 
-  it("asks for its target alone when there is no data, and then sends nothing for nothing", () => {
+  it("sends only its target if there is no data, and then nothing for an empty write", () => {
     const { client, key, salt } = makeClient("aes-256-gcm");
     const first = client.encode(EMPTY).slice();
     expect(client.encode(EMPTY).length).toBe(0);
@@ -157,7 +157,7 @@ describe("ShadowsocksClient2022", () => {
     };
   }
 
-  it.each(OF_2022)("with %s has the first data in its head, without padding", (name) => {
+  it.each(OF_2022)("with %s sends the first data in its head, without padding", (name) => {
     const { client, key } = makeClient(name);
     const data = bytesOf(10_000);
     const request = openRequest(name, key, client.encode(data).slice());
@@ -193,7 +193,7 @@ describe("ShadowsocksClient2022", () => {
     expect(decodeAll(client, [bytes])).toEqual({ bytes: EMPTY, error: "ERR_SHADOWSOCKS_MALFORMED" });
   });
 
-  it.each([NOW - 30, NOW + 30])("accepts an answer of a clock that differs by 30 s (%s)", (time) => {
+  it.each([NOW - 30, NOW + 30])("accepts an answer whose clock differs by 30 s (%s)", (time) => {
     const name = "2022-blake3-aes-256-gcm";
     const { client, key, salt } = makeClient(name);
     const direction = new ReferenceDirection(METHODS[name], key, salt.toReversed());
@@ -247,7 +247,7 @@ describe.each(Object.keys(METHODS))("a client with %s", (name) => {
     );
   });
 
-  it("delivers nothing but what the server has sent, whatever is changed, and fails for good", () => {
+  it("delivers only what the server has sent, whatever is changed, and fails permanently", () => {
     const { key, salt } = makeClient(name);
     const sent = concat(asciiBytes("hello"), bytesOf(90));
     const bytes = answer(name, key, salt, [sent.subarray(0, 5), sent.subarray(5)]);

@@ -62,7 +62,7 @@ describe("core", () => {
     expect(ends.give("client")).toEqual([]);
   });
 
-  it("offers nothing to a host that wants nothing", () => {
+  it("offers nothing to a host that does not want shortcuts", () => {
     ends.network.client.shortcuts.isWanted = false;
     ends.exchange(flow, 20);
     expect(ends.give("client")).toEqual([]);
@@ -144,7 +144,7 @@ describe("core", () => {
     expect(ends.ended).toEqual(expected);
   });
 
-  it("offers no flow of a session with more than 256 contexts, and ends those that there are", () => {
+  it("offers no flow of a session with more than 256 contexts, and ends existing ones", () => {
     given();
     for (let port = 1; port <= 256; port++) ends.exchange(flow, 1, `192.0.2.2:${port}`);
     expect(ends.ended).toEqual({ client: 1, server: 1 });
@@ -177,7 +177,7 @@ describe("core", () => {
     expect(ends.ended.server).toBe(1);
   });
 
-  it("counts what a shortcut has carried after its context has ended, and refreshes nothing else", () => {
+  it("counts a shortcut's datagrams after its context has ended, and refreshes nothing else", () => {
     ends.exchange(flow, 4);
     const [one] = ends.give("client");
     const { client, now } = ends.network;

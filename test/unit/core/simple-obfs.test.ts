@@ -44,7 +44,7 @@ function decodeAll(coding: StreamCoding, pieces: readonly Uint8Array[]) {
 }
 
 describe("ObfsHttpClient", () => {
-  it("puts the head of a WebSocket handshake in front of the first bytes, and nothing in front of others", () => {
+  it("puts the head of a WebSocket handshake before the first bytes, and nothing before others", () => {
     const client = http();
     expect([client.encode(EMPTY), client.hasStarted]).toEqual([EMPTY, false]);
     expect(Buffer.from(client.encode(asciiBytes("13 bytes here"))).toString()).toBe(
@@ -67,7 +67,7 @@ describe("ObfsHttpClient", () => {
 });
 
 describe("ObfsTlsClient", () => {
-  it("puts the first bytes into the session ticket of a ClientHello, as seen from obfs-local", () => {
+  it("puts the first bytes into the session ticket of a ClientHello, as obfs-local does", () => {
     const hello = concat(
       hex("16 0301 00ec 01 0000e8 0303 01020304"),
       zeros(28),
@@ -117,7 +117,7 @@ describe.each([
   ["ObfsHttpClient", http, HTTP_ANSWER],
   ["ObfsTlsClient", tls, TLS_ANSWER],
 ] as const)("%s", (_, make, answer) => {
-  it("reads an answer that was seen, and may end behind it", () => {
+  it("reads a recorded answer, and may end after it", () => {
     const client = make();
     expect(decodeAll(client, [answer])).toEqual({ bytes: asciiBytes("hello"), error: undefined });
     expect(client.mayEnd).toBe(true);

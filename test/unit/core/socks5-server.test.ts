@@ -92,7 +92,7 @@ describe("Socks5ServerConnection", () => {
     ["an empty password", [password(CREDENTIALS.user, "")], undefined],
     ["user and password exchanged", [password(CREDENTIALS.password, CREDENTIALS.user)], undefined],
     ["a request instead", [connect], ["write 5 2", "closed ERR_SOCKS_MALFORMED"]],
-  ])("refuses, where a password is asked for, %s", (_, pieces, expected) => {
+  ])("refuses, if a password is required, %s", (_, pieces, expected) => {
     const stream = expected?.[0] === "write 5 255" ? pieces : [encodeGreeting([2]), ...pieces];
     const refused = expected ?? ["write 5 2", "write 1 1", "closed ERR_SOCKS_AUTH"];
     expect(talk(CREDENTIALS, ...stream, connect)).toEqual(refused);
@@ -151,7 +151,7 @@ describe("Socks5ServerConnection", () => {
     );
   });
 
-  it("keeps the bytes behind a CONNECT, up to 64 KiB", () => {
+  it("keeps the bytes after a CONNECT, up to 64 KiB", () => {
     const machine = new Socks5ServerConnection(0, undefined);
     machine.handleStream(0, concat(encodeGreeting([0]), connect, asciiBytes("early ")));
     machine.handleStream(0, asciiBytes("data"));

@@ -13,7 +13,7 @@ const MACHINES = {
 };
 
 describe("the diagrams of PROTOCOL.md", () => {
-  it("show the tables that the code goes through; UPDATE_DIAGRAMS=1 draws them anew", () => {
+  it("show the tables that the code uses; UPDATE_DIAGRAMS=1 redraws them", () => {
     const text = readFileSync(FILE, "utf8");
     const drawn = withDiagrams(text, MACHINES);
     if (process.env.UPDATE_DIAGRAMS === "1") writeFileSync(FILE, drawn);

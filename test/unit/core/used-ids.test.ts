@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { UsedIds } from "../../../src/core/server/used-ids.ts";
 
 describe("UsedIds", () => {
-  it("knows what was added, in any order, and nothing else", () => {
+  it("knows exactly the added ids, in any order", () => {
     const ids = new UsedIds();
     const added = new Set<number>();
     for (let i = 0; i < 2_000; i++) {

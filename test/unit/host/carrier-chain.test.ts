@@ -180,7 +180,7 @@ describe("parseCarrierChain", () => {
     expect(complaint(hop)).toMatch(new RegExp(want));
   });
 
-  it("refuses a plugin that is a program behind another hop, and where it would have to leave by an interface", () => {
+  it("refuses a plugin program behind another hop, and one that would need an outgoing interface", () => {
     const plugin = "ss://aes-128-gcm:p@h:1?plugin=v2ray-plugin";
     expect(parse([plugin, "tls://"]).description).toBe("192.0.2.1:3456 via ss h:1, tls");
     expect(complaint("tls://", plugin)).toMatch(/only be the first/);
@@ -275,7 +275,7 @@ describe("a connection", () => {
     expect(heard.toString()).toBe(expected);
   });
 
-  it("sends a shadowsocks server the target within 20 ms or so, though there is nothing to say yet", async () => {
+  it("sends a shadowsocks server the target within about 20 ms, although there is no data yet", async () => {
     const server = createServer().listen(0, "127.0.0.1");
     await once(server, "listening");
     const { port } = server.address() as AddressInfo;
@@ -292,7 +292,7 @@ describe("a connection", () => {
     server.close();
   });
 
-  it("offers a SOCKS5 proxy no password where there is none", async () => {
+  it("offers a SOCKS5 proxy no password if none is given", async () => {
     const { heard, failure } = await heardThrough(
       (port) => tcpWay(`socks5://127.0.0.1:${port}`, system).connect(makeAddress("a.test", 9)!, never),
       Uint8Array.of(5, 0xff),

@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { delaysOf, heldUntil, isHeld, quantile, summarizeDelays } from "../../../src/host/doctor/delays.ts";
 
 describe("delays of probes", () => {
-  it("are counted from the least one, whatever the clocks show", () => {
+  it("are counted from the lowest one, whatever the clocks show", () => {
     const samples = [
       { sequence: 0, sentMs: 1_000, arrivedMs: 90_007 },
       { sequence: 1, sentMs: 1_020, arrivedMs: 90_022 },
@@ -16,7 +16,7 @@ describe("delays of probes", () => {
     expect(delaysOf([]).size).toBe(0);
   });
 
-  it("bear that a clock of 32 bits begins anew", () => {
+  it("tolerate that a 32-bit clock wraps around", () => {
     const end = 2 ** 32 / 1_000;
     const samples = [
       { sequence: 0, sentMs: end - 10, arrivedMs: 5 },
@@ -27,7 +27,7 @@ describe("delays of probes", () => {
     expect(delays.get(1)).toBeCloseTo(2);
   });
 
-  it("are summed up by rank", () => {
+  it("are summarized by rank", () => {
     const values = Array.from({ length: 100 }, (_, i) => i);
     expect(summarizeDelays(values, 97)).toEqual({ count: 100, p50: 50, p99: 99, max: 99, late: 2 });
     expect(summarizeDelays([], 1)).toEqual({ count: 0, p50: 0, p99: 0, max: 0, late: 0 });
@@ -38,7 +38,7 @@ describe("delays of probes", () => {
 describe("a relay that waits for ACKs", () => {
   const waits = (value: number, count = 8) => Array.from({ length: count }, () => value);
 
-  it("is known by a release at one time after what was sent before, whatever the gap", () => {
+  it("is recognised by a fixed time after the previous probe, whatever the gap", () => {
     const held = new Map([
       [5, waits(36)],
       [17, waits(24)],
@@ -46,7 +46,7 @@ describe("a relay that waits for ACKs", () => {
     expect(heldUntil(held, 0)).toBe(41);
   });
 
-  it("is known where the first few go at once", () => {
+  it("is recognised even if the first few are sent at once", () => {
     const own = [...waits(0, 4), ...waits(36, 4)];
     expect(isHeld(own)).toBe(true);
     expect(isHeld([...waits(0, 7), 36])).toBe(false);

@@ -32,14 +32,14 @@ describe("parseEndpoint", () => {
   });
 
   it.each(["[2001:db8::1%eth0]:53", "[fec0::1%eth0]:53", "[::ffff:192.0.2.1%eth0]:53", "[fe80:::%eth0]:53"])(
-    "refuses the zone of %s, which is no link-local address",
+    "refuses the zone of %s, which is not a link-local address",
     (text) => {
       expect(() => parseEndpoint(text)).toThrow(`"${text}": only link-local IPv6 addresses have a zone`);
     },
   );
 });
 
-it("parseUrlEndpoint reads a zone behind %25, as RFC 6874 has it, and behind a bare %", () => {
+it("parseUrlEndpoint reads a zone after %25, as in RFC 6874, and after a bare %", () => {
   for (const text of ["[fe80::1%25eth0]:53", "[fe80::1%eth0]:53"]) {
     expect(parseUrlEndpoint(text)).toEqual({ host: "fe80::1%eth0", port: 53 });
   }

@@ -162,7 +162,7 @@ describe("connectFirst", () => {
     expect(Object.keys(attempts.began)).toEqual(["a", "b", "c"]);
   });
 
-  it("starts nothing when it is cancelled already", async () => {
+  it("starts nothing if it is already cancelled", async () => {
     const attempts = new Attempts();
     await expect(connectFirst(["a"], attempts.begin, cancelled(), nodeLoop)).rejects.toThrow();
     expect(attempts.began).toEqual({});

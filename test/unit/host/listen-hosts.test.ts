@@ -57,7 +57,7 @@ describe("openOnEach", () => {
   });
 
   it.each(["EAFNOSUPPORT", "EADDRNOTAVAIL"])(
-    "goes on with IPv4 alone on a machine without IPv6 (%s)",
+    "continues with only IPv4 on a machine without IPv6 (%s)",
     async (code) => {
       const { open, bind } = opener(code, 53);
       expect((await openOnEach(["::", "0.0.0.0"], 53, bind)).map(({ port }) => port)).toEqual([53]);
@@ -65,7 +65,7 @@ describe("openOnEach", () => {
     },
   );
 
-  it("fails on such a machine when there is no other host, or none that works", async () => {
+  it("fails on such a machine if there is no other host, or none that works", async () => {
     await expect(openOnEach(["::"], 53, opener("EAFNOSUPPORT").bind)).rejects.toThrow("EAFNOSUPPORT");
     const none = opener("EAFNOSUPPORT", "EADDRNOTAVAIL");
     await expect(openOnEach(["::", "0.0.0.0"], 53, none.bind)).rejects.toThrow("EADDRNOTAVAIL");

@@ -28,7 +28,7 @@ describe("public addresses", () => {
     expect(publicIps(localIp, machine)).toEqual(ips);
   });
 
-  it("are loopback's on a machine that has nothing else, and none where there is none", () => {
+  it("are loopback's on a machine with nothing else, and none without any", () => {
     expect(publicIps(undefined, [LOOPBACK])).toEqual(["127.0.0.1", "::1"]);
     expect(publicIps(undefined, [])).toEqual([]);
   });

@@ -32,7 +32,7 @@ describe("relayAddress", () => {
     ["100.64.2.3", "198.51.100.7"],
     ["fd00::9", "198.51.100.7"],
     ["localhost", "198.51.100.7"],
-  ])("replaces %s, which cannot be reached by a client of %s, by the latter", async (bound, peer) => {
+  ])("replaces %s, which a client of %s cannot reach, by the latter", async (bound, peer) => {
     expect(await relayOf(bound, peer)).toBe(formatAddress(makeAddress(peer, 53)!));
   });
 
@@ -51,7 +51,7 @@ describe("relayAddress", () => {
     expect(await relayOf(bound, peer)).toBe(formatAddress(makeAddress(bound, 53)!));
   });
 
-  it("knows the zone of a link-local relay from the control connection, and of no other", async () => {
+  it("takes the zone of a link-local relay, and of no other, from the control connection", async () => {
     expect(await relayOf("fe80::9", "fe80::7%eth0")).toBe("[fe80::9]:53 in eth0");
     expect(await relayOf("::", "fe80::7%eth0")).toBe("[fe80::7]:53 in eth0");
     expect(await relayOf("2001:db8::9", "fe80::7%eth0")).toBe("[2001:db8::9]:53");
@@ -64,7 +64,7 @@ describe("relayAddress", () => {
   });
 });
 
-it("configuredRelay resolves a name, and takes an address with its zone", async () => {
+it("configuredRelay resolves a name, and accepts an address with its zone", async () => {
   const named = await configuredRelay(system, "localhost", 53);
   expect(["127.0.0.1:53", "[::1]:53"]).toContain(formatAddress(named.address));
   const { address, zone } = await configuredRelay(system, "fe80::7%eth0", 53);

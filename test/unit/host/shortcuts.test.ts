@@ -127,7 +127,7 @@ async function started(
 }
 
 describe("a shortcut", () => {
-  it("is given both ways at both ends after four batches, and then no script is entered", async () => {
+  it("is given both ways at both ends after four batches, after which no script runs", async () => {
     const world = await started();
     await world.burst(0, 0, 1);
     expect(world.actives).toEqual([0, 0]);
@@ -138,7 +138,7 @@ describe("a shortcut", () => {
     expect(world.got[0].length).toBe(10);
   });
 
-  it("carries what statistics have as soon as they are read", async () => {
+  it("updates statistics as soon as they are read", async () => {
     const world = await started();
     await world.warmUp(0, 0);
     await world.burst(0, 0, 7);
@@ -168,7 +168,7 @@ describe("a shortcut", () => {
     expect(world.got[1]).toEqual(["!x0"]);
   });
 
-  it("keeps its association from expiring, and lets it expire when the flow rests", async () => {
+  it("keeps its association from expiring, and lets it expire when the flow is idle", async () => {
     const world = await started(
       { idleTimeoutS: 20, activeIdleTimeoutS: 20, heartbeatMs: 600_000 },
       { heartbeatMs: 600_000 },
@@ -184,7 +184,7 @@ describe("a shortcut", () => {
     expect(world.server.stats().associations).toBe(0);
   });
 
-  it("loses nothing where heartbeats end it and it is given again for 40 s", async () => {
+  it("loses nothing while heartbeats end it and it is given again, for 40 s", async () => {
     const world = await started();
     await world.warmUp(0, 0);
     for (let i = 0; i < 40; i++) {
@@ -195,7 +195,7 @@ describe("a shortcut", () => {
     expect(world.got[0].length).toBe(48);
   });
 
-  it("gives its place back after 10 s without datagrams, and is given anew", async () => {
+  it("gives its place back after 10 s without datagrams, and is given again", async () => {
     const world = await started({ heartbeatMs: 600_000 }, { heartbeatMs: 600_000 });
     await world.warmUp(0, 0);
     await world.net.advance(11_000);
@@ -237,7 +237,7 @@ describe("a shortcut", () => {
     expect(world.localNative.active).toBe(0);
   });
 
-  it("is not given by a module that has none", async () => {
+  it("is not given by a module without shortcuts", async () => {
     const world = new World(1, false);
     await world.start();
     await world.warmUp(0, 0);
@@ -257,7 +257,7 @@ describe("a shortcut", () => {
     await closing;
   });
 
-  it("ends with its lane; the flow goes on by the next one, and gets shortcuts there", async () => {
+  it("ends with its lane; the flow continues on the next one, and gets shortcuts there", async () => {
     const world = await started();
     await world.warmUp(0, 0);
     const [connection] = world.localNative.descriptors;
@@ -325,7 +325,7 @@ describe("a SOCKS5 client", () => {
     expect(world.local.stats().associations).toBe(0);
   });
 
-  it("whose port changes gets nothing at the old one, as its shortcuts have ended", async () => {
+  it("whose port changes gets nothing at the old one, because its shortcuts have ended", async () => {
     const world = await started();
     const { relay } = await associate(world);
     for (let i = 0; i < 8; i++) {

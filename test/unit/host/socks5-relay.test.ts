@@ -130,7 +130,7 @@ describe("Socks5Relay for one client", () => {
     world = new World();
   });
 
-  it("hears the client's IP alone, and counts what others send as wrong_source", () => {
+  it("accepts only the client's IP, and counts others' datagrams as wrong_source", () => {
     world.admit(`${A}:0`);
     expect(world.send(`${B}:5000`)).toBeUndefined();
     expect(world.send(`${A}:5000`)).toBe(0);
@@ -164,14 +164,14 @@ describe("Socks5Relay for one client", () => {
     expect(world.answer(0)).toBe(`${A}:5000 by 1`);
   });
 
-  it("answers from the address that the client speaks to now", () => {
+  it("answers from the address to which the client now sends", () => {
     world.admit(`${A}:0`);
     world.send(`${A}:5000`, 1);
     world.send(`${A}:5000`, 2);
     expect(world.answer(0)).toBe(`${A}:5000 by 2`);
   });
 
-  it("learns nothing from fragments and from what is no datagram of SOCKS5", () => {
+  it("learns nothing from fragments, or from anything but a SOCKS5 datagram", () => {
     world.admit(`${A}:0`);
     const fragment = datagram();
     fragment[2] = 1;
@@ -187,7 +187,7 @@ describe("Socks5Relay for one client", () => {
     expect(world.counters.drops).toMatchObject({ wrong_source: 3, fragment: 1, malformed: 1 });
   });
 
-  it("hears nobody once the client has left, and has ended its association", () => {
+  it("accepts nobody once the client has left, and has ended its association", () => {
     const leave = world.admit(`${A}:0`);
     world.send(`${A}:5000`);
     leave();
@@ -203,21 +203,21 @@ describe("Socks5Relay that several clients share", () => {
     world = new World();
   });
 
-  it("keeps clients with different IPs apart, though their ports are one", () => {
+  it("distinguishes clients with different IPs and the same port", () => {
     world.admit(`${A}:0`);
     world.admit(`${B}:0`);
     expect([world.send(`${B}:5000`), world.send(`${A}:5000`)]).toEqual([1, 0]);
     expect([world.answer(0), world.answer(1)]).toEqual([`${A}:5000 by 1`, `${B}:5000 by 1`]);
   });
 
-  it("keeps clients of one IP apart by their ports, each with an association of its own", () => {
+  it("distinguishes clients of one IP by their ports, each with its own association", () => {
     world.admit(`${A}:0`);
     world.admit(`${A}:0`);
     expect([world.send(`${A}:5000`), world.send(`${A}:5001`), world.send(`${A}:5000`)]).toEqual([0, 1, 0]);
     expect([world.answer(0), world.answer(1)]).toEqual([`${A}:5000 by 1`, `${A}:5001 by 1`]);
   });
 
-  it("hears no more sources of an IP than it has clients there", () => {
+  it("accepts no more sources of an IP than it has clients there", () => {
     world.admit(`${A}:0`);
     world.admit(`${A}:0`);
     world.send(`${A}:5000`);
@@ -243,7 +243,7 @@ describe("Socks5Relay that several clients share", () => {
     expect(world.answer(1)).toBe(`${A}:5001 by 1`);
   });
 
-  it("gives no place away when it is strict", () => {
+  it("gives no place away if it is strict", () => {
     world = new World(true);
     world.admit(`${A}:0`);
     world.admit(`${A}:0`);
@@ -265,7 +265,7 @@ describe("Socks5Relay that several clients share", () => {
     expect(world.send(`${A}:5001`)).toBeUndefined();
   });
 
-  it("takes a port that is named again for the later client's; the former is as good as one without a name", () => {
+  it("gives a port that is named twice to the later client; the former counts as one without a name", () => {
     const former = world.admit(`${A}:5000`);
     world.send(`${A}:5000`);
     world.admit(`${A}:5000`);
@@ -276,7 +276,7 @@ describe("Socks5Relay that several clients share", () => {
     expect(world.open.size).toBe(1);
   });
 
-  it("ends the source that was silent longest when a client leaves: whose it was is not known", () => {
+  it("ends the source that was silent longest when a client leaves, because its owner is unknown", () => {
     const first = world.admit(`${A}:0`);
     world.admit(`${A}:0`);
     // The second client sends first, the first client's association is its.
@@ -290,7 +290,7 @@ describe("Socks5Relay that several clients share", () => {
     expect([...world.open]).toEqual([0]);
   });
 
-  it("ends a place that nobody has sent from before one that is in use", () => {
+  it("ends an unused place before one that is in use", () => {
     const early = world.admit(`${A}:0`);
     world.admit(`${A}:0`);
     world.send(`${A}:5000`);
@@ -304,7 +304,7 @@ describe("Socks5Relay that several clients share", () => {
     expect(world.send(`${B}:5000`)).toBeUndefined();
   });
 
-  it("never hears a source whose IP has no client, nor more sources than clients, nor answers to another source", () => {
+  it("never accepts a source whose IP has no client, or more sources than clients, and never answers another source", () => {
     const ips = [A, B, "198.51.100.3"];
     const step = fc.oneof(
       fc.record({ kind: fc.constant("admit" as const), ip: fc.nat(1), port: fc.constantFrom(0, 0, 1, 2) }),

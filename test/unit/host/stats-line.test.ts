@@ -13,7 +13,7 @@ const ONE: SpreadState = {
 };
 
 describe("the line of statistics", () => {
-  it("says nothing of receipts where no session has them", () => {
+  it("omits receipts if no session has them", () => {
     const counters = new Counters();
     const before = tunnelStats(counters, NOW, NONE);
     counters.datagramsIn += 12_000;
@@ -24,7 +24,7 @@ describe("the line of statistics", () => {
     );
   });
 
-  it("says how datagrams are spread over lanes, and what that cost since the last line", () => {
+  it("shows how datagrams are spread over lanes, and what that cost since the last line", () => {
     const counters = new Counters();
     counters.spread.hedges = 5;
     const before = tunnelStats(counters, NOW, ONE);

@@ -99,7 +99,7 @@ describe("a tap's file", () => {
     expect(ring.blocks(0).map(({ type }) => type)).toEqual([SECTION, INTERFACE, STATISTICS]);
   });
 
-  it("keeps so many bytes of a payload, and its length", async () => {
+  it("keeps the configured number of bytes of a payload, and its length", async () => {
     const { ring, writer } = open({ payloadBytes: 10 });
     write(writer, 1_000);
     await writer.close();
@@ -141,7 +141,7 @@ describe("a tap's file", () => {
     expect(ring.count(0, INTERFACE)).toBe(3);
   });
 
-  it("has an interface for each association if asked to, again in each file", async () => {
+  it("has an interface for each association on request, again in each file", async () => {
     const { ring, writer } = open({ isByAssociation: true });
     const locals = [1, 2, 3].map((port) => makeAddress("127.0.0.1", port)!);
     for (let i = 0; i < 1_500; i++) write(writer, 1_200, REMOTE, i % 3, locals[i % 3]);

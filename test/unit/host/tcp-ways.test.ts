@@ -103,7 +103,7 @@ describe("several ways for TCP flows", () => {
     await flow;
   }
 
-  it("try the first alone, and the next at once when that fails, and keep what works", async () => {
+  it("try the first alone, and the next at once if that fails, and keep the one that works", async () => {
     const flow = connect();
     expect([first.attempts.length, second.attempts.length]).toEqual([1, 0]);
     first.attempts[0].fail(new Error("blocked"));
@@ -117,7 +117,7 @@ describe("several ways for TCP flows", () => {
     expect([first.attempts.length, second.attempts.length]).toEqual([1, 2]);
   });
 
-  it("try the next beside the first when that is silent for the head start, and cancel what is not needed", async () => {
+  it("try the next beside the first if that is silent for the head start, and cancel what is not needed", async () => {
     const flow = connect();
     advance(999);
     expect(second.attempts).toHaveLength(0);
@@ -152,7 +152,7 @@ describe("several ways for TCP flows", () => {
     await expect(flow).rejects.toThrow(/lost; blocked/);
   });
 
-  it("give the way that worked the first place for ten minutes, then that which was given first", async () => {
+  it("prefer the way that worked for ten minutes, then the first one given", async () => {
     await keepSecond();
     advance(599_999);
     void connect().catch(() => {});
@@ -162,7 +162,7 @@ describe("several ways for TCP flows", () => {
     expect(first.attempts).toHaveLength(1);
   });
 
-  it("destroy a stream that comes after the flow is given up, and hold no timer", async () => {
+  it("destroy a stream that arrives after the flow was cancelled, and hold no timer", async () => {
     const flow = connect();
     wanted.cancel();
     await expect(flow).rejects.toThrow(/given up/);

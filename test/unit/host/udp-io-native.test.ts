@@ -191,7 +191,7 @@ describe.skipIf(!isThere)("native UDP", () => {
     }
   });
 
-  it("sends each datagram behind its header, in runs that leave as one send and in mixed ones", async () => {
+  it("sends each datagram after its header, in runs that leave as one send and in mixed ones", async () => {
     const a = listen(4);
     const b = listen(4);
     const remote = remoteOf(b.socket, 4);
@@ -228,7 +228,7 @@ describe.skipIf(!isThere)("native UDP", () => {
     }
   });
 
-  it("counts datagrams that are too long for the path or cannot be routed, and goes on", async () => {
+  it("counts datagrams that are too long for the path or cannot be routed, and continues", async () => {
     const a = listen(4);
     const b = listen(4);
     const before = counts();
@@ -245,7 +245,7 @@ describe.skipIf(!isThere)("native UDP", () => {
     expect(after.failed - before.failed).toBe(2);
   });
 
-  it("goes on after a port has refused a datagram", async () => {
+  it("continues after a port has refused a datagram", async () => {
     const gone = listen(4);
     const remote = remoteOf(gone.socket, 4);
     gone.socket.close();

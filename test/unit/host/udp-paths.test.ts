@@ -93,15 +93,18 @@ describe.skipIf(!isThere)("a way for UDP", () => {
   it.each([
     [4, "127.0.0.1"],
     [6, "::1"],
-  ] as const)("from sockets over IPv%i reports whose datagram a port refused", async (family, host) => {
-    const told = new Host();
-    const path = new DirectPath(io(), told, 1);
-    paths.push(path);
-    const targets = [7, 8].map((association) => send(path, association, host, closedPort(family)));
-    await told.until(() => told.refused.length === 2);
-    expect(told.refused.sort()).toEqual(targets.map((target, i) => `${7 + i} ${target} port 0`));
-    expect(told.drops).toEqual({});
-  });
+  ] as const)(
+    "from sockets over IPv%i reports the association whose datagram a port refused",
+    async (family, host) => {
+      const told = new Host();
+      const path = new DirectPath(io(), told, 1);
+      paths.push(path);
+      const targets = [7, 8].map((association) => send(path, association, host, closedPort(family)));
+      await told.until(() => told.refused.length === 2);
+      expect(told.refused.sort()).toEqual(targets.map((target, i) => `${7 + i} ${target} port 0`));
+      expect(told.drops).toEqual({});
+    },
+  );
 
   it("from sockets reports nothing for a closed association", async () => {
     const told = new Host();

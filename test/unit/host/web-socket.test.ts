@@ -97,7 +97,7 @@ describe("frames of WebSockets", () => {
     ["8882 00000000 03ed", 1002],
     ["82ff 0000000000100001 00000000", 1009],
     ["82ff ffffffffffffffff 00000000", 1009],
-  ])("that break the protocol end it: %s with code %i", (hex, code) => {
+  ])("that break the protocol end the connection: %s with code %i", (hex, code) => {
     for (const cuts of [[], Array(40).fill(1)]) {
       const reader = new WebSocketReader(true, maskBytes);
       readAll(reader, bytesOf(hex), cuts);
@@ -126,7 +126,7 @@ describe("frames of WebSockets", () => {
     expect(many.fault?.code).toBe(1008);
   });
 
-  it("may be unmasked into the memory that they came in", () => {
+  it("may be unmasked in place", () => {
     const writer = new WebSocketWriter(false, random, maskBytes);
     const payload = random(1_000);
     const bytes = Uint8Array.from([

@@ -14,7 +14,7 @@ function complaint(text: string): string {
 }
 
 describe("a file of keys", () => {
-  it("is JSON with comments: names, each with a key and what its holder may do", () => {
+  it("is JSON with comments: names, each with a key and its holder's limits", () => {
     const text = `{
       // the first of two
       "alice": { "key": "${KEY}" },
@@ -65,7 +65,7 @@ describe("a file of keys", () => {
     expect(complaint(rows(MAX_KEYS + 1))).toContain("4097 keys; the limit is 4096");
   });
 
-  it("gives what the library's option takes, whatever is in it, or a complaint of one line", () => {
+  it("gives the library's option, whatever is in it, or an error of one line", () => {
     fc.assert(
       fc.property(
         fc.json(),

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { RateLimit } from "../../../src/core/keys/rate-limit.ts";
 
 describe("a rate limit", () => {
-  it("never lets more through than its rate and one burst, however datagrams come", () => {
+  it("never lets more through than its rate and one burst, however datagrams arrive", () => {
     const steps = fc.array(fc.record({ wait: fc.nat(200), length: fc.nat(65_507) }), { minLength: 1 });
     const rate = fc.record({
       bitsPerSecond: fc.option(fc.integer({ min: 1_000, max: 1e9 }), { nil: undefined }),
@@ -33,7 +33,7 @@ describe("a rate limit", () => {
     for (let now = 0; now < 10_000; now++) expect(limit.take(now, 1_000)).toBe(true);
   });
 
-  it("lets the largest datagram through at the least rate, and nothing more for as long as that takes", () => {
+  it("lets the largest datagram through at the lowest rate, and nothing more for as long as that takes", () => {
     const limit = new RateLimit(1_000, undefined);
     expect(limit.take(0, 65_507)).toBe(true);
     expect(limit.take(0, 100)).toBe(false);
@@ -41,7 +41,7 @@ describe("a rate limit", () => {
     expect(limit.take(500, 90)).toBe(false);
   });
 
-  it("limits nothing where nothing is given", () => {
+  it("limits nothing without a limit", () => {
     const limit = new RateLimit();
     for (let i = 0; i < 10_000; i++) expect(limit.take(i % 3, 65_507)).toBe(true);
   });
