@@ -55,7 +55,7 @@ describe("layers", () => {
   });
 
   it.each(["wire", "core", "host", "capi"])(
-    "%s names no clock, timer, console or other thing of a host",
+    "%s uses no clock, timer, console or other feature of a host",
     (folder) => {
       for (const file of files(folder)) {
         const code = readFileSync(file, "utf8").replace(/\/\*[\s\S]*?\*\/|\/\/.*$/gm, "");
@@ -64,7 +64,7 @@ describe("layers", () => {
     },
   );
 
-  it("core runs where there is ECMAScript and nothing else: a handshake with a key and a datagram there and back", async () => {
+  it("core runs with nothing but ECMAScript: a handshake with a key and a datagram there and back", async () => {
     const context = await bareContext(join(SOURCES, "core/index.ts"), "core");
     const result = runInContext(
       `(() => {

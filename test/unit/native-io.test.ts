@@ -33,7 +33,7 @@ describe("native/io", () => {
     expect({ stderr, status }).toEqual({ stderr: "", status: 0 });
   });
 
-  it("includes nothing of the bindings, which include no more of it than its interface", () => {
+  it("includes nothing of the bindings, which include only its interface", () => {
     const includes = (file: string) =>
       [...readFileSync(file, "utf8").matchAll(/^#include "([^"]+)"/gm)].map(([, name]) =>
         relative(NATIVE, resolve(dirname(file), name)),

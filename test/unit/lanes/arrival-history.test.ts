@@ -6,7 +6,7 @@ const BUDGET = 100;
 const MODULUS = 0x100_0000;
 
 describe("ArrivalHistory", () => {
-  it("takes for too old what a later datagram arrived a budget before", () => {
+  it("treats a datagram as too old if a later one arrived a budget before it", () => {
     const history = new ArrivalHistory();
     expect(history.isStale(0, 10, BUDGET)).toBe(false);
     expect(history.isStale(BUDGET, 9, BUDGET)).toBe(false);
@@ -14,12 +14,12 @@ describe("ArrivalHistory", () => {
     expect(history.isStale(BUDGET + 1, 11, BUDGET)).toBe(false);
   });
 
-  it("takes nothing for too old that none has overtaken, however late", () => {
+  it("never treats a datagram as too old that none has overtaken, however late", () => {
     const history = new ArrivalHistory();
     for (let i = 0; i < 100; i++) expect(history.isStale(i * 10_000, i, BUDGET)).toBe(false);
   });
 
-  it("does so across the end of the numbers", () => {
+  it("works across the wrap of the numbers", () => {
     for (const first of [0, MODULUS - 50, MODULUS - 1, MODULUS / 2 - 20]) {
       const history = new ArrivalHistory();
       const number = (i: number) => (first + i) % MODULUS;
@@ -30,7 +30,7 @@ describe("ArrivalHistory", () => {
     }
   });
 
-  it("errs by a thirtieth of the budget at most, and never to the sender's harm", () => {
+  it("errs by at most a thirtieth of the budget, and never to the sender's disadvantage", () => {
     // A datagram a millisecond arrives; one of them late.
     for (const late of [40, 99, 100, 101, 103, 104, 110, 150, 1_000, 5_000]) {
       const history = new ArrivalHistory();
@@ -43,7 +43,7 @@ describe("ArrivalHistory", () => {
     }
   });
 
-  it("agrees with what a list of all arrivals says", () => {
+  it("agrees with a list of all arrivals", () => {
     const history = new ArrivalHistory();
     const arrivals: { at: number; number: number }[] = [];
     let now = 0;

@@ -8,7 +8,7 @@ function slackAfter(ms: number, dropped: number, sent: number): number {
 }
 
 describe("the delay that is accepted for a path that may be underestimated", () => {
-  it("is none while no more is dropped than an overload by a fifth costs", () => {
+  it("is 0 while at most as much is dropped as an overload by a fifth costs", () => {
     expect(slackAfter(10_000, 24, 76)).toBe(0);
   });
 
@@ -16,11 +16,11 @@ describe("the delay that is accepted for a path that may be underestimated", () 
     expect(slackAfter(10_000, 99, 1)).toBe(15);
   });
 
-  it("does not come of a short burst of drops", () => {
+  it("does not grow from a short burst of drops", () => {
     expect(slackAfter(100, 99, 1)).toBe(0);
   });
 
-  it("goes away when the demand is met", () => {
+  it("disappears when the demand is met", () => {
     const slack = new DemandSlack();
     for (let i = 0; i < 400; i++) slack.note(25, 1, 1);
     expect(slack.value).toBeGreaterThan(0);
@@ -28,7 +28,7 @@ describe("the delay that is accepted for a path that may be underestimated", () 
     expect(slack.value).toBe(0);
   });
 
-  it("is none where nothing is sent", () => {
+  it("is 0 if nothing is sent", () => {
     expect(slackAfter(10_000, 0, 0)).toBe(0);
   });
 });

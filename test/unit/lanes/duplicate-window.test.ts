@@ -3,7 +3,7 @@ import { DuplicateWindow, MAX_HOLES } from "../../../src/core/lanes/receiving/du
 import { seededRandom } from "../random.ts";
 
 describe("DuplicateWindow", () => {
-  it("accepts each number once, across the turn of 24 bits", () => {
+  it("accepts each number once, across the wrap of 24 bits", () => {
     const window = new DuplicateWindow();
     for (let i = 0; i < 10; i++) {
       const sequence = (0xff_fffb + i) & 0xff_ffff;
@@ -11,7 +11,7 @@ describe("DuplicateWindow", () => {
     }
   });
 
-  it("drops what is 65,536 behind", () => {
+  it("drops a number that is 65,536 behind", () => {
     const window = new DuplicateWindow();
     window.accept(0);
     window.accept(65_536);
@@ -35,7 +35,7 @@ describe("DuplicateWindow", () => {
     }
   });
 
-  it("goes on in another window, which takes what it no longer lists for arrived", () => {
+  it("continues in another window, which treats numbers that it no longer lists as arrived", () => {
     const random = seededRandom(3);
     const window = new DuplicateWindow();
     let highest = 0xff_0000;
@@ -57,7 +57,7 @@ describe("DuplicateWindow", () => {
     expect(other.accept((window.highest + 1) & 0xff_ffff)).toBe(true);
   });
 
-  it("goes on from its beginning, with all that has not come yet", () => {
+  it("continues from its beginning, with all that has not arrived yet", () => {
     const window = new DuplicateWindow();
     expect(window.arrived).toBeUndefined();
     for (const sequence of [0, 5, 3]) window.accept(sequence);

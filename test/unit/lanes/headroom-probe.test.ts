@@ -48,7 +48,7 @@ function drive(probe: HeadroomProbe, path: Path, ms: number, from = 0): { room: 
 }
 
 describe("HeadroomProbe", () => {
-  it("finds room where the path takes more, and counts what packets stood as the path's own delay", () => {
+  it("finds room if the path carries more, and counts the delay that packets had as the path's own", () => {
     const probe = new HeadroomProbe();
     const { room, bursts } = drive(probe, { capacity: 2 * RATE, added: 5, varies: 3 }, 3_000);
     expect(bursts).toBeGreaterThan(3);
@@ -57,7 +57,7 @@ describe("HeadroomProbe", () => {
     expect(probe.own).toBeLessThan(8);
   });
 
-  it("finds none where the path is full, and tries ever less often", () => {
+  it("finds none if the path is full, and tries less and less often", () => {
     const probe = new HeadroomProbe();
     expect(drive(probe, { capacity: RATE, added: 5, varies: 3 }, 30_000)).toEqual({ room: 0, bursts: 7 });
     expect(probe.own).toBe(0);
@@ -75,7 +75,7 @@ describe("HeadroomProbe", () => {
     expect(probe.own).toBeLessThanOrEqual(15);
   });
 
-  it("forgets it where a burst makes a queue, and with time", () => {
+  it("forgets it if a burst makes a queue, and with time", () => {
     const probe = new HeadroomProbe();
     drive(probe, { capacity: 2 * RATE, added: 10 }, 5_000);
     const { own } = probe;

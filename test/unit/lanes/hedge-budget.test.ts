@@ -9,7 +9,7 @@ function spendSpare(budget: HedgeBudget, rate: number): number {
 }
 
 describe("HedgeBudget", () => {
-  it("keeps for overdue datagrams what the session sends in 40 ms, at most three quarters of the budget", () => {
+  it("reserves for overdue datagrams what the session sends in 40 ms, at most three quarters of the budget", () => {
     for (const [rate, kept] of [
       [0, 0],
       [250, 10_000],

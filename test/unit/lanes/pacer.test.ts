@@ -10,7 +10,7 @@ function emptyPacer(): Pacer {
 }
 
 describe("the pacer", () => {
-  it("holds bulk back while it is paused, and sparse datagrams not", () => {
+  it("holds back bulk, but not sparse datagrams, while it is paused", () => {
     const pacer = emptyPacer();
     pacer.pause(100);
     pacer.refill(1_099);
@@ -18,7 +18,7 @@ describe("the pacer", () => {
     expect(pacer.maySendSparse).toBe(true);
   });
 
-  it("does not make up after a pause for what it held back", () => {
+  it("does not catch up after a pause", () => {
     const pacer = emptyPacer();
     pacer.pause(100);
     pacer.refill(1_100);
@@ -29,7 +29,7 @@ describe("the pacer", () => {
     expect(pacer.maySend).toBe(false);
   });
 
-  it("lets sparse datagrams overdraw the bucket by a bound, and reports when they may go again", () => {
+  it("lets sparse datagrams overdraw the bucket up to a limit, and reports when they may be sent again", () => {
     const pacer = emptyPacer();
     pacer.spend(5_000 + 125);
     expect(pacer.maySendSparse).toBe(false);
@@ -38,7 +38,7 @@ describe("the pacer", () => {
     expect(pacer.maySendSparse).toBe(true);
   });
 
-  it("reports when bulk may go again: after the pause, and after the debt is paid", () => {
+  it("reports when bulk may be sent again: after the pause, and after the debt is paid", () => {
     const pacer = emptyPacer();
     pacer.pause(100);
     pacer.spend(1_250);

@@ -20,11 +20,11 @@ function receipt(clock: number, items: readonly (readonly [number, number, numbe
 }
 
 describe("sequenced datagrams", () => {
-  it("cost at most 10 bytes before a payload of 1,200, with the longest context id that is used", () => {
+  it("add at most 10 bytes to a payload of 1,200, with the longest context id in use", () => {
     expect([2, 200, 20_000].map((context) => sequencedHeaderLength(context, 1200))).toEqual([7, 8, 10]);
   });
 
-  it("have the context and then three bytes of sequence", () => {
+  it("contain the context and then three bytes of sequence", () => {
     const bytes = new Uint8Array(16);
     const at = writeSequencedHeader(bytes, 0, 2, 0x01_02_03, 2);
     expect([...bytes.subarray(0, at)]).toEqual([0, 6, 2, 1, 2, 3]);
@@ -33,7 +33,7 @@ describe("sequenced datagrams", () => {
 });
 
 describe("receipts", () => {
-  it("are read as they were written, 6 bytes a lane for an age of some milliseconds", () => {
+  it("are read as they were written, with 6 bytes per lane for an age of some milliseconds", () => {
     const items = [
       [0, 7, 20],
       [31, 65_535, 5_000],
@@ -49,7 +49,7 @@ describe("receipts", () => {
     expect(reader.isMalformed).toBe(false);
   });
 
-  it("are malformed wherever they are cut inside the clock or an item", () => {
+  it("are malformed if they end anywhere inside the clock or an item", () => {
     const bytes = receipt(1, [[3, 4, 5_000]]);
     const reader = new ReceiptReader();
     for (let end = 6; end < bytes.length; end++) {

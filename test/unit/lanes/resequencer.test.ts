@@ -44,7 +44,7 @@ class Receiver {
 }
 
 describe("Resequencer", () => {
-  it("delivers at once what is in order, and holds nothing", () => {
+  it("delivers datagrams in order at once, and holds nothing", () => {
     const receiver = new Receiver();
     for (let sequence = 0; sequence < 10; sequence++) receiver.arrive(sequence, sequence);
     expect(receiver.delivered).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
@@ -52,7 +52,7 @@ describe("Resequencer", () => {
     expect(receiver.order.dueAt).toBe(Number.POSITIVE_INFINITY);
   });
 
-  it("delivers any arrival of one turn in order when nothing is missing", () => {
+  it("delivers the arrivals of one turn in order if nothing is missing", () => {
     const permutation = fc.shuffledSubarray(
       Array.from({ length: 40 }, (_, i) => i),
       { minLength: 40 },
@@ -71,7 +71,7 @@ describe("Resequencer", () => {
     );
   });
 
-  it("delivers every datagram once, in order but for those given up, whatever is missing, and holds none for longer than it waits", () => {
+  it("delivers every datagram once, in order except for abandoned numbers, whatever is missing, and holds none beyond its wait", () => {
     const arrivals = fc.array(
       fc.record({ step: fc.nat(60), sequence: fc.integer({ min: 0, max: 120 }), wantsOrder: fc.boolean() }),
       { maxLength: 150 },
@@ -111,7 +111,7 @@ describe("Resequencer", () => {
     expect(receiver.delivered).toEqual([0, 3, 1, 2]);
   });
 
-  it("gives up a number when its patience is over", () => {
+  it("abandons a number after its wait", () => {
     const receiver = new Receiver();
     receiver.arrive(0, 0);
     receiver.arrive(10, 2);
@@ -124,7 +124,7 @@ describe("Resequencer", () => {
     expect(receiver.delivered).toEqual([0, 2, 3]);
   });
 
-  it("does not wait again for what was missing before", () => {
+  it("does not wait twice for a missing number", () => {
     const receiver = new Receiver();
     receiver.arrive(0, 0, false);
     for (let now = 1; now < 1_000; now += 5) receiver.arrive(now, now + 5, false);
@@ -135,7 +135,7 @@ describe("Resequencer", () => {
     expect(receiver.delivered).toEqual([1_100, 1_101]);
   });
 
-  it("goes on where the numbers begin again", () => {
+  it("continues when the numbers wrap around", () => {
     const receiver = new Receiver();
     const near = SEQUENCE_MODULUS - 3;
     receiver.arrive(0, SEQUENCE_MODULUS / 2 - 1, false);
@@ -160,7 +160,7 @@ describe("Resequencer", () => {
     expect(far.delivered).toEqual([1, 60_000]);
   });
 
-  it("lets go of a flow", () => {
+  it("releases a flow", () => {
     const receiver = new Receiver();
     receiver.arrive(0, 1);
     receiver.arrive(0, 2);

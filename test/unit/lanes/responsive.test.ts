@@ -36,8 +36,8 @@ function isResponsiveTo(...sent: Uint8Array[]): boolean {
 
 const twenty = (data: Uint8Array) => Array.from({ length: 20 }, () => data);
 
-describe("flows that want order", () => {
-  it("are QUIC's, after a dozen datagrams", () => {
+describe("flows that need order", () => {
+  it("are those of QUIC, after a dozen datagrams", () => {
     expect(receive(new FlowTable(), QUIC, 6)).toBe(false);
     expect(receive(new FlowTable(), QUIC, 20)).toBe(true);
   });
@@ -74,7 +74,7 @@ describe("responsive flows", () => {
     expect(isResponsiveTo(...twenty(WIREGUARD))).toBe(true);
   });
 
-  it("are not those of media, or of what looks like WireGuard at times", () => {
+  it("are not those of media, or of traffic that looks like WireGuard at times", () => {
     expect(isResponsiveTo(...twenty(RTP))).toBe(false);
     expect(isResponsiveTo(...twenty(TURN))).toBe(false);
     expect(isResponsiveTo(...twenty(datagram(1_233, 4, 0, 0, 0)))).toBe(false);

@@ -125,7 +125,7 @@ describe("LaneScheduler", () => {
     expect(other.scheduler.stats.duplicates).toBe(1);
   });
 
-  it("goes on in another process with its numbers, and with a clock of receipts that does not leap", () => {
+  it("continues in another process with its numbers, and with a receipt clock that does not jump", () => {
     const [one, other] = [makeEnd(2), makeEnd(2)];
     push(one, 1_000_000, 0, 3);
     for (const { lane, bytes } of write(one, 1_000_000)) read(other, 2_000, lane, bytes);
@@ -145,7 +145,7 @@ describe("LaneScheduler", () => {
     expect(write(next, 9).flatMap(({ lane, bytes }) => read(one, 0, lane, bytes))).toEqual([1]);
   });
 
-  it("lets go of all memory once receipts have come", () => {
+  it("releases all memory once receipts have arrived", () => {
     const [one, other] = [makeEnd(4), makeEnd(4)];
     push(one, 0, 0, 3);
     for (const { lane, bytes } of write(one, 0)) read(other, 25, lane, bytes);
@@ -155,7 +155,7 @@ describe("LaneScheduler", () => {
     expect(one.scheduler.stats.minRttMs).toBeCloseTo(50, 1);
   });
 
-  it("sends what only a dead lane had once more, and nothing twice that another lane has too", () => {
+  it("sends once more only what a dead lane alone carried", () => {
     const end = makeEnd(4);
     push(end, 0, 0, 1);
     const [first, second] = write(end, 0);
@@ -166,7 +166,7 @@ describe("LaneScheduler", () => {
     expect(end.scheduler.stats.lanesUp).toBe(2);
   });
 
-  it("sends an overdue datagram a third time when its copy is held up as well, and not a fourth", () => {
+  it("sends an overdue datagram a third time if its copy is held up too, but not a fourth time", () => {
     const [one, other] = [makeEnd(8), makeEnd(8)];
     /** Lanes that carry `stuck` stand before a hole from then on; what others carry arrives and is receipted. */
     const holes = new Set<number>();
@@ -188,7 +188,7 @@ describe("LaneScheduler", () => {
     expect(times).toBe(3);
   });
 
-  it("sends what is put back in order over few lanes, and holds it at the other end until its turn", () => {
+  it("sends datagrams that are put back in order over few lanes, and holds them at the other end until their turn", () => {
     const [one, other] = [makeEnd(16), makeEnd(16)];
     const quic = new Uint8Array(1200);
     /** The lower bits of its first byte are as good as random. */
@@ -222,7 +222,7 @@ describe("LaneScheduler", () => {
     expect(write(end, 0).map(({ lane }) => lane)).toEqual([5]);
   });
 
-  it("gives nothing to a lane's new connection that only the last one carried the registration for", () => {
+  it("gives a lane's new connection nothing whose registration only the previous one carried", () => {
     const end = makeEnd(4);
     for (const lane of [0, 1]) end.scheduler.setBusy(lane, true);
     push(end, 0, BULK, 3, 0b11);
@@ -248,7 +248,7 @@ describe("LaneScheduler", () => {
     expect(second).not.toEqual(first);
   });
 
-  it("repeats its receipts when a lane is lost, so that no other counts as late for ever", () => {
+  it("repeats its receipts when a lane is lost, so that no other lane counts as late forever", () => {
     const [one, other] = [makeEnd(4), makeEnd(4)];
     push(one, 0, BULK, 2);
     const used = write(one, 0);
@@ -318,7 +318,7 @@ describe("LaneScheduler", () => {
     },
   );
 
-  it("asks for no timer while there is nothing to do, and for none under a millisecond from now", () => {
+  it("requests no timer while there is nothing to do, and none under a millisecond", () => {
     const end = makeEnd(4);
     expect(end.scheduler.nextTimeout(0)).toBe(Number.POSITIVE_INFINITY);
     push(end, 0, BULK, 200);
@@ -326,7 +326,7 @@ describe("LaneScheduler", () => {
     expect(end.scheduler.nextTimeout(0)).toBeGreaterThanOrEqual(1);
   });
 
-  it("drops what waits longer than its age, and counts it", () => {
+  it("drops and counts datagrams that wait longer than their age", () => {
     const end = makeEnd(0);
     push(end, 0, BULK, 5);
     end.scheduler.expire(500);
@@ -334,7 +334,7 @@ describe("LaneScheduler", () => {
     expect(end.store.bytes).toBe(0);
   });
 
-  it("survives receipts that cannot be true", () => {
+  it("survives impossible receipts", () => {
     const end = makeEnd(2);
     push(end, 0, BULK, 5);
     write(end, 0);

@@ -30,7 +30,7 @@ function makeQueue() {
 }
 
 describe("SessionQueue", () => {
-  it("lets a burst wait for the age budget, and a queue that stands only for the standing budget", () => {
+  it("lets a burst wait for the age budget, and a standing queue only for the standing budget", () => {
     const { queue, counters, push, take } = makeQueue();
     push(0, BULK, 400);
     queue.expire(100);
@@ -44,7 +44,7 @@ describe("SessionQueue", () => {
     expect(counters.drops.age).toBe(400);
   });
 
-  it("does not take for standing what waits for a lane to be connected again", () => {
+  it("does not treat datagrams that wait for a lane to reconnect as standing", () => {
     const { queue, counters, push, take } = makeQueue();
     queue.setServed(0, false);
     push(0, BULK, 100);
@@ -56,14 +56,14 @@ describe("SessionQueue", () => {
     expect(counters.drops.age).toBe(99);
   });
 
-  it("does not take for standing what is sparse alone", () => {
+  it("does not treat sparse datagrams alone as standing", () => {
     const { queue, counters, push } = makeQueue();
     push(0, CALL, 1, 2, ANY_LANE, 100);
     expect(queue.peekSparse(500)).toBeGreaterThanOrEqual(0);
     expect(counters.drops.age).toBe(0);
   });
 
-  it("changes the lanes of one context of a flow alone", () => {
+  it("changes the lanes of only one context of a flow", () => {
     const { queue, store, push } = makeQueue();
     push(0, BULK, 3, 2, NO_LANE);
     push(0, BULK, 3, 4, NO_LANE);
@@ -78,7 +78,7 @@ describe("SessionQueue", () => {
     expect(allowed.filter(([, , lanes]) => lanes !== NO_LANE)).toEqual(Array(3).fill([BULK, 4, 0b101]));
   });
 
-  it("takes a lane from all that may not go on any", () => {
+  it("removes a lane from all datagrams that are restricted to certain lanes", () => {
     const { queue, store, push } = makeQueue();
     push(0, BULK, 2, 2, 0b011);
     push(0, CALL, 2, 2, ANY_LANE);
@@ -86,7 +86,7 @@ describe("SessionQueue", () => {
     expect([0, 1, 2, 3].map((entry) => store.allowed[entry])).toEqual([1, 1, ANY_LANE, ANY_LANE]);
   });
 
-  it("hands over all that waits, each flow in order, and keeps no memory of it", () => {
+  it("hands over all waiting datagrams, each flow in order, and keeps no memory of them", () => {
     const { queue, store, push } = makeQueue();
     push(3, BULK, 40, 6);
     push(5, CALL, 3, 8, ANY_LANE, 100);
@@ -100,7 +100,7 @@ describe("SessionQueue", () => {
 });
 
 describe("SendQueue", () => {
-  it("hands over all that waits, each flow in order", () => {
+  it("hands over all waiting datagrams, each flow in order", () => {
     const queue = new SendQueue(new SendPool(), new Counters(), 1_048_576, 1_000);
     for (let i = 0; i < 30; i++)
       queue.push(i, i % 3, 2 + 2 * (i % 3), new Uint8Array(3_000).fill(i), 0, 3_000);

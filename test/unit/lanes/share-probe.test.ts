@@ -12,19 +12,19 @@ function judge(after: number): number {
 }
 
 describe("ShareProbe", () => {
-  it("says that nobody else is there when the queue becomes shorter by the pause", () => {
+  it("reports that nobody else sends if the queue becomes shorter by the pause", () => {
     expect(judge(30)).toBe(0);
   });
 
-  it("says that others have half of the link when it becomes shorter by half of that", () => {
+  it("reports that others have half of the link if it becomes shorter by half of that", () => {
     expect(judge(35)).toBe(0.5);
   });
 
-  it("says that others have all of it when the pause changes nothing", () => {
+  it("reports that others have all of it if the pause changes nothing", () => {
     expect(judge(40)).toBe(1);
   });
 
-  it("says nothing where no frame was sent just before", () => {
+  it("reports nothing if no frame was sent just before", () => {
     const probe = new ShareProbe();
     probe.begin(100, 10, 2_500, 50);
     probe.note(110, 30, 1_000_000);

@@ -18,7 +18,7 @@ function gather(config: object | string, struct: object = {}) {
 }
 
 describe("options of the C library", () => {
-  it("written as flags are read as members are, and named as flags where they are wrong", () => {
+  it("written as flags are read like members, and errors name them as flags", () => {
     const { values, nameField } = gather({ "--lanes": "4", "--forward": ["127.0.0.1:1=127.0.0.1:2"] });
     expect(values).toEqual({ lanes: 4, forwards: ["127.0.0.1:1=127.0.0.1:2"] });
     expect(nameField(["forwards", 0])).toBe("--forward");
@@ -43,17 +43,17 @@ describe("options of the C library", () => {
     expect(() => gather(config)).toThrow(message);
   });
 
-  it("come from a file behind those that are given beside it; the program's own members are not its options", () => {
+  it("come from a file after those given beside it; the program's own members are not options", () => {
     const { values, nameField } = gather({ config: "/etc/file.json", "--lanes": "2" });
     expect(values).toEqual({ lanes: 2, forwards: ["127.0.0.1:1=127.0.0.1:2"] });
     expect(nameField(["forwards", 0])).toBe("/etc/file.json:4:26: forward");
   });
 
-  it("have no listener where the struct has an empty text", () => {
+  it("have no listener if the struct has an empty text", () => {
     expect(gather({}, { listen: [""] }).values).toEqual({ listen: false });
   });
 
-  it("of the struct and the config are not mixed: each is given in one of them", () => {
+  it("of the struct and the config are not mixed: each is given in only one", () => {
     expect(gather({}, { server: "192.0.2.1:1" }).values).toEqual({ server: "192.0.2.1:1" });
     expect(() => gather({ server: "192.0.2.2:1" }, { server: "192.0.2.1:1" })).toThrow(
       "server: is also in config:1:11",

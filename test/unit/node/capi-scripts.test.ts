@@ -52,7 +52,7 @@ describe("the scripts of the C library", () => {
     ["server", "core/server/server.ts", ["core/client/client.ts", "core/tun2socks/", "host/carriers/"]],
     ["tun2socks", "core/tun2socks/tun2socks.ts", ["core/server/", "core/shadowsocks/server.ts"]],
   ])(
-    "%s holds its own sources, and neither those of other programs nor those of features that it does not use",
+    "%s contains its own sources, but not those of other programs or of features that it does not use",
     (role, own, others) => {
       const sources = sourcesOf(role);
       expect(sources).toContain(own);
@@ -62,7 +62,7 @@ describe("the scripts of the C library", () => {
     },
   );
 
-  it.each(parts)("%s exports functions alone, as calling one of them loads it", async (part) => {
+  it.each(parts)("%s exports only functions, because calling one of them loads it", async (part) => {
     const exported = Object.values(await import(join(SOURCES, part)));
     expect(exported.length).toBeGreaterThan(0);
     for (const value of exported) {

@@ -20,7 +20,7 @@ function redaction(options: UdpLocalOptions, rest: object = {}): Redaction {
 }
 
 describe("the table of findings", () => {
-  it("is what docs/operate/doctor.md says", async () => {
+  it("matches docs/operate/doctor.md", async () => {
     await expect(doctorDocument()).toMatchFileSnapshot("../../../docs/operate/doctor.md");
   });
 
@@ -36,7 +36,7 @@ describe("the table of findings", () => {
     for (const name of Object.keys(FINDINGS)) expect(code, name).toContain(`"${name}"`);
   });
 
-  it("has a set-up for each code, which provokes it with real programs", () => {
+  it("has a set-up for each code that provokes it with real programs", () => {
     const provoked = SET_UPS.flatMap(({ fault, warnings = [], notes = [] }) => [
       fault,
       ...warnings,
@@ -46,7 +46,7 @@ describe("the table of findings", () => {
     expect(provoked.filter((code) => code !== undefined && !(code in FINDINGS))).toEqual([]);
   });
 
-  it("fills in what mends it", () => {
+  it("fills in the values of the fix", () => {
     expect(finding("key-exposed", ["a", undefined], { file: "psk" })).toMatchObject({
       severity: "warning",
       evidence: ["a"],
@@ -59,7 +59,7 @@ describe("the table of findings", () => {
   });
 });
 
-describe("the walk", () => {
+describe("the examination", () => {
   const fine = (name: string, needs: string[] = []): Check<object> => ({
     name,
     needs,
@@ -76,7 +76,7 @@ describe("the walk", () => {
     return [isFine, steps.map(({ name }) => name)];
   }
 
-  it("goes on after a warning, and ends at a fault", async () => {
+  it("continues after a warning, and ends at a fault", async () => {
     const warns = { ...fine("b"), run: async () => ({ measured: "", findings: [finding("way-dead", [])] }) };
     const fails = { ...fine("c"), run: async () => ({ measured: "", findings: [finding("no-answer", [])] }) };
     expect(await walked([fine("a"), warns, fine("d"), fails, fine("e")])).toEqual([
@@ -85,7 +85,7 @@ describe("the walk", () => {
     ]);
   });
 
-  it("leaves out what needs something that was skipped", async () => {
+  it("leaves out checks that need a skipped one", async () => {
     const skips = { ...fine("a"), run: async () => skipped("nothing to do") };
     expect(await walked([skips, fine("b", ["a"]), fine("c")])).toEqual([true, ["a", "c"]]);
   });
@@ -114,7 +114,7 @@ describe("redaction", () => {
     expect(report.cleanValue({ of: ["2001:db8::1"], count: 3 })).toEqual({ of: ["IP1"], count: 3 });
   });
 
-  it("keeps what only looks like an address", () => {
+  it("keeps text that only looks like an address", () => {
     const report = redaction({ server: "a.example:1" });
     for (const text of ["14:44:31 GMT", "0.1.0, Node 20.20.2", "[::1]:53", "0.0.0.0:1234", "1.2.3.400"]) {
       expect(report.clean(text)).toBe(text);
@@ -122,7 +122,7 @@ describe("redaction", () => {
     expect(redactText("got 192.0.2.1:1, ::1")).toBe("got IP:1, ::1");
   });
 
-  it("shows addresses, but no secrets, where that is asked for", () => {
+  it("shows addresses, but no secrets, on request", () => {
     const report = redaction(
       { server: "192.0.2.1:1", via: ["http://user:pass%20word@192.0.2.2:80?header=X-Token:%20abcdef"] },
       { showAddresses: true },

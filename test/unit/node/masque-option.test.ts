@@ -55,7 +55,7 @@ describe("--masque", () => {
     expect(findMasqueProblem(text)).toBe(problem);
   });
 
-  it("a file that is missing is named", () => {
+  it("names a missing file", () => {
     const masque = `https://a${PATH}#ca=/nowhere/ca.pem`;
     expect(() => resolveUdpLocalOptions({ masque })).toThrow("/nowhere/ca.pem");
   });
@@ -68,7 +68,7 @@ describe("--masque", () => {
     expect(rebaseMasqueProxy(`https://a${PATH}`, inFolder)).toBe(`https://a${PATH}`);
   });
 
-  it("what is shown of it has no password and no field", () => {
+  it("is shown without password and fields", () => {
     const shown = redactUrl(`https://user:secret@a${PATH}?p={target_port}#header=X:secret&http=2`);
     expect(shown).toBe(`https://***@a${PATH}?p={target_port}#header=***&http=2`);
   });

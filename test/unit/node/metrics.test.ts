@@ -53,7 +53,7 @@ describe("the table of metrics", () => {
     expect(members.sort()).toEqual(own.map(({ stat }) => stat).sort());
   });
 
-  it("has a row for every counter of tun2socks, or shows it under a label", () => {
+  it("has a row for every counter of tun2socks, or shows the counter under a label", () => {
     const labels = EXPLANATIONS.map(([label]) => label);
     const elsewhere = ["datagramsIn", "datagramsOut", "bytesIn", "bytesOut", "icmpErrorsLimited", "drops"];
     for (const name of Object.keys(new PacketCounters())) {
@@ -75,7 +75,7 @@ describe("the table of metrics", () => {
     }
   });
 
-  it("is what the C library reports, in the order of its header", () => {
+  it("matches the C library's report, in the order of its header", () => {
     const header = readFileSync(new URL("../../../capi/src/instance.h", import.meta.url), "utf8");
     const order = [...header.matchAll(/STAT_([A-Z_]+)/g)].map(([, name]) => name.toLowerCase());
     expect(STATS_MEMBERS).toEqual(order);
@@ -114,7 +114,7 @@ describe("histograms", () => {
   });
 });
 
-it("A thread that has gone leaves its counts, and none of its state", () => {
+it("a thread that has ended leaves its counts, and none of its state", () => {
   const counters = new Counters();
   counters.datagramsIn = 5;
   counters.drops.age = 2;
@@ -139,7 +139,7 @@ describe("the statistics of keys", () => {
     expect(bytesIn).toMatchObject({ k0: 10, k255: 10, "(others)": 7_440 });
   });
 
-  it("are added up over threads, and stay when a thread has gone, without its sessions", () => {
+  it("are added up over threads, and stay when a thread has ended, without its sessions", () => {
     const alice = keyOf("alice");
     alice.sessions = 2;
     alice.admitOut(0, 5);

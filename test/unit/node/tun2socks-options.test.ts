@@ -108,7 +108,7 @@ describe("options of tun2socks", () => {
     expect(complaint(options)).toContain(expected);
   });
 
-  it("takes shadowsocks servers for TCP alone", () => {
+  it("accepts shadowsocks servers only for TCP", () => {
     const ss = "ss://aes-256-gcm:hunter2@h:8388/?plugin=obfs-local%3Bobfs%3Dhttp";
     const options: Tun2SocksOptions = { tcpVia: ss, socks: [ss, "socks5://h:1"] };
     const rules = ["tcp 192.0.2.0/24 socks:0", "any 198.51.100.0/24 socks:1"];
@@ -132,7 +132,7 @@ describe("options of tun2socks", () => {
     }
   });
 
-  it("describePlan describes what would be done, without passwords", () => {
+  it("describePlan describes what tun2socks would do, without passwords", () => {
     const plan = describePlan(
       resolveTun2SocksOptions({
         tcpVia: "socks5://user:secret@127.0.0.1:3",

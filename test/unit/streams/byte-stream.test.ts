@@ -64,7 +64,7 @@ describe.each(KINDS)("a stream of bytes, %s", (kind, tcp, wrap) => {
     ]);
   });
 
-  it("delivers what came before it was started, and what follows", async () => {
+  it("delivers bytes that arrived before it was started, and those that follow", async () => {
     peer.write("before ");
     await pause(20);
     expect(heard.events).toEqual([]);
@@ -75,7 +75,7 @@ describe.each(KINDS)("a stream of bytes, %s", (kind, tcp, wrap) => {
     expect(heard.text).toBe("before after");
   });
 
-  it("borrows bytes until the system has taken them, then reports it; the peer gets them whole", async () => {
+  it("borrows bytes until the system has accepted them, then reports that; the peer gets all of them", async () => {
     stream.start(heard);
     const bytes = new Uint8Array(MUCH_BYTES);
     for (let i = 0; i < bytes.length; i += 4096) bytes[i] = i >> 12;
@@ -86,7 +86,7 @@ describe.each(KINDS)("a stream of bytes, %s", (kind, tcp, wrap) => {
     expect(Buffer.compare(await read, bytes)).toBe(0);
   });
 
-  it("copies what it does not take at once of memory that changes", async () => {
+  it("copies what it does not accept at once from memory that changes", async () => {
     stream.start(heard);
     const bytes = new Uint8Array(MUCH_BYTES).fill(7);
     expect(stream.write(bytes, false, true)).toBe(false);
@@ -99,7 +99,7 @@ describe.each(KINDS)("a stream of bytes, %s", (kind, tcp, wrap) => {
     expect(got.indexOf(8)).toBe(-1);
   });
 
-  it("has the other end wait while it is paused, then delivers all in order", async () => {
+  it("makes the other end wait while it is paused, then delivers everything in order", async () => {
     stream.start(heard);
     stream.pause();
     const sent = Buffer.alloc(MUCH_BYTES);
@@ -116,7 +116,7 @@ describe.each(KINDS)("a stream of bytes, %s", (kind, tcp, wrap) => {
     expect(Buffer.compare(Buffer.concat(heard.pieces), sent)).toBe(0);
   });
 
-  it("hears nothing, not even the end, once it has paused within an event", async () => {
+  it("delivers nothing, not even the end, once it was paused within an event", async () => {
     const onBytes = heard.onBytes.bind(heard);
     heard.onBytes = (chunk, length) => {
       stream.pause();
@@ -137,7 +137,7 @@ describe.each(KINDS)("a stream of bytes, %s", (kind, tcp, wrap) => {
     expect(heard.text).toBe("onetwo");
   });
 
-  it("gives what was unread to whom it is handed on, before what follows; the former listener hears nothing more", async () => {
+  it("gives unread bytes to the next owner before those that follow; the former listener gets nothing more", async () => {
     const next = new Listener();
     heard.onBytes = (chunk, length) => {
       expect(Buffer.from(chunk).toString("utf8", 0, length)).toBe("headbody");
@@ -158,7 +158,7 @@ describe.each(KINDS)("a stream of bytes, %s", (kind, tcp, wrap) => {
     expect(heard.events).toEqual([]);
   });
 
-  it("gives the end that one listener has heard to the next as well, and the close", async () => {
+  it("reports the end that one listener has received to the next one too, and the close", async () => {
     const [next, last] = [new Listener(), new Listener()];
     stream.start(heard);
     peer.end();
@@ -185,7 +185,7 @@ describe.each(KINDS)("a stream of bytes, %s", (kind, tcp, wrap) => {
     expect(heard.error).toBe(undefined);
   });
 
-  it("hears what comes after it has ended", async () => {
+  it("receives after it has ended its side", async () => {
     stream.start(heard);
     stream.end();
     await readByPeer();
@@ -195,7 +195,7 @@ describe.each(KINDS)("a stream of bytes, %s", (kind, tcp, wrap) => {
     expect(heard.error).toBe(undefined);
   });
 
-  it("stays open for writing when the other end has ended, and closes once it has ended as well", async () => {
+  it("stays open for writing when the other end has ended, and closes once it has ended too", async () => {
     stream.start(heard);
     peer.end("question");
     await heard.has("end");
@@ -210,7 +210,7 @@ describe.each(KINDS)("a stream of bytes, %s", (kind, tcp, wrap) => {
     expect(stream.isClosed).toBe(true);
   });
 
-  it("gives all that is lent to an end that has ended and reads slowly", async () => {
+  it("sends all lent bytes to an end that has ended its side and reads slowly", async () => {
     stream.start(heard);
     peer.end();
     const bytes = new Uint8Array(MUCH_BYTES).fill(7);
@@ -274,7 +274,7 @@ describe.each(KINDS)("a stream of bytes, %s", (kind, tcp, wrap) => {
     expect(stream.isClosed).toBe(true);
   });
 
-  it("delivers nothing once it is destroyed, even if bytes are on their way", async () => {
+  it("delivers nothing once it is destroyed, even if bytes are in flight", async () => {
     stream.start(heard);
     const gone = new Promise((done) => peer.resume().once("close", done));
     peer.write("x");
@@ -287,7 +287,7 @@ describe.each(KINDS)("a stream of bytes, %s", (kind, tcp, wrap) => {
     expect(heard.error).toBe(undefined);
   });
 
-  it("becomes a stream of Node for its libraries, with what was unread", async () => {
+  it("becomes a stream of Node for its libraries, with the unread bytes", async () => {
     heard.onBytes = (chunk, length) => stream.unread(chunk.subarray(0, length));
     stream.start(heard);
     peer.write("first ");
@@ -399,7 +399,7 @@ describe.skipIf(native instanceof Error)("a stream over a descriptor", () => {
     expect(heard.error?.message).toMatch(/EPIPE|ECONNRESET/);
   });
 
-  it("acknowledges each message by itself, but not where it has more to write itself", {
+  it("acknowledges each message separately, unless it has more to write itself", {
     // The kernel has reasons of its own to acknowledge at once, such as a pause of the machine.
     retry: 3,
   }, async () => {

@@ -58,7 +58,7 @@ describe.each(TCPS)("a stream through a shadowsocks server, %s", (_, tcp) => {
     return heard.error as (Error & { code: string }) | undefined;
   };
 
-  it("fails, and so ends the connection, when the server sends what it did not seal", async () => {
+  it("fails, and ends the connection, when the server sends bytes that are not sealed", async () => {
     peer.write(new Uint8Array(100));
     expect((await failure())?.code).toBe("ERR_SHADOWSOCKS_TAG");
     await new Promise((done) => peer.resume().once("end", done).once("close", done));
@@ -70,7 +70,7 @@ describe.each(TCPS)("a stream through a shadowsocks server, %s", (_, tcp) => {
     expect((await failure())?.code).toBe("ERR_CONNECTION_LOST");
   });
 
-  it("ends when the server ends between two chunks, and what it writes then still arrives", async () => {
+  it("ends when the server ends between two chunks, and later writes still arrive", async () => {
     peer.end(concat(SALT, answer.chunk(Buffer.from("hello"))));
     stream.start(heard);
     await heard.has("end");
@@ -86,7 +86,7 @@ describe.each(TCPS)("a stream through a shadowsocks server, %s", (_, tcp) => {
     expect(Buffer.concat(chunks).toString("latin1")).toMatch(/a\.test\0\tbye$/);
   });
 
-  it("gives out what precedes any data when it ends without any", async () => {
+  it("sends the bytes before any data if it ends without data", async () => {
     stream.start(heard);
     stream.end();
     const pieces: Buffer[] = [];
@@ -125,8 +125,8 @@ describe.each(TCPS)("a stream through a shadowsocks server, %s", (_, tcp) => {
   });
 });
 
-describe("a coded stream whose opening is not taken at once", () => {
-  it("sends what is written meanwhile, and the end, behind it", async () => {
+describe("a coded stream whose opening is not accepted at once", () => {
+  it("sends bytes written meanwhile, and the end, after it", async () => {
     const { stream: inner, peer } = await openPair(TCPS[0][1]);
     const opening = Buffer.alloc(32 * 1024 * 1024, "o");
     let hasStarted = false;

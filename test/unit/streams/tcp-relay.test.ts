@@ -71,7 +71,7 @@ describe.each(TCPS)("relayTcp over %s streams", (_, tcp) => {
     await closed;
   });
 
-  it("carries much both ways at once, whole and in order, to ends that read slowly", async () => {
+  it("carries much both ways at once, complete and in order, to ends that read slowly", async () => {
     const { client, target, closed } = await makeRelay();
     const sent = Buffer.alloc(24 * 1024 * 1024);
     for (let i = 0; i < sent.length; i += 997) sent[i] = i % 251;
@@ -115,7 +115,7 @@ describe.each(TCPS)("relayTcp over %s streams", (_, tcp) => {
     expect(await isReset(target)).toBe(true);
   });
 
-  it("resets both when one end has sent a FIN and nothing is received for the idle time", async () => {
+  it("resets both if one end has sent a FIN and nothing is received for the idle time", async () => {
     const { client, target, closed } = await makeRelay({ halfOpenIdleMs: 50 });
     client.end("x");
     await once(target, "readable");
@@ -123,7 +123,7 @@ describe.each(TCPS)("relayTcp over %s streams", (_, tcp) => {
     expect(await isReset(target)).toBe(true);
   });
 
-  it("resets both when the peer of a half-open connection reads nothing for the idle time", async () => {
+  it("resets both if the peer of a half-open connection reads nothing for the idle time", async () => {
     const { client, target, closed } = await makeRelay({ halfOpenIdleMs: 50 });
     client.pause().end("x");
     // More than the kernel and the relay hold.
@@ -153,7 +153,7 @@ describe.each(TCPS)("relayTcp over %s streams", (_, tcp) => {
     await closed;
   });
 
-  it("resets the other end when one was lost before it started", async () => {
+  it("resets the other end if one was lost before it started", async () => {
     const { near, far, target } = await makePairs();
     near.destroy();
     const closed = new Promise<void>((onClosed) => relayTcp(near, far, nodeLoop, { onClosed }));

@@ -78,7 +78,7 @@ describe("a WebSocket as a byte stream", () => {
     ]);
   });
 
-  it("delivers what came before it was started, then what follows, then the end", async () => {
+  it("delivers bytes that arrived before it was started, then those that follow, then the end", async () => {
     peer.send(Buffer.from("before "));
     await new Promise((done) => setTimeout(done, 20));
     const { bytes, heard } = open();
@@ -93,7 +93,7 @@ describe("a WebSocket as a byte stream", () => {
     expect(heard.error).toBe(undefined);
   });
 
-  it("borrows bytes until the system has taken them, then reports it; the peer gets them whole", async () => {
+  it("borrows bytes until the system has accepted them, then reports that; the peer gets all of them", async () => {
     const { bytes, heard } = open();
     peerSocket.pause();
     const much = Buffer.alloc(MUCH_BYTES);
@@ -113,7 +113,7 @@ describe("a WebSocket as a byte stream", () => {
     expect(Buffer.compare(Buffer.concat(got), much)).toBe(0);
   });
 
-  it("ends with code 1000 once what was sent is through, and is closed without an error", async () => {
+  it("ends with code 1000 once sent bytes have arrived, and is closed without an error", async () => {
     const { bytes, heard } = open();
     bytes.write(Buffer.from("last"));
     const ended = Promise.all([once(peer, "message"), once(peer, "close")]);
@@ -148,7 +148,7 @@ describe("a WebSocket as a byte stream", () => {
     expect(heard.error?.message).toMatch(message);
   });
 
-  it("has the peer wait while it is paused, then delivers all", async () => {
+  it("makes the peer wait while it is paused, then delivers everything", async () => {
     const chunk = Buffer.alloc(1_000_000, "c");
     const count = MUCH_BYTES / 2 ** 20;
     let isWaiting = true;
@@ -173,7 +173,7 @@ describe("a WebSocket as a byte stream", () => {
 });
 
 describe("opening a WebSocket", () => {
-  it("is given up when it is cancelled, and destroys the stream", async () => {
+  it("stops when it is cancelled, and destroys the stream", async () => {
     const silent = createServer(() => {}).listen(0, "127.0.0.1");
     await once(silent, "listening");
     const raw = connect((silent.address() as AddressInfo).port, "127.0.0.1");

@@ -53,7 +53,7 @@ describe("extended CONNECT in terms of HTTP/1.1", () => {
     expect(decodeUpgradeRequest(headOf(encodeRequestOfHttp2(request)))).toBe("malformed");
   });
 
-  it("a 101 becomes 200, and the fields of a connection stay behind", () => {
+  it("a 101 becomes 200, without the fields of the connection", () => {
     const head = headOf(encodeUpgradeResponse(true, ["192.0.2.1:5", "[2001:db8::1]:6"], undefined));
     expect(answerOfHttp1(head)).toEqual({
       status: 200,
@@ -83,7 +83,7 @@ describe("extended CONNECT in terms of HTTP/1.1", () => {
     expect(is("GET / HTTP/1.1\r\n\r\n")).toBe(false);
   });
 
-  it("whatever the fields are, what comes out is one head, without fields that were not there", () => {
+  it("any fields give one head, without fields that were not there", () => {
     const name = fc.constantFrom(
       ":method",
       ":path",

@@ -59,7 +59,7 @@ describe("checksums", () => {
     expect(checksumOf(sumBytes(bytes, 0, bytes.length, 0xffff))).toBe(slowChecksum(bytes));
   });
 
-  it("are the same whether updated or computed anew, for any change of words", () => {
+  it("are the same whether updated or recomputed, for any change of words", () => {
     const words = fc.uint8Array({ minLength: 12, maxLength: 12 });
     fc.assert(
       fc.property(fc.uint8Array({ minLength: 1, maxLength: 60 }), words, words, (rest, before, after) => {
@@ -110,7 +110,7 @@ describe("IP packets", () => {
     },
   );
 
-  it.each(packets)("$name: it is refused when cut short anywhere", ({ hex, length }) => {
+  it.each(packets)("$name: it is refused if truncated anywhere", ({ hex, length }) => {
     const bytes = bytesOf(hex);
     const packet = new IpPacket();
     for (let end = 0; end < Number(length); end++) {
@@ -165,7 +165,7 @@ describe("IP packets", () => {
   });
 });
 
-describe("headers written", () => {
+describe("written headers", () => {
   it("are well-formed for the slow implementation", () => {
     const bytes = new Uint8Array(100);
     for (const [source, destination] of [
@@ -208,7 +208,7 @@ describe("headers written", () => {
     }
   });
 
-  it("keep a right IPv4 checksum when addresses change", () => {
+  it("keep a correct IPv4 checksum when addresses change", () => {
     const bytes = bytesOf("4500007300004000401100 00c0a80001c0a800c7".replace(" ", ""));
     writeIpv4Checksum(bytes, 0);
     expect(Buffer.from(bytes.subarray(10, 12)).toString("hex")).toBe("b861");
@@ -243,7 +243,7 @@ describe("headers written", () => {
   });
 });
 
-describe("addresses out of packets", () => {
+describe("addresses from packets", () => {
   it.each([
     ["IPv4 UDP, a DNS query", "10.0.0.2:40000", "192.0.2.53:53"],
     ["IPv6 UDP, a DNS query", "[fd00::2]:40000", "[2001:db8::53]:53"],

@@ -70,7 +70,7 @@ const ipv6Bytes = fc
   .map((groups) => groups.flatMap((value) => [value >> 8, value & 0xff]));
 
 describe("texts of IP addresses", () => {
-  it("are read as IPv4 exactly where ipaddr.js sees four decimal parts, as the same bytes", () => {
+  it("are read as IPv4 exactly if ipaddr.js sees four decimal parts, as the same bytes", () => {
     let good = 0;
     fc.assert(
       fc.property(ipv4Text, (text) => {
@@ -84,7 +84,7 @@ describe("texts of IP addresses", () => {
     expect(good).toBeGreaterThan(RUNS / 20);
   });
 
-  it("are read as IPv6 exactly where node:net does, as the bytes that ipaddr.js reads", () => {
+  it("are read as IPv6 exactly if node:net does, as the bytes that ipaddr.js reads", () => {
     let good = 0;
     fc.assert(
       fc.property(fc.oneof(ipv6Text, fc.ipV6()), (text) => {
@@ -158,7 +158,7 @@ describe("makeAddress", () => {
     expect(makeAddress("192.0.2.1", number)).toBeUndefined();
   });
 
-  it("returns an address that addressLength accepts whole and asks for the rest of when it is cut", () => {
+  it("returns an address that addressLength accepts whole, and asks for the rest of if truncated", () => {
     const host = fc.oneof(fc.ipV4(), fc.ipV6(), fc.domain());
     fc.assert(
       fc.property(host, port, fc.nat(30), (text, number, offset) => {
@@ -178,7 +178,7 @@ describe("makeAddress", () => {
   });
 });
 
-describe("an IPv4-mapped address is IPv4, whichever door it comes in by", () => {
+describe("an IPv4-mapped address is IPv4, wherever it is read", () => {
   const mapped = (ip: Uint8Array, number: number) =>
     Uint8Array.of(ATYP_IPV6, ...Array(10).fill(0), 0xff, 0xff, ...ip, number >> 8, number & 0xff);
   const ipVersionForm = (bytes: Uint8Array) => Uint8Array.of(6, ...bytes.subarray(1));
@@ -234,7 +234,7 @@ it("addressDomain shows a question mark for anything but printable ASCII", () =>
   expect(addressDomain(Uint8Array.of(ATYP_DOMAIN, bytes.length, ...bytes, 0, 1))).toBe("a????b");
 });
 
-it("copies even what a Buffer's own slice would only look at", () => {
+it("copies even where a Buffer's own slice would share memory", () => {
   const chunk = Buffer.from([9, ...makeAddress("192.0.2.1", 53)!, 9]);
   const copy = copyOf(chunk, 1, 7);
   chunk.fill(0);

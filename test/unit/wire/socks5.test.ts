@@ -99,7 +99,7 @@ describe("a SOCKS5 decoder refuses", () => {
     ["a message with address type 0", decodeMessage, [5, 1, 0, 0]],
     ["a message with address type 2", decodeMessage, [5, 1, 0, 2]],
     ["a message with an empty name", decodeMessage, [5, 1, 0, 3, 0]],
-  ] as const)("%s, as soon as it can be seen", (_, decode, start) => {
+  ] as const)("%s, as soon as it is recognisable", (_, decode, start) => {
     const message = Uint8Array.from(start);
     expect(decode(message, message.length)).toBe("malformed");
     expect(decode(message, message.length - 1)).toHaveProperty("need");
@@ -124,7 +124,7 @@ describe("a UDP header", () => {
     );
   });
 
-  it("is malformed when it is cut short anywhere", () => {
+  it("is malformed if truncated anywhere", () => {
     for (const host of ["192.0.2.1", "2001:db8::1", "a.test"]) {
       const datagram = new Uint8Array(40);
       const end = writeUdpHeader(datagram, 0, makeAddress(host, 53)!);

@@ -13,7 +13,7 @@ const answer = (attributes: string) => {
 };
 
 describe("STUN", () => {
-  it("encodes a Binding request, and from where the answer is to come (RFC 5780 §7.2)", () => {
+  it("encodes a Binding request, and the requested source of the answer (RFC 5780 §7.2)", () => {
     expect(encodeBindingRequest(TRANSACTION, 0)).toEqual(hex("0001 0000 2112a442 b7e7a701bc34d686fa87dfae"));
     expect(encodeBindingRequest(TRANSACTION, CHANGE_IP | CHANGE_PORT)).toEqual(
       hex("0001 0008 2112a442 b7e7a701bc34d686fa87dfae 0003 0004 00000006"),
@@ -35,7 +35,7 @@ describe("STUN", () => {
     expect([formatAddress(mapped), formatAddress(other!)]).toEqual(["192.0.2.1:32853", "198.51.100.2:3479"]);
   });
 
-  it("takes nothing that is cut short, of another kind, or without an address", () => {
+  it("accepts nothing that is truncated, of another kind, or without an address", () => {
     const whole = answer("0020 0008 0001a147e112a643");
     expect(decodeBindingAnswer(whole)).toBeDefined();
     for (let end = 0; end < whole.length; end++) {

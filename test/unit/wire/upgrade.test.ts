@@ -148,7 +148,7 @@ describe("an upgrade request", () => {
     ["with an age of 16 digits", `${TICKET}, t=${"5".repeat(16)}`],
     ["of 15 bytes", `c=:${"A".repeat(20)}:, t=5`],
     ["of 66 bytes", `c=:${"A".repeat(88)}:, t=5`],
-  ])("shows no ticket where it is one %s", (_, members) => {
+  ])("shows no ticket if it is one %s", (_, members) => {
     const request = requestOf(write(START, { ...FIELDS, Underpass: `${OURS}, ${members}` }));
     expect(request).toMatchObject({ extension: { lane: 0, ticket: undefined } });
   });
@@ -208,7 +208,7 @@ describe("an upgrade response", () => {
     );
   });
 
-  it("403 to a client that has proved its key decodes to the cause, and any other 403 to none", () => {
+  it("403 for a client that has proved its key decodes to the cause, and any other 403 to none", () => {
     fc.assert(
       fc.property(
         fc.constantFrom("expired" as const, "name" as const),
@@ -234,15 +234,22 @@ describe("an upgrade response", () => {
     expect(answer).toMatchObject({ challenge: { ticket: new Uint8Array(24) }, keepsConnection: false });
   });
 
-  it.each([400, 403, 404, 502, 503] as const)("%d says how long its body is, and that it ends", (status) => {
-    const bytes = encodeRefusal(status, "dns_error");
-    const head = headOf(bytes);
-    const bodyLength = bytes.length - findHeadEnd(bytes, 0, bytes.length);
-    expect(head.fields.get("content-length")).toEqual([String(bodyLength)]);
-    expect(head.fields.get("connection")).toEqual(["close"]);
-    expect(head.fields.get("proxy-status")).toEqual(["udp; error=dns_error"]);
-    expect(decodeUpgradeResponse(head)).toMatchObject({ status, extension: undefined, challenge: undefined });
-  });
+  it.each([400, 403, 404, 502, 503] as const)(
+    "%d states the length of its body, and that the connection ends",
+    (status) => {
+      const bytes = encodeRefusal(status, "dns_error");
+      const head = headOf(bytes);
+      const bodyLength = bytes.length - findHeadEnd(bytes, 0, bytes.length);
+      expect(head.fields.get("content-length")).toEqual([String(bodyLength)]);
+      expect(head.fields.get("connection")).toEqual(["close"]);
+      expect(head.fields.get("proxy-status")).toEqual(["udp; error=dns_error"]);
+      expect(decodeUpgradeResponse(head)).toMatchObject({
+        status,
+        extension: undefined,
+        challenge: undefined,
+      });
+    },
+  );
 
   it.each(["HTTP/1.0 101 x", "HTTP/1.1 099 x", "HTTP/1.1 1011", "HTTP/1.1", "SSH-2.0-x"])(
     "%j is none",
@@ -251,7 +258,7 @@ describe("an upgrade response", () => {
     },
   );
 
-  it("of 101 is no success for another protocol", () => {
+  it("of 101 for another protocol is not a success", () => {
     expect(responseOf("HTTP/1.1 101 x\r\nUpgrade: websocket\r\n\r\n")).toBeUndefined();
     expect(responseOf("HTTP/1.1 101 x\r\n\r\n")).toBeUndefined();
   });

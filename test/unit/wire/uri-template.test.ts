@@ -75,7 +75,7 @@ describe("the URI template of a UDP proxy", () => {
     expect(parseUdpProxyTemplate(text)).toBe(problem);
   });
 
-  it("what is expanded for any IP is a path, from which host and port can be had again", () => {
+  it("the expansion for any IP is a path, from which host and port can be recovered", () => {
     const ip = fc.oneof(fc.ipV4(), fc.ipV6()).map((text) => formatHost(makeAddress(text, 0)!));
     const parsed = template("http://a/udp/{target_host}/{target_port}/");
     fc.assert(
