@@ -1,9 +1,9 @@
 /**
- * Memory of the datagrams that wait for a lane, or are on one and not receipted.
+ * Memory for the datagrams that wait for a lane, are on one without a receipt, or are held to restore order.
  *
- * A payload lies in blocks of 2 KiB, so that one of any length is stored without asking for memory; an entry knows its blocks, and
- * who still needs them: the queue while it waits, and each lane that carries a copy until that copy is receipted or the lane is gone.
- * The last to let go frees it. Everything is in typed arrays that grow by doubling and are used again from then on.
+ * Payloads are stored in blocks of 2 KiB, so a payload of any length needs no allocation. Entries are reference-counted: the queue holds a
+ * reference while the datagram waits, and each lane that carries a copy holds one until the copy is receipted or the lane ends. The last
+ * release frees the entry. Everything is in typed arrays, which grow by doubling and are reused.
  */
 import { copyBytes } from "../copy-bytes.ts";
 import { grown } from "../grown.ts";
@@ -15,27 +15,27 @@ const BLOCK_BYTES = 2048;
 export const NONE = -1;
 
 export class DatagramStore {
-  /** Bytes of payloads held. */
+  /** Payload bytes in the store. */
   bytes = 0;
-  /** Whose datagrams these are, for a tap. */
+  /** Resolves flows and contexts for a tap. */
   owner: QueueOwner | undefined;
 
-  /** The next datagram of the same flow that waits. */
+  /** The next waiting entry of the same flow. */
   next = new Int32Array(64);
   flow = new Int32Array(64);
   length = new Int32Array(64);
   context = new Int32Array(64);
-  /** When it came. */
+  /** When it was stored. */
   time = new Float64Array(64);
-  /** Bits of the lanes that it may go on. */
+  /** Bits of the lanes that may carry it. */
   allowed = new Int32Array(64);
-  /** Its number in the session, once it has been sent; -1 before. */
+  /** Its sequence number in the session; -1 until it is sent. */
   sequence = new Int32Array(64);
-  /** Bits of the lanes that hold a copy which is not receipted. */
+  /** Bits of the lanes that hold a copy without a receipt. */
   holders = new Int32Array(64);
-  /** 1 when a copy has been receipted. */
+  /** 1 once a copy has been receipted. */
   isDone = new Uint8Array(64);
-  /** How often it was sent again because all its lanes were late. */
+  /** How often it was sent again because all its lanes were late or had ended. */
   hedges = new Uint8Array(64);
 
   #references = new Int32Array(64);
@@ -47,7 +47,7 @@ export class DatagramStore {
   #freeEntry = NONE;
   #entryCount = 0;
 
-  /** Stores a payload, copied, and makes an entry for it with one reference. */
+  /** Copies a payload into a new entry with one reference. @returns the entry */
   add(
     now: number,
     flow: number,
@@ -84,7 +84,7 @@ export class DatagramStore {
     return entry;
   }
 
-  /** Copies a payload to `out[at]`. */
+  /** Copies the payload of an entry to `out[at]`. */
   copyOut(entry: number, out: Uint8Array, at: number): void {
     let to = at;
     let left = this.length[entry];
@@ -96,7 +96,7 @@ export class DatagramStore {
     }
   }
 
-  /** Shows a tap an entry. */
+  /** Passes an entry to a tap. */
   record(tap: DatagramTap, reason: TapReason | undefined, entry: number): void {
     const data = new Uint8Array(this.length[entry]);
     this.copyOut(entry, data, 0);

@@ -1,33 +1,33 @@
-/** What an endpoint's session queues know of each flow (an association, by its slot). A flow is of one session. */
+/** State of each flow, which is an association, by slot. All session queues of an endpoint share the table; a flow belongs to one session. */
 import { grown } from "../grown.ts";
 import { NONE } from "./datagram-store.ts";
 
 export class FlowTable {
-  /** First and last entry that wait, or -1. */
+  /** First and last waiting entry, or -1. */
   head = new Int32Array(0);
   tail = new Int32Array(0);
-  /** Bytes that wait, with bookkeeping. */
+  /** Bytes that wait, including bookkeeping. */
   bytes = new Int32Array(0);
-  /** Bytes that it may still send in this turn. */
+  /** Bytes that the flow may still send in this turn. */
   credit = new Int32Array(0);
-  /** Which ring of its queue it stands in while it has something waiting, and its neighbours there. */
+  /** While it has entries waiting: its ring in the queue, and its neighbours there. */
   ring = new Uint8Array(0);
   next = new Int32Array(0);
   previous = new Int32Array(0);
-  /** Begin of the time over which its rate is being taken, and bytes since. */
+  /** Start of the current rate measurement, and bytes since then. */
   windowAt = new Float64Array(0);
   windowBytes = new Float64Array(0);
-  /** Bytes per millisecond of payload, lately. */
+  /** Recent payload rate, in bytes per millisecond. */
   rate = new Float64Array(0);
-  /** The lane that it keeps while none is late or full; -1 before it has one. */
+  /** The lane that it keeps while no lane is late and this one is not full; -1 before the first. */
   lane = new Int8Array(0);
-  /** How much speaks for a sender that slows down for loss (responsive.ts). */
+  /** Evidence that the sender slows down after a loss (responsive.ts). */
   outEvidence = new Uint8Array(0);
-  /** How much speaks for one that wants order. */
+  /** Evidence that the flow needs order. */
   outOrder = new Uint8Array(0);
-  /** First byte of the last datagram that may have been QUIC. */
+  /** First byte of the last datagram that could be QUIC. */
   outFirst = new Uint8Array(0);
-  /** The same of what arrives, and its rate as above. */
+  /** The same for arriving datagrams. */
   inWindowAt = new Float64Array(0);
   inBytes = new Float64Array(0);
   inRate = new Float64Array(0);
@@ -61,7 +61,7 @@ export class FlowTable {
     this.inFirst = grown(this.inFirst, new Uint8Array(size));
   }
 
-  /** Forgets what is known of a flow that has nothing waiting: its slot may stand for another one. */
+  /** Resets the entry of a flow that has nothing waiting, because its slot may be reused for another flow. */
   forget(flow: number): void {
     if (flow >= this.head.length) return;
     this.windowAt[flow] = Number.NEGATIVE_INFINITY;

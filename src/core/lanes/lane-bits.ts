@@ -1,8 +1,8 @@
-/** Sets of a session's lanes, as the bits of a number. */
+/** Sets of a session's lanes, as bit masks. */
 
-/** A session with receipts has at most this many lanes; their numbers are below it. */
+/** Most lanes of a session with receipts; their numbers are below it. */
 export const MAX_LANES = 32;
-/** All of them. */
+/** All lanes. */
 export const ANY_LANE = -1;
-/** None: what waits for one until it is given some. */
+/** No lane: for a datagram that has to wait until its context is registered. */
 export const NO_LANE = 0;

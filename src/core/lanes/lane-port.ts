@@ -1,6 +1,6 @@
 import type { LaneScheduler } from "./scheduler.ts";
 
-/** A lane's place in a session with receipts: where its tunnel gets datagrams, and which number it has there. */
+/** The place of a tunnel in a session with receipts: the scheduler that supplies its datagrams, and its lane number there. */
 export interface LanePort {
   readonly scheduler: LaneScheduler;
   /** Number of the lane within the session, 0 to 31. */

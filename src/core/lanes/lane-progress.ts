@@ -1,23 +1,23 @@
-/** Where a session's datagrams are: what the scheduler of another process needs to go on with the same numbers. */
+/** The sequence numbers and the clock of a session, from which the scheduler of another process continues. */
 export interface LaneProgress {
-  /** Of the next datagram that is sent. */
+  /** Sequence number of the next datagram to send. */
   readonly nextSequence: number;
-  /** What receipts tell as the time, in milliseconds. It has to go on, as the peer takes a leap for delay. */
+  /** The clock of receipts, in milliseconds. It must continue without a jump, which the peer would take for delay. */
   readonly clock: number;
   /** Which datagrams have arrived; undefined before the first. */
   readonly arrived: Arrived | undefined;
 }
 
 export interface Arrived {
-  /** The highest number. */
+  /** The highest sequence number that has arrived. */
   readonly highest: number;
-  /** Those before it that have not arrived; what is not listed counts as arrived. */
+  /** Ranges of lower numbers that have not arrived. All others have, or count as arrived. */
   readonly holes: readonly Hole[];
 }
 
 export interface Hole {
-  /** How far its lowest number is behind the highest that has arrived. */
+  /** Distance of its lowest number from {@link Arrived.highest}. */
   readonly distance: number;
-  /** How many numbers it has. */
+  /** How many numbers it spans. */
   readonly length: number;
 }

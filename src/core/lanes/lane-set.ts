@@ -1,25 +1,25 @@
-/** The lanes of one end of a session: which exist, how many are up, and which are express (sending/lane-choice.ts). */
+/** The lanes of one end of a session: all of them, how many are up, and how many are express (sending/lane-choice.ts). */
 import { LaneState } from "./lane-state.ts";
 import { expressLanes } from "./sending/lane-choice.ts";
 
-/** With fewer bulk lanes, how many are late says nothing. */
+/** With fewer bulk lanes, the share of late ones is not meaningful. */
 const MANY_LANES = 4;
 
 export class LaneSet {
-  /** By number. A lane that has ended keeps its place. */
+  /** Indexed by lane number. A lane that has ended keeps its place. */
   readonly all: LaneState[] = [];
   /** How many are up. */
   up = 0;
-  /** How many of the lanes, from the first, are express. */
+  /** The lanes below this index are express. */
   express = 0;
 
-  /** The lane of a number, which is made if it does not exist. */
+  /** The lane with a number, created on first use. */
   at(index: number): LaneState {
     while (this.all.length <= index) this.all.push(new LaneState(this.all.length));
     return this.all[index];
   }
 
-  /** Counts the lanes again after one has come up or ended. */
+  /** Updates the counts after a lane has opened or ended. */
   count(): void {
     this.up = 0;
     for (const lane of this.all) if (lane.isUp) this.up++;

@@ -1,59 +1,59 @@
 /**
- * What one end knows of a lane: which frames it was given and which of them the other end has receipted, and what came in on it.
+ * The state of one lane at one end: frames assigned, written and receipted, and frames received.
  *
- * A frame (a datagram's copy on this lane) needs no number on the wire: a lane is a TCP connection, in order and without loss, so that
- * a count says which frames have arrived. The ring holds, for each frame that is not receipted, when it was given to the lane, how
- * many bytes the session had sent by then (for the capacity estimate), and which datagram it is. Frames are *assigned* first and
- * *written* when the lane's next batch is filled; both happen in one turn unless the batch is full.
+ * A frame, which is one copy of a datagram on one lane, needs no number on the wire: a lane is a TCP connection, so its frames arrive in
+ * order and without loss, and a count identifies those that have arrived. For each frame without a receipt, the ring holds when it was
+ * assigned, how many bytes the session had sent by then (for the capacity estimate), and its datagram. A frame is *assigned* first and
+ * *written* when the lane's next batch is filled. Both happen in one turn unless the batch is full.
  */
 import { COUNT_MODULUS } from "../../wire/receipt.ts";
 import { grown } from "../grown.ts";
 
 const FIRST_FRAMES = 64;
-/** What TCP sends at first, and again after a rest: ten segments (RFC 6928). */
+/** TCP's window at the start and after an idle period: ten segments (RFC 6928). */
 const FIRST_WINDOW = 14_000;
 const REST_MS = 250;
-/** What CUBIC keeps of its window after a loss (RFC 9438 §4.6). */
+/** Factor by which CUBIC reduces its window after a loss (RFC 9438 §4.6). */
 const AFTER_LOSS = 0.7;
-/** Well under half of what a count on the wire can tell apart. */
+/** Most frames without a receipt: well under half of the range of a count on the wire. */
 export const MAX_FRAMES = 16_384;
 
 export class LaneState {
   readonly index: number;
   isUp = false;
-  /** Its last batch is not written yet. */
+  /** Its connection still has its last batch. */
   isBusy = false;
 
-  // What is sent.
-  /** Frames receipted, written and assigned since the lane came up; they wrap with the ring, by {@link slot}. */
+  // Sending.
+  /** Frames receipted, written and assigned since the lane came up. {@link slot} maps them to the ring. */
   receipted = 0;
   written = 0;
   assigned = 0;
   sentAt = new Float64Array(FIRST_FRAMES);
   sentBytes = new Float64Array(FIRST_FRAMES);
   entry = new Int32Array(FIRST_FRAMES);
-  /** Bytes assigned and not receipted; and of these, bytes not written. */
+  /** Bytes assigned without a receipt, and how many of these are not written yet. */
   inFlight = 0;
   unwritten = 0;
   usedAt = 0;
-  /** Bytes that its connection is thought to send without waiting. */
+  /** Estimate of the connection's congestion window, in bytes. */
   window = FIRST_WINDOW;
   isLate = false;
   lateSince = 0;
-  /** The frame up to which a late lane's frames have been looked at for hedging. */
+  /** Frames before this one have been considered for hedging. */
   hedged = 0;
-  /** Least delay from one clock to the other, in the last full period and in this one. */
+  /** Smallest delay in the last full period and in this one, from one end's clock to the other's. */
   delayBefore = Number.POSITIVE_INFINITY;
   delay = Number.POSITIVE_INFINITY;
   #firstSent = 0;
 
-  // What comes in.
+  // Receiving.
   #received = 0;
-  /** When the newest frame came; -Infinity before the first. */
+  /** When the newest frame arrived; -Infinity before the first. */
   newestAt = Number.NEGATIVE_INFINITY;
-  /** Which one the last receipt was that went out here; 0 before the first. */
+  /** Number of the last receipt that was sent on this lane; 0 before the first. */
   receiptNumber = 0;
-  /** In how many receipts the newest frame must still be told. */
+  /** How many more receipts must report the newest frame. */
   news = 0;
 
   constructor(index: number) {
@@ -64,7 +64,7 @@ export class LaneState {
     return 1 << this.index;
   }
 
-  /** @param firstCount  where both ends' counts of the new connection begin */
+  /** @param firstCount  first value of both ends' counts on the new connection */
   open(now: number, firstCount: number): void {
     this.isUp = true;
     this.isBusy = false;
@@ -86,7 +86,7 @@ export class LaneState {
     this.receiptNumber = 0;
   }
 
-  /** Where a frame's record is. */
+  /** Index of a frame in the ring. */
   slot(frame: number): number {
     return frame & (this.entry.length - 1);
   }
@@ -95,12 +95,12 @@ export class LaneState {
     return this.assigned - this.receipted >= MAX_FRAMES;
   }
 
-  /** When the oldest frame that is not receipted was sent. The lane has one. */
+  /** When the oldest frame without a receipt was sent. There must be one. */
   get oldestAt(): number {
     return this.sentAt[this.slot(this.receipted)];
   }
 
-  /** @param sentBytes  what the session has sent, this frame included */
+  /** @param sentBytes  bytes that the session has sent, including this frame */
   assign(now: number, entry: number, size: number, sentBytes: number): void {
     if (this.assigned - this.receipted === this.entry.length) this.#grow();
     if (this.inFlight === 0 && now - this.usedAt > REST_MS) this.window = Math.min(this.window, FIRST_WINDOW);
@@ -114,9 +114,9 @@ export class LaneState {
   }
 
   /**
-   * How many frames a count of the other end newly receipts.
+   * How many more frames the other end's count receipts.
    *
-   * @returns 0 too when it says nothing new, or what cannot be: it is of an earlier connection
+   * @returns 0 also for an impossible count, which comes from an earlier connection of the lane
    */
   advance(count: number): number {
     const known = (this.#firstSent + this.receipted) % COUNT_MODULUS;
@@ -128,12 +128,12 @@ export class LaneState {
     return this.inFlight >= this.window;
   }
 
-  /** So many bytes are receipted: TCP's slow start, as far as the window is used. @param inFlight  before them */
+  /** Grows the window as TCP's slow start does, if it is in use. @param bytes  newly receipted @param inFlight  before that */
   openWindow(bytes: number, inFlight: number): void {
     if (!this.isLate && 2 * inFlight > this.window) this.window += bytes;
   }
 
-  /** The lane has become late. */
+  /** Shrinks the window because the lane has become late. */
   closeWindow(): void {
     this.window = Math.max(FIRST_WINDOW / 2, AFTER_LOSS * Math.min(this.window, this.inFlight));
   }
@@ -143,7 +143,7 @@ export class LaneState {
     this.newestAt = now;
   }
 
-  /** Frames received, as a receipt tells it. */
+  /** The count of received frames for a receipt. */
   get receivedCount(): number {
     return this.#received % COUNT_MODULUS;
   }
@@ -151,7 +151,7 @@ export class LaneState {
   #grow(): void {
     const from = this.entry.length;
     const size = from * 2;
-    // Frames keep their number, so that each moves to where the larger ring has it.
+    // Frames keep their numbers, so each moves to its place in the larger ring.
     const sentAt = grown(this.sentAt, new Float64Array(size));
     const sentBytes = grown(this.sentBytes, new Float64Array(size));
     const entry = grown(this.entry, new Int32Array(size));

@@ -1,17 +1,16 @@
 /**
- * Which flows slow down for what they take for loss, and which of them lose by datagrams that overtake each other.
+ * Recognizes flows whose senders slow down after a loss, and flows that suffer from reordering.
  *
- * Nothing in a datagram says so, but QUIC and WireGuard can be told from all else by the first byte (RFC 9443 §2): that of QUIC's short
- * header is 0x40 to 0x7f, the lower bits of it as good as random (RFC 9001 §5.4), so that datagrams which all begin with the same byte
- * are something else; and WireGuard's data begins with 4 and three zeros and
- * is padded to 16 bytes. 0x40 to 0x4f says nothing, as TURN's channels, which carry media, begin with it too; nor do handshakes. A flow
- * is believed to be *responsive* after a dozen such datagrams, and until the second or third of another kind. Its queue may
- * be longer, as it ends it by itself.
+ * A datagram does not say so, but its first byte identifies QUIC and WireGuard (RFC 9443 §2). QUIC's short header begins with 0x40 to 0x7f,
+ * and header protection makes the lower bits look random (RFC 9001 §5.4), so datagrams that all begin with the same byte are not QUIC.
+ * WireGuard's data messages begin with 4 and three zeros, and are padded to 16 bytes. Bytes from 0x40 to 0x4f prove nothing, as TURN's
+ * channels, which carry media, begin with them too; handshakes prove nothing either. A flow counts as *responsive* after a dozen such
+ * datagrams, until two or three of another kind. Its queue may be longer, because its sender ends the queue by slowing down.
  *
- * QUIC takes a packet for lost when the third after it has arrived, or an eighth of a round trip after the next one (RFC 9002 §6.1), for
- * good: it *wants order*. TCP in WireGuard does not: RACK (RFC 8985) learns how far packets overtake each other and takes back what it
- * did in error, and gains more by packets that come at once than it loses. One that sends little is left alone, too: what is said in a
- * call shall come when it comes.
+ * QUIC declares a packet lost for good when the third packet after it arrives, or an eighth of a round trip after the next one (RFC 9002
+ * §6.1), so it needs *order*. TCP inside WireGuard does not: RACK (RFC 8985) learns the extent of reordering and undoes wrong reactions,
+ * so immediate delivery gains it more than reordering costs. QUIC flows that send little are not put back in order either: a call wants
+ * each datagram at once.
  */
 import type { FlowTable } from "./flow-table.ts";
 
@@ -29,17 +28,17 @@ const QUIC_LONG = 0xc0;
 const WIREGUARD_DATA = 4;
 const WIREGUARD_BLOCK_BYTES = 16;
 const MIN_WIREGUARD_BYTES = 32;
-/** As many datagrams speak for a flow, and so many at most; and one that speaks against it takes that many back. */
+/** Datagrams needed as evidence, the most that is kept, and what one datagram of another kind takes back. */
 const ENOUGH_EVIDENCE = 12;
 const MOST_EVIDENCE = 16;
 const COUNTEREVIDENCE = 4;
-/** What a first byte takes back that is the last one again, as one of QUIC's is once in sixteen times. */
+/** What a repeated first byte takes back. QUIC repeats one in sixteen times by chance. */
 const REPEATED = 2;
-/** Bytes per millisecond of payload below which a flow sends little: half of what its sender calls so. */
+/** Payload rate, in bytes per millisecond, below which a flow sends little: half of the sender's limit for a sparse flow. */
 const LITTLE_RATE = 50;
 const RATE_WINDOW_MS = 100;
 
-/** Notes a datagram of a flow that is to be sent. */
+/** Takes a datagram to be sent as evidence about its flow. */
 export function noteSent(
   flows: FlowTable,
   flow: number,
@@ -54,12 +53,12 @@ export function noteSent(
   weigh(flows.outOrder, flow, quic);
 }
 
-/** Whether what is sent of a flow comes from a sender that slows down. */
+/** Whether the sender of an outgoing flow slows down after a loss. */
 export function isResponsive(flows: FlowTable, flow: number): boolean {
   return flows.outEvidence[flow] >= ENOUGH_EVIDENCE;
 }
 
-/** Whether what is sent of a flow is to be put back in order at the other end. */
+/** Whether the other end probably puts an outgoing flow back in order. */
 export function isOrdered(flows: FlowTable, flow: number): boolean {
   return flows.outOrder[flow] >= ENOUGH_EVIDENCE;
 }
@@ -68,14 +67,14 @@ function weigh(evidence: Uint8Array, flow: number, weight: number): void {
   evidence[flow] = Math.max(0, Math.min(MOST_EVIDENCE, evidence[flow] + weight));
 }
 
-/** What the first byte of a datagram that may be QUIC's says, as the last one's was another one, or the same. */
+/** Evidence from the first byte of a datagram that could be QUIC: for it if the byte has changed, against it if not. */
 function quicEvidence(first: Uint8Array, flow: number, byte: number): number {
   const isSame = first[flow] === byte;
   first[flow] = byte;
   return isSame ? -REPEATED : 1;
 }
 
-/** Notes a datagram of a flow that has arrived. @returns whether its flow wants order, and sends much */
+/** Takes an arriving datagram as evidence about its flow. @returns whether the flow needs order and sends more than a little */
 export function wantsOrder(
   now: number,
   flows: FlowTable,

@@ -1,10 +1,10 @@
 /**
- * One end of a session whose datagrams are spread over lanes by end-to-end receipts.
+ * One end of a session that spreads its datagrams over several lanes, guided by end-to-end receipts.
  *
- * UDP in TCP has two faults: a lost segment stalls everything behind it, and a full link fills queues with what is old. With several
- * connections a loss stalls one of them, and the others go on; and when the rate is known, the queue stands here, where it is bounded
- * in age and fair between flows. All that is known comes from *receipts* (wire/receipt.ts), as the kernel's view of a connection ends
- * at the next relay.
+ * UDP over TCP has two faults: a lost segment stalls everything behind it, and a full link fills queues with old datagrams. With several
+ * connections, a loss stalls only one of them. With a known rate, the queue builds up here, where it is bounded in age and fair between
+ * flows. Everything that this end knows about the path comes from *receipts* (wire/receipt.ts), because the kernel's view of a
+ * connection ends at the next relay.
  *
  *     push ─► SessionQueue ─► Dispatcher: LaneChoice, Lateness, Pacer ─► LaneSender ─► fill ─► the lane's batch
  *                                                                        ▲   │ receipted, or the lane has ended
@@ -13,11 +13,11 @@
  *     accept ─► LaneReceiver ─► deliver; or hold ─► takeReleased
  *     noteFrame ─► ReceiptSchedule ─► fill
  *
- * A datagram waits in one place until it is given to a lane, and nothing is moved when a lane dies: what was on it is sent once more,
- * within the budget for hedges, and the rest was never there.
+ * A datagram waits in the session's queue until it is assigned to a lane. When a lane dies, its datagrams are sent once more, within the
+ * hedging budget; everything else still waits in the queue and needs no move.
  *
- * The contract is core's: no clock, no timer, no I/O. After each call, {@link dispatch}; then {@link fill} for each lane that it names;
- * then one timer for {@link nextTimeout}. Nothing is thrown for what a peer sends.
+ * Like all of core, it has no clock, no timer and no I/O. After each turn the owner calls {@link dispatch}, then {@link fill} for each
+ * lane in the result, and sets one timer for {@link nextTimeout}. It throws nothing because of input from a peer.
  */
 import { MAX_RECEIPT_BYTES, ReceiptReader, ReceiptWriter } from "../../wire/receipt.ts";
 import type { Counters } from "../counters.ts";
@@ -45,46 +45,47 @@ import { Lateness } from "./sending/lateness.ts";
 import { LaneSender } from "./sending/sender.ts";
 import { SessionQueue } from "./session-queue.ts";
 
-/** Timers are not asked for sooner than this. */
+/** Shortest time from now to a timeout, in milliseconds. */
 const TIMER_MS = 1;
 const NEVER = Number.POSITIVE_INFINITY;
 
 /** Sizes in bytes, durations in milliseconds. */
 export interface LaneSchedulerOptions {
-  /** Memory for datagrams, and flows; shared by the sessions of an endpoint. */
+  /** Memory for datagrams, and the table of flows; all sessions of an endpoint share them. */
   readonly store: DatagramStore;
   readonly flows: FlowTable;
   readonly counters: Counters;
-  /** Bound of what waits. */
+  /** Most bytes that wait in the queue. */
   readonly queueBytes: number;
-  /** Bound of what is on lanes and not receipted. */
+  /** Most bytes on lanes without a receipt. */
   readonly inFlightBytes: number;
-  /** Most time that a datagram waits. */
+  /** Longest time that a datagram waits. */
   readonly ageBudgetMs: number;
 }
 
-/** Counts since the start, and the state of now. */
+/** Counts since the start, and the current state. */
 export interface LaneSchedulerStats {
   readonly mode: RateMode;
-  /** Bits per second that the pacer lets go. */
+  /** Rate of the pacer, in bits per second. */
   readonly bitsPerSecond: number;
-  /** Least round trip of late, and how long packets stand in queues of the path. */
+  /** Smallest recent round trip, and how long packets wait in the path's queues. */
   readonly minRttMs: number;
   readonly standingMs: number;
   readonly lanesUp: number;
   readonly lanesLate: number;
   /** How often a lane has become late. */
   readonly timesLate: number;
-  /** Datagrams given to lanes, of these second copies of sparse flows, and of stuck datagrams. */
+  /** Datagrams assigned to lanes; how many of these are second copies of sparse flows, and how many are hedges (sending/hedger.ts). */
   readonly frames: number;
   readonly copies: number;
   readonly hedges: number;
   readonly receipts: number;
   readonly receiptBytes: number;
-  /** Datagrams that came a second time; that came after a later one; and how many later ones at most. */
+  /** Datagrams that arrived a second time. */
   readonly duplicates: number;
-  /** Datagrams that were held for order. */
+  /** Datagrams that were held to restore order. */
   readonly held: number;
+  /** Datagrams that arrived after a later one, and the largest number of later ones. */
   readonly overtaken: number;
   readonly farthestOvertaken: number;
 }
@@ -107,7 +108,7 @@ export class LaneScheduler {
   readonly #receipts = new ReceiptSchedule();
   readonly #reader = new ReceiptReader();
   readonly #writer = new ReceiptWriter();
-  /** The lane that the next receipt goes on; -1 while none is chosen. */
+  /** The lane for the next receipt; -1 while none is chosen. */
   #receiptLane = NONE;
 
   constructor(options: LaneSchedulerOptions) {
@@ -164,7 +165,7 @@ export class LaneScheduler {
     };
   }
 
-  /** How often a lane has become late, and when one last did. */
+  /** How often a lane has become late, and when this last happened. */
   get timesLate(): number {
     return this.#lateness.count;
   }
@@ -172,35 +173,35 @@ export class LaneScheduler {
     return this.#lateness.lastAt;
   }
 
-  /** Whether a lane is held up. */
+  /** Whether a lane is up and late (sending/lateness.ts). */
   isLate(index: number): boolean {
     const lane = this.#lanes.all[index];
     return lane?.isUp === true && lane.isLate;
   }
 
-  /** Whether a lane holds nothing that the other end has not receipted. */
+  /** Whether the other end has receipted everything on a lane. */
   isIdle(index: number): boolean {
     return this.#lanes.all[index].inFlight === 0;
   }
 
-  /** Bytes of the store: datagrams that wait, or are on lanes and not receipted. */
+  /** Payload bytes in the store: datagrams that wait, are held, or are on lanes without a receipt. */
   get storedBytes(): number {
     return this.#store.bytes;
   }
 
-  /** True when nothing waits and nothing is to be written. What is on its way may not be receipted yet. */
+  /** True when nothing waits and nothing is left to write. Receipts may still be missing. */
   get isDrained(): boolean {
     return this.#queue.isEmpty && this.#sender.dirty === 0;
   }
 
-  /** Whether more is to be sent than the path takes, or was a moment ago. */
+  /** Whether the session has, or had within the last 300 ms, more to send than the path takes. */
   isLimited(now: number): boolean {
     return this.#demand.isLimited(now);
   }
 
-  // Another process
+  // Handing over to another process
 
-  /** What another scheduler needs to go on where this one is, but for what waits and what is on its way. */
+  /** What another scheduler needs to continue this one's numbers. Datagrams that wait or are in flight are not part of it. */
   progress(now: number): LaneProgress {
     return {
       nextSequence: this.#sender.nextSequence,
@@ -210,9 +211,9 @@ export class LaneScheduler {
   }
 
   /**
-   * Goes on where another one was. To be called before anything else.
+   * Continues the numbers of another scheduler. To be called before anything else.
    *
-   * @param elapsedMs  since its {@link progress} was asked for
+   * @param elapsedMs  time since the other's {@link progress} was read
    */
   resume(now: number, { nextSequence, clock, arrived }: LaneProgress, elapsedMs: number): void {
     this.#sender.nextSequence = nextSequence;
@@ -223,10 +224,10 @@ export class LaneScheduler {
   // Lanes
 
   /**
-   * A lane's connection is there.
+   * A lane's connection has opened.
    *
-   * @param index       0 to below MAX_LANES
-   * @param firstCount  where its counts of frames begin, 0 to 65,535, the same at both ends
+   * @param index       from 0 to MAX_LANES - 1
+   * @param firstCount  first value of its frame counts, 0 to 65,535, the same at both ends
    */
   laneUp(now: number, index: number, firstCount: number): void {
     const lane = this.#lanes.at(index);
@@ -235,7 +236,7 @@ export class LaneScheduler {
     this.#countLanes(now);
   }
 
-  /** A lane's connection has ended. What only that lane had goes once more on others. */
+  /** A lane's connection has ended. Datagrams that only this lane held are sent once more on others. */
   laneDown(now: number, index: number): void {
     const lane = this.#lanes.all[index];
     if (lane === undefined || !lane.isUp) return;
@@ -244,7 +245,7 @@ export class LaneScheduler {
     this.#sender.dirty &= ~lane.bit;
     if (this.#receiptLane === index) this.#receiptLane = NONE;
     this.#countLanes(now);
-    // A new connection of the lane has not carried the registrations that this one did.
+    // The lane's next connection will not have carried the registrations that this one did.
     this.#queue.forbid(lane.bit);
     this.#sender.forbid(lane.bit);
     if (this.#lanes.up === 0) this.#receiver.releaseAll();
@@ -255,7 +256,7 @@ export class LaneScheduler {
     this.#repeatReceipts(now);
   }
 
-  /** Receipts may have been lost with a lane. Without the last one a lane that rests would count as late for ever. */
+  /** Repeats the latest receipts, which may have been lost with a lane. Without its last receipt, an idle lane would stay late forever. */
   #repeatReceipts(now: number): void {
     for (const lane of this.#lanes.all) {
       if (lane.isUp && lane.newestAt !== Number.NEGATIVE_INFINITY) this.#receipts.noteNews(now, lane);
@@ -267,17 +268,17 @@ export class LaneScheduler {
     this.#queue.setServed(now, this.#lanes.up > 0);
   }
 
-  /** A lane's last batch is on its way, or was taken whole: only then is the lane given more. */
+  /** Says whether the lane's connection still has its last batch. A busy lane is not given more. */
   setBusy(index: number, isBusy: boolean): void {
     const lane = this.#lanes.all[index];
     if (lane !== undefined) lane.isBusy = isBusy;
   }
 
   /**
-   * The lanes on which what registers an association or a context is best sent: the two that are promptest, or one where only
-   * one can be written now. What uses it may go on these, behind it, before the other end has acknowledged it.
+   * The lanes on which to register an association or a context: the two most prompt ones, or one if only one is writable. Datagrams that
+   * use the registration may follow it on these lanes before the other end acknowledges it.
    *
-   * @returns their bits; 0 while no lane is up
+   * @returns bits of these lanes; 0 while no lane is up
    */
   registrationLanes(): number {
     const first = this.controlLane();
@@ -286,7 +287,7 @@ export class LaneScheduler {
     return second === NONE ? 1 << first : (1 << first) | (1 << second);
   }
 
-  /** The promptest lane, for a control capsule. @returns its number, or -1 while no lane is up */
+  /** The most prompt lane, for a control capsule. @returns its number, or -1 while no lane is up */
   controlLane(): number {
     const prompt = this.#choice.sparse(this.#lanes.all.length, ANY_LANE);
     if (prompt !== NONE) return prompt;
@@ -305,9 +306,9 @@ export class LaneScheduler {
   // Sending
 
   /**
-   * Puts one datagram of a flow into the queue. `data` is copied.
+   * Queues one datagram of a flow. `data` is copied.
    *
-   * @param allowed  bits of the lanes that it may go on: {@link ANY_LANE}, or those that carried the registration of its context
+   * @param allowed  bits of the lanes that may carry it: {@link ANY_LANE}, or those that carried the registration of its context
    */
   push(
     now: number,
@@ -321,7 +322,7 @@ export class LaneScheduler {
     this.#queue.push(now, flow, context, allowed, data, offset, length);
   }
 
-  /** The same for rows `first` to before `end`, which are of one flow and context. */
+  /** Queues rows from `first` to before `end`, all of one flow and context. */
   pushAll(
     now: number,
     flow: number,
@@ -334,35 +335,35 @@ export class LaneScheduler {
     this.#queue.pushAll(now, flow, context, allowed, received, first, end);
   }
 
-  /** Datagrams of a context that wait may now go on these lanes. @param allowed  as for {@link push} */
+  /** Sets which lanes may carry the waiting datagrams of a context. @param allowed  as for {@link push} */
   allow(flow: number, context: number, allowed: number): void {
     this.#queue.allow(flow, context, allowed);
   }
 
-  /** Hands over what waits, each flow in order. @param take  `time` is when the datagram was queued; `data` is borrowed */
+  /** Empties the queue into `take`, each flow in order. @param take  `time` is when the datagram was queued; `data` is borrowed */
   drainTo(
     take: (time: number, flow: number, context: number, data: Uint8Array, length: number) => void,
   ): void {
     this.#queue.drainTo(take);
   }
 
-  /** Drops what waits, counted as `no_lane`: no lane is left. */
+  /** Drops everything that waits because no lane is left; counted as `no_lane`. */
   dropQueued(): void {
     this.#queue.clear(true);
   }
 
-  /** Drops what waits of a flow, or is held, which has ended. */
+  /** Drops the waiting and held datagrams of a flow that has ended. */
   removeFlow(flow: number): void {
     this.#queue.removeFlow(flow);
     this.#receiver.clear(flow);
   }
 
-  /** Drops what is over its age. For owners whose lanes are all gone: otherwise it is done in passing. */
+  /** Drops datagrams over the age budget. Only needed while no lane is up: otherwise {@link dispatch} does it. */
   expire(now: number): void {
     this.#queue.expire(now);
   }
 
-  /** The session has ended: lets go of everything. */
+  /** Releases everything because the session has ended. */
   close(): void {
     this.#queue.clear(false);
     this.#receiver.clear(NONE);
@@ -370,7 +371,7 @@ export class LaneScheduler {
     this.#lanes.up = 0;
   }
 
-  /** Gives lanes what they may take. @returns bits of the lanes that have something to write: {@link fill} their batches */
+  /** Assigns datagrams and receipts to lanes. @returns bits of the lanes that have something to write, each of which needs {@link fill} */
   dispatch(now: number): number {
     this.#demand.account(now);
     if (this.#isActive && now >= this.#intervals.endsAt) {
@@ -396,7 +397,7 @@ export class LaneScheduler {
     this.#sender.dirty |= lane.bit;
   }
 
-  /** Most bytes that {@link fill} would write for a lane. */
+  /** Upper bound of the bytes that {@link fill} would write for a lane. */
   outputBytes(index: number): number {
     const lane = this.#lanes.all[index];
     return MAX_RECEIPT_BYTES + this.#sender.outputBytes(lane);
@@ -408,10 +409,10 @@ export class LaneScheduler {
   }
 
   /**
-   * Writes what a lane was given, as capsules.
+   * Writes the receipt and the datagrams that a lane was assigned, as capsules.
    *
-   * @param out  with room for at least one datagram of any size at `at`
-   * @returns the offset behind the last; what did not fit is written by the next call
+   * @param out  has room at `at` for at least one datagram of any size
+   * @returns the end offset; the next call writes what did not fit
    */
   fill(now: number, index: number, out: Uint8Array, at: number): number {
     const lane = this.#lanes.all[index];
@@ -431,12 +432,12 @@ export class LaneScheduler {
 
   // Receiving
 
-  /** A heartbeat has taken so many milliseconds, there and back. */
+  /** Takes the round trip of a heartbeat, in milliseconds. */
   noteRoundTrip(rtt: number): void {
     this.#path.noteRoundTrip(rtt);
   }
 
-  /** A frame has arrived on a lane: a DATAGRAM capsule, whatever it contains. */
+  /** A frame, which is any DATAGRAM capsule, has arrived on a lane. */
   noteFrame(now: number, index: number): void {
     const lane = this.#lanes.all[index];
     lane.noteReceived(now);
@@ -444,11 +445,11 @@ export class LaneScheduler {
   }
 
   /**
-   * A datagram of a context that this end knows has arrived. `data` is copied if it is held.
+   * A datagram of a known context has arrived. `data` is copied if the datagram is held.
    *
-   * @param flow  -1 for one that is not to be held
-   * @returns false for one that is not to be delivered now: a copy of an earlier one, past the age budget (counted as `age`), or held
-   *          until it is its turn, see {@link takeReleased}
+   * @param flow  -1 for a datagram that must not be held
+   * @returns true to deliver it now; false if it is a copy of an earlier one, is past the age budget (counted as `age`), or is held until
+   *          {@link takeReleased}
    */
   accept(
     now: number,
@@ -463,24 +464,24 @@ export class LaneScheduler {
   }
 
   /**
-   * The context of the next datagram that was held and is to be delivered now, or -1. To be asked after whatever has arrived in a
-   * turn was delivered, and at the timeout.
+   * The context of the next held datagram that is due for delivery, or -1. To be called after a turn's arrivals were delivered, and at the
+   * timeout.
    */
   peekReleased(now: number): number {
     return this.#receiver.peekReleased(now);
   }
 
-  /** Length of the datagram that {@link peekReleased} is about. */
+  /** Length of the datagram that {@link peekReleased} found. */
   get releasedLength(): number {
     return this.#receiver.releasedLength;
   }
 
-  /** Takes that datagram, copied to `out[at]`. */
+  /** Copies that datagram to `out[at]` and releases it. */
   takeReleased(out: Uint8Array, at: number): void {
     this.#receiver.takeReleased(out, at);
   }
 
-  /** A RECEIPT capsule has come, whose value is `bytes[offset..end)`. @returns false when it is malformed */
+  /** A RECEIPT capsule has arrived, with the value `bytes[offset..end)`. @returns false if it is malformed */
   handleReceipt(now: number, bytes: Uint8Array, offset: number, end: number): boolean {
     const reader = this.#reader;
     if (!reader.begin(bytes, offset, end)) return false;
@@ -506,12 +507,12 @@ export class LaneScheduler {
 
   // Time
 
-  /** Something waits, or is not receipted. */
+  /** Whether anything waits or lacks its receipt while a lane is up. */
   get #isActive(): boolean {
     return this.#lanes.up > 0 && (this.#sender.inFlight > 0 || !this.#queue.isEmpty);
   }
 
-  /** One that is due waits for a datagram, and then, where it has no lane, for one that can be written again. */
+  /** When to dispatch for a receipt. A receipt that is due waits for a datagram to travel with; after that, for a writable lane. */
   #nextReceiptAt(now: number): number {
     if (this.#receipts.dueAt > now) return this.#receipts.dueAt;
     const { isSlow, rate } = this.#choice;
@@ -520,8 +521,8 @@ export class LaneScheduler {
   }
 
   /**
-   * When {@link dispatch} wants to be called if nothing happens before; Infinity for never. At least a millisecond from now, unless
-   * it is over already.
+   * When to call {@link dispatch} if nothing else happens; Infinity for never. At least 1 ms from now, except for a receipt that is due
+   * sooner.
    */
   nextTimeout(now: number): number {
     const { dueAt } = this.#receiver;

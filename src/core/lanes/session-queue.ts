@@ -1,16 +1,16 @@
 /**
- * The one place where the datagrams of a session wait for a lane.
+ * The queue in which the datagrams of a session wait for a lane.
  *
- * A flow (an association, by its slot) has a list; lists that are not empty stand in one of two rings. *Sparse* flows, which send
- * little, are served first: what they send is worth most when it is early and costs the others next to nothing (FQ-CoDel's new flows,
- * RFC 8290 §4.2; here by rate, since a voice call never goes idle). All others are served in turns by deficit round robin (Shreedhar
- * and Varghese 1995). Within a flow order is kept.
+ * Each flow (an association, by its slot) has a list, and lists that are not empty are in one of two rings. *Sparse* flows, which send
+ * little, are served first: their datagrams gain most from being early and cost the others next to nothing (FQ-CoDel's new flows, RFC
+ * 8290 §4.2; here decided by rate, since a voice call never goes idle). All others, *bulk*, are served by deficit round robin (Shreedhar
+ * and Varghese 1995). Order within a flow is kept.
  *
- * Datagrams past the age budget are dropped from the head: the oldest is worth least, and the newest then waits no longer than the
- * budget. A burst, such as a frame of video over a slow link, may wait that long. A queue that does not go away is of no use to
- * anybody: as in CoDel (RFC 8289 §4), one whose bulk has not been short for an interval is cut to its standing budget, which is much
- * less. CoDel's growing rate of drops is for senders that slow down; these need not. The bound in bytes drops from the flow that has
- * the most.
+ * Datagrams past the age budget are dropped from the head, because the oldest is worth least and the newest then waits no longer than the
+ * budget. A burst, such as a video frame over a slow link, may wait that long. A standing queue helps nobody: as in CoDel (RFC 8289 §4),
+ * a queue whose bulk has not been short for an interval is cut to its standing budget, which is much smaller. CoDel's growing drop rate
+ * is not used: it is meant for senders that slow down, and these may not. If the queue exceeds its bound in bytes, the flow with the most
+ * bytes loses datagrams.
  */
 import type { Counters } from "../counters.ts";
 import type { ReceivedDatagrams } from "../session/received-datagrams.ts";
@@ -22,21 +22,21 @@ import type { FlowTable } from "./flow-table.ts";
 import { ANY_LANE } from "./lane-bits.ts";
 import { isResponsive, noteSent } from "./responsive.ts";
 
-/** A flow below this is sparse, in bytes per millisecond of payload: 800 kbit/s, any call and most games. */
+/** A flow with less payload than this is sparse, in bytes per millisecond: 800 kbit/s, which covers any call and most games. */
 const SPARSE_RATE = 100;
-/** Time over which a flow's rate is taken, and after which nothing of it counts any more. */
+/** Time over which a flow's rate is measured, and idle time after which it is forgotten. */
 const RATE_WINDOW_MS = 100;
 const FORGET_MS = 2_000;
-/** CoDel's interval: a queue that has been long for this long stands. */
+/** CoDel's interval: a queue that has been long for this time counts as standing. */
 const STANDING_INTERVAL_MS = 100;
-/** Share of the standing budget below which a wait is short. */
+/** Share of the standing budget below which a wait counts as short. */
 const SHORT_SHARE = 0.5;
 /** One datagram of any size that Ethernet carries. */
 const MIN_QUANTUM_BYTES = 1_500;
 const MAX_QUANTUM_BYTES = 32_768;
-/** Time that a flow's turn takes at the rate of the session. */
+/** Length of a flow's turn at the session's rate. */
 const TURN_MS = 0.25;
-/** How many flows are looked at to find one that has much queued, and how many drops are its before they are again. */
+/** How many flows are compared to find the one with most bytes, and how many drops it takes before they are compared again. */
 const FATTEST_SEARCH = 64;
 const FATTEST_DROPS = 16;
 
@@ -44,34 +44,34 @@ const RING_SPARSE = 0;
 const RING_BULK = 1;
 
 export class SessionQueue {
-  /** Payload bytes that wait, each datagram counted with 64 bytes more for its bookkeeping. */
+  /** Bytes that wait; each datagram counts as its payload and 64 bytes for bookkeeping. */
   bytes = 0;
-  /** Most milliseconds that a datagram waits. */
+  /** Longest wait of a datagram, in milliseconds. */
   ageBudget: number;
-  /** The same once the queue stands. */
+  /** Longest wait once the queue counts as standing, in milliseconds. */
   standingBudget: number;
-  /** Datagrams that became too old. */
+  /** Datagrams dropped because of their age, since the start. */
   aged = 0;
 
   readonly #store: DatagramStore;
   readonly #flows: FlowTable;
   readonly #counters: Counters;
   readonly #byteLimit: number;
-  /** The flow of each ring whose turn it is. */
+  /** The flow whose turn it is, in each ring. */
   readonly #turn = Int32Array.of(NONE, NONE);
   #quantum = MIN_QUANTUM_BYTES;
-  /** The flow that was found to have the most; for so many more drops; and what the next had. */
+  /** The flow that had the most bytes, for how many more drops it stays so, and the bytes of the second largest. */
   #fat = NONE;
   #fatDrops = 0;
   #nextFatBytes = 0;
-  /** When bulk last waited shortly, or not at all. */
+  /** When the wait of bulk was last short, or no bulk waited. */
   #shortAt = 0;
-  /** Whether there are lanes: what waits for one to be connected again does not stand. */
+  /** Whether a lane is up. A queue that waits for a lane to reconnect does not count as standing. */
   #isServed = false;
 
   /**
-   * @param byteLimit  most bytes that wait
-   * @param ageBudget  most milliseconds that a datagram waits
+   * @param byteLimit  bound of {@link bytes}
+   * @param ageBudget  longest wait of a datagram, in milliseconds
    */
   constructor(
     store: DatagramStore,
@@ -92,7 +92,7 @@ export class SessionQueue {
     return this.#turn[RING_SPARSE] === NONE && this.#turn[RING_BULK] === NONE;
   }
 
-  /** Whether a flow sends so little that it goes first. */
+  /** Whether a flow sends so little that it is served first. */
   isSparse(flow: number): boolean {
     return (
       flow < this.#flows.rate.length &&
@@ -101,14 +101,14 @@ export class SessionQueue {
     );
   }
 
-  /** Sets how much a flow may send before the next has its turn. @param rate  bytes per millisecond of the session */
+  /** Sets how much a flow may send in a turn. @param rate  of the session, in bytes per millisecond */
   adaptQuantum(rate: number): void {
     this.#quantum = Math.min(MAX_QUANTUM_BYTES, Math.max(MIN_QUANTUM_BYTES, Math.floor(rate * TURN_MS)));
   }
 
   /**
-   * Puts rows `first` to before `end` behind the others of a flow, as {@link push} does. What would be dropped for a
-   * later one of them is dropped at once, uncopied.
+   * Appends rows from `first` to before `end` to the list of a flow, as {@link push} does. Rows that later ones would push out are dropped
+   * at once, without a copy.
    */
   pushAll(
     now: number,
@@ -144,7 +144,7 @@ export class SessionQueue {
     if (tap !== undefined) this.#store.record(tap, reason, this.#flows.head[flow]);
   }
 
-  /** Puts one datagram behind the others of its flow. `data` is copied. @param allowed  bits of the lanes it may go on */
+  /** Appends one datagram to the list of its flow. `data` is copied. @param allowed  bits of the lanes that may carry it */
   push(
     now: number,
     flow: number,
@@ -178,7 +178,7 @@ export class SessionQueue {
     this.bytes += cost;
   }
 
-  /** Rate of a flow: a mean of what came in the last tenths of a second. */
+  /** Updates a flow's rate, a moving average over some tenths of a second. */
   #measure(now: number, flow: number, length: number): void {
     const elapsed = now - this.#flows.windowAt[flow];
     if (elapsed > RATE_WINDOW_MS) {
@@ -192,12 +192,12 @@ export class SessionQueue {
     this.#flows.windowBytes[flow] += length;
   }
 
-  /** The sparse datagram whose turn it is, or -1. */
+  /** The entry of a sparse flow whose turn it is, or -1. */
   peekSparse(now: number): number {
     return this.#peek(now, RING_SPARSE);
   }
 
-  /** The datagram of another flow whose turn it is, or -1. */
+  /** The entry of a bulk flow whose turn it is, or -1. */
   peekBulk(now: number): number {
     return this.#peek(now, RING_BULK);
   }
@@ -215,13 +215,13 @@ export class SessionQueue {
     }
   }
 
-  /** Passes over the flow of the entry that was peeked, which none of its lanes can take: the next has its turn. */
+  /** Gives the turn to the next flow, because no lane can take the entry that was peeked. */
   pass(entry: number): void {
     const flow = this.#store.flow[entry];
     this.#turn[this.#flows.ring[flow]] = this.#flows.next[flow];
   }
 
-  /** Takes the entry that was peeked out. Its reference is the caller's from now on. */
+  /** Takes the entry that was peeked out of the queue. Its reference passes to the caller. */
   take(now: number, entry: number): void {
     const flow = this.#store.flow[entry];
     if (
@@ -234,7 +234,7 @@ export class SessionQueue {
     this.#takeHead(flow);
   }
 
-  /** Sets the lanes of what waits of one context of a flow. */
+  /** Sets the lanes that may carry the waiting datagrams of one context. */
   allow(flow: number, context: number, allowed: number): void {
     if (flow >= this.#flows.head.length) return;
     for (let entry = this.#flows.head[flow]; entry !== NONE; entry = this.#store.next[entry]) {
@@ -242,7 +242,11 @@ export class SessionQueue {
     }
   }
 
-  /** Takes a lane from what waits and may go only on some: its connection, and what that carried, is gone. @param bit  the lane's */
+  /**
+   * Removes a lane from waiting datagrams that only certain lanes may carry: the registrations ended with its connection.
+   *
+   * @param bit  of the lane
+   */
   forbid(bit: number): void {
     const { allowed, next } = this.#store;
     for (let ring = RING_SPARSE; ring <= RING_BULK; ring++) {
@@ -256,20 +260,20 @@ export class SessionQueue {
     }
   }
 
-  /** Drops everything of one flow, uncounted: its association has ended. */
+  /** Drops everything of one flow, uncounted, because its association has ended. */
   removeFlow(flow: number): void {
     if (flow >= this.#flows.head.length) return;
     while (this.#flows.head[flow] !== NONE) this.#dropHead(flow);
     this.#flows.forget(flow);
   }
 
-  /** There are lanes to take what waits, or none any more. */
+  /** Says whether any lane is up. */
   setServed(now: number, isServed: boolean): void {
     if (isServed && !this.#isServed) this.#shortAt = now;
     this.#isServed = isServed;
   }
 
-  /** Drops what is over its age in all flows. */
+  /** Drops datagrams over the age budget in all flows. */
   expire(now: number): void {
     for (let ring = RING_SPARSE; ring <= RING_BULK; ring++) {
       let left = this.#count(ring);
@@ -297,7 +301,7 @@ export class SessionQueue {
     }
   }
 
-  /** Empties the queue. @param isCounted  whether what is lost counts as dropped for want of a lane */
+  /** Empties the queue. @param isCounted  whether the datagrams count as dropped for `no_lane` */
   clear(isCounted: boolean): void {
     for (let ring = RING_SPARSE; ring <= RING_BULK; ring++) {
       while (this.#turn[ring] !== NONE) {
@@ -358,7 +362,7 @@ export class SessionQueue {
     if (next === NONE) this.#unlink(flow);
   }
 
-  /** The flow with the most bytes among the next few whose turn comes, as of a few drops ago. */
+  /** The flow with the most bytes among the next {@link FATTEST_SEARCH}, as of a few drops ago. */
   #fattest(): number {
     if (this.#fat !== NONE && this.#fatDrops-- > 0 && this.#flows.bytes[this.#fat] >= this.#nextFatBytes) {
       return this.#fat;

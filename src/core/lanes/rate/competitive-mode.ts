@@ -1,51 +1,52 @@
 /**
- * The rate beside those who fill the queue (CUBIC, Reno, BBR's first version): who keeps a queue short beside them gets nothing, as
- * TCP Vegas found out.
+ * Sets the rate beside senders that fill the queue (CUBIC, Reno, the first version of BBR). A sender that keeps the queue short beside
+ * them gets nothing, as TCP Vegas showed.
  *
- * The session then holds a fair share instead. A window over a smoothed round trip grows while the session's share of the link, which
- * pauses tell (share-probe.ts), is below the aim, the faster the farther below, and at least as half a TCP connection does. It shrinks
- * when the queue comes near the longest of late, once each time, as those who see it overflow then do too; and with a surge of
- * losses while it is long. The aim is a little more than one connection's half, as a session has many flows.
+ * Here the session holds a fair share instead. Its rate is a window over a smoothed round trip. The window grows while the session's share
+ * of the link, which pauses measure (share-probe.ts), is below the aim: faster the farther below, and at least as fast as half a TCP
+ * connection's. It shrinks once each time the queue approaches its longest recent length, as senders that see it overflow do too, and
+ * after a surge of losses while the queue is long. The aim is a little above the half that one connection would get, because a session
+ * carries many flows.
  *
- * It ends when two pauses say that nobody else is there, or when the queue is empty: nobody fills it any more.
+ * The mode ends when two pauses find no other sender, or when the queue is empty, because then nobody fills it any more.
  *
- * Several sessions that compete would hold the queue filled for each other for ever, be it that they mistook each other for rivals, or
- * that the rival has gone. So there are *truces*: little is sent for two round trips, at the beginning and then at fixed times since
- * the queue was last short. All sessions have seen that at the same time, and so they yield at the same time: if the queue is empty
- * then, there was nobody else. (The same for one sender, at times of its own: BBR's ProbeRTT, which its flows come to share, too.)
+ * Several competing sessions would fill the queue for each other forever if they mistook each other for rivals, or if the rival had
+ * stopped. So there are *truces*: each session sends little for two round trips, at the beginning and then at fixed times after the queue
+ * was last short. All sessions saw that moment together, so they yield together. If the queue becomes empty then, there is no rival. (BBR's
+ * ProbeRTT is the same for one sender, at times of its own, which its flows also come to share.)
  */
 import { targetFor } from "./delay-mode.ts";
 import type { Interval, Measures } from "./measures.ts";
 import type { ShareProbe } from "./share-probe.ts";
 
 const PACKET_BYTES = 1_250;
-/** Share of the link that is aimed at, and how fast: of the window, in a round trip, for all of the link. */
+/** Aim, as a share of the link. Growth toward it, as a share of the window per round trip, if the aim were the whole link away. */
 const AIM = 0.6;
 const SEEK = 0.2;
-/** Least growth, packets in a round trip. */
+/** Smallest growth, in packets per round trip. */
 const CREEP_PACKETS = 0.75;
 const MAX_GROWTH = 0.1;
-/** What is left of the window after a sign of overflow: CUBIC's 0.7 of one and a half connections. */
+/** Factor for the window after a sign of overflow: CUBIC's 0.7, for one and a half connections. */
 const DECREASE = 0.8;
-/** Parts of the longest queue above which it is about to overflow, and below which it may again. */
+/** Share of the longest queue above which it is about to overflow, and below which this can be detected again. */
 const NEAR_FULL = 0.85;
 const FAR_FROM_FULL = 0.7;
-/** A queue that others fill and drain in turns is longer at its peak than on average, by at most so much. */
+/** Largest ratio of peak to mean for a queue that other senders fill and drain in turn. */
 const PEAK_TO_MEAN = 1.25;
 const PEAK_PERIOD_MS = 5_000;
 const PEAK_MIN_MS = 500;
-/** Part of the link that the session begins with. */
+/** Share of the link that the session begins with. */
 const FIRST_SHARE = 0.4;
 const SMOOTHING = 0.1;
 const MIN_STAY_MS = 1_000;
 const EMPTY_MS = 60;
-/** Part of what the bottleneck serves that is sent in a truce, and how much longer it lasts than the queue then takes to drain. */
+/** Rate in a truce, as a share of the bottleneck's rate for this session. Length of a truce, relative to the time in which the queue drains. */
 const TRUCE_RATE = 0.7;
 const TRUCE_LENGTH = 1.2;
 const TRUCE_EXTRA_MS = 50;
-/** Part of what who does not compete accepts, that counts as empty: those who have ended the truce before hold the queue at that. */
+/** Share of the slack up to which the queue counts as empty in a truce: sessions that ended their truce earlier hold the queue there. */
 const TRUCE_SLACK = 0.5;
-/** When there are truces, since the queue was short: the second, and how long after it the others. */
+/** Time of the second truce after the queue was last short, and the interval between later ones. */
 const TRUCE_AT_MS = 4_000;
 const TRUCE_INTERVAL_MS = 8_000;
 
@@ -54,10 +55,10 @@ export class CompetitiveMode {
   rate = 0;
   /** Own share of the link. */
   share = 0;
-  /** Packets in a round trip. */
+  /** Packets per round trip. */
   #window = 0;
   #standing = 0;
-  /** Rates at which the bottleneck serves us, and all. */
+  /** Rates at which the bottleneck serves this session, and all senders. */
   #own = 0;
   #total = 0;
   #beganAt = 0;
@@ -71,9 +72,9 @@ export class CompetitiveMode {
   #truceUntil = 0;
 
   /**
-   * @param longSince  when the queue was short for the last time
-   * @param capacity  rate at which the bottleneck serves us now
-   * @param ceiling   and at which it did before the others came
+   * @param longSince  when the queue was last short
+   * @param capacity   rate at which the bottleneck serves this session now
+   * @param ceiling    the same before other senders came
    */
   begin(
     now: number,
@@ -110,8 +111,8 @@ export class CompetitiveMode {
   }
 
   /**
-   * @param slack  milliseconds of queue that who does not compete accepts on top of the target, see demand-slack.ts
-   * @returns false when nobody competes any more
+   * @param slack  queue that a session in delay mode tolerates beyond its target, in milliseconds (demand-slack.ts)
+   * @returns false when nobody else competes any more
    */
   tick(interval: Interval, measures: Measures, probe: ShareProbe, isJudged: boolean, slack: number): boolean {
     const { now, length } = interval;
@@ -166,7 +167,7 @@ export class CompetitiveMode {
     const peak = Math.max(this.#peak, this.#peakBefore);
     const isFull = this.#isArmed && standing > NEAR_FULL * peak && now - this.#peakAt > PEAK_MIN_MS;
     if (standing < FAR_FROM_FULL * peak) this.#isArmed = true;
-    // Repairs of losses may have made the peak longer than the queue can be.
+    // Repairs of losses may have made the measured peak longer than the queue can be.
     const isLossy = surges && standing > FAR_FROM_FULL * Math.min(peak, PEAK_TO_MEAN * this.#standing);
     return (isFull || isLossy) && now - this.#decreasedAt > 2 * rtt;
   }

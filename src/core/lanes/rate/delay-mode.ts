@@ -1,17 +1,17 @@
 /**
- * The rate while nobody fills the queue: that of the bottleneck, and a queue of a millisecond or a few packets.
+ * Sets the rate while nobody else fills the queue: the rate of the bottleneck, with a queue of a millisecond or a few packets.
  *
- * The bottleneck's rate is measured, as BBR (Cardwell et al., 2016) does, not searched for by losses; the queue is held at a target
- * that is larger for who sends less, which makes sessions share evenly, as Copa's (Arun and Balakrishnan, NSDI 2018) does. What
- * is measured is a round trip old; the queue that the packets sent since will have made is reckoned from it (a Smith predictor, 1957),
- * so that the loop can be fast without swinging:
+ * The bottleneck's rate is measured, as in BBR (Cardwell et al., 2016), and not found by causing losses. The target for the queue is larger
+ * for sessions that send less, which makes sessions share evenly, as in Copa (Arun and Balakrishnan, NSDI 2018). Measurements are a round
+ * trip old, so the queue that the packets sent since then will form is predicted (a Smith predictor, 1957). This allows a fast control
+ * loop that does not oscillate:
  *
  *     predicted = standing + what was sent since / capacity − time since
  *     rate      = capacity × (1 − gain × (predicted − target) / round trip)     while there is a queue
  *
- * Without a queue the rate grows: quickly to what is known from before, then for two round trips hardly, then faster and faster (the
- * plateau of CUBIC, RFC 9438 §4.2), never beyond a quarter more than what the path is proved to take. A queue too short for delay to
- * tell is noticed by a surge of losses.
+ * Without a queue the rate grows: quickly up to the rate known from before, hardly for two round trips, then faster and faster (the plateau
+ * of CUBIC, RFC 9438 §4.2), but never a quarter beyond the rate that the path has proved to take. A queue too short to show in the delay
+ * shows in a surge of losses.
  */
 import type { Interval, Measures } from "./measures.ts";
 
@@ -21,35 +21,35 @@ const MAX_TARGET_MS = 8;
 const TARGET_PACKETS = 2;
 const GAIN = 0.6;
 const MIN_RTT_MS = 20;
-/** Of the rate, at most so much is given up for a queue. */
+/** Largest cut of the rate because of a queue. */
 const MAX_CUT = 0.6;
-/** How far a sample of the capacity is followed; one that says less by far, and again. */
+/** Weight of a capacity sample; its weight if it is the second in a row that is far lower; and what counts as far lower. */
 const FOLLOW = 0.2;
 const FOLLOW_FALL = 0.5;
 const FALL = 0.85;
-/** How far what is known follows one that is higher, or lower. */
+/** Weight of a capacity sample in the known rate, if the sample is higher, or lower. */
 const REMEMBER = 0.2;
 const FORGET = 0.03;
-/** Growth per interval, up to what is known and beyond. */
+/** Growth per interval, up to the known rate and beyond it. */
 const RETURN = 1.1;
 const CREEP = 0.005;
 const CREEP_TICKS = 4;
 const ACCELERATION = 1.6;
 const MAX_GROWTH = 0.25;
 const SLACK = 1.05;
-/** A rate below this share of what is delivered cannot be right. */
+/** The capacity is at least this share of the rate of delivery. */
 const DELIVERED_SHARE = 0.9;
 const BACK_OFF = 0.95;
 const BACK_OFF_FLOOR = 0.85;
-/** Shares of late lanes from which losses tell of a queue that overflows. */
+/** Share of late lanes above which losses mean that a queue overflows: with a surge of losses, and without samples of the delay. */
 const CROWD = 0.45;
 const BLIND_CROWD = 0.6;
 
 export class DelayMode {
-  /** Bytes per millisecond: what to send, what the bottleneck takes, and what it took before. */
+  /** Bytes per millisecond: the rate to send at, and the rate of the bottleneck. */
   rate = 0;
   capacity = 0;
-  /** How long a packet that is sent now will stand. */
+  /** Predicted wait in the queue of a packet sent now, in milliseconds. */
   predicted = 0;
   #known = 0;
   /** Intervals in a row in which the rate grew. */
@@ -72,7 +72,7 @@ export class DelayMode {
     if (isCrowd) this.#backOff(measures);
   }
 
-  /** The path has been seen to take more. */
+  /** Raises the rate because the path has been found to take more. */
   raise(factor: number): void {
     this.capacity *= factor;
     this.#known = Math.max(this.#known, this.capacity);
@@ -87,7 +87,7 @@ export class DelayMode {
     const sent = (interval.sentBytes - measures.sentBytes) / this.capacity;
     this.predicted = Math.max(0, standing + sent - since);
     if (standing > target || this.predicted > target) {
-      // A queue that is only predicted does not end the growth: it is on its way to be proved.
+      // A queue that is only predicted does not end the growth: the next measurements will show whether it exists.
       if (standing > target) this.#growing = 0;
       const error = (target - this.predicted) / Math.max(MIN_RTT_MS, measures.minRtt);
       this.rate = this.capacity * (1 + Math.max(-MAX_CUT, Math.min(0, GAIN * error)));
@@ -104,7 +104,7 @@ export class DelayMode {
       this.#falls = isFall ? this.#falls + 1 : 0;
       if (isFall) this.capacity += (this.#falls > 1 ? FOLLOW_FALL : FOLLOW) * (capacity - this.capacity);
       else if (isLimited || isQueue || capacity > this.capacity) {
-        // While the application limits, less arrives than could: only more is news, as in BBR.
+        // While the application limits the rate, samples are too low. Only higher ones count, as in BBR.
         this.capacity += FOLLOW * (Math.min(capacity, (1 + MAX_GROWTH) * this.capacity) - this.capacity);
       }
     }
@@ -132,7 +132,7 @@ export class DelayMode {
   }
 }
 
-/** How long packets are to stand in the queue, for a session that sends so much. */
+/** Target for the wait in the queue, in milliseconds. @param rate  of the session, in bytes per millisecond */
 export function targetFor(rate: number): number {
   return Math.min(MAX_TARGET_MS, Math.max(MIN_TARGET_MS, 0.5 + (TARGET_PACKETS * PACKET_BYTES) / rate));
 }

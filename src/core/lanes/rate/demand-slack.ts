@@ -1,14 +1,14 @@
 /**
- * How much delay is accepted on top of what counts as an empty path, the more the more of the demand is dropped.
+ * Decides how much delay beyond that of an empty path is tolerated: more, the more of the demand is dropped.
  *
- * The least delay ever seen is that of a quiet path. Where a busy radio link, or a machine slow to wake its programs, adds some
- * milliseconds to every packet, that looks like a queue, which the rate is lowered for in vain: it follows what is sent, and what is
- * sent follows it. Who drops a fifth of its demand has reached the path's rate, as far as anyone knows; who drops half of it had better
- * make sure, at the cost of a few milliseconds for all.
+ * The smallest delay is that of a quiet path. A busy radio link, or a machine that is slow to schedule its programs, adds some milliseconds
+ * to every packet. This looks like a queue, but a lower rate does not end it: the measured rate follows what is sent, which follows the
+ * measured rate, downward. A session that drops a fifth of its demand has probably reached the path's rate. One that drops half of it
+ * should make sure, at the cost of a few milliseconds for all.
  */
 import { DropShare } from "./drop-share.ts";
 
-/** Share of the demand that may be dropped before there is slack, and the share from which all of it is given. */
+/** Shares of dropped demand at which the slack begins, and at which it reaches its maximum. */
 const FIRST_SHARE = 0.28;
 const LAST_SHARE = 0.45;
 const MAX_MS = 15;

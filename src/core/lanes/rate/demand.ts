@@ -1,22 +1,22 @@
 /**
- * Whether more is offered to a session than the path takes: what each dispatch has to leave in the queue, and why.
+ * Records whether a session is offered more than the path takes.
  *
- * Two causes are told apart. Datagrams are *held* by the pacer, or *blocked* because no lane or no room in the window is left. The law
- * of the rate needs the share of an interval in which they were held. Hedging and the session's owner only need to know whether the
- * session is *limited*, which it stays for a moment after an interval in which it was.
+ * A dispatch may leave datagrams in the queue for two reasons: the pacer *holds* them, or they are *blocked* because no lane, or no room in
+ * the window, is left. Rate control needs the time for which they were held. Hedging and the session's owner only need to know whether
+ * the session is *limited*, which it stays for a while after an interval in which it was.
  */
 
-/** How long a session counts as limited after such an interval. */
+/** How long a session counts as limited after a limited interval. */
 const CALM_MS = 300;
 
 export class Demand {
-  /** Something waits for the pacer; for bulk, longer than a moment. */
+  /** Whether the pacer holds something; for bulk, longer than a moment. */
   isHeld = false;
-  /** Bulk waits for a lane or for the window. */
+  /** Whether bulk waits for a lane or for the window. */
   isBlocked = false;
-  /** In this interval, bulk has waited for the pacer or for the window. */
+  /** Whether bulk has waited for the pacer or for the window in this interval. */
   isFilled = false;
-  /** In this interval, milliseconds for which something was held. */
+  /** Time for which something was held in this interval, in milliseconds. */
   heldMs = 0;
   #dispatchedAt = 0;
   #limitedUntil = 0;
@@ -25,19 +25,19 @@ export class Demand {
     return now < this.#limitedUntil;
   }
 
-  /** Accounts for the time since the dispatch before. To be called first in each dispatch. */
+  /** Accounts for the time since the last dispatch. To be called first in each dispatch. */
   account(now: number): void {
     if (this.isHeld) this.heldMs += now - this.#dispatchedAt;
     this.#dispatchedAt = now;
   }
 
-  /** Begins a dispatch: nothing is known to be held or blocked. */
+  /** Begins a dispatch, in which nothing is held or blocked yet. */
   begin(): void {
     this.isHeld = false;
     this.isBlocked = false;
   }
 
-  /** Ends an interval. @param isLimited  whether the pacer has held bulk for a good part of it */
+  /** Ends an interval. @param isLimited  whether the pacer held bulk for a good part of it */
   end(now: number, isLimited: boolean): void {
     if (isLimited || this.isBlocked) this.#limitedUntil = now + CALM_MS;
     this.isFilled = false;

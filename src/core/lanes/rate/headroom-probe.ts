@@ -1,15 +1,15 @@
 /**
- * Whether the path takes more than it gets: a burst of our own tells.
+ * Finds out by short bursts whether the path takes more than the session sends.
  *
- * Delay above the least ever seen may be a queue of ours. It may also be what a busy radio link, or a machine slow to wake its programs,
- * adds to every packet; lowering the rate for that is in vain, and as the rate of the bottleneck is measured by what gets through, it
- * follows what is sent, and what is sent follows it. So while demand is dropped, a fifth more is sent for a few milliseconds, now and
- * then (BBR's ProbeBW does so all the time: Cardwell et al., 2016). Where the rate is right, the delay grows by what was sent beyond it:
+ * Delay above the smallest one may come from the session's own queue. It may also come from a busy radio link, or from a machine that is
+ * slow to schedule its programs, and then a lower rate does not help: the measured rate of the bottleneck follows what is sent, which
+ * follows the measured rate, downward. So while demand is dropped, the session now and then sends a fifth more for some milliseconds
+ * (BBR's ProbeBW does so all the time: Cardwell et al., 2016). If the rate was right, the delay grows by what was sent beyond it:
  *
  *     excess = sent / capacity − time,     growth = delay after − delay before,     the path is full if growth ≈ excess
  *
- * If it does not grow there is room, and what stood before the burst was no queue: from then on that much delay counts as the path's
- * own. A burst that made a queue is not repeated soon.
+ * If the delay does not grow, there is room, and the delay before the burst was not a queue: from then on it counts as the path's own.
+ * After a burst that made a queue, the next one is further away.
  */
 
 import { targetFor } from "./delay-mode.ts";
@@ -17,32 +17,32 @@ import { DropShare } from "./drop-share.ts";
 import type { Interval, Measures } from "./measures.ts";
 
 const NEVER = Number.POSITIVE_INFINITY;
-/** What is sent in excess, in milliseconds of the path's time, and over how long, unless intervals are longer. */
+/** Excess of a burst, in milliseconds at the path's rate, and the length of a burst, unless intervals are longer. */
 const EXCESS_MS = 12;
 const LENGTH_MS = 60;
-/** The frame with the least delay of so many milliseconds before it began, and before it ended, are compared. */
+/** The smallest delays in this time before the burst begins, and before it ends, are compared. */
 const WINDOW_MS = LENGTH_MS / 2;
-/** Share of the demand that is dropped from which a burst is worth while. */
+/** Share of dropped demand above which a burst is worthwhile. */
 const LEAST_DROPPED = 0.02;
-/** Less excess says nothing: there was nothing to send. */
+/** A burst with less excess proves nothing, because there was too little to send. */
 const LEAST_EXCESS_MS = 4;
-/** Parts of the excess by which the delay grows at most where there is room, and at least where there is none. */
+/** Growth of the delay as a share of the excess: up to the first there is room, above the second there certainly is none. */
 const ROOM = 0.12;
 const FULL = 0.4;
-/** Round trips, and milliseconds, between bursts that found room; how much longer after each that did not, and at most. */
+/** Shortest interval between bursts; the factor by which it grows after each burst that found no room; and the longest. */
 const INTERVAL_RTTS = 4;
 const INTERVAL_MS = 150;
 const BACK_OFF = 2;
 const MAX_INTERVAL_MS = 10_000;
-/** Most delay that counts as the path's own, and how it is forgotten. */
+/** Largest delay that counts as the path's own; the time over which it is forgotten; and the factor for it after a burst without room. */
 const MAX_OWN_MS = 15;
 const FORGET_MS = 20_000;
 const DISPROVED = 0.5;
 
 export class HeadroomProbe {
-  /** Milliseconds of standing delay that are the path's own. */
+  /** Standing delay that is the path's own, in milliseconds. */
   own = 0;
-  /** A burst is under way, or being judged. */
+  /** Whether a burst is under way or has not been judged yet. */
   isRunning = false;
 
   #start = 0;
@@ -59,7 +59,7 @@ export class HeadroomProbe {
   #afterAt = 0;
   #afterBytes = 0;
 
-  /** What the rate is to be multiplied by now. */
+  /** Factor for the rate now. */
   raise(now: number): number {
     const isBurst = now >= this.#start && now < this.#end;
     return isBurst ? 1 + EXCESS_MS / (this.#end - this.#start) : 1;
@@ -68,9 +68,9 @@ export class HeadroomProbe {
   /**
    * To be called at the end of each interval.
    *
-   * @param capacity  of the link, in bytes per millisecond, about
-   * @param isPaused  a pause is under way, or being judged: no burst begins
-   * @returns true when a burst has found room
+   * @param capacity  approximate rate of the link, in bytes per millisecond
+   * @param isPaused  whether a pause is under way or has not been judged yet, so that no burst may begin
+   * @returns true if a burst has just found room
    */
   tick(interval: Interval, measures: Measures, capacity: number, isPaused: boolean): boolean {
     const { now, length, dropped, frames } = interval;
@@ -85,7 +85,7 @@ export class HeadroomProbe {
 
   #begin({ now, length }: Interval, capacity: number, rtt: number): void {
     this.isRunning = true;
-    // Receipts of what was sent just before are to come yet.
+    // Frames that were sent shortly before count only if their receipts are still to come.
     this.#start = now + Math.max(0, WINDOW_MS - rtt);
     this.#end = this.#start + Math.max(LENGTH_MS, length);
     this.#giveUpAt = this.#end + 3 * rtt + 100;
@@ -94,7 +94,7 @@ export class HeadroomProbe {
     this.#after = NEVER;
   }
 
-  /** A frame has been receipted. @param standing  how long it stood @param sentBytes  of the session, up to it */
+  /** A frame has been receipted. @param standing  its wait in queues @param sentBytes  bytes sent by the session, up to this frame */
   note(sentAt: number, standing: number, sentBytes: number): void {
     if (!this.isRunning || sentAt <= this.#start - WINDOW_MS || sentAt > this.#end) return;
     if (sentAt <= this.#start) {
@@ -110,7 +110,7 @@ export class HeadroomProbe {
     }
   }
 
-  /** Whether all of the burst is receipted, or never will be. */
+  /** Whether all of the burst has been receipted, or has taken too long. */
   #isOver({ now, newest }: Interval): boolean {
     return this.isRunning && (newest >= this.#end || now >= this.#giveUpAt);
   }
@@ -131,7 +131,7 @@ export class HeadroomProbe {
     return hasRoom;
   }
 
-  /** Growth of the delay as a part of the excess; NaN when the burst says nothing. */
+  /** Growth of the delay as a share of the excess; NaN if the burst proves nothing. */
   get #growth(): number {
     if (this.#before === NEVER || this.#after === NEVER) return Number.NaN;
     const excess = (this.#afterBytes - this.#beforeBytes) / this.#capacity - (this.#afterAt - this.#beforeAt);

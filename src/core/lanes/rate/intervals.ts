@@ -1,6 +1,6 @@
 /**
- * Cuts time into intervals of half a round trip. At the end of each, it tells the law of the rate what was seen in it, and passes what
- * that decides to the pacer, the queue and the choice of lanes.
+ * Divides time into intervals of half a round trip. At the end of each, it reports the interval to rate control, and applies the result to
+ * the pacer, the queue and the choice of lanes.
  */
 import type { LaneSet } from "../lane-set.ts";
 import type { LaneChoice } from "../sending/lane-choice.ts";
@@ -15,20 +15,20 @@ import type { PathDelay } from "./path-delay.ts";
 import type { RateControl } from "./rate-control.ts";
 
 const MIN_INTERVAL_MS = 10;
-/** Samples that an interval needs; and how many intervals may go by without. */
+/** Samples that an interval needs; intervals in a row without as many, after which one sample suffices; and after which all are dropped. */
 const ENOUGH_SAMPLES = 4;
 const STARVED_INTERVALS = 4;
 const MAX_STARVED_INTERVALS = 8;
-/** Share of an interval for which bulk has waited when it counts as limited. */
+/** Share of an interval above which it counts as limited if the pacer held something for so long. */
 const LIMITED_SHARE = 0.2;
-/** How long datagrams wait in a queue that stands: this, or a share of the round trip, which an inner TCP needs to fill the link. */
+/** Longest wait in a standing queue: this, or a share of the round trip, which an inner TCP needs to fill the link. */
 const STANDING_MS = 20;
 const STANDING_RTT_SHARE = 0.25;
-/** Most milliseconds in the queue while the rate is not known. */
+/** Longest wait in the queue while the rate is not known, unless the age budget is longer. */
 const START_AGE_MS = 100;
 
 export class RateIntervals {
-  /** When the interval ends. */
+  /** When the current interval ends. */
   endsAt = 0;
 
   readonly #lanes: LaneSet;
@@ -44,7 +44,7 @@ export class RateIntervals {
 
   /** Intervals in a row without enough samples. */
   #starved = 0;
-  /** Counts at the begin of the interval. */
+  /** Counts at the start of the interval. */
   #deliveredBefore = 0;
   #framesBefore = 0;
   #latesBefore = 0;
@@ -64,7 +64,7 @@ export class RateIntervals {
     newest: 0,
   };
 
-  /** @param ageBudget  most milliseconds that a datagram waits, by the session's options */
+  /** @param ageBudget  longest wait of a datagram by the session's options, in milliseconds */
   constructor(parts: SendingParts, ageBudget: number) {
     this.#lanes = parts.lanes;
     this.#queue = parts.queue;
@@ -80,7 +80,7 @@ export class RateIntervals {
     this.#queue.standingBudget = this.#startAge;
   }
 
-  /** Bytes receipted in this interval, up to now. */
+  /** Bytes receipted in this interval so far. */
   get delivered(): number {
     return this.#sender.deliveredBytes - this.#deliveredBefore;
   }
@@ -89,7 +89,7 @@ export class RateIntervals {
     return Math.max(this.#ageBudget, START_AGE_MS);
   }
 
-  /** Ends the interval, and begins the next one. */
+  /** Ends the interval and begins the next one. */
   end(now: number): void {
     const path = this.#path;
     const demand = this.#demand;
@@ -116,7 +116,7 @@ export class RateIntervals {
     interval.lateShare = this.#lanes.lateShare;
     interval.newest = this.#lateness.newest;
     demand.end(now, interval.isLimited);
-    // After a rest there is nothing to learn from how long it was.
+    // An interval that includes a rest says nothing about the path.
     if (length > 0 && length < MAX_STARVED_INTERVALS * wanted) this.#adapt();
     if (interval.hasSamples || this.#starved > MAX_STARVED_INTERVALS) path.clear();
     this.#deliveredBefore = sender.deliveredBytes;

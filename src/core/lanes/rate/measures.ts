@@ -1,18 +1,18 @@
 /**
- * What is measured of the path in one interval, for the laws of the rate.
+ * Measures the path in each interval, for the control of the rate.
  *
- * *Capacity* comes from how far apart frames arrive. Take the frames with the least delay of two intervals one after the other: a
- * first-in-first-out bottleneck has sent, between the two, just what the session sent between them. Where there was a queue at both,
- * bytes by time is the rate at which the bottleneck serves us, whatever became late meanwhile; where there was none, it is a rate
- * that the path is proved to take. (Counting what is delivered, as BBR does, shakes with every hole in a lane: in trials this one
- * stayed within three per cent.)
+ * *Capacity* comes from the arrival times of frames. Take the frames with the smallest delay in two consecutive intervals. Between them, a
+ * first-in-first-out bottleneck has sent exactly what the session sent between them. If there was a queue at both, these bytes over this
+ * time are the rate at which the bottleneck serves the session, whatever became late in between. If there was none, it is a rate that the
+ * path has proved to take. (Counting delivered bytes, as BBR does, varies with every hole in a lane. In trials, this measure stayed
+ * within three per cent.)
  *
- * *Surges* of losses tell of a queue that is too short for delay to tell. Lanes become late by chance losses too, so that it takes
- * clearly more than the least share of frames that made a lane late in the last ten to twenty seconds.
+ * *Surges* of losses reveal a queue that is too short to show in the delay. Random losses make lanes late too, so a surge is clearly more
+ * than the smallest share of frames that made lanes late in the last 10 to 20 s.
  */
 import type { PathDelay } from "./path-delay.ts";
 
-/** A standing delay above this means that there was a queue. */
+/** A standing delay above this, in milliseconds, is a queue. */
 const QUEUE_MS = 0.3;
 const HISTORY = 16;
 const RECENT = 3;
@@ -25,38 +25,38 @@ const MAX_BASE_LOSS = 0.05;
 export interface Interval {
   now: number;
   length: number;
-  /** Whether bulk waited for the pacer. */
+  /** Whether the pacer held bulk for a good part of the interval. */
   isLimited: boolean;
   /** Whether bulk waited for the pacer or for the window. */
   isFilled: boolean;
   /** Whether there were enough samples of the delay. */
   hasSamples: boolean;
-  /** Receipted in the interval. */
+  /** Bytes receipted in the interval. */
   delivered: number;
-  /** Sent in the session up to now. */
+  /** Bytes sent in the session so far. */
   sentBytes: number;
   /** Datagrams that became too old in the queue. */
   dropped: number;
-  /** Frames sent, and lanes that became late. */
+  /** Frames sent, and how often lanes became late. */
   frames: number;
   lates: number;
-  /** Share of the lanes for bulk that are late; 0 where there are few. */
+  /** Share of the bulk lanes that are late; 0 if there are few of these. */
   lateShare: number;
   /** When the newest frame with a receipt was sent. */
   newest: number;
 }
 
 export class Measures {
-  /** How long packets stand in queues. */
+  /** How long packets wait in queues, in milliseconds. */
   standing = 0;
   minRtt = 0;
-  /** Rate at which the bottleneck serves us, in bytes per millisecond; 0 where this interval does not tell. */
+  /** Rate at which the bottleneck serves this session, in bytes per millisecond; 0 if this interval does not show it. */
   capacity = 0;
-  /** The last rate that the path took. */
+  /** The last rate that the path has proved to take. */
   proved = 0;
-  /** Whether far more lanes became late than by chance. */
+  /** Whether far more lanes became late than random losses explain. */
   surges = false;
-  /** When the frame that `standing` is of was sent, and what the session had sent by then. */
+  /** When the frame behind `standing` was sent, and how many bytes the session had sent by then. */
   sentAt = 0;
   sentBytes = 0;
   #delivered = new Float64Array(HISTORY);
@@ -73,7 +73,7 @@ export class Measures {
   #loss = 1;
   #lossBefore = 1;
 
-  /** @param slack  milliseconds of delay that do not count as standing in a queue */
+  /** @param slack  delay that does not count as a queue, in milliseconds */
   update(interval: Interval, path: PathDelay, slack: number): void {
     this.#delivered[this.#turns++ % HISTORY] = interval.delivered / interval.length;
     this.minRtt = path.minRtt;
@@ -82,7 +82,7 @@ export class Measures {
     this.#measureLoss(interval);
   }
 
-  /** Mean rate of delivery of the last two intervals. */
+  /** Mean rate of delivery in the last two intervals, in bytes per millisecond. */
   get recentDelivery(): number {
     return (
       (this.#delivered[(this.#turns + HISTORY - 1) % HISTORY] +
@@ -91,7 +91,7 @@ export class Measures {
     );
   }
 
-  /** Mean rate of delivery of the last eight round trips or so; 0 before there were so many. */
+  /** Mean rate of delivery in the last 16 intervals, about eight round trips; 0 before. */
   get delivery(): number {
     if (this.#turns < HISTORY) return 0;
     let sum = 0;
@@ -105,7 +105,7 @@ export class Measures {
     this.sentBytes = path.leastSentBytes;
     const arrivedAt = path.leastSentAt + path.least;
     const elapsed = arrivedAt - this.#previousAt;
-    // Too close together to tell: the next interval is measured from the earlier one.
+    // The two frames are too close together: the next interval is measured from the earlier one.
     if (elapsed < 0.4 * length) return;
     if (elapsed < 4 * length && path.leastSentBytes > this.#previousBytes) {
       this.proved = (path.leastSentBytes - this.#previousBytes) / elapsed;
@@ -134,7 +134,7 @@ export class Measures {
     this.#frames[0] = frames;
     this.#lates.copyWithin(1, 0);
     this.#lates[0] = lates;
-    // A loss shows a round trip later, two intervals.
+    // A loss shows a round trip later, which is two intervals.
     let sent = 0;
     let late = 0;
     for (let i = 0; i < RECENT; i++) {

@@ -1,14 +1,14 @@
 /**
- * Lets bulk go at the rate that was found, so that the queue stands here, where it is fair and bounded in age, and neither in a link
- * nor in the kernels and relays before it. A token bucket: sparse datagrams, copies, hedges and receipts go past it, but on its
- * account. Timers are coarse, so that the bucket holds a little. A pause is for bulk alone: a call would hear it, and its few bytes
- * do not hide what the pause is to show.
+ * Paces bulk at the rate of the session, so that the queue builds up here, where it is fair and bounded in age, and not in the link or in
+ * the kernels and relays before it. A token bucket, which holds a little because timers are coarse. Sparse datagrams, copies and hedges
+ * pass without waiting, but spend its tokens. A pause stops bulk only: a call would notice, and its few bytes do not disturb the
+ * measurement.
  */
 
-/** What the bucket holds: two datagrams, or what goes in a millisecond. */
+/** Size of the bucket: two datagrams, or what is sent in a millisecond. */
 const MIN_BURST_BYTES = 3_000;
 const BURST_MS = 1;
-/** How far sparse datagrams may overdraw it, before they wait as others do: at a low rate, by two of any size and their copies. */
+/** How far sparse datagrams may overdraw the bucket before they wait too; at a low rate, by two full-sized ones and their copies. */
 const MAX_DEBT_MS = 20;
 const MIN_DEBT_BYTES = 5_000;
 
@@ -46,18 +46,18 @@ export class Pacer {
     this.#tokens -= bytes;
   }
 
-  /** Lets no bulk go for a while, nor make up for it later. */
+  /** Stops bulk for a while, for which it cannot make up later. */
   pause(ms: number): void {
     this.#pausedUntil = this.#filledAt + ms;
     this.#tokens = Math.min(this.#tokens, 0);
   }
 
-  /** When bulk may go again. */
+  /** When bulk may be sent again. */
   get readyAt(): number {
     return this.#paidAt(0);
   }
 
-  /** When sparse datagrams may. */
+  /** When sparse datagrams may be sent again. */
   get sparseReadyAt(): number {
     return this.#paidAt(-this.#maxDebt);
   }

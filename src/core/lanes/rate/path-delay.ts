@@ -1,28 +1,29 @@
 /**
- * How long the path takes, from receipts alone.
+ * Measures the delay of the path, from receipts alone.
  *
- * A receipt says when, on the receiver's clock, the newest frame of a lane arrived; the sender knows when it sent that. The difference
- * is the delay plus the unknown offset of the clocks, which drops out once the least of it, over the last ten to twenty seconds, is
- * taken away: what is left is the time spent in queues, *standing delay* (LEDBAT, RFC 6817 §2.2, has the same measure and the same two
- * windows, which also follow clocks that drift and routes that change). The receipt's own clock gives the round trip without the time
- * that the receipt was held back.
+ * A receipt says when the newest frame of a lane arrived, on the receiver's clock, and the sender knows when it sent that frame. The
+ * difference is the delay plus the unknown offset of the clocks. The smallest difference of the last 10 to 20 s contains the same offset;
+ * what exceeds it is the time in queues, the *standing delay*. (LEDBAT, RFC 6817 §2.2, has the same measure, with the same two windows,
+ * which also follow clock drift and route changes.) The receipt's own clock gives the round trip without the time for which the receipt
+ * was held back.
  *
- * A frame that stood behind a hole in its lane says nothing of the path: samples of late lanes are left out, and of each interval the
- * least counts, as a queue delays all, but chance only some (Copa's standing RTT: Arun and Balakrishnan, NSDI 2018).
+ * A frame that waited behind a hole in its lane says nothing about the path, so samples of late lanes are left out. Of each interval only
+ * the smallest delay counts, because a queue delays all frames, but chance only some (Copa's standing RTT: Arun and Balakrishnan, NSDI
+ * 2018).
  */
 import type { LaneState } from "../lane-state.ts";
 
 const PERIOD_MS = 10_000;
-/** While the queue is never empty the least delay of before counts for longer; not for ever, as routes change. */
+/** The period while the queue may never be empty. The earlier smallest delay then counts for longer, but not forever, as routes change. */
 const BUSY_PERIOD_MS = 60_000;
-/** Until something is known. */
+/** Round trip until one is measured, in milliseconds. */
 const GUESSED_RTT = 100;
-/** A lane whose way is longer by more than this, beyond half a round trip, is late all the same. */
+/** Largest lag of a lane that is tolerated, beyond half a round trip. */
 const MAX_LAG_MS = 20;
 const NEVER = Number.POSITIVE_INFINITY;
 
 export class PathDelay {
-  /** Of the interval under way: its least delay, above whatever the clocks differ by, and that frame's send and arrival. */
+  /** In this interval: the smallest delay, plus the clock offset; when that frame was sent; and the session's bytes up to it. */
   least = NEVER;
   leastSentAt = 0;
   leastSentBytes = 0;
@@ -38,30 +39,30 @@ export class PathDelay {
   #rtt = NEVER;
   #rttBefore = NEVER;
 
-  /** Least delay of late, to be subtracted from delays. */
+  /** Smallest recent delay, to be subtracted from delays. */
   get base(): number {
     return Math.min(this.#delay, this.#delayBefore);
   }
 
-  /** Least round trip of late, in milliseconds. */
+  /** Smallest recent round trip, in milliseconds. */
   get minRtt(): number {
     const rtt = Math.min(this.#rtt, this.#rttBefore);
     return rtt === NEVER ? GUESSED_RTT : Math.max(1, rtt);
   }
 
-  /** By how much a lane's own path is longer than that of the best, within reason. */
+  /** By how many milliseconds a lane's own path is longer than the best lane's, with a bound. */
   lag(lane: LaneState): number {
     const delay = Math.min(lane.delay, lane.delayBefore);
     return delay === NEVER ? 0 : Math.max(0, Math.min(delay - this.base, this.minRtt / 2 + MAX_LAG_MS));
   }
 
-  /** True when the samples come from more than one lane. */
+  /** Whether the samples of this interval come from more than one lane. */
   get isOfManyLanes(): boolean {
     return (this.#lanes & (this.#lanes - 1)) !== 0;
   }
 
   /**
-   * Delay of a frame, above what the clocks differ by.
+   * Delay of a frame in milliseconds, plus the constant clock offset.
    *
    * @param arrival  on the receiver's clock, in microseconds modulo 2³²
    */
@@ -74,12 +75,12 @@ export class PathDelay {
     return ((difference - this.#reference) | 0) / 1000;
   }
 
-  /** Enters the delay of a lane's newest frame, late or not. */
+  /** Adds the delay of a lane's newest frame, late or not. */
   addOfLane(lane: LaneState, delay: number): void {
     if (delay < lane.delay) lane.delay = delay;
   }
 
-  /** Enters what a receipt said of the newest frame of a lane that is not late. */
+  /** Adds what a receipt said about the newest frame of a lane that is not late. */
   add(lane: LaneState, sentAt: number, sentBytes: number, delay: number, rtt: number): void {
     if (rtt < this.#rtt) this.#rtt = rtt;
     if (delay < this.#delay) this.#delay = delay;
@@ -103,7 +104,7 @@ export class PathDelay {
     this.#lanes = 0;
   }
 
-  /** Begins a new period when this one is over. @param isBusy  whether others keep the queue filled */
+  /** Begins a new period if this one is over. @param isBusy  whether other senders keep the queue filled */
   turn(now: number, lanes: readonly LaneState[], isBusy: boolean): void {
     if (now - this.#periodAt < (isBusy ? BUSY_PERIOD_MS : PERIOD_MS)) return;
     this.#periodAt = now;

@@ -1,15 +1,16 @@
 /**
- * How fast a session may send: which of three laws holds, and when the pacer pauses.
+ * Controls the rate of a session: selects one of three modes, and decides when the pacer pauses.
  *
  *     start ── a queue ──► delay ── others fill the queue ──► compete
  *                            ▲                                  │
  *                            └────── nobody does any more ──────┘
  *
- * In *delay* a queue that does not go away calls for a pause, which tells whose it is (share-probe.ts). If others have much of the link
- * in two pauses in a row, and the queue has not been short for so long that other sessions, which yield as this one does, would have
- * ended it, they do not yield: the session competes. The least delay is not relearned meanwhile: the queue may never be empty.
- * While bulk is limited there is a pause now and then anyhow, so that the least delay is seen again; and where demand is dropped, a burst
- * now and then, which tells whether the delay is a queue at all (headroom-probe.ts).
+ * In *delay*, a standing queue leads to a pause, which shows whose queue it is (share-probe.ts). The session begins to *compete* if others
+ * have much of the link in two pauses in a row and the queue has not been short for so long that other sessions, which yield as this one
+ * does, would have ended it. While it competes, the smallest delay is kept for longer, since the queue may never be empty.
+ *
+ * While bulk is limited, pauses now and then show the smallest delay again. While demand is dropped, bursts now and then show whether the
+ * delay is a queue at all (headroom-probe.ts).
  */
 import { CompetitiveMode } from "./competitive-mode.ts";
 import { DelayMode, targetFor } from "./delay-mode.ts";
@@ -23,38 +24,38 @@ import { StartMode } from "./start-mode.ts";
 
 export type RateMode = "start" | "delay" | "compete";
 
-/** 100 kbit/s. */
+/** Lowest rate in bytes per millisecond: 100 kbit/s. */
 const MIN_RATE = 12.5;
-/** Beyond the target, a queue that calls for a pause; and after so many intervals, not sooner than this after the last. */
+/** A queue longer than the target by this leads to a pause, after this many intervals, and at least this long after the pause before. */
 const LONG_QUEUE_MS = 3;
 const LONG_QUEUE_TICKS = 3;
 const PAUSE_INTERVAL_MS = 250;
-/** Pauses in a row in which others had much, after which they compete; and since when the queue must not have been short. */
+/** Pauses in a row in which others had much of the link, and time without a short queue, after which the session competes. */
 const CROWDED_PAUSES = 2;
 const PATIENCE_MS = 800;
 const PATIENCE_RTTS = 8;
-/** Pauses for the least delay's sake. */
+/** Pauses that show the smallest delay again. */
 const DRAIN_INTERVAL_MS = 2_500;
 const DRAIN_TICKS = 8;
 const MAX_DRAIN_MS = 20;
 const DRAIN_EXTRA_MS = 4;
-/** Pauses while others compete. */
+/** Pauses while the session competes. */
 const COMPETE_INTERVAL_MS = 1_000;
 const COMPETE_QUEUE_MS = 8;
 /** Time over which the best capacity is forgotten. */
 const CEILING_MS = 20_000;
-/** More may be under way than the rate and the round trip make: receipts are late, and lanes uneven. */
+/** The window exceeds rate × round trip because receipts are delayed and lanes are uneven. */
 const WINDOW_FACTOR = 1.5;
 const WINDOW_SLACK_MS = 10;
 const WINDOW_SLACK_BYTES = 15_000;
-/** Growth when the path has been seen to take more. */
+/** Growth after a burst that found room. */
 const ROOM = 1.15;
 
 export class RateControl {
   mode: RateMode = "start";
   /** Bytes per millisecond. */
   rate: number;
-  /** Milliseconds for which the pacer is to pause from now on. */
+  /** How long the pacer is to pause from now on, in milliseconds. */
   pause = 0;
   readonly #probe = new ShareProbe();
 
@@ -65,13 +66,13 @@ export class RateControl {
   readonly #start = new StartMode();
   readonly #delay = new DelayMode();
   readonly #compete = new CompetitiveMode();
-  /** The best capacity of late. */
+  /** The highest recent capacity, in bytes per millisecond. */
   #ceiling = 0;
   #longTicks = 0;
   #limitedTicks = 0;
-  /** A pause has said something that is not acted on yet. */
+  /** Whether a pause has given a result that is not used yet. */
   #isJudged = false;
-  /** Since when the queue has been longer than it should. */
+  /** When the queue was last short. */
   #longSince = 0;
 
   constructor(path: PathDelay) {
@@ -79,17 +80,17 @@ export class RateControl {
     this.rate = this.#start.rate(path.minRtt);
   }
 
-  /** How long packets stand in queues, in milliseconds. */
+  /** How long packets wait in queues, in milliseconds. */
   get standing(): number {
     return this.#measures.standing;
   }
 
-  /** Own share of the link while others compete; otherwise all of it. */
+  /** The session's share of the link while it competes; 1 otherwise. */
   get share(): number {
     return this.mode === "compete" ? this.#compete.share : 1;
   }
 
-  /** Most bytes under way on lanes that are not late. @param delivered  in this interval, up to now */
+  /** Most bytes in flight on lanes that are not late. @param delivered  bytes receipted in this interval so far */
   window(delivered: number): number {
     if (this.mode === "start") return this.#start.window + delivered;
     const { standing, minRtt } = this.#measures;
@@ -97,7 +98,7 @@ export class RateControl {
     return WINDOW_FACTOR * this.rate * (minRtt + WINDOW_SLACK_MS + queue) + WINDOW_SLACK_BYTES;
   }
 
-  /** A frame has been receipted. @param standing  how long it was delayed beyond the least of late @param sentBytes  of the session, up to it */
+  /** A frame has been receipted. @param standing  its wait in queues @param sentBytes  bytes sent by the session, up to this frame */
   noteFrame(sentAt: number, standing: number, sentBytes: number): void {
     this.#probe.note(sentAt, Math.max(0, standing - this.#headroom.own), sentBytes);
     this.#headroom.note(sentAt, standing, sentBytes);
@@ -183,7 +184,7 @@ export class RateControl {
     }
   }
 
-  /** Keeps queues short from now on. */
+  /** Changes to delay mode, at this rate. */
   #yield(capacity: number): void {
     this.mode = "delay";
     this.#delay.begin(capacity);

@@ -1,35 +1,35 @@
 /**
- * Whose queue it is: a pause of our own tells.
+ * Measures by pauses how much of the link other senders use.
  *
- * Packets that stand in a queue of the path may stand behind our own or behind others'. For a few milliseconds nothing of ours is
- * sent; a queue of ours alone becomes shorter by just that time, one that others fill becomes shorter by less, by our share of
- * the link. So two delays, just before and just after the pause, say what share of the link the others have:
+ * Packets in a queue of the path may wait behind the session's own packets or behind those of others. The session sends nothing for a few
+ * milliseconds. A queue of its own shrinks by exactly that time. A queue that others fill shrinks by less, in proportion to the session's
+ * share of the link. So the delays just before and just after the pause give the share of the others:
  *
- *     others = 1 − (fall of the delay + what we sent meanwhile / capacity) / time between
+ *     others = 1 − (decrease of the delay + bytes sent in between / capacity) / time in between
  *
- * Nimbus (Goyal et al., SIGCOMM 2022) modulates the sender's rate and looks for the same answer in the cross traffic; Copa (Arun and
- * Balakrishnan, NSDI 2018) waits for the queue to become empty. A pause answers within a round trip, does not depend on the least
- * delay being known, and drains our own queue at the same time.
+ * Nimbus (Goyal et al., SIGCOMM 2022) modulates the sender's rate and looks for the modulation in the cross traffic. Copa (Arun and
+ * Balakrishnan, NSDI 2018) waits for the queue to become empty. A pause gives an answer within a round trip, does not require the smallest
+ * delay to be known, and drains the session's own queue at the same time.
  */
 
 const NEVER = Number.POSITIVE_INFINITY;
 const PACKET_BYTES = 1_250;
-/** A pause is no longer than this, if packets are not very slow. */
+/** Longest pause, unless the rate is so low that a few packets take longer. */
 const MAX_PAUSE_MS = 15;
 const PAUSE_SHARE = 0.6;
 const PAUSE_PACKETS = 4;
-/** Frames sent this long before and after it are compared. */
+/** Frames sent this long before and after the pause are compared. */
 const WINDOW_MS = 6;
-/** Below this a queue counts as empty: it may have been so for a while, and tells no share. */
+/** A shorter queue counts as empty. It may have been empty for a while, and then says nothing about shares. */
 const EMPTY_MS = 0.5;
-/** Shares of others above and below which somebody competes, and nobody does. */
+/** Share of others above which somebody competes, and below which nobody does. */
 const CROWDED = 0.35;
 const ALONE = 0.15;
 
 export class ShareProbe {
-  /** Share of the link that others had in the last pause that said something, 0 to 1; -1 before. */
+  /** Share of the link that others had in the last pause with a result, 0 to 1; -1 before. */
   others = -1;
-  /** Pauses in a row in which others had much, or next to nothing. */
+  /** Pauses in a row in which others had much of the link, or next to nothing. */
   crowded = 0;
   alone = 0;
   isRunning = false;
@@ -46,7 +46,7 @@ export class ShareProbe {
   #afterAt = 0;
   #afterBytes = 0;
 
-  /** How long a pause is to be. @param standing  how long packets stand @param rate  in bytes per millisecond */
+  /** Length of a pause, in milliseconds. @param standing  wait in queues @param rate  in bytes per millisecond */
   pauseFor(standing: number, rate: number): number {
     return Math.max(
       Math.min(PAUSE_SHARE * standing, MAX_PAUSE_MS),
@@ -54,7 +54,7 @@ export class ShareProbe {
     );
   }
 
-  /** A pause begins. @param rtt  with the time that packets stand */
+  /** Begins a pause. @param rtt  the round trip, including the wait in queues */
   begin(now: number, length: number, rate: number, rtt: number): void {
     this.isRunning = true;
     this.lastAt = now;
@@ -65,7 +65,7 @@ export class ShareProbe {
     this.#after = NEVER;
   }
 
-  /** A frame has been receipted. @param standing  how long it stood @param sentBytes  of the session, up to it */
+  /** A frame has been receipted. @param standing  its wait in queues @param sentBytes  bytes sent by the session, up to this frame */
   note(sentAt: number, standing: number, sentBytes: number): void {
     if (!this.isRunning) return;
     if (sentAt <= this.lastAt) {
@@ -82,11 +82,11 @@ export class ShareProbe {
   }
 
   /**
-   * Judges the pause once all of it is receipted.
+   * Evaluates the pause once the frames around it are receipted.
    *
    * @param newest    when the newest frame with a receipt was sent
-   * @param capacity  of the link, in bytes per millisecond, about
-   * @returns true when it has said something just now
+   * @param capacity  approximate rate of the link, in bytes per millisecond
+   * @returns true if the pause has just given a result
    */
   judge(now: number, newest: number, capacity: number): boolean {
     if (!this.isRunning || (newest < this.#end + this.#window && now < this.#giveUpAt)) return false;
@@ -102,7 +102,7 @@ export class ShareProbe {
     return true;
   }
 
-  /** Counts anew. */
+  /** Resets the counts of pauses in a row. */
   reset(): void {
     this.crowded = 0;
     this.alone = 0;

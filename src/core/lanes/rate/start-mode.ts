@@ -1,10 +1,10 @@
 /**
- * The start: slow start (RFC 5681 §3.1), over all lanes together.
+ * Sets the rate at the start of a session: slow start (RFC 5681 §3.1) over all lanes together.
  *
- * What may be under way begins with what three TCP connections send at once and grows by what is receipted, as long as it is made use
- * of, so that a TCP connection inside, which does the same, is not slowed down by it. Packets are spread over a round trip, at twice
- * the rate. It ends with the first sign of a queue: HyStart's rule (Ha and Rhee 2011; RFC 9406), with the standing delay in place of
- * the round trip. A queue that is seen in one interval may be chance; in two it is not, nor is one that is long.
+ * The window begins with what three TCP connections send at once, and grows by what is receipted as long as it is used, so that it does
+ * not slow down a TCP connection inside, which does the same. Packets are spread over half a round trip. The start ends at the first sign
+ * of a queue: HyStart's rule (Ha and Rhee 2011; RFC 9406), with the standing delay in place of the round trip. A queue in one interval may
+ * be chance; a queue in two, or a long one, is not.
  */
 import type { Interval, Measures } from "./measures.ts";
 
@@ -14,16 +14,16 @@ const SIGN_MS = 2;
 const CLEAR_SIGN_MS = 6;
 
 export class StartMode {
-  /** Bytes that may be under way. */
+  /** Most bytes in flight. */
   window = FIRST_WINDOW_BYTES;
   #signs = 0;
 
-  /** Rate to spread packets by. */
+  /** Rate at which packets are spread, in bytes per millisecond. */
   rate(minRtt: number): number {
     return (PACE * this.window) / minRtt;
   }
 
-  /** @returns the capacity of the link, at the end of the start; 0 before */
+  /** To be called at the end of each interval. @returns the capacity of the link when the start is over; 0 before */
   tick(interval: Interval, measures: Measures, target: number): number {
     const { standing } = measures;
     if (interval.hasSamples) this.#signs = standing > target + SIGN_MS ? this.#signs + 1 : 0;

@@ -1,18 +1,18 @@
 /**
- * Which of the last 65,536 datagrams of a session have come, so that a copy is delivered once: the anti-replay window of IPsec (RFC
- * 4303 §3.4.3, RFC 6479), over numbers that come truncated to 24 bits. What is older than the window is taken for a copy: at
- * 60,000 a second it is a second late.
+ * Remembers which of the last 65,536 datagrams of a session have arrived, so that only one copy of each is delivered: the anti-replay
+ * window of IPsec (RFC 4303 §3.4.3, RFC 6479), over numbers of 24 bits. A datagram that is older than the window counts as a copy: at
+ * 60,000 datagrams a second, it is a second late.
  */
 import { SEQUENCE_MODULUS, sequenceDistance } from "../../../wire/receipt.ts";
 import type { Arrived, Hole } from "../lane-progress.ts";
 
-/** So many numbers are remembered. */
+/** How many numbers are remembered. */
 export const WINDOW = 65_536;
-/** Holes that {@link DuplicateWindow.arrived} lists, the latest ones. */
+/** Most holes that {@link DuplicateWindow.arrived} lists; these are the latest. */
 export const MAX_HOLES = 256;
 
 export class DuplicateWindow {
-  /** Datagrams that came after a later one; and how many later ones at most. */
+  /** Datagrams that arrived after a later one, and the farthest distance to the latest. */
   overtaken = 0;
   farthest = 0;
 
@@ -24,7 +24,7 @@ export class DuplicateWindow {
     return this.#highest;
   }
 
-  /** Whether a number has come, or is too old to be known. */
+  /** Whether a number has arrived, or is too old to be remembered. */
   has(sequence: number): boolean {
     const ahead = sequenceDistance(sequence, this.#highest);
     if (ahead > 0 || this.#highest < 0) return false;
@@ -32,7 +32,7 @@ export class DuplicateWindow {
     return ahead <= -WINDOW || (this.#seen[bit >> 5] & (1 << (bit & 31))) !== 0;
   }
 
-  /** @returns false when it has come before, or is too old to be known */
+  /** Records a number. @returns false if it has arrived before, or is too old to be remembered */
   accept(sequence: number): boolean {
     const ahead = this.#highest < 0 ? WINDOW : sequenceDistance(sequence, this.#highest);
     if (ahead > 0) {
@@ -50,7 +50,7 @@ export class DuplicateWindow {
     return true;
   }
 
-  /** What has arrived, for {@link restore}. */
+  /** What has arrived, for {@link restore}; undefined before the first. */
   get arrived(): Arrived | undefined {
     if (this.#highest < 0) return undefined;
     const holes: Hole[] = [];
@@ -68,7 +68,7 @@ export class DuplicateWindow {
     return { highest: this.#highest, holes };
   }
 
-  /** To be called before anything else. */
+  /** Continues from another window's {@link arrived}. To be called before anything else. */
   restore({ highest, holes }: Arrived): void {
     this.#highest = highest;
     this.#seen.fill(-1);
@@ -80,7 +80,7 @@ export class DuplicateWindow {
     }
   }
 
-  /** Makes the window end with `sequence`, which is so many ahead. */
+  /** Moves the end of the window `ahead` numbers forward, to `sequence`. */
   #forget(sequence: number, ahead: number): void {
     if (ahead >= WINDOW) {
       this.#seen.fill(0);

@@ -1,39 +1,39 @@
 /**
- * When a receipt goes out, and on which lane.
+ * Decides when a receipt is sent, and on which lane.
  *
- * Soon after something has come (so that the sender finds a late lane within a round trip), not often (so that a flood costs one
- * receipt in five milliseconds, less than one byte in a hundred), and each news twice on different lanes: the receipt itself may
- * stand behind a hole. Like QUIC's ACK frequency (RFC 9000 §13.2), with a timer in place of a packet count.
+ * A receipt is sent soon after an arrival, so that the sender finds a late lane within a round trip, but at most every 5 ms, so that a
+ * flood costs less than one byte in a hundred. Each piece of news goes out twice, on different lanes, because the receipt itself may wait
+ * behind a hole. The rules resemble QUIC's ACK frequency (RFC 9000 §13.2), with a timer in place of a packet count.
  *
- * A receipt that travels with a datagram costs its own bytes; one that travels alone costs a packet, and usually another one that
- * acknowledges it. Over 2 Mbit/s these were three per cent of the link. So over a slow path a receipt goes on a lane that has a
- * datagram to write, and waits for one as long as a packet takes (QUIC bundles ACKs likewise, RFC 9000 §13.2.1). Over a fast one it
- * costs little, and is safer alone: a lane that carries much is late more often.
+ * A receipt that travels with a datagram costs only its own bytes. One that travels alone costs a packet, and usually another packet that
+ * acknowledges it; at 2 Mbit/s these took three per cent of the link. So over a slow path a receipt uses a lane that has a datagram to
+ * write, and waits for one as long as a packet takes (QUIC bundles ACKs likewise, RFC 9000 §13.2.1). Over a fast path a packet costs
+ * little, and the receipt is safer alone: a lane with much traffic is late more often.
  */
 import { MAX_RECEIPT_ITEMS, type ReceiptWriter } from "../../../wire/receipt.ts";
 import type { LaneState } from "../lane-state.ts";
 
-/** From the first news to its receipt, and between two receipts. */
+/** Time from the first news to its receipt, and between two receipts. */
 const DELAY_MS = 1;
 const INTERVAL_MS = 5;
-/** Where little comes, a receipt tells of so many frames, but waits no longer than this. */
+/** With little traffic, a receipt waits for this many frames, but no longer than this. */
 const FRAMES = 4;
 const MAX_INTERVAL_MS = 20;
-/** In how many receipts each news is told. */
+/** How many receipts report each piece of news. */
 const TIMES = 2;
-/** Of so many receipts one goes to all lanes in turn: those without datagrams to go with, and the others. */
+/** One in this many receipts uses the lanes in turn: if receipts travel alone, and if they travel with datagrams. */
 const TURNS = 4;
 const CARRIED_TURNS = 8;
-/** Size of a packet that a receipt waits for where the path is slow, and longest wait. */
+/** Size of the packet that a receipt waits for on a slow path, and the longest wait. */
 const PACKET_BYTES = 1_250;
 const MAX_WAIT_MS = 10;
 const NEVER = Number.POSITIVE_INFINITY;
 
 export class ReceiptSchedule {
-  /** When the next receipt is due; Infinity while there are no news. */
+  /** When the next receipt is due; Infinity if there is no news. */
   dueAt = NEVER;
   sent = 0;
-  /** What is added to `now` for the clock of receipts, in milliseconds. */
+  /** Added to `now` for the clock of receipts, in milliseconds. */
   clockOffset = 0;
   sentBytes = 0;
   #lastAt = Number.NEGATIVE_INFINITY;
@@ -41,12 +41,12 @@ export class ReceiptSchedule {
   #interval = INTERVAL_MS;
   #frames = 0;
 
-  /** Until when a receipt that is due waits, over a slow path, for a datagram to go with. @param rate  in bytes per millisecond */
+  /** Until when a due receipt waits for a datagram to travel with, on a slow path. @param rate  in bytes per millisecond */
   waitsUntil(rate: number): number {
     return this.dueAt + Math.min(MAX_WAIT_MS, PACKET_BYTES / rate);
   }
 
-  /** A frame has come on a lane. */
+  /** A frame has arrived on a lane, or the latest receipt for a lane has to be repeated. */
   noteNews(now: number, lane: LaneState): void {
     lane.news = TIMES;
     this.#frames++;
@@ -54,13 +54,13 @@ export class ReceiptSchedule {
   }
 
   /**
-   * The lane for the next receipt: one that can be written now, is not late, did not carry the last one, and has a datagram to go with,
-   * or else carries little. Now and then a receipt goes where none has been for longest: an end that sends nothing else does not notice
-   * that a lane is held up, and no few lanes may take all receipts with them.
+   * The lane for the next receipt: writable, preferably not late, not the one of the receipt before, and with a datagram to travel with or
+   * else little traffic. Now and then a receipt uses the lane that has carried none for longest: an end that sends nothing else would not
+   * notice a stalled lane otherwise, and a few stalled lanes must not hold up all receipts.
    *
-   * @param express   how many of the lanes, from the first, are kept for what is small
-   * @param carrying  bits of the lanes that have datagrams to go with
-   * @returns undefined when none can be written
+   * @param express   the lanes below this index are express
+   * @param carrying  bits of the lanes that have datagrams to travel with
+   * @returns undefined if no lane is writable
    */
   choose(lanes: readonly LaneState[], express: number, carrying: number): LaneState | undefined {
     const turns = carrying === 0 ? TURNS : CARRIED_TURNS;
@@ -83,7 +83,7 @@ export class ReceiptSchedule {
     return best;
   }
 
-  /** Writes a receipt for all lanes with news. @returns the offset behind it; `at` when there are none */
+  /** Writes a receipt for all lanes with news. @returns the end offset, which is `at` if there is no news */
   write(
     now: number,
     lanes: readonly LaneState[],
@@ -119,7 +119,7 @@ export class ReceiptSchedule {
   }
 }
 
-/** A clock of milliseconds as receipts tell it. */
+/** Milliseconds as the clock of a receipt: microseconds modulo 2³². */
 export function microseconds(now: number): number {
   return Math.floor(now * 1000) % 0x1_0000_0000;
 }

@@ -1,7 +1,7 @@
 /**
- * The receiving half of a session's end: decides about each datagram that arrives whether it is delivered, held or dropped.
+ * The receiving half of one end of a session: delivers, holds or drops each datagram that arrives.
  *
- *     accept ─► DuplicateWindow ─► ArrivalHistory ─► deliver, at once and in whatever order; or, of a responsive flow,
+ *     accept ─► DuplicateWindow ─► ArrivalHistory ─► deliver, at once and in any order; or, if the flow needs order,
  *                                                    Resequencer ─► takeReleased
  */
 import { SEQUENCE_MODULUS } from "../../../wire/receipt.ts";
@@ -16,15 +16,15 @@ import { ArrivalHistory } from "./arrival-history.ts";
 import { DuplicateWindow } from "./duplicate-window.ts";
 import { Resequencer } from "./resequencer.ts";
 
-/** Round trips that repairs get before a datagram that has been overtaken counts as too old: see arrival-history.ts. */
+/** Round trips granted to repairs before an overtaken datagram counts as too old (arrival-history.ts). */
 const REPAIRS = 3;
-/** The same while others are held for it: one repair by TCP. */
+/** The same if other datagrams are held for it: enough for one repair by TCP. */
 const HOLD_REPAIRS = 2;
-/** Most that is added to that for one that others are held for. */
+/** Largest part of the age budget that is added to that. */
 const MAX_HOLD_MS = 100;
 
 export class LaneReceiver {
-  /** Copies of earlier datagrams since the start. */
+  /** Copies of earlier datagrams that have arrived since the start. */
   duplicates = 0;
 
   readonly #store: DatagramStore;
@@ -37,7 +37,7 @@ export class LaneReceiver {
   readonly #order: Resequencer;
 
   /**
-   * @param heldBytes  most bytes that are held for order
+   * @param heldBytes  most bytes that are held to restore order
    * @param ageBudget  in milliseconds
    */
   constructor(
@@ -56,7 +56,7 @@ export class LaneReceiver {
     this.#order = new Resequencer(store, this.#window, this.#arrivals, heldBytes);
   }
 
-  /** Datagrams that were held; that arrived after a later one; and after how many later ones at most. */
+  /** Counts since the start: datagrams held, datagrams that arrived after a later one, and the largest number of later ones. */
   get held(): number {
     return this.#order.held;
   }
@@ -67,12 +67,12 @@ export class LaneReceiver {
     return this.#window.farthest;
   }
 
-  /** What has arrived, for {@link restore}; undefined before the first. */
+  /** What has arrived, for {@link restore}; undefined before the first datagram. */
   get arrived(): Arrived | undefined {
     return this.#window.arrived;
   }
 
-  /** Goes on from what another receiver had. To be called before anything else. */
+  /** Continues from another receiver's {@link arrived}. To be called before anything else. */
   restore(arrived: Arrived): void {
     this.#window.restore(arrived);
     this.#order.begin((arrived.highest + 1) % SEQUENCE_MODULUS);
@@ -116,41 +116,41 @@ export class LaneReceiver {
     tap.record(true, "age", association, owner?.localOf(flow), remote, data, offset, length);
   }
 
-  /** How long a datagram that was overtaken is waited for: it may have been lost with its lane, whatever the age budget. */
+  /** How long others are held for a missing datagram. Bounded also with a long age budget, since it may have been lost with its lane. */
   get #patience(): number {
     return Math.min(MAX_HOLD_MS, this.#ageBudget) + HOLD_REPAIRS * this.#path.minRtt;
   }
 
-  /** When a datagram that others are held for is given up; Infinity while none is held. */
+  /** When the next missing datagram is given up; Infinity if nothing is held. */
   get dueAt(): number {
     return this.#order.dueAt;
   }
 
-  /** The context of the next datagram that was held and is to be delivered now, or -1. */
+  /** The context of the next held datagram that is due for delivery, or -1. */
   peekReleased(now: number): number {
     const order = this.#order;
     if (now >= order.dueAt) order.expire(now, this.#patience);
     return order.released === NONE ? NONE : this.#store.context[order.released];
   }
 
-  /** Length of the datagram that {@link peekReleased} is about. */
+  /** Length of the datagram that {@link peekReleased} found. */
   get releasedLength(): number {
     return this.#store.length[this.#order.released];
   }
 
-  /** Takes that datagram, copied to `out[at]`. */
+  /** Copies that datagram to `out[at]` and releases it. */
   takeReleased(out: Uint8Array, at: number): void {
     const entry = this.#order.takeReleased();
     this.#store.copyOut(entry, out, at);
     this.#store.release(entry);
   }
 
-  /** Gives up all that others are held for: nothing more can arrive. */
+  /** Gives up all missing datagrams, because no lane is left on which they could arrive. */
   releaseAll(): void {
     this.#order.releaseAll();
   }
 
-  /** Drops what is held of a flow, or of all. @param flow  -1 for all */
+  /** Drops what is held of a flow, or of all flows. @param flow  -1 for all */
   clear(flow: number): void {
     this.#order.clear(flow);
   }

@@ -1,11 +1,11 @@
-/** Memory for datagrams that were held for order (resequencer.ts) while the host sends them on. */
+/** Memory for datagrams that the resequencer has released, while the host sends them on. */
 import type { DatagramBatch } from "../../session/datagram-batch.ts";
 
-/** Room for any datagram, and for many of the usual size. */
+/** Room for a datagram of any size, and for many of the usual size. */
 const BYTES = 131_072;
 
 export class ReleasedBatch {
-  /** There from the first use. */
+  /** Allocated on first use. */
   bytes = new Uint8Array(0);
   end = 0;
 

@@ -1,15 +1,17 @@
 /**
- * Puts datagrams of responsive flows (responsive.ts) back in order; all others are delivered as they come.
+ * Puts datagrams of flows that need order (responsive.ts) back in order. All others are delivered as they arrive.
  *
- * A lane before a hole holds up what is on it for about a round trip, and what other lanes bring meanwhile would overtake it. So such a
- * datagram is held while one with a smaller number, of whatever flow, is on its way: numbers are given in the order of sending, and say
- * no more. What the flow then sees is what it sees on one lane, a wait now and then; but its packets are spread, so that a hole holds
- * up few of them at the sender, and the rate is the session's. Holding is bounded: in time, by the caller's patience, which is the age
- * budget, at most 100 ms, and two round trips for TCP's repairs; in bytes; and in how many numbers it may be ahead. MPTCP (RFC 8684 §3.3) holds likewise, without a deadline, as a stream must.
+ * A hole delays everything on its lane by about a round trip, and datagrams on other lanes would overtake what waits there. So a datagram
+ * is held while one with a smaller number is missing, of whatever flow, since numbers only show the order of sending. The flow then sees
+ * what it would see on one lane: a wait now and then. But its packets are spread, so a hole delays few of them at the sender, and the
+ * flow gets the rate of the session.
  *
- *     next ── the lowest number that has neither come nor was given up
+ * Holding is bounded in bytes, in numbers ahead, and in time. The time is the caller's patience: the age budget, at most 100 ms, and two
+ * round trips for TCP's repairs. MPTCP (RFC 8684 §3.3) holds data in the same way, but without a deadline, as a stream must.
+ *
+ *     next ── the lowest number that has neither arrived nor been given up
  *     held ── by number, beyond next           (ring of entries)
- *     released ── below next, not taken yet    (list of entries): goes on before anything else of these flows
+ *     released ── below next, not taken yet    (list of entries): delivered before anything else of these flows
  */
 import { SEQUENCE_MODULUS, sequenceDistance } from "../../../wire/receipt.ts";
 import type { DatagramStore } from "../datagram-store.ts";
@@ -17,14 +19,14 @@ import { NONE } from "../datagram-store.ts";
 import type { ArrivalHistory } from "./arrival-history.ts";
 import type { DuplicateWindow } from "./duplicate-window.ts";
 
-/** How far ahead a number may be that is held: 200 ms at 400 Mbit/s. */
+/** How far ahead of the next number a held datagram may be: 200 ms at 400 Mbit/s. */
 const SPAN = 8_192;
 const NEVER = Number.POSITIVE_INFINITY;
 
 export class Resequencer {
-  /** When a hole is to be given up: {@link expire}. */
+  /** When {@link expire} gives up the next hole; Infinity if nothing is held. */
   dueAt = NEVER;
-  /** Datagrams that were held since the start. */
+  /** Datagrams held since the start. */
   held = 0;
 
   readonly #store: DatagramStore;
@@ -32,14 +34,14 @@ export class Resequencer {
   readonly #arrivals: ArrivalHistory;
   readonly #byteLimit: number;
   #next = 0;
-  /** Entries by number; there from the first that is held. */
+  /** Held entries by number; allocated for the first. */
   #ring: Int32Array | undefined;
   #count = 0;
   #bytes = 0;
   #first = NONE;
   #last = NONE;
 
-  /** @param byteLimit  most bytes that are held */
+  /** @param byteLimit  most bytes that are held at once */
   constructor(store: DatagramStore, window: DuplicateWindow, arrivals: ArrivalHistory, byteLimit: number) {
     this.#store = store;
     this.#window = window;
@@ -47,17 +49,17 @@ export class Resequencer {
     this.#byteLimit = byteLimit;
   }
 
-  /** Numbers before `next` have come, or are not waited for. To be called before anything else. */
+  /** Begins with `next`: lower numbers have arrived, or are given up. To be called before anything else. */
   begin(next: number): void {
     this.#next = next;
   }
 
-  /** The entry that is released next, or -1. */
+  /** The next released entry, or -1. */
   get released(): number {
     return this.#first;
   }
 
-  /** Takes the entry that is released next. Its reference is the caller's from now on. */
+  /** Takes the next released entry. Its reference passes to the caller. */
   takeReleased(): number {
     const entry = this.#first;
     this.#first = this.#store.next[entry];
@@ -66,16 +68,16 @@ export class Resequencer {
     return entry;
   }
 
-  /** A datagram has come that is not to be held. Its number is noted in the window already. */
+  /** A datagram that is not to be held has arrived. The window has recorded its number already. */
   pass(now: number, sequence: number, patience: number): void {
     if (sequence === this.#next) this.#advance(now, patience);
   }
 
   /**
-   * A datagram of a responsive flow has come. Its number is noted in the window and in the history already.
+   * A datagram of a flow that needs order has arrived. The window and the history have recorded its number already.
    *
-   * @param patience  milliseconds that a number is waited for from when it was overtaken
-   * @returns false when it is to be delivered at once; otherwise it is held, copied
+   * @param patience  how long to wait for a number after it was overtaken, in milliseconds
+   * @returns true if the datagram was copied and is held; false to deliver it at once
    */
   hold(
     now: number,
@@ -96,7 +98,7 @@ export class Resequencer {
     }
     if (this.#bytes + length > this.#byteLimit) {
       this.releaseAll();
-      // What it follows is not taken yet, so that it can only be dropped or overtake.
+      // The datagrams before it are released but not taken yet. With no memory to hold it behind them, it overtakes them.
       return false;
     }
     const entry = this.#store.add(now, flow, context, 0, data, offset, length);
@@ -115,7 +117,7 @@ export class Resequencer {
     return true;
   }
 
-  /** Gives up what has been waited for long enough. */
+  /** Gives up numbers that were waited for as long as the patience lasts. */
   expire(now: number, patience: number): void {
     if (now < this.dueAt) return;
     const before = this.#next;
@@ -124,13 +126,13 @@ export class Resequencer {
     else this.#arm(now, patience);
   }
 
-  /** Gives up all that is waited for. */
+  /** Gives up all missing numbers. */
   releaseAll(): void {
     if (this.#count > 0) this.#skip((this.#window.highest + 1) % SEQUENCE_MODULUS);
     this.dueAt = NEVER;
   }
 
-  /** Lets go of what is held of a flow, or of all flows. @param flow  -1 for all */
+  /** Drops what is held of a flow, or of all flows. @param flow  -1 for all */
   clear(flow: number): void {
     const store = this.#store;
     if (this.#ring !== undefined && this.#count > 0) {
@@ -159,7 +161,7 @@ export class Resequencer {
     this.#store.release(entry);
   }
 
-  /** The number that was next has come: goes on to the next hole. */
+  /** Proceeds to the next hole, because the number that was next has arrived. */
   #advance(now: number, patience: number): void {
     do {
       this.#release(this.#next);

@@ -1,8 +1,8 @@
 /**
- * Takes datagrams from the queue while the pacer, the window and the lanes allow it.
+ * Moves datagrams from the queue to lanes while the pacer, the window and the lanes allow it.
  *
- * Sparse flows go first: each of their datagrams is sent twice, on two lanes, so that the loss of one does not delay it. Bulk follows,
- * once each, at the pacer's rate.
+ * Sparse flows go first. Each of their datagrams is sent on two lanes, so that a loss on one does not delay it. Bulk follows at the
+ * pacer's rate, each datagram once.
  */
 import type { Counters } from "../../counters.ts";
 import type { DatagramStore } from "../datagram-store.ts";
@@ -20,12 +20,12 @@ import type { Lateness } from "./lateness.ts";
 import type { LaneSender } from "./sender.ts";
 import type { SendingParts } from "./sending-parts.ts";
 
-/** A bulk datagram that has waited for less than this does not wait for the pacer. */
+/** A bulk datagram that has waited for less than this does not count as held by the pacer. */
 const PROMPT_MS = 1;
 const NEVER = Number.POSITIVE_INFINITY;
 
 export class Dispatcher {
-  /** When the pacer lets the next datagram go that waits for it; Infinity if none does. */
+  /** When the pacer allows the next datagram; Infinity if none waits for the pacer. */
   pacedUntil = NEVER;
   /** Second copies of sparse datagrams since the start. */
   copies = 0;
@@ -56,7 +56,7 @@ export class Dispatcher {
     this.#sender = parts.sender;
   }
 
-  /** Gives lanes what they may take. @param delivered  bytes receipted in this interval, up to now */
+  /** Assigns waiting datagrams to lanes. @param delivered  bytes receipted in this interval so far */
   dispatch(now: number, delivered: number): void {
     this.pacedUntil = NEVER;
     this.#demand.begin();
@@ -69,7 +69,7 @@ export class Dispatcher {
 
   #dispatchSparse(now: number, isSpread: boolean): void {
     const { allowed, flow } = this.#store;
-    /** The first that was passed over: when it comes again, all have been. */
+    /** The first entry that was passed over; when it comes round again, no entry can be sent. */
     let passed = NONE;
     for (;;) {
       const entry = this.#queue.peekSparse(now);
@@ -98,7 +98,7 @@ export class Dispatcher {
     }
   }
 
-  /** As bulk does, a flow keeps its lanes while none is late, so that over a clean path nothing overtakes. */
+  /** The lane for the first copy: the flow's own while no lane has been late, so that nothing is reordered on a clean path. */
   #sparseLaneFor(flow: number, allowed: number, isSpread: boolean): number {
     const { express } = this.#lanes;
     const kept = this.#flows.lane[flow];
@@ -108,7 +108,7 @@ export class Dispatcher {
     return lane;
   }
 
-  /** The lane for the second copy: always the same beside the first, where that is possible. */
+  /** The lane for the second copy: the same one for each first lane, if possible. */
   #secondLaneFor(flow: number, allowed: number, isSpread: boolean, first: number): number {
     const { express } = this.#lanes;
     const others = allowed & ~(1 << first);
@@ -117,7 +117,7 @@ export class Dispatcher {
     return !isSpread && this.#suits(second, others) ? second : this.#choice.sparse(express, others);
   }
 
-  /** Whether a lane may be used, takes something, and sends that at once. */
+  /** Whether a lane is allowed, can take a datagram, and sends it at once. */
   #suits(index: number, allowed: number): boolean {
     const { all } = this.#lanes;
     if (index < 0 || index >= all.length || (allowed & (1 << index)) === 0) return false;

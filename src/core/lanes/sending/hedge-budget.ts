@@ -1,27 +1,28 @@
 /**
- * A datagram that is stuck goes once more, on another lane: Dean and Barroso's hedged request (The Tail at Scale, CACM 2013), and what
- * MPTCP calls opportunistic retransmission (Raiciu et al., NSDI 2012).
+ * Bounds how many bytes are hedged. To hedge a datagram is to send it once more on another lane, because it is stuck on its own: the
+ * hedged request of Dean and Barroso (The Tail at Scale, CACM 2013), which MPTCP calls opportunistic retransmission (Raiciu et al., NSDI
+ * 2012).
  *
- * TCP repairs a hole in about a round trip, as fast as a copy could travel; but a loss at the end of what a lane has, or of a repair,
- * costs a time-out of 200 ms and more. So a datagram that all its lanes hold up is sent again. The budget bounds this to
- * a share of all bytes: without it, losses of an overloaded link made more load. For the same reason bulk is not hedged while
- * the pacer holds it back.
+ * TCP repairs a hole in about a round trip, as fast as a copy would travel. But the loss of the last segments on a lane, or of a repair,
+ * costs a time-out of 200 ms or more. So a datagram is sent again once all lanes that hold it are late. The budget is a share of all
+ * bytes: without it, losses on an overloaded link caused still more load. For the same reason bulk is not hedged while the pacer holds it
+ * back.
  *
- * TCP repairs most holes before a copy is worth much. What it has not repaired within two round trips has lost its repair as well, and
- * is soon too old for the other end (arrival-history.ts). Where losses are many, copies of the former would leave nothing for the
- * latter, so that part of the budget is kept for what is overdue; flows that are put back in order may use that too, as all of such a
- * flow waits for the slowest repair. An overdue datagram may be sent a third time, since a copy can be lost like anything else.
+ * TCP repairs most holes before a copy gains much. A hole that is still open after two round trips has lost its repair too, and its
+ * datagrams are soon too old for the other end (receiving/arrival-history.ts). With many losses, copies for the first kind of hole would
+ * leave nothing for the second, so part of the budget is reserved for overdue datagrams. Flows that are put back in order may use the
+ * reserve too, because each waits for its slowest repair. An overdue datagram may be sent a third time, as its copy may be lost too.
  */
 
-/** Share of what is sent that may be hedged. */
+/** Bytes earned per byte sent. */
 const SHARE = 0.15;
 const MAX_BUDGET_BYTES = 100_000;
-/** What is kept: as much as the session sends in this time, at most this share of the largest budget. */
+/** The reserve: what the session sends in this time, but at most this share of the largest budget. */
 const RESERVE_MS = 40;
 const RESERVE_SHARE = 0.75;
-/** How often a datagram is sent again at most, once before it is overdue. */
+/** How often a datagram is sent again at most; only once before it is overdue. */
 export const MAX_HEDGES = 2;
-/** A datagram older than this is of no use to anybody. */
+/** Age in milliseconds, beyond a round trip, at which a datagram is no longer worth a copy. */
 export const HEDGE_AGE_MS = 400;
 
 export class HedgeBudget {
@@ -31,12 +32,12 @@ export class HedgeBudget {
     this.#bytes = Math.min(MAX_BUDGET_BYTES, this.#bytes + SHARE * bytes);
   }
 
-  /** Whether there is more than what is kept. @param rate  bytes per millisecond of the session */
+  /** Whether the budget exceeds the reserve. @param rate  of the session, in bytes per millisecond */
   hasSpare(rate: number): boolean {
     return this.#bytes > Math.min(RESERVE_MS * rate, RESERVE_SHARE * MAX_BUDGET_BYTES);
   }
 
-  /** @returns false when there is not so much */
+  /** Takes bytes from the budget. @returns false, taking nothing, if the budget is smaller */
   spend(bytes: number): boolean {
     if (bytes > this.#bytes) return false;
     this.#bytes -= bytes;

@@ -1,7 +1,5 @@
 /**
- * Sends datagrams once more on another lane: those that only late lanes hold, and those that were on a lane that has ended.
- *
- * hedge-budget.ts explains why, and bounds how much.
+ * Sends datagrams again on another lane if only late lanes hold them, or if their lane has ended. hedge-budget.ts explains why.
  */
 import type { Counters } from "../../counters.ts";
 import type { DatagramStore } from "../datagram-store.ts";
@@ -24,7 +22,7 @@ import type { SendingParts } from "./sending-parts.ts";
 const OVERDUE = 2;
 
 export class Hedger {
-  /** Datagrams sent once more since the start. */
+  /** Datagrams sent again since the start. */
   hedges = 0;
 
   readonly #store: DatagramStore;
@@ -55,7 +53,7 @@ export class Hedger {
     this.#sender = parts.sender;
   }
 
-  /** Sends again what only late lanes hold, if TCP's own repair is overdue or cannot be quick, or if copies harm nobody. */
+  /** Sends datagrams again that only late lanes hold, if TCP's own repair is overdue or has to wait for a timer, or if the link has room. */
   hedge(now: number): void {
     const store = this.#store;
     const overdue = OVERDUE * (this.#path.minRtt + this.#lateness.margin(this.#path));
@@ -81,7 +79,7 @@ export class Hedger {
     }
   }
 
-  /** Looks at everything on late lanes again: what was not worth a copy before, or could not be paid for, may be now. */
+  /** Makes {@link hedge} reconsider everything on late lanes: what was not due, or exceeded the budget, may now be sent again. */
   reconsider(): void {
     for (const lane of this.#lanes.all) lane.hedged = lane.receipted;
   }
@@ -93,7 +91,7 @@ export class Hedger {
     return false;
   }
 
-  /** Sends one entry again, if that is still of use. @returns false when nothing more can be sent again now */
+  /** Sends one entry again, if that is still useful. @returns false if neither a lane nor budget is available now */
   resend(now: number, entry: number): boolean {
     const store = this.#store;
     if (store.isDone[entry] === 1 || store.hedges[entry] >= MAX_HEDGES) return true;

@@ -1,37 +1,37 @@
 /**
- * Which lane a datagram goes on.
+ * Chooses the lane for a datagram.
  *
- * All lanes share one path, so that the one with the fewest bytes under way is the one that delivers soonest: what MPTCP's ECF (Lim et
- * al., CoNEXT 2017) and BLEST (Ferlin et al., IFIP Networking 2016) reckon from windows and round trips of unlike paths. As they do, it
- * rather waits than uses a lane that would deliver later: a late one. A lane with a longer way of its own is charged for it.
+ * All lanes share one path, so the lane with the fewest bytes in flight delivers soonest. MPTCP's ECF (Lim et al., CoNEXT 2017) and BLEST
+ * (Ferlin et al., IFIP Networking 2016) compute the same for paths that differ, from their windows and round trips. As in these, a
+ * datagram waits if only late lanes, which would deliver it later, are available. A lane whose own path is longer is charged for the
+ * difference.
  *
- * Spreading makes a loss hit few datagrams, but lets datagrams overtake each other when a lane is late. So a flow keeps its lane as
- * long as no lane has been late for a while and that lane takes what is given to it: over a clean path nothing is reordered.
+ * Spreading limits the datagrams that a loss delays, but reorders datagrams when a lane is late. So a flow keeps its lane as long as that
+ * lane can take its datagrams and no lane has been late for a while. On a clean path nothing is reordered.
  *
- * Over a slow path a lane that gets a packet now and then is a bad deal: each packet is acknowledged by itself, and a hole is found by
- * a timer, as nothing follows. So there are no more lanes in use than have two packets under way each, unless these cannot take the
- * datagram.
+ * On a slow path, lanes with few packets are inefficient: each packet is acknowledged by itself, and TCP finds a hole only by its timer,
+ * because nothing follows. So only as many lanes are in use as have two packets in flight each, unless these cannot take the datagram.
  *
- * Where datagrams are put back in order at the other end, all wait for the slowest repair: such a flow goes over few lanes as long as
- * these take it, so that much follows on each, and TCP finds a hole by the third segment behind it, not by a timer.
+ * A flow that the other end puts back in order waits for the slowest repair. It uses few lanes as long as these can take it, so that
+ * enough segments follow on each for TCP to find a hole by the third one and not by a timer.
  *
- * The first few of many lanes are *express*: they carry sparse flows and receipts alone, so that a call never stands behind a flood.
+ * The first few of many lanes are *express*: they carry only sparse flows and receipts, so a call never waits behind a flood.
  */
 import { NONE } from "../datagram-store.ts";
 import type { LaneState } from "../lane-state.ts";
 import type { PathDelay } from "../rate/path-delay.ts";
 
-/** Bytes that may be assigned to a lane and not written. */
+/** Most bytes that are assigned to a lane and not written yet. */
 const MAX_UNWRITTEN = 65_536;
 /** Rate in bytes per millisecond below which a path is slow: 3.2 Mbit/s. */
 const SLOW_RATE = 400;
-/** What is under way on each lane in use, two packets; and how many lanes are in use however slow the path is. */
+/** Bytes in flight on each lane in use, about two packets; and the fewest lanes in use on a slow path. */
 const LANE_BYTES = 2_500;
 const LEAST_LANES = 4;
-/** How many lanes a flow has whose datagrams wait for each other. */
+/** How many lanes a flow uses that the other end puts back in order. */
 const FEW_LANES = 4;
 
-/** How many of so many lanes are express. */
+/** How many of `count` lanes are express. */
 export function expressLanes(count: number): number {
   return count >= 12 ? 3 : count >= 8 ? 2 : count >= 4 ? 1 : 0;
 }
@@ -39,10 +39,10 @@ export function expressLanes(count: number): number {
 export class LaneChoice {
   readonly #lanes: readonly LaneState[];
   readonly #path: PathDelay;
-  /** Bytes per millisecond of the session, by which a lane's longer way is charged. */
+  /** Rate of the session in bytes per millisecond, which converts a lane's extra delay to bytes. */
   rate = 0;
 
-  /** Whether the path is known to be slow; see {@link judge}. */
+  /** Whether the measured rate is that of a slow path. */
   isSlow = false;
 
   constructor(lanes: readonly LaneState[], path: PathDelay) {
@@ -50,7 +50,7 @@ export class LaneChoice {
     this.#path = path;
   }
 
-  /** @param rate  in bytes per millisecond @param isMeasured  false at the start, when it only follows from the round trip */
+  /** Sets the rate. @param rate  in bytes per millisecond @param isMeasured  false at the start, when it is derived from the round trip */
   judge(rate: number, isMeasured: boolean): void {
     this.rate = rate;
     this.isSlow = isMeasured && rate < SLOW_RATE;
@@ -60,12 +60,12 @@ export class LaneChoice {
     return lane.isUp && !lane.isBusy && lane.unwritten < MAX_UNWRITTEN && !lane.isFull;
   }
 
-  /** Whether what a lane is given now goes out at once, as far as that can be known. */
+  /** Whether a lane probably sends a datagram at once: it is not late, and its congestion window has room. */
   isPrompt(lane: LaneState): boolean {
     return !lane.isLate && !lane.isBeyondWindow;
   }
 
-  /** For a bulk datagram: the best of the lanes that are not express and not late. @returns its index, or -1 to wait */
+  /** The lane for a bulk datagram: the best one that is neither express nor late. @returns its index, or -1 to wait */
   bulk(express: number, allowed: number): number {
     const inUse = Math.max(LEAST_LANES, Math.ceil((this.rate * this.#path.minRtt) / LANE_BYTES));
     const all = this.#lanes.length;
@@ -77,7 +77,7 @@ export class LaneChoice {
     return best === NONE || this.#lanes[best].isLate ? NONE : best;
   }
 
-  /** For a bulk datagram that is put back in order: the best of the flow's few lanes. @returns -1 when none of them is prompt */
+  /** The lane for a datagram that is put back in order: the best of the flow's few lanes. @returns its index, or -1 if none is prompt */
   ordered(express: number, flow: number): number {
     const count = this.#lanes.length - express;
     let few = 0;
@@ -87,7 +87,7 @@ export class LaneChoice {
     return best === NONE || !this.isPrompt(this.#lanes[best]) ? NONE : best;
   }
 
-  /** For a sparse datagram: the best express lane, or another one where that is late. @returns -1 when no lane can take it */
+  /** The lane for a sparse datagram: the best express lane, or another one if that is not prompt. @returns its index, or -1 to wait */
   sparse(express: number, allowed: number): number {
     const fast = this.#best(0, express, allowed);
     if (fast !== NONE && this.isPrompt(this.#lanes[fast])) return fast;
@@ -106,7 +106,7 @@ export class LaneChoice {
       let score = lane.inFlight + this.#path.lag(lane) * this.rate;
       if (lane.isBeyondWindow) score += 1e9;
       if (lane.isLate) score += 1e12 - lane.lateSince;
-      // Of equals, the one that was used longest ago.
+      // Of equal lanes, the least recently used one.
       if (score < bestScore || (score === bestScore && lane.usedAt < this.#lanes[best].usedAt)) {
         best = index;
         bestScore = score;

@@ -1,34 +1,33 @@
 /**
- * Which lanes are late: RACK (RFC 8985) across lanes.
+ * Finds late lanes: RACK (RFC 8985) applied across lanes.
  *
- * RACK takes a segment for lost when another one, sent later by more than the reordering that a path does, has been delivered. A lane
- * is a pipe of its own over the same path, so that the same holds between lanes: a lane whose oldest frame without receipt was sent
- * clearly before the newest frame that any lane has a receipt for stands before a hole, and is filling it. Nothing more is
- * given to it meanwhile. A lane with a longer way of its own is given that much more time. Where all lanes stand still nothing is
- * later than anything else, and time alone tells.
+ * RACK declares a segment lost when another one has been delivered that was sent later by more than the path's reordering. Lanes are
+ * separate connections over one path, so the same holds between them. If the oldest frame without a receipt on a lane was sent clearly
+ * before the newest frame with a receipt on any lane, then the lane is repairing a hole, and is given nothing more until it is done. A
+ * lane whose own path is longer gets that much more time. If all lanes stall, none is behind another, and a timeout decides.
  */
 import type { LaneState } from "../lane-state.ts";
 import type { PathDelay } from "../rate/path-delay.ts";
 
-/** Reordering that is let pass: receipts come every five milliseconds. */
+/** Reordering that is tolerated: receipts arrive only every 5 ms. */
 const MARGIN_MS = 5;
-/** As RACK's quarter, but of many lanes. */
+/** Share of the round trip that is tolerated. RACK's is a quarter; with many lanes, less suffices. */
 const MARGIN_SHARE = 0.1;
-/** So long after a lane was late, flows are spread over all of them. */
+/** How long flows are spread over all lanes after a lane has become late. */
 const SPREAD_MS = 5_000;
-/** Beyond two round trips, before a lane without any news counts as late. */
+/** Time beyond two round trips after which a lane without any receipt counts as late. */
 const PATIENCE_MS = 50;
 
 export class Lateness {
   /** Whether any lane is late. */
   isAny = false;
-  /** When a lane last became late. */
+  /** When a lane last became late, and how often lanes have. */
   lastAt = Number.NEGATIVE_INFINITY;
   count = 0;
   /** When the newest frame with a receipt was sent. */
   newest = Number.NEGATIVE_INFINITY;
 
-  /** Whether a lane has become late in the last few seconds. */
+  /** Whether a lane has become late within the last 5 s. */
   isRecent(now: number): boolean {
     return now - this.lastAt < SPREAD_MS;
   }
@@ -41,7 +40,7 @@ export class Lateness {
     return Math.max(MARGIN_MS, path.minRtt * MARGIN_SHARE);
   }
 
-  /** Whether a frame of this send time came too late to say something of the path. */
+  /** Whether a frame sent at this time was delayed by its lane, so that its delay says nothing about the path. */
   isStale(sentAt: number, path: PathDelay): boolean {
     return sentAt + this.margin(path) < this.newest;
   }

@@ -1,7 +1,7 @@
 /**
- * What is on the lanes: gives datagrams to lanes, writes them into the lanes' batches, and takes back what is receipted or lost.
+ * Assigns datagrams to lanes, writes them into the lanes' batches, and removes them once they are receipted or their lane has ended.
  *
- * It decides nothing. Which datagram goes on which lane, and when, is decided in dispatcher.ts and hedger.ts.
+ * dispatcher.ts and hedger.ts decide which datagram goes on which lane, and when.
  */
 import {
   MAX_SEQUENCED_HEADER_BYTES,
@@ -18,15 +18,15 @@ import type { Demand } from "../rate/demand.ts";
 import type { Pacer } from "../rate/pacer.ts";
 import type { HedgeBudget } from "./hedge-budget.ts";
 
-/** Share of the usual income of the hedge budget while the session is limited. */
+/** Share of its usual earnings that the hedging budget gets while the session is limited. */
 const LIMITED_HEDGE_SHARE = 0.2;
 
 export class LaneSender {
   /** Bits of the lanes that have something to write. */
   dirty = 0;
-  /** Bytes on lanes that are not receipted. */
+  /** Bytes on lanes without a receipt. */
   inFlight = 0;
-  /** Since the start: bytes sent and receipted, and datagrams sent, each copy counted. */
+  /** Counts since the start, including copies: bytes sent, bytes receipted, and datagrams sent. */
   sentBytes = 0;
   deliveredBytes = 0;
   frames = 0;
@@ -40,7 +40,7 @@ export class LaneSender {
   readonly #budget: HedgeBudget;
   readonly #demand: Demand;
 
-  /** @param inFlightLimit  in bytes, beyond which {@link isOverfull} */
+  /** @param inFlightLimit  bytes in flight above which {@link isOverfull} is true */
   constructor(
     lanes: LaneSet,
     store: DatagramStore,
@@ -59,12 +59,12 @@ export class LaneSender {
     this.#demand = demand;
   }
 
-  /** Whether lanes hold more than memory is meant for. */
+  /** Whether more bytes are in flight than the limit allows. */
   get isOverfull(): boolean {
     return this.inFlight > this.#inFlightLimit;
   }
 
-  /** Gives an entry to a lane. The lane holds its own reference; the caller's stays the caller's. */
+  /** Assigns an entry to a lane, which takes a reference of its own. */
   send(now: number, index: number, entry: number): void {
     const lane = this.#lanes[index];
     const store = this.#store;
@@ -88,12 +88,12 @@ export class LaneSender {
     this.frames++;
   }
 
-  /** Most bytes that {@link write} would write for a lane. */
+  /** Upper bound of the bytes that {@link write} would write for a lane. */
   outputBytes(lane: LaneState): number {
     return lane.unwritten + (lane.assigned - lane.written) * MAX_SEQUENCED_HEADER_BYTES;
   }
 
-  /** Writes what a lane was given, as capsules. What does not fit leaves the lane dirty. @returns the offset behind the last */
+  /** Writes a lane's assigned datagrams as capsules. If not all fit, the lane stays dirty. @returns the end offset */
   write(now: number, lane: LaneState, out: Uint8Array, at: number): number {
     const store = this.#store;
     const first = lane.written;
@@ -116,7 +116,7 @@ export class LaneSender {
     return end;
   }
 
-  /** Measures a batch by its first entry. A further copy of an earlier datagram has not waited. */
+  /** Measures a batch by its first entry, unless that is a further copy, whose age is not the queue's delay. */
   #noteBatch(now: number, lane: LaneState, entry: number): void {
     const { queueDelayMs, datagramBytes } = this.#counters.histograms;
     if (this.#store.holders[entry] !== lane.bit) return;
@@ -124,7 +124,7 @@ export class LaneSender {
     datagramBytes.add("out", this.#store.length[entry]);
   }
 
-  /** The other end has receipted so many more frames of a lane. */
+  /** Removes frames from a lane that the other end has newly receipted. */
   takeReceipted(lane: LaneState, frames: number): void {
     const store = this.#store;
     const before = lane.inFlight;
@@ -141,7 +141,7 @@ export class LaneSender {
     lane.openWindow(bytes, before);
   }
 
-  /** Takes the oldest entry from a lane that has ended. Its reference is the caller's from now on. @returns -1 when none is left */
+  /** Removes the oldest entry from a lane that has ended. Its reference passes to the caller. @returns -1 if none is left */
   takeBack(lane: LaneState): number {
     if (lane.receipted === lane.assigned) return NONE;
     const entry = lane.entry[lane.slot(lane.receipted++)];
@@ -150,7 +150,7 @@ export class LaneSender {
     return entry;
   }
 
-  /** Takes a lane from what is on lanes and may go only on some. @param bit  the lane's */
+  /** Removes a lane from datagrams in flight that only certain lanes may carry. @param bit  of the lane */
   forbid(bit: number): void {
     const { allowed } = this.#store;
     for (const lane of this.#lanes) {
@@ -161,7 +161,7 @@ export class LaneSender {
     }
   }
 
-  /** Releases everything: the session has ended. */
+  /** Releases everything in flight because the session has ended. */
   close(): void {
     this.dirty = 0;
     for (const lane of this.#lanes) {

@@ -12,7 +12,7 @@ import type { LaneChoice } from "./lane-choice.ts";
 import type { Lateness } from "./lateness.ts";
 import type { LaneSender } from "./sender.ts";
 
-/** What the sending half of one end of a session consists of, for those parts that use several others. */
+/** The parts of the sending half of one end of a session, for those that need several of the others. */
 export interface SendingParts {
   readonly store: DatagramStore;
   readonly flows: FlowTable;
