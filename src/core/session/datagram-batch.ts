@@ -1,3 +1,4 @@
+import type { Datapath } from "../datapath/datapath.ts";
 import { RUN_INTS } from "../datapath/datapath.ts";
 
 /**
@@ -30,6 +31,12 @@ export class DatagramBatch {
   /** Context of the last datagram, or -1. No context ends while the batch holds its datagrams. */
   get lastContext(): number {
     return this.count === 0 ? -1 : this.context[this.count - 1];
+  }
+
+  /** Index behind the datagrams of one context that begin at `first`. */
+  endOfRun(datapath: Datapath, first: number): number {
+    const { count } = this;
+    return count - first === 1 ? count : datapath.endOfEqual(this.context, 1, 0, first, count);
   }
 
   add(association: number, context: number, offset: number, length: number): void {

@@ -87,8 +87,3 @@ export function rebaseEndpoint(text: string, inFolder: InFolder): string {
 export function formatEndpoint(host: string, port: number): string {
   return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
 }
-
-/** True for a listener of another protocol, `SCHEME://IP:PORT`. */
-export function hasScheme(listen: string): boolean {
-  return listen.includes("://");
-}

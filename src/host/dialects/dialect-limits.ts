@@ -1,12 +1,9 @@
-import { hasScheme } from "../addresses/endpoint.ts";
 import type { ResolvedUdpServerOptions } from "../options/udp-server.ts";
 import { parseDialectListen } from "./dialect-listen.ts";
 
 /** True if any dialect is served. */
 export function hasDialects({ dialects, listen }: ResolvedUdpServerOptions): boolean {
-  return (
-    dialects.length > 0 || listen.some((text) => hasScheme(text) && parseDialectListen(text) !== undefined)
-  );
+  return dialects.length > 0 || listen.some((text) => parseDialectListen(text) !== undefined);
 }
 
 /** The connections and flows that a number of descriptors allows besides those of tunnels. */

@@ -1,8 +1,8 @@
 import type { TunnelServer } from "../../core/server/server.ts";
 import type { Logger } from "../log.ts";
+import type { AssociationSockets } from "../server/association-sockets.ts";
 import type { System } from "../system.ts";
 import { required } from "../system.ts";
-import type { AssociationSockets } from "../udp/association-sockets.ts";
 import type { HandingOnModule, KeptState } from "./kept-state.ts";
 import { KeptSockets } from "./kept-state.ts";
 

@@ -1,0 +1,164 @@
+import type { Datapath } from "../../core/datapath/datapath.ts";
+import { TYPESCRIPT_DATAPATH } from "../../core/datapath/typescript-datapath.ts";
+import type { LatencyClass } from "../../wire/latency-class.ts";
+import type { AddressBytes } from "../../wire/socket-address.ts";
+import { ATYP_IPV6, formatHost, makeAddress } from "../../wire/socket-address.ts";
+import { formatEndpoint, splitZone } from "../addresses/endpoint.ts";
+import { publicIps } from "../addresses/public-addresses.ts";
+import type { FlowEnd } from "../io/shortcuts.ts";
+import type { UdpSocket } from "../io/udp-io.ts";
+import { Remote } from "../io/udp-io.ts";
+import type { AssociationSockets } from "./association-sockets.ts";
+import type { EgressHost, ServerEgress } from "./server-egress.ts";
+
+const IS_IPV6 = [false, true];
+
+/** Sends the datagrams of a server's associations from UDP sockets, which it opens on first use. */
+export class SocketEgress implements ServerEgress {
+  readonly ready = Promise.resolve();
+  readonly #host: EgressHost;
+  readonly #sockets: AssociationSockets;
+  readonly #publicAddress: readonly string[];
+  readonly #datapath: Datapath;
+  /** By context slot: its target, and the generation of the slot that has it, plus one. */
+  readonly #remotes: (Remote | undefined)[] = [];
+  readonly #remoteGenerations: number[] = [];
+
+  /** @param publicAddress  IPs that clients that bind get; none for those of this machine */
+  constructor(host: EgressHost, sockets: AssociationSockets, publicAddress: readonly string[]) {
+    this.#host = host;
+    this.#sockets = sockets;
+    this.#publicAddress = publicAddress;
+    this.#datapath = host.system.datapath ?? TYPESCRIPT_DATAPATH;
+  }
+
+  send(data: Uint8Array): void {
+    const { core, system } = this.#host;
+    const { outgoing, contexts, counters } = core;
+    const { count, association, context, offset, length } = outgoing;
+    const { tap } = counters;
+    for (let first = 0; first < count; ) {
+      // A tap has to know which datagram was dropped.
+      const end = tap !== undefined ? first + 1 : outgoing.endOfRun(this.#datapath, first);
+      const at = first;
+      const slot = context[at];
+      first = end;
+      let remote = this.#remotes[slot];
+      if (remote === undefined || this.#remoteGenerations[slot] !== contexts.generation[slot] + 1) {
+        const target = contexts.target[slot];
+        if (target === undefined) continue;
+        remote = new Remote(target);
+        this.#remotes[slot] = remote;
+        this.#remoteGenerations[slot] = contexts.generation[slot] + 1;
+      }
+      const socket = this.#socketFor(association[at], remote.address);
+      const dropped =
+        socket === undefined ? end - at : socket.sendAll(undefined, data, offset, length, at, end, remote);
+      if (dropped === 0) continue;
+      const reason = socket === undefined ? "association_limit" : "send_error";
+      counters.drops[reason] += dropped;
+      if (tap !== undefined) this.#host.records.record(tap, reason, data, at);
+    }
+    counters.drops.send_error += system.io.udp.flush();
+  }
+
+  /** The end of a shortcut; undefined while the association has no socket for its target. */
+  flowEnd(association: number, context: number): FlowEnd | undefined {
+    const target = this.#host.core.contexts.target[context];
+    const socket = target && this.#sockets.find(association, target[0] === ATYP_IPV6);
+    return socket && { socket, remote: new Remote(target!), header: undefined };
+  }
+
+  /** @returns undefined if the limit of sockets is reached and no other association can be evicted */
+  #socketFor(association: number, target: AddressBytes): UdpSocket | undefined {
+    const isIpv6 = target[0] === ATYP_IPV6;
+    const known = this.#sockets.find(association, isIpv6);
+    if (known !== undefined) return known;
+    if (this.#sockets.isFull && !this.#makeRoom(association)) return undefined;
+    return this.open(association, isIpv6, undefined);
+  }
+
+  /** @param descriptor  of a socket that another process had; undefined for a new one */
+  open(association: number, isIpv6: boolean, descriptor: number | undefined): UdpSocket {
+    const { core, driver, system, log } = this.#host;
+    const sockets = this.#sockets;
+    const socket = system.io.udp.open({
+      family: isIpv6 ? 6 : 4,
+      host: undefined,
+      port: 0,
+      reusePort: false,
+      descriptor,
+      forbidsFragments: core.forbidsFragments(association),
+      latency: core.latencyOf(association),
+      dscp: core.dscpOf(association),
+      onDatagrams: (received, first, end) => {
+        if (sockets.find(association, isIpv6) !== socket) return;
+        core.handleDatagrams(driver.now(), association, received, first, end);
+        driver.schedule();
+      },
+      onUnreachable: (remote, kind, mtu) => {
+        if (sockets.find(association, isIpv6) !== socket) return;
+        core.handleUnreachable(system.now(), association, remote, kind, mtu);
+        driver.schedule();
+      },
+      onBindError: (error) => {
+        log.warn({ error: error.message }, "cannot open a UDP socket");
+        if (sockets.find(association, isIpv6) !== socket) return;
+        core.handleSocketFailed(system.now(), association);
+        driver.drain();
+      },
+    });
+    sockets.add(association, isIpv6, socket);
+    return socket;
+  }
+
+  /** Evicts an association before the system refuses a socket; its sockets are closed at once. */
+  #makeRoom(association: number): boolean {
+    const { core, driver } = this.#host;
+    const isPossible = core.makeRoomForSocket(driver.now(), association);
+    this.#host.handleOutputs();
+    return isPossible && !this.#sockets.isFull;
+  }
+
+  bind(association: number, target: AddressBytes | undefined, localIp: string | undefined): void {
+    const { core, system } = this.#host;
+    const addresses =
+      target === undefined ? this.#bindIps(localIp).flatMap((ip) => makeAddress(ip, 0) ?? []) : [target];
+    const bound: string[] = [];
+    for (const address of addresses) {
+      // No association is evicted for a second family.
+      if (bound.length > 0 && this.#sockets.isFull) break;
+      const port = this.#socketFor(association, address)?.port ?? 0;
+      if (port > 0) bound.push(formatEndpoint(formatHost(address), port));
+      // The socket reports later why it failed, and no longer belongs to the association then.
+      else this.#sockets.remove(association, address[0] === ATYP_IPV6);
+    }
+    core.handleBound(system.now(), association, bound.length === 0 ? undefined : bound);
+  }
+
+  #bindIps(localIp: string | undefined): readonly string[] {
+    if (this.#publicAddress.length > 0) return this.#publicAddress;
+    // IPv4-mapped IPv6 becomes IPv4, as a socket for both families has such addresses.
+    const local = localIp === undefined ? undefined : makeAddress(splitZone(localIp).ip, 0);
+    return publicIps(local && formatHost(local), this.#host.system.interfaces());
+  }
+
+  setLatency(association: number, latency: LatencyClass | undefined): void {
+    const { io } = this.#host.system;
+    for (const isIpv6 of IS_IPV6) {
+      this.#sockets.find(association, isIpv6)?.setLatency(latency ?? io.latency);
+    }
+  }
+
+  setDscp(association: number, dscp: number): void {
+    for (const isIpv6 of IS_IPV6) this.#sockets.find(association, isIpv6)?.setDscp(dscp);
+  }
+
+  release(association: number): void {
+    this.#sockets.release(association);
+  }
+
+  async close(): Promise<void> {
+    this.#sockets.close();
+  }
+}
