@@ -1,168 +1,80 @@
 import type { Dialect } from "../../wire/dialects/dialect.ts";
 import {
-  FRAME_DATAGRAM,
-  FRAME_INCOMPLETE,
   FRAME_KEEPALIVE,
+  FRAME_MALFORMED,
   FRAME_TARGET,
   MAX_UDP_BYTES,
 } from "../../wire/dialects/dialect.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
-import {
-  ATYP_DOMAIN,
-  addressDomain,
-  addressPort,
-  copyAddress,
-  copyOf,
-  makeAddress,
-} from "../../wire/socket-address.ts";
+import { copyAddress, makeAddress } from "../../wire/socket-address.ts";
 import { REPLY_COMMAND_UNSUPPORTED, REPLY_SUCCEEDED } from "../../wire/socks5.ts";
 import type { Counters, DropReason, RefusalReason } from "../counters.ts";
 import { Deadlines } from "../deadlines.ts";
 import { ProtocolError } from "../errors.ts";
 import { Socks5ServerConnection } from "../handshakes/socks5-server.ts";
 import { IdleLists } from "../idle-lists.ts";
-import { Permissions } from "../server/permissions.ts";
-import type { Filtering } from "../server/server-associations.ts";
 import { DatagramBatch } from "../session/datagram-batch.ts";
 import { SendPool } from "../session/send-queue.ts";
 import type { DatagramTap } from "../tap.ts";
-import type { DialectLinkLimits } from "./dialect-link.ts";
+import type { DialectConnection } from "./dialect-connection.ts";
+import { deadlineOf, deadlineOfQueue } from "./dialect-connection.ts";
+import { DialectFlows } from "./dialect-flows.ts";
 import { DialectLink } from "./dialect-link.ts";
-import { RemoteTable } from "./remote-table.ts";
+import type { DialectServerOptions } from "./dialect-server-options.ts";
+import type { DialectServerOutput } from "./dialect-server-output.ts";
+import type { FrameReceiver } from "./frame-reader.ts";
+import type { RemoteTable } from "./remote-table.ts";
+import { tapNumber } from "./remote-table.ts";
 
 const NONE = -1;
+/** Uses within this time count as one in the order of idleness. Milliseconds. */
 const IDLE_GRAIN_MS = 100;
 /** Lists of connections by idleness. */
 const SHAKING_HANDS = 0;
 const OPEN = 1;
-/** Names that are looked up for a connection at the same time, and datagrams that wait for one, and bytes that wait in all. */
-const LOOKUPS = 64;
-const HELD_DATAGRAMS = 8;
-const HELD_BYTES = 1_048_576;
 const NO_ADDRESS = makeAddress("0.0.0.0", 0)!;
-
-/** Whether datagrams are sent to a remote: it is permitted, it is not, or its name is being looked up. */
-type RemoteState = "known" | "denied" | "asked";
-
-interface Lookup {
-  readonly slot: number;
-  readonly generation: number;
-  readonly owner: Connection;
-}
-
-/** All durations in milliseconds, sizes in bytes. */
-export interface DialectServerOptions extends DialectLinkLimits {
-  /** Where datagrams of dialects without addresses go; an IP or a name. */
-  readonly target: AddressBytes | undefined;
-  /** The server's own resolver, for datagrams that are for it. */
-  readonly nameserver: AddressBytes | undefined;
-  /** True if an IPv4 or IPv6 address may be sent to. */
-  readonly permits: (target: AddressBytes) => boolean;
-  /** False: datagrams to names are passed on as such, for another server to resolve. */
-  readonly resolvesNames: boolean;
-  /** Which senders are heard by flows with many addresses. */
-  readonly filtering: Filtering;
-  /** Past it, the connection that has been idle longest ends. */
-  readonly maxConnections: number;
-  /** Connections in their SOCKS5 handshake. Past it, the oldest ends. */
-  readonly maxHalfOpen: number;
-  /** Of all connections. Past it, a connection that opens one loses its idlest; one that has none makes the one with most do so. */
-  readonly maxFlows: number;
-  /** Of one connection. Past it, it loses its idlest. */
-  readonly maxFlowsPerConnection: number;
-  /** Remote addresses of one connection. Past it, the idlest is forgotten. */
-  readonly maxRemotes: number;
-  readonly handshakeTimeoutMs: number;
-  readonly idleTimeoutMs: number;
-  /** A random 32-bit number. */
-  readonly seed: number;
-  readonly unixSeconds: () => number;
-}
-
-export type DialectServerOutput =
-  /** A flow begins, which has a UDP port of its own. */
-  | { readonly kind: "open"; readonly flow: number }
-  /** The flow has ended. */
-  | { readonly kind: "release"; readonly flow: number }
-  /** Write the remaining batches of `connection`, then close it. @param error  the client's, if it is one */
-  | { readonly kind: "close"; readonly connection: number; readonly error: ProtocolError | undefined }
-  /** Look up a name and call {@link DialectServer.handleResolved}. */
-  | { readonly kind: "resolve"; readonly query: number; readonly name: string; readonly port: number };
-
-interface Connection {
-  readonly index: number;
-  readonly link: DialectLink;
-  /** Set until the SOCKS5 request is known. */
-  socks: Socks5ServerConnection | undefined;
-  /** Set from then on. */
-  dialect: Dialect | undefined;
-  /** Where datagrams without an address go. */
-  target: AddressBytes | undefined;
-  /** True if the client has named that. */
-  isConnected: boolean;
-  /** Flow by its number on the wire; of a dialect with one flow, by 0. */
-  readonly flows: Map<number, number>;
-  startedAt: number;
-  heardAt: number;
-  usedAt: number;
-  lookups: number;
-  isDirty: boolean;
-  isClosing: boolean;
-}
 
 /**
  * The server end of all connections in dialects. Does no I/O and reads no clock: after each `handle*`, drain
  * {@link pollOutput}, send on {@link outgoing}, drain {@link pollDirty}, then arm one timer for {@link nextTimeout}. Bytes
  * passed in are borrowed until the call returns. An error of a client ends only its own connection.
  */
-export class DialectServer {
+export class DialectServer implements FrameReceiver<DialectConnection> {
   readonly counters: Counters;
   /** Datagrams for targets: flow, and slot in {@link remotes}. */
   readonly outgoing = new DatagramBatch(1024);
-  readonly remotes: RemoteTable;
 
   readonly #options: DialectServerOptions;
   readonly #outputs: DialectServerOutput[] = [];
   readonly #deadlines = new Deadlines();
-  readonly #pool = new SendPool();
-  readonly #connections: (Connection | undefined)[] = [];
+  readonly #connections: (DialectConnection | undefined)[] = [];
   readonly #freeConnections: number[] = [];
   readonly #connectionsByIdleness = new IdleLists(IDLE_GRAIN_MS);
   readonly #dirty: number[] = [];
-  /** By flow. */
-  readonly #owners: (Connection | undefined)[] = [];
-  readonly #wireIds: number[] = [];
-  readonly #isDns: boolean[] = [];
-  readonly #freeFlows: number[] = [];
-  /** A list for each connection. */
-  readonly #flowsByIdleness = new IdleLists(IDLE_GRAIN_MS);
-  #flowCount = 0;
-  readonly #permissions: Permissions;
-  /** By slot of {@link remotes}. */
-  readonly #grants: number[] = [];
-  readonly #states: RemoteState[] = [];
-  readonly #lookups = new Map<number, Lookup>();
-  #nextQuery = 1;
-  readonly #held = new Map<number, Uint8Array[]>();
-  #heldBytes = 0;
+  readonly #pool = new SendPool();
+  readonly #flows: DialectFlows;
 
   /** @param counters  of the process; shared with its other endpoints */
   constructor(options: DialectServerOptions, counters: Counters) {
     this.#options = options;
     this.counters = counters;
-    this.remotes = new RemoteTable(options.seed);
-    this.#permissions = new Permissions(options.seed);
+    this.#flows = new DialectFlows({
+      options,
+      counters,
+      outputs: this.#outputs,
+      deadlines: this.#deadlines,
+      pool: this.#pool,
+      connections: this.#connections,
+    });
     this.#pool.owner = {
-      associationOf: numberOf,
+      associationOf: tapNumber,
       localOf: () => undefined,
-      remoteOf: (flow) => this.#remoteOf(flow),
+      remoteOf: (flow) => this.remotes.target[this.remotes.onlySlotOf(flow)],
     };
   }
 
-  /** For a tap: the remote address of what a flow has queued, if it has only one. */
-  #remoteOf(flow: number): AddressBytes | undefined {
-    const [slot, ...more] = this.remotes.of(flow);
-    return slot === undefined || more.length > 0 ? undefined : this.remotes.target[slot];
+  get remotes(): RemoteTable {
+    return this.#flows.remotes;
   }
 
   get connectionCount(): number {
@@ -170,7 +82,7 @@ export class DialectServer {
   }
 
   get flowCount(): number {
-    return this.#flowCount;
+    return this.#flows.count;
   }
 
   // Events
@@ -192,7 +104,7 @@ export class DialectServer {
       this.#evict(lists.size(OPEN) > 0 ? OPEN : SHAKING_HANDS, "tunnel_limit");
     }
     const index = this.#freeConnections.pop() ?? this.#connections.length;
-    const connection: Connection = {
+    const connection: DialectConnection = {
       index,
       link: new DialectLink(this.#pool, this.counters, this.#options),
       socks: dialects && new Socks5ServerConnection(now, undefined, dialects),
@@ -215,8 +127,8 @@ export class DialectServer {
   }
 
   /**
-   * Bytes of a connection, cut anywhere. Stops when {@link outgoing} is full, or has something that cannot be combined with the
-   * rest.
+   * Bytes of a connection, split anywhere. Stops when {@link outgoing} is full or contains something that cannot be combined with
+   * the rest.
    *
    * @returns the offset up to which they were consumed: drain the outputs, send on `outgoing`, then call again with the rest
    */
@@ -230,32 +142,16 @@ export class DialectServer {
     if (connection.socks !== undefined) {
       return this.#shakeHands(now, connection, connection.socks, chunk, offset, end);
     }
-    const { reader } = connection.link;
-    let at = offset;
-    while (!outgoing.isFull) {
-      const status = reader.next(chunk, at, end);
-      if (status === FRAME_INCOMPLETE) return end;
-      if (status < 0) {
-        if (outgoing.count > 0) return at;
-        this.counters.refused.protocol_error++;
-        this.#close(connection, new ProtocolError("ERR_DIALECT_MALFORMED", connection.dialect!.name));
-        return end;
-      }
-      if (reader.frame.kind !== FRAME_DATAGRAM) this.#handleOther(connection);
-      else if (!this.#route(now, connection)) return at;
-      else if (reader.data !== chunk && outgoing.count > 0) {
-        // It was assembled from two chunks, and is alone in the batch, which has one buffer.
-        outgoing.data = reader.data;
-        return reader.offset;
-      }
-      at = reader.offset;
-    }
-    return at;
+    const at = connection.link.reader.readInto(now, connection, chunk, offset, end, outgoing, this);
+    if (at !== FRAME_MALFORMED) return at;
+    this.counters.refused.protocol_error++;
+    this.#close(connection, new ProtocolError("ERR_DIALECT_MALFORMED", connection.dialect!.name));
+    return end;
   }
 
   #shakeHands(
     now: number,
-    connection: Connection,
+    connection: DialectConnection,
     socks: Socks5ServerConnection,
     chunk: Uint8Array,
     offset: number,
@@ -283,7 +179,12 @@ export class DialectServer {
     return end - behind;
   }
 
-  #open(now: number, connection: Connection, dialect: Dialect, request: AddressBytes | undefined): void {
+  #open(
+    now: number,
+    connection: DialectConnection,
+    dialect: Dialect,
+    request: AddressBytes | undefined,
+  ): void {
     connection.socks = undefined;
     connection.dialect = dialect;
     connection.link.use(dialect.codec("server", request));
@@ -293,7 +194,7 @@ export class DialectServer {
     this.#arm(connection);
   }
 
-  #handleOther(connection: Connection): void {
+  handleOtherFrame(connection: DialectConnection): void {
     const { reader, codec } = connection.link;
     const { frame } = reader;
     if (frame.kind === FRAME_KEEPALIVE) {
@@ -306,13 +207,10 @@ export class DialectServer {
     }
   }
 
-  /**
-   * Sends the datagram that was just read to its target, or drops it.
-   *
-   * @returns false when flows or remotes have to end for it, for which {@link outgoing} has to be sent on before
-   */
-  #route(now: number, connection: Connection): boolean {
-    const { counters, outgoing, remotes } = this;
+  handleDatagramFrame(now: number, connection: DialectConnection): boolean {
+    const { counters, outgoing } = this;
+    const flows = this.#flows;
+    const { remotes } = flows;
     const { frame, data } = connection.link.reader;
     const length = frame.dataEnd - frame.dataOffset;
     const hasAddress = frame.addressLength > 0;
@@ -326,16 +224,16 @@ export class DialectServer {
     const isMany = connection.dialect!.flows > 1;
     let flow = connection.flows.get(isMany ? frame.flow : 0) ?? NONE;
     let slot = flow === NONE ? NONE : remotes.find(flow, address, addressOffset, addressLength);
-    if (isMany && flow !== NONE && (slot === NONE || frame.isNew || this.#isDns[flow] !== frame.isDns)) {
-      // The number is another flow's now, with a port of its own.
+    if (isMany && flow !== NONE && (slot === NONE || frame.isNew || flows.isDns[flow] !== frame.isDns)) {
+      // The number belongs to another flow now, which has a port of its own.
       if (outgoing.count > 0) return false;
-      this.#closeFlow(flow);
+      flows.close(flow);
       flow = NONE;
       slot = NONE;
     }
     if (flow === NONE) {
-      if (outgoing.count > 0 && this.#isFullFor(connection)) return false;
-      flow = this.#openFlow(now, connection, isMany ? frame.flow : 0, isMany && frame.isDns);
+      if (outgoing.count > 0 && flows.isFullFor(connection)) return false;
+      flow = flows.open(now, connection, isMany ? frame.flow : 0, isMany && frame.isDns);
       if (flow === NONE) {
         this.#dropIncoming("association_limit", connection, address);
         return true;
@@ -344,18 +242,18 @@ export class DialectServer {
     if (slot === NONE) {
       if (remotes.idle.size(connection.index) >= this.#options.maxRemotes) {
         if (outgoing.count > 0) return false;
-        this.#removeRemote(remotes.idle.oldest(connection.index));
+        flows.removeRemote(remotes.idle.oldest(connection.index));
       }
-      slot = this.#addRemote(now, connection, flow, copyAddress(address, addressOffset, addressLength));
+      slot = flows.addRemote(now, connection, flow, copyAddress(address, addressOffset, addressLength));
       if (slot === NONE) {
         this.#dropIncoming("unresolved", connection, address);
         return true;
       }
     }
     this.#touch(now, connection, flow, slot);
-    const state = this.#states[slot];
+    const state = flows.state[slot];
     if (state === "denied") this.#dropIncoming("refused_target", connection, address);
-    else if (state === "asked") this.#hold(slot, data, frame.dataOffset, length);
+    else if (state === "asked") flows.lookups.hold(slot, data, frame.dataOffset, length);
     else {
       counters.datagramsIn++;
       counters.bytesIn += length;
@@ -365,7 +263,7 @@ export class DialectServer {
   }
 
   /** Drops the datagram that was just read. @param address  its own, or that of its connection */
-  #dropIncoming(reason: DropReason, connection: Connection, address: Uint8Array | undefined): void {
+  #dropIncoming(reason: DropReason, connection: DialectConnection, address: Uint8Array | undefined): void {
     const { drops, tap } = this.counters;
     drops[reason]++;
     if (tap === undefined) return;
@@ -378,48 +276,34 @@ export class DialectServer {
     tap.record(true, reason, NONE, undefined, remote, data, frame.dataOffset, length);
   }
 
-  #dropHeld(reason: DropReason, slot: number, held: readonly Uint8Array[]): void {
-    const { drops, tap } = this.counters;
-    drops[reason] += held.length;
-    if (tap === undefined) return;
-    const association = numberOf(this.remotes.flow[slot]);
-    const remote = this.remotes.address[slot];
-    for (const data of held) {
-      tap.record(true, reason, association, undefined, remote, data, 0, data.length);
-    }
-  }
-
-  /** For a tap: what is in {@link outgoing}. */
+  /** Shows a tap the datagrams of {@link outgoing}. */
   recordOutgoing(tap: DatagramTap): void {
     const { data, count, association, context, offset, length } = this.outgoing;
     for (let i = 0; i < count; i++) {
       const remote = this.remotes.target[context[i]];
-      tap.record(true, undefined, numberOf(association[i]), undefined, remote, data, offset[i], length[i]);
+      tap.record(true, undefined, tapNumber(association[i]), undefined, remote, data, offset[i], length[i]);
     }
   }
 
-  /** A name was looked up. @param addresses  in order of preference; empty when it has none. Send on {@link outgoing}. */
+  /** A name was looked up. @param addresses  in order of preference; empty if it has none. Send on {@link outgoing}. */
   handleResolved(now: number, query: number, addresses: readonly AddressBytes[]): void {
-    const { outgoing, remotes, counters } = this;
+    const { outgoing, counters } = this;
     outgoing.count = 0;
-    const lookup = this.#lookups.get(query);
+    const { remotes, lookups, state } = this.#flows;
+    const lookup = lookups.finish(query);
     if (lookup === undefined) return;
-    this.#lookups.delete(query);
-    const { slot, generation, owner } = lookup;
-    owner.lookups--;
-    if (remotes.address[slot] === undefined || remotes.generation[slot] !== generation) return;
-    const held = this.#takeHeld(slot);
+    const { slot, owner } = lookup;
     if (addresses.length === 0) {
       // The next datagram asks again.
-      this.#dropHeld("unresolved", slot, held);
-      this.#removeRemote(slot);
+      this.#flows.removeRemote(slot);
       return;
     }
-    this.#setTarget(slot, addresses.find(this.#options.permits));
-    if (this.#states[slot] === "denied") {
-      this.#dropHeld("refused_target", slot, held);
+    this.#flows.setTarget(slot, addresses.find(this.#options.permits));
+    if (state[slot] === "denied") {
+      lookups.dropHeld("refused_target", slot);
       return;
     }
+    const held = lookups.takeHeld(slot);
     outgoing.data = new Uint8Array(held.reduce((sum, { length }) => sum + length, 0));
     let at = 0;
     for (const datagram of held) {
@@ -441,34 +325,23 @@ export class DialectServer {
     length: number,
     remote: AddressBytes,
   ): void {
-    const connection = this.#owners[flow];
+    const connection = this.#flows.owner[flow];
     if (connection === undefined) return;
     const slot = this.remotes.findTarget(flow, remote);
     const isAny = connection.dialect!.addresses === "any" && !connection.isConnected;
-    if (slot === NONE && !(isAny && this.#hears(flow, remote))) {
+    if (slot === NONE && !(isAny && this.#flows.hears(flow, remote))) {
       const { drops, tap } = this.counters;
       drops.filtered++;
-      tap?.record(false, "filtered", numberOf(flow), undefined, remote, data, offset, length);
+      tap?.record(false, "filtered", tapNumber(flow), undefined, remote, data, offset, length);
       return;
     }
     this.#touch(now, connection, flow, slot);
-    // Who gives one address to each flow knows its remote by that alone.
+    // A client that gives one address to each flow knows its remote only by that.
     const named = isAny ? remote : this.remotes.address[slot]!;
     const { link } = connection;
-    link.writeDatagram(now, flow, this.#wireIds[flow], false, named, data, offset, length);
+    link.writeDatagram(now, flow, this.#flows.wireId[flow], false, named, data, offset, length);
     this.#deadlines.setEarlier(deadlineOfQueue(connection.index), link.queue.expiresAt);
     this.#markDirty(connection);
-  }
-
-  #hears(flow: number, remote: AddressBytes): boolean {
-    switch (this.#options.filtering) {
-      case "endpoint-independent":
-        return true;
-      case "address-dependent":
-        return this.#permissions.has(flow, remote);
-      case "address-and-port-dependent":
-        return false;
-    }
   }
 
   /** The client has ended its side. */
@@ -497,7 +370,7 @@ export class DialectServer {
     }
   }
 
-  #expire(now: number, connection: Connection): void {
+  #expire(now: number, connection: DialectConnection): void {
     if (connection.socks !== undefined) {
       if (now < this.#silentAt(connection)) this.#arm(connection);
       else {
@@ -510,27 +383,24 @@ export class DialectServer {
       this.#close(connection, undefined);
       return;
     }
-    const flows = this.#flowsByIdleness;
-    const { idleTimeoutMs } = this.#options;
-    const next = () => flows.expired(now, connection.index, idleTimeoutMs);
-    for (let flow = next(); flow !== NONE; flow = next()) this.#closeFlow(flow);
+    this.#flows.expire(now, connection);
     this.#arm(connection);
   }
 
-  #arm(connection: Connection): void {
-    const flowsAt = this.#flowsByIdleness.expiresAt(connection.index, this.#options.idleTimeoutMs);
-    this.#deadlines.set(deadlineOf(connection.index), Math.min(this.#silentAt(connection), flowsAt));
+  #arm(connection: DialectConnection): void {
+    const at = Math.min(this.#silentAt(connection), this.#flows.expiresAt(connection));
+    this.#deadlines.set(deadlineOf(connection.index), at);
   }
 
   /** When the connection ends if nothing more comes. */
-  #silentAt({ socks, dialect, startedAt, heardAt, usedAt }: Connection): number {
+  #silentAt({ socks, dialect, startedAt, heardAt, usedAt }: DialectConnection): number {
     const { handshakeTimeoutMs, idleTimeoutMs } = this.#options;
     if (socks !== undefined) return startedAt + handshakeTimeoutMs;
     const { keepaliveMs, idleMs } = dialect!;
     return (keepaliveMs === undefined ? usedAt : heardAt) + (idleMs ?? idleTimeoutMs);
   }
 
-  /** When {@link handleTimeout} wants to be called; Infinity for never. */
+  /** When to call {@link handleTimeout}; Infinity for never. */
   nextTimeout(): number {
     return this.#deadlines.next();
   }
@@ -538,7 +408,7 @@ export class DialectServer {
   pollOutput(): DialectServerOutput | undefined {
     const output = this.#outputs.shift();
     // The slot may be reused only now that the host closes its port.
-    if (output?.kind === "release") this.#freeFlows.push(output.flow);
+    if (output?.kind === "release") this.#flows.handleReleased(output.flow);
     return output;
   }
 
@@ -569,125 +439,10 @@ export class DialectServer {
       if (connection !== undefined) this.#close(connection, undefined);
   }
 
-  // Flows and remotes
-
-  #isFullFor({ index, dialect }: Connection): boolean {
-    return (
-      this.#flowsByIdleness.size(index) >= this.#maxFlowsOf(dialect!) ||
-      this.#flowCount >= this.#options.maxFlows
-    );
-  }
-
-  #maxFlowsOf({ flows }: Dialect): number {
-    return Math.min(flows, this.#options.maxFlowsPerConnection);
-  }
-
-  #openFlow(now: number, connection: Connection, wireId: number, isDns: boolean): number {
-    if (this.#isFullFor(connection)) {
-      const lists = this.#flowsByIdleness;
-      const own = lists.oldest(connection.index);
-      const loser = own === NONE ? lists.oldest(this.#fattest()) : own;
-      if (loser === NONE) return NONE;
-      this.counters.refused.association_evicted++;
-      this.#closeFlow(loser);
-    }
-    const flow = this.#freeFlows.pop() ?? this.#owners.length;
-    this.#owners[flow] = connection;
-    this.#wireIds[flow] = wireId;
-    this.#isDns[flow] = isDns;
-    connection.flows.set(wireId, flow);
-    this.#flowsByIdleness.touch(now, flow, connection.index);
-    this.#deadlines.setEarlier(deadlineOf(connection.index), now + this.#options.idleTimeoutMs);
-    this.#flowCount++;
-    this.#outputs.push({ kind: "open", flow });
-    return flow;
-  }
-
-  /** The connection with most flows. */
-  #fattest(): number {
-    let fattest = 0;
-    for (const { index } of this.#connections.filter((each) => each !== undefined)) {
-      if (this.#flowsByIdleness.size(index) > this.#flowsByIdleness.size(fattest)) fattest = index;
-    }
-    return fattest;
-  }
-
-  #closeFlow(flow: number): void {
-    const connection = this.#owners[flow];
-    if (connection === undefined) return;
-    for (const slot of [...this.remotes.of(flow)]) this.#removeRemote(slot);
-    this.#pool.removeFlow(flow);
-    connection.flows.delete(this.#wireIds[flow]);
-    this.#flowsByIdleness.remove(flow);
-    this.#owners[flow] = undefined;
-    this.#flowCount--;
-    this.#outputs.push({ kind: "release", flow });
-  }
-
-  /** @returns -1 when too many names are being looked up */
-  #addRemote(now: number, connection: Connection, flow: number, address: AddressBytes): number {
-    const isAsked = address[0] === ATYP_DOMAIN && this.#options.resolvesNames;
-    if (isAsked && connection.lookups >= LOOKUPS) return NONE;
-    const slot = this.remotes.add(now, flow, address, connection.index);
-    const { nameserver, permits, resolvesNames } = this.#options;
-    if (isAsked) {
-      this.#states[slot] = "asked";
-      connection.lookups++;
-      const query = this.#nextQuery++;
-      this.#lookups.set(query, { slot, generation: this.remotes.generation[slot], owner: connection });
-      this.#outputs.push({
-        kind: "resolve",
-        query,
-        name: addressDomain(address),
-        port: addressPort(address),
-      });
-      return slot;
-    }
-    const target = this.#isDns[flow] ? nameserver : address;
-    const isPermitted = target !== undefined && (!resolvesNames || permits(target));
-    this.#setTarget(slot, isPermitted ? target : undefined);
-    return slot;
-  }
-
-  #setTarget(slot: number, target: AddressBytes | undefined): void {
-    this.#states[slot] = target === undefined ? "denied" : "known";
-    if (target === undefined) {
-      this.counters.refused.target_denied++;
-      return;
-    }
-    this.remotes.setTarget(slot, target);
-    this.#grants[slot] = this.#permissions.grant(this.remotes.flow[slot], target);
-  }
-
-  #removeRemote(slot: number): void {
-    if (this.#states[slot] === "known") this.#permissions.revoke(this.#grants[slot]);
-    this.#dropHeld("unresolved", slot, this.#takeHeld(slot));
-    this.remotes.remove(slot);
-  }
-
-  #hold(slot: number, data: Uint8Array, offset: number, length: number): void {
-    const held = this.#held.get(slot) ?? [];
-    if (held.length >= HELD_DATAGRAMS || this.#heldBytes + length > HELD_BYTES) {
-      this.#dropHeld("unresolved", slot, [copyOf(data, offset, length)]);
-      return;
-    }
-    held.push(copyOf(data, offset, length));
-    this.#heldBytes += length;
-    this.#held.set(slot, held);
-  }
-
-  #takeHeld(slot: number): readonly Uint8Array[] {
-    const held = this.#held.get(slot) ?? [];
-    this.#held.delete(slot);
-    for (const { length } of held) this.#heldBytes -= length;
-    return held;
-  }
-
-  #touch(now: number, connection: Connection, flow: number, slot: number): void {
+  #touch(now: number, connection: DialectConnection, flow: number, slot: number): void {
     connection.usedAt = now;
     this.#connectionsByIdleness.refresh(now, connection.index);
-    this.#flowsByIdleness.refresh(now, flow);
-    if (slot !== NONE) this.remotes.idle.refresh(now, slot);
+    this.#flows.touch(now, flow, slot);
   }
 
   // Ends
@@ -699,37 +454,24 @@ export class DialectServer {
     this.#close(connection, undefined);
   }
 
-  #close(connection: Connection, error: ProtocolError | undefined): void {
+  #close(connection: DialectConnection, error: ProtocolError | undefined): void {
     if (connection.isClosing) return;
     this.#end(connection);
     this.#outputs.push({ kind: "close", connection: connection.index, error });
   }
 
-  #end(connection: Connection): void {
+  #end(connection: DialectConnection): void {
     if (connection.isClosing) return;
     connection.isClosing = true;
-    for (const flow of [...connection.flows.values()]) this.#closeFlow(flow);
+    for (const flow of [...connection.flows.values()]) this.#flows.close(flow);
     this.#connectionsByIdleness.remove(connection.index);
     this.#deadlines.clear(deadlineOf(connection.index));
     this.#deadlines.clear(deadlineOfQueue(connection.index));
   }
 
-  #markDirty(connection: Connection): void {
+  #markDirty(connection: DialectConnection): void {
     if (connection.isDirty) return;
     connection.isDirty = true;
     this.#dirty.push(connection.index);
   }
-}
-
-function deadlineOf(connection: number): number {
-  return 2 * connection;
-}
-
-function deadlineOfQueue(connection: number): number {
-  return 2 * connection + 1;
-}
-
-/** For a tap: a flow's number among associations, where the tunnels of the process have those from 0. */
-function numberOf(flow: number): number {
-  return -2 - flow;
 }

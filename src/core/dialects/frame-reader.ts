@@ -1,7 +1,20 @@
 import type { Codec } from "../../wire/dialects/dialect.ts";
-import { FRAME_INCOMPLETE, Frame } from "../../wire/dialects/dialect.ts";
+import { FRAME_DATAGRAM, FRAME_INCOMPLETE, FRAME_MALFORMED, Frame } from "../../wire/dialects/dialect.ts";
+import type { DatagramBatch } from "../session/datagram-batch.ts";
 
 const FIRST_BYTES = 256;
+
+/** Gets the frames of a connection, each in {@link FrameReader.frame}. `owner` is the connection. */
+export interface FrameReceiver<Owner> {
+  /**
+   * Adds the datagram that was just read to the batch, or drops it.
+   *
+   * @returns false if something has to end for it first, for which the batch has to be sent on
+   */
+  handleDatagramFrame(now: number, owner: Owner): boolean;
+  /** Any other frame. */
+  handleOtherFrame(owner: Owner): void;
+}
 
 /** Cuts a stream into a dialect's frames. Copies only what spans chunks, as it comes, and so no more than was sent. */
 export class FrameReader {
@@ -18,6 +31,37 @@ export class FrameReader {
 
   constructor(codec: Codec) {
     this.#codec = codec;
+  }
+
+  /**
+   * Reads the frames of `chunk[offset..end)` until the batch is full or contains something that cannot be combined with the rest.
+   *
+   * @returns the offset up to which they were consumed, or {@link FRAME_MALFORMED} once all before has been sent on
+   */
+  readInto<Owner>(
+    now: number,
+    owner: Owner,
+    chunk: Uint8Array,
+    offset: number,
+    end: number,
+    batch: DatagramBatch,
+    receiver: FrameReceiver<Owner>,
+  ): number {
+    let at = offset;
+    while (!batch.isFull) {
+      const status = this.next(chunk, at, end);
+      if (status === FRAME_INCOMPLETE) return end;
+      if (status < 0) return batch.count > 0 ? at : FRAME_MALFORMED;
+      if (this.frame.kind !== FRAME_DATAGRAM) receiver.handleOtherFrame(owner);
+      else if (!receiver.handleDatagramFrame(now, owner)) return at;
+      else if (this.data !== chunk && batch.count > 0) {
+        // It was assembled from two chunks, and is alone in the batch, which has one buffer.
+        batch.data = this.data;
+        return this.offset;
+      }
+      at = this.offset;
+    }
+    return at;
   }
 
   /** Reads the next frame of `chunk[offset..end)`. @returns what {@link Codec.read} does */

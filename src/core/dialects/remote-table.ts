@@ -47,6 +47,13 @@ export class RemoteTable {
     return this.#slots[flow] ?? NONE;
   }
 
+  /** The only slot of a flow; -1 if it has none or several. */
+  onlySlotOf(flow: number): number {
+    const slots = this.of(flow);
+    for (const slot of slots) if (slots.size === 1) return slot;
+    return -1;
+  }
+
   /** @param list  see {@link IdleLists} */
   add(now: number, flow: number, address: AddressBytes, list: number): number {
     const slot = this.#free.pop() ?? this.generation.length;
@@ -84,3 +91,8 @@ export class RemoteTable {
 }
 
 const NONE: ReadonlySet<number> = new Set();
+
+/** For a tap: a flow's number among associations, of which the tunnels of the process have those from 0. */
+export function tapNumber(flow: number): number {
+  return -2 - flow;
+}

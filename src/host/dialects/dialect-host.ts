@@ -1,6 +1,7 @@
 import type { Counters } from "../../core/counters.ts";
-import type { DialectServerOptions, DialectServerOutput } from "../../core/dialects/dialect-server.ts";
 import { DialectServer } from "../../core/dialects/dialect-server.ts";
+import type { DialectServerOptions } from "../../core/dialects/dialect-server-options.ts";
+import type { DialectServerOutput } from "../../core/dialects/dialect-server-output.ts";
 import type { Dialect } from "../../wire/dialects/dialect.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import type { NameLookups } from "../addresses/name-lookups.ts";
