@@ -1,0 +1,172 @@
+import type { AddressBytes } from "../../wire/socket-address.ts";
+import { ATYP_DOMAIN, copyAddress } from "../../wire/socket-address.ts";
+import type { DropReason } from "../counters.ts";
+import { IdleLists } from "../idle-lists.ts";
+import type { DialectClientParts } from "./dialect-client-parts.ts";
+import { RemoteTable } from "./remote-table.ts";
+
+const NONE = -1;
+/** Uses within this time count as one in the order of idleness. Milliseconds. */
+const IDLE_GRAIN_MS = 1_000;
+/** Lists of associations: those that expire with at most one answer, those with more, and those that do not expire. */
+const UNANSWERED = 0;
+const ANSWERED = 1;
+const LASTING = 2;
+
+/** The associations of a client in a dialect, and their contexts: the remote addresses of each. */
+export class DialectAssociations {
+  readonly contexts: RemoteTable;
+  /** Why {@link usableContext} has found none. */
+  dropped: DropReason = "context_limit";
+  /** By association: the application's address, if it is known. */
+  readonly source: (AddressBytes | undefined)[] = [];
+
+  readonly #parts: DialectClientParts;
+  readonly #isInUse: boolean[] = [];
+  readonly #answers: number[] = [];
+  readonly #free: number[] = [];
+  readonly #idle = new IdleLists(IDLE_GRAIN_MS);
+  /** By association: the remote that was sent to last. */
+  readonly #lastRemote: number[] = [];
+  /** By context: no datagram of it has been sent on the current connection. */
+  readonly #isNew: boolean[] = [];
+
+  constructor(parts: DialectClientParts) {
+    this.#parts = parts;
+    this.contexts = new RemoteTable(parts.options.seed);
+  }
+
+  get count(): number {
+    return [UNANSWERED, ANSWERED, LASTING].reduce((sum, list) => sum + this.#idle.size(list), 0);
+  }
+
+  /** The association to end at the bound, or -1. */
+  get idlest(): number {
+    return this.#idle.size(UNANSWERED) > 0 ? this.#idle.oldest(UNANSWERED) : this.#idle.oldest(ANSWERED);
+  }
+
+  isInUse(association: number): boolean {
+    return this.#isInUse[association] === true;
+  }
+
+  /** @param expires  whether it ends when idle */
+  open(now: number, source: AddressBytes | undefined, expires: boolean): number {
+    const association = this.#free.pop() ?? this.#isInUse.length;
+    this.#isInUse[association] = true;
+    this.source[association] = source;
+    this.#answers[association] = 0;
+    this.#lastRemote[association] = NONE;
+    this.#idle.touch(now, association, expires ? UNANSWERED : LASTING);
+    return association;
+  }
+
+  end(association: number): void {
+    this.#isInUse[association] = false;
+    this.#idle.remove(association);
+    for (const context of [...this.contexts.of(association)]) this.#removeContext(context);
+  }
+
+  /** The number of an association that has ended may be used again. */
+  release(association: number): void {
+    this.#free.push(association);
+  }
+
+  /** The next association that has expired, or -1. */
+  expired(now: number): number {
+    const { idleTimeoutMs, activeIdleTimeoutMs } = this.#parts.options;
+    const unanswered = this.#idle.expired(now, UNANSWERED, idleTimeoutMs);
+    return unanswered === NONE ? this.#idle.expired(now, ANSWERED, activeIdleTimeoutMs) : unanswered;
+  }
+
+  /** When the first association expires. */
+  get expiresAt(): number {
+    const { idleTimeoutMs, activeIdleTimeoutMs } = this.#parts.options;
+    return Math.min(
+      this.#idle.expiresAt(UNANSWERED, idleTimeoutMs),
+      this.#idle.expiresAt(ANSWERED, activeIdleTimeoutMs),
+    );
+  }
+
+  /** A datagram of a context has arrived. @returns whether {@link expiresAt} may be earlier now */
+  handleAnswer(now: number, association: number, context: number): boolean {
+    this.#answers[association]++;
+    const isSecond = this.#answers[association] === 2 && this.#idle.listOf(association) === UNANSWERED;
+    if (isSecond) this.#idle.touch(now, association, ANSWERED);
+    this.#touch(now, association, context);
+    return isSecond;
+  }
+
+  #touch(now: number, association: number, context: number): void {
+    this.#idle.refresh(now, association);
+    this.contexts.idle.refresh(now, context);
+  }
+
+  // Contexts
+
+  /** The context for a remote address, opened if need be; -1 if the datagrams are to be dropped for {@link dropped}. */
+  usableContext(
+    now: number,
+    association: number,
+    address: Uint8Array,
+    offset: number,
+    length: number,
+  ): number {
+    let context = this.contexts.find(association, address, offset, length);
+    if (context === NONE) {
+      if (address[offset] === ATYP_DOMAIN && this.#parts.options.dialect.addresses === "ip") {
+        this.dropped = "unresolved";
+        return NONE;
+      }
+      context = this.addContext(now, association, copyAddress(address, offset, length));
+      if (context === NONE) {
+        this.dropped = "context_limit";
+        return NONE;
+      }
+    }
+    this.#lastRemote[association] = context;
+    this.#touch(now, association, context);
+    return context;
+  }
+
+  /** @returns -1 if there is no room */
+  addContext(now: number, association: number, address: AddressBytes): number {
+    const { contexts } = this;
+    const { options, isMany } = this.#parts;
+    const { dialect, maxContexts } = options;
+    // With many flows on a connection, contexts are numbered as on the wire.
+    const limit = isMany ? Math.min(dialect.flows, maxContexts) : maxContexts;
+    const list = isMany ? 0 : association;
+    if (contexts.size >= limit) {
+      const idlest = contexts.idle.oldest(list);
+      if (idlest === NONE) return NONE;
+      this.#removeContext(idlest);
+    }
+    const context = contexts.add(now, association, address, list);
+    this.#isNew[context] = true;
+    return context;
+  }
+
+  #removeContext(context: number): void {
+    const association = this.contexts.flow[context];
+    if (this.#lastRemote[association] === context) this.#lastRemote[association] = NONE;
+    if (this.#parts.isMany) this.#parts.pool.removeFlow(context);
+    this.contexts.remove(context);
+  }
+
+  /** The context that an association has sent to last, or -1. */
+  lastContext(association: number): number {
+    return this.#lastRemote[association] ?? NONE;
+  }
+
+  /** Whether a datagram is the first of its context on the current connection. */
+  takeIsNew(context: number): boolean {
+    const isNew = this.#isNew[context];
+    this.#isNew[context] = false;
+    return isNew;
+  }
+
+  /** The connection that all associations share is lost: the next one knows no context. */
+  renewContexts(): void {
+    this.#isNew.fill(true);
+  }
+}
