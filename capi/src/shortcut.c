@@ -33,6 +33,31 @@ static JSValue shortcut_in(JSContext *context, JSValueConst self, int count, JSV
   return JS_NewInt32(context, io_shortcut_in(instance_of(context)->io, &flow));
 }
 
+static io_shortcut_packets get_packets(JSContext *context, JSValueConst *values) {
+  bytes_view source = get_bytes(context, values[1]), remote = get_bytes(context, values[2]);
+  return (io_shortcut_packets){.device = get_int(context, values[0]),
+                               .source = source.data,
+                               .remote = remote.data,
+                               .address_bytes = source.bytes == remote.bytes ? source.bytes : 0,
+                               .dscp = get_int(context, values[3]),
+                               .stream = get_int(context, values[4]),
+                               .context = get_int(context, values[5])};
+}
+
+// shortcutPacketsOut(device, source, remote, dscp, stream, context): its number, or -1
+static JSValue shortcut_packets_out(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
+  (void)self, (void)count;
+  const io_shortcut_packets flow = get_packets(context, values);
+  return JS_NewInt32(context, io_shortcut_packets_out(instance_of(context)->io, &flow));
+}
+
+// shortcutPacketsIn(device, source, remote, dscp, stream, context): its number, or -1
+static JSValue shortcut_packets_in(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
+  (void)self, (void)count;
+  const io_shortcut_packets flow = get_packets(context, values);
+  return JS_NewInt32(context, io_shortcut_packets_in(instance_of(context)->io, &flow));
+}
+
 // shortcutEnd(stream): ends all shortcuts of the stream
 static JSValue shortcut_end(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
@@ -57,6 +82,7 @@ static JSValue shortcut_counts(JSContext *context, JSValueConst self, int count,
 
 static const JSCFunctionListEntry FUNCTIONS[] = {
     FUNCTION("shortcutOut", 6, shortcut_out), FUNCTION("shortcutIn", 6, shortcut_in),
+    FUNCTION("shortcutPacketsOut", 6, shortcut_packets_out), FUNCTION("shortcutPacketsIn", 6, shortcut_packets_in),
     FUNCTION("shortcutEnd", 1, shortcut_end), FUNCTION("shortcutResume", 1, shortcut_resume),
     FUNCTION("shortcutCounts", 1, shortcut_counts),
 };

@@ -74,8 +74,7 @@ static JSValue tun_write(JSContext *context, JSValueConst self, int count, JSVal
   bytes_view is_input = get_bytes(context, values[3]), offsets = get_bytes(context, values[4]),
              lengths = get_bytes(context, values[5]);
   int32_t packets = get_int(context, values[6]);
-  if (packets <= 0) return JS_NewInt32(context, 0);
-  size_t rows = (size_t)packets;
+  size_t rows = packets < 0 ? 0 : (size_t)packets;
   if (is_input.bytes < rows || offsets.bytes / sizeof(int32_t) < rows || lengths.bytes / sizeof(int32_t) < rows)
     return JS_NewInt32(context, packets);
   const io_tun_batch batch = {.memory = {arena.data, input.data},
@@ -85,6 +84,15 @@ static JSValue tun_write(JSContext *context, JSValueConst self, int count, JSVal
                               .lengths = (int32_t *)lengths.data,
                               .count = rows};
   return JS_NewInt64(context, (int64_t)io_tun_write(instance_of(context)->io, get_int(context, values[0]), &batch));
+}
+
+// tunShortcuts(descriptor, mtu, hasVirtio, hasUso): permits shortcuts
+static JSValue tun_shortcuts(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
+  (void)self, (void)count;
+  const io_tun_format format = {get_int(context, values[1]), JS_ToBool(context, values[2]) == 1,
+                                JS_ToBool(context, values[3]) == 1};
+  io_tun_shortcuts(instance_of(context)->io, get_int(context, values[0]), &format);
+  return JS_UNDEFINED;
 }
 
 static JSValue tun_close(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
@@ -162,6 +170,7 @@ static const JSCFunctionListEntry FUNCTIONS[] = {
 #endif
     FUNCTION("tunWatch", 6, tun_watch),
     FUNCTION("tunWrite", 7, tun_write),
+    FUNCTION("tunShortcuts", 4, tun_shortcuts),
     FUNCTION("tunClose", 1, tun_close),
 #ifdef __linux__
     FUNCTION("tunLatency", 2, tun_latency),

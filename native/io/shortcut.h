@@ -1,10 +1,14 @@
-// Shortcuts: permits to carry the datagrams of one flow between a UDP socket and a stream without the caller. Nothing is decided here:
+// Shortcuts: permits to carry the datagrams of one flow between a UDP socket, or a device, and a stream without the caller. Nothing is decided here:
 // the caller gives a shortcut where it would do the same with every datagram of the flow, and ends it when that changes. For threads see
 // loop.h.
 //
 // Out: datagrams that a socket receives from one address, at one local address, and that begin with a prefix, go to a stream as DATAGRAM
 // capsules (RFC 9297 §3.5) of one context, without the prefix. In: DATAGRAM capsules of one context that a stream receives leave on a
 // socket to one address, behind a header. On the wire nothing differs from what the caller writes.
+//
+// Of a device, out: UDP packets from one address to another with one DSCP, which are neither fragments nor have options, and whose
+// checksums are right or the receiver's to complete; USO packets as the datagrams that they consist of. In: the packets that the caller
+// would write, up to the MTU; a capsule that needs a larger one is the caller's.
 //
 // How a stream stays whole:
 //
@@ -19,9 +23,11 @@
 //    of what was read, is kept by the stream (at most 2 KiB) and comes first in what is read next, whoever gets that.
 // 4. The end of a stream, and errors, are the caller's. A capsule that is cut by the end comes to the caller before the end; one that is
 //    cut by an error is gone.
-// 5. Datagrams of a flow that arrive together are not reordered: within one batch a flow only goes over from shortcut to caller.
+// 5. Datagrams of a flow that arrive together are not reordered: within one batch a flow only goes over from shortcut to caller. Behind
+//    a packet that may be of the flow, but is the caller's, such as a fragment, all that the device has read is the caller's.
+// 6. The caller resumes only when it has written to the device what it has of the stream.
 //
-// How nothing dangles: a shortcut refers to its socket and stream by number; closing either, or the context, ends it within that call. No
+// How nothing dangles: a shortcut refers to its socket or device and its stream by number; closing either, or the context, ends it within that call. No
 // callback is called while datagrams are carried, so that nothing can end meanwhile. A table has 4,096 places, of fixed size; nothing is
 // allocated for a datagram. What has ended is counted still, until io_shortcut_counts has returned it; only then is its number free.
 #ifndef UNDERPASS_IO_SHORTCUT_H
@@ -58,6 +64,23 @@ typedef struct io_shortcut_flow {
 int32_t io_shortcut_out(io_loop *loop, const io_shortcut_flow *flow);
 int32_t io_shortcut_in(io_loop *loop, const io_shortcut_flow *flow);
 
+typedef struct io_shortcut_packets {
+  // One that io_tun_shortcuts permits shortcuts of.
+  int device;
+  // The application's address and the other end's, both without a scope.
+  const uint8_t *source, *remote;
+  size_t address_bytes;
+  // Of packets out, 0 to 63.
+  int dscp;
+  int stream;
+  // 0 to INT32_MAX.
+  int32_t context;
+} io_shortcut_packets;
+
+// The same for packets of a device. Not on Windows: -1.
+int32_t io_shortcut_packets_out(io_loop *loop, const io_shortcut_packets *flow);
+int32_t io_shortcut_packets_in(io_loop *loop, const io_shortcut_packets *flow);
+
 // Ends all of a stream. Bytes that it keeps come first in what `read` of the stream gets next.
 void io_shortcut_end(io_loop *loop, int stream);
 
@@ -66,8 +89,8 @@ void io_shortcut_end(io_loop *loop, int stream);
 void io_shortcut_resume(io_loop *loop, int stream);
 
 // A row of counts: number; datagrams and bytes of payload since the last row; milliseconds since the last datagram; bytes of its payload;
-// 1 if it has ended, else 0.
-#define IO_SHORTCUT_COUNT_NUMBERS 6
+// 1 if it has ended, else 0; packets of a device that the datagrams were in, else 0.
+#define IO_SHORTCUT_COUNT_NUMBERS 7
 
 // Fills in those with something new, as many as fit. Returns how many; to be called again until that is 0.
 int32_t io_shortcut_counts(io_loop *loop, double *rows, int32_t capacity);

@@ -42,6 +42,33 @@ static napi_value shortcut_in(napi_env env, napi_callback_info info) {
   return make_int(env, io_shortcut_in(loop_of(env), &flow));
 }
 
+static io_shortcut_packets get_packets(napi_env env, const napi_value values[6]) {
+  bytes_view source = get_bytes(env, values[1]), remote = get_bytes(env, values[2]);
+  return (io_shortcut_packets){.device = get_int(env, values[0]),
+                               .source = source.data,
+                               .remote = remote.data,
+                               .address_bytes = source.bytes == remote.bytes ? source.bytes : 0,
+                               .dscp = get_int(env, values[3]),
+                               .stream = get_int(env, values[4]),
+                               .context = get_int(env, values[5])};
+}
+
+// shortcutPacketsOut(device, source, remote, dscp, stream, context): its number, or -1
+static napi_value shortcut_packets_out(napi_env env, napi_callback_info info) {
+  napi_value values[6];
+  if (!get_arguments(env, info, 6, values)) return NULL;
+  io_shortcut_packets flow = get_packets(env, values);
+  return make_int(env, io_shortcut_packets_out(loop_of(env), &flow));
+}
+
+// shortcutPacketsIn(device, source, remote, dscp, stream, context): its number, or -1
+static napi_value shortcut_packets_in(napi_env env, napi_callback_info info) {
+  napi_value values[6];
+  if (!get_arguments(env, info, 6, values)) return NULL;
+  io_shortcut_packets flow = get_packets(env, values);
+  return make_int(env, io_shortcut_packets_in(loop_of(env), &flow));
+}
+
 // shortcutEnd(stream): ends all shortcuts of the stream
 static napi_value shortcut_end(napi_env env, napi_callback_info info) {
   napi_value value;
@@ -68,6 +95,8 @@ static napi_value shortcut_counts(napi_env env, napi_callback_info info) {
 void shortcut_init(napi_env env, napi_value exports) {
   set_function(env, exports, "shortcutOut", shortcut_out);
   set_function(env, exports, "shortcutIn", shortcut_in);
+  set_function(env, exports, "shortcutPacketsOut", shortcut_packets_out);
+  set_function(env, exports, "shortcutPacketsIn", shortcut_packets_in);
   set_function(env, exports, "shortcutEnd", shortcut_end);
   set_function(env, exports, "shortcutResume", shortcut_resume);
   set_function(env, exports, "shortcutCounts", shortcut_counts);

@@ -64,8 +64,7 @@ static napi_value tun_write(napi_env env, napi_callback_info info) {
   bytes_view input = get_bytes(env, values[1]), arena = get_bytes(env, values[2]);
   bytes_view is_input = get_bytes(env, values[3]), offsets = get_bytes(env, values[4]), lengths = get_bytes(env, values[5]);
   int32_t count = get_int(env, values[6]);
-  if (count <= 0) return make_int(env, 0);
-  size_t rows = (size_t)count;
+  size_t rows = count < 0 ? 0 : (size_t)count;
   if (is_input.bytes < rows || offsets.bytes / sizeof(int32_t) < rows || lengths.bytes / sizeof(int32_t) < rows)
     return make_int(env, count);
   io_tun_batch batch = {.memory = {arena.data, input.data},
@@ -75,6 +74,15 @@ static napi_value tun_write(napi_env env, napi_callback_info info) {
                         .lengths = ints_of(lengths),
                         .count = rows};
   return make_int(env, (int64_t)io_tun_write(loop_of(env), get_int(env, values[0]), &batch));
+}
+
+// tunShortcuts(descriptor, mtu, hasVirtio, hasUso): permits shortcuts
+static napi_value tun_shortcuts(napi_env env, napi_callback_info info) {
+  napi_value values[4];
+  if (!get_arguments(env, info, 4, values)) return NULL;
+  io_tun_format format = {get_int(env, values[1]), get_bool(env, values[2]), get_bool(env, values[3])};
+  io_tun_shortcuts(loop_of(env), get_int(env, values[0]), &format);
+  return NULL;
 }
 
 #ifdef __linux__
@@ -99,6 +107,7 @@ void tun_init(napi_env env, napi_value exports) {
 #endif
   set_function(env, exports, "tunWatch", tun_watch);
   set_function(env, exports, "tunWrite", tun_write);
+  set_function(env, exports, "tunShortcuts", tun_shortcuts);
   set_function(env, exports, "tunClose", tun_close);
 #ifdef __linux__
   set_function(env, exports, "tunLatency", tun_latency);

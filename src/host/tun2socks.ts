@@ -23,6 +23,7 @@ import { STACK_COUNTS, TcpStack } from "./devices/tcp-stack.ts";
 import { Driver } from "./driver.ts";
 import type { Io } from "./io/io.ts";
 import type { NativeModule } from "./io/native-module.ts";
+import type { PacketEnd } from "./io/shortcuts.ts";
 import { Listeners } from "./listeners.ts";
 import type { Logger } from "./log.ts";
 import type { Timer } from "./loop.ts";
@@ -42,8 +43,9 @@ import { UdpLocalHost } from "./udp-local.ts";
 import { DirectPath } from "./udp-paths/direct.ts";
 import { DnsOverTcpPath } from "./udp-paths/dns-over-tcp.ts";
 import { isBareRelay, Socks5Path } from "./udp-paths/socks5.ts";
+import type { TunnelPathHost } from "./udp-paths/tunnel.ts";
 import { TunnelPath } from "./udp-paths/tunnel.ts";
-import type { UdpPath, UdpPathHost } from "./udp-paths/udp-path.ts";
+import type { UdpPath } from "./udp-paths/udp-path.ts";
 import { OutgoingDatagram } from "./udp-paths/udp-path.ts";
 
 const NO_STACK_COUNTS = Object.fromEntries(STACK_COUNTS.map((name) => [name, 0])) as ReturnType<
@@ -79,7 +81,7 @@ export interface Tun2SocksFeatures {
 }
 
 /** Wires {@link Tun2Socks} to a device, TCP listeners, paths for UDP, and a timer. */
-export class Tun2SocksHost implements UdpPathHost {
+export class Tun2SocksHost implements TunnelPathHost {
   readonly events = new Listeners<Tun2SocksEvents>();
   readonly #options: ResolvedTun2SocksOptions;
   readonly #log: Logger;
@@ -121,6 +123,7 @@ export class Tun2SocksHost implements UdpPathHost {
     this.#driver = new Driver(system, io.udp, {
       drain: () => this.#carryOut(),
       handleTimeout: (now) => {
+        this.#tunnel?.collectShortcuts();
         this.#core.handleTimeout(now);
         this.#stackFlows?.handleTimeout(now);
       },
@@ -140,8 +143,9 @@ export class Tun2SocksHost implements UdpPathHost {
 
   stats(): Tun2SocksStats {
     const core = this.#core;
-    const { drops, datagramsIn, datagramsOut, bytesIn, bytesOut, ...counts } = core.counters;
+    // The core learns what shortcuts have carried.
     const tunnel = this.#tunnel?.stats() ?? noTunnelStats();
+    const { drops, datagramsIn, datagramsOut, bytesIn, bytesOut, ...counts } = core.counters;
     const { associationsEvicted, flowsEvicted, halfOpenEvicted, icmpErrorsLimited, ...packets } = counts;
     const { resets, packetsOut, ...stackDrops } = this.#stack?.counts() ?? NO_STACK_COUNTS;
     return {
@@ -200,6 +204,8 @@ export class Tun2SocksHost implements UdpPathHost {
     };
     const device = await this.#features.openDevice(options, this.#io, early, this.#log);
     this.#device = device;
+    const { descriptor, virtio, uso } = device;
+    if (descriptor !== undefined) this.#io.native?.tunShortcuts?.(descriptor, options.mtu, virtio, uso);
     this.#core = await this.#makeCore(device);
     const { tap } = options.tunnel;
     if (tap !== undefined) {
@@ -338,12 +344,14 @@ export class Tun2SocksHost implements UdpPathHost {
   }
 
   #deviceDropCount(): number {
+    if (!this.#isEnded) this.#deviceDrops += this.#device?.takeDropped?.() ?? 0;
     return this.#deviceDrops + (this.#stackFlows?.deviceDrops ?? 0);
   }
 
   async #startTunnel(): Promise<void> {
     const tap = this.#tap;
-    const features = { ...this.#features.tunnel, tap };
+    const flush = () => this.#writeDevice();
+    const features = { ...this.#features.tunnel, tap, flush };
     const tunnel = new UdpLocalHost(this.#options.tunnel, this.#log, this.#system, features);
     this.#tunnel = tunnel;
     await tunnel.listen();
@@ -380,7 +388,20 @@ export class Tun2SocksHost implements UdpPathHost {
     return this.#tcpWays[route].connect(target, cancellation);
   }
 
-  // UdpPathHost
+  // TunnelPathHost
+
+  packetEnd(association: number, remote: AddressBytes, dscp: number): PacketEnd | undefined {
+    const { descriptor } = this.#device!;
+    const source = this.#core.sourceOf(association);
+    if (descriptor === undefined || source === undefined) return undefined;
+    return this.#core.mayCutShort(association, remote)
+      ? { device: descriptor, source, remote, dscp }
+      : undefined;
+  }
+
+  handleCarried(...carried: Parameters<Tun2Socks["handleShortcut"]>): void {
+    this.#core.handleShortcut(...carried);
+  }
 
   deliver(association: number, remote: AddressBytes, data: Uint8Array, offset: number, length: number): void {
     const now = this.#turnAt();

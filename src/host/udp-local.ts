@@ -81,6 +81,8 @@ export interface UdpLocalFeatures {
   readonly tap?: TapWriter | undefined;
   /** How long an upgrade may take. Default 5,000. */
   readonly handshakeMs?: number | undefined;
+  /** Sends what relays keep until the end of the turn; called before shortcuts may send more. */
+  readonly flush?: (() => void) | undefined;
 }
 
 /** A lane's connection, or the attempt to make one. */
@@ -133,7 +135,7 @@ export class UdpLocalHost implements RelayHost {
     options: ResolvedUdpLocalOptions,
     log: Logger,
     system: System,
-    { place, carrier, tap, handshakeMs = HANDSHAKE_MS }: UdpLocalFeatures = {},
+    { place, carrier, tap, handshakeMs = HANDSHAKE_MS, flush }: UdpLocalFeatures = {},
   ) {
     const { io } = system;
     this.#system = system;
@@ -199,7 +201,9 @@ export class UdpLocalHost implements RelayHost {
       new HostShortcuts(io.udp.shortcuts, core, {
         flowEnd: ({ association, context }) => this.#relays[association]?.flowEnd?.(association, context),
         stream: (lane) => this.#links[lane]?.stream,
-        handleSent: (time, association) => this.#relays[association]?.handleSent?.(time, association),
+        handleCarried: (time, { association, isOut }, ...carried) =>
+          this.#relays[association]?.handleCarried?.(time, association, isOut, ...carried),
+        flush,
       });
   }
 
@@ -223,9 +227,14 @@ export class UdpLocalHost implements RelayHost {
     };
   }
 
+  /** Core, and the relays, learn what shortcuts have carried until now. */
+  collectShortcuts(): void {
+    this.#shortcuts?.collect(this.#system.now());
+  }
+
   stats(): TunnelStats {
     const { core } = this;
-    this.#shortcuts?.collect(this.#system.now());
+    this.collectShortcuts();
     if (this.#ownsTap) this.#tap?.count(core.counters);
     const own = tunnelStats(
       core.counters,

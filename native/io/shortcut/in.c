@@ -3,7 +3,7 @@
 
 #include "../udp/udp-state.h"
 #include "capsule.h"
-#include "table.h"
+#include "packets-in.h"
 
 // What could not be sent is reported with the caller's next datagrams.
 static void send_rows(io_loop *loop, const uint8_t *bytes, size_t byte_count, int32_t row_count) {
@@ -21,12 +21,30 @@ static void send_rows(io_loop *loop, const uint8_t *bytes, size_t byte_count, in
   if (dropped > 0) loop->udp->late_drops += (size_t)dropped;
 }
 
+// Adds one to those that a socket sends.
+static void add_row(io_loop *loop, shortcut *shortcut, const datagram_capsule *capsule, int32_t index) {
+  shortcut_table *table = loop->shortcuts;
+  uint32_t payload_bytes = (uint32_t)(capsule->end - capsule->payload);
+  size_t place = (size_t)io_shortcut_number(table, shortcut) * sizeof *shortcut;
+  int32_t *row = table->send_rows + (size_t)index * IO_UDP_SEND_ROW_INTS;
+  row[0] = shortcut->socket;
+  row[1] = (int32_t)(place + offsetof(struct shortcut, header));
+  row[2] = shortcut->header_bytes;
+  row[3] = (int32_t)capsule->payload;
+  row[4] = (int32_t)payload_bytes;
+  row[5] = (int32_t)(place + offsetof(struct shortcut, address));
+  row[6] = shortcut->local;
+  const carried carried = {0, 1, payload_bytes, payload_bytes};
+  io_shortcut_count(table, shortcut, uv_now(loop->uv), &carried);
+}
+
 size_t io_shortcut_carry_in(io_loop *loop, const stream *stream, const uint8_t *bytes, size_t count, bool *may_keep) {
   shortcut_table *table = loop->shortcuts;
-  uint64_t now = uv_now(loop->uv);
   size_t at = 0;
   int32_t row_count = 0;
   shortcut *last = NULL;
+  packet_run run;
+  io_packets_begin(&run);
   *may_keep = false;
   while (at < count) {
     datagram_capsule capsule;
@@ -40,23 +58,18 @@ size_t io_shortcut_carry_in(io_loop *loop, const stream *stream, const uint8_t *
       *may_keep = true;
       break;
     }
-    if (row_count == IO_UDP_MAX_SEND_ROWS) {
-      send_rows(loop, bytes, count, row_count);
-      row_count = 0;
+    if (last->is_of_device) {
+      if (!io_packets_add(loop, &run, last, bytes + capsule.payload, capsule.end - capsule.payload)) break;
+    } else {
+      if (row_count == IO_UDP_MAX_SEND_ROWS) {
+        send_rows(loop, bytes, count, row_count);
+        row_count = 0;
+      }
+      add_row(loop, last, &capsule, row_count++);
     }
-    size_t payload_bytes = capsule.end - capsule.payload;
-    size_t place = (size_t)io_shortcut_number(table, last) * sizeof(shortcut);
-    int32_t *row = table->send_rows + (size_t)row_count++ * IO_UDP_SEND_ROW_INTS;
-    row[0] = last->socket;
-    row[1] = (int32_t)(place + offsetof(shortcut, header));
-    row[2] = last->header_bytes;
-    row[3] = (int32_t)capsule.payload;
-    row[4] = (int32_t)payload_bytes;
-    row[5] = (int32_t)(place + offsetof(shortcut, address));
-    row[6] = last->local;
-    io_shortcut_count(table, last, now, payload_bytes);
     at = capsule.end;
   }
+  io_packets_flush(loop, &run);
   send_rows(loop, bytes, count, row_count);
   return at;
 }

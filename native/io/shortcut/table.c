@@ -4,6 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifndef _WIN32
+#include "../tun/tun-state.h"
+#endif
 #include "../udp/udp-state.h"
 
 #define IDLE_CHECK_MS 1000
@@ -44,11 +47,11 @@ static uint64_t mix_bytes(uint64_t hash, const uint8_t *bytes, size_t count) {
   return hash;
 }
 
-static uint32_t hash_out(const shortcut_table *table, int32_t socket, const uint8_t *address, size_t address_bytes,
-                         int32_t local, const uint8_t *header, size_t header_bytes) {
-  uint64_t hash = mix(table->seed, (uint64_t)(uint32_t)socket << 32 | (uint64_t)(uint32_t)local << 8 | header_bytes);
-  hash = mix_bytes(hash, address, address_bytes);
-  return (uint32_t)mix_bytes(hash, header, header_bytes);
+static uint32_t hash_out(const shortcut_table *table, const shortcut_key *key) {
+  uint64_t numbers = (uint64_t)(uint32_t)key->local << 16 | (uint64_t)key->is_of_device << 8 | key->header_bytes;
+  uint64_t hash = mix(table->seed, (uint64_t)(uint32_t)key->socket << 32 | numbers);
+  hash = mix_bytes(hash, key->address, key->address_bytes);
+  return (uint32_t)mix_bytes(hash, key->header, key->header_bytes);
 }
 
 static uint32_t hash_in(const shortcut_table *table, int stream, int32_t context) {
@@ -57,15 +60,18 @@ static uint32_t hash_in(const shortcut_table *table, int stream, int32_t context
 
 static int16_t *bucket_of(shortcut_table *table, uint32_t hash) { return &table->buckets[hash & (SHORTCUT_BUCKETS - 1)]; }
 
-shortcut *io_shortcut_find_out(shortcut_table *table, int32_t socket, const uint8_t *address, size_t address_bytes,
-                               int32_t local, const uint8_t *header, size_t header_bytes) {
-  uint32_t hash = hash_out(table, socket, address, address_bytes, local, header, header_bytes);
+static bool is_found_by(const shortcut *shortcut, const shortcut_key *key) {
+  return shortcut->state == SHORTCUT_OUT && shortcut->is_of_device == key->is_of_device && shortcut->socket == key->socket &&
+         shortcut->local == key->local && shortcut->address_bytes == key->address_bytes &&
+         memcmp(shortcut->address, key->address, key->address_bytes) == 0 && shortcut->header_bytes == key->header_bytes &&
+         (key->header_bytes == 0 || memcmp(shortcut->header, key->header, key->header_bytes) == 0);
+}
+
+shortcut *io_shortcut_find_out(shortcut_table *table, const shortcut_key *key) {
+  uint32_t hash = hash_out(table, key);
   for (int16_t number = *bucket_of(table, hash); number != SHORTCUT_NONE; number = table->shortcuts[number].next) {
     shortcut *each = &table->shortcuts[number];
-    if (each->hash == hash && each->state == SHORTCUT_OUT && each->socket == socket && each->local == local &&
-        each->address_bytes == address_bytes && memcmp(each->address, address, address_bytes) == 0 &&
-        each->header_bytes == header_bytes && (header_bytes == 0 || memcmp(each->header, header, header_bytes) == 0))
-      return each;
+    if (each->hash == hash && is_found_by(each, key)) return each;
   }
   return NULL;
 }
@@ -89,6 +95,27 @@ static void unlink_from(shortcut_table *table, int16_t *link, int16_t number, bo
   *link = is_of_stream ? found->next_of_stream : found->next;
 }
 
+// A socket or device has one more, or one less.
+static void count_of_end(io_loop *loop, const shortcut *shortcut, int change) {
+  bool is_out = shortcut->state == SHORTCUT_OUT;
+  if (shortcut->is_of_device) {
+#ifndef _WIN32
+    tun *tun = io_tun_of(loop, shortcut->socket);
+    if (tun == NULL) return;
+    tun->shortcuts += change;
+    if (is_out) tun->shortcuts_out += change;
+#endif
+    return;
+  }
+  udp_socket *socket = io_udp_socket_of(loop, shortcut->socket);
+  if (socket == NULL) return;
+  socket->shortcuts += change;
+  if (!is_out) return;
+  socket->shortcuts_out += change;
+  if (change > 0) socket->prefix_lengths |= 1u << shortcut->header_bytes;
+  else if (socket->shortcuts_out == 0) socket->prefix_lengths = 0;
+}
+
 // Its place is kept until it has been counted.
 static void end(io_loop *loop, shortcut *shortcut) {
   shortcut_table *table = loop->shortcuts;
@@ -96,11 +123,7 @@ static void end(io_loop *loop, shortcut *shortcut) {
   unlink_from(table, bucket_of(table, shortcut->hash), number, false);
   stream *stream = io_stream_of(loop, shortcut->stream);
   if (stream != NULL) unlink_from(table, &stream->first_shortcut, number, true);
-  udp_socket *socket = io_udp_socket_of(loop, shortcut->socket);
-  if (socket != NULL) {
-    socket->shortcuts--;
-    if (shortcut->state == SHORTCUT_OUT && --socket->shortcuts_out == 0) socket->prefix_lengths = 0;
-  }
+  count_of_end(loop, shortcut, -1);
   shortcut->state = SHORTCUT_ENDED;
   io_shortcut_note(table, shortcut);
 }
@@ -112,61 +135,87 @@ static int32_t take_place(shortcut_table *table) {
   return number;
 }
 
-static bool is_address(const io_shortcut_flow *flow, const udp_socket *socket) {
-  struct sockaddr_storage address;
-  bool is_whole = flow->address_bytes == IO_ADDRESS_IPV4_BYTES || flow->address_bytes == IO_ADDRESS_IPV6_BYTES;
-  if (!is_whole || io_address_to_sockaddr(flow->address, flow->address_bytes, &address) == 0) return false;
-  bool is_ipv6 = address.ss_family == AF_INET6;
-  return address.ss_family == socket->family &&
-         flow->address_bytes == (is_ipv6 ? IO_ADDRESS_IPV6_BYTES : IO_ADDRESS_IPV4_BYTES);
+// An address without a scope, of a family of sockets.
+static bool is_address(const uint8_t *address, size_t bytes, int family) {
+  struct sockaddr_storage read;
+  bool is_whole = bytes == IO_ADDRESS_IPV4_BYTES || bytes == IO_ADDRESS_IPV6_BYTES;
+  if (!is_whole || io_address_to_sockaddr(address, bytes, &read) == 0) return false;
+  return read.ss_family == family && bytes == (family == AF_INET6 ? IO_ADDRESS_IPV6_BYTES : IO_ADDRESS_IPV4_BYTES);
 }
 
-static int32_t add(io_loop *loop, const io_shortcut_flow *flow, shortcut_state state) {
-  udp_socket *socket = io_udp_socket_of(loop, flow->socket);
-  stream *stream = io_stream_of(loop, flow->stream);
-  if (socket == NULL || stream == NULL || !is_address(flow, socket)) return SHORTCUT_NONE;
-  if (flow->context < 0 || flow->local < 0 || flow->local > MAX_LOCALS || flow->header_bytes > IO_SHORTCUT_HEADER_BYTES)
-    return SHORTCUT_NONE;
+// Fills in what is by the table, and enters it. Returns its number, or SHORTCUT_NONE.
+static int32_t add(io_loop *loop, shortcut made) {
+  stream *stream = io_stream_of(loop, made.stream);
+  if (stream == NULL || made.context < 0) return SHORTCUT_NONE;
   // What is read has to be longer than what is kept before it.
   if (stream->length < 2 * SHORTCUT_KEPT_BYTES) return SHORTCUT_NONE;
   shortcut_table *table = table_of(loop);
   if (table == NULL) return SHORTCUT_NONE;
-  shortcut *former = state == SHORTCUT_IN
-                         ? io_shortcut_find_in(table, flow->stream, flow->context)
-                         : io_shortcut_find_out(table, flow->socket, flow->address, flow->address_bytes, flow->local,
-                                                flow->header, flow->header_bytes);
+  const shortcut_key key = {made.is_of_device, made.socket,        made.local,       made.address,
+                            made.header,       made.address_bytes, made.header_bytes};
+  shortcut *former = made.state == SHORTCUT_IN ? io_shortcut_find_in(table, made.stream, made.context)
+                                               : io_shortcut_find_out(table, &key);
   if (former != NULL) end(loop, former);
   int32_t number = take_place(table);
   if (number == SHORTCUT_NONE) return SHORTCUT_NONE;
-  shortcut *made = &table->shortcuts[number];
-  *made = (shortcut){.state = state,
-                     .socket = flow->socket,
-                     .local = flow->local,
-                     .context = flow->context,
-                     .stream = flow->stream,
-                     .header_bytes = (uint8_t)flow->header_bytes,
-                     .address_bytes = (uint8_t)flow->address_bytes,
-                     .last_at = uv_now(loop->uv)};
-  memcpy(made->address, flow->address, flow->address_bytes);
-  if (flow->header_bytes > 0) memcpy(made->header, flow->header, flow->header_bytes);
-  made->hash = state == SHORTCUT_IN ? hash_in(table, made->stream, made->context)
-                                    : hash_out(table, made->socket, made->address, made->address_bytes, made->local,
-                                               made->header, made->header_bytes);
-  int16_t *bucket = bucket_of(table, made->hash);
-  made->next = *bucket;
-  made->next_of_stream = stream->first_shortcut;
+  made.last_at = uv_now(loop->uv);
+  made.hash = made.state == SHORTCUT_IN ? hash_in(table, made.stream, made.context) : hash_out(table, &key);
+  int16_t *bucket = bucket_of(table, made.hash);
+  made.next = *bucket;
+  made.next_of_stream = stream->first_shortcut;
+  table->shortcuts[number] = made;
   *bucket = stream->first_shortcut = (int16_t)number;
-  socket->shortcuts++;
-  if (state == SHORTCUT_OUT) {
-    socket->shortcuts_out++;
-    socket->prefix_lengths |= 1u << made->header_bytes;
-  }
+  count_of_end(loop, &made, 1);
   return number;
 }
 
-int32_t io_shortcut_out(io_loop *loop, const io_shortcut_flow *flow) { return add(loop, flow, SHORTCUT_OUT); }
+static int32_t add_socket(io_loop *loop, const io_shortcut_flow *flow, shortcut_state state) {
+  const udp_socket *socket = io_udp_socket_of(loop, flow->socket);
+  if (socket == NULL || !is_address(flow->address, flow->address_bytes, socket->family)) return SHORTCUT_NONE;
+  if (flow->local < 0 || flow->local > MAX_LOCALS || flow->header_bytes > IO_SHORTCUT_HEADER_BYTES) return SHORTCUT_NONE;
+  shortcut made = {.state = state,
+                   .socket = flow->socket,
+                   .local = flow->local,
+                   .context = flow->context,
+                   .stream = flow->stream,
+                   .header_bytes = (uint8_t)flow->header_bytes,
+                   .address_bytes = (uint8_t)flow->address_bytes};
+  memcpy(made.address, flow->address, flow->address_bytes);
+  if (flow->header_bytes > 0) memcpy(made.header, flow->header, flow->header_bytes);
+  return add(loop, made);
+}
 
-int32_t io_shortcut_in(io_loop *loop, const io_shortcut_flow *flow) { return add(loop, flow, SHORTCUT_IN); }
+int32_t io_shortcut_out(io_loop *loop, const io_shortcut_flow *flow) { return add_socket(loop, flow, SHORTCUT_OUT); }
+
+int32_t io_shortcut_in(io_loop *loop, const io_shortcut_flow *flow) { return add_socket(loop, flow, SHORTCUT_IN); }
+
+static int32_t add_device(io_loop *loop, const io_shortcut_packets *flow, shortcut_state state) {
+#ifdef _WIN32
+  (void)loop, (void)flow, (void)state;
+  return SHORTCUT_NONE;
+#else
+  const tun *tun = io_tun_of(loop, flow->device);
+  if (tun == NULL || tun->format.mtu == 0 || flow->dscp < 0 || flow->dscp > 63) return SHORTCUT_NONE;
+  int family = flow->address_bytes == IO_ADDRESS_IPV6_BYTES ? AF_INET6 : AF_INET;
+  if (!is_address(flow->remote, flow->address_bytes, family) || !is_address(flow->source, flow->address_bytes, family))
+    return SHORTCUT_NONE;
+  shortcut made = {.state = state,
+                   .is_of_device = true,
+                   .dscp = (uint8_t)flow->dscp,
+                   .socket = flow->device,
+                   .context = flow->context,
+                   .stream = flow->stream,
+                   .header_bytes = (uint8_t)flow->address_bytes,
+                   .address_bytes = (uint8_t)flow->address_bytes};
+  memcpy(made.address, flow->remote, flow->address_bytes);
+  memcpy(made.header, flow->source, flow->address_bytes);
+  return add(loop, made);
+#endif
+}
+
+int32_t io_shortcut_packets_out(io_loop *loop, const io_shortcut_packets *flow) { return add_device(loop, flow, SHORTCUT_OUT); }
+
+int32_t io_shortcut_packets_in(io_loop *loop, const io_shortcut_packets *flow) { return add_device(loop, flow, SHORTCUT_IN); }
 
 void io_shortcut_end_stream(io_loop *loop, stream *stream) {
   while (stream->first_shortcut != SHORTCUT_NONE) end(loop, &loop->shortcuts->shortcuts[stream->first_shortcut]);
@@ -179,14 +228,21 @@ void io_shortcut_end(io_loop *loop, int descriptor) {
 
 static bool is_open(const shortcut *shortcut) { return shortcut->state == SHORTCUT_OUT || shortcut->state == SHORTCUT_IN; }
 
-void io_shortcut_end_socket(io_loop *loop, const udp_socket *socket) {
+// All of a socket or device, of which there are so many.
+static void end_all(io_loop *loop, bool is_of_device, int32_t socket, const int32_t *left) {
   shortcut_table *table = loop->shortcuts;
   if (table == NULL) return;
-  for (int16_t number = 0; socket->shortcuts > 0 && number < table->used; number++) {
+  for (int16_t number = 0; *left > 0 && number < table->used; number++) {
     shortcut *each = &table->shortcuts[number];
-    if (is_open(each) && each->socket == socket->id) end(loop, each);
+    if (is_open(each) && each->is_of_device == is_of_device && each->socket == socket) end(loop, each);
   }
 }
+
+void io_shortcut_end_socket(io_loop *loop, const udp_socket *socket) { end_all(loop, false, socket->id, &socket->shortcuts); }
+
+#ifndef _WIN32
+void io_shortcut_end_device(io_loop *loop, const tun *tun) { end_all(loop, true, tun->watcher.fd, &tun->shortcuts); }
+#endif
 
 void io_shortcut_resume(io_loop *loop, int descriptor) {
   stream *stream = io_stream_of(loop, descriptor);
@@ -227,7 +283,8 @@ int32_t io_shortcut_counts(io_loop *loop, double *rows, int32_t capacity) {
     row[3] = age < 0 ? 0 : age;
     row[4] = (double)each->last_bytes;
     row[5] = has_ended;
-    each->datagrams = each->bytes = 0;
+    row[6] = (double)each->packets;
+    each->datagrams = each->bytes = each->packets = 0;
     each->has_news = false;
     table->first_news = each->next_of_news;
     if (!has_ended) continue;

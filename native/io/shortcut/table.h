@@ -18,6 +18,9 @@ typedef enum { SHORTCUT_FREE, SHORTCUT_OUT, SHORTCUT_IN, SHORTCUT_ENDED } shortc
 
 typedef struct shortcut {
   shortcut_state state;
+  // Whether `socket` is a device, by its descriptor. Then `header` is the application's address, `local` is 0, and packets out have `dscp`.
+  bool is_of_device;
+  uint8_t dscp;
   int32_t socket, local, context;
   int stream;
   // Of what it is found by.
@@ -28,12 +31,19 @@ typedef struct shortcut {
   uint8_t header_bytes, address_bytes;
   uint8_t header[IO_SHORTCUT_HEADER_BYTES];
   uint8_t address[IO_ADDRESS_MAX_BYTES];
-  // Since the last row of counts.
-  uint64_t datagrams, bytes;
+  // Since the last row of counts; packets of a device.
+  uint64_t datagrams, bytes, packets;
   size_t last_bytes;
   // By uv_now.
   uint64_t last_at;
 } shortcut;
+
+// What a shortcut carries of a row or packet that was received; the number is SHORTCUT_NONE for what is the caller's.
+typedef struct carried {
+  int16_t shortcut;
+  uint16_t datagrams;
+  uint32_t bytes, last_bytes;
+} carried;
 
 typedef struct shortcut_table {
   // Unpredictable, as sources of datagrams are others' choice.
@@ -46,17 +56,23 @@ typedef struct shortcut_table {
   uint64_t looked_at;
   int16_t buckets[SHORTCUT_BUCKETS];
   shortcut shortcuts[IO_SHORTCUTS];
-  // Which shortcut carries a row of what was received; SHORTCUT_NONE for the caller's.
-  int16_t carriers[IO_UDP_RECEIVE_ROWS];
+  carried carried[IO_UDP_RECEIVE_ROWS];
   // Capsules to write; NULL while a stream keeps that memory.
   uint8_t *batch;
   // Datagrams to send.
   int32_t send_rows[IO_UDP_MAX_SEND_ROWS * IO_UDP_SEND_ROW_INTS];
 } shortcut_table;
 
-// The one that carries such a datagram, or such capsules; NULL for none. `header` has to be equal.
-shortcut *io_shortcut_find_out(shortcut_table *table, int32_t socket, const uint8_t *address, size_t address_bytes,
-                               int32_t local, const uint8_t *header, size_t header_bytes);
+// What a datagram out is found by; all of it has to be equal.
+typedef struct shortcut_key {
+  bool is_of_device;
+  int32_t socket, local;
+  const uint8_t *address, *header;
+  size_t address_bytes, header_bytes;
+} shortcut_key;
+
+// The one that carries such a datagram, or such capsules; NULL for none.
+shortcut *io_shortcut_find_out(shortcut_table *table, const shortcut_key *key);
 shortcut *io_shortcut_find_in(shortcut_table *table, int stream, int32_t context);
 
 static inline int16_t io_shortcut_number(const shortcut_table *table, const shortcut *shortcut) {
@@ -74,21 +90,26 @@ static inline void io_shortcut_note(shortcut_table *table, shortcut *shortcut) {
   table->last_news = number;
 }
 
-static inline void io_shortcut_count(shortcut_table *table, shortcut *shortcut, uint64_t now, size_t bytes) {
+static inline void io_shortcut_count(shortcut_table *table, shortcut *shortcut, uint64_t now, const carried *what) {
   io_shortcut_note(table, shortcut);
-  shortcut->datagrams++;
-  shortcut->bytes += bytes;
-  shortcut->last_bytes = bytes;
+  shortcut->datagrams += what->datagrams;
+  shortcut->bytes += what->bytes;
+  shortcut->last_bytes = what->last_bytes;
   shortcut->last_at = now;
 }
 
-// For sockets and streams that are closed.
+// For sockets, devices and streams that are closed.
 struct udp_socket;
+struct tun;
 void io_shortcut_end_socket(io_loop *loop, const struct udp_socket *socket);
+void io_shortcut_end_device(io_loop *loop, const struct tun *tun);
 void io_shortcut_end_stream(io_loop *loop, stream *stream);
 
 // out.c: carries what it can of the rows that have been received, and takes them out. Returns how many are left, from the first on.
 int32_t io_shortcut_carry_out(io_loop *loop, int32_t *rows, int32_t count, const uint8_t *arena, const uint8_t *addresses);
+
+// packets-out.c: the same for packets that a device has read.
+size_t io_shortcut_carry_packets(io_loop *loop, const struct tun *tun, size_t count);
 
 // in.c: carries what it can of the bytes that a stream has received from the beginning of a capsule on. Returns how many bytes that took.
 // `may_keep`: whether the rest is the beginning of a capsule that may be a shortcut's.

@@ -13,6 +13,11 @@ size_t io_tun_write(io_loop *loop, int device, const io_tun_batch *batch) {
   return batch->count;
 }
 
+int io_tun_shortcuts(io_loop *loop, int device, const io_tun_format *format) {
+  (void)loop, (void)device, (void)format;
+  return UV_EINVAL;
+}
+
 int io_tun_latency(io_loop *loop, int device, int latency) {
   (void)loop, (void)device, (void)latency;
   return UV_ENOTSUP;
@@ -34,25 +39,13 @@ void io_tuns_end(io_loop *loop) {
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "../loop/latency.h"
-#include "../loop/watcher.h"
+#include "../shortcut/table.h"
+#include "tun-state.h"
 
 #define ALIGNMENT 16
 #define FAMILY_BYTES 4
 
-typedef struct tun {
-  watcher watcher;
-  struct tun *next;
-  const io_tun_callbacks *callbacks;
-  io_tun_memory memory;
-  // True if each packet is preceded by its family.
-  bool has_family;
-  int latency;
-  // While it is held in bulk.
-  held held;
-} tun;
-
-static tun *tun_of(io_loop *loop, int descriptor) {
+tun *io_tun_of(io_loop *loop, int descriptor) {
   tun *found = loop->tuns;
   while (found != NULL && found->watcher.fd != descriptor) found = found->next;
   return found;
@@ -91,7 +84,8 @@ static void read_all(tun *tun, int status) {
            io_latency_hold(tun->watcher.loop, &tun->held, count)) {
     uv_poll_stop(poll);
   }
-  if (count > 0) tun->callbacks->packets(tun->watcher.user_data, (int)count);
+  size_t left = io_shortcut_carry_packets(tun->watcher.loop, tun, count);
+  if (left > 0) tun->callbacks->packets(tun->watcher.user_data, (int)left);
   if (error != 0 && tun->watcher.fd >= 0) tun->callbacks->packets(tun->watcher.user_data, error);
 }
 
@@ -127,11 +121,8 @@ int io_tun_watch(io_loop *loop, int descriptor, bool has_family, const io_tun_me
   return 0;
 }
 
-// Returns 0, or a negative system error.
-static int write_packet(const tun *tun, const uint8_t *packet, size_t length) {
+int io_tun_write_parts(const tun *tun, bool is_ipv6, struct iovec *parts, int count) {
   uint8_t family[FAMILY_BYTES] = {0};
-  struct iovec parts[2] = {{family, sizeof family}, {(void *)packet, length}};
-  bool is_ipv6 = length > 0 && packet[0] >> 4 == 6;
 #ifdef __linux__
   // The Ethernet protocol of struct tun_pi.
   family[2] = is_ipv6 ? 0x86 : 0x08;
@@ -139,16 +130,25 @@ static int write_packet(const tun *tun, const uint8_t *packet, size_t length) {
 #else
   family[3] = is_ipv6 ? AF_INET6 : AF_INET;
 #endif
+  parts[0] = (struct iovec){family, sizeof family};
+  int first = tun->has_family ? 0 : 1;
   ssize_t written;
-  do written = tun->has_family ? writev(tun->watcher.fd, parts, 2) : write(tun->watcher.fd, packet, length);
+  do written = writev(tun->watcher.fd, parts + first, count - first);
   while (written < 0 && errno == EINTR);
   return written < 0 ? -errno : 0;
 }
 
+// Returns 0, or a negative system error.
+static int write_packet(const tun *tun, const uint8_t *packet, size_t length) {
+  struct iovec parts[2] = {{NULL, 0}, {(void *)packet, length}};
+  return io_tun_write_parts(tun, length > 0 && packet[0] >> 4 == 6, parts, 2);
+}
+
 size_t io_tun_write(io_loop *loop, int device, const io_tun_batch *batch) {
-  tun *tun = tun_of(loop, device);
+  tun *tun = io_tun_of(loop, device);
   if (tun == NULL) return batch->count;
-  size_t dropped = 0;
+  size_t dropped = tun->late_drops;
+  tun->late_drops = 0;
   for (size_t i = 0; i < batch->count; i++) {
     bool is_input = batch->is_input[i] == 1;
     int32_t offset = batch->offsets[i], length = batch->lengths[i];
@@ -157,13 +157,20 @@ size_t io_tun_write(io_loop *loop, int device, const io_tun_batch *batch) {
     if (!is_within || write_packet(tun, batch->memory[is_input] + offset, (size_t)length) != 0) dropped++;
   }
   // The answer comes soon.
-  if (tun->latency == IO_LATENCY_INTERACTIVE) io_latency_spin(loop);
+  if (batch->count > 0 && tun->latency == IO_LATENCY_INTERACTIVE) io_latency_spin(loop);
   return dropped;
+}
+
+int io_tun_shortcuts(io_loop *loop, int device, const io_tun_format *format) {
+  tun *tun = io_tun_of(loop, device);
+  if (tun == NULL || format->mtu <= 0) return UV_EINVAL;
+  tun->format = *format;
+  return 0;
 }
 
 int io_tun_latency(io_loop *loop, int device, int latency) {
 #ifdef __linux__
-  tun *tun = tun_of(loop, device);
+  tun *tun = io_tun_of(loop, device);
   if (tun == NULL) return UV_EINVAL;
   tun->latency = latency;
   return 0;
@@ -175,6 +182,7 @@ int io_tun_latency(io_loop *loop, int device, int latency) {
 
 static void close_tun(tun *tun) {
   int fd = tun->watcher.fd;
+  io_shortcut_end_device(tun->watcher.loop, tun);
   io_latency_release(&tun->held);
   io_watcher_stop(&tun->watcher);
   close(fd);

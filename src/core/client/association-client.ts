@@ -46,6 +46,7 @@ export type AssociationClient = Pick<
   /** Whether it is worth asking for what a lane has to write, by default always. */
   mayTransmit?(now: number, lane: number): boolean;
   handleNetworkChange?(now: number): void;
+  dscpOf?: TunnelClient["dscpOf"];
   handleMoved?: TunnelClient["handleMoved"];
   handleWallClock?(now: number, unixMs: number): void;
   /** The connection requested by a `connect` output has been made. @param isBound  a MASQUE proxy lets this request bind */

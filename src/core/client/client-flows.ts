@@ -226,10 +226,10 @@ export class ClientFlows {
   handleDscp(now: number, association: number, value: number): void {
     const { contexts, latency, dscp } = this.#parts;
     if (!dscp.handleSent(now, association, value)) return;
-    if (latency.dependsOnDscp) {
-      for (let slot = contexts.first(association); slot !== NONE; slot = contexts.next(slot)) {
-        latency.handleDscp(slot, association, contexts.address[slot]!, value);
-      }
+    for (let slot = contexts.first(association); slot !== NONE; slot = contexts.next(slot)) {
+      // They are for packets with the former DSCP.
+      contexts.shortcuts.endOf(slot);
+      if (latency.dependsOnDscp) latency.handleDscp(slot, association, contexts.address[slot]!, value);
     }
     this.updateTraits(association);
   }

@@ -85,6 +85,11 @@ function parseAction(text: string): number | undefined {
   }
 }
 
+/** Whether the route of datagrams to a port depends on what is in them. */
+export function dependsOnPayload(rules: readonly Rule[], port: number): boolean {
+  return port === DNS_PORT && rules.some(({ domain }) => domain !== undefined);
+}
+
 /**
  * The route that the first matching rule gives, or `otherwise`.
  *

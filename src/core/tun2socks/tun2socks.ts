@@ -29,7 +29,7 @@ import {
 } from "../../wire/ip/virtio-net.ts";
 import { readUint16, writeUint16 } from "../../wire/network-order.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
-import { copyAddress, sameBytes, writeAddress } from "../../wire/socket-address.ts";
+import { addressPort, copyAddress, sameBytes, writeAddress } from "../../wire/socket-address.ts";
 import { UsageError } from "../errors.ts";
 import type { PacketTap } from "../tap.ts";
 import { TokenBucket } from "../token-bucket.ts";
@@ -49,7 +49,7 @@ import { PacketCounters } from "./packet-counters.ts";
 import { PacketWriter } from "./packet-writer.ts";
 import { Reassembler } from "./reassembly.ts";
 import { Router } from "./router.ts";
-import { ROUTE_DROP, ROUTE_REJECT } from "./rules.ts";
+import { dependsOnPayload, ROUTE_DROP, ROUTE_REJECT } from "./rules.ts";
 import { SegmentBatch } from "./segment-batch.ts";
 import { StackSegments } from "./stack-segments.ts";
 import type { AcceptedFlow, FlowEnd } from "./tcp-segments.ts";
@@ -265,6 +265,41 @@ export class Tun2Socks {
     if (!this.#writer.hasRoom()) return false;
     this.#icmp.answerDatagram(now, source, remote, kind, mtu);
     return true;
+  }
+
+  /** Whether all datagrams of an association to `remote`, some of which have come, are treated alike: native I/O may carry them. */
+  mayCutShort(association: number, remote: AddressBytes): boolean {
+    if (this.tap !== undefined || this.sourceOf(association)?.[0] !== remote[0]) return false;
+    return !dependsOnPayload(this.#options.rules, addressPort(remote));
+  }
+
+  /**
+   * Native I/O has carried datagrams of an association, which are as if they had come here. To be called before time passes here, or
+   * counts are read.
+   *
+   * @param time  of the last one. @param isOut  from the device. @param bytes  of payload
+   */
+  handleShortcut(
+    time: number,
+    association: number,
+    isOut: boolean,
+    count: number,
+    bytes: number,
+    packets: number,
+  ): void {
+    const { counters } = this;
+    const isOpen = this.#associations.isOpen(association);
+    if (isOut) {
+      counters.packetsIn += packets;
+      counters.datagramsIn += count;
+      counters.bytesIn += bytes;
+      if (isOpen) this.#associations.sent(time, association);
+    } else {
+      counters.packetsOut += packets;
+      counters.datagramsOut += count;
+      counters.bytesOut += bytes;
+      if (isOpen) this.#associations.answered(time, association, count);
+    }
   }
 
   handleTimeout(now: number): void {

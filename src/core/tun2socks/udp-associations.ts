@@ -71,8 +71,8 @@ export class UdpAssociations {
     this.#lists.touch(now, slot, this.#answers[slot] > 1 ? ANSWERED : UNANSWERED);
   }
 
-  answered(now: number, slot: number): void {
-    if (this.#answers[slot] < 2) this.#answers[slot]++;
+  answered(now: number, slot: number, count = 1): void {
+    this.#answers[slot] = Math.min(2, this.#answers[slot] + count);
     this.sent(now, slot);
   }
 

@@ -18,6 +18,10 @@ export interface Device {
    * True while packets that can wait should wait; {@link DeviceEvents.onWritable} follows. Undefined if it always accepts packets.
    */
   isBlocked?(): boolean;
+  /** Of native I/O, which may carry flows of it by itself. */
+  readonly descriptor?: number;
+  /** @returns how many packets of such flows were dropped, and not returned by {@link write} */
+  takeDropped?(): number;
   /** Undefined if it has no effect. */
   setLatency?(latency: LatencyClass): void;
   close(): Promise<void>;

@@ -15,6 +15,8 @@ import type { InterfaceAddress } from "./interface-address.ts";
  */
 const ARENA_BYTES = 2 * 1024 * 1024;
 const ARENA_PACKETS = 192;
+const NO_BYTES = new Uint8Array(0);
+const NO_INTS = new Int32Array(0);
 
 export interface TunOptions {
   readonly name: string;
@@ -115,6 +117,8 @@ function watchPackets(
     uso,
     hasKernel: true,
     setLatency,
+    descriptor,
+    takeDropped: () => native.tunWrite!(descriptor, NO_BYTES, NO_BYTES, NO_BYTES, NO_INTS, NO_INTS, 0),
     write: ({ input, arena: built, isInput, offset, length, count }) =>
       native.tunWrite!(descriptor, input, built, isInput, offset, length, count),
     close: async () => native.tunClose!(descriptor),

@@ -21,7 +21,7 @@ export const NATIVE_DROP_REASONS = [
 export const ERROR_ROW_INTS = 9;
 export const ERROR_ROW_ADDRESS = 4;
 /** Numbers of a row of {@link NativeModule.shortcutCounts}. */
-export const SHORTCUT_ROW_NUMBERS = 6;
+export const SHORTCUT_ROW_NUMBERS = 7;
 
 /**
  * The module in `native/`: batched sockets on descriptors. Addresses have the program's form of IPv4 and IPv6; those to bind or
@@ -229,7 +229,32 @@ export interface NativeModule {
     address: Uint8Array,
     local: number,
   ): number;
-  /** Ends all shortcuts of a stream. Closing a stream or a socket also ends them. */
+  /**
+   * The same for UDP packets of a device that {@link tunShortcuts} was called for, from `source` to `remote` and with a DSCP. Packets that
+   * are fragments, have options or are not valid come to `onPackets`.
+   *
+   * @param source  the application's address; both are of one family
+   * @param dscp    0 to 63
+   * @returns as {@link shortcutOut}
+   */
+  shortcutPacketsOut?(
+    device: number,
+    source: Uint8Array,
+    remote: Uint8Array,
+    dscp: number,
+    stream: number,
+    context: number,
+  ): number;
+  /** The way back: the packets that {@link tunWrite} would write. Capsules that need packets larger than the MTU come to `onRead`. */
+  shortcutPacketsIn?(
+    device: number,
+    source: Uint8Array,
+    remote: Uint8Array,
+    dscp: number,
+    stream: number,
+    context: number,
+  ): number;
+  /** Ends all shortcuts of a stream. Closing a stream, a socket or a device also ends them. */
   shortcutEnd?(stream: number): void;
   /**
    * Reports that what `onRead` got last, and everything before, ended at the end of a capsule and has been handled. Shortcuts may
@@ -241,7 +266,8 @@ export interface NativeModule {
    * Fetches what shortcuts have carried since the last call. Those that have carried nothing for 10 seconds end here.
    *
    * @param rows  of {@link SHORTCUT_ROW_NUMBERS}: number; datagrams; bytes of payload, without prefix or header; milliseconds since the
-   *   last datagram; bytes of the last payload; 1 if it has ended. A number is free once its row with 1 has been returned
+   *   last datagram; bytes of the last payload; 1 if it has ended; packets of a device that the datagrams were in, else 0. A number is
+   *   free once its row with 1 has been returned
    * @returns the rows written; to be called again until that is 0
    */
   shortcutCounts?(rows: Float64Array): number;
@@ -270,7 +296,7 @@ export interface NativeModule {
     lengths: Int32Array,
     onPackets: (count: number) => void,
   ): void;
-  /** Packet i is in `input` if `isInput[i]` is 1, else in `arena`. @returns how many were dropped */
+  /** Packet i is in `input` if `isInput[i]` is 1, else in `arena`. @returns how many were dropped, now or of shortcuts since the last call */
   tunWrite?(
     descriptor: number,
     input: Uint8Array,
@@ -280,6 +306,8 @@ export interface NativeModule {
     lengths: Int32Array,
     count: number,
   ): number;
+  /** Permits shortcuts of a device. @param mtu  of what is written, without the virtio-net header */
+  tunShortcuts?(descriptor: number, mtu: number, hasVirtio: boolean, hasUso: boolean): void;
   /** Sets the class of a device, by its number on the wire. Linux only. */
   tunLatency?(descriptor: number, latency: number): void;
   /** Stops watching the descriptor and closes it. */

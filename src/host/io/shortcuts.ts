@@ -23,18 +23,37 @@ export function hasShortcuts(native: NativeModule): native is ShortcutModule {
   return native.shortcutOut !== undefined;
 }
 
-/** The UDP end of a flow. */
-export interface FlowEnd {
+/** The UDP end of a flow: a socket ... */
+export interface SocketEnd {
   readonly socket: { readonly number?: number };
   readonly remote: { readonly address: AddressBytes; readonly local: number };
   /** Before each payload, both ways; undefined for nothing. */
   readonly header: Uint8Array | undefined;
 }
 
+/** ... or UDP packets of a device, by its descriptor. */
+export interface PacketEnd {
+  readonly device: number;
+  /** The application's address, and the other end's. */
+  readonly source: AddressBytes;
+  readonly remote: AddressBytes;
+  /** Of packets from the application. */
+  readonly dscp: number;
+}
+
+export type FlowEnd = SocketEnd | PacketEnd;
+
 /** Hears what a shortcut has carried, or that it has ended, once. */
 interface Listener {
   readonly shortcut: Shortcut;
-  handleCarried(time: number, shortcut: Shortcut, count: number, bytes: number, length: number): void;
+  handleCarried(
+    time: number,
+    shortcut: Shortcut,
+    count: number,
+    bytes: number,
+    length: number,
+    packets: number,
+  ): void;
   handleEnded(shortcut: Shortcut): void;
 }
 
@@ -69,14 +88,24 @@ export class NativeShortcuts {
   }
 
   /** @returns its number, or a negative one */
-  #tryToGive(shortcut: Shortcut, { socket, remote, header = NO_BYTES }: FlowEnd, stream: ByteStream): number {
-    const id = socket.number ?? -1;
+  #tryToGive({ isOut, id }: Shortcut, end: FlowEnd, stream: ByteStream): number {
     const { descriptor } = stream;
-    if (id < 0 || descriptor === undefined || stream.isClosed || header.length > MAX_HEADER_BYTES) return -1;
+    if (descriptor === undefined || stream.isClosed) return -1;
+    const native = this.#native;
+    if ("device" in end) {
+      const { device, source, remote, dscp } = end;
+      const given = isOut
+        ? native.shortcutPacketsOut?.(device, source, remote, dscp, descriptor, id)
+        : native.shortcutPacketsIn?.(device, source, remote, dscp, descriptor, id);
+      return given ?? -1;
+    }
+    const { socket, remote, header = NO_BYTES } = end;
+    const { number = -1 } = socket;
+    if (number < 0 || header.length > MAX_HEADER_BYTES) return -1;
     const { address, local } = remote;
-    return shortcut.isOut
-      ? this.#native.shortcutOut(id, address, local, header, descriptor, shortcut.id)
-      : this.#native.shortcutIn(descriptor, shortcut.id, id, header, address, local);
+    return isOut
+      ? native.shortcutOut(number, address, local, header, descriptor, id)
+      : native.shortcutIn(descriptor, id, number, header, address, local);
   }
 
   end(stream: ByteStream): void {
@@ -119,7 +148,8 @@ export class NativeShortcuts {
     if (listener === undefined) return;
     const count = rows[at + 1];
     if (count > 0) {
-      listener.handleCarried(now - rows[at + 3], listener.shortcut, count, rows[at + 2], rows[at + 4]);
+      const time = now - rows[at + 3];
+      listener.handleCarried(time, listener.shortcut, count, rows[at + 2], rows[at + 4], rows[at + 6]);
     }
     if (rows[at + 5] === 0) return;
     this.#listeners[number] = undefined;
@@ -150,11 +180,13 @@ export interface ShortcutCore {
 
 /** What they need from a host. */
 export interface ShortcutEnds {
-  /** The UDP end of a flow, if it is a socket. */
+  /** The UDP end of a flow, if there is one that may have shortcuts. */
   flowEnd(shortcut: Shortcut): FlowEnd | undefined;
   stream(connection: number): ByteStream | undefined;
-  /** The application has sent, the last time at `time`. */
-  handleSent?(time: number, association: number): void;
+  /** Shortcuts have carried datagrams, the last one at `time`. @param packets  of a device, else 0 */
+  handleCarried?(time: number, shortcut: Shortcut, count: number, bytes: number, packets: number): void;
+  /** What the script has delivered, and not sent yet, goes before what shortcuts read. */
+  flush?(): void;
 }
 
 /** The shortcuts of one host: connects what core permits with sockets and streams. */
@@ -200,16 +232,19 @@ export class HostShortcuts {
     count: number,
     bytes: number,
     length: number,
+    packets: number,
   ): void => {
     this.#core.handleShortcut(time, shortcut, count, bytes, length);
-    if (shortcut.isOut) this.#ends.handleSent?.(time, shortcut.association);
+    this.#ends.handleCarried?.(time, shortcut, count, bytes, packets);
   };
 
   /** To be called when all that a connection has read has been handled, and {@link give}. */
   resume(connection: number): void {
     if (!this.#core.mayReadShortcuts(connection)) return;
     const stream = this.#ends.stream(connection);
-    if (stream !== undefined) this.#native.resume(stream);
+    if (stream === undefined) return;
+    this.#ends.flush?.();
+    this.#native.resume(stream);
   }
 
   /** A turn begins: core learns what has been carried, unless it has learnt that lately. */

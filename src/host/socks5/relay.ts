@@ -139,9 +139,9 @@ export class Socks5Relay implements Relay {
     return remote && { socket: this.socket, remote, header: this.#headerOf(context) };
   }
 
-  handleSent(time: number, association: number): void {
+  handleCarried(time: number, association: number, isOut: boolean): void {
     const place = this.#placeOf[association];
-    if (place !== undefined) place.heardAt = Math.max(place.heardAt, time);
+    if (isOut && place !== undefined) place.heardAt = Math.max(place.heardAt, time);
   }
 
   /** The UDP header for a context's address. */

@@ -1,17 +1,33 @@
 import type { UnreachableKind } from "../../wire/capsule.ts";
 import type { LatencyClass } from "../../wire/latency-class.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
+import type { PacketEnd } from "../io/shortcuts.ts";
 import type { Relay, RelayHost } from "../udp/fixed-forward.ts";
 import type { SharedLatency } from "../udp/shared-latency.ts";
 import type { OutgoingDatagram, UdpPath, UdpPathHost } from "./udp-path.ts";
 
 const NONE = -1;
 
+/** The host of a path whose associations may have shortcuts. */
+export interface TunnelPathHost extends UdpPathHost {
+  /** Packets of a device between an association's application and `remote`, if they may have them. */
+  packetEnd?(association: number, remote: AddressBytes, dscp: number): PacketEnd | undefined;
+  /** @see Tun2Socks.handleShortcut */
+  handleCarried?(
+    time: number,
+    association: number,
+    isOut: boolean,
+    count: number,
+    bytes: number,
+    packets: number,
+  ): void;
+}
+
 /** Sends into a session of udp-local in the same thread, without a socket in between. */
 export class TunnelPath implements UdpPath, Relay {
   readonly socket = { close: () => {} };
   readonly #tunnel: RelayHost;
-  readonly #host: UdpPathHost;
+  readonly #host: TunnelPathHost;
   readonly #latency: SharedLatency;
   /** By the device's association: the association in the tunnel, or -1, and the source. */
   readonly #inner: number[] = [];
@@ -20,7 +36,7 @@ export class TunnelPath implements UdpPath, Relay {
   readonly #outer: number[] = [];
 
   /** @param latency  of the device that its associations share */
-  constructor(tunnel: RelayHost, host: UdpPathHost, latency: SharedLatency) {
+  constructor(tunnel: RelayHost, host: TunnelPathHost, latency: SharedLatency) {
     this.#latency = latency;
     this.#tunnel = tunnel;
     this.#host = host;
@@ -84,6 +100,26 @@ export class TunnelPath implements UdpPath, Relay {
   refuse(inner: number, remote: AddressBytes, kind: UnreachableKind, mtu: number): void {
     const association = this.#outer[inner];
     if (association !== NONE) this.#host.refuse(association, remote, kind, mtu);
+  }
+
+  flowEnd(inner: number, context: number): PacketEnd | undefined {
+    const { core } = this.#tunnel;
+    const remote = core.contexts.address[context];
+    const outer = this.#outer[inner] ?? NONE;
+    const dscp = core.dscpOf?.(inner);
+    if (remote === undefined || outer === NONE || dscp === undefined) return undefined;
+    return this.#host.packetEnd?.(outer, remote, dscp);
+  }
+
+  handleCarried(
+    time: number,
+    inner: number,
+    isOut: boolean,
+    count: number,
+    bytes: number,
+    packets: number,
+  ): void {
+    this.#host.handleCarried?.(time, this.#outer[inner] ?? NONE, isOut, count, bytes, packets);
   }
 
   setLatency(inner: number, latency: LatencyClass): void {

@@ -45,10 +45,17 @@ export interface Relay {
   refuse?(association: number, remote: AddressBytes, kind: UnreachableKind, mtu: number): void;
   /** The class of the association, at first {@link RelayHost.latency}, has changed. */
   setLatency?(association: number, latency: LatencyClass): void;
-  /** The socket and address at the other end of a context, if there is exactly one; see {@link Shortcut}. */
+  /** The other end of a context, if it may have shortcuts; see {@link Shortcut}. */
   flowEnd?(association: number, context: number): FlowEnd | undefined;
-  /** The application has sent datagrams that bypassed the relay, most recently at `time`. */
-  handleSent?(time: number, association: number): void;
+  /** Shortcuts have carried datagrams past the relay, the last one at `time`. @param packets  of a device, else 0 */
+  handleCarried?(
+    time: number,
+    association: number,
+    isOut: boolean,
+    count: number,
+    bytes: number,
+    packets: number,
+  ): void;
   /** The current address of the association's application, if it is not the one that core knows. */
   sourceOf?(association: number): AddressBytes | undefined;
   /** Core has ended the association. */

@@ -1,0 +1,37 @@
+// Datagrams of capsules → packets of devices. As in the script, those that follow each other in one flow, of one size but for the last, are one
+// packet where the system splits it (USO).
+#ifndef UNDERPASS_IO_PACKETS_IN_H
+#define UNDERPASS_IO_PACKETS_IN_H
+
+#include "packet.h"
+#include "table.h"
+
+#ifndef _WIN32
+#include <sys/uio.h>
+#endif
+
+// Datagrams of one flow that are not written yet.
+typedef struct packet_run {
+  int segments;
+  // Of all payloads, of the first, and of the last.
+  size_t bytes, segment_bytes, last_bytes;
+  struct tun *tun;
+  shortcut *shortcut;
+#ifndef _WIN32
+  // One for what the device puts before a packet, one for headers, and the payloads.
+  struct iovec parts[2 + PACKET_MAX_RUN_SEGMENTS];
+#endif
+} packet_run;
+
+static inline void io_packets_begin(packet_run *run) {
+  run->segments = 0;
+  run->bytes = 0;
+}
+
+// Takes a datagram, which is not changed before io_packets_flush. Returns false if it is the caller's.
+bool io_packets_add(io_loop *loop, packet_run *run, shortcut *shortcut, const uint8_t *payload, size_t bytes);
+
+// Writes what was taken. What the device does not accept is reported with the caller's next packets.
+void io_packets_flush(io_loop *loop, packet_run *run);
+
+#endif
