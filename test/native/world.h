@@ -61,5 +61,6 @@ int device_tests(void);
 int context_tests(void);
 int tcp_stack_tests(void);
 int shortcut_tests(void);
+int packet_shortcut_tests(void);
 
 #endif

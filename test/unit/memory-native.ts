@@ -525,7 +525,7 @@ export class MemoryNative {
           if ((row + 1) * SHORTCUT_ROW_NUMBERS > rows.length) break;
           const age = net.now - one.at;
           const ended = one.hasEnded ? 1 : 0;
-          rows.set([number, one.count, one.bytes, age, one.length, ended], row++ * SHORTCUT_ROW_NUMBERS);
+          rows.set([number, one.count, one.bytes, age, one.length, ended, 0], row++ * SHORTCUT_ROW_NUMBERS);
           one.count = 0;
           one.bytes = 0;
           if (one.hasEnded) this.#shortcuts.delete(number);
