@@ -1,3 +1,5 @@
+import type { PacketBatch } from "../../src/core/tun2socks/packet-batch.ts";
+import type { Device, DeviceEvents } from "../../src/host/index.ts";
 import { NativeTcp, openNativeUdpIo } from "../../src/host/index.ts";
 import type { NativeModule } from "../../src/host/io/native-module.ts";
 import { SHORTCUT_ROW_NUMBERS } from "../../src/host/io/native-module.ts";
@@ -8,6 +10,8 @@ import {
   MAX_DATAGRAM_BYTES,
   writeDatagramHeader,
 } from "../../src/wire/capsule.ts";
+import { IpPacket, PROTOCOL_UDP } from "../../src/wire/ip/ip-packet.ts";
+import { UDP_HEADER_BYTES, udpEnd } from "../../src/wire/ip/udp.ts";
 import type { AddressBytes } from "../../src/wire/socket-address.ts";
 import {
   ATYP_IPV4,
@@ -16,8 +20,10 @@ import {
   formatAddress,
   formatHost,
   makeAddress,
+  writeAddress,
 } from "../../src/wire/socket-address.ts";
 import { readVarint, varintLengthFrom } from "../../src/wire/varint.ts";
+import { udpPacket } from "./packet-oracle.ts";
 
 const ROW_INTS = 6;
 const SEND_ROW_INTS = 7;
@@ -196,11 +202,45 @@ interface Shortcut {
   readonly address: string;
   readonly addressBytes: AddressBytes;
   readonly header: Uint8Array;
+  /** Of packets, whose application's address is `source`. */
+  readonly device?: MemoryDevice | undefined;
+  readonly source?: AddressBytes;
+  readonly dscp?: number;
   count: number;
+  packets: number;
   bytes: number;
   at: number;
   length: number;
   hasEnded: boolean;
+}
+
+/** A device that native I/O reads: of packets that are not fragmented, it knows UDP. */
+export class MemoryDevice implements Device {
+  readonly description = "fd:9";
+  readonly virtio = false;
+  readonly uso = false;
+  readonly hasKernel = false;
+  readonly descriptor: number;
+  readonly events: DeviceEvents;
+  /** What its applications have sent, and what they have got. */
+  readonly sent: Uint8Array[] = [];
+  readonly written: Uint8Array[] = [];
+  mtu = 0;
+
+  constructor(descriptor: number, events: DeviceEvents) {
+    this.descriptor = descriptor;
+    this.events = events;
+  }
+
+  write(packets: PacketBatch): number {
+    for (let i = 0; i < packets.count; i++) {
+      const at = packets.offset[i];
+      this.written.push(packets.buffer(i).slice(at, at + packets.length[i]));
+    }
+    return 0;
+  }
+
+  async close(): Promise<void> {}
 }
 
 /** The native module of a process: the rules of native/io/shortcut.h, in the clear. */
@@ -213,6 +253,7 @@ export class MemoryNative {
   readonly #streams = new Map<number, Stream>();
   readonly #shortcuts = new Map<number, Shortcut>();
   #next = 3;
+  readonly #devices = new Map<number, MemoryDevice>();
   #arena: Uint8Array = new Uint8Array(0);
   #rows: Int32Array = new Int32Array(0);
   #addresses: Uint8Array = new Uint8Array(0);
@@ -240,6 +281,7 @@ export class MemoryNative {
   /** @param datagrams  those of this step, to whomever */
   step(datagrams: readonly Datagram[]): boolean {
     let moved = this.#receive(datagrams);
+    for (const device of this.#devices.values()) moved = this.#readDevice(device) || moved;
     for (const stream of [...this.#streams.values()]) {
       moved = this.#write(stream) || moved;
       moved = this.#read(stream) || moved;
@@ -267,22 +309,9 @@ export class MemoryNative {
     const outputs = new Map<Stream, number[]>();
     const left = rows.filter(([socket, { fromText, bytes }]) => {
       const shortcut = this.#findOut(socket.id, fromText, bytes);
-      const stream = shortcut && this.#streams.get(shortcut.stream);
-      if (shortcut === undefined || stream === undefined || stream.owes || stream.rest.length > 0)
-        return true;
-      const payload = bytes.subarray(shortcut.header.length);
-      const output = outputs.get(stream) ?? [];
-      outputs.set(stream, output);
-      const header = new Uint8Array(datagramHeaderLength(shortcut.context, payload.length));
-      writeDatagramHeader(header, 0, shortcut.context, payload.length);
-      output.push(...header, ...payload);
-      this.#count(shortcut, payload.length);
-      return false;
+      return !this.#carryOut(shortcut, bytes.subarray(shortcut?.header.length ?? 0), outputs);
     });
-    for (const [stream, output] of outputs) {
-      const bytes = Uint8Array.from(output);
-      stream.rest = bytes.slice(this.#accept(stream, bytes));
-    }
+    this.#writeAll(outputs);
     if (left.length === 0) return;
     let at = 0;
     let addressAt = 0;
@@ -300,6 +329,94 @@ export class MemoryNative {
     this.#onBatch(left.length);
   }
 
+  /** @returns false if the datagram is the caller's */
+  #carryOut(shortcut: Shortcut | undefined, payload: Uint8Array, outputs: Map<Stream, number[]>): boolean {
+    const stream = shortcut && this.#streams.get(shortcut.stream);
+    if (shortcut === undefined || stream === undefined || stream.owes || stream.rest.length > 0) return false;
+    const output = outputs.get(stream) ?? [];
+    outputs.set(stream, output);
+    const header = new Uint8Array(datagramHeaderLength(shortcut.context, payload.length));
+    writeDatagramHeader(header, 0, shortcut.context, payload.length);
+    output.push(...header, ...payload);
+    this.#count(shortcut, payload.length);
+    return true;
+  }
+
+  #writeAll(outputs: ReadonlyMap<Stream, readonly number[]>): void {
+    for (const [stream, output] of outputs) {
+      const bytes = Uint8Array.from(output);
+      stream.rest = bytes.slice(this.#accept(stream, bytes));
+    }
+  }
+
+  // Devices
+
+  openDevice(events: DeviceEvents): MemoryDevice {
+    const device = new MemoryDevice(this.#next++, events);
+    this.#devices.set(device.descriptor, device);
+    return device;
+  }
+
+  #readDevice(device: MemoryDevice): boolean {
+    const packets = device.sent.splice(0, ROWS);
+    if (packets.length === 0) return false;
+    const outputs = new Map<Stream, number[]>();
+    let goesOn = true;
+    const left = packets.filter((packet) => {
+      const found = goesOn ? this.#findPacket(device, packet) : undefined;
+      if (found === "unclear") goesOn = false;
+      if (found === undefined || found === "unclear") return true;
+      if (!this.#carryOut(found.shortcut, found.payload, outputs)) goesOn = false;
+      return !goesOn;
+    });
+    this.#writeAll(outputs);
+    if (left.length === 0) return true;
+    const lengths = Int32Array.from(left, ({ length }) => length);
+    const offsets = lengths.map((_, i) => lengths.subarray(0, i).reduce((sum, length) => sum + length, 0));
+    this.entered++;
+    device.events.onPackets(
+      Uint8Array.from(left.flatMap((each) => [...each])),
+      offsets,
+      lengths,
+      left.length,
+    );
+    return true;
+  }
+
+  /** @returns "unclear" for a packet that may be of any flow */
+  #findPacket(device: MemoryDevice, bytes: Uint8Array) {
+    const packet = new IpPacket();
+    if (!packet.read(bytes, 0, bytes.length) || packet.isFragment || packet.hopLimit <= 1) return "unclear";
+    if (packet.protocol !== PROTOCOL_UDP) return undefined;
+    const { transport, addressBytes, source, destination } = packet;
+    const textAt = (at: number, port: number) => {
+      const address = new Uint8Array(19);
+      const length = writeAddress(address, 0, bytes, at, addressBytes, port);
+      return formatAddress(copyAddress(address, 0, length));
+    };
+    const [from, to] = [textAt(source, transport), textAt(destination, transport + 2)];
+    const shortcut = [...this.#shortcuts.values()].find(
+      (one) =>
+        one.isOut &&
+        !one.hasEnded &&
+        one.device === device &&
+        one.address === to &&
+        formatAddress(one.source!) === from,
+    );
+    if (shortcut === undefined) return undefined;
+    if (shortcut.dscp !== packet.dscp) return "unclear";
+    return { shortcut, payload: bytes.subarray(transport + UDP_HEADER_BYTES, udpEnd(bytes, packet)) };
+  }
+
+  /** @returns false if the packet would be larger than the MTU */
+  #writePacket(device: MemoryDevice, { addressBytes, source }: Shortcut, payload: Uint8Array): boolean {
+    const [from, to] = [addressBytes, source!].map((one) => [formatHost(one), addressPort(one)] as const);
+    const packet = udpPacket(...from, ...to, payload, { identification: 0 });
+    if (packet.length > device.mtu) return false;
+    device.written.push(packet);
+    return true;
+  }
+
   #findOut(socket: number, from: string, bytes: Uint8Array): Shortcut | undefined {
     return [...this.#shortcuts.values()].find(
       (one) =>
@@ -315,6 +432,7 @@ export class MemoryNative {
 
   #count(shortcut: Shortcut, length: number): void {
     shortcut.count++;
+    if (shortcut.device !== undefined) shortcut.packets++;
     shortcut.bytes += length;
     shortcut.length = length;
     shortcut.at = this.#net.now;
@@ -386,8 +504,10 @@ export class MemoryNative {
       const capsule = this.#capsuleAt(stream, bytes, at);
       if (capsule?.end === undefined || capsule.end > bytes.length) return at;
       const { shortcut, payload, end } = capsule;
-      const datagram = Uint8Array.from([...shortcut.header, ...bytes.subarray(payload, end)]);
-      this.#sendFrom(shortcut.socket, shortcut.addressBytes, datagram);
+      const { device, header, socket, addressBytes } = shortcut;
+      if (device === undefined) {
+        this.#sendFrom(socket, addressBytes, Uint8Array.of(...header, ...bytes.subarray(payload, end)));
+      } else if (!this.#writePacket(device, shortcut, bytes.subarray(payload, end))) return at;
       this.#count(shortcut, end - payload);
       at = end;
     }
@@ -479,7 +599,8 @@ export class MemoryNative {
     const net = this.#net;
     const streamOf = (descriptor: number) => this.#streams.get(descriptor)!;
     const give = (shortcut: Shortcut, isSame: (other: Shortcut) => boolean): number => {
-      if (!this.#streams.has(shortcut.stream) || !this.#sockets.has(shortcut.socket)) return -1;
+      const hasEnd = shortcut.device !== undefined || this.#sockets.has(shortcut.socket);
+      if (!this.#streams.has(shortcut.stream) || !hasEnd) return -1;
       if (shortcut.header.length > 22) return -1;
       this.#endOf((other) => other.isOut === shortcut.isOut && isSame(other));
       for (let number = 0; number < MAX_SHORTCUTS; number++) {
@@ -498,7 +619,7 @@ export class MemoryNative {
       address: Uint8Array,
     ): Shortcut => {
       const own = copyAddress(address, 0, address.length);
-      const carried = { count: 0, bytes: 0, at: net.now, length: 0, hasEnded: false };
+      const carried = { count: 0, packets: 0, bytes: 0, at: net.now, length: 0, hasEnded: false };
       const ends = { isOut, stream, context, socket, address: formatAddress(own), addressBytes: own };
       return { ...ends, header: header.slice(), ...carried };
     };
@@ -513,6 +634,24 @@ export class MemoryNative {
         const one = make(false, stream, context, socket, header, address);
         return give(one, (other) => other.stream === stream && other.context === context);
       },
+      shortcutPacketsOut: (descriptor, source, remote, dscp, stream, context) => {
+        const device = this.#devices.get(descriptor)!;
+        const one = make(true, stream, context, -1, new Uint8Array(0), remote);
+        const own = copyAddress(source, 0, source.length);
+        const isSame = (other: Shortcut) =>
+          other.device === device && other.address === one.address && `${other.source}` === `${own}`;
+        return give({ ...one, device, source: own, dscp }, isSame);
+      },
+      shortcutPacketsIn: (descriptor, source, remote, _dscp, stream, context) => {
+        const device = this.#devices.get(descriptor)!;
+        const one = make(false, stream, context, -1, new Uint8Array(0), remote);
+        const own = copyAddress(source, 0, source.length);
+        const isSame = (other: Shortcut) => other.stream === stream && other.context === context;
+        return give({ ...one, device, source: own }, isSame);
+      },
+      tunShortcuts: (descriptor, mtu) => {
+        this.#devices.get(descriptor)!.mtu = mtu;
+      },
       shortcutEnd: (stream) => this.#endOf((one) => one.stream === stream),
       shortcutResume: (stream) => {
         streamOf(stream).mayRead = true;
@@ -525,8 +664,12 @@ export class MemoryNative {
           if ((row + 1) * SHORTCUT_ROW_NUMBERS > rows.length) break;
           const age = net.now - one.at;
           const ended = one.hasEnded ? 1 : 0;
-          rows.set([number, one.count, one.bytes, age, one.length, ended, 0], row++ * SHORTCUT_ROW_NUMBERS);
+          rows.set(
+            [number, one.count, one.bytes, age, one.length, ended, one.packets],
+            row++ * SHORTCUT_ROW_NUMBERS,
+          );
           one.count = 0;
+          one.packets = 0;
           one.bytes = 0;
           if (one.hasEnded) this.#shortcuts.delete(number);
         }
