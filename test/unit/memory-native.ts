@@ -54,6 +54,8 @@ export class MemoryNet {
   /** Bytes that a connection holds in one direction, and most that are read at once. */
   pipeBytes = 65_536;
   chunkBytes = WHOLE;
+  /** How often a connection is read in one turn, as long as there is something. */
+  readRounds = 1;
   readonly listeners = new Map<string, { native: MemoryNative; onAccept: (descriptor: number) => void }>();
   readonly #natives: MemoryNative[] = [];
   readonly #plain = new Map<string, OnBytes>();
@@ -284,7 +286,7 @@ export class MemoryNative {
     for (const device of this.#devices.values()) moved = this.#readDevice(device) || moved;
     for (const stream of [...this.#streams.values()]) {
       moved = this.#write(stream) || moved;
-      moved = this.#read(stream) || moved;
+      for (let round = 0; round < this.#net.readRounds && this.#read(stream); round++) moved = true;
     }
     return moved;
   }
@@ -536,7 +538,8 @@ export class MemoryNative {
   }
 
   #isBeginning(stream: Stream, rest: Uint8Array): boolean {
-    return rest.length <= KEPT_BYTES && this.#capsuleAt(stream, rest, 0) !== undefined;
+    const end = this.#capsuleAt(stream, rest, 0)?.end ?? 0;
+    return rest.length <= KEPT_BYTES && end > rest.length;
   }
 
   #endOf(isOf: (shortcut: Shortcut) => boolean): void {

@@ -247,6 +247,7 @@ describe("random packets", () => {
     for (let step = 0; step < 40; step++) {
       world.net.chunkBytes = random(3) === 0 ? WHOLE : 1 + random(random(2) === 0 ? 120 : 4_000);
       world.net.pipeBytes = random(4) === 0 ? 20 + random(200) : 65_536;
+      world.net.readRounds = 1 + random(4);
       const app = random(APPS);
       const target = random(2);
       const tos = random(8) === 0 ? EF : 0;
