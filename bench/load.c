@@ -69,7 +69,7 @@ static void on_signal(int signal_number) {
   else stopped = 1;
 }
 
-/* Where to, and from which address; SOCKS5's header of a datagram (RFC 1928 section 7) when there is a server of it. */
+/* The target, and the address of the sender; with a SOCKS5 server, the header of its datagrams (RFC 1928 section 7). */
 static struct sockaddr_in target;
 static in_addr_t own_address;
 static uint16_t socks_port;
@@ -80,7 +80,7 @@ static size_t prefix_size;
 static int udp_socket(uint16_t port, uint16_t *bound) {
   int fd = socket(AF_INET, SOCK_DGRAM, 0);
   if (fd < 0) die("socket");
-  /* Debian's udptunnel binds its target's port too, at any address; ours is the nearer match. */
+  /* Debian's udptunnel also binds its target's port, at any address; this socket is the closer match. */
   int on = 1;
   if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0) die("SO_REUSEADDR");
   int size = 8 << 20;
@@ -96,7 +96,7 @@ static int udp_socket(uint16_t port, uint16_t *bound) {
   return fd;
 }
 
-/* Cheap, and different for each sequence and flow, so that a datagram put together wrongly is seen. */
+/* Cheap, and different for each sequence and flow, so that it reveals a datagram that was put together wrongly. */
 static uint64_t checksum(const uint8_t *bytes, size_t size) {
   uint64_t sum = 0x9e3779b97f4a7c15u ^ size;
   size_t i = HEADER;
@@ -144,7 +144,7 @@ static union {
   char bytes[CMSG_SPACE(sizeof(int))];
 } controls[BATCH];
 
-/* Size of the datagrams of a coalesced message; its whole size when it is a single one. */
+/* The size of the datagrams of a coalesced message; the whole size of a single one. */
 static size_t segment_size(struct msghdr *header, size_t size) {
   for (struct cmsghdr *c = CMSG_FIRSTHDR(header); c; c = CMSG_NXTHDR(header, c)) {
     int value;
@@ -155,15 +155,15 @@ static size_t segment_size(struct msghdr *header, size_t size) {
   return size;
 }
 
-/* Highest sequence seen of each flow, and a window of 4,096 behind it, to tell late from duplicate. */
+/* The highest sequence of each flow so far, and a window of 4,096 below it, which distinguishes late datagrams from duplicates. */
 static uint64_t highest[MAX_FLOWS];
 static uint64_t (*window)[64];
 
 static uint64_t count, total_bytes, corrupt, duplicate, reordered;
-/* What was sent before is of an earlier load. */
+/* Datagrams sent before this belong to an earlier load. */
 static uint64_t counted_since;
 
-/* Times in steps of a thirty-second of their power of two. */
+/* Times are counted in steps of a thirty-second of their power of two. */
 #define STEP_BITS 5
 static uint64_t histogram[64 << STEP_BITS], longest;
 
@@ -174,7 +174,7 @@ static void add_time(uint64_t ns) {
   histogram[(exponent << STEP_BITS) + (int)((ns >> (exponent - STEP_BITS)) & ((1 << STEP_BITS) - 1))]++;
 }
 
-/* Microseconds below which a share of the times lies. */
+/* The number of microseconds that a share of the times does not exceed. */
 static double percentile(double share) {
   uint64_t total = 0, passed = 0;
   for (int i = 0; i < 64 << STEP_BITS; i++) total += histogram[i];
@@ -228,7 +228,7 @@ static void check(const uint8_t *data, size_t size, uint64_t now) {
 
 static void check_message(struct msghdr *header, size_t left, uint64_t now) {
   const uint8_t *data = header->msg_iov->iov_base;
-  /* An answer through SOCKS5 comes by itself: these sockets ask for no coalescing. */
+  /* Answers through SOCKS5 come singly, because these sockets do not request coalescing. */
   if (left < prefix_size) return;
   data += prefix_size;
   left -= prefix_size;
@@ -246,7 +246,7 @@ static void prepare_checks(void) {
   if (!window) die("calloc");
 }
 
-/* What came since the last report, without the closing brace. */
+/* Prints what arrived since the last report, without the closing brace. */
 static void print_checked(uint64_t first, uint64_t last) {
   printf("{\"count\":%llu,\"bytes\":%llu,\"seconds\":%.6f,\"corrupt\":%llu,\"duplicate\":%llu,\"reordered\":%llu,"
          "\"p50\":%.1f,\"p90\":%.1f,\"p99\":%.1f,\"p999\":%.1f,\"max\":%.1f",
@@ -270,7 +270,7 @@ static int sink(int seconds, int is_echo) {
   uint16_t bound;
   int fd = udp_socket(0, &bound);
   int on = 1;
-  /* An echo answers each datagram by itself. */
+  /* An echo answers each datagram separately. */
   if (!is_echo) setsockopt(fd, IPPROTO_UDP, UDP_GRO, &on, sizeof on);
   prepare(MAX_SIZE + 1);
   prepare_checks();
@@ -321,7 +321,7 @@ static int sink(int seconds, int is_echo) {
   return 0;
 }
 
-/* Takes what came back, after waiting for it for at most so long. */
+/* Reads the answers, after waiting for them for a limited time. */
 static struct mmsghdr answers[BATCH];
 static struct iovec answer_vectors[BATCH];
 static void take_answers(int fd, uint64_t wait_ns) {
@@ -348,7 +348,7 @@ static void exchange(int fd, const void *request, size_t size, uint8_t *answer, 
   if (recv(fd, answer, wanted, MSG_WAITALL) != (ssize_t)wanted) die("SOCKS5");
 }
 
-/* A UDP association, RFC 1928: where its datagrams go. The connection stays open. */
+/* Opens a UDP association (RFC 1928), and returns the address for its datagrams. The connection stays open. */
 static struct sockaddr_in associate(void) {
   struct sockaddr_in server = {.sin_family = AF_INET, .sin_port = htons(socks_port)};
   server.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
@@ -377,14 +377,14 @@ static int *connected_sockets(int sockets) {
   return fds;
 }
 
-/* A generator that was kept from running makes up for so much, and not for the rest: that would be a flood. */
+/* After a generator was kept from running, it makes up for this much and not for the rest, which would be a flood. */
 #define MAX_DEBT_NS 2000000u
 
 static int flood(size_t size, int sockets, double seconds, double rate, int burst, int has_answers) {
   int *fds = connected_sockets(sockets);
   size_t whole = prefix_size + size;
   uint64_t *sequences = calloc((size_t)sockets, sizeof *sequences);
-  /* The datagrams of a burst lie one behind the other, so that one segmented send takes them. */
+  /* The datagrams of a burst are consecutive in memory, so that one segmented send takes them. */
   buffers = calloc(BATCH, whole);
   if (!sequences || !buffers) die("calloc");
   if (has_answers) {
@@ -398,7 +398,7 @@ static int flood(size_t size, int sockets, double seconds, double rate, int burs
     int segment = (int)whole;
     is_segmented = setsockopt(fds[i], IPPROTO_UDP, UDP_SEGMENT, &segment, sizeof segment) == 0;
   }
-  /* With one socket, singles leave many in a call. */
+  /* With one socket, one call sends many singles. */
   if (burst == 1 && sockets == 1) burst = BATCH;
   for (int i = 0; i < BATCH; i++) {
     vectors[i].iov_base = buffers + (size_t)i * whole;
@@ -410,7 +410,7 @@ static int flood(size_t size, int sockets, double seconds, double rate, int burs
   prctl(PR_SET_TIMERSLACK, 1);
   uint64_t begin = now_ns(), end = begin + (uint64_t)(seconds * 1e9), sent = 0, failed = 0;
   double each = rate > 0 ? 1e9 / rate : 0, due = (double)begin;
-  /* No number comes again in a later flood, so that a straggler is told from a duplicate. */
+  /* No later flood repeats a number, so that stragglers are distinguished from duplicates. */
   for (int i = 0; i < sockets; i++) sequences[i] = begin;
   for (int turn = 0; !stopped; turn = (turn + 1) % sockets) {
     uint64_t now = now_ns();
@@ -519,7 +519,8 @@ static int ping(size_t size, int count) {
 }
 
 static int with_parent(char **command) {
-  /* A group for all that it starts, in the session of the run: a session of its own would be scheduled by itself. */
+  /* Everything that it starts gets one group, in the session of the run, because a session of its own would be scheduled
+   * separately. */
   setpgid(0, 0);
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() == 1) return 1;

@@ -130,7 +130,7 @@ static struct packet *heap_pop(struct link *l) {
   return first;
 }
 
-/* The transmitter has sent the head. */
+/* The transmitter has sent the head of the queue. */
 static void link_sent(struct link *l) {
   struct packet *p = l->head;
   l->head = p->next;
@@ -160,7 +160,7 @@ static int64_t head_ends(const struct link *l) {
   return l->clock + (int64_t)(l->head_bits * 1e9 / l->settings.rate + 0.5);
 }
 
-/* All that happens up to a time. */
+/* Runs everything that happens up to a time. */
 static void link_run(struct link *l, int64_t now) {
   for (int64_t end; (end = head_ends(l)) <= now;) {
     l->clock = end;
@@ -171,7 +171,7 @@ static void link_run(struct link *l, int64_t now) {
   l->clock = now;
 }
 
-/* Takes the packet. Times do not go back. */
+/* Takes ownership of the packet. Times do not go back. */
 static void link_offer(struct link *l, int64_t now, struct packet *p) {
   link_run(l, now);
   l->counts.packets++;
@@ -193,13 +193,13 @@ static void link_offer(struct link *l, int64_t now, struct packet *p) {
   link_run(l, now);
 }
 
-/* A time before which no packet arrives. */
+/* Returns a time before which no packet arrives. */
 static int64_t link_next(const struct link *l) {
   int64_t end = head_ends(l), due = end == NEVER ? NEVER : end + (int64_t)l->settings.delay;
   return l->on_way > 0 && l->heap[0]->due < due ? l->heap[0]->due : due;
 }
 
-/* A packet that has arrived, or none; the caller frees it. */
+/* Returns a packet that has arrived, or none; the caller frees it. */
 static struct packet *link_take(struct link *l, int64_t now) {
   link_run(l, now);
   if (l->on_way == 0 || l->heap[0]->due > now) return NULL;

@@ -43,7 +43,7 @@
 #define MAX_THROTTLES 64
 #define READ_BATCH 128
 #define MS 1e6
-/* A delivery that comes later than this after its time is counted. */
+/* A delivery that is late by more than this is counted. */
 #define LATE_NS 1000000
 
 enum { UP, DOWN, DIRECTIONS };
@@ -162,7 +162,7 @@ static void set_throttle(int port, double mbits) {
   }
 }
 
-/* What waits in it stays until it has passed: without a limit of its rate that is at once. */
+/* What waits in it stays until it has passed: immediately, without a limit of its rate. */
 static void free_throttle(int port) {
   struct throttle *t = throttle_of(port);
   if (!t) return;
@@ -195,7 +195,7 @@ static void obey(char *line, int64_t now) {
   else usage(line);
 }
 
-/* Everything up to a time: what was to be changed before is changed at its moment. */
+/* Runs everything up to a time, and makes changes at their own time. */
 static void run_to(int64_t now) {
   while (event_count > 0 && events[0].time <= now) {
     struct event first = events[0];
@@ -268,7 +268,7 @@ static int64_t now_ns(void) {
   return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec - origin;
 }
 
-/* Whole lines of what has come; 0 at the end of input. */
+/* Handles whole lines of the input; returns 0 at its end. */
 static int take_commands(void) {
   static char input[4 * MAX_LINE];
   static size_t used;
@@ -325,7 +325,7 @@ static int forward(const char *near, const char *far, const char *device) {
   devices[DOWN] = open_device(far, device);
   origin = 0;
   origin = now_ns();
-  /* It must not be late because others compute; it sleeps nearly always. */
+  /* The link must not be late because others compute; it sleeps nearly all the time. */
   struct sched_param priority = {.sched_priority = 1};
   if (sched_setscheduler(0, SCHED_FIFO, &priority) < 0) perror("link: SCHED_FIFO");
   int timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);

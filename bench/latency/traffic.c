@@ -41,17 +41,17 @@
 #define MAX_FLOWS 32
 #define MAX_SIZE 9000
 #define MAX_FRESH 16384
-/* Of a socket of a fresh flow, after its datagram. */
+/* Lifetime of a fresh flow's socket after its datagram. */
 #define FRESH_LIFE_NS 6000000000
-/* The target's stream ends when so long nothing came. */
+/* The target's stream ends after this time without datagrams. */
 #define STREAM_LIFE_NS 2000000000
-/* What was missed by more than this is not made up for: that would be a burst. */
+/* A delay beyond this is not made up for, because that would be a burst. */
 #define MAX_DEBT_NS 20000000
-/* Ticks that are nearer to each other are each moved at random within their time: flows that keep step with each other or
-   with the link would be lost, or spared, all the time. */
+/* Ticks closer together than this are each moved at random within their interval. Otherwise flows in step with each other or with
+ * the link would always be lost, or always spared. */
 #define DITHERED_MS 5
 
-/* Flows go on for so long after the counted time: some tunnels keep their last datagrams until more come. */
+/* Flows continue for this long after the counted time, because some tunnels keep their last datagrams until more arrive. */
 #define TAIL_S 1
 
 enum { COUNTED = 1, ANSWER = 2, FRESH = 4 };
@@ -115,7 +115,7 @@ static int compare(const void *a, const void *b) {
   return x < y ? -1 : x > y;
 }
 
-/* Of a sorted list, nearest rank. */
+/* Takes a sorted list; nearest rank. */
 static uint32_t percentile(const struct list *l, double share) {
   if (l->count == 0) return 0;
   size_t rank = (size_t)(share * (double)l->count + 0.999999);
@@ -132,7 +132,7 @@ struct frame {
   int64_t first_sent, last_arrived;
 };
 
-/* What arrived of a flow in one direction, or there and back. */
+/* The datagrams of a flow that arrived in one direction, or there and back. */
 struct tally {
   uint64_t received, duplicate;
   uint64_t bytes; /* that arrived in the counted time, whenever they were sent */
@@ -217,13 +217,13 @@ static void tally_clear(struct tally *t) {
   memset(t, 0, sizeof *t);
 }
 
-/* FNV-1a by words, so that a datagram put together wrongly is seen. */
+/* FNV-1a by words, which reveals a datagram that was put together wrongly. */
 static uint32_t checksum(const uint8_t *bytes, size_t size) {
   uint64_t sum = 0xcbf29ce484222325u ^ size;
   for (size_t i = 0; i < size; i += 8) {
     uint64_t word = 0;
     memcpy(&word, bytes + i, size - i < 8 ? size - i : 8);
-    /* Without the sum itself. */
+    /* Excludes the sum itself. */
     if (i == 0) word &= 0xffffffffu;
     sum = (sum ^ word) * 0x100000001b3u;
   }
@@ -243,7 +243,8 @@ static int send_datagram(int fd, const struct sockaddr_in *to, struct header *h,
 
 static uint64_t corrupt;
 
-/* A datagram and when the kernel had it; 0: there is none now, -1: one that counts for nothing. */
+/* Reads a datagram and the time at which the kernel received it. Returns 0 if there is none now, and -1 for one that does not
+ * count. */
 static ssize_t receive(int fd, struct header *h, struct sockaddr_in *from, int64_t *arrived) {
   static uint8_t bytes[MAX_SIZE + 1];
   char control[128];
@@ -277,7 +278,7 @@ static int udp_socket(const struct sockaddr_in *bound) {
   if (fd < 0) die("socket");
   int on = 1, size = 8 << 20;
   setsockopt(fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on);
-  /* Debian's udptunnel binds its target's port too, at any address; ours is the nearer match. */
+  /* Debian's udptunnel also binds its target's port, at any address; this socket is the closer match. */
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
   if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size) < 0)
     setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
@@ -312,7 +313,7 @@ static int wait_until(int poller, struct epoll_event *ready, int most, int64_t u
   return epoll_pwait2(poller, ready, most, &pause, NULL);
 }
 
-/* What the target sends by itself. */
+/* The streams that the target sends by itself. */
 static struct stream {
   struct sockaddr_in to;
   struct header header;
@@ -492,7 +493,7 @@ static void tick(struct flow *f, int poller, int64_t window_begins, int64_t wind
   int sent = 0;
   for (int i = 0; i < h->frame_size; i++) {
     int fd = f->is_fresh ? fresh_socket(poller, (int)(f - flows)) : f->fd;
-    /* Numbers of what the system refused are not used: a tunnel did not lose it. */
+    /* Numbers of datagrams that the system refused are reused, because no tunnel lost them. */
     if (!send_datagram(fd, &f->to, h, (size_t)f->size)) {
       f->failed++;
       continue;
@@ -555,7 +556,7 @@ static int send_flows(char **argv, int argc) {
                                 .origin = begins};
     f->begins = begins + (int64_t)(f->from * 1e9);
     f->ends = begins + (int64_t)(f->until * 1e9);
-    /* Flows of one period do not all send at once. */
+    /* Flows with the same period do not all send at once. */
     f->due = f->slot = f->begins + (int64_t)((double)(random_number() % 1024) / 1024 * f->every * 1e6);
     if (!f->is_fresh) f->fd = watch(poller, udp_socket(NULL), (uint64_t)i << 32 | 0xffffffffu);
   }
@@ -594,7 +595,7 @@ static int send_flows(char **argv, int argc) {
   return 0;
 }
 
-/* One connection is enough: who drinks comes once. */
+/* One connection is enough, because `drink` connects once. */
 static int pour(const char *address, const char *congestion) {
   struct sockaddr_in own = address_of(address);
   int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -617,7 +618,7 @@ static void exchange(int fd, const void *request, size_t size, uint8_t *answer, 
   if (recv(fd, answer, wanted, MSG_WAITALL) != (ssize_t)wanted) die("SOCKS5");
 }
 
-/* A connection, by a SOCKS5 server (RFC 1928) where one is named. */
+/* Opens a connection, through a SOCKS5 server (RFC 1928) if one is given. */
 static int tcp_connection(const char *text) {
   struct sockaddr_in to = address_of(text), first = to;
   const char *at = strchr(text, '@');
@@ -656,7 +657,7 @@ static int drink(const char *from, double warm_up, double seconds) {
 }
 
 int main(int argc, char **argv) {
-  /* It is an instrument, and computes little: who shares its core waits less for it than it would for them. */
+  /* This is an instrument that computes little; programs that share its core wait less for it than it would for them. */
   struct sched_param priority = {.sched_priority = 1};
   if (sched_setscheduler(0, SCHED_FIFO, &priority) < 0) perror("traffic: SCHED_FIFO");
   struct sigaction action = {.sa_handler = on_signal};

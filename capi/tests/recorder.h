@@ -1,4 +1,4 @@
-// Callbacks that write down what happened, for another thread to wait for.
+// Callbacks that record events, so that another thread can wait for them.
 #ifndef RECORDER_H
 #define RECORDER_H
 
@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-// cmocka wants the four above first.
+// cmocka requires the four headers above first.
 #include <cmocka.h>
 
 #include "underpass.h"
@@ -19,15 +19,15 @@ typedef struct recorder {
   int ready, session_up, session_down, session_resumed, unreachable, errors, stopped, protected_sockets;
   int error_status, stopped_status, unreachable_status;
   char error_text[256];
-  // Of the first address, and of SOCKS5.
+  // The first address, and that of SOCKS5.
   char listen[64], socks5[64];
   size_t listen_count;
-  // What `protect` answers.
+  // The return value of `protect`.
   int protect_answer;
   // Called within `ready` and `stopped`.
   void (*on_ready)(struct recorder *recorder);
   void (*on_stopped)(struct recorder *recorder);
-  // For those two.
+  // For those two callbacks.
   underpass_local *local;
 } recorder;
 

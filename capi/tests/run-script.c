@@ -18,7 +18,7 @@ static char *read_text(const char *path, size_t *length) {
   char *text = size < 0 ? NULL : malloc((size_t)size + 1);
   if (text != NULL) {
     *length = fread(text, 1, (size_t)size, file);
-    // JS_Eval wants a 0 behind the text.
+    // JS_Eval requires a terminating 0.
     text[*length] = 0;
   }
   fclose(file);

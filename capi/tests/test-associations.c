@@ -9,9 +9,9 @@
 
 #include "tunnel.h"
 
-// What came.
+// The received datagrams.
 typedef struct receiver {
-  // First: its mutex guards this, too.
+  // First; its mutex also guards this struct.
   recorder recorder;
   int received, unreachable, closed;
   char last[64], last_address[64];
@@ -82,7 +82,7 @@ static void start(receiver *receiver) {
                                      .server = at_server.listen,
                                      .psk = TUNNEL_KEY,
                                      .psk_bytes = sizeof TUNNEL_KEY - 1,
-                                     // A busy machine is slow, and a slow path gets more lanes, with descriptors of their own.
+                                     // A busy machine is slow, and a slow path would get more lanes, with descriptors of their own.
                                      .config = "{\"lanes\": 1, \"age-budget-ms\": 10000}",
                                      .listen = ""};
   underpass_callbacks callbacks = recorder_callbacks();
@@ -92,7 +92,7 @@ static void start(receiver *receiver) {
   recorder_wait(&receiver->recorder, &receiver->recorder.session_up, 1);
 }
 
-// A target, and its address.
+// Opens a target and writes its address.
 static int open_target(char text[32]) {
   struct sockaddr_in address;
   int fd = tunnel_socket(&address);
@@ -154,7 +154,7 @@ static void reports_a_target_that_is_not_reached(void **state) {
   char nobody[32];
   close(open_target(nobody));
   const underpass_datagram datagrams[] = {{"a", 1, nobody}};
-  // The second meets what the first has brought.
+  // The second receiver gets what the first caused.
   for (int i = 0; i < 50 && recorder_get(&receiver.recorder, &receiver.unreachable) == 0; i++) {
     underpass_association_send(receiver.association, datagrams, 1);
     usleep(20000);
@@ -196,7 +196,7 @@ static void refuses_what_is_no_datagram(void **state) {
     if (underpass_association_send(receiver.association, &bad[i], 1) != UNDERPASS_ERR_OPTION)
       fail_msg("accepted number %zu", i);
   }
-  // Those before it are taken.
+  // The valid datagrams before it are accepted.
   const underpass_datagram mixed[] = {{"a", 1, "[::ffff:127.0.0.1]:9"}, {"a", 1, "nowhere"}};
   assert_int_equal(underpass_association_send(receiver.association, mixed, 2), 1);
   assert_int_equal(underpass_association_send(receiver.association, NULL, 1), UNDERPASS_ERR_OPTION);
@@ -216,7 +216,7 @@ static void refuses_what_is_no_datagram(void **state) {
   assert_int_equal(underpass_association_send(receiver.association, mixed, 1), UNDERPASS_ERR_STATE);
   assert_int_equal(underpass_association_open(receiver.local, NULL, NULL, &none), UNDERPASS_ERR_STATE);
   underpass_local_free(receiver.local);
-  // It outlives its instance.
+  // The association outlives its instance.
   assert_int_equal(underpass_association_send(receiver.association, mixed, 1), UNDERPASS_ERR_STATE);
   underpass_association_close(receiver.association);
   recorder_destroy(&receiver.recorder);
@@ -285,9 +285,9 @@ static void many_come_and_go_and_leave_nothing(void **state) {
     assert_int_equal(stats.associations, 0);
     if (i == 5) before = allocated_bytes();
   }
-  // Those of the server are in the same process, and what its engine collects later.
+  // The server's memory is in the same process, and so is what its engine collects later.
   if (allocated_bytes() > before + 1024 * 1024) fail_msg("%zu bytes more", allocated_bytes() - before);
-  // The server closes their sockets when it hears of it.
+  // The server closes their sockets when it learns of the end.
   for (int i = 0; i < 500 && open_descriptors() != descriptors; i++) usleep(10000);
   assert_int_equal(open_descriptors(), descriptors);
   underpass_association_close(receiver.association);

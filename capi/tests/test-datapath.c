@@ -1,5 +1,5 @@
-// The loops over datagrams where they are called with what no script should pass: nothing is read or written beyond an array. What
-// they do otherwise is compared with the TypeScript by scripts/fuzz-datapath.mjs.
+// Calls the loops over datagrams with arguments that no script should pass: nothing is read or written beyond an array.
+// scripts/fuzz-datapath.mjs compares their normal behaviour with the TypeScript.
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -15,7 +15,7 @@ static datapath_bytes bytes_of(size_t count) { return (datapath_bytes){calloc(co
 
 static datapath_ints ints_of(size_t count) { return (datapath_ints){calloc(count + 1, sizeof(int32_t)), count}; }
 
-// Rows with payloads of so many bytes, one behind the other.
+// Rows with payloads of the given size, one after the other.
 static datapath_ints rows_of(size_t count, int32_t bytes) {
   datapath_ints rows = ints_of(count * DATAPATH_ROW_INTS);
   for (size_t i = 0; i < count; i++) {
@@ -80,7 +80,7 @@ static void capsules_are_read_within_the_chunk_alone(void **state) {
   (void)state;
   int32_t results[DATAPATH_RESULTS];
   datapath_ints offsets = ints_of(4), lengths = ints_of(4), runs = ints_of(4 * DATAPATH_RUN_INTS);
-  // Every prefix of two datagrams, in memory that ends where it does.
+  // Every prefix of two datagrams, in memory that ends with the prefix.
   static const uint8_t CAPSULES[] = {0, 3, 2, 'a', 'b', 0, 0x40, 3, 0x40, 2, 'c'};
   for (size_t length = 0; length <= sizeof CAPSULES; length++) {
     datapath_bytes chunk = {malloc(length == 0 ? 1 : length), length};
@@ -168,7 +168,7 @@ static void links_that_lead_out_of_a_queue_are_refused(void **state) {
     assert_int_equal(datapath_queue_rows(&queue, 1, 2, rows, 0, 1, data, BAD[i], 10000, results), -1);
     assert_int_equal(datapath_take_entries(&queue, 0, BAD[i], 1000, out, 0, results), -1);
     assert_int_equal(datapath_drop_entries(&queue, 0, BAD[i], 1000, 1, results), -1);
-    // Lists of free ones, of blocks of an entry, and of entries.
+    // Lists of free items, of the blocks of an entry, and of entries.
     memory->heads[DATAPATH_FREE_BLOCK] = 0;
     memory->block_next[0] = BAD[i];
     assert_int_equal(datapath_queue_rows(&queue, 1, 2, rows, 0, 1, data, -1, 10000, results), -1);
@@ -192,7 +192,7 @@ static void entries_and_their_blocks_have_the_same_length(void **state) {
   queue_memory *memory = malloc(sizeof *memory);
   datapath_bytes out = bytes_of(5000);
   datapath_queue queue = queue_of(memory);
-  // A ring of blocks, too few of them, and lengths that no datagram has.
+  // A ring of blocks, too few blocks, and impossible lengths.
   memory->entry_length[0] = 10;
   assert_int_equal(datapath_take_entries(&queue, 0, 0, 1000, out, 0, results), -1);
   queue = queue_of(memory);
@@ -206,7 +206,7 @@ static void entries_and_their_blocks_have_the_same_length(void **state) {
     assert_int_equal(datapath_take_entries(&queue, 0, 0, INT32_MAX, out, 0, results), -1);
     assert_int_equal(datapath_drop_entries(&queue, 0, 0, INT32_MAX, INT32_MAX, results), -1);
   }
-  // More blocks than the datagram has.
+  // More blocks than the datagram needs.
   queue = queue_of(memory);
   memory->entry_length[0] = 10;
   memory->block_next[0] = 1;

@@ -1,4 +1,4 @@
-// Starts and stops, from every thread and in every order.
+// Starts and stops instances from every thread and in every order.
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,9 +8,9 @@
 
 #include "tunnel.h"
 
-// How many instances run at once, and how many are started and stopped after one another. The plain build does all of it. Each takes ten
-// times as long under AddressSanitizer, where LeakSanitizer finds what a single one leaves, and more under ThreadSanitizer and under
-// valgrind, for which scripts/build-capi.mjs defines them.
+// How many instances run at once, and how many are started and stopped one after another. The plain build does all of it. Each
+// takes ten times as long under AddressSanitizer, where LeakSanitizer finds what a single one leaks, and longer still under
+// ThreadSanitizer and valgrind. scripts/build-capi.mjs defines smaller numbers for those.
 #ifndef UNDERPASS_TEST_INSTANCES
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define UNDERPASS_TEST_INSTANCES 50
@@ -185,7 +185,7 @@ static void hands_every_socket_to_protect(void **state) {
   recorder recorder;
   recorder_init(&recorder);
   underpass_local *local = start(&recorder);
-  // The forward's and the connection's.
+  // The forward's socket and the connection's.
   recorder_wait(&recorder, &recorder.protected_sockets, 2);
   underpass_local_free(local);
   recorder_destroy(&recorder);
@@ -245,7 +245,7 @@ static void sessions_come_up_carry_datagrams_and_resume_when_the_network_has_cha
   const char *const forwards[] = {forward};
   underpass_local_options options = options_of(forwards);
   options.server = at_server.listen;
-  // Where a machine is slow the session would be replaced by one with more lanes, whose source port is another one.
+  // On a slow machine, a session with more lanes would replace this one, and its source port would change.
   options.config = "{\"lanes\": 1, \"age-budget-ms\": 10000}";
   options.psk = TUNNEL_KEY;
   options.psk_bytes = sizeof TUNNEL_KEY - 1;
@@ -325,7 +325,7 @@ static void starts_and_stops_leave_no_descriptor_and_less_than_a_kilobyte(void *
     underpass_local_free(local);
     assert_int_equal(recorder.stopped, 1);
     recorder_destroy(&recorder);
-    // The first ones fill what libraries keep.
+    // The first rounds fill caches of libraries.
     if (i == 10) bytes_before = allocated_bytes();
   }
   assert_int_equal(open_descriptors(), before);

@@ -1,4 +1,4 @@
-// A look-up that takes long does not hold up the end of an instance.
+// A slow look-up does not delay the end of an instance.
 #include <netdb.h>
 #include <string.h>
 #include <time.h>
@@ -7,7 +7,7 @@
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
-// Look-ups that have begun, that may end, and that have ended.
+// Counts of look-ups that have started, may end, and have ended.
 static int begun, may_end, ended;
 
 static void set(int *count, int number) {
@@ -29,7 +29,7 @@ static void wait_until(const int *count, int number) {
   if (reached < number) fail_msg("%d of %d after 20 s", reached, number);
 }
 
-// In the place of the C library's: answers only when it may.
+// Replaces the C library's: answers only when it may.
 int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints, struct addrinfo **result) {
   (void)name, (void)service, (void)hints;
   *result = NULL;
@@ -63,7 +63,7 @@ static void stops_at_once_while_a_look_up_is_under_way(void **state) {
   recorder_wait(&recorder, &recorder.stopped, 1);
   assert_int_equal(recorder.stopped_status, 0);
   underpass_local_free(local);
-  // Only now does the resolver answer, to nobody.
+  // The resolver answers only now, to nobody.
   assert_int_equal(ended, 0);
   set(&may_end, 1);
   wait_until(&ended, 1);

@@ -1,4 +1,4 @@
-// Instances on a loop of the caller's, which a library has that was built with the system's libuv.
+// Instances on a loop of the caller, which a library built with the system's libuv supports.
 #include <stdio.h>
 #include <string.h>
 #include <uv.h>
@@ -8,7 +8,7 @@
 static const char *const FORWARDS[] = {"127.0.0.1:0=127.0.0.1:9"};
 
 typedef struct on_loop {
-  // First, as callbacks get it.
+  // First, because callbacks get a pointer to it.
   recorder recorder;
   underpass_local *local;
   underpass_association *association;
@@ -45,7 +45,7 @@ static void runs_beside_other_handles_and_leaves_the_loop_as_it_was(void **state
   assert_int_equal(uv_loop_init(&loop), 0);
   on_loop on_loop;
   start(&on_loop, &loop, "127.0.0.1:1");
-  // Nothing happens but on the loop.
+  // Everything happens on the loop.
   assert_int_equal(on_loop.recorder.ready, 0);
   run_until(&loop, &on_loop.recorder, &on_loop.recorder.ready, 1);
   run_until(&loop, &on_loop.recorder, &on_loop.recorder.unreachable, 1);
@@ -55,7 +55,7 @@ static void runs_beside_other_handles_and_leaves_the_loop_as_it_was(void **state
   run_until(&loop, &on_loop.recorder, &on_loop.recorder.stopped, 1);
   assert_int_equal(underpass_local_stats(on_loop.local, &stats), UNDERPASS_ERR_STATE);
   underpass_local_free(on_loop.local);
-  // It has closed all of its handles.
+  // The instance has closed all of its handles.
   assert_int_equal(uv_loop_alive(&loop), 0);
   assert_int_equal(uv_loop_close(&loop), 0);
   recorder_destroy(&on_loop.recorder);
@@ -87,7 +87,7 @@ static void a_failed_start_leaves_nothing_on_the_loop(void **state) {
       .size = sizeof options, .server = "nowhere", .forwards = FORWARDS, .forward_count = 1, .loop = &loop};
   assert_int_equal(underpass_local_start(&options, NULL, NULL, &local), UNDERPASS_ERR_OPTION);
   assert_null(local);
-  // There is no calling thread to run it on.
+  // No calling thread is available to run it on.
   options.server = "127.0.0.1:1";
   assert_int_equal(underpass_local_run(&options, NULL, NULL, &local), UNDERPASS_ERR_OPTION);
   uv_run(&loop, UV_RUN_DEFAULT);

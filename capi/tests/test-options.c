@@ -1,4 +1,4 @@
-// What a start accepts.
+// The options that a start accepts.
 #include <stdio.h>
 #include <string.h>
 
@@ -46,14 +46,14 @@ static void refuses_null_and_wrong_sizes(void **state) {
 
 static void reads_structs_of_other_versions(void **state) {
   (void)state;
-  // An older one ends before the fields that came later.
+  // An older struct ends before later fields.
   underpass_local_options older = good_options();
   older.size = offsetof(underpass_local_options, config);
   older.config = (const char *)1;
   underpass_local *local;
   assert_int_equal(underpass_local_start(&older, NULL, NULL, &local), 0);
   underpass_local_free(local);
-  // A newer one may have more, as long as it is not used.
+  // A newer struct may have more fields, as long as they are not used.
   struct {
     underpass_local_options options;
     void *later;

@@ -1,4 +1,4 @@
-// The embedder's stream as a carrier.
+// The embedder's streams as a carrier.
 #define main example_main
 #include "../../examples/c/stream.c"
 #undef main
@@ -15,7 +15,7 @@ static underpass_local *start_with(recorder *recorder, const underpass_carrier *
                                      .psk_bytes = sizeof TUNNEL_KEY - 1,
                                      .forwards = forwards,
                                      .forward_count = 1,
-                                     // A session that grows is replaced by another, and may lose what is under way.
+                                     // A session that grows is replaced by another, and may lose datagrams in flight.
                                      .config = "{\"lanes\": 1, \"age-budget-ms\": 10000}",
                                      .carrier = with};
   underpass_callbacks callbacks = recorder_callbacks();
@@ -43,7 +43,7 @@ static void carries_datagrams_both_ways_and_resumes_on_another_stream(void **sta
   forward_address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   forward_address.sin_port = htons((uint16_t)atoi(at_local.listen + 10));
   for (int round = 0; round < 2; round++) {
-    // More than the stream takes at once, both ways: writes are short, and what comes is not all taken.
+    // More than the stream accepts at once, both ways: writes are short, and received bytes are not all accepted.
     char data[DATAGRAM_BYTES] = "";
     for (int i = 0; i < DATAGRAMS; i++) {
       socklen_t length = sizeof source;
@@ -58,7 +58,7 @@ static void carries_datagrams_both_ways_and_resumes_on_another_stream(void **sta
     assert_int_equal(underpass_local_network_changed(local), 0);
     recorder_wait(&at_local, &at_local.session_resumed, 1);
   }
-  // The server's end: the stream reports it, and another is opened, which is refused.
+  // The server ends: the stream reports it, and another is opened, which is refused.
   underpass_server_free(running);
   recorder_wait(&at_local, &at_local.session_down, 1);
   recorder_wait(&at_local, &at_local.unreachable, 1);
@@ -71,9 +71,9 @@ static void carries_datagrams_both_ways_and_resumes_on_another_stream(void **sta
   assert_int_equal(open_descriptors(), before);
 }
 
-// A stream that leads nowhere, and counts what is called.
+// A stream that leads nowhere, and counts calls.
 typedef struct nowhere {
-  // First, as the callbacks of the instance get it.
+  // First, because the instance's callbacks get a pointer to it.
   recorder recorder;
   underpass_stream *stream;
   int opened, written, closed;
@@ -165,7 +165,7 @@ static void a_stream_that_closes_is_reported_with_its_reason_and_tried_again(voi
   recorder_init(&nowhere.recorder);
   underpass_local *local = start_with(&nowhere.recorder, &NOWHERE, FORWARDS);
   recorder_wait(&nowhere.recorder, &nowhere.written, 1);
-  // Whatever it is, it is no answer.
+  // Whatever it is, it is not an answer.
   assert_int_equal(underpass_stream_received(nowhere.stream, "SSH-2.0\r\n\r\n", 11), 11);
   recorder_wait(&nowhere.recorder, &nowhere.recorder.unreachable, 1);
   recorder_wait(&nowhere.recorder, &nowhere.opened, 2);
@@ -180,7 +180,7 @@ static void takes_no_more_than_it_has_room_for(void **state) {
   static char much[300000];
   nowhere nowhere = {.take = 0};
   recorder_init(&nowhere.recorder);
-  // It is not connected, so nothing is read.
+  // The stream is not connected, so nothing is read.
   underpass_local *local = start_with(&nowhere.recorder, &NOWHERE, FORWARDS);
   recorder_wait(&nowhere.recorder, &nowhere.opened, 1);
   assert_int_equal(underpass_stream_received(nowhere.stream, NULL, 0), 0);
@@ -197,7 +197,7 @@ static void stops_and_is_freed_within_each_of_its_callbacks(void **state) {
   void (*const ends[])(struct nowhere *) = {stop_it, free_it};
   for (int i = 0; i < 6; i++) {
     void (*end)(struct nowhere *) = ends[i % 2];
-    // What is taken is nothing, or all.
+    // It accepts nothing, or everything.
     nowhere nowhere = {.connects = true, .take = i % 3 == 0 ? 0 : SIZE_MAX};
     if (i < 2) nowhere.on_open = end;
     else if (i < 4) nowhere.on_write = end;
@@ -252,7 +252,7 @@ static void refuses_null_and_wrong_sizes(void **state) {
   assert_non_null(strstr(underpass_error_text(), "carrier"));
   options.carrier = &(underpass_carrier){.size = sizeof(underpass_carrier), .open = open_nowhere};
   assert_int_equal(underpass_local_start(&options, NULL, NULL, &local), UNDERPASS_ERR_OPTION);
-  // Two ways to the server do not go together.
+  // Two ways to the server cannot be combined.
   options.carrier = &NOWHERE;
   options.config = "{\"via\": \"socks5://127.0.0.1:1\"}";
   options.server = "127.0.0.1:1";

@@ -1,4 +1,4 @@
-// tun2socks: packets by functions, by a descriptor, and over a Unix socket.
+// tun2socks with packets by functions, by a descriptor, and over a Unix socket.
 #define main example_main
 #include "../../examples/c/packets.c"
 #undef main
@@ -28,7 +28,7 @@ static unsigned sum_of(const unsigned char *bytes, size_t count, unsigned sum) {
   return sum;
 }
 
-// An IPv4 packet from 10.9.8.7, whose transport header is filled in behind it. Returns its length.
+// Writes an IPv4 packet from 10.9.8.7, and completes the transport header after it. Returns its length.
 static size_t make_packet(unsigned char packet[1500], int protocol, uint32_t to, const void *payload, size_t bytes) {
   size_t length = 20 + bytes;
   memset(packet, 0, 20);
@@ -50,7 +50,7 @@ static size_t make_udp(unsigned char packet[1500], uint32_t to, unsigned port, c
   put16(datagram + 2, port);
   put16(datagram + 4, (unsigned)bytes);
   memcpy(datagram + 8, text, strlen(text));
-  // Its sum is 0: none.
+  // The checksum is 0, which means none.
   return make_packet(packet, UDP, to, datagram, bytes);
 }
 
@@ -74,7 +74,7 @@ static size_t make_syn(unsigned char packet[1500], uint32_t to) {
   return make_packet(packet, TCP, to, segment, sizeof segment);
 }
 
-// A way in and out for packets, one for each read and write.
+// Carries packets both ways, one for each read and write.
 static int application;
 
 static void open_application(void) {
@@ -86,7 +86,7 @@ static void open_application(void) {
   device = pair[1];
 }
 
-// The next packet of a protocol from an address.
+// Reads the next packet of a protocol from an address.
 static size_t expect(unsigned char packet[1500], int protocol, uint32_t from) {
   for (;;) {
     ssize_t count = read(application, packet, 1500);
@@ -101,7 +101,7 @@ static uint32_t ip(const char *text) {
   return address;
 }
 
-// An address of this machine that is not of loopback; 0 if it has none.
+// An address of this machine outside loopback; 0 if there is none.
 static uint32_t own_address(void) {
   struct ifaddrs *all;
   uint32_t found = 0;
@@ -114,15 +114,15 @@ static uint32_t own_address(void) {
   return found;
 }
 
-// Whatever the device is, answers come by itself, and refusals.
+// With any device, tun2socks answers and refuses packets by itself.
 static void check_answers(void) {
   unsigned char packet[1500];
-  // Any address answers an echo.
+  // Any address answers an echo request.
   assert_true(write(application, packet, make_echo(packet, ip("203.0.113.1"))) > 0);
   expect(packet, ICMP, ip("203.0.113.1"));
   assert_int_equal(packet[20], 0);
   assert_memory_equal(packet + 28, "ping", 4);
-  // TCP is refused, and UDP by a rule.
+  // TCP is refused, and a rule refuses UDP.
   assert_true(write(application, packet, make_syn(packet, ip("203.0.113.2"))) > 0);
   expect(packet, TCP, ip("203.0.113.2"));
   assert_int_equal(packet[33] & 4, 4);
@@ -201,7 +201,7 @@ static void tcp_is_terminated_without_a_kernel(void **state) {
   assert_int_equal(pthread_create(&reader, NULL, read_packets, tun2socks), 0);
   unsigned char packet[1500];
   assert_true(write(application, packet, make_syn(packet, ip("203.0.113.2"))) > 0);
-  // SYN and ACK, of what was sent.
+  // SYN and ACK for the sent SYN.
   expect(packet, TCP, ip("203.0.113.2"));
   assert_int_equal(packet[33], 0x12);
   assert_memory_equal(packet + 28, "\0\0\0\1", 4);
@@ -227,7 +227,7 @@ static void packets_come_over_a_unix_socket(void **state) {
     setsockopt(application, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     assert_int_equal(connect(application, (struct sockaddr *)&address, sizeof address), 0);
     check_answers();
-    // Something that is no packet ends the connection, and another may come.
+    // Anything but a packet ends the connection, and another may follow.
     assert_int_equal(write(application, "GET / HTTP/1.1\r\n", 16), 16);
     char end;
     assert_true(read(application, &end, 1) <= 0);
@@ -247,7 +247,7 @@ static void ends_with_its_device(void **state) {
   fcntl(ours, F_SETFL, fcntl(ours, F_GETFL) | O_NONBLOCK);
   char name[16];
   snprintf(name, sizeof name, "fd:%d", ours);
-  // The kernel that TCP is given to has this address.
+  // The kernel that terminates TCP has this address.
   underpass_tun2socks *tun2socks = start_device(&recorder, name, "{\"address\": \"127.0.0.1/30\"}");
   close(device);
   close(application);
@@ -275,7 +275,7 @@ static void stop_within(void *user_data, const underpass_packet *packets, size_t
   assert_true(count > 0 && packets[0].bytes > 20);
   underpass_stats stats = {.size = sizeof stats};
   assert_int_equal(underpass_tun2socks_stats(stopped_within, &stats), 0);
-  // Given in return, it has the next turn.
+  // A packet passed in meanwhile waits for the next turn.
   assert_int_equal(underpass_tun2socks_packets(stopped_within, packets, count), count);
   assert_int_equal(underpass_tun2socks_stop(stopped_within), 0);
 }
@@ -296,7 +296,7 @@ static void stops_before_it_is_ready_and_within_its_callback_and_leaves_nothing(
     underpass_callbacks callbacks = recorder_callbacks();
     callbacks.packets = stop_within;
     assert_int_equal(underpass_tun2socks_start(&options, &callbacks, &recorder, &stopped_within), 0);
-    // Packets may come before it is ready, and wait.
+    // Packets may arrive before it is ready, and wait.
     unsigned char bytes[1500];
     const underpass_packet packet = {bytes, make_echo(bytes, ip("203.0.113.1"))};
     if (i % 2 == 0) {

@@ -1,4 +1,4 @@
-// What tests of a whole tunnel share: a server on loopback, and targets.
+// A server on loopback and targets, for tests of a whole tunnel.
 #ifndef TUNNEL_H
 #define TUNNEL_H
 
@@ -8,12 +8,12 @@
 
 #define TUNNEL_KEY "sixteen bytes!!!"
 
-// A server on loopback that lets its clients reach loopback. Waits until it listens.
+// Starts a server on loopback that lets its clients reach loopback. Waits until it listens.
 underpass_server *tunnel_server(recorder *recorder, const char *config);
-// A socket that waits at most ten seconds.
+// Opens a socket that waits at most ten seconds.
 int tunnel_socket(struct sockaddr_in *address);
 int open_descriptors(void);
-// In use by malloc.
+// Bytes that malloc has in use.
 size_t allocated_bytes(void);
 
 #endif

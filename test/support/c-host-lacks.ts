@@ -1,17 +1,17 @@
 import type { End } from "./hosts.ts";
 
-/** What the C library cannot do, or not as a test wants it. */
+/** A feature that the C library lacks, or does not have in the form that a test needs. */
 export interface Lack {
-  /** From the root of the checkout. */
+  /** Path from the root of the checkout. */
   readonly file: string;
-  /** Names of tests, each with its suites' before it and " > " between them. */
+  /** Matches the names of tests, each preceded by those of its suites, with " > " between them. */
   readonly test: RegExp;
-  /** It is lacking where one of these ends is in C. */
+  /** The feature is missing if one of these ends is in C. */
   readonly ends: readonly End[];
-  /** What the test fails with. */
+  /** The test's error. */
   readonly error: RegExp;
   readonly why: string;
-  /** True if it would only wait for its time-out: it is not run, and nobody notices when it could pass. */
+  /** True if the test would only wait for its time-out: it is not run, so nobody notices when it could pass. */
   readonly isSkipped?: boolean;
 }
 
@@ -20,7 +20,7 @@ const DECOY = "decoys are served by libraries of Node";
 const PLUGIN = "plugins of shadowsocks that are programs";
 const WORKERS = "an instance has one thread";
 
-/** All of it. A test that is listed and passes makes the run fail, and so does one that fails for another reason. */
+/** The complete list. The run fails if a listed test passes, or fails for another reason. */
 export const LACKS: readonly Lack[] = [
   {
     file: "test/interop/carriers.test.ts",

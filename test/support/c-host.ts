@@ -12,7 +12,7 @@ import type { TunnelStats } from "../../src/host/tunnel-stats.ts";
 import { emitOn } from "../../src/node/handles.ts";
 import { C_DRIVER, type End } from "./hosts.ts";
 
-/** A line of capi/tests/host-driver.c. */
+/** A line of output from capi/tests/host-driver.c. */
 interface Line {
   readonly event: string;
   readonly status: number;
@@ -20,7 +20,7 @@ interface Line {
   readonly text: string;
   readonly listen: string[];
   readonly socks5?: string;
-  /** Of a line of the log. */
+  /** For a line of the log. */
   readonly level: number;
   readonly fields: object;
 }
@@ -32,7 +32,7 @@ process.on("exit", () => {
   for (const child of running) child.kill("SIGKILL");
 });
 
-/** One instance of the C library in a process of its own, with the surface of a handle on Node. */
+/** An instance of the C library in a process of its own, with the interface of a handle on Node. */
 export class CHostHandle extends EventEmitter {
   readonly #end: End;
   readonly #child: ChildProcess;
@@ -42,9 +42,9 @@ export class CHostHandle extends EventEmitter {
   readonly #exited: Promise<unknown>;
   #lastStats: TunnelStats | undefined;
   #isReleased = false;
-  /** Events that came before its start was over. */
+  /** Events that arrived before it had started. */
   #held: Line[] | undefined = [];
-  /** Rejects when it does not start. */
+  /** Rejects if it does not start. */
   readonly started: Promise<Line>;
 
   replaceKeys(): never {
@@ -58,7 +58,7 @@ export class CHostHandle extends EventEmitter {
     const config = JSON.stringify(configOf(fields, options, this.#folder));
     const fifo = join(this.#folder, "replies");
     if (spawnSync("mkfifo", [fifo]).status !== 0) throw new Error("mkfifo fails");
-    // Open for both, so that opening does not wait for the other side.
+    // Opened for reading and writing, so that opening does not wait for the other side.
     this.#replies = openSync(fifo, "r+");
     this.#child = spawn(C_DRIVER, [end, config], { stdio: ["pipe", "pipe", "inherit", this.#replies] });
     running.add(this.#child);
@@ -72,7 +72,7 @@ export class CHostHandle extends EventEmitter {
         else if (line.event === "log") log[LOG_LEVELS[line.level]](line.fields, line.text);
         else if (line.event === "ready") {
           done(line);
-          // On Node nothing happens before whoever has started it can listen.
+          // On Node, nothing happens before the caller can listen.
           setImmediate(() => {
             const held = this.#held!;
             this.#held = undefined;
@@ -84,7 +84,7 @@ export class CHostHandle extends EventEmitter {
     });
     this.#child.once("exit", (code, signal) => {
       running.delete(this.#child);
-      // A fault of the library must not pass for anything else.
+      // A fault of the library must not look like something else.
       if (signal !== null || (code !== 0 && code !== 2)) {
         throw new Error(`the C library's udp-${end} ended by itself: ${code ?? signal}`);
       }
@@ -139,7 +139,7 @@ function errorOf({ text, code, status }: Line): Error {
   return Object.assign(new Error(text), { code, status });
 }
 
-/** The library's options as members of a config, with files for secrets. */
+/** Converts the library's options to members of a config, with files for secrets. */
 function configOf(fields: OptionFields, options: object, folder: string): Record<string, unknown> {
   const config: Record<string, unknown> = {};
   for (const [name, value] of Object.entries(options)) {
@@ -158,7 +158,7 @@ function secretFile(path: string, value: unknown): string {
   return path;
 }
 
-/** Starts an instance. @throws what the library complains of, with its code */
+/** Starts an instance. @throws the library's error, with its code */
 export async function startInC(
   end: End,
   fields: OptionFields,

@@ -2,7 +2,11 @@ import type { TestProjectConfiguration } from "vitest/config";
 import { NOT_OF_C } from "./c-host-lacks.ts";
 import type { End } from "./hosts.ts";
 
-/** A folder's tests with the C library at `ends`, and Node at the other. @param files  without their ends; undefined for all */
+/**
+ * The tests of a folder with the C library at `ends`, and Node at the other.
+ *
+ * @param files  without their extensions; undefined for all
+ */
 export function cProject(
   folder: "interop" | "e2e",
   ends: readonly End[],

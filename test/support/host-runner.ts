@@ -6,14 +6,14 @@ import { hostOf } from "./hosts.ts";
 
 declare module "vitest" {
   interface TaskMeta {
-    /** Why the C library lacks what the test is about; see {@link LACKS}. */
+    /** Why the C library lacks the feature that the test needs; see {@link LACKS}. */
     lack?: string;
   }
 }
 
 const ROOT = resolve(import.meta.dirname, "../..");
 
-/** Names from the file's on, as the list has them. */
+/** The test's name, preceded by those of its suites within the file, in the form of the list. */
 function fullName(task: RunnerTask): string {
   const { suite } = task;
   return suite === undefined || suite.type !== "suite" || suite === task.file
@@ -22,8 +22,8 @@ function fullName(task: RunnerTask): string {
 }
 
 /**
- * Runs the tests with an end in C. What that lacks stands in {@link LACKS}: a test that is listed has to fail, and for the reason that
- * is given there; so has each entry to match something.
+ * Runs the tests with an end in C. {@link LACKS} lists what that end lacks: a listed test has to fail, and for the given reason;
+ * every entry has to match a test.
  */
 export default class HostRunner extends TestRunner {
   readonly #used = new Set<Lack>();
@@ -46,7 +46,7 @@ export default class HostRunner extends TestRunner {
 
   override async onAfterRunSuite(suite: RunnerTestSuite): Promise<void> {
     await super.onAfterRunSuite(suite);
-    // Of a suite these are the errors of its hooks.
+    // For a suite, these are the errors of its hooks.
     if (suite.result?.errors?.length) this.#judge(suite, lackOf(suite) ?? lackOfFirst(suite));
     if (suite === suite.file) this.#findUnused(suite);
     if (suite.result?.state === "fail" && !suite.result.errors?.length && suite.tasks.every(isGood))
@@ -69,7 +69,7 @@ export default class HostRunner extends TestRunner {
     } else fail(task, `fails, but not with ${lack.error}: ${messages.join("; ")}`);
   }
 
-  /** An entry without a test that it is about. */
+  /** Reports an entry that matches no test. */
   #findUnused(file: RunnerTestSuite): void {
     for (const lack of lacksOf(file)) {
       if (!this.#used.has(lack) && allTests(file).every((test) => !lack.test.test(fullName(test)))) {
@@ -98,7 +98,7 @@ function lackOf(task: RunnerTask): Lack | undefined {
   return lacksOf(task).find(({ test }) => test.test(fullName(task)));
 }
 
-/** A hook that fails takes all of its tests with it. */
+/** A hook that fails also fails all of its suite's tests. */
 function lackOfFirst(suite: RunnerTestSuite): Lack | undefined {
   const tests = allTests(suite);
   return lacksOf(suite).find(({ test }) => tests.every((each) => test.test(fullName(each))));

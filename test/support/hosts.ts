@@ -3,12 +3,12 @@ import { join, resolve } from "node:path";
 const ROOT = resolve(import.meta.dirname, "../..");
 const C_BUILD = join(ROOT, "build/capi");
 
-/** What runs an end: Node, or the C library. */
+/** The host of an end: Node, or the C library. */
 export type HostKind = "node" | "c";
 export type End = "local" | "server" | "tun2socks";
 export type ProgramName = "udp-local" | "udp-server" | "tun2socks";
 
-/** What this run of the tests has at an end, as its project in vitest.config.ts says. */
+/** The host of an end in this run of the tests, according to its project in vitest.config.ts. */
 export function hostOf(end: End): HostKind {
   return process.env[`UNDERPASS_${end.toUpperCase()}_HOST`] === "c" ? "c" : "node";
 }
@@ -24,12 +24,12 @@ const END_OF: Readonly<Record<ProgramName, End>> = {
   tun2socks: "tun2socks",
 };
 
-/** A program of Node, for what only that has. */
+/** The file of a program on Node, for tests of features that only Node has. */
 export function programFile(name: ProgramName): string {
   return join(ROOT, `dist/cli/${name}.js`);
 }
 
-/** The command that starts a program on this run's host, to be followed by its options. */
+/** The command that starts a program on this run's host; its options follow. */
 export function programCommand(name: ProgramName): readonly [string, ...string[]] {
   const end = END_OF[name];
   if (hostOf(end) === "c") return [C_PROGRAM, end];

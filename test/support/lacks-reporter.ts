@@ -1,7 +1,7 @@
 import type { Reporter, TestModule } from "vitest/node";
 import "./host-runner.ts";
 
-/** After a run with an end in C: how many tests are about what that lacks, for each project and reason. */
+/** After a run with an end in C, reports how many tests need features that it lacks, for each project and reason. */
 export default class LacksReporter implements Reporter {
   onTestRunEnd(modules: readonly TestModule[]): void {
     const counts = new Map<string, number>();

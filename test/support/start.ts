@@ -29,7 +29,7 @@ export async function startUdpServer(
   return Object.assign(host, { address: { listen: [...host.ready.listen] } });
 }
 
-/** Of the process that has this end. */
+/** Resident memory of the process that contains this end. */
 export function residentBytes(end: UdpLocal | UdpServer): number {
   return end instanceof CHostHandle ? end.residentBytes() : process.memoryUsage().rss;
 }
