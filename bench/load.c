@@ -1,24 +1,24 @@
 /*
- * Load for UDP tunnels: a sink that counts and checks, an echo, a flood, and a ping. Datagrams move in batches
- * (sendmmsg, recvmmsg, segments), so that one core makes more than any tunnel takes. One JSON object on a line for each
- * result.
+ * Generates load for UDP tunnels: a sink that counts and checks, an echo, a flood, and a ping. Datagrams move in batches
+ * (sendmmsg, recvmmsg, segments), so that one core generates more than any tunnel carries. Prints one line of JSON for
+ * each result.
  *
- *   load sink  SECONDS [ADDRESS]               "port", then at each SIGUSR1 and at the end what came since; one-way
+ *   load sink  SECONDS [ADDRESS]               "port", then at each SIGUSR1 and at the end what arrived since; one-way
  *                                              delays in microseconds
- *   load echo  SECONDS [ADDRESS]               the same, and sends everything back; both at 127.0.0.1 unless told
+ *   load echo  SECONDS [ADDRESS]               the same, and sends everything back; both default to 127.0.0.1
  *   load flood PORT SIZE SOCKETS SECONDS RATE BURST
- *                                              RATE 0: as fast as the system takes it, else what is due after each
- *                                              sleep; up to BURST datagrams of one socket leave in one segmented send,
- *                                              1: each by itself, by sendmmsg
+ *                                              RATE 0: as fast as the system accepts it, otherwise what is due after
+ *                                              each sleep; up to BURST datagrams of one socket leave in one segmented
+ *                                              send, 1: each separately, by sendmmsg
  *   load open  PORT SIZE SECONDS RATE BURST    one socket at a fixed rate, and what comes back; round trips in
  *                                              microseconds
  *   load ping  PORT SIZE COUNT                 one outstanding; microseconds
  *   load hold  PORT SIZE SOCKETS RATE          one datagram from each socket, then keeps the sockets until SIGTERM
  *   load with-parent COMMAND ...               runs a command that is killed when its parent ends
  *
- * PORT may be ADDRESS:PORT, and for flood and open ADDRESS:PORT@SOCKS: by a SOCKS5 server on that port of 127.0.0.1.
+ * PORT may be ADDRESS:PORT, and for flood and open ADDRESS:PORT@SOCKS: through a SOCKS5 server on that port of 127.0.0.1.
  *
- * After a flood come trailers, which nobody counts: some tunnels keep their last datagrams until more come.
+ * Uncounted trailers follow a flood, because some tunnels keep their last datagrams until more arrive.
  *
  * Payload: magic 4, flow 4, sequence 8, send time 8 (ns), checksum 8, then a pattern from the sequence.
  */

@@ -5,11 +5,11 @@
  * rate; then it is lost, or arrives after the delay. Loss comes after the transmitter, as on a radio: a lost packet has
  * used the link.
  *
- *   loss      each packet by itself, or in bursts: Gilbert's model, in which all packets of the bad state are lost.
+ *   loss      each packet independently, or in bursts: Gilbert's model, in which all packets of the bad state are lost.
  *             With mean loss p and mean burst b, a burst ends with probability 1/b and begins with p / (b (1 - p)).
- *   jitter    a further delay between 0 and the bound, drawn every JITTER_STEP and interpolated between, so that it
- *             wanders; packets stay in order
- *   reorder   a share of the packets is held back by a further time and holds nobody up
+ *   jitter    a further delay between 0 and the bound, drawn every JITTER_STEP and interpolated in between, so that it
+ *             changes gradually; packets stay in order
+ *   reorder   a share of the packets is held back for a further time, without delaying the others
  *
  * Loss, jitter and reordering have random streams of their own, all from one seed.
  */

@@ -1,16 +1,16 @@
 /*
- * A link between two network namespaces in user space: a TUN device in each, and link-model.h between, each direction by
- * itself. No qdisc and no netem are needed. As root on Linux:
+ * Emulates a link between two network namespaces in user space: a TUN device in each, and link-model.h between them, for
+ * each direction separately. It needs neither qdisc nor netem. As root on Linux:
  *
  *   link run NEAR FAR DEVICE WORD...     makes DEVICE in both namespaces and forwards until its input ends; prints
- *                                        {"ready":true} when the devices are there, for the caller to set up
+ *                                        {"ready":true} when the devices exist, which the caller then sets up
  *   link replay WORD...                  the same model in virtual time: reads "TIME_US SIZE" lines of packets going up,
- *                                        prints for each, in the order in which its fate is known, "INDEX TIME_US" when
- *                                        it arrived or "INDEX gone"
+ *                                        prints for each, in the order in which its fate is known, "INDEX TIME_US" if
+ *                                        it arrived, or "INDEX gone"
  *
  * A WORD is seed=N, or DIRECTION.NAME=VALUE; DIRECTION is up (near to far), down or both, NAME one of
  *
- *   rate Mbit/s of IP packets, 0 is no limit     delay ms       jitter ms, at most so much more, in order
+ *   rate Mbit/s of IP packets, 0 is no limit     delay ms       jitter ms, at most this much more, in order
  *   loss share         burst packets, mean       reorder share, held back by   hold ms
  *   queue ms at the rate of this moment, or bytes   its bound in bytes; it keeps its bytes when the rate changes
  *
@@ -21,7 +21,7 @@
  *   port N rate MBITS        TCP and UDP of port N pass a throttle of their own first, each way, which holds a second's
  *                            worth (at least ten packets); 0 drops everything
  *   port N free
- *   report                   prints what was counted since the last report
+ *   report                   prints the counts since the last report
  */
 #define _GNU_SOURCE
 #include <errno.h>

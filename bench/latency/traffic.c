@@ -1,24 +1,24 @@
 /*
- * Flows of datagrams as applications make them, and the target that answers them. Everything is numbered and stamped;
- * arrival is the kernel's time of reception, and an answer carries how long the target kept it, so that a busy machine
- * adds less to what is measured. One JSON line for each result.
+ * Sends flows of datagrams like applications, and runs the target that answers them. Every datagram has a number and a
+ * time. Arrival is the kernel's time of reception, and an answer contains how long the target held it, so that a busy
+ * machine adds less to the results. Prints one line of JSON for each result.
  *
- *   traffic answer ADDRESS               prints {"port":N}; at each SIGUSR1 what came since, one entry for each flow
+ *   traffic answer ADDRESS               prints {"port":N}; at each SIGUSR1 what arrived since, one entry for each flow
  *   traffic send TO WARM_UP SECONDS DRAIN SEED FLOW...
  *                                        TO is ADDRESS:PORT; datagrams of the warm-up are not counted, and answers are
  *                                        waited for until DRAIN seconds after the last
- *   traffic pour ADDRESS CONGESTION      prints {"port":N}; sends over every TCP connection all that it takes
+ *   traffic pour ADDRESS CONGESTION      prints {"port":N}; sends as much as each TCP connection accepts
  *   traffic drink TO WARM_UP SECONDS     TO is ADDRESS:PORT, or ADDRESS:PORT@SOCKS for a SOCKS5 server on that port of
- *                                        127.0.0.1; {"mbits":N} of what came after the warm-up
+ *                                        127.0.0.1; {"mbits":N} of what arrived after the warm-up
  *
  * A FLOW is NAME,KEY=VALUE,...:
  *
  *   every=MS      time between ticks               count=A-B   datagrams of a tick, drawn from the seed (1)
  *   size=N        bytes, at least 64               back=N      size of the answer; 0: none (the same)
- *   stream=MS:N   instead of answers, the target sends N bytes every MS by itself for as long as datagrams come
+ *   stream=MS:N   instead of answers, the target sends N bytes every MS by itself as long as datagrams arrive
  *   fresh=1       each datagram from a socket of its own, as resolvers do
  *   to=...        another target                   from=S, until=S   of the counted time (warm-up to TAIL_S after it)
- *   bin=MS        a series of what happened in each so many ms of sending
+ *   bin=MS        a series of results, one for each interval of this many ms
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>

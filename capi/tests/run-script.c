@@ -1,5 +1,5 @@
-// Runs a script in QuickJS, with all that ECMAScript has, three functions: print(text), readText(path), exit(status), and the
-// library's `datapath`. When no job is left, it calls the global function onIdle(), and ends if that returns false.
+// Runs a script in QuickJS, with all of ECMAScript, three functions: print(text), readText(path), exit(status), and the library's
+// `datapath`. When no job is left, it calls the global function onIdle(), and exits if that returns false.
 //   run-script SCRIPT.js
 #include <stdio.h>
 #include <stdlib.h>
