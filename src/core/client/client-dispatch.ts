@@ -4,7 +4,7 @@ import { NO_LANE } from "../lanes/lane-bits.ts";
 import { LaneScheduler } from "../lanes/scheduler.ts";
 import type { Lane } from "../session/lane.ts";
 import type { LaneCount } from "../session/lane-count.ts";
-import type { SendQueue } from "../session/send-queue.ts";
+import type { SendQueue } from "../session/queue/send-queue.ts";
 import { recordQueued } from "../tap.ts";
 import type { ClientParts } from "./client-parts.ts";
 import { DEADLINE_DISPATCH, isServersId } from "./client-parts.ts";

@@ -6,8 +6,8 @@ import type { LanePort } from "../lanes/lane-port.ts";
 import type { SessionCredentials, Tickets } from "../session/lane.ts";
 import { Lane } from "../session/lane.ts";
 import type { LaneCount } from "../session/lane-count.ts";
-import type { SendPool } from "../session/send-queue.ts";
-import { SendQueue } from "../session/send-queue.ts";
+import type { SendPool } from "../session/queue/send-pool.ts";
+import { SendQueue } from "../session/queue/send-queue.ts";
 import {
   ASSOCIATION_CLOSING,
   ASSOCIATION_FREE,

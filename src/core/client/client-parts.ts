@@ -10,7 +10,7 @@ import type { ContextTable } from "../session/context-table.ts";
 import type { DatagramBatch } from "../session/datagram-batch.ts";
 import type { Lane, LaneOptions } from "../session/lane.ts";
 import type { LatencyRule } from "../session/latency-rules.ts";
-import type { SendPool } from "../session/send-queue.ts";
+import type { SendPool } from "../session/queue/send-pool.ts";
 import type { QueueOwner } from "../tap.ts";
 import type { ClientAssociations } from "./client-associations.ts";
 import type { ClientDscp } from "./client-dscp.ts";

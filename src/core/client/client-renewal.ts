@@ -2,7 +2,7 @@ import { encodeShutdown } from "../../wire/capsule.ts";
 import type { ExtensionResponse } from "../../wire/http/upgrade.ts";
 import type { Lane, SessionCredentials } from "../session/lane.ts";
 import type { LaneCount } from "../session/lane-count.ts";
-import { SendPool } from "../session/send-queue.ts";
+import { SendPool } from "../session/queue/send-pool.ts";
 import type { ClientParts } from "./client-parts.ts";
 import { DEADLINE_FORMER } from "./client-parts.ts";
 import type { ClientWays, LaneActions } from "./client-ways.ts";

@@ -13,8 +13,8 @@ import { DatagramBatch } from "../session/datagram-batch.ts";
 import type { Lane } from "../session/lane.ts";
 import { LaneCount } from "../session/lane-count.ts";
 import { Measurement } from "../session/probe-train.ts";
+import { SendPool } from "../session/queue/send-pool.ts";
 import type { ReceivedDatagrams } from "../session/received-datagrams.ts";
-import { SendPool } from "../session/send-queue.ts";
 import {
   ASSOCIATION_ENDED,
   ASSOCIATION_OPEN,

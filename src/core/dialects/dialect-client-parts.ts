@@ -3,7 +3,7 @@ import type { LatencyClass } from "../../wire/latency-class.ts";
 import type { ClientOutput } from "../client/client-parts.ts";
 import type { Counters } from "../counters.ts";
 import type { Deadlines } from "../deadlines.ts";
-import type { SendPool } from "../session/send-queue.ts";
+import type { SendPool } from "../session/queue/send-pool.ts";
 import type { DialectLinkLimits } from "./dialect-link.ts";
 
 /** All durations in milliseconds, sizes in bytes. */

@@ -5,7 +5,7 @@ import type { Counters } from "../counters.ts";
 import type { Deadlines } from "../deadlines.ts";
 import { IdleLists } from "../idle-lists.ts";
 import { Permissions } from "../server/permissions.ts";
-import type { SendPool } from "../session/send-queue.ts";
+import type { SendPool } from "../session/queue/send-pool.ts";
 import type { DialectConnection } from "./dialect-connection.ts";
 import { deadlineOf } from "./dialect-connection.ts";
 import type { DialectServerOptions } from "./dialect-server-options.ts";

@@ -2,8 +2,9 @@ import type { Codec } from "../../wire/dialects/dialect.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { copyBytes } from "../copy-bytes.ts";
 import type { Counters } from "../counters.ts";
-import type { QueueFraming, SendPool } from "../session/send-queue.ts";
-import { SendQueue } from "../session/send-queue.ts";
+import type { QueueFraming } from "../session/queue/queue-framing.ts";
+import type { SendPool } from "../session/queue/send-pool.ts";
+import { SendQueue } from "../session/queue/send-queue.ts";
 import { FrameReader } from "./frame-reader.ts";
 
 const FIRST_BATCH_BYTES = 4_096;

@@ -14,7 +14,7 @@ import { ProtocolError } from "../errors.ts";
 import { Socks5ServerConnection } from "../handshakes/socks5-server.ts";
 import { IdleLists } from "../idle-lists.ts";
 import { DatagramBatch } from "../session/datagram-batch.ts";
-import { SendPool } from "../session/send-queue.ts";
+import { SendPool } from "../session/queue/send-pool.ts";
 import type { DatagramTap } from "../tap.ts";
 import type { DialectConnection } from "./dialect-connection.ts";
 import { deadlineOf, deadlineOfQueue } from "./dialect-connection.ts";

@@ -7,7 +7,7 @@ import type { Deadlines } from "../deadlines.ts";
 import type { Cryptography } from "../handshakes/credentials.ts";
 import type { ContextTable } from "../session/context-table.ts";
 import type { LatencyRule } from "../session/latency-rules.ts";
-import type { SendPool } from "../session/send-queue.ts";
+import type { SendPool } from "../session/queue/send-pool.ts";
 
 /** All durations in milliseconds, sizes in bytes. */
 export interface MasqueClientOptions {

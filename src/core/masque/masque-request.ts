@@ -1,5 +1,5 @@
 import type { AddressBytes } from "../../wire/socket-address.ts";
-import type { SendQueue } from "../session/send-queue.ts";
+import type { SendQueue } from "../session/queue/send-queue.ts";
 import type { Tunnel } from "../session/tunnel.ts";
 
 /** One request to a proxy: for one target, or for all targets of an association where the proxy lets it bind. */

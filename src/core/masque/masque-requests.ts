@@ -1,6 +1,6 @@
 import type { AddressBytes } from "../../wire/socket-address.ts";
+import { SendQueue } from "../session/queue/send-queue.ts";
 import type { ReceivedDatagrams } from "../session/received-datagrams.ts";
-import { SendQueue } from "../session/send-queue.ts";
 import { Tunnel } from "../session/tunnel.ts";
 import type { MasqueParts } from "./masque-parts.ts";
 import { DEADLINE_CONNECT, DEADLINE_FIRST_QUEUE } from "./masque-parts.ts";

@@ -4,7 +4,7 @@ import { ProtocolError } from "../errors.ts";
 import { HeadBuffer } from "../handshakes/head-buffer.ts";
 import type { LanePort } from "../lanes/lane-port.ts";
 import type { CapsuleSet } from "../session/capsule-reader.ts";
-import { SendQueue } from "../session/send-queue.ts";
+import { SendQueue } from "../session/queue/send-queue.ts";
 import { Tunnel } from "../session/tunnel.ts";
 import type { WhatFor } from "./server-output.ts";
 import type { ServerParts } from "./server-parts.ts";

@@ -2,7 +2,7 @@ import type { Counters } from "../counters.ts";
 import type { Deadlines } from "../deadlines.ts";
 import type { DatagramBatch } from "../session/datagram-batch.ts";
 import type { NameLookups } from "../session/name-lookups.ts";
-import type { SendPool } from "../session/send-queue.ts";
+import type { SendPool } from "../session/queue/send-pool.ts";
 import type { QueueOwner } from "../tap.ts";
 import type { ServerAssociations } from "./server-associations.ts";
 import type { TunnelServerOptions } from "./server-options.ts";

@@ -29,7 +29,7 @@ import {
 import { HeadBuffer } from "../handshakes/head-buffer.ts";
 import { explainRefusal } from "../handshakes/refusal-hint.ts";
 import type { LanePort } from "../lanes/lane-port.ts";
-import type { SendQueue } from "./send-queue.ts";
+import type { SendQueue } from "./queue/send-queue.ts";
 import { LANE, LANE_HELD, LANE_UP } from "./session-model.ts";
 import { Tunnel } from "./tunnel.ts";
 

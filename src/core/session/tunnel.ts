@@ -23,8 +23,8 @@ import type { CapsuleSet } from "./capsule-reader.ts";
 import { CapsuleReader, READ_CAPSULE, READ_NEED } from "./capsule-reader.ts";
 import type { DatagramBatch } from "./datagram-batch.ts";
 import type { ProbeTrain } from "./probe-train.ts";
+import type { SendQueue } from "./queue/send-queue.ts";
 import type { ReceivedDatagrams } from "./received-datagrams.ts";
-import type { SendQueue } from "./send-queue.ts";
 import { ShortcutEpoch } from "./shortcuts.ts";
 
 const FIRST_BATCH_BYTES = 16_384;

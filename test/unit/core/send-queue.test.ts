@@ -2,7 +2,8 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { Counters } from "../../../src/core/counters.ts";
 import { CapsuleReader, READ_CAPSULE } from "../../../src/core/session/capsule-reader.ts";
-import { SendPool, SendQueue } from "../../../src/core/session/send-queue.ts";
+import { SendPool } from "../../../src/core/session/queue/send-pool.ts";
+import { SendQueue } from "../../../src/core/session/queue/send-queue.ts";
 
 const BUDGET = 100;
 

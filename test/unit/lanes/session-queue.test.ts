@@ -4,7 +4,8 @@ import { DatagramStore } from "../../../src/core/lanes/datagram-store.ts";
 import { FlowTable } from "../../../src/core/lanes/flow-table.ts";
 import { ANY_LANE, NO_LANE } from "../../../src/core/lanes/lane-bits.ts";
 import { SessionQueue } from "../../../src/core/lanes/session-queue.ts";
-import { SendPool, SendQueue } from "../../../src/core/session/send-queue.ts";
+import { SendPool } from "../../../src/core/session/queue/send-pool.ts";
+import { SendQueue } from "../../../src/core/session/queue/send-queue.ts";
 
 const BULK = 1;
 const CALL = 2;

@@ -1,214 +1,38 @@
-import { datagramHeaderLength, writeDatagramHeader } from "../../wire/capsule.ts";
-import { copyBytes, LOOP_BYTES } from "../copy-bytes.ts";
-import type { Counters } from "../counters.ts";
-import type { Datapath, QueueMemory } from "../datapath/datapath.ts";
-import {
-  BLOCK_BYTES,
-  BLOCKS_USED,
-  ENTRIES_USED,
-  ENTRY_COST,
-  FREE_BLOCK,
-  FREE_ENTRY,
-} from "../datapath/datapath.ts";
-import { TYPESCRIPT_DATAPATH } from "../datapath/typescript-datapath.ts";
-import { grown } from "../grown.ts";
-import type { DatagramTap, QueueOwner, TapReason } from "../tap.ts";
-import { recordQueued } from "../tap.ts";
-import type { ReceivedDatagrams } from "./received-datagrams.ts";
+import type { Counters } from "../../counters.ts";
+import type { Datapath } from "../../datapath/datapath.ts";
+import { ENTRY_COST } from "../../datapath/datapath.ts";
+import type { DatagramTap, TapReason } from "../../tap.ts";
+import { recordQueued } from "../../tap.ts";
+import type { ReceivedDatagrams } from "../received-datagrams.ts";
+import type { QueueFraming } from "./queue-framing.ts";
+import { CAPSULES } from "./queue-framing.ts";
+import type { FlowHolder, SendPool } from "./send-pool.ts";
 
 const NONE = -1;
-/** As many entries as there are. */
-const ALL = 0x7fff_ffff;
+const ALL_ENTRIES = 0x7fff_ffff;
 /**
- * Bytes that a flow may send per turn: what the lane has recently accepted in TURN_MS, so that no flow waits long, and
- * datagrams to one destination stay together where that delays nothing. At least one full-sized datagram.
+ * Bytes that a flow may send per turn: as many as the lane has recently accepted in TURN_MS, so that no flow waits long, and
+ * datagrams to one destination stay together if that delays nothing. At least one full-sized datagram.
  */
 const MIN_QUANTUM_BYTES = 1500;
 const MAX_QUANTUM_BYTES = 32_768;
 const TURN_MS = 0.25;
-/** How often the whole queue is checked for datagrams past the age budget; those taken out are always checked. */
+/** How often the whole queue is checked for datagrams past the age budget. Datagrams that are taken out are always checked. */
 const EXPIRY_MS = 1_000;
 /** How many flows are compared to find one with a long queue, and how many drops it gets before they are compared again. */
-const FATTEST_SEARCH = 64;
-const FATTEST_DROPS = 16;
-/** How many rows room is made for at once, so that it is made among those that have most. */
+const LONGEST_SEARCH = 64;
+const LONGEST_DROPS = 16;
+/** Room is made for this many rows at a time, so that the flows with most datagrams make it. */
 const PUSH_ROWS = 64;
-
-/**
- * Memory of all send queues of an endpoint: blocks for payloads, entries for datagrams, and the list heads of each
- * flow (an association, by its slot). Only this records where a flow waits, so no two queues can hold it. Doubles its memory
- * up to what the queues' byte limits require, and then reuses it.
- */
-export class SendPool {
-  /** The queue that each flow waits in; undefined while it has nothing queued. */
-  readonly queueOf: (SendQueue | undefined)[] = [];
-  /** Whose datagrams these are, for a tap. */
-  owner: QueueOwner | undefined;
-
-  blocks = new Uint8Array(8 * BLOCK_BYTES);
-  blockNext = new Int32Array(8);
-  /** Views of the payloads last copied out of each block, as another of that size often follows. */
-  #views = new Array<Uint8Array | undefined>(8);
-
-  entryNext = new Int32Array(64);
-  entryBlock = new Int32Array(64);
-  entryLength = new Int32Array(64);
-  entryContext = new Int32Array(64);
-  entryTime = new Float64Array(64);
-  readonly #heads = Int32Array.of(NONE, 0, NONE, 0);
-  #memory: QueueMemory | undefined;
-
-  flowHead = new Int32Array(0);
-  flowTail = new Int32Array(0);
-  flowBytes = new Int32Array(0);
-  flowCredit = new Int32Array(0);
-  /** Neighbours in the ring of flows that wait in the same queue. */
-  flowNext = new Int32Array(0);
-  flowPrevious = new Int32Array(0);
-
-  /** What the loops over many datagrams run in. */
-  readonly datapath: Datapath;
-
-  constructor(datapath: Datapath = TYPESCRIPT_DATAPATH) {
-    this.datapath = datapath;
-  }
-
-  /** Its arrays, as a {@link Datapath} has them. */
-  get memory(): QueueMemory {
-    this.#memory ??= [
-      this.blocks,
-      this.blockNext,
-      this.entryNext,
-      this.entryBlock,
-      this.entryLength,
-      this.entryContext,
-      this.entryTime,
-      this.#heads,
-      this.#views,
-    ];
-    return this.#memory;
-  }
-
-  /** Drops everything of a flow whose association has ended, wherever it waits, without counting. */
-  removeFlow(flow: number): void {
-    this.queueOf[flow]?.dropFlow(flow);
-  }
-
-  reserveFlow(flow: number): void {
-    if (flow < this.flowHead.length) return;
-    const size = Math.max(64, 2 ** Math.ceil(Math.log2(flow + 1)));
-    const before = this.flowHead.length;
-    this.flowHead = grown(this.flowHead, new Int32Array(size)).fill(NONE, before);
-    this.flowTail = grown(this.flowTail, new Int32Array(size));
-    this.flowBytes = grown(this.flowBytes, new Int32Array(size));
-    this.flowCredit = grown(this.flowCredit, new Int32Array(size));
-    this.flowNext = grown(this.flowNext, new Int32Array(size));
-    this.flowPrevious = grown(this.flowPrevious, new Int32Array(size));
-  }
-
-  /** Copies a payload into blocks and adds an entry for it. */
-  allocate(now: number, context: number, data: Uint8Array, offset: number, length: number): number {
-    const entry = this.#takeEntry();
-    let first = NONE;
-    let last = NONE;
-    for (let at = 0; at < length; at += BLOCK_BYTES) {
-      const block = this.#takeBlock();
-      const size = Math.min(BLOCK_BYTES, length - at);
-      copyBytes(data, offset + at, size, this.blocks, block * BLOCK_BYTES);
-      if (first === NONE) first = block;
-      else this.blockNext[last] = block;
-      this.blockNext[block] = NONE;
-      last = block;
-    }
-    this.entryBlock[entry] = first;
-    this.entryLength[entry] = length;
-    this.entryContext[entry] = context;
-    this.entryTime[entry] = now;
-    this.entryNext[entry] = NONE;
-    return entry;
-  }
-
-  /** Copies the payload of an entry to `out[at]`. */
-  copyOut(entry: number, out: Uint8Array, at: number): void {
-    let to = at;
-    let left = this.entryLength[entry];
-    for (let block = this.entryBlock[entry]; block !== NONE; block = this.blockNext[block]) {
-      const size = Math.min(BLOCK_BYTES, left);
-      if (size < LOOP_BYTES) copyBytes(this.blocks, block * BLOCK_BYTES, size, out, to);
-      else out.set(this.#payload(block, size), to);
-      to += size;
-      left -= size;
-    }
-  }
-
-  /** A view of the first `size` bytes of a block; a new one would cost more than the copy. */
-  #payload(block: number, size: number): Uint8Array {
-    let view = this.#views[block];
-    if (view?.length !== size) {
-      const from = block * BLOCK_BYTES;
-      view = this.blocks.subarray(from, from + size);
-      this.#views[block] = view;
-    }
-    return view;
-  }
-
-  release(entry: number): void {
-    const heads = this.#heads;
-    for (let block = this.entryBlock[entry]; block !== NONE; ) {
-      const next = this.blockNext[block];
-      this.blockNext[block] = heads[FREE_BLOCK];
-      heads[FREE_BLOCK] = block;
-      block = next;
-    }
-    this.entryNext[entry] = heads[FREE_ENTRY];
-    heads[FREE_ENTRY] = entry;
-  }
-
-  #takeBlock(): number {
-    const heads = this.#heads;
-    const block = heads[FREE_BLOCK];
-    if (block !== NONE) {
-      heads[FREE_BLOCK] = this.blockNext[block];
-      return block;
-    }
-    if (heads[BLOCKS_USED] === this.blockNext.length) {
-      const size = this.blockNext.length * 2;
-      this.blockNext = grown(this.blockNext, new Int32Array(size));
-      this.blocks = grown(this.blocks, new Uint8Array(size * BLOCK_BYTES));
-      this.#views = new Array(size);
-      this.#memory = undefined;
-    }
-    return heads[BLOCKS_USED]++;
-  }
-
-  #takeEntry(): number {
-    const heads = this.#heads;
-    const entry = heads[FREE_ENTRY];
-    if (entry !== NONE) {
-      heads[FREE_ENTRY] = this.entryNext[entry];
-      return entry;
-    }
-    if (heads[ENTRIES_USED] === this.entryNext.length) {
-      const size = this.entryNext.length * 2;
-      this.entryNext = grown(this.entryNext, new Int32Array(size));
-      this.entryBlock = grown(this.entryBlock, new Int32Array(size));
-      this.entryLength = grown(this.entryLength, new Int32Array(size));
-      this.entryContext = grown(this.entryContext, new Int32Array(size));
-      this.entryTime = grown(this.entryTime, new Float64Array(size));
-      this.#memory = undefined;
-    }
-    return heads[ENTRIES_USED]++;
-  }
-}
 
 /**
  * Datagrams that wait for one lane: fair between flows (deficit round robin), bounded in bytes and in age. Datagrams that
  * are too old, or that exceed the byte limit when newer ones arrive, are dropped from the head and counted.
  */
-export class SendQueue {
+export class SendQueue implements FlowHolder {
   /** Queued payload bytes, plus 64 bytes per datagram for its bookkeeping. */
   bytes = 0;
-  /** Number of the lane that it is for, in its session. */
+  /** Number of its lane in the session. */
   lane = 0;
 
   readonly #pool: SendPool;
@@ -223,10 +47,10 @@ export class SendQueue {
   #quantum = MIN_QUANTUM_BYTES;
   #filledAt = Number.NEGATIVE_INFINITY;
   #filledBytes = 0;
-  /** The flow that was found to have the most queued, how many more drops it gets, and what the next one had. */
-  #fat = NONE;
-  #fatDrops = 0;
-  #nextFatBytes = 0;
+  /** The flow that was found to have most bytes queued, how many more drops it gets, and how many bytes the next one had. */
+  #longest = NONE;
+  #longestDrops = 0;
+  #nextBytes = 0;
 
   /**
    * @param byteLimit  most bytes that may be queued
@@ -251,12 +75,11 @@ export class SendQueue {
     return this.#turn === NONE;
   }
 
-  /** That of its pool. */
   get datapath(): Datapath {
     return this.#pool.datapath;
   }
 
-  /** When {@link expire} wants to be called; Infinity while nothing is queued. */
+  /** When to call {@link expire}; Infinity while nothing is queued. */
   get expiresAt(): number {
     return this.isEmpty ? Number.POSITIVE_INFINITY : this.#expireAt;
   }
@@ -320,13 +143,13 @@ export class SendQueue {
     const { results } = datapath;
     const behind = results[0];
     if (behind > first) this.#append(flow, results[1], results[2], cost);
-    // Those for which there is no memory yet.
+    // Rows for which the pool has no memory yet.
     for (let row = behind; row < end; row++) {
       this.push(now, flow, context, received.data, received.offset(row), received.length(row));
     }
   }
 
-  /** Appends one datagram to its flow, which moves here if it waits elsewhere. `data` is copied. */
+  /** Appends one datagram to its flow, which moves here if it waits in another queue. `data` is copied. */
   push(now: number, flow: number, context: number, data: Uint8Array, offset: number, length: number): void {
     this.#admit(now, flow);
     const cost = entryCost(length);
@@ -337,7 +160,7 @@ export class SendQueue {
     this.#append(flow, entry, entry, cost);
   }
 
-  /** A flow gets datagrams here. */
+  /** Prepares a flow for datagrams that are appended to it here. */
   #admit(now: number, flow: number): void {
     this.#pool.reserveFlow(flow);
     this.takeFlow(flow);
@@ -345,7 +168,7 @@ export class SendQueue {
     this.#dropStale(now, flow);
   }
 
-  /** Adds entries to a flow, which are linked to each other, and to what the flow has. @param cost  bytes of all of them */
+  /** Adds entries to a flow, which are linked to each other and to its last one. @param cost  bytes of all of them */
   #append(flow: number, head: number, tail: number, cost: number): void {
     const pool = this.#pool;
     if (pool.flowHead[flow] === NONE) {
@@ -399,7 +222,7 @@ export class SendQueue {
     return end;
   }
 
-  /** As many of a flow's entries as it has credit for. */
+  /** Writes as many of a flow's entries as it has credit for. */
   #takeEntries(now: number, flow: number, out: Uint8Array, at: number): number {
     const pool = this.#pool;
     const { datapath, flowCredit } = pool;
@@ -420,36 +243,38 @@ export class SendQueue {
     return end;
   }
 
-  /** Measures the first datagram of a batch. @param waitedMs  in the program */
+  /** Records the first datagram of a batch in histograms. @param waitedMs  in this program */
   noteBatch(waitedMs: number, length: number): void {
     const { queueDelayMs, datagramBytes } = this.#counters.histograms;
     queueDelayMs.add(this.lane, waitedMs);
     datagramBytes.add("out", length);
   }
 
-  /** Measures the lane, which has accepted the last fill, or it would not be filled again. */
+  /** Measures the lane, which has accepted the last fill, as it is filled again. */
   #adaptQuantum(now: number): void {
     const taken = (this.#filledBytes / Math.max(now - this.#filledAt, 0.001)) * TURN_MS;
     this.#quantum = Math.min(MAX_QUANTUM_BYTES, Math.max(MIN_QUANTUM_BYTES, Math.floor(taken)));
     this.#filledAt = now;
   }
 
-  /** Drops everything of a flow that waits here, without counting. */
   dropFlow(flow: number): void {
     while (this.#pool.queueOf[flow] === this) this.#dropHead(flow);
   }
 
-  /** Moves a flow here, behind the others, from whichever queue holds it; what then exceeds the limit is dropped. */
+  /** Moves a flow here, behind the others, from the queue that holds it; what then exceeds the limit is dropped. */
   takeFlow(flow: number): void {
     const pool = this.#pool;
     const from = pool.queueOf[flow];
     if (from === undefined || from === this) return;
-    const bytes = pool.flowBytes[flow];
-    from.#unlink(flow);
-    from.bytes -= bytes;
+    from.giveFlow(flow);
     this.#link(flow);
-    this.bytes += bytes;
+    this.bytes += pool.flowBytes[flow];
     this.#dropUntil(this.#byteLimit);
+  }
+
+  giveFlow(flow: number): void {
+    this.#unlink(flow);
+    this.bytes -= this.#pool.flowBytes[flow];
   }
 
   /** Drops datagrams past the age budget in all flows. */
@@ -497,7 +322,7 @@ export class SendQueue {
     }
   }
 
-  /** Shows a tap a datagram of a flow that waits here, or is sent past the queue. */
+  /** Shows a tap a datagram of a flow that waits here, or that bypasses the queue. */
   record(
     tap: DatagramTap,
     reason: TapReason | undefined,
@@ -540,7 +365,7 @@ export class SendQueue {
     this.record(tap, reason, flow, this.#pool.entryContext[entry], data, 0, length);
   }
 
-  /** Hands everything over, each flow in order. @param take  `time` is when the datagram was queued; `data` is borrowed */
+  /** Hands over all datagrams, each flow in order. @param take  `time` is when the datagram was queued; `data` is borrowed */
   drainTo(
     take: (time: number, flow: number, context: number, data: Uint8Array, length: number) => void,
   ): void {
@@ -577,12 +402,12 @@ export class SendQueue {
   #dropUntil(bytes: number): void {
     const { drops, tap } = this.#counters;
     while (this.bytes > bytes && this.#turn !== NONE) {
-      const flow = this.#fattest();
+      const flow = this.#longestFlow();
       if (tap === undefined) {
-        const more = this.#pool.flowBytes[flow] - this.#nextFatBytes + 1;
+        const more = this.#pool.flowBytes[flow] - this.#nextBytes + 1;
         const cost = Math.min(this.bytes - bytes, more);
-        const dropped = this.#dropEntries(Number.NEGATIVE_INFINITY, flow, cost, this.#fatDrops + 1);
-        this.#fatDrops -= dropped - 1;
+        const dropped = this.#dropEntries(Number.NEGATIVE_INFINITY, flow, cost, this.#longestDrops + 1);
+        this.#longestDrops -= dropped - 1;
         drops.queue_full += dropped;
         continue;
       }
@@ -597,7 +422,7 @@ export class SendQueue {
     const oldest = now - this.#ageBudget;
     while (pool.flowHead[flow] !== NONE && pool.entryTime[pool.flowHead[flow]] < oldest) {
       if (this.#counters.tap === undefined) {
-        this.#counters.drops.age += this.#dropEntries(oldest, flow, 0, ALL);
+        this.#counters.drops.age += this.#dropEntries(oldest, flow, 0, ALL_ENTRIES);
         return;
       }
       this.#counters.drops.age++;
@@ -633,26 +458,30 @@ export class SendQueue {
     if (next === NONE) this.#unlink(flow);
   }
 
-  /** The flow with the most bytes among the next few in turn, as of a few drops ago. */
-  #fattest(): number {
+  /** The flow with most bytes among the next few in turn, as of a few drops ago. */
+  #longestFlow(): number {
     const pool = this.#pool;
-    if (this.#fat !== NONE && this.#fatDrops-- > 0 && pool.flowBytes[this.#fat] >= this.#nextFatBytes) {
-      return this.#fat;
+    if (
+      this.#longest !== NONE &&
+      this.#longestDrops-- > 0 &&
+      pool.flowBytes[this.#longest] >= this.#nextBytes
+    ) {
+      return this.#longest;
     }
-    let fattest = this.#turn;
+    let longest = this.#turn;
     let next = 0;
     let flow = pool.flowNext[this.#turn];
-    for (let i = 0; i < FATTEST_SEARCH && flow !== this.#turn; i++) {
+    for (let i = 0; i < LONGEST_SEARCH && flow !== this.#turn; i++) {
       const bytes = pool.flowBytes[flow];
-      const most = pool.flowBytes[fattest];
+      const most = pool.flowBytes[longest];
       next = Math.max(next, Math.min(bytes, most));
-      if (bytes > most) fattest = flow;
+      if (bytes > most) longest = flow;
       flow = pool.flowNext[flow];
     }
-    this.#fat = fattest;
-    this.#fatDrops = FATTEST_DROPS;
-    this.#nextFatBytes = next;
-    return fattest;
+    this.#longest = longest;
+    this.#longestDrops = LONGEST_DROPS;
+    this.#nextBytes = next;
+    return longest;
   }
 
   #link(flow: number): void {
@@ -675,7 +504,7 @@ export class SendQueue {
   #unlink(flow: number): void {
     const { flowNext, flowPrevious, queueOf } = this.#pool;
     queueOf[flow] = undefined;
-    if (flow === this.#fat) this.#fat = NONE;
+    if (flow === this.#longest) this.#longest = NONE;
     const next = flowNext[flow];
     if (next === flow) {
       this.#turn = NONE;
@@ -687,22 +516,6 @@ export class SendQueue {
     if (this.#turn === flow) this.#turn = next;
   }
 }
-
-/** How datagrams are written that come out of a queue. */
-export interface QueueFraming {
-  /** Bytes before an entry of `length` bytes. @param context  the number that was given with the entry */
-  headerLength(context: number, length: number): number;
-  /** @returns the offset behind it */
-  writeHeader(to: Uint8Array, at: number, context: number, length: number): number;
-  /** How many bytes of the entry are UDP payload. */
-  payloadLength(context: number, length: number): number;
-}
-
-const CAPSULES: QueueFraming = {
-  headerLength: datagramHeaderLength,
-  writeHeader: writeDatagramHeader,
-  payloadLength: (_, length) => length,
-};
 
 function entryCost(length: number): number {
   return length + ENTRY_COST;
