@@ -57,18 +57,18 @@ typedef struct io_tun_batch {
   size_t count;
 } io_tun_batch;
 
-// Returns how many were dropped: rows that are not valid, and packets that the device did not accept, including those that shortcuts have
-// written since the last call.
+// Returns how many were dropped: rows that are not valid, and packets that the device did not accept, including packets that
+// shortcuts have written since the last call.
 size_t io_tun_write(io_loop *loop, int device, const io_tun_batch *batch);
 
 typedef struct io_tun_format {
-  // Of what is written, without the virtio-net header.
+  // Of written packets, without the virtio-net header.
   int mtu;
-  // As of io_tun_device.
+  // As in io_tun_device.
   bool has_virtio, has_uso;
 } io_tun_format;
 
-// Permits shortcuts of a device (shortcut.h). Returns UV_EINVAL if there is no such device, or the MTU is not positive.
+// Permits shortcuts for a device (shortcut.h). Returns UV_EINVAL if there is no such device, or the MTU is not positive.
 int io_tun_shortcuts(io_loop *loop, int device, const io_tun_format *format);
 
 // Sets the class of a device (IO_LATENCY_…). Linux only, else UV_ENOTSUP.

@@ -56,7 +56,7 @@ const NO_STACK_COUNTS = Object.fromEntries(STACK_COUNTS.map((name) => [name, 0])
 const TUNNEL_PATIENCE_MS = 3_000;
 
 export interface Tun2SocksEvents extends UdpLocalEvents {
-  /** Its device is gone. */
+  /** The device is gone. */
   readonly end: Error | undefined;
 }
 
@@ -67,7 +67,7 @@ export interface Tun2SocksAddress {
   readonly plan: readonly string[];
 }
 
-/** What a tun2socks is given beside its options. */
+/** What a tun2socks gets besides its options. */
 export interface Tun2SocksFeatures {
   /** Opens the device that the options name. @throws HostError */
   readonly openDevice: (
@@ -76,11 +76,11 @@ export interface Tun2SocksFeatures {
     events: DeviceEvents,
     log: Logger,
   ) => Promise<Device>;
-  /** Those of its tunnel. */
+  /** Features of its tunnel. */
   readonly tunnel?: UdpLocalFeatures;
 }
 
-/** Wires {@link Tun2Socks} to a device, TCP listeners, paths for UDP, and a timer. */
+/** Connects {@link Tun2Socks} with a device, TCP listeners, paths for UDP, and a timer. */
 export class Tun2SocksHost implements TunnelPathHost {
   readonly events = new Listeners<Tun2SocksEvents>();
   readonly #options: ResolvedTun2SocksOptions;
@@ -101,14 +101,14 @@ export class Tun2SocksHost implements TunnelPathHost {
   #patience: Timer | undefined;
   /** By route. */
   readonly #paths: (UdpPath | undefined)[] = [];
-  /** By route, where TCP goes on. */
+  /** By route, the next way for TCP. */
   readonly #tcpWays: TcpWay[] = [];
   /** By association. */
   readonly #pathOf: (UdpPath | undefined)[] = [];
   readonly #pathDrops = { send_error: 0, association_limit: 0, malformed: 0, wrong_source: 0 };
   #deviceDrops = 0;
   readonly #datagram = new OutgoingDatagram();
-  /** Datagrams that the paths for UDP have reported as not delivered. */
+  /** Counts of datagrams that the paths for UDP have reported as not delivered. */
   readonly #refusals: Record<UnreachableKind, number> = { port: 0, host: 0, prohibited: 0, "too-big": 0 };
   /** Whether something waits for the end of this turn, and the time of the turn. */
   #isScheduled = false;
@@ -143,7 +143,7 @@ export class Tun2SocksHost implements TunnelPathHost {
 
   stats(): Tun2SocksStats {
     const core = this.#core;
-    // The core learns what shortcuts have carried.
+    // Core learns what shortcuts have carried.
     const tunnel = this.#tunnel?.stats() ?? noTunnelStats();
     const { drops, datagramsIn, datagramsOut, bytesIn, bytesOut, ...counts } = core.counters;
     const { associationsEvicted, flowsEvicted, halfOpenEvicted, icmpErrorsLimited, ...packets } = counts;
@@ -156,7 +156,7 @@ export class Tun2SocksHost implements TunnelPathHost {
       associations: core.associationCount,
       flows: core.flowCount,
       halfOpenFlows: core.halfOpenCount,
-      // What goes into the device came out of a tunnel.
+      // Packets into the device came out of a tunnel.
       datagramsIn: datagramsOut,
       datagramsOut: datagramsIn,
       bytesIn: bytesOut,
@@ -175,7 +175,7 @@ export class Tun2SocksHost implements TunnelPathHost {
     };
   }
 
-  /** The session of its tunnel; none where there is no tunnel. */
+  /** The session of its tunnel; none without a tunnel. */
   async status(): Promise<EndpointStatus> {
     return (await this.#tunnel?.status()) ?? { sessions: [], sessionsLeftOut: 0 };
   }
@@ -188,7 +188,7 @@ export class Tun2SocksHost implements TunnelPathHost {
     const options = this.#options;
     this.#tcpWays[ROUTE_DIRECT] = tcpWay(undefined, this.#system, this.#outgoing);
     for (const [index, url] of options.socks.entries()) {
-      // A bare relay is for UDP alone.
+      // A bare relay carries only UDP.
       if (isBareRelay(url)) continue;
       const route = ROUTE_SOCKS + index;
       const urls = [url, ...(route === options.tcpRoute ? options.otherTcpWays : [])];
@@ -240,7 +240,7 @@ export class Tun2SocksHost implements TunnelPathHost {
     }
   }
 
-  /** Its tunnel connects again at once. */
+  /** Reconnects its tunnel at once. */
   reconnect(): void {
     this.#tunnel?.reconnect();
   }
@@ -325,7 +325,11 @@ export class Tun2SocksHost implements TunnelPathHost {
     return makeCore(ports);
   }
 
-  /** The module whose stack terminates TCP; undefined where the kernel does, or nobody. @throws HostError */
+  /**
+   * The module whose stack terminates TCP; undefined if the kernel does, or nothing.
+   *
+   * @throws HostError
+   */
   #stackModule(device: Device): NativeModule | undefined {
     const { native } = this.#io;
     const { tcpStack } = this.#options;
@@ -502,7 +506,7 @@ export class Tun2SocksHost implements TunnelPathHost {
     toDevice.clear();
   }
 
-  /** The clock, read once per turn of the loop, at whose end everything received is written. */
+  /** The clock, read once per turn of the loop, at the end of which everything received is written. */
   #turnAt(): number {
     if (this.#isScheduled) return this.#now;
     this.#isScheduled = true;

@@ -1,5 +1,5 @@
-// DATAGRAM capsules (RFC 9297 §3.5), for shortcuts and for the loops of the C library: numbers of variable length (RFC 9000 §16), a context
-// (RFC 9298 §5), a payload. Nothing beyond the given bytes is read.
+// DATAGRAM capsules (RFC 9297 §3.5), for shortcuts and for the loops of the C library: numbers of variable length (RFC 9000 §16), a
+// context (RFC 9298 §5), a payload. Nothing beyond the given bytes is read.
 #ifndef UNDERPASS_IO_CAPSULE_H
 #define UNDERPASS_IO_CAPSULE_H
 
@@ -41,17 +41,17 @@ static inline uint8_t *write_varint(uint8_t *to, uint32_t value) {
   return to;
 }
 
-// The length of the one whose first byte is `first`.
+// The length of a number whose first byte is `first`.
 static inline size_t varint_length_from(uint8_t first) { return (size_t)1 << (first >> 6); }
 
-// All of it is there.
+// Reads a complete number.
 static inline uint64_t read_varint(const uint8_t *at) {
   uint64_t value = *at & 0x3f;
   for (size_t i = 1; i < varint_length_from(*at); i++) value = value << 8 | at[i];
   return value;
 }
 
-// Bytes of a DATAGRAM capsule.
+// The length of a DATAGRAM capsule.
 static inline size_t capsule_bytes(uint32_t context, size_t payload_bytes) {
   size_t value_bytes = varint_length(context) + payload_bytes;
   return 1 + varint_length((uint32_t)value_bytes) + value_bytes;
@@ -64,22 +64,22 @@ static inline uint8_t *capsule_write_header(uint8_t *to, uint32_t context, size_
 }
 
 typedef enum {
-  // One that can be carried.
+  // A capsule that can be carried.
   CAPSULE_WHOLE,
-  // The beginning of what may be one, or is too long to be judged yet.
+  // The beginning of a possible capsule, or a capsule too long to be judged yet.
   CAPSULE_CUT,
-  // Anything else: of another type, or to be refused.
+  // Anything else: another type, or a capsule to be refused.
   CAPSULE_OTHER
 } capsule_kind;
 
 typedef struct datagram_capsule {
-  // Offsets in the bytes; the end may be beyond them if it is cut.
+  // Offsets in the bytes; the end may be beyond them if the capsule is truncated.
   size_t payload, end;
-  // -1 while it is not known.
+  // -1 while unknown.
   int64_t context;
 } datagram_capsule;
 
-// Judges what begins at `at`, which is before `stop`.
+// Judges the bytes at `at`, which is before `stop`.
 static inline capsule_kind capsule_read(const uint8_t *bytes, size_t at, size_t stop, datagram_capsule *result) {
   result->context = -1;
   if (bytes[at] != CAPSULE_DATAGRAM) return CAPSULE_OTHER;

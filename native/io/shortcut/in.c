@@ -5,7 +5,7 @@
 #include "capsule.h"
 #include "packets-in.h"
 
-// What could not be sent is reported with the caller's next datagrams.
+// Datagrams that could not be sent are reported with the caller's next datagrams.
 static void send_rows(io_loop *loop, const uint8_t *bytes, size_t byte_count, int32_t row_count) {
   const shortcut_table *table = loop->shortcuts;
   if (row_count == 0) return;
@@ -21,7 +21,7 @@ static void send_rows(io_loop *loop, const uint8_t *bytes, size_t byte_count, in
   if (dropped > 0) loop->udp->late_drops += (size_t)dropped;
 }
 
-// Adds one to those that a socket sends.
+// Adds a datagram to those that a socket sends.
 static void add_row(io_loop *loop, shortcut *shortcut, const datagram_capsule *capsule, int32_t index) {
   shortcut_table *table = loop->shortcuts;
   uint32_t payload_bytes = (uint32_t)(capsule->end - capsule->payload);

@@ -1,5 +1,5 @@
-// UDP in IP packets, for shortcuts of devices: IPv4 (RFC 791), IPv6 (RFC 8200), UDP (RFC 768), behind a virtio-net header (virtio 1.2
-// §5.1.6) or without. Nothing beyond the given bytes is read.
+// UDP in IP packets, for shortcuts of devices: IPv4 (RFC 791), IPv6 (RFC 8200), UDP (RFC 768), with or without a virtio-net header
+// (virtio 1.2 §5.1.6) before them. Nothing beyond the given bytes is read.
 #ifndef UNDERPASS_IO_PACKET_H
 #define UNDERPASS_IO_PACKET_H
 
@@ -16,9 +16,9 @@
 #define PACKET_IPV6_BYTES 40
 #define PACKET_UDP_BYTES 8
 #define PACKET_MAX_HEADER_BYTES (PACKET_VIRTIO_BYTES + PACKET_IPV6_BYTES + PACKET_UDP_BYTES)
-// Of the total length of an IPv4 packet.
+// Largest total length of an IPv4 packet.
 #define PACKET_MAX_BYTES 65535
-// What the kernel puts into one packet at most (UDP_MAX_SEGMENTS), and what every kernel accepts.
+// Limit of datagrams in one packet: what the kernel puts into one (UDP_MAX_SEGMENTS), and what every kernel accepts.
 #define PACKET_MAX_SEGMENTS 128
 #define PACKET_MAX_RUN_SEGMENTS 64
 #define PACKET_UDP_CHECKSUM 6
@@ -41,7 +41,7 @@ static inline void write_le16(uint8_t *at, size_t value) {
   at[1] = (uint8_t)(value >> 8);
 }
 
-// RFC 1071: adds bytes to a sum of words in the machine's order. Only the last bytes of all may be odd in number.
+// RFC 1071: adds bytes to a sum of words in the machine's order. Only the last bytes may be odd in number.
 static inline uint64_t sum_bytes(uint64_t sum, const uint8_t *bytes, size_t count) {
   for (; count >= sizeof(uint32_t); bytes += sizeof(uint32_t), count -= sizeof(uint32_t)) {
     uint32_t word;
@@ -53,7 +53,7 @@ static inline uint64_t sum_bytes(uint64_t sum, const uint8_t *bytes, size_t coun
   return sum + rest;
 }
 
-// In the machine's order: to be stored and compared as it is in memory.
+// In the machine's order: stored and compared as it is in memory.
 static inline uint16_t fold_sum(uint64_t sum) {
   while (sum >> 16 != 0) sum = (sum & 0xffff) + (sum >> 16);
   return (uint16_t)sum;
@@ -61,7 +61,7 @@ static inline uint16_t fold_sum(uint64_t sum) {
 
 static inline void store_sum(uint8_t *at, uint16_t sum) { memcpy(at, &sum, sizeof sum); }
 
-// Of the pseudo header. `addresses`: both, one behind the other.
+// Adds the pseudo header. `addresses`: both addresses, one after the other.
 static inline uint64_t sum_pseudo_header(const uint8_t *addresses, size_t address_bytes, size_t udp_bytes) {
   const uint8_t rest[4] = {0, PACKET_UDP_PROTOCOL, (uint8_t)(udp_bytes >> 8), (uint8_t)udp_bytes};
   return sum_bytes(sum_bytes(0, addresses, 2 * address_bytes), rest, sizeof rest);
@@ -70,9 +70,9 @@ static inline uint64_t sum_pseudo_header(const uint8_t *addresses, size_t addres
 typedef enum {
   // UDP that can be carried.
   PACKET_UDP,
-  // No UDP, whatever it is.
+  // Certainly not UDP.
   PACKET_NO_UDP,
-  // UDP perhaps, and of any flow: fragments, options, what is not valid.
+  // Possibly UDP, of any flow: fragments, options, or a packet that is not valid.
   PACKET_UNCLEAR
 } packet_kind;
 
@@ -83,7 +83,7 @@ typedef struct udp_packet {
   int32_t dscp;
   const uint8_t *payload;
   size_t payload_bytes;
-  // Of the datagrams that the payload consists of, of which only the last may be shorter.
+  // Length of the datagrams in the payload, of which only the last may be shorter.
   size_t segment_bytes;
 } udp_packet;
 
@@ -144,8 +144,9 @@ static inline packet_kind packet_read(const uint8_t *bytes, size_t count, bool h
   return PACKET_UDP;
 }
 
-// Headers of a packet from `remote` to `source` without its checksum of UDP: not fragmented, 64 hops, DSCP 0. With virtio, that is the
-// kernel's to complete; if `segment_bytes` is less than the payload, the packet is as many datagrams. Returns their length.
+// Writes the headers of a packet from `remote` to `source` without its UDP checksum: not fragmented, 64 hops, DSCP 0. With virtio,
+// the kernel completes the checksum; if `segment_bytes` is less than the payload, the packet contains several datagrams. Returns
+// the headers' length.
 static inline size_t packet_write_headers(uint8_t *to, const uint8_t *source, const uint8_t *remote, bool has_virtio,
                                           size_t payload_bytes, size_t segment_bytes) {
   bool is_ipv4 = source[0] == 1;

@@ -30,7 +30,7 @@ bool io_packets_add(io_loop *loop, packet_run *run, shortcut *shortcut, const ui
   if (run->segments == 0 || !may_join(run, shortcut, bytes)) {
     io_packets_flush(loop, run);
     run->tun = io_tun_of(loop, shortcut->socket);
-    // It would have to be fragmented.
+    // The packet would have to be fragmented.
     if (run->tun == NULL || header_bytes(shortcut) + bytes > (size_t)run->tun->format.mtu) return false;
     run->shortcut = shortcut;
     run->segment_bytes = bytes;
@@ -54,7 +54,7 @@ void io_packets_flush(io_loop *loop, packet_run *run) {
   const carried carried = {0, (uint16_t)run->segments, (uint32_t)run->bytes, (uint32_t)run->last_bytes};
   shortcut->packets++;
   io_shortcut_count(loop->shortcuts, shortcut, uv_now(loop->uv), &carried);
-  // The answer comes soon.
+  // The answer is expected soon.
   if (tun->latency == IO_LATENCY_INTERACTIVE) io_latency_spin(loop);
   run->segments = 0;
   run->bytes = 0;

@@ -1,5 +1,5 @@
-// Datagrams of capsules → packets of devices. As in the script, those that follow each other in one flow, of one size but for the last, are one
-// packet where the system splits it (USO).
+// Datagrams of capsules → packets of devices. As in the script, consecutive datagrams of one flow, of one size except for the last,
+// form one packet if the system splits it (USO).
 #ifndef UNDERPASS_IO_PACKETS_IN_H
 #define UNDERPASS_IO_PACKETS_IN_H
 
@@ -10,7 +10,7 @@
 #include <sys/uio.h>
 #endif
 
-// Datagrams of one flow that are not written yet.
+// Datagrams of one flow that have not been written yet.
 typedef struct packet_run {
   int segments;
   // Of all payloads, of the first, and of the last.
@@ -18,7 +18,7 @@ typedef struct packet_run {
   struct tun *tun;
   shortcut *shortcut;
 #ifndef _WIN32
-  // One for what the device puts before a packet, one for headers, and the payloads.
+  // One for what precedes a packet on the device, one for headers, and the payloads.
   struct iovec parts[2 + PACKET_MAX_RUN_SEGMENTS];
 #endif
 } packet_run;
@@ -28,10 +28,10 @@ static inline void io_packets_begin(packet_run *run) {
   run->bytes = 0;
 }
 
-// Takes a datagram, which is not changed before io_packets_flush. Returns false if it is the caller's.
+// Takes a datagram, which does not change before io_packets_flush. Returns false if it is left to the caller.
 bool io_packets_add(io_loop *loop, packet_run *run, shortcut *shortcut, const uint8_t *payload, size_t bytes);
 
-// Writes what was taken. What the device does not accept is reported with the caller's next packets.
+// Writes the taken datagrams. Packets that the device does not accept are reported with the caller's next packets.
 void io_packets_flush(io_loop *loop, packet_run *run);
 
 #endif

@@ -27,7 +27,7 @@ static shortcut *find(shortcut_table *table, const tun *tun, const udp_packet *p
   return io_shortcut_find_out(table, &key);
 }
 
-// Adds all datagrams of a packet. Returns false if they are the caller's.
+// Adds all datagrams of a packet. Returns false if they are left to the caller.
 static bool add(capsule_batch *batch, int32_t item, const shortcut *shortcut, stream *stream, const udp_packet *packet) {
   uint32_t context = (uint32_t)shortcut->context;
   size_t segment = packet->segment_bytes, left = packet->payload_bytes;
@@ -49,7 +49,7 @@ static bool add(capsule_batch *batch, int32_t item, const shortcut *shortcut, st
   return true;
 }
 
-// Moves the packets that are left to the beginning. Returns how many.
+// Moves the remaining packets to the beginning. Returns how many.
 static size_t compact(const shortcut_table *table, const io_tun_memory *memory, size_t judged, size_t count) {
   size_t left = 0;
   for (size_t i = 0; i < count; i++) {
@@ -60,7 +60,7 @@ static size_t compact(const shortcut_table *table, const io_tun_memory *memory, 
   return left;
 }
 
-// Carries packet `item` if it can. Returns false if what follows is the caller's, as it may be of the same flow.
+// Carries packet `item` if it can. Returns false if everything after it goes to the caller, because it may belong to the same flow.
 static bool carry(capsule_batch *batch, const tun *tun, int32_t item) {
   const io_tun_memory *memory = &tun->memory;
   udp_packet packet;

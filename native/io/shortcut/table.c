@@ -1,4 +1,4 @@
-// Which shortcuts there are: given, found, ended, counted.
+// The table of shortcuts: they are given, found, ended and counted.
 #include "table.h"
 
 #include <stdlib.h>
@@ -11,7 +11,7 @@
 
 #define IDLE_CHECK_MS 1000
 
-// NULL if there is no memory.
+// Returns NULL if there is no memory.
 static shortcut_table *table_of(io_loop *loop) {
   if (loop->shortcuts != NULL || loop->is_ending) return loop->shortcuts;
   shortcut_table *table = calloc(1, sizeof *table);
@@ -85,7 +85,7 @@ shortcut *io_shortcut_find_in(shortcut_table *table, int stream, int32_t context
   return NULL;
 }
 
-// Takes one out of a list of numbers that it is in.
+// Removes a shortcut from a list of numbers that contains it.
 static void unlink_from(shortcut_table *table, int16_t *link, int16_t number, bool is_of_stream) {
   while (*link != number) {
     shortcut *each = &table->shortcuts[*link];
@@ -95,7 +95,7 @@ static void unlink_from(shortcut_table *table, int16_t *link, int16_t number, bo
   *link = is_of_stream ? found->next_of_stream : found->next;
 }
 
-// A socket or device has one more, or one less.
+// Adds to, or subtracts from, the number of shortcuts of a socket or device.
 static void count_of_end(io_loop *loop, const shortcut *shortcut, int change) {
   bool is_out = shortcut->state == SHORTCUT_OUT;
   if (shortcut->is_of_device) {
@@ -135,7 +135,7 @@ static int32_t take_place(shortcut_table *table) {
   return number;
 }
 
-// An address without a scope, of a family of sockets.
+// True for an address without a scope, of a family that sockets have.
 static bool is_address(const uint8_t *address, size_t bytes, int family) {
   struct sockaddr_storage read;
   bool is_whole = bytes == IO_ADDRESS_IPV4_BYTES || bytes == IO_ADDRESS_IPV6_BYTES;
@@ -143,11 +143,11 @@ static bool is_address(const uint8_t *address, size_t bytes, int family) {
   return read.ss_family == family && bytes == (family == AF_INET6 ? IO_ADDRESS_IPV6_BYTES : IO_ADDRESS_IPV4_BYTES);
 }
 
-// Fills in what is by the table, and enters it. Returns its number, or SHORTCUT_NONE.
+// Completes the fields of the table, and enters the shortcut. Returns its number, or SHORTCUT_NONE.
 static int32_t add(io_loop *loop, shortcut made) {
   stream *stream = io_stream_of(loop, made.stream);
   if (stream == NULL || made.context < 0) return SHORTCUT_NONE;
-  // What is read has to be longer than what is kept before it.
+  // The buffer has to be longer than the kept bytes before it.
   if (stream->length < 2 * SHORTCUT_KEPT_BYTES) return SHORTCUT_NONE;
   shortcut_table *table = table_of(loop);
   if (table == NULL) return SHORTCUT_NONE;
@@ -228,7 +228,7 @@ void io_shortcut_end(io_loop *loop, int descriptor) {
 
 static bool is_open(const shortcut *shortcut) { return shortcut->state == SHORTCUT_OUT || shortcut->state == SHORTCUT_IN; }
 
-// All of a socket or device, of which there are so many.
+// Ends all shortcuts of a socket or device. `left`: how many are left.
 static void end_all(io_loop *loop, bool is_of_device, int32_t socket, const int32_t *left) {
   shortcut_table *table = loop->shortcuts;
   if (table == NULL) return;
@@ -249,7 +249,7 @@ void io_shortcut_resume(io_loop *loop, int descriptor) {
   if (stream != NULL) stream->is_resumed = true;
 }
 
-// Not more often than once a second, as it looks at all.
+// At most once a second, because it checks all of them.
 static void end_idle(io_loop *loop, double now) {
   shortcut_table *table = loop->shortcuts;
   if (now - (double)table->looked_at < IDLE_CHECK_MS) return;

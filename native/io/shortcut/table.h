@@ -1,4 +1,4 @@
-// The shortcuts of a context, and what carries their datagrams.
+// The shortcuts of a context, and what they need to carry datagrams.
 #ifndef UNDERPASS_IO_SHORTCUT_TABLE_H
 #define UNDERPASS_IO_SHORTCUT_TABLE_H
 
@@ -10,7 +10,7 @@
 
 // A power of two.
 #define SHORTCUT_BUCKETS 8192
-// What is written to a stream at once: several of the largest datagrams.
+// Limit of bytes written to a stream at once: several of the largest datagrams.
 #define SHORTCUT_BATCH_BYTES 262144
 #define SHORTCUT_NONE (-1)
 
@@ -18,27 +18,28 @@ typedef enum { SHORTCUT_FREE, SHORTCUT_OUT, SHORTCUT_IN, SHORTCUT_ENDED } shortc
 
 typedef struct shortcut {
   shortcut_state state;
-  // Whether `socket` is a device, by its descriptor. Then `header` is the application's address, `local` is 0, and packets out have `dscp`.
+  // True if `socket` is the descriptor of a device. Then `header` is the application's address, `local` is 0, and packets out have
+  // `dscp`.
   bool is_of_device;
   uint8_t dscp;
   int32_t socket, local, context;
   int stream;
-  // Of what it is found by.
+  // Hash of its key.
   uint32_t hash;
-  // The next in its bucket, or of those that are free; of its stream; and of those with something to count.
+  // The next shortcut in its bucket, or of the free ones; the next of its stream; the next with something to count.
   int16_t next, next_of_stream, next_of_news;
   bool has_news;
   uint8_t header_bytes, address_bytes;
   uint8_t header[IO_SHORTCUT_HEADER_BYTES];
   uint8_t address[IO_ADDRESS_MAX_BYTES];
-  // Since the last row of counts; packets of a device.
+  // Since the last row of counts; `packets` of a device.
   uint64_t datagrams, bytes, packets;
   size_t last_bytes;
-  // By uv_now.
+  // On the clock of uv_now.
   uint64_t last_at;
 } shortcut;
 
-// What a shortcut carries of a row or packet that was received; the number is SHORTCUT_NONE for what is the caller's.
+// The shortcut of a received row or packet; SHORTCUT_NONE for one that is left to the caller.
 typedef struct carried {
   int16_t shortcut;
   uint16_t datagrams;
@@ -46,13 +47,13 @@ typedef struct carried {
 } carried;
 
 typedef struct shortcut_table {
-  // Unpredictable, as sources of datagrams are others' choice.
+  // Unpredictable, because others choose the sources of datagrams.
   uint64_t seed;
-  // Places that have ever been used, and the first that is free again.
+  // The number of places that have been used, and the first that is free again.
   int16_t used, first_free;
-  // Those with something to count, in the order in which they got it.
+  // Shortcuts with something to count, in the order in which they got it.
   int16_t first_news, last_news;
-  // When idle ones were last looked for, by uv_now.
+  // Time of the last search for idle ones, on the clock of uv_now.
   uint64_t looked_at;
   int16_t buckets[SHORTCUT_BUCKETS];
   shortcut shortcuts[IO_SHORTCUTS];
@@ -63,7 +64,7 @@ typedef struct shortcut_table {
   int32_t send_rows[IO_UDP_MAX_SEND_ROWS * IO_UDP_SEND_ROW_INTS];
 } shortcut_table;
 
-// What a datagram out is found by; all of it has to be equal.
+// The key of a datagram out; all of it has to be equal.
 typedef struct shortcut_key {
   bool is_of_device;
   int32_t socket, local;
@@ -71,7 +72,7 @@ typedef struct shortcut_key {
   size_t address_bytes, header_bytes;
 } shortcut_key;
 
-// The one that carries such a datagram, or such capsules; NULL for none.
+// The shortcut that carries such a datagram, or such capsules; NULL for none.
 shortcut *io_shortcut_find_out(shortcut_table *table, const shortcut_key *key);
 shortcut *io_shortcut_find_in(shortcut_table *table, int stream, int32_t context);
 
@@ -79,7 +80,7 @@ static inline int16_t io_shortcut_number(const shortcut_table *table, const shor
   return (int16_t)(shortcut - table->shortcuts);
 }
 
-// It has something to count.
+// Marks a shortcut that has something to count.
 static inline void io_shortcut_note(shortcut_table *table, shortcut *shortcut) {
   if (shortcut->has_news) return;
   int16_t number = io_shortcut_number(table, shortcut);
@@ -105,14 +106,14 @@ void io_shortcut_end_socket(io_loop *loop, const struct udp_socket *socket);
 void io_shortcut_end_device(io_loop *loop, const struct tun *tun);
 void io_shortcut_end_stream(io_loop *loop, stream *stream);
 
-// out.c: carries what it can of the rows that have been received, and takes them out. Returns how many are left, from the first on.
+// out.c: carries received rows if possible, and removes them. Returns how many are left, from the first on.
 int32_t io_shortcut_carry_out(io_loop *loop, int32_t *rows, int32_t count, const uint8_t *arena, const uint8_t *addresses);
 
 // packets-out.c: the same for packets that a device has read.
 size_t io_shortcut_carry_packets(io_loop *loop, const struct tun *tun, size_t count);
 
-// in.c: carries what it can of the bytes that a stream has received from the beginning of a capsule on. Returns how many bytes that took.
-// `may_keep`: whether the rest is the beginning of a capsule that may be a shortcut's.
+// in.c: carries bytes that a stream has received, from the beginning of a capsule on. Returns how many bytes that took. `may_keep`:
+// whether the rest is the beginning of a capsule that may be a shortcut's.
 size_t io_shortcut_carry_in(io_loop *loop, const stream *stream, const uint8_t *bytes, size_t count, bool *may_keep);
 
 #endif

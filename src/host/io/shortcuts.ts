@@ -4,11 +4,11 @@ import type { ByteStream } from "../stream/byte-stream.ts";
 import type { NativeModule } from "./native-module.ts";
 import { SHORTCUT_ROW_NUMBERS } from "./native-module.ts";
 
-/** Bytes before a payload: the SOCKS5 header of an IP address. */
+/** Limit of the bytes before a payload: the SOCKS5 header of an IP address. */
 const MAX_HEADER_BYTES = 22;
 /** Rows fetched at once. */
 const MAX_ROWS = 1_024;
-/** How often a turn that has no need of exact counts asks for them; the order of idleness is exact to a second. */
+/** How often a turn that needs no exact counts requests them; the order of idleness is exact to a second. */
 const COLLECT_MS = 100;
 const NO_BYTES: Uint8Array = new Uint8Array(0);
 const NO_ROWS = new Int32Array(0);
@@ -27,23 +27,23 @@ export function hasShortcuts(native: NativeModule): native is ShortcutModule {
 export interface SocketEnd {
   readonly socket: { readonly number?: number };
   readonly remote: { readonly address: AddressBytes; readonly local: number };
-  /** Before each payload, both ways; undefined for nothing. */
+  /** Bytes before each payload, both ways; undefined for none. */
   readonly header: Uint8Array | undefined;
 }
 
-/** ... or UDP packets of a device, by its descriptor. */
+/** ... or a device, by its descriptor, with UDP packets. */
 export interface PacketEnd {
   readonly device: number;
   /** The application's address, and the other end's. */
   readonly source: AddressBytes;
   readonly remote: AddressBytes;
-  /** Of packets from the application. */
+  /** For packets from the application. */
   readonly dscp: number;
 }
 
 export type FlowEnd = SocketEnd | PacketEnd;
 
-/** Hears what a shortcut has carried, or that it has ended, once. */
+/** Is told what a shortcut has carried, and once that it has ended. */
 interface Listener {
   readonly shortcut: Shortcut;
   handleCarried(
@@ -65,18 +65,18 @@ export class NativeShortcuts {
   #count = 0;
   #rows: Float64Array | undefined;
   #collectedAt = Number.NEGATIVE_INFINITY;
-  /** Some have ended since they were counted last. */
+  /** Some have ended since the last count. */
   #hasEnded = false;
 
   constructor(native: ShortcutModule) {
     this.#native = native;
   }
 
-  /** @returns false if it cannot be given */
+  /** @returns false if the shortcut cannot be given */
   give(now: number, listener: Listener, end: FlowEnd, stream: ByteStream): boolean {
     let number = this.#tryToGive(listener.shortcut, end, stream);
     if (number < 0 && this.#hasEnded) {
-      // Those that have ended keep their places until they have been counted.
+      // Ended shortcuts keep their places until they have been counted.
       this.collect(now);
       number = this.#tryToGive(listener.shortcut, end, stream);
     }
@@ -119,17 +119,17 @@ export class NativeShortcuts {
     if (descriptor !== undefined) this.#native.shortcutResume(descriptor);
   }
 
-  /** {@link collect}, if that was long ago. */
+  /** Calls {@link collect} if the last call was long ago. */
   refresh(now: number): void {
     if (this.#count > 0 && now - this.#collectedAt >= COLLECT_MS) this.collect(now);
   }
 
-  /** Whether any was ever given. */
+  /** Whether any shortcut was ever given. */
   get isUsed(): boolean {
     return this.#rows !== undefined;
   }
 
-  /** Reports what has been carried until now, in the order of time. */
+  /** Reports what has been carried so far, in the order of time. */
   collect(now: number): void {
     if (this.#count === 0) return;
     this.#collectedAt = now;
@@ -157,13 +157,13 @@ export class NativeShortcuts {
     listener.handleEnded(listener.shortcut);
   }
 
-  /** @returns how many datagrams were dropped that had been taken before, and were not reported */
+  /** @returns how many datagrams were dropped after they had been accepted, and have not been reported */
   takeDropped(): number {
     return this.#native.udpSend(NO_BYTES, NO_ROWS, 0, NO_BYTES, NO_BYTES);
   }
 }
 
-/** Offsets of rows, those first whose last datagram is oldest. */
+/** Offsets of rows, in the order of their last datagrams, the oldest first. */
 function byAge(rows: Float64Array, count: number): number[] {
   const offsets = Array.from({ length: count }, (_, row) => row * SHORTCUT_ROW_NUMBERS);
   return offsets.sort((a, b) => rows[b + 3] - rows[a + 3]);
@@ -178,18 +178,22 @@ export interface ShortcutCore {
   handleShortcut(time: number, shortcut: Shortcut, count: number, bytes: number, length: number): void;
 }
 
-/** What they need from a host. */
+/** What shortcuts need from a host. */
 export interface ShortcutEnds {
   /** The UDP end of a flow, if there is one that may have shortcuts. */
   flowEnd(shortcut: Shortcut): FlowEnd | undefined;
   stream(connection: number): ByteStream | undefined;
-  /** Shortcuts have carried datagrams, the last one at `time`. @param packets  of a device, else 0 */
+  /**
+   * Shortcuts have carried datagrams, the last one at `time`.
+   *
+   * @param packets  of a device, otherwise 0
+   */
   handleCarried?(time: number, shortcut: Shortcut, count: number, bytes: number, packets: number): void;
-  /** What the script has delivered, and not sent yet, goes before what shortcuts read. */
+  /** Sends what the script has delivered and not sent yet, before what shortcuts read. */
   flush?(): void;
 }
 
-/** The shortcuts of one host: connects what core permits with sockets and streams. */
+/** The shortcuts of one host: connects the flows that core permits with sockets and streams. */
 export class HostShortcuts {
   readonly #native: NativeShortcuts;
   readonly #core: ShortcutCore;
@@ -202,7 +206,7 @@ export class HostShortcuts {
     core.shortcuts.isWanted = true;
   }
 
-  /** Gives what core offers. To be called when everything has been written. */
+  /** Gives the shortcuts that core offers. Call this when everything has been written. */
   give(now: number): void {
     const core = this.#core;
     for (let shortcut = core.pollShortcut(); shortcut !== undefined; shortcut = core.pollShortcut()) {
@@ -238,7 +242,7 @@ export class HostShortcuts {
     this.#ends.handleCarried?.(time, shortcut, count, bytes, packets);
   };
 
-  /** To be called when all that a connection has read has been handled, and {@link give}. */
+  /** Call this after {@link give}, when everything that a connection has read has been handled. */
   resume(connection: number): void {
     if (!this.#core.mayReadShortcuts(connection)) return;
     const stream = this.#ends.stream(connection);
@@ -247,12 +251,12 @@ export class HostShortcuts {
     this.#native.resume(stream);
   }
 
-  /** A turn begins: core learns what has been carried, unless it has learnt that lately. */
+  /** A turn begins: core learns what has been carried, unless it learnt that recently. */
   refresh(now: number): void {
     this.#native.refresh(now);
   }
 
-  /** Core learns what has been carried until now. To be called before time passes there, or its state is read. */
+  /** Core learns what has been carried so far. Call this before core's time advances, or its state is read. */
   collect(now: number): void {
     if (!this.#native.isUsed) return;
     this.#native.collect(now);

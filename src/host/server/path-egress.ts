@@ -4,12 +4,12 @@ import type { UdpPath, UdpPathHost } from "../udp-paths/udp-path.ts";
 import { OutgoingDatagram } from "../udp-paths/udp-path.ts";
 import type { EgressHost, ServerEgress } from "./server-egress.ts";
 
-/** Sends the datagrams of a server's associations by a {@link UdpPath}: `--egress` other than sockets. */
+/** Sends the datagrams of a server's associations through a {@link UdpPath}: for any `--egress` except sockets. */
 export class PathEgress implements ServerEgress, UdpPathHost {
   readonly ready: Promise<void>;
   readonly #host: EgressHost;
   readonly #datagram = new OutgoingDatagram();
-  /** Undefined until it is open. */
+  /** Undefined until the path is open. */
   #path: UdpPath | undefined;
   /** Whether the path knows an association. */
   readonly #isOpen: boolean[] = [];
@@ -20,7 +20,7 @@ export class PathEgress implements ServerEgress, UdpPathHost {
     this.ready = openPath(this).then((path) => {
       this.#path = path;
     });
-    // Further threads do not wait for it.
+    // Further threads do not wait for the path.
     this.ready.catch((error: Error) => host.log.error({ error: error.message }, "cannot open the egress"));
   }
 
@@ -57,10 +57,10 @@ export class PathEgress implements ServerEgress, UdpPathHost {
     core.handleBound(system.now(), association, []);
   }
 
-  /** A path has no sockets of single associations. */
+  /** Does nothing: a path has no sockets of single associations. */
   setLatency(): void {}
 
-  /** Each datagram has its DSCP. */
+  /** Does nothing: each datagram carries its DSCP. */
   setDscp(): void {}
 
   release(association: number): void {

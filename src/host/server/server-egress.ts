@@ -6,7 +6,7 @@ import type { Logger } from "../log.ts";
 import type { System } from "../system.ts";
 import type { BatchRecords } from "../tap/batch-records.ts";
 
-/** How the datagrams of a server get to their targets, and back. */
+/** Carries the datagrams of a server to their targets, and back. */
 export interface ServerEgress {
   /** Settles once datagrams can be sent. @throws HostError */
   readonly ready: Promise<void>;
@@ -27,13 +27,13 @@ export interface ServerEgress {
   close(): Promise<void>;
 }
 
-/** What an egress gets from the host of a server. */
+/** What an egress gets from the server's host. */
 export interface EgressHost {
   readonly core: TunnelServer;
   readonly driver: Driver;
   readonly system: System;
   readonly log: Logger;
-  /** Of the batch of core. */
+  /** Records of core's batch, for a tap. */
   readonly records: BatchRecords;
   /** Carries out the outputs of core without waiting for the end of the turn. */
   handleOutputs(): void;

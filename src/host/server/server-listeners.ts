@@ -33,11 +33,11 @@ export interface ListenersHost {
   accept(stream: ByteStream, acceptedAt: number): void;
 }
 
-/** Where a server listens: for tunnels, for shadowsocks and for dialects, and which connection is which. */
+/** The listeners of a server, for tunnels, shadowsocks and dialects, which also decide what each connection is. */
 export class ServerListeners {
   readonly #host: ListenersHost;
   readonly #listeners: StreamListener[] = [];
-  /** `HOST:PORT` where tunnels are accepted without shadowsocks. */
+  /** `HOST:PORT` on which tunnels are accepted without shadowsocks. */
   readonly #tunnelAddresses: string[] = [];
   readonly #firstBytes: FirstBytes<DialectProtocol>;
   #dialects: DialectHost | undefined;

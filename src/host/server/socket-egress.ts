@@ -24,7 +24,7 @@ export class SocketEgress implements ServerEgress {
   readonly #remotes: (Remote | undefined)[] = [];
   readonly #remoteGenerations: number[] = [];
 
-  /** @param publicAddress  IPs that clients that bind get; none for those of this machine */
+  /** @param publicAddress  IPs for clients that bind; none for those of this machine */
   constructor(host: EgressHost, sockets: AssociationSockets, publicAddress: readonly string[]) {
     this.#host = host;
     this.#sockets = sockets;
@@ -38,7 +38,7 @@ export class SocketEgress implements ServerEgress {
     const { count, association, context, offset, length } = outgoing;
     const { tap } = counters;
     for (let first = 0; first < count; ) {
-      // A tap has to know which datagram was dropped.
+      // A tap needs to know which datagram was dropped.
       const end = tap !== undefined ? first + 1 : outgoing.endOfRun(this.#datapath, first);
       const at = first;
       const slot = context[at];
@@ -78,7 +78,7 @@ export class SocketEgress implements ServerEgress {
     return this.open(association, isIpv6, undefined);
   }
 
-  /** @param descriptor  of a socket that another process had; undefined for a new one */
+  /** @param descriptor  of a socket from another process; undefined for a new one */
   open(association: number, isIpv6: boolean, descriptor: number | undefined): UdpSocket {
     const { core, driver, system, log } = this.#host;
     const sockets = this.#sockets;
@@ -138,7 +138,7 @@ export class SocketEgress implements ServerEgress {
 
   #bindIps(localIp: string | undefined): readonly string[] {
     if (this.#publicAddress.length > 0) return this.#publicAddress;
-    // IPv4-mapped IPv6 becomes IPv4, as a socket for both families has such addresses.
+    // IPv4-mapped IPv6 becomes IPv4, because a socket for both families has such addresses.
     const local = localIp === undefined ? undefined : makeAddress(splitZone(localIp).ip, 0);
     return publicIps(local && formatHost(local), this.#host.system.interfaces());
   }

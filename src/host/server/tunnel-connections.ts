@@ -12,7 +12,7 @@ import type { System } from "../system.ts";
 import { acceptWebSocket } from "../web-socket/open.ts";
 import type { HandedOver, OtherWorkers } from "../workers.ts";
 
-/** How long a connection that is being closed may take to send the rest. */
+/** Time limit for a closing connection to send the rest. */
 const CLOSE_MS = 1_000;
 
 /** Outputs of core about a single connection. */
@@ -27,19 +27,19 @@ export interface ConnectionsHost {
   readonly driver: Driver;
   readonly system: System;
   readonly log: Logger;
-  /** The workers beside this one. */
+  /** The workers besides this one. */
   readonly others: Pick<OtherWorkers, "handOver"> | undefined;
-  /** Sends on what core has read. @param chunk  where it was read from */
+  /** Sends on what core has read. @param chunk  the bytes that it read */
   handleRead(chunk: Uint8Array): void;
   /** All bytes that a connection has received so far have been handled. */
   handleAllRead(connection: number): void;
 }
 
-/** The connections of a server: they are accepted, read and written, and leave for another worker or for the web server. */
+/** The connections of a server: accepts, reads and writes them, and hands them over to other workers or to the web server. */
 export class TunnelConnections {
   readonly #host: ConnectionsHost;
   readonly #links: (ConnectionLink | undefined)[] = [];
-  /** By connection: what it is, for operators. */
+  /** By connection: its description for operators. */
   readonly #carriers: string[] = [];
   #web: WebServer | undefined;
 
@@ -47,7 +47,7 @@ export class TunnelConnections {
     this.#host = host;
   }
 
-  /** What a connection is, for operators. */
+  /** Describes a connection for operators. */
   carrier(connection: number): string {
     return this.#carriers[connection];
   }
@@ -64,7 +64,7 @@ export class TunnelConnections {
   // Beginnings
 
   accept(stream: ByteStream, acceptedAt: number): void {
-    // The bytes of its descriptor are not the tunnel's, so another thread could not continue with it.
+    // Its descriptor's bytes are not the tunnel's, so another thread could not continue with it.
     const isNested = stream instanceof CodedByteStream;
     this.#attach(stream, this.#host.core.handleAccept(acceptedAt, isNested), carrierOf(stream));
   }
@@ -187,12 +187,16 @@ export class TunnelConnections {
     return link?.stream;
   }
 
-  /** Ends all connections, which have `withinMs` to send the rest. @param others  what else has to end before HTTP/2 does */
+  /**
+   * Ends all connections, which have `withinMs` to send the rest.
+   *
+   * @param others  what else has to end before HTTP/2 does
+   */
   async end(others: Promise<unknown> | undefined, withinMs = CLOSE_MS): Promise<void> {
     const ends = this.#links.map((link) => link?.writer.endWithin(withinMs));
     this.#web?.closeStrangers();
     await Promise.all([others, ...ends]);
-    // Connections of HTTP/2 have nothing left once their requests have ended.
+    // HTTP/2 connections carry nothing more once their requests have ended.
     this.#web?.close();
   }
 }

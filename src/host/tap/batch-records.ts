@@ -6,15 +6,15 @@ import type { AddressBytes } from "../../wire/socket-address.ts";
 
 type AddressOf = (index: number) => AddressBytes | undefined;
 
-/** Shows a tap the datagrams of a batch that came out of the tunnel. */
+/** Passes the datagrams of a batch out of the tunnel to a tap. */
 export class BatchRecords {
   readonly #batch: DatagramBatch;
   readonly #localOf: AddressOf;
   readonly #remoteOf: AddressOf;
 
   /**
-   * @param localOf   the application's address of an association
-   * @param remoteOf  the target's address of a context
+   * @param localOf   returns the application's address of an association
+   * @param remoteOf  returns the target's address of a context
    */
   constructor(batch: DatagramBatch, localOf: AddressOf, remoteOf: AddressOf) {
     this.#batch = batch;
@@ -38,7 +38,7 @@ export class BatchRecords {
     );
   }
 
-  /** All datagrams, as counted and not dropped. @param data  where their payloads are */
+  /** Records all datagrams, as counted and not dropped. @param data  their payloads */
   recordAll(tap: DatagramTap, data: Uint8Array): void {
     for (let i = 0; i < this.#batch.count; i++) this.record(tap, undefined, data, i);
   }

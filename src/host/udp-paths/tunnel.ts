@@ -10,7 +10,7 @@ const NONE = -1;
 
 /** The host of a path whose associations may have shortcuts. */
 export interface TunnelPathHost extends UdpPathHost {
-  /** Packets of a device between an association's application and `remote`, if they may have them. */
+  /** The device's end for packets between an association's application and `remote`, if they may have shortcuts. */
   packetEnd?(association: number, remote: AddressBytes, dscp: number): PacketEnd | undefined;
   /** @see Tun2Socks.handleShortcut */
   handleCarried?(
@@ -29,13 +29,13 @@ export class TunnelPath implements UdpPath, Relay {
   readonly #tunnel: RelayHost;
   readonly #host: TunnelPathHost;
   readonly #latency: SharedLatency;
-  /** By the device's association: the association in the tunnel, or -1, and the source. */
+  /** By the device's association: the tunnel's association, or -1, and the source. */
   readonly #inner: number[] = [];
   readonly #sources: (AddressBytes | undefined)[] = [];
   /** By the tunnel's association. */
   readonly #outer: number[] = [];
 
-  /** @param latency  of the device that its associations share */
+  /** @param latency  of the device, which its associations share */
   constructor(tunnel: RelayHost, host: TunnelPathHost, latency: SharedLatency) {
     this.#latency = latency;
     this.#tunnel = tunnel;
@@ -136,7 +136,7 @@ export class TunnelPath implements UdpPath, Relay {
 
   #enter(association: number): number {
     const { core } = this.#tunnel;
-    // It does not expire there; the device's association does, and closes it.
+    // It does not expire in the tunnel; the device's association does, and closes it.
     const inner = core.openAssociation(this.#tunnel.turn.now(), this.#sources[association], false);
     if (inner < 0) return NONE;
     this.#inner[association] = inner;
