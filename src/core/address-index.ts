@@ -4,8 +4,8 @@ import { grown } from "./grown.ts";
 const NONE = -1;
 
 /**
- * Finds a slot by owner (an association's slot) and address without allocating a key: chained hashing over typed arrays.
- * The caller numbers the entries, as slots of a table of its own.
+ * Finds a slot by owner (an association's slot) and address, without allocating a key: a chained hash table in typed arrays. The caller
+ * numbers the entries, which are slots of a table of its own.
  */
 export class AddressIndex {
   #buckets = new Int32Array(64).fill(NONE);

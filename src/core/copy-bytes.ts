@@ -1,4 +1,4 @@
-/** Below this, a loop is faster than a view and a call into the engine. */
+/** Below this length, a loop is faster than a view and a call into the engine. */
 export const LOOP_BYTES = 96;
 
 /** Copies `length` bytes; source and destination must not overlap. */
@@ -14,7 +14,7 @@ export function copyBytes(
   else to.set(from.subarray(fromOffset, fromOffset + length), toOffset);
 }
 
-/** A copy, also of a Buffer of Node, whose slice() is a view. */
+/** Returns a copy. (Unlike slice(), which returns a view for a Buffer of Node.) */
 export function copyOf(bytes: Uint8Array): Uint8Array {
   return new Uint8Array(bytes);
 }

@@ -19,8 +19,8 @@ export const UNREACHABLE_COUNTS = keysOf(UNREACHABLES);
 export type UnreachableCount = keyof typeof UNREACHABLES;
 
 /**
- * What sessions with receipts do besides sending each datagram once: lanes that became late, second copies of sparse flows and of
- * stuck datagrams that were sent, and copies that came and were dropped, by which nothing is lost.
+ * Counts of sessions with receipts: lanes that became late, second copies of sparse flows and hedges that were sent, and copies that
+ * arrived and were dropped, which loses nothing.
  */
 export type SpreadCount = keyof typeof SPREADS;
 
@@ -31,7 +31,7 @@ export type Counters = Record<keyof typeof COUNTS, number> & {
   readonly [Name in keyof ByLabel]: Record<keyof ByLabel[Name]["values"], number>;
 } & {
   readonly histograms: Readonly<Record<keyof typeof HISTOGRAMS, Histograms>>;
-  /** Sees the datagrams that are counted. */
+  /** Observes the datagrams that are counted. */
   tap: DatagramTap | undefined;
 };
 

@@ -4,18 +4,18 @@ const NONE = -1;
 const NEVER = Number.POSITIVE_INFINITY;
 
 /**
- * All deadlines of a machine: one time per key, with the earliest available at once. Keys are small numbers that the
- * machine assigns (a kind and a slot). An indexed binary heap: setting one costs the logarithm of their number, and those
- * that are not due are never visited. After quinn's timer table (quinn-proto, connection/timer.rs).
+ * All deadlines of a machine: one time per key, with the earliest available at once. Keys are small numbers that the machine assigns (a
+ * kind and a slot). In an indexed binary heap, setting a deadline takes logarithmic time, and deadlines that are not due are never visited.
+ * Modelled on quinn's timer table (quinn-proto, connection/timer.rs).
  */
 export class Deadlines {
   #heap = new Int32Array(16);
   #count = 0;
-  /** By key: its place in the heap, or -1; and its time. */
+  /** By key: its place in the heap or -1, and its time. */
   #place = new Int32Array(16).fill(NONE);
   #time = new Float64Array(16);
 
-  /** The time of the earliest deadline, Infinity when none is set. */
+  /** The time of the earliest deadline; Infinity if none is set. */
   next(): number {
     return this.#count === 0 ? NEVER : this.#time[this.#heap[0]];
   }

@@ -1,6 +1,6 @@
 /**
- * Every error code of the library. A name or number once published is never given to anything else: one that is no longer
- * used is retired in its place.
+ * Every error code of the library. A published name or number is never reused: one that is no longer needed is marked as retired in its
+ * place.
  * `peer`: the other end broke the protocol; `caller`: this end was used wrongly; `host`: the environment failed.
  */
 export const ERROR_CODES = {
@@ -58,11 +58,11 @@ export const ERROR_CODES = {
 
 export type ErrorCode = keyof typeof ERROR_CODES;
 
-/** What a peer or a proxy answered instead of what was asked of it. */
+/** The answer with which a peer or a proxy has refused a request. */
 export interface PeerAnswer {
-  /** The status of HTTP, or the reply or method of SOCKS5. */
+  /** The HTTP status, or the reply or method of SOCKS5. */
   readonly status: number;
-  /** What it means, if it is known: such as `other-key` (core/refusal-hint). */
+  /** Its meaning, if known, such as `other-key` (core/handshakes/refusal-hint). */
   readonly kind?: string;
   /** How the peer names itself, in its own words; at most 100 characters. */
   readonly server?: string | undefined;
@@ -73,11 +73,11 @@ interface Details {
   readonly answer?: PeerAnswer | undefined;
 }
 
-/** Base of all typed errors. `status` is the negative number, that the C library uses for the same code. */
+/** Base of all typed errors. `status` is the negative number, which the C library uses for the same code. */
 class CodedError extends Error {
   readonly code: ErrorCode;
   readonly status: number;
-  /** Set where the peer has answered, and refused. */
+  /** Set if the peer has answered with a refusal. */
   readonly answer: PeerAnswer | undefined;
 
   constructor(code: ErrorCode, detail: string, { answer, ...options }: Details = {}) {

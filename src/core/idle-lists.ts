@@ -4,8 +4,8 @@ const NONE = -1;
 const NEVER = Number.POSITIVE_INFINITY;
 
 /**
- * Doubly linked lists over the slots of a table, each ordered by last use with the oldest first, so that sweeps and
- * evictions visit only the slots that they end. Lists are numbered from 0 and created on first use.
+ * Doubly linked lists over the slots of a table, each ordered by last use, oldest first, so that sweeps and evictions visit only the slots
+ * that they end. Lists are numbered from 0 and created on first use.
  */
 export class IdleLists {
   #next = new Int32Array(64);
@@ -19,8 +19,8 @@ export class IdleLists {
   readonly #grain: number;
 
   /**
-   * @param grain  milliseconds within which a slot that is used again keeps its place, so that a packet costs only a
-   *               comparison; the order is exact to this
+   * @param grain  milliseconds within which a slot that is used again keeps its place, so that a packet costs only a comparison; this is
+   *               the precision of the order
    */
   constructor(grain = 0) {
     this.#grain = grain;
@@ -35,7 +35,7 @@ export class IdleLists {
     return list < this.#first.length ? this.#first[list] : NONE;
   }
 
-  /** When a slot was used last; up to the grain too early. */
+  /** When a slot was last used, or up to the grain earlier. */
   lastUsed(slot: number): number {
     return this.#lastUsed[slot];
   }

@@ -1,4 +1,4 @@
-/** The current state for operators, without secrets and at no cost per datagram. */
+/** Reports of the current state for operators, without secrets and at no cost per datagram. */
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { formatAddress } from "../wire/socket-address.ts";
 import type { ClientAssociations } from "./client/client-associations.ts";
@@ -11,13 +11,13 @@ export interface LaneReport {
   readonly lane: number;
   /** A state of `LANE`; at a server always up. */
   readonly state: string;
-  /** Smoothed, in milliseconds. */
+  /** Smoothed round trip, in milliseconds. */
   readonly rttMs: number | undefined;
-  /** A lost segment holds up what is behind it. */
+  /** Whether the lane is stalled by a lost segment. */
   readonly isLate: boolean;
-  /** Of a client: the way it takes, by its index in the options. */
+  /** At a client: the index in the options of the way it takes. */
   readonly way?: number;
-  /** Of a server: the number of its connection. */
+  /** At a server: the number of its connection. */
   readonly connection?: number;
 }
 
@@ -28,7 +28,7 @@ export interface SessionReport {
   /** native: can be resumed; bound and fixed: RFC 9298 without our extension. */
   readonly kind: string;
   readonly state: string;
-  /** Name of its key; absent for the shared key, or without a key. */
+  /** The name of its key; absent for the shared key, or without a key. */
   readonly key?: string;
   readonly associations: number;
   readonly lanes: readonly LaneReport[];
@@ -36,16 +36,16 @@ export interface SessionReport {
 
 /** The current state of an association. */
 export interface AssociationReport {
-  /** As in the log; at a client empty. */
+  /** As in the log; empty at a client. */
   readonly session: string;
   readonly association: number;
-  /** The application's own address, if it is known. */
+  /** The application's own address, if known. */
   readonly local: string | undefined;
-  /** One of its targets, which may be a name; undefined when it has none. */
+  /** One of its targets, which may be a name; undefined if it has none. */
   readonly remote: string | undefined;
-  /** How many it has; {@link MAX_COUNTED_TARGETS} stands for that many or more. */
+  /** How many targets it has; {@link MAX_COUNTED_TARGETS} stands for that many or more. */
   readonly targets: number;
-  /** Whole seconds since it was used last; undefined for one that does not expire. */
+  /** Whole seconds since its last use; undefined if it does not expire. */
   readonly idleS: number | undefined;
 }
 
@@ -54,11 +54,11 @@ export const MAX_COUNTED_TARGETS = 100;
 /** Reports on a part of a machine's associations. */
 export interface AssociationReports {
   readonly reports: readonly AssociationReport[];
-  /** Where the next part begins; undefined behind the last. */
+  /** First slot of the next part; undefined after the last part. */
   readonly next: number | undefined;
 }
 
-/** Of a client: those of `slots` slots from `first` on. */
+/** Reports on the associations of a client in `slots` slots from `first` on. */
 export function clientAssociations(
   now: number,
   associations: ClientAssociations,
@@ -71,7 +71,7 @@ export function clientAssociations(
   return reportsOf(now, { used, source, idle, contexts, sessionName }, first, slots);
 }
 
-/** Of a server: those of `slots` slots from `first` on. */
+/** Reports on the associations of a server in `slots` slots from `first` on. */
 export function serverAssociations(
   now: number,
   { sessionOf, source, idle, contexts }: ServerAssociations,

@@ -5,19 +5,19 @@ export type Deliver = (bytes: Uint8Array, offset: number, end: number) => void;
 
 /** One end of a connection whose bytes are coded in both directions, without I/O. */
 export interface StreamCoding {
-  /** False while there are bytes that the other end waits for and that only {@link encode} gives out. */
+  /** False while the other end waits for bytes that only {@link encode} returns. */
   readonly hasStarted: boolean;
-  /** True if the peer may end its stream here. */
+  /** Whether the peer may end its stream here. */
   readonly mayEnd: boolean;
   /**
-   * The coded form of what is to be sent next. An empty array gives out what goes in front of any data.
+   * Encodes the next bytes to send. An empty array yields what precedes any data.
    *
-   * @returns memory of the coding, valid until the next call, or `bytes` themselves
+   * @returns memory of the coding, valid until the next call, or `bytes` itself
    */
   encode(bytes: Uint8Array): Uint8Array;
   /**
-   * Decodes `bytes[offset..end)`, which came cut anywhere. `deliver` is called for each run of decoded bytes, and may keep
-   * only those that are not part of `bytes`.
+   * Decodes `bytes[offset..end)`, a chunk of any size. `deliver` is called for each run of decoded bytes, and may keep a run only if it is
+   * not part of `bytes`.
    *
    * @returns why the connection must end; the same for all later calls
    */
@@ -31,7 +31,7 @@ export class LayeredCoding implements StreamCoding {
   #deliver: Deliver = () => {};
   #innerError: ProtocolError | undefined;
 
-  /** @param outer  codes what `inner` has coded */
+  /** @param outer  encodes the output of `inner` */
   constructor(inner: StreamCoding, outer: StreamCoding) {
     this.#inner = inner;
     this.#outer = outer;

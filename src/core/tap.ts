@@ -3,22 +3,22 @@ import type { PACKET_DROPS } from "./metrics/packet-reasons.ts";
 import type { DROPS } from "./metrics/reasons.ts";
 import type { ReceivedDatagrams } from "./session/received-datagrams.ts";
 
-/** Why a datagram went no further, as the counters have it. */
+/** Why a datagram was dropped, by the name of its counter. */
 export type TapReason = keyof typeof DROPS | keyof typeof PACKET_DROPS;
 
 /**
- * Sees each datagram that is counted as sent, received or dropped, when it is counted. All bytes are borrowed. One that is
- * dropped after it came out of the tunnel is counted, and so seen, twice.
+ * Observes each datagram when it is counted as sent, received or dropped. All bytes are borrowed. A datagram that is dropped after it came
+ * out of the tunnel is counted, and so observed, twice.
  */
 export interface DatagramTap {
   /**
-   * A datagram.
+   * Takes a datagram.
    *
-   * @param isIn         out of a tunnel; otherwise into one
-   * @param reason       why it was dropped; undefined when it was not
-   * @param association  its slot, or another number that no other association has now; -1 when it has none
-   * @param local        the application's address, if it is known
-   * @param remote       the target, or who answers; may be a name; undefined when it is unknown
+   * @param isIn         true if it comes out of a tunnel; false if it goes into one
+   * @param reason       why it was dropped; undefined if it was not
+   * @param association  its slot, or another number that no other association has now; -1 if there is none
+   * @param local        the application's address, if known
+   * @param remote       the target or the sender of an answer, which may be a name; undefined if unknown
    */
   record(
     isIn: boolean,
@@ -32,13 +32,13 @@ export interface DatagramTap {
   ): void;
 }
 
-/** Sees IP packets of a device, too. */
+/** Observes dropped IP packets of a device too. */
 export interface PacketTap extends DatagramTap {
-  /** The packet `data[start..end)` from the device, which begins with its IP header, was dropped. */
+  /** Takes the packet `data[start..end)` from the device, which begins with its IP header and was dropped. */
   recordPacket(reason: TapReason, data: Uint8Array, start: number, end: number): void;
 }
 
-/** Whose datagrams wait in queues: what a flow and a context there stand for. */
+/** The owner of queued datagrams, which resolves a queue's flows and contexts for a tap. */
 export interface QueueOwner {
   /** See {@link DatagramTap.record}. */
   associationOf(flow: number): number;
@@ -46,7 +46,7 @@ export interface QueueOwner {
   remoteOf(flow: number, context: number): AddressBytes | undefined;
 }
 
-/** Shows a tap rows `first` to `end - 1`, which a client has dropped. */
+/** Passes rows `first` to `end - 1`, which a client has dropped, to a tap. */
 export function recordDroppedRows(
   tap: DatagramTap | undefined,
   reason: TapReason,
@@ -64,7 +64,7 @@ export function recordDroppedRows(
   }
 }
 
-/** Shows a tap a datagram on its way into a tunnel that is, or was, queued. */
+/** Passes a datagram on its way into a tunnel, which is or was queued, to a tap. */
 export function recordQueued(
   tap: DatagramTap,
   owner: QueueOwner | undefined,

@@ -7,7 +7,7 @@ const MAPPED_PREFIX_BITS = 96;
 export interface TargetRule {
   /** 4 or 16 bytes; empty for all addresses of both families. */
   readonly network: Uint8Array;
-  /** Bits of `network` that count. */
+  /** Number of significant bits of `network`. */
   readonly prefixLength: number;
   /** Inclusive ranges, alternately low and high; empty for all ports. */
   readonly ports: Uint16Array;
@@ -31,8 +31,7 @@ export function parseTargetRule(text: string): TargetRule | undefined {
 }
 
 /**
- * Reads `IP/PREFIX`; an address without a prefix length is that one address. A network of IPv4-mapped addresses is one
- * of IPv4.
+ * Reads `IP/PREFIX`. An address without a prefix length is that one address. A network of IPv4-mapped addresses becomes one of IPv4.
  *
  * @returns undefined when the text is invalid
  */
@@ -64,7 +63,7 @@ function parsePorts(text: string): Uint16Array | undefined {
   return Uint16Array.from(ranges);
 }
 
-/** True if the rule's set contains the address of 4 or 16 bytes at `ip[offset]` with a port. */
+/** Whether a rule matches a port at the address of 4 or 16 bytes at `ip[offset]`. */
 export function isWithin(
   { network, prefixLength, ports }: TargetRule,
   ip: Uint8Array,

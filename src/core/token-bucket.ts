@@ -1,4 +1,4 @@
-/** A rate limit: a number per second, with bursts of at most one second's worth. */
+/** Limits events to a number per second, with bursts of at most one second's worth. */
 export class TokenBucket {
   readonly #perSecond: number;
   #tokens: number;
@@ -9,7 +9,7 @@ export class TokenBucket {
     this.#tokens = perSecond;
   }
 
-  /** @param now  in milliseconds. @returns false when the limit is reached */
+  /** Takes a token. @param now  in milliseconds @returns false if the limit is reached */
   take(now: number): boolean {
     const refill = (Math.max(0, now - this.#refilledAt) * this.#perSecond) / 1000;
     this.#tokens = Math.min(this.#perSecond, this.#tokens + refill);

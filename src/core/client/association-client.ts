@@ -2,7 +2,7 @@ import type { ContextTable } from "../session/context-table.ts";
 import type { AssociationReports, LaneReport } from "../status.ts";
 import type { TunnelClient } from "./client.ts";
 
-/** What hosts and relays use of a client: `TunnelClient`, or one that has other connections. */
+/** The part of a client that hosts and relays use: of `TunnelClient`, or of a client with other connections. */
 export type AssociationClient = Pick<
   TunnelClient,
   | "counters"
@@ -32,24 +32,24 @@ export type AssociationClient = Pick<
   | "handleDatagrams"
   | "close"
 > & {
-  /** Lanes from 0 that are to be written in every turn, by default all; of others `pollReady` gives those that have something. */
+  /** Lanes below this one have to be polled in every turn; `pollReady` names others that have output. Default: all lanes. */
   readonly steadyLanes?: number;
-  /** What its lanes do now, of a client that has a fixed number of them. */
+  /** The current state of its lanes, for a client with a fixed number of them. */
   laneReports?(): LaneReport[];
-  /** Its associations, as they are now: those of `slots` slots from `first` on. */
+  /** The current state of its associations in `slots` slots from `first` on. */
   associationReports?(now: number, first: number, slots: number): AssociationReports;
   /** See {@link TunnelClient.measure}. */
   measure?: TunnelClient["measure"];
   isLimited?(now: number, lane: number): boolean;
-  /** There is nothing to poll but what lanes transmit, by default never. */
+  /** Whether nothing but `pollTransmit` has to be polled. Default: never. */
   readonly isPlain?: boolean;
-  /** Whether it is worth asking for what a lane has to write, by default always. */
+  /** Whether a lane may have output for `pollTransmit`. Default: always. */
   mayTransmit?(now: number, lane: number): boolean;
   handleNetworkChange?(now: number): void;
   dscpOf?: TunnelClient["dscpOf"];
   handleMoved?: TunnelClient["handleMoved"];
   handleWallClock?(now: number, unixMs: number): void;
-  /** The connection requested by a `connect` output has been made. @param isBound  a MASQUE proxy lets this request bind */
+  /** The connection requested by a `connect` output has been made. @param isBound  whether a MASQUE proxy lets this request bind */
   handleConnected(now: number, lane: number, isBound?: boolean): void;
   readonly contexts: Pick<ContextTable, "address" | "size"> & { readonly generation: ArrayLike<number> };
 };

@@ -10,44 +10,44 @@ import {
 } from "../session/session-model.ts";
 
 const NONE = -1;
-/** Uses of an association within this time count as one in the order of idleness. Milliseconds. */
+/** Milliseconds within which uses of an association count as one in the order of idleness. */
 const IDLE_GRAIN_MS = 1_000;
 
 /** Lists of {@link ClientAssociations.idle}: those that may expire, ... */
 export const IDLE_QUIET = 0;
-/** ... those of them that had more than one answer, ... */
+/** ... those that may expire and had more than one answer, ... */
 export const IDLE_ANSWERED = 1;
 /** ... and those that the server has been asked to close. */
 export const IDLE_CLOSING = 2;
 
 /** Associations of a client in reusable slots of typed arrays. States: {@link ASSOCIATION}. */
 export class ClientAssociations {
-  /** Those in use: local and open ones. */
+  /** Number of local and open ones. */
   count = 0;
   /** One more than the largest slot that was ever used. */
   used = 0;
   state = new Uint8Array(64);
-  /** Id on the wire, of open and closing ones. */
+  /** Id on the wire of open and closing ones. */
   wireId = new Int32Array(64);
-  /** Index of the lane that it is pinned to. */
+  /** Index of the lane that each is pinned to. */
   lane = new Int32Array(64);
   /** Context of its last datagram, or -1. */
   lastContext = new Int32Array(64);
-  /** Until when the server is not asked for it again, after a refusal. */
+  /** Until when it is not opened again after a refusal by the server. */
   reopenAt = new Float64Array(64);
-  /** 1: its ASSOCIATION_OPEN was sent, so the server may know it. */
+  /** 1 if its ASSOCIATION_OPEN was sent, so the server may know it. */
   isRegistered = new Uint8Array(64);
-  /** 1: the server has acknowledged a context of it, so it certainly knew it. */
+  /** 1 if the server has acknowledged one of its contexts, so it certainly knew the association. */
   isConfirmed = new Uint8Array(64);
-  /** 1: the server may have forgotten it, so it is opened again before it is used. */
+  /** 1 if the server may have forgotten it, so it has to be opened again before use. */
   isDoubtful = new Uint8Array(64);
-  /** The application's own address, if it is known. */
+  /** The application's own address, if known. */
   readonly source: (AddressBytes | undefined)[] = [];
   readonly idle = new IdleLists(IDLE_GRAIN_MS);
   #answers = new Uint8Array(64);
   readonly #free: number[] = [];
 
-  /** @param expires  whether it ends when idle */
+  /** @param expires  whether it ends when idle @returns its slot */
   open(now: number, source: AddressBytes | undefined, expires: boolean, lane: number): number {
     const slot = this.#free.pop() ?? this.used++;
     if (slot >= this.state.length) this.#grow();
@@ -78,12 +78,12 @@ export class ClientAssociations {
     this.state[slot] = ASSOCIATION.after(this.state[slot], event);
   }
 
-  /** The application sent a datagram. */
+  /** The application has sent a datagram. */
   handleSent(now: number, slot: number): void {
     this.idle.refresh(now, slot);
   }
 
-  /** So many datagrams arrived for the application. */
+  /** `count` datagrams have arrived for the application. */
   handleAnswers(now: number, slot: number, count: number): void {
     const before = this.#answers[slot];
     if (before < 2) {

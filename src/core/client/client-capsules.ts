@@ -38,7 +38,7 @@ import type { ClientParts, FormerSession } from "./client-parts.ts";
 import { isServersId, OWN, PEER, REFUSED } from "./client-parts.ts";
 
 const NONE = -1;
-/** Time before an association that the server refused is opened again. */
+/** Milliseconds before an association that the server refused is opened again. */
 const REOPEN_MS = 1_000;
 
 /** Handles the capsules of a server. */
@@ -108,7 +108,7 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
     this.#parts.received.add(association, context, offset, length);
   }
 
-  /** Datagrams of a context have come. @param context  -1 if it has ended since. @returns its association */
+  /** Datagrams of a context have arrived. @param context  -1 if it has ended since @returns its association */
   noteReceived(now: number, context: number, count: number, bytes: number): number {
     const { contexts, associations, counters } = this.#parts;
     counters.datagramsIn += count;
@@ -156,7 +156,7 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
   #contextOf(former: FormerSession | undefined, id: number): number | undefined {
     const { contexts, received, contextById } = this.#parts;
     if (former === undefined) {
-      // Most follow one of their own context.
+      // Most datagrams follow one of the same context.
       const last = received.lastContext;
       return last !== NONE && contexts.id[last] === id ? last : contextById.get(id);
     }
@@ -169,7 +169,7 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
     return this.#parts.former?.lanes.includes(lane) ?? false;
   }
 
-  /** @returns false when the lane is gone */
+  /** @returns false if the lane has ended */
   handleControlCapsule(now: number, lane: Lane): boolean {
     const tunnel = lane.tunnel!;
     const { type, data, valueOffset, valueEnd } = tunnel.reader;

@@ -11,16 +11,16 @@ import { DEADLINE_DISPATCH, isServersId } from "./client-parts.ts";
 
 const NONE = -1;
 const NEVER = Number.POSITIVE_INFINITY;
-/** While no lane is up, how often what waits is checked for datagrams past the age budget. */
+/** Milliseconds between searches for datagrams past the age budget while no lane is up. */
 const EXPIRY_MS = 1_000;
-/** Datagrams on lanes that the server has not receipted may take this many times the bound of those that wait. */
+/** Bound of the bytes on lanes without a receipt, as a multiple of the bound of those that wait. */
 const IN_FLIGHT_SHARE = 4;
 
-/** Runs the schedulers of a client's session with receipts, and of the former one, once a turn. */
+/** Runs the scheduler of a client's session with receipts, and that of the former session, once a turn. */
 export class ClientDispatch {
   readonly #parts: ClientParts;
   readonly #count: LaneCount;
-  /** Something has happened since the last dispatch. */
+  /** Whether anything has happened since the last dispatch. */
   #isStirred = false;
   /** Lanes with datagrams to write, by index. */
   readonly #ready: number[] = [];
@@ -31,8 +31,8 @@ export class ClientDispatch {
   }
 
   /**
-   * Begins with a new scheduler, as the server of a new session counts from the start. What waits goes with it, except under ids
-   * of the server.
+   * Begins with a new scheduler, because sequence numbers start again in a new session. Waiting datagrams move to it, except those with
+   * ids of the server.
    */
   begin(): void {
     const { counters, options, contextById } = this.#parts;
@@ -55,14 +55,14 @@ export class ClientDispatch {
     before?.close();
   }
 
-  /** The session is gone, and what waits for it. */
+  /** Drops the scheduler and its waiting datagrams, because the session has ended. */
   end(): void {
     this.#parts.scheduler?.dropQueued();
     this.#parts.scheduler?.close();
     this.#parts.scheduler = undefined;
   }
 
-  /** Moves what waits for a lane to the scheduler. */
+  /** Moves a lane's waiting datagrams to the scheduler. */
   take(queue: SendQueue): void {
     const { contexts, contextById } = this.#parts;
     const scheduler = this.#parts.scheduler!;
@@ -85,7 +85,7 @@ export class ClientDispatch {
     this.#isStirred = this.#parts.scheduler !== undefined || this.#parts.former?.scheduler !== undefined;
   }
 
-  /** Gives lanes what they may take, if anything has happened since the last call. */
+  /** Assigns datagrams to lanes, if anything has happened since the last call. */
   dispatch(now: number): void {
     if (!this.#isStirred) return;
     this.#isStirred = false;
@@ -101,7 +101,7 @@ export class ClientDispatch {
     else if (this.#count.shrink(now, scheduler.lastLateAt)) this.#parts.endUnwantedLanes(now);
   }
 
-  /** @returns when the scheduler wants to be called again */
+  /** @returns when the scheduler has to be called again */
   #run(now: number, scheduler: LaneScheduler, lanes: readonly Lane[]): number {
     for (let left = scheduler.dispatch(now); left !== 0; left &= left - 1) {
       const lane = lanes[31 - Math.clz32(left & -left)];
@@ -111,7 +111,7 @@ export class ClientDispatch {
     return next === NEVER && !scheduler.isDrained ? now + EXPIRY_MS : next;
   }
 
-  /** The next lane that the last dispatch has given something to write, or -1. */
+  /** The next lane that has output since the last dispatch, or -1. */
   takeReady(): number {
     return this.#ready.pop() ?? NONE;
   }

@@ -1,18 +1,18 @@
 import { grown } from "../grown.ts";
 
-/** What the server has, if what it was told may be forgotten or lost. */
+/** The server's value, if the last DSCP capsule may have been lost or forgotten. */
 const UNKNOWN = 255;
 /** A DSCP is kept at least this long, so that an application that alternates between two costs few capsules. */
 const HOLD_MS = 250;
 
-/** DSCPs of a client's associations (RFC 2474): each has that of its application's last datagrams. */
+/** The DSCPs (RFC 2474) of a client's associations. Each association has the DSCP of its application's last datagrams. */
 export class ClientDscp {
   #current = new Uint8Array(64);
-  /** From when on it may change. */
+  /** When it may change again. */
   #freeAt = new Float64Array(64);
-  /** What the server has. */
+  /** The server's value. */
   #told = new Uint8Array(64);
-  /** 1: the server was told of another than 0. */
+  /** 1 if the server has been sent a value other than 0. */
   #hasTold = new Uint8Array(64);
 
   handleOpened(association: number): void {
@@ -29,7 +29,11 @@ export class ClientDscp {
     this.#hasTold[association] = 0;
   }
 
-  /** An ASSOCIATION_OPEN was written, or a DSCP may have been lost. @param isNew  false if the server may know it already, with the DSCP that it was told */
+  /**
+   * An ASSOCIATION_OPEN was written, or a DSCP may have been lost.
+   *
+   * @param isNew  false if the server may already know the association and a DSCP of it
+   */
   handleRegistered(association: number, isNew: boolean): void {
     if (isNew) this.#hasTold[association] = 0;
     this.#told[association] = this.#hasTold[association] === 1 ? UNKNOWN : 0;
@@ -39,7 +43,7 @@ export class ClientDscp {
     return this.#current[association];
   }
 
-  /** The application sends a datagram with a DSCP. @returns true if it is another than before, and not too soon */
+  /** The application sends a datagram with a DSCP. @returns true if the association's DSCP has changed */
   handleSent(now: number, association: number, dscp: number): boolean {
     if (this.#current[association] === dscp || now < this.#freeAt[association]) return false;
     this.#current[association] = dscp;
@@ -47,7 +51,7 @@ export class ClientDscp {
     return true;
   }
 
-  /** @returns true if the server has another DSCP of the association, and must get this one */
+  /** @returns true if the server has a different value and must get this one, which then counts as sent */
   takeTold(association: number): boolean {
     const before = this.#told[association];
     const dscp = this.#current[association];

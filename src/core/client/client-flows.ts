@@ -26,7 +26,7 @@ import { DEADLINE_ASSOCIATIONS, DEADLINE_CONTEXTS, isServersId, OWN, PEER, REFUS
 
 const NONE = -1;
 const NEVER = Number.POSITIVE_INFINITY;
-/** A context that has been idle this long is closed; more than the two minutes of RFC 4787 REQ-5. */
+/** Idle time after which a context is closed, in milliseconds; more than the two minutes of RFC 4787 REQ-5. */
 const CONTEXT_IDLE_MS = 300_000;
 /** How long a refusal by the server is remembered. */
 const REFUSAL_MS = 30_000;
@@ -34,15 +34,15 @@ const REFUSAL_MS = 30_000;
 const CLOSING_MS = 60_000;
 /** Most ended associations that wait for the server's confirmation. */
 const MAX_CLOSING = 8_192;
-/** Most outputs of that kind per second, regardless of what the server and the applications send. */
+/** Most `unreachable` outputs per second, whatever the server and the applications send. */
 const UNREACHABLE_PER_SECOND = 200;
 
 /**
- * Opens and ends associations and contexts of a client: chooses the context of a datagram, decides what is evicted at a bound
- * and what expires, and informs the server and the host.
+ * Opens and ends the associations and contexts of a client: chooses the context of a datagram, decides what is evicted at a bound and what
+ * expires, and informs the server and the host.
  */
 export class ClientFlows {
-  /** Why {@link usableContext} has found none. */
+  /** Why the last {@link usableContext} returned -1. */
   dropped: DropReason = "context_limit";
   readonly #parts: ClientParts;
   readonly #unreachable = new TokenBucket(UNREACHABLE_PER_SECOND);
@@ -53,7 +53,7 @@ export class ClientFlows {
     this.#parts = parts;
   }
 
-  /** The context for datagrams to an address, or -1 when they are to be dropped for {@link dropped}. */
+  /** The context for datagrams to an address, or -1 if they have to be dropped for the reason {@link dropped}. */
   usableContext(
     now: number,
     association: number,
@@ -127,7 +127,7 @@ export class ClientFlows {
     return slot;
   }
 
-  /** Registers a context on these lanes, behind which its datagrams may go. */
+  /** Registers a context on these lanes, which may then carry its datagrams. */
   #assign(slot: number, lanes: number): void {
     const { contexts, associations, scheduler } = this.#parts;
     const association = contexts.association[slot];
@@ -148,7 +148,7 @@ export class ClientFlows {
     }
   }
 
-  /** The server has acknowledged a context, whose datagrams may go on any lane from now on. */
+  /** The server has acknowledged a context, so any lane may carry its datagrams from now on. */
   confirm(slot: number): void {
     const { contexts, associations } = this.#parts;
     const association = contexts.association[slot];
@@ -166,8 +166,8 @@ export class ClientFlows {
   }
 
   /**
-   * A lane of a session with receipts is gone, with what was not read yet: what was registered on no other lane is registered
-   * again, and all that is closing is closed again.
+   * A lane of a session with receipts has ended, perhaps with unread capsules. Registers again what was registered on no other lane, and
+   * closes again everything that is closing.
    */
   registerAgain(lostNumber: number): void {
     const { associations, contexts } = this.#parts;
@@ -190,7 +190,7 @@ export class ClientFlows {
         this.#assign(context, lanes);
       }
       if (associations.isConfirmed[slot] === 0) continue;
-      // What it was told last may have gone with the lane.
+      // The last class and DSCP may have been lost with the lane.
       this.#noteRegistered(slot, false);
       this.updateTraits(slot);
     }
@@ -234,7 +234,7 @@ export class ClientFlows {
     this.updateTraits(association);
   }
 
-  /** The application sends to a context, which may change the class of its association. */
+  /** The application sends to a context, which can change the class of its association. */
   #handleUsed(context: number, lanes?: number): void {
     const association = this.#parts.contexts.association[context];
     const { latency, dscp, contexts } = this.#parts;
@@ -244,9 +244,9 @@ export class ClientFlows {
   }
 
   /**
-   * Informs host and server of an association's class and DSCP, which may have changed.
+   * Informs the host and the server about an association's class and DSCP, if these have changed.
    *
-   * @param lanes  where it has just been registered; by default, any on which the server certainly knows it
+   * @param lanes  where the association has just been registered; by default, lanes on which the server certainly knows it
    */
   updateTraits(association: number, lanes = this.#lanesOfKnown(association)): void {
     const { associations, latency, dscp, outputs } = this.#parts;
@@ -273,7 +273,7 @@ export class ClientFlows {
     this.#parts.nextContextId += 2;
   }
 
-  /** Makes room for a context of ours: evicts the idlest of the server's while those have more than a quarter, else of ours. */
+  /** Makes room for a context of the client: evicts the idlest of the server's contexts while those are more than a quarter, else of its own. */
   #makeRoomForOwn(): void {
     const { idle, size } = this.#parts.contexts;
     const { maxContexts } = this.#parts.options;
@@ -284,7 +284,7 @@ export class ClientFlows {
     this.closeContext(victim === NONE ? idle.oldest(PEER) : victim);
   }
 
-  /** Makes room for a context that the server created; those may take a quarter, or up to a half if that is free. */
+  /** Makes room for a context that the server creates. The server's contexts may be a quarter of all, or up to a half if there is room. */
   makeRoomForPeer(): void {
     const { idle, size } = this.#parts.contexts;
     const { maxContexts } = this.#parts.options;
@@ -295,7 +295,7 @@ export class ClientFlows {
     this.closeContext(victim === NONE ? idle.oldest(PEER) : victim);
   }
 
-  /** Releases a context, and closes it at the server if that knows it. */
+  /** Releases a context, and closes it at the server if the server knows it. */
   closeContext(slot: number): void {
     const lane = this.#parts.controlLaneOf(this.#parts.contexts.association[slot]);
     if (this.#parts.contexts.state[slot] !== CONTEXT_REFUSED && lane.isUp) {
@@ -310,7 +310,7 @@ export class ClientFlows {
     const { lastContext } = this.#parts.associations;
     const association = this.#parts.contexts.association[slot];
     if (lastContext[association] === slot) lastContext[association] = NONE;
-    // What waits for its registration would hold up what is behind.
+    // Datagrams that wait for its registration would hold up those behind them.
     this.#allowAnyLane(slot);
     this.#parts.contextById.delete(this.#parts.contexts.id[slot]);
     this.#parts.latency.handleReleased(slot, association);
@@ -364,7 +364,7 @@ export class ClientFlows {
     if (lane.isUp) lane.tunnel!.writeControl(encodeAssociationClose(wireId, reason));
   }
 
-  /** The host is informed later, when the slot may already belong to another association. */
+  /** Withdraws pending reports: the host would poll them when the slot may already belong to another association. */
   #withdrawUnreachable(association: number): void {
     for (let i = this.#parts.outputs.length - 1; i >= 0; i--) {
       const output = this.#parts.outputs[i];
@@ -413,7 +413,7 @@ export class ClientFlows {
         this.#parts.outputs.push({ kind: "association-closed", association: slot, reason: "idle" });
       }
     }
-    // Without a lane the server cannot confirm them, which would keep their slots for long.
+    // Without a lane, the server cannot confirm them, and they would keep their slots for a long time.
     while (this.#parts.isUp) {
       const slot = idle.expired(now, IDLE_CLOSING, CLOSING_MS);
       if (slot === NONE) break;
@@ -427,7 +427,7 @@ export class ClientFlows {
     this.#untold.delete(remote);
   }
 
-  /** Reports a context's remote address, but not again before the host has polled that. */
+  /** Reports a context's remote address as unreachable, at most once until the host has polled that. */
   reportUnreachable(now: number, context: number, reason: UnreachableKind, mtu: number): void {
     const association = this.#parts.contexts.association[context];
     const remote = this.#parts.contexts.address[context]!;
@@ -465,7 +465,7 @@ export class ClientFlows {
   giveNewIds(): void {
     const associations = this.#parts.associations;
     const before = this.#parts.contextById;
-    // What does not go on leaves under its old id, which may be another's new one.
+    // An association that is not continued may still send under its old id, which may be the new id of another.
     for (let slot = 0; slot < associations.used; slot++) {
       if (associations.state[slot] === ASSOCIATION_CLOSING) this.forget(slot, "new session");
     }

@@ -28,11 +28,11 @@ import { ClientWays } from "./client-ways.ts";
 
 const NONE = -1;
 
-/** The lanes of a client's session: connects them, takes them into the session when they are up, and does without those that are lost. */
+/** Manages the lanes of a client's session: connects them, adds them to the session when they are up, and replaces those that are lost. */
 export class ClientLanes implements RenewalActions {
   readonly ways: ClientWays;
   readonly renewal: ClientRenewal;
-  /** By which further lanes join the session; undefined before the first one was up. */
+  /** Credentials with which further lanes join the session; undefined before the first lane is up. */
   session: SessionCredentials | undefined;
 
   readonly #parts: ClientParts;
@@ -100,7 +100,7 @@ export class ClientLanes implements RenewalActions {
     this.#parts.outputs.push({ kind: "connect", lane: lane.index, way });
   }
 
-  /** Holds a lane that is not up, and gives up its attempt to connect. One that its session no longer has stays so. */
+  /** Holds a lane that is not up, after giving up its attempt to connect. */
   rest(lane: Lane): void {
     if (lane.state === LANE_CONNECTING || lane.state === LANE_HANDSHAKE) {
       this.#parts.outputs.push({ kind: "disconnect", lane: lane.index, error: undefined });
@@ -114,7 +114,7 @@ export class ClientLanes implements RenewalActions {
       this.#handleProven(lane);
       lane.tunnel!.handleTimeout(now);
       this.checkTunnel(now, lane);
-      // Those that held something when fewer lanes were wanted.
+      // Lanes that were still in use when fewer were wanted.
       if (this.#parts.scheduler !== undefined) this.endUnwanted(now);
     } else if (lane.state === LANE_WAITING) this.connect(now, lane, this.renewal.wayOfRetry(lane));
     else this.fail(now, lane, new ProtocolError("ERR_HANDSHAKE_TIMEOUT", "connecting again"));
@@ -141,7 +141,7 @@ export class ClientLanes implements RenewalActions {
     const { session, resumed } = answer;
     const isOurs = this.session !== undefined && sameBytes(session, 0, this.session.id, 0, session.length);
     if (!(resumed && isOurs) && this.#parts.isUp) {
-      // The server has put this lane into another session than the one that other lanes are in.
+      // The server has put this lane into a different session than the other lanes.
       lane.tunnel!.open(now, "extension");
       lane.tunnel!.writeControl(encodeShutdown("done"));
       const error = new ProtocolError("ERR_UPGRADE_REFUSED", "the lane did not join its session");
@@ -155,7 +155,7 @@ export class ClientLanes implements RenewalActions {
       return;
     }
     if (!this.#parts.isUp) this.ways.handleWorked(now, lane);
-    // Only the single lane of a session has shortcuts.
+    // A lane has shortcuts only while it is the only one of its session.
     for (const other of this.#parts.lanes) other.tunnel?.endShortcuts();
     if (isNew) this.#beginSession(now, lane, answer);
     lane.open(now, this.#portOf(lane));
@@ -206,7 +206,7 @@ export class ClientLanes implements RenewalActions {
     this.renewal.reset();
     this.#count.begin(now, answer.receipts);
     this.#parts.associations.isConfirmed.fill(0);
-    // In the new session these ids may stand for other addresses.
+    // In the new session, these ids may stand for other addresses.
     for (const { queue } of this.#parts.lanes) queue.dropContexts(isServersId);
     for (const [id, slot] of [...this.#parts.contextById]) {
       if (isServersId(id) || this.#parts.contexts.state[slot] === CONTEXT_REFUSED)
@@ -233,7 +233,7 @@ export class ClientLanes implements RenewalActions {
       this.#flows.register(now, slot, lane);
     }
     if (this.#parts.scheduler !== undefined) {
-      // They waited when it was not known whether the session would have receipts.
+      // These datagrams were queued before it was known whether the session has receipts.
       for (const { queue } of this.#parts.lanes) this.#dispatch.take(queue);
     }
     this.#flows.armAssociations();
@@ -315,7 +315,7 @@ export class ClientLanes implements RenewalActions {
     this.#parts.isUp = false;
     this.renewal.giveUp();
     for (const other of this.#parts.lanes) {
-      // One lane finds out whether the session still exists; the others wait for it.
+      // One lane finds out whether the session still exists, and the others wait for the result.
       if (other === lane || other.state !== LANE_WAITING) continue;
       other.hold();
       this.arm(other);
@@ -324,7 +324,7 @@ export class ClientLanes implements RenewalActions {
     if (!this.#parts.isClosed) this.#parts.outputs.push({ kind: "session-down", error });
   }
 
-  /** Ends surplus lanes that hold nothing. */
+  /** Ends surplus lanes that have nothing in flight. */
   endUnwanted(now: number): void {
     const { lanes, scheduler } = this.#parts;
     for (let i = lanes.length - 1; i >= 0 && this.upCount > this.#count.wanted; i--) {
@@ -343,7 +343,7 @@ export class ClientLanes implements RenewalActions {
     }
   }
 
-  /** A lane that waits to connect again is held when enough others are up, or on their way. */
+  /** Holds a lane that waits to connect again if enough others are up or connecting. */
   #holdIfNotWanted(lane: Lane): void {
     if (lane.state !== LANE_WAITING || this.upCount === 0 || !this.#parts.lanes.includes(lane)) return;
     const others = this.#parts.lanes.filter((other) => other !== lane && other.state !== LANE_HELD).length;

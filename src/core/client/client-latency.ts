@@ -5,29 +5,29 @@ import { isDscpRule, latencyOf } from "../session/latency-rules.ts";
 
 const CLASSES = LATENCY_CLASSES.length;
 const BALANCED = LATENCY_CLASSES.indexOf("balanced");
-/** What the server has, if what it was told may be forgotten or lost. */
+/** The server's class, if the last LATENCY_CLASS may have been lost or forgotten. */
 const UNKNOWN = 255;
-/** Of a context that the application has not sent to. */
+/** Class of a context that the application has not sent to. */
 const UNUSED = 255;
 
 /**
- * Latency classes of a client's associations: each has that of the most sensitive context that its application has sent to.
- * Classes are numbers of the wire.
+ * The latency classes of a client's associations. Each association has the class of the most sensitive context that its application has
+ * sent to. Classes are the numbers on the wire.
  */
 export class ClientLatency {
   readonly #rules: readonly LatencyRule[];
   readonly #fallback: number;
-  /** True if the class of a context changes with the DSCP of its association. */
+  /** Whether the class of a context depends on the DSCP of its association. */
   readonly dependsOnDscp: boolean;
-  /** By context slot. */
+  /** Class by context slot. */
   #ofContext = new Uint8Array(64).fill(UNUSED);
-  /** Contexts by association and class. */
+  /** Number of contexts by association and class. */
   #counts = new Int32Array(64 * CLASSES);
-  /** By association: the class that the host has, ... */
+  /** By association: the class that the host knows, ... */
   #shown = new Uint8Array(64);
-  /** ... and the one that the server has. */
+  /** ... and the one that the server knows. */
   #told = new Uint8Array(64);
-  /** 1: the server was told of another class than balanced. */
+  /** 1 if the server has been sent a class other than balanced. */
   #hasTold = new Uint8Array(64);
 
   /** @param fallback  class of targets that no rule matches, and of associations without a context */
@@ -50,13 +50,17 @@ export class ClientLatency {
     this.#hasTold[association] = 0;
   }
 
-  /** An ASSOCIATION_OPEN was written, or a class may have been lost. @param isNew  false if the server may know it already, with the class that it was told */
+  /**
+   * An ASSOCIATION_OPEN was written, or a class may have been lost.
+   *
+   * @param isNew  false if the server may already know the association and a class of it
+   */
   handleRegistered(association: number, isNew: boolean): void {
     if (isNew) this.#hasTold[association] = 0;
     this.#told[association] = this.#hasTold[association] === 1 ? UNKNOWN : BALANCED;
   }
 
-  /** The application sends to a context. @returns true if it did not before */
+  /** The application sends to a context. @returns true if this is the first time */
   handleUsed(context: number, association: number, address: Uint8Array, dscp: number): boolean {
     if (context >= this.#ofContext.length) {
       this.#ofContext = grown(this.#ofContext, new Uint8Array(2 * context).fill(UNUSED));
@@ -88,14 +92,14 @@ export class ClientLatency {
     return this.#fallback;
   }
 
-  /** @returns true if the host has another class of the association, and must get this one */
+  /** @returns true if the host knows a different class and must get this one, which then counts as known */
   takeShown(association: number): boolean {
     const before = this.#shown[association];
     this.#shown[association] = this.of(association);
     return before !== this.#shown[association];
   }
 
-  /** @returns true if the server has another class of the association, and must get this one */
+  /** @returns true if the server knows a different class and must get this one, which then counts as sent */
   takeTold(association: number): boolean {
     const before = this.#told[association];
     const latency = this.of(association);

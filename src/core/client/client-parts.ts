@@ -16,24 +16,24 @@ import type { ClientAssociations } from "./client-associations.ts";
 import type { ClientDscp } from "./client-dscp.ts";
 import type { ClientLatency } from "./client-latency.ts";
 
-/** All durations in milliseconds, sizes in bytes. */
+/** Options of a client. Durations are in milliseconds, sizes in bytes. */
 export interface TunnelClientOptions extends LaneOptions {
-  /** Number of lanes; "auto": as many as help, see {@link LaneCount}. */
+  /** Number of lanes, or "auto" for as many as help ({@link LaneCount}). */
   readonly lanes: number | "auto";
-  /** For "auto": all ways lead to an address on this machine, so the server is near unless a relay listens there. Default false. */
+  /** For "auto": whether all ways lead to an address on this machine, so that the server is near unless a relay listens there. Default false. */
   readonly isLocal?: boolean;
   readonly ageBudgetMs: number;
   /** Bound of each lane's send queue. */
   readonly queueBytes: number;
-  /** Default: the one in TypeScript. */
+  /** The loops over datagrams. Default: those in TypeScript. */
   readonly datapath?: Datapath | undefined;
-  /** For associations that may expire: idle time, ... */
+  /** Idle time after which an association that may expire ends, ... */
   readonly idleTimeoutMs: number;
-  /** ... and idle time after more than one answer. */
+  /** ... and the same after more than one answer. */
   readonly activeIdleTimeoutMs: number;
-  /** Class of targets that no rule matches. Default balanced. */
+  /** Class for targets that no rule matches. Default: balanced. */
   readonly latency?: LatencyClass;
-  /** Classes of targets or DSCPs; the first match applies. Default: none. */
+  /** Classes by target or DSCP; the first match applies. Default: none. */
   readonly latencyRules?: readonly LatencyRule[];
   /** Largest id of an association or context; only tests lower it. */
   readonly maxId?: number;
@@ -43,21 +43,21 @@ export type ClientOutput =
   /** `way`: index in the options. */
   | { readonly kind: "connect"; readonly lane: number; readonly way: number }
   | { readonly kind: "disconnect"; readonly lane: number; readonly error: ProtocolError | undefined }
-  /** `isAnother`: the server did not know the former session; associations now use other source ports. */
+  /** `isAnother`: the server did not know the former session, so associations now use other source ports. */
   | { readonly kind: "session-up"; readonly isAnother: boolean }
   | { readonly kind: "session-resumed" }
   /**
-   * A new session has replaced one that was in use; associations now use other source ports. `ids`: its ids were nearly used up;
-   * `receipts`: it should have receipts and had none, or the other way round; `moved`: its server is shutting down.
+   * A new session has replaced one that was in use, so associations now use other source ports. `ids`: its ids were nearly used up;
+   * `receipts`: it should have had receipts and did not, or the reverse; `moved`: its server is shutting down.
    */
   | { readonly kind: "session-renewed"; readonly reason: "ids" | "receipts" | "moved" }
   | { readonly kind: "session-down"; readonly error: Error | undefined }
   | { readonly kind: "association-closed"; readonly association: number; readonly reason: CloseReason }
-  /** {@link TunnelClient.latencyOf} the association has changed; initially it is that of the options. */
+  /** {@link TunnelClient.latencyOf} the association has changed. Initially it is the class in the options. */
   | { readonly kind: "latency"; readonly association: number }
   /**
    * A datagram of the association did not reach `remote`, which may be a name.
-   * `mtu`: for too-big, the largest IP packet that would, according to the server; 0 if unknown.
+   * `mtu`: for too-big, the largest IP packet that would reach it, according to the server; 0 if unknown.
    */
   | {
       readonly kind: "unreachable";
@@ -83,11 +83,11 @@ export const DEADLINE_FIRST_LANE = 5;
 export const deadlineOfLane = (index: number): number => DEADLINE_FIRST_LANE + 2 * index;
 export const deadlineOfQueue = (index: number): number => DEADLINE_FIRST_LANE + 2 * index + 1;
 
-/** A session that was replaced by a new one; its lanes deliver the last answers. */
+/** A session that was replaced by a new one. Its lanes deliver the last answers. */
 export interface FormerSession {
   readonly lanes: readonly Lane[];
   readonly contextById: ReadonlyMap<number, number>;
-  /** Generation of each context's slot at that time; a slot that has been reused is unknown. */
+  /** Generation of each context's slot at that time. A slot that has been reused since then is unknown to the former session. */
   readonly generation: Int32Array;
   readonly scheduler: LaneScheduler | undefined;
   isEnding: boolean;
@@ -108,17 +108,17 @@ export interface ClientParts {
   lanes: readonly Lane[];
   readonly latency: ClientLatency;
   readonly dscp: ClientDscp;
-  /** By index: lanes of this session, of the one that will replace it, and of the former one. */
+  /** Lanes of this session, of the one that will replace it, and of the former one, by index. */
   readonly laneByIndex: Lane[];
-  /** At least one lane is up. */
+  /** Whether at least one lane is up. */
   isUp: boolean;
-  /** The client has ended. */
+  /** Whether the client has ended. */
   isClosed: boolean;
-  /** Ids and queues of the session; a session that replaces it brings new ones. */
+  /** Ids and queues of the session. A session that replaces it has new ones. */
   pool: SendPool;
-  /** Of all its queues. */
+  /** The owner of all its queues. */
   readonly queueOwner: QueueOwner;
-  /** Of a session with receipts: where its datagrams wait, in place of the lanes' queues. */
+  /** In a session with receipts: where its datagrams wait, instead of in the lanes' queues. */
   scheduler: LaneScheduler | undefined;
   contextById: Map<number, number>;
   associationById: Map<number, number>;
@@ -128,7 +128,7 @@ export interface ClientParts {
   laneOf(association: number): Lane;
   /** The lane for a control capsule about an association; it may be down. */
   controlLaneOf(association: number): Lane;
-  /** Bits of the numbers of the lanes on which to register something of an association; 0 while its lane is down. */
+  /** Bits of the lanes, by number, on which to register something about an association; 0 while its lane is down. */
   registrationLanes(association: number): number;
   /** Connects held lanes up to the wanted number. */
   connectHeld(now: number): void;
@@ -139,11 +139,11 @@ export interface ClientParts {
   failLane(now: number, lane: Lane, error: ProtocolError): void;
   /** The server is shutting down and asks its clients to move to another one. */
   moveAway(now: number): void;
-  /** Replaces the session if its ids run out. @param serversId  an id that the server has assigned */
+  /** Replaces the session if its ids are running out. @param serversId  an id that the server has assigned */
   renewIfDue(now: number, serversId?: number): void;
 }
 
-/** True if a context's id was assigned by the server. */
+/** Whether a context's id was assigned by the server. */
 export function isServersId(id: number): boolean {
   return id % 2 === 1;
 }

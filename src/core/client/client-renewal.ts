@@ -7,29 +7,29 @@ import type { ClientParts } from "./client-parts.ts";
 import { DEADLINE_FORMER } from "./client-parts.ts";
 import type { ClientWays, LaneActions } from "./client-ways.ts";
 
-/** Share of a session's ids after which a new session replaces it. */
+/** Share of used ids at which a new session replaces the current one. */
 const RENEW_SHARE = 7 / 8;
-/** How long the former session waits for answers, and then for its connections to end. */
+/** Milliseconds for which the former session waits for answers, and then for its connections to end. */
 const FORMER_MS = 2_000;
 const FORMER_END_MS = 1_000;
 
-/** What replacing a session does with lanes. */
+/** What {@link ClientRenewal} needs for lanes. */
 export interface RenewalActions extends LaneActions {
-  /** Of the session in use. */
+  /** The session in use. */
   readonly session: Pick<SessionCredentials, "receipts"> | undefined;
-  /** Lanes that have `pool`, held, by their indices from `firstIndex` on. */
+  /** Creates held lanes that share `pool`, with indices from `firstIndex` on. */
   make(firstIndex: number, pool: SendPool): readonly Lane[];
-  /** Makes the session of a lane that is up that of the client, in place of one that is in use. */
+  /** Replaces the session in use by that of a lane that is up. */
   takeOver(now: number, lane: Lane, answer: ExtensionResponse): void;
   /** Ends the connection of a lane. */
   failSilently(now: number, lane: Lane): void;
-  /** Its deadline may have changed. */
+  /** Updates the timer of a lane, whose deadline may have changed. */
   arm(lane: Lane): void;
 }
 
 /**
- * Replaces a session whose ids run out, whose server is shutting down, or which should have receipts and has none, or the other
- * way round: the next session connects while this one stays in use.
+ * Replaces a session whose ids are running out, whose server is shutting down, or which should have receipts and has none, or the
+ * reverse. The next session connects while the current one stays in use.
  */
 export class ClientRenewal {
   readonly #parts: ClientParts;
@@ -38,9 +38,9 @@ export class ClientRenewal {
   readonly #count: LaneCount;
   /** Lanes of the session that will replace this one. */
   #next: { readonly lanes: readonly Lane[]; readonly pool: SendPool } | undefined;
-  /** The session should have receipts and has none, or the other way round. */
+  /** Whether the session should have receipts and has none, or the reverse. */
   #isUnsuited = false;
-  /** The server is shutting down. */
+  /** Whether the server is shutting down. */
   #isMoving = false;
 
   constructor(parts: ClientParts, lanes: RenewalActions, ways: ClientWays, count: LaneCount) {
@@ -50,12 +50,12 @@ export class ClientRenewal {
     this.#count = count;
   }
 
-  /** Whether it is one of the session that will replace this one. */
+  /** Whether a lane belongs to the session that will replace the current one. */
   hasLane(lane: Lane): boolean {
     return this.#next?.lanes.includes(lane) ?? false;
   }
 
-  /** Whether the server has been asked to end the session of a lane, and with it the lane's connection. */
+  /** Whether the server has been asked to end the session of a lane, including the lane's connection. */
   hasEnded(lane: Lane): boolean {
     const { former } = this.#parts;
     return former?.isEnding === true && former.lanes.includes(lane);
@@ -67,26 +67,26 @@ export class ClientRenewal {
     this.renewIfDue(now);
   }
 
-  /** The path is known now, and with it whether a session is better with receipts or without. */
+  /** The path has been measured, which decides whether the session should have receipts. */
   handlePath(now: number): void {
     this.#isUnsuited = this.#lanes.session?.receipts !== this.#count.offersReceipts;
     if (this.#isUnsuited && this.#isWorthSwitching) this.renewIfDue(now);
     else this.#isUnsuited = false;
   }
 
-  /** Another session has begun: what was wrong with the one before no longer counts. */
+  /** Another session has begun, so the reasons to replace the one before no longer apply. */
   reset(): void {
     this.#isUnsuited = false;
     this.#isMoving = false;
   }
 
-  /** Connects the first lane of the session that will take over, if there is a reason to. @param serversId  an id that the server has assigned */
+  /** Connects the first lane of the next session, if there is a reason to. @param serversId  an id that the server has assigned */
   renewIfDue(now: number, serversId = 0): void {
     const highest = Math.max(this.#parts.nextAssociationId, this.#parts.nextContextId, serversId);
     if (this.#isMoving || this.#isUnsuited || highest >= this.#parts.maxId * RENEW_SHARE) this.#renew(now);
   }
 
-  /** A session without receipts is only cheaper, which does not justify new source ports while it is in use. */
+  /** Whether the change is worth new source ports. A session without receipts is only cheaper, which is not enough while this one is in use. */
   get #isWorthSwitching(): boolean {
     return this.#count.offersReceipts || this.#parts.associations.count === 0;
   }
@@ -102,7 +102,7 @@ export class ClientRenewal {
     this.#lanes.connect(now, lanes[0], this.#wayOfRenewal(this.#ways.kept));
   }
 
-  /** The way by which the next session connects, after `last`: that of this one, unless its server is shutting down. */
+  /** The way for the next session, after the attempt by `last`: the way of this session, unless its server is shutting down. */
   #wayOfRenewal(last: number): number {
     const { kept } = this.#ways;
     const { ways } = this.#parts.options;
@@ -111,24 +111,24 @@ export class ClientRenewal {
       const way = (last + step) % ways.length;
       if (ways[way].server !== ways[kept].server) return way;
     }
-    // There may be others behind the same address.
+    // There may be other servers behind the same address.
     return kept;
   }
 
-  /** By which way a lane tries again. */
+  /** The way by which a lane tries again. */
   wayOfRetry(lane: Lane): number {
     return this.hasLane(lane) ? this.#wayOfRenewal(lane.way) : this.#ways.ofRetry(lane);
   }
 
-  /** The session in use is down: the next one is not waited for. */
+  /** Gives up the next session, because the session in use is down. */
   giveUp(): void {
     for (const lane of this.#next?.lanes ?? []) this.#lanes.rest(lane);
     this.#next = undefined;
   }
 
   /**
-   * The new session is up: associations and contexts get new ids there. The former one sends what is queued, delivers what
-   * still arrives, and ends soon. Contexts with ids of its server are left behind.
+   * The new session is up, and associations and contexts get new ids in it. The former session sends what is queued, delivers what still
+   * arrives, and ends soon. Contexts with ids of its server are not carried over.
    */
   handleUp(now: number, lane: Lane, answer: ExtensionResponse): void {
     const { lanes, pool } = this.#next!;
@@ -160,7 +160,7 @@ export class ClientRenewal {
     this.#lanes.arm(lane);
   }
 
-  /** Ends a session that is up, but was opened for nothing, like a former one. */
+  /** Ends a session that is up but no longer needed, like a former one. */
   #endUnused(now: number, lane: Lane, lanes: readonly Lane[]): void {
     const generation = this.#parts.contexts.generation.slice();
     this.#parts.former = { lanes, scheduler: undefined, contextById: new Map(), generation, isEnding: true };

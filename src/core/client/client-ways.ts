@@ -7,7 +7,7 @@ import { WayRace } from "./way-race.ts";
 
 const NONE = -1;
 
-/** What the client does with its lanes. */
+/** What {@link ClientWays} needs for lanes. */
 export interface LaneActions {
   connect(now: number, lane: Lane, way: number): void;
   /** Holds a lane that is not up, and gives up its attempt to connect. */
@@ -15,8 +15,8 @@ export interface LaneActions {
 }
 
 /**
- * Races the ways of a client, each with a lane of its own, while no lane is up. With one way its lanes try again by themselves, and
- * nothing here has an effect after the start. While a lane is up, all others take its way.
+ * Races the ways of a client, each with a lane of its own, while no lane is up. While a lane is up, all others take its way. With a single
+ * way, lanes try again by themselves, and nothing here has an effect after the start.
  */
 export class ClientWays {
   readonly #parts: ClientParts;
@@ -57,13 +57,13 @@ export class ClientWays {
     this.#arm();
   }
 
-  /** Tries what waits at once. */
+  /** Makes waiting attempts at once. */
   retry(now: number): void {
     this.#race.retry(now);
     this.#arm();
   }
 
-  /** The last lane is lost. */
+  /** The last lane that was up is lost. */
   handleLost(now: number, hasSession: boolean): void {
     if (!this.#race.isRace) return;
     for (const lane of this.#parts.lanes) this.#actions.rest(lane);
@@ -74,7 +74,7 @@ export class ClientWays {
   /** A lane that was not up has failed. */
   handleFailed(now: number, lane: Lane): void {
     if (!this.#race.isRace || this.#parts.isUp || !this.#parts.lanes.includes(lane)) return;
-    // It answers a challenge, at once.
+    // The lane connects again at once, to answer a challenge.
     if (lane.deadline <= now) return;
     this.#actions.rest(lane);
     this.#race.handleFailed(now, lane.way);

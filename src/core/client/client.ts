@@ -56,9 +56,9 @@ import {
 const NONE = -1;
 
 /**
- * The client end of a session: lanes come and go, associations and contexts stay. Does no I/O and reads no clock: after each
- * `handle*` or verb, drain {@link pollOutput}, each lane's {@link pollTransmit}, {@link pollReady}, and {@link pollOutput} again, as
- * the number of lanes may have changed; then arm one timer for {@link nextTimeout}. Bytes passed in are borrowed until the call returns.
+ * The client end of a session, whose associations and contexts outlive its lanes. It does no I/O and reads no clock. After each `handle*`
+ * or verb, drain {@link pollOutput}, each lane's {@link pollTransmit}, {@link pollReady}, and {@link pollOutput} again, because the number
+ * of lanes may have changed; then arm one timer for {@link nextTimeout}. Bytes passed in are borrowed until the call returns.
  */
 export class TunnelClient {
   readonly counters = new Counters();
@@ -147,7 +147,7 @@ export class TunnelClient {
     return this.#lanes.upCount;
   }
 
-  /** Index in the options of the way that worked last, which the session's lanes take. */
+  /** Index in the options of the way that last worked, which the session's lanes take. */
   get way(): number {
     return this.#lanes.ways.kept;
   }
@@ -196,7 +196,7 @@ export class TunnelClient {
     return spreadState(scheduler === undefined ? [] : [scheduler]);
   }
 
-  /** Bytes of datagrams that wait for lanes, or are on lanes and not receipted, of a session with receipts. */
+  /** In a session with receipts: payload bytes that wait for lanes, or are on lanes without a receipt. */
   get storedBytes(): number {
     const { scheduler, former } = this.#parts;
     return (scheduler?.storedBytes ?? 0) + (former?.scheduler?.storedBytes ?? 0);
@@ -212,12 +212,12 @@ export class TunnelClient {
     return this.#parts.dscp.of(association);
   }
 
-  /** The application's own address, if it is known. */
+  /** The application's own address, if known. */
   sourceOf(association: number): AddressBytes | undefined {
     return this.#parts.associations.source[association];
   }
 
-  /** Id on the wire of an association, 0 before it has one. */
+  /** Id on the wire of an association; 0 before it has one. */
   wireId(association: number): number {
     return this.#parts.associations.openId(association);
   }
@@ -246,7 +246,7 @@ export class TunnelClient {
   }
 
   /**
-   * The machine may be on another network: makes waiting attempts at once, however often they have failed. The host first ends
+   * Makes waiting attempts at once, regardless of earlier failures, because the machine may be on another network. The host first ends
    * existing connections and current attempts.
    */
   handleNetworkChange(now: number): void {
@@ -262,7 +262,7 @@ export class TunnelClient {
   /**
    * Connecting failed, or the connection has ended, for any reason.
    *
-   * @returns whether that was expected, and so is no failure: this client has asked the server to end the session
+   * @returns true if this was expected and is no failure, because this client has asked the server to end the session
    */
   handleDisconnected(now: number, index: number, error: Error | undefined): boolean {
     const lane = this.#parts.laneByIndex[index];
@@ -273,10 +273,10 @@ export class TunnelClient {
   }
 
   /**
-   * Handles bytes of a lane's connection, in chunks of any size. Stops when {@link received} is full, or contains something that
-   * cannot be combined with the rest.
+   * Handles bytes of a lane's connection, in chunks of any size. Stops when {@link received} is full, or has to be sent on before the next
+   * capsule.
    *
-   * @returns the offset up to which they were consumed: send on `received`, then call again with the rest
+   * @returns the end offset of the consumed bytes: send on `received`, then call again with the rest
    */
   handleStream(now: number, index: number, chunk: Uint8Array, offset: number, end: number): number {
     const lane = this.#parts.laneByIndex[index];
@@ -299,10 +299,10 @@ export class TunnelClient {
   }
 
   /**
-   * Releases datagrams of a session with receipts that were held until their turn. Call it after the batches of
-   * {@link handleStream} and after {@link handleTimeout}, before polling anything to send.
+   * Releases datagrams of a session with receipts that were held to restore order. Call it after the batches of {@link handleStream} and
+   * after {@link handleTimeout}, before polling anything to send.
    *
-   * @returns true when {@link received} has some: send them on, then call again
+   * @returns true if {@link received} has some: send them on, then call again
    */
   takeReleased(now: number): boolean {
     const { scheduler, former } = this.#parts;
@@ -316,7 +316,7 @@ export class TunnelClient {
     if (this.#laneCount.isSampling) tunnel!.sendHeartbeat(now);
   }
 
-  /** A batch from {@link pollTransmit} is written. @returns whether there may be another */
+  /** A batch from {@link pollTransmit} has been written. @returns whether there may be another */
   handleTransmitted(index: number): boolean {
     this.#dispatch.stir();
     return this.#parts.laneByIndex[index].tunnel?.handleTransmitted() ?? false;
@@ -341,7 +341,7 @@ export class TunnelClient {
     }
   }
 
-  /** When {@link handleTimeout} wants to be called; Infinity for never. */
+  /** When to call {@link handleTimeout}; Infinity for never. */
   nextTimeout(): number {
     return this.#parts.deadlines.next();
   }
@@ -359,23 +359,23 @@ export class TunnelClient {
   }
 
   /**
-   * True if only {@link pollTransmit} has to be polled: no output is pending, and no session spreads datagrams over its lanes. Most
-   * turns begin and end this way.
+   * True if only {@link pollTransmit} has to be polled, because no output is pending and no session spreads its datagrams. Most turns begin
+   * and end this way.
    */
   get isPlain(): boolean {
     const { outputs, scheduler, former } = this.#parts;
     return outputs.length === 0 && scheduler === undefined && former === undefined;
   }
 
-  /** Whether {@link pollTransmit} may have something for a lane's connection. */
+  /** Whether {@link pollTransmit} may have bytes for a lane's connection. */
   mayTransmit(now: number, index: number): boolean {
     if (this.#parts.scheduler !== undefined || this.#parts.former !== undefined) this.#dispatch.dispatch(now);
     return !(this.#parts.laneByIndex[index].tunnel?.isDrained ?? true);
   }
 
   /**
-   * The next flow that may be carried by native I/O alone. To be called when nothing is left to write. A host that cannot do that for it
-   * calls `shortcuts.decline`.
+   * The next flow that native I/O may carry by itself. To be called when nothing is left to write. A host that cannot do so calls
+   * `shortcuts.decline`.
    */
   pollShortcut(): Shortcut | undefined {
     return this.contexts.pollShortcut(this.#connectionOfOffer);
@@ -404,16 +404,18 @@ export class TunnelClient {
     );
   }
 
-  /** Whether what a lane's connection reads next may go to shortcuts. Only when all that it has read has been handled. */
+  /** Whether the next bytes of a lane's connection may go to shortcuts. To be called only when everything read so far was handled. */
   mayReadShortcuts(index: number): boolean {
     return this.#parts.laneByIndex[index].tunnel?.mayReadShortcuts ?? false;
   }
 
   /**
-   * A shortcut has carried datagrams, which are as if they had come here. To be called before time passes here, or anything is counted.
+   * A shortcut has carried datagrams, which count as if they had passed through this client. To be called before the next call with a later
+   * time, and before counters are read.
    *
-   * @param time    of the last one
-   * @param length  bytes of its payload; `bytes`: of all
+   * @param time    time of the last datagram
+   * @param bytes   payload bytes of all datagrams
+   * @param length  payload bytes of the last one
    */
   handleShortcut(time: number, shortcut: Shortcut, count: number, bytes: number, length: number): void {
     const { epoch, isOut, context, generation } = shortcut;
@@ -427,7 +429,7 @@ export class TunnelClient {
     }
   }
 
-  /** The application of an association is elsewhere now: its shortcuts end. */
+  /** The application of an association now has another address, so its shortcuts end. */
   handleMoved(association: number): void {
     for (let slot = this.contexts.first(association); slot !== NONE; slot = this.contexts.next(slot)) {
       this.shortcuts.endOf(slot);
@@ -469,7 +471,7 @@ export class TunnelClient {
    *
    * @param source   the application's own address, if it is known
    * @param expires  true if it ends when idle; otherwise only {@link closeAssociation} ends it
-   * @returns its slot, or -1 when there are too many and none that may expire
+   * @returns its slot, or -1 if there are too many and none of them may expire
    */
   openAssociation(now: number, source: AddressBytes | undefined, expires: boolean): number {
     if (this.associationCount >= this.#options.maxAssociations && !this.#flows.evictAssociation(now)) {

@@ -1,11 +1,12 @@
 /**
- * By which way a client's lanes connect, where there are several. While no lane is up they are tried in order, each with a head
- * start before the next (RFC 8305 §5), and a way has worked when the server has accepted a lane. That one is kept until the last
- * lane is lost, and has the first place for some time after it was found (RFC 6555 §4.2), so that a lost connection does not cost
- * head starts again; after that the first one given comes first again, as the network may be another.
+ * Chooses among several ways by which a client's lanes can connect.
+ *
+ * While no lane is up, the ways are tried in order, each with a head start before the next (RFC 8305 §5). A way has worked when the server
+ * has accepted a lane. It is kept until the last lane is lost, and comes first for some time after it was found (RFC 6555 §4.2), so that a
+ * lost connection does not cost the head starts again. After that the given order applies again, since the network may have changed.
  */
 
-/** For a proxy, TLS and both ends' handshakes over a long path: several round trips. */
+/** Enough for several round trips over a long path: a proxy, TLS and the handshakes of both ends. */
 export const HEAD_START_MS = 1_000;
 export const KEPT_MS = 600_000;
 const FIRST_BACKOFF_MS = 200;
@@ -15,9 +16,9 @@ const NEVER = Number.POSITIVE_INFINITY;
 
 /** A way to a server. */
 export interface Way {
-  /** Value of the Host field. */
+  /** The value of the Host field. */
   readonly authority: string;
-  /** Ways with the same number lead to the same server, where a session can be resumed. */
+  /** Number of the server. Ways with the same number lead to the same server, where a session can be resumed. */
   readonly server: number;
 }
 
@@ -42,29 +43,29 @@ export class WayRace {
   #backoffs = 0;
 
   /**
-   * @param ways    in the order of preference, at most 30
-   * @param random  gives 0 to 255
+   * @param ways    in order of preference, at most 30
+   * @param random  returns 0 to 255
    */
   constructor(ways: readonly Way[], random: () => number) {
     this.#ways = ways;
     this.#random = random;
   }
 
-  /** The way that has worked last; at first the first. */
+  /** The way that last worked; initially the first. */
   get kept(): number {
     return this.#kept;
   }
 
-  /** False for one way, whose lanes try again by themselves. */
+  /** False with a single way, whose lanes try again by themselves. */
   get isRace(): boolean {
     return this.#ways.length > 1;
   }
 
   /**
-   * No lane is up.
+   * Begins a round of attempts, because no lane is up.
    *
-   * @param hasSession  ways to the server that knows it come first
-   * @param isLost      it was up, and so the first attempt is not made at once
+   * @param hasSession  whether there is a session, so that ways to its server come first
+   * @param isLost      whether a lane was up before, so that the first attempt is not made at once
    */
   begin(now: number, hasSession: boolean, isLost: boolean): void {
     const ways = this.#ways;
@@ -81,7 +82,7 @@ export class WayRace {
   }
 
   /**
-   * The time {@link dueAt} has come.
+   * Chooses the next way once {@link dueAt} is reached.
    *
    * @param underWay  bits of the ways that are being tried
    * @returns a way to try now, or -1
@@ -100,7 +101,7 @@ export class WayRace {
     return way;
   }
 
-  /** An attempt has failed. If it was the latest, the next is due. */
+  /** An attempt has failed. If it was the latest one, the next is due. */
   handleFailed(now: number, way: number): void {
     if (way === this.#latest) this.dueAt = now;
   }
@@ -111,7 +112,7 @@ export class WayRace {
     if (this.dueAt !== NEVER) this.dueAt = now;
   }
 
-  /** The server has accepted a lane. @returns true when it has come by another way than the one before it */
+  /** The server has accepted a lane. @returns true if it took a different way than the lane before it */
   handleWorked(now: number, way: number): boolean {
     this.dueAt = NEVER;
     const isOther = way !== this.#kept;

@@ -24,7 +24,7 @@ export const READ_NEED = 0;
 export const READ_CAPSULE = 1;
 export const READ_TOO_LONG = 2;
 
-/** Which types were negotiated, each with those before it: RFC 9297's, the bind draft's, ours. Others are unknown. */
+/** The capsule types that were negotiated: those of RFC 9297, of the bind draft, ours, and receipts. Each set includes those before it. */
 export type CapsuleSet = "datagram" | "bind" | "extension" | "receipts";
 
 const MAX_HEADER_BYTES = 16;
@@ -37,14 +37,14 @@ const KEPT_CARRY_BYTES = 16_384;
  * skipped by their length (RFC 9297 §3.2). Holds at most one capsule, and only the part of it that has arrived.
  */
 export class CapsuleReader {
-  /** The type of the last capsule; like the other fields valid until the next call. */
+  /** The type of the last capsule. Like the other fields, it is valid until the next call. */
   type = 0;
   data: Uint8Array;
   valueOffset = 0;
   valueEnd = 0;
-  /** Where it begins in the chunk, from which it can be read again; -1 if it began in an earlier chunk. */
+  /** Offset of the capsule in the chunk, from which it can be read again; -1 if it began in an earlier chunk. */
   start = 0;
-  /** Offset in the chunk behind the bytes that the last call consumed. */
+  /** End offset in the chunk of the bytes that the last call consumed. */
   offset = 0;
 
   readonly #known: CapsuleSet;
@@ -58,7 +58,7 @@ export class CapsuleReader {
     this.data = new Uint8Array(0);
   }
 
-  /** True between two capsules, where the stream may end in an orderly way. */
+  /** Whether the stream is between two capsules, where it may end in an orderly way. */
   get atBoundary(): boolean {
     return this.#carryLength === 0 && this.#skip === 0;
   }
@@ -66,8 +66,8 @@ export class CapsuleReader {
   /**
    * Continues in `chunk[offset..end)`, which is borrowed as long as the returned capsule is in use.
    *
-   * @returns {@link READ_CAPSULE}; {@link READ_NEED} when the chunk is used up; {@link READ_TOO_LONG} when a known
-   * capsule is over its limit, after which the stream is unusable. {@link offset} is where to continue.
+   * @returns {@link READ_CAPSULE}; {@link READ_NEED} if the chunk is used up; {@link READ_TOO_LONG} if a known capsule exceeds its limit,
+   *          after which the stream is unusable. {@link offset} is where to continue.
    */
   next(chunk: Uint8Array, offset: number, end: number): number {
     let at = offset;
@@ -119,7 +119,7 @@ export class CapsuleReader {
     return READ_NEED;
   }
 
-  /** @returns a status, or -1 when the carry is a capsule to skip */
+  /** @returns a status, or -1 if the carry is a capsule to skip */
   #continueCarry(chunk: Uint8Array, offset: number, end: number): number {
     let at = offset;
     let carry = this.#carry!;
@@ -199,7 +199,7 @@ export class CapsuleReader {
   }
 }
 
-/** Length of type and length at `bytes[offset]`, or -1 when they do not end before `end`. */
+/** Size of the type and length fields at `bytes[offset]`; -1 if they do not end before `end`. */
 function headerLengthAt(bytes: Uint8Array, offset: number, end: number): number {
   if (offset >= end) return -1;
   const typeLength = varintLengthFrom(bytes[offset]);

@@ -9,7 +9,7 @@ import { Shortcuts } from "./shortcuts.ts";
 
 const NONE = -1;
 
-/** Uses of a context within this time count as one in the order of idleness. Milliseconds. */
+/** Milliseconds within which uses of a context count as one in the order of idleness. */
 const IDLE_GRAIN_MS = 1_000;
 
 /**
@@ -21,22 +21,22 @@ export class ContextTable {
   id = new Int32Array(64);
   association = new Int32Array(64);
   state = new Uint8Array(64);
-  /** In a session with receipts: bits of the lanes that its datagrams may go on, {@link ANY_LANE} once the peer knows it. */
+  /** In a session with receipts: bits of the lanes that may carry its datagrams; {@link ANY_LANE} once the peer knows the context. */
   lanes = new Int32Array(64);
   /** Changes whenever a slot is reused, so that a host can cache what it derived from the address. */
   generation = new Int32Array(64);
   size = 0;
   readonly idle = new IdleLists(IDLE_GRAIN_MS);
-  /** Of its contexts; a change of one ends its shortcuts. */
+  /** Shortcuts of its contexts. A change of a context ends its shortcuts. */
   readonly shortcuts = new Shortcuts();
 
   /** Remote address as it was registered. */
   readonly address: (AddressBytes | undefined)[] = [];
-  /** Where datagrams go: the address, or what its name was resolved to. */
+  /** Where datagrams are sent: the remote address, or the address that its name was resolved to. */
   readonly target: (AddressBytes | undefined)[] = [];
 
   readonly #index: AddressIndex;
-  /** Resolved names, by the address that they were resolved to. */
+  /** Slots with a name, by the address that it was resolved to. */
   readonly #resolved: AddressIndex;
   #indexed = new Uint8Array(64);
   #next = new Int32Array(64);
@@ -62,7 +62,7 @@ export class ContextTable {
     return this.#resolved.find(association, bytes, offset, length);
   }
 
-  /** First context of an association, or -1; {@link next} leads to the others. */
+  /** The first context of an association, or -1. {@link next} links the others. */
   first(association: number): number {
     return association < this.#first.length ? this.#first[association] : NONE;
   }
@@ -72,9 +72,9 @@ export class ContextTable {
   }
 
   /**
-   * @param event    how the context begins, see {@link CONTEXT}
+   * @param event    the first event of the context, see {@link CONTEXT}
    * @param indexed  whether {@link find} returns this slot for its address
-   * @param list     the list of {@link idle} that it goes into
+   * @param list     the list of {@link idle} to add the slot to
    */
   allocate(
     now: number,
@@ -111,7 +111,7 @@ export class ContextTable {
     return slot;
   }
 
-  /** Transfers the address of an older slot to `slot`, which {@link find} returns from now on. */
+  /** Transfers the address of the older slot `from` to `slot`, which {@link find} returns from now on. */
   takeIndex(slot: number, from: number): void {
     this.shortcuts.endOf(from);
     this.#index.remove(from);
@@ -151,7 +151,7 @@ export class ContextTable {
     this.size--;
   }
 
-  /** The next shortcut that was offered and may be given; the others are declined. */
+  /** The next shortcut that was offered and is possible. Impossible ones are declined. */
   pollShortcut(connectionOf: ConnectionOfOffer): Shortcut | undefined {
     for (let offer = this.shortcuts.takeOffer(); offer !== undefined; offer = this.shortcuts.takeOffer()) {
       const { context } = offer;

@@ -2,18 +2,18 @@ import type { Datapath } from "../datapath/datapath.ts";
 import { RUN_INTS } from "../datapath/datapath.ts";
 
 /**
- * Datagrams from a stream, which the host sends on before it hands in more bytes. All payloads are in `data`: the chunk
- * that was handed in, or the reader's own memory.
+ * Datagrams from a stream, which the host sends on before it passes in more bytes. All payloads are in `data`, which is the chunk that was
+ * passed in or the reader's own memory.
  */
 export class DatagramBatch {
   data: Uint8Array = new Uint8Array(0);
   count = 0;
   readonly association: Int32Array;
-  /** Slot in the context table, which has the remote address. */
+  /** Slots in the context table, which has the remote addresses. */
   readonly context: Int32Array;
   readonly offset: Int32Array;
   readonly length: Int32Array;
-  /** Of `Datapath.readRuns`. */
+  /** Memory for `Datapath.readRuns`. */
   readonly runs: Int32Array;
 
   constructor(capacity: number) {
@@ -28,7 +28,7 @@ export class DatagramBatch {
     return this.count === this.offset.length;
   }
 
-  /** Context of the last datagram, or -1. No context ends while the batch holds its datagrams. */
+  /** The context of the last datagram, or -1. A context does not end while the batch has its datagrams. */
   get lastContext(): number {
     return this.count === 0 ? -1 : this.context[this.count - 1];
   }
@@ -47,7 +47,7 @@ export class DatagramBatch {
     this.length[index] = length;
   }
 
-  /** Adds datagrams whose offsets and lengths are in place, from index `first`, which is not below {@link count}, to `end - 1`. */
+  /** Adds datagrams `first` to `end - 1`, whose offsets and lengths are set already. `first` is not below {@link count}. */
   addRun(association: number, context: number, first: number, end: number): void {
     const at = this.count;
     const count = end - first;

@@ -1,36 +1,36 @@
 /**
- * How many lanes a client has, and whether it asks for receipts.
+ * Decides how many lanes a client has, and whether it asks for receipts.
  *
- * Many lanes and receipts bring much over a path that loses or queues, and cost CPU time. On a machine's own path and in a fast LAN
- * they bring nothing: a hole in TCP is repaired within a millisecond. So "auto" measures round trips of the whole path, relays
- * included, as soon as a session is up. One that began in the wrong way is replaced, before much uses it.
+ * Many lanes with receipts help on paths that lose packets or queue them, but cost CPU time. Within one machine or a fast LAN they gain
+ * nothing, because TCP repairs a hole within a millisecond. So "auto" measures round trips of the whole path, including relays, as soon as
+ * a session is up. A session that began with the wrong choice is replaced before much uses it.
  *
- * It starts with a few lanes and doubles them when lanes have become late. Where a relay or the server refuses connections, or
- * ends them at once, those that are up are all that it wants, for a while. After a quiet time it halves them again, as each costs a heartbeat.
+ * The count starts with a few lanes and doubles when lanes have become late. If a relay or the server refuses connections, or ends them
+ * at once, the lanes that are up suffice for a while. After a quiet time the count is halved again, because each lane costs heartbeats.
  */
 
 const FIRST_LANES = 4;
 const MOST_LANES = 16;
-/** Round trips in milliseconds: a path shorter than the first needs no receipts, one longer than the second does. */
+/** Round trips in milliseconds: a path shorter than the first needs no receipts, and one longer than the second does. */
 const NEAR_MS = 2;
 const FAR_MS = 10;
-/** Samples that all say so, as a busy machine makes single ones long; a very long one counts for three, as it takes long too. */
+/** Samples in agreement that are needed, because a busy machine delays single ones. A very long sample counts as three, to save time. */
 const SAMPLES = 5;
 const VERY_FAR_MS = 30;
-/** How often lanes must have become late before there are more, and how long the last ones get to show what they bring. */
+/** How often lanes must have become late before the count grows, and how long the last additions get to take effect. */
 const GROW_LATES = 2;
 const GROW_MS = 300;
-/** Failed attempts in a row, while others are up, after which no more lanes are wanted, and for how long. */
+/** Failed attempts in a row, while other lanes are up, after which no more lanes are wanted, and for how long. */
 const MAX_FAILURES = 4;
 const REFUSED_MS = 300_000;
 const QUIET_MS = 60_000;
 
 export class LaneCount {
-  /** Most lanes that there may be. */
+  /** Upper bound of {@link wanted}. */
   readonly most: number;
-  /** Lanes that there should be now. */
+  /** How many lanes the session should have now. */
   wanted: number;
-  /** Whether the next new session is asked for with receipts. */
+  /** Whether the client asks for receipts in its next new session. */
   offersReceipts: boolean;
 
   readonly #isAuto: boolean;
@@ -41,8 +41,8 @@ export class LaneCount {
   #refusedUntil = Number.NEGATIVE_INFINITY;
 
   /**
-   * @param lanes    fixed number, or as many as help
-   * @param isLocal  the server's address is on this machine
+   * @param lanes    a fixed number, or "auto"
+   * @param isLocal  whether the server's address is on this machine
    */
   constructor(lanes: number | "auto", isLocal: boolean) {
     this.#isAuto = lanes === "auto";
@@ -51,12 +51,12 @@ export class LaneCount {
     this.wanted = lanes === "auto" ? 1 : lanes;
   }
 
-  /** More round trips are wanted, one after the other. */
+  /** Whether more round trips are to be measured, one after the other. */
   get isSampling(): boolean {
     return this.#isAuto && this.#samples < SAMPLES;
   }
 
-  /** Takes a round trip in milliseconds. @returns true when {@link offersReceipts} has changed, so that a new session is needed */
+  /** Takes a round trip, in milliseconds. @returns true if {@link offersReceipts} has changed, so that a new session is needed */
   sample(roundTrip: number): boolean {
     if (!this.isSampling) return false;
     this.#samples += roundTrip < VERY_FAR_MS ? 1 : 3;
@@ -67,16 +67,16 @@ export class LaneCount {
     return true;
   }
 
-  /** A session has begun. @param receipts  whether it has them; without them "auto" has one lane */
+  /** A session has begun. @param receipts  whether it has receipts; without them, "auto" means one lane */
   begin(now: number, receipts: boolean): void {
     this.#lates = 0;
     this.#changedAt = now;
-    // A server without receipts cannot be had with them.
+    // If the server does not support receipts, no sample can change that.
     if (this.offersReceipts && !receipts) this.#samples = SAMPLES;
     if (this.#isAuto) this.wanted = receipts ? FIRST_LANES : 1;
   }
 
-  /** @returns true when more lanes are wanted now. @param timesLate  since the session began */
+  /** @param timesLate  how often lanes have become late in this session @returns true if more lanes are wanted now */
   grow(now: number, timesLate: number): boolean {
     if (timesLate < this.#lates + GROW_LATES || now - this.#changedAt < GROW_MS) return false;
     this.#lates = timesLate;
@@ -86,7 +86,7 @@ export class LaneCount {
     return true;
   }
 
-  /** @returns true when fewer lanes are wanted now. @param lastLateAt  when a lane last became late */
+  /** @param lastLateAt  when a lane last became late @returns true if fewer lanes are wanted now */
   shrink(now: number, lastLateAt: number): boolean {
     if (!this.#isAuto || this.wanted <= FIRST_LANES) return false;
     if (now - Math.max(this.#changedAt, lastLateAt) < QUIET_MS) return false;
@@ -99,7 +99,7 @@ export class LaneCount {
   handleFailed(now: number, lanesUp: number): void {
     if (!this.#isAuto) return;
     if (lanesUp === 0) {
-      // Not more lanes than one are refused, but any.
+      // If even the first lane is refused, the number of lanes is not the reason.
       this.#failures = 0;
       this.#refusedUntil = Number.NEGATIVE_INFINITY;
       return;
@@ -110,7 +110,7 @@ export class LaneCount {
     this.#refusedUntil = now + REFUSED_MS;
   }
 
-  /** Lanes come by another way: what was measured and refused was another path. */
+  /** Lanes now take another way, so earlier measurements and refusals no longer apply. */
   handleOtherWay(): void {
     this.#samples = 0;
     this.#failures = 0;

@@ -35,19 +35,19 @@ import { Tunnel } from "./tunnel.ts";
 
 /** Bytes of control capsules that may wait for a server that does not read, in addition to those that register everything. */
 const CONTROL_BYTES = 1_048_576;
-/** First byte of a TLS alert, which a server that expects TLS sends to anything else, RFC 8446 §5.1. */
+/** First byte of a TLS alert (RFC 8446 §5.1), with which a server that expects TLS answers anything else. */
 const TLS_ALERT = 0x15;
 const NEVER = Number.POSITIVE_INFINITY;
 
 /** All durations in milliseconds. */
 export interface LaneOptions {
-  /** To the server, at least one, in the order of preference; where there are more, see {@link WayRace}. */
+  /** Ways to the server, at least one, in order of preference. {@link WayRace} chooses between several. */
   readonly ways: readonly Way[];
   /** Prefix that a reverse proxy requires in the path, such as `/tunnel`. Default: none. */
   readonly pathPrefix?: string | undefined;
   /** Pre-shared key, or undefined for none. */
   readonly psk: Uint8Array | undefined;
-  /** Name that the server knows the key by, if it has several. Default: none, and the server has to try all. */
+  /** Name of the key at the server, if that has several. Default: none, so the server has to try all. */
   readonly keyName?: string | undefined;
   readonly crypto: Cryptography;
   readonly heartbeatMs: number;
@@ -69,11 +69,11 @@ export type Tickets = Map<number, { readonly bytes: Uint8Array; readonly receive
 /** The result of the server's answer. */
 export type Answer =
   | { readonly kind: "accepted"; readonly extension: ExtensionResponse }
-  /** The server asks for another request on another connection, which {@link Lane.handleLost} makes at once. */
+  /** The server asks for a request on another connection, for which {@link Lane.handleLost} connects at once. */
   | { readonly kind: "reconnect" }
   | { readonly kind: "failed"; readonly error: ProtocolError };
 
-/** One lane of a client's session: its connections one after another, each from the wait before it to its end. */
+/** One lane of a client's session: a series of connections, each from the wait before it to its end. */
 export class Lane {
   /** The host's number for it. */
   readonly index: number;
@@ -85,9 +85,9 @@ export class Lane {
   tunnel: Tunnel | undefined;
   /** Time of the next connect, or the deadline of the current attempt. */
   deadline = NEVER;
-  /** It has stayed up for a heartbeat's time. */
+  /** Whether it has stayed up for the time of a heartbeat. */
   isProven = false;
-  /** Number of associations that are pinned here. */
+  /** Number of associations pinned to this lane. */
   load = 0;
   /** The way of its last attempt. */
   way = 0;
@@ -101,7 +101,7 @@ export class Lane {
   #requestMac: Uint8Array | undefined;
   #offersReceipts = false;
   #attempts = 0;
-  /** Since the last wait: challenges, and whether a connection was made to answer one. */
+  /** Challenges since the last wait, and whether a connection was made to answer one. */
   #challenges = 0;
   #hasReconnected = false;
   /** Offset where {@link handleHead} stopped. */
@@ -130,7 +130,7 @@ export class Lane {
     return this.state === LANE_UP;
   }
 
-  /** When the client has to handle this lane; Infinity for never. */
+  /** When the client next has to handle this lane; Infinity for never. */
   nextTimeout(): number {
     return this.isUp ? this.tunnel!.nextTimeout() : this.deadline;
   }
@@ -139,7 +139,7 @@ export class Lane {
     this.state = LANE.after(this.state, event);
   }
 
-  /** Gives up the current attempt for good. */
+  /** Gives up the current connection or attempt, without another one: the lane is then held. */
   close(): void {
     this.#handle("close");
     this.deadline = NEVER;
@@ -155,7 +155,7 @@ export class Lane {
     this.deadline = now + 4 * this.#options.handshakeTimeoutMs;
   }
 
-  /** Ends the wait before the next attempt, however many have failed. Only while it waits. */
+  /** Makes the next attempt due at once, regardless of earlier failures. Only while the lane waits. */
   retry(now: number): void {
     this.#attempts = 0;
     this.deadline = now;
@@ -170,8 +170,8 @@ export class Lane {
   /**
    * Sends a request.
    *
-   * @param session         the one to join or resume
-   * @param offersReceipts  for a new session; another one has its own way
+   * @param session         the session to join or resume; undefined for a new one
+   * @param offersReceipts  whether to ask for receipts in a new session; an existing one has them or not
    */
   handleConnected(now: number, session: SessionCredentials | undefined, offersReceipts: boolean): void {
     this.#offersReceipts = session?.receipts ?? offersReceipts;
@@ -189,9 +189,9 @@ export class Lane {
   }
 
   /**
-   * Bytes of the server's answer to the request.
+   * Handles bytes of the server's answer to the request.
    *
-   * @returns the offset behind its head, after which {@link answer} is set
+   * @returns the end offset of the head, or of the bytes; {@link answer} is set once the head is complete
    */
   handleHead(
     now: number,
@@ -221,13 +221,13 @@ export class Lane {
     return this.#answer;
   }
 
-  /** Key of the session that the server began with this lane. */
+  /** Derives the key of the session that the server began with this lane. */
   deriveSessionKey({ nonce, session }: ExtensionResponse): Uint8Array {
     const { crypto, psk } = this.#options;
     return deriveSessionKey(crypto, psk ?? new Uint8Array(0), this.#transcript!.nonce, nonce, session);
   }
 
-  /** Where both ends' counts of frames on this connection begin: the first two bytes of the request's nonce. */
+  /** First value of both ends' frame counts on this connection: the first two bytes of the request's nonce. */
   get firstCount(): number {
     const [high, low] = this.#transcript!.nonce;
     return (high << 8) | low;
@@ -246,10 +246,10 @@ export class Lane {
   }
 
   /**
-   * The connection, or the attempt to make it, has ended. Waits, longer each time. If the server has sent a ticket and the
-   * connection ended before the answer to it, it connects again at once, one time.
+   * The connection, or the attempt to make it, has ended. The lane waits before the next one, longer each time. If the server has sent a
+   * ticket and the connection ended before the lane could answer, it connects again at once, but only one time.
    *
-   * @param isOver  the session is over, or was replaced: the lane is held instead
+   * @param isOver  whether the session is over or was replaced, so that the lane is held instead
    */
   handleLost(now: number, isOver: boolean): void {
     const { crypto } = this.#options;
@@ -292,7 +292,7 @@ export class Lane {
     );
   }
 
-  /** Judges a whole head. @returns undefined when another response follows: after an interim one, or to a new request */
+  /** Evaluates a complete head. @returns undefined if another response follows: after an interim one, or to a new request */
   #judge(now: number, session: SessionCredentials | undefined): Answer | undefined {
     const head = decodeHead(this.#head.bytes, this.#head.length);
     const response = head === undefined ? undefined : decodeUpgradeResponse(head);
@@ -335,7 +335,7 @@ export class Lane {
 
   #handleKeyRefused(cause: KeyRefusalCause): Answer {
     const { server } = this.#options.ways[this.way];
-    // Without a ticket the next attempt gets the server's time, in case that one of the clocks has been set.
+    // Without a ticket, the next attempt gets the server's time, in case one of the clocks has been changed.
     this.#tickets.delete(server);
     this.#clock.forgetServerTime(server);
     return failed(

@@ -5,9 +5,9 @@ import { ATYP_DOMAIN, addressPort } from "../../wire/socket-address.ts";
 import type { TargetRule } from "../target-rule.ts";
 import { isWithin, parseTargetRule } from "../target-rule.ts";
 
-/** The class of datagrams to a set of targets, or with one of some DSCPs. */
+/** The latency class for datagrams to a set of targets, or with certain DSCPs. */
 export interface LatencyRule {
-  /** By its number on the wire. */
+  /** The class, as its number on the wire. */
   readonly latency: number;
   readonly match: TargetRule | { readonly dscps: readonly number[] };
 }
@@ -34,13 +34,13 @@ function parseDscps(text: string): { readonly dscps: readonly number[] } | undef
   return dscps.every((dscp) => dscp <= MAX_DSCP) ? { dscps } : undefined;
 }
 
-/** True for a rule that matches by DSCP, which only packets of a device have. */
+/** Whether a rule matches by DSCP, which is only known for packets of a device. */
 export function isDscpRule({ match }: LatencyRule): boolean {
   return "dscps" in match;
 }
 
 /**
- * The class of datagrams to a target, by the first rule that matches; a domain name matches only rules without a network.
+ * The class of datagrams to a target, from the first rule that matches. A domain name matches only rules without a network.
  *
  * @param address  ATYP, address, port
  * @param dscp  of the datagrams

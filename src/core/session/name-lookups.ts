@@ -2,9 +2,9 @@ import type { AddressBytes } from "../../wire/socket-address.ts";
 import { addressDomain, addressPort, copyOf } from "../../wire/socket-address.ts";
 import type { ContextTable } from "./context-table.ts";
 
-/** Names that are looked up for a session at the same time; others wait for their turn. */
+/** Most concurrent lookups of a session; further names wait for their turn. */
 const LOOKUPS_PER_SESSION = 64;
-/** Datagrams that wait for a name to be resolved: for one context, and in all. */
+/** Most datagrams that wait for a name to be resolved: for one context, and in total. */
 const HELD_DATAGRAMS = 8;
 const HELD_BYTES = 1_048_576;
 
@@ -15,7 +15,7 @@ export class LookupTurns {
   readonly waiting = new Set<number>();
 }
 
-/** What a name is looked up for: a context, or the target of a request without our extension. */
+/** The purpose of a lookup: a context, or the target of a request without our extension. */
 export type Lookup<Connection> =
   | {
       readonly kind: "context";
@@ -26,8 +26,8 @@ export type Lookup<Connection> =
   | { readonly kind: "target"; readonly connection: Connection };
 
 /**
- * Names that are being resolved: queries by number, the queue of each session, and the datagrams that wait for an answer.
- * All are bounded.
+ * Manages the lookups of names: queries by number, the queue of each session, and the datagrams that wait for an answer. All of these are
+ * bounded.
  */
 export class NameLookups<Connection> {
   readonly #contexts: ContextTable;
@@ -37,13 +37,13 @@ export class NameLookups<Connection> {
   readonly #held = new Map<number, Uint8Array[]>();
   #heldBytes = 0;
 
-  /** @param ask  starts a query, whose number goes to {@link finish} */
+  /** @param ask  starts a query; its number is later passed to {@link finish} */
   constructor(contexts: ContextTable, ask: (query: number, name: string, port: number) => void) {
     this.#contexts = contexts;
     this.#ask = ask;
   }
 
-  /** Looks up the name of a context when it is its turn. */
+  /** Looks up the name of a context, at its turn. */
   addContext(turns: LookupTurns, slot: number): void {
     turns.waiting.add(slot);
     this.#startNext(turns);
@@ -54,7 +54,7 @@ export class NameLookups<Connection> {
     this.#start(name, { kind: "target", connection });
   }
 
-  /** A query was answered. @returns what it was for; undefined if that no longer exists */
+  /** A query was answered. @returns its purpose; undefined if that no longer exists */
   finish(query: number): Lookup<Connection> | undefined {
     const lookup = this.#lookups.get(query);
     if (lookup === undefined) return undefined;
@@ -71,7 +71,7 @@ export class NameLookups<Connection> {
     this.takeHeld(slot);
   }
 
-  /** Keeps a copy of a datagram until the context's name is known. @returns false when there is no room */
+  /** Keeps a copy of a datagram until the context's name is resolved. @returns false if there is no room */
   hold(slot: number, data: Uint8Array, offset: number, length: number): boolean {
     const held = this.#held.get(slot) ?? [];
     if (held.length >= HELD_DATAGRAMS || this.#heldBytes + length > HELD_BYTES) return false;
@@ -81,7 +81,7 @@ export class NameLookups<Connection> {
     return true;
   }
 
-  /** The datagrams that waited for a context's name, oldest first. */
+  /** Takes the datagrams that waited for a context's name, oldest first. */
   takeHeld(slot: number): readonly Uint8Array[] {
     const held = this.#held.get(slot) ?? [];
     this.#held.delete(slot);

@@ -1,7 +1,7 @@
 import type { Arrival, Probe, ProbePattern } from "../../wire/probe.ts";
 import { boundedPattern, CLOCK_MODULUS, encodeProbe, MAX_ARRIVALS, MAX_PROBES } from "../../wire/probe.ts";
 
-/** One PROBE that has arrived. Clocks of the two ends have nothing in common but their rate. */
+/** One PROBE that has arrived. The clocks of the two ends run at the same rate, but have different origins. */
 export interface ProbeSample {
   readonly sequence: number;
   /** By the clock of its sender, in milliseconds. */
@@ -10,18 +10,18 @@ export interface ProbeSample {
   readonly arrivedMs: number;
 }
 
-/** A pattern with a gap has so many in each period. */
+/** PROBEs per period in a pattern with a gap. */
 export const GROUP = 3;
-/** In place of a sequence, for an answer. */
+/** Sequence of an answer, which is not part of a train. */
 const ANSWER = MAX_PROBES;
 const NEVER = Number.POSITIVE_INFINITY;
 
-/** One end of a measurement on a connection: sends a train of PROBEs, and tells what has arrived of the other end's. */
+/** One end of a measurement on a connection: sends a train of PROBEs, which report the arrivals of the other end's. */
 export class ProbeTrain {
   readonly #pattern: ProbePattern;
   readonly #startAt: number;
   #sent = 0;
-  /** To be reported with the next PROBE; at a bound the oldest goes. */
+  /** Arrivals to report in the next PROBE; bounded, and the oldest is dropped. */
   readonly #arrivals: Arrival[] = [];
 
   constructor(now: number, pattern: ProbePattern) {
@@ -33,7 +33,7 @@ export class ProbeTrain {
     return this.#sent;
   }
 
-  /** When the next PROBE is due; Infinity when all are sent. */
+  /** When the next PROBE is due; Infinity once all are sent. */
   get nextAt(): number {
     const { periodMs, leadMs, gapMs, count } = this.#pattern;
     if (this.#sent >= count) return NEVER;
@@ -43,7 +43,7 @@ export class ProbeTrain {
     return this.#startAt + Math.floor(this.#sent / size) * periodMs + offset;
   }
 
-  /** @returns the capsule that is due, or undefined. One that is overdue is not made up for together with the next ones */
+  /** @returns the capsule that is due, or undefined. An overdue PROBE delays those after it, so they are not sent in a burst */
   take(now: number): Uint8Array | undefined {
     if (now < this.nextAt) return undefined;
     const { gapMs, bytes } = this.#pattern;
@@ -51,7 +51,7 @@ export class ProbeTrain {
     return this.#encode(now, sequence, gapMs > 0 && sequence % GROUP === 0, bytes);
   }
 
-  /** @returns the answer to it, if one is wanted, which is no part of the train */
+  /** @returns the answer, if the PROBE asks for one; it is not part of the train */
   handleProbe(now: number, { sequence, wantsAnswer }: Probe): Uint8Array | undefined {
     if (sequence !== ANSWER) {
       if (this.#arrivals.length === MAX_ARRIVALS) this.#arrivals.shift();
@@ -66,13 +66,13 @@ export class ProbeTrain {
   }
 }
 
-/** The client's end of a measurement, which keeps what it learns. */
+/** The client's end of a measurement, which collects the samples of both directions. */
 export class Measurement extends ProbeTrain {
-  /** To the server, as far as it has said. */
+  /** PROBEs to the server, as far as it has reported them. */
   readonly up: ProbeSample[] = [];
-  /** From the server. */
+  /** PROBEs from the server. */
   readonly down: ProbeSample[] = [];
-  /** By sequence: when each was sent. */
+  /** When each PROBE was sent, by sequence. */
   readonly #sentClocks: number[] = [];
 
   override take(now: number): Uint8Array | undefined {

@@ -63,7 +63,7 @@ export class ReceivedDatagrams {
     return end - first === 1 ? end : this.#datapath.endOfEqual(this.rows, ROW_INTS, ROW_ADDRESS, first, end);
   }
 
-  /** The same for the socket. */
+  /** The first row after `first`, or `end`, whose socket differs from that of `first`. */
   endOfSocket(first: number, end: number): number {
     return end - first === 1 ? end : this.#datapath.endOfEqual(this.rows, ROW_INTS, ROW_SOCKET, first, end);
   }
@@ -73,7 +73,7 @@ export class ReceivedDatagrams {
     return this.#datapath.sum(this.rows, ROW_INTS, ROW_LENGTH, first, end);
   }
 
-  /** Sets the only row, for a socket that delivers single datagrams. @param local  see {@link local} */
+  /** Sets a single row, for a socket that delivers datagrams one by one. @param local  see {@link local} */
   setOnly(data: Uint8Array, offset: number, length: number, address: Uint8Array, local: number): void {
     const { rows } = this;
     this.data = data;

@@ -1,14 +1,14 @@
 import { StateTable } from "./state-table.ts";
 
 /**
- * The machines of a session: the states of each of its parts, and their transitions. The code of both ends uses these
- * tables, and the diagrams of PROTOCOL.md §3.4 are drawn from them.
+ * State machines for the parts of a session: lanes, sessions, associations and contexts. Both ends use these tables, and the
+ * diagrams of PROTOCOL.md §3.4 are drawn from them.
  */
 
 /** Largest id of an association or a context, which fits the tables of both ends. */
 export const MAX_ID = 0x3fff_ffff;
 
-/** A client's lane: one TCP connection after another. */
+/** A client's lane, which is one TCP connection after another. */
 export const LANE = new StateTable({
   /** Waits until another lane knows whether the session still exists. */
   held: { connect: "connecting" },
@@ -25,22 +25,22 @@ export const LANE_CONNECTING = LANE.number("connecting");
 export const LANE_HANDSHAKE = LANE.number("handshake");
 export const LANE_UP = LANE.number("up");
 
-/** A session, as its server sees it. */
+/** A session, as the server sees it. */
 export const SESSION = new StateTable({
   none: { create: "up" },
   up: { join: "up", "last lane lost": "lingering", end: "none" },
   lingering: { join: "up", end: "none" },
 });
 
-/** An association, as its client sees it. */
+/** An association, as the client sees it. */
 export const ASSOCIATION = new StateTable({
   free: { open: "local" },
-  /** Unknown to the server: nothing was sent yet, or the server closed it. */
+  /** Unknown to the server, because nothing was sent yet or the server has closed it. */
   local: { register: "open", end: "ended" },
   open: { "closed by server": "local", end: "closing", "end unregistered": "ended" },
-  /** Ended here; the server has not confirmed it. */
+  /** Ended at the client; the server has not confirmed it yet. */
   closing: { "closed by server": "free", "new session": "free", expire: "free" },
-  /** Ended; free once the host knows. */
+  /** Ended; free once the host has been informed. */
   ended: { forget: "free" },
 });
 export const ASSOCIATION_FREE = ASSOCIATION.number("free");
@@ -49,13 +49,13 @@ export const ASSOCIATION_OPEN = ASSOCIATION.number("open");
 export const ASSOCIATION_CLOSING = ASSOCIATION.number("closing");
 export const ASSOCIATION_ENDED = ASSOCIATION.number("ended");
 
-/** A context, as either end sees it: its own ones begin unacknowledged, the peer's acknowledged. */
+/** A context, as either end sees it. An end's own contexts begin unacknowledged, and the peer's begin acknowledged. */
 export const CONTEXT = new StateTable({
   free: { register: "unacked", learn: "acked", resolve: "resolving" },
   /** Registered; the peer has not answered. */
   unacked: { ack: "acked", close: "refused", "new session": "unacked", release: "free" },
   acked: { ack: "acked", close: "free", "new session": "unacked", release: "free" },
-  /** The peer refused it; kept for a while so that not every datagram asks again. */
+  /** The peer refused it; kept for a while, so that not every datagram registers it again. */
   refused: { ack: "acked", close: "refused", "new session": "free", release: "free" },
   /** Its domain name is being resolved. */
   resolving: { ack: "acked", close: "free", release: "free" },

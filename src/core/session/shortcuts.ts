@@ -1,13 +1,13 @@
 import { grown } from "../grown.ts";
 
-/** Batches of a flow that the machine handles itself before it offers a shortcut, so that a lone query costs nothing, ... */
+/** Batches of a flow that the machine handles itself before it offers a shortcut, so that a single query costs nothing, ... */
 const FIRST_BATCHES = 4;
-/** ... and before it offers one again that could not be given. */
+/** ... and before it offers one again after it was declined. */
 const LATER_BATCHES = 64;
 
 /**
- * Most contexts of a session that has shortcuts. Under a flood of 1,000 flows, looking each of them up takes longer than the script
- * takes for all in one batch. As a context is registered by a capsule, all end when there are more.
+ * Most contexts of a session with shortcuts. In a flood of 1,000 flows, looking up each one takes longer than handling all of them here in
+ * one batch. The capsule that registers a further context ends all shortcuts.
  */
 export const MAX_SHORTCUT_CONTEXTS = 256;
 
@@ -20,10 +20,10 @@ export interface ShortcutTunnel {
   handleShortcutReceived(time: number, length: number): void;
 }
 
-/** A time in which nothing but datagrams passes on a tunnel. Shortcuts are given in it, and all of them end with it. */
+/** A period in which nothing but datagrams passes through a tunnel. All shortcuts that begin in an epoch end with it. */
 export class ShortcutEpoch {
   readonly tunnel: ShortcutTunnel;
-  /** Whether datagrams from the tunnel have shortcuts, too. */
+  /** Whether datagrams from the tunnel have shortcuts too. */
   hasIn = false;
   #end: (() => void) | undefined;
 
@@ -31,18 +31,18 @@ export class ShortcutEpoch {
     this.tunnel = tunnel;
   }
 
-  /** Whether a shortcut was given in it. */
+  /** Whether a shortcut has begun in this epoch. */
   get isUsed(): boolean {
     return this.#end !== undefined;
   }
 
-  /** The host has given a shortcut. @param end  ends all of the tunnel; called at once when the epoch is over, and only then */
+  /** The host has begun a shortcut. @param end  ends all shortcuts of the tunnel; called as soon as the epoch is over, and only then */
   begin({ isOut }: Pick<Shortcut, "isOut">, end: () => void): void {
     this.#end = end;
     if (!isOut) this.hasIn = true;
   }
 
-  /** For the tunnel alone. */
+  /** Only for the tunnel. */
   end(): void {
     this.#end?.();
   }
@@ -61,33 +61,33 @@ export interface Shortcut {
   readonly id: number;
 }
 
-/** A flow that has had enough batches for one. */
+/** A flow that has had enough batches for a shortcut. */
 export type ShortcutOffer = Pick<Shortcut, "epoch" | "isOut" | "context">;
 
 /** The machine's number of the connection that carries an offered flow; undefined if the flow may have no shortcut. */
 export type ConnectionOfOffer = (offer: ShortcutOffer, association: number) => number | undefined;
 
-/** Which flows are offered shortcuts, and which have one. Of the contexts of an endpoint, by their slots. */
+/** Decides which flows are offered shortcuts, and remembers which have one. Flows are known by the slots of their contexts. */
 export class Shortcuts {
-  /** Whether the host can give any. Otherwise nothing is offered. */
+  /** Whether the host supports shortcuts. Otherwise none are offered. */
   isWanted = false;
-  /** By flow (two for each slot, in and out): the epoch that it was last offered one in, unless that could not be given, or has ended. */
+  /** By flow (two for each slot, in and out): the epoch of its last offer, unless that was declined or the shortcut has ended. */
   readonly #epochs: (ShortcutEpoch | undefined)[] = [];
-  /** By flow: batches before the next offer. */
+  /** By flow: batches left before the next offer. */
   #left = new Uint8Array(0);
   readonly #offers: ShortcutOffer[] = [];
 
-  /** The table of contexts has so many slots. */
+  /** Makes room for `slots` slots of contexts. */
   reserve(slots: number): void {
     this.#left = grown(this.#left, new Uint8Array(2 * slots));
   }
 
-  /** A slot has another context. */
+  /** A slot has a new context. */
   begin(context: number): void {
     this.#left.fill(FIRST_BATCHES, 2 * context, 2 * context + 2);
   }
 
-  /** The machine has handled a batch of a context, into a tunnel (out) or from it. */
+  /** The machine has handled a batch of a context, either into a tunnel (out) or from it. */
   noteBatch(tunnel: ShortcutTunnel, context: number, isOut: boolean): void {
     if (!this.isWanted) return;
     const flow = flowOf(context, isOut);
@@ -97,7 +97,7 @@ export class Shortcuts {
     this.#offers.push({ epoch: tunnel.epoch, isOut, context });
   }
 
-  /** The next offer that still stands. */
+  /** The next offer that is still valid. */
   takeOffer(): ShortcutOffer | undefined {
     for (let offer = this.#offers.pop(); offer !== undefined; offer = this.#offers.pop()) {
       const { epoch, isOut, context } = offer;
@@ -106,19 +106,19 @@ export class Shortcuts {
     return undefined;
   }
 
-  /** An offer could not be given. */
+  /** The host could not use an offer. */
   decline(offer: ShortcutOffer): void {
     this.handleEnded(offer);
     this.#left[flowOf(offer.context, offer.isOut)] = LATER_BATCHES;
   }
 
-  /** Native I/O has ended a shortcut, perhaps as it was idle. */
+  /** Native I/O has ended a shortcut, for example because it was idle. */
   handleEnded({ epoch, isOut, context }: ShortcutOffer): void {
     const flow = flowOf(context, isOut);
     if (this.#epochs[flow] === epoch) this.#epochs[flow] = undefined;
   }
 
-  /** A context is no longer what it was: its shortcuts end, and with them all of that tunnel. */
+  /** A context has changed, so its shortcuts end, and with them all others of the same tunnel. */
   endOf(context: number): void {
     this.#endFlow(2 * context);
     this.#endFlow(2 * context + 1);

@@ -1,13 +1,13 @@
 import type { RateMode } from "../lanes/rate/rate-control.ts";
 import type { LaneScheduler } from "../lanes/scheduler.ts";
 
-/** Sessions with receipts, whose datagrams are spread over lanes, as they are now. */
+/** The current state of all sessions with receipts, which spread their datagrams over lanes. */
 export interface SpreadState {
-  /** Sessions by how they find their rate: it is not known yet, by delay, or against others that fill the queue. */
+  /** Number of sessions by how they set their rate: still starting, by delay, or in competition with senders that fill the queue. */
   readonly modes: Readonly<Record<RateMode, number>>;
-  /** What they may send, together. */
+  /** Sum of their rates, in bits per second. */
   readonly bitsPerSecond: number;
-  /** Lanes that are held up. */
+  /** Lanes that are late. */
   readonly lanesLate: number;
 }
 

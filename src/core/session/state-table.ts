@@ -4,8 +4,8 @@ export type Transitions<State extends string, Event extends string> = Readonly<
 >;
 
 /**
- * A machine as a table, which the code uses and from which the diagrams of PROTOCOL.md are drawn. States are numbers for
- * typed arrays, in the order of the table. The first is the initial state, and that of an unused slot.
+ * A state machine as a table, which the code uses and from which the diagrams of PROTOCOL.md are drawn. For typed arrays, states are
+ * numbers in the order of the table. The first is the initial state, and that of an unused slot.
  */
 export class StateTable<State extends string, Event extends string> {
   readonly transitions: Transitions<State, Event>;
@@ -36,7 +36,7 @@ export class StateTable<State extends string, Event extends string> {
     return this.#next[state][event] !== undefined;
   }
 
-  /** The state that an event leads to. @throws Error when the table has no such transition, which is a bug of the machine */
+  /** The state that an event leads to. @throws Error if the table has no such transition, which is a bug in the caller */
   after(state: number, event: Event): number {
     const next = this.#next[state][event];
     if (next === undefined) throw new Error(`no "${event}" in state "${this.#names[state]}"`);

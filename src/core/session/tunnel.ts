@@ -44,8 +44,8 @@ export interface TunnelLimits {
 /** Interprets the capsules of a tunnel. `owner` is the connection or lane of the tunnel. */
 export interface CapsuleReceiver<Owner> {
   /**
-   * A datagram of context `id`, whose payload is `data[payload..end)`: adds it to the batch, or drops and counts it. Calls
-   * the tunnel's `fail` if the peer broke the rules.
+   * Handles a datagram of context `id` with the payload `data[payload..end)`: adds it to the batch, or drops and counts it. Calls the
+   * tunnel's `fail` if the peer broke the rules.
    */
   handleDatagramCapsule(
     now: number,
@@ -56,8 +56,9 @@ export interface CapsuleReceiver<Owner> {
     end: number,
   ): void;
   /**
-   * Datagrams of context `id`, whose payloads are at `batch.offset` and `batch.length` from index `first` to `end - 1`, and have so
-   * many bytes together: the same as one by one, which is done where it is undefined. Not in a session with receipts.
+   * Handles a run of datagrams of context `id`, as {@link handleDatagramCapsule} would one by one, which is called instead if this is
+   * undefined. Their payloads are at `batch.offset` and `batch.length` from index `first` to `end - 1`, with `bytes` in total. Not used in
+   * sessions with receipts.
    */
   handleDatagramRun?(
     now: number,
@@ -68,7 +69,7 @@ export interface CapsuleReceiver<Owner> {
     end: number,
     bytes: number,
   ): void;
-  /** Any other capsule, in the tunnel's `reader`. @returns false when the owner has given up the tunnel */
+  /** Handles any other capsule, in the tunnel's `reader`. @returns false if the owner has given up the tunnel */
   handleControlCapsule(now: number, owner: Owner): boolean;
 }
 
@@ -80,11 +81,11 @@ export class Tunnel {
   /** Smoothed round-trip time in milliseconds, once a heartbeat has been answered. */
   rttMs: number | undefined;
   readonly queue: SendQueue;
-  /** Why the tunnel has failed; the owner closes it. */
+  /** Why the tunnel has failed; its owner then closes it. */
   error: ProtocolError | undefined;
-  /** A measurement of delay, which is sent and answered here. Its owner arms its timer anew when it sets it. */
+  /** A measurement of delay, whose PROBEs are sent and answered here. The owner updates its timer after setting it. */
   probes: ProbeTrain | undefined;
-  /** Ends with whatever is written or read that is not a datagram. */
+  /** Ends whenever something other than a datagram is written or read. */
   epoch = new ShortcutEpoch(this);
 
   readonly #datapath: Datapath;
@@ -92,16 +93,16 @@ export class Tunnel {
   readonly #counters: Counters;
   #reader: CapsuleReader | undefined;
   #extension = false;
-  /** Set in a session with receipts, where datagrams come from its scheduler and {@link queue} stays empty. */
+  /** Set in a session with receipts, whose scheduler supplies the datagrams, so that {@link queue} stays empty. */
   #port: LanePort | undefined;
-  /** Of the last DATAGRAM capsule, in a session with receipts. */
+  /** Sequence number of the last DATAGRAM capsule, in a session with receipts. */
   #datagramSequence = 0;
   #batch: Uint8Array | undefined;
   #batchLength = 0;
   /** The bytes of the batch that were lent last. */
   #view: Uint8Array | undefined;
   #lent = false;
-  /** Queued control capsules, packed into blocks, as single ones would take many times their size. */
+  /** Queued control capsules, packed into blocks, because separate arrays would take many times their size. */
   readonly #control: Uint8Array[] = [];
   #controlLength = 0;
   /** Bytes used in the last block; the others are full. */
@@ -122,7 +123,7 @@ export class Tunnel {
   }
 
   /**
-   * The handshake is done; capsules follow.
+   * Begins the exchange of capsules after the handshake.
    *
    * @param known  the types that were negotiated
    * @param port   set for "receipts"
@@ -142,10 +143,10 @@ export class Tunnel {
   }
 
   /**
-   * Reads capsules of `chunk[offset..end)` into a batch until it is full, contains something that cannot be combined with
-   * the rest, or {@link error} is set. `chunk` is borrowed until the batch has been sent on.
+   * Reads capsules of `chunk[offset..end)` into a batch until the batch is full or must be sent on before the next capsule, or until
+   * {@link error} is set. `chunk` is borrowed until the batch has been sent on.
    *
-   * @returns the offset up to which bytes were consumed; call again with the rest once the batch has been sent on
+   * @returns the end offset of the consumed bytes; call again with the rest once the batch has been sent on
    */
   readCapsules<Owner>(
     now: number,
@@ -182,7 +183,7 @@ export class Tunnel {
       }
       if (!this.#next(now, chunk, at, end)) break;
       if (reader.type !== CAPSULE_DATAGRAM) {
-        // It may end contexts of earlier rows, which are therefore sent on first.
+        // The capsule may end contexts of earlier rows, so these are sent on first.
         if (batch.count > 0 && reader.type !== CAPSULE_COMPRESSION_ACK) return reader.start;
         at = reader.offset;
         if (!receiver.handleControlCapsule(now, owner) || this.error !== undefined) return end;
@@ -199,7 +200,7 @@ export class Tunnel {
       }
       receiver.handleDatagramCapsule(now, owner, id, data, payload, valueEnd);
       if (data !== chunk && batch.count > 0) {
-        // It was assembled from two chunks, and is alone in the batch, which has one buffer.
+        // The capsule was assembled from two chunks. A batch has one buffer, so the capsule is alone in it.
         batch.data = data;
         return at;
       }
@@ -207,7 +208,7 @@ export class Tunnel {
     return batch.isFull && this.error === undefined ? at : end;
   }
 
-  /** Reads the datagrams at the beginning of what has come, which are most of it. @returns the offset behind them */
+  /** Reads the run of datagrams at the beginning of a chunk. @returns its end offset */
   #readRuns<Owner>(
     now: number,
     owner: Owner,
@@ -231,7 +232,7 @@ export class Tunnel {
     return at;
   }
 
-  /** @returns the offset behind the sequence number, or -1 when the capsule is too short for one */
+  /** @returns the end offset of the sequence number; -1 if the capsule is too short for one */
   #takeSequence(now: number, { scheduler, number }: LanePort, offset: number): number {
     const { data, valueEnd } = this.#reader!;
     if (valueEnd - offset < SEQUENCE_BYTES) return -1;
@@ -241,9 +242,9 @@ export class Tunnel {
   }
 
   /**
-   * False if the datagram that was just read, of context `id`, is not to be delivered now: it is a copy, late, or held for order.
+   * Whether to deliver the datagram of context `id` that was just read; false if it is a copy, is late, or is held to restore order.
    *
-   * @param flow  that of the context, which is known; -1 if it is not to be held
+   * @param flow  the context's; -1 for a datagram that must not be held
    */
   acceptsDatagram(now: number, flow: number, id: number, payload: number, end: number): boolean {
     if (this.#port === undefined) return true;
@@ -252,9 +253,9 @@ export class Tunnel {
   }
 
   /**
-   * The next capsule that is neither a heartbeat nor a receipt.
+   * Reads up to the next capsule that is neither a heartbeat nor a receipt.
    *
-   * @returns true when `reader` holds one; false when the chunk is used up, or {@link error} is set
+   * @returns true if `reader` has such a capsule; false if the chunk is used up or {@link error} is set
    */
   #next(now: number, chunk: Uint8Array, offset: number, end: number): boolean {
     const reader = this.#reader!;
@@ -310,7 +311,7 @@ export class Tunnel {
     this.error ??= error;
   }
 
-  /** Ends the shortcuts of all its flows: what the host hears of them from now on is what they carried before. */
+  /** Ends the shortcuts of all its flows. Reports that the host still gets are about what they carried before. */
   endShortcuts(): void {
     const { epoch } = this;
     if (!epoch.isUsed) return;
@@ -318,7 +319,7 @@ export class Tunnel {
     epoch.end();
   }
 
-  /** Whether what comes next may go to shortcuts: they have flows of this tunnel, and nothing of a capsule is kept here. */
+  /** Whether the next bytes may go to shortcuts: flows of this tunnel have some, and no part of a capsule is kept here. */
   get mayReadShortcuts(): boolean {
     return this.epoch.hasIn && this.error === undefined && this.#reader!.atBoundary;
   }
@@ -330,7 +331,7 @@ export class Tunnel {
     this.queue.noteBatch(0, length);
   }
 
-  /** A shortcut has received datagrams, the last one, of `length` bytes, at `time`. */
+  /** A shortcut has received datagrams; the last one, of `length` bytes, arrived at `time`. */
   handleShortcutReceived(time: number, length: number): void {
     this.#receivedAt = Math.max(this.#receivedAt, time);
     this.#counters.histograms.datagramBytes.add("in", length);
@@ -388,7 +389,7 @@ export class Tunnel {
     if (tap !== undefined) this.queue.record(tap, undefined, flow, context, data, offset, length);
   }
 
-  /** The same for rows `first` to `end - 1` of one flow and context. */
+  /** Sends or queues rows `first` to `end - 1`, all of one flow and context. */
   writeDatagrams(
     now: number,
     flow: number,
@@ -411,7 +412,7 @@ export class Tunnel {
     return !this.#lent && this.queue.isEmpty && this.#controlLength === 0 && this.#reader !== undefined;
   }
 
-  /** Adds a DATAGRAM capsule to the batch. @returns false when it does not fit */
+  /** Adds a DATAGRAM capsule to the batch. @returns false if it does not fit */
   #append(context: number, data: Uint8Array, offset: number, length: number): boolean {
     if (!this.#reserve(datagramHeaderLength(context, length) + length)) return false;
     const batch = this.#batch!;
@@ -423,7 +424,7 @@ export class Tunnel {
     return true;
   }
 
-  /** Adds rows to the batch, as many as fit. @returns the row behind them */
+  /** Adds as many rows to the batch as fit. @returns the first row that does not */
   #appendRows(context: number, received: ReceivedDatagrams, first: number, end: number): number {
     const datapath = this.#datapath;
     const { results } = datapath;
@@ -446,14 +447,14 @@ export class Tunnel {
     return row;
   }
 
-  /** Whether more is to be sent in its session with receipts than the path takes. */
+  /** Whether its session, which has receipts, has more to send than the path takes. */
   isLimited(now: number): boolean {
     return this.#port?.scheduler.isLimited(now) ?? false;
   }
 
   /**
-   * The next bytes for the connection, on loan until {@link handleTransmitted}; undefined when there are none, or the last
-   * are still on loan.
+   * The next bytes for the connection, on loan until {@link handleTransmitted}; undefined if there are none, or if the last ones are still
+   * on loan.
    */
   pollTransmit(now: number): Uint8Array | undefined {
     if (this.#lent) return undefined;
@@ -472,7 +473,7 @@ export class Tunnel {
     if (this.#batchLength === 0) return undefined;
     this.#lent = true;
     this.#port?.scheduler.setBusy(this.#port.number, true);
-    // Many batches are as long as the one before, and a view costs an engine more than a small batch.
+    // Many batches have the length of the one before, and creating a view costs more than a small batch.
     if (this.#view?.length !== this.#batchLength) this.#view = this.#batch!.subarray(0, this.#batchLength);
     return this.#view;
   }
@@ -493,7 +494,7 @@ export class Tunnel {
     return this.#port === undefined ? !this.queue.isEmpty : this.#port.scheduler.hasOutput(this.#port.number);
   }
 
-  /** The bytes of the last {@link pollTransmit} are not taken yet. */
+  /** Whether the bytes of the last {@link pollTransmit} are still on loan. */
   get isLent(): boolean {
     return this.#lent;
   }
@@ -530,7 +531,7 @@ export class Tunnel {
     this.writeControl(encodeHeartbeat(this.#sequence++, Math.floor(now)));
   }
 
-  /** A PROBE, in {@link reader}; one outside of a measurement is ignored. */
+  /** Handles the PROBE in {@link reader}, which is ignored outside of a measurement. */
   handleProbe(now: number): void {
     const { data, valueOffset, valueEnd } = this.reader;
     const probe = decodeProbe(data, valueOffset, valueEnd);
@@ -539,7 +540,7 @@ export class Tunnel {
     if (probe === undefined) this.fail(new ProtocolError("ERR_CAPSULE_MALFORMED", "PROBE"));
   }
 
-  /** The round trip of the last heartbeat in milliseconds, once after each. */
+  /** The round trip of the last heartbeat, in milliseconds; undefined if it was taken already. */
   takeRoundTrip(): number | undefined {
     const roundTrip = this.#roundTrip;
     this.#roundTrip = undefined;
