@@ -14,20 +14,20 @@ import { asMarkdown, asText, format, loadName, tables } from "./tables.mjs";
 
 const HELP = `npm run bench -- [options]
 
-Runs Underpass beside other tunnels on loopback, in turn, and prints medians and ratios.
+Runs Underpass and other tunnels in turn on loopback, and prints medians and ratios.
 
   --quick            a minute or so: one round, few cases, short windows
   --only LIST        of ${Object.keys(MEASURES).join(",")}
-  --subjects LIST    of underpass,underpass-plain,udptunnel,shadowsocks and the peers (default: what is there)
+  --subjects LIST    of underpass,underpass-plain,udptunnel,shadowsocks and the peers (default: all installed)
   --peer 'NAME=SERVER COMMAND ;; LOCAL COMMAND'
-                     one more, repeatable; words are divided by spaces. {tcp}: port between its ends; {udp}: port that
-                     the local end takes datagrams on; {target}: port that the server sends them to, both at
+                     another tunnel, repeatable; spaces separate words. {tcp}: port between its ends; {udp}: port on
+                     which the local end receives datagrams; {target}: port to which the server sends them, both on
                      127.0.0.1; {key}: 32 hexadecimal digits
   --variant 'NAME=OPTIONS'
-                     underpass-NAME: ours with other options at both ends, such as --io plain, repeatable
+                     underpass-NAME: Underpass with other options at both ends, such as --io plain, repeatable
   --rounds N         default 5
-  --seconds S        of a window at most, default 1
-  --json             one JSON record on a line instead of text
+  --seconds S        maximum length of a window, default 1
+  --json             prints one JSON record per line instead of text
   --from FILE        reads such lines instead of running anything
   --report FILE      writes a page of plots
   --markdown FILE    writes the tables

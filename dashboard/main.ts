@@ -1,4 +1,4 @@
-/** The dashboard: asks /status once a second and draws it. */
+/** The dashboard: requests /status once a second and draws it. */
 import type { LaneStatus, SessionStatus } from "../src/host/status.ts";
 import type { AdminStatus } from "../src/node/admin/admin-server.ts";
 import type { FlowsAnswer } from "../src/node/admin/flows-as-json.ts";
@@ -11,7 +11,7 @@ const INTERVAL_MS = 1_000;
 /** There may be thousands of them. */
 const FLOWS_INTERVAL_MS = 10_000;
 
-/** Lanes that are held are not wanted now. */
+/** Held lanes are not needed now. */
 const CLASS_OF: Readonly<Record<string, string>> = { up: "", held: "idle" };
 
 let token: string | undefined;
@@ -29,7 +29,7 @@ function ask(path: string): Promise<Response> {
   return fetch(path, token === undefined ? {} : { headers: { authorization: `Bearer ${token}` } });
 }
 
-/** Whether the table of flows is in sight; otherwise nothing is asked for it. */
+/** Whether the table of flows is in sight; otherwise it is not requested. */
 let showsFlows = false;
 let isPollingFlows = false;
 new IntersectionObserver((entries) => {
@@ -53,7 +53,7 @@ async function pollFlows(): Promise<void> {
       isCut ? "The table does not show all flows." : "",
     ].join(" ");
   } catch {
-    // The state reports it.
+    // The page's state reports the error.
   }
   setTimeout(() => void pollFlows(), FLOWS_INTERVAL_MS);
 }

@@ -1,4 +1,4 @@
-/** A small part of the DOM: what is drawn is text and attributes, never markup. */
+/** A small part of the DOM: the page draws only text and attributes, never markup. */
 export type Node = readonly [
   tag: string,
   attributes: Readonly<Record<string, string>>,
@@ -9,7 +9,7 @@ export function element<Kind extends HTMLElement = HTMLElement>(id: string): Kin
   return document.getElementById(id) as Kind;
 }
 
-/** Replaces what is in an element. */
+/** Replaces the contents of an element. */
 export function fill(id: string, nodes: readonly Node[]): void {
   element(id).replaceChildren(...nodes.map(make));
 }

@@ -12,7 +12,7 @@ const COLORS = ["--a", "--b", "--good", "--bad", "--dim"];
 interface Panel {
   readonly id: string;
   readonly names: readonly string[];
-  /** band: the second series is filled down to the first; stack: each is the sum of those before it, and filled down to the last. */
+  /** band: fills the second series down to the first; stack: each series is the sum of those before it, filled down to the last. */
   readonly kind: "lines" | "band" | "stack";
   values(before: TunnelStats, now: TunnelStats, seconds: number): (number | null)[];
 }
@@ -40,14 +40,14 @@ const PANELS: readonly Panel[] = [
       const named = DROPS.map((name) => rates.find(([reason]) => reason === name)?.[1] ?? 0);
       const all = rates.reduce((total, [, rate]) => total + rate, 0);
       const others = all - named.reduce((total, rate) => total + rate, 0);
-      // A stack: each line is the sum of those before it.
+      // In a stack, each line is the sum of those before it.
       let sum = 0;
       return [...named, others].map((rate) => (sum += rate));
     },
   },
 ];
 
-/** The plots of the last minutes, redrawn when the colours of the page change. */
+/** The plots of the last minutes. They are redrawn when the colours of the page change. */
 export class Plots {
   readonly #times: number[] = [];
   readonly #series = PANELS.map(({ names }) => names.map((): (number | null)[] => []));
@@ -116,7 +116,7 @@ export class Plots {
   }
 }
 
-/** Median and 99th percentile of what a histogram has gained, by its upper bounds. */
+/** Median and 99th percentile of a histogram's increase, as the upper limits of its buckets. */
 function band(name: "roundTripMs" | "queueDelayMs"): Panel["values"] {
   const { bounds } = HISTOGRAMS[name];
   return (before, now) => {

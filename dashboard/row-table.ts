@@ -6,19 +6,22 @@ export type Cell = string | number;
 const ROW_PX = 28;
 const MARGIN_ROWS = 10;
 
-/** A table that sorts and filters; only rows in sight are in the page, so that ten thousand are as quick as ten. */
+/** A table that sorts and filters. Only rows in sight are in the page, so that ten thousand are as fast as ten. */
 export class RowTable {
   readonly #id: string;
   readonly #what: string;
   readonly #columns: readonly string[];
   #rows: readonly (readonly Cell[])[] = [];
-  /** In lower case, what a filter looks for; made when there first is one. */
+  /** The text of each row in lower case, for the filter; made for the first filter. */
   #texts: readonly string[] | undefined;
   #visible: readonly (readonly Cell[])[] = [];
   #sortBy = 0;
   #isDescending = false;
 
-  /** @param id  what the ids of its elements begin with. @param what  its rows are, in the plural */
+  /**
+   * @param id    prefix of the ids of its elements
+   * @param what  name of its rows, in the plural
+   */
   constructor(id: string, what: string, columns: readonly string[]) {
     this.#id = id;
     this.#what = what;
@@ -28,7 +31,7 @@ export class RowTable {
     this.#element("rows").addEventListener("scroll", () => this.#draw());
   }
 
-  /** @param rows  cells by column; -1 for what is unknown */
+  /** @param rows  cells by column; -1 for an unknown value */
   show(rows: readonly (readonly Cell[])[]): void {
     this.#rows = rows;
     this.#texts = undefined;
@@ -84,7 +87,7 @@ function rowOf(cells: readonly Cell[]): Node {
   return ["tr", {}, cells.map((cell) => ["td", {}, cell === -1 ? "–" : String(cell)] as const)];
 }
 
-/** A row that takes the room of those that are not there. */
+/** A row that takes the space of rows that are not in the page. */
 function gap(rows: number): HTMLElement {
   const row = document.createElement("tr");
   row.style.height = `${rows * ROW_PX}px`;
@@ -92,14 +95,17 @@ function gap(rows: number): HTMLElement {
   return row;
 }
 
-/** By one cell of each row; numbers within texts count by their value. Keys are made once, as a collator takes ten times as long. */
+/**
+ * Sorts by one cell of each row; numbers within texts count by their value. Keys are made once, because a collator takes ten times
+ * as long.
+ */
 function sorted(rows: readonly (readonly Cell[])[], by: number, sign: number): (readonly Cell[])[] {
   const keyed = rows.map((cells) => ({ key: keyOf(cells[by]), cells }));
   keyed.sort((a, b) => (a.key < b.key ? -sign : a.key > b.key ? sign : 0));
   return keyed.map(({ cells }) => cells);
 }
 
-/** Texts that are in the order of their cells; negative numbers, which stand for what is unknown, come first. */
+/** A text that sorts like its cell; negative numbers, which mean unknown values, come first. */
 function keyOf(cell: Cell): string {
   if (cell === -1) return "";
   if (typeof cell === "number") return cell.toFixed(3).padStart(20, "0");

@@ -1,4 +1,4 @@
-// Builds what benchmarks run, where it is missing: the programs and the load generator.
+// Builds what benchmarks need if it is missing: the programs and the load generator.
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, statSync } from "node:fs";
 
@@ -10,7 +10,7 @@ function run(command, args) {
 
 if (!existsSync("dist/cli/udp-local.js")) run("node", ["scripts/build.mjs"]);
 mkdirSync("build", { recursive: true });
-/** Each program, the file that is compiled, and those that it includes. */
+/** Each program, its source file, and the files that it includes. */
 const PROGRAMS = [
   ["load", "bench/load.c"],
   ["link", "bench/latency/link.c", "bench/latency/link-model.h"],

@@ -69,7 +69,7 @@ if (isTest) {
     run("ctest", ["--test-dir", folder, "--output-on-failure", "--timeout", "300"]);
     run("node", ["scripts/fuzz-datapath.mjs", "--rows", "300000", "--runner", `${folder}/tests/run-script`]);
   }
-  // With the system's libuv callers may lend their loop.
+  // With the system's libuv, callers may lend their loop.
   build("build/capi-system", [
     "-DUNDERPASS_TESTS=ON",
     "-DUNDERPASS_SYSTEM_LIBUV=ON",

@@ -1,4 +1,4 @@
-// Bundles dashboard/ into one page, dist/dashboard.html, that needs nothing from elsewhere.
+// Bundles dashboard/ into one page, dist/dashboard.html, that loads nothing from elsewhere.
 import { readFileSync, writeFileSync } from "node:fs";
 import { build } from "esbuild";
 

@@ -1,6 +1,6 @@
-// Compiles native/ with node-gyp, which npm brings. Headers: those beside this Node when they are there, else node-gyp
-// fetches them. lwIP is that of third_party/, or what third-party.mjs gets; without either, the module has no TCP stack, and says
-// so. `--sanitize` builds with AddressSanitizer and UndefinedBehaviorSanitizer into native/build-sanitized.
+// Compiles native/ with node-gyp, which comes with npm. It uses the headers beside this Node if they exist, otherwise node-gyp
+// fetches them. lwIP comes from third_party/, or from third-party.mjs; without either, the module has no TCP stack, and a message
+// says so. `--sanitize` builds with AddressSanitizer and UndefinedBehaviorSanitizer into native/build-sanitized.
 import { spawnSync } from "node:child_process";
 import { cpSync, existsSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -11,7 +11,7 @@ const isSanitized = process.argv.includes("--sanitize");
 const native = fileURLToPath(new URL("../native", import.meta.url));
 let directory = native;
 if (isSanitized) {
-  // A copy, so that both builds can be there.
+  // A copy, so that both builds can exist.
   directory = join(native, "build-sanitized");
   rmSync(directory, { recursive: true, force: true });
   for (const name of ["binding.gyp", "io", "lwip", "napi"]) {

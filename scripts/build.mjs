@@ -1,4 +1,4 @@
-// Compiles src/ to dist/. Installs dependencies first when a fresh clone has none.
+// Compiles src/ to dist/. First installs dependencies if a fresh clone has none.
 import { spawnSync } from "node:child_process";
 import { chmodSync, existsSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, relative, resolve } from "node:path";
@@ -10,10 +10,10 @@ function run(command, args) {
 }
 
 /**
- * Puts all that a program loads at its start into one chunk. By itself esbuild makes one of each set of modules that the same entries
- * and dynamic imports share: so many that V8 finds it worthwhile to compile the resolver of modules, whose compiler takes 3 MB.
- * Here everything that is loaded later imports the whole program, which is there by then, so that there is one set. A program that
- * awaited at its top level would then wait for itself.
+ * Puts everything that a program loads when it starts into one chunk. By default, esbuild makes one chunk for each set of modules
+ * that the same entries and dynamic imports share: so many that V8 compiles the resolver of modules, whose compiler takes 3 MB.
+ * Here, everything that is loaded later imports the whole program, which is loaded by then, so there is only one set. A program
+ * that awaited something at its top level would then wait for itself.
  *
  * @param {string} entry
  * @returns {import("esbuild").Plugin}
@@ -44,7 +44,7 @@ if (!existsSync("node_modules/typescript")) run("npm", ["ci", "--no-audit", "--n
 const { build } = await import("esbuild");
 rmSync("dist", { recursive: true, force: true });
 run("npx", ["tsc", "-p", "tsconfig.build.json"]);
-// Programs, and the threads that they start, are bundled with what they import: they start sooner and take less memory.
+// Programs, and the threads that they start, are bundled with their imports: they start sooner and take less memory.
 const programs = readdirSync("dist/cli").filter((name) => /^(udp-|tun2socks).*\.js$/.test(name));
 /** @type {Set<string>} */
 const inputs = new Set();
@@ -56,13 +56,13 @@ for (const entry of [...programs.map((name) => `dist/cli/${name}`), "dist/node/w
     chunkNames: "chunk-[hash]",
     plugins: [oneChunkAtStart(resolve(entry))],
     bundle: true,
-    // Past 1,031,912 bytes Node keeps a module's text with two bytes for each character. Lines are for stack traces.
+    // Beyond 1,031,912 bytes, Node keeps a module's text with two bytes per character. Line breaks are kept for stack traces.
     minifyWhitespace: true,
     lineLimit: 160,
     splitting: true,
     format: "esm",
     platform: "node",
-    // Modules are preferred: esbuild cannot follow the imports of a UMD file, as jsonc-parser's is.
+    // Prefers modules, because esbuild cannot follow the imports of a UMD file such as jsonc-parser's.
     mainFields: ["module", "main"],
     target: "node20",
     supported: { "top-level-await": false },
@@ -78,7 +78,7 @@ for (const entry of [...programs.map((name) => `dist/cli/${name}`), "dist/node/w
   for (const path of Object.keys(metafile.inputs)) inputs.add(path);
 }
 run("node", ["scripts/build-dashboard.mjs"]);
-// For whoever distributes them: the packages whose terms apply.
+// For whoever distributes the bundles: the packages whose terms apply.
 const names = [...inputs].flatMap((path) => {
   const name = /.*node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1];
   return name ?? [];
@@ -86,6 +86,6 @@ const names = [...inputs].flatMap((path) => {
 writeFileSync("dist/cli/bundled-packages.json", `${JSON.stringify([...new Set(names)].sort())}\n`);
 for (const program of programs) chmodSync(`dist/cli/${program}`, 0o755);
 
-// Without a compiler the programs run on plain I/O, and say so.
+// Without a compiler, the programs run on plain I/O, and say so.
 const native = spawnSync("node", ["scripts/build-native.mjs"], { stdio: "inherit" });
 if (native.status !== 0) console.warn("build: no native module; programs will use plain I/O, slower");

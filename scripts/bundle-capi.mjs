@@ -1,5 +1,5 @@
-// Writes into a folder what the C library has from src/: the scripts, listed in scripts.txt, and the registry of errors as a public
-// header and as a table. Run by capi/CMakeLists.txt.
+// Writes the C library's parts of src/ into a folder: the scripts, listed in scripts.txt, and the registry of errors as a public
+// header and as a table. capi/CMakeLists.txt runs this.
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
@@ -15,8 +15,8 @@ mkdirSync(scripts, { recursive: true });
 const ROLES = ["local", "server", "tun2socks"];
 
 /**
- * Modules that most instances never call. Each is a script of its own, which is loaded when one of its functions is first called; it
- * must export functions alone.
+ * Modules that most instances never call. Each is a script of its own, which is loaded when one of its functions is first called;
+ * it must export only functions.
  */
 const PARTS = [
   "capi/associations.ts",
@@ -40,10 +40,10 @@ const PARTS = [
 ];
 const PART_FILES = PARTS.map(source);
 
-/** Its script. @param {string} path  in src/ */
+/** The name of a part's script. @param {string} path  in src/ */
 const partName = (path) => path.replace(".ts", "").replaceAll("/", "-");
 
-/** In place of a part, wherever it is imported: functions that load it. @type {import("esbuild").Plugin} */
+/** Replaces a part, wherever it is imported, by functions that load it. @type {import("esbuild").Plugin} */
 const parts = {
   name: "parts",
   setup({ onResolve, onLoad }) {
@@ -101,7 +101,7 @@ const results = await Promise.all([
 ]);
 const outputs = results.flatMap(({ metafile }) => Object.entries(metafile.outputs));
 writeFileSync(join(folder, "scripts.txt"), outputs.map(([path]) => `${basename(path)}\n`).join(""));
-// What is in each, for tests.
+// The contents of each script, for tests.
 const contents = outputs.map(([path, { imports, inputs }]) => ({
   name: basename(path),
   imports: imports.map((imported) => basename(imported.path)),

@@ -1,6 +1,7 @@
-// Builds the C library's program for other platforms, where their compilers are there, and runs a tunnel on loopback by it:
-// with itself, and with Node's programs as either end. Windows runs under wine, aarch64 under qemu-user.
-// `node scripts/check-platforms.mjs [musl,aarch64-linux-gnu,mingw-w64]`; what is missing is named. docs/reference/platforms.md has the results.
+// Builds the C library's program for other platforms whose compilers are installed, and runs a tunnel on loopback with it: with the
+// program at both ends, and with Node's programs at either end. Windows runs under wine, aarch64 under qemu-user. `node
+// scripts/check-platforms.mjs [musl,aarch64-linux-gnu,mingw-w64]` names what is missing. docs/reference/platforms.md has the
+// results.
 import { spawn, spawnSync } from "node:child_process";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
@@ -10,7 +11,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 
-/** Compilers and runners are Debian's packages. */
+/** The compilers and runners are Debian packages. */
 const PLATFORMS = [
   { name: "musl", compiler: "musl-gcc", runner: [], program: "underpass" },
   {
@@ -33,7 +34,10 @@ function run(command, args) {
   if (status !== 0) process.exit(1);
 }
 
-/** @param {string} name @returns the folder that it is built in */
+/**
+ * @param {string} name
+ * @returns the folder of the build
+ */
 function build(name) {
   const folder = `build/capi-${name}`;
   run("cmake", [
@@ -100,12 +104,12 @@ async function tunnel(server, local) {
     for (const [i, size] of SIZES.entries()) {
       const data = Buffer.alloc(size, 1 + i);
       const answered = once(client, "message", { signal: AbortSignal.timeout(ANSWER_MS) });
-      // Until the local end is up, nothing takes what is sent.
+      // Until the local end is up, nothing receives datagrams.
       const again = setInterval(() => client.send(data, udp, "127.0.0.1"), i === 0 ? 200 : ANSWER_MS);
       client.send(data, udp, "127.0.0.1");
       const [answer] = await answered.finally(() => clearInterval(again));
       if (i > 0 && !data.equals(answer)) throw new Error(`${size} bytes came back as ${answer.length}`);
-      // Repetitions of the first are not taken for what follows.
+      // Ignores repetitions of the first datagram later.
       if (i === 0) await sleep(500).then(() => client.removeAllListeners("message"));
     }
   } finally {

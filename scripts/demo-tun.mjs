@@ -1,5 +1,5 @@
-// `npm run demo:tun`: two hosts as network namespaces on this machine, with a link between them that loses all UDP; a TUN
-// device in the one, and programs that know of no proxy. Wants root on Linux, iproute2, nftables, curl and dig; leaves nothing.
+// `npm run demo:tun`: two hosts as network namespaces on this machine, with a link between them that loses all UDP; a TUN device in
+// one of them, and programs that know no proxy. Needs root on Linux, iproute2, nftables, curl and dig; leaves nothing behind.
 import { execFileSync, spawn, spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
@@ -53,7 +53,13 @@ function start(host, argv) {
   return program;
 }
 
-/** Starts one of ours and waits for its ready line. @param {string} host @param {string} name @param {string[]} options */
+/**
+ * Starts one of our programs and waits for its ready line.
+ *
+ * @param {string} host
+ * @param {string} name
+ * @param {string[]} options
+ */
 async function startOurs(host, name, options) {
   const program = start(host, [process.execPath, `dist/cli/${name}.js`, "--log-format", "json", ...options]);
   for await (const line of createInterface({ input: /** @type {any} */ (program.stderr) })) {
@@ -66,7 +72,13 @@ async function startOurs(host, name, options) {
   return program;
 }
 
-/** Runs a program of the near host. @param {string} title @param {string} command @param {RegExp} wanted */
+/**
+ * Runs a program on the near host.
+ *
+ * @param {string} title
+ * @param {string} command
+ * @param {RegExp} wanted
+ */
 function show(title, command, wanted) {
   const { stdout, status } = spawnSync("ip", ["netns", "exec", NEAR, ...command.split(" ")], {
     encoding: "utf8",
@@ -126,7 +138,7 @@ await startOurs(FAR, "udp-server", [
   "--allow",
   `${TARGET}/32`,
 ]);
-// Any SOCKS5 server does for TCP; here it is a udp-local of the far host, which connects directly.
+// Any SOCKS5 server works for TCP; here it is a udp-local on the far host, which connects directly.
 await startOurs(FAR, "udp-local", [
   "--listen",
   "10.99.0.2:1080",

@@ -1,6 +1,6 @@
-// `npm run demo`: both ends and an echo target on this machine, with a key; real datagrams through SOCKS5 and through a
-// fixed forward. In the middle the TCP connection is cut, and the session resumes with the same source ports; then the
-// server is killed and started again, and a new session begins. Ends by itself after about ten seconds.
+// `npm run demo`: both ends and an echo target on this machine, with a key, and real datagrams through SOCKS5 and a fixed forward.
+// Then the TCP connection is cut, and the session resumes with the same source ports; the server is killed and restarted, and a new
+// session begins. Ends by itself after about ten seconds.
 import { spawn, spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { createSocket } from "node:dgram";
@@ -16,7 +16,7 @@ const SECONDS_BEFORE = 2;
 const SECONDS_RESUMED = 2;
 const SECONDS_DOWN = 1;
 const SECONDS_AFTER = 4;
-/** Far more than a lane's first attempt to come back takes. */
+/** Far longer than a lane's first attempt to reconnect takes. */
 const SECONDS_TO_RESUME = 5;
 
 if (!existsSync("dist/cli/udp-local.js")) {
@@ -77,7 +77,7 @@ say("target", `a UDP echo on ${target}`);
 const serverAddress = await startServer("127.0.0.1:0");
 say("server", `udp-server on tcp ${serverAddress}, with a key`);
 
-/** Between both ends, so that a connection can be cut without an end that dies. @type {Set<import("node:net").Socket>} */
+/** Between both ends, so that a connection can be cut while both ends live. @type {Set<import("node:net").Socket>} */
 const carried = new Set();
 const carrier = createServer((near) => {
   const far = connect(Number(serverAddress.split(":")[1]), "127.0.0.1");

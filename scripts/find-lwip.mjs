@@ -1,5 +1,5 @@
-// Where lwIP's sources are, for what compiles native/io: a submodule, or what third-party.mjs has unpacked, which is run when there
-// is neither.
+// Finds lwIP's sources for builds of native/io: the submodule, or what third-party.mjs has unpacked; runs that script if there is
+// neither.
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -13,14 +13,14 @@ const standing = () =>
     .map((folder) => join(ROOT, folder))
     .find((folder) => existsSync(join(folder, "src/core/tcp.c")));
 
-/** @returns {string | undefined} the folder; undefined where it cannot be had */
+/** @returns {string | undefined} the folder; undefined if it is not available */
 export function findLwip() {
   if (standing() === undefined)
     spawnSync("node", [join(ROOT, "scripts/third-party.mjs"), "lwip"], { stdio: "ignore" });
   return standing();
 }
 
-/** @returns {readonly string[]} flags for a compiler; none where lwIP is missing, and then there is no TCP stack */
+/** @returns {readonly string[]} flags for a compiler; none if lwIP is missing, and then there is no TCP stack */
 export function lwipFlags() {
   const lwip = findLwip();
   if (lwip === undefined) return [];

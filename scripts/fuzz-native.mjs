@@ -1,4 +1,4 @@
-// Random and mutated segments against the TCP stack of native/io, under AddressSanitizer and UBSan and with lwIP's own checks:
+// Feeds random and mutated segments to the TCP stack of native/io, under AddressSanitizer and UBSan and with lwIP's own checks:
 // `npm run fuzz:native -- [packets, 1000000] [seeds, 1]`.
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readdirSync } from "node:fs";

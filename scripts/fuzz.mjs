@@ -1,4 +1,4 @@
-// `npm run fuzz`: both ends of a session in one process, whatever may happen to them. `--help` lists the options.
+// `npm run fuzz`: runs both ends of a session in one process through random events. `--help` lists the options.
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";

@@ -1,5 +1,5 @@
-// `npm run package`: a Debian package and an npm tarball in build/packages/, with the native module built for this machine and, where
-// their compilers are installed, for others. Nothing is fetched. See docs/operate/packages.md.
+// `npm run package`: makes a Debian package and an npm tarball in build/packages/, with the native module built for this machine
+// and for others whose compilers are installed. Fetches nothing. See docs/operate/packages.md.
 import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, rmSync } from "node:fs";
 import { fileURLToPath } from "node:url";

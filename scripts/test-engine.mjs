@@ -1,6 +1,6 @@
-// Runs the unit and simulation tests of wire/, core/ and host/ in QuickJS, the engine of the C library; `npm run test:engine -- NAME`
-// runs those whose path contains NAME, and `-- --long` those that take minutes, which are otherwise left out. What needs Node itself
-// is listed below, and nothing else is left out.
+// Runs the unit and simulation tests of wire/, core/ and host/ in QuickJS, the engine of the C library. `npm run test:engine --
+// NAME` runs those whose path contains NAME, and `-- --long` those that take minutes, which it otherwise leaves out. The list below
+// names tests that need Node itself; nothing else is left out.
 import { execFile } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import { readFile } from "node:fs/promises";
@@ -16,7 +16,7 @@ const OUTPUT = join(ROOT, "build/engine");
 const { values, positionals } = parseArgs({ options: { long: { type: "boolean" } }, allowPositionals: true });
 const TIMEOUT_MS = values.long ? 3_600_000 : 300_000;
 
-/** Files that need what the engine does not have. */
+/** Files that need something that the engine lacks. */
 const LEFT_OUT = [
   // Sockets.
   ...[

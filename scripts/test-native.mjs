@@ -1,6 +1,6 @@
-// Builds and runs the tests of native/io by itself (test/native), with cmocka and libuv and without Node, under
-// AddressSanitizer and UBSan: `node scripts/test-native.mjs [sanitizers]`, such as thread, or none. Skips with a reason where
-// a compiler or one of the libraries is missing; under `CI` it fails instead.
+// Builds and runs the tests of native/io alone (test/native), with cmocka and libuv and without Node, under AddressSanitizer and
+// UBSan: `node scripts/test-native.mjs [sanitizers]`, such as thread, or none. Skips with a reason if a compiler or one of the
+// libraries is missing; under `CI` it fails instead.
 import { spawnSync } from "node:child_process";
 import { mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";

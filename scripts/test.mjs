@@ -1,6 +1,6 @@
-// `npm test`: all that CI runs. Lint, types, build, then unit, sim, interop and e2e tests. Installs dependencies first
-// when a fresh clone has none, and, as root on Debian, the packages whose programs the tests talk to; elsewhere tests
-// that want one are skipped and say which.
+// `npm test`: everything that CI runs. Lint, types, build, then unit, sim, interop and e2e tests. First installs dependencies if a
+// fresh clone has none and, as root on Debian, the packages whose programs the tests use; elsewhere, tests that need a missing
+// package are skipped and name it.
 import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 

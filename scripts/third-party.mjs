@@ -1,6 +1,7 @@
-// Gets what capi/ and native/ are built from, for each submodule of third_party/ that is not checked out: the same release, from
-// Debian's source packages, by apt as it is configured here but of another suite, into build/third-party/NAME. The upstream archive
-// must have the checksum below; Debian's patches are not applied, and its files are not used. `third-party.mjs NAME...`: these alone.
+// Gets the sources of capi/ and native/ for each submodule of third_party/ that is not checked out: the same release, from Debian's
+// source packages, through apt as configured here but from another suite, into build/third-party/NAME. The upstream archive must
+// have the checksum below; Debian's patches are not applied, and its files are not used. `third-party.mjs NAME...` gets only the
+// named ones.
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -34,7 +35,7 @@ const RELEASES = [
     file: "library/ssl_tls.c",
   },
   {
-    // Repacked by Debian without C# programs beside it.
+    // Debian repacked it without the C# programs beside it.
     name: "lwip",
     source: "lwip",
     archive: "lwip_2.2.1+dfsg1.orig.tar.xz",
@@ -44,7 +45,7 @@ const RELEASES = [
 ];
 const SUITE = "trixie";
 
-/** Where this machine's apt gets Debian's packages from, as a source of the source packages of {@link SUITE}. */
+/** Where this machine's apt gets Debian packages, as a source of the source packages of {@link SUITE}. */
 function sourceOfSuite() {
   const format = "$(ORIGIN) $(COMPONENT) $(REPO_URI)";
   const targets = execFileSync("apt-get", ["indextargets", "--format", format, "Created-By: Packages"], {

@@ -23,28 +23,28 @@ const CURVE_GROUPS = ["main", "load", "loss", "rtt"];
 const HELP = `npm run bench:latency -- [options]
 
 Runs Underpass and other tunnels over an emulated link between two network namespaces. Linux, as root, with iproute2;
-iperf3, shadowsocks-libev, ngtcp2 and wireguard-go where scenarios want them.
+iperf3, shadowsocks-libev, ngtcp2 and wireguard-go for the scenarios that need them.
 
   --only LIST        groups of scenarios, of ${GROUPS.slice(0, 8).join()},
                      ${GROUPS.slice(8).join()} (default: ${CURVE_GROUPS.join()})
-  --match TEXT       those of them whose name contains it
-  --list             prints what would run
+  --match TEXT       only scenarios whose name contains TEXT
+  --list             prints the scenarios that would run
   --ways LIST        of direct,ss: over the link itself, through ss-tunnel and ss-server (default: both)
   --subjects LIST    of bare,lanes-1,lanes-4,udptunnel, and those given below (default: all)
   --variant 'NAME=LOCAL OPTIONS [;; SERVER OPTIONS]'
-                     ours with other options, repeatable
+                     Underpass with other options, repeatable
   --build 'NAME=FOLDER [LOCAL OPTIONS [;; SERVER OPTIONS]]'
-                     ours of another checkout that is built, repeatable
+                     Underpass from another, built checkout, repeatable
   --peer 'NAME=SERVER COMMAND ;; LOCAL COMMAND'
-                     one more tunnel, repeatable; words are divided by spaces. {address}, {tcp}: where its server listens
-                     and its local end connects to; {far}, {target}: where the server sends datagrams to; {udp}: port
-                     of 127.0.0.1 on which the local end takes them; {key}: 32 hexadecimal digits
+                     another tunnel, repeatable; spaces separate words. {address}, {tcp}: where its server listens
+                     and its local end connects to; {far}, {target}: where the server sends datagrams; {udp}: port
+                     of 127.0.0.1 on which the local end receives them; {key}: 32 hexadecimal digits
   --rounds N         default 3
-  --seconds S        that are counted, default 15; some scenarios take longer
-  --warm-up S        before them, default 3
-  --seed N           of the first round; each further round has the next (default 1)
+  --seconds S        counted seconds of a scenario, default 15; some take longer
+  --warm-up S        uncounted seconds before them, default 3
+  --seed N           seed of the first round; each further round has the next (default 1)
   --nice=N           priority of the tunnels, -20 to 19, for a machine that others use (default 0)
-  --json             one JSON record on a line instead of text
+  --json             prints one JSON record per line instead of text
   --from FILE        reads such lines instead of running anything, repeatable
   --report FILE      writes a page of curves
   --markdown FILE    writes the tables

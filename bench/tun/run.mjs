@@ -15,17 +15,17 @@ import { proxiedWays, TUNNEL_WAYS } from "./ways.mjs";
 
 const HELP = `npm run bench:tun -- [options]
 
-Linux, as root, with iproute2, iperf3 and danted (dante-server), and native I/O built.
+Measures TUN devices in two network namespaces. Linux, as root, with iproute2, iperf3 and danted (dante-server), and native I/O built.
 
   --only LIST    of udp,tcp,tunnel,programs
   --peer 'NAME=[SERVER COMMAND ;;] LOCAL COMMAND'
-                 one more tun2socks for programs, repeatable; words are divided by spaces. {device}: a TUN device that is
+                 another tun2socks for programs, repeatable; spaces separate words. {device}: a TUN device that is
                  set up; {address}, {netmask}: the host's own on it; {gateway}: another address of that network;
                  {socks}: HOST:PORT of a SOCKS5 server. The server's command runs beyond it and listens on {udpgw},
                  HOST:PORT of TCP
   --rounds N     default 3
-  --seconds S    of a window, default 2
-  --json         one JSON record on a line instead of text
+  --seconds S    length of a window, default 2
+  --json         prints one JSON record per line instead of text
 `;
 
 const PARTS = { udp: benchUdp, tcp: benchTcp, tunnel: benchTunnel, programs: benchPrograms };

@@ -17,15 +17,15 @@ import { INTEGRITY_WAYS, METHOD_WAYS, WAYS } from "./subjects.mjs";
 
 const HELP = `npm run bench:ways -- [options]
 
-Round trips, throughput and CPU time of the ways from udp-local to udp-server, all on loopback: direct, through
-shadowsocks and simple-obfs, ours and stock programs, through WebSocket, standard MASQUE. Programs that are not installed are left out.
+Measures round trips, throughput and CPU time of the ways from udp-local to udp-server on loopback: direct, through shadowsocks
+and simple-obfs (built in and stock programs), WebSocket and standard MASQUE. Leaves out programs that are not installed.
 
   --rounds N         default 3
-  --seconds S        of each window of round trips, default 8
+  --seconds S        length of each window of round trips, default 8
   --only LIST        of latency,throughput (default: both), integrity: bytes through each way, compared, once
-  --megabytes N      of integrity, default 1000
-  --match TEXT       ways whose name contains it
-  --json             one JSON record on a line instead of text
+  --megabytes N      for integrity, default 1000
+  --match TEXT       only ways whose name contains TEXT
+  --json             prints one JSON record per line instead of text
   --markdown FILE    writes the tables
 `;
 
