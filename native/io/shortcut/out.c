@@ -6,7 +6,7 @@
 #include "capsule.h"
 
 // Fields of a row.
-enum { SOCKET, OFFSET, LENGTH, ADDRESS, ADDRESS_BYTES, LOCAL };
+enum { SOCKET_ID, OFFSET, LENGTH, ADDRESS, ADDRESS_BYTES, LOCAL };
 
 typedef struct carrying {
   int32_t *rows;
@@ -24,16 +24,16 @@ static bool has_header(const shortcut *shortcut, const uint8_t *data, size_t len
 
 // The one with the longest prefix. `last`: the row before, and its carrier or NULL.
 static shortcut *find(const carrying *carrying, const int32_t *row, const int32_t *last_row, shortcut *last) {
-  const udp_socket *socket = io_udp_socket_of(carrying->batch.loop, row[SOCKET]);
+  const udp_socket *socket = io_udp_socket_of(carrying->batch.loop, row[SOCKET_ID]);
   if (socket == NULL || socket->shortcuts_out == 0) return NULL;
   const uint8_t *data = carrying->arena + row[OFFSET];
   size_t length = (size_t)row[LENGTH];
-  bool is_same_flow = last != NULL && row[SOCKET] == last_row[SOCKET] && row[ADDRESS] == last_row[ADDRESS] &&
+  bool is_same_flow = last != NULL && row[SOCKET_ID] == last_row[SOCKET_ID] && row[ADDRESS] == last_row[ADDRESS] &&
                       row[LOCAL] == last_row[LOCAL];
   if (is_same_flow && socket->prefix_lengths >> last->header_bytes == 1 && has_header(last, data, length)) return last;
   for (int bytes = IO_SHORTCUT_HEADER_BYTES; bytes >= 0; bytes--) {
     if ((socket->prefix_lengths & 1u << bytes) == 0 || (size_t)bytes > length) continue;
-    const shortcut_key key = {.socket = row[SOCKET],
+    const shortcut_key key = {.socket = row[SOCKET_ID],
                               .local = row[LOCAL],
                               .address = carrying->addresses + row[ADDRESS],
                               .address_bytes = (size_t)row[ADDRESS_BYTES],
