@@ -14,8 +14,11 @@ const MOST_LANES = 16;
 /** Round trips in milliseconds: a path shorter than the first needs no receipts, and one longer than the second does. */
 const NEAR_MS = 2;
 const FAR_MS = 10;
-/** Samples in agreement that are needed, because a busy machine delays single ones. A very long sample counts as three, to save time. */
-const SAMPLES = 5;
+/**
+ * Samples in agreement that are needed, because a busy machine delays single ones. Two very long ones are enough, to save time. A session
+ * with receipts takes more, because the first round trips of a client that has just started take several milliseconds.
+ */
+const SAMPLES = { withReceipts: 20, without: 5 };
 const VERY_FAR_MS = 30;
 /** How often lanes must have become late before the count grows, and how long the last additions get to take effect. */
 const GROW_LATES = 2;
@@ -35,6 +38,8 @@ export class LaneCount {
 
   readonly #isAuto: boolean;
   #samples = 0;
+  /** The samples have shown whether receipts are needed. */
+  #isDecided = false;
   #changedAt = Number.NEGATIVE_INFINITY;
   #lates = 0;
   #failures = 0;
@@ -53,16 +58,17 @@ export class LaneCount {
 
   /** Whether more round trips are to be measured, one after the other. */
   get isSampling(): boolean {
-    return this.#isAuto && this.#samples < SAMPLES;
+    return this.#isAuto && !this.#isDecided;
   }
 
   /** Takes a round trip, in milliseconds. @returns true if {@link offersReceipts} has changed, so that a new session is needed */
   sample(roundTrip: number): boolean {
     if (!this.isSampling) return false;
-    this.#samples += roundTrip < VERY_FAR_MS ? 1 : 3;
+    const needed = this.offersReceipts ? SAMPLES.withReceipts : SAMPLES.without;
+    this.#samples += roundTrip < VERY_FAR_MS ? 1 : Math.ceil(needed / 2);
     const isNear = roundTrip < (this.offersReceipts ? NEAR_MS : FAR_MS);
-    if (isNear) this.#samples = SAMPLES;
-    if (this.isSampling || isNear !== this.offersReceipts) return false;
+    this.#isDecided = isNear || this.#samples >= needed;
+    if (!this.#isDecided || isNear !== this.offersReceipts) return false;
     this.offersReceipts = !this.offersReceipts;
     return true;
   }
@@ -72,7 +78,7 @@ export class LaneCount {
     this.#lates = 0;
     this.#changedAt = now;
     // If the server does not support receipts, no sample can change that.
-    if (this.offersReceipts && !receipts) this.#samples = SAMPLES;
+    if (this.offersReceipts && !receipts) this.#isDecided = true;
     if (this.#isAuto) this.wanted = receipts ? FIRST_LANES : 1;
   }
 
@@ -113,6 +119,7 @@ export class LaneCount {
   /** Lanes now take another way, so earlier measurements and refusals no longer apply. */
   handleOtherWay(): void {
     this.#samples = 0;
+    this.#isDecided = false;
     this.#failures = 0;
     this.#refusedUntil = Number.NEGATIVE_INFINITY;
   }

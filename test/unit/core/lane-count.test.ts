@@ -91,7 +91,9 @@ describe("as many lanes as help", () => {
   it.each([
     { isLocal: false, times: [1], turns: true },
     { isLocal: false, times: [2, 1], turns: true },
-    { isLocal: false, times: [2, 2, 2, 2, 2, 1], turns: false },
+    { isLocal: false, times: [...Array(19).fill(2), 1], turns: true },
+    { isLocal: false, times: [...Array(20).fill(2), 1], turns: false },
+    { isLocal: false, times: [30, 30, 1], turns: false },
     { isLocal: true, times: [10, 10, 10, 10, 10], turns: true },
     { isLocal: true, times: [10, 10, 10, 10, 9], turns: false },
     { isLocal: true, times: [30, 30], turns: true },
