@@ -43,7 +43,7 @@ import type { HandedOver, OtherWorkers, WorkerPlace } from "./workers.ts";
 const HAND_ON_MS = 250;
 /** How often a server that waits for its clients to leave checks whether they have. */
 const DRAIN_CHECK_MS = 20;
-/** How often the system's clock is read again for the keys, as it may have been set. */
+/** How often the system's clock is read again for the keys, because it may have been set. */
 const WALL_CLOCK_MS = 30_000;
 
 type SessionEvent = "session-up" | "session-resumed" | "session-down" | "session-ended";
@@ -53,11 +53,11 @@ export type UdpServerEvents = {
   readonly [Kind in SessionEvent]: Omit<Extract<ServerOutput, { readonly kind: Kind }>, "kind">;
 };
 
-/** What a server may be given beside its options. */
+/** What a server may get besides its options. */
 export interface UdpServerFeatures {
   /** Which of several workers this is. */
   readonly place?: WorkerPlace | undefined;
-  /** The workers beside the one that listens. */
+  /** The workers besides the one that listens. */
   readonly others?: OtherWorkers | undefined;
   readonly openWebServer?: OpenWebServer;
   readonly openPacketEgress?: OpenPacketEgress;
@@ -83,7 +83,7 @@ export class UdpServerHost {
   readonly #shortcuts: HostShortcuts | undefined;
   readonly #tap: TapWriter | undefined;
   readonly #records: BatchRecords;
-  /** The workers beside the one that listens. */
+  /** The workers besides the one that listens. */
   readonly #others: OtherWorkers | undefined;
   #isEnding = false;
   #isClosing = false;
@@ -293,7 +293,7 @@ export class UdpServerHost {
   }
 
   /**
-   * As {@link close}, but clients are not asked to end, as another process continues their sessions.
+   * Like {@link close}, but does not ask clients to end, because another process continues their sessions.
    *
    * @returns the sessions of this worker and of the others; their sockets belong to the caller
    */
@@ -315,7 +315,7 @@ export class UdpServerHost {
     this.#drain();
     const dialects = this.#listeners.closeDialects();
     const connections = this.#connections.end(dialects, keeps ? HAND_ON_MS : undefined);
-    // The listeners wait for connections of HTTP/2.
+    // The listeners wait for HTTP/2 connections.
     await Promise.all([connections, this.#listeners.close()]);
     const kept = keeps ? [this.#save()] : [];
     kept.push(...((await others) ?? []));
@@ -432,7 +432,7 @@ function hasKey({ psk, keys }: ResolvedUdpServerOptions): boolean {
   return psk !== undefined || keys !== undefined;
 }
 
-/** How many sockets the associations of a worker may have: its share of what the system allows and nothing else needs. */
+/** The limit of sockets for a worker's associations: its share of what the system allows and nothing else needs. */
 function socketLimit(options: ResolvedUdpServerOptions, descriptors: number, workers: number): number {
   const { maxTunnels } = options;
   const dialects = hasDialects(options) ? dialectLimits(options, descriptors) : { connections: 0, flows: 0 };
