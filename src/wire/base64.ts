@@ -1,4 +1,4 @@
-/** Base64 with padding, RFC 4648 §4: what byte sequences (RFC 9651 §3.3.5) and basic credentials are written in. */
+/** Base64 with padding (RFC 4648 §4), the form of byte sequences (RFC 9651 §3.3.5) and of basic credentials. */
 
 const ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 

@@ -20,7 +20,7 @@ export const CAPSULE_DATAGRAM = 0x00;
 export const CAPSULE_COMPRESSION_ASSIGN = 0x11;
 export const CAPSULE_COMPRESSION_ACK = 0x12;
 export const CAPSULE_COMPRESSION_CLOSE = 0x13;
-/** Ours, sent only to a peer that has accepted the extension. */
+/** Our extension's capsules, sent only to a peer that has accepted it. */
 export const CAPSULE_HEARTBEAT = 0x55_5000;
 export const CAPSULE_HEARTBEAT_ECHO = 0x55_5001;
 export const CAPSULE_ASSOCIATION_OPEN = 0x55_5002;
@@ -37,7 +37,7 @@ export const MAX_DATAGRAM_BYTES = 65_507;
 export const MAX_PAYLOAD_BYTES = 65_527;
 /** Longest value of every other known capsule: two varints and a name of 255 bytes fit. */
 export const MAX_CONTROL_VALUE_BYTES = 300;
-/** Such a capsule with its type and length. */
+/** The same, including type and length. */
 export const MAX_CONTROL_CAPSULE_BYTES = MAX_CONTROL_VALUE_BYTES + 6;
 
 /** Reasons in ASSOCIATION_CLOSE. */
@@ -45,8 +45,8 @@ export const CLOSE_REASONS = ["done", "idle", "limit", "evicted", "failed"] as c
 export type CloseReason = (typeof CLOSE_REASONS)[number];
 
 /**
- * Reasons in SHUTDOWN. `key`: the key of the session is not valid any more; `moving`: the lane goes on, but the client shall begin a
- * session at another server.
+ * Reasons in SHUTDOWN. `key`: the key of the session is no longer valid; `moving`: the lane stays up, but the client should begin a session
+ * at another server.
  */
 export const SHUTDOWN_REASONS = [...CLOSE_REASONS, "key", "moving"] as const;
 export type ShutdownReason = (typeof SHUTDOWN_REASONS)[number];
@@ -54,7 +54,7 @@ export type ShutdownReason = (typeof SHUTDOWN_REASONS)[number];
 /** Largest value of a DSCP, RFC 2474 §3. */
 export const MAX_DSCP = 63;
 
-/** Why a datagram did not get through, in UNREACHABLE. */
+/** Reasons in UNREACHABLE why a datagram did not get through. */
 export const UNREACHABLE_KINDS = ["port", "host", "prohibited", "too-big"] as const;
 export type UnreachableKind = (typeof UNREACHABLE_KINDS)[number];
 /** Largest MTU that is reported. */
@@ -112,7 +112,7 @@ export function encodeHeartbeatEcho(sequence: number, clock: number): Uint8Array
   return encodeCapsule(CAPSULE_HEARTBEAT_ECHO, [sequence, clock], undefined);
 }
 
-/** @param source  the application's own address, if it is known */
+/** @param source  the application's own address, if known */
 export function encodeAssociationOpen(associationId: number, source: AddressBytes | undefined): Uint8Array {
   return encodeCapsule(CAPSULE_ASSOCIATION_OPEN, [associationId], source ?? new Uint8Array(1));
 }
@@ -133,13 +133,13 @@ export function encodeShutdown(reason: ShutdownReason): Uint8Array {
   return encodeCapsule(CAPSULE_SHUTDOWN, [SHUTDOWN_REASONS.indexOf(reason)], undefined);
 }
 
-/** @param mtu  for too-big: the largest IP packet that would get through, 0 if unknown */
+/** @param mtu  for too-big: the largest IP packet that would get through; 0 if unknown */
 export function encodeUnreachable(contextId: number, kind: UnreachableKind, mtu: number): Uint8Array {
   const told = kind === "too-big" ? Math.min(mtu, MAX_MTU) : 0;
   return encodeCapsule(CAPSULE_UNREACHABLE, [contextId, UNREACHABLE_KINDS.indexOf(kind), told], undefined);
 }
 
-/** @param latency  number of a class, see {@link LATENCY_CLASSES} */
+/** @param latency  number of a class in {@link LATENCY_CLASSES} */
 export function encodeLatencyClass(associationId: number, latency: number): Uint8Array {
   return encodeCapsule(CAPSULE_LATENCY_CLASS, [associationId, latency], undefined);
 }
@@ -178,7 +178,7 @@ export function toIpVersionForm(address: AddressBytes): Uint8Array {
 /**
  * Length of an address in IP-version form at `bytes[offset]`.
  *
- * @returns 7 or 19; 0 when the version is unknown or the address does not fit before `end`
+ * @returns 7 or 19; 0 if the version is unknown or the address does not fit before `end`
  */
 export function ipVersionFormLength(bytes: Uint8Array, offset: number, end: number): number {
   if (offset >= end) return 0;
@@ -186,7 +186,7 @@ export function ipVersionFormLength(bytes: Uint8Array, offset: number, end: numb
   return offset + length <= end ? length : 0;
 }
 
-/** Copies an address of `length` bytes in IP-version form into the form that the rest of the program uses. */
+/** Converts an address of `length` bytes in IP-version form to the form that the rest of the program uses. */
 export function fromIpVersionForm(bytes: Uint8Array, offset: number, length: number): AddressBytes {
   const address = copyOf(bytes, offset, length);
   address[0] = length === IPV4_ADDRESS_BYTES ? ATYP_IPV4 : ATYP_IPV6;
@@ -197,7 +197,7 @@ export function fromIpVersionForm(bytes: Uint8Array, offset: number, length: num
  * Reads the `count` varints at the beginning of a value.
  *
  * @param numbers  receives them
- * @returns the offset behind them, or -1 when they do not fit before `end`
+ * @returns their end offset; -1 if they do not fit before `end`
  */
 export function readNumbers(
   bytes: Uint8Array,
@@ -215,19 +215,19 @@ export function readNumbers(
   return at;
 }
 
-/** The varint at `bytes[offset]`, or -1 when it is malformed or does not end before `end`. */
+/** The varint at `bytes[offset]`; -1 if it is malformed or does not end before `end`. */
 export function readNumber(bytes: Uint8Array, offset: number, end: number): number {
   return offset < end && offset + varintLengthFrom(bytes[offset]) <= end ? readVarint(bytes, offset) : -1;
 }
 
-/** A copy of the address that fills `bytes[offset..end)` exactly; undefined when there is none. */
+/** A copy of the address that fills `bytes[offset..end)` exactly; undefined if there is none. */
 export function decodeWholeAddress(bytes: Uint8Array, offset: number, end: number): AddressBytes | undefined {
   const length = addressLength(bytes, offset, end);
   if (length <= 0 || offset + length !== end) return undefined;
   return copyAddress(bytes, offset, length);
 }
 
-/** True for a domain name that the server must resolve. */
+/** Whether an address is a domain name, which the server must resolve. */
 export function isDomain(address: AddressBytes): boolean {
   return address[0] === ATYP_DOMAIN;
 }

@@ -2,12 +2,12 @@ import { readUint16, writeUint16 } from "./network-order.ts";
 
 /** DNS messages, RFC 1035 §4.1, as far as carrying them between UDP and TCP requires. */
 export const DNS_HEADER_BYTES = 12;
-/** The answer size that every client accepts over UDP, RFC 1035 §4.2.1. */
+/** Size of an answer that every client accepts over UDP, RFC 1035 §4.2.1. */
 const PLAIN_UDP_BYTES = 512;
 const TYPE_OPT = 41;
 const FLAG_TRUNCATED = 0x0200;
 
-/** Offset behind the uncompressed name at `at`; -1 when it is cut short or compressed. */
+/** End offset of the uncompressed name at `at`; -1 if it is truncated or compressed. */
 function nameEnd(bytes: Uint8Array, at: number, end: number): number {
   let next = at;
   while (next < end && bytes[next] !== 0) {
@@ -17,14 +17,14 @@ function nameEnd(bytes: Uint8Array, at: number, end: number): number {
   return next < end ? next + 1 : -1;
 }
 
-/** Offset behind the one question of a message; -1 unless there is exactly one and it is complete. */
+/** End offset of the only question of a message; -1 unless there is exactly one and it is complete. */
 function questionEnd(bytes: Uint8Array, offset: number, end: number): number {
   if (end - offset < DNS_HEADER_BYTES || readUint16(bytes, offset + 4) !== 1) return -1;
   const name = nameEnd(bytes, offset + DNS_HEADER_BYTES, end);
   return name < 0 || name + 4 > end ? -1 : name + 4;
 }
 
-/** How long a UDP answer to the query `bytes[offset..end)` may be: the size in its OPT record (RFC 6891), at least 512. */
+/** Largest UDP answer to the query `bytes[offset..end)`: the size in its OPT record (RFC 6891), at least 512 bytes. */
 export function udpAnswerLimit(bytes: Uint8Array, offset: number, end: number): number {
   const additional = questionEnd(bytes, offset, end);
   const hasOthers = additional < 0 || readUint16(bytes, offset + 6) + readUint16(bytes, offset + 8) > 0;
@@ -35,9 +35,9 @@ export function udpAnswerLimit(bytes: Uint8Array, offset: number, end: number): 
 }
 
 /**
- * What is sent over UDP instead of an answer that is too long: its header and question, marked as truncated.
+ * The replacement for an answer that is too long for UDP: its header and question, marked as truncated.
  *
- * @returns undefined when the answer cannot be read
+ * @returns undefined if the answer cannot be parsed
  */
 export function truncatedAnswer(answer: Uint8Array): Uint8Array | undefined {
   const end = questionEnd(answer, 0, answer.length);

@@ -16,7 +16,7 @@ export function encodeDnsName(text: string): Uint8Array | undefined {
 }
 
 /**
- * True when `bytes[offset..end)` is a query whose first question is for `name` or a name below it, in any case.
+ * Whether `bytes[offset..end)` is a query whose first question is for `name` or a name below it, regardless of case.
  *
  * @param name  as {@link encodeDnsName} returns it
  */

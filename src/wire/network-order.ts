@@ -1,4 +1,4 @@
-/** Unsigned integers in network order: the most significant byte first. The caller has checked the bounds. */
+/** Unsigned integers in network order, the most significant byte first. The caller checks the bounds. */
 export function readUint16(bytes: Uint8Array, offset: number): number {
   return (bytes[offset] << 8) | bytes[offset + 1];
 }

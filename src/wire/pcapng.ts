@@ -1,6 +1,6 @@
 /**
- * Blocks of a pcapng file (draft-ietf-opsawg-pcapng §4), in little-endian order. Each function writes one whole block at
- * `out[at]`, where there is room for it, and returns the offset behind it.
+ * Blocks of a pcapng file (draft-ietf-opsawg-pcapng §4), in little-endian order. Each function writes one complete block at `out[at]`, where
+ * the caller has made room, and returns its end offset.
  */
 
 /** LINKTYPE_RAW: packets begin with an IPv4 or IPv6 header. */
@@ -14,7 +14,7 @@ export const PACKET_OUTBOUND = 2;
 export const PACKET_BLOCK_BYTES = 8 + 20 + 8 + 4 + 4;
 /** The head of a comment. */
 export const COMMENT_BYTES = 4;
-/** More than any of the blocks but those of packets takes, with texts of at most 255 bytes. */
+/** Room for any block except those of packets, with texts of at most 255 bytes. */
 export const MAX_OTHER_BLOCK_BYTES = 640;
 
 const BLOCK_SECTION = 0x0a0d_0d0a;
@@ -32,11 +32,11 @@ const OPTION_PACKET_FLAGS = 2;
 const OPTION_PACKETS_RECEIVED = 4;
 const OPTION_PACKETS_LOST = 5;
 
-/** Where the packet of a block begins, behind its offset. */
+/** Offset of the packet within its block. */
 const PACKET_OFFSET = 28;
 const TWO_32 = 2 ** 32;
 
-/** Begins a file (§4.1). @param program  that writes it */
+/** Begins a file (§4.1). @param program  name of the program that writes it */
 export function writeSection(out: Uint8Array, at: number, program: string): number {
   let end = begin(out, at, BLOCK_SECTION);
   end = write32(out, end, BYTE_ORDER_MAGIC);
@@ -68,16 +68,16 @@ export function writeInterface(
   return finish(out, at, writeOption(out, end, OPTION_END, 0));
 }
 
-/** Where {@link writePacket} expects the bytes of the packet whose block begins at `at`. */
+/** The offset at which {@link writePacket} expects the bytes of the packet whose block begins at `at`. */
 export function packetOffset(at: number): number {
   return at + PACKET_OFFSET;
 }
 
 /**
- * Writes an Enhanced Packet Block (§4.3) around `captured` bytes at {@link packetOffset}, which are in place.
+ * Writes an Enhanced Packet Block (§4.3) around `captured` bytes that are already at {@link packetOffset}.
  *
- * @param micros   since 1970
- * @param original length of the packet, of which `captured` bytes are there
+ * @param micros   microseconds since 1970
+ * @param original length of the packet, of which `captured` bytes are present
  * @param comment  UTF-8; empty for none
  */
 export function writePacket(
@@ -107,7 +107,7 @@ export function writePacket(
   return finish(out, at, writeOption(out, end, OPTION_END, 0));
 }
 
-/** Ends what is known of an interface with its counts (§4.6). @param lost  packets that could not be written */
+/** Writes the counts of an interface (§4.6), at the end of the file. @param lost  packets that could not be written */
 export function writeStatistics(
   out: Uint8Array,
   at: number,
@@ -148,7 +148,7 @@ function writeText(out: Uint8Array, at: number, code: number, text: string): num
   return pad(out, end + bytes.length, bytes.length);
 }
 
-/** At most 255 bytes; what is not printable ASCII becomes `?`. */
+/** The text in at most 255 bytes of printable ASCII; other characters become `?`. */
 export function asciiBytes(text: string): Uint8Array {
   return Uint8Array.from(text.slice(0, 255), (character) => {
     const code = character.charCodeAt(0);
@@ -156,7 +156,7 @@ export function asciiBytes(text: string): Uint8Array {
   });
 }
 
-/** Fills up to a multiple of four bytes. */
+/** Pads to a multiple of four bytes. */
 function pad(out: Uint8Array, at: number, length: number): number {
   let end = at;
   for (let left = -length & 3; left > 0; left--) out[end++] = 0;

@@ -12,34 +12,34 @@ export const CAPSULE_PROBE = 0x55_500b;
 
 const CLOCK_BYTES = 4;
 const TYPE_BYTES = 4;
-/** Bounds of a train, which hold at either end. */
+/** Bounds of a train, which apply at both ends. */
 export const MIN_PERIOD_MS = 5;
 export const MAX_PERIOD_MS = 1_000;
 export const MAX_PROBES = 32_768;
 /** Longest value of a PROBE. */
 export const MAX_PROBE_BYTES = 1_400;
-/** Arrivals that one PROBE reports. */
+/** Most arrivals that one PROBE reports. */
 export const MAX_ARRIVALS = 24;
 /** Clocks count modulo this, in microseconds. */
 export const CLOCK_MODULUS = 2 ** 32;
 
-/** The receiver is to send a PROBE at once. */
+/** Asks the receiver to send a PROBE at once. */
 const FLAG_ANSWER = 1;
 
-/** A train of PROBEs: one each period, or, with a gap, three, of which the first is to be answered. */
+/** A train of PROBEs: one per period or, with a gap, three, of which the first asks for an answer. */
 export interface ProbePattern {
   readonly periodMs: number;
-  /** From the first of three to the second. */
+  /** Time from the first of three to the second. */
   readonly leadMs: number;
-  /** From the second to the third; 0 for single ones. */
+  /** Time from the second of three to the third; 0 for single PROBEs. */
   readonly gapMs: number;
-  /** 0 ends a train. */
+  /** Number of PROBEs; 0 ends a train. */
   readonly count: number;
-  /** Of each value, which is padded to it. */
+  /** Size to which each value is padded. */
   readonly bytes: number;
 }
 
-/** An arrival, as its receiver saw it. */
+/** The arrival of a PROBE, as its receiver observed it. */
 export interface Arrival {
   readonly sequence: number;
   readonly clock: number;
@@ -50,7 +50,7 @@ export interface Probe extends Arrival {
   readonly arrivals: readonly Arrival[];
 }
 
-/** The same within the bounds. */
+/** The pattern with each value limited to its bounds. */
 export function boundedPattern({ periodMs, leadMs, gapMs, count, bytes }: ProbePattern): ProbePattern {
   const period = Math.min(Math.max(periodMs, MIN_PERIOD_MS), MAX_PERIOD_MS);
   const lead = Math.min(leadMs, period - 1);
@@ -72,7 +72,7 @@ export function encodeMeasure({ periodMs, leadMs, gapMs, count, bytes }: ProbePa
   return capsule;
 }
 
-/** @param bytes  of the value, at least */
+/** @param bytes  smallest size of the value */
 export function encodeProbe({ clock, wantsAnswer, sequence, arrivals }: Probe, bytes: number): Uint8Array {
   const needed = arrivals.reduce(
     (sum, arrival) => sum + varintLength(arrival.sequence) + CLOCK_BYTES,
@@ -117,7 +117,7 @@ export function decodeProbe(bytes: Uint8Array, offset: number, end: number): Pro
   return { clock, wantsAnswer, sequence, arrivals };
 }
 
-/** @returns -1 when it does not end before `end` */
+/** @returns -1 if it does not end before `end` */
 function readBounded(bytes: Uint8Array, at: number, end: number): number {
   return at < end && at + varintLengthFrom(bytes[at]) <= end ? readVarint(bytes, at) : -1;
 }

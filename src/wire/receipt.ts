@@ -1,6 +1,6 @@
 /**
- * What lanes send (PROTOCOL.md §4.6): the sequence number in the DATAGRAM capsules of a session that negotiated it, and
- * the RECEIPT capsule, which reports to the sender what has arrived on which lane, and when.
+ * Sequence numbers and receipts (PROTOCOL.md §4.6): the sequence number in the DATAGRAM capsules of a session that has negotiated receipts,
+ * and the RECEIPT capsule, which reports to the sender what has arrived on each lane, and when.
  *
  *     DATAGRAM   00 | varint length | varint context | sequence 3 | payload
  *     RECEIPT    80 55 50 07 | varint length | clock 4 | (lane 1 | count 2 | varint age)*
@@ -10,14 +10,14 @@
  */
 import { readVarint, varintLength, varintLengthFrom, writeVarint } from "./varint.ts";
 
-/** Ours, sent only in a session that negotiated receipts. */
+/** Type of RECEIPT, which is sent only in a session that has negotiated receipts. */
 export const CAPSULE_RECEIPT = 0x55_5007;
 
 /** Sequence numbers count modulo this. */
 export const SEQUENCE_MODULUS = 0x100_0000;
 export const SEQUENCE_BYTES = 3;
 
-/** How far sequence number `a` is ahead of `b`, at most half of their number; negative if it is behind. */
+/** How far sequence number `a` is ahead of `b`, at most half of the modulus; negative if it is behind. */
 export function sequenceDistance(a: number, b: number): number {
   const ahead = (a - b) & (SEQUENCE_MODULUS - 1);
   return ahead >= SEQUENCE_MODULUS / 2 ? ahead - SEQUENCE_MODULUS : ahead;
@@ -25,14 +25,14 @@ export function sequenceDistance(a: number, b: number): number {
 
 /** Counts of frames on a lane are modulo this. */
 export const COUNT_MODULUS = 0x1_0000;
-/** Largest age that is told, 2³⁰ − 1 microseconds. */
+/** Largest age in a receipt: 2³⁰ − 1 microseconds. */
 const MAX_AGE = 0x3fff_ffff;
 const CLOCK_BYTES = 4;
 const RECEIPT_TYPE_BYTES = 4;
 /** Type, and a length in two bytes. */
 const RECEIPT_HEADER_BYTES = RECEIPT_TYPE_BYTES + 2;
 const MAX_ITEM_BYTES = 7;
-/** More lanes than a session may have. */
+/** Most lanes in one receipt. */
 export const MAX_RECEIPT_ITEMS = 32;
 export const MAX_RECEIPT_BYTES = RECEIPT_HEADER_BYTES + CLOCK_BYTES + MAX_RECEIPT_ITEMS * MAX_ITEM_BYTES;
 
@@ -45,7 +45,7 @@ export function sequencedHeaderLength(contextId: number, payloadLength: number):
   return 1 + varintLength(contextLength + SEQUENCE_BYTES + payloadLength) + contextLength + SEQUENCE_BYTES;
 }
 
-/** Writes all of a sequenced DATAGRAM capsule but its payload, which follows at the offset returned. */
+/** Writes a sequenced DATAGRAM capsule up to its payload, which follows at the returned offset. */
 export function writeSequencedHeader(
   bytes: Uint8Array,
   offset: number,
@@ -62,7 +62,7 @@ export function writeSequencedHeader(
   return at + SEQUENCE_BYTES;
 }
 
-/** The sequence number at `bytes[offset]`, where three bytes are. */
+/** The sequence number at `bytes[offset]`. The caller has checked that there are three bytes. */
 export function readSequence(bytes: Uint8Array, offset: number): number {
   return (bytes[offset] << 16) | (bytes[offset + 1] << 8) | bytes[offset + 2];
 }
@@ -100,11 +100,11 @@ export class ReceiptWriter {
     this.count++;
   }
 
-  /** @returns the offset behind the capsule */
+  /** @returns the end offset of the capsule */
   end(): number {
     const length = this.#at - this.#start - RECEIPT_HEADER_BYTES;
     const at = this.#start + RECEIPT_TYPE_BYTES;
-    // Always in two bytes, as it is known only now: the one place where a varint is longer than it need be.
+    // Always in two bytes, because it is known only now. This is the only varint that may be longer than necessary.
     this.#bytes[at] = 0x40 | (length >> 8);
     this.#bytes[at + 1] = length;
     return this.#at;
@@ -115,7 +115,7 @@ export class ReceiptWriter {
 export class ReceiptReader {
   /** The receiver's clock, 0 to 2³² − 1 microseconds. */
   clock = 0;
-  /** Of the lane last read. */
+  /** Fields of the lane that was read last. */
   lane = 0;
   count = 0;
   age = 0;
@@ -124,7 +124,7 @@ export class ReceiptReader {
   #at = 0;
   #end = 0;
 
-  /** @returns false when the value is malformed */
+  /** @returns false if the value is malformed */
   begin(bytes: Uint8Array, offset: number, end: number): boolean {
     this.isMalformed = end - offset < CLOCK_BYTES;
     if (this.isMalformed) return false;
@@ -137,7 +137,7 @@ export class ReceiptReader {
     return true;
   }
 
-  /** @returns false at the end, and where the rest is malformed: see {@link isMalformed} */
+  /** Reads the next lane. @returns false at the end, and if the rest is malformed ({@link isMalformed}) */
   next(): boolean {
     const bytes = this.#bytes;
     const at = this.#at;

@@ -1,7 +1,6 @@
 /**
- * The one form in which remote addresses travel through wire and core: `ATYP 1 | ADDR | PORT 2`, as in RFC 1928 §5.
- * IPv4 is 7 bytes, IPv6 is 19, a domain name of n bytes (1 to 255) is 4 + n. An IPv4-mapped IPv6 address (RFC 4291
- * §2.5.5.2) is IPv4, whichever way it was written.
+ * The canonical form of remote addresses in wire and core: `ATYP 1 | ADDR | PORT 2`, as in RFC 1928 §5. IPv4 takes 7 bytes, IPv6 takes 19, and
+ * a domain name of n bytes (1 to 255) takes 4 + n. An IPv4-mapped IPv6 address (RFC 4291 §2.5.5.2) is always stored as IPv4.
  */
 export const ATYP_IPV4 = 1;
 export const ATYP_DOMAIN = 3;
@@ -13,12 +12,11 @@ export const IPV6_ADDRESS_BYTES = 19;
 declare const IN_ONE_FORM: unique symbol;
 
 /**
- * A whole address. Made by {@link makeAddress}, {@link ipAddress} and {@link copyAddress} only, so that two that are
- * equal have equal bytes.
+ * A complete address, made only by {@link makeAddress}, {@link ipAddress} and {@link copyAddress}, so that equal addresses have equal bytes.
  */
 export type AddressBytes = Uint8Array & { readonly [IN_ONE_FORM]: true };
 
-/** Bytes before the IPv4 address in the 16 of a mapped one. */
+/** Bytes before the IPv4 address in a mapped one. */
 const MAPPED_PREFIX_BYTES = 12;
 
 /** No address can start like this. */
@@ -27,8 +25,8 @@ export const ADDRESS_INVALID = 0;
 /**
  * Length of the address that starts at `bytes[offset]`.
  *
- * @param end  first byte that may not be read
- * @returns length in bytes; {@link ADDRESS_INVALID}; -n when at least n more bytes are needed. Never throws.
+ * @param end  end offset of the bytes that may be read
+ * @returns length in bytes; {@link ADDRESS_INVALID}; -n if at least n more bytes are needed. Never throws.
  */
 export function addressLength(bytes: Uint8Array, offset: number, end: number): number {
   const have = end - offset;
@@ -46,15 +44,15 @@ export function addressLength(bytes: Uint8Array, offset: number, end: number): n
   return have < length ? have - length : length;
 }
 
-/** True if the 16 bytes at `ip[offset]` are an IPv4-mapped address, `::ffff:0:0/96`. */
+/** Whether the 16 bytes at `ip[offset]` are an IPv4-mapped address, `::ffff:0:0/96`. */
 export function isIpv4Mapped(ip: Uint8Array, offset: number): boolean {
   for (let i = offset; i < offset + 10; i++) if (ip[i] !== 0) return false;
   return ip[offset + 10] === 0xff && ip[offset + 11] === 0xff;
 }
 
 /**
- * A copy of the whole address of `length` bytes at `bytes[offset]`, which {@link addressLength} has measured. Every
- * address from outside comes through here, or through another function of this file that gives it the one form.
+ * A copy of the complete address of `length` bytes at `bytes[offset]`, which {@link addressLength} has measured. Every address from outside
+ * passes through this or another function of this file that brings it into canonical form.
  */
 export function copyAddress(bytes: Uint8Array, offset: number, length: number): AddressBytes {
   if (bytes[offset] !== ATYP_IPV6 || !isIpv4Mapped(bytes, offset + 1)) {
@@ -65,17 +63,17 @@ export function copyAddress(bytes: Uint8Array, offset: number, length: number): 
   return address as AddressBytes;
 }
 
-/** Port of a whole address. */
+/** The port of a complete address. */
 export function addressPort(address: Uint8Array): number {
   const end = address.length;
   return (address[end - 2] << 8) | address[end - 1];
 }
 
 /**
- * Writes an IP address and a port, taken from IP and transport headers, in the one form. Does not allocate.
+ * Writes an IP address and a port from IP and transport headers in canonical form. Does not allocate.
  *
- * @param ip         buffer that holds the 4 or 16 bytes of the address at `ipOffset`
- * @param portOffset where the same buffer holds the port, big-endian
+ * @param ip         buffer with the 4 or 16 bytes of the address at `ipOffset`
+ * @param portOffset offset of the port in the same buffer, big-endian
  * @returns bytes written at `to[offset]`: 7 or 19
  */
 export function writeAddress(
@@ -102,12 +100,12 @@ export function isUnspecified(address: Uint8Array): boolean {
   return true;
 }
 
-/** True for an IPv6 address of `fe80::/10`, which means something on one link alone. */
+/** True for an IPv6 address in `fe80::/10`, which is valid on one link only. */
 export function isLinkLocal(address: Uint8Array | undefined): boolean {
   return address?.[0] === ATYP_IPV6 && address[1] === 0xfe && (address[2] & 0xc0) === 0x80;
 }
 
-/** Domain name of a whole ATYP 3 address, as ASCII; bytes outside printable ASCII become `?`. */
+/** The domain name of a complete ATYP 3 address, as ASCII; bytes outside printable ASCII become `?`. */
 export function addressDomain(address: Uint8Array): string {
   let name = "";
   for (let i = 2; i < address.length - 2; i++) {
@@ -117,7 +115,7 @@ export function addressDomain(address: Uint8Array): string {
   return name;
 }
 
-/** Text of a whole address: `192.0.2.1:53`, `[2001:db8::1]:53`, `example.com:53`. */
+/** Text of a complete address: `192.0.2.1:53`, `[2001:db8::1]:53`, `example.com:53`. */
 export function formatAddress(address: Uint8Array): string {
   const port = addressPort(address);
   if (address[0] === ATYP_DOMAIN) return `${addressDomain(address)}:${port}`;
@@ -125,7 +123,7 @@ export function formatAddress(address: Uint8Array): string {
   return address[0] === ATYP_IPV6 ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
-/** Host part of a whole IPv4 or IPv6 address: dotted quad, or RFC 5952 text. */
+/** Text of the host in a complete IPv4 or IPv6 address: a dotted quad, or RFC 5952 text. */
 export function formatHost(address: Uint8Array): string {
   if (address[0] === ATYP_IPV4) return `${address[1]}.${address[2]}.${address[3]}.${address[4]}`;
   if (address[0] === ATYP_DOMAIN) return addressDomain(address);
@@ -161,7 +159,7 @@ function group(address: Uint8Array, index: number): number {
  *
  * @param host  dotted quad, IPv6 text without brackets (a zone is refused), or a domain name of printable ASCII
  * @param port  0 to 65535
- * @returns undefined when the host is none of these, or is too long
+ * @returns undefined if the host is none of these or is too long
  */
 export function makeAddress(host: string, port: number): AddressBytes | undefined {
   if (!Number.isInteger(port) || port < 0 || port > 0xffff) return undefined;
@@ -173,7 +171,7 @@ export function makeAddress(host: string, port: number): AddressBytes | undefine
   return ipAddress(ip, port);
 }
 
-/** @param ip  4 or 16 bytes. @param port  0 to 65535 */
+/** @param ip  4 or 16 bytes @param port  0 to 65535 */
 export function ipAddress(ip: Uint8Array, port: number): AddressBytes {
   const skipped = ip.length === 16 && isIpv4Mapped(ip, 0) ? MAPPED_PREFIX_BYTES : 0;
   const address = new Uint8Array(ip.length - skipped + 3);
@@ -195,7 +193,7 @@ function domainAddress(name: string, port: number): AddressBytes | undefined {
   return address as AddressBytes;
 }
 
-/** @returns the bytes of an IP address in its one form: 16 for IPv6, 4 for IPv4, mapped or not; undefined for other text */
+/** @returns the bytes of an IP address in canonical form: 16 for IPv6, 4 for IPv4, mapped or not; undefined for other text */
 export function parseIp(text: string): Uint8Array | undefined {
   if (!text.includes(":")) return parseIpv4(text);
   const ip = parseIpv6(text);
@@ -221,7 +219,7 @@ export function parseIpv4(text: string): Uint8Array | undefined {
   return part === 4 ? bytes : undefined;
 }
 
-/** @returns the 16 bytes of an IPv6 text (RFC 4291 §2.2) as they are written, or undefined */
+/** @returns the 16 bytes of an IPv6 text (RFC 4291 §2.2) as written, even if mapped; or undefined */
 export function parseIpv6(text: string): Uint8Array | undefined {
   const halves = text.split("::");
   if (halves.length > 2) return undefined;
@@ -257,12 +255,12 @@ function parseGroups(text: string, mayEndInIpv4: boolean): number[] | undefined 
   return groups.length <= 8 ? groups : undefined;
 }
 
-/** Copies `bytes[offset..offset + length)` into memory of its own, which `slice` of Node's Buffer does not. */
+/** Copies `bytes[offset..offset + length)` into memory of its own, unlike `slice` of Node's Buffer. */
 export function copyOf(bytes: Uint8Array, offset: number, length: number): Uint8Array {
   return Uint8Array.prototype.slice.call(bytes, offset, offset + length);
 }
 
-/** True if `length` bytes are the same in both. */
+/** Whether `length` bytes are equal in both. */
 export function sameBytes(
   a: Uint8Array,
   aOffset: number,

@@ -36,7 +36,7 @@ export const REPLY_TEXTS = [
   "address type not supported",
 ] as const;
 
-/** What decoders of messages return: the value and its length, how many more bytes they need at least, or malformed. */
+/** The result of a decoder: the value and its length, how many more bytes are needed at least, or malformed. */
 export type Decoded<Value> =
   | { readonly value: Value; readonly length: number }
   | { readonly need: number }
@@ -66,7 +66,7 @@ export function decodeMethod(bytes: Uint8Array, end: number): Decoded<number> {
   return end < 2 ? { need: 2 - end } : { value: bytes[1], length: 2 };
 }
 
-/** RFC 1929 §2. Values are bytes, each 0 to 255 long. */
+/** Decodes user and password, RFC 1929 §2. Values are byte strings of 0 to 255 bytes. */
 export function decodeUserPassword(
   bytes: Uint8Array,
   end: number,
@@ -86,7 +86,7 @@ export function decodeUserPassword(
   };
 }
 
-/** @param user      1 to 255 bytes, as `password` */
+/** @param user  1 to 255 bytes, like `password` */
 export function encodeUserPassword(user: Uint8Array, password: Uint8Array): Uint8Array {
   const bytes = new Uint8Array(3 + user.length + password.length);
   bytes[0] = 1;
@@ -108,7 +108,7 @@ export interface SocksMessage {
   readonly address: AddressBytes;
 }
 
-/** A request or a reply, which have the same layout, RFC 1928 §4 and §6. */
+/** Decodes a request or a reply, which have the same layout, RFC 1928 §4 and §6. */
 export function decodeMessage(bytes: Uint8Array, end: number): Decoded<SocksMessage> {
   if (end > 0 && bytes[0] !== SOCKS_VERSION) return "malformed";
   if (end < 4) return { need: 4 - end };
@@ -118,7 +118,7 @@ export function decodeMessage(bytes: Uint8Array, end: number): Decoded<SocksMess
   return { value: { code: bytes[1], address: copyAddress(bytes, 3, length) }, length: 3 + length };
 }
 
-/** A request or a reply. @param code  CMD or REP */
+/** Encodes a request or a reply. @param code  CMD or REP */
 export function encodeMessage(code: number, address: AddressBytes): Uint8Array {
   const bytes = new Uint8Array(3 + address.length);
   bytes[0] = SOCKS_VERSION;
@@ -128,11 +128,11 @@ export function encodeMessage(code: number, address: AddressBytes): Uint8Array {
 }
 
 /**
- * The address in a datagram's UDP request header: `RSV 2, FRAG 1, ATYP 1, address 4 | 1+n | 16, port 2` (RFC 1928 §7).
- * One view is reused for every datagram.
+ * A view of the address in a datagram's UDP request header, `RSV 2, FRAG 1, ATYP 1, address 4 | 1+n | 16, port 2` (RFC 1928 §7), which is reused
+ * for every datagram.
  */
 export class UdpHeader {
-  /** The buffer that holds the address in its one form: the one that was read, or the view's own. */
+  /** The buffer with the address in canonical form: the one that was read, or the view's own. */
   addresses: Uint8Array;
   addressOffset = 0;
   addressLength = 0;
@@ -171,7 +171,7 @@ export class UdpHeader {
   }
 }
 
-/** Writes a UDP request header for `address` at `bytes[offset]`. @returns the offset behind it */
+/** Writes a UDP request header for `address` at `bytes[offset]`. @returns its end offset */
 export function writeUdpHeader(bytes: Uint8Array, offset: number, address: AddressBytes): number {
   bytes[offset] = 0;
   bytes[offset + 1] = 0;

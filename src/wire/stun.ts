@@ -1,4 +1,4 @@
-/** STUN messages, RFC 8489 §5 and §14, and the attributes by which RFC 5780 finds out how a NAT behaves. */
+/** STUN messages (RFC 8489 §5 and §14), and the attributes with which RFC 5780 discovers the behaviour of a NAT. */
 import { readUint16, readUint32, writeUint16, writeUint32 } from "./network-order.ts";
 import type { AddressBytes } from "./socket-address.ts";
 import { ipAddress } from "./socket-address.ts";
@@ -18,7 +18,7 @@ const FAMILY_IPV6 = 2;
 export const CHANGE_IP = 4;
 export const CHANGE_PORT = 2;
 
-/** What a server says. */
+/** The answer of a server. */
 export interface StunAnswer {
   readonly transaction: Uint8Array;
   /** The source of the request as the server saw it. */
@@ -27,7 +27,7 @@ export interface StunAnswer {
   readonly other: AddressBytes | undefined;
 }
 
-/** @param change  from where the answer is to come: 0, {@link CHANGE_PORT}, or both flags */
+/** @param change  from where the server should answer: 0, {@link CHANGE_PORT}, or both flags */
 export function encodeBindingRequest(transaction: Uint8Array, change: number): Uint8Array {
   const length = change === 0 ? 0 : 8;
   const bytes = new Uint8Array(HEADER_BYTES + length);

@@ -3,7 +3,7 @@
 /** Largest integer that a JavaScript number represents exactly; larger ones count as malformed. */
 export const VARINT_MAX = Number.MAX_SAFE_INTEGER;
 
-/** Bytes that {@link writeVarint} will use for `value` (0 to {@link VARINT_MAX}). */
+/** Number of bytes in which {@link writeVarint} writes `value` (0 to {@link VARINT_MAX}). */
 export function varintLength(value: number): 1 | 2 | 4 | 8 {
   if (value < 0x40) return 1;
   if (value < 0x4000) return 2;
@@ -11,7 +11,7 @@ export function varintLength(value: number): 1 | 2 | 4 | 8 {
   return 8;
 }
 
-/** Length of the varint whose first byte is `first`. */
+/** Length of a varint whose first byte is `first`. */
 export function varintLengthFrom(first: number): 1 | 2 | 4 | 8 {
   return (1 << (first >> 6)) as 1 | 2 | 4 | 8;
 }
@@ -19,7 +19,7 @@ export function varintLengthFrom(first: number): 1 | 2 | 4 | 8 {
 /**
  * Reads the varint at `bytes[offset]`. The caller has checked that it has {@link varintLengthFrom} bytes.
  *
- * @returns the value, or -1 when it is over {@link VARINT_MAX}
+ * @returns the value; -1 if it exceeds {@link VARINT_MAX}
  */
 export function readVarint(bytes: Uint8Array, offset: number): number {
   const first = bytes[offset];
@@ -47,7 +47,7 @@ export function readVarint(bytes: Uint8Array, offset: number): number {
 /**
  * Writes `value` (0 to {@link VARINT_MAX}) in its shortest form at `bytes[offset]`.
  *
- * @returns the offset behind it; the caller has made room for {@link varintLength} bytes
+ * @returns its end offset; the caller has made room for {@link varintLength} bytes
  */
 export function writeVarint(bytes: Uint8Array, offset: number, value: number): number {
   if (value < 0x40) {

@@ -1,16 +1,16 @@
 /**
- * The loops over datagrams and bytes that a host may bring compiled, where the engine only interprets: the C library does. What
- * they do is what {@link TYPESCRIPT_DATAPATH} does, byte for byte, which is also the fallback. Rows are those of
- * `ReceivedDatagrams`, and the arrays are as large as whoever calls says; all memory is borrowed until the call returns.
+ * The loops over datagrams and bytes, which a host may provide in compiled form if its engine only interprets, as the C library does. They
+ * do exactly what {@link TYPESCRIPT_DATAPATH}, the fallback, does. Rows are those of `ReceivedDatagrams`. Arrays have the sizes that the
+ * caller states, and all memory is borrowed until the call returns.
  */
 export interface Datapath {
-  /** What a call returns beside its result, until the next call. */
+  /** Further results of a call, valid until the next one. */
   readonly results: Int32Array;
 
   /** Copies `length` bytes; source and destination must not overlap. */
   copy(from: Uint8Array, fromOffset: number, length: number, to: Uint8Array, toOffset: number): void;
 
-  /** Whether `length` bytes are the same. */
+  /** Whether `length` bytes are equal. */
   areSame(a: Uint8Array, aOffset: number, b: Uint8Array, bOffset: number, length: number): boolean;
 
   /** The first of rows `first + 1` to `end - 1` whose integer in `column` differs from that of row `first`, or `end`. */
@@ -20,10 +20,10 @@ export interface Datapath {
   sum(numbers: Int32Array, stride: number, column: number, first: number, end: number): number;
 
   /**
-   * Writes rows as DATAGRAM capsules of a context (0 to 2^31 - 1) to `out[at]`, as many as fit. `results`: the row behind the last
-   * one written, and bytes of their payloads.
+   * Writes rows as DATAGRAM capsules of a context (0 to 2^31 - 1) to `out[at]`, as many as fit. `results`: the first row that was not
+   * written, and the bytes of the written payloads.
    *
-   * @returns the offset behind them
+   * @returns the end offset
    */
   writeRows(
     rows: Int32Array,
@@ -36,10 +36,10 @@ export interface Datapath {
   ): number;
 
   /**
-   * Reads the DATAGRAM capsules at `chunk[offset]`, up to the first that is not whole, not valid, over MAX_DATAGRAM_BYTES, another
-   * capsule, or one whose type is not in its shortest form: that one is the reader's to judge. Payloads go into `offsets` and
-   * `lengths` from index `from` on, and consecutive ones of the same context are a run: `runs` gets its context, the index
-   * behind it, and its bytes. `results`: the offset behind what was read.
+   * Reads the DATAGRAM capsules at `chunk[offset]`, up to the first capsule that is incomplete, invalid, over MAX_DATAGRAM_BYTES, of another
+   * type, or whose type is not in its shortest form, which is left to the reader. Payloads are entered in `offsets` and `lengths` from index
+   * `from` on. Consecutive payloads of one context are a run, for which `runs` gets the context, the end index, and the bytes. `results`:
+   * the end offset.
    *
    * @returns number of runs
    */
@@ -54,8 +54,8 @@ export interface Datapath {
   ): number;
 
   /**
-   * Adds datagrams `first` to `end - 1` of a batch to the rows of `udpSend` of native I/O, from row `at` on. All of them are of one
-   * socket, with one header, to one address.
+   * Adds datagrams `first` to `end - 1` of a batch to the rows for `udpSend` of native I/O, from row `at` on. All are for one socket, with
+   * one header, to one address.
    */
   addSendRows(
     rows: Int32Array,
@@ -72,12 +72,11 @@ export interface Datapath {
   ): void;
 
   /**
-   * Copies the payloads of rows into blocks, and links an entry for each behind `tail`, or not if it is -1. Ends when entries or
-   * blocks have run out, or the bytes of a queue's limit. `results`: the row behind the last one taken, its first entry, its last
-   * entry (both -1 for none).
+   * Copies the payloads of rows into blocks, and appends an entry for each after `tail`, unless that is -1. Stops when entries, blocks or
+   * `room` run out. `results`: the first row that was not taken, and the first and the last new entry (both -1 for none).
    *
    * @param room  most bytes that the rows may cost
-   * @returns what they cost, see `entryCost`
+   * @returns their cost, see `entryCost`
    */
   queueRows(
     memory: QueueMemory,
@@ -92,10 +91,10 @@ export interface Datapath {
   ): number;
 
   /**
-   * Writes entries as DATAGRAM capsules to `out[at]` and releases them, from `head` on: as many as fit, as `credit` pays for, and
-   * as are not older than `oldest`. `results`: the next entry, or -1; how many were written; bytes of their payloads.
+   * Writes entries from `head` on as DATAGRAM capsules to `out[at]` and releases them, until the next one does not fit, exceeds `credit`, or
+   * is older than `oldest`. `results`: the next entry, or -1; how many were written; bytes of their payloads.
    *
-   * @returns the offset behind them
+   * @returns the end offset
    */
   takeEntries(
     memory: QueueMemory,
@@ -107,10 +106,10 @@ export interface Datapath {
   ): number;
 
   /**
-   * Releases entries, at most `most`, from `head` on: those older than `oldest`, and others until all have cost `cost`, see
-   * `entryCost`. `results`: the next entry, or -1; how many were released.
+   * Releases up to `most` entries from `head` on: those older than `oldest`, and others until the sum of their costs (see `entryCost`)
+   * reaches `cost`. `results`: the next entry, or -1; how many were released.
    *
-   * @returns what they cost
+   * @returns the sum of their costs
    */
   dropEntries(memory: QueueMemory, oldest: number, head: number, cost: number, most: number): number;
 }
@@ -121,7 +120,7 @@ export const RUN_INTS = 3;
 /** Bytes of a block; a full-sized datagram fits in one. */
 export const BLOCK_BYTES = 2048;
 
-/** What a queued datagram costs of a queue's limit: its payload and its bookkeeping. */
+/** Bookkeeping of a queued datagram, which costs this and its payload of a queue's limit, in bytes. */
 export const ENTRY_COST = 64;
 
 /** Indices in `heads` of {@link QueueMemory}: first free block and entry, or -1; how many of each have ever been used. */
@@ -130,12 +129,12 @@ export const BLOCKS_USED = 1;
 export const FREE_ENTRY = 2;
 export const ENTRIES_USED = 3;
 
-/** Memory of send queues: blocks for payloads, entries for datagrams. Where it has run out, there is a larger one. */
+/** Memory of send queues: blocks for payloads, entries for datagrams. When it runs out, a larger one replaces it. */
 export type QueueMemory = readonly [
   blocks: Uint8Array,
-  /** The next block of a datagram, or of the free ones; -1 for none. */
+  /** The next block of the datagram or in the list of free blocks; -1 for none. */
   blockNext: Int32Array,
-  /** The next entry of a flow, or of the free ones; -1 for none. */
+  /** The next entry of the flow or in the list of free entries; -1 for none. */
   entryNext: Int32Array,
   /** Its first block; -1 for none. */
   entryBlock: Int32Array,
@@ -144,6 +143,6 @@ export type QueueMemory = readonly [
   /** When it was queued. */
   entryTime: Float64Array,
   heads: Int32Array,
-  /** Of the loops in TypeScript: what they last copied out of each block. */
+  /** Used by the loops in TypeScript: the view that last copied out of each block. */
   views?: (Uint8Array | undefined)[],
 ];

@@ -21,17 +21,17 @@ import {
 
 const NONE = -1;
 const MAX_CONTEXT = 0x7fff_ffff;
-/** Of rows of received datagrams, and of those to send. */
+/** Integers of a row, of received datagrams as well as of datagrams to send. */
 const ROW_INTS = 6;
 const ROW_OFFSET = 1;
 const ROW_LENGTH = 2;
 const SEND_ROW_INTS = 7;
-/** Smaller memory is that of single datagrams, which is new each time. */
+/** Views are kept only for memory of at least this size: smaller memory has a single datagram, and is new each time. */
 const KEPT_BYTES = 65_536;
 
 const results = new Int32Array(4);
 
-/** The loops as they are defined. */
+/** The reference implementation of {@link Datapath}. */
 export const TYPESCRIPT_DATAPATH: Datapath = {
   results,
   copy: copyBytes,
@@ -226,7 +226,7 @@ export const TYPESCRIPT_DATAPATH: Datapath = {
   },
 };
 
-// A view costs an engine more than the copy of a datagram, and most are where, and as long as, those before.
+// Creating a view costs more than copying a datagram, and most views have the same place and length as earlier ones.
 
 /** Views by row of `viewed`. */
 const rowViews: (Uint8Array | undefined)[] = [];
@@ -279,7 +279,7 @@ function copyBlock(
   out.set(view, at);
 }
 
-/** Whether there are an entry and blocks for a datagram. */
+/** Whether there is room for a datagram, in entries and blocks. */
 function hasRoom([, blockNext, entryNext, , , , , heads]: QueueMemory, length: number): boolean {
   if (heads[FREE_ENTRY] === NONE && heads[ENTRIES_USED] === entryNext.length) return false;
   let missing = Math.ceil(length / BLOCK_BYTES) - (blockNext.length - heads[BLOCKS_USED]);
@@ -287,7 +287,7 @@ function hasRoom([, blockNext, entryNext, , , , , heads]: QueueMemory, length: n
   return missing <= 0;
 }
 
-/** Takes a free one, or one that was never used. */
+/** Takes an index from a list of free ones, or else the next one that was never used. */
 function takeFree(heads: Int32Array, free: number, used: number, next: Int32Array): number {
   const taken = heads[free];
   if (taken === NONE) return heads[used]++;

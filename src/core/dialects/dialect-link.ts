@@ -11,13 +11,13 @@ const FIRST_BATCH_BYTES = 4_096;
 const MAX_BATCH_BYTES = 262_144;
 /** Bytes of handshakes and keepalives that may wait for a peer that does not read. */
 const MAX_CONTROL_BYTES = 4_096;
-/** Whole frames wait in the queue; the number beside each is the length of its header. */
+/** The queue holds complete frames; the number stored with each is the length of its header. */
 const FRAMES: QueueFraming = {
   headerLength: () => 0,
   writeHeader: (_, at) => at,
   payloadLength: (headerBytes, length) => length - headerBytes,
 };
-/** Largest header is that of a name of 255 bytes. */
+/** Room for the largest header, which has a name of 255 bytes. */
 const MAX_HEADER_BYTES = 300;
 
 /** Frames that are queued are assembled here. */
@@ -28,10 +28,10 @@ export interface DialectLinkLimits {
   readonly ageBudgetMs: number;
 }
 
-/** One connection in a dialect, either end: frames in, batches out. Holds no memory of its own until there is traffic. */
+/** Either end of one connection in a dialect: reads frames and writes batches. It allocates no memory until there is traffic. */
 export class DialectLink {
   readonly queue: SendQueue;
-  /** False until the handshake is done, when datagrams wait in the queue. */
+  /** False until the handshake is done; until then, datagrams wait in the queue. */
   isOpen = false;
 
   readonly #counters: Counters;
@@ -40,7 +40,7 @@ export class DialectLink {
   #batch: Uint8Array | undefined;
   #length = 0;
   #isLent = false;
-  /** Written behind the batch that is lent. */
+  /** Written after the batch that is on loan. */
   #control: Uint8Array[] = [];
   #controlBytes = 0;
 
@@ -49,19 +49,19 @@ export class DialectLink {
     this.#counters = counters;
   }
 
-  /** Sets how datagrams are written, which until {@link open} wait in the queue. */
+  /** Sets the codec. Datagrams wait in the queue until {@link open}. */
   use(codec: Codec): void {
     this.#codec = codec;
     this.#reader = new FrameReader(codec);
   }
 
-  /** The handshake is done. */
+  /** Begins to write datagrams, because the handshake is done. */
   open(): void {
     this.isOpen = true;
     if (this.codec.hello.length > 0) this.writeControl(this.codec.hello);
   }
 
-  /** Set by {@link use}. */
+  /** The codec that was set by {@link use}. */
   get codec(): Codec {
     return this.#codec!;
   }
@@ -70,7 +70,7 @@ export class DialectLink {
     return this.#reader!;
   }
 
-  /** Writes bytes before all datagrams that are not in a batch yet. @returns false when too many wait */
+  /** Writes bytes before all datagrams that are not in a batch yet. @returns false if too many bytes wait */
   writeControl(bytes: Uint8Array): boolean {
     if (!this.#isLent && this.#control.length === 0 && this.#reserve(bytes.length)) {
       this.#batch!.set(bytes, this.#length);
@@ -147,7 +147,7 @@ export class DialectLink {
   handleTransmitted(): void {
     this.#isLent = false;
     this.#length = 0;
-    // A connection that is idle keeps little.
+    // An idle connection keeps little memory.
     if (this.queue.isEmpty && this.#batch !== undefined && this.#batch.length > 65_536)
       this.#batch = undefined;
   }

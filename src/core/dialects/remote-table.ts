@@ -2,28 +2,28 @@ import type { AddressBytes } from "../../wire/socket-address.ts";
 import { AddressIndex } from "../address-index.ts";
 import { IdleLists } from "../idle-lists.ts";
 
-/** Uses within this time count as one in the order of idleness. Milliseconds. */
+/** Milliseconds within which uses count as one in the order of idleness. */
 const IDLE_GRAIN_MS = 1_000;
 
 /**
- * Remote addresses of flows, in reusable slots: what the other end names, and where datagrams go, which differs for names and
- * while a name is not resolved yet. Each is in a list of its owner's choice, ordered by idleness.
+ * Remote addresses of flows, in reusable slots: the address that the other end uses, and the target of datagrams, which differ for names.
+ * Each slot is in a list of its owner's choice, ordered by idleness.
  */
 export class RemoteTable {
   size = 0;
   /** Changes whenever a slot is reused, so that a host can cache what it derived from the address. */
   readonly generation: number[] = [];
   readonly flow: number[] = [];
-  /** As it is named on the connection. */
+  /** The address that the connection uses. */
   readonly address: (AddressBytes | undefined)[] = [];
-  /** Where datagrams go; undefined: nowhere. */
+  /** Where datagrams are sent; undefined while a name is not resolved, or if it cannot be. */
   readonly target: (AddressBytes | undefined)[] = [];
   readonly idle = new IdleLists(IDLE_GRAIN_MS);
 
   readonly #byAddress: AddressIndex;
   readonly #byTarget: AddressIndex;
   readonly #free: number[] = [];
-  /** By flow. */
+  /** Slots by flow. */
   readonly #slots: (Set<number> | undefined)[] = [];
 
   /** @param seed  a random 32-bit number */
@@ -37,7 +37,7 @@ export class RemoteTable {
     return this.#byAddress.find(flow, bytes, offset, length);
   }
 
-  /** A slot of a flow whose datagrams go to `target`, or -1. */
+  /** A slot of a flow whose datagrams are sent to `target`, or -1. */
   findTarget(flow: number, target: AddressBytes): number {
     return this.#byTarget.find(flow, target, 0, target.length);
   }
@@ -69,7 +69,7 @@ export class RemoteTable {
     return slot;
   }
 
-  /** Where datagrams of a slot go from now on. */
+  /** Sets where datagrams of a slot are sent. */
   setTarget(slot: number, target: AddressBytes): void {
     if (this.target[slot] !== undefined) this.#byTarget.remove(slot);
     this.target[slot] = target;
@@ -92,7 +92,7 @@ export class RemoteTable {
 
 const NONE: ReadonlySet<number> = new Set();
 
-/** For a tap: a flow's number among associations, of which the tunnels of the process have those from 0. */
+/** A flow's number for a tap, which differs from all associations of the process's tunnels. */
 export function tapNumber(flow: number): number {
   return -2 - flow;
 }

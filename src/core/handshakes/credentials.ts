@@ -2,7 +2,7 @@ import { asciiBytes } from "../../wire/http/http-head.ts";
 import type { ExtensionResponse, KeyRefusalCause, ShownTicket } from "../../wire/http/upgrade.ts";
 import { BIND_PATH, KEY_ID_BYTES } from "../../wire/http/upgrade.ts";
 
-/** What the host provides, as core has neither a hash nor randomness of its own. */
+/** Functions that the host provides, because core has neither hashes nor randomness of its own. */
 export interface Cryptography {
   /** HMAC-SHA-256, RFC 2104. @returns 32 bytes */
   hmac(key: Uint8Array, data: Uint8Array): Uint8Array;
@@ -10,7 +10,7 @@ export interface Cryptography {
   random(length: number): Uint8Array;
 }
 
-/** A random 32-bit number, for hash tables that nobody shall be able to fill with collisions. */
+/** A random 32-bit number for a hash table, so that nobody can choose colliding keys. */
 export function randomSeed(crypto: Cryptography): number {
   const [a, b, c, d] = crypto.random(4);
   return (a << 24) | (b << 16) | (c << 8) | d;
@@ -20,7 +20,7 @@ export function randomSeed(crypto: Cryptography): number {
 export const NONCE_BYTES = 16;
 export const SESSION_ID_BYTES = 16;
 
-/** What every MAC of one handshake is bound to. */
+/** The values that every MAC of one handshake is bound to. */
 export interface Transcript {
   readonly nonce: Uint8Array;
   readonly lane: number;
@@ -48,7 +48,7 @@ function macInput(label: string, ...fields: readonly (Uint8Array | undefined)[])
 function transcriptInput(label: string, { nonce, lane, ticket, session }: Transcript): Uint8Array {
   return macInput(
     label,
-    // The path as the client meant it, however a proxy has rewritten it.
+    // The path as the client meant it, regardless of how a proxy has rewritten it.
     asciiBytes(BIND_PATH),
     nonce,
     asciiBytes(String(lane)),
@@ -69,8 +69,8 @@ export function resumeMac(crypto: Cryptography, sessionKey: Uint8Array, transcri
 }
 
 /**
- * The server's proof in a challenge, so that only it can make a client sign again. Its clock is one more field where it is sent, so
- * that a proof without it is the same as that of a server which never sends it.
+ * The server's proof in a challenge, so that nobody else can make a client sign again. If the server sends its clock, that is a further
+ * field, so a proof without it equals that of a server that never sends it.
  */
 export function challengeMac(
   crypto: Cryptography,
@@ -97,13 +97,13 @@ export function keyRefusalMac(
 /** Milliseconds for which the id of a key is the same. */
 const KEY_EPOCH_MS = 3_600_000;
 
-/** The number of the hour in which a key has a certain id. */
+/** The number of the hour, which determines the ids of keys. */
 export function keyEpoch(unixMs: number): number {
   return Math.floor(unixMs / KEY_EPOCH_MS);
 }
 
 /**
- * What the server finds a named key by: it shows the name to nobody who lacks the key, and is another one each hour.
+ * The id by which the server finds a named key. It reveals the name to nobody who lacks the key, and changes every hour.
  *
  * @returns {@link KEY_ID_BYTES} bytes
  */
@@ -113,8 +113,8 @@ export function keyId(crypto: Cryptography, key: Uint8Array, name: string, epoch
 }
 
 /**
- * The server's proof in its 101, bound to the client's whole request by that request's MAC. Whether receipts were agreed is
- * one more field, so that a proof without them is the same as that of a server which has none.
+ * The server's proof in its 101, bound to the client's whole request by that request's MAC. If receipts were agreed on, that is a further
+ * field, so a proof without it equals that of a server without receipts.
  */
 export function responseMac(
   crypto: Cryptography,
@@ -127,7 +127,7 @@ export function responseMac(
   return crypto.hmac(psk, macInput("underpass/1 response", ...fields));
 }
 
-/** Key of a new session: never on the wire, and unknown without the pre-shared key. */
+/** Derives the key of a new session, which is never on the wire and cannot be derived without the pre-shared key. */
 export function deriveSessionKey(
   crypto: Cryptography,
   psk: Uint8Array,
@@ -138,7 +138,7 @@ export function deriveSessionKey(
   return crypto.hmac(psk, macInput("underpass/1 session", clientNonce, serverNonce, session));
 }
 
-/** Compares in a time that does not depend on where the difference is. */
+/** Compares in time that does not depend on the position of a difference. */
 export function constantTimeEqual(a: Uint8Array | undefined, b: Uint8Array): boolean {
   if (a === undefined || a.length !== b.length) return false;
   let difference = 0;

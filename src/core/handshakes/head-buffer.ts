@@ -5,7 +5,7 @@ const CR = 13;
 /** Most interim responses that are accepted before a final one. */
 const MAX_INTERIM = 16;
 
-/** Gathers an HTTP head of at most 8 KiB from a stream cut anywhere. Skips empty lines before it (RFC 9112 §2.2). */
+/** Collects an HTTP head of at most 8 KiB from chunks of any size. Skips empty lines before it (RFC 9112 §2.2). */
 export class HeadBuffer {
   bytes = new Uint8Array(512);
   length = 0;
@@ -14,9 +14,9 @@ export class HeadBuffer {
   #interim = 0;
 
   /**
-   * Takes bytes up to the end of the head and none behind it.
+   * Takes bytes up to the end of the head and none after it.
    *
-   * @returns the offset in `chunk` behind the head; -1 when more is needed; -2 when the head is over its limit
+   * @returns the end offset of the head in `chunk`; -1 if more is needed; -2 if the head exceeds its limit
    */
   take(chunk: Uint8Array, offset: number, end: number): number {
     const from = this.#skipEmptyLines(chunk, offset, end);
@@ -45,7 +45,7 @@ export class HeadBuffer {
     this.#interim = 0;
   }
 
-  /** Prepares for the response after an interim one. @returns false when there have been too many */
+  /** Prepares for the response after an interim one. @returns false if there were too many interim ones */
   clearInterim(): boolean {
     this.length = 0;
     this.#skipped = 0;
@@ -53,10 +53,10 @@ export class HeadBuffer {
     return this.#interim <= MAX_INTERIM;
   }
 
-  /** @returns the offset behind the empty lines */
+  /** @returns the end offset of the empty lines */
   #skipEmptyLines(chunk: Uint8Array, offset: number, end: number): number {
     let at = offset;
-    // The chunk before ended between CR and LF.
+    // The previous chunk ended between CR and LF.
     if (this.length === 1 && this.bytes[0] === CR && at < end && chunk[at] === LF) {
       this.length = 0;
       at++;

@@ -17,7 +17,7 @@ import type { Socks5Credentials } from "./socks5-server.ts";
 /** An additional field of the request: a token, and a value without control characters. */
 export type HeaderField = readonly [name: string, value: string];
 
-/** HTTP/1.1 CONNECT (RFC 9110 §9.3.6) as the client, with basic credentials (RFC 7617). */
+/** The client's side of HTTP/1.1 CONNECT (RFC 9110 §9.3.6), with basic credentials (RFC 7617). */
 export class HttpConnect implements ConnectHandshake {
   readonly #authority: string;
   readonly #credentials: Socks5Credentials | undefined;

@@ -3,10 +3,10 @@ import { singleField } from "../../wire/http/http-head.ts";
 import { isOwnRefusal } from "../../wire/http/upgrade.ts";
 import type { PeerAnswer } from "../errors.ts";
 
-/** How much of a field of the answer is shown, in characters. */
+/** Most characters of a field of the answer in a message. */
 const MAX_QUOTE = 100;
 
-/** What the refusal of an upgrade means. The first five are udp-server's own, the others those of what is before it. */
+/** The meaning of a refused upgrade. The first five come from udp-server itself, the others from what is in front of it. */
 export type RefusalKind =
   | "other-key"
   | "wants-key"
@@ -29,7 +29,7 @@ export interface Refusal {
 }
 
 /**
- * Why an upgrade was refused, as far as the head of the answer shows, as the server reveals no more than any web server.
+ * Explains why an upgrade was refused, as far as the head of the answer shows, since the server reveals no more than any web server.
  *
  * @param hasKey    whether the request had a MAC
  * @param isProven  whether the server has shown that it accepts this key

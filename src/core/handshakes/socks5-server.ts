@@ -20,9 +20,9 @@ import {
 import { ProtocolError } from "../errors.ts";
 import { constantTimeEqual } from "./credentials.ts";
 
-/** From the connection to the request. */
+/** Longest time from the connection to the request. */
 const HANDSHAKE_MS = 10_000;
-/** Bytes that a client may send behind a CONNECT before it is answered. */
+/** Most bytes that a client may send after a CONNECT before it is answered. */
 const MAX_SURPLUS_BYTES = 65_536;
 
 export interface Socks5Credentials {
@@ -60,7 +60,7 @@ export class Socks5ServerConnection {
 
   /**
    * @param now       milliseconds of a monotonic clock
-   * @param dialects  those whose requests are understood
+   * @param dialects  dialects whose requests are accepted
    */
   constructor(now: number, credentials: Socks5Credentials | undefined, dialects: readonly Dialect[] = []) {
     this.#dialects = dialects;
@@ -71,12 +71,12 @@ export class Socks5ServerConnection {
         : { user: utf8Bytes(credentials.user), password: utf8Bytes(credentials.password) };
   }
 
-  /** Bytes behind the request, which belong to the target of a CONNECT. */
+  /** Bytes after the request, which belong to the target of a CONNECT. */
   get surplus(): Uint8Array {
     return this.#buffer;
   }
 
-  /** Bytes of the connection, cut anywhere; borrowed. Bytes after a UDP ASSOCIATE are ignored. */
+  /** Handles a chunk of the connection, of any size, which is borrowed. Bytes after a UDP ASSOCIATE are ignored. */
   handleStream(_now: number, bytes: Uint8Array): void {
     if (this.#state === "done" || this.#state === "closed") return;
     const joined = new Uint8Array(this.#buffer.length + bytes.length);
@@ -95,7 +95,7 @@ export class Socks5ServerConnection {
     if (now >= this.#deadline && this.#state !== "closed") this.#close("ERR_HANDSHAKE_TIMEOUT", "SOCKS5");
   }
 
-  /** When {@link handleTimeout} wants to be called; Infinity for never. */
+  /** When to call {@link handleTimeout}; Infinity for never. */
   nextTimeout(): number {
     return this.#deadline;
   }
@@ -119,7 +119,7 @@ export class Socks5ServerConnection {
     this.#outputs.push({ kind: "closed", error: undefined });
   }
 
-  /** @returns true when a message was consumed and another one may follow */
+  /** @returns true if a message was consumed and another one may follow */
   #step(): boolean {
     switch (this.#state) {
       case "greeting":

@@ -5,22 +5,22 @@ import { TokenBucket } from "../token-bucket.ts";
 import type { KeyEntry } from "./named-key.ts";
 import { NamedKey } from "./named-key.ts";
 
-/** MACs that may be computed in a second to find the key of requests without a known id: a few percent of a processor. */
+/** Most MACs per second to find the keys of requests without a known id: a few per cent of a processor. */
 const TRIALS_PER_SECOND = 10_000;
-/** A client's clock may be off by so many hours. */
+/** Hours by which a client's clock may be wrong. */
 const EPOCH_TOLERANCE = 1;
 
-/** How a request's key was found: `id`, by the id that the client sent; `trial`, as it sent none, or one of another name or hour. */
+/** How a request's key was found: `id`, by the id that the client sent; `trial`, because it sent none, or one for another name or hour. */
 export interface FoundKey {
   readonly key: NamedKey;
   readonly by: "id" | "trial";
 }
 
-/** The keys of a server by name, and by the ids of this hour, the last and the next one. */
+/** The keys of a server, by name and by their ids in this hour, the previous one and the next one. */
 export class KeyTable {
   readonly #crypto: Cryptography;
   #byName = new Map<string, NamedKey>();
-  /** By epoch: the key of each id. */
+  /** Keys by epoch and id. */
   readonly #byId = new Map<number, Map<string, NamedKey>>();
   readonly #trials = new TokenBucket(TRIALS_PER_SECOND);
   /** Milliseconds since 1970 at the time 0 of this machine's clock. */
@@ -39,7 +39,7 @@ export class KeyTable {
     return this.#byName.get(name);
   }
 
-  /** The system's time is `unixMs` at `now`. */
+  /** Sets the system's time at `now` to `unixMs`, in milliseconds since 1970. */
   handleWallClock(now: number, unixMs: number): void {
     this.#unixOffset = unixMs - now;
   }
@@ -66,9 +66,9 @@ export class KeyTable {
   }
 
   /**
-   * Other keys from now on. One with the same name and key is the same, with what its holder has, and gets the new limits.
+   * Replaces the keys. An entry with the same name and key as before keeps its state, with the new limits.
    *
-   * @returns those that are gone
+   * @returns the keys that were removed
    */
   replace(entries: readonly KeyEntry[]): NamedKey[] {
     const before = this.#byName;
@@ -86,13 +86,13 @@ export class KeyTable {
     return [...before.values()].filter((key) => this.#byName.get(key.name) !== key);
   }
 
-  /** The key whose holder has made a request; undefined for none; "busy" if finding out costs too much now. */
+  /** The key with which a request was made; undefined if there is none; "busy" if finding out costs too much now. */
   find(now: number, request: ExtensionRequest): FoundKey | "busy" | undefined {
     const { keyId: id, mac } = request;
     if (mac === undefined) return undefined;
     const named = id === undefined ? undefined : this.#idsOf(now, id);
     if (named !== undefined) return this.#proves(named, request) ? { key: named, by: "id" } : undefined;
-    // A client that knows nothing of ids, or whose clock is wrong, or who has another name here.
+    // The client does not send ids, its clock is wrong, or its key has another name here.
     for (const key of this.#byName.values()) {
       if (!this.#trials.take(now)) return "busy";
       if (this.#proves(key, request)) return { key, by: "trial" };

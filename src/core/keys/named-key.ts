@@ -1,40 +1,40 @@
 import type { ReceivedDatagrams } from "../session/received-datagrams.ts";
 import { RateLimit } from "./rate-limit.ts";
 
-/** What the holder of a key may do; undefined: as much as anybody. */
+/** Limits for the holder of a key; undefined for no limit beyond those of every client. */
 export interface KeyLimits {
   /** When it expires, in milliseconds since 1970. */
   readonly expiresAt: number | undefined;
-  /** UDP payload in each direction. */
+  /** Rate of UDP payload in each direction. */
   readonly bitsPerSecond: number | undefined;
-  /** In each direction. */
+  /** Rate of datagrams in each direction. */
   readonly datagramsPerSecond: number | undefined;
-  /** Of all sessions together. */
+  /** Most associations of all sessions together. */
   readonly maxAssociations: number | undefined;
 }
 
-/** A key of somebody, as the host has it. */
+/** A client's key, as the host supplies it. */
 export interface KeyEntry extends KeyLimits {
-  /** Printable ASCII; unique, as is the key. */
+  /** Printable ASCII. Both the name and the key are unique. */
   readonly name: string;
   readonly key: Uint8Array;
 }
 
-/** Counted since the server knows the key; directions as in `Counters`. */
+/** Counts since the server got the key; directions are as in `Counters`. */
 export interface KeyCounts {
   datagramsIn: number;
   datagramsOut: number;
   bytesIn: number;
   bytesOut: number;
-  /** Datagrams beyond the rate, which were dropped. */
+  /** Datagrams that were dropped because they exceeded the rate. */
   limited: number;
 }
 
-/** A key of somebody, with what its holder has at this server. */
+/** A client's key with its state at this server. */
 export class NamedKey {
   readonly name: string;
   readonly key: Uint8Array;
-  /** Those of its holder now. */
+  /** Current numbers of its holder. */
   sessions = 0;
   associations = 0;
   readonly counts: KeyCounts = { datagramsIn: 0, datagramsOut: 0, bytesIn: 0, bytesOut: 0, limited: 0 };
@@ -53,7 +53,7 @@ export class NamedKey {
     return this.#limits;
   }
 
-  /** Other limits begin with full buckets. */
+  /** New limits begin with full buckets. */
   set limits(limits: KeyLimits) {
     const { bitsPerSecond, datagramsPerSecond } = limits;
     const isSameRate =
@@ -67,7 +67,7 @@ export class NamedKey {
     this.#rateOut = isLimited ? new RateLimit(bitsPerSecond, datagramsPerSecond) : undefined;
   }
 
-  /** True if something is limited over all of its sessions, which therefore have to be together. */
+  /** Whether a limit applies to all of its sessions together, so that one thread has to serve them. */
   get isShared(): boolean {
     return this.#rateIn !== undefined || this.#limits.maxAssociations !== undefined;
   }
@@ -80,7 +80,7 @@ export class NamedKey {
     return this.#limits.expiresAt !== undefined && unixMs >= this.#limits.expiresAt;
   }
 
-  /** Counts a datagram out of a tunnel. @returns false when it is over the rate, and has to be dropped */
+  /** Counts a datagram out of a tunnel. @returns false if it exceeds the rate and has to be dropped */
   admitIn(now: number, length: number): boolean {
     if (this.#rateIn?.take(now, length) === false) {
       this.counts.limited++;
@@ -91,16 +91,16 @@ export class NamedKey {
     return true;
   }
 
-  /** The same for rows `first` to `end - 1` into a tunnel. @returns the end of those that are not over the rate */
+  /** Counts rows `first` to `end - 1` into a tunnel. @returns the first row that exceeds the rate, or `end` */
   admitRun(now: number, received: ReceivedDatagrams, first: number, end: number): number {
     let row = first;
     while (row < end && this.admitOut(now, received.length(row))) row++;
-    // One is counted already.
+    // The first of them is counted already.
     if (row < end) this.counts.limited += end - row - 1;
     return row;
   }
 
-  /** The same for a datagram into a tunnel. */
+  /** Counts a datagram into a tunnel. @returns false if it exceeds the rate and has to be dropped */
   admitOut(now: number, length: number): boolean {
     if (this.#rateOut?.take(now, length) === false) {
       this.counts.limited++;

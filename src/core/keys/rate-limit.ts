@@ -1,9 +1,9 @@
-/** For how long a burst may exceed the rate. */
+/** Size of a burst, in seconds at the rate. */
 const BURST_S = 0.25;
-/** Least burst: the largest datagram passes at any rate. */
+/** Smallest burst, so that the largest datagram passes at any rate. */
 const MIN_BURST_BYTES = 65_535;
 
-/** Two token buckets, of bytes and of datagrams, each with bursts of a quarter of a second's worth. */
+/** Limits bytes and datagrams with two token buckets, each with bursts of a quarter of a second's worth. */
 export class RateLimit {
   readonly #bytesPerMs: number;
   readonly #datagramsPerMs: number;
@@ -23,7 +23,7 @@ export class RateLimit {
     this.#datagrams = this.#maxDatagrams;
   }
 
-  /** Takes one datagram. @param now  in milliseconds. @returns false when it is over the rate, and nothing was taken */
+  /** Takes one datagram. @param now  in milliseconds @returns false, taking nothing, if it exceeds a rate */
   take(now: number, length: number): boolean {
     if (now > this.#refilledAt) {
       const elapsed = now - this.#refilledAt;

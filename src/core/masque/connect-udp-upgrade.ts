@@ -15,21 +15,21 @@ import type { ConnectHandshake, ConnectResult } from "../handshakes/connect-hand
 import { HeadBuffer } from "../handshakes/head-buffer.ts";
 import type { HeaderField } from "../handshakes/http-connect.ts";
 
-/** How much of a Proxy-Status is shown. */
+/** Most characters of a Proxy-Status in a message. */
 const MAX_PROXY_STATUS = 200;
 
-/** What is asked of a proxy. */
+/** A request to a proxy. */
 export interface ConnectUdpRequest {
-  /** Of the proxy: `HOST[:PORT]`. */
+  /** `HOST[:PORT]` of the proxy. */
   readonly authority: string;
   /** The expanded template. */
   readonly path: string;
-  /** Whether the client would also like to bind (draft-ietf-masque-connect-udp-listen). */
+  /** Whether the client asks to bind (draft-ietf-masque-connect-udp-listen). */
   readonly bind: boolean;
   readonly fields: readonly HeaderField[];
 }
 
-/** One request of RFC 9298 over HTTP/1.1 (§3.2), as the client. Capsules follow the handshake. */
+/** The client's side of one request of RFC 9298 over HTTP/1.1 (§3.2). Capsules follow the handshake. */
 export class ConnectUdpUpgrade implements ConnectHandshake {
   /** Whether the proxy lets the client bind, once connected. */
   isBound = false;
@@ -72,7 +72,7 @@ export class ConnectUdpUpgrade implements ConnectHandshake {
   }
 }
 
-/** The error for an answer that is no success. @param head  its fields, whatever the version of HTTP */
+/** The error for an unsuccessful answer. @param head  its fields, in any version of HTTP */
 export function masqueRefusal(status: number, head: HttpHead): ProtocolError {
   const details = [`status ${status}`];
   const proxyStatus = singleField(head, "proxy-status");
@@ -88,7 +88,7 @@ export function masqueRefusal(status: number, head: HttpHead): ProtocolError {
   return new MasqueRefusal(status, details.join(", "));
 }
 
-/** The proxy answered, and not with a tunnel. */
+/** The proxy has answered, but not with a tunnel. */
 export class MasqueRefusal extends ProtocolError {
   readonly httpStatus: number;
 

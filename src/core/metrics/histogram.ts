@@ -1,6 +1,6 @@
-/** Counts of values by size, as `stats()` has them. */
+/** Counts of values by size, as in `stats()`. */
 export interface HistogramReading {
-  /** How many values were at most each bound, and above the one before; and, last, how many were above all. */
+  /** For each bound: how many values were at most that and above the one before. Last: how many were above all bounds. */
   readonly counts: readonly number[];
   readonly sum: number;
 }
@@ -9,25 +9,25 @@ interface LabelCounts {
   readonly label: string | number;
   readonly counts: number[];
   sum: number;
-  /** That of the last value, and what is in it. */
+  /** The bucket of the last value. */
   bucket: number;
   above: number;
   most: number;
 }
 
-/** A histogram for each value of a label, made when it is first used. */
+/** A histogram for each value of a label, created on first use. */
 export class Histograms {
   readonly #bounds: readonly number[];
   readonly #byLabel = new Map<string | number, LabelCounts>();
-  /** Of the value before, as many have the same label, and are in the same bucket. */
+  /** The counts of the previous value's label: many values have the same label, and are in the same bucket. */
   #last: LabelCounts | undefined;
 
-  /** @param bounds  upper ones, ascending */
+  /** @param bounds  upper bounds, ascending */
   constructor(bounds: readonly number[]) {
     this.#bounds = bounds;
   }
 
-  /** @param label  from a small, fixed set; "" where the histogram has none */
+  /** Counts a value. @param label  from a small, fixed set; "" if the histogram has no label */
   add(label: string | number, value: number): void {
     let of = this.#last;
     if (of?.label !== label) {
@@ -59,7 +59,7 @@ export class Histograms {
     of.most = bucket === bounds.length ? Number.POSITIVE_INFINITY : bounds[bucket];
   }
 
-  /** A copy, by label. */
+  /** Copies the counts, by label. */
   read(): Record<string, HistogramReading> {
     const entries = [...this.#byLabel].map(([label, { counts, sum }]) => [
       label,
@@ -69,7 +69,7 @@ export class Histograms {
   }
 }
 
-/** Adds up readings of the same bounds. */
+/** Adds readings with the same bounds. */
 export function sumHistograms(
   all: readonly Readonly<Record<string, HistogramReading>>[],
 ): Record<string, HistogramReading> {

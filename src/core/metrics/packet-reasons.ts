@@ -1,4 +1,4 @@
-/** The same as reasons.ts of what only tun2socks counts. */
+/** The reasons of reasons.ts that only tun2socks counts. */
 import type { Explanation } from "./reasons.ts";
 
 type Explanations = Readonly<Record<string, Explanation>>;
@@ -58,7 +58,7 @@ export const DEVICE_DROPS = {
   device: { meaning: "The device did not take the packet.", remedy: "Raise the device's txqueuelen." },
 } as const satisfies Explanations;
 
-/** What gave way at a bound. */
+/** What was evicted at a bound. */
 export const EVICTIONS = {
   associationsEvicted: {
     meaning: "An association ended early to make room for a new one.",

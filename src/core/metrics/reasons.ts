@@ -1,10 +1,10 @@
-/** What the labels of counters mean, and what to do about a count that rises. A new reason is a row here. */
+/** The meanings of the labels of counters, and what to do if a count rises. A new reason is a row here. */
 import type { UnreachableKind } from "../../wire/capsule.ts";
 
 export interface Explanation {
   /** What happened, in one sentence. */
   readonly meaning: string;
-  /** What an operator can do; "" where there is nothing to do. */
+  /** What an operator can do; "" if there is nothing to do. */
   readonly remedy: string;
 }
 
@@ -193,7 +193,7 @@ export const UNREACHABLES = {
   limited: { meaning: "A report was suppressed by the rate limit.", remedy: "" },
 } as const satisfies Readonly<Record<UnreachableKind | "limited", Explanation>>;
 
-/** What sessions with receipts do besides sending each datagram once. */
+/** Counts of sessions with receipts: lateness, copies and duplicates. */
 export const SPREADS = {
   late: {
     meaning: "A lane became late: a lost segment held up what was behind it.",
@@ -204,7 +204,7 @@ export const SPREADS = {
   duplicates: { meaning: "A copy arrived and was dropped; nothing is lost.", remedy: "" },
 } as const satisfies Explanations;
 
-/** How sessions with receipts find their rate. */
+/** How sessions with receipts set their rate. */
 export const RATE_MODES = {
   start: { meaning: "The rate is not known yet.", remedy: "" },
   delay: { meaning: "By delay: the queue is kept short.", remedy: "" },

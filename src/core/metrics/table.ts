@@ -1,7 +1,7 @@
 /**
- * The one table of what an endpoint measures. `Counters`, `stats()`, the sums of threads, the numbers of the C library, Prometheus
- * and docs/reference/metrics.md come from it: a new counter is a row here. Names are those of Prometheus, by its conventions: base units,
- * `_total` behind counters.
+ * The table of all metrics of an endpoint. `Counters`, `stats()`, the sums over threads, the numbers of the C library, Prometheus and
+ * docs/reference/metrics.md are derived from it, so a new counter is a row here. Names follow the conventions of Prometheus: base units, and
+ * the suffix `_total` for counters.
  */
 import { DEVICE_DROPS, EVICTIONS, PACKET_DROPS } from "./packet-reasons.ts";
 import type { Explanation } from "./reasons.ts";
@@ -10,7 +10,7 @@ import { DIRECTIONS, DROPS, RATE_MODES, REFUSALS, SPREADS, UNREACHABLES } from "
 interface Row {
   readonly name: string;
   readonly help: string;
-  /** What a value of `stats()` is multiplied by for `name`; by default 1. */
+  /** Factor from the value in `stats()` to that of `name`. Default: 1. */
   readonly scale?: number;
   /** Its member of `stats()`, if that is not the row's key. */
   readonly stat?: string;
@@ -18,7 +18,7 @@ interface Row {
   readonly c?: string;
 }
 
-/** A label of a metric. `values` is undefined where they are numbers, or the names of keys. */
+/** A label of a metric. `values` is undefined if these are numbers or the names of keys. */
 export interface MetricLabel {
   readonly name: string;
   readonly values: Readonly<Record<string, Explanation>> | undefined;
@@ -28,19 +28,19 @@ export interface Metric extends Row {
   readonly kind: "counter" | "gauge" | "histogram";
   readonly stat: string;
   readonly label?: MetricLabel;
-  /** Of a histogram, in the unit of `stats()`. */
+  /** Bounds of a histogram, in the unit of `stats()`. */
   readonly bounds?: readonly number[];
-  /** How threads' values become one. */
+  /** How the values of threads are combined. */
   readonly sum: "add" | "mean";
-  /** Only tun2socks has it. */
+  /** Whether only tun2socks has it. */
   readonly isOfTun2Socks: boolean;
-  /** Only a server with keys of single clients has it. */
+  /** Whether only a server with keys of single clients has it. */
   readonly isOfKeys: boolean;
 }
 
 type Rows<Extra = object> = Readonly<Record<string, Row & Extra>>;
 
-/** What is now. */
+/** Current values. */
 export const STATES = {
   sessions: { name: "underpass_sessions", help: "Sessions now.", c: "sessions" },
   lanes: {
@@ -56,7 +56,7 @@ export const STATES = {
   },
 } as const satisfies Rows;
 
-/** Counted since the start; members of `Counters`. */
+/** Counts since the start; members of `Counters`. */
 export const COUNTS = {
   datagramsIn: {
     name: "underpass_received_datagrams_total",
@@ -86,7 +86,7 @@ export const COUNTS = {
   },
 } as const satisfies Rows;
 
-/** Counted since the start by the values of a label; members of `Counters`. */
+/** Counts since the start by the values of a label; members of `Counters`. */
 export const COUNTS_BY_LABEL = {
   drops: {
     name: "underpass_dropped_datagrams_total",
@@ -153,7 +153,7 @@ export const HISTOGRAMS = {
   readonly values?: Readonly<Record<string, Explanation>>;
 }>;
 
-/** What is now, in the members of `stats()` that are named. */
+/** Further current values, each in the named member of `stats()`. */
 const MORE_STATES = {
   rttMs: {
     name: "underpass_smoothed_round_trip_seconds",
@@ -184,13 +184,13 @@ const MORE_STATES = {
   readonly values?: Readonly<Record<string, Explanation>>;
 }>;
 
-/** Of the keys of single clients, by name: what is now, ... */
+/** Current values by key of a single client, ... */
 export const KEY_STATES = {
   sessions: { name: "underpass_key_sessions", help: "Sessions now, by key." },
   associations: { name: "underpass_key_associations", help: "Associations now, by key." },
 } as const satisfies Rows;
 
-/** ... and what was counted; members of `KeyCounts`. */
+/** ... and counts, which are members of `KeyCounts`. */
 export const KEY_COUNTS = {
   datagramsIn: {
     name: "underpass_key_received_datagrams_total",
@@ -211,7 +211,7 @@ export const KEY_COUNTS = {
   },
 } as const satisfies Rows;
 
-/** What tun2socks has besides. */
+/** Further current values of tun2socks. */
 export const FLOW_STATES = {
   flows: { name: "underpass_tcp_flows", help: "TCP flows now." },
   halfOpenFlows: {
@@ -220,7 +220,7 @@ export const FLOW_STATES = {
   },
 } as const satisfies Rows;
 
-/** Counted since the start; members of `PacketCounters`. */
+/** Counts since the start; members of `PacketCounters`. */
 export const PACKET_COUNTS = {
   packetsIn: { name: "underpass_device_received_packets_total", help: "IP packets from the device." },
   packetsOut: { name: "underpass_device_sent_packets_total", help: "IP packets to the device." },
@@ -273,7 +273,7 @@ function metrics(
   }));
 }
 
-/** Rows of the keys of single clients, which have the names of the keys for labels. */
+/** Rows for the keys of single clients, labelled with the names of the keys. */
 function keyMetrics(kind: Metric["kind"], rows: Rows): Metric[] {
   return metrics(kind, rows, false, true).map((metric) => ({
     ...metric,
@@ -282,7 +282,7 @@ function keyMetrics(kind: Metric["kind"], rows: Rows): Metric[] {
   }));
 }
 
-/** All of them. Of those of the C library the order is that of its interface. */
+/** All metrics. The order of those that the C library has is part of its interface. */
 export const METRICS: readonly Metric[] = [
   ...metrics("gauge", STATES),
   ...metrics("counter", COUNTS),
@@ -295,14 +295,14 @@ export const METRICS: readonly Metric[] = [
   ...metrics("counter", PACKET_COUNTS, true),
 ];
 
-/** What stands at a metric's place in an object like `stats()`. */
+/** Reads a metric's value from an object like `stats()`. */
 export function readMetric(stats: object, { stat }: Metric): unknown {
   return stat
     .split(".")
     .reduce<unknown>((value, key) => (value as Record<string, unknown> | undefined)?.[key], stats);
 }
 
-/** Puts a value at a metric's place. */
+/** Writes a metric's value to such an object. */
 export function writeMetric(stats: object, { stat }: Metric, value: unknown): void {
   const path = stat.split(".");
   const last = path.pop()!;

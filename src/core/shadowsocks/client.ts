@@ -6,7 +6,7 @@ import type { Method } from "./method.ts";
 import { SealedReader } from "./sealed-reader.ts";
 import { SealedWriter } from "./sealed-writer.ts";
 
-/** The client's end of a stream of SIP004: it asks for a target in front of its first data, and nothing is answered. */
+/** The client's end of a stream of SIP004. The target precedes its first data, and the server does not answer the request. */
 export class ShadowsocksClient implements StreamCoding {
   readonly #target: AddressBytes;
   readonly #writer: SealedWriter;

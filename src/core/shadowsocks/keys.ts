@@ -4,10 +4,9 @@ import type { AeadCipher, ShadowsocksCryptography } from "./cryptography.ts";
 import type { Method } from "./method.ts";
 
 /**
- * The key of a server: EVP_BytesToKey with MD5 of the password (SIP004); for the 2022 edition the password is the key in
- * base64.
+ * The key of a server: EVP_BytesToKey of the password with MD5 (SIP004). For the 2022 edition, the password is the key in base64.
  *
- * @returns undefined if the password is no such key
+ * @returns undefined if the password is not a valid key of the 2022 edition
  */
 export function masterKey(
   crypto: ShadowsocksCryptography,
@@ -30,7 +29,7 @@ export function masterKey(
   return key;
 }
 
-/** True if {@link masterKey} makes a key of the password. */
+/** Whether {@link masterKey} accepts the password. */
 export function isPassword({ keyBytes, is2022 }: Method, password: string): boolean {
   return is2022 ? decodeBase64(password)?.length === keyBytes : password !== "";
 }

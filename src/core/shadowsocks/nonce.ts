@@ -1,11 +1,11 @@
 const NONCE_BYTES = 12;
 
-/** The nonce of one direction: a counter from 0, the least significant byte first. */
+/** The nonce of one direction: a little-endian counter from 0. */
 export class Nonce {
   readonly bytes = new Uint8Array(NONCE_BYTES);
   #isZero = true;
 
-  /** True before the first use of the key. */
+  /** Whether the key has not been used yet. */
   get isZero(): boolean {
     return this.#isZero;
   }

@@ -14,7 +14,7 @@ const LENGTH_BYTES = 2;
 /** The two upper bits of a length are reserved in SIP004. */
 const MAX_CHUNK_2017 = 0x3fff;
 
-/** What stands between the salt and the chunks: sealed pieces whose lengths come from those before them. */
+/** The head between the salt and the chunks: sealed pieces, each of which gives the length of the next. */
 export interface SealedHead {
   /** Length of the first piece, without its tag. */
   readonly firstBytes: number;
@@ -22,7 +22,7 @@ export interface SealedHead {
   handlePiece(piece: Uint8Array, deliver: Deliver): number | undefined | ProtocolError;
 }
 
-/** The receiving direction: a salt, the pieces of a head, and chunks, cut anywhere. */
+/** Decodes the receiving direction: a salt, the pieces of a head, and chunks. */
 export class SealedReader {
   readonly #crypto: ShadowsocksCryptography;
   readonly #method: Method;
@@ -33,14 +33,14 @@ export class SealedReader {
   #salt: Uint8Array | undefined;
   #cipher: AeadCipher | undefined;
   #state: "salt" | "head" | "length" | "payload" = "salt";
-  /** Bytes of what comes next, with its tag. */
+  /** Bytes of the next item, including its tag. */
   #wanted: number;
-  /** The beginning of what comes next, if not all of it has come. */
+  /** The beginning of the next item, while it is incomplete. */
   #partial = new Uint8Array(0);
   #have = 0;
   #error: ProtocolError | undefined;
 
-  /** @param admit  is asked once the peer has proved its key */
+  /** @param admit  called once the peer has proved its key */
   constructor(
     crypto: ShadowsocksCryptography,
     method: Method,
@@ -56,17 +56,21 @@ export class SealedReader {
     this.#wanted = method.keyBytes;
   }
 
-  /** The peer's salt, once it has come. */
+  /** The peer's salt, once it has arrived. */
   get salt(): Uint8Array | undefined {
     return this.#salt;
   }
 
-  /** True between two chunks, and if nothing has come. */
+  /** True between two chunks, and before anything has arrived. */
   get isBetweenChunks(): boolean {
     return this.#have === 0 && (this.#state === "length" || this.#state === "salt");
   }
 
-  /** Delivered bytes are in memory of their own. @returns why the connection must end; the same for all later calls */
+  /**
+   * Decodes bytes of the stream, cut anywhere. Delivered bytes are in memory of their own.
+   *
+   * @returns why the connection must end; the same for all later calls
+   */
   decode(bytes: Uint8Array, offset: number, end: number, deliver: Deliver): ProtocolError | undefined {
     for (let at = offset; this.#error === undefined && at < end; ) {
       const length = this.#wanted;
@@ -108,7 +112,7 @@ export class SealedReader {
       case "head": {
         const next = this.#head!.handlePiece(plain, deliver);
         if (next instanceof ProtocolError) return next;
-        // Only a head that is valid otherwise takes a place in the memory.
+        // Only the salt of an otherwise valid head is remembered.
         if (isFirst && !this.#isAdmitted()) return replayed();
         this.#expect(next === undefined ? "length" : "head", next ?? LENGTH_BYTES);
         return undefined;

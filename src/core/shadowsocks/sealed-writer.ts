@@ -5,15 +5,15 @@ import type { Method } from "./method.ts";
 import { TAG_BYTES } from "./method.ts";
 import { Nonce } from "./nonce.ts";
 
-/** Most payload in one chunk: SIP004 allows no more, and what is sealed is of no use to the peer until all of it is there. */
+/** Most payload in one chunk by SIP004. */
 const LARGE_CHUNK_BYTES = 0x3fff;
-/** Payload of a chunk within a short batch, whose first datagrams need not wait for the last. */
+/** Most payload of a chunk in a short batch. The peer can use a chunk only once it is complete, so the first datagrams wait for few others. */
 const SMALL_CHUNK_BYTES = 4096;
-/** Batches up to this are short: a longer one means that speed matters, and a chunk costs two runs of the cipher. */
+/** Batches up to this size count as short. In a longer one throughput matters more, and each chunk costs two runs of the cipher. */
 const SHORT_BATCH_BYTES = 16_384;
 const LENGTH_BYTES = 2;
 
-/** The sending direction: a salt, then what is sealed, in chunks or by itself. The buffer is reused for each batch. */
+/** Encodes the sending direction: a salt, then sealed pieces and chunks. The buffer is reused for each batch. */
 export class SealedWriter {
   readonly salt: Uint8Array;
   readonly #cipher: AeadCipher;
@@ -22,13 +22,13 @@ export class SealedWriter {
   #buffer = new Uint8Array(0);
   #end = 0;
 
-  /** @param salt  if not a new one */
+  /** @param salt  by default a new one */
   constructor(crypto: ShadowsocksCryptography, method: Method, key: Uint8Array, salt?: Uint8Array) {
     this.salt = salt ?? crypto.random(method.keyBytes);
     this.#cipher = sessionCipher(crypto, method, key, this.salt);
   }
 
-  /** Begins a batch. @param payloadBytes  at least what it will hold, without salts and tags */
+  /** Begins a batch. @param payloadBytes  upper bound of its content, without salts and tags */
   begin(payloadBytes: number): void {
     const chunks = Math.ceil(payloadBytes / SMALL_CHUNK_BYTES) + 3;
     const needed = payloadBytes + chunks * (LENGTH_BYTES + 2 * TAG_BYTES) + this.salt.length;

@@ -53,7 +53,7 @@ export class ShadowsocksServer2022 implements ServerCoding {
       return writer.finish();
     }
     this.#hasAnswered = true;
-    // There is a salt, as nothing is answered before the target is known.
+    // The salt is known, because nothing is sent before the target is known.
     const requestSalt = this.#reader.salt!;
     const payloadBytes = Math.min(bytes.length, MAX_FIRST_PAYLOAD);
     const head = new Uint8Array(FIXED_HEAD_BYTES + requestSalt.length);

@@ -3,9 +3,9 @@ import type { StreamCoding } from "../stream-coding.ts";
 
 /** The server's end of a stream. */
 export interface ServerCoding extends StreamCoding {
-  /** What the client asks for, once that is known. */
+  /** The target that the client requests, once known. */
   readonly target: AddressBytes | undefined;
 }
 
-/** Remembers the salt of a client that has proved its key. @returns false if it came before, or cannot be remembered */
+/** Remembers the salt of a client that has proved its key. @returns false if it was used before, or cannot be remembered */
 export type AdmitSalt = (salt: Uint8Array) => boolean;

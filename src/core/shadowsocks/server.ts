@@ -11,7 +11,7 @@ import type { AdmitSalt, ServerCoding } from "./server-coding.ts";
 /** Longest address: a name of 255 bytes. */
 const MAX_ADDRESS_BYTES = 259;
 
-/** The server's end of a stream of SIP004: the first bytes name the target, the rest is for it. */
+/** The server's end of a stream of SIP004. The first bytes name the target, and the rest is for it. */
 export class ShadowsocksServer implements ServerCoding {
   readonly hasStarted = true;
   readonly #writer: SealedWriter;
@@ -19,7 +19,7 @@ export class ShadowsocksServer implements ServerCoding {
   readonly #admit: AdmitSalt;
   #hasSalt = false;
   #target: AddressBytes | undefined;
-  /** The target, as far as it has come. */
+  /** The target, as far as it has arrived. */
   readonly #address = new Uint8Array(MAX_ADDRESS_BYTES);
   #have = 0;
   #error: ProtocolError | undefined;
@@ -44,7 +44,7 @@ export class ShadowsocksServer implements ServerCoding {
     this.#writer.begin(bytes.length);
     if (!this.#hasSalt) {
       this.#hasSalt = true;
-      // So that our own answer, sent back to us, is no request.
+      // Our own answer must not be accepted as a request if someone sends it back.
       this.#admit(this.#writer.salt);
       this.#writer.writeSalt();
     }

@@ -6,19 +6,19 @@ import type { Deliver, StreamCoding } from "../stream-coding.ts";
 import { obfsError } from "./obfs-error.ts";
 
 export interface ObfsHttpOptions {
-  /** Value of the Host field: a name, with `:PORT` unless that is 80. */
+  /** The value of the Host field: a name, with `:PORT` unless that is 80. */
   readonly authority: string;
   /** Method and path of the request. */
   readonly method: string;
   readonly path: string;
 }
 
-/** simple-obfs `http` at the client: the first bytes follow the head of a WebSocket handshake, everything else is as it is. */
+/** simple-obfs `http` at the client. The first bytes follow the head of a WebSocket handshake; all others are unchanged. */
 export class ObfsHttpClient implements StreamCoding {
   readonly #options: ObfsHttpOptions;
   readonly #random: (length: number) => Uint8Array;
   #hasStarted = false;
-  /** Undefined once the head of the answer has come. */
+  /** Undefined once the head of the answer has arrived. */
   #head: HeadBuffer | undefined = new HeadBuffer();
   #error: ProtocolError | undefined;
 

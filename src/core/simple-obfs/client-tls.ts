@@ -17,7 +17,7 @@ import {
 /** What the next record must be. */
 type Expected = "server hello" | "change cipher spec" | "first data" | "data";
 
-/** simple-obfs `tls` at the client: the first bytes are the session ticket of a ClientHello, all others come in records. */
+/** simple-obfs `tls` at the client. The first bytes are the session ticket of a ClientHello; all others are in records. */
 export class ObfsTlsClient implements StreamCoding {
   readonly #serverName: string;
   readonly #random: (length: number) => Uint8Array;
@@ -27,7 +27,7 @@ export class ObfsTlsClient implements StreamCoding {
   #expected: Expected = "server hello";
   readonly #recordHead = new Uint8Array(RECORD_HEAD_BYTES);
   #headBytes = 0;
-  /** Bytes of the record that have not come yet. */
+  /** Bytes of the record that have not arrived yet. */
   #left = 0;
   #error: ProtocolError | undefined;
 

@@ -11,11 +11,11 @@ export class ObfsHttpServer implements StreamCoding {
   readonly #random: (length: number) => Uint8Array;
   readonly #httpDate: () => string;
   #hasAnswered = false;
-  /** Undefined once the head of the request has come. */
+  /** Undefined once the head of the request has arrived. */
   #head: HeadBuffer | undefined = new HeadBuffer();
   #error: ProtocolError | undefined;
 
-  /** @param httpDate  the time as in a Date field */
+  /** @param httpDate  returns the time as in a Date field */
   constructor(random: (length: number) => Uint8Array, httpDate: () => string) {
     this.#random = random;
     this.#httpDate = httpDate;

@@ -18,16 +18,16 @@ export class ObfsTlsServer implements StreamCoding {
   readonly hasStarted = true;
   readonly #random: (length: number) => Uint8Array;
   readonly #unixSeconds: () => number;
-  /** Of the client's hello, once that has come. */
+  /** The session id of the ClientHello, once that has arrived. */
   #sessionId: Uint8Array | undefined;
-  /** The client's hello, as far as it has come. */
+  /** The ClientHello, as far as it has arrived. */
   #hello = new Uint8Array(0);
   #have = 0;
   #hasAnswered = false;
   #buffer = new Uint8Array(0);
   readonly #recordHead = new Uint8Array(RECORD_HEAD_BYTES);
   #headBytes = 0;
-  /** Bytes of the record that have not come yet. */
+  /** Bytes of the record that have not arrived yet. */
   #left = 0;
   #error: ProtocolError | undefined;
 
@@ -60,7 +60,7 @@ export class ObfsTlsServer implements StreamCoding {
       copyBytes(bytes, at, count, this.#buffer, to + RECORD_HEAD_BYTES);
       to += RECORD_HEAD_BYTES + count;
       at += count;
-      // What comes first looks like the server's Finished.
+      // The first record looks like the server's Finished.
       type = APPLICATION_DATA;
     }
     return this.#buffer.subarray(0, to);

@@ -9,7 +9,7 @@ export const APPLICATION_DATA = 23;
 export const RECORD_HEAD_BYTES = 5;
 /** Most bytes in a record (RFC 5246 §6.2.1). */
 export const MAX_RECORD_BYTES = 16_384;
-/** Most bytes that our ClientHello has as its session ticket, so that it fits into one segment. */
+/** Longest session ticket of our ClientHello, which then fits into one segment. */
 export const MAX_TICKET_BYTES = 1_024;
 
 const CLIENT_HELLO = 1;
@@ -64,13 +64,13 @@ export function clientHello(
   return joined(Uint8Array.of(HANDSHAKE, 3, 1), withLength(message));
 }
 
-/** What a server of simple-obfs reads in a ClientHello, without the head of its record. */
+/** The parts of a ClientHello that a simple-obfs server uses. */
 export interface ReadHello {
   readonly sessionId: Uint8Array;
   readonly ticket: Uint8Array;
 }
 
-/** @returns undefined for anything but a ClientHello with a session ticket */
+/** Reads a ClientHello without the head of its record. @returns undefined for anything but a ClientHello with a session ticket */
 export function readClientHello(bytes: Uint8Array): ReadHello | undefined {
   // `type 1 | length 3 | version 2 | random 32 | session id 1 + n | ciphers 2 + n | compression 1 + n | extensions 2 + n`
   if (bytes.length < 39 || bytes[0] !== CLIENT_HELLO) return undefined;
@@ -109,12 +109,12 @@ export function serverHello(
   return joined(Uint8Array.of(HANDSHAKE, 3, 1), withLength(message), hex("140303000101"));
 }
 
-/** An integer that may lie behind the end, where the caller notices it. */
+/** Reads an integer, which may lie beyond the end; the caller checks that. */
 function lengthAt(bytes: Uint8Array, offset: number): number {
   return offset + 2 <= bytes.length ? readUint16(bytes, offset) : bytes.length;
 }
 
-/** Precedes the bytes with their length in 2 bytes. */
+/** Prepends the length of the bytes, in 2 bytes. */
 function withLength(bytes: Uint8Array): Uint8Array {
   return joined(uint16(bytes.length), bytes);
 }

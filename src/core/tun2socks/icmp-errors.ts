@@ -41,8 +41,8 @@ const CODES = {
 } as const;
 
 /**
- * ICMP and ICMPv6 errors, rate-limited. Errors of a router come from the peer address, if there is one, as the kernel
- * would drop packets from an address of its own. All others come from the packet's destination.
+ * Sends ICMP and ICMPv6 errors, with a rate limit. Errors that a router would send come from the peer address, if there is one, because the
+ * kernel drops packets from an address of its own. All others come from the packet's destination.
  */
 export class IcmpErrors {
   readonly #writer: PacketWriter;
@@ -65,7 +65,7 @@ export class IcmpErrors {
     this.#routers = routers;
   }
 
-  /** Answers a packet that has a unicast destination and is not an ICMP error; the caller has checked both. */
+  /** Answers a packet. The caller has checked that its destination is unicast and that it is not an ICMP error. */
   answer(now: number, bytes: Uint8Array, packet: IpPacket, kind: "port" | "protocol" | "hop-limit"): void {
     if (!this.#take(now)) return;
     const { addressBytes, source, destination, start, end } = packet;
@@ -90,9 +90,9 @@ export class IcmpErrors {
   }
 
   /**
-   * Answers a datagram from `inner` to `remote` (of one family) whose packet is not available.
+   * Answers a datagram from `inner` to `remote`, both of one family, whose packet is no longer available.
    *
-   * @param mtu  for too-big; raised to the smallest that a link of the family may have
+   * @param mtu  for too-big; raised to the family's minimum MTU if smaller
    */
   answerDatagram(
     now: number,
@@ -137,7 +137,7 @@ export class IcmpErrors {
   }
 }
 
-/** What an ICMP error means for the datagram that it quotes; undefined if that got through, or the next one may. */
+/** The meaning of an ICMP error for the datagram that it quotes; undefined if the datagram, or the next one, may still get through. */
 export function unreachableKindOf(
   addressBytes: 4 | 16,
   type: number,

@@ -24,10 +24,10 @@ import type { AcceptedFlow } from "./tcp-segments.ts";
 import { TcpSegments } from "./tcp-segments.ts";
 
 const NONE = -1;
-/** How long a flow is kept after both FINs or a RST, for segments still in flight: as TIME-WAIT of Linux. */
+/** How long a flow is kept after both FINs or a RST, for segments still in flight; the same as TIME-WAIT in Linux. */
 const CLOSING_MS = 60_000;
 
-/** TCP that the kernel terminates: rewrites segments so that its listener accepts them, and back. */
+/** TCP that the kernel terminates: rewrites segments so that the kernel's listener accepts them, and rewrites its answers back. */
 export class KernelSegments extends TcpSegments {
   /** As {@link Tun2Socks.acceptFlow}. */
   accept(now: number, family: 4 | 6, peerPort: number): AcceptedFlow | undefined {
@@ -99,7 +99,7 @@ export class KernelSegments extends TcpSegments {
     const flags = tcpFlags(bytes, transport);
     if ((flags & TCP_ACK) !== 0) {
       const acknowledgment = tcpAcknowledgment(bytes, transport);
-      // Knowing its number proves that the listener's SYN arrived: the kernel's own test of a handshake.
+      // The acknowledgment proves that the listener's SYN arrived; the kernel tests a handshake in the same way.
       const isHandshake =
         flows.state(flow) === FLOW_HALF_OPEN &&
         (flows.seen[flow] & SYN_OF_LISTENER) !== 0 &&

@@ -11,25 +11,25 @@ export interface DeviceAddresses {
   /** The device's own address, to which the kernel's listener is bound. */
   readonly own: Uint8Array;
   /**
-   * An address on the device's network that no host has. It stands for all TCP targets in packets written back to the
-   * device, and is the source of a router's ICMP errors.
+   * An unused address on the device's network. It stands for all TCP targets in packets written back to the device, and is the source of
+   * a router's ICMP errors.
    */
   readonly peer: Uint8Array;
   /** Port of the listener; 0 for none, which refuses TCP unless the host has a stack. */
   readonly listenerPort: number;
 }
 
-/** Bounds. Durations in milliseconds. */
+/** Bounds. Durations are in milliseconds. */
 export interface Tun2SocksLimits {
-  /** Past it, the idlest unanswered association is evicted, or else the idlest of all. */
+  /** Beyond it, the idlest unanswered association is evicted, or else the idlest of all. */
   readonly maxAssociations: number;
-  /** Past it, datagrams of new sources are dropped, as a new source costs the tunnel more than a known one. */
+  /** Beyond it, datagrams of new sources are dropped, because a new source costs the tunnel more than a known one. */
   readonly evictionsPerSecond: number;
-  /** 1 to 60,000. Past it, a flow that is closing, half-open, or idle for ten minutes is evicted; else SYNs are refused. */
+  /** 1 to 60,000. Beyond it, a flow that is closing, half-open, or idle for ten minutes is evicted; else SYNs are refused. */
   readonly maxFlows: number;
-  /** Past it, the oldest half-open flow is evicted. */
+  /** Beyond it, the oldest half-open flow is evicted. */
   readonly maxHalfOpen: number;
-  /** Memory for incomplete packets. */
+  /** Memory for incomplete packets, in bytes. */
   readonly reassemblyBytes: number;
   readonly reassemblyTimeoutMs: number;
   readonly udpIdleMs: number;
@@ -40,7 +40,7 @@ export interface Tun2SocksLimits {
   readonly icmpErrorsPerSecond: number;
 }
 
-/** Suits most devices. RFC 4787 REQ-5 and RFC 5382 REQ-5 require at least these idle times. */
+/** Bounds that suit most devices. RFC 4787 REQ-5 and RFC 5382 REQ-5 require at least these idle times. */
 export const TUN2SOCKS_LIMITS: Tun2SocksLimits = {
   maxAssociations: 16_384,
   evictionsPerSecond: 8_192,
@@ -56,7 +56,7 @@ export const TUN2SOCKS_LIMITS: Tun2SocksLimits = {
 };
 
 export interface Tun2SocksOptions {
-  /** Of the device, 1280 to 65,535. Longer packets that are built here are fragmented. */
+  /** MTU of the device, 1280 to 65,535. Longer packets that are built here are fragmented. */
   readonly mtu: number;
   /** undefined if the device has no address of the family; its UDP is served nevertheless. */
   readonly ipv4: DeviceAddresses | undefined;
@@ -68,11 +68,11 @@ export interface Tun2SocksOptions {
    * to one application then leave as one packet.
    */
   readonly uso: boolean;
-  /** True if the host has a TCP stack, which gets the segments; the kernel's listener is then not used. */
+  /** True if the host has a TCP stack, which then gets the segments instead of the kernel's listener. */
   readonly hasTcpStack: boolean;
   /** The first match decides. */
   readonly rules: readonly Rule[];
-  /** ROUTE_… if no rule matches. */
+  /** ROUTE_… for UDP that no rule matches. */
   readonly udpRoute: number;
   readonly tcpRoute: number;
   readonly limits: Tun2SocksLimits;

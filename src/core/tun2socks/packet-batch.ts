@@ -1,9 +1,8 @@
 import { IPV6_ADDRESS_BYTES } from "../../wire/socket-address.ts";
 
 /**
- * Packets for a device. Each is either in `input`, the caller's buffer, where it was rewritten in place, or in `arena`,
- * the machine's memory; `isInput` says which. Reused after {@link clear}, which the host calls when the device has
- * accepted them.
+ * Packets for a device. Each is either in `input`, the caller's buffer in which it was rewritten in place, or in `arena`, the machine's
+ * memory; `isInput` says which. The host calls {@link clear} once the device has accepted them.
  */
 export class PacketBatch {
   input: Uint8Array = new Uint8Array(0);
@@ -11,7 +10,7 @@ export class PacketBatch {
   /** First free byte of the arena. */
   arenaEnd = 0;
   count = 0;
-  /** How often the batch was cleared. */
+  /** How often the batch has been cleared. */
   generation = 0;
   /** True if any entry is in `input`. */
   hasInput = false;
@@ -20,7 +19,7 @@ export class PacketBatch {
   readonly offset: Int32Array;
   readonly length: Int32Array;
 
-  /** @param capacity  in packets. @param arenaBytes  memory for packets that are built here */
+  /** @param capacity  in packets @param arenaBytes  memory for packets that are built here */
   constructor(capacity: number, arenaBytes: number) {
     this.arena = new Uint8Array(arenaBytes);
     this.isInput = new Uint8Array(capacity);

@@ -21,7 +21,7 @@ import { isIpv4Mapped, sameBytes } from "../../wire/socket-address.ts";
 import type { DeviceAddresses } from "./options.ts";
 import type { PacketDropReason } from "./packet-counters.ts";
 
-/** Why a packet with these addresses must not come from a device, or would loop; undefined if it is fine. */
+/** Why a packet with these addresses is invalid from a device, or would loop; undefined if it is valid. */
 export function findAddressFault(
   bytes: Uint8Array,
   { source, destination, addressBytes, protocol }: IpPacket,
@@ -40,7 +40,7 @@ export function findAddressFault(
   return !isIcmp && isAddress(device?.own, bytes, destination) ? "own_destination" : undefined;
 }
 
-/** True if the virtio header at `offset` agrees with the packet. */
+/** Whether the virtio header at `offset` is consistent with the packet. */
 export function isOffloadRight(bytes: Uint8Array, offset: number, packet: IpPacket): boolean {
   const { start, transport, end, protocol, version } = packet;
   const isTcp = protocol === PROTOCOL_TCP;
@@ -62,7 +62,7 @@ export function isOffloadRight(bytes: Uint8Array, offset: number, packet: IpPack
   return isTcp && gsoType === (version === 4 ? VIRTIO_GSO_TCPV4 : VIRTIO_GSO_TCPV6);
 }
 
-/** True if the virtio header at `offset` says that the packet's checksum is still to be completed. */
+/** Whether the virtio header at `offset` says that the packet's checksum is incomplete. */
 export function isChecksumPartial(bytes: Uint8Array, offset: number): boolean {
   return (virtioFlags(bytes, offset) & VIRTIO_NEEDS_CHECKSUM) !== 0;
 }
@@ -78,7 +78,7 @@ function isMulticast(bytes: Uint8Array, at: number, addressBytes: number): boole
   return bytes[at] === 255 && bytes[at + 1] === 255 && bytes[at + 2] === 255 && bytes[at + 3] === 255;
 }
 
-/** This network, loopback and class E; of IPv6 the unspecified and the loopback address, and mapped ones. */
+/** IPv4: this network, loopback and class E. IPv6: the unspecified and the loopback address, and IPv4-mapped ones. */
 function isMartian(bytes: Uint8Array, at: number, addressBytes: number): boolean {
   if (addressBytes === 4) return bytes[at] === 0 || bytes[at] === 127 || bytes[at] >= 240;
   if (isIpv4Mapped(bytes, at)) return true;
@@ -86,7 +86,7 @@ function isMartian(bytes: Uint8Array, at: number, addressBytes: number): boolean
   return bytes[at + 15] <= 1;
 }
 
-/** True for ICMP messages that must not be answered with an error: errors and redirects (RFC 1122 §3.2.2, RFC 4443 §2.4). */
+/** Whether this is an ICMP error or redirect, which must not be answered with an error (RFC 1122 §3.2.2, RFC 4443 §2.4). */
 export function isIcmpError(bytes: Uint8Array, { protocol, transport, end, version }: IpPacket): boolean {
   if (version === 4) {
     if (protocol !== PROTOCOL_ICMP) return false;

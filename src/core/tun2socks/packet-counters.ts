@@ -38,7 +38,7 @@ export class PacketCounters {
     this.#dropped = reason;
   }
 
-  /** The last reason since this was called before. */
+  /** The last reason for a drop since the previous call. */
   takeDropped(): PacketDropReason | undefined {
     const dropped = this.#dropped;
     this.#dropped = undefined;

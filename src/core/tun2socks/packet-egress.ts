@@ -34,7 +34,7 @@ import { Reassembler } from "./reassembly.ts";
 
 const BATCH_PACKETS = 1024;
 const ARENA_BYTES = 2 * 1024 * 1024;
-/** No device is in between, so only the largest datagrams over IPv6 have to be fragmented. */
+/** There is no device in between, so only the largest datagrams over IPv6 have to be fragmented. */
 const MTU = 65_535;
 const REASSEMBLY_BYTES = 4 * 1024 * 1024;
 const REASSEMBLY_MS = 30_000;
@@ -44,7 +44,7 @@ const POOL_IPV6 = makeAddress("fd75:6e64:7270:1::", 0)!;
 const FIRST_PORT = 1024;
 const PORTS_BYTES = 4;
 
-/** Receives what comes back; all memory is borrowed until the call returns. */
+/** Receives answers. All memory is borrowed until the call returns. */
 export interface PacketEgressEvents {
   onDatagram(
     association: number,
@@ -53,13 +53,13 @@ export interface PacketEgressEvents {
     offset: number,
     length: number,
   ): void;
-  /** A datagram did not reach `remote`. @param mtu  for too-big, as in the ICMP error; else 0 */
+  /** A datagram did not reach `remote`. @param mtu  for too-big, as in the ICMP error; otherwise 0 */
   onUnreachable(association: number, remote: AddressBytes, kind: UnreachableKind, mtu: number): void;
 }
 
 /**
- * Datagrams of associations as IP packets and back, for a tun2socks at the other end of a pipe. A packet's source is the
- * client's own address if that is known, valid in a packet and not used by another association; else one of a pool.
+ * Converts datagrams of associations to IP packets and back, for a tun2socks at the other end of a pipe. A packet's source is the client's
+ * own address if that is known, valid in a packet and not used by another association; otherwise an address of a pool.
  *
  * After {@link send}, and at the latest when it returns false, write {@link toDevice} and clear it.
  */
@@ -71,9 +71,9 @@ export class PacketEgress {
   readonly #packet = new IpPacket();
   /** (0, source) → association * 2, plus 1 for IPv6. */
   readonly #index: AddressIndex;
-  /** By association. */
+  /** The address of each client, by association. */
   readonly #own: (AddressBytes | undefined)[] = [];
-  /** By the number that the index returns. */
+  /** The source of each association's packets, by the number that the index returns. */
   readonly #sources: (AddressBytes | undefined)[] = [];
   readonly #remote4 = makeAddress("0.0.0.0", 0)!;
   readonly #remote6 = makeAddress("::", 0)!;
@@ -85,7 +85,7 @@ export class PacketEgress {
     this.#writer = new PacketWriter(this.toDevice, this.counters, MTU, false, false, seed);
   }
 
-  /** @param own  the client's own address, if it is known */
+  /** @param own  the client's own address, if known */
   open(association: number, own: AddressBytes | undefined): void {
     this.#own[association] = own;
   }
@@ -122,7 +122,7 @@ export class PacketEgress {
     return true;
   }
 
-  /** The packet `bytes[offset..end)`; borrowed. */
+  /** Handles the packet `bytes[offset..end)`, which is borrowed. */
   handlePacket(
     now: number,
     bytes: Uint8Array,
@@ -166,7 +166,7 @@ export class PacketEgress {
       return;
     }
     const end = udpEnd(bytes, packet);
-    // No host answers from a mapped address; it would be taken for another host's IPv4 datagram.
+    // No host answers from a mapped address, and it would be taken for an IPv4 datagram of another host.
     const isMapped = addressBytes === 16 && isIpv4Mapped(bytes, source);
     if (end < 0 || readUint16(bytes, transport) === 0 || isMapped) {
       drops.malformed++;
@@ -189,7 +189,7 @@ export class PacketEgress {
     events.onDatagram(number >> 1, remote, bytes, payload, end - payload);
   }
 
-  /** Reports an error about a packet of ours; all other ICMP has no recipient here. */
+  /** Reports an error about one of our packets. Other ICMP messages have no recipient here. */
   #handleIcmp(bytes: Uint8Array, events: PacketEgressEvents): void {
     const { drops } = this.counters;
     const { transport, end, source, destination, addressBytes } = this.#packet;
@@ -205,7 +205,7 @@ export class PacketEgress {
       return;
     }
     const kind = unreachableKindOf(addressBytes, bytes[transport], bytes[transport + 1]);
-    // Our packets have no options, and only the largest over IPv6 are fragmented: errors about those cannot be attributed.
+    // Our packets have no options. Only the largest over IPv6 are fragmented, and errors about fragments cannot be attributed.
     const isOurs =
       kind !== undefined &&
       end - quote >= quotedHeaderBytes + PORTS_BYTES &&
@@ -260,7 +260,7 @@ export class PacketEgress {
   }
 }
 
-/** True for unicast addresses that are not loopback: a device delivers no others. */
+/** Whether an address is unicast and not loopback: a device delivers no others. */
 function canBeSource(address: AddressBytes): boolean {
   if (address[0] === ATYP_DOMAIN || addressPort(address) === 0) return false;
   if (address[0] !== ATYP_IPV6) return address[1] !== 0 && address[1] !== 127 && address[1] < 224;

@@ -5,12 +5,12 @@ export type OnPackets = (data: Uint8Array, offsets: Int32Array, lengths: Int32Ar
 
 const BATCH_PACKETS = 1024;
 
-/** Splits a stream into the consecutive IP packets in it; copies only what spans two chunks. */
+/** Splits a stream into its consecutive IP packets. Copies only packets that span two chunks. */
 export class PacketStreamReader {
   readonly #onPackets: OnPackets;
   readonly #offsets = new Int32Array(BATCH_PACKETS);
   readonly #lengths = new Int32Array(BATCH_PACKETS);
-  /** The beginning of a packet that is not complete yet. */
+  /** The beginning of an incomplete packet. */
   readonly #part = new Uint8Array(MAX_IP_PACKET_BYTES);
   #partLength = 0;
 
@@ -20,9 +20,9 @@ export class PacketStreamReader {
   }
 
   /**
-   * Bytes of the stream, cut anywhere.
+   * Handles a chunk of the stream, of any size.
    *
-   * @returns false when no packet starts where one must; the rest of the stream is then unreadable
+   * @returns false if no valid packet starts where one must; the rest of the stream is then unreadable
    */
   handleStream(chunk: Uint8Array, length: number): boolean {
     let at = 0;

@@ -35,14 +35,14 @@ import type { PacketBatch } from "./packet-batch.ts";
 import type { PacketCounters } from "./packet-counters.ts";
 
 const HOP_LIMIT = 64;
-/** Longest ICMP error: RFC 1812 §4.3.2.3 allows 576 bytes in all, RFC 4443 §2.4 the minimum MTU. */
+/** Longest quote in an ICMP error: RFC 1812 §4.3.2.3 allows 576 bytes in total, RFC 4443 §2.4 the minimum MTU. */
 const ICMP_QUOTE_BYTES = 576 - IPV4_HEADER_BYTES - ICMP_HEADER_BYTES;
 const ICMPV6_QUOTE_BYTES = IPV6_MIN_MTU - IPV6_HEADER_BYTES - ICMP_HEADER_BYTES;
 
-/** Largest packet, its fragments at the smallest MTU with all their headers, and some. */
+/** Room for the largest packet, its fragments at the smallest MTU with all headers, and a margin. */
 const ROOM_BYTES = 144 * 1024;
 const ROOM_PACKETS = 64;
-/** Most segments of one USO packet, which every kernel accepts. */
+/** Segments of one USO packet that every kernel accepts. */
 const MAX_RUN_SEGMENTS = 64;
 const MAX_RUN_BYTES = 65_535;
 const MAX_HEADER_BYTES = VIRTIO_NET_HEADER_BYTES + IPV6_HEADER_BYTES + UDP_HEADER_BYTES;
@@ -59,7 +59,7 @@ export class PacketWriter {
   #identification: number;
   /** First byte of the IP header of the packet that is being built. */
   #start = 0;
-  /** Of the datagram that is being built; 0 for all others. */
+  /** DSCP of the datagram that is being built; 0 for other packets. */
   #dscp = 0;
 
   /** The last datagram written, as long as others may join it in one USO packet. */
@@ -94,7 +94,7 @@ export class PacketWriter {
     this.#identification = seed >>> 0;
   }
 
-  /** True if a packet with `length` bytes of UDP payload fits; by default, one of any size. */
+  /** Whether a packet with `length` bytes of UDP payload fits; by default, one of any size. */
   hasRoom(length = 65_535): boolean {
     return length + MAX_HEADER_BYTES <= this.#mtu
       ? this.batch.hasRoom(1, length + MAX_HEADER_BYTES)
@@ -105,7 +105,7 @@ export class PacketWriter {
    * Begins a packet.
    *
    * @param addressBytes  4 or 16: size of the addresses, which implies the version
-   * @returns where in the arena the transport header goes
+   * @returns the offset in the arena for the transport header
    */
   begin(
     addressBytes: 4 | 16,
@@ -129,10 +129,11 @@ export class PacketWriter {
   }
 
   /**
-   * Ends the packet: `end` is the first byte behind its data.
+   * Finishes the packet.
    *
-   * @param checksumAt  offset within the transport header of a checksum field that holds the pseudo header's sum, for
-   * the kernel to complete; or -1 when the checksum is whole
+   * @param end         end offset of its data
+   * @param checksumAt  offset within the transport header of a checksum field that holds the pseudo header's sum, for the kernel to
+   *                    complete; -1 if the checksum is complete
    */
   finish(addressBytes: 4 | 16, protocol: number, end: number, checksumAt: number): void {
     const batch = this.batch;
@@ -158,10 +159,10 @@ export class PacketWriter {
   }
 
   /**
-   * Writes a datagram from `remote` to `inner`, both IPv4 or both IPv6; `data` is copied. With USO it joins the ones before
-   * it that have the same addresses and are not shorter.
+   * Writes a datagram from `remote` to `inner`, both IPv4 or both IPv6. `data` is copied. With USO, the datagram joins preceding ones that
+   * have the same addresses and are not shorter.
    *
-   * @param dscp  0 to 63; others than 0 are not joined
+   * @param dscp  0 to 63; a datagram is joined only with 0
    */
   writeUdp(
     remote: AddressBytes,

@@ -8,17 +8,17 @@ import type { PacketCounters } from "./packet-counters.ts";
 /** Fragments start at multiples of this. */
 const BLOCK_BYTES = 8;
 const BITMAP_BYTES = 65_536 / BLOCK_BYTES / 8;
-/** Memory that one incomplete packet may take. */
+/** Most memory that one incomplete packet takes. */
 const PENDING_BYTES = MAX_IP_PACKET_BYTES + BITMAP_BYTES;
 
 /** An incomplete packet. */
 class Pending {
-  /** Header and data, each at its place in the whole packet. */
+  /** Header and data, each at its place in the complete packet. */
   buffer = new Uint8Array(MAX_IP_PACKET_BYTES);
   /** A bit for each block of data that has arrived. */
   readonly have = new Uint8Array(BITMAP_BYTES);
   isUsed = false;
-  /** True if fragments overlapped: the rest of this packet is dropped (RFC 5722 §4). */
+  /** Whether fragments overlapped, so that the rest of this packet is dropped (RFC 5722 §4). */
   isRefused = false;
   version = 4;
   identification = 0;
@@ -29,17 +29,17 @@ class Pending {
   blocks = 0;
   /** Bytes of data up to the end of the furthest fragment. */
   reached = 0;
-  /** Bytes of data in the whole packet, or -1 while the last fragment is missing. */
+  /** Bytes of data in the complete packet; -1 while the last fragment is missing. */
   total = -1;
 }
 
 /**
- * Reassembles fragmented packets of both versions: RFC 791 §3.2, RFC 8200 §4.5. The whole packet gets a plain header, as
- * IPv4 options and IPv6 extension headers before the fragment header have served their purpose. Fragments that overlap,
- * except exact repetitions, discard their packet. At the bound, the oldest packet is dropped.
+ * Reassembles fragmented packets of both versions: RFC 791 §3.2, RFC 8200 §4.5. The complete packet gets a plain header, without IPv4
+ * options and IPv6 extension headers before the fragment header, which have served their purpose. A packet with overlapping fragments,
+ * except exact repetitions, is discarded. At the bound, the oldest packet is dropped.
  */
 export class Reassembler {
-  /** The last whole packet, from its first byte; valid until the next call. */
+  /** The last complete packet, from its first byte; valid until the next call. */
   whole = new Uint8Array(MAX_IP_PACKET_BYTES);
 
   readonly #pending: Pending[] = [];
@@ -48,14 +48,14 @@ export class Reassembler {
   readonly #counters: PacketCounters;
   #used = 0;
 
-  /** @param maxBytes  of incomplete packets, each counted at the largest size that it can have */
+  /** @param maxBytes  bound for incomplete packets, each of which counts as the largest possible packet */
   constructor(maxBytes: number, timeoutMs: number, counters: PacketCounters) {
     this.#maxPending = Math.max(1, Math.floor(maxBytes / PENDING_BYTES));
     this.#timeoutMs = timeoutMs;
     this.#counters = counters;
   }
 
-  /** Incomplete packets. */
+  /** Number of incomplete packets. */
   get size(): number {
     return this.#used;
   }
@@ -77,7 +77,7 @@ export class Reassembler {
       return 0;
     }
     if (fragmentOffset === 0 && !moreFragments) {
-      // RFC 6946: an atomic fragment has nothing to do with any other.
+      // RFC 6946: an atomic fragment is independent of all others.
       copy(
         bytes,
         packet.source,
@@ -200,7 +200,7 @@ export class Reassembler {
 /**
  * Marks blocks as received.
  *
- * @returns how many: all, or 0 if all had been received already; -1 if only some had
+ * @returns `count`; 0 if all had been received already; -1 if only some had
  */
 function mark(have: Uint8Array, first: number, count: number): number {
   let there = 0;

@@ -5,7 +5,7 @@ import type { Tun2SocksOptions } from "./options.ts";
 import type { PacketCounters } from "./packet-counters.ts";
 import { ROUTE_COUNT, ROUTE_DROP, ROUTE_REJECT, routeOf } from "./rules.ts";
 
-/** Chooses the route of a packet by the rules and by which routes are down. Counts packets that have none. */
+/** Chooses the route of a packet by the rules and by the routes that are down. Counts packets without a route. */
 export class Router {
   readonly #options: Tun2SocksOptions;
   readonly #counters: PacketCounters;
@@ -21,8 +21,8 @@ export class Router {
   }
 
   /**
-   * @param payload  first byte of a UDP payload, which ends at `end`; rules look for DNS queries there
-   * @returns ROUTE_REJECT also for a route that is down
+   * @param payload  offset of a UDP payload, which ends at `end`; rules look for DNS queries there
+   * @returns the route; ROUTE_REJECT also for a route that is down
    */
   choose(
     protocol: typeof PROTOCOL_TCP | typeof PROTOCOL_UDP,

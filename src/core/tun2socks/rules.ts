@@ -5,14 +5,13 @@ import type { TargetRule } from "../target-rule.ts";
 import { isWithin, parseTargetRule } from "../target-rule.ts";
 
 /**
- * Where a flow or an association goes, as a number. SOCKS5 servers are `ROUTE_SOCKS + index`, in the order in which
- * the host has configured them.
+ * Route of a flow or an association, as a number. SOCKS5 servers are `ROUTE_SOCKS + index`, in the order of the host's configuration.
  */
 export const ROUTE_TUNNEL = 0;
 export const ROUTE_DIRECT = 1;
-/** Refused at once: RST for TCP, ICMP port unreachable for UDP. */
+/** Refuses at once: RST for TCP, ICMP port unreachable for UDP. */
 export const ROUTE_REJECT = 2;
-/** Dropped silently. */
+/** Drops silently. */
 export const ROUTE_DROP = 3;
 export const ROUTE_SOCKS = 4;
 export const MAX_SOCKS_ROUTES = 60;
@@ -23,7 +22,7 @@ const DNS_PORT = 53;
 export interface Rule {
   readonly protocol: "tcp" | "udp" | "any";
   readonly target: TargetRule;
-  /** For DNS queries over UDP: the wire form of a name; queries for it and for names below it match. */
+  /** For DNS queries over UDP: a name in wire form, which matches queries for it and for names below it. */
   readonly domain: Uint8Array | undefined;
   readonly route: number;
 }
@@ -42,7 +41,7 @@ export function parseRule(text: string): Rule {
   return rule;
 }
 
-/** As {@link parseRule}. @returns what is wrong, as text, when the rule is invalid */
+/** Reads one rule as {@link parseRule} does. @returns what is wrong, as text, if the rule is invalid */
 export function readRule(text: string): Rule | string {
   const [protocol, targetText, action, ...rest] = text.trim().split(/\s+/);
   if (action === undefined || rest.length > 0) return "not PROTOCOL TARGET ACTION";
@@ -91,10 +90,10 @@ export function dependsOnPayload(rules: readonly Rule[], port: number): boolean 
 }
 
 /**
- * The route that the first matching rule gives, or `otherwise`.
+ * The route of the first matching rule, or `otherwise`.
  *
  * @param ip       buffer with the destination address, 4 or 16 bytes, at `ipOffset`
- * @param payload  first byte of the UDP payload in the same buffer, up to `end`
+ * @param payload  offset of the UDP payload in the same buffer, up to `end`
  */
 export function routeOf(
   rules: readonly Rule[],

@@ -6,7 +6,7 @@ export const SEGMENT_ROW_INTS = 4;
 /** Two packets of any size, each with its header. */
 const COPIES_BYTES = 2 * (MAX_IP_PACKET_BYTES + 64);
 
-/** TCP segments for a stack: rows about the caller's data, and about copies, of packets that were reassembled. */
+/** TCP segments for a stack: rows that refer to the caller's data, and rows that refer to copies of reassembled packets. */
 export class SegmentBatch {
   readonly rows: Int32Array;
   count = 0;
@@ -16,14 +16,14 @@ export class SegmentBatch {
   readonly copies: Uint8Array;
   #copiesEnd = 0;
 
-  /** @param capacity  in segments. @param isUsed  false where there is no stack */
+  /** @param capacity  in segments @param isUsed  false if there is no stack */
   constructor(capacity: number, isUsed: boolean) {
     this.rows = new Int32Array(isUsed ? capacity * SEGMENT_ROW_INTS : 0);
     this.copyRows = new Int32Array(isUsed ? capacity * SEGMENT_ROW_INTS : 0);
     this.copies = new Uint8Array(isUsed ? COPIES_BYTES : 0);
   }
 
-  /** Whether any segment has room. */
+  /** Whether there is room for a segment of any size. */
   hasRoom(): boolean {
     const { rows, copyRows, copies } = this;
     const most = Math.max(this.count, this.copyCount) * SEGMENT_ROW_INTS;

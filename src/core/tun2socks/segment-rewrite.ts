@@ -7,8 +7,8 @@ import { readUint16, writeUint16 } from "../../wire/network-order.ts";
 /**
  * Replaces the addresses and ports of a TCP packet in place and updates its checksums; a wrong checksum stays wrong.
  *
- * @param start      of the IP header, `transport` of the TCP header
- * @param isPartial  the TCP checksum field holds the pseudo header's sum alone (virtio NEEDS_CSUM)
+ * @param start      offset of the IP header; `transport` is that of the TCP header
+ * @param isPartial  whether the TCP checksum field holds only the pseudo header's sum (virtio NEEDS_CSUM)
  */
 export function rewriteSegment(
   bytes: Uint8Array,

@@ -12,8 +12,8 @@ import { TcpSegments } from "./tcp-segments.ts";
 const NONE = -1;
 
 /**
- * TCP that a stack of the host terminates: hands it segments, each with the number of its flow. The stack knows when a flow is
- * open and when it is gone; rules and bounds stay here.
+ * TCP that a stack of the host terminates: passes it segments, each with the number of its flow. The stack decides when a flow is open and
+ * when it has ended; rules and bounds stay here.
  */
 export class StackSegments extends TcpSegments {
   readonly #batch: SegmentBatch;
@@ -57,7 +57,7 @@ export class StackSegments extends TcpSegments {
     }
     const flow = this.findFlow(now, bytes);
     if (flow === NONE) return;
-    // One that the host has closed lasts as long as the stack says.
+    // A flow that the host has closed lasts until the stack forgets it.
     if (this.flows.state(flow) !== FLOW_CLOSING) this.flows.used(now, flow);
     const { start, transport, end } = this.packet;
     if (offset !== NONE) this.#batch.add(flow, offset, transport, end);
@@ -72,7 +72,7 @@ export class StackSegments extends TcpSegments {
       );
   }
 
-  /** The stack has each from its first segment on. */
+  /** The stack knows each flow from its first segment on. */
   protected override isKnownElsewhere(): boolean {
     return true;
   }

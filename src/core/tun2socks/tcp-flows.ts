@@ -10,10 +10,10 @@ const NONE = -1;
 /** States of flows, which are also the numbers of their lists. */
 export const FLOW_HALF_OPEN = 0;
 export const FLOW_OPEN = 1;
-/** Reset, or ended from both sides or by the host: kept for segments still in flight. */
+/** Reset, or ended from both sides or by the host; kept for segments still in flight. */
 export const FLOW_CLOSING = 2;
 
-/** Segments that a flow has had. */
+/** Bits for segments that a flow has had. */
 export const FIN_OF_SOURCE = 1;
 export const FIN_OF_LISTENER = 2;
 export const SYN_OF_LISTENER = 4;
@@ -61,7 +61,7 @@ export class TcpFlows {
     return this.#lists.size(state);
   }
 
-  /** FLOW_…, or -1 for a slot that no flow has. */
+  /** FLOW_…, or -1 for a slot without a flow. */
   state(slot: number): number {
     return slot < 0 ? NONE : this.#lists.listOf(slot);
   }
@@ -92,7 +92,7 @@ export class TcpFlows {
     while (byPort[port] !== NONE) port = port === LAST_PORT ? FIRST_PORT : port + 1;
     this.#nextPort[family] = port === LAST_PORT ? FIRST_PORT : port + 1;
     byPort[port] = slot;
-    // Not slice(), which would share the memory of a Buffer.
+    // Not slice(), which would share memory if this is a Buffer.
     const key = new Uint8Array(2 * addressBytes + 4);
     for (let i = 0; i < key.length; i++) key[i] = bytes[offset + i];
     this.#keys[slot] = key;
@@ -106,7 +106,7 @@ export class TcpFlows {
     return slot;
   }
 
-  /** Marks a flow as used. A half-open flow is not kept longer by what it sends. */
+  /** Marks a flow as used. This does not extend the life of a half-open flow. */
   used(now: number, slot: number): void {
     const state = this.#lists.listOf(slot);
     if (state !== FLOW_HALF_OPEN) this.#lists.touch(now, slot, state);
@@ -116,12 +116,12 @@ export class TcpFlows {
     this.#lists.touch(now, slot, state);
   }
 
-  /** The flow of a state that was used longest ago, or -1. */
+  /** The least recently used flow in a state, or -1. */
   oldest(state: number): number {
     return this.#lists.oldest(state);
   }
 
-  /** A flow that has been idle for `idleMs`, or -1. */
+  /** A flow in a state that has been idle for `idleMs`, or -1. */
   idle(now: number, state: number, idleMs: number): number {
     const oldest = this.#lists.oldest(state);
     return oldest !== NONE && now - this.#lists.lastUsed(oldest) >= idleMs ? oldest : NONE;

@@ -21,7 +21,7 @@ import { ROUTE_DROP, ROUTE_REJECT } from "./rules.ts";
 import { FLOW_CLOSING, FLOW_HALF_OPEN, FLOW_OPEN, TcpFlows } from "./tcp-flows.ts";
 
 const NONE = -1;
-/** An open flow that has been idle for this long may be evicted when there are too many. */
+/** Idle time after which an open flow may be evicted if there are too many, in milliseconds. */
 const SPARE_IDLE_MS = 600_000;
 
 /** A connection that the kernel's listener has accepted. */
@@ -35,7 +35,7 @@ export interface AcceptedFlow {
 /** Why an accepted flow was forgotten. `finished`: the host's connection ends, or has ended, by itself. */
 export type FlowEnd = "finished" | "idle" | "evicted";
 
-/** The TCP part of {@link Tun2Socks}: finds or opens the flow of each segment. What becomes of it is up to who terminates TCP. */
+/** The TCP part of {@link Tun2Socks}: finds or opens the flow of each segment. Subclasses pass it to what terminates TCP. */
 export abstract class TcpSegments {
   protected readonly options: Tun2SocksOptions;
   protected readonly packet: IpPacket;
@@ -48,7 +48,7 @@ export abstract class TcpSegments {
 
   /**
    * @param packet    the view of the packet that {@link handle} gets
-   * @param onClosed  is called when an accepted flow is forgotten; {@link release} then frees its slot
+   * @param onClosed  called when an accepted flow is forgotten; {@link release} then frees its slot
    */
   constructor(
     options: Tun2SocksOptions,
@@ -76,10 +76,10 @@ export abstract class TcpSegments {
   }
 
   /**
-   * Takes a segment whose IP header was checked.
+   * Handles a segment whose IP header was checked.
    *
-   * @param offset     of the virtio-net header or the packet in the caller's data, or -1 for a reassembled packet
-   * @param isForPeer  the destination is the device's peer address
+   * @param offset     offset of the virtio-net header or the packet in the caller's data; -1 for a reassembled packet
+   * @param isForPeer  whether the destination is the device's peer address
    */
   handle(
     now: number,
@@ -94,7 +94,7 @@ export abstract class TcpSegments {
     else this.handleSegment(now, bytes, offset, device, isForPeer);
   }
 
-  /** The same for a segment whose header is as long as it says. */
+  /** Handles a segment whose TCP header has been checked to be complete. */
   protected abstract handleSegment(
     now: number,
     bytes: Uint8Array,
@@ -122,7 +122,7 @@ export abstract class TcpSegments {
     this.endIdleFlows(now, FLOW_OPEN, tcpIdleMs, "idle");
   }
 
-  /** The flow of a segment from an application, or -1 when there is none, which was answered and counted. */
+  /** The flow of a segment from an application; -1 if there is none, in which case the segment was answered and counted. */
   protected findFlow(now: number, bytes: Uint8Array): number {
     const { flows } = this;
     const { transport, source, addressBytes } = this.packet;
@@ -145,7 +145,7 @@ export abstract class TcpSegments {
     return NONE;
   }
 
-  /** Gives an open or half-open flow to the host, unless it has it already. */
+  /** Passes an open or half-open flow to the host, unless the host already has it. */
   protected acceptFlow(now: number, flow: number): AcceptedFlow | undefined {
     const { flows } = this;
     if (flows.state(flow) === NONE || flows.accepted[flow] === 1) return undefined;
@@ -154,7 +154,7 @@ export abstract class TcpSegments {
     return { flow, source: flows.source(flow), target: flows.target(flow), route: flows.route[flow] };
   }
 
-  /** @returns the slot, or -1 when the SYN was refused or dropped */
+  /** @returns the slot, or -1 if the SYN was refused or dropped */
   #openFlow(now: number, bytes: Uint8Array, key: Uint8Array, keyAt: number): number {
     const counters = this.counters;
     const flows = this.flows;
@@ -187,7 +187,7 @@ export abstract class TcpSegments {
     return true;
   }
 
-  /** Forgets a flow, which is reported if someone else has it. */
+  /** Forgets a flow, and reports that if the host or the stack knows the flow. */
   protected endFlow(flow: number, reason: FlowEnd): void {
     const isKnown = this.isKnownElsewhere(flow);
     this.flows.end(flow);
@@ -195,7 +195,7 @@ export abstract class TcpSegments {
     else this.flows.release(flow);
   }
 
-  /** Whether the host has to hear that a flow has ended. */
+  /** Whether the end of a flow has to be reported. */
   protected isKnownElsewhere(flow: number): boolean {
     return this.flows.accepted[flow] === 1;
   }

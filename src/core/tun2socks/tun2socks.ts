@@ -59,7 +59,7 @@ const NONE = -1;
 const NEVER = Number.POSITIVE_INFINITY;
 const SWEEP_MS = 1_000;
 const ECHO_HOP_LIMIT = 64;
-/** The kernel puts no more datagrams into one packet (UDP_MAX_SEGMENTS). */
+/** Most datagrams that the kernel puts into one packet (UDP_MAX_SEGMENTS). */
 const MAX_SEGMENTS = 128;
 
 const BATCH_PACKETS = 1024;
@@ -81,8 +81,8 @@ export type Tun2SocksOutput =
       readonly reason: "idle" | "evicted";
     }
   /**
-   * A flow that was accepted, or that a stack of the host has, has been forgotten, and its slot may be reused. `finished`: the
-   * host's connection ends, or has ended, by itself; otherwise the host should destroy it.
+   * A flow that was accepted, or that a stack of the host knows, has been forgotten, and its slot may be reused. `finished`: the host's
+   * connection ends, or has ended, by itself; otherwise the host should destroy it.
    */
   | {
       readonly kind: "flow-closed";
@@ -91,20 +91,21 @@ export type Tun2SocksOutput =
     };
 
 /**
- * Turns the IP packets of a device into UDP associations and TCP flows, and back. The kernel terminates TCP: a packet from
- * `source` to `target` is written back to the device as one from `peer:port` to the listener on the device's own address,
- * with a port that stands for the flow; the listener's answers get the real addresses again. Alternatively a stack of the host does; it
- * gets {@link segments}, each with the number of its flow, and sends its own packets to the device.
+ * Converts the IP packets of a device to UDP associations and TCP flows, and back.
  *
- * Does no I/O and reads no clock. After each `handle*` and verb: give {@link segments} to the stack and clear them, write
+ * The kernel terminates TCP: a packet from `source` to `target` is written back to the device as one from `peer:port` to the listener on the
+ * device's own address, with a port that stands for the flow. The listener's answers get the real addresses again. Alternatively, a stack
+ * of the host terminates TCP: it gets {@link segments}, each with the number of its flow, and sends its own packets to the device.
+ *
+ * It does no I/O and reads no clock. After each `handle*` or verb: pass {@link segments} to the stack and clear them, write
  * {@link toDevice} to the device and clear it, drain {@link pollOutput}, send {@link datagrams} on, and arm one timer for
  * {@link nextTimeout}. It never throws because of packets from the device.
  */
 export class Tun2Socks {
   readonly counters = new PacketCounters();
-  /** Sees the packets that are dropped; the host shows it the datagrams. */
+  /** Observes the packets that are dropped. The host passes datagrams to it. */
   tap: PacketTap | undefined;
-  /** Packets for the device. Those in `input` are in the `data` given to {@link handlePackets}, until cleared. */
+  /** Packets for the device. Those in `input` are in the `data` passed to {@link handlePackets}, until cleared. */
   readonly toDevice = new PacketBatch(BATCH_PACKETS, TO_DEVICE_ARENA_BYTES);
   /**
    * Datagrams from the last {@link handlePackets}; cleared by its next call. If an association was closed in the same call,
@@ -112,7 +113,7 @@ export class Tun2Socks {
    */
   readonly datagrams = new InnerDatagramBatch(BATCH_PACKETS, DATAGRAM_ARENA_BYTES);
 
-  /** Segments from the last {@link handlePackets} for a stack of the host; it clears them. */
+  /** Segments from the last {@link handlePackets} for a stack of the host, which clears them. */
   readonly segments: SegmentBatch;
 
   readonly #options: Tun2SocksOptions;
@@ -174,12 +175,12 @@ export class Tun2Socks {
   // Events
 
   /**
-   * Packets `first` to `end - 1` from the device: packet i is `data[offsets[i] .. offsets[i] + lengths[i])`, including its
-   * virtio-net header if packets have one. TCP packets and echo requests are rewritten in `data`, which stays borrowed until
-   * {@link toDevice} is cleared.
+   * Handles packets `first` to `end - 1` from the device. Packet i is `data[offsets[i] .. offsets[i] + lengths[i])`, including its virtio-net
+   * header if packets have one. TCP packets and echo requests are rewritten in `data`, which stays borrowed until {@link toDevice} is
+   * cleared.
    *
-   * @returns the index of the first packet that was not processed because a batch is full: drain, then call again
-   * @throws UsageError ERR_STATE when toDevice still has packets in another buffer
+   * @returns `end`, or the first packet that was not processed because a batch is full: drain, then call again
+   * @throws UsageError ERR_STATE if toDevice still has packets in another buffer
    */
   handlePackets(
     now: number,
@@ -214,10 +215,10 @@ export class Tun2Socks {
   }
 
   /**
-   * A datagram for an association's application; `data` is copied.
+   * Writes a datagram for an association's application. `data` is copied.
    *
-   * @param remote  where it came from, a whole address; the datagram is dropped if that is of another family
-   * @returns false when {@link toDevice} has no room: drain it, then call again
+   * @param remote  its sender, a complete address; the datagram is dropped if this is of another family
+   * @returns false if {@link toDevice} has no room: drain it, then call again
    */
   handleDatagram(
     now: number,
@@ -250,7 +251,7 @@ export class Tun2Socks {
    * Sends an association's application an ICMP error because its datagrams do not reach `remote`.
    *
    * @param mtu  for `too-big`: the largest packet that would get through; see {@link IcmpErrors.answerDatagram}
-   * @returns false when {@link toDevice} has no room: drain it, then call again
+   * @returns false if {@link toDevice} has no room: drain it, then call again
    */
   handleUnreachable(
     now: number,
@@ -309,7 +310,7 @@ export class Tun2Socks {
     this.#armSweep(now);
   }
 
-  /** When {@link handleTimeout} wants to be called; Infinity for never. */
+  /** When to call {@link handleTimeout}; Infinity for never. */
   nextTimeout(): number {
     return this.#sweepAt;
   }
@@ -337,14 +338,14 @@ export class Tun2Socks {
   /**
    * The kernel's listener has accepted a connection from the peer address.
    *
-   * @param family  4 or 6. @param peerPort  port that it came from
-   * @returns undefined when no flow has that port: the host then destroys the connection
+   * @param peerPort  the connection's source port
+   * @returns undefined if no flow has that port: the host then destroys the connection
    */
   acceptFlow(now: number, family: 4 | 6, peerPort: number): AcceptedFlow | undefined {
     return this.#tcp instanceof KernelSegments ? this.#tcp.accept(now, family, peerPort) : undefined;
   }
 
-  /** The stack has completed the handshake of a flow. @returns undefined when there is none: the host then drops it */
+  /** The stack has completed the handshake of a flow. @returns undefined if there is no such flow: the host then drops it */
   acceptStackFlow(now: number, flow: number): AcceptedFlow | undefined {
     return this.#tcp instanceof StackSegments ? this.#tcp.accept(now, flow) : undefined;
   }
@@ -354,17 +355,19 @@ export class Tun2Socks {
     if (this.#tcp instanceof StackSegments) this.#tcp.forget(flow);
   }
 
-  /** The host's connection of an accepted flow has ended; segments that the kernel still sends are passed on for a while, and those
-   * for a stack until {@link forgetFlow}. */
+  /**
+   * The host's connection of an accepted flow has ended. Segments that the kernel still sends are passed on for a while, and those for a
+   * stack until {@link forgetFlow}.
+   */
   endFlow(now: number, flow: number): void {
     this.#tcp.end(now, flow);
     this.#armSweep(now);
   }
 
   /**
-   * Ends a flow that the kernel has accepted with a RST for the application, and forgets it: the host destroys its connection.
+   * Ends a flow that the kernel has accepted, with a RST for the application, and forgets it. The host destroys its connection.
    *
-   * @returns false when {@link toDevice} has no room: drain it, then call again
+   * @returns false if {@link toDevice} has no room: drain it, then call again
    */
   refuseFlow(flow: number): boolean {
     return this.#tcp instanceof KernelSegments ? this.#tcp.refuse(flow) : true;
@@ -428,7 +431,7 @@ export class Tun2Socks {
     this.#handleWhole(now, whole, NONE, device, isForPeer);
   }
 
-  /** @param offset  of the virtio-net header or the packet in the caller's data, or -1 for a reassembled packet */
+  /** @param offset  offset of the virtio-net header or the packet in the caller's data; -1 for a reassembled packet */
   #handleWhole(
     now: number,
     bytes: Uint8Array,
@@ -486,7 +489,7 @@ export class Tun2Socks {
     }
     let at = payload;
     if (offset === NONE) {
-      // It is in the reassembler's memory, which the next fragment overwrites.
+      // The datagram is in the reassembler's memory, which the next fragment overwrites.
       at = datagrams.arenaEnd;
       datagrams.arena.set(bytes.subarray(payload, end), at);
       datagrams.arenaEnd += end - payload;
@@ -511,7 +514,7 @@ export class Tun2Socks {
     } while (at < last);
   }
 
-  /** @returns the slot, or -1 when the source is new and too many others were evicted */
+  /** @returns the slot, or -1 if the source is new and too many others were evicted */
   #associationOf(
     now: number,
     bytes: Uint8Array,
@@ -554,7 +557,7 @@ export class Tun2Socks {
 
   // ICMP
 
-  /** Answers echo requests, RFC 792 and RFC 4443 §4.1; other messages have no recipient here. */
+  /** Answers echo requests (RFC 792, RFC 4443 §4.1). Other messages have no recipient here. */
   #handleIcmp(bytes: Uint8Array, offset: number): void {
     const { counters } = this;
     const packet = this.#packet;

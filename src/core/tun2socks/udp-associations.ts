@@ -10,12 +10,12 @@ const ANSWERED = 1;
 
 const FREE = 0;
 const OPEN = 1;
-/** Ended; free once the host knows. */
+/** Ended; free once the host has been informed. */
 const ENDED = 2;
 
 /**
- * UDP endpoints behind a device, in slots: one for each source address, port and route, whatever it sends to
- * (endpoint-independent mapping, RFC 4787 §4.1).
+ * UDP endpoints behind a device, in slots: one for each source address, port and route, regardless of its targets (endpoint-independent
+ * mapping, RFC 4787 §4.1).
  */
 export class UdpAssociations {
   readonly #index: AddressIndex;
@@ -53,7 +53,7 @@ export class UdpAssociations {
     return this.#index.find(route, bytes, offset, length);
   }
 
-  /** Keeps a reference to `source`. */
+  /** Opens an association. Keeps a reference to `source`. */
   open(now: number, route: number, source: AddressBytes): number {
     const slot = this.#free.pop() ?? this.#used++;
     if (slot >= this.#state.length) this.#grow();
@@ -66,7 +66,7 @@ export class UdpAssociations {
     return slot;
   }
 
-  /** The association's application sent a datagram. */
+  /** The association's application has sent a datagram. */
   sent(now: number, slot: number): void {
     this.#lists.touch(now, slot, this.#answers[slot] > 1 ? ANSWERED : UNANSWERED);
   }
@@ -82,7 +82,7 @@ export class UdpAssociations {
     return unanswered !== NONE ? unanswered : this.#lists.oldest(ANSWERED);
   }
 
-  /** One that has been idle long enough, or -1. */
+  /** An association that has been idle for its timeout, or -1. */
   idle(now: number, idleMs: number, activeIdleMs: number): number {
     const unanswered = this.#lists.oldest(UNANSWERED);
     if (unanswered !== NONE && now - this.#lists.lastUsed(unanswered) >= idleMs) return unanswered;

@@ -8,13 +8,13 @@ import type { HeaderField } from "../handshakes/http-connect.ts";
 
 const MAX_SERVER_LENGTH = 64;
 
-/** Opens a WebSocket, as the client (RFC 6455 §4.1). Frames follow the handshake. */
+/** Opens a WebSocket as the client (RFC 6455 §4.1). Frames follow the handshake. */
 export class WebSocketHandshake implements ConnectHandshake {
   readonly #request: Uint8Array;
   readonly #accept: string;
   readonly #head = new HeadBuffer();
 
-  /** @param key  16 random bytes in base64. @param accept  the answer to it */
+  /** @param key  16 random bytes in base64 @param accept  the expected answer to it */
   constructor(
     request: { readonly path: string; readonly host: string; readonly fields: readonly HeaderField[] },
     key: string,

@@ -22,21 +22,21 @@ import {
 import { copyBytes, copyOf } from "../copy-bytes.ts";
 import { ProtocolError } from "../errors.ts";
 
-/** Bytes of a message; ours are at most a quarter of it. */
+/** Most bytes of a message; ours have at most a quarter of that. */
 export const MAX_MESSAGE_BYTES = 1_048_576;
 export const MAX_FRAGMENTS = 1_024;
 
-/** What a peer did wrong, and the code of the close frame that says so. */
+/** A peer's violation of the protocol, and the code of the close frame that reports it. */
 export interface WebSocketFault {
   readonly error: ProtocolError;
   readonly code: number;
 }
 
-/** Takes the payloads of binary messages out of what a WebSocket's peer sends, without waiting for a whole message. */
+/** Extracts the payloads of binary messages from a WebSocket's stream, without waiting for complete messages. */
 export class WebSocketReader {
-  /** That of the peer's close frame, {@link CLOSE_NONE} if it had none. Nothing is read any more then. */
+  /** Code of the peer's close frame, {@link CLOSE_NONE} if it had none. Nothing is read after it. */
   closeCode: number | undefined;
-  /** Nothing is read any more then. */
+  /** Set once the peer has violated the protocol. Nothing is read after that. */
   fault: WebSocketFault | undefined;
   readonly #isServer: boolean;
   readonly #maskBytes: MaskBytes;
@@ -45,7 +45,7 @@ export class WebSocketReader {
   #isInPayload = false;
   #opcode = 0;
   #length = 0;
-  /** Of the frame's payload, how much has come. */
+  /** How many bytes of the frame's payload have arrived. */
   #done = 0;
   readonly #mask = new Uint8Array(4);
   readonly #control = new Uint8Array(MAX_CONTROL_PAYLOAD_BYTES);
@@ -54,22 +54,22 @@ export class WebSocketReader {
   #fragments = 0;
   #ping: Uint8Array | undefined;
 
-  /** @param isServer  of this end: a server is sent masked frames, a client others (RFC 6455 §5.1) */
+  /** @param isServer  whether this end is the server, which must be sent masked frames; a client must not (RFC 6455 §5.1) */
   constructor(isServer: boolean, maskBytes: MaskBytes) {
     this.#isServer = isServer;
     this.#maskBytes = maskBytes;
   }
 
-  /** Whether nothing is read any more. */
+  /** Whether nothing more is read. */
   get isOver(): boolean {
     return this.fault !== undefined || this.closeCode !== undefined;
   }
 
   /**
-   * Reads what came, cut anywhere.
+   * Reads a chunk of any size.
    *
-   * @param to  memory for payloads, at least as long as `bytes`, which may be the same
-   * @returns how many bytes it wrote there
+   * @param to  memory for payloads, at least as long as `bytes`; may be `bytes` itself
+   * @returns how many bytes were written to `to`
    */
   read(bytes: Uint8Array, length: number, to: Uint8Array): number {
     let written = 0;
@@ -89,7 +89,7 @@ export class WebSocketReader {
     return written;
   }
 
-  /** What the last ping carried, which the next pong has to (§5.5.3); undefined if there was none since the last call. */
+  /** Payload of the last ping, which the next pong has to repeat (§5.5.3); undefined if there was none since the last call. */
   takePing(): Uint8Array | undefined {
     const ping = this.#ping;
     this.#ping = undefined;
@@ -177,7 +177,7 @@ function judgeControl(opcode: number, isFinal: boolean, length: number): WebSock
   return fault(CLOSE_PROTOCOL_ERROR, "a control frame that is too long or in fragments");
 }
 
-/** Codes that may stand in a close frame (§7.4). */
+/** Whether a code may be sent in a close frame (§7.4). */
 function isSentCode(code: number): boolean {
   if (code >= 3000) return code < 5000;
   return code >= 1000 && code <= 1014 && code !== 1004 && code !== CLOSE_NONE && code !== 1006;

@@ -10,13 +10,13 @@ import {
 } from "../../wire/http/websocket-frame.ts";
 import { copyBytes } from "../copy-bytes.ts";
 
-/** How much of what is written goes into one message. */
+/** Most bytes of one message. */
 export const MESSAGE_BYTES = 262_144;
-/** Masks that are drawn at once. */
+/** Number of masks that are drawn at once. */
 const MASKS = 64;
 const NOTHING = new Uint8Array(0);
 
-/** Makes the frames of one end of a WebSocket. What it returns is its own memory, valid until the next call. */
+/** Writes the frames of one end of a WebSocket. It returns its own memory, valid until the next call. */
 export class WebSocketWriter {
   readonly #isServer: boolean;
   readonly #random: (length: number) => Uint8Array;
@@ -31,7 +31,7 @@ export class WebSocketWriter {
     this.#maskBytes = maskBytes;
   }
 
-  /** A binary message of `bytes[offset..end)`, at most {@link MESSAGE_BYTES}. */
+  /** A binary message with `bytes[offset..end)`, at most {@link MESSAGE_BYTES}. */
   message(bytes: Uint8Array, offset: number, end: number): Uint8Array {
     return this.#frameOf(OPCODE_BINARY, bytes, offset, end);
   }
@@ -59,7 +59,7 @@ export class WebSocketWriter {
     return frame.subarray(0, at + length);
   }
 
-  /** One that nobody can foresee (RFC 6455 §10.3). */
+  /** Takes an unpredictable mask (RFC 6455 §10.3). */
   #drawMask(): Uint8Array {
     if (this.#nextMask === this.#masks.length) {
       this.#masks = this.#random(MASKS * MASK_BYTES);

@@ -1,6 +1,6 @@
 /**
- * Extended CONNECT of HTTP/2 (RFC 8441 §4) for connect-udp (RFC 9298 §3.4, §3.5), in terms of the upgrade of HTTP/1.1 that means the
- * same: either end judges one form only.
+ * Extended CONNECT of HTTP/2 (RFC 8441 §4) for connect-udp (RFC 9298 §3.4, §3.5), converted to and from the equivalent upgrade of HTTP/1.1, so
+ * that both ends evaluate one form only.
  */
 import type { HttpHead } from "./http-head.ts";
 import { asciiBytes, statusOf } from "./http-head.ts";
@@ -8,7 +8,7 @@ import { UPGRADE_TOKEN } from "./upgrade.ts";
 
 /** What precedes the empty line in the client's connection preface, RFC 9113 §3.4: `PRI * HTTP/2.0`. */
 const PREFACE_LINE = "PRI * HTTP/2.0";
-/** Fields of a request that the judgement depends on. */
+/** Fields of a request that the server's verdict depends on. */
 const REQUEST_FIELDS = [
   "capsule-protocol",
   "connect-udp-bind",
@@ -16,21 +16,21 @@ const REQUEST_FIELDS = [
   "content-length",
   "content-type",
 ] as const;
-/** Those of a single connection, which HTTP/2 does not have (RFC 9113 §8.2.2). */
+/** Connection-specific fields, which HTTP/2 does not have (RFC 9113 §8.2.2). */
 const CONNECTION_FIELDS = ["connection", "upgrade", "keep-alive", "proxy-connection", "transfer-encoding"];
 
 /** Fields and pseudo-header fields of a message, by name in lower case. */
 export type Http2Fields = Readonly<Record<string, string | number | readonly string[] | undefined>>;
 
-/** True if a head is the beginning of HTTP/2, behind which follow `SM`, an empty line, and frames. */
+/** Whether a head is the beginning of HTTP/2, which is followed by `SM`, an empty line, and frames. */
 export function isHttp2Preface({ startLine, fields }: HttpHead): boolean {
   return startLine === PREFACE_LINE && fields.size === 0;
 }
 
 /**
- * The request of HTTP/1.1 that stands for one of HTTP/2: `GET` with an upgrade for extended CONNECT, and the same method for others.
+ * The request of HTTP/1.1 that is equivalent to one of HTTP/2: `GET` with an upgrade for extended CONNECT, and the same method for others.
  *
- * @returns undefined when a field has characters that HTTP/1.1 could not carry in its place
+ * @returns undefined if a field has characters that HTTP/1.1 could not carry in its place
  */
 export function encodeRequestOfHttp2(fields: Http2Fields): Uint8Array | undefined {
   const protocol = single(fields, ":protocol");
@@ -40,7 +40,7 @@ export function encodeRequestOfHttp2(fields: Http2Fields): Uint8Array | undefine
   if (method === undefined || !isVisible(method) || !isVisible(path) || !/^[\x21-\x7e]*$/.test(authority)) {
     return undefined;
   }
-  // CONNECT alone has a protocol.
+  // Only CONNECT has a protocol.
   if (protocol !== undefined && (single(fields, ":method") !== "CONNECT" || !isVisible(protocol)))
     return undefined;
   let text = `${method} ${path} HTTP/1.1\r\nHost: ${authority}\r\n`;
@@ -54,7 +54,7 @@ export function encodeRequestOfHttp2(fields: Http2Fields): Uint8Array | undefine
   return asciiBytes(`${text}\r\n`);
 }
 
-/** An answer of HTTP/1.1 as HTTP/2 carries it: 200 for 101, without the fields of a single connection. */
+/** An answer of HTTP/1.1 in the form of HTTP/2: 200 for 101, without connection-specific fields. */
 export function answerOfHttp1(
   head: HttpHead,
 ): { readonly status: number; readonly fields: Http2Fields } | undefined {
@@ -67,7 +67,7 @@ export function answerOfHttp1(
   return { status: status === 101 ? 200 : status, fields };
 }
 
-/** The fields of an answer, for what judges heads. */
+/** The fields of an answer, as a head of HTTP/1.1. */
 export function headOfHttp2(fields: Http2Fields): HttpHead {
   const map = new Map<string, readonly string[]>();
   for (const [name, value] of Object.entries(fields)) {
@@ -77,7 +77,7 @@ export function headOfHttp2(fields: Http2Fields): HttpHead {
   return { startLine: `HTTP/2 ${fields[":status"]}`, fields: map };
 }
 
-/** The request for one target, or for one that may bind. @param path  the expanded template */
+/** The fields of a request for one target, or of one that asks to bind. @param path  the expanded template */
 export function extendedConnectFields(
   scheme: string,
   authority: string,
@@ -96,7 +96,7 @@ export function extendedConnectFields(
 }
 
 function single(fields: Http2Fields, name: string): string | undefined {
-  // Not what every object inherits.
+  // Inherited properties are not fields.
   const value = Object.hasOwn(fields, name) ? fields[name] : undefined;
   if (value === undefined || typeof value === "string") return value;
   return typeof value === "number" ? String(value) : value.join(", ");

@@ -1,20 +1,20 @@
-/** Whether a connection's first bytes are of a protocol; `more`: they may be, once more have come. */
+/** Whether a connection's first bytes belong to a protocol; `more` if that is not known until more have arrived. */
 export type Sniffed = "yes" | "no" | "more";
 
-/** A protocol that a listener tells by the first bytes of its clients. */
+/** A protocol that a listener recognizes by the first bytes of its clients. */
 export interface FirstBytesProtocol {
   readonly name: string;
-  /** Judges `bytes[0..length)`, the whole of what came; at most {@link MAX_SNIFFED_BYTES}. Keeps nothing of it. */
+  /** Examines `bytes[0..length)`, everything that has arrived, at most {@link MAX_SNIFFED_BYTES}. Keeps no reference to it. */
   sniff(bytes: Uint8Array, length: number): Sniffed;
 }
 
-/** Bytes within which every protocol says yes or no. */
+/** Number of bytes within which every protocol answers yes or no. */
 export const MAX_SNIFFED_BYTES = 512;
 
 /**
- * The first protocol that says yes, `more` while an earlier one may yet, or undefined when all say no.
+ * The first protocol that answers yes; `more` while an earlier one still may; undefined if all answer no.
  *
- * @param isLate  true when no more bytes are awaited: who needs more then says no
+ * @param isLate  true if no more bytes are awaited, so that `more` counts as no
  */
 export function judgeFirstBytes<Protocol extends FirstBytesProtocol>(
   protocols: readonly Protocol[],

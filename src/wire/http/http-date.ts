@@ -1,13 +1,13 @@
 const DAYS = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
 const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 const DAY_MS = 86_400_000;
-/** Of 400 years, after which the calendar repeats, and of the shorter spans in them. */
+/** Days in 400 years, after which the calendar repeats, and in the shorter spans within them. */
 const [DAYS_400, DAYS_100, DAYS_4, DAYS_1] = [146_097, 36_524, 1_461, 365];
-/** From 1 March of the year 0, with which 400 years begin, to 1970. */
+/** Days from 1 March of the year 0, at which a span of 400 years begins, to 1970. */
 const DAYS_TO_1970 = 719_468;
 
 /**
- * A time as RFC 3339 has it, in UTC: `2027-01-31`, its beginning, or `2027-01-31T12:00:00Z`.
+ * Parses a UTC time in the format of RFC 3339: `2027-01-31T12:00:00Z`, or `2027-01-31` for the beginning of the day.
  *
  * @returns seconds since 1970; undefined for other texts, and for years before 1970
  */
@@ -29,7 +29,7 @@ export function parseUtcTime(text: string): number | undefined {
   return days * (DAY_MS / 1000) + hour * 3600 + minute * 60 + second;
 }
 
-/** Text of a time for the field Date (IMF-fixdate, RFC 9110 §5.6.7). @param unixMs  from 1970 to 9999 */
+/** A time as text for the field Date (IMF-fixdate, RFC 9110 §5.6.7). @param unixMs  from 1970 to 9999 */
 export function formatHttpDate(unixMs: number): string {
   const days = Math.floor(unixMs / DAY_MS);
   const seconds = Math.floor((unixMs - days * DAY_MS) / 1000);

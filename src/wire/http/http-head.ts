@@ -18,11 +18,10 @@ const SP = 32;
 const DEL = 127;
 
 /**
- * The end of the head: the offset just behind its first empty line. A line ends with CR LF or with LF alone (RFC 9112
- * §2.2).
+ * The end offset of the head, which is that of its first empty line. A line ends with CR LF or with LF alone (RFC 9112 §2.2).
  *
- * @param from  where to start searching: 0, or the length at the last call less 2
- * @returns -1 when the end has not arrived yet
+ * @param from  where to start the search: 0, or the length at the last call minus 2
+ * @returns -1 if the end has not arrived yet
  */
 export function findHeadEnd(bytes: Uint8Array, from: number, end: number): number {
   for (let i = Math.max(from, 0); i + 1 < end; i++) {
@@ -34,8 +33,7 @@ export function findHeadEnd(bytes: Uint8Array, from: number, end: number): numbe
 }
 
 /**
- * Decodes a whole head. Bytes from 0x80 become one character each; a folded line continues the value before it (RFC 9112
- * §5.2).
+ * Decodes a complete head. Bytes from 0x80 become one character each; a folded line continues the value before it (RFC 9112 §5.2).
  *
  * @returns undefined for control characters other than a tab, a CR within a line, whitespace before the first field or
  * before a colon, and lines without a colon
@@ -50,7 +48,7 @@ export function decodeHead(bytes: Uint8Array, end: number): HttpHead | undefined
     if (byte !== CR) text += String.fromCharCode(byte);
   }
   const [startLine, ...lines] = text.split("\n");
-  // What is left of the empty line.
+  // The rest of the empty line.
   if (lines.pop() !== "" || lines.pop() !== "" || /^[ \t]|^$/.test(startLine)) return undefined;
   const fields = new Map<string, string[]>();
   let values: string[] | undefined;
@@ -96,7 +94,7 @@ export function singleField(head: HttpHead, name: string): string | undefined {
   return values?.length === 1 ? values[0] : undefined;
 }
 
-/** True when a list field (Connection, Upgrade) names `token`, in any case. */
+/** Whether a list field (Connection, Upgrade) contains `token`, regardless of case. */
 export function fieldHasToken(head: HttpHead, name: string, token: string): boolean {
   return (head.fields.get(name) ?? []).some((value) =>
     value.split(",").some((item) => trimBlanks(item).toLowerCase() === token),

@@ -7,16 +7,16 @@ import { asciiBytes, fieldHasToken, singleField, statusOf } from "./http-head.ts
 export const TEMPLATE_PREFIX = "/.well-known/masque/udp/";
 /** Path of a bound request without fallback: both variables are `*`. */
 export const BIND_PATH = `${TEMPLATE_PREFIX}%2A/%2A/`;
-/** Name of the protocol that is upgraded to, or connected with. */
+/** Name of the protocol in an upgrade or in extended CONNECT. */
 export const UPGRADE_TOKEN = "connect-udp";
 export const EXTENSION_VERSION = 1;
 const CONTENT_FIELDS = ["content-length", "content-type", "transfer-encoding"];
 const MIN_TICKET_BYTES = 16;
 const MAX_TICKET_BYTES = 64;
 
-/** A ticket of the server's, shown to it again. */
+/** A ticket that the client returns to the server. */
 export interface ShownTicket {
-  /** 16 to 64 bytes, which only the server reads. */
+  /** 16 to 64 bytes, which only the server interprets. */
   readonly bytes: Uint8Array;
   /** Milliseconds since the client got it. */
   readonly age: number;
@@ -25,31 +25,31 @@ export interface ShownTicket {
 /** Bytes of {@link ExtensionRequest.keyId}. */
 export const KEY_ID_BYTES = 8;
 
-/** What the client says in the `Underpass` field. Sizes in bytes: nonce 16, key id 8, session 16, MACs 32. */
+/** The client's `Underpass` field. Sizes in bytes: nonce 16, key id 8, session 16, MACs 32. */
 export interface ExtensionRequest {
   readonly nonce: Uint8Array;
-  /** What the server finds a named key by (member `k`). */
+  /** Id by which the server finds a named key (member `k`). */
   readonly keyId?: Uint8Array | undefined;
   readonly lane: number;
   readonly ticket: ShownTicket | undefined;
   readonly session: Uint8Array | undefined;
-  /** The session's datagrams have sequence numbers, and receipts report what arrived (member `q`). */
+  /** Whether datagrams have sequence numbers and are reported by receipts (member `q`). */
   readonly receipts: boolean;
   readonly mac: Uint8Array | undefined;
   readonly resumeMac: Uint8Array | undefined;
 }
 
-/** What the server says in the `Underpass` field of a 101. */
+/** The server's `Underpass` field in a 101. */
 export interface ExtensionResponse {
   readonly nonce: Uint8Array;
   readonly session: Uint8Array;
   readonly resumed: boolean;
-  /** The server agrees to sequence numbers and receipts. */
+  /** Whether the server agrees to sequence numbers and receipts. */
   readonly receipts: boolean;
   readonly mac: Uint8Array | undefined;
 }
 
-/** What the server says in the `Underpass` field of a 401. */
+/** The server's `Underpass` field in a 401. */
 export interface ExtensionChallenge {
   readonly ticket: Uint8Array;
   /** The server's clock in seconds since 1970, if it did not know the request's key id (member `u`). */
@@ -60,7 +60,7 @@ export interface ExtensionChallenge {
 /** Why a key that a client has proved is refused. */
 export type KeyRefusalCause = "expired" | "name";
 
-/** What the server says in the `Underpass` field of a 403. */
+/** The server's `Underpass` field in a 403. */
 export interface ExtensionRefusal {
   readonly cause: KeyRefusalCause;
   readonly mac: Uint8Array;
@@ -79,7 +79,7 @@ export interface UpgradeResponse {
   readonly extension: ExtensionResponse | undefined;
   readonly challenge: ExtensionChallenge | undefined;
   readonly refusal: ExtensionRefusal | undefined;
-  /** Whether another request may be sent on the same connection, behind this head. */
+  /** Whether another request may follow this head on the same connection. */
   readonly keepsConnection: boolean;
 }
 
@@ -179,7 +179,7 @@ export function encodeRefusal(status: RefusalStatus, proxyStatus: string | undef
   return asciiBytes(`${text}\r\n${refusalPage(status)}`);
 }
 
-/** Whether an answer has the body that {@link encodeRefusal} writes, as far as its head shows, proxies between or not. */
+/** Whether an answer has the body that {@link encodeRefusal} writes, as far as its head shows, even through proxies. */
 export function isOwnRefusal(head: HttpHead, status: number): boolean {
   if (!Object.hasOwn(REASON_PHRASES, status)) return false;
   const length = refusalPage(status as RefusalStatus).length;
@@ -190,10 +190,10 @@ export function isOwnRefusal(head: HttpHead, status: number): boolean {
 }
 
 /**
- * Reads a request for the default template (RFC 9298 §2), with whatever prefix a reverse proxy has put or left before it.
+ * Decodes a request for the default template (RFC 9298 §2), after any prefix that a reverse proxy has added or left.
  *
- * @returns undefined when the request is for another resource, or names a version of the extension that is not ours;
- * "malformed" when RFC 9298 §3 or the bind draft §2 call it so
+ * @returns undefined if the request is for another resource, or names a version of the extension that is not ours; "malformed" if it is so by
+ *          RFC 9298 §3 or the bind draft §2
  */
 export function decodeUpgradeRequest(head: HttpHead): UpgradeRequest | "malformed" | undefined {
   const [, method, uri, version] = /^(\S+) (\S+) HTTP\/(\S+)$/.exec(head.startLine) ?? [];
@@ -219,7 +219,7 @@ export function decodeUpgradeRequest(head: HttpHead): UpgradeRequest | "malforme
   return { target: { host, port: Number(port) }, bind, extension };
 }
 
-/** The extension's field of any request, whatever else has become of it on the way; undefined if there is none. */
+/** The extension's field of a request, regardless of other changes to the request on its way; undefined if there is none. */
 export function decodeUnderpassField(head: HttpHead): ExtensionRequest | undefined {
   const field = singleField(head, "underpass");
   return field === undefined ? undefined : decodeExtensionRequest(field);
@@ -310,7 +310,7 @@ function integerOf(fields: Map<string, string> | undefined, key: string): number
   return /^[0-9]{1,15}$/.test(text) ? Number(text) : undefined;
 }
 
-/** True if a request wants to bind, or an answer lets it. */
+/** Whether a request asks to bind, or an answer permits it. */
 export function hasBind(head: HttpHead): boolean {
   return isTrue(singleField(head, "connect-udp-bind"));
 }

@@ -1,7 +1,7 @@
 /** URI templates of RFC 6570 up to level 3, as far as RFC 9298 §2 permits them for a UDP proxy. */
 import { utf8Bytes } from "./http-head.ts";
 
-/** A part of a template: text as it is, or an expression. */
+/** A part of a template: literal text, or an expression. */
 type Part =
   | { readonly kind: "literal"; readonly text: string }
   | { readonly kind: "expression"; readonly operator: "" | "?" | "&"; readonly names: readonly string[] };
@@ -20,7 +20,7 @@ const FORBIDDEN_EXPANSIONS: Readonly<Record<string, string>> = {
 /** A template with the variables `target_host` and `target_port`. */
 export class UdpProxyTemplate {
   readonly scheme: "http" | "https";
-  /** What stands between `//` and the path, as written: a host, with user and port if any. */
+  /** The part between `//` and the path, as written: a host, with user and port if any. */
   readonly authority: string;
   readonly #parts: readonly Part[];
 
@@ -30,7 +30,7 @@ export class UdpProxyTemplate {
     this.#parts = parts;
   }
 
-  /** Path and query for a target. @param host  an IP without brackets, or a name; it is percent-encoded where needed */
+  /** Path and query for a target. @param host  an IP without brackets, or a name; percent-encoded if necessary */
   expand(host: string, port: number): string {
     const values = new Map([
       [TARGET_HOST, encodeValue(host)],
@@ -42,7 +42,7 @@ export class UdpProxyTemplate {
   }
 }
 
-/** @returns what is wrong with a text that is no template for a UDP proxy */
+/** Parses a template. @returns what is wrong, as text, if it is not a template for a UDP proxy */
 export function parseUdpProxyTemplate(text: string): UdpProxyTemplate | string {
   if (!/^[\x21-\x7e]*$/.test(text)) return "a template has ASCII without blanks only";
   const [, scheme, authority, rest] = /^(https?):\/\/([^/?#]*)(.*)$/s.exec(text) ?? [];
@@ -92,7 +92,7 @@ function parseExpression(text: string): Part | string {
   return { kind: "expression", operator, names };
 }
 
-/** Variables without a value leave nothing behind (RFC 6570 §3.2.1). */
+/** Expands an expression. Undefined variables expand to nothing (RFC 6570 §3.2.1). */
 function expandExpression(
   { operator, names }: Extract<Part, { kind: "expression" }>,
   values: ReadonlyMap<string, string>,

@@ -14,7 +14,7 @@ const LENGTH_16 = 126;
 const LENGTH_64 = 127;
 
 export const MASK_BYTES = 4;
-/** Of a control frame (§5.5). */
+/** Most payload of a control frame (§5.5). */
 export const MAX_CONTROL_PAYLOAD_BYTES = 125;
 /** Longest header, with a mask. */
 export const MAX_FRAME_HEADER_BYTES = 14;
@@ -31,14 +31,14 @@ export const CLOSE_ABNORMAL = 1006;
 export const CLOSE_POLICY = 1008;
 export const CLOSE_TOO_BIG = 1009;
 
-/** The length of a header by its first two bytes, with its mask. */
+/** The length of a header, including its mask. @param second  its second byte */
 export function frameHeaderLength(second: number): number {
   const length = second & 0x7f;
   const extended = length === LENGTH_16 ? 2 : length === LENGTH_64 ? 8 : 0;
   return 2 + extended + ((second & MASKED) === 0 ? 0 : MASK_BYTES);
 }
 
-/** The length of the payload by a whole header; past 2^32 it is some number above that. */
+/** The length of the payload, from a complete header; beyond 2^32, some number above that. */
 export function framePayloadLength(header: Uint8Array): number {
   const length = header[1] & 0x7f;
   if (length < LENGTH_16) return length;
@@ -51,7 +51,7 @@ export function framePayloadLength(header: Uint8Array): number {
 /**
  * Writes the header of a final frame.
  *
- * @param mask  4 bytes; undefined for a server, which masks nothing
+ * @param mask  4 bytes; undefined for a server, which does not mask
  * @returns its length
  */
 export function writeFrameHeader(
@@ -80,7 +80,7 @@ export function writeFrameHeader(
 /**
  * Copies `from[start..end)` to `to` from `at` on, masked or unmasked (§5.3).
  *
- * @param phase  how many bytes of the payload came before
+ * @param phase  how many bytes of the payload precede these
  */
 export type MaskBytes = (
   from: Uint8Array,

@@ -6,7 +6,7 @@ import { asciiBytes, fieldHasToken, singleField, utf8Bytes } from "./http-head.t
 const KEY = /^[+/0-9A-Za-z]{22}==$/;
 
 /**
- * The value of `Sec-WebSocket-Key` in a well-formed request for `path`, whatever query follows that.
+ * The value of `Sec-WebSocket-Key` in a well-formed request for `path`, with or without a query.
  *
  * @returns undefined for any other request
  */
@@ -24,7 +24,7 @@ export function webSocketKey(head: HttpHead, path: string): string | undefined {
   return isUpgrade && key !== undefined && KEY.test(key) ? key : undefined;
 }
 
-/** What SHA-1 takes behind the key (RFC 6455 §1.3). */
+/** Appended to the key before SHA-1 (RFC 6455 §1.3). */
 export const ACCEPT_SUFFIX = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /** @param accept  SHA-1 of the key and {@link ACCEPT_SUFFIX}, in base64 */
@@ -35,7 +35,7 @@ export function encodeWebSocketAnswer(accept: string): Uint8Array {
   );
 }
 
-/** @param fields  further ones. @param key  16 random bytes in base64 */
+/** @param fields  further fields @param key  16 random bytes in base64 */
 export function encodeWebSocketRequest(
   path: string,
   host: string,
