@@ -5,7 +5,7 @@ import type { Frame } from "./dialect.ts";
 /**
  * Points a frame at the address `ATYP ADDR PORT` of `length` bytes at `bytes[offset]`.
  *
- * @param unmapped  7 bytes of the caller's, for an IPv4-mapped IPv6 address, which is IPv4 in its one form
+ * @param unmapped  7 bytes of the caller's, for an IPv4-mapped IPv6 address, whose canonical form is IPv4
  */
 export function readAddress(
   bytes: Uint8Array,

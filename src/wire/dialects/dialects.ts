@@ -1,4 +1,4 @@
-/** All dialects. Another one is a file of its own, and a line here. */
+/** All dialects. A new one is a file of its own and an entry here. */
 import type { Sniffed } from "../http/first-bytes.ts";
 import type { Dialect } from "./dialect.ts";
 import { gnb } from "./gnb.ts";
@@ -9,7 +9,7 @@ import { udpgw } from "./udpgw.ts";
 import { udptunnel } from "./udptunnel.ts";
 import { uot } from "./uot.ts";
 
-/** In order of precedence, where first bytes may be of several. */
+/** In order of precedence, since the same first bytes may fit several. */
 export const DIALECTS: readonly Dialect[] = [udptunnel, hev, gost, uot, gnb, udpgw, mullvad];
 
 export function dialectByName(name: string): Dialect | undefined {
@@ -17,8 +17,8 @@ export function dialectByName(name: string): Dialect | undefined {
 }
 
 /**
- * Whether first bytes are the greeting of a SOCKS5 client, which then waits for the answer, or sends on with a password (1) or
- * a request (5) behind it. A udpgw datagram of some lengths may begin like it.
+ * Whether first bytes are the greeting of a SOCKS5 client. It then waits for the answer, or continues with a password (1) or a request (5). A
+ * udpgw datagram of certain lengths may begin in the same way.
  */
 export function sniffSocks5(bytes: Uint8Array, length: number): Sniffed {
   if (bytes[0] !== 5 || (length > 1 && bytes[1] === 0)) return "no";

@@ -1,10 +1,10 @@
-/** gnb_udp_over_tcp of github.com/gnbdev: `size 2, of all | type 1 | 1 that is ignored | data`, in network order. */
+/** gnb_udp_over_tcp of github.com/gnbdev: `total size 2 | type 1 | ignored 1 | data`, in network order. */
 import { readUint16, writeUint16, writeUint32 } from "../network-order.ts";
 import type { Codec, Dialect, Frame } from "./dialect.ts";
 import { FRAME_KEEPALIVE, FRAME_MALFORMED, FRAME_OTHER, incomplete, setPayload } from "./dialect.ts";
 
 const HEADER_BYTES = 4;
-/** UTO_MAX_TCP_PAYLOAD_SIZE: the program closes past it, and also closes a connection of ours that it is past. */
+/** UTO_MAX_TCP_PAYLOAD_SIZE: the program closes a connection that has a larger frame. */
 const MAX_FRAME_BYTES = 4_096;
 const TYPE_DATAGRAM = 0x6f;
 const TYPE_KEEPALIVE = 0x6b;
@@ -22,7 +22,7 @@ class GnbCodec implements Codec {
   read(bytes: Uint8Array, offset: number, end: number, frame: Frame): number {
     if (end - offset < HEADER_BYTES) return incomplete(frame, HEADER_BYTES);
     const size = readUint16(bytes, offset);
-    // Shorter than its own header: the program computes a negative length from it.
+    // A size below that of the header makes the program compute a negative length.
     if (size < HEADER_BYTES || size > MAX_FRAME_BYTES) return FRAME_MALFORMED;
     if (end - offset < size) return incomplete(frame, size);
     const type = bytes[offset + 2];

@@ -14,6 +14,6 @@ export const gost: Dialect = {
   keepaliveMs: undefined,
   idleMs: undefined,
   clientIdleMs: undefined,
-  // A length of zero makes gost take whatever comes next on the connection for the data.
+  // With a length of zero, gost takes whatever comes next on the connection as the data.
   codec: () => new SocksDatagrams({ mark: () => FRAG, minBytes: 1, maxBytes: () => MAX_UDP_BYTES }),
 };

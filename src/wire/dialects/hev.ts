@@ -1,7 +1,6 @@
 /**
- * "UDP in TCP" of hev-socks5-server and hev-socks5-tunnel (github.com/heiher): SOCKS5 command 5, then datagrams on that
- * connection, whose third byte is the length of what goes before the data. The programs send the length of the data alone,
- * unlike their README.
+ * "UDP in TCP" of hev-socks5-server and hev-socks5-tunnel (github.com/heiher): SOCKS5 command 5, then datagrams on that connection, whose third
+ * byte is the length of the header before the data. Unlike what their README says, the programs send the length of the data alone.
  */
 import type { Dialect } from "./dialect.ts";
 import { bySocksCommand, SocksDatagrams } from "./socks-datagram.ts";
@@ -24,7 +23,7 @@ export const hev: Dialect = {
   codec: () =>
     new SocksDatagrams({
       mark: (length) => PREFIX_BYTES + length,
-      // An empty datagram, or one past the buffer, leaves the program's connection open and dead.
+      // After an empty datagram, or one that exceeds the buffer, the program's connection stays open but no longer works.
       minBytes: 1,
       maxBytes: (length) => BUFFER_BYTES - length,
     }),

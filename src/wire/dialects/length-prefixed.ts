@@ -7,7 +7,7 @@ const HEADER_BYTES = 2;
 const NOTHING = new Uint8Array(0);
 
 export interface LengthPrefixedOptions {
-  /** What a client sends first. */
+  /** Bytes that a client sends first. */
   readonly hello: Uint8Array;
   readonly isClient: boolean;
   /** Smallest payload that is sent. */
@@ -80,7 +80,7 @@ export class LengthPrefixed implements Codec {
   answerKeepalive(): undefined {}
 }
 
-/** True if `bytes[offset..end)` and `whole` are the same as far as both go. */
+/** Whether `bytes[offset..end)` and `whole` are equal up to the length of the shorter one. */
 export function beginsLike(bytes: Uint8Array, offset: number, end: number, whole: Uint8Array): boolean {
   const length = Math.min(end - offset, whole.length);
   for (let i = 0; i < length; i++) if (bytes[offset + i] !== whole[i]) return false;

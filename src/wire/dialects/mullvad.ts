@@ -1,4 +1,4 @@
-/** tcp2udp and udp2tcp of github.com/mullvad/udp-over-tcp: `length 2 | payload` both ways, and nothing before it. */
+/** tcp2udp and udp2tcp of github.com/mullvad/udp-over-tcp: `length 2 | payload` in both directions, without a greeting. */
 import type { Dialect } from "./dialect.ts";
 import { MAX_UDP_BYTES } from "./dialect.ts";
 import { LengthPrefixed } from "./length-prefixed.ts";

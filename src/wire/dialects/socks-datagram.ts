@@ -1,6 +1,6 @@
 /**
- * Datagrams on the TCP connection of a SOCKS5 request, each behind `data length 2 | 1 | ATYP 1 | ADDR | PORT 2`. The third
- * byte is the only difference between hev and gost.
+ * Datagrams on the TCP connection of a SOCKS5 request, each after `data length 2 | 1 | ATYP 1 | ADDR | PORT 2`. The third byte is the only
+ * difference between hev and gost.
  */
 import { readUint16, writeUint16 } from "../network-order.ts";
 import type { AddressBytes } from "../socket-address.ts";
@@ -9,17 +9,17 @@ import { readAddress } from "./address.ts";
 import type { Codec, Dialect, Frame } from "./dialect.ts";
 import { FRAME_MALFORMED, incomplete, setPayload } from "./dialect.ts";
 
-/** The length and the byte behind it. */
+/** The length and the byte after it. */
 const PREFIX_BYTES = 3;
 const NOTHING = new Uint8Array(0);
-/** ATYP alone, the shortest beginning that has an address's length in it but for names. */
+/** Offset of ATYP, which determines the length of an address except for names. */
 const ATYP_AT = PREFIX_BYTES;
 
 export interface SocksDatagramOptions {
-  /** The third byte. @param length  of the address, ATYP to PORT */
+  /** The third byte. @param length  length of the address, from ATYP to PORT */
   readonly mark: (length: number) => number;
   readonly minBytes: number;
-  /** Largest payload to or from an address of so many bytes, ATYP to PORT. */
+  /** Largest payload to or from an address. @param length  length of the address, from ATYP to PORT */
   readonly maxBytes: (length: number) => number;
 }
 
@@ -78,7 +78,7 @@ export class SocksDatagrams implements Codec {
   answerKeepalive(): undefined {}
 }
 
-/** A dialect that a SOCKS5 request with a command of its own opens. */
+/** The opening of a dialect by a SOCKS5 request with a command of its own. */
 export function bySocksCommand(command: number): Dialect["opening"] {
   return { kind: "socks5", command, request: makeAddress("0.0.0.0", 0)!, matches: () => true };
 }

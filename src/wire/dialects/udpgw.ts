@@ -1,6 +1,6 @@
 /**
  * badvpn-udpgw of github.com/ambrop72/badvpn: `length 2 LE | flags 1 | conid 2 LE | IPv4 4 or IPv6 16 | port 2 | payload`.
- * A conid is one flow to one address, which stands in network order in each datagram of it, both ways.
+ * A conid is one flow to one address, which every datagram of the flow contains in network order, in both directions.
  */
 import type { AddressBytes } from "../socket-address.ts";
 import { ATYP_IPV4, ATYP_IPV6, isIpv4Mapped } from "../socket-address.ts";
@@ -18,7 +18,7 @@ const HEADER_BYTES = 3;
 const IPV4_BYTES = 6;
 const IPV6_BYTES = 18;
 const KEEPALIVE = Uint8Array.of(HEADER_BYTES, 0, FLAG_KEEPALIVE, 0, 0);
-/** The program's default of connections for a client, which client and server have in common. */
+/** The program's default number of connections per client, the same for client and server. */
 const MAX_FLOWS = 256;
 const KEEPALIVE_MS = 10_000;
 const CLIENT_DISCONNECT_MS = 20_000;
@@ -27,7 +27,7 @@ const NOTHING = new Uint8Array(0);
 class UdpgwCodec implements Codec {
   readonly hello = NOTHING;
   readonly #isClient: boolean;
-  /** The address of the last frame in its one form. */
+  /** The address of the last frame, in canonical form. */
   readonly #address = new Uint8Array(19);
 
   constructor(role: Role) {
@@ -40,7 +40,7 @@ class UdpgwCodec implements Codec {
     const length = LENGTH_BYTES + packetBytes;
     if (end - offset < length) return incomplete(frame, length);
     frame.kind = FRAME_OTHER;
-    // Short packets are ignored, as by the program.
+    // Short packets are ignored, as the program does.
     if (packetBytes < HEADER_BYTES) return length;
     const flags = bytes[offset + LENGTH_BYTES];
     if ((flags & FLAG_KEEPALIVE) !== 0) {
@@ -110,7 +110,7 @@ export const udpgw: Dialect = {
   name: "udpgw",
   opening: {
     kind: "first-bytes",
-    // A keepalive, or a datagram that is as long as its address at least.
+    // A keepalive, or a datagram that is at least as long as its address.
     sniff: (bytes, length) => {
       if (length < 3) return "more";
       const packetBytes = bytes[0] | (bytes[1] << 8);

@@ -1,7 +1,7 @@
 /**
- * UDP over TCP of sing-box and mihomo, versions 1 and 2: a CONNECT to a name that stands for it. Version 2 begins with
- * `isConnect 1 | ATYP ADDR PORT`; if that says connect, all datagrams are `length 2 | payload`, to that address. Else, and in
- * version 1, each is `family 1 | ADDR | PORT 2 | length 2 | payload`, whose family is 0, 1 or 2 for IPv4, IPv6 or a name.
+ * UDP over TCP of sing-box and mihomo, versions 1 and 2, which is opened by a CONNECT to a special name. Version 2 begins with
+ * `isConnect 1 | ATYP ADDR PORT`. If isConnect is 1, all datagrams are `length 2 | payload`, to that address. Otherwise, and in version 1, each
+ * datagram is `family 1 | ADDR | PORT 2 | length 2 | payload`, with the family 0, 1 or 2 for IPv4, IPv6 or a name.
  */
 import { readUint16, writeUint16 } from "../network-order.ts";
 import type { AddressBytes } from "../socket-address.ts";
@@ -22,10 +22,10 @@ import { FRAME_MALFORMED, FRAME_OTHER, FRAME_TARGET, incomplete, setPayload } fr
 const NAME_1 = "sp.udp-over-tcp.arpa";
 const NAME_2 = "sp.v2.udp-over-tcp.arpa";
 const LENGTH_BYTES = 2;
-/** Of both programs, which close a connection on which more comes. */
+/** Buffer of both programs, which close a connection on a larger datagram. */
 const BUFFER_BYTES = 16_384;
 const ATYP_OF_FAMILY = [ATYP_IPV4, ATYP_IPV6, ATYP_DOMAIN];
-/** Not connected. The address is one that cannot be taken for a target: TEST-NET-1, as a router may look at it. */
+/** A request with isConnect 0. A router may look at its address, so this is one that cannot be a target (TEST-NET-1). */
 const REQUEST = Uint8Array.of(0, ...makeAddress("192.0.2.1", 9)!);
 const NOTHING = new Uint8Array(0);
 
@@ -125,7 +125,7 @@ export const uot: Dialect = {
     kind: "socks5",
     command: COMMAND_CONNECT,
     request: makeAddress(NAME_2, 0)!,
-    // The programs look at the name alone.
+    // The programs check only the name.
     matches: (address) => versionOf(address) !== undefined,
   },
   addresses: "any",

@@ -1,13 +1,13 @@
 /**
- * The Internet checksum, RFC 1071: sums are ones' complement sums of 16-bit big-endian words, folded to 0 to 0xffff; a
- * checksum is the complement of one.
+ * The Internet checksum (RFC 1071). Sums are ones' complement sums of 16-bit big-endian words, folded to 0 to 0xffff; a checksum is the
+ * complement of a sum.
  */
 
 /** From this size on, whole words are read, which is three times as fast as reading bytes. */
 const WIDE_BYTES = 64;
 const IS_LITTLE_ENDIAN = new Uint8Array(Uint16Array.of(1).buffer)[0] === 1;
 
-/** A view of words on the buffer that was summed last, as packets of one buffer are summed one after another. */
+/** The buffer that was summed last and a view of its words, since packets of one buffer are summed one after another. */
 let lastBuffer: ArrayBufferLike = new ArrayBuffer(0);
 let lastWords: Uint16Array = new Uint16Array(lastBuffer);
 

@@ -70,7 +70,7 @@ export function icmpSum(
   return sumBytes(bytes, offset, end, start);
 }
 
-/** Computes the checksum of the message `bytes[offset..end)` anew. */
+/** Writes the checksum of the message `bytes[offset..end)`. */
 export function writeIcmpChecksum(
   bytes: Uint8Array,
   offset: number,

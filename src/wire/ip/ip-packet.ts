@@ -40,8 +40,7 @@ export const PACKET_INVALID = 0;
 /**
  * Length of the IP packet that starts at `bytes[offset]`, for streams of packets.
  *
- * @returns bytes, 20 to 65,575; {@link PACKET_INVALID} when no IP packet can start like this; -n when at least n more
- * bytes are needed
+ * @returns length in bytes, 20 to 65,575; {@link PACKET_INVALID} if no IP packet can start like this; -n if at least n more bytes are needed
  */
 export function packetLength(bytes: Uint8Array, offset: number, end: number): number {
   const have = end - offset;
@@ -57,14 +56,13 @@ export function packetLength(bytes: Uint8Array, offset: number, end: number): nu
 }
 
 /**
- * The headers of one IP packet of either version. One view is reused for every packet. Offsets refer to the bytes that
- * were read.
+ * A view of the headers of one IP packet of either version, which is reused for every packet. Offsets refer to the bytes that were read.
  */
 export class IpPacket {
   version: 4 | 6 = 4;
   /** First byte of the IP header. */
   start = 0;
-  /** First byte behind the packet, by its own length field. */
+  /** End offset of the packet, by its own length field. */
   end = 0;
   /** First byte of the transport header, or of this fragment's data. */
   transport = 0;
@@ -73,21 +71,21 @@ export class IpPacket {
   /** Offset of that number, for an ICMPv6 parameter problem. */
   protocolAt = 0;
   hopLimit = 0;
-  /** RFC 2474; without the two bits of ECN. */
+  /** DSCP (RFC 2474), without the two bits of ECN. */
   dscp = 0;
   source = 0;
   destination = 0;
   addressBytes: 4 | 16 = 4;
   isFragment = false;
   moreFragments = false;
-  /** Of this fragment in the whole packet, in bytes. */
+  /** Offset of this fragment in the complete packet, in bytes. */
   fragmentOffset = 0;
   identification = 0;
 
   /**
    * Reads the headers of the packet in `bytes[offset..end)`; anything beyond the packet's own length is ignored.
    *
-   * @returns false when the packet is cut short or its headers are inconsistent; the view is then invalid
+   * @returns false if the packet is truncated or its headers are inconsistent; the view is then invalid
    */
   read(bytes: Uint8Array, offset: number, end: number): boolean {
     const length = packetLength(bytes, offset, end);
@@ -135,14 +133,14 @@ export class IpPacket {
       const length = extensionHeaderLength(header, bytes, at, end);
       if (length === 0) break;
       if (length < 0 || count === MAX_EXTENSION_HEADERS) return false;
-      // RFC 8200 §4.1: hop-by-hop options stand first or nowhere.
+      // RFC 8200 §4.1: hop-by-hop options may only come first.
       if (header === HEADER_HOP_BY_HOP && count > 0) return false;
       const isFragment = header === HEADER_FRAGMENT;
       header = bytes[at];
       headerAt = at;
       at += length;
       if (!isFragment) continue;
-      // What follows belongs to the whole packet, and is read after reassembly.
+      // Further headers belong to the complete packet, and are read after reassembly.
       const word = readUint16(bytes, at - 6);
       this.isFragment = true;
       this.moreFragments = (word & 1) !== 0;

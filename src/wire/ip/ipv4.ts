@@ -1,4 +1,4 @@
-/** The IPv4 header, RFC 791 §3.1. Offsets point at its first byte; the caller has checked that it has 20 bytes. */
+/** The IPv4 header, RFC 791 §3.1. Offsets point at its first byte. The caller has checked that there are 20 bytes. */
 
 import { readUint16, writeUint16 } from "../network-order.ts";
 import { checksumOf, sumBytes, updateChecksum } from "./checksum.ts";
@@ -45,7 +45,7 @@ export function ipv4Protocol(bytes: Uint8Array, offset: number): number {
   return bytes[offset + 9];
 }
 
-/** True if the header's checksum is right. */
+/** Whether the header's checksum is correct. */
 export function isIpv4ChecksumRight(bytes: Uint8Array, offset: number): boolean {
   return sumBytes(bytes, offset, offset + ipv4HeaderLength(bytes, offset), 0) === 0xffff;
 }

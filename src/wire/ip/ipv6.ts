@@ -5,7 +5,7 @@ export const IPV6_HEADER_BYTES = 40;
 export const IPV6_FRAGMENT_HEADER_BYTES = 8;
 export const IPV6_SOURCE = 8;
 export const IPV6_DESTINATION = 24;
-/** What every IPv6 link carries, RFC 8200 §5. */
+/** Smallest MTU of an IPv6 link, RFC 8200 §5. */
 export const IPV6_MIN_MTU = 1280;
 
 export const HEADER_HOP_BY_HOP = 0;
@@ -14,7 +14,7 @@ export const HEADER_FRAGMENT = 44;
 export const HEADER_AUTHENTICATION = 51;
 export const HEADER_DESTINATION_OPTIONS = 60;
 
-/** More extension headers than any honest packet has; RFC 8504 §5.3 allows a bound. */
+/** Most extension headers, which is more than any legitimate packet has; RFC 8504 §5.3 allows a bound. */
 export const MAX_EXTENSION_HEADERS = 8;
 
 /** RFC 2474 §3: the upper six bits of the traffic class. */
@@ -37,8 +37,8 @@ export function ipv6HopLimit(bytes: Uint8Array, offset: number): number {
 /**
  * Length of the extension header of type `header` at `bytes[at]`.
  *
- * @returns 0 when `header` is no extension header that can be walked over; -1 when it does not end before `end`, or
- * routes the packet on to another address (RFC 5095 has forbidden that for type 0; nothing else is asked of us)
+ * @returns 0 if `header` is not an extension header that can be skipped; -1 if it does not end before `end`, or if it routes the packet on
+ *          to another address (RFC 5095 forbids that for type 0, and this end supports no other type)
  */
 export function extensionHeaderLength(header: number, bytes: Uint8Array, at: number, end: number): number {
   let length: number;

@@ -1,4 +1,4 @@
-/** The TCP header, RFC 9293 §3.1. Offsets point at its first byte; the caller has checked that it has 20 bytes. */
+/** The TCP header, RFC 9293 §3.1. Offsets point at its first byte. The caller has checked that there are 20 bytes. */
 
 import { readUint32, writeUint16, writeUint32 } from "../network-order.ts";
 import { checksumOf, pseudoHeaderSum, sumBytes } from "./checksum.ts";

@@ -11,9 +11,9 @@ export const UDP_CHECKSUM = 6;
 export const MAX_UDP_PAYLOAD_BYTES = 65_507;
 
 /**
- * Offset behind the datagram in a whole packet.
+ * End offset of the datagram in a complete packet.
  *
- * @returns -1 when the header is cut short, or its length contradicts the packet's
+ * @returns -1 if the header is truncated, or its length contradicts the packet's
  */
 export function udpEnd(bytes: Uint8Array, packet: IpPacket): number {
   const { transport, end } = packet;
@@ -22,7 +22,7 @@ export function udpEnd(bytes: Uint8Array, packet: IpPacket): number {
   return length < UDP_HEADER_BYTES || transport + length > end ? -1 : transport + length;
 }
 
-/** True if the checksum is right. In IPv4 it may be 0 for none, in IPv6 not (RFC 8200 §8.1). */
+/** Whether the checksum is correct. In IPv4 it may be 0 for none; in IPv6 it may not (RFC 8200 §8.1). */
 export function isUdpChecksumRight(bytes: Uint8Array, packet: IpPacket, end: number): boolean {
   const { transport, source, destination, addressBytes } = packet;
   if (readUint16(bytes, transport + UDP_CHECKSUM) === 0) return addressBytes === 4;

@@ -9,10 +9,10 @@ export const VIRTIO_NEEDS_CHECKSUM = 1;
 
 export const VIRTIO_GSO_NONE = 0;
 export const VIRTIO_GSO_TCPV4 = 1;
-/** To be fragmented by IP (UFO): the packet holds one datagram. */
+/** UFO: the packet has one datagram, which is to be fragmented by IP. */
 export const VIRTIO_GSO_UDP = 3;
 export const VIRTIO_GSO_TCPV6 = 4;
-/** To be split into datagrams of gso_size bytes (USO). */
+/** USO: the packet is to be split into datagrams of gso_size bytes. */
 export const VIRTIO_GSO_UDP_L4 = 5;
 
 const GSO_ECN = 0x80;
@@ -21,7 +21,7 @@ export function virtioFlags(bytes: Uint8Array, offset: number): number {
   return bytes[offset];
 }
 
-/** Without its ECN bit. */
+/** The GSO type, without its ECN bit. */
 export function virtioGsoType(bytes: Uint8Array, offset: number): number {
   return bytes[offset + 1] & ~GSO_ECN;
 }
@@ -36,7 +36,7 @@ export function virtioGsoSize(bytes: Uint8Array, offset: number): number {
   return bytes[offset + 4] | (bytes[offset + 5] << 8);
 }
 
-/** Where summing starts, from the packet's first byte. */
+/** Offset in the packet at which the sum starts. */
 export function virtioChecksumStart(bytes: Uint8Array, offset: number): number {
   return bytes[offset + 6] | (bytes[offset + 7] << 8);
 }
@@ -46,7 +46,7 @@ export function virtioChecksumOffset(bytes: Uint8Array, offset: number): number 
   return bytes[offset + 8] | (bytes[offset + 9] << 8);
 }
 
-/** Writes a header; all 0 for a packet that is complete as it is. */
+/** Writes a header, which is all 0 for a packet that needs no completion. */
 export function writeVirtioNetHeader(
   bytes: Uint8Array,
   offset: number,
