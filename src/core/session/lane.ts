@@ -297,7 +297,7 @@ export class Lane {
     const head = decodeHead(this.#head.bytes, this.#head.length);
     const response = head === undefined ? undefined : decodeUpgradeResponse(head);
     if (response === undefined) {
-      return failed(new ProtocolError("ERR_HEAD_MALFORMED", "is this an udp-server?"));
+      return failed(new ProtocolError("ERR_HEAD_MALFORMED", "is this address that of an udp-server?"));
     }
     if (isInterim(response.status)) {
       if (this.#head.clearInterim()) return undefined;
@@ -360,11 +360,13 @@ export class Lane {
     const { extension } = response;
     if (extension === undefined || !response.bind) {
       return failed(
-        new ProtocolError("ERR_UPGRADE_REFUSED", "the server does not speak the Underpass extension"),
+        new ProtocolError("ERR_UPGRADE_REFUSED", "the server does not support the Underpass extension"),
       );
     }
     if (extension.receipts && !this.#offersReceipts) {
-      return failed(new ProtocolError("ERR_UPGRADE_REFUSED", "the server sends receipts, unasked"));
+      return failed(
+        new ProtocolError("ERR_UPGRADE_REFUSED", "the server agreed to receipts that were not requested"),
+      );
     }
     if (psk === undefined) return { kind: "accepted", extension };
     const { mac } = extension;

@@ -346,7 +346,7 @@ export class Tunnel {
       return;
     }
     if (this.#controlLength + bytes.length > this.#limits.controlBytes) {
-      this.fail(new ProtocolError("ERR_CONTROL_OVERFLOW", `${this.#controlLength} bytes wait`));
+      this.fail(new ProtocolError("ERR_CONTROL_OVERFLOW", `${this.#controlLength} bytes are waiting`));
       return;
     }
     this.#appendControl(bytes);
@@ -518,7 +518,7 @@ export class Tunnel {
     if (probe !== undefined) this.writeControl(probe);
     if (now >= this.#silentAt) {
       const silent = now - Math.min(this.#receivedAt, this.#unansweredSince);
-      this.fail(new ProtocolError("ERR_HEARTBEAT_LOST", `silent for ${Math.round(silent)} ms`));
+      this.fail(new ProtocolError("ERR_HEARTBEAT_LOST", `nothing arrived for ${Math.round(silent)} ms`));
       return;
     }
     if (now < this.#heartbeatAt) return;

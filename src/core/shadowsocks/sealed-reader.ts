@@ -104,7 +104,10 @@ export class SealedReader {
     if (this.#state === "salt") return this.#handleSalt(copyOf(bytes, from, end - from));
     const plain = this.#cipher!.open(this.#nonce.bytes, bytes, from, end);
     if (plain === undefined) {
-      return new ProtocolError("ERR_SHADOWSOCKS_TAG", "another password or method, or bytes were changed");
+      return new ProtocolError(
+        "ERR_SHADOWSOCKS_TAG",
+        "the password or the method differs, or bytes were changed",
+      );
     }
     const isFirst = this.#nonce.isZero;
     this.#nonce.advance();
@@ -153,5 +156,5 @@ export class SealedReader {
 }
 
 function replayed(): ProtocolError {
-  return new ProtocolError("ERR_SHADOWSOCKS_REPLAY", "is it a recording?");
+  return new ProtocolError("ERR_SHADOWSOCKS_REPLAY", "this may be a recorded connection");
 }
