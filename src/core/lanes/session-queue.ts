@@ -8,9 +8,11 @@
  *
  * Datagrams past the age budget are dropped from the head, because the oldest is worth least and the newest then waits no longer than the
  * budget. A burst, such as a video frame over a slow link, may wait that long. A standing queue helps nobody: as in CoDel (RFC 8289 §4),
- * a queue whose bulk has not been short for an interval is cut to its standing budget, which is much smaller. CoDel's growing drop rate
- * is not used: it is meant for senders that slow down, and these may not. If the queue exceeds its bound in bytes, the flow with the most
- * bytes loses datagrams.
+ * a queue whose bulk has not been short for an interval is cut to its standing budget, which is much smaller. The exception is a queue that
+ * goes away by itself, because less came in the last second than the session may send: losses delay datagrams, and their repair releases
+ * all of them at once, so that a server's queue of answers is long for longer than an interval. CoDel's growing drop rate is not used: it
+ * is meant for senders that slow down, and these may not. If the queue exceeds its bound in bytes, the flow with the most bytes loses
+ * datagrams.
  */
 import type { Counters } from "../counters.ts";
 import type { ReceivedDatagrams } from "../session/received-datagrams.ts";
@@ -20,6 +22,7 @@ import type { DatagramStore } from "./datagram-store.ts";
 import { NONE } from "./datagram-store.ts";
 import type { FlowTable } from "./flow-table.ts";
 import { ANY_LANE } from "./lane-bits.ts";
+import { RecentRate } from "./rate/recent-rate.ts";
 import { isResponsive, noteSent } from "./responsive.ts";
 
 /** A flow with less payload than this is sparse, in bytes per millisecond: 800 kbit/s, which covers any call and most games. */
@@ -31,6 +34,8 @@ const FORGET_MS = 2_000;
 const STANDING_INTERVAL_MS = 100;
 /** Share of the standing budget below which a wait counts as short. */
 const SHORT_SHARE = 0.5;
+/** A queue drains if less comes than this share of the session's rate. */
+const DRAIN_SHARE = 0.95;
 /** One datagram of any size that Ethernet carries. */
 const MIN_QUANTUM_BYTES = 1_500;
 const MAX_QUANTUM_BYTES = 32_768;
@@ -68,6 +73,9 @@ export class SessionQueue {
   #shortAt = 0;
   /** Whether a lane is up. A queue that waits for a lane to reconnect does not count as standing. */
   #isServed = false;
+  /** Rate of the session, and of what comes in. */
+  #rate = 0;
+  readonly #arrivals = new RecentRate();
 
   /**
    * @param byteLimit  bound of {@link bytes}
@@ -101,8 +109,9 @@ export class SessionQueue {
     );
   }
 
-  /** Sets how much a flow may send in a turn. @param rate  of the session, in bytes per millisecond */
-  adaptQuantum(rate: number): void {
+  /** Sets how much a flow may send in a turn, and what drains the queue. @param rate  of the session, in bytes per millisecond */
+  setRate(rate: number): void {
+    this.#rate = rate;
     this.#quantum = Math.min(MAX_QUANTUM_BYTES, Math.max(MIN_QUANTUM_BYTES, Math.floor(rate * TURN_MS)));
   }
 
@@ -157,6 +166,7 @@ export class SessionQueue {
     this.#flows.reserve(flow);
     this.#measure(now, flow, length);
     noteSent(this.#flows, flow, data, offset, length);
+    this.#arrivals.note(now, length);
     this.#dropStale(now, flow);
     const cost = entryCost(length);
     this.#dropUntil(this.#byteLimit - cost);
@@ -336,7 +346,8 @@ export class SessionQueue {
       this.#isServed &&
       this.#turn[RING_BULK] !== NONE &&
       now - this.#shortAt > STANDING_INTERVAL_MS &&
-      !isResponsive(this.#flows, flow);
+      !isResponsive(this.#flows, flow) &&
+      this.#arrivals.at(now) >= DRAIN_SHARE * this.#rate;
     const oldest = now - (isStanding ? Math.min(this.standingBudget, this.ageBudget) : this.ageBudget);
     while (this.#flows.head[flow] !== NONE && this.#store.time[this.#flows.head[flow]] < oldest) {
       this.#counters.drops.age++;

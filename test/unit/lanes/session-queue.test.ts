@@ -45,6 +45,18 @@ describe("SessionQueue", () => {
     expect(counters.drops.age).toBe(400);
   });
 
+  it("does not treat a queue as standing while less comes than the session may send", () => {
+    const { queue, counters, push } = makeQueue();
+    // 2,400 bytes/ms in the first 200 milliseconds.
+    push(0, BULK, 400);
+    queue.setRate(2_600);
+    queue.expire(200);
+    expect(counters.drops.age).toBe(0);
+    queue.setRate(2_400);
+    queue.expire(201);
+    expect(counters.drops.age).toBe(400);
+  });
+
   it("does not treat datagrams that wait for a lane to reconnect as standing", () => {
     const { queue, counters, push, take } = makeQueue();
     queue.setServed(0, false);

@@ -11,9 +11,10 @@
  *
  * Without a queue the rate grows: quickly up to the rate known from before, hardly for two round trips, then faster and faster (the plateau
  * of CUBIC, RFC 9438 §4.2), but never a quarter beyond the rate that the path has proved to take. A queue too short to show in the delay
- * shows in a surge of losses.
+ * shows in a surge of losses, if the session was sending at its rate (rate-use.ts).
  */
 import type { Interval, Measures } from "./measures.ts";
+import { RateUse } from "./rate-use.ts";
 
 const PACKET_BYTES = 1_250;
 const MIN_TARGET_MS = 1;
@@ -55,6 +56,7 @@ export class DelayMode {
   /** Intervals in a row in which the rate grew. */
   #growing = 0;
   #falls = 0;
+  readonly #use = new RateUse();
 
   begin(capacity: number): void {
     this.rate = capacity;
@@ -69,7 +71,8 @@ export class DelayMode {
     const isCrowd =
       (measures.surges && lateShare > CROWD) || (!hasSamples && isLimited && lateShare > BLIND_CROWD);
     if (hasSamples) this.#follow(interval, measures, isCrowd);
-    if (isCrowd) this.#backOff(measures);
+    this.#use.note(interval);
+    if (isCrowd && this.#use.wasUsed(interval.now, this.rate)) this.#backOff(measures);
   }
 
   /** Raises the rate because the path has been found to take more. */

@@ -132,7 +132,7 @@ export class RateIntervals {
     if (rates.pause > 0) this.#pacer.pause(rates.pause);
     const isStart = rates.mode === "start";
     this.#choice.judge(rates.rate, !isStart);
-    this.#queue.adaptQuantum(rates.rate);
+    this.#queue.setRate(rates.rate);
     this.#queue.ageBudget = isStart ? this.#startAge : this.#ageBudget;
     this.#queue.standingBudget = isStart
       ? this.#queue.ageBudget
