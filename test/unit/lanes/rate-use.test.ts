@@ -24,11 +24,11 @@ describe("RateUse", () => {
     ["11110000", false],
     ["1111", false],
   ])("looks at two round trips, of one round trip ago: limited in %s is %s", (limited, isUsed) => {
-    expect(wasUsed(limited, 1_300)).toBe(isUsed);
+    expect(wasUsed(limited, 1_200)).toBe(isUsed);
   });
 
   it("takes a rate far beyond the rate of delivery for used", () => {
-    expect(wasUsed("", 1_390)).toBe(false);
-    expect(wasUsed("", 1_410)).toBe(true);
+    expect(wasUsed("", 1_240)).toBe(false);
+    expect(wasUsed("", 1_260)).toBe(true);
   });
 });

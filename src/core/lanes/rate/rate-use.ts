@@ -16,8 +16,8 @@ import { RecentRate } from "./recent-rate.ts";
 const INTERVALS_AGO = 2;
 const INTERVALS = 4;
 const LEAST_LIMITED = 3;
-/** Multiple of the rate of delivery above which a rate counts as used. */
-const FAR_BEYOND = 1.4;
+/** Multiple of the rate of delivery above which a rate counts as used: an overload of a quarter is found even if it does not wait. */
+const FAR_BEYOND = 1.25;
 
 export class RateUse {
   /** One bit for each interval that was limited, the newest in the lowest. */
