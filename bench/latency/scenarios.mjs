@@ -124,6 +124,14 @@ const GROUPS = {
       }),
       link: { ...LINK, loss: 0, congestion },
     })),
+    {
+      ...beside("voice beside two cubic downloads, one by the tunnel", [VOICE], {
+        ...{ congestion: "cubic", direction: "down", by: "tunnel" },
+      }),
+      rivals: ["tunnel", "link"].map((by) => ({ congestion: "cubic", direction: "down", by })),
+      link: { ...LINK, loss: 0, congestion: "cubic" },
+      seconds: 40,
+    },
   ],
   sessions: [
     {

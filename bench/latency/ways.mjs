@@ -9,7 +9,7 @@ import { ADDRESS, FAR, NEAR, startProgram } from "./hosts.mjs";
  *
  * @typedef {object} Way
  * @property {(port: number) => Promise<Endpoint>} lead
- * @property {() => Promise<string | undefined>} proxy  URL of a SOCKS5 server by the same way for other TCP; none: direct
+ * @property {() => Promise<string | undefined>} proxy  URL of a proxy by the same way for other TCP; none: direct
  * @property {() => number[]} pids  of what is between
  * @property {() => Promise<void>} stop
  */
@@ -28,6 +28,7 @@ export const WAYS = {
   }),
   ss: async () => {
     const port = await freeTcpPort();
+    const userInfo = Buffer.from(`${METHOD}:${PASSWORD}`).toString("base64url");
     const common = ["-p", port, "-k", PASSWORD, "-m", METHOD, "--no-delay"];
     const server = startProgram(FAR, ["ss-server", "-s", ADDRESS.far, ...common]);
     server.stdout.resume();
@@ -48,7 +49,7 @@ export const WAYS = {
         address: "127.0.0.1",
         port: await startLocal("ss-tunnel", ["-L", `${ADDRESS.far}:${target}`]),
       }),
-      proxy: async () => `socks5://127.0.0.1:${await startLocal("ss-local", [])}`,
+      proxy: async () => `ss://${userInfo}@${ADDRESS.far}:${port}`,
       pids: () => processes.map(({ pid }) => Number(pid)),
       stop: () => stop(processes),
     };

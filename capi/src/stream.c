@@ -55,6 +55,15 @@ static JSValue stream_pause(JSContext *context, JSValueConst self, int count, JS
   return JS_UNDEFINED;
 }
 
+// streamLimit(descriptor, most bytes of one read, bytes of the receive buffer; or 0 and 0)
+static JSValue stream_limit(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
+  (void)self, (void)count;
+  int32_t bytes = get_int(context, values[1]);
+  io_stream_limit(instance_of(context)->io, get_int(context, values[0]), bytes < 0 ? 0 : (size_t)bytes,
+                  get_int(context, values[2]));
+  return JS_UNDEFINED;
+}
+
 static JSValue stream_release(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   io_stream_release(instance_of(context)->io, get_int(context, values[0]));
@@ -77,7 +86,7 @@ static const JSCFunctionListEntry FUNCTIONS[] = {
     FUNCTION("streamOpen", 4, stream_open),       FUNCTION("streamWrite", 4, stream_write),
     FUNCTION("streamEnd", 1, stream_end),         FUNCTION("streamPause", 2, stream_pause),
     FUNCTION("streamRelease", 1, stream_release), FUNCTION("streamClose", 1, stream_close),
-    FUNCTION("streamReset", 1, stream_reset),
+    FUNCTION("streamReset", 1, stream_reset),     FUNCTION("streamLimit", 3, stream_limit),
 };
 
 void stream_add(JSContext *context, JSValueConst host) { ADD_FUNCTIONS(context, host, FUNCTIONS); }

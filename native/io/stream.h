@@ -32,6 +32,9 @@ void io_stream_end(io_loop *loop, int stream);
 // again.
 void io_stream_pause(io_loop *loop, int stream, bool is_paused);
 
+// Limits what one read takes, and the system's receive buffer, where that can be undone; 0 and 0 for no limits.
+void io_stream_limit(io_loop *loop, int stream, size_t read_bytes, int buffer_bytes);
+
 // Returns the open descriptor to the caller. What shortcuts have kept of the stream, or have still to write, is lost.
 void io_stream_release(io_loop *loop, int stream);
 

@@ -56,6 +56,15 @@ static napi_value stream_pause(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
+// streamLimit(descriptor, most bytes of one read, bytes of the receive buffer; or 0 and 0)
+static napi_value stream_limit(napi_env env, napi_callback_info info) {
+  napi_value values[3];
+  if (!get_arguments(env, info, 3, values)) return NULL;
+  int bytes = get_int(env, values[1]);
+  io_stream_limit(loop_of(env), get_int(env, values[0]), bytes < 0 ? 0 : (size_t)bytes, get_int(env, values[2]));
+  return NULL;
+}
+
 // Calls that take only the descriptor.
 static napi_value call(napi_env env, napi_callback_info info, void (*what)(io_loop *, int)) {
   napi_value value;
@@ -86,6 +95,7 @@ void stream_init(napi_env env, napi_value exports) {
   set_function(env, exports, "streamOpen", stream_open);
   set_function(env, exports, "streamWrite", stream_write);
   set_function(env, exports, "streamPause", stream_pause);
+  set_function(env, exports, "streamLimit", stream_limit);
   set_function(env, exports, "streamEnd", stream_finish);
   set_function(env, exports, "streamRelease", stream_release);
   set_function(env, exports, "streamClose", stream_close);

@@ -292,6 +292,7 @@ export class Tun2SocksHost implements TunnelPathHost {
       });
     };
     const core = () => this.#core;
+    const pacing = () => this.#tunnel?.pacing;
     const connect: ConnectFlow = ({ route, target }, cancellation) =>
       this.#connect(route, target, cancellation);
     const log = this.#log;
@@ -307,7 +308,9 @@ export class Tun2SocksHost implements TunnelPathHost {
       });
       this.#stack = stack;
       const turnAt = () => this.#turnAt();
-      this.#stackFlows = new StackFlows({ core, stack, device, system: this.#system, log, connect, turnAt });
+      this.#stackFlows = new StackFlows({
+        ...{ core, stack, device, system: this.#system, log, connect, pacing, turnAt },
+      });
       return makeCore([]);
     }
     if (!device.hasKernel) return makeCore([]);
@@ -317,6 +320,7 @@ export class Tun2SocksHost implements TunnelPathHost {
       tcp: this.#io.tcp,
       log,
       connect,
+      pacing,
       drain: () => this.#drain(),
     });
     this.#flows = relay;

@@ -37,6 +37,7 @@ import type { EndpointStatus, FlowStatus } from "./status.ts";
 import { joinFlows, joinStatus, listFlows } from "./status.ts";
 import { BatchWriter } from "./stream/batch-writer.ts";
 import type { ByteStream } from "./stream/byte-stream.ts";
+import { TransferPacing } from "./stream/transfer-pacer.ts";
 import type { System } from "./system.ts";
 import { HostTap } from "./tap/host-tap.ts";
 import { openTap } from "./tap/open-tap.ts";
@@ -119,6 +120,8 @@ export class UdpLocalHost implements RelayHost {
   #dialects: DialectHost | undefined;
   /** For the CONNECT requests. */
   #tcp: TcpWay | undefined;
+  /** For TCP that is relayed beside the session. */
+  readonly pacing: TransferPacing;
   #isClosing = false;
   /** By way: the last logged reason for having no connection; empty while there is one. */
   readonly #saidFailures: string[] = [];
@@ -139,6 +142,9 @@ export class UdpLocalHost implements RelayHost {
   ) {
     const { io } = system;
     this.#system = system;
+    this.pacing = new TransferPacing(system, () =>
+      options.latency === "bulk" ? undefined : this.core.pathWatch,
+    );
     this.datapath = system.datapath ?? TYPESCRIPT_DATAPATH;
     this.#driver = new Driver(system, io.udp, {
       begin: (now) => this.#shortcuts?.refresh(now),
@@ -413,6 +419,7 @@ export class UdpLocalHost implements RelayHost {
       log: this.#log,
       associate: (client, localIp) => udp.associate(client, localIp),
       connect: (target, cancellation) => tcp.connect(target, cancellation),
+      pacing: this.pacing,
       serveDialect: (stream, dialect, request) => {
         this.#dialects ??= openLocalDialects(this.#options, this, this.#system, this.#log);
         stream.tune(this.#options.heartbeatMs);

@@ -13,6 +13,8 @@ typedef struct stream {
   const io_stream_callbacks *callbacks;
   uint8_t *data;
   size_t length;
+  // Most bytes of one read; 0 for the whole length.
+  size_t most;
   // The other end has ended; reading would report this again and again.
   bool has_ended;
   bool is_paused;

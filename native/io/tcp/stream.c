@@ -209,11 +209,17 @@ static void pass_on(stream *stream, size_t count) {
 
 static bool is_read(const stream *stream) { return stream->watcher.fd >= 0 && !stream->is_paused; }
 
+// How much of the buffer one read may fill, with what was kept.
+static size_t room(const stream *stream) {
+  size_t most = stream->most == 0 ? stream->length : stream->kept_bytes + stream->most;
+  return most < stream->length ? most : stream->length;
+}
+
 // Reads once, behind what was kept. Returns false if nothing more is to be read now.
 static bool read_once(stream *stream) {
   size_t kept = stream->kept_bytes;
   if (kept > 0) memcpy(stream->data, stream->kept, kept);
-  ssize_t count = io_socket_read((uv_os_sock_t)stream->watcher.fd, stream->data + kept, stream->length - kept);
+  ssize_t count = io_socket_read((uv_os_sock_t)stream->watcher.fd, stream->data + kept, room(stream) - kept);
   if (count == UV_EAGAIN) return false;
   stream->kept_bytes = 0;
   if (count > 0) {
@@ -319,6 +325,19 @@ void io_stream_pause(io_loop *loop, int descriptor, bool is_paused) {
   stream->is_paused = is_paused;
   if (is_paused) io_shortcut_end_stream(loop, stream);
   watch(stream);
+}
+
+void io_stream_limit(io_loop *loop, int descriptor, size_t read_bytes, int buffer_bytes) {
+  stream *stream = io_stream_of(loop, descriptor);
+  if (stream == NULL) return;
+  stream->most = read_bytes;
+#ifdef SO_BUF_LOCK
+  // Gives the buffer back to autotuning, which setting its size ends.
+  if (io_socket_set((uv_os_sock_t)descriptor, SOL_SOCKET, SO_BUF_LOCK, 0) == 0 && buffer_bytes > 0)
+    io_socket_set((uv_os_sock_t)descriptor, SOL_SOCKET, SO_RCVBUF, buffer_bytes);
+#else
+  (void)buffer_bytes;
+#endif
 }
 
 // Stops watching the descriptor, which stays open. `released` is left to do.

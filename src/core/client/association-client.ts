@@ -40,6 +40,8 @@ export type AssociationClient = Pick<
   associationReports?(now: number, first: number, slots: number): AssociationReports;
   /** See {@link TunnelClient.measure}. */
   measure?: TunnelClient["measure"];
+  /** See {@link TunnelClient.pathWatch}. */
+  readonly pathWatch?: TunnelClient["pathWatch"];
   isLimited?(now: number, lane: number): boolean;
   /** Whether nothing but `pollTransmit` has to be polled. Default: never. */
   readonly isPlain?: boolean;

@@ -8,6 +8,7 @@ import { copyAddress } from "../../wire/socket-address.ts";
 import { Counters } from "../counters.ts";
 import { Deadlines } from "../deadlines.ts";
 import { randomSeed } from "../handshakes/credentials.ts";
+import type { PathWatch } from "../lanes/transfers/path-watch.ts";
 import { ContextTable } from "../session/context-table.ts";
 import { DatagramBatch } from "../session/datagram-batch.ts";
 import type { Lane } from "../session/lane.ts";
@@ -194,6 +195,11 @@ export class TunnelClient {
   get spread(): SpreadState {
     const { scheduler } = this.#parts;
     return spreadState(scheduler === undefined ? [] : [scheduler]);
+  }
+
+  /** What a session with receipts sees of its path. */
+  get pathWatch(): PathWatch | undefined {
+    return this.#parts.scheduler?.watch;
   }
 
   /** In a session with receipts: payload bytes that wait for lanes, or are on lanes without a receipt. */

@@ -44,6 +44,7 @@ import { LaneChoice } from "./sending/lane-choice.ts";
 import { Lateness } from "./sending/lateness.ts";
 import { LaneSender } from "./sending/sender.ts";
 import { SessionQueue } from "./session-queue.ts";
+import { PathWatch } from "./transfers/path-watch.ts";
 
 /** Shortest time from now to a timeout, in milliseconds. */
 const TIMER_MS = 1;
@@ -91,6 +92,8 @@ export interface LaneSchedulerStats {
 }
 
 export class LaneScheduler {
+  /** For transfers beside the session. */
+  readonly watch = new PathWatch();
   readonly #store: DatagramStore;
   readonly #counters: Counters;
   readonly #lanes = new LaneSet();
@@ -137,6 +140,7 @@ export class LaneScheduler {
       budget,
       demand,
       sender: this.#sender,
+      watch: this.watch,
     };
     this.#hedger = new Hedger(parts);
     this.#dispatcher = new Dispatcher(parts);
@@ -485,6 +489,7 @@ export class LaneScheduler {
   handleReceipt(now: number, bytes: Uint8Array, offset: number, end: number): boolean {
     const reader = this.#reader;
     if (!reader.begin(bytes, offset, end)) return false;
+    this.watch.noteReceipt(now, reader.clock, this.#path.minRtt);
     while (reader.next()) {
       const lane = this.#lanes.all[reader.lane];
       if (lane === undefined || !lane.isUp) continue;
@@ -498,6 +503,7 @@ export class LaneScheduler {
       const delay = this.#path.delayOf(sentAt, reader.clock - reader.age);
       this.#path.addOfLane(lane, delay);
       if (this.#lateness.isStale(sentAt, this.#path)) continue;
+      this.watch.noteArrival(now, delay);
       this.#path.add(lane, sentAt, sentBytes, delay, now - sentAt - reader.age / 1000);
       this.#counters.histograms.standingDelayMs.add("", delay - this.#path.base);
       this.#rates.noteFrame(sentAt, delay - this.#path.base, sentBytes);

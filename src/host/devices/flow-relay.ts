@@ -5,6 +5,7 @@ import type { Logger } from "../log.ts";
 import type { Loop } from "../loop.ts";
 import type { ByteStream } from "../stream/byte-stream.ts";
 import { relayTcp } from "../stream/tcp-relay.ts";
+import type { TransferPacing } from "../stream/transfer-pacer.ts";
 
 /** Connects to a flow's target by its route. */
 export type ConnectFlow = (flow: AcceptedFlow, cancellation: Cancellation) => Promise<ByteStream>;
@@ -13,6 +14,8 @@ export interface FlowRelayOptions {
   readonly loop: Loop;
   readonly log: Logger;
   readonly connect: ConnectFlow;
+  /** Of the session that the flows share a path with, if there is one. */
+  readonly pacing: () => TransferPacing | undefined;
   /** The flow's connection has ended. */
   readonly onClosed: (flow: number) => void;
   /** The flow's target cannot be connected to: its application gets a reset, and `near` is given up. */
@@ -63,11 +66,14 @@ export class FlowRelay {
   }
 
   async #connect(flow: AcceptedFlow, near: ByteStream, cancellation: Cancellation): Promise<void> {
-    const { log, loop, connect, refuse } = this.#options;
+    const { log, loop, connect, pacing, refuse } = this.#options;
     try {
       const far = await connect(flow, cancellation);
       if (cancellation.isCancelled) far.destroy();
-      else relayTcp(near, far, loop, { onClosed: () => this.#handleClosed(flow.flow, near) });
+      else {
+        const onClosed = () => this.#handleClosed(flow.flow, near);
+        relayTcp(near, far, loop, { pacing: pacing(), onClosed });
+      }
     } catch (error) {
       if (this.#streams[flow.flow] !== near) return;
       const target = formatAddress(flow.target);

@@ -5,7 +5,7 @@ import type { Logger } from "../log.ts";
 import type { Loop } from "../loop.ts";
 import type { ByteStream } from "../stream/byte-stream.ts";
 import type { StreamListener, Tcp } from "../stream/tcp.ts";
-import type { ConnectFlow } from "./flow-relay.ts";
+import type { ConnectFlow, FlowRelayOptions } from "./flow-relay.ts";
 import { FlowRelay } from "./flow-relay.ts";
 
 export interface KernelFlowsOptions {
@@ -15,6 +15,7 @@ export interface KernelFlowsOptions {
   readonly tcp: Tcp;
   readonly log: Logger;
   readonly connect: ConnectFlow;
+  readonly pacing: FlowRelayOptions["pacing"];
   /** Drains the core. */
   readonly drain: () => void;
 }

@@ -6,7 +6,7 @@ import type { StackTurn } from "../stream/byte-stream-stack.ts";
 import { StackStream } from "../stream/byte-stream-stack.ts";
 import type { SystemErrors } from "../system.ts";
 import type { Device } from "./device.ts";
-import type { ConnectFlow } from "./flow-relay.ts";
+import type { ConnectFlow, FlowRelayOptions } from "./flow-relay.ts";
 import { FlowRelay } from "./flow-relay.ts";
 import type { TcpStack } from "./tcp-stack.ts";
 import {
@@ -25,6 +25,7 @@ export interface StackFlowsOptions {
   readonly system: Loop & SystemErrors;
   readonly log: Logger;
   readonly connect: ConnectFlow;
+  readonly pacing: FlowRelayOptions["pacing"];
   /** The time of this turn of the loop, at whose end {@link StackFlows.flush} is called. */
   readonly turnAt: () => number;
 }
@@ -46,6 +47,7 @@ export class StackFlows implements StackTurn {
       log: options.log,
       loop: options.system,
       connect: options.connect,
+      pacing: options.pacing,
       onClosed: (flow) => options.core().endFlow(options.turnAt(), flow),
       refuse: (_flow, near) => near.reset(),
     });

@@ -191,6 +191,8 @@ export interface NativeModule {
    * once unless bytes are left to read first.
    */
   streamPause?(descriptor: number, isPaused: boolean): void;
+  /** Limits what one read takes, and the system's receive buffer, where that can be undone; 0 and 0 for no limits. */
+  streamLimit?(descriptor: number, readBytes: number, bufferBytes: number): void;
   /** Closes it with a RST. */
   streamReset?(descriptor: number): void;
 

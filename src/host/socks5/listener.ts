@@ -16,6 +16,7 @@ import { PatientWriter } from "../stream/patient-writer.ts";
 import type { StreamListener, Tcp } from "../stream/tcp.ts";
 import { joinListeners } from "../stream/tcp.ts";
 import { relayTcp } from "../stream/tcp-relay.ts";
+import type { TransferPacing } from "../stream/transfer-pacer.ts";
 import type { Socks5Association } from "./udp.ts";
 
 /** Probes start after this idle time; a client that has vanished is noticed some 10 s later. */
@@ -46,6 +47,8 @@ export interface Socks5ListenerOptions {
   readonly connect: (target: AddressBytes, cancellation: Cancellation) => Promise<ByteStream>;
   /** Serves a client that asks for UDP on its own connection, which is to be handed on. */
   readonly serveDialect: (stream: ByteStream, dialect: Dialect, request: AddressBytes) => void;
+  /** For what is relayed for a CONNECT. */
+  readonly pacing: TransferPacing;
   readonly onRefused: () => void;
 }
 
@@ -220,7 +223,9 @@ class Socks5Connection implements ByteStreamEvents {
         return;
       }
       this.#reply(SUCCEEDED);
-      this.#handOn((near) => relayTcp(near, far, this.#options.loop, { onClosed: this.#forget }));
+      this.#handOn((near) =>
+        relayTcp(near, far, this.#options.loop, { onClosed: this.#forget, pacing: this.#options.pacing }),
+      );
     } catch (error) {
       this.#options.log.debug(
         { target: formatAddress(target), error: (error as Error).message },

@@ -108,6 +108,10 @@ export class CodedByteStream extends ListenedStream {
     this.#inner.tune(heartbeatMs);
   }
 
+  limitReads(readBytes: number, bufferBytes: number): void {
+    this.#inner.limitReads?.(readBytes, bufferBytes);
+  }
+
   protected override setReading(isReading: boolean): void {
     if (isReading) this.#inner.resume();
     else this.#inner.pause();

@@ -95,6 +95,10 @@ export class DescriptorStream extends ListenedStream {
     return { descriptor: this.#descriptor, unread };
   }
 
+  limitReads(readBytes: number, bufferBytes: number): void {
+    if (this.#state !== "closed") this.native.streamLimit?.(this.#descriptor, readBytes, bufferBytes);
+  }
+
   protected override setReading(isReading: boolean): void {
     if (this.#state !== "closed") this.native.streamPause!(this.#descriptor, !isReading);
   }

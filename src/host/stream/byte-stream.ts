@@ -53,6 +53,8 @@ export interface ByteStream {
   /** Gives bytes back, which are copied: they come again before any others, when it is resumed. Pauses. */
   unread(bytes: Uint8Array): void;
   pause(): void;
+  /** Limits what one read takes, and what the system keeps that is not read, where the carrier can; 0 and 0 for no limits. */
+  limitReads?(readBytes: number, bufferBytes: number): void;
   /** Reads. What has been kept is delivered before the call returns: bytes, then the end. */
   resume(): void;
   /**

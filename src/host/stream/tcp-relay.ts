@@ -1,5 +1,6 @@
 import type { Loop, Timer } from "../loop.ts";
 import type { ByteStream, ByteStreamEvents } from "./byte-stream.ts";
+import type { PacedReader, TransferPacer, TransferPacing } from "./transfer-pacer.ts";
 
 /** Idle time after which a half-closed connection is reset; the same as `tcp.closing` in OpenBSD's pf. */
 const HALF_OPEN_IDLE_MS = 900_000;
@@ -8,6 +9,8 @@ export interface RelayOptions {
   /** Both are closed. */
   readonly onClosed?: () => void;
   readonly halfOpenIdleMs?: number;
+  /** Default: as fast as the connections take it. */
+  readonly pacing?: TransferPacing | undefined;
 }
 
 /**
@@ -35,8 +38,9 @@ class TcpRelay {
     this.#loop = loop;
     this.#halfOpenIdleMs = options.halfOpenIdleMs ?? HALF_OPEN_IDLE_MS;
     this.#onClosed = options.onClosed;
-    this.#near = new RelayEnd(near, this);
-    this.#far = new RelayEnd(far, this);
+    const pacing = options.pacing?.appliesTo(far) === true ? options.pacing : undefined;
+    this.#near = new RelayEnd(near, this, pacing?.up);
+    this.#far = new RelayEnd(far, this, pacing?.down);
     this.#near.other = this.#far;
     this.#far.other = this.#near;
   }
@@ -76,17 +80,24 @@ class TcpRelay {
 }
 
 /** One of the two connections. */
-class RelayEnd implements ByteStreamEvents {
+class RelayEnd implements ByteStreamEvents, PacedReader {
   readonly stream: ByteStream;
   readonly #relay: TcpRelay;
   other!: RelayEnd;
   isClosed = false;
+  readonly #pacer: TransferPacer | undefined;
+  /** Why it is not read: the other one takes no more; it is not its turn. */
+  #isBlocked = false;
+  #isWaiting = false;
+  /** Bytes of one read; 0 for any number. */
+  #most = 0;
   /** Its peer has sent a FIN. */
   #hasEnded = false;
   /** The FIN of the other one's peer was passed on. */
   #isFinished = false;
 
-  constructor(stream: ByteStream, relay: TcpRelay) {
+  constructor(stream: ByteStream, relay: TcpRelay, pacer: TransferPacer | undefined) {
+    this.#pacer = pacer;
     this.stream = stream;
     this.#relay = relay;
   }
@@ -94,12 +105,35 @@ class RelayEnd implements ByteStreamEvents {
   onBytes(chunk: Uint8Array, length: number): void {
     this.#relay.handleActivity();
     const bytes = length === chunk.length ? chunk : chunk.subarray(0, length);
-    if (!this.other.stream.write(bytes, false, this.stream.reusesMemory)) this.stream.pause();
+    if (!this.other.stream.write(bytes, false, this.stream.reusesMemory)) this.#isBlocked = true;
+    if (this.#pacer?.spend(length, this) === true) this.#isWaiting = true;
+    else this.#limitReads(0, 0);
+    if (this.#isBlocked || this.#isWaiting) this.stream.pause();
   }
 
   onWritten(): void {
     this.#relay.handleActivity();
-    this.other.stream.resume();
+    this.other.handleTaken();
+  }
+
+  /** The other one has taken what was lent to it. */
+  handleTaken(): void {
+    this.#isBlocked = false;
+    if (!this.#isWaiting) this.stream.resume();
+  }
+
+  #limitReads(most: number, bufferBytes: number): void {
+    if (most === this.#most) return;
+    this.#most = most;
+    this.stream.limitReads?.(most, bufferBytes);
+  }
+
+  // PacedReader
+
+  proceed(most: number, bufferBytes: number): void {
+    this.#isWaiting = false;
+    this.#limitReads(most, bufferBytes);
+    if (!this.#isBlocked) this.stream.resume();
   }
 
   onEnd(): void {

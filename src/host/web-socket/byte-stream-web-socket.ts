@@ -128,6 +128,10 @@ export class WebSocketByteStream extends ListenedStream {
     this.#inner.tune(heartbeatMs);
   }
 
+  limitReads(readBytes: number, bufferBytes: number): void {
+    this.#inner.limitReads?.(readBytes, bufferBytes);
+  }
+
   protected override setReading(isReading: boolean): void {
     // The peer's close frame is read even if nobody listens.
     if (isReading || this.#hasClosed) this.#inner.resume();

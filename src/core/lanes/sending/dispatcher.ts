@@ -15,6 +15,7 @@ import type { Pacer } from "../rate/pacer.ts";
 import type { RateControl } from "../rate/rate-control.ts";
 import { isOrdered } from "../responsive.ts";
 import type { SessionQueue } from "../session-queue.ts";
+import type { PathWatch } from "../transfers/path-watch.ts";
 import type { LaneChoice } from "./lane-choice.ts";
 import type { Lateness } from "./lateness.ts";
 import type { LaneSender } from "./sender.ts";
@@ -41,6 +42,7 @@ export class Dispatcher {
   readonly #pacer: Pacer;
   readonly #demand: Demand;
   readonly #sender: LaneSender;
+  readonly #watch: PathWatch;
 
   constructor(parts: SendingParts) {
     this.#store = parts.store;
@@ -54,6 +56,7 @@ export class Dispatcher {
     this.#pacer = parts.pacer;
     this.#demand = parts.demand;
     this.#sender = parts.sender;
+    this.#watch = parts.watch;
   }
 
   /** Assigns waiting datagrams to lanes. @param delivered  bytes receipted in this interval so far */
@@ -87,6 +90,7 @@ export class Dispatcher {
       }
       passed = NONE;
       this.#queue.take(now, entry);
+      this.#watch.noteSparse(now);
       this.#sender.send(now, first, entry);
       const second = this.#secondLaneFor(flow[entry], allowed[entry], isSpread, first);
       if (second !== NONE && this.#pacer.maySendSparse) {

@@ -7,6 +7,7 @@ import type { Pacer } from "../rate/pacer.ts";
 import type { PathDelay } from "../rate/path-delay.ts";
 import type { RateControl } from "../rate/rate-control.ts";
 import type { SessionQueue } from "../session-queue.ts";
+import type { PathWatch } from "../transfers/path-watch.ts";
 import type { HedgeBudget } from "./hedge-budget.ts";
 import type { LaneChoice } from "./lane-choice.ts";
 import type { Lateness } from "./lateness.ts";
@@ -27,4 +28,5 @@ export interface SendingParts {
   readonly budget: HedgeBudget;
   readonly demand: Demand;
   readonly sender: LaneSender;
+  readonly watch: PathWatch;
 }

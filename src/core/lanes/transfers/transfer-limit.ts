@@ -1,0 +1,223 @@
+/**
+ * How fast TCP that is relayed beside a session may be read, so that a call in the session stays a call.
+ *
+ * A download whose sender fills the queue of the link, as CUBIC does, delays everything that shares it. The relay is its receiver, and a
+ * receiver bounds the sender: what is not read fills the receive buffer, and then the window that is advertised opens only as fast as
+ * is read. rLEDBAT (RFC 9840) does this with the window of each connection and the delay of its own packets; here all relayed
+ * connections of a direction share one rate, which also holds where their round trips differ, and the delay is that of the session's
+ * datagrams (path-watch.ts). For uploads the relay is the sender. As in LEDBAT (RFC 6817 §2.4.2), there is a target for the time that
+ * packets stand in the queue, and the rate follows the distance from it:
+ *
+ *     off ── the queue is long, and there is a call ──► drain ── the queue has ended ──► hold
+ *      ▲                                                  │                                │
+ *      └───────── the queue is not ours: released ◄───────┴────────────────────────────────┘
+ *
+ * *Drain* bounds the receive buffer, which autotuning has made large. A window that was advertised stands, so that for a while all that
+ * comes is read, or the system would drop it. Then next to nothing is read until the buffer is full and the queue is over. The link stays
+ * full meanwhile. *Hold* changes the rate by a proportional and an integral part, like PIE (RFC 8033 §4.2), whose dead time is what
+ * a change takes to show: a round trip and a half. While the queue is short the rate grows, faster and faster. Now and then the rate is
+ * halved for a round trip, so that the delay of the empty path is seen again (LEDBAT++ has such slowdowns too).
+ *
+ * LEDBAT yields to whoever else fills the queue until nothing is left. That would help nobody here: the queue stays. So if reading less does
+ * not end it, or the rate has halved and it stands all the same, the limit is released, first for 15 s, then for longer.
+ */
+const TARGET_MS = 5;
+/** What begins a limit: a queue that is longer than this for so long, while transfers move so many bytes per millisecond. */
+const LONG_MS = 15;
+const LONG_FOR_MS = 150;
+const MIN_RATE = 25;
+/** Receive buffer in round trips, which Linux doubles: a window that was closed opens once a sixteenth of it is free, which should be less than one. */
+const BUFFER_TRIPS = 2.5;
+const MIN_BUFFER_BYTES = 65_536;
+/** In drain: how long all is read, while the old window is used up; then share of the rate before, longest time, and for how long the queue has to be short. */
+const TIGHTEN_MS = 1_200;
+const DRAIN_SHARE = 0.1;
+const DRAIN_FOR_MS = 5_000;
+const DRAINED_FOR_MS = 120;
+/** Of the rate before, what hold begins with; and where the queue became shorter, but did not end. */
+const BEGIN_SHARE = 0.92;
+const DOUBTFUL_SHARE = 0.6;
+/** Change of the rate per half round trip: for a queue of a round trip, and for one that has grown by that since the last tick. */
+const INTEGRAL = 0.02;
+const PROPORTIONAL = 0.25;
+const MAX_CHANGE = 0.3;
+const MIN_RTT_MS = 20;
+/** Growth per half round trip while the queue is short; and how it grows itself. */
+const GROWTH = 0.004;
+const MAX_GROWTH = 0.05;
+const ACCELERATION = 0.06;
+/** Up to here a queue is short. */
+const SHORT_MS = 2 * TARGET_MS;
+/** Others fill the queue if it has been longer for so long, and the rate has fallen to this share of what it was. */
+const FOREIGN_MS = 2_000;
+const FOREIGN_SHARE = 0.5;
+const RELEASE_MS = 15_000;
+const MAX_RELEASE_MS = 120_000;
+/** After so long in hold the next release is a short one again. */
+const PROVED_MS = 10_000;
+/** A rate is used if this share of it is moved; one that is not used for so long ends. */
+const USED_SHARE = 0.5;
+const UNUSED_MS = 5_000;
+/** Without samples of the delay the limit stays for so long. */
+const BLIND_MS = 2_000;
+/** How often the delay of the empty path has to be seen; and up to what delay it was. */
+const EMPTY_INTERVAL_MS = 8_000;
+const EMPTY_MS = 1;
+const SLOW_SHARE = 0.5;
+/** A pause after which nothing is known of what was moved before. */
+const REST_MS = 500;
+const MEAN_MS = 400;
+const RECENT_MS = 100;
+const NONE = Number.POSITIVE_INFINITY;
+
+export class TransferLimit {
+  /** Bytes per millisecond that transfers may move together; Infinity for no limit. */
+  rate = NONE;
+  state: "off" | "drain" | "hold" = "off";
+  /** What the system is to keep of a transfer that is not read, at most, while there is a limit. */
+  bufferBytes = 0;
+  /** Means of what was moved of late, in bytes per millisecond. */
+  #mean = 0;
+  #recent = 0;
+  #tickAt = 0;
+  #sampledAt = 0;
+  #standing = 0;
+  /** Since when the queue is too long, while off. */
+  #longSince = NONE;
+  /** Of the state: its beginning; what was moved and how long the queue was before. */
+  #since = 0;
+  #before = 0;
+  #standingBefore = 0;
+  /** When the queue was last short, or last long in drain; and the rate then. */
+  #turnedAt = 0;
+  #shortRate = 0;
+  #usedAt = 0;
+  #growth = 0;
+  /** When the queue was last empty; and what the rate is but for a slowdown, which ends then, as its effect does later. */
+  #emptyAt = 0;
+  #wanted = 0;
+  #slowUntil = 0;
+  #settledAt = 0;
+  #releasedUntil = 0;
+  #release = RELEASE_MS;
+
+  /**
+   * To be called every 20 ms or so.
+   *
+   * @param bytes     moved since the last call
+   * @param standing  how long packets stand in the queue of this direction, in milliseconds; negative while that is not known
+   * @param rtt       least round trip
+   */
+  tick(now: number, bytes: number, standing: number, rtt: number, hasCall: boolean): void {
+    const elapsed = now - this.#tickAt;
+    if (elapsed <= 0) return;
+    this.#tickAt = now;
+    this.#measure(bytes / elapsed, elapsed);
+    if (standing >= 0) this.#sampledAt = now;
+    if (!hasCall || now - this.#sampledAt > BLIND_MS) this.end();
+    if (!hasCall || standing < 0) return;
+    const trip = Math.max(MIN_RTT_MS, rtt);
+    if (this.state === "off") this.#look(now, standing, trip);
+    else if (this.state === "drain") this.#drain(now, standing);
+    else this.#hold(now, standing, trip, (2 * elapsed) / trip);
+    this.#standing = standing;
+  }
+
+  /** Lifts the limit. */
+  end(): void {
+    this.state = "off";
+    this.rate = NONE;
+    this.#longSince = NONE;
+  }
+
+  #measure(rate: number, elapsed: number): void {
+    const isRested = elapsed > REST_MS;
+    this.#mean += (isRested ? 1 : Math.min(1, elapsed / MEAN_MS)) * (rate - this.#mean);
+    this.#recent += (isRested ? 1 : Math.min(1, elapsed / RECENT_MS)) * (rate - this.#recent);
+  }
+
+  #look(now: number, standing: number, trip: number): void {
+    if (standing <= LONG_MS || this.#mean < MIN_RATE || now < this.#releasedUntil) {
+      this.#longSince = NONE;
+      return;
+    }
+    if (this.#longSince === NONE) this.#longSince = now;
+    if (now - this.#longSince < LONG_FOR_MS) return;
+    this.state = "drain";
+    this.#since = now;
+    this.#turnedAt = now;
+    this.#before = this.#mean;
+    this.#standingBefore = standing;
+    this.bufferBytes = Math.round(Math.max(MIN_BUFFER_BYTES, BUFFER_TRIPS * trip * this.#before));
+    this.rate = 2 * this.#before;
+  }
+
+  #drain(now: number, standing: number): void {
+    if (standing > SHORT_MS || now - this.#since < TIGHTEN_MS) this.#turnedAt = now;
+    if (now - this.#since >= TIGHTEN_MS) this.rate = Math.max(MIN_RATE, DRAIN_SHARE * this.#before);
+    if (now - this.#turnedAt >= DRAINED_FOR_MS) this.#begin(now, BEGIN_SHARE * this.#before);
+    else if (now - this.#since > DRAIN_FOR_MS) {
+      if (standing > this.#standingBefore / 2) this.#free(now);
+      else this.#begin(now, DOUBTFUL_SHARE * this.#before);
+    }
+  }
+
+  #begin(now: number, rate: number): void {
+    this.state = "hold";
+    this.#wanted = Math.max(MIN_RATE, rate);
+    this.rate = this.#wanted;
+    this.#since = now;
+    this.#turnedAt = now;
+    this.#shortRate = this.#wanted;
+    this.#usedAt = now;
+    this.#growth = 0;
+    this.#emptyAt = now;
+    this.#slowUntil = 0;
+    this.#settledAt = 0;
+  }
+
+  #free(now: number): void {
+    this.end();
+    this.#releasedUntil = now + this.#release;
+    this.#release = Math.min(MAX_RELEASE_MS, 2 * this.#release);
+  }
+
+  /** @param ticks  of half a round trip */
+  #hold(now: number, standing: number, trip: number, ticks: number): void {
+    const isUsed = this.#recent > USED_SHARE * this.rate;
+    if (isUsed) this.#usedAt = now;
+    else if (now - this.#usedAt > UNUSED_MS) {
+      this.end();
+      return;
+    }
+    if (standing <= EMPTY_MS) this.#emptyAt = now;
+    if (standing <= SHORT_MS) {
+      this.#turnedAt = now;
+      this.#shortRate = this.#wanted;
+      if (now - this.#since > PROVED_MS) this.#release = RELEASE_MS;
+    } else if (now - this.#turnedAt > FOREIGN_MS && this.#wanted < FOREIGN_SHARE * this.#shortRate) {
+      this.#free(now);
+      return;
+    }
+    if (now - this.#emptyAt > EMPTY_INTERVAL_MS) {
+      this.#emptyAt = now;
+      this.#slowUntil = now + trip + TARGET_MS;
+      this.#settledAt = this.#slowUntil + 2 * trip;
+    }
+    if (now >= this.#settledAt) this.#adapt(standing, trip, ticks, isUsed);
+    this.rate = Math.max(MIN_RATE, (now < this.#slowUntil ? SLOW_SHARE : 1) * this.#wanted);
+  }
+
+  #adapt(standing: number, trip: number, ticks: number, isUsed: boolean): void {
+    const integral = INTEGRAL * ticks * (TARGET_MS - standing);
+    const proportional = PROPORTIONAL * (this.#standing - standing);
+    let change = Math.max(-MAX_CHANGE, Math.min(MAX_CHANGE, (integral + proportional) / trip));
+    if (standing > TARGET_MS) this.#growth = 0;
+    else if (standing < TARGET_MS / 2 && isUsed) {
+      this.#growth = Math.min(MAX_GROWTH, Math.max(GROWTH, this.#growth * (1 + ACCELERATION * ticks)));
+      change = Math.max(change, this.#growth * ticks);
+    }
+    // What is not used proves nothing.
+    if (change < 0 || isUsed) this.#wanted = Math.max(MIN_RATE, this.#wanted * (1 + change));
+  }
+}

@@ -1,0 +1,152 @@
+import type { PathWatch } from "../../core/lanes/transfers/path-watch.ts";
+import { TransferLimit } from "../../core/lanes/transfers/transfer-limit.ts";
+import { makeAddress } from "../../wire/socket-address.ts";
+import { splitZone } from "../addresses/endpoint.ts";
+import { isLoopback } from "../addresses/outgoing.ts";
+import type { Loop, Timer } from "../loop.ts";
+import type { ByteStream } from "./byte-stream.ts";
+
+const TICK_MS = 20;
+/** Ticks without a byte after which there are no more until the next one. */
+const REST_TICKS = 100;
+/** How much is read at once: a queue that comes and goes with it is short. */
+const TURN_MS = 3;
+const MIN_TURN_BYTES = 4_096;
+const MAX_TURN_BYTES = 65_536;
+const NONE = Number.POSITIVE_INFINITY;
+
+/** One direction of a relay. */
+export interface PacedReader {
+  /** It may read again. @param most  bytes of one read @param bufferBytes  for what is not read; 0 and 0 for no limits */
+  proceed(most: number, bufferBytes: number): void;
+}
+
+/** The transfers of one direction, which share its limit: each reads once, and then waits until the others have had their turn. */
+export class TransferPacer {
+  readonly #loop: Loop;
+  readonly #wake: () => void;
+  readonly #limit = new TransferLimit();
+  readonly #waiting: PacedReader[] = [];
+  #moved = 0;
+  /** Bytes that may be read now; negative if too many have been. */
+  #allowance = 0;
+  #refilledAt = 0;
+  #timer: Timer | undefined;
+
+  /** @param wake  called whenever bytes have moved */
+  constructor(loop: Loop, wake: () => void) {
+    this.#loop = loop;
+    this.#wake = wake;
+  }
+
+  /** A reader has read. @returns true if it has to wait, and is told to {@link PacedReader.proceed}; false if there are no limits */
+  spend(bytes: number, reader: PacedReader): boolean {
+    this.#moved += bytes;
+    this.#wake();
+    if (this.#limit.rate === NONE) return false;
+    this.#allowance -= bytes;
+    this.#waiting.push(reader);
+    this.#schedule();
+    return true;
+  }
+
+  get hasMoved(): boolean {
+    return this.#moved > 0;
+  }
+
+  /** @param watch  undefined for a session that sees nothing of its path */
+  tick(now: number, watch: PathWatch | undefined, isUp: boolean): void {
+    const wasOff = this.#limit.rate === NONE;
+    if (!wasOff) this.#refill(now);
+    if (watch === undefined) this.#limit.end();
+    else {
+      const standing = watch.standing(now, isUp);
+      this.#limit.tick(now, this.#moved, standing, watch.minRtt, watch.hasCall(now));
+    }
+    this.#moved = 0;
+    if (this.#limit.rate === NONE) this.#release();
+    else if (wasOff) {
+      this.#allowance = 0;
+      this.#refilledAt = now;
+    }
+  }
+
+  #release(): void {
+    this.#timer?.cancel();
+    this.#timer = undefined;
+    for (const reader of this.#waiting.splice(0)) reader.proceed(0, 0);
+  }
+
+  get #turnBytes(): number {
+    return Math.round(Math.min(MAX_TURN_BYTES, Math.max(MIN_TURN_BYTES, TURN_MS * this.#limit.rate)));
+  }
+
+  #refill(now: number): void {
+    const more = this.#limit.rate * (now - this.#refilledAt);
+    this.#allowance = Math.min(2 * this.#turnBytes, this.#allowance + more);
+    this.#refilledAt = now;
+  }
+
+  #schedule(): void {
+    if (this.#timer !== undefined || this.#waiting.length === 0) return;
+    this.#refill(this.#loop.now());
+    const lacking = this.#turnBytes - this.#allowance;
+    this.#timer = this.#loop.after(Math.max(1, lacking / this.#limit.rate), this.#serve, true);
+  }
+
+  readonly #serve = (): void => {
+    this.#timer = undefined;
+    this.#refill(this.#loop.now());
+    const most = this.#turnBytes;
+    for (let left = this.#allowance; left > 0 && this.#waiting.length > 0; left -= most) {
+      this.#waiting.shift()!.proceed(most, this.#limit.bufferBytes);
+    }
+    this.#schedule();
+  };
+}
+
+/**
+ * Limits TCP that is relayed beside a session while there is a call in the session, by core's law (transfer-limit.ts). What goes to this
+ * machine is left alone: it does not share the path, or another program relays it, whose buffers are too large to be held full.
+ */
+export class TransferPacing {
+  /** To targets, and from them. */
+  readonly up: TransferPacer;
+  readonly down: TransferPacer;
+  readonly #loop: Loop;
+  readonly #watch: () => PathWatch | undefined;
+  #timer: Timer | undefined;
+  #restTicks = 0;
+
+  /** @param watch  what the session sees of its path, if it does */
+  constructor(loop: Loop, watch: () => PathWatch | undefined) {
+    this.#loop = loop;
+    this.#watch = watch;
+    const wake = () => this.#wake();
+    this.up = new TransferPacer(loop, wake);
+    this.down = new TransferPacer(loop, wake);
+  }
+
+  /** @param far  to a target, or to the first hop on the way there */
+  appliesTo({ remoteIp }: ByteStream): boolean {
+    if (remoteIp === undefined) return false;
+    const address = makeAddress(splitZone(remoteIp).ip, 0);
+    return address !== undefined && !isLoopback(address);
+  }
+
+  #wake(): void {
+    if (this.#timer !== undefined || this.#watch() === undefined) return;
+    this.#restTicks = 0;
+    this.#timer = this.#loop.after(TICK_MS, this.#tick, true);
+  }
+
+  readonly #tick = (): void => {
+    const now = this.#loop.now();
+    this.#restTicks = this.up.hasMoved || this.down.hasMoved ? 0 : this.#restTicks + 1;
+    const watch = this.#watch();
+    const isResting = watch === undefined || this.#restTicks > REST_TICKS;
+    this.up.tick(now, isResting ? undefined : watch, true);
+    this.down.tick(now, isResting ? undefined : watch, false);
+    this.#timer = isResting ? undefined : this.#loop.after(TICK_MS, this.#tick, true);
+  };
+}
