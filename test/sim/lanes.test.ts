@@ -124,12 +124,27 @@ describe("four sessions over one link", () => {
     expect(p50).toBeLessThan(LINK.rtt + LINK.queue - 25);
   });
 
+  it.each([0.01, 0])("share it evenly within seconds after one has joined the others (loss %s)", (loss) => {
+    const differences = [{}, {}, {}, { from: 8_000 }];
+    const scenario = { ...FOUR, loss, differences, duration: 16_000, warmup: 12_000 };
+    const least = [121, 122].map((seed) => worst({ ...scenario, seed }).leastMbit);
+    expect(mean(least)).toBeGreaterThan(0.6 * (18 / 4));
+  });
+
   it("keep the queue short again after a CUBIC flow that they competed with has ended", () => {
     const competitors = [{ congestion: "cubic", from: 2_000, until: 10_000 }] as const;
     const scenario = { ...FOUR, loss: 0, competitors, duration: 26_000, warmup: 20_000, seed: 411 };
     const { leastMbit, p50 } = worst(scenario);
     expect(leastMbit).toBeGreaterThan(19 / 4 / 2);
     expect(p50).toBeLessThan(LINK.rtt + LINK.queue - 25);
+  });
+});
+
+describe("eight sessions over one link", () => {
+  it("have at least half of an even share each", () => {
+    const scenario = { ...OURS, sessions: 8, loads: [OVERLOAD], duration: 18_000, warmup: 9_000, seed: 123 };
+    const shares = run(scenario).loads.map(({ upMbit }) => upMbit);
+    expect(Math.min(...shares)).toBeGreaterThan(18 / 8 / 2);
   });
 });
 

@@ -6,6 +6,10 @@ export interface Packet {
   readonly to: { receive(now: number, packet: Packet): void };
 }
 
+export interface Sink {
+  send(packet: Packet): void;
+}
+
 /** Rates in bytes per millisecond (1 Mbit/s is 125), times in milliseconds. */
 export interface LinkOptions {
   readonly rate: number;
@@ -117,4 +121,32 @@ export class Link implements Wakeable {
     this.#isBad = this.#isBad ? chance >= leave : chance < enter;
     return this.#isBad;
   }
+}
+
+/** The way to a link, which delays packets. */
+class Access implements Sink, Wakeable {
+  readonly #loop: EventLoop;
+  readonly #to: Sink;
+  readonly #delay: number;
+  readonly #packets: Packet[] = [];
+
+  constructor(loop: EventLoop, to: Sink, delay: number) {
+    this.#loop = loop;
+    this.#to = to;
+    this.#delay = delay;
+  }
+
+  send(packet: Packet): void {
+    this.#packets.push(packet);
+    this.#loop.at(this.#loop.now + this.#delay, this);
+  }
+
+  wake(): void {
+    this.#to.send(this.#packets.shift()!);
+  }
+}
+
+/** A way to `to` that takes `delay` milliseconds. */
+export function delayed(loop: EventLoop, to: Sink, delay: number): Sink {
+  return delay === 0 ? to : new Access(loop, to, delay);
 }

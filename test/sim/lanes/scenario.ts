@@ -4,8 +4,8 @@ import { makeCongestion } from "./congestion.ts";
 import type { End, EndOptions } from "./end.ts";
 import type { Wakeable } from "./event-loop.ts";
 import { EventLoop } from "./event-loop.ts";
-import type { Packet } from "./link.ts";
-import { Link } from "./link.ts";
+import type { Packet, Sink } from "./link.ts";
+import { delayed, Link } from "./link.ts";
 import type { Recovery } from "./tcp.ts";
 import { connectTcp, TcpEndpoint } from "./tcp.ts";
 
@@ -64,6 +64,8 @@ export interface Scenario {
   readonly end: ((options: EndOptions) => End) | undefined;
   readonly age: number;
   readonly sessions?: number;
+  /** How sessions differ, by their number: the whole round trip, at least `rtt`, and when their loads begin. */
+  readonly differences?: readonly { readonly rtt?: number; readonly from?: number }[];
   readonly loads: readonly Load[];
   readonly competitors?: readonly Competitor[];
   readonly inner?: readonly InnerTcp[];
@@ -135,8 +137,8 @@ class UdpPacket implements Packet {
 class UdpEnd implements End {
   peer!: UdpEnd;
   onDatagram: End["onDatagram"] = () => {};
-  readonly #out: Link;
-  constructor(out: Link) {
+  readonly #out: Sink;
+  constructor(out: Sink) {
     this.#out = out;
   }
   send(_now: number, flow: number, data: Uint8Array): void {
@@ -195,14 +197,23 @@ export function run(scenario: Scenario): Result {
   const meters: Meter[][] = [];
   const inners: ReturnType<typeof startInner>[] = [];
   for (let session = 0; session < (scenario.sessions ?? 1); session++) {
-    const [client, server] = makePair(scenario, loop, up, down, lanes, lowat, random);
+    const { rtt: ownRtt = rtt, from } = scenario.differences?.[session] ?? {};
+    const [client, server] = makePair(
+      scenario,
+      loop,
+      delayed(loop, up, (ownRtt - rtt) / 2),
+      delayed(loop, down, (ownRtt - rtt) / 2),
+      lanes,
+      lowat,
+      random,
+    );
     ends.push(client, server);
     const byFlow: Meter[] = [];
     meters.push(byFlow);
     for (const load of scenario.loads) {
       const meter = new Meter();
       byFlow[load.flow] = meter;
-      startLoad(loop, load, client, meter, duration, random);
+      startLoad(loop, { from, ...load }, client, meter, duration, random);
     }
     const inner = session > 0 ? [] : (scenario.inner ?? []);
     for (const one of inner) inners.push(startInner(loop, one, client, server, random, duration, warmup));
@@ -263,8 +274,8 @@ export function run(scenario: Scenario): Result {
 function makePair(
   scenario: Scenario,
   loop: EventLoop,
-  up: Link,
-  down: Link,
+  up: Sink,
+  down: Sink,
   lanes: number,
   lowat: number,
   random: () => number,

@@ -1,6 +1,6 @@
 import type { AckSample, CongestionControl } from "./congestion.ts";
 import type { EventLoop, Wakeable } from "./event-loop.ts";
-import type { Packet } from "./link.ts";
+import type { Packet, Sink } from "./link.ts";
 
 export const MSS = 1448;
 /** IP and TCP with the timestamp option. */
@@ -18,10 +18,6 @@ export type Recovery = "rack" | "quic" | "ngtcp2";
 const PACKET_THRESHOLD = 3;
 const MAX_PACKET_THRESHOLD = 256;
 const TIME_THRESHOLD = 9 / 8;
-
-export interface Sink {
-  send(packet: Packet): void;
-}
 
 export interface TcpEvents {
   /** In-order bytes, borrowed until the call returns. */

@@ -15,7 +15,7 @@
  * was last short. All sessions saw that moment together, so they yield together. If the queue becomes empty then, there is no rival. (BBR's
  * ProbeRTT is the same for one sender, at times of its own, which its flows also come to share.)
  */
-import { targetFor } from "./delay-mode.ts";
+import { SHORT_QUEUE_MS } from "./delay-mode.ts";
 import type { Interval, Measures } from "./measures.ts";
 import type { ShareProbe } from "./share-probe.ts";
 
@@ -151,7 +151,7 @@ export class CompetitiveMode {
   }
 
   #isEmpty(now: number, { standing, minRtt }: Measures, slack: number): boolean {
-    if (standing >= targetFor(this.rate) + 2 + slack) this.#emptySince = Number.POSITIVE_INFINITY;
+    if (standing >= SHORT_QUEUE_MS + slack) this.#emptySince = Number.POSITIVE_INFINITY;
     else this.#emptySince = Math.min(this.#emptySince, now);
     const hasStayed = this.isTruce || now - this.#beganAt > MIN_STAY_MS;
     return now - this.#emptySince > Math.max(EMPTY_MS, minRtt) && hasStayed;

@@ -9,17 +9,20 @@
  *     predicted = standing + what was sent since / capacity − time since
  *     rate      = capacity × (1 − gain × (predicted − target) / round trip)     while there is a queue
  *
- * Without a queue the rate grows: quickly up to the rate known from before, hardly for two round trips, then faster and faster (the plateau
- * of CUBIC, RFC 9438 §4.2), but never a quarter beyond the rate that the path has proved to take. A queue too short to show in the delay
- * shows in a surge of losses, if the session was sending at its rate (rate-use.ts).
+ * The same holds for a queue below the target, so that of several sessions the one that sends least grows fastest. Without a queue the rate
+ * grows: quickly up to the rate known from before, hardly for two round trips, then faster and faster (the plateau of CUBIC, RFC 9438 §4.2),
+ * but never a quarter beyond the rate that the path has proved to take. A queue too short to show in the delay shows in a surge of losses,
+ * if the session was sending at its rate (rate-use.ts).
  */
 import type { Interval, Measures } from "./measures.ts";
 import { RateUse } from "./rate-use.ts";
 
 const PACKET_BYTES = 1_250;
 const MIN_TARGET_MS = 1;
-const MAX_TARGET_MS = 8;
+const MAX_TARGET_MS = 14;
 const TARGET_PACKETS = 2;
+/** A queue below this is short, whatever the session's own target: sessions that send less have a higher one. */
+export const SHORT_QUEUE_MS = 10;
 const GAIN = 0.6;
 const MIN_RTT_MS = 20;
 /** Largest cut of the rate because of a queue. */
@@ -66,11 +69,12 @@ export class DelayMode {
     this.#falls = 0;
   }
 
-  tick(interval: Interval, measures: Measures): void {
+  /** @param isShared  whether others have much of the link, which is no time to try how much more it takes */
+  tick(interval: Interval, measures: Measures, isShared: boolean): void {
     const { hasSamples, isLimited, lateShare } = interval;
     const isCrowd =
       (measures.surges && lateShare > CROWD) || (!hasSamples && isLimited && lateShare > BLIND_CROWD);
-    if (hasSamples) this.#follow(interval, measures, isCrowd);
+    if (hasSamples) this.#follow(interval, measures, isCrowd, isShared);
     this.#use.note(interval);
     if (isCrowd && this.#use.wasUsed(interval.now, this.rate)) this.#backOff(measures);
   }
@@ -82,7 +86,7 @@ export class DelayMode {
     this.rate = Math.max(this.rate, this.capacity);
   }
 
-  #follow(interval: Interval, measures: Measures, isCrowd: boolean): void {
+  #follow(interval: Interval, measures: Measures, isCrowd: boolean, isShared: boolean): void {
     const { standing } = measures;
     const target = targetFor(this.rate);
     this.#learn(interval.isLimited, measures, target);
@@ -94,7 +98,14 @@ export class DelayMode {
       if (standing > target) this.#growing = 0;
       const error = (target - this.predicted) / Math.max(MIN_RTT_MS, measures.minRtt);
       this.rate = this.capacity * (1 + Math.max(-MAX_CUT, Math.min(0, GAIN * error)));
-    } else if (interval.isLimited && !isCrowd) this.#grow(measures);
+    } else if (interval.isLimited && !isCrowd) {
+      this.#grow(measures, isShared);
+      // A queue that is shorter than the target is one of sessions with a lower target, which send more.
+      if (measures.capacity > 0) {
+        const error = (target - Math.max(standing, this.predicted)) / Math.max(MIN_RTT_MS, measures.minRtt);
+        this.rate = Math.max(this.rate, this.capacity * (1 + GAIN * error));
+      }
+    }
   }
 
   #learn(isLimited: boolean, { capacity, proved, standing, delivery }: Measures, target: number): void {
@@ -114,14 +125,14 @@ export class DelayMode {
     this.capacity = Math.max(this.capacity, DELIVERED_SHARE * delivery);
   }
 
-  #grow(measures: Measures): void {
+  #grow(measures: Measures, isShared: boolean): void {
     this.rate = Math.max(this.rate, this.capacity);
     if (this.rate < 0.95 * this.#known) this.rate = Math.min(this.rate * RETURN, 0.97 * this.#known);
     else {
-      const beyond = Math.max(0, ++this.#growing - CREEP_TICKS);
+      const beyond = isShared ? 0 : Math.max(0, ++this.#growing - CREEP_TICKS);
       this.rate *= 1 + Math.min(MAX_GROWTH, CREEP * ACCELERATION ** beyond);
     }
-    this.rate = Math.min(this.rate, (1 + MAX_GROWTH) * Math.max(this.capacity, measures.proved));
+    this.rate = Math.min(this.rate, Math.max(this.capacity, (1 + MAX_GROWTH) * measures.proved));
     this.capacity = Math.max(this.capacity, this.rate / SLACK);
     this.#known = Math.max(this.#known, this.rate / SLACK);
   }

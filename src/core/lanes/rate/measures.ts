@@ -47,8 +47,9 @@ export interface Interval {
 }
 
 export class Measures {
-  /** How long packets wait in queues, in milliseconds. */
+  /** How long packets wait in queues, in milliseconds; and the delay that this is without the slack. */
   standing = 0;
+  delayed = 0;
   minRtt = 0;
   /** Rate at which the bottleneck serves this session, in bytes per millisecond; 0 if this interval does not show it. */
   capacity = 0;
@@ -62,6 +63,7 @@ export class Measures {
   #delivered = new Float64Array(HISTORY);
   #turns = 0;
   #previousBytes = 0;
+  #previousSentAt = Number.NEGATIVE_INFINITY;
   #previousAt = Number.NEGATIVE_INFINITY;
   #previousStanding = 0;
   #frames = new Float64Array(RECENT + 1);
@@ -73,12 +75,15 @@ export class Measures {
   #loss = 1;
   #lossBefore = 1;
 
-  /** @param slack  delay that does not count as a queue, in milliseconds */
-  update(interval: Interval, path: PathDelay, slack: number): void {
+  /**
+   * @param slack     delay that does not count as a queue, in milliseconds
+   * @param pausedAt  when the pacer last began a pause
+   */
+  update(interval: Interval, path: PathDelay, slack: number, pausedAt: number): void {
     this.#delivered[this.#turns++ % HISTORY] = interval.delivered / interval.length;
     this.minRtt = path.minRtt;
     this.capacity = 0;
-    if (interval.hasSamples) this.#measureCapacity(interval.length, path, slack);
+    if (interval.hasSamples) this.#measureCapacity(interval.length, path, slack, pausedAt);
     this.#measureLoss(interval);
   }
 
@@ -99,8 +104,9 @@ export class Measures {
     return sum / HISTORY;
   }
 
-  #measureCapacity(length: number, path: PathDelay, slack: number): void {
-    this.standing = Math.max(0, path.least - path.base - slack);
+  #measureCapacity(length: number, path: PathDelay, slack: number, pausedAt: number): void {
+    this.delayed = path.least - path.base;
+    this.standing = Math.max(0, this.delayed - slack);
     this.sentAt = path.leastSentAt;
     this.sentBytes = path.leastSentBytes;
     const arrivedAt = path.leastSentAt + path.least;
@@ -109,8 +115,12 @@ export class Measures {
     if (elapsed < 0.4 * length) return;
     if (elapsed < 4 * length && path.leastSentBytes > this.#previousBytes) {
       this.proved = (path.leastSentBytes - this.#previousBytes) / elapsed;
-      if (Math.min(this.standing, this.#previousStanding) > QUEUE_MS) this.capacity = this.proved;
+      // Others take what a pause leaves: across it the bottleneck serves the session less than it could.
+      const spansPause = this.#previousSentAt <= pausedAt && pausedAt < path.leastSentAt;
+      if (Math.min(this.standing, this.#previousStanding) > QUEUE_MS && !spansPause)
+        this.capacity = this.proved;
     }
+    this.#previousSentAt = path.leastSentAt;
     this.#previousBytes = path.leastSentBytes;
     this.#previousAt = arrivedAt;
     this.#previousStanding = this.standing;

@@ -9,11 +9,14 @@
  * have much of the link in two pauses in a row and the queue has not been short for so long that other sessions, which yield as this one
  * does, would have ended it. While it competes, the smallest delay is kept for longer, since the queue may never be empty.
  *
- * While bulk is limited, pauses now and then show the smallest delay again. While demand is dropped, bursts now and then show whether the
- * delay is a queue at all (headroom-probe.ts).
+ * While bulk is limited, *drains*, pauses as long as the queue, show the smallest delay again. A session that joins others takes the
+ * queue that it finds for part of the path, so it would send too much until they have left it an empty one. Sessions see the queue empty
+ * at the same time, and from then on they count the time to the next drain; so they drain at the same time, which empties it.
+ *
+ * While demand is dropped, bursts now and then show whether the delay is a queue at all (headroom-probe.ts).
  */
 import { CompetitiveMode } from "./competitive-mode.ts";
-import { DelayMode, targetFor } from "./delay-mode.ts";
+import { DelayMode, SHORT_QUEUE_MS, targetFor } from "./delay-mode.ts";
 import { DemandSlack } from "./demand-slack.ts";
 import { HeadroomProbe } from "./headroom-probe.ts";
 import type { Interval } from "./measures.ts";
@@ -34,11 +37,21 @@ const PAUSE_INTERVAL_MS = 250;
 const CROWDED_PAUSES = 2;
 const PATIENCE_MS = 800;
 const PATIENCE_RTTS = 8;
-/** Pauses that show the smallest delay again. */
+/** After a pause that showed much traffic of others, the link counts as shared for so long. */
+const SHARED_MS = 3_000;
+/**
+ * Drains: pauses that show the smallest delay again. They come so long after the queue was last empty (a delay below `EMPTY_MS`), and are
+ * as long as the delay; longer if others have more of the link than `SHARED_DRAIN`.
+ */
 const DRAIN_INTERVAL_MS = 2_500;
+const MAX_DRAIN_INTERVAL_MS = 10_000;
 const DRAIN_TICKS = 8;
-const MAX_DRAIN_MS = 20;
+const MAX_DRAIN_MS = 30;
+const MAX_SHARED_DRAIN_MS = 80;
+const SHARED_DRAIN = 0.15;
+const SHARED_DRAIN_FACTOR = 2;
 const DRAIN_EXTRA_MS = 4;
+const EMPTY_MS = 1;
 /** Pauses while the session competes. */
 const COMPETE_INTERVAL_MS = 1_000;
 const COMPETE_QUEUE_MS = 8;
@@ -74,6 +87,9 @@ export class RateControl {
   #isJudged = false;
   /** When the queue was last short. */
   #longSince = 0;
+  /** When the last frame that met an empty queue was sent, and when the last drain began. */
+  #emptyAt = 0;
+  #drainedAt = 0;
 
   constructor(path: PathDelay) {
     this.#path = path;
@@ -110,7 +126,7 @@ export class RateControl {
     this.pause = 0;
     this.#slack.note(interval.length, interval.dropped, interval.frames);
     const slack = mode === "compete" ? 0 : Math.max(this.#slack.value, this.#headroom.own);
-    this.#measures.update(interval, this.#path, slack);
+    this.#measures.update(interval, this.#path, slack, this.#probe.lastAt);
     const capacity = mode === "compete" ? this.#compete.total : Math.max(this.#ceiling, this.#delay.capacity);
     if (this.#probe.judge(interval.now, interval.newest, capacity)) this.#isJudged = true;
     if (mode === "start") this.#tickStart(interval);
@@ -139,11 +155,13 @@ export class RateControl {
       }
       this.#ceiling = Math.max(delay.capacity, this.#ceiling * (1 - interval.length / CEILING_MS));
       this.#limitedTicks = interval.isLimited ? this.#limitedTicks + 1 : 0;
-      this.#mayPause(now);
+      if (this.#measures.delayed < EMPTY_MS) this.#emptyAt = this.#measures.sentAt;
     }
-    delay.tick(interval, this.#measures);
+    this.#mayPause(now);
+    const isShared = this.#probe.crowded > 0 && now - this.#probe.lastAt < SHARED_MS;
+    delay.tick(interval, this.#measures, isShared);
     const hasRoom = this.#headroom.tick(interval, this.#measures, delay.capacity, this.#probe.isRunning);
-    if (hasRoom) delay.raise(ROOM);
+    if (hasRoom && !isShared) delay.raise(ROOM);
     this.rate = delay.rate * this.#headroom.raise(now);
   }
 
@@ -152,7 +170,7 @@ export class RateControl {
     const target = targetFor(this.rate);
     const isLong = standing > target + LONG_QUEUE_MS;
     this.#longTicks = isLong ? this.#longTicks + 1 : 0;
-    if (standing < target + 2) this.#longSince = now;
+    if (standing < SHORT_QUEUE_MS) this.#longSince = now;
     const patience = Math.max(PATIENCE_MS, PATIENCE_RTTS * minRtt);
     return (
       this.#isJudged && isLong && this.#probe.crowded >= CROWDED_PAUSES && now - this.#longSince > patience
@@ -161,11 +179,17 @@ export class RateControl {
 
   #mayPause(now: number): void {
     const probe = this.#probe;
-    if (probe.isRunning || this.#headroom.isRunning) return;
-    const elapsed = now - probe.lastAt;
-    if (this.#longTicks >= LONG_QUEUE_TICKS && elapsed > PAUSE_INTERVAL_MS) {
+    if (this.#headroom.isRunning) return;
+    const mayDrain = now - Math.max(this.#emptyAt, this.#drainedAt) > DRAIN_INTERVAL_MS;
+    const mustDrain = now - this.#drainedAt > MAX_DRAIN_INTERVAL_MS;
+    if (this.#limitedTicks >= DRAIN_TICKS && (mayDrain || mustDrain)) this.#drain(now);
+    else if (
+      !probe.isRunning &&
+      this.#longTicks >= LONG_QUEUE_TICKS &&
+      now - probe.lastAt > PAUSE_INTERVAL_MS
+    ) {
       this.#beginPause(now, probe.pauseFor(this.standing, this.rate));
-    } else if (this.#limitedTicks >= DRAIN_TICKS && elapsed > DRAIN_INTERVAL_MS) this.#drain(now);
+    }
   }
 
   #tickCompete(interval: Interval): void {
@@ -193,7 +217,13 @@ export class RateControl {
   }
 
   #drain(now: number): void {
-    this.#beginPause(now, Math.min(MAX_DRAIN_MS, this.standing) + DRAIN_EXTRA_MS);
+    this.#drainedAt = now;
+    const delayed = Math.max(0, this.#measures.delayed);
+    const length =
+      this.#probe.others > SHARED_DRAIN
+        ? Math.min(MAX_SHARED_DRAIN_MS, SHARED_DRAIN_FACTOR * delayed)
+        : Math.min(MAX_DRAIN_MS, delayed);
+    this.#beginPause(now, length + DRAIN_EXTRA_MS);
   }
 
   #beginPause(now: number, length: number): void {
