@@ -157,7 +157,7 @@ export class RateControl {
       this.#limitedTicks = interval.isLimited ? this.#limitedTicks + 1 : 0;
       if (this.#measures.delayed < EMPTY_MS) this.#emptyAt = this.#measures.sentAt;
     }
-    this.#mayPause(now);
+    this.#mayPause(now, interval.hasSamples);
     const isShared = this.#probe.crowded > 0 && now - this.#probe.lastAt < SHARED_MS;
     delay.tick(interval, this.#measures, isShared);
     const hasRoom = this.#headroom.tick(interval, this.#measures, delay.capacity, this.#probe.isRunning);
@@ -177,13 +177,15 @@ export class RateControl {
     );
   }
 
-  #mayPause(now: number): void {
+  /** Drains are due at a certain time; a pause for a long queue follows a measurement. */
+  #mayPause(now: number, hasSamples: boolean): void {
     const probe = this.#probe;
     if (this.#headroom.isRunning) return;
     const mayDrain = now - Math.max(this.#emptyAt, this.#drainedAt) > DRAIN_INTERVAL_MS;
     const mustDrain = now - this.#drainedAt > MAX_DRAIN_INTERVAL_MS;
     if (this.#limitedTicks >= DRAIN_TICKS && (mayDrain || mustDrain)) this.#drain(now);
     else if (
+      hasSamples &&
       !probe.isRunning &&
       this.#longTicks >= LONG_QUEUE_TICKS &&
       now - probe.lastAt > PAUSE_INTERVAL_MS
