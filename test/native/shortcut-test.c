@@ -1,5 +1,9 @@
 #include <errno.h>
 #include <fcntl.h>
+#ifdef __linux__
+#include <linux/net_tstamp.h>
+#endif
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -496,6 +500,64 @@ static void the_end_comes_behind_the_rest_of_a_write(void **state) {
   RUN_UNTIL(&world->world, world->heard == 2);
 }
 
+#ifdef __linux__
+// The kernel reports an error condition for as long as timestamps of sent bytes wait to be read.
+static void set_timestamps(int descriptor, int flags) {
+  assert_int_equal(setsockopt(descriptor, SOL_SOCKET, SO_TIMESTAMPING, &flags, sizeof flags), 0);
+}
+
+static void take_timestamps(int descriptor) {
+  uint8_t bytes[2048], control[512];
+  struct iovec part = {bytes, sizeof bytes};
+  struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = control};
+  do message.msg_controllen = sizeof control;
+  while (recvmsg(descriptor, &message, MSG_ERRQUEUE) >= 0);
+}
+
+static bool has_error_condition(int descriptor) {
+  struct pollfd descriptors = {.fd = descriptor};
+  return poll(&descriptors, 1, 0) == 1 && (descriptors.revents & POLLERR) != 0;
+}
+
+static void an_error_condition_that_the_connection_outlives_cuts_no_capsule(void **state) {
+  shortcut_world *world = *state;
+  assert_true(give_out(world, 5, 0) >= 0);
+  for (int i = 0; i < 40; i++) send_app(world, (uint8_t)i, 1000);
+  world_settle(&world->world);
+  stream *stream = io_stream_of(world->world.io, world->stream);
+  assert_non_null(stream->rest);
+  size_t carried = 40 - (size_t)world->heard;
+  uint8_t got[65536], expected[1100];
+  size_t received = 0;
+  set_timestamps(world->stream, SOF_TIMESTAMPING_TX_SCHED | SOF_TIMESTAMPING_SOFTWARE);
+  world_start_clock(&world->world);
+  while (!has_error_condition(world->stream)) {
+    assert_false(world->world.is_late);
+    received += peer_receives(world, got + received, sizeof got - received);
+    uv_run(&world->world.loop, UV_RUN_NOWAIT);
+  }
+  uv_run(&world->world.loop, UV_RUN_NOWAIT);
+  assert_non_null(stream->rest);
+  set_timestamps(world->stream, 0);
+  take_timestamps(world->stream);
+  static const uint8_t text[] = "by the caller";
+  size_t length = put_capsule(expected, 5, 0, 1000), total = carried * length + sizeof text;
+  bool is_written = false;
+  world_start_clock(&world->world);
+  while (received < total) {
+    is_written = is_written || io_stream_write(world->world.io, world->stream, text, sizeof text, false) > 0;
+    uv_run(&world->world.loop, UV_RUN_NOWAIT);
+    received += peer_receives(world, got + received, sizeof got - received);
+    assert_false(world->world.is_late);
+  }
+  for (size_t i = 0; i < carried; i++) {
+    put_capsule(expected, 5, (uint8_t)i, 1000);
+    assert_memory_equal(got + i * length, expected, length);
+  }
+  assert_memory_equal(got + carried * length, text, sizeof text);
+}
+#endif
+
 static void a_reset_behind_a_write_that_was_accepted_in_part_is_reported(void **state) {
   shortcut_world *world = *state;
   assert_true(give_out(world, 5, 0) >= 0);
@@ -881,6 +943,9 @@ int shortcut_tests(void) {
       TEST(the_rest_of_a_write_comes_before_what_the_caller_writes),
       TEST(no_shortcut_writes_while_more_of_the_caller_comes),
       TEST(the_end_comes_behind_the_rest_of_a_write),
+#ifdef __linux__
+      TEST(an_error_condition_that_the_connection_outlives_cuts_no_capsule),
+#endif
       TEST(a_reset_behind_a_write_that_was_accepted_in_part_is_reported),
       TEST(what_a_stream_that_has_failed_does_not_take_is_the_caller_s),
       TEST(closing_a_socket_or_a_stream_ends_its_shortcuts),

@@ -250,9 +250,8 @@ static void on_ready(uv_poll_t *poll, int status, int events) {
     return;
   }
   if (status < 0) {
-    stream->is_full = false;
+    // The rest of a write stays, as the connection may outlive the condition, and nothing may follow a part of a capsule.
     io_shortcut_end_stream(stream->watcher.loop, stream);
-    if (stream->rest != NULL) drop_rest(stream);
     // Reading would not find the error.
     if (is_quiet) {
       int error = take_error(stream);
