@@ -3,59 +3,54 @@
 
 #include "host.h"
 
-// shortcutOut(socket, address, local, prefix, stream, context): its number, or -1
-static JSValue shortcut_out(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
-  (void)self, (void)count;
-  bytes_view address = get_bytes(context, values[1]), prefix = get_bytes(context, values[3]);
+// The arguments of shortcutOut and shortcutIn: socket, address, local, header, stream, context. Returns the shortcut's number, or
+// -1.
+static JSValue give(JSContext *context, JSValueConst *values, int32_t (*how)(io_loop *, const io_shortcut_flow *)) {
+  bytes_view address = get_bytes(context, values[1]), header = get_bytes(context, values[3]);
   const io_shortcut_flow flow = {.socket = get_int(context, values[0]),
                                  .address = address.data,
                                  .address_bytes = address.bytes,
                                  .local = get_int(context, values[2]),
-                                 .header = prefix.data,
-                                 .header_bytes = prefix.bytes,
-                                 .stream = get_int(context, values[4]),
-                                 .context = get_int(context, values[5])};
-  return JS_NewInt32(context, io_shortcut_out(instance_of(context)->io, &flow));
-}
-
-// shortcutIn(stream, context, socket, header, address, local): its number, or -1
-static JSValue shortcut_in(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
-  (void)self, (void)count;
-  bytes_view header = get_bytes(context, values[3]), address = get_bytes(context, values[4]);
-  const io_shortcut_flow flow = {.socket = get_int(context, values[2]),
-                                 .address = address.data,
-                                 .address_bytes = address.bytes,
-                                 .local = get_int(context, values[5]),
                                  .header = header.data,
                                  .header_bytes = header.bytes,
-                                 .stream = get_int(context, values[0]),
-                                 .context = get_int(context, values[1])};
-  return JS_NewInt32(context, io_shortcut_in(instance_of(context)->io, &flow));
+                                 .stream = get_int(context, values[4]),
+                                 .context = get_int(context, values[5])};
+  return JS_NewInt32(context, how(instance_of(context)->io, &flow));
 }
 
-static io_shortcut_packets get_packets(JSContext *context, JSValueConst *values) {
+static JSValue shortcut_out(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
+  (void)self, (void)count;
+  return give(context, values, io_shortcut_out);
+}
+
+static JSValue shortcut_in(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
+  (void)self, (void)count;
+  return give(context, values, io_shortcut_in);
+}
+
+// The arguments of shortcutPacketsOut and shortcutPacketsIn: device, source, remote, dscp, stream, context. Returns the
+// shortcut's number, or -1.
+static JSValue give_packets(JSContext *context, JSValueConst *values,
+                            int32_t (*how)(io_loop *, const io_shortcut_packets *)) {
   bytes_view source = get_bytes(context, values[1]), remote = get_bytes(context, values[2]);
-  return (io_shortcut_packets){.device = get_int(context, values[0]),
-                               .source = source.data,
-                               .remote = remote.data,
-                               .address_bytes = source.bytes == remote.bytes ? source.bytes : 0,
-                               .dscp = get_int(context, values[3]),
-                               .stream = get_int(context, values[4]),
-                               .context = get_int(context, values[5])};
+  const io_shortcut_packets flow = {.device = get_int(context, values[0]),
+                                    .source = source.data,
+                                    .remote = remote.data,
+                                    .address_bytes = source.bytes == remote.bytes ? source.bytes : 0,
+                                    .dscp = get_int(context, values[3]),
+                                    .stream = get_int(context, values[4]),
+                                    .context = get_int(context, values[5])};
+  return JS_NewInt32(context, how(instance_of(context)->io, &flow));
 }
 
-// shortcutPacketsOut(device, source, remote, dscp, stream, context): its number, or -1
 static JSValue shortcut_packets_out(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
-  const io_shortcut_packets flow = get_packets(context, values);
-  return JS_NewInt32(context, io_shortcut_packets_out(instance_of(context)->io, &flow));
+  return give_packets(context, values, io_shortcut_packets_out);
 }
 
-// shortcutPacketsIn(device, source, remote, dscp, stream, context): its number, or -1
 static JSValue shortcut_packets_in(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
-  const io_shortcut_packets flow = get_packets(context, values);
-  return JS_NewInt32(context, io_shortcut_packets_in(instance_of(context)->io, &flow));
+  return give_packets(context, values, io_shortcut_packets_in);
 }
 
 // shortcutEnd(stream): ends all shortcuts of the stream

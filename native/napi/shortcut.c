@@ -10,63 +10,50 @@ void shortcut_init(napi_env env, napi_value exports) {
 
 #else
 
-// shortcutOut(socket, address, local, prefix, stream, context): its number, or -1
-static napi_value shortcut_out(napi_env env, napi_callback_info info) {
+// The arguments of shortcutOut and shortcutIn: socket, address, local, header, stream, context. Returns the shortcut's number, or
+// -1.
+static napi_value give(napi_env env, napi_callback_info info, int32_t (*how)(io_loop *, const io_shortcut_flow *)) {
   napi_value values[6];
   if (!get_arguments(env, info, 6, values)) return NULL;
-  bytes_view address = get_bytes(env, values[1]), prefix = get_bytes(env, values[3]);
+  bytes_view address = get_bytes(env, values[1]), header = get_bytes(env, values[3]);
   io_shortcut_flow flow = {.socket = get_int(env, values[0]),
                            .address = address.data,
                            .address_bytes = address.bytes,
                            .local = get_int(env, values[2]),
-                           .header = prefix.data,
-                           .header_bytes = prefix.bytes,
-                           .stream = get_int(env, values[4]),
-                           .context = get_int(env, values[5])};
-  return make_int(env, io_shortcut_out(loop_of(env), &flow));
-}
-
-// shortcutIn(stream, context, socket, header, address, local): its number, or -1
-static napi_value shortcut_in(napi_env env, napi_callback_info info) {
-  napi_value values[6];
-  if (!get_arguments(env, info, 6, values)) return NULL;
-  bytes_view header = get_bytes(env, values[3]), address = get_bytes(env, values[4]);
-  io_shortcut_flow flow = {.socket = get_int(env, values[2]),
-                           .address = address.data,
-                           .address_bytes = address.bytes,
-                           .local = get_int(env, values[5]),
                            .header = header.data,
                            .header_bytes = header.bytes,
-                           .stream = get_int(env, values[0]),
-                           .context = get_int(env, values[1])};
-  return make_int(env, io_shortcut_in(loop_of(env), &flow));
+                           .stream = get_int(env, values[4]),
+                           .context = get_int(env, values[5])};
+  return make_int(env, how(loop_of(env), &flow));
 }
 
-static io_shortcut_packets get_packets(napi_env env, const napi_value values[6]) {
+static napi_value shortcut_out(napi_env env, napi_callback_info info) { return give(env, info, io_shortcut_out); }
+
+static napi_value shortcut_in(napi_env env, napi_callback_info info) { return give(env, info, io_shortcut_in); }
+
+// The arguments of shortcutPacketsOut and shortcutPacketsIn: device, source, remote, dscp, stream, context. Returns the
+// shortcut's number, or -1.
+static napi_value give_packets(napi_env env, napi_callback_info info,
+                               int32_t (*how)(io_loop *, const io_shortcut_packets *)) {
+  napi_value values[6];
+  if (!get_arguments(env, info, 6, values)) return NULL;
   bytes_view source = get_bytes(env, values[1]), remote = get_bytes(env, values[2]);
-  return (io_shortcut_packets){.device = get_int(env, values[0]),
-                               .source = source.data,
-                               .remote = remote.data,
-                               .address_bytes = source.bytes == remote.bytes ? source.bytes : 0,
-                               .dscp = get_int(env, values[3]),
-                               .stream = get_int(env, values[4]),
-                               .context = get_int(env, values[5])};
+  io_shortcut_packets flow = {.device = get_int(env, values[0]),
+                              .source = source.data,
+                              .remote = remote.data,
+                              .address_bytes = source.bytes == remote.bytes ? source.bytes : 0,
+                              .dscp = get_int(env, values[3]),
+                              .stream = get_int(env, values[4]),
+                              .context = get_int(env, values[5])};
+  return make_int(env, how(loop_of(env), &flow));
 }
 
-// shortcutPacketsOut(device, source, remote, dscp, stream, context): its number, or -1
 static napi_value shortcut_packets_out(napi_env env, napi_callback_info info) {
-  napi_value values[6];
-  if (!get_arguments(env, info, 6, values)) return NULL;
-  io_shortcut_packets flow = get_packets(env, values);
-  return make_int(env, io_shortcut_packets_out(loop_of(env), &flow));
+  return give_packets(env, info, io_shortcut_packets_out);
 }
 
-// shortcutPacketsIn(device, source, remote, dscp, stream, context): its number, or -1
 static napi_value shortcut_packets_in(napi_env env, napi_callback_info info) {
-  napi_value values[6];
-  if (!get_arguments(env, info, 6, values)) return NULL;
-  io_shortcut_packets flow = get_packets(env, values);
-  return make_int(env, io_shortcut_packets_in(loop_of(env), &flow));
+  return give_packets(env, info, io_shortcut_packets_in);
 }
 
 // shortcutEnd(stream): ends all shortcuts of the stream

@@ -633,7 +633,7 @@ export class MemoryNative {
           other.socket === socket && other.address === one.address && `${other.header}` === `${one.header}`;
         return give(one, isSame);
       },
-      shortcutIn: (stream, context, socket, header, address) => {
+      shortcutIn: (socket, address, _local, header, stream, context) => {
         const one = make(false, stream, context, socket, header, address);
         return give(one, (other) => other.stream === stream && other.context === context);
       },

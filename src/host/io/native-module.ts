@@ -219,17 +219,17 @@ export interface NativeModule {
    * The way back: DATAGRAM capsules of a context leave on a socket behind `header`, once {@link shortcutResume} permits it. They do not
    * come to `onRead`. One that exists for the same context ends.
    *
-   * @param header  at most 22 bytes
    * @param local   number of the local address to send from; 0 leaves the choice to routing
+   * @param header  at most 22 bytes
    * @returns as {@link shortcutOut}
    */
   shortcutIn?(
-    stream: number,
-    context: number,
     socket: number,
-    header: Uint8Array,
     address: Uint8Array,
     local: number,
+    header: Uint8Array,
+    stream: number,
+    context: number,
   ): number;
   /**
    * The same for UDP packets of a device that {@link tunShortcuts} was called for, from `source` to `remote` and with a DSCP. Packets that

@@ -105,7 +105,7 @@ export class NativeShortcuts {
     const { address, local } = remote;
     return isOut
       ? native.shortcutOut(number, address, local, header, descriptor, id)
-      : native.shortcutIn(descriptor, id, number, header, address, local);
+      : native.shortcutIn(number, address, local, header, descriptor, id);
   }
 
   end(stream: ByteStream): void {
