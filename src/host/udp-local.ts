@@ -6,7 +6,6 @@ import { TYPESCRIPT_DATAPATH } from "../core/datapath/typescript-datapath.ts";
 import { HostError, ProtocolError, UsageError } from "../core/errors.ts";
 import { randomSeed } from "../core/handshakes/credentials.ts";
 import { parseLatencyRule } from "../core/session/latency-rules.ts";
-import type { DatagramTap, TapReason } from "../core/tap.ts";
 import type { LatencyClass } from "../wire/latency-class.ts";
 import type { AddressBytes } from "../wire/socket-address.ts";
 import { formatAddress, makeAddress } from "../wire/socket-address.ts";
@@ -39,6 +38,7 @@ import { BatchWriter } from "./stream/batch-writer.ts";
 import type { ByteStream } from "./stream/byte-stream.ts";
 import { TransferPacing } from "./stream/transfer-pacer.ts";
 import type { System } from "./system.ts";
+import { BatchRecords } from "./tap/batch-records.ts";
 import { HostTap } from "./tap/host-tap.ts";
 import { openTap } from "./tap/open-tap.ts";
 import type { TapWriter } from "./tap/tap-writer.ts";
@@ -131,6 +131,7 @@ export class UdpLocalHost implements RelayHost {
   readonly #shortcuts: HostShortcuts | undefined;
   readonly #tap: TapWriter | undefined;
   readonly #ownsTap: boolean;
+  #records!: BatchRecords;
   /** The workers in other threads. */
   others: Pick<OtherWorkers, "stats" | "status" | "flows" | "close"> | undefined;
 
@@ -214,6 +215,7 @@ export class UdpLocalHost implements RelayHost {
   }
 
   #useTap(): void {
+    this.#records = BatchRecords.ofClient(this.core);
     if (this.#tap === undefined) return;
     this.core.counters.tap = new HostTap(this.#tap, {
       isServer: false,
@@ -608,10 +610,6 @@ export class UdpLocalHost implements RelayHost {
     this.#shortcuts?.resume(lane);
   }
 
-  #endOfRun(contexts: Int32Array, first: number, end: number): number {
-    return end - first === 1 ? end : this.datapath.endOfEqual(contexts, 1, 0, first, end);
-  }
-
   /** @param chunk  memory that does not change before it is sent; other memory is copied */
   #deliver(chunk: Uint8Array | undefined): void {
     const { received, counters } = this.core;
@@ -619,31 +617,19 @@ export class UdpLocalHost implements RelayHost {
     if (count === 0) return;
     const data = received.data === chunk ? chunk : received.data.slice();
     const { tap } = counters;
-    if (tap !== undefined) this.#recordReceived(tap, data);
+    if (tap !== undefined) this.#records.recordAll(tap, data);
     for (let first = 0; first < count; ) {
-      // A tap has to know which one was dropped.
-      const end = tap !== undefined ? first + 1 : this.#endOfRun(context, first, count);
+      // A tap needs to know which datagram was dropped.
+      const end = tap !== undefined ? first + 1 : received.endOfRun(this.datapath, first);
       const relay = this.#relays[association[first]];
       const dropped =
         relay?.deliver(association[first], context[first], data, offset, length, first, end) ?? 0;
       if (dropped > 0) {
         counters.drops.send_error += dropped;
-        if (tap !== undefined) this.#record(tap, "send_error", data, first);
+        if (tap !== undefined) this.#records.record(tap, "send_error", data, first);
       }
       first = end;
     }
     counters.drops.send_error += this.#io.udp.flush();
-  }
-
-  #recordReceived(tap: DatagramTap, data: Uint8Array): void {
-    for (let i = 0; i < this.core.received.count; i++) this.#record(tap, undefined, data, i);
-  }
-
-  #record(tap: DatagramTap, reason: TapReason | undefined, data: Uint8Array, index: number): void {
-    const { core } = this;
-    const { association, context, offset, length } = core.received;
-    const local = core.sourceOf(association[index]);
-    const remote = core.contexts.address[context[index]];
-    tap.record(true, reason, association[index], local, remote, data, offset[index], length[index]);
   }
 }

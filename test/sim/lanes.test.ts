@@ -179,7 +179,7 @@ describe("lanes over a link whose delay varies, in order", () => {
   it.each([
     [20, 10],
     [100, 5],
-  ])("lose next to nothing at a load of 60 %% of %i Mbit/s with %i ms of jitter", (mbit, jitter) => {
+  ])("lose next to nothing at three fifths of %i Mbit/s with %i ms of jitter", (mbit, jitter) => {
     const loads = [{ flow: 1, perSecond: 60 * mbit }];
     const scenario = { ...OURS, mbit, jitter, loads, duration: 10_000, warmup: 4_000, seed: 107 };
     expect(run(scenario).loads[0].loss).toBeLessThan(0.04);
