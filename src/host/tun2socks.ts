@@ -494,6 +494,8 @@ export class Tun2SocksHost implements TunnelPathHost {
           break;
         }
         case "association-closed":
+          // What shortcuts have carried for it counts before its relay is gone.
+          this.#tunnel?.collectShortcuts();
           this.#pathOf[output.association]?.close(output.association);
           this.#pathOf[output.association] = undefined;
           break;

@@ -370,6 +370,18 @@ static void packets_of_any_bytes_are_read_within_their_bounds(void **state) {
   assert_true(whole > 10000);
 }
 
+// The length of an IPv6 packet permits more than that of a DATAGRAM capsule does.
+static void a_datagram_that_no_capsule_may_contain_is_the_caller_s(void **state) {
+  packet_world *world = *state;
+  for (size_t bytes = 65507; bytes <= 65508; bytes++) {
+    uint8_t *data = malloc(bytes + 128);
+    udp_packet read;
+    size_t length = packet(world, data, false, 1, bytes, bytes);
+    assert_int_equal(packet_read(data, length, world->has_virtio, &read), bytes == 65507 ? PACKET_UDP : PACKET_UNCLEAR);
+    free(data);
+  }
+}
+
 int packet_shortcut_tests(void) {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 #define VIRTIO(name) cmocka_unit_test_setup_teardown(name, set_up_virtio, tear_down)
@@ -384,6 +396,8 @@ int packet_shortcut_tests(void) {
       TEST(packets_that_the_device_does_not_take_are_reported_with_the_caller_s_next),
       TEST(closing_the_device_ends_its_shortcuts),
       TEST(what_is_not_valid_gets_no_shortcut),
+      TEST(a_datagram_that_no_capsule_may_contain_is_the_caller_s),
+      VIRTIO(a_datagram_that_no_capsule_may_contain_is_the_caller_s),
       TEST(packets_of_any_bytes_are_read_within_their_bounds),
       VIRTIO(packets_of_any_bytes_are_read_within_their_bounds),
   };

@@ -10,6 +10,7 @@
 
 #include "../address.h"
 #include "../tun.h"
+#include "capsule.h"
 
 #define PACKET_VIRTIO_BYTES 10
 #define PACKET_IPV4_BYTES 20
@@ -138,6 +139,8 @@ static inline packet_kind packet_read(const uint8_t *bytes, size_t count, bool h
   result->payload_bytes = udp_bytes - PACKET_UDP_BYTES;
   result->segment_bytes = gso_bytes > 0 ? gso_bytes : result->payload_bytes;
   if (result->payload_bytes > result->segment_bytes * PACKET_MAX_SEGMENTS) return PACKET_UNCLEAR;
+  size_t longest = result->payload_bytes < result->segment_bytes ? result->payload_bytes : result->segment_bytes;
+  if (longest > CAPSULE_MAX_DATAGRAM_BYTES) return PACKET_UNCLEAR;
   result->address_bytes = 1 + ip_bytes + 2;
   packet_address(result->source, addresses, ip_bytes, udp);
   packet_address(result->remote, addresses + ip_bytes, ip_bytes, udp + 2);

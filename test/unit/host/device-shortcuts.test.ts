@@ -215,6 +215,14 @@ describe("a shortcut of a device", () => {
     expect(world.native.active).toBe(0);
   });
 
+  it("counts what it carried for an association that is evicted", async () => {
+    const world = await started({ maxAssociations: 1 });
+    await world.warmUp(0);
+    expect(await world.costOf(world.datagram(0, "now"))).toBe(0);
+    await world.exchange(world.datagram(1, "new"));
+    expect(world.counts).toMatchObject({ datagramsIn: 10, datagramsOut: 10, associations: 1 });
+  });
+
   it.each([
     ["a rule looks into its datagrams", {}, { rules: "domain" }],
     ["the session has receipts", { lanes: 3 }, {}],
