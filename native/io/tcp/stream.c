@@ -31,6 +31,10 @@
 #else
 #define FAILURE 0
 #endif
+// Since Linux 5.14; musl does not define it. The number is that of all systems but two.
+#if defined(__linux__) && !defined(SO_BUF_LOCK) && !defined(__hppa__) && !defined(__sparc__)
+#define SO_BUF_LOCK 72
+#endif
 
 typedef struct stream_table {
   // By descriptor.
@@ -331,9 +335,15 @@ void io_stream_limit(io_loop *loop, int descriptor, size_t read_bytes, int buffe
   if (stream == NULL) return;
   stream->most = read_bytes;
 #ifdef SO_BUF_LOCK
+  uv_os_sock_t socket = (uv_os_sock_t)descriptor;
   // Gives the buffer back to autotuning, which setting its size ends.
-  if (io_socket_set((uv_os_sock_t)descriptor, SOL_SOCKET, SO_BUF_LOCK, 0) == 0 && buffer_bytes > 0)
-    io_socket_set((uv_os_sock_t)descriptor, SOL_SOCKET, SO_RCVBUF, buffer_bytes);
+  if (io_socket_set(socket, SOL_SOCKET, SO_BUF_LOCK, 0) != 0 || buffer_bytes == 0) return;
+  io_socket_set(socket, SOL_SOCKET, SO_RCVBUF, buffer_bytes);
+  // The system reports twice the size, and permits no more than its own bound: a buffer that is too small would slow the transfer down.
+  int got = 0;
+  socklen_t length = sizeof got;
+  if (getsockopt(socket, SOL_SOCKET, SO_RCVBUF, &got, &length) == 0 && got / 2 < buffer_bytes)
+    io_socket_set(socket, SOL_SOCKET, SO_BUF_LOCK, 0);
 #else
   (void)buffer_bytes;
 #endif

@@ -115,6 +115,11 @@ export class SessionQueue {
     this.#quantum = Math.min(MAX_QUANTUM_BYTES, Math.max(MIN_QUANTUM_BYTES, Math.floor(rate * TURN_MS)));
   }
 
+  /** A datagram goes twice: the copy, too, takes of the rate that is to drain the queue. */
+  noteCopy(now: number, length: number): void {
+    this.#arrivals.note(now, length);
+  }
+
   /**
    * Appends rows from `first` to before `end` to the list of a flow, as {@link push} does. Rows that later ones would push out are dropped
    * at once, without a copy.

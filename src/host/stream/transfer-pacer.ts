@@ -43,11 +43,15 @@ export class TransferPacer {
   spend(bytes: number, reader: PacedReader): boolean {
     this.#moved += bytes;
     this.#wake();
-    if (this.#limit.rate === NONE) return false;
+    if (!this.isLimited) return false;
     this.#allowance -= bytes;
     this.#waiting.push(reader);
     this.#schedule();
     return true;
+  }
+
+  get isLimited(): boolean {
+    return this.#limit.rate !== NONE;
   }
 
   get hasMoved(): boolean {
@@ -144,7 +148,9 @@ export class TransferPacing {
     const now = this.#loop.now();
     this.#restTicks = this.up.hasMoved || this.down.hasMoved ? 0 : this.#restTicks + 1;
     const watch = this.#watch();
-    const isResting = watch === undefined || this.#restTicks > REST_TICKS;
+    // What was read before a limit may take long to be sent, with nothing read meanwhile.
+    const isLimited = this.up.isLimited || this.down.isLimited;
+    const isResting = watch === undefined || (this.#restTicks > REST_TICKS && !isLimited);
     this.up.tick(now, isResting ? undefined : watch, true);
     this.down.tick(now, isResting ? undefined : watch, false);
     this.#timer = isResting ? undefined : this.#loop.after(TICK_MS, this.#tick, true);

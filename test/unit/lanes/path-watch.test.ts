@@ -34,6 +34,14 @@ describe("what a session sees of its path", () => {
     expect(watch.standing(1_000, false)).toBe(-1);
   });
 
+  it("measures again after a rest in which the clocks have wrapped halfway", () => {
+    const watch = new PathWatch();
+    for (let at = 0; at < 1_000; at += 20) receive(watch, at, 25);
+    const later = 40 * 60_000;
+    for (let at = later; at < later + 1_000; at += 20) receive(watch, at, 60);
+    expect(watch.standing(later + 1_040, false)).toBeGreaterThanOrEqual(0);
+  });
+
   it("takes steady sparse datagrams for a call, and a burst of lookups for none", () => {
     const watch = new PathWatch();
     for (let i = 0; i < 60; i++) watch.noteSparse(10_000 + 10 * i);

@@ -106,6 +106,33 @@ describe("the limit of transfers beside a call", () => {
     expect(download.limit.state).toBe("off");
   });
 
+  it("is released when others fill the queue beside a transfer at the lowest rate", () => {
+    const limit = new TransferLimit();
+    let now = TICK;
+    const run = (ms: number, rate: number, standing: number) => {
+      for (const end = now + ms; now < end; now += TICK)
+        limit.tick(now, TICK * Math.min(rate, limit.rate), standing, RTT, true);
+    };
+    run(2_000, 40, 60);
+    run(1_000, 40, 0);
+    expect(limit.state).toBe("hold");
+    run(8_000, 40, 60);
+    expect(limit.state).toBe("off");
+  });
+
+  it("permits a larger buffer after one that was too small for a distant target", () => {
+    const limit = new TransferLimit();
+    const buffers: number[] = [];
+    for (let now = TICK; now < 60_000; now += TICK) {
+      const isLimited = limit.state !== "off";
+      const most = isLimited ? Math.min(limit.bufferBytes / 200, CAPACITY) : CAPACITY;
+      if (isLimited && buffers.at(-1) !== limit.bufferBytes) buffers.push(limit.bufferBytes);
+      limit.tick(now, TICK * Math.min(limit.rate, most), most < CAPACITY ? 0 : 40, RTT, true);
+    }
+    expect(buffers.length).toBeGreaterThan(1);
+    expect(Math.max(...buffers)).toBeGreaterThan(200 * CAPACITY);
+  });
+
   it("finds a link that takes a third, and one that takes it all again", () => {
     const download = new Download();
     download.run(10_000);

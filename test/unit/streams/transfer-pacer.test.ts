@@ -113,6 +113,20 @@ describe("pacing of transfers", () => {
     expect(readers.every(({ most, isWaiting }) => most === 0 && !isWaiting)).toBe(true);
   });
 
+  it("keeps its limit while a relay waits for what it has read before to be sent", () => {
+    const loop = new StillLoop();
+    const watch = new PathWatch();
+    const pacing = new TransferPacing(loop, () => watch);
+    const reader = new Reader();
+    run(loop, watch, pacing, [reader], 1_000, 25);
+    run(loop, watch, pacing, [reader], 1_000, 80);
+    expect(pacing.down.isLimited).toBe(true);
+    run(loop, watch, pacing, [], 2_500, 80);
+    expect(pacing.down.isLimited).toBe(true);
+    run(loop, watch, pacing, [], 10_000, 25);
+    expect(pacing.down.isLimited).toBe(false);
+  });
+
   it("does nothing beside a session that sees nothing of its path", () => {
     const loop = new StillLoop();
     const pacing = new TransferPacing(loop, () => undefined);

@@ -95,6 +95,7 @@ export class Dispatcher {
       const second = this.#secondLaneFor(flow[entry], allowed[entry], isSpread, first);
       if (second !== NONE && this.#pacer.maySendSparse) {
         this.copies++;
+        this.#queue.noteCopy(now, this.#store.length[entry]);
         this.#counters.spread.copies++;
         this.#sender.send(now, second, entry);
       }

@@ -5,8 +5,8 @@
  * Up, the delay is that of frames, as receipts tell it. Down, it is that of the receipts themselves: each carries the clock of its
  * sender. One that is older than another that has come before was held up behind a hole of its lane, and says nothing of the path.
  *
- * A *call* is what sends few bytes steadily: a flow that is sparse to the queue (session-queue.ts) with several datagrams in each half
- * second, for more than one of them. Lookups of names are sparse too, but are soon over.
+ * A *call* sends few bytes steadily: the flows that are sparse to the queue (session-queue.ts) send several datagrams together in each
+ * half second, for more than one of them. Lookups of names are sparse too, but are soon over.
  */
 import { OneWayDelay } from "./one-way-delay.ts";
 
@@ -14,6 +14,8 @@ const WINDOW_MS = 500;
 /** Datagrams in a window, and windows that make a call; it is over after so many without. */
 const CALL_DATAGRAMS = 5;
 const CALL_WINDOWS = 3;
+/** Clocks wrap after 71 minutes: after a rest this long, a receipt counts as newer than the last one whatever its clock says. */
+const CLOCK_MS = 10_000;
 
 export class PathWatch {
   /** Least round trip of late, in milliseconds. */
@@ -21,7 +23,7 @@ export class PathWatch {
   readonly #up = new OneWayDelay();
   readonly #down = new OneWayDelay();
   #clock = 0;
-  #hasClock = false;
+  #heardAt = Number.NEGATIVE_INFINITY;
   #windowAt = 0;
   #sparse = 0;
   #windows = 0;
@@ -36,8 +38,9 @@ export class PathWatch {
   /** A receipt has come. @param clock  of its sender, in microseconds modulo 2³² */
   noteReceipt(now: number, clock: number, minRtt: number): void {
     this.minRtt = minRtt;
-    if (this.#hasClock && ((clock - this.#clock) | 0) <= 0) return;
-    this.#hasClock = true;
+    const isOrdered = now - this.#heardAt < CLOCK_MS;
+    if (isOrdered && ((clock - this.#clock) | 0) <= 0) return;
+    this.#heardAt = now;
     this.#clock = clock;
     this.#down.add(now, (Math.floor(now * 1000) - clock) | 0);
   }

@@ -19,7 +19,7 @@
  * halved for a round trip, so that the delay of the empty path is seen again (LEDBAT++ has such slowdowns too).
  *
  * LEDBAT yields to whoever else fills the queue until nothing is left. That would help nobody here: the queue stays. So if reading less does
- * not end it, or the rate has halved and it stands all the same, the limit is released, first for 15 s, then for longer.
+ * not end it, or the rate has halved or reached its floor and it stands all the same, the limit is released, first for 15 s, then for longer.
  */
 const TARGET_MS = 5;
 /** What begins a limit: a queue that is longer than this for so long, while transfers move so many bytes per millisecond. */
@@ -28,6 +28,9 @@ const LONG_FOR_MS = 150;
 const MIN_RATE = 25;
 /** Receive buffer in round trips, which Linux doubles: a window that was closed opens once a sixteenth of it is free, which should be less than one. */
 const BUFFER_TRIPS = 2.5;
+/** A target may be farther away than the server: a buffer that proves too small is so many times as large in the next limit, up to this. */
+const BUFFER_GROWTH = 4;
+const MAX_BUFFER_TRIPS = 40;
 const MIN_BUFFER_BYTES = 65_536;
 /** In drain: how long all is read, while the old window is used up; then share of the rate before, longest time, and for how long the queue has to be short. */
 const TIGHTEN_MS = 1_200;
@@ -100,6 +103,7 @@ export class TransferLimit {
   #settledAt = 0;
   #releasedUntil = 0;
   #release = RELEASE_MS;
+  #bufferTrips = BUFFER_TRIPS;
 
   /**
    * To be called every 20 ms or so.
@@ -115,6 +119,7 @@ export class TransferLimit {
     this.#measure(bytes / elapsed, elapsed);
     if (standing >= 0) this.#sampledAt = now;
     if (!hasCall || now - this.#sampledAt > BLIND_MS) this.end();
+    if (!hasCall) this.#bufferTrips = BUFFER_TRIPS;
     if (!hasCall || standing < 0) return;
     const trip = Math.max(MIN_RTT_MS, rtt);
     if (this.state === "off") this.#look(now, standing, trip);
@@ -148,7 +153,7 @@ export class TransferLimit {
     this.#turnedAt = now;
     this.#before = this.#mean;
     this.#standingBefore = standing;
-    this.bufferBytes = Math.round(Math.max(MIN_BUFFER_BYTES, BUFFER_TRIPS * trip * this.#before));
+    this.bufferBytes = Math.round(Math.max(MIN_BUFFER_BYTES, this.#bufferTrips * trip * this.#before));
     this.rate = 2 * this.#before;
   }
 
@@ -187,6 +192,8 @@ export class TransferLimit {
     const isUsed = this.#recent > USED_SHARE * this.rate;
     if (isUsed) this.#usedAt = now;
     else if (now - this.#usedAt > UNUSED_MS) {
+      if (this.#recent > MIN_RATE)
+        this.#bufferTrips = Math.min(MAX_BUFFER_TRIPS, BUFFER_GROWTH * this.#bufferTrips);
       this.end();
       return;
     }
@@ -195,7 +202,10 @@ export class TransferLimit {
       this.#turnedAt = now;
       this.#shortRate = this.#wanted;
       if (now - this.#since > PROVED_MS) this.#release = RELEASE_MS;
-    } else if (now - this.#turnedAt > FOREIGN_MS && this.#wanted < FOREIGN_SHARE * this.#shortRate) {
+    } else if (
+      now - this.#turnedAt > FOREIGN_MS &&
+      (this.#wanted <= MIN_RATE || this.#wanted < FOREIGN_SHARE * this.#shortRate)
+    ) {
       this.#free(now);
       return;
     }
