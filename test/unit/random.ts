@@ -9,6 +9,15 @@ export function seededRandom(seed: number): () => number {
   };
 }
 
+/** Repeatable random integers, by a linear congruential generator. @returns a function that gives one from 0 to before `below` */
+export function seededIntegers(seed: number): (below: number) => number {
+  let state = seed;
+  return (below) => {
+    state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
+    return Math.floor((state / 4_294_967_296) * below);
+  };
+}
+
 /** `length` random bytes. */
 export function randomBytes(random: () => number, length: number): Uint8Array {
   const bytes = new Uint8Array(length);

@@ -7,6 +7,7 @@ import type { MemoryDevice, MemoryNative } from "../memory-native.ts";
 import { MemoryNet, WHOLE } from "../memory-native.ts";
 import type { IpFields } from "../packet-oracle.ts";
 import { inspect, ipPacket, tcpPacket, udpMessage, udpPacket } from "../packet-oracle.ts";
+import { seededIntegers } from "../random.ts";
 
 const MTU = 1_280;
 const TARGETS = ["192.0.2.1", "192.0.2.2"];
@@ -246,11 +247,7 @@ describe("random packets", () => {
     const limits = { maxAssociations: seed % 2 === 0 ? 3 : 64, idleTimeoutS: 30, activeIdleTimeoutS: 45 };
     const world = new World(seed, hasShortcuts, { ...limits, heartbeatMs: 40_000 });
     await world.start();
-    let state = seed;
-    const random = (below: number) => {
-      state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
-      return Math.floor((state / 4_294_967_296) * below);
-    };
+    const random = seededIntegers(seed);
     const counts: unknown[] = [];
     for (let step = 0; step < 40; step++) {
       world.net.chunkBytes = random(3) === 0 ? WHOLE : 1 + random(random(2) === 0 ? 120 : 4_000);

@@ -6,6 +6,7 @@ import { writeUdpHeader } from "../../../src/wire/socks5.ts";
 import { LOCAL, SERVER } from "../memory-exchange.ts";
 import type { MemoryNative } from "../memory-native.ts";
 import { MemoryNet, WHOLE } from "../memory-native.ts";
+import { seededIntegers } from "../random.ts";
 
 const TARGETS = ["192.0.2.1", "192.0.2.2"].map((ip) => makeAddress(ip, 53)!);
 const FORWARDS = [5000, 5001].map((port) => makeAddress("127.0.0.1", port)!);
@@ -358,11 +359,7 @@ describe("random traffic", () => {
       { idleTimeoutS: 20, heartbeatMs },
     );
     await world.start();
-    let state = seed;
-    const random = (below: number) => {
-      state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
-      return Math.floor((state / 4_294_967_296) * below);
-    };
+    const random = seededIntegers(seed);
     const counts: unknown[] = [];
     for (let step = 0; step < 40; step++) {
       world.net.chunkBytes = random(3) === 0 ? WHOLE : 1 + random(random(2) === 0 ? 120 : 4_000);
