@@ -60,16 +60,16 @@ export class TransferPacer {
 
   /** @param watch  undefined for a session that sees nothing of its path */
   tick(now: number, watch: PathWatch | undefined, isUp: boolean): void {
-    const wasOff = this.#limit.rate === NONE;
-    if (!wasOff) this.#refill(now);
+    const wasLimited = this.isLimited;
+    if (wasLimited) this.#refill(now);
     if (watch === undefined) this.#limit.end();
     else {
       const standing = watch.standing(now, isUp);
       this.#limit.tick(now, this.#moved, standing, watch.minRtt, watch.hasCall(now));
     }
     this.#moved = 0;
-    if (this.#limit.rate === NONE) this.#release();
-    else if (wasOff) {
+    if (!this.isLimited) this.#release();
+    else if (!wasLimited) {
       this.#allowance = 0;
       this.#refilledAt = now;
     }
