@@ -18,13 +18,15 @@ Runs Underpass and other tunnels in turn on loopback, and prints medians and rat
 
   --quick            a minute or so: one round, few cases, short windows
   --only LIST        of ${Object.keys(MEASURES).join(",")}
-  --subjects LIST    of underpass,underpass-plain,udptunnel,shadowsocks and the peers (default: all installed)
+  --subjects LIST    of underpass,underpass-plain,udptunnel,shadowsocks peers and builds (default: all)
   --peer 'NAME=SERVER COMMAND ;; LOCAL COMMAND'
                      another tunnel, repeatable; spaces separate words. {tcp}: port between its ends; {udp}: port on
                      which the local end receives datagrams; {target}: port to which the server sends them, both on
                      127.0.0.1; {key}: 32 hexadecimal digits
   --variant 'NAME=OPTIONS'
                      underpass-NAME: Underpass with other options at both ends, such as --io plain, repeatable
+  --build 'NAME=FOLDER [OPTIONS]'
+                     Underpass of another checkout that is built, with options of both ends, repeatable
   --rounds N         default 5
   --seconds S        maximum length of a window, default 1
   --json             prints one JSON record per line instead of text
@@ -41,6 +43,7 @@ const { values: options } = readOptions({
     subjects: { type: "string" },
     peer: { type: "string", multiple: true, default: [] },
     variant: { type: "string", multiple: true, default: [] },
+    build: { type: "string", multiple: true, default: [] },
     rounds: { type: "string" },
     seconds: { type: "string" },
     json: { type: "boolean", default: false },
@@ -109,7 +112,7 @@ async function run() {
     if (!(name in MEASURES)) throw new Error(`--only: there is no ${name}; see --help`);
   }
   const names = options.subjects?.split(",");
-  const candidates = subjects(options.variant, options.peer, packageVersion());
+  const candidates = subjects(options.variant, options.build, options.peer, packageVersion());
   for (const name of names ?? []) {
     if (!candidates.some((subject) => subject.name === name))
       throw new Error(`--subjects: there is no ${name}`);

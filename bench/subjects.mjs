@@ -3,7 +3,9 @@ import { spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
+import { existsSync } from "node:fs";
 import { createServer } from "node:net";
+import { join, resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { bound, start, startIn, stop } from "./processes.mjs";
 
@@ -60,8 +62,11 @@ export function filled(words, values) {
   return words.map((word) => word.replace(/\{(\w+)\}/g, (all, name) => String(values[name] ?? all)));
 }
 
-/** @param {string} name @param {string[]} given  options of both ends @param {string} version @returns {Subject} */
-function underpass(name, given, version) {
+/**
+ * @param {string} name @param {string[]} given  options of both ends @param {string} version
+ * @param {string} root  of a checkout that is built @returns {Subject}
+ */
+function underpass(name, given, version, root = ".") {
   return {
     name,
     version,
@@ -72,14 +77,14 @@ function underpass(name, given, version) {
         associations === undefined ? [] : ["--max-associations-per-session", String(associations)];
       const options = ["--log-format", "json", "--log-level", "warn", ...given, ...bound];
       const server = start(process.execPath, [
-        "dist/cli/udp-server.js",
+        join(root, "dist/cli/udp-server.js"),
         ...["--listen", "127.0.0.1:0", "--allow", "127.0.0.0/8"],
         ...options,
         ...ofSession,
       ]);
       const { listen } = await ready(server);
       const local = start(process.execPath, [
-        "dist/cli/udp-local.js",
+        join(root, "dist/cli/udp-local.js"),
         ...["--server", listen[0], "--forward", `127.0.0.1:0=127.0.0.1:${target}`],
         ...options,
       ]);
@@ -160,13 +165,30 @@ export function named(text, option) {
   return [name, rest];
 }
 
+/** The short commit hash of a checkout. @param {string} root */
+export function commitOf(root) {
+  const { stdout } = spawnSync("git", ["-C", root, "rev-parse", "--short", "HEAD"], { encoding: "utf8" });
+  return stdout.trim() || "unknown";
+}
+
+/** @param {string} text  NAME=FOLDER [OPTIONS] @returns {{ name: string, root: string, options: string, version: string }} */
+export function buildIn(text) {
+  const [name, rest] = named(text, "--build");
+  const [, root, options = ""] = /^(\S+)\s*(.*)$/s.exec(rest.trim()) ?? [];
+  if (root === undefined || !existsSync(join(root, "dist/cli/udp-local.js"))) {
+    throw new Error(`--build ${name}: expected the folder of a checkout that is built, got ${rest}`);
+  }
+  return { name, root: resolve(root), options, version: `${commitOf(root)} ${options}`.trim() };
+}
+
 /**
- * Ours, ours with other options given as `NAME=OPTIONS`, the packaged ones that are installed, and those given as
- * `NAME=SERVER COMMAND ;; LOCAL COMMAND`.
+ * Ours, ours with other options given as `NAME=OPTIONS`, ours of another checkout given as `NAME=FOLDER [OPTIONS]`, the
+ * packaged ones that are installed, and those given as `NAME=SERVER COMMAND ;; LOCAL COMMAND`.
  *
- * @param {string[]} variants @param {string[]} peers @param {string} version  ours @returns {Subject[]}
+ * @param {string[]} variants @param {string[]} builds @param {string[]} peers @param {string} version  ours
+ * @returns {Subject[]}
  */
-export function subjects(variants, peers, version) {
+export function subjects(variants, builds, peers, version) {
   const packaged = PACKAGED.flatMap(({ name, package: from, isTwoWay, commands }) => {
     const installed = debianVersion(from);
     return installed === undefined ? [] : [program(name, installed, isTwoWay, commands)];
@@ -183,6 +205,10 @@ export function subjects(variants, peers, version) {
     underpass("underpass", ["--io", "native"], version),
     underpass("underpass-plain", ["--io", "plain"], version),
     ...others,
+    ...builds.map((build) => {
+      const { name, root, options, version: ofBuild } = buildIn(build);
+      return underpass(name, ["--io", "native", ...options.split(/\s+/).filter(Boolean)], ofBuild, root);
+    }),
     ...packaged,
     ...given,
   ];

@@ -1,10 +1,18 @@
 // The tunnels that are compared over the link, and how each is started by a way.
-import { spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { bound, stop } from "../processes.mjs";
-import { commandsIn, debianVersion, filled, freeTcpPort, freeUdpPort, named, ready } from "../subjects.mjs";
+import {
+  buildIn,
+  commandsIn,
+  commitOf,
+  debianVersion,
+  filled,
+  freeTcpPort,
+  freeUdpPort,
+  named,
+  ready,
+} from "../subjects.mjs";
 import { ADDRESS, FAR, folder, NEAR, startProgram } from "./hosts.mjs";
 
 /** @typedef {import("./ways.mjs").Way} Way */
@@ -112,12 +120,6 @@ function program(name, version, isTwoWay, commands) {
   };
 }
 
-/** What a checkout is of. @param {string} root */
-function commitOf(root) {
-  const { stdout } = spawnSync("git", ["-C", root, "rev-parse", "--short", "HEAD"], { encoding: "utf8" });
-  return stdout.trim() || "unknown";
-}
-
 /** @param {string} text  LOCAL OPTIONS [;; SERVER OPTIONS] */
 function optionsIn(text) {
   const [ofLocal = [], ofServer = []] = commandsIn(text).map((words) => words.filter(Boolean));
@@ -144,13 +146,9 @@ export function subjects(variants, builds, peers) {
       return underpass(name, `${here} ${text.trim()}`, resolve("."), ofLocal, ofServer);
     }),
     ...builds.map((build) => {
-      const [name, text] = named(build, "--build");
-      const [, root, options] = /^(\S+)\s*(.*)$/s.exec(text.trim()) ?? [];
-      if (root === undefined || !existsSync(join(root, "dist/cli/udp-local.js"))) {
-        throw new Error(`--build ${name}: expected the folder of a checkout that is built, got ${text}`);
-      }
+      const { name, root, options, version } = buildIn(build);
       const { ofLocal, ofServer } = optionsIn(options);
-      return underpass(name, `${commitOf(root)} ${options}`.trim(), resolve(root), ofLocal, ofServer);
+      return underpass(name, version, root, ofLocal, ofServer);
     }),
     ...(udptunnel === undefined
       ? []
