@@ -118,8 +118,8 @@ export async function measureFlood({ subjects, rounds, seconds, isQuick, record 
       for (const lane of lanes) if (lane.subject !== BARE) await oneWay(lane, FLOOD_WARM_UP);
       for (const [size, sockets, burst, isForAll] of cases) {
         for (const lane of lanes) {
-          const { name } = lane.subject;
-          if (!isForAll && name !== OURS && name !== BARE.name) continue;
+          const { name, isBuild } = lane.subject;
+          if (!isForAll && !isBuild && name !== OURS && name !== BARE.name) continue;
           const result = await oneWay(lane, { size, sockets, burst, rate: 0, seconds });
           record({ measure: "flood", subject: name, round, ...result });
         }

@@ -15,6 +15,7 @@ import { bound, start, startIn, stop } from "./processes.mjs";
  * @property {string} name
  * @property {string} version
  * @property {boolean} isTwoWay  answers come back; for a peer of `--peer` found by trying
+ * @property {boolean} [isBuild]  Underpass of another checkout
  * @property {(target: number, associations?: number) => Promise<Running>} start  towards a UDP port
  */
 
@@ -207,7 +208,8 @@ export function subjects(variants, builds, peers, version) {
     ...others,
     ...builds.map((build) => {
       const { name, root, options, version: ofBuild } = buildIn(build);
-      return underpass(name, ["--io", "native", ...options.split(/\s+/).filter(Boolean)], ofBuild, root);
+      const given = ["--io", "native", ...options.split(/\s+/).filter(Boolean)];
+      return { ...underpass(name, given, ofBuild, root), isBuild: true };
     }),
     ...packaged,
     ...given,

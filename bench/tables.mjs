@@ -54,14 +54,11 @@ function goals(records) {
   for (const sockets of [64, 1000]) {
     for (const burst of [16, 1]) {
       const like = { measure: "flood", size: 1200, burst };
-      compare(
-        `flood, ${loadName({ size: 1200, burst })}: delivered with ${format(sockets)} associations`,
-        of(OURS, { ...like, sockets }, delivered),
-        "/s",
-        "our own with one",
-        of(OURS, { ...like, sockets: 1 }, delivered),
-        "≥ 0.7 ×",
-      );
+      const name = `flood, ${loadName({ size: 1200, burst })}: delivered with ${format(sockets)} associations`;
+      const ours = of(OURS, { ...like, sockets }, delivered);
+      compare(name, ours, "/s", "our own with one", of(OURS, { ...like, sockets: 1 }, delivered), "≥ 0.7 ×");
+      for (const peer of peers)
+        compare(name, ours, "/s", peer, of(peer, { ...like, sockets }, delivered), "-");
     }
   }
   for (const peer of peers) {
@@ -112,6 +109,21 @@ function goals(records) {
       compare(name, ours, "/s", peer, of(peer, like, delivered), peer === DEBIAN ? "≥ 1.0 ×" : "-");
     }
   }
+  for (const peer of peers) {
+    for (const associations of [0, 1_000, 10_000]) {
+      const [ours, theirs] = [OURS, peer].map((subject) =>
+        medianOf(records, { measure: "memory", subject, associations }, bothEnds),
+      );
+      compare(
+        `memory, both ends, ${format(associations)} associations`,
+        ours / 1e6,
+        " MB",
+        peer,
+        theirs / 1e6,
+        "-",
+      );
+    }
+  }
   const { idle, each } = memoryOf(records, OURS);
   if (Number.isFinite(idle))
     rows.push(["memory, both ends, idle", `${format(idle / 1e6, 1)} MB`, "-", "-", "≤ 130 MB"]);
@@ -124,11 +136,13 @@ function goals(records) {
   return { title: "Ratios", header: ["measure", "ours", "peer", "ratio", "wanted"], rows };
 }
 
+/** Resident memory, bytes. @param {BenchRecord} record */
+const bothEnds = (record) => record.local + record.server;
+
 /** Both ends, bytes. @param {BenchRecord[]} records @param {string} subject */
 function memoryOf(records, subject) {
-  const both = (/** @type {BenchRecord} */ record) => record.local + record.server;
   const at = (/** @type {number} */ associations) =>
-    medianOf(records, { measure: "memory", subject, associations }, both);
+    medianOf(records, { measure: "memory", subject, associations }, bothEnds);
   const ten = select(records, { measure: "memory", subject, associations: 10_000 });
   const isHeld = ten.length > 0 && ten.every(({ answered }) => answered >= 9_900);
   return { idle: at(0), each: isHeld ? (at(10_000) - at(1_000)) / 9_000 : Number.NaN };
