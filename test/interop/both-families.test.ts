@@ -54,7 +54,7 @@ describeWith(["curl", "socat"], "listening on [::]", () => {
 
   const portOf = (address: string | undefined) => Number(/:(\d+)$/.exec(address ?? "")?.[1]);
 
-  /** Whether something accepts, or the system's reason. */
+  /** Whether a connection is accepted, or the system's error. */
   async function probe(host: string, port: number): Promise<string> {
     const socket = connect(port, host);
     const result = await new Promise<string>((done) => {
@@ -77,7 +77,7 @@ describeWith(["curl", "socat"], "listening on [::]", () => {
     expect(server.stats().sessions).toBe(2);
   });
 
-  it("udp-server leaves IPv4 out with ipv6Only, and leaves it to 0.0.0.0 if that is listed too", async () => {
+  it("udp-server with ipv6Only takes no IPv4, and leaves IPv4 to 0.0.0.0 if that is listed too", async () => {
     const alone = portOf((await startServer(["[::]:0"], true)).address.listen[0]);
     expect([await probe("::1", alone), await probe("127.0.0.1", alone)]).toEqual(["accepts", "ECONNREFUSED"]);
     const port = portOf((await startServer(["0.0.0.0:0"])).address.listen[0]);
@@ -87,7 +87,7 @@ describeWith(["curl", "socat"], "listening on [::]", () => {
     expect([await probe("::1", port), await probe("127.0.0.1", port)]).toEqual(["accepts", "accepts"]);
   });
 
-  it("forwards and the SOCKS5 server accept both: socat, curl and a UDP client of SOCKS5 get answers", async () => {
+  it("forwards and the SOCKS5 server accept both: socat, curl and a SOCKS5 UDP client get answers", async () => {
     const server = await startServer(["127.0.0.1:0"]);
     const target = { host: "127.0.0.1", port: echo.address().port };
     const local = await startLocal({

@@ -27,13 +27,13 @@ type Kind = "C" | "Node";
 interface Running {
   readonly child: ChildProcess;
   readonly ready: { listen?: string[]; socks5?: string; forwards?: { listen: string }[] };
-  /** All of its standard error. */
+  /** Everything written to standard error. */
   log(): string;
-  /** Waits until a line of the log contains it, once more than it did at the last call. */
+  /** Waits for another log line that contains the text, beyond those seen by the last call. */
   logged(text: string): Promise<void>;
 }
 
-/** Starts one end, and waits until it is ready. */
+/** Starts one end and waits until it is ready. */
 async function start(kind: Kind, end: "local" | "server", args: readonly string[]): Promise<Running> {
   const all = ["--psk-file", keyFile, "--log-format", "json", "--log-level", "debug", ...args];
   const child =
@@ -76,7 +76,7 @@ async function kill(child: ChildProcess, signal: NodeJS.Signals): Promise<number
   return child.exitCode;
 }
 
-/** Sends until an answer comes, as datagrams are lost while there is no session. @returns who the echo heard it from */
+/** Sends until an answer arrives, because datagrams are lost without a session. @returns the source port that the echo saw */
 async function ask(socket: Socket, port: number, text: string): Promise<string> {
   const timer = setInterval(() => socket.send(text, port, "127.0.0.1"), 200);
   socket.send(text, port, "127.0.0.1");
@@ -95,7 +95,7 @@ const portOf = (address: string) => Number(address.split(":").at(-1));
 
 beforeAll(async () => {
   writeFileSync(keyFile, "a key of more than sixteen bytes\n", { mode: 0o600 });
-  // Answers with the port that it was asked from, and what it was asked.
+  // Answers with the sender's port and the payload.
   echo = createSocket("udp4").bind(0, "127.0.0.1");
   await once(echo, "listening");
   echo.on("message", (data, { port, address }) => echo.send(`${port} ${data}`, port, address));
@@ -119,7 +119,7 @@ describeUnless(lack, "the C library", () => {
     ["Node", "C"],
     ["C", "C"],
   ])("udp-local in %s, udp-server in %s", (localKind, serverKind) => {
-    it("carry datagrams of every size, in one session and over several lanes", async () => {
+    it("carry datagrams of every size over one lane and over several", async () => {
       const server = await start(serverKind, "server", serverArgs());
       for (const lanes of ["1", "4"]) {
         const args = ["--server", server.ready.listen![0], "--lanes", lanes, ...forward()];
@@ -198,7 +198,7 @@ describeUnless(lack, "the C library", () => {
   });
 
   describe("udp-local in C goes through", () => {
-    /** @returns files of its key and of itself */
+    /** @returns the files of the key and the certificate */
     async function makeCertificate(): Promise<string[]> {
       const files = ["tls.key", "tls.crt"].map((name) => join(folder, name));
       await run("openssl", [
@@ -224,7 +224,7 @@ describeUnless(lack, "the C library", () => {
       return terminator;
     }
 
-    it("TLS, and only to the holder of the certificate", async () => {
+    it("TLS, and only to a server with the right certificate", async () => {
       const files = await makeCertificate();
       const server = await start("Node", "server", serverArgs());
       const proxy = await startTerminator(files, server);
@@ -278,7 +278,7 @@ describeUnless(lack, "the C library", () => {
       terminator.close();
     });
 
-    it("the server of a shadowsocks config.json, and at the other end acts as that server", async () => {
+    it("the server of a shadowsocks config.json, and udp-server in C acts as that server", async () => {
       const port = await freePort();
       const config = join(folder, "config.json");
       const members = { server: "127.0.0.1", server_port: port, method: "aes-256-gcm", password: "secret" };
@@ -299,7 +299,7 @@ describeUnless(lack, "the C library", () => {
     });
 
     it.each(["aes-128-gcm", "aes-256-gcm", "chacha20-ietf-poly1305"])(
-      "a shadowsocks server (%s), and to udp-server as one",
+      "a shadowsocks server (%s), and udp-server as a shadowsocks server",
       async (method) => {
         const port = await freePort();
         const peer = await startPeer(
@@ -355,7 +355,7 @@ describeUnless(lack, "the C library", () => {
     expect(stderr).toContain("address already in use");
   });
 
-  it("reads a config file with comments, whose relative paths start in its folder", async () => {
+  it("reads a config file with comments and resolves relative paths against its folder", async () => {
     const server = await start("C", "server", serverArgs());
     const config = join(folder, "local.json");
     const { port } = echo.address();
@@ -474,7 +474,7 @@ describeUnless(lack, "the C library", () => {
 
   describeUnless(own === undefined ? "this machine has no address" : undefined, "udp-server in C", () => {
     it.each(["exec:", "unix:", "tun2socks:"])(
-      "sends by packets to a tun2socks in C: --egress %s",
+      "sends packets to a tun2socks in C: --egress %s",
       async (kind) => {
         const target = createSocket("udp4").bind(0, own);
         await once(target, "listening");
@@ -503,7 +503,7 @@ describeUnless(lack, "the C library", () => {
   });
 });
 
-/** A TCP relay that can be cut. */
+/** A TCP relay that a test can cut. */
 async function relay(to: number): Promise<{ readonly port: number; cut(): void; close(): void }> {
   const sockets = new Set<TcpSocket>();
   const server: Server = createServer((socket) => {

@@ -31,7 +31,7 @@ describeWith(["danted", "microsocks", "tinyproxy", "openssl"], "carriers that ar
   let serverPort: string;
   const ports = { danted: 0, microsocks: 0, tinyproxy: 0 };
 
-  /** Starts udp-local with these options and has one datagram of 1,200 bytes echoed. */
+  /** Starts udp-local with these options and expects an echo of one datagram of 1,200 bytes. */
   async function expectEcho(options: UdpLocalOptions): Promise<void> {
     const target = `127.0.0.1:${echo.address().port}`;
     const local = await startUdpLocal({
@@ -63,7 +63,7 @@ describeWith(["danted", "microsocks", "tinyproxy", "openssl"], "carriers that ar
     if (status !== 0) throw new Error(stderr);
   }
 
-  /** A certificate of our own authority for `name`. */
+  /** A certificate for `name`, signed by the test's authority. */
   function makeCertificate(file: string, name: string): void {
     openssl(
       "req",
@@ -97,7 +97,7 @@ describeWith(["danted", "microsocks", "tinyproxy", "openssl"], "carriers that ar
     );
   }
 
-  /** TLS in front of udp-server, as a terminator would stand there. */
+  /** A TLS terminator in front of udp-server. */
   async function startTls(requestCert: boolean): Promise<TlsServer> {
     const terminator = createTlsServer(
       {
@@ -210,7 +210,7 @@ BasicAuth user p4ss
   it("tinyproxy carries the tunnel through CONNECT with basic credentials", () =>
     expectEcho({ server: direct(), via: [`http://user:p4ss@127.0.0.1:${ports.tinyproxy}`] }));
 
-  it("one proxy is reached through another", () =>
+  it("reaches one proxy through another", () =>
     expectEcho({ server: direct(), via: [`socks5://127.0.0.1:${ports.danted}`, microsocks()] }));
 
   it("a Unix socket carries the tunnel, given as server or as carrier", async () => {
@@ -235,7 +235,7 @@ BasicAuth user p4ss
       ],
     }));
 
-  it("TLS reads PEM files that an editor saved with a byte-order mark, CRLF and blanks at the end", async () => {
+  it("TLS reads PEM files saved with a byte-order mark, CRLF and trailing blanks", async () => {
     for (const name of ["ca.pem", "client.pem", "client.key"]) {
       const text = readFileSync(inFolder(name), "utf8").replaceAll("\n", "\r\n");
       writeFileSync(inFolder(`edited-${name}`), `\ufeff${text} \r\n\r\n`);
@@ -247,7 +247,7 @@ BasicAuth user p4ss
     });
   });
 
-  it("refuses TLS files that hold no certificate or do not fit each other, before it starts", async () => {
+  it("refuses TLS files at startup if they hold no certificate or do not match", async () => {
     writeFileSync(inFolder("empty.pem"), "no certificate\n");
     const pair = (cert: string, key: string) => `tls://?cert=${inFolder(cert)}&key=${inFolder(key)}`;
     const problems: [string, RegExp][] = [
@@ -260,7 +260,7 @@ BasicAuth user p4ss
     }
   });
 
-  it("a stream of the caller carries the tunnel", async () => {
+  it("a stream from the caller carries the tunnel", async () => {
     const carrier = () => {
       const [near, far] = duplexPair() as [Duplex, Duplex];
       const inner = connect(Number(serverPort), "127.0.0.1");
@@ -279,7 +279,7 @@ BasicAuth user p4ss
     await expect(expectEcho({ server: `127.0.0.1:${portOf(tls)}`, via: [via()] })).rejects.toThrow(message);
   });
 
-  it("TLS without the client certificate that the terminator requires never comes up", async () => {
+  it("a session never comes up without the client certificate that the terminator requires", async () => {
     const via = [`tls://?servername=tunnel.test&${ca()}`];
     await expect(expectEcho({ server: `127.0.0.1:${portOf(mutualTls)}`, via })).rejects.toThrow(
       /certificate required|closed|ended|alert/i,

@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { UdpLocal, UdpServer } from "../../src/node/handles.ts";
 import { startUdpLocal, startUdpServer } from "../support/start.ts";
 
-/** Answers what it hears itself, then from another port, then from another address with its own port. */
+/** Answers from its own port, then from another port, then from its own port on another address. */
 class ThreeMouths {
   readonly own = createSocket("udp4");
   readonly #otherPort = createSocket("udp4");
@@ -60,7 +60,7 @@ describe("a fixed forward whose server accepts every sender", () => {
     target.close();
   });
 
-  /** What the application hears when it asks the forward, and how many datagrams of others are dropped. */
+  /** The answers that the application gets through the forward, and the number of dropped datagrams from other sources. */
   async function ask(forward: { target: string; anyPort?: boolean }): Promise<[Set<string>, number]> {
     local = await startUdpLocal({
       server: server.address.listen[0],
@@ -73,9 +73,9 @@ describe("a fixed forward whose server accepts every sender", () => {
     return [new Set(heard), dropped()];
   }
 
-  it("passes on its target's datagrams, and counts others' as foreign_source", async () => {
+  it("passes on its target's datagrams and counts all others as foreign_source", async () => {
     expect(await ask({ target: `127.0.0.1:${targetPort}` })).toEqual([new Set(["itself"]), 2]);
-    // They are all dropped at the client: nothing else is lost.
+    // The client drops all of these; nothing else is lost.
     expect(local!.stats().drops.send_error).toBe(0);
   });
 
@@ -84,9 +84,9 @@ describe("a fixed forward whose server accepts every sender", () => {
     expect(await ask({ target: `127.0.0.1:${targetPort}`, anyPort: true })).toEqual([expected, 1]);
   });
 
-  it("whose target is a name, passes on datagrams from that port of the resolved address", async () => {
+  it("passes on datagrams from its port of the resolved address if its target is a name", async () => {
     const [answers, dropped] = await ask({ target: `localhost:${targetPort}` });
-    // Where the name has led to, only the server knows, and this one lets everybody in.
+    // Only the server knows the resolved address, and this server accepts every sender.
     expect([answers, dropped]).toEqual([new Set(["itself", "another host"]), 1]);
   });
 });

@@ -24,7 +24,7 @@ import { residentBytes, startUdpLocal, startUdpServer } from "../support/start.t
 
 const KEY = Buffer.alloc(32, "k");
 
-/** A tunnel with an honest user, against which each hostile peer is set. */
+/** A tunnel with an honest user, beside each hostile peer. */
 describe("other traffic continues beside a hostile peer", () => {
   let server: UdpServer;
   let local: UdpLocal;
@@ -71,7 +71,7 @@ describe("other traffic continues beside a hostile peer", () => {
     return socket;
   }
 
-  /** The honest user's datagram comes back. */
+  /** Expects an echo of the honest user's datagram. */
   async function expectFlow(text: string): Promise<void> {
     const answer = once(app, "message");
     const retry = setInterval(
@@ -84,7 +84,7 @@ describe("other traffic continues beside a hostile peer", () => {
     expect(data.toString()).toBe(text);
   }
 
-  it("that sends its head one byte at a time, and is closed at the deadline", async () => {
+  it("that sends its head one byte at a time until it is closed at the deadline", async () => {
     const socket = attack();
     const drip = setInterval(() => socket.write("G"), 20);
     const closed = once(socket, "close");
@@ -94,7 +94,7 @@ describe("other traffic continues beside a hostile peer", () => {
     expect(server.stats().refused.handshake_timeout).toBeGreaterThan(0);
   });
 
-  it("that sends an endless head and gets 400 at 8 KiB", async () => {
+  it("that sends an endless head until it gets 400 at 8 KiB", async () => {
     const socket = attack();
     let answer = "";
     socket.on("data", (data) => {
@@ -106,7 +106,7 @@ describe("other traffic continues beside a hostile peer", () => {
     await expectFlow("after an endless head");
   });
 
-  it("that does not speak HTTP or asks for something else, and gets a web server's answer", async () => {
+  it("that does not speak HTTP or asks for another page, and gets a web server's answer", async () => {
     for (const [request, status] of [
       ["\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400],
       ["GET / HTTP/1.1\r\nHost: a\r\n\r\n", 404],
@@ -126,7 +126,7 @@ describe("other traffic continues beside a hostile peer", () => {
     await expectFlow("after strangers");
   });
 
-  it("that opens 10,000 connections, of which the oldest are closed, and memory stays bounded", async () => {
+  it("that opens 10,000 connections, of which the oldest are closed, with bounded memory", async () => {
     const before = residentBytes(server);
     for (let i = 0; i < 10_000; i += 100) {
       const batch = Array.from({ length: 100 }, () => {
@@ -151,7 +151,7 @@ describe("other traffic continues beside a hostile peer", () => {
   });
 });
 
-/** Upgrades a connection to a server without a key; the time of the request is after the server's start. */
+/** Upgrades a connection to a server without a key, with a request time after the server's start. */
 async function upgrade(socket: Socket): Promise<void> {
   const nonce = Buffer.from(`${Math.random()}`.padEnd(16).slice(0, 16)).toString("base64");
   socket.write(
@@ -167,7 +167,7 @@ describe("a peer with the key that breaks the protocol", () => {
     for (const one of sessions.splice(0)) await one.close();
   });
 
-  /** An upgraded connection to a server without a key, to send raw capsules on. */
+  /** An upgraded connection to a server without a key, for raw capsules. */
   async function upgraded(server: UdpServer): Promise<Socket> {
     const socket = connect(Number(server.address.listen[0].split(":")[1]), "127.0.0.1");
     socket.on("error", () => {});
@@ -197,7 +197,7 @@ describe("a peer with the key that breaks the protocol", () => {
     expect(server.stats().refused.protocol_error).toBe(1);
   });
 
-  it("registers 1,000 contexts within a limit of 100, and is told of each that was evicted", async () => {
+  it("registers 1,000 contexts at a limit of 100 and learns of each eviction", async () => {
     const server = await start({ maxContextsPerSession: 100 });
     const socket = await upgraded(server);
     socket.write(Buffer.from("80555002020100", "hex"));
@@ -222,13 +222,13 @@ describe("a peer with the key that breaks the protocol", () => {
     socket.destroy();
   });
 
-  it("is disconnected when it never reads and 1 MiB of answers wait", async () => {
+  it("is disconnected when it never reads and 1 MiB of answers is queued", async () => {
     const server = await start({});
     const socket = await upgraded(server);
     socket.pause();
     const echoes = Buffer.concat(Array.from({ length: 4096 }, () => Buffer.from("80555000020101", "hex")));
     const closed = new Promise<void>((done) => socket.once("close", () => done()));
-    // Whoever does not read learns of a reset only by writing.
+    // A peer that does not read notices a reset only when it writes.
     const flood = setInterval(() => {
       for (let i = 0; i < 1000 && !socket.writableNeedDrain && !socket.destroyed; i++) socket.write(echoes);
     }, 10);
@@ -238,8 +238,8 @@ describe("a peer with the key that breaks the protocol", () => {
   });
 });
 
-describe.each(["127.0.0.1:0", "unix"])("a server on %s that has no descriptor left", (where) => {
-  it("refuses connections meanwhile, and serves again when some are free", async () => {
+describe.each(["127.0.0.1:0", "unix"])("a server on %s without a free descriptor", (where) => {
+  it("refuses connections, and serves again when descriptors are free", async () => {
     const directory = mkdtempSync(join(tmpdir(), "underpass-"));
     const listen = where === "unix" ? `unix:${join(directory, "socket")}` : where;
     const options = ["--listen", listen, "--allow", "127.0.0.1/32", "--workers", "1", "--log-format", "json"];
@@ -263,7 +263,7 @@ describe.each(["127.0.0.1:0", "unix"])("a server on %s that has no descriptor le
         return socket;
       };
       const target = makeAddress("127.0.0.1", echo.address().port)!;
-      /** Opens associations and sends on each. */
+      /** Opens associations and sends a datagram on each. */
       const associations = (count: number) =>
         Buffer.concat(
           Array.from({ length: count }, (_, i) => [
@@ -291,7 +291,7 @@ describe.each(["127.0.0.1:0", "unix"])("a server on %s that has no descriptor le
       await ended;
       for (const socket of sockets) socket.destroy();
       let honest = open();
-      // By an end or by a reset, which once() would take for a failure.
+      // Ends or resets the connection; once() would reject on a reset.
       const isTurnedAway = () => new Promise<true>((done) => honest.once("close", () => done(true)));
       while (await Promise.race([upgrade(honest), isTurnedAway()])) honest = open();
       const answered = until(honest, (heard) => heard.includes("here"));

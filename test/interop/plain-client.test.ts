@@ -45,7 +45,7 @@ describe("a foreign client of RFC 9298", () => {
     expect(await client.take(5)).toBe("0003006869");
   });
 
-  it("reaches an IPv4-mapped target as the IPv4 address that it is, in the path and in its datagrams", async () => {
+  it("reaches an IPv4-mapped target as an IPv4 address, in the path and in datagrams", async () => {
     const path = `/.well-known/masque/udp/%3A%3Affff%3A127.0.0.1/${echo.address().port}/`;
     expect(await client.request(path, ["Connect-UDP-Bind: ?1"])).toMatch(/^HTTP\/1.1 101 /);
     client.send("00 03 00 68 69");
@@ -64,13 +64,13 @@ describe("a foreign client of RFC 9298", () => {
     bound.socket.destroy();
   });
 
-  it("may send capsules of unknown types, which the server skips", async () => {
+  it("may send capsules of unknown types; the server skips them", async () => {
     await client.request(`/.well-known/masque/udp/127.0.0.1/${echo.address().port}/`);
     client.send("17 04 ff ff ff ff 80 55 50 00 02 00 00 00 03 00 68 69");
     expect(await client.take(5)).toBe("0003006869");
   });
 
-  it("binds one socket for many targets, uncompressed and compressed, and gets the public address", async () => {
+  it("binds one socket for several targets, uncompressed and compressed, and gets the public address", async () => {
     const head = await client.request("/.well-known/masque/udp/%2A/%2A/", ["Connect-UDP-Bind: ?1"]);
     expect(head).toMatch(/^HTTP\/1.1 101 /);
     expect(head).toMatch(/\r\nconnect-udp-bind: \?1\r\n/i);
@@ -107,7 +107,7 @@ describe("a foreign client of RFC 9298", () => {
     stranger.close();
   });
 
-  it("gets the public addresses that the server was given, one of each family", async () => {
+  it("gets the server's configured public addresses, one of each family", async () => {
     const other = await startUdpServer({
       listen: ["127.0.0.1:0"],
       publicAddress: ["2001:db8::7", "192.0.2.7"],
@@ -136,7 +136,7 @@ describe("a foreign client of RFC 9298", () => {
     await other.close();
   });
 
-  it("gets its answers after it has ended its side", async () => {
+  it("gets its answers after it has sent a FIN", async () => {
     await client.request(`/.well-known/masque/udp/127.0.0.1/${echo.address().port}/`);
     client.send("00 03 00 68 69");
     client.socket.end();
@@ -153,20 +153,20 @@ describe("a foreign client of RFC 9298", () => {
     expect(await answer).toMatch(new RegExp(`^HTTP/1.1 ${status} `));
   });
 
-  it("is disconnected when it ends inside a capsule", async () => {
+  it("is disconnected if it sends a FIN inside a capsule", async () => {
     await client.request(`/.well-known/masque/udp/127.0.0.1/${echo.address().port}/`);
     client.send("00 03 00 68");
     client.socket.end();
     await client.ended();
   });
 
-  it("is disconnected when it uses context 0 in a bound tunnel without fallback", async () => {
+  it("is disconnected if it uses context 0 in a bound tunnel without fallback", async () => {
     await client.request("/.well-known/masque/udp/%2A/%2A/", ["Connect-UDP-Bind: ?1"]);
     client.send("00 03 00 68 69");
     await client.ended();
   });
 
-  it("gets a refusal with Proxy-Status for a denied target, and for a name without address", async () => {
+  it("gets a refusal with Proxy-Status for a denied target or a name without an address", async () => {
     expect(await client.request("/.well-known/masque/udp/127.0.0.2/53/")).toMatch(
       /^HTTP\/1.1 403 [\s\S]*proxy-status: [^\r]*error=destination_ip_prohibited/i,
     );
@@ -191,7 +191,7 @@ describe("a foreign client of RFC 9298", () => {
     await client.ended();
   });
 
-  it("gets 400 for a capsule before the 101, which RFC 9931 forbids, and the target gets nothing", async () => {
+  it("gets 400 for a capsule before the 101, which RFC 9931 forbids, and none reaches the target", async () => {
     const heard: Buffer[] = [];
     echo.on("message", (data) => heard.push(data));
     const path = `/.well-known/masque/udp/127.0.0.1/${echo.address().port}/`;
@@ -200,7 +200,7 @@ describe("a foreign client of RFC 9298", () => {
     expect(heard).toEqual([]);
   });
 
-  it("gets 404, as from any web server, when the server has a key", async () => {
+  it("gets 404, as from any web server, if the server has a key", async () => {
     const closed = await startUdpServer({ listen: ["127.0.0.1:0"], psk: Buffer.alloc(32, "k") });
     const stranger = new PlainClient(Number(closed.address.listen[0].split(":")[1]));
     const head = await stranger.request(`/.well-known/masque/udp/127.0.0.1/${echo.address().port}/`);

@@ -24,7 +24,7 @@ afterEach(async () => {
 });
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-/** Starts a program in a terminal of its own, and closes that once the program is ready. */
+/** Starts a program in its own terminal and closes the terminal once the program is ready. */
 const IN_A_TERMINAL = `
 import os, pty, re, sys
 pid, terminal = pty.fork()
@@ -119,14 +119,14 @@ describe("bad options exit with 2 and one line:", () => {
     expect(code).toBe(2);
   });
 
-  it("a key of 15 bytes is refused without being shown", async () => {
+  it("a key of 15 bytes is refused and not shown", async () => {
     const { code, stderr } = await run("udp-local", ["--psk-file", file("short", "fifteen bytes..\n")]);
     expect(code).toBe(2);
     expect(stderr).toMatch(/16/);
     expect(stderr).not.toContain("fifteen");
   });
 
-  it("a wrong field of a config file is reported by its line and column", async () => {
+  it("a wrong field of a config file is reported with its line and column", async () => {
     const config = file("bad.json", JSON.stringify({ "age-budget-ms": "soon" }));
     const { code, stderr } = await run("udp-local", ["--config", config]);
     expect(code).toBe(2);
@@ -135,7 +135,7 @@ describe("bad options exit with 2 and one line:", () => {
   });
 });
 
-it("a config file as editors write it starts a program from any folder", async () => {
+it("a config file with a byte-order mark, CRLF and comments works from any folder", async () => {
   file("key", "\ufeff0123456789abcdef\r\n\r\n");
   const text =
     '\ufeff{\r\n  // On loopback.\r\n  "listen": "unix:socket", "psk-file": "key", /* one */\r\n}\r\n';
@@ -212,7 +212,7 @@ describe("a program", () => {
     expect(output.stderr).toContain(message);
   });
 
-  it("does not report an unreachable server when it closes by itself", async () => {
+  it("does not report an unreachable server when it is stopped", async () => {
     const server = start("udp-server", ["--listen", "127.0.0.1:0", "--ready-fd", "3"]);
     await once(server.child.stdio[3]!, "end");
     const [address] = JSON.parse(server.output.ready).listen;
@@ -224,7 +224,7 @@ describe("a program", () => {
     expect(local.output.stderr).not.toContain("cannot reach");
   });
 
-  it("reports that the server shuts down if the server has announced it", async () => {
+  it("reports that the server shuts down if the server announced it", async () => {
     const server = start("udp-server", ["--listen", "127.0.0.1:0", "--ready-fd", "3"]);
     await once(server.child.stdio[3]!, "end");
     const [address] = JSON.parse(server.output.ready).listen;
@@ -237,7 +237,7 @@ describe("a program", () => {
     expect(beforeDown).not.toContain("cannot reach");
   });
 
-  it("reports its actual addresses when it is ready, on stderr and on --ready-fd, and exits with 0 on SIGTERM", async () => {
+  it("reports its actual addresses on stderr and --ready-fd when it is ready, and exits with 0 on SIGTERM", async () => {
     const { child, output } = start("udp-server", [
       "--listen",
       "127.0.0.1:0",
@@ -276,7 +276,7 @@ describe("a program", () => {
         .split(" ")
         .map(Number);
       try {
-        // Each connection that is refused is logged.
+        // The server logs each refused connection.
         for (let i = 0; i < 3; i++) {
           const socket = connect(port, "127.0.0.1");
           socket.write("no HTTP\r\n\r\n");
@@ -298,14 +298,14 @@ describe("a program", () => {
     await once(socket, "close");
     const { child, output } = start("udp-local", ["--server", `127.0.0.1:${port}`]);
     await until(() => output.stderr.includes("ECONNREFUSED"), child, output);
-    // Ends each connection; udp-local tries again by itself.
+    // Ends each connection; udp-local reconnects.
     socket.on("connection", (connection) => connection.resume().end()).listen(port, "127.0.0.1");
     await until(() => output.stderr.includes("closed by the other end"), child, output);
     socket.close();
     expect(output.stderr.split("ECONNREFUSED")).toHaveLength(2);
   });
 
-  it("reports once that the server is unreachable at the start, and continues", async () => {
+  it("reports once at startup that the server is unreachable, and continues", async () => {
     const { child, output } = start("udp-local", ["--server", "127.0.0.1:1", "--listen", "127.0.0.1:0"]);
     await until(() => output.stderr.includes("ECONNREFUSED"), child, output);
     expect(output.stderr).toMatch(/udp-local ready: socks5 127\.0\.0\.1:\d+, server 127\.0\.0\.1:1/);
@@ -313,7 +313,7 @@ describe("a program", () => {
     expect((await once(child, "close"))[0]).toBe(0);
   });
 
-  it("takes its options from a file, which flags override", async () => {
+  it("takes its options from a file and lets flags override them", async () => {
     const config = file("good.json", JSON.stringify({ listen: "127.0.0.1:1", "log-format": "json" }));
     const { child, output } = start("udp-local", ["--config", config, "--listen", "127.0.0.1:0"]);
     await until(() => output.stderr.includes("\n"), child, output);
@@ -339,7 +339,7 @@ while True:
     expect((await lines.next()).value).toBe("ready");
   });
 
-  it("prints rates, and drops only when there are any, with --stats-interval", async () => {
+  it("prints rates with --stats-interval, and drops only if there are any", async () => {
     const { child, output } = start("udp-server", ["--listen", "127.0.0.1:0", "--stats-interval", "1"]);
     await until(() => output.stderr.split("\n").length > 2, child, output);
     expect(output.stderr.split("\n")[1]).toMatch(/\/s/);

@@ -59,7 +59,7 @@ function url(method: string, port: number, plugin?: string, password = passwordF
   return `ss://${encodeURIComponent(method)}:${encodeURIComponent(password)}@127.0.0.1:${port}${query}`;
 }
 
-/** Starts udp-server with one ss:// listener. @returns the port of that */
+/** Starts udp-server with one ss:// listener. @returns the port of that listener */
 async function startServer(method: string, obfs?: string, options: UdpServerOptions = {}): Promise<number> {
   const plugin = obfs && `obfs-server;obfs=${obfs}`;
   server = await startUdpServer({
@@ -91,7 +91,7 @@ async function expectEcho(options: UdpLocalOptions): Promise<void> {
   }
 }
 
-/** Sends megabytes there and back. */
+/** Sends megabytes both ways. */
 async function expectEchoOf(stream: Duplex, bytes: number) {
   const [sent, heard] = [createHash("sha256"), createHash("sha256")];
   let count = 0;
@@ -150,7 +150,7 @@ describeWith(
   },
 );
 
-describe("udp-server that listens on ss://", () => {
+describe("udp-server with an ss:// listener", () => {
   it.each(
     Object.keys(METHODS).flatMap((method) => [
       [method, undefined],
@@ -163,7 +163,7 @@ describe("udp-server that listens on ss://", () => {
     await expectEchoOf(await openWay(via).connect(makeAddress("127.0.0.1", echoPort())!), 5_000_000);
   });
 
-  it("is reached at the address of its other listener, too", async () => {
+  it("can be reached at its other listener, too", async () => {
     const port = await freePort();
     const ss = await freePort();
     const listen = [`0.0.0.0:${port}`, url("aes-256-gcm", ss)];
@@ -174,7 +174,7 @@ describe("udp-server that listens on ss://", () => {
     await expectEcho({ server: `127.0.0.1:${port}` });
   });
 
-  /** What becomes of a connection to a target through the server. */
+  /** The outcome of a connection to a target through the server. */
   async function outcome(via: string, host: string): Promise<string> {
     const stream = await openWay(via).connect(makeAddress(host, echoPort())!);
     const closed = new Promise<string>((done) => stream.once("end", () => done("closed")));
@@ -204,7 +204,7 @@ describe("udp-server that listens on ss://", () => {
     await local.close();
   });
 
-  /** Connects, writes, and waits; whatever comes back is returned. */
+  /** Connects, writes and waits. @returns the number of bytes received, and whether the connection is still open */
   async function probe(
     port: number,
     pieces: readonly Uint8Array[],
@@ -227,7 +227,7 @@ describe("udp-server that listens on ss://", () => {
   }
 
   it.each(["aes-128-gcm", "2022-blake3-aes-128-gcm"])(
-    "with %s answers strangers with silence, and keeps reading",
+    "with %s stays silent to strangers and keeps reading",
     async (method) => {
       const port = await startServer(method);
       const noise = Uint8Array.from({ length: 500 }, (_, i) => i * 31);
@@ -237,7 +237,7 @@ describe("udp-server that listens on ss://", () => {
       }
       expect(server!.stats().refused.bad_credentials).toBe(10);
       await expectEcho({ via: [url(method, port)] });
-      // A wrong password is a stranger's.
+      // A wrong password counts as a stranger.
       const wrong = METHODS[method].is2022 ? Buffer.alloc(16, "w").toString("base64") : "wrong";
       const stream = await openWay(url(method, port, undefined, wrong)).connect(
         makeAddress("127.0.0.1", 3456)!,
@@ -250,7 +250,7 @@ describe("udp-server that listens on ss://", () => {
     },
   );
 
-  it("answers a recording with silence, and its own answers sent back to it", async () => {
+  it("stays silent to a recording and to its own answers sent back", async () => {
     const port = await startServer("aes-128-gcm", undefined, { ssRelay: "direct" });
     const method = METHODS["aes-128-gcm"];
     const key = passwordKey(PASSWORD, method.keyBytes);
@@ -269,7 +269,7 @@ describe("udp-server that listens on ss://", () => {
     expect(server!.stats().refused.replay).toBe(2);
   });
 
-  it("closes the oldest stranger beyond its limit, and serves clients", async () => {
+  it("closes the oldest stranger above its limit and still serves clients", async () => {
     const port = await startServer("aes-128-gcm", undefined, { maxHalfOpen: 4 });
     const strangers = Array.from({ length: 6 }, () => connect(port, "127.0.0.1").on("error", () => {}));
     const gone = Promise.all(strangers.slice(0, 2).map((socket) => once(socket.resume(), "close")));
@@ -280,7 +280,7 @@ describe("udp-server that listens on ss://", () => {
     for (const socket of strangers) socket.destroy();
   });
 
-  it("passes on half-closes, and resets as resets", async () => {
+  it("passes on half-closes and resets", async () => {
     const port = await startServer("aes-128-gcm", undefined, { ssRelay: "direct" });
     const way = openWay(url("aes-128-gcm", port));
     const stream = await way.connect(makeAddress("127.0.0.1", echoPort())!);
@@ -301,10 +301,10 @@ describe("udp-server that listens on ss://", () => {
 });
 
 describe("a session through shadowsocks", () => {
-  /** Where a connection is harmed: behind so many bytes of a direction, and not within its handshakes. */
+  /** Bytes of one direction after which a connection is damaged, beyond its handshakes. */
   const HARMED_AT = 5_000;
 
-  /** Leads to `port`; harms the first connection once, in one direction. */
+  /** Relays to `port` and damages the first connection once, in one direction. */
   async function startHarmer(port: number, direction: "up" | "down", harm: "flip" | "cut"): Promise<Server> {
     let isHarmed = false;
     const relay = createServer((near) => {
@@ -322,7 +322,7 @@ describe("a session through shadowsocks", () => {
           passed += data.length;
           const isHere = isHarming && at >= 0 && at < data.length && data.length > 20;
           if (isHere) isHarmed = true;
-          // Not in the head of a TLS record, whose minor version says nothing.
+          // Not in the head of a TLS record, whose minor version is not checked.
           if (isHere && harm === "flip") data[Math.max(at, 20)] ^= 0x10;
           to.write(isHere && harm === "cut" ? data.subarray(0, at) : data);
           if (isHere && harm === "cut") near.destroy();

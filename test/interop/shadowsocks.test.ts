@@ -17,10 +17,10 @@ import { describeWith, freePort, startPeer } from "./peers/peer-program.ts";
 
 const KEY = Buffer.alloc(32, "k");
 const PASSWORD = "pä:ss/w@rd";
-/** Those of ss-server. */
+/** The methods of ss-server. */
 const STOCK_METHODS = Object.keys(METHODS).filter((name) => !METHODS[name].is2022);
 
-/** Programs that a process has started. */
+/** Child processes of a process. */
 function childrenOf(parent: number): { pid: number; name: string }[] {
   const { stdout } = spawnSync("ps", ["-o", "pid=,comm=", "--ppid", String(parent)], { encoding: "utf8" });
   return stdout
@@ -44,7 +44,7 @@ describeWith(["ss-server", "obfs-server", "ss-v2ray-plugin"], "ss:// to a server
   let server: UdpServer;
   let echo: UdpSocket;
   let echoTcp: Server;
-  /** Speaks first, like a mail server. */
+  /** Sends first, like a mail server. */
   let greeter: Server;
   const portOf = (listener: Server) => (listener.address() as AddressInfo).port;
 
@@ -63,7 +63,7 @@ describeWith(["ss-server", "obfs-server", "ss-v2ray-plugin"], "ss:// to a server
     return `ss://${pair}@127.0.0.1:${port}${query}#a%20name`;
   }
 
-  /** Starts udp-local with these options and has datagrams of several sizes echoed. */
+  /** Starts udp-local with these options and expects echoes of datagrams of several sizes. */
   async function expectEcho(options: UdpLocalOptions): Promise<void> {
     const target = `127.0.0.1:${echo.address().port}`;
     const local = await startUdpLocal({
@@ -110,7 +110,7 @@ describeWith(["ss-server", "obfs-server", "ss-v2ray-plugin"], "ss:// to a server
   });
 
   afterAll(async () => {
-    // Killed at once, ss-server would leave its plugins running.
+    // On SIGKILL, ss-server would leave its plugins running.
     for (const { child } of peers) child.kill();
     await Promise.all(peers.map(({ child }) => child.exitCode ?? child.signalCode ?? once(child, "exit")));
     await server?.close();
@@ -158,7 +158,7 @@ describeWith(["ss-server", "obfs-server", "ss-v2ray-plugin"], "ss:// to a server
   );
 
   it.each([undefined, "obfs=http", "obfs=tls"])(
-    "receives from a target that speaks first, with %s",
+    "receives from a target that sends first, with %s",
     async (options) => {
       const port = await startServer("aes-128-gcm", options);
       const via = url("aes-128-gcm", port, options && `obfs-local;${options}`);
@@ -169,9 +169,9 @@ describeWith(["ss-server", "obfs-server", "ss-v2ray-plugin"], "ss:// to a server
     },
   );
 
-  it("starts any other plugin once for all lanes, restarts it when it has ended, and ends it", async () => {
+  it("starts any other plugin once for all lanes, restarts it when it ends, and stops it", async () => {
     const port = await startServer("aes-256-gcm", "obfs=tls");
-    // With its path it is a program like any other.
+    // Given as a path, it is an external program.
     const via = url("aes-256-gcm", port, "/usr/bin/obfs-local;obfs=tls;obfs-host=a\\;b.test");
     const local = await startUdpLocal({
       psk: KEY,
@@ -203,7 +203,7 @@ describeWith(["ss-server", "obfs-server", "ss-v2ray-plugin"], "ss:// to a server
     expect(plugins()).toEqual([]);
   });
 
-  it("carries lanes and TCP by v2ray-plugin, in WebSocket", async () => {
+  it("carries lanes and TCP by v2ray-plugin in WebSocket", async () => {
     const port = await startServer("aes-256-gcm", "server;path=/a", "ss-v2ray-plugin");
     const via = url("aes-256-gcm", port, "ss-v2ray-plugin;path=/a;host=b.test");
     await expectEcho({ via: [via] });
@@ -247,7 +247,7 @@ describeWith(["ss-server", "obfs-server", "ss-v2ray-plugin"], "ss:// to a server
     await way.close();
   });
 
-  it("fails, and names the server without its password, when the password is wrong", async () => {
+  it("fails with a wrong password and names the server without it", async () => {
     const port = await startServer("aes-256-gcm");
     const stream = await openWay(url("aes-256-gcm", port, undefined, "wrong")).connect(target(echoTcp));
     stream.write("hello");

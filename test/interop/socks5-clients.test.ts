@@ -12,7 +12,7 @@ import { describeWith, freePort, run, startPeer } from "./peers/peer-program.ts"
 const KEY = Buffer.alloc(32, "k");
 const AUTH = { user: "jürgen", password: "p:w" };
 
-/** Sends each size through PySocks' UDP ASSOCIATE and checks the echo and where it says it comes from. */
+/** Sends each size through UDP ASSOCIATE of PySocks and checks the echo and its source. */
 const PYSOCKS = `
 import socks, socket, sys
 proxy, user, password, host, port = int(sys.argv[1]), sys.argv[2] or None, sys.argv[3] or None, sys.argv[4], int(sys.argv[5])
@@ -59,12 +59,12 @@ describeWith(["curl", "/usr/bin/python3", "microsocks"], "SOCKS5 clients that ar
     await server.close();
   });
 
-  it("PySocks gets 0 to 60,000 bytes back through UDP ASSOCIATE, with an address as target", async () => {
+  it("PySocks gets 0 to 60,000 bytes back through UDP ASSOCIATE with an address as the target", async () => {
     const args = [port(open), "", "", "127.0.0.1", String(echo.address().port)];
     expect(await run("/usr/bin/python3", ["-c", PYSOCKS, ...args])).toBe("ok\n");
   });
 
-  it("PySocks reaches an IPv4-mapped target, and gets the IPv4 address as source", async () => {
+  it("PySocks reaches an IPv4-mapped target and gets the IPv4 address as the source", async () => {
     const args = [port(open), "", "", "::ffff:127.0.0.1", String(echo.address().port)];
     expect(await run("/usr/bin/python3", ["-c", PYSOCKS, ...args])).toBe("ok\n");
   });
@@ -74,7 +74,7 @@ describeWith(["curl", "/usr/bin/python3", "microsocks"], "SOCKS5 clients that ar
     expect(await run("/usr/bin/python3", ["-c", PYSOCKS, ...args])).toBe("ok\n");
   });
 
-  it("PySocks is refused with a wrong password, and without any", async () => {
+  it("PySocks is refused with a wrong password and without one", async () => {
     for (const [user, password] of [
       ["", ""],
       [AUTH.user, "wrong"],
@@ -85,7 +85,7 @@ describeWith(["curl", "/usr/bin/python3", "microsocks"], "SOCKS5 clients that ar
     expect(guarded.stats().refused.socks_refused).toBe(2);
   });
 
-  it("curl's CONNECT is relayed unmodified, to an address and to a name", async () => {
+  it("curl's CONNECT is relayed unmodified to an address and to a name", async () => {
     for (const [flag, host] of [
       ["--socks5", "127.0.0.1"],
       ["--socks5-hostname", "localhost"],

@@ -13,7 +13,7 @@ import { describeWith, freePort, run, startPeer } from "./peers/peer-program.ts"
 
 const BIG_BYTES = 3_000_000;
 
-/** By the proxy in argv: reads to the end, then says something, and prints what it read. */
+/** Through the proxy in argv: reads to the end, sends a reply, and prints what it read. */
 const HEAR_THEN_SPEAK = `
 import socks, sys
 s = socks.socksocket()
@@ -27,7 +27,7 @@ s.close()
 print(heard.decode())
 `;
 
-/** By the proxy in argv: sends a byte, then resets the connection or waits for its end, and prints how that came. */
+/** Through the proxy in argv: sends a byte, then resets the connection or waits for its end and prints the kind of end. */
 const RESET = `
 import socket, socks, struct, sys
 s = socks.socksocket()
@@ -44,7 +44,7 @@ else:
     except ConnectionResetError: print("RST")
 `;
 
-/** Sends all of a SOCKS5 handshake, the request's data and a FIN in one piece, and prints what comes behind the replies. */
+/** Sends a SOCKS5 handshake, the request's data and a FIN in one piece, and prints the bytes after the replies. */
 const ALL_AT_ONCE = `
 import socket, struct, sys
 s = socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=10)
@@ -65,7 +65,7 @@ describeWith(["nc", "socat", "danted", "/usr/bin/python3"], "TCP through udp-loc
   let handleTarget: (socket: Socket) => void;
 
   async function openLocal(tcpVia: string | undefined): Promise<string> {
-    // No tunnel is needed for what goes beside it.
+    // Relayed TCP does not use the tunnel.
     const server = `127.0.0.1:${await freePort()}`;
     const local = await startUdpLocal({ server, listen: "127.0.0.1:0", tcpVia });
     locals.push(local);
@@ -112,7 +112,7 @@ socks pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }
 
   const python = (script: string, ...args: string[]) => run("/usr/bin/python3", ["-c", script, ...args]);
 
-  /** Has nc send `input` and then a FIN. @returns what it prints */
+  /** Sends `input` and then a FIN with nc. @returns its output */
   async function nc(proxy: string, port: number | string, input: Buffer): Promise<string> {
     const args = ["-N", "-X", "5", "-x", `127.0.0.1:${proxy}`, "127.0.0.1", `${port}`];
     const child = spawn("nc", args, { stdio: ["pipe", "pipe", "inherit"] });
@@ -125,7 +125,7 @@ socks pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }
   }
 
   describe.each(["direct", "by another udp-local", "by danted"] as const)("%s", (way) => {
-    it.each([1, BIG_BYTES])("nc -N gets wc's answer after it has sent %i bytes and a FIN", async (size) => {
+    it.each([1, BIG_BYTES])("nc -N gets the answer of wc after sending %i bytes and a FIN", async (size) => {
       const port = await freePort();
       const listen = `TCP-LISTEN:${port},bind=127.0.0.1,reuseaddr,fork`;
       const socat = await startPeer("socat", ["-t", "30", listen, "EXEC:wc -c"], port);
@@ -136,7 +136,7 @@ socks pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }
       }
     });
 
-    it("a target that has sent its FIN receives what PySocks sends after it", async () => {
+    it("a target that has sent a FIN still receives data from PySocks", async () => {
       const late = new Promise<string>((done) => {
         handleTarget = (socket) => {
           socket.end("hello");

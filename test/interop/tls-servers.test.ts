@@ -17,10 +17,10 @@ import { describeWith, freePort, startPeer } from "./peers/peer-program.ts";
 const KEY = Buffer.alloc(32, "k");
 const VERSIONS = ["TLSv1.2", "TLSv1.3"] as const;
 
-/** A server of TLS in front of udp-server. */
+/** A TLS server in front of udp-server. */
 interface Terminator {
   readonly port: number;
-  /** What it has accepted. */
+  /** Accepted connections. */
   readonly connections: { readonly raw: Socket; readonly version: string | null }[];
 }
 
@@ -37,7 +37,7 @@ describeWith(["openssl", "haproxy"], "udp-local over TLS", () => {
     if (status !== 0) throw new Error(stderr);
   }
 
-  /** A certificate of our own authority for tunnel.test and 127.0.0.1. @param key  as options of `openssl req` */
+  /** A certificate of the test's authority for tunnel.test and 127.0.0.1. @param key  options of `openssl req` */
   function makeCertificate(file: string, key: readonly string[], days = 2): void {
     const [secret, request] = [inFolder(`${file}.key`), inFolder(`${file}.csr`)];
     openssl("req", ...key, "-nodes", "-keyout", secret, "-out", request, "-subj", "/CN=tunnel.test");
@@ -50,7 +50,7 @@ describeWith(["openssl", "haproxy"], "udp-local over TLS", () => {
 
   const ecKey = (curve: string) => ["-newkey", "ec", "-pkeyopt", `ec_paramgen_curve:${curve}`];
 
-  /** Both ways, until either ends. */
+  /** Pipes both ways until either side ends. */
   function joinWithServer(left: NodeJS.ReadWriteStream & { destroy(): unknown }): void {
     const inner = connect(serverPort, "127.0.0.1");
     for (const end of [left, inner]) end.on("error", () => {});
@@ -82,7 +82,7 @@ describeWith(["openssl", "haproxy"], "udp-local over TLS", () => {
     return { port: (terminator.address() as AddressInfo).port, connections };
   }
 
-  /** OpenSSL's own server, whose standard input and output are the stream within TLS: of one connection at a time. */
+  /** `openssl s_server`, whose standard input and output are the stream inside TLS. It serves one connection at a time. */
   async function startOpenSsl(args: readonly string[], certificate = "rsa"): Promise<number> {
     const port = await freePort();
     const files = ["-cert", inFolder(`${certificate}.pem`), "-key", inFolder(`${certificate}.key`)];
@@ -100,7 +100,7 @@ describeWith(["openssl", "haproxy"], "udp-local over TLS", () => {
       child.kill();
       await once(child, "exit");
     });
-    // A connection that tests whether it listens would be the one that it serves, but the system's tables show that, too.
+    // It would serve a test connection, so look for its listener in the kernel's table instead.
     const listens = ` 0100007F:${port.toString(16).toUpperCase().padStart(4, "0")} 00000000:0000 0A `;
     while (!readFileSync("/proc/net/tcp", "latin1").includes(listens)) {
       if (child.exitCode !== null) throw new Error(`openssl ended: ${complaints}`);
@@ -121,9 +121,9 @@ describeWith(["openssl", "haproxy"], "udp-local over TLS", () => {
     return local;
   }
 
-  /** Waits for the session. @throws why it does not come up */
+  /** Waits for the session. @throws the reason why it does not come up */
   async function isUp(local: UdpLocal): Promise<void> {
-    // For those that follow.
+    // Later errors do not matter.
     local.on("error", () => {});
     await once(local, "session-up");
   }
@@ -199,7 +199,7 @@ describeWith(["openssl", "haproxy"], "udp-local over TLS", () => {
       expect(connections.reduce((sum, { raw }) => sum + raw.bytesRead, 0)).toBeLessThan(3_000);
     });
 
-    it("connects with any certificate with insecure=1", async () => {
+    it("accepts any certificate with insecure=1", async () => {
       const { port } = await startTerminator(only, "expired");
       const local = await startLocal(port, "insecure=1&servername=other.test");
       await isUp(local);
@@ -209,7 +209,7 @@ describeWith(["openssl", "haproxy"], "udp-local over TLS", () => {
     it("reports the alert of a server that requires a client certificate", async () => {
       const { port } = await startTerminator({ ...only, requestCert: true, rejectUnauthorized: true });
       await expect(isUp(await startLocal(port))).rejects.toMatchObject({
-        // With TLS 1.3 the handshake is over before the server has seen the client's part.
+        // In TLS 1.3 the client's handshake ends before the server has checked its certificate.
         code: version === "TLSv1.2" ? "ERR_CONNECT" : "ERR_CONNECTION_LOST",
         message: expect.stringMatching(/^(?!.*HTTP).*alert/),
       });
@@ -222,7 +222,7 @@ describeWith(["openssl", "haproxy"], "udp-local over TLS", () => {
         const local = await startLocal(port);
         await isUp(local);
         await expectEcho(local);
-        // Not events.once(), which rejects on the error that precedes it.
+        // events.once() would reject on the error before it.
         const resumed = new Promise((done) => local.once("session-resumed", done));
         connections[0].raw[how]();
         await resumed;

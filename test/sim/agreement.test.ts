@@ -16,7 +16,7 @@ import { World } from "../fuzz/world.ts";
 
 const HANG_MS = 5_000;
 
-/** A client whose lanes are up, with one association that has been heard by its target. */
+/** A client whose lanes are up, with one association whose target has received a datagram. */
 function upAndRunning(settings: Partial<Settings> = {}) {
   const world = new World({ ...ROOMY, ...settings });
   attend(world);
@@ -28,7 +28,7 @@ function upAndRunning(settings: Partial<Settings> = {}) {
   return { world, host, association, socket };
 }
 
-/** The session's only lane is gone at both ends, with what was on its way. */
+/** Ends the session's only lane at both ends and loses the data in flight. */
 function cut(world: World): void {
   for (const link of [...world.links]) {
     link.isCut = true;
@@ -42,7 +42,7 @@ function reconnect(world: World): void {
   attend(world);
 }
 
-/** Time passes while the session has a lane, and the target of address 0 goes on being sent to. */
+/** Advances time while the session has a lane and keeps sending to address 0. */
 function keepBusy(world: World, host: ClientHost, association: number, ms: number): void {
   for (const end = world.now + ms; world.now < end; world.advance(5_000, true)) {
     world.send(host, association, 0, SHORTEST_PAYLOAD);
@@ -198,7 +198,7 @@ describe("after a resume every flow gets through with at most one datagram lost,
         attend(world);
         cut(world);
         world.advance(1_500, false);
-        // These wait, under the old session's number of that context.
+        // These are queued under the context id of the old session.
         world.send(host, association, 0, SHORTEST_PAYLOAD);
         world.send(host, association, FIRST_STRANGER, SHORTEST_PAYLOAD);
         const [link] = world.links;
@@ -243,7 +243,7 @@ describe("an association whose datagrams arrive on one lane while its answers wa
     return bytes;
   }
 
-  /** Two answers for each of the lanes that the association is on in turn: one lent, one that waits. */
+  /** Moves the association to each lane in turn and leaves two answers there: one lent, one queued. */
   function answersOnBothLanes() {
     const at = upAndRunning({ lanes: 2, hasReceipts: false, pipeBytes: 1, ageBudgetMs: 10_000 });
     const { world, socket, host, association } = at;
@@ -311,7 +311,7 @@ describe("an association whose datagrams arrive on one lane while its answers wa
   });
 });
 
-describe("countless strangers, beyond all limits of a session,", () => {
+describe("a flood of strangers above every limit of a session", () => {
   const MANY = 500;
   const settings: Partial<Settings> = { strangers: MANY, maxContextsPerSession: 64, addresses: 12 };
 
@@ -323,7 +323,7 @@ describe("countless strangers, beyond all limits of a session,", () => {
     attend(world);
   }
 
-  it("do not keep an application from a new target", () => {
+  it("does not keep an application from reaching a new target", () => {
     const { world, host, socket } = upAndRunning(settings);
     flood(world, socket);
     const other = world.openAssociation(host, false);
@@ -336,7 +336,7 @@ describe("countless strangers, beyond all limits of a session,", () => {
     checkTables(world);
   });
 
-  it("do not keep anyone's targets from answering", () => {
+  it("does not keep known targets from answering", () => {
     const { world, host, association, socket } = upAndRunning(settings);
     for (let address = 0; address < 12; address++) world.send(host, association, address, SHORTEST_PAYLOAD);
     attend(world);
@@ -348,10 +348,10 @@ describe("countless strangers, beyond all limits of a session,", () => {
     expect(numbers.filter((number) => world.ledger.hasArrived(number))).toHaveLength(12);
   });
 
-  it("do not keep the address of a name from answering", () => {
+  it("does not keep the address of a name from answering", () => {
     const { world, host, association, socket } = upAndRunning(settings);
     const name = 12;
-    // An address that nothing else goes to.
+    // No other flow sends to this address.
     world.answers[name] = world.ledger.answersFor(name).slice(-1);
     flood(world, socket);
     const sent = world.send(host, association, name, SHORTEST_PAYLOAD);
@@ -362,7 +362,7 @@ describe("countless strangers, beyond all limits of a session,", () => {
     expect(world.ledger.hasArrived(answer)).toBe(true);
   });
 
-  it("take nothing from another session", () => {
+  it("does not affect another session", () => {
     const { world, socket } = upAndRunning({ ...settings, clients: 2 });
     const other = world.clients[1 - world.ledger.clientOf[world.serverFlows[socket]]];
     const association = world.openAssociation(other, false);

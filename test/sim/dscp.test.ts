@@ -27,7 +27,7 @@ const heard = (network: Network) =>
   network.serverEvents.flatMap((event) => (event.kind === "dscp" ? [event.dscp] : []));
 
 describe("the DSCP of an association", () => {
-  it("is 0, and not sent to the server, until the application uses another", () => {
+  it("is 0 and not sent to the server until the application uses another value", () => {
     const network = started();
     send(network, 0);
     expect([heard(network), network.server.dscpOf(0)]).toEqual([[], 0]);
@@ -56,7 +56,7 @@ describe("the DSCP of an association", () => {
     expect(heard(network)).toEqual([EF, AF21, 0]);
   });
 
-  it("changes at most four times a second, and finally is that of the last datagrams", () => {
+  it("changes at most four times a second and ends at the value of the last datagrams", () => {
     const network = started();
     for (let ms = 0; ms < 1_000; ms++) {
       send(network, ms % 2 === 0 ? EF : AF21);
@@ -81,7 +81,7 @@ describe("the DSCP of an association", () => {
     expect(network.server.dscpOf(0)).toBe(EF);
   });
 
-  it("belongs only to a new association", () => {
+  it("starts at 0 in a new association", () => {
     const network = started();
     send(network, EF);
     network.client.closeAssociation(network.now, 0);
@@ -92,7 +92,7 @@ describe("the DSCP of an association", () => {
     expect([network.server.associationCount, network.server.dscpOf(0)]).toEqual([1, 0]);
   });
 
-  it("stays unchanged when its association is opened again, and is 0 for a value that no packet has", () => {
+  it("does not change when its association is opened again, and is 0 for a value above 63", () => {
     const network = started();
     send(network, EF);
     network.carryToServer(encodeAssociationOpen(1, undefined));
@@ -105,7 +105,7 @@ describe("the DSCP of an association", () => {
     expect(network.arrived.length).toBe(2);
   });
 
-  it.each([0, 1, 2, 3])("in a session with receipts reaches the server when only lane %i is left", (left) => {
+  it.each([0, 1, 2, 3])("reaches the server in a session with receipts when only lane %i is left", (left) => {
     const network = started({ client: { lanes: 4 }, latencyMs: 20 });
     send(network, EF);
     network.advance(300);
@@ -119,7 +119,7 @@ describe("the DSCP of an association", () => {
     expect(network.server.dscpOf(0)).toBe(AF21);
   });
 
-  it("in a session with receipts is sent when it changes before the association is known to be open", () => {
+  it("is sent in a session with receipts if it changes before the server confirms the association", () => {
     const network = started({ client: { lanes: 4 }, latencyMs: 200 });
     network.client.handleDscp(network.now, 0, EF);
     network.send(0, TARGET, "x");
@@ -139,7 +139,7 @@ describe("a latency rule with DSCPs", () => {
     (text) => parseLatencyRule(text)!,
   );
 
-  it("gives its class to all datagrams of the application while they have one of them", () => {
+  it("gives its class to all datagrams of the application while they carry one of its DSCPs", () => {
     const network = started({ client: { latencyRules } });
     const other = "198.51.100.1:53";
     send(network, 0, other);
@@ -154,7 +154,7 @@ describe("a latency rule with DSCPs", () => {
     expect([network.client.latencyOf(0), network.server.latencyOf(0)]).toEqual(["balanced", "balanced"]);
   });
 
-  it("applies after those before it", () => {
+  it("applies only if no earlier rule matches", () => {
     const network = started({ client: { latencyRules } });
     send(network, EF);
     expect(network.client.latencyOf(0)).toBe("bulk");

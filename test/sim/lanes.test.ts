@@ -29,7 +29,7 @@ const BEFORE = {
 const VOICE: Load = { flow: 0, perSecond: 50, bytes: 200 };
 const OVERLOAD: Load = { flow: 1, perSecond: 2_500 };
 
-/** Goodput of a connection inside, by seed. */
+/** Goodput of an inner connection, by seed. */
 function goodputs(base: typeof OURS | typeof BEFORE, recovery: Recovery, loss: number): number[] {
   const inner: InnerTcp[] = [{ flow: 1, congestion: "cubic", recovery }];
   return [104, 105, 106].map((seed) => {
@@ -42,9 +42,9 @@ function mean(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 
-/** Virtual time: the numbers are the same on every machine. The seeds are none of those that the laws were tuned on. */
+/** Time is virtual, so every machine gets the same numbers. The seeds differ from those used for tuning. */
 describe("lanes over 20 Mbit/s, 50 ms and 1 % loss", () => {
-  it("lose no datagram of a voice flow beside an overload, with a 99th percentile below half of one lane's", () => {
+  it("lose no datagram of a voice flow beside an overload, with a 99th percentile below half that of one lane", () => {
     const [voice] = run({ ...OURS, loads: [VOICE, OVERLOAD], seed: 101 }).loads;
     const [before] = run({ ...BEFORE, loads: [VOICE, OVERLOAD], seed: 101 }).loads;
     expect(voice.loss).toBe(0);
@@ -67,7 +67,7 @@ describe("lanes over 20 Mbit/s, 50 ms and 1 % loss", () => {
   });
 });
 
-describe("lanes over a link that loses what it has sent, as a radio does,", () => {
+describe("lanes over a link that loses packets after sending them, as a radio link does,", () => {
   /** Mean loss over a few seeds. */
   function meanLoss(base: typeof OURS | typeof BEFORE, link: Partial<Scenario>, perSecond: number): number {
     const loads = [{ flow: 1, perSecond }];
@@ -75,17 +75,17 @@ describe("lanes over a link that loses what it has sent, as a radio does,", () =
     return mean([111, 112, 113].map((seed) => run({ ...scenario, seed }).loads[0].loss));
   }
 
-  it("deliver as much of 120 % of 2 Mbit/s as one lane, whose queue is several times as long", () => {
+  it("deliver as much as one lane at 120 % of 2 Mbit/s, with a queue several times shorter", () => {
     const before = meanLoss(BEFORE, { mbit: 2 }, 250);
     expect(meanLoss(OURS, { mbit: 2 }, 250)).toBeLessThan(1.05 * before);
   });
 
-  it("lose next to nothing at 60 % load when 5 % of the packets are lost, including repairs", () => {
+  it("lose next to nothing at 60 % load when the link loses 5 % of the packets, retransmissions included", () => {
     expect(meanLoss(OURS, { loss: 0.05 }, 1_200)).toBeLessThan(0.001);
   });
 });
 
-describe("lanes over a link with room that loses 5 % of the packets in bursts of eight", () => {
+describe("lanes over a link with spare capacity that loses 5 % of the packets in bursts of eight", () => {
   const BURSTS = { loss: 0.05, burst: 8, losesSent: true, duration: 10_000, warmup: 4_000 } as const;
   const SEEDS = [131, 132, 133];
 
@@ -106,14 +106,14 @@ describe("lanes over a link with room that loses 5 % of the packets in bursts of
 describe("four sessions over one link", () => {
   const FOUR = { ...OURS, sessions: 4, loads: [OVERLOAD] } satisfies Partial<Scenario>;
 
-  /** Of all sessions, the least share in Mbit/s and the longest median of the round trip. */
+  /** The smallest share in Mbit/s and the longest median round trip of all sessions. */
   function worst(scenario: Scenario): { leastMbit: number; p50: number } {
     const { loads } = run(scenario);
     const leastMbit = Math.min(...loads.map(({ upMbit }) => upMbit));
     return { leastMbit, p50: Math.max(...loads.map(({ p50 }) => p50)) };
   }
 
-  // With these seeds they filled the queue for each other before there were truces, here and below.
+  // Before truces existed, the sessions kept the queue full with these seeds, here and below.
   it.each([
     [0.01, 2023],
     [0.01, 2114],
@@ -131,7 +131,7 @@ describe("four sessions over one link", () => {
     expect(mean(least)).toBeGreaterThan(0.6 * (18 / 4));
   });
 
-  it("keep the queue short again after a CUBIC flow that they competed with has ended", () => {
+  it("keep the queue short again after a competing CUBIC flow has ended", () => {
     const competitors = [{ congestion: "cubic", from: 2_000, until: 10_000 }] as const;
     const scenario = { ...FOUR, loss: 0, competitors, duration: 26_000, warmup: 20_000, seed: 411 };
     const { leastMbit, p50 } = worst(scenario);
@@ -141,7 +141,7 @@ describe("four sessions over one link", () => {
 });
 
 describe("eight sessions over one link", () => {
-  it("have at least half of an even share each", () => {
+  it("each get at least half of an even share", () => {
     const scenario = { ...OURS, sessions: 8, loads: [OVERLOAD], duration: 18_000, warmup: 9_000, seed: 123 };
     const shares = run(scenario).loads.map(({ upMbit }) => upMbit);
     expect(Math.min(...shares)).toBeGreaterThan(18 / 8 / 2);
@@ -175,7 +175,7 @@ describe("a call beside a CUBIC flow, which keeps the queue of the link full", (
   );
 });
 
-describe("lanes over a link whose delay varies, in order", () => {
+describe("lanes over a link whose delay varies without reordering", () => {
   it.each([
     [20, 10],
     [100, 5],

@@ -8,7 +8,7 @@ const PLAIN = "198.51.100.1:53";
 const VOICE = "198.51.100.1:5060";
 const BACKUP = "192.0.2.1:53";
 
-/** A session with one association, 0 on both ends, that has sent to the targets. */
+/** A session with one association, number 0 at both ends, that has sent to the targets. */
 function started(targets: readonly string[], client: object = {}): Network {
   const network = new Network({ client: { latencyRules: RULES, ...client } });
   network.start();
@@ -37,7 +37,7 @@ describe("the latency class of an association", () => {
     expect(network.server.latencyOf(0)).toBe(theirs);
   });
 
-  it("of a name is that of its port", () => {
+  it("depends on the port if the target is a name", () => {
     const network = started([]);
     network.names.set("voice.test", "192.0.2.9");
     network.send(0, "voice.test:5060", "x");
@@ -66,7 +66,7 @@ describe("the latency class of an association", () => {
     expect([network.client.latencyOf(0), network.server.latencyOf(0)]).toEqual(["bulk", "bulk"]);
   });
 
-  it("is that of --latency if no rule matches, and is sent too", () => {
+  it("is the value of --latency if no rule matches, and is sent too", () => {
     const network = started([PLAIN], { latency: "bulk" });
     expect([told(network), network.server.latencyOf(0)]).toEqual([0, "bulk"]);
   });
@@ -81,7 +81,7 @@ describe("the latency class of an association", () => {
     expect(network.server.latencyOf(0)).toBe("interactive");
   });
 
-  it("stays unchanged when its association is opened again, and is balanced for a number without a name", () => {
+  it("does not change when its association is opened again, and is balanced for an unknown number", () => {
     const network = started([VOICE]);
     network.carryToServer(encodeAssociationOpen(1, undefined));
     expect(network.server.latencyOf(0)).toBe("interactive");

@@ -10,7 +10,7 @@ import type { UnreachableKind } from "../../src/wire/capsule.ts";
 import type { AddressBytes } from "../../src/wire/socket-address.ts";
 import { formatAddress, makeAddress } from "../../src/wire/socket-address.ts";
 
-/** Repeatable bytes in place of random ones. */
+/** Reproducible bytes in place of random ones. */
 export function seededCryptography(seed: number): Cryptography {
   let counter = 0;
   return {
@@ -22,7 +22,7 @@ export function seededCryptography(seed: number): Cryptography {
   };
 }
 
-/** One TCP connection in memory: bytes in both directions, each piece with the time at which it arrives. */
+/** One TCP connection in memory: bytes in both directions, each piece with its time of arrival. */
 interface Wire {
   readonly lane: number;
   readonly way: number;
@@ -32,7 +32,7 @@ interface Wire {
   readonly record: ConnectionRecord;
 }
 
-/** What either end has written on a connection, whether it arrived or not. */
+/** The bytes that each end has written on a connection, whether they arrived or not. */
 export interface ConnectionRecord {
   readonly lane: number;
   readonly fromClient: Uint8Array[];
@@ -48,46 +48,46 @@ export interface Arrival {
 export interface NetworkOptions {
   readonly client?: Partial<TunnelClientOptions>;
   readonly server?: Partial<TunnelServerOptions>;
-  /** Milliseconds from end to end. */
+  /** One-way delay, in milliseconds. */
   readonly latencyMs?: number;
-  /** Largest piece in which bytes arrive; 0 leaves them whole. */
+  /** Largest piece in which bytes arrive; 0 does not split them. */
   readonly cutBytes?: number;
 }
 
 /**
- * A client and a server with virtual time between them. Every target echoes, from the address that was sent to; a name
- * `NAME` is resolved by `names`. Each association sends from a port of its own, 40000 and up.
+ * A client and a server in virtual time. Every target echoes from the address that it was reached at. `names` resolves names.
+ * Each association sends from its own port, 40000 and up.
  */
 export class Network {
   now = 1_000;
   readonly client: TunnelClient;
   server: TunnelServer;
   readonly names = new Map<string, string>();
-  /** What applications got. */
+  /** Datagrams that applications received. */
   readonly arrived: Arrival[] = [];
-  /** What targets got: `port of the association > target: payload`. */
+  /** Datagrams that targets received: `port of the association > target: payload`. */
   readonly atTargets: string[] = [];
   readonly clientEvents: ClientOutput[] = [];
-  /** Connections that the server closed without having been asked to. */
+  /** Connections that the server closed on its own. */
   unexpectedCloses = 0;
   readonly serverEvents: ServerOutput[] = [];
   serverIsUp = true;
-  /** While true, no byte arrives anywhere, and nobody is told. */
+  /** While true, no byte arrives anywhere, and neither end learns of it. */
   isStalled = false;
   /** Lanes on which no byte arrives. */
   readonly stalledLanes = new Set<number>();
   /** Ways on which SYNs are dropped, connections refused, or bytes swallowed. */
   readonly ways = new Map<number, "drop" | "refuse" | "swallow">();
-  /** Ways of all attempts to connect: `TIME way`, since the start. */
+  /** All attempts to connect since the start: `TIME way`. */
   readonly attempts: string[] = [];
-  /** More connections than this at a time are refused on the way. */
+  /** Connections above this number are refused on the way. */
   maxConnections = Number.POSITIVE_INFINITY;
   /** All connections since the start. */
   readonly records: ConnectionRecord[] = [];
   /** Changes bytes on their way. */
   tamper: (bytes: Uint8Array, isFromServer: boolean) => Uint8Array = (bytes) => bytes;
   echoes = true;
-  /** While false, names that the server asks for are not answered. */
+  /** While false, the server's lookups get no answer. */
   answersNames = true;
 
   readonly #options: NetworkOptions;
@@ -155,7 +155,7 @@ export class Network {
     this.client.handleDatagram(this.now, association, bytes, 0, bytes.length, address, 0, address.length);
   }
 
-  /** A datagram from `source` comes to the socket that an association has on the server. */
+  /** Delivers a datagram from `source` to the server's socket for an association. */
   receive(association: number, source: string, payload: string): void {
     const at = source.lastIndexOf(":");
     const remote = makeAddress(source.slice(0, at), Number(source.slice(at + 1)))!;
@@ -163,14 +163,14 @@ export class Network {
     this.server.handleDatagram(this.now, association, bytes, 0, bytes.length, remote);
   }
 
-  /** An ICMP error comes to the socket that an association has on the server. */
+  /** Delivers an ICMP error to the server's socket for an association. */
   unreachable(association: number, target: string, kind: UnreachableKind, mtu = 0): void {
     const at = target.lastIndexOf(":");
     const remote = makeAddress(target.slice(0, at), Number(target.slice(at + 1)))!;
     this.server.handleUnreachable(this.now, association, remote, kind, mtu);
   }
 
-  /** What applications were told: `association target reason mtu`. */
+  /** Errors reported to applications: `association target reason mtu`. */
   get told(): string[] {
     return this.clientEvents.flatMap((event) =>
       event.kind === "unreachable"
@@ -179,7 +179,7 @@ export class Network {
     );
   }
 
-  /** Lets time pass, waking whoever asked for it. */
+  /** Advances time and runs each end's deadlines. */
   advance(ms: number): void {
     const end = this.now + ms;
     this.settle();
@@ -194,7 +194,7 @@ export class Network {
     this.now = end;
   }
 
-  /** Both ends of every connection learn at once that it has ended. */
+  /** Ends every connection; both ends learn of it at once. */
   cutConnections(lane?: number): void {
     for (const wire of this.#wires.filter((one) => lane === undefined || one.lane === lane)) {
       this.#wires.splice(this.#wires.indexOf(wire), 1);
@@ -204,7 +204,7 @@ export class Network {
     this.settle();
   }
 
-  /** The same for the connection that is there longest. */
+  /** Does the same for the oldest connection. */
   cutOldest(): void {
     this.cutConnections(this.#wires[0].lane);
   }
@@ -223,11 +223,11 @@ export class Network {
   }
 
   /**
-   * The server ends, and another goes on with its sessions: with its state as bytes, which `change` may change, and with the ports of
-   * associations. What is on its way is lost.
+   * Ends the server and starts another from its state as bytes, which `change` may alter. Associations keep their ports; data in
+   * flight is lost.
    *
-   * @param elapsedMs  without a server
-   * @param options    that the next server has besides
+   * @param elapsedMs  time without a server
+   * @param options    additional options of the next server
    */
   restartServer(
     elapsedMs = 0,
@@ -272,7 +272,7 @@ export class Network {
     return this.stalledLanes.has(lane) || this.ways.has(way);
   }
 
-  /** Moves everything that moves without time passing. */
+  /** Handles everything that needs no time to pass. */
   settle(): void {
     for (let rounds = 0; rounds < 10_000; rounds++) {
       if (!this.#settleOnce()) return;
@@ -343,13 +343,13 @@ export class Network {
     return moved;
   }
 
-  /** Bytes of a server that does as it likes come to the client, on the first connection or another, in one piece. */
+  /** Delivers the bytes of a misbehaving server to the client in one piece, on the first connection or another. */
   carryToClient(bytes: Uint8Array, at = 0): void {
     this.#toClient(this.#wires[at], bytes);
     this.settle();
   }
 
-  /** Bytes of a client that does as it likes come to the server, on the first connection or another, in one piece. */
+  /** Delivers the bytes of a misbehaving client to the server in one piece, on the first connection or another. */
   carryToServer(bytes: Uint8Array, at = 0): void {
     this.#toServer(this.#wires[at], bytes);
     this.settle();

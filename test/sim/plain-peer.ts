@@ -5,7 +5,7 @@ import { seededCryptography } from "./network.ts";
 
 const bytesOf = (text: string) => new TextEncoder().encode(text);
 
-/** One connection of a client of RFC 9298 that writes its bytes by hand. */
+/** One connection of an RFC 9298 client that writes its bytes by hand. */
 export class PlainPeer {
   readonly #world: PlainWorld;
   readonly index: number;
@@ -17,7 +17,7 @@ export class PlainPeer {
     this.index = index;
   }
 
-  /** Sends a request for `HOST/PORT` of the template. @returns the start line and fields of the answer */
+  /** Sends a request for `HOST/PORT` in the template. @returns the start line and fields of the answer */
   request(target: string, fields: readonly string[] = []): string {
     const lines = ["Host: a", "Connection: Upgrade", "Upgrade: connect-udp", ...fields];
     this.sendBytes(
@@ -48,7 +48,7 @@ export class PlainPeer {
     this.#received += Buffer.from(bytes).toString("latin1");
   }
 
-  /** What came since the last call. */
+  /** Bytes received since the last call. */
   takeText(): string {
     const text = this.#received;
     this.#received = "";
@@ -62,13 +62,13 @@ export class PlainPeer {
 }
 
 /**
- * A server in virtual time that serves clients of RFC 9298. Every association binds port 40000 and up of 192.0.2.100;
- * targets in 10.0.0.0/8 are denied.
+ * A server in virtual time that serves RFC 9298 clients. Associations bind ports 40000 and up of 192.0.2.100; the policy
+ * denies targets in 10.0.0.0/8.
  */
 export class PlainWorld {
   now = 1_000;
   readonly server: TunnelServer;
-  /** What targets got: `association > target: payload`. */
+  /** Datagrams that targets received: `association > target: payload`. */
   readonly atTargets: string[] = [];
   readonly #peers = new Map<number, PlainPeer>();
   #nextPort = 40_000;
@@ -120,7 +120,7 @@ export class PlainWorld {
     }
   }
 
-  /** A datagram comes to an association's socket. */
+  /** Delivers a datagram to an association's socket. */
   receive(association: number, source: string, payload: string): void {
     const at = source.lastIndexOf(":");
     const host = source.slice(0, at).replace(/^\[|\]$/g, "");
@@ -130,7 +130,7 @@ export class PlainWorld {
     this.drain();
   }
 
-  /** Lets time pass, with every deadline in it. */
+  /** Advances time and meets every deadline. */
   pass(ms: number): void {
     const end = this.now + ms;
     while (this.server.nextTimeout() <= end) {

@@ -2,7 +2,7 @@ import { beforeEach, describe, expect, it } from "vitest";
 import type { PlainPeer } from "./plain-peer.ts";
 import { PlainWorld } from "./plain-peer.ts";
 
-/** 198.51.100.7:53 in the form of the bind draft. */
+/** 198.51.100.7:53 as the bind draft encodes it. */
 const TARGET = "04 c6336407 0035";
 const UNCOMPRESSED_2 = "11 02 02 00";
 const ACK_2 = "120102";
@@ -17,14 +17,14 @@ describe("a tunnel to one target", () => {
     peer.request("198.51.100.7/53");
   });
 
-  it("skips the capsules of the bind draft, which are unknown to it", () => {
+  it("skips the capsules of the bind draft as unknown", () => {
     peer.send(`11 08 02 ${TARGET} 11 01 ff 12 01 02 13 01 00 13 00 00 03 00 68 69`);
     expect(world.atTargets).toEqual(["0 > 198.51.100.7:53: hi"]);
     expect(peer.isClosed).toBe(false);
     expect(peer.take()).toBe("");
   });
 
-  it("drops datagrams of contexts other than 0, and of every sender but the target", () => {
+  it("drops datagrams of contexts other than 0, and datagrams of senders other than the target", () => {
     peer.send("00 03 02 68 69");
     world.receive(0, "198.51.100.7:54", "x");
     world.receive(0, "198.51.100.8:53", "x");
@@ -66,7 +66,7 @@ describe("a bound tunnel", () => {
     expect(world.server.contexts.size).toBe(0);
   });
 
-  it("receives from no stranger that the target policy denies", () => {
+  it("receives nothing from strangers that the target policy denies", () => {
     peer.send(UNCOMPRESSED_2);
     peer.take();
     world.receive(0, "10.0.0.1:53", "x");
@@ -107,7 +107,7 @@ describe("a bound tunnel", () => {
     expect(peer.isClosed).toBe(false);
   });
 
-  it("gets a denied target, and an id past 2^30, closed; neither may be used again", () => {
+  it("gets contexts with a denied target or an id above 2^30 closed, and may not use either again", () => {
     peer.send("11 08 02 04 0a000001 0035");
     expect(peer.take()).toBe("130102");
     peer.send(`11 0f c0 00 00 00 40 00 00 00 ${TARGET}`);
@@ -147,7 +147,7 @@ describe("a bound tunnel", () => {
     expect(world.server.counters.refused.protocol_error).toBe(1);
   });
 
-  it("treats an IPv4-mapped target as IPv4, and gets its answers from there", () => {
+  it("treats an IPv4-mapped target as IPv4 and gets its answers", () => {
     peer.send(`${UNCOMPRESSED_2} 00 16 02 06 00000000000000000000ffffc6336407 0035 6869`);
     expect(world.atTargets).toEqual(["0 > 198.51.100.7:53: hi"]);
     peer.take();
@@ -155,7 +155,7 @@ describe("a bound tunnel", () => {
     expect(peer.take()).toBe("000a0204c63364070035686f");
   });
 
-  it("with fallback uses context 0 for its target, and others beside it", () => {
+  it("with fallback uses context 0 for its own target and other contexts beside it", () => {
     const other = world.connect();
     other.request("198.51.100.7/53", ["Connect-UDP-Bind: ?1"]);
     other.send(`00 03 00 68 69 11 02 02 00 00 0a 02 04 c6336408 0035 68 6f`);
@@ -190,7 +190,7 @@ describe("a tunnel whose client has ended its side", () => {
     expect(world.server.nextTimeout()).toBe(Number.POSITIVE_INFINITY);
   });
 
-  it("makes room for a new one at the limit, unlike an open one", () => {
+  it("is ended for a new tunnel at the limit, unlike an open one", () => {
     const second = world.connect();
     second.request("198.51.100.7/53");
     const third = world.connect();
@@ -201,7 +201,7 @@ describe("a tunnel whose client has ended its side", () => {
     expect(world.connect().request("198.51.100.7/53")).toMatch(/^HTTP\/1.1 503 /);
   });
 
-  it("ends at once when it ends inside a capsule", () => {
+  it("ends at once if its client stopped inside a capsule", () => {
     const other = world.connect();
     other.request("198.51.100.7/53");
     other.send("00 03 00 68");
@@ -210,7 +210,7 @@ describe("a tunnel whose client has ended its side", () => {
     expect(world.server.counters.refused.protocol_error).toBe(1);
   });
 
-  it("ends at once if it has sent no complete request", () => {
+  it("ends at once if its client has sent no complete request", () => {
     const other = world.connect();
     other.sendBytes(new TextEncoder().encode("GET / HTTP/1.1\r\n"));
     other.end();

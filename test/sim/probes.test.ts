@@ -23,7 +23,7 @@ function started(): Network {
 }
 
 describe("a measurement of delay", () => {
-  it("includes every probe of both directions, with the time between them", () => {
+  it("counts every probe in both directions, and the time between them", () => {
     const network = started();
     const measurement = network.client.measure(network.now, SINGLE, SINGLE)!;
     network.settle();
@@ -45,7 +45,7 @@ describe("a measurement of delay", () => {
     expect([measurement.up.length, measurement.down.length]).toEqual([50, 10]);
   });
 
-  it("gets the first of three answered at once, which does not count as a probe", () => {
+  it("gets the first of three probes answered at once, and does not count that one", () => {
     const network = started();
     const groups = { periodMs: 100, leadMs: 20, gapMs: 5, count: 9, bytes: 0 };
     const measurement = network.client.measure(network.now, groups, { ...QUIET, count: 1 })!;
@@ -53,12 +53,12 @@ describe("a measurement of delay", () => {
     network.advance(1_000);
     expect(measurement.sent).toBe(9);
     const offsets = measurement.up.map(({ sentMs }) => Math.round(sentMs - measurement.up[0].sentMs));
-    // What came after the last answer is not reported.
+    // Probes that arrived after the last answer are not reported.
     expect(offsets).toEqual([0, 20, 25, 100, 120, 125, 200]);
     expect(measurement.down.length).toBe(1);
   });
 
-  it("ends with its count, with its lane, and when another begins", () => {
+  it("ends after its number of probes, with its lane, and when another begins", () => {
     const network = started();
     network.client.measure(network.now, { ...SINGLE, count: 1 }, { ...SINGLE, count: 30_000 });
     network.settle();
@@ -74,7 +74,7 @@ describe("a measurement of delay", () => {
     expect(network.client.isUp).toBe(true);
   });
 
-  it("beyond the bounds costs the measured end no more than at the bounds", () => {
+  it("above the bounds costs the measured end no more than at the bounds", () => {
     const network = started();
     const greedy = { periodMs: 0, leadMs: 0, gapMs: 0, count: 2 ** 40, bytes: 2 ** 40 };
     network.carryToServer(encodeMeasure(greedy));
@@ -86,7 +86,7 @@ describe("a measurement of delay", () => {
     expect(boundedPattern(greedy)).toEqual({ ...greedy, periodMs: 5, count: MAX_PROBES, bytes: 1_400 });
   });
 
-  it("is not made without a lane", () => {
+  it("does not start without a lane", () => {
     const network = new Network();
     expect(network.client.measure(0, SINGLE, SINGLE)).toBeUndefined();
   });
@@ -104,7 +104,7 @@ describe("a PROBE", () => {
   /** The value alone. */
   const partOf = (capsule: Uint8Array) => capsule.subarray(4 + (capsule[4] < 0x40 ? 1 : 2));
 
-  it("is read as it was written, padded or not", () => {
+  it("reads back as it was written, padded or not", () => {
     fc.assert(
       fc.property(probe, fc.nat(1_400), (one, bytes) => {
         const value = partOf(encodeProbe(one, bytes));
@@ -114,7 +114,7 @@ describe("a PROBE", () => {
     );
   });
 
-  it("that is cut short, or reports too many, is malformed, and none is read beyond its end", () => {
+  it("is malformed if it is cut short or reports too many probes, and is never read beyond its end", () => {
     fc.assert(
       fc.property(probe, (one) => {
         const value = partOf(encodeProbe(one, 0));

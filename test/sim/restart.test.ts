@@ -27,7 +27,7 @@ function open(network: Network): number {
   return network.client.openAssociation(network.now, undefined, true);
 }
 
-/** Ports that targets have seen, by the first word of the payload. */
+/** Source ports that targets saw, by the first word of the payload. */
 function portsBySender(network: Network): Map<string, Set<string>> {
   const ports = new Map<string, Set<string>>();
   for (const line of network.atTargets) {
@@ -50,7 +50,7 @@ describe.each([
   { lanes: 1, what: "a session without receipts" },
   { lanes: 4, what: "a session with receipts" },
 ])("$what over a restart of its server", ({ lanes }) => {
-  it("resumes with the source ports of its associations, and registers nothing again", () => {
+  it("resumes with the source ports of its associations without registering anything again", () => {
     const network = started(lanes);
     const [a, b] = [open(network), open(network)];
     exchange(network, a, "a");
@@ -90,7 +90,7 @@ describe.each([
         for (const [ms, gapMs] of restarts) {
           const first = count;
           sendFor(ms);
-          // Those before have had the time to arrive.
+          // The earlier ones have had time to arrive.
           for (let i = first; i < count - 10; i++) expected.push(i);
           network.restartServer(gapMs);
           network.advance(3_000);
@@ -111,7 +111,7 @@ describe.each([
     );
   });
 
-  it("stays ended if its client has ended it, or its linger time has passed", () => {
+  it("is not restored if its client has ended it or its linger time has passed", () => {
     const network = started(lanes);
     const a = open(network);
     exchange(network, a, "a");
@@ -132,7 +132,7 @@ describe.each([
     expect(network.server.sessionCount).toBe(0);
   });
 
-  it("is not restored by a server with another key, and not for a policy that denies its target", () => {
+  it("is not restored by a server with another key or a policy that denies its target", () => {
     const network = started(lanes);
     const [a, b] = [open(network), open(network)];
     exchange(network, a, "a");
@@ -169,7 +169,7 @@ describe.each([
     expect(network.arrived.length).toBeGreaterThan(size);
   });
 
-  it("of a name that is being resolved registers it again", () => {
+  it("registers a name again whose lookup was pending", () => {
     const network = started(lanes);
     const a = open(network);
     exchange(network, a, "a");
@@ -197,14 +197,14 @@ describe("the state of sessions as bytes", () => {
   const sessions = network.server.saveSessions(network.now, () => [40_000, 0]);
   const bytes = encodeKeptSessions({ clock: 5, sessions });
 
-  it("is the same when it is read and written again", () => {
+  it("does not change when read and written again", () => {
     const decoded = decodeKeptSessions(bytes);
     expect(decoded.sessions[0].contexts.some(({ id }) => id % 2 === 1)).toBe(true);
     expect(decoded).toEqual({ clock: 5, sessions });
     expect(encodeKeptSessions(decoded)).toEqual(bytes);
   });
 
-  it("is refused with a typed error when it is truncated, longer, of another version, or something else", () => {
+  it("is refused with a typed error if it is truncated, too long, of another version, or something else", () => {
     const refuse = (wrong: Uint8Array, text = "the state of sessions cannot be read") => {
       expect(() => decodeKeptSessions(wrong)).toThrow(HostError);
       expect(() => decodeKeptSessions(wrong)).toThrow(text);
@@ -217,7 +217,7 @@ describe("the state of sessions as bytes", () => {
     refuse(new Uint8Array(64), "it does not begin like one");
   });
 
-  it("with any byte changed is refused, or restored without an exception", () => {
+  it("is refused or restored without an exception, whichever byte is changed", () => {
     fc.assert(
       fc.property(
         fc.array(fc.tuple(fc.nat({ max: bytes.length - 1 }), fc.nat({ max: 255 })), {

@@ -1,17 +1,17 @@
 import type { End } from "./hosts.ts";
 
-/** A feature that the C library lacks, or does not have in the form that a test needs. */
+/** A feature that the C library lacks, or lacks in the form that a test needs. */
 export interface Lack {
   /** Path from the root of the checkout. */
   readonly file: string;
   /** Matches the names of tests, each preceded by those of its suites, with " > " between them. */
   readonly test: RegExp;
-  /** The feature is missing if one of these ends is in C. */
+  /** The feature is missing if any of these ends is in C. */
   readonly ends: readonly End[];
   /** The test's error. */
   readonly error: RegExp;
   readonly why: string;
-  /** True if the test would only wait for its time-out: it is not run, so nobody notices when it could pass. */
+  /** Skips a test that would only time out. The run then cannot notice when it would pass. */
   readonly isSkipped?: boolean;
 }
 
@@ -24,7 +24,7 @@ const WORKERS = "an instance has one thread";
 export const LACKS: readonly Lack[] = [
   {
     file: "test/interop/carriers.test.ts",
-    test: /a stream of the caller carries the tunnel$/,
+    test: /a stream from the caller carries the tunnel$/,
     ends: ["local"],
     error: /carrier: the C library has no such option/,
     why: "a stream of the embedder's stays in its process",
@@ -80,7 +80,7 @@ export const LACKS: readonly Lack[] = [
   },
   {
     file: "test/interop/http/masque.test.ts",
-    test: /udp-server over HTTP\/2|connection of HTTP\/2 that falls silent|offers h2,http\/1\.1 is spoken to accordingly \(\)/,
+    test: /udp-server over HTTP\/2|a silent connection of HTTP\/2|offers h2,http\/1\.1 is spoken to accordingly \(\)/,
     ends: ["server"],
     error: /timed out/,
     why: HTTP2,
@@ -123,7 +123,7 @@ export const LACKS: readonly Lack[] = [
   },
   {
     file: "test/interop/http/web-sockets.test.ts",
-    test: /keeps sessions on the thread that listens/,
+    test: /keeps its sessions on the listening thread/,
     ends: ["server"],
     error: /is not valid JSON/,
     why: WORKERS,
@@ -152,7 +152,7 @@ export const LACKS: readonly Lack[] = [
   },
 ];
 
-/** Files whose tests start neither end that could be in C. */
+/** Files whose tests start no end that could be in C. */
 export const NOT_OF_C: readonly { readonly files: readonly string[]; readonly why: string }[] = [
   { files: ["test/interop/native/*.test.ts"], why: "the module for Node, its threads and packages" },
   {

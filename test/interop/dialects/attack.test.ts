@@ -9,13 +9,13 @@ import { hostOf } from "../../support/hosts.ts";
 import { residentBytes, startUdpLocal, startUdpServer } from "../../support/start.ts";
 import { mutate, seededRandom } from "../../unit/random.ts";
 
-/** Connections of an attack; more by hand, where the system allows as many descriptors. */
+/** Connections of an attack. Set ATTACKERS for more if the system allows that many descriptors. */
 const CONNECTIONS = Number(process.env.ATTACKERS ?? 400);
 const KEY = Buffer.alloc(32, "k");
 const MIB = 1_048_576;
 const bytesOf = (hex: string) => Buffer.from(hex.replaceAll(" ", ""), "hex");
 
-/** Beginnings that are of several protocols yet, or of none, or never come to an end. */
+/** First bytes that fit several protocols, fit none, or never end. */
 const AMBIGUOUS = [
   "",
   "47",
@@ -32,7 +32,7 @@ const AMBIGUOUS = [
   "50524920",
 ];
 const GREETING = "7564707475 6e6e656c 20627920 6d642e 00000001 03061015 21283645 55667891";
-/** What each dialect's clients send, as seeds of what is malformed. */
+/** Bytes of each dialect's clients, from which the test makes malformed ones. */
 const FRAMES = [
   `${GREETING} 0005 68656c6c6f`,
   "001c 6b00 000000006b0769ff 6b656570616c697665 00000000000000 0009 6f00 68656c6c6f",
@@ -41,21 +41,21 @@ const FRAMES = [
   "050100 05f30001 00000000 0000 0005 ff 01 7f000001 1e61 68656c6c6f",
   "050100 05010003 17 73702e76322e7564702d6f7665722d7463702e61727061 0000 00 01 7f000001 1e61 00 7f000001 1e61 0002 6869",
 ].map(bytesOf);
-/** The preface of HTTP/2, SETTINGS, and an extended CONNECT's HEADERS that does not end. */
+/** The HTTP/2 preface, SETTINGS, and unfinished HEADERS of an extended CONNECT. */
 const HTTP2 = Buffer.concat([
   Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
   bytesOf("000000 04 00 00000000 000005 01 00 00000001 4107434f4e"),
 ]);
 const SHADOWSOCKS = "ss://chacha20-ietf-poly1305:attacked@127.0.0.1:";
 const OBFS = { listen: "/?plugin=obfs-server%3Bobfs%3Dhttp", via: "/?plugin=obfs-local%3Bobfs%3Dhttp" };
-/** HTTP/2 is what the C library lacks at either end (test/support/c-host-lacks.ts). */
+/** The C library lacks HTTP/2 at either end (test/support/c-host-lacks.ts). */
 const HTTP_VERSIONS = hostOf("local") === "c" || hostOf("server") === "c" ? ["1.1"] : ["1.1", "2"];
 const MASQUE = "/.well-known/masque/udp/{target_host}/{target_port}/";
 
-/** Whether the attacker of this number goes to the port of shadowsocks. */
+/** Whether the attacker with this number connects to the shadowsocks port. */
 const isProbe = (attacker: number) => attacker % 4 === 3;
 
-/** Without a key a server takes HTTP/2, too. What shadowsocks sends cannot be told from noise, so that it has a port of its own. */
+/** A server without a key accepts HTTP/2, too. Shadowsocks needs its own port, because its bytes look like noise. */
 describe.each([
   ["with a key", { psk: KEY }],
   ["without a key", {}],
@@ -71,7 +71,7 @@ describe.each([
   let attackers: Socket[];
 
   beforeEach(async ({ task }) => {
-    // Where all are to be read, none gives way: a busy machine reads after it has accepted many.
+    // Tests that need every connection read allow all of them half-open: a busy machine accepts many before it reads.
     const maxHalfOpen = task.name.includes("half-open") ? 64 : 2 * CONNECTIONS;
     attackers = [];
     echo = createSocket("udp4");
@@ -121,12 +121,12 @@ describe.each([
     await server.close();
   });
 
-  /** Each honest client gets an answer by the connection that it has. */
+  /** Expects an answer for each honest client on its existing connection. */
   async function askAll(text: string): Promise<void> {
     const answers = apps.map(async (app) => {
       const again = setInterval(() => app.send(text), 200);
       app.send(text);
-      // Closed by the end of a test that has failed: no more is sent then.
+      // A failed test closes the socket; stop sending then.
       app.once("close", () => clearInterval(again));
       const [answer] = await once(app, "message");
       clearInterval(again);
@@ -148,7 +148,7 @@ describe.each([
       const bytes = first(i);
       if (bytes.length > 0) socket.write(bytes);
       attackers.push(socket);
-      // The server accepts what waits before it reads: no more at once than may be half-open, where all are to be read.
+      // The server accepts waiting connections before it reads, so a batch must not exceed the half-open limit.
       if (i % batch === batch - 1) await Promise.all(attackers.slice(-batch).map(settled));
     }
     await Promise.all(attackers.map(settled));
@@ -156,16 +156,16 @@ describe.each([
 
   const lanesLost = () => honest.map((local) => local.stats().refused.protocol_error);
 
-  it("serves all clients beside half-open connections and slow or ambiguous beginnings, and bounds those", async () => {
+  it("serves all clients beside half-open connections and slow or ambiguous first bytes, and bounds those", async () => {
     const before = residentBytes(server);
     const errors: unknown[] = [];
     for (const local of honest) local.on("session-down", (error) => errors.push(error));
     await attack(100, (i) => bytesOf(beginnings[i % beginnings.length]));
     await askAll("between");
-    // Slowly, more bytes follow: none of them gets more than the time of a handshake.
+    // More bytes that arrive slowly do not extend the handshake timeout.
     for (const [i, socket] of attackers.entries()) if (i % 3 === 0) socket.write(Buffer.of(0xff));
     await askAll("after");
-    // Those of shadowsocks meet with silence, which lasts longer.
+    // Those at the shadowsocks port get silence, which lasts longer.
     const open = () =>
       attackers.filter((socket, i) => !isProbe(i) && !socket.destroyed && !socket.readableEnded).length;
     while (open() > 0) await new Promise((done) => setTimeout(done, 50));
@@ -193,7 +193,7 @@ describe.each([
     expect(server.stats().refused.protocol_error).toBeGreaterThan(0);
   });
 
-  it("serves all clients beside clients that send and never read", async () => {
+  it("serves all clients beside clients that send but never read", async () => {
     await attack(16, (i) => Buffer.concat([FRAMES[2], Buffer.alloc(i % 2 === 0 ? 0 : 16_384, FRAMES[2])]));
     for (const socket of attackers) socket.pause();
     await askAll("between");

@@ -8,8 +8,8 @@ import { startUdpLocal, startUdpServer } from "../../support/start.ts";
 import { describeWith, freePort } from "../peers/peer-program.ts";
 
 /**
- * Columbia's udptunnel, which Debian has: the frames of the dialect mullvad. Its UDP address is both where it sends to and the
- * port that it listens on, so that the other end has that port on another address.
+ * Columbia's udptunnel, packaged by Debian, uses the frames of the dialect mullvad. It sends to and listens on the same UDP
+ * port, so the other end must have that port on another address.
  */
 describeWith(["udptunnel"], "Debian's udptunnel", () => {
   const open: { close(): unknown }[] = [];
@@ -31,7 +31,7 @@ describeWith(["udptunnel"], "Debian's udptunnel", () => {
     for (const each of open.splice(0).reverse()) await each.close();
   });
 
-  /** Resolves once it has said something that matches. */
+  /** Resolves once its output matches. */
   async function start(args: readonly string[], until: RegExp): Promise<void> {
     child = spawn("udptunnel", args, { stdio: ["ignore", "ignore", "pipe"] });
     let said = "";
@@ -41,7 +41,7 @@ describeWith(["udptunnel"], "Debian's udptunnel", () => {
     }
   }
 
-  it("as client: its datagrams reach the target of udp-server --listen mullvad://, and answers come back", async () => {
+  it("as a client reaches the target of udp-server --listen mullvad:// and gets its answers", async () => {
     const echo = createSocket("udp4");
     open.push(echo);
     echo.on("message", (data, { port, address }) => echo.send(data, port, address));
@@ -56,15 +56,15 @@ describeWith(["udptunnel"], "Debian's udptunnel", () => {
     const port = server.address.listen[0].split(":").at(-1);
     const udp = far.address().port;
     await start(["-c", `127.0.0.1/${port}`, "-vv", `127.0.0.2/${udp}`], /Connected/);
-    // It is connected before it listens for datagrams.
+    // It connects before it listens for datagrams.
     const again = setInterval(() => far.send("hello", udp, "127.0.0.1"), 50);
     const [answer] = await once(far, "message");
     clearInterval(again);
     expect(answer.toString()).toBe("hello");
   });
 
-  it("as server: udp-local --dialect mullvad reaches its target, and answers come back", async () => {
-    // It sends from another port than it listens on.
+  it("as a server passes datagrams of udp-local --dialect mullvad to its target, and its answers back", async () => {
+    // It does not send from the port that it listens on.
     far.on("message", (data) => far.send(data, far.address().port, "127.0.0.1"));
     const port = await freePort();
     child = spawn("udptunnel", ["-s", String(port), "-vv", `127.0.0.2/${far.address().port}`], {

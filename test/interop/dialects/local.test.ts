@@ -45,7 +45,7 @@ async function application(local: UdpLocal): Promise<(text: string | Buffer) => 
   socket.connect(Number(port), host);
   await once(socket, "connect");
   return async (data) => {
-    // A datagram may be lost on the way to a server that is not there yet.
+    // A datagram may be lost before the server is up.
     const again = setInterval(() => socket.send(data), 200);
     socket.send(data);
     const [answer] = await once(socket, "message");
@@ -55,7 +55,7 @@ async function application(local: UdpLocal): Promise<(text: string | Buffer) => 
 }
 
 describe.each(DIALECTS.map(({ name }) => name))("udp-local --dialect %s, and udp-server", (dialect) => {
-  it("carry datagrams of several applications both ways, through a restart of the server", async () => {
+  it("carry datagrams of several applications both ways, even across a restart of the server", async () => {
     const first = await serve(dialect);
     const local = await startUdpLocal({
       server: first.at,
@@ -120,13 +120,13 @@ describe("the SOCKS5 server of udp-local", () => {
     address = `7f000001${echo.address().port.toString(16).padStart(4, "0")}`;
   });
 
-  it("takes hev's UDP in TCP into the tunnel, with everything at once", async () => {
+  it("takes hev's UDP in TCP into the tunnel, with all messages in one piece", async () => {
     client.send(`050100 05050001 00000000 0000 0005 0a 01 ${address} 68656c6c6f`);
     expect(await client.take(12)).toBe("050005000001000000000000");
     expect(await client.take(15)).toBe(`00050a01${address}68656c6c6f`);
   });
 
-  it("takes hev's UDP in TCP to a name, which the tunnel's server resolves", async () => {
+  it("takes hev's UDP in TCP to a name, which the server resolves", async () => {
     client.send(`050100 05050001 00000000 0000 0002 10 03 09 ${hex("localhost")} ${address.slice(8)} 6869`);
     expect(await client.take(12)).toBe("050005000001000000000000");
     expect(await client.take(12)).toBe(`00020a01${address}6869`);

@@ -12,11 +12,11 @@ const UDPTUNNEL_HELLO = "7564707475 6e6e656c 20627920 6d642e 00000001 03061015 2
 const GNB_KEEPALIVE = "001c 6b00 000000006b0769ff 6b656570616c697665 00000000000000";
 const hex = (text: string) => Buffer.from(text).toString("hex");
 
-/** What the real programs send, by hand and by capture; no code of ours is in it. */
+/** The bytes of the real programs, written by hand or captured, without any code of Underpass. */
 describe("udp-server with dialects, on one port", () => {
   let server: UdpServer;
   let echo: UdpSocket;
-  /** `cb007105 1e61` of the captures is this one. */
+  /** Replaces `cb007105 1e61` in the captures. */
   let address: string;
   let port: number;
   const clients: PlainClient[] = [];
@@ -63,7 +63,7 @@ describe("udp-server with dialects, on one port", () => {
     expect(await client.take(7)).toBe("000568656c6c6f");
   });
 
-  it("serves gnb, and answers its keepalives", async () => {
+  it("serves gnb and answers its keepalives", async () => {
     const client = open();
     client.send(`${GNB_KEEPALIVE} 0009 6f00 68656c6c6f 0004 6f00`);
     const keepalive = await client.take(28);
@@ -89,7 +89,7 @@ describe("udp-server with dialects, on one port", () => {
     expect(await client.take(15)).toBe(`00050a01${address}68656c6c6f`);
   });
 
-  it("serves hev with all its messages at once, and to a name", async () => {
+  it("serves hev with all of its messages in one piece, and to a name", async () => {
     const client = open();
     const port = address.slice(8);
     client.send(`050100 05050001 00000000 0000 0002 10 03 09 ${hex("localhost")} ${port} 6869`);
@@ -103,7 +103,7 @@ describe("udp-server with dialects, on one port", () => {
     expect(await client.take(15)).toBe(`0005ff01${address}68656c6c6f`);
   });
 
-  it("serves gost's client, which offers TLS inside SOCKS5, and gets no empty datagram", async () => {
+  it("serves gost's client, which offers TLS inside SOCKS5, without sending it an empty datagram", async () => {
     const client = open();
     client.send("05020080");
     expect(await client.take(2)).toBe("0500");
@@ -114,7 +114,7 @@ describe("udp-server with dialects, on one port", () => {
     expect(server.stats().drops.too_long).toBe(1);
   });
 
-  it("serves UDP over TCP of sing-box to a name, request and datagram in one segment", async () => {
+  it("serves UDP over TCP of sing-box to a name, with request and datagram in one segment", async () => {
     const client = await socks(`05010003 17 ${hex("sp.v2.udp-over-tcp.arpa")} 0000`);
     const name = `09 ${hex("localhost")} ${address.slice(8)}`;
     client.send(`00 03 ${name} 02 ${name} 0005 68656c6c6f`);
@@ -136,7 +136,7 @@ describe("udp-server with dialects, on one port", () => {
     expect(await connected.take(4)).toBe("00026869");
   });
 
-  it("serves UDP over TCP of sing-box on ss://, where the password proves who it is", async () => {
+  it("serves UDP over TCP of sing-box on ss://, where the password authenticates the client", async () => {
     const password = "chacha20-ietf-poly1305:secret";
     const shadow = await startUdpServer({
       listen: [`ss://${password}@127.0.0.1:0`],
@@ -154,7 +154,7 @@ describe("udp-server with dialects, on one port", () => {
     await shadow.close();
   });
 
-  it("serves mullvad on a listener of its own", async () => {
+  it("serves mullvad on its own listener", async () => {
     const client = open(Number(server.address.listen[1].split(":")[2]));
     client.send("0005 68656c6c6f 0000");
     expect(await client.take(9)).toBe("000568656c6c6f0000");
@@ -170,7 +170,7 @@ describe("udp-server with dialects, on one port", () => {
     await stranger.until(() => stranger.received.includes("404"));
   });
 
-  it("accepts first bytes one by one, and closes after the deadline when none follow", async () => {
+  it("accepts first bytes one at a time, and closes at the deadline when no more follow", async () => {
     const slow = open();
     for (const byte of UDPTUNNEL_HELLO.replaceAll(" ", "").match(/../g)!) {
       slow.send(byte);
@@ -184,7 +184,7 @@ describe("udp-server with dialects, on one port", () => {
     expect(silent.received.toString()).toMatch(/^$|^HTTP\/1.1 4/);
   });
 
-  it("sends nothing to denied targets, in any dialect", async () => {
+  it("sends nothing to denied targets in any dialect", async () => {
     const denied = "7f00000206ff";
     const client = await socks("05050001 00000000 0000");
     client.send(`0001 0a 01 ${denied} 61 0001 0a 01 a9fea9fe 0050 61 0001 0a 01 ${address} 62`);
@@ -192,7 +192,7 @@ describe("udp-server with dialects, on one port", () => {
     expect(server.stats().drops.refused_target).toBe(2);
   });
 
-  it("closes a connection whose frames are malformed, and only that", async () => {
+  it("closes a connection with malformed frames, and no other", async () => {
     const good = await socks("05050001 00000000 0000");
     const bad = await socks("05050001 00000000 0000");
     bad.send("0001 0b 01 00000000 0000 61");
@@ -205,7 +205,7 @@ describe("udp-server with dialects, on one port", () => {
     expect(server.stats().refused.protocol_error).toBe(2);
   });
 
-  it("refuses SOCKS5 requests that belong to no dialect", async () => {
+  it("refuses SOCKS5 requests that no dialect uses", async () => {
     for (const request of ["05010001 7f000001 0050", "05030001 00000000 0000"]) {
       const client = open();
       client.send(`050100 ${request}`);

@@ -8,7 +8,7 @@ const H11_CLIENT = fileURLToPath(new URL("../peers/connect-udp-h11.py", import.m
 describeWith(["curl", "nc", "python:h11"], "connect-udp by HTTP clients that are not ours", () => {
   const open = useOpenServer();
 
-  it("h11 switches protocols, reaches one target and many, and reads every refusal to its end", async () => {
+  it("h11 switches protocols, reaches one target and several, and reads every refusal to its end", async () => {
     const output = await run("/usr/bin/python3", [H11_CLIENT, open.port, String(open.echoPort)]);
     expect(output.trim().split("\n")).toHaveLength(3);
   });
@@ -24,7 +24,7 @@ describeWith(["curl", "nc", "python:h11"], "connect-udp by HTTP clients that are
     expect(await run("curl", ["-s", "-o", "/dev/null", "-w", "%{http_code}", ...fields, url])).toBe(status);
   });
 
-  it("nc -N, which ends its side after the request, gets the answer", async () => {
+  it("nc -N, which sends a FIN after the request, gets the answer", async () => {
     const ask = (target: string) =>
       run("sh", [
         "-c",

@@ -9,18 +9,18 @@ const H2_CLIENT = fileURLToPath(new URL("../peers/connect-udp-h2.py", import.met
 describeWith(["curl", "python:h2"], "connect-udp over HTTP/2 by clients that are not ours", () => {
   const open = useOpenServer();
 
-  it("h2 reaches one target and many on one connection, and reads every refusal to its end", async () => {
+  it("h2 reaches one target and several on one connection, and reads every refusal to its end", async () => {
     const output = await run("/usr/bin/python3", [H2_CLIENT, open.port, String(open.echoPort)]);
     expect(output.trim().split("\n")).toHaveLength(4);
   });
 
-  it("curl --http2-prior-knowledge gets the refusal for a request that is not a tunnel", async () => {
+  it("curl --http2-prior-knowledge gets a refusal for a request that opens no tunnel", async () => {
     const url = `http://127.0.0.1:${open.port}/`;
     const args = ["-s", "-o", "/dev/null", "-w", "%{http_version} %{http_code}", "--http2-prior-knowledge"];
     expect(await run("curl", [...args, url])).toBe("2 404");
   });
 
-  it("HTTP/2 is distinguished from dialects on the same port", async () => {
+  it("a server tells HTTP/2 from dialects on the same port", async () => {
     const dialects = ["udptunnel", "gnb", "udpgw", "hev", "gost", "uot"];
     const other = await startUdpServer({
       ...{ listen: ["127.0.0.1:0"], allow: ["127.0.0.1/32"] },

@@ -40,7 +40,7 @@ async function startServer(decoy: string, options = {}): Promise<{ server: UdpSe
   return { server, port: Number(server.address.listen[0].split(":")[1]) };
 }
 
-/** Sends bytes and reads to the end. */
+/** Sends bytes and reads the whole answer. */
 async function raw(port: number, text: string | Buffer): Promise<string> {
   const socket = connect(port, "127.0.0.1");
   const chunks: Buffer[] = [];
@@ -71,7 +71,7 @@ async function expectEcho(options: UdpLocalOptions): Promise<void> {
   }
 }
 
-describe("a folder as decoy", () => {
+describe("a folder as a decoy", () => {
   let server: UdpServer;
   let port: number;
 
@@ -99,7 +99,7 @@ describe("a folder as decoy", () => {
     const part = await fetch(`http://127.0.0.1:${port}/index.html`, { headers: { Range: "bytes=4-6" } });
     expect([part.status, await part.text()]).toEqual([206, "Wel"]);
     const etag = root.headers.get("etag")!;
-    // undici would drop the field from its cache mode.
+    // fetch would remove this field.
     expect(await raw(port, `GET / HTTP/1.1\r\nHost: a\r\nIf-None-Match: ${etag}\r\n\r\n`)).toMatch(
       /^HTTP\/1\.1 304 /,
     );
@@ -139,7 +139,7 @@ describe("a folder as decoy", () => {
       expect(answer).toMatch(/^HTTP\/1\.1 4\d\d /);
   });
 
-  it("answers a client with another key, a WebSocket at another path and a stranger's upgrade like any visitor", async () => {
+  it("treats a client with another key, a WebSocket at another path and a stranger's upgrade as visitors", async () => {
     const path = "/.well-known/masque/udp/%2A/%2A/";
     const upgrade = "Connection: Upgrade\r\nUpgrade: connect-udp\r\nCapsule-Protocol: ?1\r\n";
     const plain = await get(port, path);
@@ -161,13 +161,13 @@ describe("a folder as decoy", () => {
     );
   });
 
-  it("answers one request per connection, so that none can be smuggled behind it", async () => {
+  it("answers one request per connection, so that no second one can be smuggled in", async () => {
     const one = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     const answer = await raw(port, one + one);
     expect(answer.match(/HTTP\/1\.1 200 /g)).toHaveLength(1);
   });
 
-  it("survives requests that are truncated or changed anywhere", async () => {
+  it("survives requests truncated or changed anywhere", async () => {
     const requests = [
       'GET /sub/index.html HTTP/1.1\r\nHost: a\r\nRange: bytes=0-1\r\nIf-None-Match: "x"\r\n\r\n',
       "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
@@ -193,8 +193,8 @@ describe("a folder as decoy", () => {
     await expectEcho({ server: `127.0.0.1:${port}` });
   });
 
-  it("keeps at most the configured number of strangers, the latest; tunnels continue", async () => {
-    // They do not read, so that their answers do not end.
+  it("keeps only the configured number of strangers, the newest, while tunnels continue", async () => {
+    // Nobody reads these, so their answers stay unfinished.
     const slow = Array.from({ length: 24 }, () => {
       const socket = connect(port, "127.0.0.1");
       socket.on("error", () => {});
@@ -207,7 +207,7 @@ describe("a folder as decoy", () => {
         socket.once("close", () => {
           if (++closed === 16) done();
         });
-      // Only an end that is read is noticed; what is left is read for it once the server has closed.
+      // A socket reports its end only after it has read everything before it.
       setTimeout(() => {
         for (const socket of slow.slice(0, 16)) socket.resume();
       }, 200);
@@ -217,8 +217,8 @@ describe("a folder as decoy", () => {
   });
 });
 
-describe("a web server as decoy", () => {
-  it("gets the requests with their bodies, but no fields of a single connection", async () => {
+describe("a web server as a decoy", () => {
+  it("gets requests with their bodies but without hop-by-hop fields", async () => {
     const seen: IncomingMessage[] = [];
     const web = createServer((incoming, response) => {
       seen.push(incoming);
@@ -253,7 +253,7 @@ describe("a web server as decoy", () => {
     }
   });
 
-  it("gives 502 when it is down, and truncates the answer when it breaks off", async () => {
+  it("leads to 502 when it is down, and to a truncated answer when it stops halfway", async () => {
     const dead = await startServer(`http://127.0.0.1:${await freePort()}`);
     expect((await fetch(`http://127.0.0.1:${dead.port}/`)).status).toBe(502);
     await dead.server.close();
@@ -273,7 +273,7 @@ describe("a web server as decoy", () => {
 });
 
 describeWith(["nginx", "curl"], "nginx as decoy", () => {
-  it("answers curl, with HTTP/1.0, HTTP/1.1, a large file and an offer of HTTP/2", async () => {
+  it("answers curl over HTTP/1.0 and HTTP/1.1, with a large file, and when curl offers HTTP/2", async () => {
     const webPort = await freePort();
     writeFileSync(
       join(folder, "nginx.conf"),

@@ -37,7 +37,7 @@ Listen 127.0.0.1
 BasicAuth user p4ss
 `,
     );
-    // Both ways begin with a 103, and their last answer has a byte that is not ASCII.
+    // Both frontends send a 103 first, and their final answer has a byte that is not ASCII.
     const rules = `http-request early-hint Link "</a>; rel=preload"
   http-after-response set-header X-Name "caf\\xe9"`;
     writeFileSync(
@@ -85,7 +85,7 @@ exec socat - TCP:127.0.0.1:${upstream}
     rmSync(folder, { recursive: true, force: true });
   });
 
-  /** Starts udp-local with these options and has a datagram echoed. */
+  /** Starts udp-local with these options and expects an echo of one datagram. */
   async function expectEcho(options: UdpLocalOptions): Promise<void> {
     const target = `127.0.0.1:${echo.address().port}`;
     const local = await startUdpLocal({
@@ -108,7 +108,7 @@ exec socat - TCP:127.0.0.1:${upstream}
     }
   }
 
-  it("haproxy first sends a 103, with a byte that is not ASCII", async () => {
+  it("haproxy sends a 103 first, and a byte that is not ASCII", async () => {
     const socket = connect(ports.reverse, "127.0.0.1").setEncoding("latin1");
     socket.write("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     let text = "";
@@ -116,7 +116,7 @@ exec socat - TCP:127.0.0.1:${upstream}
     expect(text).toMatch(/^HTTP\/1\.1 103 .*\r\n\r\nHTTP\/1\.1 404 .*\r\nx-name: caf\xe9\r\n/s);
   });
 
-  it("haproxy carries the tunnel to tinyproxy, past a 103, if the URL has the field that it requires", () =>
+  it("haproxy carries the tunnel to tinyproxy after a 103 if the URL has the required field", () =>
     expectEcho({
       server: direct,
       via: [`http://user:p4ss@127.0.0.1:${ports.gate}?header=X-Gate:%20open,%20please&header=X-Other:%20a`],
@@ -127,13 +127,13 @@ exec socat - TCP:127.0.0.1:${upstream}
       expectEcho({ server: direct, via: [`http://user:p4ss@127.0.0.1:${ports.gate}?header=X-Gate:%20no`] }),
     ).rejects.toThrow(/status 403$/));
 
-  it("udp-server behind haproxy accepts the tunnel, past a 103", () =>
+  it("udp-server behind haproxy accepts the tunnel after a 103", () =>
     expectEcho({ server: `127.0.0.1:${ports.reverse}` }));
 
-  it("a proxy whose lines end with only LF carries the tunnel", () =>
+  it("a proxy that ends its lines with LF alone carries the tunnel", () =>
     expectEcho({ server: direct, via: [`http://127.0.0.1:${ports.lineFeeds}`] }));
 
-  it("a 407 of tinyproxy is reported with what to use", async () => {
+  it("a 407 of tinyproxy is reported with a hint to set credentials", async () => {
     const failure = expectEcho({ server: direct, via: [`http://127.0.0.1:${ports.tinyproxy}`] });
     await expect(failure).rejects.toThrow(
       /status 407: the proxy wants credentials \(Basic\): use http:\/\/USER:PASSWORD@HOST:PORT$/,

@@ -84,7 +84,7 @@ describe("hostile clients of HTTP/2", () => {
     }
   }
 
-  it("a client that does not read one stream loses and counts datagrams of it, and no other stream waits", async () => {
+  it("a client that does not read one stream loses datagrams of that stream, counted, and no other stream waits", async () => {
     const { server, port } = await serve({ queueBytes: 131_072 });
     const echo = await target((data, answer) => answer(data));
     const flood = await target((_, answer) => {
@@ -102,7 +102,7 @@ describe("hostile clients of HTTP/2", () => {
     expect(dropped()).toBeGreaterThanOrEqual(1_000);
   });
 
-  it("a client that resets requests as fast as it makes them loses its connection, and another's continues", async () => {
+  it("a client that resets requests as fast as it makes them loses its connection, while others continue", async () => {
     const { server, port } = await serve();
     const echo = await target((data, answer) => answer(data));
     const other = await tunnel(await session(port), echo);
@@ -142,7 +142,7 @@ describe("hostile clients of HTTP/2", () => {
     await echoes(other, "still here");
   });
 
-  it("a client that begins HTTP/2 but makes no request is closed at the handshake deadline", async () => {
+  it("a client that starts HTTP/2 but makes no request is closed at the handshake deadline", async () => {
     const { server, port } = await serve({ handshakeTimeoutMs: 200 });
     for (const bytes of [PREFACE, PREFACE.slice(0, 18)]) {
       const socket = connectTcp(port, "127.0.0.1", () => socket.write(bytes));
@@ -162,7 +162,7 @@ describe("hostile clients of HTTP/2", () => {
     expect(server.stats().refused.half_open_limit).toBe(1);
   });
 
-  it("a head over 8 KiB, as HTTP/2 counts it, ends only its request", async () => {
+  it("a head above 8 KiB, as HTTP/2 counts it, ends only its request", async () => {
     const { port } = await serve();
     const echo = await target((data, answer) => answer(data));
     const client = await session(port);

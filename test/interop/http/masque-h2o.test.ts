@@ -25,7 +25,7 @@ afterEach(async () => {
   for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
 });
 
-/** A proxy that says what h2o said. @returns its address */
+/** A proxy that replays h2o's bytes. @returns its address */
 async function replay(onConnection: (socket: Socket) => void): Promise<string> {
   const server = createServer((socket) => {
     socket.on("error", () => {});
@@ -37,7 +37,7 @@ async function replay(onConnection: (socket: Socket) => void): Promise<string> {
   return `127.0.0.1:${(server.address() as AddressInfo).port}`;
 }
 
-/** Types of the frames of HTTP/2 that a client sends, from a stream cut anywhere. */
+/** Types of the HTTP/2 frames in a client's stream, cut anywhere. */
 function onFrames(socket: Socket, onFrame: (type: number) => void): void {
   let received = Buffer.alloc(0);
   let at = PREFACE_BYTES;
@@ -52,7 +52,7 @@ function onFrames(socket: Socket, onFrame: (type: number) => void): void {
   });
 }
 
-describe("h2o as the proxy, from its bytes", () => {
+describe("h2o as the proxy, replayed", () => {
   async function useProxy(proxy: string, fragment: string): Promise<void> {
     const local = await startUdpLocal({
       masque: `http://${proxy}/.well-known/masque/udp/{target_host}/{target_port}/${fragment}`,
@@ -78,7 +78,7 @@ describe("h2o as the proxy, from its bytes", () => {
     expect(local.stats().unreachable.prohibited).toBe(1);
   }
 
-  it("over HTTP/1.1 opens a tunnel, which is not bound, and refuses a target", async () => {
+  it("over HTTP/1.1 opens an unbound tunnel and refuses a target", async () => {
     const proxy = await replay((socket) => {
       let steps: string[] | undefined;
       socket.on("data", (data) => {
@@ -89,7 +89,7 @@ describe("h2o as the proxy, from its bytes", () => {
     await useProxy(proxy, "");
   });
 
-  it("over HTTP/2 opens a tunnel, which is not bound, and refuses a target on the same connection", async () => {
+  it("over HTTP/2 opens an unbound tunnel and refuses a target on the same connection", async () => {
     let connections = 0;
     const proxy = await replay((socket) => {
       connections++;
@@ -106,8 +106,8 @@ describe("h2o as the proxy, from its bytes", () => {
   });
 });
 
-describe("h2o-httpclient as the client, from its bytes", () => {
-  /** Sends each step after something came back for the one before. @returns all that came back when it has `text` */
+describe("h2o-httpclient as the client, replayed", () => {
+  /** Sends each step after an answer to the one before. @returns all bytes received, once they contain `text` */
   async function talk(steps: readonly string[], text: string): Promise<Buffer> {
     const echo = createSocket("udp4");
     cleanups.push(() => echo.close());
@@ -129,7 +129,7 @@ describe("h2o-httpclient as the client, from its bytes", () => {
     while (!received.includes(text)) {
       const [data] = (await Promise.race([once(socket, "data"), closed])) as [Buffer];
       received = Buffer.concat([received, data]);
-      // The answer to the request, by its status: 101, or 200 as an entry of HPACK's static table.
+      // Status 101, or 200 as an entry of HPACK's static table.
       const isAnswered =
         received.includes("HTTP/1.1 101") || received.includes(Buffer.of(1, 4, 0, 0, 0, 1, 0x88));
       if (isAnswered) for (const step of others.splice(0)) socket.write(step);

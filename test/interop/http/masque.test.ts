@@ -35,7 +35,7 @@ async function udp(address: string, onMessage?: (socket: UdpSocket) => void): Pr
   return socket;
 }
 
-/** Echoes, with the sender's port before it. */
+/** Echoes each datagram behind the sender's port. */
 const echo = (address = "127.0.0.1") =>
   udp(address, (socket) =>
     socket.on("message", (data, remote) =>
@@ -59,7 +59,7 @@ async function connect(options: UdpLocalOptions): Promise<UdpLocal> {
   return local;
 }
 
-/** Sends one datagram to a forward, again while nothing comes. @returns the answer */
+/** Sends one datagram to a forward, again until an answer arrives. @returns the answer */
 async function ask(app: UdpSocket, forward: string, text: string): Promise<string> {
   const [, port] = /:(\d+)$/.exec(forward)!;
   for (let tries = 0; tries < 50; tries++) {
@@ -76,7 +76,7 @@ async function ask(app: UdpSocket, forward: string, text: string): Promise<strin
 
 const forwardsTo = (...targets: string[]) => targets.map((target) => ({ listen: "127.0.0.1:0", target }));
 
-/** The port from which a target saw the datagram, as {@link echo} tells it. */
+/** The source port that a target saw, from its {@link echo}. */
 const sourceIn = (answer: string) => answer.split(" ")[0];
 
 /** Sends one datagram to each target from one SOCKS5 association. @returns the answers by target, in any order */
@@ -106,7 +106,7 @@ describe.each([
     app = await udp("127.0.0.1");
   });
 
-  it("forwards reach IPv4, IPv6 and a name, with one request each", async () => {
+  it("reaches IPv4, IPv6 and a name through forwards, with one request each", async () => {
     const server = await serve();
     const four = await echo();
     const six = await echo("::1");
@@ -122,7 +122,7 @@ describe.each([
     expect(local.stats().lanes).toBe(3);
   });
 
-  it("if the proxy binds, a SOCKS5 association has one request and one source port for all targets", async () => {
+  it("uses one request and one source port for all targets of a SOCKS5 association if the proxy binds", async () => {
     const server = await serve();
     const ports = (await Promise.all([echo(), echo(), echo()])).map((socket) => socket.address().port);
     const local = await connect({ masque: template(server), listen: "127.0.0.1:0" });
@@ -134,10 +134,10 @@ describe.each([
     expect(server.stats().lanes).toBe(1);
   });
 
-  it("if it does not bind, each target has its own request and source port", async () => {
+  it("uses one request and source port for each target if the proxy does not bind", async () => {
     const behind = await serve();
     const relay = await connect({ server: behind.address.listen[0], listen: "127.0.0.1:0" });
-    // The egress knows no address to bind to.
+    // The egress has no address to bind to.
     const server = await serve({ egress: `socks5://${relay.address.socks5}` });
     const ports = (await Promise.all([echo(), echo(), echo()])).map((socket) => socket.address().port);
     const local = await connect({ masque: template(server), listen: "127.0.0.1:0" });
@@ -145,7 +145,7 @@ describe.each([
     expect(server.stats().lanes).toBe(3);
   });
 
-  it("a denied target is refused and counted, and not requested again at once", async () => {
+  it("counts a refused target and does not request it again at once", async () => {
     const server = await serve({ allow: [] });
     const local = await connect({ masque: template(server), forwards: forwardsTo("10.0.0.1:9") });
     const [, port] = /:(\d+)$/.exec(local.address.forwards[0].listen)!;
@@ -157,7 +157,7 @@ describe.each([
     expect(local.stats().unreachable.prohibited).toBe(1);
   });
 
-  it("after a restart of the server, its targets are requested again", async () => {
+  it("requests its targets again after a restart of the server", async () => {
     const target = await echo();
     const server = await startUdpServer({ listen: ["127.0.0.1:0"], allow: ["127.0.0.1/32"] });
     const local = await connect({
@@ -171,7 +171,7 @@ describe.each([
     expect(sourceIn(await ask(app, forward, "after"))).not.toBe(sourceIn(before));
   });
 
-  it("datagrams of 0 to 60,000 bytes arrive unchanged", async () => {
+  it("carries datagrams of 0 to 60,000 bytes unchanged", async () => {
     const target = await udp("127.0.0.1", (socket) =>
       socket.on("message", (data, remote) => socket.send(data, remote.port, remote.address)),
     );
@@ -189,7 +189,7 @@ describe.each([
     }
   });
 
-  it("hops of --via lead to the proxy", async () => {
+  it("reaches the proxy through the hops of --via", async () => {
     const target = await echo();
     const server = await serve();
     const password = "sixteen bytes of";
@@ -208,7 +208,7 @@ describe.each([
   });
 });
 
-describe("proxies of --masque that misbehave", () => {
+describe("misbehaving proxies of --masque", () => {
   async function flood(local: UdpLocal, until: () => boolean): Promise<void> {
     const app = await udp("127.0.0.1");
     const [, port] = /:(\d+)$/.exec(local.address.forwards[0].listen)!;
@@ -218,7 +218,7 @@ describe("proxies of --masque that misbehave", () => {
     }
   }
 
-  it("a proxy that does not read its tunnel over HTTP/1.1 loses datagrams, which are counted", async () => {
+  it("a proxy that does not read its tunnel over HTTP/1.1 loses datagrams, counted", async () => {
     const proxy = createServer((socket) => {
       socket.on("error", () => {});
       cleanups.push(() => socket.destroy());
@@ -239,7 +239,7 @@ describe("proxies of --masque that misbehave", () => {
     await flood(local, () => local.stats().drops.age + local.stats().drops.queue_full > 1_000);
   });
 
-  it("a proxy that does not read its tunnel over HTTP/2 loses datagrams of that tunnel, which are counted", async () => {
+  it("a proxy that does not read its tunnel over HTTP/2 loses datagrams of that tunnel, counted", async () => {
     const proxy = createHttp2Server({ settings: { enableConnectProtocol: true } });
     proxy.on("stream", (stream) => {
       stream.on("error", () => {});
@@ -257,7 +257,7 @@ describe("proxies of --masque that misbehave", () => {
     await flood(local, () => local.stats().drops.age + local.stats().drops.queue_full > 1_000);
   });
 
-  it("a connection of HTTP/2 that falls silent is closed after four heartbeats, and another is opened", async () => {
+  it("a silent connection of HTTP/2 is closed after four heartbeats, and another is opened", async () => {
     const target = await echo();
     const server = await serve();
     const upstream = Number(server.address.listen[0].split(":")[1]);
@@ -353,7 +353,7 @@ backend server
       if (alpn.startsWith("h2")) {
         const script = join(import.meta.dirname, "../peers/connect-udp-h2.py");
         const target = String(targets[0].address().port);
-        // Its echo has the payload alone.
+        // This client expects an echo of the payload alone.
         const plain = await udp("127.0.0.1", (socket) =>
           socket.on("message", (data, remote) => socket.send(data, remote.port, remote.address)),
         );
@@ -366,7 +366,7 @@ backend server
 
 describeWith(["openssl", "python:h2"], "with a proxy by h2", () => {
   it.each(["http", "https"])(
-    "%s: requests are spread over connections, credentials sent, refusals understood",
+    "%s: udp-local spreads requests over connections, sends credentials and understands refusals",
     async (scheme) => {
       const { cert, key } = certificate();
       const port = await freePort();

@@ -16,13 +16,13 @@ import { describeWith, freePort, startPeer } from "../peers/peer-program.ts";
 
 const KEY = new TextEncoder().encode("sixteen byte key");
 
-/** A reverse proxy before the server, and where it has it. */
+/** A reverse proxy in front of the server. */
 interface ReverseProxy {
   readonly program: string;
   readonly command: (folder: string) => readonly [string, ...string[]];
-  /** `FOLDER` stands for one of its own. `upstream`: port of udp-server; `dead`: one on which nobody listens. */
+  /** `FOLDER` stands for the proxy's folder. `upstream`: the port of udp-server; `dead`: a port without a listener. */
   readonly config: (ports: { listen: number; closing: number; upstream: number; dead: number }) => string;
-  /** What it calls itself in its answers; undefined where it does not. */
+  /** Its name in its answers; undefined if they have none. */
   readonly name: RegExp | undefined;
 }
 
@@ -108,7 +108,7 @@ backend dead
   },
   {
     program: "caddy",
-    // It keeps things in its home.
+    // Caddy stores files in its home.
     command: (folder) => [
       ...(["env", `HOME=${folder}`, "caddy", "run"] as const),
       ...["--adapter", "caddyfile", "--config", `${folder}/config`],
@@ -185,7 +185,7 @@ describe.each(PROXIES)("behind $program", (proxy) => {
       rmSync(folder, { recursive: true, force: true });
     });
 
-    /** Starts udp-local through the proxy and has one datagram of 1,200 bytes echoed; fails with its first error. */
+    /** Starts udp-local through the proxy and expects an echo of one datagram of 1,200 bytes; throws its first error. */
     async function expectEcho(options: UdpLocalOptions = {}): Promise<void> {
       const target = `127.0.0.1:${echo.address().port}`;
       const local = await startUdpLocal({
@@ -195,7 +195,7 @@ describe.each(PROXIES)("behind $program", (proxy) => {
       });
       const app = createSocket("udp4");
       try {
-        // Rejects with an error that comes instead.
+        // Rejects if an error comes first.
         await once(local, "session-up");
         const payload = Buffer.alloc(1200, "p");
         app.send(payload, Number(local.address.forwards[0].listen.split(":")[1]), "127.0.0.1");
@@ -211,10 +211,10 @@ describe.each(PROXIES)("behind $program", (proxy) => {
 
     it("carries four lanes", () => expectEcho({ lanes: 4 }));
 
-    it("carries the tunnel when each answer ends the client's connection", () =>
+    it("carries the tunnel if each answer ends the client's connection", () =>
       expectEcho({ server: `127.0.0.1:${ports.closing}` }));
 
-    it.each(["/stripped", "/kept"])("carries the tunnel at a path of its own, %s", (pathPrefix) =>
+    it.each(["/stripped", "/kept"])("carries the tunnel under the path prefix %s", (pathPrefix) =>
       expectEcho({ pathPrefix }),
     );
 
@@ -239,7 +239,7 @@ describe.each(PROXIES)("behind $program", (proxy) => {
           break;
         }
       } finally {
-        // Faketime waits for the program that it started, and then removes its semaphore.
+        // Faketime removes its semaphore only after the program that it started has ended.
         process.kill(
           Number(readFileSync(`/proc/${local.pid}/task/${local.pid}/children`, "utf8")),
           "SIGTERM",
@@ -264,7 +264,7 @@ describe.each(PROXIES)("behind $program", (proxy) => {
       );
     });
 
-    it("names a proxy that does not pass the upgrade on, if it can, and the server logs the request", async () => {
+    it("names the proxy, if possible, when it does not pass on the upgrade, and the server logs the request", async () => {
       refusals.length = 0;
       const failure = expectEcho({ pathPrefix: "/no-upgrade" });
       const name = proxy.name?.source ?? "something on the way";

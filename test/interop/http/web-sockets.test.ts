@@ -45,7 +45,7 @@ function startLocal(options: UdpLocalOptions): Promise<UdpLocal> {
   return startUdpLocal({ psk: KEY, forwards: [{ listen: "127.0.0.1:0", target }], ...options });
 }
 
-/** Has a datagram echoed. @returns the server's port that the echo saw */
+/** Sends a datagram to the echo. @returns the server's port that the echo saw */
 async function ask(local: UdpLocal, app: UdpSocket, payload: Buffer | string): Promise<number> {
   const asked = once(echo, "message");
   const answered = once(app, "message");
@@ -56,12 +56,12 @@ async function ask(local: UdpLocal, app: UdpSocket, payload: Buffer | string): P
   return source.port;
 }
 
-/** Starts udp-local and has one datagram of 1,200 bytes echoed; fails with its first error. */
+/** Starts udp-local and expects an echo of one datagram of 1,200 bytes; throws its first error. */
 async function expectEcho(options: UdpLocalOptions): Promise<void> {
   const local = await startLocal(options);
   const app = createSocket("udp4");
   try {
-    // Rejects with an error that comes instead.
+    // Rejects if an error comes first.
     await once(local, "session-up");
     await ask(local, app, Buffer.alloc(1200, "w"));
   } finally {
@@ -70,7 +70,7 @@ async function expectEcho(options: UdpLocalOptions): Promise<void> {
   }
 }
 
-describe("our own WebSocket at both ends", () => {
+describe("Underpass's own WebSocket at both ends", () => {
   let server: UdpServer;
   let port: number;
 
@@ -84,7 +84,7 @@ describe("our own WebSocket at both ends", () => {
 
   it("carries four lanes", () => expectEcho({ via: [`ws://127.0.0.1:${port}/tunnel`], lanes: 4 }));
 
-  it("carries the tunnel on a Unix socket, and for a request with a query before it", async () => {
+  it("carries the tunnel on a Unix socket, and for a request with a query in its path", async () => {
     const folder = mkdtempSync(join(tmpdir(), "underpass-ws-"));
     const other = await startServer({ listen: [`unix:${folder}/socket`] });
     try {
@@ -96,7 +96,7 @@ describe("our own WebSocket at both ends", () => {
   });
 
   it.skipIf(loadNativeModule() instanceof Error || process.env.UNDERPASS_IO === "plain")(
-    "keeps sessions on the thread that listens, beside others that do not",
+    "keeps its sessions on the listening thread, while other sessions move",
     async () => {
       const folder = mkdtempSync(join(tmpdir(), "underpass-ws-"));
       writeFileSync(join(folder, "psk"), KEY, { mode: 0o600 });
@@ -193,7 +193,7 @@ describe("our own WebSocket at both ends", () => {
     }
   });
 
-  it("registers everything again after the server was restarted", async () => {
+  it("registers everything again after a restart of the server", async () => {
     const first = await startServer();
     const local = await startLocal({ via: [`ws://127.0.0.1:${first.port}/tunnel`] });
     const app = createSocket("udp4");
@@ -212,13 +212,13 @@ describe("our own WebSocket at both ends", () => {
     }
   });
 
-  it("names the step that failed, without the path", async () => {
+  it("names the failed step without the path", async () => {
     const failure = expectEcho({ via: [`ws://127.0.0.1:${port}/s3cret`] });
     await expect(failure).rejects.toThrow(/ws 127.0.0.1:\d+: .*: status 404 instead of 101/);
     await expect(failure).rejects.not.toThrow(/s3cret/);
   });
 
-  it("answers a plain visitor, another path and a malformed request like any other: 404, the same page", async () => {
+  it("answers a plain visitor, another path and a malformed request with the same 404 page", async () => {
     const answers = await Promise.all([
       fetch(`http://127.0.0.1:${port}/elsewhere`),
       fetch(`http://127.0.0.1:${port}/tunnel`),
@@ -233,7 +233,7 @@ describe("our own WebSocket at both ends", () => {
     await expect(once(wrongVersion, "open")).rejects.toThrow("404");
   });
 
-  it("refuses a stranger on a WebSocket, and a WebSocket within one", async () => {
+  it("refuses a stranger on a WebSocket, and a WebSocket inside a WebSocket", async () => {
     for (const request of ["GET / HTTP/1.1\r\nHost: a\r\n\r\n", upgradeRequest("/tunnel")]) {
       const webSocket = new WebSocket(`ws://127.0.0.1:${port}/tunnel`);
       await once(webSocket, "open");
@@ -253,7 +253,7 @@ function upgradeRequest(path: string): string {
   );
 }
 
-/** A WebSocket spoken by hand, for what no library sends. */
+/** A WebSocket by hand, for frames that no library sends. */
 async function openRaw(port: number, behind: Buffer = Buffer.alloc(0)): Promise<Socket> {
   const socket = connect(port, "127.0.0.1");
   socket.on("error", () => {});
@@ -282,7 +282,7 @@ describe("a hostile WebSocket loses only its own connection", () => {
     await server.close();
   });
 
-  /** A masked frame; its mask is zero, so that the payload stands as it is. */
+  /** A frame with a mask of zeros, which leaves the payload readable. */
   function frame(opcode: number, payload: Buffer, length = payload.length): Buffer {
     const head = Buffer.alloc(14);
     head[0] = 0x80 | opcode;
@@ -294,7 +294,7 @@ describe("a hostile WebSocket loses only its own connection", () => {
   const short = (opcode: number, payload: Buffer, final = true) =>
     Buffer.concat([Buffer.from([(final ? 0x80 : 0) | opcode, 0x80 | payload.length, 0, 0, 0, 0]), payload]);
 
-  /** The close code of the last frame that came, unmasked. */
+  /** The close code of the last unmasked frame received. */
   async function closeCode(socket: Socket): Promise<number | undefined> {
     const chunks: Buffer[] = [];
     socket.on("data", (chunk) => chunks.push(chunk));
@@ -339,7 +339,7 @@ describe("a hostile WebSocket loses only its own connection", () => {
     await ask(local, app, "still flows");
   });
 
-  it("silence within a frame, or after opening a WebSocket, ends at the handshake deadline", async () => {
+  it("silence inside a frame or after the opening ends at the handshake deadline", async () => {
     const sockets = await Promise.all([openRaw(port), openRaw(port, frame(2, Buffer.from("GET"), 1_000))]);
     await Promise.all(sockets.map((socket) => once(socket.resume(), "close")));
     await ask(local, app, "still flows");
@@ -357,7 +357,7 @@ describe("a hostile WebSocket loses only its own connection", () => {
     await ask(local, app, "still flows");
   });
 
-  it("bytes truncated or changed anywhere in a WebSocket's opening and first request", async () => {
+  it("truncated or changed bytes anywhere in the opening or the first request", async () => {
     const inner =
       "GET /.well-known/masque/udp/%2A/%2A/ HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: connect-udp\r\n\r\n";
     const whole = Buffer.concat([
@@ -385,7 +385,7 @@ describe("a hostile WebSocket loses only its own connection", () => {
 });
 
 describeWith(["python:websockets"], "a WebSocket of python3-websockets", () => {
-  it("carries RFC 9298 for a foreign client", async () => {
+  it("carries RFC 9298 for another client", async () => {
     const { server, port } = await startServer({ psk: undefined });
     try {
       const answer = await run("/usr/bin/python3", [
@@ -401,7 +401,7 @@ describeWith(["python:websockets"], "a WebSocket of python3-websockets", () => {
     }
   });
 
-  it("carries our tunnel to a server behind a foreign gateway", async () => {
+  it("carries the tunnel to a server behind another gateway", async () => {
     const { server, port } = await startServer({ wsPath: undefined });
     const gatewayPort = await freePort();
     const gateway = await startPeer(
@@ -418,7 +418,7 @@ describeWith(["python:websockets"], "a WebSocket of python3-websockets", () => {
   });
 });
 
-/** A web server with TLS before the server, where `ports.tls` listens. */
+/** A web server in front of udp-server, with TLS at `ports.tls`. */
 const WEB_SERVERS = [
   {
     program: "nginx",
@@ -468,7 +468,7 @@ backend server
   },
   {
     program: "caddy",
-    // It keeps things in its home.
+    // Caddy stores files in its home.
     command: (folder: string) => [
       ...["env", `HOME=${folder}`, "caddy", "run"],
       ...["--adapter", "caddyfile", "--config", `${folder}/config`],
@@ -544,8 +544,7 @@ describe.each(WEB_SERVERS)("wss:// through $program", ({ program, command, confi
     const url = (gate = "open%20sesame") =>
       `wss://127.0.0.1:${ports.tls}/tunnel?sni=tunnel.test&host=tunnel.test&ca=${folder}/cert.pem&header=X-Gate:%20${gate}`;
 
-    it("carries four lanes, with Host, SNI and a chosen header", () =>
-      expectEcho({ via: [url()], lanes: 4 }));
+    it("carries four lanes with Host, SNI and a chosen header", () => expectEcho({ via: [url()], lanes: 4 }));
 
     it("carries the tunnel inside SOCKS5, inside CONNECT, and inside both", async () => {
       const socks = `socks5://127.0.0.1:${ports.microsocks}`;
@@ -553,7 +552,7 @@ describe.each(WEB_SERVERS)("wss:// through $program", ({ program, command, confi
       for (const hops of [[socks], [http], [socks, http]]) await expectEcho({ via: [...hops, url()] });
     });
 
-    it("carries ws:// inside tls:// of its own", () =>
+    it("carries ws:// inside a separate tls://", () =>
       expectEcho({
         server: `127.0.0.1:${ports.tls}`,
         via: [
@@ -562,18 +561,18 @@ describe.each(WEB_SERVERS)("wss:// through $program", ({ program, command, confi
         ],
       }));
 
-    it("names what refuses", () =>
+    it("names the hop that refuses", () =>
       expect(expectEcho({ via: [url("closed")] })).rejects.toThrow(
         new RegExp(`wss 127.0.0.1:${ports.tls}: .*: status 403 instead of 101`),
       ));
 
     it("refuses a certificate for another name", () =>
       expect(expectEcho({ via: [url().replace("sni=tunnel.test", "sni=other.test")] })).rejects.toThrow(
-        // Caddy has none for that name, and says so first.
+        // Caddy has no certificate for that name and sends an alert first.
         /other\.test|alert/,
       ));
 
-    it("resumes after the web server was restarted", async () => {
+    it("resumes after a restart of the web server", async () => {
       const local = await startLocal({ via: [url()] });
       const app = createSocket("udp4");
       try {

@@ -10,12 +10,12 @@ import { afterEach, beforeEach, expect, it } from "vitest";
 import type { ProgramName } from "../../support/hosts.ts";
 import { programFile } from "../../support/hosts.ts";
 
-/** Of Node: each takes half a megabyte or more. */
+/** Modules of Node that take half a megabyte or more each. */
 const HEAVY = ["http", "http2", "https", "tls"].map((name) => `NativeModule ${name}`);
-/** What only an option, a command or a peer asks for. */
+/** Modules that load only for an option, a command or a peer. */
 const OPTIONAL =
   /\/node\/(admin|doctor)\/|\/host\/doctor\/|\/cli\/(admin-client|doctor)\.|\/node\/web\/(stranger|decoy-)|\/core\/tun2socks\/|\/prom-client\/|\/send\//;
-/** Past this length Node keeps the text of a module with two bytes for each character (EXTERN_APEX in src/string_bytes.cc). */
+/** Above this length Node stores a module's text with two bytes for each character (EXTERN_APEX in src/string_bytes.cc). */
 const MAX_ONE_BYTE_LENGTH = 0xfbee9;
 
 const HOOKS = `
@@ -54,7 +54,7 @@ it("programs that only have a session load no modules for other features", async
   await local.nextLine("session up");
   for (const { name, child } of [server, local]) {
     const files = readFileSync(join(folder, name), "utf8").trimEnd().split("\n");
-    // Others export what is loaded already.
+    // The other chunks only re-export.
     const full = files.map((url) => fileURLToPath(url)).filter((file) => sourcesOf(file).length > 0);
     expect(full, "the chunks that are loaded").toHaveLength(1);
     expect(readFileSync(full[0]).length).toBeLessThan(MAX_ONE_BYTE_LENGTH);
@@ -66,7 +66,7 @@ it("programs that only have a session load no modules for other features", async
   }
 });
 
-/** Starts a program that notes what it loads. */
+/** Starts a program that records the modules that it loads. */
 function start(name: ProgramName, ...options: string[]) {
   const child = spawn(
     process.execPath,
@@ -78,7 +78,7 @@ function start(name: ProgramName, ...options: string[]) {
   return {
     name,
     child,
-    /** The first of its log from now on that has the text. */
+    /** The next log line that contains the text. */
     nextLine: async <Line>(text: string): Promise<Line> => {
       for await (const [line] of on(lines, "line", { close: ["close"] })) {
         if ((line as string).includes(text)) return JSON.parse(line) as Line;
@@ -88,13 +88,13 @@ function start(name: ProgramName, ...options: string[]) {
   };
 }
 
-/** What a file of dist/ was made of. */
+/** The sources of a file of dist/. */
 function sourcesOf(file: string): readonly string[] {
   const map = JSON.parse(readFileSync(`${file}.map`, "utf8")) as { sources: readonly string[] };
   return map.sources;
 }
 
-/** @returns names as `process.moduleLoadList` has them */
+/** @returns names as in `process.moduleLoadList` */
 async function nodeModulesOf(child: ChildProcess): Promise<readonly string[]> {
   const lines = createInterface({ input: child.stdout! });
   child.kill("SIGUSR2");

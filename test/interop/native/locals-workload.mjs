@@ -1,6 +1,6 @@
-// Has sockets of the native module that argv[2] names, bound to any address, answer on several: IPv4, IPv6 and
-// link-local IPv6, and such as go. Run by native-sanitized.test.ts in a network namespace with these addresses. Prints
-// one JSON object.
+// Answers from several local addresses through unbound sockets of the native module argv[2]: IPv4, IPv6, link-local IPv6
+// and addresses that are removed. sanitized.test.ts runs it in a network namespace with these addresses. Prints one JSON
+// object.
 import { execFileSync } from "node:child_process";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
@@ -15,7 +15,7 @@ const addresses = new Uint8Array(addressBytes);
 const RUN = 8;
 const answers = new Int32Array(RUN * 7);
 const payload = new Uint8Array(RUN * 1000).fill(0x41);
-/** Whether the reply goes as a run that leaves in one send. */
+/** Whether the reply is a run of datagrams in one send. */
 let isRun = false;
 /** @type {number[]} */
 const locals = [];
@@ -48,7 +48,7 @@ const openAny = (family) => {
 const servers = { 4: openAny(4), 6: openAny(6) };
 
 /**
- * A client bound to `own` that speaks to `host` and takes answers from there alone.
+ * A client bound to `own` and connected to `host`, so that it receives answers from there alone.
  * @type {(family: 4 | 6, own: string, host: string) => Promise<import("node:dgram").Socket>}
  */
 async function connected(family, own, host) {
@@ -83,7 +83,7 @@ for (const [name, family, own, host] of CASES) {
   client.close();
 }
 
-// Addresses that go while they are spoken to: what is sent then leaves from another.
+// Removes addresses that are in use: later answers leave from another address.
 /** @type {Record<string, string>} */
 const gone = {};
 for (const [family, own, host, prefix] of /** @type {const} */ ([

@@ -38,7 +38,7 @@ function run(command: string, args: readonly string[], cwd?: string): string {
   return stdout;
 }
 
-/** True if there is such a program, or if the test must fail without it. */
+/** True if the program exists, or if the test must fail without it. */
 function mayUse(program: string): boolean {
   return spawnSync("sh", ["-c", 'command -v "$1"', "sh", program]).status === 0 || Boolean(process.env.CI);
 }
@@ -50,10 +50,10 @@ function fileOf(extension: string): string {
 }
 
 const hasDebianTools = mayUse("dpkg-deb");
-/** Of the Debian package. */
+/** Where the Debian package is unpacked. */
 const root = join(folder, "root");
 
-/** Starts a udp-server with the native module of the package, and ends it. @returns its ready line */
+/** Starts a udp-server with the package's native module and stops it. @returns its ready line */
 async function startServer(script: string): Promise<string> {
   const args = [script, "--listen", "127.0.0.1:0", "--io", "native", "--log-format", "json"];
   const child = spawn(process.execPath, args, { stdio: ["ignore", "ignore", "pipe"] });
@@ -144,8 +144,8 @@ describe("npm run package", () => {
           .replaceAll("/etc/underpass", join(root, "etc/underpass"))
           .replaceAll("%d/psk", key)
           .split(" ");
-        // Checked in the order of the table, where this one comes later.
-        // As systemd passes the sockets of udp-server.socket, which a check does not open.
+        // The wrong --queue-bytes ends the program after it has checked the unit's options, which precede it in the table.
+        // LISTEN_FDS stands in for the sockets of udp-server.socket; nothing opens them.
         const passed = "LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=tunnels:tunnels";
         const program = [process.execPath, join(root, "usr/bin", name), ...args, "--queue-bytes", "1"];
         const { status, stderr } = spawnSync("sh", ["-c", `${passed} exec "$@"`, "sh", ...program], {
@@ -157,7 +157,7 @@ describe("npm run package", () => {
     });
   });
 
-  it("makes an npm tarball that installs without network and compiler, and runs natively", async () => {
+  it("makes an npm tarball that installs without a network or compiler and runs with native I/O", async () => {
     const project = join(folder, "project");
     mkdirSync(project);
     const tarball = `file:${fileOf(".tgz")}`;
@@ -166,7 +166,7 @@ describe("npm run package", () => {
     const needed = Object.entries(packages).filter(([path, { dev }]) => path !== "" && !dev);
     const manifest = { private: true, dependencies: { underpass: tarball } };
     writeFileSync(join(project, "package.json"), JSON.stringify(manifest));
-    // What npm has downloaded for this repository is in its cache by its checksum.
+    // npm finds the packages of this repository in its cache by checksum.
     const own = { "": manifest, "node_modules/underpass": { version, resolved: tarball, bin, dependencies } };
     writeFileSync(
       join(project, "package-lock.json"),

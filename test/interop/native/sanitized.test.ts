@@ -13,7 +13,7 @@ const asan = spawnSync("cc", ["-print-file-name=libasan.so"], { encoding: "utf8"
 const hasSanitizer = existsSync(asan) || process.env.CI !== undefined;
 const isRoot = process.getuid?.() === 0;
 
-/** Runs the workload; a finding of a sanitizer ends it with a report and another status than 0. */
+/** Runs the workload. A sanitizer that finds an error ends it with a report and a status other than 0. */
 function run(prefix: readonly string[], args: readonly string[], workload = WORKLOAD) {
   const [command, ...rest] = [...prefix, process.execPath, workload, MODULE, ...args];
   const result = spawnSync(command, rest, {
@@ -21,7 +21,7 @@ function run(prefix: readonly string[], args: readonly string[], workload = WORK
     env: {
       ...process.env,
       LD_PRELOAD: asan,
-      // Node itself keeps memory to its end.
+      // Node itself does not free all memory at exit.
       ASAN_OPTIONS: "detect_leaks=0:halt_on_error=1:exitcode=99",
       UBSAN_OPTIONS: "halt_on_error=1:print_stacktrace=1",
     },
@@ -37,7 +37,7 @@ describe.skipIf(!hasSanitizer)("the native module under AddressSanitizer and UBS
     expect(build.status).toBe(0);
   }, 120_000);
 
-  it("survives random batches, invalid rows, and sockets that close halfway", () => {
+  it("survives random batches, invalid rows, and sockets that close in the middle", () => {
     const seen = run([], []);
     expect(seen.bad).toBe(0);
     expect(seen.datagrams).toBeGreaterThan(5_000);
@@ -50,7 +50,7 @@ describe.skipIf(!hasSanitizer)("the native module under AddressSanitizer and UBS
   });
 
   it.skipIf(!isRoot && process.env.CI === undefined)(
-    "keeps what a slow link does not accept, and drops beyond the bound",
+    "queues datagrams that a slow link does not accept, and drops those above the bound",
     () => {
       const name = `under-slow-${process.pid}`;
       const script = `
@@ -77,7 +77,7 @@ describe.skipIf(!hasSanitizer)("the native module under AddressSanitizer and UBS
   );
 
   it.skipIf(!isRoot && process.env.CI === undefined)(
-    "answers from the address that was asked, also in runs, and from another when that is gone",
+    "answers from the address that was asked, also in runs, and from another after its removal",
     () => {
       const name = `under-locals-${process.pid}`;
       const script = `
@@ -119,7 +119,7 @@ describe.skipIf(!hasSanitizer)("the native module under AddressSanitizer and UBS
   );
 
   it.skipIf((!isRoot || !existsSync("/dev/net/tun")) && process.env.CI === undefined)(
-    "survives packets that are none, devices that close within their call, and connections that fail or are ended",
+    "survives malformed packets, devices that close inside their callback, and connections that fail or are ended",
     () => {
       const name = `under-tun-${process.pid}`;
       try {

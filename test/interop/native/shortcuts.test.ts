@@ -10,7 +10,7 @@ import { startUdpLocal, startUdpServer } from "../../support/start.ts";
 const native = loadNativeModule();
 const isNative = !(native instanceof Error) && process.env.UNDERPASS_IO !== "plain";
 
-describe("a flow that continues", () => {
+describe("an ongoing flow", () => {
   let echo: Socket;
   let application: Socket;
   let server: UdpServer;
@@ -48,7 +48,7 @@ describe("a flow that continues", () => {
     return `${answer}`;
   }
 
-  it("is counted to the datagram in each of 300 round trips, whatever carries it", async () => {
+  it("has exact counters in each of 300 round trips, on any path", async () => {
     const ends = hostOf("local") === "node" && hostOf("server") === "node" && isNative ? 2 : 0;
     const given = ends > 0 ? vi.spyOn(native as Exclude<typeof native, Error>, "shortcutOut") : undefined;
     for (let i = 0; i < 300; i++) {
@@ -60,7 +60,7 @@ describe("a flow that continues", () => {
     expect(given?.mock.results.filter(({ value }) => value >= 0).length ?? 0).toBeGreaterThanOrEqual(ends);
   });
 
-  it("stays whole when larger bursts fill the connection", async () => {
+  it("loses nothing when larger bursts fill the connection", async () => {
     await exchange("first");
     const heard: string[] = [];
     application.on("message", (data) => heard.push(`${data}`.trimEnd()));

@@ -19,7 +19,7 @@ const FAMILIES = [
   { family: "IPv6", source: "fd00::9", destination: "2001:db8::7" },
 ] as const;
 
-/** A device of an embedder: packets to and from callbacks. */
+/** An embedder's device, which passes packets through callbacks. */
 class CallbackDevice implements CustomDevice {
   readonly written: Inspected[] = [];
   #onPackets: OnPackets = () => {};
@@ -61,7 +61,7 @@ describe.each(FAMILIES)("TCP of an embedder's device, over $family", ({ source, 
       return device.written.splice(0, index + 1).at(-1)!;
     });
 
-  /** A SOCKS5 server that is its own target: it sends back what comes. */
+  /** A SOCKS5 server that is its own target and echoes. */
   beforeEach(async () => {
     device = new CallbackDevice();
     sockets = [];
@@ -94,7 +94,7 @@ describe.each(FAMILIES)("TCP of an embedder's device, over $family", ({ source, 
   };
 
   it.skipIf(loadNativeModule() instanceof Error && process.env.CI === undefined)(
-    "is terminated by lwIP: a connection to any address goes to the SOCKS5 server, both ways, to its end",
+    "is terminated by lwIP: a connection to any address reaches the SOCKS5 server, both ways, until its end",
     async () => {
       await start("native");
       segment(SYN, 100, 0);
@@ -102,7 +102,7 @@ describe.each(FAMILIES)("TCP of an embedder's device, over $family", ({ source, 
       expect(answer.readUInt32BE(8)).toBe(101);
       const sequence = answer.readUInt32BE(4) + 1;
       segment(ACK, 101, sequence, Buffer.from("hello"));
-      // The echo may acknowledge by itself.
+      // The echo may send a bare acknowledgement.
       const echo = await vi.waitFor(() => {
         const found = device.written.find(({ message }) => message.length > 20);
         expect(found).toBeDefined();
@@ -117,7 +117,7 @@ describe.each(FAMILIES)("TCP of an embedder's device, over $family", ({ source, 
     },
   );
 
-  it("is refused with a RST by plain I/O, which has no stack", async () => {
+  it("gets a RST from plain I/O, which has no TCP stack", async () => {
     await start("plain");
     segment(SYN, 100, 0);
     await next(RST);
@@ -126,7 +126,7 @@ describe.each(FAMILIES)("TCP of an embedder's device, over $family", ({ source, 
 });
 
 it.skipIf(loadNativeModule() instanceof Error && process.env.CI === undefined)(
-  "--tcp-stack kernel fails if no kernel is behind the device",
+  "fails with --tcp-stack kernel, because no kernel is behind the device",
   async () => {
     const options = { device: new CallbackDevice(), tcpVia: "direct", udpVia: "reject" } as const;
     await expect(startTun2Socks({ ...options, tcpStack: "kernel" })).rejects.toThrow(

@@ -1,6 +1,6 @@
-// Puts the TUN devices and connections of the native module that argv[2] names through what they must survive: packets
-// that are none, rows that lie, devices that close within their own call, connections that fail. Run by
-// native-sanitized.test.ts under sanitizers, in a network namespace. Prints one JSON object.
+// Stresses the TUN devices and connections of the native module argv[2]: malformed packets, invalid rows, devices that
+// close inside their own callback, connections that fail. sanitized.test.ts runs it under sanitizers in a network
+// namespace. Prints one JSON object.
 
 import { createSocket } from "node:dgram";
 import { readdirSync } from "node:fs";
@@ -36,7 +36,7 @@ const random = (/** @type {number} */ below) => {
 };
 const turn = () => new Promise((done) => setImmediate(done));
 
-/** Opens a device; `closes` has it close itself within its first call. @param {boolean} closes */
+/** Opens a device. @param {boolean} closes  whether it closes itself in its first callback */
 function open(closes) {
   const [fd, name, hasFamily] = native.tunOpen(`san${seen.opened++ % 4}`, random(2) === 0);
   native.interfaceAddress(name, Uint8Array.of(10, 9, 0, 1), 24);
@@ -96,7 +96,7 @@ const connect = (/** @type {number} */ to, /** @type {string} */ name, /** @type
 await Promise.all(
   Array.from({ length: 100 }, (_, i) => connect(i % 2 === 0 ? port : 1, i % 3 ? "lo" : "", i)),
 );
-// Given up under way, once the other is gone, and where there is none.
+// Cancels attempts in progress, attempts already cancelled, and attempts that never existed.
 const descriptors = () => readdirSync("/proc/self/fd").length;
 for (let i = 0; i < 50; i++) {
   const before = descriptors();
@@ -108,7 +108,7 @@ for (let i = 0; i < 50; i++) {
 }
 server.close();
 
-// More connections than one answer of the kernel holds, from an address of their own.
+// More connections from one separate address than a single answer of the kernel holds.
 const from = Uint8Array.of(127, 0, 0, 5);
 const echo = createServer((socket) => socket.on("error", () => {})).listen(0, "127.0.0.1");
 await new Promise((done) => echo.once("listening", done));
@@ -158,7 +158,7 @@ for (const name of [...calls, "tcpConnect", "tcpConnectCancel", "udpRestrict"]) 
   }
 }
 
-// A thread that ends with devices and connections open.
+// Ends a thread with devices and connections open.
 const code = `const native = require(${JSON.stringify(process.argv[2])});
   const [fd, name] = native.tunOpen("sanw", true);
   native.interfaceAddress(name, Uint8Array.of(10, 9, 9, 1), 24);

@@ -18,7 +18,7 @@ import { BIND_PATH, encodeUpgradeRequest } from "../../../src/wire/http/upgrade.
 const PROGRAM = resolve(import.meta.dirname, "../../../dist/cli/udp-server.js");
 const LOCAL_PROGRAM = resolve(import.meta.dirname, "../../../dist/cli/udp-local.js");
 const WORKERS = 3;
-/** Preloaded into the server: a worker that sees the file throws, once; one that starts beside the other file does, too. */
+/** Preloaded into the server: a worker throws once if CRASH_FILE exists, and at its start if CRASH_FILE-at-start does. */
 const CRASH = `
 const { existsSync, unlinkSync } = require("node:fs");
 const { isMainThread } = require("node:worker_threads");
@@ -88,7 +88,7 @@ describe.skipIf(loadNativeModule() instanceof Error && process.env.CI === undefi
 
     async function startClient(port = serverPort): Promise<UdpLocal> {
       const client = await startUdpLocal({
-        // A session that took a busy machine for a long path would be renewed, with other ports.
+        // On a busy machine a session could measure a long path and be renewed with other ports.
         lanes: 1,
         server: `127.0.0.1:${port}`,
         psk: new TextEncoder().encode("0123456789abcdef0123456789abcdef"),
@@ -99,7 +99,7 @@ describe.skipIf(loadNativeModule() instanceof Error && process.env.CI === undefi
       return client;
     }
 
-    /** An application behind a client; answers whether its words come back, asked again until they do. */
+    /** An application behind a client. The function sends a text until it comes back. */
     function application(
       client: UdpLocal,
       host = "127.0.0.1",
@@ -122,7 +122,7 @@ describe.skipIf(loadNativeModule() instanceof Error && process.env.CI === undefi
 
     const upInWorker = () => lines.filter(({ msg }) => msg === "session-up").map(({ worker }) => worker ?? 0);
 
-    it("spreads sessions over its workers, and sums their counts", async () => {
+    it("spreads sessions over its workers and sums their counters", async () => {
       const all = [];
       while (new Set(upInWorker()).size < WORKERS && all.length < 40) all.push(await startClient());
       expect(new Set(upInWorker())).toEqual(new Set([0, 1, 2]));
@@ -156,7 +156,7 @@ describe.skipIf(loadNativeModule() instanceof Error && process.env.CI === undefi
       expect(threads()).toBe(before);
     });
 
-    it("resumes a session in its own worker, so that the target sees the same source", async () => {
+    it("resumes a session in its own worker, so that the target sees the same source port", async () => {
       const cuts = new Set<Socket>();
       const relay = createServer((near) => {
         const far = connect(serverPort, "127.0.0.1");
@@ -189,7 +189,7 @@ describe.skipIf(loadNativeModule() instanceof Error && process.env.CI === undefi
       expect(new Set(upInWorker()).size).toBeGreaterThan(1);
     });
 
-    it("restarts a crashed worker: its sessions register again, those of the others continue", async () => {
+    it("restarts a crashed worker: its sessions register again, and those of the others continue", async () => {
       const asks: ReturnType<typeof application>[] = [];
       while (new Set(upInWorker()).size < WORKERS && asks.length < 40)
         asks.push(application(await startClient()));
@@ -206,7 +206,7 @@ describe.skipIf(loadNativeModule() instanceof Error && process.env.CI === undefi
     });
 
     it.skipIf(process.platform !== "linux")(
-      "closes what it has handed over to a worker that does not start, and gives the client to the next",
+      "closes connections handed over to a worker that fails to start, and the next worker serves the client",
       async () => {
         const sockets = () =>
           readdirSync(`/proc/${server.pid}/fd`).filter((fd) => {
@@ -222,12 +222,12 @@ describe.skipIf(loadNativeModule() instanceof Error && process.env.CI === undefi
         await application(await startClient())("the second");
         expect(lines.filter(({ msg }) => msg === "a worker crashed")).toHaveLength(2);
         expect(upInWorker()).toEqual([0, 0]);
-        // The second client's connection and UDP socket.
+        // The connection and the UDP socket of the second client.
         expect(sockets()).toBe(before + 2);
       },
     );
 
-    it("serves a udp-local with two workers: a session each, every source of both families answered, also through SOCKS5", async () => {
+    it("serves a udp-local with two workers: a session each, answers for every source of both families, also through SOCKS5", async () => {
       const psk = join(folder, "psk");
       const local = spawn(
         process.execPath,

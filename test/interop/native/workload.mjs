@@ -1,6 +1,6 @@
-// Puts the native module that argv[2] names through what it must survive: random batches, rows that lie, sockets that
-// close in the middle, a link that takes nothing. Run by native-sanitized.test.ts under sanitizers. argv[3], if given:
-// an IPv4 address behind a slow link. Prints one JSON object.
+// Stresses the native module argv[2]: random batches, invalid rows, sockets that close in the middle, a link that accepts
+// nothing. sanitized.test.ts runs it under sanitizers. argv[3], if given, is an IPv4 address behind a slow link. Prints
+// one JSON object.
 import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import { Socket } from "node:net";
@@ -9,7 +9,7 @@ import { join } from "node:path";
 
 const native = createRequire(import.meta.url)(process.argv[2]);
 const slow = process.argv[3];
-/** What all that is sent consists of. */
+/** Every payload consists of this byte. */
 const FILL = 0x5a;
 const [arenaBytes, rowCount, addressBytes, sendRows, errorRows] = native.udpSizes();
 const arena = new Uint8Array(arenaBytes);
@@ -32,13 +32,13 @@ const ipv4 = (/** @type {number} */ port, ip = "127.0.0.1") =>
 
 /** @type {number[]} */
 let sockets = [];
-/** Errors, of which some name sockets that have closed; the address stands behind four ints. */
+/** Checks error rows; some name closed sockets. The address follows four ints. */
 const takeErrors = (/** @type {number} */ count) => {
   if (count > errorRows) seen.bad++;
   for (let i = 0; i < count; i++) {
     const [socket, kind, mtu, length, address] = errors.subarray(i * 9, i * 9 + 5);
     seen.errors++;
-    // An IPv4 address begins with 1, which is how the int begins too.
+    // An IPv4 address starts with the byte 1, the lowest byte of the int.
     const isGood = socket >= -1 && kind >= 0 && kind <= 3 && mtu >= 0 && mtu <= 65_535;
     if (!isGood || length !== 7 || (address & 255) !== 1) seen.bad++;
   }
@@ -60,7 +60,7 @@ const onBatch = (/** @type {number} */ count) => {
     if (!isGood) seen.bad++;
     else if (length > 0 && (arena[offset] !== FILL || arena[offset + length - 1] !== FILL)) seen.bad++;
   }
-  // Closes one whose rows may still stand in this batch.
+  // Closes a socket that may still have rows in this batch.
   if (random(50) === 0 && sockets.length > 0) native.udpClose(sockets.splice(random(sockets.length), 1)[0]);
 };
 native.udpSetup(arena, rows, addresses, onBatch, errors, takeErrors);
@@ -81,7 +81,7 @@ for (let round = 0; round < 400; round++) {
   while (sockets.length < 20) sockets.push(open());
   for (let i = 0; i < 64; i++)
     targets.set(ipv4(native.udpPort(sockets[random(sockets.length)]), `127.0.${random(2)}.${1 + i}`), i * 19);
-  // Nobody listens there, and broadcasts are not allowed.
+  // These ports have no listener, and broadcasts are not permitted.
   for (let i = 1; i < 64; i += 8) targets.set(ipv4(1 + random(20)), i * 19);
   targets.set(ipv4(9, "127.255.255.255"), 5 * 19);
   if (slow !== undefined) for (let i = 0; i < 64; i += 2) targets.set(ipv4(9, slow), i * 19);
@@ -96,7 +96,7 @@ for (let round = 0; round < 400; round++) {
     const local = random(3) === 0 ? random(300) : 0;
     table.set([sockets[random(sockets.length)], 0, header, at, size - header, random(64) * 19, local], i * 7);
     at += size;
-    // One in fifty lies.
+    // One row in fifty is invalid.
     if (random(50) === 0)
       table[i * 7 + random(7)] = random(3) === 0 ? -1 - random(1 << 20) : random(2 ** 31 - 1);
   }
@@ -116,7 +116,7 @@ for (const bad of [[], [1], [new Uint8Array(3), 0, 0, 0], ["x", {}, null, undefi
     try {
       native[name](...bad);
     } catch {
-      // As it should be.
+      // Expected.
     }
   }
 }
@@ -126,7 +126,7 @@ const listener = native.tcpListen(ipv4(0), true, 64, (/** @type {number} */ fd) 
   native.tcpTune(fd, 65_536, 5_000);
   new Socket({ fd }).destroy();
   const buffer = new Uint8Array(65_536);
-  // Echoes, and lets go of the connection in each of the ways that there are, some in the middle of a call.
+  // Echoes, and releases the connection in every possible way, sometimes in the middle of a callback.
   const way = seen.accepted % 3;
   let end = () => native.streamClose(copy);
   native.streamOpen(
@@ -153,7 +153,7 @@ const listener = native.tcpListen(ipv4(0), true, 64, (/** @type {number} */ fd) 
       end();
     },
   );
-  // Nothing takes all of this: the rest is dropped with the connection.
+  // The socket buffer cannot hold all of this; the rest is dropped with the connection.
   if (seen.accepted % 10 === 0) native.streamWrite(copy, data, data.length, false);
 });
 const address = native.socketAddress(listener);
@@ -174,7 +174,7 @@ await Promise.all(
 native.tcpUnlisten(listener);
 native.tcpUnlisten(listener);
 
-// Streams over a Unix socket: each writes while its peer is paused, and then ends, or resets.
+// Streams over a Unix socket: each writes while its peer is paused, then ends or resets.
 const path = join(tmpdir(), `underpass-workload-${process.pid}`);
 const shared = new Uint8Array(4096);
 const unixListener = native.unixListen(path, 0o600, 64, (/** @type {number} */ fd) => {

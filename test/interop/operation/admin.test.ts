@@ -64,7 +64,7 @@ async function open(token?: string, address = "127.0.0.1:0") {
   return { server, local, admin: admin.address, adminOfServer: ofServer.address };
 }
 
-/** Sends datagrams through the tunnel and waits for the answers. */
+/** Sends datagrams through the tunnel and waits for their answers. */
 async function exchange(local: UdpLocal, count: number): Promise<void> {
   const socket = createSocket("udp4");
   socket.bind(0, "127.0.0.1");
@@ -87,8 +87,8 @@ function sample(text: string, name: string): number {
   return Number(line?.split(" ")[1]);
 }
 
-describeWith(["promtool"], "`promtool check metrics` and what --admin gives", () => {
-  it("agree", async () => {
+describeWith(["promtool"], "the metrics of --admin", () => {
+  it("pass `promtool check metrics`", async () => {
     const { local, admin } = await open();
     await untilUp(local);
     await exchange(local, 1);
@@ -102,7 +102,7 @@ describeWith(["promtool"], "`promtool check metrics` and what --admin gives", ()
 });
 
 describe("the admin server", () => {
-  it("gives the metrics in the formats of Prometheus and of OpenMetrics, and each scrape is new", async () => {
+  it("gives fresh metrics at each scrape, in the formats of Prometheus and OpenMetrics", async () => {
     const { local, admin, adminOfServer } = await open();
     await untilUp(local);
     await exchange(local, 3);
@@ -147,7 +147,7 @@ describe("the admin server", () => {
     },
   );
 
-  it("reports the session with its lanes and their carrier, and what each reason means", async () => {
+  it("reports the session with its lanes and their carrier, and explains each reason", async () => {
     const { local, server, admin, adminOfServer } = await open();
     await untilUp(local);
     await exchange(local, 1);
@@ -170,11 +170,11 @@ describe("the admin server", () => {
     expect(body + JSON.stringify(ofServer)).not.toContain(PSK.toString());
   });
 
-  it("is alive without a session, and ready only with one", async () => {
+  it("is alive without a session but ready only with one", async () => {
     const { local: up, admin, server } = await open();
     await untilUp(up);
     expect(await ask(admin, "/readyz")).toMatchObject({ status: 200, body: "ready\n" });
-    // Not by once(): it rejects on an event "error", which comes, too.
+    // once() would reject, because an "error" event comes first.
     const down = new Promise((done) => up.on("session-down", done));
     await server.close();
     await down;
@@ -203,7 +203,7 @@ describe("the admin server", () => {
     await closing;
   });
 
-  it("answers only with the token, except whether it is alive and ready", async () => {
+  it("requires the token for everything except liveness and readiness", async () => {
     const { admin } = await open(TOKEN);
     for (const authorization of [
       undefined,
@@ -222,7 +222,7 @@ describe("the admin server", () => {
     expect((await ask(admin, "/healthz")).status).toBe(200);
   });
 
-  it("refuses names of other hosts, which a foreign page may have rebound to it", async () => {
+  it("refuses other host names, which protects it from DNS rebinding", async () => {
     const { admin } = await open();
     for (const host of [
       "evil.example",
@@ -247,7 +247,7 @@ describe("the admin server", () => {
     expect((await ask(admin, "/../etc/passwd")).status).toBe(404);
   });
 
-  it("drops clients that do not finish a request, and keeps at most 64 connections", async () => {
+  it("drops clients that do not finish a request and keeps at most 64 connections", async () => {
     const { admin } = await open();
     const port = Number(admin.split(":").at(-1));
     const sockets: Socket[] = [];
@@ -262,7 +262,7 @@ describe("the admin server", () => {
       socket.write("GET /status HTTP/1.1\r\nHost: 127.0.0.1\r\nX: ");
       socket.resume();
     }
-    // Those past the bound at once, the others at the deadline of a head.
+    // Those above the bound close at once, the others at the deadline of a head.
     await Promise.all(closed);
     expect((await ask(admin, "/healthz")).status).toBe(200);
   });
@@ -294,7 +294,7 @@ describe("the admin server", () => {
     expect(before).toBeGreaterThan(0);
   });
 
-  it("listens on a Unix socket that only its owner can open, and removes it", async () => {
+  it("listens on a Unix socket that only its owner can open and removes it afterwards", async () => {
     const folder = mkdtempSync(join(tmpdir(), "underpass-admin-"));
     cleanups.push(() => rmSync(folder, { recursive: true, force: true }));
     const path = join(folder, "socket");
@@ -336,7 +336,7 @@ describe("the programs", () => {
       timeout: 60_000,
     });
 
-  it("show their state with `status` and `top`, also of several threads", async () => {
+  it("show their state with `status` and `top`, even with several threads", async () => {
     const at = folder();
     const [key, token] = [join(at, "psk"), join(at, "token")];
     writeFileSync(key, PSK, { mode: 0o600 });
@@ -397,7 +397,7 @@ describe("the programs", () => {
     expect(status).toBe(2);
   });
 
-  it("report in one line that nothing answers, or that the address is in use", async () => {
+  it("report in one line that nothing answers or that the address is in use", async () => {
     const nobody = run("udp-local", ["status", "--admin", "127.0.0.1:1"]);
     expect([nobody.status, nobody.stderr]).toEqual([
       1,

@@ -35,14 +35,14 @@ afterEach(async () => {
   for (const clean of cleanups.splice(0).reverse()) await clean();
 });
 
-/** A page in a browser, with whatever it complains about and whatever it asks of others. */
+/** A page in a browser, with its errors and its requests to other hosts. */
 async function browse(address: string, theme: "light" | "dark" = "light") {
   const browser = await chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox"] });
   cleanups.push(() => browser.close());
   const page = await browser.newPage({ colorScheme: theme, viewport: { width: 1280, height: 1000 } });
   const complaints: string[] = [];
   page.on("console", (message) => {
-    // The answer 401 is how the page learns that a token is required.
+    // The page learns from a 401 that it needs a token.
     if (message.type() === "error" && !message.text().includes("401")) complaints.push(message.text());
   });
   page.on("pageerror", (error) => complaints.push(error.message));
@@ -53,7 +53,7 @@ async function browse(address: string, theme: "light" | "dark" = "light") {
   return { page, complaints };
 }
 
-/** A TCP port that leads to another, until it is cut. */
+/** A TCP port that leads to another until it is cut. */
 async function startRelay(port: number) {
   const open = new Set<Socket>();
   let isCut = false;
@@ -91,7 +91,7 @@ async function startRelay(port: number) {
   return { port: (server.address() as AddressInfo).port, cut, mend };
 }
 
-/** The programs with an echo behind them, and a relay between them. */
+/** The programs with a relay between them and an echo behind them. */
 async function startPrograms() {
   const echo = createSocket("udp4");
   echo.on("message", (message, { port }) => echo.send(message, port, "127.0.0.1"));
@@ -134,7 +134,7 @@ async function startProgram(name: "udp-local" | "udp-server", options: readonly 
   throw new Error(`${name} has ended`);
 }
 
-/** Waits until the plot of rates shows, under the pointer, that something is sent. */
+/** Waits until the plot of rates shows a rate above 0 under the pointer. */
 async function shownRate(page: Page): Promise<void> {
   for (;;) {
     const over = page.locator("#rates .u-over");
@@ -148,7 +148,7 @@ async function shownRate(page: Page): Promise<void> {
   }
 }
 
-/** What IBM's accessibility checker calls a violation of WCAG 2.2 for certain. */
+/** Certain violations of WCAG 2.2 according to IBM's accessibility checker. */
 async function faultsOf(page: Page): Promise<unknown[]> {
   await page.evaluate(
     readFileSync(createRequire(import.meta.url).resolve("accessibility-checker-engine/ace.js"), "utf8"),
@@ -185,7 +185,7 @@ async function open(token: string | undefined, change: (shown: Shown) => Partial
 
 describeWith(["chromium"], "the dashboard in Debian's chromium", () => {
   it.each(["light", "dark"] as const)(
-    "shows a live tunnel that is cut, %s: rates, the lane, the reason for drops, flows; without requests to other hosts",
+    "shows a live tunnel and its interruption (%s): rates, lane, reason for drops, flows; makes no requests to other hosts",
     async (theme) => {
       const { address, forward, relay } = await startPrograms();
       const { page, complaints } = await browse(address, theme);
@@ -233,7 +233,7 @@ describeWith(["chromium"], "the dashboard in Debian's chromium", () => {
     },
   );
 
-  it("filters and sorts ten thousand lanes and flows, of which it draws those in sight", async () => {
+  it("filters and sorts 10,000 lanes and flows, and draws only the visible ones", async () => {
     const sessions = Array.from({ length: 10_000 }, (_, i) => ({
       ...{ session: `s${i}`, kind: "native", state: "up", associations: i % 100 },
       lanes: [{ lane: 0, state: "up", rttMs: i / 100, isLate: false, carrier: `carrier-${i % 7}` }],
@@ -260,13 +260,13 @@ describeWith(["chromium"], "the dashboard in Debian's chromium", () => {
       .evaluate((rows) => (rows as unknown as { scrollIntoView(): void }).scrollIntoView());
     await page.locator("#flow-shown", { hasText: "10000 of 10000 flows" }).waitFor();
     expect(await page.locator("#flow-body tr").count()).toBeLessThan(60);
-    // Everybody on the host may ask.
+    // Everybody on the host has access.
     expect(await page.locator("#flow-body").textContent()).not.toContain("10.0.0.1");
     await page.locator("#flow-note", { hasText: "with a token" }).waitFor();
     expect(complaints).toEqual([]);
   });
 
-  it("asks for the token, and shows nothing without it", async () => {
+  it("asks for the token and shows nothing without it", async () => {
     const { address } = await open(TOKEN);
     const { page, complaints } = await browse(address);
     await page.getByLabel("Admin token").fill("wrong");

@@ -9,7 +9,7 @@ import { startUdpLocal } from "../../support/start.ts";
 const LIMIT = 200;
 const QUERIES = 1_000;
 
-/** Sends a query, again each second, as resolvers do, until it is answered. */
+/** Sends a query every second until an answer arrives, as resolvers do. */
 async function ask(socket: Socket, port: number, text: string): Promise<string> {
   const answer = once(socket, "message") as Promise<[Buffer]>;
   const send = () => socket.send(text, port, "127.0.0.1");
@@ -20,7 +20,7 @@ async function ask(socket: Socket, port: number, text: string): Promise<string> 
   return data.toString();
 }
 
-it(`answers ${QUERIES} one-shot queries with ${LIMIT} descriptors, and keeps the continuing flow`, async () => {
+it(`answers ${QUERIES} one-shot queries with ${LIMIT} descriptors and keeps an ongoing flow`, async () => {
   const echo = createSocket("udp4");
   echo.on("message", (data, { port }) => echo.send(`${data} from ${port}`, port, "127.0.0.1"));
   echo.bind(0, "127.0.0.1");

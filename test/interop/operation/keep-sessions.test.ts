@@ -30,13 +30,13 @@ interface ManagerLine {
 /** A udp-server under a service manager that restarts it. */
 class Service {
   port = 0;
-  /** Lines of its log. */
+  /** Log lines. */
   readonly log: { readonly msg?: string; readonly [field: string]: unknown }[] = [];
   readonly #folder = mkdtempSync(join(tmpdir(), "underpass-keep-"));
   readonly #manager;
   readonly #lines;
 
-  /** @param states  contents of what an earlier process has left */
+  /** @param states  contents of the files that an earlier process left */
   constructor(options: readonly string[], capacity = 1_000, states: readonly Uint8Array[] = []) {
     const keyFile = join(this.#folder, "psk");
     writeFileSync(keyFile, PSK, { mode: 0o600 });
@@ -71,7 +71,7 @@ class Service {
     await this.#until(({ ready }) => ready === true);
   }
 
-  /** @returns the names of the descriptors that the process has left */
+  /** @returns the names of the descriptors that the process left */
   async restart(signal = "SIGTERM"): Promise<readonly string[]> {
     this.#manager.stdin.write(`${signal}\n`);
     const { stored } = await this.#until(({ ended }) => ended !== undefined);
@@ -79,7 +79,7 @@ class Service {
     return stored!;
   }
 
-  /** Sessions that the processes after the first went on with. */
+  /** Numbers of sessions that each process after the first resumed. */
   get restored(): unknown[] {
     return this.log.filter(({ msg }) => msg === "restored earlier sessions").map(({ sessions }) => sessions);
   }
@@ -116,7 +116,7 @@ class Flow {
   }
 }
 
-/** What a target gets, which it sends back. */
+/** An echo that records what it receives. */
 class Target {
   readonly socket = createSocket("udp4");
   /** Numbers and source ports by flow. */
@@ -141,7 +141,7 @@ class Target {
 
 async function allAnswer(flows: readonly Flow[]): Promise<void> {
   const before = flows.map(({ answers }) => answers.length);
-  // Two, as the first may have been on its way before.
+  // Two, because the first may have been in flight already.
   while (!flows.every(({ answers }, i) => answers.length > before[i] + 1)) await sleep(10);
 }
 
@@ -154,7 +154,7 @@ const isPlain = process.env.UNDERPASS_IO === "plain";
 
 describe.skipIf(isPlain)("with native I/O", () => {
   describeWith(["/usr/bin/python3", "systemd-notify"], "udp-server --keep-sessions", () => {
-    it("keeps sessions and source ports over restarts under load, and loses only datagrams in flight", async () => {
+    it("keeps sessions and source ports across restarts under load, and loses only datagrams in flight", async () => {
       const shadowsocks = `ss://aes-256-gcm:a%20password@127.0.0.1:${await freePort()}`;
       const service = new Service(["--keep-sessions", "--listen", shadowsocks, "--workers", "1"]);
       const target = new Target();
@@ -192,7 +192,7 @@ describe.skipIf(isPlain)("with native I/O", () => {
           const from = flows.map(({ sent }) => sent);
           await allAnswer(flows);
           for (const [place, flow] of flows.entries()) {
-            // The last few are on their way.
+            // The last few are in flight.
             const last = flow.answers.at(-1)!;
             for (let number = from[place]; number < last - 5; number++) steady.push([flow, number, i]);
           }
@@ -213,7 +213,7 @@ describe.skipIf(isPlain)("with native I/O", () => {
         const lost = steady.filter(([flow, number]) => !flow.answers.includes(number));
         expect(lost.map(([flow, number, restart]) => `${flow.name} ${number} before ${restart}`)).toEqual([]);
 
-        // After a crash there is nothing to go on with, and nothing of an earlier restart.
+        // A crash leaves no state, not even of an earlier restart.
         const again = setInterval(() => {
           for (const flow of flows) flow.send();
         }, 10);
@@ -272,7 +272,7 @@ describe.skipIf(isPlain)("with native I/O", () => {
       }
     });
 
-    it("starts without state that it cannot read, logs each once, and does not get it again", async () => {
+    it("starts without unreadable state, logs each such file once, and does not get it again", async () => {
       const garbage = [Buffer.from("UDPKEPT\n\x02"), Buffer.alloc(0), Buffer.alloc(1_000_000, 0xff)];
       const service = new Service(["--keep-sessions", "--workers", "1"], 10, garbage);
       await service.start();
@@ -289,7 +289,7 @@ describe.skipIf(isPlain)("with native I/O", () => {
       }
     });
 
-    it("continues from other ports with associations whose sockets did not fit into the store", async () => {
+    it("continues associations whose sockets did not fit into the store from other ports", async () => {
       const service = new Service(["--keep-sessions", "--workers", "1"], 4);
       const target = new Target();
       await Promise.all([service.start(), target.open()]);

@@ -15,9 +15,9 @@ const KEYS = {
   alice: { key: "the key of alice" },
   bob: { key: "the key of bob.." },
 };
-/** After a reload a session whose key is gone ends within this time. */
+/** A session ends within this time after a reload that removes its key. */
 const END_MS = 1_000;
-/** Long enough for a client to have tried to come back several times. */
+/** Long enough for a client to make several attempts to reconnect. */
 const RETRIES_MS = 1_500;
 
 interface LogLine {
@@ -40,7 +40,7 @@ describe.each([1, 3])("a udp-server with a key file and %i threads", (workers) =
 
   const write = (keys: object) => writeFileSync(file, JSON.stringify(keys), { mode: 0o600 });
 
-  /** The first such line of the log behind the first `count`. */
+  /** The first wanted log line after the first `count`. */
   async function lineAfter(count: number, isWanted: (line: LogLine) => boolean): Promise<LogLine> {
     for (;;) {
       const found = lines.slice(count).find(isWanted);
@@ -72,7 +72,7 @@ describe.each([1, 3])("a udp-server with a key file and %i threads", (workers) =
     rmSync(folder, { recursive: true, force: true });
   });
 
-  /** Sends the signal, and waits for what the program says of it. */
+  /** Sends the signal and waits for the program's log line about it. */
   async function reload(): Promise<LogLine> {
     const before = lines.length;
     child.kill("SIGHUP");
@@ -102,7 +102,7 @@ describe.each([1, 3])("a udp-server with a key file and %i threads", (workers) =
     return (error as Error).message;
   }
 
-  /** Numbers the datagrams of an application, one a millisecond. @returns those that came back, and how many were sent */
+  /** Sends numbered datagrams, one a millisecond. @returns the numbers that came back, and how many were sent */
   function flow(local: UdpLocal): { readonly answered: Set<number>; sent: number; stop(): Promise<void> } {
     const app = createSocket("udp4");
     const port = Number(local.address.forwards[0].listen.split(":")[1]);
@@ -128,7 +128,7 @@ describe.each([1, 3])("a udp-server with a key file and %i threads", (workers) =
     return result;
   }
 
-  it("serves clients by name, without names, and with the common key", async () => {
+  it("serves clients with names, without names, and with the common key", async () => {
     for (const [key, name] of [
       [KEYS.alice.key, "alice"],
       [KEYS.bob.key, undefined],
@@ -148,7 +148,7 @@ describe.each([1, 3])("a udp-server with a key file and %i threads", (workers) =
     expect(await complaintOf(key, name)).toMatch(message);
   });
 
-  it("loses no datagram of a key that stays, while others come and go under load", async () => {
+  it("loses no datagram of a key that stays while others come and go under load", async () => {
     const local = await startUp(KEYS.alice.key, "alice");
     const datagrams = flow(local);
     for (let round = 0; round < 20 || datagrams.sent < 200; round++) {
@@ -164,7 +164,7 @@ describe.each([1, 3])("a udp-server with a key file and %i threads", (workers) =
     await reload();
   });
 
-  it("ends the session of a removed key for good, and no other", async () => {
+  it("ends the session of a removed key for good and no other session", async () => {
     const gone = await startUp(KEYS.bob.key, "bob");
     const stays = await startUp(KEYS.alice.key, "alice");
     const events: string[] = [];
@@ -179,7 +179,7 @@ describe.each([1, 3])("a udp-server with a key file and %i threads", (workers) =
     await reload();
     await expect.poll(() => events).toEqual(["session-down"]);
     expect(performance.now() - at).toBeLessThan(END_MS);
-    // Answers to earlier ones may be on their way to the application.
+    // Earlier answers may still be in flight to the application.
     const { sent } = datagrams;
     await wait(RETRIES_MS);
     expect(events).toEqual(["session-down"]);
@@ -191,7 +191,7 @@ describe.each([1, 3])("a udp-server with a key file and %i threads", (workers) =
     await expect.poll(() => events, { timeout: 10_000 }).toEqual(["session-down", "session-up"]);
   });
 
-  it("refuses an expired key, and ends its session when it expires", async () => {
+  it("refuses an expired key, and ends its session at its expiry", async () => {
     const expires = Math.floor(Date.now() / 1000) + 2;
     write({ alice: { ...KEYS.alice, expires } });
     await reload();
@@ -205,7 +205,7 @@ describe.each([1, 3])("a udp-server with a key file and %i threads", (workers) =
     await reload();
   });
 
-  it("keeps the old keys if the file is wrong, and names the row in one line", async () => {
+  it("keeps the old keys if the file is invalid, and names the place of the error in one line", async () => {
     const local = await startUp(KEYS.alice.key, "alice");
     const downs: string[] = [];
     local.on("session-down", () => downs.push("down"));
@@ -236,7 +236,7 @@ describe.each([1, 3])("a udp-server with a key file and %i threads", (workers) =
     expect(served).toHaveLength(4);
     const sum = served.reduce((total, { answered }) => total + answered.size, 0);
     expect(sum).toBeGreaterThan(50);
-    // What is on its way when they stop counts by its arrival.
+    // Datagrams in flight at the stop count when they arrive.
     expect(sum).toBeLessThanOrEqual(200 * (seconds + 0.5) + 50);
     write(KEYS);
     await reload();

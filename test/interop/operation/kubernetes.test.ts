@@ -34,7 +34,7 @@ function manifests(file: string): Manifest[] {
   });
 }
 
-/** Checks a manifest against the schema of its kind. @throws Error that names the member */
+/** Validates a manifest against the schema of its kind. @throws Error that names the invalid member */
 async function validate(manifest: Manifest): Promise<void> {
   const { apiVersion, kind } = manifest;
   const models = (await import(`kubernetes-models/${apiVersion}/${kind}`)) as Record<
@@ -48,7 +48,7 @@ async function validate(manifest: Manifest): Promise<void> {
 
 const all = ["udp-servers.yaml", "haproxy.yaml"].flatMap(manifests);
 const byKind = (kind: string) => all.find((manifest) => manifest.kind === kind)!;
-/** Lines that do not depend on where the servers are. */
+/** Lines that do not depend on the servers' addresses. */
 const common = (config: string) =>
   config
     .split("\n")
@@ -67,14 +67,14 @@ describeWith(["haproxy", "openssl"], "the manifests for Kubernetes", () => {
     async (_, manifest) => await validate(manifest),
   );
 
-  it("are not valid with a member of another type", async () => {
+  it("are invalid if a member has the wrong type", async () => {
     const set = structuredClone(byKind("StatefulSet"));
     await expect(validate({ ...set, spec: { ...set.spec, replicas: "3" as never } })).rejects.toThrow(
       /replicas/,
     );
   });
 
-  it("configure HAProxy like deploy/haproxy, for the servers' numbers, in a form that it accepts", () => {
+  it("configure HAProxy like deploy/haproxy with the servers' numbers, and HAProxy accepts it", () => {
     const config = byKind("ConfigMap").data!["haproxy.cfg"];
     expect(common(config)).toEqual(common(readFileSync(join(DEPLOY, "haproxy/haproxy.cfg"), "utf8")));
     const { replicas, ordinals } = byKind("StatefulSet").spec;
@@ -93,7 +93,7 @@ describeWith(["haproxy", "openssl"], "the manifests for Kubernetes", () => {
     execFileSync("haproxy", ["-c", "-f", file], { stdio: "pipe" });
   });
 
-  it("start udp-server with options that it accepts", async () => {
+  it("start udp-server with valid options", async () => {
     for (const name of ["psk", "token"]) {
       writeFileSync(join(folder, name), "twenty-four-characters..", { mode: 0o600 });
     }

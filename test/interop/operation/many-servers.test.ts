@@ -19,9 +19,9 @@ const CONFIG = resolve(import.meta.dirname, "../../../deploy/haproxy/haproxy.cfg
 const KEY = "sixteen byte key";
 const CLIENTS = 8;
 const FLOWS_PER_CLIENT = 125;
-/** Each flow sends so often. */
+/** Sending interval of each flow. */
 const PERIOD_MS = 250;
-/** Of the lanes: a server that is silent is given up after three of these. */
+/** Heartbeat of the lanes: clients give up a server after three silent heartbeats. */
 const HEARTBEAT_MS = 1_000;
 const DRAINED_MS = 2_000;
 
@@ -35,11 +35,11 @@ interface Status {
   readonly sessions: readonly { readonly lanes: readonly unknown[] }[];
 }
 
-/** A client with its flows, each from a socket of its own. */
+/** A client and its flows, each with its own socket. */
 class Client {
   readonly events: { readonly name: string; readonly value: unknown; readonly at: number }[] = [];
   readonly failures: string[] = [];
-  /** By flow: when the newest datagram that was answered was sent. */
+  /** Sending time of the newest answered datagram, by flow. */
   readonly answeredAt = new Array<number>(FLOWS_PER_CLIENT).fill(0);
   readonly ports = new Set<number>();
   readonly local: UdpLocal;
@@ -77,7 +77,7 @@ class Client {
     }
   }
 
-  /** Whether every flow has got an answer to something that was sent after `time`. */
+  /** Whether every flow has an answer to a datagram sent after `time`. */
   hasAllAfter(time: number): boolean {
     return this.answeredAt.every((at) => at > time);
   }
@@ -178,7 +178,7 @@ describeWith(["haproxy"], "three udp-servers behind HAProxy as in deploy/", () =
     rmSync(folder, { recursive: true, force: true });
   });
 
-  it("spreads sessions, and sends all lanes of a session to one server", async () => {
+  it("spread the sessions, with all lanes of a session at one server", async () => {
     await expect.poll(() => hasAllAfter(1), { timeout: 10_000 }).toBe(true);
     const counts: number[] = [];
     for (const server of servers) {
@@ -191,7 +191,7 @@ describeWith(["haproxy"], "three udp-servers behind HAProxy as in deploy/", () =
     expect(clients.every(({ events }) => events.length === 1)).toBe(true);
   });
 
-  it("accepts no recorded handshake at any of them", async () => {
+  it("accept no recorded handshake at any server", async () => {
     const recordings = recorder.recordings.slice(0, 6);
     for (const { port } of servers) {
       for (const pieces of recordings) {
@@ -200,7 +200,7 @@ describeWith(["haproxy"], "three udp-servers behind HAProxy as in deploy/", () =
     }
   });
 
-  it("moves the sessions of a drained server to others within two seconds, after which it exits", async () => {
+  it("move the sessions of a drained server to others within 2 s, after which it exits", async () => {
     const [server] = servers;
     const { sessions } = await statusOf(server);
     const at = performance.now();
@@ -219,9 +219,9 @@ describeWith(["haproxy"], "three udp-servers behind HAProxy as in deploy/", () =
     await expect.poll(() => hasAllAfter(at + DRAINED_MS), { timeout: 10_000 }).toBe(true);
     if (server.child.exitCode === null) await once(server.child, "exit");
     expect(server.child.exitCode).toBe(0);
-    // That the server then closes the connections of the session which the client has ended is no failure.
+    // The client has ended the session by itself, so the server's closing of its connections is no failure.
     expect(clients.flatMap(({ failures }) => failures)).toEqual([]);
-    // Other source ports, and nobody else has noticed.
+    // Only moved clients get other source ports.
     for (const { ports } of moved()) expect(ports.size).toBeGreaterThan(FLOWS_PER_CLIENT);
     const others = clients.filter((client) => !moved().includes(client));
     for (const { events, ports } of others) {
@@ -230,7 +230,7 @@ describeWith(["haproxy"], "three udp-servers behind HAProxy as in deploy/", () =
     }
   });
 
-  it("replaces the sessions of a killed server at others, within the time that heartbeats allow", async () => {
+  it("replace the sessions of a killed server within the time that heartbeats allow", async () => {
     const before = clients.map(({ events }) => events.length);
     const at = performance.now();
     servers[1].child.kill("SIGKILL");

@@ -35,7 +35,7 @@ describe("a handshake recorded on the way to one server", () => {
     await Promise.all(servers.map((server) => server.close()));
   });
 
-  /** Replays whole connections, and each request by itself, and expects that none opens or joins anything. */
+  /** Replays whole connections and single requests, and expects that none opens or joins a session. */
   async function expectNothing(server: UdpServer, recordings: Recording[]): Promise<void> {
     const sessions: string[] = [];
     for (const name of ["session-up", "session-resumed"] as const) {
@@ -59,7 +59,7 @@ describe("a handshake recorded on the way to one server", () => {
     await expectNothing(servers[0], recordings);
   });
 
-  it("opens nothing at another server with the same key, with one thread or several", async () => {
+  it("opens nothing at another server with the same key and any number of threads", async () => {
     for (const workers of [1, 2]) {
       const other = await start(0, workers);
       servers.push(other);
@@ -76,7 +76,7 @@ describe("a handshake recorded on the way to one server", () => {
     await expectNothing(servers[0], recordings);
   });
 
-  it("opens nothing at another server with a ticket of that server in it", async () => {
+  it("opens nothing at another server, even with a ticket of that server in it", async () => {
     const other = await start();
     servers.push(other);
     const [request] = recorder.recordings[0];

@@ -42,7 +42,7 @@ describeWith(["systemd-socket-activate"], "udp-server --listen fd:NAME", () => {
     try {
       for (const server of [`127.0.0.1:${port}`, `unix:${path}`]) {
         const target = `127.0.0.1:${echo.address().port}`;
-        // What waits while the server starts is not lost.
+        // Datagrams queued while the server starts are not lost.
         const ageBudgetMs = 60_000;
         const forwards = [{ listen: "127.0.0.1:0", target }];
         const local = await startUdpLocal({ server, psk, ageBudgetMs, forwards });
@@ -65,7 +65,7 @@ describeWith(
   ["/usr/bin/python3"],
   "udp-server that is restarted while something else keeps its socket",
   () => {
-    it("never refuses connections, and every flow of a client under load continues", async () => {
+    it("never refuses connections, and every flow of a busy client continues", async () => {
       const folder = mkdtempSync(join(tmpdir(), "underpass-restart-"));
       const psk = Buffer.from("0123456789abcdef0123456789abcdef");
       const keyFile = join(folder, "psk");
@@ -133,7 +133,7 @@ describe("Sockets that systemd passes", () => {
     LISTEN_FDNAMES: names,
   });
 
-  it("are used by name, all of the same name, beside other values", () => {
+  it("are used by name, including all with the same name, beside other values", () => {
     const given = { listen: ["127.0.0.1:1", "fd:a", "fd:7"], other: 1 };
     expect(withInheritedListeners(given, undefined, passed("a:b:a"))).toEqual({
       listen: ["127.0.0.1:1", "fd:3", "fd:5", "fd:7"],
@@ -141,7 +141,7 @@ describe("Sockets that systemd passes", () => {
     });
   });
 
-  it("are refused with the option's name if none has that name, or they belong to another process", () => {
+  it("are refused with the option's name if none has the wanted name or they belong to another process", () => {
     const named = ([option, index]: readonly PropertyKey[]) => `--${String(option)} ${String(index)}`;
     for (const environment of [{}, passed("b"), passed("a", process.pid + 1)]) {
       expect(() => withInheritedListeners({ listen: ["fd:a"] }, named, environment)).toThrow(
@@ -150,7 +150,7 @@ describe("Sockets that systemd passes", () => {
     }
   });
 
-  it("are not looked for in values that are otherwise wrong", () => {
+  it("are not looked up in invalid values", () => {
     const wrong = { listen: 5 };
     expect(withInheritedListeners(wrong, undefined, passed("a"))).toBe(wrong);
   });

@@ -38,7 +38,7 @@ interface Seen {
   readonly payloadBytes: number;
 }
 
-/** What tshark reads from a file, about which it does not complain. */
+/** The records that tshark reads from a file without an error. */
 function read(file: string): Seen[] {
   const fields = ["frame.comment", "frame.packet_flags_direction", "ip.src", "ipv6.src", "udp.srcport"];
   const more = ["ip.dst", "ipv6.dst", "udp.dstport", "udp.checksum.status", "frame.interface_name"];
@@ -66,7 +66,7 @@ function read(file: string): Seen[] {
     });
 }
 
-/** How many records have each reason, by name without zeros. */
+/** The number of records by reason, without zeros. */
 function reasonsOf(seen: readonly Seen[]): Record<string, number> {
   const counts: Record<string, number> = {};
   for (const { comment } of seen) {
@@ -152,14 +152,14 @@ describeWith(["tshark"], "a tap, read by tshark", () => {
       [...Array(20).keys()].map((i) => 200 + i),
     );
     expect(new Set(of6.map(({ destination }) => destination))).toEqual(new Set([`::ffff:127.0.0.1 ${port}`]));
-    // 1: right; 3: there is none, which IPv4 allows.
+    // 1: correct. 3 would mean no checksum, which IPv4 allows.
     expect(new Set(of6.map(({ checksum }) => checksum))).toEqual(new Set(["1"]));
 
     const atServer = read(files.server);
     expect(reasonsOf(atServer)).toEqual(occurring(server.stats().drops));
     expect(kept(atServer, INBOUND).length).toBe(server.stats().datagramsIn);
     expect(kept(atServer, OUTBOUND).length).toBe(server.stats().datagramsOut);
-    // Both ends call the application by its own address.
+    // Both ends record the application by its own address.
     const toTarget = kept(atServer, INBOUND).filter(
       ({ destination }) => destination === `127.0.0.1 ${local4}`,
     );
@@ -167,7 +167,7 @@ describeWith(["tshark"], "a tap, read by tshark", () => {
     expect(statSync(files.local).mode & 0o777).toBe(0o600);
   });
 
-  it("keeps the newest files, each complete, with what its filter selects, and without payloads on request", async () => {
+  it("keeps the newest files, each complete, with the records that its filter selects, and without payloads on request", async () => {
     const target = await echoOf("udp4", "127.0.0.1");
     const other = await echoOf("udp4", "127.0.0.1");
     const path = folder();
@@ -204,14 +204,14 @@ describeWith(["tshark"], "a tap, read by tshark", () => {
       );
       expect(new Set(seen.map(({ name }) => name)).size).toBe(1);
       expect(seen[0].name).toMatch(/^association \d+$/);
-      // What is left out of the file is known by its length.
+      // The file still gives the length of omitted payloads.
       expect(seen[0].payloadBytes).toBe(50);
     }
     for (const name of readdirSync(path))
       expect(statSync(join(path, name)).size).toBeLessThanOrEqual(1_048_576);
   });
 
-  it("of tun2socks contains dropped packets unchanged, and its datagrams", async () => {
+  it("of tun2socks contains its datagrams, and dropped packets unchanged", async () => {
     const target = await echoOf("udp4", "127.0.0.1");
     const file = join(folder(), "tun.pcapng");
     const server = await startUdpServer({ listen: ["127.0.0.1:0"], psk: PSK, allow: ["127.0.0.1/32"] });
@@ -239,7 +239,7 @@ describeWith(["tshark"], "a tap, read by tshark", () => {
     const broken = datagram(target);
     broken[broken.length - 1] ^= 1;
     give(broken);
-    // The server does not allow that target, which the client knows from then on.
+    // The server denies this target, and the client then knows it.
     await until(() => tun.stats().unreachable.prohibited > 0);
     for (let i = 0; i < 2; i++) give(datagram(target));
     await until(() => tun.stats().drops.refused_target === 2);
@@ -259,7 +259,7 @@ describeWith(["tshark"], "a tap, read by tshark", () => {
   });
 });
 
-it("a tap is not written through a link, and the log announces its start", async () => {
+it("a tap never writes through a symbolic link, and the log announces its start", async () => {
   const path = folder();
   writeFileSync(join(path, "other"), "");
   symlinkSync(join(path, "other"), join(path, "tap.pcapng"));

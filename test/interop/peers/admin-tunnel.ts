@@ -9,7 +9,7 @@ import { startUdpServer } from "../../../src/node/udp-server.ts";
 
 export const PSK = Buffer.from("0123456789abcdef0123456789abcdef");
 
-/** A server, and a client with a forward to an echo. @param cleanups  gets what ends them, to be called from the last to the first */
+/** A server, and a client with a forward to an echo. @param cleanups  receives functions that end them, to call in reverse order */
 export async function openTunnel(
   cleanups: (() => unknown)[],
 ): Promise<{ readonly server: UdpServer; readonly local: UdpLocal }> {
@@ -31,7 +31,7 @@ export async function openTunnel(
   return { server, local };
 }
 
-/** What an admin server shows of one end. */
+/** An admin server for one end. */
 export function shown(program: string, running: UdpLocal | UdpServer): Shown {
   return {
     program,

@@ -1,4 +1,4 @@
-"""A client of RFC 9298 and of its bind extension over h11: CLIENT.py PORT ECHO_PORT; prints what it found."""
+"""A client of RFC 9298 and its bind extension, on h11: CLIENT.py PORT ECHO_PORT. Prints its results."""
 
 import re
 import socket
@@ -31,7 +31,7 @@ class Tunnel:
         return event
 
     def body(self):
-        """Of a refusal, to its end, and to the end of the connection."""
+        """The body of a refusal, after which the connection must end."""
         body = b""
         while isinstance(event := self.next(), h11.Data):
             body += event.data

@@ -1,5 +1,5 @@
-"""A client of RFC 9298 and of its bind extension over HTTP/2, by h2: CLIENT.py PORT ECHO_PORT [CA]; prints what it found.
-With a CA it speaks TLS, and HTTP/2 is chosen by ALPN."""
+"""A client of RFC 9298 and its bind extension over HTTP/2, on h2: CLIENT.py PORT ECHO_PORT [CA]. Prints its results.
+With a CA it uses TLS and chooses HTTP/2 by ALPN."""
 
 import socket
 import ssl
@@ -158,7 +158,7 @@ for fields, status in (
     refused = connection.request(**fields)
     assert refused.status == status, (fields, refused.fields)
     refused.body()
-# Malformed capsules end their request alone.
+# Malformed capsules end only their request.
 spoilt = connection.request(f"{UDP}127.0.0.1/{echo}/")
 assert spoilt.status == 200
 spoilt.send(0, b"")

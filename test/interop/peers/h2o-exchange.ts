@@ -1,10 +1,9 @@
 /**
- * What h2o (2.3.0-DEV, commit edd7a12) and its h2o-httpclient sent in exchanges with our programs, captured between them; TLS, where
- * there was any, was taken off by haproxy. Targets are 127.83.17.9:18053, which answers `re:` and what it got, and 10.0.0.1:9,
- * which is denied.
+ * Bytes of h2o (2.3.0-DEV, commit edd7a12) and its h2o-httpclient, captured in exchanges with Underpass; haproxy terminated any
+ * TLS. The targets are 127.83.17.9:18053, which answers `re:` and the payload, and 10.0.0.1:9, which is denied.
  */
 
-/** h2o as the proxy, over HTTP/1.1: a tunnel, to which `hello` was sent. */
+/** h2o as the proxy over HTTP/1.1: a tunnel that received `hello`. */
 export const PROXY_HTTP1_TUNNEL = [
   "485454502f312e312031303120537769746368696e672050726f746f636f6c730d0a436f6e6e656374696f6e3a207570" +
     "67726164650d0a5365727665723a2068326f2f322e332e302d4445560d0a70726f78792d7374617475733a2068326f3b" +
@@ -13,7 +12,7 @@ export const PROXY_HTTP1_TUNNEL = [
   "00090072653a68656c6c6f",
 ];
 
-/** And a refusal. */
+/** A refusal over HTTP/1.1. */
 export const PROXY_HTTP1_REFUSAL = [
   "485454502f312e31203430332044657374696e6174696f6e2049502050726f686962697465640d0a436f6e6e65637469" +
     "6f6e3a20636c6f73650d0a436f6e74656e742d4c656e6774683a2032350d0a5365727665723a2068326f2f322e332e30" +
@@ -23,8 +22,8 @@ export const PROXY_HTTP1_REFUSAL = [
 ];
 
 /**
- * h2o as the proxy, over HTTP/2: SETTINGS; after the first request its answer; after `hello` the datagram; after the second
- * request its refusal.
+ * h2o as the proxy over HTTP/2: SETTINGS, the answer to the first request, the answer to `hello`, and the refusal of the second
+ * request.
  */
 export const PROXY_HTTP2 = [
   "00000c04000000000000030000006400080000000100000408000000000000ff0001000000040100000000",
@@ -38,7 +37,7 @@ export const PROXY_HTTP2 = [
     "696269746564",
 ];
 
-/** h2o-httpclient as the client, over HTTP/1.1: its request, and `hello`. */
+/** h2o-httpclient as the client over HTTP/1.1: its request and `hello`. */
 export const CLIENT_HTTP1 = [
   "474554202f2e77656c6c2d6b6e6f776e2f6d61737175652f7564702f3132372e38332e31372e392f31383035332f2048" +
     "5454502f312e310d0a686f73743a203132372e302e302e313a31383538300d0a636f6e6e656374696f6e3a2075706772" +
@@ -46,7 +45,7 @@ export const CLIENT_HTTP1 = [
   "00060068656c6c6f",
 ];
 
-/** The same over HTTP/2: preface, SETTINGS and request; ACK; `hello`; WINDOW_UPDATE; its end. */
+/** The same over HTTP/2: preface, SETTINGS and request; ACK; `hello`; WINDOW_UPDATE; the end of the stream. */
 export const CLIENT_HTTP2 = [
   "505249202a20485454502f322e300d0a0d0a534d0d0a0d0a000012040000000000000200000000000300000064000400" +
     "02000000004a0104000000014207434f4e4e45435487418b089d5c0b8170dc0bcdb4cf449f617f05a285bad47f153148" +
@@ -57,7 +56,7 @@ export const CLIENT_HTTP2 = [
   "000000000100000001",
 ];
 
-/** A request that is refused. */
+/** A refused request. */
 export const CLIENT_HTTP2_REFUSED = [
   "505249202a20485454502f322e300d0a0d0a534d0d0a0d0a000012040000000000000200000000000300000064000400" +
     "0200000000450104000000014207434f4e4e45435487418b089d5c0b8170dc0bcdb4cf449a617f05a285bad47f153148" +

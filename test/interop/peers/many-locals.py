@@ -1,4 +1,4 @@
-"""Starts udp-locals in one process, each on a thread of its own, until all have a session: many-locals.py COUNT ROUNDS CONFIG"""
+"""Starts several udp-locals in one process, one on each thread, until all have a session: many-locals.py COUNT ROUNDS CONFIG"""
 
 import ctypes
 import os

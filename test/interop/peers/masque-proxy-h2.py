@@ -1,6 +1,6 @@
-"""A proxy of RFC 9298 over HTTP/2, by h2, which does not bind: PROXY.py PORT STREAMS [CERT KEY]. It permits STREAMS requests on a
-connection at a time, wants the user u with the password p, refuses port 9 with 403, and prints what it is asked, a line each.
-With a certificate it speaks TLS and chooses h2 by ALPN."""
+"""A proxy of RFC 9298 over HTTP/2, on h2, without the bind extension: PROXY.py PORT STREAMS [CERT KEY]. It permits STREAMS
+concurrent requests on a connection, requires user u with password p, refuses port 9 with 403, and prints each request in a line.
+With a certificate it uses TLS and chooses h2 by ALPN."""
 
 import base64
 import re
@@ -102,7 +102,7 @@ def serve(client):
 
 
 def varint(data, at):
-    """RFC 9000 section 16. Returns the number and the offset behind it."""
+    """RFC 9000 section 16. Returns the number and the offset after it."""
     if at >= len(data):
         return None
     size = 1 << (data[at] >> 6)

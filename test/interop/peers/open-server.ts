@@ -5,7 +5,7 @@ import { afterAll, beforeAll } from "vitest";
 import type { UdpServer } from "../../../src/node/handles.ts";
 import { startUdpServer } from "../../support/start.ts";
 
-/** A udp-server without a key, and a target that echoes, for the tests of a suite. */
+/** A udp-server without a key and an echo, shared by the tests of a suite. */
 export interface OpenServer {
   /** Ports of 127.0.0.1. */
   readonly port: string;

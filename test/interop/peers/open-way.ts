@@ -6,7 +6,7 @@ import { chooseIo } from "../../../src/node/io/io.ts";
 import { nodeSystem } from "../../../src/node/system.ts";
 import type { AddressBytes } from "../../../src/wire/socket-address.ts";
 
-/** A way to TCP targets, see {@link tcpWay}, for tests that read and write streams of Node. */
+/** A way to TCP targets (see {@link tcpWay}) for tests that use Node's streams. */
 export function openWay(via?: string) {
   const way = tcpWay(via, nodeSystem(chooseIo(undefined, "balanced", silentLogger)));
   return {

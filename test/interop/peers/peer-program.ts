@@ -6,7 +6,7 @@ import { connect, createServer } from "node:net";
 import { setTimeout as wait } from "node:timers/promises";
 import { afterAll, describe } from "vitest";
 
-/** Debian package that brings a program. */
+/** Debian packages of programs and Python modules. */
 const PACKAGES: Readonly<Record<string, string>> = {
   danted: "dante-server",
   microsocks: "microsocks",
@@ -29,7 +29,7 @@ const PACKAGES: Readonly<Record<string, string>> = {
   "python:websockets": "python3-websockets",
 };
 
-/** Whether a program is there, or with `python:MODULE` a module of Debian's Python. */
+/** Whether a program is installed, or with `python:MODULE` a module of Debian's Python. */
 function isPresent(program: string): boolean {
   const [, module] = /^python:(.+)$/.exec(program) ?? [];
   const [command, args] =
@@ -40,24 +40,24 @@ function isPresent(program: string): boolean {
 }
 
 /**
- * `describe` for tests that want something of this machine. Where it is missing the suite is skipped with the reason in its name; under
- * CI it runs, and fails.
+ * `describe` for tests with requirements on this machine. Without them the suite is skipped with the reason in its name; under CI
+ * it runs and fails.
  *
- * @param lack  what is missing, and how to get it; undefined if nothing is
+ * @param lack  the missing requirement and how to install it; undefined if nothing is missing
  */
 export function describeUnless(lack: string | undefined, name: string, body: () => void): void {
   if (lack === undefined || process.env.CI !== undefined) describe(name, body);
   else describe.skip(`${name}: ${lack}`, body);
 }
 
-/** {@link describeUnless} a program that is not ours is missing. */
+/** {@link describeUnless} a foreign program is missing. */
 export function describeWith(programs: readonly string[], name: string, body: () => void): void {
   const missing = programs.filter((program) => !isPresent(program));
   const wanted = missing.map((program) => `${program} (apt-get install ${PACKAGES[program] ?? program})`);
   describeUnless(missing.length === 0 ? undefined : `this machine lacks ${wanted.join(", ")}`, name, body);
 }
 
-/** A TCP port of 127.0.0.1 that the system says is free. */
+/** A free TCP port of 127.0.0.1. */
 export async function freePort(): Promise<number> {
   const server = createServer().listen(0, "127.0.0.1");
   await once(server, "listening");
@@ -73,7 +73,7 @@ export interface PeerProgram {
 }
 
 const running = new Set<PeerProgram>();
-/** For those of a test that failed before it came to stop them. */
+/** Stops the programs of tests that failed before they could. */
 afterAll(async () => {
   await Promise.all([...running].map((peer) => peer.stop()));
 });
@@ -115,7 +115,7 @@ export async function startPeer(
   throw new Error(`${program} does not listen on ${port}: ${output}`);
 }
 
-/** Runs a program to its end. @returns what it printed, or throws with what it complained of */
+/** Runs a program to its end. @returns its output. @throws Error with its standard error */
 export async function run(program: string, args: readonly string[]): Promise<string> {
   const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"] });
   let [output, complaints] = ["", ""];

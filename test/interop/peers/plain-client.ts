@@ -4,9 +4,7 @@ import { connect } from "node:net";
 
 const bytesOf = (hex: string) => Buffer.from(hex.replaceAll(" ", ""), "hex");
 
-/**
- * A client of RFC 9298 that shares no code with ours: bytes written out by hand from the RFC and the bind draft.
- */
+/** An RFC 9298 client that shares no code with Underpass: bytes by hand from the RFC and the bind draft. */
 export class PlainClient {
   readonly socket: Socket;
   received = Buffer.alloc(0);
@@ -19,7 +17,7 @@ export class PlainClient {
     });
   }
 
-  /** Sends a request, and `hex` right behind it. @returns the head of the answer */
+  /** Sends a request directly followed by `hex`. @returns the head of the answer */
   async request(path: string, fields: readonly string[] = [], hex = ""): Promise<string> {
     const lines = [
       `GET ${path} HTTP/1.1`,

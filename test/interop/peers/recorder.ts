@@ -2,10 +2,10 @@ import { once } from "node:events";
 import type { AddressInfo, Server, Socket } from "node:net";
 import { connect, createServer } from "node:net";
 
-/** What a client sent on one connection, request by request, as whoever is on the way can record it. */
+/** The bytes that a client sent on one connection, by request, as an observer on the path records them. */
 export type Recording = readonly Buffer[];
 
-/** Passes connections on to a server, and records what clients send. */
+/** Relays connections to a server and records the clients' bytes. */
 export class Recorder {
   readonly connections: Buffer[][] = [];
   readonly #server: Server;
@@ -38,7 +38,7 @@ export class Recorder {
     return `127.0.0.1:${(this.#server.address() as AddressInfo).port}`;
   }
 
-  /** Every connection so far, cut into its HTTP requests and what follows them. */
+  /** All connections so far, each split into its HTTP requests with the bytes that follow each. */
   get recordings(): Recording[] {
     return this.connections.map((pieces) => {
       const text = Buffer.concat(pieces).toString("latin1");
@@ -52,7 +52,7 @@ export class Recorder {
   }
 }
 
-/** Sends `pieces` one after the other, each after the answer to the one before. @returns the status of each answer */
+/** Sends `pieces` in order, each after the answer to the previous one. @returns the status of each answer */
 export async function replay(port: number, pieces: Recording): Promise<string[]> {
   const socket = connect(port, "127.0.0.1");
   socket.on("error", () => {});

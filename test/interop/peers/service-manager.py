@@ -1,8 +1,8 @@
-"""A service manager as far as a service that is restarted sees it: sd_listen_fds(3), and of sd_notify(3) READY=1, BARRIER=1, and the
+"""The parts of a service manager that a restarted service uses: sd_listen_fds(3), and of sd_notify(3) READY=1, BARRIER=1, and the
 file descriptor store with FDSTORE=1, FDSTOREREMOVE=1, FDNAME= and FDPOLL=0.
 
-Arguments: how many descriptors the store takes, the program with its arguments. Reads a signal's name for each restart from standard
-input. Writes lines of JSON: {"port"}, then {"pid"} and {"ready"} of each process, and {"ended", "stored"} when one has ended.
+Arguments: the capacity of the store in descriptors, the program and its arguments. Reads the name of a signal for each restart
+from standard input. Writes lines of JSON: {"port"}, then {"pid"} and {"ready"} of each process, and {"ended", "stored"} at its end.
 """
 
 import array
@@ -25,7 +25,7 @@ folder = tempfile.TemporaryDirectory(prefix="underpass-manager-")
 path = os.path.join(folder.name, "notify")
 notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 notify.bind(path)
-# Files that are in the store as "sessions" from the start.
+# Files that the store holds as "sessions" from the start.
 store = [
     {"name": "sessions", "fd": os.open(name, os.O_RDONLY), "polled": False}
     for name in os.environ.get("SERVICE_MANAGER_STORE", "").split(":")
@@ -51,7 +51,7 @@ def start():
     if child:
         say(pid=child)
         return
-    # Beyond all numbers that are assigned next.
+    # Above all descriptors that the loop below assigns.
     high = [fcntl.fcntl(fd, fcntl.F_DUPFD, FIRST + len(passed)) for _, fd in passed]
     for place, fd in enumerate(high):
         os.dup2(fd, FIRST + place, inheritable=True)

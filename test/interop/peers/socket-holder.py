@@ -1,6 +1,6 @@
-"""Keeps a listening socket open, as systemd does for a .socket unit, and starts a program on it, again whenever that ends.
+"""Keeps a listening socket open, as systemd does for a .socket unit, and restarts a program on it whenever it ends.
 
-Prints the port. Arguments: the program with its arguments. Ends the program, and itself, on SIGTERM.
+Prints the port. Arguments: the program and its arguments. Ends the program and itself on SIGTERM.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""A WebSocket peer that is not ours (python3-websockets).
+"""A foreign WebSocket peer (python3-websockets).
 
 gateway PORT TARGET-PORT   WebSocket server whose binary messages are the bytes of a TCP connection to 127.0.0.1
 ask PORT PATH UDP-PORT     client of RFC 9298 over a WebSocket: has a datagram echoed and prints the answer
@@ -22,7 +22,7 @@ async def gateway(port, target):
                 writer.close()
 
         async def downwards():
-            # Small messages in two fragments each, which nobody would choose.
+            # Small messages in two fragments each, an unusual choice.
             while data := await reader.read(1000):
                 await web_socket.send([data[:1], data[1:]] if len(data) > 1 else data)
             await web_socket.close()
@@ -40,7 +40,7 @@ async def ask(port, path, udp_port):
     ).encode()
     async with websockets.connect(f"ws://127.0.0.1:{port}{path}") as web_socket:
         assert web_socket.extensions == []
-        # Cut where no message of ours ends, one part in fragments.
+        # Cuts inside Underpass's messages and sends one part in fragments.
         await web_socket.send(request[:7])
         await web_socket.send([request[7:9], request[9:]])
         head = b""

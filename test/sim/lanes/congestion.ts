@@ -1,15 +1,15 @@
-/** What an acknowledgement says to congestion control. Windows in packets, times in milliseconds. */
+/** What congestion control learns from an acknowledgement. Windows in packets, times in milliseconds. */
 export interface AckSample {
-  /** Packets that this acknowledgement says have arrived, by number or by SACK. */
+  /** Packets that this acknowledgement newly covers, cumulatively or by SACK. */
   delivered: number;
-  /** Packets that it made known to be lost. */
+  /** Packets newly detected as lost. */
   lost: number;
   inFlight: number;
   priorInFlight: number;
-  /** -1 where it tells none. */
+  /** -1 without a sample. */
   rtt: number;
   minRtt: number;
-  /** Bytes delivered, and the time that took: the rate sample of Cheng and Cardwell; -1 where there is none. */
+  /** Bytes delivered, and the time that took: the rate sample of Cheng and Cardwell; -1 without one. */
   rateBytes: number;
   rateInterval: number;
   /** `delivered` of the connection when the newest packet acknowledged was sent. */
@@ -23,14 +23,14 @@ export interface AckSample {
 export interface CongestionControl {
   cwnd: number;
   ssthresh: number;
-  /** Bytes per millisecond; Infinity for none. */
+  /** Bytes per millisecond; Infinity without pacing. */
   pacingRate: number;
-  /** Whether the window in recovery is for Proportional Rate Reduction (RFC 6937) to say. */
+  /** Whether Proportional Rate Reduction (RFC 6937) sets the window in recovery. */
   readonly usesPrr: boolean;
   handleAck(now: number, sample: AckSample): void;
   handleRecovery(now: number, inFlight: number): void;
   handleRecovered(now: number): void;
-  /** The recovery was in error: the window is again what it was. */
+  /** The recovery was spurious: restores the earlier window. */
   handleUndone(now: number): void;
   handleTimeout(now: number): void;
   handleIdle(idleTimeouts: number): void;
@@ -75,7 +75,7 @@ class LossBased implements CongestionControl {
       return;
     }
     if (!sample.isCwndLimited) {
-      // RFC 9438 §5.8: no growth, and no time of growth, while the application limits.
+      // RFC 9438 §5.8: while the application limits the rate, the window does not grow and its clock stands still.
       this.#epochAt = -1;
       return;
     }
@@ -143,7 +143,7 @@ class LossBased implements CongestionControl {
 const HIGH_GAIN = 2.885;
 const CYCLE = [1.25, 0.75, 1, 1, 1, 1, 1, 1];
 
-/** BBR version 1 as in Linux (net/ipv4/tcp_bbr.c as it is described in draft-cardwell-iccrg-bbr-congestion-control-00). */
+/** BBR version 1 as in Linux (net/ipv4/tcp_bbr.c, described in draft-cardwell-iccrg-bbr-congestion-control-00). */
 class Bbr implements CongestionControl {
   cwnd = INITIAL_WINDOW;
   ssthresh = Number.POSITIVE_INFINITY;
@@ -323,6 +323,6 @@ class Bbr implements CongestionControl {
   }
 
   handleIdle(): void {
-    // Paces a restart from idle at the estimated bandwidth: nothing to do here.
+    // A restart from idle is paced at the estimated bandwidth, which needs no change here.
   }
 }

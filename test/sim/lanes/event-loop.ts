@@ -1,11 +1,11 @@
-/** Somebody that wants to be woken. `argument` is what was given to {@link EventLoop.at}. */
+/** Receives an event. `argument` is the one passed to {@link EventLoop.at}. */
 export interface Wakeable {
   wake(now: number, argument: number): void;
 }
 
 /**
- * Virtual time, in milliseconds. Events of one instant come in the order in which they were asked for. An event cannot be
- * taken back: who is woken in vain ignores it.
+ * Virtual time, in milliseconds. Events of one instant run in the order in which they were scheduled. An event cannot be
+ * cancelled; its receiver ignores it if it is obsolete.
  */
 export class EventLoop {
   now = 0;

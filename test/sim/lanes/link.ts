@@ -1,6 +1,6 @@
 import type { EventLoop, Wakeable } from "./event-loop.ts";
 
-/** What a link carries; `size` in bytes with all headers. */
+/** A packet on a link; `size` in bytes with all headers. */
 export interface Packet {
   readonly size: number;
   readonly to: { receive(now: number, packet: Packet): void };
@@ -14,11 +14,11 @@ export interface Sink {
 export interface LinkOptions {
   readonly rate: number;
   readonly delay: number;
-  /** Longest time that a packet waits for those before it, at the rate above. */
+  /** Longest queueing delay of a packet, at the rate above. */
   readonly queue: number;
   /** Share of packets lost before the queue, 0 to 1. */
   readonly loss: number;
-  /** Packets are lost behind the transmitter instead, as on a radio: a lost one has used the link. */
+  /** Loses packets after transmission instead, as a radio link does: a lost packet has used the link. */
   readonly losesSent?: boolean;
   /** Mean number of packets lost in a row (Gilbert's model); 1 for independent losses. */
   readonly burst?: number;
@@ -50,7 +50,7 @@ export class Link implements Wakeable {
   readonly #arrivals: Packet[] = [];
   #nextArrival = 0;
 
-  /** @param random  a function that gives 32 bits */
+  /** @param random  returns 32 random bits */
   constructor(loop: EventLoop, random: () => number, options: LinkOptions) {
     this.#loop = loop;
     this.#random = random;
@@ -60,7 +60,7 @@ export class Link implements Wakeable {
     this.#limit = Math.max(2 * 1514, options.rate * options.queue);
   }
 
-  /** Milliseconds that a packet sent now would wait. */
+  /** Queueing delay of a packet sent now, in milliseconds. */
   get waiting(): number {
     return this.#queuedBytes / this.rate;
   }
@@ -115,7 +115,7 @@ export class Link implements Wakeable {
     if (this.loss === 0) return false;
     const chance = this.#random() / 2 ** 32;
     if (burst <= 1) return chance < this.loss;
-    // Gilbert: in the bad state everything is lost; mean stay 1 / leave packets.
+    // Gilbert: the bad state loses everything and lasts 1 / leave packets on average.
     const leave = 1 / burst;
     const enter = (this.loss * leave) / (1 - this.loss);
     this.#isBad = this.#isBad ? chance >= leave : chance < enter;
@@ -123,7 +123,7 @@ export class Link implements Wakeable {
   }
 }
 
-/** The way to a link, which delays packets. */
+/** A path to a link, which delays packets. */
 class Access implements Sink, Wakeable {
   readonly #loop: EventLoop;
   readonly #to: Sink;
@@ -146,7 +146,7 @@ class Access implements Sink, Wakeable {
   }
 }
 
-/** A way to `to` that takes `delay` milliseconds. */
+/** A path to `to` with `delay` milliseconds of delay. */
 export function delayed(loop: EventLoop, to: Sink, delay: number): Sink {
   return delay === 0 ? to : new Access(loop, to, delay);
 }

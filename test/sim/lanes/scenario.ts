@@ -10,7 +10,7 @@ import type { Recovery } from "./tcp.ts";
 import { connectTcp, TcpEndpoint } from "./tcp.ts";
 
 const UDP_HEADER_BYTES = 28;
-/** A packet of it, padded to 16 bytes, and WireGuard's header and tag are 1,232. */
+/** An inner packet padded to 16 bytes makes 1,232 bytes with WireGuard's header and tag. */
 const INNER_MSS = 1_148;
 const WIREGUARD_HEADER_BYTES = 16;
 const WIREGUARD_TAG_BYTES = 16;
@@ -24,7 +24,7 @@ export interface Load {
   /** Datagrams a second, equally spaced. */
   readonly perSecond: number;
   readonly bytes?: number;
-  /** So many at once, with as much fewer bursts. */
+  /** Datagrams sent at once; the rate stays `perSecond`. */
   readonly burst?: number;
   readonly from?: number;
   readonly until?: number;
@@ -34,11 +34,11 @@ export interface Competitor {
   readonly congestion: CongestionName;
   readonly from?: number;
   readonly until?: number;
-  /** Which way its data goes: with the client's datagrams, or against them. */
+  /** Direction of its data: with the client's datagrams or against them. */
   readonly direction?: "up" | "down";
 }
 
-/** A connection whose packets are datagrams of a flow: TCP's in WireGuard, or QUIC's; its data goes up. */
+/** A connection whose packets are datagrams of a flow, such as TCP in WireGuard or QUIC; its data goes up. */
 export interface InnerTcp {
   readonly flow: number;
   readonly congestion: CongestionName;
@@ -64,15 +64,15 @@ export interface Scenario {
   readonly end: ((options: EndOptions) => End) | undefined;
   readonly age: number;
   readonly sessions?: number;
-  /** How sessions differ, by their number: the whole round trip, at least `rtt`, and when their loads begin. */
+  /** Differences between sessions, by number: the whole round trip, at least `rtt`, and the start of their loads. */
   readonly differences?: readonly { readonly rtt?: number; readonly from?: number }[];
   readonly loads: readonly Load[];
   readonly competitors?: readonly Competitor[];
   readonly inner?: readonly InnerTcp[];
-  /** New rates in Mbit/s of both directions. */
+  /** New rates of both directions. */
   readonly changes?: readonly { readonly at: number; readonly mbit: number }[];
   readonly duration: number;
-  /** What is sent before this is not judged. */
+  /** Datagrams sent before this time do not count. */
   readonly warmup?: number;
   readonly seed: number;
   readonly log?: (line: string) => void;
@@ -92,10 +92,10 @@ export interface LoadResult {
   readonly upMbit: number;
   /** Payload delivered to the server in each 100 ms, Mbit/s. */
   readonly series: readonly number[];
-  /** Share of datagrams at the server that came after a later one, and how many later ones at most. */
+  /** Share of datagrams that reached the server after a later one, and the most later ones before any of them. */
   readonly overtaken: number;
   readonly overtakenMost: number;
-  /** 99th percentile of what was sent in each second. */
+  /** 99th percentile of the datagrams sent in each second. */
   readonly p99BySecond: readonly number[];
 }
 
@@ -153,7 +153,7 @@ class UdpEnd implements End {
   }
 }
 
-/** Calls back at equal intervals. */
+/** Calls at equal intervals. */
 class Every implements Wakeable {
   readonly #loop: EventLoop;
   readonly #interval: number;
@@ -173,7 +173,7 @@ class Every implements Wakeable {
   }
 }
 
-/** Runs one scenario in virtual time: an echo of each load's datagrams over two symmetric links. */
+/** Runs one scenario in virtual time: the server echoes each load's datagrams over two symmetric links. */
 export function run(scenario: Scenario): Result {
   const {
     mbit,
@@ -390,11 +390,11 @@ function startCompetitor(
   };
 }
 
-/** Looks like what WireGuard or QUIC makes of packet `number`. */
+/** Resembles packet `number` as WireGuard or QUIC sends it. */
 function innerDatagram(number: number, size: number, isQuic: boolean): Uint8Array {
   if (isQuic) {
     const data = new Uint8Array(size);
-    // Header protection makes the lower bits as good as random.
+    // Header protection makes the lower bits look random.
     data[0] = QUIC_SHORT + ((number * 7) % 32);
     return data;
   }
@@ -403,7 +403,7 @@ function innerDatagram(number: number, size: number, isQuic: boolean): Uint8Arra
   return data;
 }
 
-/** Packets of the inner connection that are under way, by the number in their datagram. */
+/** Packets of the inner connection in flight, by the number in their datagram. */
 function startInner(
   loop: EventLoop,
   inner: InnerTcp,

@@ -75,7 +75,7 @@ export class ScheduledLanes implements End, Wakeable {
     for (let index = 0; index < this.#lanes.length; index++) {
       if ((dirty & (1 << index)) !== 0) this.#pump(now, index);
     }
-    // Timers of a host count whole milliseconds.
+    // Host timers have a resolution of 1 ms.
     const next = this.scheduler.nextTimeout(now);
     if (next === Number.POSITIVE_INFINITY) return;
     const at = Math.max(next, now + 1);

@@ -4,7 +4,7 @@ import type { TcpEndpoint } from "./tcp.ts";
 const HEADER = 7;
 const MAX_BATCH_BYTES = 131_072;
 
-/** What this project did before lanes were scheduled: a flow stays on a lane, with a queue of its own bounded by age. */
+/** The behaviour before lanes were scheduled: each flow stays on one lane, which has a queue bounded by age. */
 export class FixedLanes implements End {
   onDatagram: End["onDatagram"] = () => {};
   readonly #options: EndOptions;

@@ -10,8 +10,8 @@ const DELAYED_ACK = 40;
 const DUPLICATE_ACKS = 3;
 
 /**
- * How packets are found lost: by RACK with DSACK and Eifel as Linux does; by RFC 9002's two thresholds and for good; or as ngtcp2 does,
- * where the packet threshold is half of what is in flight, and a loss that was none is taken back.
+ * Loss detection: RACK with DSACK and Eifel, as in Linux; the two thresholds of RFC 9002, without undo; or as in ngtcp2, whose
+ * packet threshold is half of the packets in flight, and which undoes spurious losses.
  */
 export type Recovery = "rack" | "quic" | "ngtcp2";
 /** RFC 9002 §6.1. */
@@ -22,7 +22,7 @@ const TIME_THRESHOLD = 9 / 8;
 export interface TcpEvents {
   /** In-order bytes, borrowed until the call returns. */
   onRead(now: number, chunk: Uint8Array, length: number): void;
-  /** There is room again after a write that was not taken whole. */
+  /** There is room again after a partial write. */
   onWritable(now: number): void;
 }
 
@@ -30,7 +30,7 @@ interface Segment {
   seq: number;
   length: number;
   sentAt: number;
-  /** State of the connection when it was sent, for rate samples. */
+  /** State of the connection at the time of sending, for rate samples. */
   delivered: number;
   deliveredAt: number;
   firstSentAt: number;
@@ -39,7 +39,7 @@ interface Segment {
   isLost: boolean;
   isInFlight: boolean;
   retransmits: number;
-  /** Counts transmissions of the connection, as QUIC numbers packets. */
+  /** Number of the transmission, as QUIC numbers packets. */
   number: number;
 }
 
@@ -50,10 +50,10 @@ class TcpPacket implements Packet {
   readonly length: number;
   readonly ack: number;
   readonly sacks: readonly number[] | undefined;
-  /** Timestamp, and the one that it echoes (RFC 7323). */
+  /** Timestamp and echoed timestamp (RFC 7323). */
   readonly stamp: number;
   readonly echo: number;
-  /** Data came twice (D-SACK, RFC 2883). */
+  /** Reports data received twice (D-SACK, RFC 2883). */
   readonly isDuplicate: boolean;
 
   constructor(
@@ -84,8 +84,8 @@ const WAKE_PACE = 2;
 const WAKE_ACK = 3;
 
 /**
- * One end of a TCP connection, much like Linux': SACK, RACK-TLP (RFC 8985), PRR (RFC 6937), delayed acknowledgements, no
- * delay, a low-water mark for what is not sent. Bytes are real; the receiver takes them from the sender's memory.
+ * One end of a TCP connection, close to Linux: SACK, RACK-TLP (RFC 8985), PRR (RFC 6937), delayed acknowledgements,
+ * TCP_NODELAY and TCP_NOTSENT_LOWAT. Bytes are real; the receiver reads them from the sender's memory.
  */
 export class TcpEndpoint implements Wakeable {
   peer!: TcpEndpoint;
@@ -104,7 +104,7 @@ export class TcpEndpoint implements Wakeable {
   #nextNumber = 0;
   #largestAcked = -1;
   #latestRtt = 0;
-  // What is sent.
+  // Sending.
   #ring = new Uint8Array(65_536);
   #readOffset = 0;
   #writeEnd = 0;
@@ -141,7 +141,7 @@ export class TcpEndpoint implements Wakeable {
   #nextSendAt = 0;
   #paceArmed = false;
   #isGreedy = false;
-  // Reordering and what was done in error for it.
+  // Reordering, and undoing spurious recoveries.
   #highestSacked = 0;
   #isReordered = false;
   #reorderSteps = 1;
@@ -149,7 +149,7 @@ export class TcpEndpoint implements Wakeable {
   #undoCwnd = 0;
   #undoThreshold = 0;
   #retransmitStamp = -1;
-  // What is received.
+  // Receiving.
   #rcvNxt = 0;
   #recentStamp = -1;
   #sawDuplicate = false;
@@ -175,7 +175,7 @@ export class TcpEndpoint implements Wakeable {
     inRecovery: false,
   };
 
-  /** @param lowat  bytes not sent above which writes are not taken; Infinity for a relay that takes everything */
+  /** @param lowat  accepts writes up to this many unsent bytes; Infinity for a relay that accepts everything */
   constructor(
     loop: EventLoop,
     out: Sink,
@@ -193,7 +193,7 @@ export class TcpEndpoint implements Wakeable {
     this.#isQuic = recovery === "quic" || this.#isNgtcp2;
   }
 
-  /** Bytes that wait unsent. */
+  /** Unsent bytes. */
   get unsent(): number {
     return this.#writeEnd - this.#nxt;
   }
@@ -210,7 +210,7 @@ export class TcpEndpoint implements Wakeable {
     return this.#congestion.cwnd;
   }
 
-  /** Sends without end. */
+  /** Sends an endless stream. */
   sendForever(): void {
     this.#isGreedy = true;
     this.#trySend(this.#loop.now);
@@ -221,7 +221,7 @@ export class TcpEndpoint implements Wakeable {
     this.#writeEnd = this.#nxt;
   }
 
-  /** @returns how many bytes were taken; of the rest onWritable tells when it can be tried again */
+  /** @returns the number of bytes accepted; onWritable tells when to try the rest again */
   write(bytes: Uint8Array, offset: number, end: number): number {
     const length = end - offset;
     this.#isBlocked = false;
@@ -253,7 +253,7 @@ export class TcpEndpoint implements Wakeable {
     this.#writeEnd += length;
   }
 
-  /** Hands what is in order up to `end` to the other end's application. */
+  /** Passes the bytes in order up to `end` to the other end's application. */
   #deliverTo(now: number, reader: TcpEndpoint, end: number): void {
     if (this.#isGreedy || this.#readOffset >= this.#writeEnd) {
       this.#readOffset = end;
@@ -264,7 +264,7 @@ export class TcpEndpoint implements Wakeable {
     while (at < end) {
       const from = at & mask;
       const length = Math.min(end - at, this.#ring.length - from);
-      // A copy: what is read may lead to a write that moves the ring.
+      // Copies, because a read may lead to a write that moves the ring.
       const chunk = this.#ring.slice(from, from + length);
       at += length;
       this.#readOffset = at;
@@ -415,7 +415,7 @@ export class TcpEndpoint implements Wakeable {
     if (read > 0) this.peer.#deliverTo(now, this, read);
   }
 
-  /** @returns the end of what is in order now, 0 when nothing new is */
+  /** @returns the new end of the bytes in order, 0 if it did not move */
   #receiveData(now: number, seq: number, length: number, stamp: number): number {
     const end = seq + length;
     const before = this.#rcvNxt;
@@ -491,7 +491,7 @@ export class TcpEndpoint implements Wakeable {
       else newest = this.#deliver(now, segment, newest);
     }
     if (isDuplicate && this.#isReordered && this.#una >= this.#stepRound) {
-      // RFC 8985 §6.2: as much more time for each round trip in which a retransmission was in vain.
+      // RFC 8985 §6.2: widens the window by a step for each round trip with a spurious retransmission.
       this.#reorderSteps = Math.min(16, this.#reorderSteps + 1);
       this.#stepRound = this.#nxt;
     }
@@ -527,7 +527,7 @@ export class TcpEndpoint implements Wakeable {
       echo >= 0 &&
       echo < this.#retransmitStamp
     ) {
-      // Eifel (RFC 3522, RFC 4015): what was acknowledged had been sent before the first retransmission.
+      // Eifel (RFC 3522, RFC 4015): the acknowledged packet was sent before the first retransmission.
       this.#congestion.cwnd = Math.max(this.#congestion.cwnd, this.#undoCwnd);
       this.#congestion.ssthresh = this.#undoThreshold;
       this.#state = "open";
@@ -599,7 +599,7 @@ export class TcpEndpoint implements Wakeable {
     sample.rateInterval = interval;
   }
 
-  /** RACK. @returns how many segments it found lost */
+  /** RACK. @returns the number of segments newly marked lost */
   #detectLoss(now: number): number {
     if (this.#rackSentAt < 0) return 0;
     const isStrict = !this.#isReordered && (this.#sackedCount >= DUPLICATE_ACKS || this.#state !== "open");
@@ -626,7 +626,7 @@ export class TcpEndpoint implements Wakeable {
     return found;
   }
 
-  /** How much longer a packet that was sent before one that has arrived is waited for. */
+  /** How long to wait for a packet after a later one has arrived. */
   #quicPatience(now: number, segment: Segment): number {
     const threshold = this.#isNgtcp2 ? Math.floor(this.#inFlight / 2) : 0;
     const bounded = Math.min(MAX_PACKET_THRESHOLD, Math.max(PACKET_THRESHOLD, threshold));
@@ -697,7 +697,7 @@ export class TcpEndpoint implements Wakeable {
     if (this.#inFlight === 0 && this.#lostCount === 0) return;
     const [oldest] = this.#segments;
     if (this.#isQuic) {
-      // RFC 9002 §6.2: a probe says what is lost; time alone does not.
+      // RFC 9002 §6.2: the timer only sends a probe; it marks nothing lost.
       this.#backoff = Math.min(this.#backoff + 1, 8);
       if (this.unsent > 0 || this.#isGreedy) this.#sendOne(now);
       else this.#transmit(now, this.#segments.find((one) => !one.isSacked) ?? oldest);

@@ -6,7 +6,7 @@ const kinds = (net: Network) =>
   net.clientEvents.map(({ kind }) => kind).filter((kind) => kind.startsWith("session"));
 
 describe("a drained server", () => {
-  it.each([1, 3])("keeps its lanes, accepts no more, and makes its clients leave, with %i lanes", (lanes) => {
+  it.each([1, 3])("keeps its %i lanes, accepts no new ones, and makes its clients leave", (lanes) => {
     const net = new Network({ client: { psk: PSK, lanes }, server: { psk: PSK } });
     net.start();
     const association = net.client.openAssociation(net.now, undefined, true);
@@ -20,7 +20,7 @@ describe("a drained server", () => {
     expect(net.client.isUp).toBe(true);
     expect(net.server.counters.refused.draining).toBeGreaterThan(0);
     expect(kinds(net)).toEqual(["session-up"]);
-    // It is gone before another one has taken the client.
+    // The server ends before another has accepted the client.
     net.killServer();
     net.startServer();
     net.advance(2_000);
@@ -32,7 +32,7 @@ describe("a drained server", () => {
     });
   });
 
-  it("moves its clients to another server that they know, without a gap", () => {
+  it("moves its clients to another known server without a gap", () => {
     const ways = [0, 1].map((server) => ({ authority: `server${server}.test:1`, server }));
     const net = new Network({ client: { psk: PSK, ways }, server: { psk: PSK } });
     net.start();
@@ -45,7 +45,7 @@ describe("a drained server", () => {
     expect(net.attempts.at(-1)).toMatch(/ 1$/);
   });
 
-  it("names itself in the ids of sessions and in tickets, at characters that a pattern finds", () => {
+  it("puts its name into session ids and tickets, where a pattern can find it", () => {
     const net = new Network({ client: { psk: PSK }, server: { psk: PSK, serverId: 1 } });
     net.start();
     const texts = net.records.flatMap(({ fromClient, fromServer }) =>

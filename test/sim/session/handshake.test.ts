@@ -22,12 +22,12 @@ const OTHER_KEY = new TextEncoder().encode("another sixteen byte key");
 const WORKERS = { index: 0, count: 4 };
 const crypto = seededCryptography(7);
 
-/** A server of four workers, without any client. */
+/** A server with four workers and no client. */
 function workerServer(index = 0): TunnelServer {
   return new Network({ server: { psk: KEY, worker: { ...WORKERS, index } } }).server;
 }
 
-/** What a client with `psk` says. */
+/** The hello of a client with `psk`. */
 function extensionOf(psk: Uint8Array | undefined, fields: Partial<Transcript> = {}): ExtensionRequest {
   const transcript = { nonce: crypto.random(16), lane: 0, ticket: undefined, session: undefined, ...fields };
   return {
@@ -91,7 +91,7 @@ describe("a server with a key", () => {
     expect(server.counters.refused.challenged).toBe(2);
   });
 
-  it("reports only to a client with the key that its request was changed on the way", () => {
+  it("reports that a request was changed on the way only to a client with the key", () => {
     const { server } = new Network({ server: { psk: KEY } });
     const changes: readonly ((text: string) => string)[] = [
       (text) => text.replace(BIND_PATH, "/other/place"),
@@ -117,7 +117,7 @@ describe("a server with a key", () => {
     }
   });
 
-  it("accepts a ticket if its age is right within 30 s, and challenges the client otherwise", () => {
+  it("accepts a ticket whose age is right to within 30 s, and challenges the client otherwise", () => {
     const { server } = new Network({ server: { psk: KEY } });
     const { bytes } = ticketFrom(server);
     const week = 7 * 86_400_000;
@@ -130,7 +130,7 @@ describe("a server with a key", () => {
     expect(statusAt(1_000 + week, week + 30_001)).toBe(401);
   });
 
-  it("accepts no ticket of another process, no changed ticket, and none of another length", () => {
+  it("accepts no ticket of another process, no altered ticket, and none of another length", () => {
     const { server } = new Network({ server: { psk: KEY } });
     const other = new Network({ server: { psk: KEY, crypto: seededCryptography(5) } }).server;
     const { bytes } = ticketFrom(server);
@@ -145,8 +145,8 @@ describe("a server with a key", () => {
     expect(statusOf(bytes)).toBe(101);
   });
 
-  it("accepts no request twice, whatever is recorded, spliced and repeated, before or after a restart", () => {
-    /** A request that was sent, counted from the last one. */
+  it("accepts no request twice, however requests are recorded, spliced and replayed, even after a restart", () => {
+    /** An earlier request, counted back from the last one. */
     const recorded = fc.nat(5);
     const steps = fc.array(
       fc.oneof(
@@ -214,7 +214,7 @@ describe("a server with a key", () => {
             else {
               const answer = decodeAnswer(new TextDecoder().decode(verdict.response));
               ticket = { bytes: answer.challenge!.ticket, receivedAt: clientNow };
-              // An honest client gets in at its second try, whatever its clock says.
+              // An honest client gets in at its second attempt, whatever its clock says.
               expect(askOnce(step.lane).kind).toBe("lane");
             }
           } else if (requests.length > 0) {
@@ -237,7 +237,7 @@ describe("a server with a key", () => {
   });
 
   it("accepts at most 65,536 requests a minute, and answers 503 to the others", () => {
-    // Cheap, as 65,536 requests have to be signed.
+    // Cheap, because the test signs 65,536 requests.
     const sum = (data: Uint8Array) => data.reduce((total, byte) => Math.imul(total, 31) + byte, 7);
     const cheap = {
       ...crypto,
@@ -262,7 +262,7 @@ describe("a server with a key", () => {
     expect(judge(60_000, { bytes, age: 60_000 }).kind).toBe("lane");
   });
 
-  it("gives a stranger the same answer whatever is wrong, and reports the reason only in its own output", () => {
+  it("gives a stranger the same answer for every error, and reports the reason only in its own output", () => {
     const { server } = new Network({ server: { psk: KEY } });
     const wrong = requestOf(OTHER_KEY);
     const strangers = {
@@ -281,7 +281,7 @@ describe("a server with a key", () => {
 });
 
 describe("a server without a key", () => {
-  it("accepts a request at once, because nothing in it is a proof", () => {
+  it("accepts a request at once, as it needs no proof", () => {
     const { server } = new Network();
     const request = requestOf(undefined);
     expect(ask(server, request)).toMatch(/^HTTP\/1.1 101 /);
@@ -290,7 +290,7 @@ describe("a server without a key", () => {
 });
 
 describe("a server of several workers", () => {
-  it("hands no connection over for requests without the key, whatever session, nonce and lane they name", () => {
+  it("hands over no connection for requests without the key, whatever session, nonce and lane they name", () => {
     const server = workerServer();
     const bytes = (length: number) => fc.uint8Array({ minLength: length, maxLength: length });
     const unproven = fc.record({
@@ -310,7 +310,7 @@ describe("a server of several workers", () => {
     expect(server.counters.refused.bad_credentials).toBe(500);
   });
 
-  it("hands no connection over for a request that is not current, or was seen before", () => {
+  it("hands over no connection for a request that is outdated or was seen before", () => {
     const server = workerServer();
     const session = Uint8Array.of(1, ...crypto.random(15));
     expect(send(server, requestOf(KEY, { session }))).toEqual([]);
@@ -332,7 +332,7 @@ describe("a server of several workers", () => {
     expect(server.halfOpenCount).toBe(0);
   });
 
-  it("hands a proven connection over with its request and the bytes after it, and keeps nothing of it", () => {
+  it("hands over a proven connection with its request and the bytes after it, and keeps nothing of it", () => {
     const server = workerServer();
     const ticket = ticketFrom(server);
     const halfOpen = server.halfOpenCount;
@@ -344,7 +344,7 @@ describe("a server of several workers", () => {
     expect(server.tunnelCount).toBe(0);
   });
 
-  it("opens a lane at once on a connection that is handed over, without a second deadline", () => {
+  it("opens a lane at once on a connection that was handed over, without a second deadline", () => {
     const server = workerServer();
     const session = Uint8Array.of(2, ...crypto.random(15));
     const [output] = send(server, requestOf(KEY, { session, ticket: ticketFrom(server) }));
@@ -355,7 +355,7 @@ describe("a server of several workers", () => {
     expect(other.tunnelCount).toBe(1);
   });
 
-  it("gives new sessions to its workers in turn, itself first", () => {
+  it("assigns new sessions to its workers in turn, starting with itself", () => {
     const server = workerServer();
     const ticket = ticketFrom(server);
     const owners = Array.from({ length: 8 }, () => {
@@ -381,7 +381,7 @@ describe("a client with a key", () => {
     expect(network.server.counters.refused.challenged).toBe(1);
   });
 
-  it("is challenged again by a restarted server, and then has a session", () => {
+  it("is challenged again by a restarted server and then gets a session", () => {
     const network = new Network(keys);
     network.start();
     network.killServer();
@@ -391,7 +391,7 @@ describe("a client with a key", () => {
     expect(network.server.counters.refused.challenged).toBe(1);
   });
 
-  /** A client's core at a server's core, by hand. */
+  /** Connects a client's core to a server's core by hand. */
   function byHand() {
     const network = new Network(keys);
     const { client, server } = network;
@@ -413,7 +413,7 @@ describe("a client with a key", () => {
         const bytes = new TextEncoder().encode(answer);
         client.handleStream(now, 0, bytes, 0, bytes.length);
       },
-      /** Whether the client connects again without a wait. */
+      /** Whether the client connects again without waiting. */
       reconnects: () => {
         expect(client.nextTimeout()).toBeLessThanOrEqual(now);
         client.handleTimeout(now);
@@ -422,7 +422,7 @@ describe("a client with a key", () => {
     };
   }
 
-  it("answers a 401 that closes its connection at once, on another", () => {
+  it("answers a 401 that closes its connection at once on another connection", () => {
     const { client, now, ask, hear, reconnects } = byHand();
     hear(ask().replace("Content-Length: 0", "Content-Length: 0\r\nConnection: close"));
     expect(client.pollOutput()).toEqual({ kind: "disconnect", lane: 0, error: undefined });
@@ -432,7 +432,7 @@ describe("a client with a key", () => {
     expect(client.isUp).toBe(true);
   });
 
-  it("answers a 401 again, at once and on another connection, if the first one ends", () => {
+  it("answers the 401 again at once on another connection if the first one ends", () => {
     const { client, now, ask, hear, reconnects } = byHand();
     hear(ask());
     expect(client.pollTransmit(now, 0)).toBeDefined();
@@ -452,7 +452,7 @@ describe("a client with a key", () => {
     expect(client.nextTimeout()).toBeGreaterThan(now + 90);
   });
 
-  it("gives up for a while if each request is answered by 401, and reports why", () => {
+  it("pauses and reports why if every request is answered by 401", () => {
     const { client, now, ask: askServer, hear } = byHand();
     hear(askServer());
     const request = client.pollTransmit(now, 0)!.slice();
@@ -466,7 +466,7 @@ describe("a client with a key", () => {
     expect(client.nextTimeout()).toBeGreaterThan(now + 90);
   });
 
-  it("names TLS when it gets a TLS alert, without waiting for more", () => {
+  it("names TLS as soon as it gets a TLS alert", () => {
     const { client, ask, hear } = byHand();
     ask();
     hear("\x15\x03\x01\x00\x02\x02\x46");
@@ -475,7 +475,7 @@ describe("a client with a key", () => {
     expect((output as { error: Error }).error.message).toContain("the server expects TLS");
   });
 
-  it("believes no 401 whose MAC is wrong", () => {
+  it("ignores a 401 whose MAC is wrong", () => {
     const { client, ask, hear } = byHand();
     const answer = ask();
     hear(answer.replace(/c=:.{4}/, "c=:AAAA"));
@@ -503,7 +503,7 @@ describe("a server with a path for WebSockets", () => {
     return output;
   }
 
-  it("gives the host a request for it, with what follows", () => {
+  it("passes the host a request for it and the bytes that follow", () => {
     const bytes = new Uint8Array([...request(), 1, 2, 3]);
     const output = outputFor(newServer(), bytes);
     expect(output).toMatchObject({ kind: "web-socket", key: KEY_FIELD, surplus: Uint8Array.of(1, 2, 3) });
@@ -530,7 +530,7 @@ describe("a server with a path for WebSockets", () => {
     expect(outputFor(newServer(), request(LINES.with(index, line)))?.kind).toBe("close");
   });
 
-  it("refuses one inside a WebSocket, and one at an unknown path", () => {
+  it("refuses a WebSocket inside a WebSocket and one at an unknown path", () => {
     expect(outputFor(newServer(), request(), true)?.kind).toBe("close");
     expect(outputFor(newServer({ webSocketPath: undefined }), request())?.kind).toBe("close");
   });
@@ -544,7 +544,7 @@ describe("a server with a path for WebSockets", () => {
     expect(kinds).toEqual(["session-up", "hand-over", "hand-over", "session-up", "session-up", "session-up"]);
   });
 
-  it("with a decoy passes the host what strangers send, except inside a WebSocket", () => {
+  it("passes strangers' bytes to the host if it has a decoy, except inside a WebSocket", () => {
     const server = newServer({ hasDecoy: true });
     const hello = new TextEncoder().encode("GET / HTTP/1.1\r\n\r\nbody");
     const output = outputFor(server, hello);

@@ -6,7 +6,7 @@ import { encodeUpgradeResponse } from "../../../src/wire/http/upgrade.ts";
 import { concat, cut, cutLengths } from "../../unit/cuts.ts";
 import { Network } from "../network.ts";
 
-describe("a client that receives other responses before the final one", () => {
+describe("a client that receives interim responses", () => {
   const accepted = encodeUpgradeResponse(true, [], {
     nonce: new Uint8Array(16),
     session: new Uint8Array(16).fill(1),
@@ -15,7 +15,7 @@ describe("a client that receives other responses before the final one", () => {
     mac: undefined,
   });
 
-  /** The outputs of the client after these pieces arrive in answer to its request. */
+  /** The client's outputs after these pieces arrive in answer to its request. */
   function outputsFor(pieces: readonly Uint8Array[]): ClientOutput[] {
     const { client } = new Network();
     const outputs: ClientOutput[] = [];
@@ -34,7 +34,7 @@ describe("a client that receives other responses before the final one", () => {
     return outputs;
   }
 
-  it("skips interim responses, however they are cut", () => {
+  it("skips them, however they are cut", () => {
     const interim = asciiBytes(
       "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\nLink: <\xe9>\n\nHTTP/1.1 102 x\r\n\r\n",
     );
@@ -47,7 +47,7 @@ describe("a client that receives other responses before the final one", () => {
     );
   });
 
-  it("disconnects from a server that sends 17 interim responses", () => {
+  it("disconnects from a server that sends 17", () => {
     const interim = (count: number) => asciiBytes("HTTP/1.1 100 Continue\r\n\r\n".repeat(count));
     expect(outputsFor([concat(interim(16), accepted)])).toMatchObject([{ kind: "session-up" }]);
     expect(outputsFor([concat(interim(17), accepted)])).toMatchObject([
@@ -55,7 +55,7 @@ describe("a client that receives other responses before the final one", () => {
     ]);
   });
 
-  it("names the status of a refusal by HTTP/1.0, which a proxy on the way may speak", () => {
+  it("names the status of a refusal in HTTP/1.0, which a proxy on the way may use", () => {
     expect(outputsFor([asciiBytes("HTTP/1.0 403 Forbidden\r\n\r\n")])).toMatchObject([
       { kind: "disconnect", error: { code: "ERR_UPGRADE_REFUSED", message: expect.stringContaining("403") } },
     ]);

@@ -6,7 +6,7 @@ import { Network } from "../network.ts";
 
 const bytes = (text: string) => new TextEncoder().encode(text);
 const [ALICE, BOB] = [bytes("the key of alice"), bytes("the key of bob..")];
-/** 15 January 2027, half past an hour. */
+/** 15 January 2027, at half past the hour. */
 const UNIX_MS = 1_800_001_800_000;
 const HOUR_MS = 3_600_000;
 
@@ -20,7 +20,7 @@ function entry(name: string, key: Uint8Array, limits: Partial<KeyEntry> = {}): K
 
 const KEYS = [entry("alice", ALICE), entry("bob", BOB)];
 
-/** @param clockErrorMs  how far the client's clock is before the server's */
+/** @param clockErrorMs  how far the client's clock is ahead of the server's */
 function network(
   client: Partial<TunnelClientOptions>,
   keys: readonly KeyEntry[] = KEYS,
@@ -49,8 +49,8 @@ function upgrades(net: Network): string[] {
 const holders = (net: Network) => net.server.sessionReports(10).map(({ key }) => key);
 const alice = { psk: ALICE, keyName: "alice" };
 
-describe("a server with keys of single clients", () => {
-  it("finds the key by its id, and knows the session's owner", () => {
+describe("a server with a key for each client", () => {
+  it("finds the key by its id and knows the session's owner", () => {
     const net = network(alice);
     net.start();
     expect(net.client.isUp).toBe(true);
@@ -58,7 +58,7 @@ describe("a server with keys of single clients", () => {
     expect(net.records).toHaveLength(1);
   });
 
-  it("never sees a name, and sees another id in each hour", () => {
+  it("never sees a name, and sees another id every hour", () => {
     const net = network(alice);
     net.start();
     const now = upgrades(net);
@@ -72,7 +72,7 @@ describe("a server with keys of single clients", () => {
     expect(idOf(upgrades(net).at(-1)!)).not.toBe(idOf(now[0]));
   });
 
-  it("serves a client that does not know names", () => {
+  it("serves a client that does not support names", () => {
     const net = network({ psk: BOB });
     net.start();
     expect(holders(net)).toEqual(["bob"]);
@@ -112,7 +112,7 @@ describe("a server with keys of single clients", () => {
     expect(answers.join()).not.toContain("Underpass");
   });
 
-  it.each(["bob", "carol"])("reports to the holder of a key that it is not that of %s", (keyName) => {
+  it.each(["bob", "carol"])("tells the holder of a key that it does not belong to %s", (keyName) => {
     const net = network({ psk: ALICE, keyName });
     net.start();
     net.advance(3_000);
@@ -123,7 +123,7 @@ describe("a server with keys of single clients", () => {
     expect(net.server.counters.refused.key_name).toBe(errorsOf(net).length);
   });
 
-  it("reports to the holder of a key that it has expired, but not to someone who repeats a request", () => {
+  it("tells the holder of a key that it has expired, but not someone who replays a request", () => {
     const net = network(alice, [entry("alice", ALICE, { expiresAt: UNIX_MS - 1 })]);
     net.start();
     expect(errorsOf(net)).toEqual(["the server does not accept this key: it has expired there"]);
@@ -156,7 +156,7 @@ describe("a server with keys of single clients", () => {
     expect(holders(net)).toEqual(["alice"]);
     expect(errorsOf(net)).toEqual([]);
     expect(net.records).toHaveLength(1);
-    // The error is known from then on.
+    // From then on the client knows the error.
     net.advance(10_000);
     net.cutConnections();
     net.advance(1_000);
@@ -164,7 +164,7 @@ describe("a server with keys of single clients", () => {
     expect(errorsOf(net)).toEqual([]);
   });
 
-  it("serves a client whose clock is set right later, after one refusal", () => {
+  it("serves a client whose clock is corrected later, after one refusal", () => {
     const net = network(alice, KEYS, { clockErrorMs: 5 * HOUR_MS });
     net.start();
     net.client.handleWallClock(net.now, UNIX_MS);
@@ -174,7 +174,7 @@ describe("a server with keys of single clients", () => {
     expect(errorsOf(net)).toHaveLength(1);
   });
 
-  it("limits requests whose key it has to search, but not those with an id", () => {
+  it("limits requests whose key it has to search for, but not those with an id", () => {
     const many = Array.from({ length: 1_000 }, (_, i) => entry(`k${i}`, bytes(`key number ${i} of many`)));
     const net = network(alice, [...many, entry("alice", ALICE)]);
     const stranger = new Network({ client: { psk: bytes("nobody's key is this") } });
@@ -192,13 +192,13 @@ describe("a server with keys of single clients", () => {
     expect(net.client.isUp).toBe(true);
   });
 
-  it("does not let one key's holder resume the session of another", () => {
+  it("does not let the holder of one key resume the session of another", () => {
     const net = network(alice);
     net.start();
     const association = net.client.openAssociation(net.now, undefined, true);
     net.send(association, "192.0.2.1:53", "a");
     net.settle();
-    // The same name, with another key: whoever has the old session is somebody else.
+    // The same name with another key: the old session belongs to someone else.
     net.server.replaceKeys(net.now, [entry("alice", BOB)]);
     net.settle();
     expect(net.server.sessionCount).toBe(0);
@@ -216,7 +216,7 @@ describe("replaced keys", () => {
     return { net, association };
   }
 
-  it("do not affect a session whose key stays, at another position and with other limits", () => {
+  it("do not affect a session whose key stays, even at another position and with other limits", () => {
     const { net, association } = withSession();
     net.server.replaceKeys(net.now, [entry("carol", BOB), entry("alice", ALICE, { maxAssociations: 7 })]);
     net.send(association, "192.0.2.1:53", "second");
@@ -248,7 +248,7 @@ describe("replaced keys", () => {
     expect(net.arrived).toHaveLength(1);
   });
 
-  it("also end a session without lanes, which then cannot be resumed", () => {
+  it("also end a session without lanes, so that it cannot be resumed", () => {
     const { net } = withSession();
     net.ways.set(0, "refuse");
     net.cutConnections();
@@ -269,7 +269,7 @@ describe("replaced keys", () => {
     expect(net.client.isUp).toBe(true);
   });
 
-  it("let a client return once it has its key again", () => {
+  it("let a client return once its key is back", () => {
     const { net } = withSession();
     net.server.replaceKeys(net.now, []);
     net.advance(10_000);
@@ -287,7 +287,7 @@ describe("a key that expires", () => {
     net.start();
     net.advance(19_900);
     expect(net.client.isUp).toBe(true);
-    // Nothing is asked for before it but what any session asks for.
+    // No deadline precedes it except those that any session has.
     expect(net.server.nextTimeout()).toBeGreaterThan(net.now);
     net.advance(200);
     expect(net.server.sessionCount).toBe(0);
@@ -296,7 +296,7 @@ describe("a key that expires", () => {
     expect(errorsOf(net)).toContain("the server does not accept this key: it has expired there");
   });
 
-  it("ends them when the system's clock is set past it", () => {
+  it("ends them when the system clock is set past it", () => {
     const net = network(alice, keys);
     net.start();
     net.server.handleWallClock(net.now, UNIX_MS + 60_000);
@@ -304,7 +304,7 @@ describe("a key that expires", () => {
     expect(net.server.sessionCount).toBe(0);
   });
 
-  it("may get more time", () => {
+  it("may be extended", () => {
     const net = network(alice, keys);
     net.start();
     net.advance(10_000);
@@ -317,7 +317,7 @@ describe("a key that expires", () => {
 });
 
 describe("limits of a key", () => {
-  it("refuse associations beyond them, over all of its sessions, and accept others when some have ended", () => {
+  it("refuse further associations across all of its sessions, and accept new ones when some have ended", () => {
     const net = network(alice, [entry("alice", ALICE, { maxAssociations: 3 })]);
     net.start();
     const all = Array.from({ length: 5 }, () => net.client.openAssociation(net.now, undefined, true));
@@ -357,7 +357,7 @@ describe("limits of a key", () => {
     },
   );
 
-  it("count associations correctly, whatever opens, ends, expires and is replaced", () => {
+  it("count associations correctly however they open, end, expire and are replaced", () => {
     const step = fc.oneof(
       fc.constant("open" as const),
       fc.constant("close" as const),

@@ -26,12 +26,12 @@ interface Capsule {
   readonly type: number;
   /** The first number of the value. */
   readonly id: number;
-  /** Of CONTEXT_ASSIGN: its association. Of DATAGRAM: its sequence number. */
+  /** The association of a CONTEXT_ASSIGN or the sequence number of a DATAGRAM. */
   readonly second: number;
   readonly payload: string;
 }
 
-/** What follows the head in what one end wrote on a connection. */
+/** The capsules that one end wrote on a connection, after the head. */
 function capsulesOf(written: readonly Uint8Array[]): Capsule[] {
   const all = Buffer.concat(written);
   const reader = new CapsuleReader("receipts");
@@ -54,7 +54,7 @@ function capsulesOf(written: readonly Uint8Array[]): Capsule[] {
   return capsules;
 }
 
-/** Virtual time, as far as all lanes need to come up. */
+/** A network with all of its lanes up. */
 function started(lanes: number | "auto", options: NetworkOptions = {}): Network {
   const network = new Network({ latencyMs: 10, ...options, client: { lanes, ...options.client } });
   network.start();
@@ -71,7 +71,7 @@ function payloads(network: Network): string[] {
   return network.arrived.map(({ payload }) => payload);
 }
 
-/** Sends `count` datagrams, one each few milliseconds. */
+/** Sends `count` datagrams, one every `ms`. */
 function sendSteadily(network: Network, association: number, count: number, ms = 5, name = "n"): void {
   for (let i = 0; i < count; i++) {
     network.send(association, TARGET, `${name}${i}`);
@@ -84,7 +84,7 @@ function kinds(network: Network): string[] {
 }
 
 describe("a session with receipts", () => {
-  it("sends datagrams of a context only after its registration, until that is acknowledged", () => {
+  it("sends a context's datagrams only behind its registration until that is acknowledged", () => {
     const network = started(6);
     const [a, b] = [open(network), open(network)];
     const size = network.records.length;
@@ -92,7 +92,7 @@ describe("a session with receipts", () => {
       network.send(i % 2 ? a : b, `192.0.2.${1 + (i % 5)}:53`, `x${i}`.padEnd(1_000));
       network.settle();
     }
-    // No answer can have come yet.
+    // No answer can have arrived yet.
     let datagrams = 0;
     let lanes = 0;
     for (const { fromClient } of network.records.slice(0, size)) {
@@ -117,7 +117,7 @@ describe("a session with receipts", () => {
     expect(network.client.counters.drops.unknown_context).toBe(0);
   });
 
-  it("uses a server's context only after its registration, too", () => {
+  it("uses a server's context only behind its registration, too", () => {
     const network = started(6, { server: { filtering: "endpoint-independent" } });
     network.echoes = false;
     network.send(open(network), TARGET, "x");
@@ -157,7 +157,7 @@ describe("a session with receipts", () => {
     expect(client.spread.bitsPerSecond).toBeGreaterThan(0);
   });
 
-  it("does not reopen an association for a registration that arrives late on a slower lane", () => {
+  it("does not reopen an association for a late registration on a slower lane", () => {
     const network = started(2);
     const address = makeAddress("192.0.2.1", 53)!;
     network.carryToServer(
@@ -185,7 +185,7 @@ describe("a session with receipts", () => {
       expect(network.client.lanesUp).toBe(lane);
     }
     network.advance(100);
-    // Five milliseconds apart, over a round trip of twenty.
+    // 5 ms apart, with a round trip of 20 ms.
     expect(payloads(network).length).toBeGreaterThan(140 - 3 * 5);
     expect(kinds(network)).toEqual(["session-up"]);
     network.maxConnections = 4;
@@ -210,7 +210,7 @@ describe("a session with receipts", () => {
     expect(Math.min(...sequences)).toBe(10);
   });
 
-  it("begins with new numbers at a restarted server, and keeps waiting datagrams", () => {
+  it("restarts its numbers at a restarted server and keeps queued datagrams", () => {
     const network = started(3, { client: { ageBudgetMs: 5_000 } });
     const a = open(network);
     sendSteadily(network, a, 10);
@@ -228,10 +228,10 @@ describe("a session with receipts", () => {
     expect(network.client.storedBytes).toBe(0);
   });
 
-  it("keeps waiting datagrams for the whole age budget while no lane is up", () => {
+  it("keeps queued datagrams for the whole age budget while no lane is up", () => {
     const network = started(3, { client: { ageBudgetMs: 5_000 } });
     const a = open(network);
-    // Long enough for the rate to be known.
+    // Long enough to measure the rate.
     sendSteadily(network, a, 200);
     network.maxConnections = 0;
     network.cutConnections();
@@ -250,31 +250,28 @@ describe("a session with receipts", () => {
     [8, [0, 1], false],
     [8, [2, 3, 4], false],
     [16, [0, 1, 2], false],
-  ])(
-    "continues while of %d lanes these stall for ten seconds: %o; with answers: %s",
-    (lanes, stalled, echoes) => {
-      const network = started(lanes);
-      network.echoes = echoes;
-      const [call, bulk] = [open(network), open(network)];
-      const load = (steps: number) => {
-        for (let i = 0; i < steps; i++) {
-          if (i % 4 === 0) network.send(call, TARGET, `c${i}`);
-          for (let k = 0; k < 3; k++) network.send(bulk, TARGET, `${i}`.padStart(1_200, "b"));
-          network.advance(5);
-        }
-      };
-      load(100);
-      for (const lane of stalled) network.stalledLanes.add(lane);
-      const before = network.atTargets.length;
-      load(2_000);
-      network.stalledLanes.clear();
-      network.advance(500);
-      const since = network.atTargets.slice(before);
-      // On the lanes: at most what a few round trips bring.
-      expect(since.filter((line) => line.includes(": c")).length).toBeGreaterThanOrEqual(495);
-      expect(since.filter((line) => line.includes(": b")).length).toBeGreaterThanOrEqual(5_950);
-    },
-  );
+  ])("continues over %d lanes while these stall for 10 s: %o (answers: %s)", (lanes, stalled, echoes) => {
+    const network = started(lanes);
+    network.echoes = echoes;
+    const [call, bulk] = [open(network), open(network)];
+    const load = (steps: number) => {
+      for (let i = 0; i < steps; i++) {
+        if (i % 4 === 0) network.send(call, TARGET, `c${i}`);
+        for (let k = 0; k < 3; k++) network.send(bulk, TARGET, `${i}`.padStart(1_200, "b"));
+        network.advance(5);
+      }
+    };
+    load(100);
+    for (const lane of stalled) network.stalledLanes.add(lane);
+    const before = network.atTargets.length;
+    load(2_000);
+    network.stalledLanes.clear();
+    network.advance(500);
+    const since = network.atTargets.slice(before);
+    // The stalled lanes may hold the datagrams of a few round trips.
+    expect(since.filter((line) => line.includes(": c")).length).toBeGreaterThanOrEqual(495);
+    expect(since.filter((line) => line.includes(": b")).length).toBeGreaterThanOrEqual(5_950);
+  });
 
   it("reopens an association whose end was lost with a lane, whichever context reveals it", () => {
     const network = started(4, { server: { filtering: "endpoint-independent" } });
@@ -296,7 +293,7 @@ describe("a session with receipts", () => {
     expect(network.atTargets.at(-1)).toContain("198.51.100.1:9: arrives");
   });
 
-  it("is replaced before its ids run out, and its answers still arrive", () => {
+  it("is replaced before its ids run out, and answers still arrive", () => {
     const network = started(4, { client: { maxId: 64 }, latencyMs: 30 });
     for (let i = 0; i < 40; i++) {
       const a = open(network);
@@ -314,7 +311,7 @@ describe("a session with receipts", () => {
     expect(network.server.sessionCount).toBe(1);
   });
 
-  it("ends only the tunnel of a malformed RECEIPT or a DATAGRAM without a whole number", () => {
+  it("ends only the tunnel that carried a malformed RECEIPT or a DATAGRAM with a truncated number", () => {
     const receipt = Uint8Array.of(0x80, 0x55, 0x50, 0x07, 3, 1, 2, 3);
     const datagram = Uint8Array.of(0, 3, 2, 0, 0);
     for (const bytes of [receipt, datagram]) {
@@ -345,7 +342,7 @@ describe("a session with receipts", () => {
         const lie = Buffer.alloc(6 + 4 + 7 * items);
         lie.set([0x80, 0x55, 0x50, 0x07, 0x40, 4 + 7 * items]);
         for (let at = 6; at < lie.length; at++) lie[at] = random();
-        // Lanes that are there, and ages that are.
+        // Mostly lanes that exist and plausible ages.
         for (let item = 0; item < items; item++) {
           if (random() % 4 > 0) lie[10 + 7 * item] %= 4;
           lie[13 + 7 * item] = 0x80 | (random() % 64);
@@ -357,7 +354,7 @@ describe("a session with receipts", () => {
         expect(network.server.storedBytes).toBeLessThan(6_000_000);
       }
       expect(network.client.lanesUp).toBe(4);
-      // What was measured is forgotten within two periods.
+      // Measurements expire within two periods.
       network.advance(25_000);
       const before = network.arrived.length;
       sendSteadily(network, a, 200, 20);
@@ -409,7 +406,7 @@ describe("whether a session has receipts", () => {
     expect(server.sessionCount).toBe(has === asks ? 1 : 2);
   });
 
-  it("decides which lanes may exist", () => {
+  it("decides which lane numbers are valid", () => {
     const { server } = new Network();
     expect(ask(server, request(31, true).bytes).status).toBe(101);
     expect(ask(server, request(32, true).bytes).status).toBe(400);
@@ -419,7 +416,7 @@ describe("whether a session has receipts", () => {
     expect([answer.status, answer.extension?.receipts]).toEqual([101, false]);
   });
 
-  it("depends on the server too: without them each association has its lane", () => {
+  it("depends on the server too; without receipts each association has its own lane", () => {
     const network = started(3, { server: { hasReceipts: false } });
     expect(network.client.lanesUp).toBe(3);
     for (const a of [open(network), open(network), open(network)]) sendSteadily(network, a, 5);
@@ -440,7 +437,7 @@ describe("whether a session has receipts", () => {
       event.kind === "disconnect" && event.error ? [event.error.code] : [],
     )[0];
 
-  it("cannot be decided by a server that was not asked", () => {
+  it("is the client's choice: a server cannot turn them on unasked", () => {
     const network = new Network({ client: { lanes: 1 } });
     network.tamper = (bytes, isFromServer) => (isFromServer ? swap("r=?0", "r=?0, q=1")(bytes) : bytes);
     network.start();
@@ -448,7 +445,7 @@ describe("whether a session has receipts", () => {
     expect(refusal(network)).toBe("ERR_UPGRADE_REFUSED");
   });
 
-  it("cannot be changed on the way unnoticed if there is a key", () => {
+  it("cannot be changed on the way unnoticed if the ends share a key", () => {
     const options = { client: { psk: KEY, lanes: 2 }, server: { psk: KEY } };
     const stripped = new Network(options);
     stripped.tamper = (bytes, isFromServer) => (isFromServer ? swap(", q=1", "")(bytes) : bytes);
@@ -461,13 +458,13 @@ describe("whether a session has receipts", () => {
     const unasked = new Network(options);
     unasked.tamper = (bytes, isFromServer) => (isFromServer ? bytes : swap(", q=1", "")(bytes));
     unasked.start();
-    // As if the client had not asked, which costs speed alone.
+    // This equals a client that did not ask, which costs only speed.
     expect(unasked.client.isUp).toBe(true);
   });
 });
 
 describe("--lanes auto", () => {
-  it("has one lane on a short path to this machine", () => {
+  it("uses one lane for a server on this machine over a short path", () => {
     const network = started("auto", { latencyMs: 0, client: { isLocal: true } });
     network.advance(30_000);
     expect(kinds(network)).toEqual(["session-up"]);
@@ -533,7 +530,7 @@ describe("--lanes auto", () => {
     expect(network.client.lanesUp).toBe(4);
   });
 
-  it("accepts the number of lanes that the carrier lets through", () => {
+  it("settles for the number of lanes that the carrier allows", () => {
     const network = started("auto");
     network.maxConnections = 3;
     network.cutConnections(3);
@@ -549,7 +546,7 @@ describe("--lanes auto", () => {
     expect(new Set(payloads(network)).size).toBe(1_000);
   });
 
-  it("connects again whenever the last lane is lost, also while others are being closed", () => {
+  it("connects again whenever the last lane is lost, even while others are closing", () => {
     for (let ms = 0; ms < 4_000; ms += 50) {
       const network = started("auto");
       network.maxConnections = 1;
@@ -562,7 +559,7 @@ describe("--lanes auto", () => {
     }
   });
 
-  it("accepts that number even if the carrier ends a lane for each further one", () => {
+  it("settles for that number even if the carrier ends an old lane for each new one", () => {
     const network = started("auto");
     const endOldest = () => {
       if (network.openConnections > 3) network.cutOldest();

@@ -36,7 +36,7 @@ function payloads(network: Network): string[] {
   return network.arrived.map(({ payload }) => payload);
 }
 
-/** All of it comes to the client's lane 0 at once. */
+/** Delivers the capsules to the client's lane 0 in one piece. */
 function fromServer(network: Network, ...capsules: Uint8Array[]): void {
   network.carryToClient(Buffer.concat(capsules));
 }
@@ -45,7 +45,7 @@ function datagram(context: number, payload: string): Uint8Array {
   return Buffer.from([0, payload.length + 1, context, ...Buffer.from(payload)]);
 }
 
-describe("a datagram right before the end of its context, in one chunk,", () => {
+describe("a datagram in one chunk with the end of its context", () => {
   it("reaches the application with its own source, whatever ends it", () => {
     const network = started();
     network.echoes = false;
@@ -104,7 +104,7 @@ describe("a server", () => {
     return connection;
   };
 
-  it("starts nothing for a connection that is gone when its target's name is resolved", () => {
+  it("starts nothing for a connection that ended before its target's name was resolved", () => {
     const { server, now } = new Network();
     const connection = plain(server, now, "a.test");
     const output = server.pollOutput();
@@ -126,7 +126,7 @@ describe("a server", () => {
     expect(server.counters.refused.tunnel_limit).toBe(3);
   });
 
-  it("sends nothing to a name that is not resolved, even if the client acknowledges it", () => {
+  it("sends nothing to an unresolved name, even if the client acknowledges it", () => {
     const network = started();
     network.answersNames = false;
     const a = open(network);
@@ -138,7 +138,7 @@ describe("a server", () => {
     expect(network.atTargets).toEqual([]);
   });
 
-  it("drops datagrams from denied addresses, so that a forged source is no way around its policy", () => {
+  it("drops datagrams from denied addresses, so that a forged source cannot bypass the policy", () => {
     const network = started({ server: { filtering: "endpoint-independent" } });
     network.echoes = false;
     const a = open(network);
@@ -153,7 +153,7 @@ describe("a server", () => {
 });
 
 describe("names", () => {
-  it("are looked up 64 at a time per session, in turn, and not at all once their context is closed", () => {
+  it("are looked up 64 at a time per session, in order, and not at all once their context is closed", () => {
     const network = started();
     const { server } = network;
     network.answersNames = false;
@@ -170,7 +170,7 @@ describe("names", () => {
     expect(asked().map(({ name }) => name)).toEqual(Array.from({ length: 100 }, (_, i) => `${i}.test`));
   });
 
-  it("that a client endlessly registers and closes are not looked up endlessly", () => {
+  it("are not looked up without bound when a client keeps registering and closing them", () => {
     const network = started();
     network.answersNames = false;
     const a = open(network);
@@ -206,7 +206,7 @@ describe("datagrams", () => {
     ]);
   });
 
-  it("of one association leave from one port, whatever the target", () => {
+  it("of one association leave from one port for every target", () => {
     const network = started();
     const [a, b] = [open(network), open(network)];
     for (let i = 0; i < 3; i++) {
@@ -220,7 +220,7 @@ describe("datagrams", () => {
     expect(ports("y")).toEqual(new Set(["40001"]));
   });
 
-  it("for a name wait until the server has resolved it, and answers carry the address found", () => {
+  it("to a name wait until the server has resolved it, and answers carry its address", () => {
     const network = started();
     network.names.set("example.test", "192.0.2.7");
     const a = open(network);
@@ -231,7 +231,7 @@ describe("datagrams", () => {
     expect(network.arrived[0].remote).toBe("192.0.2.7:53");
   });
 
-  it("to a name that does not exist are dropped and counted, without a lookup each time", () => {
+  it("to a name that does not exist are dropped and counted without a lookup for each", () => {
     const network = started();
     const a = open(network);
     for (let i = 0; i < 5; i++) {
@@ -269,7 +269,7 @@ describe("datagrams", () => {
 });
 
 describe("an association that begins in the chunk in which another ends", () => {
-  it("has a slot of its own until the host has closed the other's socket", () => {
+  it("gets another slot until the host has closed the old socket", () => {
     const network = started();
     const first = open(network);
     network.send(first, "192.0.2.1:53", "first");
@@ -282,7 +282,7 @@ describe("an association that begins in the chunk in which another ends", () => 
     expect(payloads(network)).toEqual(["first", "second"]);
   });
 
-  it("is not confused by the host with the one that was evicted for it", () => {
+  it("is not mistaken by the host for the one that was evicted for it", () => {
     const network = started({ client: { maxAssociations: 1 } });
     const first = open(network);
     const second = open(network);
@@ -307,13 +307,13 @@ describe("filtering", () => {
     return { heard: payloads(network), filtered: network.server.counters.drops.filtered };
   };
 
-  it("that is endpoint-independent accepts every sender", () => {
+  it("endpoint-independent accepts every sender", () => {
     expect(heard("endpoint-independent")).toEqual({ heard: senders, filtered: 0 });
   });
-  it("that is address-dependent accepts every port of an address that was sent to", () => {
+  it("address-dependent accepts every port of an address that was sent to", () => {
     expect(heard("address-dependent")).toEqual({ heard: senders.slice(0, 2), filtered: 1 });
   });
-  it("that is address-and-port-dependent accepts only what was sent to", () => {
+  it("address-and-port-dependent accepts only addresses and ports that were sent to", () => {
     expect(heard("address-and-port-dependent")).toEqual({ heard: senders.slice(0, 1), filtered: 2 });
   });
 });
@@ -326,7 +326,7 @@ describe("a handshake", () => {
     expect(payloads(network)).toEqual(["x"]);
   });
 
-  it("is answered like any unknown page when the key is wrong or missing", () => {
+  it("gets the answer of an unknown page when the key is wrong or missing", () => {
     for (const psk of [undefined, new TextEncoder().encode("another key of sixteen bytes")]) {
       const network = new Network({ client: { psk }, server: { psk: KEY } });
       network.start();
@@ -338,7 +338,7 @@ describe("a handshake", () => {
     }
   });
 
-  it("fails for a client with a key when the server cannot prove that it has it", () => {
+  it("fails for a client with a key if the server cannot prove that it has the same key", () => {
     const network = new Network({ client: { psk: KEY } });
     network.start();
     expect(network.client.isUp).toBe(false);
@@ -346,7 +346,7 @@ describe("a handshake", () => {
     expect(failure).toMatchObject({ error: { code: "ERR_SERVER_PROOF" } });
   });
 
-  it("never shows the key, and two runs never show the same nonce", () => {
+  it("never reveals the key and never repeats a nonce", () => {
     const network = new Network(KEYS);
     network.client.start(network.now);
     network.client.pollOutput();
@@ -356,7 +356,7 @@ describe("a handshake", () => {
     expect(text).not.toContain(Buffer.from(KEY).toString("base64"));
   });
 
-  it("is ended when it takes longer than 5 s", () => {
+  it("is cut off after 5 s", () => {
     const network = new Network();
     const connection = network.server.handleAccept(network.now);
     const slow = new TextEncoder().encode("GET / HTTP/1.1\r\n");
@@ -369,7 +369,7 @@ describe("a handshake", () => {
 });
 
 describe("heartbeats", () => {
-  it("keep an idle session alive for an hour and measure the round trip", () => {
+  it("keep an idle session up for an hour and measure the round trip", () => {
     const network = started({ latencyMs: 20 });
     network.advance(3_600_000);
     expect(network.client.isUp).toBe(true);
@@ -379,7 +379,7 @@ describe("heartbeats", () => {
     expect(network.server.rttMs).toBeGreaterThanOrEqual(40);
   });
 
-  it("from a peer that reads late are all echoed, in order, as long as at most 1 MiB waits", () => {
+  it("from a peer that reads late are all echoed in order while at most 1 MiB is queued", () => {
     const { client, now } = started();
     const count = 80_000;
     const asked = Buffer.concat(Array.from({ length: count }, (_, i) => encodeHeartbeat(i, 1)));
@@ -394,7 +394,7 @@ describe("heartbeats", () => {
     expect(client.isUp).toBe(true);
   });
 
-  it("from a server that does not read are echoed up to 1 MiB beyond all registrations; then its lane ends", () => {
+  it("from a server that does not read are echoed until 1 MiB is queued beside all registrations; then its lane ends", () => {
     const { client, now } = started({ client: { maxAssociations: 16, maxContexts: 16 } });
     const asked = Buffer.concat(Array.from({ length: 10_000 }, () => encodeHeartbeat(1, 1)));
     let sent = 0;
@@ -440,7 +440,7 @@ describe("a resumed session", () => {
     expect(network.client.counters.resumed).toBe(1);
   });
 
-  it("receives a target's datagram before the client has sent again", () => {
+  it("delivers a target's datagram before the client has sent again", () => {
     const network = started();
     const a = open(network);
     network.send(a, "192.0.2.1:53", "x");
@@ -469,7 +469,7 @@ describe("a resumed session", () => {
     expect(new Set(payloads(network).slice(1000))).toEqual(new Set(all.map((a) => `b${a}`)));
   });
 
-  it("is up within 6 s of the server's return, however long it was away", () => {
+  it("is up within 6 s of the server's return after any downtime", () => {
     for (const away of [300, 7_000, 61_000, 600_000]) {
       const network = started();
       network.killServer();
@@ -508,7 +508,7 @@ describe("a resumed session", () => {
     expect(second.session).not.toEqual(first.session);
   });
 
-  it("is impossible after the linger time, and the association gets a new port", () => {
+  it("does not exist after the linger time: the association gets a new port", () => {
     const network = started({ server: { lingerMs: 1_000 } });
     const a = open(network);
     network.send(a, "192.0.2.1:53", "before");
@@ -539,7 +539,7 @@ describe("a resumed session", () => {
 });
 
 describe("lanes", () => {
-  it("share the associations, and those of a lane that dies move to another with their ports", () => {
+  it("share the associations, and those of a lost lane move to another lane with their ports", () => {
     const network = started({ client: { lanes: 4 } });
     expect(network.client.lanesUp).toBe(4);
     const all = Array.from({ length: 100 }, () => open(network));
@@ -572,7 +572,7 @@ describe("lanes", () => {
 });
 
 describe("bounds", () => {
-  it("beyond max-associations the idlest that may expire is evicted and counted", () => {
+  it("above max-associations the idlest association that may expire is evicted and counted", () => {
     const network = started({ client: { maxAssociations: 2 } });
     const first = open(network);
     network.advance(10);
@@ -588,7 +588,7 @@ describe("bounds", () => {
     });
   });
 
-  it("the server refuses an association when all others had answers, and the client does not ask for each datagram", () => {
+  it("the server refuses an association if all others had answers, and the client does not ask again for each datagram", () => {
     const network = started({ server: { maxAssociationsPerSession: 1 } });
     const [a, b] = [open(network), open(network)];
     for (let i = 0; i < 2; i++) {
@@ -604,7 +604,7 @@ describe("bounds", () => {
     expect(network.client.counters.drops.association_limit).toBe(9);
   });
 
-  it("a lane that returns before its end was noticed takes its own place at the limit of tunnels", () => {
+  it("a lane that reconnects before the server saw its end takes over its own place at the limit of tunnels", () => {
     const network = started({ server: { maxTunnels: 1, heartbeatMs: 60_000 } });
     network.isStalled = true;
     network.advance(20_500);
@@ -630,7 +630,7 @@ describe("bounds", () => {
     }
     expect(new Set(payloads(network)).size).toBe(3_001);
     expect(network.server.counters.refused.association_evicted).toBe(3_001 - 500);
-    // The one that goes on was not evicted: its target still sees the same port.
+    // The ongoing association was not evicted: its target still sees the same port.
     network.send(call, "192.0.2.9:5060", "call again");
     network.settle();
     const ports = network.atTargets.filter((line) => line.includes("call")).map((line) => line.split(" ")[0]);
@@ -647,7 +647,7 @@ describe("bounds", () => {
     expect(network.server.counters.refused.half_open_limit).toBe(6);
   });
 
-  it("an idle association ends after 60 s, one that was answered more than once after 300 s", () => {
+  it("an idle association ends after 60 s, or after 300 s if it had more than one answer", () => {
     const network = started();
     const [once, twice] = [open(network), open(network)];
     network.send(once, "192.0.2.1:53", "x");
@@ -666,7 +666,7 @@ describe("bounds", () => {
   });
 });
 
-describe("a stream that is cut anywhere", () => {
+describe("a stream cut into pieces of any size", () => {
   it("yields the same datagrams", () => {
     const run = (cutBytes: number) => {
       const network = started({ ...KEYS, cutBytes });
@@ -690,7 +690,7 @@ describe("a session whose ids run out", () => {
   const few = { client: { maxId }, server: { maxId } };
   const ports = (network: Network) => new Set(network.atTargets.map((line) => line.split(" ")[0]));
   const isRenewed = (network: Network) => network.clientEvents.some(({ kind }) => kind === "session-renewed");
-  /** Opens and closes associations until that is so. */
+  /** Opens and closes associations until the condition holds. */
   const useIds = (network: Network, until: (count: number) => boolean) => {
     for (let count = 0; !until(count); count++) {
       const association = open(network);
@@ -701,7 +701,7 @@ describe("a session whose ids run out", () => {
     }
   };
 
-  it("is replaced by a new one before, and every datagram arrives", () => {
+  it("is replaced by a new one in time, and every datagram arrives", () => {
     for (const latencyMs of [0, 30]) {
       const network = started({ ...few, latencyMs });
       const call = open(network, false);
@@ -719,14 +719,14 @@ describe("a session whose ids run out", () => {
       expect(network.unexpectedCloses).toBe(0);
       expect(network.client.counters.drops).toEqual(new Counters().drops);
       expect(network.server.counters.drops).toEqual(new Counters().drops);
-      // The former sessions have ended, with their connections.
+      // The old sessions have ended with their connections.
       expect(network.server.sessionCount).toBe(1);
       expect(network.openConnections).toBe(1);
       expect(ports(network).size).toBeGreaterThan(1);
     }
   });
 
-  it("still delivers the answers to its sockets to their application", () => {
+  it("still delivers answers on its old sockets to their application", () => {
     const network = started(few);
     network.echoes = false;
     const call = open(network, false);
@@ -754,7 +754,7 @@ describe("a session whose ids run out", () => {
     expect(payloads(network)).toHaveLength(strangers + 1);
   });
 
-  it("keeps an association whose new id belonged to one that is being closed", () => {
+  it("keeps an association whose new id belonged to one that is closing", () => {
     const network = started({ ...few, latencyMs: 30 });
     const [call, closing] = [open(network, false), open(network, false)];
     network.send(closing, "192.0.2.1:53", "takes id 1");
@@ -776,13 +776,13 @@ describe("a session whose ids run out", () => {
     expect(isRenewed(network)).toBe(true);
     network.send(call, "192.0.2.9:5060", "still there");
     network.advance(5_000);
-    // Another port of the same host answers: only the association that sent to it hears that.
+    // Another port of the same host answers; only the association that sent to that port receives it.
     for (let slot = 0; slot < 300; slot++) network.receive(slot, "192.0.2.9:9999", "from another port");
     network.advance(1_000);
     expect(payloads(network).filter((payload) => payload === "from another port")).toHaveLength(1);
   });
 
-  it("is replaced when the server has used up its ids and the client heard of none", () => {
+  it("is replaced when the server has used up its ids without the client learning of any", () => {
     const network = started({
       client: { maxId },
       server: { maxId, filtering: "endpoint-independent" },
@@ -805,7 +805,7 @@ describe("a session whose ids run out", () => {
     expect(payloads(network).at(-1)).toBe("hello again");
   });
 
-  it("is resumed if it is lost meanwhile, and then replaced", () => {
+  it("is resumed and then replaced if its lanes are lost meanwhile", () => {
     const network = started(few);
     const call = open(network, false);
     useIds(network, (count) => count === 170);
@@ -837,7 +837,7 @@ describe("deadlines", () => {
     }
   });
 
-  it("the server wakes once per heartbeat, however many associations are idle", () => {
+  it("the server wakes once per heartbeat for any number of idle associations", () => {
     const network = started();
     for (let i = 0; i < 1_000; i++) network.send(open(network, false), "192.0.2.1:53", "x");
     network.settle();

@@ -6,7 +6,7 @@ import { Network } from "../network.ts";
 
 const TARGET = "192.0.2.1:53";
 
-/** A session with one association, 0 on both ends, that has sent to {@link TARGET}. */
+/** A session with one association, number 0 at both ends, that has sent to {@link TARGET}. */
 function started(...options: ConstructorParameters<typeof Network>): Network {
   const network = new Network(...options);
   network.start();
@@ -17,7 +17,7 @@ function started(...options: ConstructorParameters<typeof Network>): Network {
   return network;
 }
 
-/** Has the client take bytes as from the server's end of lane 0. */
+/** Delivers bytes to the client as if the server had sent them on lane 0. */
 function inject(network: Network, bytes: Uint8Array): void {
   for (let at = 0; at < bytes.length; ) {
     at = network.client.handleStream(network.now, 0, bytes, at, bytes.length);
@@ -51,7 +51,7 @@ describe("a target that cannot be reached", () => {
     expect(network.arrived.at(-1)?.payload).toBe("still sent");
   });
 
-  it("is reported for the association that sent there, over whichever lane", () => {
+  it("is reported for the association that sent there, on any lane", () => {
     const network = started({ client: { lanes: 3 } });
     const others = Array.from({ length: 5 }, () =>
       network.client.openAssociation(network.now, undefined, false),
@@ -64,7 +64,7 @@ describe("a target that cannot be reached", () => {
     const { address, association } = network.server.contexts;
     for (const i of others.keys()) {
       const target = `192.0.2.${i + 10}:9`;
-      // Associations have other numbers there.
+      // Associations have different numbers at the server.
       const slot = address.findIndex((one) => one !== undefined && formatAddress(one) === target);
       network.unreachable(association[slot], target, "port");
     }
@@ -72,7 +72,7 @@ describe("a target that cannot be reached", () => {
     expect(network.told.sort()).toEqual(others.map((one, i) => `${one} 192.0.2.${i + 10}:9 port 0`).sort());
   });
 
-  it("is reported under the name that was asked for and resolved to it", () => {
+  it("is reported under the name that resolved to it", () => {
     const network = started();
     network.names.set("example.test", "192.0.2.7");
     network.echoes = false;
@@ -83,7 +83,7 @@ describe("a target that cannot be reached", () => {
     expect(network.told).toEqual(["0 example.test:53 host 0"]);
   });
 
-  it("is reported for an answered sender, with the server's own context", () => {
+  it("is reported for an answered sender through the server's own context", () => {
     const network = started();
     network.receive(0, "192.0.2.1:54", "hello");
     network.settle();
@@ -93,7 +93,7 @@ describe("a target that cannot be reached", () => {
     expect(network.told).toEqual(["0 192.0.2.1:54 port 0"]);
   });
 
-  it("is not reported if nobody sent there, or without a lane", () => {
+  it("is not reported if nobody sent there or no lane is up", () => {
     const network = started();
     network.unreachable(0, "192.0.2.99:53", "port");
     network.unreachable(77, TARGET, "port");
@@ -122,7 +122,7 @@ describe("a target that cannot be reached", () => {
 });
 
 describe("a target that the server refuses", () => {
-  it("is reported as prohibited at once, and again for later datagrams, once a batch", () => {
+  it("is reported as prohibited at once, and once for each later batch of datagrams", () => {
     const network = started();
     network.send(0, "10.0.0.1:53", "x");
     network.settle();
@@ -154,7 +154,7 @@ describe("a target that the server refuses", () => {
     expect(network.told).toEqual(["0 nowhere.test:53 prohibited 0"]);
   });
 
-  it("is not reported for the limit of contexts, as the idlest context makes room", () => {
+  it("is not reported at the limit of contexts, where the idlest context makes room", () => {
     const network = started({ server: { maxContextsPerSession: 1 } });
     network.send(0, "192.0.2.2:53", "x");
     network.send(0, "192.0.2.3:53", "x");
@@ -164,12 +164,12 @@ describe("a target that the server refuses", () => {
     expect(network.server.contexts.size).toBe(1);
   });
 
-  it("is not reported to an association that reuses the slot of the sender", () => {
+  it("is not reported to an association that reuses the sender's slot", () => {
     const network = started();
     network.send(0, "10.0.0.1:53", "x");
     network.settle();
     network.send(0, "10.0.0.1:53", "x");
-    // The host has not heard of it yet.
+    // The host does not know of it yet.
     network.client.closeAssociation(network.now, 0);
     network.settle();
     expect(network.told).toHaveLength(1);
@@ -177,7 +177,7 @@ describe("a target that the server refuses", () => {
 });
 
 describe("a server that sends wrong UNREACHABLE capsules", () => {
-  it("makes the client report at most 200 a second, and keep no more", () => {
+  it("makes the client report and keep at most 200 a second", () => {
     const network = started();
     const others = Array.from({ length: 300 }, (_, i) => `192.0.2.5:${1000 + i}`);
     for (const target of others) network.send(0, target, "x");
@@ -192,7 +192,7 @@ describe("a server that sends wrong UNREACHABLE capsules", () => {
     expect(network.told).toHaveLength(200);
   });
 
-  it("is ignored for unknown contexts, and unknown kinds are read as host", () => {
+  it("is ignored for unknown contexts, and its unknown kinds count as host", () => {
     const network = started();
     inject(network, encodeUnreachable(4, "port", 0));
     inject(network, encodeUnreachable(1, "port", 0));
@@ -202,7 +202,7 @@ describe("a server that sends wrong UNREACHABLE capsules", () => {
     expect(network.told).toEqual([`0 ${TARGET} host 0`, `0 ${TARGET} host 0`]);
   });
 
-  it("does no harm by closing the context in the same chunk", () => {
+  it("does no harm if it closes the context in the same chunk", () => {
     const network = started();
     inject(network, Uint8Array.of(...encodeUnreachable(2, "port", 0), ...encodeCompressionClose(2)));
     expect(network.told).toEqual([`0 ${TARGET} port 0`]);
@@ -224,7 +224,7 @@ describe("a server that sends wrong UNREACHABLE capsules", () => {
   });
 });
 
-describe("a client without our extension", () => {
+describe("a client without the extension", () => {
   it("gets no UNREACHABLE capsules", () => {
     const network = new Network();
     const { server } = network;

@@ -12,13 +12,13 @@ function network(count: number, client: Partial<TunnelClientOptions> = {}): Netw
   return new Network({ client: { ways: same(count), lanes: 1, ...client } });
 }
 
-/** The lasting events, and the way at the end. */
+/** The events that matter here, and the way in use at the end. */
 function ups({ clientEvents }: Network): string[] {
   return clientEvents.flatMap(({ kind }) => (kind.startsWith("session-") ? [kind] : []));
 }
 
 describe("a client with several ways", () => {
-  it("takes the first when it works, and never tries the others", () => {
+  it("uses the first if it works and never tries the others", () => {
     const net = network(3);
     net.start();
     net.advance(60_000);
@@ -26,7 +26,7 @@ describe("a client with several ways", () => {
     expect(ups(net)).toEqual(["session-up"]);
   });
 
-  it("tries the next at once if one is refused, and after a second if one is silent", () => {
+  it("tries the next at once after a refusal, and after 1 s of silence", () => {
     const net = network(4);
     net.ways.set(0, "refuse").set(1, "drop").set(2, "swallow");
     net.start();
@@ -37,7 +37,7 @@ describe("a client with several ways", () => {
   });
 
   it.each([1, 2])(
-    "connects at once when the network has changed, however long it has tried (ways: %d)",
+    "connects at once when the network changes, however long it has tried (ways: %d)",
     (count) => {
       const net = network(count);
       net.start();
@@ -51,7 +51,7 @@ describe("a client with several ways", () => {
     },
   );
 
-  it("cancels the other attempts when one has worked", () => {
+  it("cancels the other attempts when one works", () => {
     const net = network(3);
     net.ways.set(0, "drop").set(1, "swallow");
     net.start();
@@ -61,7 +61,7 @@ describe("a client with several ways", () => {
     expect(net.attempts).toHaveLength(3);
   });
 
-  it("takes a way that connects, stays silent, and finally answers, if it is the first to do so", () => {
+  it("uses a way that connects and answers late, if it is the first to answer", () => {
     const net = network(2);
     net.ways.set(0, "swallow").set(1, "drop");
     net.start();
@@ -92,7 +92,7 @@ describe("a client with several ways", () => {
       expect(ups(net)).toEqual(["session-up", "session-down", "session-resumed"]);
       expect(net.client.way).toBe(1);
       expect(net.arrived.map(({ payload }) => payload)).toEqual(["before", "after"]);
-      // The source port is the same.
+      // The source port has not changed.
       expect(new Set(net.atTargets.map((line) => line.split(" ")[0])).size).toBe(1);
     },
   );
@@ -109,7 +109,7 @@ describe("a client with several ways", () => {
     expect(new Set(net.attempts.slice(2).map((text) => text.split(" ")[1]))).toEqual(new Set(["1"]));
   });
 
-  it("keeps trying all ways while none works, the first one first, at most five seconds apart", () => {
+  it("keeps trying all ways while none works, starting with the first, at most 5 s apart", () => {
     const net = network(2);
     net.ways.set(1, "drop");
     net.serverIsUp = false;
@@ -127,7 +127,7 @@ describe("a client with several ways", () => {
     expect(times.length).toBeLessThan(30);
   });
 
-  it("goes back to the first way at a loss after ten minutes, and not before", () => {
+  it("goes back to the first way when it reconnects after ten minutes, and not before", () => {
     const net = network(2);
     net.ways.set(0, "drop");
     net.start();
@@ -162,7 +162,7 @@ describe("a client with several ways", () => {
 
 describe("WayRace", () => {
   const servers = (...numbers: number[]): Way[] => numbers.map((server) => ({ authority: "a.test", server }));
-  /** Ways in the order in which they are tried when all are silent. */
+  /** The order in which ways are tried when all are silent. */
   function order(race: WayRace, now: number, count: number): number[] {
     let underWay = 0;
     return Array.from({ length: count }, (_, i) => {
@@ -172,7 +172,7 @@ describe("WayRace", () => {
     });
   }
 
-  it("tries the ways to the server that knows the session before those to others", () => {
+  it("tries the ways to the session's server before those to other servers", () => {
     const race = new WayRace(servers(0, 0, 1, 1), () => 0);
     race.begin(0, false, false);
     race.next(0, 0);
@@ -183,7 +183,7 @@ describe("WayRace", () => {
     expect(order(race, 700_000, 4)).toEqual([2, 3, 0, 1]);
   });
 
-  it("prefers no server when there is no session", () => {
+  it("prefers no server without a session", () => {
     const race = new WayRace(servers(0, 1), () => 0);
     race.begin(0, false, false);
     expect(order(race, 0, 2)).toEqual([0, 1]);

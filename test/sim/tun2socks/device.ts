@@ -21,7 +21,7 @@ export interface Sent {
   readonly payload: Buffer;
 }
 
-/** A packet that was written to the device; `raw` is without its virtio-net header. */
+/** A packet written to the device; `raw` excludes its virtio-net header. */
 export interface Written extends Inspected {
   readonly raw: Buffer;
   readonly virtio: Buffer;
@@ -31,7 +31,7 @@ export interface DeviceOptions extends Omit<Partial<Tun2SocksOptions>, "limits">
   readonly limits?: Partial<Tun2SocksOptions["limits"]>;
 }
 
-/** A `Tun2Socks` with virtual time. Every packet that comes out is checked by the slow oracle. */
+/** A `Tun2Socks` in virtual time. The slow oracle checks every packet that it writes. */
 export class Device {
   now = 1_000;
   readonly core: Tun2Socks;
@@ -58,7 +58,7 @@ export class Device {
     });
   }
 
-  /** Packets from the device, in one batch; with virtio, each gets a header of zeros. @returns what was written for them */
+  /** Reads packets from the device in one batch; with virtio, each gets a header of zeros. @returns the packets written for them */
   send(...packets: Uint8Array[]): Written[] {
     const header = Buffer.alloc(this.virtio ? VIRTIO_BYTES : 0);
     return this.sendRaw(...packets.map((packet) => Buffer.concat([header, packet])));
@@ -80,7 +80,7 @@ export class Device {
     return this.written.slice(before);
   }
 
-  /** A datagram for an association's application. */
+  /** Delivers a datagram for an association's application. */
   reply(association: number, remote: string, payload: Uint8Array): Written[] {
     const before = this.written.length;
     const wasTaken = this.core.handleDatagram(
@@ -119,7 +119,7 @@ export class Device {
     return this.written.slice(before);
   }
 
-  /** Lets time pass, with a wake-up at each moment that core asks for. */
+  /** Advances time and wakes core at each of its deadlines. */
   advance(ms: number): void {
     const until = this.now + ms;
     while (this.core.nextTimeout() <= until) {

@@ -29,7 +29,7 @@ const LIMITS = {
 const APPS = ["10.0.0.9", OWN[4], "fd00::9", OWN[6]];
 const TARGETS = ["192.0.2.7", "192.0.2.7", "2001:db8::7", "2001:db8::7"];
 
-/** Packets as honest programs send them, and some that dishonest ones would. */
+/** Packets of honest programs, and a few that only dishonest ones send. */
 function honestPackets(random: () => number): Uint8Array[] {
   const payload = Buffer.from(randomBytes(random, 60));
   const packets: Uint8Array[] = vectors("packets.json").map(({ hex }) => bytesOf(hex));
@@ -51,7 +51,7 @@ function honestPackets(random: () => number): Uint8Array[] {
   return packets;
 }
 
-/** A datagram or a SYN of an application that nobody knows yet. */
+/** A datagram or a SYN from a new application. */
 function newcomer(random: () => number): Uint8Array {
   const i = random() % 4;
   const [source, destination, port] = [APPS[i], TARGETS[i], 1 + (random() % 60_000)];
@@ -60,7 +60,7 @@ function newcomer(random: () => number): Uint8Array {
   return tcpPacket({ ...segment, sequence: random(), acknowledgment: 0, flags: 2 });
 }
 
-/** A datagram of some application in two fragments. */
+/** A datagram of a random application in two fragments. */
 function fragments(random: () => number): [Uint8Array, Uint8Array] {
   const i = random() % 4;
   const [source, destination, identification] = [APPS[i], TARGETS[i], random() & 0xffff];
@@ -78,7 +78,7 @@ function fragments(random: () => number): [Uint8Array, Uint8Array] {
   return [fragment(0, message.subarray(0, 40)), fragment(40, message.subarray(40))];
 }
 
-/** A virtio-net header that goes with a packet, whose checksum is left to it, or one that asks for what cannot be. */
+/** A virtio-net header that matches a packet, which may leave its checksum to it, or one with impossible values. */
 function virtioHeader(random: () => number, packet: Uint8Array): Buffer {
   const header = Buffer.alloc(VIRTIO_BYTES);
   const isIpv4 = packet[0] >> 4 === 4;
@@ -100,7 +100,7 @@ function virtioHeader(random: () => number, packet: Uint8Array): Buffer {
   return random() % 10 === 0 ? Buffer.from(mutate(random, header).subarray(0, VIRTIO_BYTES)) : header;
 }
 
-/** Makes the length, and of IPv4 the header's checksum, right again. */
+/** Corrects the length, and the header checksum of IPv4. */
 function mend(packet: Uint8Array): void {
   const version = packet.length < 20 ? 0 : packet[0] >> 4;
   if (version === 4 && (packet[0] & 15) * 4 <= packet.length) {
@@ -109,7 +109,7 @@ function mend(packet: Uint8Array): void {
   } else if (version === 6 && packet.length >= 40) writeUint16(packet, 4, packet.length - 40);
 }
 
-/** An IP packet without what follows its own length. */
+/** An IP packet without the bytes after its length. */
 function trimmed(packet: Buffer): Buffer {
   const length = packet[0] >> 4 === 4 ? packet.readUInt16BE(2) : 40 + packet.readUInt16BE(4);
   return packet.subarray(0, length);
@@ -176,12 +176,12 @@ describe.each([false, true])("half a million random and mutated packets (virtio:
     if (random() % 8 === 0) return packet;
     const mutant = random() % 2 === 0 ? mutate(random, packet) : Uint8Array.from(packet);
     mutant[random() % mutant.length] ^= 1 << (random() % 8);
-    // Otherwise few would get past the first checks.
+    // Otherwise few would pass the first checks.
     if (random() % 8 > 0) mend(mutant);
     return mutant;
   }
 
-  /** Hands over `count` packets that stand in `data`; every packet that comes out is judged. @returns these packets */
+  /** Passes core the first `count` packets of `data` and judges every packet that it writes. @returns the packets written */
   function exchange(count: number, isFirstRound: boolean): Buffer[] {
     const originals = Buffer.from(data);
     const out: Buffer[] = [];
@@ -226,7 +226,7 @@ describe.each([false, true])("half a million random and mutated packets (virtio:
     const family = version as 4 | 6;
     if (protocol === 1 || protocol === 58) inspect(packet, checksum);
     else {
-      // What came wrong is still wrong, for the end to see; what came right is right.
+      // A wrong checksum stays wrong, so that the receiver sees it; a right one stays right.
       const wasRight = isRight(trimmed(original.subarray(before)), checksum);
       if (isRight(packet, checksum) !== wasRight) throw new Error(`was right: ${wasRight}`);
       if (virtio && !written.subarray(0, before).equals(original.subarray(0, before)))
@@ -240,7 +240,7 @@ describe.each([false, true])("half a million random and mutated packets (virtio:
     }
   }
 
-  it("cause no exception, stay within all bounds, bounce for at most four rounds, and produce only well-formed packets", () => {
+  it("cause no exception, stay within all bounds, reflect for at most four rounds, and yield only well-formed packets", () => {
     let rounds = 0;
     for (let made = 0; made < PACKETS; made += BATCH) {
       device.now += 40;
@@ -273,7 +273,7 @@ describe.each([false, true])("half a million random and mutated packets (virtio:
     expect(core.halfOpenCount).toBeLessThanOrEqual(LIMITS.maxHalfOpen);
     expect(core.pendingReassemblies).toBeLessThanOrEqual(LIMITS.reassemblyBytes / 65_536);
     expect(highestSlot).toBeLessThan(LIMITS.maxAssociations + 1_024);
-    // Enough of everything was there for this to mean something.
+    // The test means something only if each of these happened often enough.
     const { drops, ...counts } = core.counters;
     const { malformed, bad_checksum, own_source, hop_limit, rule_reject, unknown_flow } = drops;
     const wanted = { ...counts, malformed, bad_checksum, own_source, hop_limit, rule_reject, unknown_flow };
@@ -284,7 +284,7 @@ describe.each([false, true])("half a million random and mutated packets (virtio:
     expect(rounds).toBeGreaterThan(0);
   });
 
-  it("leave a machine that still serves, and that forgets all of it in time", () => {
+  it("leave core working, and all of its state expires", () => {
     device.written.length = 0;
     device.send(udpPacket("10.0.0.10", 1, "192.0.2.9", 53, Buffer.from("still here")));
     expect(String(device.sent.at(-1)?.payload)).toBe("still here");

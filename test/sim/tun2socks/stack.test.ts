@@ -25,7 +25,7 @@ function segment(
   return tcpPacket({ source, sourcePort, destination, destinationPort: 443, flags, payload, ...numbers });
 }
 
-/** The segments that core has for the stack: flow and length of each. */
+/** Flow and length of each segment that core passes to the stack. */
 function takeSegments({ segments }: Tun2Socks): { flow: number; segment: number }[] {
   const rows = Array.from({ length: segments.count }, (_, i) => {
     const [flow, , transport, end] = segments.rows.subarray(i * SEGMENT_ROW_INTS);
@@ -39,8 +39,8 @@ function make(limits: { maxFlows?: number; maxHalfOpen?: number } = {}): Device 
   return new Device({ hasTcpStack: true, limits });
 }
 
-describe.each(FAMILIES)("TCP for a stack of the host, over IPv$family", ({ family, app, target }) => {
-  it("hands each segment over with the number of its flow, and writes nothing itself", () => {
+describe.each(FAMILIES)("TCP for the host's stack over IPv$family", ({ family, app, target }) => {
+  it("passes on each segment with the number of its flow, and writes nothing itself", () => {
     const device = make();
     device.send(segment(app, 5000, target, SYN));
     expect(takeSegments(device.core)).toEqual([{ flow: 0, segment: 20 }]);
@@ -54,7 +54,7 @@ describe.each(FAMILIES)("TCP for a stack of the host, over IPv$family", ({ famil
     expect(device.core.halfOpenCount).toBe(2);
   });
 
-  it("accepts a flow once, when the stack has completed its handshake", () => {
+  it("accepts a flow once, after the stack has completed its handshake", () => {
     const device = make();
     device.send(segment(app, 5000, target, SYN));
     takeSegments(device.core);
@@ -70,7 +70,7 @@ describe.each(FAMILIES)("TCP for a stack of the host, over IPv$family", ({ famil
     expect(device.core.flowCount).toBe(1);
   });
 
-  it("answers what belongs to no flow, or goes to the device's peer, with a RST", () => {
+  it("answers segments without a flow, or to the device's peer, with a RST", () => {
     const device = make();
     const written = device.send(segment(app, 5000, target, ACK), segment(app, 5000, PEER[family], SYN));
     expect(written.map(({ message }) => message[13] & RST)).toEqual([RST, RST]);
@@ -90,7 +90,7 @@ describe.each(FAMILIES)("TCP for a stack of the host, over IPv$family", ({ famil
     expect(device.core.halfOpenCount).toBe(2);
   });
 
-  it("keeps a flow that the host has closed until the stack forgets it, unless its port is used again", () => {
+  it("keeps a flow that the host has closed until the stack releases it, unless its port is used again", () => {
     const device = make();
     device.send(segment(app, 5000, target, SYN));
     takeSegments(device.core);

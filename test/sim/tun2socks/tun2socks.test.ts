@@ -29,7 +29,7 @@ const FAMILIES = [
 ] as const;
 const at = (host: string, port: number) => (host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`);
 
-/** Data of all fragments in order, as the receiver's kernel would put it together. */
+/** The data of all fragments, reassembled as the receiver's kernel does. */
 function join(written: readonly Written[]): Buffer {
   const pieces = written.toSorted((a, b) => a.fragment!.offset - b.fragment!.offset);
   let expected = 0;
@@ -42,7 +42,7 @@ function join(written: readonly Written[]): Buffer {
 }
 
 describe.each(FAMILIES)("UDP over IPv$family", ({ family, app, target, other }) => {
-  it("opens one association for a source, whatever it sends to, and another for its next port", () => {
+  it("opens one association for a source with any number of targets, and another for its next port", () => {
     const device = new Device();
     device.send(
       udpPacket(app, 5000, target, 53, HELLO),
@@ -65,7 +65,7 @@ describe.each(FAMILIES)("UDP over IPv$family", ({ family, app, target, other }) 
     expect(device.written).toEqual([]);
   });
 
-  it.each([false, true])("gives a reply its own source, even one never sent to (virtio: %s)", (virtio) => {
+  it.each([false, true])("keeps the source of a reply, even one never sent to (virtio: %s)", (virtio) => {
     const device = new Device({ virtio });
     device.send(udpPacket(app, 5000, target, 53, HELLO));
     for (const remote of [target, other]) {
@@ -95,7 +95,7 @@ describe.each(FAMILIES)("UDP over IPv$family", ({ family, app, target, other }) 
     const device = new Device({ mtu });
     const sender = new Device({ mtu: 1_280 });
     const payload = Buffer.from(randomBytes(seededRandom(6), size));
-    // The other machine fragments; here they arrive last first.
+    // The test fragments for the other machine and delivers the last fragment first.
     sender.send(udpPacket(target, 53, app, 5000, HELLO));
     const fragments = sender.reply(0, at(app, 5000), payload);
     expect(fragments.length).toBeGreaterThan(size / 1_280);
@@ -116,7 +116,7 @@ describe.each(FAMILIES)("UDP over IPv$family", ({ family, app, target, other }) 
     expect(back.length === 1).toBe(mtu === 65_535 && family === 4);
   });
 
-  it("reads the DSCP of every packet, without its ECN", () => {
+  it("reads the DSCP of every packet without its ECN", () => {
     const device = new Device();
     device.send(...[0xb9, 3, 0xff].map((tos) => udpPacket(app, 5000, target, 53, HELLO, { tos })));
     expect([...device.core.datagrams.dscp.subarray(0, 3)]).toEqual([46, 0, 63]);
@@ -141,7 +141,7 @@ describe.each(FAMILIES)("UDP over IPv$family", ({ family, app, target, other }) 
     expect(device.sent).toHaveLength(family === 4 ? 1 : 0);
   });
 
-  it("ends an association after 60 s, after 300 s if it was answered twice, and when the host closes it", () => {
+  it("ends an association after 60 s, after 300 s if it had two answers, and when the host closes it", () => {
     const device = new Device();
     for (const port of [1, 2, 3]) device.send(udpPacket(app, port, target, 53, HELLO));
     for (let i = 0; i < 2; i++) device.reply(1, at(target, 53), HELLO);
@@ -191,7 +191,7 @@ describe.each(FAMILIES)("UDP over IPv$family", ({ family, app, target, other }) 
     [0, family === 4 ? 68 : 1280],
     [1279, family === 4 ? 1279 : 1280],
     [0x1_0000, 65_535],
-  ])("reports an MTU of %d as %d: no link has less, and no more is reported", (mtu, wanted) => {
+  ])("reports an MTU of %d as %d, within the bounds of a link and of the field", (mtu, wanted) => {
     const device = new Device();
     device.send(udpPacket(app, 5000, target, 53, HELLO));
     device.core.handleUnreachable(device.now, 0, address(at(target, 53)), "too-big", mtu);
@@ -228,7 +228,7 @@ describe.each(FAMILIES)("UDP over IPv$family", ({ family, app, target, other }) 
     });
   });
 
-  it("keeps associations within their bound, and a storm of 100,000 ports does not evict one that is answered", () => {
+  it("keeps associations within their bound, and does not evict an answered one for a storm of 100,000 ports", () => {
     const device = new Device({ limits: { maxAssociations: 1_000, evictionsPerSecond: 100_000 } });
     device.send(udpPacket(app, 40_000, other, 53, HELLO));
     const hosts = family === 4 ? ["10.9.0.1", "10.9.0.2"] : ["fd00:9::1", "fd00:9::2"];
@@ -253,7 +253,7 @@ describe.each(FAMILIES)("UDP over IPv$family", ({ family, app, target, other }) 
     expect(slots.reduce((highest, slot) => Math.max(highest, slot), 0)).toBeLessThan(2_048);
   });
 
-  it("drops new sources once 100 have evicted others in a second, so that a storm costs the tunnel no more", () => {
+  it("drops new sources after 100 evictions in a second, which bounds the cost of a storm to the tunnel", () => {
     const device = new Device({ limits: { maxAssociations: 50, evictionsPerSecond: 100 } });
     const storm = (firstPort: number) => {
       device.sent.length = 0;
@@ -305,7 +305,7 @@ describe.each(FAMILIES)("UDP over IPv$family", ({ family, app, target, other }) 
     expect(many[0]).toBe(54 * 1_200);
     for (let i = 0; i < 130; i++) reply(0, target, 1);
     expect(lengths(device.drain())).toEqual([64, 64, 2]);
-    // What the machine makes it also takes.
+    // Core accepts its own packets.
     const back = new Device({ virtio: true });
     back.sendRaw(Buffer.concat([joined[0].virtio, joined[0].raw]));
     expect(back.sent.map(({ payload }) => payload.length)).toEqual([1_000, 1_000, 1_000, 400]);
@@ -323,7 +323,7 @@ describe.each(FAMILIES)("UDP over IPv$family", ({ family, app, target, other }) 
     expect(device.sent.map((datagram) => datagram.payload.length)).toEqual([1_200, 1_200, 500]);
     expect(Buffer.concat(device.sent.map((datagram) => datagram.payload)).equals(payload)).toBe(true);
     expect(new Set(device.sent.map(({ remote }) => remote))).toEqual(new Set([at(target, 443)]));
-    // Without the flag the checksum must be right; with more than 128 segments it is no kernel's packet.
+    // Without the flag the checksum must be right; no kernel sends more than 128 segments.
     device.sendRaw(Buffer.concat([Buffer.alloc(VIRTIO_BYTES), packet]));
     device.sendRaw(Buffer.concat([virtioHeader(1, 5, transport + 8, 20, transport, 6), packet]));
     expect(device.core.counters.drops).toMatchObject({ bad_checksum: 1, malformed: 1 });
@@ -347,7 +347,7 @@ function virtioHeader(
   return header;
 }
 
-/** The kernel's listener on the device's own address, as far as it shows in packets: it answers data with itself. */
+/** The packets of a kernel whose listener on the device's own address echoes data. */
 class Kernel {
   readonly accepted: { readonly port: number; readonly family: 4 | 6 }[] = [];
   readonly #sequence = 7_000_000;
@@ -357,7 +357,7 @@ class Kernel {
     this.#device = device;
   }
 
-  /** Takes what was written to the device, and sends its answers into it. @returns what reached applications */
+  /** Handles packets written to the device and sends its answers into it. @returns the packets for applications */
   handle(packets: readonly Written[]): Written[] {
     return packets.flatMap((packet) => {
       const family = packet.version as 4 | 6;
@@ -420,7 +420,7 @@ describe.each(FAMILIES)("TCP over IPv$family", ({ family, app, target }) => {
     return { device, kernel, send, flow, sequence: synAck.sequence + 1 };
   }
 
-  it("a handshake, data and both FINs go through the kernel's listener and back, with the addresses that each end expects", () => {
+  it("a handshake, data and both FINs pass through the kernel's listener and back, with the addresses that each end expects", () => {
     const { device, send, flow, sequence, kernel } = connected();
     expect([formatAddress(flow.source), formatAddress(flow.target)]).toEqual([
       at(app, 5000),
@@ -435,7 +435,7 @@ describe.each(FAMILIES)("TCP over IPv$family", ({ family, app, target }) => {
       acknowledgment: 106,
     });
     expect(echo.payload).toEqual(HELLO);
-    // One flow has one port throughout.
+    // A flow keeps one port throughout.
     const ports = device.written.filter(({ destination }) => destination === OWN[family]);
     expect(new Set(ports.map(({ sourcePort }) => sourcePort))).toEqual(new Set([kernel.accepted[0].port]));
     const [fin] = send(segment(FIN | ACK, 106, sequence + 5));
@@ -449,7 +449,7 @@ describe.each(FAMILIES)("TCP over IPv$family", ({ family, app, target }) => {
     expect(device.core.counters.resets).toBe(0);
   });
 
-  it("an open flow survives two hours of silence less a minute, a SYN alone 30 s", () => {
+  it("an open flow survives a minute less than two hours of silence, a SYN alone 30 s", () => {
     const { device, send, flow, sequence } = connected();
     send(segment(SYN, 100, 0, undefined, 6000));
     expect(device.core.halfOpenCount).toBe(1);
@@ -463,7 +463,7 @@ describe.each(FAMILIES)("TCP over IPv$family", ({ family, app, target }) => {
     expect(device.core.nextTimeout()).toBe(Number.POSITIVE_INFINITY);
   });
 
-  it("a flow that the host refuses sends a RST that the application must accept, and resets what the listener still sends", () => {
+  it("a flow that the host refuses sends a RST that the application must accept, and resets later segments of the listener", () => {
     const { device, flow, sequence, kernel } = connected();
     expect(device.core.refuseFlow(flow.flow)).toBe(true);
     const [reset] = device.drain();
@@ -490,7 +490,7 @@ describe.each(FAMILIES)("TCP over IPv$family", ({ family, app, target }) => {
     expect(device.core.acceptFlow(device.now, family, kernel.accepted[0].port)).toBeUndefined();
   });
 
-  it("a new SYN from the port of a flow that was reset begins a new flow with a port of its own", () => {
+  it("a new SYN from the port of a reset flow starts a new flow with its own port", () => {
     const { device, send, kernel, flow } = connected();
     send(segment(RST, 101, 0));
     const [synAck] = send(segment(SYN, 9_000, 0));
@@ -510,7 +510,7 @@ describe.each(FAMILIES)("TCP over IPv$family", ({ family, app, target }) => {
     }
   });
 
-  it("segments outside any flow get the RST of RFC 9293 §3.10.7.1, and a RST gets none", () => {
+  it("segments without a flow get the RST of RFC 9293 §3.10.7.1, and a RST gets none", () => {
     const device = new Device();
     expect(device.send(segment(ACK, 5, 77))).toMatchObject([
       { source: target, destination: app, sourcePort: 443, destinationPort: 5000, flags: RST, sequence: 77 },
@@ -577,7 +577,7 @@ describe.each(FAMILIES)("TCP over IPv$family", ({ family, app, target }) => {
     expect(device.core.acceptFlow(device.now, family, kernel.accepted[0].port)).toBeDefined();
   });
 
-  it("a SYN beyond the bound of flows is refused, unless one of them has been idle for ten minutes", () => {
+  it("a SYN above the bound of flows is refused, unless a flow has been idle for ten minutes", () => {
     const device = new Device({ limits: { maxFlows: 3 } });
     const kernel = new Kernel(device);
     for (const port of [1, 2, 3]) {
@@ -610,7 +610,7 @@ describe.each(FAMILIES)("TCP over IPv$family", ({ family, app, target }) => {
     });
     expect(rewritten.virtio.equals(header)).toBe(true);
     expect(rewritten.payload.equals(Buffer.alloc(30_000, 7))).toBe(true);
-    // Offload headers that do not go with the packet would be an error of the write to the device.
+    // The device refuses a write whose offload header does not match its packet.
     for (const wrong of [
       virtioHeader(1, family === 4 ? 4 : 1, transport + 20, 1_440, transport, 16),
       virtioHeader(1, family === 4 ? 1 : 4, transport + 20, 0, transport, 16),
@@ -623,7 +623,7 @@ describe.each(FAMILIES)("TCP over IPv$family", ({ family, app, target }) => {
     expect(device.core.counters.drops.malformed).toBe(5);
   });
 
-  it("a fragmented segment is reassembled and rewritten", () => {
+  it("fragments of a segment are reassembled and rewritten", () => {
     const device = new Device();
     device.send(segment(SYN, 100, 0));
     const message = segment(PSH | ACK, 101, 1, Buffer.alloc(1_000, 3)).subarray(family === 4 ? 20 : 40);
@@ -684,7 +684,7 @@ describe.each(FAMILIES)("ICMP over IPv$family", ({ family, app, target }) => {
     inspect(ipPacket({ source: target, destination: app, protocol: icmp }, reply));
   });
 
-  it("answers a hop limit of 1 with time exceeded from the peer address, so that traceroute has its first hop", () => {
+  it("answers a hop limit of 1 with time exceeded from the peer address, which gives traceroute its first hop", () => {
     const device = new Device();
     const packets = [
       udpPacket(app, 5000, target, 33_434, HELLO, { ttl: 1 }),
@@ -707,7 +707,7 @@ describe.each(FAMILIES)("ICMP over IPv$family", ({ family, app, target }) => {
       expect(answer).toMatchObject({ source: PEER[family], destination: app, protocol: icmp });
       expect([...answer.message.subarray(0, 2)]).toEqual([family === 4 ? 11 : 3, 0]);
       expect(answer.message.subarray(8).equals(packet)).toBe(true);
-      // Errors are never answered, whatever their hop limit.
+      // Errors get no answer, whatever their hop limit.
       const error = Buffer.from(answer.raw);
       expect(device.send(error)).toEqual([]);
     }
@@ -715,7 +715,7 @@ describe.each(FAMILIES)("ICMP over IPv$family", ({ family, app, target }) => {
     expect(device.send(echoPacket(app, target, HELLO, { ttl: 2 }))).toMatchObject([{ source: target }]);
   });
 
-  it("answers no error, reply or redirect with an error, even when its hop limit has expired", () => {
+  it("answers no error, reply or redirect with an error, even with an expired hop limit", () => {
     const device = new Device();
     const types = family === 4 ? [3, 4, 5, 11, 12] : [1, 2, 3, 4, 137];
     for (const type of types) {
@@ -751,7 +751,7 @@ describe.each(FAMILIES)("ICMP over IPv$family", ({ family, app, target }) => {
     expect(device.core.counters).toMatchObject({ icmpErrors: 1_500, icmpErrorsLimited: 4_100 });
   });
 
-  it("silently drops packets that would loop or belong to no host", () => {
+  it("silently drops packets that would loop, and multicast, loopback and unspecified addresses", () => {
     const device = new Device();
     const from = (source: string, destination: string) => udpPacket(source, 5000, destination, 53, HELLO);
     const syn = (source: string, destination: string) =>
@@ -782,7 +782,7 @@ describe.each(FAMILIES)("ICMP over IPv$family", ({ family, app, target }) => {
 });
 
 describe("Tun2Socks", () => {
-  it("serves UDP of a family in which the device has no address", () => {
+  it("serves UDP in a family without a device address", () => {
     const device = new Device({ ipv4: undefined, ipv6: undefined });
     for (const { app, target } of FAMILIES) {
       device.send(udpPacket(app, 5000, target, 53, HELLO));
@@ -799,7 +799,7 @@ describe("Tun2Socks", () => {
     expect(device.core.counters.drops).toMatchObject({ family: 1, too_long: 1 });
   });
 
-  it("accepts as many packets as the batches hold, and the rest after a drain", () => {
+  it("accepts as many packets as the batches hold and the rest after a drain", () => {
     const device = new Device();
     device.send(
       ...Array.from({ length: 5_000 }, (_, i) => udpPacket("10.0.0.9", 1 + i, "192.0.2.7", 53, HELLO)),
@@ -808,7 +808,7 @@ describe("Tun2Socks", () => {
     expect(new Set(device.sent.map(({ association }) => association)).size).toBe(5_000);
   });
 
-  it("refuses a reply without room, and packets in another buffer before the last were written", () => {
+  it("refuses a reply without room, and packets in another buffer before the earlier ones are written", () => {
     const device = new Device();
     device.send(udpPacket("10.0.0.9", 5000, "192.0.2.7", 53, HELLO));
     const remote = address("192.0.2.7:53");
