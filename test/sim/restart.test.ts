@@ -210,11 +210,11 @@ describe("the state of sessions as bytes", () => {
       expect(() => decodeKeptSessions(wrong)).toThrow(text);
     };
     for (let end = 0; end < bytes.length; end++) refuse(bytes.subarray(0, end));
-    refuse(Uint8Array.of(...bytes, 0), "something follows it");
+    refuse(Uint8Array.of(...bytes, 0), "bytes follow its end");
     const later = bytes.slice();
     later[8] = 2;
-    refuse(later, "version 2, and this program reads 1");
-    refuse(new Uint8Array(64), "it does not begin like one");
+    refuse(later, "it has version 2, this program reads 1");
+    refuse(new Uint8Array(64), "it begins with other bytes");
   });
 
   it("is refused or restored without an exception, whichever byte is changed", () => {

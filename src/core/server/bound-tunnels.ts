@@ -1,21 +1,21 @@
-/** Bound tunnels of RFC 9298 without our extension: their capsules and their uncompressed datagrams. */
+/** Bound tunnels without our extension (draft-ietf-masque-connect-udp-listen): their capsules and uncompressed datagrams. */
 import { fromIpVersionForm, ipVersionFormLength, toIpVersionForm } from "../../wire/capsule.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { UsedIds } from "./used-ids.ts";
 
 /** The context ids of one bound tunnel. */
 export class BoundIds {
-  /** The uncompressed context; 0 while there is none, when the client accepts only senders that it has registered. */
+  /** The uncompressed context. While it is 0, the client has none and accepts only senders that it has registered. */
   uncompressed = 0;
   readonly #used = new UsedIds();
 
-  /** The client registers an id. @returns false for an id that is invalid or used: the bind draft §3.1, §3.3 */
+  /** The client registers an id. @returns false if the id is invalid or was used before (the bind draft §3.1, §3.3) */
   register(id: number): boolean {
     return id > 0 && id % 2 === 0 && this.#used.add(id);
   }
 }
 
-/** Value of a COMPRESSION_ASSIGN behind its context id. @returns undefined when it is malformed */
+/** Decodes the value of a COMPRESSION_ASSIGN after its context id. @returns undefined if it is malformed */
 export function decodeCompressionAssign(
   bytes: Uint8Array,
   offset: number,
@@ -32,7 +32,7 @@ export class UncompressedPayload {
   /** Valid until the next call of {@link write}. */
   bytes = new Uint8Array(0);
 
-  /** @returns length of the payload in {@link bytes}: IP version, address and port of `remote`, and the datagram */
+  /** Writes IP version, address and port of `remote`, then the datagram. @returns length of the payload in {@link bytes} */
   write(remote: AddressBytes, data: Uint8Array, offset: number, length: number): number {
     const size = remote.length + length;
     if (this.bytes.length < size) this.bytes = new Uint8Array(size);

@@ -2,8 +2,8 @@ import type { AddressBytes } from "../../wire/socket-address.ts";
 import { AddressIndex } from "../address-index.ts";
 
 /**
- * The IP addresses that each association has sent to, for address-dependent filtering (RFC 4787 §5). Ports do not count.
- * A permission lasts as long as one of the contexts that granted it.
+ * The IP addresses that each association has sent to, for address-dependent filtering (RFC 4787 §5). Ports are ignored.
+ * A permission ends with the last of the contexts that granted it.
  */
 export class Permissions {
   readonly #index: AddressIndex;
@@ -15,7 +15,7 @@ export class Permissions {
     this.#index = new AddressIndex(seed);
   }
 
-  /** @param target  IPv4 or IPv6. @returns a number for {@link revoke} */
+  /** Grants a permission. @param target  IPv4 or IPv6 @returns its number, for {@link revoke} */
   grant(association: number, target: AddressBytes): number {
     const known = this.#index.find(association, target, 0, target.length - 2);
     if (known >= 0) {

@@ -12,72 +12,72 @@ import { Permissions } from "./permissions.ts";
 import type { Connection, Session } from "./server-session.ts";
 
 const NONE = -1;
-/** Uses of an association within this time count as one in the order of idleness. Milliseconds. */
+/** Milliseconds within which uses of an association count as one in the order of idleness. */
 const IDLE_GRAIN_MS = 1_000;
-/** At the bound, a sender's context that has been idle this long may be evicted for another sender. */
+/** Milliseconds after which an idle sender's context may be evicted at the bound, for another sender. */
 const CONTEXT_EVICTABLE_MS = 10_000;
 
-/** Id of a context that stands for an address of uncompressed datagrams; never on the wire. */
+/** Id of a context that represents an address of uncompressed datagrams. It is never on the wire. */
 export const HIDDEN_ID = -1;
 
-/** Of an association whose client gave it no latency class. */
+/** Stands for the latency class of an association whose client set none. */
 export const NO_LATENCY = 255;
 
-/** Which senders an association accepts, RFC 4787 §5. */
+/** Which senders an association accepts (RFC 4787 §5). */
 export type Filtering = "endpoint-independent" | "address-dependent" | "address-and-port-dependent";
 
 export interface AssociationLimits {
   readonly filtering: Filtering;
-  /** True if an IPv4 or IPv6 address may be sent to; called once for each context. */
+  /** Whether clients may send to an IPv4 or IPv6 address. Called once per context. */
   readonly permits: (target: AddressBytes) => boolean;
-  /** Associations of all sessions. Past it, the session that has most loses its idlest one. */
+  /** Bound for all sessions together. Past it, the session with most associations loses its idlest one. */
   readonly maxAssociations: number;
-  /** Associations of a session. Past it, the idlest with at most one answer is evicted. */
+  /** Bound for one session. Past it, the idlest association with at most one answer is evicted. */
   readonly maxAssociationsPerSession: number;
   /**
-   * Contexts of a session. Those that stand for senders, which the client did not register, take at most half. Past
-   * the bound the idlest makes room: of the senders' while those have more than a quarter, or else of the client's.
+   * Bound for the contexts of one session. At most half may be for senders that the client did not register. Past the bound the idlest
+   * is evicted: a sender's if senders have more than a quarter of the bound, otherwise the client's.
    */
   readonly maxContextsPerSession: number;
-  /** Default: in TypeScript. */
+  /** Default: {@link TYPESCRIPT_DATAPATH}. */
   readonly datapath?: Datapath | undefined;
 }
 
-/** List of {@link ContextTable.idle} with a session's contexts that the client registered, ... */
+/** The list in {@link ContextTable.idle} of the contexts that a session's client registered. */
 const clientContexts = (session: Session): number => 2 * session.index;
-/** ... and those that the server created. */
+/** The list of those that the server created for senders. */
 export const senderContexts = (session: Session): number => 2 * session.index + 1;
-/** List of {@link ServerAssociations.idle} with a session's associations with at most one answer, ... */
+/** The list in {@link ServerAssociations.idle} of a session's associations with at most one answer. */
 export const quietAssociations = (session: Session): number => 2 * session.index;
-/** ... and with more. */
+/** The list of those with more answers. */
 export const answeredAssociations = (session: Session): number => 2 * session.index + 1;
 
 /**
- * Associations of all sessions of a server, in reusable slots, with their contexts and the senders that each accepts. It
- * decides; the server informs the clients.
+ * The associations of all sessions of a server, in reusable slots, with their contexts and permitted senders. Decides what opens, is
+ * evicted and expires; {@link ServerFlows} informs the clients.
  */
 export class ServerAssociations {
   count = 0;
   readonly contexts: ContextTable;
   readonly sessionOf: (Session | undefined)[] = [];
-  /** Where an association's answers go. */
+  /** The connection that carries an association's answers. */
   readonly connectionOf: (Connection | undefined)[] = [];
-  /** The application's own address, if the client sent it. */
+  /** The application's address, if the client sent it. */
   readonly source: (AddressBytes | undefined)[] = [];
   wireId = new Int32Array(64);
-  /** Number of the latency class that the client gave it, or {@link NO_LATENCY}. */
+  /** Number of the latency class that the client set, or {@link NO_LATENCY}. */
   latency = new Uint8Array(64);
-  /** Of datagrams to targets, RFC 2474; 0 unless the client gave it another. */
+  /** DSCP of datagrams to targets (RFC 2474); 0 until the client sets another. */
   dscp = new Uint8Array(64);
   readonly idle = new IdleLists(IDLE_GRAIN_MS);
 
   readonly #limits: AssociationLimits;
   readonly #datapath: Datapath;
   readonly #permissions: Permissions;
-  /** Permission that a context granted, by context slot. */
+  /** By context slot: the permission that the context granted, or -1. */
   readonly #permissionOf: number[] = [];
   #answers = new Uint8Array(64);
-  /** Context of the last answer, or -1. */
+  /** Slot of the context of the last answer, or -1. */
   #lastReply = new Int32Array(64).fill(NONE);
   readonly #free: number[] = [];
 
@@ -90,7 +90,7 @@ export class ServerAssociations {
 
   // Associations
 
-  /** Creates an association, last used at `now`; the caller has checked that there is room. */
+  /** Creates an association, last used at `now`. The caller has made room. @returns its slot */
   open(
     now: number,
     session: Session,
@@ -114,7 +114,7 @@ export class ServerAssociations {
     return slot;
   }
 
-  /** Ends an association and its contexts. The slot is free once {@link handleReleased} says so. */
+  /** Ends an association and its contexts. {@link handleReleased} frees the slot. */
   close(slot: number): void {
     const session = this.sessionOf[slot]!;
     const { contexts } = this;
@@ -129,14 +129,15 @@ export class ServerAssociations {
     this.count--;
   }
 
-  /** The host has closed the sockets of an ended association, whose slot may be reused. */
+  /** Frees the slot of an ended association, whose sockets the host has closed. */
   handleReleased(slot: number): void {
     this.#free.push(slot);
   }
 
   /**
-   * Which association has to end before a session may open another: a slot, or -1 when none has to, or "refused" when
-   * the session may not.
+   * Chooses the association to end before a session opens another one.
+   *
+   * @returns its slot; -1 if there is room; "refused" if the session may not open another one
    */
   victimFor(session: Session, sessions: Iterable<Session>): number | "refused" {
     const { maxAssociations, maxAssociationsPerSession } = this.#limits;
@@ -145,7 +146,10 @@ export class ServerAssociations {
     return this.victimAmong(session, sessions);
   }
 
-  /** The same when all sessions together have too many: the one that has most loses one, the session itself only a quiet one. */
+  /**
+   * As {@link victimFor}, if all sessions together have too many: the session with most loses one. If that is `session` itself, it loses
+   * only an association with at most one answer.
+   */
   victimAmong(session: Session, sessions: Iterable<Session>): number | "refused" {
     let richest = session;
     for (const other of sessions) {
@@ -168,12 +172,12 @@ export class ServerAssociations {
     this.idle.refresh(now, slot);
   }
 
-  /** How many answers it has had, up to 2. */
+  /** Answers that an association has had, counted up to 2. */
   answersOf(slot: number): number {
     return this.#answers[slot];
   }
 
-  /** Answers arrived before `now`, in which it was last used, in another process. */
+  /** Restores the count of answers that arrived in another process. @param now  when the association was last used */
   restoreAnswers(now: number, slot: number, count: number): void {
     this.#handleAnswers(now, slot, count);
   }
@@ -193,9 +197,7 @@ export class ServerAssociations {
 
   // Contexts
 
-  /**
-   * Which context has to end before the client may register another: a slot, or -1 when none has to.
-   */
+  /** Chooses the context to end before the client registers another one. @returns its slot, or -1 if there is room */
   victimForClient(session: Session): number {
     const { maxContextsPerSession } = this.#limits;
     const { idle } = this.contexts;
@@ -206,10 +208,11 @@ export class ServerAssociations {
   }
 
   /**
-   * The same for a context that the server creates for a sender. A flood of senders can evict only contexts that have been
-   * idle for a while.
+   * As {@link victimForClient}, for a context that the server creates for a sender. A flood of senders evicts only contexts that have been
+   * idle for {@link CONTEXT_EVICTABLE_MS}.
    *
-   * @param isAnswer  whether it answers for a name that the client sent to
+   * @param isAnswer  whether the sender is the address of a name that the client has sent to
+   * @returns a slot; -1 if there is room; "refused" if no context may be evicted
    */
   victimForSender(now: number, session: Session, isAnswer: boolean): number | "refused" {
     const { maxContextsPerSession } = this.#limits;
@@ -224,7 +227,7 @@ export class ServerAssociations {
     return slot === NONE ? "refused" : slot;
   }
 
-  /** A context that the client registers, or the one target of a fixed tunnel. */
+  /** Adds a context that the client registers, or the only target of a fixed tunnel. @returns its slot */
   addClientContext(
     now: number,
     session: Session,
@@ -241,7 +244,7 @@ export class ServerAssociations {
     return slot;
   }
 
-  /** A context that the server creates. @param id  {@link HIDDEN_ID}, or the server's next id */
+  /** Adds a context that the server creates. @param id  {@link HIDDEN_ID}, or the server's next id @returns its slot */
   addSenderContext(
     now: number,
     session: Session,
@@ -256,7 +259,7 @@ export class ServerAssociations {
     return slot;
   }
 
-  /** Permits the association to receive from the address of a context. */
+  /** Permits an association to receive from the address of its context. */
   grant(slot: number): void {
     const association = this.contexts.association[slot];
     this.#permissionOf[slot] = this.#permissions.grant(association, this.contexts.target[slot]!);
@@ -278,7 +281,7 @@ export class ServerAssociations {
     return target.length === length && this.#datapath.areSame(target, 0, addresses, offset, length);
   }
 
-  /** The context of a source, for which `count` answers are recorded; -1 for none. */
+  /** Finds the context of a source, and records `count` answers for it. @returns its slot, or -1 */
   contextOfReply(
     now: number,
     association: number,
@@ -297,13 +300,13 @@ export class ServerAssociations {
     return context;
   }
 
-  /** So many answers came from the address of a context. */
+  /** Records `count` answers from the address of a context. */
   noteReplies(now: number, context: number, count: number): void {
     this.contexts.idle.refresh(now, context);
     this.#handleAnswers(now, this.contexts.association[context], count);
   }
 
-  /** True if the filter and the target policy accept a sender without a context. */
+  /** Whether the filter and the target policy accept a sender that has no context. @returns its address, or undefined */
   hears(association: number, remote: Uint8Array, offset: number, length: number): AddressBytes | undefined {
     const { filtering, permits } = this.#limits;
     const address = copyAddress(remote, offset, length);
@@ -311,11 +314,11 @@ export class ServerAssociations {
       filtering === "endpoint-independent" ||
       (filtering === "address-dependent" && this.#permissions.has(association, address)) ||
       this.contexts.findResolved(association, remote, offset, length) !== NONE;
-    // Senders can be answered, so a forged source must not be a way around the policy.
+    // The client may answer a sender, so a forged source must not bypass the policy.
     return isHeard && permits(address) ? address : undefined;
   }
 
-  /** The context for an address, or for a name that was resolved to it; -1 for none. */
+  /** Finds the context of an address, or of a name that resolves to it. @returns its slot, or -1 */
   contextFor(association: number, remote: AddressBytes): number {
     const slot = this.contexts.find(association, remote, 0, remote.length);
     return slot !== NONE ? slot : this.contexts.findResolved(association, remote, 0, remote.length);

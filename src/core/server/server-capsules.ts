@@ -41,7 +41,7 @@ import type { ServerParts } from "./server-parts.ts";
 import type { Connection, Session } from "./server-session.ts";
 
 const NONE = -1;
-/** Capsules that begin with two numbers; others that are known begin with one. */
+/** Known capsules that begin with two numbers. All others begin with one. */
 const PAIRS: ReadonlySet<number> = new Set([
   CAPSULE_ASSOCIATION_CLOSE,
   CAPSULE_CONTEXT_ASSIGN,
@@ -49,7 +49,7 @@ const PAIRS: ReadonlySet<number> = new Set([
   CAPSULE_LATENCY_CLASS,
 ]);
 
-/** Handles the capsules of clients: datagrams go into the batch for targets, registrations into the tables. */
+/** Handles the capsules of clients: datagrams go to the batch for targets, registrations to the tables. */
 export class ServerCapsules implements CapsuleReceiver<Connection> {
   readonly #parts: ServerParts;
   readonly #table: ServerAssociations;
@@ -77,7 +77,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     const session = connection.session!;
     const { contexts } = this.#table;
     const { outgoing } = this.#parts;
-    // Most follow one of their own context.
+    // Most datagrams follow one of the same context.
     const last = outgoing.lastContext;
     let slot = last !== NONE && contexts.id[last] === id ? last : session.contextById.get(id);
     let at = payload;
@@ -89,7 +89,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
       if (id === 0 || id !== session.bound?.uncompressed) {
         this.#drop("unknown_context", NONE, undefined, data, payload, end - payload);
         if (session.kind === "native" && id <= this.#parts.maxId && session.unknown.shallAnswer(now, id)) {
-          // Alone it would refuse a context that its client has no answer for yet.
+          // A CLOSE alone would refuse a context whose registration the client still waits for.
           this.#parts.port.send(connection, encodeCompressionAck(id));
           this.#parts.port.send(connection, encodeCompressionClose(id));
         }
@@ -155,7 +155,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     const last = batch.lastContext;
     const { contextById, holder } = connection.session!;
     const slot = last !== NONE && contexts.id[last] === id ? last : contextById.get(id);
-    // A key may have a rate, which may end within the run.
+    // With a key's rate limit, the limit may be reached within the run.
     if (slot !== undefined && contexts.state[slot] !== CONTEXT_RESOLVING && holder === undefined) {
       const association = contexts.association[slot];
       if (this.#table.connectionOf[association] !== connection) this.#flows.moveTo(connection, association);
@@ -170,7 +170,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     }
   }
 
-  /** Datagrams of a context have come. @param slot  -1 if it has ended since */
+  /** Counts datagrams that have arrived for a context. @param slot  of the context; -1 if it has ended since */
   noteReceived(now: number, slot: number, count: number, bytes: number): void {
     this.#countIn(count, bytes);
     if (slot !== NONE) this.#noteUse(now, slot);
@@ -213,7 +213,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     return true;
   }
 
-  /** Counts a datagram. @returns false when it is over its key's rate, and is dropped */
+  /** Counts a datagram. @returns false if it exceeds its key's rate and was dropped */
   #admit(now: number, slot: number, data: Uint8Array, offset: number, length: number): boolean {
     const { contexts, sessionOf } = this.#table;
     const association = contexts.association[slot];
@@ -246,7 +246,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     let fault: string | undefined;
     switch (type) {
       case CAPSULE_COMPRESSION_ACK:
-        // In a bound tunnel there are none to acknowledge.
+        // In a bound tunnel the server registers no contexts.
         if (!isWhole || session.kind !== "native") fault = "COMPRESSION_ACK";
         else this.#lanes.handleAck(session, id);
         break;
@@ -282,7 +282,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
         const association = session.associationById.get(id);
         if (association !== undefined) this.#flows.closeAssociation(association);
         if (id <= this.#parts.maxId) session.lanes?.closedAssociations.add(2 * id);
-        // Also for an unknown one, so that the client can forget it; the client does not echo an echo.
+        // Unknown associations are confirmed too, so that the client can forget them. The client does not answer the echo.
         this.#parts.port.send(connection, encodeAssociationClose(id, "done"));
         break;
       }
@@ -373,7 +373,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
   ): void {
     const known = session.associationById.get(id);
     if (known !== undefined) {
-      // Repeated: the association moves to this lane, with its queued datagrams.
+      // A repeated OPEN moves the association to this lane, with its queued datagrams.
       this.#flows.moveTo(connection, known);
       return;
     }
@@ -400,7 +400,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     this.#parts.outputs.push({ kind: "dscp", association, dscp });
   }
 
-  /** @returns false when the id is already in use for something else */
+  /** @returns false if the id is already in use for another address or association */
   #handleContextAssign(
     now: number,
     connection: Connection,
@@ -422,7 +422,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     }
     if (session.lanes?.closedContexts.has(id)) return true;
     if (association === undefined) {
-      // The client considers it open, and will open it again or end it.
+      // The client believes that it is open, and will open it again or end it.
       this.#parts.port.send(connection, encodeAssociationClose(associationId, "idle"));
       this.#parts.port.send(connection, encodeCompressionClose(id));
     } else this.#registerContext(now, connection, session, association, id, address);
@@ -450,7 +450,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     const isFirst = twin === NONE;
     const slot = this.#table.addClientContext(now, session, association, id, address, isFirst);
     if (twin !== NONE) {
-      // Both ends registered the same address at once, or the client forgot its own; the older one is closed.
+      // Both ends registered the same address at the same time, or the client has forgotten its context. The older one is closed.
       this.#table.contexts.takeIndex(slot, twin);
       this.#parts.port.send(connection, encodeCompressionClose(this.#table.contexts.id[twin]));
       this.#flows.releaseContext(twin);
@@ -459,7 +459,7 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
     else this.#parts.port.send(connection, encodeCompressionAck(id));
   }
 
-  /** The context for the target of an uncompressed datagram, created on first use; -1 when it is refused for {@link #dropped}. */
+  /** Finds or creates the context for the target of an uncompressed datagram. @returns its slot; -1 if refused, see {@link #dropped} */
   #hiddenContext(now: number, session: Session, address: AddressBytes): number {
     const association = session.associationById.get(0)!;
     const known = this.#table.contexts.find(association, address, 0, address.length);
@@ -478,9 +478,9 @@ export class ServerCapsules implements CapsuleReceiver<Connection> {
   }
 
   /**
-   * The name of a context was looked up. The datagrams that waited for it go into the batch.
+   * Handles the answer for the name of a context. The datagrams that waited for it go to the batch.
    *
-   * @param addresses  in order of preference; empty when there are none
+   * @param addresses  in order of preference; empty if there are none
    */
   handleResolved(now: number, slot: number, addresses: readonly AddressBytes[]): void {
     const { contexts } = this.#table;

@@ -13,12 +13,12 @@ import type { Connection } from "./server-session.ts";
 import type { SessionLifetimes } from "./session-lifetimes.ts";
 
 const NONE = -1;
-/** How long a tunnel whose client has ended its side lasts after the last answer. */
+/** How long a tunnel stays open after the last answer once its client has ended its side, in milliseconds. */
 const HALF_CLOSED_MS = 10_000;
 /** Bytes of control capsules that may wait for a client that does not read. */
 const CONTROL_BYTES = 1_048_576;
 
-/** The connections of a server, from acceptance to their end, and which of them may have something to write. */
+/** The connections of a server from acceptance to their end, and a list of those that may have something to write. */
 export class ServerConnections {
   /** Connections without a tunnel, oldest first. */
   readonly halfOpen = new Set<Connection>();
@@ -55,10 +55,10 @@ export class ServerConnections {
 
   // Beginnings
 
-  /** A connection whose head is read here counts as half-open. */
+  /** Accepts a connection. If its head is to be read here, it counts as half-open. @returns the connection */
   accept(now: number, isNested: boolean): Connection {
     if (this.halfOpen.size >= this.#parts.options.maxHalfOpen) {
-      // The oldest is the most likely to be slow on purpose.
+      // The oldest is the one most likely to be slow on purpose.
       const [oldest] = this.halfOpen;
       this.refuse(now, oldest, "half_open_limit", undefined);
     }
@@ -89,7 +89,7 @@ export class ServerConnections {
     return connection;
   }
 
-  /** The handshake of a connection is done: its tunnel begins. */
+  /** Begins the tunnel of a connection whose handshake is done. */
   open(now: number, connection: Connection, known: CapsuleSet, port?: LanePort): void {
     this.halfOpen.delete(connection);
     connection.state = "open";
@@ -126,7 +126,7 @@ export class ServerConnections {
     this.#dirty.push(connection.index);
   }
 
-  /** The index of a connection that was marked as dirty, or -1. */
+  /** Takes a connection off the dirty list. @returns its index, or -1 if the list is empty */
   takeDirty(): number {
     for (let index = this.#dirty.pop(); index !== undefined; index = this.#dirty.pop()) {
       const connection = this.#byIndex[index];
@@ -158,7 +158,7 @@ export class ServerConnections {
     if (this.check(now, connection)) this.arm(connection);
   }
 
-  /** The deadline of the connection's tunnel has changed. */
+  /** Updates the deadline of a connection from its tunnel. */
   arm({ index, tunnel }: Connection): void {
     this.#parts.deadlines.set(deadlineOf(index, DEADLINE_CONNECTION), tunnel.nextTimeout());
   }
@@ -171,7 +171,7 @@ export class ServerConnections {
 
   // Ends
 
-  /** Closes a connection whose tunnel has failed. @returns false if it has */
+  /** Closes a connection if its tunnel has failed. @returns false if it has */
   check(now: number, connection: Connection): boolean {
     const { error } = connection.tunnel;
     if (error === undefined) return true;
@@ -210,11 +210,11 @@ export class ServerConnections {
     this.#parts.deadlines.clear(deadlineOf(index, DEADLINE_CONNECTION));
     this.#parts.deadlines.clear(deadlineOf(index, DEADLINE_QUEUE));
     this.#detach(now, connection);
-    // An answer for it may still arrive.
+    // The lookup of its target may still be answered.
     connection.state = "closing";
   }
 
-  /** Counts the reason, sends a response if there is one, and closes. */
+  /** Refuses a connection: counts the reason, sends the response if there is one, and closes. */
   refuse(
     now: number,
     connection: Connection,
@@ -227,7 +227,7 @@ export class ServerConnections {
     this.close(now, connection, undefined, { reason, detail });
   }
 
-  /** Leaves a connection to the host, with all bytes that were read from it. */
+  /** Gives a connection to the host, with all bytes that were read from it. */
   giveAway(now: number, connection: Connection, surplus: Uint8Array, what: WhatFor): void {
     const { index, head } = connection;
     this.#detach(now, connection);
@@ -238,7 +238,7 @@ export class ServerConnections {
     });
   }
 
-  /** @param error  of the client, in an open tunnel */
+  /** Closes a connection. @param error  the client's, in an open tunnel */
   close(
     now: number,
     connection: Connection,

@@ -14,7 +14,7 @@ const NONE = -1;
 const CONTEXT_IDLE_MS = 300_000;
 
 /**
- * Opens and ends associations and contexts of a server: decides what is evicted at a bound and what expires, and informs the
+ * Opens and ends the associations and contexts of a server, makes room for them at a bound, expires idle ones, and informs the
  * clients.
  */
 export class ServerFlows {
@@ -28,7 +28,7 @@ export class ServerFlows {
     this.#lanes = lanes;
   }
 
-  /** @returns -1 when there is no room */
+  /** Opens an association. @returns its slot, or -1 if there is no room */
   openAssociation(
     now: number,
     session: Session,
@@ -50,7 +50,7 @@ export class ServerFlows {
     this.dismiss(now, association, "evicted");
   }
 
-  /** Moves answers to an association, including queued ones, to `connection`, unless its session spreads them. */
+  /** Moves the answers of an association, including queued ones, to `connection`, unless its session has receipts. */
   moveTo(connection: Connection, association: number): void {
     if (connection.session!.lanes !== undefined) return;
     this.#table.connectionOf[association] = connection;
@@ -89,7 +89,7 @@ export class ServerFlows {
     if (this.#table.sessionOf[association] !== undefined) this.dismiss(now, association, "failed");
   }
 
-  /** Ends an association that the client still has, and sends it the reason. */
+  /** Ends an association that the client has not ended, and sends the client the reason. */
   dismiss(now: number, association: number, reason: CloseReason): void {
     const connection = this.#lanes.connectionFor(association);
     const session = this.#table.sessionOf[association]!;
@@ -126,7 +126,7 @@ export class ServerFlows {
     if (session.isLive) this.armAssociations(session);
   }
 
-  /** Expires contexts that this end created; the client expires its own. */
+  /** Expires idle contexts that the server created. The client expires its own. */
   expireContexts(now: number, session: Session): void {
     const { idle } = this.#table.contexts;
     const list = senderContexts(session);
@@ -151,12 +151,12 @@ export class ServerFlows {
     return true;
   }
 
-  /** Releases a context, and closes it at the client if that knows it. */
+  /** Releases a context, and closes it at the client unless it is hidden. */
   closeContext(slot: number): void {
     const id = this.#table.contexts.id[slot];
     const connection = this.#lanes.connectionFor(this.#table.contexts.association[slot]);
     if (id !== HIDDEN_ID && connection !== undefined) {
-      // Without an acknowledgment the client would take it for refused.
+      // Without an acknowledgment the client would count the context as refused.
       if (this.#table.contexts.state[slot] === CONTEXT_RESOLVING)
         this.#parts.port.send(connection, encodeCompressionAck(id));
       this.#parts.port.send(connection, encodeCompressionClose(id));

@@ -9,13 +9,13 @@ import { DEADLINE_DISPATCH, deadlineOf } from "./server-parts.ts";
 import type { Connection, Session } from "./server-session.ts";
 
 const NEVER = Number.POSITIVE_INFINITY;
-/** Datagrams on lanes that the client has not receipted may take this many times the bound of those that wait. */
+/** Bound of unreceipted datagrams on lanes, as a multiple of the bound of waiting ones. */
 const IN_FLIGHT_SHARE = 4;
 
-/** Sessions with receipts: runs their schedulers once a turn, and registers contexts on lanes that the client can know. */
+/** Runs the schedulers of sessions with receipts once a turn, and registers the server's contexts on their lanes. */
 export class ServerLanes {
   readonly #parts: ServerParts;
-  /** Memory of all sessions' datagrams, and their flows. */
+  /** Datagrams and flows of all sessions. */
   readonly #store = new DatagramStore();
   readonly #flows = new FlowTable();
   readonly #stirred: Session[] = [];
@@ -28,7 +28,7 @@ export class ServerLanes {
     return this.#store.bytes;
   }
 
-  /** Something of a session with receipts waits for {@link dispatch}. */
+  /** Whether any session waits for {@link dispatch}. */
   get isStirred(): boolean {
     return this.#stirred.length > 0;
   }
@@ -47,27 +47,27 @@ export class ServerLanes {
     });
   }
 
-  /** The connection for a control capsule about an association, if there is one. */
+  /** The connection for control capsules about an association; undefined while its session has none. */
   connectionFor(association: number): Connection | undefined {
     const lanes = this.#parts.associations.sessionOf[association]?.lanes;
     if (lanes === undefined) return this.#parts.associations.connectionOf[association];
     return lanes.connections[lanes.scheduler.controlLane()];
   }
 
-  /** Something has happened that may concern the lanes of a session, if it has receipts. */
+  /** Schedules a session for the next {@link dispatch}, if it has receipts. */
   stir(session: Session | undefined): void {
     if (session?.lanes === undefined || session.lanes.isStirred) return;
     session.lanes.isStirred = true;
     this.#stirred.push(session);
   }
 
-  /** A session that has held datagrams for order which are to be sent on now. */
+  /** A session whose datagrams, held to restore order, are due now. */
   sessionWithReleased(now: number): Session | undefined {
     for (const session of this.#stirred) if (session.lanes!.scheduler.peekReleased(now) >= 0) return session;
     return undefined;
   }
 
-  /** Gives lanes what they may take, and marks their connections. @returns false when there was nothing to do */
+  /** Gives lanes the datagrams that they may send, and marks their connections as dirty. @returns false if no session was stirred */
   dispatch(now: number): boolean {
     if (this.#stirred.length === 0) return false;
     for (const session of this.#stirred) {
@@ -84,7 +84,7 @@ export class ServerLanes {
     return true;
   }
 
-  /** @param firstCount  where both ends' counts of frames on this connection begin */
+  /** Adds a lane to its session's scheduler. @param firstCount  first value of both ends' frame counts on this connection */
   handleLaneUp(
     now: number,
     session: Session,
@@ -99,7 +99,7 @@ export class ServerLanes {
     return { scheduler: lanes.scheduler, number: connection.lane };
   }
 
-  /** The connection of a lane has ended. */
+  /** Removes a lane from its session's scheduler. */
   handleLaneDown(now: number, session: Session, connection: Connection): void {
     const { lanes } = session;
     if (lanes === undefined || lanes.connections[connection.lane] !== connection) return;
@@ -114,7 +114,7 @@ export class ServerLanes {
     }
   }
 
-  /** Registers contexts again whose registrations went with lost lanes. */
+  /** Registers contexts again if every lane that carried their registration is lost. */
   registerLost(session: Session): void {
     const { lanes } = session;
     if (lanes === undefined) return;
@@ -122,7 +122,7 @@ export class ServerLanes {
       if (this.#parts.associations.contexts.lanes[slot] === 0) this.register(slot);
   }
 
-  /** Registers a context of this end, whose datagrams go behind that until the client has acknowledged it. */
+  /** Registers a context of this end. Until the client acknowledges it, its datagrams go only on lanes that carried the registration. */
   register(slot: number): void {
     const { associations, port } = this.#parts;
     const { contexts } = associations;
@@ -150,7 +150,7 @@ export class ServerLanes {
     if (slot !== undefined) this.allowAnyLane(session, slot);
   }
 
-  /** The client knows a context of this end, or it is about to be released: what waits for its registration does so no longer. */
+  /** Lets every lane carry a context of this end, because the client knows it or it is about to be released. */
   allowAnyLane(session: Session, slot: number): void {
     if (session.lanes?.unacked.delete(slot) !== true) return;
     const { contexts } = this.#parts.associations;

@@ -3,15 +3,15 @@ import type { AddressBytes } from "../../wire/socket-address.ts";
 import type { RefusalReason } from "../counters.ts";
 import type { ProtocolError } from "../errors.ts";
 
-/** What the host does with a connection that it is given. */
+/** What the host should do with a connection that core gives away. */
 export type WhatFor =
-  /** Its client has valid credentials, and its session is another worker's: `TunnelServer.handleHandedOver` there. */
+  /** Pass it to `TunnelServer.handleHandedOver` of another worker, which has its session. The client has valid credentials. */
   | { readonly kind: "hand-over"; readonly worker: number; readonly holder: string | undefined }
-  /** Make it a WebSocket, by an answer to the request with `key`, and accept what that carries as a nested connection. */
+  /** Make it a WebSocket: answer its request, whose key is `key`, and accept its payload as a nested connection. */
   | { readonly kind: "web-socket"; readonly key: string }
-  /** Go on with it as HTTP/2, and accept each of its requests as a nested connection. */
+  /** Continue it as HTTP/2, and accept each of its requests as a nested connection. */
   | { readonly kind: "http2" }
-  /** Answer the request like a web server that knows nothing of tunnels; it would have been refused for `refusal`. */
+  /** Answer the request as a web server that knows nothing of tunnels. `refusal` is why core would have refused it. */
   | {
       readonly kind: "stranger";
       readonly refusal: { readonly reason: RefusalReason; readonly detail: string };
@@ -22,22 +22,22 @@ export type ServerOutput =
   | {
       readonly kind: "close";
       readonly connection: number;
-      /** The client's error in an open tunnel. */
+      /** The client's error, in an open tunnel. */
       readonly error: ProtocolError | undefined;
-      /** Why it got no tunnel; only for this end. */
+      /** Why the client got no tunnel. For this end's log only. */
       readonly refusal: { readonly reason: RefusalReason; readonly detail: string } | undefined;
     }
-  /** Leaves a connection to the host. Call `TunnelServer.handleDisconnected` here. */
+  /** Gives a connection to the host, which calls `TunnelServer.handleDisconnected` of this server. */
   | (WhatFor & {
       readonly connection: number;
-      /** The whole head of its request. */
+      /** The complete head of its request. */
       readonly head: Uint8Array;
-      /** Bytes that were read behind the head. */
+      /** Bytes that were read after the head. */
       readonly surplus: Uint8Array;
     })
   /**
-   * Open the association's UDP sockets now and call `TunnelServer.handleBound`: the one for `target`, or, for a bound
-   * tunnel, which has no target, one for each family that the server has.
+   * Open the association's UDP sockets now and call `TunnelServer.handleBound`. A tunnel with a target needs one for the target's
+   * family; a bound tunnel has no target and needs one for each family that the server has.
    */
   | {
       readonly kind: "bind";
@@ -45,15 +45,15 @@ export type ServerOutput =
       readonly connection: number;
       readonly target: AddressBytes | undefined;
     }
-  /** The class of the association's sockets; undefined for that of the host. */
+  /** Set the latency class of the association's sockets; undefined stands for the host's default. */
   | {
       readonly kind: "latency";
       readonly association: number;
       readonly latency: LatencyClass | undefined;
     }
-  /** The DSCP of datagrams from the association's sockets, 0 until then. */
+  /** Set the DSCP of datagrams from the association's sockets. It is 0 until then. */
   | { readonly kind: "dscp"; readonly association: number; readonly dscp: number }
-  /** The association has ended: close its sockets. */
+  /** Close the association's sockets. It has ended. */
   | { readonly kind: "release"; readonly association: number }
   /** Look up a name and call `TunnelServer.handleResolved`. */
   | { readonly kind: "resolve"; readonly query: number; readonly name: string; readonly port: number }

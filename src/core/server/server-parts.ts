@@ -10,14 +10,14 @@ import type { ServerOutput } from "./server-output.ts";
 import type { Connection, Session } from "./server-session.ts";
 import type { ServerSessions } from "./server-sessions.ts";
 
-/** Keys of deadlines: kinds of a connection and of a session, by their index. */
+/** Kinds of deadlines. With the index of a connection or session they make a key. */
 export const DEADLINE_CONNECTION = 0;
 export const DEADLINE_QUEUE = 1;
 export const DEADLINE_LINGER = 2;
 export const DEADLINE_ASSOCIATIONS = 3;
 export const DEADLINE_CONTEXTS = 4;
 export const DEADLINE_DISPATCH = 5;
-/** Of the first key that expires, with index 0. */
+/** The next expiry of a client's key. Only used with index 0. */
 export const DEADLINE_KEYS = 6;
 export const DEADLINE_KINDS = 7;
 
@@ -25,25 +25,25 @@ export function deadlineOf(index: number, kind: number): number {
   return DEADLINE_KINDS * index + kind;
 }
 
-/** What the parts of a server do with connections and sessions. */
+/** What the parts of a server ask of it about connections and sessions. */
 export interface ServerPort {
   /** Sends control capsules on a connection. */
   send(connection: Connection, bytes: Uint8Array): void;
-  /** The connection may have something to write. */
+  /** Marks a connection as one that may have something to write. */
   markDirty(connection: Connection): void;
-  /** The deadline of the connection's tunnel has changed. */
+  /** Updates the deadline of a connection from its tunnel. */
   arm(connection: Connection): void;
   close(now: number, connection: Connection): void;
   endSession(now: number, session: Session, reason: string): void;
 }
 
-/** How far the server has shut down. */
+/** How far the server's shutdown has come. */
 export interface Shutdown {
-  /** No lane is accepted any more, and clients move to another server. */
+  /** The server accepts no more lanes, and clients move to another server. */
   isDraining: boolean;
-  /** No lane is accepted any more, and another process continues the sessions. */
+  /** The server accepts no more lanes, and another process will continue the sessions. */
   isSuspending: boolean;
-  /** Clients know that the server ends. */
+  /** The server has announced its end to clients. */
   isClosed: boolean;
 }
 
@@ -60,7 +60,7 @@ export interface ServerParts {
   readonly names: NameLookups<Connection>;
   readonly deadlines: Deadlines;
   readonly pool: SendPool;
-  /** Of all its queues. */
+  /** Owner of the datagrams in all queues of the server. */
   readonly queueOwner: QueueOwner;
   readonly shutdown: Shutdown;
   readonly port: ServerPort;

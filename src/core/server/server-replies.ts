@@ -15,17 +15,17 @@ import type { ServerParts } from "./server-parts.ts";
 import type { Connection } from "./server-session.ts";
 
 const NONE = -1;
-/** Instead of a context slot: no context of its own, but the uncompressed one of a bound tunnel is usable. */
+/** In place of a context slot: the source has no context, but the bound tunnel's uncompressed one can carry it. */
 const UNCOMPRESSED = -2;
 
-/** Sends what comes back for associations, datagrams and errors, to their clients. */
+/** Sends the answers of targets, datagrams and errors, to the clients. */
 export class ServerReplies {
   readonly #parts: ServerParts;
   readonly #table: ServerAssociations;
   readonly #flows: ServerFlows;
   readonly #lanes: ServerLanes;
   readonly #uncompressed = new UncompressedPayload();
-  /** Why {@link #contextOfReply} has found none. */
+  /** Why {@link #contextOfReply} has returned -1. */
   #dropped: DropReason = "filtered";
 
   constructor(parts: ServerParts, flows: ServerFlows, lanes: ServerLanes) {
@@ -170,7 +170,11 @@ export class ServerReplies {
     this.#parts.port.send(connection, encodeUnreachable(this.#table.contexts.id[slot], kind, mtu));
   }
 
-  /** The context of a source, {@link UNCOMPRESSED}, or -1 when its `count` datagrams are to be dropped for {@link #dropped}. */
+  /**
+   * Finds or creates the context for `count` datagrams of a source.
+   *
+   * @returns its slot; {@link UNCOMPRESSED}; or -1 if the datagrams are to be dropped with the reason {@link #dropped}
+   */
   #contextOfReply(
     now: number,
     association: number,
@@ -197,7 +201,7 @@ export class ServerReplies {
     }
     const id = session.nextContextId;
     if (id > this.#parts.maxId) {
-      // The client may not have heard of those before, and replaces the session when it hears of this one.
+      // The client may not have received the ids before this one. A CLOSE of this one makes it replace the session.
       if (session.unknown.shallAnswer(now, id)) this.#parts.port.send(connection, encodeCompressionClose(id));
       return this.#none("context_limit");
     }
@@ -215,9 +219,9 @@ export class ServerReplies {
     return NONE;
   }
 
-  /** The same for a sender that a bound tunnel's client has not registered: the client opens and closes to all of them. */
+  /** As {@link #contextOfReply}, in a bound tunnel, whose client accepts either all senders that it has not registered or none. */
   #strangerOf(now: number, association: number, bound: BoundIds, remote: AddressBytes): number {
-    // Senders can be answered, so a forged source must not be a way around the policy.
+    // The client may answer a sender, so a forged source must not bypass the policy.
     if (bound.uncompressed === 0 || !this.#parts.options.permits(remote)) {
       return this.#none("filtered");
     }

@@ -11,7 +11,7 @@ import { TokenBucket } from "../token-bucket.ts";
 import { BoundIds } from "./bound-tunnels.ts";
 import { UsedIds } from "./used-ids.ts";
 
-/** UNREACHABLE capsules that a client gets per second. */
+/** Most UNREACHABLE capsules that a client gets per second. */
 const UNREACHABLE_PER_SECOND = 100;
 
 /** A TCP connection at the server. */
@@ -24,23 +24,23 @@ export interface Connection {
   session: Session | undefined;
   request: UpgradeRequest | undefined;
   isDirty: boolean;
-  /** The client sends no more. */
+  /** The client has ended its side. */
   hasEnded: boolean;
-  /** Within another protocol, such as a WebSocket, rather than a connection of its own. */
+  /** Whether another protocol, such as a WebSocket, carries it. */
   readonly isNested: boolean;
 }
 
-/** What a session with receipts has besides. */
+/** The additional state of a session with receipts. */
 export class SessionLanes {
   readonly scheduler: LaneScheduler;
-  /** By number of the lane. */
+  /** By lane number. */
   readonly connections: (Connection | undefined)[] = new Array(MAX_LANES).fill(undefined);
-  /** Slots of contexts that this end has registered and the client has not acknowledged. */
+  /** Slots of contexts that this end has registered, but the client has not acknowledged. */
   readonly unacked = new Set<number>();
-  /** Ids that the client has closed, of associations (doubled) and of contexts: a registration on a slower lane may follow. */
+  /** Ids of associations (doubled) and contexts that the client has closed. Their registration may still arrive on a slower lane. */
   readonly closedAssociations = new UsedIds();
   readonly closedContexts = new UsedIds();
-  /** Something has happened since the last dispatch. */
+  /** Whether anything has happened since the last dispatch. */
   isStirred = false;
 
   constructor(scheduler: LaneScheduler) {
@@ -48,32 +48,35 @@ export class SessionLanes {
   }
 }
 
-/** A session at the server: what outlives its connections. */
+/** A session at the server, which outlives its connections. */
 export class Session {
   /** A reusable number, for tables. */
   readonly index: number;
-  /** Of its name. */
+  /** The number in its name. */
   readonly number: number;
   readonly id: Uint8Array;
   readonly key: Uint8Array;
-  /** native: ours, resumable. bound, fixed: RFC 9298 without our extension, one association, ends with its tunnel. */
+  /**
+   * "native": with our extension, resumable. "bound" and "fixed": without it (RFC 9298), with one association, ending with the tunnel;
+   * "fixed" has a single target.
+   */
   readonly kind: "native" | "bound" | "fixed";
   /** A state of {@link SESSION}. */
   state = SESSION.after(SESSION.number("none"), "create");
-  /** When it ends, while it has no lane. */
+  /** When it ends if no lane joins. Only valid while it has none. */
   lingersUntil = 0;
   readonly connections = new Set<Connection>();
   readonly associationById = new Map<number, number>();
   readonly contextById = new Map<number, number>();
   nextContextId = 1;
-  /** Of a bound one. */
+  /** Set in a bound session. */
   readonly bound: BoundIds | undefined;
   readonly unknown = new UnknownContexts();
   readonly unreachable = new TokenBucket(UNREACHABLE_PER_SECOND);
   readonly lookups = new LookupTurns();
-  /** Of a native one with receipts. */
+  /** Set in a native session with receipts. */
   readonly lanes: SessionLanes | undefined;
-  /** Whose session it is; undefined where the key is that of everybody, or there is none. */
+  /** The client's own key; undefined if the client used the shared key, or there is none. */
   readonly holder: NamedKey | undefined;
 
   constructor(
@@ -95,7 +98,7 @@ export class Session {
     this.holder = holder;
   }
 
-  /** Short, for logs; not a secret. */
+  /** A short name for logs. It is not a secret. */
   get name(): string {
     return `s${this.number}`;
   }

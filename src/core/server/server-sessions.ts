@@ -5,7 +5,7 @@ import { SESSION } from "../session/session-model.ts";
 import type { SessionReport } from "../status.ts";
 import { Session } from "./server-session.ts";
 
-/** The sessions of a server: by id, by index, and those without lanes in the order in which they lost them. */
+/** The sessions of a server by id and by index, and those without lanes in the order in which they lost the last one. */
 export class ServerSessions {
   readonly lingering = new Set<Session>();
   /** By {@link Session.index}. */
@@ -26,7 +26,7 @@ export class ServerSessions {
     return this.#byId.get(hexKey(id));
   }
 
-  /** @param number  of its name, if it had one before */
+  /** Begins a session. @param number  the number in its name, if another process gave it one */
   begin(
     kind: Session["kind"],
     id: Uint8Array,
@@ -44,7 +44,7 @@ export class ServerSessions {
     return session;
   }
 
-  /** @returns false when it has ended before */
+  /** Ends a session. @returns false if it had ended before */
   end(session: Session): boolean {
     if (!this.#byId.delete(hexKey(session.id))) return false;
     session.state = SESSION.after(session.state, "end");
@@ -55,7 +55,7 @@ export class ServerSessions {
     return true;
   }
 
-  /** The first `limit` of them as they are now. */
+  /** The current state of the first `limit` sessions. */
   reports(limit: number): SessionReport[] {
     const reports: SessionReport[] = [];
     for (const session of this.#byId.values()) {

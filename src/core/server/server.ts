@@ -167,12 +167,12 @@ export class TunnelServer {
     return this.#connections.rttMs;
   }
 
-  /** The first `limit` of the sessions that can be resumed, as they are now. */
+  /** The current state of the first `limit` sessions. */
   sessionReports(limit: number): SessionReport[] {
     return this.#sessions.reports(limit);
   }
 
-  /** Associations of `slots` slots from `first` on. */
+  /** The associations in the `slots` slots from `first` on. */
   associationReports(now: number, first: number, slots: number): AssociationReports {
     return serverAssociations(now, this.#associations, first, slots);
   }
@@ -181,17 +181,17 @@ export class TunnelServer {
     return spreadState([...this.#sessions.values()].flatMap(({ lanes }) => lanes?.scheduler ?? []));
   }
 
-  /** Bytes of datagrams that wait for lanes, or are on lanes and not receipted, of sessions with receipts. */
+  /** Bytes of the datagrams that wait for lanes or are on lanes without a receipt, in all sessions with receipts. */
   get storedBytes(): number {
     return this.#lanes.storedBytes;
   }
 
-  /** The keys of single clients, with what each does here; undefined where there are none. */
+  /** The keys of single clients, with their current use; undefined if the server has none. */
   get keys(): Iterable<NamedKey> | undefined {
     return this.#keys?.keys;
   }
 
-  /** The latency class that the client gave an association; undefined if it gave none. */
+  /** The latency class that the client set for an association; undefined if it set none. */
   latencyOf(association: number): LatencyClass | undefined {
     return LATENCY_CLASSES[this.#associations.latency[association]];
   }
@@ -201,12 +201,12 @@ export class TunnelServer {
     return this.#associations.dscp[association];
   }
 
-  /** The application's own address of an association, if its client sent it. */
+  /** The address of an association's application, if the client sent it. */
   source(association: number): AddressBytes | undefined {
     return this.#associations.source[association];
   }
 
-  /** True if the datagrams of an association must not be fragmented, as in tunnels of RFC 9298 (§3.1). */
+  /** Whether the datagrams of an association must not be fragmented, as in tunnels without our extension (RFC 9298 §3.1). */
   forbidsFragments(association: number): boolean {
     return this.#associations.sessionOf[association]?.kind !== "native";
   }
@@ -214,9 +214,9 @@ export class TunnelServer {
   // Events
 
   /**
-   * A connection was accepted.
+   * Accepts a connection.
    *
-   * @param isNested  true if another protocol carries it, such as a WebSocket: it stays with this worker, and strangers are refused
+   * @param isNested  whether another protocol carries it, such as a WebSocket. It then stays with this worker, and strangers are refused
    * @returns its number, for all later calls
    */
   handleAccept(now: number, isNested = false): number {
@@ -224,10 +224,10 @@ export class TunnelServer {
   }
 
   /**
-   * A connection that another worker has accepted and handed over, with the request that it has judged.
+   * Accepts a connection that another worker has handed over after judging its request.
    *
-   * @param head    the whole head of the request
-   * @param holder  name of the key that the client has proved; undefined for that of everybody, or none
+   * @param head    the complete head of the request
+   * @param holder  name of the key that the client has proved; undefined for the shared key, or none
    * @returns its number, for all later calls
    */
   handleHandedOver(now: number, head: Uint8Array, holder?: string): number {
@@ -237,10 +237,10 @@ export class TunnelServer {
   }
 
   /**
-   * Bytes of a connection, split anywhere. Stops when {@link outgoing} is full or contains something that cannot be combined
-   * with the rest.
+   * Handles bytes of a connection, which may be split anywhere. Stops once {@link outgoing} is full or must be sent on before the next
+   * capsule.
    *
-   * @returns the offset up to which they were consumed: send on `outgoing`, then call again with the rest
+   * @returns the end offset of the consumed bytes: send on `outgoing`, then call again with the rest
    */
   handleStream(now: number, index: number, chunk: Uint8Array, offset: number, end: number): number {
     const connection = this.#connections.at(index);
@@ -263,7 +263,7 @@ export class TunnelServer {
       return at;
     }
     if ((connection.state === "resolving" || connection.state === "binding") && at < end) {
-      // RFC 9931 §6.3: over HTTP/1.1 nothing may follow the request before the 101.
+      // Over HTTP/1.1 nothing may follow the request before the 101 (RFC 9931 §6.3).
       this.#refuse(now, connection, "protocol_error");
     }
     return end;
@@ -280,29 +280,29 @@ export class TunnelServer {
   }
 
   /**
-   * Takes datagrams that sessions with receipts have held until their turn. Call it after the batches of {@link handleStream}
-   * and after {@link handleTimeout}, before polling for anything to send.
+   * Moves datagrams that sessions with receipts held to restore order, and that are due now, to {@link outgoing}. Call it after the
+   * batches of {@link handleStream} and after {@link handleTimeout}, before polling for anything to send.
    *
-   * @returns true if {@link outgoing} may contain some: send them on, then call again
+   * @returns whether {@link outgoing} may contain any: send them on, then call again
    */
   takeReleased(now: number): boolean {
     return this.#lanes.isStirred && this.#capsules.takeReleased(now);
   }
 
   /**
-   * The client has ended its side of a connection. A tunnel of RFC 9298 still gets answers to what it sent before; a lane of
-   * our own protocol is closed, and its session continues without it.
+   * Handles that the client has ended its side of a connection. A tunnel without our extension still gets answers to what it sent
+   * before. A lane is closed, and its session continues without it.
    */
   handleEnded(now: number, index: number): void {
     this.#connections.handleEnded(now, index);
   }
 
-  /** The connection has ended, for any reason. */
+  /** Handles the end of a connection, for any reason. */
   handleDisconnected(now: number, index: number): void {
     this.#connections.handleDisconnected(now, index);
   }
 
-  /** A batch from {@link pollTransmit} is written. @returns whether there may be another */
+  /** Takes back the batch from {@link pollTransmit}, which has been written. @returns whether there may be another */
   handleTransmitted(index: number): boolean {
     const connection = this.#connections.at(index);
     if (connection === undefined) return false;
@@ -313,7 +313,7 @@ export class TunnelServer {
   }
 
   /**
-   * A datagram arrived at an association's socket.
+   * Sends a datagram that arrived at an association's socket to the client.
    *
    * @param remote  its source, IPv4 or IPv6; borrowed
    */
@@ -328,7 +328,7 @@ export class TunnelServer {
     this.#replies.handleDatagram(now, association, data, offset, length, remote);
   }
 
-  /** Rows `first` to `end - 1` arrived at an association's sockets, from IPv4 or IPv6 sources. */
+  /** As {@link handleDatagram}, for rows `first` to `end - 1`, from IPv4 or IPv6 sources. */
   handleDatagrams(
     now: number,
     association: number,
@@ -340,10 +340,10 @@ export class TunnelServer {
   }
 
   /**
-   * A datagram of an association did not reach `remote`, an IPv4 or IPv6 address. Its client gets a report if it knows our
-   * extension and the association has a lane.
+   * Reports to the client that a datagram did not reach `remote`, an IPv4 or IPv6 address (UNREACHABLE). Nothing is sent to a client
+   * without our extension, or while the association has no lane.
    *
-   * @param mtu  for too-big: the largest IP packet that would get through, 0 if unknown
+   * @param mtu  for "too-big": size of the largest IP packet that would pass, 0 if unknown
    */
   handleUnreachable(
     now: number,
@@ -356,29 +356,29 @@ export class TunnelServer {
   }
 
   /**
-   * The host is out of sockets, and the association needs one more, so another association has to end.
+   * Ends an association because the host is out of sockets and `association` needs another one.
    *
-   * @returns false if none may end; then the association itself has ended
+   * @returns false if no other may end, so `association` itself has ended
    */
   makeRoomForSocket(now: number, association: number): boolean {
     return this.#flows.makeRoomForSocket(now, association);
   }
 
-  /** The association's socket has failed for good. */
+  /** Ends an association whose socket has failed for good. */
   handleSocketFailed(now: number, association: number): void {
     this.#flows.handleSocketFailed(now, association);
   }
 
   /**
-   * The sockets requested by a `bind` output are open.
+   * Handles that the sockets of a `bind` output are open.
    *
-   * @param publicAddresses  of a bound tunnel, `192.0.2.45:54321`; undefined if no socket could be opened
+   * @param publicAddresses  for a bound tunnel, such as `192.0.2.45:54321`; undefined if no socket could be opened
    */
   handleBound(now: number, association: number, publicAddresses: readonly string[] | undefined): void {
     this.#admission.handleBound(now, association, publicAddresses);
   }
 
-  /** The answer to a `resolve` output. @param addresses  in order of preference; empty if there are none */
+  /** Handles the answer to a `resolve` output. @param addresses  in order of preference; empty if there are none */
   handleResolved(now: number, number: number, addresses: readonly AddressBytes[]): void {
     this.outgoing.count = 0;
     const lookup = this.#names.finish(number);
@@ -388,15 +388,17 @@ export class TunnelServer {
   }
 
   /**
-   * The system's time is `unixMs`, in milliseconds since 1970, at `now`. It decides when keys expire, and which ids they have in
-   * this hour. Call it before the first connection, and again from time to time, as that clock may be set.
+   * Sets the system's time, which decides when keys expire and which ids they have in the current hour. Call it before the first
+   * connection, and again from time to time, because that clock may be changed.
+   *
+   * @param unixMs  milliseconds since 1970, at `now`
    */
   handleWallClock(now: number, unixMs: number): void {
     this.#keyExpiry?.handleWallClock(now, unixMs);
   }
 
   /**
-   * Replaces the keys of single clients. Sessions of a name whose key stays the same continue with the new limits; the others
+   * Replaces the keys of single clients. A session continues, with the new limits, if its name still has the same key. All others
    * end.
    */
   replaceKeys(now: number, entries: readonly KeyEntry[]): void {
@@ -426,7 +428,7 @@ export class TunnelServer {
   pollOutput(): ServerOutput | undefined {
     if (this.#outputs.length === 0) return undefined;
     const output = this.#outputs.shift();
-    // The slot may be reused only now that the host closes its sockets.
+    // Freed only now, as the host must close the sockets before the slot is used again.
     if (output?.kind === "release") this.#associations.handleReleased(output.association);
     return output;
   }
@@ -452,7 +454,7 @@ export class TunnelServer {
     return bytes;
   }
 
-  /** As {@link TunnelClient.pollShortcut}. */
+  /** See {@link TunnelClient.pollShortcut}. */
   pollShortcut(): Shortcut | undefined {
     return this.contexts.pollShortcut(this.#connectionOfOffer);
   }
@@ -480,12 +482,12 @@ export class TunnelServer {
     );
   }
 
-  /** Whether shortcuts may read from a connection next. Call it only when all that the connection has read has been handled. */
+  /** Whether shortcuts may read from a connection next. Call it only once all bytes read from the connection have been handled. */
   mayReadShortcuts(index: number): boolean {
     return this.#connections.at(index)?.tunnel.mayReadShortcuts ?? false;
   }
 
-  /** As {@link TunnelClient.handleShortcut}. */
+  /** See {@link TunnelClient.handleShortcut}. */
   handleShortcut(time: number, shortcut: Shortcut, count: number, bytes: number, length: number): void {
     const { epoch, isOut, context, generation } = shortcut;
     const isKnown = this.contexts.generation[context] === generation;
@@ -504,8 +506,8 @@ export class TunnelServer {
   }
 
   /**
-   * Asks every client to begin a session at another server, and accepts no more lanes. Those that are up continue. A client takes some
-   * seconds, after which {@link sessionCount} no longer includes its session.
+   * Asks every client to begin a session at another server, and accepts no more lanes. Open lanes continue. A client takes a few seconds
+   * to leave; {@link sessionCount} then no longer includes its session.
    */
   drain(): void {
     this.#shutdown.isDraining = true;
@@ -513,8 +515,8 @@ export class TunnelServer {
   }
 
   /**
-   * Another process is about to continue the sessions: no more lanes are accepted, and connections without a lane are closed.
-   * Lanes that are up continue until the host has ended them; then call {@link saveSessions}.
+   * Prepares for another process that will continue the sessions: accepts no more lanes, and closes connections that are no lane.
+   * Open lanes continue until the host ends them; then call {@link saveSessions}.
    */
   suspend(now: number): void {
     this.#shutdown.isSuspending = true;
@@ -523,8 +525,8 @@ export class TunnelServer {
   }
 
   /**
-   * The sessions that can be resumed, with their associations and contexts, for {@link restoreSessions}. Datagrams in queues, on
-   * lanes, and held for names that are being resolved are lost.
+   * Saves the sessions that can be resumed, with their associations and contexts, for {@link restoreSessions}. Datagrams in queues and
+   * on lanes are lost, and those that wait for a name.
    *
    * @param portsOf  the ports of an association's sockets
    */
@@ -533,11 +535,11 @@ export class TunnelServer {
   }
 
   /**
-   * Continues sessions of another process as far as keys, policy and bounds permit, each until the end of its linger time at the
-   * latest. Call it before the first connection.
+   * Restores sessions of another process, as far as keys, policy and bounds permit. They linger for what is left of their time.
+   * Call it before the first connection.
    *
-   * @param elapsedMs  since they were saved
-   * @returns their associations, whose sockets the host has to find
+   * @param elapsedMs  milliseconds since the sessions were saved
+   * @returns their associations, for which the host finds the sockets
    */
   restoreSessions(now: number, kept: readonly KeptSession[], elapsedMs: number): RestoredAssociation[] {
     return this.#keeper.restore(now, kept, elapsedMs);
@@ -550,7 +552,7 @@ export class TunnelServer {
   }
 }
 
-/** Not inlined, as TypeScript would take a former state for the current one. */
+/** A function of its own, because TypeScript would assume that the state has not changed since the last comparison. */
 function isOpen(connection: Connection): boolean {
   return connection.state === "open";
 }

@@ -13,7 +13,7 @@ import {
 } from "./server-parts.ts";
 import type { Connection, Session } from "./server-session.ts";
 
-/** The sessions of a server begin, get and lose connections, linger and end. */
+/** Begins and ends the sessions of a server, adds and removes their connections, and lets them linger. */
 export class SessionLifetimes {
   readonly #parts: ServerParts;
   readonly #lanes: ServerLanes;
@@ -25,7 +25,7 @@ export class SessionLifetimes {
     this.#flows = flows;
   }
 
-  /** Ends the session that has lingered longest if there are too many. @returns false if there is no room for another one */
+  /** Ends the longest lingering session if there are too many sessions. @returns false if there is still no room for another */
   makeRoom(now: number): boolean {
     const { sessions, options } = this.#parts;
     return sessions.size < options.maxSessions || this.#evictLingering(now);
@@ -50,7 +50,12 @@ export class SessionLifetimes {
     return this.#parts.sessions.begin(kind, id, key, scheduler, holder);
   }
 
-  /** A session gets a lane, which replaces `predecessor`. @param isReturn  it has been resumed, and had no other lane */
+  /**
+   * Adds a lane to a session.
+   *
+   * @param predecessor  the earlier connection of that lane, which is closed
+   * @param isReturn     whether the session is resumed and had no lane
+   */
   join(
     now: number,
     session: Session,
@@ -60,7 +65,7 @@ export class SessionLifetimes {
   ): void {
     const { sessions, deadlines, counters, outputs, associations } = this.#parts;
     connection.session = session;
-    // Only the single lane of a session has shortcuts.
+    // Shortcuts exist only while a session has a single lane.
     for (const other of session.connections) other.tunnel.endShortcuts();
     session.connections.add(connection);
     if (predecessor !== undefined) this.#parts.port.close(now, predecessor);
@@ -78,7 +83,7 @@ export class SessionLifetimes {
     }
   }
 
-  /** A session loses a connection: another one takes its associations over, or the session lingers or ends. */
+  /** Removes a connection from a session. Another one takes over its associations, or the session lingers or ends. */
   leave(now: number, session: Session, connection: Connection): void {
     const { associations, pool, port } = this.#parts;
     if (!session.connections.delete(connection)) return;
@@ -131,7 +136,7 @@ export class SessionLifetimes {
     outputs.push({ kind: "session-ended", session: session.name, reason });
   }
 
-  /** Ends the sessions of keys that may have none any more. */
+  /** Ends the sessions of keys that have expired or were withdrawn. */
   endHeld(now: number, isGone: (holder: NamedKey) => boolean): void {
     const { sessions, counters, port } = this.#parts;
     for (const session of [...sessions.values()]) {

@@ -1,19 +1,19 @@
-/** Past it the lowest ids are forgotten: a peer whose ids have that many gaps may reuse those unnoticed. */
+/** Bound of the ranges. Past it the lowest is forgotten, so a peer whose ids have that many gaps may reuse ids unnoticed. */
 export const MAX_RANGES = 1_024;
 
-/** First and last half of an id. */
+/** Even ids, each halved: the first and the last of a range. */
 export interface IdRange {
   readonly first: number;
   readonly last: number;
 }
 
-/** The even ids that a peer has used, as ranges, so that ids used in ascending order take no memory. */
+/** The even ids that a peer has used. They are kept as ranges, so ids used in ascending order take no memory. */
 export class UsedIds {
-  /** First and last half of an id of each range, ascending, with a gap before each. */
+  /** First and last halved id of each range, in ascending order and with a gap before each. */
   readonly #first: number[] = [];
   readonly #last: number[] = [];
 
-  /** @returns false when the id was used before */
+  /** Records an id. @returns false if it was used before */
   add(id: number): boolean {
     const half = id / 2;
     const next = this.#rangeAfter(half);
@@ -38,12 +38,12 @@ export class UsedIds {
     return true;
   }
 
-  /** Ascending, with a gap before each. */
+  /** The ranges in ascending order, with a gap before each. */
   get ranges(): IdRange[] {
     return this.#first.map((first, i) => ({ first, last: this.#last[i] }));
   }
 
-  /** To be called before anything else. @param ranges  as {@link ranges} has them */
+  /** Restores saved ranges. Call it before anything else. @param ranges  as from {@link ranges} */
   restore(ranges: readonly IdRange[]): void {
     for (const { first, last } of ranges) {
       this.#first.push(first);
@@ -56,7 +56,7 @@ export class UsedIds {
     return before >= 0 && id / 2 <= this.#last[before];
   }
 
-  /** Index of the first range that begins behind `half`. */
+  /** Index of the first range that begins above `half`. */
   #rangeAfter(half: number): number {
     let low = 0;
     let high = this.#first.length;

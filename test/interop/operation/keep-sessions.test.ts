@@ -280,9 +280,9 @@ describe.skipIf(isPlain)("with native I/O", () => {
         expect(await service.restart("SIGKILL")).toEqual([]);
         const refused = service.log.filter(({ msg }) => msg === "does not go on with earlier sessions");
         expect(refused.map(({ error }) => error)).toEqual([
-          "the state of sessions cannot be read: version 2, and this program reads 1",
-          "the state of sessions cannot be read: it is cut off",
-          "the state of sessions cannot be read: it does not begin like one",
+          "the state of sessions cannot be read: it has version 2, this program reads 1",
+          "the state of sessions cannot be read: it ends too early",
+          "the state of sessions cannot be read: it begins with other bytes",
         ]);
       } finally {
         await service.stop();

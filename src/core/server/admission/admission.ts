@@ -23,12 +23,12 @@ import type { PlainVerdict } from "./plain-requests.ts";
 import { judgePlainRequest, judgeResolvedTarget } from "./plain-requests.ts";
 
 const NONE = -1;
-/** Share of the tunnels that may be further lanes of sessions. */
+/** Share of the tunnels up to which sessions may add lanes beyond their first. */
 const SPARE_SHARE = 3 / 4;
 
 /**
- * Follows the verdicts on requests: refuses a connection, leaves it to the host, makes it a lane of a session, or the tunnel
- * of a client without our extension.
+ * Carries out the verdicts on requests: refuses a connection, gives it to the host, or makes it a lane of a session or the tunnel of a
+ * client without our extension.
  */
 export class Admission {
   readonly #parts: ServerParts;
@@ -54,7 +54,7 @@ export class Admission {
     this.#flows = flows;
   }
 
-  /** The head of a request is complete. @param surplus  bytes behind it; borrowed */
+  /** Handles a request whose head is complete. @param surplus  bytes after the head; borrowed */
   handleRequest(now: number, connection: Connection, surplus: Uint8Array): void {
     this.#follow(now, connection, this.#handshake.judge(now, connection.head, connection.isNested), surplus);
   }
@@ -70,7 +70,7 @@ export class Admission {
     switch (verdict.kind) {
       case "refuse": {
         const { reason, detail } = verdict;
-        // Only a client with valid credentials meets the limit of nonces.
+        // Only clients with valid credentials can reach the limit of nonces.
         const isStranger = reason !== "nonce_limit" && verdict.isProven !== true;
         if (!options.hasDecoy || connection.isNested || !isStranger) {
           this.#connections.refuse(now, connection, reason, verdict.response, detail);
@@ -114,7 +114,7 @@ export class Admission {
   ): void {
     const { options, shutdown, sessions } = this.#parts;
     if (shutdown.isSuspending) {
-      // Without an answer, the client asks again at the next process.
+      // A client that gets no answer asks again, and then reaches the next process.
       this.#connections.refuse(now, connection, "draining", undefined);
       return;
     }
@@ -144,7 +144,7 @@ export class Admission {
       known.holder === holder &&
       constantTimeEqual(extension.resumeMac, resumeMac(crypto, known.key, extension));
     let session = isResumed ? known : undefined;
-    // The client has given up that lane, but its end has not reached this server.
+    // A connection with the same lane number: the client has given it up, but its end has not arrived here.
     const predecessor = [...(session?.connections ?? [])].find(({ lane }) => lane === extension.lane);
     const isSpare = session !== undefined && session.connections.size > 0;
     if (predecessor === undefined && !this.#makeRoomForTunnel(now, isSpare)) {
@@ -165,7 +165,7 @@ export class Admission {
     connection.tunnel.writeControl(encodeUpgradeResponse(true, [], { ...answer, mac }));
     const isReturn = session.connections.size === 0 && isResumed;
     connection.lane = extension.lane;
-    // Without receipts the number is only a name; there are no more labels than lanes.
+    // Without receipts the lane number may be larger than there are labels in the metrics.
     connection.tunnel.queue.lane = Math.min(extension.lane, MAX_LANES - 1);
     this.#lifetimes.join(now, session, connection, predecessor, isReturn);
     const firstCount = (extension.nonce[0] << 8) | extension.nonce[1];
@@ -174,11 +174,11 @@ export class Admission {
     this.#lanes.registerLost(session);
   }
 
-  /** Closes the oldest tunnels whose clients have ended their side, while there is no room for a new one. */
+  /** Makes room for a new tunnel by closing the oldest whose clients have ended their side. @returns false if there is none */
   #makeRoomForTunnel(now: number, isSpare = false): boolean {
     const { options, sessions, associations } = this.#parts;
     const connections = this.#connections;
-    // Further lanes of one session leave room for the first lanes of others.
+    // Additional lanes leave room for the first lanes of other sessions.
     const maxTunnels = (isSpare ? SPARE_SHARE : 1) * options.maxTunnels;
     const isFull = () =>
       connections.tunnelCount >= maxTunnels ||
@@ -193,7 +193,7 @@ export class Admission {
 
   // RFC 9298 without our extension
 
-  /** The name of a target was looked up. @param addresses  in order of preference; empty if there are none */
+  /** Handles the answer for a target's name. @param addresses  in order of preference; empty if there are none */
   handleTargetResolved(now: number, connection: Connection, addresses: readonly AddressBytes[]): void {
     if (connection.state !== "resolving") return;
     const { bind } = connection.request!;
@@ -210,7 +210,7 @@ export class Admission {
     }
   }
 
-  /** One association, which begins and ends with the tunnel. */
+  /** Begins a session with one association, which ends with the tunnel. */
   #bindPlain(now: number, connection: Connection, target: AddressBytes | undefined, bind: boolean): void {
     const { options, shutdown, associations, outputs } = this.#parts;
     if (shutdown.isDraining) {

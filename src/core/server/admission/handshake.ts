@@ -31,72 +31,72 @@ import type { NamedKey } from "../../keys/named-key.ts";
 import { ReplayGuard } from "./replay-guard.ts";
 import { serverIdBytes, Tickets } from "./tickets.ts";
 
-/** How far the age of a ticket, as measured by its client, may differ from its age here. */
+/** Milliseconds by which the age of a ticket at its client may differ from its age here. */
 const AGE_WINDOW_MS = 30_000;
-/** How long a request stays within {@link AGE_WINDOW_MS}, from the earliest to the latest. */
+/** Most nonces in one generation of {@link ReplayGuard}. */
 const NONCE_CAPACITY = 65_536;
-/** Of the server's number in the id of a session: characters 5 to 8 in base64, so that a pattern finds it there. */
+/** Offset of the server's number in a session id. In base64 it is characters 5 to 8, where a load balancer's pattern finds it. */
 const SERVER_ID_OFFSET = 3;
-/** How much of a stranger's request the detail of a refusal shows, in characters. */
+/** Most characters of a stranger's request that the detail of a refusal shows. */
 const MAX_DETAIL = 200;
 
 export interface HandshakeOptions {
-  /** Pre-shared key of everybody, or undefined for none. */
+  /** The pre-shared key of all clients; undefined for none. */
   readonly psk: Uint8Array | undefined;
   readonly crypto: Cryptography;
-  /** Number of this server among several behind one address, 0 to 2^24 - 1, which the ids of its sessions show. Default: none. */
+  /** Number of this server among several behind one address, 0 to 2^24 - 1. Its session ids contain it. Default: none. */
   readonly serverId?: number | undefined;
-  /** Which of several threads of this server this is; undefined if it is the only one. */
+  /** Index of this thread among the server's threads; undefined if it is the only one. */
   readonly worker: { readonly index: number; readonly count: number } | undefined;
   /** Path whose WebSockets carry tunnels. Default: none. */
   readonly webSocketPath?: string | undefined;
-  /** Whether the host serves HTTP/2, whose requests come back as nested connections. Only for servers without a key. Default false. */
+  /** Whether the host serves HTTP/2 and passes its requests in as nested connections. Only for servers without a key. Default false. */
   readonly offersHttp2?: boolean;
 }
 
 /** The key that a client has proved. */
 export interface ProvenKey {
   readonly key: Uint8Array;
-  /** Whose key it is; undefined for the pre-shared one of everybody. */
+  /** The client that has the key; undefined for the shared key. */
   readonly holder: NamedKey | undefined;
 }
 
 /** The verdict on a request. */
 export type Verdict =
-  /** Count `reason`, send `response`, and close. `detail` is for the server's own log. */
+  /** Count `reason`, send `response`, and close. `detail` is for this server's log. */
   | {
       readonly kind: "refuse";
       readonly reason: RefusalReason;
       readonly detail: string;
       readonly response: Uint8Array;
-      /** A client with the key has sent it: it is not for a decoy. */
+      /** Whether a client with the key sent the request, which is then not for a decoy. */
       readonly isProven?: boolean;
     }
   /** Send `response` and read one more request. */
   | { readonly kind: "challenge"; readonly response: Uint8Array }
-  /** The connection becomes a WebSocket, which carries another one; `key` is the request's. */
+  /** The connection becomes a WebSocket, which carries a nested connection. `key` is the request's. */
   | { readonly kind: "web-socket"; readonly key: string }
-  /** The connection begins HTTP/2, whose requests are judged one by one. */
+  /** The connection is HTTP/2. Each of its requests is judged by itself. */
   | { readonly kind: "http2" }
-  /** A client with valid credentials requests a lane of a session of another worker. */
+  /** A client with valid credentials requests a lane of a session that another worker has. */
   | { readonly kind: "hand-over"; readonly worker: number; readonly holder: NamedKey | undefined }
-  /** A client with valid credentials requests a lane. `proven`: undefined where there is no key. */
+  /** A client with valid credentials requests a lane. `proven` is undefined if the server has no key. */
   | {
       readonly kind: "lane";
       readonly extension: ExtensionRequest;
       readonly proven: ProvenKey | undefined;
     }
-  /** RFC 9298 without our extension. */
+  /** A request of RFC 9298 without our extension. */
   | { readonly kind: "plain"; readonly request: UpgradeRequest };
 
-/** The server's side of the handshake: judges a request by its head, and changes only its own memory of nonces. */
+/** Judges requests by their heads (PROTOCOL.md §2). It changes nothing but its own memory of nonces. */
 export class Handshake {
   readonly #options: HandshakeOptions;
-  /** Keys of single clients; undefined where there are none. */
+  /** Keys of single clients; undefined if the server has none. */
   readonly #keys: KeyTable | undefined;
   readonly #tickets: Tickets;
   readonly #guard = new ReplayGuard(2 * AGE_WINDOW_MS, NONCE_CAPACITY);
-  /** Worker of the next new session. */
+  /** The worker that gets the next new session. */
   #nextWorker = 0;
 
   constructor(options: HandshakeOptions, keys?: KeyTable) {
@@ -106,8 +106,10 @@ export class Handshake {
   }
 
   /**
-   * @param buffer    a whole head
-   * @param isNested  true within another protocol: it becomes no WebSocket, and stays with this worker
+   * Judges a request.
+   *
+   * @param buffer    a complete head
+   * @param isNested  whether another protocol carries it. It then becomes no WebSocket and stays with this worker
    */
   judge(now: number, buffer: HeadBuffer, isNested = false): Verdict {
     const { worker, webSocketPath, offersHttp2 } = this.#options;
@@ -121,7 +123,7 @@ export class Handshake {
       if (key !== undefined) return { kind: "web-socket", key };
       return this.#isOwnRequest(now, head) ? changed(head) : refusal("not_upgrade", describe(head), 404);
     }
-    // A server with a key answers strangers like any web server, which does not know such requests.
+    // A server with a key answers strangers as a web server without this protocol would.
     if (request === "malformed") {
       if (this.#isOwnRequest(now, head)) return changed(head);
       return refusal("not_upgrade", describe(head), hasKey ? 404 : 400);
@@ -141,7 +143,7 @@ export class Handshake {
     }
     const proven = hasKey ? this.#judgeCredentials(now, extension) : undefined;
     if (proven !== undefined && "kind" in proven) return proven;
-    // Only now, as a stranger must not be able to occupy or start another worker.
+    // After the credentials, because a stranger must not start or occupy another worker.
     const owner = isNested ? worker?.index : this.#ownerOf(extension, proven?.holder);
     return owner === worker?.index
       ? { kind: "lane", extension, proven }
@@ -149,10 +151,10 @@ export class Handshake {
   }
 
   /**
-   * The request of a connection that another worker has judged and handed over.
+   * Judges a request that another worker has judged and handed over.
    *
-   * @param bytes       its whole head
-   * @param holderName  of the key that the client has proved; undefined for that of everybody, or none
+   * @param bytes       its complete head
+   * @param holderName  name of the key that the client has proved; undefined for the shared key, or none
    */
   judgeHandedOver(bytes: Uint8Array, holderName?: string): Verdict {
     const { psk } = this.#options;
@@ -174,7 +176,7 @@ export class Handshake {
     return this.#options.psk !== undefined || this.#keys !== undefined;
   }
 
-  /** Unpredictable except for its first byte, which names the worker, and the fourth to sixth, which name the server. */
+  /** Makes a session id. It is random, except for its first byte (the worker) and its fourth to sixth (the server's number). */
   newSessionId(): Uint8Array {
     const { crypto, worker, serverId } = this.#options;
     const id = crypto.random(SESSION_ID_BYTES);
@@ -183,25 +185,25 @@ export class Handshake {
     return id;
   }
 
-  /** The worker for a request: the one that has its session, or, for a new session, each in turn. */
+  /** The worker for a request: the one that has its session. New sessions go to each worker in turn. */
   #ownerOf({ session }: ExtensionRequest, holder: NamedKey | undefined): number | undefined {
     const { worker, webSocketPath } = this.#options;
     if (worker === undefined) return undefined;
     if (session !== undefined) return session[0] % worker.count;
-    // What is limited over all sessions of a key is counted in one worker, where those in WebSockets are anyway.
+    // Limits over all sessions of a key need one worker to count them. Sessions in WebSockets are always in worker 0.
     if (holder?.isShared) return webSocketPath === undefined ? numberOf(holder.name) % worker.count : 0;
     const owner = this.#nextWorker;
     this.#nextWorker = (owner + 1) % worker.count;
     return owner;
   }
 
-  /** Whether a client with a key has sent it, and something on the way has changed its path or its fields. */
+  /** Whether a client with a key sent a request whose path or fields something on the way has changed. */
   #isOwnRequest(now: number, head: HttpHead): boolean {
     const extension = this.#hasKey ? decodeUnderpassField(head) : undefined;
     return extension !== undefined && typeof this.#identify(now, extension) === "object";
   }
 
-  /** The key whose holder has made a request; undefined for none; "busy" if finding out costs too much now. */
+  /** Finds the key that made a request's MAC. @returns undefined if there is none; "busy" if the search would cost too much now */
   #identify(
     now: number,
     extension: ExtensionRequest,
@@ -214,12 +216,12 @@ export class Handshake {
     }
     const found = this.#keys?.find(now, extension);
     if (found === undefined || found === "busy") return found;
-    // The client's name or its clock is wrong; the clock can be mended.
+    // The client has a wrong name or a wrong clock. A challenge can correct the clock.
     const isMisnamed = keyId !== undefined && found.by === "trial";
     return { key: found.key.key, holder: found.key, isMisnamed };
   }
 
-  /** @returns the key that the client has, or why it gets no lane yet */
+  /** @returns the key that the client has proved, or the verdict if it gets no lane yet */
   #judgeCredentials(now: number, extension: ExtensionRequest): ProvenKey | Verdict {
     const { crypto } = this.#options;
     const keys = this.#keys;
@@ -259,7 +261,7 @@ export class Handshake {
     return { kind: "refuse", reason, detail, response: encodeKeyRefusal({ cause, mac }), isProven: true };
   }
 
-  /** RFC 8446 §8.3: true if this process issued the ticket, and its age is what the client says. */
+  /** Whether this process issued the ticket and its age agrees with the client's (RFC 8446 §8.3). */
   #isCurrent(now: number, ticket: ShownTicket | undefined): boolean {
     const issuedAt = ticket === undefined ? undefined : this.#tickets.issuedAt(ticket.bytes);
     return issuedAt !== undefined && Math.abs(issuedAt + ticket!.age - now) <= AGE_WINDOW_MS;
@@ -270,7 +272,7 @@ function refusal(reason: RefusalReason, detail: string, status: RefusalStatus): 
   return { kind: "refuse", reason, detail, response: encodeRefusal(status, undefined) };
 }
 
-/** The client has the key, so it may know that something on the way has changed its request. */
+/** Refuses a changed request. The client has the key, so the answer may reveal that this is a server of this protocol. */
 function changed(head: HttpHead): Verdict {
   const detail = `changed on the way: ${describe(head)}`;
   return {
@@ -282,14 +284,14 @@ function changed(head: HttpHead): Verdict {
   };
 }
 
-/** A number for a name, the same in every process (FNV-1a). */
+/** A hash of a name (FNV-1a) that is the same in every process. */
 function numberOf(name: string): number {
   let hash = 0x811c9dc5;
   for (let i = 0; i < name.length; i++) hash = Math.imul(hash ^ name.charCodeAt(i), 0x01000193);
   return hash >>> 0;
 }
 
-/** Describes what arrived instead of an upgrade to connect-udp. */
+/** Describes a request that is no upgrade to connect-udp. */
 function describe({ startLine, fields }: HttpHead): string {
   const upgrade = fields.get("upgrade")?.join(", ");
   return `${startLine}; ${upgrade === undefined ? "no Upgrade" : `Upgrade: ${upgrade}`}`.slice(0, MAX_DETAIL);

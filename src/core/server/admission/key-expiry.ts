@@ -4,7 +4,7 @@ import type { ServerParts } from "../server-parts.ts";
 import { DEADLINE_KEYS, deadlineOf } from "../server-parts.ts";
 import type { SessionLifetimes } from "../session-lifetimes.ts";
 
-/** The system's clock may be set, so the wait for a key's expiry is at most this long. */
+/** Longest wait for a key's expiry, in milliseconds, because the system's clock may be changed meanwhile. */
 const MAX_EXPIRY_WAIT_MS = 3_600_000;
 
 /** Ends the sessions of single clients' keys that expire or are withdrawn. */
@@ -35,7 +35,7 @@ export class KeyExpiry {
   endExpired(now: number): void {
     const keys = this.#keys;
     this.#lifetimes.endHeld(now, (holder) => keys.isExpired(now, holder));
-    // Rounding may put the expiry at this moment; it is then handled a millisecond later.
+    // With rounding, the expiry may be at `now`. It is then handled a millisecond later.
     const next = Math.max(now + 1, Math.min(keys.nextExpiry(now), now + MAX_EXPIRY_WAIT_MS));
     this.#parts.deadlines.set(deadlineOf(0, DEADLINE_KEYS), next);
   }

@@ -7,15 +7,15 @@ import type { RefusalReason } from "../../counters.ts";
 
 /** The verdict on a request of RFC 9298 without our extension. */
 export type PlainVerdict =
-  /** Open a tunnel: to one target, bound, or bound with the target as its context 0. */
+  /** Open a tunnel: to `target`; bound; or bound with `target` as its context 0. */
   | { readonly kind: "accept"; readonly target: AddressBytes | undefined; readonly bind: boolean }
   | { readonly kind: "resolve"; readonly name: AddressBytes }
   | { readonly kind: "refuse"; readonly reason: RefusalReason; readonly response: Uint8Array };
 
 export interface PlainPolicy {
-  /** True if an IPv4 or IPv6 address may be sent to. */
+  /** Whether clients may send to an IPv4 or IPv6 address. */
   readonly permits: (target: AddressBytes) => boolean;
-  /** True if clients may bind; false if the address that targets see is unknown, as the answer has to contain it. */
+  /** Whether clients may bind. Must be false if the address that targets see is unknown, because the answer contains it. */
   readonly offersBind: boolean;
 }
 
@@ -33,7 +33,7 @@ export function judgePlainRequest({ target, bind }: UpgradeRequest, policy: Plai
     : judgeResolvedTarget([address], bind, policy);
 }
 
-/** @param addresses  of the target, in order of preference; empty when its name has none */
+/** Judges a request whose target was looked up. @param addresses  in order of preference; empty if the name has none */
 export function judgeResolvedTarget(
   addresses: readonly AddressBytes[],
   bind: boolean,

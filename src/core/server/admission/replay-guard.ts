@@ -1,11 +1,11 @@
 import { hexKey } from "../../handshakes/credentials.ts";
 
-/** The verdict on a request's nonce. `full`: no more can be remembered, so none may be accepted. */
+/** The verdict on a request's nonce. "full": there is no memory for more nonces, so the request must be refused. */
 export type Novelty = "new" | "replayed" | "full";
 
 /**
- * Remembers nonces for at least as long as their requests are valid, so that no request is accepted twice. Two
- * generations, each as long as that.
+ * Remembers nonces for at least as long as their requests are valid, so that no request is accepted twice. Keeps two
+ * generations, each of which covers that time.
  */
 export class ReplayGuard {
   #current = new Set<string>();
@@ -15,15 +15,15 @@ export class ReplayGuard {
   readonly #capacity: number;
 
   /**
-   * @param validMs   how long a request may be valid
-   * @param capacity  most nonces of a generation
+   * @param validMs   longest validity of a request, in milliseconds
+   * @param capacity  most nonces in a generation
    */
   constructor(validMs: number, capacity: number) {
     this.#validMs = validMs;
     this.#capacity = capacity;
   }
 
-  /** Remembers the nonce of a request that is valid otherwise. */
+  /** Remembers the nonce of a request that is otherwise valid. */
   admit(now: number, nonce: Uint8Array): Novelty {
     if (now >= this.#rotateAt) {
       this.#previous = now >= this.#rotateAt + this.#validMs ? new Set() : this.#current;

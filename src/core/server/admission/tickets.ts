@@ -2,35 +2,35 @@ import { asciiBytes } from "../../../wire/http/http-head.ts";
 import type { Cryptography } from "../../handshakes/credentials.ts";
 import { constantTimeEqual } from "../../handshakes/credentials.ts";
 
-/** A server's number, 0 to 2^24 - 1, as bytes. */
+/** Encodes a server's number, 0 to 2^24 - 1, in 3 bytes. */
 export function serverIdBytes(id: number): Uint8Array {
   return Uint8Array.of(id >> 16, (id >> 8) & 0xff, id & 0xff);
 }
 
-/** Sizes in bytes: the time of issue in milliseconds, and its MAC, truncated as RFC 2104 §5 allows. */
+/** Sizes in bytes of the time of issue, in milliseconds, and of its MAC, truncated as RFC 2104 §5 allows. */
 const TIME_BYTES = 8;
 const MAC_BYTES = 16;
 const SECRET_BYTES = 32;
 const LABEL = asciiBytes("underpass/1 ticket");
 
 /**
- * Issues tickets that carry the time of issue on this process's own clock, and recognises them later without storing
- * them. The secret never leaves the process, so no ticket outlives it.
+ * Issues tickets that contain the time of issue by this process's clock, and recognises them later without having stored
+ * them. The secret never leaves the process, so no ticket outlives the process.
  */
 export class Tickets {
   readonly #crypto: Cryptography;
   readonly #secret: Uint8Array;
-  /** What a ticket begins with. */
+  /** The first bytes of each ticket. */
   readonly #prefix: Uint8Array;
 
-  /** @param serverId  number of this server among several, for whoever has to send the ticket's requests to it */
+  /** @param serverId  number of this server among several. A load balancer can read it from the ticket */
   constructor(crypto: Cryptography, serverId?: number) {
     this.#crypto = crypto;
     this.#secret = crypto.random(SECRET_BYTES);
     this.#prefix = serverId === undefined ? new Uint8Array(0) : serverIdBytes(serverId);
   }
 
-  /** @returns 24 bytes, or 27 of a server with a number */
+  /** Issues a ticket. @returns 24 bytes, or 27 if the server has a number */
   issue(now: number): Uint8Array {
     const { length } = this.#prefix;
     const ticket = new Uint8Array(length + TIME_BYTES + MAC_BYTES);
@@ -40,7 +40,7 @@ export class Tickets {
     return ticket;
   }
 
-  /** When a ticket was issued, on the clock of `now`; undefined for one that this process did not issue. */
+  /** When a ticket was issued, by the clock of `now`; undefined if this process did not issue it. */
   issuedAt(ticket: Uint8Array): number | undefined {
     const timed = this.#prefix.length + TIME_BYTES;
     if (ticket.length !== timed + MAC_BYTES) return undefined;

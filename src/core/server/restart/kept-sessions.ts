@@ -1,11 +1,10 @@
 /**
- * The state of sessions as bytes, so that another process can go on with them: what a server writes when it ends for a restart, and the
- * next one reads. Lengths are checked one by one, and every number against what the protocol allows, as memory of another process
- * is no more to be trusted than the network.
+ * The state of sessions as bytes. A server writes it when it ends for a restart, and the next process reads it to continue the sessions.
+ * The reader trusts these bytes no more than the network: it checks every length, and every number against the limits of the protocol.
  *
  *     magic 8 | version 1 | clock 8 | sessions 4 | session*
  *
- * Integers are in network order, durations in milliseconds as IEEE 754 doubles, texts and addresses behind two bytes with their length.
+ * Integers are in network order. Durations are IEEE 754 doubles, in milliseconds. Texts and addresses follow their length in two bytes.
  */
 import { MAX_DSCP } from "../../../wire/capsule.ts";
 import { asciiBytes } from "../../../wire/http/http-head.ts";
@@ -34,21 +33,21 @@ const MAX_NUMBER = 0xffff_ffff;
 export interface KeptAssociation {
   readonly id: number;
   readonly source: AddressBytes | undefined;
-  /** As in `ServerAssociations`, as are `dscp` and `answers`. */
+  /** Like `dscp` and `answers`, as in `ServerAssociations`. */
   readonly latency: number;
   readonly dscp: number;
   readonly answers: number;
   readonly idleMs: number;
-  /** Ports of its sockets, IPv4 and IPv6; 0 where it has none. */
+  /** Ports of its sockets for IPv4 and IPv6; 0 if it has none. */
   readonly ports: readonly [number, number];
 }
 
-/** A context that both ends know, or, of a session with receipts, one of the server's that the client has not acknowledged. */
+/** A context that both ends know, or, in a session with receipts, one of the server's that the client has not acknowledged. */
 export interface KeptContext {
   readonly id: number;
   readonly association: number;
   readonly address: AddressBytes;
-  /** Where its datagrams go: not the address if that is a name. */
+  /** Where its datagrams go: the address, or what its name resolved to. */
   readonly target: AddressBytes;
   readonly isAcked: boolean;
   readonly idleMs: number;
@@ -58,16 +57,16 @@ export interface KeptContext {
 export interface KeptSession {
   readonly id: Uint8Array;
   readonly key: Uint8Array;
-  /** Of the key that its client has proved, {@link PROOF_BYTES}: only a server with the same key goes on with it. */
+  /** Proof of the key that its client has, in {@link PROOF_BYTES}. Only a server with the same key continues the session. */
   readonly proof: Uint8Array;
-  /** Name of that key, if it is a single client's. */
+  /** Name of that key; undefined for the shared key, or none. */
   readonly holder: string | undefined;
-  /** Of its name in the log. */
+  /** The number in its name. */
   readonly number: number;
   readonly nextContextId: number;
-  /** How much longer it may be without a lane. */
+  /** How much longer it may linger without a lane. */
   readonly lingerMs: number;
-  /** Of one with receipts. */
+  /** Set in a session with receipts. */
   readonly receipts: KeptReceipts | undefined;
   readonly associations: readonly KeptAssociation[];
   readonly contexts: readonly KeptContext[];
@@ -80,7 +79,7 @@ export interface KeptReceipts {
 }
 
 export interface KeptSessions {
-  /** When they were saved, by a clock that both processes have. Milliseconds. */
+  /** When the sessions were saved, in milliseconds of a clock that both processes share. */
   readonly clock: number;
   readonly sessions: readonly KeptSession[];
 }
@@ -152,18 +151,18 @@ function writeReceipts(
   }
 }
 
-/** @throws HostError ERR_KEPT_SESSIONS when the bytes are not such a state, of this version, whole */
+/** Decodes the state of sessions. @throws HostError ERR_KEPT_SESSIONS if the bytes are not exactly one valid state of this version */
 export function decodeKeptSessions(bytes: Uint8Array): KeptSessions {
   const reader = new StateReader(bytes);
   const magic = reader.bytes(MAGIC.length);
-  if (magic.some((byte, i) => byte !== MAGIC[i])) throw broken("it does not begin like one");
+  if (magic.some((byte, i) => byte !== MAGIC[i])) throw broken("it begins with other bytes");
   const version = reader.uint8();
-  if (version !== VERSION) throw broken(`version ${version}, and this program reads ${VERSION}`);
+  if (version !== VERSION) throw broken(`it has version ${version}, this program reads ${VERSION}`);
   const clock = reader.float64();
   const ids = new Set<string>();
   const sessions = reader.list(reader.uint32(), () => {
     const session = readSession(reader);
-    if (!isNew(ids, String(session.id))) throw broken("two sessions have one id");
+    if (!isNew(ids, String(session.id))) throw broken("two sessions have the same id");
     return session;
   });
   reader.end();
@@ -177,13 +176,13 @@ function readSession(reader: StateReader): KeptSession {
   const name = reader.sized(MAX_NAME_BYTES);
   const number = reader.integer(1, MAX_NUMBER - 1);
   const nextContextId = reader.integer(1, MAX_ID + 2);
-  if (nextContextId % 2 === 0) throw broken("the next context of the server has an even id");
+  if (nextContextId % 2 === 0) throw broken("the server's next context has an even id");
   const lingerMs = reader.float64();
   const receipts = reader.boolean() ? readReceipts(reader) : undefined;
   const associationIds = new Set<number>();
   const associations = reader.list(reader.uint32(), () => {
     const association = readAssociation(reader);
-    if (!isNew(associationIds, association.id)) throw broken("two associations have one id");
+    if (!isNew(associationIds, association.id)) throw broken("two associations have the same id");
     return association;
   });
   const contextIds = new Set<number>();
@@ -192,11 +191,13 @@ function readSession(reader: StateReader): KeptSession {
     const context = readContext(reader);
     const { id: contextId, association, address, isAcked } = context;
     if (!associationIds.has(association)) throw broken("a context has no association");
-    if (!isNew(contextIds, contextId)) throw broken("two contexts have one id");
+    if (!isNew(contextIds, contextId)) throw broken("two contexts have the same id");
     if (!isNew(addresses, `${association} ${address}`)) throw broken("an address has two contexts");
     const isOwn = contextId % 2 === 1;
-    if (isOwn && contextId >= nextContextId) throw broken("a context of the server has a later id");
-    if (!isAcked && !(isOwn && receipts !== undefined)) throw broken("a context that nobody waits for");
+    if (isOwn && contextId >= nextContextId)
+      throw broken("a context of the server has an id that is not used yet");
+    if (!isAcked && !(isOwn && receipts !== undefined))
+      throw broken("a context is unacknowledged that cannot be");
     return context;
   });
   const holder = name.length === 0 ? undefined : String.fromCharCode(...name);
@@ -236,10 +237,12 @@ function readAssociation(reader: StateReader): KeptAssociation {
   const id = reader.integer(1, MAX_ID);
   const source = reader.address();
   const latency = reader.uint8();
-  if (latency >= LATENCY_CLASS_COUNT && latency !== NO_LATENCY) throw broken("a latency class");
+  if (latency >= LATENCY_CLASS_COUNT && latency !== NO_LATENCY)
+    throw broken(`${latency} is no latency class`);
   const dscp = reader.uint8();
   const answers = reader.uint8();
-  if (dscp > MAX_DSCP || answers > MAX_ANSWERS) throw broken("an association");
+  if (dscp > MAX_DSCP || answers > MAX_ANSWERS)
+    throw broken(`an association has DSCP ${dscp} and ${answers} answers`);
   const idleMs = reader.float64();
   return { id, source, latency, dscp, answers, idleMs, ports: [reader.uint16(), reader.uint16()] };
 }
@@ -252,9 +255,9 @@ function readContext(reader: StateReader): KeptContext {
   if (address === undefined) throw broken("a context has no address");
   const isName = address[0] === ATYP_DOMAIN;
   if (isName !== (resolved !== undefined) || resolved?.[0] === ATYP_DOMAIN) {
-    throw broken("a name has no address, or an address has another");
+    throw broken("a name has no address, or an address has another address");
   }
-  if (isName && id % 2 === 1) throw broken("a name of the server's");
+  if (isName && id % 2 === 1) throw broken("a context of the server has a name");
   const isAcked = reader.boolean();
   return { id, association, address, target: resolved ?? address, isAcked, idleMs: reader.float64() };
 }

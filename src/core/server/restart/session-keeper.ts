@@ -14,10 +14,10 @@ import { PROOF_BYTES } from "./kept-sessions.ts";
 
 const LABEL = asciiBytes("underpass/1 kept session");
 
-/** Ports of an association's sockets, IPv4 and IPv6; 0 where it has none. */
+/** Ports of an association's sockets for IPv4 and IPv6; 0 if it has none. */
 export type Ports = readonly [number, number];
 
-/** An association that has been restored. */
+/** A restored association, and the ports of the sockets that it had. */
 export interface RestoredAssociation {
   readonly association: number;
   readonly ports: Ports;
@@ -77,7 +77,7 @@ export class SessionKeeper {
     };
   }
 
-  /** A name that is being resolved is not saved: its client has no answer, and registers it again. */
+  /** Leaves out a context whose name is being resolved: the client has had no answer and will register it again. */
   #saveContext(now: number, session: Session, id: number, slot: number): KeptContext | [] {
     const { contexts, wireId } = this.#parts.associations;
     if (contexts.state[slot] === CONTEXT_RESOLVING) return [];
@@ -93,7 +93,7 @@ export class SessionKeeper {
 
   /** See `TunnelServer.restoreSessions`. */
   restore(now: number, kept: readonly KeptSession[], elapsedMs: number): RestoredAssociation[] {
-    // In the order in which they end.
+    // The set of lingering sessions is in the order in which they end.
     const inOrder = [...kept].sort((a, b) => a.lingerMs - b.lingerMs);
     return inOrder.flatMap((each) => this.#restoreSession(now, each, elapsedMs));
   }
@@ -132,7 +132,7 @@ export class SessionKeeper {
     lanes!.closedContexts.restore(kept.closedContexts);
   }
 
-  /** @returns nothing beyond a limit that is lower now: the client opens it again */
+  /** Leaves out an association for which the limits have no room. The client opens it again. */
   #restoreAssociation(
     now: number,
     session: Session,
@@ -154,7 +154,7 @@ export class SessionKeeper {
     return { association: slot, ports: kept.ports };
   }
 
-  /** Leaves out what the policy does not permit any more, and what has no room: the client hears that it is unknown, and asks again. */
+  /** Leaves out a context that the policy no longer permits or that has no room. The client learns that it is unknown and asks again. */
   #restoreContext(now: number, session: Session, kept: KeptContext, elapsedMs: number): void {
     const { maxContextsPerSession } = this.#parts.options;
     const { associations, options } = this.#parts;
@@ -186,7 +186,7 @@ export class SessionKeeper {
   }
 }
 
-/** The idlest first, as lists of idleness have them. */
+/** Sorts by idleness, the idlest first, because {@link IdleLists} must be filled in that order. */
 function byIdleness<Item extends { readonly idleMs: number }>(items: readonly Item[]): Item[] {
   return [...items].sort((a, b) => b.idleMs - a.idleMs);
 }

@@ -4,12 +4,12 @@ import { HostError } from "../../errors.ts";
 
 const MAX_ADDRESS_BYTES = 259;
 
-/** @param what  is wrong with the state */
+/** The error for an invalid state. @param what  is wrong with it */
 export function broken(what: string): HostError {
   return new HostError("ERR_KEPT_SESSIONS", what);
 }
 
-/** Bytes that grow. */
+/** Writes the state into memory that grows. */
 export class StateWriter {
   #bytes = new Uint8Array(4_096);
   #view = new DataView(this.#bytes.buffer);
@@ -56,14 +56,14 @@ export class StateWriter {
     this.#bytes.set(value, at);
   }
 
-  /** Up to 65,535 bytes, or none, behind their number. */
+  /** Writes the length of up to 65,535 bytes, then the bytes. Undefined counts as none. */
   sized(value: Uint8Array | undefined): void {
     this.uint16(value?.length ?? 0);
     if (value !== undefined) this.bytes(value);
   }
 }
 
-/** The same the other way. Everything throws HostError ERR_KEPT_SESSIONS past the end, and for values that cannot be. */
+/** Reads what {@link StateWriter} wrote. All methods throw HostError ERR_KEPT_SESSIONS past the end, and for invalid values. */
 export class StateReader {
   readonly #bytes: Uint8Array;
   readonly #view: DataView;
@@ -76,13 +76,13 @@ export class StateReader {
 
   #take(count: number): number {
     const at = this.#at;
-    if (count > this.#bytes.length - at) throw broken("it is cut off");
+    if (count > this.#bytes.length - at) throw broken("it ends too early");
     this.#at += count;
     return at;
   }
 
   end(): void {
-    if (this.#at < this.#bytes.length) throw broken("something follows it");
+    if (this.#at < this.#bytes.length) throw broken("bytes follow its end");
   }
 
   uint8(): number {
@@ -99,7 +99,7 @@ export class StateReader {
 
   integer(least: number, most: number): number {
     const value = this.uint32();
-    if (value < least || value > most) throw broken(`${value} instead of ${least} to ${most}`);
+    if (value < least || value > most) throw broken(`${value} instead of a number from ${least} to ${most}`);
     return value;
   }
 
@@ -109,7 +109,7 @@ export class StateReader {
     return value === 1;
   }
 
-  /** A duration, or a time. */
+  /** Reads a duration or a time, in milliseconds. */
   float64(): number {
     const value = this.#view.getFloat64(this.#take(8));
     if (!(value >= 0 && value <= Number.MAX_SAFE_INTEGER)) throw broken(`${value} milliseconds`);
@@ -123,7 +123,7 @@ export class StateReader {
 
   sized(most: number): Uint8Array {
     const length = this.uint16();
-    if (length > most) throw broken(`${length} bytes instead of ${most}`);
+    if (length > most) throw broken(`${length} bytes where at most ${most} may be`);
     return this.bytes(length);
   }
 
@@ -131,13 +131,13 @@ export class StateReader {
     const bytes = this.sized(MAX_ADDRESS_BYTES);
     if (bytes.length === 0) return undefined;
     const address = decodeWholeAddress(bytes, 0, bytes.length);
-    if (address === undefined) throw broken("an address");
+    if (address === undefined) throw broken("an address is malformed");
     return address;
   }
 
-  /** A list whose length was told: it does not take memory for more than there are bytes. */
+  /** Reads `count` items. Fails before it allocates if there are fewer bytes than items. */
   list<Item>(count: number, read: () => Item): Item[] {
-    if (count > this.#bytes.length - this.#at) throw broken("it is cut off");
+    if (count > this.#bytes.length - this.#at) throw broken("it ends too early");
     const items: Item[] = [];
     for (let i = 0; i < count; i++) items.push(read());
     return items;
