@@ -6,9 +6,9 @@ import type { DialectClientParts } from "./dialect-client-parts.ts";
 import { RemoteTable } from "./remote-table.ts";
 
 const NONE = -1;
-/** Uses within this time count as one in the order of idleness. Milliseconds. */
+/** Milliseconds within which uses count as one in the order of idleness. */
 const IDLE_GRAIN_MS = 1_000;
-/** Lists of associations: those that expire with at most one answer, those with more, and those that do not expire. */
+/** Lists of associations: those with at most one answer, those with more, and those that do not expire. */
 const UNANSWERED = 0;
 const ANSWERED = 1;
 const LASTING = 2;
@@ -16,7 +16,7 @@ const LASTING = 2;
 /** The associations of a client in a dialect, and their contexts: the remote addresses of each. */
 export class DialectAssociations {
   readonly contexts: RemoteTable;
-  /** Why {@link usableContext} has found none. */
+  /** Why {@link usableContext} has returned -1. */
   dropped: DropReason = "context_limit";
   /** By association: the application's address, if it is known. */
   readonly source: (AddressBytes | undefined)[] = [];
@@ -26,9 +26,9 @@ export class DialectAssociations {
   readonly #answers: number[] = [];
   readonly #free: number[] = [];
   readonly #idle = new IdleLists(IDLE_GRAIN_MS);
-  /** By association: the remote that was sent to last. */
+  /** By association: the context that was sent to last, or -1. */
   readonly #lastRemote: number[] = [];
-  /** By context: no datagram of it has been sent on the current connection. */
+  /** By context: whether no datagram has been sent to it on the current connection. */
   readonly #isNew: boolean[] = [];
 
   constructor(parts: DialectClientParts) {
@@ -40,7 +40,7 @@ export class DialectAssociations {
     return [UNANSWERED, ANSWERED, LASTING].reduce((sum, list) => sum + this.#idle.size(list), 0);
   }
 
-  /** The association to end at the bound, or -1. */
+  /** The association to end at the bound, or -1 if there is none. */
   get idlest(): number {
     return this.#idle.size(UNANSWERED) > 0 ? this.#idle.oldest(UNANSWERED) : this.#idle.oldest(ANSWERED);
   }
@@ -49,7 +49,7 @@ export class DialectAssociations {
     return this.#isInUse[association] === true;
   }
 
-  /** @param expires  whether it ends when idle */
+  /** Opens an association. @param expires  whether it ends when idle @returns its number */
   open(now: number, source: AddressBytes | undefined, expires: boolean): number {
     const association = this.#free.pop() ?? this.#isInUse.length;
     this.#isInUse[association] = true;
@@ -66,19 +66,19 @@ export class DialectAssociations {
     for (const context of [...this.contexts.of(association)]) this.#removeContext(context);
   }
 
-  /** The number of an association that has ended may be used again. */
+  /** Frees the number of an association that has ended. */
   release(association: number): void {
     this.#free.push(association);
   }
 
-  /** The next association that has expired, or -1. */
+  /** An association that has expired, or -1. */
   expired(now: number): number {
     const { idleTimeoutMs, activeIdleTimeoutMs } = this.#parts.options;
     const unanswered = this.#idle.expired(now, UNANSWERED, idleTimeoutMs);
     return unanswered === NONE ? this.#idle.expired(now, ANSWERED, activeIdleTimeoutMs) : unanswered;
   }
 
-  /** When the first association expires. */
+  /** When the next association expires; Infinity for never. */
   get expiresAt(): number {
     const { idleTimeoutMs, activeIdleTimeoutMs } = this.#parts.options;
     return Math.min(
@@ -87,7 +87,7 @@ export class DialectAssociations {
     );
   }
 
-  /** A datagram of a context has arrived. @returns whether {@link expiresAt} may be earlier now */
+  /** Records a datagram that has arrived from a context. @returns whether {@link expiresAt} may be earlier now */
   handleAnswer(now: number, association: number, context: number): boolean {
     this.#answers[association]++;
     const isSecond = this.#answers[association] === 2 && this.#idle.listOf(association) === UNANSWERED;
@@ -103,7 +103,7 @@ export class DialectAssociations {
 
   // Contexts
 
-  /** The context for a remote address, opened if need be; -1 if the datagrams are to be dropped for {@link dropped}. */
+  /** Finds or adds the context for a remote address. @returns it, or -1 if the datagrams are to be dropped with the reason {@link dropped} */
   usableContext(
     now: number,
     association: number,
@@ -128,12 +128,12 @@ export class DialectAssociations {
     return context;
   }
 
-  /** @returns -1 if there is no room */
+  /** Adds a context. @returns it, or -1 if there is no room */
   addContext(now: number, association: number, address: AddressBytes): number {
     const { contexts } = this;
     const { options, isMany } = this.#parts;
     const { dialect, maxContexts } = options;
-    // With many flows on a connection, contexts are numbered as on the wire.
+    // With many flows on a connection, the context is also the number on the wire.
     const limit = isMany ? Math.min(dialect.flows, maxContexts) : maxContexts;
     const list = isMany ? 0 : association;
     if (contexts.size >= limit) {
@@ -158,14 +158,14 @@ export class DialectAssociations {
     return this.#lastRemote[association] ?? NONE;
   }
 
-  /** Whether a datagram is the first of its context on the current connection. */
+  /** Whether the next datagram of a context is its first on the current connection. Later calls return false. */
   takeIsNew(context: number): boolean {
     const isNew = this.#isNew[context];
     this.#isNew[context] = false;
     return isNew;
   }
 
-  /** The connection that all associations share is lost: the next one knows no context. */
+  /** Marks all contexts as new, because the connection that they share is lost. */
   renewContexts(): void {
     this.#isNew.fill(true);
   }

@@ -9,16 +9,16 @@ import type { DialectLinkLimits } from "./dialect-link.ts";
 /** All durations in milliseconds, sizes in bytes. */
 export interface DialectClientOptions extends DialectLinkLimits {
   readonly dialect: Dialect;
-  /** How many ways there are to the server. After a failure the next one is taken. */
+  /** Number of ways to the server. After a failure the client takes the next one. */
   readonly ways: number;
   readonly handshakeTimeoutMs: number;
-  /** Idle time after which an association that may expire ends, ... */
+  /** Idle time after which an association with at most one answer ends, if it may expire. */
   readonly idleTimeoutMs: number;
-  /** ... and after more than one answer. */
+  /** Idle time after which an association with more answers ends, if it may expire. */
   readonly activeIdleTimeoutMs: number;
-  /** Past it, the idlest that may expire ends, or a new one is refused. */
+  /** Past this bound the idlest association that may expire ends; if there is none, a new one is refused. */
   readonly maxAssociations: number;
-  /** Remote addresses in use. Past it, the idlest of the association is forgotten, or a datagram to a new one dropped. */
+  /** Bound of the remote addresses. Past it, the association's idlest is forgotten; if it has none, datagrams to a new one are dropped. */
   readonly maxContexts: number;
   readonly latency: LatencyClass;
   /** A random 32-bit number. */
@@ -29,7 +29,7 @@ export interface DialectClientOptions extends DialectLinkLimits {
 /** State that the parts of a client in a dialect share. */
 export interface DialectClientParts {
   readonly options: DialectClientOptions;
-  /** The dialect carries many flows on one connection, which all associations share. */
+  /** Whether the dialect carries many flows on one connection, which all associations then share. */
   readonly isMany: boolean;
   readonly counters: Counters;
   readonly outputs: ClientOutput[];

@@ -25,13 +25,13 @@ const NONE = -1;
 const DEADLINE_ASSOCIATIONS = 0;
 
 /**
- * A client of another program's server, in its dialect. An association connects with its first datagram, and again with the
- * next one after its connection is lost. Has the surface of `TunnelClient`; its lanes are connections.
+ * A client of another program's server, in that program's dialect. An association connects with its first datagram, and again with the
+ * next one after its connection is lost. The interface is that of `TunnelClient`; a lane is a connection.
  */
 export class DialectClient implements AssociationClient, FrameReceiver<DialectLane> {
   readonly counters = new Counters();
   readonly received = new DatagramBatch(1024);
-  /** See {@link AssociationClient}: {@link pollReady} returns every connection with something to write. */
+  /** See {@link AssociationClient}. It is 0 because {@link pollReady} returns every connection that has something to write. */
   readonly steadyLanes = 0;
 
   readonly #options: DialectClientOptions;
@@ -64,7 +64,7 @@ export class DialectClient implements AssociationClient, FrameReceiver<DialectLa
     };
   }
 
-  /** A context is a remote address of an association. */
+  /** The contexts of all associations. A context is a remote address. */
   get contexts(): RemoteTable {
     return this.#associations.contexts;
   }
@@ -79,7 +79,7 @@ export class DialectClient implements AssociationClient, FrameReceiver<DialectLa
     return this.#lanes.openCount;
   }
 
-  /** The way that the next connection takes. */
+  /** The way that the next connection will take. */
   get way(): number {
     return this.#lanes.way;
   }
@@ -106,7 +106,7 @@ export class DialectClient implements AssociationClient, FrameReceiver<DialectLa
 
   // Events
 
-  /** Associations connect by themselves, so there is nothing to wait for. */
+  /** Reports at once that the client is up, because each association connects by itself. */
   start(): void {
     this.#outputs.push({ kind: "session-up", isAnother: false });
   }
@@ -115,7 +115,7 @@ export class DialectClient implements AssociationClient, FrameReceiver<DialectLa
     this.#lanes.handleConnected(now, index);
   }
 
-  /** @returns false, as no dialect lets a client ask for the end of its connection */
+  /** Handles the loss of a connection. @returns false, because in no dialect a client can ask for its end */
   handleDisconnected(now: number, index: number, error: Error | undefined): boolean {
     this.#lanes.handleDisconnected(now, index, error);
     return false;
@@ -139,7 +139,7 @@ export class DialectClient implements AssociationClient, FrameReceiver<DialectLa
     return end;
   }
 
-  /** The server has nothing to say but datagrams. */
+  /** Ignores frames that are no datagrams. Nothing that a server sends in them matters here. */
   handleOtherFrame(): void {}
 
   handleDatagramFrame(now: number, lane: DialectLane): boolean {
@@ -182,7 +182,7 @@ export class DialectClient implements AssociationClient, FrameReceiver<DialectLa
     tap?.record(true, reason, NONE, undefined, undefined, data, frame.dataOffset, length);
   }
 
-  /** The context of the frame that was just read, or -1. */
+  /** Finds the context of the frame that was just read. @returns its slot, or -1 */
   #contextOf(lane: DialectLane): number {
     const { contexts } = this;
     const { frame } = lane.link.reader;
@@ -217,7 +217,7 @@ export class DialectClient implements AssociationClient, FrameReceiver<DialectLa
 
   pollOutput(): ClientOutput | undefined {
     const output = this.#outputs.shift();
-    // The slot may be reused only now that the relay forgets it.
+    // Freed only now, because the relay must forget the association before its number is used again.
     if (output?.kind === "association-closed") this.#associations.release(output.association);
     return output;
   }
@@ -316,12 +316,12 @@ export class DialectClient implements AssociationClient, FrameReceiver<DialectLa
   ): void {
     const isNew = this.#associations.takeIsNew(context);
     const address = this.contexts.address[context]!;
-    // The queue serves flows in turns, which contexts need only if they share a connection.
+    // The queue serves flows in turn. Contexts need turns of their own only if they share a connection.
     const flow = this.#isMany ? context : association;
     lane.link.writeDatagram(now, flow, context, isNew, address, data, offset, length);
   }
 
-  /** Closes all connections that are not open; the host writes what the others have left, and closes them. */
+  /** Closes all connections that are not open. The host writes the remaining batches of the others and then closes them. */
   close(): void {
     this.#lanes.close();
   }

@@ -3,30 +3,30 @@ import type { AddressBytes } from "../../wire/socket-address.ts";
 import type { Socks5ServerConnection } from "../handshakes/socks5-server.ts";
 import type { DialectLink } from "./dialect-link.ts";
 
-/** A connection in a dialect, at its server. */
+/** A connection in a dialect, at the server. */
 export interface DialectConnection {
   readonly index: number;
   readonly link: DialectLink;
-  /** Set until the SOCKS5 request is known. */
+  /** The SOCKS5 handshake. Set until its request is known. */
   socks: Socks5ServerConnection | undefined;
-  /** Set from then on. */
+  /** Set once the dialect is known. */
   dialect: Dialect | undefined;
-  /** Where datagrams without an address go. */
+  /** The target of datagrams without an address. */
   target: AddressBytes | undefined;
-  /** True if the client has named that target. */
+  /** Whether the client has named {@link target}. */
   isConnected: boolean;
-  /** Flow by its number on the wire; of a dialect with one flow, by 0. */
+  /** Flows by their number on the wire, which is 0 in a dialect with one flow. */
   readonly flows: Map<number, number>;
   startedAt: number;
   heardAt: number;
   usedAt: number;
-  /** Names that are being looked up. */
+  /** Names that are being looked up for it. */
   lookups: number;
   isDirty: boolean;
   isClosing: boolean;
 }
 
-/** Key of the deadline of a connection. */
+/** The key of a connection's deadline. */
 export function deadlineOf(connection: number): number {
   return 2 * connection;
 }

@@ -14,24 +14,24 @@ import { RemoteLookups } from "./remote-lookups.ts";
 import { RemoteTable } from "./remote-table.ts";
 
 const NONE = -1;
-/** Uses within this time count as one in the order of idleness. Milliseconds. */
+/** Milliseconds within which uses count as one in the order of idleness. */
 const IDLE_GRAIN_MS = 100;
 
-/** Whether datagrams are sent to a remote: it is permitted, it is not, or its name is being looked up. */
+/** What happens to datagrams for a remote: "known": sent; "denied": dropped; "asked": held until its name is resolved. */
 export type RemoteState = "known" | "denied" | "asked";
 
-/** What the flows of a server get from it. */
+/** What {@link DialectFlows} uses of its server. */
 export interface FlowsHost {
   readonly options: DialectServerOptions;
   readonly counters: Counters;
   readonly outputs: DialectServerOutput[];
   readonly deadlines: Deadlines;
   readonly pool: SendPool;
-  /** By index. */
+  /** By connection number. */
   readonly connections: readonly (DialectConnection | undefined)[];
 }
 
-/** The flows of connections in dialects, each with a UDP port of its own; their remotes, and which senders they hear. */
+/** The flows of a server's connections, each with a UDP port of its own; their remotes, and which senders they accept. */
 export class DialectFlows {
   count = 0;
   readonly remotes: RemoteTable;
@@ -45,7 +45,7 @@ export class DialectFlows {
 
   readonly #host: FlowsHost;
   readonly #free: number[] = [];
-  /** A list for each connection. */
+  /** Flows by idleness, in one list per connection. */
   readonly #idle = new IdleLists(IDLE_GRAIN_MS);
   readonly #permissions: Permissions;
   /** By slot of {@link remotes}. */
@@ -68,7 +68,7 @@ export class DialectFlows {
     return Math.min(flows, this.#host.options.maxFlowsPerConnection);
   }
 
-  /** @returns -1 if there is no room */
+  /** Opens a flow. @returns its number, or -1 if there is no room */
   open(now: number, connection: DialectConnection, wireId: number, isDns: boolean): number {
     const { options, counters, deadlines, outputs } = this.#host;
     if (this.isFullFor(connection)) {
@@ -90,7 +90,7 @@ export class DialectFlows {
     return flow;
   }
 
-  /** Index of the connection with most flows. */
+  /** The number of the connection with most flows. */
   #largestConnection(): number {
     let largest = 0;
     for (const { index } of this.#host.connections.filter((each) => each !== undefined)) {
@@ -111,12 +111,12 @@ export class DialectFlows {
     this.#host.outputs.push({ kind: "release", flow });
   }
 
-  /** The host has closed the port of a flow. */
+  /** Frees the number of a flow whose port the host has closed. */
   handleReleased(flow: number): void {
     this.#free.push(flow);
   }
 
-  /** @param slot  of the remote, or -1 */
+  /** Records a use of a flow and a remote. @param slot  the remote's, or -1 */
   touch(now: number, flow: number, slot: number): void {
     this.#idle.refresh(now, flow);
     if (slot !== NONE) this.remotes.idle.refresh(now, slot);
@@ -134,7 +134,7 @@ export class DialectFlows {
 
   // Remotes
 
-  /** @returns -1 if too many names are being looked up */
+  /** Adds a remote to a flow. @returns its slot, or -1 if too many names are being looked up */
   addRemote(now: number, connection: DialectConnection, flow: number, address: AddressBytes): number {
     const { nameserver, permits, resolvesNames } = this.#host.options;
     const isAsked = address[0] === ATYP_DOMAIN && resolvesNames;
@@ -151,7 +151,7 @@ export class DialectFlows {
     return slot;
   }
 
-  /** @param target  undefined if it is denied */
+  /** Sets the target of a remote. @param target  undefined if it is denied */
   setTarget(slot: number, target: AddressBytes | undefined): void {
     this.state[slot] = target === undefined ? "denied" : "known";
     if (target === undefined) {
@@ -168,7 +168,7 @@ export class DialectFlows {
     this.remotes.remove(slot);
   }
 
-  /** Whether a flow hears a sender that is none of its remotes. */
+  /** Whether a flow accepts datagrams of a sender that is none of its remotes (RFC 4787 §5). */
   hears(flow: number, remote: AddressBytes): boolean {
     switch (this.#host.options.filtering) {
       case "endpoint-independent":

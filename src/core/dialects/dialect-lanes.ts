@@ -5,22 +5,22 @@ import { DialectLink } from "./dialect-link.ts";
 
 const NONE = -1;
 const NEVER = Number.POSITIVE_INFINITY;
-/** Time before another attempt to connect, which doubles after each failure. */
+/** Wait before another attempt to connect, in milliseconds. It doubles after each failure, up to the second value. */
 const FIRST_RETRY_MS = 100;
 const MAX_RETRY_MS = 5_000;
-/** A connection that lasts this long was no failure. */
+/** A connection that lasted this long, in milliseconds, does not count as a failure. */
 const STABLE_MS = 5_000;
-/** Lanes have two deadlines each, from this key on. */
+/** First key of the lanes' deadlines, of which each lane has two. */
 const FIRST_DEADLINE = 1;
 
-/** A connection: of one association, or of all if the dialect carries many flows. */
+/** A connection of one association, or of all if the dialect carries many flows. */
 export interface DialectLane {
   readonly index: number;
   state: "idle" | "connecting" | "handshake" | "open" | "closed";
   link: DialectLink;
   socks: Socks5Client | undefined;
   way: number;
-  /** When it may connect, again. */
+  /** Earliest time of the next attempt to connect. */
   retryAt: number;
   retryMs: number;
   openedAt: number;
@@ -30,9 +30,9 @@ export interface DialectLane {
   isReady: boolean;
 }
 
-/** The lanes of a client in a dialect: they connect for datagrams, shake hands, keep alive and are lost. */
+/** The lanes of a client in a dialect: connects them when there are datagrams, shakes hands, keeps them alive, handles their loss. */
 export class DialectLanes {
-  /** The way that the next connection takes. */
+  /** The way that the next connection will take. */
   way = 0;
 
   readonly #parts: DialectClientParts;
@@ -41,7 +41,7 @@ export class DialectLanes {
   readonly #ready: DialectLane[] = [];
   #isClosed = false;
 
-  /** @param onLost  a connection is lost, or was never made */
+  /** @param onLost  called when a connection is lost or could not be made */
   constructor(parts: DialectClientParts, onLost: () => void) {
     this.#parts = parts;
     this.#onLost = onLost;
@@ -55,7 +55,7 @@ export class DialectLanes {
     return this.#lanes.filter((lane) => lane?.state === "open").length;
   }
 
-  /** The lane of an association, which is about to send. */
+  /** The lane of an association that is about to send. */
   use(now: number, association: number): DialectLane {
     const index = this.#parts.isMany ? 0 : association;
     const known = this.#lanes[index];
@@ -92,7 +92,7 @@ export class DialectLanes {
 
   // Connecting
 
-  /** Datagrams were written to a lane. */
+  /** Connects a lane if datagrams wait in it, and marks it as ready. Call it after writing datagrams. */
   handleWritten(now: number, lane: DialectLane): void {
     const { queue } = lane.link;
     if (lane.state === "idle" && !queue.isEmpty) {
@@ -125,7 +125,7 @@ export class DialectLanes {
     this.markReady(lane);
   }
 
-  /** Bytes of a lane in its handshake. @returns the offset up to which they were consumed */
+  /** Handles bytes of a lane in its handshake. @returns the end offset of the consumed bytes */
   shakeHands(now: number, lane: DialectLane, chunk: Uint8Array, offset: number, end: number): number {
     let bytes = chunk.subarray(offset, end);
     for (;;) {
@@ -134,7 +134,7 @@ export class DialectLanes {
       if (answer instanceof Uint8Array) {
         lane.link.writeControl(answer);
         this.markReady(lane);
-        // More may have come with the message that was answered.
+        // The rest of the bytes is already in the handshake's buffer, which may complete another message.
         bytes = new Uint8Array(0);
         continue;
       }
@@ -170,7 +170,7 @@ export class DialectLanes {
     this.#ready.push(lane);
   }
 
-  /** The index of a lane that may have something to write, or -1. */
+  /** Takes a lane that may have something to write. @returns its index, or -1 */
   takeReady(): number {
     const lane = this.#ready.pop();
     if (lane === undefined) return NONE;
@@ -180,7 +180,7 @@ export class DialectLanes {
 
   // Deadlines
 
-  /** @param key  of a deadline that is due */
+  /** Handles a deadline that is due. @param key  the deadline's */
   handleTimeout(now: number, key: number): void {
     const lane = this.#lanes[(key - FIRST_DEADLINE) >> 1];
     if (lane === undefined || lane.state === "closed") return;
@@ -233,7 +233,7 @@ export class DialectLanes {
     }
   }
 
-  /** When an open connection ends if nothing more comes. */
+  /** When an open connection ends if nothing more arrives. */
   #silentAt({ heardAt, usedAt }: DialectLane): number {
     const { keepaliveMs, clientIdleMs } = this.#parts.options.dialect;
     return (keepaliveMs === undefined ? usedAt : heardAt) + (clientIdleMs ?? NEVER);
@@ -247,7 +247,7 @@ export class DialectLanes {
     this.#lose(now, lane, error);
   }
 
-  /** The only association of a lane has ended. */
+  /** Closes a lane whose only association has ended. */
   handleUnused(now: number, lane: DialectLane): void {
     this.disconnect(now, lane, undefined);
     lane.retryAt = 0;
@@ -261,7 +261,7 @@ export class DialectLanes {
     this.#lose(now, lane, error);
   }
 
-  /** The connection is lost, with the datagrams that waited for it. */
+  /** Handles the loss of a connection, and drops the datagrams that waited for it. */
   #lose(now: number, lane: DialectLane, error: Error | undefined): void {
     const { options, deadlines } = this.#parts;
     const wasStable = lane.state === "open" && now - lane.openedAt >= STABLE_MS;

@@ -9,18 +9,18 @@ import { FrameReader } from "./frame-reader.ts";
 
 const FIRST_BATCH_BYTES = 4_096;
 const MAX_BATCH_BYTES = 262_144;
-/** Bytes of handshakes and keepalives that may wait for a peer that does not read. */
+/** Most bytes of handshakes and keepalives that may wait for a peer that does not read. */
 const MAX_CONTROL_BYTES = 4_096;
-/** The queue holds complete frames; the number stored with each is the length of its header. */
+/** The queue holds complete frames. In place of a context, each is stored with the length of its header. */
 const FRAMES: QueueFraming = {
   headerLength: () => 0,
   writeHeader: (_, at) => at,
   payloadLength: (headerBytes, length) => length - headerBytes,
 };
-/** Room for the largest header, which has a name of 255 bytes. */
+/** Bound for the largest header, which contains a name of 255 bytes. */
 const MAX_HEADER_BYTES = 300;
 
-/** Frames that are queued are assembled here. */
+/** Memory in which frames are assembled before they are queued. */
 let assembled = new Uint8Array(2_048 + MAX_HEADER_BYTES);
 
 export interface DialectLinkLimits {
@@ -28,10 +28,10 @@ export interface DialectLinkLimits {
   readonly ageBudgetMs: number;
 }
 
-/** Either end of one connection in a dialect: reads frames and writes batches. It allocates no memory until there is traffic. */
+/** Either end of a connection in a dialect: reads frames and writes batches. It allocates no memory until there is traffic. */
 export class DialectLink {
   readonly queue: SendQueue;
-  /** False until the handshake is done; until then, datagrams wait in the queue. */
+  /** Whether the handshake is done. Until then, datagrams wait in the queue. */
   isOpen = false;
 
   readonly #counters: Counters;
@@ -40,7 +40,7 @@ export class DialectLink {
   #batch: Uint8Array | undefined;
   #length = 0;
   #isLent = false;
-  /** Written after the batch that is on loan. */
+  /** Control bytes to write after the batch that is on loan. */
   #control: Uint8Array[] = [];
   #controlBytes = 0;
 
@@ -55,13 +55,13 @@ export class DialectLink {
     this.#reader = new FrameReader(codec);
   }
 
-  /** Begins to write datagrams, because the handshake is done. */
+  /** Begins to write datagrams. Call it once the handshake is done. */
   open(): void {
     this.isOpen = true;
     if (this.codec.hello.length > 0) this.writeControl(this.codec.hello);
   }
 
-  /** The codec that was set by {@link use}. */
+  /** The codec from {@link use}. */
   get codec(): Codec {
     return this.#codec!;
   }
@@ -70,7 +70,7 @@ export class DialectLink {
     return this.#reader!;
   }
 
-  /** Writes bytes before all datagrams that are not in a batch yet. @returns false if too many bytes wait */
+  /** Writes bytes ahead of all datagrams that are not in a batch yet. @returns false, without writing, if too many bytes wait */
   writeControl(bytes: Uint8Array): boolean {
     if (!this.#isLent && this.#control.length === 0 && this.#reserve(bytes.length)) {
       this.#batch!.set(bytes, this.#length);
@@ -84,11 +84,11 @@ export class DialectLink {
   }
 
   /**
-   * Sends one datagram, or queues it while a batch is on loan. `data` is copied. A payload that the other end does not accept
-   * is dropped.
+   * Sends a datagram, or queues it while a batch is on loan. `data` is copied. A payload whose length the other end does not accept is
+   * dropped.
    *
-   * @param slot  of the flow in the pool
-   * @param flow  its number on the wire
+   * @param slot  the flow's in the pool
+   * @param flow  the flow's number on the wire
    */
   writeDatagram(
     now: number,
@@ -143,11 +143,11 @@ export class DialectLink {
     return this.#batch!.subarray(0, this.#length);
   }
 
-  /** The bytes of the last {@link pollTransmit} are no longer needed. */
+  /** Takes back the bytes of the last {@link pollTransmit}. */
   handleTransmitted(): void {
     this.#isLent = false;
     this.#length = 0;
-    // An idle connection keeps little memory.
+    // An idle connection should keep little memory.
     if (this.queue.isEmpty && this.#batch !== undefined && this.#batch.length > 65_536)
       this.#batch = undefined;
   }

@@ -4,25 +4,25 @@ import type { DialectLinkLimits } from "./dialect-link.ts";
 
 /** All durations in milliseconds, sizes in bytes. */
 export interface DialectServerOptions extends DialectLinkLimits {
-  /** The target of dialects without addresses: an IP or a name. */
+  /** The target of datagrams in dialects without addresses: an IP address or a name. */
   readonly target: AddressBytes | undefined;
-  /** The server's own resolver, for datagrams that are for it. */
+  /** The server's resolver, which gets the datagrams of flows for DNS. */
   readonly nameserver: AddressBytes | undefined;
-  /** True if an IPv4 or IPv6 address may be sent to. */
+  /** Whether clients may send to an IPv4 or IPv6 address. */
   readonly permits: (target: AddressBytes) => boolean;
-  /** False: datagrams to names are passed on as such, for another server to resolve. */
+  /** Whether this server resolves names. If not, datagrams to names are passed on as they are, for another server to resolve. */
   readonly resolvesNames: boolean;
-  /** Which senders are heard by flows with many addresses. */
+  /** Which senders a flow with many addresses accepts. */
   readonly filtering: Filtering;
-  /** Past it, the connection that has been idle longest ends. */
+  /** Past this bound the idlest connection ends. */
   readonly maxConnections: number;
-  /** Connections in their SOCKS5 handshake. Past it, the oldest ends. */
+  /** Bound of the connections in their SOCKS5 handshake. Past it, the oldest ends. */
   readonly maxHalfOpen: number;
-  /** Of all connections. Past it, a connection that opens one loses its idlest; one that has none makes the one with most do so. */
+  /** Bound for all connections together. Past it, a connection that opens a flow loses its idlest; if it has none, the one with most does. */
   readonly maxFlows: number;
-  /** Of one connection. Past it, it loses its idlest. */
+  /** Bound for one connection. Past it, the connection loses its idlest flow. */
   readonly maxFlowsPerConnection: number;
-  /** Remote addresses of one connection. Past it, the idlest is forgotten. */
+  /** Bound of the remote addresses of one connection. Past it, the idlest is forgotten. */
   readonly maxRemotes: number;
   readonly handshakeTimeoutMs: number;
   readonly idleTimeoutMs: number;

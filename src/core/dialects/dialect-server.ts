@@ -27,21 +27,21 @@ import type { RemoteTable } from "./remote-table.ts";
 import { tapNumber } from "./remote-table.ts";
 
 const NONE = -1;
-/** Uses within this time count as one in the order of idleness. Milliseconds. */
+/** Milliseconds within which uses count as one in the order of idleness. */
 const IDLE_GRAIN_MS = 100;
-/** Lists of connections by idleness. */
+/** Lists of connections in {@link IdleLists}. */
 const SHAKING_HANDS = 0;
 const OPEN = 1;
 const NO_ADDRESS = makeAddress("0.0.0.0", 0)!;
 
 /**
  * The server end of all connections in dialects. Does no I/O and reads no clock: after each `handle*`, drain
- * {@link pollOutput}, send on {@link outgoing}, drain {@link pollDirty}, then arm one timer for {@link nextTimeout}. Bytes
- * passed in are borrowed until the call returns. An error of a client ends only its own connection.
+ * {@link pollOutput}, send {@link outgoing} on, drain {@link pollDirty}, then arm one timer for {@link nextTimeout}. Bytes
+ * passed in are borrowed until the call returns. A client's error ends only its own connection.
  */
 export class DialectServer implements FrameReceiver<DialectConnection> {
   readonly counters: Counters;
-  /** Datagrams for targets: flow, and slot in {@link remotes}. */
+  /** Datagrams for targets. `association` is the flow, `context` the slot in {@link remotes}. */
   readonly outgoing = new DatagramBatch(1024);
 
   readonly #options: DialectServerOptions;
@@ -54,7 +54,7 @@ export class DialectServer implements FrameReceiver<DialectConnection> {
   readonly #pool = new SendPool();
   readonly #flows: DialectFlows;
 
-  /** @param counters  of the process; shared with its other endpoints */
+  /** @param counters  the process's, which its other endpoints share */
   constructor(options: DialectServerOptions, counters: Counters) {
     this.#options = options;
     this.counters = counters;
@@ -88,10 +88,10 @@ export class DialectServer implements FrameReceiver<DialectConnection> {
   // Events
 
   /**
-   * A connection was accepted.
+   * Accepts a connection.
    *
-   * @param how      its dialect; or, for a SOCKS5 client, those that its request may be of
-   * @param request  the address of the SOCKS5 request that it has made elsewhere
+   * @param how      its dialect; or, if it begins with SOCKS5, the dialects that its request may choose
+   * @param request  the address of its SOCKS5 request, if the host has read that
    * @returns its number, for all later calls
    */
   handleAccept(now: number, how: Dialect | readonly Dialect[], request?: AddressBytes): number {
@@ -127,10 +127,10 @@ export class DialectServer implements FrameReceiver<DialectConnection> {
   }
 
   /**
-   * Bytes of a connection, split anywhere. Stops when {@link outgoing} is full or contains something that cannot be combined with
-   * the rest.
+   * Handles bytes of a connection, which may be split anywhere. Stops once {@link outgoing} is full or must be sent on before the next
+   * frame.
    *
-   * @returns the offset up to which they were consumed: drain the outputs, send on `outgoing`, then call again with the rest
+   * @returns the end offset of the consumed bytes: drain the outputs, send `outgoing` on, then call again with the rest
    */
   handleStream(now: number, index: number, chunk: Uint8Array, offset: number, end: number): number {
     const { outgoing } = this;
@@ -170,7 +170,7 @@ export class DialectServer implements FrameReceiver<DialectConnection> {
       } else if (output.command !== "dialect") socks.reply(REPLY_COMMAND_UNSUPPORTED, NO_ADDRESS);
       else {
         socks.reply(REPLY_SUCCEEDED, NO_ADDRESS);
-        // The request was not whole before this chunk.
+        // The chunk completed the request, so all of the surplus is at its end.
         behind = socks.surplus.length;
         connection.link.writeControl((socks.pollOutput() as { bytes: Uint8Array }).bytes);
         this.#open(now, connection, output.dialect, output.address);
@@ -199,7 +199,7 @@ export class DialectServer implements FrameReceiver<DialectConnection> {
     const { frame } = reader;
     if (frame.kind === FRAME_KEEPALIVE) {
       const answer = codec.answerKeepalive(this.#options.unixSeconds());
-      // A client that does not read gets no more of them.
+      // A client that does not read gets no more answers.
       if (answer !== undefined && connection.link.writeControl(answer)) this.#markDirty(connection);
     } else if (frame.kind === FRAME_TARGET) {
       connection.target = copyAddress(frame.addresses, frame.addressOffset, frame.addressLength);
@@ -225,7 +225,7 @@ export class DialectServer implements FrameReceiver<DialectConnection> {
     let flow = connection.flows.get(isMany ? frame.flow : 0) ?? NONE;
     let slot = flow === NONE ? NONE : remotes.find(flow, address, addressOffset, addressLength);
     if (isMany && flow !== NONE && (slot === NONE || frame.isNew || flows.isDns[flow] !== frame.isDns)) {
-      // The number belongs to another flow now, which has a port of its own.
+      // The client now uses the number for another flow, which gets a port of its own.
       if (outgoing.count > 0) return false;
       flows.close(flow);
       flow = NONE;
@@ -262,7 +262,7 @@ export class DialectServer implements FrameReceiver<DialectConnection> {
     return true;
   }
 
-  /** Drops the datagram that was just read. @param address  its own, or that of its connection */
+  /** Drops the datagram that was just read. @param address  the datagram's, or its connection's */
   #dropIncoming(reason: DropReason, connection: DialectConnection, address: Uint8Array | undefined): void {
     const { drops, tap } = this.counters;
     drops[reason]++;
@@ -276,7 +276,7 @@ export class DialectServer implements FrameReceiver<DialectConnection> {
     tap.record(true, reason, NONE, undefined, remote, data, frame.dataOffset, length);
   }
 
-  /** Shows a tap the datagrams of {@link outgoing}. */
+  /** Records the datagrams of {@link outgoing} with a tap. */
   recordOutgoing(tap: DatagramTap): void {
     const { data, count, association, context, offset, length } = this.outgoing;
     for (let i = 0; i < count; i++) {
@@ -285,7 +285,7 @@ export class DialectServer implements FrameReceiver<DialectConnection> {
     }
   }
 
-  /** A name was looked up. @param addresses  in order of preference; empty if it has none. Send on {@link outgoing}. */
+  /** Handles the answer to a `resolve` output; then send {@link outgoing} on. @param addresses  in order of preference; empty if none */
   handleResolved(now: number, query: number, addresses: readonly AddressBytes[]): void {
     const { outgoing, counters } = this;
     outgoing.count = 0;
@@ -294,7 +294,7 @@ export class DialectServer implements FrameReceiver<DialectConnection> {
     if (lookup === undefined) return;
     const { slot, owner } = lookup;
     if (addresses.length === 0) {
-      // The next datagram asks again.
+      // The next datagram to the name starts another lookup.
       this.#flows.removeRemote(slot);
       return;
     }
@@ -316,7 +316,7 @@ export class DialectServer implements FrameReceiver<DialectConnection> {
     this.#touch(now, owner, remotes.flow[slot], slot);
   }
 
-  /** A datagram for a flow's client. @param remote  its IPv4 or IPv6 sender */
+  /** Sends a datagram to the client of a flow. @param remote  its IPv4 or IPv6 sender */
   handleDatagram(
     now: number,
     flow: number,
@@ -336,7 +336,7 @@ export class DialectServer implements FrameReceiver<DialectConnection> {
       return;
     }
     this.#touch(now, connection, flow, slot);
-    // A client that gives one address to each flow knows its remote only by that.
+    // With one address per flow, the client knows the remote only by the address that it chose itself.
     const named = isAny ? remote : this.remotes.address[slot]!;
     const { link } = connection;
     link.writeDatagram(now, flow, this.#flows.wireId[flow], false, named, data, offset, length);
@@ -344,13 +344,13 @@ export class DialectServer implements FrameReceiver<DialectConnection> {
     this.#markDirty(connection);
   }
 
-  /** The client has ended its side. */
+  /** Handles that the client has ended its side: writes what is left, then closes. */
   handleEnded(index: number): void {
     const connection = this.#connections[index];
     if (connection !== undefined) this.#close(connection, undefined);
   }
 
-  /** The connection is closed, and its number is free. */
+  /** Handles that a connection is closed, and frees its number. */
   handleDisconnected(index: number): void {
     const connection = this.#connections[index];
     if (connection === undefined) return;
@@ -392,7 +392,7 @@ export class DialectServer implements FrameReceiver<DialectConnection> {
     this.#deadlines.set(deadlineOf(connection.index), at);
   }
 
-  /** When the connection ends if nothing more comes. */
+  /** When a connection ends if nothing more arrives. */
   #silentAt({ socks, dialect, startedAt, heardAt, usedAt }: DialectConnection): number {
     const { handshakeTimeoutMs, idleTimeoutMs } = this.#options;
     if (socks !== undefined) return startedAt + handshakeTimeoutMs;
@@ -407,7 +407,7 @@ export class DialectServer implements FrameReceiver<DialectConnection> {
 
   pollOutput(): DialectServerOutput | undefined {
     const output = this.#outputs.shift();
-    // The slot may be reused only now that the host closes its port.
+    // Freed only now, because the host must close the port before the number is used again.
     if (output?.kind === "release") this.#flows.handleReleased(output.flow);
     return output;
   }

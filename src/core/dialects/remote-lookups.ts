@@ -6,7 +6,7 @@ import type { DialectServerOutput } from "./dialect-server-output.ts";
 import type { RemoteTable } from "./remote-table.ts";
 import { tapNumber } from "./remote-table.ts";
 
-/** Names that are looked up for a connection at the same time, datagrams that wait for a name, and bytes that wait in all. */
+/** Bounds: concurrent lookups of a connection, datagrams that wait for one name, and bytes that wait in total. */
 const MAX_LOOKUPS = 64;
 const MAX_HELD_DATAGRAMS = 8;
 const MAX_HELD_BYTES = 1_048_576;
@@ -17,14 +17,14 @@ interface Lookup {
   readonly owner: DialectConnection;
 }
 
-/** Names of remotes that are being looked up, and the datagrams that wait for them. */
+/** Lookups of the names of remotes, and the datagrams that wait for the answers. */
 export class RemoteLookups {
   readonly #remotes: RemoteTable;
   readonly #counters: Counters;
   readonly #outputs: DialectServerOutput[];
   readonly #byQuery = new Map<number, Lookup>();
   #nextQuery = 1;
-  /** By slot of the remote. */
+  /** By slot of the remote: the datagrams that wait for its name. */
   readonly #held = new Map<number, Uint8Array[]>();
   #heldBytes = 0;
 
@@ -46,7 +46,7 @@ export class RemoteLookups {
     this.#outputs.push({ kind: "resolve", query, name: addressDomain(address), port: addressPort(address) });
   }
 
-  /** A name was looked up. @returns undefined if its remote is gone */
+  /** Ends a lookup. @returns its remote and connection; undefined if the remote is gone */
   finish(query: number): { readonly slot: number; readonly owner: DialectConnection } | undefined {
     const lookup = this.#byQuery.get(query);
     if (lookup === undefined) return undefined;
@@ -57,7 +57,7 @@ export class RemoteLookups {
     return address[slot] === undefined || current[slot] !== generation ? undefined : lookup;
   }
 
-  /** Keeps a datagram until its name is known, or drops it at a bound. */
+  /** Keeps a copy of a datagram until its name is resolved, or drops it at a bound. */
   hold(slot: number, data: Uint8Array, offset: number, length: number): void {
     const held = this.#held.get(slot) ?? [];
     if (held.length >= MAX_HELD_DATAGRAMS || this.#heldBytes + length > MAX_HELD_BYTES) {
