@@ -15,23 +15,23 @@ import type { ConnectHandshake, ConnectResult } from "../handshakes/connect-hand
 import { HeadBuffer } from "../handshakes/head-buffer.ts";
 import type { HeaderField } from "../handshakes/http-connect.ts";
 
-/** Most characters of a Proxy-Status in a message. */
+/** Most characters of a Proxy-Status that an error quotes. */
 const MAX_PROXY_STATUS = 200;
 
-/** A request to a proxy. */
+/** A request of RFC 9298 to a proxy. */
 export interface ConnectUdpRequest {
   /** `HOST[:PORT]` of the proxy. */
   readonly authority: string;
-  /** The expanded template. */
+  /** The expanded URI template (RFC 9298 §2). */
   readonly path: string;
   /** Whether the client asks to bind (draft-ietf-masque-connect-udp-listen). */
   readonly bind: boolean;
   readonly fields: readonly HeaderField[];
 }
 
-/** The client's side of one request of RFC 9298 over HTTP/1.1 (§3.2). Capsules follow the handshake. */
+/** The client's side of one request over HTTP/1.1 (RFC 9298 §3.2). Capsules follow the handshake. */
 export class ConnectUdpUpgrade implements ConnectHandshake {
-  /** Whether the proxy lets the client bind, once connected. */
+  /** Whether the proxy lets the client bind. Valid once connected. */
   isBound = false;
   readonly #request: ConnectUdpRequest;
   readonly #head = new HeadBuffer();
@@ -66,13 +66,13 @@ export class ConnectUdpUpgrade implements ConnectHandshake {
   #judge(status: number, head: HttpHead, surplus: Uint8Array): ConnectResult {
     if (status !== 101) return { kind: "failed", error: masqueRefusal(status, head) };
     const answer = decodeUpgradeResponse(head);
-    if (answer === undefined) return failed("ERR_MASQUE_REFUSED", "a 101, but not to connect-udp");
+    if (answer === undefined) return failed("ERR_MASQUE_REFUSED", "its 101 is not for connect-udp");
     this.isBound = this.#request.bind && answer.bind;
     return { kind: "connected", surplus };
   }
 }
 
-/** The error for an unsuccessful answer. @param head  its fields, in any version of HTTP */
+/** Makes the error for an unsuccessful answer. @param head  the answer's fields, in any version of HTTP */
 export function masqueRefusal(status: number, head: HttpHead): ProtocolError {
   const details = [`status ${status}`];
   const proxyStatus = singleField(head, "proxy-status");
@@ -88,7 +88,7 @@ export function masqueRefusal(status: number, head: HttpHead): ProtocolError {
   return new MasqueRefusal(status, details.join(", "));
 }
 
-/** The proxy has answered, but not with a tunnel. */
+/** The proxy has answered a request, but not with a tunnel. */
 export class MasqueRefusal extends ProtocolError {
   readonly httpStatus: number;
 

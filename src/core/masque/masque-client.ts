@@ -45,16 +45,16 @@ import { MasqueRequests } from "./masque-requests.ts";
 const NONE = -1;
 const STATUS_FORBIDDEN = 403;
 
-/** What a `connect` output asks for. */
+/** What the host should request for a `connect` output. */
 export interface MasqueTarget {
   readonly target: AddressBytes;
   readonly bind: boolean;
 }
 
 /**
- * A client of standard MASQUE (RFC 9298): each target of an association has a request of its own, or, where the proxy lets it
- * bind (draft-ietf-masque-connect-udp-listen), the association has one for all its targets except names. A lane is a request.
- * There is no session: after a connection is lost, the next datagrams request their targets again. Does no I/O, as
+ * A client of standard MASQUE (RFC 9298). Each target of an association has a request of its own. If the proxy lets it bind
+ * (draft-ietf-masque-connect-udp-listen), an association has a single request for all its targets except names. A lane is a request.
+ * There is no session: after a connection is lost, the next datagrams request their targets again. Does no I/O, see
  * {@link AssociationClient}.
  */
 export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRequest> {
@@ -63,7 +63,7 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
   readonly contexts: ContextTable;
   readonly steadyLanes = 0;
   readonly rttMs = undefined;
-  /** The carrier is the only way. */
+  /** Always 0, because the carrier is the only way. */
   readonly way = 0;
 
   readonly #options: MasqueClientOptions;
@@ -128,7 +128,7 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
     return LATENCY_CLASSES[this.#latency.of(association)];
   }
 
-  /** What a lane requests; undefined if it is no longer wanted. */
+  /** What a lane requests; undefined if the lane is no longer wanted. */
   targetOf(lane: number): MasqueTarget | undefined {
     const request = this.#requests.at(lane);
     return request && { target: request.target, bind: request.asksBind };
@@ -136,7 +136,7 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
 
   // Events
 
-  /** Lanes connect for datagrams. */
+  /** Does nothing, because lanes connect once there are datagrams. */
   start(): void {}
 
   handleConnected(now: number, lane: number, isBound = false): void {
@@ -157,8 +157,10 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
   }
 
   /**
+   * Handles the end of a request.
+   *
    * @param error  a {@link MasqueRefusal} if the proxy has refused the request
-   * @returns whether it was open: proxies end the request of a target that was silent for long, which is no failure
+   * @returns whether the request was open. That is no failure, because proxies end the requests of silent targets
    */
   handleDisconnected(now: number, lane: number, error: Error | undefined): boolean {
     const request = this.#requests.at(lane);
@@ -235,8 +237,8 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
     const { type, data, valueOffset, valueEnd } = tunnel.reader;
     if (type === CAPSULE_COMPRESSION_ASSIGN) {
       const id = readNumber(data, valueOffset, valueEnd);
-      // This client has no uncompressed context, so the proxy has no senders to name.
-      if (id < 1 || id % 2 === 0) tunnel.fail(new ProtocolError("ERR_CONTEXT_MALFORMED", "of the proxy"));
+      // Without an uncompressed context of this client, the proxy may register no senders.
+      if (id < 1 || id % 2 === 0) tunnel.fail(new ProtocolError("ERR_CONTEXT_MALFORMED", "from the proxy"));
       else tunnel.writeControl(encodeCompressionClose(id));
       this.#requests.markReady(request);
       return true;
@@ -259,7 +261,7 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
 
   handleTransmitted(lane: number): boolean {
     const tunnel = this.#requests.at(lane)?.tunnel;
-    // A batch of an earlier connection belongs to no tunnel any more.
+    // A batch of an earlier connection no longer belongs to a tunnel.
     if (tunnel?.isLent) tunnel.handleTransmitted();
     return true;
   }
@@ -424,7 +426,7 @@ export class MasqueClient implements AssociationClient, CapsuleReceiver<MasqueRe
   }
 }
 
-/** Empties a queue. */
+/** Empties a queue. @returns its datagrams, with their context ids */
 function takeAll(queue: SendQueue): { readonly id: number; readonly data: Uint8Array }[] {
   const all: { readonly id: number; readonly data: Uint8Array }[] = [];
   queue.drainTo((_time, _flow, id, data) => all.push({ id, data }));

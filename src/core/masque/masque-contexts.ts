@@ -11,25 +11,25 @@ import type { MasqueRequest } from "./masque-request.ts";
 import type { MasqueRequests } from "./masque-requests.ts";
 
 const NONE = -1;
-/** The list of idle contexts. */
+/** The only list of {@link ContextTable.idle} that is used. */
 const OWN = 0;
-/** How long a refusal of a target is remembered, and any other refusal. */
+/** How long the refusal of a target is remembered, and how long any other refusal. Milliseconds. */
 const DENIED_MS = 30_000;
 const REFUSED_MS = 1_000;
-/** A context that has been idle this long makes room for another one. */
+/** Milliseconds after which an idle context may be evicted for another one. */
 const EVICTABLE_MS = 10_000;
 const UNREACHABLE_PER_SECOND = 200;
 
-/** The contexts of a client of standard MASQUE: an address of an association, and the request that carries its datagrams. */
+/** The contexts of a client of standard MASQUE. Each is an address of an association, with the request that carries its datagrams. */
 export class MasqueContexts {
-  /** Why {@link usable} has found no context. */
+  /** Why {@link usable} has returned -1. */
   dropped: DropReason = "context_limit";
 
   readonly #parts: MasqueParts;
   readonly #requests: MasqueRequests;
   /** By context slot. */
   readonly #requestOf: (MasqueRequest | undefined)[] = [];
-  /** By context slot: until when a refusal holds. */
+  /** By context slot: when its refusal expires. */
   readonly #refusedUntil: number[] = [];
   readonly #unreachable = new TokenBucket(UNREACHABLE_PER_SECOND);
 
@@ -38,12 +38,12 @@ export class MasqueContexts {
     this.#requests = requests;
   }
 
-  /** The request of a context; undefined once it was refused. */
+  /** The request of a context; undefined once the target was refused. */
   requestOf(slot: number): MasqueRequest | undefined {
     return this.#requestOf[slot];
   }
 
-  /** The context for datagrams to an address, or -1 if they are to be dropped for {@link dropped}. */
+  /** Finds or adds the context for an address. @returns its slot, or -1 if datagrams are to be dropped with the reason {@link dropped} */
   usable(now: number, association: number, bytes: Uint8Array, offset: number, length: number): number {
     const { contexts, associations } = this.#parts;
     const { lastContext } = associations;
@@ -71,14 +71,14 @@ export class MasqueContexts {
     return slot;
   }
 
-  /** @returns -1 at a bound */
+  /** Adds a context. @returns its slot, or -1 at a bound */
   #register(now: number, association: number, address: AddressBytes): number {
     const { contexts, latency } = this.#parts;
     const requests = this.#requests;
     const joinable = isDomain(address) ? undefined : requests.joinable[association];
     const joins = joinable?.mayBind === true && joinable.nextId <= MAX_ID;
     if (!this.#makeRoom(now, joins)) return NONE;
-    // Making room may have ended the request.
+    // Making room may have ended the association's request.
     const request =
       joins && requests.joinable[association] === joinable
         ? joinable
@@ -109,7 +109,7 @@ export class MasqueContexts {
     return true;
   }
 
-  /** Registers a context of a bound request at the proxy. */
+  /** Registers a context of a bound request with the proxy. */
   #assign(request: MasqueRequest, slot: number): void {
     const { contexts } = this.#parts;
     this.#requests.writeControl(request, encodeCompressionAssign(contexts.id[slot], contexts.address[slot]!));
@@ -117,7 +117,7 @@ export class MasqueContexts {
 
   // Answers of the proxy
 
-  /** The proxy has accepted a request; without binding, each target that had joined it gets a request of its own. */
+  /** Handles that the proxy has accepted a request. If it does not bind, each further target of the request gets its own. */
   handleOpened(request: MasqueRequest, isBound: boolean, slots: ReadonlyMap<number, number>): void {
     for (const [id, slot] of slots) {
       if (id === 0) this.#parts.contexts.handle(slot, "ack");
@@ -135,18 +135,18 @@ export class MasqueContexts {
     this.#requestOf[slot] = own;
   }
 
-  /** The proxy has refused a request. @param isDenied  because of its target */
+  /** Handles that the proxy has refused a request. @param isDenied  whether because of its target */
   handleRefused(now: number, request: MasqueRequest, isDenied: boolean): void {
     for (const slot of [...request.slotById.values()]) {
       const isTarget = this.#parts.contexts.id[slot] === 0;
       if (isTarget)
         this.#refuse(now, slot, isDenied ? "prohibited" : "host", isDenied ? DENIED_MS : REFUSED_MS);
-      // Others had only joined the request.
+      // The refusal says nothing about targets that had joined the request.
       else this.#forgetOf(request, slot);
     }
   }
 
-  /** The proxy has closed a context of a bound request, or refused it. */
+  /** Handles that the proxy has closed or refused a context of a bound request. */
   handleClosed(now: number, request: MasqueRequest, slot: number): void {
     const state = this.#parts.contexts.state[slot];
     if (state === CONTEXT_ACKED) this.#forgetOf(request, slot);
@@ -155,7 +155,7 @@ export class MasqueContexts {
     this.#requests.endIfUnused(request);
   }
 
-  /** A request has lost its connection: the next one has to acknowledge its contexts again. */
+  /** Handles that a request has lost its connection. Its contexts must be acknowledged again on the next one. */
   handleDisconnected(request: MasqueRequest): void {
     const { contexts } = this.#parts;
     for (const slot of request.slotById.values()) {
@@ -163,7 +163,7 @@ export class MasqueContexts {
     }
   }
 
-  /** The target of a context was refused: datagrams to it are dropped for a while. */
+  /** Marks the target of a context as refused, so that datagrams to it are dropped for a while. */
   #refuse(now: number, slot: number, kind: UnreachableKind, forMs: number): void {
     const { contexts, counters, outputs } = this.#parts;
     this.#requestOf[slot]?.slotById.delete(contexts.id[slot]);
@@ -187,7 +187,7 @@ export class MasqueContexts {
 
   // Ends
 
-  /** Ends the contexts of an association. */
+  /** Ends all contexts of an association. */
   releaseAll(association: number): void {
     const { contexts } = this.#parts;
     for (let slot = contexts.first(association); slot !== NONE; slot = contexts.first(association)) {
@@ -195,7 +195,7 @@ export class MasqueContexts {
     }
   }
 
-  /** Ends a context, and its request if it was the last. */
+  /** Ends a context, and its request if that has no other. */
   #release(slot: number): void {
     const request = this.#requestOf[slot];
     const id = this.#parts.contexts.id[slot];
@@ -240,7 +240,7 @@ export class MasqueContexts {
     const next = () => idle.expired(now, OWN, options.activeIdleTimeoutMs);
     for (let slot = next(); slot !== NONE; slot = next()) {
       const request = this.#requestOf[slot];
-      // The target of context 0 stays with its request, as no capsule can end that context alone.
+      // Context 0 lasts as long as its request, because no capsule can end it alone.
       if (request !== undefined && contexts.id[slot] === 0 && request.slotById.size > 1)
         idle.touch(now, slot, OWN);
       else this.#release(slot);

@@ -13,13 +13,13 @@ import type { SendPool } from "../session/queue/send-pool.ts";
 export interface MasqueClientOptions {
   readonly crypto: Cryptography;
   readonly ageBudgetMs: number;
-  /** Bound of the datagrams that wait in each request. */
+  /** Bound of the datagrams that wait in one request. */
   readonly queueBytes: number;
   readonly maxAssociations: number;
   readonly maxContexts: number;
-  /** For associations that may expire: idle time, ... */
+  /** Idle time after which an association with at most one answer ends, if it may expire. */
   readonly idleTimeoutMs: number;
-  /** ... and idle time after more than one answer, which is also that of a target. */
+  /** Idle time after which an association with more answers ends, if it may expire; and after which any target is forgotten. */
   readonly activeIdleTimeoutMs: number;
   readonly latency?: LatencyClass;
   readonly latencyRules?: readonly LatencyRule[];
@@ -28,7 +28,7 @@ export interface MasqueClientOptions {
 export const DEADLINE_ASSOCIATIONS = 0;
 export const DEADLINE_CONTEXTS = 1;
 export const DEADLINE_CONNECT = 2;
-/** Of the queue of request 0; those of the others follow. */
+/** The deadline of the queue of request 0. Those of the other requests follow. */
 export const DEADLINE_FIRST_QUEUE = 3;
 
 /** State that the parts of a MASQUE client share. */

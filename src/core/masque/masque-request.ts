@@ -2,25 +2,25 @@ import type { AddressBytes } from "../../wire/socket-address.ts";
 import type { SendQueue } from "../session/queue/send-queue.ts";
 import type { Tunnel } from "../session/tunnel.ts";
 
-/** One request to a proxy: for one target, or for all targets of an association where the proxy lets it bind. */
+/** One request to a proxy, for one target, or, if the proxy lets it bind, for all targets of an association. */
 export interface MasqueRequest {
-  /** A reusable number: of its lane for the host, of its flow for queues. */
+  /** A reusable number: the lane's for the host, the flow's for queues. */
   readonly index: number;
   readonly association: number;
   /** The target of context 0. */
   readonly target: AddressBytes;
-  /** It asks the proxy to bind. */
+  /** Whether it asks the proxy to bind. */
   readonly asksBind: boolean;
-  /** Without a connection; being connected and asked; answered with a tunnel. */
+  /** "idle": without a connection. "connecting": not answered yet. "open": answered with a tunnel. */
   state: "idle" | "connecting" | "open";
-  /** The proxy lets it bind; as long as it has not answered, whether it may. */
+  /** Whether the proxy lets it bind. Until the proxy has answered: whether it may. */
   mayBind: boolean;
-  /** Slots of contexts by their id on the wire. */
+  /** Context slots by their id on the wire. */
   readonly slotById: Map<number, number>;
   nextId: number;
-  /** What waits for the answer. */
+  /** Datagrams that wait for the answer. */
   readonly waiting: SendQueue;
-  /** Of the open request. */
+  /** Set while it is open. */
   tunnel: Tunnel | undefined;
   isReady: boolean;
 }

@@ -8,24 +8,24 @@ import type { MasqueRequest } from "./masque-request.ts";
 
 const NONE = -1;
 const NEVER = Number.POSITIVE_INFINITY;
-/** How long datagrams may wait for the answer to a request, if the age budget is less. */
+/** How long datagrams may wait for the answer to a request if the age budget is shorter, in milliseconds. */
 const ANSWER_MS = 1_000;
-/** Bytes that may wait for the answer to a request. */
+/** Most bytes that may wait for the answer to a request. */
 const ANSWER_BYTES = 131_072;
 const CONTROL_BYTES = 1_048_576;
-/** Requests at the same time, and those of them that may be without an answer. */
+/** Most requests at a time, and most of them without an answer. */
 const MAX_REQUESTS = 4_096;
 const MAX_UNANSWERED = 64;
-/** After a connection to the proxy failed: time before the next one, which doubles with each further failure. */
+/** Wait after a failed connection to the proxy, in milliseconds. It doubles with each further failure, up to the second value. */
 const FIRST_RETRY_MS = 100;
 const LAST_RETRY_MS = 5_000;
 const MAX_COUNTED_FAILURES = 16;
 
-/** The requests of a client of standard MASQUE, each a lane: when they connect, what waits in them, and how they end. */
+/** The requests of a client of standard MASQUE, each of which is a lane: connects them, queues their datagrams, and ends them. */
 export class MasqueRequests {
-  /** The proxy has answered, and has not failed since. */
+  /** Whether the proxy has answered and has not failed since. */
   isUp = false;
-  /** Open requests. */
+  /** Number of open requests. */
   openCount = 0;
   /** By association: the request that further targets may join. */
   readonly joinable: (MasqueRequest | undefined)[] = [];
@@ -34,7 +34,7 @@ export class MasqueRequests {
   /** By lane. */
   readonly #byLane: (MasqueRequest | undefined)[] = [];
   readonly #freeLanes: number[] = [];
-  /** Requests without a connection that have datagrams, oldest first. */
+  /** Requests that have datagrams but no connection, oldest first. */
   readonly #wanting = new Set<MasqueRequest>();
   readonly #ready: MasqueRequest[] = [];
   #unanswered = 0;
@@ -53,7 +53,7 @@ export class MasqueRequests {
     return this.#byLane[lane];
   }
 
-  /** False once a request has ended. */
+  /** Whether a request has not ended. */
   has(request: MasqueRequest): boolean {
     return this.#byLane[request.index] === request;
   }
@@ -90,7 +90,7 @@ export class MasqueRequests {
 
   // Datagrams
 
-  /** Sends a datagram of context `id`, or keeps it until the request is answered. */
+  /** Sends a datagram of context `id`, or queues it until the request is answered. */
   send(
     now: number,
     request: MasqueRequest,
@@ -108,7 +108,7 @@ export class MasqueRequests {
     }
   }
 
-  /** The same for rows `first` to `end - 1`. */
+  /** As {@link send}, for rows `first` to `end - 1`. */
   sendAll(
     now: number,
     request: MasqueRequest,
@@ -137,7 +137,7 @@ export class MasqueRequests {
     this.#ready.push(request);
   }
 
-  /** The lane of an open request that may have something to write, or -1. */
+  /** Takes an open request that may have something to write. @returns its lane, or -1 */
   takeReady(): number {
     for (let request = this.#ready.pop(); request !== undefined; request = this.#ready.pop()) {
       request.isReady = false;
@@ -161,7 +161,7 @@ export class MasqueRequests {
 
   // Connections
 
-  /** Connects for a request that has datagrams, at once or when it is its turn. */
+  /** Connects for a request that has datagrams, at once or in its turn. */
   #want(now: number, request: MasqueRequest): void {
     this.armQueue(request);
     if (request.state !== "idle" || this.#isClosed) return;
@@ -178,7 +178,7 @@ export class MasqueRequests {
       }
       if (this.#unanswered >= MAX_UNANSWERED) return;
       this.#wanting.delete(request);
-      // After a failure one request finds out whether the proxy is back.
+      // After a failure a single request finds out whether the proxy is back.
       if (this.#failures > 0) this.#connectAfter = now + this.#retryMs;
       request.state = "connecting";
       this.#unanswered++;
@@ -190,7 +190,7 @@ export class MasqueRequests {
     return Math.min(LAST_RETRY_MS, FIRST_RETRY_MS * 2 ** (this.#failures - 1));
   }
 
-  /** The proxy has accepted a request. @param isBound  it lets the request bind */
+  /** Opens a request that the proxy has accepted. @param isBound  whether the proxy lets it bind */
   open(now: number, request: MasqueRequest, isBound: boolean): void {
     const { pool, counters, options } = this.#parts;
     this.#unanswered--;
@@ -206,7 +206,7 @@ export class MasqueRequests {
     if (!isBound) this.#endJoining(request);
   }
 
-  /** Reports that the proxy can be used, unless that is known. */
+  /** Reports that the proxy can be used, unless it has reported that before. */
   reportUp(): void {
     if (this.isUp) return;
     this.isUp = true;
@@ -214,7 +214,7 @@ export class MasqueRequests {
     this.#parts.outputs.push({ kind: "session-up", isAnother: false });
   }
 
-  /** The proxy could not be reached. */
+  /** Handles that the proxy could not be reached. */
   handleFailure(now: number, error: Error | undefined): void {
     this.#failures = Math.min(this.#failures + 1, MAX_COUNTED_FAILURES);
     this.#connectAfter = now + this.#retryMs;
@@ -225,14 +225,14 @@ export class MasqueRequests {
     this.#parts.outputs.push({ kind: "session-down", error });
   }
 
-  /** The proxy has refused a request, and can therefore be reached. */
+  /** Handles that the proxy has refused a request, and can therefore be reached. */
   handleRefused(): void {
     this.#failures = 0;
   }
 
   // Ends
 
-  /** A request has lost its connection. Datagrams that its tunnel had queued wait for another one. */
+  /** Closes a request that has lost its connection. Datagrams that its tunnel had queued wait for the next one. */
   disconnect(request: MasqueRequest): void {
     if (request.state === "open") {
       this.openCount--;
@@ -243,12 +243,12 @@ export class MasqueRequests {
     request.mayBind = request.asksBind;
   }
 
-  /** Connects again for datagrams that wait. */
+  /** Connects a request again if datagrams wait in it. */
   reconnect(now: number, request: MasqueRequest): void {
     if (!request.waiting.isEmpty) this.#want(now, request);
   }
 
-  /** Ends a request that has no context any more. */
+  /** Ends a request if it has no context left. */
   endIfUnused(request: MasqueRequest): void {
     if (request.slotById.size > 0 || !this.has(request)) return;
     const { outputs, pool, deadlines } = this.#parts;

@@ -349,7 +349,7 @@ describe("the request over HTTP/1.1", () => {
     ["HTTP/1.1 200 OK\n\n", /status 200$/],
     [
       "HTTP/1.1 101 Switching Protocols\nConnection: Upgrade\nUpgrade: websocket\n\n",
-      /a 101, but not to connect-udp$/,
+      /its 101 is not for connect-udp$/,
     ],
     ["SSH-2.0-OpenSSH\n\n", /is this a MASQUE proxy/],
   ])("%s fails with the reason", (lines, message) => {
