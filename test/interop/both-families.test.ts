@@ -1,5 +1,4 @@
 import type { Socket as UdpSocket } from "node:dgram";
-import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import type { Server } from "node:http";
 import { createServer } from "node:http";
@@ -9,6 +8,7 @@ import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
 import type { UdpLocal, UdpServer } from "../../src/node/handles.ts";
 import { associate } from "../e2e/peers/socks5-udp-client.mjs";
 import { startUdpLocal, startUdpServer } from "../support/start.ts";
+import { startUdpEcho } from "../support/udp-echo.ts";
 import { describeWith, run } from "./peers/peer-program.ts";
 
 const KEY = Buffer.alloc(32, "k");
@@ -22,11 +22,9 @@ describeWith(["curl", "socat"], "listening on [::]", () => {
   const associations: { close(): void }[] = [];
 
   beforeAll(async () => {
-    echo = createSocket("udp4");
-    echo.on("message", (data, { port }) => echo.send(data, port, "127.0.0.1"));
-    echo.bind(0, "127.0.0.1");
+    echo = await startUdpEcho();
     web = createServer((_, response) => response.end("by TCP")).listen(0, "127.0.0.1");
-    await Promise.all([once(echo, "listening"), once(web, "listening")]);
+    await once(web, "listening");
   });
 
   afterEach(async () => {

@@ -1,11 +1,10 @@
 import { spawnSync } from "node:child_process";
 import type { Socket as UdpSocket } from "node:dgram";
-import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import type { AddressInfo } from "node:net";
 import { connect } from "node:net";
-import { tmpdir, userInfo } from "node:os";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Duplex } from "node:stream";
 import { duplexPair } from "node:stream";
@@ -15,6 +14,8 @@ import { afterAll, beforeAll, expect, it } from "vitest";
 import type { UdpServer } from "../../src/node/handles.ts";
 import type { UdpLocalOptions } from "../../src/node/options/udp-local.ts";
 import { startUdpLocal, startUdpServer } from "../support/start.ts";
+import { expectTunnelEchoes, startUdpEcho } from "../support/udp-echo.ts";
+import { startDanted } from "./peers/danted.ts";
 import type { PeerProgram } from "./peers/peer-program.ts";
 import { describeWith, freePort, startPeer } from "./peers/peer-program.ts";
 
@@ -31,32 +32,7 @@ describeWith(["danted", "microsocks", "tinyproxy", "openssl"], "carriers that ar
   let serverPort: string;
   const ports = { danted: 0, microsocks: 0, tinyproxy: 0 };
 
-  /** Starts udp-local with these options and expects an echo of one datagram of 1,200 bytes. */
-  async function expectEcho(options: UdpLocalOptions): Promise<void> {
-    const target = `127.0.0.1:${echo.address().port}`;
-    const local = await startUdpLocal({
-      psk: KEY,
-      forwards: [{ listen: "127.0.0.1:0", target }],
-      ...options,
-    });
-    const app = createSocket("udp4");
-    try {
-      const errors: Error[] = [];
-      local.on("error", (error) => errors.push(error));
-      const isUp = await Promise.race([
-        once(local, "session-up").then(() => true),
-        once(local, "error").then(() => false),
-      ]);
-      if (!isUp) throw errors[0];
-      const payload = Buffer.alloc(1200, "c");
-      app.send(payload, Number(local.address.forwards[0].listen.split(":")[1]), "127.0.0.1");
-      const [data] = await once(app, "message");
-      expect(data.equals(payload)).toBe(true);
-    } finally {
-      app.close();
-      await local.close();
-    }
-  }
+  const expectEcho = (options: UdpLocalOptions) => expectTunnelEchoes(echo, { psk: KEY, ...options });
 
   function openssl(...args: string[]): void {
     const { status, stderr } = spawnSync("openssl", args, { encoding: "utf8" });
@@ -124,10 +100,7 @@ describeWith(["danted", "microsocks", "tinyproxy", "openssl"], "carriers that ar
   const portOf = (terminator: TlsServer) => (terminator.address() as AddressInfo).port;
 
   beforeAll(async () => {
-    echo = createSocket("udp4");
-    echo.on("message", (data, { port }) => echo.send(data, port, "127.0.0.1"));
-    echo.bind(0, "127.0.0.1");
-    await once(echo, "listening");
+    echo = await startUdpEcho();
     server = await startUdpServer({
       listen: ["127.0.0.1:0", `unix:${inFolder("socket")}`],
       psk: KEY,
@@ -155,18 +128,6 @@ describeWith(["danted", "microsocks", "tinyproxy", "openssl"], "carriers that ar
     mutualTls = await startTls(true);
     for (const name of ["danted", "microsocks", "tinyproxy"] as const) ports[name] = await freePort();
     writeFileSync(
-      inFolder("danted.conf"),
-      `logoutput: stderr
-internal: 127.0.0.1 port = ${ports.danted}
-external: 127.0.0.1
-socksmethod: none
-clientmethod: none
-user.unprivileged: ${userInfo().username}
-client pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }
-socks pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }
-`,
-    );
-    writeFileSync(
       inFolder("tinyproxy.conf"),
       `Port ${ports.tinyproxy}
 Listen 127.0.0.1
@@ -175,7 +136,7 @@ BasicAuth user p4ss
 `,
     );
     peers.push(
-      await startPeer("danted", ["-f", inFolder("danted.conf"), "-p", inFolder("danted.pid")], ports.danted),
+      await startDanted(folder, ports.danted),
       await startPeer(
         "microsocks",
         ["-i", "127.0.0.1", "-p", String(ports.microsocks), "-u", "us:er", "-P", "p@ss"],

@@ -21,6 +21,7 @@ import {
 import { makeAddress } from "../../src/wire/socket-address.ts";
 import { programCommand } from "../support/hosts.ts";
 import { residentBytes, startUdpLocal, startUdpServer } from "../support/start.ts";
+import { startUdpEcho } from "../support/udp-echo.ts";
 
 const KEY = Buffer.alloc(32, "k");
 
@@ -33,10 +34,7 @@ describe("other traffic continues beside a hostile peer", () => {
   const hostile = new Set<Socket>();
 
   beforeEach(async () => {
-    echo = createSocket("udp4");
-    echo.on("message", (data, { port }) => echo.send(data, port, "127.0.0.1"));
-    echo.bind(0, "127.0.0.1");
-    await once(echo, "listening");
+    echo = await startUdpEcho();
     server = await startUdpServer({
       listen: ["127.0.0.1:0"],
       psk: KEY,
@@ -246,9 +244,7 @@ describe.each(["127.0.0.1:0", "unix"])("a server on %s without a free descriptor
     const argv = ["-c", 'ulimit -n 64; exec "$@"', "sh", ...programCommand("udp-server"), ...options];
     const child = spawn("sh", argv, { stdio: ["ignore", "ignore", "pipe"] });
     onTestFinished(() => void child.kill());
-    const echo = createSocket("udp4");
-    echo.on("message", (data, { port }) => echo.send(data, port, "127.0.0.1"));
-    echo.bind(0, "127.0.0.1");
+    const echo = await startUdpEcho();
     const sockets: Socket[] = [];
     try {
       const [ready] = await once(child.stderr, "data");

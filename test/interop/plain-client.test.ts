@@ -4,6 +4,7 @@ import { once } from "node:events";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { UdpServer } from "../../src/node/handles.ts";
 import { startUdpServer } from "../support/start.ts";
+import { startUdpEcho } from "../support/udp-echo.ts";
 import { PlainClient } from "./peers/plain-client.ts";
 
 describe("a foreign client of RFC 9298", () => {
@@ -13,10 +14,7 @@ describe("a foreign client of RFC 9298", () => {
   let portHex: string;
 
   beforeEach(async () => {
-    echo = createSocket("udp4");
-    echo.on("message", (data, { port }) => echo.send(data, port, "127.0.0.1"));
-    echo.bind(0, "127.0.0.1");
-    await once(echo, "listening");
+    echo = await startUdpEcho();
     portHex = echo.address().port.toString(16).padStart(4, "0");
     server = await startUdpServer({ listen: ["127.0.0.1:0"], allow: ["127.0.0.1/32", "::1/128"] });
     client = new PlainClient(Number(server.address.listen[0].split(":")[1]));

@@ -13,6 +13,7 @@ import type { UdpServer } from "../../src/node/handles.ts";
 import type { UdpLocalOptions } from "../../src/node/options/udp-local.ts";
 import { makeAddress } from "../../src/wire/socket-address.ts";
 import { startUdpLocal, startUdpServer } from "../support/start.ts";
+import { expectTunnelEchoes, startUdpEcho } from "../support/udp-echo.ts";
 import { concat } from "../unit/cuts.ts";
 import { passwordKey, ReferenceDirection } from "../unit/shadowsocks-reference.ts";
 import { openWay } from "./peers/open-way.ts";
@@ -29,12 +30,10 @@ let server: UdpServer | undefined;
 const peers: PeerProgram[] = [];
 
 beforeAll(async () => {
-  echo = createSocket("udp4");
-  echo.on("message", (data, { port }) => echo.send(data, port, "127.0.0.1"));
-  echo.bind(0, "127.0.0.1");
+  echo = await startUdpEcho();
   echoTcp = createServer({ allowHalfOpen: true }, (socket) => socket.on("error", () => {}).pipe(socket));
   echoTcp.listen(0, "127.0.0.1");
-  await Promise.all([once(echo, "listening"), once(echoTcp, "listening")]);
+  await once(echoTcp, "listening");
 });
 
 afterEach(async () => {
@@ -73,23 +72,8 @@ async function startServer(method: string, obfs?: string, options: UdpServerOpti
   return Number(address.split(":")[2]);
 }
 
-async function expectEcho(options: UdpLocalOptions): Promise<void> {
-  const target = `127.0.0.1:${echo.address().port}`;
-  const local = await startUdpLocal({ psk: KEY, forwards: [{ listen: "127.0.0.1:0", target }], ...options });
-  const app = createSocket("udp4");
-  try {
-    await new Promise((done, failed) => local.once("session-up", done).once("error", failed));
-    for (const size of [1, 1_200, 9_000, 60_000, 1_200]) {
-      const payload = Buffer.alloc(size, size & 255);
-      app.send(payload, Number(local.address.forwards[0].listen.split(":")[1]), "127.0.0.1");
-      const [data] = await once(app, "message");
-      expect(data.equals(payload)).toBe(true);
-    }
-  } finally {
-    app.close();
-    await local.close();
-  }
-}
+const expectEcho = (options: UdpLocalOptions) =>
+  expectTunnelEchoes(echo, { psk: KEY, ...options }, [1, 1_200, 9_000, 60_000, 1_200]);
 
 /** Sends megabytes both ways. */
 async function expectEchoOf(stream: Duplex, bytes: number) {

@@ -1,6 +1,5 @@
 import { spawnSync } from "node:child_process";
 import type { Socket as UdpSocket } from "node:dgram";
-import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import type { AddressInfo, Server } from "node:net";
@@ -11,6 +10,7 @@ import type { UdpServer } from "../../src/node/handles.ts";
 import type { UdpLocalOptions } from "../../src/node/options/udp-local.ts";
 import { makeAddress } from "../../src/wire/socket-address.ts";
 import { startUdpLocal, startUdpServer } from "../support/start.ts";
+import { expectTunnelEchoes, startUdpEcho } from "../support/udp-echo.ts";
 import { openWay } from "./peers/open-way.ts";
 import type { PeerProgram } from "./peers/peer-program.ts";
 import { describeWith, freePort, startPeer } from "./peers/peer-program.ts";
@@ -63,43 +63,17 @@ describeWith(["ss-server", "obfs-server", "ss-v2ray-plugin"], "ss:// to a server
     return `ss://${pair}@127.0.0.1:${port}${query}#a%20name`;
   }
 
-  /** Starts udp-local with these options and expects echoes of datagrams of several sizes. */
-  async function expectEcho(options: UdpLocalOptions): Promise<void> {
-    const target = `127.0.0.1:${echo.address().port}`;
-    const local = await startUdpLocal({
-      psk: KEY,
-      server: server.address.listen[0],
-      forwards: [{ listen: "127.0.0.1:0", target }],
-      ...options,
-    });
-    const app = createSocket("udp4");
-    try {
-      const errors: Error[] = [];
-      local.on("error", (error) => errors.push(error));
-      const isUp = await Promise.race([
-        once(local, "session-up").then(() => true),
-        once(local, "error").then(() => false),
-      ]);
-      if (!isUp) throw errors[0];
-      for (const size of [1, 1_200, 9_000, 60_000, 1_200]) {
-        const payload = Buffer.alloc(size, size & 255);
-        app.send(payload, Number(local.address.forwards[0].listen.split(":")[1]), "127.0.0.1");
-        const [data] = await once(app, "message");
-        expect(data.equals(payload)).toBe(true);
-      }
-    } finally {
-      app.close();
-      await local.close();
-    }
-  }
+  const expectEcho = (options: UdpLocalOptions) =>
+    expectTunnelEchoes(
+      echo,
+      { psk: KEY, server: server.address.listen[0], ...options },
+      [1, 1_200, 9_000, 60_000, 1_200],
+    );
 
   const target = (listener: Server) => makeAddress("127.0.0.1", portOf(listener))!;
 
   beforeAll(async () => {
-    echo = createSocket("udp4");
-    echo.on("message", (data, { port }) => echo.send(data, port, "127.0.0.1"));
-    echo.bind(0, "127.0.0.1");
-    await once(echo, "listening");
+    echo = await startUdpEcho();
     server = await startUdpServer({ listen: ["127.0.0.1:0"], psk: KEY, allow: ["127.0.0.1/32"] });
     echoTcp = createServer((socket) => socket.pipe(socket).on("error", () => {})).listen(0, "127.0.0.1");
     greeter = createServer((socket) => socket.on("error", () => {}).end("220 hello\r\n")).listen(

@@ -1,5 +1,4 @@
 import type { Socket as UdpSocket } from "node:dgram";
-import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import type { Server } from "node:http";
 import { createServer } from "node:http";
@@ -28,6 +27,8 @@ for size in (0, 1, 1200, 9000, 60000):
 print("ok")
 `;
 
+import { startUdpEcho } from "../support/udp-echo.ts";
+
 describeWith(["curl", "/usr/bin/python3", "microsocks"], "SOCKS5 clients that are not ours", () => {
   let server: UdpServer;
   let open: UdpLocal;
@@ -38,11 +39,9 @@ describeWith(["curl", "/usr/bin/python3", "microsocks"], "SOCKS5 clients that ar
   const port = (local: UdpLocal) => String(local.address.socks5).split(":")[1];
 
   beforeAll(async () => {
-    echo = createSocket("udp4");
-    echo.on("message", (data, remote) => echo.send(data, remote.port, "127.0.0.1"));
-    echo.bind(0, "127.0.0.1");
+    echo = await startUdpEcho();
     web = createServer((request, response) => response.end(`hello ${request.url}`)).listen(0, "127.0.0.1");
-    await Promise.all([once(echo, "listening"), once(web, "listening")]);
+    await once(web, "listening");
     webPort = (web.address() as AddressInfo).port;
     server = await startUdpServer({ listen: ["127.0.0.1:0"], psk: KEY, allow: ["127.0.0.1/32"] });
     const common = { server: server.address.listen[0], psk: KEY, listen: "127.0.0.1:0" };

@@ -1,9 +1,9 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import type { AddressInfo, Server, Socket } from "node:net";
 import { createServer } from "node:net";
-import { tmpdir, userInfo } from "node:os";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import type { UdpLocal } from "../../src/node/handles.ts";
@@ -55,6 +55,8 @@ while piece := s.recv(65536): heard += piece
 print(heard[12:].decode())
 `;
 
+import { startDanted } from "./peers/danted.ts";
+
 describeWith(["nc", "socat", "danted", "/usr/bin/python3"], "TCP through udp-local's SOCKS5 server", () => {
   const folder = mkdtempSync(join(tmpdir(), "underpass-relay-"));
   const peers: PeerProgram[] = [];
@@ -80,20 +82,7 @@ describeWith(["nc", "socat", "danted", "/usr/bin/python3"], "TCP through udp-loc
     await once(target, "listening");
     targetPort = String((target.address() as AddressInfo).port);
     const dantedPort = await freePort();
-    writeFileSync(
-      join(folder, "danted.conf"),
-      `logoutput: stderr
-internal: 127.0.0.1 port = ${dantedPort}
-external: 127.0.0.1
-socksmethod: none
-clientmethod: none
-user.unprivileged: ${userInfo().username}
-client pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }
-socks pass { from: 0.0.0.0/0 to: 0.0.0.0/0 }
-`,
-    );
-    const files = ["-f", join(folder, "danted.conf"), "-p", join(folder, "danted.pid")];
-    peers.push(await startPeer("danted", files, dantedPort));
+    peers.push(await startDanted(folder, dantedPort));
     proxies.direct = await openLocal(undefined);
     proxies["by another udp-local"] = await openLocal(`socks5://127.0.0.1:${proxies.direct}`);
     proxies["by danted"] = await openLocal(`socks5://127.0.0.1:${dantedPort}`);

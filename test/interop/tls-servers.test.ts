@@ -1,6 +1,5 @@
 import { spawn, spawnSync } from "node:child_process";
 import type { Socket as UdpSocket } from "node:dgram";
-import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import type { AddressInfo, Socket } from "node:net";
@@ -12,6 +11,7 @@ import { createServer as createTlsServer } from "node:tls";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import type { UdpLocal, UdpServer } from "../../src/node/handles.ts";
 import { startUdpLocal, startUdpServer } from "../support/start.ts";
+import { expectForwardEchoes, startUdpEcho } from "../support/udp-echo.ts";
 import { describeWith, freePort, startPeer } from "./peers/peer-program.ts";
 
 const KEY = Buffer.alloc(32, "k");
@@ -128,26 +128,10 @@ describeWith(["openssl", "haproxy"], "udp-local over TLS", () => {
     await once(local, "session-up");
   }
 
-  async function expectEcho(local: UdpLocal): Promise<void> {
-    const app = createSocket("udp4");
-    const port = Number(local.address.forwards[0].listen.split(":")[1]);
-    try {
-      for (const length of [1, 1200, 60_000]) {
-        const payload = Buffer.alloc(length, "c");
-        app.send(payload, port, "127.0.0.1");
-        const [data] = await once(app, "message");
-        expect(data.equals(payload)).toBe(true);
-      }
-    } finally {
-      app.close();
-    }
-  }
+  const expectEcho = (local: UdpLocal) => expectForwardEchoes(local, [1, 1_200, 60_000]);
 
   beforeAll(async () => {
-    echo = createSocket("udp4");
-    echo.on("message", (data, { port }) => echo.send(data, port, "127.0.0.1"));
-    echo.bind(0, "127.0.0.1");
-    await once(echo, "listening");
+    echo = await startUdpEcho();
     server = await startUdpServer({ listen: ["127.0.0.1:0"], psk: KEY, allow: ["127.0.0.1/32"] });
     serverPort = Number(server.address.listen[0].split(":")[1]);
     openssl(

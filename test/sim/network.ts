@@ -9,6 +9,7 @@ import type { ServerOutput } from "../../src/core/server/server-output.ts";
 import type { UnreachableKind } from "../../src/wire/capsule.ts";
 import type { AddressBytes } from "../../src/wire/socket-address.ts";
 import { formatAddress, makeAddress } from "../../src/wire/socket-address.ts";
+import { SERVER_DEFAULTS } from "./server-defaults.ts";
 
 /** Reproducible bytes in place of random ones. */
 export function seededCryptography(seed: number): Cryptography {
@@ -118,25 +119,8 @@ export class Network {
 
   #makeServer(options: Partial<TunnelServerOptions> = {}): TunnelServer {
     return new TunnelServer({
-      psk: undefined,
+      ...SERVER_DEFAULTS,
       crypto: seededCryptography(100 + this.#servers++),
-      worker: undefined,
-      filtering: "address-dependent",
-      permits: (target) => !formatAddress(target).startsWith("10."),
-      offersBind: true,
-      heartbeatMs: 5_000,
-      handshakeTimeoutMs: 5_000,
-      lingerMs: 60_000,
-      idleTimeoutMs: 600_000,
-      ageBudgetMs: 100,
-      queueBytes: 1_048_576,
-      maxHalfOpen: 16,
-      maxTunnels: 64,
-      maxSessions: 64,
-      maxLingering: 16,
-      maxAssociations: 16_384,
-      maxAssociationsPerSession: 4096,
-      maxContextsPerSession: 65_536,
       ...this.#options.server,
       ...options,
     });

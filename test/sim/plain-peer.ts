@@ -2,6 +2,7 @@ import { TunnelServer } from "../../src/core/server/server.ts";
 import type { TunnelServerOptions } from "../../src/core/server/server-options.ts";
 import { formatAddress, makeAddress } from "../../src/wire/socket-address.ts";
 import { seededCryptography } from "./network.ts";
+import { SERVER_DEFAULTS } from "./server-defaults.ts";
 
 const bytesOf = (text: string) => new TextEncoder().encode(text);
 
@@ -75,25 +76,8 @@ export class PlainWorld {
 
   constructor(options: Partial<TunnelServerOptions> = {}) {
     this.server = new TunnelServer({
-      psk: undefined,
+      ...SERVER_DEFAULTS,
       crypto: seededCryptography(1),
-      worker: undefined,
-      filtering: "address-dependent",
-      permits: (target) => !formatAddress(target).startsWith("10."),
-      offersBind: true,
-      heartbeatMs: 5_000,
-      handshakeTimeoutMs: 5_000,
-      lingerMs: 60_000,
-      idleTimeoutMs: 600_000,
-      ageBudgetMs: 100,
-      queueBytes: 1_048_576,
-      maxHalfOpen: 16,
-      maxTunnels: 64,
-      maxSessions: 64,
-      maxLingering: 16,
-      maxAssociations: 16_384,
-      maxAssociationsPerSession: 4096,
-      maxContextsPerSession: 65_536,
       ...options,
     });
   }

@@ -1,4 +1,5 @@
 import fc from "fast-check";
+import type { StreamCoding } from "../../src/core/stream-coding.ts";
 
 /** Lengths of the pieces in which a stream comes, used in turns; none for all at once. */
 export const cutLengths = fc.array(fc.integer({ min: 1, max: 40 }), { maxLength: 20 });
@@ -18,4 +19,19 @@ export function cut(bytes: Uint8Array, lengths: readonly number[]): Uint8Array[]
 /** One after the other. */
 export function concat(...parts: readonly Uint8Array[]): Uint8Array {
   return Uint8Array.from(parts.flatMap((part) => [...part]));
+}
+
+/** Decodes pieces in order up to the first error. @returns the decoded bytes and the code of that error */
+export function decodeAll(coding: StreamCoding, pieces: readonly Uint8Array[]) {
+  const runs: Uint8Array[] = [];
+  let error: string | undefined;
+  for (const piece of pieces) {
+    const found = coding.decode(piece, 0, piece.length, (bytes, offset, end) =>
+      runs.push(bytes.slice(offset, end)),
+    );
+    error = found?.code;
+    if (error !== undefined) break;
+  }
+  // Faster than concat() for long streams.
+  return { bytes: new Uint8Array(Buffer.concat(runs)), error };
 }

@@ -8,6 +8,7 @@ import type { Host, Program, TwoHosts } from "../network/two-hosts.ts";
 import { useTwoHosts } from "../network/use-two-hosts.ts";
 import type { Service } from "../programs/chain.ts";
 import { tun2socks } from "../programs/underpass.ts";
+import { expectHalfClosesAndResets } from "../targets/half-close.ts";
 import { fetchPage, startPage } from "../targets/page.ts";
 
 /** `UNDERPASS_LONG=1 npx vitest run --project e2e test/e2e/tun/stack.test.ts`: with the numbers of docs/reference/tcp-stack.md, in minutes. */
@@ -23,7 +24,6 @@ const FLOOD_SYNS = IS_LONG ? 500_000 : 30_000;
 const PAGE_TIMEOUT_MS = 60_000;
 
 const script = (name: string) => fileURLToPath(new URL(name, import.meta.url));
-const HALF_CLOSE = script("../peers/half-close.py");
 const TARGET_PY = script("../targets/tcp-target.py");
 const MANY_FLOWS = script("../peers/many-flows.py");
 const TARGET = beyond(6);
@@ -135,23 +135,6 @@ async function runEightStreams({ client, server }: TwoHosts, way: readonly strin
   for (const { receiver } of end.streams) expect(receiver.bytes).toBeGreaterThan(0);
 }
 
-async function closeByHalvesAndReset({ client, server }: TwoHosts, family: Family): Promise<void> {
-  for (const [mode, ...outcomes] of [
-    ["ask-fin", "300000 FIN", "200000 FIN"],
-    ["serve-fin", "300000 FIN", "200000 FIN"],
-    ["ask-reset", "0 RST"],
-    ["serve-reset", "0 RST"],
-  ]) {
-    const at = [TARGET[family], `${server.port()}`, mode];
-    const target = server.spawn(["python3", HALF_CLOSE, "serve", ...at]);
-    await target.waitForLine(/^listening$/);
-    const application = client.spawn(["python3", HALF_CLOSE, "ask", ...at]);
-    expect([await target.exit(15_000), await application.exit(15_000)]).toEqual([0, 0]);
-    const printed = [target, application].flatMap(({ lines }) => lines.map(({ text }) => text));
-    expect(printed.sort().slice(0, -1), `${mode} ${family}`).toEqual(outcomes.sort());
-  }
-}
-
 /** Bytes of memory that a program has now. */
 function memoryOf({ pid }: Program): number {
   const kilobytes = /^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
@@ -189,7 +172,7 @@ describeWithTun("TCP of packets that no kernel receives", () => {
   });
 
   it.each(FAMILIES)("half-closes and resets get through both ways, over %s", async (family) => {
-    await closeByHalvesAndReset(hosts, family);
+    await expectHalfClosesAndResets(hosts, TARGET[family], family);
   });
 
   it(`a target that reads nothing for ${STALL_S} s closes the window, and gets every byte afterwards`, async () => {
@@ -309,7 +292,7 @@ describeWithTun("TCP of packets that come and go by callbacks", () => {
   });
 
   it.each(FAMILIES)("half-closes and resets get through both ways, over %s", async (family) => {
-    await closeByHalvesAndReset(hosts, family);
+    await expectHalfClosesAndResets(hosts, TARGET[family], family);
   });
 });
 

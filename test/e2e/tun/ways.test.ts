@@ -1,4 +1,3 @@
-import { fileURLToPath } from "node:url";
 import { expect, it } from "vitest";
 import { describeWithTun } from "../network/requirements.ts";
 import {
@@ -13,11 +12,11 @@ import { useTwoHosts } from "../network/use-two-hosts.ts";
 import { plainSsLocal, plainSsServer } from "../programs/chain.ts";
 import { allSame, checkEcho, SIZES, waitForEcho } from "../programs/echo.ts";
 import { makeKeyFile, tun2socks, udpLocal, udpServer } from "../programs/underpass.ts";
+import { expectHalfClosesAndResets } from "../targets/half-close.ts";
 import { fetchPage, startPage } from "../targets/page.ts";
 import { startDns, startUdpEcho } from "../targets/targets.ts";
 
 const TARGET = beyond(5);
-const HALF_CLOSE = fileURLToPath(new URL("../peers/half-close.py", import.meta.url));
 
 describeWithTun("the ways that tun2socks sends UDP and TCP", () => {
   let hosts: TwoHosts;
@@ -140,21 +139,8 @@ describeWithTun("the ways that tun2socks sends UDP and TCP", () => {
     for (const way of ["direct", `socks5://${socks}`]) {
       const device = tun2socks(client, ["--tcp-via", way, "--udp-via", "reject", ...out, ...BEYOND_ROUTES]);
       await device.start();
-      for (const [mode, ...outcomes] of [
-        ["ask-fin", "300000 FIN", "200000 FIN"],
-        ["serve-fin", "300000 FIN", "200000 FIN"],
-        ["ask-reset", "0 RST"],
-        ["serve-reset", "0 RST"],
-      ]) {
-        for (const family of FAMILIES) {
-          const at = [TARGET[family], `${server.port()}`, mode];
-          const target = server.spawn(["python3", HALF_CLOSE, "serve", ...at]);
-          await target.waitForLine(/^listening$/);
-          const application = client.spawn(["python3", HALF_CLOSE, "ask", ...at]);
-          expect([await target.exit(15_000), await application.exit(15_000)]).toEqual([0, 0]);
-          const printed = [target, application].flatMap(({ lines }) => lines.map(({ text }) => text));
-          expect(printed.sort().slice(0, -1), `${way} ${mode} ${family}`).toEqual(outcomes.sort());
-        }
+      for (const family of FAMILIES) {
+        await expectHalfClosesAndResets(hosts, TARGET[family], `${way} ${family}`);
       }
       await device.kill();
     }

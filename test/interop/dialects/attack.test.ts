@@ -7,6 +7,7 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { UdpLocal, UdpServer } from "../../../src/node/handles.ts";
 import { hostOf } from "../../support/hosts.ts";
 import { residentBytes, startUdpLocal, startUdpServer } from "../../support/start.ts";
+import { startUdpEcho } from "../../support/udp-echo.ts";
 import { mutate, seededRandom } from "../../unit/random.ts";
 
 /** Connections of an attack. Set ATTACKERS for more if the system allows that many descriptors. */
@@ -74,10 +75,7 @@ describe.each([
     // Tests that need every connection read allow all of them half-open: a busy machine accepts many before it reads.
     const maxHalfOpen = task.name.includes("half-open") ? 64 : 2 * CONNECTIONS;
     attackers = [];
-    echo = createSocket("udp4");
-    echo.on("message", (data, from) => echo.send(data, from.port, from.address));
-    echo.bind(0, "127.0.0.1");
-    await once(echo, "listening");
+    echo = await startUdpEcho();
     const target = `127.0.0.1:${echo.address().port}`;
     server = await startUdpServer({
       listen: ["127.0.0.1:0", `${SHADOWSOCKS}0${OBFS.listen}`],

@@ -5,6 +5,7 @@ import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { afterEach, beforeEach, expect, it } from "vitest";
 import { startUdpLocal, startUdpServer } from "../../support/start.ts";
+import { startUdpEcho } from "../../support/udp-echo.ts";
 import { describeWith, freePort } from "../peers/peer-program.ts";
 
 /**
@@ -42,11 +43,8 @@ describeWith(["udptunnel"], "Debian's udptunnel", () => {
   }
 
   it("as a client reaches the target of udp-server --listen mullvad:// and gets its answers", async () => {
-    const echo = createSocket("udp4");
+    const echo = await startUdpEcho();
     open.push(echo);
-    echo.on("message", (data, { port, address }) => echo.send(data, port, address));
-    echo.bind(0, "127.0.0.1");
-    await once(echo, "listening");
     const server = await startUdpServer({
       listen: ["mullvad://127.0.0.1:0"],
       dialectTarget: `127.0.0.1:${echo.address().port}`,

@@ -7,6 +7,7 @@ import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { UdpLocal, UdpServer } from "../../../src/node/handles.ts";
 import { DIALECTS } from "../../../src/wire/dialects/dialects.ts";
 import { startUdpLocal, startUdpServer } from "../../support/start.ts";
+import { startUdpEcho } from "../../support/udp-echo.ts";
 import { PlainClient } from "../peers/plain-client.ts";
 
 const hex = (text: string) => Buffer.from(text).toString("hex");
@@ -15,10 +16,7 @@ let target: string;
 const open: { close(): unknown }[] = [];
 
 beforeEach(async () => {
-  echo = createSocket("udp4");
-  echo.on("message", (data, { port, address }) => echo.send(data, port, address));
-  echo.bind(0, "127.0.0.1");
-  await once(echo, "listening");
+  echo = await startUdpEcho();
   target = `127.0.0.1:${echo.address().port}`;
 });
 

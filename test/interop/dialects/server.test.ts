@@ -1,10 +1,10 @@
 import type { Socket as UdpSocket } from "node:dgram";
-import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import type { UdpServer } from "../../../src/node/handles.ts";
 import { makeAddress } from "../../../src/wire/socket-address.ts";
 import { startUdpServer } from "../../support/start.ts";
+import { startUdpEcho } from "../../support/udp-echo.ts";
 import { openWay } from "../peers/open-way.ts";
 import { PlainClient } from "../peers/plain-client.ts";
 
@@ -36,10 +36,7 @@ describe("udp-server with dialects, on one port", () => {
   };
 
   beforeEach(async () => {
-    echo = createSocket("udp4");
-    echo.on("message", (data, from) => echo.send(data, from.port, from.address));
-    echo.bind(0, "127.0.0.1");
-    await once(echo, "listening");
+    echo = await startUdpEcho();
     address = `7f000001${echo.address().port.toString(16).padStart(4, "0")}`;
     server = await startUdpServer({
       listen: ["127.0.0.1:0", "mullvad://127.0.0.1:0"],

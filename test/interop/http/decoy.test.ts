@@ -1,4 +1,3 @@
-import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import type { IncomingMessage } from "node:http";
@@ -10,7 +9,9 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { UdpServer } from "../../../src/node/handles.ts";
 import type { UdpLocalOptions } from "../../../src/node/options/udp-local.ts";
-import { startUdpLocal, startUdpServer } from "../../support/start.ts";
+import { startUdpServer } from "../../support/start.ts";
+import { expectTunnelEchoes, startUdpEcho } from "../../support/udp-echo.ts";
+import { seededIntegers } from "../../unit/random.ts";
 import { describeWith, freePort, run, startPeer } from "../peers/peer-program.ts";
 
 const KEY = Buffer.alloc(32, "k");
@@ -54,20 +55,11 @@ async function raw(port: number, text: string | Buffer): Promise<string> {
 const get = (port: number, path: string) => raw(port, `GET ${path} HTTP/1.1\r\nHost: a\r\n\r\n`);
 
 async function expectEcho(options: UdpLocalOptions): Promise<void> {
-  const echo = createSocket("udp4").bind(0, "127.0.0.1");
-  await once(echo, "listening");
-  echo.on("message", (data, { port, address }) => echo.send(data, port, address));
-  const target = `127.0.0.1:${echo.address().port}`;
-  const local = await startUdpLocal({ psk: KEY, forwards: [{ listen: "127.0.0.1:0", target }], ...options });
-  const app = createSocket("udp4");
+  const echo = await startUdpEcho();
   try {
-    await once(local, "session-up");
-    app.send("hello", Number(local.address.forwards[0].listen.split(":")[1]), "127.0.0.1");
-    expect(String((await once(app, "message"))[0])).toBe("hello");
+    await expectTunnelEchoes(echo, { psk: KEY, ...options });
   } finally {
-    app.close();
     echo.close();
-    await local.close();
   }
 }
 
@@ -174,11 +166,7 @@ describe("a folder as a decoy", () => {
       "GET /tunnel HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
         "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
     ];
-    let state = 54_321;
-    const random = (below: number) => {
-      state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
-      return (state >>> 8) % below;
-    };
+    const random = seededIntegers(54_321);
     for (let round = 0; round < 40; round++) {
       const sockets = Array.from({ length: 10 }, () => {
         const bytes = Buffer.from(requests[random(requests.length)]);

@@ -1,6 +1,4 @@
 import type { Socket as UdpSocket } from "node:dgram";
-import { createSocket } from "node:dgram";
-import { once } from "node:events";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
@@ -8,7 +6,8 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import type { UdpServer } from "../../../src/node/handles.ts";
 import type { UdpLocalOptions } from "../../../src/node/options/udp-local.ts";
-import { startUdpLocal, startUdpServer } from "../../support/start.ts";
+import { startUdpServer } from "../../support/start.ts";
+import { expectTunnelEchoes, startUdpEcho } from "../../support/udp-echo.ts";
 import type { PeerProgram } from "../peers/peer-program.ts";
 import { describeWith, freePort, startPeer } from "../peers/peer-program.ts";
 
@@ -23,10 +22,7 @@ describeWith(["haproxy", "tinyproxy", "socat"], "HTTP heads of proxies that are 
   const ports = { gate: 0, reverse: 0, tinyproxy: 0, lineFeeds: 0 };
 
   beforeAll(async () => {
-    echo = createSocket("udp4");
-    echo.on("message", (data, { port }) => echo.send(data, port, "127.0.0.1"));
-    echo.bind(0, "127.0.0.1");
-    await once(echo, "listening");
+    echo = await startUdpEcho();
     server = await startUdpServer({ listen: ["127.0.0.1:0"], psk: KEY, allow: ["127.0.0.1/32"] });
     direct = server.address.listen[0];
     for (const name of ["gate", "reverse", "tinyproxy", "lineFeeds"] as const) ports[name] = await freePort();
@@ -85,28 +81,7 @@ exec socat - TCP:127.0.0.1:${upstream}
     rmSync(folder, { recursive: true, force: true });
   });
 
-  /** Starts udp-local with these options and expects an echo of one datagram. */
-  async function expectEcho(options: UdpLocalOptions): Promise<void> {
-    const target = `127.0.0.1:${echo.address().port}`;
-    const local = await startUdpLocal({
-      psk: KEY,
-      forwards: [{ listen: "127.0.0.1:0", target }],
-      ...options,
-    });
-    const app = createSocket("udp4");
-    try {
-      await new Promise<void>((done, failed) => {
-        local.once("session-up", done);
-        local.once("error", failed);
-      });
-      app.send("hello", Number(local.address.forwards[0].listen.split(":")[1]), "127.0.0.1");
-      const [data] = await once(app, "message");
-      expect(data.toString()).toBe("hello");
-    } finally {
-      app.close();
-      await local.close();
-    }
-  }
+  const expectEcho = (options: UdpLocalOptions) => expectTunnelEchoes(echo, { psk: KEY, ...options });
 
   it("haproxy sends a 103 first, and a byte that is not ASCII", async () => {
     const socket = connect(ports.reverse, "127.0.0.1").setEncoding("latin1");

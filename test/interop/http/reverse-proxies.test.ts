@@ -11,6 +11,7 @@ import type { UdpServer } from "../../../src/node/handles.ts";
 import type { UdpLocalOptions } from "../../../src/node/options/udp-local.ts";
 import { programCommand } from "../../support/hosts.ts";
 import { startUdpLocal, startUdpServer } from "../../support/start.ts";
+import { expectTunnelEchoes, startUdpEcho } from "../../support/udp-echo.ts";
 import type { PeerProgram } from "../peers/peer-program.ts";
 import { describeWith, freePort, startPeer } from "../peers/peer-program.ts";
 
@@ -159,9 +160,7 @@ describe.each(PROXIES)("behind $program", (proxy) => {
     }
 
     beforeAll(async () => {
-      echo = createSocket("udp4").bind(0, "127.0.0.1");
-      await once(echo, "listening");
-      echo.on("message", (data, { port, address }) => echo.send(data, port, address));
+      echo = await startUdpEcho();
       const quiet = () => {};
       server = await startUdpServer(
         { listen: ["127.0.0.1:0"], psk: KEY, allow: ["127.0.0.1/32"] },
@@ -185,27 +184,9 @@ describe.each(PROXIES)("behind $program", (proxy) => {
       rmSync(folder, { recursive: true, force: true });
     });
 
-    /** Starts udp-local through the proxy and expects an echo of one datagram of 1,200 bytes; throws its first error. */
-    async function expectEcho(options: UdpLocalOptions = {}): Promise<void> {
-      const target = `127.0.0.1:${echo.address().port}`;
-      const local = await startUdpLocal({
-        ...{ server: `127.0.0.1:${ports.listen}`, psk: KEY },
-        forwards: [{ listen: "127.0.0.1:0", target }],
-        ...options,
-      });
-      const app = createSocket("udp4");
-      try {
-        // Rejects if an error comes first.
-        await once(local, "session-up");
-        const payload = Buffer.alloc(1200, "p");
-        app.send(payload, Number(local.address.forwards[0].listen.split(":")[1]), "127.0.0.1");
-        const [data] = await once(app, "message");
-        expect(data.equals(payload)).toBe(true);
-      } finally {
-        app.close();
-        await local.close();
-      }
-    }
+    /** Expects an echo through the proxy; throws the first error. */
+    const expectEcho = (options: UdpLocalOptions = {}) =>
+      expectTunnelEchoes(echo, { server: `127.0.0.1:${ports.listen}`, psk: KEY, ...options });
 
     it("carries the tunnel", () => expectEcho());
 

@@ -17,6 +17,8 @@ import { loadNativeModule } from "../../../src/node/load-native-module.ts";
 import type { UdpLocalOptions } from "../../../src/node/options/udp-local.ts";
 import { programCommand } from "../../support/hosts.ts";
 import { startUdpLocal, startUdpServer } from "../../support/start.ts";
+import { expectTunnelEchoes, startUdpEcho } from "../../support/udp-echo.ts";
+import { seededIntegers } from "../../unit/random.ts";
 import { describeWith, freePort, run, startPeer } from "../peers/peer-program.ts";
 
 const KEY = Buffer.alloc(32, "k");
@@ -25,9 +27,7 @@ const PEER = join(import.meta.dirname, "../peers/web-socket-peer.py");
 let echo: UdpSocket;
 
 beforeAll(async () => {
-  echo = createSocket("udp4").bind(0, "127.0.0.1");
-  await once(echo, "listening");
-  echo.on("message", (data, { port, address }) => echo.send(data, port, address));
+  echo = await startUdpEcho();
 });
 
 afterAll(() => echo.close());
@@ -56,19 +56,7 @@ async function ask(local: UdpLocal, app: UdpSocket, payload: Buffer | string): P
   return source.port;
 }
 
-/** Starts udp-local and expects an echo of one datagram of 1,200 bytes; throws its first error. */
-async function expectEcho(options: UdpLocalOptions): Promise<void> {
-  const local = await startLocal(options);
-  const app = createSocket("udp4");
-  try {
-    // Rejects if an error comes first.
-    await once(local, "session-up");
-    await ask(local, app, Buffer.alloc(1200, "w"));
-  } finally {
-    app.close();
-    await local.close();
-  }
-}
+const expectEcho = (options: UdpLocalOptions) => expectTunnelEchoes(echo, { psk: KEY, ...options });
 
 describe("Underpass's own WebSocket at both ends", () => {
   let server: UdpServer;
@@ -364,11 +352,7 @@ describe("a hostile WebSocket loses only its own connection", () => {
       Buffer.from(upgradeRequest("/tunnel")),
       short(2, Buffer.from(inner).subarray(0, 120)),
     ]);
-    let state = 12_345;
-    const random = (below: number) => {
-      state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
-      return (state >>> 8) % below;
-    };
+    const random = seededIntegers(12_345);
     for (let round = 0; round < 20; round++) {
       const sockets = Array.from({ length: 20 }, () => {
         const bytes = Buffer.from(whole);

@@ -15,6 +15,7 @@ import { afterEach, expect, it } from "vitest";
 import type { Shown } from "../../../src/node/admin/admin-server.ts";
 import { AdminServer } from "../../../src/node/admin/admin-server.ts";
 import { programFile } from "../../support/hosts.ts";
+import { startUdpEcho } from "../../support/udp-echo.ts";
 import { openTunnel, PSK, shown } from "../peers/admin-tunnel.ts";
 import { describeWith } from "../peers/peer-program.ts";
 
@@ -93,10 +94,7 @@ async function startRelay(port: number) {
 
 /** The programs with a relay between them and an echo behind them. */
 async function startPrograms() {
-  const echo = createSocket("udp4");
-  echo.on("message", (message, { port }) => echo.send(message, port, "127.0.0.1"));
-  echo.bind(0, "127.0.0.1");
-  await once(echo, "listening");
+  const echo = await startUdpEcho();
   cleanups.push(() => echo.close());
   const folder = mkdtempSync(join(tmpdir(), "underpass-dashboard-"));
   cleanups.push(() => rmSync(folder, { recursive: true }));

@@ -11,6 +11,7 @@ import { afterAll, describe, expect, it } from "vitest";
 import { withInheritedListeners } from "../../../src/cli/inherited-listeners.ts";
 import { programCommand } from "../../support/hosts.ts";
 import { startUdpLocal } from "../../support/start.ts";
+import { startUdpEcho } from "../../support/udp-echo.ts";
 import { describeWith, freePort, startPeer } from "../peers/peer-program.ts";
 
 const HOLDER = fileURLToPath(new URL("../peers/socket-holder.py", import.meta.url));
@@ -23,9 +24,7 @@ describeWith(["systemd-socket-activate"], "udp-server --listen fd:NAME", () => {
     const psk = Buffer.from("0123456789abcdef0123456789abcdef");
     const keyFile = join(folder, "psk");
     writeFileSync(keyFile, psk, { mode: 0o600 });
-    const echo = createSocket("udp4").bind(0, "127.0.0.1");
-    await once(echo, "listening");
-    echo.on("message", (data, { port, address }) => echo.send(data, port, address));
+    const echo = await startUdpEcho();
     const [port, path] = [await freePort(), join(folder, "socket")];
     const io = process.env.UNDERPASS_IO;
     const sockets = ["-l", `127.0.0.1:${port}`, "-l", path, "--fdname=tunnels:tunnels"];
@@ -70,9 +69,7 @@ describeWith(
       const psk = Buffer.from("0123456789abcdef0123456789abcdef");
       const keyFile = join(folder, "psk");
       writeFileSync(keyFile, psk, { mode: 0o600 });
-      const echo = createSocket("udp4").bind(0, "127.0.0.1");
-      await once(echo, "listening");
-      echo.on("message", (data, { port, address }) => echo.send(data, port, address));
+      const echo = await startUdpEcho();
       const options = [
         "--listen",
         "fd:tunnels",

@@ -1,11 +1,10 @@
-import { createSocket } from "node:dgram";
-import { once } from "node:events";
 import type { Shown } from "../../../src/node/admin/admin-server.ts";
 import { loadDashboard } from "../../../src/node/admin/dashboard.ts";
 import type { UdpLocal, UdpServer } from "../../../src/node/handles.ts";
 import { onEvents } from "../../../src/node/handles.ts";
 import { startUdpLocal } from "../../../src/node/udp-local.ts";
 import { startUdpServer } from "../../../src/node/udp-server.ts";
+import { startUdpEcho } from "../../support/udp-echo.ts";
 
 export const PSK = Buffer.from("0123456789abcdef0123456789abcdef");
 
@@ -13,10 +12,7 @@ export const PSK = Buffer.from("0123456789abcdef0123456789abcdef");
 export async function openTunnel(
   cleanups: (() => unknown)[],
 ): Promise<{ readonly server: UdpServer; readonly local: UdpLocal }> {
-  const echo = createSocket("udp4");
-  echo.on("message", (message, { port }) => echo.send(message, port, "127.0.0.1"));
-  echo.bind(0, "127.0.0.1");
-  await once(echo, "listening");
+  const echo = await startUdpEcho();
   cleanups.push(() => echo.close());
   const server = await startUdpServer({ listen: ["127.0.0.1:0"], psk: PSK, allow: ["127.0.0.0/8"] });
   cleanups.push(() => server.close());

@@ -1,9 +1,8 @@
 import type { Socket as UdpSocket } from "node:dgram";
-import { createSocket } from "node:dgram";
-import { once } from "node:events";
 import { afterAll, beforeAll } from "vitest";
 import type { UdpServer } from "../../../src/node/handles.ts";
 import { startUdpServer } from "../../support/start.ts";
+import { startUdpEcho } from "../../support/udp-echo.ts";
 
 /** A udp-server without a key and an echo, shared by the tests of a suite. */
 export interface OpenServer {
@@ -16,10 +15,7 @@ export function useOpenServer(): OpenServer {
   let server: UdpServer;
   let echo: UdpSocket;
   beforeAll(async () => {
-    echo = createSocket("udp4");
-    echo.on("message", (data, remote) => echo.send(data, remote.port, remote.address));
-    echo.bind(0, "127.0.0.1");
-    await once(echo, "listening");
+    echo = await startUdpEcho();
     server = await startUdpServer({ listen: ["127.0.0.1:0"], allow: ["127.0.0.1/32"] });
   });
   afterAll(async () => {

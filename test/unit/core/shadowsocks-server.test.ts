@@ -13,12 +13,11 @@ import { ObfsTlsClient } from "../../../src/core/simple-obfs/client-tls.ts";
 import { ObfsHttpServer } from "../../../src/core/simple-obfs/server-http.ts";
 import { ObfsTlsServer } from "../../../src/core/simple-obfs/server-tls.ts";
 import { readClientHello } from "../../../src/core/simple-obfs/tls-records.ts";
-import type { StreamCoding } from "../../../src/core/stream-coding.ts";
 import { LayeredCoding } from "../../../src/core/stream-coding.ts";
 import { shadowsocksCryptography } from "../../../src/node/shadowsocks-cryptography.ts";
 import { asciiBytes } from "../../../src/wire/http/http-head.ts";
 import { makeAddress } from "../../../src/wire/socket-address.ts";
-import { cut, cutLengths } from "../cuts.ts";
+import { cut, cutLengths, decodeAll } from "../cuts.ts";
 import { mutate, randomBytes, seededRandom } from "../random.ts";
 import { ReferenceDirection, typeAndTime, uint16 } from "../shadowsocks-reference.ts";
 
@@ -55,19 +54,6 @@ function makePair(name: string, obfs: (typeof OBFS)[number]) {
           new ObfsTlsServer(crypto.random, crypto.unixSeconds),
         ];
   return { client: new LayeredCoding(client, near), server: new LayeredCoding(server, far), bare: server };
-}
-
-function decodeAll(coding: StreamCoding, pieces: readonly Uint8Array[]) {
-  const runs: Uint8Array[] = [];
-  let error: string | undefined;
-  for (const piece of pieces) {
-    const found = coding.decode(piece, 0, piece.length, (bytes, offset, end) =>
-      runs.push(bytes.slice(offset, end)),
-    );
-    error = found?.code;
-    if (error !== undefined) break;
-  }
-  return { bytes: concat(...runs), error };
 }
 
 describe.each(CASES)("a client and a server with %s, obfs %s", (name, obfs) => {

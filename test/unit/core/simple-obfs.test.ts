@@ -2,9 +2,8 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { ObfsHttpClient } from "../../../src/core/simple-obfs/client-http.ts";
 import { ObfsTlsClient } from "../../../src/core/simple-obfs/client-tls.ts";
-import type { StreamCoding } from "../../../src/core/stream-coding.ts";
 import { asciiBytes, MAX_HEAD_BYTES } from "../../../src/wire/http/http-head.ts";
-import { concat, cut, cutLengths } from "../cuts.ts";
+import { concat, cut, cutLengths, decodeAll } from "../cuts.ts";
 import { mutate, randomBytes, seededRandom } from "../random.ts";
 
 const EMPTY = new Uint8Array(0);
@@ -29,19 +28,6 @@ const TLS_ANSWER = concat(
   hex("17 0303 0002"),
   asciiBytes("lo"),
 );
-
-function decodeAll(coding: StreamCoding, pieces: readonly Uint8Array[]) {
-  const runs: Uint8Array[] = [];
-  let error: string | undefined;
-  for (const piece of pieces) {
-    const found = coding.decode(piece, 0, piece.length, (bytes, offset, end) =>
-      runs.push(bytes.slice(offset, end)),
-    );
-    error = found?.code;
-    if (error !== undefined) break;
-  }
-  return { bytes: concat(...runs), error };
-}
 
 describe("ObfsHttpClient", () => {
   it("puts the head of a WebSocket handshake before the first bytes, and nothing before others", () => {
