@@ -1,5 +1,8 @@
 #include <errno.h>
 #include <fcntl.h>
+#ifdef __linux__
+#include <linux/net_tstamp.h>
+#endif
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -232,8 +235,6 @@ static void a_reset_behind_the_end_is_reported(void **state) {
 }
 #endif
 
-
-
 static void count_turn(uv_prepare_t *prepare) {
   int *turns = prepare->data;
   ++*turns;
@@ -279,6 +280,63 @@ static void the_loop_sleeps_while_a_stream_is_paused_or_both_sides_have_ended(vo
   io_stream_pause(world->world.io, world->client.descriptor, true);
   assert_true(idle_turns(world) < 20);
 }
+
+#ifdef __linux__
+#define EACH_SEND (SOF_TIMESTAMPING_TX_SCHED | SOF_TIMESTAMPING_SOFTWARE)
+
+static void an_error_condition_does_not_end_who_is_paused_and_waits_to_write(void **state) {
+  stream_world *world = *state;
+  io_loop *io = world->world.io;
+  end *server = &world->server;
+  uint8_t *bytes = calloc(1, MUCH);
+  io_stream_pause(io, server->descriptor, true);
+  io_stream_pause(io, world->client.descriptor, true);
+  set_timestamps(server->descriptor, EACH_SEND);
+  write_text(server, "noted");
+  size_t written = (size_t)io_stream_write(io, server->descriptor, bytes, MUCH, false);
+  assert_true(written > 0 && written < MUCH);
+  assert_true(has_error_condition(server->descriptor));
+  assert_true(idle_turns(world) < 20);
+  assert_false(has_error_condition(server->descriptor));
+  assert_int_equal(server->result, 1);
+  io_stream_pause(io, world->client.descriptor, false);
+  while (written < MUCH) {
+    ssize_t count = io_stream_write(io, server->descriptor, bytes + written, MUCH - written, false);
+    assert_true(count >= 0);
+    written += (size_t)count;
+    int before = server->writable;
+    if (written < MUCH) RUN_UNTIL(&world->world, server->writable > before);
+  }
+  free(bytes);
+  RUN_UNTIL(&world->world, world->client.received == MUCH + 5);
+  assert_int_equal(server->result, 1);
+}
+
+static void an_error_condition_does_not_hide_a_later_reset_from_who_is_paused(void **state) {
+  stream_world *world = *state;
+  io_stream_pause(world->world.io, world->server.descriptor, true);
+  set_timestamps(world->server.descriptor, EACH_SEND);
+  write_text(&world->server, "noted");
+  assert_true(has_error_condition(world->server.descriptor));
+  RUN_UNTIL(&world->world, world->client.received == 5);
+  assert_true(idle_turns(world) < 20);
+  assert_int_equal(world->server.result, 1);
+  io_stream_reset(world->world.io, world->client.descriptor);
+  RUN_UNTIL(&world->world, world->server.result < 0);
+  assert_int_equal(world->server.result, UV_ECONNRESET);
+}
+
+static void the_loop_sleeps_after_an_error_condition_that_the_connection_outlives(void **state) {
+  stream_world *world = *state;
+  set_timestamps(world->server.descriptor, EACH_SEND);
+  write_text(&world->server, "noted");
+  assert_true(has_error_condition(world->server.descriptor));
+  assert_true(idle_turns(world) < 20);
+  write_text(&world->client, "goes on");
+  RUN_UNTIL(&world->world, world->server.received == 7);
+  assert_int_equal(world->server.result, 1);
+}
+#endif
 
 static void close_within(end *end, ssize_t count) {
   (void)count;
@@ -398,6 +456,11 @@ int stream_tests(void) {
       TEST(a_reset_behind_the_end_is_reported),
 #endif
       TEST(the_loop_sleeps_while_a_stream_is_paused_or_both_sides_have_ended),
+#ifdef __linux__
+      TEST(an_error_condition_does_not_end_who_is_paused_and_waits_to_write),
+      TEST(an_error_condition_does_not_hide_a_later_reset_from_who_is_paused),
+      TEST(the_loop_sleeps_after_an_error_condition_that_the_connection_outlives),
+#endif
       TEST(a_stream_may_close_within_its_call),
       TEST(a_released_descriptor_is_open_and_the_caller_s),
       TEST(the_context_may_end_within_the_call),

@@ -1,7 +1,9 @@
 #include "world.h"
 
 #include <dirent.h>
+#include <poll.h>
 #include <string.h>
+#include <sys/socket.h>
 
 int count_descriptors(void) {
   int count = 0;
@@ -70,3 +72,14 @@ int port_of(int descriptor) {
   assert_true(port > 0);
   return port;
 }
+
+#ifdef __linux__
+void set_timestamps(int descriptor, int flags) {
+  assert_int_equal(setsockopt(descriptor, SOL_SOCKET, SO_TIMESTAMPING, &flags, sizeof flags), 0);
+}
+
+bool has_error_condition(int descriptor) {
+  struct pollfd descriptors = {.fd = descriptor};
+  return poll(&descriptors, 1, 0) == 1 && (descriptors.revents & POLLERR) != 0;
+}
+#endif

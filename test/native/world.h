@@ -54,6 +54,13 @@ address loopback(int port);
 int port_of(int descriptor);
 int count_descriptors(void);
 
+#ifdef __linux__
+// Has the kernel note when it sends bytes (SOF_… of linux/net_tstamp.h; 0 for no more). It reports an error condition for as long as
+// such notes wait to be read.
+void set_timestamps(int descriptor, int flags);
+bool has_error_condition(int descriptor);
+#endif
+
 int udp_tests(void);
 int stream_tests(void);
 int connection_tests(void);

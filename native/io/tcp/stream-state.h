@@ -18,7 +18,7 @@ typedef struct stream {
   // The other end has ended; reading would report this again and again.
   bool has_ended;
   bool is_paused;
-  // The other reason for FAILURE has occurred, urgent data or the end of both directions; it would be reported again and again.
+  // Another reason for FAILURE has occurred: urgent data, or the end of both directions. The system would report it again and again.
   bool is_deaf;
   // Not everything that the caller wrote was sent.
   bool is_full;

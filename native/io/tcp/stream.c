@@ -118,6 +118,28 @@ static void fail(stream *stream, int error) {
   report_error(stream, error);
 }
 
+// Empties the error queue, which the system reports as an error condition until someone reads it, although the connection goes on:
+// timestamps of sent bytes, if whoever opened the socket has asked for them. Returns whether there was anything.
+static bool drain_error_queue(const stream *stream) {
+  bool had_any = false;
+#ifdef __linux__
+  int domain = 0;
+  socklen_t length = sizeof domain;
+  struct msghdr message;
+  getsockopt(stream->watcher.fd, SOL_SOCKET, SO_DOMAIN, &domain, &length);
+  // A Unix socket has no such queue, and would read its bytes instead.
+  if (domain != AF_INET && domain != AF_INET6) return false;
+  for (;;) {
+    message = (struct msghdr){0};
+    if (recvmsg(stream->watcher.fd, &message, MSG_ERRQUEUE | MSG_DONTWAIT) < 0) break;
+    had_any = true;
+  }
+#else
+  (void)stream;
+#endif
+  return had_any;
+}
+
 // Something has happened to a stream that is not read. What came before a failure is still to be read, and reading meets it then.
 static void look_for_failure(stream *stream) {
   char byte;
@@ -130,7 +152,7 @@ static void look_for_failure(stream *stream) {
     report_error(stream, error);
     return;
   }
-  stream->is_deaf = true;
+  if (!drain_error_queue(stream)) stream->is_deaf = true;
   watch(stream);
 }
 
@@ -257,14 +279,15 @@ static void on_ready(uv_poll_t *poll, int status, int events) {
     // The rest of a write stays, as the connection may outlive the condition, and nothing may follow a part of a capsule.
     io_shortcut_end_stream(stream->watcher.loop, stream);
     // Reading would not find the error.
-    if (is_quiet) {
-      int error = take_error(stream);
-      report_error(stream, error == 0 ? UV_ECONNRESET : error);
+    int error = is_quiet ? take_error(stream) : 0;
+    if (error != 0) {
+      report_error(stream, error);
       return;
     }
-    // libuv has stopped watching; the error is read after what arrived before it.
+    drain_error_queue(stream);
+    // libuv has stopped watching; an error is read after what arrived before it.
     watch(stream);
-    events = UV_READABLE;
+    events = is_quiet ? UV_WRITABLE : UV_READABLE;
   }
   if ((events & UV_WRITABLE) && !on_writable(stream)) return;
   if (!(events & UV_READABLE)) return;
