@@ -306,6 +306,7 @@ export class ClientLanes implements RenewalActions {
     if (wasUp) scheduler?.laneDown(now, lane.number);
     this.#dispatch.stir();
     if (!wasUp && !this.#parts.isClosed && !isFormer) this.ways.handleFailed(now, lane);
+    if (isFormer) this.renewal.handleFormerLost(now);
     if (!wasUp || isFormer) return;
     if (this.leastLoaded().isUp) {
       if (scheduler === undefined) this.#moveAssociations(now, lane);

@@ -3,13 +3,13 @@ import type { ExtensionResponse } from "../../wire/http/upgrade.ts";
 import type { Lane, SessionCredentials } from "../session/lane.ts";
 import type { LaneCount } from "../session/lane-count.ts";
 import { SendPool } from "../session/queue/send-pool.ts";
-import type { ClientParts } from "./client-parts.ts";
+import type { ClientParts, FormerSession } from "./client-parts.ts";
 import { DEADLINE_FORMER } from "./client-parts.ts";
 import type { ClientWays, LaneActions } from "./client-ways.ts";
 
 /** Share of used ids at which a new session replaces the current one. */
 const RENEW_SHARE = 7 / 8;
-/** Milliseconds for which the former session waits for answers, and then for its connections to end. */
+/** Milliseconds for which the former session waits for answers, if anyone may want them, and then for its connections to end. */
 const FORMER_MS = 2_000;
 const FORMER_END_MS = 1_000;
 
@@ -128,7 +128,7 @@ export class ClientRenewal {
 
   /**
    * The new session is up, and associations and contexts get new ids in it. The former session sends what is queued, delivers what still
-   * arrives, and ends soon. Contexts with ids of its server are not carried over.
+   * arrives, and ends soon; at once if no association is left. Contexts with ids of its server are not carried over.
    */
   handleUp(now: number, lane: Lane, answer: ExtensionResponse): void {
     const { lanes, pool } = this.#next!;
@@ -138,15 +138,19 @@ export class ClientRenewal {
       this.#endUnused(now, lane, lanes);
       return;
     }
-    this.#parts.former = {
+    const former: FormerSession = {
       lanes: this.#parts.lanes,
       scheduler: this.#parts.scheduler,
       contextById: this.#parts.contextById,
       generation: this.#parts.contexts.generation.slice(),
       isEnding: false,
     };
-    for (const former of this.#parts.lanes) if (!former.isUp) this.#lanes.rest(former);
-    this.#parts.deadlines.set(DEADLINE_FORMER, now + FORMER_MS);
+    this.#parts.former = former;
+    // Nobody waits for an answer, and the server has everything.
+    const isUnused = this.#parts.associations.count === 0 && former.scheduler?.isSettled === true;
+    for (const other of former.lanes) if (!other.isUp) this.#lanes.rest(other);
+    if (isUnused) this.#askToEnd(now, former);
+    else this.#parts.deadlines.set(DEADLINE_FORMER, now + FORMER_MS);
     this.#parts.lanes = lanes;
     this.#parts.pool = pool;
     this.#parts.scheduler = undefined;
@@ -170,19 +174,32 @@ export class ClientRenewal {
     this.#lanes.arm(lane);
   }
 
-  /** Ends the former session, or its connections if the server has not done so in time. */
-  handleTimeout(now: number): void {
-    const former = this.#parts.former!;
-    if (former.isEnding) {
-      for (const lane of former.lanes) if (lane.isUp) this.#lanes.failSilently(now, lane);
-      former.scheduler?.dropQueued();
-      former.scheduler?.close();
-      this.#parts.former = undefined;
-      this.renewIfDue(now);
-      return;
-    }
+  /** Asks the server to end the former session. */
+  #askToEnd(now: number, former: FormerSession): void {
     former.isEnding = true;
     for (const lane of former.lanes) if (lane.isUp) lane.tunnel!.writeControl(encodeShutdown("done"));
     this.#parts.deadlines.set(DEADLINE_FORMER, now + FORMER_END_MS);
+  }
+
+  /** A connection of the former session has ended. After the last one, the host takes what was held for its order, and nothing more arrives. */
+  handleFormerLost(now: number): void {
+    if (this.#parts.former?.lanes.some(({ isUp }) => isUp) === false) {
+      this.#parts.deadlines.set(DEADLINE_FORMER, now);
+    }
+  }
+
+  /** Ends the former session, or its connections if the server has not done so in time. */
+  handleTimeout(now: number): void {
+    const former = this.#parts.former!;
+    if (!former.isEnding && former.lanes.some(({ isUp }) => isUp)) {
+      this.#askToEnd(now, former);
+      return;
+    }
+    for (const lane of former.lanes) if (lane.isUp) this.#lanes.failSilently(now, lane);
+    former.scheduler?.dropQueued();
+    former.scheduler?.close();
+    this.#parts.former = undefined;
+    this.#parts.deadlines.clear(DEADLINE_FORMER);
+    this.renewIfDue(now);
   }
 }
