@@ -3,7 +3,7 @@ import { createInterface } from "node:readline";
 import { json, LOAD, start, startIn } from "./processes.mjs";
 
 /**
- * What a target took since its last report: µs of delay one way, s between the first and the last.
+ * Datagrams that a target received since its last report: one-way delays in µs, seconds from the first to the last.
  *
  * @typedef {{ count: number, seconds: number, corrupt: number, duplicate: number, reordered: number, p50: number,
  *   p90: number, p99: number, p999: number, max: number }} Taken
@@ -35,7 +35,7 @@ export function flood(to, { size, sockets, burst, rate, seconds }, host) {
 }
 
 /**
- * At a fixed rate with answers; µs of round trip.
+ * A load at a fixed rate with answers; round trips in µs.
  *
  * @param {To} to @param {Omit<Load, "sockets">} load @param {string} [host] @returns {Promise<Taken & { sent: number }>}
  */
@@ -48,7 +48,7 @@ export function ping(to, size, count) {
   return json(undefined, [LOAD, "ping", to, size, count]);
 }
 
-/** One datagram from each of so many sockets, which stay open. @param {number} port @param {number} sockets @param {number} perSecond */
+/** Sends one datagram from each of several sockets, which stay open. @param {number} port @param {number} sockets @param {number} perSecond */
 export async function hold(port, sockets, perSecond) {
   const child = start(LOAD, ["hold", port, 64, sockets, perSecond].map(String));
   const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();

@@ -1,4 +1,4 @@
-// What a run was made on and with.
+// The machine and the versions of a run.
 import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { cpus, release, totalmem } from "node:os";
@@ -23,7 +23,7 @@ export function machine(subjects, rounds, seconds, script = "bench") {
   const quoted = process.argv
     .slice(2)
     .map((arg) => (/^[\w./=,:-]+$/.test(arg) ? arg : `'${arg}'`))
-    // Where a peer was built says nothing.
+    // The build folder of a peer does not matter.
     .map((arg) => arg.replace(/(^|[\s='"])\/(?:[^\s/]+\/)*/g, "$1"));
   return {
     date: new Date().toISOString().slice(0, 10),

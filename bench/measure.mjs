@@ -1,4 +1,4 @@
-// What is measured. Every measure starts its tunnels anew in each round and takes them in turn, A B C, in the next B C A.
+// The measures. Each starts its tunnels anew in every round and runs them in turn: A B C, in the next round B C A.
 import { cpus } from "node:os";
 import { flood, hold, open, ping, startTarget } from "./load.mjs";
 import { cpuNs, descriptorLimit, residentBytes, sleep } from "./processes.mjs";
@@ -20,14 +20,14 @@ import { BARE } from "./subjects.mjs";
  */
 /** @typedef {{ subject: Subject, tunnel: Running, target: Target }} Lane */
 
-/** What a lower rate than the tunnel's highest may lose and still count as without loss. */
+/** Loss that still counts as none at a rate below the tunnel's highest. */
 export const LOSS_LIMIT = 0.001;
 /** The rate at which CPU times are compared. */
 export const EQUAL_RATE = 60_000;
 const OURS = "underpass";
 const WARM_UP = { size: 1200, sockets: 1, burst: 1, rate: 50_000, seconds: 0.6 };
 const FLOOD_WARM_UP = { size: 1200, sockets: 1, burst: 64, rate: 0, seconds: 0.6 };
-/** Queues of a tunnel are empty after so long. */
+/** Time after which a tunnel's queues are empty. */
 const DRAIN_MS = 120;
 
 /** @param {Subject[]} subjects @param {"sink" | "echo"} mode @param {(lanes: Lane[]) => Promise<void>} use */
@@ -68,7 +68,7 @@ async function oneWay({ tunnel, target }, load) {
     burst: load.burst,
     rate: load.rate,
     offered: sent / seconds,
-    // Under flood, queues that empty afterwards are no part of the rate.
+    // Under flood, queues that drain afterwards do not count towards the rate.
     delivered: taken.count / (load.rate > 0 ? seconds : Math.max(taken.seconds, seconds)),
     sent,
     localUs,
@@ -79,7 +79,7 @@ async function oneWay({ tunnel, target }, load) {
 }
 
 /**
- * Each round begins with another subject, as the first is the least warm. In the first round beside what goes without a
+ * Each round starts with another subject, because the first is the least warm. The first round includes the subject without a
  * tunnel.
  *
  * @param {Subject[]} subjects @param {number} round
@@ -90,7 +90,7 @@ function besideBare(subjects, round) {
   return round === 0 ? [BARE, ...turned] : turned;
 }
 
-/** As fast as the system takes it: sizes, bursts, and many associations. @param {Plan} plan */
+/** Floods as fast as the system accepts datagrams: sizes, bursts, and many associations. @param {Plan} plan */
 export async function measureFlood({ subjects, rounds, seconds, isQuick, record }) {
   /** @typedef {[size: number, sockets: number, burst: number, isForAll: boolean]} Case */
   /** @type {Case[]} */
@@ -106,7 +106,7 @@ export async function measureFlood({ subjects, rounds, seconds, isQuick, record 
         ...[1200, 512, 64].flatMap((size) =>
           [64, 1].map((burst) => /** @type {Case} */ ([size, 1, burst, true])),
         ),
-        // Many associations are compared with one of the same burst.
+        // Compares many associations with one at the same burst.
         [1200, 1, 16, false],
         ...[64, 1000].flatMap((sockets) =>
           [16, 1].map((burst) => /** @type {Case} */ ([1200, sockets, burst, false])),
@@ -114,7 +114,7 @@ export async function measureFlood({ subjects, rounds, seconds, isQuick, record 
       ];
   for (let round = 0; round < rounds; round++) {
     await withTunnels(besideBare(subjects, round), "sink", async (lanes) => {
-      // Under flood other code is hot, which the engine has not compiled yet.
+      // A flood makes other code hot, which the engine has not compiled yet.
       for (const lane of lanes) if (lane.subject !== BARE) await oneWay(lane, FLOOD_WARM_UP);
       for (const [size, sockets, burst, isForAll] of cases) {
         for (const lane of lanes) {
@@ -142,7 +142,7 @@ export async function measureCpu({ subjects, rounds, seconds, isQuick, record })
   }
 }
 
-/** Fixed rates, one way and there and back, whatever the tunnel makes of them. @param {Plan} plan */
+/** Fixed rates, one way and with answers, whether the tunnel keeps up or not. @param {Plan} plan */
 export async function measureRate({ subjects, rounds, seconds: most, isQuick, record }) {
   const seconds = Math.min(most, 0.8);
   const rates = isQuick
@@ -204,7 +204,7 @@ export async function measureCapacity({ subjects, rounds, seconds, isQuick, reco
 const MAX_STEPS = 18;
 
 /**
- * Brackets the rate, then halves the bracket. A rate that fails is tried once more, for what others do.
+ * Brackets the rate, then halves the bracket. Tries a failed rate once more, because other programs may have disturbed it.
  *
  * @param {Lane} lane @param {Omit<Load, "rate">} load @param {number | undefined} near  a result of an earlier round
  * @param {boolean} isQuick  coarser, without second tries
@@ -229,7 +229,7 @@ async function highestRate(lane, load, near, isQuick) {
     }
     return false;
   };
-  // Steps grow while they lead the same way: what others did to an earlier round is soon made up for.
+  // Steps grow while they keep their direction, which soon makes up for a disturbed earlier round.
   let factor = near === undefined ? 1.6 : 1.15;
   const grow = () => {
     factor = Math.min(1.6, factor * factor);
@@ -287,7 +287,7 @@ export async function measureMemory({ subjects, rounds, isQuick, record, note })
   for (let round = 0; round < Math.min(rounds, 3); round++) {
     for (const subject of subjects.filter(({ name, isTwoWay }) => (isQuick ? name === OURS : isTwoWay))) {
       const target = await startTarget("echo");
-      // Workers share a bound, and all senders may come to one.
+      // Workers share a bound, and all senders may end up at one worker.
       const tunnel = await subject.start(target.port, (Number(HELD.at(-1)) + 1000) * cpus().length);
       /** @type {(() => void)[]} */
       const holders = [];
@@ -312,11 +312,11 @@ export async function measureMemory({ subjects, rounds, isQuick, record, note })
 }
 
 const COLD_SOCKETS = 64;
-/** So few that nothing is compiled for them. */
+/** Too few to make the engine compile anything. */
 const WAKE = { size: 1200, sockets: 1, burst: 1, rate: 50, seconds: 0.4 };
 
 /**
- * The first two seconds after the start, when nothing has been compiled yet: each rate meets ends of its own.
+ * The first two seconds after the start, before the engine has compiled anything. Each rate gets fresh ends.
  *
  * @param {Plan} plan
  */

@@ -1,4 +1,4 @@
-// Network namespaces and a folder that go with this process, in whatever way it ends.
+// Network namespaces and a folder that disappear with this process, however it ends.
 import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync } from "node:fs";

@@ -1,4 +1,4 @@
-// Plots as SVG, and the page that they stand on: one file, no script, readable in light and dark.
+// Plots as SVG, and their page: one file, no script, readable in light and dark.
 import { format } from "./tables.mjs";
 
 /** @typedef {{ name: string, points: [x: number, y: number][] }} Line */
@@ -7,7 +7,7 @@ import { format } from "./tables.mjs";
 const WIDTH = 560;
 const HEIGHT = 320;
 const [LEFT, RIGHT, TOP, BOTTOM] = [64, 124, 12, 44];
-/** Of a line: dots are small from here on. */
+/** Number of points of a line from which dots are small. */
 const MANY_POINTS = 40;
 const BAR_HEIGHT = 22;
 const BAR_LEFT = 130;
@@ -106,7 +106,7 @@ export function linePlot(title, caption, lines, colour, { xName, yName, isLogY =
     `<text x="${(LEFT + WIDTH - RIGHT) / 2}" y="${HEIGHT - 6}" text-anchor="middle">${escapeHtml(xName)}</text>`,
     `<text transform="translate(14 ${(TOP + HEIGHT - BOTTOM) / 2}) rotate(-90)" text-anchor="middle">${escapeHtml(yName)}</text>`,
   ].join("");
-  // Names stand where their lines end, and give way to each other.
+  // Places names at the ends of their lines and moves them apart.
   const ends = drawn
     .map(({ name, points }) => ({ name, at: y(points[points.length - 1][1]) }))
     .sort((a, b) => a.at - b.at);
@@ -131,7 +131,7 @@ export function linePlot(title, caption, lines, colour, { xName, yName, isLogY =
   return figure(title, caption, HEIGHT, grid + series.join("") + labels.join(""));
 }
 
-/** Parts of a bar stand one behind the other, later ones paler. @param {string} title @param {string} caption @param {Bar[]} bars @param {(name: string) => string} colour @param {string} unit */
+/** Draws the parts of a bar side by side, later ones paler. @param {string} title @param {string} caption @param {Bar[]} bars @param {(name: string) => string} colour @param {string} unit */
 export function barPlot(title, caption, bars, colour, unit) {
   const sum = (/** @type {number[]} */ parts) => parts.reduce((total, part) => total + part, 0);
   const drawn = bars.filter(({ parts }) => Number.isFinite(sum(parts)));

@@ -1,4 +1,4 @@
-// Child processes that end with this one, whatever ends it, and what they use.
+// Child processes that end with this one, however it ends, and their resource usage.
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readdirSync, readFileSync } from "node:fs";
@@ -22,7 +22,7 @@ function kill(child) {
     try {
       process.kill(id, "SIGKILL");
     } catch {
-      // It has ended by itself.
+      // It has already ended.
     }
   }
 }
@@ -39,7 +39,7 @@ export function start(command, args, input = "ignore") {
   return child;
 }
 
-/** In a network namespace, where one is named. @param {string | undefined} host @param {(string | number)[]} argv @param {"ignore" | "pipe"} [input] */
+/** Starts a child, in a network namespace if one is named. @param {string | undefined} host @param {(string | number)[]} argv @param {"ignore" | "pipe"} [input] */
 export function startIn(host, argv, input = "ignore") {
   const [command, ...args] = [...(host === undefined ? [] : ["ip", "netns", "exec", host]), ...argv].map(
     String,
@@ -47,7 +47,7 @@ export function startIn(host, argv, input = "ignore") {
   return start(command, args, input);
 }
 
-/** Runs to its end; what it printed, which is JSON. @param {string | undefined} host @param {(string | number)[]} argv @returns {Promise<any>} */
+/** Runs a program to its end and parses its output as JSON. @param {string | undefined} host @param {(string | number)[]} argv @returns {Promise<any>} */
 export async function json(host, argv) {
   const child = startIn(host, argv);
   let text = "";
@@ -121,10 +121,10 @@ export function descriptorLimit() {
 }
 
 /**
- * Waits until somebody listens on a TCP port or has bound a UDP port. Nothing is sent: some tunnels take one client
- * for their life.
+ * Waits until a TCP port has a listener or a UDP port is bound. Sends nothing, because some tunnels accept only one client in
+ * their lifetime.
  *
- * @param {number} port @param {ChildProcess} child  who shall, in its own network namespace
+ * @param {number} port @param {ChildProcess} child  the expected owner, in its own network namespace
  */
 export async function bound(port, child) {
   const suffix = `:${port.toString(16).toUpperCase().padStart(4, "0")}`;

@@ -69,7 +69,7 @@ function print(record, text) {
   else if (text !== "") console.log(text);
 }
 
-/** Those that start here; a peer is two-way when it answers. @param {Subject[]} candidates */
+/** The subjects that start here; a peer is two-way if it answers. @param {Subject[]} candidates */
 async function thatStart(candidates) {
   const able = [];
   for (const subject of candidates) {

@@ -19,12 +19,12 @@ export function medianOf(records, like, value) {
   return median(select(records, like).map(value));
 }
 
-/** The different values of a member, in the order in which they came. @param {BenchRecord[]} records @param {string} name */
+/** The distinct values of a member, in order of appearance. @param {BenchRecord[]} records @param {string} name */
 export function distinct(records, name) {
   return [...new Set(records.map((record) => record[name]))];
 }
 
-/** Of a sample on both ends together, µs. @param {BenchRecord} record */
+/** CPU time of both ends for a datagram, µs. @param {BenchRecord} record */
 export function cpuUs({ localUs, serverUs }) {
   return localUs + serverUs;
 }

@@ -1,4 +1,4 @@
-// The tunnels that are compared: how each is started between a forward's port and a target's.
+// The compared tunnels, and how each starts between a forward's port and a target's port.
 import { spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { createSocket } from "node:dgram";
@@ -19,7 +19,7 @@ import { bound, start, startIn, stop } from "./processes.mjs";
  * @property {(target: number, associations?: number) => Promise<Running>} start  towards a UDP port
  */
 
-/** The key of the run, for those who have to have one. */
+/** The key of the run, for subjects that need one. */
 const KEY = randomBytes(16).toString("hex");
 
 export async function freeTcpPort() {
@@ -130,7 +130,7 @@ const PACKAGED = [
   {
     name: "udptunnel",
     package: "udptunnel",
-    // A client that sends to its forward is never answered.
+    // Clients that send to its forward get no answers.
     isTwoWay: false,
     commands: "udptunnel -s {tcp} 127.0.0.1/{target} ;; udptunnel -c 127.0.0.1/{tcp} 127.0.0.1/{udp}",
   },
@@ -144,14 +144,14 @@ const PACKAGED = [
   },
 ];
 
-/** Of a package that is installed. @param {string} name */
+/** Version of an installed package. @param {string} name */
 export function debianVersion(name) {
   const query = ["-W", "-f", "$" + "{Version}", name];
   const { status, stdout } = spawnSync("dpkg-query", query, { encoding: "utf8" });
   return status === 0 && stdout !== "" ? stdout : undefined;
 }
 
-/** No tunnel: what the generator makes and the target takes. @type {Subject} */
+/** No tunnel: the limit of the generator and the target. @type {Subject} */
 export const BARE = {
   name: "bare",
   version: "loopback",

@@ -21,7 +21,7 @@ export function loadName({ size, burst }) {
 }
 
 /**
- * The ratios of the run beside what is wanted of them.
+ * The ratios of the run beside their goals.
  *
  * @param {BenchRecord[]} records @returns {Table}
  */
@@ -67,7 +67,7 @@ function goals(records) {
       const like = { measure: "cpu", burst };
       const name = `CPU of a datagram at ${format(EQUAL_RATE)}/s, ${loadName({ size: 1200, burst })}`;
       const theirs = of(peer, like, delivered);
-      // One that does not keep up is not compared at an equal rate.
+      // A subject that does not keep up is not compared at an equal rate.
       const isEqual = theirs > 0.98 * EQUAL_RATE;
       const note = isEqual ? name : `${name} (${peer} delivers ${format(theirs)}/s)`;
       compare(note, of(OURS, like, cpuUs), " µs", peer, of(peer, like, cpuUs), isDebian ? "≤ 0.9 ×" : "-");
@@ -218,7 +218,7 @@ const MEGABYTES =
   (/** @type {(record: BenchRecord) => number} */ value) => (/** @type {BenchRecord[]} */ runs) =>
     format(median(runs.map(value)) / 1e6, 1);
 
-/** What arrived wrongly, and what was lost at rates of at most half of what a subject takes. @param {BenchRecord[]} records @returns {Table} */
+/** Incorrect arrivals, and losses at rates up to half of a subject's capacity. @param {BenchRecord[]} records @returns {Table} */
 function correctness(records) {
   const rows = distinct(records, "subject").map((subject) => {
     const runs = select(records, { subject });

@@ -1,22 +1,22 @@
-// What is measured of a server, each in a process of its own (run.mjs): memory, CPU time, and where bounds are met.
+// Measures of a server, each in its own process (run.mjs): memory, CPU time, and the first bounds reached.
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { DEFAULTS, Simulation } from "./simulation.mjs";
 
-/** What a user is taken as. */
+/** The model of a user. */
 export const LANES = 4;
 export const ASSOCIATIONS = 20;
-/** Between users that come, so that few are in their handshake at a time. */
+/** Time between arriving users, so that few are in their handshakes at once. */
 const PACE_MS = 5;
 const HEARTBEAT_MS = DEFAULTS.heartbeatMs;
 const DATAGRAMS = 20_000;
-/** In one turn, as many as come in a batch of a busy socket. */
+/** Datagrams in a turn, as in a batch of a busy socket. */
 const BURST = 10;
 
 setFlagsFromString("--expose-gc");
 const collect = runInNewContext("gc");
 
-/** Bytes of JavaScript's heap and of buffers, after collection. */
+/** Bytes of JavaScript's heap and buffers after garbage collection. */
 function memory() {
   collect();
   collect();
@@ -41,7 +41,7 @@ function fill(simulation, users, lanes, associations, targets) {
     simulation.advance(PACE_MS);
     if (associations > 0) simulation.openAssociations(user, associations, targets);
   }
-  // The last ones come, and everybody has had a heartbeat.
+  // Lets the last users arrive and everybody get a heartbeat.
   simulation.advance(2 * HEARTBEAT_MS);
   const { sessionCount, associationCount, tunnelCount } = simulation.server;
   const isFull = sessionCount === users && associationCount === users * associations;
@@ -50,19 +50,19 @@ function fill(simulation, users, lanes, associations, targets) {
   }
 }
 
-/** Bytes of a server with so much. */
+/** Bytes of a server that holds this much. */
 function memoryOf(/** @type {[number, number, number, number]} */ ...what) {
   const before = memory();
   const simulation = new Simulation(unbounded(what[0]));
   fill(simulation, ...what);
   simulation.dropUsers();
   const bytes = memory() - before;
-  // It is used until here.
+  // Keeps the simulation alive until here.
   if (simulation.server.sessionCount !== what[0]) throw new Error("sessions have ended");
   return bytes;
 }
 
-/** Bytes for each kind of thing, by differences. */
+/** Bytes of each kind of state, by differences. */
 function memoryByKind(/** @type {number} */ users) {
   memoryOf(50, LANES, ASSOCIATIONS, 2);
   const single = memoryOf(users, 1, 0, 0) / users;
@@ -92,9 +92,9 @@ function serverTime(simulation, run) {
   return simulation.serverMs - from;
 }
 
-/** CPU time of the server with so many users. */
+/** CPU time of a server with this many users. */
 function times(/** @type {number} */ users) {
-  // Compiled before it counts.
+  // Warms up the compiler before the measurement.
   fill(new Simulation(unbounded(200)), 200, LANES, ASSOCIATIONS, 1);
   const simulation = new Simulation(unbounded(users));
   collect();
@@ -117,7 +117,7 @@ function times(/** @type {number} */ users) {
   return { users, session, heartbeats, datagram };
 }
 
-/** The server dies and another one begins, with the default bound of connections in their handshake and with a larger one. */
+/** The server dies and another starts, with the default bound of connections in their handshakes and with a larger one. */
 function reconnects(/** @type {number} */ users) {
   const wide = { ...unbounded(users), maxHalfOpen: users * LANES };
   const simulation = new Simulation(wide);
@@ -147,7 +147,7 @@ function reconnect(simulation, bounds) {
   return { half, all, cpuMs, refused };
 }
 
-/** Users come to a server with the default bounds, and each uses its associations. */
+/** Users arrive at a server with the default bounds, and each uses its associations. */
 function bounds(/** @type {number} */ users) {
   const simulation = new Simulation();
   /** @type {Map<string, number>} */

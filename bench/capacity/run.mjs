@@ -1,4 +1,4 @@
-// How much a udp-server carries, by simulation: `npm run bench:capacity`. Prints tables in Markdown; see docs/operate/capacity.md.
+// Simulates how much a udp-server carries: `npm run bench:capacity`. Prints tables in Markdown; see docs/operate/capacity.md.
 import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -7,7 +7,7 @@ const { values } = parseArgs({
   options: {
     users: { type: "string", default: "1,100,1000" },
     only: { type: "string", default: "memory,times,reconnects,bounds" },
-    /** Of a child of this program: what to measure. */
+    /** Options of a child of this program, which runs one measure. */
     measure: { type: "string" },
   },
 });

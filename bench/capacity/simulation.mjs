@@ -1,9 +1,9 @@
-// One server and any number of clients, the cores of the product, in virtual time: no sockets, no processor that could be late.
+// The cores of one server and any number of clients in virtual time, without sockets or delays of a busy processor.
 import { dirname, join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
 const DIST = join(dirname(fileURLToPath(import.meta.url)), "../../dist");
-/** @param {string} file @returns {Promise<any>} a module of what was built, which has no types where it was not */
+/** @param {string} file @returns {Promise<any>} a module of the build, without types because the build may be missing */
 const built = (file) => import(pathToFileURL(join(DIST, file)).href);
 const { TunnelClient, TunnelServer, makeAddress } = await built("core/index.js");
 const { resolveUdpServerOptions } = await built("node/options/udp-server.js");
@@ -12,7 +12,7 @@ const { nodeCryptography } = await built("node/cryptography.js");
 
 export const DEFAULTS = resolveUdpServerOptions({ listen: ["127.0.0.1:0"], psk: Buffer.alloc(32, 7) });
 const LOCAL = resolveUdpLocalOptions({ server: "server.test:3456", psk: Buffer.alloc(32, 7) });
-/** From end to end, each way. */
+/** One-way delay. */
 const LATENCY_MS = 25;
 const PAYLOAD = Buffer.alloc(200, 1);
 
@@ -45,7 +45,7 @@ function makeClient(lanes) {
   });
 }
 
-/** Points in time at which something happens, earliest first; those of one time in the order in which they were added. */
+/** Events by time; those of one time run in the order in which they were added. */
 class Agenda {
   /** @type {{ at: number, order: number, run: () => void }[]} */
   #heap = [];
@@ -101,9 +101,9 @@ function isBefore(one, other) {
 
 export class Simulation {
   now = 1_000;
-  /** Time that the server has taken on this machine, in milliseconds. */
+  /** Time that the server has computed on this machine, in milliseconds. */
   serverMs = 0;
-  /** Datagrams that targets got, and that users got. */
+  /** Datagrams that targets and users received. */
   atTargets = 0;
   atUsers = 0;
   /** Whether targets answer. */
@@ -171,12 +171,12 @@ export class Simulation {
     user.client.handleDatagram(this.now, association, PAYLOAD, 0, PAYLOAD.length, address, 0, address.length);
   }
 
-  /** All connections end, as in a network that is gone for a moment. */
+  /** Ends all connections, as a short network outage does. */
   cutAll() {
     this.#endAll(undefined);
   }
 
-  /** The server's process ends, and another one begins. @param {object} bounds  see {@link makeServer} */
+  /** Ends the server's process and starts another. @param {object} bounds  see {@link makeServer} */
   restartServer(bounds) {
     this.#endAll(bounds);
   }
@@ -201,7 +201,7 @@ export class Simulation {
     }
   }
 
-  /** Lets time pass, at most until `isDone`. @param {number} ms @param {() => boolean} isDone */
+  /** Advances time, at most until `isDone`. @param {number} ms @param {() => boolean} isDone */
   advance(ms, isDone = () => false) {
     const end = this.now + ms;
     while (this.#agenda.nextAt <= end) {
@@ -213,7 +213,7 @@ export class Simulation {
     this.now = end;
   }
 
-  /** Forgets all clients and what is on its way, so that only the server is left. */
+  /** Drops all clients and all data in flight, so that only the server is left. */
   dropUsers() {
     this.users = [];
     this.#wires.clear();
@@ -305,7 +305,7 @@ export class Simulation {
     }
   }
 
-  /** What the server has for targets, which answer at once. */
+  /** Delivers the server's datagrams to targets, which answer at once. */
   #takeOutgoing() {
     const { outgoing, contexts } = this.server;
     this.atTargets += outgoing.count;

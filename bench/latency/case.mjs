@@ -1,4 +1,4 @@
-// One case: a link, a tunnel over it, flows through the tunnel, and what is beside them.
+// One case: a link, a tunnel over it, flows through the tunnel, and competing traffic.
 import { execFileSync } from "node:child_process";
 import { cpus } from "node:os";
 import { json, sleep } from "../processes.mjs";
@@ -15,10 +15,9 @@ import { WAYS } from "./ways.mjs";
 /** @typedef {import("./hosts.mjs").Link} Link */
 /** @typedef {import("./hosts.mjs").LinkCounts} LinkCounts */
 /** @typedef {import("./hosts.mjs").Target} Target */
-/** @typedef {{ warmUp: number, seconds: number, drain: number }} Times  s; the drain is how long answers are waited for */
+/** @typedef {{ warmUp: number, seconds: number, drain: number }} Times  s; the drain is the wait for answers */
 /**
- * What arrived, in one direction or there and back: ms; how many datagrams came after later ones, and by how many
- * numbers.
+ * Datagrams that arrived in one direction or came back: delays in ms; the number of overtaken ones, and by how many others.
  *
  * @typedef {object} Tally
  * @property {number} received
@@ -35,7 +34,7 @@ import { WAYS } from "./ways.mjs";
  * @property {{ ms: number, received: number[], p50: number[], p99: number[] }} [bins]
  */
 /**
- * `kind` says which direction the tally is of.
+ * `kind` is the direction of the tally.
  *
  * @typedef {Tally & { name: string, kind: "round" | "down" | "up", sent: number, sentFrames: number, sentBins?: number[],
  *   lateP99: number }} FlowResult
@@ -53,14 +52,14 @@ import { WAYS } from "./ways.mjs";
  * @property {number} seconds
  * @property {number} corrupt
  * @property {FlowResult[]} flows
- * @property {LinkCounts} [link]  in the counted time
+ * @property {LinkCounts} [link]  during the counted time
  * @property {{ name: string, mbits: number }[]} streams  rivals', or of an inner transfer
  * @property {import("./cpu.mjs").CpuShares} cpu
  */
 
 const INNER_SETTLE_MS = 1500;
 
-/** The near host's port of the connection over the link that has sent most. */
+/** The near host's port of the connection that has sent most over the link. */
 function busiestConnection() {
   const argv = ["netns", "exec", NEAR, "ss", "-OHtin", "state", "established", "src", ADDRESS.near];
   let [port, most] = [0, -1];
@@ -76,12 +75,12 @@ function busiestConnection() {
 /** @param {string} flow @param {Subject} subject @param {number} session @param {Scenario} scenario @param {string} to */
 function flowFor(flow, subject, session, scenario, to) {
   const numbered = (scenario.sessions ?? 1) > 1 ? flow.replace(",", `-${session + 1},`) : flow;
-  // Who is never answered is measured one way.
+  // Subjects without answers are measured one way.
   const shape = subject.isTwoWay ? numbered : `${numbered.replace(/,(stream|back)=[^,]+/g, "")},back=0`;
   return `${shape},to=${to}`;
 }
 
-/** @param {any} near  what was sent and came back @param {any} far  what the target had @returns {FlowResult[]} */
+/** @param {any} near  the sender's report @param {any} far  the target's report @returns {FlowResult[]} */
 function flowResults(near, far) {
   return near.flows.map((/** @type {any} */ flow) => {
     const target = far.flows.find((/** @type {any} */ each) => each.flow === flow.flow);
@@ -111,7 +110,7 @@ async function throttleLane({ at, until, rate }, link, { warmUp, seconds }) {
 }
 
 /**
- * Flows through the tunnels, with the rivals beside them and what happens to the link.
+ * Runs flows through the tunnels, beside rivals and changes of the link.
  *
  * @param {Scenario} scenario @param {Subject} subject @param {Running[]} tunnels @param {Link} link @param {Target} target
  * @param {import("./cpu.mjs").Pids} pids @param {number} seed @param {Times} times
@@ -196,7 +195,7 @@ export async function runCase(scenario, wayName, subject, round, seed, times) {
   }
 }
 
-/** What a machine that others use makes of a case: words, or nothing. @param {CaseRecord} record */
+/** A warning if other programs disturbed a case, or nothing. @param {CaseRecord} record */
 export function disturbance({ cpu, link, flows }) {
   const words = [];
   const free = cpus().length - cpu.local - cpu.server - cpu.relays;

@@ -1,4 +1,4 @@
-// What the programs of a case computed, and what everybody else did meanwhile.
+// CPU time of the programs of a case and of everything else meanwhile.
 import { readFileSync } from "node:fs";
 import { performance } from "node:perf_hooks";
 import { cpuNs } from "../processes.mjs";
@@ -8,14 +8,14 @@ import { cpuNs } from "../processes.mjs";
 
 const USER_HZ = 100;
 
-/** CPU time of the whole machine that was not idle, s. */
+/** Busy CPU time of the whole machine, s. */
 function busySeconds() {
   const [, ...fields] = readFileSync("/proc/stat", "utf8").split("\n")[0].trim().split(/\s+/).map(Number);
   const [user, nice, system, , , irq, softirq, steal] = fields;
   return (user + nice + system + irq + softirq + steal) / USER_HZ;
 }
 
-/** Begins to measure. @param {Pids} pids @returns {() => CpuShares}  since the beginning */
+/** Starts to measure. @param {Pids} pids @returns {() => CpuShares}  since the start */
 export function meterCpu(pids) {
   const read = () => {
     const of = (/** @type {number[]} */ some) => some.reduce((sum, pid) => sum + cpuNs(pid), 0) / 1e9;

@@ -1,4 +1,4 @@
-// Two hosts in network namespaces with an emulated link between, and what is started on them.
+// Two hosts in network namespaces with an emulated link between them, and programs on them.
 import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { once } from "node:events";
@@ -43,13 +43,13 @@ export const TRAFFIC = "build/traffic";
 export const ADDRESS = { near: "10.79.1.1", far: "10.79.1.2" };
 const PREFIX = 30;
 const DEVICE = "link0";
-/** A burst of the kernel's fits between two turns of the emulator. */
+/** Room for a burst of the kernel between two turns of the emulator. */
 const DEVICE_QUEUE = 10_000;
 
 export const [NEAR, FAR] = [`uplat${process.pid}a`, `uplat${process.pid}b`];
-/** For files of the run; there while the hosts are. */
+/** For files of the run; exists as long as the hosts. */
 export let folder = "";
-/** nice(1) of what is measured. */
+/** nice(1) of the measured programs. */
 let priority = 0;
 
 /** Makes both; they go with this process. @param {number} niceness  of what `startProgram` starts @returns what removes them before */
@@ -59,8 +59,8 @@ export function makeHosts(niceness) {
   folder = made.folder;
   writeFileSync(join(folder, "psk"), randomBytes(32).toString("base64url"), { mode: 0o600 });
   for (const host of [NEAR, FAR]) {
-    // What the kernel says by itself would be lost at random instead of a datagram, and what it learnt of a route would
-    // be remembered in the next case.
+    // The link could lose the kernel's own packets instead of a datagram, and the kernel would remember routes' metrics in the
+    // next case.
     setKernel(host, "net/ipv6/conf/all/disable_ipv6", "1");
     setKernel(host, "net/ipv6/conf/default/disable_ipv6", "1");
     setKernel(host, "net/ipv4/tcp_no_metrics_save", "1");
@@ -68,7 +68,7 @@ export function makeHosts(niceness) {
   return made.remove;
 }
 
-/** Starts what is measured. @param {string} host @param {(string | number)[]} argv */
+/** Starts a measured program. @param {string} host @param {(string | number)[]} argv */
 export function startProgram(host, argv) {
   return startIn(host, priority === 0 ? argv : ["nice", "-n", priority, ...argv]);
 }
@@ -120,7 +120,7 @@ export async function layLink(spec, seed) {
     throw error;
   }
   const input = /** @type {import("node:stream").Writable} */ (child.stdin);
-  input.on("error", () => {}); // A case that failed may still have something to say to its link.
+  input.on("error", () => {}); // A failed case may still write to its link.
   return {
     command: (line) => input.write(`${line}\n`),
     counts: async () => {

@@ -11,9 +11,9 @@ import { ADDRESS, FAR, folder, linesOf, NEAR, TRAFFIC } from "./hosts.mjs";
 /** @typedef {import("./subjects.mjs").Running} Running */
 
 const MBIT = 1e6;
-/** Of the TCP inside WireGuard. */
+/** Settings of TCP inside WireGuard. */
 const INNER_CONGESTION = "cubic";
-/** What of an inner transfer's beginning is left out, s. */
+/** Start of an inner transfer that does not count, s. */
 const INNER_WARM_UP = 2;
 const QUIC_FILE_BYTES = 12_000_000;
 const QUIC_DEADLINE_S = 90;
@@ -58,7 +58,7 @@ export async function runRival({ congestion, direction, by }, tunnel, warmUp, se
   return received(report);
 }
 
-/** What is missing for an inner transfer, or nothing. @param {"quic" | "wireguard"} inner */
+/** The missing requirement of an inner transfer, or nothing. @param {"quic" | "wireguard"} inner */
 export function lacksFor(inner) {
   const programs = {
     quic: ["gtlsclient", "gtlsserver", "openssl"],
@@ -69,7 +69,7 @@ export function lacksFor(inner) {
   );
 }
 
-/** A file by QUIC, from asking to having it. @param {number} port  of the far host @param {Running} tunnel @returns {Promise<Record<string, number>>} */
+/** A file over QUIC, from the request to its last byte. @param {number} port  of the far host @param {Running} tunnel @returns {Promise<Record<string, number>>} */
 async function quic(port, { to }) {
   const [key, certificate] = [join(folder, "quic-key"), join(folder, "quic-certificate")];
   const request = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];

@@ -1,4 +1,4 @@
-// Runs tunnels over an emulated link, A B A B, and prints delay, loss and what they cost. See bench/README.md.
+// Runs tunnels over an emulated link in turns, A B A B, and prints delay, loss and CPU time. See bench/README.md.
 import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
@@ -50,7 +50,7 @@ iperf3, shadowsocks-libev, ngtcp2 and wireguard-go for the scenarios that need t
   --markdown FILE    writes the tables
 `;
 
-/** How long answers are waited for. */
+/** The wait for answers. */
 const DRAIN_S = 4;
 
 const options = readOptions();
@@ -120,7 +120,7 @@ function checkMachine() {
   process.exit(1);
 }
 
-/** What a scenario wants that this machine has not. @param {Scenario} scenario @param {WayName} way */
+/** The requirement of a scenario that this machine lacks. @param {Scenario} scenario @param {WayName} way */
 function missing({ rivals, inner, link }, way) {
   const read = (/** @type {string} */ name) =>
     readFileSync(`/proc/sys/net/ipv4/tcp_${name}_congestion_control`, "utf8").trim().split(" ");
@@ -130,7 +130,7 @@ function missing({ rivals, inner, link }, way) {
   );
   return [
     ...unavailable.map((name) => `TCP ${name}`),
-    // A namespace may make only those its default.
+    // A namespace may choose only these as its default.
     ...(link.congestion && !allowed.includes(link.congestion)
       ? [`${link.congestion} in net.ipv4.tcp_allowed_congestion_control`]
       : []),

@@ -1,4 +1,4 @@
-// What is run, as data: links, flows, and what else uses the link.
+// The scenarios as data: links, flows, and other traffic on the link.
 
 /** @typedef {import("./hosts.mjs").LinkSpec} LinkSpec */
 /** @typedef {import("./hosts.mjs").Direction} Direction */
@@ -13,7 +13,7 @@
  * @property {string} group
  * @property {string} name
  * @property {LinkSpec} link
- * @property {string[]} [flows]  as traffic.c reads them; of each session where there are several
+ * @property {string[]} [flows]  as traffic.c reads them; for each session
  * @property {"quic" | "wireguard"} [inner]  a transfer inside the tunnel, instead of flows
  * @property {number} [sessions]  tunnels of the subject side by side (1)
  * @property {Rival[]} [rivals]
@@ -23,7 +23,7 @@
  * @property {number} [x]  the place on the axis of the group's plots
  */
 
-/** The link of the trial that the goals come from. @type {LinkSpec} */
+/** The link of the trial that set the goals. @type {LinkSpec} */
 export const LINK = { rate: 20, delay: 25, loss: 0.01, queue: 100, congestion: "bbr" };
 const SIZE = 1200;
 
@@ -37,7 +37,7 @@ const VOICE = "voice,every=20,size=172";
 const VIDEO = `video,every=33.333,count=5-15,size=${SIZE},back=0`;
 /** Inputs up; the state of the world down, by the server's own clock. */
 const GAME = "game,every=16.667,size=100,stream=16.667:250";
-/** A page's names, each by a socket of its own. */
+/** A page's DNS lookups, each from its own socket. */
 const DNS = "dns,every=500,count=8,size=64,back=180,fresh=1";
 /** Datagrams a second that are 60 and 120 % of 20 Mbit/s. */
 const [MODERATE, OVERLOAD] = [1200, 2500];
@@ -117,7 +117,7 @@ const GROUPS = {
       }),
       link: LINK,
     },
-    // Through shadowsocks its relays' kernels decide, not the source's.
+    // Through shadowsocks the relays' kernels choose it, not the source's.
     ...["bbr", "cubic"].map((congestion) => ({
       ...beside(`voice beside a ${congestion} download by the tunnel, ${congestion} lanes`, [VOICE], {
         ...{ congestion, direction: "down", by: "tunnel" },

@@ -1,4 +1,4 @@
-// The tunnels that are compared over the link, and how each is started by a way.
+// The compared tunnels, and how each starts over a way.
 import { randomBytes } from "node:crypto";
 import { join, resolve } from "node:path";
 import { bound, stop } from "../processes.mjs";
@@ -23,7 +23,7 @@ import { ADDRESS, FAR, folder, NEAR, startProgram } from "./hosts.mjs";
  * @typedef {{ to: string, socks?: number, local?: number, server?: number, stop: () => Promise<void> }} Running
  */
 /**
- * `isTwoWay`: answers come back to who sends to a forward. `hasTcp`: it takes TCP too, on request.
+ * `isTwoWay`: answers to a forward's datagrams return to their sender. `hasTcp`: it carries TCP, too, on request.
  *
  * @typedef {object} Subject
  * @property {string} name
@@ -34,10 +34,10 @@ import { ADDRESS, FAR, folder, NEAR, startProgram } from "./hosts.mjs";
  * @property {(way: Way, target: number, wantsTcp: boolean) => Promise<Running>} start  towards a UDP port of the far host
  */
 
-/** The key of the run, for those who have to have one. */
+/** The key of the run, for subjects that need one. */
 const KEY = randomBytes(16).toString("hex");
 
-/** No tunnel: datagrams go over the link as they are. @type {Subject} */
+/** No tunnel: bare datagrams over the link. @type {Subject} */
 export const BARE = {
   name: "bare",
   version: "UDP",
@@ -156,7 +156,7 @@ export function subjects(variants, builds, peers) {
           program(
             "udptunnel",
             udptunnel,
-            // A client that sends to its forward is never answered.
+            // Clients that send to its forward get no answers.
             false,
             "udptunnel -s {tcp} {far}/{target} ;; udptunnel -c {address}/{tcp} 127.0.0.1/{udp}",
           ),

@@ -7,7 +7,7 @@ import { format } from "../tables.mjs";
 /** @typedef {import("../tables.mjs").Table} Table */
 /** One flow of a case. @typedef {{ record: CaseRecord, flow: FlowResult }} Sample */
 
-/** What is wanted of the main table: p50, p99 in ms, loss in %; the last by way. */
+/** Goals of the main table: p50 and p99 in ms, loss in %, by way. */
 const GOALS = {
   "50/s": { p50: 52, p99: 76, loss: { direct: 0, ss: 0 } },
   "1,200/s (60 %)": { p50: 53, p99: 122, loss: { direct: 0.5, ss: 0.5 } },
@@ -35,12 +35,12 @@ export function lossOf({ flow }) {
   return flow.sent === 0 ? Number.NaN : 100 * (1 - flow.received / flow.sent);
 }
 
-/** The median over the rounds of what can be said of each. @param {Sample[]} of @param {(sample: Sample) => number} value */
+/** The median over the rounds of a value, where it exists. @param {Sample[]} of @param {(sample: Sample) => number} value */
 export function middle(of, value) {
   return median(of.map(value).filter(Number.isFinite));
 }
 
-/** A delay of what arrived; none where nothing did. @param {"p50" | "p99" | "p999" | "max"} share @returns {(sample: Sample) => number} */
+/** A delay of datagrams that arrived; none if none did. @param {"p50" | "p99" | "p999" | "max"} share @returns {(sample: Sample) => number} */
 export function delay(share) {
   return ({ flow }) => (flow.received === 0 ? Number.NaN : flow[share]);
 }
@@ -153,7 +153,7 @@ export function settling({ bins }, at) {
   const first = Math.ceil((at * 1000) / bins.ms);
   const after = bins.received.slice(first);
   const tail = Math.floor(after.length / 2);
-  // The last bin is cut short by the end.
+  // The end cuts the last bin short.
   const rate = median(after.slice(tail, -1));
   const wait = median(bins.p50.slice(first + tail, -1));
   const second = Math.ceil(1000 / bins.ms);
@@ -197,7 +197,7 @@ function changesTable(records, changeAt) {
   };
 }
 
-/** Goodput of what runs inside a tunnel. @param {CaseRecord[]} records @returns {Table} */
+/** Goodput of transfers inside a tunnel. @param {CaseRecord[]} records @returns {Table} */
 function innerTable(records) {
   const own = records.filter(({ group }) => group === "inner");
   const rows = [
@@ -219,7 +219,7 @@ function innerTable(records) {
   };
 }
 
-/** Jain's index of what sessions side by side get. @param {CaseRecord[]} records @returns {Table} */
+/** Jain's fairness index of sessions side by side. @param {CaseRecord[]} records @returns {Table} */
 function sharesTable(records) {
   const own = records.filter(({ group }) => group === "sessions");
   const rows = [

@@ -1,4 +1,4 @@
-// How a tunnel's connection comes from the near host to its server: over the link itself, or through shadowsocks.
+// How a tunnel's connection reaches its server from the near host: directly over the link, or through shadowsocks.
 import { bound, stop } from "../processes.mjs";
 import { freeTcpPort } from "../subjects.mjs";
 import { ADDRESS, FAR, NEAR, startProgram } from "./hosts.mjs";

@@ -1,5 +1,4 @@
-// A device loop that answers each UDP datagram with itself: what there is between a TUN device and the core, and nothing
-// behind it. Arguments: name, on or off for offload, own address, peer address, network. Prints "ready".
+// A device loop that echoes each UDP datagram: the parts between a TUN device and the core, with nothing behind them. Arguments: name, on or off for offload, own address, peer address, network. Prints "ready".
 import { createRequire } from "node:module";
 import { performance } from "node:perf_hooks";
 import {

@@ -1,4 +1,4 @@
-// Two network namespaces with a link, which go with the run, and what is started in them.
+// Two network namespaces with a link, which disappear with the run, and programs in them.
 import { execFileSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { writeFileSync } from "node:fs";
@@ -16,15 +16,15 @@ export const DEVICE = {
   prefix: 30,
   mask: "255.255.255.252",
 };
-/** Led to the device while there is one, else to the far host, which has the target. */
+/** Routed to the device if one exists, otherwise to the far host, which has the target. */
 export const NETWORK = "203.0.113.0";
 export const TARGET = "203.0.113.5";
 
 export const [NEAR, FAR] = [`upbench${process.pid}a`, `upbench${process.pid}b`];
-/** For files of the run; there while the hosts are. */
+/** For files of the run; exists as long as the hosts. */
 export let folder = "";
 
-/** Makes both; they go with this process, in whatever way it ends. @returns what removes them before */
+/** Makes both hosts; they disappear with this process, however it ends. @returns a function that removes them earlier */
 export function makeHosts() {
   const made = makeNamespaces([NEAR, FAR]);
   folder = made.folder;
@@ -39,7 +39,7 @@ export function makeHosts() {
   return made.remove;
 }
 
-/** Creates the device for a program that makes none itself. @param {number} mtu @returns what removes it */
+/** Creates the device for a program that makes none itself. @param {number} mtu @returns a function that removes it */
 export function makeDevice(mtu) {
   const { name, own, prefix } = DEVICE;
   const script = `

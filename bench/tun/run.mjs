@@ -1,5 +1,5 @@
-// What a TUN device costs: UDP to the device loop and back, one TCP stream, the whole tunnel by TUN beside the same by
-// SOCKS5, and tun2socks programs side by side. In two network namespaces, which go with the run.
+// The cost of a TUN device: UDP to the device loop and back, one TCP stream, the whole tunnel by TUN beside the same by SOCKS5,
+// and tun2socks programs side by side. Runs in two network namespaces, which disappear with the run.
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { parseArgs } from "node:util";
@@ -30,7 +30,7 @@ Measures TUN devices in two network namespaces. Linux, as root, with iproute2, i
 
 const PARTS = { udp: benchUdp, tcp: benchTcp, tunnel: benchTunnel, programs: benchPrograms };
 const SIZE = 1200;
-/** Datagrams offered in a second to the device loop. */
+/** Datagrams a second offered to the device loop. */
 const ECHO_RATES = [100_000, 200_000, 300_000, 400_000];
 /** Both ways, far below what ours carries; for programs, what others carry too. */
 const TUNNEL_RATE = 20_000;
@@ -41,7 +41,7 @@ const STEPS = 8;
 const MAX_LOSS = 0.01;
 /** Datagrams of a segmented send. */
 const BURST = 32;
-/** Tries, of 0.1 s, until a first datagram is answered. */
+/** Attempts of 0.1 s until a first datagram is answered. */
 const FIRST_TRIES = 100;
 /** @type {[mtu: number, offload: "on" | "off"][]} */
 const TCP_CASES = [
@@ -235,12 +235,12 @@ async function withCpu({ pids: { local, server, proxy } }, load) {
 async function datagrams(running, rate) {
   const [sink, echo] = [await startTarget("sink", FAR, TARGET), await startTarget("echo", FAR, TARGET)];
   const [sinkTo, echoTo] = [sink, echo].map(({ port }) => running.target(port));
-  // The first datagrams may come before the way is there.
+  // The first datagrams may precede the route.
   for (let tries = 0, answered = 0; answered === 0; tries++) {
     if (tries === FIRST_TRIES) throw new Error("no datagram is answered");
     answered = (await open(echoTo, { size: 64, burst: 1, rate: 100, seconds: 0.1 }, NEAR)).count;
   }
-  /** What arrives a second at the highest rate of which enough arrives. @param {number} burst */
+  /** Datagrams a second that arrive at the highest rate with acceptable loss. @param {number} burst */
   const most = async (burst) => {
     let best = 0;
     let [low, high] = [RATES.least, RATES.most];
@@ -270,7 +270,7 @@ async function datagrams(running, rate) {
   };
 }
 
-/** Every round starts all anew, A B A B. @template T @param {string} part @param {Way[]} of @param {(running: Running) => Promise<T>} measure */
+/** Every round starts all programs anew, A B A B. @template T @param {string} part @param {Way[]} of @param {(running: Running) => Promise<T>} measure */
 async function inTurn(part, of, measure) {
   /** @type {Map<string, T[]>} */
   const taken = new Map(of.map(({ name }) => [name, []]));

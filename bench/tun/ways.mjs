@@ -1,4 +1,4 @@
-// How datagrams and connections of the near host come to the target: programs of ours and peers, each in its setting.
+// How datagrams and connections of the near host reach the target: Underpass and peers, each in its setting.
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { bound, startIn, stop } from "../processes.mjs";
@@ -56,7 +56,7 @@ export const TUNNEL_WAYS = [
   },
 ];
 
-/** A SOCKS5 server of nobody who is compared, on the far host; one that is no limit itself, as microsocks is. */
+/** A SOCKS5 server on the far host that is not a subject and is no bottleneck, such as microsocks. */
 async function startProxy() {
   const config = join(folder, "danted.conf");
   writeFileSync(

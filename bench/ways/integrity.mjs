@@ -1,18 +1,18 @@
-// Sends bytes through a tunnel to an echo and compares every answer with what was sent.
+// Sends bytes through a tunnel to an echo and compares every answer with the bytes sent.
 import { randomBytes } from "node:crypto";
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
 
 const HOST = "127.0.0.1";
 const LARGEST = 60_000;
-/** The number, by which an answer is told. */
+/** Bytes of the number that identifies an answer. */
 const SMALLEST = 4;
 const AT_ONCE = 8;
-/** Unanswered bytes: what a socket with the system's default buffer holds. */
+/** Bound of unanswered bytes: the default buffer of a socket. */
 const BYTES_AT_ONCE = 80_000;
-/** Datagrams without an answer for so long are lost: more than the age budget of {@link PATIENT}. */
+/** Datagrams without an answer for this long are lost; longer than the age budget of {@link PATIENT}. */
 const LOST_AFTER_MS = 25_000;
-/** Options of both ends, so that none drops what waits behind others. */
+/** Options of both ends that keep them from dropping queued datagrams. */
 export const PATIENT = ["--age-budget-ms", "20000"];
 
 /** @returns {Promise<{ port: number, stop: () => void }>} */
