@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { DatagramStore } from "../../../src/core/lanes/datagram-store.ts";
 import { ArrivalHistory } from "../../../src/core/lanes/receiving/arrival-history.ts";
-import { DuplicateWindow } from "../../../src/core/lanes/receiving/duplicate-window.ts";
+import { DuplicateWindow, WINDOW } from "../../../src/core/lanes/receiving/duplicate-window.ts";
 import { Resequencer } from "../../../src/core/lanes/receiving/resequencer.ts";
 import { SEQUENCE_MODULUS } from "../../../src/wire/receipt.ts";
 
@@ -10,20 +10,29 @@ const PATIENCE = 200;
 const FLOW = 1;
 const SIZE = 100;
 
+class CountingWindow extends DuplicateWindow {
+  looks = 0;
+
+  override has(sequence: number): boolean {
+    this.looks++;
+    return super.has(sequence);
+  }
+}
+
 class Receiver {
   readonly store = new DatagramStore();
   readonly delivered: number[] = [];
   readonly order: Resequencer;
-  readonly #window = new DuplicateWindow();
+  readonly window = new CountingWindow();
   readonly #arrivals = new ArrivalHistory();
 
   constructor(byteLimit = 1_000_000) {
-    this.order = new Resequencer(this.store, this.#window, this.#arrivals, byteLimit);
+    this.order = new Resequencer(this.store, this.window, this.#arrivals, byteLimit);
   }
 
   /** A datagram arrives, and what is released by it is delivered behind it. */
   arrive(now: number, sequence: number, wantsOrder = true): void {
-    if (!this.#window.accept(sequence)) return;
+    if (!this.window.accept(sequence)) return;
     this.#arrivals.isStale(now, sequence, PATIENCE);
     if (!wantsOrder) {
       this.order.pass(now, sequence, PATIENCE);
@@ -44,6 +53,23 @@ class Receiver {
 }
 
 describe("Resequencer", () => {
+  it("looks at no more numbers than the window has, however far a peer's numbers jump", () => {
+    const receiver = new Receiver();
+    const jump = SEQUENCE_MODULUS / 2 - 10;
+    let sequence = 0;
+    for (let i = 0; i < 6; i++) {
+      const before = receiver.window.looks;
+      const now = i * 4 * PATIENCE;
+      receiver.arrive(now, (sequence + 2) % SEQUENCE_MODULUS, i % 2 === 1);
+      sequence = (sequence + jump) % SEQUENCE_MODULUS;
+      receiver.arrive(now + 2 * PATIENCE, sequence);
+      receiver.deliver(now + 2 * PATIENCE);
+      receiver.deliver(now + 3 * PATIENCE + 1);
+      expect(receiver.window.looks - before).toBeLessThan(2 * WINDOW);
+    }
+    expect(receiver.delivered.length).toBe(12);
+  });
+
   it("delivers datagrams in order at once, and holds nothing", () => {
     const receiver = new Receiver();
     for (let sequence = 0; sequence < 10; sequence++) receiver.arrive(sequence, sequence);

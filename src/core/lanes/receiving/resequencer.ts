@@ -18,6 +18,7 @@ import type { DatagramStore } from "../datagram-store.ts";
 import { NONE } from "../datagram-store.ts";
 import type { ArrivalHistory } from "./arrival-history.ts";
 import type { DuplicateWindow } from "./duplicate-window.ts";
+import { WINDOW } from "./duplicate-window.ts";
 
 /** How far ahead of the next number a held datagram may be: 200 ms at 400 Mbit/s. */
 const SPAN = 8_192;
@@ -177,7 +178,11 @@ export class Resequencer {
       this.#release(this.#next);
     }
     this.#next = sequence;
-    while (this.#window.has(this.#next)) {
+    // The window counts older numbers as arrived. A peer could leave millions of them between two of its numbers.
+    const oldest = (this.#window.highest - WINDOW + 1 + SEQUENCE_MODULUS) % SEQUENCE_MODULUS;
+    for (;;) {
+      if (this.#count === 0 && sequenceDistance(oldest, this.#next) > 0) this.#next = oldest;
+      if (!this.#window.has(this.#next)) return;
       this.#release(this.#next);
       this.#next = (this.#next + 1) % SEQUENCE_MODULUS;
     }
