@@ -96,6 +96,7 @@ export class Socks5Listener {
 
   #accept(stream: ByteStream): void {
     if (this.#streams.size >= this.#options.maxConnections) {
+      this.#options.onRefused();
       stream.destroy();
       return;
     }

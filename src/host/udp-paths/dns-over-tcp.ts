@@ -74,8 +74,11 @@ export class DnsOverTcpPath implements UdpPath {
       const isTooLong = answer.length > udpAnswerLimit(query, 2, query.length);
       const sent = isTooLong ? truncatedAnswer(answer) : answer;
       if (sent !== undefined) this.#host.deliver(association, server, sent, 0, sent.length);
+      else this.#host.drop("malformed", 1);
     } catch {
-      if (!cancellation.isCancelled) this.#host.refuse(association, server, "port", 0);
+      if (cancellation.isCancelled) return;
+      this.#host.drop("send_error", 1);
+      this.#host.refuse(association, server, "port", 0);
     } finally {
       deadline.release();
       stream?.destroy();

@@ -1,6 +1,7 @@
 import { afterEach, describe, expect, it } from "vitest";
 import type { UdpIo, UdpSocket } from "../../../src/host/io/udp-io.ts";
 import { DirectPath } from "../../../src/host/udp-paths/direct.ts";
+import { DnsOverTcpPath } from "../../../src/host/udp-paths/dns-over-tcp.ts";
 import { Socks5Path } from "../../../src/host/udp-paths/socks5.ts";
 import type { UdpPath, UdpPathHost } from "../../../src/host/udp-paths/udp-path.ts";
 import { OutgoingDatagram } from "../../../src/host/udp-paths/udp-path.ts";
@@ -80,10 +81,10 @@ describe.skipIf(!isThere)("a way for UDP", () => {
     return port;
   }
 
-  function send(path: UdpPath, association: number, host: string, port: number): string {
+  function send(path: UdpPath, association: number, host: string, port: number, bytes = 10): string {
     const address = makeAddress(host, port)!;
     const datagram = new OutgoingDatagram();
-    datagram.setPayload(association, new Uint8Array(10), 0, 10, 0);
+    datagram.setPayload(association, new Uint8Array(bytes), 0, bytes, 0);
     datagram.setTarget(address, 0, address.length);
     path.send(datagram);
     path.flush();
@@ -115,6 +116,19 @@ describe.skipIf(!isThere)("a way for UDP", () => {
     const target = send(path, 2, "127.0.0.1", closedPort(4));
     await told.until(() => told.refused.length > 0);
     expect(told.refused).toEqual([`2 ${target} port 0`]);
+  });
+
+  it("of DNS over TCP counts and refuses a query whose server cannot be reached", async () => {
+    const told = new Host();
+    const path = new DnsOverTcpPath(system(), told, async () => {
+      throw new Error("refused");
+    });
+    paths.push(path);
+    path.open(1);
+    const target = send(path, 1, "192.0.2.53", 53, 40);
+    await told.until(() => told.refused.length > 0);
+    expect(told.refused).toEqual([`1 ${target} port 0`]);
+    expect(told.drops).toEqual({ send_error: 1 });
   });
 
   it("through a SOCKS5 relay that is gone refuses the last four targets of an association that still sends", async () => {
