@@ -59,6 +59,15 @@ describe("lanes over 20 Mbit/s, 50 ms and 1 % loss", () => {
     expect(ours.p99).toBeLessThan(before.p99);
   });
 
+  it("lose less than a sixth of a call in the four seconds after 3 Mbit/s have become 1", () => {
+    for (const seed of [7, 8, 9]) {
+      const loads = [VOICE, { flow: 1, perSecond: 180 }];
+      const changes = [{ at: 5_000, mbit: 1 }];
+      const scenario = { ...OURS, mbit: 3, loads, changes, duration: 9_000, warmup: 5_000, seed };
+      expect(run(scenario).loads[0].loss).toBeLessThan(1 / 6);
+    }
+  });
+
   it("hold between a quarter and three quarters of the link beside a CUBIC flow", () => {
     const scenario = { ...OURS, loss: 0, loads: [OVERLOAD], duration: 15_000, warmup: 5_000, seed: 103 };
     const { loads, competitors } = run({ ...scenario, competitors: [{ congestion: "cubic" }] });

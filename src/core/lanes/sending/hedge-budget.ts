@@ -16,10 +16,17 @@
 
 /** Bytes earned per byte sent. */
 const SHARE = 0.15;
+/** Bounds of the budget. */
 const MAX_BUDGET_BYTES = 100_000;
+const MIN_BUDGET_BYTES = 5_000;
 /** The reserve: what the session sends in this time, but at most this share of the largest budget. */
 const RESERVE_MS = 40;
 const RESERVE_SHARE = 0.75;
+/**
+ * The budget is also bounded by what the session sends in this time. When the rate of a link falls, all lanes become late, and what was
+ * earned at the former rate would fill the link with copies.
+ */
+const MAX_BUDGET_MS = 100;
 /** How often a datagram is sent again at most; only once before it is overdue. */
 export const MAX_HEDGES = 2;
 /** Age in milliseconds, beyond a round trip, at which a datagram is no longer worth a copy. */
@@ -28,8 +35,10 @@ export const HEDGE_AGE_MS = 400;
 export class HedgeBudget {
   #bytes = 0;
 
-  earn(bytes: number): void {
-    this.#bytes = Math.min(MAX_BUDGET_BYTES, this.#bytes + SHARE * bytes);
+  /** @param rate  of the session, in bytes per millisecond */
+  earn(bytes: number, rate: number): void {
+    const most = Math.min(MAX_BUDGET_BYTES, Math.max(MIN_BUDGET_BYTES, MAX_BUDGET_MS * rate));
+    this.#bytes = Math.min(most, this.#bytes + SHARE * bytes);
   }
 
   /** Whether the budget exceeds the reserve. @param rate  of the session, in bytes per millisecond */

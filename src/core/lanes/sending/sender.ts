@@ -83,7 +83,7 @@ export class LaneSender {
     this.inFlight += size;
     lane.assign(now, entry, size, this.sentBytes);
     this.#pacer.spend(size);
-    this.#budget.earn(this.#demand.isLimited(now) ? LIMITED_HEDGE_SHARE * size : size);
+    this.#budget.earn(this.#demand.isLimited(now) ? LIMITED_HEDGE_SHARE * size : size, this.#pacer.rate);
     this.dirty |= lane.bit;
     this.frames++;
   }
