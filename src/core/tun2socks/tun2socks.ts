@@ -1,15 +1,4 @@
 import type { UnreachableKind } from "../../wire/capsule.ts";
-import { updateChecksum } from "../../wire/ip/checksum.ts";
-import {
-  ICMP_CHECKSUM,
-  ICMP_ECHO_REPLY,
-  ICMP_ECHO_REQUEST,
-  ICMP_HEADER_BYTES,
-  ICMPV6_ECHO_REPLY,
-  ICMPV6_ECHO_REQUEST,
-  icmpSum,
-  writeIcmpChecksum,
-} from "../../wire/ip/icmp.ts";
 import {
   IpPacket,
   PROTOCOL_ICMP,
@@ -17,22 +6,21 @@ import {
   PROTOCOL_TCP,
   PROTOCOL_UDP,
 } from "../../wire/ip/ip-packet.ts";
-import { isIpv4ChecksumRight, writeIpv4Checksum } from "../../wire/ip/ipv4.ts";
+import { isIpv4ChecksumRight } from "../../wire/ip/ipv4.ts";
 import { isUdpChecksumRight, MAX_UDP_PAYLOAD_BYTES, UDP_HEADER_BYTES, udpEnd } from "../../wire/ip/udp.ts";
 import {
-  VIRTIO_GSO_NONE,
   VIRTIO_GSO_UDP_L4,
   VIRTIO_NET_HEADER_BYTES,
   virtioGsoSize,
   virtioGsoType,
-  writeVirtioNetHeader,
 } from "../../wire/ip/virtio-net.ts";
-import { readUint16, writeUint16 } from "../../wire/network-order.ts";
+import { readUint16 } from "../../wire/network-order.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
 import { addressPort, copyAddress, sameBytes, writeAddress } from "../../wire/socket-address.ts";
 import { UsageError } from "../errors.ts";
 import type { PacketTap } from "../tap.ts";
 import { TokenBucket } from "../token-bucket.ts";
+import { EchoReplies } from "./echo-replies.ts";
 import { IcmpErrors } from "./icmp-errors.ts";
 import { KernelSegments } from "./kernel-segments.ts";
 import type { DeviceAddresses, Tun2SocksOptions } from "./options.ts";
@@ -58,7 +46,6 @@ import { UdpAssociations } from "./udp-associations.ts";
 const NONE = -1;
 const NEVER = Number.POSITIVE_INFINITY;
 const SWEEP_MS = 1_000;
-const ECHO_HOP_LIMIT = 64;
 /** Most datagrams that the kernel puts into one packet (UDP_MAX_SEGMENTS). */
 const MAX_SEGMENTS = 128;
 
@@ -123,6 +110,7 @@ export class Tun2Socks {
   readonly #reassembler: Reassembler;
   readonly #writer: PacketWriter;
   readonly #icmp: IcmpErrors;
+  readonly #echo: EchoReplies;
   readonly #router: Router;
   readonly #tcp: KernelSegments | StackSegments;
   readonly #packet = new IpPacket();
@@ -143,6 +131,7 @@ export class Tun2Socks {
       ipv4?.peer,
       ipv6?.peer,
     ]);
+    this.#echo = new EchoReplies(this.#packet, this.#writer, this.toDevice, this.counters, virtio);
     this.#router = new Router(options, this.counters);
     this.segments = new SegmentBatch(BATCH_PACKETS, options.hasTcpStack);
     const onClosed = (flow: number, reason: FlowEnd) =>
@@ -442,7 +431,7 @@ export class Tun2Socks {
     const { protocol, version } = this.#packet;
     if (protocol === PROTOCOL_UDP) this.#handleUdp(now, bytes, offset, isForPeer);
     else if (protocol === PROTOCOL_TCP) this.#tcp.handle(now, bytes, offset, device, isForPeer);
-    else if (protocol === (version === 4 ? PROTOCOL_ICMP : PROTOCOL_ICMPV6)) this.#handleIcmp(bytes, offset);
+    else if (protocol === (version === 4 ? PROTOCOL_ICMP : PROTOCOL_ICMPV6)) this.#echo.handle(bytes, offset);
     else {
       this.counters.drop("protocol");
       this.#icmp.answer(now, bytes, this.#packet, "protocol");
@@ -553,55 +542,6 @@ export class Tun2Socks {
   #endAssociation(association: number, reason: "idle" | "evicted"): void {
     this.#associations.end(association);
     this.#outputs.push({ kind: "association-closed", association, reason });
-  }
-
-  // ICMP
-
-  /** Answers echo requests (RFC 792, RFC 4443 §4.1). Other messages have no recipient here. */
-  #handleIcmp(bytes: Uint8Array, offset: number): void {
-    const { counters } = this;
-    const packet = this.#packet;
-    const { transport, end, source, destination, addressBytes, start } = packet;
-    const request = addressBytes === 4 ? ICMP_ECHO_REQUEST : ICMPV6_ECHO_REQUEST;
-    const reply = addressBytes === 4 ? ICMP_ECHO_REPLY : ICMPV6_ECHO_REPLY;
-    if (end - transport < ICMP_HEADER_BYTES) {
-      counters.drop("malformed");
-      return;
-    }
-    if (bytes[transport] !== request || bytes[transport + 1] !== 0) {
-      counters.drop("icmp");
-      return;
-    }
-    const hasOffload = this.#options.virtio && offset !== NONE;
-    const isPartial = hasOffload && isChecksumPartial(bytes, offset);
-    if (isPartial) writeIcmpChecksum(bytes, transport, end, source, destination, addressBytes);
-    else if (icmpSum(bytes, transport, end, source, destination, addressBytes) !== 0xffff) {
-      counters.drop("bad_checksum");
-      return;
-    }
-    counters.echoes++;
-    bytes[transport] = reply;
-    const checksum = readUint16(bytes, transport + ICMP_CHECKSUM);
-    writeUint16(bytes, transport + ICMP_CHECKSUM, updateChecksum(checksum, request << 8, reply << 8));
-    if (offset === NONE) {
-      const writer = this.#writer;
-      const to = writer.begin(addressBytes, bytes, destination, bytes, source);
-      this.toDevice.arena.set(bytes.subarray(transport, end), to);
-      writer.finish(addressBytes, packet.protocol, to + end - transport, NONE);
-      return;
-    }
-    for (let i = 0; i < addressBytes; i++) {
-      const byte = bytes[source + i];
-      bytes[source + i] = bytes[destination + i];
-      bytes[destination + i] = byte;
-    }
-    if (addressBytes === 4) {
-      bytes[start + 8] = ECHO_HOP_LIMIT;
-      writeIpv4Checksum(bytes, start);
-    } else bytes[start + 7] = ECHO_HOP_LIMIT;
-    if (this.#options.virtio) writeVirtioNetHeader(bytes, offset, 0, VIRTIO_GSO_NONE, 0, 0, 0, 0);
-    counters.packetsOut++;
-    this.toDevice.add(1, offset, end - offset);
   }
 
   // Time
