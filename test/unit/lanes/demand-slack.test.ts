@@ -1,9 +1,23 @@
 import { describe, expect, it } from "vitest";
 import { DemandSlack } from "../../../src/core/lanes/rate/demand-slack.ts";
+import type { Interval } from "../../../src/core/lanes/rate/measures.ts";
+
+/** Intervals of 25 ms. */
+function spend(
+  slack: DemandSlack,
+  ms: number,
+  dropped: number,
+  sent: number,
+  lateShare = 0,
+  isShort = true,
+): void {
+  const interval = { length: 25, dropped, frames: sent, lateShare } as Interval;
+  for (let now = 0; now < ms; now += 25) slack.note(interval, isShort);
+}
 
 function slackAfter(ms: number, dropped: number, sent: number): number {
   const slack = new DemandSlack();
-  for (let now = 0; now < ms; now += 25) slack.note(25, dropped, sent);
+  spend(slack, ms, dropped, sent);
   return slack.value;
 }
 
@@ -22,10 +36,23 @@ describe("the delay that is accepted for a path that may be underestimated", () 
 
   it("disappears when the demand is met", () => {
     const slack = new DemandSlack();
-    for (let i = 0; i < 400; i++) slack.note(25, 1, 1);
+    spend(slack, 10_000, 1, 1);
     expect(slack.value).toBeGreaterThan(0);
-    for (let i = 0; i < 400; i++) slack.note(25, 0, 1);
+    spend(slack, 10_000, 0, 1);
     expect(slack.value).toBe(0);
+  });
+
+  it("disappears while most lanes are late, as over a queue that is shorter, and comes back slowly", () => {
+    const slack = new DemandSlack();
+    spend(slack, 10_000, 1, 1, 0.4);
+    spend(slack, 10_000, 1, 1, 0.8, false);
+    expect(slack.value).toBeGreaterThan(14);
+    spend(slack, 100, 1, 1, 0.8);
+    expect(slack.value).toBeLessThan(1);
+    spend(slack, 5_000, 1, 1);
+    expect(slack.value).toBeLessThan(5);
+    spend(slack, 60_000, 1, 1);
+    expect(slack.value).toBeGreaterThan(14);
   });
 
   it("is 0 if nothing is sent", () => {

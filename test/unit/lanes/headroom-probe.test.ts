@@ -12,6 +12,8 @@ const RATE = 1_000;
 interface Path {
   /** In bytes per millisecond. */
   readonly capacity: number;
+  /** Longest wait in the queue, in milliseconds. While it is reached, lanes become late. */
+  readonly longest?: number;
   /** Milliseconds that are added to every packet, and by how much that varies. */
   readonly added?: number;
   readonly varies?: number;
@@ -26,12 +28,17 @@ function drive(probe: HeadroomProbe, path: Path, ms: number, from = 0): { room: 
   measures.minRtt = RTT;
   const receipts: { at: number; sentAt: number; standing: number; sentBytes: number }[] = [];
   let [queue, sentBytes, newest, room, bursts, isBurst] = [0, 0, 0, 0, 0, false];
+  let overflowedAt = Number.NEGATIVE_INFINITY;
   for (let now = from; now < from + ms; now++) {
     const raise = probe.raise(now);
     if (raise > 1 && !isBurst) bursts++;
     isBurst = raise > 1;
     sentBytes += RATE * raise;
     queue = Math.max(0, queue + (RATE * raise) / path.capacity - 1);
+    if (queue > (path.longest ?? Number.POSITIVE_INFINITY)) {
+      queue = path.longest!;
+      overflowedAt = now;
+    }
     const standing = queue + (path.added ?? 0) + (path.varies ?? 0) * (random() / 2 ** 32);
     receipts.push({ at: now + RTT + standing, sentAt: now, standing, sentBytes });
     while (receipts.length > 0 && receipts[0].at <= now) {
@@ -42,6 +49,7 @@ function drive(probe: HeadroomProbe, path: Path, ms: number, from = 0): { room: 
     if (now % TICK_MS !== 0) continue;
     const interval = { now, length: TICK_MS, isLimited: true, newest, frames: 100 } as Interval;
     interval.dropped = 100 * (path.dropped ?? 0.3);
+    interval.lateShare = now - overflowedAt < 3 * RTT ? 0.8 : 0.1;
     if (probe.tick(interval, measures, RATE, false)) room++;
   }
   return { room, bursts };
@@ -60,6 +68,12 @@ describe("HeadroomProbe", () => {
   it("finds none if the path is full, and tries less and less often", () => {
     const probe = new HeadroomProbe();
     expect(drive(probe, { capacity: RATE, added: 5, varies: 3 }, 30_000)).toEqual({ room: 0, bursts: 7 });
+    expect(probe.own).toBe(0);
+  });
+
+  it("finds none if the queue is full and therefore does not grow", () => {
+    const probe = new HeadroomProbe();
+    expect(drive(probe, { capacity: RATE, added: 8, longest: 1 }, 30_000)).toEqual({ room: 0, bursts: 7 });
     expect(probe.own).toBe(0);
   });
 

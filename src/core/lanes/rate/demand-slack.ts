@@ -5,25 +5,37 @@
  * to every packet. This looks like a queue, but a lower rate does not end it: the measured rate follows what is sent, which follows the
  * measured rate, downward. A session that drops a fifth of its demand has probably reached the path's rate. One that drops half of it
  * should make sure, at the cost of a few milliseconds for all.
+ *
+ * A queue may be shorter than the slack. It then overflows before it shows, and the losses drop still more of the demand. So the slack
+ * shrinks when most lanes are late, which random losses alone seldom cause, although no longer queue shows.
  */
 import { DropShare } from "./drop-share.ts";
+import type { Interval } from "./measures.ts";
 
 /** Shares of dropped demand at which the slack begins, and at which it reaches its maximum. */
 const FIRST_SHARE = 0.28;
 const LAST_SHARE = 0.45;
 const MAX_MS = 15;
+/** Share of late lanes above which a queue overflows; the factor for the slack then; and the time over which this is forgotten. */
+export const CROWD = 0.6;
+const DISPROVED = 0.5;
+const FORGET_MS = 20_000;
 
 export class DemandSlack {
   readonly #share = new DropShare();
+  /** Factor for the slack. */
+  #trust = 1;
 
   /** Milliseconds. */
   get value(): number {
     const part = (this.#share.value - FIRST_SHARE) / (LAST_SHARE - FIRST_SHARE);
-    return MAX_MS * Math.max(0, Math.min(1, part));
+    return this.#trust * MAX_MS * Math.max(0, Math.min(1, part));
   }
 
-  /** See {@link DropShare.note}. */
-  note(length: number, dropped: number, sent: number): void {
-    this.#share.note(length, dropped, sent);
+  /** To be called at the end of each interval. @param isShort  whether no queue longer than the slack shows */
+  note({ length, dropped, frames, lateShare }: Interval, isShort: boolean): void {
+    this.#share.note(length, dropped, frames);
+    if (lateShare > CROWD && isShort) this.#trust *= DISPROVED;
+    else this.#trust += Math.min(1, length / FORGET_MS) * (1 - this.#trust);
   }
 }

@@ -9,10 +9,12 @@
  *     excess = sent / capacity − time,     growth = delay after − delay before,     the path is full if growth ≈ excess
  *
  * If the delay does not grow, there is room, and the delay before the burst was not a queue: from then on it counts as the path's own.
- * After a burst that made a queue, the next one is further away.
+ * After a burst that made a queue, the next one is further away. A short queue that is full does not grow either: the burst then makes
+ * most lanes late, and found no room.
  */
 
 import { targetFor } from "./delay-mode.ts";
+import { CROWD } from "./demand-slack.ts";
 import { DropShare } from "./drop-share.ts";
 import type { Interval, Measures } from "./measures.ts";
 
@@ -76,7 +78,7 @@ export class HeadroomProbe {
     const { now, length, dropped, frames } = interval;
     this.#dropped.note(length, dropped, frames);
     this.own *= Math.max(0, 1 - length / FORGET_MS);
-    const hasRoom = this.#isOver(interval) && this.#judge(now, capacity, measures.minRtt);
+    const hasRoom = this.#isOver(interval) && this.#judge(interval, capacity, measures.minRtt);
     const isDue = interval.isLimited && this.#dropped.value > LEAST_DROPPED && now >= this.#nextAt;
     if (isDue && !this.isRunning && !isPaused)
       this.#begin(interval, capacity, measures.minRtt + measures.standing);
@@ -115,10 +117,10 @@ export class HeadroomProbe {
     return this.isRunning && (newest >= this.#end || now >= this.#giveUpAt);
   }
 
-  #judge(now: number, capacity: number, minRtt: number): boolean {
+  #judge({ now, lateShare }: Interval, capacity: number, minRtt: number): boolean {
     this.isRunning = false;
     const shortest = Math.max(INTERVAL_MS, INTERVAL_RTTS * minRtt);
-    const growth = this.#growth;
+    const growth = lateShare > CROWD ? 1 : this.#growth;
     const hasRoom = growth <= ROOM;
     if (hasRoom) {
       this.#interval = INTERVAL_MS;

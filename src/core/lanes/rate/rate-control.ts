@@ -124,7 +124,7 @@ export class RateControl {
   tick(interval: Interval): void {
     const { mode } = this;
     this.pause = 0;
-    this.#slack.note(interval.length, interval.dropped, interval.frames);
+    this.#slack.note(interval, this.standing < targetFor(this.rate));
     const slack = mode === "compete" ? 0 : Math.max(this.#slack.value, this.#headroom.own);
     this.#measures.update(interval, this.#path, slack, this.#probe.lastAt);
     const capacity = mode === "compete" ? this.#compete.total : Math.max(this.#ceiling, this.#delay.capacity);
