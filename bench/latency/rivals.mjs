@@ -11,7 +11,7 @@ import { ADDRESS, FAR, folder, linesOf, NEAR, TRAFFIC } from "./hosts.mjs";
 /** @typedef {import("./subjects.mjs").Running} Running */
 
 const MBIT = 1e6;
-/** Settings of TCP inside WireGuard. */
+/** Congestion control of TCP inside WireGuard. */
 const INNER_CONGESTION = "cubic";
 /** Start of an inner transfer that does not count, s. */
 const INNER_WARM_UP = 2;

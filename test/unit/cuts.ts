@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import type { StreamCoding } from "../../src/core/stream-coding.ts";
 
-/** Lengths of the pieces in which a stream comes, used in turns; none for all at once. */
+/** Lengths of the pieces of a stream, used in turn; none for a single piece. */
 export const cutLengths = fc.array(fc.integer({ min: 1, max: 40 }), { maxLength: 20 });
 
 /** Cuts a stream into pieces of these lengths. */
@@ -16,7 +16,7 @@ export function cut(bytes: Uint8Array, lengths: readonly number[]): Uint8Array[]
   return pieces;
 }
 
-/** One after the other. */
+/** Joins the parts in order. */
 export function concat(...parts: readonly Uint8Array[]): Uint8Array {
   return Uint8Array.from(parts.flatMap((part) => [...part]));
 }

@@ -45,16 +45,16 @@ interface Datagram {
   readonly fromText: string;
 }
 
-/** Several processes with native I/O, and sockets of a test, in one memory and one time. */
+/** Several processes with native I/O and the test's sockets, in shared memory and virtual time. */
 export class MemoryNet {
   now = 1_000;
   readonly random: () => number;
-  /** Without, native modules have no shortcuts. */
+  /** If false, native modules have no shortcuts. */
   readonly hasShortcuts: boolean;
-  /** Bytes that a connection holds in one direction, and most that are read at once. */
+  /** Capacity of a connection in each direction, and the largest read, in bytes. */
   pipeBytes = 65_536;
   chunkBytes = WHOLE;
-  /** How often a connection is read in one turn, as long as there is something. */
+  /** Most reads of a connection in one turn. */
   readRounds = 1;
   readonly listeners = new Map<string, { native: MemoryNative; onAccept: (descriptor: number) => void }>();
   readonly #natives: MemoryNative[] = [];
@@ -99,7 +99,7 @@ export class MemoryNet {
     this.#datagrams.push({ from, to, bytes, fromText: formatAddress(from), toText: formatAddress(to) });
   }
 
-  /** Carries out what can be without time passing. */
+  /** Handles everything that needs no time to pass. */
   async settle(): Promise<void> {
     for (let idle = 0; idle < 3; ) {
       for (let i = 0; i < 8; i++) await Promise.resolve();
@@ -177,16 +177,16 @@ interface Stream {
   readonly descriptor: number;
   readonly name: AddressBytes;
   peer: Stream | undefined;
-  /** What has come and was not read. */
+  /** Bytes received but not yet read. */
   inbox: number[];
   hasEnd: boolean;
-  /** It has been read to its end. */
+  /** The stream has been read to its end. */
   hasEnded: boolean;
   isPaused: boolean;
   buffer: Uint8Array;
   onRead: (count: number) => void;
   onWritable: () => void;
-  /** The system has not taken all of the script's last write: `onWritable` is due. */
+  /** The system has not accepted all of the script's last write: `onWritable` is due. */
   owes: boolean;
   /** Of a shortcut's write. */
   rest: Uint8Array;
@@ -224,7 +224,7 @@ export class MemoryDevice implements Device {
   readonly hasKernel = false;
   readonly descriptor: number;
   readonly events: DeviceEvents;
-  /** What its applications have sent, and what they have got. */
+  /** Packets that its applications have sent and received. */
   readonly sent: Uint8Array[] = [];
   readonly written: Uint8Array[] = [];
   mtu = 0;
@@ -245,7 +245,7 @@ export class MemoryDevice implements Device {
   async close(): Promise<void> {}
 }
 
-/** The native module of a process: the rules of native/io/shortcut.h, in the clear. */
+/** The native module of a process, a readable version of the rules in native/io/shortcut.h. */
 export class MemoryNative {
   readonly module: NativeModule;
   readonly #net: MemoryNet;
@@ -260,7 +260,7 @@ export class MemoryNative {
   #rows: Int32Array = new Int32Array(0);
   #addresses: Uint8Array = new Uint8Array(0);
   #onBatch: (count: number) => void = () => {};
-  /** Datagrams that shortcuts have carried, and rows and reads that the script was entered for. */
+  /** Datagrams that shortcuts have carried, and rows and reads passed to the script. */
   carried = 0;
   entered = 0;
   /** `TIME PORT` of each socket that was closed. */
@@ -280,7 +280,7 @@ export class MemoryNative {
     return [...this.#streams.keys()];
   }
 
-  /** @param datagrams  those of this step, to whomever */
+  /** @param datagrams  all datagrams of this step */
   step(datagrams: readonly Datagram[]): boolean {
     let moved = this.#receive(datagrams);
     for (const device of this.#devices.values()) moved = this.#readDevice(device) || moved;
@@ -448,7 +448,7 @@ export class MemoryNative {
 
   // Streams
 
-  /** @returns how many bytes the other end has room for */
+  /** @returns the other end's free space in bytes */
   #accept({ peer }: Stream, bytes: Uint8Array): number {
     if (peer === undefined) return bytes.length;
     const count = Math.max(0, Math.min(bytes.length, this.#net.pipeBytes - peer.inbox.length));
@@ -546,7 +546,7 @@ export class MemoryNative {
     for (const shortcut of this.#shortcuts.values()) if (isOf(shortcut)) shortcut.hasEnded = true;
   }
 
-  /** Ends a connection without a word, as a crash of the other end does. */
+  /** Ends a connection silently, as a crash of the other end does. */
   cut(descriptor: number): void {
     const stream = this.#streams.get(descriptor)!;
     this.#endOf((one) => one.stream === descriptor);

@@ -8,7 +8,7 @@ import { formatAddress, makeAddress } from "../../src/wire/socket-address.ts";
 
 const NO_BYTES = new Uint8Array(0);
 
-/** A machine without a system: its sockets, connections and clock are in memory. It names nothing but ECMAScript. */
+/** A machine with sockets, connections and a clock in memory. It uses nothing but ECMAScript. */
 export class MemoryWorld {
   #now = 1_000;
   readonly #turns: (() => void)[] = [];
@@ -19,7 +19,7 @@ export class MemoryWorld {
   #nextPort = 40_000;
   #random = 7;
 
-  /** One turn of the loop; when nothing is left in it, time goes on. */
+  /** One turn of the loop; time advances when it is empty. */
   step(): void {
     const turns = this.#turns.splice(0);
     for (const turn of turns) turn();
@@ -149,7 +149,7 @@ export class MemoryWorld {
   }
 }
 
-/** One end of a connection, whose other end gets everything in the next turn. */
+/** One end of a connection; its bytes reach the other end in the next turn. */
 class MemoryStream extends ListenedStream {
   readonly reusesMemory = false;
   readonly localIp = "127.0.0.1";

@@ -1,9 +1,7 @@
-/**
- * IP packets for tests, built and judged slowly and apart from src/: a second opinion on every checksum and length.
- */
+/** IP packets for tests, built and checked slowly and independently of src/: a second opinion on every checksum and length. */
 import { isIPv6 } from "node:net";
 
-/** RFC 1071 as its text says it, word by word. */
+/** RFC 1071, followed literally. */
 export function slowChecksum(...parts: Uint8Array[]): number {
   const bytes = Buffer.concat(parts.map((part) => Buffer.from(part)));
   let sum = 0n;
@@ -48,7 +46,7 @@ export interface IpFields {
   readonly options?: Uint8Array;
 }
 
-/** An IP packet around `payload`, whose checksums are as they are. */
+/** An IP packet around `payload`, whose checksums stay unchanged. */
 export function ipPacket(fields: IpFields, payload: Uint8Array): Buffer {
   const [source, destination] = [ip(fields.source), ip(fields.destination)];
   const ttl = fields.ttl ?? 64;
@@ -156,14 +154,14 @@ export function echoPacket(
   return ipPacket(fields, withChecksum(fields, 2, message));
 }
 
-/** What a packet says; see {@link inspect}. */
+/** The contents of a packet; see {@link inspect}. */
 export interface Inspected {
   readonly version: number;
   readonly source: string;
   readonly destination: string;
   readonly protocol: number;
   readonly ttl: number;
-  /** Transport header and what follows. */
+  /** Transport header and payload. */
   readonly message: Buffer;
   readonly fragment: { readonly offset: number; readonly more: boolean; readonly id: number } | undefined;
   readonly sourcePort: number;

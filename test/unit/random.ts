@@ -1,4 +1,4 @@
-/** Repeatable random numbers: mulberry32. @returns a function that gives 32 bits */
+/** Reproducible random numbers (mulberry32). @returns a function that returns 32 bits */
 export function seededRandom(seed: number): () => number {
   let state = seed >>> 0;
   return () => {
@@ -9,7 +9,7 @@ export function seededRandom(seed: number): () => number {
   };
 }
 
-/** Repeatable random integers, by a linear congruential generator. @returns a function that gives one from 0 to before `below` */
+/** Reproducible random integers (a linear congruential generator). @returns a function that returns one from 0 to `below` - 1 */
 export function seededIntegers(seed: number): (below: number) => number {
   let state = seed;
   return (below) => {
@@ -25,9 +25,9 @@ export function randomBytes(random: () => number, length: number): Uint8Array {
   return bytes;
 }
 
-/** A copy with a few bytes changed, cut off, doubled or put in. */
+/** A copy with a few bytes changed, removed, repeated or inserted. */
 export function mutate(random: () => number, bytes: Uint8Array): Uint8Array {
-  // Not slice(), which of a Buffer is a view.
+  // Not slice(), which returns a view of a Buffer.
   let mutant: Uint8Array = new Uint8Array(bytes);
   for (let changes = 1 + (random() % 3); changes > 0; changes--) {
     const at = mutant.length === 0 ? 0 : random() % mutant.length;

@@ -3,7 +3,7 @@ import { blake3 } from "@noble/hashes/blake3.js";
 import type { Method } from "../../src/core/shadowsocks/method.ts";
 import { concat } from "./cuts.ts";
 
-/** Shadowsocks as its documents have it, over whole messages; what is tested is compared with it. */
+/** A reference for tests: Shadowsocks as its documents describe it, over whole messages. */
 
 /** EVP_BytesToKey with MD5, one iteration and no salt. */
 export function passwordKey(password: string, length: number): Uint8Array {

@@ -1,8 +1,8 @@
 export type Transitions = Readonly<Record<string, Readonly<Partial<Record<string, string>>>>>;
 
 /**
- * A machine as a Mermaid state diagram. Events that lead to the same state share an arrow; what leaves a state as it is
- * is left out.
+ * A machine as a Mermaid state diagram. Events that lead to the same state share an arrow; events that do not change the state
+ * are left out.
  */
 export function stateDiagram(transitions: Transitions): string {
   const lines = ["```mermaid", "stateDiagram-v2", `    [*] --> ${Object.keys(transitions)[0]}`];
@@ -17,7 +17,7 @@ export function stateDiagram(transitions: Transitions): string {
   return [...lines, "```"].join("\n");
 }
 
-/** Puts diagrams between the marks that name them. */
+/** Inserts diagrams between the marks that name them. */
 export function withDiagrams(text: string, machines: Readonly<Record<string, Transitions>>): string {
   let whole = text;
   for (const [name, transitions] of Object.entries(machines)) {

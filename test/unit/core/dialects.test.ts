@@ -74,7 +74,7 @@ function write(
 
 const UOT = { one: makeAddress("sp.udp-over-tcp.arpa", 0)!, two: makeAddress("sp.v2.udp-over-tcp.arpa", 0)! };
 
-/** What the programs were seen to send: one datagram `hello` to 203.0.113.5:7777, or to the fixed target. */
+/** Captured bytes of the programs: one datagram `hello` to 203.0.113.5:7777 or to the fixed target. */
 const CAPTURES = [
   ["udptunnel", "client", `${UDPTUNNEL_HELLO} 0005 68656c6c6f`],
   ["udptunnel", "server", "0005 68656c6c6f"],
@@ -91,26 +91,29 @@ const CAPTURES = [
 ] as const;
 
 describe("dialects", () => {
-  it.each(CAPTURES)("%s: the %s writes the bytes that the program was seen to send", (name, role, hex) => {
+  it.each(CAPTURES)("%s: the %s writes the captured bytes of the program", (name, role, hex) => {
     expect(write(name, role, target, true)).toBe(hex.replaceAll(" ", ""));
   });
 
-  it.each(CAPTURES)("%s: the other end reads what a program's %s sends, cut anywhere", (name, role, hex) => {
-    const other = role === "client" ? "server" : "client";
-    const hasAddress = dialectByName(name)!.addresses !== "none";
-    const expected = hasAddress ? "203.0.113.5:7777 hello" : "hello";
-    const frames = bytesOf(hex + (name === "udptunnel" && role === "client" ? hex.slice(-15) : hex));
-    fc.assert(
-      fc.property(cutLengths, (lengths) => {
-        const reader = new FrameReader(codec(name, other));
-        expect(read(reader, cut(frames, lengths))).toEqual([expected, expected]);
-        expect(reader.isBetweenFrames).toBe(true);
-      }),
-      { numRuns: 50 },
-    );
-  });
+  it.each(CAPTURES)(
+    "%s: the other end reads the bytes of a program's %s, cut anywhere",
+    (name, role, hex) => {
+      const other = role === "client" ? "server" : "client";
+      const hasAddress = dialectByName(name)!.addresses !== "none";
+      const expected = hasAddress ? "203.0.113.5:7777 hello" : "hello";
+      const frames = bytesOf(hex + (name === "udptunnel" && role === "client" ? hex.slice(-15) : hex));
+      fc.assert(
+        fc.property(cutLengths, (lengths) => {
+          const reader = new FrameReader(codec(name, other));
+          expect(read(reader, cut(frames, lengths))).toEqual([expected, expected]);
+          expect(reader.isBetweenFrames).toBe(true);
+        }),
+        { numRuns: 50 },
+      );
+    },
+  );
 
-  it("gnb: keepalives and their answers have the bytes that were seen", () => {
+  it("gnb: keepalives and their answers equal the captured bytes", () => {
     expect(hexOf(codec("gnb", "client").keepalive(GNB_TIME)!)).toBe(GNB_KEEPALIVE.replaceAll(" ", ""));
     expect(hexOf(codec("gnb", "server").answerKeepalive(GNB_TIME)!)).toBe(GNB_ECHO.replaceAll(" ", ""));
     expect(read(new FrameReader(codec("gnb", "server")), [bytesOf(GNB_KEEPALIVE)])).toEqual(["keepalive"]);
@@ -203,7 +206,7 @@ describe("dialects", () => {
     expect(read(new FrameReader(codec(name, "server")), [bytesOf(hex)])).toEqual(["malformed"]);
   });
 
-  it("a truncated frame keeps no more memory than arrived of it", () => {
+  it("a truncated frame takes no more memory than its bytes that have arrived", () => {
     const reader = new FrameReader(codec("mullvad", "server"));
     expect(reader.next(bytesOf("fffe 00"), 0, 3)).toBe(FRAME_INCOMPLETE);
     expect(reader.data.length).toBeLessThan(1_000);
@@ -245,7 +248,7 @@ describe("first bytes", () => {
     ["050000", undefined],
   ])("%s are recognised", (hex, name) => {
     expect(judge(hex)).toBe(name);
-    // Whatever it is, it is told from some length on, and before that only more bytes are wanted, or it is the same.
+    // The verdict is final from some length on; a shorter prefix gives the same verdict or needs more bytes.
     const bytes = bytesOf(hex);
     for (let length = 1; length <= bytes.length; length++) {
       const found = judgeFirstBytes(protocols, bytes, length, false);
@@ -270,7 +273,7 @@ describe("first bytes", () => {
     expect(judge("05ff", true)).toBe(undefined);
   });
 
-  it("frames are read only as far as they go", () => {
+  it("frames are never read past their end", () => {
     const frame = new Frame();
     for (const { name } of DIALECTS) {
       const it = codec(name, "server");

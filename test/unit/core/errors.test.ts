@@ -1,7 +1,7 @@
 import { expect, it } from "vitest";
 import { ERROR_CODES } from "../../../src/core/errors.ts";
 
-/** Published once, and never to stand for anything else. */
+/** Retired numbers, which must never get another meaning. */
 const RETIRED = { ERR_DATAGRAM_LENGTH: 42 };
 
 it("gives every error code its own number, and never a retired one", () => {

@@ -65,7 +65,7 @@ const ipv4 = makeAddress("192.0.2.1", 53)!;
 const ipv6 = makeAddress("2001:db8::1", 443)!;
 const name = makeAddress("example.test", 443)!;
 
-/** Half of the inputs are random, half are good ones with changes. */
+/** Half of the inputs are random, half are mutated good ones. */
 function inputs(
   seed: number,
   count: number,
@@ -211,7 +211,7 @@ describe("a million random and mutated inputs neither throw, nor hang, nor are r
           if (status === READ_CAPSULE && reader.valueEnd > reader.data.length)
             throw new Error("past the end");
         }
-        // A reader that waits for a long value takes all that follows for it.
+        // A reader inside a long value would take the rest as part of it.
         if (status > READ_CAPSULE || isLast) readers[index] = new CapsuleReader(sets[index]);
       }
     });
@@ -303,7 +303,7 @@ function serverCapsules(): Uint8Array[] {
   return [encodeUnreachable(2, "port", 0), encodeUnreachable(1, "too-big", 1280)];
 }
 
-/** Those that a client sends of which its tunnel does not end. */
+/** Good capsules from a client that do not end its tunnel. */
 function honestCapsules(): Uint8Array[] {
   const [datagram] = controlCapsules();
   return [
@@ -361,7 +361,7 @@ describe("200,000 chunks of random and mutated capsules after the handshake", ()
     let rows = 0;
     for (let i = 0; i < 200_000; i++) {
       if (connection >= 0 && i % 100 === 0) {
-        // A mutant may have begun an unknown capsule that swallows all that follows.
+        // A mutant may have started an unknown capsule that swallows the rest.
         server.handleDisconnected(network.now, connection);
         connection = -1;
       }
@@ -391,7 +391,7 @@ describe("200,000 chunks of random and mutated capsules after the handshake", ()
         const { outgoing, contexts } = server;
         for (let row = 0; row < outgoing.count; row++) {
           const target = contexts.target[outgoing.context[row]];
-          // Names are not sent to, and contexts go on standing for what they stood for.
+          // No datagram goes to a name, and contexts keep their meaning.
           if (target === undefined || isDomain(target)) throw new Error("no target");
           if (contexts.association[outgoing.context[row]] !== outgoing.association[row])
             throw new Error("another's");

@@ -26,8 +26,8 @@ describe("a fixed number of lanes", () => {
   });
 });
 
-describe("as many lanes as help", () => {
-  it("begin with one, without receipts if the server is local", () => {
+describe("--lanes auto", () => {
+  it("starts with one lane, without receipts if the server is local", () => {
     for (const isLocal of [true, false]) {
       const count = new LaneCount("auto", isLocal);
       expect([count.wanted, count.offersReceipts]).toEqual([1, !isLocal]);
@@ -38,19 +38,19 @@ describe("as many lanes as help", () => {
     }
   });
 
-  it("double when lanes have become late, again and again, up to sixteen", () => {
+  it("doubles the lanes up to sixteen as long as lanes become late", () => {
     const count = begun();
     expect(count.grow(1_000, 1)).toBe(false);
     expect(count.grow(1_000, 2)).toBe(true);
     expect(count.wanted).toBe(8);
-    // The new ones get time to show what they bring.
+    // New lanes get time to show their effect.
     expect(count.grow(1_200, 4)).toBe(false);
     expect(count.grow(1_300, 4)).toBe(true);
     expect(count.grow(9_000, 100)).toBe(false);
     expect(count.wanted).toBe(16);
   });
 
-  it("halve after a quiet minute, down to four", () => {
+  it("halves the lanes after a quiet minute, down to four", () => {
     const count = begun();
     count.grow(1_000, 2);
     count.grow(2_000, 4);
@@ -64,7 +64,7 @@ describe("as many lanes as help", () => {
     expect(count.wanted).toBe(4);
   });
 
-  it("stay at the current number for five minutes after four refusals in a row", () => {
+  it("keeps the current number for five minutes after four refusals in a row", () => {
     const count = begun();
     for (let i = 0; i < 3; i++) count.handleFailed(i, 3);
     count.handleProven();
@@ -77,13 +77,13 @@ describe("as many lanes as help", () => {
     expect(count.wanted).toBe(6);
   });
 
-  it("are not taken for refused while no lane is up", () => {
+  it("counts no refusals while no lane is up", () => {
     const count = begun();
     for (let i = 0; i < 20; i++) count.handleFailed(i, 0);
     expect(count.wanted).toBe(4);
     for (let i = 0; i < 4; i++) count.handleFailed(i, 2);
     expect(count.wanted).toBe(2);
-    // The path as a whole was gone: what was refused before says nothing any more.
+    // The whole path was down, so earlier refusals no longer count.
     count.handleFailed(10, 0);
     expect(count.grow(1_000, 2)).toBe(true);
   });
@@ -107,7 +107,7 @@ describe("as many lanes as help", () => {
     expect(count.isSampling).toBe(false);
   });
 
-  it("do not measure at a server that does not support receipts", () => {
+  it("does not measure at a server that does not support receipts", () => {
     const count = new LaneCount("auto", false);
     count.begin(0, false);
     expect(count.isSampling).toBe(false);

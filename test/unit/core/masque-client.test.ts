@@ -89,7 +89,7 @@ describe("a client of standard MASQUE", () => {
     return from;
   }
 
-  it("sends a request when there is a datagram, which waits for the answer", () => {
+  it("sends a request for the first datagram, which waits for the answer", () => {
     expect(outputs()).toEqual([]);
     send(one, "a");
     expect(lanesOf("connect")).toEqual([0]);
@@ -250,7 +250,7 @@ describe("a client of standard MASQUE", () => {
     expect(client.contexts.size).toBe(0);
   });
 
-  it("past its bounds, datagrams to new targets are dropped and counted until one is idle", () => {
+  it("drops and counts datagrams to new targets above its bounds until a target is idle", () => {
     const targets = Array.from({ length: 10 }, (_, i) => makeAddress(`192.0.2.${i + 1}`, 53)!);
     for (const target of targets) send(target, "x");
     expect(client.counters.drops.context_limit).toBe(2);
@@ -269,7 +269,7 @@ describe("a client of standard MASQUE", () => {
     expect(lanesOf("connect")).toHaveLength(1);
   });
 
-  it("random and mutated streams from 200 proxies neither throw nor leave anything behind", () => {
+  it("survives random and mutated streams from 200 proxies without an exception or a leak", () => {
     const random = seededRandom(12);
     const valid = [
       datagram(0, "a"),

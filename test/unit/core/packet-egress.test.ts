@@ -35,7 +35,7 @@ function sourceOf(packet: Uint8Array): string {
   return formatAddress(source);
 }
 
-/** What an echo behind the device makes of a packet that is no fragment: addresses and ports change places. */
+/** The answer of an echo behind the device to an unfragmented packet: addresses and ports swapped. */
 function echoed(packet: Uint8Array): Uint8Array {
   const view = new IpPacket();
   view.read(packet, 0, packet.length);
@@ -72,7 +72,7 @@ function receive(egress: PacketEgress, packets: readonly Uint8Array[]): Datagram
   return datagrams;
 }
 
-/** What is told of ICMP errors: `association remote kind mtu`. */
+/** Reported ICMP errors: `association remote kind mtu`. */
 function told(egress: PacketEgress, packets: readonly Uint8Array[]): string[] {
   const lines: string[] = [];
   for (const packet of packets) {

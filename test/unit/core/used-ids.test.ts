@@ -14,7 +14,7 @@ describe("UsedIds", () => {
     }
   });
 
-  it("forgets the lowest past 1,024 gaps, and keeps the others", () => {
+  it("forgets the lowest ids above 1,024 gaps and keeps the others", () => {
     const ids = new UsedIds();
     for (let i = 0; i < 2_000; i++) ids.add(4 * i);
     expect(ids.has(0)).toBe(false);

@@ -21,7 +21,7 @@ interface Path {
   readonly dropped?: number;
 }
 
-/** Sends over a path with a queue for so many milliseconds, from a time on. Answers how often a burst found room, and how many there were. */
+/** Sends over a path with a queue for some milliseconds. @returns how many bursts found room, and how many there were */
 function drive(probe: HeadroomProbe, path: Path, ms: number, from = 0): { room: number; bursts: number } {
   const random = seededRandom(7);
   const measures = new Measures();
@@ -65,7 +65,7 @@ describe("HeadroomProbe", () => {
     expect(probe.own).toBeLessThan(8);
   });
 
-  it("finds none if the path is full, and tries less and less often", () => {
+  it("finds none if the path is full, and tries at growing intervals", () => {
     const probe = new HeadroomProbe();
     expect(drive(probe, { capacity: RATE, added: 5, varies: 3 }, 30_000)).toEqual({ room: 0, bursts: 7 });
     expect(probe.own).toBe(0);
@@ -89,7 +89,7 @@ describe("HeadroomProbe", () => {
     expect(probe.own).toBeLessThanOrEqual(15);
   });
 
-  it("forgets it if a burst makes a queue, and with time", () => {
+  it("forgets the path's own delay if a burst builds a queue, and with time", () => {
     const probe = new HeadroomProbe();
     drive(probe, { capacity: 2 * RATE, added: 10 }, 5_000);
     const { own } = probe;

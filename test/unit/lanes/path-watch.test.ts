@@ -9,8 +9,8 @@ function receive(watch: PathWatch, sentAt: number, delay: number): void {
   watch.noteReceipt(sentAt + delay, (OFFSET + 1000 * sentAt) % 2 ** 32, 50);
 }
 
-describe("what a session sees of its path", () => {
-  it("tells the queue of each direction, whatever the clocks differ by", () => {
+describe("PathWatch", () => {
+  it("reports the queue of each direction for any difference of the clocks", () => {
     const watch = new PathWatch();
     for (let at = 0; at < 1_000; at += 20) receive(watch, at, at < 500 ? 25 : 60);
     for (let at = 0; at < 1_000; at += 20) watch.noteArrival(at, at < 500 ? -7 : 3);
@@ -42,7 +42,7 @@ describe("what a session sees of its path", () => {
     expect(watch.standing(later + 1_040, false)).toBeGreaterThanOrEqual(0);
   });
 
-  it("takes steady sparse datagrams for a call, and a burst of lookups for none", () => {
+  it("recognises a call by steady sparse datagrams, and not a burst of lookups", () => {
     const watch = new PathWatch();
     for (let i = 0; i < 60; i++) watch.noteSparse(10_000 + 10 * i);
     for (let at = 10_600; at < 15_000; at += 100) expect(watch.hasCall(at)).toBe(false);

@@ -27,7 +27,7 @@ describe("RateUse", () => {
     expect(wasUsed(limited, 1_200)).toBe(isUsed);
   });
 
-  it("takes a rate far beyond the rate of delivery for used", () => {
+  it("counts a rate far above the rate of delivery as used", () => {
     expect(wasUsed("", 1_240)).toBe(false);
     expect(wasUsed("", 1_260)).toBe(true);
   });

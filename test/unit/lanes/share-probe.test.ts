@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { ShareProbe } from "../../../src/core/lanes/rate/share-probe.ts";
 
-/** What a pause of 10 ms from 100 on says, where packets stood 40 ms before it and so long after it. */
+/** The result of a pause of 10 ms at time 100, if packets waited 40 ms before it and this long after it. */
 function judge(after: number): number {
   const probe = new ShareProbe();
   probe.begin(100, 10, 2_500, 50);
@@ -20,7 +20,7 @@ describe("ShareProbe", () => {
     expect(judge(35)).toBe(0.5);
   });
 
-  it("reports that others have all of it if the pause changes nothing", () => {
+  it("reports that others have the whole link if the pause changes nothing", () => {
     expect(judge(40)).toBe(1);
   });
 

@@ -97,7 +97,7 @@ describe("the limit of transfers beside a call", () => {
     for (const [i, time] of released.slice(1).entries()) expect(time).toBeGreaterThan(1.9 * released[i]);
   });
 
-  it("is released when others begin to fill the queue in its course", () => {
+  it("is released when others start to fill the queue while it applies", () => {
     const download = new Download();
     download.run(10_000);
     expect(download.limit.state).toBe("hold");
@@ -133,7 +133,7 @@ describe("the limit of transfers beside a call", () => {
     expect(Math.max(...buffers)).toBeGreaterThan(200 * CAPACITY);
   });
 
-  it("finds a link that takes a third, and one that takes it all again", () => {
+  it("follows a link whose rate falls to a third and recovers", () => {
     const download = new Download();
     download.run(10_000);
     download.capacity = CAPACITY / 3;
@@ -146,7 +146,7 @@ describe("the limit of transfers beside a call", () => {
     expect(download.run(5_000).rate).toBeGreaterThan(0.85 * CAPACITY);
   });
 
-  it("leaves something to transfers, whatever is measured", () => {
+  it("always leaves a minimum to transfers, whatever is measured", () => {
     for (let seed = 1; seed <= 20; seed++) {
       const random = seededRandom(seed);
       const draw = () => random() / 2 ** 32;
