@@ -1,5 +1,5 @@
 /** The dashboard: requests /status once a second and draws it. */
-import type { LaneStatus, SessionStatus } from "../src/host/status.ts";
+import type { LaneStatus, SessionStatus } from "../src/host/stats/status.ts";
 import type { AdminStatus } from "../src/node/admin/admin-server.ts";
 import type { FlowsAnswer } from "../src/node/admin/flows-as-json.ts";
 import { element, fill } from "./page.ts";

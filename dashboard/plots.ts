@@ -1,7 +1,7 @@
 import uPlot from "uplot";
 import type { HistogramReading } from "../src/core/metrics/histogram.ts";
 import { HISTOGRAMS } from "../src/core/metrics/table.ts";
-import type { TunnelStats } from "../src/host/tunnel-stats.ts";
+import type { TunnelStats } from "../src/host/stats/tunnel-stats.ts";
 import { element } from "./page.ts";
 
 /** Five minutes. */

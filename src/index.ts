@@ -10,7 +10,7 @@ export type { CommonOptions } from "./host/options/common.ts";
 export type { KeyOption } from "./host/options/keys.ts";
 export type { ForwardOptions, SocksCredentials } from "./host/options/udp-local.ts";
 export type { UdpServerOptions } from "./host/options/udp-server.ts";
-export type { Tun2SocksStats, TunnelStats } from "./host/tunnel-stats.ts";
+export type { Tun2SocksStats, TunnelStats } from "./host/stats/tunnel-stats.ts";
 export type { Tun2SocksHandle, UdpLocal, UdpServer } from "./node/handles.ts";
 export type { Tun2SocksOptions } from "./node/options/tun2socks.ts";
 export type { Carrier, UdpLocalOptions } from "./node/options/udp-local.ts";

@@ -1,5 +1,5 @@
 import { ERROR_CODES, HostError, ProtocolError, UsageError } from "../core/errors.ts";
-import type { TunnelStats } from "../host/tunnel-stats.ts";
+import type { TunnelStats } from "../host/stats/tunnel-stats.ts";
 import type { CHost, EventKind, Instance } from "./c-host.ts";
 import { statsArray } from "./stats/stats.ts";
 

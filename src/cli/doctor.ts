@@ -1,13 +1,13 @@
 import { UsageError } from "../core/errors.ts";
-import type { Step } from "../host/doctor/check.ts";
-import { hasFault } from "../host/doctor/check.ts";
+import type { Step } from "../host/doctor/checks/check.ts";
+import { hasFault } from "../host/doctor/checks/check.ts";
 import { finding } from "../host/doctor/findings.ts";
 import type { Redaction } from "../host/doctor/redaction.ts";
 import { redactText } from "../host/doctor/redaction.ts";
 import type { DoctorSettings } from "../host/doctor/settings.ts";
 import { DOCTOR_FIELDS } from "../host/doctor/settings.ts";
-import type { NameField, OptionFields } from "../host/options/fields.ts";
-import { checkFields } from "../host/options/fields.ts";
+import type { NameField, OptionFields } from "../host/options/fields/fields.ts";
+import { checkFields } from "../host/options/fields/fields.ts";
 import { gatherOptions } from "./option-sources.ts";
 import { HOST_FIELDS } from "./program-fields.ts";
 import type { ProgramLine } from "./program-line.ts";

@@ -1,5 +1,5 @@
-import type { NameField } from "../host/options/fields.ts";
-import { libraryName, wrong } from "../host/options/fields.ts";
+import type { NameField } from "../host/options/fields/fields.ts";
+import { libraryName, wrong } from "../host/options/fields/fields.ts";
 import { passedDescriptors } from "../node/passed-descriptors.ts";
 
 /**

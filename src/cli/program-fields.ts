@@ -1,7 +1,7 @@
 import { fstatSync } from "node:fs";
 import * as z from "zod";
-import type { OptionFields } from "../host/options/fields.ts";
-import { ADMIN_FIELDS } from "./admin-options.ts";
+import type { OptionFields } from "../host/options/fields/fields.ts";
+import { ADMIN_FIELDS } from "./admin/admin-options.ts";
 
 const LOG_LEVELS = ["debug", "info", "warn", "error", "silent"] as const;
 export type LogLevel = (typeof LOG_LEVELS)[number];

@@ -1,4 +1,4 @@
-import type { OptionFields } from "../host/options/fields.ts";
+import type { OptionFields } from "../host/options/fields/fields.ts";
 
 /** What a program's command line accepts, apart from the options that all programs have. */
 export interface ProgramLine {

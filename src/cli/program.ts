@@ -5,19 +5,19 @@ import { performance } from "node:perf_hooks";
 import { destination, pino } from "pino";
 import type prettyStream from "pino-pretty";
 import { UsageError } from "../core/errors.ts";
-import type { Step } from "../host/doctor/check.ts";
+import type { Step } from "../host/doctor/checks/check.ts";
 import type { Redaction } from "../host/doctor/redaction.ts";
 import type { DoctorSettings } from "../host/doctor/settings.ts";
 import type { Logger } from "../host/log.ts";
-import type { NameField } from "../host/options/fields.ts";
-import { checkFields } from "../host/options/fields.ts";
-import { statsLine, summarize } from "../host/stats-line.ts";
-import type { EndpointStatus, FlowStatus } from "../host/status.ts";
-import type { TunnelStats } from "../host/tunnel-stats.ts";
+import type { NameField } from "../host/options/fields/fields.ts";
+import { checkFields } from "../host/options/fields/fields.ts";
+import { statsLine, summarize } from "../host/stats/stats-line.ts";
+import type { EndpointStatus, FlowStatus } from "../host/stats/status.ts";
+import type { TunnelStats } from "../host/stats/tunnel-stats.ts";
 import type { AdminServer } from "../node/admin/admin-server.ts";
 import { onEvents } from "../node/handles.ts";
-import type { AdminOptions } from "./admin-options.ts";
-import { ADMIN_COMMANDS, checkAdmin } from "./admin-options.ts";
+import type { AdminOptions } from "./admin/admin-options.ts";
+import { ADMIN_COMMANDS, checkAdmin } from "./admin/admin-options.ts";
 import type { GatheredOptions } from "./option-sources.ts";
 import { gatherOptions } from "./option-sources.ts";
 import type { LogLevel } from "./program-fields.ts";
@@ -93,7 +93,7 @@ export async function runProgram<Options extends object, Running extends Handle>
     if (known !== undefined) {
       isStarting = true;
       // Loaded only if it is used.
-      const { runAdminCommand } = await import("./admin-client.ts");
+      const { runAdminCommand } = await import("./admin/admin-client.ts");
       await runAdminCommand({ name: program.name, version: packageVersion() }, known, rest);
       return;
     }

@@ -39,6 +39,6 @@ export {
   ROUTE_SOCKS,
   ROUTE_TUNNEL,
 } from "./tun2socks/rules.ts";
-export type { AcceptedFlow } from "./tun2socks/tcp-segments.ts";
+export type { AcceptedFlow } from "./tun2socks/tcp/tcp-segments.ts";
 export type { Tun2SocksOutput } from "./tun2socks/tun2socks.ts";
 export { Tun2Socks } from "./tun2socks/tun2socks.ts";

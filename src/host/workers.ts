@@ -1,7 +1,7 @@
 import type { KeyOption } from "./options/keys.ts";
 import type { KeptState } from "./restart/kept-state.ts";
-import type { EndpointStatus, FlowStatus } from "./status.ts";
-import type { TunnelStats } from "./tunnel-stats.ts";
+import type { EndpointStatus, FlowStatus } from "./stats/status.ts";
+import type { TunnelStats } from "./stats/tunnel-stats.ts";
 
 /** The number of this thread among several workers, from 0. */
 export interface WorkerPlace {

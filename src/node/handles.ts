@@ -1,8 +1,8 @@
 import type { EventEmitter } from "node:events";
 import type { KeyOption } from "../host/options/keys.ts";
-import type { EndpointStatus, FlowStatus } from "../host/status.ts";
+import type { EndpointStatus, FlowStatus } from "../host/stats/status.ts";
+import type { Tun2SocksStats, TunnelStats } from "../host/stats/tunnel-stats.ts";
 import type { Tun2SocksAddress } from "../host/tun2socks.ts";
-import type { Tun2SocksStats, TunnelStats } from "../host/tunnel-stats.ts";
 import type { UdpLocalAddress } from "../host/udp-local.ts";
 
 /**

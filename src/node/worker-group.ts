@@ -7,9 +7,9 @@ import type { KeyOption } from "../host/options/keys.ts";
 import type { ResolvedUdpLocalOptions } from "../host/options/udp-local.ts";
 import type { ResolvedUdpServerOptions } from "../host/options/udp-server.ts";
 import type { KeptState } from "../host/restart/kept-state.ts";
-import type { EndpointStatus, FlowStatus } from "../host/status.ts";
-import type { TunnelStats } from "../host/tunnel-stats.ts";
-import { statsOfGone, sumStats } from "../host/tunnel-stats.ts";
+import type { EndpointStatus, FlowStatus } from "../host/stats/status.ts";
+import type { TunnelStats } from "../host/stats/tunnel-stats.ts";
+import { statsOfGone, sumStats } from "../host/stats/tunnel-stats.ts";
 import type { HandedOver, OtherWorkers, WorkerPlace } from "../host/workers.ts";
 
 /** Delay before a crashed worker is restarted, doubled for each crash up to the second value. */

@@ -7,7 +7,7 @@ import type { KeyOption } from "../host/options/keys.ts";
 import type { ResolvedUdpLocalOptions } from "../host/options/udp-local.ts";
 import type { ResolvedUdpServerOptions } from "../host/options/udp-server.ts";
 import type { KeptState } from "../host/restart/kept-state.ts";
-import type { TunnelStats } from "../host/tunnel-stats.ts";
+import type { TunnelStats } from "../host/stats/tunnel-stats.ts";
 import type { HandedOver } from "../host/workers.ts";
 import type { UdpLocal, UdpServer } from "./handles.ts";
 import { onEvents } from "./handles.ts";

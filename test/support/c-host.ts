@@ -6,9 +6,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Logger } from "../../src/host/log.ts";
-import type { OptionFields } from "../../src/host/options/fields.ts";
-import type { EndpointStatus, FlowStatus } from "../../src/host/status.ts";
-import type { TunnelStats } from "../../src/host/tunnel-stats.ts";
+import type { OptionFields } from "../../src/host/options/fields/fields.ts";
+import type { EndpointStatus, FlowStatus } from "../../src/host/stats/status.ts";
+import type { TunnelStats } from "../../src/host/stats/tunnel-stats.ts";
 import { emitOn } from "../../src/node/handles.ts";
 import { C_DRIVER, type End } from "./hosts.ts";
 

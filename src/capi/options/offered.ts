@@ -1,5 +1,5 @@
-import type { NameField } from "../../host/options/fields.ts";
-import { wrong } from "../../host/options/fields.ts";
+import type { NameField } from "../../host/options/fields/fields.ts";
+import { wrong } from "../../host/options/fields/fields.ts";
 
 const NO_TAP = "the C library does not write captures";
 

@@ -1,8 +1,8 @@
 import { UsageError } from "../../core/errors.ts";
 import type { ConfigText } from "../../host/options/config-text.ts";
 import { parseConfigText } from "../../host/options/config-text.ts";
-import type { NameField, OptionField, OptionFields } from "../../host/options/fields.ts";
-import { libraryName, wrong } from "../../host/options/fields.ts";
+import type { NameField, OptionField, OptionFields } from "../../host/options/fields/fields.ts";
+import { libraryName, wrong } from "../../host/options/fields/fields.ts";
 import type { KeyOption } from "../../host/options/keys.ts";
 import { parseKeys } from "../../host/options/keys.ts";
 import { memberValue, typed } from "../../host/options/member-value.ts";

@@ -1,5 +1,5 @@
 import * as z from "zod";
-import type { OptionField } from "../../host/options/fields.ts";
+import type { OptionField } from "../../host/options/fields/fields.ts";
 
 /** How often to log what happened since the last time. */
 export const STATS_INTERVAL_FIELD: OptionField = {

@@ -1,4 +1,4 @@
-import { statsLine, summarize } from "../../host/stats-line.ts";
+import { statsLine, summarize } from "../../host/stats/stats-line.ts";
 import type { CHost, Instance } from "../c-host.ts";
 import { cLogger } from "../log.ts";
 

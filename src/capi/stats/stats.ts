@@ -1,5 +1,5 @@
 import { METRICS, readMetric } from "../../core/metrics/table.ts";
-import type { TunnelStats } from "../../host/tunnel-stats.ts";
+import type { TunnelStats } from "../../host/stats/tunnel-stats.ts";
 
 const ROWS = METRICS.filter(({ c }) => c !== undefined);
 /** Members of `underpass_stats`, in the order of {@link statsArray} and of capi/src/instance.h. */

@@ -1,5 +1,5 @@
 import type * as z from "zod";
-import type { OptionFields } from "../../host/options/fields.ts";
+import type { OptionFields } from "../../host/options/fields/fields.ts";
 
 /** An option in the form that manuals and shells use. */
 export interface Flag {

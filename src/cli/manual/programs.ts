@@ -1,5 +1,5 @@
 import { DOCTOR_FIELDS } from "../../host/doctor/settings.ts";
-import { ADMIN_COMMAND_FIELDS } from "../admin-client.ts";
+import { ADMIN_COMMAND_FIELDS } from "../admin/admin-client.ts";
 import { TUN2SOCKS_LINE } from "../command-lines/tun2socks.ts";
 import { UDP_LOCAL_LINE } from "../command-lines/udp-local.ts";
 import { UDP_SERVER_LINE } from "../command-lines/udp-server.ts";

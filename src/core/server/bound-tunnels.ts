@@ -1,7 +1,7 @@
 /** Bound tunnels without our extension (draft-ietf-masque-connect-udp-listen): their capsules and uncompressed datagrams. */
 import { fromIpVersionForm, ipVersionFormLength, toIpVersionForm } from "../../wire/capsule.ts";
 import type { AddressBytes } from "../../wire/socket-address.ts";
-import { UsedIds } from "./used-ids.ts";
+import { UsedIds } from "./sessions/used-ids.ts";
 
 /** The context ids of one bound tunnel. */
 export class BoundIds {

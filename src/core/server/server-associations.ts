@@ -9,7 +9,7 @@ import { randomSeed } from "../handshakes/credentials.ts";
 import { IdleLists } from "../idle-lists.ts";
 import { ContextTable } from "../session/context-table.ts";
 import { Permissions } from "./permissions.ts";
-import type { Connection, Session } from "./server-session.ts";
+import type { Connection, Session } from "./sessions/server-session.ts";
 
 const NONE = -1;
 /** Milliseconds within which uses of an association count as one in the order of idleness. */

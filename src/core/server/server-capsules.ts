@@ -38,7 +38,7 @@ import { HIDDEN_ID, isAddress } from "./server-associations.ts";
 import type { ServerFlows } from "./server-flows.ts";
 import type { ServerLanes } from "./server-lanes.ts";
 import type { ServerParts } from "./server-parts.ts";
-import type { Connection, Session } from "./server-session.ts";
+import type { Connection, Session } from "./sessions/server-session.ts";
 
 const NONE = -1;
 /** Known capsules that begin with two numbers. All others begin with one. */

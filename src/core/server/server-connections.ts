@@ -9,8 +9,8 @@ import { Tunnel } from "../session/tunnel.ts";
 import type { WhatFor } from "./server-output.ts";
 import type { ServerParts } from "./server-parts.ts";
 import { DEADLINE_CONNECTION, DEADLINE_QUEUE, deadlineOf } from "./server-parts.ts";
-import type { Connection } from "./server-session.ts";
-import type { SessionLifetimes } from "./session-lifetimes.ts";
+import type { Connection } from "./sessions/server-session.ts";
+import type { SessionLifetimes } from "./sessions/session-lifetimes.ts";
 
 const NONE = -1;
 /** How long a tunnel stays open after the last answer once its client has ended its side, in milliseconds. */

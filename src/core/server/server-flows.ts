@@ -8,7 +8,7 @@ import { answeredAssociations, HIDDEN_ID, quietAssociations, senderContexts } fr
 import type { ServerLanes } from "./server-lanes.ts";
 import type { ServerParts } from "./server-parts.ts";
 import { DEADLINE_ASSOCIATIONS, DEADLINE_CONTEXTS, deadlineOf } from "./server-parts.ts";
-import type { Connection, Session } from "./server-session.ts";
+import type { Connection, Session } from "./sessions/server-session.ts";
 
 const NONE = -1;
 const CONTEXT_IDLE_MS = 300_000;

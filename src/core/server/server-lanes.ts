@@ -6,7 +6,7 @@ import type { LanePort } from "../lanes/lane-port.ts";
 import { LaneScheduler } from "../lanes/scheduler.ts";
 import type { ServerParts } from "./server-parts.ts";
 import { DEADLINE_DISPATCH, deadlineOf } from "./server-parts.ts";
-import type { Connection, Session } from "./server-session.ts";
+import type { Connection, Session } from "./sessions/server-session.ts";
 
 const NEVER = Number.POSITIVE_INFINITY;
 /** Bound of unreceipted datagrams on lanes, as a multiple of the bound of waiting ones. */

@@ -7,8 +7,8 @@ import type { QueueOwner } from "../tap.ts";
 import type { ServerAssociations } from "./server-associations.ts";
 import type { TunnelServerOptions } from "./server-options.ts";
 import type { ServerOutput } from "./server-output.ts";
-import type { Connection, Session } from "./server-session.ts";
-import type { ServerSessions } from "./server-sessions.ts";
+import type { Connection, Session } from "./sessions/server-session.ts";
+import type { ServerSessions } from "./sessions/server-sessions.ts";
 
 /** Kinds of deadlines. With the index of a connection or session they make a key. */
 export const DEADLINE_CONNECTION = 0;

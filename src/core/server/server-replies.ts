@@ -12,7 +12,7 @@ import { HIDDEN_ID } from "./server-associations.ts";
 import type { ServerFlows } from "./server-flows.ts";
 import type { ServerLanes } from "./server-lanes.ts";
 import type { ServerParts } from "./server-parts.ts";
-import type { Connection } from "./server-session.ts";
+import type { Connection } from "./sessions/server-session.ts";
 
 const NONE = -1;
 /** In place of a context slot: the source has no context, but the bound tunnel's uncompressed one can carry it. */

@@ -43,9 +43,9 @@ import {
   deadlineOf,
 } from "./server-parts.ts";
 import { ServerReplies } from "./server-replies.ts";
-import type { Connection } from "./server-session.ts";
-import { ServerSessions } from "./server-sessions.ts";
-import { SessionLifetimes } from "./session-lifetimes.ts";
+import type { Connection } from "./sessions/server-session.ts";
+import { ServerSessions } from "./sessions/server-sessions.ts";
+import { SessionLifetimes } from "./sessions/session-lifetimes.ts";
 
 const NONE = -1;
 

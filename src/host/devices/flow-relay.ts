@@ -1,4 +1,4 @@
-import type { AcceptedFlow } from "../../core/tun2socks/tcp-segments.ts";
+import type { AcceptedFlow } from "../../core/tun2socks/tcp/tcp-segments.ts";
 import { formatAddress } from "../../wire/socket-address.ts";
 import { Cancellation } from "../cancellation.ts";
 import type { Logger } from "../log.ts";

@@ -1,5 +1,5 @@
 import { HostError } from "../../core/errors.ts";
-import type { FlowEnd } from "../../core/tun2socks/tcp-segments.ts";
+import type { FlowEnd } from "../../core/tun2socks/tcp/tcp-segments.ts";
 import type { Tun2Socks } from "../../core/tun2socks/tun2socks.ts";
 import type { Logger } from "../log.ts";
 import type { Loop } from "../loop.ts";

@@ -1,5 +1,5 @@
 import { PacketBatch } from "../../core/tun2socks/packet-batch.ts";
-import type { SegmentBatch } from "../../core/tun2socks/segment-batch.ts";
+import type { SegmentBatch } from "../../core/tun2socks/tcp/segment-batch.ts";
 import type { NativeModule } from "../io/native-module.ts";
 import { lazyMemory } from "../io/native-module.ts";
 

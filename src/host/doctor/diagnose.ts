@@ -1,19 +1,19 @@
 import type { Bench } from "./bench.ts";
-import { CARRIER_CHECK } from "./carrier-check.ts";
-import type { Check, Step } from "./check.ts";
-import { hasFault, walk } from "./check.ts";
-import { DELAY_CHECK, FULL_PACKETS_CHECK } from "./delay-check.ts";
-import { DNS_CHECK } from "./dns-check.ts";
-import { ECHO_CHECK } from "./echo-check.ts";
+import { CARRIER_CHECK } from "./checks/carrier-check.ts";
+import type { Check, Step } from "./checks/check.ts";
+import { hasFault, walk } from "./checks/check.ts";
+import { DELAY_CHECK, FULL_PACKETS_CHECK } from "./checks/delay-check.ts";
+import { DNS_CHECK } from "./checks/dns-check.ts";
+import { ECHO_CHECK } from "./checks/echo-check.ts";
+import { NAME_CHECK } from "./checks/name-check.ts";
+import { STUN_CHECK } from "./checks/stun-check.ts";
+import { TCP_CHECK } from "./checks/tcp-check.ts";
+import { LANES_CHECK, ROUND_TRIP_CHECK } from "./checks/tunnel-check.ts";
+import { UPGRADE_CHECK } from "./checks/upgrade-check.ts";
 import { chainOf } from "./examined.ts";
 import type { Finding } from "./findings.ts";
 import { finding } from "./findings.ts";
-import { NAME_CHECK } from "./name-check.ts";
 import { watched } from "./session-losses.ts";
-import { STUN_CHECK } from "./stun-check.ts";
-import { TCP_CHECK } from "./tcp-check.ts";
-import { LANES_CHECK, ROUND_TRIP_CHECK } from "./tunnel-check.ts";
-import { UPGRADE_CHECK } from "./upgrade-check.ts";
 
 /** Checks of each way, up to a session. */
 const WAY_CHECKS: readonly Check<Bench>[] = [NAME_CHECK, TCP_CHECK, CARRIER_CHECK, UPGRADE_CHECK];

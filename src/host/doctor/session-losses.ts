@@ -1,6 +1,6 @@
 import type { Bench } from "./bench.ts";
-import type { Check, Result } from "./check.ts";
-import { hasFault } from "./check.ts";
+import type { Check, Result } from "./checks/check.ts";
+import { hasFault } from "./checks/check.ts";
 import type { Finding } from "./findings.ts";
 import { finding } from "./findings.ts";
 import type { Loss } from "./session.ts";

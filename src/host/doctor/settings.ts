@@ -1,7 +1,7 @@
 import * as z from "zod";
 import { isHostAndPort } from "../addresses/endpoint.ts";
-import type { OptionField } from "../options/fields.ts";
-import { integer } from "../options/fields.ts";
+import type { OptionField } from "../options/fields/fields.ts";
+import { integer } from "../options/fields/fields.ts";
 
 /** The options of doctor in addition to those of its program. */
 export interface DoctorSettings {

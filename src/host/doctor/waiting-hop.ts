@@ -1,7 +1,7 @@
 import { hopText } from "../carriers/hop.ts";
+import { firstEndpoint } from "./checks/name-check.ts";
 import type { Examined } from "./examined.ts";
 import { chainOf } from "./examined.ts";
-import { firstEndpoint } from "./name-check.ts";
 
 /** Relays that have an option not to wait. */
 const SHADOWSOCKS = /^ss-(?:tunnel|local|redir|server)$/;

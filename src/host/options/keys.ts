@@ -1,9 +1,9 @@
 import * as z from "zod";
 import { parseUtcTime } from "../../wire/http/http-date.ts";
 import { utf8Bytes } from "../../wire/http/http-head.ts";
-import { MIN_PSK_BYTES } from "./common-fields.ts";
 import { parseConfigText } from "./config-text.ts";
-import { checkFields, libraryName, MAX_COUNT, wrong } from "./fields.ts";
+import { MIN_PSK_BYTES } from "./fields/common-fields.ts";
+import { checkFields, libraryName, MAX_COUNT, wrong } from "./fields/fields.ts";
 
 /** The key of one client of a server. */
 export interface KeyOption {

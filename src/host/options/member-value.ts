@@ -1,5 +1,5 @@
 import type { InFolder } from "../addresses/endpoint.ts";
-import type { OptionField } from "./fields.ts";
+import type { OptionField } from "./fields/fields.ts";
 
 /**
  * Converts a member of a config file to a value for the library. A list with one element may be written without brackets.

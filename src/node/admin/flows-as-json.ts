@@ -1,5 +1,5 @@
 import { setImmediate } from "node:timers/promises";
-import type { FlowStatus } from "../../host/status.ts";
+import type { FlowStatus } from "../../host/stats/status.ts";
 
 /** Rows written in one turn of the loop. */
 const ROWS_A_TURN = 512;

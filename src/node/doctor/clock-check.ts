@@ -1,8 +1,8 @@
 import { Cancellation } from "../../host/cancellation.ts";
 import { connectStream } from "../../host/carriers/socket.ts";
 import type { Bench } from "../../host/doctor/bench.ts";
-import type { Check, Result } from "../../host/doctor/check.ts";
-import { skipped } from "../../host/doctor/check.ts";
+import type { Check, Result } from "../../host/doctor/checks/check.ts";
+import { skipped } from "../../host/doctor/checks/check.ts";
 import { chainOf, outgoing } from "../../host/doctor/examined.ts";
 import { finding } from "../../host/doctor/findings.ts";
 import { formatHttpDate } from "../../wire/http/http-date.ts";

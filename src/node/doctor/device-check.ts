@@ -1,7 +1,7 @@
 import { closeSync, existsSync, readdirSync, readFileSync, readlinkSync } from "node:fs";
 import type { Bench } from "../../host/doctor/bench.ts";
-import type { Check, Result } from "../../host/doctor/check.ts";
-import { skipped } from "../../host/doctor/check.ts";
+import type { Check, Result } from "../../host/doctor/checks/check.ts";
+import { skipped } from "../../host/doctor/checks/check.ts";
 import type { LocalProgram } from "../../host/doctor/examined.ts";
 import { finding } from "../../host/doctor/findings.ts";
 import type { ResolvedTun2SocksOptions } from "../../host/options/tun2socks.ts";

@@ -1,6 +1,6 @@
 import { readdirSync, readFileSync } from "node:fs";
 import type { Bench } from "../../host/doctor/bench.ts";
-import type { Check, Result } from "../../host/doctor/check.ts";
+import type { Check, Result } from "../../host/doctor/checks/check.ts";
 import type { Finding } from "../../host/doctor/findings.ts";
 import { finding } from "../../host/doctor/findings.ts";
 import { UDP_BUFFER_BYTES } from "../../host/io/udp-io.ts";

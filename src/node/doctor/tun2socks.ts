@@ -1,5 +1,5 @@
-import type { Step } from "../../host/doctor/check.ts";
-import { walk } from "../../host/doctor/check.ts";
+import type { Step } from "../../host/doctor/checks/check.ts";
+import { walk } from "../../host/doctor/checks/check.ts";
 import { describeWays, diagnose } from "../../host/doctor/diagnose.ts";
 import { Redaction } from "../../host/doctor/redaction.ts";
 import type { DoctorSettings } from "../../host/doctor/settings.ts";

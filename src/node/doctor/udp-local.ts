@@ -1,6 +1,6 @@
 import { formatEndpoint } from "../../host/addresses/endpoint.ts";
 import type { Bench } from "../../host/doctor/bench.ts";
-import type { Step } from "../../host/doctor/check.ts";
+import type { Step } from "../../host/doctor/checks/check.ts";
 import { describeWays, diagnose } from "../../host/doctor/diagnose.ts";
 import { Redaction } from "../../host/doctor/redaction.ts";
 import type { DoctorSettings } from "../../host/doctor/settings.ts";

@@ -1,6 +1,9 @@
-import type { NameField, OptionField } from "../../host/options/fields.ts";
+import type { NameField, OptionField } from "../../host/options/fields/fields.ts";
+import {
+  TUN2SOCKS_FIELDS as HOST_FIELDS,
+  resolveTun2Socks,
+} from "../../host/options/fields/tun2socks-fields.ts";
 import type { ResolvedTun2SocksOptions, Tun2SocksSettings } from "../../host/options/tun2socks.ts";
-import { TUN2SOCKS_FIELDS as HOST_FIELDS, resolveTun2Socks } from "../../host/options/tun2socks-fields.ts";
 import { loadNativeModule } from "../load-native-module.ts";
 import { findTlsProblem } from "./tls-files.ts";
 import type { CheckedUdpLocalOptions, UdpLocalOptions } from "./udp-local.ts";

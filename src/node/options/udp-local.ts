@@ -1,8 +1,11 @@
 import type { Duplex } from "node:stream";
-import type { NameField, OptionField } from "../../host/options/fields.ts";
-import { embeddersOwn } from "../../host/options/fields.ts";
+import type { NameField, OptionField } from "../../host/options/fields/fields.ts";
+import { embeddersOwn } from "../../host/options/fields/fields.ts";
+import {
+  UDP_LOCAL_FIELDS as HOST_FIELDS,
+  resolveUdpLocal,
+} from "../../host/options/fields/udp-local-fields.ts";
 import type { ResolvedUdpLocalOptions, UdpLocalSettings } from "../../host/options/udp-local.ts";
-import { UDP_LOCAL_FIELDS as HOST_FIELDS, resolveUdpLocal } from "../../host/options/udp-local-fields.ts";
 import { findTlsProblem } from "./tls-files.ts";
 
 /** Makes the connection of one lane: any stream that carries bytes both ways in order. */

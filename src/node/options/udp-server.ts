@@ -1,9 +1,12 @@
 import { resolve } from "node:path";
 import * as z from "zod";
 import { rebaseEgress } from "../../host/options/egress-option.ts";
-import type { NameField, OptionField } from "../../host/options/fields.ts";
+import type { NameField, OptionField } from "../../host/options/fields/fields.ts";
+import {
+  UDP_SERVER_FIELDS as HOST_FIELDS,
+  resolveUdpServer,
+} from "../../host/options/fields/udp-server-fields.ts";
 import type { ResolvedUdpServerOptions, UdpServerOptions } from "../../host/options/udp-server.ts";
-import { UDP_SERVER_FIELDS as HOST_FIELDS, resolveUdpServer } from "../../host/options/udp-server-fields.ts";
 
 export { checkKeys } from "../../host/options/keys.ts";
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { SEGMENT_ROW_INTS } from "../../../src/core/tun2socks/segment-batch.ts";
+import { SEGMENT_ROW_INTS } from "../../../src/core/tun2socks/tcp/segment-batch.ts";
 import type { Tun2Socks } from "../../../src/core/tun2socks/tun2socks.ts";
 import { formatAddress } from "../../../src/wire/socket-address.ts";
 import { tcpPacket } from "../../unit/packet-oracle.ts";

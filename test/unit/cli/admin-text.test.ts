@@ -1,7 +1,7 @@
 import { expect, it } from "vitest";
-import { statusText } from "../../../src/cli/admin-text.ts";
+import { statusText } from "../../../src/cli/admin/admin-text.ts";
 import { Counters } from "../../../src/core/counters.ts";
-import { tunnelStats } from "../../../src/host/tunnel-stats.ts";
+import { tunnelStats } from "../../../src/host/stats/tunnel-stats.ts";
 import type { AdminStatus } from "../../../src/node/admin/admin-server.ts";
 import { explainCounts } from "../../../src/node/admin/explained.ts";
 

@@ -8,7 +8,7 @@ import { gatherOptions } from "../../../src/cli/option-sources.ts";
 import { isExposed, readCredentialsFile, readSecretFile } from "../../../src/cli/secret-file.ts";
 import { HostError, UsageError } from "../../../src/core/errors.ts";
 import { parseCarrierChain } from "../../../src/host/carriers/carrier-chain.ts";
-import type { OptionFields } from "../../../src/host/options/fields.ts";
+import type { OptionFields } from "../../../src/host/options/fields/fields.ts";
 import type { UdpServerOptions } from "../../../src/host/options/udp-server.ts";
 import type { UdpLocalOptions } from "../../../src/node/options/udp-local.ts";
 import { resolveUdpLocalOptions, UDP_LOCAL_FIELDS } from "../../../src/node/options/udp-local.ts";

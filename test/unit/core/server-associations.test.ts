@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { ServerAssociations, senderContexts } from "../../../src/core/server/server-associations.ts";
-import type { Connection } from "../../../src/core/server/server-session.ts";
-import { Session } from "../../../src/core/server/server-session.ts";
+import type { Connection } from "../../../src/core/server/sessions/server-session.ts";
+import { Session } from "../../../src/core/server/sessions/server-session.ts";
 import { makeAddress } from "../../../src/wire/socket-address.ts";
 import { seededCryptography } from "../../sim/network.ts";
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { UsedIds } from "../../../src/core/server/used-ids.ts";
+import { UsedIds } from "../../../src/core/server/sessions/used-ids.ts";
 
 describe("UsedIds", () => {
   it("knows exactly the added ids, in any order", () => {

@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { Counters } from "../../../src/core/counters.ts";
 import type { SpreadState } from "../../../src/core/session/spread-state.ts";
-import { statsLine, summarize } from "../../../src/host/stats-line.ts";
-import { sumStats, tunnelStats } from "../../../src/host/tunnel-stats.ts";
+import { statsLine, summarize } from "../../../src/host/stats/stats-line.ts";
+import { sumStats, tunnelStats } from "../../../src/host/stats/tunnel-stats.ts";
 
 const NOW = { sessions: 1, lanes: 4, associations: 7, contexts: 9, rttMs: 51.234 };
 const NONE: SpreadState = { modes: { start: 0, delay: 0, compete: 0 }, bitsPerSecond: 0, lanesLate: 0 };

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { decodeChecked, encodeChecked } from "../../../src/capi/options/checked-options.ts";
 import { gatherOptions } from "../../../src/capi/options/options.ts";
-import { UDP_LOCAL_FIELDS } from "../../../src/host/options/udp-local-fields.ts";
+import { UDP_LOCAL_FIELDS } from "../../../src/host/options/fields/udp-local-fields.ts";
 
 const FILE =
   '{\n  // of a program\n  "log-level": "warn",\n  "lanes": 4, "forward": "127.0.0.1:1=127.0.0.1:2"\n}';

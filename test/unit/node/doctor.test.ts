@@ -1,8 +1,8 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import type { Check, Step } from "../../../src/host/doctor/check.ts";
-import { skipped, walk } from "../../../src/host/doctor/check.ts";
+import type { Check, Step } from "../../../src/host/doctor/checks/check.ts";
+import { skipped, walk } from "../../../src/host/doctor/checks/check.ts";
 import { FINDINGS, finding } from "../../../src/host/doctor/findings.ts";
 import { Redaction, redactText } from "../../../src/host/doctor/redaction.ts";
 import { DOCTOR_FIELDS } from "../../../src/host/doctor/settings.ts";
@@ -25,7 +25,7 @@ describe("the table of findings", () => {
   });
 
   it("has each code in a check", () => {
-    const folders = ["host/doctor", "node/doctor", "cli"].map((name) =>
+    const folders = ["host/doctor", "host/doctor/checks", "node/doctor", "cli"].map((name) =>
       join(import.meta.dirname, "../../../src", name),
     );
     const code = folders

@@ -2,7 +2,7 @@ import type { KeyTable } from "../../keys/key-table.ts";
 import type { KeyEntry } from "../../keys/named-key.ts";
 import type { ServerParts } from "../server-parts.ts";
 import { DEADLINE_KEYS, deadlineOf } from "../server-parts.ts";
-import type { SessionLifetimes } from "../session-lifetimes.ts";
+import type { SessionLifetimes } from "../sessions/session-lifetimes.ts";
 
 /** Longest wait for a key's expiry, in milliseconds, because the system's clock may be changed meanwhile. */
 const MAX_EXPIRY_WAIT_MS = 3_600_000;

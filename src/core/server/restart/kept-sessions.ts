@@ -15,8 +15,8 @@ import { SESSION_ID_BYTES } from "../../handshakes/credentials.ts";
 import type { Arrived, LaneProgress } from "../../lanes/lane-progress.ts";
 import { MAX_HOLES, WINDOW } from "../../lanes/receiving/duplicate-window.ts";
 import { MAX_ID } from "../../session/session-model.ts";
-import type { IdRange } from "../used-ids.ts";
-import { MAX_RANGES } from "../used-ids.ts";
+import type { IdRange } from "../sessions/used-ids.ts";
+import { MAX_RANGES } from "../sessions/used-ids.ts";
 import { broken, StateReader, StateWriter } from "./state-bytes.ts";
 
 const MAGIC = asciiBytes("UDPKEPT\n");

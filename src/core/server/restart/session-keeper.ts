@@ -8,7 +8,7 @@ import type { ServerFlows } from "../server-flows.ts";
 import type { ServerLanes } from "../server-lanes.ts";
 import type { ServerParts } from "../server-parts.ts";
 import { DEADLINE_LINGER, deadlineOf } from "../server-parts.ts";
-import type { Session } from "../server-session.ts";
+import type { Session } from "../sessions/server-session.ts";
 import type { KeptAssociation, KeptContext, KeptReceipts, KeptSession } from "./kept-sessions.ts";
 import { PROOF_BYTES } from "./kept-sessions.ts";
 
