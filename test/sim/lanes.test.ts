@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { growingLanes } from "./lanes/growing.ts";
 import type { InnerTcp, Load, LoadResult, Scenario } from "./lanes/scenario.ts";
 import { run } from "./lanes/scenario.ts";
 import { ScheduledLanes } from "./lanes/scheduled.ts";
@@ -73,6 +74,28 @@ describe("lanes over 20 Mbit/s, 50 ms and 1 % loss", () => {
     const { loads, competitors } = run({ ...scenario, competitors: [{ congestion: "cubic" }] });
     expect(loads[0].upMbit).toBeGreaterThan(5);
     expect(competitors[0]).toBeGreaterThan(5);
+  });
+});
+
+describe("lanes over a long path, from the beginning of a session whose lanes come up one after the other,", () => {
+  const LONG = {
+    losesSent: true,
+    loads: [{ flow: 1, perSecond: 1_200 }],
+    duration: 8_000,
+    warmup: 4_000,
+  } as const;
+
+  // With seeds 51, 54 and 55, starts over 300 ms ended at a queue that was not there, and then took another 3 s or more.
+  it.each([
+    [51, 300],
+    [54, 300],
+    [55, 300],
+    [60, 300],
+    [51, 200],
+    [52, 200],
+  ])("lose nothing at three fifths of its rate after four seconds (seed %i, %i ms)", (seed, rtt) => {
+    const [ours] = run({ ...OURS, ...LONG, rtt, end: growingLanes(rtt), seed }).loads;
+    expect(ours.loss).toBe(0);
   });
 });
 

@@ -242,6 +242,7 @@ export class LaneScheduler {
     const lane = this.#lanes.at(index);
     this.laneDown(now, index);
     lane.open(now, firstCount);
+    this.#rates.laneUp(now);
     this.#countLanes(now);
   }
 

@@ -20,10 +20,16 @@ export class ScheduledLanes implements End, Wakeable {
   readonly #options: EndOptions;
   readonly #lanes: HostLane[];
   readonly #numbers: number[] = [0];
+  readonly #afterTurn: ((now: number) => void) | undefined;
   #armedFor = Number.POSITIVE_INFINITY;
 
-  constructor(options: EndOptions) {
+  /**
+   * @param first      how many lanes are up from the beginning; {@link raise} opens the others
+   * @param afterTurn  called after each turn
+   */
+  constructor(options: EndOptions, first = options.lanes.length, afterTurn?: (now: number) => void) {
     this.#options = options;
+    this.#afterTurn = afterTurn;
     this.scheduler = new LaneScheduler({
       store: new DatagramStore(),
       flows: new FlowTable(),
@@ -37,7 +43,7 @@ export class ScheduledLanes implements End, Wakeable {
         onRead: (now, chunk, length) => this.#read(now, index, chunk, length),
         onWritable: (now) => this.#written(now, index),
       };
-      this.scheduler.laneUp(0, index, index * 1000);
+      if (index < first) this.raise(0, index);
       return {
         tcp,
         batch: new Uint8Array(BATCH_BYTES),
@@ -48,15 +54,31 @@ export class ScheduledLanes implements End, Wakeable {
     });
   }
 
+  /** Opens a lane. */
+  raise(now: number, index: number): void {
+    this.scheduler.laneUp(now, index, index * 1000);
+  }
+
   send(now: number, flow: number, data: Uint8Array): void {
     this.scheduler.push(now, flow, flow, ANY_LANE, data, 0, data.length);
     this.#turn(now);
   }
 
   describe(): string {
-    const { held, mode, bitsPerSecond, minRttMs, standingMs, lanesLate, timesLate, frames, copies, hedges } =
-      this.scheduler.stats;
-    return `${mode} r=${(bitsPerSecond / 1e6).toFixed(2)} dq=${standingMs.toFixed(1)} rtt=${minRttMs.toFixed(1)} late=${lanesLate}/${timesLate} frames=${frames} copies=${copies} hedges=${hedges} aged=${this.counters.drops.age} held=${held}`;
+    const {
+      held,
+      lanesUp,
+      mode,
+      bitsPerSecond,
+      minRttMs,
+      standingMs,
+      lanesLate,
+      timesLate,
+      frames,
+      copies,
+      hedges,
+    } = this.scheduler.stats;
+    return `${mode} r=${(bitsPerSecond / 1e6).toFixed(2)} dq=${standingMs.toFixed(1)} rtt=${minRttMs.toFixed(1)} late=${lanesLate}/${lanesUp} (${timesLate}) frames=${frames} copies=${copies} hedges=${hedges} aged=${this.counters.drops.age} held=${held}`;
   }
 
   wake(now: number): void {
@@ -75,6 +97,7 @@ export class ScheduledLanes implements End, Wakeable {
     for (let index = 0; index < this.#lanes.length; index++) {
       if ((dirty & (1 << index)) !== 0) this.#pump(now, index);
     }
+    this.#afterTurn?.(now);
     // Host timers have a resolution of 1 ms.
     const next = this.scheduler.nextTimeout(now);
     if (next === Number.POSITIVE_INFINITY) return;

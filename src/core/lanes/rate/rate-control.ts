@@ -2,8 +2,8 @@
  * Controls the rate of a session: selects one of three modes, and decides when the pacer pauses.
  *
  *     start ── a queue ──► delay ── others fill the queue ──► compete
- *                            ▲                                  │
- *                            └────── nobody does any more ──────┘
+ *       ▲                  │ ▲                                  │
+ *       └── there is none ─┘ └────── nobody does any more ──────┘
  *
  * In *delay*, a standing queue leads to a pause, which shows whose queue it is (share-probe.ts). The session begins to *compete* if others
  * have much of the link in two pauses in a row and the queue has not been short for so long that other sessions, which yield as this one
@@ -114,6 +114,11 @@ export class RateControl {
     return WINDOW_FACTOR * this.rate * (minRtt + WINDOW_SLACK_MS + queue) + WINDOW_SLACK_BYTES;
   }
 
+  /** A lane has come up. */
+  laneUp(now: number): void {
+    this.#start.laneUp(now);
+  }
+
   /** A frame has been receipted. @param standing  its wait in queues @param sentBytes  bytes sent by the session, up to this frame */
   noteFrame(sentAt: number, standing: number, sentBytes: number): void {
     this.#probe.note(sentAt, Math.max(0, standing - this.#headroom.own), sentBytes);
@@ -145,6 +150,11 @@ export class RateControl {
   #tickDelay(interval: Interval): void {
     const { now } = interval;
     const delay = this.#delay;
+    if (this.#start.resumes(interval, this.#measures, targetFor(this.rate))) {
+      this.mode = "start";
+      this.rate = this.#start.rate(this.#measures.minRtt);
+      return;
+    }
     if (interval.hasSamples) {
       if (this.#isCrowdedOut(now)) {
         this.mode = "compete";

@@ -2,21 +2,42 @@
  * Sets the rate at the start of a session: slow start (RFC 5681 §3.1) over all lanes together.
  *
  * The window begins with what three TCP connections send at once, and grows by what is receipted as long as it is used, so that it does
- * not slow down a TCP connection inside, which does the same. Packets are spread over half a round trip. The start ends at the first sign
- * of a queue: HyStart's rule (Ha and Rhee 2011; RFC 9406), with the standing delay in place of the round trip. A queue in one interval may
- * be chance; a queue in two, or a long one, is not.
+ * not slow down a TCP connection inside, which does the same. Packets are spread over half a round trip.
+ *
+ * The start ends at the first sign of a queue: HyStart's rule (Ha and Rhee 2011; RFC 9406), with the standing delay in place of the round
+ * trip. A queue in one interval may be chance; a queue in two, or a long one, is not. It may still be in the lanes: a new lane's kernel
+ * opens its own window, and over a long path every frame waits meanwhile. A queue of the link would grow until the end of the start shows, a
+ * round trip later. So if new lanes have come up shortly before the end, and a frame sent soon after the end met no queue, the start goes
+ * on, as slow start does after a false sign in HyStart++ (RFC 9406 §4.2). Its window then stays below twice what the path has delivered in a
+ * round trip, because a longer one would only fill the queue.
  */
 import type { Interval, Measures } from "./measures.ts";
 
 const FIRST_WINDOW_BYTES = 30_000;
 const PACE = 2;
+/** Multiple of what is delivered in a round trip that the window may grow to: slow start doubles it. */
+const MOST_GROWTH = 2;
 const SIGN_MS = 2;
 const CLEAR_SIGN_MS = 6;
+/** Round trips for which a lane counts as new. */
+const NEW_RTTS = 3;
+/** Round trips after the end of the start in which a frame without a queue shows that the end was an error. */
+const ERROR_RTTS = 1.5;
 
 export class StartMode {
   /** Most bytes in flight. */
   window = FIRST_WINDOW_BYTES;
   #signs = 0;
+  /** Highest rate of delivery over a round trip, in bytes per millisecond. */
+  #peak = 0;
+  #endedAt = 0;
+  #laneUpAt = 0;
+  #isResumed = false;
+
+  /** A lane has come up. */
+  laneUp(now: number): void {
+    this.#laneUpAt = now;
+  }
 
   /** Rate at which packets are spread, in bytes per millisecond. */
   rate(minRtt: number): number {
@@ -26,14 +47,34 @@ export class StartMode {
   /** To be called at the end of each interval. @returns the capacity of the link when the start is over; 0 before */
   tick(interval: Interval, measures: Measures, target: number): number {
     const { standing } = measures;
+    this.#peak = Math.max(this.#peak, measures.recentDelivery);
     if (interval.hasSamples) this.#signs = standing > target + SIGN_MS ? this.#signs + 1 : 0;
     const isClear = this.#signs === 1 && standing > target + CLEAR_SIGN_MS && measures.capacity > 0;
     if (this.#signs >= 2 || isClear) {
       const rate = this.rate(measures.minRtt);
       const measured = measures.capacity > 0 ? measures.capacity : measures.recentDelivery;
+      this.#signs = 0;
+      this.#endedAt = interval.now;
       return Math.min(rate, Math.max(measured, rate / 4));
     }
-    if (interval.isFilled) this.window += interval.delivered;
+    if (interval.isFilled) {
+      const bound = FIRST_WINDOW_BYTES + MOST_GROWTH * this.#peak * measures.minRtt;
+      const most = this.#isResumed ? bound : Number.POSITIVE_INFINITY;
+      this.window = Math.max(this.window, Math.min(this.window + interval.delivered, most));
+    }
     return 0;
+  }
+
+  /** To be called at the end of each interval after the start. @returns whether it ended in error, and goes on */
+  resumes({ hasSamples }: Interval, { standing, sentAt, minRtt }: Measures, target: number): boolean {
+    const age = sentAt - this.#endedAt;
+    const isError =
+      hasSamples &&
+      standing <= target &&
+      this.#endedAt - this.#laneUpAt < NEW_RTTS * minRtt &&
+      age >= 0 &&
+      age <= ERROR_RTTS * minRtt;
+    if (isError) this.#isResumed = true;
+    return isError;
   }
 }
