@@ -19,6 +19,10 @@ export class FlowTable {
   windowBytes = new Float64Array(0);
   /** Recent payload rate, in bytes per millisecond. */
   rate = new Float64Array(0);
+  /** As a part of a call (path-watch.ts): the last window in which it sent, its datagrams in that window, and windows in which it sent enough. */
+  steadyIn = new Int32Array(0);
+  steadyCount = new Uint8Array(0);
+  steadyWindows = new Uint8Array(0);
   /** The lane that it keeps while no lane is late and this one is not full; -1 before the first. */
   lane = new Int8Array(0);
   /** Evidence that the sender slows down after a loss (responsive.ts). */
@@ -48,6 +52,9 @@ export class FlowTable {
     this.windowAt = grown(this.windowAt, new Float64Array(size)).fill(Number.NEGATIVE_INFINITY, before);
     this.windowBytes = grown(this.windowBytes, new Float64Array(size));
     this.rate = grown(this.rate, new Float64Array(size));
+    this.steadyIn = grown(this.steadyIn, new Int32Array(size));
+    this.steadyCount = grown(this.steadyCount, new Uint8Array(size));
+    this.steadyWindows = grown(this.steadyWindows, new Uint8Array(size));
     const lane = new Int8Array(size).fill(NONE);
     lane.set(this.lane);
     this.lane = lane;
@@ -67,6 +74,9 @@ export class FlowTable {
     this.windowAt[flow] = Number.NEGATIVE_INFINITY;
     this.windowBytes[flow] = 0;
     this.rate[flow] = 0;
+    this.steadyIn[flow] = 0;
+    this.steadyCount[flow] = 0;
+    this.steadyWindows[flow] = 0;
     this.lane[flow] = NONE;
     this.inWindowAt[flow] = Number.NEGATIVE_INFINITY;
     this.inBytes[flow] = 0;

@@ -93,7 +93,7 @@ export interface LaneSchedulerStats {
 
 export class LaneScheduler {
   /** For transfers beside the session. */
-  readonly watch = new PathWatch();
+  readonly watch: PathWatch;
   readonly #store: DatagramStore;
   readonly #counters: Counters;
   readonly #lanes = new LaneSet();
@@ -118,6 +118,7 @@ export class LaneScheduler {
     const { store, flows, counters, queueBytes, inFlightBytes, ageBudgetMs } = options;
     this.#store = store;
     this.#counters = counters;
+    this.watch = new PathWatch(flows);
     const path = this.#path;
     const lanes = this.#lanes;
     const rates = this.#rates;

@@ -1,9 +1,13 @@
 import { describe, expect, it } from "vitest";
+import { FlowTable } from "../../../src/core/lanes/flow-table.ts";
 import { PathWatch } from "../../../src/core/lanes/transfers/path-watch.ts";
 import type { Loop } from "../../../src/host/loop.ts";
 import type { ByteStream } from "../../../src/host/stream/byte-stream.ts";
 import type { PacedReader } from "../../../src/host/stream/transfer-pacer.ts";
 import { TransferPacing } from "../../../src/host/stream/transfer-pacer.ts";
+
+const FLOWS = new FlowTable();
+FLOWS.reserve(1);
 
 /** A loop whose time moves only when it is told to. */
 class StillLoop implements Loop {
@@ -80,7 +84,7 @@ function run(
   for (const end = loop.time + ms; loop.time < end; ) {
     loop.runTo(loop.time + 1);
     if (loop.time % 20 === 0) {
-      watch.noteSparse(loop.time);
+      watch.noteSparse(loop.time, 0);
       watch.noteReceipt(loop.time, 1000 * (loop.time - delay + 1000), 50);
     }
     for (const reader of readers) reader.read(pacing, 2_500);
@@ -94,7 +98,7 @@ function stream(remoteIp: string | undefined): ByteStream {
 describe("pacing of transfers", () => {
   it("lets readers take equal turns while a call meets a queue, and reads of any size before and after", () => {
     const loop = new StillLoop();
-    const watch = new PathWatch();
+    const watch = new PathWatch(FLOWS);
     const pacing = new TransferPacing(loop, () => watch);
     const readers = [new Reader(), new Reader(), new Reader()];
     run(loop, watch, pacing, readers, 1_000, 25);
@@ -115,7 +119,7 @@ describe("pacing of transfers", () => {
 
   it("keeps its limit while a relay waits for what it has read before to be sent", () => {
     const loop = new StillLoop();
-    const watch = new PathWatch();
+    const watch = new PathWatch(FLOWS);
     const pacing = new TransferPacing(loop, () => watch);
     const reader = new Reader();
     run(loop, watch, pacing, [reader], 1_000, 25);
@@ -138,7 +142,7 @@ describe("pacing of transfers", () => {
 
   it("needs no timer once nothing has moved for a while", () => {
     const loop = new StillLoop();
-    const watch = new PathWatch();
+    const watch = new PathWatch(FLOWS);
     const pacing = new TransferPacing(loop, () => watch);
     expect(pacing.up.spend(1_000, new Reader())).toBe(false);
     expect(loop.timers).toBe(1);

@@ -90,7 +90,7 @@ export class Dispatcher {
       }
       passed = NONE;
       this.#queue.take(now, entry);
-      this.#watch.noteSparse(now);
+      this.#watch.noteSparse(now, flow[entry]);
       this.#sender.send(now, first, entry);
       const second = this.#secondLaneFor(flow[entry], allowed[entry], isSpread, first);
       if (second !== NONE && this.#pacer.maySendSparse) {
