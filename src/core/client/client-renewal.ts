@@ -184,7 +184,8 @@ export class ClientRenewal {
   /** A connection of the former session has ended. After the last one, the host takes what was held for its order, and nothing more arrives. */
   handleFormerLost(now: number): void {
     if (this.#parts.former?.lanes.some(({ isUp }) => isUp) === false) {
-      this.#parts.deadlines.set(DEADLINE_FORMER, now);
+      // Not at once: the host has yet to take what the last connection's end has released.
+      this.#parts.deadlines.set(DEADLINE_FORMER, now + 1);
     }
   }
 

@@ -261,7 +261,7 @@ export class LaneScheduler {
     this.#sender.forbid(lane.bit);
     if (this.#lanes.up === 0) this.#receiver.releaseAll();
     for (let entry = this.#sender.takeBack(lane); entry !== NONE; entry = this.#sender.takeBack(lane)) {
-      if (this.#store.holders[entry] === 0) this.#hedger.resend(now, entry);
+      if (this.#store.holders[entry] === 0) this.#hedger.resend(now, entry, true);
       this.#store.release(entry);
     }
     this.#repeatReceipts(now);

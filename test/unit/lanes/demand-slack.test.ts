@@ -10,8 +10,9 @@ function spend(
   sent: number,
   lateShare = 0,
   isShort = true,
+  delivered = 1,
 ): void {
-  const interval = { length: 25, dropped, frames: sent, lateShare } as Interval;
+  const interval = { length: 25, dropped, frames: sent, delivered, lateShare } as Interval;
   for (let now = 0; now < ms; now += 25) slack.note(interval, isShort);
 }
 
@@ -52,6 +53,13 @@ describe("the delay that is accepted for a path that may be underestimated", () 
     spend(slack, 5_000, 1, 1);
     expect(slack.value).toBeLessThan(5);
     spend(slack, 60_000, 1, 1);
+    expect(slack.value).toBeGreaterThan(14);
+  });
+
+  it("stays while a path stalls, where all lanes are late too", () => {
+    const slack = new DemandSlack();
+    spend(slack, 10_000, 1, 1);
+    spend(slack, 500, 1, 1, 1, true, 0);
     expect(slack.value).toBeGreaterThan(14);
   });
 

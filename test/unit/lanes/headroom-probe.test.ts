@@ -82,6 +82,51 @@ describe("HeadroomProbe", () => {
     expect(drive(probe, { capacity: 2 * RATE, dropped: 0.01 }, 10_000).bursts).toBe(0);
   });
 
+  it("learns nothing from a burst in a stall, where all lanes are late and nothing arrives", () => {
+    const probe = new HeadroomProbe();
+    drive(probe, { capacity: 2 * RATE, added: 10 }, 5_000);
+    const { own } = probe;
+    const measures = new Measures();
+    measures.minRtt = RTT;
+    for (let now = 5_000; now < 6_000; now += TICK_MS) {
+      const interval = {
+        now,
+        length: TICK_MS,
+        isLimited: true,
+        newest: 4_900,
+        frames: 100,
+        dropped: 30,
+        lateShare: 1,
+      };
+      expect(probe.tick(interval as Interval, measures, RATE, false)).toBe(false);
+    }
+    expect(probe.own).toBeGreaterThan(0.9 * own);
+  });
+
+  it("forgets a burst that is cancelled", () => {
+    const probe = new HeadroomProbe();
+    const measures = new Measures();
+    measures.minRtt = RTT;
+    const interval = {
+      now: 1_000,
+      length: TICK_MS,
+      isLimited: true,
+      newest: 0,
+      frames: 100,
+      dropped: 30,
+      lateShare: 0,
+    };
+    for (let i = 0; i < 40; i++) probe.tick(interval as Interval, measures, RATE, false);
+    expect(probe.isRunning).toBe(true);
+    probe.cancel();
+    for (let now = 950; now < 1_100; now++) {
+      expect(probe.raise(now)).toBe(1);
+      probe.note(now, 5, 2 * RATE * now);
+    }
+    const after = { ...interval, now: 1_200, newest: 1_150, isLimited: false };
+    expect(probe.tick(after as Interval, measures, RATE, false)).toBe(false);
+  });
+
   it("bounds the path's own delay", () => {
     const probe = new HeadroomProbe();
     drive(probe, { capacity: 2 * RATE, added: 200 }, 10_000);

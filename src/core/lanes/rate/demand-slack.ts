@@ -33,9 +33,10 @@ export class DemandSlack {
   }
 
   /** To be called at the end of each interval. @param isShort  whether no queue longer than the slack shows */
-  note({ length, dropped, frames, lateShare }: Interval, isShort: boolean): void {
+  note({ length, dropped, frames, delivered, lateShare }: Interval, isShort: boolean): void {
     this.#share.note(length, dropped, frames);
-    if (lateShare > CROWD && isShort) this.#trust *= DISPROVED;
+    // In a stall all lanes are late too, but nothing arrives.
+    if (lateShare > CROWD && delivered > 0 && isShort) this.#trust *= DISPROVED;
     else this.#trust += Math.min(1, length / FORGET_MS) * (1 - this.#trust);
   }
 }

@@ -9,8 +9,8 @@
  *     excess = sent / capacity − time,     growth = delay after − delay before,     the path is full if growth ≈ excess
  *
  * If the delay does not grow, there is room, and the delay before the burst was not a queue: from then on it counts as the path's own.
- * After a burst that made a queue, the next one is further away. A short queue that is full does not grow either: the burst then makes
- * most lanes late, and found no room.
+ * After a burst that made a queue, the next one is further away. A short queue that is full does not grow either: most lanes are late when
+ * the burst has arrived, and it found no room.
  */
 
 import { targetFor } from "./delay-mode.ts";
@@ -60,6 +60,12 @@ export class HeadroomProbe {
   #after = NEVER;
   #afterAt = 0;
   #afterBytes = 0;
+
+  /** Ends a burst without a result, because other rules set the rate from now on. */
+  cancel(): void {
+    this.isRunning = false;
+    this.#end = 0;
+  }
 
   /** Factor for the rate now. */
   raise(now: number): number {
@@ -117,10 +123,12 @@ export class HeadroomProbe {
     return this.isRunning && (newest >= this.#end || now >= this.#giveUpAt);
   }
 
-  #judge({ now, lateShare }: Interval, capacity: number, minRtt: number): boolean {
+  #judge({ now, lateShare, newest }: Interval, capacity: number, minRtt: number): boolean {
     this.isRunning = false;
     const shortest = Math.max(INTERVAL_MS, INTERVAL_RTTS * minRtt);
-    const growth = lateShare > CROWD ? 1 : this.#growth;
+    // In a stall all lanes are late too, but nothing of the burst has arrived.
+    const isFull = lateShare > CROWD && newest >= this.#end;
+    const growth = isFull ? 1 : this.#growth;
     const hasRoom = growth <= ROOM;
     if (hasRoom) {
       this.#interval = INTERVAL_MS;

@@ -150,7 +150,8 @@ export class RateControl {
   #tickDelay(interval: Interval): void {
     const { now } = interval;
     const delay = this.#delay;
-    if (this.#start.resumes(interval, this.#measures, targetFor(this.rate))) {
+    if (this.#start.resumes(interval, this.#measures)) {
+      this.#headroom.cancel();
       this.mode = "start";
       this.rate = this.#start.rate(this.#measures.minRtt);
       return;

@@ -8,8 +8,8 @@
  * trip. A queue in one interval may be chance; a queue in two, or a long one, is not. It may still be in the lanes: a new lane's kernel
  * opens its own window, and over a long path every frame waits meanwhile. A queue of the link would grow until the end of the start shows, a
  * round trip later. So if new lanes have come up shortly before the end, and a frame sent soon after the end met no queue, the start goes
- * on, as slow start does after a false sign in HyStart++ (RFC 9406 §4.2). Its window then stays below twice what the path has delivered in a
- * round trip, because a longer one would only fill the queue.
+ * on, as slow start does after a false sign in HyStart++ (RFC 9406 §4.2). Its window then grows to no more than the first one and twice what
+ * the path has delivered in a round trip, because a longer one would only fill the queue.
  */
 import type { Interval, Measures } from "./measures.ts";
 
@@ -31,6 +31,10 @@ export class StartMode {
   /** Highest rate of delivery over a round trip, in bytes per millisecond. */
   #peak = 0;
   #endedAt = 0;
+  /** The delay that counted as no queue when the start ended, in milliseconds. */
+  #endTarget = 0;
+  /** Whether the lanes were new then. */
+  #wereLanesNew = false;
   #laneUpAt = 0;
   #isResumed = false;
 
@@ -55,6 +59,8 @@ export class StartMode {
       const measured = measures.capacity > 0 ? measures.capacity : measures.recentDelivery;
       this.#signs = 0;
       this.#endedAt = interval.now;
+      this.#endTarget = target;
+      this.#wereLanesNew = interval.now - this.#laneUpAt < NEW_RTTS * measures.minRtt;
       return Math.min(rate, Math.max(measured, rate / 4));
     }
     if (interval.isFilled) {
@@ -66,14 +72,10 @@ export class StartMode {
   }
 
   /** To be called at the end of each interval after the start. @returns whether it ended in error, and goes on */
-  resumes({ hasSamples }: Interval, { standing, sentAt, minRtt }: Measures, target: number): boolean {
+  resumes({ hasSamples }: Interval, { standing, sentAt, minRtt }: Measures): boolean {
     const age = sentAt - this.#endedAt;
-    const isError =
-      hasSamples &&
-      standing <= target &&
-      this.#endedAt - this.#laneUpAt < NEW_RTTS * minRtt &&
-      age >= 0 &&
-      age <= ERROR_RTTS * minRtt;
+    const isSoon = age >= 0 && age <= ERROR_RTTS * minRtt;
+    const isError = hasSamples && standing <= this.#endTarget && this.#wereLanesNew && isSoon;
     if (isError) this.#isResumed = true;
     return isError;
   }

@@ -91,8 +91,13 @@ export class Hedger {
     return false;
   }
 
-  /** Sends one entry again, if that is still useful. @returns false if neither a lane nor budget is available now */
-  resend(now: number, entry: number): boolean {
+  /**
+   * Sends one entry again, if that is still useful.
+   *
+   * @param isLost  whether its lane has ended: the copy then takes the place of the original, and needs no budget
+   * @returns false if neither a lane nor budget is available now
+   */
+  resend(now: number, entry: number, isLost = false): boolean {
     const store = this.#store;
     if (store.isDone[entry] === 1 || store.hedges[entry] >= MAX_HEDGES) return true;
     if (now - store.time[entry] > HEDGE_AGE_MS + this.#path.minRtt) return true;
@@ -102,7 +107,7 @@ export class Hedger {
       ? this.#choice.sparse(express, allowed)
       : this.#choice.bulk(express, allowed);
     if (lane === NONE || this.#lanes.all[lane].isLate) return false;
-    if (!this.#budget.spend(store.length[entry])) return false;
+    if (!isLost && !this.#budget.spend(store.length[entry])) return false;
     store.hedges[entry]++;
     this.hedges++;
     this.#counters.spread.hedges++;
