@@ -285,7 +285,9 @@ export async function measureMemory({ subjects, rounds, isQuick, record, note })
     );
   }
   for (let round = 0; round < Math.min(rounds, 3); round++) {
-    for (const subject of subjects.filter(({ name, isTwoWay }) => (isQuick ? name === OURS : isTwoWay))) {
+    for (const subject of subjects.filter(({ name, isBuild, isTwoWay }) =>
+      isQuick ? name === OURS || isBuild : isTwoWay,
+    )) {
       const target = await startTarget("echo");
       // Workers share a bound, and all senders may end up at one worker.
       const tunnel = await subject.start(target.port, (Number(HELD.at(-1)) + 1000) * cpus().length);

@@ -18,7 +18,7 @@ Runs Underpass and other tunnels in turn on loopback, and prints medians and rat
 
   --quick            a minute or so: one round, few cases, short windows
   --only LIST        of ${Object.keys(MEASURES).join(",")}
-  --subjects LIST    of underpass,underpass-plain,udptunnel,shadowsocks peers and builds (default: all)
+  --subjects LIST    of underpass,underpass-plain,udptunnel,shadowsocks, the peers and builds (default: all)
   --peer 'NAME=SERVER COMMAND ;; LOCAL COMMAND'
                      another tunnel, repeatable; spaces separate words. {tcp}: port between its ends; {udp}: port on
                      which the local end receives datagrams; {target}: port to which the server sends them, both on

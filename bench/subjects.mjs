@@ -208,6 +208,11 @@ export function subjects(variants, builds, peers, version) {
     ...others,
     ...builds.map((build) => {
       const { name, root, options, version: ofBuild } = buildIn(build);
+      if (/^(underpass|bare$)/.test(name)) {
+        throw new Error(
+          `--build ${name}: expected a name that does not begin with underpass, and is not bare`,
+        );
+      }
       const given = ["--io", "native", ...options.split(/\s+/).filter(Boolean)];
       return { ...underpass(name, given, ofBuild, root), isBuild: true };
     }),

@@ -111,6 +111,11 @@ function goals(records) {
   }
   for (const peer of peers) {
     for (const associations of [0, 1_000, 10_000]) {
+      const hasHeld = (/** @type {string} */ subject) =>
+        select(records, { measure: "memory", subject, associations }).every(
+          ({ answered }) => answered >= 0.99 * associations,
+        );
+      if (!hasHeld(OURS) || !hasHeld(peer)) continue;
       const [ours, theirs] = [OURS, peer].map((subject) =>
         medianOf(records, { measure: "memory", subject, associations }, bothEnds),
       );

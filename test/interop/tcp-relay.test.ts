@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import type { UdpLocal } from "../../src/node/handles.ts";
 import { startUdpLocal } from "../support/start.ts";
+import { startDanted } from "./peers/danted.ts";
 import type { PeerProgram } from "./peers/peer-program.ts";
 import { describeWith, freePort, run, startPeer } from "./peers/peer-program.ts";
 
@@ -54,8 +55,6 @@ heard = b""
 while piece := s.recv(65536): heard += piece
 print(heard[12:].decode())
 `;
-
-import { startDanted } from "./peers/danted.ts";
 
 describeWith(["nc", "socat", "danted", "/usr/bin/python3"], "TCP through udp-local's SOCKS5 server", () => {
   const folder = mkdtempSync(join(tmpdir(), "underpass-relay-"));

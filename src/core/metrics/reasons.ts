@@ -77,8 +77,8 @@ export const DROPS = {
       "If the key should have more, raise its bits-per-second or datagrams-per-second in the file of --keys.",
   },
   send_error: {
-    meaning: "The system did not send the datagram.",
-    remedy: "Check routes, the firewall, and the size of socket buffers (net.core.wmem_max).",
+    meaning: "The system did not send the datagram, or a DNS query over TCP got no answer.",
+    remedy: "Check routes, the firewall, the size of socket buffers (net.core.wmem_max), and the DNS server.",
   },
 } as const satisfies Explanations;
 

@@ -95,7 +95,9 @@ export class Socks5Listener {
   }
 
   #accept(stream: ByteStream): void {
-    if (this.#streams.size >= this.#options.maxConnections) {
+    const { maxConnections, log } = this.#options;
+    if (this.#streams.size >= maxConnections) {
+      log.debug({ limit: maxConnections }, "too many SOCKS5 connections");
       this.#options.onRefused();
       stream.destroy();
       return;

@@ -19,6 +19,7 @@ it("counts a SOCKS5 connection beyond the bound as refused", async () => {
         return { address: "127.0.0.1:1080", port: 1080, close: async () => {} };
       },
     },
+    log: { debug: () => {} },
     onRefused: () => refused++,
   } as unknown as Socks5ListenerOptions;
   const listener = new Socks5Listener(options);
