@@ -9,7 +9,7 @@ import type { ClientWays, LaneActions } from "./client-ways.ts";
 
 /** Share of used ids at which a new session replaces the current one. */
 const RENEW_SHARE = 7 / 8;
-/** Milliseconds for which the former session waits for answers, if anyone may want them, and then for its connections to end. */
+/** Milliseconds for which the former session waits for answers, those to probes among them, and then for its connections to end. */
 const FORMER_MS = 2_000;
 const FORMER_END_MS = 1_000;
 
@@ -128,7 +128,7 @@ export class ClientRenewal {
 
   /**
    * The new session is up, and associations and contexts get new ids in it. The former session sends what is queued, delivers what still
-   * arrives, and ends soon; at once if no association is left. Contexts with ids of its server are not carried over.
+   * arrives, and ends soon. Contexts with ids of its server are not carried over.
    */
   handleUp(now: number, lane: Lane, answer: ExtensionResponse): void {
     const { lanes, pool } = this.#next!;
@@ -146,11 +146,8 @@ export class ClientRenewal {
       isEnding: false,
     };
     this.#parts.former = former;
-    // Nobody waits for an answer, and the server has everything.
-    const isUnused = this.#parts.associations.count === 0 && former.scheduler?.isSettled === true;
     for (const other of former.lanes) if (!other.isUp) this.#lanes.rest(other);
-    if (isUnused) this.#askToEnd(now, former);
-    else this.#parts.deadlines.set(DEADLINE_FORMER, now + FORMER_MS);
+    this.#parts.deadlines.set(DEADLINE_FORMER, now + FORMER_MS);
     this.#parts.lanes = lanes;
     this.#parts.pool = pool;
     this.#parts.scheduler = undefined;

@@ -199,11 +199,6 @@ export class LaneScheduler {
     return this.#queue.isEmpty && this.#sender.dirty === 0;
   }
 
-  /** True when nothing waits, and the other end has receipted everything. */
-  get isSettled(): boolean {
-    return this.isDrained && this.#lanes.all.every(({ assigned, receipted }) => assigned === receipted);
-  }
-
   /** Whether the session has, or had within the last 300 ms, more to send than the path takes. */
   isLimited(now: number): boolean {
     return this.#demand.isLimited(now);

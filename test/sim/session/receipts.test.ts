@@ -489,18 +489,6 @@ describe("--lanes auto", () => {
     expect(network.unexpectedCloses).toBe(0);
   });
 
-  it("has ended the former session 100 ms after one without receipts has replaced it", () => {
-    const network = new Network({ latencyMs: 0.4, client: { lanes: "auto" } });
-    network.start();
-    while (!kinds(network).includes("session-renewed")) network.advance(0.1);
-    expect(network.client.isPlain).toBe(false);
-    network.advance(100);
-    expect(network.client.isPlain).toBe(true);
-    expect([network.server.sessionCount, network.server.lingeringCount]).toEqual([1, 0]);
-    expect(network.openConnections).toBe(1);
-    expect(network.unexpectedCloses).toBe(0);
-  });
-
   it.each([0, 0.5, 1, 1.5, 2, 2.5, 3, 4, 6, 10])(
     "keeps the source ports of an association that opens %d ms after the session to a near server",
     (delay) => {
