@@ -50,6 +50,7 @@ import { WAYS } from "./ways.mjs";
  * @property {number} round
  * @property {number} seed
  * @property {number} seconds
+ * @property {number} [tries]  all but the last were disturbed
  * @property {number} corrupt
  * @property {FlowResult[]} flows
  * @property {LinkCounts} [link]  during the counted time
@@ -195,7 +196,7 @@ export async function runCase(scenario, wayName, subject, round, seed, times) {
   }
 }
 
-/** A warning if other programs disturbed a case, or nothing. @param {CaseRecord} record */
+/** A warning if other programs disturbed a case, or an empty text. @param {CaseRecord} record */
 export function disturbance({ cpu, link, flows }) {
   const words = [];
   const free = cpus().length - cpu.local - cpu.server - cpu.relays;
