@@ -70,6 +70,58 @@ describe("Resequencer", () => {
     expect(receiver.delivered.length).toBe(12);
   });
 
+  it("restores order after any number of datagrams that need none", () => {
+    const receiver = new Receiver();
+    const step = 30_000;
+    let now = 0;
+    let sequence = 0;
+    for (let passed = 0; passed < 3 * SEQUENCE_MODULUS; passed += step) {
+      receiver.arrive(now++, sequence, false);
+      if (passed % (300 * step) === 0) {
+        receiver.delivered.length = 0;
+        for (const ahead of [3, 1, 2]) receiver.arrive(now, (sequence + ahead) % SEQUENCE_MODULUS);
+        receiver.deliver(now + PATIENCE + 1);
+        expect(receiver.delivered).toEqual([1, 2, 3].map((ahead) => (sequence + ahead) % SEQUENCE_MODULUS));
+      }
+      now += 3 * PATIENCE;
+      sequence = (sequence + step) % SEQUENCE_MODULUS;
+    }
+    expect(receiver.store.bytes).toBe(0);
+  });
+
+  it("releases what it holds, and restores order, when a peer's numbers jump half of the modulus at a time", () => {
+    for (let jumps = 1; jumps <= 5; jumps++) {
+      const receiver = new Receiver();
+      receiver.arrive(0, 0);
+      receiver.arrive(0, 2);
+      let sequence = 2;
+      for (let i = 0; i < jumps; i++) {
+        sequence = (sequence + SEQUENCE_MODULUS / 2 - 1) % SEQUENCE_MODULUS;
+        receiver.arrive(10 * (i + 1), sequence, false);
+      }
+      receiver.deliver(PATIENCE + 1);
+      expect(receiver.store.bytes).toBe(0);
+      expect(receiver.delivered).toContain(2);
+      receiver.delivered.length = 0;
+      const next = [2, 1, 3].map((ahead) => (sequence + ahead) % SEQUENCE_MODULUS);
+      for (const number of next) receiver.arrive(3 * PATIENCE, number);
+      receiver.deliver(4 * PATIENCE + 1);
+      expect(receiver.delivered).toEqual([next[1], next[0], next[2]]);
+    }
+  });
+
+  it("waits as long for a hole behind one that it gave up because a datagram was 8192 numbers ahead", () => {
+    const receiver = new Receiver();
+    receiver.arrive(0, 1);
+    receiver.arrive(100, 3);
+    receiver.arrive(150, 8_192);
+    receiver.deliver(PATIENCE + 1);
+    expect(receiver.delivered).toEqual([1]);
+    receiver.arrive(PATIENCE + 2, 2);
+    receiver.deliver(PATIENCE + 2);
+    expect(receiver.delivered).toEqual([1, 2, 3]);
+  });
+
   it("delivers datagrams in order at once, and holds nothing", () => {
     const receiver = new Receiver();
     for (let sequence = 0; sequence < 10; sequence++) receiver.arrive(sequence, sequence);

@@ -71,6 +71,7 @@ export class Resequencer {
 
   /** A datagram that is not to be held has arrived. The window has recorded its number already. */
   pass(now: number, sequence: number, patience: number): void {
+    this.#follow();
     if (sequence === this.#next) this.#advance(now, patience);
   }
 
@@ -90,6 +91,7 @@ export class Resequencer {
     offset: number,
     length: number,
   ): boolean {
+    this.#follow();
     if (this.#count === 0 && sequence !== this.#next)
       this.#skip(this.#arrivals.highestBefore(now - patience));
     const ahead = sequenceDistance(sequence, this.#next);
@@ -105,7 +107,8 @@ export class Resequencer {
     const entry = this.#store.add(now, flow, context, 0, data, offset, length);
     this.#bytes += length;
     this.held++;
-    if (ahead >= SPAN) this.#skip((sequence - SPAN + 1 + SEQUENCE_MODULUS) % SEQUENCE_MODULUS);
+    const isFar = ahead >= SPAN;
+    if (isFar) this.#skip((sequence - SPAN + 1 + SEQUENCE_MODULUS) % SEQUENCE_MODULUS);
     if (sequenceDistance(sequence, this.#next) < 0) {
       this.#append(entry);
       return true;
@@ -114,7 +117,7 @@ export class Resequencer {
     this.#ring[sequence & (SPAN - 1)] = entry;
     this.#count++;
     if (sequence === this.#next) this.#advance(now, patience);
-    else if (this.#count === 1) this.#arm(now, patience);
+    else if (isFar || this.#count === 1) this.#arm(now, patience);
     return true;
   }
 
@@ -162,6 +165,20 @@ export class Resequencer {
     this.#store.release(entry);
   }
 
+  /**
+   * Gives up numbers that the window no longer remembers, as it would take them for copies. The next number thus stays within the window
+   * behind the highest one, or is the one after it, and distances have the right sign, however many datagrams need no order.
+   */
+  #follow(): void {
+    const { highest } = this.#window;
+    // Not the signed distance: one arrival may move the highest number by half of the modulus.
+    const behind = (highest - this.#next) & (SEQUENCE_MODULUS - 1);
+    if (behind < WINDOW || behind === SEQUENCE_MODULUS - 1) return;
+    for (; this.#count > 0; this.#next = (this.#next + 1) % SEQUENCE_MODULUS) this.#release(this.#next);
+    this.#next = (highest - WINDOW + 1 + SEQUENCE_MODULUS) % SEQUENCE_MODULUS;
+    this.dueAt = NEVER;
+  }
+
   /** Proceeds to the next hole, because the number that was next has arrived. */
   #advance(now: number, patience: number): void {
     do {
@@ -178,11 +195,7 @@ export class Resequencer {
       this.#release(this.#next);
     }
     this.#next = sequence;
-    // The window counts older numbers as arrived. A peer could leave millions of them between two of its numbers.
-    const oldest = (this.#window.highest - WINDOW + 1 + SEQUENCE_MODULUS) % SEQUENCE_MODULUS;
-    for (;;) {
-      if (this.#count === 0 && sequenceDistance(oldest, this.#next) > 0) this.#next = oldest;
-      if (!this.#window.has(this.#next)) return;
+    while (this.#window.has(this.#next)) {
       this.#release(this.#next);
       this.#next = (this.#next + 1) % SEQUENCE_MODULUS;
     }
