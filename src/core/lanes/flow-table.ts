@@ -1,4 +1,6 @@
-/** State of each flow, which is an association, by slot. All session queues of an endpoint share the table; a flow belongs to one session. */
+/**
+ * State of each flow, which is an association, by slot. All session queues of an endpoint share the table; a flow belongs to one session.
+ */
 import { grown } from "../grown.ts";
 import { NONE } from "./datagram-store.ts";
 
@@ -10,7 +12,7 @@ export class FlowTable {
   bytes = new Int32Array(0);
   /** Bytes that the flow may still send in this turn. */
   credit = new Int32Array(0);
-  /** While it has entries waiting: its ring in the queue, and its neighbours there. */
+  /** While entries are waiting: its ring in the queue, and its neighbours there. */
   ring = new Uint8Array(0);
   next = new Int32Array(0);
   previous = new Int32Array(0);
@@ -19,11 +21,14 @@ export class FlowTable {
   windowBytes = new Float64Array(0);
   /** Recent payload rate, in bytes per millisecond. */
   rate = new Float64Array(0);
-  /** As a part of a call (path-watch.ts): the last window in which it sent, its datagrams in that window, and windows in which it sent enough. */
+  /**
+   * For detecting calls (path-watch.ts): the last window in which it sent, its datagrams in that window, and the windows in which it sent
+   * enough.
+   */
   steadyIn = new Int32Array(0);
   steadyCount = new Uint8Array(0);
   steadyWindows = new Uint8Array(0);
-  /** The lane that it keeps while no lane is late and this one is not full; -1 before the first. */
+  /** The lane that it keeps as long as no lane is late and this one is not full; -1 before the first. */
   lane = new Int8Array(0);
   /** Evidence that the sender slows down after a loss (responsive.ts). */
   outEvidence = new Uint8Array(0);

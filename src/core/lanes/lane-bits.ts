@@ -4,5 +4,5 @@
 export const MAX_LANES = 32;
 /** All lanes. */
 export const ANY_LANE = -1;
-/** No lane: for a datagram that has to wait until its context is registered. */
+/** No lane: the datagram has to wait until its context is registered. */
 export const NO_LANE = 0;

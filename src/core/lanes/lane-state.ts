@@ -21,7 +21,7 @@ export const MAX_FRAMES = 16_384;
 export class LaneState {
   readonly index: number;
   isUp = false;
-  /** Its connection still has its last batch. */
+  /** Whether its connection still holds the last batch. */
   isBusy = false;
 
   // Sending.
@@ -114,7 +114,7 @@ export class LaneState {
   }
 
   /**
-   * How many more frames the other end's count receipts.
+   * How many more frames the other end's count acknowledges.
    *
    * @returns 0 also for an impossible count, which comes from an earlier connection of the lane
    */

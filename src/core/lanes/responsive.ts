@@ -8,9 +8,9 @@
  * datagrams, until two or three of another kind. Its queue may be longer, because its sender ends the queue by slowing down.
  *
  * QUIC declares a packet lost for good when the third packet after it arrives, or an eighth of a round trip after the next one (RFC 9002
- * §6.1), so it needs *order*. TCP inside WireGuard does not: RACK (RFC 8985) learns the extent of reordering and undoes wrong reactions,
- * so immediate delivery gains it more than reordering costs. QUIC flows that send little are not put back in order either: a call wants
- * each datagram at once.
+ * §6.1), so it needs *order*. TCP inside WireGuard does not need it: RACK (RFC 8985) learns the extent of reordering and undoes wrong
+ * reactions, so TCP gains more from immediate delivery than it loses by reordering. QUIC flows that send little are not put back in order
+ * either: a call wants each datagram at once.
  */
 import type { FlowTable } from "./flow-table.ts";
 

@@ -13,8 +13,8 @@
  *     accept ─► LaneReceiver ─► deliver; or hold ─► takeReleased
  *     noteFrame ─► ReceiptSchedule ─► fill
  *
- * A datagram waits in the session's queue until it is assigned to a lane. When a lane dies, its datagrams are sent once more, within the
- * hedging budget; everything else still waits in the queue and needs no move.
+ * A datagram waits in the session's queue until it is assigned to a lane. When a lane dies, its datagrams are sent once more on others; all
+ * other datagrams still wait in the queue and need not move.
  *
  * Like all of core, it has no clock, no timer and no I/O. After each turn the owner calls {@link dispatch}, then {@link fill} for each
  * lane in the result, and sets one timer for {@link nextTimeout}. It throws nothing because of input from a peer.
@@ -274,7 +274,7 @@ export class LaneScheduler {
     this.#queue.setServed(now, this.#lanes.up > 0);
   }
 
-  /** Says whether the lane's connection still has its last batch. A busy lane is not given more. */
+  /** Sets whether the lane's connection still holds the last batch. A busy lane gets no more. */
   setBusy(index: number, isBusy: boolean): void {
     const lane = this.#lanes.all[index];
     if (lane !== undefined) lane.isBusy = isBusy;
@@ -520,7 +520,7 @@ export class LaneScheduler {
     return this.#lanes.up > 0 && (this.#sender.inFlight > 0 || !this.#queue.isEmpty);
   }
 
-  /** When to dispatch for a receipt. A receipt that is due waits for a datagram to travel with; after that, for a writable lane. */
+  /** When to dispatch for a receipt. A receipt that is due first waits for a datagram to travel with, then for a writable lane. */
   #nextReceiptAt(now: number): number {
     if (this.#receipts.dueAt > now) return this.#receipts.dueAt;
     const { isSlow, rate } = this.#choice;

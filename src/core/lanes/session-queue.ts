@@ -2,15 +2,15 @@
  * The queue in which the datagrams of a session wait for a lane.
  *
  * Each flow (an association, by its slot) has a list, and lists that are not empty are in one of two rings. *Sparse* flows, which send
- * little, are served first: their datagrams gain most from being early and cost the others next to nothing (FQ-CoDel's new flows, RFC
- * 8290 §4.2; here decided by rate, since a voice call never goes idle). All others, *bulk*, are served by deficit round robin (Shreedhar
- * and Varghese 1995). Order within a flow is kept.
+ * little, are served first: their datagrams gain most from being early and cost the others next to nothing (FQ-CoDel's new flows, RFC 8290
+ * §4.2; here the rate decides, because a voice call never goes idle). All others, *bulk*, are served by deficit round robin (Shreedhar and
+ * Varghese 1995). Order within a flow is kept.
  *
  * Datagrams past the age budget are dropped from the head, because the oldest is worth least and the newest then waits no longer than the
- * budget. A burst, such as a video frame over a slow link, may wait that long. A standing queue helps nobody: as in CoDel (RFC 8289 §4),
- * a queue whose bulk has not been short for an interval is cut to its standing budget, which is much smaller. The exception is a queue that
- * goes away by itself, because less came in the last second than the session may send: losses delay datagrams, and their repair releases
- * all of them at once, so that a server's queue of answers is long for longer than an interval. CoDel's growing drop rate is not used: it
+ * budget. A burst, such as a video frame over a slow link, may wait that long. A standing queue helps nobody: as in CoDel (RFC 8289 §4), a
+ * queue whose bulk has not been short for an interval is cut to its standing budget, which is much smaller. The exception is a queue that
+ * drains by itself, because less arrived in the last second than the session may send: repairs release all datagrams that losses have
+ * delayed at once, and a server's queue of answers then stays long for longer than an interval. CoDel's growing drop rate is not used: it
  * is meant for senders that slow down, and these may not. If the queue exceeds its bound in bytes, the flow with the most bytes loses
  * datagrams.
  */
@@ -34,7 +34,7 @@ const FORGET_MS = 2_000;
 const STANDING_INTERVAL_MS = 100;
 /** Share of the standing budget below which a wait counts as short. */
 const SHORT_SHARE = 0.5;
-/** A queue drains if less comes than this share of the session's rate. */
+/** A queue drains if arrivals stay below this share of the session's rate. */
 const DRAIN_SHARE = 0.95;
 /** One datagram of any size that Ethernet carries. */
 const MIN_QUANTUM_BYTES = 1_500;
@@ -73,7 +73,7 @@ export class SessionQueue {
   #shortAt = 0;
   /** Whether a lane is up. A queue that waits for a lane to reconnect does not count as standing. */
   #isServed = false;
-  /** Rate of the session, and of what comes in. */
+  /** Rate of the session, and of arrivals. */
   #rate = 0;
   readonly #arrivals = new RecentRate();
 
@@ -109,13 +109,13 @@ export class SessionQueue {
     );
   }
 
-  /** Sets how much a flow may send in a turn, and what drains the queue. @param rate  of the session, in bytes per millisecond */
+  /** Sets how much a flow may send per turn, and how fast the queue drains. @param rate  of the session, in bytes per millisecond */
   setRate(rate: number): void {
     this.#rate = rate;
     this.#quantum = Math.min(MAX_QUANTUM_BYTES, Math.max(MIN_QUANTUM_BYTES, Math.floor(rate * TURN_MS)));
   }
 
-  /** A datagram goes twice: the copy, too, takes of the rate that is to drain the queue. */
+  /** A datagram is sent twice: the copy also uses the rate that drains the queue. */
   noteCopy(now: number, length: number): void {
     this.#arrivals.note(now, length);
   }
@@ -282,7 +282,7 @@ export class SessionQueue {
     this.#flows.forget(flow);
   }
 
-  /** Says whether any lane is up. */
+  /** Sets whether any lane is up. */
   setServed(now: number, isServed: boolean): void {
     if (isServed && !this.#isServed) this.#shortAt = now;
     this.#isServed = isServed;

@@ -1,19 +1,19 @@
 /**
- * Sets the rate beside senders that fill the queue (CUBIC, Reno, the first version of BBR). A sender that keeps the queue short beside
- * them gets nothing, as TCP Vegas showed.
+ * Sets the rate beside senders that fill the queue (CUBIC, Reno, the first version of BBR). Beside them, a sender that keeps the queue
+ * short gets nothing, as TCP Vegas showed.
  *
  * Here the session holds a fair share instead. Its rate is a window over a smoothed round trip. The window grows while the session's share
- * of the link, which pauses measure (share-probe.ts), is below the aim: faster the farther below, and at least as fast as half a TCP
- * connection's. It shrinks once each time the queue approaches its longest recent length, as senders that see it overflow do too, and
- * after a surge of losses while the queue is long. The aim is a little above the half that one connection would get, because a session
- * carries many flows.
+ * of the link, which pauses measure (share-probe.ts), is below the aim: the farther below, the faster, and at least half as fast as a TCP
+ * connection's. It shrinks once each time the queue approaches its longest recent length, because other senders also shrink theirs when it
+ * overflows, and after a surge of losses while the queue is long. The aim is a little above the half that one connection would get, because
+ * a session carries many flows.
  *
  * The mode ends when two pauses find no other sender, or when the queue is empty, because then nobody fills it any more.
  *
  * Several competing sessions would fill the queue for each other forever if they mistook each other for rivals, or if the rival had
  * stopped. So there are *truces*: each session sends little for two round trips, at the beginning and then at fixed times after the queue
- * was last short. All sessions saw that moment together, so they yield together. If the queue becomes empty then, there is no rival. (BBR's
- * ProbeRTT is the same for one sender, at times of its own, which its flows also come to share.)
+ * was last short. All sessions see that moment at the same time, so they yield together. If the queue then becomes empty, there is no
+ * rival. (BBR's ProbeRTT does the same for one sender, at times that competing BBR flows also come to share.)
  */
 import { SHORT_QUEUE_MS } from "./delay-mode.ts";
 import type { Interval, Measures } from "./measures.ts";

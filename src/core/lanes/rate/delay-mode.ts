@@ -1,10 +1,10 @@
 /**
  * Sets the rate while nobody else fills the queue: the rate of the bottleneck, with a queue of a millisecond or a few packets.
  *
- * The bottleneck's rate is measured, as in BBR (Cardwell et al., 2016), and not found by causing losses. The target for the queue is larger
- * for sessions that send less, which makes sessions share evenly, as in Copa (Arun and Balakrishnan, NSDI 2018). Measurements are a round
- * trip old, so the queue that the packets sent since then will form is predicted (a Smith predictor, 1957). This allows a fast control
- * loop that does not oscillate:
+ * The bottleneck's rate is measured, as in BBR (Cardwell et al., 2016), instead of found by causing losses. The target for the queue is
+ * larger for sessions that send less, which makes sessions share evenly, as in Copa (Arun and Balakrishnan, NSDI 2018). Measurements are a
+ * round trip old, so the queue that the packets sent since then will form is predicted (a Smith predictor, 1957). This makes the control
+ * loop fast without oscillation:
  *
  *     predicted = standing + what was sent since / capacity − time since
  *     rate      = capacity × (1 − gain × (predicted − target) / round trip)     while there is a queue
@@ -69,7 +69,7 @@ export class DelayMode {
     this.#falls = 0;
   }
 
-  /** @param isShared  whether others have much of the link, which is no time to try how much more it takes */
+  /** @param isShared  whether others have much of the link, so the session must not probe for more */
   tick(interval: Interval, measures: Measures, isShared: boolean): void {
     const { hasSamples, isLimited, lateShare } = interval;
     const isCrowd =
@@ -79,7 +79,7 @@ export class DelayMode {
     if (isCrowd && this.#use.wasUsed(interval.now, this.rate)) this.#backOff(measures);
   }
 
-  /** Raises the rate because the path has been found to take more. */
+  /** Raises the rate because the path has been found to carry more. */
   raise(factor: number): void {
     this.capacity *= factor;
     this.#known = Math.max(this.#known, this.capacity);
@@ -100,7 +100,7 @@ export class DelayMode {
       this.rate = this.capacity * (1 + Math.max(-MAX_CUT, Math.min(0, GAIN * error)));
     } else if (interval.isLimited && !isCrowd) {
       this.#grow(measures, isShared);
-      // A queue that is shorter than the target is one of sessions with a lower target, which send more.
+      // A queue shorter than the target belongs to sessions with a lower target, which send more.
       if (measures.capacity > 0) {
         const error = (target - Math.max(standing, this.predicted)) / Math.max(MIN_RTT_MS, measures.minRtt);
         this.rate = Math.max(this.rate, this.capacity * (1 + GAIN * error));

@@ -1,16 +1,16 @@
 /**
  * Records whether a session is offered more than the path takes.
  *
- * A dispatch may leave datagrams in the queue for two reasons: the pacer *holds* them, or they are *blocked* because no lane, or no room in
- * the window, is left. Rate control needs the time for which they were held. Hedging and the session's owner only need to know whether
- * the session is *limited*, which it stays for a while after an interval in which it was.
+ * A dispatch may leave datagrams in the queue for two reasons: the pacer *holds* them, or they are *blocked* because no lane or no room in
+ * the window is left. Rate control needs the time for which they were held. Hedging and the session's owner only need to know whether the
+ * session is *limited*, which it stays for a while after an interval in which it was.
  */
 
 /** How long a session counts as limited after a limited interval. */
 const CALM_MS = 300;
 
 export class Demand {
-  /** Whether the pacer holds something; for bulk, longer than a moment. */
+  /** Whether the pacer holds something; bulk counts only after a moment. */
   isHeld = false;
   /** Whether bulk waits for a lane or for the window. */
   isBlocked = false;

@@ -15,13 +15,16 @@ import type { PathDelay } from "./path-delay.ts";
 import type { RateControl } from "./rate-control.ts";
 
 const MIN_INTERVAL_MS = 10;
-/** Samples that an interval needs; intervals in a row without as many, after which one sample suffices; and after which all are dropped. */
+/**
+ * Samples that an interval needs; the number of intervals in a row without enough samples after which one suffices; and after which all are
+ * dropped.
+ */
 const ENOUGH_SAMPLES = 4;
 const STARVED_INTERVALS = 4;
 const MAX_STARVED_INTERVALS = 8;
-/** Share of an interval above which it counts as limited if the pacer held something for so long. */
+/** An interval counts as limited if the pacer held something for more than this share of it. */
 const LIMITED_SHARE = 0.2;
-/** Longest wait in a standing queue: this, or a share of the round trip, which an inner TCP needs to fill the link. */
+/** Longest wait in a standing queue: this, or a share of the round trip, because a TCP inside needs that to fill the link. */
 const STANDING_MS = 20;
 const STANDING_RTT_SHARE = 0.25;
 /** Longest wait in the queue while the rate is not known, unless the age budget is longer. */
@@ -116,7 +119,7 @@ export class RateIntervals {
     interval.lateShare = this.#lanes.lateShare;
     interval.newest = this.#lateness.newest;
     demand.end(now, interval.isLimited);
-    // An interval that includes a rest says nothing about the path.
+    // An interval that includes an idle time says nothing about the path.
     if (length > 0 && length < MAX_STARVED_INTERVALS * wanted) this.#adapt();
     if (interval.hasSamples || this.#starved > MAX_STARVED_INTERVALS) path.clear();
     this.#deliveredBefore = sender.deliveredBytes;

@@ -1,11 +1,11 @@
 /**
- * Measures the path in each interval, for the control of the rate.
+ * Measures the path in each interval, for rate control.
  *
  * *Capacity* comes from the arrival times of frames. Take the frames with the smallest delay in two consecutive intervals. Between them, a
  * first-in-first-out bottleneck has sent exactly what the session sent between them. If there was a queue at both, these bytes over this
- * time are the rate at which the bottleneck serves the session, whatever became late in between. If there was none, it is a rate that the
- * path has proved to take. (Counting delivered bytes, as BBR does, varies with every hole in a lane. In trials, this measure stayed
- * within three per cent.)
+ * time are the rate at which the bottleneck serves the session, regardless of what became late in between. If there was none, it is a rate
+ * that the path has proved to carry. (Counting delivered bytes, as BBR does, varies with every hole in a lane. In trials, this measure
+ * stayed within three per cent.)
  *
  * *Surges* of losses reveal a queue that is too short to show in the delay. Random losses make lanes late too, so a surge is clearly more
  * than the smallest share of frames that made lanes late in the last 10 to 20 s.
@@ -53,7 +53,7 @@ export class Measures {
   minRtt = 0;
   /** Rate at which the bottleneck serves this session, in bytes per millisecond; 0 if this interval does not show it. */
   capacity = 0;
-  /** The last rate that the path has proved to take. */
+  /** The last rate that the path has proved to carry. */
   proved = 0;
   /** Whether far more lanes became late than random losses explain. */
   surges = false;
@@ -115,7 +115,7 @@ export class Measures {
     if (elapsed < 0.4 * length) return;
     if (elapsed < 4 * length && path.leastSentBytes > this.#previousBytes) {
       this.proved = (path.leastSentBytes - this.#previousBytes) / elapsed;
-      // Others take what a pause leaves: across it the bottleneck serves the session less than it could.
+      // Others use what a pause leaves, so across a pause the bottleneck serves the session less than it could.
       const spansPause = this.#previousSentAt <= pausedAt && pausedAt < path.leastSentAt;
       if (Math.min(this.standing, this.#previousStanding) > QUEUE_MS && !spansPause)
         this.capacity = this.proved;
@@ -144,7 +144,7 @@ export class Measures {
     this.#frames[0] = frames;
     this.#lates.copyWithin(1, 0);
     this.#lates[0] = lates;
-    // A loss shows a round trip later, which is two intervals.
+    // A loss shows one round trip later, that is, two intervals.
     let sent = 0;
     let late = 0;
     for (let i = 0; i < RECENT; i++) {

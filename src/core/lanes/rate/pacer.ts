@@ -1,14 +1,14 @@
 /**
- * Paces bulk at the rate of the session, so that the queue builds up here, where it is fair and bounded in age, and not in the link or in
- * the kernels and relays before it. A token bucket, which holds a little because timers are coarse. Sparse datagrams, copies and hedges
- * pass without waiting, but spend its tokens. A pause stops bulk only: a call would notice, and its few bytes do not disturb the
+ * Paces bulk at the rate of the session, so that the queue builds up here, where it is fair and bounded in age, instead of in the link or
+ * in the kernels and relays before it. The pacer is a token bucket that holds a little, because timers are coarse. Sparse datagrams, copies
+ * and hedges pass without waiting, but spend its tokens. A pause stops only bulk: a call would suffer, and its few bytes do not disturb the
  * measurement.
  */
 
 /** Size of the bucket: two datagrams, or what is sent in a millisecond. */
 const MIN_BURST_BYTES = 3_000;
 const BURST_MS = 1;
-/** How far sparse datagrams may overdraw the bucket before they wait too; at a low rate, by two full-sized ones and their copies. */
+/** How far sparse datagrams may overdraw the bucket before they wait too; at a low rate, two full-sized datagrams and their copies. */
 const MAX_DEBT_MS = 20;
 const MIN_DEBT_BYTES = 5_000;
 
@@ -46,7 +46,7 @@ export class Pacer {
     this.#tokens -= bytes;
   }
 
-  /** Stops bulk for a while, for which it cannot make up later. */
+  /** Stops bulk for a while, without making up for it later. */
   pause(ms: number): void {
     this.#pausedUntil = this.#filledAt + ms;
     this.#tokens = Math.min(this.#tokens, 0);

@@ -3,18 +3,19 @@
  *
  * A receipt says when the newest frame of a lane arrived, on the receiver's clock, and the sender knows when it sent that frame. The
  * difference is the delay plus the unknown offset of the clocks. The smallest difference of the last 10 to 20 s contains the same offset;
- * what exceeds it is the time in queues, the *standing delay*. (LEDBAT, RFC 6817 §2.2, has the same measure, with the same two windows,
- * which also follow clock drift and route changes.) The receipt's own clock gives the round trip without the time for which the receipt
- * was held back.
+ * what exceeds it is the time in queues, the *standing delay*. (LEDBAT, RFC 6817 §2.2, measures this in the same way. Its two windows also
+ * follow clock drift and route changes.) The receipt's own clock gives the round trip without the time for which the receipt was held back.
  *
- * A frame that waited behind a hole in its lane says nothing about the path, so samples of late lanes are left out. Of each interval only
- * the smallest delay counts, because a queue delays all frames, but chance only some (Copa's standing RTT: Arun and Balakrishnan, NSDI
+ * A frame that waited behind a hole in its lane says nothing about the path, so samples of late lanes are left out. Only the smallest delay
+ * of each interval counts, because a queue delays all frames, but chance delays only some (Copa's standing RTT: Arun and Balakrishnan, NSDI
  * 2018).
  */
 import type { LaneState } from "../lane-state.ts";
 
 const PERIOD_MS = 10_000;
-/** The period while the queue may never be empty. The earlier smallest delay then counts for longer, but not forever, as routes change. */
+/**
+ * The period while the queue may never be empty. An earlier smallest delay then counts for longer, but not forever, because routes change.
+ */
 const BUSY_PERIOD_MS = 60_000;
 /** Round trip until one is measured, in milliseconds. */
 const GUESSED_RTT = 100;
@@ -50,7 +51,7 @@ export class PathDelay {
     return rtt === NEVER ? GUESSED_RTT : Math.max(1, rtt);
   }
 
-  /** By how many milliseconds a lane's own path is longer than the best lane's, with a bound. */
+  /** By how many milliseconds a lane's own path is longer than the best lane's, up to a limit. */
   lag(lane: LaneState): number {
     const delay = Math.min(lane.delay, lane.delayBefore);
     return delay === NEVER ? 0 : Math.max(0, Math.min(delay - this.base, this.minRtt / 2 + MAX_LAG_MS));
@@ -80,7 +81,7 @@ export class PathDelay {
     if (delay < lane.delay) lane.delay = delay;
   }
 
-  /** Adds what a receipt said about the newest frame of a lane that is not late. */
+  /** Adds the delay of the newest frame of a lane that is not late, from a receipt. */
   add(lane: LaneState, sentAt: number, sentBytes: number, delay: number, rtt: number): void {
     if (rtt < this.#rtt) this.#rtt = rtt;
     if (delay < this.#delay) this.#delay = delay;

@@ -1,22 +1,25 @@
 /**
- * Whether the session made use of its rate when the packets were sent that are lost now.
+ * Decides whether the session was using its whole rate when it sent the packets that are now lost.
  *
- * A surge of losses calls for a lower rate if the rate made a queue overflow. While the application sends less than the rate, a lower one
- * would have lost the same packets, so that the losses are the path's own (in bursts, as a radio loses). The rate is then needed: repairs
- * release what waited behind the holes at the other end of the path, and echoes and answers to it, all at once. RFC 7661 calls such a
+ * A surge of losses calls for a lower rate if the rate made a queue overflow. If the application sent less than the rate, a lower rate
+ * would have lost the same packets, so the losses are the path's own (in bursts, as on a radio link). The rate is then needed: repairs
+ * release at once everything that waited behind the holes at the other end, and with it its echoes and answers. RFC 7661 calls such a
  * congestion window not validated.
  *
- * A rate far beyond what is delivered holds nothing back, and so never appears to be in use. It may well make a queue overflow, and counts
- * as used.
+ * A rate far above the rate of delivery holds nothing back, and so never appears to be in use. It may still make a queue overflow, so it
+ * counts as used.
  */
 import type { Interval } from "./measures.ts";
 import { RecentRate } from "./recent-rate.ts";
 
-/** A loss shows a round trip later: two intervals. Looked at are the two round trips that ended then, of which most must be limited. */
+/**
+ * A loss shows one round trip, or two intervals, later. The two round trips that ended then are examined; most of their intervals must be
+ * limited.
+ */
 const INTERVALS_AGO = 2;
 const INTERVALS = 4;
 const LEAST_LIMITED = 3;
-/** Multiple of the rate of delivery above which a rate counts as used: an overload of a quarter is found even if it does not wait. */
+/** Multiple of the rate of delivery above which a rate counts as used, so an overload of a quarter is found even if nothing waits. */
 const FAR_BEYOND = 1.25;
 
 export class RateUse {

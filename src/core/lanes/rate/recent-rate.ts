@@ -1,4 +1,7 @@
-/** Mean rate over the last second, in bytes per millisecond: whole slots of a tenth of a second, so that a burst counts for what it is. */
+/**
+ * Mean rate over the last second, in bytes per millisecond. Counts only whole slots of 100 ms, so a short burst does not appear as a high
+ * rate.
+ */
 
 const SLOT_MS = 100;
 const SLOTS = 10;
@@ -6,7 +9,7 @@ const SLOTS = 10;
 export class RecentRate {
   readonly #bytes = new Float64Array(SLOTS);
   #sum = 0;
-  /** The slot that the next whole one goes to, and how many there are. */
+  /** The place for the next whole slot, and how many there are. */
   #slot = 0;
   #slots = 0;
   #current = 0;

@@ -1,5 +1,5 @@
 /**
- * Measures by pauses how much of the link other senders use.
+ * Measures how much of the link other senders use, by pausing.
  *
  * Packets in a queue of the path may wait behind the session's own packets or behind those of others. The session sends nothing for a few
  * milliseconds. A queue of its own shrinks by exactly that time. A queue that others fill shrinks by less, in proportion to the session's
@@ -20,9 +20,9 @@ const PAUSE_SHARE = 0.6;
 const PAUSE_PACKETS = 4;
 /** Frames sent this long before and after the pause are compared. */
 const WINDOW_MS = 6;
-/** A shorter queue counts as empty. It may have been empty for a while, and then says nothing about shares. */
+/** A shorter queue counts as empty. It may have been empty for a while, in which case it says nothing about shares. */
 const EMPTY_MS = 0.5;
-/** Share of others above which somebody competes, and below which nobody does. */
+/** Share of other senders above which one competes, and below which none does. */
 const CROWDED = 0.35;
 const ALONE = 0.15;
 

@@ -1,12 +1,12 @@
 /**
  * Detects datagrams that arrive past the age budget, without a clock that both ends share.
  *
- * Sequence numbers follow the order of sending. So if a later datagram arrived a budget ago, this one has been delayed by at least that
- * long on its way and is of no more use: a call has played on, and an inner TCP has sent it again. This enforces the budget from end to
- * end, when a lane stalls after the datagram has left the queue. It errs on the safe side: a datagram that is too old, but that no later
- * one has overtaken, is delivered. TCP's own repairs take round trips, which the receiver grants on top of the budget; otherwise most of
- * what a hole holds up on a long path would be dropped. It grants three: if a repair is lost too, the copy that is then sent
- * (sending/hedge-budget.ts) arrives after two and a half.
+ * Sequence numbers follow the order of sending. So if a later datagram arrived a budget ago, this one was delayed by at least that long on
+ * its way and is useless: a call has played on, and a TCP inside has sent it again. This enforces the budget from end to end, even if a
+ * lane stalls after the datagram has left the queue. It errs on the safe side: a datagram that is too old is delivered if no later one has
+ * overtaken it. TCP's own repairs take round trips, which the receiver grants on top of the budget; otherwise most of what a hole holds up
+ * on a long path would be dropped. It grants three: if a repair is lost too, the copy that is then sent (sending/hedge-budget.ts) arrives
+ * after two and a half.
  */
 import { sequenceDistance } from "../../../wire/receipt.ts";
 
@@ -14,7 +14,7 @@ import { sequenceDistance } from "../../../wire/receipt.ts";
 const MARKS = 32;
 
 export class ArrivalHistory {
-  /** A ring of marks, each with a time and the highest number that had arrived by then. The newest is at {@link #newest}. */
+  /** A ring of marks, each a time and the highest number that had arrived by then. The newest is at {@link #newest}. */
   readonly #at = new Float64Array(MARKS).fill(Number.NEGATIVE_INFINITY);
   readonly #sequence = new Int32Array(MARKS);
   #newest = 0;

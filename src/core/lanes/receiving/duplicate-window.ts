@@ -1,7 +1,7 @@
 /**
  * Remembers which of the last 65,536 datagrams of a session have arrived, so that only one copy of each is delivered: the anti-replay
- * window of IPsec (RFC 4303 §3.4.3, RFC 6479), over numbers of 24 bits. A datagram that is older than the window counts as a copy: at
- * 60,000 datagrams a second, it is a second late.
+ * window of IPsec (RFC 4303 §3.4.3, RFC 6479), over numbers of 24 bits. A datagram older than the window counts as a copy: at 60,000
+ * datagrams a second, it is more than a second late.
  */
 import { SEQUENCE_MODULUS, sequenceDistance } from "../../../wire/receipt.ts";
 import type { Arrived, Hole } from "../lane-progress.ts";

@@ -1,9 +1,9 @@
 /**
  * Decides when a receipt is sent, and on which lane.
  *
- * A receipt is sent soon after an arrival, so that the sender finds a late lane within a round trip, but at most every 5 ms, so that a
- * flood costs less than one byte in a hundred. Each piece of news goes out twice, on different lanes, because the receipt itself may wait
- * behind a hole. The rules resemble QUIC's ACK frequency (RFC 9000 §13.2), with a timer in place of a packet count.
+ * A receipt is sent soon after an arrival, so that the sender finds a late lane within a round trip, but at most every 5 ms, so it costs
+ * less than 1 % of a flood's bytes. Each piece of news is sent twice, on different lanes, because the receipt itself may wait behind a
+ * hole. The rules resemble QUIC's ACK frequency (RFC 9000 §13.2), with a timer in place of a packet count.
  *
  * A receipt that travels with a datagram costs only its own bytes. One that travels alone costs a packet, and usually another packet that
  * acknowledges it; at 2 Mbit/s these took three per cent of the link. So over a slow path a receipt uses a lane that has a datagram to
@@ -13,7 +13,7 @@
 import { MAX_RECEIPT_ITEMS, type ReceiptWriter } from "../../../wire/receipt.ts";
 import type { LaneState } from "../lane-state.ts";
 
-/** Time from the first news to its receipt, and between two receipts. */
+/** Time from the first news to its receipt, and time between two receipts. */
 const DELAY_MS = 1;
 const INTERVAL_MS = 5;
 /** With little traffic, a receipt waits for this many frames, but no longer than this. */

@@ -116,7 +116,10 @@ export class LaneReceiver {
     tap.record(true, "age", association, owner?.localOf(flow), remote, data, offset, length);
   }
 
-  /** How long others are held for a missing datagram. Bounded also with a long age budget, since it may have been lost with its lane. */
+  /**
+   * How long others are held for a missing datagram. This is limited even with a long age budget, because the datagram may have been lost
+   * with its lane.
+   */
   get #patience(): number {
     return Math.min(MAX_HOLD_MS, this.#ageBudget) + HOLD_REPAIRS * this.#path.minRtt;
   }

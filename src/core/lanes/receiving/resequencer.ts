@@ -2,12 +2,12 @@
  * Puts datagrams of flows that need order (responsive.ts) back in order. All others are delivered as they arrive.
  *
  * A hole delays everything on its lane by about a round trip, and datagrams on other lanes would overtake what waits there. So a datagram
- * is held while one with a smaller number is missing, of whatever flow, since numbers only show the order of sending. The flow then sees
- * what it would see on one lane: a wait now and then. But its packets are spread, so a hole delays few of them at the sender, and the
- * flow gets the rate of the session.
+ * is held while one with a smaller number is missing, from any flow, because numbers show only the order of sending. The flow then sees
+ * what it would see on one lane: a wait now and then. But its packets are spread over lanes, so a hole delays few of them at the sender,
+ * and the flow gets the session's rate.
  *
  * Holding is bounded in bytes, in numbers ahead, and in time. The time is the caller's patience: the age budget, at most 100 ms, and two
- * round trips for TCP's repairs. MPTCP (RFC 8684 §3.3) holds data in the same way, but without a deadline, as a stream must.
+ * round trips for TCP's repairs. MPTCP (RFC 8684 §3.3) holds data in the same way, but without a deadline, because it carries a stream.
  *
  *     next ── the lowest number that has neither arrived nor been given up
  *     held ── by number, beyond next           (ring of entries)
@@ -101,7 +101,7 @@ export class Resequencer {
     }
     if (this.#bytes + length > this.#byteLimit) {
       this.releaseAll();
-      // The datagrams before it are released but not taken yet. With no memory to hold it behind them, it overtakes them.
+      // The datagrams before it are released but not taken yet. Without memory to hold it behind them, it overtakes them.
       return false;
     }
     const entry = this.#store.add(now, flow, context, 0, data, offset, length);

@@ -103,7 +103,7 @@ export class Dispatcher {
     }
   }
 
-  /** The lane for the first copy: the flow's own while no lane has been late, so that nothing is reordered on a clean path. */
+  /** The lane for the first copy: the flow's own lane as long as none has been late, so nothing is reordered on a clean path. */
   #sparseLaneFor(flow: number, allowed: number, isSpread: boolean): number {
     const { express } = this.#lanes;
     const kept = this.#flows.lane[flow];

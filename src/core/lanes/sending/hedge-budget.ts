@@ -4,9 +4,9 @@
  * 2012).
  *
  * TCP repairs a hole in about a round trip, as fast as a copy would travel. But the loss of the last segments on a lane, or of a repair,
- * costs a time-out of 200 ms or more. So a datagram is sent again once all lanes that hold it are late. The budget is a share of all
- * bytes: without it, losses on an overloaded link caused still more load. For the same reason bulk is not hedged while the pacer holds it
- * back.
+ * costs a time-out of 200 ms or more. So a datagram is sent again once all lanes that hold it are late. The budget is a share of all bytes:
+ * without this limit, losses on an overloaded link would cause even more load. For the same reason bulk is not hedged while the pacer holds
+ * it back.
  *
  * TCP repairs most holes before a copy gains much. A hole that is still open after two round trips has lost its repair too, and its
  * datagrams are soon too old for the other end (receiving/arrival-history.ts). With many losses, copies for the first kind of hole would
@@ -23,7 +23,7 @@ const MIN_BUDGET_BYTES = 5_000;
 const RESERVE_MS = 40;
 const RESERVE_SHARE = 0.75;
 /**
- * The budget is also bounded by what the session sends in this time. When the rate of a link falls, all lanes become late, and what was
+ * The budget is also bounded by what the session sends in this time. When the rate of a link falls, all lanes become late, and a budget
  * earned at the former rate would fill the link with copies.
  */
 const MAX_BUDGET_MS = 100;

@@ -10,7 +10,8 @@
  * lane can take its datagrams and no lane has been late for a while. On a clean path nothing is reordered.
  *
  * On a slow path, lanes with few packets are inefficient: each packet is acknowledged by itself, and TCP finds a hole only by its timer,
- * because nothing follows. So only as many lanes are in use as have two packets in flight each, unless these cannot take the datagram.
+ * because nothing follows. So a slow path uses only as many lanes as have two packets in flight each, unless these lanes cannot take the
+ * datagram.
  *
  * A flow that the other end puts back in order waits for the slowest repair. It uses few lanes as long as these can take it, so that
  * enough segments follow on each for TCP to find a hole by the third one and not by a timer.

@@ -13,7 +13,7 @@ import type { PathDelay } from "../rate/path-delay.ts";
 const MARGIN_MS = 5;
 /** Share of the round trip that is tolerated. RACK's is a quarter; with many lanes, less suffices. */
 const MARGIN_SHARE = 0.1;
-/** How long flows are spread over all lanes after a lane has become late. */
+/** How long flows remain spread over all lanes after a lane has become late. */
 const SPREAD_MS = 5_000;
 /** Time beyond two round trips after which a lane without any receipt counts as late. */
 const PATIENCE_MS = 50;
