@@ -143,7 +143,7 @@ export class Tun2SocksHost implements TunnelPathHost {
 
   stats(): Tun2SocksStats {
     const core = this.#core;
-    // Core learns what shortcuts have carried.
+    // Reports to core what shortcuts have carried.
     const tunnel = this.#tunnel?.stats() ?? noTunnelStats();
     const { drops, datagramsIn, datagramsOut, bytesIn, bytesOut, ...counts } = core.counters;
     const { associationsEvicted, flowsEvicted, halfOpenEvicted, icmpErrorsLimited, ...packets } = counts;
@@ -494,7 +494,7 @@ export class Tun2SocksHost implements TunnelPathHost {
           break;
         }
         case "association-closed":
-          // What shortcuts have carried for it counts before its relay is gone.
+          // Counts what shortcuts have carried for it, before its relay is gone.
           this.#tunnel?.collectShortcuts();
           this.#pathOf[output.association]?.close(output.association);
           this.#pathOf[output.association] = undefined;

@@ -49,10 +49,10 @@ import { FixedForward } from "./udp/fixed-forward.ts";
 import type { OtherWorkers, WorkerPlace } from "./workers.ts";
 
 const HANDSHAKE_MS = 5_000;
-/** How long the lanes may take to send the rest when closing. */
+/** Time limit for the lanes to send the rest when closing. */
 const CLOSE_MS = 1_000;
 
-/** Of the session and the way to the server. */
+/** Events of the session and of the way to the server. */
 export interface UdpLocalEvents {
   /** `isAnother`: the server did not know the former session, and targets see other source ports. */
   readonly "session-up": { readonly isAnother: boolean };
@@ -60,11 +60,11 @@ export interface UdpLocalEvents {
   readonly "session-resumed": undefined;
   /** A new session has replaced one that was in use, and targets see other source ports; `moved`: at another server. */
   readonly "session-renewed": { readonly reason: "ids" | "receipts" | "moved" };
-  /** A lane, or the attempt to connect one, has failed; it is tried again. */
+  /** A lane, or an attempt to connect one, has failed; it will be retried. */
   readonly error: Error;
 }
 
-/** Addresses as they are: a port 0 that was asked for is a real one here. */
+/** The actual addresses, with the port that the system chose instead of port 0. */
 export interface UdpLocalAddress {
   /** Where SOCKS5 listens; undefined when it is off. */
   readonly socks5: string | undefined;
@@ -72,17 +72,17 @@ export interface UdpLocalAddress {
   readonly server: string;
 }
 
-/** What a client may be given beside its options. */
+/** What a client may get besides its options. */
 export interface UdpLocalFeatures {
   /** Which of several threads on the same ports this is. */
   readonly place?: WorkerPlace | undefined;
-  /** Makes the connections of lanes, instead of the ways of the options. */
+  /** Makes the connections of lanes, instead of the ways in the options. */
   readonly carrier?: Carrier | undefined;
-  /** Of the host that this is a part of, which shows it the datagrams that are not dropped. */
+  /** The tap of the host that contains this one; that host records the datagrams that are not dropped. */
   readonly tap?: TapWriter | undefined;
-  /** How long an upgrade may take. Default 5,000. */
+  /** Time limit for an upgrade, in milliseconds. Default 5,000. */
   readonly handshakeMs?: number | undefined;
-  /** Sends what relays keep until the end of the turn; called before shortcuts may send more. */
+  /** Sends the datagrams that relays keep until the end of the turn. Called before shortcuts may send more. */
   readonly flush?: (() => void) | undefined;
 }
 
@@ -94,7 +94,7 @@ interface Link {
   writer: BatchWriter | undefined;
 }
 
-/** Wires {@link TunnelClient}, or a client of another protocol, to carriers, UDP sockets, a SOCKS5 listener and a timer. */
+/** Connects {@link TunnelClient}, or a client of another protocol, with carriers, UDP sockets, a SOCKS5 listener and a timer. */
 export class UdpLocalHost implements RelayHost {
   readonly core: AssociationClient;
   readonly events = new Listeners<UdpLocalEvents>();
@@ -235,7 +235,7 @@ export class UdpLocalHost implements RelayHost {
     };
   }
 
-  /** Core, and the relays, learn what shortcuts have carried until now. */
+  /** Reports to core and to the relays what shortcuts have carried so far. */
   collectShortcuts(): void {
     this.#shortcuts?.collect(this.#system.now());
   }
@@ -258,7 +258,7 @@ export class UdpLocalHost implements RelayHost {
     return this.others === undefined ? own : sumStats([own, ...this.others.stats()]);
   }
 
-  /** Its session and lanes now, and those of the other workers. */
+  /** The current session with its lanes, and those of the other workers. */
   async status(): Promise<EndpointStatus> {
     const { core } = this;
     const lanes = (core.laneReports?.() ?? []).map(({ way = 0, ...lane }) => ({
@@ -278,7 +278,7 @@ export class UdpLocalHost implements RelayHost {
     ]);
   }
 
-  /** Its associations now, and those of the other workers; none of a server in another program's dialect. */
+  /** The current associations, and those of the other workers; none with a server in another program's dialect. */
   async flows(): Promise<FlowStatus> {
     const { core } = this;
     const own = await listFlows(this.#system, (now, ...part) => {
@@ -300,7 +300,7 @@ export class UdpLocalHost implements RelayHost {
     this.#drain();
   }
 
-  /** Connects again at once, and does not wait until connections of a network that is gone are found to be dead. */
+  /** Reconnects at once, instead of waiting until connections over a lost network prove dead. */
   reconnect(): void {
     if (this.#isClosing) return;
     const error = new HostError("ERR_CONNECTION_LOST", "the network has changed");
@@ -391,7 +391,7 @@ export class UdpLocalHost implements RelayHost {
         bindError = error;
       },
     );
-    // By the next turn of the loop a socket is bound or has failed.
+    // A socket is bound or has failed by the next turn of the loop.
     await nextTurn(this.#system);
     if (bindError !== undefined) throw bindError;
     if (relay.port === 0) throw new Error("not bound");
@@ -457,7 +457,7 @@ export class UdpLocalHost implements RelayHost {
     for (let lane = core.pollReady(now); lane >= 0; lane = core.pollReady(now)) {
       links[lane]?.writer?.pump(now);
     }
-    // Where lanes were late, more are wanted; where they rest, fewer.
+    // Late lanes make the session ask for more lanes, idle ones for fewer.
     this.#handleOutputs();
   }
 
@@ -522,7 +522,7 @@ export class UdpLocalHost implements RelayHost {
     this.#log.info({ rttMs, ...this.#wayField(way), ...fields }, kind.replace("-", " "));
   }
 
-  /** For logs, where there are several. */
+  /** For logs, if there are several. */
   #wayField(way: number): { way?: string } {
     return this.#carriers.length === 1 ? {} : { way: this.#carriers[way].description };
   }
@@ -535,7 +535,7 @@ export class UdpLocalHost implements RelayHost {
     this.#saidFailures[way] = error.message;
     const code = error instanceof ProtocolError ? error.code : undefined;
     const what = code === "ERR_PEER_SHUTDOWN" ? "the server goes away" : "cannot reach the server";
-    // It concerns one target, which others may not be like.
+    // This concerns a single target, and others may work.
     if (code === "ERR_MASQUE_REFUSED") this.#log[level](fields, "no way to a target");
     else this.#log[level](fields, `${what}; trying again`);
     this.events.emit("error", error);

@@ -39,7 +39,7 @@ import type { OpenPacketEgress } from "./udp-paths/egress.ts";
 import { openEgress } from "./udp-paths/egress.ts";
 import type { HandedOver, OtherWorkers, WorkerPlace } from "./workers.ts";
 
-/** How long a connection may take to send the rest when another process continues the sessions, whose clients wait meanwhile. */
+/** Time limit for a connection to send the rest when another process continues the sessions; their clients wait meanwhile. */
 const HAND_ON_MS = 250;
 /** How often a server that waits for its clients to leave checks whether they have. */
 const DRAIN_CHECK_MS = 20;
@@ -145,7 +145,7 @@ export class UdpServerHost {
       others,
       handleRead: (chunk) => {
         this.#sendOutgoing(chunk);
-        // Sockets of associations that have ended are closed before more are opened.
+        // Closes the sockets of ended associations before others are opened.
         this.#handleOutputs();
       },
       handleAllRead: (connection) => this.#shortcuts?.resume(connection),

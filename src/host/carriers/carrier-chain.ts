@@ -58,9 +58,9 @@ export interface CarrierChain extends Pick<Carrier, "description" | "authority" 
 }
 
 /**
- * Parses `--server` and the `--via` list. A proxy is reached through the hops before it, and asked to connect to the next address.
- * `tls://` wraps the connection to the next address or, with an address of its own, connects to that and wraps it. The server of a
- * WebSocket decides itself where it leads, which should be the next address.
+ * Parses `--server` and the `--via` list. A proxy is reached through the hops before it, and asked to connect to the next address. `tls://`
+ * wraps the connection to the next address or, with an address of its own, connects to that and wraps it. The server of a WebSocket
+ * determines where it leads, which should be the next address.
  *
  * @throws UsageError ERR_OPTION that names the value, without its password
  */

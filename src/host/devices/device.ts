@@ -18,7 +18,7 @@ export interface Device {
    * True while packets that can wait should wait; {@link DeviceEvents.onWritable} follows. Undefined if it always accepts packets.
    */
   isBlocked?(): boolean;
-  /** Of native I/O, which may carry flows of it by itself. */
+  /** The device's descriptor in native I/O, which may carry its flows by itself. */
   readonly descriptor?: number;
   /** @returns how many packets of such flows were dropped, and not returned by {@link write} */
   takeDropped?(): number;

@@ -14,7 +14,7 @@ export interface FlowRelayOptions {
   readonly loop: Loop;
   readonly log: Logger;
   readonly connect: ConnectFlow;
-  /** Of the session that the flows share a path with, if there is one. */
+  /** Paces the flows beside the session that shares their path, if there is one. */
   readonly pacing: () => TransferPacing | undefined;
   /** The flow's connection has ended. */
   readonly onClosed: (flow: number) => void;
@@ -22,7 +22,7 @@ export interface FlowRelayOptions {
   readonly refuse: (flow: number, near: ByteStream) => void;
 }
 
-/** Relays TCP flows of a device, whoever terminates them: connects each to its target. */
+/** Relays the TCP flows of a device to their targets, regardless of what terminates them. */
 export class FlowRelay {
   readonly #options: FlowRelayOptions;
   readonly #streams: (ByteStream | undefined)[] = [];
@@ -31,7 +31,7 @@ export class FlowRelay {
     this.#options = options;
   }
 
-  /** @param near  the connection of the application, which has just been accepted */
+  /** @param near  the application's connection, which has just been accepted */
   accept(flow: AcceptedFlow, near: ByteStream): void {
     this.#streams[flow.flow] = near;
     const cancellation = new Cancellation();

@@ -48,7 +48,7 @@ export class DialectHost implements UdpPathHost {
     this.#system = system;
   }
 
-  /** Sets the way out, which delivers here. Call this before the first connection. */
+  /** Sets the way out, which delivers answers here. Call this before the first connection. */
   use(path: UdpPath): void {
     this.#path = path;
   }

@@ -136,7 +136,7 @@ export interface NativeModule {
   socketAddress?(descriptor: number): AddressBytes | undefined;
   /** The address of an IP socket or of its peer as text, with its zone if it is link-local. */
   socketName?(descriptor: number, isPeer: boolean): [ip: string, port: number] | undefined;
-  /** Sets these two, TCP_NODELAY and keepalive. @returns false if the system lacks one of the two */
+  /** Sets the two given values, TCP_NODELAY and keepalive. @returns false if the system lacks one of the two */
   tcpTune?(descriptor: number, notSentLowWaterBytes: number, userTimeoutMs: number): boolean;
   /** Sets TCP_NODELAY, and keepalive after so many seconds unless 0. Does nothing on a Unix socket. */
   tcpKeepAlive?(descriptor: number, idleSeconds: number): void;
@@ -191,16 +191,17 @@ export interface NativeModule {
    * once unless bytes are left to read first.
    */
   streamPause?(descriptor: number, isPaused: boolean): void;
-  /** Limits what one read takes, and the system's receive buffer, where that can be undone; 0 and 0 for no limits. */
+  /** Limits the bytes of one read, and the system's receive buffer if that limit can be lifted later; 0 and 0 for no limits. */
   streamLimit?(descriptor: number, readBytes: number, bufferBytes: number): void;
   /** Closes it with a RST. */
   streamReset?(descriptor: number): void;
 
   /**
    * A shortcut (native/io/shortcut.h): datagrams that a socket receives from one address at one local address, and that begin with
-   * `prefix`, go without it to a stream, as DATAGRAM capsules. They do not come to `onBatch`. One that exists for the same datagrams ends.
+   * `prefix`, go without it to a stream, as DATAGRAM capsules. They do not reach `onBatch`. An existing shortcut for the same datagrams
+   * ends.
    *
-   * All that begin with `shortcut` are there, or none is.
+   * A module has either all functions that begin with `shortcut`, or none.
    *
    * @param local    number of the local address, as rows have it
    * @param prefix   at most 22 bytes. If several begin a datagram, the longest counts
@@ -217,7 +218,7 @@ export interface NativeModule {
   ): number;
   /**
    * The way back: DATAGRAM capsules of a context leave on a socket behind `header`, once {@link shortcutResume} permits it. They do not
-   * come to `onRead`. One that exists for the same context ends.
+   * reach `onRead`. An existing shortcut for the same context ends.
    *
    * @param local   number of the local address to send from; 0 leaves the choice to routing
    * @param header  at most 22 bytes
@@ -233,7 +234,7 @@ export interface NativeModule {
   ): number;
   /**
    * The same for UDP packets of a device that {@link tunShortcuts} was called for, from `source` to `remote` and with a DSCP. Packets that
-   * are fragments, have options or are not valid come to `onPackets`.
+   * are fragments, have options or are not valid reach `onPackets`.
    *
    * @param source  the application's address; both are of one family
    * @param dscp    0 to 63
@@ -247,7 +248,7 @@ export interface NativeModule {
     stream: number,
     context: number,
   ): number;
-  /** The way back: the packets that {@link tunWrite} would write. Capsules that need packets larger than the MTU come to `onRead`. */
+  /** The way back: the packets that {@link tunWrite} would write. Capsules that need packets larger than the MTU reach `onRead`. */
   shortcutPacketsIn?(
     device: number,
     source: Uint8Array,
@@ -298,7 +299,9 @@ export interface NativeModule {
     lengths: Int32Array,
     onPackets: (count: number) => void,
   ): void;
-  /** Packet i is in `input` if `isInput[i]` is 1, else in `arena`. @returns how many were dropped, now or of shortcuts since the last call */
+  /**
+   * Packet i is in `input` if `isInput[i]` is 1, else in `arena`. @returns how many were dropped, now or of shortcuts since the last call
+   */
   tunWrite?(
     descriptor: number,
     input: Uint8Array,
@@ -319,7 +322,7 @@ export interface NativeModule {
    * are lent until {@link tcpStackFree}.
    *
    * @param secret  16 random bytes
-   * @param packets  where packets for the device come, at `offsets` and with `lengths`
+   * @param packets  receives packets for the device, at `offsets` and with `lengths`
    * @param received  bytes that flows have received
    * @param events  rows of 4: flow, what happened (accepted, bytes, ended, writable, closed), and two numbers
    * @returns the stack's number
@@ -374,7 +377,7 @@ export interface NativeModule {
   tcpDestroyFrom?(address: Uint8Array): number;
 }
 
-/** Memory of which little may be used. */
+/** Memory that may be used only in part. */
 export function lazyMemory(native: NativeModule, bytes: number): Uint8Array {
   return native.lazyMemory?.(bytes) ?? new Uint8Array(bytes);
 }

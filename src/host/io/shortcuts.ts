@@ -43,7 +43,7 @@ export interface PacketEnd {
 
 export type FlowEnd = SocketEnd | PacketEnd;
 
-/** Is told what a shortcut has carried, and once that it has ended. */
+/** Receives what a shortcut has carried and, once, that it has ended. */
 interface Listener {
   readonly shortcut: Shortcut;
   handleCarried(
@@ -65,7 +65,7 @@ export class NativeShortcuts {
   #count = 0;
   #rows: Float64Array | undefined;
   #collectedAt = Number.NEGATIVE_INFINITY;
-  /** Some have ended since the last count. */
+  /** Whether some have ended since the last count. */
   #hasEnded = false;
 
   constructor(native: ShortcutModule) {
@@ -251,12 +251,12 @@ export class HostShortcuts {
     this.#native.resume(stream);
   }
 
-  /** A turn begins: core learns what has been carried, unless it learnt that recently. */
+  /** A turn begins: reports to core what has been carried, unless that was done recently. */
   refresh(now: number): void {
     this.#native.refresh(now);
   }
 
-  /** Core learns what has been carried so far. Call this before core's time advances, or its state is read. */
+  /** Reports to core what has been carried so far. Call this before core's time advances, or its state is read. */
   collect(now: number): void {
     if (!this.#native.isUsed) return;
     this.#native.collect(now);

@@ -47,7 +47,7 @@ export interface Socks5ListenerOptions {
   readonly connect: (target: AddressBytes, cancellation: Cancellation) => Promise<ByteStream>;
   /** Serves a client that asks for UDP on its own connection, which is to be handed on. */
   readonly serveDialect: (stream: ByteStream, dialect: Dialect, request: AddressBytes) => void;
-  /** For what is relayed for a CONNECT. */
+  /** Paces the TCP that is relayed for a CONNECT. */
   readonly pacing: TransferPacing;
   readonly onRefused: () => void;
 }
@@ -107,7 +107,7 @@ export class Socks5Listener {
   }
 }
 
-/** A client's connection up to where it is handed on, or as long as its association lasts. */
+/** A client's connection until it is handed on, or as long as its association lasts. */
 class Socks5Connection implements ByteStreamEvents {
   readonly #stream: ByteStream;
   readonly #writer: PatientWriter;
@@ -119,7 +119,7 @@ class Socks5Connection implements ByteStreamEvents {
   #association: Socks5Association | undefined;
   #isLost = false;
 
-  /** @param forget  called when the connection is closed, whoever has it then */
+  /** @param forget  called when the connection is closed, even if it has been handed on */
   constructor(stream: ByteStream, options: Socks5ListenerOptions, forget: () => void) {
     this.#stream = stream;
     this.#writer = new PatientWriter(stream);
@@ -182,7 +182,7 @@ class Socks5Connection implements ByteStreamEvents {
     this.#timer.arm(machine.nextTimeout());
   }
 
-  /** Closes it once what was written is through. */
+  /** Closes it once everything written has been accepted. */
   #close(): void {
     this.#writer.whenDrained(() => this.#stream.destroy());
   }
@@ -245,7 +245,7 @@ class Socks5Connection implements ByteStreamEvents {
     this.#drain();
   }
 
-  /** Hands the connection on once the reply is through, with what came behind the request. */
+  /** Hands the connection on once the reply is written, together with any bytes after the request. */
   #handOn(take: (stream: ByteStream) => void): void {
     this.#writer.whenDrained(() => {
       this.#timer.stop();

@@ -7,7 +7,7 @@ export interface BatchSource {
   pollTransmit(now: number): Uint8Array | undefined;
   /** @returns whether there may be more */
   handleTransmitted(): boolean;
-  /** Whether more is to be sent than the path carries; by default not. */
+  /** Whether more is to be sent than the path carries. Default: no. */
   isLimited?(now: number): boolean;
 }
 

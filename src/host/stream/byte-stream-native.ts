@@ -19,7 +19,7 @@ export class DescriptorStream extends ListenedStream {
 
   /**
    * @param descriptor  of a connected socket, which the stream owns from now on
-   * @param readBuffer  what is read comes in it; streams of a thread may share it
+   * @param readBuffer  receives the bytes of each read; streams of a thread may share it
    */
   constructor(native: NativeModule, descriptor: number, readBuffer: Uint8Array, errors: SystemErrors) {
     super();
@@ -67,7 +67,7 @@ export class DescriptorStream extends ListenedStream {
   end(): void {
     if (this.#state !== "open") return;
     if (this.hasPeerEnded) {
-      // The system sends what it has taken.
+      // The system still sends the bytes that it has accepted.
       this.destroy();
       return;
     }
@@ -131,7 +131,7 @@ export class DescriptorStream extends ListenedStream {
 
   #handleFailure(error: Error): void {
     this.#failure ??= error;
-    // What arrived before is still to be read, and reading fails then, too.
+    // Earlier bytes are still to be read, and reading then fails too.
     if (this.isReading && !this.hasPeerEnded) return;
     this.#fail(this.#failure);
   }

@@ -1,18 +1,20 @@
 /** Events for the owner of a byte stream. */
 export interface ByteStreamEvents {
-  /** Bytes that arrived: the first `length` of `chunk`, which is borrowed until the call returns. Never while it is paused. */
+  /**
+   * Bytes that arrived: the first `length` of `chunk`, which is borrowed until the call returns. Never called while the stream is paused.
+   */
   onBytes(chunk: Uint8Array, length: number): void;
   /**
-   * The other end has ended, and no more bytes come. What is written still goes, until {@link ByteStream.end}. Never while it is
-   * paused, and always before an orderly close by both ends.
+   * The other end has ended, and no more bytes arrive. Writing continues until {@link ByteStream.end}. Never called while the stream is
+   * paused; always called before an orderly close by both ends.
    */
   onEnd(): void;
-  /** What {@link ByteStream.write} did not take at once is taken, and no longer lent. */
+  /** The bytes that {@link ByteStream.write} did not accept at once are accepted now, and no longer lent. */
   onWritten(): void;
   /**
-   * Once, and nothing after it.
+   * Called once, as the last event.
    *
-   * @param error  undefined when both ends have ended, or this one has closed or reset it; otherwise the connection was lost, and
+   * @param error  undefined if both ends have ended, or this end has closed or reset the stream; otherwise the connection was lost, and
    *   bytes of either direction may be missing
    */
   onClose(error: Error | undefined): void;
@@ -22,10 +24,10 @@ export interface ByteStreamEvents {
  * A connection: bytes both ways. It is TCP, a Unix socket, or carried by another one in TLS, a WebSocket, a request of HTTP/2, or
  * in the coded form of shadowsocks.
  *
- * - **Reading.** It begins paused. A chunk is borrowed, and a reader that cannot go on pauses the stream before it returns.
- *   Nothing more is read then, so the other end has to wait. The loss of a connection that is paused may be noticed only once it is
- *   resumed or written to.
- * - **Writing.** Bytes that are not taken at once are lent until `onWritten`, and the writer waits until then.
+ * - **Reading.** A stream begins paused. A chunk is borrowed, and a reader that cannot accept more pauses the stream before it returns.
+ *   Nothing more is read then, so the other end has to wait. The loss of a connection that is paused may be noticed only once it is resumed
+ *   or written to.
+ * - **Writing.** Bytes that are not accepted at once are lent until `onWritten`, and the writer waits until then.
  * - **Ending.** Each direction ends separately: `end` ends the written direction, `onEnd` reports the end of the other. When both have
  *   ended, the stream closes by itself. If the carrier has no half-closed state, the other end's close is `onEnd`, and bytes written
  *   from then on are lost.
@@ -33,49 +35,51 @@ export interface ByteStreamEvents {
  *   ({@link unread}). The former listener gets no more events, not even the close.
  */
 export interface ByteStream {
-  /** True once {@link end} was called or it is closed: nothing can be written any more. */
+  /** True once {@link end} was called or the stream is closed: nothing can be written any more. */
   readonly isClosed: boolean;
-  /** IP text, with its zone, where it is known. */
+  /** IP text with its zone, if known. */
   readonly localIp: string | undefined;
   readonly remoteIp: string | undefined;
   readonly remotePort: number | undefined;
-  /** Whether the memory of a chunk is used again for the next one. If not, a listener may keep it. */
+  /** Whether the memory of a chunk is reused for the next one. If not, a listener may keep it. */
   readonly reusesMemory: boolean;
-  /** That of the native module, if its bytes are those of the stream; undefined once it is closed. */
+  /** The descriptor in the native module, if it carries the stream's own bytes; undefined once the stream is closed. */
   readonly descriptor?: number | undefined;
   /**
-   * Has another listener hear what happens from now on, and pauses. Only while nothing is lent. What the former one has not heard is kept for it: bytes, the
-   * end, or, if the stream is closed already, the close.
+   * Passes the stream to another listener, and pauses it. Allowed only while nothing is lent. Events that the former listener did not get
+   * are kept for the new one: bytes, the end, or, if the stream is closed already, the close.
    */
   handTo(events: ByteStreamEvents): void;
   /** {@link handTo} and {@link resume}. */
   start(events: ByteStreamEvents): void;
-  /** Gives bytes back, which are copied: they come again before any others, when it is resumed. Pauses. */
+  /** Returns bytes, which are copied, to the stream, and pauses it. They are delivered again, before any others, once it is resumed. */
   unread(bytes: Uint8Array): void;
   pause(): void;
-  /** Limits what one read takes, and what the system keeps that is not read, where the carrier can; 0 and 0 for no limits. */
+  /** Limits the bytes of one read, and the unread bytes that the system keeps, if the carrier supports that; 0 and 0 for no limits. */
   limitReads?(readBytes: number, bufferBytes: number): void;
-  /** Reads. What has been kept is delivered before the call returns: bytes, then the end. */
+  /** Starts reading. Kept bytes, and then a kept end, are delivered before the call returns. */
   resume(): void;
   /**
-   * Writes. Not before what was lent is taken, nor after {@link end}. On a stream that is closed, or about to be, it does nothing.
+   * Writes. Do not call it while bytes are lent, nor after {@link end}. It does nothing on a stream that is closed or about to close.
    *
-   * @param hasMore     more is to be written than the path takes: what came may be acknowledged with that
-   * @param isBorrowed  `bytes` change once the call returns: what is not taken at once is copied
-   * @returns false when not all is taken at once: nothing more is written, and `bytes` stay lent, until onWritten
+   * @param hasMore     more is to be written than the path takes, so received bytes may be acknowledged with that
+   * @param isBorrowed  `bytes` change once the call returns, so bytes that are not accepted at once are copied
+   * @returns false if not all bytes were accepted at once: write nothing more until onWritten; until then `bytes` stay lent
    */
   write(bytes: Uint8Array, hasMore?: boolean, isBorrowed?: boolean): boolean;
-  /** Nothing more is written; closes once the other end has ended as well. Only while nothing is lent. */
+  /** Ends writing; the stream closes once the other end has ended as well. Allowed only while nothing is lent. */
   end(): void;
-  /** Closes at once, in both directions. What was taken still goes; what is lent does not. */
+  /** Closes at once, in both directions. Accepted bytes are still sent; lent bytes are not. */
   destroy(): void;
-  /** Closes at once, and has the other end's connection fail, where the carrier can: a RST of TCP. Otherwise as {@link destroy}. */
+  /**
+   * Closes at once and makes the other end's connection fail (a RST in TCP) if the carrier supports that; otherwise like {@link destroy}.
+   */
   reset(): void;
-  /** Sets the deadlines and the queue of a TCP connection below for a tunnel with such heartbeats. */
+  /** Sets the deadlines and the queue of the TCP connection below, for a tunnel with this heartbeat interval. */
   tune(heartbeatMs: number): void;
 }
 
-/** The common part of byte streams: the listener, and what is kept for the next one. */
+/** The common part of byte streams: the listener, and the events that are kept for the next listener. */
 export abstract class ListenedStream implements ByteStream {
   abstract readonly isClosed: boolean;
   abstract readonly localIp: string | undefined;
@@ -85,9 +89,9 @@ export abstract class ListenedStream implements ByteStream {
   #events: ByteStreamEvents | undefined;
   #isPaused = true;
   #unread: Uint8Array | undefined;
-  /** Whether the other end has ended: `kept` until it may be heard. */
+  /** Whether the other end has ended; `kept` until the listener may be told. */
   #end: "none" | "kept" | "heard" = "none";
-  /** Set once it is closed. */
+  /** Set once the stream is closed. */
   #close: { readonly error: Error | undefined } | undefined;
 
   abstract write(bytes: Uint8Array, hasMore?: boolean, isBorrowed?: boolean): boolean;
@@ -95,7 +99,7 @@ export abstract class ListenedStream implements ByteStream {
   abstract destroy(): void;
   abstract reset(): void;
   abstract tune(heartbeatMs: number): void;
-  /** Has the carrier read, or not. Called only on a change, and not once it is closed. */
+  /** Starts or stops reading from the carrier. Called only on a change, and never once the stream is closed. */
   protected abstract setReading(isReading: boolean): void;
 
   handTo(events: ByteStreamEvents): void {
@@ -130,7 +134,7 @@ export abstract class ListenedStream implements ByteStream {
     this.#isPaused = false;
     const bytes = this.#unread;
     this.#unread = undefined;
-    // Whoever hears of them may pause again, hand it on, or close it.
+    // The listener may pause the stream again, hand it on, or close it.
     if (bytes !== undefined) this.#events!.onBytes(bytes, bytes.length);
     if (this.#isPaused || this.#close !== undefined) return;
     if (this.#end === "kept") {
@@ -146,7 +150,7 @@ export abstract class ListenedStream implements ByteStream {
     return this.#end !== "none";
   }
 
-  /** Whether the listener knows of that. */
+  /** Whether the listener has been told. */
   protected get hasHeardEnd(): boolean {
     return this.#end === "heard";
   }
@@ -157,7 +161,7 @@ export abstract class ListenedStream implements ByteStream {
 
   protected handleBytes(chunk: Uint8Array, length: number): void {
     if (!this.#isPaused) this.#events!.onBytes(chunk, length);
-    // Carriers may still deliver what they had read before they paused.
+    // Carriers may still deliver bytes that they read before they paused.
     else if (this.#close === undefined) this.#unread = joined(this.#unread, chunk.subarray(0, length));
   }
 
@@ -178,7 +182,7 @@ export abstract class ListenedStream implements ByteStream {
     this.#events?.onClose(error);
   }
 
-  /** What is kept of the bytes, for whoever takes the carrier away. */
+  /** The kept bytes, for the code that takes the carrier over. */
   protected takeUnread(): Uint8Array | undefined {
     const bytes = this.#unread;
     this.#unread = undefined;

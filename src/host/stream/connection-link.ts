@@ -20,7 +20,7 @@ export interface ConnectionEvents {
   onFailed(error: Error): void;
 }
 
-/** Starts a connection and enters it in `links` under its number; a connection that is removed from there has no more events. */
+/** Starts a connection and enters it in `links` under its number. A connection that is removed from there emits no more events. */
 export function linkConnection(
   links: (ConnectionLink | undefined)[],
   connection: number,

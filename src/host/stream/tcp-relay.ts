@@ -9,16 +9,15 @@ export interface RelayOptions {
   /** Both are closed. */
   readonly onClosed?: () => void;
   readonly halfOpenIdleMs?: number;
-  /** Default: as fast as the connections take it. */
+  /** Default: as fast as the connections accept data. */
   readonly pacing?: TransferPacing | undefined;
 }
 
 /**
- * Relays between two connections until both directions have ended. A FIN is passed on as a FIN, which leaves the other
- * direction open; a reset, or any other failure, as a reset. While one takes no more, the other is not read: at most one chunk
- * waits for each.
+ * Relays between two connections until both directions have ended. A FIN is passed on as a FIN, which leaves the other direction open; a
+ * reset, or any other failure, as a reset. While one accepts no more, the other is not read, so at most one chunk waits for each.
  *
- * @param near  like `far`, handed over for good; nothing is lent to it
+ * @param near  like `far`, the relay's from now on; no bytes are lent to it
  */
 export function relayTcp(near: ByteStream, far: ByteStream, loop: Loop, options: RelayOptions = {}): void {
   new TcpRelay(near, far, loop, options).start();
@@ -56,7 +55,7 @@ class TcpRelay {
     if (this.#timer !== undefined) this.#activeAt = this.#loop.now();
   }
 
-  /** Nothing else notices a peer that vanishes after its FIN, as a stream that was read to its end is not read any more. */
+  /** Nothing else notices a peer that vanishes after its FIN, because a stream that was read to its end is not read any more. */
   handleHalfOpen(): void {
     this.#activeAt = this.#loop.now();
     this.#timer ??= this.#loop.after(this.#halfOpenIdleMs, this.#handleTimeout, true);
@@ -86,14 +85,14 @@ class RelayEnd implements ByteStreamEvents, PacedReader {
   other!: RelayEnd;
   isClosed = false;
   readonly #pacer: TransferPacer | undefined;
-  /** Why it is not read: the other one takes no more; it is not its turn. */
+  /** Why it is not read: the other connection accepts no more, or it is not its turn. */
   #isBlocked = false;
   #isWaiting = false;
-  /** Bytes of one read; 0 for any number. */
+  /** Limit for one read, in bytes; 0 for none. */
   #most = 0;
   /** Its peer has sent a FIN. */
   #hasEnded = false;
-  /** The FIN of the other one's peer was passed on. */
+  /** The FIN of the other connection's peer was passed on. */
   #isFinished = false;
 
   constructor(stream: ByteStream, relay: TcpRelay, pacer: TransferPacer | undefined) {
@@ -116,7 +115,7 @@ class RelayEnd implements ByteStreamEvents, PacedReader {
     this.other.handleTaken();
   }
 
-  /** The other one has taken what was lent to it. */
+  /** The other connection has accepted the bytes that were lent to it. */
   handleTaken(): void {
     this.#isBlocked = false;
     if (!this.#isWaiting) this.stream.resume();
@@ -139,7 +138,7 @@ class RelayEnd implements ByteStreamEvents, PacedReader {
   onEnd(): void {
     this.#hasEnded = true;
     this.#relay.handleHalfOpen();
-    // It comes only while nothing is lent to the other one.
+    // This is called only while nothing is lent to the other connection.
     this.other.#isFinished = true;
     this.other.stream.end();
   }

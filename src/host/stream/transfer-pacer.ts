@@ -7,9 +7,9 @@ import type { Loop, Timer } from "../loop.ts";
 import type { ByteStream } from "./byte-stream.ts";
 
 const TICK_MS = 20;
-/** Ticks without a byte after which there are no more until the next one. */
+/** Ticks without a byte after which the timer stops until the next byte. */
 const REST_TICKS = 100;
-/** How much is read at once: a queue that comes and goes with it is short. */
+/** Bytes of one read: few, so the queue that each read causes is short. */
 const TURN_MS = 3;
 const MIN_TURN_BYTES = 4_096;
 const MAX_TURN_BYTES = 65_536;
@@ -17,7 +17,7 @@ const NONE = Number.POSITIVE_INFINITY;
 
 /** One direction of a relay. */
 export interface PacedReader {
-  /** It may read again. @param most  bytes of one read @param bufferBytes  for what is not read; 0 and 0 for no limits */
+  /** It may read again. @param most  bytes of one read @param bufferBytes  limit for unread bytes; 0 and 0 for no limits */
   proceed(most: number, bufferBytes: number): void;
 }
 
@@ -28,7 +28,7 @@ export class TransferPacer {
   readonly #limit = new TransferLimit();
   readonly #waiting: PacedReader[] = [];
   #moved = 0;
-  /** Bytes that may be read now; negative if too many have been. */
+  /** Bytes that may be read now; negative if too many have been read. */
   #allowance = 0;
   #refilledAt = 0;
   #timer: Timer | undefined;
@@ -39,7 +39,7 @@ export class TransferPacer {
     this.#wake = wake;
   }
 
-  /** A reader has read. @returns true if it has to wait, and is told to {@link PacedReader.proceed}; false if there are no limits */
+  /** A reader has read. @returns true if it has to wait until {@link PacedReader.proceed} is called; false if there is no limit */
   spend(bytes: number, reader: PacedReader): boolean {
     this.#moved += bytes;
     this.#wake();
@@ -58,7 +58,7 @@ export class TransferPacer {
     return this.#moved > 0;
   }
 
-  /** @param watch  undefined for a session that sees nothing of its path */
+  /** @param watch  undefined for a session that does not measure its path */
   tick(now: number, watch: PathWatch | undefined, isUp: boolean): void {
     const wasLimited = this.isLimited;
     if (wasLimited) this.#refill(now);
@@ -110,8 +110,9 @@ export class TransferPacer {
 }
 
 /**
- * Limits TCP that is relayed beside a session while there is a call in the session, by core's law (transfer-limit.ts). What goes to this
- * machine is left alone: it does not share the path, or another program relays it, whose buffers are too large to be held full.
+ * Limits TCP that is relayed beside a session while the session carries a call, at the rate that core determines (transfer-limit.ts).
+ * Connections to this machine are not limited: they do not share the path, or lead to another relay whose buffers are too large to be kept
+ * full.
  */
 export class TransferPacing {
   /** To targets, and from them. */
@@ -122,7 +123,7 @@ export class TransferPacing {
   #timer: Timer | undefined;
   #restTicks = 0;
 
-  /** @param watch  what the session sees of its path, if it does */
+  /** @param watch  the session's measurements of its path, if it has any */
   constructor(loop: Loop, watch: () => PathWatch | undefined) {
     this.#loop = loop;
     this.#watch = watch;
@@ -148,7 +149,7 @@ export class TransferPacing {
     const now = this.#loop.now();
     this.#restTicks = this.up.hasMoved || this.down.hasMoved ? 0 : this.#restTicks + 1;
     const watch = this.#watch();
-    // What was read before a limit may take long to be sent, with nothing read meanwhile.
+    // Bytes that were read before the limit began may take long to be sent, and nothing is read meanwhile.
     const isLimited = this.up.isLimited || this.down.isLimited;
     const isResting = watch === undefined || (this.#restTicks > REST_TICKS && !isLimited);
     this.up.tick(now, isResting ? undefined : watch, true);

@@ -136,7 +136,7 @@ export class TunnelPath implements UdpPath, Relay {
 
   #enter(association: number): number {
     const { core } = this.#tunnel;
-    // It does not expire in the tunnel; the device's association does, and closes it.
+    // The association does not expire in the tunnel: it is closed when the device's association expires.
     const inner = core.openAssociation(this.#tunnel.turn.now(), this.#sources[association], false);
     if (inner < 0) return NONE;
     this.#inner[association] = inner;

@@ -25,7 +25,7 @@ const MAX_ATTEMPTS = 30;
 const LOSS_DATAGRAMS = 50;
 const PERIOD_MS = 20;
 
-/** Asks a UDP echo service: which sizes come back, what ICMP reports, and how many datagrams are lost. */
+/** Queries a UDP echo service: which sizes return, what ICMP reports, and how many datagrams are lost. */
 export const ECHO_CHECK: Check<Bench> = {
   name: "echo",
   needs: [],

@@ -168,7 +168,7 @@ async function identifyHop(bench: Bench, hop: Hop, told: string): Promise<Findin
   return finding("proxy-protocol", evidence, { hop: hopText(hop) });
 }
 
-/** Whether a shadowsocks server accepts what is sent to it: one that does not stays silent, whatever its target does. */
+/** Whether a shadowsocks server accepts the sent bytes: one that does not stays silent, regardless of the target. */
 async function passes(bench: Bench, hop: Hop): Promise<boolean> {
   const index = indexOf(bench, hop);
   return closes(bench.system, openTo(bench, index + 1, NOWHERE));
