@@ -16,7 +16,8 @@ void flow_free(io_tcp_stack *stack, flow *flow);
 // Discards received bytes that nobody will read.
 void flow_discard(io_tcp_stack *stack, flow *flow);
 
-// Between these two calls, lwIP sees only this connection. The second finds out what became of it, and which timer it waits for.
+// Between these two calls, lwIP sees only this connection. The second call determines the connection's new state and the timer that it
+// waits for.
 void flow_select(io_tcp_stack *stack, flow *flow);
 void flow_deselect(io_tcp_stack *stack);
 

@@ -204,7 +204,7 @@ struct netif *netif_get_by_index(u8_t index) {
   return &stack_current->netif;
 }
 
-// For connections to others, of which there are none.
+// lwIP needs this for outgoing connections, which do not occur here.
 const ip_addr_t *ip6_select_source_address(struct netif *netif, const ip6_addr_t *dest) {
   (void)netif, (void)dest;
   return NULL;

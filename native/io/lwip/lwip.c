@@ -1,4 +1,4 @@
-// lwIP itself: its TCP and what that needs, as one unit, so that a build only adds two folders and a definition.
+// lwIP itself: its TCP and the parts that it needs, as one unit, so a build adds only two folders and a definition.
 #ifdef UNDERPASS_LWIP
 
 #if defined(__GNUC__)
@@ -25,7 +25,7 @@
 void tcp_timer_needed(void) {}
 
 void lwip_tick(struct tcp_pcb *pcb, u32_t ticks) {
-  // One that seems to be done already is left out.
+  // Leaves out one that appears to be done already.
   pcb->last_timer = tcp_timer_ctr;
   // It counts up itself.
   tcp_ticks = ticks - 1;

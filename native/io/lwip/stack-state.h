@@ -14,7 +14,7 @@
 #define HEAP_OCTAVES 11
 #define HEAP_SIZES (HEAP_OCTAVES * 16)
 
-// Bytes that arrived while nobody read.
+// Bytes that arrived while nothing was reading.
 typedef struct held {
   struct held *next;
   size_t length, offset;

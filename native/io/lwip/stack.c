@@ -112,7 +112,7 @@ int64_t io_tcp_stack_write(io_tcp_stack *stack, double now_ms, uint32_t number, 
     if (part == 0 || !heap_has_room(stack, part)) break;
     err_t error = tcp_write(pcb, bytes + written, (u16_t)part, TCP_WRITE_FLAG_COPY);
     if (error != ERR_OK && part > pcb->mss) {
-      // All of it may need too many buffers.
+      // All of the data may need too many buffers.
       part = pcb->mss;
       error = tcp_write(pcb, bytes + written, (u16_t)part, TCP_WRITE_FLAG_COPY);
     }

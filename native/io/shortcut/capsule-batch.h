@@ -16,11 +16,11 @@ typedef struct capsule_batch {
 // Writes the batch, or leaves it to the caller. Returns false if the stream accepts no more.
 bool io_capsules_flush(capsule_batch *batch);
 
-// Returns the place for capsules to a stream that may carry them, which the batch belongs to unless it is empty; at most
-// SHORTCUT_BATCH_BYTES. Returns NULL if the stream accepts no more.
+// Returns the place for capsules, of at most SHORTCUT_BATCH_BYTES, to a stream that may carry them; unless the batch is empty, it is that
+// stream's. Returns NULL if the stream accepts no more.
 uint8_t *io_capsules_begin(capsule_batch *batch, stream *stream, size_t bytes);
 
-// The capsules have been written there, up to `to`, for item number `item` of what was received.
+// Reports that the capsules for received item number `item` were written there, up to `to`.
 void io_capsules_end(capsule_batch *batch, const uint8_t *to, int32_t item, carried carried);
 
 #endif

@@ -22,7 +22,7 @@ static bool has_header(const shortcut *shortcut, const uint8_t *data, size_t len
   return length >= shortcut->header_bytes && memcmp(shortcut->header, data, shortcut->header_bytes) == 0;
 }
 
-// The one with the longest prefix. `last`: the row before, and its carrier or NULL.
+// Finds the one with the longest prefix. `last`: the row before, and its carrier or NULL.
 static shortcut *find(const carrying *carrying, const int32_t *row, const int32_t *last_row, shortcut *last) {
   const udp_socket *socket = io_udp_socket_of(carrying->batch.loop, row[SOCKET_ID]);
   if (socket == NULL || socket->shortcuts_out == 0) return NULL;
@@ -56,7 +56,7 @@ static void add(carrying *carrying, int32_t row, const shortcut *shortcut, strea
   io_capsules_end(&carrying->batch, to + bytes, row, carried);
 }
 
-// Moves the rows that are left to the beginning. Returns how many.
+// Moves the remaining rows to the beginning. Returns how many.
 static int32_t compact(carrying *carrying, int32_t count) {
   int32_t left = 0;
   for (int32_t row = 0; row < count; row++) {
@@ -80,7 +80,7 @@ int32_t io_shortcut_carry_out(io_loop *loop, int32_t *rows, int32_t count, const
     if (found == NULL) continue;
     stream *stream = io_stream_of(loop, found->stream);
     bool is_carried = stream != NULL && (size_t)fields[LENGTH] - found->header_bytes <= CAPSULE_MAX_DATAGRAM_BYTES;
-    // What is left of a flow comes behind what was carried of it.
+    // The remaining rows of a flow come after those that were carried.
     if (!is_carried || stream != batch->stream) io_capsules_flush(batch);
     if (is_carried && io_stream_may_carry(stream)) add(&carrying, row, found, stream);
   }

@@ -60,7 +60,8 @@ static size_t compact(const shortcut_table *table, const io_tun_memory *memory, 
   return left;
 }
 
-// Carries packet `item` if it can. Returns false if everything after it goes to the caller, because it may belong to the same flow.
+// Carries packet `item` if possible. Returns false if everything after it must go to the caller, because this packet may belong to the same
+// flow.
 static bool carry(capsule_batch *batch, const tun *tun, int32_t item) {
   const io_tun_memory *memory = &tun->memory;
   udp_packet packet;

@@ -18,7 +18,7 @@ typedef enum { SHORTCUT_FREE, SHORTCUT_OUT, SHORTCUT_IN, SHORTCUT_ENDED } shortc
 
 typedef struct shortcut {
   shortcut_state state;
-  // True if `socket` is the descriptor of a device. Then `header` is the application's address, `local` is 0, and packets out have
+  // True if `socket` is the descriptor of a device. Then `header` is the application's address, `local` is 0, and outgoing packets have
   // `dscp`.
   bool is_of_device;
   uint8_t dscp;
@@ -64,7 +64,7 @@ typedef struct shortcut_table {
   int32_t send_rows[IO_UDP_MAX_SEND_ROWS * IO_UDP_SEND_ROW_INTS];
 } shortcut_table;
 
-// The key of a datagram out; all of it has to be equal.
+// The key of an outgoing datagram; all fields have to be equal.
 typedef struct shortcut_key {
   bool is_of_device;
   int32_t socket, local;
@@ -99,7 +99,7 @@ static inline void io_shortcut_count(shortcut_table *table, shortcut *shortcut, 
   shortcut->last_at = now;
 }
 
-// For sockets, devices and streams that are closed.
+// Called when sockets, devices and streams are closed.
 struct udp_socket;
 struct tun;
 void io_shortcut_end_socket(io_loop *loop, const struct udp_socket *socket);

@@ -13,12 +13,12 @@ typedef struct stream {
   const io_stream_callbacks *callbacks;
   uint8_t *data;
   size_t length;
-  // Most bytes of one read; 0 for the whole length.
+  // Limit for one read, in bytes; 0 for the whole length.
   size_t most;
-  // The other end has ended; reading would report this again and again.
+  // The other end has ended; reading would report this repeatedly.
   bool has_ended;
   bool is_paused;
-  // Another reason for FAILURE has occurred: urgent data, or the end of both directions. The system would report it again and again.
+  // FAILURE has another cause: urgent data, or the end of both directions. The system would report it repeatedly.
   bool is_deaf;
   // Not everything that the caller wrote was sent.
   bool is_full;
@@ -28,7 +28,7 @@ typedef struct stream {
   bool is_owed;
   // The caller has finished writing; the other end has not been told yet.
   bool is_finished, has_end_to_send;
-  // The caller stands at the beginning of a capsule: shortcuts may read.
+  // The caller is at the beginning of a capsule, so shortcuts may read.
   bool is_resumed;
   // The number of the first of its shortcuts.
   int16_t first_shortcut;
@@ -48,8 +48,8 @@ stream *io_stream_of(io_loop *loop, int descriptor);
 // Whether shortcuts may write.
 bool io_stream_may_carry(const stream *stream);
 
-// Writes whole capsules for shortcuts. Returns 0 if they are being sent; if the stream keeps `bytes`, allocated by malloc, for
-// that, it sets *is_kept. Returns a negative system error if nothing was written: UV_EAGAIN if the stream accepts nothing now.
+// Writes whole capsules for shortcuts. Returns 0 if they are being sent. Sets *is_kept if the stream keeps `bytes`, which malloc allocated,
+// to send the rest. Returns a negative system error if nothing was written: UV_EAGAIN if the stream accepts nothing now.
 int io_stream_carry(stream *stream, uint8_t *bytes, size_t length, bool *is_kept);
 
 #endif

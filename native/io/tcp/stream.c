@@ -24,14 +24,14 @@
 // CPU time; longer reads are those of a flood, in which the system acknowledges by itself.
 #define ACKNOWLEDGED_BYTES 16384
 #define MAX_INDEX (1 << 24)
-// What a stream that neither reads nor has anything to write is watched for: of itself, epoll reports a connection that fails,
-// but only of a descriptor that it has.
+// The event to watch for on a stream that neither reads nor has anything to write. epoll always reports a connection that fails, but only
+// for descriptors that it watches.
 #ifdef __linux__
 #define FAILURE UV_PRIORITIZED
 #else
 #define FAILURE 0
 #endif
-// Since Linux 5.14; musl does not define it. The number is that of all systems but two.
+// Since Linux 5.14; musl does not define it. All but two architectures use this number.
 #if defined(__linux__) && !defined(SO_BUF_LOCK) && !defined(__hppa__) && !defined(__sparc__)
 #define SO_BUF_LOCK 72
 #endif
@@ -66,7 +66,7 @@ static void on_ready(uv_poll_t *poll, int status, int events);
 
 static bool waits_to_write(const stream *stream) { return stream->is_full || stream->rest != NULL; }
 
-// Waits for what there is to wait for.
+// Watches for the events that the stream needs.
 static void watch(stream *stream) {
   int events = (stream->has_ended || stream->is_paused ? 0 : UV_READABLE) | (waits_to_write(stream) ? UV_WRITABLE : 0);
   if (events == 0 && !stream->is_deaf) events = FAILURE;
@@ -74,9 +74,9 @@ static void watch(stream *stream) {
   else uv_poll_start(&stream->watcher.poll, events, on_ready);
 }
 
-// Acknowledges what was read, if what the caller wrote since has not. The option does not last, so it is set again, but at most
-// once a millisecond: who sends more often does not wait for it. Where the caller has more to write than the path takes, an
-// acknowledgement by itself would take room from that, as much as 4 % of a slow link.
+// Acknowledges received bytes, unless a write of the caller has done so. The option does not last, so it is set again, but at most once a
+// millisecond, because a peer that sends more often does not wait for it. While the caller has more to write than the path takes, separate
+// acknowledgements would use up to 4 % of a slow link, so they are left out.
 static void acknowledge(stream *stream) {
 #ifdef TCP_QUICKACK
   if (stream->has_more) return;
@@ -90,7 +90,7 @@ static void acknowledge(stream *stream) {
 #endif
 }
 
-// The error of a connection that has failed, which is then no longer kept; 0 for none.
+// Takes the error of a connection that has failed, which the system then clears; 0 for none.
 static int take_error(stream *stream) {
   int code = 0;
   socklen_t length = sizeof code;
@@ -103,7 +103,7 @@ static void report_error(stream *stream, int error) {
   stream->callbacks->read(stream->watcher.user_data, error);
 }
 
-// Gives the memory of a rest back.
+// Returns the memory of a rest.
 static void drop_rest(stream *stream) {
   shortcut_table *table = stream->watcher.loop->shortcuts;
   if (table != NULL && table->batch == NULL) table->batch = stream->rest;
@@ -111,15 +111,15 @@ static void drop_rest(stream *stream) {
   stream->rest = NULL;
 }
 
-// Writing what shortcuts had begun has failed, which no write of the caller would find.
+// Handles a failure to write the rest of what shortcuts began, which no write of the caller would detect.
 static void fail(stream *stream, int error) {
   io_shortcut_end_stream(stream->watcher.loop, stream);
   drop_rest(stream);
   report_error(stream, error);
 }
 
-// Empties the error queue, which the system reports as an error condition until someone reads it, although the connection goes on:
-// timestamps of sent bytes, if whoever opened the socket has asked for them. Returns whether there was anything.
+// Empties the error queue. Until it is read, the system reports it as an error condition although the connection still works: for example
+// timestamps of sent bytes, if the program that opened the socket requested them. Returns whether the queue had anything.
 static bool drain_error_queue(const stream *stream) {
   bool had_any = false;
 #ifdef __linux__
@@ -140,7 +140,8 @@ static bool drain_error_queue(const stream *stream) {
   return had_any;
 }
 
-// Something has happened to a stream that is not read. What came before a failure is still to be read, and reading meets it then.
+// Handles an event of a stream that is not being read. Bytes that arrived before a failure are still to be read; reading then reports the
+// failure.
 static void look_for_failure(stream *stream) {
   char byte;
   int error = 0;
@@ -158,7 +159,7 @@ static void look_for_failure(stream *stream) {
 
 static void finish(const stream *stream) { shutdown((uv_os_sock_t)stream->watcher.fd, SHUT_WR); }
 
-// Goes on writing what shortcuts have begun. Returns 0, or a negative system error.
+// Continues to write what shortcuts began. Returns 0, or a negative system error.
 static int write_rest(stream *stream) {
   ssize_t written = io_socket_write((uv_os_sock_t)stream->watcher.fd, stream->rest + stream->rest_start,
                                     stream->rest_end - stream->rest_start);
@@ -178,7 +179,7 @@ bool io_stream_may_carry(const stream *stream) {
 int io_stream_carry(stream *stream, uint8_t *bytes, size_t length, bool *is_kept) {
   ssize_t written = io_socket_write((uv_os_sock_t)stream->watcher.fd, bytes, length);
   if (written <= 0) {
-    // They are the caller's, which is to write before those that follow.
+    // The bytes now belong to the caller, which has to write them before any that follow.
     stream->is_owed = true;
     return written == 0 ? UV_EAGAIN : (int)written;
   }
@@ -192,7 +193,7 @@ int io_stream_carry(stream *stream, uint8_t *bytes, size_t length, bool *is_kept
   return 0;
 }
 
-// The system accepts more. Returns false if the stream is no longer to be read.
+// The system accepts more. Returns false if the stream must not be read any more.
 static bool on_writable(stream *stream) {
   if (stream->rest != NULL) {
     int error = write_rest(stream);
@@ -219,7 +220,7 @@ static bool keep(stream *stream, const uint8_t *bytes, size_t count) {
   return true;
 }
 
-// Passes on what is in the buffer: to shortcuts as far as they may have it, the rest to the caller.
+// Passes on the bytes in the buffer: those that shortcuts may have to them, the rest to the caller.
 static void pass_on(stream *stream, size_t count) {
   io_loop *loop = stream->watcher.loop;
   if (stream->is_resumed && stream->first_shortcut != SHORTCUT_NONE) {
@@ -235,13 +236,13 @@ static void pass_on(stream *stream, size_t count) {
 
 static bool is_read(const stream *stream) { return stream->watcher.fd >= 0 && !stream->is_paused; }
 
-// How much of the buffer one read may fill, with what was kept.
+// How much of the buffer one read may fill, including the kept bytes.
 static size_t room(const stream *stream) {
   size_t most = stream->most == 0 ? stream->length : stream->kept_bytes + stream->most;
   return most < stream->length ? most : stream->length;
 }
 
-// Reads once, behind what was kept. Returns false if nothing more is to be read now.
+// Reads once, after the kept bytes. Returns false if nothing more is to be read now.
 static bool read_once(stream *stream) {
   size_t kept = stream->kept_bytes;
   if (kept > 0) memcpy(stream->data, stream->kept, kept);
@@ -276,16 +277,16 @@ static void on_ready(uv_poll_t *poll, int status, int events) {
     return;
   }
   if (status < 0) {
-    // The rest of a write stays, as the connection may outlive the condition, and nothing may follow a part of a capsule.
+    // The rest of a write is kept, because the connection may survive the condition, and nothing else may follow a part of a capsule.
     io_shortcut_end_stream(stream->watcher.loop, stream);
-    // Reading would not find the error.
+    // Reading would not report the error.
     int error = is_quiet ? take_error(stream) : 0;
     if (error != 0) {
       report_error(stream, error);
       return;
     }
     drain_error_queue(stream);
-    // libuv has stopped watching; an error is read after what arrived before it.
+    // libuv has stopped watching. Reading reports an error after the bytes that arrived before it.
     watch(stream);
     events = is_quiet ? UV_WRITABLE : UV_READABLE;
   }
@@ -359,10 +360,10 @@ void io_stream_limit(io_loop *loop, int descriptor, size_t read_bytes, int buffe
   stream->most = read_bytes;
 #ifdef SO_BUF_LOCK
   uv_os_sock_t socket = (uv_os_sock_t)descriptor;
-  // Gives the buffer back to autotuning, which setting its size ends.
+  // Returns the buffer to autotuning, which setting its size has disabled.
   if (io_socket_set(socket, SOL_SOCKET, SO_BUF_LOCK, 0) != 0 || buffer_bytes == 0) return;
   io_socket_set(socket, SOL_SOCKET, SO_RCVBUF, buffer_bytes);
-  // The system reports twice the size, and permits no more than its own bound: a buffer that is too small would slow the transfer down.
+  // The system reports twice the size, and may have limited it: a buffer that is too small would slow the transfer down.
   int got = 0;
   socklen_t length = sizeof got;
   if (getsockopt(socket, SOL_SOCKET, SO_RCVBUF, &got, &length) == 0 && got / 2 < buffer_bytes)
@@ -372,7 +373,7 @@ void io_stream_limit(io_loop *loop, int descriptor, size_t read_bytes, int buffe
 #endif
 }
 
-// Stops watching the descriptor, which stays open. `released` is left to do.
+// Stops watching the descriptor, which stays open. The caller still has to call `released`.
 static watcher *forget(stream *stream) {
   watcher *watcher = &stream->watcher;
   io_shortcut_end_stream(watcher->loop, stream);
@@ -393,7 +394,7 @@ void io_stream_release(io_loop *loop, int descriptor) {
 void io_stream_close(io_loop *loop, int descriptor) {
   stream *stream = io_stream_of(loop, descriptor);
   if (stream == NULL) return;
-  // As far as the system takes it: a capsule should not be cut.
+  // As much as the system accepts, so that a capsule is not cut if possible.
   if (stream->rest != NULL) write_rest(stream);
   watcher *watcher = forget(stream);
   io_socket_close((uv_os_sock_t)descriptor);

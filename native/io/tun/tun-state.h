@@ -16,11 +16,11 @@ typedef struct tun {
   // True if each packet is preceded by its family.
   bool has_family;
   int latency;
-  // While it is held in bulk.
+  // Set while it is held in bulk.
   held held;
-  // What shortcuts have to know; an MTU of 0: there may be none.
+  // What shortcuts need to know; an MTU of 0 permits none.
   io_tun_format format;
-  // Shortcuts from and to it, and those from it.
+  // The number of its shortcuts in both directions, and of those from it.
   int32_t shortcuts, shortcuts_out;
   // Packets of shortcuts that it did not accept, which the next io_tun_write reports.
   size_t late_drops;

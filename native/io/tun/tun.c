@@ -94,7 +94,7 @@ static void on_readable(uv_poll_t *poll, int status, int events) {
   read_all(poll->data, status);
 }
 
-// The device's hold is over. It is watched again in any case, as reading may close it; one that is held again stops that.
+// The device's hold is over. It is watched again in any case, because reading may close it; holding it again stops the watching.
 static void resume(held *held) {
   tun *tun = (struct tun *)((char *)held - offsetof(struct tun, held));
   uv_poll_start(&tun->watcher.poll, UV_READABLE, on_readable);
@@ -156,7 +156,7 @@ size_t io_tun_write(io_loop *loop, int device, const io_tun_batch *batch) {
         offset >= 0 && length >= 0 && (size_t)offset + (size_t)length <= batch->memory_bytes[is_input];
     if (!is_within || write_packet(tun, batch->memory[is_input] + offset, (size_t)length) != 0) dropped++;
   }
-  // The answer comes soon.
+  // The answer is expected soon.
   if (batch->count > 0 && tun->latency == IO_LATENCY_INTERACTIVE) io_latency_spin(loop);
   return dropped;
 }
