@@ -80,7 +80,7 @@ export default defineConfig({
           // doctor finds the same with either.
           // A TUN device is native, and so is the address that was spoken to; the benchmarks' link has no I/O of ours.
           exclude: [
-            ...["test/e2e/tun/*.test.ts", "test/e2e/nat-contract.test.ts", "test/e2e/packet-info.test.ts"],
+            ...["test/e2e/tun/**/*.test.ts", "test/e2e/nat-contract.test.ts", "test/e2e/packet-info.test.ts"],
             "test/e2e/doctor.test.ts",
             ...["test/e2e/network/bench-link.test.ts", "test/e2e/connect-udp-fragments.test.ts"],
           ],

@@ -18,7 +18,7 @@ export default defineConfig({
         cProject(folder, ["local"]),
         cProject(folder, ["server"]),
       ]),
-      cProject("e2e", ["tun2socks"], ["tun/*"]),
+      cProject("e2e", ["tun2socks"], ["tun/**/*"]),
     ],
   },
 });

@@ -20,16 +20,20 @@ const TIMEOUT_MS = values.long ? 3_600_000 : 300_000;
 const LEFT_OUT = [
   // Sockets.
   ...[
-    "unit/host/carrier-chain",
-    "unit/host/happy-eyeballs",
-    "unit/host/relay-address",
-    "unit/host/udp-paths",
+    "unit/host/carriers/carrier-chain",
+    "unit/host/carriers/happy-eyeballs",
+    "unit/host/udp-paths/relay-address",
+    "unit/host/udp-paths/udp-paths",
     "unit/host/udp-io-native",
   ],
   ...["unit/streams/byte-stream", "unit/streams/shadowsocks-stream", "unit/streams/tcp-relay"],
   ...["unit/streams/web-socket-stream"],
   // Ciphers.
-  ...["unit/core/shadowsocks", "unit/core/shadowsocks-server", "unit/core/shadowsocks-2022-vectors"],
+  ...[
+    "unit/core/shadowsocks/shadowsocks",
+    "unit/core/shadowsocks/shadowsocks-server",
+    "unit/core/shadowsocks/shadowsocks-2022-vectors",
+  ],
   // Files, processes, and contexts of V8.
   ...[
     "unit/node/doctor",
@@ -42,7 +46,7 @@ const LEFT_OUT = [
     "unit/node/tun2socks-options",
     "unit/native-io",
   ],
-  ...["unit/core/state-diagrams", "sim/agreement", "sim/session/session-fuzz", "sim/steady-state"],
+  ...["unit/core/session/state-diagrams", "sim/agreement", "sim/session/session-fuzz", "sim/steady-state"],
 ].map(pathOf);
 
 /** Files that take an interpreter minutes. */

@@ -100,7 +100,7 @@ def by_unix(mtu, port):
     path = os.path.join(directory, f"packets-{time.monotonic()}")
     process = ours(mtu, port, "--device", f"unix:{path}")
     until(lambda: os.path.exists(path), "socket of tun2socks")
-    bridge = os.path.join(ROOT, "test/e2e/peers/carry-packets.mjs")
+    bridge = os.path.join(ROOT, "test/e2e/peers/tun/carry-packets.mjs")
     carrier = spawn(HERE, "node", bridge, path, DEVICE, f"{mtu}", "198.18.7.1/24", "fd75:7::1/64")
     until(has_device, "device of the bridge")
     time.sleep(0.5)
@@ -192,7 +192,7 @@ def measure(process, streams, way):
 
 def hold(process):
     before = memory(process)
-    script = os.path.join(ROOT, "test/e2e/peers/many-flows.py")
+    script = os.path.join(ROOT, "test/e2e/peers/tun/many-flows.py")
     argv = ["ip", "netns", "exec", HERE, "python3", script, "hold", TARGET, "7", f"{IDLE_FLOWS}"]
     holder = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     line = holder.stdout.readline()

@@ -8,7 +8,7 @@ import { Service } from "./programs/chain.ts";
 import { makeKeyFile, udpLocal, udpServer } from "./programs/underpass.ts";
 import { startTcpEcho, startUdpEcho } from "./targets/targets.ts";
 
-const ASK = fileURLToPath(new URL("peers/ask-by-socks.mjs", import.meta.url));
+const ASK = fileURLToPath(new URL("peers/socks5/ask-by-socks.mjs", import.meta.url));
 
 /** The address that the kernel gave to the end of the link, once nobody else can have it, with its zone. */
 async function linkLocal(host: Host): Promise<string> {

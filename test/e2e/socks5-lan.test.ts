@@ -10,7 +10,7 @@ import { useTwoHosts } from "./network/use-two-hosts.ts";
 import { Service } from "./programs/chain.ts";
 import { startUdpEcho } from "./targets/targets.ts";
 
-const CLIENT = fileURLToPath(new URL("peers/socks5-lan.py", import.meta.url));
+const CLIENT = fileURLToPath(new URL("peers/socks5/socks5-lan.py", import.meta.url));
 /** The gateway's, to which the clients have no route: dante's client goes to neighbours by itself. */
 const TARGET = "198.51.100.77";
 /** The first of the gateway's UDP ports for them: below those that the system gives out, and free in a namespace of ours. */

@@ -6,7 +6,7 @@ import type { AddressInfo } from "node:net";
 import { connect } from "node:net";
 import { afterAll, afterEach, beforeAll, expect, it } from "vitest";
 import type { UdpLocal, UdpServer } from "../../src/node/handles.ts";
-import { associate } from "../e2e/peers/socks5-udp-client.mjs";
+import { associate } from "../e2e/peers/socks5/socks5-udp-client.mjs";
 import { startUdpLocal, startUdpServer } from "../support/start.ts";
 import { startUdpEcho } from "../support/udp-echo.ts";
 import { describeWith, run } from "./peers/peer-program.ts";

@@ -11,7 +11,7 @@ import { networkInterfaces, tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { createServer as createTlsServer } from "node:tls";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
-import { associate } from "../e2e/peers/socks5-udp-client.mjs";
+import { associate } from "../e2e/peers/socks5/socks5-udp-client.mjs";
 import { describeUnless, freePort, run, startPeer } from "./peers/peer-program.ts";
 
 const ROOT = resolve(import.meta.dirname, "../..");

@@ -129,7 +129,7 @@ export const LACKS: readonly Lack[] = [
     why: WORKERS,
   },
   {
-    file: "test/e2e/tun/masque.test.ts",
+    file: "test/e2e/tun/carriers/masque.test.ts",
     test: /HTTP\/2/,
     ends: ["tun2socks", "server"],
     error: /ended before line|no answer|exit|still running/,

@@ -4,7 +4,7 @@
 // Prints {sizes: {"1200": "same", ...}, answered: N, sources: [each source that a target saw]}.
 import { createSocket } from "node:dgram";
 import { isIP } from "node:net";
-import { associate, encodeAddress } from "./socks5-udp-client.mjs";
+import { associate, encodeAddress } from "./socks5/socks5-udp-client.mjs";
 
 const DEADLINE_MS = 3000;
 const { forward, socks5, targets = [forward], sizes, repeat } = JSON.parse(process.argv[2]);

@@ -20,8 +20,8 @@ const MAX_FLOWS = 16_384;
 const MAX_HALF_OPEN = 1024;
 /** Resident, at its peak. */
 const MAX_MEMORY_MIB = 512;
-const STORM = fileURLToPath(new URL("../peers/storm.py", import.meta.url));
-const TCP_FLOW = fileURLToPath(new URL("../peers/tcp-flow.py", import.meta.url));
+const STORM = fileURLToPath(new URL("../peers/tun/storm.py", import.meta.url));
+const TCP_FLOW = fileURLToPath(new URL("../peers/tun/tcp-flow.py", import.meta.url));
 
 interface Stats {
   readonly associations: number;

@@ -16,7 +16,7 @@ import { makeKeyFile, tun2socks, udpServer } from "../programs/underpass.ts";
 import { fetchPage, startPage } from "../targets/page.ts";
 import { startUdpEcho } from "../targets/targets.ts";
 
-const WITH_TUN = fileURLToPath(new URL("../peers/with-tun-descriptor.py", import.meta.url));
+const WITH_TUN = fileURLToPath(new URL("../peers/tun/with-tun-descriptor.py", import.meta.url));
 
 const TARGET = beyond(5);
 

@@ -7,7 +7,7 @@ import type { TwoHosts } from "../network/two-hosts.ts";
 import { useTwoHosts } from "../network/use-two-hosts.ts";
 import { tun2socks } from "../programs/underpass.ts";
 
-const DSCP = fileURLToPath(new URL("../peers/dscp.py", import.meta.url));
+const DSCP = fileURLToPath(new URL("../peers/tun/dscp.py", import.meta.url));
 const TARGET = beyond(5);
 const EF = 0xb8;
 const EF_AND_ECT = 0xb9;

@@ -13,7 +13,7 @@ import { useTwoHosts } from "../network/use-two-hosts.ts";
 import { makeKeyFile, tun2socks, udpServer } from "../programs/underpass.ts";
 import { startUdpEcho } from "../targets/targets.ts";
 
-const PEER = fileURLToPath(new URL("../peers/packet-order.py", import.meta.url));
+const PEER = fileURLToPath(new URL("../peers/tun/packet-order.py", import.meta.url));
 const TARGET = beyond(5);
 const SEED = "20261127";
 

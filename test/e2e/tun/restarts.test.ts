@@ -19,7 +19,7 @@ import { startTcpEcho, startUdpEcho } from "../targets/targets.ts";
 
 const RESUME_MS = 6000;
 const OUTAGE_MS = 600;
-const TCP_FLOW = fileURLToPath(new URL("../peers/tcp-flow.py", import.meta.url));
+const TCP_FLOW = fileURLToPath(new URL("../peers/tun/tcp-flow.py", import.meta.url));
 
 const TARGET = beyond(5);
 

@@ -25,7 +25,7 @@ const PAGE_TIMEOUT_MS = 60_000;
 
 const script = (name: string) => fileURLToPath(new URL(name, import.meta.url));
 const TARGET_PY = script("../targets/tcp-target.py");
-const MANY_FLOWS = script("../peers/many-flows.py");
+const MANY_FLOWS = script("../peers/tun/many-flows.py");
 const TARGET = beyond(6);
 /** TCP goes there by a SOCKS5 server. */
 const BY_SOCKS = beyond(7);
@@ -59,7 +59,7 @@ async function startStack(
 /** The same with an application that has the library, in the place of tun2socks: its packets come and go by callbacks. */
 async function startCallbacks({ client, server, directory }: TwoHosts): Promise<void> {
   const path = join(directory, `packets-${server.port()}`);
-  const argv = [process.execPath, script("../peers/packets-by-callback.mjs"), path, `${MTU}`];
+  const argv = [process.execPath, script("../peers/tun/packets-by-callback.mjs"), path, `${MTU}`];
   await server.spawn(argv).waitForLine(/^ready/);
   await startPeer(client, path);
 }
@@ -76,7 +76,7 @@ async function startPeer(client: Host, path: string, impairment?: Impairment): P
   const numbers = [seed, loss, duplicates, reordered].map(String);
   const argv = [
     process.execPath,
-    script("../peers/carry-packets.mjs"),
+    script("../peers/tun/carry-packets.mjs"),
     path,
     "tun-peer",
     `${MTU}`,
@@ -254,7 +254,7 @@ describeWithTun("TCP of packets that no kernel receives", () => {
     await client.run(["sh", "-c", `until ss -Htn dport = :${port} | grep -q ESTAB; do sleep 0.02; done`]);
     const flood = client.spawn([
       "python3",
-      script("../peers/syn-flood.py"),
+      script("../peers/tun/syn-flood.py"),
       "198.18.7.1",
       TARGET.IPv4,
       `${FLOOD_SYNS}`,

@@ -10,7 +10,7 @@ import { useTwoHosts } from "../network/use-two-hosts.ts";
 import type { Service } from "../programs/chain.ts";
 import { makeKeyFile, tun2socks, udpLocal, udpServer } from "../programs/underpass.ts";
 
-const BY_SOCKS = fileURLToPath(new URL("../peers/tftp-by-socks.py", import.meta.url));
+const BY_SOCKS = fileURLToPath(new URL("../peers/socks5/tftp-by-socks.py", import.meta.url));
 /** Of 197 blocks. */
 const LONG = randomBytes(100_500);
 /** Of one. */

@@ -6,7 +6,7 @@ import type { TwoHosts } from "../network/two-hosts.ts";
 import { useTwoHosts } from "../network/use-two-hosts.ts";
 
 const FAMILIES = ["IPv4", "IPv6"] as const;
-const UDP_ERROR = fileURLToPath(new URL("../peers/udp-error.py", import.meta.url));
+const UDP_ERROR = fileURLToPath(new URL("../peers/tun/udp-error.py", import.meta.url));
 const TARGET = beyond(1);
 /** Denied by default, as all private networks. */
 const DENIED = { IPv4: "10.99.0.1", IPv6: "fd99::1" };

@@ -14,7 +14,7 @@ import type { UdpServerOptions } from "../../../src/host/options/udp-server.ts";
 import type { UdpLocal, UdpServer } from "../../../src/node/handles.ts";
 import type { UdpLocalOptions } from "../../../src/node/options/udp-local.ts";
 
-import { associate } from "../../e2e/peers/socks5-udp-client.mjs";
+import { associate } from "../../e2e/peers/socks5/socks5-udp-client.mjs";
 import { startUdpLocal, startUdpServer } from "../../support/start.ts";
 import { describeWith, freePort, run, startPeer } from "../peers/peer-program.ts";
 

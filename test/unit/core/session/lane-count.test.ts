@@ -1,0 +1,115 @@
+import { describe, expect, it } from "vitest";
+import { LaneCount } from "../../../../src/core/session/lane-count.ts";
+
+/** A session with receipts that has begun at 0. */
+function begun(): LaneCount {
+  const count = new LaneCount("auto", false);
+  count.begin(0, true);
+  return count;
+}
+
+describe("a fixed number of lanes", () => {
+  it("stays as it is, and has receipts from two on", () => {
+    for (const lanes of [1, 2, 16]) {
+      const count = new LaneCount(lanes, true);
+      expect([count.most, count.wanted, count.offersReceipts]).toEqual([lanes, lanes, lanes > 1]);
+      count.begin(0, false);
+      for (let i = 1; i < 20; i++) {
+        expect(count.grow(i * 1_000, i * 10)).toBe(false);
+        count.handleFailed(i * 1_000, 1);
+        expect(count.isSampling).toBe(false);
+        expect(count.sample(1)).toBe(false);
+      }
+      expect(count.shrink(1e9, 0)).toBe(false);
+      expect(count.wanted).toBe(lanes);
+    }
+  });
+});
+
+describe("--lanes auto", () => {
+  it("starts with one lane, without receipts if the server is local", () => {
+    for (const isLocal of [true, false]) {
+      const count = new LaneCount("auto", isLocal);
+      expect([count.wanted, count.offersReceipts]).toEqual([1, !isLocal]);
+      count.begin(0, false);
+      expect(count.wanted).toBe(1);
+      count.begin(0, true);
+      expect(count.wanted).toBe(4);
+    }
+  });
+
+  it("doubles the lanes up to sixteen as long as lanes become late", () => {
+    const count = begun();
+    expect(count.grow(1_000, 1)).toBe(false);
+    expect(count.grow(1_000, 2)).toBe(true);
+    expect(count.wanted).toBe(8);
+    // New lanes get time to show their effect.
+    expect(count.grow(1_200, 4)).toBe(false);
+    expect(count.grow(1_300, 4)).toBe(true);
+    expect(count.grow(9_000, 100)).toBe(false);
+    expect(count.wanted).toBe(16);
+  });
+
+  it("halves the lanes after a quiet minute, down to four", () => {
+    const count = begun();
+    count.grow(1_000, 2);
+    count.grow(2_000, 4);
+    expect(count.shrink(61_999, 1_500)).toBe(false);
+    expect(count.shrink(62_000, 2_001)).toBe(false);
+    expect(count.shrink(62_001, 2_001)).toBe(true);
+    expect(count.wanted).toBe(8);
+    expect(count.shrink(122_000, 2_001)).toBe(false);
+    expect(count.shrink(122_001, 2_001)).toBe(true);
+    expect(count.shrink(1e9, 2_001)).toBe(false);
+    expect(count.wanted).toBe(4);
+  });
+
+  it("keeps the current number for five minutes after four refusals in a row", () => {
+    const count = begun();
+    for (let i = 0; i < 3; i++) count.handleFailed(i, 3);
+    count.handleProven();
+    for (let i = 0; i < 3; i++) count.handleFailed(i, 3);
+    expect(count.wanted).toBe(4);
+    count.handleFailed(1_000, 3);
+    expect(count.wanted).toBe(3);
+    expect(count.grow(300_999, 50)).toBe(false);
+    expect(count.grow(301_000, 52)).toBe(true);
+    expect(count.wanted).toBe(6);
+  });
+
+  it("counts no refusals while no lane is up", () => {
+    const count = begun();
+    for (let i = 0; i < 20; i++) count.handleFailed(i, 0);
+    expect(count.wanted).toBe(4);
+    for (let i = 0; i < 4; i++) count.handleFailed(i, 2);
+    expect(count.wanted).toBe(2);
+    // The whole path was down, so earlier refusals no longer count.
+    count.handleFailed(10, 0);
+    expect(count.grow(1_000, 2)).toBe(true);
+  });
+
+  it.each([
+    { isLocal: false, times: [1], turns: true },
+    { isLocal: false, times: [2, 1], turns: true },
+    { isLocal: false, times: [...Array(19).fill(2), 1], turns: true },
+    { isLocal: false, times: [...Array(20).fill(2), 1], turns: false },
+    { isLocal: false, times: [30, 30, 1], turns: false },
+    { isLocal: true, times: [10, 10, 10, 10, 10], turns: true },
+    { isLocal: true, times: [10, 10, 10, 10, 9], turns: false },
+    { isLocal: true, times: [30, 30], turns: true },
+    { isLocal: true, times: [30, 9], turns: false },
+    { isLocal: true, times: [1, 50, 50, 50, 50, 50], turns: false },
+  ])("change their mind about receipts by round trips: %o", ({ isLocal, times, turns }) => {
+    const count = new LaneCount("auto", isLocal);
+    const offers = count.offersReceipts;
+    expect(times.map((time) => count.sample(time)).includes(true)).toBe(turns);
+    expect(count.offersReceipts).toBe(turns ? !offers : offers);
+    expect(count.isSampling).toBe(false);
+  });
+
+  it("does not measure at a server that does not support receipts", () => {
+    const count = new LaneCount("auto", false);
+    count.begin(0, false);
+    expect(count.isSampling).toBe(false);
+  });
+});

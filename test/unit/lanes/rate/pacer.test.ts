@@ -1,0 +1,47 @@
+import { describe, expect, it } from "vitest";
+import { Pacer } from "../../../../src/core/lanes/rate/pacer.ts";
+
+/** 1 Mbit/s, with nothing in its bucket. */
+function emptyPacer(): Pacer {
+  const pacer = new Pacer(125);
+  pacer.refill(1_000);
+  pacer.spend(3_000);
+  return pacer;
+}
+
+describe("the pacer", () => {
+  it("holds back bulk, but not sparse datagrams, while it is paused", () => {
+    const pacer = emptyPacer();
+    pacer.pause(100);
+    pacer.refill(1_099);
+    expect(pacer.maySend).toBe(false);
+    expect(pacer.maySendSparse).toBe(true);
+  });
+
+  it("does not catch up after a pause", () => {
+    const pacer = emptyPacer();
+    pacer.pause(100);
+    pacer.refill(1_100);
+    expect(pacer.maySend).toBe(false);
+    pacer.refill(1_101);
+    expect(pacer.maySend).toBe(true);
+    pacer.spend(126);
+    expect(pacer.maySend).toBe(false);
+  });
+
+  it("lets sparse datagrams overdraw the bucket up to a limit, and reports when they may be sent again", () => {
+    const pacer = emptyPacer();
+    pacer.spend(5_000 + 125);
+    expect(pacer.maySendSparse).toBe(false);
+    expect(pacer.sparseReadyAt).toBe(1_001);
+    pacer.refill(1_002);
+    expect(pacer.maySendSparse).toBe(true);
+  });
+
+  it("reports when bulk may be sent again: after the pause, and after the debt is paid", () => {
+    const pacer = emptyPacer();
+    pacer.pause(100);
+    pacer.spend(1_250);
+    expect(pacer.readyAt).toBe(1_110);
+  });
+});

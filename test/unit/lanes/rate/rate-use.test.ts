@@ -1,0 +1,34 @@
+import { describe, expect, it } from "vitest";
+import type { Interval } from "../../../../src/core/lanes/rate/measures.ts";
+import { RateUse } from "../../../../src/core/lanes/rate/rate-use.ts";
+
+/** Whether a rate counts as used after a second in which 1,000 bytes/ms were delivered, and some intervals of 25 ms that were limited or not. */
+function wasUsed(limited: string, rate: number): boolean {
+  const use = new RateUse();
+  const idle = "0".repeat(40);
+  let now = 0;
+  for (const flag of idle + limited) {
+    now += 25;
+    use.note({ now, isLimited: flag === "1", delivered: 25_000 } as Interval);
+  }
+  return use.wasUsed(now, rate);
+}
+
+describe("RateUse", () => {
+  it.each([
+    ["11100", true],
+    ["10110", false],
+    ["11011", false],
+    ["111100", true],
+    ["1111000", true],
+    ["11110000", false],
+    ["1111", false],
+  ])("looks at two round trips, of one round trip ago: limited in %s is %s", (limited, isUsed) => {
+    expect(wasUsed(limited, 1_200)).toBe(isUsed);
+  });
+
+  it("counts a rate far above the rate of delivery as used", () => {
+    expect(wasUsed("", 1_240)).toBe(false);
+    expect(wasUsed("", 1_260)).toBe(true);
+  });
+});
