@@ -4,6 +4,7 @@
 // Prints {sizes: {"1200": "same", ...}, answered: N, sources: [each source that a target saw]}.
 import { createSocket } from "node:dgram";
 import { isIP } from "node:net";
+import { seededIntegers } from "../../support/seeded-integers.mjs";
 import { associate, encodeAddress } from "./socks5/socks5-udp-client.mjs";
 
 const DEADLINE_MS = 3000;
@@ -41,14 +42,11 @@ function exchange(payload, target) {
   });
 }
 
-/** Bytes that differ from offset to offset and from size to size (a linear congruential generator). */
+/** Bytes that differ from offset to offset and from size to size. */
 function pattern(size) {
   const payload = Buffer.alloc(size);
-  let state = size;
-  for (let i = 0; i < size; i++) {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-    payload[i] = state >>> 24;
-  }
+  const random = seededIntegers(size);
+  for (let i = 0; i < size; i++) payload[i] = random(256);
   return payload;
 }
 

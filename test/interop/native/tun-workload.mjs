@@ -7,6 +7,7 @@ import { readdirSync } from "node:fs";
 import { createRequire } from "node:module";
 import { connect as connectNet, createServer } from "node:net";
 import { Worker } from "node:worker_threads";
+import { seededIntegers } from "../../support/seeded-integers.mjs";
 
 const native = createRequire(import.meta.url)(process.argv[2]);
 const arena = new Uint8Array(1 << 20);
@@ -29,11 +30,7 @@ const seen = {
   local: /** @type {boolean[]} */ ([]),
 };
 
-let seed = 20_261_125;
-const random = (/** @type {number} */ below) => {
-  seed = (Math.imul(seed, 1_664_525) + 1_013_904_223) >>> 0;
-  return Math.floor((seed / 2 ** 32) * below);
-};
+const random = seededIntegers(20_261_125);
 const turn = () => new Promise((done) => setImmediate(done));
 
 /** Opens a device. @param {boolean} closes  whether it closes itself in its first callback */

@@ -6,6 +6,7 @@ import { createRequire } from "node:module";
 import { Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { seededIntegers } from "../../support/seeded-integers.mjs";
 
 const native = createRequire(import.meta.url)(process.argv[2]);
 const slow = process.argv[3];
@@ -22,11 +23,7 @@ const seen = {
   ...{ unix: 0, paused: 0, reset: 0, left: 0 },
 };
 
-let seed = 20_261_124;
-const random = (/** @type {number} */ below) => {
-  seed = (Math.imul(seed, 1_664_525) + 1_013_904_223) >>> 0;
-  return Math.floor((seed / 2 ** 32) * below);
-};
+const random = seededIntegers(20_261_124);
 const ipv4 = (/** @type {number} */ port, ip = "127.0.0.1") =>
   Uint8Array.from([1, ...ip.split(".").map(Number), port >> 8, port & 255]);
 
