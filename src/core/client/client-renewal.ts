@@ -3,7 +3,7 @@ import type { ExtensionResponse } from "../../wire/http/upgrade.ts";
 import type { Lane, SessionCredentials } from "../session/lane.ts";
 import type { LaneCount } from "../session/lane-count.ts";
 import { SendPool } from "../session/queue/send-pool.ts";
-import type { ClientParts, FormerSession } from "./client-parts.ts";
+import type { ClientParts } from "./client-parts.ts";
 import { DEADLINE_FORMER } from "./client-parts.ts";
 import type { ClientWays, LaneActions } from "./client-ways.ts";
 
@@ -138,15 +138,14 @@ export class ClientRenewal {
       this.#endUnused(now, lane, lanes);
       return;
     }
-    const former: FormerSession = {
+    this.#parts.former = {
       lanes: this.#parts.lanes,
       scheduler: this.#parts.scheduler,
       contextById: this.#parts.contextById,
       generation: this.#parts.contexts.generation.slice(),
       isEnding: false,
     };
-    this.#parts.former = former;
-    for (const other of former.lanes) if (!other.isUp) this.#lanes.rest(other);
+    for (const other of this.#parts.lanes) if (!other.isUp) this.#lanes.rest(other);
     this.#parts.deadlines.set(DEADLINE_FORMER, now + FORMER_MS);
     this.#parts.lanes = lanes;
     this.#parts.pool = pool;
@@ -171,13 +170,6 @@ export class ClientRenewal {
     this.#lanes.arm(lane);
   }
 
-  /** Asks the server to end the former session. */
-  #askToEnd(now: number, former: FormerSession): void {
-    former.isEnding = true;
-    for (const lane of former.lanes) if (lane.isUp) lane.tunnel!.writeControl(encodeShutdown("done"));
-    this.#parts.deadlines.set(DEADLINE_FORMER, now + FORMER_END_MS);
-  }
-
   /** A connection of the former session has ended. After the last one, the host takes what was held for its order, and nothing more arrives. */
   handleFormerLost(now: number): void {
     if (this.#parts.former?.lanes.some(({ isUp }) => isUp) === false) {
@@ -186,11 +178,13 @@ export class ClientRenewal {
     }
   }
 
-  /** Ends the former session, or its connections if the server has not done so in time. */
+  /** Asks the server to end the former session, or ends its connections if the server has not done so in time. */
   handleTimeout(now: number): void {
     const former = this.#parts.former!;
     if (!former.isEnding && former.lanes.some(({ isUp }) => isUp)) {
-      this.#askToEnd(now, former);
+      former.isEnding = true;
+      for (const lane of former.lanes) if (lane.isUp) lane.tunnel!.writeControl(encodeShutdown("done"));
+      this.#parts.deadlines.set(DEADLINE_FORMER, now + FORMER_END_MS);
       return;
     }
     for (const lane of former.lanes) if (lane.isUp) this.#lanes.failSilently(now, lane);
