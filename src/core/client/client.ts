@@ -18,8 +18,6 @@ import { SendPool } from "../session/queue/send-pool.ts";
 import type { ReceivedDatagrams } from "../session/received-datagrams.ts";
 import {
   ASSOCIATION_ENDED,
-  ASSOCIATION_OPEN,
-  CONTEXT_ACKED,
   LANE,
   LANE_CONNECTING,
   LANE_HANDSHAKE,
@@ -27,8 +25,7 @@ import {
   LANE_WAITING,
   MAX_ID,
 } from "../session/session-model.ts";
-import type { ConnectionOfOffer, Shortcut, Shortcuts } from "../session/shortcuts.ts";
-import { MAX_SHORTCUT_CONTEXTS } from "../session/shortcuts.ts";
+import type { Shortcut, Shortcuts } from "../session/shortcuts.ts";
 import type { SpreadState } from "../session/spread-state.ts";
 import { spreadState } from "../session/spread-state.ts";
 import type { AssociationReports, LaneReport } from "../status.ts";
@@ -53,6 +50,7 @@ import {
   deadlineOfLane,
   deadlineOfQueue,
 } from "./client-parts.ts";
+import { ClientShortcuts } from "./client-shortcuts.ts";
 
 const NONE = -1;
 
@@ -75,6 +73,7 @@ export class TunnelClient {
   readonly #laneCount: LaneCount;
   readonly #lanes: ClientLanes;
   readonly #dispatch: ClientDispatch;
+  readonly #shortcuts: ClientShortcuts;
 
   constructor(options: TunnelClientOptions) {
     this.#options = options;
@@ -127,6 +126,7 @@ export class TunnelClient {
     this.#capsules = new ClientCapsules(this.#parts, this.#flows);
     this.#dispatch = new ClientDispatch(this.#parts, this.#laneCount);
     this.#lanes = new ClientLanes(this.#parts, this.#flows, this.#dispatch, this.#laneCount, this.#clock);
+    this.#shortcuts = new ClientShortcuts(this.#parts, this.#flows, this.#capsules, this.#lanes);
   }
 
   // Getters
@@ -384,30 +384,7 @@ export class TunnelClient {
    * `shortcuts.decline`.
    */
   pollShortcut(): Shortcut | undefined {
-    return this.contexts.pollShortcut(this.#connectionOfOffer);
-  }
-
-  readonly #connectionOfOffer: ConnectionOfOffer = ({ epoch, context }, association) => {
-    const lane = this.#parts.laneOf(association);
-    const isGiven = lane.tunnel === epoch.tunnel && this.#mayCutShort(lane, association, context);
-    return isGiven ? lane.index : undefined;
-  };
-
-  #mayCutShort(lane: Lane, association: number, context: number): boolean {
-    const { scheduler, former, isClosed, associations } = this.#parts;
-    return (
-      !isClosed &&
-      scheduler === undefined &&
-      former === undefined &&
-      this.counters.tap === undefined &&
-      lane.isUp &&
-      lane.tunnel!.error === undefined &&
-      this.lanesUp === 1 &&
-      this.contexts.size <= MAX_SHORTCUT_CONTEXTS &&
-      this.contexts.state[context] === CONTEXT_ACKED &&
-      associations.state[association] === ASSOCIATION_OPEN &&
-      associations.isDoubtful[association] === 0
-    );
+    return this.#shortcuts.poll();
   }
 
   /** Whether the next bytes of a lane's connection may go to shortcuts. To be called only when everything read so far was handled. */
@@ -424,22 +401,12 @@ export class TunnelClient {
    * @param length  payload bytes of the last one
    */
   handleShortcut(time: number, shortcut: Shortcut, count: number, bytes: number, length: number): void {
-    const { epoch, isOut, context, generation } = shortcut;
-    const isKnown = this.contexts.generation[context] === generation;
-    if (isOut) {
-      epoch.tunnel.handleShortcutSent(count, bytes, length);
-      if (isKnown) this.#flows.noteSent(time, context);
-    } else {
-      epoch.tunnel.handleShortcutReceived(time, length);
-      this.#capsules.noteReceived(time, isKnown ? context : NONE, count, bytes);
-    }
+    this.#shortcuts.handleCarried(time, shortcut, count, bytes, length);
   }
 
   /** The application of an association now has another address, so its shortcuts end. */
   handleMoved(association: number): void {
-    for (let slot = this.contexts.first(association); slot !== NONE; slot = this.contexts.next(slot)) {
-      this.shortcuts.endOf(slot);
-    }
+    this.#shortcuts.endOf(association);
   }
 
   /** Bytes for a lane's connection, on loan until {@link handleTransmitted}. */
