@@ -3,35 +3,23 @@ import { TunnelClient } from "../core/client/client.ts";
 import type { ClientOutput } from "../core/client/client-parts.ts";
 import type { Datapath } from "../core/datapath/datapath.ts";
 import { TYPESCRIPT_DATAPATH } from "../core/datapath/typescript-datapath.ts";
-import { HostError, ProtocolError, UsageError } from "../core/errors.ts";
-import { randomSeed } from "../core/handshakes/credentials.ts";
+import { HostError, ProtocolError } from "../core/errors.ts";
 import { parseLatencyRule } from "../core/session/latency-rules.ts";
 import type { LatencyClass } from "../wire/latency-class.ts";
-import type { AddressBytes } from "../wire/socket-address.ts";
-import { formatAddress, makeAddress } from "../wire/socket-address.ts";
-import { formatEndpoint, ipFamily, parseEndpoint } from "./addresses/endpoint.ts";
-import { listenHosts, openOnEach } from "./addresses/listen-hosts.ts";
 import { outgoingOf } from "./addresses/outgoing.ts";
 import { Cancellation } from "./cancellation.ts";
 import type { Carrier, Connection } from "./carriers/carrier.ts";
-import type { TcpWay } from "./carriers/carrier-chain.ts";
 import { openCarrierChain } from "./carriers/carrier-chain.ts";
-import { tcpWays } from "./carriers/tcp-ways.ts";
-import type { DialectHost } from "./dialects/dialect-host.ts";
-import { openDialectClient, openLocalDialects } from "./dialects/local-dialects.ts";
+import { openDialectClient } from "./dialects/local-dialects.ts";
 import type { Turn } from "./driver.ts";
 import { Driver } from "./driver.ts";
 import type { Io } from "./io/io.ts";
 import { HostShortcuts } from "./io/shortcuts.ts";
-import { UDP_BUFFER_BYTES } from "./io/udp-io.ts";
 import { Listeners } from "./listeners.ts";
+import { LocalListeners } from "./local/local-listeners.ts";
 import type { Logger } from "./log.ts";
-import { nextTurn } from "./loop.ts";
 import { openMasqueClient } from "./masque/open-masque-client.ts";
-import type { ForwardOptions, ResolvedUdpLocalOptions } from "./options/udp-local.ts";
-import type { Socks5Listener } from "./socks5/listener.ts";
-import { makeSocks5Listener, makeSocks5Udp } from "./socks5/make-socks5.ts";
-import type { Socks5Udp } from "./socks5/udp.ts";
+import type { ResolvedUdpLocalOptions } from "./options/udp-local.ts";
 import type { EndpointStatus, FlowStatus } from "./stats/status.ts";
 import { joinFlows, joinStatus, listFlows } from "./stats/status.ts";
 import type { TunnelStats } from "./stats/tunnel-stats.ts";
@@ -45,7 +33,6 @@ import { HostTap } from "./tap/host-tap.ts";
 import { openTap } from "./tap/open-tap.ts";
 import type { TapWriter } from "./tap/tap-writer.ts";
 import type { Relay, RelayHost } from "./udp/fixed-forward.ts";
-import { FixedForward } from "./udp/fixed-forward.ts";
 import type { OtherWorkers, WorkerPlace } from "./workers.ts";
 
 const HANDSHAKE_MS = 5_000;
@@ -110,16 +97,7 @@ export class UdpLocalHost implements RelayHost {
   readonly #driver: Driver;
   readonly #links: (Link | undefined)[] = [];
   readonly #relays: (Relay | undefined)[] = [];
-  readonly #forwards: {
-    readonly listen: string;
-    readonly target: string;
-    readonly relays: readonly FixedForward[];
-  }[] = [];
-  #socks5: Socks5Listener | undefined;
-  #socks5Udp: Socks5Udp | undefined;
-  #dialects: DialectHost | undefined;
-  /** For the CONNECT requests. */
-  #tcp: TcpWay | undefined;
+  readonly #listeners: LocalListeners;
   /** For TCP that is relayed beside the session. */
   readonly pacing: TransferPacing;
   #isClosing = false;
@@ -158,6 +136,7 @@ export class UdpLocalHost implements RelayHost {
     });
     this.turn = this.#driver;
     this.#place = place;
+    this.#listeners = new LocalListeners(this, options, system, log, place);
     this.#options = options;
     this.#log = log;
     this.#io = io;
@@ -226,11 +205,8 @@ export class UdpLocalHost implements RelayHost {
 
   get address(): UdpLocalAddress {
     return {
-      socks5: this.#socks5?.address,
-      forwards: this.#forwards.map(({ listen, target, relays }) => {
-        const { host } = parseEndpoint(listen) as { host: string };
-        return { listen: formatEndpoint(host, relays[0].port), target };
-      }),
+      socks5: this.#listeners.socks5Address,
+      forwards: this.#listeners.forwardAddresses,
       server: this.#carriers.map(({ description }) => description).join(", or "),
     };
   }
@@ -290,8 +266,7 @@ export class UdpLocalHost implements RelayHost {
 
   async listen(): Promise<void> {
     try {
-      for (const forward of this.#options.forwards) await this.#openForward(forward);
-      if (this.#options.listen !== false) await this.#openSocks5(this.#options.listen);
+      await this.#listeners.open();
     } catch (error) {
       await this.close();
       throw error;
@@ -322,11 +297,9 @@ export class UdpLocalHost implements RelayHost {
     this.#driver.stop();
     this.core.close();
     this.#drain();
-    await this.#socks5?.close();
-    this.#socks5Udp?.close();
-    await this.#dialects?.close();
+    await this.#listeners.closeSocks5();
     for (const relay of new Set(this.#relays)) relay?.socket.close();
-    for (const { relays } of this.#forwards) for (const relay of relays) relay.close();
+    this.#listeners.closeForwards();
     await Promise.all([
       ...this.#links.map((link) => {
         link?.cancellation.cancel();
@@ -334,7 +307,7 @@ export class UdpLocalHost implements RelayHost {
       }),
       this.others?.close(),
     ]);
-    await Promise.all([...this.#carriers.map((carrier) => carrier.close()), this.#tcp?.close()]);
+    await Promise.all([...this.#carriers.map((carrier) => carrier.close()), this.#listeners.closeTcp()]);
     if (this.#ownsTap) await this.#tap?.close();
   }
 
@@ -346,92 +319,6 @@ export class UdpLocalHost implements RelayHost {
 
   register(association: number, relay: Relay | undefined): void {
     this.#relays[association] = relay;
-  }
-
-  // Listening
-
-  async #openForward({ listen, target: targetText, anyPort }: ForwardOptions): Promise<void> {
-    const target = parseEndpoint(targetText) as { host: string; port: number };
-    const address = makeAddress(target.host, target.port);
-    if (address === undefined) throw new UsageError("ERR_OPTION", `forward: "${targetText}" is not a target`);
-    const { forwards, ipv6Only } = this.#options;
-    const values = forwards.map((forward) => forward.listen);
-    const { port } = parseEndpoint(listen) as { port: number };
-    const hosts = listenHosts(listen, values, ipv6Only);
-    const relays = await openOnEach(hosts, port, (host, boundPort) =>
-      this.#bindForward(host, boundPort, address, anyPort === true),
-    ).catch((cause: Error) => {
-      throw new HostError("ERR_LISTEN", `udp ${listen}: ${cause.message}`, { cause });
-    });
-    const { receiveBufferBytes } = relays[0].socket;
-    if (receiveBufferBytes !== undefined && receiveBufferBytes < UDP_BUFFER_BYTES) {
-      this.#log.debug(
-        { listen, receiveBufferBytes, asked: UDP_BUFFER_BYTES },
-        "the receive buffer is small, and bursts may be lost: raise net.core.rmem_max",
-      );
-    }
-    this.#forwards.push({ listen, target: formatAddress(address), relays });
-  }
-
-  async #bindForward(
-    host: string,
-    port: number,
-    target: AddressBytes,
-    anyPort: boolean,
-  ): Promise<FixedForward> {
-    let bindError: Error | undefined;
-    const relay = new FixedForward(
-      this,
-      this.#io.udp,
-      { family: ipFamily(host)!, host, port, reusePort: this.#place !== undefined },
-      target,
-      anyPort,
-      randomSeed(this.#system.cryptography),
-      (error) => {
-        bindError = error;
-      },
-    );
-    // A socket is bound or has failed by the next turn of the loop.
-    await nextTurn(this.#system);
-    if (bindError !== undefined) throw bindError;
-    if (relay.port === 0) throw new Error("not bound");
-    return relay;
-  }
-
-  async #openSocks5(listen: string): Promise<void> {
-    const { socksAuth, maxAssociations, socksAdvertise, socksUdpStrict } = this.#options;
-    const { socksUdpPorts, ipv6Only } = this.#options;
-    const hosts = listenHosts(listen, [listen], ipv6Only);
-    const udpOptions = { advertise: socksAdvertise, isStrict: socksUdpStrict, place: this.#place };
-    const udp = makeSocks5Udp(this, this.#system, udpOptions, socksUdpPorts, this.#log);
-    this.#socks5Udp = udp;
-    await udp.open(hosts).catch((cause: Error) => {
-      throw new HostError("ERR_LISTEN", `udp port ${socksUdpPorts} of ${listen}: ${cause.message}`, {
-        cause,
-      });
-    });
-    const tcp = tcpWays(this.#options.tcpVia, this.#system, outgoingOf(this.#options), this.#log);
-    this.#tcp = tcp;
-    this.#socks5 = makeSocks5Listener({
-      loop: this.#system,
-      credentials: socksAuth,
-      tcp: this.#io.tcp,
-      sharesPort: this.#place !== undefined,
-      maxConnections: 2 * maxAssociations,
-      log: this.#log,
-      associate: (client, localIp) => udp.associate(client, localIp),
-      connect: (target, cancellation) => tcp.connect(target, cancellation),
-      pacing: this.pacing,
-      serveDialect: (stream, dialect, request) => {
-        this.#dialects ??= openLocalDialects(this.#options, this, this.#system, this.#log);
-        stream.tune(this.#options.heartbeatMs);
-        this.#dialects.accept(stream, dialect, request);
-      },
-      onRefused: () => {
-        this.core.counters.refused.socks_refused++;
-      },
-    });
-    await this.#socks5.listen(listen, hosts);
   }
 
   // The loop
