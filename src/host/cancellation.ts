@@ -49,7 +49,7 @@ export class Cancellation {
   }
 
   /** Returns a cancellation that is cancelled with this one, or after a time. Release it when its work has ended. */
-  within(loop: Loop, timeoutMs: number): Cancellation {
+  within(loop: Pick<Loop, "after">, timeoutMs: number): Cancellation {
     const child = new Cancellation();
     if (this.#isCancelled) {
       child.cancel();

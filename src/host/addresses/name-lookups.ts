@@ -19,31 +19,29 @@ export class NameLookups {
     this.#log = log;
   }
 
-  /** @returns IP texts. @throws Error when the name cannot be resolved, or there are too many concurrent look-ups */
+  /** @returns IP texts. @throws Error when the name is not resolved within 5 s, or there are too many concurrent look-ups */
   async lookUp(name: string): Promise<readonly string[]> {
     if (this.#count >= MAX_LOOKUPS) throw new Error("too many at once");
     this.#count++;
+    let timer: Timer | undefined;
+    const deadline = new Promise<never>((_, failed) => {
+      timer = this.#system.after(DEADLINE_MS, () => failed(new Error("the name was not resolved")), true);
+    });
     try {
-      return await this.#system.lookUp(name);
+      const found = this.#system.lookUp(name).finally(() => this.#count--);
+      return await Promise.race([found, deadline]);
     } finally {
-      this.#count--;
+      timer?.cancel();
     }
   }
 
   /** @returns the addresses of `name`, with `port`; none if they are not known within 5 s */
   async resolve(name: string, port: number): Promise<AddressBytes[]> {
-    let timer: Timer | undefined;
-    const deadline = new Promise<never>((_, failed) => {
-      timer = this.#system.after(DEADLINE_MS, () => failed(new Error("deadline")), true);
-    });
     try {
-      const found = await Promise.race([this.lookUp(name), deadline]);
-      return found.flatMap((ip) => makeAddress(ip, port) ?? []);
+      return (await this.lookUp(name)).flatMap((ip) => makeAddress(ip, port) ?? []);
     } catch (error) {
       this.#log.debug({ error: (error as Error).message }, "cannot resolve a name");
       return [];
-    } finally {
-      timer?.cancel();
     }
   }
 }

@@ -26,7 +26,7 @@ export type BeginAttempt<T extends object> = (
  * @throws Error when the name cannot be resolved, or it is cancelled first
  */
 export async function resolveHost(
-  system: System,
+  system: Pick<System, "lookUp">,
   host: string,
   cancellation: Cancellation,
 ): Promise<readonly string[]> {

@@ -8,7 +8,13 @@ import {
   makeAddress,
 } from "../../wire/socket-address.ts";
 import { splitZone } from "../addresses/endpoint.ts";
+import type { Cancellation } from "../cancellation.ts";
+import { resolveHost } from "../carriers/happy-eyeballs.ts";
 import type { System } from "../system.ts";
+
+const LOOKUP_MS = 5_000;
+/** What looking up a name needs. */
+type Resolver = Pick<System, "lookUp" | "after">;
 
 /** Networks by how far their addresses reach, starting with those that no host has; all others are public. */
 const REACHES = [
@@ -25,42 +31,60 @@ export interface RelayAddress {
 }
 
 /**
- * The relay's address, from a SOCKS5 server's reply (RFC 1928 §6). A server behind a NAT, in a container or bound to any address
- * may reply
+ * The relay's address, from a SOCKS5 server's reply (RFC 1928 §6). A server behind a NAT, in a container or bound to any address may reply
  * with an address that is unreachable from here. The server's own IP then replaces it.
  *
  * @param bound  BND.ADDR and BND.PORT
  * @param peer   IP text of the server, from the control connection, with its zone
- * @throws Error if the reply has no port, or a name that cannot be resolved
+ * @throws Error if the reply has no port, or a name that is not resolved within 5 s
  */
 export async function relayAddress(
-  system: Pick<System, "lookUp">,
+  system: Resolver,
   bound: AddressBytes,
   peer: string,
+  cancellation: Cancellation,
 ): Promise<RelayAddress> {
   const port = addressPort(bound);
   if (port === 0) throw new Error("the server replied with UDP port 0");
   const { ip, zone } = splitZone(peer);
   const own = makeAddress(ip, port)!;
-  const named = bound[0] === ATYP_DOMAIN ? await resolve(system, addressDomain(bound), port) : bound;
+  const named =
+    bound[0] === ATYP_DOMAIN ? await resolve(system, addressDomain(bound), port, cancellation) : bound;
   const address = reachOf(named) < reachOf(own) ? own : named;
   return { address, zone: isLinkLocal(address) ? zone : undefined };
 }
 
-/** The address of a relay that an option names. @param host  a name, or IP text with its zone */
+/**
+ * The address of a relay that an option names.
+ *
+ * @param host  a name, or IP text with its zone
+ * @throws Error if it is a name that is not resolved within 5 s
+ */
 export async function configuredRelay(
-  system: Pick<System, "lookUp">,
+  system: Resolver,
   host: string,
   port: number,
+  cancellation: Cancellation,
 ): Promise<RelayAddress> {
   const { ip, zone } = splitZone(host);
   const address = makeAddress(ip, port)!;
-  return { address: address[0] === ATYP_DOMAIN ? await resolve(system, ip, port) : address, zone };
+  const isName = address[0] === ATYP_DOMAIN;
+  return { address: isName ? await resolve(system, ip, port, cancellation) : address, zone };
 }
 
-async function resolve(system: Pick<System, "lookUp">, name: string, port: number): Promise<AddressBytes> {
-  const [ip] = await system.lookUp(name);
-  return makeAddress(ip, port)!;
+async function resolve(
+  system: Resolver,
+  name: string,
+  port: number,
+  cancellation: Cancellation,
+): Promise<AddressBytes> {
+  const deadline = cancellation.within(system, LOOKUP_MS);
+  try {
+    const [ip] = await resolveHost(system, name, deadline);
+    return makeAddress(ip, port)!;
+  } finally {
+    deadline.release();
+  }
 }
 
 function reachOf(address: AddressBytes): number {

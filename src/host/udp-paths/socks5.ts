@@ -139,7 +139,7 @@ export class Socks5Path implements UdpPath {
     const isCurrent = () => this.#associations[number] === association;
     try {
       const relay = this.#url.startsWith(BARE_SCHEME)
-        ? await bareRelay(this.#system, this.#url)
+        ? await bareRelay(this.#system, this.#url, association.cancellation)
         : await this.#associate(number, association);
       if (!isCurrent()) return;
       association.relay = new Remote(relay.address);
@@ -181,7 +181,7 @@ export class Socks5Path implements UdpPath {
         if (isCurrent() && isOpen) this.close(number);
       },
     });
-    const relay = await relayAddress(this.#system, bound, peer);
+    const relay = await relayAddress(this.#system, bound, peer, association.cancellation);
     if (!isCurrent()) stream.destroy();
     if (stream.isClosed) throw new Error("the server ended the association");
     isOpen = true;
@@ -266,7 +266,7 @@ function remember(lastTargets: Remote[], target: Remote): void {
   lastTargets.unshift(target);
 }
 
-function bareRelay(system: System, url: string): Promise<RelayAddress> {
+function bareRelay(system: System, url: string, cancellation: Cancellation): Promise<RelayAddress> {
   const { host, port } = parseUrlEndpoint(url.slice(BARE_SCHEME.length)) as { host: string; port: number };
-  return configuredRelay(system, host, port);
+  return configuredRelay(system, host, port, cancellation);
 }

@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { Cancellation } from "../../../../src/host/cancellation.ts";
 import { silentLogger } from "../../../../src/host/log.ts";
 import { configuredRelay, relayAddress } from "../../../../src/host/udp-paths/relay-address.ts";
 import { chooseIo } from "../../../../src/node/io/io.ts";
@@ -8,7 +9,7 @@ import { formatAddress, makeAddress } from "../../../../src/wire/socket-address.
 const system = nodeSystem(chooseIo("plain", "balanced", silentLogger));
 
 async function relayOf(bound: string, peer: string): Promise<string> {
-  const { address, zone } = await relayAddress(system, makeAddress(bound, 53)!, peer);
+  const { address, zone } = await relayAddress(system, makeAddress(bound, 53)!, peer, new Cancellation());
   return `${formatAddress(address)}${zone === undefined ? "" : ` in ${zone}`}`;
 }
 
@@ -58,15 +59,15 @@ describe("relayAddress", () => {
   });
 
   it("refuses a reply with port 0", async () => {
-    await expect(relayAddress(system, makeAddress("192.0.2.1", 0)!, "192.0.2.1")).rejects.toThrow(
-      "UDP port 0",
-    );
+    const unspecified = makeAddress("192.0.2.1", 0)!;
+    const relay = relayAddress(system, unspecified, "192.0.2.1", new Cancellation());
+    await expect(relay).rejects.toThrow("UDP port 0");
   });
 });
 
 it("configuredRelay resolves a name, and accepts an address with its zone", async () => {
-  const named = await configuredRelay(system, "localhost", 53);
+  const named = await configuredRelay(system, "localhost", 53, new Cancellation());
   expect(["127.0.0.1:53", "[::1]:53"]).toContain(formatAddress(named.address));
-  const { address, zone } = await configuredRelay(system, "fe80::7%eth0", 53);
+  const { address, zone } = await configuredRelay(system, "fe80::7%eth0", 53, new Cancellation());
   expect([formatAddress(address), zone]).toEqual(["[fe80::7]:53", "eth0"]);
 });
