@@ -15,6 +15,7 @@ const PROGRAMS = [
   ["load", "bench/load.c"],
   ["link", "bench/latency/link.c", "bench/latency/link-model.h"],
   ["traffic", "bench/latency/traffic.c"],
+  ["streams", "bench/latency/streams.c"],
 ];
 for (const [name, ...sources] of PROGRAMS) {
   const program = `build/${name}`;

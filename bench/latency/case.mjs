@@ -138,8 +138,8 @@ async function runFlows(scenario, subject, tunnels, link, target, pids, seed, ti
     ...(scenario.rivals ?? []).map((rival) => runRival(rival, tunnels[0], warmUp, seconds)),
   ]);
   const far = await target.report();
-  const streams = (scenario.rivals ?? []).map(({ congestion, direction }, i) => ({
-    name: `${congestion} ${direction}`,
+  const streams = (scenario.rivals ?? []).map(({ congestion, direction, count = 1 }, i) => ({
+    name: `${count === 1 ? "" : `${count} `}${congestion} ${direction}`,
     mbits: rates[i],
   }));
   return { corrupt: near.corrupt + far.corrupt, flows: flowResults(near, far), streams, ...window };

@@ -40,6 +40,7 @@ import { startIn, stop } from "../processes.mjs";
 
 export const LINK = "build/link";
 export const TRAFFIC = "build/traffic";
+export const STREAMS = "build/streams";
 export const ADDRESS = { near: "10.79.1.1", far: "10.79.1.2" };
 const PREFIX = 30;
 const DEVICE = "link0";

@@ -3,6 +3,7 @@ import { describe } from "../machine.mjs";
 import { colours, linePlot, page } from "../plots.mjs";
 import { CURVES } from "./scenarios.mjs";
 import { delay, groupBy, lossOf, middle, samples, titleOf } from "./tables.mjs";
+import { WAY_NAMES } from "./ways.mjs";
 
 /** @typedef {import("./case.mjs").CaseRecord} CaseRecord */
 /** @typedef {import("./tables.mjs").Sample} Sample */
@@ -60,7 +61,7 @@ export function reportPage(about, records, tables) {
   const byName = colours(names);
   const colour = (/** @type {string} */ name) => byName(name.replace(/ \(one way\)$/, ""));
   const plots = Object.entries(CURVES).flatMap(([group, { title, xName }]) =>
-    ["direct", "ss"].flatMap((way) => {
+    WAY_NAMES.flatMap((way) => {
       const own = samples(records.filter((record) => record.group === group && record.way === way));
       return MEASURES.map(([name, value, isLogY, unit]) =>
         linePlot(

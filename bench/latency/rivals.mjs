@@ -5,7 +5,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { bound, json, startIn, stop } from "../processes.mjs";
 import { freeTcpPort } from "../subjects.mjs";
-import { ADDRESS, FAR, folder, linesOf, NEAR, TRAFFIC } from "./hosts.mjs";
+import { ADDRESS, FAR, folder, linesOf, NEAR, STREAMS } from "./hosts.mjs";
 
 /** @typedef {import("./scenarios.mjs").Rival} Rival */
 /** @typedef {import("./subjects.mjs").Running} Running */
@@ -33,21 +33,35 @@ function received(report) {
   return Number(report.end.sum_received.bits_per_second) / MBIT;
 }
 
-/** @param {string} congestion @param {Running} tunnel @param {number} warmUp @param {number} seconds */
-async function downloadBy(congestion, { socks }, warmUp, seconds) {
-  const source = startIn(FAR, [TRAFFIC, "pour", ADDRESS.far, congestion]);
+/** @param {Rival} rival @param {Running} tunnel @param {number} warmUp @param {number} seconds */
+async function downloadBy({ congestion, count = 1 }, { socks }, warmUp, seconds) {
+  const source = startIn(FAR, [STREAMS, "pour", ADDRESS.far, congestion]);
   const { port } = JSON.parse((await linesOf(source.stdout).next()).value);
   const { mbits } = await json(NEAR, [
-    ...[TRAFFIC, "drink", `${ADDRESS.far}:${port}@${socks}`],
-    ...[warmUp, seconds],
+    ...[STREAMS, "drink", `${ADDRESS.far}:${port}@${socks}`],
+    ...[count, warmUp, seconds],
   ]);
   await stop([source]);
   return Number(mbits);
 }
 
+/** The near host's kernel chooses the congestion control. @param {Rival} rival @param {Running} tunnel @param {number} warmUp @param {number} seconds */
+async function uploadBy({ count = 1 }, { socks }, warmUp, seconds) {
+  const sink = startIn(FAR, [STREAMS, "drain", ADDRESS.far, warmUp, seconds]);
+  const lines = linesOf(sink.stdout);
+  const { port } = JSON.parse((await lines.next()).value);
+  const source = startIn(NEAR, [STREAMS, "fill", `${ADDRESS.far}:${port}@${socks}`, count]);
+  source.stdout.resume();
+  const { value } = await lines.next();
+  await stop([source, sink]);
+  if (value === undefined) throw new Error("an upload has ended");
+  return Number(JSON.parse(value).mbits);
+}
+
 /** Mbit/s that arrive after the warm-up. @param {Rival} rival @param {Running} tunnel @param {number} warmUp @param {number} seconds */
-export async function runRival({ congestion, direction, by }, tunnel, warmUp, seconds) {
-  if (by === "tunnel") return downloadBy(congestion, tunnel, warmUp, seconds);
+export async function runRival(rival, tunnel, warmUp, seconds) {
+  const { congestion, direction, by } = rival;
+  if (by === "tunnel") return (direction === "up" ? uploadBy : downloadBy)(rival, tunnel, warmUp, seconds);
   const port = await freeTcpPort();
   const server = await startIperf(ADDRESS.far, port);
   const report = await json(NEAR, [

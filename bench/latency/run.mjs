@@ -12,6 +12,7 @@ import { lacksFor } from "./rivals.mjs";
 import { SCENARIOS } from "./scenarios.mjs";
 import { subjects } from "./subjects.mjs";
 import { tables } from "./tables.mjs";
+import { WAY_NAMES } from "./ways.mjs";
 
 /** @typedef {import("./case.mjs").CaseRecord} CaseRecord */
 /** @typedef {import("./ways.mjs").WayName} WayName */
@@ -29,7 +30,8 @@ iperf3, shadowsocks-libev, ngtcp2 and wireguard-go for the scenarios that need t
                      ${GROUPS.slice(8).join()} (default: ${CURVE_GROUPS.join()})
   --match TEXT       only scenarios whose name contains TEXT
   --list             prints the scenarios that would run
-  --ways LIST        of direct,ss: over the link itself, through ss-tunnel and ss-server (default: both)
+  --ways LIST        of direct,ss,ss-local: over the link itself; through ss-tunnel and ss-server, which serves the
+                     tunnel's other TCP as well; the same with other TCP through ss-local (default: direct,ss)
   --subjects LIST    of bare,lanes-1,lanes-4,udptunnel, and those given below (default: all)
   --variant 'NAME=LOCAL OPTIONS [;; SERVER OPTIONS]'
                      Underpass with other options, repeatable
@@ -138,13 +140,16 @@ function missing({ rivals, inner, link }, way) {
       : []),
     ...(rivals && !isThere("iperf3") ? ["iperf3"] : []),
     ...(inner ? lacksFor(inner) : []),
-    ...(way === "ss" ? ["ss-server", "ss-tunnel"].filter((program) => !isThere(program)) : []),
+    ...(way === "direct" ? [] : ["ss-server", "ss-tunnel"]).filter((program) => !isThere(program)),
+    ...(way === "ss-local" && !isThere("ss-local") ? ["ss-local"] : []),
   ];
 }
 
 /** @param {Scenario} scenario @param {WayName} way @param {import("./subjects.mjs").Subject} subject */
 function canRun({ inner, rivals }, way, { ways, isTwoWay, hasTcp }) {
   const wantsTcp = rivals?.some(({ by }) => by === "tunnel");
+  // Without other TCP, ss-local would have nothing to do.
+  if (way === "ss-local" && !wantsTcp) return false;
   return ways.includes(way) && (isTwoWay || inner === undefined) && (hasTcp || !wantsTcp);
 }
 
@@ -182,7 +187,7 @@ async function runUndisturbed(scenario, way, subject, round, seed, times, tries)
 async function run() {
   checkMachine();
   const groups = listOf("only", options.only ?? CURVE_GROUPS.join(), GROUPS);
-  const ways = /** @type {WayName[]} */ (listOf("ways", options.ways, ["direct", "ss"]));
+  const ways = /** @type {WayName[]} */ (listOf("ways", options.ways, WAY_NAMES));
   const all = subjects(options.variant, options.build, options.peer);
   const names = all.map(({ name }) => name);
   const chosen = listOf("subjects", options.subjects ?? names.join(), names);

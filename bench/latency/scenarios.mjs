@@ -3,10 +3,10 @@
 /** @typedef {import("./hosts.mjs").LinkSpec} LinkSpec */
 /** @typedef {import("./hosts.mjs").Direction} Direction */
 /**
- * A TCP stream beside the tunnel's datagrams: by iperf3 over the link itself, or a download through the tunnel's own
- * SOCKS5 server, and on from there by the same way as its datagrams.
+ * TCP beside the tunnel's datagrams: by iperf3 over the link itself, or through the tunnel's own SOCKS5 server, and on
+ * from there by the same way as its datagrams. `count`: streams at once, if by the tunnel.
  *
- * @typedef {{ congestion: string, direction: "up" | "down", by: "link" | "tunnel" }} Rival
+ * @typedef {{ congestion: string, direction: "up" | "down", by: "link" | "tunnel", count?: number }} Rival
  */
 /**
  * @typedef {object} Scenario
@@ -117,12 +117,24 @@ const GROUPS = {
       }),
       link: LINK,
     },
-    // Through shadowsocks the relays' kernels choose it, not the source's.
-    ...["bbr", "cubic"].map((congestion) => ({
-      ...beside(`voice beside a ${congestion} download by the tunnel, ${congestion} lanes`, [VOICE], {
-        ...{ congestion, direction: "down", by: "tunnel" },
+    // For uploads, and through shadowsocks, the relays' kernels choose it, not the source's.
+    .../** @type {const} */ (["down", "up"]).flatMap((direction) =>
+      ["bbr", "cubic"].map((congestion) => ({
+        ...beside(
+          `voice beside a ${congestion} ${direction}load by the tunnel, ${congestion} lanes`,
+          [VOICE],
+          {
+            ...{ congestion, direction, by: "tunnel" },
+          },
+        ),
+        link: { ...LINK, loss: 0, congestion },
+      })),
+    ),
+    .../** @type {const} */ (["down", "up"]).map((direction) => ({
+      ...beside(`voice beside eight cubic ${direction}loads by the tunnel`, [VOICE], {
+        ...{ congestion: "cubic", direction, by: "tunnel", count: 8 },
       }),
-      link: { ...LINK, loss: 0, congestion },
+      link: { ...LINK, loss: 0, congestion: "cubic" },
     })),
     {
       ...beside("voice beside two cubic downloads, one by the tunnel", [VOICE], {

@@ -57,7 +57,7 @@ function underpass(name, version, root, ofLocal, ofServer) {
     version,
     isTwoWay: true,
     hasTcp: true,
-    ways: ["direct", "ss"],
+    ways: ["direct", "ss", "ss-local"],
     start: async (way, target, wantsTcp) => {
       const common = ["--psk-file", join(folder, "psk"), "--log-format", "json", "--log-level", "warn"];
       const server = startProgram(FAR, [

@@ -1,6 +1,7 @@
 // Tables from the records of a run: medians over the rounds.
 import { median } from "../statistics.mjs";
 import { format } from "../tables.mjs";
+import { WAY_NAMES } from "./ways.mjs";
 
 /** @typedef {import("./case.mjs").CaseRecord} CaseRecord */
 /** @typedef {import("./case.mjs").FlowResult} FlowResult */
@@ -76,7 +77,12 @@ function mainTable(records, way) {
 
 /** @param {string} way */
 export function titleOf(way) {
-  return way === "ss" ? "through ss-tunnel and ss-server" : "direct";
+  const names = /** @type {const} */ ({
+    direct: "direct",
+    ss: "through ss-tunnel and ss-server",
+    "ss-local": "through ss-tunnel and ss-server, other TCP through ss-local",
+  });
+  return names[/** @type {import("./ways.mjs").WayName} */ (way)];
 }
 
 /** Everything of one group. @param {CaseRecord[]} records @param {string} group @param {string} way @returns {Table} */
@@ -252,6 +258,6 @@ export function tables(records, changeAt) {
     changesTable(records, changeAt),
     sharesTable(records),
     innerTable(records),
-    ...groups.flatMap((group) => ["direct", "ss"].map((way) => detailTable(records, group, way))),
+    ...groups.flatMap((group) => WAY_NAMES.map((way) => detailTable(records, group, way))),
   ].filter(({ rows }) => rows.length > 0);
 }

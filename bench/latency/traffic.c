@@ -7,9 +7,6 @@
  *   traffic send TO WARM_UP SECONDS DRAIN SEED FLOW...
  *                                        TO is ADDRESS:PORT; datagrams of the warm-up are not counted, and answers are
  *                                        waited for until DRAIN seconds after the last
- *   traffic pour ADDRESS CONGESTION      prints {"port":N}; sends as much as each TCP connection accepts
- *   traffic drink TO WARM_UP SECONDS     TO is ADDRESS:PORT, or ADDRESS:PORT@SOCKS for a SOCKS5 server on that port of
- *                                        127.0.0.1; {"mbits":N} of what arrived after the warm-up
  *
  * A FLOW is NAME,KEY=VALUE,...:
  *
@@ -24,7 +21,6 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
@@ -595,67 +591,6 @@ static int send_flows(char **argv, int argc) {
   return 0;
 }
 
-/* One connection is enough, because `drink` connects once. */
-static int pour(const char *address, const char *congestion) {
-  struct sockaddr_in own = address_of(address);
-  int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (listener < 0 || bind(listener, (struct sockaddr *)&own, sizeof own) < 0 || listen(listener, 8) < 0) die("listen");
-  /* Accepted connections inherit it. */
-  if (setsockopt(listener, IPPROTO_TCP, TCP_CONGESTION, congestion, (socklen_t)strlen(congestion)) < 0) die(congestion);
-  socklen_t length = sizeof own;
-  getsockname(listener, (struct sockaddr *)&own, &length);
-  printf("{\"port\":%u}\n", ntohs(own.sin_port));
-  fflush(stdout);
-  int fd = accept(listener, NULL, NULL);
-  if (fd < 0) die("accept");
-  static uint8_t bytes[65536];
-  while (!stopped && send(fd, bytes, sizeof bytes, MSG_NOSIGNAL) > 0) {}
-  return 0;
-}
-
-static void exchange(int fd, const void *request, size_t size, uint8_t *answer, size_t wanted) {
-  if (send(fd, request, size, MSG_NOSIGNAL) != (ssize_t)size) die("SOCKS5");
-  if (recv(fd, answer, wanted, MSG_WAITALL) != (ssize_t)wanted) die("SOCKS5");
-}
-
-/* Opens a connection, through a SOCKS5 server (RFC 1928) if one is given. */
-static int tcp_connection(const char *text) {
-  struct sockaddr_in to = address_of(text), first = to;
-  const char *at = strchr(text, '@');
-  if (at) {
-    first.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    first.sin_port = htons((uint16_t)atoi(at + 1));
-  }
-  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (fd < 0 || connect(fd, (struct sockaddr *)&first, sizeof first) < 0) die("connect");
-  if (!at) return fd;
-  uint8_t answer[10], request[10] = {5, 1, 0, 1};
-  memcpy(request + 4, &to.sin_addr, 4);
-  memcpy(request + 8, &to.sin_port, 2);
-  exchange(fd, "\5\1\0", 3, answer, 2);
-  exchange(fd, request, sizeof request, answer, sizeof answer);
-  if (answer[1] == 0 && answer[3] == 1) return fd;
-  fprintf(stderr, "traffic: SOCKS5 refused\n");
-  exit(1);
-}
-
-static int drink(const char *from, double warm_up, double seconds) {
-  int64_t begins = now_ns() + (int64_t)(warm_up * 1e9), ends = begins + (int64_t)(seconds * 1e9);
-  int fd = tcp_connection(from), poller = epoll_create1(EPOLL_CLOEXEC);
-  watch(poller, fd, 0);
-  static uint8_t bytes[1 << 18];
-  uint64_t counted = 0;
-  while (!stopped && now_ns() < ends) {
-    struct epoll_event ready;
-    if (wait_until(poller, &ready, 1, ends) <= 0) continue;
-    ssize_t got = recv(fd, bytes, sizeof bytes, MSG_DONTWAIT);
-    if (got == 0 || (got < 0 && errno != EAGAIN)) die("drink");
-    if (got > 0 && now_ns() >= begins) counted += (uint64_t)got;
-  }
-  printf("{\"mbits\":%.3f}\n", (double)counted * 8 / seconds / 1e6);
-  return 0;
-}
-
 int main(int argc, char **argv) {
   /* This is an instrument that computes little; programs that share its core wait less for it than it would for them. */
   struct sched_param priority = {.sched_priority = 1};
@@ -666,9 +601,6 @@ int main(int argc, char **argv) {
   sigaction(SIGINT, &action, NULL);
   if (argc == 3 && strcmp(argv[1], "answer") == 0) return answer(argv[2]);
   if (argc >= 8 && strcmp(argv[1], "send") == 0) return send_flows(argv + 2, argc - 2);
-  if (argc == 4 && strcmp(argv[1], "pour") == 0) return pour(argv[2], argv[3]);
-  if (argc == 5 && strcmp(argv[1], "drink") == 0) return drink(argv[2], atof(argv[3]), atof(argv[4]));
-  fprintf(stderr, "traffic answer ADDRESS | traffic pour ADDRESS CONGESTION |\n"
-                  "traffic drink TO WARM_UP SECONDS | traffic send TO WARM_UP SECONDS DRAIN SEED FLOW...\n");
+  fprintf(stderr, "traffic answer ADDRESS | traffic send TO WARM_UP SECONDS DRAIN SEED FLOW...\n");
   return 2;
 }
