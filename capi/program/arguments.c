@@ -108,7 +108,7 @@ static const char *write_config(const flags *all, text *config) {
       const char *value = all->values[other];
       if (value == NULL) text_add(config, "true");
       else if (!is_listen) text_add_json(config, value, strlen(value));
-      else if (write_listen(config, value) == 0) error = complain("listen", 6, "systemd has passed no socket of this name");
+      else if (write_listen(config, value) == 0) error = complain("listen", 6, "systemd passed no socket of this name");
     }
     if (is_list) text_add(config, "]");
   }

@@ -19,7 +19,7 @@ export function withInheritedListeners<Options extends { readonly listen?: unkno
     if (name === undefined) return [text];
     const found = passedDescriptors(name, environment).map((descriptor) => `fd:${descriptor}`);
     if (found.length > 0) return found;
-    throw wrong(nameField(["listen", index]), `fd:${name}: systemd has passed no socket of this name`);
+    throw wrong(nameField(["listen", index]), `fd:${name}: systemd passed no socket of this name`);
   });
   return { ...options, listen: replaced };
 }

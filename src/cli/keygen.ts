@@ -21,7 +21,7 @@ export function runKeygen(argv: readonly string[]): void {
     process.stdout.write(HELP);
     return;
   }
-  if (rest.length > 0) throw new UsageError("ERR_OPTION", "keygen: expected one name at most; see --help");
+  if (rest.length > 0) throw new UsageError("ERR_OPTION", "keygen: expected at most one name; see --help");
   if (name !== undefined && !isKeyName(name)) {
     throw new UsageError("ERR_OPTION", `keygen: ${JSON.stringify(name)}: expected ${KEY_NAME_EXPECTS}`);
   }

@@ -112,13 +112,13 @@ export const LACKS: readonly Lack[] = [
     test: /address of a forward is in use \["--io","plain"\]/,
     ends: ["local"],
     error: /expected 2 to be 1/,
-    why: "it has native I/O alone",
+    why: "it has only native I/O",
   },
   {
     file: "test/interop/programs.test.ts",
     test: /warns when threads were asked for in vain/,
     ends: ["server"],
-    error: /one thread an instance/,
+    error: /has one thread/,
     why: WORKERS,
   },
   {

@@ -92,10 +92,10 @@ function checkTun2Socks(host: FileHost, start: StartOptions): ResolvedTun2SocksO
     ...(start.hasPackets === true && { device: PACKETS }),
   };
   if (start.hasPackets === true && gathered.values.device !== undefined) {
-    throw wrong(nameField(["device"]), "packets come by functions: give only one");
+    throw wrong(nameField(["device"]), "packets are passed by functions: give only one");
   }
   if (gathered.values.device === "pipe:") {
-    throw wrong(nameField(["device"]), "pipe: is of the program: give packets by functions");
+    throw wrong(nameField(["device"]), "pipe: is available only in the program: pass packets by functions");
   }
   const options = resolveTun2Socks(tun2SocksPlatform(host), values, nameField);
   checkOffered(options.tunnel, nameField);

@@ -19,8 +19,8 @@ export function checkOffered(
   options: { readonly io: string | undefined; readonly workers: number },
   nameField: NameField,
 ): void {
-  if (options.io === "plain") throw wrong(nameField(["io"]), "the C library has native I/O alone");
+  if (options.io === "plain") throw wrong(nameField(["io"]), "the C library has only native I/O");
   if (options.workers > 1) {
-    throw wrong(nameField(["workers"]), "the C library has one thread an instance: start more instances");
+    throw wrong(nameField(["workers"]), "an instance of the C library has one thread: start more instances");
   }
 }

@@ -49,6 +49,6 @@ export function checkAdmin({ admin, adminToken }: AdminOptions, nameField: NameF
   const endpoint = parseEndpoint(admin);
   if (adminToken !== undefined || endpoint.path !== undefined) return;
   if (!isLoopback(makeAddress(splitZone(endpoint.host).ip, 0)!)) {
-    throw wrong(nameField(["admin"]), `${admin} is not loopback: give --admin-token-file, too`);
+    throw wrong(nameField(["admin"]), `${admin} is not loopback: also give --admin-token-file`);
   }
 }

@@ -38,13 +38,16 @@ export function explainRefusal(head: HttpHead, status: number, hasKey: boolean, 
   const server = (singleField(head, "server") ?? singleField(head, "via"))?.slice(0, MAX_QUOTE);
   const refusal = isOwnRefusal(head, status)
     ? ownRefusal(status, server, hasKey, isProven)
-    : foreignRefusal(head, status, server ?? "what answers there");
+    : foreignRefusal(head, status, server ?? "the program that answers there");
   return { text: refusal[1], answer: { status, kind: refusal[0], server } };
 }
 
 function foreignRefusal(head: HttpHead, status: number, who: string): [RefusalKind, string] {
   if (status < 300) {
-    return ["no-upgrade", `${who} does not upgrade: it is no udp-server, or does not pass Upgrade on to one`];
+    return [
+      "no-upgrade",
+      `${who} does not upgrade: it is not a udp-server, or does not pass Upgrade on to one`,
+    ];
   }
   if (status < 400) {
     return [
@@ -54,11 +57,11 @@ function foreignRefusal(head: HttpHead, status: number, who: string): [RefusalKi
   }
   switch (status) {
     case 400:
-      return ["bad-request", `${who} does not take the request: does it expect TLS (tls://)?`];
+      return ["bad-request", `${who} rejects the request: does it expect TLS (tls://)?`];
     case 401:
       return ["wants-password", `${who} asks for a user name and a password`];
     case 403:
-      return ["forbidden", `${who} forbids it`];
+      return ["forbidden", `${who} forbids the request`];
     case 404:
       return ["no-path", `${who} has no udp-server at this path`];
     case 502:
@@ -84,7 +87,9 @@ function ownRefusal(
           "the server has seen this request before: does something on the way repeat requests?",
         ];
       }
-      return hasKey ? ["other-key", "the server has another key"] : ["wants-key", "the server wants a key"];
+      return hasKey
+        ? ["other-key", "the server has another key"]
+        : ["wants-key", "the server requires a key"];
     case 503:
       return ["limit", "the server is at one of its limits"];
     default: {

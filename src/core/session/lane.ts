@@ -297,7 +297,7 @@ export class Lane {
     const head = decodeHead(this.#head.bytes, this.#head.length);
     const response = head === undefined ? undefined : decodeUpgradeResponse(head);
     if (response === undefined) {
-      return failed(new ProtocolError("ERR_HEAD_MALFORMED", "is this address that of an udp-server?"));
+      return failed(new ProtocolError("ERR_HEAD_MALFORMED", "is this the address of a udp-server?"));
     }
     if (isInterim(response.status)) {
       if (this.#head.clearInterim()) return undefined;
@@ -324,7 +324,7 @@ export class Lane {
     if (unixS !== undefined) this.#clock.handleServerTime(now, server, unixS * 1000);
     this.#challenges++;
     if (this.#challenges > 1) {
-      const detail = "it challenges each request anew: are there several servers behind one address?";
+      const detail = "it challenges each request again: are there several servers behind one address?";
       return failed(new ProtocolError("ERR_UPGRADE_REFUSED", detail));
     }
     if (!keepsConnection) return { kind: "reconnect" };

@@ -52,9 +52,9 @@ export function readRule(text: string): Rule | string {
   if (route === undefined) {
     return `"${action}" is not tunnel, socks, socks:0 to socks:${MAX_SOCKS_ROUTES - 1}, direct, reject or drop`;
   }
-  if (route === ROUTE_TUNNEL && protocol !== "udp") return "the tunnel carries udp only";
+  if (route === ROUTE_TUNNEL && protocol !== "udp") return "the tunnel carries only udp";
   const isDomain = targetText.startsWith("domain:");
-  if (isDomain && protocol === "tcp") return "a domain is seen in DNS queries over udp only";
+  if (isDomain && protocol === "tcp") return "domain: applies only to DNS queries over udp";
   const domain = isDomain ? encodeDnsName(targetText.slice("domain:".length)) : undefined;
   const target = parseTargetRule(isDomain ? `*:${DNS_PORT}` : targetText);
   if (target === undefined || (isDomain && domain === undefined)) {

@@ -58,14 +58,14 @@ export function parseHop(text: string, index: number): Hop {
     throw badHop(text, "expected socks5://, http://, ss://, tls://, ws://, wss:// or unix:");
   const [, scheme, userInfo, host, query] = match;
   if (scheme === "tls") {
-    if (userInfo !== undefined) throw badHop(text, "tls:// has no user");
+    if (userInfo !== undefined) throw badHop(text, "expected no user");
     return {
       kind: "tls",
       endpoint: host === "" ? undefined : parseHopEndpoint(text, host),
       options: parseTlsOptions(text, query ?? ""),
     };
   }
-  if (scheme !== "http" && query !== undefined) throw badHop(text, "no options here");
+  if (scheme !== "http" && query !== undefined) throw badHop(text, "expected no options");
   const endpoint = parseHopEndpoint(text, host);
   const credentials = parseCredentials(text, userInfo);
   const fields = parseFields(text, query ?? "", credentials !== undefined);
@@ -165,7 +165,7 @@ function parseShadowsocksHop(text: string, index: number): Hop {
 
 function parseWebSocketHop(text: string): Hop {
   const [, scheme, address, path, query = ""] = /^(wss?):\/\/([^/?]*)(\/[^?]*)?(?:\?(.*))?$/s.exec(text)!;
-  if (address.includes("@")) throw badHop(text, "no user here: give header=Authorization:%20...");
+  if (address.includes("@")) throw badHop(text, "expected no user: give header=Authorization:%20...");
   const isSecure = scheme === "wss";
   const defaultPort = isSecure ? 443 : 80;
   const hasPort = /^(?:\[[^\]]*\]|[^:]*):\d+$/.test(address);
@@ -179,7 +179,7 @@ function parseWebSocketHop(text: string): Hop {
     if (name === "header") {
       const field = parseField(text, value);
       if (OWN_WEB_SOCKET_FIELDS.test(field[0].toLowerCase())) {
-        throw badHop(text, `${field[0]} is not for a header option`);
+        throw badHop(text, `${field[0]} cannot be set by a header option`);
       }
       fields.push(field);
     } else if (name === "host" || (isSecure && ["sni", ...TLS_FILE_OPTIONS].includes(name)))
@@ -194,7 +194,8 @@ function parseWebSocketHop(text: string): Hop {
   const ownHost =
     port === defaultPort ? formatEndpoint(splitZone(host).ip, port).replace(/:\d+$/, "") : address;
   const hostField = known.get("host") ?? ownHost;
-  if (!/^[\w.:[\]-]{1,255}$/.test(hostField)) throw badHop(text, "host is a name, or a name with a port");
+  if (!/^[\w.:[\]-]{1,255}$/.test(hostField))
+    throw badHop(text, "host must be a name, or a name with a port");
   const tls = isSecure ? { ...makeTlsOptions(text, known, "sni"), protocols: ["http/1.1"] } : undefined;
   return { kind: "ws", endpoint, request: { path, host: hostField, fields, tls } };
 }
@@ -243,7 +244,7 @@ export function parseField(text: string, field: string): HeaderField {
   if (!isToken(name)) throw badHop(text, "expected header=Name:%20value");
   // biome-ignore lint/suspicious/noControlCharactersInRegex: these are the characters to refuse.
   if (/[\x00-\x08\x0a-\x1f\x7f]/.test(value)) throw badHop(text, `a control character in ${name}`);
-  if (OWN_FIELDS.includes(name.toLowerCase())) throw badHop(text, `${name} is not for a header option`);
+  if (OWN_FIELDS.includes(name.toLowerCase())) throw badHop(text, `${name} cannot be set by a header option`);
   return [name, value];
 }
 
@@ -265,8 +266,8 @@ export function makeTlsOptions(
   nameOption: string,
 ): TlsOptions {
   const insecure = known.get("insecure") ?? "0";
-  if (insecure !== "0" && insecure !== "1") throw badHop(text, "insecure is 0 or 1");
-  if (known.has("cert") !== known.has("key")) throw badHop(text, "cert and key go together");
+  if (insecure !== "0" && insecure !== "1") throw badHop(text, "insecure must be 0 or 1");
+  if (known.has("cert") !== known.has("key")) throw badHop(text, "give both cert and key, or neither");
   return {
     serverName: known.get(nameOption),
     caFile: known.get("ca"),

@@ -51,15 +51,15 @@ function readObfs(text: string): Obfs | string {
   const options = parsePluginOptions(text);
   for (const name of options.keys()) {
     const isKnown = ["obfs", "obfs-host", "obfs-uri", "http-method", ...OBFS_LOCAL_ALONE].includes(name);
-    if (!isKnown) return "obfs-local has the options obfs, obfs-host, obfs-uri and http-method";
+    if (!isKnown) return "obfs-local accepts only the options obfs, obfs-host, obfs-uri and http-method";
   }
   const kind = options.get("obfs");
   if (kind !== "http" && kind !== "tls") return "obfs-local needs obfs=http or obfs=tls";
   const host = options.get("obfs-host") ?? DEFAULT_OBFS_HOST;
   const path = options.get("obfs-uri") ?? "/";
   const method = options.get("http-method") ?? "GET";
-  if (!/^[\x21-\x7e]{1,255}$/.test(host)) return "obfs-host is a name of 1 to 255 printable characters";
-  if (!/^\/[\x21-\x7e]{0,1023}$/.test(path)) return "obfs-uri is a path that begins with a slash";
-  if (!/^[A-Z]{1,16}$/.test(method)) return "http-method is a word such as GET";
+  if (!/^[\x21-\x7e]{1,255}$/.test(host)) return "obfs-host must be a name of 1 to 255 printable characters";
+  if (!/^\/[\x21-\x7e]{0,1023}$/.test(path)) return "obfs-uri must be a path that begins with a slash";
+  if (!/^[A-Z]{1,16}$/.test(method)) return "http-method must be a word such as GET";
   return { kind, host, path, method };
 }

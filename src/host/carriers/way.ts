@@ -40,7 +40,7 @@ export function findWayProblem(text: string): string | undefined {
 /** @returns the problem with two or more hops for TCP, without their text */
 export function findTcpWayProblem(text: string): string | undefined {
   const { via, server } = splitWay(text);
-  if (server !== undefined) return "expected hops alone";
+  if (server !== undefined) return "expected only hops";
   const hops = parseHops(via);
   if (typeof hops === "string") return hops;
   const isProxy = ["socks5", "ss"].includes(hops.at(-1)!.kind);

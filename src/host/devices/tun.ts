@@ -52,7 +52,7 @@ export function openTun(
   system: TunSystem = {},
 ): Device {
   const { name, mtu, addresses, routes, hasOffload, latency } = options;
-  if (native.tunOpen === undefined) throw new HostError("ERR_DEVICE", "there are no TUN devices here");
+  if (native.tunOpen === undefined) throw new HostError("ERR_DEVICE", "this system has no TUN devices");
   try {
     const [descriptor, realName, hasFamily, virtio, uso] = native.tunOpen(name, hasOffload);
     const format = { hasFamily, virtio, uso, latency };

@@ -64,8 +64,9 @@ export function parseMasqueProxy(text: string): MasqueProxyOption {
     if (name === "header") {
       const field = parseField(text, value);
       const lower = field[0].toLowerCase();
-      if (OWN_FIELDS.test(lower)) throw badHop(text, `${field[0]} is not for a header option`);
-      if (!/^[\t\x20-\x7e]*$/.test(field[1])) throw badHop(text, `${field[0]} has more than ASCII`);
+      if (OWN_FIELDS.test(lower)) throw badHop(text, `${field[0]} cannot be set by a header option`);
+      if (!/^[\t\x20-\x7e]*$/.test(field[1]))
+        throw badHop(text, `${field[0]} has characters other than ASCII`);
       if (lower === "authorization" && credentials !== undefined) {
         throw badHop(text, "give a user or Authorization, not both");
       }
@@ -73,7 +74,7 @@ export function parseMasqueProxy(text: string): MasqueProxyOption {
     } else if (name === "http" || (scheme === "https" && TLS_OPTIONS.includes(name))) known.set(name, value);
     else {
       const names = ["http", "header", ...(scheme === "https" ? TLS_OPTIONS : [])].join(", ");
-      throw badHop(text, `expected no options behind # but ${names}`);
+      throw badHop(text, `expected no options after # but ${names}`);
     }
   }
   return {
@@ -89,7 +90,7 @@ export function parseMasqueProxy(text: string): MasqueProxyOption {
 function versionOf(text: string, asked: string | undefined, scheme: "http" | "https"): HttpVersion {
   // Without TLS, nothing negotiates a version, and every http:// server speaks HTTP/1.1.
   if (asked === undefined) return scheme === "https" ? "negotiated" : "1.1";
-  if (asked !== "1.1" && asked !== "2") throw badHop(text, "http is 1.1 or 2");
+  if (asked !== "1.1" && asked !== "2") throw badHop(text, "http must be 1.1 or 2");
   return asked;
 }
 

@@ -40,8 +40,7 @@ export function parseConfigText(
   for (const { children } of root.children ?? []) {
     const [key, value] = children as [Node, Node];
     const name = String(key.value);
-    if (names?.has(name) === false)
-      throw wrong(key.offset, `${JSON.stringify(name)}: there is no such option`);
+    if (names?.has(name) === false) throw wrong(key.offset, `${JSON.stringify(name)}: unknown option`);
     if (members.has(name)) throw wrong(key.offset, `${JSON.stringify(name)} is given twice`);
     members.set(name, getNodeValue(value));
   }

@@ -229,14 +229,14 @@ describe.each(PROXIES)("behind $program", (proxy) => {
       }
     });
 
-    const who = proxy.name?.source ?? "what answers there";
+    const who = proxy.name?.source ?? "the program that answers there";
     it.each([
       [
         "another key",
         { psk: new TextEncoder().encode("another key of sixteen") },
         "the server has another key",
       ],
-      ["no key", { psk: undefined }, "the server wants a key"],
+      ["no key", { psk: undefined }, "the server requires a key"],
       ["a path that leads elsewhere", { pathPrefix: "/elsewhere" }, `${who} has no udp-server at this path`],
       ["a path that leads nowhere", { pathPrefix: "/dead" }, `${who} does not reach udp-server`],
     ])("names the cause for %s", async (_, options, hint) => {

@@ -142,7 +142,7 @@ describe("Sockets that systemd passes", () => {
     const named = ([option, index]: readonly PropertyKey[]) => `--${String(option)} ${String(index)}`;
     for (const environment of [{}, passed("b"), passed("a", process.pid + 1)]) {
       expect(() => withInheritedListeners({ listen: ["fd:a"] }, named, environment)).toThrow(
-        "--listen 0: fd:a: systemd has passed no socket of this name",
+        "--listen 0: fd:a: systemd passed no socket of this name",
       );
     }
   });

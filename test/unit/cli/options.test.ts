@@ -174,7 +174,7 @@ describe("ranges", () => {
 describe("an error names the path and the value of the wrong field, and what is expected:", () => {
   it.each([
     [{ lanes: 17 }, "lanes: expected auto or an integer from 1 to 16, got 17"],
-    [{ ageBudget: 5 }, "ageBudget: there is no such option"],
+    [{ ageBudget: 5 }, "ageBudget: unknown option"],
     [{ via: ["unix:/a", "ftp://b:1"] }, /^via\[1\]: expected socks5:\/\/.*, got "ftp:\/\/b:1"$/],
     [{ via: "unix:/a" }, /^via: expected .*, got "unix:\/a"$/],
     [{ server: "nowhere" }, /^server: expected HOST:PORT, .*, got "nowhere"$/],
@@ -198,15 +198,12 @@ describe("an error names the path and the value of the wrong field, and what is 
       /^forwards\[1\]\.target: /,
     ],
     [{ forwards: [{ listen: "127.0.0.1:0", target: "a:0" }] }, /^forwards\[0\]\.target: .*, got "a:0"$/],
-    [
-      { forwards: [{ listen: "127.0.0.1:0", target: "a:1", to: 1 }] },
-      "forwards[0].to: there is no such option",
-    ],
+    [{ forwards: [{ listen: "127.0.0.1:0", target: "a:1", to: 1 }] }, "forwards[0].to: unknown option"],
     [{ listen: false }, /^listen: is off and there are no forwards/],
     [{ via: ["http://h:0"] }, /^via\[0\]: expected HOST:PORT, got "http:\/\/h:0"$/],
     [
       { via: ["http://h:1?header=Host:hunter2"] },
-      'via[0]: Host is not for a header option, got "http://h:1?header=***"',
+      'via[0]: Host cannot be set by a header option, got "http://h:1?header=***"',
     ],
     [{ via: [5] }, /^via\[0\]: expected socks5:\/\/.*, got 5$/],
     [{ tcpVia: "socks5://h:0" }, /^tcpVia: /],
@@ -237,7 +234,7 @@ describe("an error names the path and the value of the wrong field, and what is 
       "ways: 10 ways to all servers together: at most 8",
     ],
     [{ ways: ["socks5://h:1"], server: "unix:/a" }, /^server: "unix:\/a" .*: no proxy of ways can reach it$/],
-    [{ tcpVia: "socks5://h:1 h:2" }, /^tcpVia: expected hops alone, got /],
+    [{ tcpVia: "socks5://h:1 h:2" }, /^tcpVia: expected only hops, got /],
     [
       { tcpVia: "ss://aes-256-gcm:p@h:1 tls://h:2" },
       /^tcpVia: expected socks5:\/\/ or ss:\/\/ as the last hop/,
@@ -758,10 +755,10 @@ describe("command line and config file", () => {
     ["", /config\.json:1:1: not JSON: value expected$/],
     ["[]", /config\.json:1:1: expected one object$/],
     ["// none\nnull", /config\.json:2:1: expected one object$/],
-    ['{"psk":"hunter2"}', /config\.json:1:2: "psk": there is no such option$/],
-    ['{\n\t"ageBudgetMs":1}', /config\.json:2:2: "ageBudgetMs": there is no such option$/],
-    ['{"config":"other.json"}', /config\.json:1:2: "config": there is no such option$/],
-    ['{"__proto__":{"lanes":2}}', /config\.json:1:2: "__proto__": there is no such option$/],
+    ['{"psk":"hunter2"}', /config\.json:1:2: "psk": unknown option$/],
+    ['{\n\t"ageBudgetMs":1}', /config\.json:2:2: "ageBudgetMs": unknown option$/],
+    ['{"config":"other.json"}', /config\.json:1:2: "config": unknown option$/],
+    ['{"__proto__":{"lanes":2}}', /config\.json:1:2: "__proto__": unknown option$/],
     ['{"lanes": 2,\n "lanes": 3}', /config\.json:2:2: "lanes" is given twice$/],
   ])("the file %j is refused in one line without its secrets", (text, pattern) => {
     const message = complaint(() => gather("--config", file("config.json", text)));
@@ -801,7 +798,7 @@ describe("command line and config file", () => {
     ['{"forward": [{"listen": "[::1]:0",\n"target": "a:0"}]}', /:2:11: forward\[0\]\.target: .*, got "a:0"$/],
     [
       '{"forward": [{"listen": "[::1]:0", "target": "a:1",\n"to": 1}]}',
-      /config\.json:2:7: forward\[0\]\.to: there is no such option$/,
+      /config\.json:2:7: forward\[0\]\.to: unknown option$/,
     ],
     ['{"via": 5}', /config\.json:1:9: via: expected .*, got 5$/],
     ['{\n"listen": false}', /config\.json:2:11: listen: is off and there are no forwards/],

@@ -89,7 +89,7 @@ describe("a file of keys", () => {
 describe("the library's keys", () => {
   it.each([
     [[{ name: "a", key: "short" }], /^.*keys\[0\]\.key: expected keys with name, key/],
-    [[{ name: "a", key: KEY, rate: 1 }], /keys\[0\]\.rate: there is no such option/],
+    [[{ name: "a", key: KEY, rate: 1 }], /keys\[0\]\.rate: unknown option/],
     [
       [
         { name: "a", key: KEY },

@@ -34,8 +34,8 @@ describe("options of the C library", () => {
 
   it.each([
     [{ "--no-such-option": 1 }, "unknown option '--no-such-option'; see --help"],
-    [{ "no-such-option": 1 }, 'config:1:2: "no-such-option": there is no such option'],
-    [{ "log-level": "warn" }, 'config:1:2: "log-level": there is no such option'],
+    [{ "no-such-option": 1 }, 'config:1:2: "no-such-option": unknown option'],
+    [{ "log-level": "warn" }, 'config:1:2: "log-level": unknown option'],
     [{ "--lanes": 1, lanes: 2 }, "lanes: is given twice"],
     [{ "--decoy": "/" }, "--decoy: is missing here"],
     [{ decoy: "/" }, "config:1:10: decoy: is missing here"],

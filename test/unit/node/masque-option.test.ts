@@ -41,16 +41,16 @@ describe("--masque", () => {
     ["https://a/{#target_host}/{target_port}", "{#target_host}: RFC 9298 does not permit fragment expansion"],
     [`https://a:0${PATH}`, "expected HOST:PORT"],
     [`https://u@v@a${PATH}`, "expected USER:PASSWORD@HOST, percent-encoded"],
-    [`http://a${PATH}#ca=x`, "expected no options behind # but http, header"],
+    [`http://a${PATH}#ca=x`, "expected no options after # but http, header"],
     [
       `https://a${PATH}#alpn=h2`,
-      "expected no options behind # but http, header, sni, ca, cert, key, insecure",
+      "expected no options after # but http, header, sni, ca, cert, key, insecure",
     ],
-    [`http://a${PATH}#http=3`, "http is 1.1 or 2"],
+    [`http://a${PATH}#http=3`, "http must be 1.1 or 2"],
     [`http://u:p@a${PATH}#header=Authorization:%20x`, "give a user or Authorization, not both"],
-    [`http://a${PATH}#header=Capsule-Protocol:%20x`, "Capsule-Protocol is not for a header option"],
-    [`http://a${PATH}#header=X:%20%C3%BC`, "X has more than ASCII"],
-    [`https://a${PATH}#cert=x`, "cert and key go together"],
+    [`http://a${PATH}#header=Capsule-Protocol:%20x`, "Capsule-Protocol cannot be set by a header option"],
+    [`http://a${PATH}#header=X:%20%C3%BC`, "X has characters other than ASCII"],
+    [`https://a${PATH}#cert=x`, "give both cert and key, or neither"],
   ])("%s is refused: %s", (text, problem) => {
     expect(findMasqueProblem(text)).toBe(problem);
   });

@@ -99,7 +99,7 @@ describe("options of tun2socks", () => {
     ],
     [{ tcpVia: "socks:0" }, "tcpVia: socks:0: only 0 given with socks"],
     [{ rules: ["tcp * socks"] }, 'rules[0]: "tcp * socks": only 0 given with socks'],
-    [{ rules: ["tcp * tunnel"] }, 'rules[0]: "tcp * tunnel": the tunnel carries udp only'],
+    [{ rules: ["tcp * tunnel"] }, 'rules[0]: "tcp * tunnel": the tunnel carries only udp'],
     [{ tundev: "tun0", device: "tun:tun1" }, "tundev: is the same as device: give only one"],
     [{ dns: "tcp" }, "dns: tcp needs tcpVia"],
     [{ socks5Udp: true }, "socks5Udp: needs socksServerAddr"],

@@ -31,7 +31,7 @@ export const COMMON_FIELDS = {
   queueBytes: integer(
     "queue-bytes",
     "N",
-    "size limit in bytes of what waits to be sent, on a lane or in a session with receipts",
+    "limit in bytes for datagrams that wait to be sent, on a lane or in a session with receipts",
     131_072,
     2 ** 30,
     1_048_576,

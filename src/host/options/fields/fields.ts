@@ -71,7 +71,7 @@ export function checkFields(fields: OptionFields, input: object, nameField: Name
   const path = isBare ? inner.slice(0, 1) : inner;
   if (code === "unrecognized_keys") {
     const [key] = (rest as { keys: string[] }).keys;
-    throw wrong(nameField([...path, key]), "there is no such option");
+    throw wrong(nameField([...path, key]), "unknown option");
   }
   const field = fields[String(path[0])];
   if (field === undefined) throw wrong("options", "expected an object");

@@ -106,7 +106,7 @@ export const TUN2SOCKS_FIELDS = {
     expects: `local:, socks5-udp://HOST:PORT, ${WAY}`,
     flag: "udp-via",
     value: "WAY",
-    help: "where UDP goes: local: (the tunnel, default), any value for TCP but ss://, or socks5-udp://HOST:PORT (ss-local -U)",
+    help: "where UDP goes: local: (the tunnel, default), any value of --tcp-via but ss://, or socks5-udp://HOST:PORT (ss-local -U)",
   },
   dns: {
     schema: z.enum(["udp", "tcp"]).default("udp"),

@@ -21,7 +21,7 @@ const NGINX = "Server: nginx/1.22.1\r\n";
 describe("the hint for a refusal", () => {
   it.each([
     ["its key, for the server's own 404", own(404), {}, "the server has another key"],
-    ["that a key is wanted, where there was none", own(404), { hasKey: false }, "the server wants a key"],
+    ["that a key is wanted, where there was none", own(404), { hasKey: false }, "the server requires a key"],
     [
       "a repeated request, where the key is proven",
       own(404),
@@ -37,28 +37,33 @@ describe("the hint for a refusal", () => {
       "nginx/1.22.1 rewrites the path, or does not pass Upgrade and Connection on",
     ],
     ["the path, for a proxy's 404", other(404, NGINX), {}, "nginx/1.22.1 has no udp-server at this path"],
-    ["that nobody it knows answers", other(404), {}, "what answers there has no udp-server at this path"],
-    ["that the proxy does not reach it", other(502, NGINX), {}, "nginx/1.22.1 does not reach udp-server"],
-    ["the same for a proxy's 503", other(503), {}, "what answers there does not reach udp-server"],
     [
-      "TLS, for 400",
-      other(400, NGINX),
+      "that nobody it knows answers",
+      other(404),
       {},
-      "nginx/1.22.1 does not take the request: does it expect TLS (tls://)?",
+      "the program that answers there has no udp-server at this path",
     ],
+    ["that the proxy does not reach it", other(502, NGINX), {}, "nginx/1.22.1 does not reach udp-server"],
+    [
+      "the same for a proxy's 503",
+      other(503),
+      {},
+      "the program that answers there does not reach udp-server",
+    ],
+    ["TLS, for 400", other(400, NGINX), {}, "nginx/1.22.1 rejects the request: does it expect TLS (tls://)?"],
     ["a password", other(401, "Via: 1.1 x\r\n"), {}, "1.1 x asks for a user name and a password"],
-    ["that it is forbidden", other(403, NGINX), {}, "nginx/1.22.1 forbids it"],
+    ["that it is forbidden", other(403, NGINX), {}, "nginx/1.22.1 forbids the request"],
     [
       "a page instead of an upgrade",
       other(200, NGINX),
       {},
-      "nginx/1.22.1 does not upgrade: it is no udp-server, or does not pass Upgrade on to one",
+      "nginx/1.22.1 does not upgrade: it is not a udp-server, or does not pass Upgrade on to one",
     ],
     [
       "where it is sent",
       other(301, "Location: https://a.test/\r\n"),
       {},
-      "what answers there redirects to https://a.test/",
+      "the program that answers there redirects to https://a.test/",
     ],
     ["the upgrade, for what is left", other(426, NGINX), {}, "nginx/1.22.1 does not pass the upgrade on"],
   ])("names %s", (_, answer, circumstances, text) => {
@@ -67,6 +72,6 @@ describe("the hint for a refusal", () => {
 
   it("quotes no more than 100 characters of what a stranger sent", () => {
     expect(hint(other(502, `Server: ${"x".repeat(5_000)}\r\n`)).length).toBeLessThan(130);
-    expect(hint(other(302, `Location: ${"x".repeat(5_000)}\r\n`)).length).toBeLessThan(140);
+    expect(hint(other(302, `Location: ${"x".repeat(5_000)}\r\n`)).length).toBeLessThan(150);
   });
 });
