@@ -456,9 +456,16 @@ export class Tun2SocksHost implements TunnelPathHost {
     for (let i = 0; i < count; i++) {
       datagram.setPayload(association[i], datagrams.buffer(i), offset[i], length[i], dscp[i]);
       datagram.setTarget(addresses, i * ADDRESS_STRIDE, addressLength[i]);
-      this.#pathOf[association[i]]?.send(datagram);
+      const path = this.#pathOf[association[i]];
+      if (path !== undefined) path.send(datagram);
+      else this.drop(this.#lossOf(association[i]), 1);
     }
     for (const path of this.#paths) path?.flush();
+  }
+
+  /** Why a datagram from the device has no path: its association was evicted for a later packet, or its route carries no UDP. */
+  #lossOf(association: number): "association_limit" | "send_error" {
+    return this.#core.sourceOf(association) === undefined ? "association_limit" : "send_error";
   }
 
   #recordForwarded(tap: PacketTap): void {
@@ -468,7 +475,8 @@ export class Tun2SocksHost implements TunnelPathHost {
       const source = this.#core.sourceOf(association[i]);
       const remote = copyAddress(addresses, i * ADDRESS_STRIDE, addressLength[i]);
       const data = datagrams.buffer(i);
-      tap.record(false, undefined, association[i], source, remote, data, offset[i], length[i]);
+      const reason = this.#pathOf[association[i]] === undefined ? this.#lossOf(association[i]) : undefined;
+      tap.record(false, reason, association[i], source, remote, data, offset[i], length[i]);
     }
   }
 

@@ -510,10 +510,12 @@ export class UdpLocalHost implements RelayHost {
       const end = tap !== undefined ? first + 1 : received.endOfRun(this.datapath, first);
       const relay = this.#relays[association[first]];
       const dropped =
-        relay?.deliver(association[first], context[first], data, offset, length, first, end) ?? 0;
+        relay?.deliver(association[first], context[first], data, offset, length, first, end) ?? end - first;
       if (dropped > 0) {
-        counters.drops.send_error += dropped;
-        if (tap !== undefined) this.#records.record(tap, "send_error", data, first);
+        // Without a relay, the association has ended since the datagrams came.
+        const reason = relay === undefined ? "unknown_context" : "send_error";
+        counters.drops[reason] += dropped;
+        if (tap !== undefined) this.#records.record(tap, reason, data, first);
       }
       first = end;
     }

@@ -61,7 +61,7 @@ export class ServerFlows {
     const session = this.#table.sessionOf[slot]!;
     const { contexts } = this.#table;
     for (let context = contexts.first(slot); context !== NONE; context = contexts.next(context)) {
-      this.#parts.names.forget(session.lookups, context);
+      this.#forgetName(session, context);
     }
     this.#parts.pool.removeFlow(slot);
     session.lanes?.scheduler.removeFlow(slot);
@@ -177,9 +177,22 @@ export class ServerFlows {
     return slot;
   }
 
+  /** Drops the datagrams that wait for the name of a context that ends. */
+  #forgetName(session: Session | undefined, slot: number): void {
+    const { counters, names } = this.#parts;
+    const { contexts, source } = this.#table;
+    const association = contexts.association[slot];
+    const local = source[association];
+    const remote = contexts.address[slot];
+    for (const held of names.forget(session?.lookups, slot)) {
+      counters.drops.unresolved++;
+      counters.tap?.record(true, "unresolved", association, local, remote, held, 0, held.length);
+    }
+  }
+
   releaseContext(slot: number): void {
     const session = this.#table.sessionOf[this.#table.contexts.association[slot]];
-    this.#parts.names.forget(session?.lookups, slot);
+    this.#forgetName(session, slot);
     if (session !== undefined) this.#lanes.allowAnyLane(session, slot);
     this.#table.releaseContext(slot);
   }

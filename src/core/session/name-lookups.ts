@@ -65,10 +65,10 @@ export class NameLookups<Connection> {
     return this.#contexts.generation[lookup.slot] === lookup.generation ? lookup : undefined;
   }
 
-  /** The context is released. */
-  forget(turns: LookupTurns | undefined, slot: number): void {
+  /** The context is released. @returns the datagrams that waited for its name, which are lost */
+  forget(turns: LookupTurns | undefined, slot: number): readonly Uint8Array[] {
     turns?.waiting.delete(slot);
-    this.takeHeld(slot);
+    return this.takeHeld(slot);
   }
 
   /** Keeps a copy of a datagram until the context's name is resolved. @returns false if there is no room */

@@ -139,7 +139,10 @@ export class DialectHost implements UdpPathHost {
     const datagram = this.#datagram;
     for (let i = 0; i < count; i++) {
       const target = remotes.target[context[i]];
-      if (target === undefined) continue;
+      if (target === undefined) {
+        this.#core.counters.drops.unknown_context++;
+        continue;
+      }
       datagram.setPayload(association[i], data, offset[i], length[i], 0);
       datagram.setTarget(target, 0, target.length);
       this.#path!.send(datagram);

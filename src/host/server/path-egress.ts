@@ -40,7 +40,12 @@ export class PathEgress implements ServerEgress, UdpPathHost {
     for (let i = 0; i < count; i++) {
       const number = association[i];
       const target = contexts.target[context[i]];
-      if (target === undefined) continue;
+      if (target === undefined) {
+        // The context has ended since the datagram came, because its session has failed.
+        counters.drops.unknown_context++;
+        if (tap !== undefined) this.#host.records.record(tap, "unknown_context", data, i);
+        continue;
+      }
       if (!this.#isOpen[number]) {
         this.#isOpen[number] = true;
         path.open(number, core.source(number));

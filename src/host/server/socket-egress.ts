@@ -46,7 +46,10 @@ export class SocketEgress implements ServerEgress {
       let remote = this.#remotes[slot];
       if (remote === undefined || this.#remoteGenerations[slot] !== contexts.generation[slot] + 1) {
         const target = contexts.target[slot];
-        if (target === undefined) continue;
+        if (target === undefined) {
+          this.#dropEnded(data, at, end);
+          continue;
+        }
         remote = new Remote(target);
         this.#remotes[slot] = remote;
         this.#remoteGenerations[slot] = contexts.generation[slot] + 1;
@@ -60,6 +63,15 @@ export class SocketEgress implements ServerEgress {
       if (tap !== undefined) this.#host.records.record(tap, reason, data, at);
     }
     counters.drops.send_error += system.io.udp.flush();
+  }
+
+  /** Drops rows of a context that has ended since they came: its association was evicted for a socket, or its session has failed. */
+  #dropEnded(data: Uint8Array, first: number, end: number): void {
+    const { counters } = this.#host.core;
+    const { drops, tap } = counters;
+    drops.unknown_context += end - first;
+    if (tap === undefined) return;
+    for (let i = first; i < end; i++) this.#host.records.record(tap, "unknown_context", data, i);
   }
 
   /** The end of a shortcut; undefined while the association has no socket for its target. */

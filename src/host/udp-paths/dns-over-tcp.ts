@@ -76,8 +76,9 @@ export class DnsOverTcpPath implements UdpPath {
       if (sent !== undefined) this.#host.deliver(association, server, sent, 0, sent.length);
       else this.#host.drop("malformed", 1);
     } catch {
-      if (cancellation.isCancelled) return;
       this.#host.drop("send_error", 1);
+      // The association has ended.
+      if (cancellation.isCancelled) return;
       this.#host.refuse(association, server, "port", 0);
     } finally {
       deadline.release();

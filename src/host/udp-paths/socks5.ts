@@ -110,10 +110,12 @@ export class Socks5Path implements UdpPath {
 
   close(number: number): void {
     const association = this.#associations[number];
+    if (association === undefined) return;
     this.#associations[number] = undefined;
-    association?.cancellation.cancel();
-    association?.stream?.destroy();
-    association?.socket?.close();
+    this.#host.drop("send_error", association.waiting.length);
+    association.cancellation.cancel();
+    association.stream?.destroy();
+    association.socket?.close();
   }
 
   async end(): Promise<void> {

@@ -243,6 +243,17 @@ describe("datagrams", () => {
     expect(network.serverEvents.filter(({ kind }) => kind === "resolve")).toHaveLength(1);
   });
 
+  it("to a name that is still being looked up are counted when their association ends", () => {
+    const network = started();
+    network.answersNames = false;
+    const a = open(network);
+    for (let i = 0; i < 3; i++) network.send(a, "slow.test:53", "x");
+    network.settle();
+    network.client.closeAssociation(network.now, a);
+    network.settle();
+    expect(network.server.counters.drops.unresolved).toBe(3);
+  });
+
   it("to a denied target are refused by the server and counted", () => {
     const network = started();
     const a = open(network);
