@@ -1,4 +1,4 @@
-// What tests take from Node's global object, in an engine that has ECMAScript alone. Imported first.
+// The parts of Node's global object that tests use, for an engine that has only ECMAScript. Imported first.
 import { Buffer } from "buffer/";
 
 interface Timer {
@@ -6,7 +6,7 @@ interface Timer {
   readonly callback: () => void;
 }
 
-/** Due calls, in the order of their times, which pass at once when nothing else is left to do. */
+/** Scheduled calls in the order of their times. Time passes at once when nothing else is left to do. */
 const timers = new Set<Timer>();
 let now = 0;
 
@@ -38,13 +38,13 @@ class TextDecoder {
   }
 }
 
-// It takes Buffers alone, where Node's takes any bytes.
+// It accepts only Buffers; Node's accepts any bytes.
 const { indexOf } = Buffer.prototype;
 Buffer.prototype.indexOf = function (this: Buffer, value: never, ...rest: never[]): number {
   return indexOf.call(this, (value as unknown) instanceof Uint8Array ? Buffer.from(value) : value, ...rest);
 } as typeof indexOf;
 
-/** Nobody listens to chai's. */
+/** chai's events have no listeners. */
 class EventTarget {
   addEventListener(): void {}
   removeEventListener(): void {}

@@ -1,11 +1,11 @@
-// Stands for node:crypto in the engine, as far as the tests need it.
+// Stands in for node:crypto in the engine, as far as the tests need it.
 import { hmac } from "@noble/hashes/hmac.js";
 import { md5, sha1 } from "@noble/hashes/legacy.js";
 import { sha256, sha512 } from "@noble/hashes/sha2.js";
 
 const HASHES = { md5, sha1, sha256, sha512 };
 
-/** A hash, or a MAC, that takes all of it at the end. */
+/** A hash or a MAC that processes all its input at the end. */
 class Digest {
   readonly #parts: Uint8Array[] = [];
   readonly #compute: (data: Uint8Array) => Uint8Array;

@@ -1,4 +1,4 @@
-// Stands for node:fs and node:path in the engine, as far as the tests need them.
+// Stands in for node:fs and node:path in the engine, as far as the tests need them.
 export function readFileSync(path: string): string {
   return readText(path);
 }

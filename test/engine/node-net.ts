@@ -1,4 +1,4 @@
-// Stands for node:net in the engine: whose texts are IPs, by ipaddr.js.
+// Stands in for node:net in the engine: recognizes IP texts by ipaddr.js.
 import ipaddr from "ipaddr.js";
 
 export function isIPv4(text: string): boolean {

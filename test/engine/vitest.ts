@@ -1,4 +1,4 @@
-// Stands for vitest in the engine: its expect, and as much of its runner as the tests use.
+// Stands in for vitest in the engine: its expect, and the parts of its runner that the tests use.
 import {
   ASYMMETRIC_MATCHERS_OBJECT,
   chai,
@@ -58,13 +58,13 @@ async function runTest(suite: Suite, name: string, body: Body, values: readonly 
   }
 }
 
-/** A name with the values of a row in the place of %s and the like. */
+/** A name with the values of a row in place of %s and similar placeholders. */
 function named(name: string, values: readonly unknown[]): string {
   let next = 0;
   return name.replace(/%[sdifjoO#]/g, () => String(values[next++]));
 }
 
-/** it and describe: with `each`, and what leaves them out. @param add  adds one, with the values of its row */
+/** it and describe, with `each` and the functions that skip them. @param add  adds one, with the values of its row */
 function makeAdder(add: (name: string, body: Body, values: readonly unknown[], isSkipped: boolean) => void) {
   const bodyOf = (one: unknown, other: unknown) => (typeof one === "function" ? one : other) as Body;
   const make = (isSkipped: boolean) =>
@@ -118,7 +118,7 @@ setState({ assertionCalls: 0 }, check as never);
 Object.defineProperty(globalThis, GLOBAL_EXPECT, { value: check, writable: true, configurable: true });
 export const expect = check;
 
-/** Runs what the file has registered. */
+/** Runs the tests that the file has registered. */
 export async function runTests(): Promise<void> {
   await runSuite(root);
   print(JSON.stringify(counts));

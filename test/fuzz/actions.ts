@@ -15,18 +15,18 @@ import type { ClientHost, Link } from "./link.ts";
 import type { World } from "./world.ts";
 
 /**
- * Something that happens. The three numbers, of 32 bits each, say to what; whatever they are they say something in any
- * state, so that a run from which some actions were taken out is a run as well.
+ * Something that happens. The three numbers, of 32 bits each, select what it happens to. Any numbers are valid in any state, so a run from
+ * which some actions were removed is still a run.
  */
 interface Action {
   readonly name: string;
   readonly theme: string;
-  /** Relative to the others. */
+  /** Frequency relative to the others. */
   readonly weight: number;
   readonly run: (world: World, a: number, b: number, c: number) => void;
 }
 
-/** A payload's length: mostly short, now and then whatever UDP takes. */
+/** A payload's length: usually short, sometimes any length that UDP permits. */
 function lengthOf(number: number): number {
   if (number % 64 === 0)
     return SHORTEST_PAYLOAD + ((number >>> 8) % (LONGEST_PAYLOAD - SHORTEST_PAYLOAD + 1));
@@ -34,7 +34,7 @@ function lengthOf(number: number): number {
   return SHORTEST_PAYLOAD + ((number >>> 8) % 64);
 }
 
-/** One of the clients that has not ended, and one of its associations; opens one where there is none. */
+/** A client that has not ended, and one of its associations; opens one if it has none. */
 function someFlow(world: World, number: number): { host: ClientHost; association: number } | undefined {
   const host = world.clients[number % world.clients.length];
   if (host.isClosed) return undefined;
@@ -44,7 +44,7 @@ function someFlow(world: World, number: number): { host: ClientHost; association
   return association < 0 ? undefined : { host, association };
 }
 
-/** A link that something may be put into that neither end has said. */
+/** A link into which bytes may be inserted that neither end has sent. */
 function someLyingLink(world: World, number: number): Link | undefined {
   if (!world.settings.hasLies) return undefined;
   return someLink(world, number, (one) => one.isEstablished && one.clientIsOpen && one.serverIsOpen);
@@ -69,7 +69,7 @@ function lyingReceipt(a: number, b: number): Uint8Array {
     writer.add(b & 1 ? i : mixed & 0xff, mixed >>> 16, b & 2 ? mixed >>> 2 : mixed & 0xffff);
   }
   const end = writer.end();
-  // Now and then its last lane is cut off within.
+  // Sometimes its last lane ends in the middle of it.
   if (b % 64 !== 0 || lanes === 0) return bytes.subarray(0, end);
   bytes[5]--;
   return bytes.subarray(0, end - 1);
@@ -166,7 +166,7 @@ export const ACTIONS: readonly Action[] = [
     run: (world, a, b) => {
       const host = world.clients[a % world.clients.length];
       if (host.isClosed) return;
-      // Those that do not expire leave room for others.
+      // Associations that do not expire leave room for others.
       const mayLast = world.settings.hasLasting && host.open.length < world.settings.maxAssociations / 2;
       world.openAssociation(host, !(mayLast && b % 4 === 0));
     },
@@ -215,7 +215,7 @@ export const ACTIONS: readonly Action[] = [
     },
   },
   {
-    // What was on its way is lost, or not; each end hears of it now, later, or not before its heartbeats fail.
+    // Bytes in flight are lost or not; each end learns of it now, later, or only when its heartbeats fail.
     name: "cut",
     theme: "lanes",
     weight: 12,
@@ -235,7 +235,7 @@ export const ACTIONS: readonly Action[] = [
     },
   },
   {
-    // One end closes, or is told that the other has; what it had sent before arrives.
+    // One end closes, or learns that the other has; bytes that were sent before still arrive.
     name: "half-close",
     theme: "lanes",
     weight: 6,
@@ -256,7 +256,7 @@ export const ACTIONS: readonly Action[] = [
     },
   },
   {
-    // A client that reads nothing for a while, on any lane, or whose way back is full.
+    // A client reads nothing for a while on some lane, or its way back is full.
     name: "stall a client",
     theme: "lanes",
     weight: 4,
@@ -371,7 +371,7 @@ export const ACTIONS: readonly Action[] = [
     },
   },
   {
-    // A capsule that the client may have sent before, or that a faulty one sends, between two of its batches.
+    // A capsule that the client may have sent before, or that a faulty client sends, between two of its batches.
     name: "repeat to server",
     theme: "lies",
     weight: 6,
@@ -412,7 +412,7 @@ export const ACTIONS: readonly Action[] = [
     },
   },
   {
-    // A RECEIPT that says what cannot be: counts ahead and behind, lanes that are not there, any clock and age.
+    // An impossible RECEIPT: counts ahead and behind, lanes that do not exist, any clock and age.
     name: "lying receipt",
     theme: "lies",
     weight: 12,
@@ -447,7 +447,7 @@ export const ACTIONS: readonly Action[] = [
     },
   },
   {
-    // Somebody connects and says nothing, or nothing that is meant.
+    // A stranger connects and sends nothing, or nonsense.
     name: "foreign connection",
     theme: "ends",
     weight: 5,

@@ -8,21 +8,21 @@ import type { ClientHost } from "./link.ts";
 import { checkBounds, checkTables, contextWithId, liveContexts } from "./tables.ts";
 import type { World } from "./world.ts";
 
-/** Longer than heartbeats need to find a dead lane, a lane to connect again, and a refusal is believed. */
+/** Longer than heartbeats need to detect a dead lane, a lane needs to reconnect, and a refusal is remembered. */
 const QUIET_MS = 32_000;
 const MOST_QUIET_MS = 90_000;
 const STEP_MS = 500;
 const MOST_ROUNDS = 3;
-/** Between a datagram that may be lost and the one that must not. */
+/** Time between a datagram that may be lost and one that must arrive. */
 const RETRY_MS = 100;
-/** Within it all that has arrived is receipted, and what waits is sent or too old. */
+/** Time within which all arrivals are receipted, and waiting datagrams are sent or too old. */
 const RECEIPTED_MS = 11_000;
 
 /**
- * Ends all that goes wrong, lets the ends find that out, and then expects them to be of one mind: every flow gets
- * through in both directions with at most one datagram lost, and after that both know the same contexts.
+ * Ends all faults, lets the ends notice that, and then expects them to agree: every flow gets through in both directions with at most one
+ * datagram lost, and afterwards both ends know the same contexts.
  *
- * @throws FuzzFailure where they are not
+ * @throws FuzzFailure if they do not agree
  */
 export function bringToAgreement(world: World): void {
   world.trace?.("quiet");
@@ -30,12 +30,12 @@ export function bringToAgreement(world: World): void {
     const { renewals } = world;
     quieten(world);
     for (const host of world.clients) probe(world, host);
-    // What a session knew that was replaced meanwhile says nothing.
+    // The state of a session that was replaced meanwhile proves nothing.
     if (world.renewals === renewals) {
       compare(world);
       break;
     }
-    // So few ids that the probes themselves use them up.
+    // There are so few ids that the probes themselves use them up.
     if (round === MOST_ROUNDS) {
       check(world.settings.maxId !== undefined, "a client takes one new session after another");
       break;
@@ -46,7 +46,7 @@ export function bringToAgreement(world: World): void {
   checkStores(world);
 }
 
-/** What was receipted, dropped, or went with a lane takes no memory any more. */
+/** Expects that datagrams that were receipted, dropped or lost with a lane no longer take memory. */
 function checkStores(world: World): void {
   world.advance(RECEIPTED_MS, true);
   for (const { core } of world.clients) {
@@ -59,7 +59,7 @@ function checkStores(world: World): void {
   );
 }
 
-/** Whatever was wrong around the ends is so no longer. */
+/** Ends all faults in the surroundings of both ends. */
 function quieten(world: World): void {
   if (!world.serverIsUp) world.startServer();
   world.isWelcoming = true;
@@ -87,7 +87,7 @@ function quieten(world: World): void {
   }
 }
 
-/** Delivers all that is on its way and does what is asked of hosts, until the ends have nothing more to say. */
+/** Delivers everything in flight and does what the cores ask of their hosts, until the ends have nothing more to send. */
 export function attend(world: World): void {
   for (let round = 0; ; round++) {
     check(round < 1_000, "the ends ask their hosts without end");
@@ -105,7 +105,7 @@ export function attend(world: World): void {
   }
 }
 
-/** Sends to an address of a flow and has that answered, for all that the client has contexts for. */
+/** Sends to each address that a flow of the client has a context for, and gets an answer. */
 function probe(world: World, host: ClientHost): void {
   const { core } = host;
   for (const association of [...host.open]) {
@@ -142,7 +142,7 @@ function probeAddress(world: World, host: ClientHost, association: number, addre
   );
 }
 
-/** Whoever has a context at the server gets through, unless there are more than it may have. */
+/** Expects that every sender with a context at the server gets through, unless limits are reached. */
 function probeSenders(world: World, host: ClientHost, association: number): void {
   const at = world.serverOf[host.flows[association]] ?? -1;
   const { contexts } = world.server;
@@ -165,7 +165,7 @@ function probeSenders(world: World, host: ClientHost, association: number): void
 
 const describe = (world: World, address: number) => formatAddress(world.ledger.addresses[address]);
 
-/** Sends a datagram, and once more if it does not arrive; then it must. @returns its number, -1 if it has no meaning */
+/** Sends a datagram, and again if it does not arrive; the second one must arrive. @returns its number, -1 if it is pointless */
 function insist(
   world: World,
   isMeant: () => boolean,
@@ -176,7 +176,7 @@ function insist(
 ): number {
   const { renewals } = world;
   for (let attempt = 0; ; attempt++) {
-    // A new session has other sockets: all is asked again.
+    // A new session has other sockets, so everything is queried again.
     if (!isMeant() || world.renewals > renewals) return -1;
     const number = send();
     attend(world);
@@ -187,7 +187,7 @@ function insist(
   }
 }
 
-/** Expects that what one end would send by the other knows, as the same. */
+/** Expects that every context that one end would use is known to the other end with the same meaning. */
 function compare(world: World): void {
   const { server } = world;
   attend(world);
@@ -222,7 +222,7 @@ function compare(world: World): void {
 function compareTraits(world: World, host: ClientHost, atClient: number, atServer: number): void {
   const source = world.server.source(atServer);
   const isOther = source === undefined || flowOf(source) !== host.flows[atClient];
-  // On several lanes an older one may arrive last.
+  // With several lanes an older datagram may arrive last.
   if (isOther || host.core.wireId(atClient) === 0 || world.settings.lanes !== 1) return;
   const [wanted, found] = [host.core.latencyOf(atClient), world.server.latencyOf(atServer) ?? "balanced"];
   check(wanted === found, "the server has another latency class", () => `${found} instead of ${wanted}`);
@@ -230,14 +230,14 @@ function compareTraits(world: World, host: ClientHost, atClient: number, atServe
   check(dscp === other, "the server has another DSCP", () => `${other} instead of ${dscp}`);
 }
 
-/** Whether the server answers by a context: not by that of a name, nor by one of two for an address. */
+/** Whether the server uses a context for answers. It does not use that of a name, nor one of two contexts for the same address. */
 function isUsed({ server, ledger, settings }: World, slot: number): boolean {
   const { contexts } = server;
   const isName = ledger.isName(ledger.indexOf(contexts.address[slot]!));
   return isFound(contexts, slot) && !isName && settings.filtering === "endpoint-independent";
 }
 
-/** Whether a context is the one that is used for its address: while both ends registered it there are two. */
+/** Whether a context is the one in use for its address: if both ends registered the address, it has two. */
 function isFound(contexts: ContextTable, slot: number): boolean {
   const address = contexts.address[slot]!;
   return contexts.find(contexts.association[slot], address, 0, address.length) === slot;

@@ -1,6 +1,6 @@
 import type { Cryptography } from "../../src/core/handshakes/credentials.ts";
 
-/** Repeatable bytes, and a MAC that is quick and serves nobody else. */
+/** Repeatable bytes, and a fast MAC that is only good for tests. */
 export function cheapCryptography(seed: number): Cryptography {
   let counter = seed >>> 0;
   const mix = (value: number) => {

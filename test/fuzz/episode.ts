@@ -8,9 +8,9 @@ import { drawSettings } from "./settings.ts";
 import { checkBounds, checkTables } from "./tables.ts";
 import { World } from "./world.ts";
 
-/** Numbers of one action: which, and to what. */
+/** Numbers of one action: which it is, and what it applies to. */
 export const ACTION_NUMBERS = 4;
-/** Tables are walked every so many steps. */
+/** Number of steps between two checks of all tables. */
 const TABLE_STEPS = 8;
 
 /** An episode: its settings, and its actions one after another, {@link ACTION_NUMBERS} numbers each. */
@@ -22,7 +22,7 @@ export interface Episode {
 export interface Failure {
   readonly kind: string;
   readonly message: string;
-  /** Actions that were taken before it was seen. */
+  /** Actions before the failure was noticed. */
   readonly step: number;
 }
 
@@ -40,7 +40,7 @@ export function drawEpisode(seed: number, number: number): Episode {
   return { settings, actions };
 }
 
-/** Where the current run has got to; a run that hangs is looked at from outside. */
+/** The position of the current run, by which a run that hangs is examined from outside. */
 const progress = { step: 0 };
 
 function run({ settings, actions }: Episode, isThorough: boolean, trace?: (line: string) => void): void {
@@ -61,7 +61,7 @@ function run({ settings, actions }: Episode, isThorough: boolean, trace?: (line:
   endAll(world);
 }
 
-/** Everything that was begun ends, and nothing is left of it. */
+/** Ends everything, and expects that nothing is left. */
 function endAll(world: World): void {
   const { server, clients } = world;
   for (const host of clients) {
@@ -115,7 +115,7 @@ export function runEpisode(
 /**
  * Takes actions out of a failing episode as long as it fails in the same way ("delta debugging", Zeller 1999).
  *
- * @param untilMs  of the caller's clock, when to leave it at what was reached
+ * @param untilMs  time on the caller's clock at which to stop with the result so far
  */
 export function shrink(episode: Episode, kind: string, clock: () => number, untilMs: number): Episode {
   const limitMs = 1_000;

@@ -1,4 +1,4 @@
-/** An invariant that does not hold. `kind` names it; the message adds what was seen. */
+/** An invariant that does not hold. `kind` names it; the message adds what was observed. */
 export class FuzzFailure extends Error {
   readonly kind: string;
 

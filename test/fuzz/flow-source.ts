@@ -1,7 +1,7 @@
 import type { AddressBytes } from "../../src/wire/socket-address.ts";
 import { addressPort, makeAddress } from "../../src/wire/socket-address.ts";
 
-/** The address that the application of a flow seems to send from; each has one of its own. */
+/** The address from which the application of a flow appears to send; each flow has its own. */
 export function sourceOf(flow: number): AddressBytes {
   return makeAddress(`127.1.${(flow >> 8) & 255}.${flow & 255}`, 1 + (flow >> 16))!;
 }

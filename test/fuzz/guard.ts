@@ -8,7 +8,7 @@ const scope = globalThis as { underpassGuarded?: () => void };
 export function withinMs(ms: number, run: () => void): void {
   scope.underpassGuarded = run;
   try {
-    // Only this can end a loop that does not end: the watch is kept by another thread.
+    // Only another thread can interrupt an endless loop.
     script.runInThisContext({ timeout: ms });
   } catch (error) {
     if ((error as { code?: string }).code !== "ERR_SCRIPT_EXECUTION_TIMEOUT") throw error;

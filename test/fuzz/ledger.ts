@@ -13,7 +13,7 @@ const HEADER_BYTES = 15;
 export const SHORTEST_PAYLOAD = HEADER_BYTES;
 export const LONGEST_PAYLOAD = 65_507;
 /** Where a datagram goes: to a target, or to an application. */
-/** First bytes of payloads, by direction: those of QUIC, which is put back in order. */
+/** First bytes of payloads, by direction; some are those of QUIC, which is put back in order. */
 const UP = 0x60;
 const DOWN = 0x70;
 
@@ -23,20 +23,20 @@ const DENIED = 2;
 const STRANGER = 3;
 
 /**
- * What was sent, and so what may arrive: each payload says by itself which flow it is of, which address it goes to or
- * comes from, and its number. A flow is an association as its application sees it.
+ * Records what was sent, and therefore what may arrive: each payload names its flow, the address that it goes to or comes from, and its
+ * number. A flow is an association as its application sees it.
  */
 export class Ledger {
-  /** Holds the payload that was stamped last. */
+  /** The most recently stamped payload. */
   readonly payload = new Uint8Array(LONGEST_PAYLOAD + 1);
   /** All addresses of the episode: targets first, then strangers. */
   readonly addresses: AddressBytes[] = [];
   readonly #kinds: number[] = [];
-  /** By address: which addresses a name was ever found to have. */
+  /** By address: every address that a name was ever resolved to. */
   readonly #found: Set<number>[] = [];
   readonly targetCount: number;
   readonly #nameCount: number;
-  /** By flow: the client that it is of. A client that is started again is another one. */
+  /** By flow: its client. A restarted client counts as another one. */
   readonly clientOf: number[] = [];
   readonly isLive: boolean[] = [];
   /** Datagrams that were stamped; the next one's number. */
@@ -61,7 +61,7 @@ export class Ledger {
     for (let i = 0; i < settings.denied; i++) add(DENIED, `10.0.0.${i}`, 53);
     this.targetCount = this.addresses.length;
     for (let i = 0; i < settings.strangers; i++) {
-      // Among them other ports of what is sent to.
+      // These include other ports of targets.
       if (i % 8 === 0) add(STRANGER, `192.0.2.${1 + (i >> 3)}`, 5_000 + i);
       else add(STRANGER, `198.51.100.${i & 255}`, 1_024 + i);
     }
@@ -83,7 +83,7 @@ export class Ledger {
     );
   }
 
-  /** Addresses that a name may be found to have: one of its own, and targets. */
+  /** Addresses that a name may be resolved to: one of its own, and targets. */
   answersFor(name: number): number[] {
     const port = addressPort(this.addresses[name]);
     return this.addresses.flatMap((address, index) => {
@@ -93,7 +93,7 @@ export class Ledger {
     });
   }
 
-  /** A resolver was told so. */
+  /** A resolver returned this. */
   noteFound(name: number, address: number): void {
     this.#found[name].add(address);
   }
@@ -118,7 +118,7 @@ export class Ledger {
     return this.#stamp(DOWN, flow, address, length);
   }
 
-  /** The address that a datagram came to; -1 where it has not arrived. */
+  /** The address at which a datagram arrived; -1 if it has not arrived. */
   targetOf(number: number): number {
     return number >= 0 && this.hasArrived(number) ? this.#targets[number] : -1;
   }
@@ -127,7 +127,7 @@ export class Ledger {
     return this.#hasArrived[number] === 1;
   }
 
-  /** A datagram comes to a target. @returns its flow */
+  /** A datagram arrives at a target. @returns its flow */
   arriveUp(data: Uint8Array, offset: number, length: number, target: AddressBytes): number {
     const address = readNumber(data, offset + 9, 2);
     const number = this.#arrive(UP, data, offset, length);
@@ -143,7 +143,7 @@ export class Ledger {
     return readNumber(data, offset + 1, 4);
   }
 
-  /** A datagram comes to the application of a flow. */
+  /** A datagram arrives at the application of a flow. */
   arriveDown(data: Uint8Array, offset: number, length: number, remote: AddressBytes, flow: number): void {
     this.#arrive(DOWN, data, offset, length);
     const address = readNumber(data, offset + 9, 2);

@@ -1,11 +1,11 @@
 import type { TunnelClient } from "../../src/core/client/client.ts";
 import type { TunnelServer } from "../../src/core/server/server.ts";
 
-/** Bytes on their way in one direction of a TCP connection. */
+/** Bytes in flight in one direction of a TCP connection. */
 export class Pipe {
-  /** While true nothing arrives: the way is interrupted, or the receiver does not read. */
+  /** While true, nothing arrives: the path is interrupted, or the receiver does not read. */
   isStalled = false;
-  /** The sender has closed: behind the last byte comes the end. */
+  /** The sender has closed: the end follows the last byte. */
   isEnded = false;
   #bytes = new Uint8Array(4096);
   #start = 0;
@@ -28,7 +28,7 @@ export class Pipe {
     this.#end += bytes.length;
   }
 
-  /** Up to `count` of the bytes that arrive next; a copy that is the caller's. */
+  /** Up to `count` of the bytes that arrive next, in a copy for the caller. */
   take(count: number): Uint8Array {
     const end = Math.min(this.#end, this.#start + count);
     const taken = this.#bytes.slice(this.#start, end);
@@ -45,15 +45,15 @@ export class Pipe {
 export interface ClientHost {
   readonly index: number;
   readonly core: TunnelClient;
-  /** By lane: the connection that the core has, or is to get. */
+  /** By lane: the connection that the core has or will get. */
   readonly lanes: (Link | undefined)[];
   /** By association: the flow that it carries, or -1. */
   readonly flows: number[];
   /** Associations that are open, in no order. */
   readonly open: number[];
-  /** Datagrams that came for its applications. */
+  /** Datagrams that arrived for its applications. */
   rowsDown: number;
-  /** Whether it was told to end. */
+  /** Whether it was asked to end. */
   isClosed: boolean;
 }
 
@@ -66,23 +66,23 @@ export class Link {
   server: TunnelServer | undefined;
   /** The server's number for it. */
   connection = -1;
-  /** Whether the end has it open. Neither has before the connection is there. */
+  /** Whether the end has it open; neither end has before the connection is established. */
   clientIsOpen = false;
   serverIsOpen = false;
-  /** Whether the end has lent a batch that the system has not taken yet. */
+  /** Whether the end has lent a batch that the system has not accepted yet. */
   clientWaits = false;
   serverWaits = false;
-  /** Nothing arrives any more, ever: bytes were lost. The ends hear of it, or find out by themselves. */
+  /** Nothing arrives any more, because bytes were lost. The ends are told, or find out by themselves. */
   isCut = false;
-  /** Bytes do not arrive with those of the other links, but only by themselves. */
+  /** Bytes arrive only by single actions, not together with those of other links. */
   isSlow = false;
-  /** An end is going to be told that it is over, whatever the pipes hold. */
+  /** An end will be told that the connection is over, whatever is in flight. */
   clientLoses = false;
   serverLoses = false;
   /** When the server's host gives up waiting for the client to close. */
   destroyAt = Number.POSITIVE_INFINITY;
 
-  /** When the end last got bytes. */
+  /** When the end last received bytes. */
   heardByClientAt = 0;
   heardByServerAt = 0;
   /** Whether both ends are past their handshake, so that only capsules follow. */

@@ -20,7 +20,7 @@ const SHRINK_MS = 60_000;
 
 export interface FuzzOptions {
   readonly seeds: readonly number[];
-  /** Of each seed, at least. */
+  /** Minimum for each seed. */
   readonly steps: number;
   readonly episode?: number | undefined;
   readonly actions?: Uint32Array | undefined;
@@ -66,7 +66,7 @@ export function main(args: readonly string[]): number {
   return fuzz(options, (line) => console.log(line)) ? 0 : 1;
 }
 
-/** Runs episode after episode of each seed. @returns whether all went well; `print` gets what did not */
+/** Runs episode after episode of each seed. @returns whether everything passed; `print` gets the failures */
 export function fuzz(options: FuzzOptions, print: (line: string) => void): boolean {
   const { seeds, steps, episode: only, isTraced = false, shrinks = true } = options;
   const kinds = new Map<string, number>();

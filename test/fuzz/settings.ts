@@ -2,12 +2,12 @@ import type { Filtering } from "../../src/core/server/server-associations.ts";
 
 /** What stays the same during one episode. Durations in milliseconds, sizes in bytes. */
 export interface Settings {
-  /** Random number that everything else in the episode may be derived from. */
+  /** Random number from which everything else in the episode may be derived. */
   readonly seed: number;
   readonly steps: number;
-  /** How often each action is taken, by its number, relative to the others. */
+  /** Frequency of each action, by its number, relative to the others. */
   readonly weights: readonly number[];
-  /** Whether an end may hear what the other did not say, as from a peer with a fault. */
+  /** Whether an end may receive bytes that the other did not send, as from a faulty peer. */
   readonly hasLies: boolean;
   /** Whether bounds are small enough to be reached. */
   readonly isTight: boolean;
@@ -19,11 +19,11 @@ export interface Settings {
   readonly hasReceipts: boolean;
   readonly filtering: Filtering;
   readonly hasKey: boolean;
-  /** How far the clients' clocks are before the server's; either may count from anywhere. */
+  /** How far the clients' clocks are ahead of the server's; each may start anywhere. */
   readonly clockOffsetMs: number;
   readonly ageBudgetMs: number;
   readonly queueBytes: number;
-  /** What a connection takes before it makes the sender wait. */
+  /** Bytes that a connection accepts before the sender has to wait. */
   readonly pipeBytes: number;
   readonly maxAssociations: number;
   readonly maxContexts: number;
@@ -47,7 +47,7 @@ export interface Settings {
   readonly strangers: number;
 }
 
-/** One client with one lane, and bounds that are not reached. */
+/** One client with one lane, and limits that are not reached. */
 export const ROOMY: Settings = {
   seed: 1,
   steps: 0,
@@ -90,15 +90,15 @@ const FILTERINGS: readonly Filtering[] = [
   "address-and-port-dependent",
 ];
 
-/** How often an action is usually taken, relative to the others, and what it belongs to. */
+/** The usual frequency of an action relative to the others, and its theme. */
 export interface UsualWeight {
   readonly weight: number;
   readonly theme: string;
 }
 
 /**
- * Settings of one episode. Each episode leaves some actions out and takes those of one theme often, so that together
- * they reach what an even mixture would not ("swarm testing", Groce et al. 2012).
+ * Settings of one episode. Each episode omits some actions and uses those of one theme often, so together they reach states that an even
+ * mixture would not ("swarm testing", Groce et al. 2012).
  */
 export function drawSettings(seed: number, random: () => number, usual: readonly UsualWeight[]): Settings {
   const pick = <T>(...values: readonly T[]): T => values[random() % values.length];
@@ -108,7 +108,7 @@ export function drawSettings(seed: number, random: () => number, usual: readonly
   const maxAssociations = pick(1, 2, 4, 8, 16);
   const maxContexts = isTight ? pick(4, 8, 16, 64) : 4_096;
   const most = Math.max(maxContexts, maxAssociations);
-  // A server takes what its clients may ask for, also while it has not heard of what ended.
+  // A server has room for everything that its clients may request, including what it does not yet know to have ended.
   const maxAssociationsPerSession = pick(2, 4) * maxAssociations;
   return {
     seed,

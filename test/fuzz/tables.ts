@@ -10,10 +10,10 @@ const MOST_AUTO_LANES = 16;
 const LARGEST_ID = 0x3fff_ffff;
 /** PROTOCOL.md §4.3. */
 const PATIENCE_MS = 15_000;
-/** Five minutes, and the grain of the lists of idle contexts. */
+/** Five minutes, plus the grain of the lists of idle contexts. */
 const CONTEXT_IDLE_MS = 301_000;
 
-/** What must hold whatever has happened; cheap enough for every step. */
+/** Invariants that always hold, and are cheap enough to check after every step. */
 export function checkBounds(world: World): void {
   const { settings, server } = world;
   for (const host of world.clients) {
@@ -47,7 +47,7 @@ export function checkBounds(world: World): void {
   check(server.associationCount >= world.sockets.length, "an association with a socket is not counted");
 }
 
-/** A silent peer is given up in time. */
+/** Expects that a silent peer is given up in time. */
 function checkPatience({ now, server }: World, link: Link): void {
   if (!link.isEstablished) return;
   const { client, lane } = link;
@@ -58,7 +58,7 @@ function checkPatience({ now, server }: World, link: Link): void {
   check(!isServers || now - link.heardByServerAt <= PATIENCE_MS, "a server does not give a silent client up");
 }
 
-/** Whether tables agree with one another, within each end. */
+/** Expects that the tables within each end agree with one another. */
 export function checkTables(world: World): void {
   for (const host of world.clients) if (!host.isClosed) checkClient(host, world);
   if (world.serverIsUp) checkServer(world);
@@ -97,7 +97,7 @@ function checkServer(world: World): void {
   const highest = checkContexts(server.contexts, server.contexts.size, maxSessions * maxContextsPerSession);
   let associations = 0;
   const end = Math.max(highest + 1, world.serverFlows.length, world.generations.length);
-  // What ends in one call has its slots until the host hears of it.
+  // What ends in a call keeps its slots until the host is informed.
   check(end <= maxServerAssociations + 256, "slots of associations are not used again, at the server");
   for (let association = 0; association < end + 64; association++) {
     const source = server.source(association);
@@ -122,7 +122,7 @@ function checkServer(world: World): void {
   );
 }
 
-/** Each end closes its idle contexts. */
+/** Expects that each end closes its idle contexts. */
 function checkIdle(contexts: ContextTable, slot: number, now: number): void {
   const idleMs = now - contexts.idle.lastUsed(slot);
   check(idleMs <= CONTEXT_IDLE_MS, "an idle context is kept", () => `for ${idleMs} ms`);
@@ -163,7 +163,7 @@ function checkContexts(contexts: ContextTable, size: number, most: number): numb
   return highest;
 }
 
-/** Slots of the contexts that there are. */
+/** Slots of the existing contexts. */
 export function* liveContexts(contexts: ContextTable): Generator<number> {
   for (let slot = 0; slot < contexts.address.length; slot++) {
     if (contexts.address[slot] !== undefined) yield slot;

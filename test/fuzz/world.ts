@@ -15,26 +15,26 @@ import type { ClientHost } from "./link.ts";
 import { Link } from "./link.ts";
 import type { Settings } from "./settings.ts";
 
-/** Of datagrams that applications send singly, in turn. */
+/** For datagrams that applications send singly, in turn. */
 const DSCPS = [0, 18, 46];
-/** An association has targets of any class, and so another class whenever its contexts change. */
+/** An association has targets of all classes, so its class changes whenever its contexts do. */
 const LATENCY_RULES = ["interactive:54", "bulk:2001:db8::/32", "bulk:dscp=46"].map(
   (text) => parseLatencyRule(text)!,
 );
 const HEARTBEAT_MS = 5_000;
 const HANDSHAKE_MS = 5_000;
-/** How long a server's host waits for what is left of a connection. */
+/** How long a server's host waits for the rest of a connection. */
 const CLOSE_MS = 1_000;
 const MOST_ROUNDS = 2_000;
 const MOST_REPLIES = 64;
 
-/** A name that the server has asked for. */
+/** A name that the server is resolving. */
 interface Query {
   readonly query: number;
   readonly name: number;
 }
 
-/** A datagram that a target is going to answer. */
+/** A datagram that a target will answer. */
 interface Reply {
   readonly association: number;
   readonly generation: number;
@@ -42,41 +42,40 @@ interface Reply {
 }
 
 /**
- * Several clients and a server in one process, with everything around them that a host does, and virtual time. Calls
- * of the cores are those of the real hosts, in their order: outputs first, then batches, of the server only where it
- * says that a connection has something.
+ * Several clients and a server in one process, with everything around them that a host does, and virtual time. The cores are called as the
+ * real hosts call them, and in the same order: first outputs, then batches; at the server, batches only of connections that it names.
  */
 export class World {
   now = 1_000;
   readonly settings: Settings;
   readonly ledger: Ledger;
   readonly clients: ClientHost[] = [];
-  /** Connections that an end knows of. */
+  /** Connections that at least one end knows. */
   readonly links: Link[] = [];
   server: TunnelServer;
   serverIsUp = true;
-  /** Whether connections come about as bytes arrive, or only singly. */
+  /** Whether connections are established as bytes arrive, or only by single actions. */
   isWelcoming = true;
-  /** By association of the server: its flow, once its socket is open, or -1; and how often the slot was used before. */
+  /** By association of the server: its flow once its socket is open, otherwise -1; and how often the slot was used before. */
   readonly serverFlows: number[] = [];
   readonly generations: number[] = [];
   /** Associations of the server with a socket, in no order. */
   readonly sockets: number[] = [];
-  /** By flow: the association of the server that its last datagram came out of. */
+  /** By flow: the server's association that sent its last datagram. */
   readonly serverOf: number[] = [];
   readonly queries: Query[] = [];
   readonly replies: Reply[] = [];
-  /** Connections that somebody else has made. */
+  /** Connections of strangers. */
   readonly foreign: number[] = [];
-  /** By name: what resolvers answer. */
+  /** By name: the answers of resolvers. */
   readonly answers: number[][] = [];
-  /** By client: those that existed before, so that flows of each are told apart. */
+  /** By client: how many existed before, which distinguishes their flows. */
   clientsStarted = 0;
-  /** Datagrams that left by sockets of this server. */
+  /** Datagrams that left through sockets of this server. */
   rowsUp = 0;
   /** How often a client took a new session because its ids were nearly used up. */
   renewals = 0;
-  /** Called with a line for each thing that happens, where somebody wants to read it. */
+  /** Called with a line for each event, if someone wants to read them. */
   trace: ((line: string) => void) | undefined;
 
   #exchanges = 0;
@@ -161,7 +160,7 @@ export class World {
     this.drainClient(host);
   }
 
-  /** Ends a client in the orderly way. Its connections end behind what they hold. */
+  /** Ends a client in an orderly way. Its connections end after the bytes in flight. */
   closeClient(host: ClientHost): void {
     this.trace?.(`client ${host.index} ends`);
     host.isClosed = true;
@@ -244,7 +243,7 @@ export class World {
 
   // The server's sockets
 
-  /** A datagram from one of the addresses comes to a socket of the server. @returns its number */
+  /** A datagram from one of the addresses arrives at a socket of the server. @returns its number */
   receive(association: number, address: number, length: number): number {
     const flow = this.serverFlows[association];
     const number = this.ledger.stampDown(flow, address, length);
@@ -274,14 +273,14 @@ export class World {
     this.drainServer();
   }
 
-  /** The socket of the flow of an association of the server, which has failed. */
+  /** The socket of one of the server's associations has failed. */
   failSocket(association: number): void {
     this.trace?.(`server's association ${association}: its socket fails`);
     this.server.handleSocketFailed(this.now, association);
     this.drainServer();
   }
 
-  /** Answers what the server asked for. */
+  /** Answers the server's queries. */
   resolve(at: number, addresses: readonly AddressBytes[], found: readonly number[]): void {
     const [{ query, name }] = this.queries.splice(at, 1);
     for (const address of found) this.ledger.noteFound(name, address);
@@ -293,7 +292,7 @@ export class World {
 
   // Connections
 
-  /** The connection that a lane asked for is there. */
+  /** The connection that a lane requested is established. */
   completeConnect(link: Link): void {
     const { server } = this;
     link.server = server;
@@ -307,7 +306,7 @@ export class World {
     this.drainClient(link.client);
   }
 
-  /** The connection that a lane asked for cannot be made. */
+  /** The connection that a lane requested cannot be made. */
   refuseConnect(link: Link): void {
     this.trace?.(`client ${link.client.index} lane ${link.lane} is not connected`);
     this.#removeLink(link);
@@ -317,12 +316,12 @@ export class World {
     this.drainClient(link.client);
   }
 
-  /** True for a link whose connection is not there yet. */
+  /** True for a link whose connection is not established yet. */
   isPending(link: Link): boolean {
     return link.server === undefined;
   }
 
-  /** Up to `count` bytes come to the server; behind the last one the end, if the client has closed. */
+  /** Up to `count` bytes arrive at the server; the end follows the last one if the client has closed. */
   deliverUp(link: Link, count: number): boolean {
     const { up } = link;
     if (up.isStalled || link.isCut || !link.serverIsOpen) return false;
@@ -348,7 +347,7 @@ export class World {
     return bytes.length > 0;
   }
 
-  /** Up to `count` bytes come to the client; behind the last one the end, if the server has closed. */
+  /** Up to `count` bytes arrive at the client; the end follows the last one if the server has closed. */
   deliverDown(link: Link, count: number): boolean {
     const { down, client } = link;
     if (down.isStalled || link.isCut || !link.clientIsOpen) return false;
@@ -379,7 +378,7 @@ export class World {
     check(to <= end && (to > from || rows > 0), "handleStream makes no progress", () => `${from} to ${to}`);
   }
 
-  /** Where a pipe has room again, its sender's batch is taken. */
+  /** Accepts the sender's batch of each pipe that has room again. */
   #takeMore(link: Link): void {
     const { pipeBytes } = this.settings;
     if (link.clientWaits && link.up.size < pipeBytes) {
@@ -398,7 +397,7 @@ export class World {
     }
   }
 
-  /** The client's system says that the connection is over. */
+  /** The client's system reports that the connection is over. */
   loseClientSide(link: Link): void {
     link.clientLoses = false;
     if (!link.clientIsOpen) return;
@@ -411,7 +410,7 @@ export class World {
     this.drainClient(link.client);
   }
 
-  /** The client's machine is on another network: its host ends all connections and attempts, then says so. */
+  /** The client's machine is on another network: its host ends all connections and attempts, then reports that. */
   changeNetwork(host: ClientHost): void {
     this.trace?.(`client ${host.index} is on another network`);
     for (const link of host.lanes.splice(0)) {
@@ -427,7 +426,7 @@ export class World {
     this.drainClient(host);
   }
 
-  /** The server's system says that the connection is over. */
+  /** The server's system reports that the connection is over. */
   loseServerSide(link: Link): void {
     link.serverLoses = false;
     if (!link.serverIsOpen) return;
@@ -441,7 +440,7 @@ export class World {
     if (!link.clientIsOpen) this.#removeLink(link);
   }
 
-  /** The client's host holds a connection no longer: behind the bytes on their way comes the end. */
+  /** The client's host releases a connection: the end follows the bytes in flight. */
   #endClientSide(link: Link): void {
     link.up.isEnded = true;
     link.down.clear();
@@ -457,7 +456,7 @@ export class World {
 
   // The server
 
-  /** Ends the server at once: nobody gets what is left. */
+  /** Ends the server at once: nothing more is sent. */
   killServer(): void {
     this.trace?.("the server dies");
     this.serverIsUp = false;
@@ -473,7 +472,7 @@ export class World {
     this.#forgetServer();
   }
 
-  /** Ends the server in the orderly way: clients get what is left, and SHUTDOWN. */
+  /** Ends the server in an orderly way: clients get the remaining bytes, and SHUTDOWN. */
   closeServer(): void {
     this.trace?.("the server ends");
     this.server.close();
@@ -511,7 +510,7 @@ export class World {
 
   // Time
 
-  /** Lets time pass and wakes the ends when they want to be. @param flows  whether bytes arrive meanwhile */
+  /** Lets time pass and wakes the ends at their timeouts. @param flows  whether bytes arrive meanwhile */
   advance(ms: number, flows: boolean): void {
     const end = this.now + ms;
     const { clockOffsetMs } = this.settings;
@@ -522,7 +521,7 @@ export class World {
         if (!isClosed) next = Math.min(next, core.nextTimeout() - clockOffsetMs);
       for (const link of this.links) next = Math.min(next, link.destroyAt);
       if (next > end) break;
-      // In parts that are exact on every clock, as a host's timer is never early.
+      // In steps that are exact on every clock, because a host's timer is never early.
       this.now = Math.max(this.now, Math.ceil(next * 1024) / 1024);
       this.wake();
       if (flows) this.exchange();
@@ -530,13 +529,13 @@ export class World {
     this.now = end;
   }
 
-  /** Lets time pass without waking anybody, as when a machine sleeps; then everybody is late. */
+  /** Lets time pass without waking either end, as when a machine sleeps; then all are late. */
   oversleep(ms: number): void {
     this.now += ms;
     this.wake();
   }
 
-  /** Calls those whose time has come. */
+  /** Calls the ends whose timeouts are due. */
   wake(): void {
     const { now, clientNow } = this;
     for (const host of this.clients) {
@@ -555,11 +554,11 @@ export class World {
     }
   }
 
-  /** Delivers all that is on its way, and what comes of it, but for what is slow or stalled. */
+  /** Delivers everything in flight and what follows from it, except on slow or stalled links. */
   exchange(): void {
     for (let round = 0; round < MOST_ROUNDS; round++) {
       let moved = false;
-      // No lane is always the first.
+      // Each lane gets to be the first.
       const first = this.#exchanges++;
       for (let i = 0; i < this.links.length; i++) {
         const link = this.links[(first + i) % this.links.length];
@@ -589,7 +588,7 @@ export class World {
       const link = host.lanes[lane];
       if (link?.clientIsOpen) this.#pumpClient(link);
     }
-    // A lane may have been ended, or others be wanted, once all were written.
+    // After all were written, a lane may have ended, or others may be wanted.
     for (let output = core.pollOutput(); output !== undefined; output = core.pollOutput()) {
       this.#handleClientOutput(host, output);
     }
@@ -727,7 +726,7 @@ export class World {
     }
   }
 
-  /** Datagrams leave by the server's sockets. */
+  /** Datagrams leave through the server's sockets. */
   #deliverOutgoing(): void {
     const { outgoing, contexts } = this.server;
     for (let row = 0; row < outgoing.count; row++) {
