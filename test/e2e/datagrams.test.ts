@@ -30,7 +30,7 @@ describeOnTwoHosts("datagrams through the tunnel", () => {
     );
 
     let echoPort = 0;
-    /** With its SOCKS5 server on ::1, a client has room for 65,507 bytes after the SOCKS5 header; on 127.0.0.1 it has not. */
+    /** With the SOCKS5 server on ::1, 65,507 bytes fit after the SOCKS5 header; on 127.0.0.1 they do not. */
     const socks5 = { host: carrierName === "TCP over IPv6" ? "::1" : "127.0.0.1", port: 0 };
     const forwards = { ipv4: 0, ipv6: 0, hostAddress: 0, name: 0, dns: 0 };
 
@@ -49,7 +49,7 @@ describeOnTwoHosts("datagrams through the tunnel", () => {
       const forwardOptions: string[] = [];
       for (const name of Object.keys(forwards) as (keyof typeof forwards)[]) {
         forwards[name] = hosts.client.port();
-        // The IPv6 forward is asked over IPv6 on this side too.
+        // The IPv6 forward is queried over IPv6 on this side too.
         const listen = name === "ipv6" ? "[::1]" : "127.0.0.1";
         forwardOptions.push("--forward", `${listen}:${forwards[name]}=${targets[name]}`);
       }
@@ -60,7 +60,7 @@ describeOnTwoHosts("datagrams through the tunnel", () => {
         socks5.host === "::1" ? `[::1]:${socks5.port}` : `127.0.0.1:${socks5.port}`,
       ];
       await udpLocal(hosts, keyFile, [...listen, ...carrier.options, ...forwardOptions]).start();
-      // The first datagram may find the session not yet up, and UDP may be lost; from the first answer on nothing may.
+      // The session may not be up for the first datagram, and UDP may be lost; after the first answer, nothing may be lost.
       await waitForEcho(hosts.client, "127.0.0.1", forwards.ipv4);
     });
 

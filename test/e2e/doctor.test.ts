@@ -41,7 +41,7 @@ describeWithTun("doctor", () => {
       report.findings.every(({ mend }) => !/[{}]/.test(mend)),
       told,
     ).toBe(true);
-    // Nothing that may not stand in a public place.
+    // The report contains nothing that must not be published.
     expect(report.text).not.toMatch(/10\.7[78]\.|198\.51\.|fd77:|not a secret|wrong-one|user:password/);
     expect(report.text).not.toContain(readFileSync(world.keyFile, "utf8").trim());
   });

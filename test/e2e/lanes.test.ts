@@ -10,7 +10,7 @@ import { startUdpEcho } from "./targets/targets.ts";
 
 const RELAY = fileURLToPath(new URL("peers/lane-relay.mjs", import.meta.url));
 const FLOWS = fileURLToPath(new URL("peers/flows.mjs", import.meta.url));
-/** Of the path, one way. */
+/** One-way delay of the path. */
 const DELAY_MS = 20;
 const PATIENCE_MS = 20_000;
 
@@ -65,7 +65,7 @@ describeOnOwnHosts("a session of several lanes", () => {
     return prober;
   }
 
-  /** The first statistics of udp-local that have it. */
+  /** The first statistics of udp-local for which it holds. */
   function statsWith({ local }: Tunnel, pattern: RegExp): Promise<unknown> {
     return local.program.waitForLine(pattern, PATIENCE_MS);
   }
@@ -82,7 +82,7 @@ describeOnOwnHosts("a session of several lanes", () => {
     await order(tunnel.relay, command);
     const { text } = await flows.waitForLine(/^\{/, durationMs + PATIENCE_MS);
     const { call, bulk } = JSON.parse(text) as { call: Counted; bulk: Counted };
-    // One lane would lose half of everything. What was on the lane is a few hundred at most.
+    // A single lane would lose half of everything. The stalled lane held a few hundred datagrams at most.
     expect(call.answered).toBeGreaterThan(0.95 * call.sent);
     expect(bulk.answered).toBeGreaterThan(0.85 * bulk.sent);
     expect([call.twice, bulk.twice]).toEqual([0, 0]);

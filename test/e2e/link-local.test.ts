@@ -10,7 +10,7 @@ import { startTcpEcho, startUdpEcho } from "./targets/targets.ts";
 
 const ASK = fileURLToPath(new URL("peers/socks5/ask-by-socks.mjs", import.meta.url));
 
-/** The address that the kernel gave to the end of the link, once nobody else can have it, with its zone. */
+/** The address that the kernel gave to this end of the link, with its zone, once duplicate detection has finished. */
 async function linkLocal(host: Host): Promise<string> {
   const script =
     "until ip -6 -o addr show dev veth0 scope link | grep -v tentative; do sleep 0.05; done | grep -o 'fe80[^/]*'";
@@ -37,7 +37,7 @@ describeOnTwoHosts("on a link whose hosts know each other by link-local addresse
 
   beforeAll(async () => {
     const { client, server } = hosts;
-    // Here both hosts are of one LAN, with UDP.
+    // Here both hosts are in one LAN that passes UDP.
     for (const host of [client, server]) {
       await host.run(["nft", "flush", "chain", "inet", "fence", "arriving"]);
     }
@@ -52,7 +52,7 @@ describeOnTwoHosts("on a link whose hosts know each other by link-local addresse
     const local = udpLocal(hosts, keyFile, [
       ...["--server", `[${far}]:${port}`, "--listen", `[${near}]:${socksPort}`],
       ...["--forward", `[${near}]:${forwardPort}=127.0.0.1:${udpEcho}`],
-      // Natively, connections with a mark do not go by node:net.
+      // Natively, connections with a mark do not use node:net.
       ...(process.env.UNDERPASS_IO === "plain" ? [] : ["--out-mark", "7"]),
       ...["--forward", `[::]:${anyForwardPort}=127.0.0.1:${udpEcho}`],
     ]);

@@ -7,22 +7,22 @@ import type { TwoHosts } from "./network/two-hosts.ts";
 import { useTwoHosts } from "./network/use-two-hosts.ts";
 import { startUdpEcho } from "./targets/targets.ts";
 
-/** What turnutils_natdiscovery says of each of udp-server's modes. */
+/** What turnutils_natdiscovery reports for each of udp-server's modes. */
 const VERDICTS = {
   "endpoint-independent": "NAT with Endpoint Independent Filtering!",
   "address-dependent": "NAT with Address Dependent Filtering!",
   "address-and-port-dependent": "NAT with Address and Port Dependent Filtering!",
 };
 const MAPPING_VERDICT = "NAT with Endpoint Independent Mapping!";
-/** Asked without having sent to the server's own address, so that only one kind of filtering lets it in. */
+/** The query without an earlier datagram to the server's own address, so only one kind of filtering accepts the answer. */
 const HAIRPIN_VERDICT = "Received a request (maybe a successful hairpinning)";
 const HAIRPIN = fileURLToPath(new URL("peers/hairpin.py", import.meta.url));
 /** The server's address for targets, to which the client's route leads into the device. */
 const EXTERNAL = beyond(9);
-/** Each question that is not answered, as filtering has it, costs some seconds. */
+/** Each query whose answer is filtered takes some seconds. */
 const DISCOVERY_MS = 30_000;
 
-/** A STUN server on two addresses and two ports, as RFC 5780 wants it, for each family; its first port. */
+/** Starts a STUN server on two addresses and two ports for each family, as RFC 5780 requires. @returns its first port */
 async function startStun({ server, directory }: TwoHosts): Promise<number> {
   const port = server.port();
   const listen = [1, 2].flatMap((number) => Object.values(beyond(number))).flatMap((ip) => ["-L", ip]);

@@ -36,7 +36,7 @@ describeOnTwoHosts("a fixed forward bound to any address", () => {
     const port = server.port();
     await udpServer(hosts, `${server.ipv4}:${port}`, keyFile).start();
     await udpLocal(hosts, keyFile, ["--server", `${server.ipv4}:${port}`, ...forwards]).start();
-    // The first datagram may find the session not yet up.
+    // The session may not be up for the first datagram.
     const ask = `until printf whoami | socat -t 0.2 - UDP4:127.0.0.1:${echoPort} | grep -q .; do :; done`;
     await client.run(["sh", "-c", ask], { timeoutMs: 10_000 });
   });

@@ -22,7 +22,7 @@ describeOnOwnHosts("when a part dies", () => {
   interface Tunnel {
     readonly server: Service;
     readonly local: Service;
-    /** ss-server and ss-tunnel, where the carrier has them. */
+    /** ss-server and ss-tunnel, if the carrier has them. */
     readonly ssServer: Service | undefined;
     readonly ssTunnel: Service | undefined;
     /** Local port that leads to the UDP echo. */
@@ -52,8 +52,8 @@ describeOnOwnHosts("when a part dies", () => {
   }
 
   /**
-   * Kills `parts`, waits, sees that nothing gets through, starts them again in the order given, and expects traffic
-   * within 6 s of the last one's return. Gives the source that the target then sees.
+   * Kills `parts`, waits, checks that nothing gets through, restarts them in the given order, and expects traffic within 6 s after the last
+   * one has started. Returns the source that the target then sees.
    */
   async function killAndRestart(
     prober: Program,

@@ -12,7 +12,7 @@ import { startTcpEcho, startUdpEcho } from "./targets/targets.ts";
 
 /** Nothing answers here. */
 const BLACK_HOLES = { IPv4: "10.77.0.66", IPv6: "2001:db8:77::66" };
-/** Preferred to IPv4, unlike the unique local {@link Host.ipv6} (RFC 6724). */
+/** An address that is preferred to IPv4, unlike the unique local {@link Host.ipv6} (RFC 6724). */
 const SERVER_IPV6 = "2001:db8:77::2";
 /** Asks the SOCKS5 server on port argv[1] for argv[2], and resets the connection when its stdin ends. */
 const GIVE_UP = `
@@ -63,7 +63,7 @@ describeOnTwoHosts("a name with several addresses", () => {
       [
         ...["sh", "-ec", script, "sh", join(hosts.directory, "hosts")],
         ...[...programCommand("udp-local"), "--log-format", "json", "--psk-file", keyFile],
-        // Further lanes would have attempts of their own when the first is up.
+        // Further lanes would make attempts of their own once the first is up.
         ...["--lanes", "1"],
         ...options,
       ],
@@ -85,7 +85,7 @@ describeOnTwoHosts("a name with several addresses", () => {
   describe.each(WAYS)("%s", (way) => {
     const out = way.split(" ").filter((option) => option !== "");
 
-    /** udp-server on one address; the port. */
+    /** Starts udp-server on one address. @returns its port */
     async function startServer(address: string): Promise<number> {
       echoPort = await startUdpEcho(hosts.server);
       const port = hosts.server.port();
@@ -124,7 +124,7 @@ describeOnTwoHosts("a name with several addresses", () => {
       const socksPort = hosts.client.port();
       const server = `${hosts.server.ipv4}:${await startServer(hosts.server.ipv4)}`;
       const local = await startLocal(["--server", server, "--listen", `127.0.0.1:${socksPort}`, ...out]);
-      // Attempts to reach the server have descriptors, too.
+      // Attempts to reach the server also have descriptors.
       await local.waitForLine(/"msg":"session up"/, 5_000);
       const folder = `/proc/${local.pid}/fd`;
       const before = (await hosts.client.run(["ls", folder])).length;

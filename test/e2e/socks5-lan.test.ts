@@ -11,13 +11,13 @@ import { Service } from "./programs/chain.ts";
 import { startUdpEcho } from "./targets/targets.ts";
 
 const CLIENT = fileURLToPath(new URL("peers/socks5/socks5-lan.py", import.meta.url));
-/** The gateway's, to which the clients have no route: dante's client goes to neighbours by itself. */
+/** An address of the gateway to which the clients have no route, because dante's client connects to neighbours directly. */
 const TARGET = "198.51.100.77";
-/** The first of the gateway's UDP ports for them: below those that the system gives out, and free in a namespace of ours. */
+/** The first of the gateway's UDP ports for clients: below those that the system assigns, and free in our own namespace. */
 const UDP = 20_000;
 /** A second address of the clients' host. */
 const SECOND = "10.77.0.12";
-/** Where the clients reach the gateway by a NAT, and the only address at which its UDP ports are open then. */
+/** The address at which clients reach the gateway through a NAT, then the only one at which its UDP ports are open. */
 const OUTSIDE = "203.0.113.9";
 
 describeOnTwoHosts("a SOCKS5 server for other hosts of its LAN", () => {
@@ -29,7 +29,7 @@ describeOnTwoHosts("a SOCKS5 server for other hosts of its LAN", () => {
   let echo = 0;
   let socks = 0;
 
-  /** The LAN: the gateway has udp-local; its firewall lets in the UDP ports that were agreed upon alone. */
+  /** The LAN: udp-local runs on the gateway, whose firewall accepts only the agreed UDP ports. */
   async function startLan(options: readonly string[], ports: number): Promise<void> {
     const { client: gateway, server: lan } = hosts;
     await lan.run(["nft", "flush", "chain", "inet", "fence", "arriving"]);
@@ -115,7 +115,7 @@ describeOnTwoHosts("a SOCKS5 server for other hosts of its LAN", () => {
 }
 `,
       );
-      // dante's client sends to where the reply says.
+      // dante's client sends to the address in the reply.
       const ask = `echo hello | SOCKS_CONF=${config} socksify nc -u -w 2 ${TARGET} ${echo} 2>/dev/null || true`;
       return lan.run(["sh", "-c", ask]);
     }

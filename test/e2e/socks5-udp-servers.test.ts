@@ -9,7 +9,7 @@ import { Service } from "./programs/chain.ts";
 import { makeKeyFile } from "./programs/underpass.ts";
 import { startUdpEcho } from "./targets/targets.ts";
 
-/** Where the client reaches danted, by a NAT of the server host, and where danted believes to be. */
+/** The address at which the client reaches danted through a NAT of the server host, and danted's own address. */
 const OUTSIDE = "203.0.113.5";
 const INSIDE = "10.88.0.1";
 

@@ -10,7 +10,7 @@ import { startUdpEcho } from "./targets/targets.ts";
 
 const SECOND_MS = 15_000;
 
-/** Loses all TCP to a port that leaves a host or comes to it, in silence, as some networks do. */
+/** Silently drops all TCP to a port, leaving or entering a host, as some networks do. */
 async function block(host: Host, hook: "input" | "output", port: number): Promise<void> {
   await host.run(["nft", "add", `chain inet fence blocked { type filter hook ${hook} priority filter; }`]);
   await host.run(["nft", "add", `rule inet fence blocked tcp dport ${port} drop`]);

@@ -1,7 +1,7 @@
 import { fileURLToPath } from "node:url";
 import type { Host, TwoHosts } from "../network/two-hosts.ts";
 
-/** Behind the server, in a namespace of its own: UDP passes here, as nft has it by port. */
+/** A network behind the server, in a namespace of its own. UDP passes here, subject to nft rules by port. */
 export interface Internet {
   /** Addresses of its targets. */
   readonly first: string;
@@ -10,7 +10,7 @@ export interface Internet {
   readonly noFragments: number;
   readonly lossy: number;
   readonly echo: number;
-  /** A STUN server (RFC 5780), as it is, behind a firewall that keeps state, and behind a NAT with another port for each target. */
+  /** A STUN server (RFC 5780): directly, behind a stateful firewall, and behind a NAT that uses another port for each target. */
   readonly stun: string;
   readonly stunFirewall: string;
   readonly stunSymmetric: string;
@@ -19,7 +19,7 @@ export interface Internet {
 const SERVER = "198.51.100.254";
 const SYMMETRIC = ["198.51.100.11", "198.51.100.12"] as const;
 const FIREWALL = ["198.51.100.21", "198.51.100.22"] as const;
-/** Of the server, to which a router between the two hosts leads. */
+/** An address of the server that is reached through a router between the two hosts. */
 export const NARROW_SERVER = "10.78.2.2";
 export const NARROW_CLIENT = "10.78.1.2";
 const NARROW_MTU = 1_280;
@@ -27,7 +27,7 @@ const PLAIN = ["198.51.100.1", "198.51.100.2"] as const;
 const ECHO = fileURLToPath(new URL("../targets/udp-echo.mjs", import.meta.url));
 const STUN_PORT = 3478;
 
-/** Has programs run in it by `nsenter`; it goes with the one that holds it. */
+/** Runs programs in it by `nsenter`; it disappears with the process that holds it. */
 export async function makeInternet(server: Host): Promise<Internet> {
   const holder = server.spawn(["unshare", "-n", "sh", "-c", "echo made; exec sleep infinity"]);
   await holder.waitForLine(/made/);
@@ -118,7 +118,7 @@ export async function makeInternet(server: Host): Promise<Internet> {
 }
 
 /**
- * Between the two hosts: a router that reports by ICMP that its next link takes 1,280 bytes, both ways.
+ * Adds a router between the two hosts that reports by ICMP, in both directions, that its next link has an MTU of 1,280.
  *
  * @returns an echo at the client's end of it
  */

@@ -1,5 +1,5 @@
-// Hops with a fault each: listens on the address argv[2], for each further argument KIND PORT UPSTREAM-HOST UPSTREAM-PORT.
-// Prints "ready". Kinds:
+// Hops, each with a fault: listens on the address argv[2], once for each further argument KIND PORT UPSTREAM-HOST UPSTREAM-PORT. Prints
+// "ready". Kinds:
 //   deaf       passes the answer to the upgrade, and then nothing from the server
 //   unmeasured takes the capsule MEASURE out, as an old server ignores it
 //   stalling   holds what the server sends for 250 ms in every 500
@@ -68,7 +68,7 @@ const kinds = {
   },
 };
 
-/** @returns 0 for one that is not whole */
+/** @returns 0 for an incomplete one */
 function capsuleLength(bytes) {
   const type = varint(bytes, 0);
   const length = type && varint(bytes, type.end);

@@ -15,12 +15,12 @@ export const SS_PASSWORD = "not a secret";
 const CIPHER = ["-k", SS_PASSWORD, "-m", SS_METHOD];
 export const SS_2022 = "2022-blake3-aes-128-gcm";
 export const SS_2022_KEY = Buffer.alloc(16, 7).toString("base64");
-/** IPv6 of the server's network that nobody has. */
+/** An unused IPv6 address of the server's network. */
 export const DEAD_IPV6 = "fd77::dead";
-/** A TUN device of the client that another program has, and a network that is routed elsewhere. */
+/** A TUN device of the client that another program holds, and a network that is routed elsewhere. */
 export const BUSY_DEVICE = "busy0";
 export const TAKEN_NETWORK = "10.99.8.0/24";
-/** To which the server has no route. */
+/** An address to which the server has no route. */
 const UNREACHABLE_NETWORK = "192.0.2.0/24";
 /** A port of the server whose packets are dropped. */
 export const DROPPED_PORT = 9;
@@ -29,7 +29,7 @@ const UPGRADE = `proxy_http_version 1.1;
       proxy_set_header Upgrade $http_upgrade;
       proxy_set_header Connection "upgrade";`;
 
-/** Everything that set-ups use, on the two hosts. Ports are those of the server's address, unless they say otherwise. */
+/** Everything that set-ups use, on the two hosts. Ports belong to the server's address unless stated otherwise. */
 export interface World {
   readonly hosts: TwoHosts;
   readonly keyFile: string;
@@ -38,7 +38,7 @@ export interface World {
   readonly aliceKeyFile: string;
   readonly caFile: string;
   readonly server: string;
-  /** Its address behind a router, from which a link with an MTU of 1,280 leads on. */
+  /** Its address behind a router whose next link has an MTU of 1,280. */
   readonly narrowServer: string;
   /** An echo behind the same router. */
   readonly narrowEcho: string;
@@ -46,7 +46,7 @@ export interface World {
   readonly internet: Internet;
 }
 
-/** Hops of relay.mjs, by the port that they lead to. */
+/** Hops of relay.mjs, by their upstream port. */
 const FAULTY_RELAYS = {
   ...({ deaf: "inner", unmeasured: "inner", stalling: "inner", cutting: "inner" } as const),
   ...({ altering: "ss", alteringObfs: "obfs" } as const),
@@ -119,7 +119,7 @@ export async function makeWorld(hosts: TwoHosts): Promise<World> {
     authProxy: "BasicAuth user password",
   };
   await server.run(["nft", `add rule inet fence arriving tcp dport ${DROPPED_PORT} drop`]);
-  // A link with an MTU of 1,280 on the way, and nothing that says so.
+  // A link with an MTU of 1,280 on the way that nothing reports.
   await server.run(["nft", `add rule inet fence arriving tcp dport ${ports.narrow} meta length > 1280 drop`]);
   await client.run(["nft", `add rule inet fence arriving tcp sport ${ports.narrow} meta length > 1280 drop`]);
   await server.run(["ip", "route", "add", "unreachable", UNREACHABLE_NETWORK]);
@@ -223,7 +223,7 @@ export async function makeWorld(hosts: TwoHosts): Promise<World> {
         ports[name],
       ),
     ),
-    // A hop from which nothing comes back, and one that ends each connection after a second.
+    // A hop that returns nothing, and one that ends each connection after a second.
     listening(
       server,
       ["socat", "-u", `TCP4-LISTEN:${ports.oneWay},bind=127.0.0.1,fork`, `TCP4:127.0.0.1:${ports.inner}`],
@@ -280,7 +280,7 @@ export async function makeWorld(hosts: TwoHosts): Promise<World> {
   };
 }
 
-/** Takes the one session that a server has. */
+/** Occupies the only session of a server. */
 async function occupy(client: Host, server: string, keyFile: string): Promise<void> {
   const argv = [
     process.execPath,
@@ -293,7 +293,7 @@ async function occupy(client: Host, server: string, keyFile: string): Promise<vo
   await client.spawn([...argv, "--server", server, "--psk-file", keyFile]).waitForLine(/"session up"/);
 }
 
-/** ss-tunnel on the client, to a port of the server's shadowsocks and on to its own udp-server. @returns its port */
+/** Starts ss-tunnel on the client, to a port of the server's shadowsocks and on to its own udp-server. @returns its port */
 export async function startSsTunnel(
   { hosts: { client }, server, ports }: World,
   remote: PortName,
@@ -329,12 +329,12 @@ async function startRelays(server: Host, ports: Readonly<Record<PortName, number
   await relay.waitForLine(/^ready$/);
 }
 
-/** The resolver of the client, which knows no name. */
+/** The client's resolver, which knows no names. */
 async function startClientDns(client: Host): Promise<void> {
   await startDns(client, "127.0.0.1", 53, ["--local=/test/"]);
 }
 
-/** An authority, and a certificate of it for tunnel.test. @returns the file of the authority's */
+/** Creates an authority and a certificate of it for tunnel.test. @returns the file of the authority's certificate */
 function makeCertificates(directory: string): string {
   const path = (name: string) => join(directory, name);
   const openssl = (...argv: string[]) => execFileSync("openssl", argv, { cwd: directory, stdio: "pipe" });
@@ -432,7 +432,7 @@ http {
 `;
 }
 
-/** What doctor reports. */
+/** Doctor's report. */
 export interface Report {
   readonly exitStatus: number | null;
   readonly isHealthy: boolean;
@@ -441,22 +441,22 @@ export interface Report {
   readonly text: string;
 }
 
-/** Where doctor runs. */
+/** The environment in which doctor runs. */
 export interface Surroundings {
-  /** A command line that runs the one behind it. */
+  /** A command line that runs the command after it. */
   readonly wrap?: readonly string[];
   readonly resolver?: string;
   readonly rmemMax?: number;
 }
 
-/** Its resolver, its names of hosts and the limit of its receive buffers are its own. */
+/** It has its own resolver, host names and limit of receive buffers. */
 export async function runDoctor(
   { hosts: { client, directory } }: World,
   program: ProgramName,
   options: readonly string[],
   { wrap = [], resolver = "127.0.0.1", rmemMax = 4_194_304 }: Surroundings = {},
 ): Promise<Report> {
-  // Of this run alone: others read theirs meanwhile.
+  // Only for this run: others read theirs at the same time.
   const own = mkdtempSync(join(directory, "run-"));
   writeFileSync(join(own, "resolv.conf"), `nameserver ${resolver}\noptions timeout:1 attempts:1\n`);
   writeFileSync(join(own, "rmem_max"), `${rmemMax}\n`);

@@ -8,7 +8,7 @@ import { useTwoHosts } from "./use-two-hosts.ts";
 
 const SOURCE = fileURLToPath(new URL("../../../bench/latency/link.c", import.meta.url));
 const DATAGRAMS = fileURLToPath(new URL("../peers/numbered-datagrams.py", import.meta.url));
-/** Of an IPv4 packet around a UDP payload. */
+/** Headers of an IPv4 packet around a UDP payload. */
 const HEADERS = 28;
 const DEVICE = "link0";
 const [NEAR, FAR] = ["10.80.0.1", "10.80.0.2"];
@@ -109,7 +109,7 @@ describeWithTun("the link emulator of the benchmarks", () => {
 
   describe("between two hosts", () => {
     beforeAll(async () => {
-      // What the kernel says by itself would be counted too.
+      // Packets that the kernel sends by itself would be counted too.
       for (const host of [hosts.client, hosts.server])
         await host.run(["sysctl", "-qw", "net.ipv6.conf.default.disable_ipv6=1"]);
     });

@@ -2,8 +2,8 @@ import { it } from "vitest";
 import { TwoHosts } from "./two-hosts.ts";
 
 /**
- * `it` that gives each test two hosts of its own, so that tests can run side by side. The hosts go with the test; the
- * message of a failed test gets what the programs said.
+ * `it` that gives each test two hosts of its own, so that tests can run side by side. The hosts are removed after the test; the message of
+ * a failed test includes the programs' output.
  */
 export const itOnOwnHosts = it.extend<{ hosts: TwoHosts }>({
   hosts: async ({ onTestFailed }, use) => {

@@ -1,7 +1,7 @@
 import { spawnSync } from "node:child_process";
 import { describe, it, type TestOptions } from "vitest";
 
-/** Program to the Debian package that brings it. */
+/** Programs, with the Debian packages that contain them. */
 const PACKAGES: Readonly<Record<string, string>> = {
   ip: "iproute2",
   ss: "iproute2",
@@ -32,7 +32,7 @@ const PACKAGES: Readonly<Record<string, string>> = {
   gtlsserver: "ngtcp2-server",
 };
 
-/** Makes a namespace, reads its firewall, and destroys a live TCP connection in it: all that the suite asks of the kernel. */
+/** Makes a namespace, reads its firewall, and destroys a live TCP connection in it: everything that the suite requires of the kernel. */
 const KERNEL_PROBE = `
 ip netns add "$1" || exit 1
 trap 'kill -9 $(ip netns pids "$1") 2>/dev/null; ip netns del "$1"' EXIT
@@ -46,7 +46,7 @@ for try in 1 2 3 4 5 6 7 8 9 10; do
 done
 echo "the kernel cannot destroy sockets (CONFIG_INET_DIAG_DESTROY)" >&2; exit 1`;
 
-/** What this machine lacks for the suite, in words; empty when nothing. */
+/** What this machine lacks for the suite, as text; empty if nothing. */
 function findMissing(): string[] {
   if (process.platform !== "linux") return ["Linux"];
   if (process.getuid?.() !== 0) return ["root"];
@@ -68,7 +68,7 @@ ip netns add "$1" || exit 1
 trap 'ip netns del "$1"' EXIT
 ip -n "$1" tuntap add dev probe0 mode tun`;
 
-/** As {@link describeOnTwoHosts}, for tests that need TUN devices too. */
+/** Like {@link describeOnTwoHosts}, for tests that also need TUN devices. */
 export function describeWithTun(name: string, body: () => void): void {
   if (missing.length === 0) {
     const probe = spawnSync("sh", ["-c", TUN_PROBE, "sh", `uptun${process.pid}`], { encoding: "utf8" });
@@ -78,8 +78,8 @@ export function describeWithTun(name: string, body: () => void): void {
 }
 
 /**
- * `describe` for tests that need two hosts. On a machine that cannot make them the suite is one skipped test
- * that says why; under CI that test fails instead, so that nothing is left out unnoticed.
+ * `describe` for tests that need two hosts. On a machine that cannot make them, the suite is one skipped test that names the reason; under
+ * CI that test fails instead, so nothing is skipped unnoticed.
  */
 export function describeOnTwoHosts(name: string, body: () => void, options: TestOptions = {}): void {
   if (missing.length === 0) {
@@ -96,7 +96,7 @@ export function describeOnTwoHosts(name: string, body: () => void, options: Test
   });
 }
 
-/** As {@link describeOnTwoHosts}, for tests that mostly wait: they run side by side, each by {@link itOnOwnHosts}. */
+/** Like {@link describeOnTwoHosts}, for tests that mostly wait: they run in parallel, each by {@link itOnOwnHosts}. */
 export function describeOnOwnHosts(name: string, body: () => void): void {
   describeOnTwoHosts(name, body, { concurrent: true });
 }

@@ -2,10 +2,10 @@ import { type Service, ssLocal, ssServer, ssTunnel } from "../programs/chain.ts"
 import { makeKeyFile, tun2socks, udpServer } from "../programs/underpass.ts";
 import type { TwoHosts } from "./two-hosts.ts";
 
-/** Networks of the server host that the client reaches through the TUN device alone. */
+/** Networks of the server host that the client reaches only through the TUN device. */
 const NETWORKS = { IPv4: "203.0.113.0/24", IPv6: "2001:db8:5::/48" };
 export const BEYOND_NETWORKS = Object.values(NETWORKS);
-/** Options of tun2socks that lead them to its device. */
+/** Options of tun2socks that route them to its device. */
 export const BEYOND_ROUTES = BEYOND_NETWORKS.flatMap((network) => ["--route", network]);
 
 export const FAMILIES = ["IPv4", "IPv6"] as const;
@@ -16,12 +16,12 @@ export function beyond(number: number): { readonly IPv4: string; readonly IPv6: 
 }
 
 export interface TransparentOptions {
-  /** More options of the two programs. */
+  /** Further options of the two programs. */
   readonly udpServer?: readonly string[];
   readonly tun2socks?: readonly string[];
 }
 
-/** What is between the client's applications and their targets, started. */
+/** The started programs between the client's applications and their targets. */
 export interface Transparent {
   readonly tun2socks: Service;
   readonly udpServer: Service;
@@ -40,7 +40,7 @@ export interface SocksWay {
   readonly remote: { readonly address: string; readonly port: number };
 }
 
-/** ss-local ═ obfs ═ ss-server, started: a SOCKS5 server on the client for TCP to the server host. */
+/** Starts ss-local ═ obfs ═ ss-server: a SOCKS5 server on the client for TCP to the server host. */
 export async function startSocksWay(hosts: TwoHosts): Promise<SocksWay> {
   const remote = { address: hosts.server.ipv4, port: hosts.server.port() };
   const port = hosts.client.port();
@@ -73,7 +73,7 @@ export async function startTransparent(
     ...(options.tun2socks ?? []),
   ]);
   await device.start();
-  // Some applications ask only once, and a datagram waits for a session no longer than its age allows.
+  // Some applications send only one query, and a datagram waits for a session no longer than the age budget.
   await device.program.waitForLine(/"msg":"session up"/);
   return {
     tun2socks: device,
@@ -85,8 +85,8 @@ export async function startTransparent(
 }
 
 /**
- * Gives the server host all addresses {@link beyond}. What is sent there leaves from `source`, by default the host's address
- * on the link, as it would to another host; with addresses of its own the kernel would choose the target's.
+ * Gives the server host all addresses {@link beyond}. Packets to them leave from `source`, by default the host's address on the link, as
+ * they would to another host; for its own addresses, the kernel would choose the target's address.
  */
 export async function addAddressesBeyond(
   { server }: TwoHosts,

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 
-/** CLOCK_MONOTONIC in milliseconds: one clock for all processes of the machine, so times can be compared between them. */
+/** CLOCK_MONOTONIC in milliseconds: all processes of the machine share this clock, so their times can be compared. */
 export function monotonicMs(): number {
   return Number(process.hrtime.bigint()) / 1e6;
 }
@@ -16,7 +16,7 @@ export interface Line {
   readonly atMs: number;
 }
 
-/** Rejects after `ms` with what `describe` says at that moment. */
+/** Rejects after `ms` with what `describe` returns at that time. */
 async function withDeadline<T>(promise: Promise<T>, ms: number, describe: () => string): Promise<T> {
   let timer: NodeJS.Timeout | undefined;
   const expiry = new Promise<never>((_, reject) => {
@@ -59,7 +59,7 @@ export class Program {
     return this.#process.stdin!;
   }
 
-  /** The first line, printed already or yet to come, for which `wanted` gives a value; that value. */
+  /** Waits for the first line, including earlier ones, for which `wanted` returns a value, and returns that value. */
   async waitFor<T>(wanted: (line: Line) => T | undefined, timeoutMs: number, what: string): Promise<T> {
     let watch: (line: Line) => void = () => {};
     const found = new Promise<T>((resolve, reject) => {
@@ -78,18 +78,18 @@ export class Program {
     }
   }
 
-  /** As {@link waitFor}, for a line that matches `pattern`. */
+  /** Like {@link waitFor}, for a line that matches `pattern`. */
   waitForLine(pattern: RegExp, timeoutMs = 10_000): Promise<Line> {
     return this.waitFor((line) => (pattern.test(line.text) ? line : undefined), timeoutMs, `line ${pattern}`);
   }
 
-  /** Resolves with the exit status once the program is gone and its output is read. Rejects at the deadline. */
+  /** Resolves with the exit status once the program has ended and its output has been read. Rejects at the deadline. */
   async exit(timeoutMs: number): Promise<number | null> {
     await withDeadline(this.#closed, timeoutMs, () => `still running\n${this.transcript()}`);
     return this.#process.exitCode;
   }
 
-  /** kill -9 for the program and its plugins; resolves when they are gone. */
+  /** Sends SIGKILL to the program and its plugins; resolves when they have ended. */
   async kill(): Promise<void> {
     try {
       process.kill(-this.pid, "SIGKILL");
@@ -99,7 +99,7 @@ export class Program {
     await this.#closed;
   }
 
-  /** Command line and last lines, for a person who reads a failure. */
+  /** The command line and the last lines of output, for the message of a failure. */
   transcript(): string {
     const lines = this.lines.slice(-25).map((line) => `    ${line.text.slice(0, 400)}`);
     const status = this.#process.exitCode ?? this.#process.signalCode ?? "running";
@@ -122,7 +122,7 @@ export class Host {
     this.#ports = ports;
   }
 
-  /** A port that the system gave and that nobody else will get by chance, so a restarted program finds it free. */
+  /** A port that the system chose and will not assign to others, so a restarted program finds it free. */
   port(): number {
     const port = this.#ports.pop();
     if (port === undefined) throw new Error(`${this.namespace} has no more ports: raise PORTS_A_HOST`);
@@ -135,7 +135,7 @@ export class Host {
     return program;
   }
 
-  /** Runs a program to its end with `input` on stdin; its output lines. Rejects unless it exits with 0 in time. */
+  /** Runs a program to its end with `input` on stdin and returns its output lines. Rejects unless it exits with 0 in time. */
   async run(
     argv: readonly string[],
     options: { input?: string; timeoutMs?: number } = {},
@@ -152,7 +152,7 @@ export class Host {
     return program.lines.map((line) => line.text);
   }
 
-  /** Connects again and again until `address` accepts. */
+  /** Connects repeatedly until `address` accepts. */
   async waitForTcp(address: string, port: number, timeoutMs = 10_000): Promise<void> {
     const poll = `until nc -z -w 1 ${address} ${port}; do sleep 0.02; done`;
     await this.run(["sh", "-c", poll], { timeoutMs });
@@ -172,13 +172,15 @@ export class Host {
 
 const PORTS_A_HOST = 96;
 
-/** Opens that many listeners at once, so that all ports differ, then lets them go. */
+/** Opens that many listeners at once, so that all ports differ, then closes them. */
 const ASK_PORTS = `
 const { createServer } = require("node:net");
 const servers = Array.from({ length: ${PORTS_A_HOST} }, () => createServer().listen(0));
 setImmediate(() => { console.log(servers.map((server) => server.address().port).join()); process.exit(); });`;
 
-/** Waits for its stdin to end, in whatever way the test process goes, then removes both hosts with all that runs there, and the directory. */
+/**
+ * Waits for its stdin to end, however the test process ends, then removes both hosts with all their programs, and the directory.
+ */
 const UNDERTAKER = `
 cat >/dev/null
 rm -rf "$1"; shift
@@ -219,7 +221,7 @@ export class TwoHosts {
 
   static #setUp(namespace: string, number: number): Host {
     const [ipv4, ipv6] = [`10.77.0.${number}`, `fd77::${number}`];
-    // Fragments but the first carry no UDP header; they fall with the first, which is never delivered.
+    // Later fragments have no UDP header. They are useless without the first one, which is never delivered.
     sh(`
       ip -n ${namespace} link set lo up
       ip -n ${namespace} addr add ${ipv4}/24 dev veth0
@@ -238,7 +240,7 @@ export class TwoHosts {
     return new Host(namespace, ipv4, ipv6, ports.split(",").map(Number));
   }
 
-  /** UDP packets that tried to go from one host to the other since the start, and were dropped. */
+  /** UDP packets between the hosts that were dropped since the start. */
   udpDropped(): number {
     let packets = 0;
     for (const { namespace } of [this.client, this.server]) {
@@ -252,7 +254,7 @@ export class TwoHosts {
     await Promise.all([this.client.killAll(), this.server.killAll()]);
   }
 
-  /** Kills whatever still runs in the hosts and deletes them. */
+  /** Kills all programs that still run in the hosts, and deletes the hosts. */
   async close(): Promise<void> {
     await this.killAll();
     const gone = once(this.#undertaker, "exit");
@@ -260,7 +262,7 @@ export class TwoHosts {
     await gone;
   }
 
-  /** What every program of both hosts said last. */
+  /** The last output of every program of both hosts. */
   transcript(): string {
     const of = (name: string, host: Host) => [`${name}:`, ...host.programs.map((each) => each.transcript())];
     return [...of("client host", this.client), ...of("server host", this.server)].join("\n");

@@ -1,7 +1,6 @@
-// Sends datagrams to a UDP echo, one after the other, and compares what comes back byte by byte.
-// argv[2] is JSON: {forward: {host, port}} or {socks5: {host, port}, targets: [{host, port}, ...]}, with
-// sizes: [bytes, ...] and repeat: how often the source that each target sees is asked for.
-// Prints {sizes: {"1200": "same", ...}, answered: N, sources: [each source that a target saw]}.
+// Sends datagrams to a UDP echo, one after the other, and compares what comes back byte by byte. argv[2] is JSON: {forward: {host, port}}
+// or {socks5: {host, port}, targets: [{host, port}, ...]}, with sizes: [bytes, ...] and repeat: how often each target is asked which source
+// it sees. Prints {sizes: {"1200": "same", ...}, answered: N, sources: [each source that a target saw]}.
 import { createSocket } from "node:dgram";
 import { isIP } from "node:net";
 import { seededIntegers } from "../../support/seeded-integers.mjs";
@@ -30,7 +29,7 @@ async function openSocks5() {
 
 const path = await (forward ? openForward() : openSocks5());
 
-/** The answer to one datagram, or a word for what went wrong. */
+/** The answer to one datagram, or a word that names the failure. */
 function exchange(payload, target) {
   return new Promise((resolve) => {
     const timer = setTimeout(() => resolve("no answer"), DEADLINE_MS);

@@ -1,5 +1,5 @@
-// Two flows to the UDP echo at 127.0.0.1:argv[2] for argv[3] milliseconds: a call, 100 bytes each 20 ms, and bulk, 1,200 bytes each
-// 2 ms. Prints "half" after half of the time and at the end {"call": {"sent", "answered", "twice"}, "bulk": the same}.
+// Two flows to the UDP echo at 127.0.0.1:argv[2] for argv[3] milliseconds: a call, 100 bytes every 20 ms, and bulk, 1,200 bytes every 2 ms.
+// Prints "half" after half of the time and at the end {"call": {"sent", "answered", "twice"}, "bulk": the same}.
 import { createSocket } from "node:dgram";
 import { setTimeout as delay } from "node:timers/promises";
 

@@ -1,8 +1,8 @@
-// A TCP relay that stands for the path of lanes: argv[2] is its port on 127.0.0.1, argv[3] and argv[4] are where it connects to,
-// argv[5] the milliseconds that bytes take in each direction.
+// A TCP relay that represents the path of lanes: argv[2] is its port on 127.0.0.1, argv[3] and argv[4] are the address it connects to,
+// argv[5] is the delay of each direction in milliseconds.
 //
-// Commands, one a line on stdin, each answered with what it was applied to; "busiest" is the connection that brought most bytes
-// to the target in the last half second:
+// Commands are lines on stdin, each answered with what it was applied to; "busiest" is the connection that carried most bytes to the target
+// in the last half second:
 //   stall busiest              nothing arrives any more, in either direction
 //   kill busiest               both ends get a reset
 //   throttle busiest N         N bytes per second in each direction
@@ -22,7 +22,7 @@ let most = Number.POSITIVE_INFINITY;
 let refused = 0;
 let strips = false;
 
-/** Carries one direction: each piece arrives after the delay, and not before it was its turn. */
+/** Carries one direction: each piece arrives after the delay, in order. */
 class Pipe {
   isStalled = false;
   bytesPerMs = Number.POSITIVE_INFINITY;
@@ -34,7 +34,7 @@ class Pipe {
       this.recent += bytes.length;
       const now = performance.now();
       this.#freeAt = Math.max(now, this.#freeAt) + bytes.length / this.bytesPerMs;
-      // As long as the path holds more than a tenth of a second, the sender waits.
+      // The sender waits while the path holds more than a tenth of a second.
       if (this.#freeAt - now > 100) {
         from.pause();
         setTimeout(() => this.isStalled || from.resume(), this.#freeAt - now - 100);
@@ -42,7 +42,7 @@ class Pipe {
       setTimeout(
         () => {
           if (this.isStalled || to.destroyed) return;
-          // A request comes in one piece, and may be the second on its connection.
+          // A request arrives in one piece, and may be the second on its connection.
           const isRequest = strips && bytes.subarray(0, 4).toString() === "GET ";
           to.write(isRequest ? Buffer.from(bytes.toString("latin1").replace(", q=1", ""), "latin1") : bytes);
         },

@@ -1,6 +1,6 @@
-// argv[3] UDP sockets, all sending to 127.0.0.1:argv[2]. For each line on stdin every socket asks "whoami" and asks
-// again each 500 ms until it has an answer to this round; then, or after 10 s, prints {"ports": [port or null per socket],
-// "atMs"}: the source ports that the target saw, and when the last answer came, by CLOCK_MONOTONIC.
+// argv[3] UDP sockets, all sending to 127.0.0.1:argv[2]. For each line on stdin, every socket sends "whoami", and repeats it every 500 ms
+// until it has an answer in this round. When all have one, or after 10 s, prints {"ports": [port or null per socket], "atMs"}: the source
+// ports that the target saw, and when the last answer came, by CLOCK_MONOTONIC.
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { createInterface } from "node:readline";

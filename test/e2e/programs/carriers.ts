@@ -10,15 +10,15 @@ export type CarrierName =
   | "TCP over IPv6";
 
 export interface Carrier {
-  /** Where udp-server has to listen. */
+  /** The address on which udp-server has to listen. */
   readonly listen: string;
   /** udp-local's options for this way to the server. */
   readonly options: readonly string[];
-  /** Shadowsocks at the server's and at the client's end, started; none for plain TCP. */
+  /** The started shadowsocks programs at the server's and at the client's end; none for plain TCP. */
   readonly hops: readonly Service[];
 }
 
-/** Makes and starts the way between udp-local and udp-server. */
+/** Creates and starts the way between udp-local and udp-server. */
 export async function startCarrier(hosts: TwoHosts, name: CarrierName): Promise<Carrier> {
   const serverPort = hosts.server.port();
   if (name === "TCP over IPv4" || name === "TCP over IPv6") {

@@ -5,7 +5,7 @@ const [PASSWORD, METHOD] = ["not a secret: loopback only", "chacha20-ietf-poly13
 const CIPHER = ["-k", PASSWORD, "-m", METHOD];
 const OBFS_LOCAL = ["--plugin", "obfs-local", "--plugin-opts", "obfs=http;obfs-host=example.com"];
 
-/** A program that can be killed and started again with the same command line. */
+/** A program that can be killed and restarted with the same command line. */
 export class Service {
   readonly #host: Host;
   readonly #argv: readonly string[];
@@ -18,7 +18,7 @@ export class Service {
     this.#ready = ready;
   }
 
-  /** The one that was started last. */
+  /** The most recently started process. */
   get program(): Program {
     if (this.#program === undefined) throw new Error(`not started: ${this.#argv[0]}`);
     return this.#program;
@@ -30,12 +30,12 @@ export class Service {
     await this.#ready(this.#program);
   }
 
-  /** kill -9, plugins included. */
+  /** Kills it with SIGKILL, including its plugins. */
   async kill(): Promise<void> {
     await this.program.kill();
   }
 
-  /** kill -9 for what the program has started alone. */
+  /** Kills only the programs that it started, with SIGKILL. */
   killPlugin(): void {
     const { pid } = this.program;
     const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim();

@@ -1,16 +1,16 @@
 import { fileURLToPath } from "node:url";
 import type { Host } from "../network/two-hosts.ts";
 
-/** The last is the longest UDP payload over IPv4; both last ones come in fragments through a device. */
+/** The last one is the longest UDP payload over IPv4; through a device, the last two arrive in fragments. */
 export const SIZES = [0, 1, 1200, 1472, 9000, 65_507];
 
 const ECHO_CHECK = fileURLToPath(new URL("../peers/echo-check.mjs", import.meta.url));
 
 export interface EchoReport {
-  /** What came back for each of the sizes: "same", or what was wrong. */
+  /** The result for each size: "same", or what was wrong. */
   readonly sizes: Readonly<Record<string, string>>;
   readonly answered: number;
-  /** Each source that a target saw. */
+  /** All sources that targets saw. */
   readonly sources: readonly string[];
 }
 
@@ -30,12 +30,12 @@ export async function checkEcho(
   return JSON.parse(lines.at(-1)!) as EchoReport;
 }
 
-/** What {@link EchoReport.sizes} is when all is well. */
+/** The value of {@link EchoReport.sizes} without errors. */
 export function allSame(sizes: readonly number[]): Record<string, string> {
   return Object.fromEntries(sizes.map((size) => [size, "same"]));
 }
 
-/** Asks an IPv4 address until there is an answer: the first datagram may find the session not yet up. */
+/** Queries an IPv4 address until there is an answer, because the session may not be up for the first datagram. */
 export async function waitForEcho(host: Host, address: string, port: number): Promise<void> {
   const ask = `until printf whoami | socat -t 0.2 - UDP4:${address}:${port} | grep -q .; do :; done`;
   await host.run(["sh", "-c", ask], { timeoutMs: 10_000 });

@@ -1,7 +1,7 @@
 import { fileURLToPath } from "node:url";
 import type { Line, Program } from "../network/two-hosts.ts";
 
-/** The script that asks a port again and again, and prints an {@link Echo} for each answer. */
+/** The script that queries a port repeatedly and prints an {@link Echo} for each answer. */
 export const PROBER = fileURLToPath(new URL("../peers/prober.mjs", import.meta.url));
 
 export interface Echo {

@@ -3,7 +3,7 @@ import { ssServer, ssUrl } from "./chain.ts";
 
 const OBFS = "obfs-local;obfs=http;obfs-host=example.com";
 
-/** Two ss-servers behind obfs-server, and what blocks one of them. */
+/** Two ss-servers behind obfs-server, and functions that block one of them. */
 export class TwoWays {
   readonly #hosts: TwoHosts;
   readonly #ports: readonly number[];
@@ -25,12 +25,12 @@ export class TwoWays {
     return this.#ports.flatMap((port) => ["--tcp-via", ssUrl(this.#hosts.server.ipv4, port, OBFS)]);
   }
 
-  /** What the log says when flows take a way. */
+  /** The log line when flows take a way. */
   isTaken(index: number): RegExp {
     return new RegExp(`"way":"[^"]*:${this.#ports[index]}[^"]*","msg":"TCP takes another way"`);
   }
 
-  /** Loses all that goes to one of them, or resets it. */
+  /** Drops all packets to one of them, or resets its connections. */
   async block(index: number, how: "drop" | "reject with tcp reset"): Promise<void> {
     const { client } = this.#hosts;
     await client.run(["nft", "add", "chain inet wall out { type filter hook output priority 0; }"]);

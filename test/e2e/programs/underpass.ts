@@ -6,14 +6,16 @@ import { programCommand } from "../../support/hosts.ts";
 import type { Host, TwoHosts } from "../network/two-hosts.ts";
 import { Service } from "./chain.ts";
 
-/** Writes a fresh pre-shared key; the path of its file. */
+/** Writes a new pre-shared key. @returns the path of its file */
 export function makeKeyFile(hosts: TwoHosts): string {
   const path = join(hosts.directory, "psk");
   writeFileSync(path, `${randomBytes(32).toString("base64url")}\n`, { mode: 0o600 });
   return path;
 }
 
-/** A machine that does not run a program for a while must not count as loss. In milliseconds; an option that comes later counts. */
+/**
+ * In milliseconds: a pause in which the machine does not run a program must not count as loss. A later value of the option overrides this.
+ */
 const AGE_BUDGET = ["--age-budget-ms", "5000"];
 
 function program(host: Host, name: ProgramName, options: readonly string[]): Service {

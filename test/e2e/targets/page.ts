@@ -4,7 +4,7 @@ import type { TwoHosts } from "../network/two-hosts.ts";
 
 const PAGE_BYTES = 10 * 1024 * 1024;
 
-/** A web server for one page of {@link PAGE_BYTES} on all addresses of the server host; its port. */
+/** Starts a web server for one page of {@link PAGE_BYTES} on all addresses of the server host. @returns its port */
 export async function startPage({ server, directory }: TwoHosts): Promise<number> {
   const port = server.port();
   writeFileSync(join(directory, "page"), Buffer.alloc(PAGE_BYTES, "0123456789abcdef-"));
@@ -13,7 +13,7 @@ export async function startPage({ server, directory }: TwoHosts): Promise<number
   return port;
 }
 
-/** Gets the page on the client host and compares it, byte by byte. */
+/** Fetches the page on the client host and compares it byte by byte. */
 export async function fetchPage(
   { client, directory }: TwoHosts,
   address: string,

@@ -1,7 +1,7 @@
 import { fileURLToPath } from "node:url";
 import type { Host } from "../network/two-hosts.ts";
 
-/** Starts the UDP echo on all addresses of `host`, or on one of each family; its port. */
+/** Starts the UDP echo on all addresses of `host`, or on one of each family. @returns its port */
 export async function startUdpEcho(
   host: Host,
   on: { readonly IPv4: string; readonly IPv6: string } = { IPv4: "0.0.0.0", IPv6: "::" },
@@ -12,7 +12,7 @@ export async function startUdpEcho(
   return port;
 }
 
-/** Starts a TCP echo on an address of `host`; its port. */
+/** Starts a TCP echo on an address of `host`. @returns its port */
 export async function startTcpEcho(host: Host, address: string): Promise<number> {
   const port = host.port();
   const listen = address.includes(":")

@@ -12,13 +12,13 @@ const TARGET = beyond(5);
 const SOURCES = 100_000;
 const SYNS = 50_000;
 const STORM_MS = 60_000;
-/** udp-server opens and closes a socket for each source that is let in, which takes its time. */
+/** udp-server opens and closes a socket for each admitted source, which takes time. */
 const ANSWER_MS = 30_000;
-/** What tun2socks has by default. */
+/** The default of tun2socks. */
 const MAX_ASSOCIATIONS = 4096;
 const MAX_FLOWS = 16_384;
 const MAX_HALF_OPEN = 1024;
-/** Resident, at its peak. */
+/** Peak resident memory. */
 const MAX_MEMORY_MIB = 512;
 const STORM = fileURLToPath(new URL("../peers/tun/storm.py", import.meta.url));
 const TCP_FLOW = fileURLToPath(new URL("../peers/tun/tcp-flow.py", import.meta.url));
@@ -59,12 +59,12 @@ describeWithTun("a flood of packets on a TUN device", () => {
     await Promise.all([prober.waitForLine(/source/), flow.waitForLine(/^received/)]);
   });
 
-  /** A TCP connection to the echo, which asks again and again. */
+  /** A TCP connection to the echo that sends repeatedly. */
   function openFlow(intervalS: string): Program {
     return hosts.client.spawn(["python3", TCP_FLOW, TARGET.IPv4, `${tcpPort}`, "hello", intervalS]);
   }
 
-  /** The first line from now on for which `wanted` gives a value. */
+  /** The value of `wanted` for the first line from now on for which it returns one. */
   function next<T>(program: Program, wanted: (line: Line) => T | undefined): Promise<T> {
     const already = program.lines.length;
     const isNew = (line: Line) => (program.lines.indexOf(line) >= already ? wanted(line) : undefined);
@@ -76,14 +76,14 @@ describeWithTun("a flood of packets on a TUN device", () => {
     return device.lines.reduce((sum, line) => sum + (statsOf(line)?.[kind][name] ?? 0), 0);
   }
 
-  /** Sends the storm while the flows go on, and looks at the bounds in each interval. */
+  /** Sends the storm while the flows continue, and checks the limits in each interval. */
   async function storm(kind: "udp" | "syn", port: number, count: number): Promise<Stats> {
     const argv = ["python3", STORM, "underpass0", kind, TARGET.IPv4, `${port}`, `${count}`];
     expect(await hosts.client.run(argv, { timeoutMs: STORM_MS })).toEqual([`{"sent": ${count}}`]);
     const endedAtMs = monotonicMs();
     const isLater = ({ text }: Line) =>
       (JSON.parse(text) as { sentAtMs: number }).sentAtMs > endedAtMs ? true : undefined;
-    // They come behind all of the storm.
+    // They follow the whole storm.
     await Promise.all([
       prober.waitFor(isLater, ANSWER_MS, "answer after the storm"),
       next(flow, ({ text }) => (/^received/.test(text) ? text : undefined)),

@@ -11,7 +11,7 @@ import { startDns } from "../targets/targets.ts";
 const TARGET = beyond(1);
 const REJECTED = beyond(2);
 const DROPPED = beyond(3);
-/** TCP goes there by a SOCKS5 server that says when a target refuses. */
+/** TCP goes there through a SOCKS5 server that reports when a target refuses. */
 const FRANK = beyond(4);
 const RULES = [
   ...Object.values(REJECTED).map((address) => `any ${address} reject`),
@@ -26,7 +26,7 @@ const IPERF_SECONDS = 2;
 const MIN_BYTES = 1_000_000;
 const UDP_BITS_PER_SECOND = 4_000_000;
 const UDP_BYTES = 1200;
-/** With fifteen such strings, the answer is as long as a resolver takes it. */
+/** With fifteen such strings, the answer is as long as a resolver accepts. */
 const TXT_STRINGS = 15;
 const EDNS_BYTES = 4096;
 const AT_ONCE_MS = 1500;
@@ -40,7 +40,7 @@ interface IperfReport {
   };
 }
 
-/** Runs a program that is to fail, and tells how and when. */
+/** Runs a program that should fail, and reports how and when. */
 async function fail(program: Program): Promise<{ status: number | null; ms: number; text: string }> {
   const startedAtMs = monotonicMs();
   program.stdin.end();
@@ -112,11 +112,11 @@ describeWithTun("applications through a TUN device", () => {
   });
 
   describe("iperf3", () => {
-    /** A server for each: one that stays takes a late datagram of the test before for the next test's first. */
+    /** A new server for each test: a shared one would take a late datagram of one test for the first of the next. */
     async function iperf(address: string, options: readonly string[]): Promise<IperfReport> {
       const { client, server } = hosts;
       const port = server.port();
-      // On all addresses, it would answer UDP from the one that the route back prefers.
+      // Bound to all addresses, it would answer UDP from the one that the route back prefers.
       server.spawn(["iperf3", "-s", "-B", address, "-p", `${port}`]);
       await server.waitForTcp(address, port);
       const argv = ["iperf3", "-J", "-c", address, "-p", `${port}`, "-t", `${IPERF_SECONDS}`, ...options];
@@ -198,7 +198,7 @@ describeWithTun("applications through a TUN device", () => {
     const PEER = { IPv4: "198.18.0.2", IPv6: "fd75:6e64:7270::2" };
     const VERSION = { IPv4: "-4", IPv6: "-6" };
 
-    /** Each hop with what its three queries got: `ADDRESS ms ms ms`, or `* * *`. */
+    /** Each hop with the results of its three queries: `ADDRESS ms ms ms`, or `* * *`. */
     async function trace(
       family: "IPv4" | "IPv6",
       target: string,
@@ -267,7 +267,7 @@ describeWithTun("applications through a TUN device", () => {
     describe.each(FAMILIES)("over %s", (family) => {
       it("a TCP port that the target refuses resets at once", async () => {
         const { status, ms, text } = await fail(curl(FRANK[family]));
-        // It may come before curl has seen that it was connected.
+        // The reset may arrive before curl has noticed that it was connected.
         expect(text).toMatch(/reset by peer|refused|Failed to connect/);
         expect(status).not.toBe(0);
         expect(ms).toBeLessThan(AT_ONCE_MS);

@@ -21,10 +21,10 @@ describeWithTun("beyond udp-server, a second tun2socks and a second shadowsocks"
     hosts = made;
   });
 
-  /** shadowsocks-libev relays no empty datagram, and none of more than twice 1,397 bytes. */
+  /** shadowsocks-libev relays no empty datagrams, and none longer than twice 1,397 bytes. */
   const sizes = [1, 1200, 1472, 2500];
 
-  /** A second ss-local and ss-server for UDP, within the server host; the SOCKS5 port. */
+  /** Starts a second ss-local and ss-server for UDP within the server host. @returns the SOCKS5 port */
   async function startSecondShadowsocks(): Promise<number> {
     const remote = { address: "127.0.0.1", port: hosts.server.port() };
     const port = hosts.server.port();
@@ -36,7 +36,7 @@ describeWithTun("beyond udp-server, a second tun2socks and a second shadowsocks"
 
   interface Way {
     readonly egress: string;
-    /** What runs beside udp-server. */
+    /** The programs that run beside udp-server. */
     readonly beside: Service | undefined;
   }
 

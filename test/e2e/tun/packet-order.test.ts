@@ -23,7 +23,7 @@ describeWithTun("a flow through a device, most of whose packets native I/O carri
     hosts = made;
   });
 
-  /** A tunnel of one lane, and what answers behind it; the echo's port. */
+  /** Starts a tunnel with one lane, and targets behind it. @returns the echo's port */
   async function start(offload: string): Promise<number> {
     await addAddressesBeyond(hosts);
     const echoPort = await startUdpEcho(hosts.server, TARGET);

@@ -57,12 +57,12 @@ describeWithTun("when a part of the transparent chain dies", () => {
     readonly address: string;
   }
 
-  /** Opens a TCP connection to an echo; it says something once, or every `intervalS`, and has got an answer. */
+  /** Opens a TCP connection to an echo that sends once, or every `intervalS`, and waits for an answer. */
   async function openFlow(address: string, port: number, intervalS?: number): Promise<Flow> {
     const interval = intervalS === undefined ? [] : [`${intervalS}`];
     const argv = ["python3", TCP_FLOW, address, `${port}`, "hello", ...interval];
     const program = hosts.client.spawn(argv);
-    // Two answers may come as one.
+    // Two answers may arrive as one.
     await program.waitForLine(/^received /);
     return { program, address };
   }
@@ -86,7 +86,7 @@ describeWithTun("when a part of the transparent chain dies", () => {
     return { IPv4, IPv6 };
   }
 
-  /** Addresses and routes of a device, but for the link-local ones. */
+  /** Addresses and routes of a device, except link-local ones. */
   async function describeDevice(name: string): Promise<string[]> {
     const script = `ip -br addr show dev ${name}; ip route show dev ${name}; ip -6 route show dev ${name}`;
     const lines = await hosts.client.run(["sh", "-c", script]);

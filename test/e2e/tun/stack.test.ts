@@ -11,12 +11,14 @@ import { tun2socks } from "../programs/underpass.ts";
 import { expectHalfClosesAndResets } from "../targets/half-close.ts";
 import { fetchPage, startPage } from "../targets/page.ts";
 
-/** `UNDERPASS_LONG=1 npx vitest run --project e2e test/e2e/tun/stack.test.ts`: with the numbers of docs/reference/tcp-stack.md, in minutes. */
+/**
+ * `UNDERPASS_LONG=1 npx vitest run --project e2e test/e2e/tun/stack.test.ts`: with the numbers of docs/reference/tcp-stack.md, in minutes.
+ */
 const IS_LONG = process.env.UNDERPASS_LONG !== undefined;
 type Family = (typeof FAMILIES)[number];
 const RATE = IS_LONG ? { perSecond: 1000, seconds: 10 } : { perSecond: 200, seconds: 1 };
 const IDLE_FLOWS = IS_LONG ? 10_000 : 1000;
-/** Of the whole program for each idle flow: sockets of both sides, streams, and the connection itself. */
+/** Memory of the whole program for each idle flow: sockets of both sides, streams, and the connection itself. */
 const IDLE_FLOW_BYTES = 16_000;
 const STALL_S = IS_LONG ? 60 : 3;
 const STALLED_BYTES = 20 * 1024 * 1024;
@@ -27,7 +29,7 @@ const script = (name: string) => fileURLToPath(new URL(name, import.meta.url));
 const TARGET_PY = script("../targets/tcp-target.py");
 const MANY_FLOWS = script("../peers/tun/many-flows.py");
 const TARGET = beyond(6);
-/** TCP goes there by a SOCKS5 server. */
+/** TCP goes there through a SOCKS5 server. */
 const BY_SOCKS = beyond(7);
 const REJECTED = beyond(8);
 const MTU = 1500;
@@ -40,7 +42,9 @@ interface Impairment {
   readonly reordered: number;
 }
 
-/** The kernel of the client host as TCP's other end: its device's packets go through a Unix socket to a tun2socks of the server host. */
+/**
+ * The kernel of the client host is the other end of TCP: its device's packets go through a Unix socket to a tun2socks of the server host.
+ */
 async function startStack(
   { client, server, directory }: TwoHosts,
   options: readonly string[],
@@ -56,7 +60,7 @@ async function startStack(
   return device;
 }
 
-/** The same with an application that has the library, in the place of tun2socks: its packets come and go by callbacks. */
+/** The same with an application that embeds the library in place of tun2socks and exchanges packets by callbacks. */
 async function startCallbacks({ client, server, directory }: TwoHosts): Promise<void> {
   const path = join(directory, `packets-${server.port()}`);
   const argv = [process.execPath, script("../peers/tun/packets-by-callback.mjs"), path, `${MTU}`];
@@ -135,7 +139,7 @@ async function runEightStreams({ client, server }: TwoHosts, way: readonly strin
   for (const { receiver } of end.streams) expect(receiver.bytes).toBeGreaterThan(0);
 }
 
-/** Bytes of memory that a program has now. */
+/** A program's current memory in bytes. */
 function memoryOf({ pid }: Program): number {
   const kilobytes = /^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
   return Number(kilobytes) * 1024;
@@ -153,7 +157,7 @@ describeWithTun("TCP of packets that no kernel receives", () => {
 
   beforeAll(async () => {
     await addAddressesBeyond(hosts);
-    // microsocks ends both directions with the first: only what shows nothing of that goes there.
+    // microsocks ends both directions with the first one, so only tests that do not notice this use it.
     const rules = FAMILIES.flatMap((family) => ["--rule", `tcp ${BY_SOCKS[family]} socks:0`]);
     const options = ["--tcp-via", "direct", "--socks", await startSocks(hosts.server), ...rules];
     stack = await startStack(hosts, [...options, "--rule", `tcp ${REJECTED.IPv4} reject`]);
@@ -186,7 +190,7 @@ describeWithTun("TCP of packets that no kernel receives", () => {
       most = Math.max(most, memoryOf(stack.program));
     }, 200);
     await upload(hosts, TARGET.IPv4, port, file).finally(() => clearInterval(watch));
-    // What the sender may have under way fits in its window, not in the program.
+    // Data in flight has to fit into the sender's window, not into the program's memory.
     expect(most - before).toBeLessThan(STALLED_BYTES / 2);
   });
 
@@ -232,7 +236,7 @@ describeWithTun("TCP of packets that no kernel receives", () => {
   it("a target that refuses, and one that a rule rejects, are reported at once", async () => {
     const { client, server } = hosts;
     for (const [address, statuses] of [
-      // Connected first; curl may hear of that and of the reset at once.
+      // It is connected first; curl may notice the connection and the reset together.
       [TARGET.IPv4, [7, 56]],
       [REJECTED.IPv4, [7]],
     ] as const) {

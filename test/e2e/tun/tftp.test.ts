@@ -56,7 +56,7 @@ describeWithTun("TFTP, whose server answers each request from another port (tftp
     await Promise.all([local, device].map(({ program }) => program.waitForLine(/"msg":"session up"/)));
   });
 
-  /** What the client of tftp-hpa gets within its 5 s for one try, or undefined. */
+  /** The file that tftp-hpa's client gets within its 5 s for one attempt, or undefined. */
   async function get(host: string, port: number, name: string): Promise<Buffer | undefined> {
     const copy = join(hosts.directory, `${name}-copy`);
     const argv = ["tftp", "-m", "octet", host, `${port}`, "-c", "get", name, copy];

@@ -54,7 +54,7 @@ describeWithTun("UDP through ss-tunnel and udp-server, TCP through ss-local", ()
     expect(report.answered).toBe(500);
   });
 
-  // What ss-local does with a target that refuses: it says "succeeded", then ends the connection.
+  // For a target that refuses, ss-local reports "succeeded", then ends the connection.
   it("a connection to a port where nobody listens ends at once", async () => {
     const program = hosts.client.spawn(["curl", "-sS", "-m", "10", `http://${TARGET.IPv4}:9/`]);
     expect(await program.exit(5_000)).not.toBe(0);

@@ -8,11 +8,11 @@ import { useTwoHosts } from "../network/use-two-hosts.ts";
 const FAMILIES = ["IPv4", "IPv6"] as const;
 const UDP_ERROR = fileURLToPath(new URL("../peers/tun/udp-error.py", import.meta.url));
 const TARGET = beyond(1);
-/** Denied by default, as all private networks. */
+/** An address that is denied by default, like all private networks. */
 const DENIED = { IPv4: "10.99.0.1", IPv6: "fd99::1" };
-/** Permitted, but the server host has no route there. */
+/** An address that is permitted, but to which the server host has no route. */
 const NOWHERE = { IPv4: "192.0.2.1", IPv6: "2001:db8:7::1" };
-/** Beyond a router whose next link is narrower than all before it. */
+/** An address beyond a router whose next link has a smaller MTU than all before it. */
 const FAR = { IPv4: "198.51.100.1", IPv6: "2001:db8:6::1" };
 const NARROW_MTU = 1300;
 const HEADER_BYTES = { IPv4: 28, IPv6: 48 };
@@ -22,7 +22,7 @@ const ROUTES = [
   ...["198.51.100.0/24", "2001:db8:6::/48"],
 ];
 
-/** A router beside the server host, in a namespace that goes with its process. */
+/** A router beside the server host, in a namespace that disappears with its process. */
 async function startRouter({ server }: TwoHosts): Promise<void> {
   const script = `
     until ip link show far1 >/dev/null 2>&1; do sleep 0.02; done
@@ -50,7 +50,7 @@ async function startRouter({ server }: TwoHosts): Promise<void> {
   await router.waitForLine(/^routes$/);
 }
 
-/** An echo on {@link TARGET}; its port. */
+/** Starts an echo on {@link TARGET}. @returns its port */
 async function startEcho({ server }: TwoHosts, family: (typeof FAMILIES)[number]): Promise<number> {
   const port = server.port();
   const bind = family === "IPv4" ? TARGET.IPv4 : `[${TARGET.IPv6}]`;

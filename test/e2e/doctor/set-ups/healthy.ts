@@ -2,7 +2,7 @@ import { SS_2022, SS_2022_KEY } from "../world.ts";
 import type { SetUp } from "./set-up.ts";
 import { asking, ca, proxy, QUICK, secure, shadowsocks, TEMPLATE, through, to } from "./set-up.ts";
 
-/** Nothing is wrong. */
+/** Set-ups without a fault. */
 export const HEALTHY: readonly SetUp[] = [
   { name: "direct TCP", fault: undefined, options: to("tunnel") },
   {

@@ -2,7 +2,7 @@ import { DROPPED_PORT, SS_2022, SS_2022_KEY, SS_METHOD, SS_PASSWORD } from "../w
 import type { SetUp } from "./set-up.ts";
 import { ca, proxy, QUICK, secure, shadowsocks, through, to } from "./set-up.ts";
 
-/** Up to the server: names, TCP, proxies, TLS, shadowsocks. */
+/** Set-ups with faults on the way to the server: names, TCP, proxies, TLS, shadowsocks. */
 export const HOPS: readonly SetUp[] = [
   // The name and TCP.
   {

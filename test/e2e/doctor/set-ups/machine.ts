@@ -2,7 +2,7 @@ import { BUSY_DEVICE, TAKEN_NETWORK } from "../world.ts";
 import type { SetUp } from "./set-up.ts";
 import { NATIVE_BUILD, QUICK, to } from "./set-up.ts";
 
-/** This machine, and devices of tun2socks. */
+/** Set-ups with faults of this machine and of tun2socks' devices. */
 export const MACHINE: readonly SetUp[] = [
   // This machine.
   {

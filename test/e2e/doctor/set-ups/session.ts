@@ -1,7 +1,7 @@
 import type { SetUp } from "./set-up.ts";
 import { asking, echoing, MEASURED, QUICK, shadowsocks, to } from "./set-up.ts";
 
-/** In the session: its connections, targets behind the server, the path. */
+/** Set-ups with faults in the session: its connections, targets behind the server, the path. */
 export const SESSION: readonly SetUp[] = [
   // The session.
   {

@@ -3,7 +3,7 @@ import type { ProgramName } from "../../../support/hosts.ts";
 import type { PortName, World } from "../world.ts";
 import { SS_METHOD, SS_PASSWORD } from "../world.ts";
 
-/** A set-up, and what doctor is to find. */
+/** A set-up, and what doctor should find. */
 export interface SetUp {
   readonly name: string;
   /** Code of the fault; undefined for a healthy one. */
@@ -12,20 +12,20 @@ export interface SetUp {
   readonly warnings?: readonly string[];
   /** Codes of the notes. */
   readonly notes?: readonly string[];
-  /** What steps measure, by their name. */
+  /** Measurements, by the name of the step. */
   readonly data?: Readonly<Record<string, object>>;
   readonly options: (world: World) => readonly string[];
   readonly program?: ProgramName;
   /** A command line that runs doctor. */
   readonly wrap?: readonly string[];
   readonly resolver?: string;
-  /** What the machine's net.core.rmem_max is, in bytes. */
+  /** The machine's net.core.rmem_max, in bytes. */
   readonly rmemMax?: number;
   /** Default 1 for a fault, else 0. */
   readonly exitStatus?: number;
 }
 
-/** To a port of the server with the right key. */
+/** Options for a port of the server, with the right key. */
 export function to(port: PortName, ...rest: string[]): (world: World) => readonly string[] {
   return ({ server, ports, keyFile }) => [
     "--server",
@@ -37,7 +37,7 @@ export function to(port: PortName, ...rest: string[]): (world: World) => readonl
   ];
 }
 
-/** Through hops to the server's own udp-server. */
+/** Options for the server's own udp-server, through hops. */
 export function through(
   hop: (world: World) => string,
   target: PortName = "tunnel",
@@ -45,14 +45,14 @@ export function through(
   return (world) => [...to(target)(world), "--via", hop(world)];
 }
 
-/** Through shadowsocks to the udp-server beside it. */
+/** Options for the udp-server beside a shadowsocks server, through the latter. */
 export function shadowsocks(
   port: PortName,
   target: PortName,
   { method = SS_METHOD, password = SS_PASSWORD, plugin = "" } = {},
 ): (world: World) => readonly string[] {
   return ({ server, ports, keyFile }) => [
-    // The server's own shadowsocks leads to its tunnels alone.
+    // The server's own shadowsocks leads only to its tunnels.
     ...[
       "--server",
       `127.0.0.1:${port === "ss2022" ? 3456 : ports[target]}`,
@@ -65,7 +65,7 @@ export function shadowsocks(
   ];
 }
 
-/** In the tunnel, a name server that udp-server reaches. */
+/** Options for a name server that udp-server reaches. */
 export function asking(
   dns: (world: World) => string,
   ...rest: string[]
@@ -77,7 +77,7 @@ export function echoing(echo: (world: World) => string): (world: World) => reado
   return (world) => [...to("tunnel")(world), "--test-echo", echo(world)];
 }
 
-/** With one of the keys for people. */
+/** Options with one of the named keys. */
 export function person(
   file: "aliceKeyFile" | "expiredKeyFile" | "otherKeyFile",
   ...rest: string[]
@@ -88,10 +88,10 @@ export function person(
   };
 }
 
-/** Where the native module is built. */
+/** Runs only if the native module is built. */
 export const NATIVE_BUILD = fileURLToPath(new URL("../../../../native/build", import.meta.url));
 export const TEMPLATE = "/.well-known/masque/udp/{target_host}/{target_port}/";
-/** The last value of an option counts. A machine that is busy with other tests is no queue on the way. */
+/** The last value of an option counts. A machine that is busy with other tests must not look like a queue on the way. */
 export const MEASURED = ["--test-seconds", "1", "--age-budget-ms", "5000"];
 export const QUICK = ["--test-timeout-ms", "1500", "--test-seconds", "0"];
 export const proxy =

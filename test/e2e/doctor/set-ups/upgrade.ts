@@ -1,7 +1,7 @@
 import type { SetUp } from "./set-up.ts";
 import { person, QUICK, to } from "./set-up.ts";
 
-/** The upgrade is refused, or something else answers. */
+/** Set-ups in which the upgrade is refused, or another program answers. */
 export const UPGRADE: readonly SetUp[] = [
   {
     name: "another key",

@@ -1,9 +1,9 @@
-// SOCKS5 UDP ASSOCIATE without authentication (RFC 1928), on plain node:net and node:dgram; nothing of this project.
+// SOCKS5 UDP ASSOCIATE without authentication (RFC 1928), on plain node:net and node:dgram, without code of this project.
 import { createSocket } from "node:dgram";
 import { once } from "node:events";
 import { connect, isIP } from "node:net";
 
-/** Bytes of an address that is written as 192.0.2.1 or 2001:db8::1. */
+/** Bytes of an address such as 192.0.2.1 or 2001:db8::1. */
 function ipBytes(host) {
   if (isIP(host) === 4) return Buffer.from(host.split(".").map(Number));
   const [head, tail] = host.split("::").map((part) => (part === "" ? [] : part.split(":")));
@@ -14,7 +14,7 @@ function ipBytes(host) {
   );
 }
 
-/** ATYP, address, port (RFC 1928 section 5); what is no IP address goes as a domain name. */
+/** ATYP, address, port (RFC 1928 section 5). A host that is not an IP address is sent as a domain name. */
 function encodeAddress({ host, port }) {
   const family = isIP(host);
   const body = family ? ipBytes(host) : Buffer.concat([Buffer.from([host.length]), Buffer.from(host)]);
@@ -41,8 +41,8 @@ async function read(socket, length) {
 }
 
 /**
- * Associates with the SOCKS5 server `proxy`, {host, port}. `onDatagram(payload, source)` gets what comes back; `source` is
- * the encoded address of the header, to compare with `encodeAddress`.
+ * Associates with the SOCKS5 server `proxy`, {host, port}. `onDatagram(payload, source)` gets incoming datagrams; `source` is the encoded
+ * address of the header, to compare with `encodeAddress`.
  */
 export async function associate(proxy, onDatagram) {
   const control = connect(proxy.port, proxy.host);

@@ -1,6 +1,6 @@
-// A TUN device of this network namespace, whose packets are carried to a Unix socket and back: the kernel's TCP as the peer of a
-// stack elsewhere. `node carry-packets.mjs UNIX-PATH NAME MTU IPv4/PREFIX IPv6/PREFIX [SEED LOSS DUPLICATES REORDERED]`, the last
-// three in thousandths of the packets. Prints "ready", and at SIGTERM how many packets were lost, doubled and moved.
+// Carries the packets of a TUN device in this network namespace to a Unix socket and back, so that the kernel's TCP is the peer of a stack
+// elsewhere. `node carry-packets.mjs UNIX-PATH NAME MTU IPv4/PREFIX IPv6/PREFIX [SEED LOSS DUPLICATES REORDERED]`, the last three in
+// thousandths of the packets. Prints "ready", and at SIGTERM how many packets were lost, duplicated and reordered.
 import { createRequire } from "node:module";
 import { connect } from "node:net";
 
@@ -32,7 +32,7 @@ function random() {
 
 const counts = { lost: 0, doubled: 0, moved: 0, carried: 0 };
 
-/** Loses, doubles and moves packets; each way has its own. @param {(packet: Uint8Array) => void} send */
+/** Loses, duplicates and reorders packets; each direction has its own instance. @param {(packet: Uint8Array) => void} send */
 function impaired(send) {
   if (loss + duplicates + reordered === 0) return send;
   /** @type {Uint8Array[]} */

@@ -1,4 +1,4 @@
-// An application that embeds tun2socks, and gives and takes its packets by callbacks: they come from a Unix socket, and go there.
+// An application that embeds tun2socks and exchanges packets with it by callbacks; the packets come from a Unix socket and return there.
 // `node packets-by-callback.mjs UNIX-PATH MTU`. TCP is connected directly. Prints "ready".
 import { rmSync } from "node:fs";
 import { createServer } from "node:net";

@@ -111,7 +111,7 @@ describeWithTun("the ways that tun2socks sends UDP and TCP", () => {
   it("direct TCP leaves through the given interface, and UDP that a rule rejects fails at once", async () => {
     await addAddressesBeyond(hosts);
     const pagePort = await startPage(hosts);
-    // Found by sockets that are bound to the interface alone: the device's route comes first for all others.
+    // This route applies only to sockets bound to the interface; for all others the device's route comes first.
     const route = ["203.0.113.0/24", "via", hosts.server.ipv4, "metric", "5000"];
     await hosts.client.run(["ip", "route", "add", ...route]);
     const ways = ["--tcp-via", "direct", "--out-interface", "veth0", "--rule", "udp *:53 reject"];
