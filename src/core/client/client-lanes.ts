@@ -253,9 +253,11 @@ export class ClientLanes implements RenewalActions {
   }
 
   removeFlow(association: number): void {
-    this.#parts.pool.removeFlow(association);
-    this.#parts.scheduler?.removeFlow(association);
-    this.#parts.former?.scheduler?.removeFlow(association);
+    const { pool, scheduler, former } = this.#parts;
+    pool.removeFlow(association);
+    scheduler?.removeFlow(association);
+    former?.pool.removeFlow(association);
+    former?.scheduler?.removeFlow(association);
   }
 
   #pin(slot: number, lane: Lane): void {

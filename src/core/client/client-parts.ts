@@ -89,6 +89,8 @@ export interface FormerSession {
   readonly contextById: ReadonlyMap<number, number>;
   /** Generation of each context's slot at that time. A slot that has been reused since then is unknown to the former session. */
   readonly generation: Int32Array;
+  /** What waits for its lanes. */
+  readonly pool: SendPool;
   readonly scheduler: LaneScheduler | undefined;
   isEnding: boolean;
 }

@@ -135,11 +135,12 @@ export class ClientRenewal {
     this.#next = undefined;
     if (!this.#isMoving && this.#isUnsuited && !this.#isWorthSwitching) {
       this.#isUnsuited = false;
-      this.#endUnused(now, lane, lanes);
+      this.#endUnused(now, lane, lanes, pool);
       return;
     }
     this.#parts.former = {
       lanes: this.#parts.lanes,
+      pool: this.#parts.pool,
       scheduler: this.#parts.scheduler,
       contextById: this.#parts.contextById,
       generation: this.#parts.contexts.generation.slice(),
@@ -161,9 +162,10 @@ export class ClientRenewal {
   }
 
   /** Ends a session that is up but no longer needed, like a former one. */
-  #endUnused(now: number, lane: Lane, lanes: readonly Lane[]): void {
+  #endUnused(now: number, lane: Lane, lanes: readonly Lane[], pool: SendPool): void {
     const generation = this.#parts.contexts.generation.slice();
-    this.#parts.former = { lanes, scheduler: undefined, contextById: new Map(), generation, isEnding: true };
+    const contextById = new Map<number, number>();
+    this.#parts.former = { lanes, pool, scheduler: undefined, contextById, generation, isEnding: true };
     this.#parts.deadlines.set(DEADLINE_FORMER, now + FORMER_END_MS);
     lane.open(now, undefined);
     lane.tunnel!.writeControl(encodeShutdown("done"));

@@ -751,6 +751,25 @@ describe("a session whose ids run out", () => {
     expect(network.server.sessionCount).toBe(1);
   });
 
+  it("sends nothing more of an association that has ended since, which may have left its slot to another", () => {
+    const network = started({ ...few, latencyMs: 30 });
+    const [call, ending] = [open(network, false), open(network, false)];
+    for (const association of [call, ending]) network.send(association, "192.0.2.9:5060", "on time");
+    network.advance(100);
+    useIds(network, () => network.clientEvents.at(-1)?.kind === "connect");
+    // The lane takes nothing more while these bytes, which get lost, are on loan.
+    network.send(ending, "192.0.2.9:5060", "on loan");
+    expect(network.client.pollTransmit(network.now, 0)).toBeDefined();
+    for (const association of [call, ending]) network.send(association, "192.0.2.9:5060", "late");
+    for (let i = 0; !isRenewed(network) && i < 100; i++) network.advance(1);
+    expect(isRenewed(network)).toBe(true);
+    network.client.closeAssociation(network.now, ending);
+    network.client.handleTransmitted(0);
+    network.advance(1_000);
+    const got = network.atTargets.filter((line) => line.includes("192.0.2.9"));
+    expect(got.map((line) => line.split(": ")[1])).toEqual(["on time", "on time", "late"]);
+  });
+
   it("is replaced when the server's ids run out, too", () => {
     const network = started({ ...few, server: { maxId, filtering: "endpoint-independent" } });
     const call = open(network, false);
