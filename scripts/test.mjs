@@ -1,30 +1,81 @@
 // `npm test`: everything that CI runs. Lint, types, build, then unit, sim, interop and e2e tests. First installs dependencies if a
 // fresh clone has none and, as root on Debian, the packages whose programs the tests use; elsewhere, tests that need a missing
-// package are skipped and name it.
-import { spawnSync } from "node:child_process";
+// package are skipped and name it. Tests of programs mostly wait, so what mostly computes runs beside them, at a lower priority.
+import { spawn, spawnSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
+import { constants, setPriority } from "node:os";
 
-/** @param {string} title @param {string} command @param {string[]} args */
-function step(title, command, args) {
-  console.log(`\n== ${title}`);
-  const { status } = spawnSync(command, args, { stdio: "inherit" });
-  if (status !== 0) process.exit(status ?? 1);
+/** @type {{ title: string, seconds: number, isGood: boolean }[]} */
+const ended = [];
+
+/**
+ * Runs a command. What runs in the background has a lower priority, and its output is shown once it ends.
+ *
+ * @param {string} title @param {string} command @param {readonly string[]} args @param {boolean} [isBackground]
+ * @returns {Promise<boolean>} whether it succeeded
+ */
+async function step(title, command, args, isBackground = false) {
+  const startedAt = performance.now();
+  console.log(`\n== ${title}${isBackground ? ", in the background" : ""}`);
+  const child = spawn(command, args, { stdio: isBackground ? ["ignore", "pipe", "pipe"] : "inherit" });
+  /** @type {Buffer[]} */
+  const output = [];
+  if (isBackground) {
+    if (child.pid !== undefined) setPriority(child.pid, constants.priority.PRIORITY_BELOW_NORMAL);
+    for (const stream of [child.stdout, child.stderr]) stream?.on("data", (chunk) => output.push(chunk));
+  }
+  const status = await new Promise((resolve) => child.on("error", resolve).on("close", resolve));
+  const isGood = status === 0;
+  const seconds = Math.round((performance.now() - startedAt) / 1000);
+  ended.push({ title, seconds, isGood });
+  if (isBackground) {
+    console.log(`\n== ${title} (in the background): ${isGood ? "done" : "failed"} after ${seconds} s`);
+    process.stdout.write(Buffer.concat(output));
+  }
+  return isGood;
+}
+
+/** @returns {never} */
+function finish() {
+  console.log("\n== seconds");
+  for (const { title, seconds, isGood } of ended)
+    console.log(`${title}: ${seconds}${isGood ? "" : ", failed"}`);
+  process.exit(ended.every(({ isGood }) => isGood) ? 0 : 1);
+}
+
+/** Runs a command that everything else needs. @param {string} title @param {string} command @param {readonly string[]} args */
+async function first(title, command, args) {
+  if (!(await step(title, command, args))) finish();
+}
+
+/** @param {string} title @param {readonly string[]} projects @param {boolean} [isBackground] */
+function test(title, projects, isBackground) {
+  const chosen = projects.flatMap((project) => ["--project", project]);
+  return step(title, "npx", ["vitest", "run", ...chosen, ...process.argv.slice(2)], isBackground);
 }
 
 const packages = readFileSync("scripts/debian-packages.txt", "utf8").trim().split("\n");
 const isInstalled = spawnSync("dpkg", ["-s", ...packages], { stdio: "ignore" }).status === 0;
 const hasApt = spawnSync("apt-get", ["--version"], { stdio: "ignore" }).status === 0;
 if (!isInstalled && hasApt && process.getuid?.() === 0) {
-  step("Debian packages", "apt-get", ["update", "-qq"]);
+  await first("Debian packages: list", "apt-get", ["update", "-qq"]);
   process.env.DEBIAN_FRONTEND = "noninteractive";
-  step("Debian packages", "apt-get", ["install", "-y", "-qq", "--no-install-recommends", ...packages]);
+  await first("Debian packages", "apt-get", ["install", "-y", "-qq", "--no-install-recommends", ...packages]);
 }
 if (!existsSync("node_modules/typescript")) {
-  step("install", "npm", ["ci", "--no-audit", "--no-fund"]);
+  await first("install", "npm", ["ci", "--no-audit", "--no-fund"]);
 }
-step("lint", "npx", ["biome", "check", "--error-on-warnings", "."]);
-step("types", "npm", ["run", "--silent", "types"]);
-step("build", "node", ["scripts/build.mjs"]);
-step("native/io", "node", ["scripts/test-native.mjs"]);
-step("C library", "node", ["scripts/build-capi.mjs", "--test"]);
-step("tests", "npx", ["vitest", "run", ...process.argv.slice(2)]);
+await first("lint", "npx", ["biome", "check", "--error-on-warnings", "."]);
+await first("types", "npm", ["run", "--silent", "types"]);
+await first("build", "node", ["scripts/build.mjs"]);
+
+const library = step("C library", "node", ["scripts/build-capi.mjs", "--test"], true);
+const computed = library.then(async () => {
+  await step("native/io", "node", ["scripts/test-native.mjs"], true);
+  await test("unit and sim", ["unit", "sim"], true);
+});
+await test("e2e", ["e2e", "e2e-plain"]);
+// Only these use the C library.
+if (await library) await test("interop, and e2e of the C library", ["interop*", "e2e-c"]);
+await computed;
+finish();
