@@ -19,10 +19,13 @@ export const PACKET_DROPS = {
   own_source: { meaning: "The packet claims to come from the device's peer.", remedy: "" },
   /** To the device's own address, which the kernel would have kept. */
   own_destination: { meaning: "The packet is for the device's own address.", remedy: "" },
-  multicast: { meaning: "Multicast and broadcast do not go into the tunnel.", remedy: "" },
+  multicast: {
+    meaning: "The packet is multicast or broadcast, which does not enter the tunnel.",
+    remedy: "",
+  },
   hop_limit: { meaning: "The packet's hop limit was used up.", remedy: "Check for a routing loop." },
   protocol: { meaning: "The packet is neither TCP, UDP nor an echo request.", remedy: "" },
-  icmp: { meaning: "An ICMP message that is not answered here.", remedy: "" },
+  icmp: { meaning: "The packet is an ICMP message that is not answered here.", remedy: "" },
   rule_reject: { meaning: "A rule rejects the packet, and the sender is informed.", remedy: "See --rule." },
   rule_drop: { meaning: "A rule drops the packet.", remedy: "See --rule." },
   route_down: {
@@ -35,7 +38,7 @@ export const PACKET_DROPS = {
     remedy: "A few after a restart are normal.",
   },
   stack_memory: {
-    meaning: "TCP in lwIP had reached its memory limit; the application's system sends the segment again.",
+    meaning: "TCP in lwIP had reached its memory limit; the application's system repeats the segment.",
     remedy: "Raise --tcp-memory, or find the flows with servers that do not read.",
   },
   flow_limit: { meaning: "The limit of TCP flows was reached.", remedy: "Raise --max-flows." },
@@ -45,7 +48,7 @@ export const PACKET_DROPS = {
     remedy: "Raise --max-associations, or find the host that sends from so many ports.",
   },
   association_closed: { meaning: "The answer arrived for an association that has ended.", remedy: "" },
-  family: { meaning: "The answer is of an address family that the device does not have.", remedy: "" },
+  family: { meaning: "The answer has an address family that the device lacks.", remedy: "" },
   too_long: { meaning: "The answer does not fit in an IP packet.", remedy: "" },
   unroutable: { meaning: "Nothing can be sent to the target's address.", remedy: "" },
   reassembly_limit: { meaning: "Too many fragments waited for the rest of their packets.", remedy: "" },
@@ -55,7 +58,7 @@ export const PACKET_DROPS = {
 
 /** Counted by the host, beside core's reasons. */
 export const DEVICE_DROPS = {
-  device: { meaning: "The device did not take the packet.", remedy: "Raise the device's txqueuelen." },
+  device: { meaning: "The device did not accept the packet.", remedy: "Raise the device's txqueuelen." },
 } as const satisfies Explanations;
 
 /** What was evicted at a bound. */

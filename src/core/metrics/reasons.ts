@@ -51,7 +51,7 @@ export const DROPS = {
     remedy: "Raise --max-associations and the limit of descriptors (ulimit -n).",
   },
   too_long: {
-    meaning: "The datagram is longer than its protocol, or the next hop, can carry.",
+    meaning: "The datagram is longer than its protocol or the next hop can carry.",
     remedy: "Make the application send smaller datagrams.",
   },
   fragment: {
@@ -72,7 +72,7 @@ export const DROPS = {
       "If answers come from another address, use SOCKS5 or tun2socks; if only from another port, any-port.",
   },
   rate_limit: {
-    meaning: "More was sent than the rate of its key allows.",
+    meaning: "The datagram exceeded the rate of its key.",
     remedy:
       "If the key should have more, raise its bits-per-second or datagrams-per-second in the file of --keys.",
   },
@@ -115,7 +115,7 @@ export const REFUSALS = {
   },
   bad_credentials: {
     meaning: "The client has another key, or none.",
-    remedy: "Compare the key files of both ends. Strangers on the internet cause this, too.",
+    remedy: "Compare the key files of both ends. Strangers on the internet also cause this.",
   },
   key_expired: {
     meaning: "The client has a key that has expired.",
@@ -143,7 +143,7 @@ export const REFUSALS = {
   },
   replay: {
     meaning: "The handshake had been used before.",
-    remedy: "A proxy may repeat requests; otherwise somebody replays what they recorded.",
+    remedy: "A proxy may repeat requests; otherwise someone replays a recording.",
   },
   nonce_limit: {
     meaning: "More handshakes arrived than the server can remember.",
@@ -170,7 +170,7 @@ export const REFUSALS = {
     remedy: "Check the settings of the SOCKS5 client; --log-level debug reports each.",
   },
   http2_flood: {
-    meaning: "An HTTP/2 client sent more control frames than is sane, and was cut off.",
+    meaning: "An HTTP/2 client sent an excessive number of control frames, and was cut off.",
     remedy: "Find out who connects; no well-behaved client does this.",
   },
 } as const satisfies Explanations;
@@ -196,7 +196,7 @@ export const UNREACHABLES = {
 /** Counts of sessions with receipts: lateness, copies and duplicates. */
 export const SPREADS = {
   late: {
-    meaning: "A lane became late: a lost segment held up what was behind it.",
+    meaning: "A lane became late: a lost segment held up the datagrams after it.",
     remedy: "Many of these indicate a lossy path; more lanes hide it better.",
   },
   copies: { meaning: "A second copy of a sparse flow's datagram was sent.", remedy: "" },
@@ -207,7 +207,7 @@ export const SPREADS = {
 /** How sessions with receipts set their rate. */
 export const RATE_MODES = {
   start: { meaning: "The rate is not known yet.", remedy: "" },
-  delay: { meaning: "By delay: the queue is kept short.", remedy: "" },
+  delay: { meaning: "By delay, which keeps the queue short.", remedy: "" },
   compete: { meaning: "Against others that fill the queue of the path.", remedy: "" },
 } as const satisfies Explanations;
 

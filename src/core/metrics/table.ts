@@ -77,7 +77,7 @@ export const COUNTS = {
   },
   restored: {
     name: "underpass_restored_sessions_total",
-    help: "Sessions that a server went on with after a restart (--keep-sessions).",
+    help: "Sessions that a server continued after a restart (--keep-sessions).",
   },
   tapRecords: { name: "underpass_tap_records_total", help: "Records that --tap has written." },
   tapLost: {
@@ -97,7 +97,7 @@ export const COUNTS_BY_LABEL = {
   },
   refused: {
     name: "underpass_refusals_total",
-    help: "What was refused or evicted, by reason.",
+    help: "Refusals and evictions, by reason.",
     label: "reason",
     values: REFUSALS,
     c: "refused",
@@ -110,7 +110,7 @@ export const COUNTS_BY_LABEL = {
   },
   spread: {
     name: "underpass_spread_events_total",
-    help: "What sessions with receipts did besides sending each datagram once.",
+    help: "Events in sessions with receipts: late lanes, copies, hedges and duplicates.",
     label: "kind",
     values: SPREADS,
     stat: "spread.counts",
@@ -136,7 +136,7 @@ export const HISTOGRAMS = {
   },
   standingDelayMs: {
     name: "underpass_standing_delay_seconds",
-    help: "One-way delay of the newest datagram in each receipt, above the recent minimum, as clocks differ; without late lanes.",
+    help: "One-way delay of the newest datagram in each receipt, above the recent minimum, because clocks differ; without late lanes.",
     scale: 0.001,
     bounds: DELAY_BOUNDS_MS,
   },
@@ -163,14 +163,14 @@ const MORE_STATES = {
   },
   rateModes: {
     name: "underpass_rate_sessions",
-    help: "Sessions with receipts now, by how they find their rate.",
+    help: "Current sessions with receipts, by how they set their rate.",
     label: "mode",
     values: RATE_MODES,
     stat: "spread.modes",
   },
   rate: {
     name: "underpass_rate_bytes_per_second",
-    help: "What all sessions with receipts together may send now.",
+    help: "Current rate of all sessions with receipts together.",
     scale: 1 / 8,
     stat: "spread.bitsPerSecond",
   },
@@ -186,8 +186,8 @@ const MORE_STATES = {
 
 /** Current values by key of a single client, ... */
 export const KEY_STATES = {
-  sessions: { name: "underpass_key_sessions", help: "Sessions now, by key." },
-  associations: { name: "underpass_key_associations", help: "Associations now, by key." },
+  sessions: { name: "underpass_key_sessions", help: "Current sessions, by key." },
+  associations: { name: "underpass_key_associations", help: "Current associations, by key." },
 } as const satisfies Rows;
 
 /** ... and counts, which are members of `KeyCounts`. */
@@ -207,13 +207,13 @@ export const KEY_COUNTS = {
   bytesOut: { name: "underpass_key_sent_bytes_total", help: "UDP payload into the tunnels of a key." },
   limited: {
     name: "underpass_key_limited_datagrams_total",
-    help: "Datagrams over the rate of a key, which were dropped.",
+    help: "Datagrams dropped because they exceeded the rate of a key.",
   },
 } as const satisfies Rows;
 
 /** Further current values of tun2socks. */
 export const FLOW_STATES = {
-  flows: { name: "underpass_tcp_flows", help: "TCP flows now." },
+  flows: { name: "underpass_tcp_flows", help: "Current TCP flows." },
   halfOpenFlows: {
     name: "underpass_half_open_tcp_flows",
     help: "TCP flows that have not completed their handshake.",
@@ -230,16 +230,16 @@ export const PACKET_COUNTS = {
   },
   reassembled: {
     name: "underpass_reassembled_packets_total",
-    help: "Packets that were put together from fragments.",
+    help: "Packets reassembled from fragments.",
   },
   associationsOpened: {
     name: "underpass_opened_associations_total",
-    help: "UDP associations that were opened.",
+    help: "UDP associations opened.",
   },
-  flowsOpened: { name: "underpass_opened_tcp_flows_total", help: "TCP flows that were opened." },
-  echoes: { name: "underpass_echo_replies_total", help: "Echo requests that were answered." },
-  resets: { name: "underpass_tcp_resets_total", help: "TCP resets that were sent to the device." },
-  icmpErrors: { name: "underpass_icmp_errors_total", help: "ICMP errors that were sent to the device." },
+  flowsOpened: { name: "underpass_opened_tcp_flows_total", help: "TCP flows opened." },
+  echoes: { name: "underpass_echo_replies_total", help: "Echo requests answered." },
+  resets: { name: "underpass_tcp_resets_total", help: "TCP resets sent to the device." },
+  icmpErrors: { name: "underpass_icmp_errors_total", help: "ICMP errors sent to the device." },
 } as const satisfies Rows;
 
 /** The reasons that tun2socks adds to labels. */
