@@ -129,7 +129,7 @@ describe("layers", () => {
   });
 });
 
-/** A context with the exports of a file, and nothing that is not ECMAScript. @param name  of the object that has them */
+/** A context with the exports of a file and otherwise only ECMAScript. @param name  of the object that contains them */
 async function bareContext(file: string, name: string): Promise<Context> {
   const bundle = await build({
     entryPoints: [file],

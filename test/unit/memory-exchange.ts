@@ -4,7 +4,7 @@ import type { OnDatagrams } from "../../src/host/io/udp-io.ts";
 import { formatAddress } from "../../src/wire/socket-address.ts";
 import { MemoryWorld, remoteOf } from "./memory-system.ts";
 
-/** Runs by {@link step} until there is a result. */
+/** Calls {@link step} until there is a result. */
 export interface Exchange {
   step(): void;
   readonly result: { value: string | undefined };

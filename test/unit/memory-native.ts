@@ -73,7 +73,7 @@ export class MemoryNet {
     };
   }
 
-  /** A process. @param ip  that it sends from, unless a socket is bound to another */
+  /** A process. @param ip  from which it sends, unless a socket is bound to another */
   process(ip: string): { readonly native: MemoryNative; readonly system: System } {
     const native = new MemoryNative(this, ip);
     this.#natives.push(native);
@@ -99,7 +99,7 @@ export class MemoryNet {
     this.#datagrams.push({ from, to, bytes, fromText: formatAddress(from), toText: formatAddress(to) });
   }
 
-  /** Handles everything that needs no time to pass. */
+  /** Handles everything that is due without time passing. */
   async settle(): Promise<void> {
     for (let idle = 0; idle < 3; ) {
       for (let i = 0; i < 8; i++) await Promise.resolve();
@@ -188,7 +188,7 @@ interface Stream {
   onWritable: () => void;
   /** The system has not accepted all of the script's last write: `onWritable` is due. */
   owes: boolean;
-  /** Of a shortcut's write. */
+  /** The rest of a shortcut's write. */
   rest: Uint8Array;
   endsAfterRest: boolean;
   /** Shortcuts may read. */
@@ -204,7 +204,7 @@ interface Shortcut {
   readonly address: string;
   readonly addressBytes: AddressBytes;
   readonly header: Uint8Array;
-  /** Of packets, whose application's address is `source`. */
+  /** A shortcut of packets; `source` is the application's address. */
   readonly device?: MemoryDevice | undefined;
   readonly source?: AddressBytes;
   readonly dscp?: number;
@@ -216,7 +216,7 @@ interface Shortcut {
   hasEnded: boolean;
 }
 
-/** A device that native I/O reads: of packets that are not fragmented, it knows UDP. */
+/** A device that native I/O reads. It recognizes UDP in packets that are not fragmented. */
 export class MemoryDevice implements Device {
   readonly description = "fd:9";
   readonly virtio = false;

@@ -16,7 +16,7 @@ const files = (folder: string, ending: string) =>
 describe("native/io", () => {
   let headers = "";
   beforeAll(() => {
-    // Of what stands beside libuv's headers, nothing else may be found.
+    // No other files beside libuv's headers may be found.
     headers = mkdtempSync(join(tmpdir(), "underpass-headers-"));
     for (const name of ["uv.h", "uv"]) symlinkSync(join(HEADERS, name), join(headers, name));
   });

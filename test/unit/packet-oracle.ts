@@ -182,8 +182,8 @@ function ipText(bytes: Buffer): string {
 /**
  * Reads a packet of 20-byte IPv4 or plain IPv6 headers (a fragment header may follow).
  *
- * @param checksum  "whole": its checksums must be right; "partial": the transport's must be its pseudo header's sum,
- * complemented nowhere; "unseen": not looked at
+ * @param checksum  "whole": its checksums must be right; "partial": the transport's must be its pseudo header's sum, not complemented;
+ *        "unseen": not checked
  * @throws Error for anything that is not well-formed
  */
 export function inspect(packet: Uint8Array, checksum: "whole" | "partial" | "unseen" = "whole"): Inspected {

@@ -18,11 +18,11 @@ const KEY = new TextEncoder().encode("0123456789abcdef");
 const folder = mkdtempSync(join(tmpdir(), "underpass-options-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-// Wrong values are what is tested, so that the types must not refuse them first.
+// The tests pass wrong values, which the types must not refuse first.
 const resolveLocal = (input: unknown) => resolveUdpLocalOptions(input as UdpLocalOptions);
 const resolveServer = (input: unknown) => resolveUdpServerOptions(input as UdpServerOptions);
 
-/** What is thrown: one line of a UsageError, without the text of its code. */
+/** The thrown UsageError: one line, without the text of its code. */
 function complaint(act: () => unknown): string {
   try {
     act();
@@ -663,7 +663,7 @@ describe("command line and config file", () => {
     const url = "ss://aes-256-gcm:p@0.0.0.0:8388/?plugin=obfs-server%3Bobfs%3Dtls";
     const { values } = gatherOptions(line, ["--ss-config", path])!;
     expect(values.shadowsocks).toBe(url);
-    // It has a password, so that nobody else gets in without a key of ours.
+    // The listener has a password, so it needs no key of ours.
     expect(resolveUdpServerOptions(values).listen).toEqual([url]);
     const both = resolveUdpServerOptions({ ...values, listen: ["127.0.0.1:1"] });
     expect(both.listen).toEqual(["127.0.0.1:1", url]);

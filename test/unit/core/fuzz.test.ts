@@ -361,7 +361,7 @@ describe("200,000 chunks of random and mutated capsules after the handshake", ()
     let rows = 0;
     for (let i = 0; i < 200_000; i++) {
       if (connection >= 0 && i % 100 === 0) {
-        // A mutant may have started an unknown capsule that swallows the rest.
+        // A mutant may have started an unknown capsule that consumes the rest.
         server.handleDisconnected(network.now, connection);
         connection = -1;
       }

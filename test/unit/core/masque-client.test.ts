@@ -63,7 +63,7 @@ describe("a client of standard MASQUE", () => {
   const lanesOf = (kind: "connect" | "disconnect") =>
     outputs().flatMap((output) => (output.kind === kind ? [output.lane] : []));
 
-  /** What is written on a lane. */
+  /** The bytes that are written on a lane. */
   function written(lane: number): string {
     const parts: Uint8Array[] = [];
     for (
@@ -77,7 +77,7 @@ describe("a client of standard MASQUE", () => {
     return hex(...parts);
   }
 
-  /** What arrives on a lane comes from these addresses. */
+  /** The sources of datagrams that arrive on a lane. */
   function received(lane: number, ...parts: readonly Uint8Array[]): (AddressBytes | undefined)[] {
     const chunk = Buffer.concat(parts);
     const from: (AddressBytes | undefined)[] = [];
@@ -125,7 +125,7 @@ describe("a client of standard MASQUE", () => {
     expect(client.targetOf(1)!.bind).toBe(false);
     for (const lane of [1, 2]) client.handleConnected(now, lane, false);
     expect([0, 1, 2].map(written)).toEqual([0, 1, 2].map(() => hex(datagram(0, "x"))));
-    // It is not asked again whether it binds.
+    // The proxy is not asked again whether it binds.
     send(one, "x", client.openAssociation(now, undefined, false));
     expect(lanesOf("connect")).toEqual([3]);
     expect(client.targetOf(3)!.bind).toBe(false);

@@ -13,7 +13,7 @@ const http = (authority = "example.com:17001") =>
   new ObfsHttpClient({ authority, method: "GET", path: "/" }, zeros);
 const tls = () => new ObfsTlsClient("example.com", zeros, () => 0x0102_0304);
 
-/** What a server was seen to answer, in front of `hello`. */
+/** A server's captured answer, followed by `hello`. */
 const HTTP_ANSWER = asciiBytes(
   "HTTP/1.1 101 Switching Protocols\r\nServer: nginx/1.10.9\r\nDate: Wed, 25 Nov 2026 23:41:36 GMT\r\n" +
     "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\nhello",

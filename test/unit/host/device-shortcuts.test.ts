@@ -23,7 +23,7 @@ class World {
   readonly host: Tun2SocksHost;
   readonly server: UdpServerHost;
   readonly native: MemoryNative;
-  /** What targets have got from an application, and it from them, each packet as text. */
+  /** The packets that targets received from an application, and it from them, as text. */
   readonly asked: string[] = [];
   #device!: MemoryDevice;
 
@@ -82,7 +82,7 @@ class World {
     );
   }
 
-  /** What was written to the device for an application: payloads, or fragments. */
+  /** The packets that were written to the device for an application: payloads, or fragments. */
   gotOf(app: number): string[] {
     return this.#device.written
       .map((packet) => inspect(packet, "unseen"))
@@ -101,12 +101,12 @@ class World {
     await this.net.settle();
   }
 
-  /** As many exchanges as it takes for a flow to have shortcuts both ways. */
+  /** The number of exchanges after which a flow has shortcuts both ways. */
   async warmUp(app: number, target = 0, more: Partial<IpFields> = {}): Promise<void> {
     for (let i = 0; i < 8; i++) await this.exchange(this.datagram(app, `w${i}`, target, more));
   }
 
-  /** How often the script is entered for one exchange. */
+  /** How often the script is called for one exchange. */
   async costOf(packet: Uint8Array): Promise<number> {
     const before = this.native.entered;
     await this.exchange(packet);
@@ -266,7 +266,7 @@ describe("random packets", () => {
         await world.net.settle();
       }
       await world.net.advance(random(12) === 0 ? 50_000 : 1_100 + random(4_000));
-      // When one expires is exact to a second.
+      // Expiry is exact to a second.
       const { associations: _, ...exact } = world.counts;
       counts.push(exact);
     }

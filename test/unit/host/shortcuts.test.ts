@@ -10,7 +10,7 @@ import { seededIntegers } from "../random.ts";
 
 const TARGETS = ["192.0.2.1", "192.0.2.2"].map((ip) => makeAddress(ip, 53)!);
 const FORWARDS = [5000, 5001].map((port) => makeAddress("127.0.0.1", port)!);
-/** Of times at which something expires: the grain of idleness. */
+/** Tolerance for expiry times: the grain of idleness. */
 const GRAIN_MS = 1_000;
 
 /** Both hosts with native I/O in memory, applications and targets, which echo, unless a datagram begins with `2/` or `3/`. */
@@ -20,10 +20,10 @@ class World {
   readonly server: UdpServerHost;
   readonly localNative: MemoryNative;
   readonly serverNative: MemoryNative;
-  /** What each application, and each target, has got. */
+  /** The datagrams that each application and each target received. */
   readonly got: string[][] = [];
   readonly asked: string[][] = TARGETS.map(() => []);
-  /** By the application whose number a datagram begins with: what sends back to where that came from. */
+  /** By the number of the application with which a datagram begins: the function that answers it. */
   readonly #answer: ((text: string) => void)[] = [];
   readonly #apps: ((bytes: Uint8Array, to: AddressBytes) => void)[] = [];
 
@@ -85,7 +85,7 @@ class World {
     await this.net.settle();
   }
 
-  /** As many bursts as it takes for a flow to have shortcuts both ways at both ends. */
+  /** The number of bursts after which a flow has shortcuts both ways at both ends. */
   async warmUp(app: number, forward: number): Promise<void> {
     for (let i = 0; i < 8; i++) await this.burst(app, forward, 1, `w${i}-`);
   }
@@ -271,7 +271,7 @@ describe("a shortcut", () => {
   });
 });
 
-/** The descriptor of the client's only lane: the last that was opened. */
+/** The descriptor of the client's only lane: the most recently opened one. */
 function laneOf(world: World): number {
   return world.localNative.descriptors.at(-1)!;
 }
@@ -342,15 +342,17 @@ describe("a SOCKS5 client", () => {
   });
 });
 
-/** A DATAGRAM of the first context that a client registers, in datagrams of which any part may be taken for one. */
+/**
+ * A DATAGRAM capsule of the first context that a client registers, as the content of datagrams, so that any part of them may look like one.
+ */
 const CAPSULE = "\u0000\u0004\u0002abc";
 
 describe("random traffic", () => {
   async function run(seed: number, hasShortcuts: boolean) {
-    // Which one is evicted depends on the order of flows in a batch.
+    // The evicted association depends on the order of flows in a batch.
     const isFull = seed % 2 === 0;
     const limits = { maxAssociations: isFull ? 4 : 64, idleTimeoutS: 30, activeIdleTimeoutS: 45 };
-    // Seldom, so that some flows rest longer than they may in one epoch.
+    // Rarely, so that some flows are idle for longer than an epoch allows.
     const heartbeatMs = 40_000;
     const world = new World(
       seed,
@@ -374,7 +376,7 @@ describe("random traffic", () => {
           const count = 1 + random(12);
           for (let i = 0; i < count; i++) {
             const text = `${app}/${step}.${round}.${i}`.padEnd(length, CAPSULE);
-            // The last two get datagrams that they have not asked for, once their target knows them.
+            // The last two get unrequested datagrams once their target knows them.
             if (app < 4 || !world.push(app, text)) world.send(app, FORWARDS[app % 2], bytesOf(text));
           }
         }
@@ -392,7 +394,7 @@ describe("random traffic", () => {
       ...{ associations, contexts, resumed },
     }));
     const { carried } = localNative;
-    // Flows may overtake each other, and have never had an order.
+    // Flows may overtake each other; their mutual order is undefined.
     const flows = got.map((_, app) => asked.flat().filter((text) => text.startsWith(`${app}/`)));
     return { got, flows, counts, states, closed: serverNative.closed, carried };
   }

@@ -35,7 +35,7 @@ describe.skipIf(!isThere)("native UDP", () => {
     for (const socket of open.splice(0)) socket.close();
   });
 
-  /** A socket that keeps what it hears; with `told`, of unreachable targets too. */
+  /** A socket that records received datagrams and, with `told`, reports of unreachable targets. */
   function listen(
     family: 4 | 6,
     told?: Told[],
@@ -91,7 +91,7 @@ describe.skipIf(!isThere)("native UDP", () => {
   const remoteOf = (socket: UdpSocket, family: 4 | 6) =>
     new Remote(makeAddress(family === 4 ? "127.0.0.1" : "::1", socket.port)!);
 
-  /** Numbered payloads of the sizes given, one behind the other. */
+  /** Numbered payloads of the given sizes, one after the other. */
   function payloads(sizes: readonly number[]): { data: Uint8Array; offsets: number[] } {
     const data = new Uint8Array(sizes.reduce((sum, size) => sum + size, 0));
     const offsets: number[] = [];
@@ -104,7 +104,7 @@ describe.skipIf(!isThere)("native UDP", () => {
     return { data, offsets };
   }
 
-  /** How many of some datagrams are delivered in the second turn after they were sent to a socket that was just read. */
+  /** The number of datagrams that are delivered in the second turn after they were sent to a socket that was just read. */
   async function promptOf(latency: LatencyClass, tries: number): Promise<number> {
     const a = listen(4);
     const b = listen(4);
@@ -261,7 +261,7 @@ describe.skipIf(!isThere)("native UDP", () => {
     expect(b.heard[0].payload.length).toBe(3);
   });
 
-  /** A socket bound to any address that sends back what it hears, to where `remoteFor` says. */
+  /** A socket bound to any address that echoes datagrams to the address that `remoteFor` returns. */
   function echo(remoteFor: (source: AddressBytes, local: number) => Remote): UdpSocket {
     const socket = io().open({
       family: 4,
@@ -311,7 +311,7 @@ describe.skipIf(!isThere)("native UDP", () => {
       const remote = known ?? new Remote(source, local);
       remotes.set(local, remote);
       const other = [...remotes.values()].find((each) => each !== remote && each.batch > remote.batch);
-      // As if both stood at one place of the batch: then their numbers alone tell them apart.
+      // As if both were at one place of the batch, so that only their numbers distinguish them.
       if (other !== undefined) Object.assign(remote, { batch: other.batch, batchOffset: other.batchOffset });
       return remote;
     });
@@ -320,7 +320,7 @@ describe.skipIf(!isThere)("native UDP", () => {
     const payload = [2, 3].map((last) => new Uint8Array(1200).fill(last));
     for (let round = 0; round < 8; round++) {
       for (const [i, remote] of hosts.entries()) {
-        // Runs that one send takes, and single ones in turns.
+        // Runs that leave as one send alternate with single datagrams.
         for (let n = 0; n < 32 >> round; n++) client.socket.send(undefined, payload[i], 0, 1200, remote);
         if (round > 5) client.socket.send(undefined, payload[i], 0, 1200, remote);
       }
@@ -354,7 +354,7 @@ describe.skipIf(!isThere)("native UDP", () => {
   describe.skipIf(process.platform !== "linux")("with errors told", () => {
     const FAMILIES = [4, 6] as const;
 
-    /** A port of the loopback where nobody listens. */
+    /** A loopback port on which nothing listens. */
     function closedPort(family: 4 | 6): Remote {
       const { socket } = listen(family);
       const remote = remoteOf(socket, family);
@@ -392,7 +392,7 @@ describe.skipIf(!isThere)("native UDP", () => {
           const before = wanted.length;
           for (let i = 0; i < 30; i++) {
             a.socket.send(undefined, data, 0, 100 + (i % 3 === 0 ? i : 0), gone);
-            // Of one size in rounds with even numbers: these leave as one send.
+            // In even rounds all have one size, and leave as one send.
             const size = round % 2 === 0 ? 700 : 700 + i;
             if (i % 2 === 0) continue;
             a.socket.send(undefined, data, 0, size, good);
@@ -415,7 +415,7 @@ describe.skipIf(!isThere)("native UDP", () => {
     it("reports what the system itself refuses to send, in the same turn or the next", async () => {
       const told: Told[] = [];
       const a = listen(4, told);
-      // Not without SO_BROADCAST.
+      // Sending to it requires SO_BROADCAST.
       const broadcast = new Remote(makeAddress("127.255.255.255", 9)!);
       a.socket.send(undefined, new Uint8Array(1), 0, 1, broadcast);
       expect(io().flush()).toBe(1);
@@ -449,7 +449,7 @@ describe.skipIf(!isThere)("native UDP", () => {
       await a.until(1);
       const before = timing.uvMetricsInfo!.loopCount;
       await new Promise((done) => setTimeout(done, 100));
-      // One that found the socket ready again and again would have turned thousands of times.
+      // A loop that repeatedly found the socket ready would have made thousands of turns.
       expect(timing.uvMetricsInfo!.loopCount - before).toBeLessThan(100);
     });
   });
@@ -466,7 +466,7 @@ describe.skipIf(!isThere)("native UDP", () => {
     expect(bind(first.port, true).port).toBe(first.port);
     expect(errors).toEqual([]);
     expect(bind(first.port, false).port).toBe(0);
-    // Told when the caller has the socket.
+    // Reported once the caller has the socket.
     await new Promise((done) => setImmediate(done));
     expect(errors[0].code).toBe("EADDRINUSE");
   });

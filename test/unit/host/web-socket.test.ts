@@ -12,7 +12,7 @@ const bytesOf = (hex: string) =>
   Uint8Array.from(hex.match(/[0-9a-f]{2}/g) ?? [], (byte) => parseInt(byte, 16));
 const random = (length: number) => Uint8Array.from({ length }, (_, i) => (i * 37 + 11) & 255);
 
-/** Payloads of all that is read, cut where the lengths say. */
+/** The payloads of everything that is read, in pieces of these lengths. */
 function readAll(reader: WebSocketReader, bytes: Uint8Array, cuts: readonly number[] = []): Uint8Array {
   const payloads: Uint8Array[] = [];
   for (let at = 0, i = 0; at < bytes.length; i++) {
@@ -35,7 +35,7 @@ function joined(parts: readonly Uint8Array[]): Uint8Array {
   return bytes;
 }
 
-/** Where two of them begin to differ, or -1. */
+/** The offset at which two of them begin to differ, or -1. */
 function firstDifference(a: Uint8Array, b: Uint8Array): number {
   if (a.length !== b.length) return Math.min(a.length, b.length);
   return a.findIndex((byte, i) => byte !== b[i]);
@@ -103,7 +103,7 @@ describe("frames of WebSockets", () => {
       readAll(reader, bytesOf(hex), cuts);
       expect(reader.fault?.code).toBe(code);
       expect(reader.fault?.error.code).toBe("ERR_WEB_SOCKET_MALFORMED");
-      // Nothing behind it is read.
+      // Nothing after it is read.
       expect(readAll(reader, bytesOf("8281 00000000 41"))).toHaveLength(0);
     }
   });

@@ -28,7 +28,7 @@ function push(end: ReturnType<typeof makeEnd>, now: number, flow: number, count:
   for (let i = 0; i < count; i++) end.scheduler.push(now, flow, 2, allowed, new Uint8Array(1200), 0, 1200);
 }
 
-/** What each lane writes now. */
+/** The bytes that each lane writes now. */
 function write(end: ReturnType<typeof makeEnd>, now: number): { lane: number; bytes: Uint8Array }[] {
   const out = new Uint8Array(131_072);
   const written: { lane: number; bytes: Uint8Array }[] = [];
@@ -44,7 +44,7 @@ function accept(end: ReturnType<typeof makeEnd>, now: number, sequence: number):
   return end.scheduler.accept(now, sequence, -1, 1, new Uint8Array(1), 0, 1);
 }
 
-/** What the first receipt tells as the time, in microseconds. */
+/** The clock in the first receipt, in microseconds. */
 function receiptClock(written: { bytes: Uint8Array }[]): number {
   for (const { bytes } of written) {
     const reader = new CapsuleReader("receipts");
@@ -56,7 +56,7 @@ function receiptClock(written: { bytes: Uint8Array }[]): number {
   throw new Error("no receipt");
 }
 
-/** Takes in what a lane brought. @returns the sequence numbers of the datagrams that are not copies */
+/** Handles the bytes of a lane. @returns the sequence numbers of the datagrams that are not copies */
 function read(end: ReturnType<typeof makeEnd>, now: number, lane: number, bytes: Uint8Array): number[] {
   const reader = new CapsuleReader("receipts");
   const fresh: number[] = [];
@@ -73,7 +73,7 @@ function read(end: ReturnType<typeof makeEnd>, now: number, lane: number, bytes:
   return fresh;
 }
 
-/** Numbers of the datagrams in what a lane wrote. */
+/** Numbers of the datagrams in a lane's bytes. */
 function sequencesOf(bytes: Uint8Array): number[] {
   const reader = new CapsuleReader("receipts");
   const numbers: number[] = [];
@@ -132,7 +132,7 @@ describe("LaneScheduler", () => {
     const before = receiptClock(write(other, 2_002));
     push(other, 2_003, 0, 1);
     expect(write(other, 2_003).flatMap(({ lane, bytes }) => read(one, 0, lane, bytes))).toEqual([0]);
-    // The clock of the next process begins anew, and 400 ms have passed.
+    // The next process has another clock, and 400 ms have passed.
     const next = makeEnd(2, (scheduler) => scheduler.resume(5, other.scheduler.progress(2_010), 400));
     expect([...Array(3).keys()].map((number) => accept(next, 5, number))).toEqual([false, false, false]);
     for (const lane of [0, 1]) one.scheduler.laneUp(1_000_500, lane, 65_530 + lane);
@@ -168,7 +168,7 @@ describe("LaneScheduler", () => {
 
   it("sends an overdue datagram a third time if its copy is held up too, but not a fourth time", () => {
     const [one, other] = [makeEnd(8), makeEnd(8)];
-    /** Lanes that carry `stuck` stand before a hole from then on; what others carry arrives and is receipted. */
+    /** Lanes that carry `stuck` have a hole from then on; datagrams on others arrive and are receipted. */
     const holes = new Set<number>();
     let stuck = -1;
     let times = 0;
@@ -231,7 +231,7 @@ describe("LaneScheduler", () => {
     expect(write(end, 3)).toEqual([]);
     end.scheduler.setBusy(0, false);
     expect(write(end, 4).map(({ lane }) => lane)).toEqual([0]);
-    // Those on lane 0 may not go there either when it is lost.
+    // Datagrams of lane 0 must not use it either after that lane is lost.
     end.scheduler.laneDown(5, 0);
     expect(write(end, 6)).toEqual([]);
     expect(end.store.bytes).toBe(0);
@@ -275,7 +275,7 @@ describe("LaneScheduler", () => {
     expect([0, 1, 2]).toContain(scheduler.controlLane());
     expect(scheduler.registrationLanes()).toBe(1 << scheduler.controlLane());
     for (const lane of [0, 1, 2]) scheduler.setBusy(lane, false);
-    // All late, but for the last, which has nothing.
+    // All lanes are late except the last, which has nothing.
     push(end, 0, BULK, 1, 0b001);
     push(end, 0, BULK + 1, 1, 0b010);
     write(end, 0);

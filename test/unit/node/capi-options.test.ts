@@ -22,7 +22,7 @@ describe("options of the C library", () => {
     const { values, nameField } = gather({ "--lanes": "4", "--forward": ["127.0.0.1:1=127.0.0.1:2"] });
     expect(values).toEqual({ lanes: 4, forwards: ["127.0.0.1:1=127.0.0.1:2"] });
     expect(nameField(["forwards", 0])).toBe("--forward");
-    // One that was not given, too.
+    // Also one that was not given.
     expect(nameField(["psk"])).toBe("--psk-file");
   });
 

@@ -21,10 +21,10 @@ const { parts, scripts } = JSON.parse(readFileSync(join(folder, "scripts.json"),
 };
 afterAll(() => rmSync(folder, { recursive: true }));
 
-/** The sources, in src/, that an instance holds from the start. */
+/** The sources in src/ that an instance loads at its start. */
 function sourcesOf(role: string): string[] {
   const names = new Set([`${role}.js`]);
-  // A set that is walked takes what is added meanwhile.
+  // Iterating a set includes elements that are added meanwhile.
   for (const name of names) {
     for (const imported of scripts.find((script) => script.name === name)!.imports) names.add(imported);
   }

@@ -14,7 +14,7 @@ import { nodeLoop } from "../../../src/node/system.ts";
 import { nodeErrors } from "../../../src/node/system-text.ts";
 import { Listener, native, openPair, TCPS } from "./open-stream.ts";
 
-/** More than the system takes at once while nobody reads. */
+/** More than the system accepts at once while nothing reads. */
 const MUCH_BYTES = 64 * 1024 * 1024;
 const IDENTITY: StreamCoding = {
   hasStarted: true,
@@ -48,7 +48,7 @@ describe.each(KINDS)("a stream of bytes, %s", (kind, tcp, wrap) => {
     peer.destroy();
   });
 
-  /** All that the peer reads up to the end of the stream. */
+  /** Everything that the peer reads up to the end of the stream. */
   async function readByPeer(): Promise<Buffer> {
     const pieces: Buffer[] = [];
     peer.on("data", (data) => void pieces.push(data)).resume();

@@ -10,7 +10,7 @@ import { nodeErrors } from "../../../src/node/system-text.ts";
 
 export const native = loadNativeModule();
 
-/** Connections over node:net, and over the native module where it was built. */
+/** Connections over node:net and, if it was built, over the native module. */
 export const TCPS: [string, Tcp][] = [["plain", plainTcp]];
 if (!(native instanceof Error)) TCPS.push(["native", new NativeTcp(native, nodeErrors)]);
 else if (process.env.CI !== undefined) throw native;
@@ -36,7 +36,7 @@ export function connect(tcp: Tcp, port: number): Promise<ByteStream> {
   );
 }
 
-/** Keeps what it hears. */
+/** Records events. */
 export class Listener implements ByteStreamEvents {
   readonly pieces: Buffer[] = [];
   /** What happened, in order: `bytes`, `end`, `written`, `close`. */

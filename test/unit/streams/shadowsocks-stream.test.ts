@@ -145,7 +145,7 @@ describe("a coded stream whose opening is not accepted at once", () => {
     const stream = new CodedByteStream(nodeLoop, inner, coding);
     const heard = new Listener();
     stream.start(heard);
-    // As long as data may go together with what precedes it.
+    // The time in which data may be sent together with the preceding bytes.
     await new Promise((done) => setTimeout(done, 60));
     const data = Buffer.from("data");
     expect(stream.write(data, false, true)).toBe(false);

@@ -8,7 +8,7 @@ import { openPair, TCPS } from "./open-stream.ts";
 
 const opened: Socket[] = [];
 
-/** All that a socket reads up to its end, or the code of the error that ended it. */
+/** Everything that a socket reads up to its end, or the code of the error that ended it. */
 async function heard(socket: Socket): Promise<string> {
   const pieces: Buffer[] = [];
   try {
@@ -19,7 +19,7 @@ async function heard(socket: Socket): Promise<string> {
   return Buffer.concat(pieces).toString();
 }
 
-/** Whether the peer of a socket that has read a FIN sent a reset afterwards: then it cannot be written to. */
+/** Whether the peer of a socket that has read a FIN sent a reset afterwards, so that writing to it fails. */
 async function isReset(socket: Socket): Promise<boolean> {
   return new Promise((done) =>
     socket.write("x", (error) => done((error as NodeJS.ErrnoException)?.code === "EPIPE")),
@@ -126,7 +126,7 @@ describe.each(TCPS)("relayTcp over %s streams", (_, tcp) => {
   it("resets both if the peer of a half-open connection reads nothing for the idle time", async () => {
     const { client, target, closed } = await makeRelay({ halfOpenIdleMs: 50 });
     client.pause().end("x");
-    // More than the kernel and the relay hold.
+    // More than the kernel and the relay can hold.
     const size = 32 * 1024 * 1024;
     target.end(Buffer.alloc(size));
     await closed;

@@ -9,7 +9,7 @@ import { TransferPacing } from "../../../src/host/stream/transfer-pacer.ts";
 const FLOWS = new FlowTable();
 FLOWS.reserve(1);
 
-/** A loop whose time moves only when it is told to. */
+/** A loop whose time advances only on request. */
 class StillLoop implements Loop {
   time = 0;
   readonly #timers: { at: number; callback: () => void }[] = [];
@@ -50,7 +50,7 @@ class StillLoop implements Loop {
   }
 }
 
-/** A relay that reads all that it may, a chunk in each millisecond. */
+/** A relay that reads as much as it may, one chunk per millisecond. */
 class Reader implements PacedReader {
   bytes = 0;
   most = 0;
@@ -72,7 +72,7 @@ class Reader implements PacedReader {
   }
 }
 
-/** Milliseconds with a call, receipts that took `delay`, and readers of 2,500 bytes each. */
+/** Runs for some milliseconds with a call, receipts that took `delay`, and readers of 2,500 bytes each. */
 function run(
   loop: StillLoop,
   watch: PathWatch,
@@ -103,7 +103,7 @@ describe("pacing of transfers", () => {
     const readers = [new Reader(), new Reader(), new Reader()];
     run(loop, watch, pacing, readers, 1_000, 25);
     expect(readers.every(({ most, isWaiting }) => most === 0 && !isWaiting)).toBe(true);
-    // The queue does not end: once the buffers are bounded, next to nothing is read.
+    // The queue persists: once the buffers are limited, hardly anything is read.
     run(loop, watch, pacing, readers, 2_000, 80);
     const before = readers.map(({ bytes }) => bytes);
     run(loop, watch, pacing, readers, 2_000, 80);

@@ -14,7 +14,7 @@ import { chooseIo } from "../../../src/node/io/io.ts";
 import { nodeSystem } from "../../../src/node/system.ts";
 import { Listener } from "./open-stream.ts";
 
-/** More than the system takes at once while nobody reads. */
+/** More than the system accepts at once while nothing reads. */
 const MUCH_BYTES = 64 * 1024 * 1024;
 
 const system = nodeSystem(chooseIo("plain", "balanced", silentLogger));
@@ -99,7 +99,7 @@ describe("a WebSocket as a byte stream", () => {
     const much = Buffer.alloc(MUCH_BYTES);
     for (let i = 0; i < much.length; i += 4096) much[i] = i >> 12;
     expect(bytes.write(much)).toBe(false);
-    // In messages that any peer takes.
+    // In messages of a size that any peer accepts.
     const got: Buffer[] = [];
     const whole = new Promise<void>((done) => {
       peer.on("message", (data: Buffer) => {
@@ -161,7 +161,7 @@ describe("a WebSocket as a byte stream", () => {
           done();
         });
     });
-    // As far as the system's buffers go.
+    // As much as the system's buffers hold.
     await new Promise((done) => setTimeout(done, 300));
     expect(isWaiting).toBe(true);
     const { heard } = open();

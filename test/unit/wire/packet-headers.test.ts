@@ -63,7 +63,7 @@ describe("checksums", () => {
     const words = fc.uint8Array({ minLength: 12, maxLength: 12 });
     fc.assert(
       fc.property(fc.uint8Array({ minLength: 1, maxLength: 60 }), words, words, (rest, before, after) => {
-        // Not all zeros: then 0000 and ffff are two names of the same sum.
+        // Not all zeros, because 0000 and ffff would then be the same sum.
         const fixed = Buffer.concat([Buffer.from([1, 0]), rest]);
         const old = slowChecksum(before, fixed);
         const updated = updateChecksum(old, sumBytes(before, 0, 12, 0), sumBytes(after, 0, 12, 0));

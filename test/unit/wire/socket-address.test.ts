@@ -56,7 +56,7 @@ const ipv6Text = fc
     return `${parts.slice(0, gap).join(":")}::${parts.slice(gap).join(":")}`;
   });
 
-/** ipaddr.js takes any IPv4 at the end for a mapped one: it gets that in two groups. */
+/** ipaddr.js treats any IPv4 at the end as mapped, so it gets that part as two groups. */
 function inGroups(text: string): string {
   return text.replace(/(\d+)\.(\d+)\.(\d+)\.(\d+)$/, (_, ...parts) => {
     const [a, b, c, d] = parts.map(Number);

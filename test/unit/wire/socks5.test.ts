@@ -31,8 +31,8 @@ const address = fc
   .filter((made) => made !== undefined);
 
 /**
- * What a decoder must answer for every beginning of a message: never more needed than is missing, and at the end the
- * value with nothing of what follows.
+ * Checks a decoder for every prefix of a message: it never asks for more than is missing, and finally returns the value without the bytes
+ * that follow.
  */
 function expectWhole<Value>(
   decode: (bytes: Uint8Array, end: number) => Decoded<Value>,

@@ -31,9 +31,9 @@ const decode = (text: string) => {
   return decodeHead(bytes, bytes.length);
 };
 
-/** As {@link decodeHead}, by expressions over the whole text. */
+/** Like {@link decodeHead}, by regular expressions over the whole text. */
 function decodeNaively(text: string): HttpHead | undefined {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are the ones to refuse.
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are the characters to refuse.
   if (/[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)/.test(text)) return undefined;
   const [, startLine, rest] = /^([^ \t\r\n][^\r\n]*)\r?\n((?:[^\r\n]+\r?\n)*)\r?\n$/.exec(text) ?? [];
   if (startLine === undefined || /^[ \t]/.test(rest)) return undefined;
@@ -245,7 +245,7 @@ describe("trimBlanks", () => {
 });
 
 describe("HeadBuffer", () => {
-  /** Feeds pieces of these lengths. @returns the head and where it ended, -1 or -2 as `take` gave it last */
+  /** Feeds pieces of these lengths. @returns the head and where it ended; or -1 or -2, the last result of `take` */
   function take(bytes: Uint8Array, cuts: readonly number[]): { end: number; head: Uint8Array } {
     const buffer = new HeadBuffer();
     let end = -1;

@@ -15,15 +15,15 @@ const target = makeAddress("a.test", 443)!;
 const bound = makeAddress("192.0.2.1", 5)!;
 
 interface Outcome {
-  /** What the handshake wrote. */
+  /** The bytes that the handshake wrote. */
   readonly written: Uint8Array;
   /** `need`, `connected` or the code of the failure. */
   readonly end: string;
-  /** What the target gets to read: nothing of it may be lost. */
+  /** The bytes for the target, none of which may be lost. */
   readonly behind: Uint8Array;
 }
 
-/** Hands over pieces as a host does: empty ones after each write, none after the end. */
+/** Passes pieces in as a host does: empty ones after each write, none after the end. */
 function shake(handshake: ConnectHandshake, pieces: readonly Uint8Array[]): Outcome {
   const written = [handshake.start()];
   for (const [index, piece] of pieces.entries()) {
@@ -42,7 +42,7 @@ function shake(handshake: ConnectHandshake, pieces: readonly Uint8Array[]): Outc
   return { written: concat(...written), end: "need", behind: new Uint8Array(0) };
 }
 
-/** Good answers of a proxy and mutants of them must have one outcome, however they are cut. */
+/** Good answers of a proxy, and mutants of them, must give the same result however they are cut. */
 function expectSameHoweverCut(
   make: () => ConnectHandshake,
   answers: readonly Uint8Array[],

@@ -17,7 +17,7 @@ const associate = encodeMessage(3, ANYWHERE);
 const password = (user: string, word: string) => encodeUserPassword(utf8Bytes(user), utf8Bytes(word));
 const rightPassword = password(CREDENTIALS.user, CREDENTIALS.password);
 
-/** All that a connection says, as text: `write 05 00`, `request connect a.test:443`, `closed ERR_...`. */
+/** All outputs of a connection, as text: `write 05 00`, `request connect a.test:443`, `closed ERR_...`. */
 function outputs(machine: Socks5ServerConnection): string[] {
   const texts: string[] = [];
   for (let output = machine.pollOutput(); output !== undefined; output = machine.pollOutput()) {

@@ -37,7 +37,7 @@ describe("ReplayGuard", () => {
     const steps = fc.array(
       fc.record({
         wait: fc.oneof(fc.nat(1_000), fc.nat(VALID_MS / 2), fc.nat(3 * VALID_MS)),
-        /** An older nonce to send again, counted from the last one; undefined for a new one. */
+        /** An earlier nonce to repeat, counted back from the last one; undefined for a new one. */
         again: fc.option(fc.nat(5), { nil: undefined, freq: 2 }),
       }),
       { maxLength: 60, size: "max" },

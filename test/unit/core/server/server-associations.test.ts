@@ -6,7 +6,7 @@ import { makeAddress } from "../../../../src/wire/socket-address.ts";
 import { seededCryptography } from "../../../sim/network.ts";
 
 const TARGET = makeAddress("192.0.2.1", 53)!;
-/** No part of a connection is looked at here. */
+/** These tests use no part of a connection. */
 const CONNECTION = {} as Connection;
 
 function setUp(limits: {
@@ -42,7 +42,7 @@ function setUp(limits: {
       sessions.push(session);
       return session;
     },
-    /** Opens an association that gets so many answers, ten seconds after the one before. */
+    /** Opens an association, ten seconds after the previous one, that gets this many answers. */
     open: (session: Session, answers: number) => {
       now += 10_000;
       const id = session.associationById.size + 1;

@@ -10,7 +10,7 @@ import { writeVarint } from "../../../../src/wire/varint.ts";
 
 type Capsule = readonly [type: number, value: readonly number[]];
 
-/** The naive twin: the whole stream at once. */
+/** The naive counterpart: decodes the whole stream at once. */
 function encode(capsules: readonly Capsule[]): Uint8Array {
   const parts = capsules.flatMap(([type, value]) => {
     const header = new Uint8Array(16);
@@ -20,7 +20,7 @@ function encode(capsules: readonly Capsule[]): Uint8Array {
   return Uint8Array.from(parts);
 }
 
-/** What a reader makes of a stream that comes in pieces of these lengths. */
+/** The capsules that a reader returns for a stream in pieces of these lengths. */
 function read(reader: CapsuleReader, bytes: Uint8Array, cuts: readonly number[]): Capsule[] | number {
   const capsules: Capsule[] = [];
   let turn = 0;
@@ -54,7 +54,7 @@ describe("CapsuleReader", () => {
         (capsules, cuts) => {
           const reader = new CapsuleReader("extension");
           expect(read(reader, encode(capsules), cuts)).toEqual(capsules.filter(isKnown));
-          // Nothing of them is left over.
+          // No bytes of them are left over.
           expect(read(reader, encode([[0, [7]]]), [])).toEqual([[0, [7]]]);
         },
       ),

@@ -20,7 +20,7 @@ function push(queue: SendQueue, now: number, flow: number, payload: Uint8Array):
 
 const bytes = (...values: number[]) => Uint8Array.from(values);
 
-/** [context, payload] of all that the queue gives out now. */
+/** [context, payload] of everything that the queue now returns. */
 function drain(queue: SendQueue, now: number, size = 1_000_000): [number, number[]][] {
   const out = new Uint8Array(size);
   const end = queue.fill(now, out, 0);

@@ -8,7 +8,7 @@ import { asciiBytes } from "../../../../src/wire/http/http-head.ts";
 import { formatAddress, makeAddress } from "../../../../src/wire/socket-address.ts";
 import { bytesOf, vectors } from "../../vectors.ts";
 
-/** The key of a method, and the salt of the client that was answered. */
+/** The key of a method, and the salt of the client whose request was answered. */
 const pattern = (length: number) => Uint8Array.from({ length }, (_, i) => i * 7 + (i >> 8));
 
 function decode(coding: StreamCoding, bytes: Uint8Array): string {
@@ -21,8 +21,8 @@ function decode(coding: StreamCoding, bytes: Uint8Array): string {
 }
 
 /**
- * What another implementation sent (SagerNet/sing-shadowsocks of 2023), captured: a client that asks for target.test:443, and a
- * server's answer to ours.
+ * Captured bytes of another implementation (SagerNet/sing-shadowsocks of 2023): a client that requests target.test:443, and a server's
+ * answer to our client.
  */
 describe("the 2022 edition, with another implementation:", () => {
   it.each(vectors("shadowsocks-2022.json"))("$name", ({ name, hex, unixSeconds, answer, answeredAt }) => {

@@ -28,7 +28,7 @@ const target = makeAddress("target.test", 443)!;
 const OBFS = [undefined, "http", "tls"] as const;
 const CASES = Object.keys(METHODS).flatMap((name) => OBFS.map((obfs) => [name, obfs] as const));
 
-/** As that of cuts.ts, but fast for long arrays. */
+/** Like the function of cuts.ts, but fast for long arrays. */
 const concat = (...parts: readonly Uint8Array[]) => new Uint8Array(Buffer.concat(parts));
 const bytesOf = (length: number) => Uint8Array.from({ length }, (_, i) => i * 7 + (i >> 8));
 const keyOf = (method: Method) => bytesOf(method.keyBytes);
@@ -38,7 +38,7 @@ function makeServer(method: Method, admit = (_: Uint8Array) => true): ServerCodi
   return new Server(crypto, method, keyOf(method), admit);
 }
 
-/** Both ends, and the server's without obfs. */
+/** Both ends, and the server's end without obfs. */
 function makePair(name: string, obfs: (typeof OBFS)[number]) {
   const method = METHODS[name];
   const Client = method.is2022 ? ShadowsocksClient2022 : ShadowsocksClient;
@@ -73,7 +73,7 @@ describe.each(CASES)("a client and a server with %s, obfs %s", (name, obfs) => {
             const pieces = lengths.length === 0 ? [sent] : cut(sent, [...lengths, 2_000]);
             const { bytes, error } = decodeAll(to, pieces);
             expect(error).toBe(undefined);
-            // Faster than toEqual by far.
+            // Much faster than toEqual.
             expect(Buffer.compare(bytes, concat(...parts))).toBe(0);
             expect(to.mayEnd).toBe(true);
           }

@@ -20,7 +20,7 @@ const EMPTY = new Uint8Array(0);
 const OF_2017 = Object.keys(METHODS).filter((name) => !METHODS[name].is2022);
 const OF_2022 = Object.keys(METHODS).filter((name) => METHODS[name].is2022);
 
-/** The host's ciphers, with random bytes from a seed and a clock that stands still. */
+/** The host's ciphers, with random bytes from a seed and a stopped clock. */
 function crypto(seed: number, unixSeconds = NOW): ShadowsocksCryptography {
   const random = seededRandom(seed);
   return {
@@ -37,7 +37,7 @@ function bytesOf(length: number): Uint8Array {
 function makeClient(name: string, seed = 1): { client: StreamCoding; key: Uint8Array; salt: Uint8Array } {
   const method = METHODS[name];
   const key = bytesOf(method.keyBytes);
-  // The client draws its salt first.
+  // The client generates its salt first.
   const salt = crypto(seed).random(method.keyBytes);
   const Client = method.is2022 ? ShadowsocksClient2022 : ShadowsocksClient;
   return { client: new Client(crypto(seed), method, key, target), key, salt };
@@ -48,7 +48,7 @@ interface Decoded {
   readonly error: string | undefined;
 }
 
-/** Decodes pieces as they come; the memory of each is overwritten afterwards, as a reader's buffer is. */
+/** Decodes pieces as they arrive; the memory of each is overwritten afterwards, like a reader's buffer. */
 function decodeAll(coding: StreamCoding, pieces: readonly Uint8Array[]): Decoded {
   const runs: Uint8Array[] = [];
   let error: string | undefined;
@@ -64,7 +64,7 @@ function decodeAll(coding: StreamCoding, pieces: readonly Uint8Array[]): Decoded
   return { bytes: concat(...runs), error };
 }
 
-/** What a server answers, and its length up to the first chunk. */
+/** A server's answer, and its length up to the first chunk. */
 function answer(name: string, key: Uint8Array, requestSalt: Uint8Array, payloads: Uint8Array[]): Uint8Array {
   const method = METHODS[name];
   const salt = bytesOf(method.keyBytes).reverse();
@@ -212,7 +212,7 @@ describe.each(Object.keys(METHODS))("a client with %s", (name) => {
       const { client, key, salt } = makeClient(name);
       const direction = new ReferenceDirection(METHODS[name], key, salt);
       client.encode(asciiBytes("x"));
-      // Two uses of the key are before it in either edition.
+      // In either edition, the key was used twice before it.
       for (let i = 0; i < 2; i++) direction.seal(EMPTY);
       const chunks = direction.openChunks(client.encode(bytesOf(length)));
       expect(Math.max(...chunks.map((chunk) => chunk.length))).toBe(most);
@@ -271,7 +271,7 @@ describe.each(Object.keys(METHODS))("a client with %s", (name) => {
     for (let length = 0; length <= whole.length; length++) {
       const { client } = makeClient(name);
       decodeAll(client, [whole.subarray(0, length)]);
-      // Without data a server of SIP004 may send its salt alone.
+      // Without data, a server of SIP004 may send only its salt.
       const isSaltAlone = length === METHODS[name].keyBytes && !METHODS[name].is2022;
       const mayEnd = isSaltAlone || [0, first.length, whole.length].includes(length);
       expect([length, client.mayEnd]).toEqual([length, mayEnd]);

@@ -170,7 +170,7 @@ describe("PacketEgress", () => {
             egress.open(association, undefined);
             send(egress, association, isIpv6 ? TARGET6 : TARGET4, data);
             const packets = takePackets(egress);
-            if (packets.length > 1) continue; // Over IPv6, the longest come in fragments, which an echo must not touch.
+            if (packets.length > 1) continue; // Over IPv6, the longest arrive in fragments, which an echo must not change.
             const [got] = receive(egress, packets.map(echoed));
             expect(got).toMatchObject({ association, remote: formatAddress(isIpv6 ? TARGET6 : TARGET4) });
             expect(Buffer.compare(got.data, data)).toBe(0);
@@ -260,17 +260,17 @@ describe("ICMP errors that come back to PacketEgress", () => {
       const { icmp, malformed, bad_checksum, association_closed } = egress.counters.drops;
       return [icmp, malformed, bad_checksum, association_closed];
     };
-    // From a port that is no association's.
+    // From a port that belongs to no association.
     const other = packet.slice();
     writeUint16(other, headerBytes, 9);
     expect(told(egress, [icmpError(other, type, code)])).toEqual([]);
     expect(drops()).toEqual([0, 0, 0, 1]);
-    // About TCP.
+    // An error about TCP.
     const tcp = packet.slice();
     tcp[isIpv4 ? 9 : 6] = 6;
     expect(told(egress, [icmpError(tcp, type, code)])).toEqual([]);
     expect(drops()).toEqual([1, 0, 0, 1]);
-    // Every bit of the message counts.
+    // Every bit of the message matters.
     const good = icmpError(packet, type, code);
     for (let at = headerBytes; at < good.length; at += 7) {
       const changed = good.slice();
@@ -278,7 +278,7 @@ describe("ICMP errors that come back to PacketEgress", () => {
       expect(told(egress, [changed])).toEqual([]);
     }
     expect(drops()[2]).toBeGreaterThan(50);
-    // To another address than the source of what it quotes.
+    // To an address other than the source of the quoted packet.
     const elsewhere = packet.slice();
     elsewhere[isIpv4 ? 15 : 23] ^= 1;
     const quoted = icmpError(elsewhere, type, code);
@@ -299,13 +299,13 @@ describe("ICMP errors that come back to PacketEgress", () => {
       [six.egress, icmpError(six.packets[0], 2, 0, 1280)],
     ] as const) {
       for (let i = 0; i < 20_000; i++) told(one, [mutate(random, good)]);
-      // Right checksums over too little.
+      // Correct checksums over truncated messages.
       for (let length = 0; length < 60; length++) told(one, [shortened(good, length)]);
     }
   });
 });
 
-/** Puts another packet into the quote of an error, and its checksum right. */
+/** Replaces the quoted packet of an error, and corrects the checksum. */
 function forgeQuote(error: Uint8Array, quote: Uint8Array, headerBytes: number): Uint8Array {
   const forged = error.slice();
   const at = headerBytes + 8;
@@ -313,7 +313,7 @@ function forgeQuote(error: Uint8Array, quote: Uint8Array, headerBytes: number): 
   return withIcmpChecksum(forged, headerBytes);
 }
 
-/** An error with only so many bytes of its message, of which every length and checksum is right. */
+/** An error with only this many bytes of its message, with all lengths and checksums correct. */
 function shortened(error: Uint8Array, messageBytes: number): Uint8Array {
   const headerBytes = error[0] >> 4 === 4 ? 20 : 40;
   const short = error.slice(0, headerBytes + messageBytes);

@@ -55,7 +55,7 @@ function machine(maxBytes = 4 * 1024 * 1024) {
   return { counters, reassembler, add };
 }
 
-/** The data of a whole packet with a plain header, whose checksum and length the oracle finds right. */
+/** The data of a complete packet with a plain header, whose checksum and length the oracle has verified. */
 function dataOf(version: number, whole: Buffer | undefined): Buffer | undefined {
   return whole?.subarray(version === 4 ? 20 : 40);
 }
@@ -77,7 +77,7 @@ describe.each([4, 6])("reassembly of IPv%i", (version) => {
             .sort((a, b) => a.key - b.key)
             .map(({ piece }) => piece);
           const wholes = sequence.flatMap((piece) => add(piece) ?? []);
-          // What is repeated after the end begins a packet anew, which times out.
+          // Fragments that are repeated after the end begin a new packet, which times out.
           expect(wholes.map((whole) => dataOf(version, whole))).toEqual([Buffer.from(data)]);
           expect(reassembler.size).toBeLessThanOrEqual(1);
         },

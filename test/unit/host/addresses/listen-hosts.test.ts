@@ -17,7 +17,7 @@ describe("listenHosts", () => {
 });
 
 describe("openOnEach", () => {
-  /** Opens what `ports` has, in turns, or fails with the code that it has; notes what is open. */
+  /** Opens the entries of `ports` in turn, or fails with an entry's code. Records what is open. */
   function opener(...results: readonly (number | string)[]) {
     const asked: string[] = [];
     const open = new Set<string>();

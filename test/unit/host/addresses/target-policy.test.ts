@@ -6,7 +6,7 @@ import { makeAddress } from "../../../../src/wire/socket-address.ts";
 
 const permits = (policy: TargetPolicy, host: string, port = 53) => policy.permits(makeAddress(host, port)!);
 
-/** Networks to look into and beside, with /0 for all others. */
+/** Networks whose inside and surroundings are tested, with /0 for all others. */
 const IPV4_NETWORKS =
   "0.0.0.0/0 0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24 " +
   "192.88.99.0/24 192.168.0.0/16 198.18.0.0/15 198.51.100.0/24 203.0.113.0/24 224.0.0.0/4 240.0.0.0/4 255.255.255.255/32";
@@ -14,7 +14,7 @@ const IPV6_NETWORKS =
   "::/0 ::/96 ::/128 ::1/128 ::ffff:0:0/96 ::ffff:7f00:0/104 ::ffff:0:0:0/96 64:ff9b::/96 64:ff9b::a00:0/104 " +
   "64:ff9b:1::/48 100::/64 2000::/3 2001::/23 2001::/32 2001:db8::/32 2002::/16 fc00::/7 fe80::/10 fec0::/10 ff00::/8";
 
-/** Text of addresses in one of the networks, or beside it by one bit of its prefix. */
+/** Texts of addresses in one of the networks, or outside it by one bit of its prefix. */
 function hostNear(networks: string): fc.Arbitrary<string> {
   return fc.constantFrom(...networks.split(" ").map(ipaddr.parseCIDR)).chain(([network, prefixLength]) => {
     const bytes = network.toByteArray();
@@ -33,7 +33,7 @@ function hostNear(networks: string): fc.Arbitrary<string> {
   });
 }
 
-/** Documentation and the old relays of 6to4: ipaddr.js calls them reserved, but nothing inside of a network has them. */
+/** Documentation networks and the old relays of 6to4: ipaddr.js calls them reserved, but no host inside a network has them. */
 const HARMLESS = ["192.0.2.0/24", "192.88.99.0/24", "198.51.100.0/24", "203.0.113.0/24"].map((cidr) =>
   ipaddr.IPv4.parseCIDR(cidr),
 );

@@ -18,7 +18,7 @@ import { makeAddress } from "../../../../src/wire/socket-address.ts";
 
 const parse = (via: readonly string[], server = "192.0.2.1:3456") => parseCarrierChain({ server, via });
 
-/** Which error a list of hops meets. */
+/** The error for a list of hops. */
 function complaint(...via: readonly string[]): string {
   try {
     parse(via);
@@ -29,7 +29,7 @@ function complaint(...via: readonly string[]): string {
   throw new Error("nothing was thrown");
 }
 
-/** What a peer hears from a connection before it closes it, after having said `answer` once. */
+/** The bytes that a peer receives before it closes the connection, after it has sent `answer` once. */
 async function heardThrough(
   connect: (port: number) => Promise<unknown>,
   answer: Uint8Array,

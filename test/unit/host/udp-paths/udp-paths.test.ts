@@ -17,7 +17,7 @@ if (!isThere && process.env.CI !== undefined && process.platform === "linux") th
 
 const SILENT = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} };
 
-/** Keeps what it is told: `association remote kind mtu`. */
+/** Records reports as `association remote kind mtu`. */
 class Host implements UdpPathHost {
   readonly refused: string[] = [];
   readonly delivered: string[] = [];

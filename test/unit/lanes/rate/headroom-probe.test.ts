@@ -6,7 +6,7 @@ import { seededRandom } from "../../random.ts";
 
 const RTT = 50;
 const TICK_MS = 25;
-/** Bytes per millisecond that the session sends, when there is no burst. */
+/** Bytes per millisecond that the session sends outside bursts. */
 const RATE = 1_000;
 
 interface Path {
@@ -14,7 +14,7 @@ interface Path {
   readonly capacity: number;
   /** Longest wait in the queue, in milliseconds. While it is reached, lanes become late. */
   readonly longest?: number;
-  /** Milliseconds that are added to every packet, and by how much that varies. */
+  /** Milliseconds of delay that are added to every packet, and their variation. */
   readonly added?: number;
   readonly varies?: number;
   /** Share of the demand that is dropped. */

@@ -4,7 +4,7 @@ import { Measures } from "../../../../src/core/lanes/rate/measures.ts";
 import { StartMode } from "../../../../src/core/lanes/rate/start-mode.ts";
 
 const RTT = 100;
-/** Delay that counts as no queue, in milliseconds. */
+/** Delay in milliseconds that does not count as a queue. */
 const TARGET = 5;
 
 function measuresWith(standing: number, sentAt: number): Measures {

@@ -31,7 +31,7 @@ describe("ArrivalHistory", () => {
   });
 
   it("errs by at most a thirtieth of the budget, and never to the sender's disadvantage", () => {
-    // A datagram a millisecond arrives; one of them late.
+    // One datagram arrives per millisecond, one of them late.
     for (const late of [40, 99, 100, 101, 103, 104, 110, 150, 1_000, 5_000]) {
       const history = new ArrivalHistory();
       for (let i = 0; i <= 6_000; i++) if (i !== 500) expect(history.isStale(i, i, BUDGET)).toBe(false);

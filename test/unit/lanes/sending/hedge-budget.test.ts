@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { HedgeBudget } from "../../../../src/core/lanes/sending/hedge-budget.ts";
 
-/** Spends as long as there is more than what is kept at a rate. @returns bytes */
+/** Spends until only the reserve at a rate is left. @returns bytes */
 function spendSpare(budget: HedgeBudget, rate: number): number {
   let spent = 0;
   while (budget.hasSpare(rate) && budget.spend(100)) spent += 100;

@@ -7,13 +7,13 @@ const RTT = 50;
 /** 20 Mbit/s, in bytes per millisecond. */
 const CAPACITY = 2_500;
 const DEEPEST_QUEUE_MS = 100;
-/** Ticks until a change of what is read shows in what arrives. */
+/** Ticks until a change in reading shows in the arrivals. */
 const DELAY_TICKS = 4;
 
-/** A download whose sender fills the queue, as far as the receive buffer lets it, beside others that fill a share of the link. */
+/** A download whose sender fills the queue as far as the receive buffer permits, beside others that use a share of the link. */
 class Download {
   capacity = CAPACITY;
-  /** What others send, in bytes per millisecond; whether they keep the queue filled. */
+  /** The rate of others, in bytes per millisecond, and whether they keep the queue filled. */
   foreign = 0;
   isQueueForeign = false;
   hasCall = true;
@@ -44,7 +44,7 @@ class Download {
     this.limit.tick(this.now, read * TICK, this.standing, RTT, this.hasCall);
   }
 
-  /** @returns what was read, in bytes per millisecond, and the longest queue */
+  /** @returns the rate of reading, in bytes per millisecond, and the longest queue */
   run(ms: number): { rate: number; longest: number } {
     const [bytes, end] = [this.#bytes, this.now + ms];
     let longest = 0;
