@@ -1,7 +1,7 @@
-# Whether DSCPs get through. argv of the target: "target", address; it prints its port, and answers each datagram with the TOS
-# byte or traffic class that it came with. argv of the application: "application", address, port, and values of that byte; for
-# each in turn it sends from one socket until an answer names the DSCP. Prints what the first answer of all was, and the last for
-# each value, as {"first": N, "last": [N, ...]}.
+# Tests whether DSCPs get through. argv of the target: "target", address; it prints its port, and answers each datagram with the TOS byte or
+# traffic class that it came with. argv of the application: "application", address, port, and values of that byte; for each in turn it sends
+# from one socket until an answer names the DSCP. Prints what the first answer of all was, and the last for each value, as {"first": N,
+# "last": [N, ...]}.
 import json
 import socket
 import struct

@@ -10,10 +10,12 @@ import { Network } from "../../../sim/network.ts";
 
 const TARGET = "192.0.2.1:53";
 
-/** The flows of either end that may be carried past it now, as `in ID` and `out ID`; each is given, and says when it ends. */
+/**
+ * The flows of either end that currently have shortcuts, as `in ID` and `out ID`. Every offered shortcut is created, and reports its end.
+ */
 class Ends {
   readonly network: Network;
-  /** How often the host was told to end shortcuts. */
+  /** How often the host was asked to end shortcuts. */
   ended = { client: 0, server: 0 };
 
   constructor(network: Network) {

@@ -19,14 +19,14 @@ function at(text: string) {
   return makeAddress(host, Number(port))!;
 }
 
-/** A relay, with all around it that it speaks to. */
+/** A relay with everything around it. */
 class World {
   now = 1_000;
   readonly counters = new Counters();
   /** Associations that are open, by number. */
   readonly open = new Set<number>();
   readonly registered = new Set<number>();
-  /** `source > association`, of the datagrams that went into the tunnel. */
+  /** `source > association` of the datagrams that entered the tunnel. */
   readonly sent: string[] = [];
   /** `association > destination`, and the number of the local address. */
   readonly delivered: string[] = [];
@@ -42,7 +42,7 @@ class World {
       contexts: { address: [TARGET], generation: [1] },
       openAssociation: () => {
         if (this.open.size === MAX_ASSOCIATIONS) return -1;
-        // Numbers are used again, as those of the core.
+        // Numbers are reused, like those of core.
         let number = 0;
         while (this.open.has(number)) number++;
         this.open.add(number);
@@ -82,7 +82,7 @@ class World {
     this.relay = new Socks5Relay(host, io, { family: 4, host: undefined, port: 0 }, isStrict, 42, () => {});
   }
 
-  /** Which association of all this one is, as its number is used again. */
+  /** The association's ordinal among all, because numbers are reused. */
   birthOf(association: number): number {
     return this.#births.get(association)!;
   }
@@ -92,7 +92,7 @@ class World {
     return this.#opened;
   }
 
-  /** A datagram from `IP:PORT`. @returns the association that it went to, or undefined */
+  /** A datagram from `IP:PORT`. @returns its association, or undefined */
   send(from: string, local = 1, bytes = datagram()): number | undefined {
     const received = new ReceivedDatagrams(bytes, at(from), new Int32Array(ROW_INTS));
     received.setOnly(bytes, 0, bytes.length, at(from), local);
@@ -103,7 +103,7 @@ class World {
     return said === undefined ? undefined : Number(said.split(" > ")[1]);
   }
 
-  /** An answer of an association. @returns where it goes, or undefined when it is dropped */
+  /** An answer of an association. @returns its destination, or undefined if it is dropped */
   answer(association: number): string | undefined {
     const before = this.delivered.length;
     this.relay.deliver(association, 0, new Uint8Array(3), Int32Array.of(0), Int32Array.of(3), 0, 1);
@@ -258,7 +258,7 @@ describe("Socks5Relay that several clients share", () => {
     world.admit(`${A}:0`);
     expect(world.send(`${A}:5001`)).toBe(1);
     world.now += 1e9;
-    // The one without a name moves.
+    // The one without a named port moves.
     const moved = world.send(`${A}:5002`)!;
     expect(world.answer(moved)).toBe(`${A}:5002 by 1`);
     expect(world.send(`${A}:5000`)).toBe(0);
@@ -279,7 +279,7 @@ describe("Socks5Relay that several clients share", () => {
   it("ends the source that was silent longest when a client leaves, because its owner is unknown", () => {
     const first = world.admit(`${A}:0`);
     world.admit(`${A}:0`);
-    // The second client sends first, the first client's association is its.
+    // The second client sends first, and so gets the first client's association.
     world.send(`${A}:5001`);
     world.now += 5;
     world.send(`${A}:5000`);
@@ -323,7 +323,7 @@ describe("Socks5Relay that several clients share", () => {
       fc.property(fc.array(step, { maxLength: 60, size: "max" }), fc.boolean(), (steps, isStrict) => {
         world = new World(isStrict);
         const clients: { ip: string; leave: () => void }[] = [];
-        /** Whose datagrams an association had last, by when it was opened. */
+        /** The source of each association's last datagram, by ordinal. */
         const sourceOf = new Map<number, string>();
         for (const one of steps) {
           if (one.kind === "admit") {
@@ -341,11 +341,11 @@ describe("Socks5Relay that several clients share", () => {
             expect(isHeard && ofIp === 0).toBe(false);
             if (!isHeard) continue;
             const birth = world.birthOf(association);
-            // The association of another source goes over to the only client of an IP alone.
+            // Only the single client of an IP takes over the association of another source.
             if (ofIp > 1) expect(sourceOf.get(birth) ?? source).toBe(source);
             sourceOf.set(birth, source);
           }
-          // Each client has one association, and no other is open or registered.
+          // Each client has one association; no others are open or registered.
           expect(world.open.size).toBe(clients.length);
           expect(world.registered).toEqual(world.open);
           const heard = new Map<string, number>();
@@ -355,7 +355,7 @@ describe("Socks5Relay that several clients share", () => {
             heard.set(to, (heard.get(to) ?? 0) + 1);
             expect(clients.map(({ ip }) => ip)).toContain(formatHost(at(to)));
           }
-          // Two associations never answer to one source.
+          // No two associations answer the same source.
           for (const count of heard.values()) expect(count).toBe(1);
         }
       }),
