@@ -61,7 +61,7 @@ double get_number(JSContext *context, JSValueConst value);
 JSValue make_bytes(JSContext *context, const uint8_t *data, size_t bytes);
 // Makes a Uint8Array over memory, which is freed with it.
 JSValue adopt_bytes(JSContext *context, uint8_t *data, size_t bytes);
-// Makes a Uint8Array of zeros, of which only the used pages take memory.
+// Makes a Uint8Array of zeros; only used pages take memory.
 JSValue map_bytes(JSContext *context, size_t bytes);
 
 // Throws an Error whose `code` is the name of a system error (negative, of libuv).

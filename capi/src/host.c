@@ -39,7 +39,7 @@ static JSValue set_turn(JSContext *context, JSValueConst self, int count, JSValu
   return JS_UNDEFINED;
 }
 
-// lazyMemory(bytes): zeros, of which only the used pages take memory
+// lazyMemory(bytes): zeroed memory; only used pages take memory
 static JSValue lazy_memory(JSContext *context, JSValueConst self, int count, JSValueConst *values) {
   (void)self, (void)count;
   double bytes = get_number(context, values[0]);

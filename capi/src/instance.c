@@ -33,7 +33,7 @@ instance *instance_of(JSContext *context) {
   return (instance *)engine_of(context);
 }
 
-// The end goes backwards: first io and handles are closed, then the script is freed, then the owner is told.
+// An instance ends in reverse order: first io and handles are closed, then the script is freed, then the owner is informed.
 
 static void free_memory(instance *instance) {
   packets_free(instance);

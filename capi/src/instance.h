@@ -78,7 +78,7 @@ typedef struct instance {
   // Its `open` is NULL if there is none.
   underpass_carrier carrier;
   void *user_data;
-  // Its owner has released it within a callback, and is told only when connections and associations end.
+  // Its owner has released it within a callback, and now only learns when connections and associations end.
   bool is_silent;
   struct associations *associations;
   // NULL unless it is a tun2socks whose packets come by callback. Set from the start.

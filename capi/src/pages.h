@@ -1,4 +1,4 @@
-// Whole pages of memory from the system: zeros, of which only the used pages take memory.
+// Whole pages of zeroed memory from the system; only used pages take memory.
 #ifndef UNDERPASS_PAGES_H
 #define UNDERPASS_PAGES_H
 

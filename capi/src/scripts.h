@@ -24,8 +24,8 @@ void scripts_add(JSContext *context);
 // Loads a script with everything that it imports, and runs it. Returns a promise, which is settled because no script waits, or an
 // exception; `*module` is valid unless it is an exception.
 JSValue scripts_run(JSContext *context, const char *name, JSModuleDef **module);
-// Releases the process's pages of the bytecode, of which each engine has its own form, until they are read again. Any thread may
-// read them meanwhile.
+// Releases the process's pages of the bytecode until they are read again, because each engine has its own form of it. Any thread may read
+// them meanwhile.
 void scripts_drop_pages(void);
 
 #endif

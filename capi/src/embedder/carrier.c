@@ -24,9 +24,9 @@ struct underpass_stream {
   uint8_t *bytes;
   size_t start, count, capacity;
   bool is_writable;
-  // Not all was taken, and `drained` is called when there is room.
+  // Not everything was accepted, so `drained` is called when there is room.
   bool was_full;
-  // Its owner has said that it is closed, and why.
+  // Its owner has reported that it is closed, and why.
   bool has_ended;
   char *reason;
 };
@@ -86,7 +86,7 @@ static JSValue carrier_open(JSContext *context, JSValueConst self, int count, JS
   JS_SetOpaque(stream->object, stream);
   int result = instance->carrier.open(instance->user_data, stream, &stream->connection);
   if (result == 0) return JS_DupValue(context, stream->object);
-  // Nothing is open, and the owner does not hold it.
+  // Nothing is open, and the owner holds no reference.
   stream->is_closed = true;
   guest_leave(&stream->guest);
   guest_release(&stream->guest);
