@@ -14,7 +14,7 @@ import type { CHost } from "./c-host.ts";
 import { startInnerTun2Socks } from "./inner-tun2socks.ts";
 
 /**
- * Those ways out of udp-server that lead to a tun2socks.
+ * The ways out of udp-server that lead to a tun2socks.
  *
  * @param inner  options of the tun2socks in this instance, if the egress is that one
  * @see OpenPacketEgress

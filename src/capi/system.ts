@@ -9,7 +9,7 @@ import { readFile } from "./options/read-file.ts";
 import { cShadowsocks } from "./shadowsocks.ts";
 import { wrapInTls } from "./tls.ts";
 
-/** A timer in C, whose number another timer may get once this one is over. */
+/** A timer in C. Another timer may get its number once it is over. */
 class CTimer implements Timer {
   readonly #host: CHost;
   #number: number;

@@ -17,11 +17,11 @@ import { cLogger } from "./log.ts";
 import { offerStart } from "./start.ts";
 import { cSystem } from "./system.ts";
 
-/** For the packets handed over in one turn. */
+/** Memory for the packets passed in one turn. */
 const ARENA_BYTES = 1024 * 1024;
 const ARENA_PACKETS = 192;
 
-/** Starts a tun2socks. @throws HostError ERR_UNSUPPORTED for what this host does not have */
+/** Starts a tun2socks. @throws HostError ERR_UNSUPPORTED for a feature that this host lacks */
 function startTun2Socks(
   host: CHost,
   options: ResolvedTun2SocksOptions & { readonly tunnel: { readonly carrier?: unknown } },

@@ -235,7 +235,7 @@ export class ClientCapsules implements CapsuleReceiver<Lane> {
       return;
     }
     if (before === CONTEXT_ACKED) {
-      // The server does not know it; the next datagram registers the address anew.
+      // The server does not know it; the next datagram registers the address again.
       const association = contexts.association[slot];
       // With receipts the server may have ended the association by a lane that was lost.
       const isOurs = !isServersId(contexts.id[slot]);

@@ -86,7 +86,9 @@ export class ClientRenewal {
     if (this.#isMoving || this.#isUnsuited || highest >= this.#parts.maxId * RENEW_SHARE) this.#renew(now);
   }
 
-  /** Whether the change is worth new source ports. A session without receipts is only cheaper, which is not enough while this one is in use. */
+  /**
+   * Whether the change is worth new source ports. A session without receipts is only cheaper, which is not enough while this one is in use.
+   */
   get #isWorthSwitching(): boolean {
     return this.#count.offersReceipts || this.#parts.associations.count === 0;
   }
@@ -172,10 +174,13 @@ export class ClientRenewal {
     this.#lanes.arm(lane);
   }
 
-  /** A connection of the former session has ended. After the last one, the host takes what was held for its order, and nothing more arrives. */
+  /**
+   * A connection of the former session has ended. After the last one, the host takes the datagrams that were held to restore order, and
+   * nothing more arrives.
+   */
   handleFormerLost(now: number): void {
     if (this.#parts.former?.lanes.some(({ isUp }) => isUp) === false) {
-      // Not at once: the host has yet to take what the last connection's end has released.
+      // Not at once, because the host still has to take the datagrams that the end of the last connection has released.
       this.#parts.deadlines.set(DEADLINE_FORMER, now + 1);
     }
   }

@@ -3,7 +3,7 @@
  *
  * Many lanes with receipts help on paths that lose packets or queue them, but cost CPU time. Within one machine or a fast LAN they gain
  * nothing, because TCP repairs a hole within a millisecond. So "auto" measures round trips of the whole path, including relays, as soon as
- * a session is up. A session that began with the wrong choice is replaced before much uses it.
+ * a session is up. A session that began with the wrong choice is replaced before it is much used.
  *
  * The count starts with a few lanes and doubles when lanes have become late. If a relay or the server refuses connections, or ends them
  * at once, the lanes that are up suffice for a while. After a quiet time the count is halved again, because each lane costs heartbeats.

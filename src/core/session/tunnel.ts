@@ -311,7 +311,7 @@ export class Tunnel {
     this.error ??= error;
   }
 
-  /** Ends the shortcuts of all its flows. Reports that the host still gets are about what they carried before. */
+  /** Ends the shortcuts of all its flows. Reports that the host still gets concern datagrams carried before. */
   endShortcuts(): void {
     const { epoch } = this;
     if (!epoch.isUsed) return;

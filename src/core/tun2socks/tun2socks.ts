@@ -257,17 +257,19 @@ export class Tun2Socks {
     return true;
   }
 
-  /** Whether all datagrams of an association to `remote`, some of which have come, are treated alike: native I/O may carry them. */
+  /**
+   * Whether all datagrams of an association to `remote` are treated alike, so that native I/O may carry them; some have already arrived.
+   */
   mayCutShort(association: number, remote: AddressBytes): boolean {
     if (this.tap !== undefined || this.sourceOf(association)?.[0] !== remote[0]) return false;
     return !dependsOnPayload(this.#options.rules, addressPort(remote));
   }
 
   /**
-   * Native I/O has carried datagrams of an association, which are as if they had come here. To be called before time passes here, or
-   * counts are read.
+   * Native I/O has carried datagrams of an association, which count as if they had arrived here. Call it before the next call with a later
+   * time, and before counts are read.
    *
-   * @param time  of the last one. @param isOut  from the device. @param bytes  of payload
+   * @param time  of the last one @param isOut  whether they came from the device @param bytes  of payload
    */
   handleShortcut(
     time: number,

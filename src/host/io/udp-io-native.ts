@@ -96,7 +96,7 @@ class NativeUdpIo implements UdpIo {
       if (options.forbidsFragments) this.#native.udpForbidFragments?.(id);
       return this.#add(id, options);
     } catch (error) {
-      // Not before the caller has the socket that the error is about.
+      // Only once the caller has the socket that the error concerns.
       void Promise.resolve().then(() => onBindError(error as Error));
       return new NativeUdpSocket(this, -1, 0, options);
     }

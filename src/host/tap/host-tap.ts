@@ -5,7 +5,7 @@ import type { TapWriter } from "./tap-writer.ts";
 export interface HostTapOptions {
   /** True for a server, where datagrams out of the tunnel go to targets. */
   readonly isServer: boolean;
-  /** Another host with the same writer records the datagrams that are not dropped. */
+  /** True if another host with the same writer records the datagrams that are not dropped. */
   readonly hasOnlyDropped?: boolean;
   /** Returns the application's address if it knows it better than core, otherwise undefined. */
   readonly localOf?: (association: number) => AddressBytes | undefined;

@@ -178,7 +178,7 @@ export class WebSocketByteStream extends ListenedStream {
     this.#isInnerClosed = true;
     this.#timer?.cancel();
     if (this.#failure === undefined && this.#phase === "open") {
-      // Until the owner has closed it too.
+      // The WebSocket stays open until the owner has closed it too.
       if (this.#isOver) return;
       this.#failure = error ?? lost(CLOSE_ABNORMAL);
     }
@@ -225,7 +225,7 @@ export class WebSocketByteStream extends ListenedStream {
       this.#isAwaited = false;
       this.handleWritten();
     }
-    // Once both ends have closed it, or it is broken.
+    // Ends the stream below once both ends have closed the WebSocket, or it is broken.
     const { fault, closeCode } = this.#reader;
     if (
       this.#hasSentClose &&

@@ -52,7 +52,7 @@ export interface AdminStatus extends EndpointStatus {
   readonly isReady: boolean;
   readonly address: unknown;
   readonly stats: TunnelStats;
-  /** The reasons that have occurred since the start, with what to do. */
+  /** The reasons that have occurred since the start, with their remedies. */
   readonly explained: ReturnType<typeof explainCounts>;
 }
 

@@ -1,7 +1,7 @@
 import type { Explanation } from "../../core/metrics/reasons.ts";
 import { METRICS, readMetric } from "../../core/metrics/table.ts";
 
-/** A count by reason, with its meaning and what to do. */
+/** A count by reason, with its meaning and remedy. */
 export interface ExplainedCount extends Explanation {
   /** `drops`, `refused`, … */
   readonly of: string;

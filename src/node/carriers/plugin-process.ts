@@ -90,7 +90,7 @@ class PluginProcess implements PluginUse {
     const { program, options } = this.#plugin;
     const { spawn } = process.getBuiltinModule("node:child_process");
     const child = spawn(program, [], {
-      // Its output goes to whoever started us; our standard output is not for the plugin.
+      // Its output goes to our standard error; our standard output is not for the plugin.
       stdio: ["ignore", STANDARD_ERROR, STANDARD_ERROR],
       env: {
         ...process.env,

@@ -102,7 +102,7 @@ async function addressesOf(bench: Bench, host: string): Promise<readonly string[
   try {
     return await resolveHost(bench.system, host, deadline);
   } catch {
-    // The check of names reports the failure.
+    // The name check reports the failure.
     return [];
   } finally {
     deadline.release();

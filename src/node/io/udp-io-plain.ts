@@ -50,7 +50,7 @@ class PlainUdpSocket implements UdpSocket {
       onDatagrams(this.#received, 0, 1);
     });
     socket.on("error", (error) => {
-      // Not before the caller has the socket that the error is about.
+      // Only once the caller has the socket that the error concerns.
       if (this.#port === 0 && !this.#isClosed) queueMicrotask(() => onBindError(error));
     });
     socket.once("listening", () => {
