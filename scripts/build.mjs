@@ -78,7 +78,7 @@ for (const entry of [...programs.map((name) => `dist/cli/${name}`), "dist/node/w
   for (const path of Object.keys(metafile.inputs)) inputs.add(path);
 }
 run("node", ["scripts/build-dashboard.mjs"]);
-// For whoever distributes the bundles: the packages whose terms apply.
+// Lists the packages whose terms apply to the bundles, for distributors.
 const names = [...inputs].flatMap((path) => {
   const name = /.*node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1];
   return name ?? [];
@@ -86,6 +86,6 @@ const names = [...inputs].flatMap((path) => {
 writeFileSync("dist/cli/bundled-packages.json", `${JSON.stringify([...new Set(names)].sort())}\n`);
 for (const program of programs) chmodSync(`dist/cli/${program}`, 0o755);
 
-// Without a compiler, the programs run on plain I/O, and say so.
+// Without a compiler, the programs use plain I/O, and report that.
 const native = spawnSync("node", ["scripts/build-native.mjs"], { stdio: "inherit" });
 if (native.status !== 0) console.warn("build: no native module; programs will use plain I/O, slower");

@@ -89,8 +89,8 @@ typedef struct underpass_callbacks {
   /* The last call. `status` is 0 after a stop, otherwise the error's. */
   void (*stopped)(void *user_data, int status);
   /*
-   * Receives each socket before it is bound or connected, for Android's VpnService.protect, for marks and the like. Return 0, or any
-   * other number to close the socket. `socket` is a descriptor, or a SOCKET on Windows. Must not call functions of this library.
+   * Receives each socket before it is bound or connected, for Android's VpnService.protect, for marks and similar purposes. Return 0, or
+   * any other number to close the socket. `socket` is a descriptor, or a SOCKET on Windows. Must not call functions of this library.
    */
   int (*protect)(void *user_data, intptr_t socket);
   /*

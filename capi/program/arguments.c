@@ -119,7 +119,7 @@ static const char *write_config(const flags *all, text *config) {
 // Reads a member of the config file. Returns the problem with it.
 static const char *take_member(const char *name, const char *value, void *data) {
   const char *error = NULL;
-  // Only the command line has `ready-fd`, because descriptors belong to whoever starts the program.
+  // Only the command line has `ready-fd`, because its descriptor belongs to the parent process.
   if (strcmp(name, "log-format") == 0 || strcmp(name, "log-level") == 0)
     take_own(name, strlen(name), value, data, &error);
   return error;

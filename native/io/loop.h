@@ -30,9 +30,9 @@
 typedef struct io_loop io_loop;
 
 typedef struct io_loop_options {
-  // Called with each IP socket, UDP or TCP, before it is bound or connected, for Android's VpnService.protect, for marks and the
-  // like. Returns 0, or a negative system error, with which the call that opens the socket then fails. May not call anything here.
-  // NULL for none.
+  // Called with each IP socket, UDP or TCP, before it is bound or connected, for Android's VpnService.protect, for marks and similar
+  // purposes. Returns 0, or a negative system error, with which the call that opens the socket then fails. May not call anything here. NULL
+  // for none.
   int (*protect)(void *user_data, uv_os_sock_t socket);
   void *user_data;
 } io_loop_options;

@@ -30,8 +30,7 @@ export interface CommandLine {
 }
 
 /**
- * Reads the command line and the file given by `--config`; flags override the file, and lists replace lists. In the file, a list
- * with one
+ * Reads the command line and the file given by `--config`; flags override the file, and lists replace lists. In the file, a list with one
  * element may be written without brackets, and relative paths start in the file's folder. Does not check values.
  *
  * @param argv  without the interpreter and the script

@@ -14,8 +14,7 @@ export function writeReadyFd(fd: number, line: string): void {
 }
 
 /**
- * Notifies systemd if it waits for that. Node has no Unix datagram sockets, so systemd's own program sends the notification, for
- * which the
+ * Notifies systemd if it waits for that. Node has no Unix datagram sockets, so systemd's own program sends the notification, for which the
  * unit needs `NotifyAccess=all`.
  */
 export function notifySystemd(state: "READY=1" | "STOPPING=1", log: Logger): void {

@@ -1,8 +1,7 @@
 import type { Loop, Timer } from "./loop.ts";
 
 /**
- * Cancels work that is no longer needed: an attempt to connect, a handshake, a look-up. The caller that started the work cancels
- * it; the
+ * Cancels work that is no longer needed: an attempt to connect, a handshake, a look-up. The caller that started the work cancels it; the
  * code that does the work listens or checks.
  */
 export class Cancellation {

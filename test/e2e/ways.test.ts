@@ -26,7 +26,7 @@ describeOnTwoHosts("several ways to the server", () => {
     hosts = made;
   });
 
-  /** udp-local with these options, and a prober behind it. */
+  /** Starts udp-local with these options, and a prober behind it. */
   async function startLocal(
     echoPort: number,
     options: readonly string[],

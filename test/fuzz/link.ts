@@ -72,11 +72,11 @@ export class Link {
   /** Whether the end has lent a batch that the system has not accepted yet. */
   clientWaits = false;
   serverWaits = false;
-  /** Nothing arrives any more, because bytes were lost. The ends are told, or find out by themselves. */
+  /** Nothing arrives any more, because bytes were lost. The ends are informed, or find out by themselves. */
   isCut = false;
   /** Bytes arrive only by single actions, not together with those of other links. */
   isSlow = false;
-  /** An end will be told that the connection is over, whatever is in flight. */
+  /** An end will be informed that the connection is over, whatever is in flight. */
   clientLoses = false;
   serverLoses = false;
   /** When the server's host gives up waiting for the client to close. */

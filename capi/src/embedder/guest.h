@@ -1,5 +1,5 @@
-// Something that the embedder holds besides the instance: a stream, an association, a way for packets. Any thread may pass
-// something to it, and it calls back on the instance's thread. It outlives the instance for as long as its owner holds it.
+// An object of the embedder besides the instance: a stream, an association, a way for packets. Any thread may pass something to it, and it
+// calls back on the instance's thread. It outlives the instance for as long as its owner holds it.
 #ifndef UNDERPASS_GUEST_H
 #define UNDERPASS_GUEST_H
 

@@ -74,7 +74,7 @@ static void on_timer(uv_poll_t *poll, int status, int events) {
   if (latency->held != NULL) arm(latency);
 }
 
-// NULL if the system lacks what it needs.
+// NULL if the system lacks the necessary functions.
 static struct latency *latency_of(io_loop *loop) {
   if (loop->latency != NULL || loop->is_ending) return loop->latency;
   struct latency *latency = calloc(1, sizeof *latency);

@@ -26,7 +26,7 @@ typedef struct stream {
   bool has_more;
   // Part of the caller's last write is still unwritten, or more follows.
   bool is_owed;
-  // The caller has finished writing; the other end has not been told yet.
+  // The caller has finished writing, but the end has not been sent yet.
   bool is_finished, has_end_to_send;
   // The caller is at the beginning of a capsule, so shortcuts may read.
   bool is_resumed;

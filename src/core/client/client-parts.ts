@@ -56,8 +56,8 @@ export type ClientOutput =
   /** {@link TunnelClient.latencyOf} the association has changed. Initially it is the class in the options. */
   | { readonly kind: "latency"; readonly association: number }
   /**
-   * A datagram of the association did not reach `remote`, which may be a name.
-   * `mtu`: for too-big, the largest IP packet that would reach it, according to the server; 0 if unknown.
+   * A datagram of the association did not reach `remote`, which may be a name. `mtu`: for too-big, the largest IP packet that would reach
+   * it, according to the server; 0 if unknown.
    */
   | {
       readonly kind: "unreachable";

@@ -15,9 +15,8 @@ export interface Bound {
 }
 
 /**
- * The IPs that a listen option binds to, each with its own socket. `[::]` stands for all addresses of both families, unless
- * `0.0.0.0`
- * with the same port is also a value of the option.
+ * The IPs that a listen option binds to, each with its own socket. `[::]` stands for all addresses of both families, unless `0.0.0.0` with
+ * the same port is also a value of the option.
  *
  * @param text      `IP:PORT`
  * @param values    all values of the option

@@ -33,10 +33,8 @@ const DEFAULT_DENIED = [
 ].map(mustParse);
 
 /**
- * Decides which targets datagrams may be sent to. It applies after resolution, to the address that is sent to. Deny rules come
- * first,
- * then allow rules, which override the defaults, then the defaults. They deny private, loopback, link-local, CGNAT, protocol
- * assignment,
+ * Decides which targets datagrams may be sent to. It applies after resolution, to the address that is sent to. Deny rules come first, then
+ * allow rules, which override the defaults, then the defaults. They deny private, loopback, link-local, CGNAT, protocol assignment,
  * benchmarking, multicast, broadcast, reserved and tunnelling ranges. Everything else is permitted.
  */
 export class TargetPolicy {

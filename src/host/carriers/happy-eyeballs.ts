@@ -51,8 +51,7 @@ export function interleaveFamilies(addresses: readonly string[]): string[] {
 }
 
 /**
- * Connects to the address that answers first (RFC 8305 §5). The next attempt starts when one fails, or after 250 ms. The first
- * success
+ * Connects to the address that answers first (RFC 8305 §5). The next attempt starts when one fails, or after 250 ms. The first success
  * cancels the others; cancelling `cancellation` cancels all.
  *
  * @throws Error with the reason; for several addresses, with each address and its reason

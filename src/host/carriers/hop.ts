@@ -125,8 +125,7 @@ export function tlsOf(hop: Hop): TlsOptions | undefined {
 }
 
 /**
- * Removes user and password, whatever they contain, the path of a WebSocket, which may be a secret, and the values of all options
- * except
+ * Removes user and password, whatever they contain, the path of a WebSocket, which may be a secret, and the values of all options except
  * those for TLS. For several hops separated by blanks, also removes everything before the last password.
  */
 export function redactUrl(text: string): string {

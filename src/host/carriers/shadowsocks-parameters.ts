@@ -12,7 +12,7 @@ export interface Obfs {
   readonly method: string;
 }
 
-/** What a client needs to know about its shadowsocks server, besides the address. */
+/** The parameters of a shadowsocks server, except its address, that a client needs. */
 export interface Shadowsocks {
   readonly method: Method;
   readonly password: string;

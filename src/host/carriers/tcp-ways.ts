@@ -1,8 +1,6 @@
 /**
- * Several ways for TCP flows. Each flow tries them in order, and each way has a head start before the next (RFC 8305 §5). A way
- * works when
- * its last proxy has answered or, if that does not answer by itself (`ss://`), has accepted the connection. Later flows keep that
- * way. A
+ * Several ways for TCP flows. Each flow tries them in order, and each way has a head start before the next (RFC 8305 §5). A way works when
+ * its last proxy has answered or, if that does not answer by itself (`ss://`), has accepted the connection. Later flows keep that way. A
  * proxy's answer about the target is final, because the target is the same by every way: a flow changes its way only before the
  * application's first byte is sent.
  */

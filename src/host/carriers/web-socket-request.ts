@@ -1,7 +1,7 @@
 import type { HeaderField } from "../../core/handshakes/http-connect.ts";
 import type { TlsOptions } from "./tls-options.ts";
 
-/** What a client asks a web server for, besides its address. */
+/** A client's request to a web server, except the address. */
 export interface WebSocketRequest {
   /** Absolute, without a query. */
   readonly path: string;

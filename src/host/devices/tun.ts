@@ -9,8 +9,7 @@ import type { Device, DeviceEvents } from "./device.ts";
 import type { InterfaceAddress } from "./interface-address.ts";
 
 /**
- * Limit for one turn of the loop: a few packets of maximum size, or many small ones. No more than fits into one batch of a lane
- * (256 KiB),
+ * Limit for one turn of the loop: a few packets of maximum size, or many small ones. No more than fits into one batch of a lane (256 KiB),
  * because the rest would be copied to the lane's queue or dropped, while it could wait in the device.
  */
 const ARENA_BYTES = 2 * 1024 * 1024;
@@ -136,10 +135,8 @@ function hint(error: Error, { explainNoDevice }: TunSystem): string {
 }
 
 /**
- * Ends the connections from an address that is new to the system. They remain from a device that disappeared with its process, and
- * would
- * notice only when they send. This runs after the routes are set, so that the kernel's RSTs to their peers enter the device instead
- * of
+ * Ends the connections from an address that is new to the system. They remain from a device that disappeared with its process, and would
+ * notice only when they send. This runs after the routes are set, so that the kernel's RSTs to their peers enter the device instead of
  * leaving through the default route.
  */
 function endLeftConnections(own: Uint8Array, native: NativeModule, log: Logger): void {

@@ -59,9 +59,8 @@ export function isHeld(waits: readonly number[]): boolean {
 }
 
 /**
- * Whether probes sent a gap after another were held until a fixed time after that one, as by Nagle's algorithm until a delayed ACK.
- * Their waits
- * then shrink as the gap grows.
+ * Whether probes sent a gap after another were held until a fixed time after that one, as by Nagle's algorithm until a delayed ACK. Their
+ * waits then shrink as the gap grows.
  *
  * @param waits  by gap: how much longer each probe was delayed than the one before it
  * @param rttMs  of the path, which an ACK also takes

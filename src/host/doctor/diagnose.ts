@@ -24,8 +24,7 @@ const SESSION_CHECKS: readonly Check<Bench>[] = [
 ].map(watched);
 
 /**
- * Checks the way to the server and through the tunnel, up to the first fault. One of several ways has to work; faults of the others
- * are
+ * Checks the way to the server and through the tunnel, up to the first fault. One of several ways has to work; faults of the others are
  * warnings.
  *
  * @param before  checks of this machine, which come first

@@ -3,8 +3,7 @@ import { makeAddress } from "../../wire/socket-address.ts";
 import { splitZone } from "../addresses/endpoint.ts";
 
 /**
- * The counts of {@link NativeModule.udpCounts}, in its order: the reasons why the system dropped datagrams and, last, the errors
- * that were
+ * The counts of {@link NativeModule.udpCounts}, in its order: the reasons why the system dropped datagrams and, last, the errors that were
  * not reported because too many came at once.
  */
 export const NATIVE_DROP_REASONS = [
@@ -24,8 +23,7 @@ export const ERROR_ROW_ADDRESS = 4;
 export const SHORTCUT_ROW_NUMBERS = 7;
 
 /**
- * The module in `native/`: batched sockets on descriptors. Addresses have the program's form of IPv4 and IPv6; those to bind or
- * connect to
+ * The module in `native/`: batched sockets on descriptors. Addresses have the program's form of IPv4 and IPv6; those to bind or connect to
  * may be {@link scopedAddress}es. Calls that fail throw an Error whose `code` is the system's.
  */
 export interface NativeModule {
@@ -65,8 +63,7 @@ export interface NativeModule {
     tellLocals: boolean,
   ): number;
   /**
-   * Opens a bound UDP socket that the process was given, and then owns it; after an error it leaves the socket alone. Not in the C
-   * library,
+   * Opens a bound UDP socket that the process was given, and then owns it; after an error it leaves the socket alone. Not in the C library,
    * nor on Windows.
    */
   udpAdopt?(descriptor: number, receiveBytes: number, sendBytes: number): number;
@@ -186,9 +183,8 @@ export interface NativeModule {
   streamRelease?(descriptor: number): void;
   streamClose?(descriptor: number): void;
   /**
-   * While paused, nothing is read, not even the end; writing continues. A connection that fails meanwhile is reported to `onRead`,
-   * on Linux at
-   * once unless bytes are left to read first.
+   * While paused, nothing is read, not even the end; writing continues. A connection that fails meanwhile is reported to `onRead`, on Linux
+   * at once unless bytes are left to read first.
    */
   streamPause?(descriptor: number, isPaused: boolean): void;
   /** Limits the bytes of one read, and the system's receive buffer if that limit can be lifted later; 0 and 0 for no limits. */
@@ -260,9 +256,8 @@ export interface NativeModule {
   /** Ends all shortcuts of a stream. Closing a stream, a socket or a device also ends them. */
   shortcutEnd?(stream: number): void;
   /**
-   * Reports that what `onRead` got last, and everything before, ended at the end of a capsule and has been handled. Shortcuts may
-   * then read on,
-   * until `onRead` is called again. Called within `onRead`, or later.
+   * Reports that what `onRead` got last, and everything before, ended at the end of a capsule and has been handled. Shortcuts may then read
+   * on, until `onRead` is called again. Called within `onRead`, or later.
    */
   shortcutResume?(stream: number): void;
   /**

@@ -55,8 +55,7 @@ export interface UdpSocketOptions {
   /** See {@link UdpSocket.setLatency}. Default: that of the {@link UdpIo}. */
   readonly latency?: LatencyClass | undefined;
   /**
-   * A bound socket from another process, used instead of a new one whatever `host`, `port` and `reusePort` are; native I/O only,
-   * not on
+   * A bound socket from another process, used instead of a new one whatever `host`, `port` and `reusePort` are; native I/O only, not on
    * Windows. It is closed if it cannot be used.
    */
   readonly descriptor?: number | undefined;
@@ -77,9 +76,8 @@ export interface UdpSocket {
   /** Its number in the native module, negative once it is closed; native I/O only. */
   readonly number?: number;
   /**
-   * Sends `header` (if given) and the payload as one datagram, no later than {@link UdpIo.flush}. The memory is borrowed until
-   * then; node:dgram
-   * sends later and borrows it for longer, so it must not change at all.
+   * Sends `header` (if given) and the payload as one datagram, no later than {@link UdpIo.flush}. The memory is borrowed until then;
+   * node:dgram sends later and borrows it for longer, so it must not change at all.
    *
    * @returns false when the datagram was dropped because too many wait
    */

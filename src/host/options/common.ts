@@ -27,9 +27,8 @@ export interface CommonOptions extends TapOptions {
    */
   readonly ageBudgetMs?: number | undefined;
   /**
-   * Limit of bytes that wait to be sent, on a lane or in a session with receipts. Beyond it, the association with the most of them
-   * loses its
-   * oldest datagram. 128 KiB to 1 GiB. Default 1 MiB.
+   * Limit of bytes that wait to be sent, on a lane or in a session with receipts. Beyond it, the association with the most of them loses
+   * its oldest datagram. 128 KiB to 1 GiB. Default 1 MiB.
    */
   readonly queueBytes?: number | undefined;
   /** Time between heartbeats; a lane is dead after 3 without an answer. 100 to 60,000 ms. Default 5,000. */

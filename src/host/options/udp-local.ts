@@ -4,8 +4,7 @@ import type { CommonOptions, Filled } from "./common.ts";
 /** A fixed forward. */
 export interface ForwardOptions {
   /**
-   * `IP:PORT` of the UDP socket that applications send to; port 0 lets the system choose. A socket bound to any address answers
-   * from the
+   * `IP:PORT` of the UDP socket that applications send to; port 0 lets the system choose. A socket bound to any address answers from the
    * address that received the datagram; with plain I/O, and on Windows, from the one that routing chooses.
    */
   readonly listen: string;

@@ -26,15 +26,11 @@ interface Place {
 }
 
 /**
- * A UDP port of the SOCKS5 server (RFC 1928 §7), for one client or shared by all. It accepts only the IPs of its clients, and from
- * each IP as
- * many sources as it has UDP ASSOCIATEs. If a request names no port, the client's source is learned from its first datagram: a new
- * source
- * gets a place that no source has yet. If there is none and the IP has one client, that client's port has changed, and its
- * association
- * continues. If the IP has several clients, the new source replaces the one that has been silent longest, with a new association,
- * so that it
- * receives no answers to the old source. IPs are compared without their zones.
+ * A UDP port of the SOCKS5 server (RFC 1928 §7), for one client or shared by all. It accepts only the IPs of its clients, and from each IP
+ * as many sources as it has UDP ASSOCIATEs. If a request names no port, the client's source is learned from its first datagram: a new
+ * source gets a place that no source has yet. If there is none and the IP has one client, that client's port has changed, and its
+ * association continues. If the IP has several clients, the new source replaces the one that has been silent longest, with a new
+ * association, so that it receives no answers to the old source. IPs are compared without their zones.
  */
 export class Socks5Relay implements Relay {
   readonly socket: UdpSocket;

@@ -7,9 +7,8 @@ import { ListenedStream } from "./byte-stream.ts";
 
 const NOTHING = new Uint8Array(0);
 /**
- * Time in which data is expected that can go together with the bytes before it. If the target speaks first, it hears of the
- * connection this
- * much later.
+ * Time in which data is expected that can go together with the bytes before it. If the target speaks first, it learns of the connection
+ * with this delay.
  */
 const FIRST_DATA_MS = 20;
 
@@ -17,8 +16,7 @@ const FIRST_DATA_MS = 20;
 let lent = new Uint8Array(65_536);
 
 /**
- * A byte stream whose bytes travel coded over another stream, which it owns. All bytes decoded from one read arrive in one event;
- * with an
+ * A byte stream whose bytes travel coded over another stream, which it owns. All bytes decoded from one read arrive in one event; with an
  * event for each chunk, they would also be answered chunk by chunk.
  */
 export class CodedByteStream extends ListenedStream {

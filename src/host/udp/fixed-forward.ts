@@ -64,9 +64,8 @@ export interface Relay {
 }
 
 /**
- * A UDP port whose datagrams all go to one target. Each source address has its own association. On a socket bound to any address,
- * it has one
- * for each local address that it sends to, from which the answers then come.
+ * A UDP port whose datagrams all go to one target. Each source address has its own association. On a socket bound to any address, it has
+ * one for each local address that it sends to, from which the answers then come.
  */
 export class FixedForward implements Relay {
   readonly socket: UdpSocket;

@@ -9,8 +9,7 @@ import { NGHTTP2_CANCEL, NGHTTP2_NO_ERROR } from "./http2-settings.ts";
 const STATUS_OK = 200;
 
 /**
- * One HTTP/2 request as a byte stream that begins like an HTTP/1.1 connection: with the head of the request, and an answer to it.
- * The
+ * One HTTP/2 request as a byte stream that begins like an HTTP/1.1 connection: with the head of the request, and an answer to it. The
  * stream's own bytes follow. Nothing is read from the client before the answer, so flow control bounds what it sends until then.
  */
 export class Http2RequestStream extends ListenedStream {

@@ -18,8 +18,7 @@ type StoringModule = HandingOnModule &
   Required<Pick<NativeModule, "serviceNotify" | "serviceBarrier" | "sealedMemory">>;
 
 /**
- * The file descriptor store of systemd (sd_pid_notify_with_fds(3), FileDescriptorStoreMax=), which keeps descriptors while a
- * service
+ * The file descriptor store of systemd (sd_pid_notify_with_fds(3), FileDescriptorStoreMax=), which keeps descriptors while a service
  * restarts: the state of a server's sessions, in sealed memory, and the UDP sockets of their associations.
  */
 export class DescriptorStore {

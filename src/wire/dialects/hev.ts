@@ -1,6 +1,6 @@
 /**
- * "UDP in TCP" of hev-socks5-server and hev-socks5-tunnel (github.com/heiher): SOCKS5 command 5, then datagrams on that connection, whose third
- * byte is the length of the header before the data. Unlike what their README says, the programs send the length of the data alone.
+ * "UDP in TCP" of hev-socks5-server and hev-socks5-tunnel (github.com/heiher): SOCKS5 command 5, then datagrams on that connection, whose
+ * third byte is the length of the header before the data. Contrary to their README, the programs send only the length of the data.
  */
 import type { Dialect } from "./dialect.ts";
 import { bySocksCommand, SocksDatagrams } from "./socks-datagram.ts";

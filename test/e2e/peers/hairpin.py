@@ -1,5 +1,5 @@
-# Two UDP sockets behind one NAT. Each asks the echo at argv[1], port argv[2], for its external address; then both send to
-# the other's, again and again. Prints {"external": [..., ...], "heard": [..., ...]}: what the echo saw, and whom each heard.
+# Two UDP sockets behind one NAT. Each asks the echo at argv[1], port argv[2], for its external address; then both send to the other's
+# address repeatedly. Prints {"external": [..., ...], "heard": [..., ...]}: what the echo saw, and whom each heard.
 import json
 import select
 import socket

@@ -1,5 +1,5 @@
-# Half-closes and resets of TCP through whatever is between. "serve ADDRESS PORT MODE" takes one connection, "ask ADDRESS
-# PORT MODE" makes it; each prints what it read and how that ended. Modes are named for who ends first, and how.
+# Half-closes and resets of TCP through the programs in between. "serve ADDRESS PORT MODE" takes one connection, "ask ADDRESS PORT MODE"
+# makes it; each prints what it read and how that ended. Modes are named for who ends first, and how.
 import socket
 import struct
 import sys

@@ -1,5 +1,5 @@
 # Numbered datagrams one way, with CLOCK_MONOTONIC in them, which both hosts share.
-#   receive ADDRESS COUNT           prints the port, then, when COUNT have come or ten seconds have passed, a JSON list
+#   receive ADDRESS COUNT           prints the port, then, when COUNT have arrived or ten seconds have passed, a JSON list
 #                                   of [number, sent, received] in the order of arrival, times in seconds
 #   send ADDRESS PORT COUNT SIZE    one every half millisecond
 import json

@@ -1,5 +1,5 @@
-# A TCP target on argv[1], port argv[2]. "echo" sends back what comes; "stall SECONDS" accepts, reads nothing for so long, then
-# everything, and answers with the SHA-256 of it, in hex; "hash" does so at once.
+# A TCP target on argv[1], port argv[2]. "echo" returns all bytes; "stall SECONDS" accepts, reads nothing for that time, then everything,
+# and answers with its SHA-256 in hex; "hash" does so at once.
 import asyncio
 import hashlib
 import resource

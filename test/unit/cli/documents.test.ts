@@ -27,7 +27,7 @@ function anchorsOf(text: string): string[] {
   );
 }
 
-/** Lines that are commands: indented, with a line that goes on joined. */
+/** Lines that are commands: indented, with continued lines joined. */
 function commandsOf(text: string): string[] {
   return text
     .replaceAll(/\\\n\s*/g, " ")

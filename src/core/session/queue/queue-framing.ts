@@ -4,7 +4,7 @@ import { datagramHeaderLength, writeDatagramHeader } from "../../../wire/capsule
 export interface QueueFraming {
   /** Bytes before an entry of `length` bytes. @param context  the number that the entry was pushed with */
   headerLength(context: number, length: number): number;
-  /** @returns the offset behind it */
+  /** @returns its end offset */
   writeHeader(to: Uint8Array, at: number, context: number, length: number): number;
   /** How many bytes of the entry are UDP payload. */
   payloadLength(context: number, length: number): number;

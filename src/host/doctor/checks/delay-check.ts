@@ -122,8 +122,7 @@ function describe(direction: Direction, { count, p50, p99, max }: Delays): strin
 }
 
 /**
- * Sends groups of three probes in one direction. The first is answered at once, so the receiver of the TCP connection expects to
- * answer
+ * Sends groups of three probes in one direction. The first is answered at once, so the receiver of the TCP connection expects to answer
  * further data too, and delays its ACKs. The second is not answered, and the third then waits in a relay for the ACK of the second.
  */
 async function findDelayedAcks(bench: Bench, direction: Direction): Promise<Finding | undefined> {

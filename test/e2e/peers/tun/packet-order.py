@@ -1,4 +1,4 @@
-# Datagrams of one flow through a TUN device, among packets that must not arrive: are they the same, and in order?
+# Checks that datagrams of one flow pass a TUN device unchanged and in order, among packets that must not arrive.
 #   target ADDRESS                  prints the port, then, after a datagram "end", a JSON list of what came, as text
 #   packets DEVICE ADDRESS PORT ECHO_PORT SEED   sends them from a source that nobody has, in batches; after each it waits for an answer
 #                                   of the echo, which comes behind them. Prints the JSON list of what should come

@@ -1,6 +1,6 @@
-# Sends packets with invented sources into the TUN device argv[1]: `udp` or `syn` (argv[2]) to argv[3], port argv[4], from
-# argv[5] different pairs of address and port, 1,000 ports an address from 10.128.0.1 on. What the device had no room for is
-# sent again. Prints {"sent"}.
+# Sends packets with invented sources into the TUN device argv[1]: `udp` or `syn` (argv[2]) to argv[3], port argv[4], from argv[5] different
+# pairs of address and port, 1,000 ports an address from 10.128.0.1 on. Packets for which the device had no room are sent again. Prints
+# {"sent"}.
 import json
 import random
 import socket

@@ -1,6 +1,5 @@
-# Sends one datagram from a connected UDP socket, then tells as JSON what the system makes of it: the error that recv
-# raises, and what IP_MTU is then. argv: address, port, bytes of payload, and "df" to forbid fragments, "all" for errors
-# too that Linux keeps from whoever has not asked for them.
+# Sends one datagram from a connected UDP socket, then prints as JSON how the system reacts: the error that recv raises, and the value of
+# IP_MTU. argv: address, port, bytes of payload, and "df" to forbid fragments, "all" to include errors that Linux reports only on request.
 import errno
 import json
 import socket

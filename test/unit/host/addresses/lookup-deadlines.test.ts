@@ -11,7 +11,7 @@ import { MemoryWorld } from "../../memory-system.ts";
 const DEADLINE_MS = 5_000;
 const NAME = makeAddress("name.example", 53)!;
 
-/** A machine whose resolver answers when told to, or never. */
+/** A machine whose resolver answers on request, or never. */
 function deafWorld() {
   const world = new MemoryWorld();
   const answers: ((ips: readonly string[]) => void)[] = [];
@@ -29,7 +29,7 @@ function deafWorld() {
   return { world, system, answers, run };
 }
 
-/** How a promise ends, as text that is there once it has. */
+/** The outcome of a promise as text, once it has settled. */
 function watched(promise: Promise<unknown>): { end: string | undefined } {
   const state: { end: string | undefined } = { end: undefined };
   promise.then(

@@ -30,7 +30,7 @@ class Receiver {
     this.order = new Resequencer(this.store, this.window, this.#arrivals, byteLimit);
   }
 
-  /** A datagram arrives, and what is released by it is delivered behind it. */
+  /** A datagram arrives, and the datagrams that it releases are delivered after it. */
   arrive(now: number, sequence: number, wantsOrder = true): void {
     if (!this.window.accept(sequence)) return;
     this.#arrivals.isStale(now, sequence, PATIENCE);
